@@ -1,0 +1,29 @@
+// Runs compiled tests with Node's own runner: `all`, `unit` (beside sources), or paths under build/.
+import { spawnSync } from "node:child_process";
+import { availableParallelism } from "node:os";
+import { globSync } from "tinyglobby";
+
+const SETS = {
+  all: ["build/src/**/*.test.js", "build/test/**/*.test.js", "build/examples/**/*.test.js"],
+  unit: ["build/src/**/*.test.js", "build/test/architecture.test.js"],
+};
+
+const words = process.argv.slice(2);
+const patterns = words.flatMap((word) => SETS[word] ?? [word]);
+const files = globSync(patterns).sort();
+if (files.length === 0) {
+  console.error(`No test file matches ${patterns.join(" ")}. Run "npm run build" first.`);
+  process.exit(1);
+}
+const result = spawnSync(
+  process.execPath,
+  [
+    "--enable-source-maps",
+    "--test",
+    `--test-concurrency=${availableParallelism()}`,
+    "--test-timeout=300000",
+    ...files,
+  ],
+  { stdio: "inherit" },
+);
+process.exit(result.status ?? 1);

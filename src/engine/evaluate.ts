@@ -1,0 +1,57 @@
+/** One run with tensors in and tensors out: for tests, sampling and initial weights; a training step binds instead. */
+
+import { LockstepError } from "../errors.ts";
+import type { Graph } from "../graph/index.ts";
+import { typeOf } from "../graph/index.ts";
+import { byteLength, formatType, sameType, type Tensor } from "../tensor/index.ts";
+import type { CompileOptions, Engine, EngineBuffer, EngineTensor } from "./engine.ts";
+
+/** Runs `graph` once. Results are copies on the JavaScript heap, by output name. */
+export async function evaluate(
+  engine: Engine,
+  graph: Graph,
+  inputs: Readonly<Record<string, Tensor>>,
+  options?: CompileOptions,
+): Promise<Record<string, Tensor>> {
+  const executable = await engine.compile(graph, options);
+  const buffers: EngineBuffer[] = [];
+  const place = (name: string): EngineTensor => {
+    const type = typeOf(graph, name);
+    const buffer = engine.allocate(Math.max(1, byteLength(type)));
+    buffers.push(buffer);
+    return buffer.tensor(type);
+  };
+  try {
+    const feeds: Record<string, EngineTensor> = {};
+    for (const name of graph.inputs) {
+      const given = inputs[name];
+      const type = typeOf(graph, name);
+      if (given === undefined || !sameType(given, type)) {
+        throw new LockstepError(
+          "SHAPE_MISMATCH",
+          `Graph "${graph.name}": input "${name}" must be ${formatType(type)}, got ${given === undefined ? "nothing" : formatType(given)}.`,
+        );
+      }
+      const tensor = place(name);
+      tensor.bytes.set(given.bytes);
+      feeds[name] = tensor;
+    }
+    const fetches: Record<string, EngineTensor> = {};
+    for (const name of graph.outputs) fetches[name] = place(name);
+    const binding = executable.bind({ inputs: feeds, outputs: fetches });
+    try {
+      await binding.run();
+    } finally {
+      binding.close();
+    }
+    return Object.fromEntries(
+      Object.entries(fetches).map(([name, { dtype, shape, bytes }]) => [
+        name,
+        { dtype, shape, bytes: Uint8Array.from(bytes) },
+      ]),
+    );
+  } finally {
+    executable.close();
+    for (const buffer of buffers) buffer.close();
+  }
+}

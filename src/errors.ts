@@ -1,0 +1,60 @@
+/**
+ * Every error a user can meet. Errors are data with a sentence: a stable code, the fields, and a text that
+ * says what was done, what was expected, what came, and what to do. Programmers' mistakes use `assert`.
+ */
+
+/** Stable codes, by area. Never reuse one for another meaning. */
+export type ErrorCode =
+  | "SHAPE_MISMATCH" // two shapes that must agree do not
+  | "TYPE_MISMATCH" // an element type that an operator does not take
+  | "INVALID_ATTRIBUTE" // an operator's attribute is missing or out of range
+  | "INVALID_GRAPH" // not a directed acyclic graph of known values
+  | "UNKNOWN_OPERATOR" // no definition of this operator
+  | "NO_GRADIENT" // a gradient was asked for through an operator that has none
+  | "ONNX_PARSE" // bytes that are not an ONNX model
+  | "ONNX_UNSUPPORTED" // a part of ONNX that is not understood
+  | "FILE_NOT_FOUND"
+  | "FILE_CORRUPT"
+  | "DISK_FULL"
+  | "IO_FAILED" // any other failure of the file system
+  | "ENGINE_LIBRARY" // the engine's library is missing or too old
+  | "ENGINE_FAILED" // the engine refused or failed; its own words are in the text
+  | "ENGINE_CLOSED" // use after close
+  | "INVALID_OPTION" // a run file or a command-line option
+  | "RUN_FILE" // a run file that does not load or exports no run
+  | "DATA_EMPTY"
+  | "DATA_TOO_SMALL" // fewer samples than one batch
+  | "DATA_FORMAT"
+  | "NOT_FINITE" // a loss or gradient that is NaN or infinite
+  | "CHECKPOINT"; // a run folder that cannot be resumed
+
+/** Values that a program may read from an error. */
+export type ErrorFields = Readonly<
+  Record<string, string | number | boolean | readonly (string | number)[]>
+>;
+
+/** An error that a user can act on. `message` is a full sentence; `hint` says what to do. */
+export class LockstepError extends Error {
+  readonly code: ErrorCode;
+  readonly fields: ErrorFields;
+  readonly hint: string | undefined;
+
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { hint?: string; fields?: ErrorFields; cause?: unknown } = {},
+  ) {
+    super(options.hint === undefined ? message : `${message}\n  ${options.hint}`, {
+      cause: options.cause,
+    });
+    this.name = "LockstepError";
+    this.code = code;
+    this.fields = options.fields ?? {};
+    this.hint = options.hint;
+  }
+}
+
+/** States what the programmer holds to be true; a failure is a bug of ours, never the user's. */
+export function assert(condition: unknown, what: string): asserts condition {
+  if (!condition) throw new Error(`Lockstep bug: ${what}`);
+}

@@ -1,0 +1,262 @@
+/**
+ * Builds a graph node by node, inferring every type as it goes. The only mutable form of a graph:
+ * models, gradients, optimizers and rewrites are all written with it.
+ */
+import { assert, LockstepError } from "../errors.ts";
+import {
+  type DType,
+  formatType,
+  type Shape,
+  scalar,
+  type Tensor,
+  type TensorType,
+  tensorFrom,
+} from "../tensor/index.ts";
+import { type AttributeInputs, encodeAttributes } from "./attributes.ts";
+import { type Attributes, type Graph, type Node, typeOf, validateGraph } from "./graph.ts";
+import { inferTypes } from "./infer.ts";
+import type { OperatorDefinition, OperatorTable } from "./operator.ts";
+
+/** A handle on a value of a graph under construction. */
+export interface Value {
+  readonly name: string;
+  readonly type: TensorType;
+  readonly shape: Shape;
+  readonly dtype: DType;
+  readonly builder: GraphBuilder;
+}
+
+export interface EmitOptions {
+  /** How many outputs; the least that the operator allows unless told. */
+  readonly outputs?: number;
+}
+
+export class GraphBuilder {
+  readonly name: string;
+  readonly operators: OperatorTable;
+  readonly #inputs: string[] = [];
+  readonly #nodes: Node[] = [];
+  readonly #constants = new Map<string, Tensor>();
+  readonly #interned = new Map<string, Value>();
+  readonly #values = new Map<string, Value>();
+  readonly #counters = new Map<string, number>();
+  #scope = "";
+
+  constructor(name: string, operators: OperatorTable) {
+    this.name = name;
+    this.operators = operators;
+  }
+
+  /** A builder that holds all of `graph` and can add to it. */
+  static from(graph: Graph, operators: OperatorTable): GraphBuilder {
+    const builder = new GraphBuilder(graph.name, operators);
+    for (const name of graph.inputs) builder.input(name, typeOf(graph, name));
+    for (const [name, tensor] of graph.constants) builder.namedConstant(name, tensor);
+    for (const node of graph.nodes) {
+      builder.#nodes.push(node);
+      for (const output of node.outputs) {
+        if (output !== "") builder.#define(output, typeOf(graph, output));
+      }
+    }
+    return builder;
+  }
+
+  get inputs(): readonly string[] {
+    return this.#inputs;
+  }
+
+  get nodes(): readonly Node[] {
+    return this.#nodes;
+  }
+
+  /** The layer being built (`blocks.3.attention`): it prefixes names and error messages. */
+  get scope(): string {
+    return this.#scope;
+  }
+
+  /** Runs `body` with names under `scope` (absolute), and puts the old scope back. */
+  within<T>(scope: string, body: () => T): T {
+    const before = this.#scope;
+    this.#scope = scope;
+    try {
+      return body();
+    } finally {
+      this.#scope = before;
+    }
+  }
+
+  input(name: string, type: TensorType): Value {
+    const value = this.#define(name, type);
+    this.#inputs.push(name);
+    return value;
+  }
+
+  /** A constant with a name of its own: a weight that is not trained, a table. */
+  namedConstant(name: string, tensor: Tensor): Value {
+    const value = this.#define(name, { dtype: tensor.dtype, shape: tensor.shape });
+    this.#constants.set(name, tensor);
+    return value;
+  }
+
+  /** A constant; equal small ones are shared. */
+  constant(tensor: Tensor): Value {
+    if (tensor.bytes.byteLength > 1024) {
+      return this.namedConstant(this.#fresh("constant"), tensor);
+    }
+    const key = `${formatType(tensor)}:${Buffer.from(tensor.bytes).toString("hex")}`;
+    const known = this.#interned.get(key);
+    if (known !== undefined) return known;
+    const value = this.within("", () => this.namedConstant(this.#fresh("constant"), tensor));
+    this.#interned.set(key, value);
+    return value;
+  }
+
+  scalar(dtype: DType, number: number): Value {
+    return this.constant(scalar(dtype, number));
+  }
+
+  /** A list of int64: shapes, axes, starts. */
+  ints(numbers: readonly number[]): Value {
+    return this.constant(tensorFrom("int64", [numbers.length], numbers));
+  }
+
+  constantOf(value: Value): Tensor | undefined {
+    return this.#constants.get(value.name);
+  }
+
+  value(name: string): Value {
+    const value = this.#values.get(name);
+    assert(value !== undefined, `graph "${this.name}" has no value "${name}"`);
+    return value;
+  }
+
+  has(name: string): boolean {
+    return this.#values.has(name);
+  }
+
+  /** Adds a node and returns its first output. */
+  one(op: string, inputs: readonly (Value | undefined)[], attributes: AttributeInputs = {}): Value {
+    return this.emit(op, inputs, attributes)[0] as Value;
+  }
+
+  /** Adds a node of `op`; types are checked and inferred. Throws UNKNOWN_OPERATOR, SHAPE_MISMATCH, TYPE_MISMATCH. */
+  emit(
+    op: string,
+    inputs: readonly (Value | undefined)[],
+    attributes: AttributeInputs = {},
+    options: EmitOptions = {},
+  ): Value[] {
+    const definition = this.#definition(op);
+    const encoded = encodeAttributes(definition, attributes, this.#where());
+    const outputs = Array.from({ length: options.outputs ?? definition.outputs[0] }, () => "*");
+    return this.append(op, this.#fresh(shortName(op)), inputs, encoded, outputs);
+  }
+
+  /**
+   * Adds a node with a given name and attributes as they stand in a graph. `outputs` gives the names of the
+   * outputs: `*` for one made from the node's name, the empty string for one that is left out.
+   */
+  append(
+    op: string,
+    name: string,
+    inputs: readonly (Value | undefined)[],
+    attributes: Attributes,
+    outputs: readonly string[],
+  ): Value[] {
+    const definition = this.#definition(op);
+    for (const value of inputs) {
+      assert(value === undefined || value.builder === this, `${op}: a value of another graph`);
+    }
+    const types = inferTypes({
+      definition,
+      where: this.#where(name),
+      inputs: inputs.map((value) => value?.type),
+      constants: inputs.map((value) => value && this.#constants.get(value.name)),
+      attributes,
+      outputCount: outputs.length,
+    });
+    const names = outputs.map((output, index) =>
+      output === "*" ? (outputs.length === 1 ? name : `${name}.${index}`) : output,
+    );
+    this.#nodes.push({
+      op,
+      name,
+      inputs: inputs.map((value) => value?.name ?? ""),
+      outputs: names,
+      attributes,
+    });
+    return names.map((output, index) => {
+      const type = types[index];
+      assert(type !== undefined, `${op} inferred ${types.length} of ${names.length} outputs`);
+      return output === "" ? (undefined as unknown as Value) : this.#define(output, type);
+    });
+  }
+
+  /** The finished graph, validated. Nodes that no output needs are left out; inputs stay. */
+  build(outputs: readonly Value[]): Graph {
+    const needed = new Set(outputs.map((value) => value.name));
+    const nodes: Node[] = [];
+    for (const node of this.#nodes.toReversed()) {
+      if (!node.outputs.some((output) => needed.has(output))) continue;
+      nodes.push(node);
+      for (const input of node.inputs) needed.add(input);
+    }
+    nodes.reverse();
+    const constants = new Map([...this.#constants].filter(([name]) => needed.has(name)));
+    const types = new Map<string, TensorType>();
+    for (const name of [...this.#inputs, ...constants.keys()])
+      types.set(name, this.value(name).type);
+    for (const node of nodes) {
+      for (const output of node.outputs) {
+        if (output !== "") types.set(output, this.value(output).type);
+      }
+    }
+    return validateGraph({
+      name: this.name,
+      inputs: [...this.#inputs],
+      outputs: outputs.map((value) => value.name),
+      nodes,
+      constants,
+      types,
+    });
+  }
+
+  #definition(op: string): OperatorDefinition {
+    const definition = this.operators.find(op);
+    if (definition === undefined) {
+      throw new LockstepError("UNKNOWN_OPERATOR", `${this.#where()}: unknown operator "${op}".`);
+    }
+    return definition;
+  }
+
+  #where(name = this.name): string {
+    return this.#scope === "" ? name : this.#scope;
+  }
+
+  #fresh(base: string): string {
+    const prefix = this.#scope === "" ? base : `${this.#scope}/${base}`;
+    for (;;) {
+      const count = (this.#counters.get(prefix) ?? 0) + 1;
+      this.#counters.set(prefix, count);
+      const name = `${prefix}_${count}`;
+      if (!this.#values.has(name) && !this.#values.has(`${name}.0`)) return name;
+    }
+  }
+
+  #define(name: string, type: TensorType): Value {
+    if (this.#values.has(name)) {
+      throw new LockstepError(
+        "INVALID_GRAPH",
+        `Graph "${this.name}" has two values named "${name}".`,
+        { hint: "Give each layer and parameter a name of its own." },
+      );
+    }
+    const value: Value = { name, type, shape: type.shape, dtype: type.dtype, builder: this };
+    this.#values.set(name, value);
+    return value;
+  }
+}
+
+function shortName(op: string): string {
+  return op.slice(op.lastIndexOf(":") + 1);
+}

@@ -1,0 +1,23 @@
+export type { AttributeInput, AttributeInputs } from "./attributes.ts";
+export { encodeAttributes, readAttributes } from "./attributes.ts";
+export { type EmitOptions, GraphBuilder, type Value } from "./builder.ts";
+export {
+  type Attributes,
+  type AttributeValue,
+  type Graph,
+  type Node,
+  typeOf,
+  validateGraph,
+} from "./graph.ts";
+export { type InferRequest, inferContext, inferTypes } from "./infer.ts";
+export type {
+  AttributeKind,
+  AttributeReader,
+  AttributeSpec,
+  CostContext,
+  GradientContext,
+  GradientRule,
+  InferContext,
+  OperatorDefinition,
+  OperatorTable,
+} from "./operator.ts";

@@ -1,0 +1,66 @@
+/** Runs an operator's shape inference with errors that name the layer and the operator. */
+import { LockstepError } from "../errors.ts";
+import { formatType, type Tensor, type TensorType, toNumbers } from "../tensor/index.ts";
+import { readAttributes } from "./attributes.ts";
+import type { Attributes } from "./graph.ts";
+import type { InferContext, OperatorDefinition } from "./operator.ts";
+
+export interface InferRequest {
+  readonly definition: OperatorDefinition;
+  /** The layer or node, for messages: `blocks.3.attention`. */
+  readonly where: string;
+  readonly inputs: readonly (TensorType | undefined)[];
+  readonly constants: readonly (Tensor | undefined)[];
+  readonly attributes: Attributes;
+  readonly outputCount: number;
+}
+
+export function inferTypes(request: InferRequest): readonly TensorType[] {
+  const { definition, inputs, outputCount } = request;
+  const context = inferContext(request);
+  checkCount("inputs", inputs.length, definition.inputs, context);
+  checkCount("outputs", outputCount, definition.outputs, context);
+  return definition.infer(context).slice(0, outputCount);
+}
+
+export function inferContext(request: InferRequest): InferContext {
+  const { definition, inputs, constants, where } = request;
+  const raise = (code: "SHAPE_MISMATCH" | "TYPE_MISMATCH", what: string, hint?: string): never => {
+    const types = inputs.map((type) => (type === undefined ? "none" : formatType(type))).join(", ");
+    throw new LockstepError(
+      code,
+      `${where}: ${definition.name}: ${what} (inputs: ${types}).`,
+      hint === undefined ? {} : { hint },
+    );
+  };
+  return {
+    op: definition.name,
+    inputs,
+    outputCount: request.outputCount,
+    attributes: readAttributes(definition, request.attributes, where),
+    input(index) {
+      const type = inputs[index];
+      return type ?? raise("SHAPE_MISMATCH", `input ${index} is missing`);
+    },
+    constant: (index) => constants[index],
+    constantNumbers(index) {
+      const tensor = constants[index];
+      return tensor === undefined
+        ? raise("SHAPE_MISMATCH", `input ${index} must be a constant, for shapes are static`)
+        : toNumbers(tensor);
+    },
+    fail: (what, hint) => raise("SHAPE_MISMATCH", what, hint),
+    failType: (what, hint) => raise("TYPE_MISMATCH", what, hint),
+  };
+}
+
+function checkCount(
+  what: string,
+  count: number,
+  [least, most]: readonly [number, number],
+  context: InferContext,
+): void {
+  if (count >= least && count <= most) return;
+  const range = least === most ? `${least}` : `${least} to ${most}`;
+  context.fail(`takes ${range} ${what}, got ${count}`);
+}

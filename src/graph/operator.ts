@@ -1,0 +1,101 @@
+/**
+ * What is known of an operator. One file in `ops/` answers all of it for one operator; the graph, the
+ * gradient and the engines ask here and never "which operator is this".
+ */
+import type { Tensor, TensorType } from "../tensor/index.ts";
+import type { GraphBuilder, Value } from "./builder.ts";
+import type { AttributeValue } from "./graph.ts";
+
+export type AttributeKind = AttributeValue["kind"];
+
+/** An attribute's type and, if it may be left out, what then holds (`null`: nothing holds). */
+export interface AttributeSpec {
+  readonly kind: AttributeKind;
+  readonly default?: number | string | readonly number[] | readonly string[] | null;
+}
+
+/** Reads a node's attributes with the defaults of its definition. Throws INVALID_ATTRIBUTE when one is missing. */
+export interface AttributeReader {
+  has(name: string): boolean;
+  /** An `int` or a `float`. */
+  number(name: string): number;
+  string(name: string): string;
+  numbers(name: string): readonly number[];
+  strings(name: string): readonly string[];
+  tensor(name: string): Tensor;
+}
+
+/** What shape inference sees of a node. */
+export interface InferContext {
+  readonly op: string;
+  readonly inputs: readonly (TensorType | undefined)[];
+  /** How many outputs are asked for. */
+  readonly outputCount: number;
+  readonly attributes: AttributeReader;
+  /** The type of input `index`; throws INVALID_GRAPH if it was left out. */
+  input(index: number): TensorType;
+  /** The value of input `index`, if it is a constant of the graph (a shape, axes, …). */
+  constant(index: number): Tensor | undefined;
+  /** Like `constant`, as numbers; throws SHAPE_MISMATCH "must be a constant" if it is not known. */
+  constantNumbers(index: number): number[];
+  /** Throws SHAPE_MISMATCH with the operator, the layer and this text. */
+  fail(what: string, hint?: string): never;
+  /** Throws TYPE_MISMATCH with the operator, the layer and this text. */
+  failType(what: string, hint?: string): never;
+}
+
+/** What a gradient rule sees. It emits nodes into `builder`, made of operators that have rules themselves. */
+export interface GradientContext {
+  readonly op: string;
+  readonly builder: GraphBuilder;
+  readonly attributes: AttributeReader;
+  /** The forward inputs; undefined where an optional one was left out. */
+  readonly inputs: readonly (Value | undefined)[];
+  /** The forward outputs; one that the node did not have may be asked for by `output`. */
+  readonly outputs: readonly (Value | undefined)[];
+  /** Gradients of the outputs; undefined is zero (that output does not reach the loss). */
+  readonly gradients: readonly (Value | undefined)[];
+  /** Whether the gradient of input `index` is wanted: a rule may leave out the others. */
+  needs(index: number): boolean;
+  input(index: number): Value;
+  output(index: number): Value;
+  /** The gradient of output `index`; zeros if that output does not reach the loss. */
+  gradient(index: number): Value;
+  constant(index: number): Tensor | undefined;
+  constantNumbers(index: number): number[];
+}
+
+/**
+ * - a function: the gradient of each input (undefined: none, or not needed);
+ * - `zero`: piecewise constant or integral; the gradient is zero everywhere it exists, for this reason;
+ * - `missing`: not known to us; asking for it is an error that ends with this advice.
+ */
+export type GradientRule =
+  | ((context: GradientContext) => readonly (Value | undefined)[])
+  | { readonly zero: string }
+  | { readonly missing: string };
+
+export interface CostContext extends InferContext {
+  readonly outputs: readonly TensorType[];
+}
+
+export interface OperatorDefinition {
+  /** `Conv`; with its domain if that is not ONNX's own: `com.microsoft::FusedMatMul`. */
+  readonly name: string;
+  /** How many inputs and outputs a node may have: [least, most]. */
+  readonly inputs: readonly [number, number];
+  readonly outputs: readonly [number, number];
+  readonly attributes: Readonly<Record<string, AttributeSpec>>;
+  /** Types of the outputs, checked and inferred from those of the inputs. */
+  readonly infer: (context: InferContext) => readonly TensorType[];
+  readonly gradient: GradientRule;
+  /** Floating-point operations of one run; a multiply-add counts as 2. */
+  readonly flops: (context: CostContext) => number;
+  /** Whether output 0 may be written over an input of the same type (element by element, in place). */
+  readonly inPlace: boolean;
+}
+
+/** Where operators are looked up: `ops/` has the full table. */
+export interface OperatorTable {
+  find(op: string): OperatorDefinition | undefined;
+}
