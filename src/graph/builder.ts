@@ -192,6 +192,33 @@ export class GraphBuilder {
     });
   }
 
+  /**
+   * Output `index` of a node already in the graph. An optional output that the node did not have is added to it:
+   * a gradient rule asks so for the mean and deviation that a normalization computed anyway.
+   */
+  outputOf(node: Node, index: number): Value {
+    const at = this.#nodes.findIndex((candidate) => candidate.name === node.name);
+    const present = this.#nodes[at];
+    assert(present !== undefined, `graph "${this.name}" has no node "${node.name}"`);
+    const known = present.outputs[index];
+    if (known !== undefined && known !== "") return this.value(known);
+    const inputs = present.inputs.map((name) => (name === "" ? undefined : this.value(name)));
+    const type = inferTypes({
+      definition: this.#definition(present.op),
+      where: present.name,
+      inputs: inputs.map((value) => value?.type),
+      constants: inputs.map((value) => value && this.#constants.get(value.name)),
+      attributes: present.attributes,
+      outputCount: Math.max(index + 1, present.outputs.length),
+    })[index];
+    assert(type !== undefined, `${present.op} has no output ${index}`);
+    const outputs = [...present.outputs];
+    while (outputs.length <= index) outputs.push("");
+    outputs[index] = `${present.name}.${index}`;
+    this.#nodes[at] = { ...present, outputs };
+    return this.#define(`${present.name}.${index}`, type);
+  }
+
   /** The finished graph, validated. Nodes that no output needs are left out; inputs stay. */
   build(outputs: readonly Value[]): Graph {
     const needed = new Set(outputs.map((value) => value.name));

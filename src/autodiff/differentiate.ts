@@ -1,0 +1,45 @@
+/** A graph and a loss in it → the same graph with gradients as outputs. */
+import { LockstepError } from "../errors.ts";
+import { zerosLike } from "../functional/index.ts";
+import { type Graph, typeOf } from "../graph/index.ts";
+import { extendGraph } from "../ops/index.ts";
+import { formatType, isFloat } from "../tensor/index.ts";
+import { backward } from "./backward.ts";
+
+export interface Differentiated {
+  /** The outputs of the given graph, then one gradient for each of `wrt`. */
+  readonly graph: Graph;
+  /** For each of `wrt`, the name of its gradient. */
+  readonly gradients: ReadonlyMap<string, string>;
+}
+
+/**
+ * Adds the gradient of `loss` (a scalar) for each of `wrt`. A value that the loss does not depend on gets zeros.
+ * @throws NO_GRADIENT, INVALID_GRAPH, SHAPE_MISMATCH (a loss that is not a scalar)
+ */
+export function differentiate(graph: Graph, loss: string, wrt: readonly string[]): Differentiated {
+  const type = typeOf(graph, loss);
+  if (type.shape.length !== 0 || !isFloat(type.dtype)) {
+    throw new LockstepError(
+      "SHAPE_MISMATCH",
+      `Graph "${graph.name}": the loss "${loss}" must be one float, got ${formatType(type)}.`,
+      { hint: "Reduce it over the batch: reduceMean(loss, { keepdims: false })." },
+    );
+  }
+  const builder = extendGraph(graph);
+  const sources = wrt.map((name) => builder.value(name));
+  const found = backward([builder.value(loss)], sources);
+  const taken = new Set(graph.outputs);
+  const gradients = found.map((gradient, index) => {
+    const value = gradient ?? zerosLike(sources[index] as (typeof sources)[number]);
+    const fresh = taken.has(value.name) || builder.inputs.includes(value.name);
+    const own = fresh ? builder.one("Identity", [value]) : value;
+    taken.add(own.name);
+    return own;
+  });
+  const outputs = graph.outputs.map((name) => builder.value(name));
+  return {
+    graph: builder.build([...outputs, ...gradients]),
+    gradients: new Map(wrt.map((name, index) => [name, gradients[index]?.name as string])),
+  };
+}

@@ -1,0 +1,2 @@
+export { backward } from "./backward.ts";
+export { type Differentiated, differentiate } from "./differentiate.ts";

@@ -1,0 +1,61 @@
+/** Element by element, with broadcasting by NumPy's rules. */
+
+import type { Value } from "../graph/index.ts";
+import { DTYPES, type DType } from "../tensor/index.ts";
+import { type Operand, operands } from "./operand.ts";
+
+function unary(op: string, x: Value): Value {
+  return x.builder.one(op, [x]);
+}
+
+function binary(op: string, a: Operand, b: Operand): Value {
+  const [left, right] = operands(a, b);
+  return left.builder.one(op, [left, right]);
+}
+
+export const add = (a: Operand, b: Operand): Value => binary("Add", a, b);
+export const sub = (a: Operand, b: Operand): Value => binary("Sub", a, b);
+export const mul = (a: Operand, b: Operand): Value => binary("Mul", a, b);
+export const div = (a: Operand, b: Operand): Value => binary("Div", a, b);
+export const pow = (a: Operand, b: Operand): Value => binary("Pow", a, b);
+export const maximum = (a: Operand, b: Operand): Value => binary("Max", a, b);
+export const minimum = (a: Operand, b: Operand): Value => binary("Min", a, b);
+
+export const neg = (x: Value): Value => unary("Neg", x);
+export const abs = (x: Value): Value => unary("Abs", x);
+export const sign = (x: Value): Value => unary("Sign", x);
+export const sqrt = (x: Value): Value => unary("Sqrt", x);
+export const exp = (x: Value): Value => unary("Exp", x);
+export const log = (x: Value): Value => unary("Log", x);
+export const reciprocal = (x: Value): Value => unary("Reciprocal", x);
+export const erf = (x: Value): Value => unary("Erf", x);
+export const sin = (x: Value): Value => unary("Sin", x);
+export const cos = (x: Value): Value => unary("Cos", x);
+export const tanh = (x: Value): Value => unary("Tanh", x);
+export const sigmoid = (x: Value): Value => unary("Sigmoid", x);
+export const softplus = (x: Value): Value => unary("Softplus", x);
+export const relu = (x: Value): Value => unary("Relu", x);
+
+/** Comparisons: bool. */
+export const equal = (a: Operand, b: Operand): Value => binary("Equal", a, b);
+export const greater = (a: Operand, b: Operand): Value => binary("Greater", a, b);
+export const less = (a: Operand, b: Operand): Value => binary("Less", a, b);
+export const greaterOrEqual = (a: Operand, b: Operand): Value => binary("GreaterOrEqual", a, b);
+export const lessOrEqual = (a: Operand, b: Operand): Value => binary("LessOrEqual", a, b);
+export const not = (x: Value): Value => unary("Not", x);
+export const and = (a: Value, b: Value): Value => binary("And", a, b);
+export const or = (a: Value, b: Value): Value => binary("Or", a, b);
+
+/** Where `condition` (bool) holds `a`, elsewhere `b`. */
+export function where(condition: Value, a: Operand, b: Operand): Value {
+  const [left, right] = operands(a, b);
+  return condition.builder.one("Where", [condition, left, right]);
+}
+
+export function cast(x: Value, dtype: DType): Value {
+  return x.dtype === dtype ? x : x.builder.one("Cast", [x], { to: dtypeNumber(dtype) });
+}
+
+function dtypeNumber(dtype: DType): number {
+  return DTYPES[dtype].onnx;
+}

@@ -1,0 +1,20 @@
+import { sumTo } from "../../functional/index.ts";
+import type { OperatorDefinition } from "../../graph/index.ts";
+import { broadcastShapes } from "../../tensor/index.ts";
+import { noFlops } from "../shared.ts";
+
+/** Broadcasts input 0 with the shape in input 1, in both directions. */
+export const expand: OperatorDefinition = {
+  name: "Expand",
+  inputs: [2, 2],
+  outputs: [1, 1],
+  attributes: {},
+  infer: (context) => {
+    const { dtype, shape } = context.input(0);
+    const result = broadcastShapes(shape, context.constantNumbers(1));
+    return [{ dtype, shape: result ?? context.fail("shapes do not broadcast") }];
+  },
+  gradient: (context) => [sumTo(context.gradient(0), context.input(0).shape), undefined],
+  flops: noFlops,
+  inPlace: false,
+};

@@ -1,0 +1,55 @@
+import { reshape, sumTo, swapLast } from "../../functional/index.ts";
+import type { CostContext, GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
+import { broadcastShapes, elementCount } from "../../tensor/index.ts";
+
+const matmulOf = (a: Value, b: Value): Value => a.builder.one("MatMul", [a, b]);
+
+/** Matrix product over the last two dims; leading dims broadcast; 1-d operands as in NumPy. */
+export const matmul: OperatorDefinition = {
+  name: "MatMul",
+  inputs: [2, 2],
+  outputs: [1, 1],
+  attributes: {},
+  infer: (context) => {
+    const [a, b] = [context.input(0), context.input(1)];
+    if (a.dtype !== b.dtype) context.failType("both inputs must have one element type");
+    if (a.shape.length === 0 || b.shape.length === 0) context.fail("takes no scalars");
+    const left = a.shape.length === 1 ? [1, ...a.shape] : a.shape;
+    const right = b.shape.length === 1 ? [...b.shape, 1] : b.shape;
+    const batch = broadcastShapes(left.slice(0, -2), right.slice(0, -2));
+    if (batch === undefined) return context.fail("leading dims do not broadcast");
+    if (left.at(-1) !== right.at(-2)) {
+      context.fail(`the inner sizes ${left.at(-1)} and ${right.at(-2)} differ`);
+    }
+    const rows = a.shape.length === 1 ? [] : [left.at(-2) as number];
+    const columns = b.shape.length === 1 ? [] : [right.at(-1) as number];
+    return [{ dtype: a.dtype, shape: [...batch, ...rows, ...columns] }];
+  },
+  gradient: (context) => {
+    const { a, b, dc } = asMatrices(context);
+    return [
+      context.needs(0)
+        ? reshape(sumTo(matmulOf(dc, swapLast(b)), a.shape), context.input(0).shape)
+        : undefined,
+      context.needs(1)
+        ? reshape(sumTo(matmulOf(swapLast(a), dc), b.shape), context.input(1).shape)
+        : undefined,
+    ];
+  },
+  flops: (context: CostContext) =>
+    2 * elementCount(context.outputs[0]?.shape ?? []) * (context.input(0).shape.at(-1) as number),
+  inPlace: false,
+};
+
+/** The operands and the gradient with 1-d operands made matrices. */
+function asMatrices(context: GradientContext): { a: Value; b: Value; dc: Value } {
+  const [a, b, dc] = [context.input(0), context.input(1), context.gradient(0)];
+  const batch = dc.shape.slice(
+    0,
+    dc.shape.length - Number(a.shape.length > 1) - Number(b.shape.length > 1),
+  );
+  const left = a.shape.length === 1 ? reshape(a, [1, ...a.shape]) : a;
+  const right = b.shape.length === 1 ? reshape(b, [...b.shape, 1]) : b;
+  const shape = [...batch, left.shape.at(-2) as number, right.shape.at(-1) as number];
+  return { a: left, b: right, dc: reshape(dc, shape) };
+}

@@ -1,0 +1,40 @@
+/** What many operators answer alike. */
+
+import type { CostContext, InferContext } from "../graph/index.ts";
+import {
+  broadcastShapes,
+  elementCount,
+  isFloat,
+  sameShape,
+  type TensorType,
+} from "../tensor/index.ts";
+
+/** The type of an element-wise result: all inputs of one element type, shapes broadcast. */
+export function broadcastType(context: InferContext): TensorType {
+  const first = context.input(0);
+  const types = context.inputs.map((_, index) => context.input(index));
+  if (types.some((type) => type.dtype !== first.dtype)) {
+    context.failType("inputs must have one element type");
+  }
+  const shape = broadcastShapes(...types.map((type) => type.shape));
+  return { dtype: first.dtype, shape: shape ?? context.fail("shapes do not broadcast") };
+}
+
+/** The type of input 0, which must be a float. */
+export function floatType(context: InferContext): TensorType {
+  const type = context.input(0);
+  if (!isFloat(type.dtype)) context.failType("takes floats");
+  return type;
+}
+
+/** One operation for each element of output 0. */
+export function flopsPerElement(count = 1): (context: CostContext) => number {
+  return (context) => count * elementCount(context.outputs[0]?.shape ?? []);
+}
+
+/** Moves data and computes nothing. */
+export const noFlops = (): number => 0;
+
+export function sameShapes(types: readonly TensorType[]): boolean {
+  return types.every((type) => sameShape(type.shape, types[0]?.shape ?? []));
+}

@@ -1,0 +1,20 @@
+/** The table of all operators. Total by construction: a definition without an answer does not compile. */
+import type { OperatorDefinition, OperatorTable } from "../graph/index.ts";
+import { elementwise } from "./elementwise/index.ts";
+import { layout } from "./layout/index.ts";
+import { linear } from "./linear/index.ts";
+import { reduce } from "./reduce/index.ts";
+
+export const operators = {
+  ...elementwise,
+  ...layout,
+  ...linear,
+  ...reduce,
+} satisfies Record<string, OperatorDefinition>;
+
+/** The name of an operator that has a definition. */
+export type OperatorName = keyof typeof operators;
+
+const byName = new Map<string, OperatorDefinition>(Object.entries(operators));
+
+export const operatorTable: OperatorTable = { find: (op) => byName.get(op) };

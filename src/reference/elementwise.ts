@@ -1,0 +1,7 @@
+import type { elementwise } from "../ops/elementwise/index.ts";
+import { elementwiseKernel, type Kernel } from "./kernel.ts";
+
+export const elementwiseKernels: Record<keyof typeof elementwise, Kernel> = {
+  Add: elementwiseKernel((a, b) => (a as number) + (b as number)),
+  Mul: elementwiseKernel((a, b) => (a as number) * (b as number)),
+};

@@ -1,0 +1,2 @@
+export { evaluateNode, interpret } from "./interpreter.ts";
+export { fromTensor, type ReferenceTensor, toTensor } from "./tensor.ts";

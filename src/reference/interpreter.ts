@@ -1,0 +1,80 @@
+/**
+ * A plain, slow interpreter of graphs: the witness that engines are compared with, and the evaluator of small
+ * constants when a model is imported. The one place, beside tests, with loops over elements.
+ */
+import { assert, LockstepError } from "../errors.ts";
+import { type Graph, type Node, readAttributes, typeOf } from "../graph/index.ts";
+import { type OperatorName, operators, operatorTable } from "../ops/index.ts";
+import type { Tensor, TensorType } from "../tensor/index.ts";
+import { elementwiseKernels } from "./elementwise.ts";
+import type { Kernel } from "./kernel.ts";
+import { layoutKernels } from "./layout.ts";
+import { linearKernels } from "./linear.ts";
+import { reduceKernels } from "./reduce.ts";
+import { fromTensor, type ReferenceTensor, round, toTensor } from "./tensor.ts";
+
+/** Total: an operator without a kernel does not compile. */
+const kernels: Record<OperatorName, Kernel> = {
+  ...elementwiseKernels,
+  ...layoutKernels,
+  ...linearKernels,
+  ...reduceKernels,
+};
+
+/** Computes one node from its inputs; `types` are the inferred types of its outputs. */
+export function evaluateNode(
+  node: Pick<Node, "op" | "name" | "attributes">,
+  inputs: readonly (ReferenceTensor | undefined)[],
+  types: readonly TensorType[],
+): readonly ReferenceTensor[] {
+  const definition = operatorTable.find(node.op);
+  if (definition === undefined || !(node.op in operators)) {
+    throw new LockstepError("UNKNOWN_OPERATOR", `${node.name}: unknown operator "${node.op}".`);
+  }
+  const results = kernels[node.op as OperatorName]({
+    op: node.op,
+    inputs,
+    attributes: readAttributes(definition, node.attributes, node.name),
+    outputs: types,
+    input(index) {
+      const input = inputs[index];
+      assert(input !== undefined, `${node.name}: input ${index} is missing`);
+      return input;
+    },
+    output(index) {
+      const type = types[index];
+      assert(type !== undefined, `${node.name}: output ${index} was not asked for`);
+      return type;
+    },
+  });
+  return results.map(round);
+}
+
+/** Runs a whole graph. Returns its outputs by name. */
+export function interpret(
+  graph: Graph,
+  inputs: Readonly<Record<string, Tensor>>,
+): Record<string, Tensor> {
+  const values = new Map<string, ReferenceTensor>();
+  for (const [name, tensor] of graph.constants) values.set(name, fromTensor(tensor));
+  for (const name of graph.inputs) {
+    const tensor = inputs[name];
+    assert(tensor !== undefined, `input "${name}" is missing`);
+    values.set(name, fromTensor(tensor));
+  }
+  for (const node of graph.nodes) {
+    const results = evaluateNode(
+      node,
+      node.inputs.map((name) => values.get(name)),
+      node.outputs.map((name) =>
+        name === "" ? { dtype: "float32", shape: [] } : typeOf(graph, name),
+      ),
+    );
+    for (const [index, name] of node.outputs.entries()) {
+      if (name !== "") values.set(name, results[index] as ReferenceTensor);
+    }
+  }
+  return Object.fromEntries(
+    graph.outputs.map((name) => [name, toTensor(values.get(name) as ReferenceTensor)]),
+  );
+}
