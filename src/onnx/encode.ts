@@ -1,0 +1,192 @@
+/** A `Graph` as an ONNX model: what the engine compiles, what a run exports, what Netron opens. */
+import type { Attributes, AttributeValue, Graph, Node } from "../graph/index.ts";
+import { typeOf } from "../graph/index.ts";
+import { DTYPES, type Tensor, type TensorType } from "../tensor/index.ts";
+import {
+  ATTRIBUTE_TYPES,
+  modelTable,
+  type RawAttribute,
+  type RawGraph,
+  type RawModel,
+  type RawNode,
+  type RawTensor,
+  type RawValueInfo,
+} from "./schema.ts";
+import { encodeMessage } from "./wire.ts";
+
+/** Every internal graph means the operators of this version of ONNX. */
+export const INTERNAL_OPSET = 23;
+export const INTERNAL_IR_VERSION = 11;
+
+export interface EncodeOptions {
+  /** Also write the types of the values between nodes, for people who look at the file. */
+  readonly valueTypes?: boolean;
+  /** Dims of inputs and outputs that have a name instead of a size: `{ tokens: { 0: "batch" } }`. */
+  readonly symbolicDims?: Readonly<Record<string, Readonly<Record<number, string>>>>;
+  readonly metadata?: Readonly<Record<string, string>>;
+}
+
+/** The bytes of an `.onnx` file. Throws ONNX_UNSUPPORTED over 2 GiB: `writeModel` has no such limit. */
+export function encodeModel(graph: Graph, options: EncodeOptions = {}): Uint8Array {
+  return encodeMessage(modelTable, toRawModel(graph, options));
+}
+
+export function toRawModel(graph: Graph, options: EncodeOptions = {}): RawModel {
+  const domains = new Set<string>([""]);
+  for (const node of graph.nodes) domains.add(splitOp(node.op).domain);
+  return {
+    irVersion: INTERNAL_IR_VERSION,
+    producerName: "lockstep",
+    producerVersion: "",
+    domain: "",
+    modelVersion: 0,
+    docString: "",
+    graph: toRawGraph(graph, options),
+    opsetImport: [...domains].sort().map((domain) => ({
+      domain,
+      version: domain === "" ? INTERNAL_OPSET : 1,
+    })),
+    metadataProps: Object.entries(options.metadata ?? {}).map(([key, value]) => ({ key, value })),
+    functions: [],
+  };
+}
+
+function toRawGraph(graph: Graph, options: EncodeOptions): RawGraph {
+  const info = (name: string) =>
+    valueInfo(name, typeOf(graph, name), options.symbolicDims?.[name] ?? {});
+  const between = () =>
+    graph.nodes
+      .flatMap((node) => node.outputs)
+      .filter((name) => name !== "" && !graph.outputs.includes(name));
+  return {
+    name: graph.name === "" ? "graph" : graph.name,
+    docString: "",
+    node: graph.nodes.map(toRawNode),
+    initializer: [...graph.constants].map(([name, tensor]) => toRawTensor(name, tensor)),
+    sparseInitializer: [],
+    input: graph.inputs.map(info),
+    output: graph.outputs.map(info),
+    valueInfo: options.valueTypes === true ? between().map(info) : [],
+    metadataProps: [],
+  };
+}
+
+export function splitOp(op: string): { domain: string; opType: string } {
+  const at = op.indexOf("::");
+  return at < 0
+    ? { domain: "", opType: op }
+    : { domain: op.slice(0, at), opType: op.slice(at + 2) };
+}
+
+function toRawNode(node: Node): RawNode {
+  const { domain, opType } = splitOp(node.op);
+  return {
+    name: node.name,
+    opType,
+    domain,
+    overload: "",
+    docString: "",
+    input: [...node.inputs],
+    output: [...node.outputs],
+    attribute: toRawAttributes(node.attributes),
+  };
+}
+
+function toRawAttributes(attributes: Attributes): RawAttribute[] {
+  return Object.entries(attributes).map(([name, value]) => toRawAttribute(name, value));
+}
+
+function toRawAttribute(name: string, value: AttributeValue): RawAttribute {
+  const raw: RawAttribute = {
+    name,
+    type: ATTRIBUTE_TYPES[value.kind],
+    refAttrName: "",
+    f: undefined,
+    i: undefined,
+    s: undefined,
+    t: undefined,
+    g: undefined,
+    floats: [],
+    ints: [],
+    strings: [],
+    tensors: [],
+    graphs: [],
+  };
+  switch (value.kind) {
+    case "float":
+      raw.f = value.value;
+      break;
+    case "int":
+      raw.i = value.value;
+      break;
+    case "string":
+      raw.s = utf8.encode(value.value);
+      break;
+    case "floats":
+      raw.floats = [...value.value];
+      break;
+    case "ints":
+      raw.ints = [...value.value];
+      break;
+    case "strings":
+      raw.strings = value.value.map((text) => utf8.encode(text));
+      break;
+    case "tensor":
+      raw.t = toRawTensor("", value.value);
+      break;
+  }
+  return raw;
+}
+
+const utf8 = new TextEncoder();
+
+/** The tensor's bytes are not copied. */
+export function toRawTensor(name: string, tensor: Tensor): RawTensor {
+  return {
+    name,
+    dims: [...tensor.shape],
+    dataType: DTYPES[tensor.dtype].onnx,
+    segment: undefined,
+    floatData: NO_BYTES,
+    int32Data: NO_BYTES,
+    int64Data: NO_BYTES,
+    doubleData: NO_BYTES,
+    uint64Data: NO_BYTES,
+    stringData: [],
+    rawData: tensor.bytes,
+    externalData: [],
+    dataLocation: 0,
+    docString: "",
+  };
+}
+
+const NO_BYTES = new Uint8Array(0);
+
+function valueInfo(
+  name: string,
+  type: TensorType,
+  symbolic: Readonly<Record<number, string>>,
+): RawValueInfo {
+  return {
+    name,
+    docString: "",
+    type: {
+      denotation: "",
+      tensorType: {
+        elemType: DTYPES[type.dtype].onnx,
+        shape: {
+          dim: type.shape.map((size, dim) => ({
+            dimValue: symbolic[dim] === undefined ? size : undefined,
+            dimParam: symbolic[dim] ?? "",
+            denotation: "",
+          })),
+        },
+      },
+      sequenceType: undefined,
+      mapType: undefined,
+      opaqueType: undefined,
+      sparseTensorType: undefined,
+      optionalType: undefined,
+    },
+  };
+}

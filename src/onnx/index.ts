@@ -1,0 +1,6 @@
+export {
+  type EncodeOptions,
+  encodeModel,
+  INTERNAL_IR_VERSION,
+  INTERNAL_OPSET,
+} from "./encode.ts";
