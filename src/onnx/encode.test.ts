@@ -40,7 +40,7 @@ test("an encoded graph runs in ONNX Runtime", async () => {
   const x = new ort.Tensor("float32", [-10, 1, 1, 1, 1, 1], [2, 3]);
   const { y } = await session.run({ x });
   assert.deepEqual(
-    [...(y?.data as Float32Array)].map((v) => v + 0),
+    Array.from(y?.data as Float32Array, (v) => v + 0),
     [0, 3, 4, 5, 6, 7],
   );
 });
