@@ -1,0 +1,196 @@
+/**
+ * The rules of the house that a machine can check: who may import whom, no cycles, one door a folder, small
+ * files, and no socket, clock, randomness or console where they do not belong. ARCHITECTURE.md says why.
+ */
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { dirname, join, relative } from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { globSync } from "tinyglobby";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
+
+/** In the order of the data: what each folder may import, beside itself. */
+const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
+  errors: [],
+  tensor: ["errors"],
+  graph: ["errors", "tensor"],
+  functional: ["errors", "tensor", "graph"],
+  ops: ["errors", "tensor", "graph", "functional"],
+  autodiff: ["errors", "tensor", "graph", "functional", "ops"],
+  reference: ["errors", "tensor", "graph", "ops"],
+  files: ["errors"],
+  memory: ["errors"],
+  nn: ["errors", "tensor", "graph", "functional", "ops", "autodiff"],
+  onnx: ["errors", "tensor", "graph", "functional", "ops", "reference", "files", "memory", "nn"],
+  engine: ["errors", "tensor", "graph", "ops", "reference", "memory", "onnx", "files"],
+  data: ["errors", "tensor", "files", "engine"],
+  optimizer: ["errors", "tensor", "graph", "functional", "ops"],
+  program: [
+    "errors",
+    "tensor",
+    "graph",
+    "functional",
+    "ops",
+    "autodiff",
+    "nn",
+    "engine",
+    "optimizer",
+  ],
+  train: ["*"],
+  cli: ["*"],
+  index: ["*"],
+};
+
+/** Folders that decide and compute only: no clock, no randomness, no socket, no file. */
+const PURE = ["tensor", "graph", "functional", "ops", "autodiff", "reference", "nn", "optimizer"];
+
+/** Files over the limit, each with its reason. */
+const LONG_FILES: Readonly<Record<string, string>> = {
+  "src/graph/builder.ts": "one class with one life: the only mutable form of a graph",
+};
+const MAX_LINES = 320;
+
+interface Import {
+  readonly target: string;
+  readonly typeOnly: boolean;
+}
+
+interface Source {
+  readonly path: string;
+  readonly text: string;
+  readonly imports: readonly Import[];
+}
+
+const sources: readonly Source[] = globSync("src/**/*.ts", { cwd: root })
+  .sort()
+  .map((path) => {
+    const text = readFileSync(join(root, path), "utf8");
+    return { path, text, imports: importsOf(path, text) };
+  });
+const production = sources.filter(({ path }) => !path.endsWith(".test.ts"));
+
+function importsOf(path: string, text: string): Import[] {
+  const pattern = /(?:import|export)\s+(type\s+)?(\{[^}]*\}|[\w*\s,]+)\s+from\s+"(\.[^"]+)"/g;
+  return [...text.matchAll(pattern)].map((match) => {
+    const names = (match[2] ?? "").replace(/[{}\s]/g, " ").split(",");
+    const allTypes = names.every((name) => name.trim() === "" || name.trim().startsWith("type "));
+    return {
+      target: relative(root, join(root, dirname(path), match[3] as string)),
+      typeOnly: match[1] !== undefined || allTypes,
+    };
+  });
+}
+
+function folderOf(path: string): string {
+  const [, first = ""] = path.split("/");
+  return first.replace(/\.ts$/, "");
+}
+
+function breaches(check: (source: Source) => readonly string[]): string[] {
+  return production.flatMap((source) => check(source).map((what) => `${source.path}: ${what}`));
+}
+
+test("every folder of src is in the table", () => {
+  const folders = new Set(production.map(({ path }) => folderOf(path)));
+  assert.deepEqual(
+    [...folders].filter((folder) => !(folder in MAY_IMPORT)),
+    [],
+  );
+});
+
+test("folders import only what the table allows, through one door", () => {
+  const found = breaches(({ path, imports }) => {
+    const from = folderOf(path);
+    const allowed = MAY_IMPORT[from] ?? [];
+    return imports.flatMap(({ target }) => {
+      const to = folderOf(target);
+      if (to === from || !target.startsWith("src/")) return [];
+      if (!allowed.includes("*") && !allowed.includes(to)) return [`imports ${to}/`];
+      const isDoor = target === `src/${to}.ts` || target === `src/${to}/index.ts`;
+      // The reference kernels are total over each family of operators, by the family's own type.
+      const isFamily = from === "reference" && /^src\/ops\/\w+\/index\.ts$/.test(target);
+      return isDoor || isFamily ? [] : [`imports ${target}, not src/${to}/index.ts`];
+    });
+  });
+  assert.deepEqual(found, []);
+});
+
+test("inside a folder, files import files and not the folder's own door", () => {
+  const found = breaches(({ path, imports }) =>
+    path.endsWith("/index.ts")
+      ? []
+      : imports
+          .filter(({ target }) => target === `src/${folderOf(path)}/index.ts`)
+          .map(() => "imports its own index.ts"),
+  );
+  assert.deepEqual(found, []);
+});
+
+test("no import cycles", () => {
+  const edges = new Map(
+    production.map(({ path, imports }) => [
+      path,
+      imports.filter(({ typeOnly }) => !typeOnly).map(({ target }) => target),
+    ]),
+  );
+  const done = new Set<string>();
+  const cycles: string[] = [];
+  const visit = (path: string, way: readonly string[]): void => {
+    if (way.includes(path)) {
+      cycles.push([...way.slice(way.indexOf(path)), path].join(" -> "));
+      return;
+    }
+    if (done.has(path)) return;
+    for (const next of edges.get(path) ?? []) visit(next, [...way, path]);
+    done.add(path);
+  };
+  for (const path of edges.keys()) visit(path, []);
+  assert.deepEqual(cycles, []);
+});
+
+test("no export *, no default exports, no enums, no ts-ignore", () => {
+  const forbidden: readonly [RegExp, string][] = [
+    [/export \*/, "export *"],
+    [/export default/, "export default"],
+    [/^\s*(?:export )?(?:const )?enum /m, "enum"],
+    [/@ts-(?:ignore|nocheck)/, "a silenced type error"],
+    [/:\s*any\b|as any\b/, "any"],
+  ];
+  const found = breaches(({ text }) =>
+    forbidden.filter(([pattern]) => pattern.test(text)).map(([, name]) => name),
+  );
+  assert.deepEqual(found, []);
+});
+
+test("pure folders have no clock, no randomness, no socket and no file", () => {
+  const forbidden =
+    /\b(?:Math\.random|Date\.now|new Date|performance\.now|setTimeout|setInterval)\b|node:(?:net|http|fs|tls|dgram|child_process|worker_threads)/;
+  const found = breaches(({ path, text }) =>
+    PURE.includes(folderOf(path)) && forbidden.test(text)
+      ? [`uses ${forbidden.exec(text)?.[0]}`]
+      : [],
+  );
+  assert.deepEqual(found, []);
+});
+
+test("files are small, and exceptions have a reason", () => {
+  const found = breaches(({ path, text }) => {
+    const lines = text.split("\n").length;
+    return lines > MAX_LINES && !(path in LONG_FILES) ? [`${lines} lines`] : [];
+  });
+  assert.deepEqual(found, []);
+});
+
+test("each source file says at its head what it is", () => {
+  const found = breaches(({ path, text }) =>
+    path.endsWith("index.ts") ||
+    text.includes("/**") ||
+    text.startsWith("//") ||
+    text.startsWith("#!")
+      ? []
+      : ["has no comment that says what it is"],
+  );
+  assert.deepEqual(found, []);
+});
