@@ -1,0 +1,64 @@
+/**
+ * Files that are replaced whole or not at all: written beside their place, flushed, renamed.
+ * A reader sees the old file or the new one, whatever happens in between.
+ */
+import { randomBytes } from "node:crypto";
+import { type FileHandle, mkdir, open, rename, rm } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { fileError } from "./errors.ts";
+
+export type FileContent = string | Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
+
+/** One `write` takes at most this much: some systems refuse 2 GiB and more at once. */
+const MAX_WRITE_BYTES = 1 << 28;
+
+/**
+ * Writes `content` to `path`, whose folder is made if need be. Pieces are written in order and not gathered.
+ * Throws DISK_FULL or IO_FAILED, and then the old file, if any, is untouched and nothing is left behind.
+ */
+export async function writeFileAtomic(path: string, content: FileContent): Promise<void> {
+  const folder = dirname(path);
+  const temporary = join(folder, `.${basename(path)}.${randomBytes(6).toString("hex")}.tmp`);
+  try {
+    await mkdir(folder, { recursive: true });
+    const file = await open(temporary, "wx");
+    try {
+      for await (const piece of pieces(content)) await writeAll(file, piece);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+    await syncFolder(folder);
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => undefined);
+    throw fileError(error, "write", path);
+  }
+}
+
+function pieces(content: FileContent): Iterable<Uint8Array> | AsyncIterable<Uint8Array> {
+  if (typeof content === "string") return [Buffer.from(content, "utf8")];
+  return content instanceof Uint8Array ? [content] : content;
+}
+
+async function writeAll(file: FileHandle, piece: Uint8Array): Promise<void> {
+  for (let start = 0; start < piece.byteLength; ) {
+    const length = Math.min(MAX_WRITE_BYTES, piece.byteLength - start);
+    const { bytesWritten } = await file.write(piece, start, length);
+    start += bytesWritten;
+  }
+}
+
+/** Makes the rename itself last. Windows cannot open a folder, and needs it not. */
+async function syncFolder(folder: string): Promise<void> {
+  if (process.platform === "win32") return;
+  const handle = await open(folder, "r");
+  try {
+    await handle.sync();
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code !== "EINVAL" && code !== "ENOTSUP") throw error; // some network file systems
+  } finally {
+    await handle.close();
+  }
+}

@@ -1,0 +1,2 @@
+export { type FileContent, writeFileAtomic } from "./atomic.ts";
+export { fileError } from "./errors.ts";
