@@ -60,3 +60,25 @@ export {
   reduceSum,
   reduceSumSquare,
 } from "./reduce.ts";
+export {
+  binaryCrossEntropyWithLogits,
+  type CrossEntropyOptions,
+  crossEntropy,
+  huber,
+  klDivergence,
+  l1,
+  type LossOptions,
+  mse,
+  nll,
+} from "./losses.ts";
+export {
+  type GemmOptions,
+  gemm,
+  layerNormalization,
+  linear,
+  logSoftmax,
+  matmul,
+  type NormalizationOptions,
+  rmsNormalization,
+  softmax,
+} from "./neural.ts";

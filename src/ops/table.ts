@@ -3,12 +3,14 @@ import type { OperatorDefinition, OperatorTable } from "../graph/index.ts";
 import { elementwise } from "./elementwise/index.ts";
 import { layout } from "./layout/index.ts";
 import { linear } from "./linear/index.ts";
+import { normalization } from "./normalization/index.ts";
 import { reduce } from "./reduce/index.ts";
 
 export const operators = {
   ...elementwise,
   ...layout,
   ...linear,
+  ...normalization,
   ...reduce,
 } satisfies Record<string, OperatorDefinition>;
 

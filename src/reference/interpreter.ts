@@ -10,6 +10,7 @@ import { elementwiseKernels } from "./elementwise.ts";
 import type { Kernel } from "./kernel.ts";
 import { layoutKernels } from "./layout.ts";
 import { linearKernels } from "./linear.ts";
+import { normalizationKernels } from "./normalization.ts";
 import { reduceKernels } from "./reduce.ts";
 import { fromTensor, type ReferenceTensor, round, toTensor } from "./tensor.ts";
 
@@ -18,6 +19,7 @@ const kernels: Record<OperatorName, Kernel> = {
   ...elementwiseKernels,
   ...layoutKernels,
   ...linearKernels,
+  ...normalizationKernels,
   ...reduceKernels,
 };
 

@@ -1,6 +1,7 @@
 import type { linear } from "../ops/linear/index.ts";
 import { elementCount } from "../tensor/index.ts";
 import { broadcastReader, type Kernel } from "./kernel.ts";
+import { fill, type ReferenceTensor } from "./tensor.ts";
 
 const matmul: Kernel = ({ input, output }) => {
   const [a, b] = [input(0), input(1)];
@@ -31,6 +32,34 @@ const matmul: Kernel = ({ input, output }) => {
   return [{ dtype, shape, data }];
 };
 
+/** Reads element (row, column) of a matrix or of its transpose. */
+function matrixReader(
+  { data, shape }: ReferenceTensor,
+  transposed: boolean,
+): (row: number, column: number) => number {
+  const columns = shape[1] as number;
+  return (row, column) =>
+    data[transposed ? column * columns + row : row * columns + column] as number;
+}
+
+const gemm: Kernel = ({ input, inputs, output, attributes }) => {
+  const transA = attributes.number("transA") !== 0;
+  const a = matrixReader(input(0), transA);
+  const b = matrixReader(input(1), attributes.number("transB") !== 0);
+  const inner = input(0).shape[transA ? 0 : 1] as number;
+  const { dtype, shape } = output(0);
+  const [alpha, beta] = [attributes.number("alpha"), attributes.number("beta")];
+  const c = inputs[2] === undefined ? () => 0 : broadcastReader(inputs[2], shape);
+  const columns = shape[1] as number;
+  const element = (index: number) => {
+    let sum = 0;
+    for (let k = 0; k < inner; k++) sum += a(Math.floor(index / columns), k) * b(k, index % columns);
+    return alpha * sum + beta * c(index);
+  };
+  return [fill(dtype, shape, element)];
+};
+
 export const linearKernels: Record<keyof typeof linear, Kernel> = {
+  Gemm: gemm,
   MatMul: matmul,
 };

@@ -1,0 +1,173 @@
+/** Losses: each builds a scalar, the mean over counted elements unless told otherwise. */
+import { LockstepError } from "../errors.ts";
+import type { Value } from "../graph/index.ts";
+import { elementCount, formatShape, normalizeDim, sameShape } from "../tensor/index.ts";
+import {
+  abs,
+  add,
+  cast,
+  div,
+  equal,
+  exp,
+  log,
+  maximum,
+  minimum,
+  mul,
+  neg,
+  not,
+  softplus,
+  sub,
+  where,
+} from "./elementwise.ts";
+import { squeeze, unsqueeze } from "./layout.ts";
+import { logSoftmax } from "./neural.ts";
+import { reduceMean, reduceSum } from "./reduce.ts";
+
+export interface LossOptions {
+  /** Default: `mean`. */
+  readonly reduction?: "mean" | "sum";
+}
+
+export interface CrossEntropyOptions extends LossOptions {
+  /** The dim of the classes. Default: the last. */
+  readonly axis?: number;
+  /** Elements with this label do not count. */
+  readonly ignoreIndex?: number;
+  /** In [0, 1): this share of the target is spread evenly over all classes. Default: 0. */
+  readonly labelSmoothing?: number;
+}
+
+/**
+ * −log softmax(logits)[label]: `logits` has a dim of classes (`axis`), `labels` (int32 or int64) has the same shape without it.
+ * Throws SHAPE_MISMATCH.
+ */
+export function crossEntropy(
+  logits: Value,
+  labels: Value,
+  options: CrossEntropyOptions = {},
+): Value {
+  return nll(logSoftmax(logits, options.axis ?? -1), labels, options);
+}
+
+/** −logProbabilities[label]; shapes and options as for `crossEntropy`. */
+export function nll(
+  logProbabilities: Value,
+  labels: Value,
+  options: CrossEntropyOptions = {},
+): Value {
+  const { ignoreIndex, labelSmoothing = 0, reduction = "mean" } = options;
+  const shape = logProbabilities.shape;
+  const axis = normalizeDim(options.axis ?? -1, shape.length) ?? -1;
+  const expected = shape.filter((_, dim) => dim !== axis);
+  if (!sameShape(labels.shape, expected)) {
+    throw new LockstepError(
+      "SHAPE_MISMATCH",
+      `Cross-entropy: labels for logits ${formatShape(shape)} must be ${formatShape(expected)}, ` +
+        `got ${formatShape(labels.shape)}.`,
+    );
+  }
+  const ignored = ignoreIndex === undefined ? undefined : equal(labels, ignoreIndex);
+  const present = ignored === undefined ? labels : where(ignored, 0, labels);
+  const picked = logProbabilities.builder.one(
+    "GatherElements",
+    [logProbabilities, unsqueeze(present, [axis])],
+    { axis },
+  );
+  let scores = squeeze(picked, [axis]);
+  if (labelSmoothing > 0) {
+    const even = reduceMean(logProbabilities, { axes: [axis], keepdims: false });
+    scores = add(mul(scores, 1 - labelSmoothing), mul(even, labelSmoothing));
+  }
+  if (ignored === undefined) return neg(reduceAll(scores, reduction));
+  const counted = cast(not(ignored), scores.dtype);
+  const total = neg(reduceSum(mul(scores, counted), { keepdims: false }));
+  if (reduction === "sum") return total;
+  return div(total, maximum(reduceSum(counted, { keepdims: false }), 1));
+}
+
+/** (prediction − target)². */
+export function mse(prediction: Value, target: Value, options: LossOptions = {}): Value {
+  const error = difference("mse", prediction, target);
+  return reduceAll(mul(error, error), options.reduction);
+}
+
+/** |prediction − target|. */
+export function l1(prediction: Value, target: Value, options: LossOptions = {}): Value {
+  return reduceAll(abs(difference("l1", prediction, target)), options.reduction);
+}
+
+/** Half the square of errors up to `delta` (default 1), linear beyond (Huber 1964). */
+export function huber(
+  prediction: Value,
+  target: Value,
+  options: LossOptions & { readonly delta?: number } = {},
+): Value {
+  const size = abs(difference("huber", prediction, target));
+  const inner = minimum(size, options.delta ?? 1);
+  return reduceAll(mul(inner, sub(size, mul(inner, 0.5))), options.reduction);
+}
+
+/**
+ * −t·log σ(x) − (1−t)·log(1−σ(x)) of logits x and targets t in [0, 1], stable for any logit. `positiveWeight` (a number, or a value that
+ * broadcasts) multiplies the first term.
+ */
+export function binaryCrossEntropyWithLogits(
+  logits: Value,
+  target: Value,
+  options: LossOptions & { readonly positiveWeight?: Value | number } = {},
+): Value {
+  sameShapes("binaryCrossEntropyWithLogits", logits, target);
+  const { positiveWeight } = options;
+  if (positiveWeight === undefined) {
+    return reduceAll(sub(softplus(logits), mul(logits, target)), options.reduction);
+  }
+  const extra = typeof positiveWeight === "number" ? positiveWeight - 1 : sub(positiveWeight, 1);
+  const weight = add(mul(target, extra), 1);
+  const positive = mul(weight, softplus(neg(logits)));
+  return reduceAll(add(mul(sub(1, target), logits), positive), options.reduction);
+}
+
+/**
+ * Σ t·(log t − logProbabilities), the divergence of the target t from a prediction given as log-probabilities (…, classes).
+ * The default reduction is the mean over all dims but the last; `logTarget` says that log t is given.
+ */
+export function klDivergence(
+  logProbabilities: Value,
+  target: Value,
+  options: {
+    readonly reduction?: "batchMean" | "mean" | "sum";
+    readonly logTarget?: boolean;
+  } = {},
+): Value {
+  sameShapes("klDivergence", logProbabilities, target);
+  const t = options.logTarget === true ? exp(target) : target;
+  // 0 · log 0 is 0.
+  const logT = options.logTarget === true ? target : log(maximum(target, 1e-30));
+  const terms = mul(t, sub(logT, logProbabilities));
+  if (options.reduction === "mean") return reduceAll(terms, "mean");
+  const total = reduceAll(terms, "sum");
+  if (options.reduction === "sum") return total;
+  return div(total, elementCount(target.shape.slice(0, -1)));
+}
+
+function difference(loss: string, prediction: Value, target: Value): Value {
+  sameShapes(loss, prediction, target);
+  return sub(prediction, target);
+}
+
+/** Broadcasting a prediction against its target is nearly always a mistake. */
+function sameShapes(loss: string, prediction: Value, target: Value): void {
+  if (sameShape(prediction.shape, target.shape)) return;
+  throw new LockstepError(
+    "SHAPE_MISMATCH",
+    `${loss}: the prediction ${formatShape(prediction.shape)} and the target ` +
+      `${formatShape(target.shape)} must have one shape.`,
+    { hint: "Reshape one of them; losses do not broadcast." },
+  );
+}
+
+function reduceAll(x: Value, reduction: "mean" | "sum" = "mean"): Value {
+  return reduction === "mean"
+    ? reduceMean(x, { keepdims: false })
+    : reduceSum(x, { keepdims: false });
+}

@@ -1,0 +1,62 @@
+/** Products, normalizations and convolutions: the heavy operators of neural networks. */
+import type { Value } from "../graph/index.ts";
+import { elementCount } from "../tensor/index.ts";
+import { reshape } from "./layout.ts";
+
+/** Matrix product over the last two dims; leading dims broadcast. */
+export const matmul = (a: Value, b: Value): Value => a.builder.one("MatMul", [a, b]);
+
+export interface GemmOptions {
+  readonly alpha?: number;
+  readonly beta?: number;
+  readonly transA?: boolean;
+  readonly transB?: boolean;
+}
+
+/** alpha · op(a) · op(b) + beta · c of matrices; `c` broadcasts. */
+export function gemm(a: Value, b: Value, c?: Value, options: GemmOptions = {}): Value {
+  return a.builder.one("Gemm", c === undefined ? [a, b] : [a, b, c], { ...options });
+}
+
+/**
+ * x · weight + bias over the last dim of `x` (…, inputs); `weight` is (inputs, outputs), `bias` (outputs).
+ * One product over all leading dims at once.
+ */
+export function linear(x: Value, weight: Value, bias?: Value): Value {
+  const inner = x.shape.at(-1) ?? 1;
+  const rows = reshape(x, [elementCount(x.shape) / inner, inner]);
+  const product = gemm(rows, weight, bias);
+  return reshape(product, [...x.shape.slice(0, -1), weight.shape[1] as number]);
+}
+
+export const softmax = (x: Value, axis = -1): Value => x.builder.one("Softmax", [x], { axis });
+
+export const logSoftmax = (x: Value, axis = -1): Value =>
+  x.builder.one("LogSoftmax", [x], { axis });
+
+export interface NormalizationOptions {
+  /** Normalizes over this dim and all after it. Default: the last. */
+  readonly axis?: number;
+  /** Added to the variance. Default: 1e-5. */
+  readonly epsilon?: number;
+}
+
+/** (x − mean) / √(variance + epsilon) · scale + bias over the dims from `axis` on. */
+export function layerNormalization(
+  x: Value,
+  scale: Value,
+  bias?: Value,
+  options: NormalizationOptions = {},
+): Value {
+  const inputs = bias === undefined ? [x, scale] : [x, scale, bias];
+  return x.builder.one("LayerNormalization", inputs, { ...options });
+}
+
+/** x / √(mean of squares + epsilon) · scale over the dims from `axis` on. */
+export function rmsNormalization(
+  x: Value,
+  scale: Value,
+  options: NormalizationOptions = {},
+): Value {
+  return x.builder.one("RMSNormalization", [x, scale], { ...options });
+}

@@ -1,0 +1,15 @@
+import type { OperatorDefinition } from "../../graph/index.ts";
+import { flopsPerElement } from "../shared.ts";
+import { AXIS, checkedFloat } from "./shared.ts";
+
+/** 1 at the first maximum along `axis`, 0 elsewhere. */
+export const hardmax: OperatorDefinition = {
+  name: "Hardmax",
+  inputs: [1, 1],
+  outputs: [1, 1],
+  attributes: AXIS,
+  infer: (context) => [checkedFloat(context)],
+  gradient: { zero: "it is piecewise constant" },
+  flops: flopsPerElement(),
+  inPlace: false,
+};

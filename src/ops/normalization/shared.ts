@@ -1,0 +1,72 @@
+/** What normalizations answer alike. */
+import { assert } from "../../errors.ts";
+import { cast } from "../../functional/index.ts";
+import type {
+  AttributeReader,
+  AttributeSpec,
+  GradientContext,
+  InferContext,
+  Value,
+} from "../../graph/index.ts";
+import {
+  broadcastShapes,
+  type DType,
+  normalizeDim,
+  type Shape,
+  sameShape,
+  type TensorType,
+} from "../../tensor/index.ts";
+import { floatType } from "../shared.ts";
+
+export const AXIS: Readonly<Record<string, AttributeSpec>> = {
+  axis: { kind: "int", default: -1 },
+};
+
+/** The attribute `axis`, counted from the front. */
+export function axisOf(attributes: AttributeReader, shape: Shape): number {
+  const axis = normalizeDim(attributes.number("axis"), shape.length);
+  assert(axis !== undefined, "the axis was checked by inference");
+  return axis;
+}
+
+/** The type of input 0: a float with a dim `axis`. */
+export function checkedFloat(context: InferContext): TensorType {
+  const type = floatType(context);
+  const axis = context.attributes.number("axis");
+  if (normalizeDim(axis, type.shape.length) === undefined) {
+    context.fail(`axis ${axis} is out of range for ${type.shape.length} dims`);
+  }
+  return type;
+}
+
+/** Checks that input `index`, if given, has the type of `x` and broadcasts to `shape`. */
+export function checkBroadcast(context: InferContext, index: number, shape: Shape): void {
+  const type = context.inputs[index];
+  if (type === undefined) return;
+  if (type.dtype !== context.input(0).dtype) {
+    context.failType("scale and bias must have the element type of the input");
+  }
+  if (!sameShape(broadcastShapes(type.shape, shape) ?? [], shape)) {
+    context.fail(`input ${index} does not broadcast to [${shape.join(", ")}]`);
+  }
+}
+
+/** The shape of statistics over the dims from `axis` on: those have size 1. */
+export function statisticsShape(shape: Shape, axis: number): number[] {
+  return shape.map((size, dim) => (dim < axis ? size : 1));
+}
+
+/** The element type in which statistics are kept (`stash_type` 1: float32, but no less than the input's). */
+export function stashType(dtype: DType): DType {
+  return dtype === "float64" ? "float64" : "float32";
+}
+
+/** Statistics of a normalization node (an output of it), in the element type of its input. */
+export function statistic(context: GradientContext, index: number): Value {
+  return cast(context.output(index), context.input(0).dtype);
+}
+
+/** The dims from `axis` on. */
+export function dimsFrom(axis: number, rank: number): number[] {
+  return Array.from({ length: rank - axis }, (_, index) => axis + index);
+}

@@ -1,0 +1,88 @@
+import type { normalization } from "../ops/normalization/index.ts";
+import { elementCount, normalizeDim, stridesOf } from "../tensor/index.ts";
+import { broadcastReader, type Kernel, type KernelContext } from "./kernel.ts";
+import type { ReferenceTensor } from "./tensor.ts";
+
+/** Applies `compute` to every line along `axis`. */
+function alongAxis(compute: (line: readonly number[]) => readonly number[]): Kernel {
+  return ({ input, output, attributes }) => {
+    const x = input(0);
+    const axis = normalizeDim(attributes.number("axis"), x.shape.length) as number;
+    const size = x.shape[axis] as number;
+    const stride = stridesOf(x.shape)[axis] as number;
+    const data = new Float64Array(x.data.length);
+    for (let start = 0; start < data.length; start++) {
+      if (Math.floor(start / stride) % size !== 0) continue;
+      const at = (i: number) => start + i * stride;
+      const line = Array.from({ length: size }, (_, i) => x.data[at(i)] as number);
+      for (const [i, value] of compute(line).entries()) data[at(i)] = value;
+    }
+    return [{ ...output(0), data }];
+  };
+}
+
+const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
+const mean = (values: readonly number[]): number => sum(values) / values.length;
+
+function logSoftmax(line: readonly number[]): number[] {
+  const top = Math.max(...line);
+  const total = top + Math.log(sum(line.map((value) => Math.exp(value - top))));
+  return line.map((value) => value - total);
+}
+
+/** Rows over the dims from `axis` on. */
+function rowsFrom({ input, attributes }: KernelContext): number[][] {
+  const { data, shape } = input(0);
+  const axis = normalizeDim(attributes.number("axis"), shape.length) as number;
+  const size = elementCount(shape.slice(axis));
+  return Array.from({ length: size === 0 ? 0 : data.length / size }, (_, row) =>
+    Array.from(data.subarray(row * size, (row + 1) * size)),
+  );
+}
+
+/** Scale and shift, broadcast to the input's shape. */
+function affine(context: KernelContext, normal: readonly number[]): ReferenceTensor {
+  const type = context.output(0);
+  const scale = broadcastReader(context.input(1), type.shape);
+  const bias = context.inputs[2];
+  const shift = bias === undefined ? () => 0 : broadcastReader(bias, type.shape);
+  return { ...type, data: Float64Array.from(normal, (n, i) => n * scale(i) + shift(i)) };
+}
+
+const layerNormalization: Kernel = (context) => {
+  const epsilon = context.attributes.number("epsilon");
+  const rows = rowsFrom(context);
+  const means = rows.map(mean);
+  const inverses = rows.map((row, i) => {
+    const center = means[i] as number;
+    return 1 / Math.sqrt(mean(row.map((value) => (value - center) ** 2)) + epsilon);
+  });
+  const normal = rows.flatMap((row, i) =>
+    row.map((value) => (value - (means[i] as number)) * (inverses[i] as number)),
+  );
+  const statistics = [means, inverses].map((data, i) => {
+    const type = context.outputs[i + 1];
+    return type && { ...type, data: Float64Array.from(data) };
+  });
+  return [affine(context, normal), ...statistics.filter((tensor) => tensor !== undefined)];
+};
+
+const rmsNormalization: Kernel = (context) => {
+  const epsilon = context.attributes.number("epsilon");
+  const normal = rowsFrom(context).flatMap((row) => {
+    const inverse = 1 / Math.sqrt(mean(row.map((value) => value * value)) + epsilon);
+    return row.map((value) => value * inverse);
+  });
+  return [affine(context, normal)];
+};
+
+export const normalizationKernels: Record<keyof typeof normalization, Kernel> = {
+  Hardmax: alongAxis((line) => {
+    const top = line.indexOf(Math.max(...line));
+    return line.map((_, i) => Number(i === top));
+  }),
+  LayerNormalization: layerNormalization,
+  LogSoftmax: alongAxis(logSoftmax),
+  RMSNormalization: rmsNormalization,
+  Softmax: alongAxis((line) => logSoftmax(line).map(Math.exp)),
+};
