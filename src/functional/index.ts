@@ -48,26 +48,14 @@ export {
   unsqueeze,
   zerosLike,
 } from "./layout.ts";
-export { asValue, builderOf, type Operand, operands } from "./operand.ts";
-export {
-  type ReduceOptions,
-  reduceL2,
-  reduceLogSumExp,
-  reduceMax,
-  reduceMean,
-  reduceMin,
-  reduceProd,
-  reduceSum,
-  reduceSumSquare,
-} from "./reduce.ts";
 export {
   binaryCrossEntropyWithLogits,
   type CrossEntropyOptions,
   crossEntropy,
   huber,
   klDivergence,
-  l1,
   type LossOptions,
+  l1,
   mse,
   nll,
 } from "./losses.ts";
@@ -82,3 +70,15 @@ export {
   rmsNormalization,
   softmax,
 } from "./neural.ts";
+export { asValue, builderOf, type Operand, operands } from "./operand.ts";
+export {
+  type ReduceOptions,
+  reduceL2,
+  reduceLogSumExp,
+  reduceMax,
+  reduceMean,
+  reduceMin,
+  reduceProd,
+  reduceSum,
+  reduceSumSquare,
+} from "./reduce.ts";

@@ -53,7 +53,8 @@ const gemm: Kernel = ({ input, inputs, output, attributes }) => {
   const columns = shape[1] as number;
   const element = (index: number) => {
     let sum = 0;
-    for (let k = 0; k < inner; k++) sum += a(Math.floor(index / columns), k) * b(k, index % columns);
+    for (let k = 0; k < inner; k++)
+      sum += a(Math.floor(index / columns), k) * b(k, index % columns);
     return alpha * sum + beta * c(index);
   };
   return [fill(dtype, shape, element)];

@@ -53,11 +53,7 @@ export const layerNormalization: OperatorDefinition = {
 };
 
 /** inverse · (g − mean(g) − normal · mean(g · normal)) with g = dy · scale, and the parts through the statistics. */
-function inputGradient(
-  context: GradientContext,
-  normal: Value,
-  inverse: Value,
-): Value | undefined {
+function inputGradient(context: GradientContext, normal: Value, inverse: Value): Value | undefined {
   const x = context.input(0);
   const axes = dimsFrom(axisOf(context.attributes, x.shape), x.shape.length);
   const count = elementCount(axes.map((dim) => x.shape[dim] as number));

@@ -1,4 +1,4 @@
-import { add, mul, reduceMean, reciprocal, sqrt, sub, sumTo } from "../../functional/index.ts";
+import { add, mul, reciprocal, reduceMean, sqrt, sub, sumTo } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { flopsPerElement } from "../shared.ts";
 import { axisOf, checkBroadcast, checkedFloat, dimsFrom } from "./shared.ts";
