@@ -1,0 +1,14 @@
+export type {
+  BitsPerByte,
+  CheckpointSaved,
+  Evaluated,
+  EventSink,
+  Report,
+  RunEvent,
+  RunFinished,
+  RunStarted,
+  RunStopped,
+  StepDone,
+} from "./events.ts";
+export { type JsonlSink, jsonlSink } from "./jsonl.ts";
+export { duration, terminalSink, type TerminalOptions } from "./terminal.ts";
