@@ -33,7 +33,13 @@ function sizesAsEnvironment(sizes: GptSizes, threads: number, repeats: number): 
 /** Tokens/s printed as "tok/s N" or "N tok/s" by a script, or undefined if it could not be run. */
 function tokensPerSecond(command: string, args: string[], env: NodeJS.ProcessEnv, cwd?: string) {
   try {
-    const text = execFileSync(command, args, { encoding: "utf8", env, cwd, timeout: 300_000, stdio: ["ignore", "pipe", "ignore"] });
+    const text = execFileSync(command, args, {
+      encoding: "utf8",
+      env,
+      cwd,
+      timeout: 300_000,
+      stdio: ["ignore", "pipe", "ignore"],
+    });
     const found = /tok\/s (\d+)/.exec(text);
     return found === null ? undefined : Number(found[1]);
   } catch {
@@ -48,8 +54,14 @@ export interface PeerOptions {
 }
 
 /** PyTorch's forward and backward (no optimizer step): `gpt_torch.py` under LOCKSTEP_PEERS. */
-export function torchStep(root: string, { sizes, threads, repeats }: PeerOptions): number | undefined {
-  const script = join(process.env["LOCKSTEP_PEERS"] ?? join(root, "../shared/peers"), "gpt_torch.py");
+export function torchStep(
+  root: string,
+  { sizes, threads, repeats }: PeerOptions,
+): number | undefined {
+  const script = join(
+    process.env["LOCKSTEP_PEERS"] ?? join(root, "../shared/peers"),
+    "gpt_torch.py",
+  );
   if (!existsSync(script) || !existsSync(PYTHON)) return undefined;
   return tokensPerSecond(PYTHON, [script], sizesAsEnvironment(sizes, threads, repeats));
 }
@@ -61,5 +73,10 @@ export function torchStep(root: string, { sizes, threads, repeats }: PeerOptions
 export function spikeStep({ sizes, threads, repeats }: PeerOptions): number | undefined {
   const folder = process.env["LOCKSTEP_SPIKE"];
   if (folder === undefined || !existsSync(join(folder, "gpt-step.mjs"))) return undefined;
-  return tokensPerSecond(process.execPath, ["gpt-step.mjs"], sizesAsEnvironment(sizes, threads, repeats), folder);
+  return tokensPerSecond(
+    process.execPath,
+    ["gpt-step.mjs"],
+    sizesAsEnvironment(sizes, threads, repeats),
+    folder,
+  );
 }

@@ -52,10 +52,7 @@ export function currentCommit(root: string): string {
 }
 
 /** A row with its ratio to a peer's value. */
-export function compared(
-  row: Omit<Row, "ratio" | "reached">,
-  least?: number,
-): Row {
+export function compared(row: Omit<Row, "ratio" | "reached">, least?: number): Row {
   if (row.peerValue === undefined) return row;
   const ratio = row.value / row.peerValue;
   return { ...row, ratio, ...(least === undefined ? {} : { reached: ratio >= least }) };
@@ -65,15 +62,30 @@ export function formatTable(result: Result): string {
   const cells = result.rows.map((row) => [
     row.case,
     `${format(row.value)} ${row.unit}`,
-    row.peer === undefined ? "" : `${row.peer}: ${row.peerValue === undefined ? "?" : format(row.peerValue)}`,
+    row.peer === undefined
+      ? ""
+      : `${row.peer}: ${row.peerValue === undefined ? "?" : format(row.peerValue)}`,
     row.ratio === undefined ? "" : `${row.ratio.toFixed(2)}x`,
-    row.goal === undefined ? "" : `${row.goal}${row.reached === undefined ? "" : row.reached ? " (reached)" : " (MISSED)"}`,
+    row.goal === undefined
+      ? ""
+      : `${row.goal}${row.reached === undefined ? "" : row.reached ? " (reached)" : " (MISSED)"}`,
   ]);
   const table = [["case", "value", "peer", "ratio", "goal"], ...cells];
-  const widths = [0, 1, 2, 3, 4].map((c) => Math.max(...table.map((row) => (row[c] as string).length)));
-  const lines = table.map((row) => row.map((cell, c) => cell.padEnd(widths[c] as number)).join("  ").trimEnd());
+  const widths = [0, 1, 2, 3, 4].map((c) =>
+    Math.max(...table.map((row) => (row[c] as string).length)),
+  );
+  const lines = table.map((row) =>
+    row
+      .map((cell, c) => cell.padEnd(widths[c] as number))
+      .join("  ")
+      .trimEnd(),
+  );
   const missing = result.missing.map((what) => `missing: ${what}`);
-  return [`${result.name} on ${result.machine}, ${result.date}, ${result.commit}`, ...lines, ...missing].join("\n");
+  return [
+    `${result.name} on ${result.machine}, ${result.date}, ${result.commit}`,
+    ...lines,
+    ...missing,
+  ].join("\n");
 }
 
 function format(value: number): string {

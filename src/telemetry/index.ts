@@ -11,4 +11,4 @@ export type {
   StepDone,
 } from "./events.ts";
 export { type JsonlSink, jsonlSink } from "./jsonl.ts";
-export { duration, terminalSink, type TerminalOptions } from "./terminal.ts";
+export { duration, type TerminalOptions, terminalSink } from "./terminal.ts";

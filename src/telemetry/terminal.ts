@@ -75,7 +75,11 @@ function finished(report: Report, files: readonly string[], out: string, colors:
   ];
   if (report.bitsPerByte !== undefined) lines.push("", ...compare(report.bitsPerByte, colors));
   if (report.sample !== undefined) {
-    lines.push("", "A sample:", ...report.sample.split("\n").map((text) => colors.dim(`  ${text}`)));
+    lines.push(
+      "",
+      "A sample:",
+      ...report.sample.split("\n").map((text) => colors.dim(`  ${text}`)),
+    );
   }
   lines.push("", `Written to ${colors.bold(out)}: ${files.join(", ")}`);
   return lines;
