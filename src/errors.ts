@@ -20,6 +20,9 @@ export type ErrorCode =
   | "ENGINE_LIBRARY" // the engine's library is missing or too old
   | "ENGINE_FAILED" // the engine refused or failed; its own words are in the text
   | "ENGINE_CLOSED" // use after close
+  | "INVALID_BINDING" // tensors that do not fit a compiled graph, or overlap
+  | "OUT_OF_MEMORY"
+  | "MEMORY_NAME" // shared memory whose name is taken, unknown or not allowed
   | "INVALID_OPTION" // a run file or a command-line option
   | "RUN_FILE" // a run file that does not load or exports no run
   | "DATA_EMPTY"

@@ -1,0 +1,9 @@
+export { type Address, type Library, loadLibrary } from "./ffi.ts";
+export {
+  type AllocateMemoryOptions,
+  allocateMemory,
+  LARGEST_VIEW,
+  Memory,
+  mapFile,
+  openMemory,
+} from "./memory.ts";

@@ -1,0 +1,168 @@
+/**
+ * Memory outside the JavaScript heap: the ground under parameters, gradients and activations. Zeroed, aligned to
+ * pages (so to 64 bytes), private or under a name that other processes open.
+ */
+import { constants } from "node:buffer";
+import fs from "node:fs";
+import koffi from "koffi";
+import { assert, LockstepError } from "../errors.ts";
+import type { Address } from "./ffi.ts";
+import type { Mapping, NamedMapping, Platform } from "./platform.ts";
+import { posixPlatform } from "./posix.ts";
+import { windowsPlatform } from "./windows.ts";
+
+/** The longest view that this JavaScript engine can hold: 4 GiB on Node 20. */
+export const LARGEST_VIEW = constants.MAX_LENGTH;
+
+export interface AllocateMemoryOptions {
+  /** Letters, digits, `-` and `_`, at most 100: a name that other processes of this machine can open. */
+  readonly shareAs?: string;
+}
+
+/**
+ * A piece of memory. Views of it stay harmless after `close`: the pages go back to the system at once, the
+ * addresses when the last view is collected.
+ */
+export class Memory {
+  readonly byteLength: number;
+  readonly name: string | undefined;
+  #mapping: Mapping | undefined;
+  readonly #unlink: () => void;
+  readonly #views: Views;
+  #bytes: Uint8Array | undefined;
+
+  /** @internal Use `allocateMemory`, `openMemory` or `mapFile`. */
+  constructor(
+    mapping: Mapping | NamedMapping,
+    byteLength: number,
+    system: Platform,
+    name?: string,
+  ) {
+    this.byteLength = byteLength;
+    this.name = name;
+    this.#mapping = mapping;
+    this.#unlink = "unlink" in mapping ? mapping.unlink : () => undefined;
+    this.#views = { mapping, system, live: 0, closed: false };
+  }
+
+  get closed(): boolean {
+    return this.#mapping === undefined;
+  }
+
+  /** Throws ENGINE_CLOSED after close. */
+  get address(): Address {
+    return this.#open().address;
+  }
+
+  /** All of it as one view. Throws OUT_OF_MEMORY where that is longer than a view can be: use `view`. */
+  get bytes(): Uint8Array {
+    this.#open();
+    this.#bytes ??= this.view(0, this.byteLength);
+    return this.#bytes;
+  }
+
+  /** A view of `byteLength` bytes from `byteOffset`; at most LARGEST_VIEW of them. */
+  view(byteOffset: number, byteLength: number): Uint8Array {
+    const { address } = this.#open();
+    assert(
+      byteOffset >= 0 && byteLength >= 0 && byteOffset + byteLength <= this.byteLength,
+      `a view of ${byteLength} bytes at ${byteOffset} in memory of ${this.byteLength}`,
+    );
+    if (byteLength === 0) return new Uint8Array(0);
+    const whole = this.#bytes;
+    if (whole !== undefined) return whole.subarray(byteOffset, byteOffset + byteLength);
+    if (byteLength > LARGEST_VIEW) {
+      throw new LockstepError(
+        "OUT_OF_MEMORY",
+        `A view of ${byteLength} bytes is longer than the ${LARGEST_VIEW} that this version of Node.js allows.`,
+        { hint: "Use Node.js 22 or newer, or views of parts.", fields: { byteLength } },
+      );
+    }
+    const buffer = koffi.view(address + BigInt(byteOffset), byteLength);
+    this.#views.live += 1;
+    registry.register(buffer, this.#views);
+    return new Uint8Array(buffer);
+  }
+
+  /** Gives the memory back. A second call does nothing. */
+  close(): void {
+    if (this.#mapping === undefined) return;
+    const views = this.#views;
+    this.#unlink();
+    this.#mapping = undefined;
+    this.#bytes = undefined;
+    views.closed = true;
+    if (views.live === 0) views.system.unmap(views.mapping);
+    else views.system.retire(views.mapping);
+  }
+
+  #open(): Mapping {
+    if (this.#mapping !== undefined) return this.#mapping;
+    throw new LockstepError("ENGINE_CLOSED", "This memory was closed.", {
+      hint: "Keep what still uses it from outliving it.",
+    });
+  }
+}
+
+/** The views of one mapping that JavaScript may still hold. */
+interface Views {
+  readonly mapping: Mapping;
+  readonly system: Platform;
+  live: number;
+  closed: boolean;
+}
+
+const registry = new FinalizationRegistry<Views>((views) => {
+  views.live -= 1;
+  if (views.closed && views.live === 0) views.system.unmap(views.mapping);
+});
+
+let cachedPlatform: Platform | undefined;
+
+function platform(): Platform {
+  cachedPlatform ??= process.platform === "win32" ? windowsPlatform() : posixPlatform();
+  return cachedPlatform;
+}
+
+/** Zeroed memory. Throws OUT_OF_MEMORY, or MEMORY_NAME if the name is taken. */
+export function allocateMemory(byteLength: number, options: AllocateMemoryOptions = {}): Memory {
+  assert(Number.isSafeInteger(byteLength) && byteLength >= 0, `memory of ${byteLength} bytes`);
+  const system = platform();
+  const mapped = Math.max(64, byteLength);
+  const name = options.shareAs;
+  if (name === undefined) return new Memory(system.map(mapped), byteLength, system);
+  return new Memory(system.create(checkName(name), mapped), byteLength, system, name);
+}
+
+/** Memory that another process, or this one, allocated with `shareAs: name`. Throws MEMORY_NAME. */
+export function openMemory(name: string): Memory {
+  const mapping = platform().open(checkName(name));
+  return new Memory(mapping, mapping.byteLength, platform(), name);
+}
+
+/** The bytes of a file, read only: a write to them ends the process. Throws FILE_NOT_FOUND, IO_FAILED. */
+export function mapFile(path: string): Memory {
+  const stat = fs.statSync(path, { throwIfNoEntry: false });
+  if (stat === undefined || !stat.isFile()) {
+    throw new LockstepError("FILE_NOT_FOUND", `There is no file ${path}.`, { fields: { path } });
+  }
+  if (stat.size === 0) return allocateMemory(0);
+  try {
+    const mapping = platform().mapFile(path);
+    return new Memory(mapping, mapping.byteLength, platform());
+  } catch (cause) {
+    if (cause instanceof LockstepError) throw cause;
+    throw new LockstepError("IO_FAILED", `${path} cannot be read: ${String(cause)}`, {
+      fields: { path },
+      cause,
+    });
+  }
+}
+
+function checkName(name: string): string {
+  if (/^[\w-]{1,100}$/.test(name)) return name;
+  throw new LockstepError("MEMORY_NAME", `"${name}" cannot name shared memory.`, {
+    hint: "Use letters, digits, - and _, at most 100 of them.",
+    fields: { name },
+  });
+}

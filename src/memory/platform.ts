@@ -1,0 +1,29 @@
+/** What a system must offer: pages of memory, private, named or of a file. Implementations know only this. */
+import type { Address } from "./ffi.ts";
+
+export interface Mapping {
+  readonly address: Address;
+  readonly byteLength: number;
+}
+
+export interface NamedMapping extends Mapping {
+  /** Removes the name; those who mapped it keep their memory. */
+  readonly unlink: () => void;
+}
+
+export interface Platform {
+  /** Zeroed pages. Throws OUT_OF_MEMORY. */
+  map(byteLength: number): Mapping;
+  /** Zeroed pages under a name that no living process uses. */
+  create(name: string, byteLength: number): NamedMapping;
+  /** Pages that another process created. */
+  open(name: string): Mapping;
+  /** The bytes of a file, read only. */
+  mapFile(path: string): Mapping;
+  /**
+   * Gives the memory back while JavaScript may still hold views of it. Returns false where the system can only
+   * do so by unmapping, which must then wait until the views are gone.
+   */
+  retire(mapping: Mapping): boolean;
+  unmap(mapping: Mapping): void;
+}

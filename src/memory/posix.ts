@@ -1,0 +1,184 @@
+/**
+ * Memory on Linux and macOS: mmap. Named memory is a file under /dev/shm (Linux) or in the folder for temporary
+ * files (macOS), called `lockstep-NAME.NAMESPACE.PID`: what a killed process left behind is swept by the next one.
+ */
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import koffi from "koffi";
+import { LockstepError } from "../errors.ts";
+import { type Address, loadLibrary } from "./ffi.ts";
+import type { Mapping, NamedMapping, Platform } from "./platform.ts";
+
+const PROT_READ = 1;
+const PROT_WRITE = 2;
+const MAP_SHARED = 1;
+const MAP_PRIVATE = 2;
+const MAP_FIXED = 0x10;
+const FAILED = 2n ** 64n - 1n;
+
+type Mmap = (
+  address: Address | null,
+  byteLength: number,
+  protection: number,
+  flags: number,
+  fd: number,
+  offset: number,
+) => Address | null;
+type Munmap = (address: Address, byteLength: number) => number;
+type Reserve = (fd: number, offset: number, byteLength: number) => number;
+
+export function posixPlatform(): Platform {
+  const linux = process.platform === "linux";
+  const anonymous = linux ? 0x20 : 0x1000;
+  const noReserve = linux ? 0x4000 : 0x40;
+  const libc = loadLibrary(linux ? libcName() : "libSystem.dylib");
+  const mmap = libc.func<Mmap>(
+    "void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)",
+  );
+  const munmap = libc.func<Munmap>("int munmap(void *address, size_t length)");
+  // Without room behind it, a write to a page of tmpfs kills the process: so it is reserved at once.
+  const reserve = linux
+    ? libc.func<Reserve>("int posix_fallocate(int fd, int64_t offset, int64_t length)")
+    : () => 0;
+  const folder = linux ? "/dev/shm" : os.tmpdir();
+
+  const mapOrThrow = (
+    byteLength: number,
+    protection: number,
+    flags: number,
+    fd: number,
+  ): Mapping => {
+    const address = mmap(null, byteLength, protection, flags, fd, 0);
+    if (address === null || address === FAILED) throw outOfMemory(byteLength, koffi.errno());
+    return { address, byteLength };
+  };
+  const mapDescriptor = (fd: number, byteLength: number, protection: number): Mapping =>
+    mapOrThrow(byteLength, protection, MAP_SHARED, fd);
+
+  return {
+    map: (byteLength) =>
+      mapOrThrow(byteLength, PROT_READ | PROT_WRITE, MAP_PRIVATE | anonymous, -1),
+
+    create(name, byteLength): NamedMapping {
+      sweep(folder);
+      if (find(folder, name) !== undefined) {
+        throw new LockstepError("MEMORY_NAME", `Shared memory "${name}" exists already.`, {
+          hint: "Each piece of shared memory needs a name of its own.",
+          fields: { name },
+        });
+      }
+      const file = path.join(folder, `${prefixOf(name)}${pidNamespace()}.${process.pid}`);
+      const fd = fs.openSync(file, "wx+", 0o600);
+      const unlink = () => fs.rmSync(file, { force: true });
+      try {
+        fs.ftruncateSync(fd, byteLength);
+        const errno = reserve(fd, 0, byteLength);
+        if (errno !== 0) throw outOfMemory(byteLength, errno, folder);
+        return { ...mapDescriptor(fd, byteLength, PROT_READ | PROT_WRITE), unlink };
+      } catch (error) {
+        unlink();
+        throw error;
+      } finally {
+        fs.closeSync(fd);
+      }
+    },
+
+    open(name): Mapping {
+      const file = find(folder, name);
+      if (file === undefined) {
+        throw new LockstepError("MEMORY_NAME", `There is no shared memory "${name}".`, {
+          hint: "The process that made it has ended, or runs on another machine.",
+          fields: { name },
+        });
+      }
+      const fd = fs.openSync(path.join(folder, file), "r+");
+      try {
+        return mapDescriptor(fd, fs.fstatSync(fd).size, PROT_READ | PROT_WRITE);
+      } finally {
+        fs.closeSync(fd);
+      }
+    },
+
+    mapFile(file): Mapping {
+      const fd = fs.openSync(file, "r");
+      try {
+        return mapDescriptor(fd, fs.fstatSync(fd).size, PROT_READ);
+      } finally {
+        fs.closeSync(fd);
+      }
+    },
+
+    /** Puts empty pages in the place of the old ones: a late read finds zeros, a late write goes nowhere. */
+    retire({ address, byteLength }): boolean {
+      const flags = MAP_PRIVATE | anonymous | noReserve | MAP_FIXED;
+      return mmap(address, byteLength, PROT_READ | PROT_WRITE, flags, -1, 0) === address;
+    },
+
+    unmap({ address, byteLength }): void {
+      munmap(address, byteLength);
+    },
+  };
+}
+
+function libcName(): string {
+  const report = process.report?.getReport() as
+    | { header?: { glibcVersionRuntime?: string } }
+    | undefined;
+  if (report?.header?.glibcVersionRuntime !== undefined) return "libc.so.6";
+  return process.arch === "arm64" ? "libc.musl-aarch64.so.1" : "libc.musl-x86_64.so.1";
+}
+
+function prefixOf(name: string): string {
+  return `lockstep-${name}.`;
+}
+
+function find(folder: string, name: string): string | undefined {
+  const prefix = prefixOf(name);
+  return fs
+    .readdirSync(folder)
+    .find((file) => file.startsWith(prefix) && /^\d+\.\d+$/.test(file.slice(prefix.length)));
+}
+
+/** Process ids mean something only within their namespace: containers may share /dev/shm. */
+function pidNamespace(): string {
+  try {
+    return /\d+/.exec(fs.readlinkSync("/proc/self/ns/pid"))?.[0] ?? "0";
+  } catch {
+    return "0";
+  }
+}
+
+/** Removes what processes of this namespace left behind when they were killed. */
+function sweep(folder: string): void {
+  const here = pidNamespace();
+  for (const file of fs.readdirSync(folder)) {
+    const [, namespace, pid] = /^lockstep-.*\.(\d+)\.(\d+)$/.exec(file) ?? [];
+    if (namespace !== here || isAlive(Number(pid))) continue;
+    fs.rmSync(path.join(folder, file), { force: true });
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== "ESRCH";
+  }
+}
+
+function outOfMemory(byteLength: number, errno: number, where?: string): LockstepError {
+  const place = where === undefined ? "" : ` in ${where}`;
+  return new LockstepError(
+    "OUT_OF_MEMORY",
+    `${(byteLength / 2 ** 20).toFixed(1)} MiB of memory could not be had${place} (errno ${errno}).`,
+    {
+      hint:
+        where === "/dev/shm"
+          ? "Enlarge /dev/shm (in a container: docker run --shm-size=8g)."
+          : "Use a smaller model or batch, or a machine with more memory.",
+      fields: { byteLength, errno },
+    },
+  );
+}
