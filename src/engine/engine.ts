@@ -3,6 +3,7 @@
  * Implementations: `ort-native` (ONNX Runtime's C API); `reference` (plain and slow, for tests).
  */
 import type { Graph } from "../graph/index.ts";
+import type { Memory } from "../memory/index.ts";
 import type { TensorType } from "../tensor/index.ts";
 
 export interface Engine {
@@ -13,6 +14,8 @@ export interface Engine {
   readonly threads: number;
   /** Zeroed memory outside the JavaScript heap, aligned to 64 bytes. */
   allocate(byteLength: number, options?: AllocateOptions): EngineBuffer;
+  /** Memory of another process or a file (`openMemory`, `mapFile`) as a buffer, which then owns it. */
+  attach(memory: Memory): EngineBuffer;
   /**
    * Compiles a graph; equal graphs (by structure, not by names) share one compiled session.
    * Throws ENGINE_FAILED with the engine's own words.
@@ -68,9 +71,14 @@ export interface Bindings {
 
 /** A run that can be repeated. Runs of one binding must not overlap. */
 export interface Binding {
-  /** Off the JavaScript thread. Rejects with ENGINE_FAILED; outputs are then undefined. */
-  run(): Promise<void>;
+  /** Off the JavaScript thread. Rejects with ENGINE_FAILED, or the signal's reason; outputs are then undefined. */
+  run(options?: RunOptions): Promise<void>;
   /** On the JavaScript thread, for runs of microseconds. */
   runSync(): void;
   close(): void;
+}
+
+export interface RunOptions {
+  /** Ends the run between two of its nodes. */
+  readonly signal?: AbortSignal;
 }

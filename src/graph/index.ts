@@ -9,6 +9,7 @@ export {
   typeOf,
   validateGraph,
 } from "./graph.ts";
+export { hashGraph } from "./hash.ts";
 export { type InferRequest, inferContext, inferTypes } from "./infer.ts";
 export type {
   AttributeKind,

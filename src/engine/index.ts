@@ -1,0 +1,13 @@
+export type {
+  AllocateOptions,
+  Binding,
+  Bindings,
+  CompileOptions,
+  Engine,
+  EngineBuffer,
+  EngineTensor,
+  Executable,
+  RunOptions,
+} from "./engine.ts";
+export { evaluate } from "./evaluate.ts";
+export { createOrtEngine, type OrtEngineOptions } from "./ort-native/index.ts";

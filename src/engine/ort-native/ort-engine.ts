@@ -1,0 +1,155 @@
+/**
+ * The engine over ONNX Runtime's C interface. Sessions are shared by graphs of equal structure; runs go off the
+ * JavaScript thread; tensors are places in memory that nothing copies.
+ */
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { LockstepError } from "../../errors.ts";
+import { type Graph, hashGraph, type OperatorTable } from "../../graph/index.ts";
+import { allocateMemory, type Memory } from "../../memory/index.ts";
+import { encodeModel } from "../../onnx/index.ts";
+import { operatorTable } from "../../ops/index.ts";
+import { MemoryBuffer } from "../buffer.ts";
+import type {
+  AllocateOptions,
+  CompileOptions,
+  Engine,
+  EngineBuffer,
+  Executable,
+} from "../engine.ts";
+import { SessionCache } from "./cache.ts";
+import { OrtExecutable } from "./executable.ts";
+import { findOrtLibrary } from "./library.ts";
+import { acquireRuntime, type Runtime } from "./runtime.ts";
+import { createSession } from "./session.ts";
+
+export interface OrtEngineOptions {
+  /** Threads of one run; all cores unless told. The first engine of a process sizes the pool that all share. */
+  readonly threads?: number;
+  /** Idle threads spin for a moment before they sleep: faster runs, busier cores. */
+  readonly spin?: boolean;
+  /** A folder that gets each compiled graph as an `.onnx` file. */
+  readonly dump?: string;
+  /** A folder that gets the profile of each session, in Chrome's trace format, when it is released. */
+  readonly profile?: string;
+  /** The path of libonnxruntime; LOCKSTEP_ORT_LIBRARY or the package's own unless told. */
+  readonly library?: string;
+  /** What is known of operators: it says where outputs may alias inputs. */
+  readonly operators?: OperatorTable;
+}
+
+/** Throws ENGINE_LIBRARY, INVALID_OPTION. */
+export function createOrtEngine(options: OrtEngineOptions = {}): Engine {
+  return new OrtEngine(options);
+}
+
+class OrtEngine implements Engine {
+  readonly name = "ort-native";
+  readonly version: string;
+  readonly threads: number;
+  readonly #runtime: Runtime;
+  readonly #options: OrtEngineOptions;
+  readonly #sessions = new SessionCache();
+  readonly #buffers = new Set<MemoryBuffer>();
+  readonly #executables = new Set<OrtExecutable>();
+  readonly #running = new Set<Promise<unknown>>();
+  #closing: Promise<void> | undefined;
+
+  constructor(options: OrtEngineOptions) {
+    this.#options = options;
+    this.threads = checkThreads(options.threads ?? os.availableParallelism());
+    for (const folder of [options.dump, options.profile]) {
+      if (folder !== undefined) fs.mkdirSync(folder, { recursive: true });
+    }
+    const library = findOrtLibrary(options.library);
+    this.#runtime = acquireRuntime(library, this.threads, options.spin ?? true);
+    this.version = `onnxruntime ${this.#runtime.api.version}`;
+  }
+
+  allocate(byteLength: number, options: AllocateOptions = {}): EngineBuffer {
+    this.#open();
+    return this.attach(allocateMemory(byteLength, options));
+  }
+
+  attach(memory: Memory): EngineBuffer {
+    this.#open();
+    const buffer = new MemoryBuffer(memory, this, (closed) => this.#buffers.delete(closed));
+    this.#buffers.add(buffer);
+    return buffer;
+  }
+
+  async compile(graph: Graph, options: CompileOptions = {}): Promise<Executable> {
+    this.#open();
+    const threads = checkThreads(options.threads ?? this.threads);
+    const hash = hashGraph(graph);
+    this.#dump(graph, hash);
+    const label = `${fileName(graph.name)}-${hash.slice(0, 8)}`;
+    const { profile, spin = true } = this.#options;
+    const compiling = this.#sessions.take(`${hash}:${threads}`, () =>
+      createSession(this.#runtime, graph, {
+        threads,
+        spin,
+        profile: profile === undefined ? undefined : path.join(profile, label),
+      }),
+    );
+    this.#running.add(compiling);
+    try {
+      const share = await compiling;
+      if (this.#closing !== undefined) {
+        share.release();
+        this.#open();
+      }
+      const executable = new OrtExecutable(graph, share, {
+        engine: this,
+        runtime: this.#runtime,
+        operators: this.#options.operators ?? operatorTable,
+        running: this.#running,
+        closed: (closed) => this.#executables.delete(closed),
+      });
+      this.#executables.add(executable);
+      return executable;
+    } finally {
+      this.#running.delete(compiling);
+    }
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    for (const executable of this.#executables) executable.close();
+    for (const buffer of this.#buffers) buffer.close();
+    while (this.#running.size > 0) await Promise.allSettled(this.#running);
+    this.#runtime.release();
+  }
+
+  #open(): void {
+    if (this.#closing === undefined) return;
+    throw new LockstepError("ENGINE_CLOSED", "This engine was closed.");
+  }
+
+  #dump(graph: Graph, hash: string): void {
+    const folder = this.#options.dump;
+    if (folder === undefined) return;
+    const file = path.join(folder, `${fileName(graph.name)}-${hash.slice(0, 8)}.onnx`);
+    fs.writeFileSync(file, encodeModel(graph, { valueTypes: true }));
+  }
+}
+
+function checkThreads(threads: number): number {
+  if (Number.isInteger(threads) && threads >= 1 && threads <= 1024) return threads;
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `threads must be a whole number from 1, got ${threads}.`,
+    {
+      fields: { threads },
+    },
+  );
+}
+
+function fileName(name: string): string {
+  return name.replace(/[^\w.-]+/g, "_").slice(0, 100) || "graph";
+}

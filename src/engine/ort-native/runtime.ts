@@ -1,0 +1,73 @@
+/**
+ * What a process has once: ONNX Runtime's environment and its thread pool. The library itself allows one
+ * environment, so the first engine decides how many threads the pool has; a session that wants another number
+ * gets threads of its own.
+ */
+import { assert } from "../../errors.ts";
+import { type Handle, loadOrtApi, type OrtApi } from "./api.ts";
+
+export interface Runtime {
+  readonly api: OrtApi;
+  readonly env: Handle;
+  /** Describes memory of the CPU, for tensors over given addresses. */
+  readonly memoryInfo: Handle;
+  readonly poolThreads: number;
+  /** Whether idle threads of the pool spin before they sleep. */
+  readonly poolSpins: boolean;
+  release(): void;
+}
+
+interface Shared extends Omit<Runtime, "release"> {
+  users: number;
+}
+
+let shared: Shared | undefined;
+
+const LOG_FATAL = 4; // errors come back as statuses; nothing is to be written to stderr besides
+const ARENA_ALLOCATOR = 1;
+const DEFAULT_MEMORY = 0;
+
+/** The process's runtime, made if it is not there. The library cannot change while one is in use. */
+export function acquireRuntime(library: string, threads: number, spin: boolean): Runtime {
+  shared ??= createShared(loadOrtApi(library), threads, spin);
+  assert(shared.api.path === library, `two ONNX Runtime libraries: ${shared.api.path}, ${library}`);
+  const mine = shared;
+  mine.users += 1;
+  let released = false;
+  return {
+    api: mine.api,
+    env: mine.env,
+    memoryInfo: mine.memoryInfo,
+    poolThreads: mine.poolThreads,
+    poolSpins: mine.poolSpins,
+    release() {
+      if (released) return;
+      released = true;
+      mine.users -= 1;
+      if (mine.users > 0) return;
+      if (shared === mine) shared = undefined;
+      mine.api.functions.releaseMemoryInfo(mine.memoryInfo);
+      mine.api.functions.releaseEnv(mine.env);
+    },
+  };
+}
+
+function createShared(api: OrtApi, threads: number, spin: boolean): Shared {
+  const { functions: f, check, made } = api;
+  const doing = "starting";
+  const threading = made<Handle>(doing, (out) => f.createThreadingOptions(out));
+  try {
+    check(f.setGlobalIntraOpNumThreads(threading, threads), doing);
+    check(f.setGlobalInterOpNumThreads(threading, 1), doing);
+    check(f.setGlobalSpinControl(threading, spin ? 1 : 0), doing);
+    const env = made<Handle>(doing, (out) =>
+      f.createEnvWithGlobalThreadPools(LOG_FATAL, "lockstep", threading, out),
+    );
+    const memoryInfo = made<Handle>(doing, (out) =>
+      f.createCpuMemoryInfo(ARENA_ALLOCATOR, DEFAULT_MEMORY, out),
+    );
+    return { api, env, memoryInfo, poolThreads: threads, poolSpins: spin, users: 0 };
+  } finally {
+    f.releaseThreadingOptions(threading);
+  }
+}

@@ -1,0 +1,154 @@
+/** One compiled graph inside ONNX Runtime. Shared by all executables of equal graphs; the last one releases it. */
+import koffi from "koffi";
+import { LockstepError } from "../../errors.ts";
+import type { Graph } from "../../graph/index.ts";
+import type { Address } from "../../memory/index.ts";
+import { encodeModel } from "../../onnx/index.ts";
+import type { Handle, Status } from "./api.ts";
+import type { Runtime } from "./runtime.ts";
+
+const ALL_OPTIMIZATIONS = 99;
+
+export interface SessionSettings {
+  readonly threads: number;
+  readonly spin: boolean;
+  /** The beginning of the path of a profile, or undefined for none. */
+  readonly profile: string | undefined;
+}
+
+export class Session {
+  readonly handle: Handle;
+  readonly inputNames: NativeStrings;
+  readonly outputNames: NativeStrings;
+  readonly #runtime: Runtime;
+  #released = false;
+
+  constructor(runtime: Runtime, handle: Handle, graph: Graph) {
+    this.#runtime = runtime;
+    this.handle = handle;
+    this.inputNames = new NativeStrings(graph.inputs);
+    this.outputNames = new NativeStrings(graph.outputs);
+  }
+
+  release(): void {
+    if (this.#released) return;
+    this.#released = true;
+    this.#runtime.api.functions.releaseSession(this.handle);
+  }
+}
+
+/** Compiles off the JavaScript thread. Throws ENGINE_FAILED. */
+export async function createSession(
+  runtime: Runtime,
+  graph: Graph,
+  settings: SessionSettings,
+): Promise<Session> {
+  const plain = withDistinctOutputs(graph);
+  const handle = await compileModel(runtime, encodeModel(plain), settings, graph.name);
+  return new Session(runtime, handle, plain);
+}
+
+/** The bytes of a model, made into a session. */
+export async function compileModel(
+  runtime: Runtime,
+  model: Uint8Array,
+  settings: SessionSettings,
+  name: string,
+): Promise<Handle> {
+  const { functions: f, check, made } = runtime.api;
+  const doing = `compiling graph "${name}"`;
+  const options = made<Handle>(doing, (out) => f.createSessionOptions(out));
+  try {
+    check(f.setSessionGraphOptimizationLevel(options, ALL_OPTIMIZATIONS), doing);
+    if (settings.threads === runtime.poolThreads && settings.spin === runtime.poolSpins) {
+      check(f.disablePerSessionThreads(options), doing);
+    } else {
+      check(f.setIntraOpNumThreads(options, settings.threads), doing);
+      check(f.setInterOpNumThreads(options, 1), doing);
+      const spin = settings.spin ? "1" : "0";
+      check(f.addSessionConfigEntry(options, "session.intra_op.allow_spinning", spin), doing);
+    }
+    if (settings.profile !== undefined) check(f.enableProfiling(options, settings.profile), doing);
+    const out: [Handle | null] = [null];
+    const status = await new Promise<Status>((resolve, reject) => {
+      f.createSessionFromArray.async(
+        runtime.env,
+        model,
+        model.byteLength,
+        options,
+        out,
+        (error, result) => (error === null ? resolve(result) : reject(asError(error))),
+      );
+    });
+    check(status, doing);
+    return out[0] as Handle;
+  } finally {
+    f.releaseSessionOptions(options);
+  }
+}
+
+/** ONNX Runtime wants outputs that nodes make, each under one name: others get an Identity. */
+export function withDistinctOutputs(graph: Graph): Graph {
+  const made = new Set(graph.nodes.flatMap((node) => node.outputs));
+  const seen = new Set<string>();
+  const types = new Map(graph.types);
+  const nodes = [...graph.nodes];
+  const outputs = graph.outputs.map((output, index) => {
+    if (made.has(output) && !seen.has(output)) {
+      seen.add(output);
+      return output;
+    }
+    let name = `${output}/output_${index}`;
+    while (types.has(name)) name += "_";
+    const type = graph.types.get(output);
+    if (type !== undefined) types.set(name, type);
+    nodes.push({ op: "Identity", name, inputs: [output], outputs: [name], attributes: {} });
+    return name;
+  });
+  return nodes.length === graph.nodes.length ? graph : { ...graph, outputs, nodes, types };
+}
+
+/** An array of pointers in memory that does not move, as C wants its arguments. */
+export class NativePointers {
+  readonly values: BigUint64Array;
+  readonly address: Address;
+
+  constructor(values: readonly Address[]) {
+    this.values = new BigUint64Array(new ArrayBuffer(8 * Math.max(1, values.length)));
+    this.values.set(values);
+    this.address = koffi.address(this.values);
+  }
+}
+
+/** An array of C strings. */
+export class NativeStrings {
+  readonly #text: Uint8Array;
+  readonly #pointers: NativePointers;
+  readonly count: number;
+
+  constructor(strings: readonly string[]) {
+    const encoded = strings.map((text) => Buffer.from(`${text}\0`));
+    const total = encoded.reduce((sum, { length }) => sum + length, 0);
+    this.#text = new Uint8Array(new ArrayBuffer(Math.max(1, total)));
+    const base = koffi.address(this.#text);
+    const pointers: Address[] = [];
+    let offset = 0;
+    for (const text of encoded) {
+      this.#text.set(text, offset);
+      pointers.push(base + BigInt(offset));
+      offset += text.length;
+    }
+    this.#pointers = new NativePointers(pointers);
+    this.count = strings.length;
+  }
+
+  get address(): Address {
+    return this.#pointers.address;
+  }
+}
+
+export function asError(error: unknown): Error {
+  return error instanceof Error
+    ? error
+    : new LockstepError("ENGINE_FAILED", `The engine could not be called: ${String(error)}`);
+}

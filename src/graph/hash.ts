@@ -1,0 +1,86 @@
+/**
+ * The structural hash of a graph: equal for graphs that differ only in the names of values and nodes. Engines
+ * compile graphs of one hash once; what such a graph is called by position is then the same.
+ */
+import { createHash, type Hash } from "node:crypto";
+import { formatType, type Tensor } from "../tensor/index.ts";
+import type { AttributeValue, Graph } from "./graph.ts";
+
+/** Digests of constants: weights may be large, and appear in many graphs. */
+const digests = new WeakMap<Tensor, string>();
+
+/**
+ * SHA-256 in hexadecimal over inputs, nodes (operators, attributes, order), the contents of constants in use,
+ * outputs and all types.
+ */
+export function hashGraph(graph: Graph): string {
+  const hash = createHash("sha256");
+  const numbers = new Map<string, number>([["", -1]]);
+  const define = (value: string): void => {
+    if (value === "") return;
+    numbers.set(value, numbers.size);
+    const type = graph.types.get(value);
+    put(hash, type === undefined ? "?" : formatType(type));
+  };
+  const refer = (value: string): void => {
+    if (!numbers.has(value)) {
+      define(value);
+      const constant = graph.constants.get(value);
+      put(hash, constant === undefined ? "?" : digestOf(constant));
+    }
+    put(hash, String(numbers.get(value)));
+  };
+
+  put(hash, "inputs", String(graph.inputs.length));
+  for (const input of graph.inputs) define(input);
+  for (const node of graph.nodes) {
+    put(hash, "node", node.op, String(node.inputs.length), String(node.outputs.length));
+    for (const input of node.inputs) refer(input);
+    for (const output of node.outputs) {
+      put(hash, output === "" ? "absent" : "present");
+      define(output);
+    }
+    for (const name of Object.keys(node.attributes).sort()) {
+      const attribute = node.attributes[name];
+      if (attribute !== undefined) put(hash, "attribute", name, ...wordsOf(attribute));
+    }
+  }
+  put(hash, "outputs", String(graph.outputs.length));
+  for (const output of graph.outputs) refer(output);
+  return hash.digest("hex");
+}
+
+/** Each word with its length before it, so that no two lists of words read alike. */
+function put(hash: Hash, ...words: readonly string[]): void {
+  for (const word of words) hash.update(`${word.length}:${word};`);
+}
+
+function wordsOf(attribute: AttributeValue): string[] {
+  switch (attribute.kind) {
+    case "tensor":
+      return ["tensor", digestOf(attribute.value)];
+    case "int":
+    case "float":
+      return [attribute.kind, formatNumber(attribute.value)];
+    case "string":
+      return [attribute.kind, attribute.value];
+    case "ints":
+    case "floats":
+      return [attribute.kind, attribute.value.map(formatNumber).join(",")];
+    case "strings":
+      return [attribute.kind, JSON.stringify(attribute.value)];
+  }
+}
+
+function formatNumber(value: number): string {
+  return Object.is(value, -0) ? "-0" : String(value);
+}
+
+function digestOf(tensor: Tensor): string {
+  let digest = digests.get(tensor);
+  if (digest === undefined) {
+    digest = createHash("sha256").update(formatType(tensor)).update(tensor.bytes).digest("hex");
+    digests.set(tensor, digest);
+  }
+  return digest;
+}
