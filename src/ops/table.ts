@@ -1,5 +1,6 @@
 /** The table of all operators. Total by construction: a definition without an answer does not compile. */
 import type { OperatorDefinition, OperatorTable } from "../graph/index.ts";
+import { convolution } from "./convolution/index.ts";
 import { elementwise } from "./elementwise/index.ts";
 import { layout } from "./layout/index.ts";
 import { linear } from "./linear/index.ts";
@@ -7,6 +8,7 @@ import { normalization } from "./normalization/index.ts";
 import { reduce } from "./reduce/index.ts";
 
 export const operators = {
+  ...convolution,
   ...elementwise,
   ...layout,
   ...linear,

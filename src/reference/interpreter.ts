@@ -6,6 +6,7 @@ import { assert, LockstepError } from "../errors.ts";
 import { type Graph, type Node, readAttributes, typeOf } from "../graph/index.ts";
 import { type OperatorName, operators, operatorTable } from "../ops/index.ts";
 import type { Tensor, TensorType } from "../tensor/index.ts";
+import { convolutionKernels } from "./convolution.ts";
 import { elementwiseKernels } from "./elementwise.ts";
 import type { Kernel } from "./kernel.ts";
 import { layoutKernels } from "./layout.ts";
@@ -16,6 +17,7 @@ import { fromTensor, type ReferenceTensor, round, toTensor } from "./tensor.ts";
 
 /** Total: an operator without a kernel does not compile. */
 const kernels: Record<OperatorName, Kernel> = {
+  ...convolutionKernels,
   ...elementwiseKernels,
   ...layoutKernels,
   ...linearKernels,

@@ -76,7 +76,39 @@ const rmsNormalization: Kernel = (context) => {
   return [affine(context, normal)];
 };
 
+const batchNormalization: Kernel = ({ input, outputs, output, attributes }) => {
+  const x = input(0);
+  const channels = x.shape[1] as number;
+  const inner = elementCount(x.shape.slice(2));
+  const channelOf = (i: number) => Math.floor(i / inner) % channels;
+  const training = attributes.number("training_mode") === 1;
+  const [oldMean, oldVariance] = [input(3).data, input(4).data];
+  const values = Array.from({ length: channels }, (_, c) =>
+    Array.from(x.data).filter((_value, i) => channelOf(i) === c),
+  );
+  const means = training ? values.map(mean) : Array.from(oldMean);
+  const variances = training
+    ? values.map((list, c) => mean(list.map((value) => (value - (means[c] as number)) ** 2)))
+    : Array.from(oldVariance);
+  const epsilon = attributes.number("epsilon");
+  const data = x.data.map((value, i) => {
+    const c = channelOf(i);
+    const deviation = Math.sqrt((variances[c] as number) + epsilon);
+    const normal = (value - (means[c] as number)) / deviation;
+    return normal * (input(1).data[c] as number) + (input(2).data[c] as number);
+  });
+  const momentum = attributes.number("momentum");
+  const running = (old: Float64Array, batch: readonly number[]) =>
+    old.map((value, c) => value * momentum + (batch[c] as number) * (1 - momentum));
+  const statistics = [running(oldMean, means), running(oldVariance, variances)];
+  return [
+    { ...output(0), data },
+    ...outputs.slice(1).map((type, i) => ({ ...type, data: statistics[i] as Float64Array })),
+  ];
+};
+
 export const normalizationKernels: Record<keyof typeof normalization, Kernel> = {
+  BatchNormalization: batchNormalization,
   Hardmax: alongAxis((line) => {
     const top = line.indexOf(Math.max(...line));
     return line.map((_, i) => Number(i === top));

@@ -1,4 +1,5 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
+import { batchNormalization } from "./batch-normalization.ts";
 import { hardmax } from "./hardmax.ts";
 import { layerNormalization } from "./layer-normalization.ts";
 import { logSoftmax } from "./log-softmax.ts";
@@ -6,6 +7,7 @@ import { rmsNormalization } from "./rms-normalization.ts";
 import { softmax } from "./softmax.ts";
 
 export const normalization = {
+  BatchNormalization: batchNormalization,
   Hardmax: hardmax,
   LayerNormalization: layerNormalization,
   LogSoftmax: logSoftmax,

@@ -1,0 +1,97 @@
+import { reduceSum } from "../../functional/index.ts";
+import type {
+  AttributeReader,
+  GradientContext,
+  InferContext,
+  OperatorDefinition,
+  Value,
+} from "../../graph/index.ts";
+import { elementCount, type Shape } from "../../tensor/index.ts";
+import { floatType } from "../shared.ts";
+import { kernelGradient } from "./kernel-gradient.ts";
+import {
+  extent,
+  placesOf,
+  readWindow,
+  WINDOW_ATTRIBUTES,
+  type Window,
+  windowAttributes,
+} from "./window.ts";
+
+/** Convolution (cross-correlation) of X (N, C, …) with W (M, C/group, …); B (M) is added. */
+export const conv: OperatorDefinition = {
+  name: "Conv",
+  inputs: [2, 3],
+  outputs: [1, 1],
+  attributes: { ...WINDOW_ATTRIBUTES, group: { kind: "int", default: 1 } },
+  infer: (context) => {
+    const { dtype, shape } = floatType(context);
+    const window = windowOf(context.attributes, shape, checkedKernel(context));
+    const places = placesOf(window, shape.slice(2));
+    if (places.some((count) => count < 1)) context.fail("the kernel is larger than the input");
+    return [{ dtype, shape: [shape[0] as number, context.input(1).shape[0] as number, ...places] }];
+  },
+  gradient: (context) => {
+    const [x, w, dy] = [context.input(0), context.input(1), context.gradient(0)];
+    const window = windowOf(context.attributes, x.shape, w.shape);
+    const group = context.attributes.number("group");
+    return [
+      context.needs(0) ? inputGradient(context, dy, window, group) : undefined,
+      context.needs(1) ? kernelGradient(x, dy, window, group) : undefined,
+      context.needs(2) ? sumOverPlaces(dy) : undefined,
+    ];
+  },
+  flops: (context) => {
+    const perElement = elementCount(context.input(1).shape.slice(1));
+    return 2 * perElement * elementCount(context.outputs[0]?.shape ?? []);
+  },
+  inPlace: false,
+};
+
+/** Sums over the batch and the spatial dims: the gradient of a bias for each channel. */
+export function sumOverPlaces(dy: Value): Value {
+  const axes = dy.shape.map((_, dim) => dim).filter((dim) => dim !== 1);
+  return reduceSum(dy, { axes, keepdims: false });
+}
+
+function checkedKernel(context: InferContext): Shape {
+  const [x, w, bias] = [context.input(0), context.input(1), context.inputs[2]];
+  const group = context.attributes.number("group");
+  if ([w, bias].some((type) => type !== undefined && type.dtype !== x.dtype)) {
+    context.failType("inputs must have one element type");
+  }
+  if (x.shape.length < 3 || w.shape.length !== x.shape.length) {
+    context.fail("takes an input (N, C, sizes) and a kernel (M, C/group, sizes) of equal rank");
+  }
+  if (x.shape[1] !== (w.shape[1] as number) * group) {
+    context.fail(
+      `the input has ${x.shape[1]} channels, the kernel expects ${w.shape[1]} in ${group} groups`,
+    );
+  }
+  if ((w.shape[0] as number) % group !== 0) {
+    context.fail(`${w.shape[0]} output channels do not divide into ${group} groups`);
+  }
+  if (bias !== undefined && (bias.shape.length !== 1 || bias.shape[0] !== w.shape[0])) {
+    context.fail(`the bias must have ${w.shape[0]} elements`);
+  }
+  return w.shape;
+}
+
+function windowOf(attributes: AttributeReader, x: Shape, w: Shape): Window {
+  return readWindow(attributes, x.slice(2), w.slice(2));
+}
+
+/** Each output element hands its gradient back to the window it saw: a transposed convolution. */
+function inputGradient(context: GradientContext, dy: Value, window: Window, group: number): Value {
+  const sizes = context.input(0).shape.slice(2);
+  const rest = sizes.map((size, i) => {
+    const places = (dy.shape[i + 2] as number) - 1;
+    const reached = places * (window.strides[i] as number) + extent(window, i);
+    return size + (window.before[i] as number) + (window.after[i] as number) - reached;
+  });
+  return context.builder.one("ConvTranspose", [dy, context.input(1)], {
+    ...windowAttributes(window),
+    group,
+    output_padding: rest.some((size) => size > 0) ? rest : undefined,
+  });
+}

@@ -1,0 +1,38 @@
+import { full, reshape } from "../../functional/index.ts";
+import type { OperatorDefinition } from "../../graph/index.ts";
+import { elementCount } from "../../tensor/index.ts";
+import { POOL_ATTRIBUTES, pooledType } from "./pool.ts";
+
+/**
+ * The maximum of each window of X (N, C, sizes). Output 1 holds where it was: an index into all of X, of the first maximum if
+ * there are several.
+ */
+export const maxPool: OperatorDefinition = {
+  name: "MaxPool",
+  inputs: [1, 1],
+  outputs: [1, 2],
+  attributes: { ...POOL_ATTRIBUTES, storage_order: { kind: "int", default: 0 } },
+  infer: (context) => {
+    const type = pooledType(context);
+    if (context.attributes.number("storage_order") !== 0) {
+      context.fail("indices in column-major order (storage_order 1) are not supported");
+    }
+    return [type, { dtype: "int64", shape: type.shape }];
+  },
+  // Windows may overlap: what falls on one element is added up.
+  gradient: (context) => {
+    const [x, dy] = [context.input(0), context.gradient(0)];
+    const [from, to] = [elementCount(dy.shape), elementCount(x.shape)];
+    const at = reshape(context.output(1), [from]);
+    const zeros = full(context.builder, x.dtype, [to], 0);
+    const flat = context.builder.one("ScatterElements", [zeros, at, reshape(dy, [from])], {
+      axis: 0,
+      reduction: "add",
+    });
+    return [reshape(flat, x.shape)];
+  },
+  flops: (context) =>
+    elementCount(context.attributes.numbers("kernel_shape")) *
+    elementCount(context.outputs[0]?.shape ?? []),
+  inPlace: false,
+};

@@ -1,0 +1,124 @@
+import {
+  add,
+  mul,
+  reciprocal,
+  reduceMean,
+  reduceSum,
+  reshape,
+  sqrt,
+  sub,
+} from "../../functional/index.ts";
+import type {
+  GradientContext,
+  InferContext,
+  OperatorDefinition,
+  Value,
+} from "../../graph/index.ts";
+import { elementCount } from "../../tensor/index.ts";
+import { floatType, flopsPerElement } from "../shared.ts";
+
+/**
+ * (x − mean) / √(variance + epsilon) · scale + bias for each channel of X (N, C, …) (Ioffe & Szegedy 2015). With `training_mode`
+ * the statistics are those of the batch, and outputs 1 and 2 are the running ones: momentum · old + (1 − momentum) · batch
+ * (the variance of the population, as ONNX has it).
+ */
+export const batchNormalization: OperatorDefinition = {
+  name: "BatchNormalization",
+  inputs: [5, 5],
+  outputs: [1, 3],
+  attributes: {
+    epsilon: { kind: "float", default: 1e-5 },
+    momentum: { kind: "float", default: 0.9 },
+    training_mode: { kind: "int", default: 0 },
+  },
+  infer: (context) => {
+    const type = floatType(context);
+    checkChannels(context);
+    if (context.outputCount > 1 && context.attributes.number("training_mode") === 0) {
+      context.fail("has running statistics as outputs only with training_mode 1");
+    }
+    return [type, context.input(3), context.input(4)];
+  },
+  gradient: (context) =>
+    context.attributes.number("training_mode") === 0
+      ? inferenceGradient(context)
+      : trainingGradient(context),
+  flops: flopsPerElement(4),
+  inPlace: false,
+};
+
+function checkChannels(context: InferContext): void {
+  const { dtype, shape } = context.input(0);
+  if (shape.length < 2) context.fail("takes an input (N, C, sizes)");
+  for (let index = 1; index < 5; index++) {
+    const type = context.input(index);
+    if (type.dtype !== dtype) context.failType("inputs must have one element type");
+    if (type.shape.length !== 1 || type.shape[0] !== shape[1]) {
+      context.fail(`input ${index} must have one element for each of ${shape[1]} channels`);
+    }
+  }
+}
+
+/** Dims other than that of the channels. */
+function otherDims(x: Value): number[] {
+  return x.shape.map((_, dim) => dim).filter((dim) => dim !== 1);
+}
+
+/** A vector over channels, shaped to broadcast over X. */
+function perChannel(vector: Value, x: Value): Value {
+  return reshape(
+    vector,
+    x.shape.map((size, dim) => (dim === 1 ? size : 1)),
+  );
+}
+
+/** 1/√(variance + epsilon). */
+function inverseDeviation(context: GradientContext, variance: Value): Value {
+  return reciprocal(sqrt(add(variance, context.attributes.number("epsilon"))));
+}
+
+/** The statistics are inputs like others. */
+function inferenceGradient(context: GradientContext): (Value | undefined)[] {
+  const [x, scale, dy] = [context.input(0), context.input(1), context.gradient(0)];
+  const axes = otherDims(x);
+  const inverse = inverseDeviation(context, context.input(4));
+  const factor = mul(scale, inverse);
+  const total = reduceSum(dy, { axes, keepdims: false });
+  const along = () => {
+    const centered = sub(x, perChannel(context.input(3), x));
+    return reduceSum(mul(dy, centered), { axes, keepdims: false });
+  };
+  const variance = () => mul(mul(mul(along(), factor), mul(inverse, inverse)), -0.5);
+  return [
+    context.needs(0) ? mul(dy, perChannel(factor, x)) : undefined,
+    context.needs(1) ? mul(along(), inverse) : undefined,
+    context.needs(2) ? total : undefined,
+    context.needs(3) ? mul(mul(total, factor), -1) : undefined,
+    context.needs(4) ? variance() : undefined,
+  ];
+}
+
+/**
+ * Through the batch's mean and variance: dx = a·dy + b·(x − mean) + c with one a, b, c a channel. Running statistics are state: no
+ * gradient goes through outputs 1 and 2.
+ */
+function trainingGradient(context: GradientContext): (Value | undefined)[] {
+  const [x, scale, dy] = [context.input(0), context.input(1), context.gradient(0)];
+  const axes = otherDims(x);
+  const count = elementCount(axes.map((dim) => x.shape[dim] as number));
+  const centered = sub(x, reduceMean(x, { axes }));
+  const variance = reduceMean(mul(centered, centered), { axes });
+  const inverse = inverseDeviation(context, variance);
+  const total = reduceSum(dy, { axes });
+  const along = reduceSum(mul(dy, centered), { axes });
+  const a = mul(perChannel(scale, x), inverse);
+  const b = mul(mul(mul(a, along), mul(inverse, inverse)), -1 / count);
+  const c = mul(mul(a, total), -1 / count);
+  return [
+    context.needs(0) ? add(add(mul(dy, a), mul(centered, b)), c) : undefined,
+    reshape(mul(along, inverse), scale.shape),
+    reshape(total, scale.shape),
+    undefined,
+    undefined,
+  ];
+}
