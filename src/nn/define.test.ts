@@ -1,0 +1,93 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { add, mul, reduceSum } from "../functional/index.ts";
+import { defineModel } from "./define.ts";
+
+const running = defineModel("running", (m) => {
+  const x = m.input("x", [m.batch, 3]);
+  const layer = m.child("layers").child(2);
+  return layer.within(() => {
+    const weight = layer.parameter("weight", [3], { kind: "ones" });
+    const count = layer.state("count", [], { kind: "zeros" });
+    if (m.mode === "train") count.update(add(count.value, 1));
+    const scaled = mul(x, weight);
+    return { loss: reduceSum(scaled, { keepdims: false }), scaled };
+  });
+});
+
+test("a model lists its inputs and outputs under readable names", () => {
+  const model = running.build({ batch: 4, mode: "train" });
+  assert.deepEqual(model.batch, ["x"]);
+  assert.deepEqual(
+    model.parameters.map(({ name, decay }) => [name, decay]),
+    [["layers.2.weight", false]],
+  );
+  assert.deepEqual(
+    model.states.map(({ name, next }) => [name, next]),
+    [["layers.2.count", "layers.2.count.next"]],
+  );
+  assert.deepEqual(model.graph.outputs, ["loss", "scaled", "layers.2.count.next"]);
+  assert.deepEqual(model.graph.inputs, ["x", "layers.2.weight", "layers.2.count"]);
+  assert.ok(model.graph.nodes.some(({ name }) => name.startsWith("layers.2/Mul")));
+  assert.equal(model.randomKey, undefined);
+  assert.equal(model.graph.types.get("layers.2.weight")?.dtype, "float32");
+});
+
+test("parameters take the element type of the build; states stand still in eval mode", () => {
+  const model = running.build({ batch: 1, mode: "eval", dtype: "float64" });
+  assert.equal(model.graph.types.get("layers.2.weight")?.dtype, "float64");
+  const next = model.graph.nodes.find(({ outputs }) => outputs.includes("layers.2.count.next"));
+  assert.deepEqual(next?.inputs, ["layers.2.count"]);
+});
+
+test("the key appears when a layer draws from it", () => {
+  const model = defineModel("random", (m) => {
+    const x = m.input("x", [m.batch]);
+    assert.equal(m.key.dtype, "int32");
+    assert.notEqual(m.nextStream(), m.nextStream());
+    return { loss: reduceSum(x, { keepdims: false }) };
+  }).build({ batch: 2, mode: "train" });
+  assert.equal(model.randomKey, "random_key");
+  assert.deepEqual(model.batch, ["x"]);
+});
+
+test("mistakes are named with the layer", () => {
+  const broken = (body: Parameters<typeof defineModel>[1]) => () =>
+    defineModel("broken", body).build({ batch: 2, mode: "train" });
+  assert.throws(
+    broken((m) => m.child("blocks.3").fail("expected width 384, got 380", "Set width to …")),
+    { code: "INVALID_OPTION", message: /^blocks\.3: expected width 384, got 380\.\n {2}Set width/ },
+  );
+  assert.throws(
+    broken((m) => ({ loss: m.input("x", [3]) })),
+    { code: "INVALID_OPTION", message: /"x" has shape \[3\].*must be the batch \(2\)/ },
+  );
+  assert.throws(
+    broken((m) => ({ loss: m.input("x", [2]) })),
+    { code: "SHAPE_MISMATCH", message: /the loss must be one float, got float32\[2\]/ },
+  );
+  assert.throws(
+    broken((m) => ({ loss: m.child("a").parameter("w", [0], { kind: "zeros" }) })),
+    { code: "INVALID_OPTION", message: /^a: "a\.w" would have shape \[0\]/ },
+  );
+  assert.throws(
+    broken((m) => {
+      m.parameter("w", [2], { kind: "zeros" });
+      return { loss: m.parameter("w", [2], { kind: "zeros" }) };
+    }),
+    { code: "INVALID_GRAPH", message: /two values named "w"/ },
+  );
+  assert.throws(
+    broken((m) => {
+      const x = m.input("x", [2, 3]);
+      return m.child("a").within(() => ({ loss: add(x, m.parameter("w", [2], { kind: "ones" })) }));
+    }),
+    { message: /^a: Add/ },
+  );
+  for (const batch of [0, 1.5, Number.NaN]) {
+    assert.throws(() => running.build({ batch, mode: "train" }), { code: "INVALID_OPTION" });
+  }
+  assert.throws(() => running.build({ batch: 1, mode: "train", dtype: "int32" }), {
+    code: "INVALID_OPTION",
+  });
+});

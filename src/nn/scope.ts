@@ -1,0 +1,191 @@
+/**
+ * A scope is a layer's place in a model: it declares parameters under the layer's name and makes errors name the layer.
+ * Names are those that the field uses: `blocks.3.attention.qkv.weight`.
+ */
+import { LockstepError } from "../errors.ts";
+import type { GraphBuilder, Value } from "../graph/index.ts";
+import { type DType, formatShape, type Shape, type Tensor } from "../tensor/index.ts";
+import type { Initializer, Mode, Parameter, State } from "./model.ts";
+
+export interface ParameterOptions {
+  /** Whether weight decay applies; by default to tensors of two dims and more. */
+  readonly decay?: boolean;
+}
+
+/** A tensor that training steps replace and no gradient reaches. */
+export interface StateHandle {
+  readonly value: Value;
+  /** Says what the state is after the step. At most once, in `train` mode only. */
+  update(next: Value): void;
+}
+
+/** What the scopes of one model share while it is built. */
+export interface ModelUnderConstruction {
+  readonly builder: GraphBuilder;
+  readonly batch: number;
+  readonly mode: Mode;
+  readonly dtype: DType;
+  readonly inputs: string[];
+  readonly parameters: Parameter[];
+  readonly states: { declared: Omit<State, "next">; next: Value | undefined }[];
+  key: Value | undefined;
+  /** How many random layers there are: each draws from a stream of its own. */
+  streams: number;
+}
+
+/** The graph input that holds the key of each sample. */
+export const RANDOM_KEY = "random_key";
+
+export class Scope {
+  /** The layer: `blocks.3.attention`; empty at the root. */
+  readonly path: string;
+  readonly #model: ModelUnderConstruction;
+
+  /** @internal Use `defineModel` and `child`. */
+  constructor(model: ModelUnderConstruction, path: string) {
+    this.#model = model;
+    this.path = path;
+  }
+
+  get builder(): GraphBuilder {
+    return this.#model.builder;
+  }
+
+  /** Samples of one run. */
+  get batch(): number {
+    return this.#model.batch;
+  }
+
+  get mode(): Mode {
+    return this.#model.mode;
+  }
+
+  /** Of parameters. */
+  get dtype(): DType {
+    return this.#model.dtype;
+  }
+
+  /** The scope of a part: `child("blocks").child(3)` is `blocks.3`. */
+  child(name: string | number): Scope {
+    const text = String(name);
+    if (!/^\w[\w.-]*$/.test(text)) {
+      this.fail(
+        `"${text}" is no name for a layer`,
+        "Use letters, digits and underscores; dots between levels.",
+      );
+    }
+    return new Scope(this.#model, this.#named(text));
+  }
+
+  /** Runs `body` with this layer's name on all nodes made in it. */
+  within<T>(body: () => T): T {
+    return this.builder.within(this.path, body);
+  }
+
+  /** A field of the batch: `input("ids", [scope.batch, context], "int32")`. Not prefixed by the scope. */
+  input(name: string, shape: Shape, dtype: DType = this.dtype): Value {
+    if (shape[0] !== this.batch) {
+      this.fail(
+        `the batch field "${name}" has shape ${formatShape(shape)}, but its leading dim must be the batch (${this.batch})`,
+        "Write [scope.batch, ...].",
+      );
+    }
+    const value = this.builder.input(name, { dtype, shape });
+    this.#model.inputs.push(name);
+    return value;
+  }
+
+  /** A trained tensor, named `path.name`. */
+  parameter(
+    name: string,
+    shape: Shape,
+    initializer: Initializer,
+    options: ParameterOptions = {},
+  ): Value {
+    const full = this.#named(name);
+    this.#checkShape(full, shape);
+    const type = { dtype: this.dtype, shape: [...shape] };
+    const value = this.builder.input(full, type);
+    const decay = options.decay ?? shape.length >= 2;
+    this.#model.parameters.push({ name: full, type, initializer, decay });
+    return value;
+  }
+
+  /** A tensor that the step replaces: running statistics. */
+  state(
+    name: string,
+    shape: Shape,
+    initializer: Initializer,
+    dtype: DType = this.dtype,
+  ): StateHandle {
+    const full = this.#named(name);
+    this.#checkShape(full, shape);
+    const type = { dtype, shape: [...shape] };
+    const value = this.builder.input(full, type);
+    const entry: ModelUnderConstruction["states"][number] = {
+      declared: { name: full, type, initializer },
+      next: undefined,
+    };
+    this.#model.states.push(entry);
+    return {
+      value,
+      update: (next) => {
+        if (this.mode !== "train") this.fail(`state "${full}" changes outside of training`);
+        if (entry.next !== undefined) this.fail(`state "${full}" is updated twice`);
+        entry.next = next;
+      },
+    };
+  }
+
+  constant(tensor: Tensor): Value {
+    return this.within(() => this.builder.constant(tensor));
+  }
+
+  /** The key of each sample, int32 [batch]: what random layers draw from. Declared on first use. */
+  get key(): Value {
+    this.#model.key ??= this.builder.input(RANDOM_KEY, { dtype: "int32", shape: [this.batch] });
+    return this.#model.key;
+  }
+
+  /** A number that no other random layer of this model has. */
+  nextStream(): number {
+    this.#model.streams += 1;
+    return this.#model.streams;
+  }
+
+  /** Throws INVALID_OPTION with the layer's name: `fail("expected width 384, got 380", "set …")`. */
+  fail(what: string, hint?: string): never {
+    const where = this.path === "" ? this.builder.name : this.path;
+    throw new LockstepError("INVALID_OPTION", `${where}: ${what}.`, {
+      ...(hint === undefined ? {} : { hint }),
+      fields: { layer: this.path },
+    });
+  }
+
+  /** Throws SHAPE_MISMATCH with the layer's name, unless the last dim of `x` is `width`. */
+  expectWidth(x: Value, width: number, hint?: string): void {
+    const got = x.shape.at(-1);
+    if (got === width) return;
+    const where = this.path === "" ? this.builder.name : this.path;
+    throw new LockstepError(
+      "SHAPE_MISMATCH",
+      `${where}: expected width ${width}, got ${got ?? "a scalar"} (input ${formatShape(x.shape)}).`,
+      {
+        ...(hint === undefined ? {} : { hint }),
+        fields: { layer: this.path, expected: width, got: got ?? 0 },
+      },
+    );
+  }
+
+  #named(name: string): string {
+    return this.path === "" ? name : `${this.path}.${name}`;
+  }
+
+  #checkShape(name: string, shape: Shape): void {
+    if (shape.every((size) => Number.isInteger(size) && size > 0)) return;
+    this.fail(
+      `"${name}" would have shape ${formatShape(shape)}`,
+      "Every size must be a whole number above 0.",
+    );
+  }
+}
