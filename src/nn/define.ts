@@ -51,10 +51,7 @@ function buildModel(
     checkState(declared, result);
     return { ...declared, next: result.name };
   });
-  const graph = builder.build([
-    ...outputs,
-    ...states.map(({ next }) => builder.value(next)),
-  ]);
+  const graph = builder.build([...outputs, ...states.map(({ next }) => builder.value(next))]);
   const others = Object.keys(values).filter((key) => key !== "loss");
   return {
     name,

@@ -28,7 +28,10 @@ export function initialValue(
   return { kind: "graph", graph, inputs: graph.inputs.length === 0 ? {} : { key } };
 }
 
-function initialGraph(type: TensorType, initializer: Exclude<Initializer, { kind: "tensor" }>): Graph {
+function initialGraph(
+  type: TensorType,
+  initializer: Exclude<Initializer, { kind: "tensor" }>,
+): Graph {
   const builder = newBuilder(`initial ${initializer.kind}`);
   switch (initializer.kind) {
     case "zeros":
