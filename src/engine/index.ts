@@ -11,3 +11,4 @@ export type {
 } from "./engine.ts";
 export { evaluate } from "./evaluate.ts";
 export { createOrtEngine, type OrtEngineOptions } from "./ort-native/index.ts";
+export { createReferenceEngine } from "./reference/index.ts";
