@@ -1,0 +1,121 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { test } from "node:test";
+import { allocateMemory, mapFile, openMemory } from "./memory.ts";
+
+const hasCode = (code: string) => (error: unknown) => (error as { code?: string }).code === code;
+
+test("memory is zeroed, aligned and writable to its last byte", () => {
+  for (const byteLength of [0, 1, 64, 4097, 2 ** 20]) {
+    const memory = allocateMemory(byteLength);
+    assert.equal(memory.byteLength, byteLength);
+    assert.equal(memory.bytes.byteLength, byteLength);
+    assert.equal(memory.address % 64n, 0n);
+    assert.ok(memory.bytes.every((byte) => byte === 0));
+    memory.bytes.fill(7);
+    assert.equal(memory.bytes.at(-1), byteLength === 0 ? undefined : 7);
+    memory.close();
+  }
+});
+
+test("views show the same bytes", () => {
+  const memory = allocateMemory(1024);
+  const part = memory.view(100, 50);
+  memory.bytes[120] = 9;
+  assert.equal(part[20], 9);
+  assert.throws(() => memory.view(1000, 25), /1024/);
+  memory.close();
+});
+
+test("after close, use is an error and old views are harmless", () => {
+  for (const shareAs of [undefined, `unit-${process.pid}-a`]) {
+    const memory = allocateMemory(1 << 16, shareAs === undefined ? {} : { shareAs });
+    const view = memory.bytes;
+    view.fill(1);
+    memory.close();
+    memory.close();
+    assert.throws(() => memory.bytes, hasCode("ENGINE_CLOSED"));
+    assert.throws(() => memory.address, hasCode("ENGINE_CLOSED"));
+    view[5] = 3; // goes nowhere
+    assert.equal(typeof view[5], "number");
+  }
+});
+
+test("closing gives the pages back while views of them live", { skip: !hasSmaps() }, () => {
+  const bytes = 64 * 2 ** 20;
+  const before = residentBytes();
+  const kept: Uint8Array[] = [];
+  for (let i = 0; i < 10; i++) {
+    const memory = allocateMemory(bytes);
+    memory.bytes.fill(1);
+    kept.push(memory.bytes);
+    memory.close();
+  }
+  assert.ok(residentBytes() - before < bytes, "ten closed buffers hold less than one");
+  assert.equal(kept.length, 10);
+});
+
+test("memory beyond 4 GiB has views of its parts", () => {
+  const memory = allocateMemory(6 * 2 ** 30); // pages that nobody touches cost nothing
+  const late = memory.view(5 * 2 ** 30, 16);
+  late[0] = 42;
+  assert.equal(memory.view(5 * 2 ** 30, 1)[0], 42);
+  memory.close();
+});
+
+test("more memory than there can be is an error", () => {
+  assert.throws(() => allocateMemory(2 ** 50), hasCode("OUT_OF_MEMORY"));
+});
+
+test("shared memory has one owner, and openers see its bytes", () => {
+  const name = `unit-${process.pid}-b`;
+  const memory = allocateMemory(5000, { shareAs: name });
+  memory.bytes[4999] = 77;
+  assert.throws(() => allocateMemory(1, { shareAs: name }), hasCode("MEMORY_NAME"));
+  const other = openMemory(name);
+  assert.ok(other.byteLength >= 5000);
+  assert.equal(other.view(4999, 1)[0], 77);
+  memory.close();
+  assert.throws(() => openMemory(name), hasCode("MEMORY_NAME"));
+  other.bytes[0] = 1; // its memory lives on
+  other.close();
+  assert.throws(() => allocateMemory(1, { shareAs: "../evil" }), hasCode("MEMORY_NAME"));
+});
+
+test("what a dead process left is swept", { skip: process.platform !== "linux" }, () => {
+  const name = `unit-${process.pid}-c`;
+  const script = `
+    import { allocateMemory } from ${JSON.stringify(new URL("./memory.js", import.meta.url).href)};
+    allocateMemory(100, { shareAs: ${JSON.stringify(name)} });
+    process.kill(process.pid, "SIGKILL");`;
+  const child = spawnSync(process.execPath, ["--input-type=module", "-e", script]);
+  assert.equal(child.signal, "SIGKILL", child.stderr.toString());
+  const left = () => fs.readdirSync("/dev/shm").filter((file) => file.includes(name));
+  assert.equal(left().length, 1);
+  allocateMemory(100, { shareAs: name }).close();
+  assert.equal(left().length, 0);
+});
+
+test("a file is mapped as it is", () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "lockstep-"));
+  const file = path.join(folder, "weights");
+  fs.writeFileSync(file, "weights of a model");
+  const memory = mapFile(file);
+  assert.equal(Buffer.from(memory.bytes).toString(), "weights of a model");
+  memory.close();
+  fs.writeFileSync(file, "");
+  assert.equal(mapFile(file).byteLength, 0);
+  fs.rmSync(folder, { recursive: true });
+  assert.throws(() => mapFile(file), hasCode("FILE_NOT_FOUND"));
+});
+
+function hasSmaps(): boolean {
+  return process.platform === "linux";
+}
+
+function residentBytes(): number {
+  return Number(fs.readFileSync("/proc/self/statm", "utf8").split(" ")[1]) * 4096;
+}
