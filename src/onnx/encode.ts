@@ -17,6 +17,9 @@ import { encodeMessage } from "./wire.ts";
 /** Every internal graph means the operators of this version of ONNX. */
 export const INTERNAL_OPSET = 23;
 export const INTERNAL_IR_VERSION = 11;
+/** What is imported: ONNX Runtime 1.30 runs operator sets up to 26. */
+export const OLDEST_OPSET = 7;
+export const NEWEST_OPSET = 26;
 
 export interface EncodeOptions {
   /** Also write the types of the values between nodes, for people who look at the file. */

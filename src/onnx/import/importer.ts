@@ -1,0 +1,351 @@
+/**
+ * Nodes of a file → nodes of a graph under construction, one after the other: functions and branches are inlined,
+ * old forms upgraded, what is known computed. What is not understood is an error, never left out.
+ */
+import { LockstepError } from "../../errors.ts";
+import {
+  type Attributes,
+  encodeAttributes,
+  type GraphBuilder,
+  type OperatorDefinition,
+  type Value,
+} from "../../graph/index.ts";
+import { scalar, type Tensor, toNumbers } from "../../tensor/index.ts";
+import { INTERNAL_OPSET, NEWEST_OPSET, OLDEST_OPSET } from "../encode.ts";
+import type { OnnxFile } from "../read.ts";
+import type { RawAttribute, RawFunction, RawGraph, RawNode } from "../schema.ts";
+import { type ImportNode, type RuleContext, rulesFor } from "../upgrade/index.ts";
+import { foldNode } from "./fold.ts";
+import { domainOf, Scope } from "./scope.ts";
+
+/** What the importer asks its caller. */
+export interface ImportHooks {
+  /** A node that the caller builds itself (training-mode normalization), or undefined. */
+  node?(node: ImportNode): readonly (Value | undefined)[] | undefined;
+  /** A weight under another name. */
+  alias?(value: Value, name: string): Value;
+}
+
+const MAX_INLINED = 32;
+const MAX_NODES = 2_000_000;
+
+export class Importer {
+  readonly builder: GraphBuilder;
+  readonly file: OnnxFile;
+  readonly #hooks: ImportHooks;
+  readonly #functions: ReadonlyMap<string, RawFunction>;
+  readonly #names = new Set<string>();
+  #nodes = 0;
+
+  constructor(builder: GraphBuilder, file: OnnxFile, hooks: ImportHooks = {}) {
+    this.builder = builder;
+    this.file = file;
+    this.#hooks = hooks;
+    this.#functions = new Map(
+      file.model.functions.map((item) => [functionKey(item.domain, item.name, item.overload), item]),
+    );
+  }
+
+  /** All nodes of a graph or of a function's body. */
+  nodes(nodes: readonly RawNode[], scope: Scope): void {
+    for (const node of nodes) this.#node(node, scope);
+  }
+
+  #node(raw: RawNode, scope: Scope): void {
+    const label = raw.name !== "" ? raw.name : (raw.output.find((name) => name !== "") ?? "");
+    const name = this.#fresh(scope.prefix + (label === "" ? raw.opType : label));
+    try {
+      if (++this.#nodes > MAX_NODES) this.#fail(`more than ${MAX_NODES} nodes after inlining`);
+      const values = this.#resolve(raw, name, scope);
+      for (const [index, output] of raw.output.entries()) {
+        const value = values[index];
+        if (output === "" || value === undefined) continue;
+        scope.define(output, this.#hooks.alias?.(value, scope.prefix + output) ?? value);
+      }
+    } catch (error) {
+      throw this.#located(error, raw, name);
+    }
+  }
+
+  #resolve(raw: RawNode, name: string, scope: Scope): readonly (Value | undefined)[] {
+    const domain = domainOf(raw.domain);
+    const inputs = raw.input.map((input) => {
+      if (input === "") return undefined;
+      return scope.find(input) ?? this.#fail(`reads "${input}", which nothing before it gives`);
+    });
+    const body = this.#functions.get(functionKey(raw.domain, raw.opType, raw.overload));
+    if (body !== undefined) return this.#call(body, raw, inputs, name, scope);
+    const { attributes, graphs } = scope.attributes(raw.attribute, name);
+    const op = domain === "" ? raw.opType : `${domain}::${raw.opType}`;
+    if (op === "If") return this.#if(inputs[0], graphs, name, scope);
+    if (graphs.size > 0) {
+      this.#fail(
+        `the operator ${op} with a subgraph is not supported`,
+        "Loops over data are not understood; unroll them before exporting.",
+      );
+    }
+    return this.build({
+      op,
+      name,
+      inputs,
+      attributes,
+      outputs: raw.output.map((output) => (output === "" ? "" : scope.prefix + output)),
+      opset: domain === "" ? (scope.opset("") ?? INTERNAL_OPSET) : INTERNAL_OPSET,
+    });
+  }
+
+  /** Builds one node: rules, then folding, then the graph. */
+  build(given: ImportNode): readonly (Value | undefined)[] {
+    let node = given;
+    for (const { below, unlessDefined, rule } of rulesFor(node.op)) {
+      if (below !== undefined && node.opset >= below) continue;
+      if (unlessDefined === true && this.#definition(node.op) !== undefined) continue;
+      const result = rule(this.#context(node));
+      if (result === undefined) continue;
+      if (!("op" in result)) return result;
+      if (result.op !== node.op) return this.build(result);
+      node = result;
+    }
+    const own = this.#hooks.node?.(node);
+    if (own !== undefined) return own;
+    const definition = this.#definition(node.op);
+    if (definition === undefined) {
+      throw new LockstepError("UNKNOWN_OPERATOR", `the operator "${node.op}" is not known`, {
+        hint: `Rewrite the model without it, or add a definition: src/ops has one file an operator.`,
+      });
+    }
+    const ready = { ...node, attributes: this.#checked(node, definition) };
+    const folded = foldNode(this.builder, definition, ready);
+    if (folded !== undefined) return folded;
+    const outputs = ready.outputs.map((output) =>
+      output === "" || !this.builder.has(output) ? output : this.#fresh(output),
+    );
+    return this.builder.append(ready.op, ready.name, ready.inputs, ready.attributes, outputs);
+  }
+
+  #definition(op: string): OperatorDefinition | undefined {
+    return this.builder.operators.find(op);
+  }
+
+  /** Attributes that the definition has, of its kinds; others must say what holds anyway. */
+  #checked(node: ImportNode, definition: OperatorDefinition): Attributes {
+    const kept = Object.entries(node.attributes).filter(([name, value]) => {
+      const spec = definition.attributes[name];
+      if (spec !== undefined) {
+        if (spec.kind === value.kind) return true;
+        return this.#fail(`attribute "${name}" is of kind ${value.kind}, not ${spec.kind}`);
+      }
+      const inert = INERT[name];
+      if (inert?.includes(value.value as number | string) === true) return false;
+      return this.#fail(
+        `attribute "${name}" of ${node.op} is not supported`,
+        "Export the model with another operator set, or without this setting.",
+      );
+    });
+    return Object.fromEntries(kept);
+  }
+
+  #if(
+    condition: Value | undefined,
+    graphs: ReadonlyMap<string, RawGraph>,
+    name: string,
+    scope: Scope,
+  ): readonly (Value | undefined)[] {
+    const known = condition && this.builder.constantOf(condition);
+    if (known === undefined) {
+      return this.#fail(
+        "the condition of If is not known before the graph runs",
+        "Fix the input that decides it (dims, shapes), or export the branch that is used.",
+      );
+    }
+    const branch = graphs.get(toNumbers(known)[0] === 0 ? "else_branch" : "then_branch");
+    if (branch === undefined) return this.#fail("If has no such branch");
+    if (scope.depth >= MAX_INLINED) this.#fail("branches and functions are nested too deep");
+    const inner = scope.branch(`${name}/`);
+    this.graph(branch, inner);
+    return branch.output.map(
+      (output) => inner.find(output.name) ?? this.#fail(`nothing gives "${output.name}"`),
+    );
+  }
+
+  /** A graph's initializers as constants, then its nodes. */
+  graph(graph: RawGraph, scope: Scope): void {
+    for (const raw of graph.initializer) {
+      if (scope.find(raw.name) !== undefined && scope.prefix === "") continue;
+      scope.define(raw.name, this.weight(scope.prefix + raw.name, scope.file.tensor(raw)));
+    }
+    if (graph.sparseInitializer.length > 0) {
+      this.#fail("sparse weights are not supported", "Export the model with dense weights.");
+    }
+    this.nodes(graph.node, scope);
+  }
+
+  /** A weight that is not trained. */
+  weight(name: string, tensor: Tensor): Value {
+    return this.builder.namedConstant(this.builder.has(name) ? this.#fresh(name) : name, tensor);
+  }
+
+  #call(
+    body: RawFunction,
+    raw: RawNode,
+    inputs: readonly (Value | undefined)[],
+    name: string,
+    outer: Scope,
+  ): readonly (Value | undefined)[] {
+    if (outer.depth >= MAX_INLINED) this.#fail("functions call each other without end");
+    const bindings = new Map<string, RawAttribute>();
+    for (const attribute of body.attributeProto) bindings.set(attribute.name, attribute);
+    for (const attribute of raw.attribute) {
+      const bound = outer.bound(attribute);
+      if (bound !== undefined) bindings.set(attribute.name, { ...bound, name: attribute.name });
+    }
+    const scope = new Scope({
+      file: this.file,
+      opsets: body.opsetImport.length > 0 ? body.opsetImport : this.file.model.opsetImport,
+      prefix: `${name}/`,
+      depth: outer.depth + 1,
+      bindings,
+    });
+    for (const [index, parameter] of body.input.entries()) {
+      const value = inputs[index];
+      if (value !== undefined) scope.define(parameter, value);
+    }
+    this.nodes(withoutAbsent(body, inputs), scope);
+    return body.output.map((output) => scope.find(output));
+  }
+
+  #context(node: ImportNode): RuleContext {
+    const { builder } = this;
+    const fail = (what: string, hint?: string): never => this.#fail(what, hint);
+    const attribute = (name: string) => node.attributes[name];
+    const pick = <T>(name: string, kind: string, otherwise: T): T => {
+      const value = attribute(name);
+      if (value === undefined) return otherwise;
+      return value.kind === kind ? (value.value as T) : fail(`attribute "${name}" is no ${kind}`);
+    };
+    const input = (index: number): Value =>
+      node.inputs[index] ?? fail(`${node.op} has no input ${index}`);
+    const constant = (index: number) => {
+      const value = node.inputs[index];
+      return value && builder.constantOf(value);
+    };
+    const emit: RuleContext["emit"] = (op, inputs, attributes = {}, outputs = 1) => {
+      const definition = this.#definition(op);
+      const encoded = definition ? encodeAttributes(definition, attributes, node.name) : {};
+      const name = this.#fresh(`${node.name}/${op}`);
+      const names =
+        outputs === 1 ? [name] : Array.from({ length: outputs }, (_, i) => `${name}.${i}`);
+      const built = this.build({
+        op,
+        name,
+        inputs,
+        attributes: encoded,
+        outputs: names,
+        opset: INTERNAL_OPSET,
+      });
+      return built as Value[];
+    };
+    return {
+      node,
+      builder,
+      input,
+      constant,
+      numbers: (index) => {
+        input(index);
+        const tensor = constant(index);
+        if (tensor !== undefined) return toNumbers(tensor);
+        return fail(
+          `input ${index} of ${node.op} is not known before the graph runs`,
+          "Shapes are static: what decides one must follow from the shapes of the inputs.",
+        );
+      },
+      attribute,
+      int: (name, otherwise) => pick(name, "int", otherwise),
+      float: (name, otherwise) => pick(name, "float", otherwise),
+      string: (name, otherwise) => pick(name, "string", otherwise),
+      ints: (name) => pick<readonly number[] | undefined>(name, "ints", undefined),
+      emit,
+      one: (op, inputs, attributes) => emit(op, inputs, attributes)[0] as Value,
+      scalar: (like, number) => builder.constant(scalar(like.dtype, number)),
+      fail,
+    };
+  }
+
+  #fresh(name: string): string {
+    let fresh = name;
+    for (let count = 1; this.#names.has(fresh) || this.builder.has(fresh); count++) {
+      fresh = `${name}_${count}`;
+    }
+    this.#names.add(fresh);
+    return fresh;
+  }
+
+  #fail(what: string, hint?: string): never {
+    throw new LockstepError("ONNX_UNSUPPORTED", what, hint === undefined ? {} : { hint });
+  }
+
+  /** The error with the file, the node and its operator; inner nodes have said it already. */
+  #located(error: unknown, raw: RawNode, name: string): unknown {
+    if (!(error instanceof LockstepError) || error.fields["file"] !== undefined) return error;
+    const [text = ""] = error.message.split("\n  ");
+    const sentence = text.endsWith(".") ? text : `${text}.`;
+    return new LockstepError(
+      error.code,
+      `${this.file.name}: node "${name}" (${raw.opType}): ${sentence}`,
+      {
+        ...(error.hint === undefined ? {} : { hint: error.hint }),
+        fields: { ...error.fields, file: this.file.name, node: name, operator: raw.opType },
+        cause: error,
+      },
+    );
+  }
+}
+
+/** Settings that our definitions do not have, with the values at which they change nothing. */
+const INERT: Readonly<Record<string, readonly (number | string)[]>> = {
+  storage_order: [0],
+  ceil_mode: [0],
+  allowzero: [0],
+  saturate: [1],
+  round_mode: ["up"],
+  auto_pad: ["NOTSET"],
+  consumed_inputs: [],
+  overlap: [],
+  stash_type: [1],
+  nearest_mode: ["round_prefer_floor"],
+  exclude_outside: [0],
+  antialias: [0],
+  keep_aspect_ratio_policy: ["stretch"],
+  extrapolation_value: [0],
+  cubic_coeff_a: [-0.75],
+  seed: [0],
+};
+
+/** The body of a function, with the inputs that its caller left out as the empty name. */
+function withoutAbsent(
+  body: RawFunction,
+  inputs: readonly (Value | undefined)[],
+): readonly RawNode[] {
+  const absent = new Set(body.input.filter((_, index) => inputs[index] === undefined));
+  if (absent.size === 0) return body.node;
+  return body.node.map((node) => ({
+    ...node,
+    input: node.input.map((input) => (absent.has(input) ? "" : input)),
+  }));
+}
+
+function functionKey(domain: string, name: string, overload: string): string {
+  return `${domainOf(domain)}::${name}::${overload}`;
+}
+
+/** Refuses models whose operators are newer than what is known here. */
+export function checkOpset(file: OnnxFile): void {
+  const version =
+    file.model.opsetImport.find(({ domain }) => domainOf(domain) === "")?.version ?? INTERNAL_OPSET;
+  if (version >= OLDEST_OPSET && version <= NEWEST_OPSET) return;
+  throw new LockstepError(
+    "ONNX_UNSUPPORTED",
+    `${file.name} uses operator set ${version}; ${OLDEST_OPSET} to ${NEWEST_OPSET} are supported.`,
+    { hint: "Export the model again, for instance with opset_version=17.", fields: { file: file.name } },
+  );
+}

@@ -1,0 +1,54 @@
+/** A graph → an `.onnx` file, with large weights in a file beside it where one message cannot hold them. */
+import path from "node:path";
+import type { Graph } from "../graph/index.ts";
+import { type EncodeOptions, toRawModel } from "./encode.ts";
+import { writeFileSafely } from "./files.ts";
+import { modelTable, type RawTensor } from "./schema.ts";
+import { encodeMessage } from "./wire.ts";
+
+export interface WriteOptions extends EncodeOptions {
+  /** Weights in `FILE.data` beside the model: when one file cannot hold them (`auto`), or always. */
+  readonly externalData?: "auto" | "always";
+}
+
+const MAX_OWN_BYTES = 1.9 * 2 ** 30;
+const MIN_EXTERNAL_BYTES = 1024;
+// The unit of memory mapping on the systems in use.
+const ALIGNMENT = 4096;
+
+/** Writes the file, or nothing. Throws DISK_FULL, FILE_NOT_FOUND (no such folder), IO_FAILED. */
+export function writeModel(file: string, graph: Graph, options: WriteOptions = {}): void {
+  const model = toRawModel(graph, options);
+  const weights = model.graph?.initializer ?? [];
+  const total = weights.reduce((sum, { rawData }) => sum + rawData.byteLength, 0);
+  if (options.externalData === "always" || total > MAX_OWN_BYTES) {
+    const location = `${path.basename(file)}.data`;
+    const pieces = moveOut(weights, location);
+    if (pieces.length > 0) writeFileSafely(path.join(path.dirname(file), location), pieces);
+  }
+  writeFileSafely(file, [{ offset: 0, bytes: encodeMessage(modelTable, model) }]);
+}
+
+/** Replaces the data of large tensors by references to `location`; returns what that file must hold. */
+function moveOut(
+  weights: readonly RawTensor[],
+  location: string,
+): { offset: number; bytes: Uint8Array }[] {
+  const pieces: { offset: number; bytes: Uint8Array }[] = [];
+  let end = 0;
+  for (const weight of weights) {
+    const bytes = weight.rawData;
+    if (bytes.byteLength < MIN_EXTERNAL_BYTES) continue;
+    const offset = Math.ceil(end / ALIGNMENT) * ALIGNMENT;
+    pieces.push({ offset, bytes });
+    end = offset + bytes.byteLength;
+    weight.rawData = new Uint8Array(0);
+    weight.dataLocation = 1;
+    weight.externalData = [
+      { key: "location", value: location },
+      { key: "offset", value: String(offset) },
+      { key: "length", value: String(bytes.byteLength) },
+    ];
+  }
+  return pieces;
+}
