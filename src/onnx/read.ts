@@ -44,7 +44,8 @@ export function decodeModel(bytes: Uint8Array, options: DecodeOptions = {}): Onn
   const { graph } = model;
   if (graph === undefined) return wrong("it has no graph");
   if (!model.opsetImport.some(({ domain }) => domain === "" || domain === "ai.onnx")) {
-    if (graph.node.length > 0 && model.opsetImport.length === 0) wrong("it imports no operator set");
+    if (graph.node.length > 0 && model.opsetImport.length === 0)
+      wrong("it imports no operator set");
   }
   const { folder } = options;
   return {

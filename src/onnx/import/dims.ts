@@ -17,11 +17,10 @@ export interface DimOptions {
 export function bindType(info: RawValueInfo, options: DimOptions, file: string): TensorType {
   const tensor = info.type?.tensorType;
   if (tensor === undefined) {
-    throw new LockstepError(
-      "ONNX_UNSUPPORTED",
-      `${file}: input "${info.name}" is not a tensor.`,
-      { hint: "Sequences, maps and optional values are not supported.", fields: { file } },
-    );
+    throw new LockstepError("ONNX_UNSUPPORTED", `${file}: input "${info.name}" is not a tensor.`, {
+      hint: "Sequences, maps and optional values are not supported.",
+      fields: { file },
+    });
   }
   const dtype = dtypeFromOnnx(tensor.elemType);
   if (dtype === undefined) {

@@ -1,5 +1,10 @@
 /** Computes nodes whose inputs are all known, as long as they are small: shapes, masks, positions. */
-import { type GraphBuilder, inferTypes, type OperatorDefinition, type Value } from "../../graph/index.ts";
+import {
+  type GraphBuilder,
+  inferTypes,
+  type OperatorDefinition,
+  type Value,
+} from "../../graph/index.ts";
 import { evaluateNode, fromTensor, toTensor } from "../../reference/index.ts";
 import { elementCount, isFloat } from "../../tensor/index.ts";
 import type { ImportNode } from "../upgrade/index.ts";

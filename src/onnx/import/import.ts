@@ -133,7 +133,7 @@ function chooser(trainable: ImportOptions["trainable"]): (name: string, of: Tens
   if (trainable === undefined) return () => false;
   if (trainable === true) return () => true;
   if (typeof trainable === "function") return trainable;
-  return (name) => trainable.test(name);
+  return (name) => name.search(trainable) >= 0;
 }
 
 function isTraining(node: ImportNode): boolean {

@@ -42,7 +42,10 @@ export class Importer {
     this.file = file;
     this.#hooks = hooks;
     this.#functions = new Map(
-      file.model.functions.map((item) => [functionKey(item.domain, item.name, item.overload), item]),
+      file.model.functions.map((item) => [
+        functionKey(item.domain, item.name, item.overload),
+        item,
+      ]),
     );
   }
 
@@ -346,6 +349,9 @@ export function checkOpset(file: OnnxFile): void {
   throw new LockstepError(
     "ONNX_UNSUPPORTED",
     `${file.name} uses operator set ${version}; ${OLDEST_OPSET} to ${NEWEST_OPSET} are supported.`,
-    { hint: "Export the model again, for instance with opset_version=17.", fields: { file: file.name } },
+    {
+      hint: "Export the model again, for instance with opset_version=17.",
+      fields: { file: file.name },
+    },
   );
 }

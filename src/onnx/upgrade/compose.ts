@@ -19,9 +19,7 @@ const mean: Rule = (context) => {
   return [context.one("Div", [total, context.scalar(total, context.node.inputs.length)])];
 };
 
-const reciprocal: Rule = ({ input, one, scalar }) => [
-  one("Div", [scalar(input(0), 1), input(0)]),
-];
+const reciprocal: Rule = ({ input, one, scalar }) => [one("Div", [scalar(input(0), 1), input(0)])];
 
 const softsign: Rule = ({ input, one, scalar }) => {
   const x = input(0);
@@ -94,8 +92,7 @@ const around =
   (before: string | undefined, reduction: string, after: string | undefined): Rule =>
   ({ node, input, one, int }) => {
     const x = input(0);
-    const inner =
-      before === undefined ? x : one(before, before === "Mul" ? [x, x] : [x]);
+    const inner = before === undefined ? x : one(before, before === "Mul" ? [x, x] : [x]);
     const reduced = one(reduction, [inner, node.inputs[1]], {
       keepdims: int("keepdims", 1),
       noop_with_empty_axes: int("noop_with_empty_axes", 0),
@@ -106,7 +103,9 @@ const around =
 const globalPool =
   (reduction: string): Rule =>
   ({ input, one, builder }) => {
-    const axes = input(0).shape.map((_, dim) => dim).slice(2);
+    const axes = input(0)
+      .shape.map((_, dim) => dim)
+      .slice(2);
     return [one(reduction, [input(0), builder.ints(axes)], { keepdims: 1 })];
   };
 

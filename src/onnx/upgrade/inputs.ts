@@ -17,8 +17,7 @@ const splitSizes: Rule = (context) => {
   const size = shape[axis] as number;
   const count = int("num_outputs", node.outputs.length);
   const chunk = Math.ceil(size / count);
-  const sizes =
-    given ?? Array.from({ length: count }, (_, i) => Math.min(chunk, size - i * chunk));
+  const sizes = given ?? Array.from({ length: count }, (_, i) => Math.min(chunk, size - i * chunk));
   return rewrite(node, {
     inputs: [node.inputs[0], builder.ints(sizes)],
     without: ["split", "num_outputs"],
@@ -84,7 +83,10 @@ const flattenedSoftmax: Rule = ({ node, input, int, builder, one, fail }) => {
 };
 
 function reshapeAttribute({ node, input, ints, builder }: RuleContext) {
-  return rewrite(node, { inputs: [input(0), builder.ints(ints("shape") ?? [])], without: ["shape"] });
+  return rewrite(node, {
+    inputs: [input(0), builder.ints(ints("shape") ?? [])],
+    without: ["shape"],
+  });
 }
 
 const REDUCTIONS = ["Mean", "Max", "Min", "Prod", "L1", "L2", "LogSum", "LogSumExp", "SumSquare"];

@@ -104,7 +104,14 @@ const resizeSizes: Rule = (context) => {
       : [
           input(0),
           undefined,
-          builder.constant(floats(full(2, shape.map(() => 1)))),
+          builder.constant(
+            floats(
+              full(
+                2,
+                shape.map(() => 1),
+              ),
+            ),
+          ),
         ];
   return rewrite(node, { inputs, without: ["axes"] });
 };
