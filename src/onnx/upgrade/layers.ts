@@ -22,7 +22,7 @@ const autoPad: Rule = (context) => {
       const total = Math.max(0, (Math.ceil(size / stride) - 1) * stride + reach - size);
       const less = Math.floor(total / 2);
       begin[dim] = mode === "SAME_UPPER" ? less : total - less;
-      end[dim] = total - (begin[dim] as number);
+      end[dim] = total - begin[dim];
     }
   } else if (mode !== "VALID") {
     context.fail(`auto_pad "${mode}"`);
