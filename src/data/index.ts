@@ -1,3 +1,4 @@
+export { type DataSource, openData } from "./open.ts";
 export {
   type PositionRange,
   permutation,
@@ -14,4 +15,7 @@ export type {
   TextData,
   TextPart,
 } from "./source.ts";
+export { type TextOptions, type TextSource, text } from "./text.ts";
 export type { TokenDecoder, Tokenizer } from "./tokenizer.ts";
+export { byteTokenizer } from "./tokenizer-bytes.ts";
+export { tokenizerFromJson } from "./tokenizer-file.ts";

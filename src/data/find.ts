@@ -1,0 +1,74 @@
+/** Finds the files that globs name, in an order that is the same on every machine. */
+import { stat } from "node:fs/promises";
+import { resolve } from "node:path";
+import { glob } from "tinyglobby";
+import { LockstepError } from "../errors.ts";
+import { fileError } from "../files/index.ts";
+
+export interface FoundFile {
+  /** Relative to the base folder, with `/` on every system. */
+  readonly name: string;
+  readonly path: string;
+  readonly byteLength: number;
+}
+
+/** Files at once being looked at or read: enough to keep a disk busy, far from any limit on open files. */
+export const FILES_AT_ONCE = 32;
+
+/** Throws DATA_EMPTY, naming globs and folder, when nothing matches. Empty files are left out. */
+export async function findFiles(globs: readonly string[], baseDir: string): Promise<FoundFile[]> {
+  let names: string[];
+  try {
+    names = await glob([...globs], { cwd: baseDir, onlyFiles: true, expandDirectories: false });
+  } catch (error) {
+    throw fileError(error, "list", baseDir);
+  }
+  // Plain comparison of code units: no locale has a say.
+  const sorted = [...new Set(names)].sort();
+  const files = await inParallel(sorted, FILES_AT_ONCE, async (name) => {
+    const path = resolve(baseDir, name);
+    try {
+      return { name, path, byteLength: (await stat(path)).size };
+    } catch (error) {
+      throw fileError(error, "read", path);
+    }
+  });
+  const found = files.filter(({ byteLength }) => byteLength > 0);
+  if (found.length > 0) return found;
+  const what = globs.map((pattern) => `"${pattern}"`).join(", ");
+  throw new LockstepError(
+    "DATA_EMPTY",
+    names.length === 0
+      ? `No file matches ${what} in "${resolve(baseDir)}".`
+      : `All ${names.length} files that match ${what} in "${resolve(baseDir)}" are empty.`,
+    {
+      hint: 'A glob is relative to that folder; "docs/**/*.md" takes all files below "docs" that end in ".md".',
+      fields: { globs, baseDir: resolve(baseDir) },
+    },
+  );
+}
+
+/** `work` over all items, at most `limit` at a time; results in the order of the items. */
+export async function inParallel<Item, Result>(
+  items: readonly Item[],
+  limit: number,
+  work: (item: Item) => Promise<Result>,
+): Promise<Result[]> {
+  const results = new Array<Result>(items.length);
+  let next = 0;
+  const lane = async () => {
+    while (next < items.length) {
+      const index = next++;
+      results[index] = await work(items[index] as Item);
+    }
+  };
+  const lanes = Array.from({ length: Math.min(limit, items.length) }, lane);
+  try {
+    await Promise.all(lanes);
+  } catch (error) {
+    next = items.length; // the other lanes stop after what they have in hand
+    await Promise.allSettled(lanes);
+    throw error;
+  }
+  return results;
+}

@@ -1,0 +1,72 @@
+/** Reads ranges of files, exactly: a file that became shorter is an error, never silent zeros. */
+import { type FileHandle, open } from "node:fs/promises";
+import { LockstepError } from "../errors.ts";
+import { fileError } from "../files/index.ts";
+
+/** A file kept open for reading at any place. */
+export interface RangeReader {
+  readonly byteLength: number;
+  /** Fills `into` with the bytes from `offset` on. */
+  read(offset: number, into: Uint8Array): Promise<void>;
+  close(): Promise<void>;
+}
+
+export async function openRange(path: string): Promise<RangeReader> {
+  try {
+    const file = await open(path, "r");
+    const { size } = await file.stat();
+    return {
+      byteLength: size,
+      read: (offset, into) => readFully(file, path, offset, into),
+      close: () => file.close(),
+    };
+  } catch (error) {
+    throw fileError(error, "read", path);
+  }
+}
+
+/** One range of a file that is not kept open. */
+export async function readRange(path: string, offset: number, into: Uint8Array): Promise<void> {
+  const reader = await openRange(path);
+  try {
+    await reader.read(offset, into);
+  } finally {
+    await reader.close();
+  }
+}
+
+/** The whole of a file whose size is known already. */
+export async function readWhole(path: string, byteLength: number): Promise<Uint8Array> {
+  const bytes = new Uint8Array(byteLength);
+  await readRange(path, 0, bytes);
+  return bytes;
+}
+
+/** What one read asks for at most; systems refuse 2 GiB and more. */
+const MAX_READ_BYTES = 1 << 28;
+
+async function readFully(
+  file: FileHandle,
+  path: string,
+  offset: number,
+  into: Uint8Array,
+): Promise<void> {
+  let done = 0;
+  while (done < into.byteLength) {
+    const length = Math.min(MAX_READ_BYTES, into.byteLength - done);
+    let bytesRead: number;
+    try {
+      ({ bytesRead } = await file.read(into, done, length, offset + done));
+    } catch (error) {
+      throw fileError(error, "read", path);
+    }
+    if (bytesRead === 0) {
+      throw new LockstepError(
+        "FILE_CORRUPT",
+        `"${path}" ends at byte ${offset + done}, but ${into.byteLength - done} more were expected.`,
+        { hint: "Was the file changed while it was in use?", fields: { path } },
+      );
+    }
+    done += bytesRead;
+  }
+}

@@ -1,0 +1,126 @@
+/**
+ * Data that is a table: rows of named fields. Formats give a `Records`; this file makes a `Dataset` of it,
+ * matching fields to inputs, converting types, and holding rows out.
+ */
+import { LockstepError } from "../errors.ts";
+import { byteLength, bytesPerElement, elementCount, type Tensor } from "../tensor/index.ts";
+import { convert, type FieldType } from "./convert.ts";
+import { type Field, type Match, matchFields } from "./match.ts";
+import { permutation } from "./order.ts";
+import type { Dataset, OpenRequest, SampleSet, SourceOptions } from "./source.ts";
+
+export interface Records {
+  readonly rows: number;
+  readonly fields: Readonly<Record<string, Field>>;
+  /**
+   * Reads rows, whole, into one array a field asked for: `rows.length` values of the field's own type, in order.
+   */
+  read(rows: readonly number[], into: Readonly<Record<string, Uint8Array>>): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Fixed for good: what is held out must not change from run to run. */
+const SPLIT_SEED = 20_211;
+
+/** `source` is for people: `csv("ratings.csv")`. */
+export async function openRecords(
+  records: Records,
+  request: OpenRequest,
+  options: SourceOptions,
+  source: string,
+): Promise<Dataset> {
+  try {
+    const matches = matchFields(request, options, records.fields, source);
+    const held = heldOutCount(records.rows, options.heldOut ?? 0.1);
+    checkSize(records.rows - held, request, source);
+    const shuffled = permutation(records.rows, SPLIT_SEED, 0);
+    const part = (first: number, length: number): SampleSet => ({
+      length,
+      read: (indices, into) =>
+        readMatched(
+          records,
+          matches,
+          indices.map((index) => shuffled(first + index)),
+          into,
+        ),
+    });
+    return {
+      train: part(held, records.rows - held),
+      validation: held === 0 ? undefined : part(0, held),
+      text: undefined,
+      summary: `${records.rows.toLocaleString("en")} rows of ${source}${held === 0 ? "" : `, ${held.toLocaleString("en")} held out`}`,
+      close: () => records.close(),
+    };
+  } catch (error) {
+    await records.close();
+    throw error;
+  }
+}
+
+/** Rows kept for validation: the nearest number, and none of data too small to part with any. */
+function heldOutCount(rows: number, part: number): number {
+  checkHeldOut(part);
+  return Math.round(rows * part);
+}
+
+export function checkHeldOut(part: number): void {
+  if (part >= 0 && part <= 0.5) return;
+  throw new LockstepError("INVALID_OPTION", `heldOut is ${part}; it must be from 0 to 0.5.`, {
+    fields: { heldOut: part },
+  });
+}
+
+/** Throws DATA_TOO_SMALL if the samples for training do not fill one batch. */
+export function checkSize(samples: number, request: OpenRequest, source: string): void {
+  const batch = request.batch ?? request.inputs[0]?.type.shape[0] ?? 1;
+  if (samples >= batch) return;
+  throw new LockstepError(
+    "DATA_TOO_SMALL",
+    `A batch is ${batch} samples, but ${source} has only ${samples} to train on.`,
+    { hint: "Use a smaller batch, or more data.", fields: { batch, samples } },
+  );
+}
+
+async function readMatched(
+  records: Records,
+  matches: readonly Match[],
+  rows: readonly number[],
+  into: Readonly<Record<string, Tensor>>,
+): Promise<void> {
+  const wanted = matches.filter(({ input }) => Object.hasOwn(into, input.name));
+  const raw: Record<string, Uint8Array> = {};
+  for (const { name, field } of wanted) {
+    raw[name] ??= new Uint8Array(rows.length * elementCount(field.shape) * bytesOf(field.type));
+  }
+  await records.read(rows, raw);
+  for (const { input, name, field } of wanted) {
+    const target = targetOf(into, input.name, rows.length);
+    convert(raw[name] as Uint8Array, target.bytes, {
+      from: field.type,
+      to: target.dtype,
+      scale: field.scale,
+      what: `field "${name}"`,
+    });
+  }
+}
+
+/** The tensor to fill, checked: a batch of another size would be a bug of the caller. */
+export function targetOf(
+  into: Readonly<Record<string, Tensor>>,
+  name: string,
+  samples: number,
+): Tensor {
+  const target = into[name];
+  if (
+    target === undefined ||
+    target.shape[0] !== samples ||
+    target.bytes.byteLength !== byteLength(target)
+  ) {
+    throw new Error(`Lockstep bug: ${samples} samples do not fit the tensor for "${name}"`);
+  }
+  return target;
+}
+
+export function bytesOf(type: FieldType): number {
+  return type === "number" ? 8 : bytesPerElement(type);
+}

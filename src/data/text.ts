@@ -1,0 +1,120 @@
+/**
+ * Text files as training data for language models: found by globs, laid end to end, cut into windows.
+ *
+ * What is held out is chosen before any window is cut. With enough files, whole files are held out, near-duplicates
+ * together, and no file twice; else the tail of the text. So no text is both trained on and validated on.
+ */
+import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
+import { LockstepError } from "../errors.ts";
+import { fileError } from "../files/index.ts";
+import { type Document, loadDocuments } from "./document.ts";
+import { findFiles } from "./find.ts";
+import { matchFields } from "./match.ts";
+import { checkHeldOut, checkSize } from "./records.ts";
+import type { Dataset, OpenRequest, SourceOptions, TextPart } from "./source.ts";
+import { bytesIn, dropDuplicates, splitDocuments } from "./split.ts";
+import { streamOf, type TextStream } from "./stream.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+import { byteTokenizer } from "./tokenizer-bytes.ts";
+import { tokenizerFromJson } from "./tokenizer-file.ts";
+import { contextOf, TEXT_FIELDS, windows } from "./windows.ts";
+
+export interface TextOptions extends SourceOptions {
+  /** Path of a `tokenizer.json` in the format of Hugging Face; without it every byte is a token. */
+  readonly tokenizer?: string;
+  /** Tokens from the start of a sample to that of the next; the model's context unless told, so that none overlap. */
+  readonly stride?: number;
+}
+
+export interface TextSource extends TextOptions {
+  readonly kind: "text";
+  readonly globs: readonly string[];
+}
+
+/** Feeds `ids` and `targets` [batch, context], int32 or int64. A twentieth is held out unless told. */
+export function text(globs: string | readonly string[], options: TextOptions = {}): TextSource {
+  return { ...options, kind: "text", globs: typeof globs === "string" ? [globs] : globs };
+}
+
+export async function openText(source: TextSource, request: OpenRequest): Promise<Dataset> {
+  const name = `text(${source.globs.map((pattern) => `"${pattern}"`).join(", ")})`;
+  const files = await findFiles(source.globs, request.baseDir);
+  return openDocuments(await loadDocuments(files), source, request, name);
+}
+
+/** `name` is for people. Shared with every source whose samples are windows of text. */
+export async function openDocuments(
+  found: readonly Document[],
+  options: TextOptions,
+  request: OpenRequest,
+  name: string,
+): Promise<Dataset> {
+  const part = options.heldOut ?? 0.05;
+  checkHeldOut(part);
+  const context = contextOf(request);
+  const stride = options.stride ?? context;
+  if (!Number.isInteger(stride) || stride < 1) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      `${name}: stride is ${stride}; it must be a whole number of tokens, 1 or more.`,
+    );
+  }
+  const field = { type: "int32", shape: [context] } as const;
+  const fields = Object.fromEntries(TEXT_FIELDS.map((key) => [key, field]));
+  const matches = matchFields(request, options, fields, name);
+  const tokenizer = await tokenizerOf(options, request.baseDir);
+
+  const documents = await dropDuplicates(found);
+  const split = await splitDocuments(documents, part);
+  const cut = { context, stride, matches };
+  const train = await streamOf(split.train, tokenizer);
+  const held = await streamOf(split.validation, tokenizer);
+  const samples = windows(train, cut);
+  const heldSamples = windows(held, cut);
+  const size = `${bytesIn(split.train).toLocaleString("en")} bytes in samples of ${context + 1} tokens`;
+  checkSize(samples.length, request, `${name} (${size})`);
+  const hasHeld = heldSamples.length > 0;
+  return {
+    train: samples,
+    validation: hasHeld ? heldSamples : undefined,
+    text: { tokenizer, train: partOf(train), validation: hasHeld ? partOf(held) : undefined },
+    summary: summarize(found, documents, bytesIn(split.validation)),
+    close: () => Promise.resolve(),
+  };
+}
+
+function partOf({ byteLength, length, bytes }: TextStream): TextPart {
+  return { byteLength, tokens: length, bytes };
+}
+
+async function tokenizerOf(options: TextOptions, baseDir: string): Promise<Tokenizer> {
+  if (options.tokenizer === undefined) return byteTokenizer();
+  const path = resolve(baseDir, options.tokenizer);
+  let json: string;
+  try {
+    json = await readFile(path, "utf8");
+  } catch (error) {
+    throw fileError(error, "read", path);
+  }
+  return tokenizerFromJson(json, path);
+}
+
+function summarize(
+  found: readonly Document[],
+  kept: readonly Document[],
+  heldBytes: number,
+): string {
+  const total = bytesIn(kept);
+  const dropped = found.length - kept.length;
+  const files = `${kept.length.toLocaleString("en")} ${kept.length === 1 ? "file" : "files"}`;
+  const copies = dropped === 0 ? "" : ` (and ${dropped.toLocaleString("en")} copies left out)`;
+  const held = heldBytes === 0 ? "nothing" : `${((100 * heldBytes) / total).toFixed(0)}%`;
+  return `${files}${copies}, ${formatBytes(total)} of text, ${held} held out`;
+}
+
+function formatBytes(bytes: number): string {
+  const units = ["bytes", "kB", "MB", "GB", "TB"];
+  const power = Math.min(units.length - 1, Math.floor(Math.log10(Math.max(1, bytes)) / 3));
+  return `${(bytes / 1000 ** power).toFixed(power === 0 ? 0 : 1)} ${units[power]}`;
+}

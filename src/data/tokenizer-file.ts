@@ -1,0 +1,101 @@
+/** A user's `tokenizer.json`, run by Hugging Face's own library for JavaScript; ours is known by its shape. */
+import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
+import { LockstepError } from "../errors.ts";
+import type { TokenDecoder, Tokenizer } from "./tokenizer.ts";
+import { byteAlphabet, byteTokenizer } from "./tokenizer-bytes.ts";
+
+/** What models call the token that ends a document, commonest first. */
+const SEPARATORS = ["<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]"];
+
+/** Reads the contents of a `tokenizer.json`. Throws FILE_CORRUPT; `path` is for its sentence. */
+export function tokenizerFromJson(json: string, path: string): Tokenizer {
+  const corrupt = (what: string, cause?: unknown) =>
+    new LockstepError("FILE_CORRUPT", `"${path}" is not a tokenizer.json: ${what}.`, {
+      hint: 'A tokenizer.json is what `tokenizer.save("tokenizer.json")` of Hugging Face\'s tokenizers writes.',
+      fields: { path },
+      cause,
+    });
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(json);
+  } catch (error) {
+    throw corrupt("it is not JSON", error);
+  }
+  if (typeof parsed !== "object" || parsed === null || !("model" in parsed)) {
+    throw corrupt("it has no model");
+  }
+  if (isByteLevelWithoutMerges(parsed)) return byteTokenizer();
+  let inner: HuggingFaceTokenizer;
+  try {
+    inner = new HuggingFaceTokenizer(parsed, {});
+  } catch (error) {
+    throw corrupt(error instanceof Error ? error.message : String(error), error);
+  }
+  return fileTokenizer(inner, json);
+}
+
+function isByteLevelWithoutMerges(json: object): boolean {
+  const {
+    model,
+    normalizer,
+    added_tokens: added,
+  } = json as {
+    model?: { type?: unknown; vocab?: Record<string, unknown>; merges?: unknown[] };
+    normalizer?: unknown;
+    added_tokens?: unknown[];
+  };
+  if (model?.type !== "BPE" || model.merges?.length !== 0 || (normalizer ?? null) !== null)
+    return false;
+  const vocab = model.vocab ?? {};
+  return (
+    (added ?? []).length === 0 &&
+    Object.keys(vocab).length === 256 &&
+    byteAlphabet().every((symbol, byte) => vocab[symbol] === byte)
+  );
+}
+
+function fileTokenizer(inner: HuggingFaceTokenizer, json: string): Tokenizer {
+  const vocabulary = inner.get_vocab();
+  let size = 0;
+  for (const id of vocabulary.values()) size = Math.max(size, id + 1);
+  const separator = SEPARATORS.find((token) => vocabulary.has(token));
+  const decode = (ids: ArrayLike<number>): string =>
+    ids.length === 0
+      ? "" // which the library refuses
+      : inner.decode(Array.from(ids), {
+          skip_special_tokens: false,
+          clean_up_tokenization_spaces: false,
+        });
+  return {
+    kind: "bpe",
+    size,
+    separator: separator === undefined ? 0 : (vocabulary.get(separator) ?? 0),
+    encode: (text) => Int32Array.from(inner.encode(text, { add_special_tokens: false }).ids),
+    decode,
+    decoder: () => streamingDecoder(decode),
+    toJson: () => json,
+  };
+}
+
+/** A character takes four bytes at most; what is still broken after more ids is broken for good. */
+const MAX_PENDING_IDS = 8;
+
+/** Decodes with the ids given out last in front, since a token's text may depend on its neighbour (spaces). */
+function streamingDecoder(decode: (ids: number[]) => string): TokenDecoder {
+  let context: number[] = [];
+  let pending: number[] = [];
+  const flush = (): string => {
+    const text = decode([...context, ...pending]).slice(decode(context).length);
+    if (pending.length > 0) context = pending;
+    pending = [];
+    return text;
+  };
+  return {
+    push: (id) => {
+      pending.push(id);
+      const unfinished = decode(pending).endsWith("\ufffd");
+      return unfinished && pending.length < MAX_PENDING_IDS ? "" : flush();
+    },
+    end: flush,
+  };
+}
