@@ -2,7 +2,7 @@
 
 import type { Value } from "../graph/index.ts";
 import { DTYPES, type DType } from "../tensor/index.ts";
-import { type Operand, operands } from "./operand.ts";
+import { asValue, type Operand, operands } from "./operand.ts";
 
 function unary(op: string, x: Value): Value {
   return x.builder.one(op, [x]);
@@ -35,6 +35,35 @@ export const tanh = (x: Value): Value => unary("Tanh", x);
 export const sigmoid = (x: Value): Value => unary("Sigmoid", x);
 export const softplus = (x: Value): Value => unary("Softplus", x);
 export const relu = (x: Value): Value => unary("Relu", x);
+export const floor = (x: Value): Value => unary("Floor", x);
+export const square = (x: Value): Value => mul(x, x);
+
+/** x Φ(x), or with `approximate: "tanh"` its approximation. */
+export function gelu(x: Value, { approximate }: { approximate?: "none" | "tanh" } = {}): Value {
+  return x.builder.one("Gelu", [x], { approximate });
+}
+
+/** x σ(α x): a cheap relative of gelu (α = 1.702) or, with α = 1, SiLU. For engines with Microsoft's operators. */
+export function quickGelu(x: Value, alpha = 1.702): Value {
+  return x.builder.one("com.microsoft::QuickGelu", [x], { alpha });
+}
+
+/** x for x > 0, else slope · x. */
+export function leakyRelu(x: Value, slope = 0.01): Value {
+  return x.builder.one("LeakyRelu", [x], { alpha: slope });
+}
+
+/** x for x > 0, else α (eˣ - 1). */
+export function elu(x: Value, alpha = 1): Value {
+  return x.builder.one("Elu", [x], { alpha });
+}
+
+/** x held between `low` and `high`, either of which may be left out. */
+export function clip(x: Value, low?: Operand, high?: Operand): Value {
+  const bound = (operand: Operand | undefined) =>
+    operand === undefined ? undefined : asValue(operand, x);
+  return x.builder.one("Clip", [x, bound(low), bound(high)]);
+}
 
 /** Comparisons: bool. */
 export const equal = (a: Operand, b: Operand): Value => binary("Equal", a, b);
@@ -45,6 +74,7 @@ export const lessOrEqual = (a: Operand, b: Operand): Value => binary("LessOrEqua
 export const not = (x: Value): Value => unary("Not", x);
 export const and = (a: Value, b: Value): Value => binary("And", a, b);
 export const or = (a: Value, b: Value): Value => binary("Or", a, b);
+export const isNaN = (x: Value): Value => unary("IsNaN", x);
 
 /** Where `condition` (bool) holds `a`, elsewhere `b`. */
 export function where(condition: Value, a: Operand, b: Operand): Value {

@@ -1,0 +1,4 @@
+import { bitwise } from "./shared.ts";
+
+/** Bit by bit, on integers. */
+export const bitwiseAnd = bitwise("BitwiseAnd");

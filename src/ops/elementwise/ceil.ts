@@ -1,0 +1,4 @@
+import { stepFunction } from "./shared.ts";
+
+/** The smallest integer not below x. */
+export const ceil = stepFunction("Ceil");

@@ -1,0 +1,34 @@
+import { equal, greater, less, sumTo, where } from "../../functional/index.ts";
+import type { OperatorDefinition } from "../../graph/index.ts";
+import { elementCount } from "../../tensor/index.ts";
+import { flopsPerElement } from "../shared.ts";
+import { numberType } from "./shared.ts";
+
+/** y = x held between a least (input 1) and a most (input 2), each of which may be left out. */
+export const clip: OperatorDefinition = {
+  name: "Clip",
+  inputs: [1, 3],
+  outputs: [1, 1],
+  attributes: {},
+  infer: (context) => {
+    const x = numberType(context, true);
+    for (const bound of context.inputs.slice(1)) {
+      if (bound === undefined) continue;
+      if (bound.dtype !== x.dtype) context.failType("bounds must have the type of x");
+      if (elementCount(bound.shape) !== 1) context.fail("bounds must be single numbers");
+    }
+    return [x];
+  },
+  gradient: (context) => {
+    const [x, low, high] = [context.input(0), context.inputs[1], context.inputs[2]];
+    const dy = context.gradient(0);
+    return [
+      // Unchanged means within the bounds, which belong to the range.
+      context.needs(0) ? where(equal(x, context.output(0)), dy, 0) : undefined,
+      low && context.needs(1) ? sumTo(where(less(x, low), dy, 0), low.shape) : undefined,
+      high && context.needs(2) ? sumTo(where(greater(x, high), dy, 0), high.shape) : undefined,
+    ];
+  },
+  flops: flopsPerElement(2),
+  inPlace: true,
+};

@@ -1,0 +1,33 @@
+import { div, where } from "../../functional/index.ts";
+import type { GradientContext, OperatorDefinition } from "../../graph/index.ts";
+import { flopsPerElement } from "../shared.ts";
+import { numberType } from "./shared.ts";
+
+/**
+ * ONNX's own dropout: the identity, unless input 2 (training mode) says otherwise. In training mode the engine
+ * draws what no seed reproduces: models use `dropout` of the functional library, which has a key.
+ */
+export const dropout: OperatorDefinition = {
+  name: "Dropout",
+  inputs: [1, 3],
+  outputs: [1, 2],
+  attributes: { seed: { kind: "int", default: null } },
+  infer: (context) => {
+    const x = numberType(context, false);
+    return [x, { dtype: "bool", shape: x.shape }];
+  },
+  gradient: (context) => {
+    const dy = context.gradient(0);
+    if (!isTraining(context)) return [dy, undefined, undefined];
+    // The mask comes from the engine's own draw, so the gradient fits that draw exactly.
+    const rate = context.inputs[1] === undefined ? 0.5 : context.constantNumbers(1)[0];
+    const keep = 1 - (rate as number);
+    return [where(context.output(1), div(dy, keep), 0), undefined, undefined];
+  },
+  flops: flopsPerElement(),
+  inPlace: false,
+};
+
+function isTraining(context: GradientContext): boolean {
+  return context.inputs[2] !== undefined && context.constant(2)?.bytes[0] !== 0;
+}

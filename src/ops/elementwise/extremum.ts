@@ -1,0 +1,21 @@
+/** The gradient that Max and Min share: it goes to the chosen input, in equal parts among equal ones. */
+import { add, cast, div, equal, mul, where } from "../../functional/index.ts";
+import type { GradientContext, Value } from "../../graph/index.ts";
+
+export function extremumGradient(
+  context: GradientContext,
+  index: number,
+  beats: (a: Value, b: Value) => Value,
+): Value {
+  const dy = context.gradient(0);
+  if (context.inputs.length === 1) return dy;
+  const x = context.input(index);
+  if (context.inputs.length === 2) {
+    const other = context.input(1 - index);
+    return where(equal(x, other), mul(dy, 0.5), where(beats(x, other), dy, 0));
+  }
+  const y = context.output(0);
+  const hits = context.inputs.map((_, i) => cast(equal(context.input(i), y), dy.dtype));
+  const count = hits.reduce((left, right) => add(left, right));
+  return mul(div(dy, count), hits[index] as Value);
+}

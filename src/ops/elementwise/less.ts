@@ -1,0 +1,4 @@
+import { predicate } from "./shared.ts";
+
+/** Whether a < b, as bool. */
+export const less = predicate("Less");

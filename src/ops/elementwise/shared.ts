@@ -1,0 +1,172 @@
+/** What element-wise operators answer alike: types, and rules written as a derivative. */
+import { sumTo } from "../../functional/index.ts";
+import type {
+  AttributeReader,
+  AttributeSpec,
+  GradientContext,
+  InferContext,
+  OperatorDefinition,
+  Value,
+} from "../../graph/index.ts";
+import { broadcastShapes, type DType, isFloat, type TensorType } from "../../tensor/index.ts";
+import { broadcastType, flopsPerElement } from "../shared.ts";
+
+/** What the gradient of y = f(x) is made from. Reuse `y` where that saves work. */
+export interface UnaryRule {
+  readonly x: Value;
+  readonly y: Value;
+  readonly dy: Value;
+  readonly attributes: AttributeReader;
+}
+
+export interface UnaryOptions {
+  readonly attributes?: Readonly<Record<string, AttributeSpec>>;
+  /** Floating-point operations an element; 1 unless told. */
+  readonly flops?: number;
+  /** Whether integers are taken too. */
+  readonly integers?: boolean;
+  /** Engines may compute it in several passes that read the input again: not in place. */
+  readonly severalPasses?: boolean;
+}
+
+/** y = f(x) for floats; `rule` gives dx. */
+export function unary(
+  name: string,
+  rule: (values: UnaryRule) => Value,
+  options: UnaryOptions = {},
+): OperatorDefinition {
+  return {
+    name,
+    inputs: [1, 1],
+    outputs: [1, 1],
+    attributes: options.attributes ?? {},
+    infer: (context) => [numberType(context, options.integers === true)],
+    gradient: (context) => [
+      rule({
+        x: context.input(0),
+        y: context.output(0),
+        dy: context.gradient(0),
+        attributes: context.attributes,
+      }),
+    ],
+    flops: flopsPerElement(options.flops ?? 1),
+    inPlace: options.severalPasses !== true,
+  };
+}
+
+/** y = f(x), piecewise constant: its gradient is zero wherever there is one. */
+export function stepFunction(name: string, options: UnaryOptions = {}): OperatorDefinition {
+  return {
+    ...unary(name, ({ dy }) => dy, options),
+    gradient: { zero: `${name} is piecewise constant` },
+  };
+}
+
+/** y = f(a, b) with broadcasting; `rule` gives da and db, called only where they are needed. */
+export function binary(
+  name: string,
+  rule: (values: BinaryRule) => readonly [() => Value, () => Value],
+  options: { flops?: number } = {},
+): OperatorDefinition {
+  return {
+    name,
+    inputs: [2, 2],
+    outputs: [1, 1],
+    attributes: {},
+    infer: (context) => [broadcastType(context)],
+    gradient: (context) => {
+      const [a, b] = [context.input(0), context.input(1)];
+      const [da, db] = rule({ a, b, y: context.output(0), dy: context.gradient(0) });
+      return [
+        context.needs(0) ? sumTo(da(), a.shape) : undefined,
+        context.needs(1) ? sumTo(db(), b.shape) : undefined,
+      ];
+    },
+    flops: flopsPerElement(options.flops ?? 1),
+    inPlace: true,
+  };
+}
+
+export interface BinaryRule {
+  readonly a: Value;
+  readonly b: Value;
+  readonly y: Value;
+  readonly dy: Value;
+}
+
+/** f(a, b, …) of several inputs of one type, broadcast; `rule` gives the gradient of each needed input. */
+export function variadic(
+  name: string,
+  rule: (context: GradientContext, index: number) => Value,
+): OperatorDefinition {
+  return {
+    name,
+    inputs: [1, Number.POSITIVE_INFINITY],
+    outputs: [1, 1],
+    attributes: {},
+    infer: (context) => [broadcastType(context)],
+    gradient: (context) =>
+      context.inputs.map((input, index) =>
+        input !== undefined && context.needs(index)
+          ? sumTo(rule(context, index), input.shape)
+          : undefined,
+      ),
+    flops: (context) => flopsPerElement(Math.max(1, context.inputs.length - 1))(context),
+    // With three inputs or more, engines accumulate in the output and read the rest later.
+    inPlace: false,
+  };
+}
+
+/** A bool from two inputs of one type: a comparison, or logic on bools. */
+export function predicate(
+  name: string,
+  options: { takes?: (dtype: DType) => boolean; takesWhat?: string } = {},
+): OperatorDefinition {
+  return {
+    name,
+    inputs: [2, 2],
+    outputs: [1, 1],
+    attributes: {},
+    infer: (context) => {
+      const { dtype, shape } = broadcastType(context);
+      if (options.takes?.(dtype) === false) context.failType(`takes ${options.takesWhat}`);
+      return [{ dtype: "bool", shape }];
+    },
+    gradient: { zero: `${name} gives a bool` },
+    flops: flopsPerElement(),
+    inPlace: false,
+  };
+}
+
+/** Integers in, integers out, bit by bit. */
+export function bitwise(name: string, attributes: OperatorDefinition["attributes"] = {}) {
+  return {
+    name,
+    inputs: [2, 2],
+    outputs: [1, 1],
+    attributes,
+    infer: (context) => {
+      const type = broadcastType(context);
+      if (isFloat(type.dtype) || type.dtype === "bool") context.failType("takes integers");
+      return [type];
+    },
+    gradient: { zero: `${name} gives integers` },
+    flops: flopsPerElement(),
+    inPlace: false,
+  } satisfies OperatorDefinition;
+}
+
+/** The type of input 0, which must be a float (or, with `integers`, a number). */
+export function numberType(context: InferContext, integers: boolean): TensorType {
+  const type = context.input(0);
+  if (integers ? type.dtype === "bool" : !isFloat(type.dtype)) {
+    context.failType(integers ? "takes numbers" : "takes floats");
+  }
+  return type;
+}
+
+/** The shape that some of the inputs broadcast to. */
+export function broadcastOf(context: InferContext, ...indices: readonly number[]): number[] {
+  const shape = broadcastShapes(...indices.map((index) => context.input(index).shape));
+  return shape ?? context.fail("shapes do not broadcast");
+}

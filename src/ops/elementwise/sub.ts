@@ -1,0 +1,5 @@
+import { neg } from "../../functional/index.ts";
+import { binary } from "./shared.ts";
+
+/** c = a - b. */
+export const sub = binary("Sub", ({ dy }) => [() => dy, () => neg(dy)]);
