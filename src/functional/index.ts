@@ -40,11 +40,25 @@ export {
   where,
 } from "./elementwise.ts";
 export {
+  cumSum,
+  gather,
+  gatherElements,
+  gatherND,
+  oneHot,
+  type Reduction,
+  scatterElements,
+  scatterND,
+  scatterRows,
+  topK,
+} from "./indexing.ts";
+export {
   concat,
   expand,
+  flip,
   full,
-  gather,
+  type PadMode,
   pad,
+  range,
   reshape,
   type SliceRange,
   slice,
@@ -52,7 +66,10 @@ export {
   squeeze,
   sumTo,
   swapLast,
+  tile,
   transpose,
+  tril,
+  triu,
   unsqueeze,
   zerosLike,
 } from "./layout.ts";
@@ -80,8 +97,12 @@ export {
 } from "./neural.ts";
 export { asValue, builderOf, type Operand, operands } from "./operand.ts";
 export {
+  argMax,
+  argMin,
   type ReduceOptions,
+  reduceL1,
   reduceL2,
+  reduceLogSum,
   reduceLogSumExp,
   reduceMax,
   reduceMean,

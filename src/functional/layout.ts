@@ -61,10 +61,19 @@ export function slice(x: Value, ranges: readonly SliceRange[]): Value {
   ]);
 }
 
-/** Zeros around: `before[dim]` and `after[dim]` elements (negative: cropped). */
-export function pad(x: Value, before: readonly number[], after: readonly number[]): Value {
+/** How `pad` fills: zeros, the mirrored inside, the outermost element, or the other end. */
+export type PadMode = "constant" | "reflect" | "edge" | "wrap";
+
+/** More elements around: `before[dim]` and `after[dim]` (negative, with zeros only: fewer). */
+export function pad(
+  x: Value,
+  before: readonly number[],
+  after: readonly number[],
+  mode: PadMode = "constant",
+): Value {
   if ([...before, ...after].every((size) => size === 0)) return x;
-  return x.builder.one("Pad", [x, x.builder.ints([...before, ...after])]);
+  const named = mode === "constant" ? {} : { mode };
+  return x.builder.one("Pad", [x, x.builder.ints([...before, ...after])], named);
 }
 
 export function expand(x: Value, shape: Shape): Value {
@@ -91,9 +100,44 @@ export function unsqueeze(x: Value, axes: readonly number[]): Value {
   return reshape(x, shape);
 }
 
-/** Rows of `table` along `axis` at `indices` (int32 or int64). */
-export function gather(table: Value, indices: Value, axis = 0): Value {
-  return table.builder.one("Gather", [table, indices], { axis });
+/** The elements of the dims `axes` in reverse order. */
+export function flip(x: Value, axes: readonly number[]): Value {
+  const start = axes.map((axis) => x.shape[normalizeDim(axis, x.shape.length) as number] as number);
+  const ranges = axes.map((axis, i) => ({
+    axis,
+    start: (start[i] as number) - 1,
+    end: -(start[i] as number) - 1,
+    step: -1,
+  }));
+  return slice(x, ranges);
+}
+
+/** `x` repeated: `repeats[dim]` times along each dim. */
+export function tile(x: Value, repeats: readonly number[]): Value {
+  if (repeats.every((count) => count === 1)) return x;
+  return x.builder.one("Tile", [x, x.builder.ints(repeats)]);
+}
+
+/** The lower triangle of the last two dims up to diagonal `k`; zeros above. */
+export function tril(x: Value, k = 0): Value {
+  return x.builder.one("Trilu", [x, x.builder.scalar("int64", k)], { upper: 0 });
+}
+
+/** The upper triangle of the last two dims from diagonal `k` on; zeros below. */
+export function triu(x: Value, k = 0): Value {
+  return x.builder.one("Trilu", [x, x.builder.scalar("int64", k)], { upper: 1 });
+}
+
+/** Numbers from `start` up to (without) `limit`, a node and not a stored constant. */
+export function range(
+  builder: GraphBuilder,
+  dtype: DType,
+  start: number,
+  limit: number,
+  step = 1,
+): Value {
+  const numbers = [start, limit, step].map((number) => builder.scalar(dtype, number));
+  return builder.one("Range", numbers);
 }
 
 /** A tensor of one value: a scalar, expanded. */

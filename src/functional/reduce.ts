@@ -1,5 +1,6 @@
 /** Reductions over dims. `axes` may count from the end; without axes, over all dims. */
 import type { Value } from "../graph/index.ts";
+import { abs, log, mul } from "./elementwise.ts";
 
 export interface ReduceOptions {
   readonly axes?: readonly number[];
@@ -7,8 +8,14 @@ export interface ReduceOptions {
   readonly keepdims?: boolean;
 }
 
-function reduce(op: string, x: Value, { axes, keepdims = true }: ReduceOptions): Value {
-  if (axes?.length === 0) return x;
+/** Over no dims nothing is summed: `alone` is what the operator then does to each element. */
+function reduce(
+  op: string,
+  x: Value,
+  { axes, keepdims = true }: ReduceOptions,
+  alone: (x: Value) => Value = (value) => value,
+): Value {
+  if (axes?.length === 0) return alone(x);
   return x.builder.one(op, [x, axes && x.builder.ints(axes)], { keepdims });
 }
 
@@ -16,15 +23,32 @@ export const reduceSum = (x: Value, options: ReduceOptions = {}): Value =>
   reduce("ReduceSum", x, options);
 export const reduceMean = (x: Value, options: ReduceOptions = {}): Value =>
   reduce("ReduceMean", x, options);
+/** The largest element. Several that are equal share the gradient evenly. */
 export const reduceMax = (x: Value, options: ReduceOptions = {}): Value =>
   reduce("ReduceMax", x, options);
+/** The smallest element. Several that are equal share the gradient evenly. */
 export const reduceMin = (x: Value, options: ReduceOptions = {}): Value =>
   reduce("ReduceMin", x, options);
 export const reduceProd = (x: Value, options: ReduceOptions = {}): Value =>
   reduce("ReduceProd", x, options);
+/** Sum of absolute values. */
+export const reduceL1 = (x: Value, options: ReduceOptions = {}): Value =>
+  reduce("ReduceL1", x, options, abs);
+/** Euclidean norm. Its gradient is 0 where the norm is 0. */
 export const reduceL2 = (x: Value, options: ReduceOptions = {}): Value =>
-  reduce("ReduceL2", x, options);
+  reduce("ReduceL2", x, options, abs);
 export const reduceSumSquare = (x: Value, options: ReduceOptions = {}): Value =>
-  reduce("ReduceSumSquare", x, options);
+  reduce("ReduceSumSquare", x, options, (value) => mul(value, value));
+/** log Σ x. */
+export const reduceLogSum = (x: Value, options: ReduceOptions = {}): Value =>
+  reduce("ReduceLogSum", x, options, log);
+/** log Σ exp x, without overflow. */
 export const reduceLogSumExp = (x: Value, options: ReduceOptions = {}): Value =>
   reduce("ReduceLogSumExp", x, options);
+
+/** Where along `axis` the largest element is (int64); the first of several. */
+export const argMax = (x: Value, axis: number, keepdims = true): Value =>
+  x.builder.one("ArgMax", [x], { axis, keepdims });
+/** Where along `axis` the smallest element is (int64); the first of several. */
+export const argMin = (x: Value, axis: number, keepdims = true): Value =>
+  x.builder.one("ArgMin", [x], { axis, keepdims });

@@ -1,6 +1,7 @@
 import type { reduce } from "../ops/reduce/index.ts";
 import { normalizeDim, stridesOf } from "../tensor/index.ts";
 import type { Kernel, KernelContext } from "./kernel.ts";
+import { fill } from "./tensor.ts";
 
 /** The elements that each output element is reduced from, in order. */
 function groups({ input, inputs, attributes }: KernelContext): number[][] {
@@ -31,7 +32,47 @@ function reduceKernel(compute: (values: readonly number[]) => number): Kernel {
 }
 
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
+const max = (values: readonly number[]): number => values.reduce((a, b) => Math.max(a, b));
+
+function logSumExp(values: readonly number[]): number {
+  const highest = max(values);
+  if (!Number.isFinite(highest)) return highest;
+  return highest + Math.log(sum(values.map((value) => Math.exp(value - highest))));
+}
+
+/** The place along `axis` of the element that is `better` than all others. */
+function positionKernel(better: (a: number, b: number) => boolean): Kernel {
+  return ({ input, output, attributes }) => {
+    const { data, shape } = input(0);
+    const axis = normalizeDim(attributes.number("axis"), shape.length) as number;
+    const takesLast = attributes.number("select_last_index") === 1;
+    const stride = stridesOf(shape)[axis] as number;
+    const size = shape[axis] as number;
+    const type = output(0);
+    const position = (index: number) => {
+      const start = Math.floor(index / stride) * stride * size + (index % stride);
+      let best = 0;
+      for (let i = 1; i < size; i++) {
+        const [a, b] = [data[start + i * stride] as number, data[start + best * stride] as number];
+        if (better(a, b) || (takesLast && a === b)) best = i;
+      }
+      return best;
+    };
+    return [fill(type.dtype, type.shape, position)];
+  };
+}
 
 export const reduceKernels: Record<keyof typeof reduce, Kernel> = {
+  ArgMax: positionKernel((a, b) => a > b),
+  ArgMin: positionKernel((a, b) => a < b),
+  ReduceL1: reduceKernel((values) => sum(values.map(Math.abs))),
+  ReduceL2: reduceKernel((values) => Math.sqrt(sum(values.map((value) => value * value)))),
+  ReduceLogSum: reduceKernel((values) => Math.log(sum(values))),
+  ReduceLogSumExp: reduceKernel(logSumExp),
+  ReduceMax: reduceKernel(max),
+  ReduceMean: reduceKernel((values) => sum(values) / values.length),
+  ReduceMin: reduceKernel((values) => values.reduce((a, b) => Math.min(a, b))),
+  ReduceProd: reduceKernel((values) => values.reduce((a, b) => a * b, 1)),
   ReduceSum: reduceKernel(sum),
+  ReduceSumSquare: reduceKernel((values) => sum(values.map((value) => value * value))),
 };

@@ -1,12 +1,57 @@
 /** What reductions answer alike: which dims go, and the shapes that are left. */
 import { assert } from "../../errors.ts";
-import type { AttributeSpec, GradientContext, InferContext } from "../../graph/index.ts";
-import { normalizeDim, type Shape, type TensorType } from "../../tensor/index.ts";
+import { reshape } from "../../functional/index.ts";
+import type {
+  AttributeSpec,
+  GradientContext,
+  InferContext,
+  OperatorDefinition,
+  Value,
+} from "../../graph/index.ts";
+import {
+  type DType,
+  elementCount,
+  normalizeDim,
+  type Shape,
+  type TensorType,
+} from "../../tensor/index.ts";
 
 export const REDUCE_ATTRIBUTES: Readonly<Record<string, AttributeSpec>> = {
   keepdims: { kind: "int", default: 1 },
   noop_with_empty_axes: { kind: "int", default: 0 },
 };
+
+/** What makes one reduction different from another. */
+export interface Reduction {
+  readonly name: string;
+  /** The gradient of the input. */
+  readonly gradient: (context: GradientContext) => Value;
+  /** Operations for each input element. */
+  readonly flops: number;
+  /** Whether reducing over no dims leaves the input as it is (a sum does, a sum of squares does not). */
+  readonly idempotent: boolean;
+}
+
+/** A reduction over the dims in input 1 (all, if it is left out). */
+export function reduction({ name, gradient, flops, idempotent }: Reduction): OperatorDefinition {
+  return {
+    name,
+    inputs: [1, 2],
+    outputs: [1, 1],
+    attributes: REDUCE_ATTRIBUTES,
+    infer: (context) => {
+      const type = reducedType(context);
+      const empty = context.inputs[1] === undefined || context.constantNumbers(1).length === 0;
+      if (!idempotent && empty && context.attributes.number("noop_with_empty_axes") === 1) {
+        context.fail("noop_with_empty_axes without axes is not supported, for engines disagree");
+      }
+      return [type];
+    },
+    gradient: (context) => [gradient(context), undefined],
+    flops: (context) => flops * elementCount(context.input(0).shape),
+    inPlace: false,
+  };
+}
 
 /** The reduced dims of a shape, by ONNX's rules for missing and empty axes. */
 function reducedDims(
@@ -48,4 +93,45 @@ export function dimsOf(context: GradientContext): number[] {
 export function keptShape(context: GradientContext): Shape {
   const dims = new Set(dimsOf(context));
   return context.input(0).shape.map((size, dim) => (dims.has(dim) ? 1 : size));
+}
+
+/** In a gradient rule: the result as if `keepdims` were set, so that it broadcasts over the input. */
+export function keptOutput(context: GradientContext): Value {
+  return reshape(context.output(0), keptShape(context));
+}
+
+/** In a gradient rule: the gradient of the result as if `keepdims` were set. */
+export function keptGradient(context: GradientContext): Value {
+  return reshape(context.gradient(0), keptShape(context));
+}
+
+/** ArgMax and ArgMin: the place of an extreme along one dim, as int64. */
+export function positionOf(name: string): OperatorDefinition {
+  return {
+    name,
+    inputs: [1, 1],
+    outputs: [1, 1],
+    attributes: {
+      axis: { kind: "int", default: 0 },
+      keepdims: { kind: "int", default: 1 },
+      select_last_index: { kind: "int", default: 0 },
+    },
+    infer: (context) => {
+      const { shape } = context.input(0);
+      const given = context.attributes.number("axis");
+      const axis = normalizeDim(given, shape.length);
+      if (axis === undefined) return context.fail(`axis ${given} is out of range`);
+      const keep = context.attributes.number("keepdims") === 1;
+      const dtype: DType = "int64";
+      return [
+        {
+          dtype,
+          shape: keep ? shape.with(axis, 1) : shape.toSpliced(axis, 1),
+        },
+      ];
+    },
+    gradient: { zero: "a position is an integer" },
+    flops: (context) => elementCount(context.input(0).shape),
+    inPlace: false,
+  };
 }

@@ -1,0 +1,18 @@
+import type { OperatorDefinition } from "../../graph/index.ts";
+import { noFlops } from "../shared.ts";
+
+/** A tensor of the shape in input 0, filled with the one element of `value` (0 in float32 unless told). */
+export const constantOfShape: OperatorDefinition = {
+  name: "ConstantOfShape",
+  inputs: [1, 1],
+  outputs: [1, 1],
+  attributes: { value: { kind: "tensor", default: null } },
+  infer: (context) => {
+    const { attributes } = context;
+    const dtype = attributes.has("value") ? attributes.tensor("value").dtype : "float32";
+    return [{ dtype, shape: context.constantNumbers(0) }];
+  },
+  gradient: { zero: "a constant" },
+  flops: noFlops,
+  inPlace: false,
+};

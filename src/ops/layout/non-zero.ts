@@ -1,0 +1,18 @@
+import type { OperatorDefinition } from "../../graph/index.ts";
+import { noFlops } from "../shared.ts";
+
+/** Refused: how long its result is depends on the data, and shapes are static here. */
+export const nonZero: OperatorDefinition = {
+  name: "NonZero",
+  inputs: [1, 1],
+  outputs: [1, 1],
+  attributes: {},
+  infer: (context) =>
+    context.fail(
+      "the size of its result depends on the data",
+      "Shapes are static: use Where with a mask in place of NonZero and Gather.",
+    ),
+  gradient: { zero: "positions are integers" },
+  flops: noFlops,
+  inPlace: false,
+};

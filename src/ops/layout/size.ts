@@ -1,0 +1,14 @@
+import type { OperatorDefinition } from "../../graph/index.ts";
+import { noFlops } from "../shared.ts";
+
+/** How many elements, as int64. */
+export const sizeOf: OperatorDefinition = {
+  name: "Size",
+  inputs: [1, 1],
+  outputs: [1, 1],
+  attributes: {},
+  infer: () => [{ dtype: "int64", shape: [] }],
+  gradient: { zero: "a size does not depend on the elements" },
+  flops: noFlops,
+  inPlace: false,
+};

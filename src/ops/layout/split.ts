@@ -1,0 +1,60 @@
+import { concat, pad } from "../../functional/index.ts";
+import type { InferContext, OperatorDefinition } from "../../graph/index.ts";
+import { normalizeDim } from "../../tensor/index.ts";
+import { noFlops } from "../shared.ts";
+
+/** Pieces along `axis`: of the sizes in input 1, or `num_outputs` equal ones (the last may be smaller). */
+export const split: OperatorDefinition = {
+  name: "Split",
+  inputs: [1, 2],
+  outputs: [1, Infinity],
+  attributes: {
+    axis: { kind: "int", default: 0 },
+    num_outputs: { kind: "int", default: null },
+  },
+  infer: (context) => {
+    const { dtype, shape } = context.input(0);
+    const given = context.attributes.number("axis");
+    const axis = normalizeDim(given, shape.length);
+    if (axis === undefined) return context.fail(`axis ${given} is out of range`);
+    const total = shape[axis] as number;
+    const sizes = pieces(context, total);
+    if (sizes.length !== context.outputCount || sizes.reduce((a, b) => a + b, 0) !== total) {
+      context.fail(
+        `pieces of [${sizes.join(", ")}] do not make ${context.outputCount} outputs of dim ${axis}`,
+      );
+    }
+    return sizes.map((size) => ({ dtype, shape: shape.with(axis, size) }));
+  },
+  gradient: (context) => {
+    const x = context.input(0);
+    const axis = normalizeDim(context.attributes.number("axis"), x.shape.length) as number;
+    const reached = context.gradients.flatMap((gradient, index) => (gradient ? [index] : []));
+    if (reached.length > 1 || context.gradients.length === 1) {
+      const gradients = context.gradients.map((_, index) => context.gradient(index));
+      return [concat(gradients, axis), undefined];
+    }
+    // Only one piece counts: zeros around it.
+    const only = reached[0] ?? 0;
+    const size = (index: number) => context.output(index).shape[axis] as number;
+    let start = 0;
+    for (let index = 0; index < only; index++) start += size(index);
+    const zeros = x.shape.map(() => 0);
+    const after = (x.shape[axis] as number) - start - size(only);
+    return [
+      pad(context.gradient(only), zeros.with(axis, start), zeros.with(axis, after)),
+      undefined,
+    ];
+  },
+  flops: noFlops,
+  inPlace: false,
+};
+
+function pieces(context: InferContext, total: number): number[] {
+  if (context.inputs[1] !== undefined) return context.constantNumbers(1);
+  const count = context.attributes.has("num_outputs")
+    ? context.attributes.number("num_outputs")
+    : context.outputCount;
+  const size = Math.ceil(total / count);
+  return Array.from({ length: count }, (_, i) => Math.min(size, total - i * size));
+}

@@ -1,0 +1,36 @@
+import { reduceSum, reshape } from "../../functional/index.ts";
+import type { OperatorDefinition } from "../../graph/index.ts";
+import { noFlops } from "../shared.ts";
+
+/** The input repeated as often as input 1 says for each dim. */
+export const tile: OperatorDefinition = {
+  name: "Tile",
+  inputs: [2, 2],
+  outputs: [1, 1],
+  attributes: {},
+  infer: (context) => {
+    const { dtype, shape } = context.input(0);
+    const repeats = context.constantNumbers(1);
+    if (repeats.length !== shape.length || repeats.some((count) => count < 0)) {
+      context.fail(`repeats [${repeats.join(", ")}] must be one count for each dim`);
+    }
+    return [{ dtype, shape: shape.map((size, dim) => size * (repeats[dim] as number)) }];
+  },
+  gradient: (context) => {
+    const { shape } = context.input(0);
+    const repeats = context.constantNumbers(1);
+    const apart: number[] = [];
+    const axes: number[] = [];
+    for (const [dim, size] of shape.entries()) {
+      if (repeats[dim] !== 1) {
+        axes.push(apart.length);
+        apart.push(repeats[dim] as number);
+      }
+      apart.push(size);
+    }
+    const summed = reduceSum(reshape(context.gradient(0), apart), { axes, keepdims: false });
+    return [reshape(summed, shape), undefined];
+  },
+  flops: noFlops,
+  inPlace: false,
+};

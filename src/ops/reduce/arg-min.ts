@@ -1,0 +1,4 @@
+import { positionOf } from "./shared.ts";
+
+/** Where along `axis` the minimum is; the first of several, or the last with `select_last_index`. */
+export const argMin = positionOf("ArgMin");

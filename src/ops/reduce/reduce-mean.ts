@@ -1,0 +1,16 @@
+import { expand, mul } from "../../functional/index.ts";
+import { elementCount } from "../../tensor/index.ts";
+import { keptGradient, reduction } from "./shared.ts";
+
+/** Mean over the dims in input 1 (all, if it is left out). */
+export const reduceMean = reduction({
+  name: "ReduceMean",
+  gradient: (context) => {
+    const x = context.input(0);
+    const dy = keptGradient(context);
+    // Scaled before it is expanded: the small tensor is multiplied.
+    return expand(mul(dy, elementCount(dy.shape) / elementCount(x.shape)), x.shape);
+  },
+  flops: 1,
+  idempotent: true,
+});
