@@ -41,6 +41,7 @@ export {
 } from "./elementwise.ts";
 export {
   cumSum,
+  fromStart,
   gather,
   gatherElements,
   gatherND,
@@ -48,7 +49,6 @@ export {
   type Reduction,
   scatterElements,
   scatterND,
-  scatterRows,
   topK,
 } from "./indexing.ts";
 export {

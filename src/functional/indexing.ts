@@ -1,8 +1,8 @@
 /** Elements by number: reading rows, writing rows, orders. Numbers are int32 or int64 and may count from the end. */
-import type { GraphBuilder, Value } from "../graph/index.ts";
-import { type DType, elementCount, normalizeDim, type Shape } from "../tensor/index.ts";
+import type { Value } from "../graph/index.ts";
+import type { DType } from "../tensor/index.ts";
 import { add, cast, equal, less, where } from "./elementwise.ts";
-import { expand, full, range, reshape, transpose, unsqueeze, zerosLike } from "./layout.ts";
+import { range, unsqueeze } from "./layout.ts";
 
 /** What scattering does where an element is already: replace it, or combine. */
 export type Reduction = "none" | "add" | "mul" | "max" | "min";
@@ -35,7 +35,7 @@ export function scatterElements(
 
 /**
  * A copy of `x` with parts replaced at the tuples in the last dim of `indices`.
- * ONNX Runtime's CPU loses updates of `add` where tuples repeat: use `scatterRows`.
+ * ONNX Runtime's CPU loses updates of `add` where tuples repeat: use `scatterElements`.
  */
 export function scatterND(
   x: Value,

@@ -2,6 +2,7 @@
 import type { OperatorDefinition, OperatorTable } from "../graph/index.ts";
 import { convolution } from "./convolution/index.ts";
 import { elementwise } from "./elementwise/index.ts";
+import { indexing } from "./indexing/index.ts";
 import { layout } from "./layout/index.ts";
 import { linear } from "./linear/index.ts";
 import { normalization } from "./normalization/index.ts";
@@ -10,6 +11,7 @@ import { reduce } from "./reduce/index.ts";
 export const operators = {
   ...convolution,
   ...elementwise,
+  ...indexing,
   ...layout,
   ...linear,
   ...normalization,

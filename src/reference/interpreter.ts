@@ -8,6 +8,7 @@ import { type OperatorName, operators, operatorTable } from "../ops/index.ts";
 import type { Tensor, TensorType } from "../tensor/index.ts";
 import { convolutionKernels } from "./convolution.ts";
 import { elementwiseKernels } from "./elementwise.ts";
+import { indexingKernels } from "./indexing.ts";
 import type { Kernel } from "./kernel.ts";
 import { layoutKernels } from "./layout.ts";
 import { linearKernels } from "./linear.ts";
@@ -19,6 +20,7 @@ import { fromTensor, type ReferenceTensor, round, toTensor } from "./tensor.ts";
 const kernels: Record<OperatorName, Kernel> = {
   ...convolutionKernels,
   ...elementwiseKernels,
+  ...indexingKernels,
   ...layoutKernels,
   ...linearKernels,
   ...normalizationKernels,

@@ -18,7 +18,8 @@ export const reshape: OperatorDefinition = {
     const total = elementCount(shape);
     const known = elementCount(wanted.filter((size) => size !== -1));
     const result = wanted.map((size) => (size === -1 ? total / known : size));
-    if (wanted.filter((size) => size === -1).length > 1 || elementCount(result) !== total) {
+    const isWhole = result.every(Number.isInteger) && elementCount(result) === total;
+    if (wanted.filter((size) => size === -1).length > 1 || !isWhole) {
       context.fail(`cannot reshape ${total} elements to [${wanted.join(", ")}]`);
     }
     return [{ dtype, shape: result }];

@@ -1,0 +1,32 @@
+import { cumSum as runningSum } from "../../functional/index.ts";
+import type { OperatorDefinition } from "../../graph/index.ts";
+import { elementCount, normalizeDim } from "../../tensor/index.ts";
+
+/** Running sums along the dim in input 1; `exclusive`: without the element itself; `reverse`: from the end. */
+export const cumSum: OperatorDefinition = {
+  name: "CumSum",
+  inputs: [2, 2],
+  outputs: [1, 1],
+  attributes: {
+    exclusive: { kind: "int", default: 0 },
+    reverse: { kind: "int", default: 0 },
+  },
+  infer: (context) => {
+    const type = context.input(0);
+    const [axis] = context.constantNumbers(1) as [number];
+    if (normalizeDim(axis, type.shape.length) === undefined) {
+      context.fail(`axis ${axis} is out of range`);
+    }
+    return [type];
+  },
+  gradient: (context) => {
+    const [axis] = context.constantNumbers(1) as [number];
+    const options = {
+      exclusive: context.attributes.number("exclusive") === 1,
+      reverse: context.attributes.number("reverse") === 0,
+    };
+    return [runningSum(context.gradient(0), axis, options), undefined];
+  },
+  flops: (context) => elementCount(context.input(0).shape),
+  inPlace: false,
+};

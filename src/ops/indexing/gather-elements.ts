@@ -1,0 +1,29 @@
+import { scatterElements, zerosLike } from "../../functional/index.ts";
+import type { OperatorDefinition } from "../../graph/index.ts";
+import { noFlops } from "../shared.ts";
+import { axisOf, checkIndices, dimOf } from "./shared.ts";
+
+/** For each element of input 1: the element of input 0 at its place, but at that number along `axis`. */
+export const gatherElements: OperatorDefinition = {
+  name: "GatherElements",
+  inputs: [2, 2],
+  outputs: [1, 1],
+  attributes: { axis: { kind: "int", default: 0 } },
+  infer: (context) => {
+    const { dtype, shape } = context.input(0);
+    const axis = axisOf(context, shape);
+    const wanted = checkIndices(context, 1);
+    const fits = wanted.every((size, dim) => dim === axis || size <= (shape[dim] ?? 0));
+    if (wanted.length !== shape.length || !fits) {
+      context.fail("indices have as many dims as the data, and none longer but the axis");
+    }
+    return [{ dtype, shape: wanted }];
+  },
+  gradient: (context) => {
+    const [x, indices, dy] = [context.input(0), context.input(1), context.gradient(0)];
+    const axis = dimOf(context, x.shape);
+    return [scatterElements(zerosLike(x), indices, dy, axis, "add"), undefined];
+  },
+  flops: noFlops,
+  inPlace: false,
+};

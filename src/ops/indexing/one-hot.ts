@@ -1,0 +1,46 @@
+import { cast, concat, mul, reduceSum, reshape, sub } from "../../functional/index.ts";
+import type { GradientContext, InferContext, OperatorDefinition, Value } from "../../graph/index.ts";
+import { noFlops } from "../shared.ts";
+
+/**
+ * Input 0 (indices) along a new dim `axis` of size input 1: the second of input 2 at the index, the first
+ * elsewhere. Our own graphs compare with a range instead, which runs on every engine.
+ */
+export const oneHot: OperatorDefinition = {
+  name: "OneHot",
+  inputs: [3, 3],
+  outputs: [1, 1],
+  attributes: { axis: { kind: "int", default: -1 } },
+  infer: (context) => {
+    const { shape } = context.input(0);
+    const [depth] = context.constantNumbers(1) as [number];
+    const values = context.input(2);
+    if (values.shape.length !== 1 || values.shape[0] !== 2) context.fail("takes two values");
+    return [{ dtype: values.dtype, shape: shape.toSpliced(newDim(context, shape), 0, depth) }];
+  },
+  gradient: (context) => [
+    undefined,
+    undefined,
+    context.needs(2) ? valuesGradient(context) : undefined,
+  ],
+  flops: noFlops,
+  inPlace: false,
+};
+
+function newDim(context: InferContext, { length }: readonly number[]): number {
+  const axis = context.attributes.number("axis");
+  const dim = axis < 0 ? axis + length + 1 : axis;
+  return dim >= 0 && dim <= length ? dim : context.fail(`axis ${axis} is out of range`);
+}
+
+/** What reached the places that are off and those that are on. */
+function valuesGradient(context: GradientContext): Value {
+  const dy = context.gradient(0);
+  const b = context.builder;
+  const flags = b.one("OneHot", [context.input(0), context.input(1), b.ints([0, 1])], {
+    axis: context.attributes.number("axis"),
+  });
+  const on = cast(flags, dy.dtype);
+  const total = (x: Value) => reshape(reduceSum(x, { keepdims: false }), [1]);
+  return concat([total(mul(dy, sub(1, on))), total(mul(dy, on))], 0);
+}

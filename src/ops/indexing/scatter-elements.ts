@@ -1,0 +1,77 @@
+import {
+  add,
+  cast,
+  div,
+  equal,
+  gatherElements,
+  mul,
+  scatterElements as scatter,
+  zerosLike,
+} from "../../functional/index.ts";
+import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
+import { elementCount } from "../../tensor/index.ts";
+import { axisOf, checkIndices, checkReduction, dimOf, noGradientFor, REDUCTION } from "./shared.ts";
+
+/**
+ * Input 0 with each element of input 2 at its place, but at the number in input 1 along `axis`: replacing
+ * (numbers must then not repeat) or combined with what is there.
+ */
+export const scatterElements: OperatorDefinition = {
+  name: "ScatterElements",
+  inputs: [3, 3],
+  outputs: [1, 1],
+  attributes: { axis: { kind: "int", default: 0 }, reduction: REDUCTION },
+  infer: (context) => {
+    const type = context.input(0);
+    const indices = checkIndices(context, 1);
+    const updates = context.input(2);
+    checkReduction(context);
+    const axis = axisOf(context, type.shape);
+    if (updates.dtype !== type.dtype) context.failType("updates have the data's element type");
+    const fits = indices.every((size, dim) => dim === axis || size <= (type.shape[dim] ?? 0));
+    const same = indices.every((size, dim) => size === updates.shape[dim]);
+    if (indices.length !== type.shape.length || !fits || !same) {
+      context.fail("indices and updates have one shape, as many dims as the data and none longer");
+    }
+    return [type];
+  },
+  gradient: (context) => {
+    const [x, indices, updates] = [context.input(0), context.input(1), context.input(2)];
+    const dy = context.gradient(0);
+    const axis = dimOf(context, x.shape);
+    switch (context.attributes.string("reduction")) {
+      case "none":
+        return [
+          context.needs(0) ? scatter(dy, indices, zerosLike(updates), axis) : undefined,
+          undefined,
+          context.needs(2) ? gatherElements(dy, indices, axis) : undefined,
+        ];
+      case "add":
+        return [
+          dy,
+          undefined,
+          context.needs(2) ? gatherElements(dy, indices, axis) : undefined,
+        ];
+      case "mul": {
+        if (context.needs(2)) noGradientFor(context, "the updates");
+        const ones = add(zerosLike(x), 1);
+        return [mul(dy, scatter(ones, indices, updates, axis, "mul")), undefined, undefined];
+      }
+      default:
+        return extremeGradient(context, axis);
+    }
+  },
+  flops: (context) => elementCount(context.input(2).shape),
+  inPlace: false,
+};
+
+/** Max and min: the elements equal to the result share its gradient evenly (as PyTorch's scatter_reduce). */
+function extremeGradient(context: GradientContext, axis: number): (Value | undefined)[] {
+  const [x, indices, updates] = [context.input(0), context.input(1), context.input(2)];
+  const y = context.output(0);
+  const kept = cast(equal(x, y), x.dtype);
+  const written = cast(equal(updates, gatherElements(y, indices, axis)), x.dtype);
+  const count = scatter(kept, indices, written, axis, "add");
+  const share = div(context.gradient(0), count);
+  return [mul(kept, share), undefined, mul(written, gatherElements(share, indices, axis))];
+}

@@ -1,0 +1,75 @@
+import {
+  add,
+  cast,
+  div,
+  equal,
+  gatherND,
+  mul,
+  reshape,
+  scatterND as scatter,
+  zerosLike,
+} from "../../functional/index.ts";
+import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
+import { elementCount, sameShape } from "../../tensor/index.ts";
+import { checkIndices, checkReduction, flatIndices, noGradientFor, REDUCTION } from "./shared.ts";
+import { sumRows } from "./sum-rows.ts";
+
+/**
+ * Input 0 with the parts at the tuples in the last dim of input 1 replaced by those in input 2 (tuples must
+ * then not repeat) or combined with them. With a reduction and tuples that repeat, ONNX Runtime's CPU loses
+ * updates on more than one thread: no rule of ours makes such a node.
+ */
+export const scatterND: OperatorDefinition = {
+  name: "ScatterND",
+  inputs: [3, 3],
+  outputs: [1, 1],
+  attributes: { reduction: REDUCTION },
+  infer: (context) => {
+    const type = context.input(0);
+    const tuples = checkIndices(context, 1);
+    const updates = context.input(2);
+    checkReduction(context);
+    if (updates.dtype !== type.dtype) context.failType("updates have the data's element type");
+    const depth = tuples.at(-1) ?? Infinity;
+    const expected = [...tuples.slice(0, -1), ...type.shape.slice(depth)];
+    if (depth > type.shape.length || !sameShape(updates.shape, expected)) {
+      context.fail(`updates of shape [${expected.join(", ")}] fit these indices`);
+    }
+    return [type];
+  },
+  gradient: (context) => {
+    const [tuples, updates, dy] = [context.input(1), context.input(2), context.gradient(0)];
+    const read = () => (context.needs(2) ? gatherND(dy, tuples) : undefined);
+    switch (context.attributes.string("reduction")) {
+      case "none":
+        return [
+          context.needs(0) ? scatter(dy, tuples, zerosLike(updates)) : undefined,
+          undefined,
+          read(),
+        ];
+      case "add":
+        return [dy, undefined, read()];
+      case "mul":
+        return noGradientFor(context, "any input");
+      default:
+        return extremeGradient(context);
+    }
+  },
+  flops: (context) => elementCount(context.input(2).shape),
+  inPlace: false,
+};
+
+/** Max and min: the elements equal to the result share its gradient evenly. */
+function extremeGradient(context: GradientContext): (Value | undefined)[] {
+  const [x, tuples, updates] = [context.input(0), context.input(1), context.input(2)];
+  const y = context.output(0);
+  const depth = tuples.shape.at(-1) as number;
+  const kept = cast(equal(x, y), x.dtype);
+  const written = cast(equal(updates, gatherND(y, tuples)), x.dtype);
+  const indices = flatIndices(tuples, x.shape.slice(0, depth), 0);
+  const rows = [1, elementCount(indices.shape), elementCount(x.shape.slice(depth))];
+  const places = elementCount(x.shape.slice(0, depth));
+  const count = add(kept, reshape(sumRows(reshape(written, rows), indices, places), x.shape));
+  const share = div(context.gradient(0), count);
+  return [mul(kept, share), undefined, mul(written, gatherND(share, tuples))];
+}

@@ -1,0 +1,37 @@
+import { scatterElements, zerosLike } from "../../functional/index.ts";
+import type { OperatorDefinition } from "../../graph/index.ts";
+import { elementCount } from "../../tensor/index.ts";
+import { axisOf, dimOf } from "./shared.ts";
+
+/**
+ * The input 1 largest elements (smallest, if `largest` is 0) along `axis`, and where they were (int64). Of equal
+ * elements the first are chosen, and the gradient goes to those that were chosen.
+ */
+export const topK: OperatorDefinition = {
+  name: "TopK",
+  inputs: [2, 2],
+  outputs: [2, 2],
+  attributes: {
+    axis: { kind: "int", default: -1 },
+    largest: { kind: "int", default: 1 },
+    sorted: { kind: "int", default: 1 },
+  },
+  infer: (context) => {
+    const { dtype, shape } = context.input(0);
+    const axis = axisOf(context, shape);
+    const [k] = context.constantNumbers(1) as [number];
+    if (k < 0 || k > (shape[axis] as number)) context.fail(`there are no ${k} elements to choose`);
+    return [
+      { dtype, shape: shape.with(axis, k) },
+      { dtype: "int64", shape: shape.with(axis, k) },
+    ];
+  },
+  gradient: (context) => {
+    const x = context.input(0);
+    const axis = dimOf(context, x.shape);
+    const zeros = zerosLike(x);
+    return [scatterElements(zeros, context.output(1), context.gradient(0), axis), undefined];
+  },
+  flops: (context) => elementCount(context.input(0).shape),
+  inPlace: false,
+};
