@@ -1,4 +1,4 @@
-import { add, flip, full, mul, pad as padded, reduceSum, reshape, slice, sub } from "../../functional/index.ts";
+import { add, flip, full, mul, pad as padded, reduceSum, reshape, slice } from "../../functional/index.ts";
 import type {
   GradientContext,
   InferContext,
@@ -90,8 +90,9 @@ function amounts(
 /** The gradient of the constant: what reached the padding. */
 function outside(context: GradientContext, before: number[], after: number[]): Value {
   const x = context.input(0);
-  const ones = full(x.builder, x.dtype, x.shape, 1);
-  const isPadding = sub(1, padded(ones, before, after));
+  const zeros = full(x.builder, x.dtype, x.shape, 0);
+  const pads = x.builder.ints([...before, ...after]);
+  const isPadding = x.builder.one("Pad", [zeros, pads, x.builder.scalar(x.dtype, 1)]);
   const constant = context.input(2);
   const total = reduceSum(mul(context.gradient(0), isPadding), { keepdims: false });
   return reshape(total, constant.shape);
