@@ -1,5 +1,10 @@
 import { cast, concat, mul, reduceSum, reshape, sub } from "../../functional/index.ts";
-import type { GradientContext, InferContext, OperatorDefinition, Value } from "../../graph/index.ts";
+import type {
+  GradientContext,
+  InferContext,
+  OperatorDefinition,
+  Value,
+} from "../../graph/index.ts";
 import { noFlops } from "../shared.ts";
 
 /**

@@ -47,11 +47,7 @@ export const scatterElements: OperatorDefinition = {
           context.needs(2) ? gatherElements(dy, indices, axis) : undefined,
         ];
       case "add":
-        return [
-          dy,
-          undefined,
-          context.needs(2) ? gatherElements(dy, indices, axis) : undefined,
-        ];
+        return [dy, undefined, context.needs(2) ? gatherElements(dy, indices, axis) : undefined];
       case "mul": {
         if (context.needs(2)) noGradientFor(context, "the updates");
         const ones = add(zerosLike(x), 1);

@@ -12,7 +12,10 @@ const size = fc.integer({ min: 1, max: 4 });
 const shapes = fc.array(size, { minLength: 1, maxLength: 4 });
 const runs = { numRuns: 25, seed: 1, includeErrorInReport: true };
 
-function compute(inputs: readonly Shape[], build: (b: GraphBuilder, x: Value[]) => Value): number[] {
+function compute(
+  inputs: readonly Shape[],
+  build: (b: GraphBuilder, x: Value[]) => Value,
+): number[] {
   const builder = newBuilder("test");
   const tensors = inputs.map((shape) => {
     const count = shape.reduce((a, b) => a * b, 1);

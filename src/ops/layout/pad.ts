@@ -1,4 +1,13 @@
-import { add, flip, full, mul, pad as padded, reduceSum, reshape, slice } from "../../functional/index.ts";
+import {
+  add,
+  flip,
+  full,
+  mul,
+  pad as padded,
+  reduceSum,
+  reshape,
+  slice,
+} from "../../functional/index.ts";
 import type {
   GradientContext,
   InferContext,
@@ -41,9 +50,7 @@ export const pad: OperatorDefinition = {
         context.fail(`mode "${mode}" cannot pad dim ${dim} of size ${size} by ${low} and ${high}`);
       }
     }
-    const sizes = shape.map(
-      (size, dim) => (before[dim] as number) + size + (after[dim] as number),
-    );
+    const sizes = shape.map((size, dim) => (before[dim] as number) + size + (after[dim] as number));
     return [{ dtype, shape: sizes }];
   },
   gradient: (context) => {
