@@ -13,12 +13,11 @@ export const reverseSequence: OperatorDefinition = {
   infer: (context) => {
     const type = context.input(0);
     const { dtype, shape } = context.input(1);
-    const axes = [
-      context.attributes.number("batch_axis"),
-      context.attributes.number("time_axis"),
-    ].sort();
-    if (axes[0] !== 0 || axes[1] !== 1) context.fail("its axes are 0 and 1");
-    const batch = type.shape[context.attributes.number("batch_axis")];
+    const batchAxis = context.attributes.number("batch_axis");
+    const timeAxis = context.attributes.number("time_axis");
+    const isFirstTwo = Math.min(batchAxis, timeAxis) === 0 && Math.max(batchAxis, timeAxis) === 1;
+    if (!isFirstTwo) context.fail("its axes are 0 and 1");
+    const batch = type.shape[batchAxis];
     if (dtype !== "int64" || shape.length !== 1 || shape[0] !== batch) {
       context.fail(`takes ${batch} lengths (int64)`);
     }
