@@ -1,6 +1,7 @@
 /** Documents, and the text that they make one after the other: in memory while small, else read from the files by ranges. */
+
+import { readRange, readWhole } from "../files/index.ts";
 import { FILES_AT_ONCE, type FoundFile, inParallel } from "./find.ts";
-import { readRange, readWhole } from "./range.ts";
 
 /** A file, or a record of a file, as UTF-8 bytes. Without `content` it is read from `path` when needed. */
 export interface Document {

@@ -1,2 +1,3 @@
 export { type FileContent, writeFileAtomic } from "./atomic.ts";
 export { fileError } from "./errors.ts";
+export { openRange, type RangeReader, readRange, readWhole } from "./range.ts";

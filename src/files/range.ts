@@ -1,7 +1,7 @@
 /** Reads ranges of files, exactly: a file that became shorter is an error, never silent zeros. */
 import { type FileHandle, open } from "node:fs/promises";
 import { LockstepError } from "../errors.ts";
-import { fileError } from "../files/index.ts";
+import { fileError } from "./errors.ts";
 
 /** A file kept open for reading at any place. */
 export interface RangeReader {

@@ -1,0 +1,59 @@
+/** Reads safetensors files: whole, in place over bytes that are there already, or the header alone. */
+import { openRange, type RangeReader } from "../files/index.ts";
+import { type Tensor, tensorFromBytes } from "../tensor/index.ts";
+import { decodeHeader, type Header, headerLength, LENGTH_BYTES } from "./format.ts";
+
+export interface SafetensorsContent {
+  /** In the order of the file. */
+  readonly tensors: ReadonlyMap<string, Tensor>;
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+/** Tensors as views of `bytes`; nothing is copied. Throws FILE_CORRUPT; `path` is for its sentence. */
+export function parseSafetensors(bytes: Uint8Array, path: string): SafetensorsContent {
+  const length = headerLength(bytes, bytes.byteLength, path);
+  const json = bytes.subarray(LENGTH_BYTES, LENGTH_BYTES + length);
+  const { entries, metadata } = decodeHeader(json, bytes.byteLength, path);
+  const tensors = new Map(
+    entries.map(({ name, dtype, shape, start, end }) => [
+      name,
+      tensorFromBytes(dtype, shape, bytes.subarray(start, end)),
+    ]),
+  );
+  return { tensors, metadata };
+}
+
+/** What a file holds, without its tensors. Throws FILE_NOT_FOUND, FILE_CORRUPT or IO_FAILED. */
+export async function readSafetensorsHeader(path: string): Promise<Header> {
+  const file = await openRange(path);
+  try {
+    return await readHeader(file, path);
+  } finally {
+    await file.close();
+  }
+}
+
+/** Reads a file tensor by tensor, so that its size has no limit. Throws FILE_NOT_FOUND, FILE_CORRUPT or IO_FAILED. */
+export async function readSafetensors(path: string): Promise<SafetensorsContent> {
+  const file = await openRange(path);
+  try {
+    const { entries, metadata } = await readHeader(file, path);
+    const tensors = new Map<string, Tensor>();
+    for (const { name, dtype, shape, start, end } of entries) {
+      const bytes = new Uint8Array(end - start);
+      await file.read(start, bytes);
+      tensors.set(name, tensorFromBytes(dtype, shape, bytes));
+    }
+    return { tensors, metadata };
+  } finally {
+    await file.close();
+  }
+}
+
+async function readHeader(file: RangeReader, path: string): Promise<Header> {
+  const first = new Uint8Array(Math.min(LENGTH_BYTES, file.byteLength));
+  await file.read(0, first);
+  const json = new Uint8Array(headerLength(first, file.byteLength, path));
+  await file.read(LENGTH_BYTES, json);
+  return decodeHeader(json, file.byteLength, path);
+}
