@@ -1,3 +1,4 @@
+export { type OnnxOptions, onnx } from "./define.ts";
 export {
   type EncodeOptions,
   encodeModel,
@@ -12,10 +13,20 @@ export {
   type ImportedGraph,
   type ImportIntoOptions,
   type ImportOptions,
+  type ImportSink,
   importGraph,
   importInto,
-  type Parameter,
-  type State,
 } from "./import/import.ts";
+export {
+  binaryCrossEntropyWithLogits,
+  type Classified,
+  type Compared,
+  crossEntropy,
+  huber,
+  l1,
+  mse,
+  type OnnxLoss,
+  type OnnxLossContext,
+} from "./losses.ts";
 export { type DecodeOptions, decodeModel, type OnnxFile, readModel } from "./read.ts";
 export { type WriteOptions, writeModel } from "./write.ts";

@@ -1,8 +1,10 @@
 /** A file → its messages, faithfully: nothing is upgraded, folded or checked beyond the format. */
+import fs from "node:fs";
 import path from "node:path";
 import { LockstepError } from "../errors.ts";
+import { fileError } from "../files/index.ts";
+import { type Memory, mapFile } from "../memory/index.ts";
 import type { Tensor } from "../tensor/index.ts";
-import { readRange } from "./files.ts";
 import { modelTable, type RawGraph, type RawModel, type RawTensor } from "./schema.ts";
 import { decodeTensor } from "./tensor.ts";
 import { decodeMessage, MAX_MESSAGE_BYTES } from "./wire.ts";
@@ -16,10 +18,30 @@ export interface OnnxFile {
   tensor(raw: RawTensor): Tensor;
 }
 
-/** Reads an `.onnx` file. Throws FILE_NOT_FOUND, FILE_CORRUPT, ONNX_PARSE. */
+/**
+ * Reads an `.onnx` file. Its bytes, and those of files of weights, are mapped and not copied: put a new file in the place of
+ * an old one, but do not write into it while it is in use. Throws FILE_NOT_FOUND, IO_FAILED, ONNX_PARSE, FILE_CORRUPT.
+ */
 export function readModel(file: string): OnnxFile {
-  const bytes = readRange(file);
-  return decodeModel(bytes, { name: file, folder: path.dirname(file) });
+  return decodeModel(readFile(file), { name: file, folder: path.dirname(file) });
+}
+
+// A mapping costs some system calls and a file descriptor's worth of care: small files are read.
+const MIN_MAPPED_BYTES = 2 ** 20;
+
+function readFile(file: string): Uint8Array {
+  try {
+    const { size } = fs.statSync(file);
+    if (size > MAX_MESSAGE_BYTES) {
+      throw new LockstepError("ONNX_PARSE", `${file} is larger than an ONNX file can be (2 GiB).`, {
+        hint: "Larger models keep their weights in files beside them (external data).",
+        fields: { file },
+      });
+    }
+    return size < MIN_MAPPED_BYTES ? fs.readFileSync(file) : mapFile(file).bytes;
+  } catch (error) {
+    throw fileError(error, "read", file);
+  }
 }
 
 export interface DecodeOptions {
@@ -48,6 +70,7 @@ export function decodeModel(bytes: Uint8Array, options: DecodeOptions = {}): Onn
       wrong("it imports no operator set");
   }
   const { folder } = options;
+  const mapped = new Map<string, Memory>();
   return {
     name,
     model: { ...model, graph },
@@ -55,7 +78,7 @@ export function decodeModel(bytes: Uint8Array, options: DecodeOptions = {}): Onn
       decodeTensor(raw, `${name}: tensor "${raw.name}"`, (tensor, byteLength) =>
         folder === undefined
           ? wrong(`tensor "${tensor.name}" lies in another file`)
-          : readExternal(tensor, byteLength, folder, name),
+          : readExternal(tensor, byteLength, folder, name, mapped),
       ),
   };
 }
@@ -66,6 +89,7 @@ function readExternal(
   byteLength: number,
   folder: string,
   model: string,
+  mapped: Map<string, Memory>,
 ): Uint8Array {
   const entries = new Map(raw.externalData.map(({ key, value }) => [key, value]));
   const what = `${model}: external data of tensor "${raw.name}"`;
@@ -93,5 +117,15 @@ function readExternal(
       `${what}: its shape needs ${byteLength} bytes, length is ${length}.`,
     );
   }
-  return readRange(file, number("offset", 0), length);
+  const memory = mapped.get(file) ?? mapFile(file);
+  mapped.set(file, memory);
+  const offset = number("offset", 0);
+  if (offset + length > memory.byteLength) {
+    throw new LockstepError(
+      "FILE_CORRUPT",
+      `${what}: ${file} has ${memory.byteLength} bytes, at least ${offset + length} were expected.`,
+      { hint: "The file is cut short. Copy or export it again.", fields: { file } },
+    );
+  }
+  return memory.view(offset, length);
 }

@@ -1,8 +1,8 @@
 /** A graph → an `.onnx` file, with large weights in a file beside it where one message cannot hold them. */
 import path from "node:path";
+import { writeFileAtomic } from "../files/index.ts";
 import type { Graph } from "../graph/index.ts";
 import { type EncodeOptions, toRawModel } from "./encode.ts";
-import { writeFileSafely } from "./files.ts";
 import { modelTable, type RawTensor } from "./schema.ts";
 import { encodeMessage } from "./wire.ts";
 
@@ -16,31 +16,33 @@ const MIN_EXTERNAL_BYTES = 1024;
 // The unit of memory mapping on the systems in use.
 const ALIGNMENT = 4096;
 
-/** Writes the file, or nothing. Throws DISK_FULL, FILE_NOT_FOUND (no such folder), IO_FAILED. */
-export function writeModel(file: string, graph: Graph, options: WriteOptions = {}): void {
+/** Writes the file whole, or leaves what was there. Throws DISK_FULL, IO_FAILED. */
+export async function writeModel(
+  file: string,
+  graph: Graph,
+  options: WriteOptions = {},
+): Promise<void> {
   const model = toRawModel(graph, options);
   const weights = model.graph?.initializer ?? [];
   const total = weights.reduce((sum, { rawData }) => sum + rawData.byteLength, 0);
   if (options.externalData === "always" || total > MAX_OWN_BYTES) {
     const location = `${path.basename(file)}.data`;
     const pieces = moveOut(weights, location);
-    if (pieces.length > 0) writeFileSafely(path.join(path.dirname(file), location), pieces);
+    if (pieces.length > 0) await writeFileAtomic(path.join(path.dirname(file), location), pieces);
   }
-  writeFileSafely(file, [{ offset: 0, bytes: encodeMessage(modelTable, model) }]);
+  await writeFileAtomic(file, encodeMessage(modelTable, model));
 }
 
-/** Replaces the data of large tensors by references to `location`; returns what that file must hold. */
-function moveOut(
-  weights: readonly RawTensor[],
-  location: string,
-): { offset: number; bytes: Uint8Array }[] {
-  const pieces: { offset: number; bytes: Uint8Array }[] = [];
+/** Replaces the data of large tensors by references to `location`; returns what that file must hold, in order. */
+function moveOut(weights: readonly RawTensor[], location: string): Uint8Array[] {
+  const pieces: Uint8Array[] = [];
   let end = 0;
   for (const weight of weights) {
     const bytes = weight.rawData;
     if (bytes.byteLength < MIN_EXTERNAL_BYTES) continue;
     const offset = Math.ceil(end / ALIGNMENT) * ALIGNMENT;
-    pieces.push({ offset, bytes });
+    if (offset > end) pieces.push(new Uint8Array(offset - end));
+    pieces.push(bytes);
     end = offset + bytes.byteLength;
     weight.rawData = new Uint8Array(0);
     weight.dataLocation = 1;

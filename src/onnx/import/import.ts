@@ -2,42 +2,49 @@
 import { LockstepError } from "../../errors.ts";
 import type { Graph, GraphBuilder, Value } from "../../graph/index.ts";
 import { newBuilder } from "../../ops/index.ts";
-import type { Tensor } from "../../tensor/index.ts";
+import type { Tensor, TensorType } from "../../tensor/index.ts";
 import type { OnnxFile } from "../read.ts";
 import type { ImportNode } from "../upgrade/index.ts";
 import { bindType, type DimOptions } from "./dims.ts";
 import { checkOpset, Importer } from "./importer.ts";
 import { Scope } from "./scope.ts";
-import { isUniform, isWeight, settingNames } from "./trainable.ts";
+import { isUniform, isWeight, settingNames, statisticNames } from "./trainable.ts";
 
 export interface ImportOptions extends DimOptions {
-  /** Weights that become inputs of the graph: by name. None unless told; `true` means all that are weights. */
+  /**
+   * Weights that are trained: by name, or `true` for all. Only floats of more than one element are weights. Default: none.
+   */
   readonly trainable?: true | RegExp | ((name: string, tensor: Tensor) => boolean);
 }
 
-export interface Parameter {
-  readonly value: Value;
-  readonly initial: Tensor;
+/** Where an imported model's inputs, weights and statistics come from. */
+export interface ImportSink {
+  input(name: string, type: TensorType): Value;
+  /** A weight to be trained. */
+  parameter(name: string, initial: Tensor): Value;
+  /** A running statistic of normalization; without this it stays a constant. */
+  state?(name: string, initial: Tensor): ImportedState;
+  /** A dropout layer that the file left active. Without this it passes its input. */
+  dropout?(x: Value, rate: number): Value;
 }
 
-/** A statistic that a training step replaces. */
-export interface State extends Parameter {
-  readonly next: Value;
+export interface ImportedState {
+  readonly value: Value;
+  update(next: Value): void;
 }
 
 export interface ImportIntoOptions extends ImportOptions {
-  /** How running statistics of normalization are treated; `infer` uses them as they are. */
-  readonly mode?: "train" | "infer";
-  /** Values for inputs of the model, by name; the others become inputs of the graph. */
-  readonly inputs?: Readonly<Record<string, Value>>;
+  readonly mode?: "train" | "eval";
+  /** Names that the caller gives to other values. */
+  readonly reserved?: readonly string[];
+  /** Whether normalization by running statistics, as inference exports have it, learns them again. */
+  readonly trainStatistics?: boolean;
 }
 
 /** What an imported model gives: values of the builder, by their names in the file. */
 export interface Imported {
   readonly inputs: ReadonlyMap<string, Value>;
   readonly outputs: ReadonlyMap<string, Value>;
-  readonly parameters: ReadonlyMap<string, Parameter>;
-  readonly states: ReadonlyMap<string, State>;
   /** Any value of the model's own graph. */
   find(name: string): Value | undefined;
 }
@@ -46,51 +53,57 @@ export interface Imported {
 export function importInto(
   builder: GraphBuilder,
   file: OnnxFile,
+  sink: ImportSink,
   options: ImportIntoOptions = {},
 ): Imported {
   checkOpset(file);
   const { graph } = file.model;
   const scope = new Scope({ file, opsets: file.model.opsetImport });
   const settings = settingNames(graph);
-  const parameters = new Map<string, Parameter>();
-  const states = new Map<string, State>();
   const wanted = chooser(options.trainable);
+  const statistics = statisticNames(graph, options.trainStatistics === true);
+  const states = new Map<Value, ImportedState>();
+  const parameters = new Map<Value, Tensor>();
   const parameter = (name: string, tensor: Tensor): Value => {
-    const value = builder.input(name, { dtype: tensor.dtype, shape: tensor.shape });
-    parameters.set(name, { value, initial: tensor });
+    const value = sink.parameter(name, tensor);
+    parameters.set(value, tensor);
     return value;
   };
-  const importer = new Importer(builder, file, {
+  const importer: Importer = new Importer(builder, file, {
+    reserved: options.reserved ?? [],
     alias: (value, name) => {
-      const shared = parameters.get(value.name);
+      const shared = parameters.get(value);
       // A second name of a weight: see `isUniform`.
-      if (shared === undefined || name === value.name || !isUniform(shared.initial)) return value;
-      return wanted(name, shared.initial) ? parameter(name, shared.initial) : value;
+      if (shared === undefined || name === value.name || !isUniform(shared)) return value;
+      return wanted(name, shared) ? parameter(name, shared) : value;
     },
     node: (node) => {
-      if (!isTraining(node)) return undefined;
-      const inferring = { ...node, attributes: without(node, "training_mode") };
-      if (options.mode !== "train") {
-        return importer.build({ ...inferring, outputs: node.outputs.slice(0, 1) });
-      }
-      return trainingNormalization(importer, node, states);
+      if (node.op === "Dropout") return dropout(importer, node, sink, options);
+      return node.op === "BatchNormalization"
+        ? normalization(importer, node, states, options)
+        : undefined;
     },
   });
   const weights = new Map(graph.initializer.map((raw) => [raw.name, raw]));
   const inputs = new Map<string, Value>();
   for (const info of graph.input) {
     if (weights.has(info.name)) continue;
-    const type = bindType(info, options, file.name);
-    const value = options.inputs?.[info.name] ?? builder.input(info.name, type);
+    const value = sink.input(info.name, bindType(info, options, file.name));
     inputs.set(info.name, value);
     scope.define(info.name, value);
   }
   for (const [name, raw] of weights) {
     const tensor = file.tensor(raw);
+    const state = statistics.has(name) ? sink.state?.(name, tensor) : undefined;
+    if (state !== undefined) {
+      states.set(state.value, state);
+      scope.define(name, state.value);
+      continue;
+    }
     const trained = !settings.has(name) && isWeight(tensor) && wanted(name, tensor);
     scope.define(name, trained ? parameter(name, tensor) : importer.weight(name, tensor));
   }
-  importer.graph(graph, scope);
+  importer.graph({ ...graph, initializer: [] }, scope);
   const outputs = new Map<string, Value>();
   for (const { name } of graph.output) {
     const value = scope.find(name);
@@ -101,7 +114,7 @@ export function importInto(
     }
     outputs.set(name, value);
   }
-  return { inputs, outputs, parameters, states, find: (name) => scope.find(name) };
+  return { inputs, outputs, find: (name) => scope.find(name) };
 }
 
 export interface ImportedGraph {
@@ -115,18 +128,27 @@ export interface ImportedGraph {
  * @throws UNKNOWN_OPERATOR, ONNX_UNSUPPORTED, INVALID_OPTION (dims without a size), SHAPE_MISMATCH, TYPE_MISMATCH
  */
 export function importGraph(file: OnnxFile, options: ImportOptions = {}): ImportedGraph {
-  const name = file.model.graph.name;
+  const { name } = file.model.graph;
   const builder = newBuilder(name === "" ? "model" : name);
-  const imported = importInto(builder, file, options);
-  const outputs = [...imported.outputs].map(([output, value]) =>
-    value.name === output || builder.has(output)
-      ? value
-      : (builder.append("Identity", `${output}/Identity`, [value], {}, [output])[0] as Value),
-  );
-  return {
-    graph: builder.build(outputs),
-    parameters: new Map([...imported.parameters].map(([key, { initial }]) => [key, initial])),
+  const parameters = new Map<string, Tensor>();
+  const sink: ImportSink = {
+    input: (input, type) => builder.input(input, type),
+    parameter: (weight, initial) => {
+      parameters.set(weight, initial);
+      return builder.input(weight, { dtype: initial.dtype, shape: initial.shape });
+    },
   };
+  const imported = importInto(builder, file, sink, options);
+  const taken = new Set<Value>();
+  const outputs = [...imported.outputs].map(([output, value]) => {
+    const own = value.name === output || builder.has(output);
+    if (own && !taken.has(value)) {
+      taken.add(value);
+      return value;
+    }
+    return builder.append("Identity", `${output}/Identity`, [value], {}, [output])[0] as Value;
+  });
+  return { graph: builder.build(outputs), parameters };
 }
 
 function chooser(trainable: ImportOptions["trainable"]): (name: string, of: Tensor) => boolean {
@@ -136,45 +158,44 @@ function chooser(trainable: ImportOptions["trainable"]): (name: string, of: Tens
   return (name) => name.search(trainable) >= 0;
 }
 
-function isTraining(node: ImportNode): boolean {
-  return node.op === "BatchNormalization" && node.attributes["training_mode"]?.value === 1;
-}
-
-function without(node: ImportNode, name: string): ImportNode["attributes"] {
-  return Object.fromEntries(Object.entries(node.attributes).filter(([key]) => key !== name));
-}
-
-/** The running mean and variance become states, replaced in every step. */
-function trainingNormalization(
+/** A dropout that the file left active (others are gone by now). */
+function dropout(
   importer: Importer,
   node: ImportNode,
-  states: Map<string, State>,
-): readonly (Value | undefined)[] {
-  const { builder } = importer;
-  const statistics = [node.inputs[3], node.inputs[4]].map((value) => {
-    const initial = value && builder.constantOf(value);
-    if (value === undefined || initial === undefined) {
-      throw new LockstepError(
-        "ONNX_UNSUPPORTED",
-        `${importer.file.name}: node "${node.name}" (BatchNormalization): its running statistics are not weights.`,
-        { fields: { file: importer.file.name, node: node.name } },
-      );
-    }
-    const name = `${value.name}.state`;
-    return { name: value.name, initial, value: builder.input(name, value.type) };
-  });
-  const definition = importer.builder.operators.find(node.op);
-  if (definition === undefined) return importer.build(node);
-  const base = node.outputs[0] ?? node.name;
-  const results = builder.append(
-    node.op,
-    node.name,
-    [...node.inputs.slice(0, 3), ...statistics.map(({ value }) => value)],
-    node.attributes,
-    [base, `${base}.mean`, `${base}.variance`],
-  );
-  for (const [index, { name, initial, value }] of statistics.entries()) {
-    states.set(name, { value, initial, next: results[index + 1] as Value });
+  sink: ImportSink,
+  { mode = "eval" }: ImportIntoOptions,
+): readonly Value[] | undefined {
+  const x = node.inputs[0];
+  const ratio = node.inputs[1] && importer.numbers(node.inputs[1]);
+  if (x === undefined || (node.outputs[1] ?? "") !== "") return undefined;
+  if (mode === "eval") return [x];
+  return sink.dropout === undefined ? undefined : [sink.dropout(x, ratio?.[0] ?? 0.5)];
+}
+
+/** Running mean and variance are states that a training step replaces. */
+function normalization(
+  importer: Importer,
+  node: ImportNode,
+  states: ReadonlyMap<Value, ImportedState>,
+  options: ImportIntoOptions,
+): readonly (Value | undefined)[] | undefined {
+  const exported = node.attributes["training_mode"]?.value === 1;
+  if (!exported && options.trainStatistics !== true) return undefined;
+  const { training_mode: _, ...attributes } = node.attributes;
+  const [base = node.name] = node.outputs;
+  if (options.mode !== "train") return importer.add({ ...node, attributes, outputs: [base] });
+  const updated = node.inputs.slice(3).map((value) => value && states.get(value));
+  if (updated.length < 2 || updated.includes(undefined)) {
+    importer.fail(
+      "its running statistics are not weights of the model",
+      "Export the model in evaluation mode.",
+    );
   }
+  const results = importer.add({
+    ...node,
+    attributes: { ...attributes, training_mode: { kind: "int", value: 1 } },
+    outputs: [base, `${base}.mean`, `${base}.variance`],
+  });
+  for (const [index, state] of updated.entries()) state?.update(results[index + 1] as Value);
   return results;
 }

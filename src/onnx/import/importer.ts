@@ -20,6 +20,8 @@ import { domainOf, Scope } from "./scope.ts";
 
 /** What the importer asks its caller. */
 export interface ImportHooks {
+  /** Names that values must not take. */
+  readonly reserved?: readonly string[];
   /** A node that the caller builds itself (training-mode normalization), or undefined. */
   node?(node: ImportNode): readonly (Value | undefined)[] | undefined;
   /** A weight under another name. */
@@ -35,12 +37,14 @@ export class Importer {
   readonly #hooks: ImportHooks;
   readonly #functions: ReadonlyMap<string, RawFunction>;
   readonly #names = new Set<string>();
+  readonly #reserved: ReadonlySet<string>;
   #nodes = 0;
 
   constructor(builder: GraphBuilder, file: OnnxFile, hooks: ImportHooks = {}) {
     this.builder = builder;
     this.file = file;
     this.#hooks = hooks;
+    this.#reserved = new Set(hooks.reserved);
     this.#functions = new Map(
       file.model.functions.map((item) => [
         functionKey(item.domain, item.name, item.overload),
@@ -58,7 +62,7 @@ export class Importer {
     const label = raw.name !== "" ? raw.name : (raw.output.find((name) => name !== "") ?? "");
     const name = this.#fresh(scope.prefix + (label === "" ? raw.opType : label));
     try {
-      if (++this.#nodes > MAX_NODES) this.#fail(`more than ${MAX_NODES} nodes after inlining`);
+      if (++this.#nodes > MAX_NODES) this.fail(`more than ${MAX_NODES} nodes after inlining`);
       const values = this.#resolve(raw, name, scope);
       for (const [index, output] of raw.output.entries()) {
         const value = values[index];
@@ -74,7 +78,7 @@ export class Importer {
     const domain = domainOf(raw.domain);
     const inputs = raw.input.map((input) => {
       if (input === "") return undefined;
-      return scope.find(input) ?? this.#fail(`reads "${input}", which nothing before it gives`);
+      return scope.find(input) ?? this.fail(`reads "${input}", which nothing before it gives`);
     });
     const body = this.#functions.get(functionKey(raw.domain, raw.opType, raw.overload));
     if (body !== undefined) return this.#call(body, raw, inputs, name, scope);
@@ -82,7 +86,7 @@ export class Importer {
     const op = domain === "" ? raw.opType : `${domain}::${raw.opType}`;
     if (op === "If") return this.#if(inputs[0], graphs, name, scope);
     if (graphs.size > 0) {
-      this.#fail(
+      this.fail(
         `the operator ${op} with a subgraph is not supported`,
         "Loops over data are not understood; unroll them before exporting.",
       );
@@ -109,8 +113,11 @@ export class Importer {
       if (result.op !== node.op) return this.build(result);
       node = result;
     }
-    const own = this.#hooks.node?.(node);
-    if (own !== undefined) return own;
+    return this.#hooks.node?.(node) ?? this.add(node);
+  }
+
+  /** Adds a node in its newest form, or what it computes if that is known. */
+  add(node: ImportNode): readonly (Value | undefined)[] {
     const definition = this.#definition(node.op);
     if (definition === undefined) {
       throw new LockstepError("UNKNOWN_OPERATOR", `the operator "${node.op}" is not known`, {
@@ -121,7 +128,7 @@ export class Importer {
     const folded = foldNode(this.builder, definition, ready);
     if (folded !== undefined) return folded;
     const outputs = ready.outputs.map((output) =>
-      output === "" || !this.builder.has(output) ? output : this.#fresh(output),
+      output === "" || this.#free(output) ? output : this.#fresh(output),
     );
     return this.builder.append(ready.op, ready.name, ready.inputs, ready.attributes, outputs);
   }
@@ -136,11 +143,11 @@ export class Importer {
       const spec = definition.attributes[name];
       if (spec !== undefined) {
         if (spec.kind === value.kind) return true;
-        return this.#fail(`attribute "${name}" is of kind ${value.kind}, not ${spec.kind}`);
+        return this.fail(`attribute "${name}" is of kind ${value.kind}, not ${spec.kind}`);
       }
       const inert = INERT[name];
       if (inert?.includes(value.value as number | string) === true) return false;
-      return this.#fail(
+      return this.fail(
         `attribute "${name}" of ${node.op} is not supported`,
         "Export the model with another operator set, or without this setting.",
       );
@@ -156,18 +163,18 @@ export class Importer {
   ): readonly (Value | undefined)[] {
     const known = condition && this.builder.constantOf(condition);
     if (known === undefined) {
-      return this.#fail(
+      return this.fail(
         "the condition of If is not known before the graph runs",
         "Fix the input that decides it (dims, shapes), or export the branch that is used.",
       );
     }
     const branch = graphs.get(toNumbers(known)[0] === 0 ? "else_branch" : "then_branch");
-    if (branch === undefined) return this.#fail("If has no such branch");
-    if (scope.depth >= MAX_INLINED) this.#fail("branches and functions are nested too deep");
+    if (branch === undefined) return this.fail("If has no such branch");
+    if (scope.depth >= MAX_INLINED) this.fail("branches and functions are nested too deep");
     const inner = scope.branch(`${name}/`);
     this.graph(branch, inner);
     return branch.output.map(
-      (output) => inner.find(output.name) ?? this.#fail(`nothing gives "${output.name}"`),
+      (output) => inner.find(output.name) ?? this.fail(`nothing gives "${output.name}"`),
     );
   }
 
@@ -178,14 +185,14 @@ export class Importer {
       scope.define(raw.name, this.weight(scope.prefix + raw.name, scope.file.tensor(raw)));
     }
     if (graph.sparseInitializer.length > 0) {
-      this.#fail("sparse weights are not supported", "Export the model with dense weights.");
+      this.fail("sparse weights are not supported", "Export the model with dense weights.");
     }
     this.nodes(graph.node, scope);
   }
 
   /** A weight that is not trained. */
   weight(name: string, tensor: Tensor): Value {
-    return this.builder.namedConstant(this.builder.has(name) ? this.#fresh(name) : name, tensor);
+    return this.builder.namedConstant(this.#free(name) ? name : this.#fresh(name), tensor);
   }
 
   #call(
@@ -195,7 +202,7 @@ export class Importer {
     name: string,
     outer: Scope,
   ): readonly (Value | undefined)[] {
-    if (outer.depth >= MAX_INLINED) this.#fail("functions call each other without end");
+    if (outer.depth >= MAX_INLINED) this.fail("functions call each other without end");
     const bindings = new Map<string, RawAttribute>();
     for (const attribute of body.attributeProto) bindings.set(attribute.name, attribute);
     for (const attribute of raw.attribute) {
@@ -219,7 +226,7 @@ export class Importer {
 
   #context(node: ImportNode): RuleContext {
     const { builder } = this;
-    const fail = (what: string, hint?: string): never => this.#fail(what, hint);
+    const fail = (what: string, hint?: string): never => this.fail(what, hint);
     const attribute = (name: string) => node.attributes[name];
     const pick = <T>(name: string, kind: string, otherwise: T): T => {
       const value = attribute(name);
@@ -276,14 +283,27 @@ export class Importer {
 
   #fresh(name: string): string {
     let fresh = name;
-    for (let count = 1; this.#names.has(fresh) || this.builder.has(fresh); count++) {
+    for (let count = 1; this.#names.has(fresh) || !this.#free(fresh); count++) {
       fresh = `${name}_${count}`;
     }
     this.#names.add(fresh);
     return fresh;
   }
 
-  #fail(what: string, hint?: string): never {
+  #free(name: string): boolean {
+    return !this.builder.has(name) && !this.#reserved.has(name);
+  }
+
+  /** Elements of a value that are known. */
+  numbers(value: Value): number[] {
+    const tensor = this.builder.constantOf(value);
+    return tensor === undefined
+      ? this.fail("a setting is not known beforehand")
+      : toNumbers(tensor);
+  }
+
+  /** Throws ONNX_UNSUPPORTED; the node and the file are added on the way out. */
+  fail(what: string, hint?: string): never {
     throw new LockstepError("ONNX_UNSUPPORTED", what, hint === undefined ? {} : { hint });
   }
 

@@ -30,6 +30,19 @@ export function settingNames(graph: RawGraph): ReadonlySet<string> {
   return names;
 }
 
+/** Names of the running statistics that training replaces; `all`: also where the file has them fixed. */
+export function statisticNames(graph: RawGraph, all: boolean): ReadonlySet<string> {
+  const names = new Set<string>();
+  for (const node of graph.node) {
+    if (node.opType !== "BatchNormalization") continue;
+    const training = node.attribute.some(({ name, i }) => name === "training_mode" && i === 1);
+    // Before version 14, training was told by the number of outputs.
+    if (!all && !training && node.output.length === 1) continue;
+    for (const name of node.input.slice(3, 5)) names.add(name);
+  }
+  return names;
+}
+
 /** Weights unless told otherwise: floats with more than one element (converters write scalars as weights too). */
 export function isWeight(tensor: Tensor): boolean {
   return isFloat(tensor.dtype) && elementCount(tensor.shape) > 1;

@@ -1,0 +1,104 @@
+/** A model to train from an `.onnx` file: the same `ModelDefinition` that models written here give. */
+import path from "node:path";
+import { LockstepError } from "../errors.ts";
+import type { Value } from "../graph/index.ts";
+import { defineModel, type ModelDefinition, type ModelOutputs, type Scope } from "../nn/index.ts";
+import type { ImportSink } from "./import/import.ts";
+import { type Imported, type ImportOptions, importInto } from "./import/import.ts";
+import type { OnnxLoss } from "./losses.ts";
+import { type OnnxFile, readModel } from "./read.ts";
+
+export interface OnnxOptions extends Omit<ImportOptions, "trainable"> {
+  /** What training minimizes. See `crossEntropy` and others in `losses.ts`. */
+  readonly loss: OnnxLoss;
+  /** Which weights are trained, by name; the others stay constants. Default: all. */
+  readonly trainable?: RegExp | ((name: string) => boolean);
+  /** Whether running statistics of normalization are learned again where the file has them fixed. Default: false. */
+  readonly trainStatistics?: boolean;
+}
+
+/**
+ * Trains a model from a file:
+ *
+ * ```ts
+ * onnx("resnet.onnx", {
+ *   dims: { batch: 8 },
+ *   trainable: /^head\./,
+ *   loss: crossEntropy({ logits: "output", labels: "labels" }),
+ * })
+ * ```
+ *
+ * The first dim of every input is the batch. `batch` may be left out: it is that of the run.
+ * The file is read when the model is first built.
+ */
+export function onnx(file: string, options: OnnxOptions): ModelDefinition {
+  let read: OnnxFile | undefined;
+  const name = path.basename(file, ".onnx");
+  return defineModel(name, (scope) => {
+    read ??= readModel(file);
+    return build(scope, read, options);
+  });
+}
+
+/** The outputs have the names of the file; one that is named `loss` but is none becomes `loss_output`. */
+function build(scope: Scope, file: OnnxFile, options: OnnxOptions): ModelOutputs {
+  const { graph } = file.model;
+  const given = options.trainable;
+  const sink: ImportSink = {
+    input: (name, type) => scope.input(name, type.shape, type.dtype),
+    parameter: (name, tensor) => {
+      checkType(file, name, tensor.dtype, scope.dtype);
+      return scope.parameter(name, tensor.shape, { kind: "tensor", tensor });
+    },
+    state: (name, tensor) =>
+      scope.state(name, tensor.shape, { kind: "tensor", tensor }, tensor.dtype),
+  };
+  const outputNames = graph.output.map(({ name }) => name);
+  const imported = importInto(scope.builder, file, sink, {
+    ...options,
+    batch: scope.batch,
+    mode: scope.mode,
+    trainable: given === undefined ? true : given instanceof RegExp ? given : (name) => given(name),
+    reserved: ["loss", ...outputNames, ...graph.initializer.map(({ name }) => `${name}.next`)],
+  });
+  const loss = lossOf(scope, file, imported, options.loss);
+  const outputs: Record<string, Value> = {};
+  for (const [name, value] of imported.outputs) {
+    if (value !== loss) outputs[name === "loss" ? "loss_output" : name] = value;
+  }
+  return { ...outputs, loss };
+}
+
+function lossOf(scope: Scope, file: OnnxFile, imported: Imported, loss: OnnxLoss): Value {
+  const output = (name: string): Value => {
+    const value = imported.outputs.get(name) ?? imported.find(name);
+    if (value !== undefined) return value;
+    throw new LockstepError("INVALID_OPTION", `${file.name} has no output "${name}".`, {
+      hint: `Its outputs are: ${[...imported.outputs.keys()].join(", ")}.`,
+      fields: { file: file.name },
+    });
+  };
+  if (typeof loss === "string") return output(loss);
+  const fields = new Map<string, Value>();
+  return loss({
+    batch: scope.batch,
+    mode: scope.mode,
+    output,
+    field: (name, shape, dtype) => {
+      const known = imported.inputs.get(name) ?? fields.get(name);
+      if (known !== undefined) return known;
+      const value = scope.input(name, shape, dtype);
+      fields.set(name, value);
+      return value;
+    },
+  });
+}
+
+function checkType(file: OnnxFile, name: string, own: string, wanted: string): void {
+  if (own === wanted) return;
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `${file.name}: weight "${name}" is ${own}, the run asks for ${wanted}.`,
+    { hint: `A model from a file is trained in its own type: use dtype "${own}".` },
+  );
+}

@@ -1,9 +1,0 @@
-export type { TrainerTensors } from "./state.ts";
-export {
-  type BatchFields,
-  createTrainer,
-  type FillBatch,
-  type StepResult,
-  Trainer,
-  type TrainerOptions,
-} from "./step.ts";
