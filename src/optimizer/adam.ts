@@ -1,0 +1,120 @@
+/** Adam and AdamW: element by element, thirteen nodes. */
+
+import { add, div, mul, sqrt, sub } from "../functional/index.ts";
+import type { Value } from "../graph/index.ts";
+import {
+  type Optimizer,
+  optimizerOf,
+  type StepContext,
+  type UpdateContext,
+  type Updated,
+  type UpdateRule,
+} from "./optimizer.ts";
+import { type CommonOptions, checked, checkedBetas } from "./options.ts";
+
+export interface AdamOptions extends CommonOptions {
+  readonly betas?: readonly [number, number];
+  readonly eps?: number;
+}
+
+/**
+ * AdamW: weight decay apart from the gradient.
+ * Loshchilov & Hutter, "Decoupled Weight Decay Regularization", 2019 (arXiv:1711.05101).
+ * Defaults are PyTorch's (learning rate 1e-3, betas 0.9 and 0.999, eps 1e-8, weight decay 1e-2), but only
+ * those parameters decay that the model says: matrices, not biases and scales.
+ */
+export function adamw(options: AdamOptions = {}): Optimizer {
+  return optimizerOf(adamwRule(options));
+}
+
+export function adamwRule(options: AdamOptions): UpdateRule {
+  const [beta1, beta2] = checkedBetas("adamw", options.betas ?? [0.9, 0.999]);
+  return {
+    name: "adamw",
+    granularity: "element",
+    learningRate: checked("adamw", "learningRate", options.learningRate ?? 1e-3, { from: 0 }),
+    weightDecay: checked("adamw", "weightDecay", options.weightDecay ?? 1e-2, { from: 0 }),
+    decay: options.decay,
+    slots: [{ name: "exp_avg" }, { name: "exp_avg_sq" }],
+    scalars: (context) => ({
+      ...momentScalars(context, beta1, beta2, options.eps ?? 1e-8),
+      firstScale: context.gradientScale * (1 - beta1),
+      secondScale: context.gradientScale ** 2 * (1 - beta2),
+      keep: 1 - context.learningRate * context.weightDecay,
+    }),
+    update: (context) => {
+      const { parameter, gradient, decays } = context;
+      const base = decays ? mul(parameter, context.scalar("keep")) : parameter;
+      return moments(context, gradient, base, beta1, beta2);
+    },
+  };
+}
+
+/**
+ * Adam: weight decay added to the gradient. Kingma & Ba, "Adam: A Method for Stochastic Optimization", 2015
+ * (arXiv:1412.6980). Defaults are PyTorch's: as `adamw`, without weight decay.
+ */
+export function adam(options: AdamOptions = {}): Optimizer {
+  const [beta1, beta2] = checkedBetas("adam", options.betas ?? [0.9, 0.999]);
+  return optimizerOf({
+    name: "adam",
+    granularity: "element",
+    learningRate: checked("adam", "learningRate", options.learningRate ?? 1e-3, { from: 0 }),
+    weightDecay: checked("adam", "weightDecay", options.weightDecay ?? 0, { from: 0 }),
+    decay: options.decay,
+    slots: [{ name: "exp_avg" }, { name: "exp_avg_sq" }],
+    scalars: (context) => ({
+      ...momentScalars(context, beta1, beta2, options.eps ?? 1e-8),
+      // With decay the gradient is scaled before the penalty is added, without it both scales fold into one.
+      firstScale: (context.weightDecay === 0 ? context.gradientScale : 1) * (1 - beta1),
+      secondScale: (context.weightDecay === 0 ? context.gradientScale ** 2 : 1) * (1 - beta2),
+      gradientScale: context.gradientScale,
+      weightDecay: context.weightDecay,
+    }),
+    update: (context) => {
+      const { parameter, gradient, decays } = context;
+      const penalized = () =>
+        add(
+          mul(gradient, context.scalar("gradientScale")),
+          mul(parameter, context.scalar("weightDecay")),
+        );
+      return moments(context, decays ? penalized() : gradient, parameter, beta1, beta2);
+    },
+  });
+}
+
+/**
+ * `θ - η/c₁ · m / (√v/√c₂ + ε)` with c = 1 - βᵗ equals `θ - (η·√c₂/c₁) · m / (√v + ε·√c₂)`:
+ * bias corrections cost nothing for each element.
+ */
+function momentScalars(
+  { step, learningRate }: StepContext,
+  beta1: number,
+  beta2: number,
+  eps: number,
+): { stepSize: number; epsilon: number } {
+  const root = Math.sqrt(1 - beta2 ** step);
+  return { stepSize: (learningRate * root) / (1 - beta1 ** step), epsilon: eps * root };
+}
+
+function moments(
+  context: UpdateContext,
+  gradient: Value,
+  base: Value,
+  beta1: number,
+  beta2: number,
+): Updated {
+  const first = add(
+    mul(context.slot("exp_avg"), beta1),
+    mul(gradient, context.scalar("firstScale")),
+  );
+  const second = add(
+    mul(context.slot("exp_avg_sq"), beta2),
+    mul(mul(gradient, gradient), context.scalar("secondScale")),
+  );
+  const ratio = div(first, add(sqrt(second), context.scalar("epsilon")));
+  return {
+    parameter: sub(base, mul(ratio, context.scalar("stepSize"))),
+    slots: { exp_avg: first, exp_avg_sq: second },
+  };
+}

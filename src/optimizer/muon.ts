@@ -1,0 +1,110 @@
+/** Muon: momentum made orthogonal, for the matrices inside a network; AdamW for all else. */
+import { add, div, maximum, mul, reduceL2, sub, swapLast } from "../functional/index.ts";
+import type { Value } from "../graph/index.ts";
+import { type AdamOptions, adamwRule } from "./adam.ts";
+import type { Optimizer, UpdateRule } from "./optimizer.ts";
+import { type CommonOptions, checked } from "./options.ts";
+import type { ParameterSelector } from "./select.ts";
+
+export interface MuonOptions extends CommonOptions {
+  readonly momentum?: number;
+  readonly nesterov?: boolean;
+  readonly nsSteps?: number;
+  readonly nsCoefficients?: readonly [number, number, number];
+  readonly eps?: number;
+  /**
+   * How the learning rate follows the shape: `original` (Jordan): √max(1, rows/columns);
+   * `match_rms_adamw` (Moonshot): 0.2·√max(rows, columns), so that AdamW's learning rates can be used.
+   */
+  readonly adjust?: "original" | "match_rms_adamw";
+  /** Which parameters; only matrices. Default: those whose name does not speak of an embedding or a head. */
+  readonly matrices?: ParameterSelector;
+  /** For all other parameters. */
+  readonly adamw?: AdamOptions;
+}
+
+const INNER_MATRICES: ParameterSelector = { exclude: /emb|head|vocab|pos|wte|wpe/i };
+
+/**
+ * Muon: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; Liu et al., "Muon is Scalable
+ * for LLM Training", 2025 (arXiv:2502.16982). Defaults are PyTorch's `torch.optim.Muon`: learning rate 1e-3, momentum
+ * 0.95 with Nesterov, five Newton–Schulz steps with (3.4445, -4.775, 2.0315), weight decay 0.1; the iteration
+ * runs in the parameter's own type.
+ */
+export function muon(options: MuonOptions = {}): Optimizer {
+  const selects: ParameterSelector = {
+    ...(options.matrices ?? INNER_MATRICES),
+    minimumRank: 2,
+    maximumRank: 2,
+  };
+  return {
+    name: "muon",
+    rules: [
+      { rule: muonRule(options), selects },
+      { rule: adamwRule(options.adamw ?? {}), selects: {} },
+    ],
+  };
+}
+
+function muonRule(options: MuonOptions): UpdateRule {
+  const momentum = checked("muon", "momentum", options.momentum ?? 0.95, { from: 0, below: 1 });
+  const steps = checked("muon", "nsSteps", options.nsSteps ?? 5, { from: 1, below: 100 });
+  const coefficients = options.nsCoefficients ?? [3.4445, -4.775, 2.0315];
+  const eps = options.eps ?? 1e-7;
+  const nesterov = options.nesterov ?? true;
+  const adjust = options.adjust ?? "original";
+  return {
+    name: "muon",
+    granularity: "tensor",
+    learningRate: checked("muon", "learningRate", options.learningRate ?? 1e-3, { from: 0 }),
+    weightDecay: checked("muon", "weightDecay", options.weightDecay ?? 0.1, { from: 0 }),
+    decay: options.decay,
+    slots: [{ name: "momentum_buffer" }],
+    scalars: ({ learningRate, gradientScale, weightDecay }) => ({
+      learningRate,
+      fresh: gradientScale * (1 - momentum),
+      keep: 1 - learningRate * weightDecay,
+    }),
+    update: (context) => {
+      const { parameter, decays } = context;
+      const fresh = mul(context.gradient, context.scalar("fresh"));
+      const buffer = add(mul(context.slot("momentum_buffer"), momentum), fresh);
+      // Nesterov's step is `(1 - μ)·gradient + μ·buffer`: the gradient, moved towards the buffer.
+      const direction = nesterov ? add(fresh, mul(buffer, momentum)) : buffer;
+      const orthogonal = newtonSchulz(direction, steps, coefficients, eps);
+      const stepSize = mul(context.scalar("learningRate"), shapeFactor(parameter, adjust));
+      const base = decays ? mul(parameter, context.scalar("keep")) : parameter;
+      return {
+        parameter: sub(base, mul(orthogonal, stepSize)),
+        slots: { momentum_buffer: buffer },
+      };
+    },
+  };
+}
+
+function shapeFactor(parameter: Value, adjust: "original" | "match_rms_adamw"): number {
+  const [rows, columns] = parameter.shape as readonly [number, number];
+  return adjust === "original"
+    ? Math.sqrt(Math.max(1, rows / columns))
+    : 0.2 * Math.sqrt(Math.max(rows, columns));
+}
+
+/** The nearest half-orthogonal matrix, roughly: an odd polynomial of the singular values, again and again. */
+function newtonSchulz(
+  matrix: Value,
+  steps: number,
+  [a, b, c]: readonly [number, number, number],
+  eps: number,
+): Value {
+  const [rows, columns] = matrix.shape as readonly [number, number];
+  const tall = rows > columns;
+  const wide = tall ? swapLast(matrix) : matrix;
+  const matmul = (x: Value, y: Value) => x.builder.one("MatMul", [x, y]);
+  let x = div(wide, maximum(reduceL2(wide, { keepdims: false }), eps));
+  for (let step = 0; step < steps; step++) {
+    const gram = matmul(x, swapLast(x));
+    const polynomial = add(mul(gram, b), mul(matmul(gram, gram), c));
+    x = add(mul(x, a), matmul(polynomial, x));
+  }
+  return tall ? swapLast(x) : x;
+}

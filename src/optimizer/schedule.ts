@@ -1,0 +1,73 @@
+/** Learning rate schedules: data, and one function from step to factor. Steps count from 0. */
+import { LockstepError } from "../errors.ts";
+
+interface Warmup {
+  /** Steps of linear rise from 1/warmup to 1 at the start. Default: 0. */
+  readonly warmup?: number;
+}
+
+interface Ending {
+  /** Steps in all, warm-up included; those of the run unless told. Afterwards the last factor holds. */
+  readonly steps?: number;
+  /** The factor at the end. Default: 0. */
+  readonly final?: number;
+}
+
+export type Schedule =
+  | ({ readonly kind: "constant" } & Warmup)
+  | ({ readonly kind: "linear" } & Warmup & Ending)
+  | ({ readonly kind: "cosine" } & Warmup & Ending)
+  | ({ readonly kind: "wsd"; readonly decay: number; readonly shape?: DecayShape } & Warmup &
+      Ending);
+
+export type DecayShape = "linear" | "sqrt";
+
+export const constant = (options: Warmup = {}): Schedule => ({ kind: "constant", ...options });
+
+/** Falls in a straight line after warm-up. */
+export const linear = (options: Warmup & Ending = {}): Schedule => ({ kind: "linear", ...options });
+
+/** Half a cosine after warm-up: Loshchilov & Hutter, "SGDR", 2017 (arXiv:1608.03983), without restarts. */
+export const cosine = (options: Warmup & Ending = {}): Schedule => ({ kind: "cosine", ...options });
+
+/**
+ * Warm-up, stable, decay: Hu et al., "MiniCPM", 2024 (arXiv:2404.06395). `decay` is the number of steps of the
+ * last part; `sqrt` falls as 1 - √progress (Hägele et al., 2024, arXiv:2405.18392).
+ */
+export const wsd = (
+  options: { readonly decay: number; readonly shape?: DecayShape } & Warmup & Ending,
+): Schedule => ({ kind: "wsd", ...options });
+
+/**
+ * What the base learning rate is multiplied by at `step` (from 0).
+ * @param runSteps the steps of the run, for a schedule that does not say its own
+ */
+export function scheduleFactor(schedule: Schedule, step: number, runSteps?: number): number {
+  const warmup = schedule.warmup ?? 0;
+  if (step < warmup) return (step + 1) / warmup;
+  if (schedule.kind === "constant") return 1;
+  const steps = schedule.steps ?? runSteps;
+  if (steps === undefined) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      `The ${schedule.kind} schedule must know how many steps there are.`,
+      { hint: `Give the run \`steps\`, or ${schedule.kind}({ steps }).` },
+    );
+  }
+  const start = schedule.kind === "wsd" ? Math.max(warmup, steps - schedule.decay) : warmup;
+  const progress = Math.min(1, Math.max(0, (step - start) / Math.max(1, steps - start)));
+  const final = schedule.final ?? 0;
+  return final + (1 - final) * remaining(schedule, progress);
+}
+
+/** From 1 at progress 0 to 0 at progress 1. */
+function remaining(schedule: Exclude<Schedule, { kind: "constant" }>, progress: number): number {
+  switch (schedule.kind) {
+    case "linear":
+      return 1 - progress;
+    case "cosine":
+      return (1 + Math.cos(Math.PI * progress)) / 2;
+    case "wsd":
+      return schedule.shape === "sqrt" ? 1 - Math.sqrt(progress) : 1 - progress;
+  }
+}

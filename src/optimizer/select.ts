@@ -1,0 +1,41 @@
+/** Which parameters, as data: so that a job can be written down, read, and sent. */
+import { LockstepError } from "../errors.ts";
+import type { TensorType } from "../tensor/index.ts";
+
+/** All conditions that are given must hold; `{}` selects every parameter. */
+export interface ParameterSelector {
+  /** The name matches this regular expression. */
+  readonly include?: RegExp | string;
+  /** The name does not match this regular expression. */
+  readonly exclude?: RegExp | string;
+  readonly minimumRank?: number;
+  readonly maximumRank?: number;
+}
+
+export function isSelected(
+  selector: ParameterSelector,
+  parameter: { readonly name: string; readonly type: TensorType },
+): boolean {
+  const rank = parameter.type.shape.length;
+  return (
+    (selector.include === undefined || pattern(selector.include).test(parameter.name)) &&
+    (selector.exclude === undefined || !pattern(selector.exclude).test(parameter.name)) &&
+    rank >= (selector.minimumRank ?? 0) &&
+    rank <= (selector.maximumRank ?? Number.POSITIVE_INFINITY)
+  );
+}
+
+/** Without the flags that make `test` remember where it was. */
+function pattern(source: RegExp | string): RegExp {
+  if (typeof source !== "string")
+    return new RegExp(source.source, source.flags.replace(/[gy]/g, ""));
+  try {
+    return new RegExp(source);
+  } catch (cause) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      `Parameter selector: "${source}" is not a regular expression.`,
+      { cause },
+    );
+  }
+}

@@ -1,0 +1,94 @@
+/** Stochastic gradient descent with momentum, and Lion: one slot, element by element. */
+import { add, mul, sign, sub } from "../functional/index.ts";
+import { type Optimizer, optimizerOf, type SlotSpec } from "./optimizer.ts";
+import { type CommonOptions, checked, checkedBetas } from "./options.ts";
+
+export interface SgdOptions extends CommonOptions {
+  readonly momentum?: number;
+  /** How much of the gradient does not enter the momentum buffer. Not used at the first step. */
+  readonly dampening?: number;
+  /** Look ahead along the momentum. */
+  readonly nesterov?: boolean;
+}
+
+/**
+ * Stochastic gradient descent. Momentum: Sutskever, Martens, Dahl & Hinton, "On the importance of initialization and
+ * momentum in deep learning", 2013; in PyTorch's form, where the learning rate multiplies the whole buffer.
+ * Defaults are PyTorch's: learning rate 1e-3, no momentum, no weight decay.
+ */
+export function sgd(options: SgdOptions = {}): Optimizer {
+  const momentum = checked("sgd", "momentum", options.momentum ?? 0, { from: 0 });
+  const dampening = checked("sgd", "dampening", options.dampening ?? 0, { from: 0 });
+  const nesterov = options.nesterov ?? false;
+  const slots: SlotSpec[] = momentum === 0 ? [] : [{ name: "momentum_buffer" }];
+  return optimizerOf({
+    name: "sgd",
+    granularity: "element",
+    learningRate: checked("sgd", "learningRate", options.learningRate ?? 1e-3, { from: 0 }),
+    weightDecay: checked("sgd", "weightDecay", options.weightDecay ?? 0, { from: 0 }),
+    decay: options.decay,
+    slots,
+    scalars: ({ step, learningRate, gradientScale, weightDecay }) => ({
+      learningRate,
+      gradientScale,
+      weightDecay,
+      // PyTorch starts the buffer with the gradient itself, undamped.
+      fresh: step === 1 ? 1 : 1 - dampening,
+    }),
+    update: (context) => {
+      const { parameter, decays } = context;
+      const scaled = mul(context.gradient, context.scalar("gradientScale"));
+      const gradient = decays ? add(scaled, mul(parameter, context.scalar("weightDecay"))) : scaled;
+      const learningRate = context.scalar("learningRate");
+      if (momentum === 0)
+        return { parameter: sub(parameter, mul(gradient, learningRate)), slots: {} };
+      const fresh = dampening === 0 ? gradient : mul(gradient, context.scalar("fresh"));
+      const buffer = add(mul(context.slot("momentum_buffer"), momentum), fresh);
+      const direction = nesterov ? add(gradient, mul(buffer, momentum)) : buffer;
+      return {
+        parameter: sub(parameter, mul(direction, learningRate)),
+        slots: { momentum_buffer: buffer },
+      };
+    },
+  });
+}
+
+export interface LionOptions extends CommonOptions {
+  readonly betas?: readonly [number, number];
+}
+
+/**
+ * Lion: the sign of an interpolated momentum. Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023
+ * (arXiv:2302.06675). Defaults are the paper's: learning rate 1e-4, betas 0.9 and 0.99, no weight decay.
+ */
+export function lion(options: LionOptions = {}): Optimizer {
+  const [beta1, beta2] = checkedBetas("lion", options.betas ?? [0.9, 0.99]);
+  return optimizerOf({
+    name: "lion",
+    granularity: "element",
+    learningRate: checked("lion", "learningRate", options.learningRate ?? 1e-4, { from: 0 }),
+    weightDecay: checked("lion", "weightDecay", options.weightDecay ?? 0, { from: 0 }),
+    decay: options.decay,
+    slots: [{ name: "exp_avg" }],
+    scalars: ({ learningRate, gradientScale, weightDecay }) => ({
+      learningRate,
+      directionScale: gradientScale * (1 - beta1),
+      momentScale: gradientScale * (1 - beta2),
+      keep: 1 - learningRate * weightDecay,
+    }),
+    update: (context) => {
+      const { parameter, gradient, decays } = context;
+      const moment = context.slot("exp_avg");
+      const direction = sign(
+        add(mul(moment, beta1), mul(gradient, context.scalar("directionScale"))),
+      );
+      const base = decays ? mul(parameter, context.scalar("keep")) : parameter;
+      return {
+        parameter: sub(base, mul(direction, context.scalar("learningRate"))),
+        slots: {
+          exp_avg: add(mul(moment, beta2), mul(gradient, context.scalar("momentScale"))),
+        },
+      };
+    },
+  });
+}

@@ -1,0 +1,137 @@
+/** The forward and backward pass of one micro-batch, and the sum of micro-batches in one fixed tree. */
+import { differentiate } from "../autodiff/index.ts";
+import { add, mul } from "../functional/index.ts";
+import { type Graph, typeOf } from "../graph/index.ts";
+import type { Model } from "../nn/index.ts";
+import { extendGraph, newBuilder } from "../ops/index.ts";
+import { bytesPerElement, elementCount, type TensorType } from "../tensor/index.ts";
+import type { Layout } from "./layout.ts";
+import { buildNamed } from "./named.ts";
+import type { ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
+import { blockRef, blocksOf } from "./sweep.ts";
+
+/** Where a model's inputs lie. */
+export interface ModelPlaces {
+  /** Fields of the batch and the random key, for micro-batch `index`. */
+  batch(name: string, index: number): TensorRef;
+  parameter(name: string): TensorRef;
+  state(name: string): TensorRef;
+}
+
+export interface GradientGraph {
+  readonly graph: Graph;
+  /** Output names by parameter name. */
+  readonly gradients: ReadonlyMap<string, string>;
+}
+
+/** The loss, the next states and all gradients; what else the model gives is left out. */
+export function gradientGraph(model: Model): GradientGraph {
+  const wanted = [model.loss, ...model.states.map(({ next }) => next)];
+  const names = model.parameters.map(({ name }) => name);
+  return differentiate(withOutputs(model.graph, wanted), model.loss, names);
+}
+
+/** The same graph with only these outputs and the nodes that they need. */
+export function withOutputs(graph: Graph, outputs: readonly string[]): Graph {
+  const builder = extendGraph(graph);
+  return builder.build(outputs.map((name) => builder.value(name)));
+}
+
+export function modelInputs(
+  model: Model,
+  places: ModelPlaces,
+  index: number,
+): Record<string, TensorRef> {
+  const fields = [...model.batch, ...(model.randomKey === undefined ? [] : [model.randomKey])];
+  return Object.fromEntries([
+    ...fields.map((name) => [name, places.batch(name, index)]),
+    ...model.parameters.map(({ name }) => [name, places.parameter(name)]),
+    ...model.states.map(({ name }) => [name, places.state(name)]),
+  ]);
+}
+
+/** A part of a tensor along its leading dim. */
+export function rowsRef(buffer: string, type: TensorType, index: number): TensorRef {
+  const bytes = elementCount(type.shape) * bytesPerElement(type.dtype);
+  return { buffer, byteOffset: index * bytes, type };
+}
+
+/** One addition of the tree: buffer `from` into buffer `into`, after the gradients of micro-batch `after`. */
+export interface TreeSum {
+  readonly after: number;
+  readonly from: number;
+  readonly into: number;
+}
+
+export interface SumTree {
+  /** The buffer that micro-batch `i` writes. Buffer 0 holds the total at the end. */
+  readonly leaves: readonly number[];
+  readonly sums: readonly TreeSum[];
+  readonly buffers: number;
+}
+
+/**
+ * Sums `count` leaves as a binary tree over their indices, in which node j of level k is the sum of leaves
+ * [j·2ᵏ, (j+1)·2ᵏ): the order depends on `count` alone, and needs only log₂(count) + 1 buffers.
+ */
+export function sumTree(count: number): SumTree {
+  const leaves: number[] = [];
+  const sums: TreeSum[] = [];
+  const open: { level: number; buffer: number }[] = []; // of falling level; entry i is in buffer i
+  let buffers = 0;
+  const merge = (after: number): void => {
+    const from = open.pop() as (typeof open)[number];
+    const into = open.at(-1) as (typeof open)[number];
+    sums.push({ after, from: from.buffer, into: into.buffer });
+    into.level += 1;
+  };
+  for (let leaf = 0; leaf < count; leaf++) {
+    leaves.push(open.length);
+    open.push({ level: 0, buffer: open.length });
+    buffers = Math.max(buffers, open.length);
+    while (open.length > 1 && open.at(-1)?.level === open.at(-2)?.level) merge(leaf);
+  }
+  while (open.length > 1) merge(count - 1);
+  return { leaves, sums, buffers };
+}
+
+/** `into += from`, block by block. */
+export function sumStage(
+  program: ProgramBuilder,
+  layout: Layout,
+  { from, into }: { readonly from: string; readonly into: string },
+): Stage {
+  const runs = layout.groups.flatMap((group) =>
+    blocksOf(group, layout.tile).map((block): Run => {
+      const total = blockRef(into, layout, group, block);
+      const graph = program.graph(`sum.${group.dtype}.${block.tiles}`, 1, () => {
+        const builder = newBuilder("sum");
+        const sum = add(builder.input("total", total.type), builder.input("part", total.type));
+        return buildNamed(builder, new Map([["total/next", sum]]));
+      });
+      const part = blockRef(from, layout, group, block);
+      return { graph, inputs: { total, part }, outputs: { "total/next": total } };
+    }),
+  );
+  return { name: `${into} += ${from}`, runs, mode: "parallel" };
+}
+
+/** A tensor times a number, into another place. */
+export function scaledRun(
+  program: ProgramBuilder,
+  from: TensorRef,
+  to: TensorRef,
+  factor: number,
+): Run {
+  const { dtype, shape } = from.type;
+  const graph = program.graph(`scale.${dtype}.${shape.join("x")}`, 1, () => {
+    const builder = newBuilder("scale");
+    const scaled = mul(builder.input("from", from.type), factor);
+    return buildNamed(builder, new Map([["to", scaled]]));
+  });
+  return { graph, inputs: { from }, outputs: { to } };
+}
+
+export function lossType(model: Model): TensorType {
+  return typeOf(model.graph, model.loss);
+}

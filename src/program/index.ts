@@ -1,0 +1,21 @@
+export { firstNotFinite, type Suspect } from "./diagnose.ts";
+export { type SumTree, sumTree, type TreeSum } from "./gradient.ts";
+export { type Initialized, initialize } from "./initialize.ts";
+export { Instance, type InstanceOptions, instantiate } from "./instance.ts";
+export {
+  type Layout,
+  type LayoutEntry,
+  type LayoutGroup,
+  type LayoutItem,
+  planLayout,
+} from "./layout.ts";
+export type { Summary } from "./norm.ts";
+export type { GraphSpec, Program, Run, Stage, TensorRef } from "./program.ts";
+export {
+  planTraining,
+  refsOf,
+  type Side,
+  type TrainingOptions,
+  type TrainingPlan,
+} from "./training.ts";
+export type { SlotPlan } from "./update.ts";

@@ -1,0 +1,98 @@
+/**
+ * Where tensors lie in one flat vector: grouped, aligned, and padded to whole tiles, so that element-wise graphs
+ * sweep over a group and never see a boundary between parameters. It computes places and holds no memory.
+ */
+import { assert } from "../errors.ts";
+import { bytesPerElement, type DType, elementCount, type TensorType } from "../tensor/index.ts";
+
+/** Every tensor starts at a multiple of this many elements: at least 64 bytes for any element type. */
+const ALIGNMENT = 64;
+const SMALLEST_TILE = 1024;
+const LARGEST_TILE = 32768;
+
+export interface LayoutItem {
+  readonly name: string;
+  readonly type: TensorType;
+  /** Items of one key (and one element type) lie together. */
+  readonly group: string;
+}
+
+export interface LayoutEntry extends LayoutItem {
+  /** From the start of the vector. */
+  readonly byteOffset: number;
+}
+
+export interface LayoutGroup {
+  readonly key: string;
+  readonly dtype: DType;
+  /** From the start of the vector. */
+  readonly byteOffset: number;
+  /** In elements, padding included: a multiple of the layout's tile. Padding is zero and stays so. */
+  readonly length: number;
+  readonly entries: readonly LayoutEntry[];
+}
+
+export interface Layout {
+  /** In elements. */
+  readonly tile: number;
+  readonly groups: readonly LayoutGroup[];
+  readonly entries: ReadonlyMap<string, LayoutEntry>;
+  readonly byteLength: number;
+}
+
+/** Lays out `items` in their order; groups follow in the order of their first item. */
+export function planLayout(items: readonly LayoutItem[], tile = tileFor(items)): Layout {
+  assert(tile % ALIGNMENT === 0, "a tile is a multiple of the alignment");
+  const members = new Map<string, LayoutItem[]>();
+  for (const item of items) {
+    const key = `${item.group}:${item.type.dtype}`;
+    const list = members.get(key);
+    if (list === undefined) members.set(key, [item]);
+    else list.push(item);
+  }
+  const groups: LayoutGroup[] = [];
+  const entries = new Map<string, LayoutEntry>();
+  let byteOffset = 0;
+  for (const list of members.values()) {
+    const group = layOutGroup(list, tile, byteOffset);
+    for (const entry of group.entries) {
+      assert(!entries.has(entry.name), `"${entry.name}" is laid out once`);
+      entries.set(entry.name, entry);
+    }
+    groups.push(group);
+    byteOffset += group.length * bytesPerElement(group.dtype);
+  }
+  return { tile, groups, entries, byteLength: byteOffset };
+}
+
+function layOutGroup(items: readonly LayoutItem[], tile: number, byteOffset: number): LayoutGroup {
+  const first = items[0];
+  assert(first !== undefined, "a group has an item");
+  const width = bytesPerElement(first.type.dtype);
+  let length = 0;
+  const entries = items.map((item) => {
+    const entry = { ...item, byteOffset: byteOffset + length * width };
+    length += roundUp(elementCount(item.type.shape), ALIGNMENT);
+    return entry;
+  });
+  return {
+    key: first.group,
+    dtype: first.type.dtype,
+    byteOffset,
+    length: roundUp(length, tile),
+    entries,
+  };
+}
+
+/** Tiles that stay in a core's cache for large vectors; little padding for small ones. */
+export function tileFor(items: readonly LayoutItem[]): number {
+  let elements = 0;
+  for (const item of items) elements += elementCount(item.type.shape);
+  let tile = SMALLEST_TILE;
+  while (tile < LARGEST_TILE && tile * 16 < elements) tile *= 2;
+  return tile;
+}
+
+function roundUp(value: number, multiple: number): number {
+  return Math.ceil(value / multiple) * multiple;
+}

@@ -1,0 +1,37 @@
+/** Graphs whose outputs have the names that a program binds them by. */
+import { assert } from "../errors.ts";
+import type { Graph, GraphBuilder, Value } from "../graph/index.ts";
+
+/** Builds the graph of `outputs`, each under its key. */
+export function buildNamed(builder: GraphBuilder, outputs: ReadonlyMap<string, Value>): Graph {
+  const taken = new Set<string>();
+  const own = [...outputs.values()].map((value) => {
+    const isMade = !builder.inputs.includes(value.name) && builder.constantOf(value) === undefined;
+    const result = isMade && !taken.has(value.name) ? value : builder.one("Identity", [value]);
+    taken.add(result.name);
+    return result;
+  });
+  return renameOutputs(builder.build(own), [...outputs.keys()]);
+}
+
+/** The same graph with other names for its outputs, which are made by nodes and distinct. */
+export function renameOutputs(graph: Graph, names: readonly string[]): Graph {
+  const renamed = new Map<string, string>();
+  for (const [index, output] of graph.outputs.entries()) {
+    const name = names[index];
+    assert(name !== undefined && !renamed.has(output), "each output gets one name");
+    assert(name === output || !graph.types.has(name), `"${name}" is a name of its own`);
+    renamed.set(output, name);
+  }
+  const rename = (name: string) => renamed.get(name) ?? name;
+  return {
+    ...graph,
+    outputs: graph.outputs.map(rename),
+    nodes: graph.nodes.map((node) => ({
+      ...node,
+      inputs: node.inputs.map(rename),
+      outputs: node.outputs.map(rename),
+    })),
+    types: new Map([...graph.types].map(([name, type]) => [rename(name), type])),
+  };
+}

@@ -1,0 +1,143 @@
+/**
+ * Loss and gradient norm of a step, and the factor that the update multiplies gradients by: sums of squares of tiles,
+ * then one tiny graph. Gradients are read once and not written.
+ */
+import {
+  add,
+  cast,
+  concat,
+  div,
+  minimum,
+  mul,
+  reduceSum,
+  reduceSumSquare,
+  reshape,
+  sqrt,
+} from "../functional/index.ts";
+import { newBuilder } from "../ops/index.ts";
+import { bytesPerElement, type DType, type TensorType, toNumbers } from "../tensor/index.ts";
+import type { Instance } from "./instance.ts";
+import { buildNamed } from "./named.ts";
+import type { ParameterPlan } from "./plan-parameters.ts";
+import type { ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
+import { type Block, blockRef, blocksOf } from "./sweep.ts";
+
+export interface NormOptions {
+  readonly microBatches: number;
+  /** The largest global norm that gradients may have; undefined: no limit. */
+  readonly clip: number | undefined;
+  /** Losses of all micro-batches, in order. */
+  readonly losses: TensorRef;
+}
+
+export interface Summary {
+  /** The mean over micro-batches. */
+  readonly loss: number;
+  /** Of the mean gradient, before clipping. */
+  readonly gradientNorm: number;
+  /** 1/micro-batches, times what clipping asks. */
+  readonly gradientScale: number;
+}
+
+export interface NormPlan {
+  readonly stages: readonly Stage[];
+  readSummary(instance: Instance): Summary;
+}
+
+/** PyTorch's `clip_grad_norm_` adds this to the norm. */
+const CLIP_EPSILON = 1e-6;
+
+/** Squares of half floats overflow early: they are summed in float32. */
+function sumType(dtype: DType): DType {
+  return dtype === "float64" ? "float64" : "float32";
+}
+
+export function planNorm(
+  program: ProgramBuilder,
+  plan: ParameterPlan,
+  options: NormOptions,
+): NormPlan {
+  const wide = [...plan.updates.map(({ group }) => group.dtype), options.losses.type.dtype];
+  const dtype: DType = wide.includes("float64") ? "float64" : "float32";
+  const { runs, count } = squareRuns(program, plan, dtype);
+  program.buffer("partials", count * bytesPerElement(dtype));
+  const partials = { buffer: "partials", byteOffset: 0, type: { dtype, shape: [count] } };
+  const summary = {
+    buffer: program.buffer("summary", 3 * bytesPerElement(dtype)),
+    byteOffset: 0,
+    type: { dtype, shape: [3] },
+  };
+  const graph = program.graph("summary", 1, () => summaryGraph(partials.type, options));
+  return {
+    stages: [
+      { name: "squares", runs, mode: "parallel" },
+      {
+        name: "summary",
+        runs: [{ graph, inputs: { losses: options.losses, partials }, outputs: { summary } }],
+        mode: "small",
+      },
+    ],
+    readSummary(instance) {
+      const [loss, gradientNorm, gradientScale] = toNumbers(instance.tensor(summary)) as [
+        number,
+        number,
+        number,
+      ];
+      return { loss, gradientNorm, gradientScale };
+    },
+  };
+}
+
+function squareRuns(
+  program: ProgramBuilder,
+  plan: ParameterPlan,
+  dtype: DType,
+): { runs: Run[]; count: number } {
+  const layout = plan.gradients;
+  let count = 0;
+  const runs = plan.updates.flatMap(({ group }) =>
+    blocksOf(group, layout.tile).map((block): Run => {
+      const squares = {
+        buffer: "partials",
+        byteOffset: count * bytesPerElement(dtype),
+        type: { dtype, shape: [block.tiles] },
+      };
+      count += block.tiles;
+      const shape = [block.tiles, layout.tile];
+      const gradient = blockRef("gradients", layout, group, block, shape);
+      const graph = squareGraph(program, gradient.type, block, dtype);
+      return { graph, inputs: { gradient }, outputs: { squares } };
+    }),
+  );
+  return { runs, count };
+}
+
+function squareGraph(
+  program: ProgramBuilder,
+  type: TensorType,
+  block: Block,
+  dtype: DType,
+): string {
+  return program.graph(`squares.${type.dtype}.${block.tiles}`, 1, () => {
+    const builder = newBuilder("squares");
+    const gradient = cast(builder.input("gradient", type), sumType(type.dtype));
+    const squares = reduceSumSquare(gradient, { axes: [1], keepdims: false });
+    return buildNamed(builder, new Map([["squares", cast(squares, dtype)]]));
+  });
+}
+
+function summaryGraph(partialsType: TensorType, { microBatches, clip, losses }: NormOptions) {
+  const builder = newBuilder("summary");
+  const { dtype } = partialsType;
+  const sum = (name: string, type: TensorType) =>
+    reduceSum(cast(builder.input(name, type), dtype), { keepdims: false });
+  const loss = mul(sum("losses", losses.type), 1 / microBatches);
+  const norm = mul(sqrt(sum("partials", partialsType)), 1 / microBatches);
+  const whole = builder.scalar(dtype, 1 / microBatches);
+  const scale =
+    clip === undefined
+      ? whole
+      : mul(minimum(div(builder.scalar(dtype, clip), add(norm, CLIP_EPSILON)), 1), whole);
+  const parts = [loss, norm, scale].map((value) => reshape(value, [1]));
+  return buildNamed(builder, new Map([["summary", concat(parts, 0)]]));
+}

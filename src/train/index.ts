@@ -1,0 +1,9 @@
+export type { TrainerTensors } from "./state.ts";
+export {
+  type BatchFields,
+  createTrainer,
+  type FillBatch,
+  type StepResult,
+  Trainer,
+  type TrainerOptions,
+} from "./step.ts";

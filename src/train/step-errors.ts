@@ -1,0 +1,59 @@
+/** What can be wrong with a step, as sentences. */
+import type { EngineTensor } from "../engine/index.ts";
+import { LockstepError } from "../errors.ts";
+import { toNumbers } from "../tensor/index.ts";
+
+export interface NotFinite {
+  readonly step: number;
+  readonly loss: number;
+  readonly gradientNorm: number;
+  readonly tensor: string;
+  readonly node?: string | undefined;
+  readonly kind?: "input" | "activation" | "gradient";
+  readonly microBatch?: number;
+}
+
+export function notFiniteError(found: NotFinite): LockstepError {
+  const { step, loss, gradientNorm, tensor, node, kind, microBatch } = found;
+  const what = Number.isFinite(loss)
+    ? `the gradient norm is ${gradientNorm}`
+    : `the loss is ${loss}`;
+  const made = node === undefined ? "" : ` of node "${node}"`;
+  const where = microBatch === undefined ? "" : ` (micro-batch ${microBatch})`;
+  return new LockstepError(
+    "NOT_FINITE",
+    `Step ${step}: ${what}. The first ${kind ?? "tensor"} that is not finite is "${tensor}"${made}${where}. ` +
+      "The step was not applied: weights are as after the step before.",
+    {
+      hint:
+        kind === "input"
+          ? "Check the data and the initial values."
+          : "Try a lower learning rate, a longer warm-up, or clipping of gradients.",
+      fields: {
+        step,
+        loss: String(loss),
+        gradientNorm: String(gradientNorm),
+        tensor,
+        ...(node === undefined ? {} : { node }),
+        ...(microBatch === undefined ? {} : { microBatch }),
+      },
+    },
+  );
+}
+
+/** Samples of a micro-batch. Throws INVALID_OPTION unless the batch divides evenly. */
+export function microBatchSize(batch: number, microBatches: number): number {
+  const size = batch / microBatches;
+  if (Number.isInteger(microBatches) && microBatches >= 1 && Number.isInteger(size) && size >= 1) {
+    return size;
+  }
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `A batch of ${batch} samples does not divide into ${microBatches} micro-batches.`,
+    { hint: "Make the batch a multiple of the number of micro-batches." },
+  );
+}
+
+export function readScalar(tensor: EngineTensor): number {
+  return toNumbers(tensor)[0] as number;
+}
