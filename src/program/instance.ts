@@ -6,7 +6,7 @@ import type { Program, Run, Stage, TensorRef } from "./program.ts";
 
 export interface InstanceOptions {
   /** Buffers get names that other processes can map: `PREFIX-BUFFER`. Without it they are private. */
-  readonly shareAs?: string;
+  readonly shareAs?: string | undefined;
 }
 
 /** Allocates all buffers and compiles all graphs. Throws ENGINE_FAILED; nothing is left behind then. */

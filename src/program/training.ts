@@ -30,10 +30,10 @@ export interface TrainingOptions {
   /** Built for one micro-batch, to train. */
   readonly model: Model;
   /** The same model, built for evaluation. */
-  readonly evaluation?: Model;
+  readonly evaluation?: Model | undefined;
   readonly optimizer: Optimizer;
-  readonly microBatches: number;
-  readonly clip?: number;
+  readonly microBatches?: number | undefined;
+  readonly clip?: number | undefined;
 }
 
 /** Stages that differ by which of the two sets of states is the last committed one. */
@@ -62,7 +62,7 @@ export interface TrainingPlan {
 }
 
 export function planTraining(options: TrainingOptions): TrainingPlan {
-  const { model, evaluation, microBatches } = options;
+  const { model, evaluation, microBatches = 1 } = options;
   const program = new ProgramBuilder();
   const summed = microBatches === 1 ? [] : model.states.filter(({ type }) => isFloat(type.dtype));
   const parameters = planParameters(model.parameters, options.optimizer, summed);
@@ -122,7 +122,7 @@ interface SideContext {
 
 function allocate(
   program: ProgramBuilder,
-  { model, evaluation, microBatches }: TrainingOptions,
+  { model, evaluation, microBatches = 1 }: TrainingOptions,
   { parameters, gradients }: ParameterPlan,
   states: Layout,
   tree: SumTree,
@@ -154,7 +154,7 @@ function planSide(
   gradients: readonly Run[],
 ): { compute: Stage[]; commit: Stage[] } {
   const { program, options, parameters, tree, from } = context;
-  const { microBatches, model } = options;
+  const { microBatches = 1, model } = options;
   const compute: Stage[] = [];
   for (const [index, run] of gradients.entries()) {
     compute.push({ name: `gradient ${index}`, runs: [run], mode: "ordered" });
@@ -175,7 +175,7 @@ function planSide(
 
 function gradientRun(context: SideContext, index: number): Run {
   const { options, parameters, tree, gradient, states, from } = context;
-  const { model, microBatches } = options;
+  const { model, microBatches = 1 } = options;
   const buffer = gradientBuffer(tree.leaves[index] as number);
   const own = refsOf(parameters.gradients, buffer);
   const written = refsOf(states, `states.${1 - from}`);

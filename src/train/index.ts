@@ -3,6 +3,7 @@ export {
   type BatchFields,
   createTrainer,
   type FillBatch,
+  type StepRequest,
   type StepResult,
   Trainer,
   type TrainerOptions,

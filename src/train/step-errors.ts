@@ -41,19 +41,6 @@ export function notFiniteError(found: NotFinite): LockstepError {
   );
 }
 
-/** Samples of a micro-batch. Throws INVALID_OPTION unless the batch divides evenly. */
-export function microBatchSize(batch: number, microBatches: number): number {
-  const size = batch / microBatches;
-  if (Number.isInteger(microBatches) && microBatches >= 1 && Number.isInteger(size) && size >= 1) {
-    return size;
-  }
-  throw new LockstepError(
-    "INVALID_OPTION",
-    `A batch of ${batch} samples does not divide into ${microBatches} micro-batches.`,
-    { hint: "Make the batch a multiple of the number of micro-batches." },
-  );
-}
-
 export function readScalar(tensor: EngineTensor): number {
   return toNumbers(tensor)[0] as number;
 }

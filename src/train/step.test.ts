@@ -5,7 +5,7 @@ import { add, mul, reduceMean, sub } from "../functional/index.ts";
 import { defineModel } from "../nn/index.ts";
 import { adamw, sgd } from "../optimizer/index.ts";
 import { tensorFrom, toNumbers } from "../tensor/index.ts";
-import { createTrainer, type FillBatch } from "./step.ts";
+import { createTrainer, type FillBatch, type StepRequest } from "./step.ts";
 
 const engine = createOrtEngine({ threads: 2 });
 after(() => engine.close());
@@ -20,8 +20,8 @@ const line = defineModel("line", (m) => {
   return { loss: reduceMean(mul(error, error), { keepdims: false }) };
 });
 
-function points(step: number): FillBatch {
-  return ({ x, y }) => {
+function points(step: number): StepRequest {
+  const fill: FillBatch = ({ x, y }) => {
     const count = x?.shape[0] ?? 0;
     const xs = Array.from({ length: count }, (_, i) => Math.sin(i * 7 + step * 13));
     x?.bytes.set(tensorFrom("float32", [count, 1], xs).bytes);
@@ -33,6 +33,7 @@ function points(step: number): FillBatch {
       ).bytes,
     );
   };
+  return { positions: { start: step * 16, end: step * 16 + 16 }, fill };
 }
 
 for (const [name, optimizer] of Object.entries({
@@ -40,9 +41,13 @@ for (const [name, optimizer] of Object.entries({
   sgd: sgd({ learningRate: 0.2, momentum: 0.5 }),
 })) {
   test(`${name} finds a line`, async () => {
-    const trainer = await createTrainer({ engine, model: line, batch: 16, optimizer });
+    const trainer = await createTrainer({
+      engine,
+      model: line.build({ batch: 16, mode: "train" }),
+      optimizer,
+    });
     let loss = Number.NaN;
-    for (let step = 0; step < 200; step++) loss = (await trainer.train(points(step))).loss;
+    for (let step = 0; step < 200; step++) loss = (await trainer.step(points(step))).loss;
     const { weight, bias } = trainer.tensors().parameters;
     assert.ok(loss < 1e-4, `loss ${loss}`);
     assert.ok(Math.abs((toNumbers(weight as EngineTensor)[0] as number) - 3) < 0.05);

@@ -3,8 +3,8 @@
  * known to be finite, nothing that was committed changes. It knows no data source and no file.
  */
 import type { Engine, EngineTensor } from "../engine/index.ts";
-import { LockstepError } from "../errors.ts";
-import type { ModelDefinition } from "../nn/index.ts";
+import { assert, LockstepError } from "../errors.ts";
+import type { Model } from "../nn/index.ts";
 import { type Optimizer, type Schedule, scheduleFactor } from "../optimizer/index.ts";
 import {
   firstNotFinite,
@@ -15,35 +15,42 @@ import {
   type Stage,
   type TrainingPlan,
 } from "../program/index.ts";
-import type { DType } from "../tensor/index.ts";
 import { fillKeys } from "./keys.ts";
 import { initializeTrainer, namedTensors, type TrainerTensors } from "./state.ts";
-import { microBatchSize, notFiniteError, readScalar } from "./step-errors.ts";
+import { notFiniteError, readScalar } from "./step-errors.ts";
 
 export interface TrainerOptions {
   readonly engine: Engine;
-  readonly model: ModelDefinition;
-  /** Samples of a step. */
-  readonly batch: number;
-  /** Parts of a step that are run one after the other; `batch` is a multiple. Default: 1. */
-  readonly microBatches?: number;
+  /** Built to train, for one micro-batch. */
+  readonly model: Model;
+  /** The same model built for evaluation, for as many samples as `evaluate` is given. */
+  readonly evaluation?: Model | undefined;
+  /** Parts of a step that are run one after the other. Default: 1. */
+  readonly microBatches?: number | undefined;
   readonly optimizer: Optimizer;
   /** Default: constant. */
-  readonly schedule?: Schedule;
+  readonly schedule?: Schedule | undefined;
   /** Steps of the run, for schedules that end with it. */
-  readonly steps?: number;
+  readonly steps?: number | undefined;
   /** The largest global norm of the gradient. Default: no limit. */
-  readonly clip?: number;
+  readonly clip?: number | undefined;
   /** Of initial values and random layers. Default: 0. */
-  readonly seed?: number;
-  readonly dtype?: DType;
-  /** Names of the buffers for other processes: `PREFIX-parameters`. */
-  readonly shareAs?: string;
+  readonly seed?: number | undefined;
+  /** Names of the buffers for other processes: `PREFIX-parameters`. Without it they are private. */
+  readonly shareAs?: string | undefined;
 }
 
-/** Tensors of the batch by input name; the leading dim is all samples of the step. */
+/** Tensors of the batch by input name; the leading dim is all samples, micro-batch after micro-batch. */
 export type BatchFields = Readonly<Record<string, EngineTensor>>;
-export type FillBatch = (fields: BatchFields) => void | Promise<void>;
+export type FillBatch = (into: BatchFields) => void | Promise<void>;
+
+export interface StepRequest {
+  /** The samples of this step in the global order: random layers depend on them, not on the number of workers. */
+  readonly positions: { readonly start: number; readonly end: number };
+  readonly fill: FillBatch;
+  /** Ends the step before it is committed. */
+  readonly signal?: AbortSignal;
+}
 
 export interface StepResult {
   /** Counted from 0. */
@@ -55,55 +62,34 @@ export interface StepResult {
   readonly learningRate: number;
 }
 
-/** @throws INVALID_OPTION, ENGINE_FAILED, and what the model's `build` throws */
+/** Allocates, compiles, and makes the initial values. @throws INVALID_OPTION, ENGINE_FAILED, NO_GRADIENT */
 export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
-  const { engine, dtype, optimizer, clip, shareAs, seed = 0, microBatches = 1 } = options;
-  const batch = microBatchSize(options.batch, microBatches);
-  const shared = { batch, ...(dtype === undefined ? {} : { dtype }) };
-  const model = options.model.build({ ...shared, mode: "train" });
-  const evaluation = options.model.build({ ...shared, mode: "eval" });
-  const plan = planTraining({
-    model,
-    evaluation,
-    optimizer,
-    microBatches,
-    ...(clip === undefined ? {} : { clip }),
-  });
-  const instance = await instantiate(
-    engine,
-    plan.program,
-    shareAs === undefined ? {} : { shareAs },
-  );
+  const { engine, model, shareAs, seed = 0 } = options;
+  const plan = planTraining(options);
+  const instance = await instantiate(engine, plan.program, { shareAs });
   try {
     await initializeTrainer(engine, instance, plan, model, seed);
   } catch (error) {
     instance.close();
     throw error;
   }
-  return new Trainer(options, plan, instance, model.randomKey);
+  return new Trainer(options, plan, instance);
 }
 
 export class Trainer {
   readonly plan: TrainingPlan;
   readonly #options: TrainerOptions;
   readonly #instance: Instance;
-  readonly #randomKey: string | undefined;
   readonly #batch: BatchFields;
   readonly #evaluationBatch: BatchFields;
   #step = 0;
   #from: 0 | 1 = 0;
   #broken: Error | undefined;
 
-  constructor(
-    options: TrainerOptions,
-    plan: TrainingPlan,
-    instance: Instance,
-    randomKey: string | undefined,
-  ) {
+  constructor(options: TrainerOptions, plan: TrainingPlan, instance: Instance) {
     this.#options = options;
     this.plan = plan;
     this.#instance = instance;
-    this.#randomKey = randomKey;
     const tensors = (refs: TrainingPlan["batch"]) =>
       Object.fromEntries([...refs].map(([name, ref]) => [name, instance.tensor(ref)]));
     this.#batch = tensors(plan.batch);
@@ -111,22 +97,19 @@ export class Trainer {
   }
 
   /** Steps that were committed. */
-  get step(): number {
+  get steps(): number {
     return this.#step;
   }
 
-  /**
-   * One step. @throws NOT_FINITE naming the step and the first tensor that is not finite; weights are untouched
-   */
-  async train(fill: FillBatch, signal?: AbortSignal): Promise<StepResult> {
-    const { plan } = this;
-    const { optimizer, schedule, steps, seed = 0, batch } = this.#options;
+  /** One step. @throws NOT_FINITE naming the step and the first tensor that is not finite; weights are untouched */
+  async step({ positions, fill, signal }: StepRequest): Promise<StepResult> {
     this.#check();
+    const { plan } = this;
+    const { model, optimizer, schedule, steps, seed = 0 } = this.#options;
     const step = this.#step;
     const side = plan.sides[this.#from];
-    if (this.#randomKey !== undefined) {
-      fillKeys(this.#batch[this.#randomKey] as EngineTensor, seed, step * batch);
-    }
+    const keys = model.randomKey === undefined ? undefined : this.#batch[model.randomKey];
+    if (keys !== undefined) fillKeys(keys, seed, positions.start);
     await fill(this.#batch);
     await this.#run(side.compute, signal);
     const { loss, gradientNorm, gradientScale } = plan.norm.readSummary(this.#instance);
@@ -140,20 +123,15 @@ export class Trainer {
     return { step, loss, gradientNorm, learningRate: base * factor };
   }
 
-  /** The mean loss over batches, in `eval` mode. Each is filled with as many samples as a micro-batch has. */
-  async evaluate(fills: Iterable<FillBatch> | AsyncIterable<FillBatch>): Promise<number> {
+  /** The loss of one batch of the model that was given for evaluation. */
+  async evaluate(fill: FillBatch): Promise<number> {
     this.#check();
-    const { evaluationLoss } = this.plan;
     const stage = this.plan.sides[this.#from].evaluate;
-    if (stage === undefined || evaluationLoss === undefined) return Number.NaN;
-    let [sum, count] = [0, 0];
-    for await (const fill of fills) {
-      await fill(this.#evaluationBatch);
-      await this.#instance.run(stage);
-      sum += readScalar(this.#instance.tensor(evaluationLoss));
-      count += 1;
-    }
-    return sum / count;
+    const { evaluationLoss } = this.plan;
+    assert(stage !== undefined && evaluationLoss !== undefined, "a model for evaluation was given");
+    await fill(this.#evaluationBatch);
+    await this.#instance.run(stage);
+    return readScalar(this.#instance.tensor(evaluationLoss));
   }
 
   /** Everything that a checkpoint holds, as views by name: what is written there is what the next step reads. */
