@@ -42,6 +42,7 @@ function buildModel(
     states: [],
     key: undefined,
     streams: 0,
+    shared: new Map(),
   };
   const values = body(new Scope(under, ""));
   checkLoss(name, values.loss);

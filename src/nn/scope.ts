@@ -31,6 +31,7 @@ export interface ModelUnderConstruction {
   key: Value | undefined;
   /** How many random layers there are: each draws from a stream of its own. */
   streams: number;
+  readonly shared: Map<string, Value>;
 }
 
 /** The graph input that holds the key of each sample. */
@@ -151,6 +152,15 @@ export class Scope {
   nextStream(): number {
     this.#model.streams += 1;
     return this.#model.streams;
+  }
+
+  /** A value that many layers need, made once for a model: a mask, a table of angles. `name` must say all that it depends on. */
+  shared(name: string, make: () => Value): Value {
+    const known = this.#model.shared.get(name);
+    if (known !== undefined) return known;
+    const value = this.builder.within("shared", make);
+    this.#model.shared.set(name, value);
+    return value;
   }
 
   /** Throws INVALID_OPTION with the layer's name: `fail("expected width 384, got 380", "set …")`. */

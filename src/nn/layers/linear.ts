@@ -1,0 +1,49 @@
+/** Layers that are a product with a table of weights: linear and embedding. */
+import { gather, linear as product } from "../../functional/index.ts";
+import type { Value } from "../../graph/index.ts";
+import { fanIn, normal } from "../initializers.ts";
+import type { Initializer } from "../model.ts";
+import type { Scope } from "../scope.ts";
+
+export interface LinearOptions {
+  readonly outputs: number;
+  /** Default: true. */
+  readonly bias?: boolean;
+  /** Of the weight. Default: even within ±1/√inputs. */
+  readonly initializer?: Initializer;
+  /** Of the bias. Default: even within ±1/√inputs. */
+  readonly biasInitializer?: Initializer;
+}
+
+/**
+ * x · weight + bias over the last dim of `x` (…, inputs) → (…, outputs). `weight` is [inputs, outputs], the transpose of PyTorch's, so
+ * that one Gemm without transposition computes it. Parameters: `weight`, `bias`.
+ */
+export function linear(scope: Scope, x: Value, options: LinearOptions): Value {
+  return scope.within(() => {
+    const inputs = x.shape.at(-1) ?? scope.fail("a linear layer needs at least one dim");
+    const { outputs, initializer = fanIn(inputs), biasInitializer = fanIn(inputs) } = options;
+    const weight = scope.parameter("weight", [inputs, outputs], initializer);
+    if (options.bias === false) return product(x, weight);
+    return product(x, weight, scope.parameter("bias", [outputs], biasInitializer));
+  });
+}
+
+export interface EmbeddingOptions {
+  /** How many rows the table has: ids are in [0, vocabulary). */
+  readonly vocabulary: number;
+  readonly width: number;
+  /** Default: normal with deviation 0.02. */
+  readonly initializer?: Initializer;
+}
+
+/** Rows of a table at `ids` (int32 or int64, any shape) → (…, width). Parameter: `weight` [vocabulary, width]. */
+export function embedding(scope: Scope, ids: Value, options: EmbeddingOptions): Value {
+  return scope.within(() => gather(embeddingTable(scope, options), ids));
+}
+
+/** The table alone, for weights that two layers share. */
+export function embeddingTable(scope: Scope, options: EmbeddingOptions): Value {
+  const { vocabulary, width, initializer = normal(0.02) } = options;
+  return scope.parameter("weight", [vocabulary, width], initializer);
+}

@@ -1,0 +1,124 @@
+/** Normalization layers. Parameters: `weight` (ones) and `bias` (zeros); running statistics are states. */
+import {
+  add,
+  div,
+  layerNormalization,
+  mul,
+  reduceMean,
+  reshape,
+  rmsNormalization,
+  sqrt,
+  sub,
+} from "../../functional/index.ts";
+import type { Value } from "../../graph/index.ts";
+import { elementCount } from "../../tensor/index.ts";
+import { ones, zeros } from "../initializers.ts";
+import type { Scope } from "../scope.ts";
+
+export interface NormOptions {
+  /** Added to the variance. Default: 1e-5. */
+  readonly epsilon?: number;
+  /** Default: true. */
+  readonly bias?: boolean;
+}
+
+/** Mean 0 and variance 1 over the last dim, then scale and shift (Ba et al. 2016). */
+export function layerNorm(scope: Scope, x: Value, options: NormOptions = {}): Value {
+  const { epsilon = 1e-5, bias = true } = options;
+  return scope.within(() => {
+    const width = x.shape.at(-1) ?? scope.fail("layer normalization needs at least one dim");
+    const weight = scope.parameter("weight", [width], ones);
+    const shift = bias ? scope.parameter("bias", [width], zeros) : undefined;
+    return layerNormalization(x, weight, shift, { axis: -1, epsilon });
+  });
+}
+
+/** Mean square 1 over the last dim, then scale (Zhang and Sennrich 2019). */
+export function rmsNorm(scope: Scope, x: Value, options: Pick<NormOptions, "epsilon"> = {}): Value {
+  const { epsilon = 1e-5 } = options;
+  return scope.within(() => {
+    const width = x.shape.at(-1) ?? scope.fail("RMS normalization needs at least one dim");
+    return rmsNormalization(x, scope.parameter("weight", [width], ones), { axis: -1, epsilon });
+  });
+}
+
+/** Mean 0 and variance 1 of each sample over `groups` groups of channels of `x` (batch, channels, …) (Wu and He 2018). */
+export function groupNorm(
+  scope: Scope,
+  x: Value,
+  options: Pick<NormOptions, "epsilon"> & { readonly groups: number },
+): Value {
+  const { groups, epsilon = 1e-5 } = options;
+  return scope.within(() => {
+    const channels = channelsOf(scope, x);
+    if (channels % groups !== 0) {
+      scope.fail(
+        `${channels} channels do not divide into ${groups} groups`,
+        "Set groups to a divisor of the channels.",
+      );
+    }
+    const flat = reshape(x, [
+      x.shape[0] as number,
+      groups,
+      elementCount(x.shape.slice(1)) / groups,
+    ]);
+    const centred = sub(flat, reduceMean(flat, { axes: [2] }));
+    const variance = reduceMean(mul(centred, centred), { axes: [2] });
+    const normal = reshape(div(centred, sqrt(add(variance, epsilon))), x.shape);
+    return scaleChannels(scope, normal);
+  });
+}
+
+export interface BatchNormOptions extends Pick<NormOptions, "epsilon"> {
+  /** How much of the new statistics goes into the running ones at each step. Default: 0.1. */
+  readonly momentum?: number;
+}
+
+/**
+ * Mean 0 and variance 1 of each channel of `x` (batch, channels, …) over batch and places (Ioffe and Szegedy 2015). In `train` mode by the
+ * statistics of this batch, in `eval` mode by the running ones (states `running_mean`, `running_var`; variances as PyTorch has them,
+ * unbiased in the running one).
+ *
+ * A batch here is what one run of the graph sees: with micro-batches or several workers, the statistics are those of each micro-batch
+ * alone, and the running ones are averaged over micro-batches. So the result depends on the size of a micro-batch, but not on the
+ * number of workers.
+ */
+export function batchNorm(scope: Scope, x: Value, options: BatchNormOptions = {}): Value {
+  const { epsilon = 1e-5, momentum = 0.1 } = options;
+  return scope.within(() => {
+    const channels = channelsOf(scope, x);
+    const mean = scope.state("running_mean", [channels], zeros);
+    const variance = scope.state("running_var", [channels], ones);
+    if (scope.mode === "eval") {
+      const weight = scope.parameter("weight", [channels], ones);
+      const bias = scope.parameter("bias", [channels], zeros);
+      const inputs = [x, weight, bias, mean.value, variance.value];
+      return scope.builder.one("BatchNormalization", inputs, { epsilon });
+    }
+    const axes = x.shape.map((_, dim) => dim).filter((dim) => dim !== 1);
+    const batchMean = reduceMean(x, { axes });
+    const centred = sub(x, batchMean);
+    const batchVariance = reduceMean(mul(centred, centred), { axes });
+    const count = elementCount(x.shape) / channels;
+    const unbiased = mul(batchVariance, count / Math.max(1, count - 1));
+    const mixed = (old: Value, now: Value) =>
+      add(mul(old, 1 - momentum), mul(reshape(now, [channels]), momentum));
+    mean.update(mixed(mean.value, batchMean));
+    variance.update(mixed(variance.value, unbiased));
+    return scaleChannels(scope, div(centred, sqrt(add(batchVariance, epsilon))));
+  });
+}
+
+function channelsOf(scope: Scope, x: Value): number {
+  const channels = x.shape[1];
+  if (channels !== undefined) return channels;
+  return scope.fail(`needs an input (batch, channels, ...), got [${x.shape.join(", ")}]`);
+}
+
+function scaleChannels(scope: Scope, x: Value): Value {
+  const channels = x.shape[1] as number;
+  const shape = [channels, ...x.shape.slice(2).map(() => 1)];
+  const weight = reshape(scope.parameter("weight", [channels], ones), shape);
+  const bias = reshape(scope.parameter("bias", [channels], zeros), shape);
+  return add(mul(x, weight), bias);
+}

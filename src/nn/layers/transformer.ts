@@ -1,0 +1,93 @@
+/** The block of a transformer: attention and a feed-forward part, each with a normalization and a residual. */
+import { add, mul } from "../../functional/index.ts";
+import type { Value } from "../../graph/index.ts";
+import { fanIn } from "../initializers.ts";
+import type { Initializer } from "../model.ts";
+import type { Scope } from "../scope.ts";
+import { type Activation, activate } from "./activation.ts";
+import { type AttentionOptions, attention } from "./attention.ts";
+import { dropout } from "./dropout.ts";
+import { linear } from "./linear.ts";
+import { layerNorm, rmsNorm } from "./normalization.ts";
+
+export type Norm = "layer" | "rms";
+
+/** `layer` (with `weight` and, unless told otherwise, `bias`) or `rms` (`weight` only). */
+export function norm(
+  scope: Scope,
+  x: Value,
+  kind: Norm,
+  options: { readonly epsilon?: number; readonly bias?: boolean } = {},
+): Value {
+  return kind === "layer" ? layerNorm(scope, x, options) : rmsNorm(scope, x, options);
+}
+
+/** x + f(x). */
+export function residual(x: Value, body: (x: Value) => Value): Value {
+  return add(x, body(x));
+}
+
+export interface FeedForwardOptions {
+  readonly hidden: number;
+  /** `swiglu` is silu(gate(x)) · up(x) (Shazeer 2020). Default: `gelu`. */
+  readonly activation?: Activation | "swiglu";
+  readonly bias?: boolean;
+  /** Of `up` and `gate`. */
+  readonly initializer?: Initializer;
+  /** Of `down`. */
+  readonly outInitializer?: Initializer;
+  readonly biasInitializer?: Initializer;
+}
+
+/** (…, width) → hidden → (…, width). Parts: `up`, `down`, and with `swiglu` `gate`. */
+export function feedForward(scope: Scope, x: Value, options: FeedForwardOptions): Value {
+  const width = x.shape.at(-1) ?? scope.fail("a feed-forward layer needs at least one dim");
+  const { hidden, activation = "gelu", bias = true } = options;
+  const { initializer = fanIn(width), outInitializer = fanIn(hidden) } = options;
+  const { biasInitializer = fanIn(width) } = options;
+  return scope.within(() => {
+    const widen = (name: string): Value =>
+      linear(scope.child(name), x, { outputs: hidden, bias, initializer, biasInitializer });
+    const inner =
+      activation === "swiglu"
+        ? mul(activate(widen("gate"), "silu"), widen("up"))
+        : activate(widen("up"), activation);
+    const down = { outputs: width, bias, initializer: outInitializer, biasInitializer };
+    return linear(scope.child("down"), inner, down);
+  });
+}
+
+export interface TransformerBlockOptions {
+  readonly attention: AttentionOptions;
+  readonly feedForward: FeedForwardOptions;
+  /** Default: `layer`. */
+  readonly norm?: Norm;
+  /** Whether each part normalizes its input (`before`, the default) or its sum with the input (`after`, as the first transformers). */
+  readonly normPlace?: "before" | "after";
+  /** Of the normalizations. Default: true. */
+  readonly bias?: boolean;
+  readonly epsilon?: number;
+  /** Of what each part adds. Default: 0. */
+  readonly dropout?: number;
+}
+
+/** (batch, length, width) → the same. Parts: `norm1`, `attention`, `norm2`, `feed_forward`. */
+export function transformerBlock(scope: Scope, x: Value, options: TransformerBlockOptions): Value {
+  const { norm: kind = "layer", normPlace = "before", bias = true, epsilon = 1e-5 } = options;
+  const rate = options.dropout ?? 0;
+  const part = (input: Value, normName: string, name: string, body: (x: Value) => Value) => {
+    const normalized = (value: Value): Value =>
+      norm(scope.child(normName), value, kind, { bias, epsilon });
+    const added = body(normPlace === "before" ? normalized(input) : input);
+    const sum = add(input, dropout(scope.child(name), added, rate));
+    return normPlace === "before" ? sum : normalized(sum);
+  };
+  return scope.within(() => {
+    const mixed = part(x, "norm1", "attention", (input) =>
+      attention(scope.child("attention"), input, options.attention),
+    );
+    return part(mixed, "norm2", "feed_forward", (input) =>
+      feedForward(scope.child("feed_forward"), input, options.feedForward),
+    );
+  });
+}

@@ -1,0 +1,143 @@
+/** A decoder-only transformer: predicts the next token of text. */
+import { LockstepError } from "../../errors.ts";
+import { add, crossEntropy, gemm, reshape } from "../../functional/index.ts";
+import type { Value } from "../../graph/index.ts";
+import { defineModel } from "../define.ts";
+import { normal, zeros } from "../initializers.ts";
+import { dropout } from "../layers/dropout.ts";
+import { embedding, linear } from "../layers/linear.ts";
+import { type Norm, norm, transformerBlock } from "../layers/transformer.ts";
+import type { ModelDefinition } from "../model.ts";
+import { checkChoice, checkCounts, checkRates } from "../options.ts";
+import type { Scope } from "../scope.ts";
+
+export interface GptOptions {
+  readonly layers: number;
+  readonly width: number;
+  readonly heads: number;
+  /** Heads of keys and values. Default: `heads`. */
+  readonly kvHeads?: number;
+  /** Tokens that the model sees at once. */
+  readonly context: number;
+  /** Default: 256, one token for each byte. */
+  readonly vocabulary?: number;
+  /** Default: `learned`. */
+  readonly positions?: "learned" | "rotary";
+  /** Base of rotary positions. Default: 10,000. */
+  readonly rotaryBase?: number;
+  /** Default: `gelu`. */
+  readonly activation?: "gelu" | "gelu_tanh" | "relu" | "swiglu";
+  /** Width of the feed-forward part. Default: 4 · width; with `swiglu` 8/3 · width, rounded up to a multiple of 32. */
+  readonly hidden?: number;
+  /** Default: `layer`. */
+  readonly norm?: Norm;
+  /** Whether the head is the transpose of the token embedding. Default: true. */
+  readonly tied?: boolean;
+  /** Default: 0. */
+  readonly dropout?: number;
+  /** Whether linear layers and normalizations have biases. Default: true. */
+  readonly bias?: boolean;
+  /** See `AttentionOptions.queryBlock`. */
+  readonly queryBlock?: number;
+}
+
+/**
+ * GPT-2's architecture (Radford et al. 2019) with the options of later ones. Batch fields: `ids` and `targets`, int32 (batch, context).
+ * Outputs: `loss` (mean cross-entropy of the targets, in nats), `logits` (batch, context, vocabulary). Weights start as GPT-2's: normal with
+ * deviation 0.02, divided by √(2·layers) where they write to the residual stream; biases at zero.
+ */
+export function gpt(options: GptOptions): ModelDefinition {
+  const settings = complete(options);
+  return defineModel("gpt", (m) => {
+    const shape = [m.batch, settings.context];
+    const ids = m.input("ids", shape, "int32");
+    const targets = m.input("targets", shape, "int32");
+    const hidden = decode(m, ids, settings);
+    const { logits, loss } = head(m, hidden, targets, settings);
+    return { loss, logits: reshape(logits, [...shape, settings.vocabulary]) };
+  });
+}
+
+type Settings = Required<Omit<GptOptions, "queryBlock">> & Pick<GptOptions, "queryBlock">;
+
+function complete(options: GptOptions): Settings {
+  const { width, heads, activation = "gelu" } = options;
+  const wide = activation === "swiglu" ? 32 * Math.ceil((width * 8) / 3 / 32) : 4 * width;
+  const settings: Settings = {
+    kvHeads: heads,
+    vocabulary: 256,
+    positions: "learned",
+    rotaryBase: 10_000,
+    hidden: wide,
+    norm: "layer",
+    tied: true,
+    dropout: 0,
+    bias: true,
+    ...options,
+    activation,
+  };
+  const { layers, kvHeads, context, vocabulary, hidden } = settings;
+  checkCounts("gpt", { layers, width, heads, kvHeads, context, vocabulary, hidden });
+  checkRates("gpt", { dropout: settings.dropout });
+  checkChoice("gpt", "positions", settings.positions, ["learned", "rotary"]);
+  checkChoice("gpt", "activation", activation, ["gelu", "gelu_tanh", "relu", "swiglu"]);
+  checkChoice("gpt", "norm", settings.norm, ["layer", "rms"]);
+  if (width % heads !== 0) {
+    const near = Math.max(1, Math.round(width / heads)) * heads;
+    throw new LockstepError(
+      "INVALID_OPTION",
+      `gpt: a width of ${width} does not divide into ${heads} heads.`,
+      { hint: `Set width to a multiple of heads, such as ${near}.` },
+    );
+  }
+  return settings;
+}
+
+/** (batch, context) ids → (batch, context, width), normalized. */
+function decode(m: Scope, ids: Value, s: Settings): Value {
+  const deviation = 0.02;
+  const initializer = normal(deviation);
+  const outInitializer = normal(deviation / Math.sqrt(2 * s.layers));
+  const tokens = m.child("token_embedding");
+  let x = embedding(tokens, ids, { vocabulary: s.vocabulary, width: s.width, initializer });
+  if (s.positions === "learned") {
+    const places = m.child("position_embedding");
+    x = places.within(() => add(x, places.parameter("weight", [s.context, s.width], initializer)));
+  }
+  x = dropout(m.child("embedding_dropout"), x, s.dropout);
+  const weights = { bias: s.bias, initializer, outInitializer, biasInitializer: zeros };
+  for (let layer = 0; layer < s.layers; layer++) {
+    x = transformerBlock(m.child("blocks").child(layer), x, {
+      attention: {
+        heads: s.heads,
+        kvHeads: s.kvHeads,
+        causal: true,
+        dropout: s.dropout,
+        ...weights,
+        ...(s.positions === "rotary" ? { rotaryBase: s.rotaryBase } : {}),
+        ...(s.queryBlock === undefined ? {} : { queryBlock: s.queryBlock }),
+      },
+      feedForward: { hidden: s.hidden, activation: s.activation, ...weights },
+      norm: s.norm,
+      bias: s.bias,
+      dropout: s.dropout,
+    });
+  }
+  return norm(m.child("norm"), x, s.norm, { bias: s.bias });
+}
+
+function head(
+  m: Scope,
+  hidden: Value,
+  targets: Value,
+  s: Settings,
+): { logits: Value; loss: Value } {
+  const scope = m.child("head");
+  const rows = reshape(hidden, [m.batch * s.context, s.width]);
+  return scope.within(() => {
+    const logits = s.tied
+      ? gemm(rows, m.builder.value("token_embedding.weight"), undefined, { transB: true })
+      : linear(scope, rows, { outputs: s.vocabulary, bias: false, initializer: normal(0.02) });
+    return { logits, loss: crossEntropy(logits, reshape(targets, [m.batch * s.context])) };
+  });
+}

@@ -1,0 +1,69 @@
+/** A multi-layer perceptron, for classes or for numbers. */
+import type { Value } from "../../graph/index.ts";
+import { elementCount, type Shape } from "../../tensor/index.ts";
+import { defineModel } from "../define.ts";
+import { fanIn, glorotUniform, heNormal } from "../initializers.ts";
+import { type Activation, activate } from "../layers/activation.ts";
+import { dropout } from "../layers/dropout.ts";
+import { linear } from "../layers/linear.ts";
+import type { ModelDefinition } from "../model.ts";
+import { checkCounts, checkRates } from "../options.ts";
+import type { Scope } from "../scope.ts";
+import { classify, flatten, regress } from "./task.ts";
+
+export interface MlpOptions {
+  /** Shape of one sample without the batch: 10, or [1, 28, 28]. It is flattened. */
+  readonly inputs: number | Shape;
+  /** Widths of the hidden layers. */
+  readonly hidden: readonly number[];
+  /** Classes, or with `task: "regression"` numbers to predict. */
+  readonly outputs: number;
+  /** Default: `classification`. */
+  readonly task?: "classification" | "regression";
+  /** Default: `relu`. */
+  readonly activation?: Activation;
+  /** After each hidden layer. Default: 0. */
+  readonly dropout?: number;
+  /** Name of the batch field. Default: `image` where a sample has three dims, else `x`. */
+  readonly field?: string;
+}
+
+/**
+ * Batch fields: `image` or `x` (batch, …inputs), and `label` int32 (batch), or `y` (batch, outputs) for regression.
+ * Outputs: `loss`, and `logits` and `accuracy`, or `prediction`.
+ */
+export function mlp(options: MlpOptions): ModelDefinition {
+  const { hidden, outputs, task = "classification" } = options;
+  const shape = typeof options.inputs === "number" ? [options.inputs] : options.inputs;
+  const { field = shape.length === 3 ? "image" : "x" } = options;
+  checkCounts("mlp", { inputs: elementCount(shape), outputs });
+  for (const [index, width] of hidden.entries())
+    checkCounts("mlp", { [`hidden[${index}]`]: width });
+  checkRates("mlp", { dropout: options.dropout ?? 0 });
+  return defineModel("mlp", (m) => {
+    const x = flatten(m.input(field, [m.batch, ...shape]));
+    const result = perceptron(m.child("layers"), x, [...hidden, outputs], options);
+    return task === "classification" ? classify(m, result) : regress(m, result);
+  });
+}
+
+/** Linear layers of the given widths, `0`, `1`, …, with an activation after each but the last. */
+export function perceptron(
+  scope: Scope,
+  x: Value,
+  widths: readonly number[],
+  { activation = "relu", dropout: rate = 0 }: Pick<MlpOptions, "activation" | "dropout"> = {},
+): Value {
+  let value = x;
+  for (const [index, outputs] of widths.entries()) {
+    const layer = scope.child(index);
+    const inputs = value.shape.at(-1) as number;
+    const isLast = index === widths.length - 1;
+    const gain = activation === "tanh" ? glorotUniform(inputs, outputs) : heNormal(inputs);
+    value = linear(layer, value, { outputs, initializer: isLast ? fanIn(inputs) : gain });
+    if (isLast) break;
+    const linearOut = value;
+    value = layer.within(() => dropout(layer, activate(linearOut, activation), rate));
+  }
+  return value;
+}

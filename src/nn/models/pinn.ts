@@ -1,0 +1,74 @@
+/** A physics-informed network (Raissi et al. 2019): learns the solution of a differential equation from the equation alone. */
+
+import { backward } from "../../autodiff/index.ts";
+import { LockstepError } from "../../errors.ts";
+import { add, mul, reduceMean, reduceSum, sub } from "../../functional/index.ts";
+import type { Value } from "../../graph/index.ts";
+import { defineModel } from "../define.ts";
+import type { Activation } from "../layers/activation.ts";
+import type { ModelDefinition } from "../model.ts";
+import { checkCounts } from "../options.ts";
+import { perceptron } from "./mlp.ts";
+
+/** A point of the solution, with derivatives by t; all (batch, 1). */
+export interface Point {
+  readonly t: Value;
+  readonly u: Value;
+  readonly du: Value;
+  readonly ddu: Value;
+}
+
+export interface PinnOptions {
+  /** The equation, written so that it is 0 where it holds: `({ u, ddu }) => add(ddu, u)`. */
+  readonly residual: (point: Point) => Value;
+  /** u and its derivative at t = 0; the network satisfies them exactly. */
+  readonly start: { readonly value: number; readonly slope: number };
+  /** The known solution, to measure the error; not used for training. */
+  readonly solution?: (t: Value) => Value;
+  /** Largest t, so that the network sees numbers of about 1. Default: 1. */
+  readonly end?: number;
+  /** Widths of the hidden layers. Default: [32, 32]. */
+  readonly hidden?: readonly number[];
+  /** It must have a second derivative. Default: `tanh`. */
+  readonly activation?: Exclude<Activation, "relu">;
+}
+
+/**
+ * u(t) = value + slope · t + t² · network(t), trained so that the mean square of the residual vanishes. The derivatives by t are made by
+ * differentiating the graph, twice. Batch field: `t` (batch, 1). Outputs: `loss`, `u` (batch, 1), and with a solution `error`, the mean
+ * square of its distance.
+ */
+export function pinn(options: PinnOptions): ModelDefinition {
+  const { start, solution, end = 1, hidden = [32, 32], activation = "tanh" } = options;
+  for (const [i, width] of hidden.entries()) checkCounts("pinn", { [`hidden[${i}]`]: width });
+  if (!(end > 0)) {
+    throw new LockstepError("INVALID_OPTION", `pinn: end is ${end}.`, {
+      hint: "It must be above 0, the start.",
+    });
+  }
+  return defineModel("pinn", (m) => {
+    const t = m.input("t", [m.batch, 1]);
+    const scaled = sub(mul(t, 2 / end), 1);
+    const network = perceptron(m.child("network"), scaled, [...hidden, 1], { activation });
+    const free = mul(mul(t, t), network);
+    const u = add(add(mul(t, start.slope), start.value), free);
+    const du = derivative(u, t);
+    const ddu = derivative(du, t);
+    const squares = (x: Value): Value => reduceMean(mul(x, x), { keepdims: false });
+    const loss = squares(options.residual({ t, u, du, ddu }));
+    if (solution === undefined) return { loss, u };
+    return { loss, u, error: squares(sub(u, solution(t))) };
+  });
+}
+
+/**
+ * dy/dx, element by element, of y (batch, 1) whose samples depend on their own x (batch, 1) only.
+ * @throws LockstepError NO_GRADIENT through an operator without a gradient; INVALID_OPTION if y does not depend on x.
+ */
+export function derivative(y: Value, x: Value): Value {
+  const [gradient] = backward([reduceSum(y, { keepdims: false })], [x]);
+  if (gradient !== undefined) return gradient;
+  throw new LockstepError("INVALID_OPTION", `"${y.name}" does not depend on "${x.name}".`, {
+    hint: "Differentiate by a value that it was computed from.",
+  });
+}
