@@ -1,5 +1,37 @@
 export { defineModel, type ModelOutputs } from "./define.ts";
 export { type InitialValue, initialKey, initialValue } from "./initialize.ts";
+export { fanIn, glorotUniform, heNormal, normal, ones, uniform, zeros } from "./initializers.ts";
+export { type Activation, activate } from "./layers/activation.ts";
+export { type AttentionOptions, attention } from "./layers/attention.ts";
+export {
+  averagePool,
+  type ConvolutionOptions,
+  conv1d,
+  conv2d,
+  globalAveragePool,
+  maxPool,
+  type PoolingOptions,
+} from "./layers/convolution.ts";
+export { dropout } from "./layers/dropout.ts";
+export { type EmbeddingOptions, embedding, type LinearOptions, linear } from "./layers/linear.ts";
+export {
+  type BatchNormOptions,
+  batchNorm,
+  groupNorm,
+  layerNorm,
+  type NormOptions,
+  rmsNorm,
+} from "./layers/normalization.ts";
+export { additiveMask, causalMask, positions } from "./layers/positions.ts";
+export {
+  type FeedForwardOptions,
+  feedForward,
+  type Norm,
+  norm,
+  residual,
+  type TransformerBlockOptions,
+  transformerBlock,
+} from "./layers/transformer.ts";
 export type {
   BuildOptions,
   Initializer,
@@ -9,4 +41,16 @@ export type {
   Parameter,
   State,
 } from "./model.ts";
+export { type ConvnetOptions, convnet } from "./models/convnet.ts";
+export { type GptOptions, gpt } from "./models/gpt.ts";
+export { type MlpOptions, mlp, perceptron } from "./models/mlp.ts";
+export { derivative, type PinnOptions, type Point, pinn } from "./models/pinn.ts";
+export {
+  type DlrmOptions,
+  dlrm,
+  type MatrixFactorizationOptions,
+  matrixFactorization,
+} from "./models/recommendation.ts";
+export { type ResnetOptions, resnet } from "./models/resnet.ts";
+export { accuracy, classify, regress } from "./models/task.ts";
 export { type ParameterOptions, Scope, type StateHandle } from "./scope.ts";
