@@ -91,22 +91,21 @@ test("options that cannot be are refused, saying what to do", () => {
   const base = { layers: 2, width: 380, heads: 6, context: 8 };
   assert.throws(() => gpt(base), {
     code: "INVALID_OPTION",
-    message: /width of 380 does not divide into 6 heads.\n {2}Set width to a multiple of heads, such as 378/,
+    message:
+      /width of 380 does not divide into 6 heads.\n {2}Set width to a multiple of heads, such as 378/,
   });
   assert.throws(() => gpt({ ...base, width: 0 }), { message: /gpt: width is 0/ });
   assert.throws(() => gpt({ ...base, width: 384, dropout: 1 }), { message: /dropout is 1/ });
-  assert.throws(
-    () => gpt({ ...base, width: 384, kvHeads: 4 }).build({ batch: 1, mode: "eval" }),
-    { message: /blocks\.0\.attention: 6 heads cannot share 4 heads/ },
-  );
+  assert.throws(() => gpt({ ...base, width: 384, kvHeads: 4 }).build({ batch: 1, mode: "eval" }), {
+    message: /blocks\.0\.attention: 6 heads cannot share 4 heads/,
+  });
   assert.throws(
     () =>
       gpt({ ...base, width: 18, heads: 6, positions: "rotary" }).build({ batch: 1, mode: "eval" }),
     { message: /blocks\.0\.attention: rotary positions need an even width of a head, got 3/ },
   );
   assert.throws(() => mlp({ inputs: 4, hidden: [0], outputs: 1 }), { message: /hidden\[0\] is 0/ });
-  assert.throws(
-    () => pinn({ residual: ({ u }) => u, start: { value: 1, slope: 0 }, end: 0 }),
-    { message: /end is 0/ },
-  );
+  assert.throws(() => pinn({ residual: ({ u }) => u, start: { value: 1, slope: 0 }, end: 0 }), {
+    message: /end is 0/,
+  });
 });
