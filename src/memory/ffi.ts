@@ -20,11 +20,18 @@ export interface Library {
   func<F>(prototype: string): F;
 }
 
+/**
+ * Libraries stay loaded: koffi unloads one when its handle is collected, though functions that were reached through
+ * a table of pointers are still in use.
+ */
+const loaded = new Set<unknown>();
+
 /** Opens a native library, or throws ENGINE_LIBRARY with the loader's own words. */
 export function loadLibrary(path: string): Library {
   configure();
   try {
     const library = koffi.load(path);
+    loaded.add(library);
     return { path, func: <F>(prototype: string) => library.func(prototype) as unknown as F };
   } catch (cause) {
     throw new LockstepError(
