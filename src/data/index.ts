@@ -1,3 +1,4 @@
+export { type Baseline, bigramBaseline, gzipBaseline } from "./baselines.ts";
 export { type DataSource, openData } from "./open.ts";
 export {
   type PositionRange,

@@ -2,15 +2,16 @@
  * Which documents belong together, so that none is trained on while its twin is held out: files of one name
  * (`core.d.ts`, `core.d.cts`), and files that share half of their lines or more. Packages are full of both.
  *
- * Resemblance is estimated by bottom-k sketches of the lines' hashes (Broder, "On the resemblance and containment
- * of documents", 1997). Documents too large to be in memory, or too many, are grouped by name alone.
+ * Containment is estimated from samples of the lines' hashes, taken by modulo so that documents of any two sizes
+ * compare (Broder, "On the resemblance and containment of documents", 1997). Documents that are not in memory, or too
+ * many, are grouped by name alone.
  */
 import type { Document } from "./document.ts";
 
-/** Lines a sketch holds; two documents are near-duplicates if they share half of the smaller one's. */
-const SKETCH = 64;
+/** Of this much text all lines are looked at; of twice as much, every second. */
+const FULL_SAMPLE_BYTES = 2 ** 24;
 /** A line that so many documents have (a licence, an import) says nothing. */
-const MAX_SHARING = 200;
+const MAX_SHARING = 16;
 const MAX_DOCUMENTS = 50_000;
 /** Shorter lines (a brace, `export {};`) say nothing either. */
 const MIN_LINE_BYTES = 12;
@@ -38,47 +39,54 @@ export function groupNearDuplicates(documents: readonly Document[]): Document[][
   return [...byRoot.values()];
 }
 
-/** The path without all that follows the first dot of the file's name; records of a file stand alone. */
+/** The path without its ending, which in `core.d.cts` is all of `.d.cts`; records of a file stand alone. */
 function stemOf(name: string): string {
-  const slash = name.lastIndexOf("/") + 1;
-  const dot = name.indexOf(".", slash + 1);
-  return name.includes("#") || dot === -1 ? name : name.slice(0, dot);
+  return name.includes("#") ? name : name.replace(/(?<=[^/])(\.d)?\.[^./]+$/, "");
 }
 
 function joinResembling(documents: readonly Document[], groups: DisjointSets): void {
-  const sketches = documents.map(({ content }) => (content === undefined ? [] : sketchOf(content)));
+  const total = documents.reduce((sum, { byteLength }) => sum + byteLength, 0);
+  const modulo = Math.ceil(total / FULL_SAMPLE_BYTES);
+  const sketches = documents.map(({ content }) =>
+    content === undefined ? [] : sketchOf(content, modulo),
+  );
   const holders = new Map<number, number[]>();
   for (const [index, sketch] of sketches.entries()) {
+    for (const hash of sketch) {
+      const list = holders.get(hash);
+      if (list === undefined) holders.set(hash, [index]);
+      else list.push(index);
+    }
+  }
+  const telling = sketches.map((sketch) =>
+    sketch.filter((hash) => (holders.get(hash)?.length ?? 0) <= MAX_SHARING),
+  );
+  for (const [index, sketch] of telling.entries()) {
     const shared = new Map<number, number>();
     for (const hash of sketch) {
-      const others = holders.get(hash);
-      if (others === undefined) {
-        holders.set(hash, [index]);
-        continue;
+      for (const other of holders.get(hash) ?? []) {
+        if (other < index) shared.set(other, (shared.get(other) ?? 0) + 1);
       }
-      if (others.length >= MAX_SHARING) continue;
-      for (const other of others) shared.set(other, (shared.get(other) ?? 0) + 1);
-      others.push(index);
     }
     for (const [other, count] of shared) {
-      const smaller = Math.min(sketch.length, sketches[other]?.length ?? 0);
+      const smaller = Math.min(sketch.length, telling[other]?.length ?? 0);
       if (smaller >= MIN_LINES && count * 2 >= smaller) groups.join(other, index);
     }
   }
 }
 
-/** The smallest hashes among the document's lines, without blanks at their ends. */
-function sketchOf(content: Uint8Array): number[] {
+/** The different hashes of the document's lines that `modulo` divides. */
+function sketchOf(content: Uint8Array, modulo: number): number[] {
   const hashes = new Set<number>();
   let start = 0;
   while (start < content.length) {
     let end = content.indexOf(10, start);
     if (end === -1) end = content.length;
     const hash = hashLine(content, start, end);
-    if (hash !== undefined) hashes.add(hash);
+    if (hash !== undefined && hash % modulo === 0) hashes.add(hash);
     start = end + 1;
   }
-  return [...hashes].sort((a, b) => a - b).slice(0, SKETCH);
+  return [...hashes];
 }
 
 /** FNV-1a over the bytes that are no blanks, mixed once more so that its order is random. */

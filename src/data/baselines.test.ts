@@ -1,0 +1,62 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { gzipSync } from "node:zlib";
+import { bigramBaseline, gzipBaseline } from "./baselines.ts";
+import type { TextPart } from "./source.ts";
+
+function part(text: string | Uint8Array, pieceBytes = 1000): TextPart {
+  const all = Buffer.from(text);
+  return {
+    byteLength: all.length,
+    tokens: all.length,
+    bytes: async function* () {
+      for (let at = 0; at < all.length; at += pieceBytes) {
+        yield await Promise.resolve(all.subarray(at, at + pieceBytes));
+      }
+    },
+  };
+}
+
+/** Random text of a known bigram source over `symbols` letters: each goes to one of two others, 3 to 1. */
+function markovText(length: number, symbols: number): Buffer {
+  const text = Buffer.alloc(length);
+  let state = 0;
+  let random = 1;
+  for (let i = 0; i < length; i++) {
+    random = (Math.imul(random, 1664525) + 1013904223) >>> 0;
+    state = ((random >>> 16) % 4 === 0 ? state * 3 + 1 : state * 5 + 2) % symbols;
+    text[i] = 97 + state;
+  }
+  return text;
+}
+
+test("on text of a bigram source the bigram model comes to the entropy of the source", async () => {
+  const text = markovText(200_000, 20);
+  const { bitsPerByte, bytes } = await bigramBaseline(
+    part(text.subarray(0, 150_000)),
+    part(text.subarray(150_000)),
+  );
+  const entropy = -(0.25 * Math.log2(0.25) + 0.75 * Math.log2(0.75));
+  assert.ok(Math.abs(bitsPerByte - entropy) < 0.01, `${bitsPerByte} against ${entropy}`);
+  assert.equal(bytes, 50_000);
+});
+
+test("smoothing: text never seen costs about eight bits a byte, not infinitely many", async () => {
+  const seen = part("a".repeat(100));
+  const other = part(Uint8Array.from({ length: 2000 }, (_, i) => (i * 97) % 256));
+  const { bitsPerByte } = await bigramBaseline(seen, other);
+  assert.ok(bitsPerByte > 7 && bitsPerByte < 12, String(bitsPerByte));
+});
+
+test("the pieces' borders do not matter", async () => {
+  const text = markovText(5000, 9);
+  const whole = await bigramBaseline(part(text, 5000), part(text, 5000));
+  const small = await bigramBaseline(part(text, 7), part(text, 13));
+  assert.equal(small.bitsPerByte, whole.bitsPerByte);
+});
+
+test("gzip: the size that zlib gives at level 9", async () => {
+  const text = markovText(300_000, 20);
+  const { bitsPerByte } = await gzipBaseline(part(text, 4096));
+  assert.equal(bitsPerByte, (8 * gzipSync(text, { level: 9 }).length) / text.length);
+});
