@@ -1,6 +1,6 @@
 /** Convolution and pooling over (batch, channels, …places). */
 
-import { reshape } from "../../functional/index.ts";
+import { reduceMean } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
 import { elementCount, formatShape } from "../../tensor/index.ts";
 import { fanIn } from "../initializers.ts";
@@ -108,9 +108,8 @@ function pool(op: string, scope: Scope, x: Value, options: PoolingOptions): Valu
 
 /** The mean over all places: (batch, channels, …) → (batch, channels). */
 export function globalAveragePool(scope: Scope, x: Value): Value {
-  return scope.within(() =>
-    reshape(scope.builder.one("GlobalAveragePool", [x]), x.shape.slice(0, 2)),
-  );
+  const axes = x.shape.map((_, dim) => dim).slice(2);
+  return scope.within(() => reduceMean(x, { axes, keepdims: false }));
 }
 
 function expectPlaces(scope: Scope, x: Value, places: number): void {
