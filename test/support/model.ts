@@ -1,9 +1,9 @@
 /** Whole models in tests: initial values and batches by a seed, on the reference interpreter. */
 import assert from "node:assert/strict";
 import { differentiate } from "../../src/autodiff/index.ts";
-import { extendGraph } from "../../src/ops/index.ts";
 import type { Graph } from "../../src/graph/index.ts";
 import type { Initializer, Model, ModelDefinition } from "../../src/nn/index.ts";
+import { extendGraph } from "../../src/ops/index.ts";
 import { interpret } from "../../src/reference/index.ts";
 import {
   elementCount,
@@ -81,11 +81,7 @@ export function lossAndGradients(
   inputs: Tensors,
 ): { loss: number; gradients: Tensors } {
   const names = model.parameters.map(({ name }) => name);
-  const { graph, gradients } = differentiate(
-    sliceTo(model.graph, [model.loss]),
-    model.loss,
-    names,
-  );
+  const { graph, gradients } = differentiate(sliceTo(model.graph, [model.loss]), model.loss, names);
   const results = interpret(graph, inputs);
   return {
     loss: toNumbers(results[model.loss] as Tensor)[0] as number,
@@ -114,7 +110,11 @@ export function checkModelGradients(definition: ModelDefinition, check: ModelChe
   for (const [index, { name, type }] of model.parameters.entries()) {
     const moves = randomNumbers(500 + index, elementCount(type.shape), [-0.2, 0.2]);
     const start = toNumbers(weights[name] as Tensor);
-    weights[name] = tensorFrom("float64", type.shape, moves.map((m, i) => m + (start[i] as number)));
+    weights[name] = tensorFrom(
+      "float64",
+      type.shape,
+      moves.map((m, i) => m + (start[i] as number)),
+    );
   }
   const inputs = { ...weights, ...drawBatch(model, limits) };
   const { gradients } = lossAndGradients(model, inputs);

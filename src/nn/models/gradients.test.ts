@@ -50,7 +50,10 @@ test("a GPT that computes attention in blocks of queries has the same loss and g
   for (const [name, tensor] of Object.entries(expected.gradients)) {
     const a = new Float64Array(Uint8Array.from(tensor.bytes).buffer);
     const b = new Float64Array(Uint8Array.from(got.gradients[name]?.bytes ?? []).buffer);
-    assert.ok(a.every((value, i) => Math.abs(value - (b[i] as number)) < 1e-12), name);
+    assert.ok(
+      a.every((value, i) => Math.abs(value - (b[i] as number)) < 1e-12),
+      name,
+    );
   }
 });
 
