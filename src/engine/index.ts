@@ -10,5 +10,10 @@ export type {
   RunOptions,
 } from "./engine.ts";
 export { evaluate } from "./evaluate.ts";
-export { createOrtEngine, type OrtEngineOptions } from "./ort-native/index.ts";
+export {
+  type ArenaStatistics,
+  createOrtEngine,
+  type OrtEngine,
+  type OrtEngineOptions,
+} from "./ort-native/index.ts";
 export { createReferenceEngine } from "./reference/index.ts";

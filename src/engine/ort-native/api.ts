@@ -16,6 +16,9 @@ export type Out<T> = [T | null];
 /** The version of the table that is asked for: ONNX Runtime 1.20 and newer have it. */
 const API_VERSION = 20;
 
+/** Functions from here on came after that version. */
+const FIRST_OF_23 = 285;
+
 const HANDLE = "void *";
 const OUT = "_Out_ void **";
 
@@ -54,9 +57,18 @@ const FUNCTIONS = {
   createThreadingOptions: [121, HANDLE, [OUT]],
   releaseThreadingOptions: [122, "void", [HANDLE]],
   addSessionConfigEntry: [130, HANDLE, [HANDLE, "str", "str"]],
+  createAllocator: [131, HANDLE, [HANDLE, HANDLE, OUT]],
+  releaseAllocator: [132, "void", [HANDLE]],
+  createAndRegisterAllocator: [144, HANDLE, [HANDLE, HANDLE, HANDLE]],
   setGlobalIntraOpNumThreads: [147, HANDLE, [HANDLE, "int"]],
   setGlobalInterOpNumThreads: [148, HANDLE, [HANDLE, "int"]],
   setGlobalSpinControl: [149, HANDLE, [HANDLE, "int"]],
+  releaseArenaCfg: [157, "void", [HANDLE]],
+  createArenaCfgV2: [164, HANDLE, ["const char **", "const size_t *", "size_t", OUT]],
+  // From 1.23 on.
+  getKeyValue: [297, "const char *", [HANDLE, "str"]],
+  releaseKeyValuePairs: [300, "void", [HANDLE]],
+  allocatorGetStats: [319, HANDLE, [HANDLE, OUT]],
 } as const satisfies Record<string, readonly [number, string, readonly string[]]>;
 
 type Async<F extends (...args: never) => unknown> = F & {
@@ -121,9 +133,23 @@ export interface OrtFunctions {
   createThreadingOptions(out: Out<Handle>): Status;
   releaseThreadingOptions(options: Handle): void;
   addSessionConfigEntry(options: Handle, key: string, value: string): Status;
+  createAllocator(session: Handle, memoryInfo: Handle, out: Out<Handle>): Status;
+  releaseAllocator(allocator: Handle): void;
+  /** An allocator that sessions with `session.use_env_allocators` share. */
+  createAndRegisterAllocator(env: Handle, memoryInfo: Handle, arena: Handle): Status;
   setGlobalIntraOpNumThreads(threading: Handle, threads: number): Status;
   setGlobalInterOpNumThreads(threading: Handle, threads: number): Status;
   setGlobalSpinControl(threading: Handle, spin: number): Status;
+  releaseArenaCfg(config: Handle): void;
+  createArenaCfgV2(
+    keys: readonly string[],
+    values: readonly number[],
+    count: number,
+    out: Out<Handle>,
+  ): Status;
+  getKeyValue?(pairs: Handle, key: string): string | null;
+  releaseKeyValuePairs?(pairs: Handle): void;
+  allocatorGetStats?(allocator: Handle, out: Out<Handle>): Status;
 }
 
 /** The library, loaded: its functions, and checks of what they return. */
@@ -172,11 +198,11 @@ function load(path: string): OrtApi {
       fields: { path, version },
     });
   }
+  const minor = Number(version.split(".")[1]);
   const functions = Object.fromEntries(
-    Object.entries(FUNCTIONS).map(([name, [index, result, args]]) => [
-      name,
-      functionAt(table, index, result, args),
-    ]),
+    Object.entries(FUNCTIONS)
+      .filter(([, [index]]) => index < FIRST_OF_23 || minor >= 23)
+      .map(([name, [index, result, args]]) => [name, functionAt(table, index, result, args)]),
   ) as unknown as OrtFunctions;
 
   const check = (status: Status, doing: string): void => {

@@ -7,6 +7,7 @@ import type { Binding, Bindings, Executable } from "../engine.ts";
 import { OrtBinding } from "./binding.ts";
 import type { SessionShare } from "./cache.ts";
 import type { Runtime } from "./runtime.ts";
+import type { Session } from "./session.ts";
 
 export interface ExecutableOwner {
   /** The engine: whose tensors are taken. */
@@ -29,6 +30,10 @@ export class OrtExecutable implements Executable {
     this.graph = graph;
     this.#share = share;
     this.#owner = owner;
+  }
+
+  get session(): Session {
+    return this.#share.session;
   }
 
   bind(tensors: Bindings): Binding {

@@ -1,1 +1,2 @@
-export { createOrtEngine, type OrtEngineOptions } from "./ort-engine.ts";
+export { createOrtEngine, type OrtEngine, type OrtEngineOptions } from "./ort-engine.ts";
+export type { ArenaStatistics } from "./runtime.ts";

@@ -60,6 +60,9 @@ export async function compileModel(
   const options = made<Handle>(doing, (out) => f.createSessionOptions(out));
   try {
     check(f.setSessionGraphOptimizationLevel(options, ALL_OPTIMIZATIONS), doing);
+    // Patterns of earlier runs plan one block for all activations, 1.7 times as large as what is needed.
+    check(f.disableMemPattern(options), doing);
+    check(f.addSessionConfigEntry(options, "session.use_env_allocators", "1"), doing);
     if (settings.threads === runtime.poolThreads && settings.spin === runtime.poolSpins) {
       check(f.disablePerSessionThreads(options), doing);
     } else {
