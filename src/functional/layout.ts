@@ -4,6 +4,7 @@ import type { GraphBuilder, Value } from "../graph/index.ts";
 import {
   type DType,
   elementCount,
+  isFloat,
   normalizeDim,
   type Shape,
   sameShape,
@@ -159,7 +160,17 @@ export function sumTo(x: Value, shape: Shape): Value {
   const axes = x.shape
     .map((_, dim) => dim)
     .filter((dim) => dim < lead || (shape[dim - lead] === 1 && x.shape[dim] !== 1));
+  const rows = elementCount(axes.map((dim) => x.shape[dim] as number));
+  if (isFloat(x.dtype) && rows >= 64 && axes.every((dim, i) => dim === i)) {
+    return reshape(sumRows(reshape(x, [rows, elementCount(shape)])), shape);
+  }
   const summed = reduceSum(x, { axes, keepdims: false });
   assert(elementCount(summed.shape) === elementCount(shape), "sumTo: a shape that broadcasts");
   return reshape(summed, shape);
+}
+
+/** The sum of a matrix's rows as (1, columns). A product with ones: half the time of ReduceSum over the first dim. */
+function sumRows(x: Value): Value {
+  const ones = full(x.builder, x.dtype, [1, x.shape[0] as number], 1);
+  return x.builder.one("Gemm", [ones, x]);
 }

@@ -1,8 +1,6 @@
-import { reshape, sumTo, swapLast } from "../../functional/index.ts";
+import { gemm, matmul as matmulOf, reshape, sumTo, swapLast } from "../../functional/index.ts";
 import type { CostContext, GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import { broadcastShapes, elementCount } from "../../tensor/index.ts";
-
-const matmulOf = (a: Value, b: Value): Value => a.builder.one("MatMul", [a, b]);
 
 /** Matrix product over the last two dims; leading dims broadcast; 1-d operands as in NumPy. */
 export const matmul: OperatorDefinition = {
@@ -26,20 +24,43 @@ export const matmul: OperatorDefinition = {
     return [{ dtype: a.dtype, shape: [...batch, ...rows, ...columns] }];
   },
   gradient: (context) => {
-    const { a, b, dc } = asMatrices(context);
-    return [
-      context.needs(0)
-        ? reshape(sumTo(matmulOf(dc, swapLast(b)), a.shape), context.input(0).shape)
-        : undefined,
-      context.needs(1)
-        ? reshape(sumTo(matmulOf(swapLast(a), dc), b.shape), context.input(1).shape)
-        : undefined,
-    ];
+    const [a, b] = [context.input(0), context.input(1)];
+    if (a.shape.length > 1 && b.shape.length === 2) return weightGradient(context);
+    return batchedGradient(context);
   },
   flops: (context: CostContext) =>
     2 * elementCount(context.outputs[0]?.shape ?? []) * (context.input(0).shape.at(-1) as number),
   inPlace: false,
 };
+
+/**
+ * The common case, rows times a matrix of weights: one product each over all leading dims at once, and no transposed
+ * copy of the weights.
+ */
+function weightGradient(context: GradientContext): (Value | undefined)[] {
+  const [a, b] = [context.input(0), context.input(1)];
+  const [inner, columns] = b.shape as unknown as [number, number];
+  const count = elementCount(a.shape) / inner;
+  const dc = reshape(context.gradient(0), [count, columns]);
+  return [
+    context.needs(0) ? reshape(gemm(dc, b, undefined, { transB: true }), a.shape) : undefined,
+    context.needs(1)
+      ? gemm(reshape(a, [count, inner]), dc, undefined, { transA: true })
+      : undefined,
+  ];
+}
+
+function batchedGradient(context: GradientContext): (Value | undefined)[] {
+  const { a, b, dc } = asMatrices(context);
+  return [
+    context.needs(0)
+      ? reshape(sumTo(matmulOf(dc, swapLast(b)), a.shape), context.input(0).shape)
+      : undefined,
+    context.needs(1)
+      ? reshape(sumTo(matmulOf(swapLast(a), dc), b.shape), context.input(1).shape)
+      : undefined,
+  ];
+}
 
 /** The operands and the gradient with 1-d operands made matrices. */
 function asMatrices(context: GradientContext): { a: Value; b: Value; dc: Value } {

@@ -1,12 +1,12 @@
-import { add, cast, expand, mul, reduceMean, sub, sumTo } from "../../functional/index.ts";
-import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
-import { elementCount } from "../../tensor/index.ts";
+import { add, cast, expand, gemm, mul, reshape, sub, sumTo } from "../../functional/index.ts";
+import type { OperatorDefinition } from "../../graph/index.ts";
+import type { Shape } from "../../tensor/index.ts";
 import { flopsPerElement } from "../shared.ts";
 import {
   axisOf,
   checkBroadcast,
   checkedFloat,
-  dimsFrom,
+  normalizedRows,
   stashType,
   statistic,
   statisticsShape,
@@ -28,50 +28,50 @@ export const layerNormalization: OperatorDefinition = {
   infer: (context) => {
     const type = checkedFloat(context);
     const axis = axisOf(context.attributes, type.shape);
-    checkBroadcast(context, 1, type.shape);
-    checkBroadcast(context, 2, type.shape);
+    checkBroadcast(context, 1, type.shape.slice(axis));
+    checkBroadcast(context, 2, type.shape.slice(axis));
     const statistics = {
       dtype: stashType(type.dtype),
       shape: statisticsShape(type.shape, axis),
     };
     return [type, statistics, statistics];
   },
+  // With rows x of n elements, c = x − mean, r = inverse deviation and g = dy · scale:
+  //   dx = r · (g − mean(g) − c · r² · mean(g · c)).
+  // Through the statistics come −c · r³ · dr / n and dmean / n. Products with a vector take the means and the sums.
   gradient: (context) => {
-    const scale = context.input(1);
-    const dy = context.gradients[0];
-    const inverse = statistic(context, 2);
-    const normal = mul(sub(context.input(0), statistic(context, 1)), inverse);
-    const product = dy && mul(dy, normal);
+    const x = context.input(0);
+    const { count, size, rows, vector, toScale } = normalizedRows(context);
+    const [dy, dMean, dInverse] = context.gradients.map((g) => g && cast(g, x.dtype));
+    const inverse = reshape(statistic(context, 2), [count, 1]);
+    const centered = sub(rows(x), reshape(statistic(context, 1), [count, 1]));
+    const scale = vector(context.input(1));
+    const product = dy && mul(rows(dy), centered);
+    const share = mul(reshape(scale, [size, 1]), 1 / size);
+    let slope = dInverse && mul(reshape(dInverse, [count, 1]), 1 / size);
+    if (product !== undefined) {
+      const along = gemm(product, share);
+      slope = slope === undefined ? along : add(along, slope);
+    }
+    const dx = () => {
+      const bend = slope && mul(centered, mul(slope, mul(inverse, inverse)));
+      const own = dy && sub(mul(rows(dy), scale), gemm(rows(dy), share));
+      const inner = own === undefined || bend === undefined ? own : sub(own, bend);
+      const scaled =
+        inner === undefined ? bend && mul(bend, mul(inverse, -1)) : mul(inner, inverse);
+      if (dMean === undefined) return scaled && reshape(scaled, x.shape);
+      const shift = mul(reshape(dMean, [count, 1]), 1 / size);
+      const all = scaled === undefined ? expand(shift, [count, size]) : add(scaled, shift);
+      return reshape(all, x.shape);
+    };
+    const dScale = (of: Shape) =>
+      product && toScale(gemm(inverse, product, undefined, { transA: true }), of);
     return [
-      context.needs(0) ? inputGradient(context, normal, inverse) : undefined,
-      product && context.needs(1) ? sumTo(product, scale.shape) : undefined,
+      context.needs(0) ? dx() : undefined,
+      context.needs(1) ? dScale(context.input(1).shape) : undefined,
       dy && context.needs(2) ? sumTo(dy, context.input(2).shape) : undefined,
     ];
   },
   flops: flopsPerElement(8),
   inPlace: false,
 };
-
-/** inverse · (g − mean(g) − normal · mean(g · normal)) with g = dy · scale, and the parts through the statistics. */
-function inputGradient(context: GradientContext, normal: Value, inverse: Value): Value | undefined {
-  const x = context.input(0);
-  const axes = dimsFrom(axisOf(context.attributes, x.shape), x.shape.length);
-  const count = elementCount(axes.map((dim) => x.shape[dim] as number));
-  const [dy, dMean, dInverse] = context.gradients;
-  const parts: Value[] = [];
-  if (dy !== undefined) {
-    const g = mul(dy, context.input(1));
-    const centered = sub(g, reduceMean(g, { axes }));
-    const along = reduceMean(mul(g, normal), { axes });
-    parts.push(mul(sub(centered, mul(normal, along)), inverse));
-  }
-  if (dInverse !== undefined) {
-    const slope = mul(mul(cast(dInverse, x.dtype), mul(inverse, inverse)), -1 / count);
-    parts.push(mul(normal, slope));
-  }
-  if (dMean !== undefined) {
-    const share = mul(cast(dMean, x.dtype), 1 / count);
-    parts.push(parts.length === 0 ? expand(share, x.shape) : share);
-  }
-  return parts.length === 0 ? undefined : parts.reduce((left, right) => add(left, right));
-}

@@ -1,5 +1,6 @@
-import { exp, mul, reduceSum, sub } from "../../functional/index.ts";
-import type { OperatorDefinition } from "../../graph/index.ts";
+import { exp, mul, neg, reduceSum, scatterElements, sub } from "../../functional/index.ts";
+import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
+import { toNumbers } from "../../tensor/index.ts";
 import { flopsPerElement } from "../shared.ts";
 import { AXIS, axisOf, checkedFloat } from "./shared.ts";
 
@@ -10,12 +11,41 @@ export const logSoftmax: OperatorDefinition = {
   outputs: [1, 1],
   attributes: AXIS,
   infer: (context) => [checkedFloat(context)],
-  // dy − exp(y) · Σ dy
+  // dy − exp(y) · Σ dy. A cross-entropy's dy has one element a row: it is added where it stands, and Σ dy is that element.
   gradient: (context) => {
     const [y, dy] = [context.output(0), context.gradient(0)];
-    const total = reduceSum(dy, { axes: [axisOf(context.attributes, y.shape)] });
-    return [sub(dy, mul(exp(y), total))];
+    const axis = axisOf(context.attributes, y.shape);
+    const sparse = scattered(context, dy, axis);
+    if (sparse === undefined) return [sub(dy, mul(exp(y), reduceSum(dy, { axes: [axis] })))];
+    const { indices, updates } = sparse;
+    const total = updates.shape[axis] === 1 ? updates : reduceSum(updates, { axes: [axis] });
+    return [scatterElements(mul(exp(y), neg(total)), indices, updates, axis, "add")];
   },
   flops: flopsPerElement(5),
   inPlace: true,
 };
+
+/** What was scattered along `axis` into zeros to make `dy`, if it was made so (the gradient of GatherElements). */
+function scattered(
+  context: GradientContext,
+  dy: Value,
+  axis: number,
+): { indices: Value; updates: Value } | undefined {
+  const { builder } = context;
+  const makerOf = (name: string) => builder.nodes.findLast((node) => node.outputs[0] === name);
+  const node = makerOf(dy.name);
+  if (node?.op !== "ScatterElements" || node.attributes["reduction"]?.value !== "add") {
+    return undefined;
+  }
+  const [base, indices, updates] = node.inputs.map((name) => builder.value(name));
+  if (base === undefined || indices === undefined || updates === undefined) return undefined;
+  const others = updates.shape.every((size, dim) => dim === axis || size === dy.shape[dim]);
+  const source = makerOf(base.name);
+  const filler = source?.op === "Expand" ? builder.value(source.inputs[0] as string) : base;
+  const zeros = builder.constantOf(filler);
+  const empty = zeros !== undefined && toNumbers(zeros).every((value) => value === 0);
+  const along = node.attributes["axis"]?.value ?? 0;
+  return others && empty && (along === axis || along === axis - dy.shape.length)
+    ? { indices, updates }
+    : undefined;
+}

@@ -1,7 +1,16 @@
-import { add, mul, reciprocal, reduceMean, sqrt, sub, sumTo } from "../../functional/index.ts";
+import {
+  add,
+  gemm,
+  mul,
+  reciprocal,
+  reduceMean,
+  reshape,
+  sqrt,
+  sub,
+} from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { flopsPerElement } from "../shared.ts";
-import { axisOf, checkBroadcast, checkedFloat, dimsFrom } from "./shared.ts";
+import { axisOf, checkBroadcast, checkedFloat, normalizedRows } from "./shared.ts";
 
 /** x / √(mean of squares + epsilon) · scale over the dims from `axis` on (Zhang & Sennrich 2019). */
 export const rmsNormalization: OperatorDefinition = {
@@ -15,22 +24,25 @@ export const rmsNormalization: OperatorDefinition = {
   },
   infer: (context) => {
     const type = checkedFloat(context);
-    checkBroadcast(context, 1, type.shape);
+    checkBroadcast(context, 1, type.shape.slice(axisOf(context.attributes, type.shape)));
     return [type];
   },
-  // With r = 1/√(mean x² + ε), n = x·r, g = dy·scale: dx = r · (g − n · mean(g·n)).
+  // With r = 1/√(mean x² + ε) and g = dy · scale: dx = r · (g − x · r² · mean(g · x)).
   gradient: (context) => {
-    const [x, scale, dy] = [context.input(0), context.input(1), context.gradient(0)];
-    const axes = dimsFrom(axisOf(context.attributes, x.shape), x.shape.length);
-    const square = reduceMean(mul(x, x), { axes });
+    const { size, rows, vector, toScale } = normalizedRows(context);
+    const [x, dy] = [rows(context.input(0)), rows(context.gradient(0))];
+    const scale = vector(context.input(1));
+    const square = reduceMean(mul(x, x), { axes: [1] });
     const inverse = reciprocal(sqrt(add(square, context.attributes.number("epsilon"))));
-    const normal = mul(x, inverse);
-    const g = mul(dy, scale);
-    const along = reduceMean(mul(g, normal), { axes });
-    return [
-      context.needs(0) ? mul(sub(g, mul(normal, along)), inverse) : undefined,
-      context.needs(1) ? sumTo(mul(dy, normal), scale.shape) : undefined,
-    ];
+    const product = mul(dy, x);
+    const dx = () => {
+      const along = gemm(product, mul(reshape(scale, [size, 1]), 1 / size));
+      const bend = mul(x, mul(along, mul(inverse, inverse)));
+      return reshape(mul(sub(mul(dy, scale), bend), inverse), context.input(0).shape);
+    };
+    const dScale = () =>
+      toScale(gemm(inverse, product, undefined, { transA: true }), context.input(1).shape);
+    return [context.needs(0) ? dx() : undefined, context.needs(1) ? dScale() : undefined];
   },
   flops: flopsPerElement(5),
   inPlace: false,

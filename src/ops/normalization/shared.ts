@@ -1,6 +1,6 @@
 /** What normalizations answer alike. */
 import { assert } from "../../errors.ts";
-import { cast } from "../../functional/index.ts";
+import { cast, expand, reshape, sumTo } from "../../functional/index.ts";
 import type {
   AttributeReader,
   AttributeSpec,
@@ -11,6 +11,7 @@ import type {
 import {
   broadcastShapes,
   type DType,
+  elementCount,
   normalizeDim,
   type Shape,
   sameShape,
@@ -66,7 +67,26 @@ export function statistic(context: GradientContext, index: number): Value {
   return cast(context.output(index), context.input(0).dtype);
 }
 
-/** The dims from `axis` on. */
-export function dimsFrom(axis: number, rank: number): number[] {
-  return Array.from({ length: rank - axis }, (_, index) => axis + index);
+/** In a gradient rule: the input as `count` rows of `size` normalized elements. */
+export function normalizedRows(context: GradientContext): {
+  readonly count: number;
+  readonly size: number;
+  /** A tensor of the input's shape as a matrix (count, size). */
+  readonly rows: (x: Value) => Value;
+  /** A scale or bias as a vector (size). */
+  readonly vector: (x: Value) => Value;
+  /** A gradient (1, size) as that of a scale of the given shape. */
+  readonly toScale: (gradient: Value, shape: Shape) => Value;
+} {
+  const { shape } = context.input(0);
+  const normalized = shape.slice(axisOf(context.attributes, shape));
+  const size = elementCount(normalized);
+  const count = elementCount(shape) / size;
+  return {
+    count,
+    size,
+    rows: (x) => reshape(x, [count, size]),
+    vector: (x) => reshape(expand(x, normalized), [size]),
+    toScale: (gradient, of) => sumTo(reshape(gradient, normalized), of),
+  };
 }
