@@ -22,3 +22,12 @@ export type {
   OperatorDefinition,
   OperatorTable,
 } from "./operator.ts";
+export { type PrintOptions, printGraph } from "./print.ts";
+export {
+  mergeEqual,
+  removeIdentity,
+  removeUnused,
+  type SimplifyOptions,
+  simplifyGraph,
+} from "./simplify.ts";
+export { type SliceOptions, sliceGraph } from "./slice.ts";

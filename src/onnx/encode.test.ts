@@ -6,7 +6,7 @@ import type { Graph } from "../graph/index.ts";
 import { tensorFrom } from "../tensor/index.ts";
 import { encodeModel } from "./encode.ts";
 import { modelTable } from "./schema.ts";
-import { decodeMessage } from "./wire.ts";
+import { decodeMessage } from "./wire-read.ts";
 
 const matrix = { dtype: "float32", shape: [2, 3] } as const;
 

@@ -12,7 +12,7 @@ import {
   type RawTensor,
   type RawValueInfo,
 } from "./schema.ts";
-import { encodeMessage } from "./wire.ts";
+import { encodeMessage } from "./wire-write.ts";
 
 /** Every internal graph means the operators of this version of ONNX. */
 export const INTERNAL_OPSET = 23;

@@ -8,6 +8,7 @@ export {
   OLDEST_OPSET,
 } from "./encode.ts";
 export { type DimOptions } from "./import/dims.ts";
+export { foldConstants } from "./import/fold.ts";
 export {
   type Imported,
   type ImportedGraph,

@@ -7,7 +7,8 @@ import { type Memory, mapFile } from "../memory/index.ts";
 import type { Tensor } from "../tensor/index.ts";
 import { modelTable, type RawGraph, type RawModel, type RawTensor } from "./schema.ts";
 import { decodeTensor } from "./tensor.ts";
-import { decodeMessage, MAX_MESSAGE_BYTES } from "./wire.ts";
+import { decodeMessage } from "./wire-read.ts";
+import { MAX_MESSAGE_BYTES } from "./wire-write.ts";
 
 /** A model as it stands in its file. */
 export interface OnnxFile {

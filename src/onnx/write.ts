@@ -4,7 +4,7 @@ import { writeFileAtomic } from "../files/index.ts";
 import type { Graph } from "../graph/index.ts";
 import { type EncodeOptions, toRawModel } from "./encode.ts";
 import { modelTable, type RawTensor } from "./schema.ts";
-import { encodeMessage } from "./wire.ts";
+import { encodeMessage } from "./wire-write.ts";
 
 export interface WriteOptions extends EncodeOptions {
   /** Weights in `FILE.data` beside the model: when one file cannot hold them (`auto`), or always. */

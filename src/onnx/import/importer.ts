@@ -3,18 +3,13 @@
  * old forms upgraded, what is known computed. What is not understood is an error, never left out.
  */
 import { LockstepError } from "../../errors.ts";
-import {
-  type Attributes,
-  encodeAttributes,
-  type GraphBuilder,
-  type OperatorDefinition,
-  type Value,
-} from "../../graph/index.ts";
-import { scalar, type Tensor, toNumbers } from "../../tensor/index.ts";
+import { type GraphBuilder, type OperatorDefinition, type Value } from "../../graph/index.ts";
+import { type Tensor, toNumbers } from "../../tensor/index.ts";
 import { INTERNAL_OPSET, NEWEST_OPSET, OLDEST_OPSET } from "../encode.ts";
 import type { OnnxFile } from "../read.ts";
 import type { RawAttribute, RawFunction, RawGraph, RawNode } from "../schema.ts";
-import { type ImportNode, type RuleContext, rulesFor } from "../upgrade/index.ts";
+import { type ImportNode, rulesFor } from "../upgrade/index.ts";
+import { checkAttributes, ruleContext } from "./context.ts";
 import { foldNode } from "./fold.ts";
 import { domainOf, Scope } from "./scope.ts";
 
@@ -60,7 +55,7 @@ export class Importer {
 
   #node(raw: RawNode, scope: Scope): void {
     const label = raw.name !== "" ? raw.name : (raw.output.find((name) => name !== "") ?? "");
-    const name = this.#fresh(scope.prefix + (label === "" ? raw.opType : label));
+    const name = this.fresh(scope.prefix + (label === "" ? raw.opType : label));
     try {
       if (++this.#nodes > MAX_NODES) this.fail(`more than ${MAX_NODES} nodes after inlining`);
       const values = this.#resolve(raw, name, scope);
@@ -107,7 +102,7 @@ export class Importer {
     for (const { below, unlessDefined, rule } of rulesFor(node.op)) {
       if (below !== undefined && node.opset >= below) continue;
       if (unlessDefined === true && this.#definition(node.op) !== undefined) continue;
-      const result = rule(this.#context(node));
+      const result = rule(ruleContext(this, node));
       if (result === undefined) continue;
       if (!("op" in result)) return result;
       if (result.op !== node.op) return this.build(result);
@@ -124,35 +119,17 @@ export class Importer {
         hint: `Rewrite the model without it, or add a definition: src/ops has one file an operator.`,
       });
     }
-    const ready = { ...node, attributes: this.#checked(node, definition) };
+    const ready = { ...node, attributes: checkAttributes(this, node, definition) };
     const folded = foldNode(this.builder, definition, ready);
     if (folded !== undefined) return folded;
     const outputs = ready.outputs.map((output) =>
-      output === "" || this.#free(output) ? output : this.#fresh(output),
+      output === "" || this.#free(output) ? output : this.fresh(output),
     );
     return this.builder.append(ready.op, ready.name, ready.inputs, ready.attributes, outputs);
   }
 
   #definition(op: string): OperatorDefinition | undefined {
     return this.builder.operators.find(op);
-  }
-
-  /** Attributes that the definition has, of its kinds; others must say what holds anyway. */
-  #checked(node: ImportNode, definition: OperatorDefinition): Attributes {
-    const kept = Object.entries(node.attributes).filter(([name, value]) => {
-      const spec = definition.attributes[name];
-      if (spec !== undefined) {
-        if (spec.kind === value.kind) return true;
-        return this.fail(`attribute "${name}" is of kind ${value.kind}, not ${spec.kind}`);
-      }
-      const inert = INERT[name];
-      if (inert?.includes(value.value as number | string) === true) return false;
-      return this.fail(
-        `attribute "${name}" of ${node.op} is not supported`,
-        "Export the model with another operator set, or without this setting.",
-      );
-    });
-    return Object.fromEntries(kept);
   }
 
   #if(
@@ -192,7 +169,7 @@ export class Importer {
 
   /** A weight that is not trained. */
   weight(name: string, tensor: Tensor): Value {
-    return this.builder.namedConstant(this.#free(name) ? name : this.#fresh(name), tensor);
+    return this.builder.namedConstant(this.#free(name) ? name : this.fresh(name), tensor);
   }
 
   #call(
@@ -224,64 +201,8 @@ export class Importer {
     return body.output.map((output) => scope.find(output));
   }
 
-  #context(node: ImportNode): RuleContext {
-    const { builder } = this;
-    const fail = (what: string, hint?: string): never => this.fail(what, hint);
-    const attribute = (name: string) => node.attributes[name];
-    const pick = <T>(name: string, kind: string, otherwise: T): T => {
-      const value = attribute(name);
-      if (value === undefined) return otherwise;
-      return value.kind === kind ? (value.value as T) : fail(`attribute "${name}" is no ${kind}`);
-    };
-    const input = (index: number): Value =>
-      node.inputs[index] ?? fail(`${node.op} has no input ${index}`);
-    const constant = (index: number) => {
-      const value = node.inputs[index];
-      return value && builder.constantOf(value);
-    };
-    const emit: RuleContext["emit"] = (op, inputs, attributes = {}, outputs = 1) => {
-      const definition = this.#definition(op);
-      const encoded = definition ? encodeAttributes(definition, attributes, node.name) : {};
-      const name = this.#fresh(`${node.name}/${op}`);
-      const names =
-        outputs === 1 ? [name] : Array.from({ length: outputs }, (_, i) => `${name}.${i}`);
-      const built = this.build({
-        op,
-        name,
-        inputs,
-        attributes: encoded,
-        outputs: names,
-        opset: INTERNAL_OPSET,
-      });
-      return built as Value[];
-    };
-    return {
-      node,
-      builder,
-      input,
-      constant,
-      numbers: (index) => {
-        input(index);
-        const tensor = constant(index);
-        if (tensor !== undefined) return toNumbers(tensor);
-        return fail(
-          `input ${index} of ${node.op} is not known before the graph runs`,
-          "Shapes are static: what decides one must follow from the shapes of the inputs.",
-        );
-      },
-      attribute,
-      int: (name, otherwise) => pick(name, "int", otherwise),
-      float: (name, otherwise) => pick(name, "float", otherwise),
-      string: (name, otherwise) => pick(name, "string", otherwise),
-      ints: (name) => pick<readonly number[] | undefined>(name, "ints", undefined),
-      emit,
-      one: (op, inputs, attributes) => emit(op, inputs, attributes)[0] as Value,
-      scalar: (like, number) => builder.constant(scalar(like.dtype, number)),
-      fail,
-    };
-  }
-
-  #fresh(name: string): string {
+  /** A name that nothing has yet. */
+  fresh(name: string): string {
     let fresh = name;
     for (let count = 1; this.#names.has(fresh) || !this.#free(fresh); count++) {
       fresh = `${name}_${count}`;
@@ -323,26 +244,6 @@ export class Importer {
     );
   }
 }
-
-/** Settings that our definitions do not have, with the values at which they change nothing. */
-const INERT: Readonly<Record<string, readonly (number | string)[]>> = {
-  storage_order: [0],
-  ceil_mode: [0],
-  allowzero: [0],
-  saturate: [1],
-  round_mode: ["up"],
-  auto_pad: ["NOTSET"],
-  consumed_inputs: [],
-  overlap: [],
-  stash_type: [1],
-  nearest_mode: ["round_prefer_floor"],
-  exclude_outside: [0],
-  antialias: [0],
-  keep_aspect_ratio_policy: ["stretch"],
-  extrapolation_value: [0],
-  cubic_coeff_a: [-0.75],
-  seed: [0],
-};
 
 /** The body of a function, with the inputs that its caller left out as the empty name. */
 function withoutAbsent(
