@@ -25,7 +25,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   nn: ["errors", "tensor", "graph", "functional", "ops", "autodiff"],
   onnx: ["errors", "tensor", "graph", "functional", "ops", "reference", "files", "memory", "nn"],
   engine: ["errors", "tensor", "graph", "ops", "reference", "memory", "onnx", "files"],
-  data: ["errors", "tensor", "files", "engine"],
+  safetensors: ["errors", "tensor", "files"],
+  data: ["errors", "tensor", "files", "safetensors"],
   optimizer: ["errors", "tensor", "graph", "functional", "ops"],
   program: [
     "errors",

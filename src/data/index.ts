@@ -1,4 +1,4 @@
-export { type Baseline, bigramBaseline, gzipBaseline } from "./baselines.ts";
+export { bigramBitsPerByte, gzipBitsPerByte } from "./baselines.ts";
 export { type DataSource, openData } from "./open.ts";
 export {
   type PositionRange,
