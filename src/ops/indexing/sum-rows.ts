@@ -1,27 +1,30 @@
 /**
- * The gradient of looking up rows: rows that were read from the same place are summed there.
+ * The gradient of looking up rows: rows that were read from one place are summed there.
+ *
  * ScatterND(add) would be the obvious operator, but ONNX Runtime's CPU loses updates of it where numbers repeat
- * and more than one thread runs. Both ways here give the same bits on any number of threads.
- * Measurements that chose between them: docs/lab.md.
+ * and more than one thread runs. Both ways here give the same bits on any number of threads. What was
+ * measured, and what else was tried: docs/lab.md.
  */
 import {
+  add,
   cast,
   equal,
-  expand,
   fromStart,
   full,
+  mul,
   range,
   reshape,
   scatterElements,
 } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
+import type { DType } from "../../tensor/index.ts";
 
-/** Up to this many places a matrix product with one-hot rows is faster than scattering. */
+/** Up to so many places a product with one-hot rows costs no more than scattering, and rounds less. */
 const MOST_PLACES_FOR_PRODUCT = 256;
 
 /**
  * @param rows (outer, number, inner)
- * @param indices (number): to which place each row belongs
+ * @param indices (number): to which place each row belongs; may count from the end
  * @returns (outer, places, inner): at each place the sum of its rows
  */
 export function sumRows(rows: Value, indices: Value, places: number): Value {
@@ -30,21 +33,40 @@ export function sumRows(rows: Value, indices: Value, places: number): Value {
     : byScatter(rows, indices, places);
 }
 
+/** Which row belongs to which place, as a matrix of zeros and ones, times the rows. */
 function byProduct(rows: Value, indices: Value, places: number): Value {
   const b = rows.builder;
   const [outer, count, inner] = rows.shape as [number, number, number];
-  const numbers = reshape(range(b, indices.dtype, 0, places), [places, 1]);
-  const isAt = cast(equal(numbers, fromStart(indices, places)), rows.dtype);
-  if (outer === 1) {
-    const sum = b.one("MatMul", [isAt, reshape(rows, [count, inner])]);
-    return reshape(sum, [1, places, inner]);
+  const numbers = range(b, indices.dtype, 0, places);
+  const ids = fromStart(indices, places);
+  if (inner === 1) {
+    const isAt = cast(equal(reshape(ids, [count, 1]), numbers), rows.dtype);
+    const sums = b.one("MatMul", [reshape(rows, [outer, count]), isAt]);
+    return reshape(sums, [outer, places, 1]);
   }
-  return b.one("MatMul", [isAt, rows]);
+  const isAt = cast(equal(reshape(numbers, [places, 1]), ids), rows.dtype);
+  const matrix = outer === 1 ? reshape(rows, [count, inner]) : rows;
+  return reshape(b.one("MatMul", [isAt, matrix]), [outer, places, inner]);
 }
 
+/**
+ * Adds element by element, in order, to a vector of zeros. One dim, because the operator then does half as much
+ * for each element as with two.
+ */
 function byScatter(rows: Value, indices: Value, places: number): Value {
+  const b = rows.builder;
   const [outer, count, inner] = rows.shape as [number, number, number];
-  const zeros = full(rows.builder, rows.dtype, [outer, places, inner], 0);
-  const spread = expand(reshape(indices, [1, count, 1]), rows.shape);
-  return scatterElements(zeros, spread, rows, 1, "add");
+  const total = outer * places * inner;
+  const dtype: DType = total < 2 ** 31 ? indices.dtype : "int64";
+  const starts = mul(fromStart(cast(indices, dtype), places), inner);
+  let flat = reshape(starts, [count, 1]);
+  if (inner > 1) flat = add(flat, range(b, dtype, 0, inner));
+  if (outer > 1) {
+    const offsets = range(b, dtype, 0, total, places * inner);
+    flat = add(reshape(offsets, [outer, 1, 1]), flat);
+  }
+  const size = outer * count * inner;
+  const zeros = full(b, rows.dtype, [total], 0);
+  const sums = scatterElements(zeros, reshape(flat, [size]), reshape(rows, [size]), 0, "add");
+  return reshape(sums, [outer, places, inner]);
 }
