@@ -30,4 +30,5 @@ export {
   type OnnxLossContext,
 } from "./losses.ts";
 export { type DecodeOptions, decodeModel, type OnnxFile, readModel } from "./read.ts";
+export { type SymbolicExport, type SymbolicOptions, toSymbolicBatch } from "./symbolic.ts";
 export { type WriteOptions, writeModel } from "./write.ts";

@@ -1,0 +1,287 @@
+/**
+ * Export for any batch size. Graphs are static, so the same model is built at three sizes and compared: what varies must be
+ * a shape that is affine in the batch, or a constant repeated along it. Two sizes give the rule, the third proves it.
+ */
+import type { Graph, Node } from "../graph/index.ts";
+import { typeOf } from "../graph/index.ts";
+import {
+  type Shape,
+  sameShape,
+  type Tensor,
+  type TensorType,
+  tensorFrom,
+  toNumbers,
+} from "../tensor/index.ts";
+import type { EncodeOptions } from "./encode.ts";
+import { affine, cellOf, Inexpressible, SIZES, sameTensor, type Triple } from "./vary.ts";
+
+export interface SymbolicOptions {
+  /** The name of the dim in the file. Default: `batch`. */
+  readonly dim?: string;
+  /** The batch of the export if none can be found that holds for all. Default: 1. */
+  readonly fixedBatch?: number;
+}
+
+export interface SymbolicExport {
+  /** Its types are those of one batch size; the operators work for all. Encode it with `encode`. */
+  readonly graph: Graph;
+  readonly encode: Pick<EncodeOptions, "symbolicDims">;
+  /** Why the batch had to stay fixed; undefined if it did not. */
+  readonly fixed: string | undefined;
+}
+
+/** A graph that runs at any batch size, made from `build`; or the graph at a fixed size, and why. */
+export function toSymbolicBatch(
+  build: (batch: number) => Graph,
+  options: SymbolicOptions = {},
+): SymbolicExport {
+  const [a, b, c] = SIZES;
+  const graphs: Triple<Graph> = [build(a), build(b), build(c)];
+  try {
+    return new Comparison(graphs, options.dim ?? "batch").result();
+  } catch (error) {
+    if (!(error instanceof Inexpressible)) throw error;
+    return { graph: build(options.fixedBatch ?? 1), encode: {}, fixed: error.message };
+  }
+}
+
+class Comparison {
+  readonly #graphs: Triple<Graph>;
+  readonly #dim: string;
+  readonly #nodes: Node[] = [];
+  readonly #constants: Map<string, Tensor>;
+  readonly #types: Map<string, TensorType>;
+  /** Values made for constants that vary: by the names of the three. */
+  readonly #made = new Map<string, string>();
+  #batch: string | undefined;
+
+  constructor(graphs: Triple<Graph>, dim: string) {
+    this.#graphs = graphs;
+    this.#dim = dim;
+    this.#constants = new Map(graphs[0].constants);
+    this.#types = new Map(graphs[0].types);
+  }
+
+  result(): SymbolicExport {
+    const [graph, ...others] = this.#graphs;
+    for (const other of others) {
+      if (
+        other.nodes.length !== graph.nodes.length ||
+        !sameNames(other.inputs, graph.inputs) ||
+        !sameNames(other.outputs, graph.outputs)
+      ) {
+        throw new Inexpressible("the model has other nodes at other batch sizes");
+      }
+    }
+    for (let at = 0; at < graph.nodes.length; at++) this.#node(at);
+    const used = new Set([...graph.outputs, ...this.#nodes.flatMap((node) => node.inputs)]);
+    for (const name of this.#constants.keys()) {
+      if (!used.has(name)) this.#constants.delete(name);
+    }
+    const symbolicDims = Object.fromEntries(
+      [...graph.inputs, ...graph.outputs].map((name) => [name, this.#varyingDims(name)]),
+    );
+    const types = new Map([...this.#types].filter(([name]) => this.#isKept(name, used)));
+    return {
+      graph: { ...graph, nodes: this.#nodes, constants: this.#constants, types },
+      encode: { symbolicDims },
+      fixed: undefined,
+    };
+  }
+
+  #isKept(name: string, used: ReadonlySet<string>): boolean {
+    const isOldConstant = this.#graphs[0].constants.has(name);
+    return !isOldConstant || used.has(name);
+  }
+
+  /** Dims of an input or output that are the batch, or a multiple of it (which gets a name of its own). */
+  #varyingDims(name: string): Record<number, string> {
+    const shapes = this.#shapes(name);
+    const dims: Record<number, string> = {};
+    for (const [dim, size] of shapes[0].entries()) {
+      const sizes = [size, shapes[1][dim], shapes[2][dim]] as Triple<number>;
+      if (sizes[0] === sizes[1] && sizes[1] === sizes[2]) continue;
+      const { factor, offset } = affine(sizes, `dim ${dim} of "${name}"`);
+      dims[dim] = offset === 0 && factor === 1 ? this.#dim : `${this.#dim}_${name}_${dim}`;
+    }
+    return dims;
+  }
+
+  #shapes(name: string): Triple<Shape> {
+    const [a, b, c] = this.#graphs;
+    const shapes = [typeOf(a, name), typeOf(b, name), typeOf(c, name)].map(({ shape }) => shape);
+    if (shapes.some((shape) => shape.length !== shapes[0]?.length)) {
+      throw new Inexpressible(`"${name}" has another rank at other batch sizes`);
+    }
+    return shapes as unknown as Triple<Shape>;
+  }
+
+  #node(at: number): void {
+    const nodes = this.#graphs.map((graph) => graph.nodes[at] as Node) as unknown as Triple<Node>;
+    const [node, ...others] = nodes;
+    for (const other of others) {
+      if (
+        other.op !== node.op ||
+        !sameNames(other.outputs, node.outputs) ||
+        other.inputs.length !== node.inputs.length ||
+        JSON.stringify(other.attributes) !== JSON.stringify(node.attributes)
+      ) {
+        throw new Inexpressible(`node "${node.name}" (${node.op}) differs at other batch sizes`);
+      }
+    }
+    const inputs = node.inputs.map((_, index) => {
+      const names = nodes.map(({ inputs }) => inputs[index] as string);
+      return this.#input(names as unknown as Triple<string>, node, index);
+    });
+    this.#nodes.push({ ...node, inputs });
+  }
+
+  #input(names: Triple<string>, node: Node, index: number): string {
+    const [name] = names;
+    const tensors = names.map((own, i) => this.#graphs[i]?.constants.get(own));
+    if (tensors.every((tensor) => tensor === undefined)) {
+      if (names.every((own) => own === name)) return name;
+    } else if (!tensors.includes(undefined)) {
+      const triple = tensors as unknown as Triple<Tensor>;
+      if (triple.every((tensor) => sameTensor(tensor, triple[0]))) return name;
+      const key = `${names.join("\n")}\n${node.op === "Reshape" ? node.name : ""}`;
+      const known = this.#made.get(key) ?? this.#varying(triple, node, index);
+      this.#made.set(key, known);
+      return known;
+    }
+    throw new Inexpressible(`node "${node.name}" (${node.op}) reads other values`);
+  }
+
+  #varying(tensors: Triple<Tensor>, node: Node, index: number): string {
+    const where = `input ${index} of node "${node.name}" (${node.op})`;
+    const [first] = tensors;
+    if (!tensors.every(({ shape }) => sameShape(shape, first.shape))) {
+      return this.#repeated(tensors, where);
+    }
+    if (first.dtype !== "int64" || first.shape.length > 1) {
+      throw new Inexpressible(`${where} has elements that depend on the batch size`);
+    }
+    const columns = transposed(tensors);
+    if (node.op === "Reshape" && index === 1) {
+      const simple = this.#reshape(columns, node);
+      if (simple !== undefined) return simple;
+    }
+    const vector = this.#affineVector(columns, where, first.shape.length === 0);
+    return vector;
+  }
+
+  /** 0 where the dim is that of the input, then at most one -1. */
+  #reshape(columns: readonly Triple<number>[], node: Node): string | undefined {
+    if (node.attributes["allowzero"]?.value === 1) return undefined;
+    const input = this.#shapes(node.inputs[0] as string);
+    let inferred = columns.filter((column) => column[0] === -1).length;
+    const values = columns.map((column, dim) => {
+      if (column.every((value) => value === column[0])) return column[0];
+      if (column.every((value, i) => value === input[i]?.[dim])) return 0;
+      inferred++;
+      return -1;
+    });
+    return inferred > 1 ? undefined : this.#constant("shape", ints(values));
+  }
+
+  /** offset + factor · batch, element by element. */
+  #affineVector(columns: readonly Triple<number>[], where: string, isScalar: boolean): string {
+    const parts = columns.map((column) => affine(column, where));
+    const shape = isScalar ? [] : [parts.length];
+    const factors = parts.map(({ factor }) => factor);
+    const offsets = parts.map(({ offset }) => offset);
+    const type: TensorType = { dtype: "int64", shape };
+    let value = this.#batchSize();
+    if (isScalar) {
+      const none = this.#constant("none", tensorFrom("int64", [0], []));
+      value = this.#emit("Reshape", [value, none], { dtype: "int64", shape: [] });
+    }
+    const scale = this.#constant("factor", tensorFrom("int64", shape, factors));
+    value = this.#emit("Mul", [scale, value], type);
+    if (offsets.every((offset) => offset === 0)) return value;
+    const offset = this.#constant("offset", tensorFrom("int64", shape, offsets));
+    return this.#emit("Add", [value, offset], type);
+  }
+
+  /** A constant that is the same at every index of the dims that vary: one of those, expanded. */
+  #repeated(tensors: Triple<Tensor>, where: string): string {
+    const [first] = tensors;
+    if (tensors.some(({ shape }) => shape.length !== first.shape.length)) {
+      throw new Inexpressible(`${where} has another rank at other batch sizes`);
+    }
+    const columns = first.shape.map(
+      (_, dim) => tensors.map(({ shape }) => shape[dim]) as unknown as Triple<number>,
+    );
+    const varying = columns.map(([a, b, c]) => a !== b || b !== c);
+    const cells = tensors.map((tensor) => cellOf(tensor, varying));
+    const [cell] = cells;
+    if (
+      cell === undefined ||
+      !cells.every((other) => other !== undefined && sameTensor(other, cell))
+    ) {
+      throw new Inexpressible(`${where} has elements that depend on the batch size`);
+    }
+    const shape = this.#affineVector(columns, where, false);
+    const type = { dtype: first.dtype, shape: first.shape };
+    return this.#emit("Expand", [this.#constant("cell", cell), shape], type);
+  }
+
+  /** int64 [1]: the batch, read from an input. */
+  #batchSize(): string {
+    if (this.#batch !== undefined) return this.#batch;
+    for (const name of this.#graphs[0].inputs) {
+      const shapes = this.#shapes(name);
+      const dim = shapes[0].findIndex((_, at) =>
+        shapes.every((shape, i) => shape[at] === SIZES[i]),
+      );
+      if (dim < 0) continue;
+      const attributes = {
+        start: { kind: "int", value: dim },
+        end: { kind: "int", value: dim + 1 },
+      } as const;
+      const type: TensorType = { dtype: "int64", shape: [1] };
+      this.#batch = this.#emit("Shape", [name], type, attributes);
+      return this.#batch;
+    }
+    throw new Inexpressible("no input has a dim that is the batch");
+  }
+
+  #emit(
+    op: string,
+    inputs: readonly string[],
+    type: TensorType,
+    attributes: Node["attributes"] = {},
+  ): string {
+    const name = this.#fresh(`${this.#dim}/${op}`);
+    this.#types.set(name, type);
+    this.#nodes.push({ op, name, inputs, outputs: [name], attributes });
+    return name;
+  }
+
+  #constant(what: string, tensor: Tensor): string {
+    const name = this.#fresh(`${this.#dim}/${what}`);
+    this.#types.set(name, { dtype: tensor.dtype, shape: tensor.shape });
+    this.#constants.set(name, tensor);
+    return name;
+  }
+
+  #fresh(base: string): string {
+    let name = base;
+    for (let count = 1; this.#types.has(name); count++) name = `${base}_${count}`;
+    return name;
+  }
+}
+
+function ints(values: readonly number[]): Tensor {
+  return tensorFrom("int64", [values.length], values);
+}
+
+function sameNames(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((name, i) => name === b[i]);
+}
+
+/** For each element, its value at the three sizes. */
+function transposed(tensors: Triple<Tensor>): Triple<number>[] {
+  const [a, b, c] = tensors.map(toNumbers) as [number[], number[], number[]];
+  return a.map((value, i) => [value, b[i] as number, c[i] as number]);
+}

@@ -1,0 +1,52 @@
+/** How numbers and tensors vary with the batch size: what `symbolic.ts` can say of three builds of a model. */
+import { bytesPerElement, elementCount, sameShape, type Tensor } from "../tensor/index.ts";
+
+/** The sizes compared. Primes: no size of a model is a product of them by chance in all three. */
+export const SIZES = [11, 13, 17] as const;
+
+/** One thing at each of the sizes. */
+export type Triple<T> = readonly [T, T, T];
+
+/** What varies has no form that a graph for all sizes could have. The message says what. */
+export class Inexpressible extends Error {}
+
+export function sameTensor(a: Tensor, b: Tensor): boolean {
+  return (
+    a.dtype === b.dtype && sameShape(a.shape, b.shape) && Buffer.compare(a.bytes, b.bytes) === 0
+  );
+}
+
+/** The line through the first two sizes, which the third must lie on. */
+export function affine(values: Triple<number>, where: string): { factor: number; offset: number } {
+  const [a, b, c] = SIZES;
+  const factor = (values[1] - values[0]) / (b - a);
+  const offset = values[0] - factor * a;
+  if (!Number.isInteger(factor) || offset + factor * c !== values[2]) {
+    throw new Inexpressible(`${where} is no simple function of the batch size`);
+  }
+  return { factor, offset };
+}
+
+/** The part of a tensor at index 0 of some dims, if it is the same at every other index of them. */
+export function cellOf(tensor: Tensor, dims: readonly boolean[]): Tensor | undefined {
+  let { bytes } = tensor;
+  const shape = tensor.shape.map((size, dim) => (dims[dim] === true ? 1 : size));
+  // From the outermost dim that varies inwards: all blocks below it must equal the first.
+  for (const [dim, repeated] of dims.entries()) {
+    if (!repeated) continue;
+    const inner = tensor.shape.slice(dim + 1);
+    const block = elementCount(inner) * bytesPerElement(tensor.dtype);
+    const size = tensor.shape[dim] as number;
+    const outer = bytes.byteLength / (block * size);
+    const kept: Uint8Array[] = [];
+    for (let o = 0; o < outer; o++) {
+      const row = bytes.subarray(o * size * block, (o + 1) * size * block);
+      // Equal to itself moved by one block.
+      const moved = row.subarray(block);
+      if (Buffer.compare(moved, row.subarray(0, moved.byteLength)) !== 0) return undefined;
+      kept.push(row.subarray(0, block));
+    }
+    bytes = Buffer.concat(kept);
+  }
+  return { dtype: tensor.dtype, shape, bytes };
+}
