@@ -1,0 +1,148 @@
+import assert from "node:assert/strict";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { test } from "node:test";
+import type { Graph } from "../../graph/index.ts";
+import { newBuilder } from "../../ops/index.ts";
+import { tensorFrom, toNumbers } from "../../tensor/index.ts";
+import { evaluate } from "../evaluate.ts";
+import { SessionCache } from "./cache.ts";
+import { createOrtEngine } from "./ort-engine.ts";
+import type { Session } from "./session.ts";
+
+const hasCode = (code: string) => (error: unknown) => (error as { code?: string }).code === code;
+
+function chain(prefix: string, size = 256): Graph {
+  const builder = newBuilder(`${prefix}: a chain`);
+  let value = builder.input(`${prefix}.x`, { dtype: "float32", shape: [size, size] });
+  for (let i = 0; i < 3; i++) {
+    value = builder.within(`${prefix}.${i}`, () => builder.one("MatMul", [value, value]));
+  }
+  return builder.build([value]);
+}
+
+async function inTemporaryFolder(body: (folder: string) => Promise<void>): Promise<void> {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "lockstep-"));
+  try {
+    await body(folder);
+  } finally {
+    fs.rmSync(folder, { recursive: true });
+  }
+}
+
+test("says its version and its threads", async () => {
+  const engine = createOrtEngine({ threads: 3 });
+  assert.match(engine.version, /^onnxruntime \d+\.\d+\.\d+/);
+  assert.equal(engine.threads, 3);
+  await engine.close();
+  for (const threads of [0, -1, 1.5, Number.NaN]) {
+    assert.throws(() => createOrtEngine({ threads }), hasCode("INVALID_OPTION"));
+  }
+});
+
+test("a library that is missing, or is another one, is an error", async () => {
+  const missing = { library: "/nowhere/libonnxruntime.so" };
+  assert.throws(() => createOrtEngine(missing), hasCode("ENGINE_LIBRARY"));
+  await inTemporaryFolder((folder) => {
+    const file = path.join(folder, "libonnxruntime.so");
+    fs.writeFileSync(file, "not a library");
+    assert.throws(() => createOrtEngine({ library: file }), hasCode("ENGINE_LIBRARY"));
+    return Promise.resolve();
+  });
+  if (process.platform === "linux" && process.report !== undefined) {
+    const libraries = (process.report.getReport() as { sharedObjects: string[] }).sharedObjects;
+    const other = libraries.find((file) => file.includes("libm.so"));
+    assert.ok(other);
+    assert.throws(() => createOrtEngine({ library: other }), /is not ONNX Runtime/);
+  }
+});
+
+test("graphs of equal structure share a session until the last one closes", async () => {
+  const cache = new SessionCache();
+  let made = 0;
+  let released = 0;
+  const session = { release: () => released++ } as unknown as Session;
+  const create = () => Promise.resolve(session).finally(() => made++);
+  const shares = await Promise.all([cache.take("k", create), cache.take("k", create)]);
+  assert.equal(made, 1);
+  shares[0].retain();
+  shares[0].release();
+  shares[1].release();
+  assert.deepEqual([released, cache.size], [0, 1]);
+  shares[0].release();
+  assert.deepEqual([released, cache.size], [1, 0]);
+  await assert.rejects(
+    cache.take("bad", () => Promise.reject(new Error("no"))),
+    /no/,
+  );
+  assert.equal(cache.size, 0);
+});
+
+test("every thread count computes, beside a pool of another size", async () => {
+  const pool = createOrtEngine({ threads: 2 });
+  const other = createOrtEngine({ threads: 3, spin: false });
+  const graph = chain("layer", 8);
+  const x = tensorFrom("float32", [8, 8], new Array(64).fill(0.5));
+  for (const [engine, threads] of [
+    [pool, 1],
+    [pool, 2],
+    [pool, 3],
+    [other, 3],
+  ] as const) {
+    const results = await evaluate(engine, graph, { "layer.x": x }, { threads });
+    const [result] = Object.values(results);
+    assert.deepEqual(result && new Set(toNumbers(result)), new Set([8 ** 7 * 0.5 ** 8]));
+  }
+  await pool.close();
+  await other.close();
+});
+
+test("dumps what it compiles under readable names", async () => {
+  await inTemporaryFolder(async (folder) => {
+    const dump = path.join(folder, "graphs");
+    const engine = createOrtEngine({ threads: 1, dump });
+    const executables = [await engine.compile(chain("first")), await engine.compile(chain("b"))];
+    const files = fs.readdirSync(dump).sort();
+    assert.deepEqual(
+      files.map((file) => file.replace(/-[0-9a-f]{8}\.onnx$/, "")),
+      ["b_a_chain", "first_a_chain"],
+    );
+    assert.ok(fs.readFileSync(path.join(dump, files[1] ?? "")).includes("first.0/MatMul_1"));
+    for (const executable of executables) executable.close();
+    await engine.close();
+  });
+});
+
+test("writes a profile when a session ends", async () => {
+  await inTemporaryFolder(async (folder) => {
+    const engine = createOrtEngine({ threads: 1, profile: folder });
+    const x = tensorFrom("float32", [8, 8], new Array(64).fill(1));
+    await evaluate(engine, chain("p", 8), { "p.x": x });
+    await engine.close();
+    const [file = ""] = fs.readdirSync(folder);
+    const events = JSON.parse(fs.readFileSync(path.join(folder, file), "utf8")) as object[];
+    assert.ok(JSON.stringify(events).includes("p.1/MatMul_1"));
+  });
+});
+
+test("sessions share one arena, and say how much of it they needed", async () => {
+  const engine = createOrtEngine({ threads: 1 });
+  assert.equal(engine.arena(), undefined);
+  const tensorBytes = 256 * 256 * 4;
+  const graphs = [chain("one"), chain("two", 128)];
+  const kept = await Promise.all(graphs.map((graph) => engine.compile(graph)));
+  const before = engine.arena()?.peak ?? 0;
+  for (const graph of graphs) {
+    const [name = ""] = graph.inputs;
+    const shape = graph.types.get(name)?.shape ?? [];
+    const count = (shape[0] ?? 0) ** 2;
+    const x = tensorFrom("float32", shape, new Array<number>(count).fill(0));
+    await evaluate(engine, graph, { [name]: x });
+  }
+  const { peak = 0, inUse } = engine.arena() ?? {};
+  assert.equal(inUse, 0);
+  assert.ok(peak - before >= tensorBytes && peak - before <= 3 * tensorBytes, `${before} ${peak}`);
+  for (const executable of kept) executable.close();
+  await engine.close();
+});
