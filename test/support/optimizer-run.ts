@@ -1,0 +1,95 @@
+/** Runs an optimizer's own program over given gradients: no model, no data. */
+import type { Engine } from "../../src/engine/index.ts";
+import type { Optimizer } from "../../src/optimizer/index.ts";
+import { Instance, instantiate } from "../../src/program/instance.ts";
+import { planNorm } from "../../src/program/norm.ts";
+import { planParameters } from "../../src/program/plan-parameters.ts";
+import { ProgramBuilder } from "../../src/program/program.ts";
+import { refsOf } from "../../src/program/training.ts";
+import { planUpdate } from "../../src/program/update.ts";
+import {
+  byteLength,
+  type DType,
+  type Shape,
+  scalar,
+  tensorFrom,
+  toNumbers,
+} from "../../src/tensor/index.ts";
+
+export type Numbers = Readonly<Record<string, readonly number[]>>;
+
+export interface OptimizerRun {
+  readonly shapes: Readonly<Record<string, Shape>>;
+  readonly start: Numbers;
+  readonly gradients: readonly Numbers[];
+  readonly optimizer: Optimizer;
+  readonly dtype?: DType;
+  readonly clip?: number;
+}
+
+/** Parameters after each step, and the norms of the gradients before clipping. */
+export async function runOptimizer(
+  engine: Engine,
+  { shapes, start, gradients, optimizer, dtype = "float64", clip }: OptimizerRun,
+): Promise<{ trace: Numbers[]; norms: number[] }> {
+  const program = new ProgramBuilder();
+  const plan = planParameters(
+    Object.entries(shapes).map(([name, shape]) => ({
+      name,
+      type: { dtype, shape },
+      decay: shape.length >= 2,
+    })),
+    optimizer,
+  );
+  program.buffer("parameters", plan.parameters.byteLength);
+  program.buffer("gradients", plan.gradients.byteLength);
+  const loss = { dtype, shape: [1] };
+  program.buffer("losses", byteLength(loss));
+  const losses = { buffer: "losses", byteOffset: 0, type: loss };
+  const norm = planNorm(program, plan, { microBatches: 1, clip, losses });
+  const update = planUpdate(program, plan);
+  const instance = await instantiate(engine, program);
+  const write = (buffer: string, values: Numbers): void => {
+    for (const [name, ref] of refsOf(plan.parameters, buffer)) {
+      const tensor = tensorFrom(dtype, ref.type.shape, values[name] ?? []);
+      instance.tensor(ref).bytes.set(tensor.bytes);
+    }
+  };
+  instance.buffer("losses").bytes.set(scalar(dtype, 0).bytes);
+  try {
+    write("parameters", start);
+    const trace: Numbers[] = [];
+    const norms: number[] = [];
+    for (const [index, values] of gradients.entries()) {
+      write("gradients", values);
+      for (const stage of norm.stages) await instance.run(stage);
+      const { gradientNorm, gradientScale } = norm.readSummary(instance);
+      norms.push(gradientNorm);
+      update.writeScalars(instance, { step: index + 1, gradientScale }, 1);
+      for (const stage of update.stages) await instance.run(stage);
+      trace.push(readParameters(instance, plan.parameters));
+    }
+    return { trace, norms };
+  } finally {
+    instance.close();
+  }
+}
+
+function readParameters(instance: Instance, layout: Parameters<typeof refsOf>[0]): Numbers {
+  return Object.fromEntries(
+    [...refsOf(layout, "parameters")].map(([name, ref]) => [name, toNumbers(instance.tensor(ref))]),
+  );
+}
+
+/** Fails where two runs differ by more than `tolerance`, relative to 1. */
+export function worstDifference(a: Numbers, b: Numbers): number {
+  let worst = 0;
+  for (const [name, values] of Object.entries(a)) {
+    for (const [index, value] of values.entries()) {
+      const other = b[name]?.[index] ?? Number.NaN;
+      const difference = Math.abs(value - other) / Math.max(1, Math.abs(other));
+      worst = Number.isNaN(difference) ? Number.POSITIVE_INFINITY : Math.max(worst, difference);
+    }
+  }
+  return worst;
+}
