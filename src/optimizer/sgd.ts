@@ -83,11 +83,11 @@ export function lion(options: LionOptions = {}): Optimizer {
         add(mul(moment, beta1), mul(gradient, context.scalar("directionScale"))),
       );
       const base = decays ? mul(parameter, context.scalar("keep")) : parameter;
+      const next = add(mul(moment, beta2), mul(gradient, context.scalar("momentScale")));
       return {
         parameter: sub(base, mul(direction, context.scalar("learningRate"))),
-        slots: {
-          exp_avg: add(mul(moment, beta2), mul(gradient, context.scalar("momentScale"))),
-        },
+        // Adding 0·direction makes the new moment wait for the direction, which reads the old one in its place.
+        slots: { exp_avg: add(next, mul(direction, 0)) },
       };
     },
   });
