@@ -1,7 +1,7 @@
 /** Runs an optimizer's own program over given gradients: no model, no data. */
 import type { Engine } from "../../src/engine/index.ts";
 import type { Optimizer } from "../../src/optimizer/index.ts";
-import { Instance, instantiate } from "../../src/program/instance.ts";
+import { type Instance, instantiate } from "../../src/program/instance.ts";
 import { planNorm } from "../../src/program/norm.ts";
 import { planParameters } from "../../src/program/plan-parameters.ts";
 import { ProgramBuilder } from "../../src/program/program.ts";
