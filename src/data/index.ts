@@ -1,4 +1,15 @@
+export {
+  type ArraysSource,
+  arrays,
+  type NpySource,
+  npy,
+  type SafetensorsSource,
+  safetensors,
+} from "./arrays.ts";
 export { bigramBitsPerByte, gzipBitsPerByte } from "./baselines.ts";
+export { type CsvOptions, type CsvSource, csv, ratings } from "./csv.ts";
+export { type IdxSource, idxImages } from "./idx.ts";
+export { type JsonlOptions, type JsonlSource, jsonl } from "./jsonl.ts";
 export { type DataSource, openData } from "./open.ts";
 export {
   type PositionRange,

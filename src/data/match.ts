@@ -1,6 +1,13 @@
 /** Which field of the data feeds which input of the model: by name, then checked by type and shape. */
 import { LockstepError } from "../errors.ts";
-import { elementCount, formatShape, formatType, type Shape, sameShape } from "../tensor/index.ts";
+import {
+  bytesPerElement,
+  elementCount,
+  formatShape,
+  formatType,
+  type Shape,
+  sameShape,
+} from "../tensor/index.ts";
 import { convertible, type FieldType } from "./convert.ts";
 import type { ModelInput, OpenRequest, SourceOptions } from "./source.ts";
 
@@ -16,6 +23,11 @@ export interface Match {
   readonly input: ModelInput;
   readonly name: string;
   readonly field: Field;
+}
+
+/** Size of one value of a field in bytes. */
+export function bytesOf(type: FieldType): number {
+  return type === "number" ? 8 : bytesPerElement(type);
 }
 
 /** Throws DATA_FORMAT, naming both sides, for an input that no field can feed. */

@@ -1,23 +1,56 @@
-/** Every kind of source, and the code that opens it. A source from the wire is checked when its files are. */
+/** Every kind of source, and the code that opens it. */
 import { LockstepError } from "../errors.ts";
+import {
+  type ArraysSource,
+  type NpySource,
+  openArrays,
+  openNpy,
+  openSafetensors,
+  type SafetensorsSource,
+} from "./arrays.ts";
+import { type CsvSource, openCsv } from "./csv.ts";
+import { type IdxSource, openIdx } from "./idx.ts";
+import { type JsonlSource, openJsonl } from "./jsonl.ts";
 import type { Dataset, OpenRequest } from "./source.ts";
 import { openText, type TextSource } from "./text.ts";
 
-export type DataSource = TextSource;
+/** What a run trains on: plain data, made by `text()`, `csv()` and the like. */
+export type DataSource =
+  | TextSource
+  | JsonlSource
+  | CsvSource
+  | ArraysSource
+  | NpySource
+  | SafetensorsSource
+  | IdxSource;
+
+type Opener<Source> = (source: Source, request: OpenRequest) => Promise<Dataset>;
+
+/** Total: a kind without its code does not compile. */
+const OPENERS: {
+  readonly [Kind in DataSource["kind"]]: Opener<Extract<DataSource, { kind: Kind }>>;
+} = {
+  text: openText,
+  jsonl: openJsonl,
+  csv: openCsv,
+  arrays: openArrays,
+  npy: openNpy,
+  safetensors: openSafetensors,
+  idx: openIdx,
+};
 
 /**
  * Opens data for a model. Throws FILE_NOT_FOUND, FILE_CORRUPT, DATA_EMPTY, DATA_FORMAT (a field that the model needs
  * and the data lacks), DATA_TOO_SMALL (less than one batch) or INVALID_OPTION.
  */
 export async function openData(source: DataSource, request: OpenRequest): Promise<Dataset> {
-  switch (source.kind) {
-    case "text":
-      return openText(source, request);
-    default:
-      throw new LockstepError(
-        "INVALID_OPTION",
-        `There is no source of data of the kind "${(source as { kind?: unknown }).kind}".`,
-        { hint: 'Make one with text(), jsonl(), csv(), arrays() and the like from "lockstep".' },
-      );
+  if (!Object.hasOwn(OPENERS, source.kind)) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      `There is no source of data of the kind "${source.kind}".`,
+      { hint: 'Make one with text(), jsonl(), csv(), arrays() and the like from "lockstep".' },
+    );
   }
+  const open = OPENERS[source.kind] as Opener<DataSource>;
+  return open(source, request);
 }

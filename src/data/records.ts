@@ -3,9 +3,9 @@
  * matching fields to inputs, converting types, and holding rows out.
  */
 import { LockstepError } from "../errors.ts";
-import { byteLength, bytesPerElement, elementCount, type Tensor } from "../tensor/index.ts";
-import { convert, type FieldType } from "./convert.ts";
-import { type Field, type Match, matchFields } from "./match.ts";
+import { byteLength, elementCount, type Tensor } from "../tensor/index.ts";
+import { convert } from "./convert.ts";
+import { bytesOf, type Field, type Match, matchFields } from "./match.ts";
 import { permutation } from "./order.ts";
 import type { Dataset, OpenRequest, SampleSet, SourceOptions } from "./source.ts";
 
@@ -119,8 +119,4 @@ export function targetOf(
     throw new Error(`Lockstep bug: ${samples} samples do not fit the tensor for "${name}"`);
   }
   return target;
-}
-
-export function bytesOf(type: FieldType): number {
-  return type === "number" ? 8 : bytesPerElement(type);
 }

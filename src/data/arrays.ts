@@ -1,0 +1,102 @@
+/** Samples that are rows of arrays: in memory, in .npy files, or in a .safetensors file. */
+import { resolve } from "node:path";
+import { LockstepError } from "../errors.ts";
+import { readSafetensorsHeader } from "../safetensors/index.ts";
+import type { Tensor } from "../tensor/index.ts";
+import {
+  checkRows,
+  describeArrays,
+  fileColumn,
+  memoryColumn,
+  openColumns,
+  recordsOf,
+} from "./columns.ts";
+import { readNpyHeader } from "./npy.ts";
+import { openRecords } from "./records.ts";
+import type { Dataset, OpenRequest, SourceOptions } from "./source.ts";
+
+export interface ArraysSource extends SourceOptions {
+  readonly kind: "arrays";
+  readonly arrays: Readonly<Record<string, Tensor>>;
+}
+
+/** Arrays in memory; the first dim of each counts the samples. A tenth is held out unless told. */
+export function arrays(
+  named: Readonly<Record<string, Tensor>>,
+  options: SourceOptions = {},
+): ArraysSource {
+  return { ...options, kind: "arrays", arrays: named };
+}
+
+export async function openArrays(source: ArraysSource, request: OpenRequest): Promise<Dataset> {
+  const name = `arrays(${Object.keys(source.arrays).join(", ")})`;
+  const columns = await openColumns(Object.keys(source.arrays), async (key) => {
+    const tensor = source.arrays[key] as Tensor;
+    checkRows(key, tensor, name);
+    return memoryColumn(tensor, tensor.bytes);
+  });
+  return openRecords(recordsOf(columns, name), request, source, name);
+}
+
+export interface NpySource extends SourceOptions {
+  readonly kind: "npy";
+  readonly files: Readonly<Record<string, string>>;
+}
+
+/** One .npy file a field: `npy({ image: "images.npy", label: "labels.npy" })`. A tenth is held out unless told. */
+export function npy(
+  files: Readonly<Record<string, string>>,
+  options: SourceOptions = {},
+): NpySource {
+  return { ...options, kind: "npy", files };
+}
+
+export async function openNpy(source: NpySource, request: OpenRequest): Promise<Dataset> {
+  const name = `npy(${Object.values(source.files)
+    .map((file) => `"${file}"`)
+    .join(", ")})`;
+  const columns = await openColumns(Object.keys(source.files), async (key) => {
+    const path = resolve(request.baseDir, source.files[key] as string);
+    const { dtype, shape, dataOffset } = await readNpyHeader(path);
+    checkRows(key, { dtype, shape }, name);
+    return fileColumn(path, { dtype, shape }, dataOffset);
+  });
+  return openRecords(recordsOf(columns, name), request, source, name);
+}
+
+export interface SafetensorsSource extends SourceOptions {
+  readonly kind: "safetensors";
+  readonly file: string;
+}
+
+/** The tensors of a .safetensors file, by their names. A tenth is held out unless told. */
+export function safetensors(file: string, options: SourceOptions = {}): SafetensorsSource {
+  return { ...options, kind: "safetensors", file };
+}
+
+export async function openSafetensors(
+  source: SafetensorsSource,
+  request: OpenRequest,
+): Promise<Dataset> {
+  const path = resolve(request.baseDir, source.file);
+  const name = `safetensors("${source.file}")`;
+  const { entries } = await readSafetensorsHeader(path);
+  const byName = new Map(entries.map((entry) => [entry.name, entry]));
+  // Only what the model asks for is opened: such files may hold much else.
+  const wanted = request.inputs.map((input) => source.fields?.[input.name] ?? input.name);
+  const columns = await openColumns([...new Set(wanted)], async (key) => {
+    const entry = byName.get(key);
+    if (entry === undefined) {
+      throw new LockstepError(
+        "DATA_FORMAT",
+        `The model needs a field "${key}", but ${name} has none.`,
+        {
+          hint: `It holds ${describeArrays(byName)}. Tell which one feeds which input: { fields: { INPUT: NAME } }.`,
+        },
+      );
+    }
+    checkRows(key, entry, name);
+    return fileColumn(path, entry, entry.start);
+  });
+  return openRecords(recordsOf(columns, name), request, source, name);
+}

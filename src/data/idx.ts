@@ -1,0 +1,95 @@
+/**
+ * Images and labels in the IDX format of MNIST, plain or gzipped.
+ * Format: https://github.com/cvdfoundation/mnist (what yann.lecun.com/exdb/mnist said)
+ */
+import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
+import { promisify } from "node:util";
+import { gunzip } from "node:zlib";
+import { LockstepError } from "../errors.ts";
+import { fileError } from "../files/index.ts";
+import { byteLength, type Tensor } from "../tensor/index.ts";
+import { memoryColumn, recordsOf } from "./columns.ts";
+import { openRecords } from "./records.ts";
+import type { Dataset, OpenRequest, SourceOptions } from "./source.ts";
+
+export interface IdxSource extends SourceOptions {
+  readonly kind: "idx";
+  readonly images: string;
+  readonly labels: string;
+}
+
+/**
+ * Feeds `image` and `label`. Pixels become 0 to 1 where the model's input is a float and stay 0 to 255 where it is an
+ * integer; an image [28, 28] also feeds [1, 28, 28] and [784]. A tenth is held out unless told.
+ */
+export function idxImages(
+  files: { readonly images: string; readonly labels: string },
+  options: SourceOptions = {},
+): IdxSource {
+  return { ...options, kind: "idx", images: files.images, labels: files.labels };
+}
+
+export async function openIdx(source: IdxSource, request: OpenRequest): Promise<Dataset> {
+  const name = `idxImages("${source.images}")`;
+  const [image, label] = await Promise.all(
+    [source.images, source.labels].map((file) => readIdx(resolve(request.baseDir, file))),
+  );
+  const records = recordsOf(
+    {
+      image: memoryColumn(image as Tensor, (image as Tensor).bytes, 1 / 255),
+      label: memoryColumn(label as Tensor, (label as Tensor).bytes),
+    },
+    name,
+  );
+  return openRecords(records, request, source, name);
+}
+
+/** What a file may unpack to: a compressed bomb must not fill the memory. */
+const MAX_BYTES = 2 ** 30;
+
+async function readIdx(path: string): Promise<Tensor> {
+  let bytes: Uint8Array;
+  try {
+    bytes = await readFile(path);
+  } catch (error) {
+    throw fileError(error, "read", path);
+  }
+  if (bytes[0] === 0x1f && bytes[1] === 0x8b) {
+    try {
+      bytes = await promisify(gunzip)(bytes, { maxOutputLength: MAX_BYTES });
+    } catch (error) {
+      throw corrupt(path, "it cannot be unpacked", error);
+    }
+  }
+  return parseIdx(bytes, path);
+}
+
+/** Two zeros, the element type (8: uint8), the number of dims, each dim as a big-endian uint32, the elements. */
+export function parseIdx(bytes: Uint8Array, path: string): Tensor {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const [zero, zeroToo, type, rank = 0] = bytes;
+  const headerBytes = 4 + 4 * rank;
+  if (zero !== 0 || zeroToo !== 0 || rank === 0 || bytes.length < headerBytes) {
+    throw corrupt(path, "it does not begin like one");
+  }
+  if (type !== 8) {
+    throw new LockstepError(
+      "DATA_FORMAT",
+      `"${path}" holds elements of IDX type ${type}; only 8 (unsigned bytes) is understood.`,
+    );
+  }
+  const shape = Array.from({ length: rank }, (_, dim) => view.getUint32(4 + 4 * dim));
+  const expected = headerBytes + byteLength({ dtype: "uint8", shape });
+  if (bytes.length !== expected) {
+    throw corrupt(path, `it should have ${expected} bytes, but has ${bytes.length}`);
+  }
+  return { dtype: "uint8", shape, bytes: bytes.subarray(headerBytes) };
+}
+
+function corrupt(path: string, what: string, cause?: unknown): LockstepError {
+  return new LockstepError("FILE_CORRUPT", `"${path}" is not a whole IDX file: ${what}.`, {
+    fields: { path },
+    cause,
+  });
+}

@@ -1,0 +1,141 @@
+/** Files of one JSON object a line: a text in each for language models, or numbers for anything else. */
+import { LockstepError } from "../errors.ts";
+import { elementCount, formatShape, type Shape, sameShape } from "../tensor/index.ts";
+import { type Document, loadDocuments } from "./document.ts";
+import { findFiles } from "./find.ts";
+import { indexLines, type LineIndex } from "./lines.ts";
+import type { Field } from "./match.ts";
+import { openRecords, type Records } from "./records.ts";
+import type { Dataset, OpenRequest } from "./source.ts";
+import { openDocuments, type TextOptions } from "./text.ts";
+
+export interface JsonlOptions extends TextOptions {
+  /** The field that holds a text; without it, fields of numbers feed inputs of their names. */
+  readonly text?: string;
+}
+
+export interface JsonlSource extends JsonlOptions {
+  readonly kind: "jsonl";
+  readonly globs: readonly string[];
+}
+
+/**
+ * With `text`, each object's text is a document, and all is as with `text()`. Without it, each object is a sample; its
+ * numbers, truth values and nested lists of them are fields, of the shape that the first object shows.
+ */
+export function jsonl(globs: string | readonly string[], options: JsonlOptions = {}): JsonlSource {
+  return { ...options, kind: "jsonl", globs: typeof globs === "string" ? [globs] : globs };
+}
+
+export async function openJsonl(source: JsonlSource, request: OpenRequest): Promise<Dataset> {
+  const name = `jsonl(${source.globs.map((pattern) => `"${pattern}"`).join(", ")})`;
+  const files = await loadDocuments(await findFiles(source.globs, request.baseDir));
+  const lines = await indexLines(files, { header: false, quotes: false });
+  if (lines.count === 0) throw new LockstepError("DATA_EMPTY", `${name} has no lines.`);
+  if (source.text === undefined) {
+    return openRecords(await jsonRecords(lines), request, source, name);
+  }
+  return openDocuments(await textsOf(lines, source.text), source, request, name);
+}
+
+/** Texts are kept in memory, up to this size. */
+const MAX_TEXT_BYTES = 2 ** 31;
+
+async function textsOf(lines: LineIndex, field: string): Promise<Document[]> {
+  const documents: Document[] = [];
+  let total = 0;
+  for (let line = 0; line < lines.count; line++) {
+    const value = (await readObject(lines, line))[field];
+    if (typeof value !== "string") {
+      throw await badLine(lines, line, `field "${field}" is ${typeName(value)}, not a text`);
+    }
+    if (value === "") continue;
+    const content = Buffer.from(value, "utf8");
+    total += content.length;
+    if (total > MAX_TEXT_BYTES) {
+      throw new LockstepError(
+        "INVALID_OPTION",
+        "These files hold more than 2 GiB of text, which JSON Lines cannot feed.",
+        {
+          hint: "Write the texts to plain files, which are read by ranges: text(…).",
+        },
+      );
+    }
+    const name = `#${line}`;
+    documents.push({ name, path: name, offset: 0, byteLength: content.length, content });
+  }
+  return documents;
+}
+
+async function jsonRecords(lines: LineIndex): Promise<Records> {
+  const first = await readObject(lines, 0);
+  const fields: Record<string, Field> = {};
+  for (const [name, value] of Object.entries(first)) {
+    const shape = shapeOf(value);
+    if (shape !== undefined) fields[name] = { type: "number", shape };
+  }
+  return {
+    rows: lines.count,
+    fields,
+    read: async (rows, into) => {
+      const objects = await Promise.all(rows.map((row) => readObject(lines, row)));
+      for (const [name, target] of Object.entries(into)) {
+        const { shape } = fields[name] as Field;
+        const size = elementCount(shape);
+        const values = new Float64Array(target.buffer, target.byteOffset, rows.length * size);
+        for (const [index, object] of objects.entries()) {
+          const own = shapeOf(object[name]);
+          if (own === undefined || !sameShape(own, shape)) {
+            const got = own === undefined ? typeName(object[name]) : `of shape ${formatShape(own)}`;
+            throw await badLine(
+              lines,
+              rows[index] as number,
+              `field "${name}" is ${got}; the first line's is of shape ${formatShape(shape)}`,
+            );
+          }
+          values.set(numbersIn(object[name], shape.length), index * size);
+        }
+      }
+    },
+    close: () => Promise.resolve(),
+  };
+}
+
+/** The shape of a number (a scalar) or of even nested lists of numbers; undefined for all else. */
+function shapeOf(value: unknown): Shape | undefined {
+  if (typeof value === "number" || typeof value === "boolean") return [];
+  if (!Array.isArray(value)) return undefined;
+  const shapes = value.map(shapeOf);
+  const [first] = shapes;
+  if (first === undefined) return value.length === 0 ? [0] : undefined;
+  const even = shapes.every((shape) => shape !== undefined && sameShape(shape, first));
+  return even ? [value.length, ...first] : undefined;
+}
+
+function numbersIn(value: unknown, depth: number): number[] {
+  return depth === 0 ? [Number(value)] : (value as unknown[]).flat(depth - 1).map(Number);
+}
+
+async function readObject(lines: LineIndex, line: number): Promise<Record<string, unknown>> {
+  let value: unknown;
+  try {
+    value = JSON.parse(await lines.read(line));
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    throw await badLine(lines, line, `not JSON (${error.message})`);
+  }
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) {
+    return value as Record<string, unknown>;
+  }
+  throw await badLine(lines, line, `${typeName(value)}, not an object`);
+}
+
+function typeName(value: unknown): string {
+  if (value === undefined) return "missing";
+  if (value === null) return "null";
+  return Array.isArray(value) ? "a list that is not even" : `a ${typeof value}`;
+}
+
+async function badLine(lines: LineIndex, line: number, what: string): Promise<LockstepError> {
+  return new LockstepError("DATA_FORMAT", `${await lines.describe(line)}: ${what}.`);
+}
