@@ -1,12 +1,11 @@
 /** A run that can be repeated: tensors wrapped for ONNX Runtime once, then only a call. */
 import { LockstepError } from "../../errors.ts";
-import { DTYPES } from "../../tensor/index.ts";
 import type { CheckedBindings } from "../bindings.ts";
 import type { MemoryBuffer, MemoryTensor } from "../buffer.ts";
 import type { Binding, RunOptions } from "../engine.ts";
 import type { Handle, Status } from "./api.ts";
 import type { Runtime } from "./runtime.ts";
-import { asError, NativePointers, type Session } from "./session.ts";
+import { asError, NativePointers, type Session, wrapTensor } from "./session.ts";
 
 export interface BindingOwner {
   readonly runtime: Runtime;
@@ -35,7 +34,10 @@ export class OrtBinding implements Binding {
     const { functions: f, made } = owner.runtime.api;
     this.#runOptions = made<Handle>("preparing a run", (out) => f.createRunOptions(out));
     try {
-      this.#inputs = new NativePointers(tensors.inputs.map((tensor) => this.#wrap(tensor)));
+      this.#inputs = new NativePointers([
+        ...tensors.inputs.map((tensor) => this.#wrap(tensor)),
+        ...owner.session.lifted,
+      ]);
       this.#outputs = new NativePointers(tensors.outputs.map((tensor) => this.#wrap(tensor)));
     } catch (error) {
       this.#release();
@@ -148,18 +150,7 @@ export class OrtBinding implements Binding {
   }
 
   #wrap(tensor: MemoryTensor): Handle {
-    const { runtime } = this.#owner;
-    const value = runtime.api.made<Handle>("wrapping a tensor", (out) =>
-      runtime.api.functions.createTensorWithData(
-        runtime.memoryInfo,
-        tensor.address,
-        tensor.byteLength,
-        tensor.shape,
-        tensor.shape.length,
-        DTYPES[tensor.dtype].onnx,
-        out,
-      ),
-    );
+    const value = wrapTensor(this.#owner.runtime, tensor, tensor.address, tensor.byteLength);
     this.#values.push(value);
     return value;
   }

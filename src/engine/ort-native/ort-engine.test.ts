@@ -4,10 +4,12 @@ import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
 import type { Graph } from "../../graph/index.ts";
+import { encodeModel } from "../../onnx/index.ts";
 import { newBuilder } from "../../ops/index.ts";
 import { tensorFrom, toNumbers } from "../../tensor/index.ts";
 import { evaluate } from "../evaluate.ts";
 import { SessionCache } from "./cache.ts";
+import { lowerGraph } from "./lower.ts";
 import { createOrtEngine } from "./ort-engine.ts";
 import type { Session } from "./session.ts";
 
@@ -144,5 +146,32 @@ test("sessions share one arena, and say how much of it they needed", async () =>
   assert.equal(inUse, 0);
   assert.ok(peak - before >= tensorBytes && peak - before <= 3 * tensorBytes, `${before} ${peak}`);
   for (const executable of kept) executable.close();
+  await engine.close();
+});
+
+test("large constants are used where they lie, even at odd addresses", async () => {
+  const engine = createOrtEngine({ threads: 2, maxEmbeddedBytes: 0 });
+  const builder = newBuilder("frozen");
+  const [rows, width] = [2 ** 16, 4];
+  let sum = builder.input("x", { dtype: "float32", shape: [1] });
+  for (const offset of [0, 2]) {
+    const bytes = new Uint8Array(offset + rows * width * 4).subarray(offset);
+    bytes.set(new Uint8Array(new Float32Array(rows * width).fill(3 + offset).buffer));
+    const shape = [rows, width];
+    const table = builder.namedConstant(`table${offset}`, { dtype: "float32", shape, bytes });
+    sum = builder.one("Add", [sum, builder.one("Gather", [table, builder.ints([rows - 1])])]);
+  }
+  const graph = builder.build([sum]);
+  const lowered = lowerGraph(graph, 0);
+  assert.equal(lowered.lifted.length, 2);
+  assert.ok(encodeModel(lowered.graph).byteLength < 2000);
+  const executable = await engine.compile(graph);
+  assert.deepEqual(executable.graph.inputs, ["x"]);
+  for (let round = 0; round < 3; round++) {
+    const results = await evaluate(engine, graph, { x: tensorFrom("float32", [1], [1]) });
+    const [result] = Object.values(results);
+    assert.deepEqual(result && toNumbers(result), [9, 9, 9, 9]);
+  }
+  executable.close();
   await engine.close();
 });

@@ -21,6 +21,7 @@ import type {
 import { SessionCache } from "./cache.ts";
 import { OrtExecutable } from "./executable.ts";
 import { findOrtLibrary } from "./library.ts";
+import { lowerGraph } from "./lower.ts";
 import { type ArenaStatistics, acquireRuntime, type Runtime, readArena } from "./runtime.ts";
 import { createSession } from "./session.ts";
 
@@ -38,6 +39,8 @@ export interface OrtEngineOptions {
   readonly profile?: string;
   /** The path of libonnxruntime; LOCKSTEP_ORT_LIBRARY or the package's own unless told. */
   readonly library?: string;
+  /** Constants of more bytes than this, all together, are read where they lie; 256 MiB unless told. */
+  readonly maxEmbeddedBytes?: number;
   /** What is known of operators: it says where outputs may alias inputs. */
   readonly operators?: OperatorTable;
 }
@@ -98,6 +101,7 @@ class NativeEngine implements OrtEngine {
       createSession(this.#runtime, graph, {
         threads,
         spin,
+        maxEmbeddedBytes: this.#options.maxEmbeddedBytes,
         profile: profile === undefined ? undefined : path.join(profile, label),
       }),
     );
@@ -149,7 +153,10 @@ class NativeEngine implements OrtEngine {
     const folder = this.#options.dump;
     if (folder === undefined) return;
     const file = path.join(folder, `${fileName(graph.name)}-${hash.slice(0, 8)}.onnx`);
-    fs.writeFileSync(file, encodeModel(graph, { valueTypes: true }));
+    fs.writeFileSync(
+      file,
+      encodeModel(lowerGraph(graph, this.#options.maxEmbeddedBytes).graph, { valueTypes: true }),
+    );
   }
 }
 

@@ -4,7 +4,9 @@ import { LockstepError } from "../../errors.ts";
 import type { Graph } from "../../graph/index.ts";
 import type { Address } from "../../memory/index.ts";
 import { encodeModel } from "../../onnx/index.ts";
+import { bytesPerElement, DTYPES, type Tensor, type TensorType } from "../../tensor/index.ts";
 import type { Handle, Status } from "./api.ts";
+import { type LoweredGraph, lowerGraph } from "./lower.ts";
 import type { Runtime } from "./runtime.ts";
 
 const ALL_OPTIMIZATIONS = 99;
@@ -14,6 +16,7 @@ export interface SessionSettings {
   readonly spin: boolean;
   /** The beginning of the path of a profile, or undefined for none. */
   readonly profile: string | undefined;
+  readonly maxEmbeddedBytes?: number | undefined;
 }
 
 export class Session {
@@ -21,19 +24,30 @@ export class Session {
   readonly inputNames: NativeStrings;
   readonly outputNames: NativeStrings;
   readonly #runtime: Runtime;
+  /** Values of the last inputs: constants that lie outside the model. */
+  readonly lifted: readonly Handle[];
+  /** Keeps the bytes of `lifted` from being collected. */
+  readonly #kept: readonly Uint8Array[];
   #released = false;
 
-  constructor(runtime: Runtime, handle: Handle, graph: Graph) {
+  constructor(runtime: Runtime, handle: Handle, { graph, lifted }: LoweredGraph) {
     this.#runtime = runtime;
     this.handle = handle;
     this.inputNames = new NativeStrings(graph.inputs);
     this.outputNames = new NativeStrings(graph.outputs);
+    this.#kept = lifted.map(alignedBytes);
+    this.lifted = lifted.map((tensor, index) => {
+      const bytes = this.#kept[index] ?? tensor.bytes;
+      return wrapTensor(runtime, tensor, koffi.address(bytes), bytes.byteLength);
+    });
   }
 
   release(): void {
     if (this.#released) return;
     this.#released = true;
-    this.#runtime.api.functions.releaseSession(this.handle);
+    const { functions: f } = this.#runtime.api;
+    for (const value of this.lifted) f.releaseValue(value);
+    f.releaseSession(this.handle);
   }
 }
 
@@ -43,9 +57,29 @@ export async function createSession(
   graph: Graph,
   settings: SessionSettings,
 ): Promise<Session> {
-  const plain = withDistinctOutputs(graph);
-  const handle = await compileModel(runtime, encodeModel(plain), settings, graph.name);
-  return new Session(runtime, handle, plain);
+  const lowered = lowerGraph(graph, settings.maxEmbeddedBytes);
+  const handle = await compileModel(runtime, encodeModel(lowered.graph), settings, graph.name);
+  return new Session(runtime, handle, lowered);
+}
+
+/** A tensor as ONNX Runtime sees it, over memory that stays where it is. To be released. */
+export function wrapTensor(
+  runtime: Runtime,
+  type: TensorType,
+  address: Address,
+  byteLength: number,
+): Handle {
+  const { functions: f, made } = runtime.api;
+  const { dtype, shape } = type;
+  const { onnx } = DTYPES[dtype];
+  return made<Handle>("wrapping a tensor", (out) =>
+    f.createTensorWithData(runtime.memoryInfo, address, byteLength, shape, shape.length, onnx, out),
+  );
+}
+
+/** The bytes of a constant; a copy where a view of a file does not start at a multiple of the element's size. */
+function alignedBytes({ dtype, bytes }: Tensor): Uint8Array {
+  return koffi.address(bytes) % BigInt(bytesPerElement(dtype)) === 0n ? bytes : bytes.slice();
 }
 
 /** The bytes of a model, made into a session. */
@@ -88,27 +122,6 @@ export async function compileModel(
   } finally {
     f.releaseSessionOptions(options);
   }
-}
-
-/** ONNX Runtime wants outputs that nodes make, each under one name: others get an Identity. */
-export function withDistinctOutputs(graph: Graph): Graph {
-  const made = new Set(graph.nodes.flatMap((node) => node.outputs));
-  const seen = new Set<string>();
-  const types = new Map(graph.types);
-  const nodes = [...graph.nodes];
-  const outputs = graph.outputs.map((output, index) => {
-    if (made.has(output) && !seen.has(output)) {
-      seen.add(output);
-      return output;
-    }
-    let name = `${output}/output_${index}`;
-    while (types.has(name)) name += "_";
-    const type = graph.types.get(output);
-    if (type !== undefined) types.set(name, type);
-    nodes.push({ op: "Identity", name, inputs: [output], outputs: [name], attributes: {} });
-    return name;
-  });
-  return nodes.length === graph.nodes.length ? graph : { ...graph, outputs, nodes, types };
 }
 
 /** An array of pointers in memory that does not move, as C wants its arguments. */
