@@ -41,6 +41,7 @@ export type {
   Parameter,
   State,
 } from "./model.ts";
+export { type BertOptions, bert } from "./models/bert.ts";
 export { type ConvnetOptions, convnet } from "./models/convnet.ts";
 export { type GptOptions, gpt } from "./models/gpt.ts";
 export { type MlpOptions, mlp, perceptron } from "./models/mlp.ts";

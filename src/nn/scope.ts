@@ -4,7 +4,15 @@
  */
 import { LockstepError } from "../errors.ts";
 import type { GraphBuilder, Value } from "../graph/index.ts";
-import { type DType, formatShape, type Shape, type Tensor } from "../tensor/index.ts";
+import {
+  type DType,
+  formatShape,
+  formatType,
+  type Shape,
+  sameType,
+  type Tensor,
+  type TensorType,
+} from "../tensor/index.ts";
 import type { Initializer, Mode, Parameter, State } from "./model.ts";
 
 export interface ParameterOptions {
@@ -19,6 +27,11 @@ export interface StateHandle {
   update(next: Value): void;
 }
 
+interface StateEntry {
+  readonly declared: Omit<State, "next">;
+  next: Value | undefined;
+}
+
 /** What the scopes of one model share while it is built. */
 export interface ModelUnderConstruction {
   readonly builder: GraphBuilder;
@@ -27,7 +40,7 @@ export interface ModelUnderConstruction {
   readonly dtype: DType;
   readonly inputs: string[];
   readonly parameters: Parameter[];
-  readonly states: { declared: Omit<State, "next">; next: Value | undefined }[];
+  readonly states: StateEntry[];
   key: Value | undefined;
   /** How many random layers there are: each draws from a stream of its own. */
   streams: number;
@@ -41,11 +54,13 @@ export class Scope {
   /** The layer: `blocks.3.attention`; empty at the root. */
   readonly path: string;
   readonly #model: ModelUnderConstruction;
+  readonly #again: boolean;
 
   /** @internal Use `defineModel` and `child`. */
-  constructor(model: ModelUnderConstruction, path: string) {
+  constructor(model: ModelUnderConstruction, path: string, again = false) {
     this.#model = model;
     this.path = path;
+    this.#again = again;
   }
 
   get builder(): GraphBuilder {
@@ -75,7 +90,12 @@ export class Scope {
         "Use letters, digits and underscores; dots between levels.",
       );
     }
-    return new Scope(this.#model, this.#named(text));
+    return new Scope(this.#model, this.#named(text), this.#again);
+  }
+
+  /** The same layer a second time: its parameters and states are those declared before, not new ones. */
+  again(): Scope {
+    return new Scope(this.#model, this.path, true);
   }
 
   /** Runs `body` with this layer's name on all nodes made in it. */
@@ -106,6 +126,7 @@ export class Scope {
     const full = this.#named(name);
     this.#checkShape(full, shape);
     const type = { dtype: this.dtype, shape: [...shape] };
+    if (this.#again) return this.#declared(full, type);
     const value = this.builder.input(full, type);
     const decay = options.decay ?? shape.length >= 2;
     this.#model.parameters.push({ name: full, type, initializer, decay });
@@ -122,20 +143,14 @@ export class Scope {
     const full = this.#named(name);
     this.#checkShape(full, shape);
     const type = { dtype, shape: [...shape] };
-    const value = this.builder.input(full, type);
-    const entry: ModelUnderConstruction["states"][number] = {
-      declared: { name: full, type, initializer },
-      next: undefined,
-    };
+    if (this.#again) {
+      const value = this.#declared(full, type);
+      const entry = this.#model.states.find(({ declared }) => declared.name === full);
+      return this.#stateHandle(value, entry ?? this.fail(`"${full}" is no state`));
+    }
+    const entry: StateEntry = { declared: { name: full, type, initializer }, next: undefined };
     this.#model.states.push(entry);
-    return {
-      value,
-      update: (next) => {
-        if (this.mode !== "train") this.fail(`state "${full}" changes outside of training`);
-        if (entry.next !== undefined) this.fail(`state "${full}" is updated twice`);
-        entry.next = next;
-      },
-    };
+    return this.#stateHandle(this.builder.input(full, type), entry);
   }
 
   constant(tensor: Tensor): Value {
@@ -185,6 +200,32 @@ export class Scope {
         fields: { layer: this.path, expected: width, got: got ?? 0 },
       },
     );
+  }
+
+  #stateHandle(value: Value, entry: StateEntry): StateHandle {
+    const { name } = entry.declared;
+    return {
+      value,
+      update: (next) => {
+        if (this.mode !== "train") this.fail(`state "${name}" changes outside of training`);
+        if (entry.next !== undefined) this.fail(`state "${name}" is updated twice`);
+        entry.next = next;
+      },
+    };
+  }
+
+  #declared(name: string, type: TensorType): Value {
+    if (!this.builder.has(name)) {
+      this.fail(
+        `"${name}" is used again before it was declared`,
+        "Build the layer once without again().",
+      );
+    }
+    const value = this.builder.value(name);
+    if (!sameType(value.type, type)) {
+      this.fail(`"${name}" is ${formatType(value.type)}, and is used again as ${formatType(type)}`);
+    }
+    return value;
   }
 
   #named(name: string): string {

@@ -1,5 +1,6 @@
-/** Dropout by keys of samples: the same sample loses the same elements on any worker, in any micro-batch. */
+/** Layers that draw: by keys of samples, so that a sample draws the same on any worker, in any micro-batch. */
 import type { Value } from "../../graph/index.ts";
+import type { Shape } from "../../tensor/index.ts";
 import type { Scope } from "../scope.ts";
 
 /**
@@ -12,4 +13,9 @@ export function dropout(scope: Scope, x: Value, rate: number): Value {
   }
   if (rate === 0 || scope.mode === "eval") return x;
   return scope.fail("dropout is not here yet");
+}
+
+/** Even in [0, 1), of this shape, whose leading dim is the batch. In `eval` mode, the same for every batch. */
+export function uniformLike(scope: Scope, shape: Shape): Value {
+  return scope.fail(`random numbers are not here yet ${shape.length}`);
 }
