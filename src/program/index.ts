@@ -1,7 +1,7 @@
 export { firstNotFinite, type Suspect } from "./diagnose.ts";
 export { type SumTree, sumTree, type TreeSum } from "./gradient.ts";
 export { type Initialized, initialize } from "./initialize.ts";
-export { Instance, type InstanceOptions, instantiate } from "./instance.ts";
+export { Instance, type InstanceOptions, instantiate, sharedName } from "./instance.ts";
 export {
   type Layout,
   type LayoutEntry,

@@ -19,7 +19,8 @@ export async function instantiate(
   const executables = new Map<string, Executable>();
   try {
     for (const [name, byteLength] of program.buffers) {
-      const share = options.shareAs === undefined ? {} : { shareAs: `${options.shareAs}-${name}` };
+      const share =
+        options.shareAs === undefined ? {} : { shareAs: sharedName(options.shareAs, name) };
       buffers.set(name, engine.allocate(byteLength, share));
     }
     const compiling = [...program.graphs].map(async ([name, { graph, threads }]) => {
@@ -123,4 +124,9 @@ export class Instance {
   #tensorsOf(refs: Readonly<Record<string, TensorRef>>): Record<string, EngineTensor> {
     return Object.fromEntries(Object.entries(refs).map(([name, ref]) => [name, this.tensor(ref)]));
   }
+}
+
+/** Under which name other processes find a buffer: `PREFIX-parameters`, `PREFIX-states-0`. */
+export function sharedName(prefix: string, buffer: string): string {
+  return `${prefix}-${buffer.replace(/[^\w-]/g, "-")}`;
 }

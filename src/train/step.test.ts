@@ -1,14 +1,17 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { createOrtEngine, type EngineTensor } from "../engine/index.ts";
-import { add, mul, reduceMean, sub } from "../functional/index.ts";
-import { defineModel } from "../nn/index.ts";
-import { adamw, sgd } from "../optimizer/index.ts";
-import { tensorFrom, toNumbers } from "../tensor/index.ts";
-import { createTrainer, type FillBatch, type StepRequest } from "./step.ts";
+import { createOrtEngine, type Engine, type EngineTensor } from "../engine/index.ts";
+import { add, cast, log, mul, reduceMean, reduceSum, sqrt, sub } from "../functional/index.ts";
+import { openMemory } from "../memory/index.ts";
+import { defineModel, type ModelDefinition } from "../nn/index.ts";
+import { adamw, cosine, type Optimizer, sgd } from "../optimizer/index.ts";
+import { type DType, tensorFrom, toNumbers } from "../tensor/index.ts";
+import { type BatchFields, createTrainer, type StepRequest, type Trainer } from "./step.ts";
 
 const engine = createOrtEngine({ threads: 2 });
 after(() => engine.close());
+
+const mean = (x: Parameters<typeof reduceMean>[0]) => reduceMean(x, { keepdims: false });
 
 /** y = 3x - 1, learned from points on the line. */
 const line = defineModel("line", (m) => {
@@ -17,41 +20,251 @@ const line = defineModel("line", (m) => {
   const weight = m.parameter("weight", [1, 1], { kind: "zeros" });
   const bias = m.parameter("bias", [1], { kind: "zeros" });
   const error = sub(add(mul(x, weight), bias), y);
-  return { loss: reduceMean(mul(error, error), { keepdims: false }) };
+  return { loss: mean(mul(error, error)) };
 });
 
-function points(step: number): StepRequest {
-  const fill: FillBatch = ({ x, y }) => {
-    const count = x?.shape[0] ?? 0;
-    const xs = Array.from({ length: count }, (_, i) => Math.sin(i * 7 + step * 13));
-    x?.bytes.set(tensorFrom("float32", [count, 1], xs).bytes);
-    y?.bytes.set(
-      tensorFrom(
-        "float32",
-        [count, 1],
-        xs.map((v) => 3 * v - 1),
-      ).bytes,
-    );
-  };
-  return { positions: { start: step * 16, end: step * 16 + 16 }, fill };
+function write(tensor: EngineTensor | undefined, values: readonly number[]): void {
+  if (tensor === undefined) return;
+  tensor.bytes.set(tensorFrom(tensor.dtype, tensor.shape, values).bytes);
 }
 
-for (const [name, optimizer] of Object.entries({
-  adamw: adamw({ learningRate: 0.1, weightDecay: 0 }),
-  sgd: sgd({ learningRate: 0.2, momentum: 0.5 }),
-})) {
-  test(`${name} finds a line`, async () => {
-    const trainer = await createTrainer({
-      engine,
-      model: line.build({ batch: 16, mode: "train" }),
-      optimizer,
-    });
-    let loss = Number.NaN;
-    for (let step = 0; step < 200; step++) loss = (await trainer.step(points(step))).loss;
-    const { weight, bias } = trainer.tensors().parameters;
-    assert.ok(loss < 1e-4, `loss ${loss}`);
-    assert.ok(Math.abs((toNumbers(weight as EngineTensor)[0] as number) - 3) < 0.05);
-    assert.ok(Math.abs((toNumbers(bias as EngineTensor)[0] as number) + 1) < 0.05);
-    trainer.close();
-  });
+function points(step: number, samples = 16, spoil?: (into: BatchFields) => void): StepRequest {
+  const xs = Array.from({ length: samples }, (_, i) => Math.sin(i * 7 + step * 13));
+  return {
+    positions: { start: step * samples, end: (step + 1) * samples },
+    fill: (into) => {
+      write(into.x, xs);
+      write(
+        into.y,
+        xs.map((x) => 3 * x - 1),
+      );
+      spoil?.(into);
+    },
+  };
 }
+
+interface Setup {
+  readonly model?: ModelDefinition;
+  readonly samples?: number;
+  readonly microBatches?: number;
+  readonly optimizer?: Optimizer;
+  readonly dtype?: DType;
+  readonly clip?: number;
+  readonly on?: Engine;
+  readonly shareAs?: string;
+}
+
+async function withTrainer<T>(setup: Setup, body: (trainer: Trainer) => Promise<T>): Promise<T> {
+  const { model = line, samples = 16, microBatches = 1, dtype = "float32", clip, shareAs } = setup;
+  const shared = { batch: samples / microBatches, dtype };
+  const trainer = await createTrainer({
+    engine: setup.on ?? engine,
+    model: model.build({ ...shared, mode: "train" }),
+    evaluation: model.build({ ...shared, mode: "eval" }),
+    optimizer: setup.optimizer ?? adamw({ learningRate: 0.1, weightDecay: 0 }),
+    schedule: cosine({ warmup: 3 }),
+    steps: 200,
+    microBatches,
+    clip,
+    shareAs,
+  });
+  try {
+    return await body(trainer);
+  } finally {
+    trainer.close();
+  }
+}
+
+function numbers(trainer: Trainer): Record<string, number[]> {
+  const { parameters, slots, states } = trainer.tensors();
+  return Object.fromEntries(
+    Object.entries({ ...parameters, ...slots, ...states }).map(([k, v]) => [k, toNumbers(v)]),
+  );
+}
+
+for (const optimizer of [
+  adamw({ learningRate: 0.1, weightDecay: 0 }),
+  sgd({ learningRate: 0.2, momentum: 0.5 }),
+]) {
+  test(`${optimizer.name} finds a line`, () =>
+    withTrainer({ optimizer }, async (trainer) => {
+      for (let step = 0; step < 200; step++) {
+        const result = await trainer.step(points(step));
+        assert.equal(result.step, step);
+      }
+      const { weight, bias } = numbers(trainer);
+      assert.ok(Math.abs((weight?.[0] as number) - 3) < 0.05, `weight ${weight}`);
+      assert.ok(Math.abs((bias?.[0] as number) + 1) < 0.05, `bias ${bias}`);
+      const { fill } = points(77);
+      assert.ok((await trainer.evaluate(fill)) < 1e-3);
+    }));
+}
+
+test("micro-batches give the step of the whole batch", async () => {
+  const run = (microBatches: number) =>
+    withTrainer({ microBatches, samples: 12, dtype: "float64", clip: 0.7 }, async (trainer) => {
+      const results: object[] = [];
+      for (let step = 0; step < 8; step++) results.push(await trainer.step(points(step, 12)));
+      return { results, tensors: numbers(trainer) };
+    });
+  const whole = await run(1);
+  for (const microBatches of [2, 3, 4, 6, 12]) {
+    const parts = await run(microBatches);
+    for (const [step, result] of parts.results.entries()) {
+      for (const [key, value] of Object.entries(result)) {
+        const wanted = (whole.results[step] as Record<string, number>)[key] as number;
+        assert.ok(Math.abs(value - wanted) < 1e-12, `${microBatches}: ${key} of step ${step}`);
+      }
+    }
+    for (const [name, values] of Object.entries(parts.tensors)) {
+      for (const [i, value] of values.entries()) {
+        assert.ok(Math.abs(value - (whole.tensors[name]?.[i] as number)) < 1e-12, name);
+      }
+    }
+  }
+});
+
+/** Keeps a running mean of x and counts its steps. */
+const counting = defineModel("counting", (m) => {
+  const x = m.input("x", [m.batch, 1]);
+  const weight = m.parameter("weight", [1], { kind: "ones" });
+  const average = m.state("average", [], { kind: "zeros" });
+  const count = m.state("count", [], { kind: "zeros" }, "int64");
+  if (m.mode === "train") {
+    average.update(add(mul(average.value, 0.9), mul(mean(x), 0.1)));
+    count.update(add(count.value, m.builder.scalar("int64", 1)));
+  }
+  return { loss: mean(mul(sub(x, average.value), weight)) };
+});
+
+test("states move once a step: the mean over micro-batches, and only when the step is committed", async () => {
+  for (const microBatches of [1, 2, 4]) {
+    await withTrainer({ model: counting, microBatches, dtype: "float64" }, async (trainer) => {
+      let average = 0;
+      for (let step = 0; step < 4; step++) {
+        const request = points(step);
+        await trainer.step(request);
+        const xs = Array.from({ length: 16 }, (_, i) => Math.sin(i * 7 + step * 13));
+        average = 0.9 * average + 0.1 * (xs.reduce((a, b) => a + b, 0) / 16);
+        const now = numbers(trainer);
+        assert.ok(Math.abs((now.average?.[0] as number) - average) < 1e-12);
+        assert.deepEqual(now.count, [step + 1]);
+      }
+      const before = numbers(trainer);
+      await assert.rejects(trainer.step(points(4, 16, spoil)), { code: "NOT_FINITE" });
+      assert.deepEqual(numbers(trainer), before);
+    });
+  }
+});
+
+function spoil(into: BatchFields): void {
+  const { x } = into;
+  if (x !== undefined) write(x, [...toNumbers(x).slice(0, -1), Number.NaN]);
+}
+
+test("a batch with a NaN stops the step, by name, and leaves no trace", () =>
+  withTrainer({ microBatches: 4 }, async (trainer) => {
+    for (let step = 0; step < 3; step++) await trainer.step(points(step));
+    const before = numbers(trainer);
+    await assert.rejects(trainer.step(points(3, 16, spoil)), {
+      code: "NOT_FINITE",
+      message:
+        /^Step 3: the loss is NaN\. The first input that is not finite is "x" \(micro-batch 3\)/,
+    });
+    assert.deepEqual(numbers(trainer), before);
+    assert.equal(trainer.steps, 3);
+    assert.equal((await trainer.step(points(3))).step, 3);
+  }));
+
+test("the first bad activation and the first bad gradient are named", async () => {
+  const model = (name: string, body: (x: Parameters<typeof log>[0]) => typeof x) =>
+    defineModel(name, (m) => {
+      const x = m.input("x", [m.batch, 1]);
+      const weight = m.parameter("weight", [1], { kind: "zeros" });
+      const layer = m.child("layer");
+      return { loss: layer.within(() => reduceSum(body(mul(x, weight)), { keepdims: false })) };
+    });
+  await withTrainer({ model: model("logarithm", log) }, (trainer) =>
+    assert.rejects(trainer.step(points(0)), {
+      code: "NOT_FINITE",
+      message: /The first activation that is not finite is "layer\/Log_1" of node "layer\/Log_1"/,
+    }),
+  );
+  await withTrainer({ model: model("root", (x) => sqrt(mul(x, x))) }, (trainer) =>
+    assert.rejects(trainer.step(points(0)), {
+      code: "NOT_FINITE",
+      message:
+        /the gradient norm is NaN\. The first gradient that is not finite is "gradient\/layer/,
+    }),
+  );
+});
+
+test("a trainer goes on from another's tensors, bit for bit", async () => {
+  const setup = { model: counting, microBatches: 2 };
+  const straight = await withTrainer(setup, async (trainer) => {
+    for (let step = 0; step < 9; step++) await trainer.step(points(step));
+    return numbers(trainer);
+  });
+  const kept = await withTrainer(setup, async (trainer) => {
+    for (let step = 0; step < 5; step++) await trainer.step(points(step));
+    return numbers(trainer);
+  });
+  const resumed = await withTrainer(setup, async (trainer) => {
+    const { parameters, slots, states } = trainer.tensors();
+    for (const [name, tensor] of Object.entries({ ...parameters, ...slots, ...states })) {
+      write(tensor, kept[name] ?? []);
+    }
+    trainer.resumeAt(5);
+    for (let step = 5; step < 9; step++) await trainer.step(points(step));
+    return numbers(trainer);
+  });
+  assert.deepEqual(resumed, straight);
+});
+
+test("an abort before the commit leaves no trace", () =>
+  withTrainer({}, async (trainer) => {
+    await trainer.step(points(0));
+    const before = numbers(trainer);
+    const reason = new Error("enough");
+    await assert.rejects(trainer.step({ ...points(1), signal: AbortSignal.abort(reason) }), reason);
+    assert.deepEqual(numbers(trainer), before);
+    assert.equal(trainer.steps, 1);
+  }));
+
+test("keys of random layers follow the samples' positions, not the split into micro-batches", async () => {
+  const seen = new Map<number, number[]>();
+  const keyed = defineModel("keyed", (m) => {
+    const x = m.input("x", [m.batch, 1]);
+    const weight = m.parameter("weight", [1], { kind: "ones" });
+    // The parameter gets the mean of the keys as its gradient.
+    return { loss: mean(mul(add(mul(x, 0), cast(m.key, x.dtype)), weight)) };
+  });
+  for (const microBatches of [1, 4]) {
+    const setup = { model: keyed, microBatches, dtype: "float64" } as const;
+    await withTrainer(setup, async (trainer) => {
+      const losses: number[] = [];
+      for (let step = 0; step < 3; step++)
+        losses.push((await trainer.step(points(step))).gradientNorm);
+      seen.set(microBatches, losses);
+    });
+  }
+  const [one, four] = [seen.get(1) ?? [], seen.get(4) ?? []];
+  assert.equal(new Set(one).size, 3);
+  for (const [i, norm] of one.entries()) assert.ok(Math.abs(norm - (four[i] as number)) < 1e-3);
+});
+
+test("other processes can map the parameters by name", () =>
+  withTrainer({ shareAs: `lockstep-step-test-${process.pid}` }, async (trainer) => {
+    await trainer.step(points(0));
+    const memory = openMemory(`lockstep-step-test-${process.pid}-parameters`);
+    const { weight } = trainer.tensors().parameters;
+    const { byteOffset, bytes } = weight as EngineTensor;
+    assert.deepEqual(memory.view(byteOffset, 4), bytes);
+    memory.close();
+  }));
+
+test("a closed trainer says so", async () => {
+  const trainer = await withTrainer({}, async (open) => open);
+  await assert.rejects(trainer.step(points(0)), { code: "ENGINE_CLOSED" });
+  assert.throws(() => trainer.tensors(), { code: "ENGINE_CLOSED" });
+});
