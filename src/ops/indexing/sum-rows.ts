@@ -11,16 +11,21 @@ import {
   equal,
   fromStart,
   full,
+  gemm,
+  matmul,
   mul,
   range,
   reshape,
   scatterElements,
+  swapLast,
 } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
 import type { DType } from "../../tensor/index.ts";
 
 /** Up to so many places a product with one-hot rows costs no more than scattering, and rounds less. */
 const MOST_PLACES_FOR_PRODUCT = 256;
+/** So many rows of a product at least, that no thread gets a single one, which is summed in another order. */
+const LEAST_ROWS = 64;
 
 /**
  * @param rows (outer, number, inner)
@@ -28,25 +33,29 @@ const MOST_PLACES_FOR_PRODUCT = 256;
  * @returns (outer, places, inner): at each place the sum of its rows
  */
 export function sumRows(rows: Value, indices: Value, places: number): Value {
-  return places <= MOST_PLACES_FOR_PRODUCT
-    ? byProduct(rows, indices, places)
-    : byScatter(rows, indices, places);
+  const [outer, , inner] = rows.shape as [number, number, number];
+  const isSmall = places <= MOST_PLACES_FOR_PRODUCT && places > 1 && inner > 1;
+  const isTall = Math.max(places, inner) >= LEAST_ROWS && (outer === 1 || places >= inner);
+  return isSmall && isTall ? byProduct(rows, indices, places) : byScatter(rows, indices, places);
 }
 
-/** Which row belongs to which place, as a matrix of zeros and ones, times the rows. */
+/**
+ * Which row belongs to which place, as a matrix of zeros and ones, times the rows. The result is made with at
+ * least as many rows as columns: ONNX Runtime then cuts it into rows for its threads; if it cut columns,
+ * the order in which it adds would depend on the number of threads.
+ */
 function byProduct(rows: Value, indices: Value, places: number): Value {
-  const b = rows.builder;
   const [outer, count, inner] = rows.shape as [number, number, number];
-  const numbers = range(b, indices.dtype, 0, places);
+  const numbers = range(rows.builder, indices.dtype, 0, places);
   const ids = fromStart(indices, places);
-  if (inner === 1) {
-    const isAt = cast(equal(reshape(ids, [count, 1]), numbers), rows.dtype);
-    const sums = b.one("MatMul", [reshape(rows, [outer, count]), isAt]);
-    return reshape(sums, [outer, places, 1]);
+  if (places >= inner) {
+    const isAt = cast(equal(reshape(numbers, [places, 1]), ids), rows.dtype);
+    const matrix = outer === 1 ? reshape(rows, [count, inner]) : rows;
+    return reshape(matmul(isAt, matrix), [outer, places, inner]);
   }
-  const isAt = cast(equal(reshape(numbers, [places, 1]), ids), rows.dtype);
-  const matrix = outer === 1 ? reshape(rows, [count, inner]) : rows;
-  return reshape(b.one("MatMul", [isAt, matrix]), [outer, places, inner]);
+  const isAt = cast(equal(reshape(ids, [count, 1]), numbers), rows.dtype);
+  const sums = gemm(reshape(rows, [count, inner]), isAt, undefined, { transA: true });
+  return reshape(swapLast(sums), [1, places, inner]);
 }
 
 /**
