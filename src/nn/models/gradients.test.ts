@@ -7,6 +7,7 @@ import {
   lossAndGradients,
 } from "../../../test/support/model.ts";
 import { add, cos, mul } from "../../functional/index.ts";
+import { bert } from "./bert.ts";
 import { convnet } from "./convnet.ts";
 import { gpt } from "./gpt.ts";
 import { mlp } from "./mlp.ts";
@@ -62,6 +63,19 @@ test("at the start, a GPT's loss is about ln(vocabulary)", () => {
   const batch = drawBatch(model, { ids: 65, targets: 65 });
   const { loss } = lossAndGradients(model, { ...drawWeights(model), ...batch });
   assert.ok(Math.abs(loss - Math.log(65)) < 0.1, `${loss}`);
+});
+
+test("gradients of a GPT with dropout agree with finite differences", () => {
+  checkModelGradients(gpt({ ...small, dropout: 0.3 }), { limits });
+});
+
+test("gradients of a BERT agree with finite differences", () => {
+  const options = { layers: 1, width: 8, heads: 2, context: 6, vocabulary: 9, maskRate: 0.6 };
+  checkModelGradients(bert({ ...options, segments: 2, padding: 3 }), {
+    batch: 3,
+    limits: { ids: 8, segments: 2, random_key: 1e9 },
+    tolerance: 1e-5,
+  });
 });
 
 test("gradients of perceptrons agree with finite differences", () => {

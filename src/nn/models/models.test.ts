@@ -2,10 +2,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { elementCount } from "../../tensor/index.ts";
 import type { Model, ModelDefinition } from "../model.ts";
+import { bert } from "./bert.ts";
 import { gpt } from "./gpt.ts";
 import { mlp } from "./mlp.ts";
 import { pinn } from "./pinn.ts";
 import { dlrm, matrixFactorization } from "./recommendation.ts";
+import { resnet } from "./resnet.ts";
 
 const count = (definition: ModelDefinition): number =>
   parameterCount(definition.build({ batch: 1, mode: "train" }));
@@ -36,6 +38,12 @@ test("a Llama-like GPT: TinyLlama has 1,100,048,384 parameters", () => {
     bias: false,
   });
   assert.equal(count(tiny), 1_100_048_384);
+});
+
+test("ResNet-18 has 11,689,512 parameters, BERT base with its head 109,514,298", () => {
+  assert.equal(count(resnet({ image: [3, 224, 224], classes: 1000 })), 11_689_512);
+  const base = { layers: 12, width: 768, heads: 12, context: 512, vocabulary: 30_522 };
+  assert.equal(count(bert({ ...base, segments: 2 })), 109_514_298);
 });
 
 test("other models have the parameters that arithmetic says", () => {
