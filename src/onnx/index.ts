@@ -19,6 +19,14 @@ export {
   importInto,
 } from "./import/import.ts";
 export {
+  formatInspection,
+  type ImportedSummary,
+  type InspectedOperator,
+  type InspectedValue,
+  type Inspection,
+  inspectModel,
+} from "./inspect.ts";
+export {
   binaryCrossEntropyWithLogits,
   type Classified,
   type Compared,
