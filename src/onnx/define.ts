@@ -2,7 +2,13 @@
 import path from "node:path";
 import { LockstepError } from "../errors.ts";
 import type { Value } from "../graph/index.ts";
-import { defineModel, type ModelDefinition, type ModelOutputs, type Scope } from "../nn/index.ts";
+import {
+  defineModel,
+  dropout,
+  type ModelDefinition,
+  type ModelOutputs,
+  type Scope,
+} from "../nn/index.ts";
 import type { ImportSink } from "./import/import.ts";
 import { type Imported, type ImportOptions, importInto } from "./import/import.ts";
 import type { OnnxLoss } from "./losses.ts";
@@ -52,6 +58,7 @@ function build(scope: Scope, file: OnnxFile, options: OnnxOptions): ModelOutputs
     },
     state: (name, tensor) =>
       scope.state(name, tensor.shape, { kind: "tensor", tensor }, tensor.dtype),
+    dropout: (x, rate) => dropout(scope, x, rate),
   };
   const outputNames = graph.output.map(({ name }) => name);
   const imported = importInto(scope.builder, file, sink, {

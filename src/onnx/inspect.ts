@@ -15,9 +15,9 @@ import type { DimOptions } from "./import/dims.ts";
 import { importGraph } from "./import/import.ts";
 import { domainOf } from "./import/scope.ts";
 import { type OnnxFile, readModel } from "./read.ts";
-import { rulesFor } from "./upgrade/index.ts";
 import type { RawGraph, RawNode, RawValueInfo } from "./schema.ts";
 import { elementTypeName } from "./tensor.ts";
+import { rulesFor } from "./upgrade/index.ts";
 
 export interface Inspection {
   readonly file: string;

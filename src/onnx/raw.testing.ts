@@ -1,5 +1,5 @@
 /** For tests: models as messages, in any operator set. */
-import { type DType, DTYPES, type Shape, type Tensor, tensorFrom } from "../tensor/index.ts";
+import { DTYPES, type DType, type Shape, type Tensor, tensorFrom } from "../tensor/index.ts";
 import { toRawTensor } from "./encode.ts";
 import {
   ATTRIBUTE_TYPES,
@@ -66,7 +66,11 @@ export function attribute(name: string, value: Attribute | undefined, ref = ""):
   return { ...raw, type: ATTRIBUTE_TYPES.tensor, t: toRawTensor("", value as Tensor) };
 }
 
-export function info(name: string, dtype: DType, shape: readonly (number | string)[]): RawValueInfo {
+export function info(
+  name: string,
+  dtype: DType,
+  shape: readonly (number | string)[],
+): RawValueInfo {
   return {
     name,
     docString: "",

@@ -85,10 +85,17 @@ function writer(dtype: DType, bytes: Uint8Array): (index: number, value: number)
     case "uint32":
       return (i, v) => view.setUint32(i * 4, v, true);
     case "int64":
-      return (i, v) => view.setBigInt64(i * 8, BigInt(Math.trunc(v)), true);
+      return (i, v) => view.setBigInt64(i * 8, toInt64(v), true);
     case "uint64":
       return (i, v) => view.setBigUint64(i * 8, BigInt(Math.trunc(v)), true);
   }
+}
+
+const INT64_MAX = 2n ** 63n - 1n;
+
+/** 2^63, the number next to the largest int64, stands for it: "to the end" in slices. */
+function toInt64(value: number): bigint {
+  return value >= 2 ** 63 ? INT64_MAX : BigInt(Math.trunc(value));
 }
 
 function reader(dtype: DType, bytes: Uint8Array): (index: number) => number {

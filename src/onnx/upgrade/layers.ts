@@ -1,5 +1,6 @@
 /** Layers whose form changed: pads from names, normalizations, resizing. */
 import type { AttributeValue, Value } from "../../graph/index.ts";
+import { INTERNAL_OPSET } from "../encode.ts";
 import { type Rule, type RuleContext, type RuleTable, rewrite } from "./rule.ts";
 
 const ints = (value: readonly number[]): AttributeValue => ({ kind: "ints", value });
@@ -75,12 +76,13 @@ const oldResize: Rule = (context) => {
   if (context.string("mode", "nearest") === "nearest") {
     set["nearest_mode"] = { kind: "string", value: "floor" };
   }
-  return rewrite(node, {
+  const newest = rewrite(node, {
     op: "Resize",
     inputs: [input(0), undefined, scales],
     without: ["scales", "width_scale", "height_scale"],
     set,
   });
+  return { ...newest, opset: INTERNAL_OPSET };
 };
 
 /** Sizes and axes → an empty region and full sizes or scales. */
