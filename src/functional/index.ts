@@ -97,6 +97,16 @@ export {
 } from "./neural.ts";
 export { asValue, builderOf, type Operand, operands } from "./operand.ts";
 export {
+  dropout,
+  foldIn,
+  type NormalOptions,
+  normal,
+  type RandomKey,
+  randomBits,
+  type UniformOptions,
+  uniform,
+} from "./random.ts";
+export {
   argMax,
   argMin,
   type ReduceOptions,
