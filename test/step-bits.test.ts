@@ -52,7 +52,7 @@ async function trained(
     const losses: number[] = [];
     for (let step = 0; step < 6; step++) {
       const positions = { start: step * SAMPLES, end: (step + 1) * SAMPLES };
-      losses.push((await trainer.step({ positions, fill: fill(step % 2) })).loss);
+      losses.push((await trainer.step({ positions, fill: fill(0) })).loss);
     }
     const weights = Object.fromEntries(
       Object.entries(trainer.tensors().parameters).map(([name, { bytes }]) => [
