@@ -1,7 +1,14 @@
 /** `npm run bench -- NAME [--json] [--save]`: one benchmark, one question, one dated result. */
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type Benchmark, currentCommit, formatTable, machineName, type Result, saveResult } from "./report.ts";
+import {
+  type Benchmark,
+  currentCommit,
+  formatTable,
+  machineName,
+  type Result,
+  saveResult,
+} from "./report.ts";
 import { step } from "./step.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");

@@ -94,6 +94,8 @@ function peakOfIntermediates(graph: Graph): number {
 }
 
 function residentBytes(field: "VmRSS" | "VmHWM"): number {
-  const found = new RegExp(`${field}:\\s+(\\d+) kB`).exec(readFileSync("/proc/self/status", "utf8"));
+  const found = new RegExp(`${field}:\\s+(\\d+) kB`).exec(
+    readFileSync("/proc/self/status", "utf8"),
+  );
   return Number(found?.[1] ?? 0) * 1024;
 }

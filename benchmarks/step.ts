@@ -51,16 +51,14 @@ function measureAll(): { rows: Row[]; missing: string[] } {
 function memoryAndStart(found: StepMeasurement, threads: number): Row[] {
   const name = `${threads} thread${threads === 1 ? "" : "s"}`;
   return [
-    compared(
-      {
-        case: `peak memory, ${name}`,
-        value: found.peakBytes / 2 ** 20,
-        unit: "MiB",
-        peer: "parameters + gradients + optimizer + activations needed",
-        peerValue: found.neededBytes / 2 ** 20,
-        goal: "at most 1.2x",
-      },
-    ),
+    compared({
+      case: `peak memory, ${name}`,
+      value: found.peakBytes / 2 ** 20,
+      unit: "MiB",
+      peer: "parameters + gradients + optimizer + activations needed",
+      peerValue: found.neededBytes / 2 ** 20,
+      goal: "at most 1.2x",
+    }),
     {
       case: `start to first step, ${name}`,
       value: found.startSeconds,

@@ -24,7 +24,9 @@ function fraction(text: string): number {
 
 function program(): Command {
   const command = new Command("lockstep")
-    .description("Distributed training for TypeScript: any ONNX model, trained in step on any machines.")
+    .description(
+      "Distributed training for TypeScript: any ONNX model, trained in step on any machines.",
+    )
     .showHelpAfterError("(lockstep --help lists the commands)");
   command
     .command("train")

@@ -60,7 +60,9 @@ function stopOnSignals(): { signal: AbortSignal; end: () => void } {
   const ask = () => {
     if (controller.signal.aborted) process.exit(130);
     controller.abort("Stopped");
-    process.stderr.write("\nStopping after this step. Ctrl-C again stops at once, without saving.\n");
+    process.stderr.write(
+      "\nStopping after this step. Ctrl-C again stops at once, without saving.\n",
+    );
   };
   process.on("SIGINT", ask);
   process.on("SIGTERM", ask);
@@ -72,4 +74,3 @@ function stopOnSignals(): { signal: AbortSignal; end: () => void } {
     },
   };
 }
-

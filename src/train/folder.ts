@@ -71,7 +71,9 @@ export async function loadCheckpoint(
       throw new LockstepError(
         "CHECKPOINT",
         `The checkpoint "${path}" has ${key} ${metadata[key] ?? "unknown"}; this run has ${wanted}.`,
-        { hint: "Resume with the options of the run that was stopped, or start anew with another --out." },
+        {
+          hint: "Resume with the options of the run that was stopped, or start anew with another --out.",
+        },
       );
     }
   }

@@ -2,7 +2,17 @@
 import type { TokenDecoder, Tokenizer } from "../data/index.ts";
 import type { Binding, Engine, EngineTensor } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
-import { add, cast, div, gather, log, maximum, neg, reshape, uniform } from "../functional/index.ts";
+import {
+  add,
+  cast,
+  div,
+  gather,
+  log,
+  maximum,
+  neg,
+  reshape,
+  uniform,
+} from "../functional/index.ts";
 import { type Graph, typeOf } from "../graph/index.ts";
 import { extendGraph } from "../ops/index.ts";
 import { byteLength, tensorFrom } from "../tensor/index.ts";

@@ -2,18 +2,24 @@
  * A run from start to end: opens the data, steps, validates, saves, reports. It decides nothing about how a step
  * is computed (`step.ts`) and shows nothing itself: what happens goes to an event sink.
  */
-import { openData, positionsOfStep, sampleOrder, type Dataset } from "../data/index.ts";
+import { type Dataset, openData, positionsOfStep, sampleOrder } from "../data/index.ts";
 import type { Engine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
-import type { Model } from "../nn/index.ts";
 import { typeOf } from "../graph/index.ts";
+import type { Model } from "../nn/index.ts";
 import type { EventSink, Report } from "../telemetry/index.ts";
 import { elementCount } from "../tensor/index.ts";
 import { baselines } from "./baselines.ts";
 import { exportModel, trainedGraph } from "./export.ts";
-import { loadCheckpoint, type RunFolder, saveCheckpoint, saveParameters, saveReport } from "./folder.ts";
-import type { Run } from "./run.ts";
+import {
+  loadCheckpoint,
+  type RunFolder,
+  saveCheckpoint,
+  saveParameters,
+  saveReport,
+} from "./folder.ts";
 import { generateText } from "./generate.ts";
+import type { Run } from "./run.ts";
 import { createTrainer, type FillBatch, type Trainer } from "./step.ts";
 import { Validation } from "./validation.ts";
 
@@ -250,4 +256,3 @@ function tokensPerSample(model: Model, data: Dataset): number | undefined {
   const [batch = 1] = typeOf(model.graph, ids).shape;
   return elementCount(typeOf(model.graph, ids).shape) / batch;
 }
-

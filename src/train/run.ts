@@ -58,7 +58,11 @@ const schema = z.looseObject({
   name: z.string().min(1).optional(),
   clipNorm: z.number().positive().optional(),
   microBatches: positive.optional(),
-  seed: z.int().min(0).max(2 ** 32 - 1).optional(),
+  seed: z
+    .int()
+    .min(0)
+    .max(2 ** 32 - 1)
+    .optional(),
   evaluate: z.object({ every: positive.optional(), samples: positive.optional() }).optional(),
   checkpointEvery: positive.optional(),
   sample: z.object({ prompt: z.string().optional(), tokens: positive.optional() }).optional(),
@@ -89,7 +93,10 @@ export function defineRun(options: RunOptions): Run {
     name: options.name ?? options.model.name,
     microBatches,
     seed: options.seed ?? 1,
-    evaluate: { every: options.evaluate?.every ?? tenth, samples: options.evaluate?.samples ?? 256 },
+    evaluate: {
+      every: options.evaluate?.every ?? tenth,
+      samples: options.evaluate?.samples ?? 256,
+    },
     checkpointEvery: options.checkpointEvery ?? tenth,
   };
 }
@@ -118,5 +125,7 @@ function isOptimizer(value: unknown): boolean {
 }
 
 function hasFunction(value: unknown, name: string): boolean {
-  return typeof value === "object" && value !== null && typeof Reflect.get(value, name) === "function";
+  return (
+    typeof value === "object" && value !== null && typeof Reflect.get(value, name) === "function"
+  );
 }
