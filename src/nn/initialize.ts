@@ -2,12 +2,11 @@
  * Initial values. They are a function of (seed, name of the parameter) alone, so that every worker makes the same ones,
  * in any order, and a model that gains a layer keeps the values of the others. Random ones are graphs for the engine.
  */
-import { add, full, mul, reshape } from "../functional/index.ts";
+import { full, normal, uniform } from "../functional/index.ts";
 import type { Graph, GraphBuilder, Value } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
-import { elementCount, type Tensor, type TensorType, tensorFrom } from "../tensor/index.ts";
+import { type Tensor, type TensorType, tensorFrom } from "../tensor/index.ts";
 import type { Initializer } from "./model.ts";
-import { randomNormal, randomUniform } from "./random.ts";
 
 /** Values given as they are, or a graph that makes them; its one output is the tensor. */
 export type InitialValue =
@@ -34,30 +33,27 @@ function initialGraph(
   initializer: Exclude<Initializer, { kind: "tensor" }>,
 ): Graph {
   const builder = newBuilder(`initial ${initializer.kind}`);
+  const { dtype } = type;
   switch (initializer.kind) {
     case "zeros":
-      return builder.build([full(builder, type.dtype, type.shape, 0)]);
+      return builder.build([full(builder, dtype, type.shape, 0)]);
     case "ones":
-      return builder.build([full(builder, type.dtype, type.shape, 1)]);
+      return builder.build([full(builder, dtype, type.shape, 1)]);
     case "constant":
-      return builder.build([full(builder, type.dtype, type.shape, initializer.value)]);
-    case "normal": {
-      const { mean = 0, standardDeviation } = initializer;
-      const draw = drawRow(builder, type, randomNormal);
-      return builder.build([add(mul(draw, standardDeviation), mean)]);
-    }
-    case "uniform": {
-      const { low, high } = initializer;
-      return builder.build([add(mul(drawRow(builder, type, randomUniform), high - low), low)]);
-    }
+      return builder.build([full(builder, dtype, type.shape, initializer.value)]);
+    case "normal":
+      return builder.build([
+        normal(builder, type.shape, keyOf(builder), { ...initializer, dtype }),
+      ]);
+    case "uniform":
+      return builder.build([
+        uniform(builder, type.shape, keyOf(builder), { ...initializer, dtype }),
+      ]);
   }
 }
 
-/** All elements from one key, input `key`. */
-function drawRow(builder: GraphBuilder, type: TensorType, draw: typeof randomNormal): Value {
-  const key = builder.input("key", { dtype: "int32", shape: [1] });
-  const row = draw(key, [1, elementCount(type.shape)], { stream: 0, dtype: type.dtype });
-  return reshape(row, type.shape);
+function keyOf(builder: GraphBuilder): Value {
+  return builder.input("key", { dtype: "int32", shape: [1] });
 }
 
 /** 32 bits from the seed and a name: FNV-1a over the name's UTF-16 units, then the finalizer of MurmurHash3. */

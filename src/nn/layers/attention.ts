@@ -20,7 +20,7 @@ import { formatShape } from "../../tensor/index.ts";
 import { fanIn } from "../initializers.ts";
 import type { Initializer } from "../model.ts";
 import type { Scope } from "../scope.ts";
-import { dropout } from "./dropout.ts";
+import { dropoutOfHeads } from "./dropout.ts";
 import { linear } from "./linear.ts";
 import { causalMask, rotate } from "./positions.ts";
 
@@ -126,7 +126,7 @@ function attend(
       const rows = mask.shape[2] === 1 ? mask : range(mask, -2, start, end);
       scores = add(scores, range(rows, -1, 0, visible));
     }
-    const weights = dropScores(scope, softmax(scores), options.dropout ?? 0);
+    const weights = dropoutOfHeads(scope, softmax(scores), options.dropout ?? 0);
     parts.push(matmul(weights, range(v, -2, 0, visible)));
   }
   return reshape(concat(parts, -2), [heads, batch, length, size]);
@@ -146,16 +146,6 @@ function headsFirst(scope: Scope, mask: Value): Value {
     );
   }
   return transpose(mask, [1, 0, 2, 3]);
-}
-
-/** Dropout draws by sample, so the batch goes first for it. */
-function dropScores(scope: Scope, weights: Value, rate: number): Value {
-  if (rate === 0 || scope.mode === "eval") return weights;
-  const dim = weights.shape.length - 3;
-  const others = weights.shape.map((_, i) => i).filter((i) => i !== dim);
-  const forward = [dim, ...others];
-  const back = weights.shape.map((_, i) => forward.indexOf(i));
-  return transpose(dropout(scope, transpose(weights, forward), rate), back);
 }
 
 function checkedShape(

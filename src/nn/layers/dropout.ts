@@ -1,7 +1,16 @@
 /** Layers that draw: by keys of samples, so that a sample draws the same on any worker, in any micro-batch. */
+import {
+  add,
+  cast,
+  div,
+  dropout as drop,
+  foldIn,
+  mul,
+  randomBits,
+  reshape,
+} from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
-import type { Shape } from "../../tensor/index.ts";
-import { randomDropout, randomUniform } from "../random.ts";
+import { elementCount, type Shape } from "../../tensor/index.ts";
 import type { Scope } from "../scope.ts";
 import { positions } from "./positions.ts";
 
@@ -14,13 +23,31 @@ export function dropout(scope: Scope, x: Value, rate: number): Value {
     scope.fail(`a dropout rate of ${rate}`, "Set it to at least 0 and less than 1.");
   }
   if (rate === 0 || scope.mode === "eval") return x;
-  return scope.within(() => randomDropout(x, scope.key, rate, scope.nextStream()));
+  return scope.within(() => drop(x, rate, foldIn(scope.key, scope.nextStream())));
 }
 
-/** Even in [0, 1), of this shape, whose leading dim is the batch. In `eval` mode, the same for every batch. */
-export function uniformLike(scope: Scope, shape: Shape): Value {
+/** Like `dropout`, for attention weights (…heads, batch, queries, keys), each head with a mask of its own. */
+export function dropoutOfHeads(scope: Scope, x: Value, rate: number): Value {
+  if (rate === 0 || scope.mode === "eval") return x;
   return scope.within(() => {
-    const key = scope.mode === "train" ? scope.key : positions(scope.builder, scope.batch);
-    return randomUniform(key, shape, { stream: scope.nextStream(), dtype: scope.dtype });
+    const heads = elementCount(x.shape.slice(0, -3));
+    const samples = reshape(foldIn(scope.key, scope.nextStream()), [1, scope.batch]);
+    const numbers = randomBits(scope.builder, [heads, 1], 1);
+    return drop(x, rate, reshape(add(numbers, samples), [heads * scope.batch]));
+  });
+}
+
+/**
+ * Even in [0, 1), float32 of this shape, whose leading dim is the batch; a row depends on the key of its sample. In `eval` mode, the same
+ * for every batch.
+ */
+export function uniformRows(scope: Scope, shape: Shape): Value {
+  const [batch = 1, ...rest] = shape;
+  const key = scope.mode === "train" ? scope.key : positions(scope.builder, batch);
+  return scope.within(() => {
+    const rows = reshape(foldIn(key, scope.nextStream()), [batch, 1]);
+    const places = randomBits(scope.builder, [1, elementCount(rest)], 0);
+    const bits = foldIn(add(rows, places), 0);
+    return reshape(add(mul(cast(div(bits, 256), "float32"), 2 ** -24), 0.5), shape);
   });
 }

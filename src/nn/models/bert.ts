@@ -17,7 +17,7 @@ import type { Value } from "../../graph/index.ts";
 import { defineModel } from "../define.ts";
 import { normal, zeros } from "../initializers.ts";
 import { activate } from "../layers/activation.ts";
-import { dropout, uniformLike } from "../layers/dropout.ts";
+import { dropout, uniformRows } from "../layers/dropout.ts";
 import { embedding, linear } from "../layers/linear.ts";
 import { layerNorm } from "../layers/normalization.ts";
 import { additiveMask } from "../layers/positions.ts";
@@ -93,8 +93,8 @@ function complete(options: BertOptions): Settings {
 
 /** The ids with some hidden, and labels: the id where it is to be guessed, elsewhere `IGNORED`. */
 function hideTokens(m: Scope, ids: Value, s: Settings): { hidden: Value; labels: Value } {
-  const draw = uniformLike(m, ids.shape);
-  const other = uniformLike(m, ids.shape);
+  const draw = uniformRows(m, ids.shape);
+  const other = uniformRows(m, ids.shape);
   const random = cast(floor(mul(other, s.vocabulary)), "int32");
   const padded = s.padding === undefined ? undefined : equal(ids, s.padding);
   const replaced = where(
