@@ -7,6 +7,7 @@ import { indexLines, type LineIndex } from "./lines.ts";
 import type { Field } from "./match.ts";
 import { openRecords, type Records } from "./records.ts";
 import type { Dataset, OpenRequest, SourceOptions } from "./source.ts";
+import { MAX_KEPT_BYTES } from "./store.ts";
 
 export interface CsvOptions extends SourceOptions {
   /** A comma unless told; "\t" for TSV. */
@@ -39,7 +40,10 @@ export function ratings(globs: string | readonly string[], options: SourceOption
 
 export async function openCsv(source: CsvSource, request: OpenRequest): Promise<Dataset> {
   const name = `csv(${source.globs.map((pattern) => `"${pattern}"`).join(", ")})`;
-  const documents = await loadDocuments(await findFiles(source.globs, request.baseDir));
+  const documents = await loadDocuments(
+    await findFiles(source.globs, request.baseDir),
+    MAX_KEPT_BYTES,
+  );
   const names = source.header ?? (await readHeader(documents, source, name));
   const lines = await indexLines(documents, {
     header: source.header === undefined,
@@ -123,7 +127,7 @@ function csvRecords(
         }
       }
     },
-    close: () => Promise.resolve(),
+    close: () => lines.close(),
   };
 }
 

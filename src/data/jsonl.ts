@@ -7,6 +7,7 @@ import { indexLines, type LineIndex } from "./lines.ts";
 import type { Field } from "./match.ts";
 import { openRecords, type Records } from "./records.ts";
 import type { Dataset, OpenRequest } from "./source.ts";
+import { MAX_KEPT_BYTES } from "./store.ts";
 import { openDocuments, type TextOptions } from "./text.ts";
 
 export interface JsonlOptions extends TextOptions {
@@ -29,13 +30,17 @@ export function jsonl(globs: string | readonly string[], options: JsonlOptions =
 
 export async function openJsonl(source: JsonlSource, request: OpenRequest): Promise<Dataset> {
   const name = `jsonl(${source.globs.map((pattern) => `"${pattern}"`).join(", ")})`;
-  const files = await loadDocuments(await findFiles(source.globs, request.baseDir));
+  const files = await loadDocuments(await findFiles(source.globs, request.baseDir), MAX_KEPT_BYTES);
   const lines = await indexLines(files, { header: false, quotes: false });
   if (lines.count === 0) throw new LockstepError("DATA_EMPTY", `${name} has no lines.`);
   if (source.text === undefined) {
     return openRecords(await jsonRecords(lines), request, source, name);
   }
-  return openDocuments(await textsOf(lines, source.text), source, request, name);
+  try {
+    return await openDocuments(await textsOf(lines, source.text), source, request, name);
+  } finally {
+    await lines.close();
+  }
 }
 
 /** Texts are kept in memory, up to this size. */
@@ -62,7 +67,7 @@ async function textsOf(lines: LineIndex, field: string): Promise<Document[]> {
       );
     }
     const name = `#${line}`;
-    documents.push({ name, path: name, offset: 0, byteLength: content.length, content });
+    documents.push({ name, path: undefined, offset: 0, byteLength: content.length, content });
   }
   return documents;
 }
@@ -97,7 +102,7 @@ async function jsonRecords(lines: LineIndex): Promise<Records> {
         }
       }
     },
-    close: () => Promise.resolve(),
+    close: () => lines.close(),
   };
 }
 

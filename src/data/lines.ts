@@ -1,6 +1,7 @@
 /** Where the lines of text files lie: twelve bytes of memory a line, whatever its length, and any line at once. */
 import { LockstepError } from "../errors.ts";
-import { type ByteStore, byteStore, type Document, partOf, piecesOf } from "./document.ts";
+import { type Document, partOf } from "./document.ts";
+import { type ByteStore, byteStore, piecesOf } from "./store.ts";
 
 export interface LineIndex {
   /** Lines that are not blank. */
@@ -9,6 +10,7 @@ export interface LineIndex {
   read(line: number): Promise<string>;
   /** For errors: `"data.csv", line 12`. */
   describe(line: number): Promise<string>;
+  close(): Promise<void>;
 }
 
 export interface LineOptions {
@@ -29,9 +31,14 @@ export async function indexLines(
   const store = byteStore(documents, NEWLINE);
   const table = new LineTable();
   const files = new FileCursor(documents);
-  for await (const { start, end, blank } of scan(store, options.quotes)) {
-    const isFirst = files.advance(start, end);
-    if (!blank && !(options.header && isFirst)) table.add(start, end);
+  try {
+    for await (const { start, end, blank } of scan(store, options.quotes)) {
+      const isFirst = files.advance(start, end);
+      if (!blank && !(options.header && isFirst)) table.add(start, end);
+    }
+  } catch (error) {
+    await store.close();
+    throw error;
   }
   return {
     count: table.count,
@@ -43,6 +50,7 @@ export async function indexLines(
         .replace(/\r$/, "");
     },
     describe: (line) => describeLine(documents, table.start(line)),
+    close: () => store.close(),
   };
 }
 
@@ -58,7 +66,7 @@ async function* scan(store: ByteStore, quotes: boolean): AsyncGenerator<Line> {
   let start = 0;
   let inQuotes = false;
   let lastByte = NEWLINE;
-  for await (const piece of piecesOf(store, 0, store.byteLength)) {
+  for await (const piece of piecesOf(store)) {
     let at = 0;
     for (;;) {
       const newline = piece.indexOf(NEWLINE, at);

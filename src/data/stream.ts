@@ -1,7 +1,8 @@
 /** Documents as one stream of tokens, which still knows its bytes: bits per byte need both. */
 import { LockstepError } from "../errors.ts";
-import { byteStore, contentOf, type Document, piecesOf } from "./document.ts";
+import { contentOf, type Document } from "./document.ts";
 import { bytesIn } from "./split.ts";
+import { byteStore, piecesOf } from "./store.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import type { TokenStream, Tokens } from "./windows.ts";
 
@@ -9,6 +10,7 @@ export interface TextStream extends TokenStream {
   /** Of the text, with one separator after each document. */
   readonly byteLength: number;
   bytes(): AsyncIterable<Uint8Array>;
+  close(): Promise<void>;
 }
 
 /** Text beyond this is not tokenized at start: it would take hours and fill the memory. Bytes have no such limit. */
@@ -23,9 +25,10 @@ export async function streamOf(
 ): Promise<TextStream> {
   const store = byteStore(documents, tokenizer.kind === "bytes" ? tokenizer.separator : 10);
   const { byteLength } = store;
-  const bytes = () => piecesOf(store, 0, byteLength);
+  const bytes = () => piecesOf(store);
+  const close = () => store.close();
   if (tokenizer.kind === "bytes") {
-    return { length: byteLength, read: store.read, byteLength, bytes };
+    return { length: byteLength, read: store.read, byteLength, bytes, close };
   }
   const tokens = await tokenize(documents, tokenizer);
   return {
@@ -33,6 +36,7 @@ export async function streamOf(
     read: async (start, length) => tokens.subarray(start, start + length),
     byteLength,
     bytes,
+    close,
   };
 }
 

@@ -80,7 +80,9 @@ export async function openDocuments(
     validation: hasHeld ? heldSamples : undefined,
     text: { tokenizer, train: partOf(train), validation: hasHeld ? partOf(held) : undefined },
     summary: summarize(found, documents, bytesIn(split.validation)),
-    close: () => Promise.resolve(),
+    close: async () => {
+      await Promise.all([train.close(), held.close()]);
+    },
   };
 }
 

@@ -1,3 +1,4 @@
 export { type FileContent, writeFileAtomic } from "./atomic.ts";
 export { fileError } from "./errors.ts";
+export { FilePool } from "./pool.ts";
 export { openRange, type RangeReader, readRange, readWhole } from "./range.ts";
