@@ -1,3 +1,8 @@
+export { openRunFolder, type RunFolder } from "./folder.ts";
+export { type GenerateOptions, generateText } from "./generate.ts";
+export { loadRun } from "./load.ts";
+export { type TrainOptions, type TrainResult, train } from "./loop.ts";
+export { defineRun, overrideRun, type Run, type RunOptions, type RunOverrides } from "./run.ts";
 export type { TrainerTensors } from "./state.ts";
 export {
   type BatchFields,

@@ -1,0 +1,41 @@
+/** `npm run bench -- NAME [--json] [--save]`: one benchmark, one question, one dated result. */
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import {
+  type Benchmark,
+  currentCommit,
+  formatTable,
+  machineName,
+  type Result,
+  saveResult,
+} from "./report.ts";
+import { step } from "./step.ts";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
+const benchmarks: readonly Benchmark[] = [step];
+
+async function main(words: readonly string[]): Promise<number> {
+  const name = words.find((word) => !word.startsWith("--"));
+  const benchmark = benchmarks.find((candidate) => candidate.name === name);
+  if (benchmark === undefined) {
+    console.error(`Which benchmark? npm run bench -- NAME [--json] [--save]`);
+    for (const { name: known, question } of benchmarks) console.error(`  ${known}: ${question}`);
+    return 1;
+  }
+  console.error(`${benchmark.name}: ${benchmark.question}`);
+  const { rows, missing } = await benchmark.run();
+  const result: Result = {
+    name: benchmark.name,
+    date: new Date().toISOString(),
+    commit: currentCommit(root),
+    machine: machineName(),
+    rows,
+    missing,
+  };
+  console.log(formatTable(result));
+  if (words.includes("--save")) console.log(`kept in ${saveResult(root, result)}`);
+  if (words.includes("--json")) console.log(JSON.stringify(result));
+  return 0;
+}
+
+process.exitCode = await main(process.argv.slice(2));

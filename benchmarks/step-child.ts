@@ -1,0 +1,101 @@
+/** One process that measures whole training steps of a GPT; prints one JSON object. Started by `step.ts`. */
+import { readFileSync } from "node:fs";
+import { createOrtEngine } from "../src/engine/index.ts";
+import type { Graph } from "../src/graph/index.ts";
+import { gpt } from "../src/nn/index.ts";
+import { adamw } from "../src/optimizer/index.ts";
+import { byteLength, tensorFrom } from "../src/tensor/index.ts";
+import { createTrainer } from "../src/train/step.ts";
+import type { GptSizes } from "./peers.ts";
+import { median } from "./report.ts";
+
+export interface StepMeasurement {
+  readonly tokensPerSecond: number;
+  /** Growth of the process's resident memory from before the first allocation to its peak. */
+  readonly peakBytes: number;
+  /** Parameters, gradients, optimizer state, and the most that intermediate values of the step take at once. */
+  readonly neededBytes: number;
+  /** From the start of the process to the end of the first step. */
+  readonly startSeconds: number;
+}
+
+interface Request {
+  readonly sizes: GptSizes;
+  readonly threads: number;
+  readonly repeats: number;
+  /** Milliseconds since 1970 at which the process was started. */
+  readonly started: number;
+}
+
+const request = JSON.parse(process.argv[2] ?? "{}") as Request;
+console.log(JSON.stringify(await measure(request)));
+
+async function measure({ sizes, threads, repeats, started }: Request): Promise<StepMeasurement> {
+  const { layers, width, heads, context, batch, vocabulary } = sizes;
+  const definition = gpt({ layers, width, heads, context, vocabulary, tied: false });
+  const engine = createOrtEngine({ threads });
+  const before = residentBytes("VmRSS");
+  const model = definition.build({ batch, mode: "train" });
+  const trainer = await createTrainer({ engine, model, optimizer: adamw({}), clip: 1, seed: 1 });
+  const fill = randomTokens(batch * context, vocabulary);
+  const positions = { start: 0, end: batch };
+  await trainer.step({ positions, fill });
+  const startSeconds = (Date.now() - started) / 1000;
+  await trainer.step({ positions, fill });
+  const times: number[] = [];
+  for (let i = 0; i < repeats; i++) {
+    const start = performance.now();
+    await trainer.step({ positions, fill });
+    times.push((performance.now() - start) / 1000);
+  }
+  const parameters = model.parameters.reduce((sum, { type }) => sum + byteLength(type), 0);
+  const result = {
+    tokensPerSecond: (batch * context) / median(times),
+    peakBytes: residentBytes("VmHWM") - before,
+    neededBytes: 4 * parameters + peakOfIntermediates(trainer.plan.gradient.graph),
+    startSeconds,
+  };
+  trainer.close();
+  await engine.close();
+  return result;
+}
+
+/** Fixed pseudo-random ids: the same for every run. */
+function randomTokens(count: number, vocabulary: number) {
+  const numbers = (seed: number) =>
+    Array.from({ length: count }, (_, i) => ((i * 7919 + seed * 104729) % 100_003) % vocabulary);
+  const [ids, targets] = [numbers(1), numbers(2)].map((list) => tensorFrom("int32", [count], list));
+  return (into: Readonly<Record<string, { readonly bytes: Uint8Array }>>): void => {
+    into["ids"]?.bytes.set(ids?.bytes ?? []);
+    into["targets"]?.bytes.set(targets?.bytes ?? []);
+  };
+}
+
+/** The most bytes that values between inputs and outputs take at once when nodes run in the graph's order. */
+function peakOfIntermediates(graph: Graph): number {
+  const kept = new Set([...graph.inputs, ...graph.outputs, ...graph.constants.keys()]);
+  const lastUse = new Map<string, number>();
+  for (const [at, node] of graph.nodes.entries()) {
+    for (const name of [...node.inputs, ...node.outputs]) lastUse.set(name, at);
+  }
+  const sizeOf = (name: string) => {
+    const type = graph.types.get(name);
+    return type === undefined || kept.has(name) ? 0 : byteLength(type);
+  };
+  let [live, peak] = [0, 0];
+  for (const [at, node] of graph.nodes.entries()) {
+    for (const name of node.outputs) live += sizeOf(name);
+    peak = Math.max(peak, live);
+    for (const name of new Set([...node.inputs, ...node.outputs])) {
+      if (lastUse.get(name) === at) live -= sizeOf(name);
+    }
+  }
+  return peak;
+}
+
+function residentBytes(field: "VmRSS" | "VmHWM"): number {
+  const found = new RegExp(`${field}:\\s+(\\d+) kB`).exec(
+    readFileSync("/proc/self/status", "utf8"),
+  );
+  return Number(found?.[1] ?? 0) * 1024;
+}

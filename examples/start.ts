@@ -1,0 +1,14 @@
+// `npm start`: a small GPT learns from the type declarations and READMEs that npm installed.
+import { adamw, cosine, defineRun, gpt, text } from "lockstep";
+
+export default defineRun({
+  name: "start",
+  model: gpt({ layers: 4, width: 192, heads: 6, context: 128 }),
+  data: text(["../node_modules/**/*.d.ts", "../node_modules/**/README.md"]),
+  optimizer: adamw({ learningRate: 2e-3 }),
+  schedule: cosine({ warmup: 40, final: 0.05 }),
+  clipNorm: 1,
+  batch: 16,
+  steps: 600,
+  sample: { prompt: "export interface ", tokens: 300 },
+});

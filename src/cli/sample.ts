@@ -1,0 +1,47 @@
+/** `lockstep sample DIR --prompt TEXT`. */
+import { existsSync, readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import { tokenizerFromJson } from "../data/index.ts";
+import { createOrtEngine } from "../engine/index.ts";
+import { LockstepError } from "../errors.ts";
+import { importGraph, readModel } from "../onnx/index.ts";
+import { generateText } from "../train/index.ts";
+
+export interface SampleFlags {
+  readonly prompt: string;
+  readonly tokens: number;
+  readonly temperature: number;
+  readonly seed: number;
+  readonly threads?: number;
+}
+
+export async function sampleCommand(dir: string, flags: SampleFlags): Promise<void> {
+  const [model, tokenizer] = [join(dir, "model.onnx"), join(dir, "tokenizer.json")];
+  for (const path of [model, tokenizer]) {
+    if (existsSync(path)) continue;
+    throw new LockstepError("FILE_NOT_FOUND", `There is no "${path}".`, {
+      hint: "Give the folder of a finished run of a model of text, such as runs/gpt.",
+    });
+  }
+  const { graph } = importGraph(readModel(model), { dims: { batch: 1 } });
+  const engine = createOrtEngine({ threads: flags.threads ?? availableParallelism() });
+  try {
+    const { prompt, tokens, temperature, seed } = flags;
+    const json = readFileSync(tokenizer, "utf8");
+    for await (const piece of generateText({
+      engine,
+      graph,
+      tokenizer: tokenizerFromJson(json, tokenizer),
+      prompt,
+      tokens,
+      temperature,
+      seed,
+    })) {
+      process.stdout.write(piece);
+    }
+    process.stdout.write("\n");
+  } finally {
+    await engine.close();
+  }
+}

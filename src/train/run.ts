@@ -1,0 +1,131 @@
+/** A run as a user writes it: model, data, optimizer and a few numbers. Data only: nothing here starts anything. */
+import { z } from "zod";
+import type { DataSource } from "../data/index.ts";
+import { LockstepError } from "../errors.ts";
+import type { ModelDefinition } from "../nn/index.ts";
+import type { Optimizer, Schedule } from "../optimizer/index.ts";
+
+export interface RunOptions {
+  readonly model: ModelDefinition;
+  readonly data: DataSource;
+  readonly optimizer: Optimizer;
+  /** Samples of one step. It never depends on how many machines take part. */
+  readonly batch: number;
+  /** Optimizer steps. */
+  readonly steps: number;
+  /** The folder under `runs/`, unless `--out` says another; the model's name unless told. */
+  readonly name?: string;
+  /** How the learning rate changes over the run; constant unless told. */
+  readonly schedule?: Schedule;
+  /** Gradients are clipped to this global norm; not at all unless told. */
+  readonly clipNorm?: number;
+  /** The batch is cut into this many equal parts whose gradients are summed: less memory, the same step. Default 1. */
+  readonly microBatches?: number;
+  /** Of weights, sample order and dropout. Default 1. */
+  readonly seed?: number;
+  /** Validation every so many steps (default: a tenth of the run), over at most so many samples (default 256). */
+  readonly evaluate?: { readonly every?: number; readonly samples?: number };
+  /** A checkpoint every so many steps; at least at the end and at a stop. Default: a tenth of the run. */
+  readonly checkpointEvery?: number;
+  /** Text to generate at the end, for models of text: what it begins with, and how many tokens. */
+  readonly sample?: { readonly prompt?: string; readonly tokens?: number };
+}
+
+/** A checked run with its defaults filled in. */
+export interface Run extends RunOptions {
+  readonly name: string;
+  readonly microBatches: number;
+  readonly seed: number;
+  readonly evaluate: { readonly every: number; readonly samples: number };
+  readonly checkpointEvery: number;
+}
+
+/** What the command line may override. */
+export interface RunOverrides {
+  readonly steps?: number | undefined;
+  readonly batch?: number | undefined;
+  readonly seed?: number | undefined;
+  readonly data?: DataSource | undefined;
+}
+
+const positive = z.int().min(1);
+const schema = z.looseObject({
+  model: z.custom<ModelDefinition>(isModel, "must be a model: gpt({…}), onnx(…), defineModel(…)"),
+  data: z.custom<DataSource>(isSource, "must be a source of data: text(…), idxImages(…), csv(…)"),
+  optimizer: z.custom<Optimizer>(isOptimizer, "must be an optimizer: adamw({…}), sgd({…})"),
+  batch: positive,
+  steps: positive,
+  name: z.string().min(1).optional(),
+  clipNorm: z.number().positive().optional(),
+  microBatches: positive.optional(),
+  seed: z
+    .int()
+    .min(0)
+    .max(2 ** 32 - 1)
+    .optional(),
+  evaluate: z.object({ every: positive.optional(), samples: positive.optional() }).optional(),
+  checkpointEvery: positive.optional(),
+  sample: z.object({ prompt: z.string().optional(), tokens: positive.optional() }).optional(),
+});
+
+/** States a run; the default export of a run file. Throws INVALID_OPTION naming every option that is wrong. */
+export function defineRun(options: RunOptions): Run {
+  const checked = schema.safeParse(options);
+  if (!checked.success) {
+    const faults = checked.error.issues.map(
+      (issue) => `${issue.path.join(".") || "the run"}: ${issue.message}`,
+    );
+    throw new LockstepError("INVALID_OPTION", `defineRun: ${faults.join("; ")}.`, {
+      fields: { options: checked.error.issues.map((issue) => issue.path.join(".")) },
+    });
+  }
+  const { batch, microBatches = 1, steps } = options;
+  if (batch % microBatches !== 0) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      `defineRun: a batch of ${batch} cannot be cut into ${microBatches} equal micro-batches.`,
+      { hint: "Make batch a multiple of microBatches." },
+    );
+  }
+  const tenth = Math.max(1, Math.ceil(steps / 10));
+  return {
+    ...options,
+    name: options.name ?? options.model.name,
+    microBatches,
+    seed: options.seed ?? 1,
+    evaluate: {
+      every: options.evaluate?.every ?? tenth,
+      samples: options.evaluate?.samples ?? 256,
+    },
+    checkpointEvery: options.checkpointEvery ?? tenth,
+  };
+}
+
+/** The run with options of the command line in place of its own. */
+export function overrideRun(run: Run, overrides: RunOverrides): Run {
+  const given = Object.entries(overrides).filter(([, value]) => value !== undefined);
+  return defineRun({ ...run, ...Object.fromEntries(given) });
+}
+
+/** Whether a run file's export is what `defineRun` returns. */
+export function isRun(value: unknown): value is Run {
+  return schema.safeParse(value).success;
+}
+
+function isModel(value: unknown): boolean {
+  return hasFunction(value, "build");
+}
+
+function isSource(value: unknown): boolean {
+  return typeof value === "object" && value !== null && "kind" in value;
+}
+
+function isOptimizer(value: unknown): boolean {
+  return typeof value === "object" && value !== null && "rules" in value;
+}
+
+function hasFunction(value: unknown, name: string): boolean {
+  return (
+    typeof value === "object" && value !== null && typeof Reflect.get(value, name) === "function"
+  );
+}
