@@ -1,5 +1,12 @@
-import { mul, sign } from "../../functional/index.ts";
+import { cast, greater, less, mul, sub } from "../../functional/index.ts";
 import { unary } from "./shared.ts";
 
-/** y = |x|; dx = dy · sign(x): 0 at 0. */
-export const abs = unary("Abs", ({ x, dy }) => mul(dy, sign(x)), { integers: true });
+/**
+ * y = |x|; dx = dy · sign(x): 0 at 0. The sign is a difference of masks, for the operator `Sign` runs on one thread in
+ * ONNX Runtime and not at all on WebGPU.
+ */
+export const abs = unary(
+  "Abs",
+  ({ x, dy }) => mul(dy, sub(cast(greater(x, 0), dy.dtype), cast(less(x, 0), dy.dtype))),
+  { integers: true },
+);

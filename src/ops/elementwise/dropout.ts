@@ -1,4 +1,5 @@
-import { div, where } from "../../functional/index.ts";
+import { LockstepError } from "../../errors.ts";
+import { cast, mul } from "../../functional/index.ts";
 import type { GradientContext, OperatorDefinition } from "../../graph/index.ts";
 import { flopsPerElement } from "../shared.ts";
 import { numberType } from "./shared.ts";
@@ -22,12 +23,20 @@ export const dropout: OperatorDefinition = {
     // The mask comes from the engine's own draw, so the gradient fits that draw exactly.
     const rate = context.inputs[1] === undefined ? 0.5 : context.constantNumbers(1)[0];
     const keep = 1 - (rate as number);
-    return [where(context.output(1), div(dy, keep), 0), undefined, undefined];
+    const mask = cast(context.output(1), dy.dtype);
+    return [mul(mul(dy, 1 / keep), mask), undefined, undefined];
   },
   flops: flopsPerElement(),
   inPlace: false,
 };
 
 function isTraining(context: GradientContext): boolean {
-  return context.inputs[2] !== undefined && context.constant(2)?.bytes[0] !== 0;
+  if (context.inputs[2] === undefined) return false;
+  const mode = context.constant(2);
+  if (mode === undefined) {
+    throw new LockstepError("NO_GRADIENT", "Dropout: its training mode must be a constant.", {
+      hint: "Fix it when the model is exported, or use dropout(x, rate, key).",
+    });
+  }
+  return mode.bytes[0] !== 0;
 }

@@ -1,11 +1,13 @@
-import { and, greater, less, mul, where } from "../../functional/index.ts";
+import { and, cast, greater, less, mul } from "../../functional/index.ts";
 import { unary } from "./shared.ts";
 
 /** y = α x + β, held between 0 and 1; the derivative where it is held is 0. */
 export const hardSigmoid = unary(
   "HardSigmoid",
-  ({ y, dy, attributes }) =>
-    where(and(greater(y, 0), less(y, 1)), mul(dy, attributes.number("alpha")), 0),
+  ({ y, dy, attributes }) => {
+    const free = cast(and(greater(y, 0), less(y, 1)), dy.dtype);
+    return mul(mul(dy, attributes.number("alpha")), free);
+  },
   {
     attributes: {
       alpha: { kind: "float", default: 0.2 },

@@ -1,6 +1,8 @@
-import { less } from "../../functional/index.ts";
+import { lessOrEqual } from "../../functional/index.ts";
 import { extremumGradient } from "./extremum.ts";
 import { variadic } from "./shared.ts";
 
 /** The smallest of the inputs. */
-export const min = variadic("Min", (context, index) => extremumGradient(context, index, less));
+export const min = variadic("Min", (context, index) =>
+  extremumGradient(context, index, lessOrEqual),
+);

@@ -1,4 +1,4 @@
-import { greater, mul, sumTo, where } from "../../functional/index.ts";
+import { clip, greater, mul, sumTo, where } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { sameShape } from "../../tensor/index.ts";
 import { flopsPerElement } from "../shared.ts";
@@ -20,10 +20,9 @@ export const prelu: OperatorDefinition = {
   },
   gradient: (context) => {
     const [x, slope, dy] = [context.input(0), context.input(1), context.gradient(0)];
-    const positive = greater(x, 0);
     return [
-      context.needs(0) ? where(positive, dy, mul(dy, slope)) : undefined,
-      context.needs(1) ? sumTo(where(positive, 0, mul(dy, x)), slope.shape) : undefined,
+      context.needs(0) ? where(greater(x, 0), dy, mul(dy, slope)) : undefined,
+      context.needs(1) ? sumTo(mul(dy, clip(x, undefined, 0)), slope.shape) : undefined,
     ];
   },
   flops: flopsPerElement(),
