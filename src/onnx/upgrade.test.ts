@@ -253,6 +253,23 @@ const CASES: Readonly<Record<string, Case>> = {
     inputs: { x: [3, 3] },
     nodes: [node("EyeLike", ["x"], ["i"], { k: 1 }), node("MatMul", ["x", "i"], ["y"])],
   },
+  "Swish 24": one("Swish", 24, { alpha: { float: 1.5 } }),
+  LpNormalization: one("LpNormalization", 13, { p: 1, axis: 0 }),
+  MeanVarianceNormalization: one("MeanVarianceNormalization", 13, {}, image),
+  SimplifiedLayerNormalization: withWeights("SimplifiedLayerNormalization", 13, {
+    scale: floats(1, 2, 3, 4),
+  }),
+  "com.microsoft FusedMatMul": microsoft({
+    opset: 17,
+    inputs: { x: [2, 4, 3], z: [2, 5, 4] },
+    nodes: [
+      node("com.microsoft::FusedMatMul", ["x", "z"], ["y"], {
+        transA: 1,
+        transB: 1,
+        alpha: { float: 0.5 },
+      }),
+    ],
+  }),
   Trilu: one("Trilu", 14, { upper: 0 }, { x: [4, 4] }),
   Sum: {
     opset: 13,

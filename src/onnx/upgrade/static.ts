@@ -1,8 +1,6 @@
 /** Operators that a static graph has no need of: they are constants, or they do nothing. */
 import type { Value } from "../../graph/index.ts";
 import {
-  byteLength,
-  bytesPerElement,
   dtypeFromOnnx,
   elementCount,
   type Shape,
@@ -47,36 +45,12 @@ const shape: Rule = ({ input, int, builder }) => {
 
 const size: Rule = ({ input, builder }) => [builder.scalar("int64", elementCount(input(0).shape))];
 
-const MAX_FILLED_BYTES = 2 ** 28;
-
-const constantOfShape: Rule = ({ numbers, attribute, builder, fail }) => {
-  const dims = numbers(0);
-  const given = attribute("value");
-  const value = given?.kind === "tensor" ? given.value : scalar("float32", 0);
-  const type = { dtype: value.dtype, shape: dims };
-  if (dims.some((dim) => dim < 0)) fail(`shape [${dims.join(", ")}]`);
-  if (byteLength(type) > MAX_FILLED_BYTES) fail(`shape [${dims.join(", ")}] is too large`);
-  return [builder.constant({ ...type, bytes: repeat(value.bytes, elementCount(dims)) })];
-};
-
 function repeat(element: Uint8Array, count: number): Uint8Array {
   const bytes = new Uint8Array(element.byteLength * count);
   // Buffer's own fill repeats a pattern; an empty one is refused.
   if (bytes.byteLength > 0) Buffer.from(bytes.buffer).fill(element);
   return bytes;
 }
-
-const range: Rule = ({ numbers, input, builder, fail }) => {
-  const [start, limit, delta] = [0, 1, 2].map((index) => numbers(index)[0] as number) as [
-    number,
-    number,
-    number,
-  ];
-  const count = Math.max(0, Math.ceil((limit - start) / delta));
-  if (!(count * 8 <= MAX_FILLED_BYTES)) fail(`${count} elements`);
-  const values = Array.from({ length: count }, (_, i) => start + i * delta);
-  return [builder.constant(tensorFrom(input(0).dtype, [count], values))];
-};
 
 /** Indices of the elements that are not zero, which must be known beforehand. */
 const nonZero: Rule = ({ constant: known, builder, fail }) => {
@@ -148,27 +122,12 @@ const dropout: Rule = (context) => {
   return [x, builder.constant({ dtype: "bool", shape: x.shape, bytes: ones })];
 };
 
-const eyeLike: Rule = ({ input, int, builder, fail }) => {
-  const x = input(0);
-  const dtype = dtypeFromOnnx(int("dtype", 0)) ?? x.dtype;
-  const [rows = 0, columns = 0] = x.shape;
-  if (rows * columns * bytesPerElement(dtype) > MAX_FILLED_BYTES) fail("it is too large");
-  const k = int("k", 0);
-  const values = Array.from({ length: rows * columns }, (_, i) =>
-    (i % columns) - Math.floor(i / columns) === k ? 1 : 0,
-  );
-  return [builder.constant(tensorFrom(dtype, [rows, columns], values))];
-};
-
 export const staticRules: RuleTable = {
   Constant: [{ rule: constant }],
   Identity: [{ rule: pass }],
   Shape: [{ rule: shape }],
   Size: [{ rule: size }],
-  ConstantOfShape: [{ rule: constantOfShape }],
-  Range: [{ rule: range }],
   NonZero: [{ rule: nonZero }],
-  EyeLike: [{ rule: eyeLike }],
   Cast: [{ rule: sameType }],
   CastLike: [{ rule: castLike }],
   Dropout: [{ rule: dropout }],
@@ -184,6 +143,5 @@ export const staticRules: RuleTable = {
   ],
   // Before version 24 an empty list of axes of Unsqueeze means nothing to do, as here.
   Unsqueeze: [{ rule: sameShapeRule((axes) => axes.length === 0) }],
-  Slice: [],
   Scatter: [{ rule: ({ node }) => rewrite(node, { op: "ScatterElements" }) }],
 };
