@@ -1,7 +1,7 @@
-import { scatterElements, zerosLike } from "../../functional/index.ts";
+import { scatterElements } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { noFlops } from "../shared.ts";
-import { axisOf, checkIndices, dimOf } from "./shared.ts";
+import { axisOf, checkIndices, dimOf, zerosBeside } from "./shared.ts";
 
 /** For each element of input 1: the element of input 0 at its place, but at that number along `axis`. */
 export const gatherElements: OperatorDefinition = {
@@ -22,7 +22,8 @@ export const gatherElements: OperatorDefinition = {
   gradient: (context) => {
     const [x, indices, dy] = [context.input(0), context.input(1), context.gradient(0)];
     const axis = dimOf(context, x.shape);
-    return [scatterElements(zerosLike(x), indices, dy, axis, "add"), undefined];
+    const zeros = zerosBeside(indices, x.dtype, x.shape);
+    return [scatterElements(zeros, indices, dy, axis, "add"), undefined];
   },
   flops: noFlops,
   inPlace: false,

@@ -1,8 +1,18 @@
 /** What operators that read and write by number answer alike. */
 import { LockstepError } from "../../errors.ts";
-import { add, fromStart, mul, range, reshape, slice } from "../../functional/index.ts";
+import {
+  add,
+  cast,
+  expand,
+  fromStart,
+  mul,
+  range,
+  reshape,
+  slice,
+  sub,
+} from "../../functional/index.ts";
 import type { AttributeSpec, GradientContext, InferContext, Value } from "../../graph/index.ts";
-import { elementCount, normalizeDim, type Shape } from "../../tensor/index.ts";
+import { type DType, elementCount, normalizeDim, type Shape } from "../../tensor/index.ts";
 
 export const REDUCTION: AttributeSpec = { kind: "string", default: "none" };
 
@@ -39,6 +49,16 @@ export function noGradientFor(context: GradientContext, what: string): never {
     `The operator ${context.op} with reduction "${reduction}" has no gradient for ${what}.`,
     { hint: "Use reduction add, max or min, or leave this input untrained." },
   );
+}
+
+/**
+ * Zeros to scatter into, made at run time from an integer that is at hand: engines compute what depends on
+ * constants alone once and keep it, and this may be as large as an embedding.
+ */
+export function zerosBeside(indices: Value, dtype: DType, shape: Shape): Value {
+  const count = elementCount(indices.shape);
+  const first = slice(reshape(indices, [count]), [{ axis: 0, start: 0, end: 1 }]);
+  return expand(reshape(cast(sub(first, first), dtype), []), shape);
 }
 
 /**

@@ -10,20 +10,25 @@ import {
   cast,
   equal,
   fromStart,
-  full,
   gemm,
   matmul,
   mul,
   range,
   reshape,
   scatterElements,
+  slice,
   swapLast,
 } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
 import type { DType } from "../../tensor/index.ts";
+import { zerosBeside } from "./shared.ts";
 
 /** Up to so many places a product with one-hot rows costs no more than scattering, and rounds less. */
 const MOST_PLACES_FOR_PRODUCT = 256;
+/** So many elements are scattered at once: their indices then stay in the cache. */
+const MOST_ELEMENTS_AT_ONCE = 2 ** 19;
+/** At most so many scatterings, for a graph should stay readable. */
+const MOST_PIECES = 32;
 /** So many rows of a product at least, that no thread gets a single one, which is summed in another order. */
 const LEAST_ROWS = 64;
 
@@ -60,22 +65,33 @@ function byProduct(rows: Value, indices: Value, places: number): Value {
 
 /**
  * Adds element by element, in order, to a vector of zeros. One dim, because the operator then does half as much
- * for each element as with two.
+ * for each element as with two; piece by piece, because it copies its indices (8 bytes an element).
  */
 function byScatter(rows: Value, indices: Value, places: number): Value {
-  const b = rows.builder;
   const [outer, count, inner] = rows.shape as [number, number, number];
   const total = outer * places * inner;
   const dtype: DType = total < 2 ** 31 ? indices.dtype : "int64";
-  const starts = mul(fromStart(cast(indices, dtype), places), inner);
-  let flat = reshape(starts, [count, 1]);
-  if (inner > 1) flat = add(flat, range(b, dtype, 0, inner));
-  if (outer > 1) {
-    const offsets = range(b, dtype, 0, total, places * inner);
-    flat = add(reshape(offsets, [outer, 1, 1]), flat);
+  const starts = reshape(mul(fromStart(cast(indices, dtype), places), inner), [count, 1]);
+  const pieces = outer === 1 ? Math.ceil((count * inner) / MOST_ELEMENTS_AT_ONCE) : 1;
+  const size = Math.ceil(count / Math.min(pieces, MOST_PIECES));
+  let sums = zerosBeside(indices, rows.dtype, [total]);
+  for (let start = 0; start < count; start += size) {
+    const end = Math.min(start + size, count);
+    const piece = (x: Value, axis: number) =>
+      end - start === count ? x : slice(x, [{ axis, start, end }]);
+    const flat = elementIndices(piece(starts, 0), outer, inner, places);
+    const length = [outer * (end - start) * inner];
+    const updates = reshape(piece(rows, 1), length);
+    sums = scatterElements(sums, reshape(flat, length), updates, 0, "add");
   }
-  const size = outer * count * inner;
-  const zeros = full(b, rows.dtype, [total], 0);
-  const sums = scatterElements(zeros, reshape(flat, [size]), reshape(rows, [size]), 0, "add");
   return reshape(sums, [outer, places, inner]);
+}
+
+/** Where in the flat result each element of a row belongs, from where its row starts. */
+function elementIndices(starts: Value, outer: number, inner: number, places: number): Value {
+  const { builder, dtype } = starts;
+  const inRow = inner === 1 ? starts : add(starts, range(builder, dtype, 0, inner));
+  if (outer === 1) return inRow;
+  const offsets = range(builder, dtype, 0, outer * places * inner, places * inner);
+  return add(reshape(offsets, [outer, 1, 1]), inRow);
 }

@@ -1,7 +1,7 @@
-import { scatterElements, zerosLike } from "../../functional/index.ts";
+import { scatterElements } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
-import { axisOf, dimOf } from "./shared.ts";
+import { axisOf, dimOf, zerosBeside } from "./shared.ts";
 
 /**
  * The input 1 largest elements (smallest, if `largest` is 0) along `axis`, and where they were (int64). Of equal
@@ -29,8 +29,9 @@ export const topK: OperatorDefinition = {
   gradient: (context) => {
     const x = context.input(0);
     const axis = dimOf(context, x.shape);
-    const zeros = zerosLike(x);
-    return [scatterElements(zeros, context.output(1), context.gradient(0), axis), undefined];
+    const indices = context.output(1);
+    const zeros = zerosBeside(indices, x.dtype, x.shape);
+    return [scatterElements(zeros, indices, context.gradient(0), axis), undefined];
   },
   flops: (context) => elementCount(context.input(0).shape),
   inPlace: false,
