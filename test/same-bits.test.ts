@@ -2,9 +2,10 @@
  * Gradients of lookups, reductions and layout at sizes where ONNX Runtime uses its threads: the same bits on
  * one thread and on two, twenty times over.
  */
+import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { backward } from "../src/autodiff/index.ts";
-import { createOrtEngine, type Engine } from "../src/engine/index.ts";
+import { createOrtEngine, type Engine, evaluate } from "../src/engine/index.ts";
 import {
   cumSum,
   gather,
@@ -18,13 +19,20 @@ import {
   reduceProd,
   reduceSum,
   reduceSumSquare,
+  scatterND,
   slice,
   tile,
   topK,
 } from "../src/functional/index.ts";
 import type { Value } from "../src/graph/index.ts";
 import { newBuilder } from "../src/ops/index.ts";
-import { elementCount, type Shape, type Tensor, tensorFrom } from "../src/tensor/index.ts";
+import {
+  elementCount,
+  type Shape,
+  type Tensor,
+  tensorFrom,
+  toNumbers,
+} from "../src/tensor/index.ts";
 import { randomNumbers, randomSource } from "./support/random.ts";
 import { assertSameBitsAcrossThreads } from "./support/threads.ts";
 
@@ -79,6 +87,39 @@ test("lookup on the last and on a middle axis", async () => {
   await check([1024, 40], (x, ids) => gather(x, ids as Value, 1), draw([300], 40));
   await check([16, 100, 64], (x, ids) => gather(x, ids as Value, 1), draw([500], 100));
   await check([16, 300, 64], (x, ids) => gather(x, ids as Value, 1), draw([500], 300));
+});
+
+test("what is looked up often is summed right, and in pieces", async () => {
+  const [places, count, width] = [1000, 30_000, 48];
+  const b = newBuilder("sum");
+  const table = b.input("table", { dtype: "float32", shape: [places, width] });
+  const ids = draw([count], places);
+  const dy = tensorFrom("float32", [count, width], randomNumbers(5, count * width));
+  const rows = gather(table, b.input("ids", ids));
+  const [sums] = backward([rows], [table], [b.input("dy", dy)]);
+  const graph = b.build([sums as Value]);
+  assert.ok(graph.nodes.filter((node) => node.op === "ScatterElements").length > 1, "pieces");
+  const zeros = tensorFrom("float32", [places, width], new Float32Array(places * width));
+  const found = await evaluate(engine, graph, { table: zeros, ids, dy });
+  const expected = new Float64Array(places * width);
+  const [numbers, values] = [toNumbers(ids), toNumbers(dy)];
+  for (const [i, value] of values.entries()) {
+    const at = (numbers[Math.floor(i / width)] as number) * width + (i % width);
+    expected[at] = (expected[at] as number) + value;
+  }
+  for (const [i, sum] of toNumbers(Object.values(found)[0] as Tensor).entries()) {
+    assert.ok(Math.abs(sum - (expected[i] as number)) < 1e-3, `element ${i}`);
+  }
+});
+
+test("scatterND keeps all updates where tuples repeat", () => {
+  const at = draw([2048, 1], 65);
+  const updates = tensorFrom("float32", [2048, 128], randomNumbers(6, 2048 * 128));
+  return check(
+    [65, 128],
+    (x, ids) => scatterND(x, ids as Value, x.builder.constant(updates), "add"),
+    at,
+  );
 });
 
 test("GatherElements and GatherND with numbers that repeat", async () => {

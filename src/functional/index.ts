@@ -41,6 +41,7 @@ export {
 } from "./elementwise.ts";
 export {
   cumSum,
+  flatIndices,
   fromStart,
   gather,
   gatherElements,

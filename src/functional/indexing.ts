@@ -1,8 +1,8 @@
 /** Elements by number: reading rows, writing rows, orders. Numbers are int32 or int64 and may count from the end. */
 import type { Value } from "../graph/index.ts";
-import type { DType } from "../tensor/index.ts";
-import { add, cast, equal, less, where } from "./elementwise.ts";
-import { range, unsqueeze } from "./layout.ts";
+import { type DType, elementCount, type Shape } from "../tensor/index.ts";
+import { add, cast, equal, less, mul, where } from "./elementwise.ts";
+import { range, reshape, slice, unsqueeze } from "./layout.ts";
 
 /** What scattering does where an element is already: replace it, or combine. */
 export type Reduction = "none" | "add" | "mul" | "max" | "min";
@@ -34,8 +34,8 @@ export function scatterElements(
 }
 
 /**
- * A copy of `x` with parts replaced at the tuples in the last dim of `indices`.
- * ONNX Runtime's CPU loses updates of `add` where tuples repeat: use `scatterElements`.
+ * A copy of `x` with parts replaced at the tuples in the last dim of `indices`. With a reduction it is made of
+ * ScatterElements: ONNX Runtime's ScatterND loses updates where tuples repeat and several threads run.
  */
 export function scatterND(
   x: Value,
@@ -43,7 +43,23 @@ export function scatterND(
   updates: Value,
   reduction: Reduction = "none",
 ): Value {
-  return x.builder.one("ScatterND", [x, indices, updates], { reduction });
+  if (reduction === "none") return x.builder.one("ScatterND", [x, indices, updates]);
+  const depth = indices.shape.at(-1) as number;
+  const total = elementCount(x.shape);
+  const inner = elementCount(x.shape.slice(depth));
+  const dtype = total < 2 ** 31 ? indices.dtype : "int64";
+  const parts = flatIndices(cast(indices, dtype), x.shape.slice(0, depth), 0);
+  const starts = reshape(mul(parts, inner), [...parts.shape, 1]);
+  const elements = inner === 1 ? starts : add(starts, range(x.builder, dtype, 0, inner));
+  const size = [elementCount(updates.shape)];
+  const flat = scatterElements(
+    reshape(x, [total]),
+    reshape(elements, size),
+    reshape(updates, size),
+    0,
+    reduction,
+  );
+  return reshape(flat, x.shape);
 }
 
 /** `indices` along a new last dim as vectors of `depth`: 1 at the index, 0 elsewhere. */
@@ -73,4 +89,28 @@ export function topK(x: Value, k: number, axis = -1): { values: Value; indices: 
 /** Indices that count from the end become ones that count from the start of a dim of `size`. */
 export function fromStart(indices: Value, size: number): Value {
   return where(less(indices, 0), add(indices, size), indices);
+}
+
+/**
+ * Tuples of numbers (as of GatherND) → for each one number, into the flattened dims `sizes`.
+ * The first `batch` of these dims are shared with the tuples, which then give the numbers of the others.
+ */
+export function flatIndices(tuples: Value, sizes: Shape, batch: number): Value {
+  const count = elementCount(tuples.shape.slice(0, -1));
+  const depth = tuples.shape.at(-1) as number;
+  const list = reshape(tuples, [count, depth]);
+  const shared = elementCount(sizes.slice(0, batch));
+  let flat: Value | undefined;
+  if (shared > 1) {
+    const numbers = range(tuples.builder, tuples.dtype, 0, shared);
+    flat = reshape(numbers, [shared, 1]);
+  }
+  for (let place = 0; place < depth; place++) {
+    const size = sizes[batch + place] as number;
+    const column = slice(list, [{ axis: 1, start: place, end: place + 1 }]);
+    const number = reshape(fromStart(column, size), [shared, count / shared]);
+    flat = flat === undefined ? number : add(mul(flat, size), number);
+  }
+  const result = flat ?? reshape(list, [count]);
+  return reshape(result, [count]);
 }

@@ -1,5 +1,6 @@
 /** A file → a typed, static graph. Weights to be trained become inputs; all others stay constants. */
 import { LockstepError } from "../../errors.ts";
+import { type Reduction, scatterND } from "../../functional/index.ts";
 import type { Graph, GraphBuilder, Value } from "../../graph/index.ts";
 import { newBuilder } from "../../ops/index.ts";
 import type { Tensor, TensorType } from "../../tensor/index.ts";
@@ -78,6 +79,7 @@ export function importInto(
       return wanted(name, shared) ? parameter(name, shared) : value;
     },
     node: (node) => {
+      if (node.op === "ScatterND") return scattering(node);
       if (node.op === "Dropout") return dropout(importer, node, sink, options);
       return node.op === "BatchNormalization"
         ? normalization(importer, node, states, options)
@@ -156,6 +158,14 @@ function chooser(trainable: ImportOptions["trainable"]): (name: string, of: Tens
   if (trainable === true) return () => true;
   if (typeof trainable === "function") return trainable;
   return (name) => name.search(trainable) >= 0;
+}
+
+/** ScatterND with a reduction loses updates in ONNX Runtime on several threads: it is made of ScatterElements. */
+function scattering({ inputs, attributes }: ImportNode): readonly Value[] | undefined {
+  const reduction = attributes["reduction"]?.value ?? "none";
+  const [x, indices, updates] = inputs;
+  if (reduction === "none" || x === undefined) return undefined;
+  return [scatterND(x, indices as Value, updates as Value, reduction as Reduction)];
 }
 
 /** A dropout that the file left active (others are gone by now). */

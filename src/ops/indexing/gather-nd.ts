@@ -1,8 +1,8 @@
-import { reshape } from "../../functional/index.ts";
+import { flatIndices, reshape } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
-import { checkIndices, flatIndices } from "./shared.ts";
+import { checkIndices } from "./shared.ts";
 import { sumRows } from "./sum-rows.ts";
 
 /** Parts of input 0 at the tuples in the last dim of input 1; the first `batch_dims` dims are shared. */

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { checkGradient } from "../../../test/support/gradient-check.ts";
-import { randomSource } from "../../../test/support/random.ts";
+import { randomNumbers, randomSource } from "../../../test/support/random.ts";
 import { backward } from "../../autodiff/index.ts";
 import {
   cumSum,
@@ -139,7 +139,7 @@ test("GatherND and ScatterND (none, add): gradients, with shared dims", () => {
         ] as const) {
           checkGradient({
             inputs: { x: [places, n], at, u: [2, n] },
-            build: (v) => scatterND(v["x"] as Value, v["at"] as Value, v["u"] as Value, reduction),
+            build: (v, b) => b.one("ScatterND", [v["x"], v["at"], v["u"]], { reduction }),
             second: true,
           });
         }
@@ -162,13 +162,30 @@ test("ScatterElements and ScatterND (max, min, mul): gradients", () => {
     });
     checkGradient({
       inputs: { x, u, rows },
-      build: (v) => scatterND(v["x"] as Value, v["rows"] as Value, v["u"] as Value, reduction),
+      build: (v, b) => b.one("ScatterND", [v["x"], v["rows"], v["u"]], { reduction }),
     });
   }
   checkGradient({
     inputs: { x, ids },
     build: (v, b) => scatterElements(v["x"] as Value, v["ids"] as Value, b.constant(u), 0, "mul"),
   });
+});
+
+test("scatterND with a reduction is the operator, made of ScatterElements", () => {
+  const x = tensorFrom("float64", [3, 3, 2], randomNumbers(1, 18));
+  const u = tensorFrom("float64", [4, 2], randomNumbers(2, 8));
+  const at = tensorFrom("int64", [4, 2], [0, 1, 2, -1, 0, 1, 2, 2]);
+  for (const reduction of ["add", "mul", "max", "min"] as const) {
+    const b = newBuilder("scatter");
+    const inputs = [b.input("x", x), b.input("at", at), b.input("u", u)] as const;
+    const graph = b.build([
+      scatterND(...inputs, reduction),
+      b.one("ScatterND", inputs, { reduction }),
+    ]);
+    assert.ok(graph.nodes.some((node) => node.op === "ScatterElements"));
+    const [ours, theirs] = Object.values(interpret(graph, { x, at, u })).map(toNumbers);
+    assert.deepEqual(ours, theirs);
+  }
 });
 
 test("a reduction without a gradient says so", () => {

@@ -3,6 +3,7 @@ import {
   cast,
   div,
   equal,
+  flatIndices,
   gatherND,
   mul,
   reshape,
@@ -11,7 +12,7 @@ import {
 } from "../../functional/index.ts";
 import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import { elementCount, sameShape } from "../../tensor/index.ts";
-import { checkIndices, checkReduction, flatIndices, noGradientFor, REDUCTION } from "./shared.ts";
+import { checkIndices, checkReduction, noGradientFor, REDUCTION } from "./shared.ts";
 import { sumRows } from "./sum-rows.ts";
 
 /**

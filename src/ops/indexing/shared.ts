@@ -1,16 +1,6 @@
 /** What operators that read and write by number answer alike. */
 import { LockstepError } from "../../errors.ts";
-import {
-  add,
-  cast,
-  expand,
-  fromStart,
-  mul,
-  range,
-  reshape,
-  slice,
-  sub,
-} from "../../functional/index.ts";
+import { cast, expand, reshape, slice, sub } from "../../functional/index.ts";
 import type { AttributeSpec, GradientContext, InferContext, Value } from "../../graph/index.ts";
 import { type DType, elementCount, normalizeDim, type Shape } from "../../tensor/index.ts";
 
@@ -59,28 +49,4 @@ export function zerosBeside(indices: Value, dtype: DType, shape: Shape): Value {
   const count = elementCount(indices.shape);
   const first = slice(reshape(indices, [count]), [{ axis: 0, start: 0, end: 1 }]);
   return expand(reshape(cast(sub(first, first), dtype), []), shape);
-}
-
-/**
- * Tuples of numbers (as of GatherND) → for each one number, into the flattened dims `sizes`.
- * The first `batch` of these dims are shared with the tuples, which then give the numbers of the others.
- */
-export function flatIndices(tuples: Value, sizes: Shape, batch: number): Value {
-  const count = elementCount(tuples.shape.slice(0, -1));
-  const depth = tuples.shape.at(-1) as number;
-  const list = reshape(tuples, [count, depth]);
-  const shared = elementCount(sizes.slice(0, batch));
-  let flat: Value | undefined;
-  if (shared > 1) {
-    const numbers = range(tuples.builder, tuples.dtype, 0, shared);
-    flat = reshape(numbers, [shared, 1]);
-  }
-  for (let place = 0; place < depth; place++) {
-    const size = sizes[batch + place] as number;
-    const column = slice(list, [{ axis: 1, start: place, end: place + 1 }]);
-    const number = reshape(fromStart(column, size), [shared, count / shared]);
-    flat = flat === undefined ? number : add(mul(flat, size), number);
-  }
-  const result = flat ?? reshape(list, [count]);
-  return reshape(result, [count]);
 }
