@@ -8,7 +8,7 @@ import { bytesPerElement, elementCount, type TensorType } from "../tensor/index.
 import type { Layout } from "./layout.ts";
 import { buildNamed } from "./named.ts";
 import type { ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
-import { blockRef, blocksOf } from "./sweep.ts";
+import { blockRef, blocksOf, sweepMode } from "./sweep.ts";
 
 /** Where a model's inputs lie. */
 export interface ModelPlaces {
@@ -113,7 +113,7 @@ export function sumStage(
       return { graph, inputs: { total, part }, outputs: { "total/next": total } };
     }),
   );
-  return { name: `${into} += ${from}`, runs, mode: "parallel" };
+  return { name: `${into} += ${from}`, runs, mode: sweepMode(layout.groups, 0.25) };
 }
 
 /** A tensor times a number, into another place. */

@@ -4,7 +4,7 @@
  */
 import { bytesPerElement, type DType } from "../tensor/index.ts";
 import type { Layout, LayoutGroup } from "./layout.ts";
-import type { TensorRef } from "./program.ts";
+import type { Stage, TensorRef } from "./program.ts";
 
 /** Tiles in a block, longest first: one run is about a millisecond of work, far above the cost of a call. */
 const BLOCKS = [16, 4, 1] as const;
@@ -51,4 +51,13 @@ export function tileRefs(
 
 export function scalarRef(buffer: string, dtype: DType, index: number): TensorRef {
   return { buffer, byteOffset: index * bytesPerElement(dtype), type: { dtype, shape: [] } };
+}
+
+/** Work below this stays on the calling thread: handing it to others would cost as much. */
+const SMALL_NANOSECONDS = 200_000;
+
+/** How a stage that sweeps over `layout` runs, at `cost` nanoseconds an element (measured; see docs/lab.md). */
+export function sweepMode(groups: readonly LayoutGroup[], cost: number): Stage["mode"] {
+  const elements = groups.reduce((sum, group) => sum + group.length, 0);
+  return elements * cost < SMALL_NANOSECONDS ? "small" : "parallel";
 }

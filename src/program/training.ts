@@ -81,8 +81,9 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
   const update = planUpdate(program, parameters);
   const gradient = gradientGraph(model);
   program.graph("gradient", "all", () => gradient.graph);
+  const sums = new Map<string, Stage>();
   const side = (from: number): Side => {
-    const context = { program, options, parameters, states, tree, gradient, from };
+    const context = { sums, program, options, parameters, states, tree, gradient, from };
     const gradients = Array.from({ length: microBatches }, (_, index) =>
       gradientRun(context, index),
     );
@@ -110,6 +111,8 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
 }
 
 interface SideContext {
+  /** Additions of one buffer into another: few pairs, used again and again. */
+  readonly sums: Map<string, Stage>;
   readonly program: ProgramBuilder;
   readonly options: TrainingOptions;
   readonly parameters: ParameterPlan;
@@ -153,14 +156,17 @@ function planSide(
   context: SideContext,
   gradients: readonly Run[],
 ): { compute: Stage[]; commit: Stage[] } {
-  const { program, options, parameters, tree, from } = context;
+  const { program, sums, options, parameters, tree, from } = context;
   const { microBatches = 1, model } = options;
   const compute: Stage[] = [];
   for (const [index, run] of gradients.entries()) {
     compute.push({ name: `gradient ${index}`, runs: [run], mode: "ordered" });
     for (const sum of tree.sums.filter(({ after }) => after === index)) {
       const buffers = { from: gradientBuffer(sum.from), into: gradientBuffer(sum.into) };
-      compute.push(sumStage(program, parameters.gradients, buffers));
+      const key = `${buffers.from} ${buffers.into}`;
+      const stage = sums.get(key) ?? sumStage(program, parameters.gradients, buffers);
+      sums.set(key, stage);
+      compute.push(stage);
     }
   }
   if (microBatches === 1 || model.states.length === 0) return { compute, commit: [] };

@@ -8,7 +8,7 @@ import { type Layout, planLayout } from "./layout.ts";
 import { buildNamed } from "./named.ts";
 import type { ParameterPlan, UpdateGroup } from "./plan-parameters.ts";
 import type { ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
-import { type Block, blockRef, blocksOf, tileRefs } from "./sweep.ts";
+import { type Block, blockRef, blocksOf, sweepMode, tileRefs } from "./sweep.ts";
 
 /** One tensor for each parameter of a rule. */
 export interface SlotPlan {
@@ -46,7 +46,9 @@ export function planUpdate(program: ProgramBuilder, plan: ParameterPlan): Update
       ? elementRuns(program, plan, group)
       : tensorRuns(program, group),
   );
-  const update: Stage = { name: "update", runs, mode: "parallel" };
+  const swept = groups.every(({ rule }) => rule.granularity === "element");
+  const mode = swept ? sweepMode(plan.parameters.groups, 2) : "parallel";
+  const update: Stage = { name: "update", runs, mode };
   const copies = groups.filter(({ rule }) => rule.inPlace === false);
   const copyBack: Stage = {
     name: "copy back",

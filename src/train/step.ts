@@ -84,6 +84,7 @@ export class Trainer {
   readonly #evaluationBatch: BatchFields;
   #step = 0;
   #from: 0 | 1 = 0;
+  #busy = false;
   #broken: Error | undefined;
 
   constructor(options: TrainerOptions, plan: TrainingPlan, instance: Instance) {
@@ -102,8 +103,18 @@ export class Trainer {
   }
 
   /** One step. @throws NOT_FINITE naming the step and the first tensor that is not finite; weights are untouched */
-  async step({ positions, fill, signal }: StepRequest): Promise<StepResult> {
+  async step(request: StepRequest): Promise<StepResult> {
     this.#check();
+    assert(!this.#busy, "steps follow each other");
+    this.#busy = true;
+    try {
+      return await this.#transact(request);
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  async #transact({ positions, fill, signal }: StepRequest): Promise<StepResult> {
     const { plan } = this;
     const { model, optimizer, schedule, steps, seed = 0 } = this.#options;
     const step = this.#step;
