@@ -1,6 +1,6 @@
-import type { linear } from "../ops/linear/index.ts";
+import { type Labels, type linear, parseEquation, type Terms } from "../ops/linear/index.ts";
 import { elementCount } from "../tensor/index.ts";
-import { broadcastReader, type Kernel } from "./kernel.ts";
+import { broadcastReader, type Kernel, type KernelContext, ravel, unravel } from "./kernel.ts";
 import { fill, type ReferenceTensor } from "./tensor.ts";
 
 const matmul: Kernel = ({ input, output }) => {
@@ -60,7 +60,70 @@ const gemm: Kernel = ({ input, inputs, output, attributes }) => {
   return [fill(dtype, shape, element)];
 };
 
+/** The sum over all labels, one term for each combination of their values. */
+const einsum: Kernel = ({ inputs, input, output, attributes }) => {
+  const operands = inputs.map((_, index) => input(index));
+  const shapes = operands.map((operand) => operand.shape);
+  const terms = parseEquation(attributes.string("equation"), shapes) as Terms;
+  const labels = [...new Set([...terms.result, ...terms.operands.flat()])];
+  const sizes = labels.map((label) =>
+    Math.max(1, ...terms.operands.map((own, i) => shapes[i]?.[own.indexOf(label)] ?? 1)),
+  );
+  const { dtype, shape } = output(0);
+  const result = fill(dtype, shape, () => 0);
+  const place = (own: Labels, of: readonly number[], at: readonly number[]) =>
+    ravel(
+      own.map((label, dim) => (of[dim] === 1 ? 0 : (at[labels.indexOf(label)] as number))),
+      of,
+    );
+  for (let i = 0; i < elementCount(sizes); i++) {
+    const at = unravel(i, sizes);
+    const factors = operands.map(
+      (operand, index) =>
+        operand.data[place(terms.operands[index] as Labels, operand.shape, at)] as number,
+    );
+    const target = place(terms.result, shape, at);
+    (result.data[target] as number) += factors.reduce((a, b) => a * b, 1);
+  }
+  return [result];
+};
+
+/** Element (…, i, k) of an operand, with its dims moved as the attributes say. */
+function fusedOperand({ attributes, input }: KernelContext, index: number): ReferenceTensor {
+  const x = input(index);
+  const side = index === 0 ? "A" : "B";
+  const order = x.shape.map((_, dim) => dim);
+  if (attributes.number(`transBatch${side}`) !== 0) {
+    order.splice(order.length - 2, 0, ...order.splice(0, 1));
+  }
+  if (attributes.number(`trans${side}`) !== 0) order.push(...order.splice(order.length - 2, 1));
+  const shape = order.map((dim) => x.shape[dim] as number);
+  return fill(x.dtype, shape, (flat) => {
+    const at = unravel(flat, shape);
+    return x.data[
+      ravel(
+        x.shape.map((_, dim) => at[order.indexOf(dim)] as number),
+        x.shape,
+      )
+    ] as number;
+  });
+}
+
+const fusedMatmul: Kernel = (context) => {
+  const operands = [fusedOperand(context, 0), fusedOperand(context, 1)];
+  const [product] = matmul({
+    ...context,
+    inputs: operands,
+    input: (index) => operands[index] as ReferenceTensor,
+  });
+  const { dtype, shape, data } = product as ReferenceTensor;
+  const alpha = context.attributes.number("alpha");
+  return [{ dtype, shape, data: data.map((value) => alpha * value) }];
+};
+
 export const linearKernels: Record<keyof typeof linear, Kernel> = {
+  Einsum: einsum,
   Gemm: gemm,
   MatMul: matmul,
+  "com.microsoft::FusedMatMul": fusedMatmul,
 };
