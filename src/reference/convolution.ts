@@ -1,4 +1,4 @@
-import type { convolution } from "../ops/convolution/index.ts";
+import { type convolution, resizedDims, resizeMaps } from "../ops/convolution/index.ts";
 import { elementCount, type Shape } from "../tensor/index.ts";
 import { type Kernel, type KernelContext, ravel, unravel } from "./kernel.ts";
 import { fill } from "./tensor.ts";
@@ -135,8 +135,81 @@ const maxPool: Kernel = (context) => {
     .map((list, i) => ({ ...context.output(i), data: Float64Array.from(list) }));
 };
 
+const averagePool: Kernel = (context) => {
+  const { data, shape } = context.input(0);
+  const places = context.output(0).shape;
+  const withPad = context.attributes.number("count_include_pad") === 1;
+  const kernel = context.attributes.numbers("kernel_shape");
+  const sizes = shape.slice(2);
+  const window = readWindow(context, kernel, sizes, places.slice(2));
+  const pads = context.attributes.has("pads") ? context.attributes.numbers("pads") : [];
+  // How many elements of a window lie before the end of the padding.
+  const counted = (place: readonly number[]) =>
+    eachIndex(kernel).filter((at) =>
+      at.every((k, i) => {
+        const position =
+          (place[i] as number) * (window.strides[i] as number) +
+          k * (window.dilations[i] as number) -
+          (window.before[i] as number);
+        const after = pads[sizes.length + i] ?? Number.POSITIVE_INFINITY;
+        return position < (sizes[i] as number) + after;
+      }),
+    ).length;
+  const means = pooled(context).map((indices, i) => {
+    const count = withPad ? counted(unravel(i, places).slice(2)) : indices.length;
+    return indices.reduce((sum, at) => sum + (data[at] as number), 0) / count;
+  });
+  return [{ ...context.output(0), data: Float64Array.from(means) }];
+};
+
+const lpPool: Kernel = (context) => {
+  const { data } = context.input(0);
+  const p = context.attributes.number("p");
+  const norms = pooled(context).map(
+    (indices) => indices.reduce((sum, at) => sum + Math.abs(data[at] as number) ** p, 0) ** (1 / p),
+  );
+  return [{ ...context.output(0), data: Float64Array.from(norms) }];
+};
+
+/** Reduces all spatial elements of each channel. */
+function globalPool(compute: (values: Float64Array) => number): Kernel {
+  return ({ input, output }) => {
+    const { data, shape } = input(0);
+    const size = elementCount(shape.slice(2));
+    const { dtype, shape: to } = output(0);
+    return [fill(dtype, to, (i) => compute(data.subarray(i * size, (i + 1) * size)))];
+  };
+}
+
+const resize: Kernel = ({ inputs, input, output, attributes }) => {
+  const x = input(0);
+  const given = (index: number) => {
+    const data = inputs[index]?.data;
+    return data === undefined || data.length === 0 ? undefined : Array.from(data);
+  };
+  const dims = resizedDims(attributes, x.shape, given(2), given(3));
+  const maps = resizeMaps(attributes, dims);
+  const { dtype, shape } = output(0);
+  // The element at a position whose dims from `index` on are still those of the result.
+  const read = (position: readonly number[], index: number): number => {
+    const map = maps[index];
+    if (map === undefined) return x.data[ravel(position, x.shape)] as number;
+    const taps = map.taps[position[map.axis] as number] ?? [];
+    return taps.reduce(
+      (sum, { at, weight }) => sum + weight * read(position.with(map.axis, at), index + 1),
+      0,
+    );
+  };
+  return [fill(dtype, shape, (i) => read(unravel(i, shape), 0))];
+};
+
 export const convolutionKernels: Record<keyof typeof convolution, Kernel> = {
+  AveragePool: averagePool,
   Conv: conv,
   ConvTranspose: convTranspose,
+  GlobalAveragePool: globalPool((values) => values.reduce((a, b) => a + b, 0) / values.length),
+  GlobalMaxPool: globalPool((values) => Math.max(...values)),
+  LpPool: lpPool,
   MaxPool: maxPool,
+  Resize: resize,
 };

@@ -26,3 +26,35 @@ export function pooledType(context: InferContext): TensorType {
   if (places.some((count) => count < 1)) context.fail("the window is larger than the input");
   return { dtype, shape: [...shape.slice(0, 2), ...places] };
 }
+
+/** Whether the windows cut the input into tiles, without overlap or rest. */
+export function isTiling(window: Window, sizes: Shape): boolean {
+  return window.kernel.every(
+    (kernel, i) =>
+      kernel === window.strides[i] &&
+      window.dilations[i] === 1 &&
+      window.before[i] === 0 &&
+      window.after[i] === 0 &&
+      (sizes[i] as number) % kernel === 0,
+  );
+}
+
+/**
+ * For each place of a window along spatial dim `i`: the positions in the input that it sees, and how many it sees with the padding.
+ */
+export function windowTaps(
+  window: Window,
+  i: number,
+  size: number,
+  places: number,
+): { at: number[]; padded: number }[] {
+  const [kernel, stride] = [window.kernel[i] as number, window.strides[i] as number];
+  const [dilation, before] = [window.dilations[i] as number, window.before[i] as number];
+  return Array.from({ length: places }, (_, place) => {
+    const all = Array.from({ length: kernel }, (_, k) => place * stride + k * dilation - before);
+    return {
+      at: all.filter((at) => at >= 0 && at < size),
+      padded: all.filter((at) => at < size + (window.after[i] as number)).length,
+    };
+  });
+}

@@ -95,9 +95,8 @@ function operandGradient(dy: Value, inputs: readonly Value[], terms: Terms, inde
 
 /** A letter for each label: those of an ellipsis have none of their own. */
 function lettersFor(labels: readonly string[]): Map<string, string> {
-  const free = [..."abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"].filter(
-    (letter) => !labels.includes(letter),
-  );
+  const alphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ".split("");
+  const free = alphabet.filter((letter) => !labels.includes(letter));
   return new Map(
     labels.map((label) => [label, label.length === 1 ? label : (free.pop() as string)]),
   );

@@ -37,7 +37,7 @@ export function parseEquation(equation: string, shapes: readonly Shape[]): Terms
   }
   const result = right.includes("...")
     ? splitTerm(right).flatMap((part) => (part === "..." ? hidden : [part]))
-    : [...right];
+    : right.split("");
   if (new Set(result).size !== result.length || result.some((label) => !all.includes(label))) {
     return `"${right}" is not a result of "${left}"`;
   }
@@ -47,12 +47,12 @@ export function parseEquation(equation: string, shapes: readonly Shape[]): Terms
 /** `a...b` → `a`, `...`, `b`. */
 function splitTerm(term: string): string[] {
   const [before, after] = term.split("...") as [string, string];
-  return [...before, "...", ...after];
+  return [...before.split(""), "...", ...after.split("")];
 }
 
 function labelsOf(term: string, rank: number): Labels | undefined {
   if (!/^[A-Za-z]*(\.\.\.[A-Za-z]*)?$/.test(term)) return undefined;
-  if (!term.includes("...")) return term.length === rank ? [...term] : undefined;
+  if (!term.includes("...")) return term.length === rank ? term.split("") : undefined;
   const hidden = rank - (term.length - 3);
   if (hidden < 0) return undefined;
   const dims = Array.from({ length: hidden }, (_, i) => `...${hidden - 1 - i}`);

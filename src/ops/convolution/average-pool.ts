@@ -1,0 +1,64 @@
+import { mul } from "../../functional/index.ts";
+import type { AttributeReader, GradientContext, OperatorDefinition } from "../../graph/index.ts";
+import { elementCount, type Shape } from "../../tensor/index.ts";
+import { type AxisMap, spreadTiles, transposeMaps } from "./axis-map.ts";
+import { isTiling, POOL_ATTRIBUTES, pooledType, poolWindow, windowTaps } from "./pool.ts";
+
+/**
+ * The mean of each window of X (N, C, sizes). With `count_include_pad` the zeros of the padding count, though not what a window of
+ * `ceil_mode` has beyond it.
+ */
+export const averagePool: OperatorDefinition = {
+  name: "AveragePool",
+  inputs: [1, 1],
+  outputs: [1, 1],
+  attributes: { ...POOL_ATTRIBUTES, count_include_pad: { kind: "int", default: 0 } },
+  infer: (context) => [pooledType(context)],
+  gradient: (context) => {
+    const [x, dy] = [context.input(0), context.gradient(0)];
+    const window = poolWindow(context.attributes, x.shape);
+    if (isTiling(window, x.shape.slice(2))) {
+      return [spreadTiles(mul(dy, 1 / elementCount(window.kernel)), window.kernel)];
+    }
+    return [transposeMaps(dy, meanMaps(context.attributes, x.shape, dy.shape))];
+  },
+  flops: (context) =>
+    elementCount(context.attributes.numbers("kernel_shape")) *
+    elementCount(context.outputs[0]?.shape ?? []),
+  inPlace: false,
+};
+
+/** Averaging is one map along each spatial dim: the number of elements in a window is a product over dims. */
+function meanMaps(attributes: AttributeReader, x: Shape, y: Shape): AxisMap[] {
+  const window = poolWindow(attributes, x);
+  const withPad = attributes.number("count_include_pad") === 1;
+  return window.kernel.map((_, i) => {
+    const size = x[i + 2] as number;
+    const taps = windowTaps(window, i, size, y[i + 2] as number).map(({ at, padded }) => {
+      const count = withPad ? padded : at.length;
+      return at.map((position) => ({ at: position, weight: 1 / count }));
+    });
+    return { axis: i + 2, from: size, taps };
+  });
+}
+
+/** The mean over all spatial dims. */
+export const globalAveragePool: OperatorDefinition = {
+  name: "GlobalAveragePool",
+  inputs: [1, 1],
+  outputs: [1, 1],
+  attributes: {},
+  infer: (context) => {
+    const { dtype, shape } = context.input(0);
+    if (shape.length < 3) context.fail("takes an input (N, C, sizes)");
+    return [{ dtype, shape: shape.map((size, dim) => (dim < 2 ? size : 1)) }];
+  },
+  gradient: (context) => [globalMean(context)],
+  flops: (context) => elementCount(context.input(0).shape),
+  inPlace: false,
+};
+
+function globalMean(context: GradientContext) {
+  const sizes = context.input(0).shape.slice(2);
+  return spreadTiles(mul(context.gradient(0), 1 / elementCount(sizes)), sizes);
+}

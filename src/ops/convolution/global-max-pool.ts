@@ -1,0 +1,26 @@
+import { argMax, reshape, scatterElements, zerosLike } from "../../functional/index.ts";
+import type { OperatorDefinition } from "../../graph/index.ts";
+import { elementCount } from "../../tensor/index.ts";
+
+/** The maximum over all spatial dims. The gradient goes to the first of equal ones. */
+export const globalMaxPool: OperatorDefinition = {
+  name: "GlobalMaxPool",
+  inputs: [1, 1],
+  outputs: [1, 1],
+  attributes: {},
+  infer: (context) => {
+    const { dtype, shape } = context.input(0);
+    if (shape.length < 3) context.fail("takes an input (N, C, sizes)");
+    return [{ dtype, shape: shape.map((size, dim) => (dim < 2 ? size : 1)) }];
+  },
+  gradient: (context) => {
+    const x = context.input(0);
+    const inner = elementCount(x.shape.slice(2));
+    const lines = reshape(x, [elementCount(x.shape) / inner, inner]);
+    const dy = reshape(context.gradient(0), [lines.shape[0] as number, 1]);
+    const spread = scatterElements(zerosLike(lines), argMax(lines, 1), dy, 1, "add");
+    return [reshape(spread, x.shape)];
+  },
+  flops: (context) => elementCount(context.input(0).shape),
+  inPlace: false,
+};
