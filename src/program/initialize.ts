@@ -1,9 +1,10 @@
 /** First values of parameters and states, made by graphs straight into their places. */
-import type { Engine, EngineTensor, Executable } from "../engine/index.ts";
+import type { Engine, EngineBuffer, EngineTensor, Executable } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { hashGraph } from "../graph/index.ts";
 import { type Initializer, initialValue } from "../nn/index.ts";
-import { formatType, sameType, type TensorType } from "../tensor/index.ts";
+import { formatType, sameType, type Tensor, type TensorType } from "../tensor/index.ts";
+import { inLanes } from "./lanes.ts";
 
 export interface Initialized {
   readonly name: string;
@@ -18,39 +19,57 @@ export async function initialize(
   tensors: readonly Initialized[],
   seed: number,
 ): Promise<void> {
-  const executables = new Map<string, Executable>();
+  const compiled = new Map<string, Promise<Executable>>();
+  const makeOne = async (item: Initialized): Promise<void> => {
+    const value = initialValue(item, seed);
+    if (value.kind === "tensor") {
+      checkType(item, value.tensor);
+      item.into.bytes.set(value.tensor.bytes);
+      return;
+    }
+    const hash = hashGraph(value.graph);
+    const compiling = compiled.get(hash) ?? engine.compile(value.graph, { threads: 1 });
+    compiled.set(hash, compiling);
+    await runInto(engine, await compiling, value.inputs, item.into);
+  };
   try {
-    for (const item of tensors) {
-      const value = initialValue(item, seed);
-      if (value.kind === "tensor") {
-        checkType(item, value.tensor);
-        item.into.bytes.set(value.tensor.bytes);
-        continue;
-      }
-      const { graph, inputs } = value;
-      const hash = hashGraph(graph);
-      const executable = executables.get(hash) ?? (await engine.compile(graph, { threads: 1 }));
-      executables.set(hash, executable);
-      const output = executable.graph.outputs[0] as string;
-      const feeds = Object.entries(inputs).map(([name, tensor]) => {
-        const buffer = engine.allocate(tensor.bytes.byteLength);
-        const place = buffer.tensor(tensor);
-        place.bytes.set(tensor.bytes);
-        return [name, place] as const;
-      });
-      const binding = executable.bind({
-        inputs: Object.fromEntries(feeds),
-        outputs: { [output]: item.into },
-      });
-      try {
-        await binding.run();
-      } finally {
-        binding.close();
-        for (const [, { buffer }] of feeds) buffer.close();
-      }
+    await inLanes(tensors, engine.threads, makeOne);
+  } finally {
+    for (const executable of await Promise.allSettled(compiled.values())) {
+      if (executable.status === "fulfilled") executable.value.close();
+    }
+  }
+}
+
+/** Runs a graph of one output. */
+async function runInto(
+  engine: Engine,
+  executable: Executable,
+  inputs: Readonly<Record<string, Tensor>>,
+  into: EngineTensor,
+): Promise<void> {
+  // Equal graphs share a session, whose names are those of the graph that was compiled.
+  const output = executable.graph.outputs[0] as string;
+  const buffers: EngineBuffer[] = [];
+  try {
+    const feeds = Object.entries(inputs).map(([name, tensor]) => {
+      const buffer = engine.allocate(tensor.bytes.byteLength);
+      buffers.push(buffer);
+      const place = buffer.tensor(tensor);
+      place.bytes.set(tensor.bytes);
+      return [name, place] as const;
+    });
+    const binding = executable.bind({
+      inputs: Object.fromEntries(feeds),
+      outputs: { [output]: into },
+    });
+    try {
+      await binding.run();
+    } finally {
+      binding.close();
     }
   } finally {
-    for (const executable of executables.values()) executable.close();
+    for (const buffer of buffers) buffer.close();
   }
 }
 

@@ -2,6 +2,7 @@
 
 import type { Binding, Engine, EngineBuffer, EngineTensor, Executable } from "../engine/index.ts";
 import { assert } from "../errors.ts";
+import { inLanes } from "./lanes.ts";
 import type { Program, Run, Stage, TensorRef } from "./program.ts";
 
 export interface InstanceOptions {
@@ -23,14 +24,9 @@ export async function instantiate(
         options.shareAs === undefined ? {} : { shareAs: sharedName(options.shareAs, name) };
       buffers.set(name, engine.allocate(byteLength, share));
     }
-    const compiling = [...program.graphs].map(async ([name, { graph, threads }]) => {
-      const executable = await engine.compile(graph, threads === "all" ? {} : { threads });
-      executables.set(name, executable);
+    await inLanes([...program.graphs], engine.threads, async ([name, { graph, threads }]) => {
+      executables.set(name, await engine.compile(graph, threads === "all" ? {} : { threads }));
     });
-    const failure = (await Promise.allSettled(compiling)).find(
-      ({ status }) => status === "rejected",
-    );
-    if (failure?.status === "rejected") throw failure.reason;
     return new Instance(engine.threads, buffers, executables);
   } catch (error) {
     for (const executable of executables.values()) executable.close();
@@ -80,22 +76,8 @@ export class Instance {
       return;
     }
     const options = signal === undefined ? {} : { signal };
-    let next = 0;
-    const lane = async (): Promise<void> => {
-      while (next < bindings.length) {
-        const binding = bindings[next++] as Binding;
-        try {
-          await binding.run(options);
-        } catch (error) {
-          next = bindings.length;
-          throw error;
-        }
-      }
-    };
-    const count = stage.mode === "parallel" ? Math.min(this.#lanes, bindings.length) : 1;
-    const lanes = await Promise.allSettled(Array.from({ length: count }, lane));
-    const failure = lanes.find(({ status }) => status === "rejected");
-    if (failure?.status === "rejected") throw failure.reason;
+    const lanes = stage.mode === "parallel" ? this.#lanes : 1;
+    await inLanes(bindings, lanes, (binding) => binding.run(options));
   }
 
   /** Closes graphs and memory. */
