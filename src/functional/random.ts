@@ -17,17 +17,20 @@ const GOLDEN = 0x9e3779b9 | 0;
 const HALF = 2 ** 16;
 
 /**
- * Mixes 32 bits in three rounds: x (2x + 1), a permutation whose high bits depend on all below them (as in the cipher
+ * One round of mixing 32 bits: x (2x + 1), a permutation whose high bits depend on all below them (as in the cipher
  * RC6), then the halves change places, so that the low bits depend on the high ones. Division is towards zero, which
  * makes the exchange of a negative number miss by one: as good for this purpose.
  */
+function round(x: Value): Value {
+  const square = mul(x, add(mul(x, 2), 1));
+  return add(mul(square, HALF), div(square, HALF));
+}
+
+/** Three rounds: as good as random for any change of x. */
 function mix(x: Value): Value {
-  let mixed = add(x, GOLDEN);
-  for (let round = 0; round < 3; round++) {
-    const square = mul(mixed, add(mul(mixed, 2), 1));
-    mixed = add(mul(square, HALF), add(div(square, HALF), GOLDEN));
-  }
-  return mixed;
+  const first = round(add(x, GOLDEN));
+  const second = round(add(first, GOLDEN));
+  return round(add(second, GOLDEN));
 }
 
 /** Keys (int32, any shape) of another stream: one for each layer, say, from one for each sample. */
@@ -47,9 +50,10 @@ export function randomBits(builder: GraphBuilder, shape: Shape, key: RandomKey):
   const across = mul(range(builder, "int32", 0, columns), GOLDEN);
   const starts = add(mul(down, Math.imul(columns, GOLDEN)), foldIn(given, 1));
   const places = add(reshape(starts, [rows, 1]), reshape(across, [1, columns]));
-  // The key goes in twice, so that no two keys give the same numbers from different places on.
-  const bits = reshape(mix(add(mix(places), foldIn(given, 2))), [rows * columns]);
-  return reshape(first(bits, count), shape);
+  // The key goes in again between rounds, so that no two keys give the same numbers from different places on.
+  const again = add(round(round(places)), foldIn(given, 2));
+  const bits = round(add(round(again), GOLDEN));
+  return reshape(first(reshape(bits, [rows * columns]), count), shape);
 }
 
 /** The first `count` elements of a vector. */
@@ -107,12 +111,17 @@ export function normal(
 }
 
 /**
- * -ln u as asinh((1/u - u) / 2). ONNX Runtime's Log has other last bits where two threads meet in a tensor; its
- * Asinh has not.
+ * -ln u for u in [2⁻²⁴, 1], of exactly rounded operations alone: -64 ln v for v = u^(1/64), and -ln v = 2 artanh t for
+ * t = (1 - v) / (1 + v), by three terms of its series. ONNX Runtime's own Log has other last bits where the parts of
+ * two threads meet.
  */
 function minusLog(u: Value): Value {
-  const halfDifference = mul(sub(div(1, u), u), 0.5);
-  return u.builder.one("Asinh", [halfDifference]);
+  let v = u;
+  for (let halving = 0; halving < 6; halving++) v = sqrt(v);
+  const t = div(sub(1, v), add(v, 1));
+  const q = mul(t, t);
+  const series = add(mul(q, add(mul(q, 1 / 5), 1 / 3)), 1);
+  return mul(mul(t, series), 128);
 }
 
 /**
