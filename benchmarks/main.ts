@@ -1,6 +1,7 @@
 /** `npm run bench -- NAME [--json] [--save]`: one benchmark, one question, one dated result. */
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { optimizer } from "./optimizer.ts";
 import {
   type Benchmark,
   currentCommit,
@@ -12,7 +13,7 @@ import {
 import { step } from "./step.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
-const benchmarks: readonly Benchmark[] = [step];
+const benchmarks: readonly Benchmark[] = [step, optimizer];
 
 async function main(words: readonly string[]): Promise<number> {
   const name = words.find((word) => !word.startsWith("--"));

@@ -1,0 +1,69 @@
+/** One process that measures the sweeps over flat vectors; prints one JSON object. Started by `optimizer.ts`. */
+import { createOrtEngine } from "../src/engine/index.ts";
+import { adamw } from "../src/optimizer/index.ts";
+import { sumStage } from "../src/program/gradient.ts";
+import { instantiate } from "../src/program/instance.ts";
+import { planNorm } from "../src/program/norm.ts";
+import { planParameters } from "../src/program/plan-parameters.ts";
+import { ProgramBuilder, type Stage } from "../src/program/program.ts";
+import { planUpdate } from "../src/program/update.ts";
+import type { DType } from "../src/tensor/index.ts";
+
+/** Best of all repeats, in nanoseconds for each element. */
+export interface OptimizerMeasurement {
+  readonly update: number;
+  readonly norm: number;
+  readonly sum: number;
+}
+
+interface Request {
+  readonly threads: number;
+  readonly elements: number;
+  readonly repeats: number;
+}
+
+const DTYPE: DType = "float32";
+
+console.log(JSON.stringify(await measure(JSON.parse(process.argv[2] ?? "{}") as Request)));
+
+async function measure({ threads, elements, repeats }: Request): Promise<OptimizerMeasurement> {
+  const engine = createOrtEngine({ threads });
+  const program = new ProgramBuilder();
+  const parameters = Array.from({ length: 30 }, (_, i) => ({
+    name: `parameter${i}`,
+    type: { dtype: DTYPE, shape: [Math.round(elements / 30)] },
+    decay: i % 2 === 0,
+  }));
+  const plan = planParameters(parameters, adamw());
+  const vectors = ["parameters", "gradients", "gradients.1"];
+  for (const name of vectors) program.buffer(name, plan.gradients.byteLength);
+  program.buffer("losses", 4);
+  const losses = { buffer: "losses", byteOffset: 0, type: { dtype: DTYPE, shape: [1] } };
+  const update = planUpdate(program, plan);
+  const norm = planNorm(program, plan, { microBatches: 1, clip: 1, losses });
+  const sum = sumStage(program, plan.gradients, { from: "gradients.1", into: "gradients" });
+  const instance = await instantiate(engine, program);
+  for (const name of vectors) {
+    const { buffer, byteOffset, byteLength } = instance.buffer(name).bytes;
+    // Small, so that sums stay finite over all repeats.
+    new Float32Array(buffer, byteOffset, byteLength / 4).fill(1e-3);
+  }
+  update.writeScalars(instance, { step: 5, gradientScale: 1 }, 1);
+  const best = async (stages: readonly Stage[]): Promise<number> => {
+    let least = Number.POSITIVE_INFINITY;
+    for (let i = 0; i < repeats; i++) {
+      const start = performance.now();
+      for (const stage of stages) await instance.run(stage);
+      least = Math.min(least, performance.now() - start);
+    }
+    return (least * 1e6) / elements;
+  };
+  const result = {
+    update: await best(update.stages),
+    norm: await best(norm.stages),
+    sum: await best([sum]),
+  };
+  instance.close();
+  await engine.close();
+  return result;
+}
