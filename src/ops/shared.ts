@@ -1,6 +1,7 @@
 /** What many operators answer alike. */
 
-import type { CostContext, InferContext } from "../graph/index.ts";
+import { LockstepError } from "../errors.ts";
+import type { CostContext, GradientContext, InferContext } from "../graph/index.ts";
 import {
   broadcastShapes,
   elementCount,
@@ -37,4 +38,12 @@ export const noFlops = (): number => 0;
 
 export function sameShapes(types: readonly TensorType[]): boolean {
   return types.every((type) => sameShape(type.shape, types[0]?.shape ?? []));
+}
+
+/** In a gradient rule: says that it does not cover this use of the operator. */
+export function noGradient(context: GradientContext, what: string, hint: string): never {
+  throw new LockstepError("NO_GRADIENT", `The operator ${context.op} has no gradient ${what}.`, {
+    hint,
+    fields: { operator: context.op },
+  });
 }

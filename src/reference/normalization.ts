@@ -1,6 +1,8 @@
 import type { normalization } from "../ops/normalization/index.ts";
 import { elementCount, normalizeDim, stridesOf } from "../tensor/index.ts";
+import { attention, rotaryEmbedding } from "./attention.ts";
 import { broadcastReader, type Kernel, type KernelContext } from "./kernel.ts";
+import { negativeLogLikelihoodLoss, softmaxCrossEntropyLoss } from "./label-loss.ts";
 import type { ReferenceTensor } from "./tensor.ts";
 
 /** Applies `compute` to every line along `axis`. */
@@ -107,14 +109,73 @@ const batchNormalization: Kernel = ({ input, outputs, output, attributes }) => {
   ];
 };
 
+/** Statistics over groups of channels, scale and bias for each channel; `groups` from the number of channels. */
+function groupNormalization(
+  groupsOf: (context: KernelContext, channels: number) => number,
+): Kernel {
+  return (context) => {
+    const { data, shape } = context.input(0);
+    const channels = shape[1] as number;
+    const inner = elementCount(shape.slice(2));
+    const size = (channels * inner) / groupsOf(context, channels);
+    const epsilon = context.attributes.number("epsilon");
+    const normal = Array.from({ length: data.length / size }, (_, group) => {
+      const row = Array.from(data.subarray(group * size, (group + 1) * size));
+      const center = mean(row);
+      const variance = mean(row.map((value) => (value - center) ** 2));
+      return row.map((value) => (value - center) / Math.sqrt(variance + epsilon));
+    }).flat();
+    const channelOf = (i: number) => Math.floor(i / inner) % channels;
+    const [scale, bias] = [context.input(1).data, context.input(2).data];
+    const result = normal.map(
+      (value, i) => value * (scale[channelOf(i)] as number) + (bias[channelOf(i)] as number),
+    );
+    return [{ ...context.output(0), data: Float64Array.from(result) }];
+  };
+}
+
+const lpNormalization: Kernel = (context) => {
+  const p = context.attributes.number("p");
+  return alongAxis((line) => {
+    const norm = sum(line.map((value) => Math.abs(value) ** p)) ** (1 / p);
+    return line.map((value) => (norm === 0 ? 0 : value / norm));
+  })(context);
+};
+
+const lrn: Kernel = ({ input, output, attributes }) => {
+  const { data, shape } = input(0);
+  const channels = shape[1] as number;
+  const inner = elementCount(shape.slice(2));
+  const size = attributes.number("size");
+  const before = Math.floor((size - 1) / 2);
+  const result = data.map((value, i) => {
+    const channel = Math.floor(i / inner) % channels;
+    let squares = 0;
+    for (let c = channel - before; c < channel - before + size; c++) {
+      if (c >= 0 && c < channels) squares += (data[i + (c - channel) * inner] as number) ** 2;
+    }
+    const base = attributes.number("bias") + (attributes.number("alpha") / size) * squares;
+    return value / base ** attributes.number("beta");
+  });
+  return [{ ...output(0), data: result }];
+};
+
 export const normalizationKernels: Record<keyof typeof normalization, Kernel> = {
+  Attention: attention,
   BatchNormalization: batchNormalization,
+  GroupNormalization: groupNormalization(({ attributes }) => attributes.number("num_groups")),
   Hardmax: alongAxis((line) => {
     const top = line.indexOf(Math.max(...line));
     return line.map((_, i) => Number(i === top));
   }),
+  InstanceNormalization: groupNormalization((_, channels) => channels),
   LayerNormalization: layerNormalization,
   LogSoftmax: alongAxis(logSoftmax),
+  LpNormalization: lpNormalization,
+  LRN: lrn,
+  NegativeLogLikelihoodLoss: negativeLogLikelihoodLoss,
   RMSNormalization: rmsNormalization,
+  RotaryEmbedding: rotaryEmbedding,
   Softmax: alongAxis((line) => logSoftmax(line).map(Math.exp)),
+  SoftmaxCrossEntropyLoss: softmaxCrossEntropyLoss,
 };
