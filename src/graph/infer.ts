@@ -1,6 +1,12 @@
 /** Runs an operator's shape inference with errors that name the layer and the operator. */
 import { LockstepError } from "../errors.ts";
-import { formatType, type Tensor, type TensorType, toNumbers } from "../tensor/index.ts";
+import {
+  formatShape,
+  formatType,
+  type Tensor,
+  type TensorType,
+  toNumbers,
+} from "../tensor/index.ts";
 import { readAttributes } from "./attributes.ts";
 import type { Attributes } from "./graph.ts";
 import type { InferContext, OperatorDefinition } from "./operator.ts";
@@ -20,7 +26,13 @@ export function inferTypes(request: InferRequest): readonly TensorType[] {
   const context = inferContext(request);
   checkCount("inputs", inputs.length, definition.inputs, context);
   checkCount("outputs", outputCount, definition.outputs, context);
-  return definition.infer(context).slice(0, outputCount);
+  const types = definition.infer(context).slice(0, outputCount);
+  for (const { shape } of types) {
+    if (!shape.every((size) => Number.isSafeInteger(size) && size >= 0)) {
+      context.fail(`its result would have the shape ${formatShape(shape)}`);
+    }
+  }
+  return types;
 }
 
 export function inferContext(request: InferRequest): InferContext {

@@ -270,6 +270,14 @@ const CASES: Readonly<Record<string, Case>> = {
       }),
     ],
   }),
+  SoftmaxCrossEntropyLoss: withWeights(
+    "SoftmaxCrossEntropyLoss",
+    13,
+    { labels: tensorFrom("int64", [3, 2], [0, 3, 1, 2, 2, 2]) },
+    { ignore_index: 2 },
+    { x: [3, 4, 2] },
+  ),
+  "Reshape with allowzero": withWeights("Reshape", 14, { dims: ints(4, 3) }, { allowzero: 1 }),
   Trilu: one("Trilu", 14, { upper: 0 }, { x: [4, 4] }),
   Sum: {
     opset: 13,

@@ -1,4 +1,5 @@
 /** Computes nodes whose inputs are all known, as long as they are small: shapes, masks, positions. */
+import { LockstepError } from "../../errors.ts";
 import {
   type Graph,
   type GraphBuilder,
@@ -68,10 +69,16 @@ export function foldNode(
     cost += elementCount(type.shape) / (isFloat(type.dtype) ? MAX_FLOATS : MAX_INTEGERS);
   }
   if (cost > 1) return undefined;
-  const results = evaluateNode(
-    node,
-    constants.map((tensor) => tensor && fromTensor(tensor)),
-    types,
-  );
-  return results.map((result) => builder.constant(toTensor(result)));
+  try {
+    const inputs = constants.map((tensor) => tensor && fromTensor(tensor));
+    const results = evaluateNode(node, inputs, types).map(toTensor);
+    return results.map((result) => builder.constant(result));
+  } catch (cause) {
+    if (cause instanceof LockstepError) throw cause;
+    // Constants without sense: a range to NaN, say.
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new LockstepError("ONNX_UNSUPPORTED", `its result cannot be computed: ${reason}`, {
+      cause,
+    });
+  }
 }

@@ -1,4 +1,5 @@
 /** Operators that are written with others. They hold only where `ops/` has no definition of its own. */
+import { crossEntropy } from "../../functional/index.ts";
 import { type Rule, type RuleEntry, type RuleTable, rewrite } from "./rule.ts";
 
 const rename =
@@ -12,15 +13,6 @@ const swish: Rule = ({ input, one, scalar, float }) => {
   const inner = alpha === 1 ? x : one("Mul", [x, scalar(x, alpha)]);
   return [one("Mul", [x, one("Sigmoid", [inner])])];
 };
-
-const globalPool =
-  (reduction: string): Rule =>
-  ({ input, one, builder }) => {
-    const axes = input(0)
-      .shape.map((_, dim) => dim)
-      .slice(2);
-    return [one(reduction, [input(0), builder.ints(axes)], { keepdims: 1 })];
-  };
 
 /** x / ‖x‖ along one axis, by the sum of absolute values or the Euclidean norm. */
 const lpNormalization: Rule = ({ input, int, one, builder }) => {
@@ -57,29 +49,24 @@ const simplifiedLayerNormalization: Rule = ({ node, input, one, int, float, fail
   return [one("RMSNormalization", [input(0), input(1)], settings)];
 };
 
-const fusedMatMul: Rule = ({ input, one, int, float, scalar, fail }) => {
-  if (int("transBatchA", 0) !== 0 || int("transBatchB", 0) !== 0) fail("batches moved inwards");
-  const [a, b] = ["transA", "transB"].map((name, index) => {
-    const value = input(index);
-    const perm = value.shape.map((_, dim) => dim);
-    if (int(name, 0) === 0 || perm.length < 2) return value;
-    return one("Transpose", [value], { perm: [...perm.slice(0, -2), ...perm.slice(-2).reverse()] });
-  });
-  const product = one("MatMul", [a, b]);
-  const alpha = float("alpha", 1);
-  return [alpha === 1 ? product : one("Mul", [product, scalar(product, alpha)])];
+/** The loss of models that carry it: classes in dim 1. */
+const softmaxCrossEntropy: Rule = ({ node, input, int, string, fail }) => {
+  if (node.inputs[2] !== undefined) fail("weights of classes");
+  if ((node.outputs[1] ?? "") !== "") fail("log-probabilities as its second output");
+  const reduction = string("reduction", "mean");
+  if (reduction !== "mean" && reduction !== "sum") return fail(`the reduction "${reduction}"`);
+  const ignored = node.attributes["ignore_index"] && { ignoreIndex: int("ignore_index", 0) };
+  return [crossEntropy(input(0), input(1), { axis: 1, reduction, ...ignored })];
 };
 
 const only = (rule: Rule): readonly RuleEntry[] => [{ unlessDefined: true, rule }];
 
 export const composeRules: RuleTable = {
   Swish: only(swish),
-  GlobalMaxPool: only(globalPool("ReduceMax")),
-  GlobalAveragePool: only(globalPool("ReduceMean")),
   LpNormalization: only(lpNormalization),
   MeanVarianceNormalization: only(meanVarianceNormalization),
   SimplifiedLayerNormalization: only(simplifiedLayerNormalization),
+  SoftmaxCrossEntropyLoss: only(softmaxCrossEntropy),
   "com.microsoft::Gelu": only(rename("Gelu")),
   "com.microsoft::SkipLayerNormalization": only(skipLayerNormalization),
-  "com.microsoft::FusedMatMul": only(fusedMatMul),
 };
