@@ -49,8 +49,15 @@ export async function openCsv(source: CsvSource, request: OpenRequest): Promise<
     header: source.header === undefined,
     quotes: true,
   });
-  if (lines.count === 0) throw new LockstepError("DATA_EMPTY", `${name} has no rows.`);
-  return openRecords(csvRecords(lines, names, source, name), request, source, name);
+  let records: Records;
+  try {
+    if (lines.count === 0) throw new LockstepError("DATA_EMPTY", `${name} has no rows.`);
+    records = csvRecords(lines, names, source, name);
+  } catch (error) {
+    await lines.close();
+    throw error;
+  }
+  return openRecords(records, request, source, name);
 }
 
 /** The names of the columns, which must be the same in every file. */

@@ -32,14 +32,17 @@ export async function openJsonl(source: JsonlSource, request: OpenRequest): Prom
   const name = `jsonl(${source.globs.map((pattern) => `"${pattern}"`).join(", ")})`;
   const files = await loadDocuments(await findFiles(source.globs, request.baseDir), MAX_KEPT_BYTES);
   const lines = await indexLines(files, { header: false, quotes: false });
-  if (lines.count === 0) throw new LockstepError("DATA_EMPTY", `${name} has no lines.`);
-  if (source.text === undefined) {
-    return openRecords(await jsonRecords(lines), request, source, name);
-  }
   try {
-    return await openDocuments(await textsOf(lines, source.text), source, request, name);
-  } finally {
+    if (lines.count === 0) throw new LockstepError("DATA_EMPTY", `${name} has no lines.`);
+    if (source.text !== undefined) {
+      const documents = await textsOf(lines, source.text);
+      await lines.close();
+      return await openDocuments(documents, source, request, name);
+    }
+    return await openRecords(await jsonRecords(lines), request, source, name);
+  } catch (error) {
     await lines.close();
+    throw error;
   }
 }
 

@@ -1,0 +1,42 @@
+/** Sources of tables under test: all their samples, their failures, and one table that every format can hold. */
+import assert from "node:assert/strict";
+import { type DataSource, type ModelInput, openData } from "../../src/data/index.ts";
+import type { LockstepError } from "../../src/errors.ts";
+import { inputsOf, readSamples } from "./batch.ts";
+
+/** The error that a promise must end with. */
+export function failure(promise: Promise<unknown>): Promise<LockstepError> {
+  return promise.then(
+    () => assert.fail("it should have failed"),
+    (error: LockstepError) => error,
+  );
+}
+
+/** All samples for training, as numbers. */
+export async function readAll(
+  source: DataSource,
+  inputs: readonly ModelInput[],
+  baseDir: string,
+): Promise<Record<string, number[]>> {
+  const dataset = await openData(source, { inputs, baseDir });
+  try {
+    return await readSamples(dataset.train, inputs, [...Array(dataset.train.length).keys()]);
+  } finally {
+    await dataset.close();
+  }
+}
+
+/** x = [i, i / 2], y = i. */
+export const XY = inputsOf({ x: ["float32", [1, 2]], y: ["int32", [1]] });
+
+/** Rows 0, 1, 2 … of x = [i, i / 2], y = i, in any order, from which every source is checked alike. */
+export function checkRows({ x, y }: Record<string, number[]>, rows: number): void {
+  assert.deepEqual(
+    [...(y ?? [])].sort((a, b) => a - b),
+    Array.from({ length: rows }, (_, i) => i),
+  );
+  assert.deepEqual(
+    x,
+    y?.flatMap((i) => [i, i / 2]),
+  );
+}
