@@ -53,5 +53,5 @@ export {
   matrixFactorization,
 } from "./models/recommendation.ts";
 export { type ResnetOptions, resnet } from "./models/resnet.ts";
-export { accuracy, classify, regress } from "./models/task.ts";
+export { accuracy, classify, flatten, regress } from "./models/task.ts";
 export { type ParameterOptions, Scope, type StateHandle } from "./scope.ts";

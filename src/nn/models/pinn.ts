@@ -2,7 +2,7 @@
 
 import { backward } from "../../autodiff/index.ts";
 import { LockstepError } from "../../errors.ts";
-import { add, mul, reduceMean, reduceSum, sub } from "../../functional/index.ts";
+import { add, exp, mul, neg, reduceMean, reduceSum, sub } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
 import { defineModel } from "../define.ts";
 import type { Activation } from "../layers/activation.ts";
@@ -34,7 +34,7 @@ export interface PinnOptions {
 }
 
 /**
- * u(t) = value + slope · t + t² · network(t), trained so that the mean square of the residual vanishes. The derivatives by t are made by
+ * u(t) = value + slope · t + (1 - e^-t)² · network(t), trained so that the mean square of the residual vanishes. The derivatives by t are made by
  * differentiating the graph, twice. Batch field: `t` (batch, 1). Outputs: `loss`, `u` (batch, 1), and with a solution `error`, the mean
  * square of its distance.
  */
@@ -50,7 +50,8 @@ export function pinn(options: PinnOptions): ModelDefinition {
     const t = m.input("t", [m.batch, 1]);
     const scaled = sub(mul(t, 2 / end), 1);
     const network = perceptron(m.child("network"), scaled, [...hidden, 1], { activation });
-    const free = mul(mul(t, t), network);
+    const rise = sub(1, exp(neg(t)));
+    const free = mul(mul(rise, rise), network);
     const u = add(add(mul(t, start.slope), start.value), free);
     const du = derivative(u, t);
     const ddu = derivative(du, t);
