@@ -6,4 +6,5 @@ export {
   Memory,
   mapFile,
   openMemory,
+  preferLargePages,
 } from "./memory.ts";

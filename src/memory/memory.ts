@@ -159,6 +159,14 @@ export function mapFile(path: string): Memory {
   }
 }
 
+/**
+ * Asks for large pages in memory that a library has allocated, before it is touched: fewer page faults and
+ * fewer misses of the address cache. A hint; Linux only.
+ */
+export function preferLargePages(address: Address): void {
+  platform().preferLargePages(address);
+}
+
 function checkName(name: string): string {
   if (/^[\w-]{1,100}$/.test(name)) return name;
   throw new LockstepError("MEMORY_NAME", `"${name}" cannot name shared memory.`, {

@@ -26,4 +26,6 @@ export interface Platform {
    */
   retire(mapping: Mapping): boolean;
   unmap(mapping: Mapping): void;
+  /** Asks for large pages around `address`: all of the private pages that were mapped with it. A hint. */
+  preferLargePages(address: Address): void;
 }

@@ -15,6 +15,8 @@ const PROT_WRITE = 2;
 const MAP_SHARED = 1;
 const MAP_PRIVATE = 2;
 const MAP_FIXED = 0x10;
+const MADV_HUGEPAGE = 14;
+const LARGE_PAGE_BYTES = 2 ** 21;
 const FAILED = 2n ** 64n - 1n;
 
 type Mmap = (
@@ -26,6 +28,7 @@ type Mmap = (
   offset: number,
 ) => Address | null;
 type Munmap = (address: Address, byteLength: number) => number;
+type Madvise = (address: Address, byteLength: number, advice: number) => number;
 type Reserve = (fd: number, offset: number, byteLength: number) => number;
 
 export function posixPlatform(): Platform {
@@ -40,6 +43,9 @@ export function posixPlatform(): Platform {
   // Without room behind it, a write to a page of tmpfs kills the process: so it is reserved at once.
   const reserve = linux
     ? libc.func<Reserve>("int posix_fallocate(int fd, int64_t offset, int64_t length)")
+    : () => 0;
+  const madvise = linux
+    ? libc.func<Madvise>("int madvise(void *address, size_t length, int advice)")
     : () => 0;
   const folder = linux ? "/dev/shm" : os.tmpdir();
 
@@ -57,8 +63,12 @@ export function posixPlatform(): Platform {
     mapOrThrow(byteLength, protection, MAP_SHARED, fd);
 
   return {
-    map: (byteLength) =>
-      mapOrThrow(byteLength, PROT_READ | PROT_WRITE, MAP_PRIVATE | anonymous, -1),
+    map(byteLength): Mapping {
+      const flags = MAP_PRIVATE | anonymous;
+      const mapping = mapOrThrow(byteLength, PROT_READ | PROT_WRITE, flags, -1);
+      if (byteLength >= LARGE_PAGE_BYTES) madvise(mapping.address, byteLength, MADV_HUGEPAGE);
+      return mapping;
+    },
 
     create(name, byteLength): NamedMapping {
       sweep(folder);
@@ -118,7 +128,25 @@ export function posixPlatform(): Platform {
     unmap({ address, byteLength }): void {
       munmap(address, byteLength);
     },
+
+    preferLargePages(address): void {
+      const mapping = linux ? findMapping(address) : undefined;
+      if (mapping !== undefined) madvise(mapping.address, mapping.byteLength, MADV_HUGEPAGE);
+    },
   };
+}
+
+/** The anonymous mapping of this process that holds `address`. */
+function findMapping(address: Address): Mapping | undefined {
+  for (const line of fs.readFileSync("/proc/self/maps", "utf8").split("\n")) {
+    const [, from, to, rest = ""] = /^([0-9a-f]+)-([0-9a-f]+) rw-p (.*)$/.exec(line) ?? [];
+    const start = BigInt(`0x${from ?? "0"}`);
+    const end = BigInt(`0x${to ?? "0"}`);
+    if (address < start || address >= end) continue;
+    const anonymous = / 0 *$/.test(rest);
+    return anonymous ? { address: start, byteLength: Number(end - start) } : undefined;
+  }
+  return undefined;
 }
 
 function libcName(): string {

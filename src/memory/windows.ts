@@ -146,5 +146,7 @@ export function windowsPlatform(): Platform {
     unmap({ address }): void {
       unmapView(address);
     },
+
+    preferLargePages: () => undefined, // needs a privilege there
   };
 }

@@ -45,6 +45,8 @@ const FUNCTIONS = {
     [HANDLE, HANDLE, "size_t", "const int64_t *", "size_t", "int", OUT],
   ],
   createCpuMemoryInfo: [69, HANDLE, ["int", "int", OUT]],
+  allocatorAlloc: [75, HANDLE, [HANDLE, "size_t", OUT]],
+  allocatorFree: [76, HANDLE, [HANDLE, HANDLE]],
   releaseEnv: [92, "void", [HANDLE]],
   releaseStatus: [93, "void", [HANDLE]],
   releaseMemoryInfo: [94, "void", [HANDLE]],
@@ -116,6 +118,8 @@ export interface OrtFunctions {
     out: Out<Handle>,
   ): Status;
   createCpuMemoryInfo(allocator: number, memory: number, out: Out<Handle>): Status;
+  allocatorAlloc(allocator: Handle, byteLength: number, out: Out<Address>): Status;
+  allocatorFree(allocator: Handle, address: Address): Status;
   releaseEnv(env: Handle): void;
   releaseStatus(status: Address): void;
   releaseMemoryInfo(info: Handle): void;

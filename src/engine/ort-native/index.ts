@@ -1,2 +1,2 @@
+export type { ArenaStatistics } from "./arena.ts";
 export { createOrtEngine, type OrtEngine, type OrtEngineOptions } from "./ort-engine.ts";
-export type { ArenaStatistics } from "./runtime.ts";

@@ -18,11 +18,12 @@ import type {
   EngineBuffer,
   Executable,
 } from "../engine.ts";
+import { type ArenaStatistics, readArena } from "./arena.ts";
 import { SessionCache } from "./cache.ts";
 import { OrtExecutable } from "./executable.ts";
 import { findOrtLibrary } from "./library.ts";
 import { lowerGraph } from "./lower.ts";
-import { type ArenaStatistics, acquireRuntime, type Runtime, readArena } from "./runtime.ts";
+import { acquireRuntime, type Runtime } from "./runtime.ts";
 import { createSession } from "./session.ts";
 
 export interface OrtEngineOptions {

@@ -5,6 +5,7 @@
  */
 import { assert } from "../../errors.ts";
 import { type Handle, loadOrtApi, type OrtApi } from "./api.ts";
+import { registerArena } from "./arena.ts";
 
 export interface Runtime {
   readonly api: OrtApi;
@@ -14,6 +15,8 @@ export interface Runtime {
   readonly poolThreads: number;
   /** Whether idle threads of the pool spin before they sleep. */
   readonly poolSpins: boolean;
+  /** Whether the arena has been prepared: once a process, when the first session is there. */
+  readonly arena: { prepared: boolean };
   release(): void;
 }
 
@@ -40,6 +43,7 @@ export function acquireRuntime(library: string, threads: number, spin: boolean):
     memoryInfo: mine.memoryInfo,
     poolThreads: mine.poolThreads,
     poolSpins: mine.poolSpins,
+    arena: mine.arena,
     release() {
       if (released) return;
       released = true;
@@ -67,55 +71,16 @@ function createShared(api: OrtApi, threads: number, spin: boolean): Shared {
       f.createCpuMemoryInfo(ARENA_ALLOCATOR, DEFAULT_MEMORY, out),
     );
     registerArena(api, env, memoryInfo);
-    return { api, env, memoryInfo, poolThreads: threads, poolSpins: spin, users: 0 };
+    return {
+      api,
+      env,
+      memoryInfo,
+      poolThreads: threads,
+      poolSpins: spin,
+      arena: { prepared: false },
+      users: 0,
+    };
   } finally {
     f.releaseThreadingOptions(threading);
-  }
-}
-
-/**
- * One arena for the activations of all sessions: with one each, a process pays for the peak of every session.
- * A leftover of 64 KiB is worth splitting off a chunk (the library wastes up to 128 MiB otherwise).
- */
-function registerArena(api: OrtApi, env: Handle, memoryInfo: Handle): void {
-  const { functions: f, check, made } = api;
-  const doing = "making the arena";
-  const keys = ["arena_extend_strategy", "max_dead_bytes_per_chunk"];
-  const config = made<Handle>(doing, (out) => f.createArenaCfgV2(keys, [0, 65536], 2, out));
-  try {
-    check(f.createAndRegisterAllocator(env, memoryInfo, config), doing);
-  } finally {
-    f.releaseArenaCfg(config);
-  }
-}
-
-/** Memory that sessions hold for activations, in bytes. */
-export interface ArenaStatistics {
-  readonly inUse: number;
-  /** The most that was ever in use at once. */
-  readonly peak: number;
-  /** What the arena has taken from the system. */
-  readonly reserved: number;
-}
-
-/** Statistics of the arena that `session` and all others use; undefined before ONNX Runtime 1.23. */
-export function readArena(runtime: Runtime, session: Handle): ArenaStatistics | undefined {
-  const { functions: f, made } = runtime.api;
-  const { allocatorGetStats, getKeyValue, releaseKeyValuePairs } = f;
-  if (!allocatorGetStats || !getKeyValue || !releaseKeyValuePairs) return undefined;
-  const doing = "reading the arena";
-  const allocator = made<Handle>(doing, (out) =>
-    f.createAllocator(session, runtime.memoryInfo, out),
-  );
-  try {
-    const pairs = made<Handle>(doing, (out) => allocatorGetStats(allocator, out));
-    try {
-      const read = (key: string) => Number(getKeyValue(pairs, key) ?? 0);
-      return { inUse: read("InUse"), peak: read("MaxInUse"), reserved: read("TotalAllocated") };
-    } finally {
-      releaseKeyValuePairs(pairs);
-    }
-  } finally {
-    f.releaseAllocator(allocator);
   }
 }

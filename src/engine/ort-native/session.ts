@@ -6,6 +6,7 @@ import type { Address } from "../../memory/index.ts";
 import { encodeModel } from "../../onnx/index.ts";
 import { bytesPerElement, DTYPES, type Tensor, type TensorType } from "../../tensor/index.ts";
 import type { Handle, Status } from "./api.ts";
+import { prepareArena } from "./arena.ts";
 import { fuseTransposedProducts } from "./fuse.ts";
 import { type LoweredGraph, lowerGraph } from "./lower.ts";
 import type { Runtime } from "./runtime.ts";
@@ -60,6 +61,7 @@ export async function createSession(
 ): Promise<Session> {
   const lowered = lowerGraph(fuseTransposedProducts(graph), settings.maxEmbeddedBytes);
   const handle = await compileModel(runtime, encodeModel(lowered.graph), settings, graph.name);
+  prepareArena(runtime, handle);
   return new Session(runtime, handle, lowered);
 }
 

@@ -1,0 +1,79 @@
+/** The memory of activations: one arena for all sessions, for with one each a process pays for every one's peak. */
+import { type Address, preferLargePages } from "../../memory/index.ts";
+import type { Handle, OrtApi } from "./api.ts";
+import type { Runtime } from "./runtime.ts";
+
+/** A leftover of this many bytes is split off a chunk; the library would waste up to 128 MiB. */
+const MAX_DEAD_BYTES = 65536;
+
+/**
+ * The first region, of addresses, not of memory; others follow, each twice as large. One of 2 GiB leaves more
+ * holes between chunks: a GPT that needs 458 MiB touched 540 there and 490 here.
+ */
+const FIRST_REGION_BYTES = 2 ** 29;
+
+export function registerArena(api: OrtApi, env: Handle, memoryInfo: Handle): void {
+  const { functions: f, check, made } = api;
+  const doing = "making the arena";
+  const settings = {
+    arena_extend_strategy: 0, // double
+    initial_chunk_size_bytes: FIRST_REGION_BYTES,
+    max_dead_bytes_per_chunk: MAX_DEAD_BYTES,
+  };
+  const keys = Object.keys(settings);
+  const values = Object.values(settings);
+  const config = made<Handle>(doing, (out) => f.createArenaCfgV2(keys, values, keys.length, out));
+  try {
+    check(f.createAndRegisterAllocator(env, memoryInfo, config), doing);
+  } finally {
+    f.releaseArenaCfg(config);
+  }
+}
+
+/** Makes the arena take its region, and asks for large pages there: steps of a GPT run up to 4% faster. */
+export function prepareArena(runtime: Runtime, session: Handle): void {
+  if (runtime.arena.prepared) return;
+  runtime.arena.prepared = true;
+  const { functions: f, check, made } = runtime.api;
+  const doing = "preparing the arena";
+  withAllocator(runtime, session, (allocator) => {
+    const probe = made<Address>(doing, (out) => f.allocatorAlloc(allocator, 256, out));
+    preferLargePages(probe);
+    check(f.allocatorFree(allocator, probe), doing);
+  });
+}
+
+/** Memory that sessions use for activations, in bytes. */
+export interface ArenaStatistics {
+  readonly inUse: number;
+  /** The most that was ever in use at once, in the life of the process's engines. */
+  readonly peak: number;
+}
+
+/** Statistics of the arena that `session` and all others use; undefined before ONNX Runtime 1.23. */
+export function readArena(runtime: Runtime, session: Handle): ArenaStatistics | undefined {
+  const { functions: f, made } = runtime.api;
+  const { allocatorGetStats, getKeyValue, releaseKeyValuePairs } = f;
+  if (!allocatorGetStats || !getKeyValue || !releaseKeyValuePairs) return undefined;
+  return withAllocator(runtime, session, (allocator) => {
+    const pairs = made<Handle>("reading the arena", (out) => allocatorGetStats(allocator, out));
+    try {
+      const read = (key: string) => Number(getKeyValue(pairs, key) ?? 0);
+      return { inUse: read("InUse"), peak: read("MaxInUse") };
+    } finally {
+      releaseKeyValuePairs(pairs);
+    }
+  });
+}
+
+function withAllocator<T>(runtime: Runtime, session: Handle, use: (allocator: Handle) => T): T {
+  const { functions: f, made } = runtime.api;
+  const allocator = made<Handle>("opening the arena", (out) =>
+    f.createAllocator(session, runtime.memoryInfo, out),
+  );
+  try {
+    return use(allocator);
+  } finally {
+    f.releaseAllocator(allocator);
+  }
+}
