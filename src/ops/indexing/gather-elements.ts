@@ -1,4 +1,4 @@
-import { scatterElements } from "../../functional/index.ts";
+import { cast, scatterElements } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { noFlops } from "../shared.ts";
 import { axisOf, checkIndices, dimOf, zerosBeside } from "./shared.ts";
@@ -22,8 +22,11 @@ export const gatherElements: OperatorDefinition = {
   gradient: (context) => {
     const [x, indices, dy] = [context.input(0), context.input(1), context.gradient(0)];
     const axis = dimOf(context, x.shape);
-    const zeros = zerosBeside(indices, x.dtype, x.shape);
-    return [scatterElements(zeros, indices, dy, axis, "add"), undefined];
+    // Half types have no kernel that adds, and too few digits for long sums.
+    const wide = x.dtype === "float16" || x.dtype === "bfloat16" ? "float32" : x.dtype;
+    const zeros = zerosBeside(indices, wide, x.shape);
+    const sums = scatterElements(zeros, indices, cast(dy, wide), axis, "add");
+    return [cast(sums, x.dtype), undefined];
   },
   flops: noFlops,
   inPlace: false,

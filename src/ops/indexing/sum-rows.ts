@@ -38,6 +38,9 @@ const LEAST_ROWS = 64;
  * @returns (outer, places, inner): at each place the sum of its rows
  */
 export function sumRows(rows: Value, indices: Value, places: number): Value {
+  // Half types have no kernel that adds, and too few digits for long sums.
+  const narrow = rows.dtype === "float16" || rows.dtype === "bfloat16";
+  if (narrow) return cast(sumRows(cast(rows, "float32"), indices, places), rows.dtype);
   const [outer, , inner] = rows.shape as [number, number, number];
   const isSmall = places <= MOST_PLACES_FOR_PRODUCT && places > 1 && inner > 1;
   const isTall = Math.max(places, inner) >= LEAST_ROWS && (outer === 1 || places >= inner);
