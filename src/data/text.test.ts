@@ -139,6 +139,14 @@ test("of a single file the tail is held out, from a line's start on", () =>
     assert.ok(Math.abs(held.length / page("long", 200).length - 0.1) < 0.02);
   }));
 
+test("what is too short to be validated on is trained on", () =>
+  withFolder({ "a.txt": page("short", 3) }, async (baseDir) => {
+    const dataset = await openData(text("a.txt"), { inputs: INPUTS, baseDir });
+    assert.equal(dataset.validation, undefined);
+    assert.equal(await textOf(dataset.text?.train), `${page("short", 3)}\0`);
+    assert.match(dataset.summary, /nothing held out/);
+  }));
+
 test("without a newline the tail begins between two characters", async () => {
   const content = Buffer.from("€".repeat(1000));
   const { train, validation } = await splitDocuments(
@@ -238,6 +246,8 @@ test("errors name the glob and the folder, the numbers, and both sides", () =>
     );
     const flat = await open(text("a.txt"), inputsOf({ ids: ["int32", [2]] }));
     assert.match(flat.message, /\[batch, context\].*"ids" is int32\[2\]/);
+    const float = await open(text("a.txt"), inputsOf({ ids: ["float32", [2, 8]] }));
+    assert.match(float.message, /token ids.*"ids" is float32\[2, 8\]/);
     const renamed = await open(text("a.txt", { fields: { nothing: "ids" } }));
     assert.match(renamed.message, /`fields` names the input "nothing"/);
     assert.equal((await open(text("a.txt", { heldOut: 2 }))).code, "INVALID_OPTION");

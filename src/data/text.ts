@@ -66,15 +66,17 @@ export async function openDocuments(
   const tokenizer = await tokenizerOf(options, request.baseDir);
 
   const documents = await dropDuplicates(found);
-  const split = await splitDocuments(documents, part);
   const cut = { context, stride, matches };
-  const train = await streamOf(split.train, tokenizer);
+  let split = await splitDocuments(documents, part);
   const held = await streamOf(split.validation, tokenizer);
-  const samples = windows(train, cut);
   const heldSamples = windows(held, cut);
+  const hasHeld = heldSamples.length > 0;
+  // Held-out text too short for a single sample would help nobody.
+  if (!hasHeld) split = { train: documents, validation: [] };
+  const train = await streamOf(split.train, tokenizer);
+  const samples = windows(train, cut);
   const size = `${bytesIn(split.train).toLocaleString("en")} bytes in samples of ${context + 1} tokens`;
   checkSize(samples.length, request, `${name} (${size})`);
-  const hasHeld = heldSamples.length > 0;
   return {
     train: samples,
     validation: hasHeld ? heldSamples : undefined,

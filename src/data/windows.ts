@@ -28,6 +28,14 @@ export function contextOf(request: OpenRequest): number {
       { hint: "Text has the fields ids and targets, both int32 or int64." },
     );
   }
+  for (const { name, type } of request.inputs) {
+    if (type.dtype === "int32" || type.dtype === "int64") continue;
+    throw new LockstepError(
+      "DATA_FORMAT",
+      `Text feeds token ids, but the model's input "${name}" is ${formatType(type)}.`,
+      { hint: "Ids are int32 or int64." },
+    );
+  }
   for (const { name, type } of others) {
     if (type.shape.length === 2 && type.shape[1] === context) continue;
     throw new LockstepError(

@@ -63,7 +63,7 @@ test("what is written is read: whole, in place, and by its header", () =>
         }
       },
     ),
-    { numRuns: 50 },
+    { numRuns: 25 },
   ));
 
 test("a file laid out like the reference writer's is read", () => {
