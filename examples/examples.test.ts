@@ -3,6 +3,7 @@
  * Without the real data, stand-ins only have to be learned better than at the start.
  */
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { after, test } from "node:test";
 import type { DataSource } from "../src/data/index.ts";
 import { createOrtEngine } from "../src/engine/index.ts";
@@ -145,6 +146,14 @@ function checkTarget({ outputs }: Trained, { output, atLeast, atMost }: Target):
   if (atLeast !== undefined) assert.ok(value >= atLeast, `${output} ${value}, not ${atLeast}`);
   if (atMost !== undefined) assert.ok(value <= atMost, `${output} ${value}, not ${atMost}`);
 }
+
+test("an example of one's own is less than a page", () => {
+  for (const name of ["own-model", "own-layer", "own-loss"]) {
+    const file = new URL(`../../examples/${name}.ts`, import.meta.url);
+    const lines = readFileSync(file, "utf8").trimEnd().split("\n").length;
+    assert.ok(lines < 60, `${name}: ${lines} lines`);
+  }
+});
 
 test("own-loss gives a range, lower end first", async () => {
   const { outputs } = await trainRun(overrideRun(ownLoss, { steps: 300 }), {

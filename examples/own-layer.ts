@@ -25,10 +25,7 @@ function channelGate(scope: Scope, x: Value, { squeeze }: { squeeze: number }): 
   return scope.within(() => {
     const [batch = 0, channels = 0] = x.shape;
     if (channels % squeeze !== 0) {
-      scope.fail(
-        `${channels} channels cannot be squeezed by ${squeeze}`,
-        "Set squeeze to a divisor.",
-      );
+      scope.fail(`${channels} channels cannot be squeezed by ${squeeze}`, "Set a divisor.");
     }
     const mean = globalAveragePool(scope, x);
     const few = relu(linear(scope.child("down"), mean, { outputs: channels / squeeze }));

@@ -1,6 +1,7 @@
 // A model of one's own: two towers place people and films in one space, and a small network on top tells the rating.
 import {
   adamw,
+  add,
   concat,
   defineModel,
   defineRun,
@@ -27,7 +28,7 @@ const towers = defineModel("towers", (m) => {
   const bias = m.parameter("bias", [], { kind: "constant", value: 3.5 });
   const score = reshape(linear(m.child("score"), hidden, { outputs: 1, bias: false }), [m.batch]);
 
-  const prediction = score.builder.one("Add", [score, bias]);
+  const prediction = add(score, bias);
   return { loss: mse(prediction, rating), prediction };
 });
 

@@ -123,3 +123,25 @@ test("gradients of a residual network agree with finite differences", () => {
   });
   checkModelGradients(network, { batch: 3, limits: { label: 3 }, tolerance: 1e-5 });
 });
+
+test("dropout depends on the key of a sample, not on the batch that it is in", () => {
+  const definition = gpt({ ...small, kvHeads: 2, dropout: 0.4 });
+  const whole = definition.build({ batch: 4, mode: "train", dtype: "float64" });
+  const weights = drawWeights(whole);
+  const batch = drawBatch(whole, { ...limits, random_key: 1e9 });
+  const expected = lossAndGradients(whole, { ...weights, ...batch }).loss;
+  const half = definition.build({ batch: 2, mode: "train", dtype: "float64" });
+  const halves = [0, 1].map((index) => {
+    const rows = Object.entries(batch).map(([name, { dtype, shape, bytes }]) => {
+      const size = bytes.byteLength / 2;
+      const part = bytes.slice(index * size, (index + 1) * size);
+      return [name, { dtype, shape: [2, ...shape.slice(1)], bytes: part }];
+    });
+    return lossAndGradients(half, { ...weights, ...Object.fromEntries(rows) }).loss;
+  });
+  const mean = ((halves[0] as number) + (halves[1] as number)) / 2;
+  assert.ok(Math.abs(mean - expected) < 1e-12, `${mean}, ${expected}`);
+  const dry = gpt({ ...small, kvHeads: 2 }).build({ batch: 4, mode: "train", dtype: "float64" });
+  const { loss } = lossAndGradients(dry, { ...weights, ...batch });
+  assert.ok(Math.abs(loss - expected) > 1e-6);
+});

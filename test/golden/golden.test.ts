@@ -1,0 +1,128 @@
+/**
+ * Loss curves of small models, kept as text: one line a step. A change of operators, gradients, initial values, optimizers or the order of
+ * data shows here. LOCKSTEP_GOLDEN=write writes the files anew; say in the commit why a curve moved.
+ */
+import assert from "node:assert/strict";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { after, test } from "node:test";
+import { createOrtEngine } from "../../src/engine/index.ts";
+import { bert, dlrm, gpt, type ModelDefinition, resnet } from "../../src/nn/index.ts";
+import { adamw, muon, type Optimizer, sgd } from "../../src/optimizer/index.ts";
+import { tensorFrom } from "../../src/tensor/index.ts";
+import { createTrainer, type FillBatch } from "../../src/train/index.ts";
+import { randomNumbers } from "../support/random.ts";
+
+const engine = createOrtEngine({ threads: 2 });
+after(() => engine.close());
+
+interface Curve {
+  readonly model: ModelDefinition;
+  readonly optimizer: Optimizer;
+  readonly microBatches?: number;
+  /** Whole numbers in a batch field are below this. */
+  readonly limits: Readonly<Record<string, number>>;
+  /** Relative; ReLU networks amplify the last bits of a machine more than smooth ones. Default: 1e-3. */
+  readonly tolerance?: number;
+}
+
+const size = { layers: 2, width: 32, heads: 4, context: 16, vocabulary: 32 };
+
+const CURVES: Readonly<Record<string, Curve>> = {
+  gpt: {
+    model: gpt(size),
+    optimizer: adamw({ learningRate: 3e-3 }),
+    limits: { ids: 32, targets: 32 },
+  },
+  "gpt-llama-dropout-muon": {
+    model: gpt({
+      ...size,
+      kvHeads: 2,
+      positions: "rotary",
+      activation: "swiglu",
+      norm: "rms",
+      tied: false,
+      bias: false,
+      dropout: 0.1,
+    }),
+    optimizer: muon({ learningRate: 5e-3 }),
+    microBatches: 2,
+    limits: { ids: 32, targets: 32 },
+  },
+  bert: {
+    model: bert({ ...size, layers: 1, vocabulary: 33 }),
+    optimizer: adamw({ learningRate: 3e-3 }),
+    limits: { ids: 32 },
+  },
+  resnet: {
+    model: resnet({
+      image: [1, 8, 8],
+      classes: 4,
+      blocks: [1, 1],
+      channels: [4, 8],
+      stem: "small",
+    }),
+    optimizer: sgd({ learningRate: 0.05, momentum: 0.9 }),
+    microBatches: 2,
+    limits: { label: 4 },
+    tolerance: 1e-2,
+  },
+  dlrm: {
+    model: dlrm({ dense: 3, categories: [5, 7], width: 4, bottom: [8], top: [8] }),
+    optimizer: adamw({ learningRate: 1e-2 }),
+    limits: { categories: 5, label: 2 },
+  },
+};
+
+const STEPS = 30;
+const BATCH = 8;
+
+for (const [name, curve] of Object.entries(CURVES)) {
+  test(`${name}: the loss curve is the golden one`, async () => {
+    const losses = await lossesOf(curve);
+    const file = new URL(`../../../test/golden/${name}.txt`, import.meta.url);
+    if (process.env["LOCKSTEP_GOLDEN"] === "write") {
+      writeFileSync(file, `${losses.map((loss) => loss.toPrecision(7)).join("\n")}\n`);
+    }
+    assert.ok(existsSync(file), "written once, with LOCKSTEP_GOLDEN=write");
+    const golden = readFileSync(file, "utf8").trim().split("\n").map(Number);
+    assert.equal(golden.length, STEPS);
+    assert.ok((golden.at(-1) as number) < 0.97 * (golden[0] as number), "it learns");
+    for (const [step, loss] of losses.entries()) {
+      const expected = golden[step] as number;
+      const error = Math.abs(loss - expected) / expected;
+      assert.ok(error < (curve.tolerance ?? 1e-3), `step ${step}: ${loss}, golden ${expected}`);
+    }
+  });
+}
+
+async function lossesOf({ model, optimizer, microBatches = 1, limits }: Curve): Promise<number[]> {
+  const trainer = await createTrainer({
+    engine,
+    model: model.build({ batch: BATCH / microBatches, mode: "train" }),
+    optimizer,
+    microBatches,
+    clip: 1,
+    seed: 3,
+  });
+  const losses: number[] = [];
+  for (let step = 0; step < STEPS; step++) {
+    const positions = { start: step * BATCH, end: (step + 1) * BATCH };
+    losses.push((await trainer.step({ positions, fill: filler(limits) })).loss);
+  }
+  trainer.close();
+  return losses;
+}
+
+/** One batch, learned by heart. */
+function filler(limits: Curve["limits"]): FillBatch {
+  return (fields) => {
+    for (const [index, [name, tensor]] of Object.entries(fields).entries()) {
+      if (name === "random_key") continue;
+      const count = tensor.shape.reduce((a, b) => a * b, 1);
+      const limit = limits[name];
+      const numbers = randomNumbers(index + 1, count, limit === undefined ? [-1, 1] : [0, limit]);
+      const values = limit === undefined ? numbers : numbers.map(Math.floor);
+      tensor.bytes.set(tensorFrom(tensor.dtype, tensor.shape, values).bytes);
+    }
+  };
+}
