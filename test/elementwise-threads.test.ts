@@ -10,6 +10,7 @@ import type { Graph, GraphBuilder, Value } from "../src/graph/index.ts";
 import { newBuilder } from "../src/ops/index.ts";
 import { type Tensor, tensorFrom, toNumbers } from "../src/tensor/index.ts";
 import { randomNumbers } from "./support/random.ts";
+import { assertSameBitsAcrossThreads } from "./support/threads.ts";
 
 /** Large enough for ONNX Runtime to split, and no multiple of a vector's length. */
 const COUNT = 100_003;
@@ -71,17 +72,15 @@ describe("threads", () => {
   after(() => engine.close());
 
   async function compare(graph: Graph, x: Tensor, op: string): Promise<void> {
-    const run = (threads: number) => evaluate(engine, graph, { x }, { threads });
-    const one = await run(1);
-    for (let repetition = 0; repetition < 3; repetition++) {
-      const two = await run(2);
-      for (const name of graph.outputs) {
-        const [a, b] = [one[name] as Tensor, two[name] as Tensor];
-        const same = Buffer.compare(a.bytes, b.bytes) === 0;
-        if (!INEXACT.includes(op)) assert.ok(same, `${op}: ${name} has the same bits`);
-        else if (!same)
-          assert.ok(distance(a, b) < 5e-7, `${op}: ${name} differs in more than bits`);
-      }
+    if (!INEXACT.includes(op)) {
+      await assertSameBitsAcrossThreads(graph, { x }, { engine });
+      return;
+    }
+    const one = await evaluate(engine, graph, { x }, { threads: 1 });
+    const two = await evaluate(engine, graph, { x }, { threads: 2 });
+    for (const name of graph.outputs) {
+      const apart = distance(one[name] as Tensor, two[name] as Tensor);
+      assert.ok(apart < 5e-7, `${op}: ${name} differs by ${apart}`);
     }
   }
 

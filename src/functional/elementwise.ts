@@ -48,6 +48,11 @@ export function quickGelu(x: Value, alpha = 1.702): Value {
   return x.builder.one("com.microsoft::QuickGelu", [x], { alpha });
 }
 
+/** x σ(x), also called swish: one fused operator where engines have it. */
+export function silu(x: Value): Value {
+  return x.dtype === "float64" ? mul(x, sigmoid(x)) : quickGelu(x, 1);
+}
+
 /** x for x > 0, else slope · x. */
 export function leakyRelu(x: Value, slope = 0.01): Value {
   return x.builder.one("LeakyRelu", [x], { alpha: slope });

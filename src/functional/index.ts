@@ -31,6 +31,7 @@ export {
   relu,
   sigmoid,
   sign,
+  silu,
   sin,
   softplus,
   sqrt,

@@ -1,5 +1,5 @@
 /** Activations by name. */
-import { mul, relu, sigmoid, tanh } from "../../functional/index.ts";
+import { relu, sigmoid, silu, tanh } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
 
 /** `gelu` is exact; `gelu_tanh` its approximation; `silu` is x·sigmoid(x). */
@@ -14,7 +14,7 @@ export function activate(x: Value, activation: Activation): Value {
     case "gelu_tanh":
       return x.builder.one("Gelu", [x], { approximate: "tanh" });
     case "silu":
-      return mul(x, sigmoid(x));
+      return silu(x);
     case "tanh":
       return tanh(x);
     case "sigmoid":

@@ -137,6 +137,22 @@ for (const op of ["Max", "Min", "Sum", "Mean"]) {
   });
 }
 
+test("Mul: a square, and a product that is used twice", () => {
+  checkGradient({
+    inputs: { x: [2, 3] },
+    build: ({ x }, builder) => builder.one("Mul", [x, x]),
+    second: true,
+  });
+  checkGradient({
+    inputs: { x: [2, 3], y: [3] },
+    build: ({ x, y }, builder) => {
+      const product = builder.one("Mul", [x, y]);
+      return builder.one("Mul", [product, product]);
+    },
+    second: true,
+  });
+});
+
 test("Pow: constant exponents, first and second order", () => {
   for (const exponent of [0, 1, 2, 3, 4, 0.5, -0.5, -1, -2, 1.7]) {
     checkGradient({

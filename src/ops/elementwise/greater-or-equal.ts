@@ -1,4 +1,4 @@
-import { predicate } from "./shared.ts";
+import { NUMBERS, predicate } from "./shared.ts";
 
 /** Whether a ≥ b, as bool. */
-export const greaterOrEqual = predicate("GreaterOrEqual");
+export const greaterOrEqual = predicate("GreaterOrEqual", NUMBERS);

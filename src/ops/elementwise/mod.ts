@@ -6,6 +6,9 @@ import { binary } from "./shared.ts";
  * da = dy; db = -dy times the whole quotient (a - y) / b.
  */
 export const mod = {
-  ...binary("Mod", ({ a, b, y, dy }) => [() => dy, () => neg(mul(dy, div(sub(a, y), b)))]),
+  ...binary("Mod", ({ a, b, y, dy, toA, toB }) => [
+    () => toA(dy),
+    () => neg(toB(mul(dy, div(sub(a, y), b)))),
+  ]),
   attributes: { fmod: { kind: "int", default: 0 } },
 } as const;

@@ -62,10 +62,13 @@ export function stepFunction(name: string, options: UnaryOptions = {}): Operator
   };
 }
 
-/** y = f(a, b) with broadcasting; `rule` gives da and db, called only where they are needed. */
+/**
+ * y = f(a, b) with broadcasting, for numbers; `rule` gives da and db, called only where they are needed. It sums over
+ * broadcast dims itself, by `toA` and `toB`: what can be done after the sum costs less there.
+ */
 export function binary(
   name: string,
-  rule: (values: BinaryRule) => readonly [() => Value, () => Value],
+  rule: (values: BinaryRule) => readonly [() => Value, () => Value | undefined],
   options: { flops?: number } = {},
 ): OperatorDefinition {
   return {
@@ -73,14 +76,22 @@ export function binary(
     inputs: [2, 2],
     outputs: [1, 1],
     attributes: {},
-    infer: (context) => [broadcastType(context)],
+    infer: (context) => {
+      const type = broadcastType(context);
+      if (type.dtype === "bool") context.failType("takes numbers");
+      return [type];
+    },
     gradient: (context) => {
       const [a, b] = [context.input(0), context.input(1)];
-      const [da, db] = rule({ a, b, y: context.output(0), dy: context.gradient(0) });
-      return [
-        context.needs(0) ? sumTo(da(), a.shape) : undefined,
-        context.needs(1) ? sumTo(db(), b.shape) : undefined,
-      ];
+      const [da, db] = rule({
+        a,
+        b,
+        y: context.output(0),
+        dy: context.gradient(0),
+        toA: (value) => sumTo(value, a.shape),
+        toB: (value) => sumTo(value, b.shape),
+      });
+      return [context.needs(0) ? da() : undefined, context.needs(1) ? db() : undefined];
     },
     flops: flopsPerElement(options.flops ?? 1),
     inPlace: true,
@@ -92,6 +103,9 @@ export interface BinaryRule {
   readonly b: Value;
   readonly y: Value;
   readonly dy: Value;
+  /** Sums a gradient of the shape of y to the shape of a. */
+  readonly toA: (gradient: Value) => Value;
+  readonly toB: (gradient: Value) => Value;
 }
 
 /** f(a, b, …) of several inputs of one type, broadcast; `rule` gives the gradient of each needed input. */
@@ -137,6 +151,9 @@ export function predicate(
     inPlace: false,
   };
 }
+
+/** For `predicate`: what can be ordered. */
+export const NUMBERS = { takes: (dtype: DType) => dtype !== "bool", takesWhat: "numbers" };
 
 /** Integers in, integers out, bit by bit. */
 export function bitwise(name: string, attributes: OperatorDefinition["attributes"] = {}) {

@@ -2,4 +2,4 @@ import { neg } from "../../functional/index.ts";
 import { binary } from "./shared.ts";
 
 /** c = a - b. */
-export const sub = binary("Sub", ({ dy }) => [() => dy, () => neg(dy)]);
+export const sub = binary("Sub", ({ dy, toA, toB }) => [() => toA(dy), () => neg(toB(dy))]);
