@@ -15,9 +15,15 @@ export interface Runtime {
   readonly poolThreads: number;
   /** Whether idle threads of the pool spin before they sleep. */
   readonly poolSpins: boolean;
-  /** Whether the arena has been prepared: once a process, when the first session is there. */
-  readonly arena: { prepared: boolean };
+  readonly state: RuntimeState;
   release(): void;
+}
+
+export interface RuntimeState {
+  /** Whether the arena has been prepared: once a process, when the first session is there. */
+  arenaPrepared: boolean;
+  /** False where another binding made the environment before us, without a pool. */
+  poolUsable: boolean;
 }
 
 interface Shared extends Omit<Runtime, "release"> {
@@ -43,7 +49,7 @@ export function acquireRuntime(library: string, threads: number, spin: boolean):
     memoryInfo: mine.memoryInfo,
     poolThreads: mine.poolThreads,
     poolSpins: mine.poolSpins,
-    arena: mine.arena,
+    state: mine.state,
     release() {
       if (released) return;
       released = true;
@@ -77,7 +83,7 @@ function createShared(api: OrtApi, threads: number, spin: boolean): Shared {
       memoryInfo,
       poolThreads: threads,
       poolSpins: spin,
-      arena: { prepared: false },
+      state: { arenaPrepared: false, poolUsable: true },
       users: 0,
     };
   } finally {

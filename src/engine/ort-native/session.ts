@@ -85,8 +85,24 @@ function alignedBytes({ dtype, bytes }: Tensor): Uint8Array {
   return koffi.address(bytes) % BigInt(bytesPerElement(dtype)) === 0n ? bytes : bytes.slice();
 }
 
-/** The bytes of a model, made into a session. */
+/** The bytes of a model, made into a session. Throws ENGINE_FAILED. */
 export async function compileModel(
+  runtime: Runtime,
+  model: Uint8Array,
+  settings: SessionSettings,
+  name: string,
+): Promise<Handle> {
+  const { poolUsable } = runtime.state;
+  try {
+    return await compileOnce(runtime, model, settings, name);
+  } catch (error) {
+    if (!poolUsable || !/CreateEnvWithGlobalThreadPools/.test(String(error))) throw error;
+    runtime.state.poolUsable = false;
+    return compileOnce(runtime, model, settings, name);
+  }
+}
+
+async function compileOnce(
   runtime: Runtime,
   model: Uint8Array,
   settings: SessionSettings,
@@ -100,7 +116,8 @@ export async function compileModel(
     // Patterns of earlier runs plan one block for all activations, 1.7 times as large as what is needed.
     check(f.disableMemPattern(options), doing);
     check(f.addSessionConfigEntry(options, "session.use_env_allocators", "1"), doing);
-    if (settings.threads === runtime.poolThreads && settings.spin === runtime.poolSpins) {
+    const { poolThreads, poolSpins, state } = runtime;
+    if (state.poolUsable && settings.threads === poolThreads && settings.spin === poolSpins) {
       check(f.disablePerSessionThreads(options), doing);
     } else {
       check(f.setIntraOpNumThreads(options, settings.threads), doing);
