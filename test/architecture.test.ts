@@ -39,6 +39,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "engine",
     "optimizer",
   ],
+  telemetry: [],
   train: ["*"],
   cli: ["*"],
   index: ["*"],
@@ -151,13 +152,13 @@ test("no import cycles", () => {
   assert.deepEqual(cycles, []);
 });
 
+// `any` is the linter's to find: it knows types from words.
 test("no export *, no default exports, no enums, no ts-ignore", () => {
   const forbidden: readonly [RegExp, string][] = [
-    [/export \*/, "export *"],
-    [/export default/, "export default"],
+    [/^export \*/m, "export *"],
+    [/^export default/m, "export default"],
     [/^\s*(?:export )?(?:const )?enum /m, "enum"],
     [/@ts-(?:ignore|nocheck)/, "a silenced type error"],
-    [/:\s*any\b|as any\b/, "any"],
   ];
   const found = breaches(({ text }) =>
     forbidden.filter(([pattern]) => pattern.test(text)).map(([, name]) => name),
