@@ -1,10 +1,10 @@
-/** After a step that is not finite: runs it again with a probe on every value, and names the first that failed. */
+/** After a step that is not finite: runs it again with a probe on every value, and names where it began. */
 import type { Engine } from "../engine/index.ts";
 import { cast, concat, mul, reduceSum, reshape } from "../functional/index.ts";
 import type { Graph } from "../graph/index.ts";
 import { typeOf } from "../graph/index.ts";
 import { extendGraph } from "../ops/index.ts";
-import { isFloat, toNumbers } from "../tensor/index.ts";
+import { byteLength, isFloat, toNumbers } from "../tensor/index.ts";
 import type { Instance } from "./instance.ts";
 import type { Run } from "./program.ts";
 
@@ -15,54 +15,81 @@ export interface Suspect {
   readonly kind: "input" | "activation" | "gradient";
 }
 
-interface Probed {
-  readonly graph: Graph;
-  /** In the order of the graph: inputs, activations, gradients. */
-  readonly suspects: readonly Suspect[];
-}
-
-/** The first value of `run` that holds a NaN or an infinity, or undefined if all are finite. */
-export async function firstNotFinite(
+/**
+ * The value at which a run went wrong, or undefined if its loss and gradients are finite: the way back from the first output
+ * that is not finite, over values that are not finite, to one whose node had only finite inputs. So an infinity that does no
+ * harm (a mask before a softmax) is not blamed.
+ */
+export async function findNotFinite(
   engine: Engine,
   instance: Instance,
   graph: Graph,
   run: Run,
 ): Promise<Suspect | undefined> {
-  const { graph: probed, suspects } = withProbes(graph);
+  const forward = graph.nodes.filter(({ name }) => !isGradient(name));
+  for (const nodes of [forward, graph.nodes]) {
+    const values = [...graph.inputs, ...nodes.flatMap(({ outputs }) => outputs)].filter(
+      (name) => name !== "" && isFloat(typeOf(graph, name).dtype),
+    );
+    const probes = await runProbes(engine, instance, withProbes(graph, values), run);
+    const bad = new Set(values.filter((_, index) => !Number.isFinite(probes[index])));
+    const output = graph.outputs.find((name) => bad.has(name));
+    if (output !== undefined) return wayBack(graph, output, bad);
+  }
+  return undefined;
+}
+
+function wayBack(graph: Graph, output: string, bad: ReadonlySet<string>): Suspect {
+  const makers = new Map(graph.nodes.flatMap((node) => node.outputs.map((name) => [name, node])));
+  let tensor = output;
+  for (;;) {
+    const maker = makers.get(tensor);
+    if (maker === undefined) return { tensor, node: undefined, kind: "input" };
+    const cause = maker.inputs.find((name) => bad.has(name));
+    if (cause === undefined) {
+      const kind = isGradient(maker.name) ? "gradient" : "activation";
+      return { tensor, node: maker.name, kind };
+    }
+    tensor = cause;
+  }
+}
+
+/** Nodes that differentiation adds are named after it. */
+function isGradient(nodeName: string): boolean {
+  return nodeName.startsWith("gradient");
+}
+
+/** A probe is the sum of x·0: zero, or NaN where anything is not finite. Nodes that no probe needs are left out. */
+function withProbes(graph: Graph, values: readonly string[]): Graph {
+  const builder = extendGraph(graph);
+  const probes = values.map((name) => {
+    const sum = reduceSum(mul(builder.value(name), 0), { keepdims: false });
+    return reshape(cast(sum, "float32"), [1]);
+  });
+  return builder.build([concat(probes, 0)]);
+}
+
+async function runProbes(
+  engine: Engine,
+  instance: Instance,
+  probed: Graph,
+  run: Run,
+): Promise<number[]> {
   const executable = await engine.compile(probed);
   const output = probed.outputs[0] as string;
   const type = typeOf(probed, output);
-  const buffer = engine.allocate(Math.max(4, suspects.length * 4));
+  const buffer = engine.allocate(byteLength(type));
   try {
-    const inputs = Object.entries(run.inputs).map(([name, ref]) => [name, instance.tensor(ref)]);
     const probes = buffer.tensor(type);
+    const inputs = Object.entries(run.inputs).map(([name, ref]) => [name, instance.tensor(ref)]);
     const binding = executable.bind({
       inputs: Object.fromEntries(inputs),
       outputs: { [output]: probes },
     });
     await binding.run();
-    return suspects[toNumbers(probes).findIndex((probe) => !Number.isFinite(probe))];
+    return toNumbers(probes);
   } finally {
     executable.close();
     buffer.close();
   }
-}
-
-/** A probe is the sum of x·0: zero, or NaN where anything is not finite. */
-function withProbes(graph: Graph): Probed {
-  const builder = extendGraph(graph);
-  const suspects: Suspect[] = [];
-  for (const name of graph.inputs) suspects.push({ tensor: name, node: undefined, kind: "input" });
-  for (const node of graph.nodes) {
-    const kind = node.name.startsWith("gradient") ? "gradient" : "activation";
-    for (const tensor of node.outputs) {
-      if (tensor !== "") suspects.push({ tensor, node: node.name, kind });
-    }
-  }
-  const floats = suspects.filter(({ tensor }) => isFloat(typeOf(graph, tensor).dtype));
-  const probes = floats.map(({ tensor }) => {
-    const sum = reduceSum(mul(builder.value(tensor), 0), { keepdims: false });
-    return reshape(cast(sum, "float32"), [1]);
-  });
-  return { graph: builder.build([concat(probes, 0)]), suspects: floats };
 }

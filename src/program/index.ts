@@ -1,4 +1,4 @@
-export { firstNotFinite, type Suspect } from "./diagnose.ts";
+export { findNotFinite, type Suspect } from "./diagnose.ts";
 export { type SumTree, sumTree, type TreeSum } from "./gradient.ts";
 export { type Initialized, initialize } from "./initialize.ts";
 export { Instance, type InstanceOptions, instantiate, sharedName } from "./instance.ts";

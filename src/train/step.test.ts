@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { createOrtEngine, type Engine, type EngineTensor } from "../engine/index.ts";
-import { add, cast, log, mul, reduceMean, reduceSum, sqrt, sub } from "../functional/index.ts";
+import { add, cast, exp, log, mul, reduceMean, reduceSum, sqrt, sub } from "../functional/index.ts";
 import { openMemory } from "../memory/index.ts";
 import { defineModel, type ModelDefinition } from "../nn/index.ts";
 import { adamw, cosine, type Optimizer, sgd } from "../optimizer/index.ts";
@@ -189,6 +189,11 @@ test("the first bad activation and the first bad gradient are named", async () =
       code: "NOT_FINITE",
       message: /The first activation that is not finite is "layer\/Log_1" of node "layer\/Log_1"/,
     }),
+  );
+  // An infinity that a later node takes away is not blamed.
+  const masked = model("masked", (x) => add(exp(log(x)), sqrt(sub(mul(x, x), 1))));
+  await withTrainer({ model: masked }, (trainer) =>
+    assert.rejects(trainer.step(points(0)), { message: /activation .* "layer\/Sqrt_1"/ }),
   );
   await withTrainer({ model: model("root", (x) => sqrt(mul(x, x))) }, (trainer) =>
     assert.rejects(trainer.step(points(0)), {

@@ -7,7 +7,7 @@ import { assert, LockstepError } from "../errors.ts";
 import type { Model } from "../nn/index.ts";
 import { type Optimizer, type Schedule, scheduleFactor } from "../optimizer/index.ts";
 import {
-  firstNotFinite,
+  findNotFinite,
   type Instance,
   instantiate,
   planTraining,
@@ -182,7 +182,7 @@ export class Trainer {
     const step = this.#step;
     for (const [microBatch, run] of side.gradients.entries()) {
       const { graph } = this.plan.gradient;
-      const found = await firstNotFinite(this.#options.engine, this.#instance, graph, run);
+      const found = await findNotFinite(this.#options.engine, this.#instance, graph, run);
       if (found === undefined) continue;
       return notFiniteError({ step, loss, gradientNorm, microBatch, ...found });
     }
