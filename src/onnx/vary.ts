@@ -11,9 +11,10 @@ export type Triple<T> = readonly [T, T, T];
 export class Inexpressible extends Error {}
 
 export function sameTensor(a: Tensor, b: Tensor): boolean {
-  return (
-    a.dtype === b.dtype && sameShape(a.shape, b.shape) && Buffer.compare(a.bytes, b.bytes) === 0
-  );
+  if (a.dtype !== b.dtype || !sameShape(a.shape, b.shape)) return false;
+  // Weights are often the same memory: large ones are then not compared.
+  const same = a.bytes.buffer === b.bytes.buffer && a.bytes.byteOffset === b.bytes.byteOffset;
+  return same || Buffer.compare(a.bytes, b.bytes) === 0;
 }
 
 /** The line through the first two sizes, which the third must lie on. */
