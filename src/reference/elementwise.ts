@@ -97,6 +97,7 @@ export const elementwiseKernels: Record<keyof typeof elementwise, Kernel> = {
   Atanh: elementwiseKernel(Math.atanh),
   BitShift: shift,
   BitwiseAnd: bits((a, b) => a & b),
+  BitwiseNot: elementwiseKernel((x) => -1 - x),
   BitwiseOr: bits((a, b) => a | b),
   BitwiseXor: bits((a, b) => a ^ b),
   Cast: castKernel,
@@ -161,6 +162,10 @@ export const elementwiseKernels: Record<keyof typeof elementwise, Kernel> = {
     const [alpha, gamma] = [attributes.number("alpha"), attributes.number("gamma")];
     return (x) => gamma * (x > 0 ? x : alpha * Math.expm1(x));
   }),
+  Shrink: withAttributes((attributes) => {
+    const [bias, lambda] = [attributes.number("bias"), attributes.number("lambd")];
+    return (x) => (x > lambda ? x - bias : x < -lambda ? x + bias : 0);
+  }),
   Sigmoid: elementwiseKernel(sigmoid),
   Sign: elementwiseKernel(Math.sign),
   Sin: elementwiseKernel(Math.sin),
@@ -180,6 +185,7 @@ export const elementwiseKernels: Record<keyof typeof elementwise, Kernel> = {
   Xor: predicate((a, b) => (a !== 0) !== (b !== 0)),
   "com.microsoft::BiasGelu": elementwiseKernel((x, bias) => gelu(x + bias)),
   "com.microsoft::FastGelu": elementwiseKernel((x, bias = 0) => geluTanh(x + bias)),
+  "com.microsoft::Gelu": elementwiseKernel(gelu),
   "com.microsoft::QuickGelu": withAttributes((attributes) => {
     const alpha = attributes.number("alpha");
     return (x) => x * sigmoid(alpha * x);

@@ -47,6 +47,7 @@ const UNARY: Readonly<Record<string, readonly UnaryCase[]>> = {
   Reciprocal: [{ range: [0.5, 2] }, { range: [-2, -0.5] }],
   Relu: [{ range: [0.1, 1] }, { range: [-1, -0.1] }],
   Selu: [{ range: [0.1, 3] }, { range: [-3, -0.1] }],
+  Shrink: [{ range: [0.6, 2], attributes: { bias: 0.3 } }, { range: [-0.4, 0.4] }],
   Sigmoid: [{ range: [-4, 4] }],
   Sin: [{}],
   Sinh: [{}],
@@ -57,6 +58,7 @@ const UNARY: Readonly<Record<string, readonly UnaryCase[]>> = {
   Tanh: [{ range: [-2, 2] }],
   ThresholdedRelu: [{ range: [1.1, 2] }, { range: [-1, 0.9] }],
   "com.microsoft::FastGelu": [{ range: [-3, 3] }],
+  "com.microsoft::Gelu": [{ range: [-3, 3] }],
   "com.microsoft::QuickGelu": [{ range: [-3, 3] }, { range: [-3, 3], attributes: { alpha: 1 } }],
 };
 

@@ -11,6 +11,7 @@ import { atanh } from "./atanh.ts";
 import { biasGelu } from "./bias-gelu.ts";
 import { bitShift } from "./bit-shift.ts";
 import { bitwiseAnd } from "./bitwise-and.ts";
+import { bitwiseNot } from "./bitwise-not.ts";
 import { bitwiseOr } from "./bitwise-or.ts";
 import { bitwiseXor } from "./bitwise-xor.ts";
 import { cast } from "./cast.ts";
@@ -44,6 +45,7 @@ import { mean } from "./mean.ts";
 import { min } from "./min.ts";
 import { mish } from "./mish.ts";
 import { mod } from "./mod.ts";
+import { msGelu } from "./ms-gelu.ts";
 import { mul } from "./mul.ts";
 import { neg } from "./neg.ts";
 import { not } from "./not.ts";
@@ -55,6 +57,7 @@ import { reciprocal } from "./reciprocal.ts";
 import { relu } from "./relu.ts";
 import { round } from "./round.ts";
 import { selu } from "./selu.ts";
+import { shrink } from "./shrink.ts";
 import { sigmoid } from "./sigmoid.ts";
 import { sign } from "./sign.ts";
 import { sin } from "./sin.ts";
@@ -82,6 +85,7 @@ export const elementwise = {
   Atanh: atanh,
   BitShift: bitShift,
   BitwiseAnd: bitwiseAnd,
+  BitwiseNot: bitwiseNot,
   BitwiseOr: bitwiseOr,
   BitwiseXor: bitwiseXor,
   Cast: cast,
@@ -124,6 +128,7 @@ export const elementwise = {
   Relu: relu,
   Round: round,
   Selu: selu,
+  Shrink: shrink,
   Sigmoid: sigmoid,
   Sign: sign,
   Sin: sin,
@@ -140,5 +145,6 @@ export const elementwise = {
   Xor: xor,
   "com.microsoft::BiasGelu": biasGelu,
   "com.microsoft::FastGelu": fastGelu,
+  "com.microsoft::Gelu": msGelu,
   "com.microsoft::QuickGelu": quickGelu,
 } satisfies Record<string, OperatorDefinition>;

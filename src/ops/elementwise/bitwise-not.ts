@@ -1,0 +1,19 @@
+import type { OperatorDefinition } from "../../graph/index.ts";
+import { isFloat } from "../../tensor/index.ts";
+import { flopsPerElement } from "../shared.ts";
+
+/** All bits of an integer turned over. */
+export const bitwiseNot: OperatorDefinition = {
+  name: "BitwiseNot",
+  inputs: [1, 1],
+  outputs: [1, 1],
+  attributes: {},
+  infer: (context) => {
+    const type = context.input(0);
+    if (isFloat(type.dtype) || type.dtype === "bool") context.failType("takes integers");
+    return [type];
+  },
+  gradient: { zero: "BitwiseNot gives integers" },
+  flops: flopsPerElement(),
+  inPlace: false,
+};
