@@ -11,7 +11,7 @@ import type { Mode, Model } from "../model.ts";
 import { gpt } from "../models/gpt.ts";
 import type { Scope } from "../scope.ts";
 import { attention } from "./attention.ts";
-import { conv1d, conv2d, globalAveragePool, maxPool } from "./convolution.ts";
+import { averagePool, conv1d, conv2d, globalAveragePool, maxPool } from "./convolution.ts";
 import { dropout } from "./dropout.ts";
 import { linear } from "./linear.ts";
 import { batchNorm, groupNorm, layerNorm } from "./normalization.ts";
@@ -107,6 +107,10 @@ test("convolution and pooling: shapes and names", () => {
   assert.deepEqual(
     shapeOf(images, (m, x) => maxPool(m, x, { kernel: 2 })),
     [2, 4, 4, 3],
+  );
+  assert.deepEqual(
+    shapeOf(images, (m, x) => averagePool(m, x, { kernel: 3, stride: 2, padding: 1 })),
+    [2, 4, 5, 4],
   );
   assert.deepEqual(shapeOf(images, globalAveragePool), [2, 4]);
   assert.deepEqual(

@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { add } from "../../functional/index.ts";
 import { elementCount } from "../../tensor/index.ts";
 import type { Model, ModelDefinition } from "../model.ts";
 import { bert } from "./bert.ts";
+import { convnet } from "./convnet.ts";
 import { gpt } from "./gpt.ts";
 import { mlp } from "./mlp.ts";
 import { pinn } from "./pinn.ts";
@@ -116,4 +118,41 @@ test("options that cannot be are refused, saying what to do", () => {
   assert.throws(() => pinn({ residual: ({ u }) => u, start: { value: 1, slope: 0 }, end: 0 }), {
     message: /end is 0/,
   });
+});
+
+test("every model can be built in every float type, to train and to evaluate", () => {
+  const transformer = { layers: 1, width: 8, heads: 2, context: 4 };
+  const models = [
+    gpt({ ...transformer, dropout: 0.1 }),
+    gpt({ ...transformer, positions: "rotary", activation: "swiglu", norm: "rms", kvHeads: 1 }),
+    bert({ ...transformer, padding: 0, dropout: 0.1 }),
+    mlp({ inputs: 4, hidden: [3], outputs: 2, dropout: 0.1 }),
+    convnet({ image: [1, 8, 8], classes: 2 }),
+    resnet({ image: [1, 8, 8], classes: 2, blocks: [1, 1], stem: "small" }),
+    matrixFactorization({ users: 3, items: 3 }),
+    dlrm({ dense: 2, categories: [3, 3] }),
+    pinn({ residual: ({ u, ddu }) => add(u, ddu), start: { value: 1, slope: 0 } }),
+  ];
+  for (const definition of models) {
+    for (const dtype of ["float16", "bfloat16", "float32", "float64"] as const) {
+      for (const mode of ["train", "eval"] as const) {
+        const model = definition.build({ batch: 2, mode, dtype });
+        assert.equal(model.graph.types.get(model.loss)?.dtype, dtype, `${model.name} in ${dtype}`);
+      }
+    }
+  }
+});
+
+test("training and evaluation have the same parameters and states", () => {
+  const models = [
+    resnet({ image: [1, 8, 8], classes: 2, blocks: [1, 1], stem: "small" }),
+    bert({ layers: 1, width: 8, heads: 2, context: 4, dropout: 0.1 }),
+  ];
+  for (const definition of models) {
+    const named = (mode: "train" | "eval") => {
+      const { parameters, states } = definition.build({ batch: 2, mode });
+      return [parameters, states.map(({ name, type }) => ({ name, type }))];
+    };
+    assert.deepEqual(named("eval"), named("train"));
+  }
 });
