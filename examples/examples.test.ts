@@ -12,6 +12,7 @@ import { digits, movieRatings, shakespeare } from "../test/support/data.ts";
 import { lastMean, type Trained, trainRun } from "../test/support/train.ts";
 import bert from "./bert.ts";
 import clicks from "./clicks.ts";
+import fromPytorch from "./from-pytorch.ts";
 import mnistConvnet from "./mnist-convnet.ts";
 import mnistMlp from "./mnist-mlp.ts";
 import mnistResnet from "./mnist-resnet.ts";
@@ -73,6 +74,13 @@ const EXAMPLES: readonly Example[] = [
     data: digits(),
     steps: 60,
     quick: { output: "accuracy", atLeast: 0.8 },
+    full: { output: "accuracy", atLeast: 0.97 },
+  },
+  {
+    run: fromPytorch,
+    data: digits(),
+    steps: 80,
+    quick: { output: "accuracy", atLeast: 0.88 },
     full: { output: "accuracy", atLeast: 0.97 },
   },
   {

@@ -46,10 +46,10 @@ export function onnx(file: string, options: OnnxOptions): ModelDefinition {
   });
 }
 
-/** The outputs have the names of the file; one that is named `loss` but is none becomes `loss_output`. */
+/** The outputs have the names of the file; one that the loss gives too becomes `NAME_output`. */
 function build(scope: Scope, file: OnnxFile, options: OnnxOptions): ModelOutputs {
   const { graph } = file.model;
-  const given = options.trainable;
+  const { trainable } = options;
   const sink: ImportSink = {
     input: (name, type) => scope.input(name, type.shape, type.dtype),
     parameter: (name, tensor) => {
@@ -65,18 +65,29 @@ function build(scope: Scope, file: OnnxFile, options: OnnxOptions): ModelOutputs
     ...options,
     batch: scope.batch,
     mode: scope.mode,
-    trainable: given === undefined ? true : given instanceof RegExp ? given : (name) => given(name),
-    reserved: ["loss", ...outputNames, ...graph.initializer.map(({ name }) => `${name}.next`)],
+    trainable: trainable ?? true,
+    reserved: [
+      "loss",
+      "accuracy",
+      ...outputNames,
+      ...graph.initializer.map(({ name }) => `${name}.next`),
+    ],
   });
-  const loss = lossOf(scope, file, imported, options.loss);
+  const given = lossOf(scope, file, imported, options.loss);
+  const added: ModelOutputs = "builder" in given ? { loss: given as Value } : given;
   const outputs: Record<string, Value> = {};
   for (const [name, value] of imported.outputs) {
-    if (value !== loss) outputs[name === "loss" ? "loss_output" : name] = value;
+    if (value !== added.loss) outputs[name in added ? `${name}_output` : name] = value;
   }
-  return { ...outputs, loss };
+  return { ...outputs, ...added };
 }
 
-function lossOf(scope: Scope, file: OnnxFile, imported: Imported, loss: OnnxLoss): Value {
+function lossOf(
+  scope: Scope,
+  file: OnnxFile,
+  imported: Imported,
+  loss: OnnxLoss,
+): Value | ModelOutputs {
   const output = (name: string): Value => {
     const value = imported.outputs.get(name) ?? imported.find(name);
     if (value !== undefined) return value;

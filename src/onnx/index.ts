@@ -27,9 +27,11 @@ export {
   inspectModel,
 } from "./inspect.ts";
 export {
+  type BinaryClassified,
   binaryCrossEntropyWithLogits,
   type Classified,
   type Compared,
+  type ComparedLoss,
   crossEntropy,
   huber,
   l1,

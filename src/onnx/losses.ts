@@ -1,9 +1,10 @@
 /**
- * Losses on a model from a file: its outputs are given by name, and so are the fields of the batch that they are
- * compared with (`labels`, `target`), which become inputs of the graph.
+ * Losses on a model from a file: its outputs are given by name, and so are the fields of the batch that they are compared
+ * with (`labels`, `target`), which become inputs of the graph. Given values instead of names, they are those of `functional/`.
  */
-import * as losses from "../functional/index.ts";
+import * as functional from "../functional/index.ts";
 import type { Value } from "../graph/index.ts";
+import { accuracy, type ModelOutputs } from "../nn/index.ts";
 import { type DType, normalizeDim, type Shape } from "../tensor/index.ts";
 
 /** What a loss on an imported model sees. */
@@ -17,8 +18,8 @@ export interface OnnxLossContext {
   field(name: string, shape: Shape, dtype: DType): Value;
 }
 
-/** A function that builds a scalar, or the name of an output that is one. */
-export type OnnxLoss = string | ((context: OnnxLossContext) => Value);
+/** A function that builds a scalar (and perhaps outputs beside it), or the name of an output that is one. */
+export type OnnxLoss = string | ((context: OnnxLossContext) => Value | ModelOutputs);
 
 /** The name of an output and of the field it is compared with. */
 export interface Compared {
@@ -35,45 +36,100 @@ export interface Classified {
   readonly labels: string;
 }
 
-type Loss<O> = (a: Value, b: Value, options?: O) => Value;
-
-function compared<O extends object>(loss: Loss<O>) {
-  return ({ prediction, target, ...options }: Compared & O): OnnxLoss =>
-    (context) => {
-      const value = context.output(prediction);
-      const wanted = context.field(target, value.shape, value.dtype);
-      return loss(value, wanted, options as unknown as O);
-    };
+export interface BinaryClassified {
+  /** Output of the model: scores before the sigmoid. */
+  readonly logits: string;
+  /** Field of the batch, of the same shape, in [0, 1]. */
+  readonly target: string;
 }
 
-/** Cross-entropy of an output with labels: `crossEntropy({ logits: "output", labels: "labels" })`. */
-export function crossEntropy(options: Classified & losses.CrossEntropyOptions): OnnxLoss {
-  const { logits, labels, ...rest } = options;
+type Options<F> = F extends (a: Value, b: Value, options?: infer O) => Value ? O & object : never;
+
+/** A loss of values, or of names. */
+export interface ComparedLoss<O> {
+  (prediction: Value, target: Value, options?: O): Value;
+  (names: Compared & O): OnnxLoss;
+}
+
+function isValue(given: object): given is Value {
+  return "builder" in given;
+}
+
+function compared<O extends object>(
+  loss: (a: Value, b: Value, options?: O) => Value,
+): ComparedLoss<O> {
+  function either(first: Value, target: Value, options?: O): Value;
+  function either(first: Compared & O): OnnxLoss;
+  function either(first: Value | (Compared & O), target?: Value, options?: O): Value | OnnxLoss {
+    if (isValue(first)) return loss(first, target as Value, options);
+    const { prediction, target: field, ...rest } = first;
+    return (context) => {
+      const value = context.output(prediction);
+      const wanted = context.field(field, value.shape, value.dtype);
+      return loss(value, wanted, rest as unknown as O);
+    };
+  }
+  return either;
+}
+
+/** Mean squared error, of values or of an output: `mse({ prediction: "output", target: "y" })`. */
+export const mse = compared<Options<typeof functional.mse>>(functional.mse);
+
+/** Mean absolute error, of values or of an output. */
+export const l1 = compared<Options<typeof functional.l1>>(functional.l1);
+
+/** Huber's loss, of values or of an output. */
+export const huber = compared<Options<typeof functional.huber>>(functional.huber);
+
+/**
+ * Cross-entropy with labels, of values or of an output: `crossEntropy({ logits: "output", labels: "labels" })`. Of a matrix of logits
+ * it also gives the output `accuracy`.
+ */
+export function crossEntropy(
+  logits: Value,
+  labels: Value,
+  options?: functional.CrossEntropyOptions,
+): Value;
+export function crossEntropy(names: Classified & functional.CrossEntropyOptions): OnnxLoss;
+export function crossEntropy(
+  first: Value | (Classified & functional.CrossEntropyOptions),
+  labels?: Value,
+  options?: functional.CrossEntropyOptions,
+): Value | OnnxLoss {
+  if (isValue(first)) return functional.crossEntropy(first, labels as Value, options);
+  const { logits, labels: field, ...rest } = first;
   return (context) => {
     const value = context.output(logits);
     const axis = normalizeDim(rest.axis ?? -1, value.shape.length);
     const shape = value.shape.filter((_, dim) => dim !== axis);
-    return losses.crossEntropy(value, context.field(labels, shape, "int32"), rest);
+    const wanted = context.field(field, shape, "int32");
+    const loss = functional.crossEntropy(value, wanted, rest);
+    const isMatrix = value.shape.length === 2 && axis === 1;
+    return isMatrix ? { loss, accuracy: accuracy(value, wanted) } : loss;
   };
 }
 
-/** Mean squared error of an output. */
-export const mse = compared<losses.LossOptions>(losses.mse);
-
-/** Mean absolute error of an output. */
-export const l1 = compared<losses.LossOptions>(losses.l1);
-
-/** Huber's loss of an output. */
-export const huber = compared<losses.LossOptions & { readonly delta?: number }>(losses.huber);
-
-/** Binary cross-entropy of an output of logits with targets in [0, 1]. */
+/** Binary cross-entropy of logits with targets in [0, 1], of values or of an output. */
 export function binaryCrossEntropyWithLogits(
-  options: { readonly logits: string; readonly target: string } & losses.LossOptions,
-): OnnxLoss {
-  const { logits, target, ...rest } = options;
+  logits: Value,
+  target: Value,
+  options?: Options<typeof functional.binaryCrossEntropyWithLogits>,
+): Value;
+export function binaryCrossEntropyWithLogits(
+  names: BinaryClassified & functional.LossOptions,
+): OnnxLoss;
+export function binaryCrossEntropyWithLogits(
+  first: Value | (BinaryClassified & functional.LossOptions),
+  target?: Value,
+  options?: Options<typeof functional.binaryCrossEntropyWithLogits>,
+): Value | OnnxLoss {
+  if (isValue(first)) {
+    return functional.binaryCrossEntropyWithLogits(first, target as Value, options);
+  }
+  const { logits, target: field, ...rest } = first;
   return (context) => {
     const value = context.output(logits);
-    const wanted = context.field(target, value.shape, value.dtype);
-    return losses.binaryCrossEntropyWithLogits(value, wanted, rest);
+    const wanted = context.field(field, value.shape, value.dtype);
+    return functional.binaryCrossEntropyWithLogits(value, wanted, rest);
   };
 }

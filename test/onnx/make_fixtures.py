@@ -100,6 +100,40 @@ class TorchEncoder(nn.Module):
         return self.encoder(x)
 
 
+class Digits(nn.Module):
+    """For examples/from-pytorch.ts: untrained, as `torch.onnx.export` leaves it in training mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 8, 5, stride=2, padding=2),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 16, 3, stride=2, padding=1),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+        )
+        self.head = nn.Linear(16 * 7 * 7, 10)
+
+    def forward(self, image):
+        return self.head(torch.flatten(self.body(image), 1))
+
+
+def save_example():
+    torch.onnx.export(
+        Digits().train(),
+        torch.randn(2, 1, 28, 28),
+        os.path.join(FOLDER, "../../../examples/assets/digits.onnx"),
+        input_names=["image"],
+        output_names=["logits"],
+        opset_version=15,
+        dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
+        do_constant_folding=False,
+        training=torch.onnx.TrainingMode.TRAINING,
+    )
+
+
 def numbers(tensor):
     flat = tensor.detach().flatten().tolist()
     data = [float(f"{v:.7g}") for v in flat] if tensor.is_floating_point() else flat
@@ -156,6 +190,8 @@ def main():
         save(f"encoder-{opset}", Encoder(), [torch.randint(0, 20, (2, 5))], ["ids"], opset, axes=("batch", "length"))
     torch.manual_seed(1)
     save("cnn-train-15", Cnn(), [images], ["image"], 15, train=True, folding=False)
+    torch.manual_seed(3)
+    save_example()
     torch.manual_seed(2)
     save("torch-encoder-16", TorchEncoder(), [torch.randn(2, 4, 8)], ["x"], 16, train=True, axes=("batch", "length"))
 

@@ -177,7 +177,8 @@ function dropout(
 ): readonly Value[] | undefined {
   const x = node.inputs[0];
   const ratio = node.inputs[1] && importer.numbers(node.inputs[1]);
-  if (x === undefined || (node.outputs[1] ?? "") !== "") return undefined;
+  // The mask (output 1) is not given: who reads it is refused.
+  if (x === undefined) return undefined;
   if (mode === "eval") return [x];
   return sink.dropout === undefined ? undefined : [sink.dropout(x, ratio?.[0] ?? 0.5)];
 }
