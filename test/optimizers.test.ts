@@ -153,3 +153,23 @@ for (const [name, optimizer] of Object.entries({
     }
   });
 }
+
+for (const optimizer of [
+  adamw({ weightDecay: 0.1 }),
+  sgd({ momentum: 0.9 }),
+  adafactor(),
+  muon(),
+]) {
+  for (const dtype of ["float16", "bfloat16"] as const) {
+    test(`${optimizer.name} updates ${dtype} in float32`, async () => {
+      const shapes = { weight: [20, 30], bias: [7] };
+      const run = problem(shapes, 4);
+      const silent = { weight: run.start.weight?.map(() => 0) ?? [], bias: [0, 0, 0, 0, 0, 0, 0] };
+      const gradients = [silent, ...run.gradients];
+      const full = await runOptimizer(reference, { ...run, gradients, optimizer });
+      const half = await runOptimizer(reference, { ...run, gradients, optimizer, dtype });
+      const worst = worstDifference(half.trace.at(-1) ?? {}, full.trace.at(-1) ?? {});
+      assert.ok(worst < (dtype === "float16" ? 0.005 : 0.04), `differs by ${worst}`);
+    });
+  }
+}

@@ -14,6 +14,7 @@ import { type CommonOptions, checked, checkedBetas } from "./options.ts";
 
 export interface AdamOptions extends CommonOptions {
   readonly betas?: readonly [number, number];
+  /** Above 0: where a gradient was always zero, the update is zero by it. */
   readonly eps?: number;
 }
 
@@ -29,6 +30,7 @@ export function adamw(options: AdamOptions = {}): Optimizer {
 
 export function adamwRule(options: AdamOptions): UpdateRule {
   const [beta1, beta2] = checkedBetas("adamw", options.betas ?? [0.9, 0.999]);
+  const eps = checked("adamw", "eps", options.eps ?? 1e-8, { from: Number.MIN_VALUE });
   return {
     name: "adamw",
     granularity: "element",
@@ -37,7 +39,7 @@ export function adamwRule(options: AdamOptions): UpdateRule {
     decay: options.decay,
     slots: [{ name: "exp_avg" }, { name: "exp_avg_sq" }],
     scalars: (context) => ({
-      ...momentScalars(context, beta1, beta2, options.eps ?? 1e-8),
+      ...momentScalars(context, beta1, beta2, eps),
       firstScale: context.gradientScale * (1 - beta1),
       secondScale: context.gradientScale ** 2 * (1 - beta2),
       keep: 1 - context.learningRate * context.weightDecay,
@@ -56,6 +58,7 @@ export function adamwRule(options: AdamOptions): UpdateRule {
  */
 export function adam(options: AdamOptions = {}): Optimizer {
   const [beta1, beta2] = checkedBetas("adam", options.betas ?? [0.9, 0.999]);
+  const eps = checked("adam", "eps", options.eps ?? 1e-8, { from: Number.MIN_VALUE });
   return optimizerOf({
     name: "adam",
     granularity: "element",
@@ -64,7 +67,7 @@ export function adam(options: AdamOptions = {}): Optimizer {
     decay: options.decay,
     slots: [{ name: "exp_avg" }, { name: "exp_avg_sq" }],
     scalars: (context) => ({
-      ...momentScalars(context, beta1, beta2, options.eps ?? 1e-8),
+      ...momentScalars(context, beta1, beta2, eps),
       // With decay the gradient is scaled before the penalty is added, without it both scales fold into one.
       firstScale: (context.weightDecay === 0 ? context.gradientScale : 1) * (1 - beta1),
       secondScale: (context.weightDecay === 0 ? context.gradientScale ** 2 : 1) * (1 - beta2),

@@ -16,7 +16,7 @@ export interface ParameterInfo {
 
 export interface SlotSpec {
   readonly name: string;
-  /** Its type for a parameter of `type`; the parameter's own unless told. Starts as zeros. */
+  /** Its type for a parameter of `type`; the same unless told. Half parameters count as float32. Starts as zeros. */
   readonly typeOf?: (type: TensorType) => TensorType;
 }
 

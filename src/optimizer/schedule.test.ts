@@ -61,3 +61,9 @@ test("every schedule stays between its final factor and 1, and only falls after 
 test("a schedule that ends must know when", () => {
   assert.throws(() => scheduleFactor(cosine(), 3), { code: "INVALID_OPTION", message: /cosine/ });
 });
+
+test("options out of range are named", () => {
+  assert.throws(() => cosine({ warmup: -1 }), { code: "INVALID_OPTION", message: /warmup/ });
+  assert.throws(() => linear({ final: 2 }), { code: "INVALID_OPTION", message: /final/ });
+  assert.throws(() => wsd({ decay: Number.NaN }), { code: "INVALID_OPTION", message: /decay/ });
+});

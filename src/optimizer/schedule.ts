@@ -22,13 +22,16 @@ export type Schedule =
 
 export type DecayShape = "linear" | "sqrt";
 
-export const constant = (options: Warmup = {}): Schedule => ({ kind: "constant", ...options });
+export const constant = (options: Warmup = {}): Schedule =>
+  checkedSchedule({ kind: "constant", ...options });
 
 /** Falls in a straight line after warm-up. */
-export const linear = (options: Warmup & Ending = {}): Schedule => ({ kind: "linear", ...options });
+export const linear = (options: Warmup & Ending = {}): Schedule =>
+  checkedSchedule({ kind: "linear", ...options });
 
 /** Half a cosine after warm-up: Loshchilov & Hutter, "SGDR", 2017 (arXiv:1608.03983), without restarts. */
-export const cosine = (options: Warmup & Ending = {}): Schedule => ({ kind: "cosine", ...options });
+export const cosine = (options: Warmup & Ending = {}): Schedule =>
+  checkedSchedule({ kind: "cosine", ...options });
 
 /**
  * Warm-up, stable, decay: Hu et al., "MiniCPM", 2024 (arXiv:2404.06395). `decay` is the number of steps of the
@@ -36,7 +39,21 @@ export const cosine = (options: Warmup & Ending = {}): Schedule => ({ kind: "cos
  */
 export const wsd = (
   options: { readonly decay: number; readonly shape?: DecayShape } & Warmup & Ending,
-): Schedule => ({ kind: "wsd", ...options });
+): Schedule => checkedSchedule({ kind: "wsd", ...options });
+
+function checkedSchedule(schedule: Schedule): Schedule {
+  const { kind, ...options } = schedule;
+  for (const [name, value] of Object.entries(options)) {
+    if (typeof value !== "number" || (value >= 0 && (name !== "final" || value <= 1))) continue;
+    const wanted = name === "final" ? "between 0 and 1" : "0 or more steps";
+    throw new LockstepError(
+      "INVALID_OPTION",
+      `The ${kind} schedule: ${name} must be ${wanted}, got ${value}.`,
+      { fields: { schedule: kind, option: name, value } },
+    );
+  }
+  return schedule;
+}
 
 /**
  * What the base learning rate is multiplied by at `step` (from 0).

@@ -1,4 +1,5 @@
 /** The optimizer's part of a program: its slots, its scalars, and the stage that updates every parameter. */
+import { cast } from "../functional/index.ts";
 import type { Graph, Value } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
 import type { StepContext } from "../optimizer/index.ts";
@@ -38,6 +39,22 @@ const GRADIENTS = "gradients";
 const SCRATCH = "parameters.next";
 const SCALAR_BYTES = 8;
 
+/** Half floats are updated in float32: AdamW's epsilon is zero in float16. Slots are float32 then. */
+function wide(type: TensorType): TensorType {
+  const isHalf = type.dtype === "float16" || type.dtype === "bfloat16";
+  return isHalf ? { ...type, dtype: "float32" } : type;
+}
+
+/** Whether new parameters go to a scratch vector first: they cannot be written over what is still read. */
+function needsScratch({ rule, group }: UpdateGroup): boolean {
+  return rule.inPlace === false || wide({ dtype: group.dtype, shape: [] }).dtype !== group.dtype;
+}
+
+/** Slots of one group lie together, as its parameters do. */
+function slotGroup({ key, dtype }: { readonly key: string; readonly dtype: string }): string {
+  return `${key}:${dtype}`;
+}
+
 export function planUpdate(program: ProgramBuilder, plan: ParameterPlan): UpdatePlan {
   const slots = planSlots(program, plan);
   const groups = planGroups(program, plan, slots);
@@ -49,7 +66,7 @@ export function planUpdate(program: ProgramBuilder, plan: ParameterPlan): Update
   const swept = groups.every(({ rule }) => rule.granularity === "element");
   const mode = swept ? sweepMode(plan.parameters.groups, 2) : "parallel";
   const update: Stage = { name: "update", runs, mode };
-  const copies = groups.filter(({ rule }) => rule.inPlace === false);
+  const copies = groups.filter(needsScratch);
   const copyBack: Stage = {
     name: "copy back",
     runs: copies.flatMap((group) => copyRuns(program, plan, group)),
@@ -79,14 +96,14 @@ function planSlots(program: ProgramBuilder, plan: ParameterPlan): Map<number, Sl
   const slots = new Map<number, SlotPlan[]>();
   for (const { rule, index } of plan.updates) {
     if (slots.has(index)) continue;
-    const entries = plan.updates
-      .filter((update) => update.index === index)
-      .flatMap(({ group }) => group.entries);
+    const groups = plan.updates.filter((update) => update.index === index);
     const planned = rule.slots.map(({ name, typeOf }) => {
-      const items = entries.map((entry) => ({
-        ...entry,
-        type: typeOf?.(entry.type) ?? entry.type,
-      }));
+      const items = groups.flatMap(({ group }) =>
+        group.entries.map((entry) => {
+          const type = wide(entry.type);
+          return { name: entry.name, group: slotGroup(group), type: typeOf?.(type) ?? type };
+        }),
+      );
       const layout = planLayout(items, plan.gradients.tile);
       return { name, layout, buffer: program.buffer(`slot.${index}.${name}`, layout.byteLength) };
     });
@@ -106,7 +123,7 @@ function planGroups(
     const names = Object.keys(
       rule.scalars({ step: 1, learningRate: 1, gradientScale: 1, weightDecay: 0 }),
     );
-    const type: TensorType = { dtype: group.dtype, shape: [] };
+    const type = wide({ dtype: group.dtype, shape: [] });
     const scalars = Object.fromEntries(
       names.map((name) => [name, { buffer: "scalars", byteOffset: count++ * SCALAR_BYTES, type }]),
     );
@@ -127,7 +144,7 @@ function elementRuns(program: ProgramBuilder, plan: ParameterPlan, group: GroupP
     const graph = program.graph(`${name}.${group.index}`, 1, () =>
       updateGraph(name, group, block.tiles, () => ({
         parameter: type,
-        slots: Object.fromEntries(slots.map((slot) => [slot.name, type])),
+        slots: Object.fromEntries(slots.map((slot) => [slot.name, wide(type)])),
       })),
     );
     return {
@@ -140,22 +157,26 @@ function elementRuns(program: ProgramBuilder, plan: ParameterPlan, group: GroupP
 
 function tilePlaces(
   plan: ParameterPlan,
-  { group, slots }: GroupPlan,
+  planned: GroupPlan,
   block: Block,
 ): Pick<Run, "inputs" | "outputs"> {
   const inputs: Record<string, TensorRef> = {};
   const outputs: Record<string, TensorRef> = {};
-  const put = (name: string, refs: readonly TensorRef[], written: boolean): void => {
-    for (const [index, ref] of refs.entries()) {
-      inputs[`${name}.${index}`] = ref;
-      if (written) outputs[`${name}.${index}/next`] = ref;
-    }
+  const { group, slots } = planned;
+  const put = (name: string, refs: readonly TensorRef[], written = refs): void => {
+    for (const [index, ref] of refs.entries()) inputs[`${name}.${index}`] = ref;
+    for (const [index, ref] of written.entries()) outputs[`${name}.${index}/next`] = ref;
   };
-  put("parameter", tileRefs(PARAMETERS, plan.parameters, group, block), true);
-  put("gradient", tileRefs(GRADIENTS, plan.gradients, group, block), false);
+  const target = needsScratch(planned) ? SCRATCH : PARAMETERS;
+  put(
+    "parameter",
+    tileRefs(PARAMETERS, plan.parameters, group, block),
+    tileRefs(target, plan.parameters, group, block),
+  );
+  put("gradient", tileRefs(GRADIENTS, plan.gradients, group, block), []);
   for (const { name, layout, buffer } of slots) {
-    const own = layout.groups.find(({ key }) => key === group.key) as typeof group;
-    put(name, tileRefs(buffer, layout, own, block), true);
+    const own = layout.groups.find(({ key }) => key === slotGroup(group)) as typeof group;
+    put(name, tileRefs(buffer, layout, own, block));
   }
   return { inputs, outputs };
 }
@@ -163,7 +184,7 @@ function tilePlaces(
 /** One run for each parameter, in its own shape; the largest first, so that threads end together. */
 function tensorRuns(program: ProgramBuilder, group: GroupPlan): Run[] {
   const { rule, decays, slots, scalars } = group;
-  const target = rule.inPlace === false ? SCRATCH : PARAMETERS;
+  const target = needsScratch(group) ? SCRATCH : PARAMETERS;
   const sized = group.group.entries.toSorted(
     (a, b) => elementCount(b.type.shape) - elementCount(a.type.shape),
   );
@@ -222,7 +243,7 @@ function updateGraph(
   const scalarValues = new Map(
     Object.keys(scalars).map((scalarName) => [
       scalarName,
-      builder.input(`scalar.${scalarName}`, { dtype: group.dtype, shape: [] }),
+      builder.input(`scalar.${scalarName}`, wide({ dtype: group.dtype, shape: [] })),
     ]),
   );
   const outputs = new Map<string, Value>();
@@ -232,13 +253,13 @@ function updateGraph(
     );
     const next = rule.update({
       builder,
-      parameter: builder.input(`parameter.${index}`, parameter),
-      gradient: builder.input(`gradient.${index}`, parameter),
+      parameter: cast(builder.input(`parameter.${index}`, parameter), wide(parameter).dtype),
+      gradient: cast(builder.input(`gradient.${index}`, parameter), wide(parameter).dtype),
       slot: (slot) => slotValues.get(slot) as Value,
       scalar: (scalarName) => scalarValues.get(scalarName) as Value,
       decays,
     });
-    outputs.set(`parameter.${index}/next`, next.parameter);
+    outputs.set(`parameter.${index}/next`, cast(next.parameter, parameter.dtype));
     for (const [slot, value] of Object.entries(next.slots)) {
       outputs.set(`${slot}.${index}/next`, value);
     }

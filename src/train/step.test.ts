@@ -236,6 +236,24 @@ test("an abort before the commit leaves no trace", () =>
     assert.equal(trainer.steps, 1);
   }));
 
+test("a batch that cannot be read is no step", () =>
+  withTrainer({}, async (trainer) => {
+    const before = numbers(trainer);
+    const failure = new Error("no such file");
+    const fill = () => Promise.reject(failure);
+    await assert.rejects(trainer.step({ positions: { start: 0, end: 16 }, fill }), failure);
+    await assert.rejects(trainer.evaluate(fill), failure);
+    assert.deepEqual(numbers(trainer), before);
+    assert.equal((await trainer.step(points(0))).step, 0);
+  }));
+
+test("two steps at once are a mistake", () =>
+  withTrainer({}, async (trainer) => {
+    const first = trainer.step(points(0));
+    await assert.rejects(trainer.step(points(1)), /follow each other/);
+    assert.equal((await first).step, 0);
+  }));
+
 test("keys of random layers follow the samples' positions, not the split into micro-batches", async () => {
   const seen = new Map<number, number[]>();
   const keyed = defineModel("keyed", (m) => {

@@ -103,15 +103,8 @@ export class Trainer {
   }
 
   /** One step. @throws NOT_FINITE naming the step and the first tensor that is not finite; weights are untouched */
-  async step(request: StepRequest): Promise<StepResult> {
-    this.#check();
-    assert(!this.#busy, "steps follow each other");
-    this.#busy = true;
-    try {
-      return await this.#transact(request);
-    } finally {
-      this.#busy = false;
-    }
+  step(request: StepRequest): Promise<StepResult> {
+    return this.#alone(() => this.#transact(request));
   }
 
   async #transact({ positions, fill, signal }: StepRequest): Promise<StepResult> {
@@ -135,14 +128,18 @@ export class Trainer {
   }
 
   /** The loss of one batch of the model that was given for evaluation. */
-  async evaluate(fill: FillBatch): Promise<number> {
-    this.#check();
-    const stage = this.plan.sides[this.#from].evaluate;
-    const { evaluationLoss } = this.plan;
-    assert(stage !== undefined && evaluationLoss !== undefined, "a model for evaluation was given");
-    await fill(this.#evaluationBatch);
-    await this.#instance.run(stage);
-    return readScalar(this.#instance.tensor(evaluationLoss));
+  evaluate(fill: FillBatch): Promise<number> {
+    return this.#alone(async () => {
+      const stage = this.plan.sides[this.#from].evaluate;
+      const { evaluationLoss } = this.plan;
+      assert(
+        stage !== undefined && evaluationLoss !== undefined,
+        "a model for evaluation is given",
+      );
+      await fill(this.#evaluationBatch);
+      await this.#instance.run(stage);
+      return readScalar(this.#instance.tensor(evaluationLoss));
+    });
   }
 
   /** Everything that a checkpoint holds, as views by name: what is written there is what the next step reads. */
@@ -159,6 +156,17 @@ export class Trainer {
   close(): void {
     this.#broken ??= new LockstepError("ENGINE_CLOSED", "This trainer was closed.");
     this.#instance.close();
+  }
+
+  async #alone<T>(body: () => Promise<T>): Promise<T> {
+    this.#check();
+    assert(!this.#busy, "steps and evaluations of one trainer follow each other");
+    this.#busy = true;
+    try {
+      return await body();
+    } finally {
+      this.#busy = false;
+    }
   }
 
   async #run(stages: readonly Stage[], signal?: AbortSignal): Promise<void> {
