@@ -1,5 +1,6 @@
 /** A model to train from an `.onnx` file: the same `ModelDefinition` that models written here give. */
 import path from "node:path";
+import { fileURLToPath } from "node:url";
 import { LockstepError } from "../errors.ts";
 import type { Value } from "../graph/index.ts";
 import {
@@ -35,9 +36,10 @@ export interface OnnxOptions extends Omit<ImportOptions, "trainable"> {
  * ```
  *
  * The first dim of every input is the batch. `batch` may be left out: it is that of the run.
- * The file is read when the model is first built.
+ * The file is read when the model is first built; a path is relative to the folder that the program was started in.
  */
-export function onnx(file: string, options: OnnxOptions): ModelDefinition {
+export function onnx(model: string | URL, options: OnnxOptions): ModelDefinition {
+  const file = typeof model === "string" ? model : fileURLToPath(model);
   let read: OnnxFile | undefined;
   const name = path.basename(file, ".onnx");
   return defineModel(name, (scope) => {
