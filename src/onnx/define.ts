@@ -52,9 +52,11 @@ export function onnx(model: string | URL, options: OnnxOptions): ModelDefinition
 function build(scope: Scope, file: OnnxFile, options: OnnxOptions): ModelOutputs {
   const { graph } = file.model;
   const { trainable } = options;
+  let trained = 0;
   const sink: ImportSink = {
     input: (name, type) => scope.input(name, type.shape, type.dtype),
     parameter: (name, tensor) => {
+      trained += 1;
       checkType(file, name, tensor.dtype, scope.dtype);
       return scope.parameter(name, tensor.shape, { kind: "tensor", tensor });
     },
@@ -75,6 +77,7 @@ function build(scope: Scope, file: OnnxFile, options: OnnxOptions): ModelOutputs
       ...graph.initializer.map(({ name }) => `${name}.next`),
     ],
   });
+  if (trained === 0) noneTrained(file, trainable);
   const given = lossOf(scope, file, imported, options.loss);
   const added: ModelOutputs = "builder" in given ? { loss: given as Value } : given;
   const outputs: Record<string, Value> = {};
@@ -112,6 +115,19 @@ function lossOf(
       return value;
     },
   });
+}
+
+function noneTrained(file: OnnxFile, trainable: OnnxOptions["trainable"]): never {
+  const names = file.model.graph.initializer.map(({ name }) => name);
+  const shown = names.slice(0, 8).join(", ");
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `${file.name}: no weight is trained${trainable instanceof RegExp ? `, for none matches ${trainable}` : ""}.`,
+    {
+      hint: `Its weights are: ${names.length === 0 ? "none" : shown}${names.length > 8 ? ", …" : ""}.`,
+      fields: { file: file.name },
+    },
+  );
 }
 
 function checkType(file: OnnxFile, name: string, own: string, wanted: string): void {

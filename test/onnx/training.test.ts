@@ -112,3 +112,24 @@ test("only the head of an exported network is trained; running statistics are le
     },
   );
 });
+
+test("weights that the exporter renamed are found by the module they come from", () => {
+  const trainable = (pattern: RegExp) =>
+    onnx(fixture("encoder-17"), {
+      dims: { length: 6 },
+      trainable: pattern,
+      loss: crossEntropy({ logits: "output", labels: "labels" }),
+    })
+      .build({ batch: 2, mode: "train" })
+      .parameters.map(({ name, type }) => [name.replace(/\d+$/, "N"), type.shape]);
+  assert.deepEqual(trainable(/^head\./), [["onnx::MatMul_N", [16, 20]]]);
+  assert.deepEqual(trainable(/qkv/), [
+    ["blocks.0.qkv.bias", [48]],
+    ["onnx::MatMul_N", [16, 48]],
+  ]);
+  assert.throws(() => trainable(/absent/), {
+    code: "INVALID_OPTION",
+    message:
+      /no weight is trained, for none matches \/absent\/\.\n {2}Its weights are: tokens\.weight, /,
+  });
+});

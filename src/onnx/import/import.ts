@@ -9,11 +9,12 @@ import type { ImportNode } from "../upgrade/index.ts";
 import { bindType, type DimOptions } from "./dims.ts";
 import { checkOpset, Importer } from "./importer.ts";
 import { Scope } from "./scope.ts";
-import { isUniform, isWeight, settingNames, statisticNames } from "./trainable.ts";
+import { isUniform, isWeight, moduleNames, settingNames, statisticNames } from "./trainable.ts";
 
 export interface ImportOptions extends DimOptions {
   /**
-   * Weights that are trained: by name, or `true` for all. Only floats of more than one element are weights. Default: none.
+   * Weights that are trained: by name, or `true` for all. Only floats of more than one element are weights. A weight that the exporter
+   * renamed (`onnx::MatMul_185`) is also known by its module (`blocks.0.qkv.weight`). Default: none.
    */
   readonly trainable?: true | RegExp | ((name: string, tensor: Tensor) => boolean);
 }
@@ -61,7 +62,7 @@ export function importInto(
   const { graph } = file.model;
   const scope = new Scope({ file, opsets: file.model.opsetImport });
   const settings = settingNames(graph);
-  const wanted = chooser(options.trainable);
+  const wanted = chooser(options.trainable, moduleNames(graph));
   const statistics = statisticNames(graph, options.trainStatistics === true);
   const states = new Map<Value, ImportedState>();
   const parameters = new Map<Value, Tensor>();
@@ -153,11 +154,18 @@ export function importGraph(file: OnnxFile, options: ImportOptions = {}): Import
   return { graph: builder.build(outputs), parameters };
 }
 
-function chooser(trainable: ImportOptions["trainable"]): (name: string, of: Tensor) => boolean {
+function chooser(
+  trainable: ImportOptions["trainable"],
+  modules: ReadonlyMap<string, string>,
+): (name: string, of: Tensor) => boolean {
   if (trainable === undefined) return () => false;
   if (trainable === true) return () => true;
-  if (typeof trainable === "function") return trainable;
-  return (name) => name.search(trainable) >= 0;
+  const test =
+    typeof trainable === "function" ? trainable : (name: string) => name.search(trainable) >= 0;
+  return (name, tensor) => {
+    const module = modules.get(name);
+    return test(name, tensor) || (module !== undefined && test(module, tensor));
+  };
 }
 
 /** ScatterND with a reduction loses updates in ONNX Runtime on several threads: it is made of ScatterElements. */

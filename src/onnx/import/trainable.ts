@@ -43,6 +43,25 @@ export function statisticNames(graph: RawGraph, all: boolean): ReadonlySet<strin
   return names;
 }
 
+/**
+ * What weights are called in the module that a file was exported from: PyTorch names those that it transposed or merged
+ * `onnx::MatMul_185`, but the node that reads it is `/blocks.0/qkv/MatMul`: this gives `blocks.0.qkv.weight`.
+ */
+export function moduleNames(graph: RawGraph): ReadonlyMap<string, string> {
+  const names = new Map<string, string>();
+  for (const { name, opType, input } of graph.node) {
+    const [empty, ...parts] = name.split("/");
+    if (empty !== "" || parts.length < 2) continue;
+    const module = parts.slice(0, -1).join(".");
+    for (const [index, weight] of input.entries()) {
+      if (!weight.startsWith("onnx::") || names.has(weight)) continue;
+      const isBias = (opType === "Conv" || opType === "Gemm") && index === 2;
+      names.set(weight, `${module}.${isBias ? "bias" : "weight"}`);
+    }
+  }
+  return names;
+}
+
 /** Weights unless told otherwise: floats with more than one element (converters write scalars as weights too). */
 export function isWeight(tensor: Tensor): boolean {
   return isFloat(tensor.dtype) && elementCount(tensor.shape) > 1;
