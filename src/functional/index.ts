@@ -94,6 +94,7 @@ export {
   logSoftmax,
   matmul,
   type NormalizationOptions,
+  oneBatch,
   rmsNormalization,
   softmax,
 } from "./neural.ts";

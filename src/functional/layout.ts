@@ -19,9 +19,14 @@ export function reshape(x: Value, shape: Shape): Value {
   return x.builder.one("Reshape", [x, x.builder.ints(shape)]);
 }
 
-/** `perm[i]` is the dim of `x` that becomes dim i. */
+/** `perm[i]` is the dim of `x` that becomes dim i. What undoes a transposition gives its input. */
 export function transpose(x: Value, perm: readonly number[]): Value {
   if (perm.every((dim, i) => dim === i)) return x;
+  const maker = x.builder.makerOf(x);
+  const before = maker?.op === "Transpose" ? maker.attributes["perm"]?.value : undefined;
+  if (maker !== undefined && Array.isArray(before) && perm.every((dim, i) => before[dim] === i)) {
+    return x.builder.value(maker.inputs[0] as string);
+  }
   return x.builder.one("Transpose", [x], { perm });
 }
 

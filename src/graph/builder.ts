@@ -36,6 +36,8 @@ export class GraphBuilder {
   readonly operators: OperatorTable;
   readonly #inputs: string[] = [];
   readonly #nodes: Node[] = [];
+  /** Where in `#nodes` the node stands that makes a value. */
+  readonly #makers = new Map<string, number>();
   readonly #constants = new Map<string, Tensor>();
   readonly #interned = new Map<string, Value>();
   readonly #values = new Map<string, Value>();
@@ -53,7 +55,7 @@ export class GraphBuilder {
     for (const name of graph.inputs) builder.input(name, typeOf(graph, name));
     for (const [name, tensor] of graph.constants) builder.namedConstant(name, tensor);
     for (const node of graph.nodes) {
-      builder.#nodes.push(node);
+      builder.#push(node);
       for (const output of node.outputs) {
         if (output !== "") builder.#define(output, typeOf(graph, output));
       }
@@ -130,6 +132,12 @@ export class GraphBuilder {
     return value;
   }
 
+  /** The node that makes a value; undefined for inputs and constants. */
+  makerOf(value: Value): Node | undefined {
+    const at = this.#makers.get(value.name);
+    return at === undefined ? undefined : this.#nodes[at];
+  }
+
   has(name: string): boolean {
     return this.#values.has(name);
   }
@@ -178,7 +186,7 @@ export class GraphBuilder {
     const names = outputs.map((output, index) =>
       output === "*" ? (outputs.length === 1 ? name : `${name}.${index}`) : output,
     );
-    this.#nodes.push({
+    this.#push({
       op,
       name,
       inputs: inputs.map((value) => value?.name ?? ""),
@@ -216,6 +224,7 @@ export class GraphBuilder {
     while (outputs.length <= index) outputs.push("");
     outputs[index] = `${present.name}.${index}`;
     this.#nodes[at] = { ...present, outputs };
+    this.#makers.set(`${present.name}.${index}`, at);
     return this.#define(`${present.name}.${index}`, type);
   }
 
@@ -246,6 +255,11 @@ export class GraphBuilder {
       constants,
       types,
     });
+  }
+
+  #push(node: Node): void {
+    for (const output of node.outputs) this.#makers.set(output, this.#nodes.length);
+    this.#nodes.push(node);
   }
 
   #definition(op: string): OperatorDefinition {

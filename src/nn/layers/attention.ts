@@ -12,7 +12,6 @@ import {
   slice,
   softmax,
   split,
-  swapLast,
   transpose,
 } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
@@ -109,7 +108,7 @@ function attend(
   const group = (x: Value, count: number): Value =>
     grouped ? reshape(x, [kvHeads, count, batch, length, size]) : x;
   const q = group(queries, heads / kvHeads);
-  const kT = swapLast(group(keys, 1));
+  const k = group(keys, 1);
   const v = group(values, 1);
   const mask = options.mask === undefined ? undefined : headsFirst(scope, options.mask);
   const causal = options.causal === true;
@@ -118,7 +117,7 @@ function attend(
   for (let start = 0; start < length; start += block) {
     const end = Math.min(start + block, length);
     const visible = causal ? end : length;
-    let scores = matmul(range(q, -2, start, end), range(kT, -1, 0, visible));
+    let scores = matmul(range(q, -2, start, end), range(k, -2, 0, visible), { transB: true });
     if (causal) {
       scores = add(scores, causalMask(scope, { rows: end - start, columns: visible, start }));
     }

@@ -1,6 +1,7 @@
-import { argMax, reshape, scatterElements, zerosLike } from "../../functional/index.ts";
+import { argMax, reshape, scatterElements } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
+import { zerosBeside } from "../indexing/index.ts";
 
 /** The maximum over all spatial dims. The gradient goes to the first of equal ones. */
 export const globalMaxPool: OperatorDefinition = {
@@ -18,7 +19,8 @@ export const globalMaxPool: OperatorDefinition = {
     const inner = elementCount(x.shape.slice(2));
     const lines = reshape(x, [elementCount(x.shape) / inner, inner]);
     const dy = reshape(context.gradient(0), [lines.shape[0] as number, 1]);
-    const spread = scatterElements(zerosLike(lines), argMax(lines, 1), dy, 1, "add");
+    const at = argMax(lines, 1);
+    const spread = scatterElements(zerosBeside(at, x.dtype, lines.shape), at, dy, 1, "add");
     return [reshape(spread, x.shape)];
   },
   flops: (context) => elementCount(context.input(0).shape),

@@ -1,6 +1,7 @@
-import { full, reshape } from "../../functional/index.ts";
+import { reshape, scatterElements } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
+import { zerosBeside } from "../indexing/index.ts";
 import { POOL_ATTRIBUTES, pooledType } from "./pool.ts";
 
 /**
@@ -24,11 +25,8 @@ export const maxPool: OperatorDefinition = {
     const [x, dy] = [context.input(0), context.gradient(0)];
     const [from, to] = [elementCount(dy.shape), elementCount(x.shape)];
     const at = reshape(context.output(1), [from]);
-    const zeros = full(context.builder, x.dtype, [to], 0);
-    const flat = context.builder.one("ScatterElements", [zeros, at, reshape(dy, [from])], {
-      axis: 0,
-      reduction: "add",
-    });
+    const zeros = zerosBeside(at, x.dtype, [to]);
+    const flat = scatterElements(zeros, at, reshape(dy, [from]), 0, "add");
     return [reshape(flat, x.shape)];
   },
   flops: (context) =>

@@ -1,6 +1,13 @@
-import { gemm, matmul as matmulOf, reshape, sumTo, swapLast } from "../../functional/index.ts";
+import {
+  gemm,
+  matmul as matmulOf,
+  oneBatch,
+  reshape,
+  sumTo,
+  swapLast,
+} from "../../functional/index.ts";
 import type { CostContext, GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
-import { broadcastShapes, elementCount } from "../../tensor/index.ts";
+import { broadcastShapes, elementCount, sameShape } from "../../tensor/index.ts";
 
 /** Matrix product over the last two dims; leading dims broadcast; 1-d operands as in NumPy. */
 export const matmul: OperatorDefinition = {
@@ -50,19 +57,25 @@ function weightGradient(context: GradientContext): (Value | undefined)[] {
   ];
 }
 
+/** Of an operand that is itself a transpose, the gradient comes transposed, so that the two cancel. */
 function batchedGradient(context: GradientContext): (Value | undefined)[] {
   const { a, b, dc } = asMatrices(context);
+  const whole = (gradient: Value, like: Value, input: Value) =>
+    reshape(sumTo(gradient, like.shape), input.shape);
   return [
-    context.needs(0)
-      ? reshape(sumTo(matmulOf(dc, swapLast(b)), a.shape), context.input(0).shape)
-      : undefined,
-    context.needs(1)
-      ? reshape(sumTo(matmulOf(swapLast(a), dc), b.shape), context.input(1).shape)
-      : undefined,
+    context.needs(0) ? whole(product(dc, swapLast(b), a), a, context.input(0)) : undefined,
+    context.needs(1) ? whole(product(swapLast(a), dc, b), b, context.input(1)) : undefined,
   ];
 }
 
-/** The operands and the gradient with 1-d operands made matrices. */
+/** left · right, as the transpose of rightᵀ · leftᵀ where `operand`, of which it is the gradient, is a transpose. */
+function product(left: Value, right: Value, operand: Value): Value {
+  const undone = swapLast(operand);
+  const isTransposed = operand.builder.makerOf(operand)?.inputs[0] === undone.name;
+  return isTransposed ? swapLast(matmulOf(swapLast(right), swapLast(left))) : matmulOf(left, right);
+}
+
+/** The operands and the gradient with 1-d operands made matrices, and equal batches made one. */
 function asMatrices(context: GradientContext): { a: Value; b: Value; dc: Value } {
   const [a, b, dc] = [context.input(0), context.input(1), context.gradient(0)];
   const batch = dc.shape.slice(
@@ -72,5 +85,8 @@ function asMatrices(context: GradientContext): { a: Value; b: Value; dc: Value }
   const left = a.shape.length === 1 ? reshape(a, [1, ...a.shape]) : a;
   const right = b.shape.length === 1 ? reshape(b, [...b.shape, 1]) : b;
   const shape = [...batch, left.shape.at(-2) as number, right.shape.at(-1) as number];
-  return { a: left, b: right, dc: reshape(dc, shape) };
+  const matrices = reshape(dc, shape);
+  return sameShape(left.shape.slice(0, -2), right.shape.slice(0, -2))
+    ? { a: oneBatch(left), b: oneBatch(right), dc: oneBatch(matrices) }
+    : { a: left, b: right, dc: matrices };
 }

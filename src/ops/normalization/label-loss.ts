@@ -16,7 +16,6 @@ import {
   sub,
   unsqueeze,
   where,
-  zerosLike,
 } from "../../functional/index.ts";
 import type {
   AttributeSpec,
@@ -26,6 +25,7 @@ import type {
   Value,
 } from "../../graph/index.ts";
 import { type Shape, sameShape } from "../../tensor/index.ts";
+import { zerosBeside } from "../indexing/index.ts";
 import { floatType, flopsPerElement, noGradient } from "../shared.ts";
 
 const ATTRIBUTES: Readonly<Record<string, AttributeSpec>> = {
@@ -67,7 +67,8 @@ export const negativeLogLikelihoodLoss: OperatorDefinition = {
   infer: (context) => [lossType(context)],
   gradient: (context) => {
     const { labels, share } = shares(context, context.gradient(0));
-    return [scatterElements(zerosLike(context.input(0)), labels, neg(share), 1, "add")];
+    const { dtype, shape } = context.input(0);
+    return [scatterElements(zerosBeside(labels, dtype, shape), labels, neg(share), 1, "add")];
   },
   flops: flopsPerElement(2),
   inPlace: false,

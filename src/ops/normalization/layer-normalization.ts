@@ -65,7 +65,7 @@ export const layerNormalization: OperatorDefinition = {
       return reshape(all, x.shape);
     };
     const dScale = (of: Shape) =>
-      product && toScale(gemm(inverse, product, undefined, { transA: true }), of);
+      product && toScale(gemm(reshape(inverse, [1, count]), product), of);
     return [
       context.needs(0) ? dx() : undefined,
       context.needs(1) ? dScale(context.input(1).shape) : undefined,

@@ -32,20 +32,33 @@ function scattered(
   axis: number,
 ): { indices: Value; updates: Value } | undefined {
   const { builder } = context;
-  const makerOf = (name: string) => builder.nodes.findLast((node) => node.outputs[0] === name);
-  const node = makerOf(dy.name);
+  const node = builder.makerOf(dy);
   if (node?.op !== "ScatterElements" || node.attributes["reduction"]?.value !== "add") {
     return undefined;
   }
   const [base, indices, updates] = node.inputs.map((name) => builder.value(name));
   if (base === undefined || indices === undefined || updates === undefined) return undefined;
   const others = updates.shape.every((size, dim) => dim === axis || size === dy.shape[dim]);
-  const source = makerOf(base.name);
-  const filler = source?.op === "Expand" ? builder.value(source.inputs[0] as string) : base;
-  const zeros = builder.constantOf(filler);
-  const empty = zeros !== undefined && toNumbers(zeros).every((value) => value === 0);
   const along = node.attributes["axis"]?.value ?? 0;
-  return others && empty && (along === axis || along === axis - dy.shape.length)
+  return others && isZero(base) && (along === axis || along === axis - dy.shape.length)
     ? { indices, updates }
     : undefined;
+}
+
+/** Whether a value is all zeros by construction. */
+function isZero(x: Value): boolean {
+  const constant = x.builder.constantOf(x);
+  if (constant !== undefined) return toNumbers(constant).every((value) => value === 0);
+  const maker = x.builder.makerOf(x);
+  const inputs = maker?.inputs.map((name) => x.builder.value(name)) ?? [];
+  switch (maker?.op) {
+    case "Cast":
+    case "Expand":
+    case "Reshape":
+      return isZero(inputs[0] as Value);
+    case "Sub":
+      return inputs[0] === inputs[1];
+    default:
+      return false;
+  }
 }

@@ -29,7 +29,7 @@ export const rmsNormalization: OperatorDefinition = {
   },
   // With r = 1/√(mean x² + ε) and g = dy · scale: dx = r · (g − x · r² · mean(g · x)).
   gradient: (context) => {
-    const { size, rows, vector, toScale } = normalizedRows(context);
+    const { count, size, rows, vector, toScale } = normalizedRows(context);
     const [x, dy] = [rows(context.input(0)), rows(context.gradient(0))];
     const scale = vector(context.input(1));
     const square = reduceMean(mul(x, x), { axes: [1] });
@@ -41,7 +41,7 @@ export const rmsNormalization: OperatorDefinition = {
       return reshape(mul(sub(mul(dy, scale), bend), inverse), context.input(0).shape);
     };
     const dScale = () =>
-      toScale(gemm(inverse, product, undefined, { transA: true }), context.input(1).shape);
+      toScale(gemm(reshape(inverse, [1, count]), product), context.input(1).shape);
     return [context.needs(0) ? dx() : undefined, context.needs(1) ? dScale() : undefined];
   },
   flops: flopsPerElement(5),
