@@ -28,6 +28,7 @@ const FUNCTIONS = {
   createSessionFromArray: [8, HANDLE, [HANDLE, "const void *", "size_t", HANDLE, OUT]],
   run: [9, HANDLE, [HANDLE, HANDLE, HANDLE, HANDLE, "size_t", HANDLE, "size_t", HANDLE]],
   createSessionOptions: [10, HANDLE, [OUT]],
+  setSessionExecutionMode: [13, HANDLE, [HANDLE, "int"]],
   enableProfiling: [14, HANDLE, [HANDLE, process.platform === "win32" ? "str16" : "str"]],
   disableMemPattern: [17, HANDLE, [HANDLE]],
   disableCpuMemArena: [19, HANDLE, [HANDLE]],
@@ -97,6 +98,7 @@ export interface OrtFunctions {
     ) => Status
   >;
   createSessionOptions(out: Out<Handle>): Status;
+  setSessionExecutionMode(options: Handle, mode: number): Status;
   enableProfiling(options: Handle, prefix: string): Status;
   disableMemPattern(options: Handle): Status;
   disableCpuMemArena(options: Handle): Status;

@@ -175,3 +175,29 @@ test("large constants are used where they lie, even at odd addresses", async () 
   executable.close();
   await engine.close();
 });
+
+test("a failure in a run names the graph, and the next run is right", async () => {
+  const engine = createOrtEngine({ threads: 2 });
+  const builder = newBuilder("lookup");
+  const table = builder.input("table", { dtype: "float32", shape: [4, 2] });
+  const ids = builder.input("ids", { dtype: "int32", shape: [1] });
+  const graph = builder.build([builder.one("Gather", [table, ids])]);
+  const look = async (id: number) => {
+    const [row] = Object.values(
+      await evaluate(engine, graph, {
+        table: tensorFrom("float32", [4, 2], [0, 1, 2, 3, 4, 5, 6, 7]),
+        ids: tensorFrom("int32", [1], [id]),
+      }),
+    );
+    return row && toNumbers(row);
+  };
+  for (let round = 0; round < 20; round++) {
+    await assert.rejects(look(9), (error: Error) => {
+      assert.ok(hasCode("ENGINE_FAILED")(error));
+      assert.match(error.message, /running graph "lookup".*out of data bounds/s);
+      return true;
+    });
+    assert.deepEqual(await look(3), [6, 7]);
+  }
+  await engine.close();
+});
