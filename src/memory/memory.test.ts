@@ -90,10 +90,15 @@ test("what a dead process left is swept", { skip: process.platform !== "linux" }
   const script = `
     import { allocateMemory } from ${JSON.stringify(new URL("./memory.js", import.meta.url).href)};
     allocateMemory(100, { shareAs: ${JSON.stringify(name)} });
-    process.kill(process.pid, "SIGKILL");`;
-  const child = spawnSync(process.execPath, ["--input-type=module", "-e", script]);
-  assert.equal(child.signal, "SIGKILL", child.stderr.toString());
+    if (process.argv[1] === "die") process.kill(process.pid, "SIGKILL");`;
+  const run = (how: string) =>
+    spawnSync(process.execPath, ["--input-type=module", "-e", script, how], { encoding: "utf8" });
   const left = () => fs.readdirSync("/dev/shm").filter((file) => file.includes(name));
+  const ended = run("end");
+  assert.equal(ended.status, 0, ended.stderr);
+  assert.equal(left().length, 0, "a process that ends cleans up after itself");
+  const killed = run("die");
+  assert.equal(killed.signal, "SIGKILL", killed.stderr);
   assert.equal(left().length, 1);
   allocateMemory(100, { shareAs: name }).close();
   assert.equal(left().length, 0);

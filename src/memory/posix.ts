@@ -80,7 +80,12 @@ export function posixPlatform(): Platform {
       }
       const file = path.join(folder, `${prefixOf(name)}${pidNamespace()}.${process.pid}`);
       const fd = fs.openSync(file, "wx+", 0o600);
-      const unlink = () => fs.rmSync(file, { force: true });
+      const unlink = () => {
+        fs.rmSync(file, { force: true });
+        mine.delete(file);
+      };
+      if (!process.listeners("exit").includes(removeMine)) process.once("exit", removeMine);
+      mine.add(file);
       try {
         fs.ftruncateSync(fd, byteLength);
         const errno = reserve(fd, 0, byteLength);
@@ -134,6 +139,13 @@ export function posixPlatform(): Platform {
       if (mapping !== undefined) madvise(mapping.address, mapping.byteLength, MADV_HUGEPAGE);
     },
   };
+}
+
+/** Files of this process, to be removed when it ends without closing them. */
+const mine = new Set<string>();
+
+function removeMine(): void {
+  for (const file of mine) fs.rmSync(file, { force: true });
 }
 
 /** The anonymous mapping of this process that holds `address`. */
