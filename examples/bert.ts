@@ -11,5 +11,5 @@ export default defineRun({
   schedule: cosine({ warmup: 100, final: 0.1 }),
   clipNorm: 1,
   batch: 32,
-  steps: 3000,
+  steps: 1500,
 });

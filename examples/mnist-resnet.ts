@@ -16,8 +16,8 @@ export default defineRun({
     images: `${folder}/mnist/t10k-images-idx3-ubyte.gz`,
     labels: `${folder}/mnist/t10k-labels-idx1-ubyte.gz`,
   }),
-  optimizer: sgd({ learningRate: 0.05, momentum: 0.9, nesterov: true, weightDecay: 5e-4 }),
+  optimizer: sgd({ learningRate: 0.2, momentum: 0.9, nesterov: true, weightDecay: 5e-4 }),
   schedule: cosine({ warmup: 20 }),
   batch: 64,
-  steps: 600,
+  steps: 300,
 });

@@ -21,6 +21,6 @@ export default defineRun({
   schedule: cosine({ warmup: 50, final: 0.1 }),
   clipNorm: 1,
   batch: 16,
-  steps: 2000,
+  steps: 1000,
   sample: { prompt: "ROMEO:", tokens: 400 },
 });

@@ -26,7 +26,7 @@ export interface GptOptions {
   /** Base of rotary positions. Default: 10,000. */
   readonly rotaryBase?: number;
   /** Default: `gelu`. */
-  readonly activation?: "gelu" | "gelu_tanh" | "relu" | "swiglu";
+  readonly activation?: "gelu" | "gelu_tanh" | "quick_gelu" | "relu" | "swiglu";
   /** Width of the feed-forward part. Default: 4 · width; with `swiglu` 8/3 · width, rounded up to a multiple of 32. */
   readonly hidden?: number;
   /** Default: `layer`. */
@@ -60,6 +60,8 @@ export function gpt(options: GptOptions): ModelDefinition {
 
 type Settings = Required<Omit<GptOptions, "queryBlock">> & Pick<GptOptions, "queryBlock">;
 
+const ACTIVATIONS = ["gelu", "gelu_tanh", "quick_gelu", "relu", "swiglu"] as const;
+
 function complete(options: GptOptions): Settings {
   const { width, heads, activation = "gelu" } = options;
   const wide = activation === "swiglu" ? 32 * Math.ceil((width * 8) / 3 / 32) : 4 * width;
@@ -80,7 +82,7 @@ function complete(options: GptOptions): Settings {
   checkCounts("gpt", { layers, width, heads, kvHeads, context, vocabulary, hidden });
   checkRates("gpt", { dropout: settings.dropout });
   checkChoice("gpt", "positions", settings.positions, ["learned", "rotary"]);
-  checkChoice("gpt", "activation", activation, ["gelu", "gelu_tanh", "relu", "swiglu"]);
+  checkChoice("gpt", "activation", activation, ACTIVATIONS);
   checkChoice("gpt", "norm", settings.norm, ["layer", "rms"]);
   if (width % heads !== 0) {
     const near = Math.max(1, Math.round(width / heads)) * heads;
