@@ -29,7 +29,8 @@ export type ErrorCode =
   | "DATA_TOO_SMALL" // fewer samples than one batch
   | "DATA_FORMAT"
   | "NOT_FINITE" // a loss or gradient that is NaN or infinite
-  | "CHECKPOINT"; // a run folder that cannot be resumed
+  | "CHECKPOINT" // a run folder that cannot be resumed
+  | "RUN_EXISTS"; // a folder that holds an unfinished run, where another was to begin
 
 /** Values that a program may read from an error. */
 export type ErrorFields = Readonly<

@@ -39,7 +39,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "engine",
     "optimizer",
   ],
-  telemetry: [],
+  telemetry: ["errors", "files"],
   train: ["*"],
   cli: ["*"],
   index: ["*"],

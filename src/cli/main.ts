@@ -1,73 +1,53 @@
 #!/usr/bin/env node
-/** The command `lockstep`. Each command is a file; this one names them and turns errors into a sentence and status 1. */
-import { Command, InvalidArgumentError } from "commander";
+/** The command `lockstep`: turns every error into a sentence and status 1. */
+import { CommanderError } from "commander";
 import { LockstepError } from "../errors.ts";
-import { inspectCommand } from "./inspect.ts";
-import { sampleCommand } from "./sample.ts";
-import { trainCommand } from "./train.ts";
+import { commandLine } from "./options.ts";
 
-function whole(least: number): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    if (!Number.isInteger(value) || value < least) {
-      throw new InvalidArgumentError(`It must be a whole number, ${least} or more.`);
-    }
-    return value;
-  };
-}
-
-function fraction(text: string): number {
-  const value = Number(text);
-  if (!(value >= 0)) throw new InvalidArgumentError("It must be a number, 0 or more.");
-  return value;
-}
-
-function program(): Command {
-  const command = new Command("lockstep")
-    .description(
-      "Distributed training for TypeScript: any ONNX model, trained in step on any machines.",
-    )
-    .showHelpAfterError("(lockstep --help lists the commands)");
-  command
-    .command("train")
-    .description("train the run that a TypeScript module exports")
-    .argument("<file>", "a module with: export default defineRun({…})")
-    .option("--steps <n>", "optimizer steps", whole(1))
-    .option("--batch <n>", "samples of a step", whole(1))
-    .option("--threads <n>", "threads (default: all cores)", whole(1))
-    .option("--seed <n>", "of weights, sample order and dropout", whole(0))
-    .option("--out <dir>", "where the run is written (default: runs/NAME)")
-    .option("--data <glob...>", "text files to train on, instead of the run's data")
-    .option("--resume", "go on from the run's last checkpoint")
-    .option("--dump <dir>", "write every compiled graph there as .onnx files")
-    .action(trainCommand);
-  command
-    .command("inspect")
-    .description("say what is in an .onnx file: operators, parameters, flops, missing gradients")
-    .argument("<model>", "a .onnx file")
-    .option("--json", "as one JSON object")
-    .action(inspectCommand);
-  command
-    .command("sample")
-    .description("generate text with a trained model")
-    .argument("<dir>", "the folder of a run")
-    .option("--prompt <text>", "what the text begins with", "")
-    .option("--tokens <n>", "how many tokens to generate", whole(1), 300)
-    .option("--temperature <x>", "0: always the likeliest token", fraction, 0.8)
-    .option("--seed <n>", "another text for the same prompt", whole(0), 1)
-    .option("--threads <n>", "threads (default: all cores)", whole(1))
-    .action(sampleCommand);
-  return command;
-}
-
+/** Everything a user can do wrong has a code; what has none is a mistake of the program: ours, or the run file's. */
 function explain(error: unknown): string {
   if (error instanceof LockstepError) return `lockstep: ${error.message} [${error.code}]`;
-  return `lockstep failed, and this is a bug: ${error instanceof Error ? error.stack : String(error)}`;
+  const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  return isOurs(stack)
+    ? `lockstep failed, and this is a bug in lockstep. Please report it with the lines below.\n${stack}`
+    : `lockstep: code of the run file failed. [RUN_FILE]\n${stack}`;
 }
 
-try {
-  await program().parseAsync();
-} catch (error) {
-  console.error(explain(error));
+/** Whether the innermost line of a file is in this package or in what it stands on. */
+function isOurs(stack: string): boolean {
+  const frame = stack.split("\n").find((line) => /^\s+at .*[/\\]/.test(line));
+  const own = new URL("../", import.meta.url);
+  return (
+    frame === undefined ||
+    /node:|node_modules/.test(frame) ||
+    frame.includes(own.href) ||
+    frame.includes(own.pathname)
+  );
+}
+
+function fail(error: unknown): void {
+  // Help and version end as an error of the command-line library, with status 0.
+  if (error instanceof CommanderError && error.exitCode === 0) return;
   process.exitCode = 1;
+  if (!(error instanceof CommanderError)) console.error(explain(error));
+  else if (error.code !== "commander.help") {
+    const message = error.message.replace(/^error: /, "");
+    console.error(`lockstep: ${message} [INVALID_OPTION]\n  lockstep --help lists the commands.`);
+  }
+}
+
+process.on("uncaughtException", (error) => {
+  fail(error);
+  process.exit(1);
+});
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  // Whoever read the output has gone: `lockstep … | head`.
+  if (error.code === "EPIPE") process.kill(process.pid, "SIGTERM");
+  else throw error;
+});
+
+try {
+  await commandLine().parseAsync();
+} catch (error) {
+  fail(error);
 }

@@ -6,7 +6,8 @@ import { tokenizerFromJson } from "../data/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { importGraph, readModel } from "../onnx/index.ts";
-import { generateText } from "../train/index.ts";
+import { printable } from "../telemetry/index.ts";
+import { FILES, generateText } from "../train/index.ts";
 
 export interface SampleFlags {
   readonly prompt: string;
@@ -17,11 +18,11 @@ export interface SampleFlags {
 }
 
 export async function sampleCommand(dir: string, flags: SampleFlags): Promise<void> {
-  const [model, tokenizer] = [join(dir, "model.onnx"), join(dir, "tokenizer.json")];
+  const [model, tokenizer] = [join(dir, FILES.model), join(dir, FILES.tokenizer)];
   for (const path of [model, tokenizer]) {
     if (existsSync(path)) continue;
     throw new LockstepError("FILE_NOT_FOUND", `There is no "${path}".`, {
-      hint: "Give the folder of a finished run of a model of text, such as runs/gpt.",
+      hint: "Give the folder of a run of a model of text that was finished or stopped, such as runs/gpt.",
     });
   }
   const { graph } = importGraph(readModel(model), { dims: { batch: 1 } });
@@ -38,7 +39,7 @@ export async function sampleCommand(dir: string, flags: SampleFlags): Promise<vo
       temperature,
       seed,
     })) {
-      process.stdout.write(piece);
+      process.stdout.write(process.stdout.isTTY ? printable(piece) : piece);
     }
     process.stdout.write("\n");
   } finally {

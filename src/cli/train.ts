@@ -1,10 +1,23 @@
 /** `lockstep train FILE`. */
+import { existsSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import { basename, dirname, join, resolve } from "node:path";
-import { text } from "../data/index.ts";
+import { basename, dirname, isAbsolute, join, resolve } from "node:path";
+import { escapePath } from "tinyglobby";
+import { type DataSource, text } from "../data/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
-import { jsonlSink, terminalSink } from "../telemetry/index.ts";
-import { loadRun, openRunFolder, overrideRun, train } from "../train/index.ts";
+import { LockstepError } from "../errors.ts";
+import { type EventSink, jsonlSink, terminalSink } from "../telemetry/index.ts";
+import {
+  type Beginning,
+  FILES,
+  loadRun,
+  openRunFolder,
+  overrideRun,
+  type Run,
+  train,
+} from "../train/index.ts";
+import { commandToResume } from "./command.ts";
+import { stopOnSignals } from "./signals.ts";
 
 export interface TrainFlags {
   readonly steps?: number;
@@ -14,39 +27,40 @@ export interface TrainFlags {
   readonly out?: string;
   readonly data?: readonly string[];
   readonly resume?: boolean;
+  readonly anew?: boolean;
   readonly dump?: string;
 }
 
 export async function trainCommand(file: string, flags: TrainFlags): Promise<void> {
-  const { steps, batch, seed, data } = flags;
-  const run = overrideRun(await loadRun(file), {
-    steps,
-    batch,
-    seed,
-    data: data && text(data.map((glob) => resolve(glob))),
+  const { steps, batch, seed } = flags;
+  const beginning = beginningOf(flags);
+  const loaded = await loadRun(file);
+  const data = flags.data && textOf(flags.data, loaded);
+  const run = overrideRun(loaded, { steps, batch, seed, data });
+  const folder = await openRunFolder(flags.out ?? join("runs", basename(run.name)));
+  const show = terminalSink({
+    stream: process.stdout,
+    now: () => performance.now(),
+    env: process.env,
+    resumeCommand: commandToResume(process.argv, process.env, process.cwd()),
   });
-  const out = flags.out ?? join("runs", basename(run.name));
-  const folder = await openRunFolder(out);
+  const metrics = jsonlSink(folder.file(FILES.metrics), Date.now);
+  const stop = stopOnSignals(() => show({ type: "stopping" }));
   const engine = createOrtEngine({
     threads: flags.threads ?? availableParallelism(),
     ...(flags.dump === undefined ? {} : { dump: flags.dump }),
   });
-  const metrics = jsonlSink(folder.file("metrics.jsonl"), Date.now);
-  const show = terminalSink({ stream: process.stderr, now: () => performance.now() });
-  const stop = stopOnSignals();
   try {
-    await train(run, {
+    const { outcome } = await train(run, {
       engine,
       folder,
       baseDir: resolve(dirname(file)),
-      resume: flags.resume === true,
+      beginning,
       signal: stop.signal,
       now: () => performance.now(),
-      onEvent: (event) => {
-        show(event);
-        metrics.sink(event);
-      },
+      onEvent: both(metrics.sink, show),
     });
+    if (outcome === "stopped") process.exitCode = stop.status();
   } finally {
     stop.end();
     metrics.close();
@@ -54,23 +68,31 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
   }
 }
 
-/** The first Ctrl-C (or SIGTERM) asks for a clean stop; the second ends the process at once. */
-function stopOnSignals(): { signal: AbortSignal; end: () => void } {
-  const controller = new AbortController();
-  const ask = () => {
-    if (controller.signal.aborted) process.exit(130);
-    controller.abort("Stopped");
-    process.stderr.write(
-      "\nStopping after this step. Ctrl-C again stops at once, without saving.\n",
+function beginningOf({ resume, anew }: TrainFlags): Beginning {
+  if (resume === true && anew === true) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      "--resume goes on with a run and --anew begins it from the start: give one of them.",
     );
-  };
-  process.on("SIGINT", ask);
-  process.on("SIGTERM", ask);
-  return {
-    signal: controller.signal,
-    end: () => {
-      process.off("SIGINT", ask);
-      process.off("SIGTERM", ask);
-    },
+  }
+  if (resume === true) return "resume";
+  return anew === true ? "anew" : "new";
+}
+
+/** Globs, files and folders from the shell, in place of the run's text; its other options (a tokenizer) stay. */
+function textOf(words: readonly string[], run: Run): DataSource {
+  const globs = words.map((word) => {
+    const path = resolve(word);
+    if (!existsSync(path)) return isAbsolute(word) ? word : `${escapePath(process.cwd())}/${word}`;
+    return statSync(path).isDirectory() ? `${escapePath(path)}/**/*` : escapePath(path);
+  });
+  const { data } = run;
+  return data.kind === "text" ? { ...data, globs } : text(globs);
+}
+
+function both(first: EventSink, second: EventSink): EventSink {
+  return (event) => {
+    first(event);
+    second(event);
   };
 }

@@ -29,6 +29,8 @@ function explain(error: SystemError, doing: Doing): [ErrorCode, string, string?]
       return ["DISK_FULL", "the disk is full", "Free some space, or write to another disk."];
     case "EDQUOT":
       return ["DISK_FULL", "your quota on this disk is used up", "Free some space."];
+    case "EFBIG":
+      return ["DISK_FULL", "the file would be larger than this system or process may write"];
     case "ENOENT":
       return doing === "write"
         ? ["IO_FAILED", "its folder does not exist"]

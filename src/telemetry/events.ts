@@ -5,7 +5,10 @@ export type RunEvent =
   | StepDone
   | Evaluated
   | CheckpointSaved
+  | RunStopping
   | RunStopped
+  | RunFailed
+  | RunComplete
   | RunFinished;
 
 export interface RunStarted {
@@ -54,10 +57,38 @@ export interface CheckpointSaved {
   readonly path: string;
 }
 
+/** Someone asked for a stop; the step at hand is being finished. */
+export interface RunStopping {
+  readonly type: "stopping";
+}
+
 export interface RunStopped {
   readonly type: "stopped";
+  /** Steps done. */
   readonly step: number;
-  readonly reason: string;
+  readonly steps: number;
+  readonly out: string;
+  /** Files that hold the run as it is now; none when it was stopped before its first step. */
+  readonly files: readonly string[];
+}
+
+/** An error ended the run. */
+export interface RunFailed {
+  readonly type: "failed";
+  /** Steps done. */
+  readonly step: number;
+  readonly code: string;
+  readonly out: string;
+  /** Files that hold the weights after the last good step. */
+  readonly files: readonly string[];
+}
+
+/** A run that was to go on had nothing left to do. */
+export interface RunComplete {
+  readonly type: "complete";
+  /** Steps done, and steps asked for. */
+  readonly step: number;
+  readonly steps: number;
   readonly out: string;
 }
 
@@ -68,16 +99,20 @@ export interface RunFinished {
   readonly out: string;
 }
 
-/** `report.json`. Losses are in nats; bits per byte only for byte-level text. */
+/** `report.json`. Losses are in nats. What a run does not have is null, so that every field is always there. */
 export interface Report {
   readonly name: string;
   readonly steps: number;
   readonly samples: number;
+  /** Of the last step. */
   readonly trainLoss: number;
-  readonly validationLoss: number | undefined;
-  readonly tokensPerSecond: number | undefined;
+  /** Null when nothing is held out. */
+  readonly validationLoss: number | null;
+  /** Over all seconds, validation included. Null for data that does not come in tokens. */
+  readonly tokensPerSecond: number | null;
   readonly samplesPerSecond: number;
   readonly parameters: number;
+  /** From start to the last step's validation, over all parts of a resumed run. */
   readonly seconds: number;
   readonly seed: number;
   /** SHA-256 over the parameters' bytes in name order. */
@@ -85,8 +120,9 @@ export interface Report {
   readonly engine: string;
   readonly threads: number;
   readonly batch: number;
-  readonly bitsPerByte: BitsPerByte | undefined;
-  readonly sample: string | undefined;
+  /** Null unless a token is a byte. */
+  readonly bitsPerByte: BitsPerByte | null;
+  readonly sample: string | null;
 }
 
 /** On the held-out text. */

@@ -4,11 +4,15 @@ export type {
   Evaluated,
   EventSink,
   Report,
+  RunComplete,
   RunEvent,
+  RunFailed,
   RunFinished,
   RunStarted,
   RunStopped,
+  RunStopping,
   StepDone,
 } from "./events.ts";
 export { type JsonlSink, jsonlSink } from "./jsonl.ts";
-export { duration, type TerminalOptions, terminalSink } from "./terminal.ts";
+export { type TerminalOptions, terminalSink } from "./terminal.ts";
+export { duration, printable } from "./words.ts";

@@ -1,119 +1,104 @@
-/** The folder of a run: what is written there, and how a run goes on from it. Files are replaced whole. */
-import { existsSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
-import { join } from "node:path";
+/**
+ * The folder of a run: which files it may hold, and what becomes of those that are there already. Files are replaced
+ * whole, and no run is ever deleted: one that begins where another was moves its files into `earlier-1`, `earlier-2` …
+ */
+import { constants, existsSync } from "node:fs";
+import { access, mkdir, readdir, rename, rm } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
 import { LockstepError } from "../errors.ts";
-import { writeFileAtomic } from "../files/index.ts";
-import { readSafetensors, weightsSha256, writeSafetensors } from "../safetensors/index.ts";
+import { fileError, writeFileAtomic } from "../files/index.ts";
 import type { Report } from "../telemetry/index.ts";
-import { formatType, sameType, type Tensor } from "../tensor/index.ts";
-import type { Run } from "./run.ts";
-import type { Trainer } from "./step.ts";
 
 export interface RunFolder {
   readonly path: string;
   file(name: string): string;
 }
 
-/** All that a step needs: parameters, optimizer slots, running statistics, and the number of steps done. */
-const CHECKPOINT = "checkpoint.safetensors";
-const PARAMETERS = "model.safetensors";
+/** In the order in which they are shown to people. */
+export const FILES = {
+  model: "model.onnx",
+  parameters: "model.safetensors",
+  tokenizer: "tokenizer.json",
+  /** All that a step needs: parameters, optimizer slots, running statistics, and the number of steps done. */
+  checkpoint: "checkpoint.safetensors",
+  metrics: "metrics.jsonl",
+  /** Only a finished run has it. */
+  report: "report.json",
+} as const;
 
+/** How a run begins in its folder. */
+export type Beginning =
+  /** From the start; refused where an unfinished run lies. */
+  | "new"
+  /** From the start, whatever lies there. */
+  | "anew"
+  /** From the checkpoint. */
+  | "resume";
+
+/** Names a folder that may not exist yet. Throws IO_FAILED if it could not be written; makes nothing. */
 export async function openRunFolder(path: string): Promise<RunFolder> {
-  await mkdir(path, { recursive: true });
+  let nearest = resolve(path);
+  while (!existsSync(nearest) && dirname(nearest) !== nearest) nearest = dirname(nearest);
+  try {
+    // With the slash, a file in the way is an error too.
+    await access(join(nearest, "/"), constants.W_OK);
+  } catch (error) {
+    throw fileError(error, "write", path);
+  }
   return { path, file: (name) => join(path, name) };
 }
 
-export interface Checkpoint {
-  readonly run: Run;
-  readonly trainer: Trainer;
-  /** Steps done. */
-  readonly step: number;
-  /** Of training so far. */
-  readonly seconds: number;
+/** Whether the folder's run came to its end. */
+export function isFinished(folder: RunFolder): boolean {
+  return existsSync(folder.file(FILES.report));
 }
 
-/** Writes all state of the trainer, or nothing. Returns the path. */
-export async function saveCheckpoint(folder: RunFolder, checkpoint: Checkpoint): Promise<string> {
-  const { run, trainer, step, seconds } = checkpoint;
-  const path = folder.file(CHECKPOINT);
-  await writeSafetensors(path, prefixed(trainer), {
-    format: "lockstep-checkpoint-1",
-    step: String(step),
-    seconds: String(seconds),
-    seed: String(run.seed),
-    batch: String(run.batch),
-    optimizer: run.optimizer.name,
-  });
-  return path;
-}
-
-/** Puts the folder's checkpoint into the trainer. Throws CHECKPOINT when there is none or it is of another run. */
-export async function loadCheckpoint(
-  folder: RunFolder,
-  run: Run,
-  trainer: Trainer,
-): Promise<{ step: number; seconds: number }> {
-  const path = folder.file(CHECKPOINT);
-  if (!existsSync(path)) {
-    throw new LockstepError("CHECKPOINT", `There is nothing to resume in "${folder.path}".`, {
-      hint: "Start the run without --resume, or give the folder of an earlier one with --out.",
-    });
+/** Throws RUN_EXISTS where a run would begin over one that was not finished. */
+export function checkBeginning(folder: RunFolder, beginning: Beginning): void {
+  if (beginning !== "new" || isFinished(folder) || !existsSync(folder.file(FILES.checkpoint))) {
+    return;
   }
-  const { tensors, metadata } = await readSafetensors(path);
-  for (const [key, wanted] of [
-    ["format", "lockstep-checkpoint-1"],
-    ["seed", String(run.seed)],
-    ["batch", String(run.batch)],
-    ["optimizer", run.optimizer.name],
-  ] as const) {
-    if (metadata[key] !== wanted) {
-      throw new LockstepError(
-        "CHECKPOINT",
-        `The checkpoint "${path}" has ${key} ${metadata[key] ?? "unknown"}; this run has ${wanted}.`,
-        {
-          hint: "Resume with the options of the run that was stopped, or start anew with another --out.",
-        },
-      );
-    }
-  }
-  const wanted = prefixed(trainer);
-  for (const [name, place] of wanted) checkTensor(path, name, tensors.get(name), place);
-  for (const [name, place] of wanted) place.bytes.set((tensors.get(name) as Tensor).bytes);
-  const step = Number(metadata["step"]);
-  trainer.resumeAt(step);
-  return { step, seconds: Number(metadata["seconds"]) };
-}
-
-function checkTensor(path: string, name: string, found: Tensor | undefined, place: Tensor): void {
-  if (found !== undefined && sameType(found, place)) return;
-  const what = found === undefined ? "is missing" : `is ${formatType(found)}`;
   throw new LockstepError(
-    "CHECKPOINT",
-    `The checkpoint "${path}" is of another model: ${name} ${what}, this model has ${formatType(place)}.`,
-    { hint: "Resume with the model of the run that was stopped." },
+    "RUN_EXISTS",
+    `"${folder.path}" holds a run that is not finished, and would be begun from the start.`,
+    {
+      hint: "Go on with it: --resume. Begin from the start (the old files are kept beside): --anew. Or take another folder: --out.",
+      fields: { path: folder.path },
+    },
   );
 }
 
-/** Every tensor of the trainer as a view, under `parameters/`, `slots/` or `states/`. */
-function prefixed(trainer: Trainer): Map<string, Tensor> {
-  return new Map(
-    Object.entries(trainer.tensors()).flatMap(([kind, tensors]) =>
-      Object.entries(tensors as Record<string, Tensor>).map(
-        ([name, tensor]) => [`${kind}/${name}`, tensor] as const,
-      ),
-    ),
-  );
+/** Makes the folder fit for a run's first step. */
+export async function prepareFolder(folder: RunFolder, beginning: Beginning): Promise<void> {
+  try {
+    await mkdir(folder.path, { recursive: true });
+    await removeLeftovers(folder);
+    if (beginning === "resume") await rm(folder.file(FILES.report), { force: true });
+    else await moveAside(folder);
+  } catch (error) {
+    throw fileError(error, "write", folder.path);
+  }
 }
 
-/** Writes `model.safetensors` and returns the SHA-256 of the weights. */
-export async function saveParameters(folder: RunFolder, trainer: Trainer): Promise<string> {
-  const { parameters, states } = trainer.tensors();
-  const tensors = new Map<string, Tensor>(Object.entries({ ...parameters, ...states }));
-  await writeSafetensors(folder.file(PARAMETERS), tensors, { format: "pt" });
-  return weightsSha256(new Map<string, Tensor>(Object.entries(parameters)));
+async function moveAside(folder: RunFolder): Promise<void> {
+  const names = Object.values(FILES).filter((name) => existsSync(folder.file(name)));
+  if (names.length === 0) return;
+  let number = 1;
+  while (existsSync(folder.file(`earlier-${number}`))) number++;
+  const earlier = folder.file(`earlier-${number}`);
+  await mkdir(earlier);
+  for (const name of names) await rename(folder.file(name), join(earlier, name));
+}
+
+/** What a process that was killed while it wrote has left (`files/atomic.ts` names it). */
+async function removeLeftovers(folder: RunFolder): Promise<void> {
+  const ours = new Set<string>(Object.values(FILES));
+  for (const name of await readdir(folder.path)) {
+    const target = /^\.(.+)\.[0-9a-f]{12}\.tmp$/.exec(name)?.[1];
+    if (target !== undefined && ours.has(target)) await rm(folder.file(name), { force: true });
+  }
 }
 
 export async function saveReport(folder: RunFolder, report: Report): Promise<void> {
-  await writeFileAtomic(folder.file("report.json"), `${JSON.stringify(report, null, 2)}\n`);
+  await writeFileAtomic(folder.file(FILES.report), `${JSON.stringify(report, null, 2)}\n`);
 }

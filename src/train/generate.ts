@@ -5,10 +5,10 @@ import { LockstepError } from "../errors.ts";
 import {
   add,
   cast,
-  div,
   gather,
   log,
   maximum,
+  mul,
   neg,
   reshape,
   uniform,
@@ -41,7 +41,7 @@ export async function* generateText(options: GenerateOptions): AsyncGenerator<st
     yield prompt;
     for (let made = 0; made < tokens; made++) {
       const seen = history.slice(-context);
-      const token = await sampler.next(seen, Math.max(temperature, 1e-4), seed + made);
+      const token = await sampler.next(seen, temperature, seed + made);
       history.push(token);
       const piece = decoder.push(token);
       if (piece !== "") yield piece;
@@ -97,7 +97,7 @@ async function openSampler(engine: Engine, forward: Graph): Promise<Sampler> {
   };
 }
 
-/** Adds to a forward graph: the logits at one position, divided by the temperature, plus Gumbel noise; ArgMax. */
+/** Adds to a forward graph: the logits at one position, plus Gumbel noise times the temperature; ArgMax. */
 function samplingGraph(forward: Graph): Graph {
   const builder = extendGraph(forward);
   const [output = ""] = forward.outputs;
@@ -117,7 +117,8 @@ function samplingGraph(forward: Graph): Graph {
   const row = reshape(gather(rows, position), [vocabulary as number]);
   const noise = maximum(uniform(builder, [vocabulary as number], key), 1e-20);
   const gumbel = neg(log(maximum(neg(log(noise)), 1e-20)));
-  const scores = add(div(row, temperature), gumbel);
+  // The same choice as row / temperature + gumbel, and exactly the likeliest token at temperature 0.
+  const scores = add(row, mul(cast(gumbel, logits.dtype), temperature));
   const token = builder.one("ArgMax", [scores], { axis: 0, keepdims: 0 });
   return builder.build([cast(token, "int32")]);
 }

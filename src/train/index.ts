@@ -1,8 +1,9 @@
-export { openRunFolder, type RunFolder } from "./folder.ts";
+export { type Beginning, FILES, openRunFolder, type RunFolder } from "./folder.ts";
 export { type GenerateOptions, generateText } from "./generate.ts";
 export { loadRun } from "./load.ts";
-export { type TrainOptions, type TrainResult, train } from "./loop.ts";
+export { type TrainResult, train } from "./loop.ts";
 export { defineRun, overrideRun, type Run, type RunOptions, type RunOverrides } from "./run.ts";
+export type { TrainOptions } from "./session.ts";
 export type { TrainerTensors } from "./state.ts";
 export {
   type BatchFields,

@@ -22,10 +22,14 @@ export async function loadRun(file: string): Promise<Run> {
     exported = await jiti.import(path, { default: true });
   } catch (error) {
     if (error instanceof LockstepError) throw error;
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new LockstepError("RUN_FILE", `The run file "${file}" does not load: ${reason}`, {
-      cause: error,
-    });
+    throw new LockstepError(
+      "RUN_FILE",
+      `The run file "${file}" does not load: ${reasonOf(error, path)}`,
+      {
+        fields: { file },
+        cause: error,
+      },
+    );
   }
   if (!isRun(exported)) {
     throw new LockstepError("RUN_FILE", `The run file "${file}" exports no run.`, {
@@ -33,4 +37,14 @@ export async function loadRun(file: string): Promise<Run> {
     });
   }
   return exported;
+}
+
+/** The error's words, and the line of the run file that it came from. */
+function reasonOf(error: unknown, path: string): string {
+  if (!(error instanceof Error)) return String(error);
+  // The loader's form of a call of something imported: `(0 , _lockstep.gpt)`.
+  const message = error.message.replace(/\(0 , \w+\.(\w+)\)/g, "$1").replace(/\s+/g, " ");
+  const frame = error.stack?.split("\n").find((line) => line.includes(`${path}:`));
+  const place = frame === undefined ? undefined : /:(\d+:\d+)\)?$/.exec(frame)?.[1];
+  return place === undefined || message.includes(path) ? message : `${message} (line ${place})`;
 }

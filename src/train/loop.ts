@@ -2,257 +2,195 @@
  * A run from start to end: opens the data, steps, validates, saves, reports. It decides nothing about how a step
  * is computed (`step.ts`) and shows nothing itself: what happens goes to an event sink.
  */
-import { type Dataset, openData, positionsOfStep, sampleOrder } from "../data/index.ts";
-import type { Engine } from "../engine/index.ts";
+import { positionsOfStep, sampleOrder } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
-import { typeOf } from "../graph/index.ts";
-import type { Model } from "../nn/index.ts";
-import type { EventSink, Report } from "../telemetry/index.ts";
-import { elementCount } from "../tensor/index.ts";
-import { baselines } from "./baselines.ts";
-import { exportModel, trainedGraph } from "./export.ts";
-import {
-  loadCheckpoint,
-  type RunFolder,
-  saveCheckpoint,
-  saveParameters,
-  saveReport,
-} from "./folder.ts";
-import { generateText } from "./generate.ts";
+import type { Report } from "../telemetry/index.ts";
+import { readProgress, saveCheckpoint } from "./checkpoint.ts";
+import { exportModel } from "./export.ts";
+import { finish } from "./finish.ts";
+import { checkBeginning, FILES, isFinished } from "./folder.ts";
 import type { Run } from "./run.ts";
-import { createTrainer, type FillBatch, type Trainer } from "./step.ts";
-import { Validation } from "./validation.ts";
+import {
+  announce,
+  closeSession,
+  openSession,
+  type Session,
+  secondsOf,
+  type TrainOptions,
+  tokensPerSample,
+} from "./session.ts";
+import type { FillBatch } from "./step.ts";
 
-export interface TrainOptions {
-  readonly engine: Engine;
-  readonly folder: RunFolder;
-  /** Relative paths and globs of the run's data start here. */
-  readonly baseDir: string;
-  /** Go on from the folder's checkpoint. */
-  readonly resume: boolean;
-  /** Asks for a clean stop: the step at hand is finished and saved. */
-  readonly signal: AbortSignal;
-  readonly onEvent: EventSink;
-  /** Milliseconds since the process started. */
-  readonly now: () => number;
-}
-
-export interface TrainResult {
-  /** Undefined when the run was stopped before its end. */
-  readonly report: Report | undefined;
-}
+export type TrainResult =
+  | { readonly outcome: "finished"; readonly report: Report }
+  /** By its signal; the folder holds what is needed to go on. */
+  | { readonly outcome: "stopped" }
+  /** All steps were done before. */
+  | { readonly outcome: "complete" };
 
 /** Throws what its parts throw; whatever was committed before is in the folder then. */
 export async function train(run: Run, options: TrainOptions): Promise<TrainResult> {
-  const session = await openSession(run, options);
+  const { folder, beginning, signal, onEvent } = options;
+  checkBeginning(folder, beginning);
+  if (beginning === "resume") {
+    const { step } = await readProgress(folder, run);
+    if (step > run.steps || (step === run.steps && isFinished(folder))) {
+      onEvent({ type: "complete", step, steps: run.steps, out: folder.path });
+      return { outcome: "complete" };
+    }
+  }
+  let session: Session;
   try {
-    return await runSteps(session);
+    session = await openSession(run, options);
   } catch (error) {
-    await keepLastGood(session, error);
-    throw error;
+    if (!isStop(error, signal)) throw error;
+    const step = 0;
+    onEvent({ type: "stopped", step, steps: run.steps, out: folder.path, files: [] });
+    return { outcome: "stopped" };
+  }
+  try {
+    return await runSession(session);
   } finally {
-    session.trainer.close();
-    await session.data.close();
+    await closeSession(session);
   }
 }
 
-/** What the steps of a run share. */
-interface Session {
-  readonly run: Run;
-  readonly options: TrainOptions;
-  readonly model: Model;
-  readonly data: Dataset;
-  readonly trainer: Trainer;
-  readonly validation: Validation | undefined;
-  readonly firstStep: number;
-  /** Seconds of earlier parts of a resumed run. */
-  readonly secondsBefore: number;
-  readonly startedMs: number;
+async function runSession(session: Session): Promise<TrainResult> {
+  const last = { trainLoss: session.before.trainLoss };
+  try {
+    announce(session);
+    const validationLoss = await runSteps(session, last);
+    const seconds = secondsOf(session);
+    await save(session, last.trainLoss);
+    const report = await finish(session, { trainLoss: last.trainLoss, validationLoss, seconds });
+    return { outcome: "finished", report };
+  } catch (error) {
+    if (!isStop(error, session.options.signal)) {
+      await keepLastGood(session, last.trainLoss, error);
+      throw error;
+    }
+    await stop(session, last.trainLoss);
+    return { outcome: "stopped" };
+  }
 }
 
-async function openSession(run: Run, options: TrainOptions): Promise<Session> {
-  const { engine, folder, onEvent, now } = options;
-  const startedMs = now();
-  const microBatch = run.batch / run.microBatches;
-  const model = run.model.build({ batch: microBatch, mode: "train" });
-  const inputs = model.batch.map((name) => ({ name, type: typeOf(model.graph, name) }));
-  const data = await openData(run.data, { inputs, baseDir: options.baseDir, batch: run.batch });
-  const held = data.validation;
-  const trainer = await createTrainer({
-    engine,
-    model,
-    evaluation: run.model.build({ batch: microBatch, mode: "eval" }),
-    optimizer: run.optimizer,
-    schedule: run.schedule,
-    steps: run.steps,
-    clip: run.clipNorm,
-    microBatches: run.microBatches,
-    seed: run.seed,
-  });
-  const resumed = options.resume ? await loadCheckpoint(folder, run, trainer) : undefined;
-  const firstStep = resumed?.step ?? 0;
-  const session: Session = {
-    run,
-    options,
-    model,
-    data,
-    trainer,
-    validation: held && new Validation(held, trainer, microBatch, run.evaluate.samples),
-    firstStep,
-    secondsBefore: resumed?.seconds ?? 0,
-    startedMs,
-  };
-  onEvent({
-    type: "started",
-    name: run.name,
-    out: folder.path,
-    model: model.name,
-    parameters: parameterCount(model),
-    data: data.summary,
-    engine: `${engine.name} (${engine.version})`,
-    threads: engine.threads,
-    steps: run.steps,
-    batch: run.batch,
-    firstStep,
-    seconds: now() / 1000,
-  });
-  return session;
+function isStop(error: unknown, signal: AbortSignal): boolean {
+  return signal.aborted && error === signal.reason;
 }
 
-async function runSteps(session: Session): Promise<TrainResult> {
-  const { run, options, data, trainer, validation, firstStep } = session;
-  const { onEvent, signal, now } = options;
+/** Returns the validation loss after the last step. Throws the signal's reason when a stop is asked for. */
+async function runSteps(
+  session: Session,
+  last: { trainLoss: number },
+): Promise<number | undefined> {
+  const { run, options, data, trainer, validation } = session;
+  const { signal, onEvent } = options;
   const order = sampleOrder(data.train.length, run.seed);
-  const tokens = tokensPerSample(session.model, data);
-  const startMs = now();
-  let trainLoss = Number.NaN;
-  let stepMs = startMs;
-  for (let step = firstStep; step < run.steps; step++) {
-    if (signal.aborted) return stopped(session, step);
+  const measure = stopwatch(session);
+  let validationLoss: number | undefined;
+  for (let step = trainer.steps; step < run.steps; step++) {
+    signal.throwIfAborted();
     const positions = positionsOfStep(step, run.batch);
     const indices = order.indices(positions.start, positions.end);
     const fill: FillBatch = (into) => data.train.read(indices, into);
-    const result = await trainer.step({ positions, fill });
-    trainLoss = result.loss;
-    const done = step + 1;
-    const at = now();
-    const samplesPerSecond = (1000 * run.batch) / (at - stepMs);
-    stepMs = at;
+    const { loss, gradientNorm, learningRate } = await trainer.step({ positions, fill });
+    last.trainLoss = loss;
+    const [done, steps] = [step + 1, run.steps];
     onEvent({
       type: "step",
       step: done,
-      steps: run.steps,
-      loss: result.loss,
-      gradientNorm: result.gradientNorm,
-      learningRate: result.learningRate,
-      samplesPerSecond,
-      tokensPerSecond: tokens && samplesPerSecond * tokens,
-      secondsLeft: (((at - startMs) / (done - firstStep)) * (run.steps - done)) / 1000,
+      steps,
+      loss,
+      gradientNorm,
+      learningRate,
+      ...measure(done),
     });
-    const isLast = done === run.steps;
-    if (validation !== undefined && (isLast || done % run.evaluate.every === 0)) {
+    if (validation !== undefined && done % run.evaluate.every === 0 && done < steps) {
       onEvent({ type: "evaluated", step: done, loss: await validation.loss() });
     }
-    if (!isLast && done % run.checkpointEvery === 0) await save(session, done);
-    if (done % run.evaluate.every === 0) stepMs = now();
+    if (done % run.checkpointEvery === 0 && done < steps) await save(session, loss);
+    measure.restart();
   }
-  return finish(session, trainLoss);
+  if (validation !== undefined) {
+    validationLoss = await validation.loss();
+    onEvent({ type: "evaluated", step: run.steps, loss: validationLoss });
+  }
+  return validationLoss;
 }
 
-async function save(session: Session, step: number): Promise<void> {
+interface Speed {
+  readonly samplesPerSecond: number;
+  readonly tokensPerSecond: number | undefined;
+  readonly secondsLeft: number;
+}
+
+/** Measures steps alone; the time left also counts validation and checkpoints so far. */
+function stopwatch({ run, options, model, data, trainer }: Session): {
+  (done: number): Speed;
+  restart(): void;
+} {
+  const { now } = options;
+  const tokens = tokensPerSample(model, data);
+  const [firstStep, beganMs] = [trainer.steps, now()];
+  let stepMs = beganMs;
+  const measure = (done: number): Speed => {
+    const at = now();
+    const samplesPerSecond = (1000 * run.batch) / Math.max(at - stepMs, 1e-3);
+    return {
+      samplesPerSecond,
+      tokensPerSecond: tokens && samplesPerSecond * tokens,
+      secondsLeft: (((at - beganMs) / (done - firstStep)) * (run.steps - done)) / 1000,
+    };
+  };
+  const restart = () => {
+    stepMs = now();
+  };
+  return Object.assign(measure, { restart });
+}
+
+async function save(session: Session, trainLoss: number): Promise<void> {
   const { options, run, trainer } = session;
-  const path = await saveCheckpoint(options.folder, {
-    run,
-    trainer,
-    step,
-    seconds: secondsOf(session),
-  });
+  const step = trainer.steps;
+  const progress = { step, seconds: secondsOf(session), trainLoss };
+  const path = await saveCheckpoint(options.folder, run, trainer, progress);
   options.onEvent({ type: "checkpoint", step, path });
 }
 
-async function stopped(session: Session, step: number): Promise<TrainResult> {
-  const { options } = session;
-  await save(session, step);
-  await saveParameters(options.folder, session.trainer);
-  const reason = options.signal.reason;
-  options.onEvent({
+/** Leaves a folder that can be gone on with, and sampled from. */
+async function stop(session: Session, trainLoss: number): Promise<void> {
+  const { options, run, trainer, data } = session;
+  const { folder, onEvent } = options;
+  const [step, steps, out] = [trainer.steps, run.steps, folder.path];
+  await save(session, trainLoss);
+  const { files } = await exportModel(folder, run, trainer, data);
+  onEvent({
     type: "stopped",
     step,
-    reason: typeof reason === "string" ? reason : "Stopped",
-    out: options.folder.path,
+    steps,
+    out,
+    files: [...files, FILES.checkpoint, FILES.metrics],
   });
-  return { report: undefined };
 }
 
-async function finish(session: Session, trainLoss: number): Promise<TrainResult> {
-  const { run, options, model, data, trainer, validation } = session;
-  const { folder, engine, onEvent } = options;
-  await save(session, run.steps);
-  const validationLoss = await validation?.loss();
-  const seconds = secondsOf(session);
-  const samples = run.steps * run.batch;
-  const tokens = tokensPerSample(model, data);
-  const weightsSha256 = await saveParameters(folder, trainer);
-  const files = await exportModel(folder, run, trainer, data);
-  const report: Report = {
-    name: run.name,
-    steps: run.steps,
-    samples,
-    trainLoss,
-    validationLoss,
-    tokensPerSecond: tokens && (samples * tokens) / seconds,
-    samplesPerSecond: samples / seconds,
-    parameters: parameterCount(model),
-    seconds,
-    seed: run.seed,
-    weightsSha256,
-    engine: `${engine.name} (${engine.version})`,
-    threads: engine.threads,
-    batch: run.batch,
-    bitsPerByte: await baselines(data, validationLoss),
-    sample: await sampleText(session),
-  };
-  await saveReport(folder, report);
-  onEvent({ type: "finished", report, files: [...files, "report.json"], out: folder.path });
-  return { report };
-}
-
-/** A sample of a model of text; undefined for other models. */
-async function sampleText({ run, options, data, trainer }: Session): Promise<string | undefined> {
-  if (data.text === undefined || run.sample === undefined) return undefined;
-  const { prompt = "", tokens = 300 } = run.sample;
-  const pieces: string[] = [];
-  for await (const piece of generateText({
-    engine: options.engine,
-    graph: trainedGraph(run, trainer, 1),
-    tokenizer: data.text.tokenizer,
-    prompt,
-    tokens,
-    seed: run.seed,
-  })) {
-    pieces.push(piece);
+/**
+ * A failed step has changed nothing, so the weights after the step before are kept. After a loss that is not finite they
+ * do not replace the checkpoint, which is from a better time; after any other failure the run can go on from here.
+ * What cannot be written now (the disk is full) leaves the older file whole.
+ */
+async function keepLastGood(session: Session, trainLoss: number, error: unknown): Promise<void> {
+  const { options, run, trainer, data } = session;
+  const { folder, onEvent } = options;
+  const code = error instanceof LockstepError ? error.code : "BUG";
+  const [step, out] = [trainer.steps, folder.path];
+  try {
+    const files: string[] = [];
+    if (code === "NOT_FINITE") files.push(...(await exportModel(folder, run, trainer, data)).files);
+    else if (step > session.before.step) {
+      await save(session, trainLoss);
+      files.push(FILES.checkpoint);
+    }
+    onEvent({ type: "failed", step, code, out, files });
+  } catch {
+    // The first failure is the one to tell of.
   }
-  return pieces.join("");
-}
-
-/** A run that fails keeps its last committed weights: a failed step has changed nothing. */
-async function keepLastGood(session: Session, error: unknown): Promise<void> {
-  if (!(error instanceof LockstepError) || error.code !== "NOT_FINITE") return;
-  await saveParameters(session.options.folder, session.trainer);
-}
-
-function secondsOf({ options, startedMs, secondsBefore }: Session): number {
-  return secondsBefore + (options.now() - startedMs) / 1000;
-}
-
-export function parameterCount(model: Model): number {
-  return model.parameters.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
-}
-
-/** Tokens of a sample of text; undefined for other data. */
-function tokensPerSample(model: Model, data: Dataset): number | undefined {
-  const ids = model.batch[0];
-  if (data.text === undefined || ids === undefined) return undefined;
-  const [batch = 1] = typeOf(model.graph, ids).shape;
-  return elementCount(typeOf(model.graph, ids).shape) / batch;
 }

@@ -38,6 +38,8 @@ export interface Run extends RunOptions {
   readonly seed: number;
   readonly evaluate: { readonly every: number; readonly samples: number };
   readonly checkpointEvery: number;
+  /** As it was stated, without defaults: some depend on options that the command line may override. */
+  readonly stated: RunOptions;
 }
 
 /** What the command line may override. */
@@ -98,18 +100,19 @@ export function defineRun(options: RunOptions): Run {
       samples: options.evaluate?.samples ?? 256,
     },
     checkpointEvery: options.checkpointEvery ?? tenth,
+    stated: options,
   };
 }
 
 /** The run with options of the command line in place of its own. */
 export function overrideRun(run: Run, overrides: RunOverrides): Run {
   const given = Object.entries(overrides).filter(([, value]) => value !== undefined);
-  return defineRun({ ...run, ...Object.fromEntries(given) });
+  return defineRun({ ...run.stated, ...Object.fromEntries(given) });
 }
 
 /** Whether a run file's export is what `defineRun` returns. */
 export function isRun(value: unknown): value is Run {
-  return schema.safeParse(value).success;
+  return schema.safeParse(value).success && Reflect.has(value as object, "stated");
 }
 
 function isModel(value: unknown): boolean {

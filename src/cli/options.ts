@@ -1,0 +1,71 @@
+/** The commands and their options. Each command is a file; this one names them and checks single values. */
+import { readFileSync } from "node:fs";
+import { Command, InvalidArgumentError } from "commander";
+import { inspectCommand } from "./inspect.ts";
+import { sampleCommand } from "./sample.ts";
+import { trainCommand } from "./train.ts";
+
+function whole(least: number): (text: string) => number {
+  return (text) => {
+    const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
+    if (!Number.isSafeInteger(value) || value < least) {
+      throw new InvalidArgumentError(`It must be a whole number, ${least} or more.`);
+    }
+    return value;
+  };
+}
+
+function fraction(text: string): number {
+  const value = text.trim() === "" ? Number.NaN : Number(text);
+  if (!(value >= 0 && value < Number.POSITIVE_INFINITY)) {
+    throw new InvalidArgumentError("It must be a number, 0 or more.");
+  }
+  return value;
+}
+
+/** Throws CommanderError for words that it does not understand, and for `--help`, which it has shown then. */
+export function commandLine(): Command {
+  const command = new Command("lockstep")
+    .description(
+      "Distributed training for TypeScript: any ONNX model, trained in step on any machines.",
+    )
+    .version(version())
+    .exitOverride()
+    .configureOutput({ outputError: () => undefined });
+  command
+    .command("train")
+    .description("train the run that a TypeScript module exports")
+    .argument("<file>", "a module with: export default defineRun({…})")
+    .option("--steps <n>", "optimizer steps", whole(1))
+    .option("--batch <n>", "samples of a step", whole(1))
+    .option("--threads <n>", "threads (default: all cores)", whole(1))
+    .option("--seed <n>", "of weights, sample order and dropout", whole(0))
+    .option("--out <dir>", "where the run is written (default: runs/NAME)")
+    .option("--data <glob...>", "text files or folders to train on, instead of the run's data")
+    .option("--resume", "go on from the run's last checkpoint")
+    .option("--anew", "begin from the start where an unfinished run lies; it is moved aside")
+    .option("--dump <dir>", "write every compiled graph there as .onnx files")
+    .action(trainCommand);
+  command
+    .command("inspect")
+    .description("say what is in an .onnx file: operators, parameters, flops, missing gradients")
+    .argument("<model>", "a .onnx file")
+    .option("--json", "as one JSON object")
+    .action(inspectCommand);
+  command
+    .command("sample")
+    .description("generate text with a trained model")
+    .argument("<dir>", "the folder of a run")
+    .option("--prompt <text>", "what the text begins with", "")
+    .option("--tokens <n>", "how many tokens to generate", whole(1), 300)
+    .option("--temperature <x>", "0: always the likeliest token", fraction, 0.8)
+    .option("--seed <n>", "another text for the same prompt", whole(0), 1)
+    .option("--threads <n>", "threads (default: all cores)", whole(1))
+    .action(sampleCommand);
+  return command;
+}
+
+function version(): string {
+  const file = new URL("../../../package.json", import.meta.url);
+  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
+}

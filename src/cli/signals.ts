@@ -1,0 +1,38 @@
+/** Ctrl-C as people mean it: once to stop well, twice to end at once. */
+import { constants } from "node:os";
+
+/** npm passes a Ctrl-C on that the terminal has sent already: what comes as soon as this is the same one. */
+const SAME_MS = 500;
+
+export interface StopOnSignals {
+  readonly signal: AbortSignal;
+  /** What a shell gives a process that the signal ended: 130 after Ctrl-C, 143 after SIGTERM. */
+  status(): number;
+  end(): void;
+}
+
+/** Aborts `signal` at the first SIGINT or SIGTERM, and ends the process by the second. */
+export function stopOnSignals(onAsked: () => void): StopOnSignals {
+  const controller = new AbortController();
+  let asked: { readonly name: NodeJS.Signals; readonly atMs: number } | undefined;
+  const end = () => {
+    for (const name of ["SIGINT", "SIGTERM"] as const) process.off(name, ask);
+  };
+  const ask = (name: NodeJS.Signals) => {
+    if (asked === undefined) {
+      asked = { name, atMs: performance.now() };
+      onAsked();
+      controller.abort(new Error("A stop was asked for."));
+    } else if (performance.now() - asked.atMs >= SAME_MS) {
+      // By the system, not by process.exit: the engine may be in the middle of a run on another thread.
+      end();
+      process.kill(process.pid, name);
+    }
+  };
+  for (const name of ["SIGINT", "SIGTERM"] as const) process.on(name, ask);
+  return {
+    signal: controller.signal,
+    status: () => 128 + constants.signals[asked?.name ?? "SIGINT"],
+    end,
+  };
+}

@@ -1,0 +1,128 @@
+/** The events of a run in words, for a person at a terminal. */
+import type pc from "picocolors";
+import type { BitsPerByte, Report, RunEvent, StepDone } from "./events.ts";
+
+export type Colors = ReturnType<typeof pc.createColors>;
+
+/** Lines for everything that is not a step. `resume` is the command that goes on. */
+export function describe(
+  event: Exclude<RunEvent, StepDone>,
+  colors: Colors,
+  resume: string,
+): string[] {
+  switch (event.type) {
+    case "started":
+      return [
+        `${colors.bold(event.name)}: ${event.model}, ${count(event.parameters)} parameters`,
+        `data: ${event.data}`,
+        `${event.engine}, ${plural(event.threads, "thread")}; ` +
+          `${plural(event.steps, "step")} of ${plural(event.batch, "sample")}; ready in ${event.seconds.toFixed(1)} s` +
+          (event.firstStep > 0 ? `; going on after step ${event.firstStep}` : ""),
+      ];
+    case "evaluated":
+      return [`step ${event.step}: validation loss ${event.loss.toFixed(4)}`];
+    case "checkpoint":
+      return [];
+    case "stopping":
+      return ["Stopping after this step. Ctrl-C again ends at once, without saving."];
+    case "stopped":
+      if (event.files.length === 0) return ["Stopped before the first step: nothing was written."];
+      return [
+        `Stopped after step ${event.step} of ${event.steps}. Saved in ${colors.bold(event.out)}: ${event.files.join(", ")}`,
+        "Go on with:",
+        `  ${colors.bold(resume)}`,
+      ];
+    case "failed":
+      return event.files.length === 0
+        ? []
+        : [`The weights after step ${event.step} are in ${event.out}: ${event.files.join(", ")}`];
+    case "complete":
+      return [
+        `Nothing to do: ${event.out} holds ${plural(event.step, "step")}, and ${event.steps} were asked for.`,
+        "Ask for more with --steps, or begin from the start with --anew.",
+      ];
+    case "finished":
+      return finished(event.report, event.files, event.out, colors);
+  }
+}
+
+function finished(report: Report, files: readonly string[], out: string, colors: Colors): string[] {
+  const { steps, samples, seconds, trainLoss, validationLoss } = report;
+  const held = validationLoss === null ? "" : `, validation loss ${validationLoss.toFixed(4)}`;
+  const lines = [
+    `${plural(steps, "step")}, ${plural(samples, "sample")} in ${duration(seconds)}, ${speed(report)}: ` +
+      `training loss ${trainLoss.toFixed(4)}${held}`,
+  ];
+  if (report.bitsPerByte !== null) lines.push("", ...compare(report.bitsPerByte, colors));
+  if (report.sample !== null) {
+    const sample = report.sample.trimEnd().split("\n");
+    lines.push("", "A sample:", ...sample.map((text) => colors.dim(`  ${printable(text)}`)));
+  }
+  lines.push("", `Written to ${colors.bold(out)}: ${files.join(", ")}`);
+  return lines;
+}
+
+/** A young model also writes control characters, which would play tricks on a terminal. Lines stay lines. */
+export function printable(text: string): string {
+  const shown = new Map([
+    ["\n", "\n"],
+    ["\t", "  "],
+  ]);
+  return text.replace(/[\p{Cc}\p{Cf}]/gu, (char) => shown.get(char) ?? "·");
+}
+
+/** Bits per byte on held-out text, smaller is better, with bars. */
+function compare({ model, bigram, gzip }: BitsPerByte, colors: Colors): string[] {
+  const rows: [string, number][] = [
+    ["this model", model],
+    ["bigram model", bigram],
+    ["gzip -9", gzip],
+  ];
+  const longest = Math.max(model, bigram, gzip);
+  return [
+    "Bits per byte of held-out text (smaller is better):",
+    ...rows.map(([name, value], index) => {
+      const bar = "█".repeat(Math.round((30 * value) / longest));
+      const text = `  ${name.padEnd(13)}${value.toFixed(3)}  ${bar}`;
+      return index === 0 ? colors.green(text) : text;
+    }),
+  ];
+}
+
+export function describeStep(event: StepDone): string {
+  return [
+    `step ${event.step}/${event.steps}`,
+    `loss ${event.loss.toFixed(4)}`,
+    speed(event),
+    `${duration(event.secondsLeft)} left`,
+  ].join("  ");
+}
+
+interface Speed {
+  readonly samplesPerSecond: number;
+  readonly tokensPerSecond?: number | null | undefined;
+}
+
+function speed({ tokensPerSecond, samplesPerSecond }: Speed): string {
+  return typeof tokensPerSecond === "number"
+    ? `${count(tokensPerSecond)} tokens/s`
+    : `${count(samplesPerSecond)} samples/s`;
+}
+
+function plural(number: number, noun: string): string {
+  return `${number.toLocaleString("en-US")} ${noun}${number === 1 ? "" : "s"}`;
+}
+
+function count(value: number): string {
+  return value >= 100 || Number.isInteger(value)
+    ? Math.round(value).toLocaleString("en-US")
+    : value.toPrecision(3);
+}
+
+export function duration(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 60) return `${whole} s`;
+  const minutes = Math.floor(whole / 60);
+  if (minutes < 60) return `${minutes} min ${String(whole % 60).padStart(2, "0")} s`;
+  return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
+}

@@ -1,0 +1,68 @@
+/** The end of a run: exports, compares with other models of text, generates a sample, reports. */
+import type { Report } from "../telemetry/index.ts";
+import { baselines } from "./baselines.ts";
+import { exportModel, trainedGraph } from "./export.ts";
+import { FILES, saveReport } from "./folder.ts";
+import { generateText } from "./generate.ts";
+import { engineName, parameterCount, type Session, tokensPerSample } from "./session.ts";
+
+export interface Results {
+  readonly trainLoss: number;
+  readonly validationLoss: number | undefined;
+  readonly seconds: number;
+}
+
+/** Throws the signal's reason when a stop is asked for; a resumed run then comes back here. */
+export async function finish(session: Session, results: Results): Promise<Report> {
+  const { run, options, model, data, trainer } = session;
+  const { folder, engine, signal, onEvent } = options;
+  const { trainLoss, validationLoss, seconds } = results;
+  const exported = await exportModel(folder, run, trainer, data);
+  signal.throwIfAborted();
+  const bitsPerByte = await baselines(data, validationLoss);
+  signal.throwIfAborted();
+  const sample = await sampleText(session);
+  const samples = run.steps * run.batch;
+  const tokens = tokensPerSample(model, data);
+  const report: Report = {
+    name: run.name,
+    steps: run.steps,
+    samples,
+    trainLoss,
+    validationLoss: validationLoss ?? null,
+    tokensPerSecond: tokens === undefined ? null : (samples * tokens) / seconds,
+    samplesPerSecond: samples / seconds,
+    parameters: parameterCount(model),
+    seconds,
+    seed: run.seed,
+    weightsSha256: exported.weightsSha256,
+    engine: engineName(engine),
+    threads: engine.threads,
+    batch: run.batch,
+    bitsPerByte: bitsPerByte ?? null,
+    sample: sample ?? null,
+  };
+  await saveReport(folder, report);
+  const files = [...exported.files, FILES.checkpoint, FILES.metrics, FILES.report];
+  onEvent({ type: "finished", report, files, out: folder.path });
+  return report;
+}
+
+/** A sample of a model of text; undefined for other models. */
+async function sampleText({ run, options, data, trainer }: Session): Promise<string | undefined> {
+  if (data.text === undefined || run.sample === undefined) return undefined;
+  const { prompt = "", tokens = 300 } = run.sample;
+  const pieces: string[] = [];
+  for await (const piece of generateText({
+    engine: options.engine,
+    graph: trainedGraph(run, trainer, 1),
+    tokenizer: data.text.tokenizer,
+    prompt,
+    tokens,
+    seed: run.seed,
+  })) {
+    options.signal.throwIfAborted();
+    pieces.push(piece);
+  }
+  return pieces.join("");
+}

@@ -1,0 +1,125 @@
+/** All that the steps of a run share, made before the first of them. */
+import { type Dataset, openData } from "../data/index.ts";
+import type { Engine } from "../engine/index.ts";
+import { typeOf } from "../graph/index.ts";
+import type { Model } from "../nn/index.ts";
+import type { EventSink } from "../telemetry/index.ts";
+import { elementCount } from "../tensor/index.ts";
+import { loadCheckpoint, type Progress } from "./checkpoint.ts";
+import { type Beginning, prepareFolder, type RunFolder } from "./folder.ts";
+import type { Run } from "./run.ts";
+import { createTrainer, type Trainer } from "./step.ts";
+import { Validation } from "./validation.ts";
+
+export interface TrainOptions {
+  readonly engine: Engine;
+  readonly folder: RunFolder;
+  /** Relative paths and globs of the run's data start here. */
+  readonly baseDir: string;
+  readonly beginning: Beginning;
+  /** Asks for a clean stop: the step at hand is finished and saved. */
+  readonly signal: AbortSignal;
+  readonly onEvent: EventSink;
+  /** Milliseconds since the process started. */
+  readonly now: () => number;
+}
+
+export interface Session {
+  readonly run: Run;
+  readonly options: TrainOptions;
+  readonly model: Model;
+  readonly data: Dataset;
+  readonly trainer: Trainer;
+  readonly validation: Validation | undefined;
+  /** Where the run was when this session began. */
+  readonly before: Progress;
+  readonly startedMs: number;
+}
+
+/** Throws the reason of `signal` when it is aborted meanwhile; nothing was written then. */
+export async function openSession(run: Run, options: TrainOptions): Promise<Session> {
+  const { engine, baseDir, signal, now } = options;
+  const startedMs = now();
+  const microBatch = run.batch / run.microBatches;
+  const model = run.model.build({ batch: microBatch, mode: "train" });
+  const inputs = model.batch.map((name) => ({ name, type: typeOf(model.graph, name) }));
+  const data = await openData(run.data, { inputs, baseDir, batch: run.batch });
+  let trainer: Trainer | undefined;
+  try {
+    signal.throwIfAborted();
+    trainer = await createTrainer({
+      engine,
+      model,
+      evaluation: run.model.build({ batch: microBatch, mode: "eval" }),
+      optimizer: run.optimizer,
+      schedule: run.schedule,
+      steps: run.steps,
+      clip: run.clipNorm,
+      microBatches: run.microBatches,
+      seed: run.seed,
+    });
+    signal.throwIfAborted();
+    const before = await begin(run, options, trainer);
+    const held = data.validation;
+    const validation = held && new Validation(held, trainer, microBatch, run.evaluate.samples);
+    return { run, options, model, data, trainer, validation, before, startedMs };
+  } catch (error) {
+    trainer?.close();
+    await data.close();
+    throw error;
+  }
+}
+
+async function begin(run: Run, options: TrainOptions, trainer: Trainer): Promise<Progress> {
+  const { folder, beginning } = options;
+  const before =
+    beginning === "resume"
+      ? await loadCheckpoint(folder, run, trainer)
+      : { step: 0, seconds: 0, trainLoss: Number.NaN };
+  await prepareFolder(folder, beginning);
+  return before;
+}
+
+export async function closeSession({ trainer, data }: Session): Promise<void> {
+  trainer.close();
+  await data.close();
+}
+
+export function announce({ run, options, model, data, before }: Session): void {
+  const { engine, folder, onEvent, now } = options;
+  onEvent({
+    type: "started",
+    name: run.name,
+    out: folder.path,
+    model: model.name,
+    parameters: parameterCount(model),
+    data: data.summary,
+    engine: engineName(engine),
+    threads: engine.threads,
+    steps: run.steps,
+    batch: run.batch,
+    firstStep: before.step,
+    seconds: now() / 1000,
+  });
+}
+
+/** Seconds of training so far, over all parts of a resumed run. */
+export function secondsOf({ options, startedMs, before }: Session): number {
+  return before.seconds + (options.now() - startedMs) / 1000;
+}
+
+export function engineName({ name, version }: Engine): string {
+  return `${name} (${version})`;
+}
+
+export function parameterCount(model: Model): number {
+  return model.parameters.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
+}
+
+/** Tokens of a sample of text; undefined for other data. */
+export function tokensPerSample(model: Model, data: Dataset): number | undefined {
+  const ids = model.batch[0];
+  if (data.text === undefined || ids === undefined) return undefined;
+  const { shape } = typeOf(model.graph, ids);
+  return elementCount(shape.slice(1));
+}
