@@ -51,11 +51,13 @@ export function terminalSink(options: TerminalOptions): EventSink {
   };
 }
 
-/** At most `columns` - 1 wide: some terminals wrap when the last column is written. */
+/** Leaves room for the cursor and for a terminal's `^C`, so that nothing wraps. */
+const MARGIN = 4;
+
 function liveLine(event: StepDone, columns: number, colors: Colors): string {
   const text = describeStep(event);
-  const room = Math.min(30, columns - text.length - 3);
-  if (room < 8) return text.slice(0, columns - 1);
+  const room = Math.min(30, columns - text.length - 2 - MARGIN);
+  if (room < 8) return text.slice(0, Math.max(0, columns - MARGIN));
   const full = Math.floor((room * event.step) / event.steps);
   return `${colors.green("█".repeat(full))}${colors.dim("░".repeat(room - full))}  ${text}`;
 }

@@ -15,8 +15,8 @@ export function describe(
       return [
         `${colors.bold(event.name)}: ${event.model}, ${count(event.parameters)} parameters`,
         `data: ${event.data}`,
-        `${event.engine}, ${plural(event.threads, "thread")}; ` +
-          `${plural(event.steps, "step")} of ${plural(event.batch, "sample")}; ready in ${event.seconds.toFixed(1)} s` +
+        `engine: ${event.engine}, ${plural(event.threads, "thread")}`,
+        `${plural(event.steps, "step")} of ${plural(event.batch, "sample")}; ready in ${event.seconds.toFixed(1)} s` +
           (event.firstStep > 0 ? `; going on after step ${event.firstStep}` : ""),
       ];
     case "evaluated":
@@ -28,7 +28,7 @@ export function describe(
     case "stopped":
       if (event.files.length === 0) return ["Stopped before the first step: nothing was written."];
       return [
-        `Stopped after step ${event.step} of ${event.steps}. Saved in ${colors.bold(event.out)}: ${event.files.join(", ")}`,
+        `Stopped after step ${event.step} of ${event.steps}. Saved in ${colors.bold(event.out)}.`,
         "Go on with:",
         `  ${colors.bold(resume)}`,
       ];
@@ -58,7 +58,7 @@ function finished(report: Report, files: readonly string[], out: string, colors:
     const sample = report.sample.trimEnd().split("\n");
     lines.push("", "A sample:", ...sample.map((text) => colors.dim(`  ${printable(text)}`)));
   }
-  lines.push("", `Written to ${colors.bold(out)}: ${files.join(", ")}`);
+  lines.push("", `Written to ${colors.bold(out)}:`, `  ${files.join(" ")}`);
   return lines;
 }
 
