@@ -1,5 +1,6 @@
 /** The table of all operators. Total by construction: a definition without an answer does not compile. */
 import type { OperatorDefinition, OperatorTable } from "../graph/index.ts";
+import { collective } from "./collective/index.ts";
 import { convolution } from "./convolution/index.ts";
 import { elementwise } from "./elementwise/index.ts";
 import { indexing } from "./indexing/index.ts";
@@ -9,6 +10,7 @@ import { normalization } from "./normalization/index.ts";
 import { reduce } from "./reduce/index.ts";
 
 export const operators = {
+  ...collective,
   ...convolution,
   ...elementwise,
   ...indexing,
