@@ -31,7 +31,6 @@ export const allReduce: OperatorDefinition = {
     );
     return context.inputs.map((_, index) => sums[reached.indexOf(index)]);
   },
-  flops: (context) =>
-    context.outputs.reduce((sum, type) => sum + elementCount(type.shape), 0),
+  flops: (context) => context.outputs.reduce((sum, type) => sum + elementCount(type.shape), 0),
   inPlace: true,
 };

@@ -48,7 +48,12 @@ test("a sum over ranks carries several tensors, integers without a gradient amon
   const builder = newBuilder("test");
   const x = builder.input("x", { dtype: "float32", shape: [2] });
   const n = builder.input("n", { dtype: "int32", shape: [3] });
-  const [sum, count] = builder.emit("lockstep::AllReduce", [x, n], { axis: "data" }, { outputs: 2 });
+  const [sum, count] = builder.emit(
+    "lockstep::AllReduce",
+    [x, n],
+    { axis: "data" },
+    { outputs: 2 },
+  );
   assert.deepEqual(count?.type, n.type);
   const loss = reduceSum(sum as typeof x, { keepdims: false });
   const { graph } = differentiate(builder.build([loss]), loss.name, ["x"]);

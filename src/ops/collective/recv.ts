@@ -1,5 +1,5 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
-import { type DType, DTYPES } from "../../tensor/index.ts";
+import { DTYPES, type DType } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
 import { meshAxis } from "./shared.ts";
 

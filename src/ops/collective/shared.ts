@@ -36,9 +36,7 @@ export function sizeOf(context: InferContext): number {
 /** The dim that an attribute names, counted from the end where negative. */
 export function dimOf(context: InferContext, attribute: string, { shape }: TensorType): number {
   const given = context.attributes.number(attribute);
-  return (
-    normalizeDim(given, shape.length) ?? context.fail(`${attribute} ${given} is out of range`)
-  );
+  return normalizeDim(given, shape.length) ?? context.fail(`${attribute} ${given} is out of range`);
 }
 
 /** Multiplies a dim by the number of ranks. */
