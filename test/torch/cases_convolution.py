@@ -72,6 +72,7 @@ CASES = [
     conv("depthwise", (2, 3, 5, 5), (3, 1, 3, 3), bias=True, group=3, stride=2, pads=[1, 1, 1, 1]),
     conv("1 by 1", (2, 3, 4, 4), (2, 3, 1, 1), bias=True),
     conv("patches", (2, 3, 6, 6), (4, 3, 3, 3), stride=3),
+    conv("many channels", (1, 8, 5, 4), (2, 8, 3, 2), stride=2, pads=[1, 1, 2, 0]),
     conv("3-d", (1, 2, 3, 4, 3), (2, 2, 2, 2, 2)),
     conv_transpose("1-d", (2, 3, 4), (3, 2, 3), bias=True, stride=2),
     conv_transpose("2-d", (1, 2, 3, 4), (2, 3, 3, 3), bias=True, padding=1),

@@ -91,3 +91,20 @@ test("Conv and ConvTranspose: gradient with auto_pad", () => {
     }
   }
 });
+
+test("Conv and ConvTranspose with many channels: gradient", () => {
+  const attributes = { strides: [2, 1], dilations: [1, 2], pads: [1, 0, 2, 1] };
+  checkGradient({
+    inputs: { x: [2, 8, 6, 7], w: [2, 8, 3, 2] },
+    build: ({ x, w }, builder) => builder.one("Conv", [x, w], attributes),
+  });
+  checkGradient({
+    inputs: { x: [2, 2, 3, 4], w: [2, 9, 3, 2] },
+    build: ({ x, w }, builder) => builder.one("ConvTranspose", [x, w], attributes),
+  });
+  checkGradient({
+    inputs: { x: [2, 8, 5], w: [3, 8, 3] },
+    build: ({ x, w }, builder) => builder.one("Conv", [x, w], { auto_pad: "SAME_UPPER" }),
+    second: true,
+  });
+});

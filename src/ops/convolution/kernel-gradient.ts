@@ -1,9 +1,7 @@
-/**
- * The gradient of a convolution's kernel, itself a convolution: channels become the batch, the batch becomes channels,
- * the output's gradient is the kernel, and strides and dilations change places.
- */
-import { reshape, slice, transpose } from "../../functional/index.ts";
+/** The gradient of a convolution's kernel, in the faster of two ways; both are made of ordinary products and convolutions. */
+import { concat, gemm, pad, reshape, slice, transpose } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
+import { elementCount, type Shape, stridesOf } from "../../tensor/index.ts";
 import type { Window } from "./window.ts";
 
 /**
@@ -11,10 +9,62 @@ import type { Window } from "./window.ts";
  * @returns (M, C/group, kernel)
  */
 export function kernelGradient(x: Value, dy: Value, window: Window, group: number): Value {
+  const elements = elementCount(window.kernel);
+  // A product for each element of the kernel is twice as fast, if it has enough channels to work on.
+  const isWide = (x.shape[1] as number) >= 8 && elements <= 25;
+  return group === 1 && (isWide || elements === 1)
+    ? byElement(x, dy, window)
+    : byConvolution(x, dy, window, group);
+}
+
+/** Each element of the kernel saw one shifted, strided picture of the input: its gradient is dy times that, over all places. */
+function byElement(x: Value, dy: Value, window: Window): Value {
+  const [channels, outputs] = [x.shape[1] as number, dy.shape[1] as number];
+  const places = dy.shape.slice(2);
+  const padded = pad(x, [0, 0, ...window.before], [0, 0, ...window.after]);
+  const input = channelsFirst(padded);
+  const gradient = reshape(channelsFirst(dy), [outputs, elementCount(dy.shape) / outputs]);
+  const parts = eachElement(window.kernel).map((at) => {
+    const ranges = at.map((k, i) => {
+      const start = k * (window.dilations[i] as number);
+      const stride = window.strides[i] as number;
+      return {
+        axis: i + 2,
+        start,
+        end: start + ((places[i] as number) - 1) * stride + 1,
+        step: stride,
+      };
+    });
+    const isWhole = ranges.every(
+      ({ axis, start, end, step }) => start === 0 && step === 1 && end === input.shape[axis],
+    );
+    const seen = isWhole ? input : slice(input, ranges);
+    const rows = reshape(seen, [channels, elementCount(seen.shape) / channels]);
+    return reshape(gemm(gradient, rows, undefined, { transB: true }), [outputs, channels, 1]);
+  });
+  return reshape(concat(parts, 2), [outputs, channels, ...window.kernel]);
+}
+
+/** The multi-indices of a kernel. */
+function eachElement(kernel: Shape): number[][] {
+  const strides = stridesOf(kernel);
+  return Array.from({ length: elementCount(kernel) }, (_, index) =>
+    kernel.map((size, i) => Math.floor(index / (strides[i] as number)) % size),
+  );
+}
+
+function channelsFirst(x: Value): Value {
+  return transpose(x, [1, 0, ...x.shape.slice(2).map((_, i) => i + 2)]);
+}
+
+/**
+ * A convolution in which channels are the batch, the batch is the channels, the output's gradient is the kernel, and strides and
+ * dilations change places.
+ */
+function byConvolution(x: Value, dy: Value, window: Window, group: number): Value {
   const [batch, channels] = x.shape as unknown as [number, number];
   const sizes = x.shape.slice(2);
   const perGroup = channels / group;
-  const spatial = sizes.map((_, i) => i);
   // How far the last window reaches: what lies beyond it must not be seen, so `after` may be negative.
   const after = sizes.map((size, i) => {
     const kernel = ((window.kernel[i] as number) - 1) * (window.dilations[i] as number);
@@ -24,16 +74,15 @@ export function kernelGradient(x: Value, dy: Value, window: Window, group: numbe
   const seen = crop(x, after);
   const cut = seen.shape.slice(2);
   const grouped = reshape(seen, [batch, group, perGroup, ...cut]);
-  const order = [2, 1, 0, ...spatial.map((i) => i + 3)];
+  const order = [2, 1, 0, ...sizes.map((_, i) => i + 3)];
   const input = reshape(transpose(grouped, order), [perGroup, group * batch, ...cut]);
-  const kernel = transpose(dy, [1, 0, ...spatial.map((i) => i + 2)]);
-  const result = x.builder.one("Conv", [input, kernel], {
+  const result = x.builder.one("Conv", [input, channelsFirst(dy)], {
     group,
     strides: window.dilations,
     dilations: window.strides,
     pads: [...window.before, ...after.map((size) => Math.max(0, size))],
   });
-  return transpose(result, [1, 0, ...spatial.map((i) => i + 2)]);
+  return channelsFirst(result);
 }
 
 /** Cuts −`after[i]` elements off the end of spatial dim i where that is positive. */
