@@ -31,8 +31,18 @@ export interface GemmOptions {
   readonly transB?: boolean;
 }
 
-/** alpha · op(a) · op(b) + beta · c of matrices; `c` broadcasts. */
+/**
+ * alpha · op(a) · op(b) + beta · c of matrices; `c` broadcasts. A result of one column is computed as one row: ONNX Runtime's product with
+ * a single column has other last bits on one thread than on two.
+ */
 export function gemm(a: Value, b: Value, c?: Value, options: GemmOptions = {}): Value {
+  const { transA = false, transB = false } = options;
+  const [rows, columns] = [a.shape[transA ? 1 : 0] as number, b.shape[transB ? 0 : 1] as number];
+  if (columns === 1 && rows > 1 && c === undefined) {
+    const column = reshape(b, [1, elementCount(b.shape)]);
+    const row = gemm(column, a, undefined, { ...options, transA: false, transB: !transA });
+    return reshape(row, [rows, 1]);
+  }
   return a.builder.one("Gemm", c === undefined ? [a, b] : [a, b, c], { ...options });
 }
 

@@ -1,4 +1,4 @@
-import { mul, sumTo } from "../../functional/index.ts";
+import { gemm as gemmOf, mul, sumTo } from "../../functional/index.ts";
 import type { AttributeReader, OperatorDefinition, Value } from "../../graph/index.ts";
 import { broadcastShapes, elementCount, sameShape } from "../../tensor/index.ts";
 
@@ -40,7 +40,7 @@ export const gemm: OperatorDefinition = {
     const alpha = context.attributes.number("alpha");
     const beta = context.attributes.number("beta");
     const product = (left: Value, right: Value, transLeft: number, transRight: number) =>
-      context.builder.one("Gemm", [left, right], { alpha, transA: transLeft, transB: transRight });
+      gemmOf(left, right, undefined, { alpha, transA: transLeft === 1, transB: transRight === 1 });
     const da = () => (transA === 0 ? product(dy, b, 0, 1 - transB) : product(b, dy, transB, 1));
     const db = () => (transB === 0 ? product(a, dy, 1 - transA, 0) : product(dy, a, 1, transA));
     const dc = (shape: readonly number[]) => sumTo(beta === 1 ? dy : mul(dy, beta), shape);

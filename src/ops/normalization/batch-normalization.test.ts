@@ -2,6 +2,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { checkGradient } from "../../../test/support/gradient-check.ts";
 import { exp } from "../../functional/index.ts";
+import type { Value } from "../../graph/index.ts";
 
 const sizes = fc.array(fc.integer({ min: 1, max: 3 }), { maxLength: 2 });
 
@@ -27,10 +28,12 @@ for (const training of [false, true]) {
                 bytes: new Uint8Array(new Float64Array(c).fill(1).buffer),
               });
               const variance = logVariance === undefined ? ones : exp(logVariance);
-              return builder.one("BatchNormalization", [x, scale, bias, mean ?? ones, variance], {
-                training_mode: training,
-                epsilon: 0.1,
-              });
+              const inputs = [x, scale, bias, mean ?? ones, variance];
+              const attributes = { training_mode: training, epsilon: 0.1 };
+              const outputs = training ? 3 : 1;
+              return builder.emit("BatchNormalization", inputs, attributes, {
+                outputs,
+              })[0] as Value;
             },
             range: [-2, 2],
             second: true,

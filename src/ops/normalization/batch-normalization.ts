@@ -34,8 +34,9 @@ export const batchNormalization: OperatorDefinition = {
   infer: (context) => {
     const type = floatType(context);
     checkChannels(context);
-    if (context.outputCount > 1 && context.attributes.number("training_mode") === 0) {
-      context.fail("has running statistics as outputs only with training_mode 1");
+    const outputs = context.attributes.number("training_mode") === 0 ? 1 : 3;
+    if (context.outputCount !== outputs) {
+      context.fail(`has ${outputs} outputs with this training_mode, got ${context.outputCount}`);
     }
     return [type, context.input(3), context.input(4)];
   },

@@ -1,4 +1,14 @@
-import { add, cast, expand, gemm, mul, reshape, sub, sumTo } from "../../functional/index.ts";
+import {
+  add,
+  cast,
+  expand,
+  gemm,
+  mul,
+  reduceMean,
+  reshape,
+  sub,
+  sumTo,
+} from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import type { Shape } from "../../tensor/index.ts";
 import { flopsPerElement } from "../shared.ts";
@@ -38,7 +48,7 @@ export const layerNormalization: OperatorDefinition = {
   },
   // With rows x of n elements, c = x − mean, r = inverse deviation and g = dy · scale:
   //   dx = r · (g − mean(g) − c · r² · mean(g · c)).
-  // Through the statistics come −c · r³ · dr / n and dmean / n. Products with a vector take the means and the sums.
+  // Through the statistics come −c · r³ · dr / n and dmean / n. Products with a vector take weighted means and sums.
   gradient: (context) => {
     const x = context.input(0);
     const { count, size, rows, vector, toScale } = normalizedRows(context);
@@ -55,7 +65,8 @@ export const layerNormalization: OperatorDefinition = {
     }
     const dx = () => {
       const bend = slope && mul(centered, mul(slope, mul(inverse, inverse)));
-      const own = dy && sub(mul(rows(dy), scale), gemm(rows(dy), share));
+      const g = dy && mul(rows(dy), scale);
+      const own = g && sub(g, reduceMean(g, { axes: [1] }));
       const inner = own === undefined || bend === undefined ? own : sub(own, bend);
       const scaled =
         inner === undefined ? bend && mul(bend, mul(inverse, -1)) : mul(inner, inverse);
