@@ -9,6 +9,7 @@ export default defineRun({
   schedule: cosine({ warmup: 40, final: 0.05 }),
   clipNorm: 1,
   batch: 16,
+  microBatches: 4,
   steps: 600,
   sample: { prompt: "export interface ", tokens: 300 },
 });

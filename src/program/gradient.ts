@@ -72,26 +72,32 @@ export interface SumTree {
 
 /**
  * Sums `count` leaves as a binary tree over their indices, in which node j of level k is the sum of leaves
- * [j·2ᵏ, (j+1)·2ᵏ): the order depends on `count` alone, and needs only log₂(count) + 1 buffers.
+ * [j·2ᵏ, (j+1)·2ᵏ): the order depends on `count` alone. Leaves are made `lanes` at a time, each in a buffer of its
+ * own, so about log₂(count) + lanes buffers are needed.
  */
-export function sumTree(count: number): SumTree {
+export function sumTree(count: number, lanes = 1): SumTree {
   const leaves: number[] = [];
   const sums: TreeSum[] = [];
-  const open: { level: number; buffer: number }[] = []; // of falling level; entry i is in buffer i
+  const open: { level: number; buffer: number }[] = [];
+  const free: number[] = [];
   let buffers = 0;
-  const merge = (after: number): void => {
-    const from = open.pop() as (typeof open)[number];
-    const into = open.at(-1) as (typeof open)[number];
+  const merge = (at: number, after: number): void => {
+    const [from] = open.splice(at, 1) as [(typeof open)[number]];
+    const into = open[at - 1] as (typeof open)[number];
     sums.push({ after, from: from.buffer, into: into.buffer });
     into.level += 1;
+    free.push(from.buffer);
   };
   for (let leaf = 0; leaf < count; leaf++) {
-    leaves.push(open.length);
-    open.push({ level: 0, buffer: open.length });
-    buffers = Math.max(buffers, open.length);
-    while (open.length > 1 && open.at(-1)?.level === open.at(-2)?.level) merge(leaf);
+    const buffer = free.pop() ?? buffers++;
+    leaves.push(buffer);
+    open.push({ level: 0, buffer });
+    if ((leaf + 1) % lanes !== 0 && leaf + 1 < count) continue;
+    // The first pair of one level: all before it is of higher levels, so the pair is a node of the tree.
+    const pair = () => open.findIndex((node, at) => node.level === open[at - 1]?.level);
+    for (let at = pair(); at > 0; at = pair()) merge(at, leaf);
   }
-  while (open.length > 1) merge(count - 1);
+  while (open.length > 1) merge(open.length - 1, count - 1);
   return { leaves, sums, buffers };
 }
 

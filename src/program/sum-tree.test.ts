@@ -3,8 +3,8 @@ import { test } from "node:test";
 import { sumTree } from "./gradient.ts";
 
 /** What the tree computes, written with brackets: leaves are their indices. */
-function expression(count: number): string {
-  const { leaves, sums, buffers } = sumTree(count);
+function expression(count: number, lanes = 1): string {
+  const { leaves, sums, buffers } = sumTree(count, lanes);
   const held = new Array<string | undefined>(buffers).fill(undefined);
   for (const [leaf, buffer] of leaves.entries()) {
     assert.equal(held[buffer], undefined, `leaf ${leaf} overwrites a sum`);
@@ -34,5 +34,9 @@ test("micro-batches are summed in the canonical binary tree, in few buffers", ()
   for (let count = 1; count <= 70; count++) {
     assert.equal(expression(count), canonical(0, 128, count));
     assert.ok(sumTree(count).buffers <= Math.ceil(Math.log2(count)) + 1);
+    for (const lanes of [2, 3, 8]) {
+      assert.equal(expression(count, lanes), canonical(0, 128, count), `${lanes} lanes`);
+      assert.ok(sumTree(count, lanes).buffers <= Math.ceil(Math.log2(count)) + lanes);
+    }
   }
 });

@@ -33,6 +33,8 @@ export interface TrainingOptions {
   readonly evaluation?: Model | undefined;
   readonly optimizer: Optimizer;
   readonly microBatches?: number | undefined;
+  /** Micro-batches that may run at once, each on one thread. It changes no bits. Default: 1. */
+  readonly lanes?: number | undefined;
   readonly clip?: number | undefined;
 }
 
@@ -66,7 +68,7 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
   const program = new ProgramBuilder();
   const summed = microBatches === 1 ? [] : model.states.filter(({ type }) => isFloat(type.dtype));
   const parameters = planParameters(model.parameters, options.optimizer, summed);
-  const tree = sumTree(microBatches);
+  const tree = sumTree(microBatches, lanesOf(options));
   const states = planLayout(
     model.states.map(({ name, type }) => ({ name, type, group: "states" })),
     64,
@@ -80,7 +82,8 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
   const norm = planNorm(program, parameters, { microBatches, clip: options.clip, losses });
   const update = planUpdate(program, parameters);
   const gradient = gradientGraph(model);
-  program.graph("gradient", "all", () => gradient.graph);
+  // A micro-batch stays on one thread, so that its bits do not depend on how many there are.
+  program.graph("gradient", microBatches === 1 ? "all" : 1, () => gradient.graph);
   const sums = new Map<string, Stage>();
   const side = (from: number): Side => {
     const context = { sums, program, options, parameters, states, tree, gradient, from };
@@ -108,6 +111,10 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
     evaluationLoss: evaluation && rowsRef("evaluation loss", lossType(evaluation), 0),
     parameters: refsOf(parameters.parameters, "parameters"),
   };
+}
+
+function lanesOf({ lanes = 1, microBatches = 1 }: TrainingOptions): number {
+  return Math.min(lanes, microBatches);
 }
 
 interface SideContext {
@@ -159,9 +166,14 @@ function planSide(
   const { program, sums, options, parameters, tree, from } = context;
   const { microBatches = 1, model } = options;
   const compute: Stage[] = [];
-  for (const [index, run] of gradients.entries()) {
-    compute.push({ name: `gradient ${index}`, runs: [run], mode: "ordered" });
-    for (const sum of tree.sums.filter(({ after }) => after === index)) {
+  const lanes = lanesOf(options);
+  for (let start = 0; start < microBatches; start += lanes) {
+    const runs = gradients.slice(start, start + lanes);
+    const last = start + runs.length - 1;
+    // Without parallel micro-batches, one run has all threads.
+    const mode = lanes === 1 ? "ordered" : "parallel";
+    compute.push({ name: `gradients ${start} to ${last}`, runs, mode });
+    for (const sum of tree.sums.filter(({ after }) => after === last)) {
       const buffers = { from: gradientBuffer(sum.from), into: gradientBuffer(sum.into) };
       const key = `${buffers.from} ${buffers.into}`;
       const stage = sums.get(key) ?? sumStage(program, parameters.gradients, buffers);

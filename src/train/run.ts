@@ -19,7 +19,11 @@ export interface RunOptions {
   readonly schedule?: Schedule;
   /** Gradients are clipped to this global norm; not at all unless told. */
   readonly clipNorm?: number;
-  /** The batch is cut into this many equal parts whose gradients are summed: less memory, the same step. Default 1. */
+  /**
+   * The batch is cut into this many equal parts, whose gradients are summed in one fixed order. Each runs on one thread and as many
+   * at once as there are threads: a multiple of the threads is fastest for large models, and more parts need less
+   * memory. Default 1: the batch whole, on all threads.
+   */
   readonly microBatches?: number;
   /** Of weights, sample order and dropout. Default 1. */
   readonly seed?: number;

@@ -25,7 +25,7 @@ export interface TrainerOptions {
   readonly model: Model;
   /** The same model built for evaluation, for as many samples as `evaluate` is given. */
   readonly evaluation?: Model | undefined;
-  /** Parts of a step that are run one after the other. Default: 1. */
+  /** Parts of a step, each run on one thread, as many at once as there are threads. Default: 1, on all threads. */
   readonly microBatches?: number | undefined;
   readonly optimizer: Optimizer;
   /** Default: constant. */
@@ -65,7 +65,7 @@ export interface StepResult {
 /** Allocates, compiles, and makes the initial values. @throws INVALID_OPTION, ENGINE_FAILED, NO_GRADIENT */
 export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
   const { engine, model, shareAs, seed = 0 } = options;
-  const plan = planTraining(options);
+  const plan = planTraining({ ...options, lanes: engine.threads });
   const instance = await instantiate(engine, plan.program, { shareAs });
   try {
     await initializeTrainer(engine, instance, plan, model, seed);
