@@ -1,0 +1,121 @@
+/** Small runs of whole length, in this process, with their folders. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { arrays, text } from "../../src/data/index.ts";
+import type { Engine } from "../../src/engine/index.ts";
+import { gpt, mlp, resnet } from "../../src/nn/index.ts";
+import { adamw, cosine, sgd } from "../../src/optimizer/index.ts";
+import type { Report, RunEvent } from "../../src/telemetry/index.ts";
+import { jsonlSink } from "../../src/telemetry/index.ts";
+import { tensorFrom } from "../../src/tensor/index.ts";
+import {
+  type Beginning,
+  defineRun,
+  openRunFolder,
+  type Run,
+  type TrainResult,
+  train,
+} from "../../src/train/index.ts";
+import { randomNumbers } from "./random.ts";
+
+export const WORDS = "the cat sat on the mat and the dog sat on the log; ".repeat(80);
+
+/** Needs `words.txt` in the base folder. Dropout, and two micro-batches. */
+export const textRun = defineRun({
+  name: "words",
+  model: gpt({ layers: 1, width: 16, heads: 2, context: 16, dropout: 0.2 }),
+  data: text("words.txt", { heldOut: 0.1 }),
+  optimizer: adamw({ learningRate: 1e-2 }),
+  schedule: cosine({ warmup: 2 }),
+  clipNorm: 1,
+  batch: 4,
+  microBatches: 2,
+  steps: 8,
+  evaluate: { every: 3, samples: 8 },
+  checkpointEvery: 3,
+  sample: { prompt: "the ", tokens: 5 },
+});
+
+const IMAGES = 40;
+const images = {
+  image: tensorFrom("float32", [IMAGES, 1, 8, 8], randomNumbers(1, IMAGES * 64)),
+  label: tensorFrom("int32", [IMAGES], randomNumbers(2, IMAGES, [0, 3]).map(Math.floor)),
+};
+
+/** Batch normalization: a run with running statistics. */
+export const imageRun = defineRun({
+  name: "images",
+  model: resnet({ image: [1, 8, 8], classes: 3, blocks: [1], channels: [4], stem: "small" }),
+  data: arrays(images),
+  optimizer: sgd({ learningRate: 0.05, momentum: 0.9 }),
+  batch: 8,
+  microBatches: 2,
+  steps: 6,
+});
+
+/** Too simple to have anything: nothing held out, no text. */
+export const plainRun = defineRun({
+  name: "plain",
+  model: mlp({ inputs: [1, 8, 8], hidden: [4], outputs: 3 }),
+  data: arrays(images, { heldOut: 0 }),
+  optimizer: adamw({ learningRate: 1e-2 }),
+  batch: 8,
+  steps: 4,
+});
+
+export interface Trial {
+  readonly engine: Engine;
+  /** Both the run's folder and where its data lies. */
+  readonly folder: string;
+  readonly out?: string;
+  readonly beginning?: Beginning;
+  /** Asks for a stop as soon as it returns true. */
+  readonly stopAt?: (event: RunEvent) => boolean;
+}
+
+export interface Tried {
+  readonly result: TrainResult;
+  readonly events: readonly RunEvent[];
+}
+
+export async function tryRun(run: Run, trial: Trial): Promise<Tried> {
+  const { engine, folder, out = join(folder, "out"), beginning = "new" } = trial;
+  const controller = new AbortController();
+  const opened = await openRunFolder(out);
+  let clock = 0;
+  const metrics = jsonlSink(opened.file("metrics.jsonl"), () => clock);
+  const events: RunEvent[] = [];
+  try {
+    const result = await train(run, {
+      engine,
+      folder: opened,
+      baseDir: folder,
+      beginning,
+      signal: controller.signal,
+      now: () => (clock += 10),
+      onEvent: (event) => {
+        events.push(event);
+        metrics.sink(event);
+        if (trial.stopAt?.(event) === true) controller.abort(new Error("enough"));
+      },
+    });
+    return { result, events };
+  } finally {
+    metrics.close();
+  }
+}
+
+export function reportOf(out: string): Report {
+  return JSON.parse(readFileSync(join(out, "report.json"), "utf8")) as Report;
+}
+
+export interface MetricsLine {
+  readonly type: string;
+  readonly step?: number;
+  readonly loss?: number;
+}
+
+export function metricsOf(out: string): MetricsLine[] {
+  const lines = readFileSync(join(out, "metrics.jsonl"), "utf8").split("\n");
+  return lines.slice(0, -1).map((line) => JSON.parse(line) as MetricsLine);
+}
