@@ -30,7 +30,13 @@ export type ErrorCode =
   | "DATA_FORMAT"
   | "NOT_FINITE" // a loss or gradient that is NaN or infinite
   | "CHECKPOINT" // a run folder that cannot be resumed
-  | "RUN_EXISTS"; // a folder that holds an unfinished run, where another was to begin
+  | "RUN_EXISTS" // a folder that holds an unfinished run, where another was to begin
+  | "PEER_LOST" // a worker of the group vanished or left
+  | "DEADLINE" // a wait took longer than it may
+  | "ABORTED" // the group was given up, by this worker or another
+  | "PROTOCOL" // bytes or a message that another version, run or program would send
+  | "UNAUTHORIZED" // a peer that does not know the run's token
+  | "ADDRESS"; // an address that cannot be used: taken, unknown, unreachable
 
 /** Values that a program may read from an error. */
 export type ErrorFields = Readonly<

@@ -40,6 +40,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "optimizer",
   ],
   telemetry: ["errors", "files"],
+  transport: ["errors", "memory"],
+  collectives: ["errors", "tensor", "graph", "functional", "ops", "memory", "engine", "transport"],
   train: ["*"],
   cli: ["*"],
   index: ["*"],

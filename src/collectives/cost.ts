@@ -1,0 +1,108 @@
+/** What a schedule would take, from a few measured numbers; and the choice that follows. Pure. */
+import { LockstepError } from "../errors.ts";
+import { bytesPerElement } from "../tensor/index.ts";
+import { type Algorithm, type Collective, type Member, schedulesFor } from "./request.ts";
+import type { Schedule, Step } from "./schedule.ts";
+
+/** Microseconds, and microseconds a byte. */
+export interface CostModel {
+  /** A message without content. */
+  readonly messageUs: number;
+  /** Each byte that a rank sends or receives. */
+  readonly wireUsPerByte: number;
+  readonly barrierUs: number;
+  /** One call of the engine. */
+  readonly runUs: number;
+  /** Each byte of each input of a reduction. */
+  readonly reduceUsPerByte: number;
+  readonly copyUsPerByte: number;
+}
+
+/** Before anything was measured: a fast machine, a local network. */
+export const DEFAULT_COSTS: CostModel = {
+  messageUs: 60,
+  wireUsPerByte: 1 / 2000,
+  barrierUs: 3,
+  runUs: 4,
+  reduceUsPerByte: 1 / 20_000,
+  copyUsPerByte: 1 / 10_000,
+};
+
+export interface Choice {
+  readonly schedule: Schedule;
+  /** Estimated microseconds by algorithm. */
+  readonly estimates: Readonly<Record<string, number>>;
+}
+
+/**
+ * Estimated microseconds. A round costs one message and the bytes that the busier of both directions moves; a
+ * schedule is that of one rank, so all ranks must ask for that of the same one.
+ */
+export function estimate(schedule: Schedule, bytesPerUnit: number, model: CostModel): number {
+  const bytes = (list: readonly { readonly span: { readonly length: number } }[]) =>
+    list.reduce((sum, { span }) => sum + span.length, 0) * bytesPerUnit;
+  const costOf = (step: Step): number => {
+    switch (step.do) {
+      case "barrier":
+        return model.barrierUs;
+      case "exchange": {
+        const messages = Math.max(step.sends.length, step.receives.length);
+        const moved = bytes(step.sends) + bytes(step.receives);
+        return model.messageUs * (0.5 + 0.5 * messages) + (moved / 2) * model.wireUsPerByte;
+      }
+      case "copy":
+        return step.to.length * step.from.length * bytesPerUnit * model.copyUsPerByte;
+      case "reduce": {
+        const length = (step.outputs[0]?.length ?? 0) * bytesPerUnit;
+        const copies = (step.outputs.length - 1) * length * model.copyUsPerByte;
+        return model.runUs + step.inputs.length * length * model.reduceUsPerByte + copies;
+      }
+    }
+  };
+  return schedule.steps.reduce((sum, step) => sum + costOf(step), 0);
+}
+
+/** The fastest by estimate, or the one asked for. All ranks come to the same choice from the same model. */
+export function chooseSchedule(
+  collective: Collective,
+  member: Member,
+  model: CostModel,
+  options: { readonly algorithm?: Algorithm; readonly canonical?: boolean } = {},
+): Choice {
+  const { algorithm, canonical = false } = options;
+  const mine = schedulesFor(collective, member, canonical);
+  const judged = schedulesFor(asRankZero(collective), { ...member, rank: 0 }, canonical);
+  const unit = bytesPerElement(collective.dtype);
+  const estimates = Object.fromEntries(
+    judged.map((schedule) => [schedule.algorithm, estimate(schedule, unit, model)]),
+  );
+  const best = mine.reduce((a, b) =>
+    (estimates[b.algorithm] ?? 0) < (estimates[a.algorithm] ?? 0) ? b : a,
+  );
+  const wanted = algorithm === undefined ? best : mine.find((s) => s.algorithm === algorithm);
+  if (wanted !== undefined) return { schedule: wanted, estimates };
+  const known = mine.map((schedule) => schedule.algorithm).join(", ");
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `There is no algorithm "${algorithm}" for ${collective.kind} here.`,
+    { hint: `There is: ${known}.` },
+  );
+}
+
+/** Counts of an all-to-all are each rank's own: what is judged must not depend on them. */
+function asRankZero(collective: Collective): Collective {
+  if (collective.kind !== "allToAll") return collective;
+  const even = collective.sendCounts.map(() => 1024);
+  return { ...collective, sendCounts: even, receiveCounts: even };
+}
+
+/** One line a number, for people. */
+export function formatCosts(model: CostModel): string {
+  const rate = (usPerByte: number) => `${(1 / usPerByte / 1000).toFixed(2)} GB/s`;
+  return [
+    `message ${model.messageUs.toFixed(1)} µs, ${rate(model.wireUsPerByte)}`,
+    `barrier ${model.barrierUs.toFixed(1)} µs`,
+    `reduction ${model.runUs.toFixed(1)} µs, ${rate(model.reduceUsPerByte)} read`,
+    `copy ${rate(model.copyUsPerByte)}`,
+  ].join("; ");
+}

@@ -1,0 +1,220 @@
+/**
+ * A group of ranks that compute together: memory that collectives work on, and collectives prepared once and run
+ * many times. All ranks make the same calls in the same order.
+ */
+import { randomBytes } from "node:crypto";
+import type { Engine, EngineBuffer } from "../engine/index.ts";
+import { LockstepError } from "../errors.ts";
+import { allocateMemory, type Memory } from "../memory/index.ts";
+import { bytesPerElement } from "../tensor/index.ts";
+import type { SharedRegion, Transport } from "../transport/index.ts";
+import { type Choice, type CostModel, chooseSchedule, DEFAULT_COSTS } from "./cost.ts";
+import { checkReduction } from "./reduction.ts";
+import { type Algorithm, type Collective, extentOf } from "./request.ts";
+import { Runner } from "./runner.ts";
+import type { Schedule } from "./schedule.ts";
+
+export interface GroupSettings {
+  readonly engine: Engine;
+  readonly transport: Transport;
+  /** What things cost here: see `measureCosts`. It must be the same on all ranks. */
+  readonly costs?: CostModel;
+  /** Takes the choice from the cost model, by kind of collective. */
+  readonly algorithms?: Partial<Record<Collective["kind"], Algorithm>>;
+  /** Only algorithms whose bits do not depend on the choice; false unless told. */
+  readonly canonical?: boolean;
+}
+
+/** Where a collective works: `data` is read and written, an all-to-all writes `into`. Offsets in bytes. */
+export interface PrepareOptions {
+  readonly data: GroupBuffer;
+  readonly byteOffset?: number;
+  readonly into?: GroupBuffer;
+  readonly intoByteOffset?: number;
+  readonly algorithm?: Algorithm;
+  /** Collectives of different channels may be under way at the same time. */
+  readonly channel?: number;
+  readonly deadlineMs?: number;
+}
+
+export interface Prepared {
+  readonly schedule: Schedule;
+  /** Estimated microseconds by algorithm. */
+  readonly estimates: Choice["estimates"];
+  /** Runs must not overlap. Rejects with the group's error. */
+  run(): Promise<void>;
+  close(): void;
+}
+
+export class Group {
+  readonly transport: Transport;
+  readonly engine: Engine;
+  costs: CostModel;
+  readonly #settings: GroupSettings;
+  readonly #buffers = new Set<GroupBuffer>();
+  readonly #prepared = new Set<Prepared>();
+
+  /** The group owns the transport and closes it; the engine is the caller's. */
+  constructor(settings: GroupSettings) {
+    this.#settings = settings;
+    this.transport = settings.transport;
+    this.engine = settings.engine;
+    this.costs = settings.costs ?? DEFAULT_COSTS;
+  }
+
+  get rank(): number {
+    return this.transport.rank;
+  }
+
+  get size(): number {
+    return this.transport.size;
+  }
+
+  /** Zeroed memory for collectives: peers can read it where the transport shares memory. */
+  allocate(byteLength: number): Promise<GroupBuffer> {
+    const { share } = this.transport;
+    const name = `group-${process.pid}-${randomBytes(6).toString("hex")}`;
+    return this.adopt(allocateMemory(byteLength, share === undefined ? {} : { shareAs: name }));
+  }
+
+  /** Memory that is there already; named where the transport shares memory. The group closes it. */
+  async adopt(memory: Memory): Promise<GroupBuffer> {
+    const region = await this.transport.share?.(memory);
+    const own = this.engine.attach(memory);
+    const buffer = new GroupBuffer(this, own, region);
+    this.#buffers.add(buffer);
+    return buffer;
+  }
+
+  /** Which schedule would run, and what each would take. */
+  choose(collective: Collective, algorithm?: Algorithm): Choice {
+    const wanted = algorithm ?? this.#settings.algorithms?.[collective.kind];
+    const { rank, size, share } = this.transport;
+    return chooseSchedule(collective, { rank, size, shared: share !== undefined }, this.costs, {
+      ...(wanted === undefined ? {} : { algorithm: wanted }),
+      canonical: this.#settings.canonical ?? false,
+    });
+  }
+
+  /** Throws INVALID_OPTION, TYPE_MISMATCH, INVALID_BINDING. */
+  async prepare(collective: Collective, options: PrepareOptions): Promise<Prepared> {
+    const { dtype } = collective;
+    const reduction = "reduction" in collective ? collective.reduction : "sum";
+    if ("reduction" in collective) checkReduction(reduction, dtype);
+    const unit = bytesPerElement(dtype);
+    const extent = extentOf(collective);
+    const { data, byteOffset = 0, into, intoByteOffset = 0 } = options;
+    checkFits(data, byteOffset, extent.data * unit);
+    if (collective.kind === "allToAll") {
+      if (into === undefined)
+        throw new LockstepError("INVALID_OPTION", "An all-to-all needs a place for its result.");
+      checkFits(into, intoByteOffset, extent.into * unit);
+    }
+    const { schedule, estimates } = this.choose(collective, options.algorithm);
+    const scratch =
+      schedule.scratch === 0 ? undefined : this.engine.allocate(schedule.scratch * unit);
+    const runner = await Runner.prepare({
+      engine: this.engine,
+      transport: this.transport,
+      schedule,
+      dtype,
+      reduction,
+      combination: "combination" in collective ? collective.combination : undefined,
+      channel: options.channel ?? 0,
+      deadlineMs: options.deadlineMs,
+      place: (space, rank) => {
+        if (space === "scratch") return { buffer: scratch as EngineBuffer, byteOffset: 0 };
+        if (space === "into")
+          return { buffer: (into as GroupBuffer).of(rank), byteOffset: intoByteOffset };
+        return { buffer: data.of(rank), byteOffset };
+      },
+    });
+    const prepared: Prepared = {
+      schedule,
+      estimates,
+      run: () => runner.run(),
+      close: () => {
+        this.#prepared.delete(prepared);
+        runner.close();
+        scratch?.close();
+      },
+    };
+    this.#prepared.add(prepared);
+    return prepared;
+  }
+
+  /** Once, and away with it. */
+  async run(collective: Collective, options: PrepareOptions): Promise<void> {
+    const prepared = await this.prepare(collective, options);
+    try {
+      await prepared.run();
+    } finally {
+      prepared.close();
+    }
+  }
+
+  async barrier(): Promise<void> {
+    await this.transport.barrier();
+  }
+
+  /** A group of some of the ranks, with the same engine and costs. Its members call it, and close it. */
+  async subgroup(ranks: readonly number[]): Promise<Group> {
+    const transport = await this.transport.subgroup(ranks);
+    return new Group({ ...this.#settings, transport, costs: this.costs });
+  }
+
+  /** Releases everything, the transport too. */
+  async close(): Promise<void> {
+    for (const prepared of this.#prepared) prepared.close();
+    for (const buffer of this.#buffers) buffer.close();
+    this.#buffers.clear();
+    await this.transport.close();
+  }
+}
+
+/** Memory of this rank and, where the transport shares memory, of its peers. */
+export class GroupBuffer {
+  /** This rank's. */
+  readonly own: EngineBuffer;
+  readonly #group: Group;
+  readonly #peers: readonly EngineBuffer[] | undefined;
+  readonly #region: SharedRegion | undefined;
+
+  /** @internal Use `Group.allocate` or `Group.adopt`. */
+  constructor(group: Group, own: EngineBuffer, region: SharedRegion | undefined) {
+    this.own = own;
+    this.#group = group;
+    this.#region = region;
+    this.#peers = region?.memories.map((memory, rank) =>
+      rank === group.rank ? own : group.engine.attach(memory),
+    );
+  }
+
+  get byteLength(): number {
+    return this.own.byteLength;
+  }
+
+  get bytes(): Uint8Array {
+    return this.own.bytes;
+  }
+
+  of(rank: number): EngineBuffer {
+    const buffer = rank === this.#group.rank ? this.own : this.#peers?.[rank];
+    if (buffer !== undefined) return buffer;
+    throw new LockstepError("INVALID_BINDING", `The memory of rank ${rank} cannot be read here.`);
+  }
+
+  close(): void {
+    for (const buffer of this.#peers ?? []) buffer.close();
+    this.own.close();
+    this.#region?.close();
+  }
+}
+
+function checkFits(buffer: GroupBuffer, byteOffset: number, byteLength: number): void {
+  if (byteOffset >= 0 && byteOffset + byteLength <= buffer.byteLength) return;
+  throw new LockstepError(
+    "INVALID_BINDING",
+    `${byteLength} bytes at ${byteOffset} do not fit memory of ${buffer.byteLength} bytes.`,
+  );
+}

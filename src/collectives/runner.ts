@@ -1,0 +1,226 @@
+/**
+ * Obeys a schedule: messages go to the transport, reductions to the engine in tiles, all prepared once and run many
+ * times. It does no arithmetic of its own.
+ */
+
+import type { Binding, Engine, EngineBuffer, EngineTensor, Executable } from "../engine/index.ts";
+import { assert } from "../errors.ts";
+import { bytesPerElement, type DType } from "../tensor/index.ts";
+import { type Transport, type Waiting, waitForAll } from "../transport/index.ts";
+import { type Combination, inOrder, type Reduction, reductionGraph } from "./reduction.ts";
+import type { Schedule, Span, Step } from "./schedule.ts";
+
+/** Elements of one call of the engine: inputs and output stay in the cache of a core. */
+export const TILE_BYTES = 2 ** 18;
+
+export interface RunnerOptions {
+  readonly engine: Engine;
+  readonly transport: Transport;
+  readonly schedule: Schedule;
+  readonly dtype: DType;
+  readonly reduction: Reduction;
+  /** The order of reductions that take the contributions of all. */
+  readonly combination: Combination | undefined;
+  /** Where each space begins; `rank` is another's only where memory is shared. */
+  readonly place: (space: Span["space"], rank: number) => Place;
+  readonly channel: number;
+  readonly deadlineMs: number | undefined;
+}
+
+export interface Place {
+  readonly buffer: EngineBuffer;
+  readonly byteOffset: number;
+}
+
+type Action = () => Waiting;
+
+export class Runner {
+  readonly #actions: readonly Action[];
+  readonly #close: readonly (() => void)[];
+
+  private constructor(actions: readonly Action[], close: readonly (() => void)[]) {
+    this.#actions = actions;
+    this.#close = close;
+  }
+
+  /** Compiles and binds. Throws what the engine throws. */
+  static async prepare(options: RunnerOptions): Promise<Runner> {
+    const preparation = new Preparation(options);
+    try {
+      const actions: Action[] = [];
+      for (const step of options.schedule.steps) actions.push(...(await preparation.actions(step)));
+      return new Runner(actions, preparation.closers);
+    } catch (error) {
+      for (const close of preparation.closers) close();
+      throw error;
+    }
+  }
+
+  async run(): Promise<void> {
+    for (const action of this.#actions) {
+      const waiting = action();
+      if (waiting !== undefined) await waiting;
+    }
+  }
+
+  close(): void {
+    for (const close of this.#close) close();
+  }
+}
+
+class Preparation {
+  readonly closers: (() => void)[] = [];
+  readonly #options: RunnerOptions;
+  readonly #executables = new Map<string, Promise<Executable>>();
+  readonly #unit: number;
+  #tile: EngineBuffer | undefined;
+
+  constructor(options: RunnerOptions) {
+    this.#options = options;
+    this.#unit = bytesPerElement(options.dtype);
+  }
+
+  async actions(step: Step): Promise<Action[]> {
+    const { transport, deadlineMs } = this.#options;
+    switch (step.do) {
+      case "barrier":
+        return [() => transport.barrier(deadlineMs === undefined ? {} : { deadlineMs })];
+      case "copy": {
+        const from = this.#bytes(step.from);
+        const to = step.to.map((span) => this.#bytes(span));
+        return [() => copyAll(from, to)];
+      }
+      case "exchange":
+        return [this.#exchange(step)];
+      case "reduce":
+        return this.#reduce(step);
+    }
+  }
+
+  #exchange({ sends, receives }: Extract<Step, { do: "exchange" }>): Action {
+    const { transport, channel, deadlineMs } = this.#options;
+    const options = { channel, ...(deadlineMs === undefined ? {} : { deadlineMs }) };
+    const out = sends.map(({ peer, span }) => ({ peer, bytes: this.#bytes(span) }));
+    const back = receives.map(({ peer, span }) => ({ peer, bytes: this.#bytes(span) }));
+    const starts = [
+      ...back.map(
+        ({ peer, bytes }) =>
+          () =>
+            transport.receive(peer, bytes, options),
+      ),
+      ...out.map(
+        ({ peer, bytes }) =>
+          () =>
+            transport.send(peer, bytes, options),
+      ),
+    ];
+    return () => waitForAll(starts);
+  }
+
+  async #reduce(step: Extract<Step, { do: "reduce" }>): Promise<Action[]> {
+    const length = step.outputs[0]?.length ?? 0;
+    const tileLength = TILE_BYTES / this.#unit;
+    const actions: Action[] = [];
+    for (let start = 0; start < length; start += tileLength) {
+      const part = (span: Span): Span => ({
+        ...span,
+        start: span.start + start,
+        length: Math.min(tileLength, length - start),
+      });
+      actions.push(
+        await this.#reduceTile({
+          ...step,
+          inputs: step.inputs.map(part),
+          outputs: step.outputs.map(part),
+        }),
+      );
+    }
+    return actions;
+  }
+
+  async #reduceTile(step: Extract<Step, { do: "reduce" }>): Promise<Action> {
+    const { inputs, outputs, last, canonical } = step;
+    const [target, ...copies] = outputs as [Span, ...Span[]];
+    const executable = await this.#executable(inputs.length, target.length, last, canonical);
+    const places = inputs.map((span) => this.#tensor(span));
+    const wanted = this.#tensor(target);
+    const input = places.findIndex((place) => samePlace(place, wanted));
+    const result = executable.graph.outputs[0] as string;
+    const direct = input < 0 || executable.mayAlias(result, `x${input}`);
+    const output = direct ? wanted : this.#tileTensor(wanted);
+    const binding: Binding = executable.bind({
+      inputs: Object.fromEntries(places.map((place, index) => [`x${index}`, place])),
+      outputs: { [result]: output },
+    });
+    this.closers.push(() => binding.close());
+    const to = [...(direct ? [] : [wanted.bytes]), ...copies.map((span) => this.#bytes(span))];
+    const from = output.bytes;
+    return () => {
+      binding.runSync();
+      return copyAll(from, to);
+    };
+  }
+
+  #executable(
+    inputs: number,
+    length: number,
+    last: boolean,
+    canonical: boolean,
+  ): Promise<Executable> {
+    const { engine, dtype, reduction, combination, transport } = this.#options;
+    const key = [inputs, length, last, canonical].join();
+    let executable = this.#executables.get(key);
+    if (executable === undefined) {
+      const order = canonical ? combination : undefined;
+      const graph = reductionGraph({
+        dtype,
+        length,
+        reduction,
+        inputs,
+        combination: order ?? inOrder(inputs),
+        ...(last && reduction === "mean" ? { divisor: transport.size } : {}),
+      });
+      executable = engine.compile(graph, { threads: 1 });
+      this.#executables.set(key, executable);
+      this.closers.push(
+        () =>
+          void executable?.then(
+            (done) => done.close(),
+            () => undefined,
+          ),
+      );
+    }
+    return executable;
+  }
+
+  #tensor({ space, rank, start, length }: Span): EngineTensor {
+    const { transport, place, dtype } = this.#options;
+    const { buffer, byteOffset } = place(space, rank ?? transport.rank);
+    return buffer.tensor({ dtype, shape: [length] }, byteOffset + start * this.#unit);
+  }
+
+  /** For kernels that cannot write over what they read. */
+  #tileTensor({ dtype, shape }: EngineTensor): EngineTensor {
+    if (this.#tile === undefined) {
+      const tile = this.#options.engine.allocate(TILE_BYTES);
+      this.#tile = tile;
+      this.closers.push(() => tile.close());
+    }
+    return this.#tile.tensor({ dtype, shape });
+  }
+
+  #bytes(span: Span): Uint8Array {
+    const { bytes } = this.#tensor(span);
+    assert(bytes.byteLength === span.length * this.#unit, "a span inside its memory");
+    return bytes;
+  }
+}
+
+function copyAll(from: Uint8Array, to: readonly Uint8Array[]): undefined {
+  for (const bytes of to) bytes.set(from);
+  return undefined;
+}
+
+function samePlace(a: EngineTensor, b: EngineTensor): boolean {
+  return a.buffer === b.buffer && a.byteOffset === b.byteOffset;
+}

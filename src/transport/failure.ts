@@ -1,0 +1,91 @@
+/** How a group fails: once, with one error that names the rank at fault, for every wait under way and every later one. */
+import { type ErrorCode, LockstepError } from "../errors.ts";
+
+/** What one rank tells the others when the group fails. */
+export interface FailureReport {
+  readonly code: ErrorCode;
+  /** The rank at fault, or -1. */
+  readonly peer: number;
+  /** The rank that found it. */
+  readonly by: number;
+  readonly text: string;
+}
+
+const REPORTED: readonly ErrorCode[] = ["PEER_LOST", "DEADLINE", "ABORTED", "PROTOCOL"];
+
+export function peerLost(peer: number, how: string): LockstepError {
+  return new LockstepError("PEER_LOST", `Rank ${peer} is lost: ${how}.`, { fields: { peer } });
+}
+
+export function deadlinePassed(peer: number, doing: string, deadlineMs: number): LockstepError {
+  return new LockstepError(
+    "DEADLINE",
+    `Rank ${peer} did not answer within ${deadlineMs} ms (${doing}).`,
+    { fields: { peer, deadlineMs } },
+  );
+}
+
+export function protocolError(peer: number, what: string): LockstepError {
+  return new LockstepError("PROTOCOL", `Rank ${peer}: ${what}.`, { fields: { peer } });
+}
+
+/** What the peers are told of `error`, found by rank `by`. */
+export function reportOf(error: unknown, by: number): FailureReport {
+  if (error instanceof LockstepError && REPORTED.includes(error.code)) {
+    const { peer, by: found } = error.fields;
+    return {
+      code: error.code,
+      peer: typeof peer === "number" ? peer : by,
+      by: typeof found === "number" ? found : by,
+      text: error.message.split("\n")[0] ?? "",
+    };
+  }
+  const text = error instanceof Error ? error.message : String(error);
+  return { code: "ABORTED", peer: by, by, text: `Rank ${by} aborted: ${text}` };
+}
+
+/** The error that a report from a peer becomes here. */
+export function errorOf({ code, peer, by, text }: FailureReport): LockstepError {
+  const known = REPORTED.includes(code) ? code : "ABORTED";
+  return new LockstepError(known, text, { fields: { peer, by } });
+}
+
+export function checkRank(rank: number, size: number): void {
+  if (Number.isInteger(rank) && rank >= 0 && rank < size) return;
+  throw new LockstepError("INVALID_OPTION", `There is no rank ${rank} in a group of ${size}.`);
+}
+
+/** Whether the group still lives, and those who want to know when it does not. */
+export class Fate {
+  readonly #controller = new AbortController();
+  readonly #listeners = new Set<(error: LockstepError) => void>();
+  #error: LockstepError | undefined;
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  get error(): LockstepError | undefined {
+    return this.#error;
+  }
+
+  /** The first failure counts. Returns whether this was it. */
+  fail(error: LockstepError): boolean {
+    if (this.#error !== undefined) return false;
+    this.#error = error;
+    for (const listener of this.#listeners) listener(error);
+    this.#listeners.clear();
+    this.#controller.abort(error);
+    return true;
+  }
+
+  check(): void {
+    if (this.#error !== undefined) throw this.#error;
+  }
+
+  /** Calls `listener` once if the group fails; the result takes it away again. */
+  onFail(listener: (error: LockstepError) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+}

@@ -1,0 +1,10 @@
+export { type NetworkOptions, SimulatedNetwork, SimulatedTransport } from "./simulated/network.ts";
+export {
+  type GroupOptions,
+  type MessageOptions,
+  type SharedRegion,
+  type Transport,
+  type Waiting,
+  type WaitOptions,
+  waitForAll,
+} from "./transport.ts";

@@ -1,0 +1,304 @@
+/**
+ * A network inside one process, for tests and for looking at plans of up to 1,024 ranks. Time is virtual: each message takes
+ * `latency + bytes / bandwidth`, a lost one is sent again later. The order in which messages are delivered follows
+ * from virtual time and the seed alone, so each run is like the last.
+ */
+import { LockstepError } from "../../errors.ts";
+import { disseminationBarrier } from "../dissemination.ts";
+import {
+  checkRank,
+  deadlinePassed,
+  errorOf,
+  Fate,
+  peerLost,
+  protocolError,
+  reportOf,
+} from "../failure.ts";
+import { Inbox } from "../inbox.ts";
+import { MessageSubgroup, SubgroupCounter } from "../subgroup.ts";
+import type { MessageOptions, Transport, Waiting, WaitOptions } from "../transport.ts";
+import { DEFAULT_DEADLINE_MS } from "../transport.ts";
+import { type Delivery, DeliveryQueue } from "./queue.ts";
+
+export interface NetworkOptions {
+  readonly size: number;
+  readonly generation?: number;
+  /** Virtual microseconds of a message's way; 10 unless told. */
+  readonly latencyUs?: number;
+  /** Virtual bytes a microsecond between two ranks; 1,000 (1 GB/s) unless told. */
+  readonly bytesPerUs?: number;
+  /** Part of the messages that are lost once and sent again after `retryUs`; 0 unless told. */
+  readonly loss?: number;
+  readonly retryUs?: number;
+  /** Virtual time by which a message may be late, at random; 0 unless told. */
+  readonly jitterUs?: number;
+  readonly seed?: number;
+  /** Real time that may pass while a rank waits and nothing is on its way; 30 s unless told. */
+  readonly deadlineMs?: number;
+}
+
+export class SimulatedNetwork {
+  readonly size: number;
+  readonly transports: readonly SimulatedTransport[];
+  readonly #options: Required<NetworkOptions>;
+  readonly #queue = new DeliveryQueue();
+  readonly #random: () => number;
+  /** When the last message of a pair arrives: they keep their order. */
+  readonly #lastArrival = new Map<number, number>();
+  #sent = 0;
+  #bytes = 0;
+  #pumping = false;
+  #quietTimer: NodeJS.Timeout | undefined;
+
+  constructor(options: NetworkOptions) {
+    this.#options = {
+      generation: 0,
+      latencyUs: 10,
+      bytesPerUs: 1000,
+      loss: 0,
+      retryUs: 200,
+      jitterUs: 0,
+      seed: 1,
+      deadlineMs: DEFAULT_DEADLINE_MS,
+      ...options,
+    };
+    this.size = options.size;
+    this.#random = randomNumbers(this.#options.seed);
+    this.transports = Array.from(
+      { length: this.size },
+      (_, rank) => new SimulatedTransport(this, rank, this.#options.generation),
+    );
+  }
+
+  /** Virtual microseconds that have passed on the rank that is furthest. */
+  get elapsedUs(): number {
+    return Math.max(...this.transports.map(({ clock }) => clock));
+  }
+
+  get messages(): number {
+    return this.#sent;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** The rank is gone from now on: it says nothing more, and the others find out. */
+  kill(rank: number): void {
+    this.transports[rank]?.die();
+    for (const other of this.transports) {
+      if (other.rank !== rank) other.fail(peerLost(rank, "it was killed"));
+    }
+  }
+
+  /** @internal */
+  post(from: SimulatedTransport, to: number, channel: number, bytes: Uint8Array): void {
+    const { latencyUs, bytesPerUs, loss, retryUs, jitterUs } = this.#options;
+    const pair = from.rank * this.size + to;
+    from.clock += bytes.byteLength / bytesPerUs;
+    let at = from.clock + latencyUs + this.#random() * jitterUs;
+    while (this.#random() < loss) at += retryUs;
+    at = Math.max(at, this.#lastArrival.get(pair) ?? 0);
+    this.#lastArrival.set(pair, at);
+    this.#sent += 1;
+    this.#bytes += bytes.byteLength;
+    this.#queue.push({ at, order: this.#sent, from: from.rank, to, channel, bytes: bytes.slice() });
+    this.pump();
+  }
+
+  /**
+   * Delivers in the order of virtual time, when no rank has more to do now.
+   *
+   * @internal
+   */
+  pump(): void {
+    if (this.#pumping) return;
+    this.#pumping = true;
+    setImmediate(() => {
+      this.#pumping = false;
+      const next = this.#queue.pop();
+      if (next !== undefined) {
+        this.transports[next.to]?.deliver(next);
+        this.pump();
+        return;
+      }
+      this.#quiet();
+    });
+  }
+
+  /** Nothing is on its way: whoever still waits may wait so long for the ranks that compute. */
+  #quiet(): void {
+    const before = this.#sent;
+    if (this.#quietTimer !== undefined || this.#waiting() === undefined) return;
+    this.#quietTimer = setTimeout(() => {
+      this.#quietTimer = undefined;
+      const waiting = this.#waiting();
+      if (waiting === undefined) return;
+      if (this.#sent !== before) this.#quiet();
+      else waiting.transport.fail(this.#deadlinePassed(waiting.peer));
+    }, this.#options.deadlineMs).unref();
+  }
+
+  #waiting(): { transport: SimulatedTransport; peer: number } | undefined {
+    for (const transport of this.transports) {
+      const peer = transport.waitsFor();
+      if (peer !== undefined) return { transport, peer };
+    }
+    return undefined;
+  }
+
+  #deadlinePassed(peer: number): LockstepError {
+    return deadlinePassed(peer, "waiting for a message", this.#options.deadlineMs);
+  }
+}
+
+export class SimulatedTransport implements Transport {
+  readonly kind = "simulated";
+  readonly rank: number;
+  readonly size: number;
+  readonly generation: number;
+  readonly share = undefined;
+  /** Virtual microseconds. */
+  clock = 0;
+  /** Called before each message of this rank, with its number: to kill it there. */
+  onMessage: ((message: number) => void) | undefined;
+  readonly #network: SimulatedNetwork;
+  readonly #fate = new Fate();
+  readonly #inboxes: Inbox[];
+  readonly #waiting = new Map<object, number>();
+  readonly #subgroups = new SubgroupCounter();
+  #messages = 0;
+  #dead = false;
+
+  constructor(network: SimulatedNetwork, rank: number, generation: number) {
+    this.#network = network;
+    this.rank = rank;
+    this.size = network.size;
+    this.generation = generation;
+    this.#inboxes = Array.from({ length: network.size }, () => new Inbox());
+  }
+
+  get signal(): AbortSignal {
+    return this.#fate.signal;
+  }
+
+  send(to: number, bytes: Uint8Array, { channel = 0 }: MessageOptions = {}): Waiting {
+    checkRank(to, this.size);
+    this.onMessage?.(this.#messages);
+    this.#messages += 1;
+    if (this.#dead) return new Promise(() => undefined);
+    this.#fate.check();
+    this.#network.post(this, to, channel, bytes);
+    return undefined;
+  }
+
+  receive(from: number, into: Uint8Array, { channel = 0 }: MessageOptions = {}): Waiting {
+    checkRank(from, this.size);
+    if (this.#dead) return new Promise(() => undefined);
+    this.#fate.check();
+    const inbox = this.#inboxes[from] as Inbox;
+    const early = inbox.takeEarly(channel);
+    if (early !== undefined) {
+      this.#fill(from, into, early);
+      return undefined;
+    }
+    return new Promise((resolve, reject) => {
+      const forget = this.#fate.onFail(reject);
+      const posted = {
+        into,
+        done: () => {
+          forget();
+          this.#waiting.delete(posted);
+          resolve();
+        },
+        failed: reject,
+      };
+      this.#waiting.set(posted, from);
+      inbox.post(channel, posted);
+      this.#network.pump();
+    });
+  }
+
+  barrier(options: WaitOptions = {}): Waiting {
+    return disseminationBarrier(this, options);
+  }
+
+  async subgroup(ranks: readonly number[]): Promise<Transport> {
+    return new MessageSubgroup(this, ranks, this.#subgroups);
+  }
+
+  abort(reason: unknown): void {
+    if (this.#dead) return;
+    this.fail(errorOf(reportOf(reason, this.rank)));
+  }
+
+  async close(): Promise<void> {
+    if (this.#dead) return;
+    this.#dead = true;
+    this.#fate.fail(new LockstepError("ABORTED", "This rank has left the group."));
+    for (const other of this.#network.transports) {
+      if (other !== this && other.waitsFor(this.rank) !== undefined) {
+        other.fail(peerLost(this.rank, "it has left the group"));
+      }
+    }
+  }
+
+  /** @internal */
+  die(): void {
+    this.#dead = true;
+  }
+
+  /** The group fails, on all ranks. @internal */
+  fail(error: LockstepError): void {
+    if (this.#dead || !this.#fate.fail(error)) return;
+    this.#waiting.clear();
+    const report = reportOf(error, this.rank);
+    for (const other of this.#network.transports) if (other !== this) other.fail(errorOf(report));
+  }
+
+  /** The first rank that something here waits for (or `rank`, if anything waits for it). @internal */
+  waitsFor(rank?: number): number | undefined {
+    if (this.#dead) return undefined;
+    return [...this.#waiting.values()].find((peer) => rank === undefined || peer === rank);
+  }
+
+  /** @internal */
+  deliver({ at, from, channel, bytes }: Delivery): void {
+    if (this.#dead) return;
+    this.clock = Math.max(this.clock, at);
+    const inbox = this.#inboxes[from] as Inbox;
+    const posted = inbox.takePosted(channel);
+    if (posted === undefined) {
+      inbox.keepEarly(channel, bytes);
+      return;
+    }
+    try {
+      this.#fill(from, posted.into, bytes);
+      posted.done();
+    } catch {
+      // the group has failed, and told the waiting one
+    }
+  }
+
+  #fill(from: number, into: Uint8Array, bytes: Uint8Array): void {
+    if (into.byteLength === bytes.byteLength) {
+      into.set(bytes);
+      return;
+    }
+    const what = `sent ${bytes.byteLength} bytes where ${into.byteLength} were expected`;
+    const error = protocolError(from, what);
+    this.fail(error);
+    throw error;
+  }
+}
+
+/** Mulberry32: numbers in [0, 1) from a seed. */
+function randomNumbers(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let bits = Math.imul(state ^ (state >>> 15), state | 1);
+    bits ^= bits + Math.imul(bits ^ (bits >>> 7), bits | 61);
+    return ((bits ^ (bits >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
