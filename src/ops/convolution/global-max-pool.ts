@@ -1,7 +1,7 @@
-import { argMax, reshape, scatterElements } from "../../functional/index.ts";
+import { argMax, reshape } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
-import { zerosBeside } from "../indexing/index.ts";
+import { sumAt } from "../indexing/index.ts";
 
 /** The maximum over all spatial dims. The gradient goes to the first of equal ones. */
 export const globalMaxPool: OperatorDefinition = {
@@ -19,8 +19,7 @@ export const globalMaxPool: OperatorDefinition = {
     const inner = elementCount(x.shape.slice(2));
     const lines = reshape(x, [elementCount(x.shape) / inner, inner]);
     const dy = reshape(context.gradient(0), [lines.shape[0] as number, 1]);
-    const at = argMax(lines, 1);
-    const spread = scatterElements(zerosBeside(at, x.dtype, lines.shape), at, dy, 1, "add");
+    const spread = sumAt(argMax(lines, 1), dy, 1, lines.shape);
     return [reshape(spread, x.shape)];
   },
   flops: (context) => elementCount(context.input(0).shape),

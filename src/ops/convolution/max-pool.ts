@@ -1,7 +1,7 @@
-import { reshape, scatterElements } from "../../functional/index.ts";
+import { reshape } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
-import { zerosBeside } from "../indexing/index.ts";
+import { sumAt } from "../indexing/index.ts";
 import { POOL_ATTRIBUTES, pooledType } from "./pool.ts";
 
 /**
@@ -25,8 +25,7 @@ export const maxPool: OperatorDefinition = {
     const [x, dy] = [context.input(0), context.gradient(0)];
     const [from, to] = [elementCount(dy.shape), elementCount(x.shape)];
     const at = reshape(context.output(1), [from]);
-    const zeros = zerosBeside(at, x.dtype, [to]);
-    const flat = scatterElements(zeros, at, reshape(dy, [from]), 0, "add");
+    const flat = sumAt(at, reshape(dy, [from]), 0, [to]);
     return [reshape(flat, x.shape)];
   },
   flops: (context) =>

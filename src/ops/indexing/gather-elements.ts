@@ -1,7 +1,6 @@
-import { cast, scatterElements } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { noFlops } from "../shared.ts";
-import { axisOf, checkIndices, dimOf, zerosBeside } from "./shared.ts";
+import { axisOf, checkIndices, dimOf, sumAt } from "./shared.ts";
 
 /** For each element of input 1: the element of input 0 at its place, but at that number along `axis`. */
 export const gatherElements: OperatorDefinition = {
@@ -22,11 +21,7 @@ export const gatherElements: OperatorDefinition = {
   gradient: (context) => {
     const [x, indices, dy] = [context.input(0), context.input(1), context.gradient(0)];
     const axis = dimOf(context, x.shape);
-    // Half types have no kernel that adds, and too few digits for long sums.
-    const wide = x.dtype === "float16" || x.dtype === "bfloat16" ? "float32" : x.dtype;
-    const zeros = zerosBeside(indices, wide, x.shape);
-    const sums = scatterElements(zeros, indices, cast(dy, wide), axis, "add");
-    return [cast(sums, x.dtype), undefined];
+    return [sumAt(indices, dy, axis, x.shape), undefined];
   },
   flops: noFlops,
   inPlace: false,

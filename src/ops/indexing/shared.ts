@@ -1,6 +1,6 @@
 /** What operators that read and write by number answer alike. */
 import { LockstepError } from "../../errors.ts";
-import { cast, expand, reshape, slice, sub } from "../../functional/index.ts";
+import { cast, expand, reshape, scatterElements, slice, sub } from "../../functional/index.ts";
 import type { AttributeSpec, GradientContext, InferContext, Value } from "../../graph/index.ts";
 import { type DType, elementCount, normalizeDim, type Shape } from "../../tensor/index.ts";
 
@@ -49,4 +49,15 @@ export function zerosBeside(indices: Value, dtype: DType, shape: Shape): Value {
   const count = elementCount(indices.shape);
   const first = slice(reshape(indices, [count]), [{ axis: 0, start: 0, end: 1 }]);
   return expand(reshape(cast(sub(first, first), dtype), []), shape);
+}
+
+/**
+ * Zeros of `shape` with each element of `updates` added at its place, but at the number in `indices` along `axis`. Half types are added in float32:
+ * they have no kernel that adds, and too few digits for long sums.
+ */
+export function sumAt(indices: Value, updates: Value, axis: number, shape: Shape): Value {
+  const { dtype } = updates;
+  const wide = dtype === "float16" || dtype === "bfloat16" ? "float32" : dtype;
+  const zeros = zerosBeside(indices, wide, shape);
+  return cast(scatterElements(zeros, indices, cast(updates, wide), axis, "add"), dtype);
 }

@@ -25,7 +25,7 @@ import type {
   Value,
 } from "../../graph/index.ts";
 import { type Shape, sameShape } from "../../tensor/index.ts";
-import { zerosBeside } from "../indexing/index.ts";
+import { sumAt } from "../indexing/index.ts";
 import { floatType, flopsPerElement, noGradient } from "../shared.ts";
 
 const ATTRIBUTES: Readonly<Record<string, AttributeSpec>> = {
@@ -67,8 +67,7 @@ export const negativeLogLikelihoodLoss: OperatorDefinition = {
   infer: (context) => [lossType(context)],
   gradient: (context) => {
     const { labels, share } = shares(context, context.gradient(0));
-    const { dtype, shape } = context.input(0);
-    return [scatterElements(zerosBeside(labels, dtype, shape), labels, neg(share), 1, "add")];
+    return [sumAt(labels, neg(share), 1, context.input(0).shape)];
   },
   flops: flopsPerElement(2),
   inPlace: false,

@@ -4,12 +4,14 @@ import {
   expand,
   gemm,
   mul,
+  reciprocal,
   reduceMean,
   reshape,
+  sqrt,
   sub,
   sumTo,
 } from "../../functional/index.ts";
-import type { OperatorDefinition } from "../../graph/index.ts";
+import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import type { Shape } from "../../tensor/index.ts";
 import { flopsPerElement } from "../shared.ts";
 import {
@@ -53,8 +55,7 @@ export const layerNormalization: OperatorDefinition = {
     const x = context.input(0);
     const { count, size, rows, vector, toScale } = normalizedRows(context);
     const [dy, dMean, dInverse] = context.gradients.map((g) => g && cast(g, x.dtype));
-    const inverse = reshape(statistic(context, 2), [count, 1]);
-    const centered = sub(rows(x), reshape(statistic(context, 1), [count, 1]));
+    const { centered, inverse } = statistics(context, rows(x));
     const scale = vector(context.input(1));
     const product = dy && mul(rows(dy), centered);
     const share = mul(reshape(scale, [size, 1]), 1 / size);
@@ -86,3 +87,18 @@ export const layerNormalization: OperatorDefinition = {
   flops: flopsPerElement(8),
   inPlace: false,
 };
+
+/** c and r from the forward node's outputs; in double precision computed again, for ONNX Runtime's outputs are float32 even then. */
+function statistics(context: GradientContext, rows: Value): { centered: Value; inverse: Value } {
+  const count = rows.shape[0] as number;
+  if (rows.dtype !== "float64") {
+    return {
+      centered: sub(rows, reshape(statistic(context, 1), [count, 1])),
+      inverse: reshape(statistic(context, 2), [count, 1]),
+    };
+  }
+  const centered = sub(rows, reduceMean(rows, { axes: [1] }));
+  const variance = reduceMean(mul(centered, centered), { axes: [1] });
+  const epsilon = context.attributes.number("epsilon");
+  return { centered, inverse: reciprocal(sqrt(add(variance, epsilon))) };
+}
