@@ -1,4 +1,12 @@
 export {
+  averagePool,
+  type ConvolutionOptions,
+  conv,
+  convTranspose,
+  maxPool,
+  type WindowOptions,
+} from "./convolution.ts";
+export {
   abs,
   add,
   and,
@@ -87,6 +95,7 @@ export {
   nll,
 } from "./losses.ts";
 export {
+  einsum,
   type GemmOptions,
   gemm,
   layerNormalization,

@@ -24,6 +24,11 @@ export function oneBatch(x: Value): Value {
   return reshape(x, [count, ...x.shape.slice(-2)]);
 }
 
+/** Einstein's sum: `einsum("bij,bjk->bik", a, b)`. */
+export function einsum(equation: string, ...operands: readonly [Value, ...Value[]]): Value {
+  return operands[0].builder.one("Einsum", operands, { equation });
+}
+
 export interface GemmOptions {
   readonly alpha?: number;
   readonly beta?: number;
