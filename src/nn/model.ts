@@ -37,7 +37,7 @@ export interface Model {
   readonly randomKey: string | undefined;
   /** A scalar output. */
   readonly loss: string;
-  /** Other outputs by what they are: `{ logits: "logits", accuracy: "accuracy" }`. */
+  /** Other outputs by what they are: `{ logits: "logits", accuracy: "accuracy" }`. Scalars are measures, the others predictions. */
   readonly outputs: Readonly<Record<string, string>>;
 }
 
