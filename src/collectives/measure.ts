@@ -5,20 +5,21 @@ import type { Group } from "./group.ts";
 import { reductionGraph } from "./reduction.ts";
 
 const BYTES = 2 ** 20;
+const WARM_ROUNDS = 5;
 const RUN_ELEMENTS = 2 ** 16;
 
 /**
- * The best of a few rounds; of each number the worst rank's counts, so that all ranks get the same model. All ranks
+ * The lower quartile of a few rounds; of each number the worst rank's counts, so that all ranks get the same model. All ranks
  * call it together.
  */
 export async function measureCosts(group: Group): Promise<CostModel> {
   const { transport, rank, size } = group;
   const { messageUs, wireUsPerByte } = await measureMessages(group);
-  const barrierUs = await best(20, async () => {
+  const barrierUs = await typical(20, async () => {
     await transport.barrier();
   });
   const [from, to] = [new Uint8Array(BYTES), new Uint8Array(BYTES)];
-  const copyUs = await best(5, () => Promise.resolve(to.set(from)));
+  const copyUs = await typical(5, () => Promise.resolve(to.set(from)));
   const { runUs, reduceUsPerByte } = await measureReduction(group);
   const mine = Float64Array.of(
     messageUs,
@@ -65,8 +66,8 @@ async function measureMessages({
       await waitForAll([() => transport.receive(before, back), () => transport.send(next, out)]);
     };
   };
-  const messageUs = await best(20, shift(8));
-  const bigUs = await best(6, shift(BYTES));
+  const messageUs = await typical(20, shift(8));
+  const bigUs = await typical(6, shift(BYTES));
   return { messageUs, wireUsPerByte: Math.max(1e-6, (bigUs - messageUs) / BYTES) };
 }
 
@@ -90,7 +91,7 @@ async function measureReduction({
       outputs: { [graph.outputs[0] as string]: a },
     });
     try {
-      return await best(20, () => Promise.resolve(binding.runSync()));
+      return await typical(20, () => Promise.resolve(binding.runSync()));
     } finally {
       binding.close();
       executable.close();
@@ -101,14 +102,16 @@ async function measureReduction({
   return { runUs: small, reduceUsPerByte: Math.max(1e-7, (big - small) / (8 * RUN_ELEMENTS)) };
 }
 
-async function best(rounds: number, body: () => Promise<void>): Promise<number> {
-  let least = Infinity;
+async function typical(rounds: number, body: () => Promise<void>): Promise<number> {
+  const times: number[] = [];
+  for (let round = 0; round < WARM_ROUNDS; round++) await body();
   for (let round = 0; round < rounds; round++) {
     const start = performance.now();
     await body();
-    least = Math.min(least, performance.now() - start);
+    times.push(performance.now() - start);
   }
-  return least * 1000;
+  times.sort((a, b) => a - b);
+  return 1000 * (times[rounds >> 2] as number);
 }
 
 function bytesOf(values: Float64Array): Uint8Array {

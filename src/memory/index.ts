@@ -8,3 +8,4 @@ export {
   openMemory,
   preferLargePages,
 } from "./memory.ts";
+export { loadSystemLibrary, pidNamespace } from "./posix.ts";

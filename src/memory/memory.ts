@@ -84,6 +84,15 @@ export class Memory {
     return new Uint8Array(buffer);
   }
 
+  /**
+   * Takes the name away: those who have the memory keep it, nobody else can open it, and nothing is left behind
+   * even if all of them are killed.
+   */
+  unlink(): void {
+    this.#open();
+    this.#unlink();
+  }
+
   /** Gives the memory back. A second call does nothing. */
   close(): void {
     if (this.#mapping === undefined) return;

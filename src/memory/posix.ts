@@ -7,7 +7,7 @@ import os from "node:os";
 import path from "node:path";
 import koffi from "koffi";
 import { LockstepError } from "../errors.ts";
-import { type Address, loadLibrary } from "./ffi.ts";
+import { type Address, type Library, loadLibrary } from "./ffi.ts";
 import type { Mapping, NamedMapping, Platform } from "./platform.ts";
 
 const PROT_READ = 1;
@@ -35,7 +35,7 @@ export function posixPlatform(): Platform {
   const linux = process.platform === "linux";
   const anonymous = linux ? 0x20 : 0x1000;
   const noReserve = linux ? 0x4000 : 0x40;
-  const libc = loadLibrary(linux ? libcName() : "libSystem.dylib");
+  const libc = loadSystemLibrary();
   const mmap = libc.func<Mmap>(
     "void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)",
   );
@@ -148,6 +148,11 @@ function removeMine(): void {
   for (const file of mine) fs.rmSync(file, { force: true });
 }
 
+/** The C library of this system. */
+export function loadSystemLibrary(): Library {
+  return loadLibrary(process.platform === "linux" ? libcName() : "libSystem.dylib");
+}
+
 /** The anonymous mapping of this process that holds `address`. */
 function findMapping(address: Address): Mapping | undefined {
   for (const line of fs.readFileSync("/proc/self/maps", "utf8").split("\n")) {
@@ -181,7 +186,7 @@ function find(folder: string, name: string): string | undefined {
 }
 
 /** Process ids mean something only within their namespace: containers may share /dev/shm. */
-function pidNamespace(): string {
+export function pidNamespace(): string {
   try {
     return /\d+/.exec(fs.readlinkSync("/proc/self/ns/pid"))?.[0] ?? "0";
   } catch {

@@ -1,0 +1,103 @@
+/** How the ranks of one machine find each other: rank 0 makes the control block, the others look for its name. */
+import { setTimeout as delay } from "node:timers/promises";
+import { LockstepError } from "../../errors.ts";
+import { allocateMemory, type Memory, openMemory, pidNamespace } from "../../memory/index.ts";
+import { deadlinePassed, protocolError } from "../failure.ts";
+import { DEFAULT_DEADLINE_MS } from "../transport.ts";
+import { Control, controlBytes, JOINED, NOT_JOINED } from "./control.ts";
+import { isAlive, ownIdentity, type ProcessIdentity } from "./liveness.ts";
+import type { SharedMemoryOptions } from "./shared-memory.ts";
+
+const LOOK_MS = 2;
+const START_UNIT = 2 ** 31;
+
+export interface Joined {
+  readonly control: Control;
+  readonly peers: readonly ProcessIdentity[];
+}
+
+export async function joinControl(options: SharedMemoryOptions): Promise<Joined> {
+  const { rank, size, generation = 0, deadlineMs = DEFAULT_DEADLINE_MS, signal } = options;
+  const deadlineAt = performance.now() + deadlineMs;
+  /** Waits a moment for `peer`. */
+  const pause = async (peer: number): Promise<void> => {
+    if (performance.now() > deadlineAt) {
+      throw deadlinePassed(peer, `joining group "${options.name}"`, deadlineMs);
+    }
+    await delay(LOOK_MS, undefined, signal === undefined ? {} : { signal });
+  };
+  const memory =
+    rank === 0 ? makeControl(options, generation) : await findControl(options, generation, pause);
+  try {
+    const control = new Control(memory, size);
+    writeIdentity(control, rank);
+    const peers: ProcessIdentity[] = [];
+    for (let peer = 0; peer < size; peer++) {
+      while (Atomics.load(control.words, control.state(peer)) === NOT_JOINED) await pause(peer);
+      peers.push(readIdentity(control, peer));
+    }
+    if (rank === 0) memory.unlink();
+    return { control, peers };
+  } catch (error) {
+    memory.close();
+    throw error;
+  }
+}
+
+function makeControl({ name, size }: SharedMemoryOptions, generation: number): Memory {
+  const memory = allocateMemory(controlBytes(size), { shareAs: name });
+  new Control(memory, size).publish(generation);
+  return memory;
+}
+
+/** The control block that a living rank 0 has made; what a dead one left behind is passed over. */
+async function findControl(
+  { name, size }: SharedMemoryOptions,
+  generation: number,
+  pause: (peer: number) => Promise<void>,
+): Promise<Memory> {
+  for (;;) {
+    const memory = tryOpen(name);
+    if (memory !== undefined) {
+      const mismatch = Control.mismatch(memory, size, generation);
+      if (mismatch === "") {
+        const control = new Control(memory, size);
+        const state = Atomics.load(control.words, control.state(0));
+        if (state !== NOT_JOINED && isAlive(readIdentity(control, 0))) return memory;
+      }
+      memory.close();
+      if (mismatch !== undefined && mismatch !== "") throw protocolError(0, mismatch);
+    }
+    await pause(0);
+  }
+}
+
+function tryOpen(name: string): Memory | undefined {
+  try {
+    return openMemory(name);
+  } catch (error) {
+    if (error instanceof LockstepError && error.code === "MEMORY_NAME") return undefined;
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+function writeIdentity(control: Control, rank: number): void {
+  const { pid, start } = ownIdentity();
+  const at = control.state(rank);
+  control.words[at + 1] = pid;
+  control.words[at + 2] = start % START_UNIT;
+  control.words[at + 3] = Math.floor(start / START_UNIT);
+  control.words[at + 4] = Number(pidNamespace()) | 0;
+  Atomics.store(control.words, at, JOINED);
+}
+
+/** Throws PROTOCOL for a process whose id means nothing here. */
+function readIdentity(control: Control, rank: number): ProcessIdentity {
+  const at = control.state(rank);
+  const [pid = 0, low = 0, high = 0, namespace] = control.words.subarray(at + 1, at + 5);
+  if (namespace !== (Number(pidNamespace()) | 0)) {
+    throw protocolError(rank, "runs in another container, where its process cannot be watched");
+  }
+  return { pid, start: high * START_UNIT + low };
+}

@@ -1,0 +1,311 @@
+/**
+ * Ranks that are processes of one machine (or threads of one process): messages by mailboxes, barriers by flags, and
+ * memory that peers read and write in place. The names of all memory are gone as soon as everyone has it.
+ */
+import { availableParallelism } from "node:os";
+import { LockstepError } from "../../errors.ts";
+import { type Memory, openMemory } from "../../memory/index.ts";
+import {
+  checkRank,
+  errorOf,
+  type FailureReport,
+  Fate,
+  peerLost,
+  protocolError,
+  reportOf,
+} from "../failure.ts";
+import { checkSubgroup, SubgroupCounter } from "../subgroup.ts";
+import {
+  DEFAULT_DEADLINE_MS,
+  type GroupOptions,
+  type MessageOptions,
+  type SharedRegion,
+  type Transport,
+  type Waiting,
+  type WaitOptions,
+} from "../transport.ts";
+import { Control, LEFT } from "./control.ts";
+import { createSleeper, type Sleeper } from "./futex.ts";
+import { joinControl } from "./join.ts";
+import { isAlive, type ProcessIdentity } from "./liveness.ts";
+import { MailboxReader, Outbox } from "./mailbox.ts";
+import { type WaitMode, Waits } from "./waits.ts";
+
+export interface SharedMemoryOptions extends GroupOptions {
+  /** A name for the group, the same on all ranks and used by no other: letters, digits, `-` and `_`, at most 60. */
+  readonly name: string;
+  /** `block` (the default) is for a thread that does nothing else; `poll` never blocks the event loop. */
+  readonly wait?: WaitMode;
+}
+
+/** Some ten microseconds, where each rank has a core; then the core is offered to others. */
+const MANY_SPINS = 2000;
+const FEW_SPINS = 20;
+const YIELDS = 100;
+
+/** Meets the other ranks. Rejects with DEADLINE naming a rank that did not come, PROTOCOL, OUT_OF_MEMORY. */
+export async function joinSharedMemory(options: SharedMemoryOptions): Promise<Transport> {
+  checkRank(options.rank, options.size);
+  options.signal?.throwIfAborted();
+  const { control, peers } = await joinControl(options);
+  return new SharedMemoryTransport(options, control, peers);
+}
+
+class SharedMemoryTransport implements Transport {
+  readonly kind = "shared-memory";
+  readonly rank: number;
+  readonly size: number;
+  readonly generation: number;
+  readonly #options: SharedMemoryOptions;
+  readonly #control: Control;
+  readonly #peers: readonly ProcessIdentity[];
+  readonly #sleeper: Sleeper = createSleeper();
+  readonly #fate = new Fate();
+  readonly #waits: Waits;
+  readonly #outboxes: readonly Outbox[];
+  readonly #readers: readonly MailboxReader[];
+  readonly #regions = new Set<SharedRegion>();
+  readonly #subgroups = new SubgroupCounter();
+  readonly #others: readonly number[];
+  readonly #deadlineMs: number;
+  readonly #onAbort = () => this.abort(this.#options.signal?.reason);
+  #barriers = 0;
+  #closed = false;
+
+  constructor(options: SharedMemoryOptions, control: Control, peers: readonly ProcessIdentity[]) {
+    const { rank, size } = options;
+    this.rank = rank;
+    this.size = size;
+    this.generation = options.generation ?? 0;
+    this.#options = options;
+    this.#deadlineMs = options.deadlineMs ?? DEFAULT_DEADLINE_MS;
+    this.#control = control;
+    this.#peers = peers;
+    const everyone = Array.from({ length: size }, (_, peer) => peer);
+    this.#others = everyone.filter((peer) => peer !== rank);
+    this.#outboxes = everyone.map((peer) => new Outbox(control, rank, peer));
+    this.#readers = everyone.map(
+      (peer) =>
+        new MailboxReader(control, peer, rank, (what) => this.#fail(protocolError(peer, what))),
+    );
+    this.#waits = new Waits({
+      mode: options.wait ?? "block",
+      spins: size <= availableParallelism() ? MANY_SPINS : FEW_SPINS,
+      yields: YIELDS,
+      yield: () => this.#sleeper.yield(),
+      pump: () => this.#pump(),
+      sleep: (ready, timeoutMs) => this.#sleep(ready, timeoutMs),
+      checkPeers: () => this.#checkPeers(),
+      fail: (error) => this.#fail(error),
+    });
+    options.signal?.addEventListener("abort", this.#onAbort, { once: true });
+  }
+
+  get signal(): AbortSignal {
+    return this.#fate.signal;
+  }
+
+  send(to: number, bytes: Uint8Array, options: MessageOptions = {}): Waiting {
+    checkRank(to, this.size);
+    this.#check();
+    const outbox = this.#outboxes[to] as Outbox;
+    let sent = false;
+    outbox.push(options.channel ?? 0, bytes, () => {
+      sent = true;
+    });
+    this.#pumpOut(to);
+    return this.#wait(() => sent, to, `sending ${bytes.byteLength} bytes`, options);
+  }
+
+  receive(from: number, into: Uint8Array, options: MessageOptions = {}): Waiting {
+    checkRank(from, this.size);
+    this.#check();
+    const { channel = 0 } = options;
+    const reader = this.#readers[from] as MailboxReader;
+    this.#pumpIn(from);
+    const early = reader.inbox.takeEarly(channel);
+    if (early !== undefined) {
+      if (early.byteLength !== into.byteLength) {
+        const what = `sent ${early.byteLength} bytes where ${into.byteLength} were expected`;
+        this.#fail(protocolError(from, what));
+        this.#check();
+      }
+      into.set(early);
+      return undefined;
+    }
+    let received = false;
+    const done = () => {
+      received = true;
+    };
+    reader.inbox.post(channel, { into, done, failed: done });
+    const ready = () => {
+      if (!received) this.#pumpIn(from);
+      return received;
+    };
+    return this.#wait(ready, from, `receiving ${into.byteLength} bytes`, options);
+  }
+
+  barrier(options: WaitOptions = {}): Waiting {
+    this.#check();
+    const control = this.#control;
+    const { words } = control;
+    this.#barriers = (this.#barriers + 1) | 0;
+    const mine = this.#barriers;
+    Atomics.store(words, control.barrier(this.rank), mine);
+    for (const peer of this.#others) this.#ring(peer);
+    const missing = () =>
+      this.#others.find((peer) => ((Atomics.load(words, control.barrier(peer)) - mine) | 0) < 0);
+    return this.#wait(
+      () => missing() === undefined,
+      () => missing() ?? this.rank,
+      "at a barrier",
+      options,
+    );
+  }
+
+  readonly share = async (memory: Memory): Promise<SharedRegion> => {
+    const { name } = memory;
+    if (name === undefined) {
+      throw new LockstepError("MEMORY_NAME", "Only memory with a name can be shared with peers.");
+    }
+    const mine = Buffer.alloc(128);
+    mine.write(name);
+    const names = await Promise.all(
+      this.#others.map(async (peer) => {
+        const theirs = Buffer.alloc(128);
+        const received = this.receive(peer, theirs);
+        await this.send(peer, mine);
+        await received;
+        return theirs.toString("latin1").replace(/\0.*$/, "");
+      }),
+    );
+    const opened = names.map((theirs) => openMemory(theirs));
+    await this.barrier();
+    memory.unlink();
+    const memories = opened.toSpliced(this.rank, 0, memory);
+    const region: SharedRegion = {
+      memories,
+      close: () => {
+        this.#regions.delete(region);
+        for (const peer of opened) peer.close();
+      },
+    };
+    this.#regions.add(region);
+    return region;
+  };
+
+  async subgroup(ranks: readonly number[]): Promise<Transport> {
+    checkSubgroup(this, ranks);
+    this.#check();
+    const id = this.#subgroups.next(ranks).toString(36);
+    return joinSharedMemory({
+      ...this.#options,
+      signal: this.signal,
+      name: `${this.#options.name}-${id}`.slice(-80),
+      rank: ranks.indexOf(this.rank),
+      size: ranks.length,
+    });
+  }
+
+  abort(reason: unknown): void {
+    if (!this.#closed) this.#fail(errorOf(reportOf(reason, this.rank)));
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#options.signal?.removeEventListener("abort", this.#onAbort);
+    const left = new LockstepError("ABORTED", "This rank has left the group.");
+    this.#fate.fail(left);
+    this.#waits.failAll(left);
+    Atomics.store(this.#control.words, this.#control.state(this.rank), LEFT);
+    for (const peer of this.#others) this.#ring(peer);
+    for (const region of this.#regions) region.close();
+    this.#control.memory.close();
+  }
+
+  #wait(
+    ready: () => boolean,
+    peer: number | (() => number),
+    doing: string,
+    { deadlineMs = this.#deadlineMs }: WaitOptions,
+  ): Waiting {
+    const named = typeof peer === "number" ? () => peer : peer;
+    const alone = typeof peer !== "number";
+    return this.#waits.wait({ ready, peer: named, doing, deadlineMs, alone });
+  }
+
+  #pump(): void {
+    for (const peer of this.#others) {
+      this.#pumpOut(peer);
+      this.#pumpIn(peer);
+    }
+  }
+
+  #pumpOut(peer: number): void {
+    const outbox = this.#outboxes[peer] as Outbox;
+    if (!outbox.idle && outbox.pump()) this.#ring(peer);
+  }
+
+  #pumpIn(peer: number): void {
+    if ((this.#readers[peer] as MailboxReader).pump()) this.#ring(peer);
+  }
+
+  #ring(rank: number): void {
+    const { words } = this.#control;
+    if (Atomics.load(words, this.#control.sleeping(rank)) === 0) return;
+    const doorbell = this.#control.doorbell(rank);
+    Atomics.add(words, doorbell, 1);
+    this.#sleeper.wakeAll(this.#control.address(doorbell));
+  }
+
+  /** The flag goes up before the last look: who changes something after it sees the flag. */
+  #sleep(ready: () => boolean, timeoutMs: number): void {
+    const control = this.#control;
+    const { words } = control;
+    const doorbell = control.doorbell(this.rank);
+    const seen = Atomics.load(words, doorbell);
+    Atomics.store(words, control.sleeping(this.rank), 1);
+    if (!ready() && !control.hasFailed) {
+      this.#sleeper.wait(control.address(doorbell), seen, timeoutMs);
+    }
+    Atomics.store(words, control.sleeping(this.rank), 0);
+  }
+
+  #check(): void {
+    if (this.#closed || this.#control.hasFailed) this.#readFailure();
+    this.#fate.check();
+  }
+
+  #checkPeers(): void {
+    this.#readFailure();
+    if (this.#fate.error !== undefined) return;
+    const { words } = this.#control;
+    for (const peer of this.#others) {
+      if (Atomics.load(words, this.#control.state(peer)) === LEFT) {
+        return this.#fail(peerLost(peer, "it has left the group"));
+      }
+      const identity = this.#peers[peer] as ProcessIdentity;
+      if (!isAlive(identity)) {
+        return this.#fail(peerLost(peer, `its process ${identity.pid} has ended`));
+      }
+    }
+  }
+
+  #readFailure(): void {
+    if (this.#closed || this.#fate.error !== undefined || !this.#control.hasFailed) return;
+    this.#end(errorOf(this.#control.readFailure() as FailureReport));
+  }
+
+  #fail(error: LockstepError): void {
+    if (this.#closed || this.#fate.error !== undefined) return;
+    const first = this.#control.writeFailure(reportOf(error, this.rank));
+    if (!first) this.#readFailure();
+    this.#end(error);
+    for (const peer of this.#others) this.#ring(peer);
+  }
+
+  #end(error: LockstepError): void {
+    if (this.#fate.fail(error)) this.#waits.failAll(error);
+  }
+}
