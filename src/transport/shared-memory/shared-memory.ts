@@ -24,7 +24,7 @@ import {
   type Waiting,
   type WaitOptions,
 } from "../transport.ts";
-import { Control, LEFT } from "./control.ts";
+import { type Control, LEFT } from "./control.ts";
 import { createSleeper, type Sleeper } from "./futex.ts";
 import { joinControl } from "./join.ts";
 import { isAlive, type ProcessIdentity } from "./liveness.ts";
