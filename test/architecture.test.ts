@@ -28,6 +28,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   safetensors: ["errors", "tensor", "files"],
   data: ["errors", "tensor", "files", "safetensors"],
   optimizer: ["errors", "tensor", "graph", "functional", "ops"],
+  parallel: ["errors", "tensor", "graph", "ops"],
   program: [
     "errors",
     "tensor",
@@ -37,6 +38,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "autodiff",
     "nn",
     "engine",
+    "collectives",
     "optimizer",
   ],
   telemetry: ["errors", "files"],
@@ -48,7 +50,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Folders that decide and compute only: no clock, no randomness, no socket, no file. */
-const PURE = ["tensor", "graph", "functional", "ops", "autodiff", "reference", "nn", "optimizer"];
+const PURE = ["tensor", "graph", "functional", "ops", "autodiff", "reference", "nn", "optimizer", "parallel"];
 
 /** Files over the limit, each with its reason. */
 const LONG_FILES: Readonly<Record<string, string>> = {

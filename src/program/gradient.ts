@@ -7,7 +7,7 @@ import { extendGraph, newBuilder } from "../ops/index.ts";
 import { bytesPerElement, elementCount, type TensorType } from "../tensor/index.ts";
 import type { Layout } from "./layout.ts";
 import { buildNamed } from "./named.ts";
-import type { ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
+import type { ProgramBuilder, Run, RunStage, TensorRef } from "./program.ts";
 import { blockRef, blocksOf, sweepMode } from "./sweep.ts";
 
 /** Where a model's inputs lie. */
@@ -106,7 +106,7 @@ export function sumStage(
   program: ProgramBuilder,
   layout: Layout,
   { from, into }: { readonly from: string; readonly into: string },
-): Stage {
+): RunStage {
   const runs = layout.groups.flatMap((group) =>
     blocksOf(group, layout.tile).map((block): Run => {
       const total = blockRef(into, layout, group, block);

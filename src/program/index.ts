@@ -11,11 +11,21 @@ export {
 } from "./layout.ts";
 export type { Summary } from "./norm.ts";
 export type { GraphSpec, Program, Run, Stage, TensorRef } from "./program.ts";
+export type { Traffic } from "./reduce.ts";
+export {
+  type Combination,
+  type Contribution,
+  evenRanges,
+  planShares,
+  type Range,
+  type Shares,
+} from "./shares.ts";
 export {
   planTraining,
   refsOf,
   type Side,
   type TrainingOptions,
   type TrainingPlan,
+  type TrainingShare,
 } from "./training.ts";
 export type { SlotPlan } from "./update.ts";

@@ -1,13 +1,16 @@
 /** A program with memory and an engine: the only place where its stages run. */
 
+import type { Group, GroupBuffer, Prepared } from "../collectives/index.ts";
 import type { Binding, Engine, EngineBuffer, EngineTensor, Executable } from "../engine/index.ts";
 import { assert } from "../errors.ts";
 import { inLanes } from "./lanes.ts";
-import type { Program, Run, Stage, TensorRef } from "./program.ts";
+import type { CollectiveStage, Program, Run, RunStage, Stage, TensorRef } from "./program.ts";
 
 export interface InstanceOptions {
   /** Buffers get names that other processes can map: `PREFIX-BUFFER`. Without it they are private. */
   readonly shareAs?: string | undefined;
+  /** The other ranks, for programs with collectives. It owns the shared buffers and is closed after the instance. */
+  readonly group?: Group | undefined;
 }
 
 /** Allocates all buffers and compiles all graphs. Throws ENGINE_FAILED; nothing is left behind then. */
@@ -18,8 +21,15 @@ export async function instantiate(
 ): Promise<Instance> {
   const buffers = new Map<string, EngineBuffer>();
   const executables = new Map<string, Executable>();
+  const shared = new Map<string, GroupBuffer>();
+  const { group } = options;
   try {
     for (const [name, byteLength] of program.buffers) {
+      if (program.shared.has(name)) {
+        assert(group !== undefined, "a program with collectives has a group");
+        shared.set(name, await group.allocate(byteLength));
+        continue;
+      }
       const share =
         options.shareAs === undefined ? {} : { shareAs: sharedName(options.shareAs, name) };
       buffers.set(name, engine.allocate(byteLength, share));
@@ -27,7 +37,7 @@ export async function instantiate(
     await inLanes([...program.graphs], engine.threads, async ([name, { graph, threads }]) => {
       executables.set(name, await engine.compile(graph, threads === "all" ? {} : { threads }));
     });
-    return new Instance(engine.threads, buffers, executables);
+    return new Instance(engine.threads, { buffers, shared, executables, group });
   } catch (error) {
     for (const executable of executables.values()) executable.close();
     for (const buffer of buffers.values()) buffer.close();
@@ -35,24 +45,36 @@ export async function instantiate(
   }
 }
 
+interface InstanceParts {
+  readonly buffers: ReadonlyMap<string, EngineBuffer>;
+  readonly shared: ReadonlyMap<string, GroupBuffer>;
+  readonly executables: ReadonlyMap<string, Executable>;
+  readonly group: Group | undefined;
+}
+
 export class Instance {
   readonly #lanes: number;
   readonly #buffers: ReadonlyMap<string, EngineBuffer>;
   readonly #executables: ReadonlyMap<string, Executable>;
   readonly #tensors = new Map<string, EngineTensor>();
-  readonly #bindings = new Map<Stage, readonly Binding[]>();
+  readonly #bindings = new Map<RunStage, readonly Binding[]>();
+  readonly #shared: ReadonlyMap<string, GroupBuffer>;
+  readonly #group: Group | undefined;
+  readonly #prepared = new Map<CollectiveStage, Prepared>();
 
-  constructor(
-    lanes: number,
-    buffers: ReadonlyMap<string, EngineBuffer>,
-    executables: ReadonlyMap<string, Executable>,
-  ) {
+  constructor(lanes: number, parts: InstanceParts) {
     this.#lanes = lanes;
-    this.#buffers = buffers;
-    this.#executables = executables;
+    this.#buffers = parts.buffers;
+    this.#shared = parts.shared;
+    this.#executables = parts.executables;
+    this.#group = parts.group;
   }
 
+  /** `NAME`, or a peer's: `NAME@RANK`. */
   buffer(name: string): EngineBuffer {
+    const [own = name, rank] = name.split("@");
+    const shared = this.#shared.get(own);
+    if (shared !== undefined) return rank === undefined ? shared.own : shared.of(Number(rank));
     const buffer = this.#buffers.get(name);
     assert(buffer !== undefined, `the program has a buffer "${name}"`);
     return buffer;
@@ -70,6 +92,7 @@ export class Instance {
 
   /** Runs a stage to its end. After a failure no run of it is under way. */
   async run(stage: Stage, signal?: AbortSignal): Promise<void> {
+    if (stage.mode === "collective") return this.#collective(stage);
     const bindings = this.#bind(stage);
     if (stage.mode === "small") {
       for (const binding of bindings) binding.runSync();
@@ -88,7 +111,33 @@ export class Instance {
     this.#tensors.clear();
   }
 
-  #bind(stage: Stage): readonly Binding[] {
+  /** Prepared when it is first run: all ranks come to it in one order. */
+  async #collective(stage: CollectiveStage): Promise<void> {
+    const group = this.#group;
+    assert(group !== undefined, "a program with collectives has a group");
+    const { call, data, into } = stage;
+    if (call.kind === "barrier") return group.barrier();
+    let prepared = this.#prepared.get(stage);
+    if (prepared === undefined) {
+      assert(data !== undefined, `"${stage.name}" says where its data lie`);
+      const target = into && {
+        into: this.#sharedBuffer(into.buffer),
+        intoByteOffset: into.byteOffset,
+      };
+      const source = { data: this.#sharedBuffer(data.buffer), byteOffset: data.byteOffset };
+      prepared = await group.prepare(call, { ...source, ...target });
+      this.#prepared.set(stage, prepared);
+    }
+    await prepared.run();
+  }
+
+  #sharedBuffer(name: string): GroupBuffer {
+    const buffer = this.#shared.get(name);
+    assert(buffer !== undefined, `"${name}" is a shared buffer`);
+    return buffer;
+  }
+
+  #bind(stage: RunStage): readonly Binding[] {
     let bindings = this.#bindings.get(stage);
     if (bindings === undefined) {
       bindings = stage.runs.map((run) => this.#bindRun(run));

@@ -2,6 +2,7 @@
  * A program is data: named buffers, named graphs, and stages of runs that say which graph reads and writes which
  * places. It can be printed, hashed and sent; `instance.ts` gives it memory and an engine.
  */
+import type { Collective } from "../collectives/index.ts";
 import type { Graph } from "../graph/index.ts";
 import type { TensorType } from "../tensor/index.ts";
 
@@ -19,8 +20,11 @@ export interface Run {
   readonly outputs: Readonly<Record<string, TensorRef>>;
 }
 
-/** Runs of a stage are bound when it is first run; a stage starts after the one before it. */
-export interface Stage {
+/** A stage starts after the one before it. */
+export type Stage = RunStage | CollectiveStage;
+
+/** Runs of a stage are bound when it is first run. */
+export interface RunStage {
   readonly name: string;
   readonly runs: readonly Run[];
   /**
@@ -29,6 +33,22 @@ export interface Stage {
    * - `small`: one after the other on the calling thread, microseconds each.
    */
   readonly mode: "ordered" | "parallel" | "small";
+}
+
+/** All ranks come here; none passes before what it needs of the others is there. */
+export interface CollectiveStage {
+  readonly name: string;
+  readonly mode: "collective";
+  readonly call: { readonly kind: "barrier" } | Collective;
+  /** Undefined for a barrier. */
+  readonly data?: BufferPlace;
+  /** Where an exchange puts what it receives. */
+  readonly into?: BufferPlace;
+}
+
+export interface BufferPlace {
+  readonly buffer: string;
+  readonly byteOffset: number;
 }
 
 export interface GraphSpec {
@@ -40,12 +60,15 @@ export interface GraphSpec {
 export interface Program {
   /** Bytes of each buffer; they start as zeros. */
   readonly buffers: ReadonlyMap<string, number>;
+  /** Buffers that collectives work on: peers map them where they can. */
+  readonly shared: ReadonlySet<string>;
   readonly graphs: ReadonlyMap<string, GraphSpec>;
 }
 
 /** Collects what a program needs while its stages are written. */
 export class ProgramBuilder implements Program {
   readonly buffers = new Map<string, number>();
+  readonly shared = new Set<string>();
   readonly graphs = new Map<string, GraphSpec>();
 
   buffer(name: string, byteLength: number): string {
@@ -58,4 +81,9 @@ export class ProgramBuilder implements Program {
     if (!this.graphs.has(name)) this.graphs.set(name, { graph: build(), threads });
     return name;
   }
+}
+
+/** The name of a peer's buffer of the same name, as runs of this rank read it. */
+export function peerBuffer(name: string, rank: number): string {
+  return `${name}@${rank}`;
 }

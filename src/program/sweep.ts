@@ -4,7 +4,7 @@
  */
 import { bytesPerElement, type DType } from "../tensor/index.ts";
 import type { Layout, LayoutGroup } from "./layout.ts";
-import type { Stage, TensorRef } from "./program.ts";
+import type { RunStage, TensorRef } from "./program.ts";
 
 /** Tiles in a block, longest first: one run is about a millisecond of work, far above the cost of a call. */
 const BLOCKS = [16, 4, 1] as const;
@@ -16,10 +16,14 @@ export interface Block {
 }
 
 export function blocksOf(group: LayoutGroup, tile: number): Block[] {
+  return blocksBetween(0, group.length / tile);
+}
+
+/** Blocks of the tiles [start, end) of a group. */
+export function blocksBetween(start: number, end: number): Block[] {
   const blocks: Block[] = [];
-  const end = group.length / tile;
   for (const tiles of BLOCKS) {
-    let at = blocks.reduce((sum, block) => sum + block.tiles, 0);
+    let at = blocks.reduce((sum, block) => sum + block.tiles, start);
     for (; at + tiles <= end; at += tiles) blocks.push({ firstTile: at, tiles });
   }
   return blocks;
@@ -57,7 +61,7 @@ export function scalarRef(buffer: string, dtype: DType, index: number): TensorRe
 const SMALL_NANOSECONDS = 200_000;
 
 /** How a stage that sweeps over `layout` runs, at `cost` nanoseconds an element (measured; see docs/lab.md). */
-export function sweepMode(groups: readonly LayoutGroup[], cost: number): Stage["mode"] {
+export function sweepMode(groups: readonly LayoutGroup[], cost: number): RunStage["mode"] {
   const elements = groups.reduce((sum, group) => sum + group.length, 0);
   return elements * cost < SMALL_NANOSECONDS ? "small" : "parallel";
 }

@@ -7,6 +7,7 @@ import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { Optimizer } from "../optimizer/index.ts";
 import { byteLength, isFloat, type TensorType } from "../tensor/index.ts";
+import { type Accumulation, planAccumulation } from "./accumulate.ts";
 import {
   type GradientGraph,
   gradientGraph,
@@ -14,16 +15,16 @@ import {
   type ModelPlaces,
   modelInputs,
   rowsRef,
-  type SumTree,
   scaledRun,
   sumStage,
-  sumTree,
   withOutputs,
 } from "./gradient.ts";
 import { type Layout, planLayout } from "./layout.ts";
 import { type NormPlan, planNorm } from "./norm.ts";
 import { type ParameterPlan, planParameters } from "./plan-parameters.ts";
 import { type Program, ProgramBuilder, type Run, type Stage, type TensorRef } from "./program.ts";
+import { planReduce, type Traffic } from "./reduce.ts";
+import { planShares, type Range, type Shares } from "./shares.ts";
 import { planUpdate, type UpdatePlan } from "./update.ts";
 
 export interface TrainingOptions {
@@ -32,10 +33,21 @@ export interface TrainingOptions {
   /** The same model, built for evaluation. */
   readonly evaluation?: Model | undefined;
   readonly optimizer: Optimizer;
+  /** Of the whole step, on all ranks together. Default: 1. */
   readonly microBatches?: number | undefined;
+  /** This rank's part of the step; all of it unless told. */
+  readonly share?: TrainingShare | undefined;
   /** Micro-batches that may run at once, each on one thread. It changes no bits. Default: 1. */
   readonly lanes?: number | undefined;
   readonly clip?: number | undefined;
+}
+
+export interface TrainingShare {
+  readonly rank: number;
+  /** The micro-batches of each rank. */
+  readonly ranges: readonly Range[];
+  /** Peers' memory can be read in place. */
+  readonly inPlace: boolean;
 }
 
 /** Stages that differ by which of the two sets of states is the last committed one. */
@@ -44,7 +56,7 @@ export interface Side {
   readonly compute: readonly Stage[];
   /** The update. Afterwards the other side is the committed one. */
   readonly commit: readonly Stage[];
-  /** The runs of `compute` that make gradients, one for each micro-batch. */
+  /** The runs of `compute` that make gradients, one for each micro-batch of this rank. */
   readonly gradients: readonly Run[];
   readonly evaluate: Stage | undefined;
   readonly states: ReadonlyMap<string, TensorRef>;
@@ -56,7 +68,10 @@ export interface TrainingPlan {
   readonly gradient: GradientGraph;
   readonly norm: NormPlan;
   readonly update: UpdatePlan;
-  /** Fields of the whole batch, by name; the key of each sample is among them if the model has one. */
+  /** The micro-batches that this rank computes. */
+  readonly range: Range;
+  readonly traffic: Traffic;
+  /** Fields of this rank's part of the batch, by name; the key of each sample is among them if the model has one. */
   readonly batch: ReadonlyMap<string, TensorRef>;
   readonly evaluationBatch: ReadonlyMap<string, TensorRef>;
   readonly evaluationLoss: TensorRef | undefined;
@@ -65,37 +80,37 @@ export interface TrainingPlan {
 
 export function planTraining(options: TrainingOptions): TrainingPlan {
   const { model, evaluation, microBatches = 1 } = options;
+  const share = options.share ?? wholeStep(microBatches);
   const program = new ProgramBuilder();
-  const summed = microBatches === 1 ? [] : model.states.filter(({ type }) => isFloat(type.dtype));
-  const parameters = planParameters(model.parameters, options.optimizer, summed);
-  const tree = sumTree(microBatches, lanesOf(options));
+  const parameters = planParameters(model.parameters, options.optimizer, summedBeside(options));
+  const shares = planShares(share.ranges);
+  const own = shares.contributions.filter(({ rank }) => rank === share.rank);
+  const range = share.ranges[share.rank] as Range;
+  const sums = planAccumulation(own, options.lanes ?? 1);
   const states = planLayout(
     model.states.map(({ name, type }) => ({ name, type, group: "states" })),
     64,
   );
-  allocate(program, options, parameters, states, tree);
-  const losses = {
-    buffer: "losses",
-    byteOffset: 0,
-    type: { dtype: lossType(model).dtype, shape: [microBatches] },
-  };
+  const context = { program, options, share, shares, range, parameters, states, sums };
+  allocate(context);
+  const loss = lossRef(context, 0);
+  const losses = { ...loss, type: { dtype: loss.type.dtype, shape: [1] } };
   const norm = planNorm(program, parameters, { microBatches, clip: options.clip, losses });
   const update = planUpdate(program, parameters);
   const gradient = gradientGraph(model);
   // A micro-batch stays on one thread, so that its bits do not depend on how many there are.
   program.graph("gradient", microBatches === 1 ? "all" : 1, () => gradient.graph);
-  const sums = new Map<string, Stage>();
+  const additions = new Map<string, Stage>();
+  const reduce = planRanks(context);
   const side = (from: number): Side => {
-    const context = { sums, program, options, parameters, states, tree, gradient, from };
-    const gradients = Array.from({ length: microBatches }, (_, index) =>
-      gradientRun(context, index),
-    );
-    const { compute, commit } = planSide(context, gradients);
+    const sided = { ...context, additions, gradient, from };
+    const gradients = Array.from({ length: range.count }, (_, index) => gradientRun(sided, index));
+    const compute = planSums(sided, gradients);
     return {
       gradients,
-      compute: [...compute, ...norm.stages],
-      commit: [...commit, ...update.stages],
-      evaluate: evaluation && evaluationStage(program, evaluation, placesOf(context, "evaluation")),
+      compute: [...compute, ...reduce.stages, ...norm.stages],
+      commit: [...averageStates(sided), ...update.stages],
+      evaluate: evaluation && evaluationStage(program, evaluation, placesOf(sided, "evaluation")),
       states: refsOf(states, `states.${from}`),
     };
   };
@@ -106,45 +121,64 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
     gradient,
     norm,
     update,
-    batch: batchRefs(model, "batch", microBatches),
+    range,
+    traffic: reduce.traffic,
+    batch: batchRefs(model, "batch", range.count),
     evaluationBatch: evaluation ? batchRefs(evaluation, "evaluation", 1) : new Map(),
     evaluationLoss: evaluation && rowsRef("evaluation loss", lossType(evaluation), 0),
     parameters: refsOf(parameters.parameters, "parameters"),
   };
 }
 
-function lanesOf({ lanes = 1, microBatches = 1 }: TrainingOptions): number {
-  return Math.min(lanes, microBatches);
+function wholeStep(microBatches: number): TrainingShare {
+  return { rank: 0, ranges: [{ first: 0, count: microBatches }], inPlace: true };
 }
 
-interface SideContext {
-  /** Additions of one buffer into another: few pairs, used again and again. */
-  readonly sums: Map<string, Stage>;
+/** Not a name that a parameter can have. */
+const LOSS = "/loss";
+
+/** What is summed over micro-batches and ranks beside the gradients: the loss, and running statistics. */
+function summedBeside({
+  model,
+  microBatches = 1,
+}: TrainingOptions): { readonly name: string; readonly type: TensorType }[] {
+  if (microBatches === 1) return [];
+  const floats = model.states.filter(({ type }) => isFloat(type.dtype));
+  return [{ name: LOSS, type: lossType(model) }, ...floats];
+}
+
+interface Context {
   readonly program: ProgramBuilder;
   readonly options: TrainingOptions;
+  readonly share: TrainingShare;
+  readonly shares: Shares;
+  readonly range: Range;
   readonly parameters: ParameterPlan;
   readonly states: Layout;
-  readonly tree: SumTree;
+  readonly sums: Accumulation;
+}
+
+interface SideContext extends Context {
+  /** Additions of one buffer into another: few pairs, used again and again. */
+  readonly additions: Map<string, Stage>;
   readonly gradient: GradientGraph;
   /** Which set of states is read; the other is written. */
   readonly from: number;
 }
 
-function allocate(
-  program: ProgramBuilder,
-  { model, evaluation, microBatches = 1 }: TrainingOptions,
-  { parameters, gradients }: ParameterPlan,
-  states: Layout,
-  tree: SumTree,
-): void {
+function allocate(context: Context): void {
+  const { program, options, shares, range, states, sums } = context;
+  const { model, evaluation, microBatches = 1 } = options;
+  const { parameters, gradients } = context.parameters;
   program.buffer("parameters", parameters.byteLength);
-  for (let index = 0; index < tree.buffers; index++) {
+  for (let index = 0; index < Math.max(sums.buffers, shares.slots); index++) {
     program.buffer(gradientBuffer(index), gradients.byteLength);
+    if (shares.ranges.length > 1 && index < shares.slots) program.shared.add(gradientBuffer(index));
   }
   for (const name of ["states.0", "states.1"]) program.buffer(name, states.byteLength);
   if (microBatches > 1) program.buffer("states.unused", states.byteLength);
-  program.buffer("losses", microBatches * byteLength(lossType(model)));
-  for (const [name, { type }] of batchRefs(model, "batch", microBatches)) {
+  else program.buffer("losses", byteLength(lossType(model)));
+  for (const [name, { type }] of batchRefs(model, "batch", range.count)) {
     program.buffer(`batch.${name}`, byteLength(type));
   }
   if (evaluation === undefined) return;
@@ -158,51 +192,65 @@ function gradientBuffer(index: number): string {
   return index === 0 ? "gradients" : `gradients.${index}`;
 }
 
-/** Gradients of every micro-batch, summed as soon as the tree allows; then states, as means over micro-batches. */
-function planSide(
-  context: SideContext,
-  gradients: readonly Run[],
-): { compute: Stage[]; commit: Stage[] } {
-  const { program, sums, options, parameters, tree, from } = context;
-  const { microBatches = 1, model } = options;
-  const compute: Stage[] = [];
-  const lanes = lanesOf(options);
-  for (let start = 0; start < microBatches; start += lanes) {
-    const runs = gradients.slice(start, start + lanes);
-    const last = start + runs.length - 1;
+/** Where a micro-batch that writes gradients to buffer `index` puts its loss. */
+function lossRef({ options, parameters }: Context, index: number): TensorRef {
+  const sums = refsOf(parameters.gradients, gradientBuffer(index));
+  return sums.get(LOSS) ?? rowsRef("losses", lossType(options.model), 0);
+}
+
+/** Gradients of every micro-batch of this rank, summed as soon as the tree allows. */
+function planSums(context: SideContext, gradients: readonly Run[]): Stage[] {
+  const { program, sums, additions, options, parameters } = context;
+  return sums.waves.flatMap(({ first, last }) => {
     // Without parallel micro-batches, one run has all threads.
-    const mode = lanes === 1 ? "ordered" : "parallel";
-    compute.push({ name: `gradients ${start} to ${last}`, runs, mode });
-    for (const sum of tree.sums.filter(({ after }) => after === last)) {
+    const mode = options.lanes === undefined || options.lanes === 1 ? "ordered" : "parallel";
+    const runs = gradients.slice(first, last + 1);
+    const stages: Stage[] = [{ name: `gradients ${first} to ${last}`, runs, mode }];
+    for (const sum of sums.sums.filter(({ after }) => after === last)) {
       const buffers = { from: gradientBuffer(sum.from), into: gradientBuffer(sum.into) };
       const key = `${buffers.from} ${buffers.into}`;
-      const stage = sums.get(key) ?? sumStage(program, parameters.gradients, buffers);
-      sums.set(key, stage);
-      compute.push(stage);
+      const stage = additions.get(key) ?? sumStage(program, parameters.gradients, buffers);
+      additions.set(key, stage);
+      stages.push(stage);
     }
-  }
-  if (microBatches === 1 || model.states.length === 0) return { compute, commit: [] };
-  const written = refsOf(context.states, `states.${1 - from}`);
+    return stages;
+  });
+}
+
+/** The sum over ranks; nothing where there is one rank. */
+function planRanks({ program, parameters, share, shares }: Context) {
+  if (shares.ranges.length === 1) return { stages: [], traffic: { received: 0 } };
+  const { rank, inPlace } = share;
+  const options = { rank, inPlace, shares, bufferOf: gradientBuffer };
+  return planReduce(program, parameters.gradients, options);
+}
+
+/** Running statistics, as means over all micro-batches. */
+function averageStates({ program, options, parameters, states, from }: SideContext): Stage[] {
+  const { microBatches = 1, model } = options;
+  if (microBatches === 1 || model.states.length === 0) return [];
+  const written = refsOf(states, `states.${1 - from}`);
+  const sums = refsOf(parameters.gradients, gradientBuffer(0));
   const runs: Run[] = [];
   for (const [name, to] of written) {
-    const sum = refsOf(parameters.gradients, gradientBuffer(0)).get(name);
+    const sum = sums.get(name);
     if (sum !== undefined) runs.push(scaledRun(program, sum, to, 1 / microBatches));
   }
-  return { compute, commit: [{ name: "states", runs, mode: "parallel" }] };
+  return [{ name: "states", runs, mode: "parallel" }];
 }
 
 function gradientRun(context: SideContext, index: number): Run {
-  const { options, parameters, tree, gradient, states, from } = context;
+  const { options, parameters, sums, gradient, states, from } = context;
   const { model, microBatches = 1 } = options;
-  const buffer = gradientBuffer(tree.leaves[index] as number);
-  const own = refsOf(parameters.gradients, buffer);
+  const leaf = sums.leaves[index] as number;
+  const own = refsOf(parameters.gradients, gradientBuffer(leaf));
   const written = refsOf(states, `states.${1 - from}`);
   const unused = refsOf(states, "states.unused");
   const outputs: Record<string, TensorRef> = {
-    [model.loss]: rowsRef("losses", lossType(model), index),
+    [model.loss]: lossRef(context, leaf),
   };
   for (const { name, next } of model.states) {
-    // Floats are averaged over micro-batches; of counters, that of the first micro-batch holds.
+    // Floats are averaged over micro-batches; of counters, that of a rank's first micro-batch holds.
     const place = microBatches === 1 ? written.get(name) : own.get(name);
     outputs[next] = place ?? ((index === 0 ? written : unused).get(name) as TensorRef);
   }

@@ -2,18 +2,22 @@
  * The training step: fill, compute, decide, commit. A step is a transaction: until its loss and gradient norm are
  * known to be finite, nothing that was committed changes. It knows no data source and no file.
  */
+import type { Group } from "../collectives/index.ts";
 import type { Engine, EngineTensor } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
 import type { Model } from "../nn/index.ts";
 import { type Optimizer, type Schedule, scheduleFactor } from "../optimizer/index.ts";
 import {
+  evenRanges,
   findNotFinite,
   type Instance,
   instantiate,
   planTraining,
+  type Range,
   type Side,
   type Stage,
   type TrainingPlan,
+  type TrainingShare,
 } from "../program/index.ts";
 import { fillKeys } from "./keys.ts";
 import { initializeTrainer, namedTensors, type TrainerTensors } from "./state.ts";
@@ -38,9 +42,19 @@ export interface TrainerOptions {
   readonly seed?: number | undefined;
   /** Names of the buffers for other processes: `PREFIX-parameters`. Without it they are private. */
   readonly shareAs?: string | undefined;
+  /** The other ranks of the run; alone unless told. */
+  readonly ranks?: Ranks | undefined;
 }
 
-/** Tensors of the batch by input name; the leading dim is all samples, micro-batch after micro-batch. */
+/** A rank among others that train the same model, each on its micro-batches of every step. */
+export interface Ranks {
+  /** Its engine is the trainer's. The trainer does not close it. */
+  readonly group: Group;
+  /** The micro-batches of each rank; even unless told. */
+  readonly ranges?: readonly Range[];
+}
+
+/** Tensors of the batch by input name; the leading dim is all samples of this rank, micro-batch after micro-batch. */
 export type BatchFields = Readonly<Record<string, EngineTensor>>;
 export type FillBatch = (into: BatchFields) => void | Promise<void>;
 
@@ -65,8 +79,8 @@ export interface StepResult {
 /** Allocates, compiles, and makes the initial values. @throws INVALID_OPTION, ENGINE_FAILED, NO_GRADIENT */
 export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
   const { engine, model, shareAs, seed = 0 } = options;
-  const plan = planTraining({ ...options, lanes: engine.threads });
-  const instance = await instantiate(engine, plan.program, { shareAs });
+  const plan = planTraining({ ...options, lanes: engine.threads, share: shareOf(options) });
+  const instance = await instantiate(engine, plan.program, { shareAs, group: options.ranks?.group });
   try {
     await initializeTrainer(engine, instance, plan, model, seed);
   } catch (error) {
@@ -74,6 +88,20 @@ export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
     throw error;
   }
   return new Trainer(options, plan, instance);
+}
+
+function shareOf({ ranks, microBatches = 1 }: TrainerOptions): TrainingShare | undefined {
+  if (ranks === undefined || ranks.group.size === 1) return undefined;
+  const { rank, size, transport } = ranks.group;
+  if (size > microBatches) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      `A step of ${microBatches} micro-batches cannot be shared by ${size} workers.`,
+      { hint: `Set microBatches in the run to ${size} or more, or use fewer workers.` },
+    );
+  }
+  const ranges = ranks.ranges ?? evenRanges(microBatches, size);
+  return { rank, ranges, inPlace: transport.share !== undefined };
 }
 
 export class Trainer {
@@ -102,6 +130,13 @@ export class Trainer {
     return this.#step;
   }
 
+  /** Those of a step's samples that this rank computes: what `fill` is asked for. */
+  ownPositions({ start, end }: StepRequest["positions"]): StepRequest["positions"] {
+    const { first, count } = this.plan.range;
+    const size = (end - start) / (this.#options.microBatches ?? 1);
+    return { start: start + first * size, end: start + (first + count) * size };
+  }
+
   /** One step. @throws NOT_FINITE naming the step and the first tensor that is not finite; weights are untouched */
   step(request: StepRequest): Promise<StepResult> {
     return this.#alone(() => this.#transact(request));
@@ -113,7 +148,7 @@ export class Trainer {
     const step = this.#step;
     const side = plan.sides[this.#from];
     const keys = model.randomKey === undefined ? undefined : this.#batch[model.randomKey];
-    if (keys !== undefined) fillKeys(keys, seed, positions.start);
+    if (keys !== undefined) fillKeys(keys, seed, this.ownPositions(positions).start);
     await fill(this.#batch);
     await this.#run(side.compute, signal);
     const { loss, gradientNorm, gradientScale } = plan.norm.readSummary(this.#instance);

@@ -1,0 +1,66 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { planAccumulation } from "./accumulate.ts";
+import { sumTree } from "./gradient.ts";
+import { type Combination, evenRanges, planShares, type Range } from "./shares.ts";
+
+/** Runs the plans of all ranks on brackets instead of numbers. */
+function expression(ranges: readonly Range[], lanes: number): string {
+  const shares = planShares(ranges);
+  const held = ranges.map((range, rank) => {
+    const own = shares.contributions.filter((from) => from.rank === rank);
+    const { leaves, sums, waves, buffers } = planAccumulation(own, lanes);
+    const buffer = new Array<string>(buffers).fill("");
+    for (const { first, last } of waves) {
+      for (let leaf = first; leaf <= last; leaf++) {
+        buffer[leaves[leaf] as number] = String(range.first + leaf);
+      }
+      for (const { from, into } of sums.filter(({ after }) => after === last)) {
+        buffer[into] = `(${buffer[into]} ${buffer[from]})`;
+      }
+    }
+    return buffer;
+  });
+  const resolve = (part: Combination): string => {
+    if (typeof part !== "number") return `(${resolve(part[0])} ${resolve(part[1])})`;
+    const from = shares.contributions[part];
+    return held[from?.rank ?? -1]?.[from?.slot ?? -1] ?? "?";
+  };
+  return resolve(shares.combination);
+}
+
+/** One rank alone. */
+function alone(count: number): string {
+  return expression([{ first: 0, count }], 1);
+}
+
+test("ranges are even, and all have something", () => {
+  assert.deepEqual(evenRanges(8, 3), [
+    { first: 0, count: 3 },
+    { first: 3, count: 3 },
+    { first: 6, count: 2 },
+  ]);
+  assert.equal(alone(6), "(((0 1) (2 3)) (4 5))");
+  assert.equal(sumTree(6).leaves.length, 6);
+});
+
+test("any ranges on any lanes make the same sum", () => {
+  const cuts = fc.integer({ min: 1, max: 24 }).chain((count) =>
+    fc.record({
+      count: fc.constant(count),
+      cuts: fc.uniqueArray(fc.integer({ min: 1, max: Math.max(1, count - 1) }), { maxLength: 7 }),
+      lanes: fc.integer({ min: 1, max: 4 }),
+    }),
+  );
+  fc.assert(
+    fc.property(cuts, ({ count, cuts: given, lanes }) => {
+      const edges = [0, ...given.filter((cut) => cut < count).sort((a, b) => a - b), count];
+      const ranges = edges
+        .slice(1)
+        .map((end, index) => ({ first: edges[index] as number, count: end - (edges[index] as number) }));
+      assert.equal(expression(ranges, lanes), alone(count));
+    }),
+    { numRuns: 300 },
+  );
+});
