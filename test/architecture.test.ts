@@ -50,7 +50,17 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Folders that decide and compute only: no clock, no randomness, no socket, no file. */
-const PURE = ["tensor", "graph", "functional", "ops", "autodiff", "reference", "nn", "optimizer", "parallel"];
+const PURE = [
+  "tensor",
+  "graph",
+  "functional",
+  "ops",
+  "autodiff",
+  "reference",
+  "nn",
+  "optimizer",
+  "parallel",
+];
 
 /** Files over the limit, each with its reason. */
 const LONG_FILES: Readonly<Record<string, string>> = {

@@ -90,7 +90,8 @@ function collectivesOf(graph: Graph): Node[] {
 function cutNodes(graph: Graph): Piece[] {
   const order = new Map(collectivesOf(graph).map((node, index) => [node.name, index]));
   const waits = new Map<string, number>(); // by value: the last collective before it, or -1
-  const waitsOf = ({ inputs }: Node) => Math.max(-1, ...inputs.map((name) => waits.get(name) ?? -1));
+  const waitsOf = ({ inputs }: Node) =>
+    Math.max(-1, ...inputs.map((name) => waits.get(name) ?? -1));
   for (const node of graph.nodes) {
     const last = order.get(node.name) ?? waitsOf(node);
     for (const output of node.outputs) waits.set(output, last);

@@ -9,7 +9,13 @@ import { newBuilder } from "../ops/index.ts";
 import { bytesPerElement } from "../tensor/index.ts";
 import type { Layout, LayoutGroup } from "./layout.ts";
 import { buildNamed } from "./named.ts";
-import { peerBuffer, type ProgramBuilder, type Run, type Stage, type TensorRef } from "./program.ts";
+import {
+  type ProgramBuilder,
+  peerBuffer,
+  type Run,
+  type Stage,
+  type TensorRef,
+} from "./program.ts";
 import { type Combination, type Contribution, evenCuts, type Shares } from "./shares.ts";
 import { type Block, blockRef, blocksBetween, sweepMode } from "./sweep.ts";
 
@@ -42,7 +48,11 @@ export function planReduce(
   const before: Stage[] = [];
   let placeOf: PlaceOf;
   if (inPlace) {
-    before.push({ name: "all ranks have their gradients", mode: "collective", call: { kind: "barrier" } });
+    before.push({
+      name: "all ranks have their gradients",
+      mode: "collective",
+      call: { kind: "barrier" },
+    });
     placeOf = (from, group, block) => {
       const own = bufferOf(from.slot);
       const buffer = from.rank === rank ? own : peerBuffer(own, from.rank);
@@ -63,7 +73,11 @@ export function planReduce(
       return { graph, inputs, outputs: { total } };
     });
   });
-  const sum: Stage = { name: "sum of ranks", runs, mode: sweepMode(layout.groups, 0.25 * shares.contributions.length / ranks) };
+  const sum: Stage = {
+    name: "sum of ranks",
+    runs,
+    mode: sweepMode(layout.groups, (0.25 * shares.contributions.length) / ranks),
+  };
   const gathers = layout.groups.map((group): Stage => {
     const counts = cutsOf(group).map(({ start, end }) => (end - start) * layout.tile);
     const { dtype, length: count, byteOffset } = group;
@@ -90,7 +104,8 @@ function planExchange(
     );
     for (const group of layout.groups) {
       const cuts = evenCuts(group.length / layout.tile, ranks);
-      const elements = ({ start, end }: { start: number; end: number }) => (end - start) * layout.tile;
+      const elements = ({ start, end }: { start: number; end: number }) =>
+        (end - start) * layout.tile;
       const own = elements(cuts[rank] as (typeof cuts)[number]);
       const sendCounts = cuts.map((cut) => (givers.has(rank) ? elements(cut) : 0));
       const receiveCounts = cuts.map((_, from) => (givers.has(from) ? own : 0));
@@ -127,9 +142,7 @@ function treeGraph(
     const builder = newBuilder("tree");
     const values = parts.map((_, index) => builder.input(`part.${index}`, type));
     const resolve = (part: Combination): Value =>
-      typeof part === "number"
-        ? (values[part] as Value)
-        : add(resolve(part[0]), resolve(part[1]));
+      typeof part === "number" ? (values[part] as Value) : add(resolve(part[0]), resolve(part[1]));
     return buildNamed(builder, new Map([["total", resolve(combination)]]));
   });
 }

@@ -80,7 +80,10 @@ export interface StepResult {
 export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
   const { engine, model, shareAs, seed = 0 } = options;
   const plan = planTraining({ ...options, lanes: engine.threads, share: shareOf(options) });
-  const instance = await instantiate(engine, plan.program, { shareAs, group: options.ranks?.group });
+  const instance = await instantiate(engine, plan.program, {
+    shareAs,
+    group: options.ranks?.group,
+  });
   try {
     await initializeTrainer(engine, instance, plan, model, seed);
   } catch (error) {

@@ -2,7 +2,7 @@
 import { Group } from "../../src/collectives/index.ts";
 import type { Engine } from "../../src/engine/index.ts";
 import type { Memory } from "../../src/memory/index.ts";
-import { SimulatedNetwork, type SharedRegion, type Transport } from "../../src/transport/index.ts";
+import { type SharedRegion, SimulatedNetwork, type Transport } from "../../src/transport/index.ts";
 
 export interface SimulatedRanks {
   readonly groups: readonly Group[];
