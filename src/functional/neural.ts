@@ -9,6 +9,11 @@ import { reshape, swapLast } from "./layout.ts";
  * made one: ONNX Runtime would otherwise join the transposition with one further up, which is slower than the product that swaps by itself.
  */
 export function matmul(a: Value, b: Value, { transB = false }: { transB?: boolean } = {}): Value {
+  if (!transB && a.shape.length > 1 && b.shape.length === 2 && b.shape[1] === 1) {
+    const inner = a.shape.at(-1) as number;
+    const rows = reshape(a, [elementCount(a.shape) / inner, inner]);
+    return reshape(gemm(rows, b), [...a.shape.slice(0, -1), 1]); // see gemm: one column
+  }
   if (!transB) return a.builder.one("MatMul", [a, b]);
   const batch = a.shape.slice(0, -2);
   if (!sameShape(batch, b.shape.slice(0, -2)) || batch.length === 0) {

@@ -22,7 +22,7 @@ export const logSoftmax: OperatorDefinition = {
     return [scatterElements(mul(exp(y), neg(total)), indices, updates, axis, "add")];
   },
   flops: flopsPerElement(5),
-  inPlace: true,
+  inPlace: false,
 };
 
 /** What was scattered along `axis` into zeros to make `dy`, if it was made so (the gradient of GatherElements). */

@@ -3,7 +3,15 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { checkGradient } from "../../../test/support/gradient-check.ts";
 import { backward } from "../../autodiff/index.ts";
-import { crossEntropy, gatherElements, logSoftmax } from "../../functional/index.ts";
+import {
+  crossEntropy,
+  gatherElements,
+  logSoftmax,
+  matmul,
+  reshape,
+  softmax,
+  transpose,
+} from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
 import { tensorFrom } from "../../tensor/index.ts";
 import { newBuilder } from "../index.ts";
@@ -64,5 +72,71 @@ test("The gradient of a cross-entropy passes three times over the logits: exp, s
   assert.deepEqual(
     large.map((node) => node.op),
     ["LogSoftmax", "Exp", "Mul", "ScatterElements"],
+  );
+});
+
+/** softmax(q · kᵀ) · v, as nodes. */
+function attend([q, k, v]: readonly Value[]): Value {
+  return matmul(softmax(matmul(q as Value, k as Value, { transB: true })), v as Value);
+}
+
+test("Softmax between products, as in attention: gradient, with heads that share keys too", () => {
+  for (const shapes of [
+    [
+      [2, 3, 2],
+      [2, 4, 2],
+      [2, 4, 3],
+    ],
+    [
+      [2, 2, 3, 2],
+      [2, 2, 4, 2],
+      [2, 2, 4, 3],
+    ],
+    [
+      [2, 2, 3, 2],
+      [2, 1, 4, 2],
+      [2, 1, 4, 3],
+    ],
+    [
+      [3, 2],
+      [4, 2],
+      [4, 3],
+    ],
+  ]) {
+    checkGradient({
+      inputs: Object.fromEntries(shapes.map((dims, i) => [`x${i}`, dims])),
+      build: (values) => attend(Object.values(values)),
+      range: [-2, 2],
+      second: true,
+    });
+  }
+});
+
+test("Softmax between products whose values are arranged in two ways: gradient", () => {
+  checkGradient({
+    inputs: { x: [2, 3, 4], w: [2, 12] },
+    build: ({ x, w }) => {
+      const p = softmax(x as Value);
+      const flat = reshape(w as Value, [24]);
+      const one = matmul(p, reshape(flat, [2, 4, 3]));
+      const other = matmul(p, transpose(reshape(flat, [2, 3, 4]), [0, 2, 1]));
+      return [one, other];
+    },
+    range: [-2, 2],
+  });
+});
+
+test("The gradient of attention sums over the width of a head, not over the keys", () => {
+  const builder = newBuilder("attention");
+  const inputs = ["q", "k", "v"].map((name) =>
+    builder.input(name, { dtype: "float32", shape: [2, 3, 64, 16] }),
+  );
+  const y = attend(inputs);
+  const gradients = backward([y], inputs, [y]).filter((gradient) => gradient !== undefined);
+  const graph = builder.build(gradients);
+  const sums = graph.nodes.filter((node) => node.op === "ReduceSum");
+  assert.deepEqual(
+    sums.map((node) => graph.types.get(node.inputs[0] as string)?.shape),
+    [[2, 3, 64, 16]],
   );
 });
