@@ -56,12 +56,10 @@ test("any ranges on any lanes make the same sum", () => {
   fc.assert(
     fc.property(cuts, ({ count, cuts: given, lanes }) => {
       const edges = [0, ...given.filter((cut) => cut < count).sort((a, b) => a - b), count];
-      const ranges = edges
-        .slice(1)
-        .map((end, index) => ({
-          first: edges[index] as number,
-          count: end - (edges[index] as number),
-        }));
+      const ranges = edges.slice(1).map((end, index) => ({
+        first: edges[index] as number,
+        count: end - (edges[index] as number),
+      }));
       assert.equal(expression(ranges, lanes), alone(count));
     }),
     { numRuns: 300 },
