@@ -11,8 +11,21 @@ export interface StopOnSignals {
   end(): void;
 }
 
+/** What ends a process and what tells the time, injected for tests. */
+export interface Surroundings {
+  /** Milliseconds since any start. */
+  readonly now: () => number;
+  /** By the system, not by process.exit: the engine may be in the middle of a run on another thread. */
+  readonly kill: (name: NodeJS.Signals) => void;
+}
+
+const REAL: Surroundings = {
+  now: () => performance.now(),
+  kill: (name) => process.kill(process.pid, name),
+};
+
 /** Aborts `signal` at the first SIGINT or SIGTERM, and ends the process by the second. */
-export function stopOnSignals(onAsked: () => void): StopOnSignals {
+export function stopOnSignals(onAsked: () => void, { now, kill } = REAL): StopOnSignals {
   const controller = new AbortController();
   let asked: { readonly name: NodeJS.Signals; readonly atMs: number } | undefined;
   const end = () => {
@@ -20,13 +33,12 @@ export function stopOnSignals(onAsked: () => void): StopOnSignals {
   };
   const ask = (name: NodeJS.Signals) => {
     if (asked === undefined) {
-      asked = { name, atMs: performance.now() };
+      asked = { name, atMs: now() };
       onAsked();
       controller.abort(new Error("A stop was asked for."));
-    } else if (performance.now() - asked.atMs >= SAME_MS) {
-      // By the system, not by process.exit: the engine may be in the middle of a run on another thread.
+    } else if (now() - asked.atMs >= SAME_MS) {
       end();
-      process.kill(process.pid, name);
+      kill(name);
     }
   };
   for (const name of ["SIGINT", "SIGTERM"] as const) process.on(name, ask);

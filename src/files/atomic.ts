@@ -3,9 +3,10 @@
  * A reader sees the old file or the new one, whatever happens in between.
  */
 import { randomBytes } from "node:crypto";
-import { type FileHandle, mkdir, open, rename, rm } from "node:fs/promises";
+import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { fileError } from "./errors.ts";
+import { makeFolder } from "./folder.ts";
 
 export type FileContent = string | Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
 
@@ -20,7 +21,7 @@ export async function writeFileAtomic(path: string, content: FileContent): Promi
   const folder = dirname(path);
   const temporary = join(folder, `.${basename(path)}.${randomBytes(6).toString("hex")}.tmp`);
   try {
-    await mkdir(folder, { recursive: true });
+    await makeFolder(folder);
     const file = await open(temporary, "wx");
     try {
       for await (const piece of pieces(content)) await writeAll(file, piece);

@@ -1,4 +1,5 @@
 export { type FileContent, writeFileAtomic } from "./atomic.ts";
 export { fileError } from "./errors.ts";
+export { makeFolder } from "./folder.ts";
 export { FilePool } from "./pool.ts";
 export { openRange, type RangeReader, readRange, readWhole } from "./range.ts";

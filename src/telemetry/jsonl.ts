@@ -1,14 +1,5 @@
 /** Keeps a run's figures as JSON lines: one object a step or evaluation, appended as they come. */
-import {
-  closeSync,
-  existsSync,
-  ftruncateSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  writeSync,
-} from "node:fs";
-import { dirname } from "node:path";
+import { closeSync, existsSync, ftruncateSync, openSync, readFileSync, writeSync } from "node:fs";
 import { fileError } from "../files/index.ts";
 import type { EventSink, RunEvent } from "./events.ts";
 
@@ -41,7 +32,6 @@ export function jsonlSink(path: string, now: () => number): JsonlSink {
   const write = (event: RunEvent): void => {
     if (event.type === "started" && file === undefined) {
       const kept = event.firstStep === 0 ? "" : linesUpTo(path, event.firstStep);
-      mkdirSync(dirname(path), { recursive: true });
       file = openSync(path, "w");
       append(kept);
     }

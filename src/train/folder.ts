@@ -6,7 +6,7 @@ import { constants, existsSync } from "node:fs";
 import { access, mkdir, readdir, rename, rm } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { LockstepError } from "../errors.ts";
-import { fileError, writeFileAtomic } from "../files/index.ts";
+import { fileError, makeFolder, writeFileAtomic } from "../files/index.ts";
 import type { Report } from "../telemetry/index.ts";
 
 export interface RunFolder {
@@ -71,7 +71,7 @@ export function checkBeginning(folder: RunFolder, beginning: Beginning): void {
 /** Makes the folder fit for a run's first step. */
 export async function prepareFolder(folder: RunFolder, beginning: Beginning): Promise<void> {
   try {
-    await mkdir(folder.path, { recursive: true });
+    await makeFolder(folder.path);
     await removeLeftovers(folder);
     if (beginning === "resume") await rm(folder.file(FILES.report), { force: true });
     else await moveAside(folder);
