@@ -31,6 +31,7 @@ const FUNCTIONS = {
   setSessionExecutionMode: [13, HANDLE, [HANDLE, "int"]],
   enableProfiling: [14, HANDLE, [HANDLE, process.platform === "win32" ? "str16" : "str"]],
   disableMemPattern: [17, HANDLE, [HANDLE]],
+  disableTelemetryEvents: [6, HANDLE, [HANDLE]],
   disableCpuMemArena: [19, HANDLE, [HANDLE]],
   setSessionGraphOptimizationLevel: [23, HANDLE, [HANDLE, "int"]],
   setIntraOpNumThreads: [24, HANDLE, [HANDLE, "int"]],
@@ -101,6 +102,7 @@ export interface OrtFunctions {
   setSessionExecutionMode(options: Handle, mode: number): Status;
   enableProfiling(options: Handle, prefix: string): Status;
   disableMemPattern(options: Handle): Status;
+  disableTelemetryEvents(env: Handle): Status;
   disableCpuMemArena(options: Handle): Status;
   setSessionGraphOptimizationLevel(options: Handle, level: number): Status;
   setIntraOpNumThreads(options: Handle, threads: number): Status;

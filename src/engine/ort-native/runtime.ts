@@ -38,6 +38,8 @@ const DEFAULT_MEMORY = 0;
 
 /** The process's runtime, made if it is not there. The library cannot change while one is in use. */
 export function acquireRuntime(library: string, threads: number, spin: boolean): Runtime {
+  // The library would note every session in the user's cache and send it to its maker. It reads this as it starts.
+  process.env["ORT_DISABLE_TELEMETRY"] ??= "1";
   shared ??= createShared(loadOrtApi(library), threads, spin);
   assert(shared.api.path === library, `two ONNX Runtime libraries: ${shared.api.path}, ${library}`);
   const mine = shared;
@@ -73,6 +75,7 @@ function createShared(api: OrtApi, threads: number, spin: boolean): Shared {
     const env = made<Handle>(doing, (out) =>
       f.createEnvWithGlobalThreadPools(LOG_FATAL, "lockstep", threading, out),
     );
+    check(f.disableTelemetryEvents(env), doing);
     const memoryInfo = made<Handle>(doing, (out) =>
       f.createCpuMemoryInfo(ARENA_ALLOCATOR, DEFAULT_MEMORY, out),
     );
