@@ -24,7 +24,7 @@ export function jsonlSink(path: string, now: () => number): JsonlSink {
         done += writeSync(file, bytes, done, bytes.length - done, length + done);
       }
     } catch (error) {
-      ftruncateSync(file, length);
+      cutOff(file, length);
       throw error;
     }
     length += bytes.length;
@@ -88,5 +88,14 @@ function lineOf(event: RunEvent): object | undefined {
     case "complete":
     case "finished":
       return undefined;
+  }
+}
+
+/** Best effort: the failure that made it necessary is the one to tell of. */
+function cutOff(file: number, length: number): void {
+  try {
+    ftruncateSync(file, length);
+  } catch {
+    // Not a file that has a length.
   }
 }

@@ -1,0 +1,55 @@
+import assert from "node:assert/strict";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { withFolder } from "../../test/support/folder.ts";
+import { checkBeginning, openRunFolder, prepareFolder } from "./folder.ts";
+
+test("naming a folder makes nothing, and says at once if it could not be written", () =>
+  withFolder({ file: "" }, async (folder) => {
+    const deep = join(folder, "a/b/c");
+    assert.equal((await openRunFolder(deep)).file("x"), join(deep, "x"));
+    assert.ok(!existsSync(join(folder, "a")));
+    for (const path of ["file", "file/under"]) {
+      await assert.rejects(openRunFolder(join(folder, path)), { code: "IO_FAILED" });
+    }
+  }));
+
+test("a folder that a system refuses to make is an error, not a wait", {
+  skip: process.platform !== "linux",
+}, async () => {
+  const folder = {
+    path: "/proc/lockstep/run",
+    file: (name: string) => join("/proc/lockstep/run", name),
+  };
+  await assert.rejects(prepareFolder(folder, "new"), { code: "IO_FAILED" });
+});
+
+test("a run that begins where a finished one lies moves it aside, and leaves other files alone", () =>
+  withFolder(
+    {
+      "report.json": "1",
+      "model.onnx": "2",
+      "notes.txt": "mine",
+      ".report.json.0123456789ab.tmp": "",
+    },
+    async (path) => {
+      const folder = await openRunFolder(path);
+      checkBeginning(folder, "new");
+      await prepareFolder(folder, "new");
+      assert.deepEqual(readdirSync(path).sort(), ["earlier-1", "notes.txt"]);
+      assert.equal(readFileSync(join(path, "earlier-1/model.onnx"), "utf8"), "2");
+      await prepareFolder(folder, "new");
+      assert.deepEqual(readdirSync(path).sort(), ["earlier-1", "notes.txt"], "nothing to move");
+    },
+  ));
+
+test("an unfinished run is guarded; one that goes on is no longer finished", () =>
+  withFolder({ "checkpoint.safetensors": "1" }, async (path) => {
+    const folder = await openRunFolder(path);
+    assert.throws(() => checkBeginning(folder, "new"), { code: "RUN_EXISTS" });
+    checkBeginning(folder, "anew");
+    checkBeginning(folder, "resume");
+    await prepareFolder(folder, "resume");
+    assert.deepEqual(readdirSync(path), ["checkpoint.safetensors"]);
+  }));
