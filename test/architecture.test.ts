@@ -45,6 +45,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   transport: ["errors", "memory"],
   collectives: ["errors", "tensor", "graph", "functional", "ops", "memory", "engine", "transport"],
   train: ["*"],
+  launch: ["errors", "engine", "transport", "collectives", "telemetry", "train"],
   cli: ["*"],
   index: ["*"],
 };

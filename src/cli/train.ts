@@ -6,6 +6,7 @@ import { escapePath } from "tinyglobby";
 import { type DataSource, text } from "../data/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
+import { launchLocal } from "../launch/index.ts";
 import { type EventSink, jsonlSink, terminalSink } from "../telemetry/index.ts";
 import {
   type Beginning,
@@ -14,6 +15,8 @@ import {
   openRunFolder,
   overrideRun,
   type Run,
+  type TrainOptions,
+  type TrainResult,
   train,
 } from "../train/index.ts";
 import { commandToResume } from "./command.ts";
@@ -22,6 +25,7 @@ import { stopOnSignals } from "./signals.ts";
 export interface TrainFlags {
   readonly steps?: number;
   readonly batch?: number;
+  readonly workers?: number;
   readonly threads?: number;
   readonly seed?: number;
   readonly out?: string;
@@ -36,8 +40,11 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
   const beginning = beginningOf(flags);
   const loaded = await loadRun(file);
   const data = flags.data && textOf(flags.data, loaded);
-  const run = overrideRun(loaded, { steps, batch, seed, data });
-  const folder = await openRunFolder(flags.out ?? join("runs", basename(run.name)));
+  const overrides = { steps, batch, seed, data };
+  const run = overrideRun(loaded, overrides);
+  const workers = workersOf(run, flags);
+  const out = flags.out ?? join("runs", basename(run.name));
+  const folder = await openRunFolder(out);
   const show = terminalSink({
     stream: process.stdout,
     now: () => performance.now(),
@@ -46,26 +53,50 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
   });
   const metrics = jsonlSink(folder.file(FILES.metrics), Date.now);
   const stop = stopOnSignals(() => show({ type: "stopping" }));
-  const engine = createOrtEngine({
-    threads: flags.threads ?? availableParallelism(),
-    ...(flags.dump === undefined ? {} : { dump: flags.dump }),
-  });
+  const threads = flags.threads ?? Math.max(1, Math.floor(availableParallelism() / workers));
+  const shared = {
+    baseDir: resolve(dirname(file)),
+    beginning,
+    signal: stop.signal,
+    onEvent: both(metrics.sink, show),
+  };
+  const { dump } = flags;
   try {
-    const { outcome } = await train(run, {
-      engine,
-      folder,
-      baseDir: resolve(dirname(file)),
-      beginning,
-      signal: stop.signal,
-      now: () => performance.now(),
-      onEvent: both(metrics.sink, show),
-    });
+    const outcome =
+      workers === 1
+        ? await trainHere(run, { ...shared, folder, now: () => performance.now() }, { threads, dump })
+        : await launchLocal({ ...shared, file, overrides, out, workers, threads, dump });
     if (outcome === "stopped") process.exitCode = stop.status();
   } finally {
     stop.end();
     metrics.close();
+  }
+}
+
+/** One worker is this very process: nothing is started, nothing shared. */
+async function trainHere(
+  run: Run,
+  options: Omit<TrainOptions, "engine">,
+  { threads, dump }: { readonly threads: number; readonly dump: string | undefined },
+): Promise<TrainResult["outcome"]> {
+  const engine = createOrtEngine({ threads, ...(dump === undefined ? {} : { dump }) });
+  try {
+    return (await train(run, { ...options, engine })).outcome;
+  } finally {
     await engine.close();
   }
+}
+
+function workersOf(run: Run, { workers = 1 }: TrainFlags): number {
+  if (workers <= run.microBatches) return workers;
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `A step of ${run.microBatches} micro-batches cannot be shared by ${workers} workers.`,
+    {
+      hint: `Set microBatches in the run to ${workers} or more (the weights depend on it, and on nothing else), or use fewer workers.`,
+      fields: { workers, microBatches: run.microBatches },
+    },
+  );
 }
 
 function beginningOf({ resume, anew }: TrainFlags): Beginning {

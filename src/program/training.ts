@@ -71,6 +71,8 @@ export interface TrainingPlan {
   /** The micro-batches that this rank computes. */
   readonly range: Range;
   readonly traffic: Traffic;
+  /** Written before a step by each rank; after it, how many asked for a stop. Undefined for one micro-batch. */
+  readonly stop: TensorRef | undefined;
   /** Fields of this rank's part of the batch, by name; the key of each sample is among them if the model has one. */
   readonly batch: ReadonlyMap<string, TensorRef>;
   readonly evaluationBatch: ReadonlyMap<string, TensorRef>;
@@ -123,6 +125,7 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
     update,
     range,
     traffic: reduce.traffic,
+    stop: refsOf(parameters.gradients, gradientBuffer(0)).get(STOP),
     batch: batchRefs(model, "batch", range.count),
     evaluationBatch: evaluation ? batchRefs(evaluation, "evaluation", 1) : new Map(),
     evaluationLoss: evaluation && rowsRef("evaluation loss", lossType(evaluation), 0),
@@ -137,14 +140,17 @@ function wholeStep(microBatches: number): TrainingShare {
 /** Not a name that a parameter can have. */
 const LOSS = "/loss";
 
-/** What is summed over micro-batches and ranks beside the gradients: the loss, and running statistics. */
+const STOP = "/stop";
+
+/** What is summed over micro-batches and ranks beside the gradients: loss, wishes to stop, running statistics. */
 function summedBeside({
   model,
   microBatches = 1,
 }: TrainingOptions): { readonly name: string; readonly type: TensorType }[] {
   if (microBatches === 1) return [];
   const floats = model.states.filter(({ type }) => isFloat(type.dtype));
-  return [{ name: LOSS, type: lossType(model) }, ...floats];
+  const stop: TensorType = { dtype: "float32", shape: [] };
+  return [{ name: LOSS, type: lossType(model) }, { name: STOP, type: stop }, ...floats];
 }
 
 interface Context {

@@ -19,6 +19,8 @@ export interface RunStarted {
   readonly parameters: number;
   readonly data: string;
   readonly engine: string;
+  readonly workers: number;
+  /** Of each worker. */
   readonly threads: number;
   readonly steps: number;
   readonly batch: number;
@@ -118,6 +120,8 @@ export interface Report {
   /** SHA-256 over the parameters' bytes in name order. */
   readonly weightsSha256: string;
   readonly engine: string;
+  readonly workers: number;
+  /** Of each worker. */
   readonly threads: number;
   readonly batch: number;
   /** Null unless a token is a byte. */

@@ -15,7 +15,7 @@ export function describe(
       return [
         `${colors.bold(event.name)}: ${event.model}, ${count(event.parameters)} parameters`,
         `data: ${event.data}`,
-        `engine: ${event.engine}, ${plural(event.threads, "thread")}`,
+        `engine: ${event.engine}, ${workforce(event)}`,
         `${plural(event.steps, "step")} of ${plural(event.batch, "sample")}; ready in ${event.seconds.toFixed(1)} s` +
           (event.firstStep > 0 ? `; going on after step ${event.firstStep}` : ""),
       ];
@@ -107,6 +107,12 @@ function speed({ tokensPerSecond, samplesPerSecond }: Speed): string {
   return typeof tokensPerSecond === "number"
     ? `${count(tokensPerSecond)} tokens/s`
     : `${count(samplesPerSecond)} samples/s`;
+}
+
+/** `2 workers of 1 thread`, `2 threads`. */
+function workforce({ workers, threads }: { readonly workers: number; readonly threads: number }) {
+  const each = plural(threads, "thread");
+  return workers === 1 ? each : `${plural(workers, "worker")} of ${each}`;
 }
 
 function plural(number: number, noun: string): string {

@@ -37,6 +37,7 @@ export async function finish(session: Session, results: Results): Promise<Report
     seed: run.seed,
     weightsSha256: exported.weightsSha256,
     engine: engineName(engine),
+    workers: options.ranks?.group.size ?? 1,
     threads: engine.threads,
     batch: run.batch,
     bitsPerByte: bitsPerByte ?? null,

@@ -9,6 +9,7 @@ export {
   type BatchFields,
   createTrainer,
   type FillBatch,
+  type Ranks,
   type StepRequest,
   type StepResult,
   Trainer,

@@ -13,8 +13,10 @@ import type { Run } from "./run.ts";
 import {
   announce,
   closeSession,
+  isLeader,
   openSession,
   type Session,
+  type SessionOptions,
   secondsOf,
   type TrainOptions,
   tokensPerSample,
@@ -25,13 +27,16 @@ export type TrainResult =
   | { readonly outcome: "finished"; readonly report: Report }
   /** By its signal; the folder holds what is needed to go on. */
   | { readonly outcome: "stopped" }
+  /** As one of several workers that does not lead: all files are the leader's. */
+  | { readonly outcome: "followed" }
   /** All steps were done before. */
   | { readonly outcome: "complete" };
 
 /** Throws what its parts throw; whatever was committed before is in the folder then. */
-export async function train(run: Run, options: TrainOptions): Promise<TrainResult> {
+export async function train(run: Run, given: TrainOptions): Promise<TrainResult> {
+  const options = stoppingTogether(given);
   const { folder, beginning, signal, onEvent } = options;
-  checkBeginning(folder, beginning);
+  if (isLeader(options)) checkBeginning(folder, beginning);
   if (beginning === "resume") {
     const { step } = await readProgress(folder, run);
     if (step > run.steps || (step === run.steps && isFinished(folder))) {
@@ -58,13 +63,18 @@ export async function train(run: Run, options: TrainOptions): Promise<TrainResul
 async function runSession(session: Session): Promise<TrainResult> {
   const last = { trainLoss: session.before.trainLoss };
   try {
-    announce(session);
+    if (session.leads) announce(session);
     const validationLoss = await runSteps(session, last);
     const seconds = secondsOf(session);
+    if (!session.leads) return { outcome: "followed" };
     await save(session, last.trainLoss);
     const report = await finish(session, { trainLoss: last.trainLoss, validationLoss, seconds });
     return { outcome: "finished", report };
   } catch (error) {
+    if (!session.leads) {
+      if (isStop(error, session.options.signal)) return { outcome: "followed" };
+      throw error;
+    }
     if (!isStop(error, session.options.signal)) {
       await keepLastGood(session, last.trainLoss, error);
       throw error;
@@ -72,6 +82,21 @@ async function runSession(session: Session): Promise<TrainResult> {
     await stop(session, last.trainLoss);
     return { outcome: "stopped" };
   }
+}
+
+/** Several workers stop after the same step: a wish to stop travels with the gradients. */
+function stoppingTogether(options: TrainOptions): SessionOptions {
+  const { ranks, signal } = options;
+  if (ranks === undefined) {
+    return { ...options, stopAsked: () => signal.aborted, stopNow: () => undefined };
+  }
+  const together = new AbortController();
+  return {
+    ...options,
+    signal: together.signal,
+    stopAsked: () => signal.aborted,
+    stopNow: () => together.abort(new Error("A stop was asked for.")),
+  };
 }
 
 function isStop(error: unknown, signal: AbortSignal): boolean {
@@ -91,10 +116,15 @@ async function runSteps(
   for (let step = trainer.steps; step < run.steps; step++) {
     signal.throwIfAborted();
     const positions = positionsOfStep(step, run.batch);
-    const indices = order.indices(positions.start, positions.end);
+    const own = trainer.ownPositions(positions);
+    const indices = order.indices(own.start, own.end);
     const fill: FillBatch = (into) => data.train.read(indices, into);
-    const { loss, gradientNorm, learningRate } = await trainer.step({ positions, fill });
+    const stop = options.stopAsked();
+    const result = await trainer.step({ positions, fill, stop });
+    const { loss, gradientNorm, learningRate } = result;
+    if (result.stop) options.stopNow();
     last.trainLoss = loss;
+    if (!session.leads) continue;
     const [done, steps] = [step + 1, run.steps];
     onEvent({
       type: "step",

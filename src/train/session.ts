@@ -8,7 +8,7 @@ import { elementCount } from "../tensor/index.ts";
 import { loadCheckpoint, type Progress } from "./checkpoint.ts";
 import { type Beginning, prepareFolder, type RunFolder } from "./folder.ts";
 import type { Run } from "./run.ts";
-import { createTrainer, type Trainer } from "./step.ts";
+import { createTrainer, type Ranks, type Trainer } from "./step.ts";
 import { Validation } from "./validation.ts";
 
 export interface TrainOptions {
@@ -22,11 +22,19 @@ export interface TrainOptions {
   readonly onEvent: EventSink;
   /** Milliseconds since the process started. */
   readonly now: () => number;
+  /** The other workers of the run; alone unless told. All get the same run. */
+  readonly ranks?: Ranks | undefined;
+}
+
+/** `signal` here ends the loop; with several workers, on all of them after the same step. */
+export interface SessionOptions extends TrainOptions {
+  stopAsked(): boolean;
+  stopNow(): void;
 }
 
 export interface Session {
   readonly run: Run;
-  readonly options: TrainOptions;
+  readonly options: SessionOptions;
   readonly model: Model;
   readonly data: Dataset;
   readonly trainer: Trainer;
@@ -34,12 +42,15 @@ export interface Session {
   /** Where the run was when this session began. */
   readonly before: Progress;
   readonly startedMs: number;
+  /** Whether this worker validates, writes the folder and tells what happens: one of a run does. */
+  readonly leads: boolean;
 }
 
 /** Throws the reason of `signal` when it is aborted meanwhile; nothing was written then. */
-export async function openSession(run: Run, options: TrainOptions): Promise<Session> {
+export async function openSession(run: Run, options: SessionOptions): Promise<Session> {
   const { engine, baseDir, signal, now } = options;
   const startedMs = now();
+  const leads = isLeader(options);
   const microBatch = run.batch / run.microBatches;
   const model = run.model.build({ batch: microBatch, mode: "train" });
   const inputs = model.batch.map((name) => ({ name, type: typeOf(model.graph, name) }));
@@ -50,19 +61,20 @@ export async function openSession(run: Run, options: TrainOptions): Promise<Sess
     trainer = await createTrainer({
       engine,
       model,
-      evaluation: run.model.build({ batch: microBatch, mode: "eval" }),
+      evaluation: leads ? run.model.build({ batch: microBatch, mode: "eval" }) : undefined,
       optimizer: run.optimizer,
       schedule: run.schedule,
       steps: run.steps,
       clip: run.clipNorm,
       microBatches: run.microBatches,
       seed: run.seed,
+      ranks: options.ranks,
     });
     signal.throwIfAborted();
     const before = await begin(run, options, trainer);
-    const held = data.validation;
+    const held = leads ? data.validation : undefined;
     const validation = held && new Validation(held, trainer, microBatch, run.evaluate.samples);
-    return { run, options, model, data, trainer, validation, before, startedMs };
+    return { run, options, model, data, trainer, validation, before, startedMs, leads };
   } catch (error) {
     trainer?.close();
     await data.close();
@@ -76,8 +88,13 @@ async function begin(run: Run, options: TrainOptions, trainer: Trainer): Promise
     beginning === "resume"
       ? await loadCheckpoint(folder, run, trainer)
       : { step: 0, seconds: 0, trainLoss: Number.NaN };
-  await prepareFolder(folder, beginning);
+  if (isLeader(options)) await prepareFolder(folder, beginning);
   return before;
+}
+
+/** Rank 0 of several workers, or the only one. */
+export function isLeader({ ranks }: TrainOptions): boolean {
+  return ranks === undefined || ranks.group.rank === 0;
 }
 
 export async function closeSession({ trainer, data }: Session): Promise<void> {
@@ -95,6 +112,7 @@ export function announce({ run, options, model, data, before }: Session): void {
     parameters: parameterCount(model),
     data: data.summary,
     engine: engineName(engine),
+    workers: options.ranks?.group.size ?? 1,
     threads: engine.threads,
     steps: run.steps,
     batch: run.batch,

@@ -19,6 +19,7 @@ import {
   type TrainingPlan,
   type TrainingShare,
 } from "../program/index.ts";
+import { scalar } from "../tensor/index.ts";
 import { fillKeys } from "./keys.ts";
 import { initializeTrainer, namedTensors, type TrainerTensors } from "./state.ts";
 import { notFiniteError, readScalar } from "./step-errors.ts";
@@ -62,6 +63,8 @@ export interface StepRequest {
   /** The samples of this step in the global order: random layers depend on them, not on the number of workers. */
   readonly positions: { readonly start: number; readonly end: number };
   readonly fill: FillBatch;
+  /** Asks all ranks to stop after this step. */
+  readonly stop?: boolean;
   /** Ends the step before it is committed. */
   readonly signal?: AbortSignal;
 }
@@ -74,6 +77,8 @@ export interface StepResult {
   /** Before clipping. */
   readonly gradientNorm: number;
   readonly learningRate: number;
+  /** Whether some rank asked for a stop: the same on all. */
+  readonly stop: boolean;
 }
 
 /** Allocates, compiles, and makes the initial values. @throws INVALID_OPTION, ENGINE_FAILED, NO_GRADIENT */
@@ -145,7 +150,8 @@ export class Trainer {
     return this.#alone(() => this.#transact(request));
   }
 
-  async #transact({ positions, fill, signal }: StepRequest): Promise<StepResult> {
+  async #transact(request: StepRequest): Promise<StepResult> {
+    const { positions, fill, signal, stop: isAsked = false } = request;
     const { plan } = this;
     const { model, optimizer, schedule, steps, seed = 0 } = this.#options;
     const step = this.#step;
@@ -153,7 +159,10 @@ export class Trainer {
     const keys = model.randomKey === undefined ? undefined : this.#batch[model.randomKey];
     if (keys !== undefined) fillKeys(keys, seed, this.ownPositions(positions).start);
     await fill(this.#batch);
+    const stop = plan.stop && this.#instance.tensor(plan.stop);
+    stop?.bytes.set(scalar("float32", Number(isAsked)).bytes);
     await this.#run(side.compute, signal);
+    const wishes = stop === undefined ? Number(isAsked) : readScalar(stop);
     const { loss, gradientNorm, gradientScale } = plan.norm.readSummary(this.#instance);
     if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) {
       throw await this.#notFinite(side, loss, gradientNorm);
@@ -162,7 +171,7 @@ export class Trainer {
     plan.update.writeScalars(this.#instance, { step: step + 1, gradientScale }, factor);
     await this.#commit(side.commit);
     const base = optimizer.rules[0]?.rule.learningRate ?? 0;
-    return { step, loss, gradientNorm, learningRate: base * factor };
+    return { step, loss, gradientNorm, learningRate: base * factor, stop: wishes > 0 };
   }
 
   /** The loss of one batch of the model that was given for evaluation. */

@@ -1,0 +1,1 @@
+export { type LaunchOptions, launchLocal } from "./local.ts";

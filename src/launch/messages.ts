@@ -1,0 +1,50 @@
+/** What the launcher and its workers tell each other, over the channel that Node.js opens between them. */
+import { LockstepError, type ErrorCode, type ErrorFields } from "../errors.ts";
+import type { RunEvent } from "../telemetry/index.ts";
+import type { Beginning, RunOverrides, TrainResult } from "../train/index.ts";
+
+/** What a worker of this machine needs to take part in a run. */
+export interface Job {
+  readonly file: string;
+  readonly overrides: RunOverrides;
+  readonly out: string;
+  readonly beginning: Beginning;
+  readonly baseDir: string;
+  readonly rank: number;
+  readonly workers: number;
+  readonly threads: number;
+  /** Of the group's shared memory. */
+  readonly group: string;
+  readonly dump?: string | undefined;
+}
+
+export type ToWorker =
+  | { readonly kind: "job"; readonly job: Job }
+  /** Stop after the step at hand. */
+  | { readonly kind: "stop" };
+
+export type FromWorker =
+  | { readonly kind: "event"; readonly event: RunEvent }
+  | { readonly kind: "done"; readonly outcome: TrainResult["outcome"] }
+  | { readonly kind: "error"; readonly error: ErrorMessage };
+
+export interface ErrorMessage {
+  /** Undefined for a mistake of the program. */
+  readonly code: ErrorCode | undefined;
+  /** With the hint, or with the stack where there is no code. */
+  readonly text: string;
+  readonly fields: ErrorFields;
+}
+
+export function errorMessage(error: unknown): ErrorMessage {
+  if (error instanceof LockstepError) {
+    return { code: error.code, text: error.message, fields: error.fields };
+  }
+  const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  return { code: undefined, text, fields: {} };
+}
+
+/** Errors that only say that another worker has failed. */
+export function isConsequence({ code }: ErrorMessage): boolean {
+  return code === "PEER_LOST" || code === "ABORTED";
+}

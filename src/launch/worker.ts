@@ -1,0 +1,79 @@
+/** A worker of a run on this machine: a process that the launcher starts, with a rank. It ends when its launcher does. */
+import { Group } from "../collectives/index.ts";
+import { createOrtEngine } from "../engine/index.ts";
+import { LockstepError } from "../errors.ts";
+import { loadRun, openRunFolder, overrideRun, train, type TrainResult } from "../train/index.ts";
+import { joinSharedMemory } from "../transport/index.ts";
+import { errorMessage, type FromWorker, type Job, type ToWorker } from "./messages.ts";
+
+/** Others wait while the leader validates and saves. A worker that has ended is found in milliseconds, not by this. */
+const DEADLINE_MS = 300_000;
+
+const stop = new AbortController();
+
+function tell(message: FromWorker): Promise<void> {
+  return new Promise((resolve) => {
+    if (process.send === undefined) resolve();
+    else process.send(message, () => resolve());
+  });
+}
+
+async function work(job: Job): Promise<TrainResult["outcome"]> {
+  const { rank, workers: size, threads, dump } = job;
+  const run = overrideRun(await loadRun(job.file), job.overrides);
+  const folder = await openRunFolder(job.out);
+  const engine = createOrtEngine({ threads, ...(dump === undefined ? {} : { dump }) });
+  try {
+    const transport = await joinSharedMemory({
+      name: job.group,
+      rank,
+      size,
+      deadlineMs: DEADLINE_MS,
+    });
+    const group = new Group({ engine, transport });
+    try {
+      const { outcome } = await train(run, {
+        engine,
+        folder,
+        baseDir: job.baseDir,
+        beginning: job.beginning,
+        signal: stop.signal,
+        now: () => performance.now(),
+        onEvent: (event) => void tell({ kind: "event", event }),
+        ranks: { group },
+      });
+      return outcome;
+    } catch (error) {
+      group.transport.abort(error);
+      throw error;
+    } finally {
+      await group.close();
+    }
+  } finally {
+    await engine.close();
+  }
+}
+
+async function runJob(job: Job): Promise<void> {
+  try {
+    await tell({ kind: "done", outcome: await work(job) });
+  } catch (error) {
+    await tell({ kind: "error", error: errorMessage(error) });
+    process.exitCode = 1;
+  }
+  process.disconnect();
+}
+
+// A Ctrl-C reaches every process of a terminal; what it means is for the launcher to say.
+process.on("SIGINT", () => undefined);
+process.on("disconnect", () => process.exit());
+process.on("message", (message: ToWorker) => {
+  switch (message.kind) {
+    case "job":
+      void runJob(message.job);
+      break;
+    case "stop":
+      stop.abort(new LockstepError("ABORTED", "A stop was asked for."));
+      break;
+  }
+});

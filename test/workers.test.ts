@@ -1,0 +1,133 @@
+/** Runs shared by real processes: the same weights as one process alone, and failures with a name and a bound. */
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { LockstepError } from "../src/errors.ts";
+import { launchLocal } from "../src/launch/index.ts";
+import type { Report, RunEvent } from "../src/telemetry/index.ts";
+import { withFolder } from "./support/folder.ts";
+import { WORDS } from "./support/runs.ts";
+
+const GPT = `
+import { adamw, defineRun, gpt, text } from "lockstep";
+export default defineRun({
+  model: gpt({ layers: 1, width: 16, heads: 2, context: 16, dropout: 0.1 }),
+  data: text("words.txt"),
+  optimizer: adamw({ learningRate: 1e-2 }),
+  clipNorm: 1, batch: 8, microBatches: 4, steps: 50,
+});`;
+
+/** Gives up when it is told to, with a word. */
+const FRAGILE = `${GPT}
+process.on("SIGUSR2", () => { throw new Error("the floor gave way"); });`;
+
+const files = { "words.txt": WORDS, "gpt.ts": GPT, "fragile.ts": FRAGILE };
+
+interface Launch {
+  readonly folder: string;
+  readonly workers: number;
+  readonly file?: string;
+  readonly threads?: number;
+  readonly steps?: number;
+  readonly onEvent?: (event: RunEvent) => void;
+  readonly signal?: AbortSignal;
+  readonly beginning?: "anew" | "resume";
+}
+
+function launch({ folder, workers, file = "gpt.ts", threads = 1, ...rest }: Launch) {
+  return launchLocal({
+    file: join(folder, file),
+    overrides: { steps: rest.steps },
+    out: join(folder, "out"),
+    beginning: rest.beginning ?? "anew",
+    baseDir: folder,
+    workers,
+    threads,
+    onEvent: rest.onEvent ?? (() => undefined),
+    signal: rest.signal ?? new AbortController().signal,
+  });
+}
+
+function reportIn(folder: string): Report {
+  return JSON.parse(readFileSync(join(folder, "out", "report.json"), "utf8")) as Report;
+}
+
+/** The processes that this one has started, in order. */
+function children(): number[] {
+  const path = `/proc/self/task/${process.pid}/children`;
+  return readFileSync(path, "utf8").trim().split(" ").map(Number);
+}
+
+function sharedMemory(): string[] {
+  return readdirSync("/dev/shm").filter((name) => name.includes(`-${process.pid}-`));
+}
+
+const onLinux = process.platform === "linux" ? {} : { skip: "looks at /proc and /dev/shm" };
+
+test("50 steps of 1, 2, 3 and 4 workers give the same weights", () =>
+  withFolder(files, async (folder) => {
+    const hashes: string[] = [];
+    for (const [workers, threads] of [
+      [1, 2],
+      [2, 1],
+      [3, 1],
+      [4, 1],
+    ] as const) {
+      const events: RunEvent[] = [];
+      const onEvent = (event: RunEvent) => void events.push(event);
+      assert.equal(await launch({ folder, workers, threads, onEvent }), "finished");
+      const report = reportIn(folder);
+      assert.equal(report.workers, workers);
+      assert.equal(events.filter(({ type }) => type === "step").length, 50, "one worker tells");
+      hashes.push(report.weightsSha256);
+    }
+    assert.equal(new Set(hashes).size, 1, hashes.join(" "));
+  }));
+
+test("a stop is made after the same step by all, and gone on with by another number of workers", () =>
+  withFolder(files, async (folder) => {
+    assert.equal(await launch({ folder, workers: 1, steps: 30 }), "finished");
+    const whole = reportIn(folder).weightsSha256;
+    const controller = new AbortController();
+    const onEvent = (event: RunEvent) => {
+      if (event.type === "step" && event.step === 3) controller.abort();
+    };
+    const { signal } = controller;
+    assert.equal(await launch({ folder, workers: 2, steps: 30, onEvent, signal }), "stopped");
+    const outcome = await launch({ folder, workers: 3, steps: 30, beginning: "resume" });
+    assert.equal(outcome, "finished");
+    assert.equal(reportIn(folder).weightsSha256, whole);
+  }));
+
+for (const [how, rank] of [
+  ["SIGKILL", 1],
+  ["SIGKILL", 0],
+  ["SIGUSR2", 1],
+] as const) {
+  test(`worker ${rank} lost by ${how}: the run ends within a second, with its last words`, onLinux, () =>
+    withFolder(files, async (folder) => {
+      let lostAt = 0;
+      const onEvent = (event: RunEvent) => {
+        if (event.type !== "step" || event.step !== 3) return;
+        lostAt = performance.now();
+        process.kill(children()[rank] as number, how);
+      };
+      const losing = launch({ folder, workers: 2, file: "fragile.ts", steps: 100_000, onEvent });
+      await assert.rejects(losing, (error) => {
+        assert.ok(error instanceof LockstepError && error.code === "PEER_LOST", String(error));
+        assert.match(error.message, new RegExp(`Worker ${rank} \\(process \\d+\\) ended`));
+        assert.match(error.message, how === "SIGUSR2" ? /the floor gave way/ : /by SIGKILL/);
+        return true;
+      });
+      const took = performance.now() - lostAt;
+      assert.ok(took < 1000, `${took} ms`);
+      assert.deepEqual(sharedMemory(), []);
+    }));
+}
+
+test("an error of one worker is the run's error", () =>
+  withFolder(files, async (folder) => {
+    const losing = launch({ folder, workers: 2, file: "none.ts" });
+    await assert.rejects(losing, { code: "FILE_NOT_FOUND" });
+  }));
