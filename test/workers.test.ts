@@ -105,25 +105,29 @@ for (const [how, rank] of [
   ["SIGKILL", 0],
   ["SIGUSR2", 1],
 ] as const) {
-  test(`worker ${rank} lost by ${how}: the run ends within a second, with its last words`, onLinux, () =>
-    withFolder(files, async (folder) => {
-      let lostAt = 0;
-      const onEvent = (event: RunEvent) => {
-        if (event.type !== "step" || event.step !== 3) return;
-        lostAt = performance.now();
-        process.kill(children()[rank] as number, how);
-      };
-      const losing = launch({ folder, workers: 2, file: "fragile.ts", steps: 100_000, onEvent });
-      await assert.rejects(losing, (error) => {
-        assert.ok(error instanceof LockstepError && error.code === "PEER_LOST", String(error));
-        assert.match(error.message, new RegExp(`Worker ${rank} \\(process \\d+\\) ended`));
-        assert.match(error.message, how === "SIGUSR2" ? /the floor gave way/ : /by SIGKILL/);
-        return true;
-      });
-      const took = performance.now() - lostAt;
-      assert.ok(took < 1000, `${took} ms`);
-      assert.deepEqual(sharedMemory(), []);
-    }));
+  test(
+    `worker ${rank} lost by ${how}: the run ends within a second, with its last words`,
+    onLinux,
+    () =>
+      withFolder(files, async (folder) => {
+        let lostAt = 0;
+        const onEvent = (event: RunEvent) => {
+          if (event.type !== "step" || event.step !== 3) return;
+          lostAt = performance.now();
+          process.kill(children()[rank] as number, how);
+        };
+        const losing = launch({ folder, workers: 2, file: "fragile.ts", steps: 100_000, onEvent });
+        await assert.rejects(losing, (error) => {
+          assert.ok(error instanceof LockstepError && error.code === "PEER_LOST", String(error));
+          assert.match(error.message, new RegExp(`Worker ${rank} \\(process \\d+\\) ended`));
+          assert.match(error.message, how === "SIGUSR2" ? /the floor gave way/ : /by SIGKILL/);
+          return true;
+        });
+        const took = performance.now() - lostAt;
+        assert.ok(took < 1000, `${took} ms`);
+        assert.deepEqual(sharedMemory(), []);
+      }),
+  );
 }
 
 test("an error of one worker is the run's error", () =>

@@ -64,7 +64,11 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
   try {
     const outcome =
       workers === 1
-        ? await trainHere(run, { ...shared, folder, now: () => performance.now() }, { threads, dump })
+        ? await trainHere(
+            run,
+            { ...shared, folder, now: () => performance.now() },
+            { threads, dump },
+          )
         : await launchLocal({ ...shared, file, overrides, out, workers, threads, dump });
     if (outcome === "stopped") process.exitCode = stop.status();
   } finally {

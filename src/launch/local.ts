@@ -47,9 +47,14 @@ export async function launchLocal(options: LaunchOptions): Promise<TrainResult["
 }
 
 async function firstFailureOrEnd(all: readonly Worker[]): Promise<void> {
-  const failures = all.map(({ ended, failed }) => Promise.race([failed, ended.then(() => "ended")]));
+  const failures = all.map(({ ended, failed }) =>
+    Promise.race([failed, ended.then(() => "ended")]),
+  );
   const ends = Promise.all(all.map(({ ended }) => ended));
-  await Promise.race([ends, ...failures.map((first) => first.then((what) => (what === "ended" ? ends : undefined)))]);
+  await Promise.race([
+    ends,
+    ...failures.map((first) => first.then((what) => (what === "ended" ? ends : undefined))),
+  ]);
 }
 
 /** Waits for the cause of a failure, and for the leader to save its last good weights. */

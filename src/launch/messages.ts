@@ -1,5 +1,5 @@
 /** What the launcher and its workers tell each other, over the channel that Node.js opens between them. */
-import { LockstepError, type ErrorCode, type ErrorFields } from "../errors.ts";
+import { type ErrorCode, type ErrorFields, LockstepError } from "../errors.ts";
 import type { RunEvent } from "../telemetry/index.ts";
 import type { Beginning, RunOverrides, TrainResult } from "../train/index.ts";
 

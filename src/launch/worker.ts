@@ -2,7 +2,7 @@
 import { Group } from "../collectives/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
-import { loadRun, openRunFolder, overrideRun, train, type TrainResult } from "../train/index.ts";
+import { loadRun, openRunFolder, overrideRun, type TrainResult, train } from "../train/index.ts";
 import { joinSharedMemory } from "../transport/index.ts";
 import { errorMessage, type FromWorker, type Job, type ToWorker } from "./messages.ts";
 
