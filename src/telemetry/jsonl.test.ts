@@ -14,6 +14,7 @@ const started = (firstStep: number): RunEvent => ({
   parameters: 5,
   data: "1 file",
   engine: "e",
+  workers: 1,
   threads: 1,
   steps: 9,
   batch: 2,

@@ -140,6 +140,7 @@ const report: Report = {
   seed: 1,
   weightsSha256: "00",
   engine: "ort-native (onnxruntime 1.30.0)",
+  workers: 1,
   threads: 2,
   batch: 16,
   bitsPerByte: { model: 2, bigram: 4, gzip: 1.5 },
