@@ -58,7 +58,7 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
     baseDir: resolve(dirname(file)),
     beginning,
     signal: stop.signal,
-    onEvent: both(metrics.sink, show),
+    onEvent: both(show, metrics.sink),
   };
   const { dump } = flags;
   try {

@@ -9,6 +9,7 @@ export type RunEvent =
   | RunStopped
   | RunFailed
   | RunComplete
+  | RunFinishing
   | RunFinished;
 
 export interface RunStarted {
@@ -57,6 +58,11 @@ export interface CheckpointSaved {
   readonly type: "checkpoint";
   readonly step: number;
   readonly path: string;
+}
+
+/** All steps are done; the model is exported and compared, and a sample is generated. */
+export interface RunFinishing {
+  readonly type: "finishing";
 }
 
 /** Someone asked for a stop; the step at hand is being finished. */

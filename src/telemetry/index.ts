@@ -8,6 +8,7 @@ export type {
   RunEvent,
   RunFailed,
   RunFinished,
+  RunFinishing,
   RunStarted,
   RunStopped,
   RunStopping,

@@ -86,6 +86,7 @@ function lineOf(event: RunEvent): object | undefined {
       return event;
     case "stopping":
     case "complete":
+    case "finishing":
     case "finished":
       return undefined;
   }

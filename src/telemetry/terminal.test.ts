@@ -110,6 +110,17 @@ test("other lines come above the live line, which stays", () => {
   ]);
 });
 
+test("an error comes on a line of its own, below the last progress", () => {
+  const failed: RunEvent = { type: "failed", step: 1, code: "DISK_FULL", out: "o", files: [] };
+  const lines = show(new Screen({ columns: 60 }), [
+    [0, step(1)],
+    [0, failed],
+  ]);
+  assert.equal(lines.length, 2);
+  assert.match(lines[0] ?? "", /^step 1\/600 /);
+  assert.equal(lines[1], "");
+});
+
 test("elsewhere plain lines come now and then, without a single escape", () => {
   const screen = new Screen({ isTTY: false });
   const lines = show(screen, [

@@ -25,39 +25,48 @@ export function terminalSink(options: TerminalOptions): EventSink {
   const live = stream.isTTY === true && env["TERM"] !== "dumb";
   const colors = pc.createColors(live && !env["NO_COLOR"]);
   const resume = options.resumeCommand ?? "the same command and --resume";
+  const width = () => Math.max(0, (stream.columns || 80) - MARGIN);
   let last = Number.NEGATIVE_INFINITY;
-  let painted: StepDone | undefined;
+  /** What the line that is written over shows. */
+  let painted: string | undefined;
   const line = (text: string): void => {
     stream.write(`${painted === undefined ? "" : ERASE_LINE}${text}\n`);
     painted = undefined;
+  };
+  const paint = (text: string): void => {
+    stream.write(`${ERASE_LINE}${text}`);
+    painted = text;
   };
   const progress = (event: StepDone): void => {
     const due = now() - last >= (live ? LIVE_INTERVAL_MS : PLAIN_INTERVAL_MS);
     if (!due && event.step !== event.steps && event.step !== 1) return;
     last = now();
-    if (live) paint(event);
+    if (live) paint(liveLine(event, width(), colors));
     else line(describeStep(event));
-  };
-  const paint = (event: StepDone): void => {
-    stream.write(`${ERASE_LINE}${liveLine(event, stream.columns || 80, colors)}`);
-    painted = event;
   };
   return (event: RunEvent) => {
     if (event.type === "step") return progress(event);
+    if (event.type === "finishing") {
+      if (live)
+        paint(colors.dim("Writing the model, and text that it generates …".slice(0, width())));
+      return;
+    }
+    // The last progress stays above the error that follows.
+    if (event.type === "failed" && painted !== undefined) line(painted);
     const below = painted;
     for (const text of describe(event, colors, resume)) line(text);
     // A line that comes between two steps does not take the progress away.
-    if (event.type === "evaluated" && below !== undefined && below.step < below.steps) paint(below);
+    if (event.type === "evaluated" && below !== undefined) paint(below);
   };
 }
 
 /** Leaves room for the cursor and for a terminal's `^C`, so that nothing wraps. */
 const MARGIN = 4;
 
-function liveLine(event: StepDone, columns: number, colors: Colors): string {
+function liveLine(event: StepDone, width: number, colors: Colors): string {
   const text = describeStep(event);
-  const room = Math.min(30, columns - text.length - 2 - MARGIN);
-  if (room < 8) return text.slice(0, Math.max(0, columns - MARGIN));
+  const room = Math.min(30, width - text.length - 2);
+  if (room < 8) return text.slice(0, width);
   const full = Math.floor((room * event.step) / event.steps);
   return `${colors.green("█".repeat(full))}${colors.dim("░".repeat(room - full))}  ${text}`;
 }

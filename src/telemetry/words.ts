@@ -1,12 +1,12 @@
 /** The events of a run in words, for a person at a terminal. */
 import type pc from "picocolors";
-import type { BitsPerByte, Report, RunEvent, StepDone } from "./events.ts";
+import type { BitsPerByte, Report, RunEvent, RunFinishing, StepDone } from "./events.ts";
 
 export type Colors = ReturnType<typeof pc.createColors>;
 
 /** Lines for everything that is not a step. `resume` is the command that goes on. */
 export function describe(
-  event: Exclude<RunEvent, StepDone>,
+  event: Exclude<RunEvent, StepDone | RunFinishing>,
   colors: Colors,
   resume: string,
 ): string[] {

@@ -212,15 +212,19 @@ async function keepLastGood(session: Session, trainLoss: number, error: unknown)
   const { folder, onEvent } = options;
   const code = error instanceof LockstepError ? error.code : "BUG";
   const [step, out] = [trainer.steps, folder.path];
+  const files: string[] = [];
   try {
-    const files: string[] = [];
     if (code === "NOT_FINITE") files.push(...(await exportModel(folder, run, trainer, data)).files);
     else if (step > session.before.step) {
       await save(session, trainLoss);
       files.push(FILES.checkpoint);
     }
-    onEvent({ type: "failed", step, code, out, files });
   } catch {
     // The first failure is the one to tell of.
+  }
+  try {
+    onEvent({ type: "failed", step, code, out, files });
+  } catch {
+    // It may be the sink that failed.
   }
 }

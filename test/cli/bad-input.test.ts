@@ -181,6 +181,11 @@ const CASES: Readonly<Record<string, Case>> = {
     code: "IO_FAILED",
     says: /Cannot write "words\.txt\/run"/,
   },
+  "a folder for graphs that cannot be written": {
+    words: ["train", "run.ts", "--dump", "words.txt/graphs"],
+    code: "IO_FAILED",
+    says: /Cannot write "words\.txt\/graphs"/,
+  },
   "nothing to resume": {
     words: ["train", "run.ts", "--resume"],
     code: "CHECKPOINT",

@@ -6,6 +6,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { LockstepError } from "../../errors.ts";
+import { fileError } from "../../files/index.ts";
 import { type Graph, hashGraph, type OperatorTable } from "../../graph/index.ts";
 import { allocateMemory, type Memory } from "../../memory/index.ts";
 import { encodeModel } from "../../onnx/index.ts";
@@ -72,7 +73,7 @@ class NativeEngine implements OrtEngine {
     this.#options = options;
     this.threads = checkThreads(options.threads ?? os.availableParallelism());
     for (const folder of [options.dump, options.profile]) {
-      if (folder !== undefined) fs.mkdirSync(folder, { recursive: true });
+      if (folder !== undefined) writing(folder, () => fs.mkdirSync(folder, { recursive: true }));
     }
     const library = findOrtLibrary(options.library);
     this.#runtime = acquireRuntime(library, this.threads, options.spin ?? true);
@@ -154,10 +155,17 @@ class NativeEngine implements OrtEngine {
     const folder = this.#options.dump;
     if (folder === undefined) return;
     const file = path.join(folder, `${fileName(graph.name)}-${hash.slice(0, 8)}.onnx`);
-    fs.writeFileSync(
-      file,
-      encodeModel(lowerGraph(graph, this.#options.maxEmbeddedBytes).graph, { valueTypes: true }),
-    );
+    const lowered = lowerGraph(graph, this.#options.maxEmbeddedBytes).graph;
+    writing(file, () => fs.writeFileSync(file, encodeModel(lowered, { valueTypes: true })));
+  }
+}
+
+/** Throws DISK_FULL or IO_FAILED. */
+function writing(place: string, write: () => void): void {
+  try {
+    write();
+  } catch (error) {
+    throw fileError(error, "write", place);
   }
 }
 
@@ -165,7 +173,7 @@ function checkThreads(threads: number): number {
   if (Number.isInteger(threads) && threads >= 1 && threads <= 1024) return threads;
   throw new LockstepError(
     "INVALID_OPTION",
-    `threads must be a whole number from 1, got ${threads}.`,
+    `threads must be a whole number from 1 to 1024, got ${threads}.`,
     {
       fields: { threads },
     },
