@@ -1,5 +1,11 @@
 export { findNotFinite, type Suspect } from "./diagnose.ts";
-export { type SumTree, sumTree, type TreeSum } from "./gradient.ts";
+export {
+  type GradientGraph,
+  gradientGraph,
+  type SumTree,
+  sumTree,
+  type TreeSum,
+} from "./gradient.ts";
 export { type Initialized, initialize } from "./initialize.ts";
 export { Instance, type InstanceOptions, instantiate, sharedName } from "./instance.ts";
 export {
@@ -29,3 +35,13 @@ export {
   type TrainingShare,
 } from "./training.ts";
 export type { SlotPlan } from "./update.ts";
+export { type ExecuteOptions, type Executor, executeTasks } from "./execute.ts";
+export { type MemoryPlan, type PlannedValue, planMemory } from "./memory-plan.ts";
+export {
+  type CollectiveTask,
+  partitionGraph,
+  type RankProgram,
+  type SegmentTask,
+  type Task,
+} from "./partition.ts";
+export { type SimulatedRank, simulateRanks } from "./simulate.ts";
