@@ -127,6 +127,13 @@ test("ranks that wait for each other are named", async () => {
     const sent = b.one("lockstep::Send", [x], { axis: "pipe", to: from });
     return partitionGraph(b.build([reduceSum(x), sent]));
   };
-  const ranks = [1, 0].map((peer) => ({ program: program(peer), inputs: {}, groupOf: () => [0, 1] }));
-  await assert.rejects(simulateRanks(engine, ranks), /2 ranks wait for each other.*rank 0 waits at/);
+  const ranks = [1, 0].map((peer) => ({
+    program: program(peer),
+    inputs: {},
+    groupOf: () => [0, 1],
+  }));
+  await assert.rejects(
+    simulateRanks(engine, ranks),
+    /2 ranks wait for each other.*rank 0 waits at/,
+  );
 });

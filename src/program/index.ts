@@ -1,4 +1,5 @@
 export { findNotFinite, type Suspect } from "./diagnose.ts";
+export { type ExecuteOptions, type Executor, executeTasks } from "./execute.ts";
 export {
   type GradientGraph,
   gradientGraph,
@@ -15,7 +16,15 @@ export {
   type LayoutItem,
   planLayout,
 } from "./layout.ts";
+export { type MemoryPlan, type PlannedValue, planMemory } from "./memory-plan.ts";
 export type { Summary } from "./norm.ts";
+export {
+  type CollectiveTask,
+  partitionGraph,
+  type RankProgram,
+  type SegmentTask,
+  type Task,
+} from "./partition.ts";
 export type { GraphSpec, Program, Run, Stage, TensorRef } from "./program.ts";
 export type { Traffic } from "./reduce.ts";
 export {
@@ -26,6 +35,7 @@ export {
   type Range,
   type Shares,
 } from "./shares.ts";
+export { type SimulatedRank, simulateRanks } from "./simulate.ts";
 export {
   planTraining,
   refsOf,
@@ -35,13 +45,3 @@ export {
   type TrainingShare,
 } from "./training.ts";
 export type { SlotPlan } from "./update.ts";
-export { type ExecuteOptions, type Executor, executeTasks } from "./execute.ts";
-export { type MemoryPlan, type PlannedValue, planMemory } from "./memory-plan.ts";
-export {
-  type CollectiveTask,
-  partitionGraph,
-  type RankProgram,
-  type SegmentTask,
-  type Task,
-} from "./partition.ts";
-export { type SimulatedRank, simulateRanks } from "./simulate.ts";

@@ -172,7 +172,10 @@ function collectiveGraph(node: Node, size: number, place: number, given: readonl
     case "lockstep::AllReduce": {
       const combine = reductionOf(attributes.string("reduction"));
       const sums = Array.from({ length: each }, (_, index) =>
-        tree(Array.from({ length: size }, (_, rank) => of(rank, index)), combine),
+        tree(
+          Array.from({ length: size }, (_, rank) => of(rank, index)),
+          combine,
+        ),
       );
       return builder.build(sums.map(own));
     }
@@ -208,7 +211,8 @@ function tree(values: readonly Value[], combine: (a: Value, b: Value) => Value):
 function deadlock(stuck: readonly RankState[]): LockstepError {
   const waits = stuck.slice(0, 4).map((state) => {
     const [next] = nextCollectives(state);
-    const what = next === undefined ? "a task that never runs" : `${next[1].node.op} ${next[1].name}`;
+    const what =
+      next === undefined ? "a task that never runs" : `${next[1].node.op} ${next[1].name}`;
     return `rank ${state.rank} waits at ${what}`;
   });
   return new LockstepError(
