@@ -91,7 +91,10 @@ test("the next segment starts while a collective is under way, and collectives k
   end(2)?.resolve();
   assert.deepEqual(await settle(), [0, 1, 2], "the axis is busy");
   end(1)?.resolve();
-  assert.deepEqual((await settle()).toSorted((a, b) => a - b), [0, 1, 2, 3, 4]);
+  assert.deepEqual(
+    (await settle()).toSorted((a, b) => a - b),
+    [0, 1, 2, 3, 4],
+  );
   end(3)?.resolve();
   end(4)?.resolve();
   assert.deepEqual((await settle()).at(-1), 5);
