@@ -53,6 +53,8 @@ export function terminalSink(options: TerminalOptions): EventSink {
     }
     // The last progress stays above the error that follows.
     if (event.type === "failed" && painted !== undefined) line(painted);
+    // A terminal has put its `^C` on the line.
+    if (event.type === "stopping" && live) painted ??= "";
     const below = painted;
     for (const text of describe(event, colors, resume)) line(text);
     // A line that comes between two steps does not take the progress away.

@@ -35,7 +35,7 @@ export function describe(
     case "failed":
       return event.files.length === 0
         ? []
-        : [`The weights after step ${event.step} are in ${event.out}: ${event.files.join(", ")}`];
+        : [`What was good after step ${event.step} is in ${event.out}:`, ...wrap(event.files)];
     case "complete":
       return [
         `Nothing to do: ${event.out} holds ${plural(event.step, "step")}, and ${event.steps} were asked for.`,
@@ -58,7 +58,18 @@ function finished(report: Report, files: readonly string[], out: string, colors:
     const sample = report.sample.trimEnd().split("\n");
     lines.push("", "A sample:", ...sample.map((text) => colors.dim(`  ${printable(text)}`)));
   }
-  lines.push("", `Written to ${colors.bold(out)}:`, `  ${files.join(" ")}`);
+  lines.push("", `Written to ${colors.bold(out)}:`, ...wrap(files));
+  return lines;
+}
+
+/** Words in lines that fit a narrow terminal. */
+function wrap(words: readonly string[]): string[] {
+  const lines: string[] = [];
+  for (const word of words) {
+    const last = lines.at(-1);
+    if (last === undefined || last.length + 1 + word.length > 76) lines.push(`  ${word}`);
+    else lines[lines.length - 1] = `${last} ${word}`;
+  }
   return lines;
 }
 

@@ -4,6 +4,7 @@ import { LockstepError } from "../errors.ts";
 import { toNumbers } from "../tensor/index.ts";
 
 export interface NotFinite {
+  /** Counted from 0; the error counts from 1, as a run's progress does. */
   readonly step: number;
   readonly loss: number;
   readonly gradientNorm: number;
@@ -22,7 +23,7 @@ export function notFiniteError(found: NotFinite): LockstepError {
   const where = microBatch === undefined ? "" : ` (micro-batch ${microBatch})`;
   return new LockstepError(
     "NOT_FINITE",
-    `Step ${step}: ${what}. The first ${kind ?? "tensor"} that is not finite is "${tensor}"${made}${where}. ` +
+    `Step ${step + 1}: ${what}. The first ${kind ?? "tensor"} that is not finite is "${tensor}"${made}${where}. ` +
       "The step was not applied: weights are as after the step before.",
     {
       hint:
@@ -30,7 +31,7 @@ export function notFiniteError(found: NotFinite): LockstepError {
           ? "Check the data and the initial values."
           : "Try a lower learning rate, a longer warm-up, or clipping of gradients.",
       fields: {
-        step,
+        step: step + 1,
         loss: String(loss),
         gradientNorm: String(gradientNorm),
         tensor,

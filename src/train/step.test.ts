@@ -169,7 +169,7 @@ test("a batch with a NaN stops the step, by name, and leaves no trace", () =>
     await assert.rejects(trainer.step(points(3, 16, spoil)), {
       code: "NOT_FINITE",
       message:
-        /^Step 3: the loss is NaN\. The first input that is not finite is "x" \(micro-batch 3\)/,
+        /^Step 4: the loss is NaN\. The first input that is not finite is "x" \(micro-batch 3\)/,
     });
     assert.deepEqual(numbers(trainer), before);
     assert.equal(trainer.steps, 3);
