@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { Command, InvalidArgumentError } from "commander";
 import { inspectCommand } from "./inspect.ts";
+import { planCommand } from "./plan.ts";
 import { sampleCommand } from "./sample.ts";
 import { trainCommand } from "./train.ts";
 
@@ -53,6 +54,18 @@ export function commandLine(): Command {
     .argument("<model>", "a .onnx file")
     .option("--json", "as one JSON object")
     .action(inspectCommand);
+  command
+    .command("plan")
+    .description("show what each worker of a run would do in a step: stages, memory, traffic")
+    .argument("<file>", "a module with: export default defineRun({…})")
+    .option("--workers <n>", "workers that share each step", whole(1), 2)
+    .option("--rank <n>", "which of them", whole(0), 0)
+    .option("--network", "as if no worker could read another's memory")
+    .option("--bucket <bytes>", "of the cut gradient (default: from bandwidth and latency)", whole(1))
+    .option("--gflops <x>", "billion operations a second of one worker", fraction, 80)
+    .option("--bandwidth <x>", "of a collective, in GB/s", fraction, 1)
+    .option("--latency <x>", "of a collective, in microseconds", fraction, 100)
+    .action(planCommand);
   command
     .command("sample")
     .description("generate text with a trained model")

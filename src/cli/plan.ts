@@ -1,0 +1,28 @@
+/** `lockstep plan FILE`. */
+import { describePlan, loadRun } from "../train/index.ts";
+
+export interface PlanFlags {
+  readonly workers: number;
+  readonly rank: number;
+  readonly network?: boolean;
+  readonly gflops: number;
+  readonly bandwidth: number;
+  readonly latency: number;
+  readonly bucket?: number;
+}
+
+export async function planCommand(file: string, flags: PlanFlags): Promise<void> {
+  const { workers, rank, network = false, gflops, bandwidth, latency, bucket } = flags;
+  const text = describePlan(await loadRun(file), {
+    workers,
+    rank,
+    inPlace: !network,
+    speeds: {
+      flopsPerSecond: gflops * 1e9,
+      bytesPerSecond: bandwidth * 1e9,
+      latency: latency * 1e-6,
+    },
+    bucketBytes: bucket,
+  });
+  process.stdout.write(text);
+}

@@ -1,0 +1,43 @@
+/** The plan of a rank, as people read it: a text file that says when it changes. `UPDATE_GOLDEN=1` writes it anew. */
+import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { text } from "../../src/data/index.ts";
+import { gpt } from "../../src/nn/index.ts";
+import { adamw } from "../../src/optimizer/index.ts";
+import { defineRun, describePlan } from "../../src/train/index.ts";
+
+const file = fileURLToPath(new URL("../../../test/golden/plan.txt", import.meta.url));
+
+const run = defineRun({
+  model: gpt({ layers: 2, width: 128, heads: 4, context: 64, vocabulary: 256 }),
+  data: text("*.txt"),
+  optimizer: adamw({ learningRate: 1e-3 }),
+  batch: 32,
+  microBatches: 8,
+  clipNorm: 1,
+  steps: 10,
+});
+const speeds = { flopsPerSecond: 80e9, bytesPerSecond: 1e9, latency: 1e-4 };
+
+test("the plan of a rank is the golden one", () => {
+  const plans = [
+    describePlan(run, { workers: 3, rank: 1, inPlace: true, speeds }),
+    describePlan(run, { workers: 2, rank: 0, inPlace: false, speeds, bucketBytes: 400_000 }),
+    describePlan(run, { workers: 1, rank: 0, inPlace: true, speeds }),
+  ].join("\n");
+  if (process.env["UPDATE_GOLDEN"] === "1") writeFileSync(file, plans);
+  assert.equal(plans, readFileSync(file, "utf8"));
+});
+
+test("a plan for more workers than micro-batches is refused", () => {
+  const wanted = { workers: 9, rank: 0, inPlace: true, speeds };
+  assert.throws(() => describePlan(run, wanted), { code: "INVALID_OPTION" });
+});
+
+test("a plan of 1,024 ranks is made in a moment", () => {
+  const many = defineRun({ ...run.stated, batch: 1024, microBatches: 1024 });
+  const plan = describePlan(many, { workers: 1024, rank: 1023, inPlace: false, speeds });
+  assert.match(plan, /rank 1023: micro-batches 1023 to 1023/);
+});
