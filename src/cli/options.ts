@@ -61,7 +61,11 @@ export function commandLine(): Command {
     .option("--workers <n>", "workers that share each step", whole(1), 2)
     .option("--rank <n>", "which of them", whole(0), 0)
     .option("--network", "as if no worker could read another's memory")
-    .option("--bucket <bytes>", "of the cut gradient (default: from bandwidth and latency)", whole(1))
+    .option(
+      "--bucket <bytes>",
+      "of the cut gradient (default: from bandwidth and latency)",
+      whole(1),
+    )
     .option("--gflops <x>", "billion operations a second of one worker", fraction, 80)
     .option("--bandwidth <x>", "of a collective, in GB/s", fraction, 1)
     .option("--latency <x>", "of a collective, in microseconds", fraction, 100)

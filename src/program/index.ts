@@ -35,8 +35,8 @@ export {
   type Range,
   type Shares,
 } from "./shares.ts";
-export { flopsOf, planTimeline, type Speeds, type Timed, type Timeline } from "./timeline.ts";
 export { type SimulatedRank, simulateRanks } from "./simulate.ts";
+export { flopsOf, planTimeline, type Speeds, type Timed, type Timeline } from "./timeline.ts";
 export {
   planTraining,
   refsOf,

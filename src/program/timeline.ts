@@ -1,5 +1,5 @@
 /** When the tasks of a rank would run, for plans: computation and communication at once, each with a speed that is told. */
-import { inferContext, type Graph, typeOf } from "../graph/index.ts";
+import { type Graph, inferContext, typeOf } from "../graph/index.ts";
 import { operatorTable } from "../ops/index.ts";
 import type { RankProgram, Task } from "./partition.ts";
 
@@ -89,7 +89,10 @@ export function flopsOf(graph: Graph): number {
       attributes: node.attributes,
       outputCount: node.outputs.length,
     });
-    flops += definition.flops({ ...context, outputs: node.outputs.flatMap((name) => type(name) ?? []) });
+    flops += definition.flops({
+      ...context,
+      outputs: node.outputs.flatMap((name) => type(name) ?? []),
+    });
   }
   return flops;
 }

@@ -1,6 +1,13 @@
 /** What a rank of a run would do in a step, as text: made of plans alone, without an engine or another process. */
 import { LockstepError } from "../errors.ts";
-import { applyStrategies, bucketBytes, createMesh, dataParallel, formatMesh } from "../parallel/index.ts";
+import { typeOf } from "../graph/index.ts";
+import {
+  applyStrategies,
+  bucketBytes,
+  createMesh,
+  dataParallel,
+  formatMesh,
+} from "../parallel/index.ts";
 import {
   evenRanges,
   flopsOf,
@@ -14,7 +21,6 @@ import {
   type TrainingPlan,
 } from "../program/index.ts";
 import { byteLength, elementCount } from "../tensor/index.ts";
-import { typeOf } from "../graph/index.ts";
 import type { Run } from "./run.ts";
 
 export interface PlanOptions {
@@ -87,7 +93,11 @@ function stageLines(plan: TrainingPlan): string[] {
   const { received } = plan.traffic;
   return [
     "a step, stage after stage",
-    ...columns([...compute.map(row), ["  -- commit, if loss and norm are finite", "", ""], ...commit.map(row)]),
+    ...columns([
+      ...compute.map(row),
+      ["  -- commit, if loss and norm are finite", "", ""],
+      ...commit.map(row),
+    ]),
     `traffic: this rank reads ${size(received)} of its peers in a step`,
   ];
 }
@@ -110,7 +120,12 @@ function cutLines(plan: TrainingPlan, loss: string, options: PlanOptions): strin
     options.bucketBytes ??
     bucketBytes({ latency: speeds.latency, bytesPerSecond: speeds.bytesPerSecond }, total);
   const mesh = createMesh({ data: workers });
-  const rewritten = applyStrategies([dataParallel({ summed, bucketBytes: bucket })], graph, mesh, rank);
+  const rewritten = applyStrategies(
+    [dataParallel({ summed, bucketBytes: bucket })],
+    graph,
+    mesh,
+    rank,
+  );
   const program = partitionGraph(rewritten);
   const timeline = planTimeline(program, speeds);
   const memory = planMemory(program, new Set(program.outputs));
