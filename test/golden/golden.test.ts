@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { after, test } from "node:test";
 import { createOrtEngine } from "../../src/engine/index.ts";
-import { bert, dlrm, gpt, type ModelDefinition, resnet } from "../../src/nn/index.ts";
+import { bert, convnet, dlrm, gpt, type ModelDefinition, mlp, resnet } from "../../src/nn/index.ts";
 import { adamw, muon, type Optimizer, sgd } from "../../src/optimizer/index.ts";
 import { tensorFrom } from "../../src/tensor/index.ts";
 import { createTrainer, type FillBatch } from "../../src/train/index.ts";
@@ -21,7 +21,7 @@ interface Curve {
   readonly microBatches?: number;
   /** Whole numbers in a batch field are below this. */
   readonly limits: Readonly<Record<string, number>>;
-  /** Relative; ReLU networks amplify the last bits of a machine more than smooth ones. Default: 1e-3. */
+  /** Relative, after the first steps; ReLU networks amplify the last bits of a machine more than smooth ones. Default: 1e-3. */
   readonly tolerance?: number;
 }
 
@@ -66,6 +66,17 @@ const CURVES: Readonly<Record<string, Curve>> = {
     limits: { label: 4 },
     tolerance: 1e-2,
   },
+  mlp: {
+    model: mlp({ inputs: 8, hidden: [16], outputs: 4, activation: "gelu" }),
+    optimizer: sgd({ learningRate: 0.1, momentum: 0.9 }),
+    limits: { label: 4 },
+  },
+  convnet: {
+    model: convnet({ image: [1, 8, 8], classes: 4, channels: [4, 8], hidden: 16 }),
+    optimizer: adamw({ learningRate: 1e-2 }),
+    limits: { label: 4 },
+    tolerance: 1e-2,
+  },
   dlrm: {
     model: dlrm({ dense: 3, categories: [5, 7], width: 4, bottom: [8], top: [8] }),
     optimizer: adamw({ learningRate: 1e-2 }),
@@ -74,6 +85,9 @@ const CURVES: Readonly<Record<string, Curve>> = {
 };
 
 const STEPS = 30;
+/** Last bits have not yet grown: here a small change of a rule shows. */
+const EARLY = 5;
+const EARLY_TOLERANCE = 1e-4;
 const BATCH = 8;
 
 for (const [name, curve] of Object.entries(CURVES)) {
@@ -90,7 +104,8 @@ for (const [name, curve] of Object.entries(CURVES)) {
     for (const [step, loss] of losses.entries()) {
       const expected = golden[step] as number;
       const error = Math.abs(loss - expected) / expected;
-      assert.ok(error < (curve.tolerance ?? 1e-3), `step ${step}: ${loss}, golden ${expected}`);
+      const tolerance = step < EARLY ? EARLY_TOLERANCE : (curve.tolerance ?? 1e-3);
+      assert.ok(error < tolerance, `step ${step}: ${loss}, golden ${expected}`);
     }
   });
 }
