@@ -1,7 +1,7 @@
 /** One rank that measures all-reduces; rank 0 prints one JSON object. Started by `allreduce.ts`. */
 import { formatCosts, Group, measureCosts } from "../src/collectives/index.ts";
 import { createOrtEngine } from "../src/engine/index.ts";
-import { joinSharedMemory, type Transport } from "../src/transport/index.ts";
+import { joinSharedMemory, joinTcp, listenTcp, type Transport } from "../src/transport/index.ts";
 import { median } from "./report.ts";
 
 export interface AllReduceRequest {
@@ -9,6 +9,8 @@ export interface AllReduceRequest {
   readonly name: string;
   readonly rank: number;
   readonly size: number;
+  /** The first of `size` free ports. */
+  readonly port: number;
   /** Bytes of each case. */
   readonly bytes: readonly number[];
 }
@@ -32,8 +34,15 @@ if (request.rank === 0) console.log(JSON.stringify(results));
 await group.close();
 await engine.close();
 
-function join({ name, rank, size }: AllReduceRequest): Promise<Transport> {
-  return joinSharedMemory({ name, rank, size });
+/** TCP: rank r listens on the first port and r. */
+async function join({ transport, name, rank, size, port }: AllReduceRequest): Promise<Transport> {
+  if (transport === "shared-memory") return joinSharedMemory({ name, rank, size });
+  const host = "127.0.0.1";
+  const listener = await listenTcp({ host, port: port + rank, token: name });
+  const addresses = Array.from({ length: size }, (_, peer) => `${host}:${port + peer}`);
+  const joined = await joinTcp({ listener, addresses, rank, size });
+  listener.close();
+  return joined;
 }
 
 async function measure(bytes: number): Promise<AllReduceMeasurement> {

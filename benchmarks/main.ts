@@ -1,6 +1,7 @@
 /** `npm run bench -- NAME [--json] [--save]`: one benchmark, one question, one dated result. */
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { allreduce } from "./allreduce.ts";
 import { optimizer } from "./optimizer.ts";
 import {
   type Benchmark,
@@ -13,7 +14,7 @@ import {
 import { step } from "./step.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
-const benchmarks: readonly Benchmark[] = [step, optimizer];
+const benchmarks: readonly Benchmark[] = [step, optimizer, allreduce];
 
 async function main(words: readonly string[]): Promise<number> {
   const name = words.find((word) => !word.startsWith("--"));

@@ -1,4 +1,5 @@
 /** How a group fails: once, with one error that names the rank at fault, for every wait under way and every later one. */
+import { setMaxListeners } from "node:events";
 import { type ErrorCode, LockstepError } from "../errors.ts";
 
 /** What one rank tells the others when the group fails. */
@@ -60,6 +61,10 @@ export class Fate {
   readonly #controller = new AbortController();
   readonly #listeners = new Set<(error: LockstepError) => void>();
   #error: LockstepError | undefined;
+
+  constructor() {
+    setMaxListeners(0, this.#controller.signal); // each dial listens, and each collective may
+  }
 
   get signal(): AbortSignal {
     return this.#controller.signal;

@@ -1,5 +1,7 @@
 export { joinSharedMemory, type SharedMemoryOptions } from "./shared-memory/shared-memory.ts";
 export { type NetworkOptions, SimulatedNetwork, SimulatedTransport } from "./simulated/network.ts";
+export { type ListenOptions, listenTcp, type TcpListener } from "./tcp/listener.ts";
+export { joinTcp, type TcpOptions } from "./tcp/tcp.ts";
 export {
   type GroupOptions,
   type MessageOptions,

@@ -1,7 +1,12 @@
 import { after } from "node:test";
 import { Group } from "../../src/collectives/index.ts";
 import { createOrtEngine } from "../../src/engine/index.ts";
-import { joinSharedMemory, SimulatedNetwork } from "../../src/transport/index.ts";
+import {
+  joinSharedMemory,
+  joinTcp,
+  listenTcp,
+  SimulatedNetwork,
+} from "../../src/transport/index.ts";
 import { collectivesContract } from "./collectives-contract.ts";
 
 const engine = createOrtEngine({ threads: 1 });
@@ -26,3 +31,22 @@ collectivesContract({
       }),
     ),
 });
+
+for (const host of ["127.0.0.1", "::1"]) {
+  collectivesContract({
+    name: `tcp over ${host}, one process`,
+    worlds: host === "::1" ? [3] : [1, 2, 3, 4, 5, 8],
+    makeGroups: async (size) => {
+      const listen = () => listenTcp({ host, token: "secret" });
+      const listeners = await Promise.all(Array.from({ length: size }, listen));
+      const addresses = listeners.map(({ address }) => address);
+      return Promise.all(
+        listeners.map(async (listener, rank) => {
+          const transport = await joinTcp({ listener, addresses, rank, size });
+          listener.close();
+          return new Group({ engine, transport });
+        }),
+      );
+    },
+  });
+}

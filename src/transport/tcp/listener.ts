@@ -1,0 +1,199 @@
+/**
+ * The door of a rank: takes connections, makes sure that they know the token, and hands them to the group they ask for. One
+ * listener serves all generations, one after the other. What is not Lockstep's is closed at once.
+ */
+import { randomBytes } from "node:crypto";
+import net from "node:net";
+import tls from "node:tls";
+import { LockstepError } from "../../errors.ts";
+import { type Address, addressError, formatAddress } from "./address.ts";
+import { encodeControl, FRAME, type Frame } from "./frame.ts";
+import {
+  decodeHello,
+  type Hello,
+  NONCE_BYTES,
+  proofOf,
+  sameProof,
+  sharedKey,
+} from "./handshake.ts";
+import { Link, TLS_OPTIONS } from "./link.ts";
+
+export interface ListenOptions {
+  /** One of this machine's addresses, or a name of it. */
+  readonly host: string;
+  /** 0, the default, for any that is free. */
+  readonly port?: number;
+  /** Who does not know it is refused. It never travels. */
+  readonly token: string;
+  /** Encrypts, with a key made of the token; false unless told. */
+  readonly tls?: boolean;
+}
+
+/** Takes a link that has proved itself, or says why not. */
+export type Admit = (hello: Hello, link: Link) => string | undefined;
+
+const HANDSHAKE_MS = 5000;
+const HELD_MS = 60_000;
+const MAX_STRANGERS = 256;
+const MAX_HELD = 8192;
+
+interface Held {
+  readonly hello: Hello;
+  readonly link: Link;
+  readonly timer: NodeJS.Timeout;
+}
+
+export class TcpListener {
+  readonly token: string;
+  readonly tls: boolean;
+  readonly #server: net.Server;
+  readonly #groups = new Map<string, Admit>();
+  readonly #held = new Set<Held>();
+  readonly #strangers = new Set<Link>();
+  #address: Address = { host: "", port: 0 };
+
+  /** @internal Use `listenTcp`. */
+  constructor(options: ListenOptions) {
+    this.token = options.token;
+    this.tls = options.tls ?? false;
+    const accept = (socket: net.Socket) => this.#greet(socket);
+    this.#server = this.tls
+      ? tls.createServer(
+          {
+            ...TLS_OPTIONS,
+            pskCallback: () => sharedKey(this.token),
+            handshakeTimeout: HANDSHAKE_MS,
+          },
+          accept,
+        )
+      : net.createServer(accept);
+    this.#server.on("tlsClientError", () => undefined);
+  }
+
+  /** host:port, with the port that was chosen. */
+  get address(): string {
+    return formatAddress(this.#address);
+  }
+
+  get host(): string {
+    return this.#address.host;
+  }
+
+  /** @internal */
+  open({ host, port = 0 }: ListenOptions): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const failed = (error: NodeJS.ErrnoException) => reject(addressError(error, { host, port }));
+      this.#server.once("error", failed);
+      this.#server.listen({ host, port, backlog: 1024 }, () => {
+        this.#server.off("error", failed);
+        this.#server.on("error", () => undefined);
+        const bound = this.#server.address();
+        this.#address = { host, port: typeof bound === "object" ? (bound?.port ?? port) : port };
+        resolve();
+      });
+    });
+  }
+
+  /** Links for this group and generation go to `admit`; the result ends that. @internal */
+  serve(group: string, generation: number, admit: Admit): () => void {
+    const key = keyOf(group, generation);
+    if (this.#groups.has(key)) {
+      throw new LockstepError("INVALID_OPTION", `Generation ${generation} is joined already here.`);
+    }
+    this.#groups.set(key, admit);
+    for (const held of this.#held) {
+      if (keyOf(held.hello.group, held.hello.generation) !== key) continue;
+      clearTimeout(held.timer);
+      this.#held.delete(held);
+      this.#admit(admit, held.hello, held.link);
+    }
+    return () => this.#groups.delete(key);
+  }
+
+  /** Takes no more connections. Those of groups live on. */
+  close(): void {
+    for (const { link, timer } of this.#held) {
+      clearTimeout(timer);
+      link.destroy();
+    }
+    for (const link of this.#strangers) link.destroy();
+    this.#held.clear();
+    this.#server.close();
+  }
+
+  #greet(socket: net.Socket): void {
+    if (this.#strangers.size >= MAX_STRANGERS) {
+      socket.destroy();
+      return;
+    }
+    const link = Link.accept(socket);
+    this.#strangers.add(link);
+    const timer = setTimeout(() => link.destroy(), HANDSHAKE_MS);
+    const known = () => {
+      clearTimeout(timer);
+      this.#strangers.delete(link);
+    };
+    let said: { readonly bytes: Uint8Array; readonly nonce: Uint8Array; readonly hello: Hello };
+    let state: "hello" | "proof" | "done" = "hello";
+    link.handler = {
+      destination: () => "sent data before it was let in",
+      closed: known,
+      frame: (frame: Frame, payload: Uint8Array) => {
+        if (state === "hello" && frame.type === FRAME.hello) {
+          const hello = decodeHello(payload);
+          if (hello === undefined) return link.destroy();
+          const nonce = randomBytes(NONCE_BYTES);
+          said = { bytes: payload.slice(), nonce, hello };
+          const proof = proofOf(this.token, "listener", payload, nonce);
+          link.write([encodeControl({ type: FRAME.challenge }, Buffer.concat([nonce, proof]))]);
+          state = "proof";
+        } else if (state === "proof" && frame.type === FRAME.proof) {
+          const wanted = proofOf(this.token, "dialer", said.bytes, said.nonce);
+          if (!sameProof(payload, wanted)) return link.destroy();
+          state = "done";
+          known();
+          this.#known(said.hello, link);
+        } else link.destroy();
+      },
+    };
+  }
+
+  /** Waits for its group, if that is not joined yet. */
+  #known(hello: Hello, link: Link): void {
+    const admit = this.#groups.get(keyOf(hello.group, hello.generation));
+    if (admit !== undefined) return this.#admit(admit, hello, link);
+    if (this.#held.size >= MAX_HELD) return link.destroy();
+    const timer = setTimeout(() => link.destroy(), HELD_MS);
+    const held: Held = { hello, link, timer };
+    this.#held.add(held);
+    link.handler = {
+      destination: () => "sent data before it was let in",
+      frame: () => link.destroy(),
+      closed: () => {
+        clearTimeout(timer);
+        this.#held.delete(held);
+      },
+    };
+  }
+
+  #admit(admit: Admit, hello: Hello, link: Link): void {
+    const refusal = admit(hello, link);
+    if (refusal === undefined) {
+      link.write([encodeControl({ type: FRAME.welcome })]);
+      return;
+    }
+    link.write([encodeControl({ type: FRAME.refusal }, Buffer.from(refusal.slice(0, 1000)))]);
+    link.end();
+  }
+}
+
+/** Opens the door. Rejects with ADDRESS. */
+export async function listenTcp(options: ListenOptions): Promise<TcpListener> {
+  const listener = new TcpListener(options);
+  await listener.open(options);
+  return listener;
+}
+
+function keyOf(group: string, generation: number): string {
+  return `${group}\n${generation}`;
+}

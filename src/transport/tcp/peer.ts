@@ -1,0 +1,212 @@
+/** What a rank holds for one other: streams both ways, messages under way, and when it was last heard. */
+import type { Posted } from "../inbox.ts";
+import { Channels, EAGER_BYTES } from "./channels.ts";
+import {
+  encodeControl,
+  encodeHeader,
+  FRAME,
+  type Frame,
+  HEADER_BYTES,
+  MAX_PIECE_BYTES,
+  writeHeader,
+} from "./frame.ts";
+import type { Link } from "./link.ts";
+
+/** Small messages are copied into the socket's queue up to here; then they wait. */
+const MAX_BACKLOG_BYTES = 2 ** 22;
+/** A message is worth several streams from here on. */
+const STRIPED_BYTES = 2 ** 18;
+
+interface Outgoing {
+  readonly bytes: Uint8Array;
+  readonly done: () => void;
+}
+
+export interface PeerEvents {
+  readonly failed: (what: string) => void;
+  readonly lost: (why: string) => void;
+  readonly left: () => void;
+  readonly reported: (report: unknown) => void;
+}
+
+export class Peer {
+  /** Dialed by us: its messages come here. */
+  readonly inbound: Link[] = [];
+  /** Dialed by it: our messages go there. */
+  readonly outbound: Link[] = [];
+  heardAt = performance.now();
+  readonly #channels = new Channels();
+  readonly #nextSequence = new Map<number, number>();
+  /** Credits that came before their message, and messages that wait for theirs: by channel and number. */
+  readonly #credits = new Map<string, number>();
+  readonly #uncredited = new Map<string, Outgoing & { channel: number; sequence: number }>();
+  readonly #events: PeerEvents;
+  #byes = 0;
+
+  constructor(events: PeerEvents) {
+    this.#events = events;
+  }
+
+  addInbound(stream: number, link: Link): void {
+    this.inbound[stream] = link;
+    link.handler = {
+      destination: (frame) => this.#channels.place(frame),
+      closed: (why) => this.#closed(why),
+      frame: (frame, payload) => this.#frame(frame, payload, link),
+    };
+  }
+
+  addOutbound(stream: number, link: Link): void {
+    this.outbound[stream] = link;
+    link.handler = {
+      destination: () => "sent data on the wrong stream",
+      closed: (why) => this.#closed(why),
+      frame: (frame, payload) => this.#frame(frame, payload, link),
+    };
+  }
+
+  get hasLeft(): boolean {
+    return this.#byes > 0 && this.#byes >= this.inbound.length;
+  }
+
+  /** Returns true if `bytes` may be written again at once; else `done` says when. */
+  send(channel: number, bytes: Uint8Array, done: () => void): boolean {
+    const sequence = this.#nextSequence.get(channel) ?? 0;
+    this.#nextSequence.set(channel, sequence + 1);
+    if (bytes.byteLength <= EAGER_BYTES) return this.#sendSmall(channel, sequence, bytes, done);
+    const message = { bytes, done, channel, sequence };
+    const key = `${channel}:${sequence}`;
+    const credit = this.#credits.get(key);
+    if (credit === undefined) this.#uncredited.set(key, message);
+    else {
+      this.#credits.delete(key);
+      this.#sendLarge(message, credit);
+    }
+    return false;
+  }
+
+  /** Returns true if the message was there already. */
+  receive(channel: number, into: Uint8Array, done: () => void): boolean {
+    const posted: Posted = { into, done, failed: (what) => this.#events.failed(String(what)) };
+    const sequence = this.#channels.nextPost(channel);
+    const early = this.#channels.post(channel, posted);
+    if (early === "waiting") {
+      if (into.byteLength > EAGER_BYTES) {
+        const credit = { type: FRAME.credit, channel, sequence, total: into.byteLength } as const;
+        this.inbound[0]?.write([encodeControl(credit)]);
+      }
+      return false;
+    }
+    if (!this.#channels.full) for (const link of this.inbound) link.resume();
+    if (early.byteLength === into.byteLength) {
+      into.set(early);
+      return true;
+    }
+    this.#events.failed(`sent ${early.byteLength} bytes where ${into.byteLength} were expected`);
+    return false;
+  }
+
+  /** On every stream, in both directions. */
+  tell(type: Frame["type"], payload?: Uint8Array): void {
+    for (const link of [...this.inbound, ...this.outbound]) {
+      link.write([encodeControl({ type }, payload)]);
+    }
+  }
+
+  end(): void {
+    for (const link of [...this.inbound, ...this.outbound]) link.end();
+  }
+
+  destroy(): void {
+    for (const link of [...this.inbound, ...this.outbound]) link.destroy();
+  }
+
+  #sendSmall(channel: number, sequence: number, bytes: Uint8Array, done: () => void): boolean {
+    const link = this.outbound[0] as Link;
+    const frame = new Uint8Array(HEADER_BYTES + bytes.byteLength);
+    writeHeader(frame, { type: FRAME.message, length: bytes.byteLength, channel, sequence });
+    frame.set(bytes, HEADER_BYTES);
+    if (link.backlog < MAX_BACKLOG_BYTES) {
+      link.write([frame]);
+      return true;
+    }
+    link.write([frame], done);
+    return false;
+  }
+
+  #sendLarge(
+    { bytes, done, channel, sequence }: Outgoing & { channel: number; sequence: number },
+    expected: number,
+  ): void {
+    const total = bytes.byteLength;
+    if (expected !== total) {
+      this.#events.failed(`expects ${expected} bytes where ${total} are sent`);
+      return;
+    }
+    const streams = total >= STRIPED_BYTES ? this.outbound.length : 1;
+    const share = Math.ceil(total / streams / 64) * 64;
+    let left = 0;
+    const written = () => {
+      left -= 1;
+      if (left === 0) done();
+    };
+    const pieces: [Link, Uint8Array[]][] = [];
+    for (let stream = 0; stream < streams; stream++) {
+      const end = Math.min(total, (stream + 1) * share);
+      for (let offset = stream * share; offset < end; offset += MAX_PIECE_BYTES) {
+        const length = Math.min(MAX_PIECE_BYTES, end - offset);
+        const head = { type: FRAME.message, channel, sequence, total, offset, length } as const;
+        const piece = [encodeHeader(head), bytes.subarray(offset, offset + length)];
+        pieces.push([this.outbound[stream] as Link, piece]);
+      }
+    }
+    left = pieces.length;
+    for (const [link, piece] of pieces) link.write(piece, written);
+  }
+
+  #frame(frame: Frame, payload: Uint8Array, link: Link): void {
+    this.heardAt = performance.now();
+    switch (frame.type) {
+      case FRAME.message:
+        this.#channels.placed(frame);
+        if (this.#channels.full) link.pause();
+        return;
+      case FRAME.credit:
+        return this.#credit(frame);
+      case FRAME.ping:
+        return;
+      case FRAME.bye:
+        if (this.inbound.includes(link)) this.#byes += 1;
+        if (this.hasLeft) this.#events.left();
+        return;
+      case FRAME.abort:
+        return this.#reported(payload);
+      default:
+        this.#events.failed(`sent a frame of type ${frame.type} out of turn`);
+    }
+  }
+
+  #credit({ channel, sequence, total }: Frame): void {
+    const key = `${channel}:${sequence}`;
+    const message = this.#uncredited.get(key);
+    if (message === undefined) {
+      if (this.#credits.size > 2 ** 16) this.#events.failed("asks for more than it can get");
+      this.#credits.set(key, total);
+      return;
+    }
+    this.#uncredited.delete(key);
+    this.#sendLarge(message, total);
+  }
+
+  #reported(payload: Uint8Array): void {
+    try {
+      this.#events.reported(JSON.parse(Buffer.from(payload).toString()));
+    } catch {
+      this.#events.failed("sent a report that cannot be read");
+    }
+  }
+
+  #closed(why: string): void {
+    if (!this.hasLeft) this.#events.lost(why);
+  }
+}
