@@ -16,8 +16,9 @@ export interface StepMeasurement {
   readonly peakBytes: number;
   /** Parameters, gradients (of the micro-batches at work, too), optimizer state, and the most that intermediate values take at once. */
   readonly neededBytes: number;
-  /** From the start of the process to the end of the first step. */
+  /** From the start of the process to the start of the first step, and to its end. */
   readonly startSeconds: number;
+  readonly firstStepSeconds: number;
 }
 
 interface Request {
@@ -43,8 +44,9 @@ async function measure({ sizes, threads, repeats, started }: Request): Promise<S
   const trainer = await createTrainer({ engine, model, optimizer, microBatches, clip: 1, seed: 1 });
   const fill = randomTokens(batch * context, vocabulary);
   const positions = { start: 0, end: batch };
-  await trainer.step({ positions, fill });
   const startSeconds = (Date.now() - started) / 1000;
+  await trainer.step({ positions, fill });
+  const firstStepSeconds = (Date.now() - started) / 1000;
   await trainer.step({ positions, fill });
   const times: number[] = [];
   for (let i = 0; i < repeats; i++) {
@@ -62,6 +64,7 @@ async function measure({ sizes, threads, repeats, started }: Request): Promise<S
       gradientBuffers * parameters +
       Math.min(threads, microBatches) * peakOfIntermediates(trainer.plan.gradient.graph),
     startSeconds,
+    firstStepSeconds,
   };
   trainer.close();
   await engine.close();
