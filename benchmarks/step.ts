@@ -66,7 +66,11 @@ function memoryAndStart(found: StepMeasurement, threads: number): Row[] {
       goal: "under 2 s",
       reached: found.startSeconds < 2,
     },
-    { case: `start to the end of the first step, ${name}`, value: found.firstStepSeconds, unit: "s" },
+    {
+      case: `start to the end of the first step, ${name}`,
+      value: found.firstStepSeconds,
+      unit: "s",
+    },
   ].map((row) =>
     "ratio" in row && row.ratio !== undefined ? { ...row, reached: row.ratio <= 1.2 } : row,
   );
