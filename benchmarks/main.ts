@@ -11,10 +11,11 @@ import {
   type Result,
   saveResult,
 } from "./report.ts";
+import { scaling } from "./scaling.ts";
 import { step } from "./step.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
-const benchmarks: readonly Benchmark[] = [step, optimizer, allreduce];
+const benchmarks: readonly Benchmark[] = [step, optimizer, allreduce, scaling];
 
 async function main(words: readonly string[]): Promise<number> {
   const name = words.find((word) => !word.startsWith("--"));

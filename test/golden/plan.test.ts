@@ -1,4 +1,4 @@
-/** The plan of a rank, as people read it: a text file that says when it changes. `UPDATE_GOLDEN=1` writes it anew. */
+/** The plan of a rank, as people read it: a text file that says when it changes. `LOCKSTEP_GOLDEN=write` writes it anew. */
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
@@ -27,7 +27,7 @@ test("the plan of a rank is the golden one", () => {
     describePlan(run, { workers: 2, rank: 0, inPlace: false, speeds, bucketBytes: 400_000 }),
     describePlan(run, { workers: 1, rank: 0, inPlace: true, speeds }),
   ].join("\n");
-  if (process.env["UPDATE_GOLDEN"] === "1") writeFileSync(file, plans);
+  if (process.env["LOCKSTEP_GOLDEN"] === "write") writeFileSync(file, plans);
   assert.equal(plans, readFileSync(file, "utf8"));
 });
 

@@ -1,0 +1,94 @@
+/** One worker that measures whole training steps of a GPT, alone or with others; prints one JSON object. */
+import { Group } from "../src/collectives/index.ts";
+import { createOrtEngine } from "../src/engine/index.ts";
+import { gpt } from "../src/nn/index.ts";
+import { adamw } from "../src/optimizer/index.ts";
+import { tensorFrom } from "../src/tensor/index.ts";
+import { type BatchFields, createTrainer } from "../src/train/index.ts";
+import { joinSharedMemory } from "../src/transport/index.ts";
+import type { GptSizes } from "./peers.ts";
+import { median } from "./report.ts";
+
+export interface ScalingRequest {
+  readonly sizes: GptSizes;
+  readonly microBatches: number;
+  readonly threads: number;
+  readonly repeats: number;
+  /** Undefined for a worker that is alone. */
+  readonly group?: { readonly name: string; readonly rank: number; readonly size: number };
+}
+
+export interface ScalingMeasurement {
+  /** Of one step of the whole batch; median. */
+  readonly seconds: number;
+  /** In collectives, of all steps together: sums are not among it, waits for slower workers are. */
+  readonly waiting: number;
+}
+
+console.log(JSON.stringify(await measure(JSON.parse(process.argv[2] ?? "{}") as ScalingRequest)));
+
+async function measure(request: ScalingRequest): Promise<ScalingMeasurement> {
+  const { sizes, microBatches, threads, repeats } = request;
+  const { layers, width, heads, context, batch, vocabulary } = sizes;
+  const engine = createOrtEngine({ threads });
+  const clock = { milliseconds: 0 };
+  const group = request.group && timed(await join(engine, request.group), clock);
+  const model = gpt({ layers, width, heads, context, vocabulary, tied: false }).build({
+    batch: batch / microBatches,
+    mode: "train",
+  });
+  const trainer = await createTrainer({
+    engine,
+    model,
+    optimizer: adamw({}),
+    microBatches,
+    clip: 1,
+    seed: 1,
+    ranks: group && { group },
+  });
+  const fill = (into: BatchFields) => {
+    for (const tensor of Object.values(into)) {
+      const count = tensor.bytes.byteLength / 4;
+      const ids = Array.from({ length: count }, (_, i) => ((i * 7919) % 100_003) % vocabulary);
+      tensor.bytes.set(tensorFrom("int32", [count], ids).bytes);
+    }
+  };
+  const positions = { start: 0, end: batch };
+  for (let warm = 0; warm < 2; warm++) await trainer.step({ positions, fill });
+  const times: number[] = [];
+  clock.milliseconds = 0;
+  for (let i = 0; i < repeats; i++) {
+    const start = performance.now();
+    await trainer.step({ positions, fill });
+    times.push((performance.now() - start) / 1000);
+  }
+  const total = times.reduce((sum, time) => sum + time, 0);
+  const waiting = clock.milliseconds / 1000 / total;
+  trainer.close();
+  await group?.close();
+  await engine.close();
+  return { seconds: median(times), waiting };
+}
+
+async function join(
+  engine: ReturnType<typeof createOrtEngine>,
+  options: NonNullable<ScalingRequest["group"]>,
+): Promise<Group> {
+  return new Group({ engine, transport: await joinSharedMemory(options) });
+}
+
+/** The same group, whose collectives add to the clock. */
+function timed(group: Group, clock: { milliseconds: number }): Group {
+  const measured = (body: () => Promise<void>) => async () => {
+    const start = performance.now();
+    await body();
+    clock.milliseconds += performance.now() - start;
+  };
+  const prepare = group.prepare.bind(group);
+  group.barrier = measured(group.barrier.bind(group));
+  group.prepare = async (...given) => {
+    const prepared = await prepare(...given);
+    return { ...prepared, run: measured(() => prepared.run()) };
+  };
+  return group;
+}

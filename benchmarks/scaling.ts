@@ -1,0 +1,81 @@
+/** How much faster are two workers than one, and than one with two threads? How much of a step do they wait? */
+import { execFile } from "node:child_process";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import type { GptSizes } from "./peers.ts";
+import { type Benchmark, compared, type Row } from "./report.ts";
+import type { ScalingMeasurement, ScalingRequest } from "./scaling-child.ts";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
+const SIZES: GptSizes = { layers: 6, width: 384, heads: 6, context: 256, batch: 8, vocabulary: 65 };
+const MICRO_BATCHES = 4;
+const REPEATS = 5;
+const ROUNDS = 3;
+
+export const scaling: Benchmark = {
+  name: "scaling",
+  question: "GPT training steps in tokens/s on two workers, against one, on this machine",
+  run: async () => ({ rows: await measureAll(), missing: [] }),
+};
+
+interface Case {
+  /** Steps of the whole batch a second, of all processes together. */
+  readonly speed: number;
+  readonly waiting: number;
+}
+
+async function measureAll(): Promise<Row[]> {
+  // The machine's speed changes: each case is measured in turn, and its best counts.
+  const best = new Map<string, Case>();
+  const cases: Record<string, () => Promise<Case>> = {
+    one: () => alone(1),
+    shared: workers,
+    threads: () => alone(2),
+    apart: independent,
+  };
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const [name, measure] of Object.entries(cases)) {
+      const found = await measure();
+      if (found.speed > (best.get(name)?.speed ?? 0)) best.set(name, found);
+    }
+  }
+  const tokens = (name: string) => (best.get(name)?.speed ?? 0) * SIZES.batch * SIZES.context;
+  const row = { case: "2 workers of 1 thread", value: tokens("shared"), unit: "tokens/s" };
+  const waiting = 100 * (best.get("shared")?.waiting ?? 1);
+  return [
+    compared({ ...row, peer: "1 worker of 1 thread", peerValue: tokens("one"), goal: "at least 1.95x" }, 1.95),
+    compared({ ...row, peer: "2 processes that share nothing", peerValue: tokens("apart"), goal: "at least 0.97x" }, 0.97),
+    compared({ ...row, peer: "1 worker of 2 threads", peerValue: tokens("threads"), goal: "at least 1.0x" }, 1),
+    { case: "waiting in collectives", value: waiting, unit: "% of a step", goal: "under 2%", reached: waiting < 2 },
+  ];
+}
+
+const shared = { sizes: SIZES, microBatches: MICRO_BATCHES, repeats: REPEATS };
+
+async function alone(threads: number): Promise<Case> {
+  const { seconds } = await child({ ...shared, threads });
+  return { speed: 1 / seconds, waiting: 0 };
+}
+
+async function independent(): Promise<Case> {
+  const both = await Promise.all([0, 1].map(() => child({ ...shared, threads: 1 })));
+  return { speed: both.reduce((sum, { seconds }) => sum + 1 / seconds, 0), waiting: 0 };
+}
+
+async function workers(): Promise<Case> {
+  const name = `lockstep-bench-${process.pid}-${Date.now()}`;
+  const found = await Promise.all(
+    [0, 1].map((rank) => child({ ...shared, threads: 1, group: { name, rank, size: 2 } })),
+  );
+  return {
+    speed: 1 / Math.max(...found.map(({ seconds }) => seconds)),
+    waiting: Math.min(...found.map(({ waiting }) => waiting)),
+  };
+}
+
+async function child(request: ScalingRequest): Promise<ScalingMeasurement> {
+  const entry = join(root, "build/benchmarks/scaling-child.js");
+  const { stdout } = await promisify(execFile)(process.execPath, [entry, JSON.stringify(request)]);
+  return JSON.parse(stdout) as ScalingMeasurement;
+}
