@@ -44,10 +44,35 @@ async function measureAll(): Promise<Row[]> {
   const row = { case: "2 workers of 1 thread", value: tokens("shared"), unit: "tokens/s" };
   const waiting = 100 * (best.get("shared")?.waiting ?? 1);
   return [
-    compared({ ...row, peer: "1 worker of 1 thread", peerValue: tokens("one"), goal: "at least 1.95x" }, 1.95),
-    compared({ ...row, peer: "2 processes that share nothing", peerValue: tokens("apart"), goal: "at least 0.97x" }, 0.97),
-    compared({ ...row, peer: "1 worker of 2 threads", peerValue: tokens("threads"), goal: "at least 1.0x" }, 1),
-    { case: "waiting in collectives", value: waiting, unit: "% of a step", goal: "under 2%", reached: waiting < 2 },
+    compared(
+      { ...row, peer: "1 worker of 1 thread", peerValue: tokens("one"), goal: "at least 1.95x" },
+      1.95,
+    ),
+    compared(
+      {
+        ...row,
+        peer: "2 processes that share nothing",
+        peerValue: tokens("apart"),
+        goal: "at least 0.97x",
+      },
+      0.97,
+    ),
+    compared(
+      {
+        ...row,
+        peer: "1 worker of 2 threads",
+        peerValue: tokens("threads"),
+        goal: "at least 1.0x",
+      },
+      1,
+    ),
+    {
+      case: "waiting in collectives",
+      value: waiting,
+      unit: "% of a step",
+      goal: "under 2%",
+      reached: waiting < 2,
+    },
   ];
 }
 
