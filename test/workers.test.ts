@@ -22,7 +22,10 @@ export default defineRun({
 const FRAGILE = `${GPT}
 process.on("SIGUSR2", () => { throw new Error("the floor gave way"); });`;
 
-const files = { "words.txt": WORDS, "gpt.ts": GPT, "fragile.ts": FRAGILE };
+/** Every process has a seed of its own. */
+const ODD = GPT.replace("batch: 8", "seed: process.pid, batch: 8");
+
+const files = { "words.txt": WORDS, "gpt.ts": GPT, "fragile.ts": FRAGILE, "odd.ts": ODD };
 
 interface Launch {
   readonly folder: string;
@@ -134,4 +137,14 @@ test("an error of one worker is the run's error", () =>
   withFolder(files, async (folder) => {
     const losing = launch({ folder, workers: 2, file: "none.ts" });
     await assert.rejects(losing, { code: "FILE_NOT_FOUND" });
+  }));
+
+test("workers that would run different things are told what differs", () =>
+  withFolder(files, async (folder) => {
+    const losing = launch({ folder, workers: 2, file: "odd.ts" });
+    await assert.rejects(losing, (error) => {
+      assert.ok(error instanceof LockstepError && error.code === "PROTOCOL", String(error));
+      assert.match(error.message, /Worker 1 would run something else than worker 0: the seed is \d+ and not \d+/);
+      return true;
+    });
   }));

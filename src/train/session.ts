@@ -5,7 +5,9 @@ import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
 import { elementCount } from "../tensor/index.ts";
+import { agree } from "./agree.ts";
 import { loadCheckpoint, type Progress } from "./checkpoint.ts";
+import { factsOf } from "./facts.ts";
 import { type Beginning, prepareFolder, type RunFolder } from "./folder.ts";
 import type { Run } from "./run.ts";
 import { createTrainer, type Ranks, type Trainer } from "./step.ts";
@@ -72,6 +74,10 @@ export async function openSession(run: Run, options: SessionOptions): Promise<Se
     });
     signal.throwIfAborted();
     const before = await begin(run, options, trainer);
+    if (options.ranks !== undefined) {
+      const facts = factsOf({ run, engine, plan: trainer.plan, data, step: before.step });
+      await agree(options.ranks.group, facts);
+    }
     const held = leads ? data.validation : undefined;
     const validation = held && new Validation(held, trainer, microBatch, run.evaluate.samples);
     return { run, options, model, data, trainer, validation, before, startedMs, leads };

@@ -1,0 +1,54 @@
+/** What all workers of a run must have in common, in short texts that can be compared. */
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import type { Dataset } from "../data/index.ts";
+import type { Engine } from "../engine/index.ts";
+import { hashGraph } from "../graph/index.ts";
+import type { TrainingPlan } from "../program/index.ts";
+import { formatType } from "../tensor/index.ts";
+import type { Facts } from "./agree.ts";
+import type { Run } from "./run.ts";
+
+export interface FactsOf {
+  readonly run: Run;
+  readonly engine: Engine;
+  readonly plan: TrainingPlan;
+  readonly data: Dataset;
+  /** The step that comes next. */
+  readonly step: number;
+}
+
+export function factsOf({ run, engine, plan, data, step }: FactsOf): Facts {
+  const { gradient, program, parameters } = plan;
+  const updates = [...program.graphs].filter(([name]) => name.startsWith("update"));
+  const places = [...parameters].map(
+    ([name, { byteOffset, type }]) => `${name} ${byteOffset} ${formatType(type)}`,
+  );
+  const { optimizer, schedule, seed, batch, microBatches, steps, clipNorm } = run;
+  return {
+    "the version of lockstep": version(),
+    "the engine": engine.version,
+    "the next step": String(step),
+    "the number of steps": String(steps),
+    "the seed": String(seed),
+    "the batch": String(batch),
+    "the number of micro-batches": String(microBatches),
+    "the clipping norm": String(clipNorm),
+    "the number of training samples": String(data.train.length),
+    "the hash of the gradient graph": hashGraph(gradient.graph).slice(0, 16),
+    "the hash of the update graphs": short(updates.map(([, { graph }]) => hashGraph(graph)).sort()),
+    "the hash of the parameters' places": short(places),
+    "the hash of the optimizer's numbers": short([JSON.stringify([optimizer, schedule])]),
+  };
+}
+
+function short(texts: readonly string[]): string {
+  const hash = createHash("sha256");
+  for (const text of texts) hash.update(`${text}\n`);
+  return hash.digest("hex").slice(0, 16);
+}
+
+function version(): string {
+  const file = new URL("../../../package.json", import.meta.url);
+  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
+}
