@@ -144,7 +144,10 @@ test("workers that would run different things are told what differs", () =>
     const losing = launch({ folder, workers: 2, file: "odd.ts" });
     await assert.rejects(losing, (error) => {
       assert.ok(error instanceof LockstepError && error.code === "PROTOCOL", String(error));
-      assert.match(error.message, /Worker 1 would run something else than worker 0: the seed is \d+ and not \d+/);
+      assert.match(
+        error.message,
+        /Worker 1 would run something else than worker 0: the seed is \d+ and not \d+/,
+      );
       return true;
     });
   }));

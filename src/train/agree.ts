@@ -43,7 +43,9 @@ async function exchange({ transport }: Group, peer: number, own: Facts): Promise
   await Promise.all([transport.receive(peer, theirs), transport.send(peer, mine)]);
   try {
     const parsed: unknown = JSON.parse(theirs.toString());
-    return Object.fromEntries(Object.entries(parsed as object).map(([key, value]) => [key, String(value)]));
+    return Object.fromEntries(
+      Object.entries(parsed as object).map(([key, value]) => [key, String(value)]),
+    );
   } catch {
     throw new LockstepError("PROTOCOL", `Worker ${peer} says nothing readable about its program.`);
   }
