@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { createOrtEngine } from "../src/engine/index.ts";
 import { gpt, type ModelDefinition, resnet } from "../src/nn/index.ts";
-import { adamw } from "../src/optimizer/index.ts";
+import { adafactor, adamw, muon, type Optimizer } from "../src/optimizer/index.ts";
 import { elementCount, tensorFrom } from "../src/tensor/index.ts";
 import { createTrainer, type FillBatch, type Trainer } from "../src/train/index.ts";
 import { randomNumbers } from "./support/random.ts";
@@ -62,6 +62,7 @@ async function trainRanks(
   definition: ModelDefinition,
   ranks: number,
   inPlace: boolean,
+  optimizer: Optimizer = adamw({ learningRate: 1e-2 }),
 ): Promise<readonly Outcome[]> {
   const simulated = ranks === 1 ? undefined : simulatedRanks(engine, ranks, inPlace);
   const model = definition.build({ batch: SAMPLES / MICRO_BATCHES, mode: "train" });
@@ -70,7 +71,7 @@ async function trainRanks(
     return createTrainer({
       engine,
       model,
-      optimizer: adamw({ learningRate: 1e-2 }),
+      optimizer,
       clip: 1,
       microBatches: MICRO_BATCHES,
       ranks: group && { group },
@@ -110,6 +111,20 @@ for (const [name, definition] of Object.entries(MODELS)) {
         for (const [rank, outcome] of outcomes.entries()) {
           const where = `rank ${rank} of ${ranks}, ${inPlace ? "in place" : "by messages"}`;
           assert.deepEqual(outcome, alone, where);
+        }
+      }
+    }
+  });
+}
+
+for (const optimizer of [muon({ learningRate: 1e-2 }), adafactor({ learningRate: 1e-2 })]) {
+  test(`${optimizer.name}: its update is shared, and gives the same bits`, async () => {
+    const definition = MODELS["gpt with dropout"] as ModelDefinition;
+    const [alone] = await trainRanks(definition, 1, false, optimizer);
+    for (const ranks of [2, 3]) {
+      for (const inPlace of [true, false]) {
+        for (const outcome of await trainRanks(definition, ranks, inPlace, optimizer)) {
+          assert.deepEqual(outcome, alone, `${ranks} ranks`);
         }
       }
     }

@@ -26,7 +26,6 @@ export {
   type Task,
 } from "./partition.ts";
 export type { GraphSpec, Program, Run, Stage, TensorRef } from "./program.ts";
-export type { Traffic } from "./reduce.ts";
 export {
   type Combination,
   type Contribution,
@@ -37,6 +36,7 @@ export {
 } from "./shares.ts";
 export { type SimulatedRank, simulateRanks } from "./simulate.ts";
 export { flopsOf, planTimeline, type Speeds, type Timed, type Timeline } from "./timeline.ts";
+export { receivedBytes } from "./traffic.ts";
 export {
   planTraining,
   refsOf,

@@ -28,12 +28,6 @@ export interface ReduceOptions {
   readonly bufferOf: (slot: number) => string;
 }
 
-/** What moves in a step, for plans. */
-export interface Traffic {
-  /** Bytes that this rank reads of others, or is sent. */
-  readonly received: number;
-}
-
 /** Where an element of a contribution is read: in the peer's memory, or where its copy lies. */
 type PlaceOf = (contribution: Contribution, group: LayoutGroup, block: Block) => TensorRef;
 
@@ -41,7 +35,7 @@ export function planReduce(
   program: ProgramBuilder,
   layout: Layout,
   options: ReduceOptions,
-): { stages: Stage[]; traffic: Traffic } {
+): Stage[] {
   const { rank, shares, inPlace, bufferOf } = options;
   const ranks = shares.ranges.length;
   const cutsOf = (group: LayoutGroup) => evenCuts(group.length / layout.tile, ranks);
@@ -85,7 +79,7 @@ export function planReduce(
     const data = { buffer: bufferOf(0), byteOffset };
     return { name: `parts of ${group.key} to all`, mode: "collective", call, data };
   });
-  return { stages: [...before, sum, ...gathers], traffic: trafficOf(layout, options) };
+  return [...before, sum, ...gathers];
 }
 
 /** Pieces of contributions, slot by slot, to the ranks that sum them. */
@@ -145,19 +139,4 @@ function treeGraph(
       typeof part === "number" ? (values[part] as Value) : add(resolve(part[0]), resolve(part[1]));
     return buildNamed(builder, new Map([["total", resolve(combination)]]));
   });
-}
-
-function trafficOf(layout: Layout, { rank, shares }: ReduceOptions): Traffic {
-  const ranks = shares.ranges.length;
-  const others = shares.contributions.filter((from) => from.rank !== rank).length;
-  let received = 0;
-  for (const group of layout.groups) {
-    const { start, end } = evenCuts(group.length / layout.tile, ranks)[rank] as {
-      start: number;
-      end: number;
-    };
-    const own = (end - start) * layout.tile;
-    received += (own * others + group.length - own) * bytesPerElement(group.dtype);
-  }
-  return { received };
 }

@@ -23,7 +23,7 @@ import { type Layout, planLayout } from "./layout.ts";
 import { type NormPlan, planNorm } from "./norm.ts";
 import { type ParameterPlan, planParameters } from "./plan-parameters.ts";
 import { type Program, ProgramBuilder, type Run, type Stage, type TensorRef } from "./program.ts";
-import { planReduce, type Traffic } from "./reduce.ts";
+import { planReduce } from "./reduce.ts";
 import { planShares, type Range, type Shares } from "./shares.ts";
 import { planUpdate, type UpdatePlan } from "./update.ts";
 
@@ -70,7 +70,6 @@ export interface TrainingPlan {
   readonly update: UpdatePlan;
   /** The micro-batches that this rank computes. */
   readonly range: Range;
-  readonly traffic: Traffic;
   /** Written before a step by each rank; after it, how many asked for a stop. Undefined for one micro-batch. */
   readonly stop: TensorRef | undefined;
   /** Fields of this rank's part of the batch, by name; the key of each sample is among them if the model has one. */
@@ -98,7 +97,10 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
   const loss = lossRef(context, 0);
   const losses = { ...loss, type: { dtype: loss.type.dtype, shape: [1] } };
   const norm = planNorm(program, parameters, { microBatches, clip: options.clip, losses });
-  const update = planUpdate(program, parameters);
+  const update = planUpdate(program, parameters, {
+    rank: share.rank,
+    ranks: share.ranges.length,
+  });
   const gradient = gradientGraph(model);
   // A micro-batch stays on one thread, so that its bits do not depend on how many there are.
   program.graph("gradient", microBatches === 1 ? "all" : 1, () => gradient.graph);
@@ -110,7 +112,7 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
     const compute = planSums(sided, gradients);
     return {
       gradients,
-      compute: [...compute, ...reduce.stages, ...norm.stages],
+      compute: [...compute, ...reduce, ...norm.stages],
       commit: [...averageStates(sided), ...update.stages],
       evaluate: evaluation && evaluationStage(program, evaluation, placesOf(sided, "evaluation")),
       states: refsOf(states, `states.${from}`),
@@ -124,7 +126,6 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
     norm,
     update,
     range,
-    traffic: reduce.traffic,
     stop: refsOf(parameters.gradients, gradientBuffer(0)).get(STOP),
     batch: batchRefs(model, "batch", range.count),
     evaluationBatch: evaluation ? batchRefs(evaluation, "evaluation", 1) : new Map(),
@@ -224,8 +225,8 @@ function planSums(context: SideContext, gradients: readonly Run[]): Stage[] {
 }
 
 /** The sum over ranks; nothing where there is one rank. */
-function planRanks({ program, parameters, share, shares }: Context) {
-  if (shares.ranges.length === 1) return { stages: [], traffic: { received: 0 } };
+function planRanks({ program, parameters, share, shares }: Context): Stage[] {
+  if (shares.ranges.length === 1) return [];
   const { rank, inPlace } = share;
   const options = { rank, inPlace, shares, bufferOf: gradientBuffer };
   return planReduce(program, parameters.gradients, options);

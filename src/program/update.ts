@@ -5,10 +5,11 @@ import { newBuilder } from "../ops/index.ts";
 import type { StepContext } from "../optimizer/index.ts";
 import { elementCount, scalar, type TensorType } from "../tensor/index.ts";
 import type { Instance } from "./instance.ts";
-import { type Layout, planLayout } from "./layout.ts";
+import { type Layout, type LayoutEntry, type LayoutGroup, planLayout } from "./layout.ts";
 import { buildNamed } from "./named.ts";
 import type { ParameterPlan, UpdateGroup } from "./plan-parameters.ts";
 import type { ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
+import { gatherStage, shareEntries } from "./share-update.ts";
 import { type Block, blockRef, blocksOf, sweepMode, tileRefs } from "./sweep.ts";
 
 /** One tensor for each parameter of a rule. */
@@ -50,18 +51,30 @@ function needsScratch({ rule, group }: UpdateGroup): boolean {
   return rule.inPlace === false || wide({ dtype: group.dtype, shape: [] }).dtype !== group.dtype;
 }
 
+/** Where new parameters are written. */
+function targetOf(update: UpdateGroup): string {
+  return needsScratch(update) ? SCRATCH : PARAMETERS;
+}
+
 /** Slots of one group lie together, as its parameters do. */
 function slotGroup({ key, dtype }: { readonly key: string; readonly dtype: string }): string {
   return `${key}:${dtype}`;
 }
 
-export function planUpdate(program: ProgramBuilder, plan: ParameterPlan): UpdatePlan {
+/** @param rank which of `ranks` ranks, for updates that are dear enough to be shared */
+export function planUpdate(
+  program: ProgramBuilder,
+  plan: ParameterPlan,
+  { rank, ranks }: { readonly rank: number; readonly ranks: number } = { rank: 0, ranks: 1 },
+): UpdatePlan {
   const slots = planSlots(program, plan);
   const groups = planGroups(program, plan, slots);
+  const shared = ranks === 1 ? [] : groups.filter(({ rule }) => rule.granularity === "tensor");
+  const gathers = shared.flatMap((group) => gatherStages(program, group, ranks));
   const runs = groups.flatMap((group) =>
     group.rule.granularity === "element"
       ? elementRuns(program, plan, group)
-      : tensorRuns(program, group),
+      : tensorRuns(program, group, shareEntries(group.group, ranks)[rank] ?? []),
   );
   const swept = groups.every(({ rule }) => rule.granularity === "element");
   const mode = swept ? sweepMode(plan.parameters.groups, 2) : "parallel";
@@ -74,7 +87,7 @@ export function planUpdate(program: ProgramBuilder, plan: ParameterPlan): Update
   };
   if (copies.length > 0) program.buffer(SCRATCH, plan.parameters.byteLength);
   return {
-    stages: copies.length > 0 ? [update, copyBack] : [update],
+    stages: [update, ...gathers, ...(copies.length > 0 ? [copyBack] : [])],
     slots: [...slots.values()].flat(),
     writeScalars(instance, step, factor) {
       for (const { rule, decays, scalars } of groups) {
@@ -167,7 +180,7 @@ function tilePlaces(
     for (const [index, ref] of refs.entries()) inputs[`${name}.${index}`] = ref;
     for (const [index, ref] of written.entries()) outputs[`${name}.${index}/next`] = ref;
   };
-  const target = needsScratch(planned) ? SCRATCH : PARAMETERS;
+  const target = targetOf(planned);
   put(
     "parameter",
     tileRefs(PARAMETERS, plan.parameters, group, block),
@@ -181,13 +194,27 @@ function tilePlaces(
   return { inputs, outputs };
 }
 
+/** What each rank has updated goes to all: parameters, and slots, so that all ranks stay alike. */
+function gatherStages(program: ProgramBuilder, group: GroupPlan, ranks: number): Stage[] {
+  const names = shareEntries(group.group, ranks).map((own) => own.map(({ name }) => name));
+  const places: [string, LayoutGroup][] = [[targetOf(group), group.group]];
+  for (const { layout, buffer } of group.slots) {
+    // Slots whose types differ from those of the parameters lie in groups of their own.
+    const own = layout.groups.filter(({ key }) => key === slotGroup(group.group));
+    for (const lies of own) places.push([buffer, lies]);
+  }
+  return places.map(([buffer, lies]) => gatherStage(program, buffer, lies, names));
+}
+
 /** One run for each parameter, in its own shape; the largest first, so that threads end together. */
-function tensorRuns(program: ProgramBuilder, group: GroupPlan): Run[] {
+function tensorRuns(
+  program: ProgramBuilder,
+  group: GroupPlan,
+  entries: readonly LayoutEntry[],
+): Run[] {
   const { rule, decays, slots, scalars } = group;
-  const target = needsScratch(group) ? SCRATCH : PARAMETERS;
-  const sized = group.group.entries.toSorted(
-    (a, b) => elementCount(b.type.shape) - elementCount(a.type.shape),
-  );
+  const target = targetOf(group);
+  const sized = entries.toSorted((a, b) => elementCount(b.type.shape) - elementCount(a.type.shape));
   return sized.map(({ name: parameter, type, byteOffset }) => {
     const own = slots.map(({ name, layout, buffer }) => {
       const entry = layout.entries.get(parameter) as NonNullable<

@@ -15,6 +15,7 @@ import {
   planMemory,
   planTimeline,
   planTraining,
+  receivedBytes,
   type Speeds,
   type Stage,
   type Timeline,
@@ -62,7 +63,7 @@ export function describePlan(run: Run, options: PlanOptions): string {
     "",
     ...memoryLines(plan),
     "",
-    ...stageLines(plan),
+    ...stageLines(plan, rank),
     "",
     ...(workers === 1 ? [] : cutLines(plan, model.loss, options)),
   ].join("\n");
@@ -79,7 +80,7 @@ function memoryLines({ program }: TrainingPlan): string[] {
   return ["memory", ...columns([...rows, ["  in all", size(total), ""]])];
 }
 
-function stageLines(plan: TrainingPlan): string[] {
+function stageLines(plan: TrainingPlan, rank: number): string[] {
   const { compute, commit } = plan.sides[0];
   const row = (stage: Stage): string[] => {
     if (stage.mode === "collective") return [`  ${stage.name}`, stage.call.kind, callBytes(stage)];
@@ -90,7 +91,6 @@ function stageLines(plan: TrainingPlan): string[] {
     const runs = stage.runs.length === 1 ? "1 run" : `${stage.runs.length} runs`;
     return [`  ${stage.name}`, runs, operations(flops)];
   };
-  const { received } = plan.traffic;
   return [
     "a step, stage after stage",
     ...columns([
@@ -98,7 +98,7 @@ function stageLines(plan: TrainingPlan): string[] {
       ["  -- commit, if loss and norm are finite", "", ""],
       ...commit.map(row),
     ]),
-    `traffic: this rank reads ${size(received)} of its peers in a step`,
+    `traffic: this rank takes ${size(receivedBytes([...compute, ...commit], rank))} of its peers in a step`,
   ];
 }
 

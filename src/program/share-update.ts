@@ -1,0 +1,50 @@
+/** Updates that need whole tensors (Muon's matrices) cost as much as a micro-batch: ranks share them, and give each other the results. */
+import { bytesPerElement, elementCount } from "../tensor/index.ts";
+import type { LayoutEntry, LayoutGroup } from "./layout.ts";
+import type { ProgramBuilder, Stage } from "./program.ts";
+
+/** The entries of each rank: neighbours, of about as many elements as those of the others. */
+export function shareEntries(group: LayoutGroup, ranks: number): readonly LayoutEntry[][] {
+  const shares = Array.from({ length: ranks }, (): LayoutEntry[] => []);
+  const total = group.entries.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
+  let before = 0;
+  for (const entry of group.entries) {
+    const count = elementCount(entry.type.shape);
+    // By its middle: an entry goes where most of it lies.
+    const rank = Math.min(
+      ranks - 1,
+      Math.floor(((before + count / 2) / Math.max(1, total)) * ranks),
+    );
+    shares[rank]?.push(entry);
+    before += count;
+  }
+  return shares;
+}
+
+/** All-gathers a group of a flat buffer, of which each rank has written the entries of the given names. */
+export function gatherStage(
+  program: ProgramBuilder,
+  buffer: string,
+  group: LayoutGroup,
+  names: readonly (readonly string[])[],
+): Stage {
+  program.shared.add(buffer);
+  const width = bytesPerElement(group.dtype);
+  const placeOf = new Map(
+    group.entries.map(({ name, byteOffset }) => [name, (byteOffset - group.byteOffset) / width]),
+  );
+  // Each rank's part begins where its first entry does; before a rank without any, the next one's does.
+  const starts = names.map((own) =>
+    own.map((name) => placeOf.get(name)).find((at) => at !== undefined),
+  );
+  let next = group.length;
+  const counts: number[] = [];
+  for (let rank = starts.length - 1; rank >= 0; rank--) {
+    const start = rank === 0 ? 0 : (starts[rank] ?? next);
+    counts.unshift(next - start);
+    next = start;
+  }
+  const call = { kind: "allGather" as const, count: group.length, counts, dtype: group.dtype };
+  const data = { buffer, byteOffset: group.byteOffset };
+  return { name: `new ${buffer} to all`, mode: "collective", call, data };
+}
