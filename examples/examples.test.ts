@@ -86,8 +86,9 @@ const EXAMPLES: readonly Example[] = [
   {
     run: mnistResnet,
     data: digits(),
-    steps: 30,
-    quick: { output: "loss", atMost: 2 },
+    // Fewer steps tell little: at the top of its learning rate the running statistics lag behind.
+    steps: 100,
+    quick: { output: "accuracy", atLeast: 0.85 },
     full: { output: "accuracy", atLeast: 0.97 },
     samples: 500,
   },
