@@ -28,7 +28,8 @@ export interface GradientGraph {
 export function gradientGraph(model: Model): GradientGraph {
   const wanted = [model.loss, ...model.states.map(({ next }) => next)];
   const names = model.parameters.map(({ name }) => name);
-  return differentiate(withOutputs(model.graph, wanted), model.loss, names);
+  const forward = withOutputs(model.graph, wanted);
+  return differentiate({ ...forward, name: `${model.name} gradient` }, model.loss, names);
 }
 
 /** The same graph with only these outputs and the nodes that they need. */

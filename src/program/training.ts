@@ -269,7 +269,10 @@ function gradientRun(context: SideContext, index: number): Run {
 }
 
 function evaluationStage(program: ProgramBuilder, model: Model, places: ModelPlaces): Stage {
-  const graph = program.graph("evaluation", "all", () => withOutputs(model.graph, [model.loss]));
+  const graph = program.graph("evaluation", "all", () => ({
+    ...withOutputs(model.graph, [model.loss]),
+    name: `${model.name} evaluation`,
+  }));
   const outputs = { [model.loss]: rowsRef("evaluation loss", lossType(model), 0) };
   const run = { graph, inputs: modelInputs(model, places, 0), outputs };
   return { name: "evaluation", runs: [run], mode: "ordered" };
