@@ -45,10 +45,21 @@ export function reportOf(error: unknown, by: number): FailureReport {
   return { code: "ABORTED", peer: by, by, text: `Rank ${by} aborted: ${text}` };
 }
 
+/** A report as it came from rank `from`, checked. */
+export function readReport(value: unknown, from: number): FailureReport {
+  const given = typeof value === "object" && value !== null ? value : {};
+  const { code, peer, by, text } = given as Record<string, unknown>;
+  return {
+    code: REPORTED.find((known) => known === code) ?? "ABORTED",
+    peer: typeof peer === "number" ? peer : from,
+    by: typeof by === "number" ? by : from,
+    text: typeof text === "string" ? text.slice(0, 1000) : `Rank ${from} aborted.`,
+  };
+}
+
 /** The error that a report from a peer becomes here. */
 export function errorOf({ code, peer, by, text }: FailureReport): LockstepError {
-  const known = REPORTED.includes(code) ? code : "ABORTED";
-  return new LockstepError(known, text, { fields: { peer, by } });
+  return new LockstepError(code, text, { fields: { peer, by } });
 }
 
 export function checkRank(rank: number, size: number): void {

@@ -9,6 +9,7 @@ import { isAlive, ownIdentity, type ProcessIdentity } from "./liveness.ts";
 import type { SharedMemoryOptions } from "./shared-memory.ts";
 
 const LOOK_MS = 2;
+const NOT_YET = ["MEMORY_NAME", "OUT_OF_MEMORY"];
 const START_UNIT = 2 ** 31;
 
 export interface Joined {
@@ -76,7 +77,8 @@ function tryOpen(name: string): Memory | undefined {
   try {
     return openMemory(name);
   } catch (error) {
-    if (error instanceof LockstepError && error.code === "MEMORY_NAME") return undefined;
+    // Not there yet, or without its pages yet.
+    if (error instanceof LockstepError && NOT_YET.includes(error.code)) return undefined;
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw error;
   }

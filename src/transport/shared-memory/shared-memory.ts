@@ -8,10 +8,10 @@ import { type Memory, openMemory } from "../../memory/index.ts";
 import {
   checkRank,
   errorOf,
-  type FailureReport,
   Fate,
   peerLost,
   protocolError,
+  readReport,
   reportOf,
 } from "../failure.ts";
 import { checkSubgroup, SubgroupCounter } from "../subgroup.ts";
@@ -294,7 +294,7 @@ class SharedMemoryTransport implements Transport {
 
   #readFailure(): void {
     if (this.#closed || this.#fate.error !== undefined || !this.#control.hasFailed) return;
-    this.#end(errorOf(this.#control.readFailure() as FailureReport));
+    this.#end(errorOf(readReport(this.#control.readFailure(), this.rank)));
   }
 
   #fail(error: LockstepError): void {

@@ -44,7 +44,7 @@ function introduce(link: Link, request: DialRequest, deadlineAt: number): Promis
   return new Promise((resolve, reject) => {
     const fail = (error: Error) => {
       end();
-      link.destroy();
+      link.end();
       reject(error);
     };
     const aborted = () => fail(signal.reason as Error);
@@ -70,11 +70,11 @@ function introduce(link: Link, request: DialRequest, deadlineAt: number): Promis
         if (!proved && frame.type === FRAME.challenge && payload.byteLength > NONCE_BYTES) {
           const nonce = payload.slice(0, NONCE_BYTES);
           const proof = payload.slice(NONCE_BYTES);
+          const mine = proofOf(token, "dialer", bytes, nonce);
+          link.write([encodeControl({ type: FRAME.proof }, mine)]);
           if (!sameProof(proof, proofOf(token, "listener", bytes, nonce))) {
             return fail(unauthorized(hello.to));
           }
-          const mine = proofOf(token, "dialer", bytes, nonce);
-          link.write([encodeControl({ type: FRAME.proof }, mine)]);
           proved = true;
         } else if (proved && frame.type === FRAME.welcome) {
           end();

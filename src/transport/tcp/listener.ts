@@ -50,6 +50,7 @@ export class TcpListener {
   readonly #groups = new Map<string, Admit>();
   readonly #held = new Set<Held>();
   readonly #strangers = new Set<Link>();
+  readonly #refused = new Set<string>();
   #address: Address = { host: "", port: 0 };
 
   /** @internal Use `listenTcp`. */
@@ -110,6 +111,11 @@ export class TcpListener {
     return () => this.#groups.delete(key);
   }
 
+  /** Whether someone who called itself this rank had another token. Only a hint: anyone can say so. @internal */
+  hasRefused(group: string, generation: number, rank: number): boolean {
+    return this.#refused.has(`${keyOf(group, generation)}\n${rank}`);
+  }
+
   /** Takes no more connections. Those of groups live on. */
   close(): void {
     for (const { link, timer } of this.#held) {
@@ -149,7 +155,13 @@ export class TcpListener {
           state = "proof";
         } else if (state === "proof" && frame.type === FRAME.proof) {
           const wanted = proofOf(this.token, "dialer", said.bytes, said.nonce);
-          if (!sameProof(payload, wanted)) return link.destroy();
+          if (!sameProof(payload, wanted)) {
+            const { group, generation, from } = said.hello;
+            if (this.#refused.size < MAX_STRANGERS) {
+              this.#refused.add(`${keyOf(group, generation)}\n${from}`);
+            }
+            return link.destroy();
+          }
           state = "done";
           known();
           this.#known(said.hello, link);

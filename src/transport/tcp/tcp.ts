@@ -1,5 +1,5 @@
 /** Ranks on any machines, each connected to each. A group lives for one generation; the listener outlives it. */
-import { type ErrorCode, LockstepError } from "../../errors.ts";
+import { LockstepError } from "../../errors.ts";
 import { disseminationBarrier } from "../dissemination.ts";
 import {
   checkRank,
@@ -8,6 +8,7 @@ import {
   Fate,
   peerLost,
   protocolError,
+  readReport,
   reportOf,
 } from "../failure.ts";
 import { MessageSubgroup, SubgroupCounter } from "../subgroup.ts";
@@ -25,6 +26,7 @@ import { FRAME } from "./frame.ts";
 import { newNonce } from "./handshake.ts";
 import type { TcpListener } from "./listener.ts";
 import { Peer } from "./peer.ts";
+import { withResolvers } from "./resolvers.ts";
 
 export interface TcpOptions extends GroupOptions {
   readonly listener: TcpListener;
@@ -92,7 +94,7 @@ class TcpTransport implements Transport {
           failed: (what) => this.#fail(protocolError(peer, what)),
           lost: (why) => this.#fail(peerLost(peer, why)),
           left: () => this.#left(peer),
-          reported: (report) => this.#end(errorOf(asReport(report, peer))),
+          reported: (report) => this.#end(errorOf(readReport(report, peer))),
         }),
     );
     options.signal?.addEventListener("abort", this.#onAbort, { once: true });
@@ -113,7 +115,7 @@ class TcpTransport implements Transport {
     } catch (error) {
       if (error instanceof LockstepError) this.#fail(error);
       await this.close();
-      throw error;
+      throw this.#withHint(error, listener, group);
     } finally {
       stopServing?.();
     }
@@ -193,6 +195,15 @@ class TcpTransport implements Transport {
     });
   }
 
+  /** A rank that does not come may have been turned away. */
+  #withHint(error: unknown, listener: TcpListener, group: string): unknown {
+    if (!(error instanceof LockstepError) || error.code !== "DEADLINE") return error;
+    const { code, message, fields } = error;
+    if (!listener.hasRefused(group, this.generation, Number(fields["peer"]))) return error;
+    const hint = "A worker that called itself so was refused: it has another token.";
+    return new LockstepError(code, message, { hint, fields, cause: error });
+  }
+
   async #dialAll(group: string): Promise<void> {
     const { listener, addresses } = this.#options;
     const dials: Promise<void>[] = [];
@@ -232,8 +243,7 @@ class TcpTransport implements Transport {
     this.#fate.onFail(reject);
     const timer = setTimeout(() => {
       const missing = this.#peers.findIndex(
-        ({ outbound }, peer) =>
-          peer !== this.rank && outbound.filter(() => true).length < this.#streams,
+        ({ outbound }, peer) => peer !== this.rank && Object.keys(outbound).length < this.#streams,
       );
       reject(deadlinePassed(missing, "waiting for its connection", this.#deadlineMs));
     }, this.#deadlineMs);
@@ -298,29 +308,4 @@ class TcpTransport implements Transport {
     if (this.#closed) return;
     for (const peer of this.#peers) peer.end();
   }
-}
-
-/** A report from the wire, checked. */
-function asReport(value: unknown, from: number) {
-  const report = (typeof value === "object" && value !== null ? value : {}) as Record<
-    string,
-    unknown
-  >;
-  const { code, peer, by, text } = report;
-  return {
-    code: (typeof code === "string" ? code : "ABORTED") as ErrorCode,
-    peer: typeof peer === "number" ? peer : from,
-    by: typeof by === "number" ? by : from,
-    text: typeof text === "string" ? text.slice(0, 1000) : `Rank ${from} aborted.`,
-  };
-}
-
-function withResolvers() {
-  let resolve = (): void => undefined;
-  let reject = (_error: unknown): void => undefined;
-  const promise = new Promise<void>((done, failed) => {
-    resolve = done;
-    reject = failed;
-  });
-  return { promise, resolve, reject };
 }

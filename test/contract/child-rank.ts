@@ -1,0 +1,108 @@
+/** One rank as a process of its own: joins, does its task, prints what came of it as one JSON line. */
+import { Group, type GroupBuffer } from "../../src/collectives/index.ts";
+import { createOrtEngine } from "../../src/engine/index.ts";
+import { LockstepError } from "../../src/errors.ts";
+import { joinSharedMemory, joinTcp, listenTcp, type Transport } from "../../src/transport/index.ts";
+import { everyCollective } from "./collectives-contract.ts";
+
+export interface RankTask {
+  readonly transport: "shared-memory" | "tcp";
+  readonly rank: number;
+  readonly size: number;
+  readonly name: string;
+  readonly addresses: readonly string[];
+  readonly token?: string;
+  readonly tls?: boolean;
+  readonly deadlineMs?: number;
+  readonly task: "contract" | "loop";
+  /** For `loop`: the algorithm of the all-reduces, and which rank does what in the middle of which call. */
+  readonly algorithm?: "shared" | "ring" | "direct" | "tree";
+  readonly fault?: {
+    readonly rank: number;
+    readonly call: number;
+    readonly do: "die" | "abort" | "stop";
+  };
+}
+
+export interface RankResult {
+  readonly ok: boolean;
+  readonly code?: string;
+  readonly peer?: number;
+  readonly text?: string;
+  /** Milliseconds since 1970. */
+  readonly at: number;
+}
+
+const task = JSON.parse(process.argv[2] ?? "{}") as RankTask;
+const result = await attempt();
+console.log(JSON.stringify(result));
+
+async function attempt(): Promise<RankResult> {
+  const engine = createOrtEngine({ threads: 1, spin: false });
+  let group: Group | undefined;
+  try {
+    const transport = withFault(await join(task));
+    group = new Group({ engine, transport });
+    if (task.task === "contract") await everyCollective(group, [1, 17, 1000, 70_001]);
+    else await loop(group);
+    return { ok: true, at: Date.now() };
+  } catch (error) {
+    const at = Date.now();
+    if (!(error instanceof LockstepError)) return { ok: false, text: String(error), at };
+    const { peer } = error.fields;
+    const { code, message } = error;
+    return { ok: false, code, text: message, at, ...(typeof peer === "number" ? { peer } : {}) };
+  } finally {
+    await group?.close();
+    await engine.close();
+  }
+}
+
+async function join(given: RankTask): Promise<Transport> {
+  const { rank, size, name, addresses, deadlineMs = 10_000 } = given;
+  if (given.transport === "shared-memory")
+    return joinSharedMemory({ name, rank, size, deadlineMs });
+  const [, host = "", port = ""] = /^(.*):(\d+)$/.exec(addresses[rank] ?? "") ?? [];
+  const listener = await listenTcp({
+    host: host.replace(/[[\]]/g, ""),
+    port: Number(port),
+    token: given.token ?? "secret",
+    tls: given.tls ?? false,
+  });
+  const joined = joinTcp({ listener, addresses, rank, size, group: name, deadlineMs });
+  return joined.finally(() => listener.close());
+}
+
+/** All-reduces until something fails, at most a thousand. */
+async function loop(group: Group): Promise<void> {
+  const count = 100_000;
+  const data: GroupBuffer = await group.allocate(4 * count);
+  const request = { kind: "allReduce", count, dtype: "float32", reduction: "max" } as const;
+  const prepared = await group.prepare(request, { data, algorithm: task.algorithm ?? "ring" });
+  for (let round = 0; round < 1000; round++) await prepared.run();
+}
+
+/** Counts the calls of the transport, and lets go wrong what the task says. */
+function withFault(transport: Transport): Transport {
+  const { fault } = task;
+  if (fault?.rank !== task.rank) return transport;
+  let calls = 0;
+  const count = () => {
+    calls += 1;
+    if (calls !== fault.call) return;
+    console.log(JSON.stringify({ ok: true, at: Date.now() } satisfies RankResult));
+    if (fault.do === "die") process.kill(process.pid, "SIGKILL");
+    else if (fault.do === "stop") process.kill(process.pid, "SIGSTOP");
+    else transport.abort(new Error("the user said so"));
+  };
+  return new Proxy(transport, {
+    get(target, name) {
+      const value: unknown = Reflect.get(target, name, target);
+      if (typeof value !== "function") return value;
+      return (...words: unknown[]) => {
+        if (name === "send" || name === "receive" || name === "barrier") count();
+        return value.apply(target, words) as unknown;
+      };
+    },
+  });
+}
