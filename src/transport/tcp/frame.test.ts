@@ -55,7 +55,11 @@ test("a stream cut anywhere gives the same messages", () => {
     const channels = new Channels();
     const received = sent.map(({ byteLength }) => new Uint8Array(byteLength));
     for (const into of received) {
-      channels.post(0, { into, done: () => undefined, failed: (what) => assert.fail(String(what)) });
+      channels.post(0, {
+        into,
+        done: () => undefined,
+        failed: (what) => assert.fail(String(what)),
+      });
     }
     const { reader, broken } = sink(channels);
     for (let at = 0; at < stream.byteLength; ) {
