@@ -32,7 +32,7 @@ export interface PrepareOptions {
   readonly into?: GroupBuffer;
   readonly intoByteOffset?: number;
   readonly algorithm?: Algorithm;
-  /** Collectives of different channels may be under way at the same time. */
+  /** Messages of different channels (not 0) may be under way at the same time; all else runs in the order asked for. */
   readonly channel?: number;
   readonly deadlineMs?: number;
 }
@@ -41,7 +41,7 @@ export interface Prepared {
   readonly schedule: Schedule;
   /** Estimated microseconds by algorithm. */
   readonly estimates: Choice["estimates"];
-  /** Runs must not overlap. Rejects with the group's error. */
+  /** Runs of one must not overlap, and all ranks run all in the same order. Rejects with the group's error. */
   run(): Promise<void>;
   close(): void;
 }
@@ -53,6 +53,8 @@ export class Group {
   readonly #settings: GroupSettings;
   readonly #buffers = new Set<GroupBuffer>();
   readonly #prepared = new Set<Prepared>();
+  /** The run that the next one waits for. */
+  #last: Promise<void> | undefined;
 
   /** The group owns the transport and closes it; the engine is the caller's. */
   constructor(settings: GroupSettings) {
@@ -103,7 +105,7 @@ export class Group {
     if ("reduction" in collective) checkReduction(reduction, dtype);
     const unit = bytesPerElement(dtype);
     const extent = extentOf(collective);
-    const { data, byteOffset = 0, into, intoByteOffset = 0 } = options;
+    const { data, byteOffset = 0, into, intoByteOffset = 0, channel = 0 } = options;
     checkFits(data, byteOffset, extent.data * unit);
     if (collective.kind === "allToAll") {
       if (into === undefined)
@@ -120,7 +122,7 @@ export class Group {
       dtype,
       reduction,
       combination: "combination" in collective ? collective.combination : undefined,
-      channel: options.channel ?? 0,
+      channel,
       deadlineMs: options.deadlineMs,
       place: (space, rank) => {
         if (space === "scratch") return { buffer: scratch as EngineBuffer, byteOffset: 0 };
@@ -129,10 +131,12 @@ export class Group {
         return { buffer: data.of(rank), byteOffset };
       },
     });
+    // Barriers know no channel: what has them runs one after the other.
+    const apart = channel !== 0 && schedule.steps.every((step) => step.do !== "barrier");
     const prepared: Prepared = {
       schedule,
       estimates,
-      run: () => runner.run(),
+      run: () => (apart ? runner.run() : this.#inTurn(runner)),
       close: () => {
         this.#prepared.delete(prepared);
         runner.close();
@@ -141,6 +145,17 @@ export class Group {
     };
     this.#prepared.add(prepared);
     return prepared;
+  }
+
+  async #inTurn(runner: Runner): Promise<void> {
+    const before = this.#last;
+    const run = before === undefined ? runner.run() : before.then(() => runner.run());
+    this.#last = run;
+    try {
+      await run;
+    } finally {
+      if (this.#last === run) this.#last = undefined;
+    }
   }
 
   /** Once, and away with it. */

@@ -25,3 +25,11 @@ export {
   type Span,
   type Step,
 } from "./schedule.ts";
+export {
+  Communicator,
+  type ThreadBuffer,
+  ThreadGroup,
+  type ThreadPrepared,
+  type ThreadRequestOptions,
+} from "./thread/communicator.ts";
+export type { JoinSettings, Meeting } from "./thread/messages.ts";

@@ -1,4 +1,5 @@
 /** One rank as a process of its own: joins, does its task, prints what came of it as one JSON line. */
+import fs from "node:fs";
 import { Group, type GroupBuffer } from "../../src/collectives/index.ts";
 import { createOrtEngine } from "../../src/engine/index.ts";
 import { LockstepError } from "../../src/errors.ts";
@@ -35,7 +36,7 @@ export interface RankResult {
 
 const task = JSON.parse(process.argv[2] ?? "{}") as RankTask;
 const result = await attempt();
-console.log(JSON.stringify(result));
+say(result);
 
 async function attempt(): Promise<RankResult> {
   const engine = createOrtEngine({ threads: 1, spin: false });
@@ -90,7 +91,7 @@ function withFault(transport: Transport): Transport {
   const count = () => {
     calls += 1;
     if (calls !== fault.call) return;
-    console.log(JSON.stringify({ ok: true, at: Date.now() } satisfies RankResult));
+    say({ ok: true, at: Date.now() });
     if (fault.do === "die") process.kill(process.pid, "SIGKILL");
     else if (fault.do === "stop") process.kill(process.pid, "SIGSTOP");
     else transport.abort(new Error("the user said so"));
@@ -105,4 +106,9 @@ function withFault(transport: Transport): Transport {
       };
     },
   });
+}
+
+/** At once: the next thing may be the end. */
+function say(word: RankResult): void {
+  fs.writeSync(1, `${JSON.stringify(word)}\n`);
 }

@@ -15,10 +15,12 @@ export interface DialRequest extends DialOptions {
   readonly hello: Hello;
   readonly deadlineMs: number;
   readonly signal: AbortSignal;
+  /** Takes the link at once: what follows the welcome may be in the same packet. */
+  readonly welcomed: (link: Link) => void;
 }
 
 /** Rejects with UNAUTHORIZED, PROTOCOL, ADDRESS or DEADLINE naming the rank, or the signal's reason. */
-export async function dialPeer(request: DialRequest): Promise<Link> {
+export async function dialPeer(request: DialRequest): Promise<void> {
   const { hello, deadlineMs, signal, address } = request;
   const deadlineAt = performance.now() + deadlineMs;
   for (;;) {
@@ -26,7 +28,7 @@ export async function dialPeer(request: DialRequest): Promise<Link> {
     try {
       const link = await Link.dial(request);
       await introduce(link, request, deadlineAt);
-      return link;
+      return;
     } catch (error) {
       if (!(error instanceof LockstepError) || error.code !== "ADDRESS") throw error;
       if (!NOT_YET.includes(String(error.fields["systemCode"]))) throw error;
@@ -78,6 +80,7 @@ function introduce(link: Link, request: DialRequest, deadlineAt: number): Promis
           proved = true;
         } else if (proved && frame.type === FRAME.welcome) {
           end();
+          request.welcomed(link);
           resolve();
         } else if (frame.type === FRAME.refusal) {
           fail(protocolError(hello.to, `refuses: ${Buffer.from(payload).toString()}`));

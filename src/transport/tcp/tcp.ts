@@ -228,9 +228,10 @@ class TcpTransport implements Transport {
           hello,
           deadlineMs: this.#deadlineMs,
           signal: this.signal,
+          welcomed: (link) => (this.#peers[peer] as Peer).addInbound(stream, link),
           ...(/^[\d.]+$|:/.test(listener.host) ? { localAddress: listener.host } : {}),
         });
-        dials.push(dialed.then((link) => (this.#peers[peer] as Peer).addInbound(stream, link)));
+        dials.push(dialed);
       }
     }
     await Promise.all(dials);
