@@ -71,6 +71,7 @@ const onLinux = process.platform === "linux" ? {} : { skip: "looks at /proc and 
 test("50 steps of 1, 2, 3 and 4 workers give the same weights", () =>
   withFolder(files, async (folder) => {
     const hashes: string[] = [];
+    const validation: number[] = [];
     for (const [workers, threads] of [
       [1, 2],
       [2, 1],
@@ -84,7 +85,10 @@ test("50 steps of 1, 2, 3 and 4 workers give the same weights", () =>
       assert.equal(report.workers, workers);
       assert.equal(events.filter(({ type }) => type === "step").length, 50, "one worker tells");
       hashes.push(report.weightsSha256);
+      validation.push(report.validationLoss ?? Number.NaN);
     }
+    const [first = Number.NaN] = validation;
+    assert.ok(validation.every((loss) => Math.abs(loss - first) < 1e-5), validation.join(" "));
     assert.equal(new Set(hashes).size, 1, hashes.join(" "));
   }));
 

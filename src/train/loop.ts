@@ -4,7 +4,7 @@
  */
 import { positionsOfStep, sampleOrder } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
-import type { Report } from "../telemetry/index.ts";
+import type { EventSink, Report } from "../telemetry/index.ts";
 import { readProgress, saveCheckpoint } from "./checkpoint.ts";
 import { exportModel } from "./export.ts";
 import { finish } from "./finish.ts";
@@ -109,7 +109,8 @@ async function runSteps(
   last: { trainLoss: number },
 ): Promise<number | undefined> {
   const { run, options, data, trainer, validation } = session;
-  const { signal, onEvent } = options;
+  const { signal } = options;
+  const tell: EventSink = session.leads ? options.onEvent : () => undefined;
   const order = sampleOrder(data.train.length, run.seed);
   const measure = stopwatch(session);
   let validationLoss: number | undefined;
@@ -124,9 +125,8 @@ async function runSteps(
     const { loss, gradientNorm, learningRate } = result;
     if (result.stop) options.stopNow();
     last.trainLoss = loss;
-    if (!session.leads) continue;
     const [done, steps] = [step + 1, run.steps];
-    onEvent({
+    tell({
       type: "step",
       step: done,
       steps,
@@ -136,14 +136,16 @@ async function runSteps(
       ...measure(done),
     });
     if (validation !== undefined && done % run.evaluate.every === 0 && done < steps) {
-      onEvent({ type: "evaluated", step: done, loss: await validation.loss() });
+      tell({ type: "evaluated", step: done, loss: await validation.loss() });
     }
-    if (done % run.checkpointEvery === 0 && done < steps) await save(session, loss);
+    if (session.leads && done % run.checkpointEvery === 0 && done < steps) {
+      await save(session, loss);
+    }
     measure.restart();
   }
   if (validation !== undefined) {
     validationLoss = await validation.loss();
-    onEvent({ type: "evaluated", step: run.steps, loss: validationLoss });
+    tell({ type: "evaluated", step: run.steps, loss: validationLoss });
   }
   return validationLoss;
 }

@@ -63,7 +63,7 @@ export async function openSession(run: Run, options: SessionOptions): Promise<Se
     trainer = await createTrainer({
       engine,
       model,
-      evaluation: leads ? run.model.build({ batch: microBatch, mode: "eval" }) : undefined,
+      evaluation: run.model.build({ batch: microBatch, mode: "eval" }),
       optimizer: run.optimizer,
       schedule: run.schedule,
       steps: run.steps,
@@ -78,8 +78,14 @@ export async function openSession(run: Run, options: SessionOptions): Promise<Se
       const facts = factsOf({ run, engine, plan: trainer.plan, data, step: before.step });
       await agree(options.ranks.group, facts);
     }
-    const held = leads ? data.validation : undefined;
-    const validation = held && new Validation(held, trainer, microBatch, run.evaluate.samples);
+    const held = data.validation;
+    const validation =
+      held &&
+      new Validation(held, trainer, {
+        batch: microBatch,
+        limit: run.evaluate.samples,
+        group: options.ranks?.group,
+      });
     return { run, options, model, data, trainer, validation, before, startedMs, leads };
   } catch (error) {
     trainer?.close();

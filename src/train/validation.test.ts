@@ -19,7 +19,7 @@ async function looks(length: number, batch: number, limit: number): Promise<numb
       return seen.length;
     },
   } as unknown as Trainer;
-  const validation = new Validation(samples, trainer, batch, limit);
+  const validation = new Validation(samples, trainer, { batch, limit });
   const count = await validation.loss().then(() => seen.length);
   const first = seen.slice();
   const loss = await validation.loss();
