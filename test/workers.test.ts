@@ -88,7 +88,10 @@ test("50 steps of 1, 2, 3 and 4 workers give the same weights", () =>
       validation.push(report.validationLoss ?? Number.NaN);
     }
     const [first = Number.NaN] = validation;
-    assert.ok(validation.every((loss) => Math.abs(loss - first) < 1e-5), validation.join(" "));
+    assert.ok(
+      validation.every((loss) => Math.abs(loss - first) < 1e-5),
+      validation.join(" "),
+    );
     assert.equal(new Set(hashes).size, 1, hashes.join(" "));
   }));
 
