@@ -99,10 +99,23 @@ export class MailboxReader {
       moved = true;
       if (offset + length < total) continue;
       this.#current = undefined;
-      if (current.posted === undefined) this.inbox.keepEarly(channel, current.into);
+      if (current.posted === undefined) this.#keep(channel, current.into);
       else current.posted.done();
     }
     return moved;
+  }
+
+  /** Its receiver may have come while it was arriving. */
+  #keep(channel: number, message: Uint8Array): void {
+    const posted = this.inbox.takePosted(channel);
+    if (posted === undefined) this.inbox.keepEarly(channel, message);
+    else if (posted.into.byteLength === message.byteLength) {
+      posted.into.set(message);
+      posted.done();
+    } else {
+      const expected = posted.into.byteLength;
+      this.#mismatch(`sent ${message.byteLength} bytes where ${expected} were expected`);
+    }
   }
 
   /** Undefined where there is no room for what nobody waits for, or the message is wrong. */

@@ -2,7 +2,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { LockstepError } from "../../errors.ts";
 import { deadlinePassed, protocolError } from "../failure.ts";
-import { formatAddress } from "./address.ts";
+import { addressError, formatAddress } from "./address.ts";
 import { encodeControl, FRAME } from "./frame.ts";
 import { encodeHello, type Hello, NONCE_BYTES, proofOf, sameProof } from "./handshake.ts";
 import { type DialOptions, Link } from "./link.ts";
@@ -63,11 +63,7 @@ function introduce(link: Link, request: DialRequest, deadlineAt: number): Promis
     link.handler = {
       destination: () => "sent data before it was asked",
       closed: (why) =>
-        fail(
-          proved
-            ? unauthorized(hello.to)
-            : protocolError(hello.to, `${why} during the first greeting`),
-        ),
+        fail(proved ? unauthorized(hello.to) : addressError(notYet(why), request.address)),
       frame: (frame, payload) => {
         if (!proved && frame.type === FRAME.challenge && payload.byteLength > NONCE_BYTES) {
           const nonce = payload.slice(0, NONCE_BYTES);
@@ -89,6 +85,11 @@ function introduce(link: Link, request: DialRequest, deadlineAt: number): Promis
     };
     link.write([encodeControl({ type: FRAME.hello }, bytes)]);
   });
+}
+
+/** A door that closes at once may belong to a group that is gone: one knocks again. */
+function notYet(why: string): NodeJS.ErrnoException {
+  return Object.assign(new Error(why), { code: "ECONNRESET" });
 }
 
 function unauthorized(peer: number): LockstepError {

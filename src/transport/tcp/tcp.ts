@@ -197,7 +197,7 @@ class TcpTransport implements Transport {
 
   /** A rank that does not come may have been turned away. */
   #withHint(error: unknown, listener: TcpListener, group: string): unknown {
-    if (!(error instanceof LockstepError) || error.code !== "DEADLINE") return error;
+    if (!(error instanceof LockstepError) || error.code === "UNAUTHORIZED") return error;
     const { code, message, fields } = error;
     if (!listener.hasRefused(group, this.generation, Number(fields["peer"]))) return error;
     const hint = "A worker that called itself so was refused: it has another token.";
