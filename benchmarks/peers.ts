@@ -66,6 +66,17 @@ export function torchStep(
   return tokensPerSecond(PYTHON, [script], sizesAsEnvironment(sizes, threads, repeats));
 }
 
+/** Whole steps of PyTorch's DistributedDataParallel over Gloo, in tokens/s of all processes together. */
+export function torchDdp(
+  root: string,
+  { sizes, threads, repeats, workers }: PeerOptions & { readonly workers: number },
+): number | undefined {
+  const script = join(root, "benchmarks/peers/gpt_ddp.py");
+  if (!existsSync(PYTHON)) return undefined;
+  const env = { ...sizesAsEnvironment(sizes, threads, repeats), W: String(workers) };
+  return tokensPerSecond(PYTHON, [script], env);
+}
+
 /**
  * The design's spike: forward and hand-written backward as one ONNX graph (no optimizer step). LOCKSTEP_SPIKE names
  * a folder that holds `gpt-step.mjs` and in which `npm i onnxruntime-node onnx-proto` was run.

@@ -79,6 +79,11 @@ export class Group {
     return this.adopt(allocateMemory(byteLength, share === undefined ? {} : { shareAs: name }));
   }
 
+  /** Closes memory that no collective works on any more. All ranks are done with it. */
+  release(buffer: GroupBuffer): void {
+    if (this.#buffers.delete(buffer)) buffer.close();
+  }
+
   /** Memory that is there already; named where the transport shares memory. The group closes it. */
   async adopt(memory: Memory): Promise<GroupBuffer> {
     const region = await this.transport.share?.(memory);

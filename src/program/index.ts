@@ -1,3 +1,4 @@
+export { type Decision, decideShares } from "./decide-shares.ts";
 export { findNotFinite, type Suspect } from "./diagnose.ts";
 export { type ExecuteOptions, type Executor, executeTasks } from "./execute.ts";
 export {

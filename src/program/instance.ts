@@ -19,55 +19,47 @@ export async function instantiate(
   program: Program,
   options: InstanceOptions = {},
 ): Promise<Instance> {
-  const buffers = new Map<string, EngineBuffer>();
-  const executables = new Map<string, Executable>();
-  const shared = new Map<string, GroupBuffer>();
-  const { group } = options;
+  const instance = new Instance(engine, options);
   try {
-    for (const [name, byteLength] of program.buffers) {
-      if (program.shared.has(name)) {
-        assert(group !== undefined, "a program with collectives has a group");
-        shared.set(name, await group.allocate(byteLength));
-        continue;
-      }
-      const share =
-        options.shareAs === undefined ? {} : { shareAs: sharedName(options.shareAs, name) };
-      buffers.set(name, engine.allocate(byteLength, share));
-    }
-    await inLanes([...program.graphs], engine.threads, async ([name, { graph, threads }]) => {
-      executables.set(name, await engine.compile(graph, threads === "all" ? {} : { threads }));
-    });
-    return new Instance(engine.threads, { buffers, shared, executables, group });
+    await instance.load(program);
+    return instance;
   } catch (error) {
-    for (const executable of executables.values()) executable.close();
-    for (const buffer of buffers.values()) buffer.close();
+    instance.close();
     throw error;
   }
 }
 
-interface InstanceParts {
-  readonly buffers: ReadonlyMap<string, EngineBuffer>;
-  readonly shared: ReadonlyMap<string, GroupBuffer>;
-  readonly executables: ReadonlyMap<string, Executable>;
-  readonly group: Group | undefined;
-}
-
 export class Instance {
-  readonly #lanes: number;
-  readonly #buffers: ReadonlyMap<string, EngineBuffer>;
-  readonly #executables: ReadonlyMap<string, Executable>;
+  readonly #engine: Engine;
+  readonly #options: InstanceOptions;
+  readonly #buffers = new Map<string, EngineBuffer>();
+  readonly #executables = new Map<string, Executable>();
   readonly #tensors = new Map<string, EngineTensor>();
   readonly #bindings = new Map<RunStage, readonly Binding[]>();
-  readonly #shared: ReadonlyMap<string, GroupBuffer>;
-  readonly #group: Group | undefined;
+  readonly #shared = new Map<string, GroupBuffer>();
   readonly #prepared = new Map<CollectiveStage, Prepared>();
 
-  constructor(lanes: number, parts: InstanceParts) {
-    this.#lanes = lanes;
-    this.#buffers = parts.buffers;
-    this.#shared = parts.shared;
-    this.#executables = parts.executables;
-    this.#group = parts.group;
+  /** @internal Use `instantiate`. */
+  constructor(engine: Engine, options: InstanceOptions) {
+    this.#engine = engine;
+    this.#options = options;
+  }
+
+  /**
+   * Makes room for a program, and compiles what is new in it; all ranks do it between the same steps. Buffers that are
+   * large enough, and graphs, are kept by name; a buffer that has to grow starts as zeros.
+   */
+  async load(program: Program): Promise<void> {
+    this.#forgetBindings();
+    for (const [name, byteLength] of program.buffers) {
+      if (program.shared.has(name)) await this.#share(name, byteLength);
+      else this.#allocate(name, byteLength);
+    }
+    const graphs = [...program.graphs].filter(([name]) => !this.#executables.has(name));
+    await inLanes(graphs, this.#engine.threads, async ([name, { graph, threads }]) => {
+      const options = threads === "all" ? {} : { threads };
+      this.#executables.set(name, await this.#engine.compile(graph, options));
+    });
   }
 
   /** `NAME`, or a peer's: `NAME@RANK`. */
@@ -99,7 +91,7 @@ export class Instance {
       return;
     }
     const options = signal === undefined ? {} : { signal };
-    const lanes = stage.mode === "parallel" ? this.#lanes : 1;
+    const lanes = stage.mode === "parallel" ? this.#engine.threads : 1;
     await inLanes(bindings, lanes, (binding) => binding.run(options));
   }
 
@@ -111,9 +103,41 @@ export class Instance {
     this.#tensors.clear();
   }
 
+  async #share(name: string, byteLength: number): Promise<void> {
+    const { group } = this.#options;
+    assert(group !== undefined, "a program with collectives has a group");
+    const before = this.#shared.get(name);
+    // Where ranks' lengths differ they must not decide by them whether to allocate together.
+    if (before !== undefined && before.byteLength === byteLength) return;
+    this.#buffers.get(name)?.close();
+    this.#buffers.delete(name);
+    this.#shared.set(name, await group.allocate(byteLength));
+    if (before !== undefined) group.release(before);
+  }
+
+  #allocate(name: string, byteLength: number): void {
+    const before = this.#shared.get(name)?.own ?? this.#buffers.get(name);
+    if (before !== undefined && before.byteLength >= byteLength) return;
+    assert(!this.#shared.has(name), `the shared buffer "${name}" is large enough`);
+    before?.close();
+    const { shareAs } = this.#options;
+    const share = shareAs === undefined ? {} : { shareAs: sharedName(shareAs, name) };
+    this.#buffers.set(name, this.#engine.allocate(byteLength, share));
+  }
+
+  #forgetBindings(): void {
+    for (const bindings of this.#bindings.values()) {
+      for (const binding of bindings) binding.close();
+    }
+    for (const prepared of this.#prepared.values()) prepared.close();
+    this.#bindings.clear();
+    this.#prepared.clear();
+    this.#tensors.clear();
+  }
+
   /** Prepared when it is first run: all ranks come to it in one order. */
   async #collective(stage: CollectiveStage): Promise<void> {
-    const group = this.#group;
+    const { group } = this.#options;
     assert(group !== undefined, "a program with collectives has a group");
     const { call, data, into } = stage;
     if (call.kind === "barrier") return group.barrier();

@@ -132,7 +132,8 @@ function treeGraph(
   { tiles }: Block,
 ): string {
   const type = (parts[0] as TensorRef).type;
-  return program.graph(`tree.${type.dtype}.${tiles}`, 1, () => {
+  // Ranges may change in a run, and the shape of the tree with them.
+  return program.graph(`tree.${JSON.stringify(combination)}.${type.dtype}.${tiles}`, 1, () => {
     const builder = newBuilder("tree");
     const values = parts.map((_, index) => builder.input(`part.${index}`, type));
     const resolve = (part: Combination): Value =>

@@ -72,6 +72,8 @@ export interface TrainingPlan {
   readonly range: Range;
   /** Written before a step by each rank; after it, how many asked for a stop. Undefined for one micro-batch. */
   readonly stop: TensorRef | undefined;
+  /** Seconds a micro-batch, by rank: each writes its own before a step; after it, all have all. Undefined for one rank. */
+  readonly paces: TensorRef | undefined;
   /** Fields of this rank's part of the batch, by name; the key of each sample is among them if the model has one. */
   readonly batch: ReadonlyMap<string, TensorRef>;
   readonly evaluationBatch: ReadonlyMap<string, TensorRef>;
@@ -127,6 +129,7 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
     update,
     range,
     stop: refsOf(parameters.gradients, gradientBuffer(0)).get(STOP),
+    paces: refsOf(parameters.gradients, gradientBuffer(0)).get(PACES),
     batch: batchRefs(model, "batch", range.count),
     evaluationBatch: evaluation ? batchRefs(evaluation, "evaluation", 1) : new Map(),
     evaluationLoss: evaluation && rowsRef("evaluation loss", lossType(evaluation), 0),
@@ -142,16 +145,23 @@ function wholeStep(microBatches: number): TrainingShare {
 const LOSS = "/loss";
 
 const STOP = "/stop";
+const PACES = "/paces";
 
-/** What is summed over micro-batches and ranks beside the gradients: loss, wishes to stop, running statistics. */
+/** What is summed over micro-batches and ranks beside the gradients: loss, wishes to stop, paces, running statistics. */
 function summedBeside({
   model,
   microBatches = 1,
+  share,
 }: TrainingOptions): { readonly name: string; readonly type: TensorType }[] {
   if (microBatches === 1) return [];
   const floats = model.states.filter(({ type }) => isFloat(type.dtype));
   const stop: TensorType = { dtype: "float32", shape: [] };
-  return [{ name: LOSS, type: lossType(model) }, { name: STOP, type: stop }, ...floats];
+  const paces: TensorType = { dtype: "float32", shape: [share?.ranges.length ?? 1] };
+  const scalars = [
+    { name: LOSS, type: lossType(model) },
+    { name: STOP, type: stop },
+  ];
+  return [...scalars, ...(share === undefined ? [] : [{ name: PACES, type: paces }]), ...floats];
 }
 
 interface Context {

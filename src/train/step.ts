@@ -21,6 +21,7 @@ import {
 } from "../program/index.ts";
 import { scalar } from "../tensor/index.ts";
 import { fillKeys } from "./keys.ts";
+import { Pacing } from "./pacing.ts";
 import { initializeTrainer, namedTensors, type TrainerTensors } from "./state.ts";
 import { notFiniteError, readScalar } from "./step-errors.ts";
 
@@ -53,6 +54,10 @@ export interface Ranks {
   readonly group: Group;
   /** The micro-batches of each rank; even unless told. */
   readonly ranges?: readonly Range[];
+  /** Whether ranges follow the speeds of the ranks; yes, but for given ranges. It changes no bits. */
+  readonly adapt?: boolean;
+  /** The clock that measures speeds, in milliseconds. */
+  readonly now?: () => number;
 }
 
 /** Tensors of the batch by input name; the leading dim is all samples of this rank, micro-batch after micro-batch. */
@@ -79,6 +84,8 @@ export interface StepResult {
   readonly learningRate: number;
   /** Whether some rank asked for a stop: the same on all. */
   readonly stop: boolean;
+  /** Why ranks share micro-batches in another way from the next step on. */
+  readonly shared?: string;
 }
 
 /** Allocates, compiles, and makes the initial values. @throws INVALID_OPTION, ENGINE_FAILED, NO_GRADIENT */
@@ -113,11 +120,12 @@ function shareOf({ ranks, microBatches = 1 }: TrainerOptions): TrainingShare | u
 }
 
 export class Trainer {
-  readonly plan: TrainingPlan;
   readonly #options: TrainerOptions;
   readonly #instance: Instance;
-  readonly #batch: BatchFields;
-  readonly #evaluationBatch: BatchFields;
+  readonly #pacing: Pacing | undefined;
+  #plan: TrainingPlan;
+  #batch: BatchFields = {};
+  #evaluationBatch: BatchFields = {};
   #step = 0;
   #from: 0 | 1 = 0;
   #busy = false;
@@ -125,12 +133,19 @@ export class Trainer {
 
   constructor(options: TrainerOptions, plan: TrainingPlan, instance: Instance) {
     this.#options = options;
-    this.plan = plan;
+    this.#plan = plan;
     this.#instance = instance;
-    const tensors = (refs: TrainingPlan["batch"]) =>
-      Object.fromEntries([...refs].map(([name, ref]) => [name, instance.tensor(ref)]));
-    this.#batch = tensors(plan.batch);
-    this.#evaluationBatch = tensors(plan.evaluationBatch);
+    const share = shareOf(options);
+    const { ranges, adapt = ranges === undefined } = options.ranks ?? {};
+    if (share !== undefined && adapt) {
+      this.#pacing = new Pacing(share.rank, share.ranges, options.microBatches ?? 1);
+    }
+    this.#bindBatches();
+  }
+
+  /** Of the next step: another one than before where ranks share micro-batches in another way. */
+  get plan(): TrainingPlan {
+    return this.#plan;
   }
 
   /** Steps that were committed. */
@@ -161,7 +176,10 @@ export class Trainer {
     await fill(this.#batch);
     const stop = plan.stop && this.#instance.tensor(plan.stop);
     stop?.bytes.set(scalar("float32", Number(isAsked)).bytes);
-    await this.#run(side.compute, signal);
+    const paces = plan.paces && this.#instance.tensor(plan.paces);
+    if (paces !== undefined) this.#pacing?.tell(paces);
+    await this.#compute(side.compute, signal);
+    if (paces !== undefined) this.#pacing?.hear(paces);
     const wishes = stop === undefined ? Number(isAsked) : readScalar(stop);
     const { loss, gradientNorm, gradientScale } = plan.norm.readSummary(this.#instance);
     if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) {
@@ -171,7 +189,9 @@ export class Trainer {
     plan.update.writeScalars(this.#instance, { step: step + 1, gradientScale }, factor);
     await this.#commit(side.commit);
     const base = optimizer.rules[0]?.rule.learningRate ?? 0;
-    return { step, loss, gradientNorm, learningRate: base * factor, stop: wishes > 0 };
+    const reason = await this.#adapt();
+    const result = { step, loss, gradientNorm, learningRate: base * factor, stop: wishes > 0 };
+    return reason === undefined ? result : { ...result, shared: reason };
   }
 
   /** The loss of one batch of the model that was given for evaluation. */
@@ -214,6 +234,43 @@ export class Trainer {
     } finally {
       this.#busy = false;
     }
+  }
+
+  /** Measures what this rank does alone: everything before the first collective. */
+  async #compute(stages: readonly Stage[], signal?: AbortSignal): Promise<void> {
+    const { now = () => performance.now() } = this.#options.ranks ?? {};
+    const found = stages.findIndex(({ mode }) => mode === "collective");
+    const alone = found < 0 ? stages.length : found;
+    const start = now();
+    await this.#run(stages.slice(0, alone), signal);
+    this.#pacing?.measured((now() - start) / 1000, this.#plan.range.count);
+    await this.#run(stages.slice(alone), signal);
+  }
+
+  /** After a commit: ranks that were slow get less to do. All ranks decide the same in the same step. */
+  async #adapt(): Promise<string | undefined> {
+    const decision = this.#pacing?.decide();
+    const share = shareOf(this.#options);
+    if (decision === undefined || share === undefined) return undefined;
+    const { ranges, reason } = decision;
+    const lanes = this.#options.engine.threads;
+    const plan = planTraining({ ...this.#options, lanes, share: { ...share, ranges } });
+    try {
+      await this.#instance.load(plan.program);
+    } catch (error) {
+      this.#broken = error instanceof Error ? error : new Error(String(error));
+      throw error;
+    }
+    this.#plan = plan;
+    this.#bindBatches();
+    return reason;
+  }
+
+  #bindBatches(): void {
+    const tensors = (refs: TrainingPlan["batch"]) =>
+      Object.fromEntries([...refs].map(([name, ref]) => [name, this.#instance.tensor(ref)]));
+    this.#batch = tensors(this.#plan.batch);
+    this.#evaluationBatch = tensors(this.#plan.evaluationBatch);
   }
 
   async #run(stages: readonly Stage[], signal?: AbortSignal): Promise<void> {
