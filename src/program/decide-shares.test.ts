@@ -52,7 +52,10 @@ test("no other counts end a step earlier", () => {
     const time = (counts: readonly number[]) =>
       Math.max(...counts.map((count, rank) => count / (speeds[rank] as number)));
     const counts = countsOf(speeds, microBatches);
-    assert.equal(counts.reduce((sum, count) => sum + count), microBatches);
+    assert.equal(
+      counts.reduce((sum, count) => sum + count),
+      microBatches,
+    );
     let best = Number.POSITIVE_INFINITY;
     for (let a = 1; a <= microBatches - 2; a++) {
       for (let b = 1; a + b <= microBatches - 1; b++) {
