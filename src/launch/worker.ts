@@ -10,6 +10,7 @@ import { errorMessage, type FromWorker, type Job, type ToWorker } from "./messag
 const DEADLINE_MS = 300_000;
 
 const stop = new AbortController();
+let isDone = false;
 
 function tell(message: FromWorker): Promise<void> {
   return new Promise((resolve) => {
@@ -61,19 +62,29 @@ async function runJob(job: Job): Promise<void> {
     await tell({ kind: "error", error: errorMessage(error) });
     process.exitCode = 1;
   }
+  isDone = true;
   process.disconnect();
+}
+
+function askToStop(): void {
+  stop.abort(new LockstepError("ABORTED", "A stop was asked for."));
 }
 
 // A Ctrl-C reaches every process of a terminal; what it means is for the launcher to say.
 process.on("SIGINT", () => undefined);
-process.on("disconnect", () => process.exit());
+// Asked to end, alone or with all others, it ends the run well: all stop after the same step.
+process.on("SIGTERM", askToStop);
+// Not process.exit: the engine may be in the middle of a run on another thread.
+process.on("disconnect", () => {
+  if (!isDone) process.kill(process.pid, "SIGKILL");
+});
 process.on("message", (message: ToWorker) => {
   switch (message.kind) {
     case "job":
       void runJob(message.job);
       break;
     case "stop":
-      stop.abort(new LockstepError("ABORTED", "A stop was asked for."));
+      askToStop();
       break;
   }
 });
