@@ -71,11 +71,19 @@ export function chooseSchedule(
 ): Choice {
   const { algorithm, canonical = false } = options;
   const mine = schedulesFor(collective, member, canonical);
-  const judged = schedulesFor(asRankZero(collective), { ...member, rank: 0 }, canonical);
   const unit = bytesPerElement(collective.dtype);
-  const estimates = Object.fromEntries(
-    judged.map((schedule) => [schedule.algorithm, estimate(schedule, unit, model)]),
-  );
+  const estimates: Record<string, number> = {};
+  // The same for all: judged by the first rank and the last, the ones that small parts and trees load most.
+  for (const rank of [0, member.size - 1]) {
+    for (const schedule of schedulesFor(
+      withEvenCounts(collective, member.size),
+      { ...member, rank },
+      canonical,
+    )) {
+      const known = estimates[schedule.algorithm] ?? 0;
+      estimates[schedule.algorithm] = Math.max(known, estimate(schedule, unit, model));
+    }
+  }
   const best = mine.reduce((a, b) =>
     (estimates[b.algorithm] ?? 0) < (estimates[a.algorithm] ?? 0) ? b : a,
   );
@@ -89,11 +97,21 @@ export function chooseSchedule(
   );
 }
 
-/** Counts of an all-to-all are each rank's own: what is judged must not depend on them. */
-function asRankZero(collective: Collective): Collective {
-  if (collective.kind !== "allToAll") return collective;
-  const even = collective.sendCounts.map(() => 1024);
-  return { ...collective, sendCounts: even, receiveCounts: even };
+/**
+ * What is judged: counts of an all-to-all are each rank's own, so even ones stand for them; and parts that are empty on
+ * the ranks looked at would hide rounds that others take.
+ */
+function withEvenCounts(collective: Collective, size: number): Collective {
+  if (collective.kind === "allToAll") {
+    const even = collective.sendCounts.map(() => 1024);
+    return { ...collective, sendCounts: even, receiveCounts: even };
+  }
+  if ("counts" in collective && collective.counts !== undefined) {
+    const { counts: _, ...even } = collective;
+    return withEvenCounts(even, size);
+  }
+  const least = collective.count === 0 ? 0 : 16 * size;
+  return { ...collective, count: Math.max(least, collective.count) };
 }
 
 /** One line a number, for people. */

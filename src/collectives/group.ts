@@ -126,6 +126,7 @@ export class Group {
       schedule,
       dtype,
       reduction,
+      divisor: ("divisor" in collective ? collective.divisor : undefined) ?? this.size,
       combination: "combination" in collective ? collective.combination : undefined,
       channel,
       deadlineMs: options.deadlineMs,

@@ -13,6 +13,12 @@ export {
   type Prepared,
   type PrepareOptions,
 } from "./group.ts";
+export {
+  type HierarchicalPlace,
+  type HierarchicalRequest,
+  type Hierarchy,
+  prepareHierarchical,
+} from "./hierarchical.ts";
 export { measureCosts } from "./measure.ts";
 export { type Combination, inOrder, REDUCED_TYPES, type Reduction } from "./reduction.ts";
 export { type Algorithm, type Collective, type Member, partsFor, schedulesFor } from "./request.ts";

@@ -33,6 +33,8 @@ export type Collective =
       readonly count: number;
       readonly dtype: DType;
       readonly reduction: Reduction;
+      /** What a mean divides by; the number of ranks unless told. */
+      readonly divisor?: number;
       readonly combination?: Combination;
     }
   /** Rank r ends with the combination of part r, in its place; the other parts are then undefined. */

@@ -19,6 +19,8 @@ export interface RunnerOptions {
   readonly schedule: Schedule;
   readonly dtype: DType;
   readonly reduction: Reduction;
+  /** What the last step of a mean divides by. */
+  readonly divisor: number;
   /** The order of reductions that take the contributions of all. */
   readonly combination: Combination | undefined;
   /** Where each space begins; `rank` is another's only where memory is shared. */
@@ -167,7 +169,7 @@ class Preparation {
     last: boolean,
     canonical: boolean,
   ): Promise<Executable> {
-    const { engine, dtype, reduction, combination, transport } = this.#options;
+    const { engine, dtype, reduction, combination, divisor } = this.#options;
     const key = [inputs, length, last, canonical].join();
     let executable = this.#executables.get(key);
     if (executable === undefined) {
@@ -178,7 +180,7 @@ class Preparation {
         reduction,
         inputs,
         combination: order ?? inOrder(inputs),
-        ...(last && reduction === "mean" ? { divisor: transport.size } : {}),
+        ...(last && reduction === "mean" ? { divisor } : {}),
       });
       executable = engine.compile(graph, { threads: 1 });
       this.#executables.set(key, executable);

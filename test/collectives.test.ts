@@ -1,0 +1,174 @@
+/** What collectives promise beyond right sums: bits, bounds, errors with a name, and the way over machines. */
+import assert from "node:assert/strict";
+import { after, test } from "node:test";
+import {
+  type Collective,
+  chooseSchedule,
+  DEFAULT_COSTS,
+  elementsSent,
+  Group,
+  prepareHierarchical,
+  schedulesFor,
+} from "../src/collectives/index.ts";
+import { createOrtEngine } from "../src/engine/index.ts";
+import type { LockstepError } from "../src/errors.ts";
+import { allocateMemory } from "../src/memory/index.ts";
+import { joinSharedMemory, SimulatedNetwork } from "../src/transport/index.ts";
+
+const engine = createOrtEngine({ threads: 1 });
+after(() => engine.close());
+
+const REQUESTS: readonly Collective[] = [
+  { kind: "allReduce", count: 500, dtype: "float32", reduction: "sum" },
+  { kind: "reduceScatter", count: 500, dtype: "float32", reduction: "sum" },
+  { kind: "allGather", count: 500, dtype: "float32" },
+  { kind: "broadcast", count: 500, dtype: "float32", root: 0 },
+  {
+    kind: "allToAll",
+    dtype: "float32",
+    sendCounts: [9, 9, 9, 9, 9],
+    receiveCounts: [9, 9, 9, 9, 9],
+  },
+];
+
+test("a rank that is killed in any phase of any collective is named on all others", async () => {
+  const size = 5;
+  for (const request of REQUESTS) {
+    for (const { algorithm } of schedulesFor(request, { rank: 0, size, shared: false })) {
+      for (let message = 0; message < 10; message++) {
+        const network = new SimulatedNetwork({ size, jitterUs: 50, seed: message });
+        const victim = message % size;
+        const dying = network.transports[victim];
+        assert.ok(dying);
+        const finished = new Set<number>();
+        let finishedBefore: ReadonlySet<number> | undefined;
+        dying.onMessage = (sent) => {
+          if (sent !== message >> 1) return;
+          finishedBefore = new Set(finished);
+          network.kill(victim);
+        };
+        const groups = network.transports.map((transport) => new Group({ engine, transport }));
+        const runs = groups.map(async (group) => {
+          const [data, into] = [await group.allocate(4000), await group.allocate(4000)];
+          const options = { data, into, algorithm: algorithm as "ring" };
+          for (let round = 0; round < 20; round++) await group.run(request, options);
+          finished.add(group.rank);
+        });
+        runs[victim]?.catch(() => undefined);
+        const others = runs.flatMap((run, rank) => (rank === victim ? [] : [{ run, rank }]));
+        await Promise.allSettled(others.map(({ run }) => run));
+        for (const { run, rank } of others) {
+          if (finishedBefore === undefined || finishedBefore.has(rank)) {
+            await run;
+            continue;
+          }
+          await assert.rejects(run, (error: LockstepError) => {
+            const { code, fields } = error;
+            assert.deepEqual([code, fields["peer"]], ["PEER_LOST", victim], error.message);
+            return true;
+          });
+        }
+        await Promise.all(groups.map((group) => group.close()));
+      }
+    }
+  }
+});
+
+test("whatever arrives first, the bits are the same, on every rank", async () => {
+  const [size, count] = [6, 1001];
+  const collective = { kind: "allReduce", count, dtype: "float32", reduction: "sum" } as const;
+  const canonical = new Set<string>();
+  for (const { algorithm } of schedulesFor(collective, { rank: 0, size, shared: false })) {
+    const found = new Set<string>();
+    for (const seed of [1, 2, 3]) {
+      const { transports } = new SimulatedNetwork({ size, seed, jitterUs: 1000, loss: 0.2 });
+      await Promise.all(
+        transports.map(async (transport) => {
+          const group = new Group({ engine, transport });
+          const data = await group.allocate(4 * count);
+          const values = new Float32Array(data.bytes.buffer, data.bytes.byteOffset, count);
+          for (let i = 0; i < count; i++)
+            values[i] = Math.sin(i * (transport.rank + 1)) * 10 ** (i % 7);
+          await group.run(collective, { data, algorithm: algorithm as "ring" });
+          found.add(Buffer.from(data.bytes).toString("base64"));
+          data.close();
+        }),
+      );
+    }
+    assert.equal(found.size, 1, `${algorithm} gives one result`);
+    if (algorithm === "direct" || algorithm === "scatter") canonical.add([...found][0] ?? "");
+  }
+  assert.equal(canonical.size, 1, "direct and scatter give the same bits");
+});
+
+test("ring and halving send no byte twice; small messages go in few rounds, large ones in parts", () => {
+  const large = { kind: "allReduce", count: 2 ** 22, dtype: "float32", reduction: "sum" } as const;
+  const member = { rank: 0, size: 8, shared: false };
+  for (const schedule of schedulesFor(large, member)) {
+    if (!["ring", "halving", "scatter"].includes(schedule.algorithm)) continue;
+    assert.equal(elementsSent(schedule), (2 * large.count * 7) / 8, schedule.algorithm);
+  }
+  const small = { ...large, count: 16 };
+  const chosen = (request: Collective, shared: boolean) =>
+    chooseSchedule(request, { ...member, shared }, DEFAULT_COSTS).schedule.algorithm;
+  assert.equal(chosen(large, true), "shared");
+  assert.ok(["ring", "halving", "scatter"].includes(chosen(large, false)));
+  assert.ok(["direct", "tree", "halving"].includes(chosen(small, false)));
+});
+
+test("a thousand ranks meet in one process", async () => {
+  const size = 1024;
+  const network = new SimulatedNetwork({ size });
+  const request = { kind: "allReduce", count: 4, dtype: "float32", reduction: "sum" } as const;
+  await Promise.all(
+    network.transports.map(async (transport) => {
+      const group = new Group({ engine, transport });
+      const data = await group.allocate(16);
+      const values = new Float32Array(data.bytes.buffer, data.bytes.byteOffset, 4).fill(1);
+      await group.run(request, { data, algorithm: "halving" });
+      assert.deepEqual([...values], [size, size, size, size]);
+    }),
+  );
+  assert.ok(network.elapsedUs < 1000, `${network.elapsedUs} virtual µs`);
+});
+
+for (const machines of [
+  [2, 2],
+  [3, 1],
+]) {
+  test(`over machines of ${machines.join(" and ")} ranks each byte crosses once a machine`, async () => {
+    const count = 4096;
+    const total = machines.reduce((sum, ranks) => sum + ranks, 0);
+    const equal = new Set(machines).size === 1;
+    const columns = equal ? (machines[0] ?? 0) : 1;
+    const networks = Array.from(
+      { length: columns },
+      () => new SimulatedNetwork({ size: machines.length }),
+    );
+    const ranks = machines.flatMap((size, machine) =>
+      Array.from({ length: size }, (_, rank) => ({ machine, rank, size })),
+    );
+    await Promise.all(
+      ranks.map(async ({ machine, rank, size }, index) => {
+        const name = `machine-${process.pid}-${machines.join("-")}-${machine}`;
+        const shared = await joinSharedMemory({ name, rank, size, wait: "poll" });
+        const local = new Group({ engine, transport: shared });
+        const between = networks[rank]?.transports[machine];
+        const cross = between && new Group({ engine, transport: between });
+        const memory = allocateMemory(4 * count, { shareAs: `${name}-${rank}` });
+        const place = { local: await local.adopt(memory), cross: await cross?.adopt(memory) };
+        const values = new Float32Array(memory.bytes.buffer, memory.bytes.byteOffset, count);
+        values.fill(index + 1);
+        const request = { count, dtype: "float32", reduction: "mean" } as const;
+        const prepared = await prepareHierarchical({ local, cross, total }, request, place);
+        await prepared.run();
+        assert.ok(values.every((value) => value === (total + 1) / 2));
+        prepared.close();
+        await local.barrier();
+        await local.close();
+      }),
+    );
+    const crossed = networks.reduce((sum, network) => sum + network.bytes, 0);
+    assert.equal(crossed, machines.length * 4 * count);
+  });
+}
