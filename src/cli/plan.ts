@@ -1,5 +1,5 @@
 /** `lockstep plan FILE`. */
-import { describePlan, loadRun } from "../train/index.ts";
+import { describePlan, loadRun, overrideRun, sharedMicroBatches } from "../train/index.ts";
 
 export interface PlanFlags {
   readonly workers: number;
@@ -13,7 +13,9 @@ export interface PlanFlags {
 
 export async function planCommand(file: string, flags: PlanFlags): Promise<void> {
   const { workers, rank, network = false, gflops, bandwidth, latency, bucket } = flags;
-  const text = describePlan(await loadRun(file), {
+  const loaded = await loadRun(file);
+  const run = overrideRun(loaded, { microBatches: sharedMicroBatches(loaded) });
+  const text = describePlan(run, {
     workers,
     rank,
     inPlace: !network,

@@ -15,6 +15,7 @@ import {
   openRunFolder,
   overrideRun,
   type Run,
+  sharedMicroBatches,
   type TrainOptions,
   type TrainResult,
   train,
@@ -40,7 +41,9 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
   const beginning = beginningOf(flags);
   const loaded = await loadRun(file);
   const data = flags.data && textOf(flags.data, loaded);
-  const overrides = { steps, batch, seed, data };
+  // Without --workers, a run that does not say otherwise is one micro-batch on all threads.
+  const microBatches = flags.workers === undefined ? undefined : sharedMicroBatches(loaded, batch);
+  const overrides = { steps, batch, seed, data, microBatches };
   const run = overrideRun(loaded, overrides);
   const workers = workersOf(run, flags);
   const out = flags.out ?? join("runs", basename(run.name));

@@ -3,7 +3,14 @@ export { type GenerateOptions, generateText } from "./generate.ts";
 export { loadRun } from "./load.ts";
 export { type TrainResult, train } from "./loop.ts";
 export { describePlan, type PlanOptions } from "./plan.ts";
-export { defineRun, overrideRun, type Run, type RunOptions, type RunOverrides } from "./run.ts";
+export {
+  defineRun,
+  overrideRun,
+  type Run,
+  type RunOptions,
+  type RunOverrides,
+  sharedMicroBatches,
+} from "./run.ts";
 export type { TrainOptions } from "./session.ts";
 export type { TrainerTensors } from "./state.ts";
 export {

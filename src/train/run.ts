@@ -52,6 +52,7 @@ export interface RunOverrides {
   readonly batch?: number | undefined;
   readonly seed?: number | undefined;
   readonly data?: DataSource | undefined;
+  readonly microBatches?: number | undefined;
 }
 
 const positive = z.int().min(1);
@@ -112,6 +113,22 @@ export function defineRun(options: RunOptions): Run {
 export function overrideRun(run: Run, overrides: RunOverrides): Run {
   const given = Object.entries(overrides).filter(([, value]) => value !== undefined);
   return defineRun({ ...run.stated, ...Object.fromEntries(given) });
+}
+
+/** The most micro-batches that a run gets without having said so, and the fewest samples of each. */
+const MOST_PARTS = 8;
+const LEAST_SAMPLES = 2;
+
+/**
+ * The micro-batches of a run that is to be shared by workers: its own, or else a number that follows from the batch alone, so
+ * that the weights are the same for any number of workers.
+ */
+export function sharedMicroBatches(run: Run, batch = run.batch): number {
+  const { microBatches } = run.stated;
+  if (microBatches !== undefined) return microBatches;
+  let parts = MOST_PARTS;
+  while (parts > 1 && (batch % parts !== 0 || batch / parts < LEAST_SAMPLES)) parts /= 2;
+  return parts;
 }
 
 /** Whether a run file's export is what `defineRun` returns. */
