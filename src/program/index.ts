@@ -27,6 +27,7 @@ export {
   type Task,
 } from "./partition.ts";
 export type { GraphSpec, Program, Run, Stage, TensorRef } from "./program.ts";
+export { refsOf } from "./refs.ts";
 export {
   type Combination,
   type Contribution,
@@ -40,7 +41,6 @@ export { flopsOf, planTimeline, type Speeds, type Timed, type Timeline } from ".
 export { receivedBytes } from "./traffic.ts";
 export {
   planTraining,
-  refsOf,
   type Side,
   type TrainingOptions,
   type TrainingPlan,

@@ -24,6 +24,7 @@ import { type NormPlan, planNorm } from "./norm.ts";
 import { type ParameterPlan, planParameters } from "./plan-parameters.ts";
 import { type Program, ProgramBuilder, type Run, type Stage, type TensorRef } from "./program.ts";
 import { planReduce } from "./reduce.ts";
+import { batchRefs, refsOf } from "./refs.ts";
 import { planShares, type Range, type Shares } from "./shares.ts";
 import { planUpdate, type UpdatePlan } from "./update.ts";
 
@@ -298,27 +299,4 @@ function placesOf(context: SideContext, kind: "batch" | "evaluation"): ModelPlac
     parameter: (name) => parameterRefs.get(name) as TensorRef,
     state: (name) => stateRefs.get(name) as TensorRef,
   };
-}
-
-/** Whole fields: all micro-batches one after the other. */
-function batchRefs(model: Model, kind: string, microBatches: number): Map<string, TensorRef> {
-  const names = [...model.batch, ...(model.randomKey === undefined ? [] : [model.randomKey])];
-  return new Map(
-    names.map((name) => {
-      const { dtype, shape } = typeOf(model.graph, name);
-      const [rows = 1, ...rest] = shape;
-      const type: TensorType = { dtype, shape: [rows * microBatches, ...rest] };
-      return [name, { buffer: `${kind}.${name}`, byteOffset: 0, type }];
-    }),
-  );
-}
-
-/** Every tensor of a layout, in this buffer. */
-export function refsOf(layout: Layout, buffer: string): Map<string, TensorRef> {
-  return new Map(
-    [...layout.entries.values()].map(({ name, type, byteOffset }) => [
-      name,
-      { buffer, byteOffset, type },
-    ]),
-  );
 }

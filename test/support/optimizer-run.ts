@@ -5,7 +5,7 @@ import { type Instance, instantiate } from "../../src/program/instance.ts";
 import { planNorm } from "../../src/program/norm.ts";
 import { planParameters } from "../../src/program/plan-parameters.ts";
 import { ProgramBuilder } from "../../src/program/program.ts";
-import { refsOf } from "../../src/program/training.ts";
+import { refsOf } from "../../src/program/refs.ts";
 import { planUpdate } from "../../src/program/update.ts";
 import {
   byteLength,
