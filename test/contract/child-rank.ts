@@ -16,6 +16,8 @@ export interface RankTask {
   readonly tls?: boolean;
   readonly deadlineMs?: number;
   readonly task: "contract" | "loop";
+  /** For `contract`: how many elements. */
+  readonly counts?: readonly number[];
   /** For `loop`: the algorithm of the all-reduces, and which rank does what in the middle of which call. */
   readonly algorithm?: "shared" | "ring" | "direct" | "tree";
   readonly fault?: {
@@ -44,7 +46,8 @@ async function attempt(): Promise<RankResult> {
   try {
     const transport = withFault(await join(task));
     group = new Group({ engine, transport });
-    if (task.task === "contract") await everyCollective(group, [1, 17, 1000, 70_001]);
+    if (task.task === "contract")
+      await everyCollective(group, task.counts ?? [1, 17, 1000, 70_001]);
     else await loop(group);
     return { ok: true, at: Date.now() };
   } catch (error) {
