@@ -52,7 +52,7 @@ async function measure(bytes: number): Promise<AllReduceMeasurement> {
   const collective = { kind: "allReduce", count, dtype: "float32", reduction: "sum" } as const;
   const prepared = await group.prepare(collective, { data });
   const times: number[] = [];
-  const repeats = bytes > 2 ** 24 ? 11 : bytes > 2 ** 20 ? 31 : 201;
+  const repeats = bytes > 2 ** 24 ? 11 : bytes > 2 ** 20 ? 31 : 3001;
   for (let i = 0; i < repeats + 5; i++) {
     values.fill(1);
     await group.barrier();

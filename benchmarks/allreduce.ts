@@ -67,6 +67,9 @@ function against(
   peers: readonly (readonly [string, number | undefined, number | undefined])[],
 ): Row[] {
   if (us === undefined) return [];
+  if (peers.every(([, time]) => time === undefined)) {
+    return [{ case: name, value: bytes / us / 1000, unit: "GB/s" }];
+  }
   const rate = (time: number) => bytes / time / 1000;
   return peers.flatMap(([peer, time, least]) =>
     time === undefined
