@@ -40,8 +40,9 @@ export interface SharedMemoryOptions extends GroupOptions {
 
 /** Some ten microseconds, where each rank has a core; then the core is offered to others. */
 const MANY_SPINS = 2000;
-const FEW_SPINS = 20;
+const FEW_SPINS = 4;
 const YIELDS = 100;
+const MANY_YIELDS = 400;
 
 /** Meets the other ranks. Rejects with DEADLINE naming a rank that did not come, PROTOCOL, OUT_OF_MEMORY. */
 export async function joinSharedMemory(options: SharedMemoryOptions): Promise<Transport> {
@@ -91,7 +92,7 @@ class SharedMemoryTransport implements Transport {
     this.#waits = new Waits({
       mode: options.wait ?? "block",
       spins: size <= availableParallelism() ? MANY_SPINS : FEW_SPINS,
-      yields: YIELDS,
+      yields: size <= availableParallelism() ? YIELDS : MANY_YIELDS,
       yield: () => this.#sleeper.yield(),
       pump: () => this.#pump(),
       sleep: (ready, timeoutMs) => this.#sleep(ready, timeoutMs),
