@@ -36,6 +36,7 @@ export type ErrorCode =
   | "ABORTED" // the group was given up, by this worker or another
   | "PROTOCOL" // bytes or a message that another version, run or program would send
   | "UNAUTHORIZED" // a peer that does not know the run's token
+  | "AGENT_BUSY" // an agent that has a job already
   | "ADDRESS"; // an address that cannot be used: taken, unknown, unreachable
 
 /** Values that a program may read from an error. */

@@ -45,6 +45,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   transport: ["errors", "memory"],
   collectives: ["errors", "tensor", "graph", "functional", "ops", "memory", "engine", "transport"],
   train: ["*"],
+  agent: ["errors", "transport", "launch"],
   launch: ["errors", "engine", "transport", "collectives", "telemetry", "train"],
   cli: ["*"],
   index: ["*"],

@@ -1,6 +1,8 @@
 /** The commands and their options. Each command is a file; this one names them and checks single values. */
 import { readFileSync } from "node:fs";
-import { Command, InvalidArgumentError } from "commander";
+import { Command, InvalidArgumentError, Option } from "commander";
+import { agentCommand } from "./agent.ts";
+import { DEFAULT_AGENT_PORT } from "../launch/index.ts";
 import { inspectCommand } from "./inspect.ts";
 import { planCommand } from "./plan.ts";
 import { sampleCommand } from "./sample.ts";
@@ -24,6 +26,17 @@ function fraction(text: string): number {
   return value;
 }
 
+function names(text: string): readonly string[] {
+  return text.split(",").map((name) => name.trim());
+}
+
+function token(): Option {
+  return new Option(
+    "--token <secret>",
+    "the same for all; others can see it here, in the environment they do not",
+  ).env("LOCKSTEP_TOKEN");
+}
+
 /** Throws CommanderError for words that it does not understand, and for `--help`, which it has shown then. */
 export function commandLine(): Command {
   const command = new Command("lockstep")
@@ -39,7 +52,17 @@ export function commandLine(): Command {
     .argument("<file>", "a module with: export default defineRun({…})")
     .option("--steps <n>", "optimizer steps", whole(1))
     .option("--batch <n>", "samples of a step", whole(1))
-    .option("--workers <n>", "processes that share each step (default: 1)", whole(1))
+    .option(
+      "--workers <n>",
+      "processes that share each step (default: 1); with --hosts, on each host",
+      whole(1),
+    )
+    .option(
+      "--hosts <list>",
+      "agents to run on: a,b:4100 … Each has the same run file and data at the same place below its folder; the first writes the run's folder",
+      names,
+    )
+    .addOption(token())
     .option("--threads <n>", "threads of each worker (default: all cores, divided)", whole(1))
     .option("--seed <n>", "of weights, sample order and dropout", whole(0))
     .option("--out <dir>", "where the run is written (default: runs/NAME)")
@@ -48,6 +71,18 @@ export function commandLine(): Command {
     .option("--anew", "begin from the start where an unfinished run lies; it is moved aside")
     .option("--dump <dir>", "write every compiled graph there as .onnx files")
     .action(trainCommand);
+  command
+    .command("agent")
+    .description(
+      "take jobs of `lockstep train --hosts`: it runs run files that lie below the current folder, where their content is the launcher's",
+    )
+    .option(
+      "--listen <[host:]port>",
+      "an address of this machine, for the agent and its workers; without host, only this machine reaches it",
+      String(DEFAULT_AGENT_PORT),
+    )
+    .addOption(token())
+    .action(agentCommand);
   command
     .command("inspect")
     .description("say what is in an .onnx file: operators, parameters, flops, missing gradients")

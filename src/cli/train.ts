@@ -6,7 +6,7 @@ import { escapePath } from "tinyglobby";
 import { type DataSource, text } from "../data/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
-import { launchLocal } from "../launch/index.ts";
+import { launchLocal, launchOnHosts } from "../launch/index.ts";
 import { type EventSink, jsonlSink, terminalSink } from "../telemetry/index.ts";
 import {
   type Beginning,
@@ -20,6 +20,7 @@ import {
   type TrainResult,
   train,
 } from "../train/index.ts";
+import { requireToken } from "./agent.ts";
 import { commandToResume } from "./command.ts";
 import { stopOnSignals } from "./signals.ts";
 
@@ -27,6 +28,9 @@ export interface TrainFlags {
   readonly steps?: number;
   readonly batch?: number;
   readonly workers?: number;
+  /** Agents; `workers` is then the number on each. */
+  readonly hosts?: readonly string[];
+  readonly token?: string;
   readonly threads?: number;
   readonly seed?: number;
   readonly out?: string;
@@ -63,10 +67,22 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
     signal: stop.signal,
     onEvent: both(show, metrics.sink),
   };
-  const { dump } = flags;
+  const { dump, hosts } = flags;
   try {
     const outcome =
-      workers === 1
+      hosts !== undefined
+        ? await launchOnHosts({
+            ...shared,
+            file,
+            overrides: { steps, batch, seed },
+            out,
+            hosts,
+            token: requireToken(flags.token),
+            root: process.cwd(),
+            workers: flags.workers ?? 1,
+            threads: flags.threads,
+          })
+        : workers === 1
         ? await trainHere(
             run,
             { ...shared, folder, now: () => performance.now() },
@@ -94,7 +110,14 @@ async function trainHere(
   }
 }
 
-function workersOf(run: Run, { workers = 1 }: TrainFlags): number {
+/** Of all hosts together. */
+function workersOf(run: Run, { workers: each = 1, hosts, data, dump }: TrainFlags): number {
+  if (hosts !== undefined && (data !== undefined || dump !== undefined)) {
+    throw new LockstepError("INVALID_OPTION", "--data and --dump are not for --hosts.", {
+      hint: "Name the data in the run file: it is the same on every host.",
+    });
+  }
+  const workers = each * (hosts?.length ?? 1);
   if (workers <= run.microBatches) return workers;
   throw new LockstepError(
     "INVALID_OPTION",

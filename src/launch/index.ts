@@ -1,1 +1,12 @@
+export {
+  type AgentJob,
+  type AgentReply,
+  type AgentRequest,
+  DEFAULT_AGENT_PORT,
+  envelope,
+  openRequest,
+} from "./agent-messages.ts";
+export { type HostsOptions, launchOnHosts } from "./hosts.ts";
 export { type LaunchOptions, launchLocal } from "./local.ts";
+export { errorMessage } from "./messages.ts";
+export { WorkerProcess } from "./process.ts";

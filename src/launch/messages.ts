@@ -13,18 +13,32 @@ export interface Job {
   readonly rank: number;
   readonly workers: number;
   readonly threads: number;
-  /** Of the group's shared memory. */
-  readonly group: string;
+  readonly meeting: Meeting;
   readonly dump?: string | undefined;
 }
 
+/** How the workers of a run find each other. */
+export type Meeting =
+  | { readonly kind: "memory"; readonly group: string }
+  /** Each opens a door at this address of its machine, and is told those of all. */
+  | {
+      readonly kind: "network";
+      readonly group: string;
+      readonly host: string;
+      readonly token: string;
+    };
+
 export type ToWorker =
   | { readonly kind: "job"; readonly job: Job }
+  /** host:port of every worker's door, by rank. */
+  | { readonly kind: "addresses"; readonly addresses: readonly string[] }
   /** Stop after the step at hand. */
   | { readonly kind: "stop" };
 
 export type FromWorker =
   | { readonly kind: "event"; readonly event: RunEvent }
+  /** Its door is open. */
+  | { readonly kind: "listening"; readonly port: number }
   | { readonly kind: "done"; readonly outcome: TrainResult["outcome"] }
   | { readonly kind: "error"; readonly error: ErrorMessage };
 

@@ -3,7 +3,13 @@ import { Group } from "../collectives/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { loadRun, openRunFolder, overrideRun, type TrainResult, train } from "../train/index.ts";
-import { joinSharedMemory } from "../transport/index.ts";
+import {
+  joinSharedMemory,
+  joinTcp,
+  listenTcp,
+  parseAddress,
+  type Transport,
+} from "../transport/index.ts";
 import { errorMessage, type FromWorker, type Job, type ToWorker } from "./messages.ts";
 
 /** Others wait while the leader validates and saves. A worker that has ended is found in milliseconds, not by this. */
@@ -11,6 +17,10 @@ const DEADLINE_MS = 300_000;
 
 const stop = new AbortController();
 let isDone = false;
+let tellAddresses: (addresses: readonly string[]) => void = () => undefined;
+const told = new Promise<readonly string[]>((resolve) => {
+  tellAddresses = resolve;
+});
 
 function tell(message: FromWorker): Promise<void> {
   return new Promise((resolve) => {
@@ -20,17 +30,12 @@ function tell(message: FromWorker): Promise<void> {
 }
 
 async function work(job: Job): Promise<TrainResult["outcome"]> {
-  const { rank, workers: size, threads, dump } = job;
+  const { threads, dump } = job;
   const run = overrideRun(await loadRun(job.file), job.overrides);
   const folder = await openRunFolder(job.out);
   const engine = createOrtEngine({ threads, ...(dump === undefined ? {} : { dump }) });
   try {
-    const transport = await joinSharedMemory({
-      name: job.group,
-      rank,
-      size,
-      deadlineMs: DEADLINE_MS,
-    });
+    const transport = await meet(job);
     const group = new Group({ engine, transport });
     try {
       const { outcome } = await train(run, {
@@ -52,6 +57,21 @@ async function work(job: Job): Promise<TrainResult["outcome"]> {
     }
   } finally {
     await engine.close();
+  }
+}
+
+async function meet({ rank, workers: size, meeting }: Job): Promise<Transport> {
+  if (meeting.kind === "memory") {
+    return joinSharedMemory({ name: meeting.group, rank, size, deadlineMs: DEADLINE_MS });
+  }
+  const { host, token, group } = meeting;
+  const listener = await listenTcp({ host, token });
+  try {
+    await tell({ kind: "listening", port: parseAddress(listener.address).port });
+    const addresses = await told;
+    return await joinTcp({ listener, addresses, group, rank, size, deadlineMs: DEADLINE_MS });
+  } finally {
+    listener.close(); // the group lives on without its doors
   }
 }
 
@@ -82,6 +102,9 @@ process.on("message", (message: ToWorker) => {
   switch (message.kind) {
     case "job":
       void runJob(message.job);
+      break;
+    case "addresses":
+      tellAddresses(message.addresses);
       break;
     case "stop":
       askToStop();

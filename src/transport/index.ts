@@ -1,5 +1,13 @@
 export { joinSharedMemory, type SharedMemoryOptions } from "./shared-memory/shared-memory.ts";
 export { type NetworkOptions, SimulatedNetwork, SimulatedTransport } from "./simulated/network.ts";
+export { type Address, formatAddress, parseAddress } from "./tcp/address.ts";
+export {
+  type DialLineOptions,
+  dialLine,
+  Line,
+  type LineHandler,
+  serveLines,
+} from "./tcp/line.ts";
 export { type ListenOptions, listenTcp, type TcpListener } from "./tcp/listener.ts";
 export { joinTcp, type TcpOptions } from "./tcp/tcp.ts";
 export {

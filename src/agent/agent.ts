@@ -1,0 +1,126 @@
+/**
+ * One for each machine of a run: takes jobs from launchers that know its token, one at a time, and starts the workers
+ * of this machine for them. It runs run files that lie below its folder already, and nothing that comes over the line.
+ */
+import { LockstepError } from "../errors.ts";
+import { type AgentReply, type AgentRequest, envelope, errorMessage, openRequest } from "../launch/index.ts";
+import { type Line, listenTcp, serveLines, type TcpListener } from "../transport/index.ts";
+import { AssignedJob } from "./job.ts";
+
+export interface AgentOptions {
+  /** One of this machine's addresses: workers listen there too. */
+  readonly host: string;
+  /** 0 for any that is free. */
+  readonly port: number;
+  readonly token: string;
+  /** Run files, data and run folders are below it. */
+  readonly folder: string;
+  /** Told of what happens, in words. */
+  readonly onNews?: (text: string) => void;
+}
+
+type JobRequest = Extract<AgentRequest, { readonly kind: "job" }>;
+
+/** Rejects with ADDRESS, where the port is in use among others. */
+export async function startAgent(options: AgentOptions): Promise<Agent> {
+  return new Agent(options, await listenTcp(options));
+}
+
+export class Agent {
+  readonly #options: AgentOptions;
+  readonly #listener: TcpListener;
+  readonly #endServing: () => void;
+  readonly #lines = new Set<Line>();
+  #job: AssignedJob | undefined;
+
+  /** @internal Use `startAgent`. */
+  constructor(options: AgentOptions, listener: TcpListener) {
+    this.#options = options;
+    this.#listener = listener;
+    this.#endServing = serveLines(listener, (line) => this.#greet(line));
+  }
+
+  /** host:port, with the port that was chosen. */
+  get address(): string {
+    return this.#listener.address;
+  }
+
+  /** Ends the job at hand, and takes no more. */
+  async close(): Promise<void> {
+    this.#endServing();
+    this.#listener.close();
+    for (const line of this.#lines) line.close();
+    this.#job?.kill();
+    await this.#job?.ended;
+  }
+
+  #greet(line: Line): void {
+    this.#lines.add(line);
+    let job: AssignedJob | undefined;
+    const tell = (reply: AgentReply) => line.send(envelope(reply));
+    const refuse = (error: unknown) => {
+      tell({ kind: "refused", error: errorMessage(error) });
+      line.close();
+    };
+    const begin = (request: JobRequest) => {
+      if (!this.#lines.has(line)) return; // it did not wait
+      try {
+        job = this.#begin(request, tell);
+      } catch (error) {
+        refuse(error);
+      }
+    };
+    line.handler = {
+      message: (value) => {
+        try {
+          const request = openRequest(value, "The launcher");
+          if (request.kind !== "job") this.#pass(request, job);
+          else if (this.#job?.isEnding === true) void this.#job.ended.then(() => begin(request));
+          else begin(request);
+        } catch (error) {
+          refuse(error);
+        }
+      },
+      closed: (why) => {
+        this.#lines.delete(line);
+        if (job !== undefined && !job.isOver) this.#news(`The launcher is gone: ${why}.`);
+        job?.abandon();
+      },
+    };
+  }
+
+  #begin(request: JobRequest, tell: (reply: AgentReply) => void): AssignedJob {
+    if (this.#job !== undefined) {
+      throw new LockstepError("AGENT_BUSY", "This agent has a job already.", {
+        hint: "Wait for its end, or end it.",
+      });
+    }
+    const { host, token, folder } = this.#options;
+    const job = new AssignedJob({ request, host, token, folder, tell });
+    this.#job = job;
+    const { file, firstRank, own, workers } = request;
+    const ranks = own === 1 ? `${firstRank}` : `${firstRank} to ${firstRank + own - 1}`;
+    this.#news(`${file}: worker ${ranks} of ${workers}.`);
+    void job.ended.then(() => {
+      this.#job = undefined;
+      this.#news(`${file}: ended.`);
+    });
+    return job;
+  }
+
+  #pass(request: Exclude<AgentRequest, JobRequest>, job: AssignedJob | undefined): void {
+    if (job === undefined) throw new LockstepError("PROTOCOL", "There is no job yet.");
+    switch (request.kind) {
+      case "addresses":
+        return job.addresses(request.addresses);
+      case "stop":
+        return job.stop();
+      case "kill":
+        return job.kill();
+    }
+  }
+
+  #news(text: string): void {
+    this.#options.onNews?.(text);
+  }
+}

@@ -1,0 +1,33 @@
+/** `lockstep agent`. */
+import { startAgent } from "../agent/index.ts";
+import { LockstepError } from "../errors.ts";
+import { parseAddress } from "../transport/index.ts";
+
+export interface AgentFlags {
+  readonly listen: string;
+  readonly token?: string;
+}
+
+export async function agentCommand({ listen, token }: AgentFlags): Promise<void> {
+  const { host, port } = parseAddress(/^\d+$/.test(listen) ? `127.0.0.1:${listen}` : listen);
+  const agent = await startAgent({
+    host,
+    port,
+    token: requireToken(token),
+    folder: process.cwd(),
+    onNews: (text) => console.log(text),
+  });
+  console.log(`Listening on ${agent.address}.`);
+  await new Promise<void>((resolve) => {
+    for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, () => resolve());
+  });
+  await agent.close();
+}
+
+/** Throws UNAUTHORIZED. */
+export function requireToken(token: string | undefined): string {
+  if (token !== undefined && token !== "") return token;
+  throw new LockstepError("UNAUTHORIZED", "An agent and its launchers need a token.", {
+    hint: "Set LOCKSTEP_TOKEN or --token to the same secret everywhere: openssl rand -hex 16 makes one.",
+  });
+}

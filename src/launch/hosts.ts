@@ -1,0 +1,166 @@
+/**
+ * Runs the workers of a run on several machines, through the agent that was started on each. The agents have the run
+ * file and the data already, at the same places below their folders; only data goes to them.
+ */
+import { createHash, randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { relative, resolve, sep } from "node:path";
+import { LockstepError } from "../errors.ts";
+import type { EventSink } from "../telemetry/index.ts";
+import type { Beginning, RunOverrides, TrainResult } from "../train/index.ts";
+import { dialLine, formatAddress, type Line, parseAddress } from "../transport/index.ts";
+import { DEFAULT_AGENT_PORT, isPlace } from "./agent-messages.ts";
+import { RemoteAgent } from "./remote.ts";
+import { watchWorkers } from "./watch.ts";
+
+export interface HostsOptions {
+  /** Of each agent: host, host:port or [v6]:port. The first leads: it writes the run's folder. */
+  readonly hosts: readonly string[];
+  readonly token: string;
+  /** The folder that file and out are below; each agent has its own for it. */
+  readonly root: string;
+  /** As `out`, absolute or from `root`. */
+  readonly file: string;
+  readonly out: string;
+  readonly overrides: Pick<RunOverrides, "steps" | "batch" | "seed">;
+  readonly beginning: Beginning;
+  /** On each host. */
+  readonly workers: number;
+  readonly threads?: number | undefined;
+  readonly onEvent: EventSink;
+  /** Asks for a clean stop. */
+  readonly signal: AbortSignal;
+  /** Until all agents are there and have taken the job; 10 s unless told. */
+  readonly deadlineMs?: number;
+}
+
+const DEADLINE_MS = 10_000;
+
+/**
+ * Resolves when all workers have ended well.
+ * @throws DEADLINE, UNAUTHORIZED, ADDRESS, PROTOCOL or FILE_NOT_FOUND naming the hosts; PEER_LOST; what a worker threw
+ */
+export async function launchOnHosts(options: HostsOptions): Promise<TrainResult["outcome"]> {
+  const { signal, deadlineMs = DEADLINE_MS } = options;
+  const request = await jobOf(options);
+  const hosts = options.hosts.map(addressOf);
+  const agents = await connect(hosts, options);
+  try {
+    for (const agent of agents) {
+      const firstRank = agent.workers[0]?.rank ?? 0;
+      agent.send({ ...request, firstRank });
+    }
+    await within(deadlineMs, agents);
+    const all = agents.flatMap(({ workers }) => workers);
+    return await watchWorkers(all, signal, () => undefined);
+  } finally {
+    for (const agent of agents) agent.close();
+  }
+}
+
+async function jobOf(options: HostsOptions) {
+  const { root, overrides, beginning, hosts, workers: own, threads } = options;
+  const { steps, batch, seed } = overrides;
+  const file = resolve(root, options.file);
+  if (!existsSync(file)) {
+    throw new LockstepError("FILE_NOT_FOUND", `There is no run file "${options.file}".`);
+  }
+  const content = await readFile(file);
+  return {
+    kind: "job",
+    file: placeBelow(root, options.file),
+    sha256: createHash("sha256").update(content).digest("hex"),
+    out: placeBelow(root, options.out),
+    beginning,
+    overrides: {
+      ...(steps === undefined ? {} : { steps }),
+      ...(batch === undefined ? {} : { batch }),
+      ...(seed === undefined ? {} : { seed }),
+    },
+    group: randomBytes(16).toString("hex"),
+    own,
+    workers: own * hosts.length,
+    ...(threads === undefined ? {} : { threads }),
+  } as const;
+}
+
+function placeBelow(root: string, path: string): string {
+  const place = relative(root, resolve(root, path)).split(sep).join("/");
+  if (isPlace(place)) return place;
+  throw new LockstepError("INVALID_OPTION", `"${path}" is not below "${root}".`, {
+    hint: "With --hosts, run files and run folders have the same place below the folder of every agent.",
+  });
+}
+
+function addressOf(host: string): string {
+  const bare = /^[^:[\]\s]+$/.test(host) || /^\[[^\]]+\]$/.test(host);
+  return formatAddress(parseAddress(bare ? `${host}:${DEFAULT_AGENT_PORT}` : host));
+}
+
+async function connect(hosts: readonly string[], options: HostsOptions): Promise<RemoteAgent[]> {
+  const { token, signal, workers, onEvent, deadlineMs = DEADLINE_MS } = options;
+  const addresses = new Map<number, string>();
+  const agents: RemoteAgent[] = [];
+  const hostOf = (rank: number) => hosts[Math.floor(rank / workers)];
+  const dialed = await Promise.allSettled(
+    hosts.map(async (address, index) => {
+      const line = await dialLine({ address, token, deadlineMs, signal });
+      agents[index] = remote(address, line, index);
+    }),
+  );
+  const failures = failuresIn(dialed);
+  if (failures.length === 0) return agents;
+  for (const agent of agents) agent?.close();
+  throw oneOf(failures);
+
+  function remote(host: string, line: Line, index: number): RemoteAgent {
+    return new RemoteAgent({
+      host,
+      line,
+      firstRank: index * workers,
+      workers,
+      hostOf,
+      onEvent,
+      onListening: (rank, port) => {
+        addresses.set(rank, formatAddress({ host: parseAddress(host).host, port }));
+        const size = hosts.length * workers;
+        const all = Array.from({ length: size }, (_, at) => addresses.get(at));
+        const known = all.filter((address) => address !== undefined);
+        if (known.length < size) return;
+        for (const agent of agents) agent.send({ kind: "addresses", addresses: known });
+      },
+    });
+  }
+}
+
+/** Until every agent has taken the job. */
+async function within(deadlineMs: number, agents: readonly RemoteAgent[]): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<"late">((settle) => {
+    timer = setTimeout(() => settle("late"), deadlineMs);
+  });
+  const answers = await Promise.allSettled(
+    agents.map(async ({ host, accepted }) => {
+      if ((await Promise.race([accepted, late])) !== "late") return;
+      throw new LockstepError("DEADLINE", `${host} did not take the job within ${deadlineMs} ms.`, {
+        fields: { host },
+      });
+    }),
+  );
+  clearTimeout(timer);
+  const failures = failuresIn(answers);
+  if (failures.length > 0) throw oneOf(failures);
+}
+
+function failuresIn(settled: readonly PromiseSettledResult<unknown>[]): unknown[] {
+  return settled.flatMap((one) => (one.status === "rejected" ? [one.reason as unknown] : []));
+}
+
+/** All that is wrong at once: nobody wants to hear of ten hosts one by one. */
+function oneOf(failures: readonly unknown[]): unknown {
+  const [first] = failures;
+  if (!(first instanceof LockstepError) || failures.length === 1) return first;
+  const texts = failures.map((error) => (error instanceof Error ? error.message : String(error)));
+  return new LockstepError(first.code, texts.join("\n"), { fields: first.fields });
+}

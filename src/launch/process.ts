@@ -1,0 +1,105 @@
+/** A worker as a process of this machine: started, heard, ended. Its last words are kept. */
+import { type ChildProcess, fork } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import type { TrainResult } from "../train/index.ts";
+import type { ErrorMessage, FromWorker, Job, ToWorker } from "./messages.ts";
+import type { Watched } from "./watch.ts";
+
+const LAST_LINES = 12;
+const LAST_BYTES = 8192;
+
+/** What is of no interest to the watch over a run. */
+export type OtherMessage = Exclude<FromWorker, { readonly kind: "done" | "error" }>;
+
+export class WorkerProcess implements Watched {
+  readonly rank: number;
+  /** Resolves with the first failure; never without one. */
+  readonly failed: Promise<ErrorMessage>;
+  readonly ended: Promise<void>;
+  failure: ErrorMessage | undefined;
+  /** How the process ended without a word. */
+  crash: string | undefined;
+  outcome: TrainResult["outcome"] | undefined;
+  readonly #process: ChildProcess;
+  readonly #onMessage: (message: OtherMessage) => void;
+  #fail: (error: ErrorMessage) => void = () => undefined;
+  #stderr = "";
+  #killed = false;
+
+  constructor(rank: number, onMessage: (message: OtherMessage) => void) {
+    this.rank = rank;
+    this.#onMessage = onMessage;
+    this.failed = new Promise((resolve) => {
+      this.#fail = resolve;
+    });
+    const entry = fileURLToPath(new URL("worker.js", import.meta.url));
+    this.#process = fork(entry, [], {
+      stdio: ["ignore", "inherit", "pipe", "ipc"],
+      serialization: "advanced",
+    });
+    this.#process.stderr?.on("data", (bytes: Buffer) => {
+      this.#stderr = (this.#stderr + bytes.toString()).slice(-LAST_BYTES);
+    });
+    this.#process.on("message", (message: FromWorker) => this.#hear(message));
+    this.ended = new Promise((resolve) => {
+      this.#process.once("error", (error) => {
+        this.#crashed(error.message);
+        resolve();
+      });
+      // After the streams: the last words are in by then.
+      this.#process.once("close", (status, signal) => {
+        this.#closed(status, signal);
+        resolve();
+      });
+    });
+  }
+
+  start(job: Job): void {
+    this.tell({ kind: "job", job });
+  }
+
+  stop(): void {
+    this.tell({ kind: "stop" });
+  }
+
+  tell(message: ToWorker): void {
+    if (this.#process.connected) this.#process.send(message, () => undefined);
+  }
+
+  kill(): void {
+    this.#killed = true;
+    if (this.#process.exitCode === null) this.#process.kill("SIGKILL");
+  }
+
+  #hear(message: FromWorker): void {
+    switch (message.kind) {
+      case "done":
+        this.outcome = message.outcome;
+        break;
+      case "error":
+        this.#failWith(message.error);
+        break;
+      default:
+        this.#onMessage(message);
+    }
+  }
+
+  #closed(status: number | null, signal: NodeJS.Signals | null): void {
+    if (this.#killed || this.outcome !== undefined || this.failure !== undefined) return;
+    this.#crashed(signal === null ? `with status ${status}` : `by ${signal}`);
+  }
+
+  #crashed(how: string): void {
+    this.crash = how;
+    const words = this.#stderr.trimEnd().split("\n").slice(-LAST_LINES).join("\n    ");
+    const last = words === "" ? "It said nothing." : `Its last words:\n    ${words}`;
+    const text = `Worker ${this.rank} (process ${this.#process.pid}) ended ${how}.\n  ${last}`;
+    this.#failWith({ code: "PEER_LOST", text, fields: { peer: this.rank } });
+  }
+
+  #failWith(error: ErrorMessage): void {
+    if (this.failure !== undefined) return;
+    this.failure = error;
+    this.#fail(error);
+  }
+}

@@ -1,0 +1,165 @@
+/** An agent as the launcher sees it, and the workers behind it. */
+import { LockstepError } from "../errors.ts";
+import type { RunEvent } from "../telemetry/index.ts";
+import type { TrainResult } from "../train/index.ts";
+import type { Line } from "../transport/index.ts";
+import { type AgentReply, type AgentRequest, envelope, openReply } from "./agent-messages.ts";
+import { type ErrorMessage, errorMessage } from "./messages.ts";
+import type { Watched } from "./watch.ts";
+
+export interface RemoteOptions {
+  /** host:port, as the user named it. */
+  readonly host: string;
+  readonly line: Line;
+  readonly firstRank: number;
+  readonly workers: number;
+  readonly hostOf: (rank: number) => string | undefined;
+  readonly onEvent: (event: RunEvent) => void;
+  readonly onListening: (rank: number, port: number) => void;
+}
+
+export class RemoteAgent {
+  readonly host: string;
+  readonly workers: readonly RemoteWorker[];
+  /** Resolves when the job was taken. Rejects with why not, or with PEER_LOST. */
+  readonly accepted: Promise<void>;
+  readonly #options: RemoteOptions;
+  #answer: (error?: Error) => void = () => undefined;
+
+  constructor(options: RemoteOptions) {
+    this.#options = options;
+    this.host = options.host;
+    this.workers = Array.from(
+      { length: options.workers },
+      (_, index) => new RemoteWorker(options.firstRank + index, this),
+    );
+    this.accepted = new Promise((resolve, reject) => {
+      this.#answer = (error) => (error === undefined ? resolve() : reject(error));
+    });
+    this.accepted.catch(() => undefined);
+    options.line.handler = {
+      message: (value) => this.#take(value),
+      closed: (why) => this.#lost(why),
+    };
+  }
+
+  send(request: AgentRequest): void {
+    this.#options.line.send(envelope(request));
+  }
+
+  /** Ends what it still runs. */
+  close(): void {
+    if (this.workers.some(({ isOver }) => !isOver)) this.send({ kind: "kill" });
+    this.#options.line.close();
+  }
+
+  #take(value: unknown): void {
+    let reply: AgentReply;
+    try {
+      reply = openReply(value, this.host);
+    } catch (error) {
+      for (const worker of this.workers) worker.fail(errorMessage(error), "not understood");
+      this.#answer(error as Error);
+      return this.close();
+    }
+    this.#hear(reply);
+  }
+
+  #hear(reply: AgentReply): void {
+    const { onEvent, onListening } = this.#options;
+    switch (reply.kind) {
+      case "accepted":
+        return this.#answer();
+      case "refused":
+        return this.#answer(thrown(this.#placed({ code: undefined, ...reply.error })));
+      case "event":
+        return onEvent(reply.event);
+      case "listening":
+        return onListening(reply.rank, reply.port);
+      case "failed": {
+        const error = this.#placed({ code: undefined, ...reply.error });
+        return this.#worker(reply.rank)?.fail(error, reply.crash);
+      }
+      case "ended":
+        return this.#worker(reply.rank)?.end(reply.outcome);
+    }
+  }
+
+  #worker(rank: number): RemoteWorker | undefined {
+    return this.workers.find((worker) => worker.rank === rank);
+  }
+
+  /** Says where it was, and where the worker is that it speaks of. */
+  #placed({ code, text, fields }: ErrorMessage): ErrorMessage {
+    const { peer } = fields;
+    const where = typeof peer === "number" ? this.#options.hostOf(peer) : undefined;
+    const tail = where === undefined ? "" : `\n  Worker ${String(peer)} is on ${where}.`;
+    return {
+      code,
+      text: `On ${this.host}: ${text}${tail}`,
+      fields: { ...fields, host: where ?? this.host },
+    };
+  }
+
+  #lost(why: string): void {
+    const text = `The agent on ${this.host} is lost: ${why}.`;
+    const fields = { host: this.host };
+    this.#answer(new LockstepError("PEER_LOST", text, { fields }));
+    for (const worker of this.workers) {
+      if (!worker.isOver) worker.fail({ code: "PEER_LOST", text, fields }, why);
+      worker.end(undefined);
+    }
+  }
+}
+
+function thrown({ code, text, fields }: ErrorMessage): Error {
+  return code === undefined ? new Error(text) : new LockstepError(code, text, { fields });
+}
+
+export class RemoteWorker implements Watched {
+  readonly rank: number;
+  readonly failed: Promise<ErrorMessage>;
+  readonly ended: Promise<void>;
+  failure: ErrorMessage | undefined;
+  crash: string | undefined;
+  outcome: TrainResult["outcome"] | undefined;
+  isOver = false;
+  readonly #agent: RemoteAgent;
+  #onFail: (error: ErrorMessage) => void = () => undefined;
+  #onEnd: () => void = () => undefined;
+
+  constructor(rank: number, agent: RemoteAgent) {
+    this.rank = rank;
+    this.#agent = agent;
+    this.failed = new Promise((resolve) => {
+      this.#onFail = resolve;
+    });
+    this.ended = new Promise((resolve) => {
+      this.#onEnd = resolve;
+    });
+  }
+
+  fail(error: ErrorMessage, crash?: string): void {
+    if (this.failure !== undefined) return;
+    this.failure = error;
+    this.crash = crash;
+    this.#onFail(error);
+  }
+
+  end(outcome: TrainResult["outcome"] | undefined): void {
+    if (this.isOver) return;
+    this.isOver = true;
+    this.outcome = outcome;
+    this.#onEnd();
+  }
+
+  stop(): void {
+    if (this.rank === this.#agent.workers[0]?.rank) this.#agent.send({ kind: "stop" });
+  }
+
+  /** Of the whole agent. It is not waited for: it may be out of reach. */
+  kill(): void {
+    if (!this.isOver) this.#agent.send({ kind: "kill" });
+    this.end(undefined);
+  }
+}
