@@ -202,7 +202,11 @@ test("an agent that dies in the middle of a run: its end within a second, naming
       };
       const overrides = { steps: 1_000_000 };
       const running = launch({ hosts: [first, host], root: folder, overrides, onEvent });
-      await rejectsWith(running, "PEER_LOST", host);
+      try {
+        await rejectsWith(running, "PEER_LOST", host);
+      } finally {
+        child.kill("SIGKILL");
+      }
       const took = performance.now() - lostAt;
       assert.ok(took < 1000, `${took} ms`);
     }),
@@ -268,8 +272,12 @@ test("a program that answers like no agent is named", () =>
     const web = net.createServer((socket) => socket.end("HTTP/1.1 400 Bad Request\r\n\r\n".repeat(9)));
     await new Promise<void>((resolve) => web.listen(0, "127.0.0.1", resolve));
     const { port } = web.address() as net.AddressInfo;
-    await rejectsWith(launch({ hosts: [`127.0.0.1:${port}`], root: folder }), "PROTOCOL", `:${port}`);
-    web.close();
+    const running = launch({ hosts: [`127.0.0.1:${port}`], root: folder, deadlineMs: 300 });
+    try {
+      await rejectsWith(running, "DEADLINE", `:${port}`);
+    } finally {
+      web.close();
+    }
   }));
 
 async function closedPort(): Promise<string> {

@@ -120,7 +120,10 @@ export async function dialLine(options: DialLineOptions): Promise<Line> {
   const hello = { group: GROUP, generation: 0, size: 1, from: 0, to: 0, stream: 0, nonce };
   const address = parseAddress(options.address);
   try {
-    return new Line(await dialPeer({ address, token, tls: false, hello, deadlineMs, signal }));
+    return await new Promise<Line>((resolve, reject) => {
+      const welcomed = (link: Link) => resolve(new Line(link));
+      dialPeer({ address, token, tls: false, hello, deadlineMs, signal, welcomed }).catch(reject);
+    });
   } catch (error) {
     throw error instanceof LockstepError ? inWords(error, options) : error;
   }
