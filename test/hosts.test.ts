@@ -154,18 +154,19 @@ test("hosts whose run file is another or missing are named, and no others", () =
         await rejectsWith(launch({ hosts: [a, b], root: folder }), "RUN_FILE", b, "another one");
         await rejectsWith(launch({ hosts: [a, c], root: folder }), "FILE_NOT_FOUND", c);
         // Refused jobs leave the agents free.
-        assert.equal(await launch({ hosts: [a], root: folder, overrides: { steps: 2 } }), "finished");
+        assert.equal(
+          await launch({ hosts: [a], root: folder, overrides: { steps: 2 } }),
+          "finished",
+        );
       }),
   ));
 
 test("the same run file that makes another program on one host: the host is named", () =>
-  withFolder(
-    { ...files, "b/gpt.ts": GPT, "b/words.txt": WORDS.slice(0, 2000) },
-    (folder) =>
-      withAgents([folder, join(folder, "b")], async (hosts) => {
-        const running = launch({ hosts, root: folder });
-        await rejectsWith(running, "PROTOCOL", "training samples", hosts[1] ?? "");
-      }),
+  withFolder({ ...files, "b/gpt.ts": GPT, "b/words.txt": WORDS.slice(0, 2000) }, (folder) =>
+    withAgents([folder, join(folder, "b")], async (hosts) => {
+      const running = launch({ hosts, root: folder });
+      await rejectsWith(running, "PROTOCOL", "training samples", hosts[1] ?? "");
+    }),
   ));
 
 test("run files and folders outside of the agent's folder are refused on both sides", () =>
@@ -182,7 +183,11 @@ test("an agent that has a job takes no second one, and the first goes on", () =>
       let second: Promise<void> | undefined;
       const onEvent = (event: RunEvent) => {
         if (event.type !== "step" || second !== undefined) return;
-        second = rejectsWith(launch({ hosts, root: folder, out: "b" }), "AGENT_BUSY", hosts[0] ?? "");
+        second = rejectsWith(
+          launch({ hosts, root: folder, out: "b" }),
+          "AGENT_BUSY",
+          hosts[0] ?? "",
+        );
       };
       const overrides = { steps: 300 };
       assert.equal(await launch({ hosts, root: folder, overrides, onEvent }), "finished");
@@ -269,7 +274,9 @@ test("a program that answers like no agent is named", () =>
     const hosts = [listener.address];
     await rejectsWith(launch({ hosts, root: folder }), "PROTOCOL", listener.address, "version 7");
     listener.close();
-    const web = net.createServer((socket) => socket.end("HTTP/1.1 400 Bad Request\r\n\r\n".repeat(9)));
+    const web = net.createServer((socket) =>
+      socket.end("HTTP/1.1 400 Bad Request\r\n\r\n".repeat(9)),
+    );
     await new Promise<void>((resolve) => web.listen(0, "127.0.0.1", resolve));
     const { port } = web.address() as net.AddressInfo;
     const running = launch({ hosts: [`127.0.0.1:${port}`], root: folder, deadlineMs: 300 });
@@ -302,8 +309,9 @@ async function agentProcess(folder: string): Promise<{ child: ChildProcess; host
 }
 
 function jobMessage(folder: string): Readonly<Record<string, unknown>> {
-
-  const sha256 = createHash("sha256").update(readFileSync(join(folder, "gpt.ts"))).digest("hex");
+  const sha256 = createHash("sha256")
+    .update(readFileSync(join(folder, "gpt.ts")))
+    .digest("hex");
   return {
     v: 1,
     kind: "job",
@@ -336,4 +344,3 @@ function garbage(address: string, bytes: Uint8Array): Promise<void> {
     socket.on("close", () => resolve());
   });
 }
-

@@ -3,7 +3,13 @@
  * of this machine for them. It runs run files that lie below its folder already, and nothing that comes over the line.
  */
 import { LockstepError } from "../errors.ts";
-import { type AgentReply, type AgentRequest, envelope, errorMessage, openRequest } from "../launch/index.ts";
+import {
+  type AgentReply,
+  type AgentRequest,
+  envelope,
+  errorMessage,
+  openRequest,
+} from "../launch/index.ts";
 import { type Line, listenTcp, serveLines, type TcpListener } from "../transport/index.ts";
 import { AssignedJob } from "./job.ts";
 

@@ -1,8 +1,8 @@
 /** The commands and their options. Each command is a file; this one names them and checks single values. */
 import { readFileSync } from "node:fs";
 import { Command, InvalidArgumentError, Option } from "commander";
-import { agentCommand } from "./agent.ts";
 import { DEFAULT_AGENT_PORT } from "../launch/index.ts";
+import { agentCommand } from "./agent.ts";
 import { inspectCommand } from "./inspect.ts";
 import { planCommand } from "./plan.ts";
 import { sampleCommand } from "./sample.ts";

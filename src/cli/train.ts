@@ -83,12 +83,12 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
             threads: flags.threads,
           })
         : workers === 1
-        ? await trainHere(
-            run,
-            { ...shared, folder, now: () => performance.now() },
-            { threads, dump },
-          )
-        : await launchLocal({ ...shared, file, overrides, out, workers, threads, dump });
+          ? await trainHere(
+              run,
+              { ...shared, folder, now: () => performance.now() },
+              { threads, dump },
+            )
+          : await launchLocal({ ...shared, file, overrides, out, workers, threads, dump });
     if (outcome === "stopped") process.exitCode = stop.status();
   } finally {
     stop.end();

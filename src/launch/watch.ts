@@ -101,4 +101,3 @@ function errorOf(all: readonly Watched[]): Error {
   error.stack = failure.text;
   return error;
 }
-

@@ -54,7 +54,8 @@ export class Line {
     if (this.#end !== undefined) return;
     const bytes = Buffer.from(JSON.stringify(value));
     const { byteLength } = bytes;
-    if (byteLength > MAX_LINE_BYTES) return this.#fail(`a message of ${byteLength} bytes is too long`);
+    if (byteLength > MAX_LINE_BYTES)
+      return this.#fail(`a message of ${byteLength} bytes is too long`);
     this.#link.write([encodeHeader({ type: FRAME.message, length: byteLength }), bytes]);
   }
 
