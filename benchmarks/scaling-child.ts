@@ -14,6 +14,8 @@ export interface ScalingRequest {
   readonly microBatches: number;
   readonly threads: number;
   readonly repeats: number;
+  /** Steps before those that are measured. Default: 2. */
+  readonly warm?: number;
   /** Undefined for a worker that is alone. */
   readonly group?: { readonly name: string; readonly rank: number; readonly size: number };
 }
@@ -28,7 +30,7 @@ export interface ScalingMeasurement {
 console.log(JSON.stringify(await measure(JSON.parse(process.argv[2] ?? "{}") as ScalingRequest)));
 
 async function measure(request: ScalingRequest): Promise<ScalingMeasurement> {
-  const { sizes, microBatches, threads, repeats } = request;
+  const { sizes, microBatches, threads, repeats, warm = 2 } = request;
   const { layers, width, heads, context, batch, vocabulary } = sizes;
   const engine = createOrtEngine({ threads });
   const clock = { milliseconds: 0 };
@@ -54,7 +56,7 @@ async function measure(request: ScalingRequest): Promise<ScalingMeasurement> {
     }
   };
   const positions = { start: 0, end: batch };
-  for (let warm = 0; warm < 2; warm++) await trainer.step({ positions, fill });
+  for (let i = 0; i < warm; i++) await trainer.step({ positions, fill });
   const times: number[] = [];
   clock.milliseconds = 0;
   for (let i = 0; i < repeats; i++) {

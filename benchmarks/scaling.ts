@@ -1,5 +1,6 @@
 /** How much faster are two workers than one, and than one with two threads? How much of a step do they wait? */
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
+import { cpus } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
@@ -12,6 +13,7 @@ const SIZES: GptSizes = { layers: 6, width: 384, heads: 6, context: 256, batch: 
 const MICRO_BATCHES = 4;
 const REPEATS = 5;
 const ROUNDS = 3;
+const SLOW_ROUNDS = 2;
 
 export const scaling: Benchmark = {
   name: "scaling",
@@ -30,7 +32,7 @@ async function measureAll(): Promise<{ rows: Row[]; missing: string[] }> {
   const best = new Map<string, Case>();
   const cases: Record<string, () => Promise<Case>> = {
     one: () => alone(1),
-    shared: workers,
+    shared: () => workers(),
     threads: () => alone(2),
     apart: independent,
   };
@@ -78,6 +80,7 @@ async function measureAll(): Promise<{ rows: Row[]; missing: string[] }> {
       reached: waiting < 2,
     },
   ];
+  rows.push(await besideABusyLoop());
   if (torch === undefined) return { rows, missing: ["PyTorch (Debian's python3-torch)"] };
   const peer = { peer: "PyTorch DDP with Gloo", peerValue: torch, goal: "at least 2x" };
   return { rows: [...rows, compared({ ...row, ...peer }, 2)], missing: [] };
@@ -95,10 +98,13 @@ async function independent(): Promise<Case> {
   return { speed: both.reduce((sum, { seconds }) => sum + 1 / seconds, 0), waiting: 0 };
 }
 
-async function workers(): Promise<Case> {
+async function workers(request: Partial<ScalingRequest> = {}, pinned = false): Promise<Case> {
   const name = `lockstep-bench-${process.pid}-${Date.now()}`;
   const found = await Promise.all(
-    [0, 1].map((rank) => child({ ...shared, threads: 1, group: { name, rank, size: 2 } })),
+    [0, 1].map((rank) => {
+      const group = { name, rank, size: 2 };
+      return child({ ...shared, ...request, threads: 1, group }, pinned ? rank : undefined);
+    }),
   );
   return {
     speed: 1 / Math.max(...found.map(({ seconds }) => seconds)),
@@ -106,8 +112,49 @@ async function workers(): Promise<Case> {
   };
 }
 
-async function child(request: ScalingRequest): Promise<ScalingMeasurement> {
+/** Two workers of one core each, one of which it shares with a loop that never ends. */
+async function besideABusyLoop(): Promise<Row> {
+  const name = "2 workers, one beside a busy loop";
+  if (process.platform !== "linux" || cpus().length < 2) {
+    return { case: `${name} (needs Linux and two cores)`, value: Number.NaN, unit: "tokens/s" };
+  }
+  const busy = spawn("taskset", ["-c", "1", process.execPath, "-e", "for (;;);"]);
+  try {
+    // Enough steps for the decision to be taken and to settle.
+    const request = { microBatches: SIZES.batch, warm: 9 };
+    let [best, ideal] = [0, 0];
+    for (let round = 0; round < SLOW_ROUNDS; round++) {
+      const both = await Promise.all(
+        [0, 1].map((core) => child({ ...shared, ...request, threads: 1, warm: 2 }, core)),
+      );
+      ideal = Math.max(
+        ideal,
+        both.reduce((sum, { seconds }) => sum + 1 / seconds, 0),
+      );
+      best = Math.max(best, (await workers(request, true)).speed);
+    }
+    const tokens = SIZES.batch * SIZES.context;
+    return compared(
+      {
+        case: name,
+        value: best * tokens,
+        unit: "tokens/s",
+        peer: "the sum of both speeds",
+        peerValue: ideal * tokens,
+        goal: "at least 0.85x",
+      },
+      0.85,
+    );
+  } finally {
+    busy.kill("SIGKILL");
+  }
+}
+
+/** @param core the only one that the process may run on */
+async function child(request: ScalingRequest, core?: number): Promise<ScalingMeasurement> {
   const entry = join(root, "build/benchmarks/scaling-child.js");
-  const { stdout } = await promisify(execFile)(process.execPath, [entry, JSON.stringify(request)]);
+  const pin = core === undefined ? [] : ["taskset", "-c", String(core)];
+  const [command = "", ...args] = [...pin, process.execPath, entry, JSON.stringify(request)];
+  const { stdout } = await promisify(execFile)(command, args);
   return JSON.parse(stdout) as ScalingMeasurement;
 }
