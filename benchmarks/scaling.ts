@@ -154,7 +154,7 @@ async function besideABusyLoop(): Promise<Row> {
 async function child(request: ScalingRequest, core?: number): Promise<ScalingMeasurement> {
   const entry = join(root, "build/benchmarks/scaling-child.js");
   const pin = core === undefined ? [] : ["taskset", "-c", String(core)];
-  const [command = "", ...args] = [...pin, process.execPath, entry, JSON.stringify(request)];
-  const { stdout } = await promisify(execFile)(command, args);
+  const node = [process.execPath, entry, JSON.stringify(request)];
+  const { stdout } = await promisify(execFile)("env", [...pin, ...node]);
   return JSON.parse(stdout) as ScalingMeasurement;
 }
