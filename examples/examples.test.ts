@@ -58,7 +58,7 @@ const EXAMPLES: readonly Example[] = [
     run: bert,
     data: shakespeare(),
     steps: 100,
-    quick: { output: "loss", atMost: 3.6 },
+    quick: { output: "loss", atMost: 3.5 },
     full: { output: "loss", atMost: 2.1 },
     samples: 256,
   },
@@ -128,8 +128,8 @@ const EXAMPLES: readonly Example[] = [
   },
   {
     run: ownLoss,
-    steps: 200,
-    quick: { output: "loss", atMost: 0.045 },
+    steps: 300,
+    quick: { output: "loss", atMost: 0.036 },
     full: { output: "loss", atMost: 0.032 },
   },
 ];

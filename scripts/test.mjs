@@ -24,7 +24,7 @@ const result = spawnSync(
     "--test-timeout=300000",
     ...files,
   ],
-  // Tests load the official binding too, which would send what it runs to its maker.
+  // Tests load the official binding too, which would keep a record of its use for upload to its maker.
   { stdio: "inherit", env: { ...process.env, ORT_DISABLE_TELEMETRY: "1" } },
 );
 process.exit(result.status ?? 1);

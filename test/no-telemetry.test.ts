@@ -1,4 +1,4 @@
-/** ONNX Runtime from npm notes every session in the user's cache and sends it to its maker. Ours must not. */
+/** ONNX Runtime from npm keeps a record of its use in the user's cache, for upload to its maker. Ours must not. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";

@@ -38,7 +38,7 @@ const DEFAULT_MEMORY = 0;
 
 /** The process's runtime, made if it is not there. The library cannot change while one is in use. */
 export function acquireRuntime(library: string, threads: number, spin: boolean): Runtime {
-  // The library would note every session in the user's cache and send it to its maker. It reads this as it starts.
+  // The library would keep a record of its use in the user's cache, for upload to its maker. It reads this as it starts.
   process.env["ORT_DISABLE_TELEMETRY"] ??= "1";
   shared ??= createShared(loadOrtApi(library), threads, spin);
   assert(shared.api.path === library, `two ONNX Runtime libraries: ${shared.api.path}, ${library}`);
