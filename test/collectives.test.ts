@@ -14,6 +14,7 @@ import { createOrtEngine } from "../src/engine/index.ts";
 import type { LockstepError } from "../src/errors.ts";
 import { allocateMemory } from "../src/memory/index.ts";
 import { joinSharedMemory, SimulatedNetwork } from "../src/transport/index.ts";
+import { simulatedRanks } from "./support/ranks.ts";
 
 const engine = createOrtEngine({ threads: 1 });
 after(() => engine.close());
@@ -172,3 +173,57 @@ for (const machines of [
     assert.equal(crossed, machines.length * 4 * count);
   });
 }
+
+test("memory is seen within a machine, and in subgroups by the names that ranks have there", async () => {
+  const machines = [
+    [0, 1],
+    [2, 3, 4],
+  ];
+  const { groups, close } = simulatedRanks(engine, 5, true, machines);
+  await Promise.all(
+    groups.map(async (group) => {
+      const { rank, transport } = group;
+      assert.deepEqual(transport.machines, machines);
+      const data = await group.allocate(4);
+      data.bytes[0] = rank;
+      await group.barrier();
+      for (const peer of [0, 1, 2, 3, 4]) {
+        if (peer < 2 === rank < 2) assert.equal(data.of(peer).bytes[0], peer);
+        else assert.throws(() => data.of(peer), /INVALID_BINDING|cannot be read here/);
+      }
+      assert.equal(data.isSeenByAll, false);
+      if (rank < 2) return;
+      const local = await group.subgroup([4, 3, 2]);
+      assert.deepEqual(local.transport.machines, [[0, 1, 2]]);
+      const seen = await local.allocate(4);
+      seen.bytes[0] = rank;
+      await local.barrier();
+      assert.equal(seen.of(0).bytes[0], 4);
+      assert.equal(seen.isSeenByAll, true);
+    }),
+  );
+  const across = await Promise.all([1, 3].map(async (rank) => groups[rank]?.subgroup([3, 1])));
+  assert.deepEqual(across[0]?.transport.machines, [[0], [1]]);
+  await close();
+});
+
+test("a group may work on memory that another owns, and leaves it open", async () => {
+  const { groups, close } = simulatedRanks(engine, 2, true);
+  await Promise.all(
+    groups.map(async (group) => {
+      const memory = engine.allocate(40);
+      const values = new Float32Array(memory.bytes.buffer, memory.bytes.byteOffset, 10);
+      values.fill(group.rank + 1);
+      const data = group.borrow(memory);
+      assert.throws(() => data.of(1 - group.rank), /cannot be read here/);
+      await group.run(
+        { kind: "allReduce", count: 10, dtype: "float32", reduction: "sum" },
+        { data },
+      );
+      group.release(data);
+      assert.deepEqual([...values], Array(10).fill(3));
+      memory.close();
+    }),
+  );
+  await close();
+});

@@ -88,16 +88,29 @@ export class Group {
   async adopt(memory: Memory): Promise<GroupBuffer> {
     const region = await this.transport.share?.(memory);
     const own = this.engine.attach(memory);
-    const buffer = new GroupBuffer(this, own, region);
+    const buffer = new GroupBuffer(this, own, region, "owned");
     this.#buffers.add(buffer);
     return buffer;
   }
 
-  /** Which schedule would run, and what each would take. */
+  /**
+   * Memory that another group owns: here only one's own is seen, and closing this group does not close it. All ranks do the
+   * same.
+   */
+  borrow(buffer: EngineBuffer): GroupBuffer {
+    return new GroupBuffer(this, buffer, undefined, "borrowed");
+  }
+
+  /** Which schedule would run on memory that all can see, where the transport has such; and what each would take. */
   choose(collective: Collective, algorithm?: Algorithm): Choice {
+    const { share, machines } = this.transport;
+    return this.#choose(collective, share !== undefined && machines.length === 1, algorithm);
+  }
+
+  #choose(collective: Collective, shared: boolean, algorithm: Algorithm | undefined): Choice {
     const wanted = algorithm ?? this.#settings.algorithms?.[collective.kind];
-    const { rank, size, share } = this.transport;
-    return chooseSchedule(collective, { rank, size, shared: share !== undefined }, this.costs, {
+    const { rank, size } = this.transport;
+    return chooseSchedule(collective, { rank, size, shared }, this.costs, {
       ...(wanted === undefined ? {} : { algorithm: wanted }),
       canonical: this.#settings.canonical ?? false,
     });
@@ -117,7 +130,8 @@ export class Group {
         throw new LockstepError("INVALID_OPTION", "An all-to-all needs a place for its result.");
       checkFits(into, intoByteOffset, extent.into * unit);
     }
-    const { schedule, estimates } = this.choose(collective, options.algorithm);
+    const shared = data.isSeenByAll;
+    const { schedule, estimates } = this.#choose(collective, shared, options.algorithm);
     const scratch =
       schedule.scratch === 0 ? undefined : this.engine.allocate(schedule.scratch * unit);
     const runner = await Runner.prepare({
@@ -193,21 +207,39 @@ export class Group {
   }
 }
 
-/** Memory of this rank and, where the transport shares memory, of its peers. */
+/** Memory of this rank and, where the transport shares memory, of its peers on this machine. */
 export class GroupBuffer {
   /** This rank's. */
   readonly own: EngineBuffer;
   readonly #group: Group;
-  readonly #peers: readonly EngineBuffer[] | undefined;
+  readonly #peers: readonly (EngineBuffer | undefined)[];
   readonly #region: SharedRegion | undefined;
+  readonly #isBorrowed: boolean;
 
-  /** @internal Use `Group.allocate` or `Group.adopt`. */
-  constructor(group: Group, own: EngineBuffer, region: SharedRegion | undefined) {
+  /** @internal Use `Group.allocate`, `Group.adopt` or `Group.borrow`. */
+  constructor(
+    group: Group,
+    own: EngineBuffer,
+    region: SharedRegion | undefined,
+    whose: "owned" | "borrowed",
+  ) {
     this.own = own;
     this.#group = group;
     this.#region = region;
-    this.#peers = region?.memories.map((memory, rank) =>
-      rank === group.rank ? own : group.engine.attach(memory),
+    this.#isBorrowed = whose === "borrowed";
+    this.#peers = (region?.memories ?? []).map((memory, rank) =>
+      rank === group.rank || memory === undefined ? undefined : group.engine.attach(memory),
+    );
+  }
+
+  /** Whether the memory of every rank of the group can be read and written here. */
+  get isSeenByAll(): boolean {
+    const { size, rank } = this.#group;
+    return (
+      this.#region !== undefined &&
+      Array.from({ length: size }, (_, peer) => peer).every(
+        (peer) => peer === rank || this.#peers[peer] !== undefined,
+      )
     );
   }
 
@@ -220,14 +252,14 @@ export class GroupBuffer {
   }
 
   of(rank: number): EngineBuffer {
-    const buffer = rank === this.#group.rank ? this.own : this.#peers?.[rank];
+    const buffer = rank === this.#group.rank ? this.own : this.#peers[rank];
     if (buffer !== undefined) return buffer;
     throw new LockstepError("INVALID_BINDING", `The memory of rank ${rank} cannot be read here.`);
   }
 
   close(): void {
-    for (const buffer of this.#peers ?? []) buffer.close();
-    this.own.close();
+    for (const buffer of this.#peers) buffer?.close();
+    if (!this.#isBorrowed) this.own.close();
     this.#region?.close();
   }
 }

@@ -20,6 +20,26 @@ export function checkSubgroup(
   );
 }
 
+/** Every rank on a machine of its own. */
+export function eachAlone(size: number): number[][] {
+  return Array.from({ length: size }, (_, rank) => [rank]);
+}
+
+/** The machines of the members of a subgroup, by their ranks in it. */
+export function machinesWithin(
+  machines: Transport["machines"],
+  ranks: readonly number[],
+): number[][] {
+  const byMachine = new Map<number, number[]>();
+  for (const [index, rank] of ranks.entries()) {
+    const machine = machines.findIndex((members) => members.includes(rank));
+    const members = byMachine.get(machine);
+    if (members === undefined) byMachine.set(machine, [index]);
+    else members.push(index);
+  }
+  return [...byMachine.values()];
+}
+
 /** A number that the members of a subgroup agree on without a word: FNV-1a of its ranks and of how often it was made. */
 export function subgroupId(ranks: readonly number[], nth: number): number {
   let hash = 0x811c9dc5;
@@ -49,6 +69,7 @@ export class MessageSubgroup implements Transport {
   readonly rank: number;
   readonly size: number;
   readonly generation: number;
+  readonly machines: readonly (readonly number[])[];
   readonly signal: AbortSignal;
   readonly share = undefined;
   readonly #parent: Transport;
@@ -62,6 +83,7 @@ export class MessageSubgroup implements Transport {
     this.rank = ranks.indexOf(parent.rank);
     this.size = ranks.length;
     this.generation = parent.generation;
+    this.machines = machinesWithin(parent.machines, ranks);
     this.signal = parent.signal;
     this.#parent = parent;
     this.#ranks = [...ranks];

@@ -43,6 +43,11 @@ export interface Transport {
   /** The number of ranks. */
   readonly size: number;
   readonly generation: number;
+  /**
+   * The ranks by machine, each list ascending: those of one machine can map each other's memory through `share`. Machines
+   * are in the order of their first ranks, the same on all ranks.
+   */
+  readonly machines: readonly (readonly number[])[];
   /** Aborted when the group has failed; its reason is the error that every wait got. */
   readonly signal: AbortSignal;
 
@@ -57,8 +62,8 @@ export interface Transport {
   barrier(options?: WaitOptions): Waiting;
 
   /**
-   * Memory that peers read and write in place; undefined where they cannot. All ranks call it in the same order,
-   * with named memory of any size, each its own.
+   * Memory that the peers of this machine read and write in place; undefined where none can. All ranks call it in the
+   * same order, with named memory of any size, each its own.
    */
   readonly share: ((memory: Memory) => Promise<SharedRegion>) | undefined;
 
@@ -72,8 +77,8 @@ export interface Transport {
 }
 
 export interface SharedRegion {
-  /** The memory of each rank, by rank; one's own is the very memory given. Do not close these. */
-  readonly memories: readonly Memory[];
+  /** By rank, undefined for ranks of other machines; one's own is the very memory given. Do not close these. */
+  readonly memories: readonly (Memory | undefined)[];
   /** Lets go of the peers' memory. */
   close(): void;
 }

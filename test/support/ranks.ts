@@ -1,4 +1,4 @@
-/** All ranks of a run in this process, over a simulated network: with messages alone, or with memory that all can read. */
+/** All ranks of a run in this process, over a simulated network: with messages alone, or with memory that those of one machine can read. */
 import { Group } from "../../src/collectives/index.ts";
 import type { Engine } from "../../src/engine/index.ts";
 import type { Memory } from "../../src/memory/index.ts";
@@ -10,9 +10,15 @@ export interface SimulatedRanks {
   close(): Promise<void>;
 }
 
-export function simulatedRanks(engine: Engine, size: number, inPlace: boolean): SimulatedRanks {
-  const network = new SimulatedNetwork({ size });
-  const regions: Region[] = [];
+/** In place: by memory of each machine's own ranks, one machine of all unless told. */
+export function simulatedRanks(
+  engine: Engine,
+  size: number,
+  inPlace: boolean,
+  machines: Transport["machines"] = [Array.from({ length: size }, (_, rank) => rank)],
+): SimulatedRanks {
+  const network = new SimulatedNetwork(inPlace ? { size, machines } : { size });
+  const regions = new Map<string, Region>();
   const groups = network.transports.map((transport) => {
     const shared = inPlace ? sharing(transport, regions) : transport;
     return new Group({ engine, transport: shared });
@@ -27,23 +33,30 @@ export function simulatedRanks(engine: Engine, size: number, inPlace: boolean): 
 }
 
 interface Region {
-  readonly memories: Memory[];
+  readonly memories: (Memory | undefined)[];
   readonly waiting: ((region: SharedRegion) => void)[];
 }
 
-/** The same transport; the n-th memory that each rank shares is seen by all. */
-function sharing(transport: Transport, regions: Region[]): Transport {
-  const { kind, rank, size, generation, signal } = transport;
+/**
+ * The same transport; the n-th memory that each rank shares is seen by all ranks of its machine, and so it is in
+ * subgroups within one machine. `name` is that of the group in `regions`.
+ */
+function sharing(transport: Transport, regions: Map<string, Region>, name = "all"): Transport {
+  const { kind, rank, size, generation, machines, signal } = transport;
+  const machine = machines.find((ranks) => ranks.includes(rank)) ?? [rank];
+  const subgroups = new Map<string, number>();
   let calls = 0;
   const share = (memory: Memory): Promise<SharedRegion> => {
-    const region = regions[calls] ?? { memories: [], waiting: [] };
-    regions[calls++] = region;
+    const key = `${name}/${calls++}/${machine[0]}`;
+    const memories = Array.from({ length: size }, () => undefined);
+    const region: Region = regions.get(key) ?? { memories, waiting: [] };
+    regions.set(key, region);
     region.memories[rank] = memory;
     return new Promise((resolve) => {
       region.waiting.push(resolve);
-      if (region.waiting.length < size) return;
-      const { memories } = region;
-      for (const done of region.waiting) done({ memories, close: () => undefined });
+      if (region.waiting.length < machine.length) return;
+      const seen = { memories: region.memories, close: () => undefined };
+      for (const done of region.waiting) done(seen);
     });
   };
   return {
@@ -51,12 +64,19 @@ function sharing(transport: Transport, regions: Region[]): Transport {
     rank,
     size,
     generation,
+    machines,
     signal,
     share,
     send: (...given) => transport.send(...given),
     receive: (...given) => transport.receive(...given),
     barrier: (...given) => transport.barrier(...given),
-    subgroup: (ranks) => transport.subgroup(ranks),
+    subgroup: async (ranks) => {
+      const group = await transport.subgroup(ranks);
+      if (group.machines.length > 1) return group;
+      const nth = subgroups.get(ranks.join()) ?? 0;
+      subgroups.set(ranks.join(), nth + 1);
+      return sharing(group, regions, `${name}/${ranks.join()}#${nth}`);
+    },
     abort: (reason) => transport.abort(reason),
     close: () => transport.close(),
   };

@@ -57,6 +57,7 @@ class SharedMemoryTransport implements Transport {
   readonly rank: number;
   readonly size: number;
   readonly generation: number;
+  readonly machines: readonly (readonly number[])[];
   readonly #options: SharedMemoryOptions;
   readonly #control: Control;
   readonly #peers: readonly ProcessIdentity[];
@@ -83,6 +84,7 @@ class SharedMemoryTransport implements Transport {
     this.#control = control;
     this.#peers = peers;
     const everyone = Array.from({ length: size }, (_, peer) => peer);
+    this.machines = [everyone];
     this.#others = everyone.filter((peer) => peer !== rank);
     this.#outboxes = everyone.map((peer) => new Outbox(control, rank, peer));
     this.#readers = everyone.map(

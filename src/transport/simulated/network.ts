@@ -15,7 +15,7 @@ import {
   reportOf,
 } from "../failure.ts";
 import { Inbox } from "../inbox.ts";
-import { MessageSubgroup, SubgroupCounter } from "../subgroup.ts";
+import { eachAlone, MessageSubgroup, SubgroupCounter } from "../subgroup.ts";
 import type { MessageOptions, Transport, Waiting, WaitOptions } from "../transport.ts";
 import { DEFAULT_DEADLINE_MS } from "../transport.ts";
 import { type Delivery, DeliveryQueue } from "./queue.ts";
@@ -35,6 +35,8 @@ export interface NetworkOptions {
   readonly seed?: number;
   /** Real time that may pass while a rank waits and nothing is on its way; 30 s unless told. */
   readonly deadlineMs?: number;
+  /** The ranks by machine, each list ascending; every rank alone unless told. */
+  readonly machines?: readonly (readonly number[])[];
 }
 
 export class SimulatedNetwork {
@@ -60,13 +62,14 @@ export class SimulatedNetwork {
       jitterUs: 0,
       seed: 1,
       deadlineMs: DEFAULT_DEADLINE_MS,
+      machines: eachAlone(options.size),
       ...options,
     };
     this.size = options.size;
     this.#random = randomNumbers(this.#options.seed);
     this.transports = Array.from(
       { length: this.size },
-      (_, rank) => new SimulatedTransport(this, rank, this.#options.generation),
+      (_, rank) => new SimulatedTransport(this, rank, this.#options),
     );
   }
 
@@ -157,6 +160,7 @@ export class SimulatedTransport implements Transport {
   readonly rank: number;
   readonly size: number;
   readonly generation: number;
+  readonly machines: readonly (readonly number[])[];
   readonly share = undefined;
   /** Virtual microseconds. */
   clock = 0;
@@ -170,11 +174,12 @@ export class SimulatedTransport implements Transport {
   #messages = 0;
   #dead = false;
 
-  constructor(network: SimulatedNetwork, rank: number, generation: number) {
+  constructor(network: SimulatedNetwork, rank: number, options: Required<NetworkOptions>) {
     this.#network = network;
     this.rank = rank;
     this.size = network.size;
-    this.generation = generation;
+    this.generation = options.generation;
+    this.machines = options.machines;
     this.#inboxes = Array.from({ length: network.size }, () => new Inbox());
   }
 

@@ -11,7 +11,7 @@ import {
   readReport,
   reportOf,
 } from "../failure.ts";
-import { MessageSubgroup, SubgroupCounter } from "../subgroup.ts";
+import { eachAlone, MessageSubgroup, SubgroupCounter } from "../subgroup.ts";
 import {
   DEFAULT_DEADLINE_MS,
   type GroupOptions,
@@ -65,6 +65,7 @@ class TcpTransport implements Transport {
   readonly rank: number;
   readonly size: number;
   readonly generation: number;
+  readonly machines: readonly (readonly number[])[];
   readonly share = undefined;
   readonly #options: TcpOptions;
   readonly #fate = new Fate();
@@ -84,6 +85,7 @@ class TcpTransport implements Transport {
     this.rank = options.rank;
     this.size = options.size;
     this.generation = options.generation ?? 0;
+    this.machines = eachAlone(options.size);
     this.#deadlineMs = options.deadlineMs ?? DEFAULT_DEADLINE_MS;
     this.#silenceMs = options.silenceMs ?? 10_000;
     this.#streams = options.streams ?? 2;
