@@ -88,17 +88,17 @@ export class Group {
   async adopt(memory: Memory): Promise<GroupBuffer> {
     const region = await this.transport.share?.(memory);
     const own = this.engine.attach(memory);
-    const buffer = new GroupBuffer(this, own, region, "owned");
+    const buffer = new GroupBuffer(this, own, region);
     this.#buffers.add(buffer);
     return buffer;
   }
 
   /**
-   * Memory that another group owns: here only one's own is seen, and closing this group does not close it. All ranks do the
-   * same.
+   * Memory that another group owns; closing this group does not close it. All ranks do the same.
+   * @param peers the memory of this group's ranks, by rank, as far as it can be read here
    */
-  borrow(buffer: EngineBuffer): GroupBuffer {
-    return new GroupBuffer(this, buffer, undefined, "borrowed");
+  borrow(own: EngineBuffer, peers: readonly (EngineBuffer | undefined)[] = []): GroupBuffer {
+    return new GroupBuffer(this, own, { peers });
   }
 
   /** Which schedule would run on memory that all can see, where the transport has such; and what each would take. */
@@ -213,6 +213,7 @@ export class GroupBuffer {
   readonly own: EngineBuffer;
   readonly #group: Group;
   readonly #peers: readonly (EngineBuffer | undefined)[];
+  /** Of memory that this group owns and shares. */
   readonly #region: SharedRegion | undefined;
   readonly #isBorrowed: boolean;
 
@@ -220,14 +221,18 @@ export class GroupBuffer {
   constructor(
     group: Group,
     own: EngineBuffer,
-    region: SharedRegion | undefined,
-    whose: "owned" | "borrowed",
+    others: SharedRegion | { readonly peers: readonly (EngineBuffer | undefined)[] } | undefined,
   ) {
     this.own = own;
     this.#group = group;
-    this.#region = region;
-    this.#isBorrowed = whose === "borrowed";
-    this.#peers = (region?.memories ?? []).map((memory, rank) =>
+    this.#isBorrowed = others !== undefined && "peers" in others;
+    if (others !== undefined && "peers" in others) {
+      this.#region = undefined;
+      this.#peers = others.peers;
+      return;
+    }
+    this.#region = others;
+    this.#peers = (others?.memories ?? []).map((memory, rank) =>
       rank === group.rank || memory === undefined ? undefined : group.engine.attach(memory),
     );
   }
@@ -235,12 +240,8 @@ export class GroupBuffer {
   /** Whether the memory of every rank of the group can be read and written here. */
   get isSeenByAll(): boolean {
     const { size, rank } = this.#group;
-    return (
-      this.#region !== undefined &&
-      Array.from({ length: size }, (_, peer) => peer).every(
-        (peer) => peer === rank || this.#peers[peer] !== undefined,
-      )
-    );
+    const all = Array.from({ length: size }, (_, peer) => peer);
+    return all.every((peer) => peer === rank || this.#peers[peer] !== undefined);
   }
 
   get byteLength(): number {
@@ -258,8 +259,9 @@ export class GroupBuffer {
   }
 
   close(): void {
+    if (this.#isBorrowed) return;
     for (const buffer of this.#peers) buffer?.close();
-    if (!this.#isBorrowed) this.own.close();
+    this.own.close();
     this.#region?.close();
   }
 }

@@ -19,7 +19,7 @@ import type { Instance } from "./instance.ts";
 import { buildNamed } from "./named.ts";
 import type { ParameterPlan } from "./plan-parameters.ts";
 import type { ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
-import { type Block, blockRef, blocksOf, sweepMode } from "./sweep.ts";
+import { type Block, blockRef, blocksOf, elementsIn, sweepMode } from "./sweep.ts";
 
 export interface NormOptions {
   readonly microBatches: number;
@@ -69,7 +69,7 @@ export function planNorm(
   const graph = program.graph("summary", 1, () => summaryGraph(partials.type, options));
   return {
     stages: [
-      { name: "squares", runs, mode: sweepMode(plan.parameters.groups, 0.25) },
+      { name: "squares", runs, mode: sweepMode(elementsIn(plan.parameters.groups), 0.25) },
       {
         name: "summary",
         runs: [{ graph, inputs: { losses: options.losses, partials }, outputs: { summary } }],

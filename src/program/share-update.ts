@@ -46,5 +46,5 @@ export function gatherStage(
   }
   const call = { kind: "allGather" as const, count: group.length, counts, dtype: group.dtype };
   const data = { buffer, byteOffset: group.byteOffset };
-  return { name: `new ${buffer} to all`, mode: "collective", call, data };
+  return { name: `new ${buffer} to all`, mode: "collective", axis: "all", call, data };
 }

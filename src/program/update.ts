@@ -10,7 +10,7 @@ import { buildNamed } from "./named.ts";
 import type { ParameterPlan, UpdateGroup } from "./plan-parameters.ts";
 import type { ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
 import { gatherStage, shareEntries } from "./share-update.ts";
-import { type Block, blockRef, blocksOf, sweepMode, tileRefs } from "./sweep.ts";
+import { type Block, blockRef, blocksOf, elementsIn, sweepMode, tileRefs } from "./sweep.ts";
 
 /** One tensor for each parameter of a rule. */
 export interface SlotPlan {
@@ -77,7 +77,7 @@ export function planUpdate(
       : tensorRuns(program, group, shareEntries(group.group, ranks)[rank] ?? []),
   );
   const swept = groups.every(({ rule }) => rule.granularity === "element");
-  const mode = swept ? sweepMode(plan.parameters.groups, 2) : "parallel";
+  const mode = swept ? sweepMode(elementsIn(plan.parameters.groups), 2) : "parallel";
   const update: Stage = { name: "update", runs, mode };
   const copies = groups.filter(needsScratch);
   const copyBack: Stage = {

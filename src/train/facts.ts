@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import type { Dataset } from "../data/index.ts";
 import type { Engine } from "../engine/index.ts";
 import { hashGraph } from "../graph/index.ts";
-import type { TrainingPlan } from "../program/index.ts";
+import type { Stage, TrainingPlan } from "../program/index.ts";
 import { formatType } from "../tensor/index.ts";
 import type { Facts } from "./agree.ts";
 import type { Run } from "./run.ts";
@@ -33,6 +33,8 @@ export function factsOf({ run, engine, plan, data, step }: FactsOf): Facts {
     "the seed": String(seed),
     "the batch": String(batch),
     "the number of micro-batches": String(microBatches),
+    "the order of sums": run.reproducible === false ? "any" : "reproducible",
+    "the hash of the collectives": short(collectivesOf(plan.sides[0].compute)),
     "the clipping norm": String(clipNorm),
     "the number of training samples": String(data.train.length),
     "the hash of the gradient graph": hashGraph(gradient.graph).slice(0, 16),
@@ -40,6 +42,14 @@ export function factsOf({ run, engine, plan, data, step }: FactsOf): Facts {
     "the hash of the parameters' places": short(places),
     "the hash of the optimizer's numbers": short([JSON.stringify([optimizer, schedule])]),
   };
+}
+
+/** What all ranks of an axis take part in, in order. */
+function collectivesOf(stages: readonly Stage[]): string[] {
+  return stages.flatMap((stage) => {
+    if (stage.mode === "tasks") return [...stage.work.values()].flatMap(collectivesOf);
+    return stage.mode === "collective" ? [`${stage.axis} ${stage.call.kind} ${stage.name}`] : [];
+  });
 }
 
 function short(texts: readonly string[]): string {

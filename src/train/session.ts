@@ -10,7 +10,8 @@ import { loadCheckpoint, type Progress } from "./checkpoint.ts";
 import { factsOf } from "./facts.ts";
 import { type Beginning, prepareFolder, type RunFolder } from "./folder.ts";
 import type { Run } from "./run.ts";
-import { createTrainer, type Ranks, type Trainer } from "./step.ts";
+import type { Ranks } from "./sharing.ts";
+import { createTrainer, type Trainer } from "./step.ts";
 import { Validation } from "./validation.ts";
 
 export interface TrainOptions {
@@ -69,6 +70,8 @@ export async function openSession(run: Run, options: SessionOptions): Promise<Se
       steps: run.steps,
       clip: run.clipNorm,
       microBatches: run.microBatches,
+      reproducible: run.reproducible,
+      bucketBytes: run.bucketBytes,
       seed: run.seed,
       ranks: options.ranks,
     });
