@@ -42,4 +42,3 @@ export function summedOutputs(
   ];
   return new Map(summed.filter(([, name]) => entries.has(name)));
 }
-

@@ -8,7 +8,14 @@ import { type CutGradient, isSegmentTask, segmentRun } from "./cut.ts";
 import { sumStage, type TreeSum } from "./gradient.ts";
 import type { Layout } from "./layout.ts";
 import { type Piece, wholePieces } from "./pieces.ts";
-import type { CollectiveStage, ProgramBuilder, Run, RunStage, Stage, TaskStage } from "./program.ts";
+import type {
+  CollectiveStage,
+  ProgramBuilder,
+  Run,
+  RunStage,
+  Stage,
+  TaskStage,
+} from "./program.ts";
 import type { Task } from "./partition.ts";
 import type { Reducer } from "./reduce.ts";
 
@@ -44,7 +51,10 @@ export class GradientStages {
       return reducer === undefined || pieces.length === 0 ? [] : reducer.stages(pieces, what);
     });
     if (cut === undefined) return;
-    const width = Math.min(lanes, Math.max(...sums.waves.map(({ first, last }) => last - first + 1)));
+    const width = Math.min(
+      lanes,
+      Math.max(...sums.waves.map(({ first, last }) => last - first + 1)),
+    );
     for (let lane = 0; lane < width; lane++) program.buffer(arenaOf(lane), cut.memory.private);
     for (const task of cut.program.tasks.filter(isSegmentTask)) {
       program.graph(graphOf(task), 1, () => task.graph);

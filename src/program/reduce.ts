@@ -240,12 +240,7 @@ export class Reducer {
     };
   }
 
-  #sumStage(
-    name: string,
-    runs: readonly Run[],
-    pieces: readonly Piece[],
-    parts: number,
-  ): RunStage {
+  #sumStage(name: string, runs: readonly Run[], pieces: readonly Piece[], parts: number): RunStage {
     const elements = pieces.reduce((sum, piece) => sum + elementsOf(this.#layout, piece), 0);
     const inputs = runs[0] === undefined ? 0 : Object.keys(runs[0].inputs).length;
     return { name, runs, mode: sweepMode(elements, (0.25 * inputs) / parts) };

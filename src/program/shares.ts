@@ -104,9 +104,7 @@ function halves({ first, count }: Range): Range[] {
 }
 
 function isWithin(inner: Range, outer: Range): boolean {
-  return (
-    outer.first <= inner.first && inner.first + inner.count <= outer.first + outer.count
-  );
+  return outer.first <= inner.first && inner.first + inner.count <= outer.first + outer.count;
 }
 
 function slotsOf(contributions: readonly Contribution[]): number {
@@ -131,7 +129,10 @@ export function planLevels(
   options: ShareOptions = {},
 ): Levels {
   const ranks = planShares(ranges, options);
-  assert(members.flat().every((rank, index) => rank === index), "machines follow each other");
+  assert(
+    members.flat().every((rank, index) => rank === index),
+    "machines follow each other",
+  );
   const ofMachines = members.map((own) => {
     const parts = own.map((rank) => ranges[rank] as Range);
     const count = parts.reduce((sum, part) => sum + part.count, 0);

@@ -106,7 +106,11 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
   const { model, evaluation, microBatches = 1 } = options;
   const share = options.share ?? wholeStep(microBatches);
   const program = new ProgramBuilder();
-  const parameters = planParameters(model.parameters, options.optimizer, summedBeside(model, microBatches, options.share?.ranges.length));
+  const parameters = planParameters(
+    model.parameters,
+    options.optimizer,
+    summedBeside(model, microBatches, options.share?.ranges.length),
+  );
   const levels = planLevels(share.ranges, share.machines, share);
   const own = levels.ranks.contributions.filter(({ rank }) => rank === share.rank);
   const range = share.ranges[share.rank] as Range;
