@@ -7,6 +7,7 @@ import type { Accumulation } from "./accumulate.ts";
 import { type CutGradient, isSegmentTask, segmentRun } from "./cut.ts";
 import { sumStage, type TreeSum } from "./gradient.ts";
 import type { Layout } from "./layout.ts";
+import type { Task } from "./partition.ts";
 import { type Piece, wholePieces } from "./pieces.ts";
 import type {
   CollectiveStage,
@@ -16,7 +17,6 @@ import type {
   Stage,
   TaskStage,
 } from "./program.ts";
-import type { Task } from "./partition.ts";
 import type { Reducer } from "./reduce.ts";
 
 type SimpleStage = RunStage | CollectiveStage;

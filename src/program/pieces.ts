@@ -1,5 +1,5 @@
 /** Pieces of flat vectors: ranges of tiles, whole groups or what becomes ready together. Places only, no memory. */
-import { bytesPerElement, byteLength } from "../tensor/index.ts";
+import { byteLength, bytesPerElement } from "../tensor/index.ts";
 import type { Layout, LayoutGroup } from "./layout.ts";
 import { evenCuts } from "./shares.ts";
 

@@ -3,6 +3,7 @@
  * its part out of what its neighbours hold, in place; between machines, ranks of the same place exchange these sums; then
  * parts go back to all. All of it in the order of the one tree, so any machines give the same bits.
  */
+import { assert } from "../errors.ts";
 import { add } from "../functional/index.ts";
 import type { Value } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
@@ -178,13 +179,14 @@ export class Reducer {
       for (const [at, from] of givers.entries()) {
         places.set(`${from} ${slot}`, { ...into, byteOffset: into.byteOffset + at * bytes });
       }
-      const data = sources[slot] ?? (sources[0] as BufferPlace);
+      const given = sources[slot] ?? sources[0];
+      assert(given !== undefined, "a machine has a contribution");
       stages.push({
         name: `${group.key} of ${what} to those who sum it`,
         mode: "collective",
         axis: this.#isNested ? "across" : "all",
         call: { kind: "allToAll", sendCounts, receiveCounts, dtype: group.dtype },
-        data,
+        data: given,
         into,
       });
     }
