@@ -2,7 +2,7 @@
 import { LockstepError } from "../errors.ts";
 import { disseminationBarrier } from "./dissemination.ts";
 import { checkRank } from "./failure.ts";
-import type { MessageOptions, Transport, Waiting, WaitOptions } from "./transport.ts";
+import type { BarrierOptions, MessageOptions, Transport, Waiting } from "./transport.ts";
 
 const CHANNELS = 2 ** 16;
 
@@ -101,7 +101,7 @@ export class MessageSubgroup implements Transport {
     return this.#parent.receive(this.#ranks[from] as number, into, this.#within(options));
   }
 
-  barrier(options: WaitOptions = {}): Waiting {
+  barrier(options: BarrierOptions = {}): Waiting {
     return disseminationBarrier(this, options);
   }
 

@@ -1,6 +1,7 @@
 /**
  * How the ranks of one generation reach each other. A transport moves bytes and knows no tensor, no gradient and no
- * collective. Implementations: `shared-memory` (one machine), `tcp` (several), `simulated` (one process, for tests).
+ * collective. Implementations: `shared-memory` (one machine), `tcp` (several), `machines` (both, each where it is best),
+ * `simulated` (one process, for tests).
  *
  * A group lives for one generation. When anything goes wrong on any rank (a peer vanishes, a wait passes its deadline,
  * someone aborts) the whole group has failed: every wait on every rank ends with an error that names the rank at
@@ -32,9 +33,16 @@ export interface MessageOptions {
   readonly channel?: number;
   /** How long this wait may take; the group's own unless told. */
   readonly deadlineMs?: number;
+  /** True while the event loop has other waits to serve: then none that blocks its thread may last. */
+  readonly isBusy?: () => boolean;
 }
 
-export type WaitOptions = Pick<MessageOptions, "deadlineMs">;
+export type WaitOptions = Pick<MessageOptions, "deadlineMs" | "isBusy">;
+
+export interface BarrierOptions extends WaitOptions {
+  /** Whom it holds up: all ranks, unless told only those of this machine. */
+  readonly within?: "machine";
+}
 
 export interface Transport {
   /** `shared-memory`, `tcp`, `simulated`: for reports. */
@@ -59,7 +67,7 @@ export interface Transport {
   /** Fills `into` with one message of exactly its length; another length is a PROTOCOL error. */
   receive(from: number, into: Uint8Array, options?: MessageOptions): Waiting;
   /** Over when every rank has come here; what others wrote before is then seen. */
-  barrier(options?: WaitOptions): Waiting;
+  barrier(options?: BarrierOptions): Waiting;
 
   /**
    * Memory that the peers of this machine read and write in place; undefined where none can. All ranks call it in the

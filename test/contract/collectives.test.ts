@@ -2,10 +2,13 @@ import { after } from "node:test";
 import { Group } from "../../src/collectives/index.ts";
 import { createOrtEngine } from "../../src/engine/index.ts";
 import {
+  joinMachines,
   joinSharedMemory,
   joinTcp,
   listenTcp,
   SimulatedNetwork,
+  type TcpOptions,
+  type Transport,
 } from "../../src/transport/index.ts";
 import { collectivesContract } from "./collectives-contract.ts";
 
@@ -37,16 +40,63 @@ for (const host of ["127.0.0.1", "::1"]) {
     name: `tcp over ${host}, one process`,
     worlds: host === "::1" ? [3] : [1, 2, 3, 4, 5, 8],
     makeGroups: async (size) => {
-      const listen = () => listenTcp({ host, token: "secret" });
-      const listeners = await Promise.all(Array.from({ length: size }, listen));
-      const addresses = listeners.map(({ address }) => address);
-      return Promise.all(
-        listeners.map(async (listener, rank) => {
-          const transport = await joinTcp({ listener, addresses, rank, size });
-          listener.close();
-          return new Group({ engine, transport });
-        }),
-      );
+      const transports = await joinAll(size, host, () => ({}));
+      return transports.map((transport) => new Group({ engine, transport }));
     },
   });
+}
+
+/** Ranks by machine, for each size. */
+const MACHINES: Readonly<Record<number, readonly (readonly number[])[]>> = {
+  1: [[0]],
+  2: [[0, 1]],
+  3: [[0, 1], [2]],
+  4: [
+    [0, 1],
+    [2, 3],
+  ],
+  5: [[0], [1, 2, 3], [4]],
+  8: [
+    [0, 1, 2],
+    [3, 4, 5],
+    [6, 7],
+  ],
+};
+
+collectivesContract({
+  name: "machines, one process",
+  worlds: [1, 2, 3, 4, 5, 8],
+  makeGroups: async (size) => {
+    const machines = MACHINES[size] ?? [];
+    const machineOf = (rank: number) => machines.find((ranks) => ranks.includes(rank)) ?? [];
+    const others = (rank: number) => machines.flat().filter((r) => !machineOf(rank).includes(r));
+    const networks = await joinAll(size, "127.0.0.1", (rank) => ({ peers: others(rank) }));
+    return Promise.all(
+      networks.map(async (network, rank) => {
+        const names = machineOf(rank);
+        const name = `contract-${process.pid}-${size}-${names[0]}`;
+        const place = { rank: names.indexOf(rank), size: names.length, names };
+        const local = await joinSharedMemory({ name, ...place, wait: "poll" });
+        return new Group({ engine, transport: joinMachines({ local, network, machines }) });
+      }),
+    );
+  },
+});
+
+/** Ranks over TCP, all in this process. */
+async function joinAll(
+  size: number,
+  host: string,
+  more: (rank: number) => Pick<TcpOptions, "peers">,
+): Promise<Transport[]> {
+  const listen = () => listenTcp({ host, token: "secret" });
+  const listeners = await Promise.all(Array.from({ length: size }, listen));
+  const addresses = listeners.map(({ address }) => address);
+  return Promise.all(
+    listeners.map(async (listener, rank) => {
+      const transport = await joinTcp({ listener, addresses, rank, size, ...more(rank) });
+      listener.close();
+      return transport;
+    }),
+  );
 }

@@ -17,6 +17,8 @@ export interface Wait {
   readonly deadlineMs: number;
   /** Whether to look some times before anything else is begun: for waits that come alone. */
   readonly alone: boolean;
+  /** Whether the event loop has more to do meanwhile. */
+  readonly isBusy?: (() => boolean) | undefined;
 }
 
 export interface WaitsOptions {
@@ -42,7 +44,9 @@ interface Pending extends Wait {
   readonly reject: (error: unknown) => void;
 }
 
+/** How long the event loop may be blocked, and how long where it has other waits to serve. */
 const SLICE_MS = 20;
+const BUSY_SLICE_MS = 0.1;
 const CHECK_MS = 40;
 const IDLE_POLLS = 50;
 
@@ -90,11 +94,12 @@ export class Waits {
     if (this.#options.mode === "poll") {
       const done = this.#look();
       this.#idle = done ? 0 : this.#idle + 1;
-      this.#check();
+      // What is over needs no peer any more: it may have left meanwhile.
+      if (this.#pending.size > 0) this.#check();
       this.#schedule(false);
       return;
     }
-    const end = performance.now() + SLICE_MS;
+    const end = performance.now() + (this.#isBusy() ? BUSY_SLICE_MS : SLICE_MS);
     while (this.#pending.size > 0) {
       if (this.#look()) return this.#schedule(true);
       this.#check();
@@ -104,6 +109,11 @@ export class Waits {
       this.#options.sleep(() => this.#anyReady(), left);
     }
     this.#schedule(false);
+  }
+
+  #isBusy(): boolean {
+    for (const { isBusy } of this.#pending) if (isBusy?.() === true) return true;
+    return false;
   }
 
   #spin(ready: () => boolean): boolean {
