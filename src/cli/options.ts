@@ -7,6 +7,7 @@ import { inspectCommand } from "./inspect.ts";
 import { planCommand } from "./plan.ts";
 import { sampleCommand } from "./sample.ts";
 import { trainCommand } from "./train.ts";
+import type { WorkersAsked } from "./workers.ts";
 
 function whole(least: number): (text: string) => number {
   return (text) => {
@@ -16,6 +17,13 @@ function whole(least: number): (text: string) => number {
     }
     return value;
   };
+}
+
+function workers(text: string): WorkersAsked {
+  if (text === "cores") return text;
+  const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
+  if (Number.isSafeInteger(value) && value >= 1) return value;
+  throw new InvalidArgumentError("It must be a whole number, 1 or more, or the word cores.");
 }
 
 function fraction(text: string): number {
@@ -54,8 +62,8 @@ export function commandLine(): Command {
     .option("--batch <n>", "samples of a step", whole(1))
     .option(
       "--workers <n>",
-      "processes that share each step (default: 1); with --hosts, on each host",
-      whole(1),
+      "processes that share each step, or `cores` for one a core (default: 1); with --hosts, on each host",
+      workers,
     )
     .option(
       "--hosts <list>",

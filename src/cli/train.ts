@@ -23,11 +23,12 @@ import {
 import { requireToken } from "./agent.ts";
 import { commandToResume } from "./command.ts";
 import { stopOnSignals } from "./signals.ts";
+import { type WorkersAsked, workersFor } from "./workers.ts";
 
 export interface TrainFlags {
   readonly steps?: number;
   readonly batch?: number;
-  readonly workers?: number;
+  readonly workers?: WorkersAsked;
   /** Agents; `workers` is then the number on each. */
   readonly hosts?: readonly string[];
   readonly token?: string;
@@ -49,7 +50,15 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
   const microBatches = flags.workers === undefined ? undefined : sharedMicroBatches(loaded, batch);
   const overrides = { steps, batch, seed, data, microBatches };
   const run = overrideRun(loaded, overrides);
-  const workers = workersOf(run, flags);
+  checkHosts(flags);
+  const cores = availableParallelism();
+  const { each, all: workers } = workersFor({
+    asked: flags.workers,
+    threads: flags.threads,
+    cores,
+    microBatches: run.microBatches,
+    hosts: flags.hosts?.length,
+  });
   const out = flags.out ?? join("runs", basename(run.name));
   const folder = await openRunFolder(out);
   const show = terminalSink({
@@ -60,7 +69,7 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
   });
   const metrics = jsonlSink(folder.file(FILES.metrics), Date.now);
   const stop = stopOnSignals(() => show({ type: "stopping" }));
-  const threads = flags.threads ?? Math.max(1, Math.floor(availableParallelism() / workers));
+  const threads = flags.threads ?? Math.max(1, Math.floor(cores / workers));
   const shared = {
     baseDir: resolve(dirname(file)),
     beginning,
@@ -79,7 +88,7 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
             hosts,
             token: requireToken(flags.token),
             root: process.cwd(),
-            workers: flags.workers ?? 1,
+            workers: each,
             threads: flags.threads,
           })
         : workers === 1
@@ -110,23 +119,12 @@ async function trainHere(
   }
 }
 
-/** Of all hosts together. */
-function workersOf(run: Run, { workers: each = 1, hosts, data, dump }: TrainFlags): number {
-  if (hosts !== undefined && (data !== undefined || dump !== undefined)) {
-    throw new LockstepError("INVALID_OPTION", "--data and --dump are not for --hosts.", {
-      hint: "Name the data in the run file: it is the same on every host.",
-    });
-  }
-  const workers = each * (hosts?.length ?? 1);
-  if (workers <= run.microBatches) return workers;
-  throw new LockstepError(
-    "INVALID_OPTION",
-    `A step of ${run.microBatches} micro-batches cannot be shared by ${workers} workers.`,
-    {
-      hint: `Set microBatches in the run to ${workers} or more (the weights depend on it, and on nothing else), or use fewer workers.`,
-      fields: { workers, microBatches: run.microBatches },
-    },
-  );
+/** Throws INVALID_OPTION. */
+function checkHosts({ hosts, data, dump }: TrainFlags): void {
+  if (hosts === undefined || (data === undefined && dump === undefined)) return;
+  throw new LockstepError("INVALID_OPTION", "--data and --dump are not for --hosts.", {
+    hint: "Name the data in the run file: it is the same on every host.",
+  });
 }
 
 function beginningOf({ resume, anew }: TrainFlags): Beginning {

@@ -6,7 +6,7 @@ import type { Job } from "./messages.ts";
 import { WorkerProcess } from "./process.ts";
 import { watchWorkers } from "./watch.ts";
 
-export interface LaunchOptions extends Omit<Job, "rank" | "meeting"> {
+export interface LaunchOptions extends Omit<Job, "rank" | "meeting" | "startedAt"> {
   readonly onEvent: EventSink;
   /** Asks for a clean stop. */
   readonly signal: AbortSignal;
@@ -25,6 +25,7 @@ export async function launchLocal(options: LaunchOptions): Promise<TrainResult["
       }),
   );
   return watchWorkers(all, signal, () => {
-    for (const worker of all) worker.start({ ...shared, workers, meeting, rank: worker.rank });
+    const job = { ...shared, workers, meeting, startedAt: performance.timeOrigin };
+    for (const worker of all) worker.start({ ...job, rank: worker.rank });
   });
 }

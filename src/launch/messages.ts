@@ -15,6 +15,8 @@ export interface Job {
   readonly threads: number;
   readonly meeting: Meeting;
   readonly dump?: string | undefined;
+  /** When the command was started, in milliseconds since 1970; unknown where it runs on another machine. */
+  readonly startedAt?: number;
 }
 
 /** How the workers of a run find each other. */

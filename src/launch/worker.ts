@@ -30,7 +30,7 @@ function tell(message: FromWorker): Promise<void> {
 }
 
 async function work(job: Job): Promise<TrainResult["outcome"]> {
-  const { threads, dump } = job;
+  const { threads, dump, startedAt = performance.timeOrigin } = job;
   const run = overrideRun(await loadRun(job.file), job.overrides);
   const folder = await openRunFolder(job.out);
   const engine = createOrtEngine({ threads, ...(dump === undefined ? {} : { dump }) });
@@ -44,7 +44,7 @@ async function work(job: Job): Promise<TrainResult["outcome"]> {
         baseDir: job.baseDir,
         beginning: job.beginning,
         signal: stop.signal,
-        now: () => performance.now(),
+        now: () => performance.timeOrigin + performance.now() - startedAt,
         onEvent: (event) => void tell({ kind: "event", event }),
         ranks: { group },
       });

@@ -3,6 +3,7 @@
 export type RunEvent =
   | RunStarted
   | StepDone
+  | SharesChanged
   | Evaluated
   | CheckpointSaved
   | RunStopping
@@ -23,6 +24,8 @@ export interface RunStarted {
   readonly workers: number;
   /** Of each worker. */
   readonly threads: number;
+  /** How many of a step's micro-batches each worker computes at first, by rank. */
+  readonly shares: readonly number[];
   readonly steps: number;
   readonly batch: number;
   /** The step that comes next: 0, or where a resumed run goes on. */
@@ -45,6 +48,15 @@ export interface StepDone {
   /** Undefined for data that does not come in tokens. */
   readonly tokensPerSecond: number | undefined;
   readonly secondsLeft: number;
+}
+
+/** Workers share the steps after this one in another way, because they are not equally fast. */
+export interface SharesChanged {
+  readonly type: "shared";
+  /** Steps done. */
+  readonly step: number;
+  /** A sentence: how fast each was, and what each computes now. */
+  readonly reason: string;
 }
 
 export interface Evaluated {

@@ -12,6 +12,7 @@ export type {
   RunStarted,
   RunStopped,
   RunStopping,
+  SharesChanged,
   StepDone,
 } from "./events.ts";
 export { type JsonlSink, jsonlSink } from "./jsonl.ts";

@@ -16,6 +16,7 @@ const started = (firstStep: number): RunEvent => ({
   engine: "e",
   workers: 1,
   threads: 1,
+  shares: [1],
   steps: 9,
   batch: 2,
   firstStep,

@@ -79,6 +79,7 @@ function lineOf(event: RunEvent): object | undefined {
       return kept;
     }
     case "started":
+    case "shared":
     case "evaluated":
     case "checkpoint":
     case "stopped":

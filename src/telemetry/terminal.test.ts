@@ -110,6 +110,42 @@ test("other lines come above the live line, which stays", () => {
   ]);
 });
 
+test("workers are shown with their shares, at the start and when these change", () => {
+  const started = (workers: number, threads: number, shares: readonly number[]) => {
+    const event: RunEvent = {
+      type: "started",
+      name: "a",
+      out: "runs/a",
+      model: "gpt",
+      parameters: 5,
+      data: "1 file",
+      engine: "e",
+      workers,
+      threads,
+      shares,
+      steps: 600,
+      batch: 8,
+      firstStep: 0,
+      seconds: 1,
+    };
+    return show(new Screen(), [[0, event]])[2];
+  };
+  assert.equal(started(1, 2, [4]), "engine: e, 2 threads");
+  assert.equal(started(2, 1, [2, 2]), "engine: e, 2 workers of 1 thread: micro-batches 2 + 2 of 4");
+  const many = Array.from({ length: 12 }, (_, rank) => (rank < 4 ? 2 : 1));
+  assert.match(
+    started(12, 1, many) ?? "",
+    /12 workers of 1 thread: micro-batches 1 to 2 each of 16/,
+  );
+  const reason = "Workers are as fast as 1.00 : 0.50: they now compute 3 + 1 micro-batches.";
+  const lines = show(new Screen(), [
+    [0, step(6)],
+    [0, { type: "shared", step: 6, reason }],
+  ]);
+  assert.equal(lines[0], `step 6: ${reason}`);
+  assert.match(lines[1] ?? "", /step 6\/600/, "progress stays");
+});
+
 test("an error comes on a line of its own, below the last progress", () => {
   const failed: RunEvent = { type: "failed", step: 1, code: "DISK_FULL", out: "o", files: [] };
   const lines = show(new Screen({ columns: 60 }), [

@@ -58,7 +58,8 @@ export function terminalSink(options: TerminalOptions): EventSink {
     const below = painted;
     for (const text of describe(event, colors, resume)) line(text);
     // A line that comes between two steps does not take the progress away.
-    if (event.type === "evaluated" && below !== undefined) paint(below);
+    const between = event.type === "evaluated" || event.type === "shared";
+    if (between && below !== undefined) paint(below);
   };
 }
 

@@ -1,6 +1,13 @@
 /** The events of a run in words, for a person at a terminal. */
 import type pc from "picocolors";
-import type { BitsPerByte, Report, RunEvent, RunFinishing, StepDone } from "./events.ts";
+import type {
+  BitsPerByte,
+  Report,
+  RunEvent,
+  RunFinishing,
+  RunStarted,
+  StepDone,
+} from "./events.ts";
 
 export type Colors = ReturnType<typeof pc.createColors>;
 
@@ -19,6 +26,8 @@ export function describe(
         `${plural(event.steps, "step")} of ${plural(event.batch, "sample")}; ready in ${event.seconds.toFixed(1)} s` +
           (event.firstStep > 0 ? `; going on after step ${event.firstStep}` : ""),
       ];
+    case "shared":
+      return [`step ${event.step}: ${event.reason}`];
     case "evaluated":
       return [`step ${event.step}: validation loss ${event.loss.toFixed(4)}`];
     case "checkpoint":
@@ -120,10 +129,18 @@ function speed({ tokensPerSecond, samplesPerSecond }: Speed): string {
     : `${count(samplesPerSecond)} samples/s`;
 }
 
-/** `2 workers of 1 thread`, `2 threads`. */
-function workforce({ workers, threads }: { readonly workers: number; readonly threads: number }) {
+/** More than so many shares are not listed one by one. */
+const MOST_SHARES = 8;
+
+/** `2 workers of 1 thread: micro-batches 2 + 2 of 4`, `2 threads`. */
+function workforce({ workers, threads, shares }: RunStarted): string {
   const each = plural(threads, "thread");
-  return workers === 1 ? each : `${plural(workers, "worker")} of ${each}`;
+  if (workers === 1) return each;
+  const all = shares.reduce((sum, share) => sum + share, 0);
+  const [least, most] = [Math.min(...shares), Math.max(...shares)];
+  const range = least === most ? `${most} each` : `${least} to ${most} each`;
+  const parts = shares.length > MOST_SHARES ? range : shares.join(" + ");
+  return `${plural(workers, "worker")} of ${each}: micro-batches ${parts} of ${all}`;
 }
 
 function plural(number: number, noun: string): string {

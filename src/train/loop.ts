@@ -135,6 +135,7 @@ async function runSteps(
       learningRate,
       ...measure(done),
     });
+    if (result.shared !== undefined) tell({ type: "shared", step: done, reason: result.shared });
     if (validation !== undefined && done % run.evaluate.every === 0 && done < steps) {
       tell({ type: "evaluated", step: done, loss: await validation.loss() });
     }

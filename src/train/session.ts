@@ -3,6 +3,7 @@ import { type Dataset, openData } from "../data/index.ts";
 import type { Engine } from "../engine/index.ts";
 import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
+import { evenRanges } from "../program/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
 import { elementCount } from "../tensor/index.ts";
 import { agree } from "./agree.ts";
@@ -118,7 +119,8 @@ export async function closeSession({ trainer, data }: Session): Promise<void> {
 }
 
 export function announce({ run, options, model, data, before }: Session): void {
-  const { engine, folder, onEvent, now } = options;
+  const { engine, folder, onEvent, now, ranks } = options;
+  const ranges = ranks?.ranges ?? evenRanges(run.microBatches, ranks?.group.size ?? 1);
   onEvent({
     type: "started",
     name: run.name,
@@ -127,8 +129,9 @@ export function announce({ run, options, model, data, before }: Session): void {
     parameters: parameterCount(model),
     data: data.summary,
     engine: engineName(engine),
-    workers: options.ranks?.group.size ?? 1,
+    workers: ranks?.group.size ?? 1,
     threads: engine.threads,
+    shares: ranges.map(({ count }) => count),
     steps: run.steps,
     batch: run.batch,
     firstStep: before.step,
