@@ -56,7 +56,7 @@ export class AssignedJob {
         rank,
         workers,
         threads,
-        meeting: { kind: "network", group, host, token },
+        meeting: { kind: "network", group, own, host, token },
       });
       return worker;
     });
