@@ -130,6 +130,7 @@ async function runSteps(trainer: Trainer): Promise<Outcome> {
     losses.push(loss);
     norms.push(gradientNorm);
   }
+  trainer.collect();
   const { parameters, slots, states } = trainer.tensors();
   const tensors = Object.entries({ ...parameters, ...slots, ...states });
   const weights = tensors.map(([name, { bytes }]) => [name, Buffer.from(bytes).toString("base64")]);

@@ -66,4 +66,4 @@ export {
   type TrainingPlan,
   type TrainingShare,
 } from "./training.ts";
-export type { SlotPlan } from "./update.ts";
+export type { SlotPlan } from "./update-groups.ts";

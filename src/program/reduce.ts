@@ -7,8 +7,9 @@ import { assert } from "../errors.ts";
 import { add } from "../functional/index.ts";
 import type { Value } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
-import type { Layout } from "./layout.ts";
+import type { Layout, LayoutGroup } from "./layout.ts";
 import { buildNamed } from "./named.ts";
+import { gatherParts, type Ownership } from "./ownership.ts";
 import { bytesOf, cutPiece, elementsOf, offsetOf, type Piece } from "./pieces.ts";
 import {
   type Axis,
@@ -28,6 +29,8 @@ export interface ReduceOptions {
   readonly levels: Levels;
   /** The buffer of a rank's contribution, laid out by `layout`. That of slot 0 gets the sum. */
   readonly bufferOf: (slot: number) => string;
+  /** Groups whose sums each rank of a machine keeps to itself: it alone will update that part. */
+  readonly keeps?: (group: LayoutGroup) => boolean;
 }
 
 /** Where a block of a contribution (by its index) is read. */
@@ -70,7 +73,7 @@ export class Reducer {
     const barrier: CollectiveStage = {
       name: `neighbours have ${what}`,
       mode: "collective",
-      axis: this.#isNested ? "machine" : "all",
+      axis: this.#axis,
       call: { kind: "barrier" },
     };
     const parts = this.#neighbours.length * this.#options.levels.members.length;
@@ -90,6 +93,23 @@ export class Reducer {
     ];
   }
 
+  /** What the ranks of this machine keep of these pieces; undefined where that is nothing. */
+  ownership(pieces: readonly Piece[]): Ownership | undefined {
+    const kept = pieces.filter((piece) => this.#keeps(piece));
+    if (kept.length === 0 || this.#neighbours.length === 1) return undefined;
+    const cuts = kept.map((piece) => cutPiece(piece, this.#neighbours.length));
+    return { axis: this.#axis, place: this.#place, ranks: this.#neighbours, cuts };
+  }
+
+  #keeps({ group }: Piece): boolean {
+    return this.#options.keeps?.(group) ?? false;
+  }
+
+  /** Of the ranks of this machine. */
+  get #axis(): Axis {
+    return this.#isNested ? "machine" : "all";
+  }
+
   /** Several machines of several ranks: then there are two axes. */
   get #isNested(): boolean {
     return this.#neighbours.length > 1 && this.#options.levels.members.length > 1;
@@ -100,8 +120,8 @@ export class Reducer {
     const gathers: CollectiveStage[] = [];
     const cuts = cutPiece(piece, this.#neighbours.length);
     const part = cuts[this.#place] as Piece;
-    if (cuts.length > 1) {
-      gathers.push(this.#gather(cuts, what, this.#isNested ? "machine" : "all"));
+    if (cuts.length > 1 && !this.#keeps(piece)) {
+      gathers.push(this.#gather(cuts, what, this.#axis));
     }
     if (members.length === 1) {
       const totals = this.#totals(part, ranks.combination, this.#inPlace(part));
@@ -229,17 +249,9 @@ export class Reducer {
   }
 
   #gather(cuts: readonly Piece[], what: string, axis: Axis): CollectiveStage {
-    const { group, start } = cuts[0] as Piece;
-    const counts = cuts.map((cut) => elementsOf(this.#layout, cut));
-    const count = counts.reduce((sum, own) => sum + own, 0);
-    const byteOffset = offsetOf(this.#layout, { group, start, end: start });
-    return {
-      name: `${group.key} of ${what} to all`,
-      mode: "collective",
-      axis,
-      call: { kind: "allGather", count, counts, dtype: group.dtype },
-      data: { buffer: this.#options.bufferOf(0), byteOffset },
-    };
+    const name = `${cuts[0]?.group.key} of ${what} to all`;
+    const buffer = this.#options.bufferOf(0);
+    return gatherParts(this.#program, this.#layout, cuts, { name, axis, buffer });
   }
 
   #sumStage(name: string, runs: readonly Run[], pieces: readonly Piece[], parts: number): RunStage {

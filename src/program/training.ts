@@ -21,8 +21,9 @@ import {
   withOutputs,
 } from "./gradient.ts";
 import { GradientStages } from "./gradient-stages.ts";
-import { type Layout, planLayout } from "./layout.ts";
+import { type Layout, type LayoutGroup, planLayout } from "./layout.ts";
 import { type NormPlan, planNorm } from "./norm.ts";
+import type { Ownership } from "./ownership.ts";
 import { bucketPieces, type Piece, wholePieces } from "./pieces.ts";
 import { type ParameterPlan, planParameters } from "./plan-parameters.ts";
 import {
@@ -123,15 +124,14 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
   allocate(context);
   const loss = lossRef(context, 0);
   const losses = { ...loss, type: { dtype: loss.type.dtype, shape: [1] } };
-  const norm = planNorm(program, parameters, { microBatches, clip: options.clip, losses });
-  const update = planUpdate(program, parameters, {
-    rank: share.rank,
-    ranks: share.ranges.length,
-  });
   const gradient = gradientGraph(model);
   // A micro-batch stays on one thread, so that its bits do not depend on how many there are.
   program.graph("gradient", microBatches === 1 ? "all" : 1, () => gradient.graph);
-  const { stages, cut } = planGradients(context, gradient);
+  const { stages, cut, ownership } = planGradients(context, gradient);
+  const { clip } = options;
+  const norm = planNorm(program, parameters, { microBatches, clip, losses, ownership });
+  const ranks = share.ranges.length;
+  const update = planUpdate(program, parameters, { rank: share.rank, ranks, ownership });
   const side = (from: number): Side => {
     const sided = { ...context, gradient, from };
     const gradients = Array.from({ length: range.count }, (_, index) => gradientRun(sided, index));
@@ -220,9 +220,13 @@ function lossRef({ options, parameters }: Context, index: number): TensorRef {
 function planGradients(
   context: Context,
   gradient: GradientGraph,
-): { readonly stages: GradientStages; readonly cut: CutGradient | undefined } {
+): {
+  readonly stages: GradientStages;
+  readonly cut: CutGradient | undefined;
+  readonly ownership: Ownership | undefined;
+} {
   const { program, options, share, levels, parameters, sums } = context;
-  const layout = parameters.gradients;
+  const { gradients: layout, updates } = parameters;
   const isAlone = share.ranges.length === 1;
   const { bucketBytes, overlap = false, machines } = share;
   const names = summedOutputs(options.model, gradient, layout);
@@ -234,19 +238,25 @@ function planGradients(
       layout,
       found.buckets.map((bucket) => bucket.map((output) => names.get(output) as string)),
     );
+  const pieces = buckets === undefined ? [wholePieces(layout)] : inBuckets(buckets);
+  // Whoever updates a part of a group alone needs no more of the gradient.
+  const keeps = ({ byteOffset }: LayoutGroup) =>
+    updates.some(
+      ({ rule, group }) => rule.granularity === "element" && group.byteOffset === byteOffset,
+    );
+  const reducing = { rank: share.rank, levels, bufferOf: gradientBuffer, keeps };
+  const reducer = isAlone ? undefined : new Reducer(program, layout, reducing);
   const stages = new GradientStages({
     program,
     layout,
     sums,
     lanes: options.lanes ?? 1,
     bufferOf: gradientBuffer,
-    reducer: isAlone
-      ? undefined
-      : new Reducer(program, layout, { rank: share.rank, levels, bufferOf: gradientBuffer }),
-    buckets: buckets === undefined ? [wholePieces(layout)] : inBuckets(buckets),
+    reducer,
+    buckets: pieces,
     cut,
   });
-  return { stages, cut };
+  return { stages, cut, ownership: reducer?.ownership(pieces.flat()) };
 }
 
 /** Running statistics, as means over all micro-batches. */

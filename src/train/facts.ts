@@ -19,8 +19,7 @@ export interface FactsOf {
 }
 
 export function factsOf({ run, engine, plan, data, step }: FactsOf): Facts {
-  const { gradient, program, parameters } = plan;
-  const updates = [...program.graphs].filter(([name]) => name.startsWith("update"));
+  const { gradient, parameters } = plan;
   const places = [...parameters].map(
     ([name, { byteOffset, type }]) => `${name} ${byteOffset} ${formatType(type)}`,
   );
@@ -38,7 +37,7 @@ export function factsOf({ run, engine, plan, data, step }: FactsOf): Facts {
     "the clipping norm": String(clipNorm),
     "the number of training samples": String(data.train.length),
     "the hash of the gradient graph": hashGraph(gradient.graph).slice(0, 16),
-    "the hash of the update graphs": short(updates.map(([, { graph }]) => hashGraph(graph)).sort()),
+    "the hash of the update graphs": short(plan.update.graphs().map(hashGraph)),
     "the hash of the parameters' places": short(places),
     "the hash of the optimizer's numbers": short([JSON.stringify([optimizer, schedule])]),
   };

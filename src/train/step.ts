@@ -186,6 +186,12 @@ export class Trainer {
     });
   }
 
+  /** Before a checkpoint, between two steps: brings to `tensors` what neighbours keep of the optimizer's slots. */
+  collect(): void {
+    this.#check();
+    this.plan.update.collect(this.#instance);
+  }
+
   /** Everything that a checkpoint holds, as views by name: what is written there is what the next step reads. */
   tensors(): TrainerTensors {
     this.#check();
