@@ -1,16 +1,29 @@
 /** What a schedule would take, from a few measured numbers; and the choice that follows. Pure. */
 import { LockstepError } from "../errors.ts";
 import { bytesPerElement } from "../tensor/index.ts";
-import { type Algorithm, type Collective, type Member, schedulesFor } from "./request.ts";
-import type { Schedule, Step } from "./schedule.ts";
+import {
+  type Algorithm,
+  type Collective,
+  type Member,
+  machinesOf,
+  schedulesFor,
+} from "./request.ts";
+import type { Message, Schedule, Step } from "./schedule.ts";
+
+export interface LinkCosts {
+  /** A message without content. */
+  readonly messageUs: number;
+  /** Each byte that a rank sends or receives, while its neighbours do the same. */
+  readonly wireUsPerByte: number;
+  readonly barrierUs: number;
+}
 
 /** Microseconds, and microseconds a byte. */
 export interface CostModel {
-  /** A message without content. */
-  readonly messageUs: number;
-  /** Each byte that a rank sends or receives. */
-  readonly wireUsPerByte: number;
-  readonly barrierUs: number;
+  /** Between ranks of one machine, and a barrier of those. */
+  readonly within: LinkCosts;
+  /** Between machines, and a barrier of all ranks. */
+  readonly between: LinkCosts;
   /** One call of the engine. */
   readonly runUs: number;
   /** Each byte of each input of a reduction. */
@@ -20,9 +33,8 @@ export interface CostModel {
 
 /** Before anything was measured: a fast machine, a local network. */
 export const DEFAULT_COSTS: CostModel = {
-  messageUs: 60,
-  wireUsPerByte: 1 / 2000,
-  barrierUs: 3,
+  within: { messageUs: 10, wireUsPerByte: 1 / 4000, barrierUs: 3 },
+  between: { messageUs: 60, wireUsPerByte: 1 / 2000, barrierUs: 120 },
   runUs: 4,
   reduceUsPerByte: 1 / 20_000,
   copyUsPerByte: 1 / 10_000,
@@ -35,20 +47,37 @@ export interface Choice {
 }
 
 /**
- * Estimated microseconds. A round costs one message and the bytes that the busier of both directions moves; a
- * schedule is that of one rank, so all ranks must ask for that of the same one.
+ * Estimated microseconds. A round costs one message and the bytes of the busier direction, within the machine and
+ * between machines; a schedule is that of one rank, so all ranks must ask for that of the same one.
  */
-export function estimate(schedule: Schedule, bytesPerUnit: number, model: CostModel): number {
-  const bytes = (list: readonly { readonly span: { readonly length: number } }[]) =>
-    list.reduce((sum, { span }) => sum + span.length, 0) * bytesPerUnit;
+export function estimate(
+  schedule: Schedule,
+  bytesPerUnit: number,
+  model: CostModel,
+  member: Member,
+): number {
+  const machines = machinesOf(member);
+  const mates = new Set(machines.find((ranks) => ranks.includes(member.rank)));
+  const roundOf = (sends: readonly Message[], receives: readonly Message[], link: LinkCosts) => {
+    const messages = Math.max(sends.length, receives.length);
+    if (messages === 0) return 0;
+    const total = (list: readonly Message[]) => list.reduce((sum, m) => sum + m.span.length, 0);
+    const bytes = Math.max(total(sends), total(receives)) * bytesPerUnit;
+    return link.messageUs * (0.5 + 0.5 * messages) + bytes * link.wireUsPerByte;
+  };
   const costOf = (step: Step): number => {
     switch (step.do) {
-      case "barrier":
-        return model.barrierUs;
+      case "barrier": {
+        const isLocal = step.within === "machine" || machines.length === 1;
+        return (isLocal ? model.within : model.between).barrierUs;
+      }
       case "exchange": {
-        const messages = Math.max(step.sends.length, step.receives.length);
-        const moved = bytes(step.sends) + bytes(step.receives);
-        return model.messageUs * (0.5 + 0.5 * messages) + (moved / 2) * model.wireUsPerByte;
+        const isNear = ({ peer }: Message) => mates.has(peer);
+        const isFar = ({ peer }: Message) => !mates.has(peer);
+        return (
+          roundOf(step.sends.filter(isNear), step.receives.filter(isNear), model.within) +
+          roundOf(step.sends.filter(isFar), step.receives.filter(isFar), model.between)
+        );
       }
       case "copy":
         return step.to.length * step.from.length * bytesPerUnit * model.copyUsPerByte;
@@ -75,13 +104,11 @@ export function chooseSchedule(
   const estimates: Record<string, number> = {};
   // The same for all: judged by the first rank and the last, the ones that small parts and trees load most.
   for (const rank of [0, member.size - 1]) {
-    for (const schedule of schedulesFor(
-      withEvenCounts(collective, member.size),
-      { ...member, rank },
-      canonical,
-    )) {
+    const judged = { ...member, rank };
+    const even = withEvenCounts(collective, member.size);
+    for (const schedule of schedulesFor(even, judged, canonical)) {
       const known = estimates[schedule.algorithm] ?? 0;
-      estimates[schedule.algorithm] = Math.max(known, estimate(schedule, unit, model));
+      estimates[schedule.algorithm] = Math.max(known, estimate(schedule, unit, model, judged));
     }
   }
   const best = mine.reduce((a, b) =>
@@ -117,9 +144,11 @@ function withEvenCounts(collective: Collective, size: number): Collective {
 /** One line a number, for people. */
 export function formatCosts(model: CostModel): string {
   const rate = (usPerByte: number) => `${(1 / usPerByte / 1000).toFixed(2)} GB/s`;
+  const link = ({ messageUs, wireUsPerByte, barrierUs }: LinkCosts) =>
+    `message ${messageUs.toFixed(1)} µs, ${rate(wireUsPerByte)}, barrier ${barrierUs.toFixed(1)} µs`;
   return [
-    `message ${model.messageUs.toFixed(1)} µs, ${rate(model.wireUsPerByte)}`,
-    `barrier ${model.barrierUs.toFixed(1)} µs`,
+    `within a machine: ${link(model.within)}`,
+    `between machines: ${link(model.between)}`,
     `reduction ${model.runUs.toFixed(1)} µs, ${rate(model.reduceUsPerByte)} read`,
     `copy ${rate(model.copyUsPerByte)}`,
   ].join("; ");

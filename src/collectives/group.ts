@@ -101,16 +101,15 @@ export class Group {
     return new GroupBuffer(this, own, { peers });
   }
 
-  /** Which schedule would run on memory that all can see, where the transport has such; and what each would take. */
+  /** Which schedule would run on memory of this group, and what each would take. */
   choose(collective: Collective, algorithm?: Algorithm): Choice {
-    const { share, machines } = this.transport;
-    return this.#choose(collective, share !== undefined && machines.length === 1, algorithm);
+    return this.#choose(collective, this.transport.share !== undefined, algorithm);
   }
 
   #choose(collective: Collective, shared: boolean, algorithm: Algorithm | undefined): Choice {
     const wanted = algorithm ?? this.#settings.algorithms?.[collective.kind];
-    const { rank, size } = this.transport;
-    return chooseSchedule(collective, { rank, size, shared }, this.costs, {
+    const { rank, size, machines } = this.transport;
+    return chooseSchedule(collective, { rank, size, shared, machines }, this.costs, {
       ...(wanted === undefined ? {} : { algorithm: wanted }),
       canonical: this.#settings.canonical ?? false,
     });
@@ -130,8 +129,7 @@ export class Group {
         throw new LockstepError("INVALID_OPTION", "An all-to-all needs a place for its result.");
       checkFits(into, intoByteOffset, extent.into * unit);
     }
-    const shared = data.isSeenByAll;
-    const { schedule, estimates } = this.#choose(collective, shared, options.algorithm);
+    const { schedule, estimates } = this.#choose(collective, data.isShared, options.algorithm);
     const scratch =
       schedule.scratch === 0 ? undefined : this.engine.allocate(schedule.scratch * unit);
     const runner = await Runner.prepare({
@@ -237,11 +235,13 @@ export class GroupBuffer {
     );
   }
 
-  /** Whether the memory of every rank of the group can be read and written here. */
-  get isSeenByAll(): boolean {
-    const { size, rank } = this.#group;
-    const all = Array.from({ length: size }, (_, peer) => peer);
-    return all.every((peer) => peer === rank || this.#peers[peer] !== undefined);
+  /** Whether the memory of all ranks of this machine can be read and written here. */
+  get isShared(): boolean {
+    const { rank, transport } = this.#group;
+    const machine = transport.machines.find((ranks) => ranks.includes(rank)) ?? [];
+    const lent = () => machine.every((peer) => peer === rank || this.#peers[peer] !== undefined);
+    return this.#region !== undefined || (this.#peers.length > 0 && lent());
+  }
   }
 
   get byteLength(): number {

@@ -10,6 +10,12 @@ import {
   treeAllReduce,
 } from "./all-reduce.ts";
 import {
+  hierarchicalAllGather,
+  hierarchicalAllReduce,
+  hierarchicalBroadcast,
+  hierarchicalReduceScatter,
+} from "./hierarchical.ts";
+import {
   directAllGather,
   directAllToAll,
   directBroadcast,
@@ -82,13 +88,16 @@ export type Algorithm =
   | "ring"
   | "halving"
   | "pairwise"
+  | "hierarchical"
   | "message";
 
 export interface Member {
   readonly rank: number;
   readonly size: number;
-  /** Whether peers' memory can be read and written in place. */
+  /** Whether the memory of peers of this machine can be read and written in place. */
   readonly shared: boolean;
+  /** The ranks by machine. Unless told: all on one, if memory is shared, else each alone. */
+  readonly machines?: readonly (readonly number[])[];
 }
 
 /**
@@ -104,7 +113,10 @@ export function schedulesFor(
   if (size === 1 && collective.kind !== "allToAll") {
     return [{ algorithm: shared ? "shared" : "direct", steps: [], scratch: 0 }];
   }
-  const inPlace = (make: () => Schedule) => (shared ? [make()] : []);
+  const layout = { rank, shared, machines: machinesOf(member) };
+  const { length: machines } = layout.machines;
+  const inPlace = (make: () => Schedule) => (shared && machines === 1 ? [make()] : []);
+  const overMachines = (make: () => Schedule) => (machines > 1 && machines < size ? [make()] : []);
   switch (collective.kind) {
     case "allReduce": {
       const { count } = collective;
@@ -119,6 +131,7 @@ export function schedulesFor(
         treeAllReduce(rank, size, count),
         ringAllReduce(rank, size, count),
         halvingAllReduce(rank, size, count),
+        ...overMachines(() => hierarchicalAllReduce(layout, count)),
       ];
     }
     case "reduceScatter": {
@@ -128,7 +141,11 @@ export function schedulesFor(
         directReduceScatter(rank, parts),
       ];
       if (canonical || collective.combination !== undefined) return fixed;
-      return [...fixed, ringReduceScatter(rank, parts)];
+      return [
+        ...fixed,
+        ringReduceScatter(rank, parts),
+        ...overMachines(() => hierarchicalReduceScatter(layout, parts)),
+      ];
     }
     case "allGather": {
       const parts = partsFor(collective, size);
@@ -136,6 +153,7 @@ export function schedulesFor(
         ...inPlace(() => sharedAllGather(rank, parts)),
         directAllGather(rank, parts),
         ringAllGather(rank, parts),
+        ...overMachines(() => hierarchicalAllGather(layout, parts)),
       ];
     }
     case "broadcast": {
@@ -144,6 +162,7 @@ export function schedulesFor(
         ...inPlace(() => sharedBroadcast(rank, count, root)),
         directBroadcast(rank, size, count, root),
         treeBroadcast(rank, size, count, root),
+        ...overMachines(() => hierarchicalBroadcast(layout, count, root)),
       ];
     }
     case "allToAll": {
@@ -156,6 +175,11 @@ export function schedulesFor(
     case "receive":
       return [receiveSchedule(collective.from, collective.count)];
   }
+}
+
+export function machinesOf({ size, shared, machines }: Member): readonly (readonly number[])[] {
+  const everyone = Array.from({ length: size }, (_, rank) => rank);
+  return machines ?? (shared ? [everyone] : everyone.map((rank) => [rank]));
 }
 
 /** The parts of a reduce-scatter or all-gather: even ones unless told. */

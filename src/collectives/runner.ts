@@ -83,10 +83,9 @@ class Preparation {
   }
 
   async actions(step: Step): Promise<Action[]> {
-    const { transport, deadlineMs } = this.#options;
     switch (step.do) {
       case "barrier":
-        return [() => transport.barrier(deadlineMs === undefined ? {} : { deadlineMs })];
+        return [this.#barrier(step)];
       case "copy": {
         const from = this.#bytes(step.from);
         const to = step.to.map((span) => this.#bytes(span));
@@ -97,6 +96,15 @@ class Preparation {
       case "reduce":
         return this.#reduce(step);
     }
+  }
+
+  #barrier({ within }: Extract<Step, { do: "barrier" }>): Action {
+    const { transport, deadlineMs } = this.#options;
+    const options = {
+      ...(within === undefined ? {} : { within }),
+      ...(deadlineMs === undefined ? {} : { deadlineMs }),
+    };
+    return () => transport.barrier(options);
   }
 
   #exchange({ sends, receives }: Extract<Step, { do: "exchange" }>): Action {

@@ -35,7 +35,8 @@ export type Step =
       readonly canonical: boolean;
     }
   | { readonly do: "copy"; readonly from: Span; readonly to: readonly Span[] }
-  | { readonly do: "barrier" };
+  /** Of all ranks, unless told only those of this machine. */
+  | { readonly do: "barrier"; readonly within?: "machine" };
 
 export interface Schedule {
   readonly algorithm: string;
@@ -103,6 +104,17 @@ function combine(
 ): Step[] {
   if (outputs[0] === undefined || outputs[0].length === 0) return [];
   return [{ do: "reduce", inputs, outputs, last, canonical }];
+}
+
+/** The same steps where rank r of them is called `names[r]`. */
+export function mapRanks(steps: readonly Step[], names: readonly number[]): Step[] {
+  const messages = (list: readonly Message[]) =>
+    list.map(({ peer, span }) => ({ peer: names[peer] as number, span }));
+  return steps.map((step) =>
+    step.do === "exchange"
+      ? { ...step, sends: messages(step.sends), receives: messages(step.receives) }
+      : step,
+  );
 }
 
 /** What a rank sends in a schedule, in elements. */

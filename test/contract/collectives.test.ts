@@ -10,6 +10,7 @@ import {
   type TcpOptions,
   type Transport,
 } from "../../src/transport/index.ts";
+import { simulatedRanks } from "../support/ranks.ts";
 import { collectivesContract } from "./collectives-contract.ts";
 
 const engine = createOrtEngine({ threads: 1 });
@@ -62,6 +63,19 @@ const MACHINES: Readonly<Record<number, readonly (readonly number[])[]>> = {
     [6, 7],
   ],
 };
+
+for (const inPlace of [true, false]) {
+  collectivesContract({
+    name: `simulated machines, ${inPlace ? "in place" : "by messages"}`,
+    worlds: [3, 4, 5, 8],
+    makeGroups: async (size) => {
+      const machines = MACHINES[size] ?? [];
+      if (inPlace) return simulatedRanks(engine, size, true, machines).groups;
+      const { transports } = new SimulatedNetwork({ size, machines, jitterUs: 500, seed: size });
+      return transports.map((transport) => new Group({ engine, transport }));
+    },
+  });
+}
 
 collectivesContract({
   name: "machines, one process",

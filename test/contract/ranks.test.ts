@@ -39,6 +39,8 @@ const FAULTS: readonly (Omit<RanksOptions, "size" | "task"> & { readonly size?: 
   { transport: "tcp", algorithm: "direct", fault: { rank: 0, call: 12, do: "abort" } },
   { ...MACHINES, algorithm: "ring", fault: { rank: 1, call: 9, do: "die" } },
   { ...MACHINES, algorithm: "direct", fault: { rank: 2, call: 30, do: "die" } },
+  { ...MACHINES, algorithm: "hierarchical", fault: { rank: 3, call: 31, do: "die" } },
+  { ...MACHINES, algorithm: "hierarchical", fault: { rank: 0, call: 14, do: "abort" } },
   { ...MACHINES, algorithm: "tree", fault: { rank: 0, call: 12, do: "abort" } },
 ];
 

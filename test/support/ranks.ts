@@ -10,14 +10,16 @@ export interface SimulatedRanks {
   close(): Promise<void>;
 }
 
-/** In place: by memory of each machine's own ranks, one machine of all unless told. */
+/** In place: by memory of each machine's own ranks. Unless told, that is one machine of all, and by messages each is alone. */
 export function simulatedRanks(
   engine: Engine,
   size: number,
   inPlace: boolean,
-  machines: Transport["machines"] = [Array.from({ length: size }, (_, rank) => rank)],
+  machines?: Transport["machines"],
 ): SimulatedRanks {
-  const network = new SimulatedNetwork(inPlace ? { size, machines } : { size });
+  const everyone = Array.from({ length: size }, (_, rank) => rank);
+  const known = machines ?? (inPlace ? [everyone] : everyone.map((rank) => [rank]));
+  const network = new SimulatedNetwork({ size, machines: known });
   const regions = new Map<string, Region>();
   const groups = network.transports.map((transport) => {
     const shared = inPlace ? sharing(transport, regions) : transport;
