@@ -28,6 +28,7 @@ export type Meeting =
       readonly group: string;
       readonly host: string;
       readonly token: string;
+      readonly tls: boolean;
     };
 
 export type ToWorker =

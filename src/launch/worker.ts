@@ -64,8 +64,8 @@ async function meet({ rank, workers: size, meeting }: Job): Promise<Transport> {
   if (meeting.kind === "memory") {
     return joinSharedMemory({ name: meeting.group, rank, size, deadlineMs: DEADLINE_MS });
   }
-  const { host, token, group } = meeting;
-  const listener = await listenTcp({ host, token });
+  const { group, ...door } = meeting;
+  const listener = await listenTcp(door);
   try {
     await tell({ kind: "listening", port: parseAddress(listener.address).port });
     const addresses = await told;
