@@ -1,77 +1,27 @@
 /** Runs over agents, here all on this machine's loopback: the same weights as one process, and failures that name the host. */
 import assert from "node:assert/strict";
-import { type ChildProcess, fork } from "node:child_process";
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import net from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
-import { type Agent, startAgent } from "../src/agent/index.ts";
-import { LockstepError } from "../src/errors.ts";
-import { type HostsOptions, launchLocal, launchOnHosts } from "../src/launch/index.ts";
-import type { Report, RunEvent } from "../src/telemetry/index.ts";
+import { startAgent } from "../src/agent/index.ts";
+import { launchLocal } from "../src/launch/index.ts";
+import type { RunEvent } from "../src/telemetry/index.ts";
 import { dialLine, listenTcp, serveLines } from "../src/transport/index.ts";
 import { withFolder } from "./support/folder.ts";
+import {
+  agentProcess,
+  files,
+  GPT,
+  LOCAL,
+  launch,
+  rejectsWith,
+  reportIn,
+  token,
+  withAgents,
+} from "./support/hosts.ts";
 import { WORDS } from "./support/runs.ts";
-
-const GPT = `
-import { adamw, defineRun, gpt, text } from "lockstep";
-export default defineRun({
-  model: gpt({ layers: 1, width: 16, heads: 2, context: 16, dropout: 0.1 }),
-  data: text("words.txt"),
-  optimizer: adamw({ learningRate: 1e-2 }),
-  clipNorm: 1, batch: 8, microBatches: 4, steps: 20,
-});`;
-
-const files = { "words.txt": WORDS, "gpt.ts": GPT };
-const token = "a token of tests";
-const LOCAL = { host: "127.0.0.1", port: 0, token } as const;
-
-type Launch = Partial<HostsOptions> & Pick<HostsOptions, "hosts" | "root">;
-
-function launch(options: Launch) {
-  return launchOnHosts({
-    token,
-    file: "gpt.ts",
-    out: "out",
-    overrides: {},
-    beginning: "anew",
-    workers: 1,
-    threads: 1,
-    onEvent: () => undefined,
-    signal: new AbortController().signal,
-    ...options,
-  });
-}
-
-/** Agents with their folders, all closed in the end. */
-async function withAgents(
-  folders: readonly string[],
-  body: (hosts: readonly string[]) => Promise<void>,
-): Promise<void> {
-  const agents: Agent[] = [];
-  try {
-    for (const folder of folders) agents.push(await startAgent({ ...LOCAL, folder }));
-    await body(agents.map(({ address }) => address));
-  } finally {
-    await Promise.all(agents.map((agent) => agent.close()));
-  }
-}
-
-function reportIn(folder: string): Report {
-  return JSON.parse(readFileSync(join(folder, "out", "report.json"), "utf8")) as Report;
-}
-
-/** Rejects with a LockstepError of this code whose text has all of these words. */
-function rejectsWith(running: Promise<unknown>, code: string, ...words: readonly string[]) {
-  return assert.rejects(running, (error) => {
-    assert.ok(error instanceof LockstepError, String(error));
-    assert.equal(error.code, code, error.message);
-    for (const word of words) assert.ok(error.message.includes(word), error.message);
-    return true;
-  });
-}
 
 test("1 process, 2 local workers, and 2 agents with 1 and with 2 workers give the same weights", () =>
   withFolder(files, async (folder) => {
@@ -291,21 +241,6 @@ async function closedPort(): Promise<string> {
   const listener = await listenTcp(LOCAL);
   listener.close();
   return listener.address;
-}
-
-async function agentProcess(folder: string): Promise<{ child: ChildProcess; host: string }> {
-  const entry = fileURLToPath(new URL("../src/cli/main.js", import.meta.url));
-  const child = fork(entry, ["agent", "--listen", "0"], {
-    cwd: folder,
-    env: { ...process.env, LOCKSTEP_TOKEN: token },
-    stdio: ["ignore", "pipe", "inherit", "ipc"],
-  });
-  const host = await new Promise<string>((resolve) => {
-    child.stdout?.once("data", (words: Buffer) =>
-      resolve(/on (\S+)\.\n/.exec(words.toString())?.[1] ?? ""),
-    );
-  });
-  return { child, host };
 }
 
 function jobMessage(folder: string): Readonly<Record<string, unknown>> {

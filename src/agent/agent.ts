@@ -19,6 +19,8 @@ export interface AgentOptions {
   /** 0 for any that is free. */
   readonly port: number;
   readonly token: string;
+  /** Encrypts what is sent, between launcher and agent and between workers; false unless told. */
+  readonly tls?: boolean;
   /** Run files, data and run folders are below it. */
   readonly folder: string;
   /** Told of what happens, in words. */
@@ -101,8 +103,8 @@ export class Agent {
         hint: "Wait for its end, or end it.",
       });
     }
-    const { host, token, folder } = this.#options;
-    const job = new AssignedJob({ request, host, token, folder, tell });
+    const { host, token, tls = false, folder } = this.#options;
+    const job = new AssignedJob({ request, host, token, tls, folder, tell });
     this.#job = job;
     const { file, firstRank, own, workers } = request;
     const ranks = own === 1 ? `${firstRank}` : `${firstRank} to ${firstRank + own - 1}`;

@@ -10,6 +10,7 @@ export interface AssignedJobOptions {
   readonly request: AgentJob;
   readonly host: string;
   readonly token: string;
+  readonly tls: boolean;
   readonly folder: string;
   readonly tell: (reply: AgentReply) => void;
 }
@@ -26,7 +27,7 @@ export class AssignedJob {
   #isEnding = false;
 
   /** Throws FILE_NOT_FOUND, or RUN_FILE for a run file that is not the launcher's. */
-  constructor({ request, host, token, folder, tell }: AssignedJobOptions) {
+  constructor({ request, host, token, tls, folder, tell }: AssignedJobOptions) {
     const file = join(folder, request.file);
     checkFile(file, request);
     const { own, firstRank, workers, beginning, overrides, group } = request;
@@ -56,7 +57,7 @@ export class AssignedJob {
         rank,
         workers,
         threads,
-        meeting: { kind: "network", group, own, host, token },
+        meeting: { kind: "network", group, own, host, token, tls },
       });
       return worker;
     });

@@ -6,18 +6,20 @@ import { parseAddress } from "../transport/index.ts";
 export interface AgentFlags {
   readonly listen: string;
   readonly token?: string;
+  readonly tls?: boolean;
 }
 
-export async function agentCommand({ listen, token }: AgentFlags): Promise<void> {
+export async function agentCommand({ listen, token, tls = false }: AgentFlags): Promise<void> {
   const { host, port } = parseAddress(/^\d+$/.test(listen) ? `127.0.0.1:${listen}` : listen);
   const agent = await startAgent({
     host,
     port,
     token: requireToken(token),
+    tls,
     folder: process.cwd(),
     onNews: (text) => console.log(text),
   });
-  console.log(`Listening on ${agent.address}.`);
+  console.log(`Listening on ${agent.address}${tls ? " with TLS" : ""}.`);
   await new Promise<void>((resolve) => {
     for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, () => resolve());
   });

@@ -45,6 +45,10 @@ function token(): Option {
   ).env("LOCKSTEP_TOKEN");
 }
 
+function tls(): Option {
+  return new Option("--tls", "encrypt what is sent, with a key made of the token; the same on all");
+}
+
 /** Throws CommanderError for words that it does not understand, and for `--help`, which it has shown then. */
 export function commandLine(): Command {
   const command = new Command("lockstep")
@@ -71,6 +75,7 @@ export function commandLine(): Command {
       names,
     )
     .addOption(token())
+    .addOption(tls())
     .option("--threads <n>", "threads of each worker (default: all cores, divided)", whole(1))
     .option("--seed <n>", "of weights, sample order and dropout", whole(0))
     .option("--out <dir>", "where the run is written (default: runs/NAME)")
@@ -90,6 +95,7 @@ export function commandLine(): Command {
       String(DEFAULT_AGENT_PORT),
     )
     .addOption(token())
+    .addOption(tls())
     .action(agentCommand);
   command
     .command("inspect")

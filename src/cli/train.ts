@@ -32,6 +32,7 @@ export interface TrainFlags {
   /** Agents; `workers` is then the number on each. */
   readonly hosts?: readonly string[];
   readonly token?: string;
+  readonly tls?: boolean;
   readonly threads?: number;
   readonly seed?: number;
   readonly out?: string;
@@ -87,6 +88,7 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
             out,
             hosts,
             token: requireToken(flags.token),
+            tls: flags.tls ?? false,
             root: process.cwd(),
             workers: each,
             threads: flags.threads,
@@ -120,7 +122,13 @@ async function trainHere(
 }
 
 /** Throws INVALID_OPTION. */
-function checkHosts({ hosts, data, dump }: TrainFlags): void {
+function checkHosts({ hosts, data, dump, tls }: TrainFlags): void {
+  if (hosts === undefined && tls === true) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      "--tls is for --hosts: a run of one machine sends nothing.",
+    );
+  }
   if (hosts === undefined || (data === undefined && dump === undefined)) return;
   throw new LockstepError("INVALID_OPTION", "--data and --dump are not for --hosts.", {
     hint: "Name the data in the run file: it is the same on every host.",

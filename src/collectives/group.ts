@@ -242,7 +242,6 @@ export class GroupBuffer {
     const lent = () => machine.every((peer) => peer === rank || this.#peers[peer] !== undefined);
     return this.#region !== undefined || (this.#peers.length > 0 && lent());
   }
-  }
 
   get byteLength(): number {
     return this.own.byteLength;

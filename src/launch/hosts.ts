@@ -18,6 +18,8 @@ export interface HostsOptions {
   /** Of each agent: host, host:port or [v6]:port. The first leads: it writes the run's folder. */
   readonly hosts: readonly string[];
   readonly token: string;
+  /** Encrypts what is sent, to agents that do so too. */
+  readonly tls: boolean;
   /** The folder that file and out are below; each agent has its own for it. */
   readonly root: string;
   /** As `out`, absolute or from `root`. */
@@ -99,13 +101,13 @@ function addressOf(host: string): string {
 }
 
 async function connect(hosts: readonly string[], options: HostsOptions): Promise<RemoteAgent[]> {
-  const { token, signal, workers, onEvent, deadlineMs = DEADLINE_MS } = options;
+  const { token, tls, signal, workers, onEvent, deadlineMs = DEADLINE_MS } = options;
   const addresses = new Map<number, string>();
   const agents: RemoteAgent[] = [];
   const hostOf = (rank: number) => hosts[Math.floor(rank / workers)];
   const dialed = await Promise.allSettled(
     hosts.map(async (address, index) => {
-      const line = await dialLine({ address, token, deadlineMs, signal });
+      const line = await dialLine({ address, token, tls, deadlineMs, signal });
       agents[index] = remote(address, line, index);
     }),
   );

@@ -30,6 +30,7 @@ export type Meeting =
       readonly own: number;
       readonly host: string;
       readonly token: string;
+      readonly tls: boolean;
     };
 
 export type ToWorker =

@@ -94,10 +94,10 @@ async function meet(job: Job): Promise<Transport> {
 
 async function meetOverNetwork(
   { rank, workers: size }: Job,
-  { host, token, group }: Extract<Meeting, { readonly kind: "network" }>,
+  { group, host, token, tls }: Extract<Meeting, { readonly kind: "network" }>,
   peers: readonly number[],
 ): Promise<Transport> {
-  const listener = await listenTcp({ host, token });
+  const listener = await listenTcp({ host, token, tls });
   try {
     await tell({ kind: "listening", port: parseAddress(listener.address).port });
     const addresses = await told;

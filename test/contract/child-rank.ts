@@ -31,7 +31,8 @@ export interface RankTask {
   readonly fault?: {
     readonly rank: number;
     readonly call: number;
-    readonly do: "die" | "abort" | "stop";
+    /** "nothing": it only says that it is there. */
+    readonly do: "die" | "abort" | "stop" | "nothing";
   };
 }
 
@@ -119,7 +120,7 @@ function withFault(transport: Transport): Transport {
     say({ ok: true, at: Date.now() });
     if (fault.do === "die") process.kill(process.pid, "SIGKILL");
     else if (fault.do === "stop") process.kill(process.pid, "SIGSTOP");
-    else transport.abort(new Error("the user said so"));
+    else if (fault.do === "abort") transport.abort(new Error("the user said so"));
   };
   return new Proxy(transport, {
     get(target, name) {

@@ -1,64 +1,140 @@
-/** Two network namespaces with a slow and lossy link between them: the sums are still right. */
+/** Two networks with a slow and lossy link between them: sums and weights are still right, and a dead link is found. */
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
+import { lockstep } from "../cli/support.ts";
+import { withFolder } from "../support/folder.ts";
+import { agentProcess, files, GPT, reportIn, token } from "../support/hosts.ts";
+import { type LossyLink, openLossyLink } from "../support/lossy-link.ts";
+import { WORDS } from "../support/runs.ts";
 import { runRanks } from "./ranks.ts";
 
-const LINK = `ls${process.pid % 100_000}`;
-const spaces = [`${LINK}a`, `${LINK}b`] as const;
-
-function run(command: string): string | undefined {
-  const [program = "", ...words] = command.split(" ");
-  const { status, stderr, error } = spawnSync(program, words, { encoding: "utf8" });
-  return status === 0 ? undefined : (error?.message ?? stderr.trim());
-}
-
-/** Why there can be no such link, or undefined once there is. */
-function makeLink(): string | undefined {
-  const commands = [
-    ...spaces.map((space) => `ip netns add ${space}`),
-    `ip link add ${LINK}0 netns ${spaces[0]} type veth peer name ${LINK}1 netns ${spaces[1]}`,
-    ...spaces.flatMap((space, end) => [
-      `ip -n ${space} address add 10.77.0.${end + 1}/24 dev ${LINK}${end}`,
-      `ip -n ${space} link set ${LINK}${end} up`,
-    ]),
-  ];
-  for (const command of commands) {
-    const problem = run(command);
-    if (problem !== undefined) return `${command}: ${problem}`;
-  }
-  return undefined;
-}
-
-/** Delay and loss; returns why there are none. */
-function disturbLink(): string | undefined {
-  const netem = "netem delay 3ms 1ms loss 2%";
-  const problems = spaces.map((space, end) =>
-    run(`ip netns exec ${space} tc qdisc add dev ${LINK}${end} root ${netem}`),
-  );
-  return problems.find((problem) => problem !== undefined);
-}
-
-test("every collective between two networks, over a link with delay and loss where the system has them", async (t) => {
+/** Skips where there can be no such link. */
+async function withLink(t: TestContext, body: (link: LossyLink) => Promise<void>): Promise<void> {
+  let link: LossyLink;
   try {
-    const problem = process.platform === "linux" ? makeLink() : "needs Linux";
-    if (problem !== undefined) return t.skip(`no network namespaces here (${problem})`);
-    const undisturbed = disturbLink();
-    if (undisturbed !== undefined) t.diagnostic(`a link without delay and loss (${undisturbed})`);
+    link = await openLossyLink();
+  } catch (error) {
+    return t.skip(`no lossy link here (${error instanceof Error ? error.message : String(error)})`);
+  }
+  try {
+    await body(link);
+    const carried = await link.carried();
+    if (carried !== undefined) {
+      t.diagnostic(`${carried.passed} packets passed, ${carried.lost} lost`);
+      assert.ok(carried.lost > 0, "some were lost");
+    }
+  } finally {
+    await link.close();
+  }
+}
+
+const ranksOver = ({ hosts, prefix }: LossyLink) => ({
+  transport: "tcp" as const,
+  size: 2,
+  addresses: hosts.map((host, rank) => `${host}:${29_950 + rank}`),
+  prefix: (rank: number) => prefix(rank === 0 ? 0 : 1),
+});
+
+test("every collective is right over a link that delays and loses", (t) =>
+  withLink(t, async (link) => {
     const results = await runRanks({
-      transport: "tcp",
-      size: 2,
+      ...ranksOver(link),
       task: "contract",
       counts: [17, 70_001],
-      addresses: ["10.77.0.1:29950", "10.77.0.2:29950"],
-      prefix: (rank) => ["ip", "netns", "exec", spaces[rank] ?? ""],
       deadlineMs: 20_000,
     });
     assert.deepEqual(
       results.map((result) => result?.text ?? result?.ok),
       [true, true],
     );
+    assert.ok(((await link.carried())?.clear ?? 1) > 0, "without TLS all can be read");
+  }));
+
+test("both ranks name the other when the link is dead", (t) =>
+  withLink(t, async (link) => {
+    const deadlineMs = 5000;
+    let cutAt = Number.POSITIVE_INFINITY;
+    const results = await runRanks({
+      ...ranksOver(link),
+      task: "loop",
+      deadlineMs,
+      fault: { rank: 0, call: 40, do: "nothing" },
+      onFault: () => {
+        link.cut();
+        cutAt = Date.now();
+      },
+    });
+    for (const [rank, result] of results.entries()) {
+      assert.deepEqual([result?.code, result?.peer], ["DEADLINE", 1 - rank], result?.text);
+      const took = (result?.at ?? 0) - cutAt;
+      assert.ok(took < 2 * deadlineMs, `rank ${rank} found it after ${took} ms`);
+    }
+  }));
+
+const folders = {
+  ...files,
+  ...Object.fromEntries(
+    ["a", "b"].flatMap((host) => [
+      [`${host}/gpt.ts`, GPT],
+      [`${host}/words.txt`, WORDS],
+    ]),
+  ),
+};
+
+/** An agent with TLS at each end, each with a folder of its own, and the launcher at the first end. */
+async function trainOver(
+  link: LossyLink,
+  folder: string,
+  words: readonly string[],
+  onOutput: (stdout: string) => void = () => undefined,
+) {
+  const agents = await Promise.all(
+    ([0, 1] as const).map((end) =>
+      agentProcess(`${folder}/${"ab"[end]}`, {
+        prefix: link.prefix(end),
+        words: ["--listen", `${link.hosts[end]}:4100`, "--tls"],
+      }),
+    ),
+  );
+  try {
+    const hosts = ["--hosts", link.hosts.join(","), "--tls", "--threads", "1"];
+    return await lockstep(["train", "gpt.ts", "--out", "out", ...hosts, ...words], {
+      cwd: `${folder}/a`,
+      through: link.prefix(0),
+      env: { LOCKSTEP_TOKEN: token },
+      onOutput,
+    });
   } finally {
-    for (const space of spaces) run(`ip netns delete ${space}`);
+    await Promise.all(agents.map((agent) => agent.end()));
   }
-});
+}
+
+test("a run over such a link gives the weights of one process, and nothing is said in clear", (t) =>
+  withLink(t, (link) =>
+    withFolder(folders, async (folder) => {
+      const words = ["train", "gpt.ts", "--out", "out", "--threads", "1"];
+      const alone = await lockstep(words, { cwd: folder });
+      assert.equal(alone.status, 0, alone.stderr);
+      const shared = await trainOver(link, folder, []);
+      assert.equal(shared.status, 0, shared.stderr);
+      const report = reportIn(`${folder}/a`);
+      assert.equal(report.workers, 2);
+      assert.equal(report.weightsSha256, reportIn(folder).weightsSha256);
+      assert.equal((await link.carried())?.clear ?? 0, 0);
+    }),
+  ));
+
+test("a run whose link goes dead ends with the name of the host that is out of reach", (t) =>
+  withLink(t, (link) =>
+    withFolder(folders, async (folder) => {
+      let isCut = false;
+      const onOutput = (stdout: string) => {
+        if (isCut || !stdout.includes("step 1/")) return;
+        isCut = true;
+        link.cut();
+      };
+      const ended = await trainOver(link, folder, ["--steps", "1000000"], onOutput);
+      assert.equal(ended.status, 1, ended.stdout);
+      assert.match(ended.stderr, /10\.77\.0\.2.*\[(?:PEER_LOST|DEADLINE)\]/s);
+    }),
+  ));

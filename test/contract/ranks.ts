@@ -16,13 +16,15 @@ export interface RanksOptions extends Omit<RankTask, "rank" | "name" | "addresse
   readonly addresses?: readonly string[];
   /** Ranks that are killed at the end: they were stopped. */
   readonly stopped?: readonly number[];
+  /** Called when the rank with a fault is at it. */
+  readonly onFault?: () => void;
 }
 
 /** The last word of each rank; undefined where it said nothing. */
 export async function runRanks(options: RanksOptions): Promise<(RankResult | undefined)[]> {
   groups += 1;
   const name = `ranks-${process.pid}-${groups}`;
-  const { host = "127.0.0.1", size, tokens = {}, prefix, stopped = [], ...rest } = options;
+  const { host = "127.0.0.1", size, tokens = {}, prefix, stopped = [], onFault, ...rest } = options;
   const ports = await freePorts(host, size);
   const near = host.includes(":") ? `[${host}]` : host;
   const addresses = options.addresses ?? ports.map((port) => `${near}:${port}`);
@@ -36,6 +38,7 @@ export async function runRanks(options: RanksOptions): Promise<(RankResult | und
     let text = "";
     started.stdout.setEncoding("utf8").on("data", (chunk: string) => {
       text += chunk;
+      if (rank === options.fault?.rank && text === chunk) onFault?.();
     });
     const ended = new Promise<string>((resolve) => {
       started.once("close", () => resolve(text));

@@ -41,7 +41,8 @@ export class Peer {
   readonly #credits = new Map<string, number>();
   readonly #uncredited = new Map<string, Outgoing & { channel: number; sequence: number }>();
   readonly #events: PeerEvents;
-  #byes = 0;
+  /** Streams on which it said that it leaves; each may end at its own time, and some are late. */
+  readonly #byes = new Set<Link>();
 
   constructor(events: PeerEvents) {
     this.#events = events;
@@ -51,7 +52,7 @@ export class Peer {
     this.inbound[stream] = link;
     link.handler = {
       destination: (frame) => this.#channels.place(frame),
-      closed: (why) => this.#closed(why),
+      closed: (why) => this.#closed(why, link),
       frame: (frame, payload) => this.#frame(frame, payload, link),
     };
   }
@@ -60,13 +61,13 @@ export class Peer {
     this.outbound[stream] = link;
     link.handler = {
       destination: () => "sent data on the wrong stream",
-      closed: (why) => this.#closed(why),
+      closed: (why) => this.#closed(why, link),
       frame: (frame, payload) => this.#frame(frame, payload, link),
     };
   }
 
   get hasLeft(): boolean {
-    return this.#byes > 0 && this.#byes >= this.inbound.length;
+    return this.#byes.size > 0 && this.inbound.every((link) => this.#byes.has(link));
   }
 
   /** Returns true if `bytes` may be written again at once; else `done` says when. */
@@ -176,7 +177,7 @@ export class Peer {
       case FRAME.ping:
         return;
       case FRAME.bye:
-        if (this.inbound.includes(link)) this.#byes += 1;
+        this.#byes.add(link);
         if (this.hasLeft) this.#events.left();
         return;
       case FRAME.abort:
@@ -206,7 +207,7 @@ export class Peer {
     }
   }
 
-  #closed(why: string): void {
-    if (!this.hasLeft) this.#events.lost(why);
+  #closed(why: string, link: Link): void {
+    if (!this.#byes.has(link)) this.#events.lost(why);
   }
 }

@@ -1,0 +1,52 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { FRAME, type Frame } from "./frame.ts";
+import type { Link, LinkHandler } from "./link.ts";
+import { Peer } from "./peer.ts";
+
+/** A stream whose other end is the test. */
+class FakeLink {
+  handler: LinkHandler | undefined;
+  write(): void {}
+  bye(): void {
+    this.handler?.frame({ type: FRAME.bye, length: 0 } as Frame, new Uint8Array(0));
+  }
+}
+
+function peerWithLinks() {
+  const heard: string[] = [];
+  const note = (what: string) => () => void heard.push(what);
+  const peer = new Peer({
+    failed: note("failed"),
+    lost: note("lost"),
+    left: note("left"),
+    reported: note("reported"),
+  });
+  const [inbound, outbound] = [0, 1].map(() => [new FakeLink(), new FakeLink()] as const) as [
+    readonly [FakeLink, FakeLink],
+    readonly [FakeLink, FakeLink],
+  ];
+  for (const stream of [0, 1] as const) {
+    peer.addInbound(stream, inbound[stream] as unknown as Link);
+    peer.addOutbound(stream, outbound[stream] as unknown as Link);
+  }
+  return { peer, heard, inbound, outbound };
+}
+
+test("a peer that leaves ends its streams one by one: a late goodbye on one makes no loss of another", () => {
+  const { peer, heard, inbound, outbound } = peerWithLinks();
+  for (const link of [inbound[0], outbound[1]]) {
+    link.bye();
+    link.handler?.closed("its connection was closed");
+  }
+  assert.deepEqual([peer.hasLeft, heard], [false, []]);
+  inbound[1].bye();
+  assert.deepEqual([peer.hasLeft, heard], [true, ["left"]]);
+});
+
+test("a stream that ends without a goodbye is a loss, whatever was said on the others", () => {
+  const { heard, inbound, outbound } = peerWithLinks();
+  inbound[0].bye();
+  outbound[0].handler?.closed("its connection was closed");
+  assert.deepEqual(heard, ["lost"]);
+});

@@ -1,0 +1,115 @@
+/** Runs over agents on this machine's loopback: agents in this process or as processes, and launches over them. */
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { type Agent, startAgent } from "../../src/agent/index.ts";
+import { LockstepError } from "../../src/errors.ts";
+import { type HostsOptions, launchOnHosts } from "../../src/launch/index.ts";
+import type { Report } from "../../src/telemetry/index.ts";
+import { WORDS } from "./runs.ts";
+
+export const GPT = `
+import { adamw, defineRun, gpt, text } from "lockstep";
+export default defineRun({
+  model: gpt({ layers: 1, width: 16, heads: 2, context: 16, dropout: 0.1 }),
+  data: text("words.txt"),
+  optimizer: adamw({ learningRate: 1e-2 }),
+  clipNorm: 1, batch: 8, microBatches: 4, steps: 20,
+});`;
+
+export const files = { "words.txt": WORDS, "gpt.ts": GPT };
+export const token = "a token of tests";
+export const LOCAL = { host: "127.0.0.1", port: 0, token } as const;
+
+export type Launch = Partial<HostsOptions> & Pick<HostsOptions, "hosts" | "root">;
+
+export function launch(options: Launch) {
+  return launchOnHosts({
+    token,
+    tls: false,
+    file: "gpt.ts",
+    out: "out",
+    overrides: {},
+    beginning: "anew",
+    workers: 1,
+    threads: 1,
+    onEvent: () => undefined,
+    signal: new AbortController().signal,
+    ...options,
+  });
+}
+
+/** Agents with their folders, all closed in the end. */
+export async function withAgents(
+  folders: readonly string[],
+  body: (hosts: readonly string[]) => Promise<void>,
+): Promise<void> {
+  const agents: Agent[] = [];
+  try {
+    for (const folder of folders) agents.push(await startAgent({ ...LOCAL, folder }));
+    await body(agents.map(({ address }) => address));
+  } finally {
+    await Promise.all(agents.map((agent) => agent.close()));
+  }
+}
+
+export function reportIn(folder: string): Report {
+  return JSON.parse(readFileSync(join(folder, "out", "report.json"), "utf8")) as Report;
+}
+
+/** Rejects with a LockstepError of this code whose text has all of these words. */
+export function rejectsWith(running: Promise<unknown>, code: string, ...words: readonly string[]) {
+  return assert.rejects(running, (error) => {
+    assert.ok(error instanceof LockstepError, String(error));
+    assert.equal(error.code, code, error.message);
+    for (const word of words) assert.ok(error.message.includes(word), error.message);
+    return true;
+  });
+}
+
+export interface AgentProcess {
+  readonly child: ChildProcess;
+  readonly host: string;
+  /** Ends it, and waits for that. */
+  end(): Promise<void>;
+}
+
+export interface AgentProcessOptions {
+  /** Words after `agent`. */
+  readonly words?: readonly string[];
+  /** Goes before the command: another network. */
+  readonly prefix?: readonly string[];
+}
+
+/** `lockstep agent` as a process of its own, when it listens. */
+export async function agentProcess(
+  folder: string,
+  { words = ["--listen", "0"], prefix = [] }: AgentProcessOptions = {},
+): Promise<AgentProcess> {
+  const entry = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
+  const [program = "", ...rest] = [...prefix, process.execPath, entry, "agent", ...words];
+  const child = spawn(program, rest, {
+    cwd: folder,
+    env: { ...process.env, LOCKSTEP_TOKEN: token },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const ended = new Promise<void>((resolve) => {
+    child.once("close", () => resolve());
+  });
+  const end = async () => {
+    child.kill("SIGTERM");
+    await ended;
+  };
+  const host = await new Promise<string>((resolve, reject) => {
+    let text = "";
+    child.stdout?.on("data", (piece: Buffer) => {
+      text += piece.toString();
+      const address = /^Listening on (\S+?)(?: with TLS)?\.$/m.exec(text)?.[1];
+      if (address !== undefined) resolve(address);
+    });
+    void ended.then(() => reject(new Error(`the agent ended: ${text}`)));
+  });
+  return { child, host, end };
+}
