@@ -79,9 +79,6 @@ function bucketOf({ bucketBytes: wanted, model }: SharingOptions, { costs }: Gro
     (sum, { name }) => sum + byteLength(typeOf(model.graph, name)),
     0,
   );
-  const link = {
-    latency: costs.messageUs / 1e6,
-    bytesPerSecond: 1e6 / costs.wireUsPerByte,
-  };
-  return bucketBytes(link, total);
+  const { messageUs, wireUsPerByte } = costs.between;
+  return bucketBytes({ latency: messageUs / 1e6, bytesPerSecond: 1e6 / wireUsPerByte }, total);
 }
