@@ -86,6 +86,8 @@ export interface TrainingPlan {
   readonly gradient: GradientGraph;
   /** Undefined where the gradient graph runs whole. */
   readonly cut: CutGradient | undefined;
+  /** In how many pieces gradients are summed over ranks. */
+  readonly buckets: number;
   /** Stages that compute some micro-batches as a step does, and nothing else. */
   computed(runs: readonly Run[]): readonly RunStage[];
   readonly norm: NormPlan;
@@ -127,7 +129,7 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
   const gradient = gradientGraph(model);
   // A micro-batch stays on one thread, so that its bits do not depend on how many there are.
   program.graph("gradient", microBatches === 1 ? "all" : 1, () => gradient.graph);
-  const { stages, cut, ownership } = planGradients(context, gradient);
+  const { stages, cut, buckets, ownership } = planGradients(context, gradient);
   const { clip } = options;
   const norm = planNorm(program, parameters, { microBatches, clip, losses, ownership });
   const ranks = share.ranges.length;
@@ -149,6 +151,7 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
     sides,
     gradient,
     cut,
+    buckets,
     computed: (runs) => stages.computed("gradients", runs),
     norm,
     update,
@@ -223,6 +226,7 @@ function planGradients(
 ): {
   readonly stages: GradientStages;
   readonly cut: CutGradient | undefined;
+  readonly buckets: number;
   readonly ownership: Ownership | undefined;
 } {
   const { program, options, share, levels, parameters, sums } = context;
@@ -256,7 +260,7 @@ function planGradients(
     buckets: pieces,
     cut,
   });
-  return { stages, cut, ownership: reducer?.ownership(pieces.flat()) };
+  return { stages, cut, buckets: pieces.length, ownership: reducer?.ownership(pieces.flat()) };
 }
 
 /** Running statistics, as means over all micro-batches. */
