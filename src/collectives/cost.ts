@@ -58,11 +58,12 @@ export function estimate(
 ): number {
   const machines = machinesOf(member);
   const mates = new Set(machines.find((ranks) => ranks.includes(member.rank)));
-  const roundOf = (sends: readonly Message[], receives: readonly Message[], link: LinkCosts) => {
+  const isNear = ({ peer }: Message) => mates.has(peer);
+  const isFar = ({ peer }: Message) => !mates.has(peer);
+  const roundOf = ({ sends, receives }: Round, link: LinkCosts) => {
     const messages = Math.max(sends.length, receives.length);
     if (messages === 0) return 0;
-    const total = (list: readonly Message[]) => list.reduce((sum, m) => sum + m.span.length, 0);
-    const bytes = Math.max(total(sends), total(receives)) * bytesPerUnit;
+    const bytes = Math.max(elements(sends), elements(receives)) * bytesPerUnit;
     return link.messageUs * (0.5 + 0.5 * messages) + bytes * link.wireUsPerByte;
   };
   const costOf = (step: Step): number => {
@@ -71,14 +72,11 @@ export function estimate(
         const isLocal = step.within === "machine" || machines.length === 1;
         return (isLocal ? model.within : model.between).barrierUs;
       }
-      case "exchange": {
-        const isNear = ({ peer }: Message) => mates.has(peer);
-        const isFar = ({ peer }: Message) => !mates.has(peer);
+      case "exchange":
         return (
-          roundOf(step.sends.filter(isNear), step.receives.filter(isNear), model.within) +
-          roundOf(step.sends.filter(isFar), step.receives.filter(isFar), model.between)
+          roundOf(messagesOf(step, isNear), model.within) +
+          roundOf(messagesOf(step, isFar), model.between)
         );
-      }
       case "copy":
         return step.to.length * step.from.length * bytesPerUnit * model.copyUsPerByte;
       case "reduce": {
@@ -89,6 +87,16 @@ export function estimate(
     }
   };
   return schedule.steps.reduce((sum, step) => sum + costOf(step), 0);
+}
+
+type Round = Pick<Extract<Step, { do: "exchange" }>, "sends" | "receives">;
+
+function messagesOf({ sends, receives }: Round, isMeant: (message: Message) => boolean): Round {
+  return { sends: sends.filter(isMeant), receives: receives.filter(isMeant) };
+}
+
+function elements(messages: readonly Message[]): number {
+  return messages.reduce((sum, { span }) => sum + span.length, 0);
 }
 
 /** The fastest by estimate, or the one asked for. All ranks come to the same choice from the same model. */

@@ -6,9 +6,15 @@
 import type { Binding, Engine, EngineBuffer, EngineTensor, Executable } from "../engine/index.ts";
 import { assert } from "../errors.ts";
 import { bytesPerElement, type DType } from "../tensor/index.ts";
-import { type Transport, type Waiting, waitForAll } from "../transport/index.ts";
+import {
+  type MessageOptions,
+  type Transport,
+  type Waiting,
+  waitForAll,
+} from "../transport/index.ts";
+import { Arrivals } from "./arrivals.ts";
 import { type Combination, inOrder, type Reduction, reductionGraph } from "./reduction.ts";
-import type { Schedule, Span, Step } from "./schedule.ts";
+import { mayOverlap, type Schedule, type Span, type Step, type StepOf } from "./schedule.ts";
 
 /** Elements of one call of the engine: inputs and output stay in the cache of a core. */
 export const TILE_BYTES = 2 ** 18;
@@ -35,6 +41,7 @@ export interface Place {
 }
 
 type Action = () => Waiting;
+type Told = NonNullable<MessageOptions["onPiece"]>;
 
 export class Runner {
   readonly #actions: readonly Action[];
@@ -49,8 +56,7 @@ export class Runner {
   static async prepare(options: RunnerOptions): Promise<Runner> {
     const preparation = new Preparation(options);
     try {
-      const actions: Action[] = [];
-      for (const step of options.schedule.steps) actions.push(...(await preparation.actions(step)));
+      const actions = await preparation.actions(options.schedule.steps);
       return new Runner(actions, preparation.closers);
     } catch (error) {
       for (const close of preparation.closers) close();
@@ -58,11 +64,8 @@ export class Runner {
     }
   }
 
-  async run(): Promise<void> {
-    for (const action of this.#actions) {
-      const waiting = action();
-      if (waiting !== undefined) await waiting;
-    }
+  run(): Promise<void> {
+    return runAll(this.#actions);
   }
 
   close(): void {
@@ -82,7 +85,23 @@ class Preparation {
     this.#unit = bytesPerElement(options.dtype);
   }
 
-  async actions(step: Step): Promise<Action[]> {
+  async actions(steps: readonly Step[]): Promise<Action[]> {
+    const actions: Action[] = [];
+    let at = 0;
+    while (at < steps.length) {
+      const [step, next] = [steps[at], steps[at + 1]] as [Step, Step | undefined];
+      if (step.do === "exchange" && next?.do === "reduce" && mayOverlap(step, next)) {
+        actions.push(await this.#exchangeAndReduce(step, next));
+        at += 2;
+      } else {
+        actions.push(...(await this.#actionsOf(step)));
+        at += 1;
+      }
+    }
+    return actions;
+  }
+
+  async #actionsOf(step: Step): Promise<readonly Action[]> {
     switch (step.do) {
       case "barrier":
         return [this.#barrier(step)];
@@ -98,7 +117,7 @@ class Preparation {
     }
   }
 
-  #barrier({ within }: Extract<Step, { do: "barrier" }>): Action {
+  #barrier({ within }: StepOf<"barrier">): Action {
     const { transport, deadlineMs } = this.#options;
     const options = {
       ...(within === undefined ? {} : { within }),
@@ -107,16 +126,17 @@ class Preparation {
     return () => transport.barrier(options);
   }
 
-  #exchange({ sends, receives }: Extract<Step, { do: "exchange" }>): Action {
+  #exchange({ sends, receives }: StepOf<"exchange">, told?: Told): Action {
     const { transport, channel, deadlineMs } = this.#options;
     const options = { channel, ...(deadlineMs === undefined ? {} : { deadlineMs }) };
+    const hearing = told === undefined ? options : { ...options, onPiece: told };
     const out = sends.map(({ peer, span }) => ({ peer, bytes: this.#bytes(span) }));
     const back = receives.map(({ peer, span }) => ({ peer, bytes: this.#bytes(span) }));
     const starts = [
       ...back.map(
         ({ peer, bytes }) =>
           () =>
-            transport.receive(peer, bytes, options),
+            transport.receive(peer, bytes, hearing),
       ),
       ...out.map(
         ({ peer, bytes }) =>
@@ -127,7 +147,34 @@ class Preparation {
     return () => waitForAll(starts);
   }
 
-  async #reduce(step: Extract<Step, { do: "reduce" }>): Promise<Action[]> {
+  /** Tiles are reduced as they arrive, where the transport tells of it, and else when all has. */
+  async #exchangeAndReduce(
+    exchange: StepOf<"exchange">,
+    reduce: StepOf<"reduce">,
+  ): Promise<Action> {
+    const byteLength = (reduce.outputs[0]?.length ?? 0) * this.#unit;
+    const arrivals = new Arrivals({
+      tiles: await this.#reduce(reduce),
+      tileBytes: TILE_BYTES,
+      byteLength,
+      inputs: exchange.receives.length,
+    });
+    const told: Told = (byteOffset, length) => arrivals.arrived(byteOffset, length);
+    const start = this.#exchange(exchange, told);
+    const failed = (error: unknown) => {
+      arrivals.stop();
+      throw error;
+    };
+    return () => {
+      arrivals.begin();
+      const waiting = start();
+      if (waiting !== undefined) return waiting.then(() => arrivals.finish(), failed);
+      arrivals.finish();
+      return undefined;
+    };
+  }
+
+  async #reduce(step: StepOf<"reduce">): Promise<Action[]> {
     const length = step.outputs[0]?.length ?? 0;
     const tileLength = TILE_BYTES / this.#unit;
     const actions: Action[] = [];
@@ -148,7 +195,7 @@ class Preparation {
     return actions;
   }
 
-  async #reduceTile(step: Extract<Step, { do: "reduce" }>): Promise<Action> {
+  async #reduceTile(step: StepOf<"reduce">): Promise<Action> {
     const { inputs, outputs, last, canonical } = step;
     const [target, ...copies] = outputs as [Span, ...Span[]];
     const executable = await this.#executable(inputs.length, target.length, last, canonical);
@@ -223,6 +270,13 @@ class Preparation {
     const { bytes } = this.#tensor(span);
     assert(bytes.byteLength === span.length * this.#unit, "a span inside its memory");
     return bytes;
+  }
+}
+
+async function runAll(actions: readonly Action[]): Promise<void> {
+  for (const action of actions) {
+    const waiting = action();
+    if (waiting !== undefined) await waiting;
   }
 }
 

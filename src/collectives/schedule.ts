@@ -38,6 +38,8 @@ export type Step =
   /** Of all ranks, unless told only those of this machine. */
   | { readonly do: "barrier"; readonly within?: "machine" };
 
+export type StepOf<K extends Step["do"]> = Extract<Step, { do: K }>;
+
 export interface Schedule {
   readonly algorithm: string;
   readonly steps: readonly Step[];
@@ -115,6 +117,26 @@ export function mapRanks(steps: readonly Step[], names: readonly number[]): Step
       ? { ...step, sends: messages(step.sends), receives: messages(step.receives) }
       : step,
   );
+}
+
+/** Whether what arrives is what is reduced, and nothing that is still being sent is written. */
+export function mayOverlap(
+  { sends, receives }: StepOf<"exchange">,
+  reduce: StepOf<"reduce">,
+): boolean {
+  const { inputs, outputs } = reduce;
+  const isInput = ({ span }: { span: Span }) => inputs.some((input) => sameSpan(input, span));
+  const isSafe = ({ span }: { span: Span }) => outputs.every((output) => !overlap(output, span));
+  return receives.length > 0 && receives.every(isInput) && sends.every(isSafe);
+}
+
+function sameSpan(a: Span, b: Span): boolean {
+  return overlap(a, b) && a.start === b.start && a.length === b.length;
+}
+
+function overlap(a: Span, b: Span): boolean {
+  if (a.space !== b.space || a.rank !== b.rank) return false;
+  return a.start < b.start + b.length && b.start < a.start + a.length;
 }
 
 /** What a rank sends in a schedule, in elements. */
