@@ -30,10 +30,13 @@ export interface RunnerOptions {
   /** The order of reductions that take the contributions of all. */
   readonly combination: Combination | undefined;
   /** Where each space begins; `rank` is another's only where memory is shared. */
-  readonly place: (space: Span["space"], rank: number) => Place;
+  readonly place: (space: Span["space"], rank: number, turn: Turn) => Place;
   readonly channel: number;
   readonly deadlineMs: number | undefined;
 }
+
+/** Which of two pieces of staging memory. */
+export type Turn = 0 | 1;
 
 export interface Place {
   readonly buffer: EngineBuffer;
@@ -44,11 +47,13 @@ type Action = () => Waiting;
 type Told = NonNullable<MessageOptions["onPiece"]>;
 
 export class Runner {
-  readonly #actions: readonly Action[];
+  /** What runs take turns with. */
+  readonly #turns: readonly (readonly Action[])[];
   readonly #close: readonly (() => void)[];
+  #runs = 0;
 
-  private constructor(actions: readonly Action[], close: readonly (() => void)[]) {
-    this.#actions = actions;
+  private constructor(turns: readonly (readonly Action[])[], close: readonly (() => void)[]) {
+    this.#turns = turns;
     this.#close = close;
   }
 
@@ -56,8 +61,13 @@ export class Runner {
   static async prepare(options: RunnerOptions): Promise<Runner> {
     const preparation = new Preparation(options);
     try {
-      const actions = await preparation.actions(options.schedule.steps);
-      return new Runner(actions, preparation.closers);
+      const { steps, staging = 0 } = options.schedule;
+      const turns: (readonly Action[])[] = [];
+      for (const turn of staging > 0 ? ([0, 1] as const) : ([0] as const)) {
+        preparation.turn = turn;
+        turns.push(await preparation.actions(steps));
+      }
+      return new Runner(turns, preparation.closers);
     } catch (error) {
       for (const close of preparation.closers) close();
       throw error;
@@ -65,7 +75,9 @@ export class Runner {
   }
 
   run(): Promise<void> {
-    return runAll(this.#actions);
+    const actions = this.#turns[this.#runs % this.#turns.length] ?? [];
+    this.#runs += 1;
+    return runAll(actions);
   }
 
   close(): void {
@@ -75,6 +87,7 @@ export class Runner {
 
 class Preparation {
   readonly closers: (() => void)[] = [];
+  turn: Turn = 0;
   readonly #options: RunnerOptions;
   readonly #executables = new Map<string, Promise<Executable>>();
   readonly #unit: number;
@@ -252,7 +265,7 @@ class Preparation {
 
   #tensor({ space, rank, start, length }: Span): EngineTensor {
     const { transport, place, dtype } = this.#options;
-    const { buffer, byteOffset } = place(space, rank ?? transport.rank);
+    const { buffer, byteOffset } = place(space, rank ?? transport.rank, this.turn);
     return buffer.tensor({ dtype, shape: [length] }, byteOffset + start * this.#unit);
   }
 

@@ -5,8 +5,11 @@
 
 /** A piece of memory, in elements. */
 export interface Span {
-  /** `data`: what the collective works on; `into`: where an all-to-all puts its result; `scratch`: the schedule's own. */
-  readonly space: "data" | "into" | "scratch";
+  /**
+   * `data`: what the collective works on; `into`: where an all-to-all puts its result; `scratch`: the schedule's own;
+   * `staging`: the schedule's own that peers see.
+   */
+  readonly space: "data" | "into" | "scratch" | "staging";
   /** The rank whose memory it is; one's own unless told. Others' only where the transport shares memory. */
   readonly rank?: number;
   readonly start: number;
@@ -45,6 +48,8 @@ export interface Schedule {
   readonly steps: readonly Step[];
   /** Elements of scratch memory. */
   readonly scratch: number;
+  /** Elements of staging memory; runs take turns with two pieces of it. None unless told. */
+  readonly staging?: number;
 }
 
 export interface Part {
