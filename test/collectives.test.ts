@@ -232,6 +232,40 @@ test("all ranks of all machines measure the same costs", async () => {
   await close();
 });
 
+test("runs that take turns with staging memory see no value of another run, in any order of arrival", async () => {
+  const [size, count] = [3, 500];
+  const { groups, close } = simulatedRanks(engine, size, true);
+  const collective = { kind: "allReduce", count, dtype: "float32", reduction: "sum" } as const;
+  const results = new Map<string, Set<string>>();
+  await Promise.all(
+    groups.map(async (group) => {
+      const data = await group.allocate(4 * count);
+      const values = new Float32Array(data.bytes.buffer, data.bytes.byteOffset, count);
+      for (const algorithm of ["staged", "shared"] as const) {
+        const prepared = await group.prepare(collective, { data, algorithm });
+        for (let run = 0; run < 7; run++) {
+          for (let i = 0; i < count; i++) values[i] = Math.sin(i * (group.rank + 1)) * 10 ** run;
+          await prepared.run();
+          const found = results.get(`run ${run}`) ?? new Set();
+          results.set(`run ${run}`, found.add(Buffer.from(data.bytes).toString("base64")));
+        }
+        prepared.close();
+      }
+    }),
+  );
+  assert.equal(results.size, 7);
+  for (const [run, found] of results) assert.equal(found.size, 1, run);
+  await close();
+});
+
+test("what runs once is not given memory of its own that peers see", async () => {
+  const member = { rank: 0, size: 4, shared: true };
+  const small = { kind: "allReduce", count: 16, dtype: "float32", reduction: "sum" } as const;
+  const chosen = (once: boolean) =>
+    chooseSchedule(small, member, DEFAULT_COSTS, { once }).schedule.algorithm;
+  assert.deepEqual([chosen(false), chosen(true)], ["staged", "shared"]);
+});
+
 test("memory is seen within a machine, and in subgroups by the names that ranks have there", async () => {
   const machines = [
     [0, 1],

@@ -8,7 +8,7 @@ import {
   machinesOf,
   schedulesFor,
 } from "./request.ts";
-import type { Message, Schedule, Step } from "./schedule.ts";
+import type { Message, Schedule, Span, Step } from "./schedule.ts";
 
 export interface LinkCosts {
   /** A message without content. */
@@ -40,6 +40,9 @@ export const DEFAULT_COSTS: CostModel = {
   copyUsPerByte: 1 / 10_000,
 };
 
+/** How much dearer a byte is that a peer has just written or will read: it is in the cache of another core. */
+const PEER_MEMORY = 2;
+
 export interface Choice {
   readonly schedule: Schedule;
   /** Estimated microseconds by algorithm. */
@@ -58,12 +61,20 @@ export function estimate(
 ): number {
   const machines = machinesOf(member);
   const mates = new Set(machines.find((ranks) => ranks.includes(member.rank)));
-  const roundOf = (sends: readonly Message[], receives: readonly Message[], link: LinkCosts) => {
+  const isNear = ({ peer }: Message) => mates.has(peer);
+  const isFar = ({ peer }: Message) => !mates.has(peer);
+  const roundOf = ({ sends, receives }: Round, link: LinkCosts) => {
     const messages = Math.max(sends.length, receives.length);
     if (messages === 0) return 0;
-    const total = (list: readonly Message[]) => list.reduce((sum, m) => sum + m.span.length, 0);
-    const bytes = Math.max(total(sends), total(receives)) * bytesPerUnit;
+    const bytes = Math.max(elements(sends), elements(receives)) * bytesPerUnit;
     return link.messageUs * (0.5 + 0.5 * messages) + bytes * link.wireUsPerByte;
+  };
+  const bytesOf = (spans: readonly Span[]) => {
+    const isOwn = ({ rank = member.rank }: Span) => rank === member.rank;
+    return spans.reduce(
+      (sum, span) => sum + span.length * bytesPerUnit * (isOwn(span) ? 1 : PEER_MEMORY),
+      0,
+    );
   };
   const costOf = (step: Step): number => {
     switch (step.do) {
@@ -71,24 +82,30 @@ export function estimate(
         const isLocal = step.within === "machine" || machines.length === 1;
         return (isLocal ? model.within : model.between).barrierUs;
       }
-      case "exchange": {
-        const isNear = ({ peer }: Message) => mates.has(peer);
-        const isFar = ({ peer }: Message) => !mates.has(peer);
+      case "exchange":
         return (
-          roundOf(step.sends.filter(isNear), step.receives.filter(isNear), model.within) +
-          roundOf(step.sends.filter(isFar), step.receives.filter(isFar), model.between)
+          roundOf(messagesOf(step, isNear), model.within) +
+          roundOf(messagesOf(step, isFar), model.between)
         );
-      }
       case "copy":
-        return step.to.length * step.from.length * bytesPerUnit * model.copyUsPerByte;
+        return bytesOf(step.to) * model.copyUsPerByte;
       case "reduce": {
-        const length = (step.outputs[0]?.length ?? 0) * bytesPerUnit;
-        const copies = (step.outputs.length - 1) * length * model.copyUsPerByte;
-        return model.runUs + step.inputs.length * length * model.reduceUsPerByte + copies;
+        const copies = bytesOf(step.outputs.slice(1)) * model.copyUsPerByte;
+        return model.runUs + bytesOf(step.inputs) * model.reduceUsPerByte + copies;
       }
     }
   };
   return schedule.steps.reduce((sum, step) => sum + costOf(step), 0);
+}
+
+type Round = Pick<Extract<Step, { do: "exchange" }>, "sends" | "receives">;
+
+function messagesOf({ sends, receives }: Round, isMeant: (message: Message) => boolean): Round {
+  return { sends: sends.filter(isMeant), receives: receives.filter(isMeant) };
+}
+
+function elements(messages: readonly Message[]): number {
+  return messages.reduce((sum, { span }) => sum + span.length, 0);
 }
 
 /** The fastest by estimate, or the one asked for. All ranks come to the same choice from the same model. */
@@ -96,9 +113,14 @@ export function chooseSchedule(
   collective: Collective,
   member: Member,
   model: CostModel,
-  options: { readonly algorithm?: Algorithm; readonly canonical?: boolean } = {},
+  options: {
+    readonly algorithm?: Algorithm;
+    readonly canonical?: boolean;
+    /** Whether it runs once only: then none is chosen that needs memory of its own that peers see. */
+    readonly once?: boolean;
+  } = {},
 ): Choice {
-  const { algorithm, canonical = false } = options;
+  const { algorithm, canonical = false, once = false } = options;
   const mine = schedulesFor(collective, member, canonical);
   const unit = bytesPerElement(collective.dtype);
   const estimates: Record<string, number> = {};
@@ -111,7 +133,8 @@ export function chooseSchedule(
       estimates[schedule.algorithm] = Math.max(known, estimate(schedule, unit, model, judged));
     }
   }
-  const best = mine.reduce((a, b) =>
+  const eligible = mine.filter(({ staging = 0 }) => !once || staging === 0);
+  const best = eligible.reduce((a, b) =>
     (estimates[b.algorithm] ?? 0) < (estimates[a.algorithm] ?? 0) ? b : a,
   );
   const wanted = algorithm === undefined ? best : mine.find((s) => s.algorithm === algorithm);

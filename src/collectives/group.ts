@@ -14,6 +14,9 @@ import { type Algorithm, type Collective, extentOf } from "./request.ts";
 import { Runner } from "./runner.ts";
 import type { Schedule } from "./schedule.ts";
 
+/** Bytes. */
+const STAGING_ALIGN = 4096;
+
 export interface GroupSettings {
   readonly engine: Engine;
   readonly transport: Transport;
@@ -35,6 +38,8 @@ export interface PrepareOptions {
   /** Messages of different channels (not 0) may be under way at the same time; all else runs in the order asked for. */
   readonly channel?: number;
   readonly deadlineMs?: number;
+  /** Whether it will run once: then nothing that takes long to prepare is chosen. */
+  readonly once?: boolean;
 }
 
 export interface Prepared {
@@ -103,15 +108,21 @@ export class Group {
 
   /** Which schedule would run on memory of this group, and what each would take. */
   choose(collective: Collective, algorithm?: Algorithm): Choice {
-    return this.#choose(collective, this.transport.share !== undefined, algorithm);
+    const options = algorithm === undefined ? {} : { algorithm };
+    return this.#choose(collective, this.transport.share !== undefined, options);
   }
 
-  #choose(collective: Collective, shared: boolean, algorithm: Algorithm | undefined): Choice {
+  #choose(
+    collective: Collective,
+    shared: boolean,
+    { algorithm, once = false }: Pick<PrepareOptions, "algorithm" | "once">,
+  ): Choice {
     const wanted = algorithm ?? this.#settings.algorithms?.[collective.kind];
     const { rank, size, machines } = this.transport;
     return chooseSchedule(collective, { rank, size, shared, machines }, this.costs, {
       ...(wanted === undefined ? {} : { algorithm: wanted }),
       canonical: this.#settings.canonical ?? false,
+      once,
     });
   }
 
@@ -129,7 +140,8 @@ export class Group {
         throw new LockstepError("INVALID_OPTION", "An all-to-all needs a place for its result.");
       checkFits(into, intoByteOffset, extent.into * unit);
     }
-    const { schedule, estimates } = this.#choose(collective, data.isShared, options.algorithm);
+    const { schedule, estimates } = this.#choose(collective, data.isShared, options);
+    const staging = await this.#stagingFor(schedule, unit);
     const scratch =
       schedule.scratch === 0 ? undefined : this.engine.allocate(schedule.scratch * unit);
     const runner = await Runner.prepare({
@@ -142,7 +154,9 @@ export class Group {
       combination: "combination" in collective ? collective.combination : undefined,
       channel,
       deadlineMs: options.deadlineMs,
-      place: (space, rank) => {
+      place: (space, rank, turn) => {
+        if (staging !== undefined && space === "staging")
+          return { buffer: staging.of(rank), byteOffset: (turn * staging.byteLength) / 2 };
         if (space === "scratch") return { buffer: scratch as EngineBuffer, byteOffset: 0 };
         if (space === "into")
           return { buffer: (into as GroupBuffer).of(rank), byteOffset: intoByteOffset };
@@ -159,10 +173,17 @@ export class Group {
         this.#prepared.delete(prepared);
         runner.close();
         scratch?.close();
+        if (staging !== undefined) this.release(staging);
       },
     };
     this.#prepared.add(prepared);
     return prepared;
+  }
+
+  async #stagingFor({ staging = 0 }: Schedule, unit: number): Promise<GroupBuffer | undefined> {
+    if (staging === 0) return undefined;
+    const piece = Math.ceil((staging * unit) / STAGING_ALIGN) * STAGING_ALIGN;
+    return this.allocate(2 * piece);
   }
 
   async #inTurn(runner: Runner): Promise<void> {
@@ -178,7 +199,7 @@ export class Group {
 
   /** Once, and away with it. */
   async run(collective: Collective, options: PrepareOptions): Promise<void> {
-    const prepared = await this.prepare(collective, options);
+    const prepared = await this.prepare(collective, { ...options, once: true });
     try {
       await prepared.run();
     } finally {

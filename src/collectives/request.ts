@@ -7,6 +7,7 @@ import {
   ringAllReduce,
   scatterAllReduce,
   sharedAllReduce,
+  stagedAllReduce,
   treeAllReduce,
 } from "./all-reduce.ts";
 import {
@@ -82,6 +83,7 @@ export type Collective =
 
 export type Algorithm =
   | "shared"
+  | "staged"
   | "direct"
   | "scatter"
   | "tree"
@@ -121,6 +123,8 @@ export function schedulesFor(
     case "allReduce": {
       const { count } = collective;
       const fixed = [
+        // Two ranks gain nothing by it: their barriers cost less than the copy.
+        ...(size > 2 ? inPlace(() => stagedAllReduce(rank, size, count)) : []),
         ...inPlace(() => sharedAllReduce(rank, size, count)),
         directAllReduce(rank, size, count),
         scatterAllReduce(rank, size, count),

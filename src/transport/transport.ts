@@ -31,6 +31,8 @@ export function waitForAll(starts: readonly (() => Waiting)[]): Waiting {
 export interface MessageOptions {
   /** Messages between two ranks keep their order within a channel; a whole number from 0, 0 unless told. */
   readonly channel?: number;
+  /** Of a receive: told of parts that are there before the rest is, in any order, each once. Not all transports do. */
+  readonly onPiece?: (byteOffset: number, byteLength: number) => void;
   /** How long this wait may take; the group's own unless told. */
   readonly deadlineMs?: number;
   /** True while the event loop has other waits to serve: then none that blocks its thread may last. */

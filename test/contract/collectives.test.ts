@@ -1,4 +1,5 @@
-import { after } from "node:test";
+import assert from "node:assert/strict";
+import { after, test } from "node:test";
 import { Group } from "../../src/collectives/index.ts";
 import { createOrtEngine } from "../../src/engine/index.ts";
 import {
@@ -46,6 +47,22 @@ for (const host of ["127.0.0.1", "::1"]) {
     },
   });
 }
+
+test("a receive over TCP tells of every byte once, and before it is over", async () => {
+  const [first, second] = await joinAll(2, "127.0.0.1", () => ({}));
+  assert.ok(first && second);
+  const [sent, into] = [new Uint8Array(1_000_003).fill(7), new Uint8Array(1_000_003)];
+  const told = new Uint8Array(into.byteLength);
+  const onPiece = (from: number, length: number) => {
+    assert.ok(into.subarray(from, from + length).every((byte) => byte === 7));
+    for (let at = from; at < from + length; at++) told[at] = (told[at] ?? 0) + 1;
+  };
+  const received = first.receive(1, into, { onPiece });
+  await second.send(0, sent);
+  await received;
+  assert.ok(told.every((times) => times === 1));
+  await Promise.all([first.close(), second.close()]);
+});
 
 /** Ranks by machine, for each size. */
 const MACHINES: Readonly<Record<number, readonly (readonly number[])[]>> = {

@@ -1,7 +1,7 @@
 /** All ranks of a run in this process, over a simulated network: with messages alone, or with memory that those of one machine can read. */
 import { Group } from "../../src/collectives/index.ts";
 import type { Engine } from "../../src/engine/index.ts";
-import type { Memory } from "../../src/memory/index.ts";
+import { type Memory, openMemory } from "../../src/memory/index.ts";
 import { type SharedRegion, SimulatedNetwork, type Transport } from "../../src/transport/index.ts";
 
 export interface SimulatedRanks {
@@ -35,8 +35,22 @@ export function simulatedRanks(
 }
 
 interface Region {
-  readonly memories: (Memory | undefined)[];
-  readonly waiting: ((region: SharedRegion) => void)[];
+  readonly memories: Map<number, Memory>;
+  readonly waiting: (() => void)[];
+}
+
+/** What a rank sees: each rank maps the memory of the others for itself, so that none closes another's. */
+function mapped({ memories }: Region, rank: number, size: number): SharedRegion {
+  const seen = Array.from({ length: size }, (_, peer) => {
+    const memory = memories.get(peer);
+    return peer === rank || memory?.name === undefined ? memory : openMemory(memory.name);
+  });
+  return {
+    memories: seen,
+    close: () => {
+      for (const [peer, memory] of seen.entries()) if (peer !== rank) memory?.close();
+    },
+  };
 }
 
 /**
@@ -50,15 +64,14 @@ function sharing(transport: Transport, regions: Map<string, Region>, name = "all
   let calls = 0;
   const share = (memory: Memory): Promise<SharedRegion> => {
     const key = `${name}/${calls++}/${machine[0]}`;
-    const memories = Array.from({ length: size }, () => undefined);
-    const region: Region = regions.get(key) ?? { memories, waiting: [] };
+    const region: Region = regions.get(key) ?? { memories: new Map(), waiting: [] };
     regions.set(key, region);
-    region.memories[rank] = memory;
+    region.memories.set(rank, memory);
     return new Promise((resolve) => {
-      region.waiting.push(resolve);
+      region.waiting.push(() => resolve(mapped(region, rank, size)));
       if (region.waiting.length < machine.length) return;
-      const seen = { memories: region.memories, close: () => undefined };
-      for (const done of region.waiting) done(seen);
+      for (const done of region.waiting) done();
+      for (const shared of region.memories.values()) shared.unlink();
     });
   };
   return {

@@ -104,7 +104,7 @@ class SharedMemoryTransport implements Transport {
       yield: () => this.#sleeper.yield(),
       pump: () => this.#pump(),
       sleep: (ready, timeoutMs) => this.#sleep(ready, timeoutMs),
-      checkPeers: () => this.#checkPeers(),
+      checkPeers: (isWanted) => this.#checkPeers(isWanted),
       fail: (error) => this.#fail(error),
     });
     options.signal?.addEventListener("abort", this.#onAbort, { once: true });
@@ -226,9 +226,10 @@ class SharedMemoryTransport implements Transport {
     doing: string,
     { deadlineMs = this.#deadlineMs, isBusy }: WaitOptions,
   ): Waiting {
-    const named = () => this.#name(typeof peer === "number" ? peer : peer());
+    const from = typeof peer === "number" ? () => peer : peer;
+    const named = () => this.#name(from());
     const alone = typeof peer !== "number";
-    return this.#waits.wait({ ready, peer: named, doing, deadlineMs, alone, isBusy });
+    return this.#waits.wait({ ready, from, peer: named, doing, deadlineMs, alone, isBusy });
   }
 
   #pump(): void {
@@ -273,12 +274,14 @@ class SharedMemoryTransport implements Transport {
     this.#fate.check();
   }
 
-  #checkPeers(): void {
+  /** A rank may leave in order while others still talk among themselves. */
+  #checkPeers(isWanted: (peer: number) => boolean): void {
     this.#readFailure();
     if (this.#fate.error !== undefined) return;
     const { words } = this.#control;
     for (const peer of this.#others) {
       if (Atomics.load(words, this.#control.state(peer)) === LEFT) {
+        if (!isWanted(peer)) continue;
         return this.#fail(peerLost(this.#name(peer), "it has left the group"));
       }
       const identity = this.#peers[peer] as ProcessIdentity;

@@ -11,7 +11,8 @@ export type WaitMode = "block" | "poll";
 
 export interface Wait {
   readonly ready: () => boolean;
-  /** The rank that is waited for. */
+  /** The rank that is waited for, as this group numbers it, and as errors name it. */
+  readonly from: () => number;
   readonly peer: () => number;
   readonly doing: string;
   readonly deadlineMs: number;
@@ -33,8 +34,8 @@ export interface WaitsOptions {
   readonly pump: () => void;
   /** Sleeps until the doorbell rings, unless `ready` before; at most so long. */
   readonly sleep: (ready: () => boolean, timeoutMs: number) => void;
-  /** Looks for failed and dead peers; fails the group if there are any. */
-  readonly checkPeers: () => void;
+  /** Looks for failed and dead peers, and for those that have left although they are wanted; fails the group if there are any. */
+  readonly checkPeers: (isWanted: (peer: number) => boolean) => void;
   readonly fail: (error: LockstepError) => void;
 }
 
@@ -146,11 +147,18 @@ export class Waits {
     return false;
   }
 
+  /** Whether a wait for this rank is not over, after another look: its last words may have come just before it left. */
+  #isWanted(peer: number): boolean {
+    this.#options.pump();
+    for (const { from, ready } of this.#pending) if (from() === peer && !ready()) return true;
+    return false;
+  }
+
   #check(): void {
     const now = performance.now();
     if (now - this.#checkedAt < CHECK_MS) return;
     this.#checkedAt = now;
-    this.#options.checkPeers();
+    this.#options.checkPeers((peer) => this.#isWanted(peer));
     for (const { deadlineAt, peer, doing, deadlineMs } of this.#pending) {
       if (now < deadlineAt) continue;
       this.#options.fail(deadlinePassed(peer(), doing, deadlineMs));

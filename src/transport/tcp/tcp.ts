@@ -161,7 +161,7 @@ class TcpTransport implements Transport {
     const peer = this.#peer(from);
     this.#fate.check();
     const waiting = this.#wait(from, `receiving ${into.byteLength} bytes`, options, (done) =>
-      peer.receive(options.channel ?? 0, into, done),
+      peer.receive(options.channel ?? 0, into, done, options.onPiece),
     );
     if (waiting !== undefined && peer.hasLeft) this.#left(from);
     return waiting;
