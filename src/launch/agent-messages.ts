@@ -34,6 +34,7 @@ const job = z.strictObject({
     steps: count.optional(),
     batch: count.optional(),
     seed: count.optional(),
+    microBatches: count.optional(),
   }),
   group: z.string().min(1).max(200),
   /** This agent's workers have the ranks from here on. */

@@ -2,7 +2,15 @@
 import { Group, measureCosts } from "../collectives/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
-import { loadRun, openRunFolder, overrideRun, type TrainResult, train } from "../train/index.ts";
+import { jsonlSink } from "../telemetry/index.ts";
+import {
+  FILES,
+  loadRun,
+  openRunFolder,
+  overrideRun,
+  type TrainResult,
+  train,
+} from "../train/index.ts";
 import {
   joinMachines,
   joinSharedMemory,
@@ -41,6 +49,9 @@ async function work(job: Job): Promise<TrainResult["outcome"]> {
   const run = overrideRun(await loadRun(job.file), job.overrides);
   const folder = await openRunFolder(job.out);
   const engine = createOrtEngine({ threads, ...(dump === undefined ? {} : { dump }) });
+  // Of a run on several machines the launcher may be on none of them.
+  const isWriter = job.meeting.kind === "network" && job.rank === 0;
+  const metrics = isWriter ? jsonlSink(folder.file(FILES.metrics), Date.now) : undefined;
   try {
     const transport = await meet(job);
     const group = new Group({ engine, transport });
@@ -54,7 +65,10 @@ async function work(job: Job): Promise<TrainResult["outcome"]> {
         beginning: job.beginning,
         signal: stop.signal,
         now: () => performance.timeOrigin + performance.now() - startedAt,
-        onEvent: (event) => void tell({ kind: "event", event }),
+        onEvent: (event) => {
+          metrics?.sink(event);
+          void tell({ kind: "event", event });
+        },
         ranks: { group },
       });
       return outcome;
@@ -65,6 +79,7 @@ async function work(job: Job): Promise<TrainResult["outcome"]> {
       await group.close();
     }
   } finally {
+    metrics?.close();
     await engine.close();
   }
 }
