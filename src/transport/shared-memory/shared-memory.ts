@@ -154,11 +154,13 @@ class SharedMemoryTransport implements Transport {
     const mine = this.#barriers;
     Atomics.store(words, control.barrier(this.rank), mine);
     for (const peer of this.#others) this.#ring(peer);
-    const missing = () =>
-      this.#others.find((peer) => ((Atomics.load(words, control.barrier(peer)) - mine) | 0) < 0);
+    const isMissing = (peer: number) =>
+      ((Atomics.load(words, control.barrier(peer)) - mine) | 0) < 0;
+    const missing = () => this.#others.find(isMissing);
+    const gone = () => this.#others.find((peer) => this.#hasLeft(peer) && isMissing(peer));
     return this.#wait(
       () => missing() === undefined,
-      () => missing() ?? this.rank,
+      () => gone() ?? missing() ?? this.rank,
       "at a barrier",
       options,
     );
@@ -281,16 +283,21 @@ class SharedMemoryTransport implements Transport {
   #checkPeers(): void {
     this.#readFailure();
     if (this.#fate.error !== undefined) return;
-    const { words } = this.#control;
     for (const peer of this.#others) {
-      if (Atomics.load(words, this.#control.state(peer)) === LEFT) {
-        return this.#fail(peerLost(peer, "it has left the group"));
+      // What it did before it left is there: only who waits for more has lost it.
+      if (this.#hasLeft(peer)) {
+        if (this.#waits.awaits(peer)) return this.#fail(peerLost(peer, "it has left the group"));
+        continue;
       }
       const identity = this.#peers[peer] as ProcessIdentity;
       if (!isAlive(identity)) {
         return this.#fail(peerLost(peer, `its process ${identity.pid} has ended`));
       }
     }
+  }
+
+  #hasLeft(peer: number): boolean {
+    return Atomics.load(this.#control.words, this.#control.state(peer)) === LEFT;
   }
 
   #readFailure(): void {

@@ -68,6 +68,12 @@ export class Waits {
     });
   }
 
+  /** Whether a wait needs something of this rank that is not there yet. */
+  awaits(rank: number): boolean {
+    for (const { peer, ready } of this.#pending) if (peer() === rank && !ready()) return true;
+    return false;
+  }
+
   /** Ends every wait. */
   failAll(error: LockstepError): void {
     for (const { reject } of this.#pending) reject(error);
