@@ -6,7 +6,10 @@ import { test } from "node:test";
 import { LockstepError } from "../src/errors.ts";
 import { launchLocal } from "../src/launch/index.ts";
 import type { Report, RunEvent } from "../src/telemetry/index.ts";
+import { tensorFrom } from "../src/tensor/index.ts";
 import { withFolder } from "./support/folder.ts";
+import { npyOf } from "./support/npy.ts";
+import { randomNumbers } from "./support/random.ts";
 import { WORDS } from "./support/runs.ts";
 
 const GPT = `
@@ -15,8 +18,24 @@ export default defineRun({
   model: gpt({ layers: 1, width: 16, heads: 2, context: 16, dropout: 0.1 }),
   data: text("words.txt"),
   optimizer: adamw({ learningRate: 1e-2 }),
-  clipNorm: 1, batch: 8, microBatches: 4, steps: 50,
+  clipNorm: 1, batch: 8, microBatches: 8, steps: 50,
 });`;
+
+/** Batch normalization, which has statistics of its own; and momentum. */
+const RESNET = `
+import { defineRun, npy, resnet, sgd } from "lockstep";
+export default defineRun({
+  model: resnet({ image: [1, 8, 8], classes: 3, blocks: [1, 1], channels: [4, 8], stem: "small" }),
+  data: npy({ image: "images.npy", label: "labels.npy" }),
+  optimizer: sgd({ learningRate: 0.05, momentum: 0.9 }),
+  batch: 16, microBatches: 8, steps: 50,
+});`;
+
+const IMAGES = 60;
+const images = npyOf(tensorFrom("float32", [IMAGES, 1, 8, 8], randomNumbers(1, IMAGES * 64)));
+const labels = npyOf(
+  tensorFrom("int32", [IMAGES], randomNumbers(2, IMAGES, [0, 3]).map(Math.floor)),
+);
 
 /** Gives up when it is told to, with a word. */
 const FRAGILE = `${GPT}
@@ -25,7 +44,15 @@ process.on("SIGUSR2", () => { throw new Error("the floor gave way"); });`;
 /** Every process has a seed of its own. */
 const ODD = GPT.replace("batch: 8", "seed: process.pid, batch: 8");
 
-const files = { "words.txt": WORDS, "gpt.ts": GPT, "fragile.ts": FRAGILE, "odd.ts": ODD };
+const files = {
+  "words.txt": WORDS,
+  "images.npy": images,
+  "labels.npy": labels,
+  "gpt.ts": GPT,
+  "resnet.ts": RESNET,
+  "fragile.ts": FRAGILE,
+  "odd.ts": ODD,
+};
 
 interface Launch {
   readonly folder: string;
@@ -68,32 +95,48 @@ function sharedMemory(): string[] {
 
 const onLinux = process.platform === "linux" ? {} : { skip: "looks at /proc and /dev/shm" };
 
-test("50 steps of 1, 2, 3 and 4 workers give the same weights", () =>
-  withFolder(files, async (folder) => {
-    const hashes: string[] = [];
-    const validation: number[] = [];
-    for (const [workers, threads] of [
-      [1, 2],
-      [2, 1],
-      [3, 1],
-      [4, 1],
-    ] as const) {
-      const events: RunEvent[] = [];
-      const onEvent = (event: RunEvent) => void events.push(event);
-      assert.equal(await launch({ folder, workers, threads, onEvent }), "finished");
-      const report = reportIn(folder);
-      assert.equal(report.workers, workers);
-      assert.equal(events.filter(({ type }) => type === "step").length, 50, "one worker tells");
-      hashes.push(report.weightsSha256);
-      validation.push(report.validationLoss ?? Number.NaN);
-    }
-    const [first = Number.NaN] = validation;
-    assert.ok(
-      validation.every((loss) => Math.abs(loss - first) < 1e-5),
-      validation.join(" "),
-    );
-    assert.equal(new Set(hashes).size, 1, hashes.join(" "));
-  }));
+const CREWS: Readonly<Record<string, readonly (readonly [workers: number, threads: number])[]>> = {
+  "gpt.ts": [
+    [1, 2],
+    [2, 1],
+    [2, 2],
+    [3, 1],
+    [4, 1],
+    [8, 1],
+  ],
+  "resnet.ts": [
+    [1, 1],
+    [2, 1],
+    [3, 1],
+    [4, 1],
+    [8, 1],
+  ],
+};
+
+for (const [file, crews] of Object.entries(CREWS)) {
+  const numbers = crews.map(([workers, threads]) => `${workers}×${threads}`).join(", ");
+  test(`50 steps of ${file} give the same weights on workers × threads: ${numbers}`, () =>
+    withFolder(files, async (folder) => {
+      const hashes: string[] = [];
+      const validation: number[] = [];
+      for (const [workers, threads] of crews) {
+        const events: RunEvent[] = [];
+        const onEvent = (event: RunEvent) => void events.push(event);
+        assert.equal(await launch({ folder, file, workers, threads, onEvent }), "finished");
+        const report = reportIn(folder);
+        assert.deepEqual([report.workers, report.threads], [workers, threads]);
+        assert.equal(events.filter(({ type }) => type === "step").length, 50, "one worker tells");
+        hashes.push(report.weightsSha256);
+        validation.push(report.validationLoss ?? Number.NaN);
+      }
+      assert.equal(new Set(hashes).size, 1, hashes.join(" "));
+      const [first = Number.NaN] = validation;
+      assert.ok(
+        validation.every((loss) => Math.abs(loss - first) < 1e-5),
+        validation.join(" "),
+      );
+    }));
+}
 
 test("a stop is made after the same step by all, and gone on with by another number of workers", () =>
   withFolder(files, async (folder) => {

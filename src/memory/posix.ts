@@ -1,6 +1,7 @@
 /**
  * Memory on Linux and macOS: mmap. Named memory is a file under /dev/shm (Linux) or in the folder for temporary
- * files (macOS), called `lockstep-NAME.NAMESPACE.PID`: what a killed process left behind is swept by the next one.
+ * files (macOS), called `lockstep-NAME.NAMESPACE.PID`: what a killed process left behind is swept by the next
+ * one, at its first memory of any kind.
  */
 import fs from "node:fs";
 import os from "node:os";
@@ -48,6 +49,7 @@ export function posixPlatform(): Platform {
     ? libc.func<Madvise>("int madvise(void *address, size_t length, int advice)")
     : () => 0;
   const folder = linux ? "/dev/shm" : os.tmpdir();
+  sweep(folder);
 
   const mapOrThrow = (
     byteLength: number,
@@ -200,16 +202,29 @@ function sweep(folder: string): void {
   for (const file of fs.readdirSync(folder)) {
     const [, namespace, pid] = /^lockstep-.*\.(\d+)\.(\d+)$/.exec(file) ?? [];
     if (namespace !== here || isAlive(Number(pid))) continue;
-    fs.rmSync(path.join(folder, file), { force: true });
+    try {
+      fs.rmSync(path.join(folder, file), { force: true });
+    } catch {
+      // Another user's: it is for a process of that user to remove.
+    }
   }
 }
 
 function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
-    return true;
+    return !isZombie(pid);
   } catch (error) {
     return (error as NodeJS.ErrnoException).code !== "ESRCH";
+  }
+}
+
+/** Ended, and waiting for its parent to notice: that may take long. */
+function isZombie(pid: number): boolean {
+  try {
+    return /\) [ZXx] [^)]*$/.test(fs.readFileSync(`/proc/${pid}/stat`, "latin1"));
+  } catch {
+    return false; // no /proc here, or gone by now
   }
 }
 

@@ -17,6 +17,8 @@ export interface Setting {
   readonly env?: Readonly<Record<string, string>>;
   /** Words before the command: `["sh", "-c", …]`. */
   readonly through?: readonly string[];
+  /** Leads a group of processes of its own, with all that it starts. */
+  readonly leads?: boolean;
   /** Called with all of stdout so far, at each piece. */
   readonly onOutput?: (stdout: string, child: ChildProcess) => void;
 }
@@ -27,6 +29,7 @@ export function lockstep(words: readonly string[], setting: Setting): Promise<En
     cwd: setting.cwd,
     env: { ...process.env, ...setting.env },
     stdio: ["ignore", "pipe", "pipe"],
+    detached: setting.leads === true,
   });
   let [stdout, stderr] = ["", ""];
   child.stdout?.setEncoding("utf8").on("data", (piece: string) => {

@@ -162,11 +162,13 @@ class SharedMemoryTransport implements Transport {
     const mine = this.#barriers;
     Atomics.store(words, control.barrier(this.rank), mine);
     for (const peer of this.#others) this.#ring(peer);
-    const missing = () =>
-      this.#others.find((peer) => ((Atomics.load(words, control.barrier(peer)) - mine) | 0) < 0);
+    const isMissing = (peer: number) =>
+      ((Atomics.load(words, control.barrier(peer)) - mine) | 0) < 0;
+    const missing = () => this.#others.find(isMissing);
+    const gone = () => this.#others.find((peer) => this.#hasLeft(peer) && isMissing(peer));
     return this.#wait(
       () => missing() === undefined,
-      () => missing() ?? this.rank,
+      () => gone() ?? missing() ?? this.rank,
       "at a barrier",
       options,
     );
@@ -278,9 +280,8 @@ class SharedMemoryTransport implements Transport {
   #checkPeers(isWanted: (peer: number) => boolean): void {
     this.#readFailure();
     if (this.#fate.error !== undefined) return;
-    const { words } = this.#control;
     for (const peer of this.#others) {
-      if (Atomics.load(words, this.#control.state(peer)) === LEFT) {
+      if (this.#hasLeft(peer)) {
         if (!isWanted(peer)) continue;
         return this.#fail(peerLost(this.#name(peer), "it has left the group"));
       }
@@ -290,6 +291,10 @@ class SharedMemoryTransport implements Transport {
         return this.#fail(peerLost(this.#name(peer), how));
       }
     }
+  }
+
+  #hasLeft(peer: number): boolean {
+    return Atomics.load(this.#control.words, this.#control.state(peer)) === LEFT;
   }
 
   #readFailure(): void {

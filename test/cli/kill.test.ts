@@ -1,0 +1,153 @@
+/** `kill -9` of a run's processes, all at once or the first of them: nothing is left behind, and `--resume` goes on. */
+import assert from "node:assert/strict";
+import type { ChildProcess } from "node:child_process";
+import { existsSync, readdirSync, readFileSync, watch } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { withFolder } from "../support/folder.ts";
+import { metricsOf, reportOf } from "../support/runs.ts";
+import { type Ended, lockstep, runFiles } from "./support.ts";
+
+const SHARED = "/dev/shm";
+const onLinux = process.platform === "linux" ? {} : { skip: "looks at /proc and /dev/shm" };
+
+const run = runFiles({
+  model: "gpt({ layers: 1, width: 16, heads: 2, context: 16, dropout: 0.1 })",
+  batch: "6",
+  microBatches: "6",
+  steps: "24",
+  evaluate: "{ every: 6 }",
+  checkpointEvery: "4",
+});
+
+const train = (cwd: string, ...words: readonly string[]): Promise<Ended> =>
+  lockstep(["train", "run.ts", "--threads", "1", ...words], { cwd });
+
+/** A process and all that descend from it. */
+function family(pid: number): number[] {
+  const path = `/proc/${pid}/task/${pid}/children`;
+  const words = existsSync(path) ? readFileSync(path, "utf8").trim().split(" ") : [];
+  return [pid, ...words.filter((word) => word !== "").flatMap((child) => family(Number(child)))];
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
+  } catch {
+    return false;
+  }
+}
+
+/** Those that are there after they were given a while to go: a process lets go of its files before it ends. */
+async function left(pids: readonly number[]): Promise<number[]> {
+  const deadlineAt = performance.now() + 5000;
+  while (pids.some(isAlive) && performance.now() < deadlineAt) {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  return pids.filter(isAlive);
+}
+
+/** Shared memory whose name ends with one of these processes. */
+function memoryOf(pids: readonly number[]): string[] {
+  const owners = new Set(pids);
+  return readdirSync(SHARED).filter(
+    (file) => file.startsWith("lockstep-") && owners.has(Number(file.split(".").at(-1))),
+  );
+}
+
+interface Killed extends Ended {
+  readonly pids: readonly number[];
+}
+
+/** Runs workers until `when`, then kills. Resolves when none of them is there any more. */
+async function killed(
+  cwd: string,
+  workers: number,
+  whom: "all" | "launcher",
+  when: (stdout: string) => boolean,
+): Promise<Killed> {
+  let pids: readonly number[] = [];
+  const onOutput = (stdout: string, child: ChildProcess) => {
+    if (pids.length > 0 || child.pid === undefined || !when(stdout)) return;
+    pids = family(child.pid);
+    process.kill(whom === "all" ? -child.pid : child.pid, "SIGKILL");
+  };
+  const words = ["train", "run.ts", "--threads", "1", "--workers", String(workers)];
+  // The pipe of the output closes when the last process that holds it has ended.
+  const ended = await lockstep(words, { cwd, leads: true, onOutput });
+  return { ...ended, pids };
+}
+
+for (const [workers, whom] of [
+  [3, "all"],
+  [2, "all"],
+  [2, "launcher"],
+] as const) {
+  test(
+    `${whom === "all" ? `all processes of ${workers} workers` : "the launcher alone"} killed in the middle: nothing is left, and the rest of the run gives the same weights`,
+    onLinux,
+    () =>
+      withFolder(run, async (cwd) => {
+        const undisturbed = await train(cwd, "--out", "whole", "--workers", "1");
+        assert.equal(undisturbed.status, 0, undisturbed.stderr);
+        const { signal, stderr, pids } = await killed(cwd, workers, whom, (stdout) =>
+          stdout.includes("step 12: "),
+        );
+        assert.equal(signal, "SIGKILL", stderr);
+        assert.equal(pids.length, 1 + workers);
+        assert.deepEqual(await left(pids), [], "processes");
+        assert.deepEqual(memoryOf(pids), [], "shared memory");
+
+        const resumed = await train(cwd, "--resume", "--workers", String(workers));
+        assert.equal(resumed.status, 0, resumed.stderr);
+        const from = Number(/going on after step (\d+)/.exec(resumed.stdout)?.[1]);
+        assert.ok(from >= 8 && from <= 24, resumed.stdout);
+        const [whole, out] = [join(cwd, "whole"), join(cwd, "runs/tiny")];
+        assert.equal(reportOf(out).weightsSha256, reportOf(whole).weightsSha256);
+        const steps = metricsOf(out).filter(({ type }) => type === "step");
+        assert.deepEqual(
+          steps.map(({ step }) => step),
+          Array.from({ length: 24 }, (_, index) => index + 1),
+        );
+        assert.deepEqual(
+          readdirSync(out).filter((name) => name.endsWith(".tmp")),
+          [],
+        );
+      }),
+  );
+}
+
+test(
+  "shared memory of a run that was killed before all had it is gone at the next start, of one process too",
+  onLinux,
+  () =>
+    withFolder(run, async (cwd) => {
+      let pids: readonly number[] = [];
+      let kill: (() => void) | undefined;
+      // The moment at which a name appears is the moment at which it can be left behind.
+      const watcher = watch(SHARED, (_, file) => {
+        if (file?.startsWith("lockstep-") === true) kill?.();
+      });
+      try {
+        const words = ["train", "run.ts", "--threads", "1", "--workers", "3"];
+        const through = ["sh", "-c", 'echo begins; exec "$@"', "sh"];
+        const onOutput = (_: string, { pid }: ChildProcess) => {
+          kill ??= () => {
+            if (pid === undefined || pids.length > 0) return;
+            const all = family(pid);
+            if (memoryOf(all).length === 0) return;
+            pids = all;
+            process.kill(-pid, "SIGKILL");
+          };
+        };
+        const { signal } = await lockstep(words, { cwd, through, leads: true, onOutput });
+        assert.equal(signal, "SIGKILL");
+      } finally {
+        watcher.close();
+      }
+      assert.deepEqual(await left(pids), []);
+      const next = await train(cwd, "--workers", "1", "--out", "next");
+      assert.equal(next.status, 0, next.stderr);
+      assert.deepEqual(memoryOf(pids), []);
+    }),
+);

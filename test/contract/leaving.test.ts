@@ -1,0 +1,55 @@
+/** A rank that leaves in order takes away nothing of what it has done: only who waits for more of it has lost it. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { LockstepError } from "../../src/errors.ts";
+import { joinSharedMemory, joinTcp, listenTcp, type Transport } from "../../src/transport/index.ts";
+
+const SIZE = 3;
+/** Enough for every transport to have looked at its peers some times. */
+const ROUND_TRIPS = 5000;
+
+const JOINS: Readonly<Record<string, () => Promise<Transport[]>>> = {
+  "shared memory": () =>
+    Promise.all(
+      Array.from({ length: SIZE }, (_, rank) =>
+        joinSharedMemory({ name: `leaving-${process.pid}`, rank, size: SIZE, wait: "poll" }),
+      ),
+    ),
+  tcp: async () => {
+    const listen = () => listenTcp({ host: "127.0.0.1", token: "secret" });
+    const listeners = await Promise.all(Array.from({ length: SIZE }, listen));
+    const addresses = listeners.map(({ address }) => address);
+    const joined = listeners.map((listener, rank) =>
+      joinTcp({ listener, addresses, rank, size: SIZE }),
+    );
+    const transports = await Promise.all(joined);
+    for (const listener of listeners) listener.close();
+    return transports;
+  },
+};
+
+for (const [name, join] of Object.entries(JOINS)) {
+  test(`${name}: a rank's last words are heard after it has left, and waiting for more names it`, async () => {
+    const [first, second, third] = (await join()) as [Transport, Transport, Transport];
+    try {
+      await Promise.all([first.barrier(), second.barrier(), third.barrier()]);
+      await third.send(0, Uint8Array.of(7));
+      await third.close();
+      const byte = new Uint8Array(1);
+      for (let trip = 0; trip < ROUND_TRIPS; trip++) {
+        await Promise.all([first.receive(1, byte), second.send(0, Uint8Array.of(trip & 255))]);
+        await Promise.all([second.receive(0, byte), first.send(1, byte)]);
+      }
+      await first.receive(2, byte);
+      assert.equal(byte[0], 7);
+      await assert.rejects(async () => first.receive(2, byte), isLost);
+      await assert.rejects(async () => second.receive(0, byte), isLost);
+    } finally {
+      await Promise.all([first.close(), second.close()]);
+    }
+  });
+}
+
+function isLost(error: unknown): boolean {
+  return error instanceof LockstepError && error.code === "PEER_LOST" && error.fields["peer"] === 2;
+}
