@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { createOrtEngine, type Engine } from "../src/engine/index.ts";
+import { LockstepError } from "../src/errors.ts";
 import { mul } from "../src/functional/index.ts";
 import type { Graph } from "../src/graph/index.ts";
 import { gpt, type ModelDefinition, resnet } from "../src/nn/index.ts";
@@ -203,8 +204,8 @@ test("between machines, each bucket travels beside the segments that follow", as
   assert.equal(seen, 2);
 });
 
-/** An engine that computes segments of a gradient in another way than the whole. */
-function oddEngine(): Engine {
+/** The engine with another way to compile. */
+function engineWith(compile: Engine["compile"]): Engine {
   const { name, version, threads } = engine;
   return {
     name,
@@ -213,13 +214,40 @@ function oddEngine(): Engine {
     allocate: (...given) => engine.allocate(...given),
     attach: (...given) => engine.attach(...given),
     close: () => engine.close(),
-    compile: (graph, options) => {
-      if (!graph.name.endsWith("segment 1")) return engine.compile(graph, options);
-      const builder = extendGraph(graph);
-      const outputs = graph.outputs.map((output) => mul(builder.value(output), 1.000001));
-      return engine.compile(renameTo(builder.build(outputs), graph.outputs), options);
-    },
+    compile,
   };
+}
+
+/** Segments of a gradient are computed in another way than the whole. */
+const oddEngine = engineWith((graph, options) => {
+  if (!graph.name.endsWith("segment 1")) return engine.compile(graph, options);
+  const builder = extendGraph(graph);
+  const outputs = graph.outputs.map((output) => mul(builder.value(output), 1.000001));
+  return engine.compile(renameTo(builder.build(outputs), graph.outputs), options);
+});
+
+/** The second segment fails, when the first bucket is under way, in the `nth` of its runs. */
+function failingEngine(nth: number): Engine {
+  let runs = 0;
+  return engineWith(async (graph, options) => {
+    const executable = await engine.compile(graph, options);
+    if (!graph.name.endsWith("segment 1")) return executable;
+    const { mayAlias } = executable;
+    return {
+      graph: executable.graph,
+      mayAlias: (...given) => mayAlias.apply(executable, given),
+      close: () => executable.close(),
+      bind: (tensors) => {
+        const binding = executable.bind(tensors);
+        const run: typeof binding.run = (runOptions) => {
+          runs += 1;
+          if (runs === nth) return Promise.reject(new LockstepError("ENGINE_FAILED", "no more"));
+          return binding.run(runOptions);
+        };
+        return { run, runSync: () => binding.runSync(), close: () => binding.close() };
+      },
+    };
+  });
 }
 
 /** The same graph, whose outputs have these names; what had them before gets others. */
@@ -249,11 +277,17 @@ test("a rank whose engine gives other bits for segments computes the gradient wh
     ranks: 2,
     machines: 2,
     bucketBytes: 6000,
-    engine: oddEngine(),
+    engine: oddEngine,
     afterwards: (trainers) => cuts.push(...trainers.map(({ plan }) => plan.cut !== undefined)),
   });
   assert.deepEqual(cuts, [false, true]);
   for (const outcome of outcomes) assert.deepEqual(outcome, alone);
+});
+
+test("a segment that fails beside a bucket ends the run of all ranks", async () => {
+  // One run to check the cut, four micro-batches a step, and then the last one of the second step.
+  const setting = { ranks: 2, machines: 2, bucketBytes: 6000, engine: failingEngine(1 + 4 + 4) };
+  await assert.rejects(trainRanks(GPT, setting), /no more/);
 });
 
 test("an order of sums that is not reproducible is nearly the same, and moves fewer bytes", async () => {
