@@ -55,6 +55,7 @@ export {
   planShares,
   type Range,
   type Shares,
+  type TrainingShare,
 } from "./shares.ts";
 export { type SimulatedRank, simulateRanks } from "./simulate.ts";
 export { flopsOf, planTimeline, type Speeds, type Timed, type Timeline } from "./timeline.ts";
@@ -64,6 +65,5 @@ export {
   type Side,
   type TrainingOptions,
   type TrainingPlan,
-  type TrainingShare,
 } from "./training.ts";
 export type { SlotPlan } from "./update-groups.ts";

@@ -143,6 +143,21 @@ export function planLevels(
   return { ranks, machines, members, within };
 }
 
+/** How a rank takes part in the steps of a run. */
+export interface TrainingShare {
+  readonly rank: number;
+  /** The micro-batches of each rank. */
+  readonly ranges: readonly Range[];
+  /** The ranks of each machine, equally many: they read each other's memory in place. */
+  readonly machines: readonly (readonly number[])[];
+  /** Whether any ranges and machines give the same bits; yes unless told. */
+  readonly reproducible?: boolean | undefined;
+  /** Between machines, gradients travel in buckets of so many bytes; all at once unless told. */
+  readonly bucketBytes?: number | undefined;
+  /** Whether buckets travel while the rest is computed, which takes a gradient graph cut into segments. */
+  readonly overlap?: boolean | undefined;
+}
+
 /** The parts [start, end) into which `count` things are cut for `ranks`, as even as can be. */
 export function evenCuts(count: number, ranks: number): { start: number; end: number }[] {
   return Array.from({ length: ranks }, (_, rank) => ({

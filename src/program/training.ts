@@ -8,8 +8,8 @@ import type { Model } from "../nn/index.ts";
 import type { Optimizer } from "../optimizer/index.ts";
 import { byteLength } from "../tensor/index.ts";
 import { type Accumulation, planAccumulation } from "./accumulate.ts";
-import { LOSS, PACES, STOP, summedBeside, summedOutputs } from "./beside.ts";
-import { type CutGradient, cutGradient } from "./cut.ts";
+import { LOSS, PACES, STOP, summedBeside } from "./beside.ts";
+import type { CutGradient } from "./cut.ts";
 import {
   type GradientGraph,
   gradientGraph,
@@ -20,11 +20,9 @@ import {
   scaledRun,
   withOutputs,
 } from "./gradient.ts";
-import { GradientStages } from "./gradient-stages.ts";
-import { type Layout, type LayoutGroup, planLayout } from "./layout.ts";
+import { type Layout, planLayout } from "./layout.ts";
 import { type NormPlan, planNorm } from "./norm.ts";
-import type { Ownership } from "./ownership.ts";
-import { bucketPieces, type Piece, wholePieces } from "./pieces.ts";
+import { planGradients } from "./plan-gradients.ts";
 import { type ParameterPlan, planParameters } from "./plan-parameters.ts";
 import {
   type Program,
@@ -34,9 +32,8 @@ import {
   type Stage,
   type TensorRef,
 } from "./program.ts";
-import { Reducer } from "./reduce.ts";
 import { batchRefs, refsOf } from "./refs.ts";
-import { type Levels, planLevels, type Range } from "./shares.ts";
+import { type Levels, planLevels, type Range, type TrainingShare } from "./shares.ts";
 import { planUpdate, type UpdatePlan } from "./update.ts";
 
 export interface TrainingOptions {
@@ -52,20 +49,6 @@ export interface TrainingOptions {
   /** Micro-batches that may run at once, each on one thread. It changes no bits. Default: 1. */
   readonly lanes?: number | undefined;
   readonly clip?: number | undefined;
-}
-
-export interface TrainingShare {
-  readonly rank: number;
-  /** The micro-batches of each rank. */
-  readonly ranges: readonly Range[];
-  /** The ranks of each machine, equally many: they read each other's memory in place. */
-  readonly machines: readonly (readonly number[])[];
-  /** Whether any ranges and machines give the same bits; yes unless told. */
-  readonly reproducible?: boolean | undefined;
-  /** Between machines, gradients travel in buckets of so many bytes; all at once unless told. */
-  readonly bucketBytes?: number | undefined;
-  /** Whether buckets travel while the rest is computed, which takes a gradient graph cut into segments. */
-  readonly overlap?: boolean | undefined;
 }
 
 /** Stages that differ by which of the two sets of states is the last committed one. */
@@ -129,7 +112,16 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
   const gradient = gradientGraph(model);
   // A micro-batch stays on one thread, so that its bits do not depend on how many there are.
   program.graph("gradient", microBatches === 1 ? "all" : 1, () => gradient.graph);
-  const { stages, cut, buckets, ownership } = planGradients(context, gradient);
+  const { stages, cut, buckets, ownership } = planGradients(program, {
+    model,
+    gradient,
+    parameters,
+    levels,
+    share,
+    sums,
+    lanes: options.lanes ?? 1,
+    bufferOf: gradientBuffer,
+  });
   const { clip } = options;
   const norm = planNorm(program, parameters, { microBatches, clip, losses, ownership });
   const ranks = share.ranges.length;
@@ -217,50 +209,6 @@ function gradientBuffer(index: number): string {
 function lossRef({ options, parameters }: Context, index: number): TensorRef {
   const sums = refsOf(parameters.gradients, gradientBuffer(index));
   return sums.get(LOSS) ?? rowsRef("losses", lossType(options.model), 0);
-}
-
-/** How gradients are made and summed, over ranks too; the same for both sides. */
-function planGradients(
-  context: Context,
-  gradient: GradientGraph,
-): {
-  readonly stages: GradientStages;
-  readonly cut: CutGradient | undefined;
-  readonly buckets: number;
-  readonly ownership: Ownership | undefined;
-} {
-  const { program, options, share, levels, parameters, sums } = context;
-  const { gradients: layout, updates } = parameters;
-  const isAlone = share.ranges.length === 1;
-  const { bucketBytes, overlap = false, machines } = share;
-  const names = summedOutputs(options.model, gradient, layout);
-  const isCut = bucketBytes !== undefined && machines.length > 1;
-  const buckets = isCut ? cutGradient(gradient, [...names.keys()], bucketBytes) : undefined;
-  const cut = overlap ? buckets : undefined;
-  const inBuckets = (found: CutGradient): Piece[][] =>
-    bucketPieces(
-      layout,
-      found.buckets.map((bucket) => bucket.map((output) => names.get(output) as string)),
-    );
-  const pieces = buckets === undefined ? [wholePieces(layout)] : inBuckets(buckets);
-  // Whoever updates a part of a group alone needs no more of the gradient.
-  const keeps = ({ byteOffset }: LayoutGroup) =>
-    updates.some(
-      ({ rule, group }) => rule.granularity === "element" && group.byteOffset === byteOffset,
-    );
-  const reducing = { rank: share.rank, levels, bufferOf: gradientBuffer, keeps };
-  const reducer = isAlone ? undefined : new Reducer(program, layout, reducing);
-  const stages = new GradientStages({
-    program,
-    layout,
-    sums,
-    lanes: options.lanes ?? 1,
-    bufferOf: gradientBuffer,
-    reducer,
-    buckets: pieces,
-    cut,
-  });
-  return { stages, cut, buckets: pieces.length, ownership: reducer?.ownership(pieces.flat()) };
 }
 
 /** Running statistics, as means over all micro-batches. */
