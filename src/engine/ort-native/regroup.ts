@@ -77,9 +77,13 @@ class Regrouping {
     this.#emitReshape(base, this.#shape(name), name);
   }
 
-  /** The leading dims for which the fewest bytes are copied; undefined if those are the node's own. */
+  /**
+   * The leading dims for which the fewest bytes are copied; undefined if those are the node's own. A constant stays as it is,
+   * for the library would keep it in both forms.
+   */
   #cheapestLead(node: Node, { tail, grouped }: Groupable): Shape | undefined {
     const operands = node.inputs.filter((_, index) => grouped[index] === true);
+    if (operands.some((name) => this.#constants.has(name))) return undefined;
     const own = withoutTail(this.#shape(operands[0] ?? ""), tail);
     let [best, least] = [own, this.#bytesCopied(operands, own, tail)];
     for (const name of operands) {
