@@ -58,8 +58,8 @@ export class Group {
   readonly #settings: GroupSettings;
   readonly #buffers = new Set<GroupBuffer>();
   readonly #prepared = new Set<Prepared>();
-  /** The run that the next one waits for. */
-  #last: Promise<void> | undefined;
+  /** What the next run waits for. */
+  #last: Promise<unknown> | undefined;
 
   /** The group owns the transport and closes it; the engine is the caller's. */
   constructor(settings: GroupSettings) {
@@ -168,7 +168,7 @@ export class Group {
     const prepared: Prepared = {
       schedule,
       estimates,
-      run: () => (apart ? runner.run() : this.#inTurn(runner)),
+      run: () => (apart ? runner.run() : this.#inTurn(() => runner.run())),
       close: () => {
         this.#prepared.delete(prepared);
         runner.close();
@@ -180,18 +180,19 @@ export class Group {
     return prepared;
   }
 
+  /** In turn, like runs: all ranks share it at the same place among their messages. */
   async #stagingFor({ staging = 0 }: Schedule, unit: number): Promise<GroupBuffer | undefined> {
     if (staging === 0) return undefined;
     const piece = Math.ceil((staging * unit) / STAGING_ALIGN) * STAGING_ALIGN;
-    return this.allocate(2 * piece);
+    return this.#inTurn(() => this.allocate(2 * piece));
   }
 
-  async #inTurn(runner: Runner): Promise<void> {
+  async #inTurn<T>(task: () => Promise<T>): Promise<T> {
     const before = this.#last;
-    const run = before === undefined ? runner.run() : before.then(() => runner.run());
+    const run = before === undefined ? task() : before.then(task);
     this.#last = run;
     try {
-      await run;
+      return await run;
     } finally {
       if (this.#last === run) this.#last = undefined;
     }

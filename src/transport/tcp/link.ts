@@ -7,6 +7,7 @@ import tls from "node:tls";
 import { type Address, addressError } from "./address.ts";
 import { type Frame, type FrameHandler, FrameReader } from "./frame.ts";
 import { sharedKey } from "./handshake.ts";
+import { keepQueueShort } from "./loopback.ts";
 
 export interface LinkHandler {
   readonly destination: FrameHandler["destination"];
@@ -95,6 +96,7 @@ export class Link {
   static accept(socket: net.Socket): Link {
     return new Link((self) => {
       socket.setNoDelay(true);
+      keepQueueShort(socket);
       socket.on("data", (chunk: Uint8Array) => self.#reader.feed(chunk));
       return socket;
     });
