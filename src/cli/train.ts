@@ -47,8 +47,9 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
   const beginning = beginningOf(flags);
   const loaded = await loadRun(file);
   const data = flags.data && textOf(flags.data, loaded);
-  // Without --workers, a run that does not say otherwise is one micro-batch on all threads.
-  const microBatches = flags.workers === undefined ? undefined : sharedMicroBatches(loaded, batch);
+  // A run that is not to be shared and does not say otherwise is one micro-batch on all threads.
+  const isShared = flags.workers !== undefined || flags.hosts !== undefined;
+  const microBatches = isShared ? sharedMicroBatches(loaded, batch) : undefined;
   const overrides = { steps, batch, seed, data, microBatches };
   const run = overrideRun(loaded, overrides);
   checkHosts(flags);
@@ -84,7 +85,7 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
         ? await launchOnHosts({
             ...shared,
             file,
-            overrides: { steps, batch, seed },
+            overrides: { steps, batch, seed, microBatches },
             out,
             hosts,
             token: requireToken(flags.token),

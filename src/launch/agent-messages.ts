@@ -8,7 +8,7 @@ import type { RunEvent } from "../telemetry/index.ts";
 import type { Beginning, TrainResult } from "../train/index.ts";
 
 /** Of these messages: a change that an older side would not understand makes it another. */
-export const AGENT_PROTOCOL = 1;
+export const AGENT_PROTOCOL = 2;
 export const DEFAULT_AGENT_PORT = 4100;
 
 const MAX_WORKERS = 4096;
@@ -34,6 +34,7 @@ const job = z.strictObject({
     steps: count.optional(),
     batch: count.optional(),
     seed: count.optional(),
+    microBatches: count.optional(),
   }),
   group: z.string().min(1).max(200),
   /** This agent's workers have the ranks from here on. */

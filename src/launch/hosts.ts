@@ -25,7 +25,7 @@ export interface HostsOptions {
   /** As `out`, absolute or from `root`. */
   readonly file: string;
   readonly out: string;
-  readonly overrides: Pick<RunOverrides, "steps" | "batch" | "seed">;
+  readonly overrides: Pick<RunOverrides, "steps" | "batch" | "seed" | "microBatches">;
   readonly beginning: Beginning;
   /** On each host. */
   readonly workers: number;
@@ -63,7 +63,7 @@ export async function launchOnHosts(options: HostsOptions): Promise<TrainResult[
 
 async function jobOf(options: HostsOptions) {
   const { root, overrides, beginning, hosts, workers: own, threads } = options;
-  const { steps, batch, seed } = overrides;
+  const { steps, batch, seed, microBatches } = overrides;
   const file = resolve(root, options.file);
   if (!existsSync(file)) {
     throw new LockstepError("FILE_NOT_FOUND", `There is no run file "${options.file}".`);
@@ -79,6 +79,7 @@ async function jobOf(options: HostsOptions) {
       ...(steps === undefined ? {} : { steps }),
       ...(batch === undefined ? {} : { batch }),
       ...(seed === undefined ? {} : { seed }),
+      ...(microBatches === undefined ? {} : { microBatches }),
     },
     group: randomBytes(16).toString("hex"),
     own,

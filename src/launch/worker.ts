@@ -60,16 +60,17 @@ async function work(job: Job): Promise<TrainResult["outcome"]> {
   }
 }
 
-async function meet({ rank, workers: size, meeting }: Job): Promise<Transport> {
+async function meet(job: Job): Promise<Transport> {
+  const { rank, workers: size, meeting, deadlineMs = DEADLINE_MS } = job;
   if (meeting.kind === "memory") {
-    return joinSharedMemory({ name: meeting.group, rank, size, deadlineMs: DEADLINE_MS });
+    return joinSharedMemory({ name: meeting.group, rank, size, deadlineMs });
   }
   const { group, ...door } = meeting;
   const listener = await listenTcp(door);
   try {
     await tell({ kind: "listening", port: parseAddress(listener.address).port });
     const addresses = await told;
-    return await joinTcp({ listener, addresses, group, rank, size, deadlineMs: DEADLINE_MS });
+    return await joinTcp({ listener, addresses, group, rank, size, deadlineMs });
   } finally {
     listener.close(); // the group lives on without its doors
   }
