@@ -2,6 +2,7 @@
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { allreduce } from "./allreduce.ts";
+import { network } from "./network.ts";
 import { optimizer } from "./optimizer.ts";
 import {
   type Benchmark,
@@ -15,7 +16,7 @@ import { scaling } from "./scaling.ts";
 import { step } from "./step.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
-const benchmarks: readonly Benchmark[] = [step, optimizer, allreduce, scaling];
+const benchmarks: readonly Benchmark[] = [step, optimizer, allreduce, scaling, network];
 
 async function main(words: readonly string[]): Promise<number> {
   const name = words.find((word) => !word.startsWith("--"));

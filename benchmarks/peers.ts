@@ -1,7 +1,10 @@
 /** Peers: programs measured beside ours in the same run. One that is not there is named as missing. */
-import { execFileSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { execFile, execFileSync } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
+import type { Link } from "./link.ts";
 
 const PYTHON = "/usr/bin/python3";
 
@@ -75,6 +78,37 @@ export function torchDdp(
   if (!existsSync(PYTHON)) return undefined;
   const env = { ...sizesAsEnvironment(sizes, threads, repeats), W: String(workers) };
   return tokensPerSecond(PYTHON, [script], env);
+}
+
+/** The same with one process at each end of a link. */
+export async function torchDdpOver(
+  root: string,
+  link: Link,
+  { sizes, threads, repeats }: PeerOptions,
+): Promise<number | undefined> {
+  const script = join(root, "benchmarks/peers/gpt_ddp.py");
+  if (!existsSync(PYTHON)) return undefined;
+  const folder = mkdtempSync(join(tmpdir(), "lockstep-bench-"));
+  const start = (rank: 0 | 1) => {
+    const env = {
+      ...sizesAsEnvironment(sizes, threads, repeats),
+      W: "2",
+      RANK: String(rank),
+      MEETING: join(folder, "meeting"),
+      GLOO_SOCKET_IFNAME: link.devices[rank],
+    };
+    const [program = "", ...words] = [...link.prefix(rank), PYTHON, script];
+    return promisify(execFile)(program, words, { env, timeout: 300_000 });
+  };
+  try {
+    const [first] = await Promise.all([start(0), start(1)]);
+    const found = /tok\/s (\d+)/.exec(first.stdout);
+    return found === null ? undefined : Number(found[1]);
+  } catch {
+    return undefined;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 }
 
 /**

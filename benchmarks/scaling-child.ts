@@ -1,11 +1,11 @@
 /** One worker that measures whole training steps of a GPT, alone or with others; prints one JSON object. */
-import { Group } from "../src/collectives/index.ts";
+import { Group, measureCosts } from "../src/collectives/index.ts";
 import { createOrtEngine } from "../src/engine/index.ts";
 import { gpt } from "../src/nn/index.ts";
 import { adamw } from "../src/optimizer/index.ts";
 import { tensorFrom } from "../src/tensor/index.ts";
 import { type BatchFields, createTrainer } from "../src/train/index.ts";
-import { joinSharedMemory } from "../src/transport/index.ts";
+import { joinSharedMemory, joinTcp, listenTcp, parseAddress } from "../src/transport/index.ts";
 import type { GptSizes } from "./peers.ts";
 import { median } from "./report.ts";
 
@@ -16,8 +16,15 @@ export interface ScalingRequest {
   readonly repeats: number;
   /** Steps before those that are measured. Default: 2. */
   readonly warm?: number;
-  /** Undefined for a worker that is alone. */
-  readonly group?: { readonly name: string; readonly rank: number; readonly size: number };
+  readonly reproducible?: boolean;
+  readonly bucketBytes?: number;
+  /** Undefined for a worker that is alone. With addresses, over TCP; else over shared memory. */
+  readonly group?: {
+    readonly name: string;
+    readonly rank: number;
+    readonly size: number;
+    readonly addresses?: readonly string[];
+  };
 }
 
 export interface ScalingMeasurement {
@@ -30,7 +37,7 @@ export interface ScalingMeasurement {
 console.log(JSON.stringify(await measure(JSON.parse(process.argv[2] ?? "{}") as ScalingRequest)));
 
 async function measure(request: ScalingRequest): Promise<ScalingMeasurement> {
-  const { sizes, microBatches, threads, repeats, warm = 2 } = request;
+  const { sizes, microBatches, threads, repeats, warm = 2, reproducible, bucketBytes } = request;
   const { layers, width, heads, context, batch, vocabulary } = sizes;
   const engine = createOrtEngine({ threads });
   const clock = { milliseconds: 0 };
@@ -47,6 +54,8 @@ async function measure(request: ScalingRequest): Promise<ScalingMeasurement> {
     clip: 1,
     seed: 1,
     ranks: group && { group },
+    reproducible,
+    bucketBytes,
   });
   const fill = (into: BatchFields) => {
     for (const tensor of Object.values(into)) {
@@ -76,7 +85,19 @@ async function join(
   engine: ReturnType<typeof createOrtEngine>,
   options: NonNullable<ScalingRequest["group"]>,
 ): Promise<Group> {
-  return new Group({ engine, transport: await joinSharedMemory(options) });
+  const { name, rank, size, addresses } = options;
+  if (addresses === undefined) {
+    return new Group({ engine, transport: await joinSharedMemory({ name, rank, size }) });
+  }
+  const { host, port } = parseAddress(addresses[rank] ?? "");
+  const listener = await listenTcp({ host, port, token: name });
+  const group = new Group({
+    engine,
+    transport: await joinTcp({ listener, addresses, rank, size }),
+  });
+  listener.close();
+  group.costs = await measureCosts(group);
+  return group;
 }
 
 /** The same group, whose collectives add to the clock. */

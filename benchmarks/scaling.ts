@@ -33,6 +33,7 @@ async function measureAll(): Promise<{ rows: Row[]; missing: string[] }> {
   const cases: Record<string, () => Promise<Case>> = {
     one: () => alone(1),
     shared: () => workers(),
+    anyOrder: () => workers({ reproducible: false }),
     threads: () => alone(2),
     apart: independent,
   };
@@ -71,6 +72,15 @@ async function measureAll(): Promise<{ rows: Row[]; missing: string[] }> {
         goal: "at least 1.0x",
       },
       1,
+    ),
+    compared(
+      {
+        ...row,
+        peer: "with reproducible: false",
+        peerValue: tokens("anyOrder"),
+        goal: "at least 0.97x",
+      },
+      0.97,
     ),
     {
       case: "waiting in collectives",

@@ -77,6 +77,7 @@ async function train(
         const { shared } = await trainer.step({ positions, fill });
         if (shared !== undefined) reasons.push(shared);
       }
+      trainer.collect();
       const { parameters, slots } = trainer.tensors();
       const weights = Object.entries({ ...parameters, ...slots }).map(([name, { bytes }]) => [
         name,

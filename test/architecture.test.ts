@@ -40,6 +40,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "engine",
     "collectives",
     "optimizer",
+    "parallel",
   ],
   telemetry: ["errors", "files"],
   transport: ["errors", "memory"],

@@ -22,6 +22,19 @@ test("and over TCP", async () => {
   await Promise.all(communicators.map((one) => one.close()));
 });
 
+test("and over both", async () => {
+  const listen = { host: "127.0.0.1", token: "secret" };
+  const communicators = [new Communicator(), new Communicator(), new Communicator()];
+  const addresses = await Promise.all(communicators.map((one) => one.listen(listen)));
+  const machines = [[0], [1, 2]];
+  const meeting = { kind: "machines", name: `both-${process.pid}`, addresses, machines } as const;
+  const groups = await Promise.all(
+    communicators.map((one, rank) => one.join({ ...meeting, rank, size: 3 })),
+  );
+  await allReduceTwice(groups);
+  await Promise.all(communicators.map((one) => one.close()));
+});
+
 test("an abort reaches the other rank while it waits", async () => {
   const name = `communicator-abort-${process.pid}`;
   const meet = (rank: number) => ({ kind: "shared-memory", name, rank, size: 2 }) as const;
@@ -65,7 +78,8 @@ async function allReduceTwice(groups: readonly ThreadGroup[]): Promise<void> {
       for (const round of [1, 2]) {
         values.fill(rank + round);
         await prepared.run();
-        assert.ok(values.every((value) => value === 2 * round + 1));
+        const ranks = (groups.length * (groups.length - 1)) / 2;
+        assert.ok(values.every((value) => value === groups.length * round + ranks));
       }
       await prepared.close();
     }),

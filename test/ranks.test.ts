@@ -1,11 +1,21 @@
 /** The same weights, bit for bit, on any number of ranks: with dropout, with batch normalization, however bytes travel. */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { createOrtEngine } from "../src/engine/index.ts";
+import { createOrtEngine, type Engine } from "../src/engine/index.ts";
+import { LockstepError } from "../src/errors.ts";
+import { mul } from "../src/functional/index.ts";
+import type { Graph } from "../src/graph/index.ts";
 import { gpt, type ModelDefinition, resnet } from "../src/nn/index.ts";
+import { extendGraph } from "../src/ops/index.ts";
 import { adafactor, adamw, muon, type Optimizer } from "../src/optimizer/index.ts";
+import { type Axis, receivedBytes, type Stage } from "../src/program/index.ts";
 import { elementCount, tensorFrom } from "../src/tensor/index.ts";
-import { createTrainer, type FillBatch, type Trainer } from "../src/train/index.ts";
+import {
+  createTrainer,
+  type FillBatch,
+  type Trainer,
+  type TrainerOptions,
+} from "../src/train/index.ts";
 import { randomNumbers } from "./support/random.ts";
 import { simulatedRanks } from "./support/ranks.ts";
 
@@ -17,15 +27,17 @@ const MICRO_BATCHES = 8;
 const CLASSES = 10;
 const STEPS = 4;
 
+const GPT = gpt({
+  layers: 2,
+  width: 32,
+  heads: 2,
+  context: 16,
+  vocabulary: CLASSES,
+  dropout: 0.1,
+});
+
 const MODELS: Readonly<Record<string, ModelDefinition>> = {
-  "gpt with dropout": gpt({
-    layers: 2,
-    width: 32,
-    heads: 2,
-    context: 16,
-    vocabulary: CLASSES,
-    dropout: 0.1,
-  }),
+  "gpt with dropout": GPT,
   "convnet with batch normalization": resnet({
     image: [3, 8, 8],
     classes: CLASSES,
@@ -58,27 +70,52 @@ interface Outcome {
   readonly weights: Readonly<Record<string, string>>;
 }
 
+interface Setting extends Pick<TrainerOptions, "reproducible" | "bucketBytes"> {
+  /** Of the whole run; one unless told. */
+  readonly ranks?: number;
+  /** Ranks of each read each other's memory; one of all unless told. */
+  readonly machines?: number;
+  readonly optimizer?: Optimizer;
+  /** Of rank 0; that of all unless told. */
+  readonly engine?: Engine;
+  readonly afterwards?: (trainers: readonly Trainer[]) => void;
+}
+
+/** The ranks of each machine. */
+function machinesOf(ranks: number, machines: number): number[][] {
+  const each = ranks / machines;
+  return Array.from({ length: machines }, (_, machine) =>
+    Array.from({ length: each }, (_, place) => machine * each + place),
+  );
+}
+
 async function trainRanks(
   definition: ModelDefinition,
-  ranks: number,
-  inPlace: boolean,
-  optimizer: Optimizer = adamw({ learningRate: 1e-2 }),
+  setting: Setting = {},
 ): Promise<readonly Outcome[]> {
-  const simulated = ranks === 1 ? undefined : simulatedRanks(engine, ranks, inPlace);
+  const { ranks = 1, machines = 1, optimizer = adamw({ learningRate: 1e-2 }), ...rest } = setting;
+  const { reproducible, bucketBytes } = rest;
+  const simulated =
+    ranks === 1
+      ? undefined
+      : simulatedRanks(engine, ranks, machines < ranks, machinesOf(ranks, machines));
   const model = definition.build({ batch: SAMPLES / MICRO_BATCHES, mode: "train" });
   const make = (rank: number): Promise<Trainer> => {
     const group = simulated?.groups[rank];
     return createTrainer({
-      engine,
+      engine: (rank === 0 ? rest.engine : undefined) ?? engine,
       model,
       optimizer,
       clip: 1,
       microBatches: MICRO_BATCHES,
-      ranks: group && { group },
+      ranks: group && { group, adapt: false },
+      reproducible,
+      bucketBytes,
     });
   };
   const trainers = await Promise.all(Array.from({ length: ranks }, (_, rank) => make(rank)));
   const outcomes = await Promise.all(trainers.map(runSteps));
+  rest.afterwards?.(trainers);
   for (const trainer of trainers) trainer.close();
   await simulated?.close();
   return outcomes;
@@ -94,24 +131,32 @@ async function runSteps(trainer: Trainer): Promise<Outcome> {
     losses.push(loss);
     norms.push(gradientNorm);
   }
+  trainer.collect();
   const { parameters, slots, states } = trainer.tensors();
   const tensors = Object.entries({ ...parameters, ...slots, ...states });
   const weights = tensors.map(([name, { bytes }]) => [name, Buffer.from(bytes).toString("base64")]);
   return { losses, norms, weights: Object.fromEntries(weights) as Outcome["weights"] };
 }
 
+/** Ranks, and the machines that they are on: all on one, each on its own, several on each of several. */
+const PLACES: readonly (readonly [number, number])[] = [
+  ...[2, 3, 4, 8].flatMap((ranks) => [[ranks, 1] as const, [ranks, ranks] as const]),
+  [4, 2],
+  [6, 3],
+  [6, 2],
+  [8, 2],
+];
+
 for (const [name, definition] of Object.entries(MODELS)) {
-  test(`${name}: any number of ranks gives the same bits`, async () => {
-    const [alone] = await trainRanks(definition, 1, false);
+  test(`${name}: any number of ranks on any machines gives the same bits`, async () => {
+    const [alone] = await trainRanks(definition);
     assert.ok(alone !== undefined);
     assert.notEqual(alone.losses[0], alone.losses[STEPS - 1]);
-    for (const ranks of [2, 3, 4, 8]) {
-      for (const inPlace of [true, false]) {
-        const outcomes = await trainRanks(definition, ranks, inPlace);
-        for (const [rank, outcome] of outcomes.entries()) {
-          const where = `rank ${rank} of ${ranks}, ${inPlace ? "in place" : "by messages"}`;
-          assert.deepEqual(outcome, alone, where);
-        }
+    for (const [ranks, machines] of PLACES) {
+      // Of several buckets between machines.
+      const outcomes = await trainRanks(definition, { ranks, machines, bucketBytes: 6000 });
+      for (const [rank, outcome] of outcomes.entries()) {
+        assert.deepEqual(outcome, alone, `rank ${rank} of ${ranks} on ${machines} machines`);
       }
     }
   });
@@ -119,19 +164,161 @@ for (const [name, definition] of Object.entries(MODELS)) {
 
 for (const optimizer of [muon({ learningRate: 1e-2 }), adafactor({ learningRate: 1e-2 })]) {
   test(`${optimizer.name}: its update is shared, and gives the same bits`, async () => {
-    const definition = MODELS["gpt with dropout"] as ModelDefinition;
-    const [alone] = await trainRanks(definition, 1, false, optimizer);
-    for (const ranks of [2, 3]) {
-      for (const inPlace of [true, false]) {
-        for (const outcome of await trainRanks(definition, ranks, inPlace, optimizer)) {
-          assert.deepEqual(outcome, alone, `${ranks} ranks`);
-        }
+    const [alone] = await trainRanks(GPT, { optimizer });
+    for (const [ranks, machines] of [
+      [2, 1],
+      [3, 3],
+      [4, 2],
+    ] as const) {
+      for (const outcome of await trainRanks(GPT, { ranks, machines, optimizer })) {
+        assert.deepEqual(outcome, alone, `${ranks} ranks on ${machines} machines`);
       }
     }
   });
 }
 
+function stagesOf({ plan }: Trainer): Stage[] {
+  const { compute } = plan.sides[0];
+  return compute.flatMap((stage) =>
+    stage.mode === "tasks" ? [...stage.work.values()].flat() : [stage],
+  );
+}
+
+test("between machines, each bucket travels beside the segments that follow", async () => {
+  let seen = 0;
+  const afterwards = (trainers: readonly Trainer[]) => {
+    for (const { plan } of trainers) {
+      const [tasks] = plan.sides[0].compute.flatMap((stage) =>
+        stage.mode === "tasks" ? [stage.tasks] : [],
+      );
+      assert.ok(tasks !== undefined && tasks.length >= 6, "three segments and their collectives");
+      for (const task of tasks) {
+        if (task.kind === "segment") {
+          assert.ok(task.after.every((index) => tasks[index]?.kind === "segment"));
+        }
+      }
+      seen += 1;
+    }
+  };
+  await trainRanks(GPT, { ranks: 2, machines: 2, bucketBytes: 6000, afterwards });
+  assert.equal(seen, 2);
+});
+
+/** The engine with another way to compile. */
+function engineWith(compile: Engine["compile"]): Engine {
+  const { name, version, threads } = engine;
+  return {
+    name,
+    version,
+    threads,
+    allocate: (...given) => engine.allocate(...given),
+    attach: (...given) => engine.attach(...given),
+    close: () => engine.close(),
+    compile,
+  };
+}
+
+/** Segments of a gradient are computed in another way than the whole. */
+const oddEngine = engineWith((graph, options) => {
+  if (!graph.name.endsWith("segment 1")) return engine.compile(graph, options);
+  const builder = extendGraph(graph);
+  const outputs = graph.outputs.map((output) => mul(builder.value(output), 1.000001));
+  return engine.compile(renameTo(builder.build(outputs), graph.outputs), options);
+});
+
+/** The second segment fails, when the first bucket is under way, in the `nth` of its runs. */
+function failingEngine(nth: number): Engine {
+  let runs = 0;
+  return engineWith(async (graph, options) => {
+    const executable = await engine.compile(graph, options);
+    if (!graph.name.endsWith("segment 1")) return executable;
+    const { mayAlias } = executable;
+    return {
+      graph: executable.graph,
+      mayAlias: (...given) => mayAlias.apply(executable, given),
+      close: () => executable.close(),
+      bind: (tensors) => {
+        const binding = executable.bind(tensors);
+        const run: typeof binding.run = (runOptions) => {
+          runs += 1;
+          if (runs === nth) return Promise.reject(new LockstepError("ENGINE_FAILED", "no more"));
+          return binding.run(runOptions);
+        };
+        return { run, runSync: () => binding.runSync(), close: () => binding.close() };
+      },
+    };
+  });
+}
+
+/** The same graph, whose outputs have these names; what had them before gets others. */
+function renameTo(graph: Graph, names: readonly string[]): Graph {
+  const swapped = new Map<string, string>();
+  for (const [index, output] of graph.outputs.entries()) {
+    swapped.set(output, names[index] as string);
+    swapped.set(names[index] as string, `${names[index]}/before`);
+  }
+  const rename = (name: string) => swapped.get(name) ?? name;
+  return {
+    ...graph,
+    outputs: graph.outputs.map(rename),
+    nodes: graph.nodes.map((node) => ({
+      ...node,
+      inputs: node.inputs.map(rename),
+      outputs: node.outputs.map(rename),
+    })),
+    types: new Map([...graph.types].map(([name, type]) => [rename(name), type])),
+  };
+}
+
+test("a rank whose engine gives other bits for segments computes the gradient whole", async () => {
+  const [alone] = await trainRanks(GPT);
+  const cuts: boolean[] = [];
+  const outcomes = await trainRanks(GPT, {
+    ranks: 2,
+    machines: 2,
+    bucketBytes: 6000,
+    engine: oddEngine,
+    afterwards: (trainers) => cuts.push(...trainers.map(({ plan }) => plan.cut !== undefined)),
+  });
+  assert.deepEqual(cuts, [false, true]);
+  for (const outcome of outcomes) assert.deepEqual(outcome, alone);
+});
+
+test("a segment that fails beside a bucket ends the run of all ranks", async () => {
+  // One run to check the cut, four micro-batches a step, and then the last one of the second step.
+  const setting = { ranks: 2, machines: 2, bucketBytes: 6000, engine: failingEngine(1 + 4 + 4) };
+  await assert.rejects(trainRanks(GPT, setting), /no more/);
+});
+
+test("an order of sums that is not reproducible is nearly the same, and moves fewer bytes", async () => {
+  const [alone] = await trainRanks(GPT);
+  assert.ok(alone !== undefined);
+  for (const [ranks, machines] of [
+    [3, 1],
+    [3, 3],
+    [6, 2],
+  ] as const) {
+    const traffic: number[] = [];
+    const outcomes: Outcome[] = [];
+    for (const reproducible of [true, false]) {
+      // The last rank has a part of each piece to sum, however small.
+      const placeOf = (axis: Axis) =>
+        ({ all: ranks, machine: ranks / machines, across: machines })[axis] - 1;
+      const afterwards = (trainers: readonly Trainer[]) => {
+        traffic.push(receivedBytes(stagesOf(trainers.at(-1) as Trainer), placeOf));
+      };
+      const setting = { ranks, machines, bucketBytes: 6000, reproducible, afterwards };
+      const [outcome, ...others] = await trainRanks(GPT, setting);
+      for (const other of others) assert.deepEqual(other, outcome, "all ranks are alike");
+      outcomes.push(outcome as Outcome);
+    }
+    assert.deepEqual(outcomes[0], alone);
+    const gap = Math.abs((outcomes[1]?.losses[STEPS - 1] ?? 0) - (alone.losses[STEPS - 1] ?? 0));
+    assert.ok(gap < 1e-4, `${gap}`);
+    assert.ok((traffic[1] ?? 0) < 0.9 * (traffic[0] ?? 0), traffic.join(" "));
+  }
+});
+
 test("more ranks than micro-batches are refused", async () => {
-  const definition = MODELS["gpt with dropout"] as ModelDefinition;
-  await assert.rejects(trainRanks(definition, 9, true), /8 micro-batches cannot be shared by 9/);
+  await assert.rejects(trainRanks(GPT, { ranks: 9 }), /8 micro-batches cannot be shared by 9/);
 });

@@ -1,8 +1,10 @@
 /** The same weights, bit for bit, on one thread and on two, for each number of micro-batches. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { createOrtEngine } from "../src/engine/index.ts";
+import { createOrtEngine, evaluate } from "../src/engine/index.ts";
+import { mul, reduceSum } from "../src/functional/index.ts";
 import { gpt, type ModelDefinition, resnet } from "../src/nn/index.ts";
+import { newBuilder } from "../src/ops/index.ts";
 import { adamw, muon, type Optimizer } from "../src/optimizer/index.ts";
 import { elementCount, tensorFrom } from "../src/tensor/index.ts";
 import { type BatchFields, createTrainer } from "../src/train/index.ts";
@@ -78,3 +80,28 @@ for (const [name, model] of Object.entries(MODELS)) {
     }
   }
 }
+
+test("the squares of a tile have the same bits whatever tiles are summed beside it", async () => {
+  // Ranks that share an update sum other blocks than one rank alone does.
+  const tile = 32_768;
+  const engine = createOrtEngine({ threads: 1 });
+  const squares = (tiles: number) => {
+    const builder = newBuilder("squares");
+    const x = builder.input("x", { dtype: "float32", shape: [tiles, tile] });
+    return builder.build([reduceSum(mul(x, x), { axes: [1], keepdims: false })]);
+  };
+  const numbers = randomNumbers(1, 16 * tile, [-1, 1]);
+  const sumsOf = async (first: number, tiles: number) => {
+    const part = numbers.slice(first * tile, (first + tiles) * tile);
+    const x = tensorFrom("float32", [tiles, tile], part);
+    const [sums] = Object.values(await evaluate(engine, squares(tiles), { x }));
+    return Buffer.from(sums?.bytes ?? []);
+  };
+  const whole = await sumsOf(0, 16);
+  for (const tiles of [1, 4]) {
+    const parts: Buffer[] = [];
+    for (let first = 0; first < 16; first += tiles) parts.push(await sumsOf(first, tiles));
+    assert.ok(Buffer.concat(parts).equals(whole), `${tiles} at a time`);
+  }
+  await engine.close();
+});

@@ -1,7 +1,8 @@
 """PyTorch's DistributedDataParallel over Gloo: whole training steps of a GPT on several processes of one thread.
 
 Sizes come from the environment: L layers, D width, H heads, T context, B batch of all processes together,
-V vocabulary, W processes, R repeats. Prints "tok/s N".
+V vocabulary, W processes, R repeats. Prints "tok/s N". With RANK and MEETING (a file that all see), this is one
+of the processes; without, it starts all of them.
 """
 
 import os
@@ -83,6 +84,9 @@ def work(rank, meeting):
 
 if __name__ == "__main__":
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if "RANK" in os.environ:
+        work(int(os.environ["RANK"]), os.environ["MEETING"])
+        sys.exit(0)
     with tempfile.TemporaryDirectory() as folder:
         multiprocessing.spawn(work, (os.path.join(folder, "meeting"),), nprocs=W)
     sys.exit(0)

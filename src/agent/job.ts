@@ -57,7 +57,7 @@ export class AssignedJob {
         rank,
         workers,
         threads,
-        meeting: { kind: "network", group, host, token, tls },
+        meeting: { kind: "network", group, own, host, token, tls },
       });
       return worker;
     });

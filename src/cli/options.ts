@@ -109,10 +109,10 @@ export function commandLine(): Command {
     .argument("<file>", "a module with: export default defineRun({…})")
     .option("--workers <n>", "workers that share each step", whole(1), 2)
     .option("--rank <n>", "which of them", whole(0), 0)
-    .option("--network", "as if no worker could read another's memory")
+    .option("--machines <n>", "that they are on, equally many on each", whole(1), 1)
     .option(
       "--bucket <bytes>",
-      "of the cut gradient (default: from bandwidth and latency)",
+      "of gradients that travel together between machines (default: from bandwidth and latency)",
       whole(1),
     )
     .option("--gflops <x>", "billion operations a second of one worker", fraction, 80)

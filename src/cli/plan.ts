@@ -4,7 +4,7 @@ import { describePlan, loadRun, overrideRun, sharedMicroBatches } from "../train
 export interface PlanFlags {
   readonly workers: number;
   readonly rank: number;
-  readonly network?: boolean;
+  readonly machines: number;
   readonly gflops: number;
   readonly bandwidth: number;
   readonly latency: number;
@@ -12,13 +12,13 @@ export interface PlanFlags {
 }
 
 export async function planCommand(file: string, flags: PlanFlags): Promise<void> {
-  const { workers, rank, network = false, gflops, bandwidth, latency, bucket } = flags;
+  const { workers, rank, machines, gflops, bandwidth, latency, bucket } = flags;
   const loaded = await loadRun(file);
   const run = overrideRun(loaded, { microBatches: sharedMicroBatches(loaded) });
   const text = describePlan(run, {
     workers,
     rank,
-    inPlace: !network,
+    machines,
     speeds: {
       flopsPerSecond: gflops * 1e9,
       bytesPerSecond: bandwidth * 1e9,

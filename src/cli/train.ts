@@ -47,9 +47,9 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
   const beginning = beginningOf(flags);
   const loaded = await loadRun(file);
   const data = flags.data && textOf(flags.data, loaded);
-  // A run that is not to be shared and does not say otherwise is one micro-batch on all threads.
-  const isShared = flags.workers !== undefined || flags.hosts !== undefined;
-  const microBatches = isShared ? sharedMicroBatches(loaded, batch) : undefined;
+  // Alone, a run that does not say otherwise is one micro-batch on all threads.
+  const isAlone = flags.workers === undefined && flags.hosts === undefined;
+  const microBatches = isAlone ? undefined : sharedMicroBatches(loaded, batch);
   const overrides = { steps, batch, seed, data, microBatches };
   const run = overrideRun(loaded, overrides);
   checkHosts(flags);
@@ -69,14 +69,16 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
     env: process.env,
     resumeCommand: commandToResume(process.argv, process.env, process.cwd()),
   });
-  const metrics = jsonlSink(folder.file(FILES.metrics), Date.now);
+  // With --hosts, the run's folder is that of the first host, which writes its figures too.
+  const metrics =
+    flags.hosts === undefined ? jsonlSink(folder.file(FILES.metrics), Date.now) : undefined;
   const stop = stopOnSignals(() => show({ type: "stopping" }));
   const threads = flags.threads ?? Math.max(1, Math.floor(cores / workers));
   const shared = {
     baseDir: resolve(dirname(file)),
     beginning,
     signal: stop.signal,
-    onEvent: both(show, metrics.sink),
+    onEvent: metrics === undefined ? show : both(show, metrics.sink),
   };
   const { dump, hosts } = flags;
   try {
@@ -104,7 +106,7 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
     if (outcome === "stopped") process.exitCode = stop.status();
   } finally {
     stop.end();
-    metrics.close();
+    metrics?.close();
   }
 }
 

@@ -9,6 +9,7 @@ import {
   reduce,
   reduceAll,
   type Schedule,
+  type Span,
   type Step,
   scratchSpan,
 } from "./schedule.ts";
@@ -23,6 +24,24 @@ export function sharedAllReduce(rank: number, size: number, count: number): Sche
     algorithm: "shared",
     steps: [barrier, ...reduceAll(everyone, mineFirst), barrier],
     scratch: 0,
+  };
+}
+
+/**
+ * Everyone shows a copy and combines what all show: one barrier, for small messages. The next run uses other memory, and who
+ * has met the others in it has read all of this one: so nobody waits for readers.
+ */
+export function stagedAllReduce(rank: number, size: number, count: number): Schedule {
+  const whole = { start: 0, length: count };
+  const staged = (peer: number): Span => ({ space: "staging", rank: peer, ...whole });
+  const copy: Step[] =
+    count === 0 ? [] : [{ do: "copy", from: dataSpan(whole), to: [staged(rank)] }];
+  const everyone = Array.from({ length: size }, (_, peer) => staged(peer));
+  return {
+    algorithm: "staged",
+    steps: [...copy, { do: "barrier" }, ...reduceAll(everyone, [dataSpan(whole)])],
+    scratch: 0,
+    staging: count,
   };
 }
 

@@ -14,6 +14,9 @@ import { type Algorithm, type Collective, extentOf } from "./request.ts";
 import { Runner } from "./runner.ts";
 import type { Schedule } from "./schedule.ts";
 
+/** Bytes. */
+const STAGING_ALIGN = 4096;
+
 export interface GroupSettings {
   readonly engine: Engine;
   readonly transport: Transport;
@@ -35,6 +38,8 @@ export interface PrepareOptions {
   /** Messages of different channels (not 0) may be under way at the same time; all else runs in the order asked for. */
   readonly channel?: number;
   readonly deadlineMs?: number;
+  /** Whether it will run once: then nothing that takes long to prepare is chosen. */
+  readonly once?: boolean;
 }
 
 export interface Prepared {
@@ -93,13 +98,31 @@ export class Group {
     return buffer;
   }
 
-  /** Which schedule would run, and what each would take. */
+  /**
+   * Memory that another group owns; closing this group does not close it. All ranks do the same.
+   * @param peers the memory of this group's ranks, by rank, as far as it can be read here
+   */
+  borrow(own: EngineBuffer, peers: readonly (EngineBuffer | undefined)[] = []): GroupBuffer {
+    return new GroupBuffer(this, own, { peers });
+  }
+
+  /** Which schedule would run on memory of this group, and what each would take. */
   choose(collective: Collective, algorithm?: Algorithm): Choice {
+    const options = algorithm === undefined ? {} : { algorithm };
+    return this.#choose(collective, this.transport.share !== undefined, options);
+  }
+
+  #choose(
+    collective: Collective,
+    shared: boolean,
+    { algorithm, once = false }: Pick<PrepareOptions, "algorithm" | "once">,
+  ): Choice {
     const wanted = algorithm ?? this.#settings.algorithms?.[collective.kind];
-    const { rank, size, share } = this.transport;
-    return chooseSchedule(collective, { rank, size, shared: share !== undefined }, this.costs, {
+    const { rank, size, machines } = this.transport;
+    return chooseSchedule(collective, { rank, size, shared, machines }, this.costs, {
       ...(wanted === undefined ? {} : { algorithm: wanted }),
       canonical: this.#settings.canonical ?? false,
+      once,
     });
   }
 
@@ -117,7 +140,8 @@ export class Group {
         throw new LockstepError("INVALID_OPTION", "An all-to-all needs a place for its result.");
       checkFits(into, intoByteOffset, extent.into * unit);
     }
-    const { schedule, estimates } = this.choose(collective, options.algorithm);
+    const { schedule, estimates } = this.#choose(collective, data.isShared, options);
+    const staging = await this.#stagingFor(schedule, unit);
     const scratch =
       schedule.scratch === 0 ? undefined : this.engine.allocate(schedule.scratch * unit);
     const runner = await Runner.prepare({
@@ -130,7 +154,9 @@ export class Group {
       combination: "combination" in collective ? collective.combination : undefined,
       channel,
       deadlineMs: options.deadlineMs,
-      place: (space, rank) => {
+      place: (space, rank, turn) => {
+        if (staging !== undefined && space === "staging")
+          return { buffer: staging.of(rank), byteOffset: (turn * staging.byteLength) / 2 };
         if (space === "scratch") return { buffer: scratch as EngineBuffer, byteOffset: 0 };
         if (space === "into")
           return { buffer: (into as GroupBuffer).of(rank), byteOffset: intoByteOffset };
@@ -147,10 +173,17 @@ export class Group {
         this.#prepared.delete(prepared);
         runner.close();
         scratch?.close();
+        if (staging !== undefined) this.release(staging);
       },
     };
     this.#prepared.add(prepared);
     return prepared;
+  }
+
+  async #stagingFor({ staging = 0 }: Schedule, unit: number): Promise<GroupBuffer | undefined> {
+    if (staging === 0) return undefined;
+    const piece = Math.ceil((staging * unit) / STAGING_ALIGN) * STAGING_ALIGN;
+    return this.allocate(2 * piece);
   }
 
   async #inTurn(runner: Runner): Promise<void> {
@@ -166,7 +199,7 @@ export class Group {
 
   /** Once, and away with it. */
   async run(collective: Collective, options: PrepareOptions): Promise<void> {
-    const prepared = await this.prepare(collective, options);
+    const prepared = await this.prepare(collective, { ...options, once: true });
     try {
       await prepared.run();
     } finally {
@@ -193,22 +226,42 @@ export class Group {
   }
 }
 
-/** Memory of this rank and, where the transport shares memory, of its peers. */
+/** Memory of this rank and, where the transport shares memory, of its peers on this machine. */
 export class GroupBuffer {
   /** This rank's. */
   readonly own: EngineBuffer;
   readonly #group: Group;
-  readonly #peers: readonly EngineBuffer[] | undefined;
+  readonly #peers: readonly (EngineBuffer | undefined)[];
+  /** Of memory that this group owns and shares. */
   readonly #region: SharedRegion | undefined;
+  readonly #isBorrowed: boolean;
 
-  /** @internal Use `Group.allocate` or `Group.adopt`. */
-  constructor(group: Group, own: EngineBuffer, region: SharedRegion | undefined) {
+  /** @internal Use `Group.allocate`, `Group.adopt` or `Group.borrow`. */
+  constructor(
+    group: Group,
+    own: EngineBuffer,
+    others: SharedRegion | { readonly peers: readonly (EngineBuffer | undefined)[] } | undefined,
+  ) {
     this.own = own;
     this.#group = group;
-    this.#region = region;
-    this.#peers = region?.memories.map((memory, rank) =>
-      rank === group.rank ? own : group.engine.attach(memory),
+    this.#isBorrowed = others !== undefined && "peers" in others;
+    if (others !== undefined && "peers" in others) {
+      this.#region = undefined;
+      this.#peers = others.peers;
+      return;
+    }
+    this.#region = others;
+    this.#peers = (others?.memories ?? []).map((memory, rank) =>
+      rank === group.rank || memory === undefined ? undefined : group.engine.attach(memory),
     );
+  }
+
+  /** Whether the memory of all ranks of this machine can be read and written here. */
+  get isShared(): boolean {
+    const { rank, transport } = this.#group;
+    const machine = transport.machines.find((ranks) => ranks.includes(rank)) ?? [];
+    const lent = () => machine.every((peer) => peer === rank || this.#peers[peer] !== undefined);
+    return this.#region !== undefined || (this.#peers.length > 0 && lent());
   }
 
   get byteLength(): number {
@@ -220,13 +273,14 @@ export class GroupBuffer {
   }
 
   of(rank: number): EngineBuffer {
-    const buffer = rank === this.#group.rank ? this.own : this.#peers?.[rank];
+    const buffer = rank === this.#group.rank ? this.own : this.#peers[rank];
     if (buffer !== undefined) return buffer;
     throw new LockstepError("INVALID_BINDING", `The memory of rank ${rank} cannot be read here.`);
   }
 
   close(): void {
-    for (const buffer of this.#peers ?? []) buffer.close();
+    if (this.#isBorrowed) return;
+    for (const buffer of this.#peers) buffer?.close();
     this.own.close();
     this.#region?.close();
   }

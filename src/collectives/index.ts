@@ -5,6 +5,7 @@ export {
   DEFAULT_COSTS,
   estimate,
   formatCosts,
+  type LinkCosts,
 } from "./cost.ts";
 export {
   Group,
@@ -13,12 +14,6 @@ export {
   type Prepared,
   type PrepareOptions,
 } from "./group.ts";
-export {
-  type HierarchicalPlace,
-  type HierarchicalRequest,
-  type Hierarchy,
-  prepareHierarchical,
-} from "./hierarchical.ts";
 export { measureCosts } from "./measure.ts";
 export { type Combination, inOrder, REDUCED_TYPES, type Reduction } from "./reduction.ts";
 export { type Algorithm, type Collective, type Member, partsFor, schedulesFor } from "./request.ts";

@@ -1,6 +1,6 @@
 /** Measures what the cost model wants to know, on all ranks together, in some tens of milliseconds. */
-import { waitForAll } from "../transport/index.ts";
-import type { CostModel } from "./cost.ts";
+import { type BarrierOptions, type Transport, waitForAll } from "../transport/index.ts";
+import type { CostModel, LinkCosts } from "./cost.ts";
 import type { Group } from "./group.ts";
 import { reductionGraph } from "./reduction.ts";
 
@@ -13,23 +13,46 @@ const RUN_ELEMENTS = 2 ** 16;
  * call it together.
  */
 export async function measureCosts(group: Group): Promise<CostModel> {
-  const { transport, rank, size } = group;
-  const { messageUs, wireUsPerByte } = await measureMessages(group);
-  const barrierUs = await typical(20, async () => {
-    await transport.barrier();
-  });
+  const { transport } = group;
+  const within = await measureLink(transport, neighboursWithin(transport), { within: "machine" });
+  const between = await measureLink(transport, neighboursBetween(transport), {});
   const [from, to] = [new Uint8Array(BYTES), new Uint8Array(BYTES)];
   const copyUs = await typical(5, () => Promise.resolve(to.set(from)));
   const { runUs, reduceUsPerByte } = await measureReduction(group);
-  const mine = Float64Array.of(
-    messageUs,
-    wireUsPerByte,
-    barrierUs,
+  const mine = [
     runUs,
     reduceUsPerByte,
     copyUs / BYTES,
+    ...numbersOf(within),
+    ...numbersOf(between),
+  ];
+  const worst = await worstOf(transport, Float64Array.from(mine));
+  const [run = 0, reduce = 0, copy = 0, ...links] = worst;
+  const [near, far] = [linkOf(links.slice(0, 3)), linkOf(links.slice(3))];
+  const { length: machines } = transport.machines;
+  return {
+    // Where there is nothing to measure, it does not matter.
+    within: machines === group.size ? far : near,
+    between: machines === 1 ? near : far,
+    runUs: run,
+    reduceUsPerByte: reduce,
+    copyUsPerByte: copy,
+  };
+}
+
+function numbersOf({ messageUs, wireUsPerByte, barrierUs }: LinkCosts): number[] {
+  return [messageUs, wireUsPerByte, barrierUs];
+}
+
+function linkOf([messageUs = 0, wireUsPerByte = 0, barrierUs = 0]: readonly number[]): LinkCosts {
+  return { messageUs, wireUsPerByte, barrierUs };
+}
+
+async function worstOf(transport: Transport, mine: Float64Array): Promise<readonly number[]> {
+  const { rank, size } = transport;
+  const all = Array.from({ length: size }, (_, peer) =>
+    peer === rank ? mine : new Float64Array(mine.length),
   );
-  const all = Array.from({ length: size }, () => new Float64Array(mine.length));
   await waitForAll(
     all.flatMap((values, peer) =>
       peer === rank
@@ -40,35 +63,66 @@ export async function measureCosts(group: Group): Promise<CostModel> {
           ],
     ),
   );
-  all[rank] = mine;
-  const worst = (index: number) => Math.max(...all.map((values) => values[index] as number));
+  return Array.from(mine, (_, index) => Math.max(...all.map((values) => values[index] as number)));
+}
+
+/** To whom a rank sends, and from whom it receives. */
+interface Neighbours {
+  readonly next: readonly number[];
+  readonly before: readonly number[];
+}
+
+/** A ring in each machine. */
+function neighboursWithin({ rank, machines }: Transport): Neighbours {
+  const mine = machines.find((ranks) => ranks.includes(rank)) ?? [rank];
+  const { length } = mine;
+  if (length === 1) return { next: [], before: [] };
+  const index = mine.indexOf(rank);
+  const at = (place: number) => mine.slice(place % length, (place % length) + 1);
+  return { next: at(index + 1), before: at(index + length - 1) };
+}
+
+/** A ring of machines for each place in them, all at once: they share what leads out. */
+function neighboursBetween({ rank, machines }: Transport): Neighbours {
+  const { length } = machines;
+  if (length === 1) return { next: [], before: [] };
+  const nextOf = (machine: number, index: number) => {
+    const ranks = machines[(machine + 1) % length] ?? [];
+    return ranks[index % ranks.length];
+  };
+  const pairs = machines.flatMap((ranks, machine) =>
+    ranks.map((from, index) => ({ from, to: nextOf(machine, index) as number })),
+  );
   return {
-    messageUs: worst(0),
-    wireUsPerByte: worst(1),
-    barrierUs: worst(2),
-    runUs: worst(3),
-    reduceUsPerByte: worst(4),
-    copyUsPerByte: worst(5),
+    next: pairs.filter(({ from }) => from === rank).map(({ to }) => to),
+    before: pairs.filter(({ to }) => to === rank).map(({ from }) => from),
   };
 }
 
-/** Each rank sends to the next and receives from the one before, as a ring does. */
-async function measureMessages({
-  transport,
-  rank,
-  size,
-}: Group): Promise<Pick<CostModel, "messageUs" | "wireUsPerByte">> {
-  if (size === 1) return { messageUs: 0, wireUsPerByte: Number.EPSILON };
-  const [next, before] = [(rank + 1) % size, (rank - 1 + size) % size];
+async function measureLink(
+  transport: Transport,
+  { next, before }: Neighbours,
+  barrier: BarrierOptions,
+): Promise<LinkCosts> {
   const shift = (length: number) => {
-    const [out, back] = [new Uint8Array(length), new Uint8Array(length)];
+    const out = new Uint8Array(length);
+    const starts = [
+      ...before.map((peer) => {
+        const back = new Uint8Array(length);
+        return () => transport.receive(peer, back);
+      }),
+      ...next.map((peer) => () => transport.send(peer, out)),
+    ];
     return async () => {
-      await waitForAll([() => transport.receive(before, back), () => transport.send(next, out)]);
+      await waitForAll(starts);
     };
   };
   const messageUs = await typical(20, shift(8));
   const bigUs = await typical(6, shift(BYTES));
-  return { messageUs, wireUsPerByte: Math.max(1e-6, (bigUs - messageUs) / BYTES) };
+  const barrierUs = await typical(20, async () => {
+    await transport.barrier(barrier);
+  });
+  return { messageUs, wireUsPerByte: Math.max(1e-6, (bigUs - messageUs) / BYTES), barrierUs };
 }
 
 async function measureReduction({

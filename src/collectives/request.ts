@@ -7,8 +7,15 @@ import {
   ringAllReduce,
   scatterAllReduce,
   sharedAllReduce,
+  stagedAllReduce,
   treeAllReduce,
 } from "./all-reduce.ts";
+import {
+  hierarchicalAllGather,
+  hierarchicalAllReduce,
+  hierarchicalBroadcast,
+  hierarchicalReduceScatter,
+} from "./hierarchical.ts";
 import {
   directAllGather,
   directAllToAll,
@@ -76,19 +83,23 @@ export type Collective =
 
 export type Algorithm =
   | "shared"
+  | "staged"
   | "direct"
   | "scatter"
   | "tree"
   | "ring"
   | "halving"
   | "pairwise"
+  | "hierarchical"
   | "message";
 
 export interface Member {
   readonly rank: number;
   readonly size: number;
-  /** Whether peers' memory can be read and written in place. */
+  /** Whether the memory of peers of this machine can be read and written in place. */
   readonly shared: boolean;
+  /** The ranks by machine. Unless told: all on one, if memory is shared, else each alone. */
+  readonly machines?: readonly (readonly number[])[];
 }
 
 /**
@@ -104,11 +115,16 @@ export function schedulesFor(
   if (size === 1 && collective.kind !== "allToAll") {
     return [{ algorithm: shared ? "shared" : "direct", steps: [], scratch: 0 }];
   }
-  const inPlace = (make: () => Schedule) => (shared ? [make()] : []);
+  const layout = { rank, shared, machines: machinesOf(member) };
+  const { length: machines } = layout.machines;
+  const inPlace = (make: () => Schedule) => (shared && machines === 1 ? [make()] : []);
+  const overMachines = (make: () => Schedule) => (machines > 1 && machines < size ? [make()] : []);
   switch (collective.kind) {
     case "allReduce": {
       const { count } = collective;
       const fixed = [
+        // Two ranks gain nothing by it: their barriers cost less than the copy.
+        ...(size > 2 ? inPlace(() => stagedAllReduce(rank, size, count)) : []),
         ...inPlace(() => sharedAllReduce(rank, size, count)),
         directAllReduce(rank, size, count),
         scatterAllReduce(rank, size, count),
@@ -119,6 +135,7 @@ export function schedulesFor(
         treeAllReduce(rank, size, count),
         ringAllReduce(rank, size, count),
         halvingAllReduce(rank, size, count),
+        ...overMachines(() => hierarchicalAllReduce(layout, count)),
       ];
     }
     case "reduceScatter": {
@@ -128,7 +145,11 @@ export function schedulesFor(
         directReduceScatter(rank, parts),
       ];
       if (canonical || collective.combination !== undefined) return fixed;
-      return [...fixed, ringReduceScatter(rank, parts)];
+      return [
+        ...fixed,
+        ringReduceScatter(rank, parts),
+        ...overMachines(() => hierarchicalReduceScatter(layout, parts)),
+      ];
     }
     case "allGather": {
       const parts = partsFor(collective, size);
@@ -136,6 +157,7 @@ export function schedulesFor(
         ...inPlace(() => sharedAllGather(rank, parts)),
         directAllGather(rank, parts),
         ringAllGather(rank, parts),
+        ...overMachines(() => hierarchicalAllGather(layout, parts)),
       ];
     }
     case "broadcast": {
@@ -144,6 +166,7 @@ export function schedulesFor(
         ...inPlace(() => sharedBroadcast(rank, count, root)),
         directBroadcast(rank, size, count, root),
         treeBroadcast(rank, size, count, root),
+        ...overMachines(() => hierarchicalBroadcast(layout, count, root)),
       ];
     }
     case "allToAll": {
@@ -156,6 +179,11 @@ export function schedulesFor(
     case "receive":
       return [receiveSchedule(collective.from, collective.count)];
   }
+}
+
+export function machinesOf({ size, shared, machines }: Member): readonly (readonly number[])[] {
+  const everyone = Array.from({ length: size }, (_, rank) => rank);
+  return machines ?? (shared ? [everyone] : everyone.map((rank) => [rank]));
 }
 
 /** The parts of a reduce-scatter or all-gather: even ones unless told. */

@@ -6,9 +6,15 @@
 import type { Binding, Engine, EngineBuffer, EngineTensor, Executable } from "../engine/index.ts";
 import { assert } from "../errors.ts";
 import { bytesPerElement, type DType } from "../tensor/index.ts";
-import { type Transport, type Waiting, waitForAll } from "../transport/index.ts";
+import {
+  type MessageOptions,
+  type Transport,
+  type Waiting,
+  waitForAll,
+} from "../transport/index.ts";
+import { Arrivals } from "./arrivals.ts";
 import { type Combination, inOrder, type Reduction, reductionGraph } from "./reduction.ts";
-import type { Schedule, Span, Step } from "./schedule.ts";
+import { mayOverlap, type Schedule, type Span, type Step, type StepOf } from "./schedule.ts";
 
 /** Elements of one call of the engine: inputs and output stay in the cache of a core. */
 export const TILE_BYTES = 2 ** 18;
@@ -24,10 +30,13 @@ export interface RunnerOptions {
   /** The order of reductions that take the contributions of all. */
   readonly combination: Combination | undefined;
   /** Where each space begins; `rank` is another's only where memory is shared. */
-  readonly place: (space: Span["space"], rank: number) => Place;
+  readonly place: (space: Span["space"], rank: number, turn: Turn) => Place;
   readonly channel: number;
   readonly deadlineMs: number | undefined;
 }
+
+/** Which of two pieces of staging memory. */
+export type Turn = 0 | 1;
 
 export interface Place {
   readonly buffer: EngineBuffer;
@@ -35,13 +44,16 @@ export interface Place {
 }
 
 type Action = () => Waiting;
+type Told = NonNullable<MessageOptions["onPiece"]>;
 
 export class Runner {
-  readonly #actions: readonly Action[];
+  /** What runs take turns with. */
+  readonly #turns: readonly (readonly Action[])[];
   readonly #close: readonly (() => void)[];
+  #runs = 0;
 
-  private constructor(actions: readonly Action[], close: readonly (() => void)[]) {
-    this.#actions = actions;
+  private constructor(turns: readonly (readonly Action[])[], close: readonly (() => void)[]) {
+    this.#turns = turns;
     this.#close = close;
   }
 
@@ -49,20 +61,23 @@ export class Runner {
   static async prepare(options: RunnerOptions): Promise<Runner> {
     const preparation = new Preparation(options);
     try {
-      const actions: Action[] = [];
-      for (const step of options.schedule.steps) actions.push(...(await preparation.actions(step)));
-      return new Runner(actions, preparation.closers);
+      const { steps, staging = 0 } = options.schedule;
+      const turns: (readonly Action[])[] = [];
+      for (const turn of staging > 0 ? ([0, 1] as const) : ([0] as const)) {
+        preparation.turn = turn;
+        turns.push(await preparation.actions(steps));
+      }
+      return new Runner(turns, preparation.closers);
     } catch (error) {
       for (const close of preparation.closers) close();
       throw error;
     }
   }
 
-  async run(): Promise<void> {
-    for (const action of this.#actions) {
-      const waiting = action();
-      if (waiting !== undefined) await waiting;
-    }
+  run(): Promise<void> {
+    const actions = this.#turns[this.#runs % this.#turns.length] ?? [];
+    this.#runs += 1;
+    return runAll(actions);
   }
 
   close(): void {
@@ -72,6 +87,7 @@ export class Runner {
 
 class Preparation {
   readonly closers: (() => void)[] = [];
+  turn: Turn = 0;
   readonly #options: RunnerOptions;
   readonly #executables = new Map<string, Promise<Executable>>();
   readonly #unit: number;
@@ -82,11 +98,26 @@ class Preparation {
     this.#unit = bytesPerElement(options.dtype);
   }
 
-  async actions(step: Step): Promise<Action[]> {
-    const { transport, deadlineMs } = this.#options;
+  async actions(steps: readonly Step[]): Promise<Action[]> {
+    const actions: Action[] = [];
+    let at = 0;
+    while (at < steps.length) {
+      const [step, next] = [steps[at], steps[at + 1]] as [Step, Step | undefined];
+      if (step.do === "exchange" && next?.do === "reduce" && mayOverlap(step, next)) {
+        actions.push(await this.#exchangeAndReduce(step, next));
+        at += 2;
+      } else {
+        actions.push(...(await this.#actionsOf(step)));
+        at += 1;
+      }
+    }
+    return actions;
+  }
+
+  async #actionsOf(step: Step): Promise<readonly Action[]> {
     switch (step.do) {
       case "barrier":
-        return [() => transport.barrier(deadlineMs === undefined ? {} : { deadlineMs })];
+        return [this.#barrier(step)];
       case "copy": {
         const from = this.#bytes(step.from);
         const to = step.to.map((span) => this.#bytes(span));
@@ -99,16 +130,26 @@ class Preparation {
     }
   }
 
-  #exchange({ sends, receives }: Extract<Step, { do: "exchange" }>): Action {
+  #barrier({ within }: StepOf<"barrier">): Action {
+    const { transport, deadlineMs } = this.#options;
+    const options = {
+      ...(within === undefined ? {} : { within }),
+      ...(deadlineMs === undefined ? {} : { deadlineMs }),
+    };
+    return () => transport.barrier(options);
+  }
+
+  #exchange({ sends, receives }: StepOf<"exchange">, told?: Told): Action {
     const { transport, channel, deadlineMs } = this.#options;
     const options = { channel, ...(deadlineMs === undefined ? {} : { deadlineMs }) };
+    const hearing = told === undefined ? options : { ...options, onPiece: told };
     const out = sends.map(({ peer, span }) => ({ peer, bytes: this.#bytes(span) }));
     const back = receives.map(({ peer, span }) => ({ peer, bytes: this.#bytes(span) }));
     const starts = [
       ...back.map(
         ({ peer, bytes }) =>
           () =>
-            transport.receive(peer, bytes, options),
+            transport.receive(peer, bytes, hearing),
       ),
       ...out.map(
         ({ peer, bytes }) =>
@@ -119,7 +160,34 @@ class Preparation {
     return () => waitForAll(starts);
   }
 
-  async #reduce(step: Extract<Step, { do: "reduce" }>): Promise<Action[]> {
+  /** Tiles are reduced as they arrive, where the transport tells of it, and else when all has. */
+  async #exchangeAndReduce(
+    exchange: StepOf<"exchange">,
+    reduce: StepOf<"reduce">,
+  ): Promise<Action> {
+    const byteLength = (reduce.outputs[0]?.length ?? 0) * this.#unit;
+    const arrivals = new Arrivals({
+      tiles: await this.#reduce(reduce),
+      tileBytes: TILE_BYTES,
+      byteLength,
+      inputs: exchange.receives.length,
+    });
+    const told: Told = (byteOffset, length) => arrivals.arrived(byteOffset, length);
+    const start = this.#exchange(exchange, told);
+    const failed = (error: unknown) => {
+      arrivals.stop();
+      throw error;
+    };
+    return () => {
+      arrivals.begin();
+      const waiting = start();
+      if (waiting !== undefined) return waiting.then(() => arrivals.finish(), failed);
+      arrivals.finish();
+      return undefined;
+    };
+  }
+
+  async #reduce(step: StepOf<"reduce">): Promise<Action[]> {
     const length = step.outputs[0]?.length ?? 0;
     const tileLength = TILE_BYTES / this.#unit;
     const actions: Action[] = [];
@@ -140,7 +208,7 @@ class Preparation {
     return actions;
   }
 
-  async #reduceTile(step: Extract<Step, { do: "reduce" }>): Promise<Action> {
+  async #reduceTile(step: StepOf<"reduce">): Promise<Action> {
     const { inputs, outputs, last, canonical } = step;
     const [target, ...copies] = outputs as [Span, ...Span[]];
     const executable = await this.#executable(inputs.length, target.length, last, canonical);
@@ -197,7 +265,7 @@ class Preparation {
 
   #tensor({ space, rank, start, length }: Span): EngineTensor {
     const { transport, place, dtype } = this.#options;
-    const { buffer, byteOffset } = place(space, rank ?? transport.rank);
+    const { buffer, byteOffset } = place(space, rank ?? transport.rank, this.turn);
     return buffer.tensor({ dtype, shape: [length] }, byteOffset + start * this.#unit);
   }
 
@@ -215,6 +283,13 @@ class Preparation {
     const { bytes } = this.#tensor(span);
     assert(bytes.byteLength === span.length * this.#unit, "a span inside its memory");
     return bytes;
+  }
+}
+
+async function runAll(actions: readonly Action[]): Promise<void> {
+  for (const action of actions) {
+    const waiting = action();
+    if (waiting !== undefined) await waiting;
   }
 }
 

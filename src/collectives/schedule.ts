@@ -5,8 +5,11 @@
 
 /** A piece of memory, in elements. */
 export interface Span {
-  /** `data`: what the collective works on; `into`: where an all-to-all puts its result; `scratch`: the schedule's own. */
-  readonly space: "data" | "into" | "scratch";
+  /**
+   * `data`: what the collective works on; `into`: where an all-to-all puts its result; `scratch`: the schedule's own;
+   * `staging`: the schedule's own that peers see.
+   */
+  readonly space: "data" | "into" | "scratch" | "staging";
   /** The rank whose memory it is; one's own unless told. Others' only where the transport shares memory. */
   readonly rank?: number;
   readonly start: number;
@@ -35,13 +38,18 @@ export type Step =
       readonly canonical: boolean;
     }
   | { readonly do: "copy"; readonly from: Span; readonly to: readonly Span[] }
-  | { readonly do: "barrier" };
+  /** Of all ranks, unless told only those of this machine. */
+  | { readonly do: "barrier"; readonly within?: "machine" };
+
+export type StepOf<K extends Step["do"]> = Extract<Step, { do: K }>;
 
 export interface Schedule {
   readonly algorithm: string;
   readonly steps: readonly Step[];
   /** Elements of scratch memory. */
   readonly scratch: number;
+  /** Elements of staging memory; runs take turns with two pieces of it. None unless told. */
+  readonly staging?: number;
 }
 
 export interface Part {
@@ -103,6 +111,37 @@ function combine(
 ): Step[] {
   if (outputs[0] === undefined || outputs[0].length === 0) return [];
   return [{ do: "reduce", inputs, outputs, last, canonical }];
+}
+
+/** The same steps where rank r of them is called `names[r]`. */
+export function mapRanks(steps: readonly Step[], names: readonly number[]): Step[] {
+  const messages = (list: readonly Message[]) =>
+    list.map(({ peer, span }) => ({ peer: names[peer] as number, span }));
+  return steps.map((step) =>
+    step.do === "exchange"
+      ? { ...step, sends: messages(step.sends), receives: messages(step.receives) }
+      : step,
+  );
+}
+
+/** Whether what arrives is what is reduced, and nothing that is still being sent is written. */
+export function mayOverlap(
+  { sends, receives }: StepOf<"exchange">,
+  reduce: StepOf<"reduce">,
+): boolean {
+  const { inputs, outputs } = reduce;
+  const isInput = ({ span }: { span: Span }) => inputs.some((input) => sameSpan(input, span));
+  const isSafe = ({ span }: { span: Span }) => outputs.every((output) => !overlap(output, span));
+  return receives.length > 0 && receives.every(isInput) && sends.every(isSafe);
+}
+
+function sameSpan(a: Span, b: Span): boolean {
+  return overlap(a, b) && a.start === b.start && a.length === b.length;
+}
+
+function overlap(a: Span, b: Span): boolean {
+  if (a.space !== b.space || a.rank !== b.rank) return false;
+  return a.start < b.start + b.length && b.start < a.start + a.length;
 }
 
 /** What a rank sends in a schedule, in elements. */

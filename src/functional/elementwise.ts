@@ -63,6 +63,11 @@ export function elu(x: Value, alpha = 1): Value {
   return x.builder.one("Elu", [x], { alpha });
 }
 
+/** α x + β, held between 0 and 1. */
+export function hardSigmoid(x: Value, { alpha = 0.2, beta = 0.5 } = {}): Value {
+  return x.builder.one("HardSigmoid", [x], { alpha, beta });
+}
+
 /** x held between `low` and `high`, either of which may be left out. */
 export function clip(x: Value, low?: Operand, high?: Operand): Value {
   const bound = (operand: Operand | undefined) =>

@@ -22,6 +22,7 @@ export {
   gelu,
   greater,
   greaterOrEqual,
+  hardSigmoid,
   isNaN,
   leakyRelu,
   less,

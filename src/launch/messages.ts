@@ -28,6 +28,8 @@ export type Meeting =
   | {
       readonly kind: "network";
       readonly group: string;
+      /** Workers on each machine: they have consecutive ranks and share memory. */
+      readonly own: number;
       readonly host: string;
       readonly token: string;
       readonly tls: boolean;

@@ -1,16 +1,31 @@
 /** A worker of a run on this machine: a process that the launcher starts, with a rank. It ends when its launcher does. */
-import { Group } from "../collectives/index.ts";
+import { Group, measureCosts } from "../collectives/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
-import { loadRun, openRunFolder, overrideRun, type TrainResult, train } from "../train/index.ts";
+import { jsonlSink } from "../telemetry/index.ts";
 import {
+  FILES,
+  loadRun,
+  openRunFolder,
+  overrideRun,
+  type TrainResult,
+  train,
+} from "../train/index.ts";
+import {
+  joinMachines,
   joinSharedMemory,
   joinTcp,
   listenTcp,
   parseAddress,
   type Transport,
 } from "../transport/index.ts";
-import { errorMessage, type FromWorker, type Job, type ToWorker } from "./messages.ts";
+import {
+  errorMessage,
+  type FromWorker,
+  type Job,
+  type Meeting,
+  type ToWorker,
+} from "./messages.ts";
 
 /** Others wait while the leader validates and saves. A worker that has ended is found in milliseconds, not by this. */
 const DEADLINE_MS = 300_000;
@@ -34,10 +49,15 @@ async function work(job: Job): Promise<TrainResult["outcome"]> {
   const run = overrideRun(await loadRun(job.file), job.overrides);
   const folder = await openRunFolder(job.out);
   const engine = createOrtEngine({ threads, ...(dump === undefined ? {} : { dump }) });
+  // Of a run on several machines the launcher may be on none of them.
+  const isWriter = job.meeting.kind === "network" && job.rank === 0;
+  const metrics = isWriter ? jsonlSink(folder.file(FILES.metrics), Date.now) : undefined;
   try {
     const transport = await meet(job);
     const group = new Group({ engine, transport });
     try {
+      // Between machines, how gradients are cut into buckets follows from what a message costs.
+      if (transport.machines.length > 1) group.costs = await measureCosts(group);
       const { outcome } = await train(run, {
         engine,
         folder,
@@ -45,7 +65,10 @@ async function work(job: Job): Promise<TrainResult["outcome"]> {
         beginning: job.beginning,
         signal: stop.signal,
         now: () => performance.timeOrigin + performance.now() - startedAt,
-        onEvent: (event) => void tell({ kind: "event", event }),
+        onEvent: (event) => {
+          metrics?.sink(event);
+          void tell({ kind: "event", event });
+        },
         ranks: { group },
       });
       return outcome;
@@ -56,6 +79,7 @@ async function work(job: Job): Promise<TrainResult["outcome"]> {
       await group.close();
     }
   } finally {
+    metrics?.close();
     await engine.close();
   }
 }
@@ -65,12 +89,33 @@ async function meet(job: Job): Promise<Transport> {
   if (meeting.kind === "memory") {
     return joinSharedMemory({ name: meeting.group, rank, size, deadlineMs });
   }
-  const { group, ...door } = meeting;
-  const listener = await listenTcp(door);
+  const { own, group } = meeting;
+  const machines = Array.from({ length: size / own }, (_, machine) =>
+    Array.from({ length: own }, (_, place) => machine * own + place),
+  );
+  const names = machines[Math.floor(rank / own)] ?? [rank];
+  const peers = machines.flat().filter((peer) => !names.includes(peer));
+  if (own === 1) return meetOverNetwork(job, meeting, peers);
+  const place = { rank: rank % own, size: own, names };
+  // Agents of one machine would meet in one place: each has a first rank of its own.
+  const name = `lockstep-${group}-${names[0]}`;
+  const [local, network] = await Promise.all([
+    joinSharedMemory({ name, ...place, deadlineMs }),
+    meetOverNetwork(job, meeting, peers),
+  ]);
+  return joinMachines({ local, network, machines, deadlineMs });
+}
+
+async function meetOverNetwork(
+  { rank, workers: size, deadlineMs = DEADLINE_MS }: Job,
+  { group, host, token, tls }: Extract<Meeting, { readonly kind: "network" }>,
+  peers: readonly number[],
+): Promise<Transport> {
+  const listener = await listenTcp({ host, token, tls });
   try {
     await tell({ kind: "listening", port: parseAddress(listener.address).port });
     const addresses = await told;
-    return await joinTcp({ listener, addresses, group, rank, size, deadlineMs });
+    return await joinTcp({ listener, addresses, group, rank, size, peers, deadlineMs });
   } finally {
     listener.close(); // the group lives on without its doors
   }

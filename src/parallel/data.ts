@@ -30,12 +30,17 @@ export function dataParallel(options: DataParallelOptions): Strategy {
 function withSums(graph: Graph, axis: string, options: DataParallelOptions): Graph {
   const builder = extendGraph(graph);
   const results = new Map<string, Value>();
+  const read = new Set(graph.nodes.flatMap(({ inputs }) => inputs));
+  // Sums may be made in place: what others read too is copied first.
+  const own = (name: string) => {
+    const value = builder.value(name);
+    return read.has(name) ? builder.one("Identity", [value]) : value;
+  };
   for (const [index, bucket] of planBuckets(graph, options).entries()) {
-    const values = bucket.map((name) => builder.value(name));
     const sums = builder.within("data", () =>
-      builder.emit("lockstep::AllReduce", values, { axis }, { outputs: values.length }),
+      builder.emit("lockstep::AllReduce", bucket.map(own), { axis }, { outputs: bucket.length }),
     );
-    assert(sums.length === values.length, `bucket ${index} has an output for each tensor`);
+    assert(sums.length === bucket.length, `bucket ${index} has an output for each tensor`);
     for (const [at, name] of bucket.entries()) results.set(name, sums[at] as Value);
   }
   return builder.build(graph.outputs.map((name) => results.get(name) ?? builder.value(name)));

@@ -7,8 +7,9 @@ import { extendGraph, newBuilder } from "../ops/index.ts";
 import { bytesPerElement, elementCount, type TensorType } from "../tensor/index.ts";
 import type { Layout } from "./layout.ts";
 import { buildNamed } from "./named.ts";
+import { elementsOf, type Piece, wholePieces } from "./pieces.ts";
 import type { ProgramBuilder, Run, RunStage, TensorRef } from "./program.ts";
-import { blockRef, blocksOf, sweepMode } from "./sweep.ts";
+import { blockRef, blocksBetween, sweepMode } from "./sweep.ts";
 
 /** Where a model's inputs lie. */
 export interface ModelPlaces {
@@ -102,14 +103,15 @@ export function sumTree(count: number, lanes = 1): SumTree {
   return { leaves, sums, buffers };
 }
 
-/** `into += from`, block by block. */
+/** `into += from` over these pieces, block by block. */
 export function sumStage(
   program: ProgramBuilder,
   layout: Layout,
   { from, into }: { readonly from: string; readonly into: string },
+  pieces: readonly Piece[] = wholePieces(layout),
 ): RunStage {
-  const runs = layout.groups.flatMap((group) =>
-    blocksOf(group, layout.tile).map((block): Run => {
+  const runs = pieces.flatMap(({ group, start, end }) =>
+    blocksBetween(start, end).map((block): Run => {
       const total = blockRef(into, layout, group, block);
       const graph = program.graph(`sum.${group.dtype}.${block.tiles}`, 1, () => {
         const builder = newBuilder("sum");
@@ -120,7 +122,8 @@ export function sumStage(
       return { graph, inputs: { total, part }, outputs: { "total/next": total } };
     }),
   );
-  return { name: `${into} += ${from}`, runs, mode: sweepMode(layout.groups, 0.25) };
+  const elements = pieces.reduce((sum, piece) => sum + elementsOf(layout, piece), 0);
+  return { name: `${into} += ${from}`, runs, mode: sweepMode(elements, 0.25) };
 }
 
 /** A tensor times a number, into another place. */

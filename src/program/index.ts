@@ -1,3 +1,5 @@
+export { cutGivesSameBits } from "./check-cut.ts";
+export { type CutGradient, isSegmentTask } from "./cut.ts";
 export { type Decision, decideShares } from "./decide-shares.ts";
 export { findNotFinite, type Suspect } from "./diagnose.ts";
 export { type ExecuteOptions, type Executor, executeTasks } from "./execute.ts";
@@ -9,7 +11,14 @@ export {
   type TreeSum,
 } from "./gradient.ts";
 export { type Initialized, initialize } from "./initialize.ts";
-export { Instance, type InstanceOptions, instantiate, sharedName } from "./instance.ts";
+export {
+  type Groups,
+  Instance,
+  type InstanceOptions,
+  instantiate,
+  type StageOptions,
+  sharedName,
+} from "./instance.ts";
 export {
   type Layout,
   type LayoutEntry,
@@ -26,12 +35,23 @@ export {
   type SegmentTask,
   type Task,
 } from "./partition.ts";
-export type { GraphSpec, Program, Run, Stage, TensorRef } from "./program.ts";
+export type {
+  Axis,
+  CollectiveStage,
+  GraphSpec,
+  Program,
+  Run,
+  RunStage,
+  Stage,
+  TaskStage,
+  TensorRef,
+} from "./program.ts";
 export { refsOf } from "./refs.ts";
 export {
   type Combination,
   type Contribution,
   evenRanges,
+  planLevels,
   planShares,
   type Range,
   type Shares,
@@ -46,4 +66,4 @@ export {
   type TrainingPlan,
   type TrainingShare,
 } from "./training.ts";
-export type { SlotPlan } from "./update.ts";
+export type { SlotPlan } from "./update-groups.ts";

@@ -17,9 +17,10 @@ import { newBuilder } from "../ops/index.ts";
 import { bytesPerElement, type DType, type TensorType, toNumbers } from "../tensor/index.ts";
 import type { Instance } from "./instance.ts";
 import { buildNamed } from "./named.ts";
+import { cutsOf, gatherTiles, type Ownership, ownPieces } from "./ownership.ts";
 import type { ParameterPlan } from "./plan-parameters.ts";
 import type { ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
-import { type Block, blockRef, blocksOf, sweepMode } from "./sweep.ts";
+import { type Block, blockRef, blocksBetween, elementsIn, sweepMode } from "./sweep.ts";
 
 export interface NormOptions {
   readonly microBatches: number;
@@ -27,6 +28,8 @@ export interface NormOptions {
   readonly clip: number | undefined;
   /** Losses of all micro-batches, in order. */
   readonly losses: TensorRef;
+  /** Which part of the gradient this rank has; all of it unless told. */
+  readonly ownership?: Ownership | undefined;
 }
 
 export interface Summary {
@@ -58,7 +61,7 @@ export function planNorm(
 ): NormPlan {
   const wide = [...plan.updates.map(({ group }) => group.dtype), options.losses.type.dtype];
   const dtype: DType = wide.includes("float64") ? "float64" : "float32";
-  const { runs, count } = squareRuns(program, plan, dtype);
+  const { runs, gathers, count } = squareRuns(program, plan, dtype, options.ownership);
   program.buffer("partials", count * bytesPerElement(dtype));
   const partials = { buffer: "partials", byteOffset: 0, type: { dtype, shape: [count] } };
   const summary = {
@@ -69,7 +72,8 @@ export function planNorm(
   const graph = program.graph("summary", 1, () => summaryGraph(partials.type, options));
   return {
     stages: [
-      { name: "squares", runs, mode: sweepMode(plan.parameters.groups, 0.25) },
+      { name: "squares", runs, mode: sweepMode(elementsIn(plan.parameters.groups), 0.25) },
+      ...gathers,
       {
         name: "summary",
         runs: [{ graph, inputs: { losses: options.losses, partials }, outputs: { summary } }],
@@ -91,24 +95,36 @@ function squareRuns(
   program: ProgramBuilder,
   plan: ParameterPlan,
   dtype: DType,
-): { runs: Run[]; count: number } {
+  ownership: Ownership | undefined,
+): { runs: Run[]; gathers: Stage[]; count: number } {
   const layout = plan.gradients;
+  const gathers: Stage[] = [];
   let count = 0;
-  const runs = plan.updates.flatMap(({ group }) =>
-    blocksOf(group, layout.tile).map((block): Run => {
-      const squares = {
-        buffer: "partials",
-        byteOffset: count * bytesPerElement(dtype),
-        type: { dtype, shape: [block.tiles] },
-      };
-      count += block.tiles;
-      const shape = [block.tiles, layout.tile];
-      const gradient = blockRef("gradients", layout, group, block, shape);
-      const graph = squareGraph(program, gradient.type, block, dtype);
-      return { graph, inputs: { gradient }, outputs: { squares } };
-    }),
-  );
-  return { runs, count };
+  const runs = plan.updates.flatMap(({ group }) => {
+    const byteOffset = count * bytesPerElement(dtype);
+    count += group.length / layout.tile;
+    for (const cut of cutsOf(ownership, group)) {
+      const axis = ownership?.axis ?? "all";
+      const place = { name: `squares of ${group.key} to all`, axis, buffer: "partials" };
+      gathers.push(gatherTiles(program, cut, { ...place, dtype, perTile: 1, byteOffset }));
+    }
+    const own = ownPieces(ownership, group, layout.tile);
+    return own.flatMap(({ start, end }) =>
+      blocksBetween(start, end).map((block): Run => {
+        // A tile's sum has the same bits whatever tiles it is summed beside.
+        const squares = {
+          buffer: "partials",
+          byteOffset: byteOffset + block.firstTile * bytesPerElement(dtype),
+          type: { dtype, shape: [block.tiles] },
+        };
+        const shape = [block.tiles, layout.tile];
+        const gradient = blockRef("gradients", layout, group, block, shape);
+        const graph = squareGraph(program, gradient.type, block, dtype);
+        return { graph, inputs: { gradient }, outputs: { squares } };
+      }),
+    );
+  });
+  return { runs, gathers, count };
 }
 
 function squareGraph(

@@ -5,6 +5,7 @@
 import type { Collective } from "../collectives/index.ts";
 import type { Graph } from "../graph/index.ts";
 import type { TensorType } from "../tensor/index.ts";
+import type { Task } from "./partition.ts";
 
 /** A place in a buffer of the program. */
 export interface TensorRef {
@@ -21,7 +22,7 @@ export interface Run {
 }
 
 /** A stage starts after the one before it. */
-export type Stage = RunStage | CollectiveStage;
+export type Stage = RunStage | CollectiveStage | TaskStage;
 
 /** Runs of a stage are bound when it is first run. */
 export interface RunStage {
@@ -35,15 +36,28 @@ export interface RunStage {
   readonly mode: "ordered" | "parallel" | "small";
 }
 
-/** All ranks come here; none passes before what it needs of the others is there. */
+/** Which ranks take part: all; those of one machine; those of one place on all machines. */
+export type Axis = "all" | "machine" | "across";
+
+/** All ranks of the axis come here; none passes before what it needs of the others is there. */
 export interface CollectiveStage {
   readonly name: string;
   readonly mode: "collective";
+  readonly axis: Axis;
   readonly call: { readonly kind: "barrier" } | Collective;
   /** Undefined for a barrier. */
   readonly data?: BufferPlace;
   /** Where an exchange puts what it receives. */
   readonly into?: BufferPlace;
+}
+
+/** Tasks that start as soon as what they need is done: collectives travel beside computation. */
+export interface TaskStage {
+  readonly name: string;
+  readonly mode: "tasks";
+  readonly tasks: readonly Task[];
+  /** What a task stands for, one after the other. */
+  readonly work: ReadonlyMap<Task, readonly (RunStage | CollectiveStage)[]>;
 }
 
 export interface BufferPlace {

@@ -1,141 +1,295 @@
 /**
- * The sum of all ranks' contributions, as stages. Each rank sums its own part of the flat gradient, in the order of the
- * tree, then all parts go to all. Where memory is shared, contributions are read in place; elsewhere the pieces
- * that a rank needs are sent to it first. Both ways compute the same graph, so they give the same bits.
+ * The sum of all ranks' contributions, as stages, for some pieces of the flat gradient. On each machine, every rank sums
+ * its part out of what its neighbours hold, in place; between machines, ranks of the same place exchange these sums; then
+ * parts go back to all. All of it in the order of the one tree, so any machines give the same bits.
  */
+import { assert } from "../errors.ts";
 import { add } from "../functional/index.ts";
 import type { Value } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
-import { bytesPerElement } from "../tensor/index.ts";
 import type { Layout, LayoutGroup } from "./layout.ts";
 import { buildNamed } from "./named.ts";
+import { gatherParts, type Ownership } from "./ownership.ts";
+import { bytesOf, cutPiece, elementsOf, offsetOf, type Piece } from "./pieces.ts";
 import {
+  type Axis,
+  type BufferPlace,
+  type CollectiveStage,
   type ProgramBuilder,
   peerBuffer,
   type Run,
-  type Stage,
+  type RunStage,
   type TensorRef,
 } from "./program.ts";
-import { type Combination, type Contribution, evenCuts, type Shares } from "./shares.ts";
+import type { Combination, Levels } from "./shares.ts";
 import { type Block, blockRef, blocksBetween, sweepMode } from "./sweep.ts";
 
 export interface ReduceOptions {
   readonly rank: number;
-  readonly shares: Shares;
-  /** Peers' memory can be read in place. */
-  readonly inPlace: boolean;
+  readonly levels: Levels;
   /** The buffer of a rank's contribution, laid out by `layout`. That of slot 0 gets the sum. */
   readonly bufferOf: (slot: number) => string;
+  /** Groups whose sums each rank of a machine keeps to itself: it alone will update that part. */
+  readonly keeps?: (group: LayoutGroup) => boolean;
 }
 
-/** Where an element of a contribution is read: in the peer's memory, or where its copy lies. */
-type PlaceOf = (contribution: Contribution, group: LayoutGroup, block: Block) => TensorRef;
+/** Where a block of a contribution (by its index) is read. */
+type PlaceOf = (contribution: number, block: Block) => TensorRef;
 
-export function planReduce(
-  program: ProgramBuilder,
-  layout: Layout,
-  options: ReduceOptions,
-): Stage[] {
-  const { rank, shares, inPlace, bufferOf } = options;
-  const ranks = shares.ranges.length;
-  const cutsOf = (group: LayoutGroup) => evenCuts(group.length / layout.tile, ranks);
-  const before: Stage[] = [];
-  let placeOf: PlaceOf;
-  if (inPlace) {
-    before.push({
-      name: "all ranks have their gradients",
+/** What becomes of one piece. */
+interface PieceStages {
+  /** Sums of this machine. */
+  readonly local: readonly Run[];
+  readonly exchanges: readonly CollectiveStage[];
+  readonly totals: readonly Run[];
+  readonly gathers: readonly CollectiveStage[];
+}
+
+/** Makes the stages for pieces, call by call; what lies between them gets room of its own. */
+export class Reducer {
+  readonly #program: ProgramBuilder;
+  readonly #layout: Layout;
+  readonly #options: ReduceOptions;
+  /** This rank's machine, the ranks of it, and the place of this one among them. */
+  readonly #machine: number;
+  readonly #neighbours: readonly number[];
+  readonly #place: number;
+  readonly #bytes = new Map<string, number>();
+
+  constructor(program: ProgramBuilder, layout: Layout, options: ReduceOptions) {
+    this.#program = program;
+    this.#layout = layout;
+    this.#options = options;
+    const { members } = options.levels;
+    this.#machine = members.findIndex((own) => own.includes(options.rank));
+    this.#neighbours = members[this.#machine] ?? [];
+    this.#place = this.#neighbours.indexOf(options.rank);
+  }
+
+  /** @param what the pieces, in the names of stages */
+  stages(pieces: readonly Piece[], what: string): (RunStage | CollectiveStage)[] {
+    const all = pieces.map((piece) => this.#piece(piece, what));
+    const local = all.flatMap((piece) => piece.local);
+    const barrier: CollectiveStage = {
+      name: `neighbours have ${what}`,
       mode: "collective",
+      axis: this.#axis,
       call: { kind: "barrier" },
-    });
-    placeOf = (from, group, block) => {
-      const own = bufferOf(from.slot);
-      const buffer = from.rank === rank ? own : peerBuffer(own, from.rank);
-      return blockRef(buffer, layout, group, block);
     };
-  } else {
-    const exchange = planExchange(program, layout, options);
-    before.push(...exchange.stages);
-    placeOf = exchange.placeOf;
+    const parts = this.#neighbours.length * this.#options.levels.members.length;
+    return [
+      ...(this.#neighbours.length > 1 ? [barrier] : []),
+      ...(local.length > 0
+        ? [this.#sumStage(`sums of this machine, ${what}`, local, pieces, this.#neighbours.length)]
+        : []),
+      ...all.flatMap(({ exchanges }) => exchanges),
+      this.#sumStage(
+        `sum of ${what}`,
+        all.flatMap(({ totals }) => totals),
+        pieces,
+        parts,
+      ),
+      ...all.flatMap(({ gathers }) => gathers),
+    ];
   }
-  const runs = layout.groups.flatMap((group) => {
-    const { start, end } = cutsOf(group)[rank] as { start: number; end: number };
+
+  /** What the ranks of this machine keep of these pieces; undefined where that is nothing. */
+  ownership(pieces: readonly Piece[]): Ownership | undefined {
+    const kept = pieces.filter((piece) => this.#keeps(piece));
+    if (kept.length === 0 || this.#neighbours.length === 1) return undefined;
+    const cuts = kept.map((piece) => cutPiece(piece, this.#neighbours.length));
+    return { axis: this.#axis, place: this.#place, ranks: this.#neighbours, cuts };
+  }
+
+  #keeps({ group }: Piece): boolean {
+    return this.#options.keeps?.(group) ?? false;
+  }
+
+  /** Of the ranks of this machine. */
+  get #axis(): Axis {
+    return this.#isNested ? "machine" : "all";
+  }
+
+  /** Several machines of several ranks: then there are two axes. */
+  get #isNested(): boolean {
+    return this.#neighbours.length > 1 && this.#options.levels.members.length > 1;
+  }
+
+  #piece(piece: Piece, what: string): PieceStages {
+    const { members, ranks } = this.#options.levels;
+    const gathers: CollectiveStage[] = [];
+    const cuts = cutPiece(piece, this.#neighbours.length);
+    const part = cuts[this.#place] as Piece;
+    if (cuts.length > 1 && !this.#keeps(piece)) {
+      gathers.push(this.#gather(cuts, what, this.#axis));
+    }
+    if (members.length === 1) {
+      const totals = this.#totals(part, ranks.combination, this.#inPlace(part));
+      return { local: [], exchanges: [], totals, gathers };
+    }
+    const subparts = cutPiece(part, members.length);
+    const own = subparts[this.#machine] as Piece;
+    gathers.unshift(this.#gather(subparts, what, this.#isNested ? "across" : "all"));
+    const { runs: local, sources } = this.#isNested
+      ? this.#sumNeighbours(part)
+      : { runs: [], sources: this.#contributions(part) };
+    const { stages: exchanges, placeOf } = this.#exchange(subparts, sources, what);
+    const totals = this.#totals(own, this.#options.levels.machines.combination, placeOf);
+    return { local, exchanges, totals, gathers };
+  }
+
+  /** Contributions where they lie: this rank's, and its neighbours'. */
+  #inPlace({ group }: Piece): PlaceOf {
+    const { rank, levels, bufferOf } = this.#options;
+    return (contribution, block) => {
+      const from = levels.ranks.contributions[contribution];
+      const buffer = bufferOf(from?.slot ?? 0);
+      const place = from?.rank === rank ? buffer : peerBuffer(buffer, from?.rank ?? 0);
+      return blockRef(place, this.#layout, group, block);
+    };
+  }
+
+  /** Where this rank's own contributions to a part begin, by slot. */
+  #contributions(part: Piece): BufferPlace[] {
+    const { rank, levels, bufferOf } = this.#options;
+    const own = levels.ranks.contributions.filter((from) => from.rank === rank);
+    return own.map(({ slot }) => ({
+      buffer: bufferOf(slot),
+      byteOffset: offsetOf(this.#layout, part),
+    }));
+  }
+
+  /** This machine's contributions to a part, each in room of its own. */
+  #sumNeighbours(part: Piece): { runs: Run[]; sources: BufferPlace[] } {
+    const { levels } = this.#options;
+    const runs: Run[] = [];
+    const sources: BufferPlace[] = [];
+    for (const [index, { rank: machine }] of levels.machines.contributions.entries()) {
+      if (machine !== this.#machine) continue;
+      const target = this.#room("machine", bytesOf(this.#layout, part));
+      sources.push(target);
+      const to = this.#compact(target, part);
+      runs.push(...this.#sums(part, levels.within[index] as Combination, this.#inPlace(part), to));
+    }
+    return { runs, sources };
+  }
+
+  /** Every machine's contributions to this rank's subpart, slot by slot, to where they are read. */
+  #exchange(
+    subparts: readonly Piece[],
+    sources: readonly BufferPlace[],
+    what: string,
+  ): { stages: CollectiveStage[]; placeOf: PlaceOf } {
+    const { contributions, slots } = this.#options.levels.machines;
+    const own = subparts[this.#machine] as Piece;
+    const { group } = own;
+    const counts = subparts.map((subpart) => elementsOf(this.#layout, subpart));
+    const bytes = bytesOf(this.#layout, own);
+    const places = new Map<string, BufferPlace>();
+    const stages: CollectiveStage[] = [];
+    for (let slot = 0; slot < slots; slot++) {
+      const gives = (machine: number) =>
+        contributions.some((from) => from.rank === machine && from.slot === slot);
+      const sendCounts = counts.map((count) => (gives(this.#machine) ? count : 0));
+      const receiveCounts = counts.map((_, from) =>
+        gives(from) ? (counts[this.#machine] as number) : 0,
+      );
+      const givers = counts.flatMap((_, from) => (gives(from) ? [from] : []));
+      const into = this.#room("copies", bytes * givers.length);
+      for (const [at, from] of givers.entries()) {
+        places.set(`${from} ${slot}`, { ...into, byteOffset: into.byteOffset + at * bytes });
+      }
+      const given = sources[slot] ?? sources[0];
+      assert(given !== undefined, "a machine has a contribution");
+      stages.push({
+        name: `${group.key} of ${what} to those who sum it`,
+        mode: "collective",
+        axis: this.#isNested ? "across" : "all",
+        call: { kind: "allToAll", sendCounts, receiveCounts, dtype: group.dtype },
+        data: given,
+        into,
+      });
+    }
+    const placeOf: PlaceOf = (contribution, block) => {
+      const from = contributions[contribution];
+      const place = places.get(`${from?.rank} ${from?.slot}`) as BufferPlace;
+      return this.#compact(place, own)(block);
+    };
+    return { stages, placeOf };
+  }
+
+  #totals(part: Piece, combination: Combination, placeOf: PlaceOf): Run[] {
+    const total = (block: Block) =>
+      blockRef(this.#options.bufferOf(0), this.#layout, part.group, block);
+    return this.#sums(part, combination, placeOf, total);
+  }
+
+  #sums(
+    { start, end, group }: Piece,
+    combination: Combination,
+    placeOf: PlaceOf,
+    target: (block: Block) => TensorRef,
+  ): Run[] {
+    const used = leavesOf(combination);
     return blocksBetween(start, end).map((block): Run => {
-      const parts = shares.contributions.map((from) => placeOf(from, group, block));
-      const total = blockRef(bufferOf(0), layout, group, block);
-      const graph = treeGraph(program, shares.combination, parts, block);
-      const inputs = Object.fromEntries(parts.map((part, index) => [`part.${index}`, part]));
-      return { graph, inputs, outputs: { total } };
+      const type = { dtype: group.dtype, shape: [block.tiles * this.#layout.tile] };
+      const graph = treeGraph(this.#program, renumber(combination, used), used.length, type);
+      const parts = used.map((index, at) => [`part.${at}`, placeOf(index, block)] as const);
+      return { graph, inputs: Object.fromEntries(parts), outputs: { total: target(block) } };
     });
-  });
-  const sum: Stage = {
-    name: "sum of ranks",
-    runs,
-    mode: sweepMode(layout.groups, (0.25 * shares.contributions.length) / ranks),
-  };
-  const gathers = layout.groups.map((group): Stage => {
-    const counts = cutsOf(group).map(({ start, end }) => (end - start) * layout.tile);
-    const { dtype, length: count, byteOffset } = group;
-    const call = { kind: "allGather" as const, count, counts, dtype };
-    const data = { buffer: bufferOf(0), byteOffset };
-    return { name: `parts of ${group.key} to all`, mode: "collective", call, data };
-  });
-  return [...before, sum, ...gathers];
+  }
+
+  /** Blocks of a part that lies by itself, from `place` on. */
+  #compact(place: BufferPlace, { group, start }: Piece): (block: Block) => TensorRef {
+    return (block) => {
+      const ref = blockRef(place.buffer, this.#layout, group, block);
+      const from = offsetOf(this.#layout, { group, start, end: start });
+      return { ...ref, byteOffset: place.byteOffset + ref.byteOffset - from };
+    };
+  }
+
+  #gather(cuts: readonly Piece[], what: string, axis: Axis): CollectiveStage {
+    const name = `${cuts[0]?.group.key} of ${what} to all`;
+    const buffer = this.#options.bufferOf(0);
+    return gatherParts(this.#program, this.#layout, cuts, { name, axis, buffer });
+  }
+
+  #sumStage(name: string, runs: readonly Run[], pieces: readonly Piece[], parts: number): RunStage {
+    const elements = pieces.reduce((sum, piece) => sum + elementsOf(this.#layout, piece), 0);
+    const inputs = runs[0] === undefined ? 0 : Object.keys(runs[0].inputs).length;
+    return { name, runs, mode: sweepMode(elements, (0.25 * inputs) / parts) };
+  }
+
+  /** The next bytes of a buffer that collectives work on. */
+  #room(buffer: string, byteLength: number): BufferPlace {
+    const byteOffset = this.#bytes.get(buffer) ?? 0;
+    this.#bytes.set(buffer, byteOffset + byteLength);
+    this.#program.shared.add(this.#program.buffer(buffer, byteOffset + byteLength));
+    return { buffer, byteOffset };
+  }
 }
 
-/** Pieces of contributions, slot by slot, to the ranks that sum them. */
-function planExchange(
-  program: ProgramBuilder,
-  layout: Layout,
-  { rank, shares, bufferOf }: ReduceOptions,
-): { stages: Stage[]; placeOf: PlaceOf } {
-  const ranks = shares.ranges.length;
-  const places = new Map<string, number>(); // byte offset in the buffer of copies
-  const stages: Stage[] = [];
-  let copies = 0;
-  for (let slot = 0; slot < shares.slots; slot++) {
-    const givers = new Set(
-      shares.contributions.filter((from) => from.slot === slot).map((from) => from.rank),
-    );
-    for (const group of layout.groups) {
-      const cuts = evenCuts(group.length / layout.tile, ranks);
-      const elements = ({ start, end }: { start: number; end: number }) =>
-        (end - start) * layout.tile;
-      const own = elements(cuts[rank] as (typeof cuts)[number]);
-      const sendCounts = cuts.map((cut) => (givers.has(rank) ? elements(cut) : 0));
-      const receiveCounts = cuts.map((_, from) => (givers.has(from) ? own : 0));
-      const into = { buffer: "copies", byteOffset: copies };
-      for (const [from, count] of receiveCounts.entries()) {
-        places.set(`${slot} ${from} ${group.byteOffset}`, copies);
-        copies += count * bytesPerElement(group.dtype);
-      }
-      const data = { buffer: bufferOf(slot), byteOffset: group.byteOffset };
-      const call = { kind: "allToAll" as const, sendCounts, receiveCounts, dtype: group.dtype };
-      const name = `pieces of ${group.key}.${slot} to those who sum them`;
-      stages.push({ name, mode: "collective", call, data, into });
-    }
-  }
-  program.shared.add(program.buffer("copies", copies));
-  const placeOf: PlaceOf = (from, group, { firstTile, tiles }) => {
-    const { start } = evenCuts(group.length / layout.tile, ranks)[rank] as { start: number };
-    const base = places.get(`${from.slot} ${from.rank} ${group.byteOffset}`) as number;
-    const offset = (firstTile - start) * layout.tile * bytesPerElement(group.dtype);
-    const type = { dtype: group.dtype, shape: [tiles * layout.tile] };
-    return { buffer: "copies", byteOffset: base + offset, type };
-  };
-  return { stages, placeOf };
+function leavesOf(combination: Combination): number[] {
+  return typeof combination === "number" ? [combination] : combination.flatMap(leavesOf);
+}
+
+/** The same shape with leaves counted from 0: combinations of one shape share a graph. */
+function renumber(combination: Combination, used: readonly number[]): Combination {
+  if (typeof combination === "number") return used.indexOf(combination);
+  return [renumber(combination[0], used), renumber(combination[1], used)];
 }
 
 function treeGraph(
   program: ProgramBuilder,
   combination: Combination,
-  parts: readonly TensorRef[],
-  { tiles }: Block,
+  count: number,
+  type: Pick<TensorRef, "type">["type"],
 ): string {
-  const type = (parts[0] as TensorRef).type;
+  const name = `tree.${JSON.stringify(combination)}.${type.dtype}.${type.shape.join("x")}`;
   // Ranges may change in a run, and the shape of the tree with them.
-  return program.graph(`tree.${JSON.stringify(combination)}.${type.dtype}.${tiles}`, 1, () => {
+  return program.graph(name, 1, () => {
     const builder = newBuilder("tree");
-    const values = parts.map((_, index) => builder.input(`part.${index}`, type));
+    const values = Array.from({ length: count }, (_, at) => builder.input(`part.${at}`, type));
     const resolve = (part: Combination): Value =>
       typeof part === "number" ? (values[part] as Value) : add(resolve(part[0]), resolve(part[1]));
     return buildNamed(builder, new Map([["total", resolve(combination)]]));

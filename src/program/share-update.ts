@@ -1,7 +1,12 @@
-/** Updates that need whole tensors (Muon's matrices) cost as much as a micro-batch: ranks share them, and give each other the results. */
+/**
+ * Updates that ranks share. Those that need whole tensors (Muon's matrices) cost as much as a micro-batch: ranks give each
+ * other all results. Of those that go element by element, slots stay with the rank that writes them.
+ */
 import { bytesPerElement, elementCount } from "../tensor/index.ts";
+import type { Instance } from "./instance.ts";
 import type { LayoutEntry, LayoutGroup } from "./layout.ts";
-import type { ProgramBuilder, Stage } from "./program.ts";
+import type { Extent } from "./ownership.ts";
+import { type ProgramBuilder, peerBuffer, type Stage } from "./program.ts";
 
 /** The entries of each rank: neighbours, of about as many elements as those of the others. */
 export function shareEntries(group: LayoutGroup, ranks: number): readonly LayoutEntry[][] {
@@ -46,5 +51,19 @@ export function gatherStage(
   }
   const call = { kind: "allGather" as const, count: group.length, counts, dtype: group.dtype };
   const data = { buffer, byteOffset: group.byteOffset };
-  return { name: `new ${buffer} to all`, mode: "collective", call, data };
+  return { name: `new ${buffer} to all`, mode: "collective", axis: "all", call, data };
+}
+
+/** A part of a buffer that another rank of this machine has written. */
+export interface Held extends Extent {
+  readonly buffer: string;
+  readonly rank: number;
+}
+
+export function collectHeld(instance: Instance, held: readonly Held[]): void {
+  for (const { buffer, rank, byteOffset, byteLength } of held) {
+    const theirs = instance.buffer(peerBuffer(buffer, rank)).bytes;
+    const end = byteOffset + byteLength;
+    instance.buffer(buffer).bytes.set(theirs.subarray(byteOffset, end), byteOffset);
+  }
 }

@@ -43,27 +43,104 @@ export function evenRanges(microBatches: number, ranks: number): Range[] {
   return ranges;
 }
 
-export function planShares(ranges: readonly Range[]): Shares {
-  const contributions: Contribution[] = [];
-  const used = ranges.map(() => 0);
-  const visit = (first: number, count: number): Combination => {
-    const rank = ranges.findIndex(
-      (range) => range.first <= first && first + count <= range.first + range.count,
-    );
-    if (rank >= 0) {
-      const slot = used[rank] as number;
-      used[rank] = slot + 1;
-      return contributions.push({ rank, slot, first, count }) - 1;
-    }
-    const half = 2 ** (Math.ceil(Math.log2(count)) - 1);
-    return [visit(first, half), visit(first + half, count - half)];
-  };
+export interface ShareOptions {
+  /**
+   * Whether sums have the same bits for any ranges; yes unless told. Else a rank adds up all that it computes by itself:
+   * fewer bytes travel where ranges are no nodes of the tree.
+   */
+  readonly reproducible?: boolean | undefined;
+}
+
+export function planShares(ranges: readonly Range[], options: ShareOptions = {}): Shares {
+  const { reproducible = true } = options;
   const total = ranges.reduce((sum, { first, count }) => {
     assert(first === sum && count >= 1, "ranges follow each other and none is empty");
     return sum + count;
   }, 0);
-  const combination = visit(0, total);
-  return { ranges, contributions, combination, slots: Math.max(...used) };
+  const contributions = reproducible
+    ? nodesOf(ranges, total)
+    : ranges.map((range, rank) => ({ ...range, rank, slot: 0 }));
+  const combination = combine(contributions, { first: 0, count: total });
+  return { ranges, contributions, combination, slots: slotsOf(contributions) };
+}
+
+/** The largest nodes of the tree that lie in one range each, in order. */
+function nodesOf(ranges: readonly Range[], total: number): Contribution[] {
+  const nodes: Contribution[] = [];
+  const used = ranges.map(() => 0);
+  const visit = (node: Range): void => {
+    const rank = ranges.findIndex((range) => isWithin(node, range));
+    if (rank < 0) return halves(node).forEach(visit);
+    const slot = used[rank] as number;
+    used[rank] = slot + 1;
+    nodes.push({ rank, slot, ...node });
+  };
+  visit({ first: 0, count: total });
+  return nodes;
+}
+
+/** How contributions make up a range: along the tree; one after the other where they are no nodes of it. */
+function combine(contributions: readonly Contribution[], range: Range): Combination {
+  const own = contributions.flatMap((from, index) => (isWithin(from, range) ? [index] : []));
+  const [first, ...others] = own;
+  assert(first !== undefined, "contributions make up the range");
+  if (others.length === 0) return first;
+  const [left, right] = halves(range) as [Range, Range];
+  const isCut = own.every((index) => {
+    const from = contributions[index] as Contribution;
+    return isWithin(from, left) || isWithin(from, right);
+  });
+  if (isCut) return [combine(contributions, left), combine(contributions, right)];
+  return others.reduce<Combination>((sum, index) => [sum, index], first);
+}
+
+/** Both children of a node: the first is the largest power of two that leaves something for the second. */
+function halves({ first, count }: Range): Range[] {
+  const half = 2 ** (Math.ceil(Math.log2(count)) - 1);
+  return [
+    { first, count: half },
+    { first: first + half, count: count - half },
+  ];
+}
+
+function isWithin(inner: Range, outer: Range): boolean {
+  return outer.first <= inner.first && inner.first + inner.count <= outer.first + outer.count;
+}
+
+function slotsOf(contributions: readonly Contribution[]): number {
+  return Math.max(...contributions.map(({ slot }) => slot + 1));
+}
+
+/** Ranks on machines: contributions of ranks make those of machines, and these the sum. */
+export interface Levels {
+  readonly ranks: Shares;
+  /** The same with machines in place of ranks. */
+  readonly machines: Shares;
+  /** The ranks of each machine, ascending. */
+  readonly members: readonly (readonly number[])[];
+  /** Of each contribution of a machine, how those of its ranks make it. */
+  readonly within: readonly Combination[];
+}
+
+/** @param members the ranks of each machine; neighbours lie together */
+export function planLevels(
+  ranges: readonly Range[],
+  members: readonly (readonly number[])[],
+  options: ShareOptions = {},
+): Levels {
+  const ranks = planShares(ranges, options);
+  assert(
+    members.flat().every((rank, index) => rank === index),
+    "machines follow each other",
+  );
+  const ofMachines = members.map((own) => {
+    const parts = own.map((rank) => ranges[rank] as Range);
+    const count = parts.reduce((sum, part) => sum + part.count, 0);
+    return { first: parts[0]?.first ?? 0, count };
+  });
+  const machines = planShares(ofMachines, options);
+  const within = machines.contributions.map((node) => combine(ranks.contributions, node));
+  return { ranks, machines, members, within };
 }
 
 /** The parts [start, end) into which `count` things are cut for `ranks`, as even as can be. */

@@ -15,6 +15,11 @@ export interface Block {
   readonly tiles: number;
 }
 
+/** Elements of a layout, padding included. */
+export function elementsIn(groups: readonly LayoutGroup[]): number {
+  return groups.reduce((sum, { length }) => sum + length, 0);
+}
+
 export function blocksOf(group: LayoutGroup, tile: number): Block[] {
   return blocksBetween(0, group.length / tile);
 }
@@ -60,8 +65,7 @@ export function scalarRef(buffer: string, dtype: DType, index: number): TensorRe
 /** Work below this stays on the calling thread: handing it to others would cost as much. */
 const SMALL_NANOSECONDS = 200_000;
 
-/** How a stage that sweeps over `layout` runs, at `cost` nanoseconds an element (measured; see docs/lab.md). */
-export function sweepMode(groups: readonly LayoutGroup[], cost: number): RunStage["mode"] {
-  const elements = groups.reduce((sum, group) => sum + group.length, 0);
+/** How a stage that sweeps over so many elements runs, at `cost` nanoseconds each (measured; see docs/lab.md). */
+export function sweepMode(elements: number, cost: number): RunStage["mode"] {
   return elements * cost < SMALL_NANOSECONDS ? "small" : "parallel";
 }

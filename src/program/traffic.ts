@@ -1,25 +1,36 @@
 /** How many bytes a rank takes from others: what it reads of their memory in place, and what is sent to it. */
 import { byteLength, bytesPerElement } from "../tensor/index.ts";
-import type { CollectiveStage, Stage } from "./program.ts";
+import type { Axis, CollectiveStage, RunStage, Stage } from "./program.ts";
 
-export function receivedBytes(stages: readonly Stage[], rank: number): number {
+/** @param placeOf this rank's place on an axis */
+export function receivedBytes(stages: readonly Stage[], placeOf: (axis: Axis) => number): number {
   let bytes = 0;
   for (const stage of stages) {
-    if (stage.mode === "collective") bytes += receivedBy(stage, rank);
-    else {
-      for (const { inputs } of stage.runs) {
-        for (const { buffer, type } of Object.values(inputs)) {
-          if (buffer.includes("@")) bytes += byteLength(type);
-        }
-      }
+    switch (stage.mode) {
+      case "collective":
+        bytes += receivedBy(stage, placeOf);
+        break;
+      case "tasks":
+        for (const work of stage.work.values()) bytes += receivedBytes(work, placeOf);
+        break;
+      default:
+        bytes += readInPlace(stage);
     }
   }
   return bytes;
 }
 
-function receivedBy({ call }: CollectiveStage, rank: number): number {
+function readInPlace({ runs }: RunStage): number {
+  const places = runs.flatMap(({ inputs }) => Object.values(inputs));
+  return places.reduce(
+    (sum, { buffer, type }) => (buffer.includes("@") ? sum + byteLength(type) : sum),
+    0,
+  );
+}
+
+function receivedBy({ call, axis }: CollectiveStage, placeOf: (axis: Axis) => number): number {
   const others = (counts: readonly number[]) =>
-    counts.reduce((sum, count, from) => (from === rank ? sum : sum + count), 0);
+    counts.reduce((sum, count, from) => (from === placeOf(axis) ? sum : sum + count), 0);
   switch (call.kind) {
     case "allGather":
       return others(call.counts ?? []) * bytesPerElement(call.dtype);

@@ -6,8 +6,10 @@
 import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { Optimizer } from "../optimizer/index.ts";
-import { byteLength, isFloat, type TensorType } from "../tensor/index.ts";
+import { byteLength } from "../tensor/index.ts";
 import { type Accumulation, planAccumulation } from "./accumulate.ts";
+import { LOSS, PACES, STOP, summedBeside, summedOutputs } from "./beside.ts";
+import { type CutGradient, cutGradient } from "./cut.ts";
 import {
   type GradientGraph,
   gradientGraph,
@@ -16,16 +18,25 @@ import {
   modelInputs,
   rowsRef,
   scaledRun,
-  sumStage,
   withOutputs,
 } from "./gradient.ts";
-import { type Layout, planLayout } from "./layout.ts";
+import { GradientStages } from "./gradient-stages.ts";
+import { type Layout, type LayoutGroup, planLayout } from "./layout.ts";
 import { type NormPlan, planNorm } from "./norm.ts";
+import type { Ownership } from "./ownership.ts";
+import { bucketPieces, type Piece, wholePieces } from "./pieces.ts";
 import { type ParameterPlan, planParameters } from "./plan-parameters.ts";
-import { type Program, ProgramBuilder, type Run, type Stage, type TensorRef } from "./program.ts";
-import { planReduce } from "./reduce.ts";
+import {
+  type Program,
+  ProgramBuilder,
+  type Run,
+  type RunStage,
+  type Stage,
+  type TensorRef,
+} from "./program.ts";
+import { Reducer } from "./reduce.ts";
 import { batchRefs, refsOf } from "./refs.ts";
-import { planShares, type Range, type Shares } from "./shares.ts";
+import { type Levels, planLevels, type Range } from "./shares.ts";
 import { planUpdate, type UpdatePlan } from "./update.ts";
 
 export interface TrainingOptions {
@@ -47,8 +58,14 @@ export interface TrainingShare {
   readonly rank: number;
   /** The micro-batches of each rank. */
   readonly ranges: readonly Range[];
-  /** Peers' memory can be read in place. */
-  readonly inPlace: boolean;
+  /** The ranks of each machine, equally many: they read each other's memory in place. */
+  readonly machines: readonly (readonly number[])[];
+  /** Whether any ranges and machines give the same bits; yes unless told. */
+  readonly reproducible?: boolean | undefined;
+  /** Between machines, gradients travel in buckets of so many bytes; all at once unless told. */
+  readonly bucketBytes?: number | undefined;
+  /** Whether buckets travel while the rest is computed, which takes a gradient graph cut into segments. */
+  readonly overlap?: boolean | undefined;
 }
 
 /** Stages that differ by which of the two sets of states is the last committed one. */
@@ -57,7 +74,7 @@ export interface Side {
   readonly compute: readonly Stage[];
   /** The update. Afterwards the other side is the committed one. */
   readonly commit: readonly Stage[];
-  /** The runs of `compute` that make gradients, one for each micro-batch of this rank. */
+  /** The gradient of each micro-batch of this rank, as a run of the whole graph. */
   readonly gradients: readonly Run[];
   readonly evaluate: Stage | undefined;
   readonly states: ReadonlyMap<string, TensorRef>;
@@ -67,6 +84,12 @@ export interface TrainingPlan {
   readonly program: Program;
   readonly sides: readonly [Side, Side];
   readonly gradient: GradientGraph;
+  /** Undefined where the gradient graph runs whole. */
+  readonly cut: CutGradient | undefined;
+  /** In how many pieces gradients are summed over ranks. */
+  readonly buckets: number;
+  /** Stages that compute some micro-batches as a step does, and nothing else. */
+  computed(runs: readonly Run[]): readonly RunStage[];
   readonly norm: NormPlan;
   readonly update: UpdatePlan;
   /** The micro-batches that this rank computes. */
@@ -86,36 +109,37 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
   const { model, evaluation, microBatches = 1 } = options;
   const share = options.share ?? wholeStep(microBatches);
   const program = new ProgramBuilder();
-  const parameters = planParameters(model.parameters, options.optimizer, summedBeside(options));
-  const shares = planShares(share.ranges);
-  const own = shares.contributions.filter(({ rank }) => rank === share.rank);
+  const parameters = planParameters(
+    model.parameters,
+    options.optimizer,
+    summedBeside(model, microBatches, options.share?.ranges.length),
+  );
+  const levels = planLevels(share.ranges, share.machines, share);
+  const own = levels.ranks.contributions.filter(({ rank }) => rank === share.rank);
   const range = share.ranges[share.rank] as Range;
   const sums = planAccumulation(own, options.lanes ?? 1);
   const states = planLayout(
     model.states.map(({ name, type }) => ({ name, type, group: "states" })),
     64,
   );
-  const context = { program, options, share, shares, range, parameters, states, sums };
+  const context = { program, options, share, levels, range, parameters, states, sums };
   allocate(context);
   const loss = lossRef(context, 0);
   const losses = { ...loss, type: { dtype: loss.type.dtype, shape: [1] } };
-  const norm = planNorm(program, parameters, { microBatches, clip: options.clip, losses });
-  const update = planUpdate(program, parameters, {
-    rank: share.rank,
-    ranks: share.ranges.length,
-  });
   const gradient = gradientGraph(model);
   // A micro-batch stays on one thread, so that its bits do not depend on how many there are.
   program.graph("gradient", microBatches === 1 ? "all" : 1, () => gradient.graph);
-  const additions = new Map<string, Stage>();
-  const reduce = planRanks(context);
+  const { stages, cut, buckets, ownership } = planGradients(context, gradient);
+  const { clip } = options;
+  const norm = planNorm(program, parameters, { microBatches, clip, losses, ownership });
+  const ranks = share.ranges.length;
+  const update = planUpdate(program, parameters, { rank: share.rank, ranks, ownership });
   const side = (from: number): Side => {
-    const sided = { ...context, additions, gradient, from };
+    const sided = { ...context, gradient, from };
     const gradients = Array.from({ length: range.count }, (_, index) => gradientRun(sided, index));
-    const compute = planSums(sided, gradients);
     return {
       gradients,
-      compute: [...compute, ...reduce, ...norm.stages],
+      compute: [...stages.stages(gradients), ...norm.stages],
       commit: [...averageStates(sided), ...update.stages],
       evaluate: evaluation && evaluationStage(program, evaluation, placesOf(sided, "evaluation")),
       states: refsOf(states, `states.${from}`),
@@ -126,6 +150,9 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
     program,
     sides,
     gradient,
+    cut,
+    buckets,
+    computed: (runs) => stages.computed("gradients", runs),
     norm,
     update,
     range,
@@ -139,37 +166,14 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
 }
 
 function wholeStep(microBatches: number): TrainingShare {
-  return { rank: 0, ranges: [{ first: 0, count: microBatches }], inPlace: true };
-}
-
-/** Not a name that a parameter can have. */
-const LOSS = "/loss";
-
-const STOP = "/stop";
-const PACES = "/paces";
-
-/** What is summed over micro-batches and ranks beside the gradients: loss, wishes to stop, paces, running statistics. */
-function summedBeside({
-  model,
-  microBatches = 1,
-  share,
-}: TrainingOptions): { readonly name: string; readonly type: TensorType }[] {
-  if (microBatches === 1) return [];
-  const floats = model.states.filter(({ type }) => isFloat(type.dtype));
-  const stop: TensorType = { dtype: "float32", shape: [] };
-  const paces: TensorType = { dtype: "float32", shape: [share?.ranges.length ?? 1] };
-  const scalars = [
-    { name: LOSS, type: lossType(model) },
-    { name: STOP, type: stop },
-  ];
-  return [...scalars, ...(share === undefined ? [] : [{ name: PACES, type: paces }]), ...floats];
+  return { rank: 0, ranges: [{ first: 0, count: microBatches }], machines: [[0]] };
 }
 
 interface Context {
   readonly program: ProgramBuilder;
   readonly options: TrainingOptions;
   readonly share: TrainingShare;
-  readonly shares: Shares;
+  readonly levels: Levels;
   readonly range: Range;
   readonly parameters: ParameterPlan;
   readonly states: Layout;
@@ -177,21 +181,20 @@ interface Context {
 }
 
 interface SideContext extends Context {
-  /** Additions of one buffer into another: few pairs, used again and again. */
-  readonly additions: Map<string, Stage>;
   readonly gradient: GradientGraph;
   /** Which set of states is read; the other is written. */
   readonly from: number;
 }
 
 function allocate(context: Context): void {
-  const { program, options, shares, range, states, sums } = context;
+  const { program, options, levels, range, states, sums } = context;
+  const { slots } = levels.ranks;
   const { model, evaluation, microBatches = 1 } = options;
   const { parameters, gradients } = context.parameters;
   program.buffer("parameters", parameters.byteLength);
-  for (let index = 0; index < Math.max(sums.buffers, shares.slots); index++) {
+  for (let index = 0; index < Math.max(sums.buffers, slots); index++) {
     program.buffer(gradientBuffer(index), gradients.byteLength);
-    if (shares.ranges.length > 1 && index < shares.slots) program.shared.add(gradientBuffer(index));
+    if (levels.ranks.ranges.length > 1 && index < slots) program.shared.add(gradientBuffer(index));
   }
   for (const name of ["states.0", "states.1"]) program.buffer(name, states.byteLength);
   if (microBatches > 1) program.buffer("states.unused", states.byteLength);
@@ -216,31 +219,48 @@ function lossRef({ options, parameters }: Context, index: number): TensorRef {
   return sums.get(LOSS) ?? rowsRef("losses", lossType(options.model), 0);
 }
 
-/** Gradients of every micro-batch of this rank, summed as soon as the tree allows. */
-function planSums(context: SideContext, gradients: readonly Run[]): Stage[] {
-  const { program, sums, additions, options, parameters } = context;
-  return sums.waves.flatMap(({ first, last }) => {
-    // Without parallel micro-batches, one run has all threads.
-    const mode = options.lanes === undefined || options.lanes === 1 ? "ordered" : "parallel";
-    const runs = gradients.slice(first, last + 1);
-    const stages: Stage[] = [{ name: `gradients ${first} to ${last}`, runs, mode }];
-    for (const sum of sums.sums.filter(({ after }) => after === last)) {
-      const buffers = { from: gradientBuffer(sum.from), into: gradientBuffer(sum.into) };
-      const key = `${buffers.from} ${buffers.into}`;
-      const stage = additions.get(key) ?? sumStage(program, parameters.gradients, buffers);
-      additions.set(key, stage);
-      stages.push(stage);
-    }
-    return stages;
+/** How gradients are made and summed, over ranks too; the same for both sides. */
+function planGradients(
+  context: Context,
+  gradient: GradientGraph,
+): {
+  readonly stages: GradientStages;
+  readonly cut: CutGradient | undefined;
+  readonly buckets: number;
+  readonly ownership: Ownership | undefined;
+} {
+  const { program, options, share, levels, parameters, sums } = context;
+  const { gradients: layout, updates } = parameters;
+  const isAlone = share.ranges.length === 1;
+  const { bucketBytes, overlap = false, machines } = share;
+  const names = summedOutputs(options.model, gradient, layout);
+  const isCut = bucketBytes !== undefined && machines.length > 1;
+  const buckets = isCut ? cutGradient(gradient, [...names.keys()], bucketBytes) : undefined;
+  const cut = overlap ? buckets : undefined;
+  const inBuckets = (found: CutGradient): Piece[][] =>
+    bucketPieces(
+      layout,
+      found.buckets.map((bucket) => bucket.map((output) => names.get(output) as string)),
+    );
+  const pieces = buckets === undefined ? [wholePieces(layout)] : inBuckets(buckets);
+  // Whoever updates a part of a group alone needs no more of the gradient.
+  const keeps = ({ byteOffset }: LayoutGroup) =>
+    updates.some(
+      ({ rule, group }) => rule.granularity === "element" && group.byteOffset === byteOffset,
+    );
+  const reducing = { rank: share.rank, levels, bufferOf: gradientBuffer, keeps };
+  const reducer = isAlone ? undefined : new Reducer(program, layout, reducing);
+  const stages = new GradientStages({
+    program,
+    layout,
+    sums,
+    lanes: options.lanes ?? 1,
+    bufferOf: gradientBuffer,
+    reducer,
+    buckets: pieces,
+    cut,
   });
-}
-
-/** The sum over ranks; nothing where there is one rank. */
-function planRanks({ program, parameters, share, shares }: Context): Stage[] {
-  if (shares.ranges.length === 1) return [];
-  const { rank, inPlace } = share;
-  const options = { rank, inPlace, shares, bufferOf: gradientBuffer };
-  return planReduce(program, parameters.gradients, options);
+  return { stages, cut, buckets: pieces.length, ownership: reducer?.ownership(pieces.flat()) };
 }
 
 /** Running statistics, as means over all micro-batches. */

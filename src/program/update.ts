@@ -1,27 +1,48 @@
 /** The optimizer's part of a program: its slots, its scalars, and the stage that updates every parameter. */
-import { cast } from "../functional/index.ts";
-import type { Graph, Value } from "../graph/index.ts";
+import type { Graph } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
 import type { StepContext } from "../optimizer/index.ts";
-import { elementCount, scalar, type TensorType } from "../tensor/index.ts";
+import { elementCount, scalar } from "../tensor/index.ts";
 import type { Instance } from "./instance.ts";
-import { type Layout, type LayoutEntry, type LayoutGroup, planLayout } from "./layout.ts";
+import type { LayoutEntry, LayoutGroup } from "./layout.ts";
 import { buildNamed } from "./named.ts";
-import type { ParameterPlan, UpdateGroup } from "./plan-parameters.ts";
+import { cutsOf, extentOf, gatherParts, type Ownership, ownPieces } from "./ownership.ts";
+import type { Piece } from "./pieces.ts";
+import type { ParameterPlan } from "./plan-parameters.ts";
 import type { ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
-import { gatherStage, shareEntries } from "./share-update.ts";
-import { type Block, blockRef, blocksOf, sweepMode, tileRefs } from "./sweep.ts";
+import { collectHeld, gatherStage, type Held, shareEntries } from "./share-update.ts";
+import {
+  type Block,
+  blockRef,
+  blocksBetween,
+  blocksOf,
+  elementsIn,
+  sweepMode,
+  tileRefs,
+} from "./sweep.ts";
+import { graphsOf, updateGraph } from "./update-graph.ts";
+import {
+  type GroupPlan,
+  needsScratch,
+  PARAMETERS,
+  planGroups,
+  planSlots,
+  SCRATCH,
+  type SlotPlan,
+  slotGroup,
+  targetOf,
+  wide,
+} from "./update-groups.ts";
 
-/** One tensor for each parameter of a rule. */
-export interface SlotPlan {
-  readonly name: string;
-  readonly buffer: string;
-  readonly layout: Layout;
-}
+const GRADIENTS = "gradients";
 
 export interface UpdatePlan {
   readonly stages: readonly Stage[];
   readonly slots: readonly SlotPlan[];
+  /** Copies what other ranks of this machine hold of the slots, which must stand still meanwhile, to their places here. */
+  collect(instance: Instance): void;
+  /** What makes the update, the same on all ranks: a graph for each shape that some rank updates. */
+  graphs(): readonly Graph[];
   /** Computes the step's scalars on the host and writes them where the graphs read them. */
   writeScalars(
     instance: Instance,
@@ -30,54 +51,41 @@ export interface UpdatePlan {
   ): void;
 }
 
-interface GroupPlan extends UpdateGroup {
-  readonly scalars: Readonly<Record<string, TensorRef>>;
-  readonly slots: readonly SlotPlan[];
+export interface UpdateSharing {
+  readonly rank: number;
+  readonly ranks: number;
+  /** Of groups that are updated element by element; all of them on every rank unless told. */
+  readonly ownership?: Ownership | undefined;
 }
 
-const PARAMETERS = "parameters";
-const GRADIENTS = "gradients";
-const SCRATCH = "parameters.next";
-const SCALAR_BYTES = 8;
-
-/** Half floats are updated in float32: AdamW's epsilon is zero in float16. Slots are float32 then. */
-function wide(type: TensorType): TensorType {
-  const isHalf = type.dtype === "float16" || type.dtype === "bfloat16";
-  return isHalf ? { ...type, dtype: "float32" } : type;
-}
-
-/** Whether new parameters go to a scratch vector first: they cannot be written over what is still read. */
-function needsScratch({ rule, group }: UpdateGroup): boolean {
-  return rule.inPlace === false || wide({ dtype: group.dtype, shape: [] }).dtype !== group.dtype;
-}
-
-/** Where new parameters are written. */
-function targetOf(update: UpdateGroup): string {
-  return needsScratch(update) ? SCRATCH : PARAMETERS;
-}
-
-/** Slots of one group lie together, as its parameters do. */
-function slotGroup({ key, dtype }: { readonly key: string; readonly dtype: string }): string {
-  return `${key}:${dtype}`;
-}
-
-/** @param rank which of `ranks` ranks, for updates that are dear enough to be shared */
+/** Updates of whole tensors are shared by all ranks, those of elements by the ranks of a machine. */
 export function planUpdate(
   program: ProgramBuilder,
   plan: ParameterPlan,
-  { rank, ranks }: { readonly rank: number; readonly ranks: number } = { rank: 0, ranks: 1 },
+  { rank, ranks, ownership }: UpdateSharing = { rank: 0, ranks: 1 },
 ): UpdatePlan {
   const slots = planSlots(program, plan);
   const groups = planGroups(program, plan, slots);
   const shared = ranks === 1 ? [] : groups.filter(({ rule }) => rule.granularity === "tensor");
-  const gathers = shared.flatMap((group) => gatherStages(program, group, ranks));
+  const gathers = [
+    ...shared.flatMap((group) => gatherStages(program, group, ranks)),
+    ...groups.flatMap((group) =>
+      cutsOf(ownership, group.group).map((cut) => {
+        const [name, axis] = [`new ${group.group.key} to all`, ownership?.axis ?? "all"];
+        return gatherParts(program, plan.parameters, cut, { name, axis, buffer: targetOf(group) });
+      }),
+    ),
+  ];
+  const held =
+    ownership === undefined ? [] : groups.flatMap((group) => slotsHeld(group, ownership));
+  for (const { buffer } of held) program.shared.add(buffer);
   const runs = groups.flatMap((group) =>
     group.rule.granularity === "element"
-      ? elementRuns(program, plan, group)
+      ? elementRuns(program, plan, group, ownPieces(ownership, group.group, plan.gradients.tile))
       : tensorRuns(program, group, shareEntries(group.group, ranks)[rank] ?? []),
   );
   const swept = groups.every(({ rule }) => rule.granularity === "element");
-  const mode = swept ? sweepMode(plan.parameters.groups, 2) : "parallel";
+  const mode = swept ? sweepMode(elementsIn(plan.parameters.groups), 2) : "parallel";
   const update: Stage = { name: "update", runs, mode };
   const copies = groups.filter(needsScratch);
   const copyBack: Stage = {
@@ -89,6 +97,8 @@ export function planUpdate(
   return {
     stages: [update, ...gathers, ...(copies.length > 0 ? [copyBack] : [])],
     slots: [...slots.values()].flat(),
+    collect: (instance) => collectHeld(instance, held),
+    graphs: () => groups.flatMap((group) => graphsOf(plan, group)),
     writeScalars(instance, step, factor) {
       for (const { rule, decays, scalars } of groups) {
         const values = rule.scalars({
@@ -104,53 +114,36 @@ export function planUpdate(
   };
 }
 
-/** By the rule's place in the optimizer. */
-function planSlots(program: ProgramBuilder, plan: ParameterPlan): Map<number, SlotPlan[]> {
-  const slots = new Map<number, SlotPlan[]>();
-  for (const { rule, index } of plan.updates) {
-    if (slots.has(index)) continue;
-    const groups = plan.updates.filter((update) => update.index === index);
-    const planned = rule.slots.map(({ name, typeOf }) => {
-      const items = groups.flatMap(({ group }) =>
-        group.entries.map((entry) => {
-          const type = wide(entry.type);
-          return { name: entry.name, group: slotGroup(group), type: typeOf?.(type) ?? type };
-        }),
-      );
-      const layout = planLayout(items, plan.gradients.tile);
-      return { name, layout, buffer: program.buffer(`slot.${index}.${name}`, layout.byteLength) };
-    });
-    slots.set(index, planned);
-  }
-  return slots;
-}
-
-function planGroups(
-  program: ProgramBuilder,
-  plan: ParameterPlan,
-  slots: ReadonlyMap<number, SlotPlan[]>,
-): GroupPlan[] {
-  let count = 0;
-  const groups = plan.updates.map((update) => {
-    const { rule, group, index } = update;
-    const names = Object.keys(
-      rule.scalars({ step: 1, learningRate: 1, gradientScale: 1, weightDecay: 0 }),
+/** What other ranks of this machine hold of a group's slots. */
+function slotsHeld({ group, slots }: GroupPlan, ownership: Ownership): Held[] {
+  return slots.flatMap(({ buffer, layout }) => {
+    const own = layout.groups.find(({ key }) => key === slotGroup(group));
+    const cuts = own === undefined ? [] : cutsOf(ownership, group);
+    return cuts.flatMap((cut) =>
+      cut.flatMap((part, place) =>
+        place === ownership.place || own === undefined
+          ? []
+          : {
+              buffer,
+              rank: ownership.ranks[place] as number,
+              ...extentOf(layout, { ...part, group: own }),
+            },
+      ),
     );
-    const type = wide({ dtype: group.dtype, shape: [] });
-    const scalars = Object.fromEntries(
-      names.map((name) => [name, { buffer: "scalars", byteOffset: count++ * SCALAR_BYTES, type }]),
-    );
-    return { ...update, scalars, slots: slots.get(index) ?? [] };
   });
-  program.buffer("scalars", count * SCALAR_BYTES);
-  return groups;
 }
 
 /** Tiles of flat vectors, in place; a block of tiles is one graph, tile after tile. */
-function elementRuns(program: ProgramBuilder, plan: ParameterPlan, group: GroupPlan): Run[] {
+function elementRuns(
+  program: ProgramBuilder,
+  plan: ParameterPlan,
+  group: GroupPlan,
+  pieces: readonly Piece[],
+): Run[] {
   const { rule, decays, slots, scalars } = group;
   const { tile } = plan.gradients;
-  return blocksOf(group.group, tile).map((block) => {
+  const blocks = pieces.flatMap(({ start, end }) => blocksBetween(start, end));
+  return blocks.map((block) => {
     const places = tilePlaces(plan, group, block);
     const type = { dtype: group.group.dtype, shape: [tile] };
     const name = `update.${rule.name}.${decays ? "decay" : "plain"}.${type.dtype}.${block.tiles}`;
@@ -256,42 +249,6 @@ function copyRuns(program: ProgramBuilder, plan: ParameterPlan, { group }: Group
     const to = blockRef(PARAMETERS, plan.parameters, group, block);
     return { graph, inputs: { from: source }, outputs: { to } };
   });
-}
-
-/** The update of `count` parameters or tiles, one after the other. */
-function updateGraph(
-  name: string,
-  { rule, decays, group, scalars }: GroupPlan,
-  count: number,
-  types: () => { parameter: TensorType; slots: Record<string, TensorType> },
-): Graph {
-  const builder = newBuilder(name);
-  const { parameter, slots } = types();
-  const scalarValues = new Map(
-    Object.keys(scalars).map((scalarName) => [
-      scalarName,
-      builder.input(`scalar.${scalarName}`, wide({ dtype: group.dtype, shape: [] })),
-    ]),
-  );
-  const outputs = new Map<string, Value>();
-  for (let index = 0; index < count; index++) {
-    const slotValues = new Map(
-      Object.entries(slots).map(([slot, type]) => [slot, builder.input(`${slot}.${index}`, type)]),
-    );
-    const next = rule.update({
-      builder,
-      parameter: cast(builder.input(`parameter.${index}`, parameter), wide(parameter).dtype),
-      gradient: cast(builder.input(`gradient.${index}`, parameter), wide(parameter).dtype),
-      slot: (slot) => slotValues.get(slot) as Value,
-      scalar: (scalarName) => scalarValues.get(scalarName) as Value,
-      decays,
-    });
-    outputs.set(`parameter.${index}/next`, cast(next.parameter, parameter.dtype));
-    for (const [slot, value] of Object.entries(next.slots)) {
-      outputs.set(`${slot}.${index}/next`, value);
-    }
-  }
-  return buildNamed(builder, outputs);
 }
 
 function scalarInputs(scalars: Readonly<Record<string, TensorRef>>): Record<string, TensorRef> {

@@ -26,12 +26,23 @@ export interface RunStarted {
   readonly threads: number;
   /** How many of a step's micro-batches each worker computes at first, by rank. */
   readonly shares: readonly number[];
+  /** What lies between the machines of the run, where there are several. */
+  readonly network?: NetworkFacts;
   readonly steps: number;
   readonly batch: number;
   /** The step that comes next: 0, or where a resumed run goes on. */
   readonly firstStep: number;
   /** From the start of the process to here. */
   readonly seconds: number;
+}
+
+export interface NetworkFacts {
+  readonly machines: number;
+  /** Measured before the first step: a message without content, and what a link moves. */
+  readonly messageUs: number;
+  readonly bytesPerSecond: number;
+  /** In how many pieces gradients travel. */
+  readonly buckets: number;
 }
 
 export interface StepDone {

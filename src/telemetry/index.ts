@@ -3,6 +3,7 @@ export type {
   CheckpointSaved,
   Evaluated,
   EventSink,
+  NetworkFacts,
   Report,
   RunComplete,
   RunEvent,

@@ -2,6 +2,7 @@
 import type pc from "picocolors";
 import type {
   BitsPerByte,
+  NetworkFacts,
   Report,
   RunEvent,
   RunFinishing,
@@ -23,6 +24,7 @@ export function describe(
         `${colors.bold(event.name)}: ${event.model}, ${count(event.parameters)} parameters`,
         `data: ${event.data}`,
         `engine: ${event.engine}, ${workforce(event)}`,
+        ...(event.network === undefined ? [] : [networkLine(event.network)]),
         `${plural(event.steps, "step")} of ${plural(event.batch, "sample")}; ready in ${event.seconds.toFixed(1)} s` +
           (event.firstStep > 0 ? `; going on after step ${event.firstStep}` : ""),
       ];
@@ -127,6 +129,14 @@ function speed({ tokensPerSecond, samplesPerSecond }: Speed): string {
   return typeof tokensPerSecond === "number"
     ? `${count(tokensPerSecond)} tokens/s`
     : `${count(samplesPerSecond)} samples/s`;
+}
+
+/** `2 machines: 34 µs and 1.2 GB/s between them; gradients travel in 6 buckets`. */
+function networkLine({ machines, messageUs, bytesPerSecond, buckets }: NetworkFacts): string {
+  const rate = (bytesPerSecond / 1e9).toPrecision(2);
+  const pieces = buckets === 1 ? "in one piece" : `in ${buckets} buckets`;
+  const link = `${messageUs.toFixed(0)} µs and ${rate} GB/s between them`;
+  return `${plural(machines, "machine")}: ${link}; gradients travel ${pieces}`;
 }
 
 /** More than so many shares are not listed one by one. */

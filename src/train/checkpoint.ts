@@ -27,6 +27,7 @@ export async function saveCheckpoint(
   progress: Progress,
 ): Promise<string> {
   const path = folder.file(FILES.checkpoint);
+  trainer.collect();
   await writeSafetensors(path, prefixed(trainer), {
     format: FORMAT,
     step: String(progress.step),

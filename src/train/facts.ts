@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import type { Dataset } from "../data/index.ts";
 import type { Engine } from "../engine/index.ts";
 import { hashGraph } from "../graph/index.ts";
-import type { TrainingPlan } from "../program/index.ts";
+import type { Stage, TrainingPlan } from "../program/index.ts";
 import { formatType } from "../tensor/index.ts";
 import type { Facts } from "./agree.ts";
 import type { Run } from "./run.ts";
@@ -19,8 +19,7 @@ export interface FactsOf {
 }
 
 export function factsOf({ run, engine, plan, data, step }: FactsOf): Facts {
-  const { gradient, program, parameters } = plan;
-  const updates = [...program.graphs].filter(([name]) => name.startsWith("update"));
+  const { gradient, parameters } = plan;
   const places = [...parameters].map(
     ([name, { byteOffset, type }]) => `${name} ${byteOffset} ${formatType(type)}`,
   );
@@ -33,13 +32,23 @@ export function factsOf({ run, engine, plan, data, step }: FactsOf): Facts {
     "the seed": String(seed),
     "the batch": String(batch),
     "the number of micro-batches": String(microBatches),
+    "the order of sums": run.reproducible === false ? "any" : "reproducible",
+    "the hash of the collectives": short(collectivesOf(plan.sides[0].compute)),
     "the clipping norm": String(clipNorm),
     "the number of training samples": String(data.train.length),
     "the hash of the gradient graph": hashGraph(gradient.graph).slice(0, 16),
-    "the hash of the update graphs": short(updates.map(([, { graph }]) => hashGraph(graph)).sort()),
+    "the hash of the update graphs": short(plan.update.graphs().map(hashGraph)),
     "the hash of the parameters' places": short(places),
     "the hash of the optimizer's numbers": short([JSON.stringify([optimizer, schedule])]),
   };
+}
+
+/** What all ranks of an axis take part in, in order. */
+function collectivesOf(stages: readonly Stage[]): string[] {
+  return stages.flatMap((stage) => {
+    if (stage.mode === "tasks") return [...stage.work.values()].flatMap(collectivesOf);
+    return stage.mode === "collective" ? [`${stage.axis} ${stage.call.kind} ${stage.name}`] : [];
+  });
 }
 
 function short(texts: readonly string[]): string {

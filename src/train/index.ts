@@ -12,12 +12,12 @@ export {
   sharedMicroBatches,
 } from "./run.ts";
 export type { TrainOptions } from "./session.ts";
+export type { Ranks } from "./sharing.ts";
 export type { TrainerTensors } from "./state.ts";
 export {
   type BatchFields,
   createTrainer,
   type FillBatch,
-  type Ranks,
   type StepRequest,
   type StepResult,
   Trainer,

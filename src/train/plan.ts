@@ -1,23 +1,18 @@
 /** What a rank of a run would do in a step, as text: made of plans alone, without an engine or another process. */
 import { LockstepError } from "../errors.ts";
 import { typeOf } from "../graph/index.ts";
+import { bucketBytes } from "../parallel/index.ts";
 import {
-  applyStrategies,
-  bucketBytes,
-  createMesh,
-  dataParallel,
-  formatMesh,
-} from "../parallel/index.ts";
-import {
+  type Axis,
   evenRanges,
   flopsOf,
-  partitionGraph,
-  planMemory,
   planTimeline,
   planTraining,
+  type RunStage,
   receivedBytes,
   type Speeds,
   type Stage,
+  type TaskStage,
   type Timeline,
   type TrainingPlan,
 } from "../program/index.ts";
@@ -25,48 +20,77 @@ import { byteLength, elementCount } from "../tensor/index.ts";
 import type { Run } from "./run.ts";
 
 export interface PlanOptions {
+  /** Of all machines together. */
   readonly workers: number;
+  /** On each of them equally many workers, which read each other's memory in place. Default: 1. */
+  readonly machines?: number;
   readonly rank: number;
-  /** Peers' memory can be read in place: workers of one machine. */
-  readonly inPlace: boolean;
   readonly speeds: Speeds;
-  /** Of the cut program; chosen from the speeds unless told. */
+  /** Of gradients that travel together between machines; chosen from the speeds unless told. */
   readonly bucketBytes?: number | undefined;
 }
 
 /** Throws INVALID_OPTION where the run cannot be shared so. */
 export function describePlan(run: Run, options: PlanOptions): string {
-  const { workers, rank, inPlace } = options;
-  if (workers > run.microBatches || rank >= workers) {
-    throw new LockstepError(
-      "INVALID_OPTION",
-      `There is no rank ${rank} of ${workers} workers for ${run.microBatches} micro-batches.`,
-      { hint: "Every worker needs a micro-batch: set microBatches in the run." },
-    );
-  }
+  const { workers, rank, machines: count = 1, speeds } = options;
+  check(run, workers, rank, count);
   const size = run.batch / run.microBatches;
   const model = run.model.build({ batch: size, mode: "train" });
-  const ranges = evenRanges(run.microBatches, workers);
+  const each = workers / count;
+  const machines = Array.from({ length: count }, (_, machine) =>
+    Array.from({ length: each }, (_, place) => machine * each + place),
+  );
+  const total = model.parameters.reduce(
+    (sum, { name }) => sum + byteLength(typeOf(model.graph, name)),
+    0,
+  );
+  const bucket = options.bucketBytes ?? run.bucketBytes ?? bucketBytes(speeds, total);
+  const between = count > 1 ? { bucketBytes: bucket, overlap: true } : {};
+  const { reproducible } = run;
   const plan = planTraining({
     model,
     optimizer: run.optimizer,
     microBatches: run.microBatches,
     clip: run.clipNorm,
-    share: { rank, ranges, inPlace },
+    share: {
+      rank,
+      ranges: evenRanges(run.microBatches, workers),
+      machines,
+      reproducible,
+      ...between,
+    },
   });
+  const placeOf = (axis: Axis) =>
+    ({ all: rank, machine: rank % each, across: Math.floor(rank / each) })[axis];
   const parameters = model.parameters.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
-  const { first, count } = plan.range;
+  const { first, count: own } = plan.range;
+  const on = count === 1 ? "" : ` on ${count} machines`;
   return [
     `${run.name}: ${model.name}, ${parameters.toLocaleString("en-US")} parameters`,
-    `a step: ${run.batch} samples in ${run.microBatches} micro-batches of ${size}, on ${workers} workers`,
-    `rank ${rank}: micro-batches ${first} to ${first + count - 1}`,
+    `a step: ${run.batch} samples in ${run.microBatches} micro-batches of ${size}, for ${workers} worker${workers === 1 ? "" : "s"}${on}`,
+    `rank ${rank}: micro-batches ${first} to ${first + own - 1}`,
     "",
     ...memoryLines(plan),
     "",
-    ...stageLines(plan, rank),
+    ...stageLines(plan, placeOf),
+    ...overlapLines(plan, speeds),
     "",
-    ...(workers === 1 ? [] : cutLines(plan, model.loss, options)),
   ].join("\n");
+}
+
+function check({ microBatches }: Run, workers: number, rank: number, machines: number): void {
+  if (workers > microBatches || rank >= workers) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      `There is no rank ${rank} of ${workers} workers for ${microBatches} micro-batches.`,
+      { hint: "Every worker needs a micro-batch: set microBatches in the run." },
+    );
+  }
+  if (workers % machines === 0) return;
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `${workers} workers cannot be shared out evenly to ${machines} machines.`,
+  );
 }
 
 function memoryLines({ program }: TrainingPlan): string[] {
@@ -80,62 +104,66 @@ function memoryLines({ program }: TrainingPlan): string[] {
   return ["memory", ...columns([...rows, ["  in all", size(total), ""]])];
 }
 
-function stageLines(plan: TrainingPlan, rank: number): string[] {
+function stageLines(plan: TrainingPlan, placeOf: (axis: Axis) => number): string[] {
   const { compute, commit } = plan.sides[0];
-  const row = (stage: Stage): string[] => {
-    if (stage.mode === "collective") return [`  ${stage.name}`, stage.call.kind, callBytes(stage)];
-    const flops = stage.runs.reduce((sum, { graph }) => {
-      const found = plan.program.graphs.get(graph);
-      return sum + (found === undefined ? 0 : flopsOf(found.graph));
-    }, 0);
+  const row = (stage: Stage): string[][] => {
+    if (stage.mode === "tasks") return taskRows(stage);
+    if (stage.mode === "collective") {
+      return [[`  ${stage.name}`, stage.call.kind, `${callBytes(stage)} ${axisName(stage.axis)}`]];
+    }
     const runs = stage.runs.length === 1 ? "1 run" : `${stage.runs.length} runs`;
-    return [`  ${stage.name}`, runs, operations(flops)];
+    return [[`  ${stage.name}`, runs, operations(flopsOfRuns(plan, stage))]];
   };
+  const taskRows = ({ name, tasks, work }: TaskStage) => [
+    [`  ${name}, by readiness`, `${tasks.length} tasks`, ""],
+    ...tasks.flatMap((task) =>
+      (work.get(task) ?? []).flatMap(row).map(([what = "", ...rest]) => [`  ${what}`, ...rest]),
+    ),
+  ];
+  const received = size(receivedBytes([...compute, ...commit], placeOf));
   return [
     "a step, stage after stage",
     ...columns([
-      ...compute.map(row),
+      ...compute.flatMap(row),
       ["  -- commit, if loss and norm are finite", "", ""],
-      ...commit.map(row),
+      ...commit.flatMap(row),
     ]),
-    `traffic: this rank takes ${size(receivedBytes([...compute, ...commit], rank))} of its peers in a step`,
+    `traffic: this rank takes ${received} of its peers in a step`,
   ];
 }
 
-function callBytes(stage: Stage & { readonly mode: "collective" }): string {
-  if (stage.call.kind === "barrier" || !("dtype" in stage.call)) return "";
-  const { call } = stage;
+function axisName(axis: Axis): string {
+  if (axis === "all") return "";
+  return axis === "machine" ? "in the machine" : "between machines";
+}
+
+function flopsOfRuns({ program }: TrainingPlan, { runs }: RunStage): number {
+  return runs.reduce((sum, { graph }) => {
+    const found = program.graphs.get(graph);
+    return sum + (found === undefined ? 0 : flopsOf(found.graph));
+  }, 0);
+}
+
+function callBytes({ call }: Extract<Stage, { readonly mode: "collective" }>): string {
+  if (call.kind === "barrier" || !("dtype" in call)) return "";
   const width = byteLength({ dtype: call.dtype, shape: [1] });
   const elements = "count" in call ? call.count : call.receiveCounts.reduce((a, b) => a + b, 0);
   return size(elements * width);
 }
 
-/** The gradient of the last micro-batch, cut where buckets are ready: what could travel while the rest is computed. */
-function cutLines(plan: TrainingPlan, loss: string, options: PlanOptions): string[] {
-  const { workers, rank, speeds } = options;
-  const { graph, gradients } = plan.gradient;
-  const summed = [loss, ...gradients.values()];
-  const total = summed.reduce((sum, name) => sum + byteLength(typeOf(graph, name)), 0);
-  const bucket =
-    options.bucketBytes ??
-    bucketBytes({ latency: speeds.latency, bytesPerSecond: speeds.bytesPerSecond }, total);
-  const mesh = createMesh({ data: workers });
-  const rewritten = applyStrategies(
-    [dataParallel({ summed, bucketBytes: bucket })],
-    graph,
-    mesh,
-    rank,
-  );
-  const program = partitionGraph(rewritten);
-  const timeline = planTimeline(program, speeds);
-  const memory = planMemory(program, new Set(program.outputs));
+/** When the tasks of the last micro-batch would run, and how much of the communication is beside computation. */
+function overlapLines({ cut }: TrainingPlan, speeds: Speeds): string[] {
+  if (cut === undefined) return [];
+  const timeline = planTimeline(cut.program, speeds);
+  const { communicating, computing, exposed } = timeline;
+  const beside = percent(communicating - exposed, communicating);
   return [
-    `the gradient cut into buckets of ${size(bucket)}, over ${formatMesh(mesh)}`,
-    ...timelineLines(timeline),
-    `computing ${time(timeline.computing)}, communicating ${time(timeline.communicating)}: ${percent(timeline.communicating - timeline.exposed, timeline.communicating)} of it beside computation, ${time(timeline.exposed)} exposed`,
-    `between tasks: ${size(memory.private)} private and ${size(memory.shared)} shared (${size(memory.withoutReuse)} without reuse)`,
-    `at ${operations(speeds.flopsPerSecond)}/s, ${size(speeds.bytesPerSecond)}/s and ${time(speeds.latency)} of latency`,
     "",
+    "the last micro-batch, when what is ready",
+    ...timelineLines(timeline),
+    `computing ${time(computing)}, communicating ${time(communicating)}: ${beside} of it beside computation, ${time(exposed)} exposed`,
+    `between segments: ${size(cut.memory.private)} (${size(cut.memory.withoutReuse)} without reuse)`,
+    `at ${operations(speeds.flopsPerSecond)}/s, ${size(speeds.bytesPerSecond)}/s and ${time(speeds.latency)} of latency`,
   ];
 }
 

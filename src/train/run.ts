@@ -25,6 +25,13 @@ export interface RunOptions {
    * memory. Default 1: the batch whole, on all threads.
    */
   readonly microBatches?: number;
+  /**
+   * Whether the weights are the same bits for any number of workers and machines. Default true. False allows the order of sums
+   * to depend on them, which saves traffic between machines where micro-batches do not divide evenly.
+   */
+  readonly reproducible?: boolean;
+  /** Gradients travel between machines in buckets of about so many bytes; chosen from measured costs unless told. */
+  readonly bucketBytes?: number;
   /** Of weights, sample order and dropout. Default 1. */
   readonly seed?: number;
   /** Validation every so many steps (default: a tenth of the run), over at most so many samples (default 256). */
@@ -65,6 +72,8 @@ const schema = z.looseObject({
   name: z.string().min(1).optional(),
   clipNorm: z.number().positive().optional(),
   microBatches: positive.optional(),
+  reproducible: z.boolean().optional(),
+  bucketBytes: positive.optional(),
   seed: z
     .int()
     .min(0)

@@ -4,14 +4,15 @@ import type { Engine } from "../engine/index.ts";
 import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import { evenRanges } from "../program/index.ts";
-import type { EventSink } from "../telemetry/index.ts";
+import type { EventSink, NetworkFacts } from "../telemetry/index.ts";
 import { elementCount } from "../tensor/index.ts";
 import { agree } from "./agree.ts";
 import { loadCheckpoint, type Progress } from "./checkpoint.ts";
 import { factsOf } from "./facts.ts";
 import { type Beginning, prepareFolder, type RunFolder } from "./folder.ts";
 import type { Run } from "./run.ts";
-import { createTrainer, type Ranks, type Trainer } from "./step.ts";
+import type { Ranks } from "./sharing.ts";
+import { createTrainer, type Trainer } from "./step.ts";
 import { Validation } from "./validation.ts";
 
 export interface TrainOptions {
@@ -70,6 +71,8 @@ export async function openSession(run: Run, options: SessionOptions): Promise<Se
       steps: run.steps,
       clip: run.clipNorm,
       microBatches: run.microBatches,
+      reproducible: run.reproducible,
+      bucketBytes: run.bucketBytes,
       seed: run.seed,
       ranks: options.ranks,
     });
@@ -115,7 +118,7 @@ export async function closeSession({ trainer, data }: Session): Promise<void> {
   await data.close();
 }
 
-export function announce({ run, options, model, data, before }: Session): void {
+export function announce({ run, options, model, data, trainer, before }: Session): void {
   const { engine, folder, onEvent, now, ranks } = options;
   const ranges = ranks?.ranges ?? evenRanges(run.microBatches, ranks?.group.size ?? 1);
   onEvent({
@@ -129,11 +132,21 @@ export function announce({ run, options, model, data, before }: Session): void {
     workers: ranks?.group.size ?? 1,
     threads: engine.threads,
     shares: ranges.map(({ count }) => count),
+    ...(ranks === undefined ? {} : networkOf(ranks, trainer)),
     steps: run.steps,
     batch: run.batch,
     firstStep: before.step,
     seconds: now() / 1000,
   });
+}
+
+/** Nothing for a run on one machine. */
+function networkOf({ group }: Ranks, { plan }: Trainer): { readonly network?: NetworkFacts } {
+  const machines = group.transport.machines.length;
+  if (machines === 1) return {};
+  const { messageUs, wireUsPerByte } = group.costs.between;
+  const { buckets } = plan;
+  return { network: { machines, messageUs, bytesPerSecond: 1e6 / wireUsPerByte, buckets } };
 }
 
 /** Seconds of training so far, over all parts of a resumed run. */

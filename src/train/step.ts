@@ -2,37 +2,35 @@
  * The training step: fill, compute, decide, commit. A step is a transaction: until its loss and gradient norm are
  * known to be finite, nothing that was committed changes. It knows no data source and no file.
  */
-import type { Group } from "../collectives/index.ts";
 import type { Engine, EngineTensor } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
 import type { Model } from "../nn/index.ts";
 import { type Optimizer, type Schedule, scheduleFactor } from "../optimizer/index.ts";
 import {
-  evenRanges,
+  cutGivesSameBits,
   findNotFinite,
   type Instance,
   instantiate,
   planTraining,
-  type Range,
   type Side,
   type Stage,
+  type StageOptions,
   type TrainingPlan,
   type TrainingShare,
 } from "../program/index.ts";
 import { scalar } from "../tensor/index.ts";
 import { fillKeys } from "./keys.ts";
 import { Pacing } from "./pacing.ts";
+import { groupsOf, type SharingOptions, shareOf } from "./sharing.ts";
 import { initializeTrainer, namedTensors, type TrainerTensors } from "./state.ts";
 import { notFiniteError, readScalar } from "./step-errors.ts";
 
-export interface TrainerOptions {
+export interface TrainerOptions extends SharingOptions {
   readonly engine: Engine;
   /** Built to train, for one micro-batch. */
   readonly model: Model;
   /** The same model built for evaluation, for as many samples as `evaluate` is given. */
   readonly evaluation?: Model | undefined;
-  /** Parts of a step, each run on one thread, as many at once as there are threads. Default: 1, on all threads. */
-  readonly microBatches?: number | undefined;
   readonly optimizer: Optimizer;
   /** Default: constant. */
   readonly schedule?: Schedule | undefined;
@@ -44,20 +42,6 @@ export interface TrainerOptions {
   readonly seed?: number | undefined;
   /** Names of the buffers for other processes: `PREFIX-parameters`. Without it they are private. */
   readonly shareAs?: string | undefined;
-  /** The other ranks of the run; alone unless told. */
-  readonly ranks?: Ranks | undefined;
-}
-
-/** A rank among others that train the same model, each on its micro-batches of every step. */
-export interface Ranks {
-  /** Its engine is the trainer's. The trainer does not close it. */
-  readonly group: Group;
-  /** The micro-batches of each rank; even unless told. */
-  readonly ranges?: readonly Range[];
-  /** Whether ranges follow the speeds of the ranks; yes, but for given ranges. It changes no bits. */
-  readonly adapt?: boolean;
-  /** The clock that measures speeds, in milliseconds. */
-  readonly now?: () => number;
 }
 
 /** Tensors of the batch by input name; the leading dim is all samples of this rank, micro-batch after micro-batch. */
@@ -91,32 +75,17 @@ export interface StepResult {
 /** Allocates, compiles, and makes the initial values. @throws INVALID_OPTION, ENGINE_FAILED, NO_GRADIENT */
 export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
   const { engine, model, shareAs, seed = 0 } = options;
-  const plan = planTraining({ ...options, lanes: engine.threads, share: shareOf(options) });
-  const instance = await instantiate(engine, plan.program, {
-    shareAs,
-    group: options.ranks?.group,
-  });
+  const share = shareOf(options);
+  const plan = planTraining({ ...options, lanes: engine.threads, share });
+  const groups = options.ranks && (await groupsOf(options.ranks.group));
+  const instance = await instantiate(engine, plan.program, { shareAs, groups });
   try {
     await initializeTrainer(engine, instance, plan, model, seed);
   } catch (error) {
     instance.close();
     throw error;
   }
-  return new Trainer(options, plan, instance);
-}
-
-function shareOf({ ranks, microBatches = 1 }: TrainerOptions): TrainingShare | undefined {
-  if (ranks === undefined || ranks.group.size === 1) return undefined;
-  const { rank, size, transport } = ranks.group;
-  if (size > microBatches) {
-    throw new LockstepError(
-      "INVALID_OPTION",
-      `A step of ${microBatches} micro-batches cannot be shared by ${size} workers.`,
-      { hint: `Set microBatches in the run to ${size} or more, or use fewer workers.` },
-    );
-  }
-  const ranges = ranks.ranges ?? evenRanges(microBatches, size);
-  return { rank, ranges, inPlace: transport.share !== undefined };
+  return new Trainer(options, { plan, share }, instance);
 }
 
 export class Trainer {
@@ -124,6 +93,8 @@ export class Trainer {
   readonly #instance: Instance;
   readonly #pacing: Pacing | undefined;
   #plan: TrainingPlan;
+  #share: TrainingShare | undefined;
+  #isCutChecked = false;
   #batch: BatchFields = {};
   #evaluationBatch: BatchFields = {};
   #step = 0;
@@ -131,11 +102,16 @@ export class Trainer {
   #busy = false;
   #broken: Error | undefined;
 
-  constructor(options: TrainerOptions, plan: TrainingPlan, instance: Instance) {
+  /** @internal Use `createTrainer`. */
+  constructor(
+    options: TrainerOptions,
+    { plan, share }: { readonly plan: TrainingPlan; readonly share: TrainingShare | undefined },
+    instance: Instance,
+  ) {
     this.#options = options;
     this.#plan = plan;
+    this.#share = share;
     this.#instance = instance;
-    const share = shareOf(options);
     const { ranges, adapt = ranges === undefined } = options.ranks ?? {};
     if (share !== undefined && adapt) {
       this.#pacing = new Pacing(share.rank, share.ranges, options.microBatches ?? 1);
@@ -167,13 +143,14 @@ export class Trainer {
 
   async #transact(request: StepRequest): Promise<StepResult> {
     const { positions, fill, signal, stop: isAsked = false } = request;
-    const { plan } = this;
     const { model, optimizer, schedule, steps, seed = 0 } = this.#options;
     const step = this.#step;
-    const side = plan.sides[this.#from];
     const keys = model.randomKey === undefined ? undefined : this.#batch[model.randomKey];
     if (keys !== undefined) fillKeys(keys, seed, this.ownPositions(positions).start);
     await fill(this.#batch);
+    await this.#checkCut();
+    const { plan } = this;
+    const side = plan.sides[this.#from];
     const stop = plan.stop && this.#instance.tensor(plan.stop);
     stop?.bytes.set(scalar("float32", Number(isAsked)).bytes);
     const paces = plan.paces && this.#instance.tensor(plan.paces);
@@ -209,6 +186,12 @@ export class Trainer {
     });
   }
 
+  /** Before a checkpoint, between two steps: brings to `tensors` what neighbours keep of the optimizer's slots. */
+  collect(): void {
+    this.#check();
+    this.plan.update.collect(this.#instance);
+  }
+
   /** Everything that a checkpoint holds, as views by name: what is written there is what the next step reads. */
   tensors(): TrainerTensors {
     this.#check();
@@ -236,25 +219,48 @@ export class Trainer {
     }
   }
 
-  /** Measures what this rank does alone: everything before the first collective. */
+  /** Measures what this rank does alone: everything before the first collective, and segments beside collectives. */
   async #compute(stages: readonly Stage[], signal?: AbortSignal): Promise<void> {
     const { now = () => performance.now() } = this.#options.ranks ?? {};
-    const found = stages.findIndex(({ mode }) => mode === "collective");
+    let milliseconds = 0;
+    const around = async (body: () => Promise<void>) => {
+      const start = now();
+      await body();
+      milliseconds += now() - start;
+    };
+    const found = stages.findIndex(({ mode }) => mode === "collective" || mode === "tasks");
     const alone = found < 0 ? stages.length : found;
-    const start = now();
-    await this.#run(stages.slice(0, alone), signal);
-    this.#pacing?.measured((now() - start) / 1000, this.#plan.range.count);
-    await this.#run(stages.slice(alone), signal);
+    await around(() => this.#run(stages.slice(0, alone), { signal }));
+    await this.#run(stages.slice(alone), { signal, around });
+    this.#pacing?.measured(milliseconds / 1000, this.#plan.range.count);
+  }
+
+  /**
+   * Before the first step of a cut gradient: only if it gives the bits of the whole graph are gradients made so. Each rank
+   * decides for itself, for its own collectives stay the same.
+   */
+  async #checkCut(): Promise<void> {
+    if (this.#isCutChecked || this.#plan.cut === undefined) return;
+    this.#isCutChecked = true;
+    if (this.#share?.reproducible === false) return;
+    const isSame = await cutGivesSameBits(this.#instance, this.#plan, this.#plan.sides[this.#from]);
+    if (!isSame) await this.#reshare({ overlap: false });
   }
 
   /** After a commit: ranks that were slow get less to do. All ranks decide the same in the same step. */
   async #adapt(): Promise<string | undefined> {
     const decision = this.#pacing?.decide();
-    const share = shareOf(this.#options);
-    if (decision === undefined || share === undefined) return undefined;
-    const { ranges, reason } = decision;
+    if (decision === undefined) return undefined;
+    await this.#reshare({ ranges: decision.ranges });
+    return decision.reason;
+  }
+
+  /** Plans the next steps anew. After a failure in here the trainer is not used again. */
+  async #reshare(change: Partial<TrainingShare>): Promise<void> {
+    assert(this.#share !== undefined, "a rank among others has a share");
+    this.#share = { ...this.#share, ...change };
     const lanes = this.#options.engine.threads;
-    const plan = planTraining({ ...this.#options, lanes, share: { ...share, ranges } });
+    const plan = planTraining({ ...this.#options, lanes, share: this.#share });
     try {
       await this.#instance.load(plan.program);
     } catch (error) {
@@ -263,7 +269,6 @@ export class Trainer {
     }
     this.#plan = plan;
     this.#bindBatches();
-    return reason;
   }
 
   #bindBatches(): void {
@@ -273,8 +278,8 @@ export class Trainer {
     this.#evaluationBatch = tensors(this.#plan.evaluationBatch);
   }
 
-  async #run(stages: readonly Stage[], signal?: AbortSignal): Promise<void> {
-    for (const stage of stages) await this.#instance.run(stage, signal);
+  async #run(stages: readonly Stage[], options: StageOptions = {}): Promise<void> {
+    for (const stage of stages) await this.#instance.run(stage, options);
   }
 
   /** After a failure in here weights are half old and half new: the trainer is not used again. */

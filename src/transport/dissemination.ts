@@ -1,22 +1,39 @@
 /** A barrier made of messages: in round k each rank greets the one 2^k further. Hensgen, Finkel and Manber, 1988. */
-import { type Transport, type WaitOptions, waitForAll } from "./transport.ts";
+import { type BarrierOptions, type Transport, type WaitOptions, waitForAll } from "./transport.ts";
 
 /** A channel that users of a transport leave alone. */
 export const BARRIER_CHANNEL = 0xffff;
 
 const NOTHING = new Uint8Array(0);
 
-/** log2(size) rounds of empty messages. */
-export async function disseminationBarrier(
-  transport: Pick<Transport, "rank" | "size" | "send" | "receive">,
+type Messages = Pick<Transport, "rank" | "send" | "receive">;
+
+/** Holds up all ranks, or those of one machine: log2 of their number rounds of empty messages. */
+export function disseminationBarrier(
+  transport: Messages & Pick<Transport, "size" | "machines">,
+  { within, ...options }: BarrierOptions = {},
+): Promise<void> {
+  const { rank, size, machines } = transport;
+  const everyone = Array.from({ length: size }, (_, peer) => peer);
+  const mine = machines.find((ranks) => ranks.includes(rank)) ?? [rank];
+  return barrierAmong(transport, within === "machine" ? mine : everyone, options);
+}
+
+/** Holds up `members`, in this order for all of them. */
+export async function barrierAmong(
+  transport: Messages,
+  members: readonly number[],
   options: WaitOptions = {},
 ): Promise<void> {
-  const { rank, size } = transport;
+  const { length } = members;
+  const index = members.indexOf(transport.rank);
   const message = { ...options, channel: BARRIER_CHANNEL };
-  for (let distance = 1; distance < size; distance *= 2) {
+  for (let distance = 1; distance < length; distance *= 2) {
+    const before = members[(index - distance + length) % length] as number;
+    const after = members[(index + distance) % length] as number;
     await waitForAll([
-      () => transport.receive((rank - distance + size) % size, NOTHING, message),
-      () => transport.send((rank + distance) % size, NOTHING, message),
+      () => transport.receive(before, NOTHING, message),
+      () => transport.send(after, NOTHING, message),
     ]);
   }
 }

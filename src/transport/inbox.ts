@@ -6,6 +6,8 @@
 /** A receive that waits for its message. */
 export interface Posted {
   readonly into: Uint8Array;
+  /** Told of parts before the whole is there. */
+  readonly arrived?: ((byteOffset: number, byteLength: number) => void) | undefined;
   readonly done: () => void;
   readonly failed: (error: unknown) => void;
 }

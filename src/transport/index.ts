@@ -1,3 +1,4 @@
+export { joinMachines, type MachinesOptions } from "./machines.ts";
 export { joinSharedMemory, type SharedMemoryOptions } from "./shared-memory/shared-memory.ts";
 export { type NetworkOptions, SimulatedNetwork, SimulatedTransport } from "./simulated/network.ts";
 export { type Address, formatAddress, parseAddress } from "./tcp/address.ts";
@@ -11,6 +12,7 @@ export {
 export { type ListenOptions, listenTcp, type TcpListener } from "./tcp/listener.ts";
 export { joinTcp, type TcpOptions } from "./tcp/tcp.ts";
 export {
+  type BarrierOptions,
   type GroupOptions,
   type MessageOptions,
   type SharedRegion,

@@ -2,7 +2,7 @@
 import { LockstepError } from "../errors.ts";
 import { disseminationBarrier } from "./dissemination.ts";
 import { checkRank } from "./failure.ts";
-import type { MessageOptions, Transport, Waiting, WaitOptions } from "./transport.ts";
+import type { BarrierOptions, MessageOptions, Transport, Waiting } from "./transport.ts";
 
 const CHANNELS = 2 ** 16;
 
@@ -18,6 +18,26 @@ export function checkSubgroup(
     `Rank ${rank} cannot make a group of the ranks ${ranks.join(", ")}.`,
     { hint: "Name each member once, and only the members make the group." },
   );
+}
+
+/** Every rank on a machine of its own. */
+export function eachAlone(size: number): number[][] {
+  return Array.from({ length: size }, (_, rank) => [rank]);
+}
+
+/** The machines of the members of a subgroup, by their ranks in it. */
+export function machinesWithin(
+  machines: Transport["machines"],
+  ranks: readonly number[],
+): number[][] {
+  const byMachine = new Map<number, number[]>();
+  for (const [index, rank] of ranks.entries()) {
+    const machine = machines.findIndex((members) => members.includes(rank));
+    const members = byMachine.get(machine);
+    if (members === undefined) byMachine.set(machine, [index]);
+    else members.push(index);
+  }
+  return [...byMachine.values()];
 }
 
 /** A number that the members of a subgroup agree on without a word: FNV-1a of its ranks and of how often it was made. */
@@ -49,6 +69,7 @@ export class MessageSubgroup implements Transport {
   readonly rank: number;
   readonly size: number;
   readonly generation: number;
+  readonly machines: readonly (readonly number[])[];
   readonly signal: AbortSignal;
   readonly share = undefined;
   readonly #parent: Transport;
@@ -62,6 +83,7 @@ export class MessageSubgroup implements Transport {
     this.rank = ranks.indexOf(parent.rank);
     this.size = ranks.length;
     this.generation = parent.generation;
+    this.machines = machinesWithin(parent.machines, ranks);
     this.signal = parent.signal;
     this.#parent = parent;
     this.#ranks = [...ranks];
@@ -79,7 +101,7 @@ export class MessageSubgroup implements Transport {
     return this.#parent.receive(this.#ranks[from] as number, into, this.#within(options));
   }
 
-  barrier(options: WaitOptions = {}): Waiting {
+  barrier(options: BarrierOptions = {}): Waiting {
     return disseminationBarrier(this, options);
   }
 

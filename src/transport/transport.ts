@@ -1,6 +1,7 @@
 /**
  * How the ranks of one generation reach each other. A transport moves bytes and knows no tensor, no gradient and no
- * collective. Implementations: `shared-memory` (one machine), `tcp` (several), `simulated` (one process, for tests).
+ * collective. Implementations: `shared-memory` (one machine), `tcp` (several), `machines` (both, each where it is best),
+ * `simulated` (one process, for tests).
  *
  * A group lives for one generation. When anything goes wrong on any rank (a peer vanishes, a wait passes its deadline,
  * someone aborts) the whole group has failed: every wait on every rank ends with an error that names the rank at
@@ -30,11 +31,20 @@ export function waitForAll(starts: readonly (() => Waiting)[]): Waiting {
 export interface MessageOptions {
   /** Messages between two ranks keep their order within a channel; a whole number from 0, 0 unless told. */
   readonly channel?: number;
+  /** Of a receive: told of parts that are there before the rest is, in any order, each once. Not all transports do. */
+  readonly onPiece?: (byteOffset: number, byteLength: number) => void;
   /** How long this wait may take; the group's own unless told. */
   readonly deadlineMs?: number;
+  /** True while the event loop has other waits to serve: then none that blocks its thread may last. */
+  readonly isBusy?: () => boolean;
 }
 
-export type WaitOptions = Pick<MessageOptions, "deadlineMs">;
+export type WaitOptions = Pick<MessageOptions, "deadlineMs" | "isBusy">;
+
+export interface BarrierOptions extends WaitOptions {
+  /** Whom it holds up: all ranks, unless told only those of this machine. */
+  readonly within?: "machine";
+}
 
 export interface Transport {
   /** `shared-memory`, `tcp`, `simulated`: for reports. */
@@ -43,6 +53,11 @@ export interface Transport {
   /** The number of ranks. */
   readonly size: number;
   readonly generation: number;
+  /**
+   * The ranks by machine, each list ascending: those of one machine can map each other's memory through `share`. Machines
+   * are in the order of their first ranks, the same on all ranks.
+   */
+  readonly machines: readonly (readonly number[])[];
   /** Aborted when the group has failed; its reason is the error that every wait got. */
   readonly signal: AbortSignal;
 
@@ -54,11 +69,11 @@ export interface Transport {
   /** Fills `into` with one message of exactly its length; another length is a PROTOCOL error. */
   receive(from: number, into: Uint8Array, options?: MessageOptions): Waiting;
   /** Over when every rank has come here; what others wrote before is then seen. */
-  barrier(options?: WaitOptions): Waiting;
+  barrier(options?: BarrierOptions): Waiting;
 
   /**
-   * Memory that peers read and write in place; undefined where they cannot. All ranks call it in the same order,
-   * with named memory of any size, each its own.
+   * Memory that the peers of this machine read and write in place; undefined where none can. All ranks call it in the
+   * same order, with named memory of any size, each its own.
    */
   readonly share: ((memory: Memory) => Promise<SharedRegion>) | undefined;
 
@@ -72,8 +87,8 @@ export interface Transport {
 }
 
 export interface SharedRegion {
-  /** The memory of each rank, by rank; one's own is the very memory given. Do not close these. */
-  readonly memories: readonly Memory[];
+  /** By rank, undefined for ranks of other machines; one's own is the very memory given. Do not close these. */
+  readonly memories: readonly (Memory | undefined)[];
   /** Lets go of the peers' memory. */
   close(): void;
 }

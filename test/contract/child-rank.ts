@@ -1,13 +1,21 @@
 /** One rank as a process of its own: joins, does its task, prints what came of it as one JSON line. */
 import fs from "node:fs";
-import { Group, type GroupBuffer } from "../../src/collectives/index.ts";
+import { type Algorithm, Group, type GroupBuffer } from "../../src/collectives/index.ts";
 import { createOrtEngine } from "../../src/engine/index.ts";
 import { LockstepError } from "../../src/errors.ts";
-import { joinSharedMemory, joinTcp, listenTcp, type Transport } from "../../src/transport/index.ts";
+import {
+  joinMachines,
+  joinSharedMemory,
+  joinTcp,
+  listenTcp,
+  type Transport,
+} from "../../src/transport/index.ts";
 import { everyCollective } from "./collectives-contract.ts";
 
 export interface RankTask {
-  readonly transport: "shared-memory" | "tcp";
+  readonly transport: "shared-memory" | "tcp" | "machines";
+  /** For `machines`: the ranks by machine. */
+  readonly machines?: readonly (readonly number[])[];
   readonly rank: number;
   readonly size: number;
   readonly name: string;
@@ -19,7 +27,7 @@ export interface RankTask {
   /** For `contract`: how many elements. */
   readonly counts?: readonly number[];
   /** For `loop`: the algorithm of the all-reduces, and which rank does what in the middle of which call. */
-  readonly algorithm?: "shared" | "ring" | "direct" | "tree";
+  readonly algorithm?: Algorithm;
   readonly fault?: {
     readonly rank: number;
     readonly call: number;
@@ -64,9 +72,22 @@ async function attempt(): Promise<RankResult> {
 }
 
 async function join(given: RankTask): Promise<Transport> {
-  const { rank, size, name, addresses, deadlineMs = 10_000 } = given;
+  const { rank, size, name, machines = [], deadlineMs = 10_000 } = given;
   if (given.transport === "shared-memory")
     return joinSharedMemory({ name, rank, size, deadlineMs });
+  if (given.transport === "tcp") return joinNetwork(given);
+  const names = machines.find((ranks) => ranks.includes(rank)) ?? [];
+  const place = { rank: names.indexOf(rank), size: names.length, names };
+  const others = machines.flat().filter((peer) => !names.includes(peer));
+  const [local, network] = await Promise.all([
+    joinSharedMemory({ name: `${name}-${names[0]}`, ...place, deadlineMs }),
+    joinNetwork(given, others),
+  ]);
+  return joinMachines({ local, network, machines, deadlineMs });
+}
+
+async function joinNetwork(given: RankTask, peers?: readonly number[]): Promise<Transport> {
+  const { rank, size, name, addresses, deadlineMs = 10_000 } = given;
   const [, host = "", port = ""] = /^(.*):(\d+)$/.exec(addresses[rank] ?? "") ?? [];
   const listener = await listenTcp({
     host: host.replace(/[[\]]/g, ""),
@@ -74,7 +95,8 @@ async function join(given: RankTask): Promise<Transport> {
     token: given.token ?? "secret",
     tls: given.tls ?? false,
   });
-  const joined = joinTcp({ listener, addresses, rank, size, group: name, deadlineMs });
+  const some = peers === undefined ? {} : { peers };
+  const joined = joinTcp({ listener, addresses, rank, size, group: name, deadlineMs, ...some });
   return joined.finally(() => listener.close());
 }
 

@@ -6,12 +6,17 @@ import type { RankResult } from "./child-rank.ts";
 import { type RanksOptions, runRanks } from "./ranks.ts";
 
 const DEADLINE_MS = 8000;
+const TWO_OF_TWO = [
+  [0, 1],
+  [2, 3],
+];
 
 for (const [transport, size, more] of [
   ["shared-memory", 2, {}],
   ["shared-memory", 5, {}],
   ["tcp", 3, {}],
   ["tcp", 2, { host: "::1", tls: true }],
+  ["machines", 4, { machines: TWO_OF_TWO }],
 ] as const) {
   const how = "tls" in more ? " with TLS over IPv6" : "";
   test(`${transport}${how}: every collective between ${size} processes`, async () => {
@@ -24,20 +29,26 @@ for (const [transport, size, more] of [
   });
 }
 
-const FAULTS: readonly Omit<RanksOptions, "size" | "task">[] = [
+const MACHINES = { transport: "machines", size: 4, machines: TWO_OF_TWO } as const;
+const FAULTS: readonly (Omit<RanksOptions, "size" | "task"> & { readonly size?: number })[] = [
   { transport: "shared-memory", algorithm: "shared", fault: { rank: 1, call: 25, do: "die" } },
   { transport: "shared-memory", algorithm: "ring", fault: { rank: 0, call: 60, do: "die" } },
   { transport: "shared-memory", algorithm: "shared", fault: { rank: 2, call: 25, do: "abort" } },
   { transport: "tcp", algorithm: "ring", fault: { rank: 1, call: 9, do: "die" } },
   { transport: "tcp", algorithm: "tree", fault: { rank: 2, call: 20, do: "die" } },
   { transport: "tcp", algorithm: "direct", fault: { rank: 0, call: 12, do: "abort" } },
+  { ...MACHINES, algorithm: "ring", fault: { rank: 1, call: 9, do: "die" } },
+  { ...MACHINES, algorithm: "direct", fault: { rank: 2, call: 30, do: "die" } },
+  { ...MACHINES, algorithm: "hierarchical", fault: { rank: 3, call: 31, do: "die" } },
+  { ...MACHINES, algorithm: "hierarchical", fault: { rank: 0, call: 14, do: "abort" } },
+  { ...MACHINES, algorithm: "tree", fault: { rank: 0, call: 12, do: "abort" } },
 ];
 
 for (const options of FAULTS) {
   const { transport, algorithm, fault } = options;
   const what = fault?.do === "die" ? "killed" : "aborting";
   test(`${transport}, ${algorithm}: all others name the rank that is ${what}`, async () => {
-    const results = await runRanks({ ...options, size: 3, task: "loop", deadlineMs: DEADLINE_MS });
+    const results = await runRanks({ size: 3, ...options, task: "loop", deadlineMs: DEADLINE_MS });
     const culprit = fault?.rank ?? -1;
     const wanted = fault?.do === "die" ? "PEER_LOST" : "ABORTED";
     for (const [rank, result] of results.entries()) {

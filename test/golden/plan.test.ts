@@ -23,21 +23,21 @@ const speeds = { flopsPerSecond: 80e9, bytesPerSecond: 1e9, latency: 1e-4 };
 
 test("the plan of a rank is the golden one", () => {
   const plans = [
-    describePlan(run, { workers: 3, rank: 1, inPlace: true, speeds }),
-    describePlan(run, { workers: 2, rank: 0, inPlace: false, speeds, bucketBytes: 400_000 }),
-    describePlan(run, { workers: 1, rank: 0, inPlace: true, speeds }),
+    describePlan(run, { workers: 3, rank: 1, speeds }),
+    describePlan(run, { workers: 2, rank: 0, machines: 2, speeds, bucketBytes: 400_000 }),
+    describePlan(run, { workers: 1, rank: 0, speeds }),
   ].join("\n");
   if (process.env["LOCKSTEP_GOLDEN"] === "write") writeFileSync(file, plans);
   assert.equal(plans, readFileSync(file, "utf8"));
 });
 
 test("a plan for more workers than micro-batches is refused", () => {
-  const wanted = { workers: 9, rank: 0, inPlace: true, speeds };
+  const wanted = { workers: 9, rank: 0, speeds };
   assert.throws(() => describePlan(run, wanted), { code: "INVALID_OPTION" });
 });
 
 test("a plan of 1,024 ranks is made in a moment", () => {
   const many = defineRun({ ...run.stated, batch: 1024, microBatches: 1024 });
-  const plan = describePlan(many, { workers: 1024, rank: 1023, inPlace: false, speeds });
+  const plan = describePlan(many, { workers: 1024, rank: 1023, machines: 1024, speeds });
   assert.match(plan, /rank 1023: micro-batches 1023 to 1023/);
 });

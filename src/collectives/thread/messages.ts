@@ -8,7 +8,13 @@ import type { Collective } from "../request.ts";
 /** Where a rank meets the others. */
 export type Meeting =
   | ({ readonly kind: "shared-memory" } & Omit<SharedMemoryOptions, "signal" | "wait">)
-  | ({ readonly kind: "tcp" } & Omit<TcpOptions, "signal" | "listener">);
+  | ({ readonly kind: "tcp" } & Omit<TcpOptions, "signal" | "listener">)
+  /** Over several machines: TCP to the ranks of others, and shared memory under a name that each machine has for itself. */
+  | ({
+      readonly kind: "machines";
+      readonly name: string;
+      readonly machines: readonly (readonly number[])[];
+    } & Omit<TcpOptions, "signal" | "listener" | "peers">);
 
 export interface JoinSettings extends Pick<GroupSettings, "costs" | "algorithms" | "canonical"> {
   /** Measures costs after joining, unless they are given; true unless told. */

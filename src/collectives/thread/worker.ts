@@ -4,6 +4,7 @@ import { createOrtEngine } from "../../engine/index.ts";
 import { assert } from "../../errors.ts";
 import { openMemory } from "../../memory/index.ts";
 import {
+  joinMachines,
   joinSharedMemory,
   joinTcp,
   listenTcp,
@@ -97,7 +98,23 @@ async function answer(request: Exclude<Request, { do: "run" }>): Promise<unknown
 function join(meeting: Meeting): Promise<Transport> {
   if (meeting.kind === "shared-memory") return joinSharedMemory(meeting);
   assert(listener !== undefined, "listen before joining over TCP");
-  return joinTcp({ ...meeting, listener });
+  if (meeting.kind === "tcp") return joinTcp({ ...meeting, listener });
+  return joinOverMachines(meeting, listener);
+}
+
+async function joinOverMachines(
+  meeting: Extract<Meeting, { kind: "machines" }>,
+  door: TcpListener,
+): Promise<Transport> {
+  const { rank, name, machines } = meeting;
+  const names = machines.find((ranks) => ranks.includes(rank)) ?? [rank];
+  const peers = machines.flat().filter((peer) => !names.includes(peer));
+  const place = { rank: names.indexOf(rank), size: names.length, names };
+  const [local, network] = await Promise.all([
+    joinSharedMemory({ ...meeting, ...place, name: `${name}-${names[0]}` }),
+    joinTcp({ ...meeting, listener: door, peers }),
+  ]);
+  return joinMachines({ ...meeting, local, network });
 }
 
 function keepGroup(group: Group): JoinedAnswer {

@@ -1,9 +1,10 @@
 /**
- * What ONNX Runtime's CPU provider runs faster than the portable form: a product with a transposed operand reads it in
- * place (`FusedMatMul`). Its own optimizer would do so too, but it first merges neighbouring transposes into one
- * that no product can absorb. Names, inputs and outputs of the graph stay as they are.
+ * What ONNX Runtime's CPU provider runs faster than the portable form. A product with a transposed operand reads it in
+ * place (`FusedMatMul`, or Gemm's own flags). Its own optimizer would do so too, but it first merges neighbouring transposes
+ * into one that no product can absorb. Names, inputs and outputs of the graph stay as they are.
  */
 import type { AttributeValue, Graph, Node } from "../../graph/index.ts";
+import type { TensorType } from "../../tensor/index.ts";
 
 const FUSED = "com.microsoft::FusedMatMul";
 /** Element types that the fused kernel has. */
@@ -26,18 +27,66 @@ export function fuseTransposedProducts(graph: Graph): Graph {
 }
 
 function fuseProduct(graph: Graph, node: Node, swaps: ReadonlyMap<string, string>): Node {
-  const [a = "", b = ""] = node.inputs;
-  const type = graph.types.get(a)?.dtype ?? "";
-  if (node.op !== "MatMul" || !FUSED_TYPES.has(type)) return node;
+  const [a = "", b = "", ...rest] = node.inputs;
   const [left, right] = [swaps.get(a), swaps.get(b)];
   if (left === undefined && right === undefined) return node;
-  const flag = (on: boolean): AttributeValue => ({ kind: "int", value: on ? 1 : 0 });
-  return {
-    ...node,
-    op: FUSED,
-    inputs: [left ?? a, right ?? b],
-    attributes: { transA: flag(left !== undefined), transB: flag(right !== undefined) },
-  };
+  const inputs = [left ?? a, right ?? b, ...rest];
+  if (node.op === "Gemm") {
+    const transA = flag(isOn(node, "transA") !== (left !== undefined));
+    const transB = flag(isOn(node, "transB") !== (right !== undefined));
+    return { ...node, inputs, attributes: { ...node.attributes, transA, transB } };
+  }
+  if (node.op !== "MatMul" || !FUSED_TYPES.has(graph.types.get(a)?.dtype ?? "")) return node;
+  const attributes = { transA: flag(left !== undefined), transB: flag(right !== undefined) };
+  return { ...node, op: FUSED, inputs, attributes };
+}
+
+/** Results so many times as wide as high, and wider. */
+const WIDE = 2;
+
+/**
+ * Gemm transposes A again for every 128 columns of the result, strip by strip. Where the result is wide, it is faster to do that
+ * once before (docs/lab.md, 2026-11-26): the gradient of a matrix that widens. Sessions keep ONNX Runtime from undoing it.
+ */
+export function transposeFirst(graph: Graph): Graph {
+  const types = new Map(graph.types);
+  const transposed = new Map<string, string>();
+  const nodes: Node[] = [];
+  for (const node of graph.nodes) {
+    const [a = "", b = "", ...rest] = node.inputs;
+    const type = graph.types.get(a) as TensorType;
+    const [inner = 0, rows = 0] = type?.shape ?? [];
+    const columns = graph.types.get(b)?.shape[1] ?? 0;
+    const isPlain = node.op === "Gemm" && isOn(node, "transA") && !isOn(node, "transB");
+    if (!isPlain || type.dtype !== "float32" || columns < WIDE * rows) {
+      nodes.push(node);
+      continue;
+    }
+    const name = transposed.get(a) ?? freshName(types, `${a}/transposed`);
+    if (!transposed.has(a)) {
+      transposed.set(a, name);
+      types.set(name, { dtype: type.dtype, shape: [rows, inner] });
+      const perm: AttributeValue = { kind: "ints", value: [1, 0] };
+      nodes.push({ op: "Transpose", name, inputs: [a], outputs: [name], attributes: { perm } });
+    }
+    const attributes = { ...node.attributes, transA: flag(false) };
+    nodes.push({ ...node, inputs: [name, b, ...rest], attributes });
+  }
+  return transposed.size === 0 ? graph : { ...graph, nodes, types };
+}
+
+function freshName(taken: ReadonlyMap<string, unknown>, wanted: string): string {
+  let name = wanted;
+  for (let count = 2; taken.has(name); count++) name = `${wanted}_${count}`;
+  return name;
+}
+
+function flag(on: boolean): AttributeValue {
+  return { kind: "int", value: on ? 1 : 0 };
+}
+
+function isOn({ attributes }: Node, name: string): boolean {
+  return (attributes[name]?.value ?? 0) !== 0;
 }
 
 function swapsLastTwo(node: Node): boolean {

@@ -1,4 +1,4 @@
-import { add, erf, exp, mul, sigmoid, sub } from "../../functional/index.ts";
+import { add, erf, exp, hardSigmoid, mul, sigmoid, sub } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
 import { unary } from "./shared.ts";
 
@@ -14,13 +14,17 @@ export const gelu = unary(
   },
 );
 
-const LOG_SCALE = Math.log(2 / Math.sqrt(Math.PI));
+const LOG_SCALE = -Math.log(Math.sqrt(2 * Math.PI));
 
-/** dx = dy · ½ (1 + erf(s) + 2/√π · s · exp(-s²)) with s = x/√2. */
+/**
+ * dx = dy · (Φ + x φ), where Φ = ½ (1 + erf(x/√2)) and φ is its derivative. HardSigmoid is here ½ y + ½ in one pass over
+ * memory: an erf lies between -1 and 1, so nothing is held.
+ */
 export function geluGradient(x: Value, dy: Value): Value {
   const s = mul(x, Math.SQRT1_2);
-  const density = mul(s, exp(sub(LOG_SCALE, mul(s, s))));
-  return mul(dy, mul(add(add(erf(s), 1), density), 0.5));
+  const share = hardSigmoid(erf(s), { alpha: 0.5, beta: 0.5 });
+  const density = exp(sub(LOG_SCALE, mul(s, s)));
+  return mul(dy, add(share, mul(x, density)));
 }
 
 const C = 2 * Math.sqrt(2 / Math.PI);

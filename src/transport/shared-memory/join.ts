@@ -19,11 +19,12 @@ export interface Joined {
 
 export async function joinControl(options: SharedMemoryOptions): Promise<Joined> {
   const { rank, size, generation = 0, deadlineMs = DEFAULT_DEADLINE_MS, signal } = options;
+  const nameOf = (peer: number) => options.names?.[peer] ?? peer;
   const deadlineAt = performance.now() + deadlineMs;
   /** Waits a moment for `peer`. */
   const pause = async (peer: number): Promise<void> => {
     if (performance.now() > deadlineAt) {
-      throw deadlinePassed(peer, `joining group "${options.name}"`, deadlineMs);
+      throw deadlinePassed(nameOf(peer), `joining group "${options.name}"`, deadlineMs);
     }
     await delay(LOOK_MS, undefined, signal === undefined ? {} : { signal });
   };
@@ -35,7 +36,7 @@ export async function joinControl(options: SharedMemoryOptions): Promise<Joined>
     const peers: ProcessIdentity[] = [];
     for (let peer = 0; peer < size; peer++) {
       while (Atomics.load(control.words, control.state(peer)) === NOT_JOINED) await pause(peer);
-      peers.push(readIdentity(control, peer));
+      peers.push(readIdentity(control, peer, nameOf(peer)));
     }
     if (rank === 0) memory.unlink();
     return { control, peers };
@@ -53,10 +54,11 @@ function makeControl({ name, size }: SharedMemoryOptions, generation: number): M
 
 /** The control block that a living rank 0 has made; what a dead one left behind is passed over. */
 async function findControl(
-  { name, size }: SharedMemoryOptions,
+  { name, size, names = [] }: SharedMemoryOptions,
   generation: number,
   pause: (peer: number) => Promise<void>,
 ): Promise<Memory> {
+  const first = names[0] ?? 0;
   for (;;) {
     const memory = tryOpen(name);
     if (memory !== undefined) {
@@ -64,10 +66,10 @@ async function findControl(
       if (mismatch === "") {
         const control = new Control(memory, size);
         const state = Atomics.load(control.words, control.state(0));
-        if (state !== NOT_JOINED && isAlive(readIdentity(control, 0))) return memory;
+        if (state !== NOT_JOINED && isAlive(readIdentity(control, 0, first))) return memory;
       }
       memory.close();
-      if (mismatch !== undefined && mismatch !== "") throw protocolError(0, mismatch);
+      if (mismatch !== undefined && mismatch !== "") throw protocolError(first, mismatch);
     }
     await pause(0);
   }
@@ -95,11 +97,11 @@ function writeIdentity(control: Control, rank: number): void {
 }
 
 /** Throws PROTOCOL for a process whose id means nothing here. */
-function readIdentity(control: Control, rank: number): ProcessIdentity {
+function readIdentity(control: Control, rank: number, name: number): ProcessIdentity {
   const at = control.state(rank);
   const [pid = 0, low = 0, high = 0, namespace] = control.words.subarray(at + 1, at + 5);
   if (namespace !== (Number(pidNamespace()) | 0)) {
-    throw protocolError(rank, "runs in another container, where its process cannot be watched");
+    throw protocolError(name, "runs in another container, where its process cannot be watched");
   }
   return { pid, start: high * START_UNIT + low };
 }

@@ -4,7 +4,7 @@
  */
 import { availableParallelism } from "node:os";
 import { LockstepError } from "../../errors.ts";
-import { type Memory, openMemory } from "../../memory/index.ts";
+import type { Memory } from "../../memory/index.ts";
 import {
   checkRank,
   errorOf,
@@ -16,6 +16,7 @@ import {
 } from "../failure.ts";
 import { checkSubgroup, SubgroupCounter } from "../subgroup.ts";
 import {
+  type BarrierOptions,
   DEFAULT_DEADLINE_MS,
   type GroupOptions,
   type MessageOptions,
@@ -29,6 +30,7 @@ import { createSleeper, type Sleeper } from "./futex.ts";
 import { joinControl } from "./join.ts";
 import { isAlive, type ProcessIdentity } from "./liveness.ts";
 import { MailboxReader, Outbox } from "./mailbox.ts";
+import { shareByName } from "./share.ts";
 import { type WaitMode, Waits } from "./waits.ts";
 
 export interface SharedMemoryOptions extends GroupOptions {
@@ -36,6 +38,8 @@ export interface SharedMemoryOptions extends GroupOptions {
   readonly name: string;
   /** `block` (the default) is for a thread that does nothing else; `poll` never blocks the event loop. */
   readonly wait?: WaitMode;
+  /** What the ranks are called in errors: their numbers in the run. Their own unless told. */
+  readonly names?: readonly number[];
 }
 
 /** Some ten microseconds, where each rank has a core; then the core is offered to others. */
@@ -57,6 +61,7 @@ class SharedMemoryTransport implements Transport {
   readonly rank: number;
   readonly size: number;
   readonly generation: number;
+  readonly machines: readonly (readonly number[])[];
   readonly #options: SharedMemoryOptions;
   readonly #control: Control;
   readonly #peers: readonly ProcessIdentity[];
@@ -83,11 +88,14 @@ class SharedMemoryTransport implements Transport {
     this.#control = control;
     this.#peers = peers;
     const everyone = Array.from({ length: size }, (_, peer) => peer);
+    this.machines = [everyone];
     this.#others = everyone.filter((peer) => peer !== rank);
     this.#outboxes = everyone.map((peer) => new Outbox(control, rank, peer));
     this.#readers = everyone.map(
       (peer) =>
-        new MailboxReader(control, peer, rank, (what) => this.#fail(protocolError(peer, what))),
+        new MailboxReader(control, peer, rank, (what) =>
+          this.#fail(protocolError(this.#name(peer), what)),
+        ),
     );
     this.#waits = new Waits({
       mode: options.wait ?? "block",
@@ -96,7 +104,7 @@ class SharedMemoryTransport implements Transport {
       yield: () => this.#sleeper.yield(),
       pump: () => this.#pump(),
       sleep: (ready, timeoutMs) => this.#sleep(ready, timeoutMs),
-      checkPeers: () => this.#checkPeers(),
+      checkPeers: (isWanted) => this.#checkPeers(isWanted),
       fail: (error) => this.#fail(error),
     });
     options.signal?.addEventListener("abort", this.#onAbort, { once: true });
@@ -128,7 +136,7 @@ class SharedMemoryTransport implements Transport {
     if (early !== undefined) {
       if (early.byteLength !== into.byteLength) {
         const what = `sent ${early.byteLength} bytes where ${into.byteLength} were expected`;
-        this.#fail(protocolError(from, what));
+        this.#fail(protocolError(this.#name(from), what));
         this.#check();
       }
       into.set(early);
@@ -146,7 +154,7 @@ class SharedMemoryTransport implements Transport {
     return this.#wait(ready, from, `receiving ${into.byteLength} bytes`, options);
   }
 
-  barrier(options: WaitOptions = {}): Waiting {
+  barrier(options: BarrierOptions = {}): Waiting {
     this.#check();
     const control = this.#control;
     const { words } = control;
@@ -167,30 +175,12 @@ class SharedMemoryTransport implements Transport {
   }
 
   readonly share = async (memory: Memory): Promise<SharedRegion> => {
-    const { name } = memory;
-    if (name === undefined) {
-      throw new LockstepError("MEMORY_NAME", "Only memory with a name can be shared with peers.");
-    }
-    const mine = Buffer.alloc(128);
-    mine.write(name);
-    const names = await Promise.all(
-      this.#others.map(async (peer) => {
-        const theirs = Buffer.alloc(128);
-        const received = this.receive(peer, theirs);
-        await this.send(peer, mine);
-        await received;
-        return theirs.toString("latin1").replace(/\0.*$/, "");
-      }),
-    );
-    const opened = names.map((theirs) => openMemory(theirs));
-    await this.barrier();
-    memory.unlink();
-    const memories = opened.toSpliced(this.rank, 0, memory);
+    const { memories, close } = await shareByName(this, memory);
     const region: SharedRegion = {
       memories,
       close: () => {
         this.#regions.delete(region);
-        for (const peer of opened) peer.close();
+        close();
       },
     };
     this.#regions.add(region);
@@ -207,11 +197,12 @@ class SharedMemoryTransport implements Transport {
       name: `${this.#options.name}-${id}`.slice(-80),
       rank: ranks.indexOf(this.rank),
       size: ranks.length,
+      names: ranks.map((member) => this.#name(member)),
     });
   }
 
   abort(reason: unknown): void {
-    if (!this.#closed) this.#fail(errorOf(reportOf(reason, this.rank)));
+    if (!this.#closed) this.#fail(errorOf(reportOf(reason, this.#name(this.rank))));
   }
 
   async close(): Promise<void> {
@@ -227,15 +218,20 @@ class SharedMemoryTransport implements Transport {
     this.#control.memory.close();
   }
 
+  #name(rank: number): number {
+    return this.#options.names?.[rank] ?? rank;
+  }
+
   #wait(
     ready: () => boolean,
     peer: number | (() => number),
     doing: string,
-    { deadlineMs = this.#deadlineMs }: WaitOptions,
+    { deadlineMs = this.#deadlineMs, isBusy }: WaitOptions,
   ): Waiting {
-    const named = typeof peer === "number" ? () => peer : peer;
+    const from = typeof peer === "number" ? () => peer : peer;
+    const named = () => this.#name(from());
     const alone = typeof peer !== "number";
-    return this.#waits.wait({ ready, peer: named, doing, deadlineMs, alone });
+    return this.#waits.wait({ ready, from, peer: named, doing, deadlineMs, alone, isBusy });
   }
 
   #pump(): void {
@@ -280,18 +276,19 @@ class SharedMemoryTransport implements Transport {
     this.#fate.check();
   }
 
-  #checkPeers(): void {
+  /** A rank may leave in order while others still talk among themselves. */
+  #checkPeers(isWanted: (peer: number) => boolean): void {
     this.#readFailure();
     if (this.#fate.error !== undefined) return;
     for (const peer of this.#others) {
-      // What it did before it left is there: only who waits for more has lost it.
       if (this.#hasLeft(peer)) {
-        if (this.#waits.awaits(peer)) return this.#fail(peerLost(peer, "it has left the group"));
-        continue;
+        if (!isWanted(peer)) continue;
+        return this.#fail(peerLost(this.#name(peer), "it has left the group"));
       }
       const identity = this.#peers[peer] as ProcessIdentity;
       if (!isAlive(identity)) {
-        return this.#fail(peerLost(peer, `its process ${identity.pid} has ended`));
+        const how = `its process ${identity.pid} has ended`;
+        return this.#fail(peerLost(this.#name(peer), how));
       }
     }
   }
@@ -302,12 +299,12 @@ class SharedMemoryTransport implements Transport {
 
   #readFailure(): void {
     if (this.#closed || this.#fate.error !== undefined || !this.#control.hasFailed) return;
-    this.#end(errorOf(readReport(this.#control.readFailure(), this.rank)));
+    this.#end(errorOf(readReport(this.#control.readFailure(), this.#name(this.rank))));
   }
 
   #fail(error: LockstepError): void {
     if (this.#closed || this.#fate.error !== undefined) return;
-    const first = this.#control.writeFailure(reportOf(error, this.rank));
+    const first = this.#control.writeFailure(reportOf(error, this.#name(this.rank)));
     if (!first) this.#readFailure();
     this.#end(error);
     for (const peer of this.#others) this.#ring(peer);

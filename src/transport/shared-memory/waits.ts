@@ -11,12 +11,15 @@ export type WaitMode = "block" | "poll";
 
 export interface Wait {
   readonly ready: () => boolean;
-  /** The rank that is waited for. */
+  /** The rank that is waited for, as this group numbers it, and as errors name it. */
+  readonly from: () => number;
   readonly peer: () => number;
   readonly doing: string;
   readonly deadlineMs: number;
   /** Whether to look some times before anything else is begun: for waits that come alone. */
   readonly alone: boolean;
+  /** Whether the event loop has more to do meanwhile. */
+  readonly isBusy?: (() => boolean) | undefined;
 }
 
 export interface WaitsOptions {
@@ -31,8 +34,8 @@ export interface WaitsOptions {
   readonly pump: () => void;
   /** Sleeps until the doorbell rings, unless `ready` before; at most so long. */
   readonly sleep: (ready: () => boolean, timeoutMs: number) => void;
-  /** Looks for failed and dead peers; fails the group if there are any. */
-  readonly checkPeers: () => void;
+  /** Looks for failed and dead peers, and for those that have left although they are wanted; fails the group if there are any. */
+  readonly checkPeers: (isWanted: (peer: number) => boolean) => void;
   readonly fail: (error: LockstepError) => void;
 }
 
@@ -42,7 +45,9 @@ interface Pending extends Wait {
   readonly reject: (error: unknown) => void;
 }
 
+/** How long the event loop may be blocked, and how long where it has other waits to serve. */
 const SLICE_MS = 20;
+const BUSY_SLICE_MS = 0.1;
 const CHECK_MS = 40;
 const IDLE_POLLS = 50;
 
@@ -68,12 +73,6 @@ export class Waits {
     });
   }
 
-  /** Whether a wait needs something of this rank that is not there yet. */
-  awaits(rank: number): boolean {
-    for (const { peer, ready } of this.#pending) if (peer() === rank && !ready()) return true;
-    return false;
-  }
-
   /** Ends every wait. */
   failAll(error: LockstepError): void {
     for (const { reject } of this.#pending) reject(error);
@@ -96,11 +95,12 @@ export class Waits {
     if (this.#options.mode === "poll") {
       const done = this.#look();
       this.#idle = done ? 0 : this.#idle + 1;
-      this.#check();
+      // What is over needs no peer any more: it may have left meanwhile.
+      if (this.#pending.size > 0) this.#check();
       this.#schedule(false);
       return;
     }
-    const end = performance.now() + SLICE_MS;
+    const end = performance.now() + (this.#isBusy() ? BUSY_SLICE_MS : SLICE_MS);
     while (this.#pending.size > 0) {
       if (this.#look()) return this.#schedule(true);
       this.#check();
@@ -110,6 +110,11 @@ export class Waits {
       this.#options.sleep(() => this.#anyReady(), left);
     }
     this.#schedule(false);
+  }
+
+  #isBusy(): boolean {
+    for (const { isBusy } of this.#pending) if (isBusy?.() === true) return true;
+    return false;
   }
 
   #spin(ready: () => boolean): boolean {
@@ -142,11 +147,18 @@ export class Waits {
     return false;
   }
 
+  /** Whether a wait for this rank is not over, after another look: its last words may have come just before it left. */
+  #isWanted(peer: number): boolean {
+    this.#options.pump();
+    for (const { from, ready } of this.#pending) if (from() === peer && !ready()) return true;
+    return false;
+  }
+
   #check(): void {
     const now = performance.now();
     if (now - this.#checkedAt < CHECK_MS) return;
     this.#checkedAt = now;
-    this.#options.checkPeers();
+    this.#options.checkPeers((peer) => this.#isWanted(peer));
     for (const { deadlineAt, peer, doing, deadlineMs } of this.#pending) {
       if (now < deadlineAt) continue;
       this.#options.fail(deadlinePassed(peer(), doing, deadlineMs));

@@ -15,10 +15,11 @@ import {
   reportOf,
 } from "../failure.ts";
 import { Inbox } from "../inbox.ts";
-import { MessageSubgroup, SubgroupCounter } from "../subgroup.ts";
-import type { MessageOptions, Transport, Waiting, WaitOptions } from "../transport.ts";
+import { eachAlone, MessageSubgroup, SubgroupCounter } from "../subgroup.ts";
+import type { BarrierOptions, MessageOptions, Transport, Waiting } from "../transport.ts";
 import { DEFAULT_DEADLINE_MS } from "../transport.ts";
 import { type Delivery, DeliveryQueue } from "./queue.ts";
+import { randomNumbers } from "./random.ts";
 
 export interface NetworkOptions {
   readonly size: number;
@@ -35,6 +36,8 @@ export interface NetworkOptions {
   readonly seed?: number;
   /** Real time that may pass while a rank waits and nothing is on its way; 30 s unless told. */
   readonly deadlineMs?: number;
+  /** The ranks by machine, each list ascending; every rank alone unless told. */
+  readonly machines?: readonly (readonly number[])[];
 }
 
 export class SimulatedNetwork {
@@ -46,6 +49,7 @@ export class SimulatedNetwork {
   /** When the last message of a pair arrives: they keep their order. */
   readonly #lastArrival = new Map<number, number>();
   #sent = 0;
+  #order = 0;
   #bytes = 0;
   #pumping = false;
   #quietTimer: NodeJS.Timeout | undefined;
@@ -60,13 +64,14 @@ export class SimulatedNetwork {
       jitterUs: 0,
       seed: 1,
       deadlineMs: DEFAULT_DEADLINE_MS,
+      machines: eachAlone(options.size),
       ...options,
     };
     this.size = options.size;
     this.#random = randomNumbers(this.#options.seed);
     this.transports = Array.from(
       { length: this.size },
-      (_, rank) => new SimulatedTransport(this, rank, this.#options.generation),
+      (_, rank) => new SimulatedTransport(this, rank, this.#options),
     );
   }
 
@@ -92,17 +97,20 @@ export class SimulatedNetwork {
   }
 
   /** @internal */
-  post(from: SimulatedTransport, to: number, channel: number, bytes: Uint8Array): void {
+  post(from: SimulatedTransport, to: number, channel: number, bytes?: Uint8Array): void {
     const { latencyUs, bytesPerUs, loss, retryUs, jitterUs } = this.#options;
     const pair = from.rank * this.size + to;
-    from.clock += bytes.byteLength / bytesPerUs;
+    const length = bytes?.byteLength ?? 0;
+    from.clock += length / bytesPerUs;
     let at = from.clock + latencyUs + this.#random() * jitterUs;
     while (this.#random() < loss) at += retryUs;
     at = Math.max(at, this.#lastArrival.get(pair) ?? 0);
     this.#lastArrival.set(pair, at);
-    this.#sent += 1;
-    this.#bytes += bytes.byteLength;
-    this.#queue.push({ at, order: this.#sent, from: from.rank, to, channel, bytes: bytes.slice() });
+    this.#order += 1;
+    if (bytes !== undefined) this.#sent += 1;
+    this.#bytes += length;
+    const order = this.#order;
+    this.#queue.push({ at, order, from: from.rank, to, channel, bytes: bytes?.slice() });
     this.pump();
   }
 
@@ -128,15 +136,17 @@ export class SimulatedNetwork {
 
   /** Nothing is on its way: whoever still waits may wait so long for the ranks that compute. */
   #quiet(): void {
-    const before = this.#sent;
+    const before = this.#order;
+    const { deadlineMs } = this.#options;
     if (this.#quietTimer !== undefined || this.#waiting() === undefined) return;
     this.#quietTimer = setTimeout(() => {
       this.#quietTimer = undefined;
       const waiting = this.#waiting();
       if (waiting === undefined) return;
-      if (this.#sent !== before) this.#quiet();
-      else waiting.transport.fail(this.#deadlinePassed(waiting.peer));
-    }, this.#options.deadlineMs).unref();
+      if (this.#order !== before) this.#quiet();
+      else
+        waiting.transport.fail(deadlinePassed(waiting.peer, "waiting for a message", deadlineMs));
+    }, deadlineMs).unref();
   }
 
   #waiting(): { transport: SimulatedTransport; peer: number } | undefined {
@@ -146,10 +156,6 @@ export class SimulatedNetwork {
     }
     return undefined;
   }
-
-  #deadlinePassed(peer: number): LockstepError {
-    return deadlinePassed(peer, "waiting for a message", this.#options.deadlineMs);
-  }
 }
 
 export class SimulatedTransport implements Transport {
@@ -157,6 +163,7 @@ export class SimulatedTransport implements Transport {
   readonly rank: number;
   readonly size: number;
   readonly generation: number;
+  readonly machines: readonly (readonly number[])[];
   readonly share = undefined;
   /** Virtual microseconds. */
   clock = 0;
@@ -167,14 +174,16 @@ export class SimulatedTransport implements Transport {
   readonly #inboxes: Inbox[];
   readonly #waiting = new Map<object, number>();
   readonly #subgroups = new SubgroupCounter();
+  readonly #left = new Set<number>();
   #messages = 0;
   #dead = false;
 
-  constructor(network: SimulatedNetwork, rank: number, generation: number) {
+  constructor(network: SimulatedNetwork, rank: number, options: Required<NetworkOptions>) {
     this.#network = network;
     this.rank = rank;
     this.size = network.size;
-    this.generation = generation;
+    this.generation = options.generation;
+    this.machines = options.machines;
     this.#inboxes = Array.from({ length: network.size }, () => new Inbox());
   }
 
@@ -202,6 +211,8 @@ export class SimulatedTransport implements Transport {
       this.#fill(from, into, early);
       return undefined;
     }
+    if (this.#left.has(from)) this.#failFor(from);
+    this.#fate.check();
     return new Promise((resolve, reject) => {
       const forget = this.#fate.onFail(reject);
       const posted = {
@@ -219,7 +230,7 @@ export class SimulatedTransport implements Transport {
     });
   }
 
-  barrier(options: WaitOptions = {}): Waiting {
+  barrier(options: BarrierOptions = {}): Waiting {
     return disseminationBarrier(this, options);
   }
 
@@ -236,10 +247,8 @@ export class SimulatedTransport implements Transport {
     if (this.#dead) return;
     this.#dead = true;
     this.#fate.fail(new LockstepError("ABORTED", "This rank has left the group."));
-    for (const other of this.#network.transports) {
-      if (other !== this && other.waitsFor(this.rank) !== undefined) {
-        other.fail(peerLost(this.rank, "it has left the group"));
-      }
+    for (const { rank } of this.#network.transports) {
+      if (rank !== this.rank) this.#network.post(this, rank, 0);
     }
   }
 
@@ -266,6 +275,11 @@ export class SimulatedTransport implements Transport {
   deliver({ at, from, channel, bytes }: Delivery): void {
     if (this.#dead) return;
     this.clock = Math.max(this.clock, at);
+    if (bytes === undefined) {
+      this.#left.add(from);
+      if (this.waitsFor(from) !== undefined) this.#failFor(from);
+      return;
+    }
     const inbox = this.#inboxes[from] as Inbox;
     const posted = inbox.takePosted(channel);
     if (posted === undefined) {
@@ -280,6 +294,10 @@ export class SimulatedTransport implements Transport {
     }
   }
 
+  #failFor(from: number): void {
+    this.fail(peerLost(from, "it has left the group"));
+  }
+
   #fill(from: number, into: Uint8Array, bytes: Uint8Array): void {
     if (into.byteLength === bytes.byteLength) {
       into.set(bytes);
@@ -290,15 +308,4 @@ export class SimulatedTransport implements Transport {
     this.fail(error);
     throw error;
   }
-}
-
-/** Mulberry32: numbers in [0, 1) from a seed. */
-function randomNumbers(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let bits = Math.imul(state ^ (state >>> 15), state | 1);
-    bits ^= bits + Math.imul(bits ^ (bits >>> 7), bits | 61);
-    return ((bits ^ (bits >>> 14)) >>> 0) / 2 ** 32;
-  };
 }

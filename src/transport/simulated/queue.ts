@@ -6,7 +6,8 @@ export interface Delivery {
   readonly from: number;
   readonly to: number;
   readonly channel: number;
-  readonly bytes: Uint8Array;
+  /** Undefined: the sender has left. */
+  readonly bytes: Uint8Array | undefined;
 }
 
 export class DeliveryQueue {

@@ -88,6 +88,12 @@ export class Channels {
     return arriving.into.subarray(offset, offset + length);
   }
 
+  /** A part of a piece is there. */
+  arrived({ channel, sequence, offset }: Frame, from: number, byteLength: number): void {
+    const arriving = this.#channels.get(channel)?.arriving.get(sequence);
+    arriving?.posted?.arrived?.(offset + from, byteLength);
+  }
+
   /** A piece is there. */
   placed({ channel: number, sequence, length }: Frame): void {
     const channel = this.#channel(number);

@@ -100,6 +100,8 @@ export function decodeHeader(bytes: Uint8Array): Frame | string {
 export interface FrameHandler {
   /** Where the payload of this message frame goes: exactly `length` bytes, or why it is refused. */
   destination(frame: Frame): Uint8Array | string;
+  /** So many more bytes of a message frame's payload are where they belong, from this place in it. */
+  arrived?(frame: Frame, from: number, byteLength: number): void;
   /** The frame is complete. A message's payload is where it belongs; another's is given, valid during the call. */
   frame(frame: Frame, payload: Uint8Array): void;
   /** The stream is of no use any more. */
@@ -133,7 +135,9 @@ export class FrameReader {
 
   /** So many bytes were read to where `direct` said. */
   advance(count: number): void {
+    const from = this.#filled;
     this.#filled += count;
+    if (this.#frame?.type === FRAME.message) this.#handler.arrived?.(this.#frame, from, count);
     this.#settle();
   }
 

@@ -10,6 +10,8 @@ import { sharedKey } from "./handshake.ts";
 
 export interface LinkHandler {
   readonly destination: FrameHandler["destination"];
+  /** Of message frames, before they are complete. */
+  readonly arrived?: FrameHandler["arrived"];
   readonly frame: (frame: Frame, payload: Uint8Array) => void;
   /** No more frames will come. Called once. */
   readonly closed: (why: string) => void;
@@ -48,6 +50,7 @@ export class Link {
   constructor(open: (link: Link) => net.Socket) {
     this.#reader = new FrameReader({
       destination: (frame) => this.#handler?.destination(frame) ?? "sent data too early",
+      arrived: (frame, from, byteLength) => this.#handler?.arrived?.(frame, from, byteLength),
       frame: (frame, payload) => this.#handler?.frame(frame, payload),
       broken: (what) => this.#close(what),
     });

@@ -52,6 +52,7 @@ export class Peer {
     this.inbound[stream] = link;
     link.handler = {
       destination: (frame) => this.#channels.place(frame),
+      arrived: (frame, from, byteLength) => this.#channels.arrived(frame, from, byteLength),
       closed: (why) => this.#closed(why, link),
       frame: (frame, payload) => this.#frame(frame, payload, link),
     };
@@ -87,8 +88,18 @@ export class Peer {
   }
 
   /** Returns true if the message was there already. */
-  receive(channel: number, into: Uint8Array, done: () => void): boolean {
-    const posted: Posted = { into, done, failed: (what) => this.#events.failed(String(what)) };
+  receive(
+    channel: number,
+    into: Uint8Array,
+    done: () => void,
+    arrived?: Posted["arrived"],
+  ): boolean {
+    const posted: Posted = {
+      into,
+      arrived,
+      done,
+      failed: (what) => this.#events.failed(String(what)),
+    };
     const sequence = this.#channels.nextPost(channel);
     const early = this.#channels.post(channel, posted);
     if (early === "waiting") {

@@ -1,4 +1,4 @@
-/** Ranks on any machines, each connected to each. A group lives for one generation; the listener outlives it. */
+/** Ranks on any machines, each connected to each unless told. A group lives for one generation; the listener outlives it. */
 import { LockstepError } from "../../errors.ts";
 import { disseminationBarrier } from "../dissemination.ts";
 import {
@@ -11,8 +11,9 @@ import {
   readReport,
   reportOf,
 } from "../failure.ts";
-import { MessageSubgroup, SubgroupCounter } from "../subgroup.ts";
+import { eachAlone, MessageSubgroup, SubgroupCounter } from "../subgroup.ts";
 import {
+  type BarrierOptions,
   DEFAULT_DEADLINE_MS,
   type GroupOptions,
   type MessageOptions,
@@ -20,13 +21,10 @@ import {
   type Waiting,
   type WaitOptions,
 } from "../transport.ts";
-import { parseAddress } from "./address.ts";
-import { dialPeer } from "./dial.ts";
 import { FRAME } from "./frame.ts";
-import { newNonce } from "./handshake.ts";
 import type { TcpListener } from "./listener.ts";
+import { admissions, dialAll, type Meeting } from "./meet.ts";
 import { Peer } from "./peer.ts";
-import { withResolvers } from "./resolvers.ts";
 
 export interface TcpOptions extends GroupOptions {
   readonly listener: TcpListener;
@@ -36,6 +34,8 @@ export interface TcpOptions extends GroupOptions {
   readonly group?: string;
   /** Streams for each direction of each pair; 2 unless told. */
   readonly streams?: number;
+  /** The ranks to connect to, by agreement with them; all others unless told. Messages go to no one else. */
+  readonly peers?: readonly number[];
   /** A rank that is silent for so long is lost; 10 s unless told. */
   readonly silenceMs?: number;
 }
@@ -51,7 +51,7 @@ interface Pending {
 const TICK_MS = 25;
 const PINGS_PER_SILENCE = 4;
 
-/** Connects to all other ranks. Rejects with UNAUTHORIZED, PROTOCOL, ADDRESS, DEADLINE, or the signal's reason. */
+/** Connects to all other ranks, or to some. Rejects with UNAUTHORIZED, PROTOCOL, ADDRESS, DEADLINE, or the signal's reason. */
 export async function joinTcp(options: TcpOptions): Promise<Transport> {
   checkRank(options.rank, options.size);
   options.signal?.throwIfAborted();
@@ -65,15 +65,19 @@ class TcpTransport implements Transport {
   readonly rank: number;
   readonly size: number;
   readonly generation: number;
+  readonly machines: readonly (readonly number[])[];
   readonly share = undefined;
   readonly #options: TcpOptions;
   readonly #fate = new Fate();
-  readonly #peers: readonly Peer[];
+  /** By rank, those that there is a connection to. */
+  readonly #peers: ReadonlyMap<number, Peer>;
   readonly #pending = new Set<Pending>();
   readonly #subgroups = new SubgroupCounter();
   readonly #deadlineMs: number;
   readonly #silenceMs: number;
   readonly #streams: number;
+  /** Whether each rank is connected to each. */
+  readonly #isWhole: boolean;
   readonly #onAbort = () => this.abort(this.#options.signal?.reason);
   #timer: NodeJS.Timeout | undefined;
   #pingedAt = 0;
@@ -84,20 +88,30 @@ class TcpTransport implements Transport {
     this.rank = options.rank;
     this.size = options.size;
     this.generation = options.generation ?? 0;
+    this.machines = eachAlone(options.size);
     this.#deadlineMs = options.deadlineMs ?? DEFAULT_DEADLINE_MS;
     this.#silenceMs = options.silenceMs ?? 10_000;
     this.#streams = options.streams ?? 2;
-    this.#peers = Array.from(
-      { length: this.size },
-      (_, peer) =>
-        new Peer({
-          failed: (what) => this.#fail(protocolError(peer, what)),
-          lost: (why) => this.#fail(peerLost(peer, why)),
-          left: () => this.#left(peer),
-          reported: (report) => this.#end(errorOf(readReport(report, peer))),
-        }),
-    );
+    const everyone = Array.from({ length: this.size }, (_, peer) => peer);
+    const wanted = (options.peers ?? everyone).filter((peer) => peer !== this.rank);
+    for (const peer of wanted) checkRank(peer, this.size);
+    this.#peers = new Map(wanted.map((peer) => [peer, this.#newPeer(peer)]));
+    this.#isWhole = wanted.length === this.size - 1;
     options.signal?.addEventListener("abort", this.#onAbort, { once: true });
+  }
+
+  #newPeer(peer: number): Peer {
+    return new Peer({
+      failed: (what) => this.#fail(protocolError(peer, what)),
+      lost: (why) => this.#fail(peerLost(peer, why)),
+      left: () => this.#left(peer),
+      // Who found it has told all that it is connected to; where that is not everyone, each passes it on.
+      reported: (report) => {
+        const error = errorOf(readReport(report, peer));
+        if (this.#isWhole) this.#end(error);
+        else this.#fail(error);
+      },
+    });
   }
 
   get signal(): AbortSignal {
@@ -105,12 +119,22 @@ class TcpTransport implements Transport {
   }
 
   async connect(): Promise<void> {
-    const { listener, group = "run" } = this.#options;
+    const { listener, group = "run", addresses } = this.#options;
     let stopServing: (() => void) | undefined;
+    const meeting: Meeting = {
+      rank: this.rank,
+      size: this.size,
+      generation: this.generation,
+      group,
+      peers: this.#peers,
+      streams: this.#streams,
+      deadlineMs: this.#deadlineMs,
+      fate: this.#fate,
+    };
     try {
-      const { promise: admitted, admit } = this.#admissions();
+      const { admitted, admit } = admissions(meeting);
       stopServing = listener.serve(group, this.generation, admit);
-      await Promise.all([this.#dialAll(group), admitted]);
+      await Promise.all([dialAll(meeting, listener, addresses), admitted]);
       this.#fate.check();
     } catch (error) {
       if (error instanceof LockstepError) this.#fail(error);
@@ -119,31 +143,31 @@ class TcpTransport implements Transport {
     } finally {
       stopServing?.();
     }
-    for (const peer of this.#peers) peer.heardAt = performance.now();
+    for (const peer of this.#peers.values()) peer.heardAt = performance.now();
     this.#timer = setInterval(() => this.#tick(), TICK_MS).unref();
   }
 
   send(to: number, bytes: Uint8Array, options: MessageOptions = {}): Waiting {
-    checkRank(to, this.size);
-    this.#check(to);
-    const peer = this.#peers[to] as Peer;
+    const peer = this.#peer(to);
+    this.#fate.check();
+    if (peer.hasLeft) this.#left(to, true);
+    this.#fate.check();
     return this.#wait(to, `sending ${bytes.byteLength} bytes`, options, (done) =>
       peer.send(options.channel ?? 0, bytes, done),
     );
   }
 
   receive(from: number, into: Uint8Array, options: MessageOptions = {}): Waiting {
-    checkRank(from, this.size);
+    const peer = this.#peer(from);
     this.#fate.check();
-    const peer = this.#peers[from] as Peer;
     const waiting = this.#wait(from, `receiving ${into.byteLength} bytes`, options, (done) =>
-      peer.receive(options.channel ?? 0, into, done),
+      peer.receive(options.channel ?? 0, into, done, options.onPiece),
     );
     if (waiting !== undefined && peer.hasLeft) this.#left(from);
     return waiting;
   }
 
-  barrier(options: WaitOptions = {}): Waiting {
+  barrier(options: BarrierOptions = {}): Waiting {
     return disseminationBarrier(this, options);
   }
 
@@ -163,7 +187,7 @@ class TcpTransport implements Transport {
     const failed = this.#fate.error !== undefined;
     this.#end(new LockstepError("ABORTED", "This rank has left the group."));
     if (failed) return;
-    for (const peer of this.#peers) {
+    for (const peer of this.#peers.values()) {
       peer.tell(FRAME.bye);
       peer.end();
     }
@@ -204,72 +228,14 @@ class TcpTransport implements Transport {
     return new LockstepError(code, message, { hint, fields, cause: error });
   }
 
-  async #dialAll(group: string): Promise<void> {
-    const { listener, addresses } = this.#options;
-    const dials: Promise<void>[] = [];
-    for (let peer = 0; peer < this.size; peer++) {
-      if (peer === this.rank) continue;
-      const address = parseAddress(addresses[peer] ?? "");
-      for (let stream = 0; stream < this.#streams; stream++) {
-        const hello = {
-          group,
-          generation: this.generation,
-          size: this.size,
-          from: this.rank,
-          to: peer,
-          stream,
-          nonce: newNonce(),
-        };
-        const { token, tls } = listener;
-        const dialed = dialPeer({
-          address,
-          token,
-          tls,
-          hello,
-          deadlineMs: this.#deadlineMs,
-          signal: this.signal,
-          welcomed: (link) => (this.#peers[peer] as Peer).addInbound(stream, link),
-          ...(/^[\d.]+$|:/.test(listener.host) ? { localAddress: listener.host } : {}),
-        });
-        dials.push(dialed);
-      }
-    }
-    await Promise.all(dials);
-  }
-
-  /** Fulfilled when all streams of all peers have come. */
-  #admissions() {
-    let left = (this.size - 1) * this.#streams;
-    const { promise, resolve, reject } = withResolvers();
-    this.#fate.onFail(reject);
-    const timer = setTimeout(() => {
-      const missing = this.#peers.findIndex(
-        ({ outbound }, peer) => peer !== this.rank && Object.keys(outbound).length < this.#streams,
-      );
-      reject(deadlinePassed(missing, "waiting for its connection", this.#deadlineMs));
-    }, this.#deadlineMs);
-    const ended = promise.finally(() => clearTimeout(timer));
-    if (left === 0) resolve();
-    const admit: Parameters<TcpListener["serve"]>[2] = (hello, link) => {
-      const { size, from, to, stream } = hello;
-      if (size !== this.size) return `it is a group of ${this.size} ranks, not of ${size}`;
-      if (to !== this.rank) return `it is rank ${this.rank}, not ${to}`;
-      const peer = from === this.rank ? undefined : this.#peers[from];
-      if (peer === undefined) return `there is no rank ${from} to be let in`;
-      if (stream >= this.#streams) return `it uses ${this.#streams} streams`;
-      if (peer.outbound[stream] !== undefined) return `rank ${from} is here already`;
-      peer.addOutbound(stream, link);
-      left -= 1;
-      if (left === 0) resolve();
-      return undefined;
-    };
-    return { promise: ended, admit };
-  }
-
-  #check(peer: number): void {
-    this.#fate.check();
-    if ((this.#peers[peer] as Peer).hasLeft) this.#left(peer, true);
-    this.#fate.check();
+  #peer(rank: number): Peer {
+    checkRank(rank, this.size);
+    const peer = this.#peers.get(rank);
+    if (peer !== undefined) return peer;
+    throw new LockstepError(
+      "INVALID_OPTION",
+      `Rank ${this.rank} has no connection to rank ${rank}.`,
+    );
   }
 
   /** A rank has left in order: a failure only for who still wants something of it. */
@@ -285,10 +251,10 @@ class TcpTransport implements Transport {
     }
     if (now - this.#pingedAt > this.#silenceMs / PINGS_PER_SILENCE) {
       this.#pingedAt = now;
-      for (const peer of this.#peers) peer.tell(FRAME.ping);
+      for (const peer of this.#peers.values()) peer.tell(FRAME.ping);
     }
-    for (const [rank, peer] of this.#peers.entries()) {
-      if (rank === this.rank || peer.hasLeft || now - peer.heardAt < this.#silenceMs) continue;
+    for (const [rank, peer] of this.#peers) {
+      if (peer.hasLeft || now - peer.heardAt < this.#silenceMs) continue;
       return this.#fail(peerLost(rank, `it was silent for ${Math.round(this.#silenceMs)} ms`));
     }
   }
@@ -297,7 +263,7 @@ class TcpTransport implements Transport {
   #fail(error: LockstepError): void {
     if (this.#fate.error !== undefined) return;
     const report = Buffer.from(JSON.stringify(reportOf(error, this.rank)));
-    for (const peer of this.#peers) peer.tell(FRAME.abort, report);
+    for (const peer of this.#peers.values()) peer.tell(FRAME.abort, report);
     this.#end(error);
   }
 
@@ -307,6 +273,6 @@ class TcpTransport implements Transport {
     for (const { reject } of this.#pending) reject(error);
     this.#pending.clear();
     if (this.#closed) return;
-    for (const peer of this.#peers) peer.end();
+    for (const peer of this.#peers.values()) peer.end();
   }
 }

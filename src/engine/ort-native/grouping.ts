@@ -1,0 +1,95 @@
+/** Which operators work on the last dims of their tensors alone, so that the dims before may be grouped in any way. */
+import type { AttributeValue, Graph, Node } from "../../graph/index.ts";
+import { elementCount, type Shape, sameShape, toNumbers } from "../../tensor/index.ts";
+
+/** A node that gives the same elements however the dims before its last `tail` ones are grouped. */
+export interface Groupable {
+  readonly tail: number;
+  /** Which inputs have these leading dims; the others are the same for all of them. */
+  readonly grouped: readonly boolean[];
+  /** The attributes to run with: an axis counted from the end. */
+  readonly attributes: Node["attributes"];
+}
+
+const ELEMENTWISE: ReadonlySet<string> = new Set(
+  (
+    "Abs Add And Cast Ceil Clip Cos Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid LeakyRelu Less " +
+    "LessOrEqual Log Max Min Mul Neg Not Or Pow Reciprocal Relu Sigmoid Sign Sin Sqrt Sub Tanh Where Xor " +
+    "com.microsoft::QuickGelu"
+  ).split(" "),
+);
+const ROWS: ReadonlySet<string> = new Set(["Softmax", "LogSoftmax", "LayerNormalization"]);
+const REDUCTIONS: ReadonlySet<string> = new Set(["ReduceMean", "ReduceSum", "ReduceMax"]);
+const PRODUCTS: ReadonlySet<string> = new Set(["MatMul", "com.microsoft::FusedMatMul"]);
+
+/** Undefined for a node that wants its dims as they are. */
+export function groupable(graph: Graph, node: Node): Groupable | undefined {
+  const shapes = node.inputs.map((name) => graph.types.get(name)?.shape);
+  const out = graph.types.get(node.outputs[0] ?? "")?.shape;
+  if (out === undefined || shapes.some((shape) => shape === undefined)) return undefined;
+  const given = shapes as readonly Shape[];
+  if (ELEMENTWISE.has(node.op)) return elementwise(node, given, out);
+  if (ROWS.has(node.op)) return alongRows(node, given, out);
+  if (PRODUCTS.has(node.op)) return product(node, given);
+  if (REDUCTIONS.has(node.op)) return reduction(graph, node, given);
+  return undefined;
+}
+
+function elementwise(node: Node, shapes: readonly Shape[], out: Shape): Groupable | undefined {
+  for (let tail = 0; tail < out.length; tail++) {
+    const lead = out.slice(0, out.length - tail);
+    const grouped = shapes.map(
+      (shape) => shape.length === out.length && sameShape(shape.slice(0, lead.length), lead),
+    );
+    const fits = shapes.every((shape, index) => grouped[index] || stripped(shape).length <= tail);
+    if (fits && grouped.includes(true) && elementCount(lead) > 1) {
+      return { tail, grouped, attributes: node.attributes };
+    }
+  }
+  return undefined;
+}
+
+/** Along the last dim; what else is given (a scale, a bias) belongs to that dim. */
+function alongRows(node: Node, shapes: readonly Shape[], out: Shape): Groupable | undefined {
+  const axis = node.attributes["axis"]?.value ?? -1;
+  if (axis !== -1 && axis !== out.length - 1) return undefined;
+  if (shapes.slice(1).some((shape) => shape.length > 1)) return undefined;
+  return {
+    tail: 1,
+    grouped: shapes.map((_, index) => index === 0),
+    attributes: { ...node.attributes, axis: { kind: "int", value: -1 } },
+  };
+}
+
+/** Matrices of equal batches, or rows times one matrix. */
+function product(node: Node, [a = [], b = []]: readonly Shape[]): Groupable | undefined {
+  const { attributes } = node;
+  if (isOn(attributes["transBatchA"]) || isOn(attributes["transBatchB"])) return undefined;
+  if (a.length < 2 || b.length < 2) return undefined;
+  if (b.length === 2) {
+    if (isOn(attributes["transA"])) return undefined;
+    return { tail: 1, grouped: [true, false], attributes };
+  }
+  if (!sameShape(a.slice(0, -2), b.slice(0, -2))) return undefined;
+  return { tail: 2, grouped: [true, true], attributes };
+}
+
+/** Over dims counted from the end, which are kept with size 1. */
+function reduction(graph: Graph, node: Node, shapes: readonly Shape[]): Groupable | undefined {
+  const given = graph.constants.get(node.inputs[1] ?? "");
+  const axes = given === undefined ? [] : toNumbers(given);
+  if (axes.length === 0 || axes.some((axis) => axis >= 0)) return undefined;
+  if ((node.attributes["keepdims"]?.value ?? 1) !== 1) return undefined;
+  const grouped = shapes.map((_, index) => index === 0);
+  return { tail: -Math.min(...axes), grouped, attributes: node.attributes };
+}
+
+/** A shape without the leading ones, which broadcasting adds by itself. */
+export function stripped(shape: Shape): Shape {
+  const first = shape.findIndex((size) => size !== 1);
+  return first < 0 ? [] : shape.slice(first);
+}
+
+function isOn(attribute: AttributeValue | undefined): boolean {
+  return attribute !== undefined && attribute.value !== 0;
+}

@@ -1,0 +1,38 @@
+/** Memory that the ranks of one machine show each other: they exchange its names, map it, and take the names away. */
+import { LockstepError } from "../../errors.ts";
+import { type Memory, openMemory } from "../../memory/index.ts";
+import type { SharedRegion, Transport } from "../transport.ts";
+
+const NAME_BYTES = 128;
+
+/** All ranks call it together. Throws MEMORY_NAME for memory without a name. */
+export async function shareByName(
+  transport: Pick<Transport, "rank" | "size" | "send" | "receive" | "barrier">,
+  memory: Memory,
+): Promise<SharedRegion> {
+  const { rank, size } = transport;
+  if (memory.name === undefined) {
+    throw new LockstepError("MEMORY_NAME", "Only memory with a name can be shared with peers.");
+  }
+  const mine = Buffer.alloc(NAME_BYTES);
+  mine.write(memory.name);
+  const names = await Promise.all(
+    Array.from({ length: size }, async (_, peer) => {
+      if (peer === rank) return undefined;
+      const theirs = Buffer.alloc(NAME_BYTES);
+      const received = transport.receive(peer, theirs);
+      await transport.send(peer, mine);
+      await received;
+      return theirs.toString("latin1").replace(/\0.*$/, "");
+    }),
+  );
+  const opened = names.map((name) => (name === undefined ? undefined : openMemory(name)));
+  await transport.barrier();
+  memory.unlink();
+  return {
+    memories: opened.map((peer) => peer ?? memory),
+    close: () => {
+      for (const peer of opened) peer?.close();
+    },
+  };
+}
