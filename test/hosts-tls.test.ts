@@ -6,28 +6,16 @@ import { dialLine, parseAddress } from "../src/transport/index.ts";
 import { lockstep } from "./cli/support.ts";
 import { withFolder } from "./support/folder.ts";
 import {
-  type AgentProcess,
   agentProcess,
   files,
   launch,
   rejectsWith,
   reportIn,
   token,
+  withProcesses,
 } from "./support/hosts.ts";
 
 const TLS = { words: ["--listen", "0", "--tls"] };
-
-async function withProcesses(
-  starts: readonly Promise<AgentProcess>[],
-  body: (hosts: readonly string[]) => Promise<void>,
-): Promise<void> {
-  const agents = await Promise.all(starts);
-  try {
-    await body(agents.map(({ host }) => host));
-  } finally {
-    await Promise.all(agents.map((agent) => agent.end()));
-  }
-}
 
 /** A door before an agent that keeps what goes through. */
 async function eavesdropper(address: string) {

@@ -178,7 +178,7 @@ test("a launcher that vanishes: the workers stop and save, and the agent is free
             if (JSON.stringify(value).includes('"step":3,')) line.close();
             else if (JSON.stringify(value).includes('"listening"')) {
               const { port } = value as { readonly port: number };
-              line.send({ v: 1, kind: "addresses", addresses: [`127.0.0.1:${port}`] });
+              line.send({ v: 2, kind: "addresses", addresses: [`127.0.0.1:${port}`] });
             }
           },
           closed: () => resolve(),
@@ -198,13 +198,13 @@ test("garbage, another version and unknown messages end a line, and the agent go
       await garbage(address, Buffer.from("GET / HTTP/1.1\r\n\r\n".repeat(10)));
       const job = jobMessage(folder);
       const cases: readonly [unknown, RegExp][] = [
-        [{ ...job, v: 2 }, /version 2 of the messages/],
+        [{ ...job, v: 1 }, /version 1 of the messages/],
         [{ ...job, file: "../gpt.ts" }, /file must be a path below/],
         [{ ...job, file: "/etc/passwd" }, /file must be a path below/],
         [{ ...job, workers: 1e9 }, /workers/],
         [{ ...job, more: 1 }, /more/],
-        [{ v: 1, kind: "eval", code: "1" }, /not understood/],
-        [{ v: 1, kind: "stop" }, /no job yet/],
+        [{ v: 2, kind: "eval", code: "1" }, /not understood/],
+        [{ v: 2, kind: "stop" }, /no job yet/],
         [null, /version undefined/],
       ];
       for (const [message, expected] of cases) {
@@ -248,7 +248,7 @@ function jobMessage(folder: string): Readonly<Record<string, unknown>> {
     .update(readFileSync(join(folder, "gpt.ts")))
     .digest("hex");
   return {
-    v: 1,
+    v: 2,
     kind: "job",
     file: "gpt.ts",
     sha256,

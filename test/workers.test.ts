@@ -63,6 +63,7 @@ interface Launch {
   readonly onEvent?: (event: RunEvent) => void;
   readonly signal?: AbortSignal;
   readonly beginning?: "anew" | "resume";
+  readonly deadlineMs?: number;
 }
 
 function launch({ folder, workers, file = "gpt.ts", threads = 1, ...rest }: Launch) {
@@ -76,6 +77,7 @@ function launch({ folder, workers, file = "gpt.ts", threads = 1, ...rest }: Laun
     threads,
     onEvent: rest.onEvent ?? (() => undefined),
     signal: rest.signal ?? new AbortController().signal,
+    ...(rest.deadlineMs === undefined ? {} : { deadlineMs: rest.deadlineMs }),
   });
 }
 
@@ -182,6 +184,23 @@ for (const [how, rank] of [
       }),
   );
 }
+
+test("a worker that is stopped passes the deadline of the others, and is named", onLinux, () =>
+  withFolder(files, async (folder) => {
+    const deadlineMs = 1500;
+    const onEvent = (event: RunEvent) => {
+      if (event.type === "step" && event.step === 3)
+        process.kill(children()[1] as number, "SIGSTOP");
+    };
+    const losing = launch({ folder, workers: 2, steps: 100_000, onEvent, deadlineMs });
+    await assert.rejects(losing, (error) => {
+      assert.ok(error instanceof LockstepError && error.code === "DEADLINE", String(error));
+      assert.match(error.message, /Rank 1 did not answer within 1500 ms/);
+      return true;
+    });
+    assert.deepEqual(sharedMemory(), []);
+  }),
+);
 
 test("an error of one worker is the run's error", () =>
   withFolder(files, async (folder) => {

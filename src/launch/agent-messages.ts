@@ -8,7 +8,7 @@ import type { RunEvent } from "../telemetry/index.ts";
 import type { Beginning, TrainResult } from "../train/index.ts";
 
 /** Of these messages: a change that an older side would not understand makes it another. */
-export const AGENT_PROTOCOL = 1;
+export const AGENT_PROTOCOL = 2;
 export const DEFAULT_AGENT_PORT = 4100;
 
 const MAX_WORKERS = 4096;

@@ -15,6 +15,8 @@ export interface Job {
   readonly threads: number;
   readonly meeting: Meeting;
   readonly dump?: string | undefined;
+  /** How long a worker may wait for another; minutes unless told, for the leader validates and saves meanwhile. */
+  readonly deadlineMs?: number;
   /** When the command was started, in milliseconds since 1970; unknown where it runs on another machine. */
   readonly startedAt?: number;
 }

@@ -85,8 +85,7 @@ async function work(job: Job): Promise<TrainResult["outcome"]> {
 }
 
 async function meet(job: Job): Promise<Transport> {
-  const { rank, workers: size, meeting } = job;
-  const deadlineMs = DEADLINE_MS;
+  const { rank, workers: size, meeting, deadlineMs = DEADLINE_MS } = job;
   if (meeting.kind === "memory") {
     return joinSharedMemory({ name: meeting.group, rank, size, deadlineMs });
   }
@@ -108,7 +107,7 @@ async function meet(job: Job): Promise<Transport> {
 }
 
 async function meetOverNetwork(
-  { rank, workers: size }: Job,
+  { rank, workers: size, deadlineMs = DEADLINE_MS }: Job,
   { group, host, token, tls }: Extract<Meeting, { readonly kind: "network" }>,
   peers: readonly number[],
 ): Promise<Transport> {
@@ -116,7 +115,6 @@ async function meetOverNetwork(
   try {
     await tell({ kind: "listening", port: parseAddress(listener.address).port });
     const addresses = await told;
-    const deadlineMs = DEADLINE_MS;
     return await joinTcp({ listener, addresses, group, rank, size, peers, deadlineMs });
   } finally {
     listener.close(); // the group lives on without its doors

@@ -69,6 +69,8 @@ export function rejectsWith(running: Promise<unknown>, code: string, ...words: r
   });
 }
 
+const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
+
 export interface AgentProcess {
   readonly child: ChildProcess;
   readonly host: string;
@@ -81,15 +83,16 @@ export interface AgentProcessOptions {
   readonly words?: readonly string[];
   /** Goes before the command: another network. */
   readonly prefix?: readonly string[];
+  /** Of another installation. */
+  readonly main?: string;
 }
 
 /** `lockstep agent` as a process of its own, when it listens. */
 export async function agentProcess(
   folder: string,
-  { words = ["--listen", "0"], prefix = [] }: AgentProcessOptions = {},
+  { words = ["--listen", "0"], prefix = [], main = MAIN }: AgentProcessOptions = {},
 ): Promise<AgentProcess> {
-  const entry = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
-  const [program = "", ...rest] = [...prefix, process.execPath, entry, "agent", ...words];
+  const [program = "", ...rest] = [...prefix, process.execPath, main, "agent", ...words];
   const child = spawn(program, rest, {
     cwd: folder,
     env: { ...process.env, LOCKSTEP_TOKEN: token },
@@ -100,6 +103,7 @@ export async function agentProcess(
   });
   const end = async () => {
     child.kill("SIGTERM");
+    child.kill("SIGCONT"); // a test may have stopped it
     await ended;
   };
   const host = await new Promise<string>((resolve, reject) => {
@@ -112,4 +116,20 @@ export async function agentProcess(
     void ended.then(() => reject(new Error(`the agent ended: ${text}`)));
   });
   return { child, host, end };
+}
+
+/** Agents as processes, all ended in the end. */
+export async function withProcesses(
+  starts: readonly Promise<AgentProcess>[],
+  body: (hosts: readonly string[], agents: readonly AgentProcess[]) => Promise<void>,
+): Promise<void> {
+  const agents = await Promise.all(starts);
+  try {
+    await body(
+      agents.map(({ host }) => host),
+      agents,
+    );
+  } finally {
+    await Promise.all(agents.map((agent) => agent.end()));
+  }
 }

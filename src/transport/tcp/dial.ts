@@ -14,7 +14,6 @@ const NOT_YET = ["ECONNREFUSED", "ECONNRESET", "EHOSTUNREACH", "ENETUNREACH", "E
 export interface DialRequest extends DialOptions {
   readonly hello: Hello;
   readonly deadlineMs: number;
-  readonly signal: AbortSignal;
   /** Takes the link at once: what follows the welcome may be in the same packet. */
   readonly welcomed: (link: Link) => void;
 }
@@ -26,7 +25,7 @@ export async function dialPeer(request: DialRequest): Promise<void> {
   for (;;) {
     signal.throwIfAborted();
     try {
-      const link = await Link.dial(request);
+      const link = await Link.dial(request, Math.max(1, deadlineAt - performance.now()));
       await introduce(link, request, deadlineAt);
       return;
     } catch (error) {

@@ -174,7 +174,7 @@ async function otherwise(options: DialLineOptions): Promise<LockstepError> {
 
 /** Whether the other end has another token: under TLS a wrong key ends the handshake. */
 function isRefusal({ code, fields }: LockstepError): boolean {
-  return code === "UNAUTHORIZED" || /^ERR_SSL_(?!WRONG_VERSION)/.test(String(fields["systemCode"]));
+  return code === "UNAUTHORIZED" || /^ERR_SSL_.*(?:DECRYPT|MAC)/.test(String(fields["systemCode"]));
 }
 
 /** The dialer speaks of ranks; there are none here. */

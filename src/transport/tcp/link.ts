@@ -24,6 +24,8 @@ export interface DialOptions {
   readonly localAddress?: string;
   readonly token: string;
   readonly tls: boolean;
+  /** Ends the attempt. */
+  readonly signal: AbortSignal;
 }
 
 const STAGING_BYTES = 2 ** 16;
@@ -60,13 +62,30 @@ export class Link {
     this.#socket.on("close", () => this.#close("its connection was closed"));
   }
 
-  /** Rejects with ADDRESS. */
-  static dial({ address, localAddress, token, tls: secure }: DialOptions): Promise<Link> {
+  /** Rejects with ADDRESS, also after so long, or with the signal's reason. */
+  static dial(
+    { address, localAddress, token, tls: secure, signal }: DialOptions,
+    timeoutMs: number,
+  ): Promise<Link> {
     const place = { ...address, ...(localAddress === undefined ? {} : { localAddress }) };
     return new Promise((resolve, reject) => {
-      const failed = (error: Error) => reject(addressError(error, address));
-      const ready = (link: Link) => {
+      const end = () => {
+        clearTimeout(timer);
+        signal.removeEventListener("abort", aborted);
         link.#socket.off("error", failed);
+      };
+      const giveUp = (reason: Error) => {
+        end();
+        link.destroy();
+        reject(reason);
+      };
+      const failed = (error: Error) => giveUp(addressError(error, address));
+      const aborted = () => giveUp(signal.reason as Error);
+      const late = () => failed(Object.assign(new Error("late"), { code: "ETIMEDOUT" }));
+      const timer = setTimeout(late, timeoutMs);
+      signal.addEventListener("abort", aborted);
+      const ready = () => {
+        end();
         resolve(link);
       };
       const link: Link = new Link((self) => {
@@ -78,7 +97,7 @@ export class Link {
             checkServerIdentity: () => undefined,
             pskCallback: () => ({ psk: sharedKey(token), identity: TLS_IDENTITY }),
           });
-          socket.once("secureConnect", () => ready(link));
+          socket.once("secureConnect", ready);
           socket.on("data", (chunk) => self.#reader.feed(chunk));
           return socket;
         }
@@ -87,7 +106,7 @@ export class Link {
           callback: (count, buffer) => self.#read(count, buffer),
         };
         const options: net.TcpSocketConnectOpts & { onread: net.OnReadOpts } = { ...place, onread };
-        return net.connect(options).once("connect", () => ready(link));
+        return net.connect(options).once("connect", ready);
       });
       link.#socket.setNoDelay(true).once("error", failed);
     });

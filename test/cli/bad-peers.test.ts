@@ -1,0 +1,177 @@
+/**
+ * Workers, agents and strangers that do not do what they should, through the command itself: status 1, a sentence that names who it
+ * was, a code, and all of it within a bound.
+ */
+import assert from "node:assert/strict";
+import { existsSync, readFileSync } from "node:fs";
+import { cp, mkdir, symlink, writeFile } from "node:fs/promises";
+import net from "node:net";
+import { dirname, join } from "node:path";
+import { describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { parseAddress } from "../../src/transport/index.ts";
+import { withFolder } from "../support/folder.ts";
+import { agentProcess, files, GPT, reportIn, token, withProcesses } from "../support/hosts.ts";
+import { type Ended, lockstep } from "./support.ts";
+
+const onLinux = process.platform === "linux" ? {} : { skip: "looks at /proc" };
+const env = { LOCKSTEP_TOKEN: token };
+const FOREVER = ["--steps", "1000000"];
+
+function train(
+  cwd: string,
+  words: readonly string[],
+  onFirstStep?: (launcher: number) => void,
+): Promise<Ended> {
+  let seen = false;
+  return lockstep(["train", "gpt.ts", "--out", "out", "--anew", "--threads", "1", ...words], {
+    cwd,
+    env,
+    onOutput: (stdout, { pid = 0 }) => {
+      if (seen || !stdout.includes("step 1/")) return;
+      seen = true;
+      onFirstStep?.(pid);
+    },
+  });
+}
+
+function assertFails(ended: Ended, code: string, ...says: readonly (string | RegExp)[]): void {
+  assert.equal(ended.status, 1, ended.stderr || ended.stdout);
+  assert.ok(ended.stderr.startsWith("lockstep: "), ended.stderr);
+  assert.ok(ended.stderr.includes(`[${code}]`), ended.stderr);
+  for (const words of says) {
+    assert.ok(
+      typeof words === "string" ? ended.stderr.includes(words) : words.test(ended.stderr),
+      ended.stderr,
+    );
+  }
+}
+
+function childrenOf(pid: number | undefined): number[] {
+  const path = `/proc/${pid}/task/${pid}/children`;
+  return existsSync(path) ? readFileSync(path, "utf8").trim().split(" ").map(Number) : [];
+}
+
+/** This package as if it were of another version: the path of its command. */
+async function otherVersion(folder: string): Promise<string> {
+  let root = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(root, "node_modules"))) root = dirname(root);
+  await mkdir(join(folder, "build"), { recursive: true });
+  await cp(join(root, "build/src"), join(folder, "build/src"), { recursive: true });
+  await symlink(join(root, "node_modules"), join(folder, "node_modules"));
+  const own = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as object;
+  await writeFile(join(folder, "package.json"), JSON.stringify({ ...own, version: "99.0.0" }));
+  return join(folder, "build/src/cli/main.js");
+}
+
+describe("bad peers", { concurrency: 2 }, () => {
+  test("ranks with different programs: which, and what differs", () =>
+    withFolder(
+      { ...files, "gpt.ts": GPT.replace("batch: 8", "seed: process.pid, batch: 8") },
+      async (cwd) => {
+        const says =
+          /Worker [12] would run something else than worker 0: the seed is \d+ and not \d+\./;
+        assertFails(await train(cwd, ["--workers", "3"]), "PROTOCOL", says);
+      },
+    ));
+
+  test("another version of lockstep on one host: both versions and the host", () =>
+    withFolder(files, async (cwd) => {
+      const main = await otherVersion(join(cwd, "other"));
+      await withProcesses([agentProcess(cwd), agentProcess(cwd, { main })], async (hosts) => {
+        const ended = await train(cwd, ["--hosts", hosts.join(",")]);
+        const says = /Worker 1 would run .*the version of lockstep is 99\.0\.0 and not \d/;
+        assertFails(ended, "PROTOCOL", says, `Worker 1 is on ${hosts[1]}`);
+      });
+    }));
+
+  test("a wrong token: the host; garbage before it does the agent no harm", () =>
+    withFolder(files, (cwd) =>
+      withProcesses([agentProcess(cwd)], async ([host = ""]) => {
+        for (const bytes of ["GET / HTTP/1.1\r\n\r\n".repeat(9), "\0".repeat(99_999)]) {
+          await knock(host, bytes);
+        }
+        const wrong = await train(cwd, ["--hosts", host, "--token", "another"]);
+        assertFails(wrong, "UNAUTHORIZED", `${host} has another token`);
+        const right = await train(cwd, ["--hosts", host, "--steps", "2"]);
+        assert.equal(right.status, 0, right.stderr);
+      }),
+    ));
+
+  test("a port in use: which, at the start of the agent", () =>
+    withFolder(files, (cwd) =>
+      withProcesses([agentProcess(cwd)], async ([host = ""]) => {
+        const ended = await lockstep(["agent", "--listen", host], { cwd, env });
+        assertFails(ended, "ADDRESS", `${host} is in use`);
+      }),
+    ));
+
+  test("a run that states no micro-batches is shared by hosts too", () =>
+    withFolder({ ...files, "gpt.ts": GPT.replace("microBatches: 4,", "") }, (cwd) =>
+      withProcesses([agentProcess(cwd), agentProcess(cwd)], async (hosts) => {
+        const alone = await train(cwd, ["--workers", "1", "--steps", "3"]);
+        assert.equal(alone.status, 0, alone.stderr);
+        const expected = reportIn(cwd).weightsSha256;
+        const shared = await train(cwd, ["--hosts", hosts.join(","), "--steps", "3"]);
+        assert.equal(shared.status, 0, shared.stderr);
+        assert.equal(reportIn(cwd).weightsSha256, expected);
+      }),
+    ));
+
+  test("a worker of this machine that vanishes: which, and by what", onLinux, () =>
+    withFolder(files, async (cwd) => {
+      const ended = await train(cwd, ["--workers", "2", ...FOREVER], (launcher) => {
+        process.kill(childrenOf(launcher)[1] as number, "SIGKILL");
+      });
+      assertFails(ended, "PEER_LOST", /Worker 1 \(process \d+\) ended by SIGKILL/);
+    }),
+  );
+
+  test("a worker of a host that stops reading: which, and the host", onLinux, () =>
+    withFolder(files, (cwd) =>
+      withProcesses([agentProcess(cwd), agentProcess(cwd)], async (hosts, agents) => {
+        const ended = await train(cwd, ["--hosts", hosts.join(","), ...FOREVER], () => {
+          process.kill(childrenOf(agents[1]?.child.pid)[0] as number, "SIGSTOP");
+        });
+        assertFails(ended, "PEER_LOST", /Rank 1 .*silent/, `Worker 1 is on ${hosts[1]}`);
+      }),
+    ),
+  );
+
+  test("an agent that stops reading: the host", onLinux, () =>
+    withFolder(files, (cwd) =>
+      withProcesses([agentProcess(cwd), agentProcess(cwd)], async (hosts, agents) => {
+        const ended = await train(cwd, ["--hosts", hosts.join(","), ...FOREVER], () => {
+          agents[1]?.child.kill("SIGSTOP");
+        });
+        assertFails(ended, "PEER_LOST", `The agent on ${hosts[1]} is lost`, "silent");
+      }),
+    ),
+  );
+
+  test("a host that nothing listens on, and one that takes connections and says nothing", () =>
+    withFolder(files, async (cwd) => {
+      const taken: net.Socket[] = [];
+      const mute = net.createServer((socket) => void taken.push(socket));
+      await new Promise<void>((resolve) => mute.listen(0, "127.0.0.1", resolve));
+      const { port } = mute.address() as net.AddressInfo;
+      try {
+        const hosts = ["127.0.0.1:1", `127.0.0.1:${port}`];
+        const ended = await train(cwd, ["--hosts", hosts.join(",")]);
+        assertFails(ended, "DEADLINE", ...hosts.map((host) => `${host} cannot be reached within`));
+      } finally {
+        mute.close();
+        for (const socket of taken) socket.destroy();
+      }
+    }));
+});
+
+/** Resolves when the other end has had enough. */
+function knock(address: string, bytes: string): Promise<void> {
+  const { host, port } = parseAddress(address);
+  return new Promise((resolve) => {
+    const socket = net.connect(port, host, () => socket.write(bytes, "latin1"));
+    socket.on("error", () => undefined);
+    socket.on("close", () => resolve());
+  });
+}
