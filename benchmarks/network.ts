@@ -89,7 +89,7 @@ async function workers(link: Link | undefined, request: Partial<ScalingRequest> 
       };
       const entry = join(root, "build/benchmarks/scaling-child.js");
       const prefix = link?.prefix(rank) ?? ["env"];
-      const [program = "", ...words] = [...prefix, process.execPath, entry, JSON.stringify(own)];
+      const [program, ...words] = [...prefix, process.execPath, entry, JSON.stringify(own)];
       const { stdout } = await promisify(execFile)(program, words);
       return JSON.parse(stdout) as ScalingMeasurement;
     }),

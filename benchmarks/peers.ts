@@ -97,7 +97,7 @@ export async function torchDdpOver(
       MEETING: join(folder, "meeting"),
       GLOO_SOCKET_IFNAME: link.devices[rank],
     };
-    const [program = "", ...words] = [...link.prefix(rank), PYTHON, script];
+    const [program, ...words] = [...link.prefix(rank), PYTHON, script];
     return promisify(execFile)(program, words, { env, timeout: 300_000 });
   };
   try {
