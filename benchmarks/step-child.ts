@@ -4,7 +4,7 @@ import { createOrtEngine } from "../src/engine/index.ts";
 import type { Graph } from "../src/graph/index.ts";
 import { gpt } from "../src/nn/index.ts";
 import { adamw } from "../src/optimizer/index.ts";
-import { sumTree } from "../src/program/index.ts";
+import { planAccumulation } from "../src/program/index.ts";
 import { byteLength, tensorFrom } from "../src/tensor/index.ts";
 import { createTrainer } from "../src/train/step.ts";
 import type { GptSizes } from "./peers.ts";
@@ -55,7 +55,8 @@ async function measure({ sizes, threads, repeats, started }: Request): Promise<S
     times.push((performance.now() - start) / 1000);
   }
   const parameters = model.parameters.reduce((sum, { type }) => sum + byteLength(type), 0);
-  const gradientBuffers = sumTree(microBatches, Math.min(threads, microBatches)).buffers;
+  const whole = [{ slot: 0, count: microBatches }];
+  const gradientBuffers = planAccumulation(whole, Math.min(threads, microBatches)).buffers;
   const result = {
     tokensPerSecond: (batch * context) / median(times),
     peakBytes: residentBytes("VmHWM") - before,

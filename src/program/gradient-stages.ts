@@ -3,9 +3,9 @@
  * sum over ranks. Where a network lies between ranks, the last wave is cut: buckets of gradients travel while the
  * rest is computed.
  */
-import type { Accumulation } from "./accumulate.ts";
+import type { Accumulation, TreeSum } from "./accumulate.ts";
 import { type CutGradient, isSegmentTask, segmentRun } from "./cut.ts";
-import { sumStage, type TreeSum } from "./gradient.ts";
+import { sumStage } from "./gradient.ts";
 import type { Layout } from "./layout.ts";
 import type { Task } from "./partition.ts";
 import { type Piece, wholePieces } from "./pieces.ts";

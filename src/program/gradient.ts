@@ -58,51 +58,6 @@ export function rowsRef(buffer: string, type: TensorType, index: number): Tensor
   return { buffer, byteOffset: index * bytes, type };
 }
 
-/** One addition of the tree: buffer `from` into buffer `into`, after the gradients of micro-batch `after`. */
-export interface TreeSum {
-  readonly after: number;
-  readonly from: number;
-  readonly into: number;
-}
-
-export interface SumTree {
-  /** The buffer that micro-batch `i` writes. Buffer 0 holds the total at the end. */
-  readonly leaves: readonly number[];
-  readonly sums: readonly TreeSum[];
-  readonly buffers: number;
-}
-
-/**
- * Sums `count` leaves as a binary tree over their indices, in which node j of level k is the sum of leaves
- * [j·2ᵏ, (j+1)·2ᵏ): the order depends on `count` alone. Leaves are made `lanes` at a time, each in a buffer of its
- * own, so about log₂(count) + lanes buffers are needed.
- */
-export function sumTree(count: number, lanes = 1): SumTree {
-  const leaves: number[] = [];
-  const sums: TreeSum[] = [];
-  const open: { level: number; buffer: number }[] = [];
-  const free: number[] = [];
-  let buffers = 0;
-  const merge = (at: number, after: number): void => {
-    const [from] = open.splice(at, 1) as [(typeof open)[number]];
-    const into = open[at - 1] as (typeof open)[number];
-    sums.push({ after, from: from.buffer, into: into.buffer });
-    into.level += 1;
-    free.push(from.buffer);
-  };
-  for (let leaf = 0; leaf < count; leaf++) {
-    const buffer = free.pop() ?? buffers++;
-    leaves.push(buffer);
-    open.push({ level: 0, buffer });
-    if ((leaf + 1) % lanes !== 0 && leaf + 1 < count) continue;
-    // The first pair of one level: all before it is of higher levels, so the pair is a node of the tree.
-    const pair = () => open.findIndex((node, at) => node.level === open[at - 1]?.level);
-    for (let at = pair(); at > 0; at = pair()) merge(at, leaf);
-  }
-  while (open.length > 1) merge(open.length - 1, count - 1);
-  return { leaves, sums, buffers };
-}
-
 /** `into += from` over these pieces, block by block. */
 export function sumStage(
   program: ProgramBuilder,

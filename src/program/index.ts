@@ -1,3 +1,4 @@
+export { planAccumulation } from "./accumulate.ts";
 export { cutGivesSameBits } from "./check-cut.ts";
 export { type CutGradient, isSegmentTask } from "./cut.ts";
 export { type Decision, decideShares } from "./decide-shares.ts";
@@ -6,9 +7,6 @@ export { type ExecuteOptions, type Executor, executeTasks } from "./execute.ts";
 export {
   type GradientGraph,
   gradientGraph,
-  type SumTree,
-  sumTree,
-  type TreeSum,
 } from "./gradient.ts";
 export { type Initialized, initialize } from "./initialize.ts";
 export {

@@ -49,17 +49,23 @@ export interface ShareOptions {
    * fewer bytes travel where ranges are no nodes of the tree.
    */
   readonly reproducible?: boolean | undefined;
+  /**
+   * Whether each rank leaves the last addition of its last contribution to those who read both halves in place: they save
+   * two passes over memory. No unless told.
+   */
+  readonly leaveLast?: boolean;
 }
 
 export function planShares(ranges: readonly Range[], options: ShareOptions = {}): Shares {
-  const { reproducible = true } = options;
+  const { reproducible = true, leaveLast = false } = options;
   const total = ranges.reduce((sum, { first, count }) => {
     assert(first === sum && count >= 1, "ranges follow each other and none is empty");
     return sum + count;
   }, 0);
-  const contributions = reproducible
+  const whole = reproducible
     ? nodesOf(ranges, total)
     : ranges.map((range, rank) => ({ ...range, rank, slot: 0 }));
+  const contributions = leaveLast ? whole.flatMap((from) => halvesOfLast(from, whole)) : whole;
   const combination = combine(contributions, { first: 0, count: total });
   return { ranges, contributions, combination, slots: slotsOf(contributions) };
 }
@@ -77,6 +83,13 @@ function nodesOf(ranges: readonly Range[], total: number): Contribution[] {
   };
   visit({ first: 0, count: total });
   return nodes;
+}
+
+function halvesOfLast(from: Contribution, all: readonly Contribution[]): Contribution[] {
+  const isLast = all.every(({ rank, slot }) => rank !== from.rank || slot <= from.slot);
+  if (!isLast || from.count === 1) return [from];
+  const { rank, slot } = from;
+  return halves(from).map((half, index) => ({ ...half, rank, slot: slot + index }));
 }
 
 /** How contributions make up a range: along the tree; one after the other where they are no nodes of it. */
@@ -128,7 +141,8 @@ export function planLevels(
   members: readonly (readonly number[])[],
   options: ShareOptions = {},
 ): Levels {
-  const ranks = planShares(ranges, options);
+  const leaveLast = members.some((own) => own.length > 1);
+  const ranks = planShares(ranges, { ...options, leaveLast });
   assert(
     members.flat().every((rank, index) => rank === index),
     "machines follow each other",

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { sumTree } from "./gradient.ts";
+import { planAccumulation } from "./accumulate.ts";
 
 /** What the tree computes, written with brackets: leaves are their indices. */
 function expression(count: number, lanes = 1): string {
-  const { leaves, sums, buffers } = sumTree(count, lanes);
+  const { leaves, sums, buffers } = planAccumulation([{ slot: 0, count }], lanes);
   const held = new Array<string | undefined>(buffers).fill(undefined);
   for (const [leaf, buffer] of leaves.entries()) {
     assert.equal(held[buffer], undefined, `leaf ${leaf} overwrites a sum`);
@@ -33,10 +33,13 @@ test("micro-batches are summed in the canonical binary tree, in few buffers", ()
   assert.equal(expression(7), "(((0 1) (2 3)) ((4 5) 6))");
   for (let count = 1; count <= 70; count++) {
     assert.equal(expression(count), canonical(0, 128, count));
-    assert.ok(sumTree(count).buffers <= Math.ceil(Math.log2(count)) + 1);
+    assert.ok(planAccumulation([{ slot: 0, count }], 1).buffers <= Math.ceil(Math.log2(count)) + 1);
     for (const lanes of [2, 3, 8]) {
       assert.equal(expression(count, lanes), canonical(0, 128, count), `${lanes} lanes`);
-      assert.ok(sumTree(count, lanes).buffers <= Math.ceil(Math.log2(count)) + lanes);
+      assert.ok(
+        planAccumulation([{ slot: 0, count }], lanes).buffers <=
+          Math.ceil(Math.log2(count)) + lanes,
+      );
     }
   }
 });
