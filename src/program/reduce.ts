@@ -7,6 +7,7 @@ import { assert } from "../errors.ts";
 import { add } from "../functional/index.ts";
 import type { Value } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
+import type { TensorType } from "../tensor/index.ts";
 import type { Layout, LayoutGroup } from "./layout.ts";
 import { buildNamed } from "./named.ts";
 import { gatherParts, type Ownership } from "./ownership.ts";
@@ -232,10 +233,19 @@ export class Reducer {
   ): Run[] {
     const used = leavesOf(combination);
     return blocksBetween(start, end).map((block): Run => {
-      const type = { dtype: group.dtype, shape: [block.tiles * this.#layout.tile] };
-      const graph = treeGraph(this.#program, renumber(combination, used), used.length, type);
-      const parts = used.map((index, at) => [`part.${at}`, placeOf(index, block)] as const);
-      return { graph, inputs: Object.fromEntries(parts), outputs: { total: target(block) } };
+      const type = { dtype: group.dtype, shape: [this.#layout.tile] };
+      const shape = renumber(combination, used);
+      const graph = treeGraph(this.#program, shape, { count: used.length, type, ...block });
+      const inputs: Record<string, TensorRef> = {};
+      const outputs: Record<string, TensorRef> = {};
+      for (let at = 0; at < block.tiles; at++) {
+        const tile = { firstTile: block.firstTile + at, tiles: 1 };
+        for (const [part, index] of used.entries()) {
+          inputs[`part.${part}.${at}`] = placeOf(index, tile);
+        }
+        outputs[`total.${at}`] = target(tile);
+      }
+      return { graph, inputs, outputs };
     });
   }
 
@@ -256,7 +266,9 @@ export class Reducer {
 
   #sumStage(name: string, runs: readonly Run[], pieces: readonly Piece[], parts: number): RunStage {
     const elements = pieces.reduce((sum, piece) => sum + elementsOf(this.#layout, piece), 0);
-    const inputs = runs[0] === undefined ? 0 : Object.keys(runs[0].inputs).length;
+    const [first] = runs;
+    const tiles = first === undefined ? 1 : Object.keys(first.outputs).length;
+    const inputs = first === undefined ? 0 : Object.keys(first.inputs).length / tiles;
     return { name, runs, mode: sweepMode(elements, (0.25 * inputs) / parts) };
   }
 
@@ -279,19 +291,34 @@ function renumber(combination: Combination, used: readonly number[]): Combinatio
   return [renumber(combination[0], used), renumber(combination[1], used)];
 }
 
+interface TreeSize {
+  /** How many parts are summed. */
+  readonly count: number;
+  /** Of a tile. */
+  readonly type: TensorType;
+  readonly tiles: number;
+}
+
+/** Tile after tile: what is between two additions stays in the cache. */
 function treeGraph(
   program: ProgramBuilder,
   combination: Combination,
-  count: number,
-  type: Pick<TensorRef, "type">["type"],
+  { count, type, tiles }: TreeSize,
 ): string {
-  const name = `tree.${JSON.stringify(combination)}.${type.dtype}.${type.shape.join("x")}`;
+  const name = `tree.${JSON.stringify(combination)}.${type.dtype}.${type.shape.join("x")}.${tiles}`;
   // Ranges may change in a run, and the shape of the tree with them.
   return program.graph(name, 1, () => {
     const builder = newBuilder("tree");
-    const values = Array.from({ length: count }, (_, at) => builder.input(`part.${at}`, type));
-    const resolve = (part: Combination): Value =>
-      typeof part === "number" ? (values[part] as Value) : add(resolve(part[0]), resolve(part[1]));
-    return buildNamed(builder, new Map([["total", resolve(combination)]]));
+    const totals = Array.from({ length: tiles }, (_, tile): [string, Value] => {
+      const values = Array.from({ length: count }, (__, part) =>
+        builder.input(`part.${part}.${tile}`, type),
+      );
+      const resolve = (part: Combination): Value =>
+        typeof part === "number"
+          ? (values[part] as Value)
+          : add(resolve(part[0]), resolve(part[1]));
+      return [`total.${tile}`, resolve(combination)];
+    });
+    return buildNamed(builder, new Map(totals));
   });
 }
