@@ -4,12 +4,7 @@
  * parts go back to all. All of it in the order of the one tree, so any machines give the same bits.
  */
 import { assert } from "../errors.ts";
-import { add } from "../functional/index.ts";
-import type { Value } from "../graph/index.ts";
-import { newBuilder } from "../ops/index.ts";
-import type { TensorType } from "../tensor/index.ts";
 import type { Layout, LayoutGroup } from "./layout.ts";
-import { buildNamed } from "./named.ts";
 import { gatherParts, type Ownership } from "./ownership.ts";
 import { bytesOf, cutPiece, elementsOf, offsetOf, type Piece } from "./pieces.ts";
 import {
@@ -24,6 +19,7 @@ import {
 } from "./program.ts";
 import type { Combination, Levels } from "./shares.ts";
 import { type Block, blockRef, blocksBetween, sweepMode } from "./sweep.ts";
+import { leavesOf, renumber, treeGraph } from "./tree-graph.ts";
 
 export interface ReduceOptions {
   readonly rank: number;
@@ -279,46 +275,4 @@ export class Reducer {
     this.#program.shared.add(this.#program.buffer(buffer, byteOffset + byteLength));
     return { buffer, byteOffset };
   }
-}
-
-function leavesOf(combination: Combination): number[] {
-  return typeof combination === "number" ? [combination] : combination.flatMap(leavesOf);
-}
-
-/** The same shape with leaves counted from 0: combinations of one shape share a graph. */
-function renumber(combination: Combination, used: readonly number[]): Combination {
-  if (typeof combination === "number") return used.indexOf(combination);
-  return [renumber(combination[0], used), renumber(combination[1], used)];
-}
-
-interface TreeSize {
-  /** How many parts are summed. */
-  readonly count: number;
-  /** Of a tile. */
-  readonly type: TensorType;
-  readonly tiles: number;
-}
-
-/** Tile after tile: what is between two additions stays in the cache. */
-function treeGraph(
-  program: ProgramBuilder,
-  combination: Combination,
-  { count, type, tiles }: TreeSize,
-): string {
-  const name = `tree.${JSON.stringify(combination)}.${type.dtype}.${type.shape.join("x")}.${tiles}`;
-  // Ranges may change in a run, and the shape of the tree with them.
-  return program.graph(name, 1, () => {
-    const builder = newBuilder("tree");
-    const totals = Array.from({ length: tiles }, (_, tile): [string, Value] => {
-      const values = Array.from({ length: count }, (__, part) =>
-        builder.input(`part.${part}.${tile}`, type),
-      );
-      const resolve = (part: Combination): Value =>
-        typeof part === "number"
-          ? (values[part] as Value)
-          : add(resolve(part[0]), resolve(part[1]));
-      return [`total.${tile}`, resolve(combination)];
-    });
-    return buildNamed(builder, new Map(totals));
-  });
 }
