@@ -1,4 +1,4 @@
-/** Two machines with a slow network between them: how much of the communication does computation hide? */
+/** Two machines with a slow network between them: what does it win to send gradients while others are computed? */
 import { execFile } from "node:child_process";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -36,13 +36,10 @@ async function measureAll(): Promise<{ rows: Row[]; missing: string[] }> {
 async function measureOver(link: Link): Promise<{ rows: Row[]; missing: string[] }> {
   const best = { overlapped: 0, whole: 0, memory: 0 };
   let torch: number | undefined;
-  let exposed = Number.POSITIVE_INFINITY;
   for (let round = 0; round < ROUNDS; round++) {
-    best.memory = Math.max(best.memory, (await workers(undefined)).speed);
-    const overlapped = await workers(link);
-    best.overlapped = Math.max(best.overlapped, overlapped.speed);
-    exposed = Math.min(exposed, overlapped.waiting);
-    best.whole = Math.max(best.whole, (await workers(link, { bucketBytes: WHOLE })).speed);
+    best.memory = Math.max(best.memory, await workers(undefined));
+    best.overlapped = Math.max(best.overlapped, await workers(link));
+    best.whole = Math.max(best.whole, await workers(link, { bucketBytes: WHOLE }));
     const peer = await torchDdpOver(root, link, { sizes: SIZES, threads: 1, repeats: REPEATS });
     if (peer !== undefined) torch = Math.max(torch ?? 0, peer);
   }
@@ -62,7 +59,6 @@ async function measureOver(link: Link): Promise<{ rows: Row[]; missing: string[]
   const rows = [
     against("all gradients at the end", tokens(best.whole), 1),
     against("the same two workers over shared memory", tokens(best.memory)),
-    { case: "waiting for the network", value: 100 * exposed, unit: "% of a step" },
   ];
   if (torch === undefined) return { rows, missing: ["PyTorch (Debian's python3-torch)"] };
   return { rows: [...rows, against("PyTorch DDP with Gloo", torch)], missing: [] };
@@ -70,8 +66,11 @@ async function measureOver(link: Link): Promise<{ rows: Row[]; missing: string[]
 
 let runs = 0;
 
-/** Over shared memory where there is no link. */
-async function workers(link: Link | undefined, request: Partial<ScalingRequest> = {}) {
+/** Steps a second; over shared memory where there is no link. */
+async function workers(
+  link: Link | undefined,
+  request: Partial<ScalingRequest> = {},
+): Promise<number> {
   runs += 1;
   const name = `lockstep-bench-${process.pid}-${Date.now()}`;
   const port = FIRST_PORT + runs;
@@ -94,8 +93,5 @@ async function workers(link: Link | undefined, request: Partial<ScalingRequest> 
       return JSON.parse(stdout) as ScalingMeasurement;
     }),
   );
-  return {
-    speed: 1 / Math.max(...found.map(({ seconds }) => seconds)),
-    waiting: Math.min(...found.map(({ waiting }) => waiting)),
-  };
+  return 1 / Math.max(...found.map(({ seconds }) => seconds));
 }
