@@ -16,6 +16,9 @@ const splitSizes: Rule = (context) => {
   const given = ints("split") ?? (node.inputs[1] && context.numbers(1));
   const size = shape[axis] as number;
   const count = int("num_outputs", node.outputs.length);
+  if (count < 1 || given?.some((own) => !Number.isSafeInteger(own)) === true) {
+    return context.fail(`a split into ${given?.join(", ") ?? count} pieces`);
+  }
   const chunk = Math.ceil(size / count);
   const sizes = given ?? Array.from({ length: count }, (_, i) => Math.min(chunk, size - i * chunk));
   return rewrite(node, {

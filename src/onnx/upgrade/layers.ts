@@ -45,9 +45,12 @@ const oldBatchNormalization: Rule = ({ node, int, fail }) => {
 };
 
 /** Before version 21 scale and bias had one element a group, now one a channel. */
-const groupScale: Rule = ({ node, input, int, one, builder }) => {
-  const channels = input(0).shape[1] as number;
+const groupScale: Rule = ({ node, input, int, one, builder, fail }) => {
+  const channels = input(0).shape[1];
   const groups = int("num_groups", 1);
+  if (channels === undefined || groups < 1 || channels % groups !== 0) {
+    return fail(`${groups} groups of ${channels ?? "no"} channels`);
+  }
   const spread = (value: Value): Value => {
     const column = one("Reshape", [value, builder.ints([groups, 1])]);
     const wide = one("Expand", [column, builder.ints([groups, channels / groups])]);
