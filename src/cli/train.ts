@@ -69,9 +69,9 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
     env: process.env,
     resumeCommand: commandToResume(process.argv, process.env, process.cwd()),
   });
-  // With --hosts, the run's folder is that of the first host, which writes its figures too.
-  const metrics =
-    flags.hosts === undefined ? jsonlSink(folder.file(FILES.metrics), Date.now) : undefined;
+  // The first of several workers writes the run's folder, figures too.
+  const isHere = workers === 1 && flags.hosts === undefined;
+  const metrics = isHere ? jsonlSink(folder.file(FILES.metrics), Date.now) : undefined;
   const stop = stopOnSignals(() => show({ type: "stopping" }));
   const threads = flags.threads ?? Math.max(1, Math.floor(cores / workers));
   const shared = {

@@ -49,9 +49,8 @@ async function work(job: Job): Promise<TrainResult["outcome"]> {
   const run = overrideRun(await loadRun(job.file), job.overrides);
   const folder = await openRunFolder(job.out);
   const engine = createOrtEngine({ threads, ...(dump === undefined ? {} : { dump }) });
-  // Of a run on several machines the launcher may be on none of them.
-  const isWriter = job.meeting.kind === "network" && job.rank === 0;
-  const metrics = isWriter ? jsonlSink(folder.file(FILES.metrics), Date.now) : undefined;
+  // Who writes checkpoints writes figures: the launcher may be on another machine, or gone a step before.
+  const metrics = job.rank === 0 ? jsonlSink(folder.file(FILES.metrics), Date.now) : undefined;
   try {
     const transport = await meet(job);
     const group = new Group({ engine, transport });
