@@ -96,9 +96,10 @@ for (const [workers, whom] of [
         assert.equal(signal, "SIGKILL", stderr);
         assert.equal(pids.length, 1 + workers);
         assert.deepEqual(await left(pids), [], "processes");
-        assert.deepEqual(memoryOf(pids), [], "shared memory");
 
         const resumed = await train(cwd, "--resume", "--workers", String(workers));
+        // Names are there only while workers meet or change shares: what was caught then, this start has swept.
+        assert.deepEqual(memoryOf(pids), [], "shared memory");
         assert.equal(resumed.status, 0, resumed.stderr);
         const from = Number(/going on after step (\d+)/.exec(resumed.stdout)?.[1]);
         assert.ok(from >= 8 && from <= 24, resumed.stdout);
