@@ -3,6 +3,7 @@ import { type CsvError, parse } from "csv-parse/sync";
 import { LockstepError } from "../errors.ts";
 import { type Document, loadDocuments, partOf } from "./document.ts";
 import { findFiles } from "./find.ts";
+import { keepSmall } from "./kept.ts";
 import { indexLines, type LineIndex } from "./lines.ts";
 import type { Field } from "./match.ts";
 import { openRecords, type Records } from "./records.ts";
@@ -52,12 +53,24 @@ export async function openCsv(source: CsvSource, request: OpenRequest): Promise<
   let records: Records;
   try {
     if (lines.count === 0) throw new LockstepError("DATA_EMPTY", `${name} has no rows.`);
-    records = csvRecords(lines, names, source, name);
+    checkNames(names, name);
+    const needed = request.inputs.map((input) => source.fields?.[input.name] ?? input.name);
+    records = await keepSmall(csvRecords(lines, names, source, name), lines, needed);
   } catch (error) {
     await lines.close();
     throw error;
   }
   return openRecords(records, request, source, name);
+}
+
+/** Two columns of one name would leave open which is meant. */
+function checkNames(names: readonly string[], source: string): void {
+  const twice = names.find((column, index) => names.indexOf(column) !== index);
+  if (twice === undefined) return;
+  throw new LockstepError("DATA_FORMAT", `${source}: line 1 names two columns "${twice}".`, {
+    hint: "Give each column a name of its own.",
+    fields: { column: twice },
+  });
 }
 
 /** The names of the columns, which must be the same in every file. */
@@ -115,7 +128,7 @@ function csvRecords(
     rows: lines.count,
     fields,
     read: async (rows, into) => {
-      const parsed = await readRows(lines, rows, source);
+      const parsed = await readRows(lines, rows, source, names);
       for (const [field, target] of Object.entries(into)) {
         const columns = columnsOf.get(field) ?? [];
         const values = new Float64Array(
@@ -127,13 +140,15 @@ function csvRecords(
           for (const [at, column] of columns.entries()) {
             const value = numberOf(cells[column], categories[column]);
             if (value === undefined) {
-              throw await badCell(lines, rows[row] as number, names[column] ?? "", cells[column]);
+              const cell = { column: names[column] ?? "", text: cells[column] };
+              throw await badCell(lines, rows[row] as number, cell, categories[column]);
             }
             values[row * columns.length + at] = value;
           }
         }
       }
     },
+    describe: (row) => lines.describe(row),
     close: () => lines.close(),
   };
 }
@@ -149,10 +164,14 @@ function columnIndex(column: string, names: readonly string[], name: string): nu
 function categoryNumbers(
   words: readonly string[] | undefined,
 ): ReadonlyMap<string, number> | undefined {
+  const twice = words?.find((word, index) => words.indexOf(word) !== index);
+  if (twice !== undefined) {
+    throw new LockstepError("INVALID_OPTION", `csv: the category "${twice}" is given twice.`);
+  }
   return words === undefined ? undefined : new Map(words.map((word, number) => [word, number]));
 }
 
-/** Undefined for what is no number: empty, a word, `NaN`. */
+/** Undefined for what is no number: empty, a word, `NaN`, and what JavaScript alone takes for one (`0x10`). */
 function numberOf(
   cell: string | undefined,
   category: ReadonlyMap<string, number> | undefined,
@@ -160,17 +179,28 @@ function numberOf(
   if (cell === undefined) return undefined;
   if (category !== undefined) return category.get(cell);
   const value = cell === "" ? Number.NaN : Number(cell);
-  return Number.isFinite(value) ? value : undefined;
+  if (!Number.isFinite(value)) return undefined;
+  return cell.charCodeAt(0) === ZERO && /^0[a-df-z]/i.test(cell) ? undefined : value;
 }
+
+const ZERO = 48;
 
 async function badCell(
   lines: LineIndex,
   row: number,
-  column: string,
-  cell: string | undefined,
+  { column, text }: { readonly column: string; readonly text: string | undefined },
+  category: ReadonlyMap<string, number> | undefined,
 ): Promise<LockstepError> {
   const where = await lines.describe(row);
-  const what = cell === undefined ? "is missing" : `is "${cell}", which is no number`;
+  if (category !== undefined && text !== undefined) {
+    const words = [...category.keys()].slice(0, 20).map((word) => `"${word}"`);
+    return new LockstepError(
+      "DATA_FORMAT",
+      `${where}: column "${column}" is "${text}", which is none of its categories.`,
+      { hint: `They are ${words.join(", ")}${category.size > 20 ? ", …" : ""}.` },
+    );
+  }
+  const what = text === undefined ? "is missing" : `is "${text}", which is no number`;
   return new LockstepError("DATA_FORMAT", `${where}: column "${column}" ${what}.`, {
     hint: "Words can stand for numbers: { categories: { COLUMN: [WORD, …] } }.",
   });
@@ -180,29 +210,35 @@ async function readRows(
   lines: LineIndex,
   rows: readonly number[],
   source: CsvSource,
+  names: readonly string[],
 ): Promise<string[][]> {
   const texts = await Promise.all(rows.map((row) => lines.read(row)));
+  const isWhole = (cells: readonly string[]) => cells.length === names.length;
   try {
     const parsed = parseRows(texts.join("\n"), source);
-    if (parsed.length === rows.length) return parsed;
+    if (parsed.length === rows.length && parsed.every(isWhole)) return parsed;
   } catch {
     // Which of the lines it was is found below.
   }
+  const bad = (index: number, what: string, cause?: unknown) =>
+    lines.describe(rows[index] as number).then((where) => {
+      throw new LockstepError("DATA_FORMAT", `${where}: ${what}.`, {
+        hint: "Cells that hold the delimiter or a quote stand in double quotes.",
+        cause,
+      });
+    });
   return Promise.all(
     texts.map(async (text, index) => {
+      let parsed: string[][];
       try {
-        const [cells = [], ...more] = parseRows(text, source);
-        if (more.length === 0) return cells;
+        parsed = parseRows(text, source);
       } catch (error) {
-        const where = await lines.describe(rows[index] as number);
-        throw new LockstepError("DATA_FORMAT", `${where}: ${(error as CsvError).message}.`, {
-          cause: error,
-        });
+        return bad(index, (error as CsvError).message, error);
       }
-      throw new LockstepError(
-        "DATA_FORMAT",
-        `${await lines.describe(rows[index] as number)}: not one row.`,
-      );
+      const [cells = [], ...more] = parsed;
+      if (more.length > 0) return bad(index, "not one row");
+      if (isWhole(cells)) return cells;
+      return bad(index, `${cells.length} cells, but there are ${names.length} columns`);
     }),
   );
 }

@@ -37,8 +37,11 @@ export async function openIdx(source: IdxSource, request: OpenRequest): Promise<
   );
   const records = recordsOf(
     {
-      image: memoryColumn(image as Tensor, (image as Tensor).bytes, 1 / 255),
-      label: memoryColumn(label as Tensor, (label as Tensor).bytes),
+      image: {
+        ...memoryColumn(image as Tensor, (image as Tensor).bytes, 1 / 255),
+        file: source.images,
+      },
+      label: { ...memoryColumn(label as Tensor, (label as Tensor).bytes), file: source.labels },
     },
     name,
   );

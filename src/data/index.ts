@@ -20,6 +20,7 @@ export {
 } from "./order.ts";
 export type {
   Dataset,
+  FieldRange,
   ModelInput,
   OpenRequest,
   SampleSet,

@@ -6,6 +6,8 @@ import { type ByteStore, byteStore, piecesOf } from "./store.ts";
 export interface LineIndex {
   /** Lines that are not blank. */
   readonly count: number;
+  /** Of the files together. */
+  readonly byteLength: number;
   /** A line without its end. */
   read(line: number): Promise<string>;
   /** For errors: `"data.csv", line 12`. */
@@ -32,7 +34,8 @@ export async function indexLines(
   const table = new LineTable();
   const files = new FileCursor(documents);
   try {
-    for await (const { start, end, blank } of scan(store, options.quotes)) {
+    for await (const { start, end, blank, odd } of scan(store, options.quotes)) {
+      if (odd !== undefined) throw await oddByte(documents, odd.offset, odd.byte);
       const isFirst = files.advance(start, end);
       if (!blank && !(options.header && isFirst)) table.add(start, end);
     }
@@ -42,6 +45,7 @@ export async function indexLines(
   }
   return {
     count: table.count,
+    byteLength: store.byteLength,
     read: async (line) => {
       const bytes = await store.read(table.start(line), table.length(line));
       return Buffer.from(bytes)
@@ -59,6 +63,8 @@ interface Line {
   readonly start: number;
   readonly end: number;
   readonly blank: boolean;
+  /** A byte that no such line holds. */
+  readonly odd?: { readonly offset: number; readonly byte: number };
 }
 
 async function* scan(store: ByteStore, quotes: boolean): AsyncGenerator<Line> {
@@ -68,9 +74,21 @@ async function* scan(store: ByteStore, quotes: boolean): AsyncGenerator<Line> {
   let lastByte = NEWLINE;
   for await (const piece of piecesOf(store)) {
     let at = 0;
+    const zero = piece.indexOf(0);
+    if (zero !== -1) {
+      yield { start, end: start, blank: false, odd: { offset: base + zero, byte: 0 } };
+    }
+    let back = piece.indexOf(RETURN);
     for (;;) {
       const newline = piece.indexOf(NEWLINE, at);
       const stop = newline === -1 ? piece.length : newline;
+      if (back !== -1 && back < at) back = piece.indexOf(RETURN, at);
+      // A return belongs before the end of a line, or inside quotes.
+      if (back !== -1 && back < stop - 1 && !(quotes && piece.subarray(at, stop).includes(QUOTE))) {
+        if (!inQuotes) {
+          yield { start, end: start, blank: false, odd: { offset: base + back, byte: RETURN } };
+        }
+      }
       if (quotes && hasOddQuotes(piece.subarray(at, stop))) inQuotes = !inQuotes;
       if (newline === -1) break;
       at = newline + 1;
@@ -85,6 +103,21 @@ async function* scan(store: ByteStore, quotes: boolean): AsyncGenerator<Line> {
   }
   // The store ends with a newline, so what is left began with a quote.
   if (start < store.byteLength) yield { start, end: store.byteLength, blank: false };
+}
+
+async function oddByte(
+  documents: readonly Document[],
+  offset: number,
+  byte: number,
+): Promise<LockstepError> {
+  const where = await describeLine(documents, offset);
+  return byte === RETURN
+    ? new LockstepError("DATA_FORMAT", `${where}: a carriage return stands within the line.`, {
+        hint: "Lines end with a newline, or with a carriage return and a newline: convert the file.",
+      })
+    : new LockstepError("DATA_FORMAT", `${where}: the line holds a zero byte.`, {
+        hint: "Text files are UTF-8. Is this one UTF-16, or no text at all? Save it as UTF-8.",
+      });
 }
 
 function hasOddQuotes(bytes: Uint8Array): boolean {

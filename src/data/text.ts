@@ -8,6 +8,7 @@ import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { LockstepError } from "../errors.ts";
 import { fileError } from "../files/index.ts";
+import { formatRange } from "../tensor/index.ts";
 import { type Document, loadDocuments } from "./document.ts";
 import { findFiles } from "./find.ts";
 import { matchFields } from "./match.ts";
@@ -65,6 +66,8 @@ export async function openDocuments(
   const matches = matchFields(request, options, fields, name);
   const tokenizer = await tokenizerOf(options, request.baseDir);
 
+  checkVocabulary(tokenizer, request, name);
+
   const documents = await dropDuplicates(found);
   const cut = { context, stride, matches };
   let split = await splitDocuments(documents, part);
@@ -86,6 +89,23 @@ export async function openDocuments(
       await Promise.all([train.close(), held.close()]);
     },
   };
+}
+
+/** Every id that the tokenizer can give must be one that the model takes. */
+function checkVocabulary({ size }: Tokenizer, { inputs }: OpenRequest, source: string): void {
+  for (const input of inputs) {
+    for (const { range } of input.ranges ?? []) {
+      if (range.high >= size - 1) continue;
+      throw new LockstepError(
+        "DATA_FORMAT",
+        `The tokenizer of ${source} gives ids from 0 to ${size - 1}, but the model's input "${input.name}" takes ${formatRange(range)}.`,
+        {
+          hint: `Give the model a vocabulary of ${size}, or train on another tokenizer.`,
+          fields: { field: input.name, size, low: range.low, high: range.high },
+        },
+      );
+    }
+  }
 }
 
 function partOf({ byteLength, length, bytes }: TextStream): TextPart {

@@ -11,6 +11,7 @@ import {
   type Tensor,
   type TensorType,
   tensorFrom,
+  type ValueRange,
 } from "../tensor/index.ts";
 import { type AttributeInputs, encodeAttributes } from "./attributes.ts";
 import { type Attributes, type Graph, type Node, typeOf, validateGraph } from "./graph.ts";
@@ -24,6 +25,12 @@ export interface Value {
   readonly shape: Shape;
   readonly dtype: DType;
   readonly builder: GraphBuilder;
+}
+
+/** What the values under a name must be, where they come from data as they are. */
+export interface Expectation {
+  readonly value: string;
+  readonly range: ValueRange;
 }
 
 export interface EmitOptions {
@@ -41,6 +48,7 @@ export class GraphBuilder {
   readonly #constants = new Map<string, Tensor>();
   readonly #interned = new Map<string, Value>();
   readonly #values = new Map<string, Value>();
+  readonly #expectations: Expectation[] = [];
   readonly #counters = new Map<string, number>();
   #scope = "";
 
@@ -120,6 +128,15 @@ export class GraphBuilder {
   /** A list of int64: shapes, axes, starts. */
   ints(numbers: readonly number[]): Value {
     return this.constant(tensorFrom("int64", [numbers.length], numbers));
+  }
+
+  /** States what `value` must be where it comes from data as it is: the data is checked for it. */
+  expect(value: Value, range: ValueRange): void {
+    this.#expectations.push({ value: value.name, range });
+  }
+
+  get expectations(): readonly Expectation[] {
+    return this.#expectations;
   }
 
   constantOf(value: Value): Tensor | undefined {

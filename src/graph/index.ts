@@ -1,6 +1,6 @@
 export type { AttributeInput, AttributeInputs } from "./attributes.ts";
 export { encodeAttributes, readAttributes } from "./attributes.ts";
-export { type EmitOptions, GraphBuilder, type Value } from "./builder.ts";
+export { type EmitOptions, type Expectation, GraphBuilder, type Value } from "./builder.ts";
 export {
   type Attributes,
   type AttributeValue,
@@ -19,6 +19,7 @@ export type {
   GradientContext,
   GradientRule,
   InferContext,
+  InputRange,
   OperatorDefinition,
   OperatorTable,
 } from "./operator.ts";

@@ -2,7 +2,7 @@
  * What is known of an operator. One file in `ops/` answers all of it for one operator; the graph, the
  * gradient and the engines ask here and never "which operator is this".
  */
-import type { Tensor, TensorType } from "../tensor/index.ts";
+import type { Tensor, TensorType, ValueRange } from "../tensor/index.ts";
 import type { GraphBuilder, Value } from "./builder.ts";
 import type { AttributeValue } from "./graph.ts";
 
@@ -79,6 +79,12 @@ export interface CostContext extends InferContext {
   readonly outputs: readonly TensorType[];
 }
 
+/** What an operator asks of the values of one of its inputs. */
+export interface InputRange {
+  readonly input: number;
+  readonly range: ValueRange;
+}
+
 export interface OperatorDefinition {
   /** `Conv`; with its domain if that is not ONNX's own: `com.microsoft::FusedMatMul`. */
   readonly name: string;
@@ -93,6 +99,13 @@ export interface OperatorDefinition {
   readonly flops: (context: CostContext) => number;
   /** Whether output 0 may be written over an input of the same type (element by element, in place). */
   readonly inPlace: boolean;
+  /** What the values of inputs must be, so that data can be checked for it: numbers of places. Nothing unless told. */
+  readonly asks?: (context: InferContext) => readonly InputRange[];
+  /**
+   * Whether outputs hold elements of inputs as they are: `all` those of input 0 in their order, or `some`, chosen by what is
+   * constant. Neither unless told.
+   */
+  readonly moves?: "all" | "some";
 }
 
 /** Where operators are looked up: `ops/` has the full table. */

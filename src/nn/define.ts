@@ -61,6 +61,7 @@ function buildModel(
     parameters: under.parameters,
     states,
     randomKey: under.key === undefined ? undefined : RANDOM_KEY,
+    expectations: builder.expectations,
     loss: "loss",
     outputs: Object.fromEntries(others.map((key) => [key, key])),
   };

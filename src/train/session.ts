@@ -10,6 +10,7 @@ import { agree } from "./agree.ts";
 import { loadCheckpoint, type Progress } from "./checkpoint.ts";
 import { factsOf } from "./facts.ts";
 import { type Beginning, prepareFolder, type RunFolder } from "./folder.ts";
+import { modelInputs } from "./ranges.ts";
 import type { Run } from "./run.ts";
 import type { Ranks } from "./sharing.ts";
 import { createTrainer, type Trainer } from "./step.ts";
@@ -57,7 +58,7 @@ export async function openSession(run: Run, options: SessionOptions): Promise<Se
   const leads = isLeader(options);
   const microBatch = run.batch / run.microBatches;
   const model = run.model.build({ batch: microBatch, mode: "train" });
-  const inputs = model.batch.map((name) => ({ name, type: typeOf(model.graph, name) }));
+  const inputs = modelInputs(model);
   const data = await openData(run.data, { inputs, baseDir, batch: run.batch });
   let trainer: Trainer | undefined;
   try {

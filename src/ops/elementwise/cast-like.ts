@@ -16,4 +16,5 @@ export const castLike: OperatorDefinition = {
   },
   flops: noFlops,
   inPlace: true,
+  moves: "all",
 };

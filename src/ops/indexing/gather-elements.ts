@@ -1,6 +1,6 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { noFlops } from "../shared.ts";
-import { axisOf, checkIndices, dimOf, sumAt } from "./shared.ts";
+import { axisOf, checkIndices, dimOf, places, sumAt } from "./shared.ts";
 
 /** For each element of input 1: the element of input 0 at its place, but at that number along `axis`. */
 export const gatherElements: OperatorDefinition = {
@@ -25,4 +25,9 @@ export const gatherElements: OperatorDefinition = {
   },
   flops: noFlops,
   inPlace: false,
+  asks: (context) => {
+    const { shape } = context.input(0);
+    return [places(1, shape[axisOf(context, shape)] as number)];
+  },
+  moves: "some",
 };

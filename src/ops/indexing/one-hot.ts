@@ -6,6 +6,7 @@ import type {
   Value,
 } from "../../graph/index.ts";
 import { noFlops } from "../shared.ts";
+import { places } from "./shared.ts";
 
 /**
  * Input 0 (indices) along a new dim `axis` of size input 1: the second of input 2 at the index, the first
@@ -30,6 +31,7 @@ export const oneHot: OperatorDefinition = {
   ],
   flops: noFlops,
   inPlace: false,
+  asks: (context) => [places(0, context.constantNumbers(1)[0] as number)],
 };
 
 function newDim(context: InferContext, { length }: readonly number[]): number {

@@ -10,7 +10,15 @@ import {
 } from "../../functional/index.ts";
 import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
-import { axisOf, checkIndices, checkReduction, dimOf, noGradientFor, REDUCTION } from "./shared.ts";
+import {
+  axisOf,
+  checkIndices,
+  checkReduction,
+  dimOf,
+  noGradientFor,
+  places,
+  REDUCTION,
+} from "./shared.ts";
 
 /**
  * Input 0 with each element of input 2 at its place, but at the number in input 1 along `axis`: replacing
@@ -59,6 +67,10 @@ export const scatterElements: OperatorDefinition = {
   },
   flops: (context) => elementCount(context.input(2).shape),
   inPlace: false,
+  asks: (context) => {
+    const { shape } = context.input(0);
+    return [places(1, shape[axisOf(context, shape)] as number)];
+  },
 };
 
 /** Max and min: the elements equal to the result share its gradient evenly (as PyTorch's scatter_reduce). */

@@ -12,7 +12,7 @@ import {
 } from "../../functional/index.ts";
 import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import { elementCount, sameShape } from "../../tensor/index.ts";
-import { checkIndices, checkReduction, noGradientFor, REDUCTION } from "./shared.ts";
+import { checkIndices, checkReduction, noGradientFor, places, REDUCTION } from "./shared.ts";
 import { sumRows } from "./sum-rows.ts";
 
 /**
@@ -58,6 +58,11 @@ export const scatterND: OperatorDefinition = {
   },
   flops: (context) => elementCount(context.input(2).shape),
   inPlace: false,
+  // Of tuples over dims of several sizes, the largest counts: the engine refuses the others.
+  asks: (context) => {
+    const depth = context.input(1).shape.at(-1) as number;
+    return [places(1, Math.max(...context.input(0).shape.slice(0, depth)))];
+  },
 };
 
 /** Max and min: the elements equal to the result share its gradient evenly. */

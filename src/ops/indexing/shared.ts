@@ -1,7 +1,13 @@
 /** What operators that read and write by number answer alike. */
 import { LockstepError } from "../../errors.ts";
 import { cast, expand, reshape, scatterElements, slice, sub } from "../../functional/index.ts";
-import type { AttributeSpec, GradientContext, InferContext, Value } from "../../graph/index.ts";
+import type {
+  AttributeSpec,
+  GradientContext,
+  InferContext,
+  InputRange,
+  Value,
+} from "../../graph/index.ts";
 import { type DType, elementCount, normalizeDim, type Shape } from "../../tensor/index.ts";
 
 export const REDUCTION: AttributeSpec = { kind: "string", default: "none" };
@@ -11,6 +17,14 @@ export function checkIndices(context: InferContext, index: number): Shape {
   const { dtype, shape } = context.input(index);
   if (dtype !== "int32" && dtype !== "int64") context.failType("indices are int32 or int64");
   return shape;
+}
+
+/**
+ * Input `input` holds numbers of `count` places. Data counts them from 0, as PyTorch's embedding, gather and losses do: a negative number
+ * that reaches here as it is in a file is a mark for "none" far more often than a place counted from the end.
+ */
+export function places(input: number, count: number): InputRange {
+  return { input, range: { low: 0, high: count - 1, whole: true } };
 }
 
 export function checkReduction(context: InferContext): void {

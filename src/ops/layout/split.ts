@@ -48,6 +48,7 @@ export const split: OperatorDefinition = {
   },
   flops: noFlops,
   inPlace: false,
+  moves: "some",
 };
 
 function pieces(context: InferContext, total: number): number[] {

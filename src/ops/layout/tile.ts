@@ -33,4 +33,5 @@ export const tile: OperatorDefinition = {
   },
   flops: noFlops,
   inPlace: false,
+  moves: "some",
 };

@@ -21,11 +21,12 @@ import type {
   AttributeSpec,
   GradientContext,
   InferContext,
+  InputRange,
   OperatorDefinition,
   Value,
 } from "../../graph/index.ts";
 import { type Shape, sameShape } from "../../tensor/index.ts";
-import { sumAt } from "../indexing/index.ts";
+import { places, sumAt } from "../indexing/index.ts";
 import { floatType, flopsPerElement, noGradient } from "../shared.ts";
 
 const ATTRIBUTES: Readonly<Record<string, AttributeSpec>> = {
@@ -56,6 +57,7 @@ export const softmaxCrossEntropyLoss: OperatorDefinition = {
   },
   flops: (context) => 6 * flopsPerElement()({ ...context, outputs: [context.input(0)] }),
   inPlace: false,
+  asks: labelRange,
 };
 
 /** −weight · x[label] of log-probabilities x. */
@@ -71,7 +73,14 @@ export const negativeLogLikelihoodLoss: OperatorDefinition = {
   },
   flops: flopsPerElement(2),
   inPlace: false,
+  asks: labelRange,
 };
+
+function labelRange({ input, attributes }: InferContext): InputRange[] {
+  const except = attributes.has("ignore_index") ? attributes.number("ignore_index") : undefined;
+  const { range } = places(1, input(0).shape[1] as number);
+  return [{ input: 1, range: { ...range, except } }];
+}
 
 function lossType(context: InferContext) {
   const { dtype, shape } = floatType(context);
