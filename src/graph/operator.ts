@@ -63,6 +63,17 @@ export interface GradientContext {
   gradient(index: number): Value;
   constant(index: number): Tensor | undefined;
   constantNumbers(index: number): number[];
+  /**
+   * The gradient of Σ seed·output for `wrt`, all of them values that the rule made of the inputs: a rule can write its operator in others
+   * and leave their gradients to them.
+   */
+  backward(
+    outputs: readonly Value[],
+    wrt: readonly Value[],
+    seeds: readonly Value[],
+  ): readonly (Value | undefined)[];
+  /** Says that `value`, which the gradient computes anyway, equals output `index`: readers of both passes then use that one. */
+  replace(index: number, value: Value): void;
 }
 
 /**

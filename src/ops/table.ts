@@ -7,6 +7,7 @@ import { indexing } from "./indexing/index.ts";
 import { layout } from "./layout/index.ts";
 import { linear } from "./linear/index.ts";
 import { normalization } from "./normalization/index.ts";
+import { recurrent } from "./recurrent/index.ts";
 import { reduce } from "./reduce/index.ts";
 
 export const operators = {
@@ -17,6 +18,7 @@ export const operators = {
   ...layout,
   ...linear,
   ...normalization,
+  ...recurrent,
   ...reduce,
 } satisfies Record<string, OperatorDefinition>;
 

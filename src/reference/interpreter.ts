@@ -14,6 +14,7 @@ import type { Kernel } from "./kernel.ts";
 import { layoutKernels } from "./layout.ts";
 import { linearKernels } from "./linear.ts";
 import { normalizationKernels } from "./normalization.ts";
+import { recurrentKernels } from "./recurrent.ts";
 import { reduceKernels } from "./reduce.ts";
 import { fromTensor, type ReferenceTensor, round, toTensor } from "./tensor.ts";
 
@@ -26,6 +27,7 @@ const kernels: Record<OperatorName, Kernel> = {
   ...layoutKernels,
   ...linearKernels,
   ...normalizationKernels,
+  ...recurrentKernels,
   ...reduceKernels,
 };
 
