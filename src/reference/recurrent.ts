@@ -19,11 +19,16 @@ const scalarFunctions: Readonly<
   ThresholdedRelu: (x, alpha) => (x > alpha ? x : 0),
 };
 
+const apply = ({ name, alpha, beta }: CellFunction, x: number): number =>
+  scalarFunctions[name]?.(x, alpha, beta) as number;
+
 type Vector = readonly number[];
 
 /** What a step of one sequence sees: its functions, with the bound, and its weights. */
 interface Cell {
-  readonly f: readonly ((x: Vector) => number[])[];
+  readonly f: readonly ((sums: Vector) => number[])[];
+  /** The function of LSTM's cell, which ONNX Runtime does not bound. */
+  squash(cell: Vector): number[];
   /** Gate `gate` of x · Wᵀ + Wb. */
   input(gate: number, x: Vector): number[];
   /** Gate `gate` of h · Rᵀ + Rb. */
@@ -47,7 +52,7 @@ const sum = (...vectors: readonly Vector[]) =>
 const product = (a: Vector, b: Vector) => combine((x, y) => x * y, a, b);
 
 const lstmStep: Step = (cell, x, { h, c }) => {
-  const [gate, candidate, squash] = cell.f as [Cell["f"][0], Cell["f"][0], Cell["f"][0]];
+  const [gate, candidate] = cell.f as [Cell["f"][0], Cell["f"][0]];
   const sums = (index: number) => sum(cell.input(index, x), cell.recurrent(index, h));
   const [pi, po, pf] = cell.peepholes as [Vector, Vector, Vector];
   const i = gate(sum(sums(0), product(pi, c)));
@@ -56,7 +61,7 @@ const lstmStep: Step = (cell, x, { h, c }) => {
     : gate(sum(sums(2), product(pf, c)));
   const next = sum(product(f, c), product(i, candidate(sums(3))));
   const o = gate(sum(sums(1), product(po, next)));
-  return { h: product(o, squash(next)), c: next };
+  return { h: product(o, cell.squash(next)), c: next };
 };
 
 const gruStep: Step = (cell, x, { h, c }) => {
@@ -101,11 +106,8 @@ function cellOf(
     row(context.inputs[3], (direction * 2 + part) * gates + gate, hidden);
   const first = (gate: number) => (direction * gates + gate) * hidden;
   return {
-    f: functions.map(
-      ({ name, alpha, beta }) =>
-        (vector) =>
-          vector.map((x) => scalarFunctions[name]?.(held(x), alpha, beta) as number),
-    ),
+    f: functions.map((own) => (vector) => vector.map((x) => apply(own, held(x)))),
+    squash: (vector) => vector.map((x) => apply(functions[2] as CellFunction, x)),
     input: (gate, x) => times(w, first(gate), x, bias(0, gate)),
     recurrent: (gate, h) => times(r, first(gate), h, bias(1, gate)),
     peepholes: [0, 1, 2].map((gate) => row(context.inputs[7], direction * 3 + gate, hidden)),

@@ -35,9 +35,7 @@ export function drawNode(functions: readonly string[] = SMOOTH): fc.Arbitrary<Dr
       peepholes: fc.boolean(),
       flag: fc.boolean(),
       lengths: fc.option(fc.array(fc.integer({ min: 1, max: 4 }), { minLength: 3, maxLength: 3 })),
-      names: fc.option(
-        fc.array(fc.constantFrom(...functions), { minLength: 6, maxLength: 6 }),
-      ),
+      names: fc.option(fc.array(fc.constantFrom(...functions), { minLength: 6, maxLength: 6 })),
       clip: fc.option(fc.constantFrom(0.3, 5)),
     })
     .map((drawn) => {

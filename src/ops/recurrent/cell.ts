@@ -4,7 +4,7 @@ import type { AttributeReader, Value } from "../../graph/index.ts";
 import { applyFunction, type CellFunction } from "./activations.ts";
 import type { RecurrentForm } from "./shared.ts";
 
-/** Each (batch, hidden); `c` is LSTM's cell. */
+/** Each (batch, hidden), or turned (see `Orientation`), as all values of a step are; `c` is LSTM's cell. */
 export interface State {
   readonly h: Value;
   readonly c?: Value;
@@ -21,6 +21,8 @@ export interface StepContext {
   readonly recurrentBias: Value | undefined;
   /** Three of (1, hidden), in the order input, output, forget. */
   readonly peepholes: readonly Value[] | undefined;
+  /** Blocks of `hidden` values each: gates. `sizes` counts them. */
+  gates(x: Value, sizes: readonly number[]): Value[];
   /** h · Rᵀ + plus, with the rows of R from `start` on, `size` of them. */
   product(start: number, size: number, h: Value, plus: Value | undefined): Value;
 }
@@ -34,9 +36,14 @@ export interface Cell {
   step(context: StepContext): State;
 }
 
-/** Function `index` of the cell, of values held within the node's bound. */
-export function activate({ functions, attributes }: StepContext, index: number, x: Value): Value {
-  return applyFunction(functions[index] as CellFunction, bounded(attributes, x));
+/** Function `index` of the cell, of a gate's sums held within the node's bound. */
+export function activate(context: StepContext, index: number, sums: Value): Value {
+  return unbounded(context, index, bounded(context.attributes, sums));
+}
+
+/** The same of any values: ONNX Runtime bounds gates, and no cell. */
+export function unbounded({ functions }: StepContext, index: number, x: Value): Value {
+  return applyFunction(functions[index] as CellFunction, x);
 }
 
 function bounded(attributes: AttributeReader, x: Value): Value {

@@ -2,9 +2,10 @@
  * The gradient of a recurrence. It is written out, and its steps are differentiated one after the other; but the gradients of the weights
  * are one product each over all steps, as that of the input is. The steps take the place of the node, so nothing is computed twice.
  */
-import { add, concat, gemm, reshape, sumTo, zerosLike } from "../../functional/index.ts";
+import { add, concat, reshape, sumTo, zerosLike } from "../../functional/index.ts";
 import type { GradientContext, Value } from "../../graph/index.ts";
 import type { Cell } from "./cell.ts";
+import { tallProduct } from "./orientation.ts";
 import { lengthsOf, reverseWithin, type Trace, unroll } from "./unroll.ts";
 
 export function recurrentGradient(cell: Cell) {
@@ -54,11 +55,15 @@ function partsOf(
   const own = of(trace.projected);
   const inner = [...trace.products].sort(([a], [b]) => a - b);
   const recurrent = inner.map(([, { factors, results }]) => ({
-    h: concat(factors, 0),
-    d: concat(results.map(of), 0),
+    h: trace.form.rows(factors),
+    d: trace.form.rows(results.map(of)),
   }));
   const dx = () => {
-    const rows = reshape(gemm(own, trace.weight), [steps, batch, trace.x.shape[1] as number]);
+    const rows = reshape(tallProduct(own, trace.weight, {}), [
+      steps,
+      batch,
+      trace.x.shape[1] as number,
+    ]);
     return turned ? reverseWithin(rows, context.input(4)) : rows;
   };
   const bias = () => {
@@ -68,10 +73,10 @@ function partsOf(
   const peephole = () => reshape(of(trace.peephole as Value), [-1]);
   const rules: readonly (() => Value | undefined)[] = [
     dx,
-    () => gemm(own, trace.x, undefined, { transA: true }),
+    () => tallProduct(own, trace.x, { transA: true }),
     () =>
       concat(
-        recurrent.map(({ d, h }) => gemm(d, h, undefined, { transA: true })),
+        recurrent.map(({ d, h }) => tallProduct(d, h, { transA: true })),
         0,
       ),
     bias,

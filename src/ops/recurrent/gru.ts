@@ -1,4 +1,4 @@
-import { add, mul, split, sub } from "../../functional/index.ts";
+import { add, mul, sub } from "../../functional/index.ts";
 import type { OperatorDefinition, Value } from "../../graph/index.ts";
 import { activate, type Cell } from "./cell.ts";
 import { recurrentGradient } from "./gradient.ts";
@@ -11,9 +11,9 @@ const cell: Cell = {
   step: (context) => {
     const { state, hidden, projected, product } = context;
     const { h } = state;
-    const [gates, own] = split(projected, [2 * hidden, hidden], 1) as [Value, Value];
+    const [gates, own] = context.gates(projected, [2, 1]) as [Value, Value];
     const both = (sums: Value) =>
-      split(activate(context, 0, sums), [hidden, hidden], 1) as [Value, Value];
+      context.gates(activate(context, 0, sums), [1, 1]) as [Value, Value];
     const next = (update: Value, sums: Value) => {
       const candidate = activate(context, 1, sums);
       return { h: add(candidate, mul(update, sub(h, candidate))) };
@@ -23,7 +23,7 @@ const cell: Cell = {
       return next(update, product(2 * hidden, hidden, mul(reset, h), own));
     }
     const sums = product(0, 3 * hidden, h, context.recurrentBias);
-    const [ours, candidate] = split(sums, [2 * hidden, hidden], 1) as [Value, Value];
+    const [ours, candidate] = context.gates(sums, [2, 1]) as [Value, Value];
     const [update, reset] = both(add(ours, gates));
     return next(update, add(own, mul(reset, candidate)));
   },

@@ -1,6 +1,6 @@
-import { add, mul, split, sub } from "../../functional/index.ts";
+import { add, mul, sub } from "../../functional/index.ts";
 import type { OperatorDefinition, Value } from "../../graph/index.ts";
-import { activate, type Cell, type StepContext } from "./cell.ts";
+import { activate, type Cell, type StepContext, unbounded } from "./cell.ts";
 import { recurrentGradient } from "./gradient.ts";
 import { recurrentAttributes, recurrentFlops, recurrentTypes } from "./shared.ts";
 
@@ -17,25 +17,20 @@ const cell: Cell = {
     const c = add(mul(kept, before), mul(input, candidate));
     const last = peepholes === undefined ? output : add(output, mul(peepholes[1] as Value, c));
     const o = peepholes === undefined ? output : activate(context, 0, last);
-    return { h: mul(o, activate(context, 2, c)), c };
+    return { h: mul(o, unbounded(context, 2, c)), c };
   },
 };
 
 /** Input and forget gate, candidate and output gate; with peepholes the output gate's sum, for it looks at the next cell. */
 function gatesOf(context: StepContext, sums: Value): readonly [Value, Value, Value, Value] {
-  const { hidden, peepholes, state } = context;
+  const { peepholes, state } = context;
   if (peepholes === undefined) {
-    const [three, last] = split(sums, [3 * hidden, hidden], 1) as [Value, Value];
-    const gates = split(activate(context, 0, three), [hidden, hidden, hidden], 1);
+    const [three, last] = context.gates(sums, [3, 1]) as [Value, Value];
+    const gates = context.gates(activate(context, 0, three), [1, 1, 1]);
     const [input, output, forget] = gates as [Value, Value, Value];
     return [input, forget, activate(context, 1, last), output];
   }
-  const [i, o, f, g] = split(sums, [hidden, hidden, hidden, hidden], 1) as [
-    Value,
-    Value,
-    Value,
-    Value,
-  ];
+  const [i, o, f, g] = context.gates(sums, [1, 1, 1, 1]) as [Value, Value, Value, Value];
   const look = (sum: Value, weight: Value | undefined) =>
     activate(context, 0, add(sum, mul(weight as Value, state.c as Value)));
   return [look(i, peepholes[0]), look(f, peepholes[2]), activate(context, 1, g), o];

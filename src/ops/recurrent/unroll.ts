@@ -7,7 +7,6 @@ import {
   cast,
   concat,
   full,
-  gemm,
   less,
   range,
   reshape,
@@ -18,6 +17,7 @@ import type { AttributeReader, GraphBuilder, Value } from "../../graph/index.ts"
 import { toNumbers } from "../../tensor/index.ts";
 import { cellFunctions } from "./activations.ts";
 import type { Cell, State } from "./cell.ts";
+import { type Orientation, orientationOf, tallProduct } from "./orientation.ts";
 
 /** A node, as far as unrolling looks at it. */
 export interface RecurrentNode {
@@ -40,6 +40,7 @@ export interface Trace {
   readonly weight: Value;
   /** (steps · batch, rows) */
   readonly projected: Value;
+  readonly form: Orientation;
   /** By the first row. */
   readonly products: Map<number, Products>;
   /** (batch, hidden); `c` only of LSTM. */
@@ -125,30 +126,37 @@ function runDirection(
   const [wb, rb] = bias === undefined ? [] : split(bias, [rows, rows], 0);
   const inner = cell.innerBias(node.attributes);
   const weight = part(1) as Value;
+  const form = orientationOf(batch, hidden);
   const turned = backwards && lengths !== undefined;
   const x = reshape(turned ? reverseWithin(node.input(0), lengths) : node.input(0), [
     steps * batch,
     inputs,
   ]);
   const added = wb !== undefined && rb !== undefined && !inner ? add(wb, rb) : wb;
-  const projected = gemm(x, weight, added, { transB: true });
+  const projected = tallProduct(x, weight, { transB: true, ...(added && { c: added }) });
   const peephole = node.inputs[7] && own(reshape(part(7) as Value, [1, 3 * hidden]));
   const first: State = cell.form.cell ? { h: own(part(5)), c: own(part(6)) } : { h: own(part(5)) };
   const products = new Map<number, Products>();
-  const trace: Trace = { x, weight, projected, products, first, peephole };
-  const multiply = productWith(part(2) as Value, products);
-  const pieces = split(projected, new Array<number>(steps).fill(batch), 0);
-  const valid = lengths && stepsWithin(lengths, steps);
+  const trace: Trace = { x, weight, form, projected, products, first, peephole };
+  const multiply = productWith(form, part(2) as Value, products);
+  const pieces = form.steps(projected, steps);
+  const valid = lengths && stepsWithin(lengths, steps).map(form.turn);
   const fixed = {
     hidden,
     attributes: node.attributes,
     functions: functionsOf(cell, node.attributes, index),
-    recurrentBias: inner && rb !== undefined ? reshape(rb, [1, rows]) : undefined,
-    peepholes: peephole && split(peephole, [hidden, hidden, hidden], 1),
+    gates: (value: Value, sizes: readonly number[]) =>
+      split(
+        value,
+        sizes.map((size) => size * hidden),
+        form.axis,
+      ),
+    recurrentBias: inner && rb !== undefined ? form.turn(reshape(rb, [1, rows])) : undefined,
+    peepholes: peephole && split(peephole, [hidden, hidden, hidden], 1).map(form.turn),
   };
   const order = pieces.map((_, t) => (backwards && !turned ? steps - 1 - t : t));
   const results: Value[] = [];
-  let state = first;
+  let state = mapState(first, form.turn);
   for (const t of order) {
     const next = cell.step({
       ...fixed,
@@ -160,8 +168,8 @@ function runDirection(
     state = isValid === undefined ? next : held(isValid, next, state);
     results[t] = isValid === undefined ? state.h : where(isValid, state.h, 0);
   }
-  const y = reshape(concat(results, 0), [steps, batch, hidden]);
-  return { y: turned ? reverseWithin(y, lengths) : y, last: state, trace };
+  const y = reshape(form.rows(results), [steps, batch, hidden]);
+  return { y: turned ? reverseWithin(y, lengths) : y, last: mapState(state, form.turn), trace };
 }
 
 function functionsOf(cell: Cell, attributes: AttributeReader, index: number) {
@@ -172,8 +180,8 @@ function functionsOf(cell: Cell, attributes: AttributeReader, index: number) {
 }
 
 /** Multiplies by rows of `weight` and keeps what was multiplied, by step. */
-function productWith(weight: Value, products: Map<number, Products>) {
-  const [rows = 0, hidden = 0] = weight.shape;
+function productWith(form: Orientation, weight: Value, products: Map<number, Products>) {
+  const [rows = 0] = weight.shape;
   const parts = new Map<number, Value>();
   return (t: number, start: number, size: number, h: Value, plus: Value | undefined): Value => {
     const whole = start === 0 && size === rows;
@@ -187,7 +195,7 @@ function productWith(weight: Value, products: Map<number, Products>) {
             0,
           )[start === 0 ? 0 : 1] as Value));
     parts.set(start, part);
-    const result = gemm(h, reshape(part, [size, hidden]), plus, { transB: true });
+    const result = form.product(part, h, plus);
     const kept = products.get(start) ?? { factors: [], results: [] };
     products.set(start, kept);
     kept.factors[t] = h;
@@ -203,6 +211,10 @@ function stepsWithin(lengths: Value, steps: number): Value[] {
   const time = reshape(range(builder, "int32", 0, steps), [steps, 1, 1]);
   const valid = less(time, reshape(lengths, [1, batch, 1]));
   return split(valid, new Array<number>(steps).fill(1), 0).map((own) => reshape(own, [batch, 1]));
+}
+
+function mapState({ h, c }: State, f: (x: Value) => Value): State {
+  return c === undefined ? { h: f(h) } : { h: f(h), c: f(c) };
 }
 
 /** Sequences that have ended keep their state. */
