@@ -28,6 +28,13 @@ export function describe(
         `${plural(event.steps, "step")} of ${plural(event.batch, "sample")}; ready in ${event.seconds.toFixed(1)} s` +
           (event.firstStep > 0 ? `; going on after step ${event.firstStep}` : ""),
       ];
+    case "changed":
+      return event.changes.map(
+        ({ name, before, now }) =>
+          `from step ${event.step + 1} on, ${name} is ${now}, not ${before}`,
+      );
+    case "notice":
+      return [printable(event.text)];
     case "shared":
       return [`step ${event.step}: ${event.reason}`];
     case "evaluated":

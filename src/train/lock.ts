@@ -101,7 +101,7 @@ interface Taken {
 
 /** Undefined when the name means another file by now. */
 function takeFile(folder: RunFolder, path: string): Taken | undefined {
-  const { O_RDWR, O_CREAT, O_NOFOLLOW = 0, O_NONBLOCK = 0 } = constants;
+  const { O_RDWR, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants;
   const file = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o644);
   try {
     if (!fstatSync(file).isFile()) {
