@@ -63,6 +63,7 @@ async function work(job: Job): Promise<TrainResult["outcome"]> {
         folder,
         baseDir: job.baseDir,
         beginning: job.beginning,
+        changes: job.changes,
         signal: stop.signal,
         now: () => performance.timeOrigin + performance.now() - startedAt,
         onEvent: (event) => {

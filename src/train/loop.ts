@@ -3,13 +3,15 @@
  * is computed (`step.ts`) and shows nothing itself: what happens goes to an event sink.
  */
 import { positionsOfStep, sampleOrder } from "../data/index.ts";
-import { LockstepError } from "../errors.ts";
 import type { EventSink, Report } from "../telemetry/index.ts";
-import { readProgress, saveCheckpoint } from "./checkpoint.ts";
+import { checkIdentity, readCheckpointHead } from "./checkpoint.ts";
 import { exportModel } from "./export.ts";
+import { keepLastGood, save, saveOrTell } from "./keep.ts";
 import { finish } from "./finish.ts";
 import { checkBeginning, FILES, isFinished } from "./folder.ts";
+import { statedIdentity } from "./identity.ts";
 import { lockFolder } from "./lock.ts";
+import { settleMicroBatches } from "./micro-batches.ts";
 import type { Run } from "./run.ts";
 import {
   announce,
@@ -44,19 +46,23 @@ export async function train(run: Run, given: TrainOptions): Promise<TrainResult>
   }
 }
 
-async function trainInFolder(run: Run, options: SessionOptions): Promise<TrainResult> {
+async function trainInFolder(given: Run, options: SessionOptions): Promise<TrainResult> {
   const { folder, beginning, signal, onEvent } = options;
   if (isLeader(options)) checkBeginning(folder, beginning);
-  if (beginning === "resume") {
-    const { step } = await readProgress(folder, run);
+  const head = beginning === "resume" ? await readCheckpointHead(folder) : undefined;
+  const run = settleMicroBatches(given, head?.identity["microBatches"]);
+  if (head !== undefined) {
+    const { step } = head;
     if (step > run.steps || (step === run.steps && isFinished(folder))) {
       onEvent({ type: "complete", step, steps: run.steps, out: folder.path });
       return { outcome: "complete" };
     }
+    // What the run file and the command line say is known before any data is read.
+    checkIdentity(folder, head, statedIdentity(run), options.changes);
   }
   let session: Session;
   try {
-    session = await openSession(run, options);
+    session = await openSession(run, options, head);
   } catch (error) {
     if (!isStop(error, signal)) throw error;
     const step = 0;
@@ -150,7 +156,7 @@ async function runSteps(
       tell({ type: "evaluated", step: done, loss: await validation.loss() });
     }
     if (session.leads && done % run.checkpointEvery === 0 && done < steps) {
-      await save(session, loss);
+      await saveOrTell(session, loss);
     }
     measure.restart();
   }
@@ -191,14 +197,6 @@ function stopwatch({ run, options, model, data, trainer }: Session): {
   return Object.assign(measure, { restart });
 }
 
-async function save(session: Session, trainLoss: number): Promise<void> {
-  const { options, run, trainer } = session;
-  const step = trainer.steps;
-  const progress = { step, seconds: secondsOf(session), trainLoss };
-  const path = await saveCheckpoint(options.folder, run, trainer, progress);
-  options.onEvent({ type: "checkpoint", step, path });
-}
-
 /** Leaves a folder that can be gone on with, and sampled from. */
 async function stop(session: Session, trainLoss: number): Promise<void> {
   const { options, run, trainer, data } = session;
@@ -213,31 +211,4 @@ async function stop(session: Session, trainLoss: number): Promise<void> {
     out,
     files: [...files, FILES.checkpoint, FILES.metrics],
   });
-}
-
-/**
- * A failed step has changed nothing, so the weights after the step before are kept. After a loss that is not finite they
- * do not replace the checkpoint, which is from a better time; after any other failure the run can go on from here.
- * What cannot be written now (the disk is full) leaves the older file whole.
- */
-async function keepLastGood(session: Session, trainLoss: number, error: unknown): Promise<void> {
-  const { options, run, trainer, data } = session;
-  const { folder, onEvent } = options;
-  const code = error instanceof LockstepError ? error.code : "BUG";
-  const [step, out] = [trainer.steps, folder.path];
-  const files: string[] = [];
-  try {
-    if (code === "NOT_FINITE") files.push(...(await exportModel(folder, run, trainer, data)).files);
-    else if (step > session.before.step) {
-      await save(session, trainLoss);
-      files.push(FILES.checkpoint);
-    }
-  } catch {
-    // The first failure is the one to tell of.
-  }
-  try {
-    onEvent({ type: "failed", step, code, out, files });
-  } catch {
-    // It may be the sink that failed.
-  }
 }

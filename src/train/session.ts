@@ -7,9 +7,17 @@ import { evenRanges } from "../program/index.ts";
 import type { EventSink, NetworkFacts } from "../telemetry/index.ts";
 import { elementCount } from "../tensor/index.ts";
 import { agree } from "./agree.ts";
-import { loadCheckpoint, type Progress } from "./checkpoint.ts";
+import {
+  type CheckpointHead,
+  checkIdentity,
+  hashOfState,
+  loadCheckpoint,
+  type Progress,
+} from "./checkpoint.ts";
 import { factsOf } from "./facts.ts";
+import { fingerprintOf } from "./fingerprint.ts";
 import { type Beginning, prepareFolder, type RunFolder } from "./folder.ts";
+import { type Change, type Changeable, type Identity, identityOf } from "./identity.ts";
 import type { Run } from "./run.ts";
 import type { Ranks } from "./sharing.ts";
 import { createTrainer, type Trainer } from "./step.ts";
@@ -21,6 +29,8 @@ export interface TrainOptions {
   /** Relative paths and globs of the run's data start here. */
   readonly baseDir: string;
   readonly beginning: Beginning;
+  /** What may be another than before in a run that goes on. */
+  readonly changes?: readonly Changeable[] | undefined;
   /** Asks for a clean stop: the step at hand is finished and saved. */
   readonly signal: AbortSignal;
   readonly onEvent: EventSink;
@@ -44,14 +54,29 @@ export interface Session {
   readonly trainer: Trainer;
   readonly validation: Validation | undefined;
   /** Where the run was when this session began. */
-  readonly before: Progress;
+  readonly before: Before;
+  readonly identity: Identity;
   readonly startedMs: number;
   /** Whether this worker validates, writes the folder and tells what happens: one of a run does. */
   readonly leads: boolean;
 }
 
-/** Throws the reason of `signal` when it is aborted meanwhile; nothing was written then. */
-export async function openSession(run: Run, options: SessionOptions): Promise<Session> {
+/** Where a run goes on. */
+export interface Before extends Progress {
+  /** What is another since then. */
+  readonly changes: readonly Change[];
+  /** Whether nothing tells that the checkpoint is whole and of this very run. */
+  readonly isOld: boolean;
+}
+
+/**
+ * `head` is of the checkpoint that the run goes on from, if it does.
+ * Throws the reason of `signal` when it is aborted meanwhile; nothing was written then. */
+export async function openSession(
+  run: Run,
+  options: SessionOptions,
+  head?: CheckpointHead,
+): Promise<Session> {
   const { engine, baseDir, signal, now } = options;
   const startedMs = now();
   const leads = isLeader(options);
@@ -62,6 +87,9 @@ export async function openSession(run: Run, options: SessionOptions): Promise<Se
   let trainer: Trainer | undefined;
   try {
     signal.throwIfAborted();
+    const identity = identityOf(run, model, await fingerprintOf(data, inputs, signal));
+    const changes =
+      head === undefined ? [] : checkIdentity(options.folder, head, identity, options.changes);
     trainer = await createTrainer({
       engine,
       model,
@@ -77,11 +105,18 @@ export async function openSession(run: Run, options: SessionOptions): Promise<Se
       ranks: options.ranks,
     });
     signal.throwIfAborted();
-    const before = await begin(run, options, trainer);
+    const state =
+      head === undefined
+        ? hashOfState(trainer)
+        : await loadCheckpoint(options.folder, trainer, head);
+    const { step, seconds, trainLoss, hashes } = head ?? BEGINNING;
     if (options.ranks !== undefined) {
-      const facts = factsOf({ run, engine, plan: trainer.plan, data, step: before.step });
+      const facts = factsOf({ run, engine, plan: trainer.plan, identity, state, step });
       await agree(options.ranks.group, facts);
     }
+    if (leads) await prepareFolder(options.folder, options.beginning);
+    const isOld = head !== undefined && hashes === undefined;
+    const before = { step, seconds, trainLoss, changes, isOld };
     const held = data.validation;
     const validation =
       held &&
@@ -90,7 +125,7 @@ export async function openSession(run: Run, options: SessionOptions): Promise<Se
         limit: run.evaluate.samples,
         group: options.ranks?.group,
       });
-    return { run, options, model, data, trainer, validation, before, startedMs, leads };
+    return { run, options, model, data, trainer, validation, before, identity, startedMs, leads };
   } catch (error) {
     trainer?.close();
     await data.close();
@@ -98,15 +133,7 @@ export async function openSession(run: Run, options: SessionOptions): Promise<Se
   }
 }
 
-async function begin(run: Run, options: TrainOptions, trainer: Trainer): Promise<Progress> {
-  const { folder, beginning } = options;
-  const before =
-    beginning === "resume"
-      ? await loadCheckpoint(folder, run, trainer)
-      : { step: 0, seconds: 0, trainLoss: Number.NaN };
-  if (isLeader(options)) await prepareFolder(folder, beginning);
-  return before;
-}
+const BEGINNING = { step: 0, seconds: 0, trainLoss: Number.NaN, hashes: undefined };
 
 /** Rank 0 of several workers, or the only one. */
 export function isLeader({ ranks }: TrainOptions): boolean {
@@ -137,6 +164,15 @@ export function announce({ run, options, model, data, trainer, before }: Session
     batch: run.batch,
     firstStep: before.step,
     seconds: now() / 1000,
+  });
+  const { step, changes, isOld } = before;
+  if (changes.length > 0) onEvent({ type: "changed", step, changes });
+  if (!isOld) return;
+  onEvent({
+    type: "notice",
+    text:
+      "The checkpoint is of an older version: nothing tells whether it is whole, and whether data, " +
+      "model and options are still those that it was begun with.",
   });
 }
 
