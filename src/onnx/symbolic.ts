@@ -2,6 +2,7 @@
  * Export for any batch size. Graphs are static, so the same model is built at three sizes and compared: what varies must be
  * a shape that is affine in the batch, or a constant repeated along it. Two sizes give the rule, the third proves it.
  */
+import { LockstepError } from "../errors.ts";
 import type { Graph, Node } from "../graph/index.ts";
 import { typeOf } from "../graph/index.ts";
 import {
@@ -36,12 +37,14 @@ export function toSymbolicBatch(
   options: SymbolicOptions = {},
 ): SymbolicExport {
   const [a, b, c] = SIZES;
-  const graphs: Triple<Graph> = [build(a), build(b), build(c)];
   try {
+    const graphs: Triple<Graph> = [build(a), build(b), build(c)];
     return new Comparison(graphs, options.dim ?? "batch").result();
   } catch (error) {
-    if (!(error instanceof Inexpressible)) throw error;
-    return { graph: build(options.fixedBatch ?? 1), encode: {}, fixed: error.message };
+    // A model that has one batch size only says so itself.
+    if (!(error instanceof Inexpressible || error instanceof LockstepError)) throw error;
+    const [fixed = ""] = error.message.split("\n");
+    return { graph: build(options.fixedBatch ?? 1), encode: {}, fixed };
   }
 }
 
