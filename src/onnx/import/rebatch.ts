@@ -8,15 +8,9 @@ import { LockstepError } from "../../errors.ts";
 import type { Graph, GraphBuilder, Node, Value } from "../../graph/index.ts";
 import { typeOf } from "../../graph/index.ts";
 import { newBuilder } from "../../ops/index.ts";
-import { elementCount, isFloat, type Shape, type Tensor } from "../../tensor/index.ts";
+import { isFloat, type Tensor } from "../../tensor/index.ts";
 import { drawLine, lineOf } from "../line.ts";
-
-/** Where the batch lies in a value: dim `dim` has the size outer · batch · inner. */
-interface Place {
-  readonly dim: number;
-  readonly outer: number;
-  readonly inner: number;
-}
+import { moved, type Place } from "./place.ts";
 
 /** What had to be decided for nodes, by their names. */
 interface Choices {
@@ -35,6 +29,9 @@ export interface Rebatching {
 }
 
 const NO_PLACE = "mixes samples, or its result does not grow with the batch";
+const MERGES = "it merges the batch with another dim";
+/** Operators whose result has the elements of their first input in the same order. */
+const KEEPS_ORDER = new Set(["Reshape", "Flatten", "Squeeze", "Unsqueeze"]);
 /** Operators that write to some places of their first input: places for the other samples would be missing. */
 const WRITES = new Set(["ScatterND", "ScatterElements"]);
 // Sizes to decide at: primes, so that no size of the model is a multiple.
@@ -120,44 +117,49 @@ class Maker {
 
   /** Finds a choice by which the node can be made; false if there is none. */
   decide(node: Node): boolean {
-    const { choices, from } = this.#plan;
     for (const [index, name] of node.inputs.entries()) {
       if (name === "" || this.#places.has(name)) continue;
-      const expand = this.#expandOf(name);
-      if (expand !== undefined) {
-        choices.repeats.set(expand.node.name, expand.dim);
-        return true;
-      }
-      const { shape } = this.#typeOf(name);
-      for (const [dim, size] of shape.entries()) {
-        if (size !== from || !this.#canHaveRows(name)) continue;
-        const rows = new Map([...(choices.rows.get(node.name) ?? []), [index, dim] as const]);
-        if (!this.#isMade(node, rows)) continue;
-        choices.rows.set(node.name, rows);
-        return true;
-      }
+      if (this.#repeatIn(name) || this.#addRows(node, index)) return true;
     }
     return false;
   }
 
-  /** An Expand to the batch among the nodes that make this value, which is the same for all samples. */
-  #expandOf(name: string): { readonly node: Node; readonly dim: number } | undefined {
+  /** Looks among the nodes that make a value for one that repeats along the batch what is the same for all samples. */
+  #repeatIn(name: string): boolean {
     const node = this.#makers.get(name);
-    if (node === undefined || this.#places.has(name)) return undefined;
+    if (node === undefined || this.#places.has(name)) return false;
+    return (
+      this.#isExpand(node) ||
+      node.inputs.some((input) => input !== "" && this.#repeatIn(input)) ||
+      node.inputs.some((_, index) => this.#plan.from > 1 && this.#addRows(node, index))
+    );
+  }
+
+  #isExpand(node: Node): boolean {
     const { choices, from } = this.#plan;
-    const [output = ""] = node.outputs;
-    if (node.op === "Expand" && from > 1 && !choices.repeats.has(node.name)) {
-      const { shape } = this.#typeOf(output);
-      const own = this.#typeOf(node.inputs[0] as string).shape;
-      const lead = shape.length - own.length;
-      const dim = shape.findIndex((size, at) => size === from && (own[at - lead] ?? 1) === 1);
-      if (dim >= 0) return { node, dim };
+    if (node.op !== "Expand" || from === 1 || choices.repeats.has(node.name)) return false;
+    const { shape } = this.#typeOf(node.outputs[0] as string);
+    const own = this.#typeOf(node.inputs[0] as string).shape;
+    const lead = shape.length - own.length;
+    const dim = shape.findIndex((size, at) => size === from && (own[at - lead] ?? 1) === 1);
+    if (dim >= 0) choices.repeats.set(node.name, dim);
+    return dim >= 0;
+  }
+
+  /** Gives an input of a node as many rows as there are samples, if the node can then be made. */
+  #addRows(node: Node, index: number): boolean {
+    const { choices, from } = this.#plan;
+    const name = node.inputs[index] as string;
+    if (name === "" || this.#places.has(name) || !this.#canHaveRows(name)) return false;
+    const known = choices.rows.get(node.name) ?? new Map<number, number>();
+    if (known.has(index)) return false;
+    for (const [dim, size] of this.#typeOf(name).shape.entries()) {
+      const rows = new Map([...known, [index, dim] as const]);
+      if (size !== from || !this.#isMade(node, rows)) continue;
+      choices.rows.set(node.name, rows);
+      return true;
     }
-    for (const input of node.inputs) {
-      const found = input === "" ? undefined : this.#expandOf(input);
-      if (found !== undefined) return found;
-    }
-    return undefined;
+    return false;
   }
 
   /** At a batch of one sample nothing tells an index of it from any other zero. */
@@ -218,6 +220,12 @@ class Maker {
     if (dim === undefined || others.length > 0 || before.length !== value.shape.length) {
       return fail(NO_PLACE);
     }
+    const [first = ""] = node.inputs;
+    const place = this.#places.get(first);
+    if (place !== undefined && KEEPS_ORDER.has(node.op)) {
+      const next = moved(this.#typeOf(first).shape, place, before, from);
+      return next?.dim === dim ? next : fail(MERGES);
+    }
     const factor = (before[dim] as number) / from;
     if (!Number.isInteger(factor) || value.shape[dim] !== factor * this.#to) return fail(NO_PLACE);
     if (factor === 1) return { dim, outer: 1, inner: 1 };
@@ -225,7 +233,7 @@ class Maker {
       const own = this.#places.get(name);
       if (own !== undefined && own.outer * own.inner === factor) return { ...own, dim };
     }
-    return fail("it merges the batch with another dim");
+    return fail(MERGES);
   }
 
   /** Operators whose results have the shape that a constant says. */
@@ -247,7 +255,7 @@ class Maker {
         : node.op === "Reshape"
           ? moved(this.#typeOf(name).shape, place, after, from)
           : { ...place, dim: place.dim + after.length - x.shape.length };
-    if (next === undefined) return fail("it merges the batch with another dim");
+    if (next === undefined) return fail(MERGES);
     const shape = [...after];
     shape[next.dim] = next.outer * this.#to * next.inner;
     if (node.op === "Expand" && after[next.dim] !== next.outer * from * next.inner) fail(NO_PLACE);
@@ -289,21 +297,6 @@ class Maker {
   #typeOf(name: string) {
     return typeOf(this.#plan.graph, name);
   }
-}
-
-/** The place of the batch after a Reshape, which keeps the order of all elements: as many lie before it as before. */
-function moved(before: Shape, place: Place, after: Shape, from: number): Place | undefined {
-  const left = elementCount(before.slice(0, place.dim)) * place.outer;
-  const right = elementCount(before.slice(place.dim + 1)) * place.inner;
-  const candidates = after.flatMap((_, dim): Place[] => {
-    const outer = left / elementCount(after.slice(0, dim));
-    const inner = right / elementCount(after.slice(dim + 1));
-    const fits = Number.isInteger(outer) && Number.isInteger(inner);
-    return fits && outer * from * inner === after[dim] ? [{ dim, outer, inner }] : [];
-  });
-  // A dim of its own comes first; one sample fits in many places, and exporters leave it where it was.
-  const alone = candidates.filter(({ outer, inner }) => outer * inner === 1);
-  return alone.find(({ dim }) => dim === place.dim) ?? alone[0] ?? candidates[0];
 }
 
 function fail(what: string): never {
