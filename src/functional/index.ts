@@ -13,6 +13,7 @@ export {
   cast,
   clip,
   cos,
+  detach,
   div,
   elu,
   equal,
@@ -119,6 +120,7 @@ export {
   type UniformOptions,
   uniform,
 } from "./random.ts";
+export { type RoiAlignOptions, roiAlign } from "./regions.ts";
 export {
   argMax,
   argMin,
