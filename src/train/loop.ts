@@ -9,6 +9,7 @@ import { readProgress, saveCheckpoint } from "./checkpoint.ts";
 import { exportModel, exportWeights } from "./export.ts";
 import { finish } from "./finish.ts";
 import { checkBeginning, FILES, isFinished } from "./folder.ts";
+import { lockFolder } from "./lock.ts";
 import type { Run } from "./run.ts";
 import {
   announce,
@@ -35,6 +36,15 @@ export type TrainResult =
 /** Throws what its parts throw; whatever was committed before is in the folder then. */
 export async function train(run: Run, given: TrainOptions): Promise<TrainResult> {
   const options = stoppingTogether(given);
+  const lock = isLeader(options) ? await lockFolder(options.folder) : undefined;
+  try {
+    return await trainInFolder(run, options);
+  } finally {
+    lock?.release();
+  }
+}
+
+async function trainInFolder(run: Run, options: SessionOptions): Promise<TrainResult> {
   const { folder, beginning, signal, onEvent } = options;
   if (isLeader(options)) checkBeginning(folder, beginning);
   if (beginning === "resume") {
