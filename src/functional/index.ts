@@ -120,7 +120,6 @@ export {
   type UniformOptions,
   uniform,
 } from "./random.ts";
-export { type RoiAlignOptions, roiAlign } from "./regions.ts";
 export {
   argMax,
   argMin,
@@ -136,3 +135,4 @@ export {
   reduceSum,
   reduceSumSquare,
 } from "./reduce.ts";
+export { type RoiAlignOptions, roiAlign } from "./regions.ts";
