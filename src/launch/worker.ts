@@ -146,7 +146,7 @@ function askToStop(): void {
 
 outliveOutput();
 process.on("uncaughtException", (error) => {
-  console.error(error);
+  process.stderr.write(`${error.stack ?? String(error)}\n`);
   endProcess(1);
 });
 // A Ctrl-C and the end of a terminal reach all of its processes; what they mean is for the launcher to say.

@@ -36,6 +36,8 @@ export interface RunStarted {
   readonly firstStep: number;
   /** From the start of the process to here. */
   readonly seconds: number;
+  /** Sentences: what is special about this model or its export. */
+  readonly notes: readonly string[];
 }
 
 export interface NetworkFacts {
@@ -177,6 +179,10 @@ export interface Report {
   /** Null unless a token is a byte. */
   readonly bitsPerByte: BitsPerByte | null;
   readonly sample: string | null;
+  /** The only batch size that `model.onnx` takes; null if it takes any. */
+  readonly modelBatch: number | null;
+  /** Sentences: what is special about this model or its export. */
+  readonly notes: readonly string[];
 }
 
 /** On the held-out text. */

@@ -9,6 +9,7 @@ import { jsonlSink } from "./jsonl.ts";
 
 const started = (firstStep: number): RunEvent => ({
   type: "started",
+  notes: [],
   name: "a",
   out: "runs/a",
   model: "gpt",

@@ -27,6 +27,7 @@ export function describe(
         ...(event.network === undefined ? [] : [networkLine(event.network)]),
         `${plural(event.steps, "step")} of ${plural(event.batch, "sample")}; ready in ${event.seconds.toFixed(1)} s` +
           (event.firstStep > 0 ? `; going on after step ${event.firstStep}` : ""),
+        ...event.notes.map((note) => `note: ${note}`),
       ];
     case "changed":
       return event.changes.map(

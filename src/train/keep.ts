@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { positionsOfStep, sampleOrder } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import { saveBeginning, saveCheckpoint } from "./checkpoint.ts";
-import { exportModel } from "./export.ts";
+import { exportModel, exportWeights } from "./export.ts";
 import { FILES } from "./folder.ts";
 import { type Session, secondsOf } from "./session.ts";
 
@@ -48,7 +48,7 @@ export async function keepLastGood(
     if (code === "NOT_FINITE") files.push(...(await keepDiverged(session, trainLoss)));
     else if (step > session.before.step) {
       await save(session, trainLoss);
-      files.push(FILES.checkpoint);
+      files.push(FILES.checkpoint, await exportWeights(session));
     }
   } catch {
     // The first failure is the one to tell of.
@@ -62,9 +62,9 @@ export async function keepLastGood(
 
 /** Returns the files that were written. */
 async function keepDiverged(session: Session, trainLoss: number): Promise<string[]> {
-  const { options, run, trainer, data, identity } = session;
+  const { options, trainer, identity } = session;
   const { folder, onEvent } = options;
-  const { files } = await exportModel(folder, run, trainer, data);
+  const { files } = await exportModel(session);
   const tell = (from: string, words: string) =>
     onEvent({
       type: "notice",

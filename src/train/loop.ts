@@ -199,11 +199,11 @@ function stopwatch({ run, options, model, data, trainer }: Session): {
 
 /** Leaves a folder that can be gone on with, and sampled from. */
 async function stop(session: Session, trainLoss: number): Promise<void> {
-  const { options, run, trainer, data } = session;
+  const { options, run, trainer } = session;
   const { folder, onEvent } = options;
   const [step, steps, out] = [trainer.steps, run.steps, folder.path];
   await save(session, trainLoss);
-  const { files } = await exportModel(folder, run, trainer, data);
+  const { files } = await exportModel(session);
   onEvent({
     type: "stopped",
     step,
