@@ -137,7 +137,8 @@ async function runJob(job: Job): Promise<void> {
     process.exitCode = 1;
   }
   isDone = true;
-  process.disconnect();
+  // What a stop has left behind, such as the opening of data, is not waited for.
+  endProcess(Number(process.exitCode ?? 0));
 }
 
 function askToStop(): void {

@@ -26,7 +26,7 @@ export function factsOf({ run, engine, plan, identity, state, step }: FactsOf): 
     ([name, { byteOffset, type }]) => `${name} ${byteOffset} ${formatType(type)}`,
   );
   const { steps, evaluate } = run;
-  const ofRun = Object.entries(identity).map(([name, value]) => [`the run's ${name}`, value]);
+  const ofRun = Object.entries(identity).map(([name, value]) => [`the ${name}`, value]);
   return {
     "the version of lockstep": version(),
     "the engine": engine.version,

@@ -7,12 +7,14 @@ import { exportModel, exportWeights } from "./export.ts";
 import { FILES } from "./folder.ts";
 import { type Session, secondsOf } from "./session.ts";
 
-/** Writes a checkpoint of the steps done. */
+/** Writes a checkpoint of the steps done, unless there is one. */
 export async function save(session: Session, trainLoss: number, diverged = false): Promise<void> {
   const { options, identity, trainer } = session;
   const step = trainer.steps;
+  if (session.saved === step) return;
   const progress = { step, seconds: secondsOf(session), trainLoss, identity, diverged };
   const path = await saveCheckpoint(options.folder, trainer, progress);
+  session.saved = step;
   options.onEvent({ type: "checkpoint", step, path });
 }
 

@@ -293,3 +293,36 @@ test("a checkpoint that does not fit is refused, and changes nothing", async (t)
     );
   });
 });
+
+test("a stop during validation is heeded within a batch, and the steps are saved", () =>
+  withFolder(files, async (folder) => {
+    const run = { ...textRun, evaluate: { every: 3, samples: 1e6 } };
+    const out = join(folder, "out");
+    const { result, events } = await tryRun(run, { engine, folder, stopAt: atStep(3) });
+    assert.equal(result.outcome, "stopped");
+    assert.ok(!events.some(({ type }) => type === "evaluated"));
+    const saved = events.filter(({ type }) => type === "checkpoint");
+    assert.deepEqual(
+      saved.map((event) => event.type === "checkpoint" && event.step),
+      [3],
+    );
+    const { metadata } = await readSafetensors(join(out, "checkpoint.safetensors"));
+    assert.equal(metadata["step"], "3");
+  }));
+
+test("a stop while data is being opened does not wait for it", () =>
+  withFolder(files, async (folder) => {
+    const controller = new AbortController();
+    const { openRunFolder, train } = await import("./index.ts");
+    const training = train(textRun, {
+      engine,
+      folder: await openRunFolder(join(folder, "out")),
+      baseDir: folder,
+      beginning: "new",
+      signal: controller.signal,
+      now: () => 0,
+      onEvent: () => undefined,
+    });
+    controller.abort(new Error("enough"));
+    assert.deepEqual(await training, { outcome: "stopped" });
+  }));

@@ -43,8 +43,11 @@ export interface TrainOptions {
 
 /** `signal` here ends the loop; with several workers, on all of them after the same step. */
 export interface SessionOptions extends TrainOptions {
-  stopAsked(): boolean;
+  /** Of a stop that was asked for, on this worker. Before the first step nothing is lost by heeding it at once. */
+  readonly asked: AbortSignal;
   stopNow(): void;
+  /** From here on nothing is done together: a stop that is asked for is made at once. */
+  goOnAlone(): void;
 }
 
 export interface Session {
@@ -60,6 +63,8 @@ export interface Session {
   readonly startedMs: number;
   /** Whether this worker validates, writes the folder and tells what happens: one of a run does. */
   readonly leads: boolean;
+  /** The step of the last checkpoint that was written. */
+  saved: number | undefined;
   /** What is exported at the end, by the worker that leads. */
   readonly exporting: ExportPlan | undefined;
 }
@@ -74,13 +79,14 @@ export interface Before extends Progress {
 
 /**
  * `head` is of the checkpoint that the run goes on from, if it does.
- * Throws the reason of `signal` when it is aborted meanwhile; nothing was written then. */
+ * Throws the reason of `asked` when it is aborted meanwhile; nothing was written then.
+ */
 export async function openSession(
   run: Run,
   options: SessionOptions,
   head?: CheckpointHead,
 ): Promise<Session> {
-  const { engine, baseDir, signal, now } = options;
+  const { engine, baseDir, asked, now } = options;
   const startedMs = now();
   const leads = isLeader(options);
   const microBatch = run.batch / run.microBatches;
@@ -88,11 +94,14 @@ export async function openSession(
   // Everything that could fail after the last step fails here.
   const exporting = leads ? planExport(run.model, [1, microBatch]) : undefined;
   const inputs = model.batch.map((name) => ({ name, type: typeOf(model.graph, name) }));
-  const data = await openData(run.data, { inputs, baseDir, batch: run.batch });
+  const data = await unlessAborted(
+    openData(run.data, { inputs, baseDir, batch: run.batch }),
+    asked,
+  );
   let trainer: Trainer | undefined;
   try {
-    signal.throwIfAborted();
-    const identity = identityOf(run, model, await fingerprintOf(data, inputs, signal));
+    asked.throwIfAborted();
+    const identity = identityOf(run, model, await fingerprintOf(data, inputs, asked));
     const changes =
       head === undefined ? [] : checkIdentity(options.folder, head, identity, options.changes);
     trainer = await createTrainer({
@@ -109,7 +118,7 @@ export async function openSession(
       seed: run.seed,
       ranks: options.ranks,
     });
-    signal.throwIfAborted();
+    asked.throwIfAborted();
     const state =
       head === undefined
         ? hashOfState(trainer)
@@ -142,11 +151,30 @@ export async function openSession(
       startedMs,
       leads,
       exporting,
+      saved: undefined,
     };
   } catch (error) {
     trainer?.close();
     await data.close();
     throw error;
+  }
+}
+
+/** What `work` gives, or the signal's reason as soon as it is aborted; the work is not waited for then. */
+export async function unlessAborted<Result>(
+  work: Promise<Result>,
+  signal: AbortSignal,
+): Promise<Result> {
+  signal.throwIfAborted();
+  let stop: () => void = () => undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => reject(signal.reason as Error);
+    signal.addEventListener("abort", stop, { once: true });
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener("abort", stop);
   }
 }
 
