@@ -136,3 +136,4 @@ export {
   reduceSum,
   reduceSumSquare,
 } from "./reduce.ts";
+export { type DftOptions, dft, realFromHalf, type StftOptions, stft } from "./spectral.ts";
