@@ -120,7 +120,6 @@ export {
   type UniformOptions,
   uniform,
 } from "./random.ts";
-export { type RoiAlignOptions, roiAlign } from "./regions.ts";
 export {
   argMax,
   argMin,
@@ -137,3 +136,4 @@ export {
   reduceSumSquare,
 } from "./reduce.ts";
 export { type DftOptions, dft, realFromHalf, type StftOptions, stft } from "./spectral.ts";
+export { type RoiAlignOptions, roiAlign } from "./regions.ts";

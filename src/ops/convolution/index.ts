@@ -7,8 +7,8 @@ import { lpPool } from "./lp-pool.ts";
 import { maxPool } from "./max-pool.ts";
 import { resize } from "./resize.ts";
 
-export { placesOf, readWindow, WINDOW_ATTRIBUTES, type Window } from "./window.ts";
 export { resizedDims, resizeMaps } from "./resize-maps.ts";
+export { placesOf, readWindow, WINDOW_ATTRIBUTES, type Window } from "./window.ts";
 
 export const convolution = {
   AveragePool: averagePool,
