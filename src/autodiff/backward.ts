@@ -6,6 +6,7 @@ import { assert, LockstepError } from "../errors.ts";
 import { add, zerosLike } from "../functional/index.ts";
 import {
   type GradientContext,
+  type GradientRule,
   type GraphBuilder,
   type Node,
   type OperatorDefinition,
@@ -31,7 +32,20 @@ export function backward(
 ): (Value | undefined)[] {
   const builder = outputs[0]?.builder;
   assert(builder !== undefined, "backward needs at least one output");
-  const nodes = [...builder.nodes];
+  return backwardThrough([...builder.nodes], { outputs, wrt, seeds, replaced });
+}
+
+interface Request {
+  readonly outputs: readonly Value[];
+  readonly wrt: readonly Value[];
+  readonly seeds: readonly Value[] | undefined;
+  readonly replaced: Replacements;
+}
+
+/** `backward` along `nodes` alone. */
+function backwardThrough(nodes: readonly Node[], request: Request): (Value | undefined)[] {
+  const { outputs, wrt, seeds, replaced } = request;
+  const { builder } = outputs[0] as Value;
   const active = reachable(nodes, wrt);
   const gradients = new GradientSums();
   for (const [index, output] of outputs.entries()) {
@@ -103,7 +117,8 @@ function propagate(node: Node, pass: Pass): void {
       { hint: rule.missing, fields: { operator: node.op, node: node.name } },
     );
   }
-  const results = rule(gradientContext(node, definition, pass));
+  const context = gradientContext(node, definition, pass);
+  const results = "composed" in rule ? throughComposition(context, rule) : rule(context);
   for (const [index, gradient] of results.entries()) {
     const name = node.inputs[index];
     if (gradient === undefined || name === undefined || !active.has(name)) continue;
@@ -118,8 +133,40 @@ function propagate(node: Node, pass: Pass): void {
   }
 }
 
+/**
+ * The gradients of an operator that says what it is made of. Inputs stand behind Identity nodes, so that the way back ends at them
+ * whatever the composition looks up behind its inputs.
+ */
+function throughComposition(
+  context: GradientContext,
+  { composed, only }: Extract<GradientRule, { composed: unknown }>,
+): readonly (Value | undefined)[] {
+  const { builder } = context;
+  const wanted = context.inputs.map((_, index) => context.needs(index) && isAmong(only, index));
+  const inputs = context.inputs.map((value, index) =>
+    wanted[index] === true ? builder.one("Identity", [value]) : value,
+  );
+  const outputs = composed({
+    ...context,
+    inputs,
+    input: (index) => inputs[index] ?? context.input(index),
+  });
+  const seeded = outputs.filter((_, index) => context.gradients[index] !== undefined);
+  const seeds = context.gradients.filter((gradient) => gradient !== undefined);
+  const sources = inputs.filter((_, index) => wanted[index]) as Value[];
+  if (sources.length === 0) return [];
+  const found = context.backward(seeded, sources, seeds);
+  let next = 0;
+  return wanted.map((isWanted) => (isWanted ? found[next++] : undefined));
+}
+
+function isAmong(only: readonly number[] | undefined, index: number): boolean {
+  return only === undefined || only.includes(index);
+}
+
 function gradientContext(node: Node, definition: OperatorDefinition, pass: Pass): GradientContext {
   const { builder, active, gradients, replaced } = pass;
+  const before = builder.nodes.length;
   const valueOf = (name: string) => (name === "" ? undefined : builder.value(name));
   const inputs = node.inputs.map(valueOf);
   const constant = (index: number) => {
@@ -153,7 +200,8 @@ function gradientContext(node: Node, definition: OperatorDefinition, pass: Pass)
       assert(tensor !== undefined, `${node.op}: input ${index} is a constant`);
       return toNumbers(tensor);
     },
-    backward: (outputs, wrt, seeds) => backward(outputs, wrt, seeds, replaced),
+    backward: (outputs, wrt, seeds) =>
+      backwardThrough(builder.nodes.slice(before), { outputs, wrt, seeds, replaced }),
     replace(index, value) {
       const name = node.outputs[index] ?? "";
       if (name !== "") replaced.set(name, value);

@@ -39,6 +39,8 @@ export interface Model {
   readonly loss: string;
   /** Other outputs by what they are: `{ logits: "logits", accuracy: "accuracy" }`. Scalars are measures, the others predictions. */
   readonly outputs: Readonly<Record<string, string>>;
+  /** What whoever trains this model should know before the first step: sentences. */
+  readonly notes: readonly string[];
 }
 
 export interface Parameter {

@@ -9,6 +9,7 @@ import { linear } from "./linear/index.ts";
 import { normalization } from "./normalization/index.ts";
 import { recurrent } from "./recurrent/index.ts";
 import { reduce } from "./reduce/index.ts";
+import { sampling } from "./sampling/index.ts";
 
 export const operators = {
   ...collective,
@@ -20,6 +21,7 @@ export const operators = {
   ...normalization,
   ...recurrent,
   ...reduce,
+  ...sampling,
 } satisfies Record<string, OperatorDefinition>;
 
 /** The name of an operator that has a definition. */

@@ -16,6 +16,7 @@ import { linearKernels } from "./linear.ts";
 import { normalizationKernels } from "./normalization.ts";
 import { recurrentKernels } from "./recurrent.ts";
 import { reduceKernels } from "./reduce.ts";
+import { samplingKernels } from "./sampling.ts";
 import { fromTensor, type ReferenceTensor, round, toTensor } from "./tensor.ts";
 
 /** Total: an operator without a kernel does not compile. */
@@ -29,6 +30,7 @@ const kernels: Record<OperatorName, Kernel> = {
   ...normalizationKernels,
   ...recurrentKernels,
   ...reduceKernels,
+  ...samplingKernels,
 };
 
 /** Computes one node from its inputs; `types` are the inferred types of its outputs. */
