@@ -16,6 +16,7 @@ import {
 } from "./checkpoint.ts";
 import { type ExportPlan, exportNotes, planExport } from "./export.ts";
 import { factsOf } from "./facts.ts";
+import { fieldRanges } from "./field-ranges.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import { type Beginning, prepareFolder, type RunFolder } from "./folder.ts";
 import { type Change, type Changeable, type Identity, identityOf } from "./identity.ts";
@@ -93,7 +94,12 @@ export async function openSession(
   const model = run.model.build({ batch: microBatch, mode: "train" });
   // Everything that could fail after the last step fails here.
   const exporting = leads ? planExport(run.model, [1, microBatch]) : undefined;
-  const inputs = model.batch.map((name) => ({ name, type: typeOf(model.graph, name) }));
+  const ranges = fieldRanges(model);
+  const inputs = model.batch.map((name) => ({
+    name,
+    type: typeOf(model.graph, name),
+    ranges: ranges.get(name),
+  }));
   const data = await unlessAborted(
     openData(run.data, { inputs, baseDir, batch: run.batch }),
     asked,
