@@ -1,5 +1,4 @@
 /** Computes nodes whose inputs are all known, as long as they are small: shapes, masks, positions. */
-import { LockstepError } from "../../errors.ts";
 import {
   type Graph,
   type GraphBuilder,
@@ -9,7 +8,7 @@ import {
   type Value,
 } from "../../graph/index.ts";
 import { newBuilder } from "../../ops/index.ts";
-import { evaluateNode, fromTensor, toTensor } from "../../reference/index.ts";
+import { evaluateSurely } from "../../reference/index.ts";
 import { elementCount, isFloat } from "../../tensor/index.ts";
 import type { ImportNode } from "../upgrade/index.ts";
 
@@ -69,16 +68,6 @@ export function foldNode(
     cost += elementCount(type.shape) / (isFloat(type.dtype) ? MAX_FLOATS : MAX_INTEGERS);
   }
   if (cost > 1) return undefined;
-  try {
-    const inputs = constants.map((tensor) => tensor && fromTensor(tensor));
-    const results = evaluateNode(node, inputs, types).map(toTensor);
-    return results.map((result) => builder.constant(result));
-  } catch (cause) {
-    if (cause instanceof LockstepError) throw cause;
-    // Constants without sense: a range to NaN, say.
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new LockstepError("ONNX_UNSUPPORTED", `its result cannot be computed: ${reason}`, {
-      cause,
-    });
-  }
+  const results = evaluateSurely(node, constants, types);
+  return results?.map((result) => builder.constant(result));
 }
