@@ -15,8 +15,11 @@ type Evaluated = Pick<Node, "op" | "name" | "attributes">;
 const EXACT = Number.MAX_SAFE_INTEGER;
 /** How the ends of int64 ("to the end" of a slice) look in a float64. */
 const END = 2 ** 63;
-/** Two stand-ins for them: what is only moved or compared comes out the same for both. */
-const STAND_INS = [2 ** 52, 2 ** 52 + 2 ** 20] as const;
+/** Stand-ins for the highest and the lowest, twice: what is only moved or compared comes out alike. */
+const STAND_INS = [
+  { high: 2 ** 52, low: 2 ** 10 - 2 ** 52 },
+  { high: 2 ** 52 + 2 ** 20, low: 2 ** 11 - 2 ** 52 - 2 ** 20 },
+] as const;
 
 /**
  * The node's outputs, or undefined where they must be left to an engine.
@@ -45,7 +48,7 @@ export function evaluateSurely(
     inputs.some((input) => input && !isFloat(input.dtype) && input.data.includes(end));
   const ends = [-END, END].filter(has);
   const results =
-    ends.length === 0 ? evaluate(node, inputs, types) : evaluateEnds(node, inputs, types, ends);
+    ends.length === 0 ? evaluate(node, inputs, types) : evaluateEnds(node, inputs, types);
   if (results === undefined) return undefined;
   const isDivided = inputs.every((input) => input === undefined || !isFloat(input.dtype));
   for (const { dtype, data } of results) {
@@ -66,18 +69,15 @@ function evaluateEnds(
   node: Evaluated,
   inputs: Inputs,
   types: readonly TensorType[],
-  ends: readonly number[],
 ): readonly ReferenceTensor[] | undefined {
-  const [first, second] = STAND_INS.map((standIn) =>
-    evaluate(
+  const [first, second] = STAND_INS.map(({ high, low }) => {
+    const stand = (value: number) => (value === END ? high : value === -END ? low : value);
+    return evaluate(
       node,
-      inputs.map(
-        (input) =>
-          input && replaced(input, (v) => (Math.abs(v) === END ? Math.sign(v) * standIn : v)),
-      ),
+      inputs.map((input) => input && replaced(input, stand)),
       types,
-    ),
-  );
+    );
+  });
   if (first === undefined || second === undefined) return undefined;
   let isSure = types.every(({ dtype }) => dtype === "int64" || dtype === "bool");
   const results = first.map((result, at) => {
@@ -85,11 +85,9 @@ function evaluateEnds(
     return replaced(result, (value, index) => {
       const twin = other.data[index] as number;
       if (Object.is(value, twin)) return value;
-      const end = Math.sign(value) * END;
-      const isMoved =
-        value === Math.sign(value) * STAND_INS[0] && twin === Math.sign(value) * STAND_INS[1];
-      isSure &&= isMoved && ends.includes(end);
-      return end;
+      const side = value > 0 ? "high" : "low";
+      isSure &&= value === STAND_INS[0][side] && twin === STAND_INS[1][side];
+      return side === "high" ? END : -END;
     });
   });
   return isSure ? results : undefined;
