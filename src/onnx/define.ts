@@ -79,6 +79,10 @@ function build(scope: Scope, file: OnnxFile, options: OnnxOptions): ModelOutputs
   });
   if (trained === 0) noneTrained(file, trainable);
   noteSizes(scope, file, options);
+  for (const [name, { message }] of imported.leftOut) {
+    const [reason = ""] = message.split("\n");
+    scope.note(`the output "${name}" is left out, also in model.onnx: ${reason}`);
+  }
   const given = lossOf(scope, file, imported, options.loss);
   const added: ModelOutputs = "builder" in given ? { loss: given as Value } : given;
   const outputs: Record<string, Value> = {};

@@ -34,6 +34,8 @@ export class Importer {
   readonly #functions: ReadonlyMap<string, RawFunction>;
   readonly #names = new Set<string>();
   readonly #reserved: ReadonlySet<string>;
+  /** What sequences hold. They are values that no graph has. */
+  readonly #sequences = new Map<Value, readonly Value[]>();
   #nodes = 0;
   /** The file's own structure has no end: no node after this one is looked at. */
   #isEndless = false;
@@ -123,6 +125,9 @@ export class Importer {
       throw new LockstepError("UNKNOWN_OPERATOR", `the operator "${node.op}" is not known`, {
         hint: `Rewrite the model without it, or add a definition: src/ops has one file an operator.`,
       });
+    }
+    for (const [index, value] of node.inputs.entries()) {
+      if (value !== undefined) this.tensor(value, `input ${index}`);
     }
     const ready = { ...node, attributes: checkAttributes(this, node, definition) };
     const folded = foldNode(this.builder, definition, ready);
@@ -218,6 +223,26 @@ export class Importer {
 
   #free(name: string): boolean {
     return !this.builder.has(name) && !this.#reserved.has(name);
+  }
+
+  sequence(values: readonly Value[]): Value {
+    const type = { dtype: values[0]?.dtype ?? "float32", shape: [] } as const;
+    const value: Value = { name: this.fresh("sequence"), type, ...type, builder: this.builder };
+    this.#sequences.set(value, values);
+    return value;
+  }
+
+  elements(sequence: Value): readonly Value[] {
+    return this.#sequences.get(sequence) ?? this.fail("an input is not a sequence of tensors");
+  }
+
+  /** Throws for a sequence. */
+  tensor(value: Value, what: string): Value {
+    if (!this.#sequences.has(value)) return value;
+    return this.fail(
+      `${what} is a sequence of tensors`,
+      "Sequences are understood where their length and the places read are known beforehand.",
+    );
   }
 
   /** Elements of a value that are known. */
