@@ -10,7 +10,8 @@ import {
   type ImportSink,
   importInto,
 } from "./import.ts";
-import { planRebatch, type Rebatching, rebatch } from "./rebatch.ts";
+import { planRebatch, rebatch } from "./rebatch.ts";
+import type { Rebatching } from "./remake.ts";
 
 /** The size that the first dim of every input has in the file; undefined if it is open, or differs. */
 export function fixedBatch(file: OnnxFile, options: ImportIntoOptions): number | undefined {
