@@ -2,6 +2,8 @@
 
 export type RunEvent =
   | RunStarted
+  | RunChanged
+  | Notice
   | StepDone
   | SharesChanged
   | Evaluated
@@ -45,6 +47,25 @@ export interface NetworkFacts {
   readonly bytesPerSecond: number;
   /** In how many pieces gradients travel. */
   readonly buckets: number;
+}
+
+/** A run that goes on is another from here on than it was before, because that was asked for. */
+export interface RunChanged {
+  readonly type: "changed";
+  /** Steps done. */
+  readonly step: number;
+  readonly changes: readonly {
+    readonly name: string;
+    readonly before: string;
+    readonly now: string;
+  }[];
+}
+
+/** Something that a person should know and that stops nothing. */
+export interface Notice {
+  readonly type: "notice";
+  /** A sentence. */
+  readonly text: string;
 }
 
 export interface StepDone {

@@ -29,6 +29,13 @@ export function describe(
           (event.firstStep > 0 ? `; going on after step ${event.firstStep}` : ""),
         ...event.notes.map((note) => `note: ${note}`),
       ];
+    case "changed":
+      return event.changes.map(
+        ({ name, before, now }) =>
+          `from step ${event.step + 1} on, ${name} is ${now}, not ${before}`,
+      );
+    case "notice":
+      return [printable(event.text)];
     case "shared":
       return [`step ${event.step}: ${event.reason}`];
     case "evaluated":

@@ -3,6 +3,7 @@ import { inputRules } from "./inputs.ts";
 import { layerRules } from "./layers.ts";
 import type { RuleEntry, RuleTable } from "./rule.ts";
 import { sequenceRules } from "./sequence.ts";
+import { signalRules } from "./signal.ts";
 import { staticRules } from "./static.ts";
 
 export type { ImportNode, Rule, RuleContext, RuleEntry } from "./rule.ts";
@@ -13,6 +14,7 @@ const TABLES: readonly RuleTable[] = [
   layerRules,
   staticRules,
   sequenceRules,
+  signalRules,
   composeRules,
 ];
 
