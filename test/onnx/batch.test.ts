@@ -34,7 +34,7 @@ interface Fixture {
 }
 
 const fixture = (name: string, end: string) =>
-  path.join(import.meta.dirname, `../../../test/onnx/fixtures/${name}.${end}`);
+  path.join(import.meta.dirname, `../../../test/onnx/batch/${name}.${end}`);
 
 function read(name: string): Fixture {
   return JSON.parse(readFileSync(fixture(name, "json"), "utf8")) as Fixture;
@@ -44,12 +44,12 @@ const modelOf = (name: string) =>
   onnx(fixture(name, "onnx"), { loss: mse({ prediction: "output", target: "target" }) });
 
 for (const name of [
-  "batch-masked",
-  "batch-masked-split",
-  "batch-masked-4",
-  "batch-patches",
-  "batch-patches-3-old",
-  "batch-patches-1-old",
+  "masked",
+  "masked-split",
+  "masked-4",
+  "patches",
+  "patches-3-old",
+  "patches-1-old",
 ]) {
   test(`${name}: model.onnx takes any batch and computes what PyTorch does, before and after training`, async () => {
     const record = read(name);
@@ -127,12 +127,12 @@ async function compare(
 }
 
 test("a file whose indices of samples cannot be told from zeros keeps its batch, and says so at once", () => {
-  const definition = modelOf("batch-masked-1");
+  const definition = modelOf("masked-1");
   const plan = planExport(definition, [1, 1]);
   assert.equal(plan.batch, 1);
   assert.match(
     exportNotes(plan)[0] ?? "",
-    /^model\.onnx will take batches of 1 only: .*batch-masked-1\.onnx was exported for batches of 1, and cannot be had for others: node "/,
+    /^model\.onnx will take batches of 1 only: .*masked-1\.onnx was exported for batches of 1, and cannot be had for others: node "/,
   );
   assert.throws(() => definition.build({ batch: 4, mode: "train" }), {
     code: "ONNX_UNSUPPORTED",

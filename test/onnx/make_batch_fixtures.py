@@ -1,4 +1,4 @@
-"""Makes fixtures/batch-*: exports of PyTorch 2 in which the batch size matters, and what PyTorch computes at several of them.
+"""Makes the files in batch/: exports of PyTorch 2 in which the batch size matters, and what PyTorch computes at several of them.
 
 Run by hand, with PyTorch 2.7 or newer and onnxscript:  python3 test/onnx/make_batch_fixtures.py
 Beside NAME.onnx stands NAME.json: for each batch size its inputs and the output before training; and for a batch of 4 the targets
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fixtures")
+FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "batch")
 SIZES = (1, 2, 3, 4, 5)
 
 
@@ -120,13 +120,13 @@ def save(name, model, make, inputs, batch=None, modern=True, optimize=True):
 def main():
     torch.set_num_threads(1)
     torch.manual_seed(5)
-    save("batch-masked", Masked(), ids_and_mask, ["ids", "mask"])
-    save("batch-masked-split", Masked(), ids_and_mask, ["ids", "mask"], optimize=False)
-    save("batch-masked-4", Masked(), ids_and_mask, ["ids", "mask"], batch=4)
-    save("batch-masked-1", Masked(), ids_and_mask, ["ids", "mask"], batch=1)
-    save("batch-patches", Patches(), images, ["image"])
-    save("batch-patches-3-old", Patches(), images, ["image"], batch=3, modern=False)
-    save("batch-patches-1-old", Patches(), images, ["image"], batch=1, modern=False)
+    save("masked", Masked(), ids_and_mask, ["ids", "mask"])
+    save("masked-split", Masked(), ids_and_mask, ["ids", "mask"], optimize=False)
+    save("masked-4", Masked(), ids_and_mask, ["ids", "mask"], batch=4)
+    save("masked-1", Masked(), ids_and_mask, ["ids", "mask"], batch=1)
+    save("patches", Patches(), images, ["image"])
+    save("patches-3-old", Patches(), images, ["image"], batch=3, modern=False)
+    save("patches-1-old", Patches(), images, ["image"], batch=1, modern=False)
 
 
 main()
