@@ -16,6 +16,7 @@ import {
 import { type OnnxOptions, onnx } from "./define.ts";
 import { mse } from "./losses.ts";
 import { type ModelParts, modelOf, node, someNumbers } from "./raw.testing.ts";
+import { toSymbolicBatch } from "./symbolic.ts";
 
 const loss = mse({ prediction: "y", target: "target" });
 const int64 = (...values: number[]) => tensorFrom("int64", [values.length], values);
@@ -148,6 +149,32 @@ test("the first dim is the run's batch, whatever dims and shapes say; other size
     assert.deepEqual(graph.types.get("x")?.shape, [7, 5, 3]);
     const shaped = model({ shapes: { x: [4, 5, 3] } }).build({ batch: 7, mode: "eval" });
     assert.deepEqual(shaped.graph.types.get("x")?.shape, [7, 5, 3]);
+  });
+});
+
+test("constants near the limit of what is folded are treated alike at all sizes: model.onnx takes any batch", () => {
+  const count = 18_000;
+  const parts: ModelParts = {
+    ...linear,
+    outputs: ["y"],
+    weights: { w: someNumbers([3, 2]), long: int64(1, count), one: int64(1), none: int64(0) },
+    nodes: [
+      node("Shape", ["x"], ["s"], { start: 0, end: 1 }),
+      node("Squeeze", ["s", "none"], ["b"]),
+      node("Constant", [], ["c0"], { value: scalar("int64", 0) }),
+      node("Constant", [], ["c1"], { value: scalar("int64", 1) }),
+      node("Range", ["c0", "b", "c1"], ["r"]),
+      node("Unsqueeze", ["r", "one"], ["rows"]),
+      node("Expand", ["rows", "long"], ["wide"]),
+      node("ReduceMax", ["wide"], ["at"], { axes: [1], keepdims: 0 }),
+      node("MatMul", ["x", "w"], ["h"]),
+      node("Gather", ["h", "at"], ["y"], { axis: 0 }),
+    ],
+  };
+  return withModel(parts, (model) => {
+    const definition = model({ trainable: /^w$/ });
+    const build = (batch: number) => definition.build({ batch, mode: "eval" }).graph;
+    assert.equal(toSymbolicBatch(build).fixed, undefined);
   });
 });
 

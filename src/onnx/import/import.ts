@@ -75,6 +75,7 @@ export function importInto(
   };
   const importer: Importer = new Importer(builder, file, {
     reserved: options.reserved ?? [],
+    batch: options.batch,
     alias: (value, name) => {
       const shared = parameters.get(value);
       // A second name of a weight: see `isUniform`.

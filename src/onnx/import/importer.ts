@@ -18,6 +18,8 @@ import { domainOf, Scope } from "./scope.ts";
 export interface ImportHooks {
   /** Names that values must not take. */
   readonly reserved?: readonly string[];
+  /** Samples of the model that is made. */
+  readonly batch?: number | undefined;
   /** A node that the caller builds itself (training-mode normalization), or undefined. */
   node?(node: ImportNode): readonly (Value | undefined)[] | undefined;
   /** A weight under another name. */
@@ -130,7 +132,7 @@ export class Importer {
       if (value !== undefined) this.tensor(value, `input ${index}`);
     }
     const ready = { ...node, attributes: checkAttributes(this, node, definition) };
-    const folded = foldNode(this.builder, definition, ready);
+    const folded = foldNode(this.builder, definition, ready, this.#hooks.batch);
     if (folded !== undefined) return folded;
     const outputs = ready.outputs.map((output) =>
       output === "" || this.#free(output) ? output : this.fresh(output),
