@@ -2,6 +2,7 @@ import { composeRules } from "./compose.ts";
 import { inputRules } from "./inputs.ts";
 import { layerRules } from "./layers.ts";
 import type { RuleEntry, RuleTable } from "./rule.ts";
+import { sequenceRules } from "./sequence.ts";
 import { signalRules } from "./signal.ts";
 import { staticRules } from "./static.ts";
 
@@ -12,6 +13,7 @@ const TABLES: readonly RuleTable[] = [
   inputRules,
   layerRules,
   staticRules,
+  sequenceRules,
   signalRules,
   composeRules,
 ];
