@@ -95,6 +95,8 @@ export interface OperatorDefinition {
   /** Types of the outputs, checked and inferred from those of the inputs. */
   readonly infer: (context: InferContext) => readonly TensorType[];
   readonly gradient: GradientRule;
+  /** Set if equal inputs give other outputs each time: it is not computed beforehand. */
+  readonly draws?: true;
   /** Floating-point operations of one run; a multiply-add counts as 2. */
   readonly flops: (context: CostContext) => number;
   /** Whether output 0 may be written over an input of the same type (element by element, in place). */

@@ -1,6 +1,7 @@
 import { composeRules } from "./compose.ts";
 import { inputRules } from "./inputs.ts";
 import { layerRules } from "./layers.ts";
+import { placeRules } from "./places.ts";
 import type { RuleEntry, RuleTable } from "./rule.ts";
 import { signalRules } from "./signal.ts";
 import { staticRules } from "./static.ts";
@@ -13,6 +14,7 @@ const TABLES: readonly RuleTable[] = [
   layerRules,
   staticRules,
   signalRules,
+  placeRules,
   composeRules,
 ];
 
