@@ -63,21 +63,26 @@ export interface GradientContext {
   gradient(index: number): Value;
   constant(index: number): Tensor | undefined;
   constantNumbers(index: number): number[];
+  /**
+   * The gradient of Σ seed·output for `wrt`, all of them values that the rule made of the inputs: a rule can write its operator in others
+   * and leave their gradients to them.
+   */
+  backward(
+    outputs: readonly Value[],
+    wrt: readonly Value[],
+    seeds: readonly Value[],
+  ): readonly (Value | undefined)[];
+  /** Says that `value`, which the gradient computes anyway, equals output `index`: readers of both passes then use that one. */
+  replace(index: number, value: Value): void;
 }
 
 /**
  * - a function: the gradient of each input (undefined: none, or not needed);
- * - `composed`: the outputs again, made of operators that have rules: these are differentiated, and the operator itself stays in the
- *   forward graph. `only`: the inputs to which a gradient goes (default: all floats); others count as constants;
  * - `zero`: piecewise constant or integral; the gradient is zero everywhere it exists, for this reason;
  * - `missing`: not known to us; asking for it is an error that ends with this advice.
  */
 export type GradientRule =
   | ((context: GradientContext) => readonly (Value | undefined)[])
-  | {
-      readonly composed: (context: GradientContext) => readonly Value[];
-      readonly only?: readonly number[];
-    }
   | { readonly zero: string }
   | { readonly missing: string };
 

@@ -24,6 +24,16 @@ export {
 } from "./layers/normalization.ts";
 export { additiveMask, causalMask, positions } from "./layers/positions.ts";
 export {
+  type GruOptions,
+  gru,
+  type LstmOptions,
+  lstm,
+  type RecurrentOptions,
+  type RecurrentResult,
+  type RnnOptions,
+  rnn,
+} from "./layers/recurrent.ts";
+export {
   type FeedForwardOptions,
   feedForward,
   type Norm,

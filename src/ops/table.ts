@@ -8,6 +8,7 @@ import { layout } from "./layout/index.ts";
 import { linear } from "./linear/index.ts";
 import { normalization } from "./normalization/index.ts";
 import { random } from "./random/index.ts";
+import { recurrent } from "./recurrent/index.ts";
 import { reduce } from "./reduce/index.ts";
 import { sampling } from "./sampling/index.ts";
 
@@ -20,6 +21,7 @@ export const operators = {
   ...linear,
   ...normalization,
   ...random,
+  ...recurrent,
   ...reduce,
   ...sampling,
 } satisfies Record<string, OperatorDefinition>;

@@ -15,6 +15,7 @@ import { layoutKernels } from "./layout.ts";
 import { linearKernels } from "./linear.ts";
 import { normalizationKernels } from "./normalization.ts";
 import { randomKernels } from "./random.ts";
+import { recurrentKernels } from "./recurrent.ts";
 import { reduceKernels } from "./reduce.ts";
 import { samplingKernels } from "./sampling.ts";
 import { fromTensor, type ReferenceTensor, round, toTensor } from "./tensor.ts";
@@ -29,6 +30,7 @@ const kernels: Record<OperatorName, Kernel> = {
   ...linearKernels,
   ...normalizationKernels,
   ...randomKernels,
+  ...recurrentKernels,
   ...reduceKernels,
   ...samplingKernels,
 };

@@ -2,6 +2,7 @@ import { composeRules } from "./compose.ts";
 import { inputRules } from "./inputs.ts";
 import { layerRules } from "./layers.ts";
 import { placeRules } from "./places.ts";
+import { recurrentRules } from "./recurrent.ts";
 import type { RuleEntry, RuleTable } from "./rule.ts";
 import { signalRules } from "./signal.ts";
 import { staticRules } from "./static.ts";
@@ -12,6 +13,7 @@ export type { ImportNode, Rule, RuleContext, RuleEntry } from "./rule.ts";
 const TABLES: readonly RuleTable[] = [
   inputRules,
   layerRules,
+  recurrentRules,
   staticRules,
   signalRules,
   placeRules,
