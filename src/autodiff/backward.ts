@@ -31,7 +31,20 @@ export function backward(
 ): (Value | undefined)[] {
   const builder = outputs[0]?.builder;
   assert(builder !== undefined, "backward needs at least one output");
-  const nodes = [...builder.nodes];
+  return backwardThrough([...builder.nodes], { outputs, wrt, seeds, replaced });
+}
+
+interface Request {
+  readonly outputs: readonly Value[];
+  readonly wrt: readonly Value[];
+  readonly seeds: readonly Value[] | undefined;
+  readonly replaced: Replacements;
+}
+
+/** `backward` along `nodes` alone. */
+function backwardThrough(nodes: readonly Node[], request: Request): (Value | undefined)[] {
+  const { outputs, wrt, seeds, replaced } = request;
+  const { builder } = outputs[0] as Value;
   const active = reachable(nodes, wrt);
   const gradients = new GradientSums();
   for (const [index, output] of outputs.entries()) {
@@ -120,6 +133,7 @@ function propagate(node: Node, pass: Pass): void {
 
 function gradientContext(node: Node, definition: OperatorDefinition, pass: Pass): GradientContext {
   const { builder, active, gradients, replaced } = pass;
+  const before = builder.nodes.length;
   const valueOf = (name: string) => (name === "" ? undefined : builder.value(name));
   const inputs = node.inputs.map(valueOf);
   const constant = (index: number) => {
@@ -153,7 +167,8 @@ function gradientContext(node: Node, definition: OperatorDefinition, pass: Pass)
       assert(tensor !== undefined, `${node.op}: input ${index} is a constant`);
       return toNumbers(tensor);
     },
-    backward: (outputs, wrt, seeds) => backward(outputs, wrt, seeds, replaced),
+    backward: (outputs, wrt, seeds) =>
+      backwardThrough(builder.nodes.slice(before), { outputs, wrt, seeds, replaced }),
     replace(index, value) {
       const name = node.outputs[index] ?? "";
       if (name !== "") replaced.set(name, value);

@@ -64,8 +64,8 @@ export interface GradientContext {
   constant(index: number): Tensor | undefined;
   constantNumbers(index: number): number[];
   /**
-   * The gradient of Σ seed·output for `wrt`, all of them values that the rule made of the inputs: a rule can write its operator in others
-   * and leave their gradients to them.
+   * The gradient of Σ seed·output for `wrt`, along the nodes that the rule has added: it can write its operator in others and leave
+   * gradients to them.
    */
   backward(
     outputs: readonly Value[],

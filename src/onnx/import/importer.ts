@@ -101,7 +101,7 @@ export class Importer {
     };
     const loopBody = graphs.get("body");
     if ((op === "Loop" || op === "Scan") && loopBody !== undefined) {
-      if (scope.depth >= MAX_INLINED) this.fail("loops and functions are nested too deep");
+      if (scope.depth >= MAX_INLINED) this.#end("loops and functions are nested too deep");
       return writeOut(this, { ...node, body: loopBody }, scope);
     }
     if (graphs.size > 0) {
