@@ -165,7 +165,7 @@ function operatorName({ domain, opType }: Pick<RawNode, "domain" | "opType">): s
 /** Whether an operator has a definition, a rule, or a function of the file. */
 function isKnown(file: OnnxFile, op: string): boolean {
   return (
-    op === "If" ||
+    ["If", "Loop", "Scan"].includes(op) ||
     operatorTable.find(op) !== undefined ||
     rulesFor(op).length > 0 ||
     file.model.functions.some((item) => operatorName({ ...item, opType: item.name }) === op)

@@ -29,7 +29,7 @@ export interface ImportHooks {
 
 /** Ways out that work, the nearest first. */
 const UNKNOWN_HINT =
-  "Write that layer in plain tensor operations before exporting: a cell called in a Python loop, for instance, exports as " +
+  "Rewrite that layer in plain tensor operations before exporting: a cell called in a Python loop, for instance, exports as " +
   "operators that are known. Or add a definition: src/ops has one file an operator.";
 
 const MAX_INLINED = 32;
