@@ -6,7 +6,6 @@ import { assert, LockstepError } from "../errors.ts";
 import { add, zerosLike } from "../functional/index.ts";
 import {
   type GradientContext,
-  type GradientRule,
   type GraphBuilder,
   type Node,
   type OperatorDefinition,
@@ -117,8 +116,7 @@ function propagate(node: Node, pass: Pass): void {
       { hint: rule.missing, fields: { operator: node.op, node: node.name } },
     );
   }
-  const context = gradientContext(node, definition, pass);
-  const results = "composed" in rule ? throughComposition(context, rule) : rule(context);
+  const results = rule(gradientContext(node, definition, pass));
   for (const [index, gradient] of results.entries()) {
     const name = node.inputs[index];
     if (gradient === undefined || name === undefined || !active.has(name)) continue;
@@ -131,37 +129,6 @@ function propagate(node: Node, pass: Pass): void {
     );
     gradients.add(name, gradient);
   }
-}
-
-/**
- * The gradients of an operator that says what it is made of. Inputs stand behind Identity nodes, so that the way back ends at them
- * whatever the composition looks up behind its inputs.
- */
-function throughComposition(
-  context: GradientContext,
-  { composed, only }: Extract<GradientRule, { composed: unknown }>,
-): readonly (Value | undefined)[] {
-  const { builder } = context;
-  const wanted = context.inputs.map((_, index) => context.needs(index) && isAmong(only, index));
-  const inputs = context.inputs.map((value, index) =>
-    wanted[index] === true ? builder.one("Identity", [value]) : value,
-  );
-  const outputs = composed({
-    ...context,
-    inputs,
-    input: (index) => inputs[index] ?? context.input(index),
-  });
-  const seeded = outputs.filter((_, index) => context.gradients[index] !== undefined);
-  const seeds = context.gradients.filter((gradient) => gradient !== undefined);
-  const sources = inputs.filter((_, index) => wanted[index]) as Value[];
-  if (sources.length === 0) return [];
-  const found = context.backward(seeded, sources, seeds);
-  let next = 0;
-  return wanted.map((isWanted) => (isWanted ? found[next++] : undefined));
-}
-
-function isAmong(only: readonly number[] | undefined, index: number): boolean {
-  return only === undefined || only.includes(index);
 }
 
 function gradientContext(node: Node, definition: OperatorDefinition, pass: Pass): GradientContext {

@@ -12,7 +12,7 @@ export {
   maxPool,
   type PoolingOptions,
 } from "./layers/convolution.ts";
-export { dropout } from "./layers/dropout.ts";
+export { dropout, normalRows, uniformRows } from "./layers/dropout.ts";
 export { type EmbeddingOptions, embedding, type LinearOptions, linear } from "./layers/linear.ts";
 export {
   type BatchNormOptions,

@@ -1,8 +1,10 @@
 import { composeRules } from "./compose.ts";
 import { inputRules } from "./inputs.ts";
 import { layerRules } from "./layers.ts";
+import { placeRules } from "./places.ts";
 import { recurrentRules } from "./recurrent.ts";
 import type { RuleEntry, RuleTable } from "./rule.ts";
+import { sequenceRules } from "./sequence.ts";
 import { signalRules } from "./signal.ts";
 import { staticRules } from "./static.ts";
 
@@ -14,7 +16,9 @@ const TABLES: readonly RuleTable[] = [
   layerRules,
   recurrentRules,
   staticRules,
+  sequenceRules,
   signalRules,
+  placeRules,
   composeRules,
 ];
 
