@@ -4,6 +4,7 @@ import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { createJiti } from "jiti";
 import { LockstepError } from "../errors.ts";
+import { requireFile } from "../files/index.ts";
 import { isRun, type Run } from "./run.ts";
 
 /** Throws FILE_NOT_FOUND, RUN_FILE (a module that does not load or exports no run), or what the file throws. */
@@ -14,6 +15,7 @@ export async function loadRun(file: string): Promise<Run> {
       hint: "Give the path of a TypeScript module that exports defineRun({…}).",
     });
   }
+  requireFile(path);
   // The file's `lockstep` is this very package, wherever the file lies.
   const self = fileURLToPath(new URL("../index.js", import.meta.url));
   const jiti = createJiti(import.meta.url, { alias: { lockstep: self }, fsCache: false });
