@@ -209,8 +209,22 @@ function bytesWritten(trainer: Trainer, beginning: Beginning): number {
 }
 
 /** What the user should know before the first step, and finds in the report. */
-export function notesOf({ model, exporting }: Session): string[] {
-  return [...model.notes, ...(exporting === undefined ? [] : exportNotes(exporting))];
+export function notesOf(session: Session): string[] {
+  const { model, exporting } = session;
+  return [
+    ...model.notes,
+    ...(exporting === undefined ? [] : exportNotes(exporting)),
+    ...idleNote(session),
+  ];
+}
+
+/** A micro-batch of several keeps to one thread. */
+function idleNote({ run: { microBatches }, options: { engine, ranks } }: Session): string[] {
+  const { threads } = engine;
+  if (ranks !== undefined || microBatches === 1 || threads <= microBatches) return [];
+  return [
+    `${microBatches} of ${threads} threads compute gradients, each one of ${microBatches} micro-batches. State microBatches in the run to use more.`,
+  ];
 }
 
 export function announce(session: Session): void {
