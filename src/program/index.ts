@@ -24,6 +24,7 @@ export {
   type LayoutItem,
   planLayout,
 } from "./layout.ts";
+export { plainLoss } from "./loss.ts";
 export { type MemoryPlan, type PlannedValue, planMemory } from "./memory-plan.ts";
 export type { Summary } from "./norm.ts";
 export {

@@ -8,7 +8,8 @@ import type { Model } from "../nn/index.ts";
 import type { Optimizer } from "../optimizer/index.ts";
 import { byteLength } from "../tensor/index.ts";
 import { type Accumulation, planAccumulation } from "./accumulate.ts";
-import { LOSS, PACES, STOP, summedBeside } from "./beside.ts";
+import type { BatchSums } from "./batch-sums.ts";
+import { PACES, STOP, summedBeside, termName } from "./beside.ts";
 import type { CutGradient } from "./cut.ts";
 import {
   type GradientGraph,
@@ -21,6 +22,7 @@ import {
   withOutputs,
 } from "./gradient.ts";
 import { type Layout, planLayout } from "./layout.ts";
+import { planLoss } from "./loss.ts";
 import { type NormPlan, planNorm } from "./norm.ts";
 import { planGradients } from "./plan-gradients.ts";
 import { type ParameterPlan, planParameters } from "./plan-parameters.ts";
@@ -92,10 +94,11 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
   const { model, evaluation, microBatches = 1 } = options;
   const share = options.share ?? wholeStep(microBatches);
   const program = new ProgramBuilder();
+  const made = planLoss(model, microBatches);
   const parameters = planParameters(
     model.parameters,
     options.optimizer,
-    summedBeside(model, microBatches, options.share?.ranges.length),
+    summedBeside(model, made.terms, microBatches, options.share?.ranges.length),
   );
   const levels = planLevels(share.ranges, share.machines, share);
   const own = levels.ranks.contributions.filter(({ rank }) => rank === share.rank);
@@ -105,15 +108,14 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
     model.states.map(({ name, type }) => ({ name, type, group: "states" })),
     64,
   );
-  const context = { program, options, share, levels, range, parameters, states, sums };
+  const context = { program, options, share, levels, range, parameters, states, sums, made };
   allocate(context);
-  const loss = lossRef(context, 0);
-  const losses = { ...loss, type: { dtype: loss.type.dtype, shape: [1] } };
-  const gradient = gradientGraph(model);
+  const gradient = gradientGraph(model, made);
   // A micro-batch stays on one thread, so that its bits do not depend on how many there are.
   program.graph("gradient", microBatches === 1 ? "all" : 1, () => gradient.graph);
   const { stages, cut, buckets, ownership } = planGradients(program, {
     model,
+    terms: made.terms,
     gradient,
     parameters,
     levels,
@@ -123,7 +125,12 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
     bufferOf: gradientBuffer,
   });
   const { clip } = options;
-  const norm = planNorm(program, parameters, { microBatches, clip, losses, ownership });
+  const norm = planNorm(program, parameters, {
+    loss: made,
+    sums: termRefs(context, 0),
+    clip,
+    ownership,
+  });
   const ranks = share.ranges.length;
   const update = planUpdate(program, parameters, { rank: share.rank, ranks, ownership });
   const side = (from: number): Side => {
@@ -170,6 +177,8 @@ interface Context {
   readonly parameters: ParameterPlan;
   readonly states: Layout;
   readonly sums: Accumulation;
+  /** What the loss is made of. */
+  readonly made: BatchSums;
 }
 
 interface SideContext extends Context {
@@ -190,7 +199,7 @@ function allocate(context: Context): void {
   }
   for (const name of ["states.0", "states.1"]) program.buffer(name, states.byteLength);
   if (microBatches > 1) program.buffer("states.unused", states.byteLength);
-  else program.buffer("losses", byteLength(lossType(model)));
+  else program.buffer("losses", lossesLayout(context.made).byteLength);
   for (const [name, { type }] of batchRefs(model, "batch", range.count)) {
     program.buffer(`batch.${name}`, byteLength(type));
   }
@@ -205,10 +214,20 @@ function gradientBuffer(index: number): string {
   return index === 0 ? "gradients" : `gradients.${index}`;
 }
 
-/** Where a micro-batch that writes gradients to buffer `index` puts its loss. */
-function lossRef({ options, parameters }: Context, index: number): TensorRef {
-  const sums = refsOf(parameters.gradients, gradientBuffer(index));
-  return sums.get(LOSS) ?? rowsRef("losses", lossType(options.model), 0);
+/** Where a micro-batch that writes gradients to buffer `index` puts the terms of its loss. */
+function termRefs({ options, parameters, made }: Context, index: number): TensorRef[] {
+  const { microBatches = 1 } = options;
+  const places =
+    microBatches === 1
+      ? refsOf(lossesLayout(made), "losses")
+      : refsOf(parameters.gradients, gradientBuffer(index));
+  return made.terms.map((_, term) => places.get(termName(term)) as TensorRef);
+}
+
+/** Of a batch that is computed whole: its terms are not summed with anything. */
+function lossesLayout({ terms }: BatchSums): Layout {
+  const items = terms.map(({ type }, term) => ({ name: termName(term), type, group: "losses" }));
+  return planLayout(items, 64);
 }
 
 /** Running statistics, as means over all micro-batches. */
@@ -232,9 +251,10 @@ function gradientRun(context: SideContext, index: number): Run {
   const own = refsOf(parameters.gradients, gradientBuffer(leaf));
   const written = refsOf(states, `states.${1 - from}`);
   const unused = refsOf(states, "states.unused");
-  const outputs: Record<string, TensorRef> = {
-    [model.loss]: lossRef(context, leaf),
-  };
+  const refs = termRefs(context, leaf);
+  const outputs: Record<string, TensorRef> = Object.fromEntries(
+    context.made.terms.map(({ output }, term) => [output, refs[term] as TensorRef]),
+  );
   for (const { name, next } of model.states) {
     // Floats are averaged over micro-batches; of counters, that of a rank's first micro-batch holds.
     const place = microBatches === 1 ? written.get(name) : own.get(name);

@@ -1,7 +1,18 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { createOrtEngine, type Engine, type EngineTensor } from "../engine/index.ts";
-import { add, cast, exp, log, mul, reduceMean, reduceSum, sqrt, sub } from "../functional/index.ts";
+import {
+  add,
+  cast,
+  exp,
+  log,
+  mul,
+  reduceMean,
+  reduceSum,
+  reshape,
+  sqrt,
+  sub,
+} from "../functional/index.ts";
 import { openMemory } from "../memory/index.ts";
 import { defineModel, type ModelDefinition } from "../nn/index.ts";
 import { adamw, cosine, type Optimizer, sgd } from "../optimizer/index.ts";
@@ -260,7 +271,8 @@ test("keys of random layers follow the samples' positions, not the split into mi
     const x = m.input("x", [m.batch, 1]);
     const weight = m.parameter("weight", [1], { kind: "ones" });
     // The parameter gets the mean of the keys as its gradient.
-    return { loss: mean(mul(add(mul(x, 0), cast(m.key, x.dtype)), weight)) };
+    const key = reshape(cast(m.key, x.dtype), x.shape);
+    return { loss: mean(mul(add(mul(x, 0), key), weight)) };
   });
   for (const microBatches of [1, 4]) {
     const setup = { model: keyed, microBatches, dtype: "float64" } as const;

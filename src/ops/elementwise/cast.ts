@@ -21,4 +21,5 @@ export const cast: OperatorDefinition = {
   },
   flops: noFlops,
   inPlace: true,
+  batch: { linear: "together" },
 };

@@ -38,4 +38,5 @@ export const concat: OperatorDefinition = {
   },
   flops: noFlops,
   inPlace: false,
+  batch: { linear: "together" },
 };

@@ -17,4 +17,5 @@ export const expand: OperatorDefinition = {
   gradient: (context) => [sumTo(context.gradient(0), context.input(0).shape), undefined],
   flops: noFlops,
   inPlace: false,
+  batch: { linear: "first" },
 };

@@ -21,4 +21,5 @@ export const flatten: OperatorDefinition = {
   gradient: (context) => [reshape(context.gradient(0), context.input(0).shape)],
   flops: noFlops,
   inPlace: true,
+  batch: { linear: "first" },
 };

@@ -11,4 +11,5 @@ export const identity: OperatorDefinition = {
   gradient: (context) => [context.gradient(0)],
   flops: noFlops,
   inPlace: true,
+  batch: { linear: "together" },
 };

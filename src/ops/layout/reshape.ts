@@ -27,4 +27,5 @@ export const reshape: OperatorDefinition = {
   gradient: (context) => [toShape(context.gradient(0), context.input(0).shape), undefined],
   flops: noFlops,
   inPlace: true,
+  batch: { linear: "first" },
 };

@@ -51,6 +51,7 @@ export const slice: OperatorDefinition = {
   },
   flops: noFlops,
   inPlace: false,
+  batch: { linear: "first" },
 };
 
 /** What is taken of each dim, by ONNX's rules for bounds that are negative or too large. */

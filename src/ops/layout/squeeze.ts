@@ -24,4 +24,5 @@ export const squeeze: OperatorDefinition = {
   gradient: (context) => [reshape(context.gradient(0), context.input(0).shape), undefined],
   flops: noFlops,
   inPlace: true,
+  batch: { linear: "first" },
 };

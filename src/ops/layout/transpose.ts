@@ -24,6 +24,7 @@ export const transpose: OperatorDefinition = {
   },
   flops: noFlops,
   inPlace: false,
+  batch: { linear: "first" },
 };
 
 function permutation(attributes: InferContext["attributes"], rank: number): readonly number[] {

@@ -26,4 +26,5 @@ export const unsqueeze: OperatorDefinition = {
   gradient: (context) => [reshape(context.gradient(0), context.input(0).shape), undefined],
   flops: noFlops,
   inPlace: true,
+  batch: { linear: "first" },
 };

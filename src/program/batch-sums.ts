@@ -1,0 +1,227 @@
+/**
+ * A number of a whole batch (its loss, a measure) as a function of sums over the parts of the batch: a loss that is a mean over
+ * labelled elements is the sum of their losses over their number, whatever parts the batch is cut into.
+ */
+import { cast } from "../functional/index.ts";
+import { type Graph, sliceGraph, type Value } from "../graph/index.ts";
+import type { Model } from "../nn/index.ts";
+import { operatorTable } from "../ops/index.ts";
+import type { TensorType } from "../tensor/index.ts";
+import { BatchKinds, type Pair } from "./batch-kinds.ts";
+import { withOutputs } from "./gradient.ts";
+
+/** A value of which the whole batch needs the sum over its parts. */
+export interface Term {
+  /** An output of the graph of a part. */
+  readonly output: string;
+  readonly type: TensorType;
+  /** That of the whole batch is so many times the sum over its parts. */
+  readonly factor: number;
+  /** Whether gradients go through it. */
+  readonly trained: boolean;
+}
+
+/** What is known of the whole batch before any part is computed: how many labels there are. */
+export interface Totals {
+  /** Of a part. Its outputs are to be summed. */
+  readonly graph: Graph;
+  readonly terms: readonly Term[];
+  /** From the terms of the whole batch (inputs `term.0`, …) to what each part is given, in the order of `inputs`. */
+  readonly tail: Graph;
+  /** Inputs of the graph of a part. */
+  readonly inputs: readonly string[];
+}
+
+export interface BatchSums {
+  /** Of a part: outputs are the terms, then `kept`. */
+  readonly graph: Graph;
+  readonly terms: readonly Term[];
+  /** From the terms of the whole batch (inputs `term.0`, …) to the number; undefined where that is the only term. */
+  readonly tail: Graph | undefined;
+  /** Terms that the number is divided by: where one is 0, the batch holds nothing that counts. */
+  readonly counts: readonly number[];
+  readonly totals: Totals | undefined;
+}
+
+/** Why a number cannot be made from parts of a batch: a sentence without its end. */
+export interface Inseparable {
+  readonly reason: string;
+}
+
+export function isInseparable(found: BatchSums | Inseparable): found is Inseparable {
+  return "reason" in found;
+}
+
+export interface BatchSumsOptions {
+  /** Built for a part of the batch, and for all of it. */
+  readonly part: Model;
+  readonly whole: Model;
+  /** Samples of a part over those of the whole. */
+  readonly share: number;
+  /** Outputs of the graph of a part that stay. */
+  readonly kept: readonly string[];
+  /** Whether gradients are wanted: then one term at most may have one. */
+  readonly differentiated: boolean;
+  /** Whether the part is the batch, and the other model only shows which dims are the batch. */
+  readonly isWhole?: boolean;
+  readonly totalsFirst?: boolean;
+}
+
+/** How output `of` of a model follows from parts of a batch. */
+export function planBatchSums(of: string, options: BatchSumsOptions): BatchSums | Inseparable {
+  const { part, whole, share, kept, differentiated, totalsFirst = false } = options;
+  const graph = withOutputs(part.graph, [of, ...kept]);
+  const kinds = new BatchKinds({
+    part: graph,
+    whole: withOutputs(whole.graph, [of, ...kept]),
+    fields: fieldsOf(part),
+    parameters: part.parameters.map(({ name }) => name),
+    statistics: statisticsOf(part),
+    share,
+    fixedBatch: sizeOf(part) === sizeOf(whole) ? sizeOf(part) : undefined,
+    totalsFirst,
+  });
+  const kind = kinds.kind(of);
+  const pair = kinds.pair(of);
+  const again = () => planBatchSums(of, { ...options, totalsFirst: true });
+  if (kind.kind === "mixed" || kind.kind === "rows" || pair === undefined) {
+    const reason = kind.kind === "mixed" ? kind.reason : `"${of}" is no single number`;
+    return differentiated && !totalsFirst ? again() : { reason };
+  }
+  const ends = kind.kind === "total" ? boundaryOf(kinds, pair) : [pair];
+  const trained = ends.filter((end) => kinds.isTrained(end));
+  const isSimple = trained.length <= 1 && trained.every(({ part: own }) => own.shape.length === 0);
+  if (differentiated && !isSimple) {
+    if (!totalsFirst) return again();
+    const names = trained.map(({ part: own }) => `"${own.name}"`).join(" and ");
+    return { reason: `it is no sum of ${names}, but another function of them` };
+  }
+  const totals = totalsFirst ? totalsOf(kinds) : undefined;
+  if (totals?.graph.inputs.some((name) => totals.inputs.includes(name)) === true) {
+    return { reason: "it needs sums over the batch that need other sums over the batch" };
+  }
+  const isWhole = options.isWhole === true;
+  const made = termsOf(kinds, ends, isWhole);
+  const keptValues = kept.map((name) => kinds.pair(name)?.part as Value);
+  const isPlain = kind.kind === "sum" && kind.part.name === of && !totalsFirst;
+  const side = isWhole ? "part" : "whole";
+  const tail = kind.kind === "total" ? tailOf(kinds, [pair], ends, side) : undefined;
+  return {
+    graph: isPlain ? graph : kinds.part.build([...made.values, ...keptValues]),
+    terms: made.terms,
+    tail,
+    counts: tail === undefined ? [] : divisors(tail, made.terms),
+    totals,
+  };
+}
+
+export function sizeOf(model: Model): number {
+  return model.graph.types.get(model.batch[0] ?? "")?.shape[0] ?? 1;
+}
+
+export function fieldsOf({ batch, randomKey }: Model): string[] {
+  return [...batch, ...(randomKey === undefined ? [] : [randomKey])];
+}
+
+/** All values that the next states are made of. */
+function statisticsOf({ graph, states }: Model): ReadonlySet<string> {
+  const found = new Set(states.map(({ next }) => next));
+  for (const node of graph.nodes.toReversed()) {
+    if (node.outputs.some((output) => found.has(output))) {
+      for (const input of node.inputs) found.add(input);
+    }
+  }
+  return found;
+}
+
+/** The values next to a total, on the way back, that parts can be summed of. */
+function boundaryOf(kinds: BatchKinds, ...totals: readonly Pair[]): Pair[] {
+  const ends: Pair[] = [];
+  const seen = new Set<string>();
+  const visit = (pair: Pair | undefined): void => {
+    if (pair === undefined || seen.has(pair.part.name)) return;
+    seen.add(pair.part.name);
+    if (kinds.kindOf(pair).kind !== "total") {
+      if (kinds.part.constantOf(pair.part) === undefined) ends.push(pair);
+      return;
+    }
+    const inputs = kinds.part.makerOf(pair.part)?.inputs ?? [];
+    for (const name of inputs) visit(kinds.pairOf(name));
+  };
+  for (const total of totals) visit(total);
+  return ends;
+}
+
+function termsOf(
+  kinds: BatchKinds,
+  ends: readonly Pair[],
+  isWhole = false,
+): { terms: Term[]; values: Value[] } {
+  const taken = new Set<string>();
+  const values: Value[] = [];
+  const terms = ends.map((end): Term => {
+    const kind = kinds.kindOf(end);
+    const own = { factor: isWhole ? 1 : kinds.share, part: end.part };
+    const { factor, part } = kind.kind === "sum" && !isWhole ? kind : own;
+    const wide = part.dtype === "float64" || part.dtype === "float32";
+    let value = wide ? part : cast(part, "float32");
+    if (kinds.part.inputs.includes(value.name) || taken.has(value.name)) {
+      value = kinds.part.one("Identity", [value]);
+    }
+    taken.add(value.name);
+    values.push(value);
+    return { output: value.name, type: value.type, factor, trained: kinds.isTrained(end) };
+  });
+  return { terms, values };
+}
+
+/** The way from terms to results, its inputs named `term.0`, `term.1`, …. */
+function tailOf(
+  kinds: BatchKinds,
+  results: readonly Pair[],
+  ends: readonly Pair[],
+  side: keyof Pair,
+): Graph {
+  const built = kinds[side].build(results.map((pair) => pair[side]));
+  const { outputs } = built;
+  const sliced = sliceGraph(built, { inputs: ends.map((end) => end[side].name), outputs });
+  const names = new Map(ends.map((end, index) => [end[side].name, `term.${index}`]));
+  const rename = (name: string) => names.get(name) ?? name;
+  return {
+    ...sliced,
+    name: "tail",
+    inputs: sliced.inputs.map(rename),
+    outputs: sliced.outputs.map(rename),
+    nodes: sliced.nodes.map((node) => ({ ...node, inputs: node.inputs.map(rename) })),
+    types: new Map([...sliced.types].map(([name, type]) => [rename(name), type])),
+  };
+}
+
+/** Terms without a gradient, one number each, that something is divided by. */
+function divisors(tail: Graph, terms: readonly Term[]): number[] {
+  const divides = new Set<string>();
+  for (const node of tail.nodes.toReversed()) {
+    const isDivision = operatorTable.find(node.op)?.batch?.linear === "first";
+    const reaches = node.outputs.some((output) => divides.has(output));
+    for (const [index, input] of node.inputs.entries()) {
+      if (reaches || (isDivision && index > 0)) divides.add(input);
+    }
+  }
+  return terms.flatMap(({ trained, type }, index) =>
+    !trained && type.shape.length === 0 && divides.has(`term.${index}`) ? [index] : [],
+  );
+}
+
+function totalsOf(kinds: BatchKinds): Totals | undefined {
+  if (kinds.given.length === 0) return undefined;
+  const pairs = kinds.given.map(({ pair }) => pair);
+  const ends = boundaryOf(kinds, ...pairs);
+  const { terms, values } = termsOf(kinds, ends);
+  const graph = kinds.part.build(values);
+  return {
+    graph: sliceGraph(graph, { name: "totals", outputs: graph.outputs }),
+    terms,
+    tail: tailOf(kinds, pairs, ends, "whole"),
+    inputs: kinds.given.map(({ input }) => input),
+  };
+}
