@@ -36,6 +36,7 @@ import {
 } from "./program.ts";
 import { batchRefs, refsOf } from "./refs.ts";
 import { type Levels, planLevels, type Range, type TrainingShare } from "./shares.ts";
+import { planTotals, type TotalsPlan } from "./totals.ts";
 import { planUpdate, type UpdatePlan } from "./update.ts";
 
 export interface TrainingOptions {
@@ -55,6 +56,8 @@ export interface TrainingOptions {
 
 /** Stages that differ by which of the two sets of states is the last committed one. */
 export interface Side {
+  /** Comes first: what every micro-batch is given of the whole batch. Nothing for most losses. */
+  readonly totals: readonly Stage[];
   /** Loss, gradients and summary. Nothing that was committed changes. */
   readonly compute: readonly Stage[];
   /** The update. Afterwards the other side is the committed one. */
@@ -111,6 +114,7 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
   const context = { program, options, share, levels, range, parameters, states, sums, made };
   allocate(context);
   const gradient = gradientGraph(model, made);
+  const totals = planTotals(program, made.totals, share);
   // A micro-batch stays on one thread, so that its bits do not depend on how many there are.
   program.graph("gradient", microBatches === 1 ? "all" : 1, () => gradient.graph);
   const { stages, cut, buckets, ownership } = planGradients(program, {
@@ -134,10 +138,12 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
   const ranks = share.ranges.length;
   const update = planUpdate(program, parameters, { rank: share.rank, ranks, ownership });
   const side = (from: number): Side => {
-    const sided = { ...context, gradient, from };
+    const sided = { ...context, gradient, given: totals.given, from };
+    const inputs = (index: number) => modelInputs(model, placesOf(sided, "batch"), index);
     const gradients = Array.from({ length: range.count }, (_, index) => gradientRun(sided, index));
     return {
       gradients,
+      totals: totals.stages((index, names) => pick(inputs(index), names)),
       compute: [...stages.stages(gradients), ...norm.stages],
       commit: [...averageStates(sided), ...update.stages],
       evaluate: evaluation && evaluationStage(program, evaluation, placesOf(sided, "evaluation")),
@@ -164,6 +170,10 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
   };
 }
 
+function pick<T>(from: Readonly<Record<string, T>>, names: readonly string[]): Record<string, T> {
+  return Object.fromEntries(names.map((name) => [name, from[name] as T]));
+}
+
 function wholeStep(microBatches: number): TrainingShare {
   return { rank: 0, ranges: [{ first: 0, count: microBatches }], machines: [[0]] };
 }
@@ -183,6 +193,7 @@ interface Context {
 
 interface SideContext extends Context {
   readonly gradient: GradientGraph;
+  readonly given: TotalsPlan["given"];
   /** Which set of states is read; the other is written. */
   readonly from: number;
 }
@@ -264,7 +275,8 @@ function gradientRun(context: SideContext, index: number): Run {
     outputs[gradient.gradients.get(name) as string] = own.get(name) as TensorRef;
   }
   const inputs = modelInputs(model, placesOf(context, "batch"), index);
-  return { graph: "gradient", inputs, outputs };
+  const given = Object.fromEntries(context.given);
+  return { graph: "gradient", inputs: { ...inputs, ...given }, outputs };
 }
 
 function evaluationStage(program: ProgramBuilder, model: Model, places: ModelPlaces): Stage {

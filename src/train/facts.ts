@@ -33,7 +33,9 @@ export function factsOf({ run, engine, plan, data, step }: FactsOf): Facts {
     "the batch": String(batch),
     "the number of micro-batches": String(microBatches),
     "the order of sums": run.reproducible === false ? "any" : "reproducible",
-    "the hash of the collectives": short(collectivesOf(plan.sides[0].compute)),
+    "the hash of the collectives": short(
+      collectivesOf([...plan.sides[0].totals, ...plan.sides[0].compute]),
+    ),
     "the clipping norm": String(clipNorm),
     "the number of training samples": String(data.train.length),
     "the hash of the gradient graph": hashGraph(gradient.graph).slice(0, 16),

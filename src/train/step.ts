@@ -155,6 +155,7 @@ export class Trainer {
     stop?.bytes.set(scalar("float32", Number(isAsked)).bytes);
     const paces = plan.paces && this.#instance.tensor(plan.paces);
     if (paces !== undefined) this.#pacing?.tell(paces);
+    await this.#run(side.totals, { signal });
     await this.#compute(side.compute, signal);
     if (paces !== undefined) this.#pacing?.hear(paces);
     const wishes = stop === undefined ? Number(isAsked) : readScalar(stop);
