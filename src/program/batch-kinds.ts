@@ -15,6 +15,7 @@ import {
 } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
 import { isFloat, type Shape, sameShape, type Tensor, toNumbers } from "../tensor/index.ts";
+import { matchGraphs, passesOver } from "./match-graphs.ts";
 
 /** One value in both graphs. */
 export interface Pair {
@@ -48,6 +49,8 @@ export interface BatchKindsOptions {
   readonly share: number;
   /** The dims of the batch where the model has one size only: then `whole` is `part`. */
   readonly fixedBatch: number | undefined;
+  /** Whether it is known from other sizes that no sample has to do with another: then what looks so is a difference of the graphs. */
+  readonly isVouched: boolean;
   /** Whether totals that no parameter changes are made first, for the whole batch, and then given to every part. */
   readonly totalsFirst: boolean;
 }
@@ -76,6 +79,13 @@ export class BatchKinds {
   /** Values that stand for those of the given graphs, by the name in the graph of a part. */
   readonly #pairs = new Map<string, Pair>();
   readonly #byPart = new Map<string, Pair>();
+  /** Values of the builder of the whole by their names in its graph, and the nodes of that graph by what they make. */
+  readonly #others = new Map<string, Value>();
+  /** Values of the builder of a part that no node of the other graph makes. */
+  readonly #alone = new Map<string, Value>();
+  /** Whether each node of the graph of a part is one of the other graph too. */
+  isMatched = true;
+  #makers: ReadonlyMap<string, Node> = new Map();
   /** Fixed values that are made of constants that depend on the size of the batch. */
   readonly #sized = new Set<string>();
   #difference: string | undefined;
@@ -89,23 +99,28 @@ export class BatchKinds {
     this.#trained = new Set(parameters);
     this.#statistics = new Set(statistics);
     const rows = new Set(fields);
-    for (const [index, name] of part.inputs.entries()) {
-      const other = whole.inputs[index];
-      if (other !== name) this.#difference ??= `the input "${name}"`;
-      const pair = {
-        part: this.part.input(name, typeOf(part, name)),
-        whole: this.whole.input(name, typeOf(whole, other ?? name)),
-      };
-      this.#set(name, pair, rows.has(name) ? ROWS : FIXED);
-    }
-    for (const [index, node] of part.nodes.entries()) {
-      const other = whole.nodes[index];
-      if (this.#difference !== undefined) return;
-      if (other === undefined || other.op !== node.op) {
-        this.#difference = `the node "${node.name}" (${node.op})`;
+    for (const name of part.inputs) {
+      if (!whole.inputs.includes(name)) {
+        this.#difference = `the input "${name}"`;
         return;
       }
-      this.#node(node, other);
+      const pair = {
+        part: this.part.input(name, typeOf(part, name)),
+        whole: this.whole.input(name, typeOf(whole, name)),
+      };
+      this.#others.set(name, pair.whole);
+      this.#set(name, pair, rows.has(name) ? ROWS : FIXED);
+    }
+    const names = matchGraphs(part, whole);
+    const makers = new Map(
+      whole.nodes.flatMap((node) => node.outputs.map((name) => [name, node] as const)),
+    );
+    this.#makers = makers;
+    for (const node of part.nodes) {
+      if (this.#difference !== undefined) return;
+      const other = makers.get(names.get(node.outputs.find((name) => name !== "") ?? "") ?? "");
+      if (other !== undefined) this.#node(node, other);
+      else if (!this.#passOver(node)) this.#addAlone(node);
     }
   }
 
@@ -150,41 +165,108 @@ export class BatchKinds {
   #input(name: string, other: string): Pair | undefined {
     if (name === "") return undefined;
     const part = this.#options.part.constants.get(name);
-    const whole = this.#options.whole.constants.get(other);
     const key = part === undefined ? name : `${name}\n${other}`;
     const known = this.#pairs.get(key);
-    if (known !== undefined) return known;
+    const whole = this.#other(other);
+    const alone = known === undefined ? this.#alone.get(name) : undefined;
+    if (alone !== undefined && whole !== undefined) return this.#join(name, alone, whole);
+    // Another value than where it was made where the other graph alone shapes it before it is read.
+    if (known !== undefined) return { part: known.part, whole: whole ?? known.whole };
     if (part === undefined || whole === undefined) {
       this.#difference ??= `the value "${name}"`;
       return undefined;
     }
     const own = this.part.has(name) ? `${name}/${other}` : name;
-    const pair = {
-      part: this.part.namedConstant(own, part),
-      whole: this.whole.has(other)
-        ? this.whole.value(other)
-        : this.whole.namedConstant(other, whole),
-    };
+    const pair = { part: this.part.namedConstant(own, part), whole };
     const isSame = sameShape(part.shape, whole.shape);
     this.#set(key, pair, isSame ? FIXED : ROWS);
-    if (isSame && !sameBytes(part, whole)) this.#sized.add(own);
+    const tensor = this.#options.whole.constants.get(other);
+    if (isSame && tensor !== undefined && !sameBytes(part, tensor)) this.#sized.add(own);
     return pair;
+  }
+
+  /** A value of the other graph, with the nodes that only it has. */
+  #other(name: string): Value | undefined {
+    if (name === "") return undefined;
+    const known = this.#others.get(name);
+    if (known !== undefined) return known;
+    const constant = this.#options.whole.constants.get(name);
+    if (constant !== undefined) {
+      const value = this.whole.namedConstant(name, constant);
+      this.#others.set(name, value);
+      return value;
+    }
+    const node = this.#makers.get(name);
+    if (node === undefined) return undefined;
+    this.#addOther(
+      node,
+      node.inputs.map((input) => this.#other(input)),
+    );
+    return this.#others.get(name);
+  }
+
+  #addOther(node: Node, inputs: readonly (Value | undefined)[]): Value[] {
+    const { op, name, attributes, outputs } = node;
+    const values = this.whole.append(op, name, inputs, attributes, outputs);
+    for (const [index, output] of outputs.entries()) {
+      if (output !== "") this.#others.set(output, values[index] as Value);
+    }
+    return values;
+  }
+
+  /** A node that the other graph has not. What it gives is known where a node that both have reads it. */
+  #addAlone(node: Node): (Value | undefined)[] {
+    const { op, name, attributes, outputs } = node;
+    const inputs = node.inputs.map((input) => {
+      const known = this.#alone.get(input) ?? this.#pairs.get(input)?.part;
+      const constant = this.#options.part.constants.get(input);
+      return known ?? (constant && this.part.constant(constant));
+    });
+    const values = this.part.append(op, name, inputs, attributes, outputs);
+    for (const [index, output] of outputs.entries()) {
+      if (output !== "") this.#alone.set(output, values[index] as Value);
+    }
+    this.isMatched = false;
+    return values;
+  }
+
+  /** What comes from nodes of one graph and is read by a node of both: rows, as far as shapes can tell. */
+  #join(name: string, part: Value, whole: Value): Pair {
+    const pair = { part, whole };
+    const isSame = sameShape(part.shape, whole.shape);
+    const reason = `"${name}" is computed in another way at another size of the batch`;
+    this.#set(name, pair, isSame ? this.#mixed(reason) : ROWS);
+    this.#trained.add(part.name);
+    return pair;
+  }
+
+  /** A node of the graph of a part alone that shapes its first input; false for any other. */
+  #passOver(node: Node): boolean {
+    const from = this.#pairs.get(passesOver(this.#options.part, node) ?? "");
+    if (from === undefined) return false;
+    const { outputs } = node;
+    const [part] = this.#addAlone(node);
+    if (part === undefined) return false;
+    const kind = this.kindOf(from);
+    const pair = { part, whole: from.whole };
+    this.#set(outputs[0] as string, pair, kind.kind === "sum" ? { ...kind, part } : kind);
+    if (this.isTrained(from)) this.#trained.add(part.name);
+    if (this.#sized.has(from.part.name)) this.#sized.add(part.name);
+    if (this.#statistics.has(from.part.name)) this.#statistics.add(part.name);
+    return true;
   }
 
   #node(node: Node, other: Node): void {
     const inputs = node.inputs.map((name, index) => this.#input(name, other.inputs[index] ?? ""));
     if (this.#difference !== undefined) return;
     const used = this.#options.totalsFirst ? this.#giveTotals(inputs) : inputs;
-    const add = (builder: GraphBuilder, from: Node, side: keyof Pair) =>
-      builder.append(
-        from.op,
-        from.name,
-        used.map((pair) => pair?.[side]),
-        from.attributes,
-        from.outputs,
-      );
-    const part = add(this.part, node, "part");
-    const whole = add(this.whole, other, "whole");
+    const { op, name, attributes, outputs } = node;
+    const own = used.map((pair) => pair?.part);
+    const part = this.part.append(op, name, own, attributes, outputs);
+    const whole = this.#addOther(
+      other,
+      used.map((pair) => pair?.whole),
+    );
     const pairs = node.outputs.map((name, index): [string, Pair] => [
       name,
       { part: part[index] as Value, whole: whole[index] as Value },
@@ -192,8 +274,10 @@ export class BatchKinds {
     for (const [name, pair] of pairs) {
       if (name === "") continue;
       const kind = this.#judge(node, used, pair);
-      if ("part" in kind && "whole" in kind) this.#pairs.set(name, kind);
-      else this.#set(name, pair, kind);
+      if ("part" in kind && "whole" in kind) {
+        this.#pairs.set(name, kind);
+        this.#others.set(other.outputs[outputs.indexOf(name)] ?? "", kind.whole);
+      } else this.#set(name, pair, kind);
     }
     this.#mark(node, used, pairs);
   }
@@ -250,7 +334,7 @@ export class BatchKinds {
     const what = `"${node.name}" (${node.op})`;
     const [small, large] = [pair.part.shape, pair.whole.shape];
     if (small.length !== large.length) {
-      return { kind: "mixed", reason: `${what} has other dims at another size of the batch` };
+      return this.#mixed(`${what} has other dims at another size of the batch`);
     }
     const isOfRows = kinds.some(({ kind }) => kind === "rows");
     const scaled = this.#scaledDims(small, large, isOfRows);
@@ -264,14 +348,15 @@ export class BatchKinds {
       return this.#options.fixedBatch !== undefined || Math.abs(share - this.share) < 1e-9;
     });
     if (scaled.length > 1 || !isShared) {
-      return { kind: "mixed", reason: `${what} relates the samples of a batch to each other` };
+      return this.#mixed(`${what} relates the samples of a batch to each other`);
     }
     const batchWide = inputs.find(
       (input) => input && this.#isOfBatch(input) && !this.#statistics.has(input.part.name),
     );
     if (batchWide === undefined) return ROWS;
-    const reason = `${what} gives each sample something of all samples, "${batchWide.part.name}"`;
-    return { kind: "mixed", reason };
+    return this.#mixed(
+      `${what} gives each sample something of all samples, "${batchWide.part.name}"`,
+    );
   }
 
   #scaledDims(small: Shape, large: Shape, isOfRows: boolean): number[] {
@@ -283,16 +368,17 @@ export class BatchKinds {
     return fixedBatch === undefined ? dims : dims.slice(0, 1);
   }
 
+  #mixed(reason: string): Kind {
+    return this.#options.isVouched ? ROWS : { kind: "mixed", reason };
+  }
+
   #ruleOf(node: Node): BatchRule {
     return this.part.operators.find(node.op)?.batch ?? {};
   }
 
   /** A node in which the dim of the batch goes. */
   #reduced(node: Node, inputs: readonly (Pair | undefined)[], what: string): Kind | Pair {
-    const unknown: Kind = {
-      kind: "mixed",
-      reason: `${what} is no sum over the samples of a batch`,
-    };
+    const unknown = this.#mixed(`${what} is no sum over the samples of a batch`);
     const { reduces } = this.#ruleOf(node);
     if (reduces === undefined || inputs.some((pair) => pair && this.#isOfBatch(pair))) {
       return unknown;

@@ -65,11 +65,13 @@ export interface BatchSumsOptions {
   /** Whether the part is the batch, and the other model only shows which dims are the batch. */
   readonly isWhole?: boolean;
   readonly totalsFirst?: boolean;
+  readonly isVouched?: boolean;
 }
 
 /** How output `of` of a model follows from parts of a batch. */
 export function planBatchSums(of: string, options: BatchSumsOptions): BatchSums | Inseparable {
   const { part, whole, share, kept, differentiated, totalsFirst = false } = options;
+  const { isVouched = false } = options;
   const graph = withOutputs(part.graph, [of, ...kept]);
   const kinds = new BatchKinds({
     part: graph,
@@ -79,8 +81,10 @@ export function planBatchSums(of: string, options: BatchSumsOptions): BatchSums 
     statistics: statisticsOf(part),
     share,
     fixedBatch: sizeOf(part) === sizeOf(whole) ? sizeOf(part) : undefined,
+    isVouched,
     totalsFirst,
   });
+  if (!kinds.isMatched && !isVouched && sizeOf(part) === 1) return planSingles(of, options);
   const kind = kinds.kind(of);
   const pair = kinds.pair(of);
   const again = () => planBatchSums(of, { ...options, totalsFirst: true });
@@ -113,6 +117,19 @@ export function planBatchSums(of: string, options: BatchSumsOptions): BatchSums 
     counts: tail === undefined ? [] : divisors(tail, made.terms),
     totals,
   };
+}
+
+/**
+ * For one sample a model may be computed in another way than for several, in which it cannot be seen what has to do with other
+ * samples: that is looked for with two samples.
+ */
+function planSingles(of: string, options: BatchSumsOptions): BatchSums | Inseparable {
+  const { part } = options;
+  const pair = { part: part.resized(2), whole: part.resized(4), share: 1 / 2 };
+  const found = planBatchSums(of, { ...options, ...pair });
+  if (isInseparable(found)) return found;
+  if (found.totals === undefined) return planBatchSums(of, { ...options, isVouched: true });
+  return { reason: `the model is computed in another way for one sample than for several` };
 }
 
 export function sizeOf(model: Model): number {
