@@ -43,6 +43,7 @@ function buildModel(
     key: undefined,
     streams: 0,
     shared: new Map(),
+    notes: [],
   };
   const values = body(new Scope(under, ""));
   checkLoss(name, values.loss);
@@ -64,6 +65,7 @@ function buildModel(
     loss: "loss",
     outputs: Object.fromEntries(others.map((key) => [key, key])),
     resized: (batch) => buildModel(name, body, { ...options, batch }),
+    notes: under.notes,
   };
 }
 

@@ -45,6 +45,7 @@ export interface ModelUnderConstruction {
   /** How many random layers there are: each draws from a stream of its own. */
   streams: number;
   readonly shared: Map<string, Value>;
+  readonly notes: string[];
 }
 
 /** The graph input that holds the key of each sample. */
@@ -176,6 +177,11 @@ export class Scope {
     const value = this.builder.within("shared", make);
     this.#model.shared.set(name, value);
     return value;
+  }
+
+  /** Something that whoever trains the model should know before the first step: a sentence. */
+  note(text: string): void {
+    this.#model.notes.push(text);
   }
 
   /** Throws INVALID_OPTION with the layer's name: `fail("expected width 384, got 380", "set …")`. */

@@ -47,3 +47,12 @@ export function noGradient(context: GradientContext, what: string, hint: string)
     fields: { operator: context.op },
   });
 }
+
+/** In type inference: says that a setting of the operator is not known to us. */
+export function unsupported(context: InferContext, what: string, hint?: string): never {
+  throw new LockstepError(
+    "ONNX_UNSUPPORTED",
+    `The operator ${context.op} is not supported with ${what}.`,
+    { ...(hint === undefined ? {} : { hint }), fields: { operator: context.op } },
+  );
+}

@@ -2,12 +2,19 @@ import { composeRules } from "./compose.ts";
 import { inputRules } from "./inputs.ts";
 import { layerRules } from "./layers.ts";
 import type { RuleEntry, RuleTable } from "./rule.ts";
+import { signalRules } from "./signal.ts";
 import { staticRules } from "./static.ts";
 
 export type { ImportNode, Rule, RuleContext, RuleEntry } from "./rule.ts";
 
 // The order matters: to the newest form first, then what needs no node, then what is written with others.
-const TABLES: readonly RuleTable[] = [inputRules, layerRules, staticRules, composeRules];
+const TABLES: readonly RuleTable[] = [
+  inputRules,
+  layerRules,
+  staticRules,
+  signalRules,
+  composeRules,
+];
 
 /** All rules for an operator, in the order in which they are tried. */
 export function rulesFor(op: string): readonly RuleEntry[] {

@@ -1,6 +1,16 @@
 /** What operators that read and write by number answer alike. */
-import { LockstepError } from "../../errors.ts";
-import { cast, expand, reshape, scatterElements, slice, sub } from "../../functional/index.ts";
+import {
+  add,
+  cast,
+  div,
+  equal,
+  expand,
+  mul,
+  reshape,
+  scatterElements,
+  slice,
+  sub,
+} from "../../functional/index.ts";
 import type { AttributeSpec, GradientContext, InferContext, Value } from "../../graph/index.ts";
 import { type DType, elementCount, normalizeDim, type Shape } from "../../tensor/index.ts";
 
@@ -31,14 +41,27 @@ export function dimOf(context: GradientContext, shape: Shape): number {
   return normalizeDim(context.attributes.number("axis"), shape.length) as number;
 }
 
-/** A reduction whose gradient for that input we do not know. */
-export function noGradientFor(context: GradientContext, what: string): never {
-  const reduction = context.attributes.string("reduction");
-  throw new LockstepError(
-    "NO_GRADIENT",
-    `The operator ${context.op} with reduction "${reduction}" has no gradient for ${what}.`,
-    { hint: "Use reduction add, max or min, or leave this input untrained." },
-  );
+/**
+ * The gradients of x and of updates that it was multiplied by: each is the product of all the others. An element that is zero is left out of the products,
+ * and counts where it is the only one at its place.
+ */
+export function productGradient(
+  context: GradientContext,
+  scatter: (x: Value, updates: Value, reduction: "mul" | "add") => Value,
+  read: (x: Value) => Value,
+): (Value | undefined)[] {
+  const [x, updates] = [context.input(0), context.input(2)];
+  const [zeroX, zeroU] = [cast(equal(x, 0), x.dtype), cast(equal(updates, 0), x.dtype)];
+  const [factorX, factorU] = [add(x, zeroX), add(updates, zeroU)];
+  const zeros = scatter(zeroX, zeroU, "add");
+  const scaled = mul(context.gradient(0), scatter(factorX, factorU, "mul"));
+  const share = (product: Value, factor: Value, own: Value, all: Value): Value =>
+    mul(div(product, factor), cast(equal(own, all), x.dtype));
+  return [
+    context.needs(0) ? share(scaled, factorX, zeroX, zeros) : undefined,
+    undefined,
+    context.needs(2) ? share(read(scaled), factorU, zeroU, read(zeros)) : undefined,
+  ];
 }
 
 /**
