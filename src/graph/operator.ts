@@ -99,6 +99,8 @@ export interface BatchRule {
     | "sum"
     | "mean"
     | ((context: BatchContext) => "sum" | "mean" | Value | undefined);
+  /** Of a mean: the operator of the same inputs and attributes that gives the sum. */
+  readonly sumOf?: string;
   /**
    * The inputs in which it is linear: in all of them together (a sum), in each while the others are constant (a product), or in the first
    * while the others are constant (a quotient).

@@ -51,6 +51,8 @@ export interface BatchKindsOptions {
   readonly fixedBatch: number | undefined;
   /** Whether it is known from other sizes that no sample has to do with another: then what looks so is a difference of the graphs. */
   readonly isVouched: boolean;
+  /** Whether means are taken as sums, so that what is divided is not rounded before it is added up. */
+  readonly exactMeans: boolean;
   /** Whether totals that no parameter changes are made first, for the whole batch, and then given to every part. */
   readonly totalsFirst: boolean;
 }
@@ -379,7 +381,7 @@ export class BatchKinds {
   /** A node in which the dim of the batch goes. */
   #reduced(node: Node, inputs: readonly (Pair | undefined)[], what: string): Kind | Pair {
     const unknown = this.#mixed(`${what} is no sum over the samples of a batch`);
-    const { reduces } = this.#ruleOf(node);
+    const { reduces, sumOf } = this.#ruleOf(node);
     if (reduces === undefined || inputs.some((pair) => pair && this.#isOfBatch(pair))) {
       return unknown;
     }
@@ -387,8 +389,16 @@ export class BatchKinds {
     const form = typeof reduces === "string" ? reduces : this.#rewritten(node, values, reduces);
     if (form === undefined) return unknown;
     if (typeof form !== "string") return form;
-    const factor = form === "mean" ? this.#options.share : 1;
-    return { kind: "sum", factor, part: this.part.value(node.outputs[0] as string) };
+    const part = this.part.value(node.outputs[0] as string);
+    if (form === "sum") return { kind: "sum", factor: 1, part };
+    const [first] = values("part");
+    if (!this.#options.exactMeans || sumOf === undefined || first === undefined) {
+      return { kind: "sum", factor: this.share, part };
+    }
+    const name = `${node.name}/sum`;
+    const [total] = this.part.append(sumOf, name, values("part"), node.attributes, [name]);
+    const factor = (this.share * elementCount(part.shape)) / elementCount(first.shape);
+    return { kind: "sum", factor, part: total as Value };
   }
 
   /** The nodes that the operator is made of, in both graphs. */

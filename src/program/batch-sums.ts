@@ -48,7 +48,7 @@ export interface Inseparable {
   readonly reason: string;
 }
 
-export function isInseparable(found: BatchSums | Inseparable): found is Inseparable {
+export function isInseparable(found: object): found is Inseparable {
   return "reason" in found;
 }
 
@@ -60,8 +60,6 @@ export interface BatchSumsOptions {
   readonly share: number;
   /** Outputs of the graph of a part that stay. */
   readonly kept: readonly string[];
-  /** Whether gradients are wanted: then one term at most may have one. */
-  readonly differentiated: boolean;
   /** Whether the part is the batch, and the other model only shows which dims are the batch. */
   readonly isWhole?: boolean;
   readonly totalsFirst?: boolean;
@@ -70,33 +68,15 @@ export interface BatchSumsOptions {
 
 /** How output `of` of a model follows from parts of a batch. */
 export function planBatchSums(of: string, options: BatchSumsOptions): BatchSums | Inseparable {
-  const { part, whole, share, kept, differentiated, totalsFirst = false } = options;
-  const { isVouched = false } = options;
-  const graph = withOutputs(part.graph, [of, ...kept]);
-  const kinds = new BatchKinds({
-    part: graph,
-    whole: withOutputs(whole.graph, [of, ...kept]),
-    fields: fieldsOf(part),
-    parameters: part.parameters.map(({ name }) => name),
-    statistics: statisticsOf(part),
-    share,
-    fixedBatch: sizeOf(part) === sizeOf(whole) ? sizeOf(part) : undefined,
-    isVouched,
-    totalsFirst,
-  });
+  const { part, kept, isWhole = false, isVouched = false, totalsFirst = false } = options;
+  const kinds = kindsOf([of, ...kept], options);
   if (!kinds.isMatched && !isVouched && sizeOf(part) === 1) return planSingles(of, options);
-  const kind = kinds.kind(of);
-  const pair = kinds.pair(of);
-  const again = () => planBatchSums(of, { ...options, totalsFirst: true });
-  if (kind.kind === "mixed" || kind.kind === "rows" || pair === undefined) {
-    const reason = kind.kind === "mixed" ? kind.reason : `"${of}" is no single number`;
-    return differentiated && !totalsFirst ? again() : { reason };
-  }
-  const ends = kind.kind === "total" ? boundaryOf(kinds, pair) : [pair];
-  const trained = ends.filter((end) => kinds.isTrained(end));
+  const ways = waysOf(kinds, of, isWhole);
+  const trained = isInseparable(ways) ? [] : ways.ends.filter((end) => kinds.isTrained(end));
   const isSimple = trained.length <= 1 && trained.every(({ part: own }) => own.shape.length === 0);
-  if (differentiated && !isSimple) {
-    if (!totalsFirst) return again();
+  if (isInseparable(ways) || !isSimple) {
+    if (!totalsFirst && !isVouched) return planBatchSums(of, { ...options, totalsFirst: true });
+    if (isInseparable(ways)) return ways;
     const names = trained.map(({ part: own }) => `"${own.name}"`).join(" and ");
     return { reason: `it is no sum of ${names}, but another function of them` };
   }
@@ -104,19 +84,56 @@ export function planBatchSums(of: string, options: BatchSumsOptions): BatchSums 
   if (totals?.graph.inputs.some((name) => totals.inputs.includes(name)) === true) {
     return { reason: "it needs sums over the batch that need other sums over the batch" };
   }
-  const isWhole = options.isWhole === true;
-  const made = termsOf(kinds, ends, isWhole);
-  const keptValues = kept.map((name) => kinds.pair(name)?.part as Value);
-  const isPlain = kind.kind === "sum" && kind.part.name === of && !totalsFirst;
-  const side = isWhole ? "part" : "whole";
-  const tail = kind.kind === "total" ? tailOf(kinds, [pair], ends, side) : undefined;
+  const { terms, values } = termsOf(kinds, ways.ends, isWhole);
+  const isPlain = ways.tail === undefined && terms[0]?.output === of && !totalsFirst;
+  const outputs = [...values, ...kept.map((name) => kinds.pair(name)?.part as Value)];
   return {
-    graph: isPlain ? graph : kinds.part.build([...made.values, ...keptValues]),
-    terms: made.terms,
-    tail,
-    counts: tail === undefined ? [] : divisors(tail, made.terms),
+    graph: isPlain ? withOutputs(part.graph, [of, ...kept]) : kinds.part.build(outputs),
+    terms,
+    tail: ways.tail,
+    counts: countsOf(ways, terms),
     totals,
   };
+}
+
+export function kindsOf(
+  outputs: readonly string[],
+  options: Pick<BatchSumsOptions, "part" | "whole" | "share" | "isVouched" | "totalsFirst">,
+  exactMeans = false,
+): BatchKinds {
+  const { part, whole, share, isVouched = false, totalsFirst = false } = options;
+  return new BatchKinds({
+    part: withOutputs(part.graph, outputs),
+    whole: withOutputs(whole.graph, outputs),
+    fields: fieldsOf(part),
+    parameters: part.parameters.map(({ name }) => name),
+    statistics: statisticsOf(part),
+    share,
+    fixedBatch: sizeOf(part) === sizeOf(whole) ? sizeOf(part) : undefined,
+    isVouched,
+    exactMeans,
+    totalsFirst,
+  });
+}
+
+/** The values that a number of the batch is made of, and how. */
+export interface Ways {
+  readonly ends: readonly Pair[];
+  readonly tail: Graph | undefined;
+}
+
+export function waysOf(kinds: BatchKinds, of: string, isWhole = false): Ways | Inseparable {
+  const kind = kinds.kind(of);
+  const pair = kinds.pair(of);
+  if (kind.kind === "mixed") return { reason: kind.reason };
+  if (kind.kind === "rows" || pair === undefined) return { reason: `"${of}" is no single number` };
+  if (kind.kind !== "total") return { ends: [pair], tail: undefined };
+  const ends = boundaryOf(kinds, pair);
+  return { ends, tail: tailOf(kinds, [pair], ends, isWhole ? "part" : "whole") };
+}
+
+export function countsOf({ tail }: Ways, terms: readonly Term[]): number[] {
+  return tail === undefined ? [] : divisors(tail, terms);
 }
 
 /**
@@ -169,7 +186,7 @@ function boundaryOf(kinds: BatchKinds, ...totals: readonly Pair[]): Pair[] {
   return ends;
 }
 
-function termsOf(
+export function termsOf(
   kinds: BatchKinds,
   ends: readonly Pair[],
   isWhole = false,

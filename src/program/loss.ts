@@ -11,7 +11,7 @@ import { withOutputs } from "./gradient.ts";
 export function planLoss(model: Model, microBatches: number): BatchSums {
   const kept = model.states.map(({ next }) => next);
   const share = 1 / microBatches;
-  const options = { part: model, share, kept, differentiated: true };
+  const options = { part: model, share, kept };
   if (microBatches === 1) {
     if (!mayDivide(model)) return plainLoss(model);
     const whole = model.resized(2 * sizeOf(model));

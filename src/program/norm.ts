@@ -72,7 +72,7 @@ export function planNorm(
   const { runs, gathers, count } = squareRuns(program, plan, dtype, options.ownership);
   program.buffer("partials", count * bytesPerElement(dtype));
   const partials = { buffer: "partials", byteOffset: 0, type: { dtype, shape: [count] } };
-  const numbers = 3 + options.loss.counts.length;
+  const numbers = 4 + options.loss.counts.length;
   const summary = {
     buffer: program.buffer("summary", numbers * bytesPerElement(dtype)),
     byteOffset: 0,
@@ -91,10 +91,11 @@ export function planNorm(
       },
     ],
     readSummary(instance) {
-      const [loss = NaN, gradientNorm = NaN, gradientScale = NaN, ...counts] = toNumbers(
-        instance.tensor(summary),
-      );
-      return { loss, gradientNorm, gradientScale, isEmpty: counts.includes(0) };
+      const [loss = NaN, gradientNorm = NaN, gradientScale = NaN, root = NaN, ...counts] =
+        toNumbers(instance.tensor(summary));
+      // A sum of gradients that is not finite has another reason than that nothing counts.
+      const isEmpty = counts.includes(0) && root === 0;
+      return { loss, gradientNorm, gradientScale, isEmpty };
     },
   };
 }
@@ -186,6 +187,6 @@ function summaryGraph(partialsType: TensorType, { clip, loss: made, sums: places
       ? whole
       : mul(minimum(div(builder.scalar(dtype, clip), add(norm, CLIP_EPSILON)), 1), whole);
   const own = counts.map((index) => cast(sums[index] as Value, dtype));
-  const parts = [loss, norm, scale, ...own].map((value) => reshape(value, [1]));
+  const parts = [loss, norm, scale, root, ...own].map((value) => reshape(value, [1]));
   return buildNamed(builder, new Map([["summary", concat(parts, 0)]]));
 }

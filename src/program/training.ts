@@ -8,18 +8,17 @@ import type { Model } from "../nn/index.ts";
 import type { Optimizer } from "../optimizer/index.ts";
 import { byteLength } from "../tensor/index.ts";
 import { type Accumulation, planAccumulation } from "./accumulate.ts";
-import type { BatchSums } from "./batch-sums.ts";
+import { type BatchSums, sizeOf } from "./batch-sums.ts";
 import { PACES, STOP, summedBeside, termName } from "./beside.ts";
 import type { CutGradient } from "./cut.ts";
+import { type EvaluationPlan, evaluationStage, planEvaluation } from "./evaluation.ts";
 import {
   type GradientGraph,
   gradientGraph,
-  lossType,
   type ModelPlaces,
   modelInputs,
   rowsRef,
   scaledRun,
-  withOutputs,
 } from "./gradient.ts";
 import { type Layout, planLayout } from "./layout.ts";
 import { planLoss } from "./loss.ts";
@@ -42,8 +41,10 @@ import { planUpdate, type UpdatePlan } from "./update.ts";
 export interface TrainingOptions {
   /** Built for one micro-batch, to train. */
   readonly model: Model;
-  /** The same model, built for evaluation. */
+  /** The same model, built for evaluation, for one batch of it. */
   readonly evaluation?: Model | undefined;
+  /** How many samples an evaluation looks at; those of one batch unless told. */
+  readonly evaluationSamples?: number | undefined;
   readonly optimizer: Optimizer;
   /** Of the whole step, on all ranks together. Default: 1. */
   readonly microBatches?: number | undefined;
@@ -64,7 +65,8 @@ export interface Side {
   readonly commit: readonly Stage[];
   /** The gradient of each micro-batch of this rank, as a run of the whole graph. */
   readonly gradients: readonly Run[];
-  readonly evaluate: Stage | undefined;
+  /** For each size of `evaluation`. */
+  readonly evaluate: readonly Stage[];
   readonly states: ReadonlyMap<string, TensorRef>;
 }
 
@@ -88,8 +90,7 @@ export interface TrainingPlan {
   readonly paces: TensorRef | undefined;
   /** Fields of this rank's part of the batch, by name; the key of each sample is among them if the model has one. */
   readonly batch: ReadonlyMap<string, TensorRef>;
-  readonly evaluationBatch: ReadonlyMap<string, TensorRef>;
-  readonly evaluationLoss: TensorRef | undefined;
+  readonly evaluation: EvaluationPlan | undefined;
   readonly parameters: ReadonlyMap<string, TensorRef>;
 }
 
@@ -114,6 +115,8 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
   const context = { program, options, share, levels, range, parameters, states, sums, made };
   allocate(context);
   const gradient = gradientGraph(model, made);
+  const { evaluationSamples = evaluation && sizeOf(evaluation) } = options;
+  const evaluated = evaluation && planEvaluation(program, evaluation, evaluationSamples as number);
   const totals = planTotals(program, made.totals, share);
   // A micro-batch stays on one thread, so that its bits do not depend on how many there are.
   program.graph("gradient", microBatches === 1 ? "all" : 1, () => gradient.graph);
@@ -146,7 +149,10 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
       totals: totals.stages((index, names) => pick(inputs(index), names)),
       compute: [...stages.stages(gradients), ...norm.stages],
       commit: [...averageStates(sided), ...update.stages],
-      evaluate: evaluation && evaluationStage(program, evaluation, placesOf(sided, "evaluation")),
+      evaluate: (evaluated?.sizes ?? []).map((batch) => {
+        const places = placesOf(sided, "evaluation", batch.model);
+        return evaluationStage(batch, pick(modelInputs(batch.model, places, 0), batch.inputs));
+      }),
       states: refsOf(states, `states.${from}`),
     };
   };
@@ -164,8 +170,7 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
     stop: refsOf(parameters.gradients, gradientBuffer(0)).get(STOP),
     paces: refsOf(parameters.gradients, gradientBuffer(0)).get(PACES),
     batch: batchRefs(model, "batch", range.count),
-    evaluationBatch: evaluation ? batchRefs(evaluation, "evaluation", 1) : new Map(),
-    evaluationLoss: evaluation && rowsRef("evaluation loss", lossType(evaluation), 0),
+    evaluation: evaluated,
     parameters: refsOf(parameters.parameters, "parameters"),
   };
 }
@@ -201,7 +206,7 @@ interface SideContext extends Context {
 function allocate(context: Context): void {
   const { program, options, levels, range, states, sums } = context;
   const { slots } = levels.ranks;
-  const { model, evaluation, microBatches = 1 } = options;
+  const { model, microBatches = 1 } = options;
   const { parameters, gradients } = context.parameters;
   program.buffer("parameters", parameters.byteLength);
   for (let index = 0; index < Math.max(sums.buffers, slots); index++) {
@@ -213,11 +218,6 @@ function allocate(context: Context): void {
   else program.buffer("losses", lossesLayout(context.made).byteLength);
   for (const [name, { type }] of batchRefs(model, "batch", range.count)) {
     program.buffer(`batch.${name}`, byteLength(type));
-  }
-  if (evaluation === undefined) return;
-  program.buffer("evaluation loss", byteLength(lossType(evaluation)));
-  for (const [name, { type }] of batchRefs(evaluation, "evaluation", 1)) {
-    program.buffer(`evaluation.${name}`, byteLength(type));
   }
 }
 
@@ -279,19 +279,12 @@ function gradientRun(context: SideContext, index: number): Run {
   return { graph: "gradient", inputs: { ...inputs, ...given }, outputs };
 }
 
-function evaluationStage(program: ProgramBuilder, model: Model, places: ModelPlaces): Stage {
-  const graph = program.graph("evaluation", "all", () => ({
-    ...withOutputs(model.graph, [model.loss]),
-    name: `${model.name} evaluation`,
-  }));
-  const outputs = { [model.loss]: rowsRef("evaluation loss", lossType(model), 0) };
-  const run = { graph, inputs: modelInputs(model, places, 0), outputs };
-  return { name: "evaluation", runs: [run], mode: "ordered" };
-}
-
-function placesOf(context: SideContext, kind: "batch" | "evaluation"): ModelPlaces {
-  const { options, parameters, states, from } = context;
-  const model = kind === "batch" ? options.model : (options.evaluation as Model);
+function placesOf(
+  context: SideContext,
+  kind: "batch" | "evaluation",
+  model: Model = context.options.model,
+): ModelPlaces {
+  const { parameters, states, from } = context;
   const parameterRefs = refsOf(parameters.parameters, "parameters");
   const stateRefs = refsOf(states, `states.${from}`);
   return {

@@ -108,6 +108,7 @@ export async function openSession(
       engine,
       model,
       evaluation: run.model.build({ batch: microBatch, mode: "eval" }),
+      evaluationSamples: data.validation && Math.min(data.validation.length, run.evaluate.samples),
       optimizer: run.optimizer,
       schedule: run.schedule,
       steps: run.steps,
@@ -132,13 +133,7 @@ export async function openSession(
     const isOld = head !== undefined && hashes === undefined;
     const before = { step, seconds, trainLoss, changes, isOld };
     const held = data.validation;
-    const validation =
-      held &&
-      new Validation(held, trainer, {
-        batch: microBatch,
-        limit: run.evaluate.samples,
-        group: options.ranks?.group,
-      });
+    const validation = held && new Validation(held, trainer, options.ranks?.group);
     return {
       run,
       options,

@@ -7,12 +7,12 @@ import {
   foldIn,
   mul,
   randomBits,
+  reduceSum,
   reshape,
 } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
-import { elementCount, type Shape } from "../../tensor/index.ts";
+import { elementCount, tensorFrom } from "../../tensor/index.ts";
 import type { Scope } from "../scope.ts";
-import { positions } from "./positions.ts";
 
 /**
  * In `train` mode, sets a share `rate` of the elements of `x` (batch, …) to 0 and scales the others by 1/(1 - rate) (Srivastava et al. 2014);
@@ -38,16 +38,31 @@ export function dropoutOfHeads(scope: Scope, x: Value, rate: number): Value {
 }
 
 /**
- * Even in [0, 1), float32 of this shape, whose leading dim is the batch; a row depends on the key of its sample. In `eval` mode, the same
- * for every batch.
+ * Even in [0, 1), float32 of the shape of `ids` (batch, …); a row depends on the key of its sample. In `eval` mode it depends on the ids of
+ * the row, so that it is the same every time, in any batch.
  */
-export function uniformRows(scope: Scope, shape: Shape): Value {
+export function uniformRows(scope: Scope, ids: Value): Value {
+  const { shape } = ids;
   const [batch = 1, ...rest] = shape;
-  const key = scope.mode === "train" ? scope.key : positions(scope.builder, batch);
+  const key = scope.mode === "train" ? scope.key : keyOfContent(ids);
   return scope.within(() => {
     const rows = reshape(foldIn(key, scope.nextStream()), [batch, 1]);
     const places = randomBits(scope.builder, [1, elementCount(rest)], 0);
     const bits = foldIn(add(rows, places), 0);
     return reshape(add(mul(cast(div(bits, 256), "float32"), 2 ** -24), 0.5), shape);
   });
+}
+
+/** A number for each row of ids (batch, …), int32: small factors, so that no sum is too large for it. */
+function keyOfContent(ids: Value): Value {
+  const [batch = 1, ...rest] = ids.shape;
+  const count = elementCount(rest);
+  const factors = Array.from({ length: count }, (_, place) => 1 + (place % 61));
+  const { builder } = ids;
+  const small = builder.one("Mod", [
+    reshape(cast(ids, "int32"), [batch, count]),
+    builder.scalar("int32", 251),
+  ]);
+  const weights = builder.constant(tensorFrom("int32", [count], factors));
+  return reduceSum(mul(small, weights), { axes: [1], keepdims: false });
 }
