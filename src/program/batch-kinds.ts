@@ -14,7 +14,14 @@ import {
   type Value,
 } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
-import { isFloat, type Shape, sameShape, type Tensor, toNumbers } from "../tensor/index.ts";
+import {
+  elementCount,
+  isFloat,
+  type Shape,
+  sameShape,
+  type Tensor,
+  toNumbers,
+} from "../tensor/index.ts";
 import { matchGraphs, passesOver } from "./match-graphs.ts";
 
 /** One value in both graphs. */
@@ -45,10 +52,10 @@ export interface BatchKindsOptions {
   readonly parameters: readonly string[];
   /** Values that running statistics are made of: those of a part are used in place of those of the whole. */
   readonly statistics: ReadonlySet<string>;
-  /** Samples of a part over those of the whole. */
+  /** Samples of a part over those of the batch: of `whole`, unless the part is the batch and `whole` shows only which dims are it. */
   readonly share: number;
-  /** The dims of the batch where the model has one size only: then `whole` is `part`. */
-  readonly fixedBatch: number | undefined;
+  /** Samples of `part` and of `whole`; the same where the model has one size only. */
+  readonly sizes: readonly [part: number, whole: number];
   /** Whether it is known from other sizes that no sample has to do with another: then what looks so is a difference of the graphs. */
   readonly isVouched: boolean;
   /** Whether means are taken as sums, so that what is divided is not rounded before it is added up. */
@@ -73,6 +80,7 @@ export class BatchKinds {
   readonly whole: GraphBuilder;
   readonly given: Given[] = [];
   readonly share: number;
+  readonly #fixedBatch: number | undefined;
   readonly #options: BatchKindsOptions;
   /** By the name of the value of a part. */
   readonly #kinds = new Map<string, Kind>();
@@ -96,6 +104,8 @@ export class BatchKinds {
     this.#options = options;
     const { part, whole, fields, parameters, statistics } = options;
     this.share = options.share;
+    const [size, wholeSize] = options.sizes;
+    this.#fixedBatch = size === wholeSize ? size : undefined;
     this.part = newBuilder(part.name);
     this.whole = newBuilder(whole.name);
     this.#trained = new Set(parameters);
@@ -183,7 +193,9 @@ export class BatchKinds {
     const isSame = sameShape(part.shape, whole.shape);
     this.#set(key, pair, isSame ? FIXED : ROWS);
     const tensor = this.#options.whole.constants.get(other);
-    if (isSame && tensor !== undefined && !sameBytes(part, tensor)) this.#sized.add(own);
+    if (isSame && this.share < 1 && tensor !== undefined && !sameBytes(part, tensor)) {
+      this.#sized.add(own);
+    }
     return pair;
   }
 
@@ -345,9 +357,10 @@ export class BatchKinds {
       if (isOfRows) return this.#reduced(node, inputs, what);
       return this.#ofTotals(node, inputs, pair);
     }
+    const [size, wholeSize] = this.#options.sizes;
     const isShared = scaled.every((dim) => {
       const share = (small[dim] as number) / (large[dim] as number);
-      return this.#options.fixedBatch !== undefined || Math.abs(share - this.share) < 1e-9;
+      return this.#fixedBatch !== undefined || Math.abs(share - size / wholeSize) < 1e-9;
     });
     if (scaled.length > 1 || !isShared) {
       return this.#mixed(`${what} relates the samples of a batch to each other`);
@@ -362,7 +375,7 @@ export class BatchKinds {
   }
 
   #scaledDims(small: Shape, large: Shape, isOfRows: boolean): number[] {
-    const { fixedBatch } = this.#options;
+    const fixedBatch = this.#fixedBatch;
     const isScaled = (size: number, dim: number) =>
       fixedBatch === undefined ? size !== large[dim] : isOfRows && size % fixedBatch === 0;
     const dims = small.flatMap((size, dim) => (isScaled(size, dim) ? [dim] : []));
@@ -462,7 +475,7 @@ export class BatchKinds {
     if (sum.kind !== "sum") return total;
     const ratios = present.map((input) => (input === first ? 1 : this.#ratio(input)));
     if (!ratios.every((ratio) => ratio !== undefined)) return total;
-    const isClear = this.#options.fixedBatch === undefined || sum.factor === this.share;
+    const isClear = this.#fixedBatch === undefined || sum.factor === this.share;
     if (!isClear && present.some((input) => input !== first && isFloat(input.part.dtype))) {
       const reason = `the model has a fixed batch, and "${node.name}" (${node.op}) may divide by it`;
       return { kind: "mixed", reason };
@@ -488,7 +501,7 @@ export class BatchKinds {
 
   #added(pair: Pair, inputs: readonly Pair[], sums: readonly PartSum[]): Kind {
     // What is the same in all parts counts once: as a mean over them. Others are brought to that.
-    const shared = sums.find((sum) => sum.factor === this.#options.share)?.factor;
+    const shared = sums.find((sum) => sum.factor === this.share)?.factor;
     const factor = shared ?? (sums[0]?.factor as number);
     const values = sums.map((sum) =>
       sum.factor === factor ? sum.part : mul(sum.part, sum.factor / factor),
@@ -501,9 +514,7 @@ export class BatchKinds {
     if (kind.kind === "sum") return kind;
     if (kind.kind !== "fixed" || !isFloat(pair.part.dtype)) return undefined;
     const ratio = this.#ratio(pair);
-    return ratio === undefined
-      ? undefined
-      : { factor: this.#options.share * ratio, part: pair.part };
+    return ratio === undefined ? undefined : { factor: this.share * ratio, part: pair.part };
   }
 
   /** What a fixed value of the whole is, over that of a part; undefined where that is no number. */
@@ -516,7 +527,7 @@ export class BatchKinds {
 
   /** Without the last bits of constants that were rounded. */
   #exact(factor: number): number {
-    for (const exact of [1, this.#options.share]) {
+    for (const exact of [1, this.share]) {
       if (Math.abs(factor / exact - 1) < 1e-6) return exact;
     }
     return factor;

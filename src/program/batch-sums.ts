@@ -53,25 +53,24 @@ export function isInseparable(found: object): found is Inseparable {
 }
 
 export interface BatchSumsOptions {
-  /** Built for a part of the batch, and for all of it. */
+  /** Built for a part of the batch. */
   readonly part: Model;
+  /** Built for all of it; where the part is all of it, for more, to show which dims are the batch. */
   readonly whole: Model;
-  /** Samples of a part over those of the whole. */
+  /** Samples of a part over those of the batch. */
   readonly share: number;
   /** Outputs of the graph of a part that stay. */
   readonly kept: readonly string[];
-  /** Whether the part is the batch, and the other model only shows which dims are the batch. */
-  readonly isWhole?: boolean;
   readonly totalsFirst?: boolean;
   readonly isVouched?: boolean;
 }
 
 /** How output `of` of a model follows from parts of a batch. */
 export function planBatchSums(of: string, options: BatchSumsOptions): BatchSums | Inseparable {
-  const { part, kept, isWhole = false, isVouched = false, totalsFirst = false } = options;
+  const { part, kept, isVouched = false, totalsFirst = false } = options;
   const kinds = kindsOf([of, ...kept], options);
   if (!kinds.isMatched && !isVouched && sizeOf(part) === 1) return planSingles(of, options);
-  const ways = waysOf(kinds, of, isWhole);
+  const ways = waysOf(kinds, of);
   const trained = isInseparable(ways) ? [] : ways.ends.filter((end) => kinds.isTrained(end));
   const isSimple = trained.length <= 1 && trained.every(({ part: own }) => own.shape.length === 0);
   if (isInseparable(ways) || !isSimple) {
@@ -84,7 +83,7 @@ export function planBatchSums(of: string, options: BatchSumsOptions): BatchSums 
   if (totals?.graph.inputs.some((name) => totals.inputs.includes(name)) === true) {
     return { reason: "it needs sums over the batch that need other sums over the batch" };
   }
-  const { terms, values } = termsOf(kinds, ways.ends, isWhole);
+  const { terms, values } = termsOf(kinds, ways.ends);
   const isPlain = ways.tail === undefined && terms[0]?.output === of && !totalsFirst;
   const outputs = [...values, ...kept.map((name) => kinds.pair(name)?.part as Value)];
   return {
@@ -109,7 +108,7 @@ export function kindsOf(
     parameters: part.parameters.map(({ name }) => name),
     statistics: statisticsOf(part),
     share,
-    fixedBatch: sizeOf(part) === sizeOf(whole) ? sizeOf(part) : undefined,
+    sizes: [sizeOf(part), sizeOf(whole)],
     isVouched,
     exactMeans,
     totalsFirst,
@@ -122,14 +121,14 @@ export interface Ways {
   readonly tail: Graph | undefined;
 }
 
-export function waysOf(kinds: BatchKinds, of: string, isWhole = false): Ways | Inseparable {
+export function waysOf(kinds: BatchKinds, of: string): Ways | Inseparable {
   const kind = kinds.kind(of);
   const pair = kinds.pair(of);
   if (kind.kind === "mixed") return { reason: kind.reason };
   if (kind.kind === "rows" || pair === undefined) return { reason: `"${of}" is no single number` };
   if (kind.kind !== "total") return { ends: [pair], tail: undefined };
   const ends = boundaryOf(kinds, pair);
-  return { ends, tail: tailOf(kinds, [pair], ends, isWhole ? "part" : "whole") };
+  return { ends, tail: tailOf(kinds, [pair], ends, kinds.share < 1 ? "whole" : "part") };
 }
 
 export function countsOf({ tail }: Ways, terms: readonly Term[]): number[] {
@@ -189,14 +188,12 @@ function boundaryOf(kinds: BatchKinds, ...totals: readonly Pair[]): Pair[] {
 export function termsOf(
   kinds: BatchKinds,
   ends: readonly Pair[],
-  isWhole = false,
 ): { terms: Term[]; values: Value[] } {
   const taken = new Set<string>();
   const values: Value[] = [];
   const terms = ends.map((end): Term => {
     const kind = kinds.kindOf(end);
-    const own = { factor: isWhole ? 1 : kinds.share, part: end.part };
-    const { factor, part } = kind.kind === "sum" && !isWhole ? kind : own;
+    const { factor, part } = kind.kind === "sum" ? kind : { factor: kinds.share, part: end.part };
     const wide = part.dtype === "float64" || part.dtype === "float32";
     let value = wide ? part : cast(part, "float32");
     if (kinds.part.inputs.includes(value.name) || taken.has(value.name)) {

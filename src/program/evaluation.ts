@@ -34,17 +34,24 @@ export interface EvaluationPlan {
   readonly measures: readonly Measure[];
 }
 
-/** @param samples all that an evaluation looks at, each once */
+/**
+ * @param wanted samples that an evaluation looks at, each once; of a model that has one size only, as many whole batches as
+ * they are, and one at least
+ */
 export function planEvaluation(
   program: ProgramBuilder,
   model: Model,
-  samples: number,
+  wanted: number,
 ): EvaluationPlan {
-  const size = Math.min(sizeOf(model), samples);
+  const own = sizeOf(model);
+  // Of a batch that holds all samples, another size shows which dims are the batch.
+  const whole = model.resized(own < wanted ? wanted : 2 * wanted);
+  const isFixed = sizeOf(whole) === own;
+  const samples = isFixed ? own * Math.max(1, Math.floor(wanted / own)) : wanted;
+  const size = Math.min(own, samples);
   const rest = samples % size;
-  const whole = samples === sizeOf(model) ? model : model.resized(samples);
-  const parts = [size, ...(rest > 0 ? [rest] : [])].map((own) =>
-    own === sizeOf(model) ? model : model.resized(own),
+  const parts = [size, ...(rest > 0 ? [rest] : [])].map((count) =>
+    count === own ? model : model.resized(count),
   );
   const names = [model.loss, ...numbersOf(model)];
   const found = parts.map((part) => planMeasures(part, whole, names, sizeOf(part) / samples));

@@ -16,7 +16,7 @@ export function planLoss(model: Model, microBatches: number): BatchSums {
     if (!mayDivide(model)) return plainLoss(model);
     const whole = model.resized(2 * sizeOf(model));
     if (sizeOf(whole) === sizeOf(model)) return plainLoss(model);
-    const found = planBatchSums(model.loss, { ...options, share: 1 / 2, whole, isWhole: true });
+    const found = planBatchSums(model.loss, { ...options, whole });
     const isUsed = !isInseparable(found) && found.counts.length > 0 && !found.totals;
     return isUsed ? found : plainLoss(model);
   }

@@ -2,7 +2,6 @@
 import type { Graph } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import { countsOf, isInseparable, kindsOf, type Term, termsOf, waysOf } from "./batch-sums.ts";
-import { withOutputs } from "./gradient.ts";
 
 export interface Measure {
   readonly name: string;
@@ -21,22 +20,16 @@ export interface MeasuresPlan {
   readonly measures: readonly Measure[];
 }
 
-/** @param share samples of `part` over those of `whole` */
+/**
+ * @param whole for all samples; for more, where the part has all of them
+ * @param share samples of `part` over all
+ */
 export function planMeasures(
   part: Model,
   whole: Model,
   names: readonly string[],
   share: number,
 ): MeasuresPlan {
-  if (share === 1) {
-    const graph = withOutputs(part.graph, names);
-    const measures = names.map((name): Measure => {
-      const type = graph.types.get(name) as Term["type"];
-      const term = { output: name, type, factor: 1, trained: false };
-      return { name, terms: [term], tail: undefined, counts: [], meanOfBatches: undefined };
-    });
-    return { graph, measures };
-  }
   const kinds = kindsOf(names, { part, whole, share }, true);
   const outputs = new Map<string, Term>();
   const measures = names.map((name): Measure => {
@@ -49,7 +42,13 @@ export function planMeasures(
         factor: share,
         trained: false,
       };
-      return { name, terms: [term], tail: undefined, counts: [], meanOfBatches: ways.reason };
+      return {
+        name,
+        terms: [term],
+        tail: undefined,
+        counts: [],
+        meanOfBatches: share < 1 ? ways.reason : undefined,
+      };
     }
     const { terms } = termsOf(kinds, ways.ends);
     for (const term of terms) outputs.set(term.output, term);

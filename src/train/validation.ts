@@ -1,6 +1,6 @@
 /**
- * Loss and measures on held-out samples, as if they were one batch: the same samples every time, each once, spread over all that is held
- * out. Batches of them are run one by one, and sums over them are added up.
+ * Loss and measures on held-out samples, as if they were one batch: the same samples every time, each once (but for a model with one size of
+ * batch, which may be too large), spread over all that is held out. Batches of them are run one by one, and sums over them are added up.
  */
 import type { Group } from "../collectives/index.ts";
 import type { SampleSet } from "../data/index.ts";
@@ -75,7 +75,6 @@ export class Validation {
 }
 
 function batchesOf({ samples, sizes }: EvaluationPlan, held: number): Batch[] {
-  assert(samples <= held, "no sample is looked at twice");
   const all = Array.from({ length: samples }, (_, index) => Math.floor((index * held) / samples));
   const batches: Batch[] = [];
   let start = 0;
