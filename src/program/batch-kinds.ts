@@ -3,84 +3,36 @@
  * part with that of the whole, node by node: dims that differ are the batch, and operators answer for the rest.
  */
 
-import { mul } from "../functional/index.ts";
 import {
   type BatchRule,
-  type Graph,
   type GraphBuilder,
   type Node,
-  readAttributes,
   typeOf,
   type Value,
 } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
+import { elementCount, isFloat, sameShape } from "../tensor/index.ts";
 import {
-  elementCount,
-  isFloat,
-  type Shape,
-  sameShape,
-  type Tensor,
-  toNumbers,
-} from "../tensor/index.ts";
+  type BatchKindsOptions,
+  FIXED,
+  type Given,
+  type Kind,
+  type Pair,
+  ROWS,
+} from "./batch-kind.ts";
+import { BatchShapes } from "./batch-shapes.ts";
+import { type LinearContext, linearKind } from "./linear-sums.ts";
 import { matchGraphs, passesOver } from "./match-graphs.ts";
-
-/** One value in both graphs. */
-export interface Pair {
-  readonly part: Value;
-  readonly whole: Value;
-}
-
-export type Kind =
-  /** The same in every part: constants, parameters and what is made of them. */
-  | { readonly kind: "fixed" }
-  /** That of the whole is those of the parts, one after the other. */
-  | { readonly kind: "rows" }
-  /** That of the whole is `factor` times the sum of those of the parts. `part` may be another value than the node's own. */
-  | { readonly kind: "sum"; readonly factor: number; readonly part: Value }
-  /** Computed from sums: it has a meaning for the whole batch only. */
-  | { readonly kind: "total" }
-  /** Nothing of the above, and why. */
-  | { readonly kind: "mixed"; readonly reason: string };
-
-export interface BatchKindsOptions {
-  readonly part: Graph;
-  /** The same model, for more samples. */
-  readonly whole: Graph;
-  /** Inputs whose leading dim is the batch. */
-  readonly fields: readonly string[];
-  /** Inputs that gradients are wanted for. */
-  readonly parameters: readonly string[];
-  /** Values that running statistics are made of: those of a part are used in place of those of the whole. */
-  readonly statistics: ReadonlySet<string>;
-  /** Samples of a part over those of the batch: of `whole`, unless the part is the batch and `whole` shows only which dims are it. */
-  readonly share: number;
-  /** Samples of `part` and of `whole`; the same where the model has one size only. */
-  readonly sizes: readonly [part: number, whole: number];
-  /** Whether it is known from other sizes that no sample has to do with another: then what looks so is a difference of the graphs. */
-  readonly isVouched: boolean;
-  /** Whether means are taken as sums, so that what is divided is not rounded before it is added up. */
-  readonly exactMeans: boolean;
-  /** Whether totals that no parameter changes are made first, for the whole batch, and then given to every part. */
-  readonly totalsFirst: boolean;
-}
-
-type PartSum = Pick<Extract<Kind, { kind: "sum" }>, "factor" | "part">;
-
-/** A total that is given to the graph of a part as an input. */
-export interface Given {
-  readonly input: string;
-  readonly pair: Pair;
-}
-
-const FIXED: Kind = { kind: "fixed" };
-const ROWS: Kind = { kind: "rows" };
+import { rewriteNode } from "./rewrite-node.ts";
+import { UnmatchedNodes } from "./unmatched-nodes.ts";
+import { WholeGraph } from "./whole-graph.ts";
 
 export class BatchKinds {
   readonly part: GraphBuilder;
   readonly whole: GraphBuilder;
   readonly given: Given[] = [];
   readonly share: number;
-  readonly #fixedBatch: number | undefined;
+  readonly #shapes: BatchShapes;
   readonly #options: BatchKindsOptions;
   /** By the name of the value of a part. */
   readonly #kinds = new Map<string, Kind>();
@@ -89,51 +41,54 @@ export class BatchKinds {
   /** Values that stand for those of the given graphs, by the name in the graph of a part. */
   readonly #pairs = new Map<string, Pair>();
   readonly #byPart = new Map<string, Pair>();
-  /** Values of the builder of the whole by their names in its graph, and the nodes of that graph by what they make. */
-  readonly #others = new Map<string, Value>();
-  /** Values of the builder of a part that no node of the other graph makes. */
-  readonly #alone = new Map<string, Value>();
-  /** Whether each node of the graph of a part is one of the other graph too. */
-  isMatched = true;
-  #makers: ReadonlyMap<string, Node> = new Map();
+  readonly #whole: WholeGraph;
+  readonly #alone: UnmatchedNodes;
   /** Fixed values that are made of constants that depend on the size of the batch. */
   readonly #sized = new Set<string>();
   #difference: string | undefined;
+
+  readonly #linear: LinearContext;
 
   constructor(options: BatchKindsOptions) {
     this.#options = options;
     const { part, whole, fields, parameters, statistics } = options;
     this.share = options.share;
-    const [size, wholeSize] = options.sizes;
-    this.#fixedBatch = size === wholeSize ? size : undefined;
+    this.#shapes = new BatchShapes(...options.sizes);
     this.part = newBuilder(part.name);
-    this.whole = newBuilder(whole.name);
+    this.#whole = new WholeGraph(whole);
+    this.whole = this.#whole.builder;
+    this.#alone = new UnmatchedNodes(this.part, part);
     this.#trained = new Set(parameters);
     this.#statistics = new Set(statistics);
+    this.#linear = {
+      share: options.share,
+      isFixed: this.#shapes.isFixed,
+      kindOf: (pair) => this.kindOf(pair),
+      isSized: ({ part: own }) => this.#sized.has(own.name),
+    };
     const rows = new Set(fields);
     for (const name of part.inputs) {
-      if (!whole.inputs.includes(name)) {
+      const other = this.#whole.value(name);
+      if (other === undefined) {
         this.#difference = `the input "${name}"`;
         return;
       }
-      const pair = {
-        part: this.part.input(name, typeOf(part, name)),
-        whole: this.whole.input(name, typeOf(whole, name)),
-      };
-      this.#others.set(name, pair.whole);
+      const pair = { part: this.part.input(name, typeOf(part, name)), whole: other };
       this.#set(name, pair, rows.has(name) ? ROWS : FIXED);
     }
     const names = matchGraphs(part, whole);
-    const makers = new Map(
-      whole.nodes.flatMap((node) => node.outputs.map((name) => [name, node] as const)),
-    );
-    this.#makers = makers;
     for (const node of part.nodes) {
       if (this.#difference !== undefined) return;
-      const other = makers.get(names.get(node.outputs.find((name) => name !== "") ?? "") ?? "");
+      const made = node.outputs.find((name) => name !== "") ?? "";
+      const other = this.#whole.makerOf(names.get(made) ?? "");
       if (other !== undefined) this.#node(node, other);
-      else if (!this.#passOver(node)) this.#addAlone(node);
+      else this.#passOver(node);
     }
+  }
+
+  /** Whether each node of the graph of a part is one of the other graph too. */
+  get isMatched(): boolean {
+    return this.#alone.isEmpty;
   }
 
   /** What a value of the given graph has become. */
@@ -179,8 +134,8 @@ export class BatchKinds {
     const part = this.#options.part.constants.get(name);
     const key = part === undefined ? name : `${name}\n${other}`;
     const known = this.#pairs.get(key);
-    const whole = this.#other(other);
-    const alone = known === undefined ? this.#alone.get(name) : undefined;
+    const whole = this.#whole.value(other);
+    const alone = known === undefined ? this.#alone.value(name) : undefined;
     if (alone !== undefined && whole !== undefined) return this.#join(name, alone, whole);
     // Another value than where it was made where the other graph alone shapes it before it is read.
     if (known !== undefined) return { part: known.part, whole: whole ?? known.whole };
@@ -192,56 +147,8 @@ export class BatchKinds {
     const pair = { part: this.part.namedConstant(own, part), whole };
     const isSame = sameShape(part.shape, whole.shape);
     this.#set(key, pair, isSame ? FIXED : ROWS);
-    const tensor = this.#options.whole.constants.get(other);
-    if (isSame && this.share < 1 && tensor !== undefined && !sameBytes(part, tensor)) {
-      this.#sized.add(own);
-    }
+    if (isSame && this.share < 1 && !this.#whole.hasConstant(other, part)) this.#sized.add(own);
     return pair;
-  }
-
-  /** A value of the other graph, with the nodes that only it has. */
-  #other(name: string): Value | undefined {
-    if (name === "") return undefined;
-    const known = this.#others.get(name);
-    if (known !== undefined) return known;
-    const constant = this.#options.whole.constants.get(name);
-    if (constant !== undefined) {
-      const value = this.whole.namedConstant(name, constant);
-      this.#others.set(name, value);
-      return value;
-    }
-    const node = this.#makers.get(name);
-    if (node === undefined) return undefined;
-    this.#addOther(
-      node,
-      node.inputs.map((input) => this.#other(input)),
-    );
-    return this.#others.get(name);
-  }
-
-  #addOther(node: Node, inputs: readonly (Value | undefined)[]): Value[] {
-    const { op, name, attributes, outputs } = node;
-    const values = this.whole.append(op, name, inputs, attributes, outputs);
-    for (const [index, output] of outputs.entries()) {
-      if (output !== "") this.#others.set(output, values[index] as Value);
-    }
-    return values;
-  }
-
-  /** A node that the other graph has not. What it gives is known where a node that both have reads it. */
-  #addAlone(node: Node): (Value | undefined)[] {
-    const { op, name, attributes, outputs } = node;
-    const inputs = node.inputs.map((input) => {
-      const known = this.#alone.get(input) ?? this.#pairs.get(input)?.part;
-      const constant = this.#options.part.constants.get(input);
-      return known ?? (constant && this.part.constant(constant));
-    });
-    const values = this.part.append(op, name, inputs, attributes, outputs);
-    for (const [index, output] of outputs.entries()) {
-      if (output !== "") this.#alone.set(output, values[index] as Value);
-    }
-    this.isMatched = false;
-    return values;
   }
 
   /** What comes from nodes of one graph and is read by a node of both: rows, as far as shapes can tell. */
@@ -254,20 +161,17 @@ export class BatchKinds {
     return pair;
   }
 
-  /** A node of the graph of a part alone that shapes its first input; false for any other. */
-  #passOver(node: Node): boolean {
+  /** A node that the other graph has not. What it gives is known at once if it only shapes its first input. */
+  #passOver(node: Node): void {
     const from = this.#pairs.get(passesOver(this.#options.part, node) ?? "");
-    if (from === undefined) return false;
-    const { outputs } = node;
-    const [part] = this.#addAlone(node);
-    if (part === undefined) return false;
+    const [part] = this.#alone.add(node, (name) => this.#pairs.get(name)?.part);
+    if (from === undefined || part === undefined) return;
     const kind = this.kindOf(from);
     const pair = { part, whole: from.whole };
-    this.#set(outputs[0] as string, pair, kind.kind === "sum" ? { ...kind, part } : kind);
+    this.#set(node.outputs[0] as string, pair, kind.kind === "sum" ? { ...kind, part } : kind);
     if (this.isTrained(from)) this.#trained.add(part.name);
     if (this.#sized.has(from.part.name)) this.#sized.add(part.name);
     if (this.#statistics.has(from.part.name)) this.#statistics.add(part.name);
-    return true;
   }
 
   #node(node: Node, other: Node): void {
@@ -277,7 +181,7 @@ export class BatchKinds {
     const { op, name, attributes, outputs } = node;
     const own = used.map((pair) => pair?.part);
     const part = this.part.append(op, name, own, attributes, outputs);
-    const whole = this.#addOther(
+    const whole = this.#whole.add(
       other,
       used.map((pair) => pair?.whole),
     );
@@ -285,15 +189,22 @@ export class BatchKinds {
       name,
       { part: part[index] as Value, whole: whole[index] as Value },
     ]);
+    this.#take(node, used, pairs);
+    for (const [index, output] of outputs.entries()) {
+      const now = this.#pairs.get(output);
+      if (now !== undefined) this.#whole.replace(other.outputs[index] ?? "", now.whole);
+    }
+  }
+
+  /** Finds out what the outputs of a node are that is in both builders now. */
+  #take(node: Node, inputs: readonly (Pair | undefined)[], pairs: readonly [string, Pair][]): void {
     for (const [name, pair] of pairs) {
       if (name === "") continue;
-      const kind = this.#judge(node, used, pair);
-      if ("part" in kind && "whole" in kind) {
-        this.#pairs.set(name, kind);
-        this.#others.set(other.outputs[outputs.indexOf(name)] ?? "", kind.whole);
-      } else this.#set(name, pair, kind);
+      const kind = this.#judge(node, inputs, pair);
+      if ("part" in kind && "whole" in kind) this.#pairs.set(name, kind);
+      else this.#set(name, pair, kind);
     }
-    this.#mark(node, used, pairs);
+    this.#mark(node, inputs, pairs);
   }
 
   #mark(node: Node, inputs: readonly (Pair | undefined)[], pairs: readonly [string, Pair][]): void {
@@ -320,7 +231,8 @@ export class BatchKinds {
 
   /** Inputs for totals that this node reads beside what changes with the parameters. */
   #giveTotals(inputs: readonly (Pair | undefined)[]): (Pair | undefined)[] {
-    const isGiven = (pair: Pair) => this.#isOfBatch(pair) && !this.isTrained(pair);
+    const isGiven = (pair: Pair) =>
+      this.#isOfBatch(pair) && !this.isTrained(pair) && !this.#statistics.has(pair.part.name);
     const needed = inputs.some(
       (pair) => pair && (this.isTrained(pair) || this.kindOf(pair).kind === "rows"),
     );
@@ -330,13 +242,10 @@ export class BatchKinds {
       const known = this.given.find(({ pair: own }) => own.part === pair.part);
       if (known !== undefined) return this.#pairs.get(known.input);
       const input = `/total.${this.given.length}`;
-      const own = {
-        part: this.part.input(input, pair.part.type),
-        whole: this.whole.input(input, pair.whole.type),
-      };
       this.given.push({ input, pair });
-      this.#set(input, own, FIXED);
-      return own;
+      const [part, whole] = [this.part, this.whole].map((on) => on.input(input, pair.part.type));
+      this.#set(input, { part: part as Value, whole: whole as Value }, FIXED);
+      return this.#pairs.get(input);
     });
   }
 
@@ -346,25 +255,14 @@ export class BatchKinds {
     const mixed = kinds.find(({ kind }) => kind === "mixed");
     if (mixed !== undefined) return mixed;
     const what = `"${node.name}" (${node.op})`;
-    const [small, large] = [pair.part.shape, pair.whole.shape];
-    if (small.length !== large.length) {
-      return this.#mixed(`${what} has other dims at another size of the batch`);
-    }
     const isOfRows = kinds.some(({ kind }) => kind === "rows");
-    const scaled = this.#scaledDims(small, large, isOfRows);
-    if (scaled.length === 0) {
+    const relation = this.#shapes.relate(pair.part.shape, pair.whole.shape, isOfRows);
+    if (relation === "same") {
       if (kinds.every(({ kind }) => kind === "fixed")) return FIXED;
       if (isOfRows) return this.#reduced(node, inputs, what);
-      return this.#ofTotals(node, inputs, pair);
+      return linearKind(this.#linear, this.#ruleOf(node).linear, { node, inputs }, pair);
     }
-    const [size, wholeSize] = this.#options.sizes;
-    const isShared = scaled.every((dim) => {
-      const share = (small[dim] as number) / (large[dim] as number);
-      return this.#fixedBatch !== undefined || Math.abs(share - size / wholeSize) < 1e-9;
-    });
-    if (scaled.length > 1 || !isShared) {
-      return this.#mixed(`${what} relates the samples of a batch to each other`);
-    }
+    if (relation !== "rows") return this.#mixed(`${what} ${relation}`);
     const batchWide = inputs.find(
       (input) => input && this.#isOfBatch(input) && !this.#statistics.has(input.part.name),
     );
@@ -372,15 +270,6 @@ export class BatchKinds {
     return this.#mixed(
       `${what} gives each sample something of all samples, "${batchWide.part.name}"`,
     );
-  }
-
-  #scaledDims(small: Shape, large: Shape, isOfRows: boolean): number[] {
-    const fixedBatch = this.#fixedBatch;
-    const isScaled = (size: number, dim: number) =>
-      fixedBatch === undefined ? size !== large[dim] : isOfRows && size % fixedBatch === 0;
-    const dims = small.flatMap((size, dim) => (isScaled(size, dim) ? [dim] : []));
-    // Of one size, no dim is known to be the batch: the first that can be is taken for it.
-    return fixedBatch === undefined ? dims : dims.slice(0, 1);
   }
 
   #mixed(reason: string): Kind {
@@ -420,20 +309,8 @@ export class BatchKinds {
     values: (side: keyof Pair) => (Value | undefined)[],
     rule: Exclude<BatchRule["reduces"], string | undefined>,
   ): "sum" | "mean" | Pair | undefined {
-    const definition = this.part.operators.find(node.op);
-    if (definition === undefined) return undefined;
-    const attributes = readAttributes(definition, node.attributes, node.name);
-    const made = (side: keyof Pair) => {
-      const builder = this[side];
-      const inputs = values(side);
-      const first = builder.nodes.length;
-      const input = (index: number) => inputs[index] as Value;
-      const context = { builder, attributes, inputs, input };
-      const result = builder.within(`batch/${node.name}`, () => rule(context));
-      return { result, nodes: builder.nodes.slice(first) };
-    };
-    const part = made("part");
-    const whole = made("whole");
+    const part = rewriteNode(this.part, node, values("part"), rule);
+    const whole = rewriteNode(this.whole, node, values("whole"), rule);
     for (const [index, own] of part.nodes.entries()) {
       const pairs = own.outputs.map((name, at): [string, Pair] => [
         name,
@@ -442,109 +319,15 @@ export class BatchKinds {
           whole: this.whole.value(whole.nodes[index]?.outputs[at] ?? ""),
         },
       ]);
-      const inputs = own.inputs.map((name) => this.pairOf(name));
-      for (const [name, pair] of pairs) {
-        const kind = this.#judge(own, inputs, pair);
-        if ("part" in kind && "whole" in kind) this.#pairs.set(name, kind);
-        else this.#set(name, pair, kind);
-      }
-      this.#mark(own, inputs, pairs);
+      this.#take(
+        own,
+        own.inputs.map((name) => this.pairOf(name)),
+        pairs,
+      );
     }
     if (typeof part.result !== "object" || typeof whole.result !== "object") {
       return typeof part.result === "object" ? undefined : part.result;
     }
     return { part: part.result, whole: whole.result };
   }
-
-  /** A node of sums and fixed values. */
-  #ofTotals(node: Node, inputs: readonly (Pair | undefined)[], pair: Pair): Kind {
-    const { linear } = this.#ruleOf(node);
-    const present = inputs.filter((input) => input !== undefined);
-    const total: Kind = { kind: "total" };
-    if (linear === undefined || !isFloat(pair.part.dtype)) return total;
-    const sums = present.map((input) => this.#asSum(input));
-    if (linear === "together") {
-      if (!sums.every((sum) => sum !== undefined)) return total;
-      return this.#added(pair, present, sums);
-    }
-    const own = present.filter((input) => this.#isOfBatch(input));
-    const [first] = own;
-    if (first === undefined || own.length > 1) return total;
-    if (linear === "first" && first !== present[0]) return total;
-    const sum = this.kindOf(first);
-    if (sum.kind !== "sum") return total;
-    const ratios = present.map((input) => (input === first ? 1 : this.#ratio(input)));
-    if (!ratios.every((ratio) => ratio !== undefined)) return total;
-    const isClear = this.#fixedBatch === undefined || sum.factor === this.share;
-    if (!isClear && present.some((input) => input !== first && isFloat(input.part.dtype))) {
-      const reason = `the model has a fixed batch, and "${node.name}" (${node.op}) may divide by it`;
-      return { kind: "mixed", reason };
-    }
-    const ratio = ratios.reduce((product, own) => product * own, 1);
-    const factor = sum.factor * (linear === "each" ? ratio : 1 / ratio);
-    const part = this.#again(pair, [first], [sum.part]);
-    return { kind: "sum", factor: this.#exact(factor), part };
-  }
-
-  /** The same node over other values in place of these; itself where they are its own. */
-  #again({ part }: Pair, inputs: readonly Pair[], values: readonly Value[]): Value {
-    const node = this.part.makerOf(part);
-    const others = new Map(inputs.map((input, index) => [input.part.name, values[index] as Value]));
-    if (node === undefined || [...others].every(([name, value]) => value.name === name))
-      return part;
-    const all = node.inputs.map((name) =>
-      name === "" ? undefined : (others.get(name) ?? this.part.value(name)),
-    );
-    const name = `${node.name}/part`;
-    return this.part.append(node.op, name, all, node.attributes, [name])[0] as Value;
-  }
-
-  #added(pair: Pair, inputs: readonly Pair[], sums: readonly PartSum[]): Kind {
-    // What is the same in all parts counts once: as a mean over them. Others are brought to that.
-    const shared = sums.find((sum) => sum.factor === this.share)?.factor;
-    const factor = shared ?? (sums[0]?.factor as number);
-    const values = sums.map((sum) =>
-      sum.factor === factor ? sum.part : mul(sum.part, sum.factor / factor),
-    );
-    return { kind: "sum", factor, part: this.#again(pair, inputs, values) };
-  }
-
-  #asSum(pair: Pair): PartSum | undefined {
-    const kind = this.kindOf(pair);
-    if (kind.kind === "sum") return kind;
-    if (kind.kind !== "fixed" || !isFloat(pair.part.dtype)) return undefined;
-    const ratio = this.#ratio(pair);
-    return ratio === undefined ? undefined : { factor: this.share * ratio, part: pair.part };
-  }
-
-  /** What a fixed value of the whole is, over that of a part; undefined where that is no number. */
-  #ratio(pair: Pair): number | undefined {
-    if (this.kindOf(pair).kind !== "fixed") return undefined;
-    if (!this.#sized.has(pair.part.name)) return 1;
-    const [part, whole] = [this.part.constantOf(pair.part), this.whole.constantOf(pair.whole)];
-    return part === undefined || whole === undefined ? undefined : ratioOf(part, whole);
-  }
-
-  /** Without the last bits of constants that were rounded. */
-  #exact(factor: number): number {
-    for (const exact of [1, this.share]) {
-      if (Math.abs(factor / exact - 1) < 1e-6) return exact;
-    }
-    return factor;
-  }
-}
-
-function sameBytes(a: Tensor, b: Tensor): boolean {
-  const isOne = a.bytes.buffer === b.bytes.buffer && a.bytes.byteOffset === b.bytes.byteOffset;
-  return isOne || Buffer.compare(a.bytes, b.bytes) === 0;
-}
-
-/** The one number by which all elements differ. */
-function ratioOf(part: Tensor, whole: Tensor): number | undefined {
-  const other = toNumbers(whole);
-  const ratios = toNumbers(part).map((value, index) => {
-    return value === other[index] ? 1 : (other[index] as number) / value;
-  });
-  const [first = 1] = ratios;
-  return Number.isFinite(first) && ratios.every((ratio) => ratio === first) ? first : undefined;
 }
