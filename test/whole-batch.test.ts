@@ -19,7 +19,7 @@ import {
   matrixFactorization,
   type Scope,
 } from "../src/nn/index.ts";
-import { sgd } from "../src/optimizer/index.ts";
+import { adamw, sgd } from "../src/optimizer/index.ts";
 import {
   type DType,
   elementCount,
@@ -345,14 +345,64 @@ for (const [name, definition] of Object.entries(MODELS)) {
     assertWhole(definition, "float32"));
 }
 
-test("a loss that relates samples to each other is refused before the first step", async () => {
-  const contrastive = model(({ logits, y, m }) => {
+/** Losses in which a sample has to do with the others of its batch. */
+const RELATED: Readonly<Record<string, (parts: Parts) => Value>> = {
+  contrastive: ({ logits, y, m }) => {
     const similar = f.matmul(logits, f.transpose(y, [1, 0]));
-    const own = f.range(m.builder, "int32", 0, m.batch);
-    return f.crossEntropy(similar, own);
+    return f.crossEntropy(similar, f.range(m.builder, "int32", 0, m.batch));
+  },
+  "a softmax over the batch": ({ logits, y }) =>
+    f.neg(sum(f.mul(f.logSoftmax(logits, 0), f.softmax(y, 0)))),
+  "the largest of the batch": (parts) => f.reduceMax(each(parts), all),
+  "neighbours in the batch": ({ logits, y }) => f.mse(f.flip(logits, [0]), y),
+  "distances from the mean of the batch": ({ logits }) =>
+    mean(f.square(f.sub(logits, f.reduceMean(logits, { axes: [0] })))),
+  "a product of means": (parts) => f.mul(mean(each(parts)), mean(f.square(parts.logits))),
+};
+
+for (const [name, loss] of Object.entries(RELATED)) {
+  test(`${name}: refused before the first step, unless the batch is computed whole`, async () => {
+    const definition = model(loss);
+    for (const microBatches of [4, 16]) {
+      await assert.rejects(stepped(definition, microBatches, 1, "float64"), {
+        code: "INVALID_OPTION",
+        message: /whole batch cannot be computed from \d+ micro-batches.*\n.*microBatches to 1/s,
+      });
+    }
+    const [found] = await stepped(definition, 1, 1, "float64");
+    assertClose(found as Found, await witness(definition, "float64"), "float64", "whole");
   });
-  await assert.rejects(stepped(contrastive, 4, 1, "float64"), {
-    code: "INVALID_OPTION",
-    message: /whole batch cannot be computed from 4 micro-batches.*\n.*microBatches to 1/s,
+}
+
+for (const microBatches of [1, 4]) {
+  test(`a batch without a label changes nothing, in ${microBatches} micro-batches`, async () => {
+    for (const loss of [LOSSES["cross-entropy of some labels"], LOSSES["ONNX, some labels"]]) {
+      const definition = model(loss as (parts: Parts) => Value);
+      const trainer = await createTrainer({
+        engine,
+        model: definition.build({ batch: SAMPLES / microBatches, mode: "train" }),
+        optimizer: adamw({ learningRate: RATE }),
+        microBatches,
+      });
+      const positions = { start: 0, end: SAMPLES };
+      const fill = filling(definition, "float32")(positions);
+      const unlabelled: FillBatch = async (into) => {
+        await fill(into);
+        const label = into["label"] as Tensor;
+        const none = new Array<number>(SAMPLES).fill(IGNORED);
+        label.bytes.set(tensorFrom("int32", [SAMPLES], none).bytes);
+      };
+      await trainer.step({ positions, fill });
+      const before = parametersOf(trainer);
+      const result = await trainer.step({ positions, fill: unlabelled });
+      assert.deepEqual(
+        [result.isEmpty, result.loss, result.gradientNorm, trainer.steps],
+        [true, 0, 0, 2],
+      );
+      assert.deepEqual(parametersOf(trainer), before);
+      assert.equal((await trainer.step({ positions, fill })).isEmpty, false);
+      assert.notDeepEqual(parametersOf(trainer), before);
+      trainer.close();
+    }
   });
-});
+}

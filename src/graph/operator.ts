@@ -87,6 +87,8 @@ export interface BatchContext {
   readonly attributes: AttributeReader;
   readonly inputs: readonly (Value | undefined)[];
   input(index: number): Value;
+  /** Of an input that is a constant; none where it is not. */
+  constantNumbers(index: number): number[];
 }
 
 /** How a result over a batch follows from the results over its parts. What is left out does not follow from them. */
@@ -99,6 +101,8 @@ export interface BatchRule {
     | "sum"
     | "mean"
     | ((context: BatchContext) => "sum" | "mean" | Value | undefined);
+  /** Dims of input 0 along which an element of the result depends on others than the one in its place. */
+  readonly mixes?: (context: BatchContext) => readonly (number | undefined)[];
   /** Of a mean: the operator of the same inputs and attributes that gives the sum. */
   readonly sumOf?: string;
   /**

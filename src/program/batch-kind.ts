@@ -58,3 +58,8 @@ export interface Reading {
   readonly node: Node;
   readonly inputs: readonly (Pair | undefined)[];
 }
+
+/** A sum or total: it has no value before all parts have been seen. */
+export function isOfBatch({ kind }: Kind): boolean {
+  return kind === "sum" || kind === "total";
+}

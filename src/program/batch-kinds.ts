@@ -2,7 +2,6 @@
  * How each value of a model over a batch follows from its values over the parts of the batch. Found by comparing the graph of a
  * part with that of the whole, node by node: dims that differ are the batch, and operators answer for the rest.
  */
-
 import {
   type BatchRule,
   type GraphBuilder,
@@ -11,19 +10,21 @@ import {
   type Value,
 } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
-import { elementCount, isFloat, sameShape } from "../tensor/index.ts";
+import { isFloat, sameShape } from "../tensor/index.ts";
 import {
   type BatchKindsOptions,
   FIXED,
   type Given,
+  isOfBatch,
   type Kind,
   type Pair,
   ROWS,
 } from "./batch-kind.ts";
-import { BatchShapes } from "./batch-shapes.ts";
+import { mixesSamples } from "./batch-mixing.ts";
+import { BatchShapes, RELATES } from "./batch-shapes.ts";
 import { type LinearContext, linearKind } from "./linear-sums.ts";
 import { matchGraphs, passesOver } from "./match-graphs.ts";
-import { rewriteNode } from "./rewrite-node.ts";
+import { exactMean, outputPairs, rewriteNode } from "./rewrite-node.ts";
 import { UnmatchedNodes } from "./unmatched-nodes.ts";
 import { WholeGraph } from "./whole-graph.ts";
 
@@ -208,10 +209,9 @@ export class BatchKinds {
   }
 
   #mark(node: Node, inputs: readonly (Pair | undefined)[], pairs: readonly [string, Pair][]): void {
-    const definition = this.part.operators.find(node.op);
-    const isStep = definition !== undefined && "zero" in definition.gradient;
+    const isStep = "zero" in (this.part.operators.find(node.op)?.gradient ?? {});
     const isTrained = !isStep && inputs.some((pair) => pair && this.isTrained(pair));
-    const own = inputs.filter((pair) => pair && this.#isOfBatch(pair)) as Pair[];
+    const own = inputs.filter((pair) => pair && isOfBatch(this.kindOf(pair))) as Pair[];
     const isStatistic = own.length > 0 && own.every(({ part }) => this.#statistics.has(part.name));
     const isSized = inputs.some((pair) => pair && this.#sized.has(pair.part.name));
     for (const [name, pair] of pairs) {
@@ -223,16 +223,12 @@ export class BatchKinds {
     }
   }
 
-  /** A sum or total: it has no value before all parts have been seen. */
-  #isOfBatch(pair: Pair): boolean {
-    const { kind } = this.kindOf(pair);
-    return kind === "sum" || kind === "total";
-  }
-
   /** Inputs for totals that this node reads beside what changes with the parameters. */
   #giveTotals(inputs: readonly (Pair | undefined)[]): (Pair | undefined)[] {
     const isGiven = (pair: Pair) =>
-      this.#isOfBatch(pair) && !this.isTrained(pair) && !this.#statistics.has(pair.part.name);
+      isOfBatch(this.kindOf(pair)) &&
+      !this.isTrained(pair) &&
+      !this.#statistics.has(pair.part.name);
     const needed = inputs.some(
       (pair) => pair && (this.isTrained(pair) || this.kindOf(pair).kind === "rows"),
     );
@@ -263,8 +259,9 @@ export class BatchKinds {
       return linearKind(this.#linear, this.#ruleOf(node).linear, { node, inputs }, pair);
     }
     if (relation !== "rows") return this.#mixed(`${what} ${relation}`);
+    if (mixesSamples(node, inputs)) return this.#mixed(`${what} ${RELATES}`);
     const batchWide = inputs.find(
-      (input) => input && this.#isOfBatch(input) && !this.#statistics.has(input.part.name),
+      (input) => input && isOfBatch(this.kindOf(input)) && !this.#statistics.has(input.part.name),
     );
     if (batchWide === undefined) return ROWS;
     return this.#mixed(
@@ -284,7 +281,7 @@ export class BatchKinds {
   #reduced(node: Node, inputs: readonly (Pair | undefined)[], what: string): Kind | Pair {
     const unknown = this.#mixed(`${what} is no sum over the samples of a batch`);
     const { reduces, sumOf } = this.#ruleOf(node);
-    if (reduces === undefined || inputs.some((pair) => pair && this.#isOfBatch(pair))) {
+    if (reduces === undefined || inputs.some((pair) => pair && isOfBatch(this.kindOf(pair)))) {
       return unknown;
     }
     const values = (side: keyof Pair) => inputs.map((pair) => pair?.[side]);
@@ -293,14 +290,9 @@ export class BatchKinds {
     if (typeof form !== "string") return form;
     const part = this.part.value(node.outputs[0] as string);
     if (form === "sum") return { kind: "sum", factor: 1, part };
-    const [first] = values("part");
-    if (!this.#options.exactMeans || sumOf === undefined || first === undefined) {
-      return { kind: "sum", factor: this.share, part };
-    }
-    const name = `${node.name}/sum`;
-    const [total] = this.part.append(sumOf, name, values("part"), node.attributes, [name]);
-    const factor = (this.share * elementCount(part.shape)) / elementCount(first.shape);
-    return { kind: "sum", factor, part: total as Value };
+    const mean = { kind: "sum" as const, factor: this.share, part };
+    if (!this.#options.exactMeans || sumOf === undefined) return mean;
+    return exactMean(mean, sumOf, node, values("part"));
   }
 
   /** The nodes that the operator is made of, in both graphs. */
@@ -312,13 +304,7 @@ export class BatchKinds {
     const part = rewriteNode(this.part, node, values("part"), rule);
     const whole = rewriteNode(this.whole, node, values("whole"), rule);
     for (const [index, own] of part.nodes.entries()) {
-      const pairs = own.outputs.map((name, at): [string, Pair] => [
-        name,
-        {
-          part: this.part.value(name),
-          whole: this.whole.value(whole.nodes[index]?.outputs[at] ?? ""),
-        },
-      ]);
+      const pairs = outputPairs([this.part, this.whole], own, whole.nodes[index]);
       this.#take(
         own,
         own.inputs.map((name) => this.pairOf(name)),

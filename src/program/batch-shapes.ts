@@ -2,9 +2,9 @@
 import type { Shape } from "../tensor/index.ts";
 
 /** Words that go on "this node ...". */
-type Fault =
-  | "has other dims at another size of the batch"
-  | "relates the samples of a batch to each other";
+export const RELATES = "relates the samples of a batch to each other";
+const OTHER = "has other dims at another size of the batch";
+type Fault = typeof RELATES | typeof OTHER;
 
 export class BatchShapes {
   readonly isFixed: boolean;
@@ -23,7 +23,7 @@ export class BatchShapes {
    * @param isOfRows whether the value is made of some that have the dim of the batch
    */
   relate(part: Shape, whole: Shape, isOfRows: boolean): "same" | "rows" | Fault {
-    if (part.length !== whole.length) return "has other dims at another size of the batch";
+    if (part.length !== whole.length) return OTHER;
     if (this.isFixed) {
       // No dim is known to be the batch: one that can be is taken for it.
       const isRows = isOfRows && part.some((size) => size % this.#part === 0);
@@ -35,6 +35,6 @@ export class BatchShapes {
       const share = (part[dim] as number) / (whole[dim] as number);
       return Math.abs(share - this.#share) < 1e-9;
     });
-    return dims.length === 1 && isShared ? "rows" : "relates the samples of a batch to each other";
+    return dims.length === 1 && isShared ? "rows" : RELATES;
   }
 }

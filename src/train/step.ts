@@ -2,7 +2,7 @@
  * The training step: fill, compute, decide, commit. A step is a transaction: until its loss and gradient norm are
  * known to be finite, nothing that was committed changes. It knows no data source and no file.
  */
-import type { Engine, EngineTensor } from "../engine/index.ts";
+import type { Engine } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
 import type { Model } from "../nn/index.ts";
 import { type Optimizer, type Schedule, scheduleFactor } from "../optimizer/index.ts";
@@ -24,6 +24,9 @@ import { Pacing } from "./pacing.ts";
 import { groupsOf, type SharingOptions, shareOf } from "./sharing.ts";
 import { initializeTrainer, namedTensors, type TrainerTensors } from "./state.ts";
 import { notFiniteError, readScalar } from "./step-errors.ts";
+import type { BatchFields, FillBatch, StepRequest, StepResult } from "./step-types.ts";
+
+export type { BatchFields, FillBatch, StepRequest, StepResult } from "./step-types.ts";
 
 export interface TrainerOptions extends SharingOptions {
   readonly engine: Engine;
@@ -46,38 +49,8 @@ export interface TrainerOptions extends SharingOptions {
   readonly shareAs?: string | undefined;
 }
 
-/** Tensors of the batch by input name; the leading dim is all samples of this rank, micro-batch after micro-batch. */
-export type BatchFields = Readonly<Record<string, EngineTensor>>;
-export type FillBatch = (into: BatchFields) => void | Promise<void>;
-
 /** Of a step in whose batch nothing counts. */
 const NOTHING = { loss: 0, gradientNorm: 0 };
-
-export interface StepRequest {
-  /** The samples of this step in the global order: random layers depend on them, not on the number of workers. */
-  readonly positions: { readonly start: number; readonly end: number };
-  readonly fill: FillBatch;
-  /** Asks all ranks to stop after this step. */
-  readonly stop?: boolean;
-  /** Ends the step before it is committed. */
-  readonly signal?: AbortSignal;
-}
-
-export interface StepResult {
-  /** Counted from 0. */
-  readonly step: number;
-  /** Of the whole batch. */
-  readonly loss: number;
-  /** Before clipping. */
-  readonly gradientNorm: number;
-  readonly learningRate: number;
-  /** The batch holds no label that counts: loss and gradient have no value and are given as 0, and the step has changed nothing. */
-  readonly isEmpty: boolean;
-  /** Whether some rank asked for a stop: the same on all. */
-  readonly stop: boolean;
-  /** Why ranks share micro-batches in another way from the next step on. */
-  readonly shared?: string;
-}
 
 /** Allocates, compiles, and makes the initial values. @throws INVALID_OPTION, ENGINE_FAILED, NO_GRADIENT */
 export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
