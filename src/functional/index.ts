@@ -115,6 +115,7 @@ export {
   foldIn,
   type NormalOptions,
   normal,
+  normalPairs,
   type RandomKey,
   randomBits,
   type UniformOptions,

@@ -20,6 +20,7 @@ export type {
   CostContext,
   GradientContext,
   GradientRule,
+  IndexUse,
   InferContext,
   OperatorDefinition,
   OperatorTable,

@@ -93,8 +93,8 @@ function complete(options: BertOptions): Settings {
 
 /** The ids with some hidden, and labels: the id where it is to be guessed, elsewhere `IGNORED`. */
 function hideTokens(m: Scope, ids: Value, s: Settings): { hidden: Value; labels: Value } {
-  const draw = uniformRows(m, ids);
-  const other = uniformRows(m, ids);
+  const draw = uniformRows(m, ids.shape, ids);
+  const other = uniformRows(m, ids.shape, ids);
   const random = cast(floor(mul(other, s.vocabulary)), "int32");
   const padded = s.padding === undefined ? undefined : equal(ids, s.padding);
   const replaced = where(

@@ -51,6 +51,7 @@ export const slice: OperatorDefinition = {
     return [pad(spread, before, after), undefined, undefined, undefined, undefined];
   },
   flops: noFlops,
+  moves: true,
   inPlace: false,
   batch: { linear: "first", mixes: backwardDims },
 };

@@ -21,6 +21,7 @@ import type {
   AttributeSpec,
   BatchContext,
   GradientContext,
+  IndexUse,
   InferContext,
   OperatorDefinition,
   Value,
@@ -55,6 +56,7 @@ export const softmaxCrossEntropyLoss: OperatorDefinition = {
     }
     return [parts.length === 0 ? undefined : parts.reduce((left, right) => add(left, right))];
   },
+  indices: labelsOf,
   flops: (context) => 6 * flopsPerElement()({ ...context, outputs: [context.input(0)] }),
   inPlace: false,
   batch: { reduces: (context) => ofBatch("SoftmaxCrossEntropyLoss", context) },
@@ -71,10 +73,18 @@ export const negativeLogLikelihoodLoss: OperatorDefinition = {
     const { labels, share } = shares(context, context.gradient(0));
     return [sumAt(labels, neg(share), 1, context.input(0).shape)];
   },
+  indices: labelsOf,
   flops: flopsPerElement(2),
   inPlace: false,
   batch: { reduces: (context) => ofBatch("NegativeLogLikelihoodLoss", context) },
 };
+
+function labelsOf(context: InferContext): IndexUse[] {
+  const places = [context.input(0).shape[1] as number];
+  const { attributes } = context;
+  const ignored = attributes.has("ignore_index") ? attributes.number("ignore_index") : undefined;
+  return [{ input: 1, places, wraps: false, ...(ignored === undefined ? {} : { ignored }) }];
+}
 
 function lossType(context: InferContext) {
   const { dtype, shape } = floatType(context);
