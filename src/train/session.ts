@@ -114,6 +114,7 @@ export async function openSession(
       engine,
       model,
       evaluation: run.model.build({ batch: microBatch, mode: "eval" }),
+      evaluationSamples: data.validation && Math.min(data.validation.length, run.evaluate.samples),
       optimizer: run.optimizer,
       schedule: run.schedule,
       steps: run.steps,
@@ -141,13 +142,7 @@ export async function openSession(
     const isOld = head !== undefined && hashes === undefined;
     const before = { step, seconds, trainLoss, changes, isOld };
     const held = data.validation;
-    const validation =
-      held &&
-      new Validation(held, trainer, {
-        batch: microBatch,
-        limit: run.evaluate.samples,
-        group: options.ranks?.group,
-      });
+    const validation = held && new Validation(held, trainer, options.ranks?.group);
     return {
       run,
       options,
@@ -215,6 +210,7 @@ export function notesOf(session: Session): string[] {
     ...model.notes,
     ...(exporting === undefined ? [] : exportNotes(exporting)),
     ...idleNote(session),
+    ...validationNote(session),
   ];
 }
 
@@ -225,6 +221,12 @@ function idleNote({ run: { microBatches }, options: { engine, ranks } }: Session
   return [
     `${microBatches} of ${threads} threads compute gradients, each one of ${microBatches} micro-batches. State microBatches in the run to use more.`,
   ];
+}
+
+function validationNote({ trainer, validation }: Session): string[] {
+  const why = trainer.plan.evaluation?.measures[0]?.meanOfBatches;
+  if (validation === undefined || why === undefined) return [];
+  return [`The validation loss is a mean over batches, for ${why}.`];
 }
 
 export function announce(session: Session): void {
