@@ -96,8 +96,10 @@ export interface SharesChanged {
 export interface Evaluated {
   readonly type: "evaluated";
   readonly step: number;
-  /** Mean loss over held-out samples. */
+  /** Of all held-out samples that are looked at, as one batch. */
   readonly loss: number;
+  /** Other numbers that the model gives, of the same samples: an accuracy. */
+  readonly measures?: Readonly<Record<string, number>>;
 }
 
 export interface CheckpointSaved {

@@ -2,6 +2,7 @@
 import type pc from "picocolors";
 import type {
   BitsPerByte,
+  Evaluated,
   NetworkFacts,
   Report,
   RunEvent,
@@ -39,7 +40,7 @@ export function describe(
     case "shared":
       return [`step ${event.step}: ${event.reason}`];
     case "evaluated":
-      return [`step ${event.step}: validation loss ${event.loss.toFixed(4)}`];
+      return [`step ${event.step}: validation loss ${event.loss.toFixed(4)}${measures(event)}`];
     case "checkpoint":
       return [];
     case "stopping":
@@ -63,6 +64,13 @@ export function describe(
     case "finished":
       return finished(event.report, event.files, event.out, colors);
   }
+}
+
+/** `, accuracy 0.9312`. */
+function measures({ measures }: Evaluated): string {
+  return Object.entries(measures ?? {})
+    .map(([name, value]) => `, ${name} ${value.toFixed(4)}`)
+    .join("");
 }
 
 function finished(report: Report, files: readonly string[], out: string, colors: Colors): string[] {
