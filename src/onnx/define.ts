@@ -9,11 +9,14 @@ import {
   type Model,
   type ModelDefinition,
   type ModelOutputs,
+  normalRows,
   type Scope,
+  uniformRows,
 } from "../nn/index.ts";
 import { importAtBatch } from "./import/at-batch.ts";
 import { type TrainedFloat, withFloats } from "./import/floats.ts";
 import type { Imported, ImportOptions, ImportSink } from "./import/import.ts";
+import type { Draw } from "./import/random.ts";
 import type { OnnxLoss } from "./losses.ts";
 import { type OnnxFile, readModel } from "./read.ts";
 
@@ -103,6 +106,7 @@ function build(scope: Scope, file: OnnxFile, options: OnnxOptions): ModelOutputs
     state: (name, tensor) =>
       scope.state(name, tensor.shape, { kind: "tensor", tensor }, tensor.dtype),
     dropout: (x, rate) => dropout(scope, x, rate),
+    ...(scope.exported ? {} : { draw: drawOf(scope) }),
   };
   const outputNames = graph.output.map(({ name }) => name);
   const imported = importAtBatch(scope.builder, file, sink, {
@@ -182,6 +186,15 @@ function noteSizes(scope: Scope, file: OnnxFile, { dims = {} }: OnnxOptions): vo
   for (const name of open) {
     scope.note(`${name} is ${dims[name]} in this run, and will be in model.onnx.`);
   }
+}
+
+/** One row for each sample, or as many for one as for the other. */
+function drawOf(scope: Scope): Draw {
+  return (kind, shape, whole) => {
+    const rows = (shape[0] ?? 0) / scope.batch;
+    if (!(rows >= 1) || !Number.isInteger(rows) || (whole && rows !== 1)) return undefined;
+    return kind === "normal" ? normalRows(scope, shape) : uniformRows(scope, shape);
+  };
 }
 
 function lossOf(

@@ -165,7 +165,7 @@ function operatorName({ domain, opType }: Pick<RawNode, "domain" | "opType">): s
 /** Whether an operator has a definition, a rule, or a function of the file. */
 function isKnown(file: OnnxFile, op: string): boolean {
   return (
-    op === "If" ||
+    ["If", "Loop", "Scan"].includes(op) ||
     operatorTable.find(op) !== undefined ||
     rulesFor(op).length > 0 ||
     file.model.functions.some((item) => operatorName({ ...item, opType: item.name }) === op)
@@ -220,7 +220,7 @@ function flopsOf(graph: Graph, node: Node, definition: OperatorDefinition): numb
 
 function describeGradient(rule: GradientRule | undefined): string {
   if (rule === undefined) return "no definition";
-  if (typeof rule === "function" || "composed" in rule) return "yes";
+  if (typeof rule === "function") return "yes";
   return "zero" in rule ? "zero" : rule.missing;
 }
 

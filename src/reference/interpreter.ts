@@ -14,6 +14,8 @@ import type { Kernel } from "./kernel.ts";
 import { layoutKernels } from "./layout.ts";
 import { linearKernels } from "./linear.ts";
 import { normalizationKernels } from "./normalization.ts";
+import { randomKernels } from "./random.ts";
+import { recurrentKernels } from "./recurrent.ts";
 import { reduceKernels } from "./reduce.ts";
 import { samplingKernels } from "./sampling.ts";
 import { fromTensor, type ReferenceTensor, round, toTensor } from "./tensor.ts";
@@ -27,6 +29,8 @@ const kernels: Record<OperatorName, Kernel> = {
   ...layoutKernels,
   ...linearKernels,
   ...normalizationKernels,
+  ...randomKernels,
+  ...recurrentKernels,
   ...reduceKernels,
   ...samplingKernels,
 };

@@ -16,6 +16,7 @@ import {
 } from "./checkpoint.ts";
 import { type ExportPlan, exportNotes, planExport, trainedGraph } from "./export.ts";
 import { factsOf } from "./facts.ts";
+import { fieldRanges } from "./field-ranges.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import { type Beginning, checkRoom, prepareFolder, type RunFolder } from "./folder.ts";
 import { samplingGraph } from "./generate.ts";
@@ -94,7 +95,12 @@ export async function openSession(
   const model = run.model.build({ batch: microBatch, mode: "train" });
   // Everything that could fail after the last step fails here.
   const exporting = leads ? planExport(run.model, [1, microBatch]) : undefined;
-  const inputs = model.batch.map((name) => ({ name, type: typeOf(model.graph, name) }));
+  const ranges = fieldRanges(model);
+  const inputs = model.batch.map((name) => ({
+    name,
+    type: typeOf(model.graph, name),
+    ranges: ranges.get(name),
+  }));
   const data = await unlessAborted(
     openData(run.data, { inputs, baseDir, batch: run.batch }),
     asked,

@@ -53,7 +53,7 @@ export function foldNode(
   batch = 1,
 ): readonly Value[] | undefined {
   const constants = node.inputs.map((value) => value && builder.constantOf(value));
-  if (node.inputs.length === 0) return undefined;
+  if (node.inputs.length === 0 || definition.draws === true) return undefined;
   if (node.inputs.some((value, i) => value !== undefined && constants[i] === undefined)) {
     return undefined;
   }

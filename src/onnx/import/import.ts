@@ -8,6 +8,7 @@ import type { OnnxFile } from "../read.ts";
 import type { ImportNode } from "../upgrade/index.ts";
 import { bindType, type DimOptions } from "./dims.ts";
 import { checkOpset, Importer } from "./importer.ts";
+import { type Draw, drawing } from "./random.ts";
 import { Scope } from "./scope.ts";
 import { isUniform, isWeight, moduleNames, settingNames, statisticNames } from "./trainable.ts";
 
@@ -28,6 +29,8 @@ export interface ImportSink {
   state?(name: string, initial: Tensor): ImportedState;
   /** A dropout layer that the file left active. Without this it passes its input. */
   dropout?(x: Value, rate: number): Value;
+  /** What the file draws. Without this it stays with the engine. */
+  readonly draw?: Draw;
 }
 
 export interface ImportedState {
@@ -73,6 +76,7 @@ export function importInto(
     parameters.set(value, tensor);
     return value;
   };
+  const inputs = new Map<string, Value>();
   const importer: Importer = new Importer(builder, file, {
     reserved: options.reserved ?? [],
     batch: options.batch,
@@ -84,6 +88,8 @@ export function importInto(
     },
     node: (node) => {
       if (node.op === "ScatterND") return scattering(node);
+      const drawn = sink.draw && drawing(importer, node, sink.draw, inputs.values());
+      if (drawn !== undefined) return drawn;
       if (node.op === "Dropout") return dropout(importer, node, sink, options);
       return node.op === "BatchNormalization"
         ? normalization(importer, node, states, options)
@@ -91,7 +97,6 @@ export function importInto(
     },
   });
   const weights = new Map(graph.initializer.map((raw) => [raw.name, raw]));
-  const inputs = new Map<string, Value>();
   for (const info of graph.input) {
     if (weights.has(info.name)) continue;
     const type = attempt(scope, info.name, () => bindType(info, options, file.name));

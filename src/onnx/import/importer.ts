@@ -12,6 +12,7 @@ import type { RawAttribute, RawFunction, RawGraph, RawNode } from "../schema.ts"
 import { type ImportNode, rulesFor } from "../upgrade/index.ts";
 import { checkAttributes, ruleContext } from "./context.ts";
 import { foldNode } from "./fold.ts";
+import { writeOut } from "./loops.ts";
 import { domainOf, Scope } from "./scope.ts";
 
 /** What the importer asks its caller. */
@@ -25,6 +26,11 @@ export interface ImportHooks {
   /** A weight under another name. */
   alias?(value: Value, name: string): Value;
 }
+
+/** Ways out that work, the nearest first. */
+const UNKNOWN_HINT =
+  "Rewrite that layer in plain tensor operations before exporting: a cell called in a Python loop, for instance, exports as " +
+  "operators that are known. Or add a definition: src/ops has one file an operator.";
 
 const MAX_INLINED = 32;
 const MAX_NODES = 2_000_000;
@@ -89,20 +95,26 @@ export class Importer {
     const { attributes, graphs } = scope.attributes(raw.attribute, name);
     const op = domain === "" ? raw.opType : `${domain}::${raw.opType}`;
     if (op === "If") return this.#if(inputs[0], graphs, name, scope);
-    if (graphs.size > 0) {
-      this.fail(
-        `the operator ${op} with a subgraph is not supported`,
-        "Loops over data are not understood; unroll them before exporting.",
-      );
-    }
-    return this.build({
+    const node: ImportNode = {
       op,
       name,
       inputs,
       attributes,
       outputs: raw.output.map((output) => (output === "" ? "" : scope.prefix + output)),
       opset: domain === "" ? (scope.opset("") ?? INTERNAL_OPSET) : INTERNAL_OPSET,
-    });
+    };
+    const loopBody = graphs.get("body");
+    if ((op === "Loop" || op === "Scan") && loopBody !== undefined) {
+      if (scope.depth >= MAX_INLINED) this.#end("loops and functions are nested too deep");
+      return writeOut(this, { ...node, body: loopBody }, scope);
+    }
+    if (graphs.size > 0) {
+      this.fail(
+        `the operator ${op} with a subgraph is not supported`,
+        "Of those, If, Loop and Scan are; write the model with one of them, or without.",
+      );
+    }
+    return this.build(node);
   }
 
   /** Builds one node: rules, then folding, then the graph. */
@@ -125,7 +137,7 @@ export class Importer {
     const definition = this.#definition(node.op);
     if (definition === undefined) {
       throw new LockstepError("UNKNOWN_OPERATOR", `the operator "${node.op}" is not known`, {
-        hint: `Rewrite the model without it, or add a definition: src/ops has one file an operator.`,
+        hint: UNKNOWN_HINT,
       });
     }
     for (const [index, value] of node.inputs.entries()) {
