@@ -4,6 +4,7 @@ export {
   encodeModel,
   INTERNAL_IR_VERSION,
   INTERNAL_OPSET,
+  opsetOf,
   NEWEST_OPSET,
   OLDEST_OPSET,
 } from "./encode.ts";
