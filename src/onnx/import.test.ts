@@ -26,7 +26,7 @@ test("what is not understood is refused with operator, node and file", () => {
   refusal(
     with1(node("NonMaxSuppression", ["x"], ["y"])),
     "UNKNOWN_OPERATOR",
-    /^test\.onnx: node "y" \(NonMaxSuppression\): the operator "NonMaxSuppression" is not known\.\n {2}Rewrite/,
+    /^test\.onnx: node "y" \(NonMaxSuppression\): the operator "NonMaxSuppression" is not known\.\n {2}Write that layer/,
   );
   refusal(
     with1(node("acme::Secret", ["x"], ["y"])),

@@ -1,4 +1,4 @@
-/** What a file draws: by the key of each sample in training, by its place in validation, and by the engine's own operator in the export. */
+/** What a file draws: by the key of each sample in training, alike for all in validation, and by the engine's own operator in the export. */
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -86,15 +86,30 @@ test("noise has the mean and the spread that the file asks for", () => {
   assert.ok(Math.abs(mean(ones) - 0.5) < 0.03, `${mean(ones)}`);
 });
 
-test("in validation noise depends on the place alone, and takes no key", () => {
+test("in validation noise is the same for every sample, and takes no key", () => {
   const definition = model("RandomNormalLike");
   assert.equal(definition.build({ batch: 2, mode: "eval" }).randomKey, undefined);
-  assert.deepEqual(run(definition, [1, 2], "eval"), run(definition, [8, 9], "eval"));
+  const [first, second] = run(definition, [8, 9], "eval");
+  assert.deepEqual(first, second);
+  assert.deepEqual(run(definition, [1], "eval"), [first]);
+  assert.ok(variance(first ?? []) > 0.5);
+});
+
+test("a file of a fixed batch draws the same for a sample in any other batch", () => {
+  const [open, fixed] = [model("RandomNormalLike"), model("RandomNormalLike", {}, 500, 2)];
+  const wanted = run(open, [11, 22, 33], "train");
+  assert.deepEqual(run(fixed, [11, 22, 33], "train"), wanted);
+  assert.deepEqual(run(fixed, [11, 22], "train"), wanted.slice(0, 2));
+  assert.deepEqual(run(fixed, [33], "train"), wanted.slice(2));
 });
 
 test("noise of a shape that is told: for this batch, and refused for another", () => {
   const definition = model("RandomNormal", { shape: [3, 40] }, 40, 3);
   assert.equal(run(definition, [1, 2, 3], "train").length, 3);
+  assert.throws(() => definition.build({ batch: 1, mode: "train" }), {
+    code: "ONNX_UNSUPPORTED",
+    message: /RandomNormal/,
+  });
   const alone = model("RandomNormal", { shape: [1, 40] }, 40);
   assert.throws(() => alone.build({ batch: 4, mode: "train" }), {
     code: "ONNX_UNSUPPORTED",

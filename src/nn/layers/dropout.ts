@@ -6,6 +6,7 @@ import {
   div,
   dropout as drop,
   foldIn,
+  full,
   mul,
   normalPairs,
   randomBits,
@@ -43,11 +44,12 @@ export function dropoutOfHeads(scope: Scope, x: Value, rate: number): Value {
 
 /**
  * Even in [0, 1), float32 of this shape, whose leading dim is the batch or a multiple of it; what belongs to a sample depends on its key. In `eval`
- * mode, the same for every batch.
+ * mode, the same for every batch, or if `alike` is set for every sample, so that a mean over samples does not depend on the batch.
  */
-export function uniformRows(scope: Scope, shape: Shape): Value {
-  const { batch } = scope;
-  const key = scope.mode === "train" ? scope.key : positions(scope.builder, batch);
+export function uniformRows(scope: Scope, shape: Shape, { alike = false } = {}): Value {
+  const { batch, builder } = scope;
+  const place = () => (alike ? full(builder, "int32", [batch], 0) : positions(builder, batch));
+  const key = scope.mode === "train" ? scope.key : place();
   return scope.within(() => {
     const rows = reshape(foldIn(key, scope.nextStream()), [batch, 1]);
     const places = randomBits(scope.builder, [1, elementCount(shape) / batch], 0);
@@ -57,10 +59,10 @@ export function uniformRows(scope: Scope, shape: Shape): Value {
 }
 
 /** Normal numbers of mean 0 and deviation 1, float32, for each sample as `uniformRows` draws. */
-export function normalRows(scope: Scope, shape: Shape): Value {
+export function normalRows(scope: Scope, shape: Shape, { alike = false } = {}): Value {
   const each = elementCount(shape) / scope.batch;
   const pairs = Math.ceil(each / 2);
-  const unit = uniformRows(scope, [scope.batch, 2 * pairs]);
+  const unit = uniformRows(scope, [scope.batch, 2 * pairs], { alike });
   return scope.within(() => {
     const [first, second] = split(unit, [pairs, pairs], 1) as [Value, Value];
     const both = concat(normalPairs(first, second), 1);
