@@ -90,6 +90,17 @@ export interface CostContext extends InferContext {
   readonly outputs: readonly TensorType[];
 }
 
+/** An input of a node that holds numbers of places. */
+export interface IndexUse {
+  readonly input: number;
+  /** How many places there are; for tuples of numbers, those of each number along the last dim. */
+  readonly places: readonly number[];
+  /** Whether negative numbers count from the end, in ONNX and where models come from. */
+  readonly wraps: boolean;
+  /** A number that stands for no place. */
+  readonly ignored?: number;
+}
+
 export interface OperatorDefinition {
   /** `Conv`; with its domain if that is not ONNX's own: `com.microsoft::FusedMatMul`. */
   readonly name: string;
@@ -104,6 +115,10 @@ export interface OperatorDefinition {
   readonly draws?: true;
   /** Floating-point operations of one run; a multiply-add counts as 2. */
   readonly flops: (context: CostContext) => number;
+  /** Inputs that hold numbers of places. Default: none. */
+  readonly indices?: (context: InferContext) => readonly IndexUse[];
+  /** Whether the outputs hold elements of the inputs as they are, wherever they lie. Default: false. */
+  readonly moves?: boolean;
   /** Whether output 0 may be written over an input of the same type (element by element, in place). */
   readonly inPlace: boolean;
 }

@@ -36,7 +36,12 @@ const kernels: Record<OperatorName, Kernel> = {
 };
 
 /** Computes one node from its inputs; `types` are the inferred types of its outputs. */
-export function evaluateNode(
+export function evaluateNode(...given: Parameters<typeof computeNode>): readonly ReferenceTensor[] {
+  return computeNode(...given).map(round);
+}
+
+/** The same, before results are rounded to their element types. */
+export function computeNode(
   node: Pick<Node, "op" | "name" | "attributes">,
   inputs: readonly (ReferenceTensor | undefined)[],
   types: readonly TensorType[],
@@ -45,7 +50,7 @@ export function evaluateNode(
   if (definition === undefined || !(node.op in operators)) {
     throw new LockstepError("UNKNOWN_OPERATOR", `${node.name}: unknown operator "${node.op}".`);
   }
-  const results = kernels[node.op as OperatorName]({
+  return kernels[node.op as OperatorName]({
     op: node.op,
     inputs,
     attributes: readAttributes(definition, node.attributes, node.name),
@@ -61,7 +66,6 @@ export function evaluateNode(
       return type;
     },
   });
-  return results.map(round);
 }
 
 /** Runs a whole graph. Returns its outputs by name. */

@@ -79,6 +79,7 @@ export function importInto(
   const inputs = new Map<string, Value>();
   const importer: Importer = new Importer(builder, file, {
     reserved: options.reserved ?? [],
+    batch: options.batch,
     alias: (value, name) => {
       const shared = parameters.get(value);
       // A second name of a weight: see `isUniform`.
@@ -98,12 +99,15 @@ export function importInto(
   const weights = new Map(graph.initializer.map((raw) => [raw.name, raw]));
   for (const info of graph.input) {
     if (weights.has(info.name)) continue;
-    const value = sink.input(info.name, bindType(info, options, file.name));
+    const type = attempt(scope, info.name, () => bindType(info, options, file.name));
+    if (type === undefined) continue;
+    const value = sink.input(info.name, type);
     inputs.set(info.name, value);
     scope.define(info.name, value);
   }
   for (const [name, raw] of weights) {
-    const tensor = file.tensor(raw);
+    const tensor = attempt(scope, name, () => file.tensor(raw));
+    if (tensor === undefined) continue;
     const state = statistics.has(name) ? sink.state?.(name, tensor) : undefined;
     if (state !== undefined) {
       states.set(state.value, state);
@@ -114,10 +118,29 @@ export function importInto(
     scope.define(name, trained ? parameter(name, tensor) : importer.weight(name, tensor));
   }
   importer.graph({ ...graph, initializer: [] }, scope);
-  return { inputs, ...outputsOf(file, scope), find: (name) => scope.find(name) };
+  const find = (name: string) => {
+    const value = scope.find(name);
+    return value && importer.tensor(value, `"${name}"`);
+  };
+  return { inputs, ...outputsOf(file, importer, scope), find };
 }
 
-function outputsOf(file: OnnxFile, scope: Scope): Pick<Imported, "outputs" | "leftOut"> {
+/** What is of a kind that is not supported is an error of those who need it. */
+function attempt<T>(scope: Scope, name: string, body: () => T): T | undefined {
+  try {
+    return body();
+  } catch (error) {
+    if (!(error instanceof LockstepError) || error.code !== "ONNX_UNSUPPORTED") throw error;
+    scope.fail(name, error);
+    return undefined;
+  }
+}
+
+function outputsOf(
+  file: OnnxFile,
+  importer: Importer,
+  scope: Scope,
+): Pick<Imported, "outputs" | "leftOut"> {
   const outputs = new Map<string, Value>();
   const leftOut = new Map<string, LockstepError>();
   for (const { name } of file.model.graph.output) {
@@ -128,7 +151,7 @@ function outputsOf(file: OnnxFile, scope: Scope): Pick<Imported, "outputs" | "le
           fields: { file: file.name },
         });
       }
-      outputs.set(name, value);
+      outputs.set(name, importer.tensor(value, `output "${name}"`));
     } catch (error) {
       if (!(error instanceof LockstepError) || error.code === "ONNX_PARSE") throw error;
       leftOut.set(name, error);

@@ -19,6 +19,8 @@ import { domainOf, Scope } from "./scope.ts";
 export interface ImportHooks {
   /** Names that values must not take. */
   readonly reserved?: readonly string[];
+  /** Samples of the model that is made. */
+  readonly batch?: number | undefined;
   /** A node that the caller builds itself (training-mode normalization), or undefined. */
   node?(node: ImportNode): readonly (Value | undefined)[] | undefined;
   /** A weight under another name. */
@@ -27,7 +29,7 @@ export interface ImportHooks {
 
 /** Ways out that work, the nearest first. */
 const UNKNOWN_HINT =
-  "Write that layer in plain tensor operations before exporting: a cell called in a Python loop, for instance, exports as " +
+  "Rewrite that layer in plain tensor operations before exporting: a cell called in a Python loop, for instance, exports as " +
   "operators that are known. Or add a definition: src/ops has one file an operator.";
 
 const MAX_INLINED = 32;
@@ -40,6 +42,8 @@ export class Importer {
   readonly #functions: ReadonlyMap<string, RawFunction>;
   readonly #names = new Set<string>();
   readonly #reserved: ReadonlySet<string>;
+  /** What sequences hold. They are values that no graph has. */
+  readonly #sequences = new Map<Value, readonly Value[]>();
   #nodes = 0;
   /** The file's own structure has no end: no node after this one is looked at. */
   #isEndless = false;
@@ -136,8 +140,11 @@ export class Importer {
         hint: UNKNOWN_HINT,
       });
     }
+    for (const [index, value] of node.inputs.entries()) {
+      if (value !== undefined) this.tensor(value, `input ${index}`);
+    }
     const ready = { ...node, attributes: checkAttributes(this, node, definition) };
-    const folded = foldNode(this.builder, definition, ready);
+    const folded = foldNode(this.builder, definition, ready, this.#hooks.batch);
     if (folded !== undefined) return folded;
     const outputs = ready.outputs.map((output) =>
       output === "" || this.#free(output) ? output : this.fresh(output),
@@ -230,6 +237,26 @@ export class Importer {
 
   #free(name: string): boolean {
     return !this.builder.has(name) && !this.#reserved.has(name);
+  }
+
+  sequence(values: readonly Value[]): Value {
+    const type = { dtype: values[0]?.dtype ?? "float32", shape: [] } as const;
+    const value: Value = { name: this.fresh("sequence"), type, ...type, builder: this.builder };
+    this.#sequences.set(value, values);
+    return value;
+  }
+
+  elements(sequence: Value): readonly Value[] {
+    return this.#sequences.get(sequence) ?? this.fail("an input is not a sequence of tensors");
+  }
+
+  /** Throws for a sequence. */
+  tensor(value: Value, what: string): Value {
+    if (!this.#sequences.has(value)) return value;
+    return this.fail(
+      `${what} is a sequence of tensors`,
+      "Sequences are understood where their length and the places read are known beforehand.",
+    );
   }
 
   /** Elements of a value that are known. */

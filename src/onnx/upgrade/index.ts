@@ -4,6 +4,7 @@ import { layerRules } from "./layers.ts";
 import { placeRules } from "./places.ts";
 import { recurrentRules } from "./recurrent.ts";
 import type { RuleEntry, RuleTable } from "./rule.ts";
+import { sequenceRules } from "./sequence.ts";
 import { signalRules } from "./signal.ts";
 import { staticRules } from "./static.ts";
 
@@ -15,6 +16,7 @@ const TABLES: readonly RuleTable[] = [
   layerRules,
   recurrentRules,
   staticRules,
+  sequenceRules,
   signalRules,
   placeRules,
   composeRules,
