@@ -4,9 +4,9 @@ export {
   encodeModel,
   INTERNAL_IR_VERSION,
   INTERNAL_OPSET,
-  opsetOf,
   NEWEST_OPSET,
   OLDEST_OPSET,
+  opsetOf,
 } from "./encode.ts";
 export { type DimOptions } from "./import/dims.ts";
 export { foldConstants } from "./import/fold.ts";

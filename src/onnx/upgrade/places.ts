@@ -63,7 +63,7 @@ const centerCropPad: Rule = ({ input, numbers, ints, fail }) => {
       cut = slice(cut, [{ axis: dim, start, end: start + size }]);
     } else {
       before[dim] = Math.floor((size - own) / 2);
-      after[dim] = size - own - (before[dim] as number);
+      after[dim] = size - own - before[dim];
     }
   }
   return [pad(cut, before, after)];
