@@ -194,7 +194,7 @@ function drawOf(scope: Scope): Draw {
     const rows = (shape[0] ?? 0) / scope.batch;
     if (!(rows >= 1) || !Number.isInteger(rows) || (whole && rows !== 1)) return undefined;
     const rowsOf = kind === "normal" ? normalRows : uniformRows;
-    return rowsOf(scope, shape, { alike: true });
+    return rowsOf(scope, shape);
   };
 }
 
