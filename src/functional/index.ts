@@ -115,6 +115,7 @@ export {
   foldIn,
   type NormalOptions,
   normal,
+  normalPairs,
   type RandomKey,
   randomBits,
   type UniformOptions,
@@ -135,5 +136,5 @@ export {
   reduceSum,
   reduceSumSquare,
 } from "./reduce.ts";
-export { type DftOptions, dft, realFromHalf, type StftOptions, stft } from "./spectral.ts";
 export { type RoiAlignOptions, roiAlign } from "./regions.ts";
+export { type DftOptions, dft, realFromHalf, type StftOptions, stft } from "./spectral.ts";

@@ -11,6 +11,7 @@ export {
 } from "./shape.ts";
 export {
   byteLength,
+  convertTensor,
   formatType,
   sameType,
   scalar,

@@ -9,8 +9,8 @@ import {
   type Change,
   type Changeable,
   changeableOf,
-  changesBetween,
   changedError,
+  changesBetween,
   type Identity,
   sha256Of,
 } from "./identity.ts";

@@ -5,7 +5,7 @@ import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import { evenRanges } from "../program/index.ts";
 import type { EventSink, NetworkFacts } from "../telemetry/index.ts";
-import { elementCount } from "../tensor/index.ts";
+import { byteLength, elementCount, type TensorType } from "../tensor/index.ts";
 import { agree } from "./agree.ts";
 import {
   type CheckpointHead,
@@ -16,8 +16,9 @@ import {
 } from "./checkpoint.ts";
 import { type ExportPlan, exportNotes, planExport } from "./export.ts";
 import { factsOf } from "./facts.ts";
+import { fieldRanges } from "./field-ranges.ts";
 import { fingerprintOf } from "./fingerprint.ts";
-import { type Beginning, prepareFolder, type RunFolder } from "./folder.ts";
+import { type Beginning, checkRoom, prepareFolder, type RunFolder } from "./folder.ts";
 import { type Change, type Changeable, type Identity, identityOf } from "./identity.ts";
 import type { Run } from "./run.ts";
 import type { Ranks } from "./sharing.ts";
@@ -93,7 +94,12 @@ export async function openSession(
   const model = run.model.build({ batch: microBatch, mode: "train" });
   // Everything that could fail after the last step fails here.
   const exporting = leads ? planExport(run.model, [1, microBatch]) : undefined;
-  const inputs = model.batch.map((name) => ({ name, type: typeOf(model.graph, name) }));
+  const ranges = fieldRanges(model);
+  const inputs = model.batch.map((name) => ({
+    name,
+    type: typeOf(model.graph, name),
+    ranges: ranges.get(name),
+  }));
   const data = await unlessAborted(
     openData(run.data, { inputs, baseDir, batch: run.batch }),
     asked,
@@ -128,7 +134,10 @@ export async function openSession(
       const facts = factsOf({ run, engine, plan: trainer.plan, identity, state, step });
       await agree(options.ranks.group, facts);
     }
-    if (leads) await prepareFolder(options.folder, options.beginning);
+    if (leads) {
+      await prepareFolder(options.folder, options.beginning);
+      await checkRoom(options.folder, bytesWritten(trainer, options.beginning));
+    }
     const isOld = head !== undefined && hashes === undefined;
     const before = { step, seconds, trainLoss, changes, isOld };
     const held = data.validation;
@@ -188,6 +197,15 @@ export function isLeader({ ranks }: TrainOptions): boolean {
 export async function closeSession({ trainer, data }: Session): Promise<void> {
   trainer.close();
   await data.close();
+}
+
+/** Of the checkpoint, and for a new run also of both files of weights: a resumed one replaces them. */
+function bytesWritten(trainer: Trainer, beginning: Beginning): number {
+  const { parameters, slots, states } = trainer.tensors();
+  const bytes = (tensors: Readonly<Record<string, TensorType>>) =>
+    Object.values(tensors).reduce((sum, tensor) => sum + byteLength(tensor), 0);
+  const weights = bytes(parameters) + bytes(states);
+  return weights + bytes(slots) + (beginning === "resume" ? 0 : 2 * weights);
 }
 
 /** What the user should know before the first step, and finds in the report. */

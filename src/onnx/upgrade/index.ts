@@ -1,7 +1,10 @@
 import { composeRules } from "./compose.ts";
 import { inputRules } from "./inputs.ts";
 import { layerRules } from "./layers.ts";
+import { placeRules } from "./places.ts";
+import { recurrentRules } from "./recurrent.ts";
 import type { RuleEntry, RuleTable } from "./rule.ts";
+import { sequenceRules } from "./sequence.ts";
 import { signalRules } from "./signal.ts";
 import { staticRules } from "./static.ts";
 
@@ -11,8 +14,11 @@ export type { ImportNode, Rule, RuleContext, RuleEntry } from "./rule.ts";
 const TABLES: readonly RuleTable[] = [
   inputRules,
   layerRules,
+  recurrentRules,
   staticRules,
+  sequenceRules,
   signalRules,
+  placeRules,
   composeRules,
 ];
 

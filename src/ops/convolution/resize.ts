@@ -1,5 +1,6 @@
 import type { GradientContext, InferContext, OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
+import { unsupported } from "../shared.ts";
 import { transposeMaps } from "./axis-map.ts";
 import {
   COORDINATE_MODES,
@@ -9,7 +10,6 @@ import {
   resizedDims,
   resizeMaps,
 } from "./resize-maps.ts";
-import { unsupported } from "../shared.ts";
 
 /**
  * X with dims of other sizes, by scales (input 2) or sizes (input 3). Every mode is linear in X, one dim after another, so the

@@ -10,6 +10,7 @@ import {
 import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
 import {
+  alongAxis,
   axisOf,
   checkIndices,
   checkReduction,
@@ -65,6 +66,8 @@ export const scatterElements: OperatorDefinition = {
     }
   },
   flops: (context) => elementCount(context.input(2).shape),
+  // PyTorch's gather and scatter, and those of other frameworks, refuse negative numbers.
+  indices: (context) => alongAxis(context, false),
   inPlace: false,
 };
 

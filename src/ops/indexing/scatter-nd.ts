@@ -12,7 +12,7 @@ import {
 } from "../../functional/index.ts";
 import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import { elementCount, sameShape } from "../../tensor/index.ts";
-import { checkIndices, checkReduction, productGradient, REDUCTION } from "./shared.ts";
+import { checkIndices, checkReduction, productGradient, REDUCTION, tuplesInto } from "./shared.ts";
 import { sumRows } from "./sum-rows.ts";
 
 /**
@@ -61,6 +61,7 @@ export const scatterND: OperatorDefinition = {
     }
   },
   flops: (context) => elementCount(context.input(2).shape),
+  indices: (context) => tuplesInto(context, 0),
   inPlace: false,
 };
 

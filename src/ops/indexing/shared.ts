@@ -11,7 +11,13 @@ import {
   slice,
   sub,
 } from "../../functional/index.ts";
-import type { AttributeSpec, GradientContext, InferContext, Value } from "../../graph/index.ts";
+import type {
+  AttributeSpec,
+  GradientContext,
+  IndexUse,
+  InferContext,
+  Value,
+} from "../../graph/index.ts";
 import { type DType, elementCount, normalizeDim, type Shape } from "../../tensor/index.ts";
 
 export const REDUCTION: AttributeSpec = { kind: "string", default: "none" };
@@ -34,6 +40,18 @@ export function checkReduction(context: InferContext): void {
 export function axisOf(context: InferContext, shape: Shape): number {
   const axis = context.attributes.number("axis");
   return normalizeDim(axis, shape.length) ?? context.fail(`axis ${axis} is out of range`);
+}
+
+/** Input 1 holds numbers of places along `axis` of input 0. */
+export function alongAxis(context: InferContext, wraps: boolean): IndexUse[] {
+  const { shape } = context.input(0);
+  return [{ input: 1, places: [shape[axisOf(context, shape)] as number], wraps }];
+}
+
+/** Input 1 holds tuples of numbers, each of a dim of input 0 from `first` on. */
+export function tuplesInto(context: InferContext, first: number): IndexUse[] {
+  const depth = context.input(1).shape.at(-1) as number;
+  return [{ input: 1, places: context.input(0).shape.slice(first, first + depth), wraps: true }];
 }
 
 /** In a gradient rule: the dim that the attribute `axis` names in `shape`. */
