@@ -14,11 +14,12 @@ import {
   loadCheckpoint,
   type Progress,
 } from "./checkpoint.ts";
-import { type ExportPlan, exportNotes, planExport } from "./export.ts";
+import { type ExportPlan, exportNotes, planExport, trainedGraph } from "./export.ts";
 import { factsOf } from "./facts.ts";
 import { fieldRanges } from "./field-ranges.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import { type Beginning, checkRoom, prepareFolder, type RunFolder } from "./folder.ts";
+import { samplingGraph } from "./generate.ts";
 import { type Change, type Changeable, type Identity, identityOf } from "./identity.ts";
 import type { Run } from "./run.ts";
 import type { Ranks } from "./sharing.ts";
@@ -136,6 +137,9 @@ export async function openSession(
       await agree(options.ranks.group, facts);
     }
     if (leads) {
+      // Text that is asked for at the end can be had from this model, or it is refused now.
+      const isText = data.text !== undefined && run.sample !== undefined;
+      if (isText) samplingGraph(trainedGraph(run, trainer, 1));
       await prepareFolder(options.folder, options.beginning);
       await checkRoom(options.folder, bytesWritten(trainer, options.beginning));
     }
