@@ -193,7 +193,8 @@ function drawOf(scope: Scope): Draw {
   return (kind, shape, whole) => {
     const rows = (shape[0] ?? 0) / scope.batch;
     if (!(rows >= 1) || !Number.isInteger(rows) || (whole && rows !== 1)) return undefined;
-    return kind === "normal" ? normalRows(scope, shape) : uniformRows(scope, shape);
+    const rowsOf = kind === "normal" ? normalRows : uniformRows;
+    return rowsOf(scope, shape);
   };
 }
 

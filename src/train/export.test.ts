@@ -5,9 +5,11 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import * as ort from "onnxruntime-node";
 import { withFolder } from "../../test/support/folder.ts";
-import { plainRun, reportOf, tryRun } from "../../test/support/runs.ts";
+import { plainRun, reportOf, textRun, tryRun, WORDS } from "../../test/support/runs.ts";
 import { arrays } from "../data/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
+import { cast, mul, reduceMean } from "../functional/index.ts";
+import { defineModel } from "../nn/index.ts";
 import { mse, onnx } from "../onnx/index.ts";
 import { modelOf, node, someNumbers } from "../onnx/raw.testing.ts";
 import { sgd } from "../optimizer/index.ts";
@@ -131,4 +133,25 @@ test("a disk without room for the files of a run is found before the first step"
       code: "DISK_FULL",
       message: /need about 1,099,511,627,776 MiB, and the disk of ".*" has [\d,]+ MiB left/,
     });
+  }));
+
+test("a sample of text that the model cannot give is refused before the first step", () =>
+  withFolder({ "words.txt": WORDS }, async (folder) => {
+    const model = defineModel("flat", (m) => {
+      const ids = cast(m.input("ids", [m.batch, 16], "int32"), "float32");
+      const scaled = mul(ids, m.parameter("w", [16], { kind: "ones" }));
+      return { loss: reduceMean(scaled, { keepdims: false }), scaled };
+    });
+    const run = defineRun({ ...textRun.stated, model });
+    const events: RunEvent[] = [];
+    const running = tryRun(run, {
+      engine,
+      folder,
+      stopAt: (event) => {
+        events.push(event);
+        return false;
+      },
+    });
+    await assert.rejects(running, { code: "INVALID_OPTION", message: /does not generate text/ });
+    assert.ok(!events.some(({ type }) => type === "step"));
   }));

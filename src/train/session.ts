@@ -14,11 +14,12 @@ import {
   loadCheckpoint,
   type Progress,
 } from "./checkpoint.ts";
-import { type ExportPlan, exportNotes, planExport } from "./export.ts";
+import { type ExportPlan, exportNotes, planExport, trainedGraph } from "./export.ts";
 import { factsOf } from "./facts.ts";
 import { fieldRanges } from "./field-ranges.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import { type Beginning, checkRoom, prepareFolder, type RunFolder } from "./folder.ts";
+import { samplingGraph } from "./generate.ts";
 import { type Change, type Changeable, type Identity, identityOf } from "./identity.ts";
 import type { Run } from "./run.ts";
 import type { Ranks } from "./sharing.ts";
@@ -136,6 +137,9 @@ export async function openSession(
       await agree(options.ranks.group, facts);
     }
     if (leads) {
+      // Text that is asked for at the end can be had from this model, or it is refused now.
+      const isText = data.text !== undefined && run.sample !== undefined;
+      if (isText) samplingGraph(trainedGraph(run, trainer, 1));
       await prepareFolder(options.folder, options.beginning);
       await checkRoom(options.folder, bytesWritten(trainer, options.beginning));
     }
@@ -204,12 +208,29 @@ function bytesWritten(trainer: Trainer, beginning: Beginning): number {
 }
 
 /** What the user should know before the first step, and finds in the report. */
-export function notesOf({ model, exporting, trainer, validation }: Session): string[] {
-  const [loss] = trainer.plan.evaluation?.measures ?? [];
-  const notes = [...model.notes, ...(exporting === undefined ? [] : exportNotes(exporting))];
-  if (validation === undefined || loss?.meanOfBatches === undefined) return notes;
-  const why = loss.meanOfBatches;
-  return [...notes, `The validation loss is a mean over batches, for ${why}.`];
+export function notesOf(session: Session): string[] {
+  const { model, exporting } = session;
+  return [
+    ...model.notes,
+    ...(exporting === undefined ? [] : exportNotes(exporting)),
+    ...idleNote(session),
+    ...validationNote(session),
+  ];
+}
+
+/** A micro-batch of several keeps to one thread. */
+function idleNote({ run: { microBatches }, options: { engine, ranks } }: Session): string[] {
+  const { threads } = engine;
+  if (ranks !== undefined || microBatches === 1 || threads <= microBatches) return [];
+  return [
+    `${microBatches} of ${threads} threads compute gradients, each one of ${microBatches} micro-batches. State microBatches in the run to use more.`,
+  ];
+}
+
+function validationNote({ trainer, validation }: Session): string[] {
+  const why = trainer.plan.evaluation?.measures[0]?.meanOfBatches;
+  if (validation === undefined || why === undefined) return [];
+  return [`The validation loss is a mean over batches, for ${why}.`];
 }
 
 export function announce(session: Session): void {
