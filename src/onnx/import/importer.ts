@@ -12,6 +12,7 @@ import type { RawAttribute, RawFunction, RawGraph, RawNode } from "../schema.ts"
 import { type ImportNode, rulesFor } from "../upgrade/index.ts";
 import { checkAttributes, ruleContext } from "./context.ts";
 import { foldNode } from "./fold.ts";
+import { functionKey, withoutAbsent } from "./functions.ts";
 import { writeOut } from "./loops.ts";
 import { domainOf, Scope } from "./scope.ts";
 
@@ -292,23 +293,6 @@ export class Importer {
       },
     );
   }
-}
-
-/** The body of a function, with the inputs that its caller left out as the empty name. */
-function withoutAbsent(
-  body: RawFunction,
-  inputs: readonly (Value | undefined)[],
-): readonly RawNode[] {
-  const absent = new Set(body.input.filter((_, index) => inputs[index] === undefined));
-  if (absent.size === 0) return body.node;
-  return body.node.map((node) => ({
-    ...node,
-    input: node.input.map((input) => (absent.has(input) ? "" : input)),
-  }));
-}
-
-function functionKey(domain: string, name: string, overload: string): string {
-  return `${domainOf(domain)}::${name}::${overload}`;
 }
 
 /** Refuses models whose operators are newer than what is known here. */
