@@ -1,7 +1,171 @@
-/** What a worker's process begins with. */
-import { loadModules } from "../start.ts";
+/** A worker of a run on this machine: a process that the launcher starts, with a rank. It ends when its launcher does. */
+import { Group, measureCosts } from "../collectives/index.ts";
+import { createOrtEngine } from "../engine/index.ts";
+import { LockstepError } from "../errors.ts";
+import { type JsonlSink, jsonlSink } from "../telemetry/index.ts";
+import {
+  FILES,
+  loadRun,
+  openRunFolder,
+  overrideRun,
+  type TrainResult,
+  train,
+} from "../train/index.ts";
+import {
+  joinMachines,
+  joinSharedMemory,
+  joinTcp,
+  listenTcp,
+  parseAddress,
+  type Transport,
+} from "../transport/index.ts";
+import {
+  errorMessage,
+  type FromWorker,
+  type Job,
+  type Meeting,
+  type ToWorker,
+} from "./messages.ts";
+import { endProcess, outliveOutput } from "./survive.ts";
 
-// A Ctrl-C and the end of a terminal reach all of its processes, at any time; what they mean is for the launcher to say.
-for (const name of ["SIGINT", "SIGHUP"] as const) process.on(name, () => undefined);
+/** Others wait while the leader validates and saves. A worker that has ended is found in milliseconds, not by this. */
+const DEADLINE_MS = 300_000;
 
-await loadModules(() => import("./worker-process.ts"));
+const stop = new AbortController();
+let isDone = false;
+let tellAddresses: (addresses: readonly string[]) => void = () => undefined;
+const told = new Promise<readonly string[]>((resolve) => {
+  tellAddresses = resolve;
+});
+
+function tell(message: FromWorker): Promise<void> {
+  return new Promise((resolve) => {
+    if (process.send === undefined) resolve();
+    else process.send(message, () => resolve());
+  });
+}
+
+async function work(job: Job): Promise<TrainResult["outcome"]> {
+  const { threads, dump, startedAt = performance.timeOrigin } = job;
+  const run = overrideRun(await loadRun(job.file), job.overrides);
+  const folder = await openRunFolder(job.out);
+  const engine = createOrtEngine({ threads, ...(dump === undefined ? {} : { dump }) });
+  // Who writes checkpoints writes figures: the launcher may be on another machine, or gone a step before.
+  const metrics = job.rank === 0 ? figures(folder.file(FILES.metrics)) : undefined;
+  try {
+    const transport = await meet(job);
+    const group = new Group({ engine, transport });
+    try {
+      // Between machines, how gradients are cut into buckets follows from what a message costs.
+      if (transport.machines.length > 1) group.costs = await measureCosts(group);
+      const { outcome } = await train(run, {
+        engine,
+        folder,
+        baseDir: job.baseDir,
+        beginning: job.beginning,
+        changes: job.changes,
+        signal: stop.signal,
+        now: () => performance.timeOrigin + performance.now() - startedAt,
+        onEvent: (event) => {
+          metrics?.sink(event);
+          void tell({ kind: "event", event });
+        },
+        ranks: { group },
+      });
+      return outcome;
+    } catch (error) {
+      group.transport.abort(error);
+      throw error;
+    } finally {
+      await group.close();
+    }
+  } finally {
+    metrics?.close();
+    await engine.close();
+  }
+}
+
+function figures(path: string): JsonlSink {
+  return jsonlSink(path, {
+    now: Date.now,
+    onTrouble: (text) => void tell({ kind: "event", event: { type: "notice", text } }),
+  });
+}
+
+async function meet(job: Job): Promise<Transport> {
+  const { rank, workers: size, meeting, deadlineMs = DEADLINE_MS } = job;
+  if (meeting.kind === "memory") {
+    return joinSharedMemory({ name: meeting.group, rank, size, deadlineMs });
+  }
+  const { own, group } = meeting;
+  const machines = Array.from({ length: size / own }, (_, machine) =>
+    Array.from({ length: own }, (_, place) => machine * own + place),
+  );
+  const names = machines[Math.floor(rank / own)] ?? [rank];
+  const peers = machines.flat().filter((peer) => !names.includes(peer));
+  if (own === 1) return meetOverNetwork(job, meeting, peers);
+  const place = { rank: rank % own, size: own, names };
+  // Agents of one machine would meet in one place: each has a first rank of its own.
+  const name = `lockstep-${group}-${names[0]}`;
+  const [local, network] = await Promise.all([
+    joinSharedMemory({ name, ...place, deadlineMs }),
+    meetOverNetwork(job, meeting, peers),
+  ]);
+  return joinMachines({ local, network, machines, deadlineMs });
+}
+
+async function meetOverNetwork(
+  { rank, workers: size, deadlineMs = DEADLINE_MS }: Job,
+  { group, host, token, tls }: Extract<Meeting, { readonly kind: "network" }>,
+  peers: readonly number[],
+): Promise<Transport> {
+  const listener = await listenTcp({ host, token, tls });
+  try {
+    await tell({ kind: "listening", port: parseAddress(listener.address).port });
+    const addresses = await told;
+    return await joinTcp({ listener, addresses, group, rank, size, peers, deadlineMs });
+  } finally {
+    listener.close(); // the group lives on without its doors
+  }
+}
+
+async function runJob(job: Job): Promise<void> {
+  try {
+    await tell({ kind: "done", outcome: await work(job) });
+  } catch (error) {
+    await tell({ kind: "error", error: errorMessage(error) });
+    process.exitCode = 1;
+  }
+  isDone = true;
+  // What a stop has left behind, such as the opening of data, is not waited for.
+  endProcess(Number(process.exitCode ?? 0));
+}
+
+function askToStop(): void {
+  stop.abort(new LockstepError("ABORTED", "A stop was asked for."));
+}
+
+outliveOutput();
+process.on("uncaughtException", (error) => {
+  process.stderr.write(`${error.stack ?? String(error)}\n`);
+  endProcess(1);
+});
+// Asked to end, alone or with all others, it ends the run well: all stop after the same step.
+process.on("SIGTERM", askToStop);
+// Not process.exit: the engine may be in the middle of a run on another thread.
+process.on("disconnect", () => {
+  if (!isDone) process.kill(process.pid, "SIGKILL");
+});
+process.on("message", (message: ToWorker) => {
+  switch (message.kind) {
+    case "job":
+      void runJob(message.job);
+      break;
+    case "addresses":
+      tellAddresses(message.addresses);
+      break;
+    case "stop":
+      askToStop();
+      break;
+  }
+});

@@ -2,6 +2,7 @@
  * A number of a whole batch (its loss, a measure) as a function of sums over the parts of the batch: a loss that is a mean over
  * labelled elements is the sum of their losses over their number, whatever parts the batch is cut into.
  */
+import { LockstepError } from "../errors.ts";
 import { cast } from "../functional/index.ts";
 import { type Graph, sliceGraph, type Value } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
@@ -256,4 +257,14 @@ function totalsOf(kinds: BatchKinds): Totals | undefined {
     tail: tailOf(kinds, pairs, ends, "whole"),
     inputs: kinds.given.map(({ input }) => input),
   };
+}
+
+/** The model for another number of samples; the model itself where it has one size only. */
+export function resizedIfAny(model: Model, batch: number): Model {
+  try {
+    return model.resized(batch);
+  } catch (error) {
+    if (error instanceof LockstepError) return model;
+    throw error;
+  }
 }

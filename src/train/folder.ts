@@ -2,8 +2,8 @@
  * The folder of a run: which files it may hold, and what becomes of those that are there already. Files are replaced
  * whole, and no run is ever deleted: one that begins where another was moves its files into `earlier-1`, `earlier-2` …
  */
-import { constants, existsSync, lstatSync } from "node:fs";
-import { access, mkdir, readdir, rename, rm, statfs } from "node:fs/promises";
+import { constants, existsSync } from "node:fs";
+import { access, lstat, mkdir, readdir, rename, rm, statfs } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { LockstepError } from "../errors.ts";
 import { fileError, makeFolder, writeFileAtomic } from "../files/index.ts";
@@ -73,26 +73,26 @@ export async function prepareFolder(folder: RunFolder, beginning: Beginning): Pr
   try {
     await makeFolder(folder.path);
     await removeLeftovers(folder);
-    if (beginning === "resume") {
-      checkPlaces(folder);
-      await rm(folder.file(FILES.report), { force: true });
-    } else await moveAside(folder);
+    if (beginning === "resume") await checkPlaces(folder);
+    if (beginning === "resume") await rm(folder.file(FILES.report), { force: true });
+    else await moveAside(folder);
   } catch (error) {
     throw fileError(error, "write", folder.path);
   }
 }
 
-/** What a file cannot take the place of is found before the first step and not after the last. */
-function checkPlaces(folder: RunFolder): void {
+/** Throws IO_FAILED where something else than a file has the name of one that the run will write. */
+async function checkPlaces(folder: RunFolder): Promise<void> {
   for (const name of Object.values(FILES)) {
     const path = folder.file(name);
-    const stat = lstatSync(path, { throwIfNoEntry: false });
-    if (stat === undefined || stat.isFile() || stat.isSymbolicLink()) continue;
+    const found = await lstat(path).catch(() => undefined);
+    // A link is replaced, and what it leads to is left alone.
+    if (found === undefined || found.isFile() || found.isSymbolicLink()) continue;
     throw new LockstepError(
       "IO_FAILED",
-      `"${path}" is not a file, and the run would write one there.`,
+      `"${path}" is not a file, and the run will write one there.`,
       {
-        hint: "Move it away.",
+        hint: "Move it away, and resume again.",
         fields: { path },
       },
     );

@@ -9,6 +9,7 @@ import { metricsOf, reportOf } from "../support/runs.ts";
 import { type Ended, lockstep, runFiles } from "./support.ts";
 
 const onPosix = process.platform === "win32" ? { skip: "has no such signals and files" } : {};
+const onLinux = process.platform === "linux" ? {} : { skip: "looks at /proc" };
 const canUnshare =
   process.platform === "linux" && spawnSync("unshare", ["-m", "true"]).status === 0
     ? {}
@@ -19,10 +20,16 @@ const train = (cwd: string, ...words: readonly string[]): Promise<Ended> =>
   lockstep(["train", "run.ts", "--threads", "1", ...words], { cwd });
 
 /** Trains for ever, until `body` at the first step has asked for its end. */
-function living(cwd: string, words: readonly string[], body: (child: ChildProcess) => void) {
+function living(
+  cwd: string,
+  words: readonly string[],
+  body: (child: ChildProcess) => void,
+  through: readonly string[] = [],
+) {
   let seen = false;
   return lockstep(["train", "run.ts", "--threads", "1", ...words], {
     cwd,
+    through,
     onOutput: (stdout, child) => {
       if (seen || !stdout.includes("step 1/")) return;
       seen = true;
@@ -95,6 +102,16 @@ describe("what lies around a run", { concurrency: 2 }, () => {
         assert.match(stdout, /Stopped after step \d+ of 100000/);
         assert.ok(existsSync(join(cwd, "runs/tiny/checkpoint.safetensors")));
       }
+    }),
+  );
+
+  test("under nohup a hang-up means nothing", onLinux, () =>
+    withFolder(runFiles({ steps: "40" }), async (cwd) => {
+      // So nohup leaves the input of a terminal: as a /dev/null that cannot be read.
+      const through = ["sh", "-c", 'exec "$@" 0> /dev/null', "sh"];
+      const { status } = await living(cwd, [], (child) => child.kill("SIGHUP"), through);
+      assert.equal(status, 0);
+      assert.equal(reportOf(join(cwd, "runs/tiny")).steps, 40);
     }),
   );
 

@@ -145,7 +145,7 @@ def main():
     write("loop", ScriptedLoop, x, script=True)
     write("bag", Bag, torch.tensor([[0, 3, 6], [1, 1, 2]]), opset=17)
     write("scan", Scanned, x, dynamo=True, free=True)
-    write("scan-reverse", lambda: Scanned(True), x, dynamo=True)
+    write("scan-reverse", lambda: Scanned(True), x, dynamo=True, free=True)
 
 
 main()
