@@ -2,6 +2,7 @@
  * A number of a whole batch (its loss, a measure) as a function of sums over the parts of the batch: a loss that is a mean over
  * labelled elements is the sum of their losses over their number, whatever parts the batch is cut into.
  */
+import { LockstepError } from "../errors.ts";
 import { cast } from "../functional/index.ts";
 import { type Graph, sliceGraph, type Value } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
@@ -147,6 +148,16 @@ function planSingles(of: string, options: BatchSumsOptions): BatchSums | Insepar
   if (isInseparable(found)) return found;
   if (found.totals === undefined) return planBatchSums(of, { ...options, isVouched: true });
   return { reason: `the model is computed in another way for one sample than for several` };
+}
+
+/** The model for another number of samples; itself where it is from a file that has one size only. */
+export function resized(model: Model, batch: number): Model {
+  try {
+    return model.resized(batch);
+  } catch (error) {
+    if (error instanceof LockstepError && error.code === "ONNX_UNSUPPORTED") return model;
+    throw error;
+  }
 }
 
 export function sizeOf(model: Model): number {

@@ -4,7 +4,7 @@ import { type Graph, typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import { extendGraph } from "../ops/index.ts";
 import { byteLength, elementCount, isFloat, type TensorType } from "../tensor/index.ts";
-import { sizeOf, type Term } from "./batch-sums.ts";
+import { resized, sizeOf, type Term } from "./batch-sums.ts";
 import { type Measure, type MeasuresPlan, planMeasures } from "./measures.ts";
 import { buildNamed } from "./named.ts";
 import type { ProgramBuilder, Run, RunStage, TensorRef } from "./program.ts";
@@ -45,7 +45,7 @@ export function planEvaluation(
 ): EvaluationPlan {
   const own = sizeOf(model);
   // Of a batch that holds all samples, another size shows which dims are the batch.
-  const whole = model.resized(own < wanted ? wanted : 2 * wanted);
+  const whole = resized(model, own < wanted ? wanted : 2 * wanted);
   const isFixed = sizeOf(whole) === own;
   const samples = isFixed ? own * Math.max(1, Math.floor(wanted / own)) : wanted;
   const size = Math.min(own, samples);

@@ -4,7 +4,7 @@ import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import { operatorTable } from "../ops/index.ts";
 import { elementCount } from "../tensor/index.ts";
-import { type BatchSums, isInseparable, planBatchSums, sizeOf } from "./batch-sums.ts";
+import { type BatchSums, isInseparable, planBatchSums, resized, sizeOf } from "./batch-sums.ts";
 import { withOutputs } from "./gradient.ts";
 
 /** @throws INVALID_OPTION where the loss of several micro-batches cannot be made from theirs */
@@ -14,13 +14,13 @@ export function planLoss(model: Model, microBatches: number): BatchSums {
   const options = { part: model, share, kept };
   if (microBatches === 1) {
     if (!mayDivide(model)) return plainLoss(model);
-    const whole = model.resized(2 * sizeOf(model));
+    const whole = resized(model, 2 * sizeOf(model));
     if (sizeOf(whole) === sizeOf(model)) return plainLoss(model);
     const found = planBatchSums(model.loss, { ...options, whole });
     const isUsed = !isInseparable(found) && found.counts.length > 0 && !found.totals;
     return isUsed ? found : plainLoss(model);
   }
-  const whole = model.resized(microBatches * sizeOf(model));
+  const whole = resized(model, microBatches * sizeOf(model));
   const found = planBatchSums(model.loss, { ...options, whole });
   if (!isInseparable(found)) return found;
   throw new LockstepError(

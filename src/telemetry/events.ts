@@ -73,7 +73,7 @@ export interface StepDone {
   /** Counted from 1: how many steps are done. */
   readonly step: number;
   readonly steps: number;
-  /** Mean over the batch, before the update. */
+  /** Of the whole batch, before the update. */
   readonly loss: number;
   readonly gradientNorm: number;
   readonly learningRate: number;

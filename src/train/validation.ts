@@ -34,7 +34,7 @@ export class Validation {
    * Of the samples that the trainer's evaluation is planned for. The workers of `group` take turns with the batches, and all of them make
    * the same calls.
    */
-  constructor(samples: SampleSet, trainer: Trainer, group?: Group | undefined) {
+  constructor(samples: SampleSet, trainer: Trainer, group?: Group) {
     const { evaluation } = trainer.plan;
     assert(evaluation !== undefined, "the trainer has a model for evaluation");
     this.#samples = samples;
