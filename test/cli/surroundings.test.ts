@@ -40,7 +40,10 @@ function living(
 
 /** Words before the command: `shell` first, in a mount namespace of its own. */
 const inNamespace = (shell: string) => [
-  ...["unshare", "-m", "sh", "-c"],
+  "unshare",
+  "-m",
+  "sh",
+  "-c",
   `set -e; mount --make-rprivate /; ${shell}; exec "$@"`,
   "sh",
 ];
