@@ -2,6 +2,7 @@
 import { CommanderError } from "commander";
 import { LockstepError } from "../errors.ts";
 import { endProcess, outliveOutput } from "../launch/index.ts";
+import { printable } from "../telemetry/index.ts";
 import { commandLine } from "./options.ts";
 
 /** Everything a user can do wrong has a code; what has none is a mistake of the program: ours, or the run file's. */
@@ -29,10 +30,11 @@ function fail(error: unknown): void {
   // Help and version end as an error of the command-line library, with status 0.
   if (error instanceof CommanderError && error.exitCode === 0) return;
   process.exitCode = 1;
-  if (!(error instanceof CommanderError)) console.error(explain(error));
+  if (!(error instanceof CommanderError)) console.error(printable(explain(error)));
   else if (error.code !== "commander.help") {
     const message = error.message.replace(/^error: /, "");
-    console.error(`lockstep: ${message} [INVALID_OPTION]\n  lockstep --help lists the commands.`);
+    const text = `lockstep: ${message} [INVALID_OPTION]\n  lockstep --help lists the commands.`;
+    console.error(printable(text));
   }
 }
 

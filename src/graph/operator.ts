@@ -150,6 +150,10 @@ export interface OperatorDefinition {
   readonly indices?: (context: InferContext) => readonly IndexUse[];
   /** Whether the outputs hold elements of the inputs as they are, wherever they lie. Default: false. */
   readonly moves?: boolean;
+  /** The outputs made of other operators, for an engine whose kernel lacks the element type. Default: it has no other form. */
+  readonly written?: (
+    context: Pick<GradientContext, "builder" | "attributes" | "inputs" | "input">,
+  ) => readonly Value[];
   /** Whether output 0 may be written over an input of the same type (element by element, in place). */
   readonly inPlace: boolean;
   /** What is known of batches and their parts; nothing where it is left out. */

@@ -278,10 +278,7 @@ test("what would mix samples keeps the file's batch, and is refused at others wi
             /was exported for batches of 2, and cannot be had for others/,
           );
           assert.match(error.message, reason);
-          assert.match(
-            error.message,
-            /Train with micro-batches of 2 \(batch divided by microBatches\)/,
-          );
+          assert.match(error.message, /Train with a batch of 2 in one micro-batch/);
           return true;
         },
       );

@@ -73,7 +73,8 @@ function trainedByLoss(model: Model): Model {
   const { graph, loss } = model;
   const reached = new Set(sliceGraph(graph, { name: graph.name, outputs: [loss] }).inputs);
   const others = model.parameters.filter(({ name }) => !reached.has(name));
-  if (others.length === 0) return model;
+  const resized = (batch: number) => trainedByLoss(model.resized(batch));
+  if (others.length === 0) return { ...model, resized };
   const constants = new Map(graph.constants);
   for (const { name, initializer } of others) {
     if (initializer.kind === "tensor") constants.set(name, initializer.tensor);
@@ -82,6 +83,7 @@ function trainedByLoss(model: Model): Model {
   const more = others.length > shown.length ? ", …" : "";
   return {
     ...model,
+    resized,
     graph: { ...graph, inputs: graph.inputs.filter((name) => !constants.has(name)), constants },
     parameters: model.parameters.filter(({ name }) => reached.has(name)),
     notes: [

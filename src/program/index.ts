@@ -25,7 +25,7 @@ export {
   type LayoutItem,
   planLayout,
 } from "./layout.ts";
-export { plainLoss } from "./loss.ts";
+export { plainLoss, planLoss } from "./loss.ts";
 export type { Measure } from "./measures.ts";
 export { type MemoryPlan, type PlannedValue, planMemory } from "./memory-plan.ts";
 export type { Summary } from "./norm.ts";

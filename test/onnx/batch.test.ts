@@ -137,6 +137,6 @@ test("a file whose indices of samples cannot be told from zeros keeps its batch,
   );
   assert.throws(() => definition.build({ batch: 4, mode: "train" }), {
     code: "ONNX_UNSUPPORTED",
-    message: /Train with micro-batches of 1 \(batch divided by microBatches\)/,
+    message: /Train with a batch of 1 in one micro-batch/,
   });
 });

@@ -96,7 +96,7 @@ function planned(
       `${file.name} was exported for batches of ${from}, and cannot be had for others: ${reason}`,
       {
         hint:
-          `Train with micro-batches of ${from} (batch divided by microBatches), or export it with a dynamic batch` +
+          `Train with a batch of ${from} in one micro-batch, or export it with a dynamic batch` +
           // Of one sample nothing tells an index from any other zero.
           (from === 1 ? ", or from an example of two samples or more." : "."),
         fields: { file: file.name, batch: from },
