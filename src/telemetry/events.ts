@@ -181,8 +181,8 @@ export interface Report {
   /** Null unless a token is a byte. */
   readonly bitsPerByte: BitsPerByte | null;
   readonly sample: string | null;
-  /** The only batch size that `model.onnx` takes; null if it takes any. */
-  readonly modelBatch: number | null;
+  /** The only batch size that `model.onnx` takes; "any" if it takes all. */
+  readonly modelBatch: number | "any";
   /** Sentences: what is special about this model or its export. */
   readonly notes: readonly string[];
 }
