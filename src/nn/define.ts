@@ -43,6 +43,7 @@ function buildModel(
     key: undefined,
     streams: 0,
     shared: new Map(),
+    notes: [],
   };
   const values = body(new Scope(under, ""));
   checkLoss(name, values.loss);
@@ -63,6 +64,7 @@ function buildModel(
     randomKey: under.key === undefined ? undefined : RANDOM_KEY,
     loss: "loss",
     outputs: Object.fromEntries(others.map((key) => [key, key])),
+    notes: under.notes,
   };
 }
 

@@ -9,9 +9,13 @@ import {
   type ModelDefinition,
   type ModelOutputs,
   type Scope,
+  type StoredForm,
 } from "../nn/index.ts";
 import type { ImportSink } from "./import/import.ts";
 import { type Imported, type ImportOptions, importInto } from "./import/import.ts";
+import { planWeights, summarizeWeights } from "./import/plan.ts";
+import type { Weight, WeightPlan } from "./import/weights.ts";
+import { elementCount, type Tensor } from "../tensor/index.ts";
 import type { OnnxLoss } from "./losses.ts";
 import { type OnnxFile, readModel } from "./read.ts";
 
@@ -41,24 +45,27 @@ export interface OnnxOptions extends Omit<ImportOptions, "trainable"> {
 export function onnx(model: string | URL, options: OnnxOptions): ModelDefinition {
   const file = typeof model === "string" ? model : fileURLToPath(model);
   let read: OnnxFile | undefined;
+  let plan: WeightPlan | undefined;
   const name = path.basename(file, ".onnx");
   return defineModel(name, (scope) => {
     read ??= readModel(file);
-    return build(scope, read, options);
+    plan ??= planWeights(read);
+    return build(scope, read, plan, options);
   });
 }
 
 /** The outputs have the names of the file; one that the loss gives too becomes `NAME_output`. */
-function build(scope: Scope, file: OnnxFile, options: OnnxOptions): ModelOutputs {
+function build(scope: Scope, file: OnnxFile, plan: WeightPlan, options: OnnxOptions): ModelOutputs {
   const { graph } = file.model;
   const { trainable } = options;
-  let trained = 0;
+  const trained: { weight: Weight; elements: number }[] = [];
   const sink: ImportSink = {
     input: (name, type) => scope.input(name, type.shape, type.dtype),
-    parameter: (name, tensor) => {
-      trained += 1;
+    parameter: (name, tensor, weight) => {
+      trained.push({ weight, elements: elementCount(tensor.shape) });
       checkType(file, name, tensor.dtype, scope.dtype);
-      return scope.parameter(name, tensor.shape, { kind: "tensor", tensor });
+      const stored = storedForm(weight, tensor);
+      return scope.parameter(name, tensor.shape, { kind: "tensor", tensor }, { stored });
     },
     state: (name, tensor) =>
       scope.state(name, tensor.shape, { kind: "tensor", tensor }, tensor.dtype),
@@ -69,15 +76,19 @@ function build(scope: Scope, file: OnnxFile, options: OnnxOptions): ModelOutputs
     ...options,
     batch: scope.batch,
     mode: scope.mode,
+    plan,
     trainable: trainable ?? true,
     reserved: [
       "loss",
       "accuracy",
       ...outputNames,
-      ...graph.initializer.map(({ name }) => `${name}.next`),
+      ...plan.graph.initializer.map(({ name }) => `${name}.next`),
     ],
   });
-  if (trained === 0) noneTrained(file, trainable);
+  if (trained.length === 0) noneTrained(file, plan, trainable);
+  scope.note(summarizeWeights(trained, plan.weights.values()));
+  for (const notice of plan.notices) scope.note(notice);
+  noteBiases(scope, trained);
   const given = lossOf(scope, file, imported, options.loss);
   const added: ModelOutputs = "builder" in given ? { loss: given as Value } : given;
   const outputs: Record<string, Value> = {};
@@ -117,8 +128,23 @@ function lossOf(
   });
 }
 
-function noneTrained(file: OnnxFile, trainable: OnnxOptions["trainable"]): never {
-  const names = file.model.graph.initializer.map(({ name }) => name);
+/** Says when what is chosen is but biases: most often the pattern missed the weights beside them. */
+function noteBiases(scope: Scope, trained: readonly { readonly weight: Weight }[]): void {
+  const names = trained.map(({ weight }) => weight.name);
+  if (names.some((name) => !/bias$/i.test(name))) return;
+  scope.note(`only biases are trained: ${names.slice(0, 4).join(", ")}`);
+}
+
+/** How the state dict has a parameter that stands in another form in the file. */
+function storedForm({ layout, ties }: Weight, tensor: Tensor): StoredForm | undefined {
+  if (layout === "transposed") return { transposed: true, ties };
+  if (layout === "flat") return { shape: [elementCount(tensor.shape)], ties };
+  return ties.length > 0 ? { ties } : undefined;
+}
+
+function noneTrained(file: OnnxFile, plan: WeightPlan, trainable: OnnxOptions["trainable"]): never {
+  const parameters = [...plan.weights.values()].filter(({ role }) => role === "parameter");
+  const names = parameters.map(({ name }) => name);
   const shown = names.slice(0, 8).join(", ");
   throw new LockstepError(
     "INVALID_OPTION",

@@ -92,6 +92,7 @@ function toRawNode(node: Node): RawNode {
     input: [...node.inputs],
     output: [...node.outputs],
     attribute: toRawAttributes(node.attributes),
+    metadataProps: [],
   };
 }
 

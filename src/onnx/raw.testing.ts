@@ -27,6 +27,7 @@ export function node(
     opType,
     domain,
     overload: "",
+    metadataProps: [],
     docString: "",
     input: [...inputs],
     output: [...outputs],

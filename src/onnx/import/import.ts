@@ -9,21 +9,23 @@ import type { ImportNode } from "../upgrade/index.ts";
 import { bindType, type DimOptions } from "./dims.ts";
 import { checkOpset, Importer } from "./importer.ts";
 import { Scope } from "./scope.ts";
-import { isUniform, isWeight, moduleNames, settingNames, statisticNames } from "./trainable.ts";
+import { checkLost, chooser, planWeights, type Trainable } from "./plan.ts";
+import { statisticNames } from "./statistics.ts";
+import type { Weight, WeightPlan } from "./weights.ts";
 
 export interface ImportOptions extends DimOptions {
   /**
-   * Weights that are trained: by name, or `true` for all. Only floats of more than one element are weights. A weight that the exporter
-   * renamed (`onnx::MatMul_185`) is also known by its module (`blocks.0.qkv.weight`). Default: none.
+   * Which parameters are trained: by name, or `true` for all. Names are those of the state dict, also where the exporter renamed
+   * a weight (`onnx::MatMul_185` is `blocks.0.qkv.weight` too). Default: none.
    */
-  readonly trainable?: true | RegExp | ((name: string, tensor: Tensor) => boolean);
+  readonly trainable?: Trainable;
 }
 
 /** Where an imported model's inputs, weights and statistics come from. */
 export interface ImportSink {
   input(name: string, type: TensorType): Value;
-  /** A weight to be trained. */
-  parameter(name: string, initial: Tensor): Value;
+  /** A weight to be trained; what is known of it. */
+  parameter(name: string, initial: Tensor, weight: Weight): Value;
   /** A running statistic of normalization; without this it stays a constant. */
   state?(name: string, initial: Tensor): ImportedState;
   /** A dropout layer that the file left active. Without this it passes its input. */
@@ -41,6 +43,8 @@ export interface ImportIntoOptions extends ImportOptions {
   readonly reserved?: readonly string[];
   /** Whether normalization by running statistics, as inference exports have it, learns them again. */
   readonly trainStatistics?: boolean;
+  /** What the weights are, if the caller knows it already. */
+  readonly plan?: WeightPlan;
 }
 
 /** What an imported model gives: values of the builder, by their names in the file. */
@@ -59,26 +63,16 @@ export function importInto(
   options: ImportIntoOptions = {},
 ): Imported {
   checkOpset(file);
-  const { graph } = file.model;
+  const { trainable } = options;
+  const plan = trainable === undefined ? undefined : (options.plan ?? planWeights(file));
+  if (plan !== undefined && trainable !== undefined) checkLost(file, plan, trainable);
+  const graph = plan?.graph ?? file.model.graph;
   const scope = new Scope({ file, opsets: file.model.opsetImport });
-  const settings = settingNames(graph);
-  const wanted = chooser(options.trainable, moduleNames(graph));
+  const wanted = chooser(trainable);
   const statistics = statisticNames(graph, options.trainStatistics === true);
   const states = new Map<Value, ImportedState>();
-  const parameters = new Map<Value, Tensor>();
-  const parameter = (name: string, tensor: Tensor): Value => {
-    const value = sink.parameter(name, tensor);
-    parameters.set(value, tensor);
-    return value;
-  };
   const importer: Importer = new Importer(builder, file, {
     reserved: options.reserved ?? [],
-    alias: (value, name) => {
-      const shared = parameters.get(value);
-      // A second name of a weight: see `isUniform`.
-      if (shared === undefined || name === value.name || !isUniform(shared)) return value;
-      return wanted(name, shared) ? parameter(name, shared) : value;
-    },
     node: (node) => {
       if (node.op === "ScatterND") return scattering(node);
       if (node.op === "Dropout") return dropout(importer, node, sink, options);
@@ -103,8 +97,12 @@ export function importInto(
       scope.define(name, state.value);
       continue;
     }
-    const trained = !settings.has(name) && isWeight(tensor) && wanted(name, tensor);
-    scope.define(name, trained ? parameter(name, tensor) : importer.weight(name, tensor));
+    const weight = plan?.weights.get(name);
+    const trained = weight !== undefined && wanted(weight, tensor);
+    scope.define(
+      name,
+      trained ? sink.parameter(name, tensor, weight) : importer.weight(name, tensor),
+    );
   }
   importer.graph({ ...graph, initializer: [] }, scope);
   const outputs = new Map<string, Value>();
@@ -152,20 +150,6 @@ export function importGraph(file: OnnxFile, options: ImportOptions = {}): Import
     return builder.append("Identity", `${output}/Identity`, [value], {}, [output])[0] as Value;
   });
   return { graph: builder.build(outputs), parameters };
-}
-
-function chooser(
-  trainable: ImportOptions["trainable"],
-  modules: ReadonlyMap<string, string>,
-): (name: string, of: Tensor) => boolean {
-  if (trainable === undefined) return () => false;
-  if (trainable === true) return () => true;
-  const test =
-    typeof trainable === "function" ? trainable : (name: string) => name.search(trainable) >= 0;
-  return (name, tensor) => {
-    const module = modules.get(name);
-    return test(name, tensor) || (module !== undefined && test(module, tensor));
-  };
 }
 
 /** ScatterND with a reduction loses updates in ONNX Runtime on several threads: it is made of ScatterElements. */

@@ -19,8 +19,6 @@ export interface ImportHooks {
   readonly reserved?: readonly string[];
   /** A node that the caller builds itself (training-mode normalization), or undefined. */
   node?(node: ImportNode): readonly (Value | undefined)[] | undefined;
-  /** A weight under another name. */
-  alias?(value: Value, name: string): Value;
 }
 
 const MAX_INLINED = 32;
@@ -62,7 +60,7 @@ export class Importer {
       for (const [index, output] of raw.output.entries()) {
         const value = values[index];
         if (output === "" || value === undefined) continue;
-        scope.define(output, this.#hooks.alias?.(value, scope.prefix + output) ?? value);
+        scope.define(output, value);
       }
     } catch (error) {
       throw this.#located(error, raw, name);
