@@ -31,6 +31,7 @@ export type ErrorCode =
   | "NOT_FINITE" // a loss or gradient that is NaN or infinite
   | "CHECKPOINT" // a run folder that cannot be resumed
   | "RUN_EXISTS" // a folder that holds an unfinished run, where another was to begin
+  | "RUN_LOCKED" // a folder that another process is writing a run to
   | "PEER_LOST" // a worker of the group vanished or left
   | "DEADLINE" // a wait took longer than it may
   | "ABORTED" // the group was given up, by this worker or another

@@ -47,7 +47,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   collectives: ["errors", "tensor", "graph", "functional", "ops", "memory", "engine", "transport"],
   train: ["*"],
   agent: ["errors", "transport", "launch"],
-  launch: ["errors", "engine", "transport", "collectives", "telemetry", "train"],
+  launch: ["errors", "memory", "engine", "transport", "collectives", "telemetry", "train"],
   cli: ["*"],
   index: ["*"],
 };

@@ -6,6 +6,7 @@ import { assert, LockstepError } from "../errors.ts";
 import { add, zerosLike } from "../functional/index.ts";
 import {
   type GradientContext,
+  type GradientRule,
   type GraphBuilder,
   type Node,
   type OperatorDefinition,
@@ -26,7 +27,17 @@ export function backward(
 ): (Value | undefined)[] {
   const builder = outputs[0]?.builder;
   assert(builder !== undefined, "backward needs at least one output");
-  const nodes = [...builder.nodes];
+  return backwardThrough([...builder.nodes], outputs, wrt, seeds);
+}
+
+/** `backward` along `nodes` alone. */
+function backwardThrough(
+  nodes: readonly Node[],
+  outputs: readonly Value[],
+  wrt: readonly Value[],
+  seeds?: readonly Value[],
+): (Value | undefined)[] {
+  const { builder } = outputs[0] as Value;
   const active = reachable(nodes, wrt);
   const gradients = new GradientSums();
   for (const [index, output] of outputs.entries()) {
@@ -92,7 +103,8 @@ function propagate(
       { hint: rule.missing, fields: { operator: node.op, node: node.name } },
     );
   }
-  const results = rule(gradientContext(builder, node, definition, active, gradients));
+  const context = gradientContext(builder, node, definition, active, gradients);
+  const results = "composed" in rule ? throughComposition(context, rule) : rule(context);
   for (const [index, gradient] of results.entries()) {
     const name = node.inputs[index];
     if (gradient === undefined || name === undefined || !active.has(name)) continue;
@@ -105,6 +117,38 @@ function propagate(
     );
     gradients.add(name, gradient);
   }
+}
+
+/**
+ * The gradients of an operator that says what it is made of. Inputs stand behind Identity nodes, so that the way back ends at them
+ * whatever the composition looks up behind its inputs.
+ */
+function throughComposition(
+  context: GradientContext,
+  { composed, only }: Extract<GradientRule, { composed: unknown }>,
+): readonly (Value | undefined)[] {
+  const { builder } = context;
+  const before = builder.nodes.length;
+  const wanted = context.inputs.map((_, index) => context.needs(index) && isAmong(only, index));
+  const inputs = context.inputs.map((value, index) =>
+    wanted[index] === true ? builder.one("Identity", [value]) : value,
+  );
+  const outputs = composed({
+    ...context,
+    inputs,
+    input: (index) => inputs[index] ?? context.input(index),
+  });
+  const seeded = outputs.filter((_, index) => context.gradients[index] !== undefined);
+  const seeds = context.gradients.filter((gradient) => gradient !== undefined);
+  const sources = inputs.filter((_, index) => wanted[index]) as Value[];
+  if (sources.length === 0) return [];
+  const found = backwardThrough(builder.nodes.slice(before), seeded, sources, seeds);
+  let next = 0;
+  return wanted.map((isWanted) => (isWanted ? found[next++] : undefined));
+}
+
+function isAmong(only: readonly number[] | undefined, index: number): boolean {
+  return only === undefined || only.includes(index);
 }
 
 function gradientContext(

@@ -2,6 +2,7 @@
 import { startAgent } from "../agent/index.ts";
 import { LockstepError } from "../errors.ts";
 import { parseAddress } from "../transport/index.ts";
+import { stopOnSignals } from "./signals.ts";
 
 export interface AgentFlags {
   readonly listen: string;
@@ -21,7 +22,7 @@ export async function agentCommand({ listen, token, tls = false }: AgentFlags): 
   });
   console.log(`Listening on ${agent.address}${tls ? " with TLS" : ""}.`);
   await new Promise<void>((resolve) => {
-    for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, () => resolve());
+    stopOnSignals(resolve);
   });
   await agent.close();
 }

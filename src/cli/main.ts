@@ -2,6 +2,7 @@
 /** The command `lockstep`: turns every error into a sentence and status 1. */
 import { CommanderError } from "commander";
 import { LockstepError } from "../errors.ts";
+import { endProcess, outliveOutput } from "../launch/index.ts";
 import { commandLine } from "./options.ts";
 
 /** Everything a user can do wrong has a code; what has none is a mistake of the program: ours, or the run file's. */
@@ -38,16 +39,14 @@ function fail(error: unknown): void {
 
 process.on("uncaughtException", (error) => {
   fail(error);
-  process.exit(1);
+  endProcess(1);
 });
-process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  // Whoever read the output has gone: `lockstep … | head`.
-  if (error.code === "EPIPE") process.kill(process.pid, "SIGTERM");
-  else throw error;
-});
+outliveOutput();
 
 try {
   await commandLine().parseAsync();
 } catch (error) {
   fail(error);
 }
+// After a failure or a stop, what was begun may never end by itself: the opening of data, a run of the engine.
+if (process.exitCode !== undefined) endProcess(Number(process.exitCode));

@@ -27,6 +27,10 @@ export async function sampleCommand(dir: string, flags: SampleFlags): Promise<vo
   }
   const { graph } = importGraph(readModel(model), { dims: { batch: 1 } });
   const engine = createOrtEngine({ threads: flags.threads ?? availableParallelism() });
+  let isHeard = true;
+  process.stdout.once("error", () => {
+    isHeard = false;
+  });
   try {
     const { prompt, tokens, temperature, seed } = flags;
     const json = readFileSync(tokenizer, "utf8");
@@ -39,6 +43,7 @@ export async function sampleCommand(dir: string, flags: SampleFlags): Promise<vo
       temperature,
       seed,
     })) {
+      if (!isHeard) break; // `lockstep sample … | head`
       process.stdout.write(process.stdout.isTTY ? printable(piece) : piece);
     }
     process.stdout.write("\n");

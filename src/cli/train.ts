@@ -71,7 +71,12 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
   });
   // The first of several workers writes the run's folder, figures too.
   const isHere = workers === 1 && flags.hosts === undefined;
-  const metrics = isHere ? jsonlSink(folder.file(FILES.metrics), Date.now) : undefined;
+  const metrics = isHere
+    ? jsonlSink(folder.file(FILES.metrics), {
+        now: Date.now,
+        onTrouble: (text) => show({ type: "notice", text }),
+      })
+    : undefined;
   const stop = stopOnSignals(() => show({ type: "stopping" }));
   const threads = flags.threads ?? Math.max(1, Math.floor(cores / workers));
   const shared = {

@@ -13,6 +13,7 @@ export {
   cast,
   clip,
   cos,
+  detach,
   div,
   elu,
   equal,
@@ -134,3 +135,4 @@ export {
   reduceSum,
   reduceSumSquare,
 } from "./reduce.ts";
+export { type RoiAlignOptions, roiAlign } from "./regions.ts";

@@ -67,11 +67,17 @@ export interface GradientContext {
 
 /**
  * - a function: the gradient of each input (undefined: none, or not needed);
+ * - `composed`: the outputs again, made of operators that have rules: these are differentiated, and the operator itself stays in the
+ *   forward graph. `only`: the inputs to which a gradient goes (default: all floats); others count as constants;
  * - `zero`: piecewise constant or integral; the gradient is zero everywhere it exists, for this reason;
  * - `missing`: not known to us; asking for it is an error that ends with this advice.
  */
 export type GradientRule =
   | ((context: GradientContext) => readonly (Value | undefined)[])
+  | {
+      readonly composed: (context: GradientContext) => readonly Value[];
+      readonly only?: readonly number[];
+    }
   | { readonly zero: string }
   | { readonly missing: string };
 

@@ -10,3 +10,4 @@ export { type HostsOptions, launchOnHosts } from "./hosts.ts";
 export { type LaunchOptions, launchLocal } from "./local.ts";
 export { errorMessage } from "./messages.ts";
 export { WorkerProcess } from "./process.ts";
+export { endProcess, outliveOutput, outlivesTerminal } from "./survive.ts";

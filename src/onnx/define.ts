@@ -11,11 +11,11 @@ import {
   type Scope,
   type StoredForm,
 } from "../nn/index.ts";
-import type { ImportSink } from "./import/import.ts";
-import { type Imported, type ImportOptions, importInto } from "./import/import.ts";
+import { elementCount, type Tensor } from "../tensor/index.ts";
+import { importAtBatch } from "./import/at-batch.ts";
+import type { Imported, ImportOptions, ImportSink } from "./import/import.ts";
 import { planWeights, summarizeWeights } from "./import/plan.ts";
 import type { Weight, WeightPlan } from "./import/weights.ts";
-import { elementCount, type Tensor } from "../tensor/index.ts";
 import type { OnnxLoss } from "./losses.ts";
 import { type OnnxFile, readModel } from "./read.ts";
 
@@ -72,9 +72,9 @@ function build(scope: Scope, file: OnnxFile, plan: WeightPlan, options: OnnxOpti
     dropout: (x, rate) => dropout(scope, x, rate),
   };
   const outputNames = graph.output.map(({ name }) => name);
-  const imported = importInto(scope.builder, file, sink, {
+  const imported = importAtBatch(scope.builder, file, sink, {
     ...options,
-    batch: scope.batch,
+    ...batchOf(scope, file, options),
     mode: scope.mode,
     plan,
     trainable: trainable ?? true,
@@ -89,6 +89,7 @@ function build(scope: Scope, file: OnnxFile, plan: WeightPlan, options: OnnxOpti
   scope.note(summarizeWeights(trained, plan.weights.values()));
   for (const notice of plan.notices) scope.note(notice);
   noteBiases(scope, trained);
+  noteSizes(scope, file, options);
   const given = lossOf(scope, file, imported, options.loss);
   const added: ModelOutputs = "builder" in given ? { loss: given as Value } : given;
   const outputs: Record<string, Value> = {};
@@ -96,6 +97,58 @@ function build(scope: Scope, file: OnnxFile, plan: WeightPlan, options: OnnxOpti
     if (value !== added.loss) outputs[name in added ? `${name}_output` : name] = value;
   }
   return { ...outputs, ...added };
+}
+
+/** The first dim of every input is the run's batch, whatever `dims` and `shapes` say of it for training. */
+function batchOf(
+  scope: Scope,
+  file: OnnxFile,
+  { dims, shapes }: OnnxOptions,
+): Required<Pick<ImportOptions, "batch" | "dims" | "shapes">> {
+  const { batch } = scope;
+  const own: Record<string, number> = { ...dims };
+  const check = (option: string, size: number | undefined) => {
+    if (size === undefined || size === batch || scope.mode !== "train") return;
+    throw new LockstepError(
+      "INVALID_OPTION",
+      `${file.name}: ${option} asks for a batch of ${size}, the run's micro-batches are of ${batch}.`,
+      { hint: "Leave the batch out there: it follows from batch and microBatches of the run." },
+    );
+  };
+  for (const name of leadingNames(file)) {
+    check(`dims: { ${JSON.stringify(name)}: … }`, dims?.[name]);
+    own[name] = batch;
+  }
+  for (const [name, [size]] of Object.entries(shapes ?? {})) {
+    check(`shapes: { ${JSON.stringify(name)}: … }`, size);
+  }
+  const whole = Object.entries(shapes ?? {}).map(([name, shape]) => [
+    name,
+    shape.length === 0 ? shape : [batch, ...shape.slice(1)],
+  ]);
+  return { batch, dims: own, shapes: Object.fromEntries(whole) };
+}
+
+/** Names that the file gives to the batch. */
+function leadingNames({ model }: OnnxFile): ReadonlySet<string> {
+  const names = model.graph.input.map(
+    ({ type }) => type?.tensorType?.shape?.dim[0]?.dimParam ?? "",
+  );
+  return new Set(names.filter((name) => name !== ""));
+}
+
+/** Says which open dims of the file got a size for good. */
+function noteSizes(scope: Scope, file: OnnxFile, { dims = {} }: OnnxOptions): void {
+  const batch = leadingNames(file);
+  const open = new Set<string>();
+  for (const { type } of file.model.graph.input) {
+    for (const { dimParam } of type?.tensorType?.shape?.dim ?? []) {
+      if (dimParam !== "" && dimParam in dims && !batch.has(dimParam)) open.add(dimParam);
+    }
+  }
+  for (const name of open) {
+    scope.note(`${name} is ${dims[name]} in this run, and will be in model.onnx.`);
+  }
 }
 
 function lossOf(

@@ -208,7 +208,7 @@ function flopsOf(graph: Graph, node: Node, definition: OperatorDefinition): numb
 
 function describeGradient(rule: GradientRule | undefined): string {
   if (rule === undefined) return "no definition";
-  if (typeof rule === "function") return "yes";
+  if (typeof rule === "function" || "composed" in rule) return "yes";
   return "zero" in rule ? "zero" : rule.missing;
 }
 

@@ -8,6 +8,7 @@ import { layout } from "./layout/index.ts";
 import { linear } from "./linear/index.ts";
 import { normalization } from "./normalization/index.ts";
 import { reduce } from "./reduce/index.ts";
+import { sampling } from "./sampling/index.ts";
 
 export const operators = {
   ...collective,
@@ -18,6 +19,7 @@ export const operators = {
   ...linear,
   ...normalization,
   ...reduce,
+  ...sampling,
 } satisfies Record<string, OperatorDefinition>;
 
 /** The name of an operator that has a definition. */

@@ -15,6 +15,7 @@ import { layoutKernels } from "./layout.ts";
 import { linearKernels } from "./linear.ts";
 import { normalizationKernels } from "./normalization.ts";
 import { reduceKernels } from "./reduce.ts";
+import { samplingKernels } from "./sampling.ts";
 import { fromTensor, type ReferenceTensor, round, toTensor } from "./tensor.ts";
 
 /** Total: an operator without a kernel does not compile. */
@@ -27,6 +28,7 @@ const kernels: Record<OperatorName, Kernel> = {
   ...linearKernels,
   ...normalizationKernels,
   ...reduceKernels,
+  ...samplingKernels,
 };
 
 /** Computes one node from its inputs; `types` are the inferred types of its outputs. */

@@ -2,6 +2,8 @@
 
 export type RunEvent =
   | RunStarted
+  | RunChanged
+  | Notice
   | StepDone
   | SharesChanged
   | Evaluated
@@ -34,6 +36,8 @@ export interface RunStarted {
   readonly firstStep: number;
   /** From the start of the process to here. */
   readonly seconds: number;
+  /** Sentences: what is special about this model or its export. */
+  readonly notes: readonly string[];
 }
 
 export interface NetworkFacts {
@@ -43,6 +47,25 @@ export interface NetworkFacts {
   readonly bytesPerSecond: number;
   /** In how many pieces gradients travel. */
   readonly buckets: number;
+}
+
+/** A run that goes on is another from here on than it was before, because that was asked for. */
+export interface RunChanged {
+  readonly type: "changed";
+  /** Steps done. */
+  readonly step: number;
+  readonly changes: readonly {
+    readonly name: string;
+    readonly before: string;
+    readonly now: string;
+  }[];
+}
+
+/** Something that a person should know and that stops nothing. */
+export interface Notice {
+  readonly type: "notice";
+  /** A sentence. */
+  readonly text: string;
 }
 
 export interface StepDone {
@@ -156,6 +179,10 @@ export interface Report {
   /** Null unless a token is a byte. */
   readonly bitsPerByte: BitsPerByte | null;
   readonly sample: string | null;
+  /** The only batch size that `model.onnx` takes; null if it takes any. */
+  readonly modelBatch: number | null;
+  /** Sentences: what is special about this model or its export. */
+  readonly notes: readonly string[];
 }
 
 /** On the held-out text. */

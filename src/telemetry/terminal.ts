@@ -58,7 +58,7 @@ export function terminalSink(options: TerminalOptions): EventSink {
     const below = painted;
     for (const text of describe(event, colors, resume)) line(text);
     // A line that comes between two steps does not take the progress away.
-    const between = event.type === "evaluated" || event.type === "shared";
+    const between = ["evaluated", "shared", "notice"].includes(event.type);
     if (between && below !== undefined) paint(below);
   };
 }

@@ -27,7 +27,15 @@ export function describe(
         ...(event.network === undefined ? [] : [networkLine(event.network)]),
         `${plural(event.steps, "step")} of ${plural(event.batch, "sample")}; ready in ${event.seconds.toFixed(1)} s` +
           (event.firstStep > 0 ? `; going on after step ${event.firstStep}` : ""),
+        ...event.notes.map((note) => `note: ${note}`),
       ];
+    case "changed":
+      return event.changes.map(
+        ({ name, before, now }) =>
+          `from step ${event.step + 1} on, ${name} is ${now}, not ${before}`,
+      );
+    case "notice":
+      return [printable(event.text)];
     case "shared":
       return [`step ${event.step}: ${event.reason}`];
     case "evaluated":

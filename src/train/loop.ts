@@ -6,9 +6,10 @@ import { positionsOfStep, sampleOrder } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import type { EventSink, Report } from "../telemetry/index.ts";
 import { readProgress, saveCheckpoint } from "./checkpoint.ts";
-import { exportModel } from "./export.ts";
+import { exportModel, exportWeights } from "./export.ts";
 import { finish } from "./finish.ts";
 import { checkBeginning, FILES, isFinished } from "./folder.ts";
+import { lockFolder } from "./lock.ts";
 import type { Run } from "./run.ts";
 import {
   announce,
@@ -35,6 +36,15 @@ export type TrainResult =
 /** Throws what its parts throw; whatever was committed before is in the folder then. */
 export async function train(run: Run, given: TrainOptions): Promise<TrainResult> {
   const options = stoppingTogether(given);
+  const lock = isLeader(options) ? await lockFolder(options.folder) : undefined;
+  try {
+    return await trainInFolder(run, options);
+  } finally {
+    lock?.release();
+  }
+}
+
+async function trainInFolder(run: Run, options: SessionOptions): Promise<TrainResult> {
   const { folder, beginning, signal, onEvent } = options;
   if (isLeader(options)) checkBeginning(folder, beginning);
   if (beginning === "resume") {
@@ -191,11 +201,11 @@ async function save(session: Session, trainLoss: number): Promise<void> {
 
 /** Leaves a folder that can be gone on with, and sampled from. */
 async function stop(session: Session, trainLoss: number): Promise<void> {
-  const { options, run, trainer, data } = session;
+  const { options, run, trainer } = session;
   const { folder, onEvent } = options;
   const [step, steps, out] = [trainer.steps, run.steps, folder.path];
   await save(session, trainLoss);
-  const { files } = await exportModel(folder, run, trainer, data);
+  const { files } = await exportModel(session);
   onEvent({
     type: "stopped",
     step,
@@ -211,16 +221,17 @@ async function stop(session: Session, trainLoss: number): Promise<void> {
  * What cannot be written now (the disk is full) leaves the older file whole.
  */
 async function keepLastGood(session: Session, trainLoss: number, error: unknown): Promise<void> {
-  const { options, run, trainer, data } = session;
+  const { options, trainer } = session;
   const { folder, onEvent } = options;
   const code = error instanceof LockstepError ? error.code : "BUG";
   const [step, out] = [trainer.steps, folder.path];
   const files: string[] = [];
   try {
-    if (code === "NOT_FINITE") files.push(...(await exportModel(folder, run, trainer, data)).files);
-    else if (step > session.before.step) {
+    if (code === "NOT_FINITE") {
+      files.push(...(await exportModel(session)).files);
+    } else if (step > session.before.step) {
       await save(session, trainLoss);
-      files.push(FILES.checkpoint);
+      files.push(FILES.checkpoint, await exportWeights(session));
     }
   } catch {
     // The first failure is the one to tell of.

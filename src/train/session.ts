@@ -8,6 +8,7 @@ import type { EventSink, NetworkFacts } from "../telemetry/index.ts";
 import { elementCount } from "../tensor/index.ts";
 import { agree } from "./agree.ts";
 import { loadCheckpoint, type Progress } from "./checkpoint.ts";
+import { type ExportPlan, exportNotes, planExport } from "./export.ts";
 import { factsOf } from "./facts.ts";
 import { type Beginning, prepareFolder, type RunFolder } from "./folder.ts";
 import type { Run } from "./run.ts";
@@ -48,6 +49,8 @@ export interface Session {
   readonly startedMs: number;
   /** Whether this worker validates, writes the folder and tells what happens: one of a run does. */
   readonly leads: boolean;
+  /** What is exported at the end, by the worker that leads. */
+  readonly exporting: ExportPlan | undefined;
 }
 
 /** Throws the reason of `signal` when it is aborted meanwhile; nothing was written then. */
@@ -57,6 +60,8 @@ export async function openSession(run: Run, options: SessionOptions): Promise<Se
   const leads = isLeader(options);
   const microBatch = run.batch / run.microBatches;
   const model = run.model.build({ batch: microBatch, mode: "train" });
+  // Everything that could fail after the last step fails here.
+  const exporting = leads ? planExport(run.model, [1, microBatch]) : undefined;
   const inputs = model.batch.map((name) => ({ name, type: typeOf(model.graph, name) }));
   const data = await openData(run.data, { inputs, baseDir, batch: run.batch });
   let trainer: Trainer | undefined;
@@ -90,7 +95,7 @@ export async function openSession(run: Run, options: SessionOptions): Promise<Se
         limit: run.evaluate.samples,
         group: options.ranks?.group,
       });
-    return { run, options, model, data, trainer, validation, before, startedMs, leads };
+    return { run, options, model, data, trainer, validation, before, startedMs, leads, exporting };
   } catch (error) {
     trainer?.close();
     await data.close();
@@ -118,7 +123,13 @@ export async function closeSession({ trainer, data }: Session): Promise<void> {
   await data.close();
 }
 
-export function announce({ run, options, model, data, trainer, before }: Session): void {
+/** What the user should know before the first step, and finds in the report. */
+export function notesOf({ model, exporting }: Session): string[] {
+  return [...model.notes, ...(exporting === undefined ? [] : exportNotes(exporting))];
+}
+
+export function announce(session: Session): void {
+  const { run, options, model, data, trainer, before } = session;
   const { engine, folder, onEvent, now, ranks } = options;
   const ranges = ranks?.ranges ?? evenRanges(run.microBatches, ranks?.group.size ?? 1);
   onEvent({
@@ -137,6 +148,7 @@ export function announce({ run, options, model, data, trainer, before }: Session
     batch: run.batch,
     firstStep: before.step,
     seconds: now() / 1000,
+    notes: notesOf(session),
   });
 }
 

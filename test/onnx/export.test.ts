@@ -16,7 +16,7 @@ import {
 } from "../../src/nn/index.ts";
 import { decodeModel, encodeModel, importGraph, toSymbolicBatch } from "../../src/onnx/index.ts";
 import { type Tensor, tensorFrom } from "../../src/tensor/index.ts";
-import { forwardGraph } from "../../src/train/forward.ts";
+import { bindWeights, forwardGraph } from "../../src/train/forward.ts";
 
 const small = { layers: 1, width: 16, heads: 2, context: 8, vocabulary: 30 } as const;
 
@@ -63,7 +63,7 @@ for (const [name, definition] of Object.entries(MODELS)) {
   test(`${name} is exported for any batch size`, async () => {
     const weights = weightsOf(definition.build({ batch: 1, mode: "eval" }));
     const build = (batch: number) =>
-      forwardGraph(definition.build({ batch, mode: "eval" }), weights);
+      bindWeights(forwardGraph(definition.build({ batch, mode: "eval" })), weights);
     const symbolic = toSymbolicBatch(build);
     assert.equal(symbolic.fixed, undefined);
     const bytes = encodeModel(symbolic.graph, symbolic.encode);

@@ -83,7 +83,7 @@ export async function tryRun(run: Run, trial: Trial): Promise<Tried> {
   const controller = new AbortController();
   const opened = await openRunFolder(out);
   let clock = 0;
-  const metrics = jsonlSink(opened.file("metrics.jsonl"), () => clock);
+  const metrics = jsonlSink(opened.file("metrics.jsonl"), { now: () => clock });
   const events: RunEvent[] = [];
   try {
     const result = await train(run, {

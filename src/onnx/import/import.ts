@@ -51,7 +51,9 @@ export interface ImportIntoOptions extends ImportOptions {
 export interface Imported {
   readonly inputs: ReadonlyMap<string, Value>;
   readonly outputs: ReadonlyMap<string, Value>;
-  /** Any value of the model's own graph. */
+  /** Outputs that need a part of the file that is not understood, and the error of that part. */
+  readonly leftOut: ReadonlyMap<string, LockstepError>;
+  /** Any value of the model's own graph. Throws the error of the part that should give it. */
   find(name: string): Value | undefined;
 }
 
@@ -105,30 +107,45 @@ export function importInto(
     );
   }
   importer.graph({ ...graph, initializer: [] }, scope);
+  return { inputs, ...outputsOf(file, scope), find: (name) => scope.find(name) };
+}
+
+function outputsOf(file: OnnxFile, scope: Scope): Pick<Imported, "outputs" | "leftOut"> {
   const outputs = new Map<string, Value>();
-  for (const { name } of graph.output) {
-    const value = scope.find(name);
-    if (value === undefined) {
-      throw new LockstepError("ONNX_PARSE", `${file.name}: nothing gives the output "${name}".`, {
-        fields: { file: file.name },
-      });
+  const leftOut = new Map<string, LockstepError>();
+  for (const { name } of file.model.graph.output) {
+    try {
+      const value = scope.find(name);
+      if (value === undefined) {
+        throw new LockstepError("ONNX_PARSE", `${file.name}: nothing gives the output "${name}".`, {
+          fields: { file: file.name },
+        });
+      }
+      outputs.set(name, value);
+    } catch (error) {
+      if (!(error instanceof LockstepError) || error.code === "ONNX_PARSE") throw error;
+      leftOut.set(name, error);
     }
-    outputs.set(name, value);
   }
-  return { inputs, outputs, find: (name) => scope.find(name) };
+  return { outputs, leftOut };
 }
 
 export interface ImportedGraph {
   readonly graph: Graph;
   /** Initial values of the inputs that are weights to be trained. */
   readonly parameters: ReadonlyMap<string, Tensor>;
+  readonly leftOut: Imported["leftOut"];
 }
 
 /**
  * The forward graph of a model, with inputs, outputs and weights named as in the file.
+ * @param options.partial whether outputs that are not understood are left out, as long as there are others
  * @throws UNKNOWN_OPERATOR, ONNX_UNSUPPORTED, INVALID_OPTION (dims without a size), SHAPE_MISMATCH, TYPE_MISMATCH
  */
-export function importGraph(file: OnnxFile, options: ImportOptions = {}): ImportedGraph {
+export function importGraph(
+  file: OnnxFile,
+  options: ImportOptions & { readonly partial?: boolean } = {},
+): ImportedGraph {
   const { name } = file.model.graph;
   const builder = newBuilder(name === "" ? "model" : name);
   const parameters = new Map<string, Tensor>();
@@ -140,6 +157,10 @@ export function importGraph(file: OnnxFile, options: ImportOptions = {}): Import
     },
   };
   const imported = importInto(builder, file, sink, options);
+  const { leftOut } = imported;
+  const [reason] = leftOut.values();
+  const isWhole = options.partial !== true || imported.outputs.size === 0;
+  if (reason !== undefined && isWhole) throw reason;
   const taken = new Set<Value>();
   const outputs = [...imported.outputs].map(([output, value]) => {
     const own = value.name === output || builder.has(output);
@@ -149,7 +170,7 @@ export function importGraph(file: OnnxFile, options: ImportOptions = {}): Import
     }
     return builder.append("Identity", `${output}/Identity`, [value], {}, [output])[0] as Value;
   });
-  return { graph: builder.build(outputs), parameters };
+  return { graph: builder.build(outputs), parameters, leftOut };
 }
 
 /** ScatterND with a reduction loses updates in ONNX Runtime on several threads: it is made of ScatterElements. */

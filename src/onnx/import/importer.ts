@@ -1,6 +1,7 @@
 /**
  * Nodes of a file → nodes of a graph under construction, one after the other: functions and branches are inlined,
- * old forms upgraded, what is known computed. What is not understood is an error, never left out.
+ * old forms upgraded, what is known computed. A node that is not understood is an error of all who need what it gives,
+ * and of nobody else: a loss does not ask for the boxes that a second output sorts.
  */
 import { LockstepError } from "../../errors.ts";
 import { type GraphBuilder, type OperatorDefinition, type Value } from "../../graph/index.ts";
@@ -32,6 +33,8 @@ export class Importer {
   readonly #names = new Set<string>();
   readonly #reserved: ReadonlySet<string>;
   #nodes = 0;
+  /** The file's own structure has no end: no node after this one is looked at. */
+  #isEndless = false;
 
   constructor(builder: GraphBuilder, file: OnnxFile, hooks: ImportHooks = {}) {
     this.builder = builder;
@@ -55,7 +58,7 @@ export class Importer {
     const label = raw.name !== "" ? raw.name : (raw.output.find((name) => name !== "") ?? "");
     const name = this.fresh(scope.prefix + (label === "" ? raw.opType : label));
     try {
-      if (++this.#nodes > MAX_NODES) this.fail(`more than ${MAX_NODES} nodes after inlining`);
+      if (++this.#nodes > MAX_NODES) this.#end(`more than ${MAX_NODES} nodes after inlining`);
       const values = this.#resolve(raw, name, scope);
       for (const [index, output] of raw.output.entries()) {
         const value = values[index];
@@ -63,7 +66,9 @@ export class Importer {
         scope.define(output, value);
       }
     } catch (error) {
-      throw this.#located(error, raw, name);
+      const located = this.#located(error, raw, name);
+      if (!(located instanceof LockstepError) || this.#isEndless) throw located;
+      for (const output of raw.output) if (output !== "") scope.fail(output, located);
     }
   }
 
@@ -145,7 +150,7 @@ export class Importer {
     }
     const branch = graphs.get(toNumbers(known)[0] === 0 ? "else_branch" : "then_branch");
     if (branch === undefined) return this.fail("If has no such branch");
-    if (scope.depth >= MAX_INLINED) this.fail("branches and functions are nested too deep");
+    if (scope.depth >= MAX_INLINED) this.#end("branches and functions are nested too deep");
     const inner = scope.branch(`${name}/`);
     this.graph(branch, inner);
     return branch.output.map(
@@ -177,7 +182,7 @@ export class Importer {
     name: string,
     outer: Scope,
   ): readonly (Value | undefined)[] {
-    if (outer.depth >= MAX_INLINED) this.fail("functions call each other without end");
+    if (outer.depth >= MAX_INLINED) this.#end("functions call each other without end");
     const bindings = new Map<string, RawAttribute>();
     for (const attribute of body.attributeProto) bindings.set(attribute.name, attribute);
     for (const attribute of raw.attribute) {
@@ -224,6 +229,11 @@ export class Importer {
   /** Throws ONNX_UNSUPPORTED; the node and the file are added on the way out. */
   fail(what: string, hint?: string): never {
     throw new LockstepError("ONNX_UNSUPPORTED", what, hint === undefined ? {} : { hint });
+  }
+
+  #end(what: string): never {
+    this.#isEndless = true;
+    return this.fail(what);
   }
 
   /** The error with the file, the node and its operator; inner nodes have said it already. */

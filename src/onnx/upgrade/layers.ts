@@ -126,6 +126,13 @@ function floats(values: readonly number[]) {
   return { dtype: "float32" as const, shape: [values.length], bytes };
 }
 
+/** Before version 20 the modes had the names that they have for images. */
+const gridModes: Rule = ({ node, string }) => {
+  const names: Record<string, string> = { bilinear: "linear", bicubic: "cubic" };
+  const mode = string("mode", "bilinear");
+  return rewrite(node, { set: { mode: { kind: "string", value: names[mode] ?? mode } } });
+};
+
 /** Optional inputs may be written as empty tensors. */
 const emptyInputs: Rule = ({ node }) => {
   if (!node.inputs.some((value, i) => i > 0 && value?.shape.length === 1 && value.shape[0] === 0)) {
@@ -149,6 +156,7 @@ export const layerRules: RuleTable = {
   AveragePool: [{ rule: autoPad }],
   BatchNormalization: [{ below: 14, rule: oldBatchNormalization }],
   GroupNormalization: [{ below: 21, rule: groupScale }],
+  GridSample: [{ below: 20, rule: gridModes }],
   Upsample: [{ rule: oldResize }],
   Resize: [{ below: 11, rule: oldResize }, { rule: emptyInputs }, { rule: resizeSizes }],
   Gemm: [{ below: 11, rule: oldGemm }],
