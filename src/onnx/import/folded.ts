@@ -169,23 +169,23 @@ function ungather(
   const why = `the file has what the exporter made of it: "${initializer}"`;
   const isRepeated = REPEATS.test(operator);
   const isVector = tensor.shape.filter((size) => size > 1).length <= 1;
-  const gathered = isVector && !isRepeated ? undefined : asGathered(tensor);
+  const first = isRepeated ? repeated(tensor) : undefined;
+  if (first !== undefined) {
+    // One row for each place in the batch: the row, with the rank that it had.
+    replace(context, found, first, (edit, own) => {
+      edit.add(`${name}/shape`, tensorFrom("int64", [tensor.shape.length], tensor.shape));
+      return edit.prepend("Expand", [own, `${name}/shape`], `${name}/expanded`);
+    });
+    return { weight: weight(why) };
+  }
+  const gathered = isVector ? undefined : asGathered(tensor);
   if (gathered === undefined || elementCount(gathered.table.shape) === elementCount(tensor.shape)) {
     replace(context, found, tensor, (_, own) => own);
     return { weight: weight(why, isVector ? "flat" : "same") };
   }
   const { table, index, dim } = gathered;
   // Rows that are equal by chance, as in a table of zeros, cannot be told from one row read twice.
-  if (!isRepeated && isUniform(tensor)) return undefined;
-  if (isRepeated && table.shape[0] === 1) {
-    // One row for each place in the batch: the row, with the rank that it had.
-    const shape = tensor.shape.map((size, at) => (at === dim ? size : 1));
-    replace(context, found, { ...table, shape }, (edit, own) => {
-      edit.add(`${name}/shape`, tensorFrom("int64", [tensor.shape.length], tensor.shape));
-      return edit.prepend("Expand", [own, `${name}/shape`], `${name}/expanded`);
-    });
-    return { weight: weight(why) };
-  }
+  if (isUniform(tensor)) return undefined;
   replace(context, found, table, (edit, own) => {
     const places = tensor.shape.filter((_, at) => at !== dim);
     edit.add(`${name}/rows`, tensorFrom("int64", places, index));
@@ -199,6 +199,15 @@ function ungather(
     `Of ${name} the file has only the ${table.shape[0]} rows that "${initializer}" was made of: ` +
     `those are trained. With optimize=False the export keeps the whole.`;
   return { weight: weight(why, "rows"), notice };
+}
+
+/** The first of the slices along the leading dim, if all are equal. */
+function repeated({ dtype, shape, bytes }: Tensor): Tensor | undefined {
+  const [count = 1, ...rest] = shape;
+  const block = bytes.byteLength / Math.max(1, count);
+  const moved = bytes.subarray(block);
+  if (Buffer.compare(moved, bytes.subarray(0, moved.byteLength)) !== 0) return undefined;
+  return { dtype, shape: [1, ...rest], bytes: bytes.subarray(0, block) };
 }
 
 /** The parameter as an initializer with its name, and all reads from what `make` computes of it. */

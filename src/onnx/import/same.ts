@@ -2,34 +2,14 @@
  * Elements of weights moved, not computed with: a matrix turned, a table found again in what was gathered from it. It belongs
  * to the decoding of a file: exporters store weights in other forms than state dicts do.
  */
-import { bytesPerElement, elementCount, sameShape, type Tensor } from "../../tensor/index.ts";
-
-type Elements = Uint8Array | Uint16Array | Uint32Array | BigUint64Array;
-
-/** Elements as integers of their width, to be moved and compared. */
-function elementsOf({ dtype, bytes }: Tensor): Elements {
-  const kinds = { 1: Uint8Array, 2: Uint16Array, 4: Uint32Array, 8: BigUint64Array };
-  const Kind = kinds[bytesPerElement(dtype) as keyof typeof kinds];
-  // A copy, for views of a file need not be aligned.
-  return new Kind(new Uint8Array(bytes).buffer);
-}
-
-function bytesOf(elements: Elements): Uint8Array {
-  return new Uint8Array(elements.buffer, elements.byteOffset, elements.byteLength);
-}
-
-/** A matrix with rows and columns exchanged. */
-export function transpose(tensor: Tensor): Tensor {
-  const [rows = 1, columns = 1] = tensor.shape;
-  const from = elementsOf(tensor);
-  const to = from.slice();
-  for (let row = 0; row < rows; row++) {
-    for (let column = 0; column < columns; column++) {
-      to[column * rows + row] = from[row * columns + column] as never;
-    }
-  }
-  return { dtype: tensor.dtype, shape: [columns, rows], bytes: bytesOf(to) };
-}
+import {
+  bytesPerElement,
+  elementCount,
+  elementsOf,
+  sameShape,
+  type Tensor,
+  transpose,
+} from "../../tensor/index.ts";
 
 /** Whether `b` is `a` with rows and columns exchanged, byte for byte. */
 export function areTransposed(a: Tensor, b: Tensor): boolean {
@@ -102,4 +82,8 @@ function gatheredAlong(tensor: Tensor, dim: number): Gathered {
   }
   const shape = [rows.length, columns];
   return { table: { dtype: tensor.dtype, shape, bytes: Buffer.concat(rows) }, index, dim };
+}
+
+function bytesOf(elements: ReturnType<typeof elementsOf>): Uint8Array {
+  return new Uint8Array(elements.buffer, elements.byteOffset, elements.byteLength);
 }
