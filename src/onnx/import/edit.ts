@@ -1,5 +1,5 @@
 /** A raw graph while its weights are restored: reads get other names, weights are added, nodes are put before all others. */
-import type { Tensor } from "../../tensor/index.ts";
+import { type Tensor, tensorFrom } from "../../tensor/index.ts";
 import { toRawTensor } from "../encode.ts";
 import { ATTRIBUTE_TYPES, type RawAttribute, type RawGraph, type RawNode } from "../schema.ts";
 import type { Read } from "./weights.ts";
@@ -8,6 +8,8 @@ export class GraphEdit {
   readonly #graph: RawGraph;
   readonly #nodes: RawNode[];
   readonly #before: RawNode[] = [];
+  /** By the node that they follow. */
+  readonly #after = new Map<number, RawNode[]>();
   readonly #added = new Map<string, Tensor>();
   /** Initializers that take the name of another weight, and what they were called. */
   readonly #renamed = new Map<string, string>();
@@ -51,10 +53,50 @@ export class GraphEdit {
     label: string,
     attributes: Readonly<Record<string, number | readonly number[]>> = {},
   ): string {
-    let output = label;
-    for (let count = 1; this.#taken.has(output); count++) output = `${label}_${count}`;
-    this.#taken.add(output);
-    this.#before.push({
+    const node = this.#node(opType, inputs, this.#fresh(label), attributes);
+    this.#before.push(node);
+    return node.name;
+  }
+
+  /** No gradient shall go through output 0 of a node; with `only`, not at places where its input `index` is that number. */
+  detach(node: number, only?: { readonly index: number; readonly equals: number }): void {
+    const own = this.#nodes[node];
+    const [output = ""] = own?.output ?? [];
+    if (own === undefined || output === "") return;
+    const raw = this.#fresh(`${output}/attached`);
+    this.#nodes[node] = { ...own, output: [raw, ...own.output.slice(1)] };
+    const added: RawNode[] = [];
+    const mask: string[] = [];
+    if (only !== undefined) {
+      const ids = own.input[only.index] ?? "";
+      const [number, axis] = [this.#fresh(`${output}/padding`), this.#fresh(`${output}/axis`)];
+      this.add(number, tensorFrom("int64", [], [only.equals]));
+      this.add(axis, tensorFrom("int64", [1], [-1]));
+      const like = this.#node("CastLike", [number, ids], this.#fresh(`${number}_like`));
+      const equal = this.#node("Equal", [ids, like.name], this.#fresh(`${output}/is_padding`));
+      const wide = this.#node("Unsqueeze", [equal.name, axis], this.#fresh(`${equal.name}_row`));
+      added.push(like, equal, wide);
+      mask.push(wide.name);
+    }
+    const detached = this.#node("Detach", [raw, ...mask], output);
+    added.push({ ...detached, name: `${output}/Detach`, domain: "lockstep" });
+    this.#after.set(node, added);
+  }
+
+  #fresh(label: string): string {
+    let name = label;
+    for (let count = 1; this.#taken.has(name); count++) name = `${label}_${count}`;
+    this.#taken.add(name);
+    return name;
+  }
+
+  #node(
+    opType: string,
+    inputs: readonly string[],
+    output: string,
+    attributes: Readonly<Record<string, number | readonly number[]>> = {},
+  ): RawNode {
+    return {
       name: output,
       opType,
       domain: "",
@@ -64,14 +106,15 @@ export class GraphEdit {
       output: [output],
       attribute: Object.entries(attributes).map(([name, value]) => rawAttribute(name, value)),
       metadataProps: [],
-    });
-    return output;
+    };
   }
 
   /** The graph as it is now; initializers that nothing reads any more are gone. */
   result(): RawGraph {
     // An Identity whose output is a weight of its own now.
-    const nodes = this.#nodes.filter(({ output }) => !this.#renamed.has(output[0] ?? ""));
+    const nodes = this.#nodes.flatMap((node, at) =>
+      this.#renamed.has(node.output[0] ?? "") ? [] : [node, ...(this.#after.get(at) ?? [])],
+    );
     const node = [...this.#before, ...nodes];
     const read = new Set(node.flatMap(({ input }) => input));
     for (const { name } of this.#graph.output) read.add(name);

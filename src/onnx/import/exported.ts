@@ -19,6 +19,8 @@ export interface Operation {
   readonly operator: string;
   /** Names of values that it reads, in order. */
   readonly reads: readonly string[];
+  /** All arguments, as text: `%p_0_weight, %ids, 1`. */
+  readonly args: string;
   /** The module that it belongs to: `encoder.layer.0`; empty for the model itself. */
   readonly module: string;
   /** Lines of source that led to it, if the file has them. */
@@ -61,6 +63,7 @@ export function operationOf(node: RawNode): Operation | undefined {
     name,
     operator: /^torch\.ops\.\w+\.(\w+)/.exec(target)?.[1] ?? target,
     reads: [...args.matchAll(/%(\w+)/g)].map(([, read = ""]) => read),
+    args: /^args = \((.*)\), kwargs/s.exec(args)?.[1] ?? "",
     module: path.at(-2) ?? "",
     trace: metadata(node, "pkg.torch.onnx.stack_trace") ?? "",
   };

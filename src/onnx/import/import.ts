@@ -77,6 +77,7 @@ export function importInto(
     reserved: options.reserved ?? [],
     node: (node) => {
       if (node.op === "ScatterND") return scattering(node);
+      if (node.op === "lockstep::Detach" && options.mode !== "train") return [node.inputs[0]];
       if (node.op === "Dropout") return dropout(importer, node, sink, options);
       return node.op === "BatchNormalization"
         ? normalization(importer, node, states, options)

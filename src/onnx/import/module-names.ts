@@ -57,7 +57,9 @@ export function moduleNames(
     const [empty, ...parts] = name.split("/");
     if (empty !== "" || parts.length < 2) continue;
     const beside = biases.get(output[0] ?? "");
-    const module = beside ?? moduleAt(joined(parts.slice(0, -1)), modules);
+    const scope = moduleAt(joined(parts.slice(0, -1)), modules);
+    // Several weights that one module reads itself have the names of the biases beside them.
+    const module = beside?.startsWith(`${scope}.`) === true ? beside : scope;
     const isGroup = groups.has(path(name));
     for (const [index, weight] of input.entries()) {
       const raw = floats.get(aliases.get(weight) ?? weight);

@@ -57,9 +57,10 @@ class Restoration {
     this.#orphans();
     for (const [placeholder, places] of this.#places) this.#place(placeholder, places);
     const { lost, unused } = this.#rest();
+    this.#stopGradients();
     if (unused.length > 0) {
       this.#notices.push(
-        `The model does not use these parameters, which stay as they are: ${list(unused)}.`,
+        `The graph does not read these parameters (unused, or other names of some that it reads): ${list(unused)}.`,
       );
     }
     const graph = this.#edit.result();
@@ -239,6 +240,16 @@ class Restoration {
 
   #tensor(name: string): Tensor {
     return this.#file.tensor(this.#floats.get(name) as never);
+  }
+
+  /** Where PyTorch lets no gradient through: `detach`, and the rows of an embedding that are for padding. */
+  #stopGradients(): void {
+    for (const [node, operation] of this.#operations.entries()) {
+      if (operation?.operator === "detach") this.#edit.detach(node);
+      if (operation?.operator !== "embedding" || this.#opType(node) !== "Gather") continue;
+      const padding = Number(operation.args.split(", ")[2] ?? "-1");
+      if (padding >= 0) this.#edit.detach(node, { index: 1, equals: padding });
+    }
   }
 
   #opType(node: number): string | undefined {
