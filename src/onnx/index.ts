@@ -26,6 +26,7 @@ export {
   type Inspection,
   inspectModel,
 } from "./inspect.ts";
+export type { InspectedWeight, InspectedWeights } from "./inspect-weights.ts";
 export {
   type BinaryClassified,
   binaryCrossEntropyWithLogits,

@@ -24,7 +24,7 @@ export default defineRun({{ model: onnx({path}, {{ loss: mse({{ prediction: "out
 
 
 def relative(got, want):
-    return float(numpy.abs(got - want).max() / max(1e-6, numpy.abs(want).max()))
+    return float(numpy.abs(got - want).max() / max(1e-2, numpy.abs(want).max()))
 
 
 def train(folder, path, truth):
@@ -86,7 +86,7 @@ def main():
     folder, pattern = sys.argv[1], re.compile(sys.argv[2] if len(sys.argv) > 2 else "")
     counts = {}
     for model in sorted(os.listdir(folder)):
-        for weights in ("fresh", "trained"):
+        for weights in ("fresh", "trained", "training"):
             here = os.path.join(folder, model, weights)
             if not os.path.exists(os.path.join(here, "truth.json")):
                 continue

@@ -83,6 +83,18 @@ export class GraphEdit {
     this.#after.set(node, added);
   }
 
+  /** A BatchNormalization by the statistics of the batch. */
+  trainNormalization(node: number): void {
+    const own = this.#nodes[node];
+    if (own === undefined) return;
+    const [output = ""] = own.output;
+    this.#nodes[node] = {
+      ...own,
+      output: [output, this.#fresh(`${output}/mean`), this.#fresh(`${output}/variance`)],
+      attribute: [...own.attribute, rawAttribute("training_mode", 1)],
+    };
+  }
+
   #fresh(label: string): string {
     let name = label;
     for (let count = 1; this.#taken.has(name); count++) name = `${label}_${count}`;

@@ -1,9 +1,9 @@
 /** A file → a typed, static graph. Weights to be trained become inputs; all others stay constants. */
 import { LockstepError } from "../../errors.ts";
-import { type Reduction, scatterND } from "../../functional/index.ts";
+import { add, mul, type Reduction, scatterND, sub } from "../../functional/index.ts";
 import type { Graph, GraphBuilder, Value } from "../../graph/index.ts";
 import { newBuilder } from "../../ops/index.ts";
-import type { Tensor, TensorType } from "../../tensor/index.ts";
+import { elementCount, type Tensor, type TensorType } from "../../tensor/index.ts";
 import type { OnnxFile } from "../read.ts";
 import type { ImportNode } from "../upgrade/index.ts";
 import { bindType, type DimOptions } from "./dims.ts";
@@ -221,6 +221,21 @@ function normalization(
     attributes: { ...attributes, training_mode: { kind: "int", value: 1 } },
     outputs: [base, `${base}.mean`, `${base}.variance`],
   });
-  for (const [index, state] of updated.entries()) state?.update(results[index + 1] as Value);
+  const [mean, variance] = updated;
+  mean?.update(results[1] as Value);
+  const next = results[2] as Value;
+  const momentum = Number(attributes["momentum"]?.value ?? 0.9);
+  const isTorch = importer.file.model.producerName === "pytorch";
+  const count = elementCount(node.inputs[0]?.shape ?? []) / Math.max(1, next.shape[0] ?? 1);
+  variance?.update(isTorch ? unbiased(variance.value, next, momentum, count) : next);
   return results;
+}
+
+/**
+ * The running variance as PyTorch keeps it: that of the batch is divided by one less than the count of its values, where ONNX
+ * divides by the count.
+ */
+function unbiased(old: Value, next: Value, momentum: number, count: number): Value {
+  const kept = mul(old, momentum);
+  return add(kept, mul(sub(next, kept), count / Math.max(1, count - 1)));
 }

@@ -10,6 +10,7 @@ import { GraphEdit } from "./edit.ts";
 import { type Operation, operationOf, type Placeholder } from "./exported.ts";
 import { restoreFolded } from "./folded.ts";
 import { areTransposed } from "./same.ts";
+import { restoreTraining } from "./training.ts";
 import {
   floatInitializers,
   isUniform,
@@ -57,7 +58,7 @@ class Restoration {
     this.#orphans();
     for (const [placeholder, places] of this.#places) this.#place(placeholder, places);
     const { lost, unused } = this.#rest();
-    this.#stopGradients();
+    restoreTraining(this.#file.model.graph, this.#operations, this.#edit);
     if (unused.length > 0) {
       this.#notices.push(
         `The graph does not read these parameters (unused, or other names of some that it reads): ${list(unused)}.`,
@@ -240,16 +241,6 @@ class Restoration {
 
   #tensor(name: string): Tensor {
     return this.#file.tensor(this.#floats.get(name) as never);
-  }
-
-  /** Where PyTorch lets no gradient through: `detach`, and the rows of an embedding that are for padding. */
-  #stopGradients(): void {
-    for (const [node, operation] of this.#operations.entries()) {
-      if (operation?.operator === "detach") this.#edit.detach(node);
-      if (operation?.operator !== "embedding" || this.#opType(node) !== "Gather") continue;
-      const padding = Number(operation.args.split(", ")[2] ?? "-1");
-      if (padding >= 0) this.#edit.detach(node, { index: 1, equals: padding });
-    }
   }
 
   #opType(node: number): string | undefined {
