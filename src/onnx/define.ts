@@ -14,6 +14,7 @@ import {
 import { elementCount, type Tensor } from "../tensor/index.ts";
 import { importAtBatch } from "./import/at-batch.ts";
 import type { Imported, ImportOptions, ImportSink } from "./import/import.ts";
+import { type DeclaredParameter, declareParameters } from "./import/declared.ts";
 import { planWeights, summarizeWeights } from "./import/plan.ts";
 import type { Weight, WeightPlan } from "./import/weights.ts";
 import type { OnnxLoss } from "./losses.ts";
@@ -24,6 +25,11 @@ export interface OnnxOptions extends Omit<ImportOptions, "trainable"> {
   readonly loss: OnnxLoss;
   /** Which weights are trained, by name; the others stay constants. Default: all. */
   readonly trainable?: RegExp | ((name: string) => boolean);
+  /**
+   * The parameters of the module that the file came from, where the file alone does not say it right: a safetensors file of its
+   * state dict, or a list. docs/exporting.md has the lines of Python that write it.
+   */
+  readonly parameters?: string | URL | readonly DeclaredParameter[];
   /** Whether running statistics of normalization are learned again where the file has them fixed. Default: false. */
   readonly trainStatistics?: boolean;
 }
@@ -49,9 +55,16 @@ export function onnx(model: string | URL, options: OnnxOptions): ModelDefinition
   const name = path.basename(file, ".onnx");
   return defineModel(name, (scope) => {
     read ??= readModel(file);
-    plan ??= planWeights(read);
+    plan ??= planOf(read, options);
     return build(scope, read, plan, options);
   });
+}
+
+function planOf(file: OnnxFile, { parameters }: OnnxOptions): WeightPlan {
+  const plan = planWeights(file);
+  if (parameters === undefined) return plan;
+  const list = parameters instanceof URL ? fileURLToPath(parameters) : parameters;
+  return declareParameters(file, plan, list);
 }
 
 /** The outputs have the names of the file; one that the loss gives too becomes `NAME_output`. */

@@ -7,6 +7,7 @@ export {
   NEWEST_OPSET,
   OLDEST_OPSET,
 } from "./encode.ts";
+export type { DeclaredParameter } from "./import/declared.ts";
 export { type DimOptions } from "./import/dims.ts";
 export { foldConstants } from "./import/fold.ts";
 export {

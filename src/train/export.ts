@@ -67,7 +67,7 @@ export interface Exporting {
 }
 
 /** Parameters in the form that the state dict of their module has, under all of their names. */
-function stateDict(
+export function stateDict(
   model: Model,
   parameters: Readonly<Record<string, Tensor>>,
 ): Record<string, Tensor> {

@@ -4,7 +4,7 @@
  * where it is not, the parameter is said to be lost.
  */
 import { evaluateNode, fromTensor, toTensor } from "../../reference/index.ts";
-import { elementCount, scalar, type Tensor, tensorFrom } from "../../tensor/index.ts";
+import { elementCount, formatShape, scalar, type Tensor, tensorFrom } from "../../tensor/index.ts";
 import type { OnnxFile } from "../read.ts";
 import type { RawTensor } from "../schema.ts";
 import type { GraphEdit } from "./edit.ts";
@@ -34,6 +34,8 @@ export interface Folded {
 /** Operations that move elements and compute nothing. */
 const MOVES =
   /^(expand|view|reshape|unsqueeze|squeeze|permute|transpose|t|slice|select|index|index_select|embedding|repeat|clone|contiguous|alias|to|_to_copy|flatten|unflatten|gather|narrow|getitem|repeat_interleave|unsafe_view|cat)$/;
+/** Those that may leave something out. */
+const PICKS = /^(slice|select|index|index_select|embedding|gather|narrow|getitem|cat)$/;
 const REPEATS = /^(expand|repeat)$/;
 /** Operations whose results are made of no parameter: masks, positions, tables of angles, infinities. */
 const MADE =
@@ -181,6 +183,7 @@ function ungather(
   const gathered = isVector ? undefined : asGathered(tensor);
   if (gathered === undefined || elementCount(gathered.table.shape) === elementCount(tensor.shape)) {
     replace(context, found, tensor, (_, own) => own);
+    if (PICKS.test(operator)) return inPart(found, tensor, weight(why, "rows"));
     return { weight: weight(why, isVector ? "flat" : "same") };
   }
   const { table, index, dim } = gathered;
@@ -195,10 +198,15 @@ function ungather(
     perm.splice(dim, 0, places.length);
     return edit.prepend("Transpose", [rows], `${name}/turned`, { perm });
   });
+  return inPart(found, table, weight(why, "rows"));
+}
+
+/** The file may have less than the whole of the parameter. */
+function inPart({ name, initializer }: Case, { shape }: Tensor, weight: Weight): Undone {
   const notice =
-    `Of ${name} the file has only the ${table.shape[0]} rows that "${initializer}" was made of: ` +
-    `those are trained. With optimize=False the export keeps the whole.`;
-  return { weight: weight(why, "rows"), notice };
+    `Of ${name} the file has only what "${initializer}" was made of, ${formatShape(shape)}: ` +
+    `that is trained. With optimize=False the export keeps the whole.`;
+  return { weight, notice };
 }
 
 /** The first of the slices along the leading dim, if all are equal. */
