@@ -93,7 +93,7 @@ def floats(*shape):
 MODULES = {
     "merged": (Merged, {"x": floats(BATCH, 4)}, False, list(WAYS)),
     "tied": (Tied, {"ids": torch.tensor([[2, 3, 4], [5, 6, 2], [3, 3, 0], [6, 0, 4]])}, False, list(WAYS)),
-    "stopped": (Stopped, {"ids": torch.tensor([[1, 3], [2, 1], [4, 4], [0, 1]])}, False, ["new-plain"]),
+    "stopped": (Stopped, {"ids": torch.tensor([[1, 3], [2, 1], [4, 4], [0, 1]])}, False, ["new-dynamic", "new-plain"]),
     "normed": (Normed, {"x": floats(BATCH, 1, 4, 4)}, True, ["new-plain", "old-plain"]),
 }
 

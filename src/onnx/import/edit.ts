@@ -8,6 +8,8 @@ export class GraphEdit {
   readonly #graph: RawGraph;
   readonly #nodes: RawNode[];
   readonly #before: RawNode[] = [];
+  /** By the node that they precede. */
+  readonly #prior = new Map<number, RawNode[]>();
   /** By the node that they follow. */
   readonly #after = new Map<number, RawNode[]>();
   readonly #added = new Map<string, Tensor>();
@@ -83,6 +85,15 @@ export class GraphEdit {
     this.#after.set(node, added);
   }
 
+  /** No gradient shall go through an input of a node. */
+  detachInput({ node, input }: Omit<Read, "initializer">): void {
+    const own = this.#nodes[node]?.input[input];
+    if (own === undefined) return;
+    const detached = this.#node("Detach", [own], this.#fresh(`${own}/detached`));
+    this.#prior.set(node, [...(this.#prior.get(node) ?? []), { ...detached, domain: "lockstep" }]);
+    this.redirect({ node, input, initializer: own }, detached.name);
+  }
+
   /** A BatchNormalization by the statistics of the batch. */
   trainNormalization(node: number): void {
     const own = this.#nodes[node];
@@ -125,7 +136,9 @@ export class GraphEdit {
   result(): RawGraph {
     // An Identity whose output is a weight of its own now.
     const nodes = this.#nodes.flatMap((node, at) =>
-      this.#renamed.has(node.output[0] ?? "") ? [] : [node, ...(this.#after.get(at) ?? [])],
+      this.#renamed.has(node.output[0] ?? "")
+        ? []
+        : [...(this.#prior.get(at) ?? []), node, ...(this.#after.get(at) ?? [])],
     );
     const node = [...this.#before, ...nodes];
     const read = new Set(node.flatMap(({ input }) => input));

@@ -58,7 +58,8 @@ class Restoration {
     this.#orphans();
     for (const [placeholder, places] of this.#places) this.#place(placeholder, places);
     const { lost, unused } = this.#rest();
-    restoreTraining(this.#file.model.graph, this.#operations, this.#edit);
+    const said = restoreTraining(this.#file.model.graph, this.#operations, this.#edit);
+    this.#notices.push(...said);
     if (unused.length > 0) {
       this.#notices.push(
         `The graph does not read these parameters (unused, or other names of some that it reads): ${list(unused)}.`,

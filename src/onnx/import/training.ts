@@ -10,7 +10,13 @@ export function restoreTraining(
   graph: RawGraph,
   operations: readonly (Operation | undefined)[],
   edit: GraphEdit,
-): void {
+): string[] {
+  const made = new Set(graph.node.flatMap(({ output }) => output));
+  const counts = new Map<string, number>();
+  for (const operation of operations) {
+    if (operation !== undefined) counts.set(operation.name, (counts.get(operation.name) ?? 0) + 1);
+  }
+  const unplaced: string[] = [];
   for (const [node, operation] of operations.entries()) {
     const opType = graph.node[node]?.opType;
     if (operation?.operator === "detach") edit.detach(node);
@@ -19,8 +25,25 @@ export function restoreTraining(
       if (padding >= 0) edit.detach(node, { index: 1, equals: padding });
     }
     if (opType === "BatchNormalization" && isTraining(operation)) edit.trainNormalization(node);
+    // The optimizer takes a detach out, but the operation that read it still says so.
+    const gone = operation?.reads.filter((read) => DETACHED.test(read) && !made.has(read)) ?? [];
+    if (operation === undefined || gone.length === 0) continue;
+    const isPlain =
+      counts.get(operation.name) === 1 && graph.node[node]?.input.length === operation.reads.length;
+    if (!isPlain) unplaced.push(operation.name);
+    for (const [input, read] of isPlain ? operation.reads.entries() : []) {
+      if (gone.includes(read)) edit.detachInput({ node, input });
+    }
   }
+  if (unplaced.length === 0) return [];
+  const names = [...new Set(unplaced)].slice(0, 4).join(", ");
+  return [
+    `The exporter left out a detach that ${names} read, so gradients go where PyTorch's do not. ` +
+      `Export with optimize=False.`,
+  ];
 }
+
+const DETACHED = /^detach(_\d+)?$/;
 
 /** The exporter writes the form for inference, whatever mode the module was in. */
 function isTraining(operation: Operation | undefined): boolean {
