@@ -23,6 +23,7 @@ export type ErrorCode =
   | "INVALID_BINDING" // tensors that do not fit a compiled graph, or overlap
   | "OUT_OF_MEMORY"
   | "MEMORY_NAME" // shared memory whose name is taken, unknown or not allowed
+  | "SHARED_MEMORY" // a machine where memory cannot be shared: /dev/shm is missing, read-only or another's
   | "INVALID_OPTION" // a run file or a command-line option
   | "RUN_FILE" // a run file that does not load or exports no run
   | "DATA_EMPTY"

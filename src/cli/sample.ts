@@ -1,10 +1,10 @@
 /** `lockstep sample DIR --prompt TEXT`. */
 import { existsSync, readFileSync } from "node:fs";
-import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { tokenizerFromJson } from "../data/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
+import { availableCores } from "../launch/index.ts";
 import { importGraph, readModel } from "../onnx/index.ts";
 import { printable } from "../telemetry/index.ts";
 import { FILES, generateText } from "../train/index.ts";
@@ -26,7 +26,7 @@ export async function sampleCommand(dir: string, flags: SampleFlags): Promise<vo
     });
   }
   const { graph } = importGraph(readModel(model), { dims: { batch: 1 } });
-  const engine = createOrtEngine({ threads: flags.threads ?? availableParallelism() });
+  const engine = createOrtEngine({ threads: flags.threads ?? availableCores() });
   let isHeard = true;
   process.stdout.once("error", () => {
     isHeard = false;

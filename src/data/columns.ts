@@ -95,6 +95,7 @@ export function recordsOf(columns: Readonly<Record<string, Column>>, source: str
         await readColumn(columns[name] as Column, wanted, target);
       }
     },
+    describe: (row) => Promise.resolve(`${source}, row ${row} (counted from 0)`),
     close: async () => {
       await Promise.all(entries.map(([, column]) => column.close()));
     },

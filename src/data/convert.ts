@@ -54,6 +54,13 @@ function aligned(bytes: Uint8Array): Uint8Array {
   return bytes.byteOffset % 8 === 0 ? bytes : Uint8Array.from(bytes);
 }
 
+/** As they are stored where typed arrays of JavaScript can show them, else as copies. */
+export function numbersIn(bytes: Uint8Array, dtype: DType): ArrayLike<number> {
+  const { buffer, byteOffset, byteLength } = bytes;
+  if (dtype !== "float32" && dtype !== "int32") return decode(aligned(bytes), dtype);
+  return new PLAIN[dtype](buffer as ArrayBuffer, byteOffset, byteLength / DTYPES[dtype].bytes);
+}
+
 function decode(bytes: Uint8Array, dtype: DType): Float64Array {
   const { buffer, byteOffset, byteLength } = bytes;
   const count = byteLength / DTYPES[dtype].bytes;
@@ -113,10 +120,11 @@ const PLAIN = {
 
 function checkIntegers(numbers: Float64Array, { to, what }: Conversion): void {
   if (to === "bool") return;
-  const bits = Math.min(53, DTYPES[to].bytes * 8);
+  const bits = DTYPES[to].bytes * 8;
   const unsigned = to.startsWith("uint");
-  const low = unsigned ? 0 : -(2 ** (bits - 1));
-  const high = unsigned ? 2 ** bits - 1 : 2 ** (bits - 1) - 1;
+  // Numbers read from text are exact below 2^53.
+  const low = Math.max(unsigned ? 0 : -(2 ** (bits - 1)), Number.MIN_SAFE_INTEGER);
+  const high = Math.min(2 ** (unsigned ? bits : bits - 1) - 1, Number.MAX_SAFE_INTEGER);
   for (const value of numbers) {
     if (Number.isInteger(value) && value >= low && value <= high) continue;
     throw new LockstepError("DATA_FORMAT", `The ${what} holds ${value}, which ${to} cannot.`, {

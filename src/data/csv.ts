@@ -5,6 +5,7 @@ import { type Document, loadDocuments, partOf } from "./document.ts";
 import { findFiles } from "./find.ts";
 import { indexLines, type LineIndex } from "./lines.ts";
 import type { Field } from "./match.ts";
+import { checkOptions, globsOf } from "./options.ts";
 import { openRecords, type Records } from "./records.ts";
 import type { Dataset, OpenRequest, SourceOptions } from "./source.ts";
 import { MAX_KEPT_BYTES } from "./store.ts";
@@ -27,7 +28,8 @@ export interface CsvSource extends CsvOptions {
 
 /** Feeds a field for each column, and those of `columns`. A tenth of the rows is held out unless told. */
 export function csv(globs: string | readonly string[], options: CsvOptions = {}): CsvSource {
-  return { ...options, kind: "csv", globs: typeof globs === "string" ? [globs] : globs };
+  checkOptions("csv()", options, ["delimiter", "header", "columns", "categories"]);
+  return { ...options, kind: "csv", globs: globsOf("csv()", globs) };
 }
 
 /**
@@ -73,6 +75,7 @@ async function readHeader(
       .toString("utf8")
       .replace(/^\ufeff/, "");
     const own = parseRows(text.split(/\r?\n/, 1)[0] ?? "", source)[0] ?? [];
+    checkHeader(own, text, document.name);
     header ??= own;
     if (own.join("\n") !== header.join("\n")) {
       throw new LockstepError(
@@ -85,6 +88,21 @@ async function readHeader(
     }
   }
   return header ?? [];
+}
+
+/** Throws DATA_FORMAT for names that are there twice, and for files whose lines cannot be told apart. */
+function checkHeader(names: readonly string[], text: string, file: string): void {
+  const fail = (what: string, hint: string): never => {
+    throw new LockstepError("DATA_FORMAT", `"${file}", line 1: ${what}.`, {
+      hint,
+      fields: { file },
+    });
+  };
+  const twice = names.find((column, at) => names.indexOf(column) !== at);
+  if (twice !== undefined) fail(`two columns are named "${twice}"`, "Give each a name of its own.");
+  if (/^[^\n]*\r(?!\n)/.test(text)) {
+    fail("lines end with a carriage return alone", "Save the file with ordinary ends of lines.");
+  }
 }
 
 const MAX_HEADER_BYTES = 1 << 20;
@@ -124,16 +142,22 @@ function csvRecords(
           rows.length * columns.length,
         );
         for (const [row, cells] of parsed.entries()) {
+          if (cells.length !== names.length) {
+            throw await badWidth(lines, rows[row] as number, cells.length, names.length);
+          }
           for (const [at, column] of columns.entries()) {
             const value = numberOf(cells[column], categories[column]);
             if (value === undefined) {
-              throw await badCell(lines, rows[row] as number, names[column] ?? "", cells[column]);
+              const where = await lines.describe(rows[row] as number);
+              const words = source.categories?.[names[column] ?? ""];
+              throw badCell(where, names[column] ?? "", cells[column], words);
             }
             values[row * columns.length + at] = value;
           }
         }
       }
     },
+    describe: (row) => lines.describe(row),
     close: () => lines.close(),
   };
 }
@@ -152,28 +176,46 @@ function categoryNumbers(
   return words === undefined ? undefined : new Map(words.map((word, number) => [word, number]));
 }
 
-/** Undefined for what is no number: empty, a word, `NaN`. */
+const DECIMAL = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+
+/** Undefined for what is no decimal number: empty, a word, `NaN`, `0x10`. */
 function numberOf(
   cell: string | undefined,
   category: ReadonlyMap<string, number> | undefined,
 ): number | undefined {
   if (cell === undefined) return undefined;
   if (category !== undefined) return category.get(cell);
-  const value = cell === "" ? Number.NaN : Number(cell);
-  return Number.isFinite(value) ? value : undefined;
+  return DECIMAL.test(cell) ? Number(cell) : undefined;
 }
 
-async function badCell(
+async function badWidth(
   lines: LineIndex,
   row: number,
-  column: string,
-  cell: string | undefined,
+  cells: number,
+  names: number,
 ): Promise<LockstepError> {
   const where = await lines.describe(row);
-  const what = cell === undefined ? "is missing" : `is "${cell}", which is no number`;
-  return new LockstepError("DATA_FORMAT", `${where}: column "${column}" ${what}.`, {
-    hint: "Words can stand for numbers: { categories: { COLUMN: [WORD, …] } }.",
+  return new LockstepError("DATA_FORMAT", `${where}: ${cells} cells, but ${names} columns.`, {
+    hint: 'A number is written 7000, not 7,000; a text that holds the delimiter stands in quotes: "a, b".',
   });
+}
+
+function badCell(
+  where: string,
+  column: string,
+  cell = "",
+  words: readonly string[] | undefined,
+): LockstepError {
+  const what = words === undefined ? "no number" : "none of its categories";
+  const hint =
+    words === undefined
+      ? "A number is written 1234.5. Words can stand for numbers: { categories: { COLUMN: [WORD, …] } }."
+      : `Its categories are ${words.join(", ")}.`;
+  return new LockstepError(
+    "DATA_FORMAT",
+    `${where}: column "${column}" is "${cell}", which is ${what}.`,
+    { hint },
+  );
 }
 
 async function readRows(

@@ -10,6 +10,7 @@ import { LockstepError } from "../errors.ts";
 import { fileError } from "../files/index.ts";
 import { byteLength, type Tensor } from "../tensor/index.ts";
 import { memoryColumn, recordsOf } from "./columns.ts";
+import { checkOptions, checkPaths } from "./options.ts";
 import { openRecords } from "./records.ts";
 import type { Dataset, OpenRequest, SourceOptions } from "./source.ts";
 
@@ -27,6 +28,8 @@ export function idxImages(
   files: { readonly images: string; readonly labels: string },
   options: SourceOptions = {},
 ): IdxSource {
+  checkOptions("idxImages()", options, []);
+  checkPaths("idxImages()", { images: files.images, labels: files.labels });
   return { ...options, kind: "idx", images: files.images, labels: files.labels };
 }
 

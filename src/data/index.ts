@@ -26,6 +26,7 @@ export type {
   SourceOptions,
   TextData,
   TextPart,
+  ValueRange,
 } from "./source.ts";
 export { type TextOptions, type TextSource, text } from "./text.ts";
 export type { TokenDecoder, Tokenizer } from "./tokenizer.ts";

@@ -5,6 +5,7 @@ import { type Document, loadDocuments } from "./document.ts";
 import { findFiles } from "./find.ts";
 import { indexLines, type LineIndex } from "./lines.ts";
 import type { Field } from "./match.ts";
+import { checkOptions, globsOf } from "./options.ts";
 import { openRecords, type Records } from "./records.ts";
 import type { Dataset, OpenRequest } from "./source.ts";
 import { MAX_KEPT_BYTES } from "./store.ts";
@@ -25,7 +26,8 @@ export interface JsonlSource extends JsonlOptions {
  * numbers, truth values and nested lists of them are fields, of the shape that the first object shows.
  */
 export function jsonl(globs: string | readonly string[], options: JsonlOptions = {}): JsonlSource {
-  return { ...options, kind: "jsonl", globs: typeof globs === "string" ? [globs] : globs };
+  checkOptions("jsonl()", options, ["text", "tokenizer", "stride"]);
+  return { ...options, kind: "jsonl", globs: globsOf("jsonl()", globs) };
 }
 
 export async function openJsonl(source: JsonlSource, request: OpenRequest): Promise<Dataset> {
@@ -94,7 +96,8 @@ async function jsonRecords(lines: LineIndex): Promise<Records> {
         for (const [index, object] of objects.entries()) {
           const own = shapeOf(object[name]);
           if (own === undefined || !sameShape(own, shape)) {
-            const got = own === undefined ? typeName(object[name]) : `of shape ${formatShape(own)}`;
+            const got =
+              own === undefined ? unfitName(object[name]) : `of shape ${formatShape(own)}`;
             throw await badLine(
               lines,
               rows[index] as number,
@@ -105,6 +108,7 @@ async function jsonRecords(lines: LineIndex): Promise<Records> {
         }
       }
     },
+    describe: (row) => lines.describe(row),
     close: () => lines.close(),
   };
 }
@@ -135,15 +139,27 @@ async function readObject(lines: LineIndex, line: number): Promise<Record<string
   if (typeof value === "object" && value !== null && !Array.isArray(value)) {
     return value as Record<string, unknown>;
   }
-  throw await badLine(lines, line, `${typeName(value)}, not an object`);
+  const hint =
+    "Each line of a JSON Lines file is one object: { … }; a file that is one list is not.";
+  throw await badLine(lines, line, `${typeName(value)}, not an object`, hint);
+}
+
+function unfitName(value: unknown): string {
+  return Array.isArray(value) ? "a list that is not even, or not of numbers" : typeName(value);
 }
 
 function typeName(value: unknown): string {
   if (value === undefined) return "missing";
   if (value === null) return "null";
-  return Array.isArray(value) ? "a list that is not even" : `a ${typeof value}`;
+  return Array.isArray(value) ? "a list" : `a ${typeof value}`;
 }
 
-async function badLine(lines: LineIndex, line: number, what: string): Promise<LockstepError> {
-  return new LockstepError("DATA_FORMAT", `${await lines.describe(line)}: ${what}.`);
+async function badLine(
+  lines: LineIndex,
+  line: number,
+  what: string,
+  hint?: string,
+): Promise<LockstepError> {
+  const options = hint === undefined ? {} : { hint };
+  return new LockstepError("DATA_FORMAT", `${await lines.describe(line)}: ${what}.`, options);
 }

@@ -20,6 +20,8 @@ export interface LineOptions {
   readonly quotes: boolean;
 }
 
+/** Leaves out a byte order mark. */
+const UTF8 = new TextDecoder("utf-8", { fatal: true });
 const NEWLINE = 10;
 const RETURN = 13;
 const QUOTE = 34;
@@ -28,6 +30,7 @@ export async function indexLines(
   documents: readonly Document[],
   options: LineOptions,
 ): Promise<LineIndex> {
+  for (const document of documents) await checkEncoding(document);
   const store = byteStore(documents, NEWLINE);
   const table = new LineTable();
   const files = new FileCursor(documents);
@@ -44,14 +47,32 @@ export async function indexLines(
     count: table.count,
     read: async (line) => {
       const bytes = await store.read(table.start(line), table.length(line));
-      return Buffer.from(bytes)
-        .toString("utf8")
-        .replace(/^\ufeff/, "")
-        .replace(/\r$/, "");
+      try {
+        return UTF8.decode(bytes).replace(/\r$/, "");
+      } catch (error) {
+        const where = await describeLine(documents, table.start(line));
+        throw new LockstepError("DATA_FORMAT", `${where}: the text is not UTF-8.`, {
+          hint: "Save the file as UTF-8.",
+          cause: error,
+        });
+      }
     },
     describe: (line) => describeLine(documents, table.start(line)),
     close: () => store.close(),
   };
+}
+
+/** Refuses UTF-16, which programs for tables write: it would be read as other text. */
+async function checkEncoding(document: Document): Promise<void> {
+  const start = await partOf(document, 0, Math.min(document.byteLength, 64));
+  const [a, b] = start;
+  const isMarked = (a === 0xff && b === 0xfe) || (a === 0xfe && b === 0xff);
+  if (!isMarked && !start.includes(0)) return;
+  throw new LockstepError(
+    "DATA_FORMAT",
+    `"${document.name}", line 1: the text is ${isMarked ? "UTF-16" : "not UTF-8: it holds a byte 0"}.`,
+    { hint: "Save the file as UTF-8.", fields: { file: document.name } },
+  );
 }
 
 interface Line {

@@ -7,6 +7,7 @@ import { byteLength, elementCount, type Tensor } from "../tensor/index.ts";
 import { convert } from "./convert.ts";
 import { bytesOf, type Field, type Match, matchFields } from "./match.ts";
 import { permutation } from "./order.ts";
+import { checkValues, type DescribeRow } from "./ranges.ts";
 import type { Dataset, OpenRequest, SampleSet, SourceOptions } from "./source.ts";
 
 export interface Records {
@@ -16,8 +17,14 @@ export interface Records {
    * Reads rows, whole, into one array a field asked for: `rows.length` values of the field's own type, in order.
    */
   read(rows: readonly number[], into: Readonly<Record<string, Uint8Array>>): Promise<void>;
+  /** For errors, where a row comes from: `"data.csv", line 12`. */
+  describe(row: number): Promise<string>;
   close(): Promise<void>;
 }
+
+/** Sources of up to so many rows are checked against the model's ranges before the first step. */
+const MAX_ROWS_CHECKED = 1 << 16;
+const ROWS_AT_ONCE = 1 << 10;
 
 /** Fixed for good: what is held out must not change from run to run. */
 const SPLIT_SEED = 20_211;
@@ -31,6 +38,7 @@ export async function openRecords(
 ): Promise<Dataset> {
   try {
     const matches = matchFields(request, options, records.fields, source);
+    if (records.rows <= MAX_ROWS_CHECKED) await checkRanges(records, matches);
     const held = heldOutCount(records.rows, options.heldOut ?? 0.1);
     checkSize(records.rows - held, request, source);
     const shuffled = permutation(records.rows, SPLIT_SEED, 0);
@@ -93,14 +101,61 @@ async function readMatched(
     raw[name] ??= new Uint8Array(rows.length * elementCount(field.shape) * bytesOf(field.type));
   }
   await records.read(rows, raw);
-  for (const { input, name, field } of wanted) {
-    const target = targetOf(into, input.name, rows.length);
-    convert(raw[name] as Uint8Array, target.bytes, {
-      from: field.type,
-      to: target.dtype,
-      scale: field.scale,
-      what: `field "${name}"`,
+  const describe = (row: number) => records.describe(rows[row] as number);
+  for (const match of wanted) {
+    const target = targetOf(into, match.input.name, rows.length);
+    await convertRows(match, raw[match.name] as Uint8Array, target, describe);
+    await checkValues(match.input, match.name, target, describe);
+  }
+}
+
+/** All rows at once; if that fails, one after the other, to name the row. */
+async function convertRows(
+  { field, name }: Match,
+  source: Uint8Array,
+  target: Tensor,
+  describe: DescribeRow,
+): Promise<void> {
+  const conversion = {
+    from: field.type,
+    to: target.dtype,
+    scale: field.scale,
+    what: `field "${name}"`,
+  };
+  try {
+    convert(source, target.bytes, conversion);
+  } catch (error) {
+    if (!(error instanceof LockstepError)) throw error;
+    const [rows = 1] = target.shape;
+    const part = (bytes: Uint8Array, row: number) => {
+      const size = bytes.byteLength / rows;
+      return bytes.subarray(row * size, (row + 1) * size);
+    };
+    for (let row = 0; row < rows; row++) {
+      try {
+        convert(part(source, row), part(target.bytes, row), conversion);
+      } catch {
+        throw new LockstepError("DATA_FORMAT", `${await describe(row)}: ${error.message}`, {
+          cause: error,
+        });
+      }
+    }
+    throw error;
+  }
+}
+
+/** Reads the fields that have ranges, for the check alone. */
+async function checkRanges(records: Records, matches: readonly Match[]): Promise<void> {
+  const limited = matches.filter(({ input }) => input.ranges !== undefined);
+  if (limited.length === 0) return;
+  for (let first = 0; first < records.rows; first += ROWS_AT_ONCE) {
+    const count = Math.min(ROWS_AT_ONCE, records.rows - first);
+    const rows = Array.from({ length: count }, (_, at) => first + at);
+    const into = limited.map(({ input }): [string, Tensor] => {
+      const type = { dtype: input.type.dtype, shape: [count, ...input.type.shape.slice(1)] };
+      return [input.name, { ...type, bytes: new Uint8Array(byteLength(type)) }];
     });
+    await readMatched(records, limited, rows, Object.fromEntries(into));
   }
 }
 

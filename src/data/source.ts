@@ -25,6 +25,15 @@ export interface OpenRequest {
 export interface ModelInput {
   readonly name: string;
   readonly type: TensorType;
+  /** What each element of a sample may be, in order; a single one is that of all. Undefined: any number. */
+  readonly ranges?: readonly (ValueRange | undefined)[] | undefined;
+}
+
+/** Whole numbers from `low` to `high`, both included, and those of `except`. */
+export interface ValueRange {
+  readonly low: number;
+  readonly high: number;
+  readonly except: readonly number[];
 }
 
 /** An opened source. The order of samples is not its business: see `SampleOrder`. */

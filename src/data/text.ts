@@ -11,6 +11,8 @@ import { fileError } from "../files/index.ts";
 import { type Document, loadDocuments } from "./document.ts";
 import { findFiles } from "./find.ts";
 import { matchFields } from "./match.ts";
+import { checkOptions, globsOf } from "./options.ts";
+import { wordsOf } from "./ranges.ts";
 import { checkHeldOut, checkSize } from "./records.ts";
 import type { Dataset, OpenRequest, SourceOptions, TextPart } from "./source.ts";
 import { bytesIn, dropDuplicates, splitDocuments } from "./split.ts";
@@ -34,7 +36,8 @@ export interface TextSource extends TextOptions {
 
 /** Feeds `ids` and `targets` [batch, context], int32 or int64. A twentieth is held out unless told. */
 export function text(globs: string | readonly string[], options: TextOptions = {}): TextSource {
-  return { ...options, kind: "text", globs: typeof globs === "string" ? [globs] : globs };
+  checkOptions("text()", options, ["tokenizer", "stride"]);
+  return { ...options, kind: "text", globs: globsOf("text()", globs) };
 }
 
 export async function openText(source: TextSource, request: OpenRequest): Promise<Dataset> {
@@ -64,6 +67,7 @@ export async function openDocuments(
   const fields = Object.fromEntries(TEXT_FIELDS.map((key) => [key, field]));
   const matches = matchFields(request, options, fields, name);
   const tokenizer = await tokenizerOf(options, request.baseDir);
+  checkVocabulary(tokenizer, request, name);
 
   const documents = await dropDuplicates(found);
   const cut = { context, stride, matches };
@@ -86,6 +90,20 @@ export async function openDocuments(
       await Promise.all([train.close(), held.close()]);
     },
   };
+}
+
+/** Throws DATA_FORMAT if the tokenizer has ids that the model has no place for. */
+function checkVocabulary(tokenizer: Tokenizer, request: OpenRequest, name: string): void {
+  for (const { name: input, ranges = [] } of request.inputs) {
+    for (const range of ranges) {
+      if (range === undefined || tokenizer.size - 1 <= range.high) continue;
+      throw new LockstepError(
+        "DATA_FORMAT",
+        `${name}: the tokenizer has ${tokenizer.size} ids, but the model's input "${input}" takes ${wordsOf(range)}.`,
+        { hint: `Give the model a vocabulary of ${tokenizer.size} or more.` },
+      );
+    }
+  }
 }
 
 function partOf({ byteLength, length, bytes }: TextStream): TextPart {

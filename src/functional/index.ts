@@ -115,6 +115,7 @@ export {
   foldIn,
   type NormalOptions,
   normal,
+  normalPairs,
   type RandomKey,
   randomBits,
   type UniformOptions,
@@ -136,3 +137,4 @@ export {
   reduceSumSquare,
 } from "./reduce.ts";
 export { type RoiAlignOptions, roiAlign } from "./regions.ts";
+export { type DftOptions, dft, realFromHalf, type StftOptions, stft } from "./spectral.ts";

@@ -18,6 +18,7 @@ export type {
   CostContext,
   GradientContext,
   GradientRule,
+  IndexUse,
   InferContext,
   OperatorDefinition,
   OperatorTable,

@@ -63,26 +63,42 @@ export interface GradientContext {
   gradient(index: number): Value;
   constant(index: number): Tensor | undefined;
   constantNumbers(index: number): number[];
+  /**
+   * The gradient of Σ seed·output for `wrt`, along the nodes that the rule has added: it can write its operator in others and leave
+   * gradients to them.
+   */
+  backward(
+    outputs: readonly Value[],
+    wrt: readonly Value[],
+    seeds: readonly Value[],
+  ): readonly (Value | undefined)[];
+  /** Says that `value`, which the gradient computes anyway, equals output `index`: readers of both passes then use that one. */
+  replace(index: number, value: Value): void;
 }
 
 /**
  * - a function: the gradient of each input (undefined: none, or not needed);
- * - `composed`: the outputs again, made of operators that have rules: these are differentiated, and the operator itself stays in the
- *   forward graph. `only`: the inputs to which a gradient goes (default: all floats); others count as constants;
  * - `zero`: piecewise constant or integral; the gradient is zero everywhere it exists, for this reason;
  * - `missing`: not known to us; asking for it is an error that ends with this advice.
  */
 export type GradientRule =
   | ((context: GradientContext) => readonly (Value | undefined)[])
-  | {
-      readonly composed: (context: GradientContext) => readonly Value[];
-      readonly only?: readonly number[];
-    }
   | { readonly zero: string }
   | { readonly missing: string };
 
 export interface CostContext extends InferContext {
   readonly outputs: readonly TensorType[];
+}
+
+/** An input of a node that holds numbers of places. */
+export interface IndexUse {
+  readonly input: number;
+  /** How many places there are; for tuples of numbers, those of each number along the last dim. */
+  readonly places: readonly number[];
+  /** Whether negative numbers count from the end, in ONNX and where models come from. */
+  readonly wraps: boolean;
+  /** A number that stands for no place. */
+  readonly ignored?: number;
 }
 
 export interface OperatorDefinition {
@@ -95,8 +111,14 @@ export interface OperatorDefinition {
   /** Types of the outputs, checked and inferred from those of the inputs. */
   readonly infer: (context: InferContext) => readonly TensorType[];
   readonly gradient: GradientRule;
+  /** Set if equal inputs give other outputs each time: it is not computed beforehand. */
+  readonly draws?: true;
   /** Floating-point operations of one run; a multiply-add counts as 2. */
   readonly flops: (context: CostContext) => number;
+  /** Inputs that hold numbers of places. Default: none. */
+  readonly indices?: (context: InferContext) => readonly IndexUse[];
+  /** Whether the outputs hold elements of the inputs as they are, wherever they lie. Default: false. */
+  readonly moves?: boolean;
   /** Whether output 0 may be written over an input of the same type (element by element, in place). */
   readonly inPlace: boolean;
 }

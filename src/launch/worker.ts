@@ -63,6 +63,7 @@ async function work(job: Job): Promise<TrainResult["outcome"]> {
         folder,
         baseDir: job.baseDir,
         beginning: job.beginning,
+        changes: job.changes,
         signal: stop.signal,
         now: () => performance.timeOrigin + performance.now() - startedAt,
         onEvent: (event) => {
@@ -136,7 +137,8 @@ async function runJob(job: Job): Promise<void> {
     process.exitCode = 1;
   }
   isDone = true;
-  process.disconnect();
+  // What a stop has left behind, such as the opening of data, is not waited for.
+  endProcess(Number(process.exitCode ?? 0));
 }
 
 function askToStop(): void {
@@ -145,7 +147,7 @@ function askToStop(): void {
 
 outliveOutput();
 process.on("uncaughtException", (error) => {
-  console.error(error);
+  process.stderr.write(`${error.stack ?? String(error)}\n`);
   endProcess(1);
 });
 // A Ctrl-C and the end of a terminal reach all of its processes; what they mean is for the launcher to say.

@@ -81,7 +81,7 @@ export function posixPlatform(): Platform {
         });
       }
       const file = path.join(folder, `${prefixOf(name)}${pidNamespace()}.${process.pid}`);
-      const fd = fs.openSync(file, "wx+", 0o600);
+      const fd = inFolder(folder, () => fs.openSync(file, "wx+", 0o600));
       const unlink = () => {
         fs.rmSync(file, { force: true });
         mine.delete(file);
@@ -89,7 +89,7 @@ export function posixPlatform(): Platform {
       if (!process.listeners("exit").includes(removeMine)) process.once("exit", removeMine);
       mine.add(file);
       try {
-        fs.ftruncateSync(fd, byteLength);
+        inFolder(folder, () => fs.ftruncateSync(fd, byteLength));
         const errno = reserve(fd, 0, byteLength);
         if (errno !== 0) throw outOfMemory(byteLength, errno, folder);
         return { ...mapDescriptor(fd, byteLength, PROT_READ | PROT_WRITE), unlink };
@@ -109,7 +109,7 @@ export function posixPlatform(): Platform {
           fields: { name },
         });
       }
-      const fd = fs.openSync(path.join(folder, file), "r+");
+      const fd = inFolder(folder, () => fs.openSync(path.join(folder, file), "r+"));
       try {
         return mapDescriptor(fd, fs.fstatSync(fd).size, PROT_READ | PROT_WRITE);
       } finally {
@@ -182,9 +182,34 @@ function prefixOf(name: string): string {
 
 function find(folder: string, name: string): string | undefined {
   const prefix = prefixOf(name);
-  return fs
-    .readdirSync(folder)
-    .find((file) => file.startsWith(prefix) && /^\d+\.\d+$/.test(file.slice(prefix.length)));
+  return inFolder(folder, () => fs.readdirSync(folder)).find(
+    (file) => file.startsWith(prefix) && /^\d+\.\d+$/.test(file.slice(prefix.length)),
+  );
+}
+
+/** What the system refuses there, in words. One process alone needs no shared memory: this is for several. */
+function inFolder<Result>(folder: string, body: () => Result): Result {
+  try {
+    return body();
+  } catch (cause) {
+    if (cause instanceof LockstepError) throw cause;
+    const { code } = cause as NodeJS.ErrnoException;
+    const why =
+      new Map([
+        ["ENOENT", "there is no such folder"],
+        ["EROFS", "it is read-only"],
+        ["EACCES", "this user may not use it"],
+        ["EPERM", "this user may not use it"],
+        ["ENOSPC", "it is full"],
+        ["EFBIG", "this process may not write files so large"],
+        ["EMFILE", "this process has too many files open"],
+      ]).get(code ?? "") ?? `the system says ${code}`;
+    throw new LockstepError("SHARED_MEMORY", `Memory cannot be shared in ${folder}: ${why}.`, {
+      hint: `Several workers of a machine share memory there. Give them a ${folder} that can be written (in a container: --shm-size, or a tmpfs), or train with one worker, which needs none.`,
+      fields: { folder },
+      cause,
+    });
+  }
 }
 
 /** Process ids mean something only within their namespace: containers may share /dev/shm. */
@@ -199,7 +224,13 @@ export function pidNamespace(): string {
 /** Removes what processes of this namespace left behind when they were killed. */
 function sweep(folder: string): void {
   const here = pidNamespace();
-  for (const file of fs.readdirSync(folder)) {
+  let files: string[];
+  try {
+    files = fs.readdirSync(folder);
+  } catch {
+    return; // who shares memory there is told why it cannot be
+  }
+  for (const file of files) {
     const [, namespace, pid] = /^lockstep-.*\.(\d+)\.(\d+)$/.exec(file) ?? [];
     if (namespace !== here || isAlive(Number(pid))) continue;
     try {

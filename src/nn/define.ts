@@ -36,6 +36,7 @@ function buildModel(
     builder,
     batch: options.batch,
     mode: options.mode,
+    exported: options.exported ?? false,
     dtype: options.dtype ?? "float32",
     inputs: [],
     parameters: [],

@@ -19,6 +19,8 @@ export interface BuildOptions {
   /** Samples of one run of the graph. */
   readonly batch: number;
   readonly mode: Mode;
+  /** For a file that others run: what an imported model draws is then left to them, and not bound to a seed. Default: false. */
+  readonly exported?: boolean;
   /** Of parameters and of float batch fields. Default: float32. */
   readonly dtype?: DType;
 }
@@ -41,6 +43,8 @@ export interface Model {
   readonly outputs: Readonly<Record<string, string>>;
   /** What whoever trains this model should know before the first step: sentences. */
   readonly notes: readonly string[];
+  /** For models from files: what is trained and what is not, in one line. */
+  readonly trains?: string;
 }
 
 export interface Parameter {

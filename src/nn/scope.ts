@@ -39,6 +39,7 @@ export interface ModelUnderConstruction {
   readonly builder: GraphBuilder;
   readonly batch: number;
   readonly mode: Mode;
+  readonly exported: boolean;
   readonly dtype: DType;
   readonly inputs: string[];
   readonly parameters: Parameter[];
@@ -77,6 +78,11 @@ export class Scope {
 
   get mode(): Mode {
     return this.#model.mode;
+  }
+
+  /** Whether the graph is one that others run: see `BuildOptions`. */
+  get exported(): boolean {
+    return this.#model.exported;
   }
 
   /** Of parameters. */

@@ -2,20 +2,25 @@
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { LockstepError } from "../errors.ts";
-import type { Value } from "../graph/index.ts";
+import { sliceGraph, type Value } from "../graph/index.ts";
 import {
   defineModel,
   dropout,
+  type Model,
   type ModelDefinition,
   type ModelOutputs,
+  normalRows,
   type Scope,
   type StoredForm,
+  uniformRows,
 } from "../nn/index.ts";
 import { elementCount, type Tensor } from "../tensor/index.ts";
 import { importAtBatch } from "./import/at-batch.ts";
-import type { Imported, ImportOptions, ImportSink } from "./import/import.ts";
 import { type DeclaredParameter, declareParameters } from "./import/declared.ts";
+import { type TrainedFloat, withFloats } from "./import/floats.ts";
+import type { Imported, ImportOptions, ImportSink } from "./import/import.ts";
 import { planWeights, summarizeWeights } from "./import/plan.ts";
+import type { Draw } from "./import/random.ts";
 import type { Weight, WeightPlan } from "./import/weights.ts";
 import type { OnnxLoss } from "./losses.ts";
 import { type OnnxFile, readModel } from "./read.ts";
@@ -30,6 +35,11 @@ export interface OnnxOptions extends Omit<ImportOptions, "trainable"> {
    * state dict, or a list. docs/exporting.md has the lines of Python that write it.
    */
   readonly parameters?: string | URL | readonly DeclaredParameter[];
+  /**
+   * The type of all floats of the model: weights, inputs and what lies between them are converted when it is read. Needed for files
+   * in float16, bfloat16 and float64. Default: float32, which the file must have.
+   */
+  readonly dtype?: TrainedFloat;
   /** Whether running statistics of normalization are learned again where the file has them fixed. Default: false. */
   readonly trainStatistics?: boolean;
 }
@@ -52,12 +62,51 @@ export function onnx(model: string | URL, options: OnnxOptions): ModelDefinition
   const file = typeof model === "string" ? model : fileURLToPath(model);
   let read: OnnxFile | undefined;
   let plan: WeightPlan | undefined;
-  const name = path.basename(file, ".onnx");
-  return defineModel(name, (scope) => {
-    read ??= readModel(file);
+  const { dtype } = options;
+  if (dtype !== undefined && dtype !== "float32" && dtype !== "float64") {
+    throw new LockstepError("INVALID_OPTION", `onnx("${file}"): dtype is "${String(dtype)}".`, {
+      hint: "Models from files are trained in float32 or float64.",
+    });
+  }
+  const definition = defineModel(path.basename(file, ".onnx"), (scope) => {
+    read ??= dtype === undefined ? readModel(file) : withFloats(readModel(file), dtype);
     plan ??= planOf(read, options);
     return build(scope, read, plan, options);
   });
+  const { name } = definition;
+  return {
+    name,
+    build: (asked) => {
+      const built = trainedByLoss(definition.build({ ...(dtype && { dtype }), ...asked }));
+      const sizes = built.parameters.map(
+        (own) => [own.name, elementCount(own.type.shape)] as const,
+      );
+      return plan === undefined ? built : { ...built, trains: summarizeWeights(plan, sizes) };
+    },
+  };
+}
+
+/** Weights that only other outputs need stay as they are, like those of PyTorch that have no gradient. */
+function trainedByLoss(model: Model): Model {
+  const { graph, loss } = model;
+  const reached = new Set(sliceGraph(graph, { name: graph.name, outputs: [loss] }).inputs);
+  const others = model.parameters.filter(({ name }) => !reached.has(name));
+  if (others.length === 0) return model;
+  const constants = new Map(graph.constants);
+  for (const { name, initializer } of others) {
+    if (initializer.kind === "tensor") constants.set(name, initializer.tensor);
+  }
+  const shown = others.slice(0, 4).map(({ name }) => name);
+  const more = others.length > shown.length ? ", …" : "";
+  return {
+    ...model,
+    graph: { ...graph, inputs: graph.inputs.filter((name) => !constants.has(name)), constants },
+    parameters: model.parameters.filter(({ name }) => reached.has(name)),
+    notes: [
+      ...model.notes,
+      `${others.length} weights are not trained, for the loss does not depend on them: ${shown.join(", ")}${more}.`,
+    ],
+  };
 }
 
 function planOf(file: OnnxFile, { parameters }: OnnxOptions): WeightPlan {
@@ -71,11 +120,11 @@ function planOf(file: OnnxFile, { parameters }: OnnxOptions): WeightPlan {
 function build(scope: Scope, file: OnnxFile, plan: WeightPlan, options: OnnxOptions): ModelOutputs {
   const { graph } = file.model;
   const { trainable } = options;
-  const trained: { weight: Weight; elements: number }[] = [];
+  const trained: Weight[] = [];
   const sink: ImportSink = {
     input: (name, type) => scope.input(name, type.shape, type.dtype),
     parameter: (name, tensor, weight) => {
-      trained.push({ weight, elements: elementCount(tensor.shape) });
+      trained.push(weight);
       checkType(file, name, tensor.dtype, scope.dtype);
       const stored = storedForm(weight, tensor);
       return scope.parameter(name, tensor.shape, { kind: "tensor", tensor }, { stored });
@@ -83,6 +132,7 @@ function build(scope: Scope, file: OnnxFile, plan: WeightPlan, options: OnnxOpti
     state: (name, tensor) =>
       scope.state(name, tensor.shape, { kind: "tensor", tensor }, tensor.dtype),
     dropout: (x, rate) => dropout(scope, x, rate),
+    ...(scope.exported ? {} : { draw: drawOf(scope) }),
   };
   const outputNames = graph.output.map(({ name }) => name);
   const imported = importAtBatch(scope.builder, file, sink, {
@@ -99,10 +149,13 @@ function build(scope: Scope, file: OnnxFile, plan: WeightPlan, options: OnnxOpti
     ],
   });
   if (trained.length === 0) noneTrained(file, plan, trainable);
-  scope.note(summarizeWeights(trained, plan.weights.values()));
   for (const notice of plan.notices) scope.note(notice);
   noteBiases(scope, trained);
   noteSizes(scope, file, options);
+  for (const [name, { message }] of imported.leftOut) {
+    const [reason = ""] = message.split("\n");
+    scope.note(`the output "${name}" is left out, also in model.onnx: ${reason}`);
+  }
   const given = lossOf(scope, file, imported, options.loss);
   const added: ModelOutputs = "builder" in given ? { loss: given as Value } : given;
   const outputs: Record<string, Value> = {};
@@ -164,6 +217,15 @@ function noteSizes(scope: Scope, file: OnnxFile, { dims = {} }: OnnxOptions): vo
   }
 }
 
+/** One row for each sample, or as many for one as for the other. */
+function drawOf(scope: Scope): Draw {
+  return (kind, shape, whole) => {
+    const rows = (shape[0] ?? 0) / scope.batch;
+    if (!(rows >= 1) || !Number.isInteger(rows) || (whole && rows !== 1)) return undefined;
+    return kind === "normal" ? normalRows(scope, shape) : uniformRows(scope, shape);
+  };
+}
+
 function lossOf(
   scope: Scope,
   file: OnnxFile,
@@ -195,8 +257,8 @@ function lossOf(
 }
 
 /** Says when what is chosen is but biases: most often the pattern missed the weights beside them. */
-function noteBiases(scope: Scope, trained: readonly { readonly weight: Weight }[]): void {
-  const names = trained.map(({ weight }) => weight.name);
+function noteBiases(scope: Scope, trained: readonly Weight[]): void {
+  const names = trained.map(({ name }) => name);
   if (names.some((name) => !/bias$/i.test(name))) return;
   scope.note(`only biases are trained: ${names.slice(0, 4).join(", ")}`);
 }
@@ -226,7 +288,10 @@ function checkType(file: OnnxFile, name: string, own: string, wanted: string): v
   if (own === wanted) return;
   throw new LockstepError(
     "INVALID_OPTION",
-    `${file.name}: weight "${name}" is ${own}, the run asks for ${wanted}.`,
-    { hint: `A model from a file is trained in its own type: use dtype "${own}".` },
+    `${file.name}: weight "${name}" is ${own}, the model is trained in ${wanted}.`,
+    {
+      hint: `Say onnx(…, { dtype: "float32" }): all floats of the file are converted when it is read${own === "float64" ? '; or dtype: "float64"' : ""}.`,
+      fields: { file: file.name },
+    },
   );
 }

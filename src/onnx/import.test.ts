@@ -64,9 +64,9 @@ test("what is not understood is refused with operator, node and file", () => {
     /node "y" \(If\): the condition of If is not known/,
   );
   refusal(
-    with1(node("Loop", ["", "", "x"], ["y"], { body })),
+    with1(node("SequenceMap", ["x"], ["y"], { body })),
     "ONNX_UNSUPPORTED",
-    /Loop with a subgraph/,
+    /SequenceMap with a subgraph/,
   );
   refusal({ ...with1(), opset: 99 }, "ONNX_UNSUPPORTED", /operator set 99; 7 to 26/);
   refusal(with1(), "ONNX_PARSE", /nothing gives the output "y"/);

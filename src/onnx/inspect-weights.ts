@@ -33,9 +33,9 @@ export function inspectWeights(file: OnnxFile): InspectedWeights {
   const all = [...plan.weights.values()];
   const trained = all
     .filter(({ role }) => role === "parameter")
-    .map((weight) => ({ weight, elements: elementCount(shapes.get(weight.name) ?? []) }));
+    .map(({ name }) => [name, elementCount(shapes.get(name) ?? [])] as const);
   return {
-    summary: summarizeWeights(trained, all),
+    summary: summarizeWeights(plan, trained),
     weights: all.map(({ name, role, why, given, ties }) => ({
       name,
       role,

@@ -37,7 +37,9 @@ export interface Inspection {
   readonly unknown: readonly string[];
   /** What training would use, if the model could be imported with the dims given. */
   readonly imported: ImportedSummary | undefined;
-  /** Why it could not. */
+  /** Outputs that need what is not understood, and why: a loss on others can be trained. */
+  readonly leftOut: Readonly<Record<string, string>>;
+  /** Why it could not be imported. */
   readonly problem: { readonly code: string; readonly message: string } | undefined;
 }
 
@@ -93,7 +95,7 @@ export function inspectModel(path: string, options: DimOptions = {}): Inspection
 function importForInspection(
   file: OnnxFile,
   options: DimOptions,
-): Pick<Inspection, "imported" | "problem"> {
+): Pick<Inspection, "imported" | "leftOut" | "problem"> {
   const dims: Record<string, number> = {};
   for (const info of file.model.graph.input) {
     for (const { dimParam } of info.type?.tensorType?.shape?.dim ?? []) {
@@ -101,15 +103,25 @@ function importForInspection(
     }
   }
   try {
-    const { graph } = importGraph(file, {
+    const { graph, leftOut } = importGraph(file, {
+      partial: true,
       batch: 1,
       ...options,
       dims: { ...dims, ...options.dims },
     });
-    return { imported: summarize(graph), problem: undefined };
+    const reasons = [...leftOut].map(([name, { message }]) => [name, message.split("\n")[0] ?? ""]);
+    return {
+      imported: summarize(graph),
+      leftOut: Object.fromEntries(reasons),
+      problem: undefined,
+    };
   } catch (error) {
     if (!(error instanceof LockstepError)) throw error;
-    return { imported: undefined, problem: { code: error.code, message: error.message } };
+    return {
+      imported: undefined,
+      leftOut: {},
+      problem: { code: error.code, message: error.message },
+    };
   }
 }
 
@@ -157,7 +169,7 @@ function operatorName({ domain, opType }: Pick<RawNode, "domain" | "opType">): s
 /** Whether an operator has a definition, a rule, or a function of the file. */
 function isKnown(file: OnnxFile, op: string): boolean {
   return (
-    op === "If" ||
+    ["If", "Loop", "Scan"].includes(op) ||
     operatorTable.find(op) !== undefined ||
     rulesFor(op).length > 0 ||
     file.model.functions.some((item) => operatorName({ ...item, opType: item.name }) === op)
@@ -212,7 +224,7 @@ function flopsOf(graph: Graph, node: Node, definition: OperatorDefinition): numb
 
 function describeGradient(rule: GradientRule | undefined): string {
   if (rule === undefined) return "no definition";
-  if (typeof rule === "function" || "composed" in rule) return "yes";
+  if (typeof rule === "function") return "yes";
   return "zero" in rule ? "zero" : rule.missing;
 }
 
@@ -257,6 +269,9 @@ export function formatInspection(inspection: Inspection): string {
     );
   }
   if (inspection.unknown.length > 0) lines.push(`Unknown: ${inspection.unknown.join(", ")}`);
+  for (const [name, reason] of Object.entries(inspection.leftOut)) {
+    lines.push(`The output ${name} would be left out of training: ${reason}`);
+  }
   if (problem !== undefined) lines.push(`Cannot be trained: ${problem.message}`);
   return `${lines.join("\n")}\n`;
 }

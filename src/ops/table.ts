@@ -7,6 +7,8 @@ import { indexing } from "./indexing/index.ts";
 import { layout } from "./layout/index.ts";
 import { linear } from "./linear/index.ts";
 import { normalization } from "./normalization/index.ts";
+import { random } from "./random/index.ts";
+import { recurrent } from "./recurrent/index.ts";
 import { reduce } from "./reduce/index.ts";
 import { sampling } from "./sampling/index.ts";
 
@@ -18,6 +20,8 @@ export const operators = {
   ...layout,
   ...linear,
   ...normalization,
+  ...random,
+  ...recurrent,
   ...reduce,
   ...sampling,
 } satisfies Record<string, OperatorDefinition>;

@@ -12,6 +12,7 @@ export {
 } from "./shape.ts";
 export {
   byteLength,
+  convertTensor,
   formatType,
   sameType,
   scalar,

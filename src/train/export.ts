@@ -25,7 +25,8 @@ export interface ExportPlan {
  * Throws what the model throws where it has none.
  */
 export function planExport(model: ModelDefinition, sizes: readonly number[]): ExportPlan {
-  const build = (batch: number) => forwardGraph(model.build({ batch, mode: "eval" }));
+  const build = (batch: number) =>
+    forwardGraph(model.build({ batch, mode: "eval", exported: true }));
   const batch = sizes.find((size, at) => at === sizes.length - 1 || isBuilt(() => build(size)));
   const forward = toSymbolicBatch(build, { fixedBatch: batch ?? 1 });
   return { forward, batch: forward.fixed === undefined ? undefined : batch };
@@ -51,7 +52,7 @@ export function exportNotes({ forward, batch }: ExportPlan): string[] {
 /** The trained forward graph for `batch` samples, weights as views of the trainer's memory. */
 export function trainedGraph(run: Run, trainer: Trainer, batch: number): Graph {
   const { parameters, states } = trainer.tensors();
-  return bindWeights(forwardGraph(run.model.build({ batch, mode: "eval" })), {
+  return bindWeights(forwardGraph(run.model.build({ batch, mode: "eval", exported: true })), {
     ...parameters,
     ...states,
   });

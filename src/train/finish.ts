@@ -4,7 +4,14 @@ import { baselines } from "./baselines.ts";
 import { exportModel, trainedGraph } from "./export.ts";
 import { FILES, saveReport } from "./folder.ts";
 import { generateText } from "./generate.ts";
-import { engineName, notesOf, parameterCount, type Session, tokensPerSample } from "./session.ts";
+import {
+  engineName,
+  notesOf,
+  parameterCount,
+  type Session,
+  tokensPerSample,
+  unlessAborted,
+} from "./session.ts";
 
 export interface Results {
   readonly trainLoss: number;
@@ -19,7 +26,7 @@ export async function finish(session: Session, results: Results): Promise<Report
   const { trainLoss, validationLoss, seconds } = results;
   const exported = await exportModel(session);
   signal.throwIfAborted();
-  const bitsPerByte = await baselines(data, validationLoss);
+  const bitsPerByte = await unlessAborted(baselines(data, validationLoss), signal);
   signal.throwIfAborted();
   const sample = await sampleText(session);
   const samples = run.steps * run.batch;

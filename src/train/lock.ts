@@ -146,7 +146,8 @@ async function watch(
   if (first === undefined || (isLocked && first.boot === bootId())) return;
   const pieces = 16;
   for (let piece = 0; piece < pieces; piece++) {
-    await delay(watchMs / pieces, undefined, signal && { signal });
+    await delay(watchMs / pieces);
+    signal?.throwIfAborted();
     const owner = readOwner(path);
     if (owner === undefined) return;
     if (owner.beat !== first.beat) throw locked(folder, owner);

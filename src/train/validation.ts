@@ -28,16 +28,25 @@ export class Validation {
     );
   }
 
-  /** The mean over batches, on the worker that leads; on others, of theirs. */
-  async loss(): Promise<number> {
+  /**
+   * The mean over batches, on the worker that leads; on others, of theirs. Undefined where a stop was asked for before all
+   * batches were done: each worker heeds `asked` after the batch at hand.
+   */
+  async loss(asked?: AbortSignal): Promise<number | undefined> {
     const { rank, size } = this.#group ?? { rank: 0, size: 1 };
-    const losses = new Float64Array(this.#batches.length);
+    // The last number says whether a worker has left some out.
+    const losses = new Float64Array(this.#batches.length + 1);
     for (const [index, indices] of this.#batches.entries()) {
       if (index % size !== rank) continue;
+      if (asked?.aborted === true) {
+        losses[this.#batches.length] = 1;
+        break;
+      }
       losses[index] = await this.#trainer.evaluate((into) => this.#samples.read(indices, into));
     }
     if (this.#group !== undefined) await collect(this.#group, losses);
-    return losses.reduce((sum, loss) => sum + loss, 0) / losses.length;
+    if (losses.at(-1) !== 0) return undefined;
+    return losses.reduce((sum, loss) => sum + loss, 0) / this.#batches.length;
   }
 }
 
@@ -48,8 +57,8 @@ async function collect({ transport, rank, size }: Group, numbers: Float64Array):
   for (let peer = 1; peer < size; peer++) {
     const theirs = new Float64Array(numbers.length);
     await transport.receive(peer, bytes(theirs));
-    for (let index = peer; index < numbers.length; index += size) {
-      numbers[index] = theirs[index] as number;
-    }
+    const last = numbers.length - 1;
+    for (let index = peer; index < last; index += size) numbers[index] = theirs[index] as number;
+    numbers[last] = Math.max(numbers[last] as number, theirs[last] as number);
   }
 }

@@ -2,12 +2,16 @@
 import {
   add,
   cast,
+  concat,
   div,
   dropout as drop,
   foldIn,
   mul,
+  normalPairs,
   randomBits,
   reshape,
+  slice,
+  split,
 } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
 import { elementCount, type Shape } from "../../tensor/index.ts";
@@ -38,16 +42,28 @@ export function dropoutOfHeads(scope: Scope, x: Value, rate: number): Value {
 }
 
 /**
- * Even in [0, 1), float32 of this shape, whose leading dim is the batch; a row depends on the key of its sample. In `eval` mode, the same
- * for every batch.
+ * Even in [0, 1), float32 of this shape, whose leading dim is the batch or a multiple of it; what belongs to a sample depends on its key. In `eval`
+ * mode, the same for every batch.
  */
 export function uniformRows(scope: Scope, shape: Shape): Value {
-  const [batch = 1, ...rest] = shape;
+  const { batch } = scope;
   const key = scope.mode === "train" ? scope.key : positions(scope.builder, batch);
   return scope.within(() => {
     const rows = reshape(foldIn(key, scope.nextStream()), [batch, 1]);
-    const places = randomBits(scope.builder, [1, elementCount(rest)], 0);
+    const places = randomBits(scope.builder, [1, elementCount(shape) / batch], 0);
     const bits = foldIn(add(rows, places), 0);
     return reshape(add(mul(cast(div(bits, 256), "float32"), 2 ** -24), 0.5), shape);
+  });
+}
+
+/** Normal numbers of mean 0 and deviation 1, float32, for each sample as `uniformRows` draws. */
+export function normalRows(scope: Scope, shape: Shape): Value {
+  const each = elementCount(shape) / scope.batch;
+  const pairs = Math.ceil(each / 2);
+  const unit = uniformRows(scope, [scope.batch, 2 * pairs]);
+  return scope.within(() => {
+    const [first, second] = split(unit, [pairs, pairs], 1) as [Value, Value];
+    const both = concat(normalPairs(first, second), 1);
+    return reshape(slice(both, [{ axis: 1, start: 0, end: each }]), shape);
   });
 }

@@ -213,3 +213,21 @@ test("mistakes in layers name the layer", () => {
     /Add/,
   );
 });
+
+test("layers that cannot work as asked are refused when they are built", () => {
+  const cases: readonly [Shape, (m: Scope, x: Value) => Value, RegExp][] = [
+    [[1, 4], (m, x) => batchNorm(m, x), /one value for each channel of a micro-batch/],
+    [[1, 4, 1, 1], (m, x) => batchNorm(m, x), /one value for each channel/],
+    [[2, 4, 1], (m, x) => groupNorm(m, x, { groups: 4 }), /one value for each group/],
+    [[2, 4, 3], (m, x) => groupNorm(m, x, { groups: 0 }), /groups is 0/],
+    [[2, 1, 4, 4], (m, x) => conv2d(m, x, { outputs: 2, kernel: 5 }), /kernel is larger/],
+    [[2, 1, 4, 4], (m, x) => conv2d(m, x, { outputs: 2, kernel: 3, stride: 0 }), /stride is 0/],
+    [[2, 1, 2, 2], (m, x) => maxPool(m, x, { kernel: 3 }), /window is larger/],
+    [[2, 1, 8], (m, x) => averagePool(m, x, { kernel: 2, padding: 2 }), /padding of 2/],
+    [[2, 3], (m, x) => linear(m, x, { outputs: 0 }), /shape \[3, 0\]/],
+    [[2, 3], (m, x) => dropout(m, x, 1), /dropout rate of 1/],
+  ];
+  for (const [shape, layer, expected] of cases) {
+    assert.throws(() => build(shape, layer), expected);
+  }
+});

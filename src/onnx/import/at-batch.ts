@@ -10,7 +10,8 @@ import {
   type ImportSink,
   importInto,
 } from "./import.ts";
-import { planRebatch, type Rebatching, rebatch } from "./rebatch.ts";
+import { planRebatch, rebatch } from "./rebatch.ts";
+import type { Rebatching } from "./remake.ts";
 
 /** The size that the first dim of every input has in the file; undefined if it is open, or differs. */
 export function fixedBatch(file: OnnxFile, options: ImportIntoOptions): number | undefined {
@@ -89,7 +90,10 @@ function planned(
       "ONNX_UNSUPPORTED",
       `${file.name} was exported for batches of ${from}, and cannot be had for others: ${reason}`,
       {
-        hint: `Train with micro-batches of ${from} (batch divided by microBatches), or export it with a dynamic batch.`,
+        hint:
+          `Train with micro-batches of ${from} (batch divided by microBatches), or export it with a dynamic batch` +
+          // Of one sample nothing tells an index from any other zero.
+          (from === 1 ? ", or from an example of two samples or more." : "."),
         fields: { file: file.name, batch: from },
         cause: error,
       },

@@ -189,16 +189,20 @@ function ungather(
   const { table, index, dim } = gathered;
   // Rows that are equal by chance, as in a table of zeros, cannot be told from one row read twice.
   if (isUniform(tensor)) return undefined;
-  replace(context, found, table, (edit, own) => {
+  // Not the name of the whole: their order is not that of the table.
+  const rows = { ...found, name: `${name}.rows` };
+  replace(context, rows, table, (edit, own) => {
     const places = tensor.shape.filter((_, at) => at !== dim);
-    edit.add(`${name}/rows`, tensorFrom("int64", places, index));
-    const rows = edit.prepend("Gather", [own, `${name}/rows`], `${name}/gathered`, { axis: 0 });
-    if (dim === places.length) return rows;
+    edit.add(`${rows.name}/index`, tensorFrom("int64", places, index));
+    const picked = edit.prepend("Gather", [own, `${rows.name}/index`], `${rows.name}/gathered`, {
+      axis: 0,
+    });
+    if (dim === places.length) return picked;
     const perm = [...places.keys()];
     perm.splice(dim, 0, places.length);
-    return edit.prepend("Transpose", [rows], `${name}/turned`, { perm });
+    return edit.prepend("Transpose", [picked], `${rows.name}/turned`, { perm });
   });
-  return inPart(found, table, weight(why, "rows"));
+  return inPart(found, table, { ...weight(why, "rows"), name: rows.name });
 }
 
 /** The file may have less than the whole of the parameter. */

@@ -11,7 +11,9 @@ import { areTransposed } from "./same.ts";
 import {
   floatInitializers,
   isUniform,
+  nestedReaders,
   type Read,
+  type Reader,
   readsOf,
   type Weight,
   type WeightPlan,
@@ -81,7 +83,10 @@ class Guess {
     for (const [given, places] of reads) {
       const initializer = names.get(given) ?? given;
       const tensor = this.#file.tensor(this.#floats.get(initializer) as RawTensor);
-      const judged = this.#judge(given, places, tensor);
+      const readers = places.map(({ node, input }) => {
+        return { node: this.#graph.node[node] as RawNode, input };
+      });
+      const judged = this.#judge(given, readers, tensor);
       const module = modules.get(given);
       const wanted = FUSED.test(given) ? given : (module?.name ?? given);
       const name = this.#free(wanted) ? wanted : given;
@@ -91,9 +96,21 @@ class Guess {
       const also = module === undefined || name === module.name ? {} : { module: module.name };
       this.#weights.set(name, { name, ...judged, given, layout, ties: [], ...also });
     }
+    this.#nested(reads);
     this.#tie();
     this.#say();
     return { graph: this.#edit.result(), weights: this.#weights, notices: this.#notices, lost: [] };
+  }
+
+  /** Weights that only branches and bodies of loops read. */
+  #nested(reads: ReadonlyMap<string, unknown>): void {
+    const readers = nestedReaders(this.#graph);
+    for (const [name, raw] of this.#floats) {
+      const nodes = readers.get(name);
+      if (nodes === undefined || reads.has(name) || !this.#free(name)) continue;
+      const judged = this.#judge(name, nodes, this.#file.tensor(raw));
+      this.#weights.set(name, { name, ...judged, given: name, layout: "same", ties: [] });
+    }
   }
 
   #free(name: string): boolean {
@@ -131,11 +148,7 @@ class Guess {
     return { names, reads };
   }
 
-  #judge(name: string, places: readonly Read[], tensor: Tensor): Judgement {
-    const nodes = places.map(({ node, input }) => ({
-      node: this.#graph.node[node] as RawNode,
-      input,
-    }));
+  #judge(name: string, nodes: readonly Reader[], tensor: Tensor): Judgement {
     const reader = nodes.find(({ node, input }) => WEIGHTS[node.opType]?.includes(input));
     if (reader !== undefined) return parameter(`${reader.node.opType} has its weights there`);
     const statistic = nodes.some(
@@ -160,7 +173,9 @@ class Guess {
     if (!isComputed && nodes.some(({ node }) => this.#isBiasOf(node, tensor))) {
       return parameter("it is a bias");
     }
-    if (elementCount(tensor.shape) === 1 && MADE_UP.test(name)) return constant("a number");
+    // Converters write numbers of formulas as weights too.
+    const isNumber = elementCount(tensor.shape) === 1 && (MADE_UP.test(name) || !this.#isTorch);
+    if (isNumber) return constant("a number");
     if (isComputed && nodes.some(({ node }) => this.#isOfGroups(node))) {
       return parameter("a group normalization has its weights there");
     }

@@ -8,8 +8,9 @@ import type { OnnxFile } from "../read.ts";
 import type { ImportNode } from "../upgrade/index.ts";
 import { bindType, type DimOptions } from "./dims.ts";
 import { checkOpset, Importer } from "./importer.ts";
-import { Scope } from "./scope.ts";
 import { checkLost, chooser, planWeights, type Trainable } from "./plan.ts";
+import { type Draw, drawing } from "./random.ts";
+import { Scope } from "./scope.ts";
 import { statisticNames } from "./statistics.ts";
 import type { Weight, WeightPlan } from "./weights.ts";
 
@@ -30,6 +31,8 @@ export interface ImportSink {
   state?(name: string, initial: Tensor): ImportedState;
   /** A dropout layer that the file left active. Without this it passes its input. */
   dropout?(x: Value, rate: number): Value;
+  /** What the file draws. Without this it stays with the engine. */
+  readonly draw?: Draw;
 }
 
 export interface ImportedState {
@@ -73,11 +76,15 @@ export function importInto(
   const wanted = chooser(trainable);
   const statistics = statisticNames(graph, options.trainStatistics === true);
   const states = new Map<Value, ImportedState>();
+  const inputs = new Map<string, Value>();
   const importer: Importer = new Importer(builder, file, {
     reserved: options.reserved ?? [],
+    batch: options.batch,
     node: (node) => {
       if (node.op === "ScatterND") return scattering(node);
       if (node.op === "lockstep::Detach" && options.mode !== "train") return [node.inputs[0]];
+      const drawn = sink.draw && drawing(importer, node, sink.draw, inputs.values());
+      if (drawn !== undefined) return drawn;
       if (node.op === "Dropout") return dropout(importer, node, sink, options);
       return node.op === "BatchNormalization"
         ? normalization(importer, node, states, options)
@@ -85,15 +92,17 @@ export function importInto(
     },
   });
   const weights = new Map(graph.initializer.map((raw) => [raw.name, raw]));
-  const inputs = new Map<string, Value>();
   for (const info of graph.input) {
     if (weights.has(info.name)) continue;
-    const value = sink.input(info.name, bindType(info, options, file.name));
+    const type = attempt(scope, info.name, () => bindType(info, options, file.name));
+    if (type === undefined) continue;
+    const value = sink.input(info.name, type);
     inputs.set(info.name, value);
     scope.define(info.name, value);
   }
   for (const [name, raw] of weights) {
-    const tensor = file.tensor(raw);
+    const tensor = attempt(scope, name, () => file.tensor(raw));
+    if (tensor === undefined) continue;
     const state = statistics.has(name) ? sink.state?.(name, tensor) : undefined;
     if (state !== undefined) {
       states.set(state.value, state);
@@ -108,10 +117,29 @@ export function importInto(
     );
   }
   importer.graph({ ...graph, initializer: [] }, scope);
-  return { inputs, ...outputsOf(file, scope), find: (name) => scope.find(name) };
+  const find = (name: string) => {
+    const value = scope.find(name);
+    return value && importer.tensor(value, `"${name}"`);
+  };
+  return { inputs, ...outputsOf(file, importer, scope), find };
 }
 
-function outputsOf(file: OnnxFile, scope: Scope): Pick<Imported, "outputs" | "leftOut"> {
+/** What is of a kind that is not supported is an error of those who need it. */
+function attempt<T>(scope: Scope, name: string, body: () => T): T | undefined {
+  try {
+    return body();
+  } catch (error) {
+    if (!(error instanceof LockstepError) || error.code !== "ONNX_UNSUPPORTED") throw error;
+    scope.fail(name, error);
+    return undefined;
+  }
+}
+
+function outputsOf(
+  file: OnnxFile,
+  importer: Importer,
+  scope: Scope,
+): Pick<Imported, "outputs" | "leftOut"> {
   const outputs = new Map<string, Value>();
   const leftOut = new Map<string, LockstepError>();
   for (const { name } of file.model.graph.output) {
@@ -122,7 +150,7 @@ function outputsOf(file: OnnxFile, scope: Scope): Pick<Imported, "outputs" | "le
           fields: { file: file.name },
         });
       }
-      outputs.set(name, value);
+      outputs.set(name, importer.tensor(value, `output "${name}"`));
     } catch (error) {
       if (!(error instanceof LockstepError) || error.code === "ONNX_PARSE") throw error;
       leftOut.set(name, error);

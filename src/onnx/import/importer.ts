@@ -12,15 +12,23 @@ import type { RawAttribute, RawFunction, RawGraph, RawNode } from "../schema.ts"
 import { type ImportNode, rulesFor } from "../upgrade/index.ts";
 import { checkAttributes, ruleContext } from "./context.ts";
 import { foldNode } from "./fold.ts";
+import { writeOut } from "./loops.ts";
 import { domainOf, Scope } from "./scope.ts";
 
 /** What the importer asks its caller. */
 export interface ImportHooks {
   /** Names that values must not take. */
   readonly reserved?: readonly string[];
+  /** Samples of the model that is made. */
+  readonly batch?: number | undefined;
   /** A node that the caller builds itself (training-mode normalization), or undefined. */
   node?(node: ImportNode): readonly (Value | undefined)[] | undefined;
 }
+
+/** Ways out that work, the nearest first. */
+const UNKNOWN_HINT =
+  "Rewrite that layer in plain tensor operations before exporting: a cell called in a Python loop, for instance, exports as " +
+  "operators that are known. Or add a definition: src/ops has one file an operator.";
 
 const MAX_INLINED = 32;
 const MAX_NODES = 2_000_000;
@@ -32,6 +40,8 @@ export class Importer {
   readonly #functions: ReadonlyMap<string, RawFunction>;
   readonly #names = new Set<string>();
   readonly #reserved: ReadonlySet<string>;
+  /** What sequences hold. They are values that no graph has. */
+  readonly #sequences = new Map<Value, readonly Value[]>();
   #nodes = 0;
   /** The file's own structure has no end: no node after this one is looked at. */
   #isEndless = false;
@@ -83,20 +93,26 @@ export class Importer {
     const { attributes, graphs } = scope.attributes(raw.attribute, name);
     const op = domain === "" ? raw.opType : `${domain}::${raw.opType}`;
     if (op === "If") return this.#if(inputs[0], graphs, name, scope);
-    if (graphs.size > 0) {
-      this.fail(
-        `the operator ${op} with a subgraph is not supported`,
-        "Loops over data are not understood; unroll them before exporting.",
-      );
-    }
-    return this.build({
+    const node: ImportNode = {
       op,
       name,
       inputs,
       attributes,
       outputs: raw.output.map((output) => (output === "" ? "" : scope.prefix + output)),
       opset: domain === "" ? (scope.opset("") ?? INTERNAL_OPSET) : INTERNAL_OPSET,
-    });
+    };
+    const loopBody = graphs.get("body");
+    if ((op === "Loop" || op === "Scan") && loopBody !== undefined) {
+      if (scope.depth >= MAX_INLINED) this.#end("loops and functions are nested too deep");
+      return writeOut(this, { ...node, body: loopBody }, scope);
+    }
+    if (graphs.size > 0) {
+      this.fail(
+        `the operator ${op} with a subgraph is not supported`,
+        "Of those, If, Loop and Scan are; write the model with one of them, or without.",
+      );
+    }
+    return this.build(node);
   }
 
   /** Builds one node: rules, then folding, then the graph. */
@@ -119,11 +135,14 @@ export class Importer {
     const definition = this.#definition(node.op);
     if (definition === undefined) {
       throw new LockstepError("UNKNOWN_OPERATOR", `the operator "${node.op}" is not known`, {
-        hint: `Rewrite the model without it, or add a definition: src/ops has one file an operator.`,
+        hint: UNKNOWN_HINT,
       });
     }
+    for (const [index, value] of node.inputs.entries()) {
+      if (value !== undefined) this.tensor(value, `input ${index}`);
+    }
     const ready = { ...node, attributes: checkAttributes(this, node, definition) };
-    const folded = foldNode(this.builder, definition, ready);
+    const folded = foldNode(this.builder, definition, ready, this.#hooks.batch);
     if (folded !== undefined) return folded;
     const outputs = ready.outputs.map((output) =>
       output === "" || this.#free(output) ? output : this.fresh(output),
@@ -216,6 +235,26 @@ export class Importer {
 
   #free(name: string): boolean {
     return !this.builder.has(name) && !this.#reserved.has(name);
+  }
+
+  sequence(values: readonly Value[]): Value {
+    const type = { dtype: values[0]?.dtype ?? "float32", shape: [] } as const;
+    const value: Value = { name: this.fresh("sequence"), type, ...type, builder: this.builder };
+    this.#sequences.set(value, values);
+    return value;
+  }
+
+  elements(sequence: Value): readonly Value[] {
+    return this.#sequences.get(sequence) ?? this.fail("an input is not a sequence of tensors");
+  }
+
+  /** Throws for a sequence. */
+  tensor(value: Value, what: string): Value {
+    if (!this.#sequences.has(value)) return value;
+    return this.fail(
+      `${what} is a sequence of tensors`,
+      "Sequences are understood where their length and the places read are known beforehand.",
+    );
   }
 
   /** Elements of a value that are known. */

@@ -2,7 +2,7 @@
 import { LockstepError } from "../../errors.ts";
 import { elementCount, type Tensor, toNumbers } from "../../tensor/index.ts";
 import type { OnnxFile } from "../read.ts";
-import { signatureOf } from "./exported.ts";
+import { operationOf, signatureOf } from "./exported.ts";
 import { guessWeights } from "./guess.ts";
 import { restoreWeights } from "./restore.ts";
 import { statisticNames } from "./statistics.ts";
@@ -14,9 +14,19 @@ export type Trainable = true | RegExp | ((name: string, tensor: Tensor) => boole
 /** What the weights of a file are, by its signature or by a guess. */
 export function planWeights(file: OnnxFile): WeightPlan {
   const signature = signatureOf(file.model.graph);
-  const plan = signature === undefined ? guessWeights(file) : restoreWeights(file, signature);
+  // Other tools keep the signature and take the record of the nodes away.
+  const isKept = file.model.graph.node.some((node) => operationOf(node) !== undefined);
+  const plan =
+    signature === undefined || !isKept ? guessWeights(file) : restoreWeights(file, signature);
   const tensors = new Map(plan.graph.initializer.map((raw) => [raw.name, raw]));
   const weights = new Map(plan.weights);
+  const kinds = new Map([...(signature?.values() ?? [])].map(({ target, kind }) => [target, kind]));
+  for (const weight of kinds.size > 0 ? plan.weights.values() : []) {
+    const kind = kinds.get(weight.name);
+    const isOther = kind === "buffer" || (kind === undefined && weight.unclear === true);
+    if (!isOther || weight.role !== "parameter") continue;
+    weights.set(weight.name, { ...weight, role: "constant", why: "no parameter by the signature" });
+  }
   const notices = [...plan.notices];
   for (const name of statisticNames(plan.graph, true)) {
     const weight = weights.get(name);
@@ -99,17 +109,23 @@ export function checkLost(file: OnnxFile, { lost }: WeightPlan, trainable: Train
   );
 }
 
-/** What is trained, in one line: `trains 42 tensors (11.2 M), 3 constants, 1 tie: lm_head.weight = wte.weight`. */
+/**
+ * What is trained, in one line: `trains 42 tensors (11.2 M), 3 constants, 1 tie: lm_head.weight = wte.weight`. `trained` has
+ * names and numbers of elements.
+ */
 export function summarizeWeights(
-  trained: readonly { readonly weight: Weight; readonly elements: number }[],
-  all: Iterable<Weight>,
+  { weights }: WeightPlan,
+  trained: readonly (readonly [name: string, elements: number])[],
 ): string {
-  const elements = trained.reduce((sum, one) => sum + one.elements, 0);
-  const names = new Set(trained.map(({ weight }) => weight.name));
-  const rest = [...all].filter(({ name }) => !names.has(name));
+  const elements = trained.reduce((sum, [, count]) => sum + count, 0);
+  const names = new Set(trained.map(([name]) => name));
+  const all = [...weights.values()];
+  const rest = all.filter(({ name }) => !names.has(name));
   const frozen = rest.filter(({ role }) => role === "parameter").length;
   const statistics = rest.filter(({ role }) => role === "statistic").length;
-  const ties = trained.flatMap(({ weight }) => weight.ties.map((tie) => `${tie} = ${weight.name}`));
+  const ties = all.flatMap(({ name, ties: others }) =>
+    names.has(name) ? others.map((tie) => `${tie} = ${name}`) : [],
+  );
   const shown = ties.length > 3 ? `${ties.slice(0, 3).join(", ")}, …` : ties.join(", ");
   return [
     `trains ${plural(trained.length, "tensor")} (${quantity(elements)})`,

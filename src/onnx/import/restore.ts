@@ -9,6 +9,7 @@ import type { RawNode } from "../schema.ts";
 import { GraphEdit } from "./edit.ts";
 import { type Operation, operationOf, type Placeholder } from "./exported.ts";
 import { restoreFolded } from "./folded.ts";
+import { layoutOf, operands, outputChannels } from "./forms.ts";
 import { areTransposed } from "./same.ts";
 import { restoreTraining } from "./training.ts";
 import {
@@ -16,11 +17,16 @@ import {
   isUniform,
   type Layout,
   moduleOf,
+  nestedReaders,
   type Read,
   readsOf,
   type Weight,
   type WeightPlan,
 } from "./weights.ts";
+
+const RECURRENT = /^(LSTM|GRU|RNN)$/;
+/** By input of a recurrent node. */
+const PACKED: Readonly<Record<number, string>> = { 1: "W", 2: "R", 3: "B" };
 
 /** A place that belongs to a weight, and the form of the weight there. */
 interface Place extends Read {
@@ -44,6 +50,8 @@ class Restoration {
   readonly #others: Read[] = [];
   readonly #weights = new Map<string, Weight>();
   readonly #notices: string[] = [];
+  /** Parameters that others were made of, which are trained. */
+  readonly #consumed = new Set<string>();
 
   constructor(file: OnnxFile, signature: ReadonlyMap<string, Placeholder>) {
     this.#file = file;
@@ -57,6 +65,12 @@ class Restoration {
     for (const reads of this.#groups()) this.#assign(reads);
     this.#orphans();
     for (const [placeholder, places] of this.#places) this.#place(placeholder, places);
+    const nested = nestedReaders(this.#file.model.graph);
+    for (const placeholder of this.#signature.values()) {
+      const { target, kind } = placeholder;
+      if (this.#weights.has(target) || !nested.has(target) || !this.#floats.has(target)) continue;
+      this.#record(placeholder, target, "same", `a ${kind} by the file's signature`);
+    }
     const { lost, unused } = this.#rest();
     const said = restoreTraining(this.#file.model.graph, this.#operations, this.#edit);
     this.#notices.push(...said);
@@ -96,14 +110,34 @@ class Restoration {
     }
     const missing = [...new Set(wanted)].filter((placeholder) => open.has(placeholder));
     const chosen = this.#choose(missing.length, left, operation);
-    for (const [index, placeholder] of missing.entries()) {
+    const isPacked = RECURRENT.test(this.#opType((reads[0] as Read).node) ?? "");
+    for (const [index, placeholder] of isPacked ? [] : missing.entries()) {
       const read = chosen[index];
       if (read !== undefined) this.#give(placeholder, read, operation);
+    }
+    if (isPacked && operation !== undefined) {
+      this.#packed(left, operation, missing);
+      return;
     }
     if (chosen.length === 0 && missing.length === 1) {
       this.#restoreBias(missing[0] as Placeholder, reads[0] as Read, operation);
     }
     this.#others.push(...left.filter((read) => !chosen.includes(read)));
+  }
+
+  /** Gates in the order and the tensors of ONNX: trained so, for elements only changed their places. */
+  #packed(left: readonly Read[], { module }: Operation, missing: readonly Placeholder[]): void {
+    for (const read of left) {
+      const part = PACKED[read.input];
+      if (part === undefined) continue;
+      const name = join(module, part);
+      this.#edit.copy(read.initializer, name);
+      this.#edit.redirect(read, name);
+      const known = { given: read.initializer, layout: "same", ties: [] } as const;
+      const why = "weights of a recurrent layer as ONNX packs them";
+      this.#weights.set(name, { name, role: "parameter", why, ...known });
+    }
+    for (const placeholder of missing) this.#consumed.add(placeholder.target);
   }
 
   /** The reads, in order, that can be those of `count` weights: the narrowest sensible set of that size. */
@@ -205,6 +239,7 @@ class Restoration {
     const names = new Set(
       [...this.#signature.values()]
         .filter(({ kind, target }) => kind === "parameter" && !this.#weights.has(target))
+        .filter(({ target }) => !this.#consumed.has(target))
         .map(({ target }) => target),
     );
     for (const operation of this.#operations) {
@@ -251,43 +286,6 @@ class Restoration {
   #size(name: string): number {
     return this.#floats.get(name)?.dims.reduce((product, size) => product * size, 1) ?? 0;
   }
-}
-
-/** Names that an operation reads, in the order in which nodes of ONNX read them. */
-function operands(operation: Operation | undefined): readonly string[] {
-  if (operation === undefined) return [];
-  const { operator, reads } = operation;
-  const [bias, ...factors] = reads;
-  const isSum = operator === "addmm" || operator === "baddbmm" || operator === "addmv";
-  return isSum && bias !== undefined ? [...factors, bias] : reads;
-}
-
-/** The form of a weight at an input of a node, by what the operation does with it. */
-function layoutOf(
-  node: RawNode,
-  input: number,
-  rank: number,
-  operation: Operation | undefined,
-): Layout {
-  const operator = operation?.operator ?? "";
-  if (operator === "linear" && rank === 2 && input === 1) {
-    if (node.opType === "MatMul") return "transposed";
-    if (node.opType === "Gemm") return flag(node, "transB") ? "same" : "transposed";
-  }
-  const isVector = operator.startsWith("prelu") || operator.includes("norm");
-  return isVector && rank > 1 && !operator.includes("layer_norm") ? "flat" : "same";
-}
-
-function flag(node: RawNode, name: string): boolean {
-  return node.attribute.some((attribute) => attribute.name === name && attribute.i === 1);
-}
-
-function outputChannels(node: RawNode, dims: readonly number[]): number | undefined {
-  if (node.opType === "Gemm") return dims[flag(node, "transB") ? 0 : 1];
-  if (node.opType === "Conv") return dims[0];
-  if (node.opType !== "ConvTranspose") return undefined;
-  const group = node.attribute.find(({ name }) => name === "group")?.i ?? 1;
-  return (dims[1] ?? 0) * group;
 }
 
 function join(module: string, name: string): string {

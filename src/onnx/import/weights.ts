@@ -4,7 +4,7 @@
  */
 import { elementCount, type Tensor } from "../../tensor/index.ts";
 import type { OnnxFile } from "../read.ts";
-import type { RawGraph, RawTensor } from "../schema.ts";
+import type { RawGraph, RawNode, RawTensor } from "../schema.ts";
 
 /** How the state dict has a weight: flat is as a vector; rows means that the file has only some of its rows, each once. */
 export type Layout = "same" | "transposed" | "flat" | "rows";
@@ -51,6 +51,26 @@ export function readsOf(graph: RawGraph, floats: ReadonlyMap<string, RawTensor>)
       floats.has(initializer) ? [{ node, input: index, initializer }] : [],
     ),
   );
+}
+
+/** Nodes of branches and bodies of loops, and which input of theirs reads each name. */
+export function nestedReaders(graph: RawGraph): ReadonlyMap<string, readonly Reader[]> {
+  const found = new Map<string, Reader[]>();
+  const visit = (nodes: readonly RawNode[], depth: number): void => {
+    for (const node of nodes) {
+      for (const [input, name] of depth > 0 ? node.input.entries() : []) {
+        found.set(name, [...(found.get(name) ?? []), { node, input }]);
+      }
+      for (const { g } of node.attribute) if (g !== undefined) visit(g.node, depth + 1);
+    }
+  };
+  visit(graph.node, 0);
+  return found;
+}
+
+export interface Reader {
+  readonly node: RawNode;
+  readonly input: number;
 }
 
 export function floatInitializers(file: OnnxFile): ReadonlyMap<string, RawTensor> {

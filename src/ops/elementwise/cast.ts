@@ -20,5 +20,6 @@ export const cast: OperatorDefinition = {
     return [isFloat(dtype) ? convert(context.gradient(0), dtype) : undefined];
   },
   flops: noFlops,
+  moves: true,
   inPlace: true,
 };

@@ -2,7 +2,7 @@ import { flatIndices, reshape } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
-import { checkIndices } from "./shared.ts";
+import { checkIndices, tuplesInto } from "./shared.ts";
 import { sumRows } from "./sum-rows.ts";
 
 /** Parts of input 0 at the tuples in the last dim of input 1; the first `batch_dims` dims are shared. */
@@ -32,5 +32,7 @@ export const gatherND: OperatorDefinition = {
     return [reshape(sumRows(reshape(dy, rows), indices, places), x.shape), undefined];
   },
   flops: noFlops,
+  moves: true,
+  indices: (context) => tuplesInto(context, context.attributes.number("batch_dims")),
   inPlace: false,
 };

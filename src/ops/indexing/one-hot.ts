@@ -29,6 +29,8 @@ export const oneHot: OperatorDefinition = {
     context.needs(2) ? valuesGradient(context) : undefined,
   ],
   flops: noFlops,
+  // ONNX makes a row of zeros of any other number, which is no class.
+  indices: (context) => [{ input: 0, places: context.constantNumbers(1), wraps: false }],
   inPlace: false,
 };
 

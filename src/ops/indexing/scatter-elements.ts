@@ -1,5 +1,4 @@
 import {
-  add,
   cast,
   div,
   equal,
@@ -10,7 +9,15 @@ import {
 } from "../../functional/index.ts";
 import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
-import { axisOf, checkIndices, checkReduction, dimOf, noGradientFor, REDUCTION } from "./shared.ts";
+import {
+  alongAxis,
+  axisOf,
+  checkIndices,
+  checkReduction,
+  dimOf,
+  productGradient,
+  REDUCTION,
+} from "./shared.ts";
 
 /**
  * Input 0 with each element of input 2 at its place, but at the number in input 1 along `axis`: replacing
@@ -48,16 +55,19 @@ export const scatterElements: OperatorDefinition = {
         ];
       case "add":
         return [dy, undefined, context.needs(2) ? gatherElements(dy, indices, axis) : undefined];
-      case "mul": {
-        if (context.needs(2)) noGradientFor(context, "the updates");
-        const ones = add(zerosLike(x), 1);
-        return [mul(dy, scatter(ones, indices, updates, axis, "mul")), undefined, undefined];
-      }
+      case "mul":
+        return productGradient(
+          context,
+          (to, from, reduction) => scatter(to, indices, from, axis, reduction),
+          (from) => gatherElements(from, indices, axis),
+        );
       default:
         return extremeGradient(context, axis);
     }
   },
   flops: (context) => elementCount(context.input(2).shape),
+  // PyTorch's gather and scatter, and those of other frameworks, refuse negative numbers.
+  indices: (context) => alongAxis(context, false),
   inPlace: false,
 };
 

@@ -37,5 +37,6 @@ export const concat: OperatorDefinition = {
     });
   },
   flops: noFlops,
+  moves: true,
   inPlace: false,
 };

@@ -20,5 +20,6 @@ export const flatten: OperatorDefinition = {
   },
   gradient: (context) => [reshape(context.gradient(0), context.input(0).shape)],
   flops: noFlops,
+  moves: true,
   inPlace: true,
 };

@@ -10,5 +10,6 @@ export const identity: OperatorDefinition = {
   infer: (context) => [context.input(0)],
   gradient: (context) => [context.gradient(0)],
   flops: noFlops,
+  moves: true,
   inPlace: true,
 };

@@ -26,5 +26,6 @@ export const reshape: OperatorDefinition = {
   },
   gradient: (context) => [toShape(context.gradient(0), context.input(0).shape), undefined],
   flops: noFlops,
+  moves: true,
   inPlace: true,
 };

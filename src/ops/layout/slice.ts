@@ -50,6 +50,7 @@ export const slice: OperatorDefinition = {
     return [pad(spread, before, after), undefined, undefined, undefined, undefined];
   },
   flops: noFlops,
+  moves: true,
   inPlace: false,
 };
 

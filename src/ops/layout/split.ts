@@ -47,6 +47,7 @@ export const split: OperatorDefinition = {
     ];
   },
   flops: noFlops,
+  moves: true,
   inPlace: false,
 };
 

@@ -23,5 +23,6 @@ export const squeeze: OperatorDefinition = {
   },
   gradient: (context) => [reshape(context.gradient(0), context.input(0).shape), undefined],
   flops: noFlops,
+  moves: true,
   inPlace: true,
 };

@@ -23,6 +23,7 @@ export const transpose: OperatorDefinition = {
     return [permute(context.gradient(0), inverse)];
   },
   flops: noFlops,
+  moves: true,
   inPlace: false,
 };
 

@@ -20,6 +20,7 @@ import {
 import type {
   AttributeSpec,
   GradientContext,
+  IndexUse,
   InferContext,
   OperatorDefinition,
   Value,
@@ -54,6 +55,7 @@ export const softmaxCrossEntropyLoss: OperatorDefinition = {
     }
     return [parts.length === 0 ? undefined : parts.reduce((left, right) => add(left, right))];
   },
+  indices: labelsOf,
   flops: (context) => 6 * flopsPerElement()({ ...context, outputs: [context.input(0)] }),
   inPlace: false,
 };
@@ -69,9 +71,17 @@ export const negativeLogLikelihoodLoss: OperatorDefinition = {
     const { labels, share } = shares(context, context.gradient(0));
     return [sumAt(labels, neg(share), 1, context.input(0).shape)];
   },
+  indices: labelsOf,
   flops: flopsPerElement(2),
   inPlace: false,
 };
+
+function labelsOf(context: InferContext): IndexUse[] {
+  const places = [context.input(0).shape[1] as number];
+  const { attributes } = context;
+  const ignored = attributes.has("ignore_index") ? attributes.number("ignore_index") : undefined;
+  return [{ input: 1, places, wraps: false, ...(ignored === undefined ? {} : { ignored }) }];
+}
 
 function lossType(context: InferContext) {
   const { dtype, shape } = floatType(context);

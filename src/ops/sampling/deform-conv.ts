@@ -16,7 +16,7 @@ import type {
 } from "../../graph/index.ts";
 import { elementCount, type Shape, sameShape } from "../../tensor/index.ts";
 import { placesOf, readWindow, WINDOW_ATTRIBUTES, type Window } from "../convolution/index.ts";
-import { floatType } from "../shared.ts";
+import { floatType, throughComposition, unsupported } from "../shared.ts";
 import { linearTaps, readTaps, zeroOutside } from "./taps.ts";
 
 const { auto_pad: _, ...windowAttributes } = WINDOW_ATTRIBUTES;
@@ -39,7 +39,7 @@ export const deformConv: OperatorDefinition = {
     const places = checkedPlaces(context);
     return [{ dtype, shape: [shape[0] as number, context.input(1).shape[0] as number, ...places] }];
   },
-  gradient: { composed: (context) => [convolve(context)] },
+  gradient: throughComposition((context) => [convolve(context)]),
   flops: (context) => {
     const perElement = elementCount(context.input(1).shape.slice(1));
     return 10 * perElement * elementCount(context.outputs[0]?.shape ?? []);
@@ -59,7 +59,11 @@ function checkedPlaces(context: InferContext): readonly number[] {
     context.failType("inputs must have one element type");
   }
   if (x.shape.length !== 4 || w.shape.length !== 4) {
-    context.fail("only kernels of two dims are supported");
+    unsupported(
+      context,
+      `an input of ${x.shape.length} dims`,
+      "Only kernels of two dims are known.",
+    );
   }
   const [batch, channels] = x.shape as [number, number];
   const outputs = w.shape[0] as number;

@@ -21,7 +21,7 @@ import type {
   Value,
 } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
-import { floatType } from "../shared.ts";
+import { floatType, throughComposition, unsupported } from "../shared.ts";
 import { column, linearTaps, readTaps, type Taps, zeroOutside } from "./taps.ts";
 
 /**
@@ -49,7 +49,7 @@ export const gridSample: OperatorDefinition = {
     if (grid.shape[0] !== shape[0]) context.fail("input and grid have one batch");
     return [{ dtype, shape: [...shape.slice(0, 2), ...grid.shape.slice(1, -1)] }];
   },
-  gradient: { composed: (context) => [sample(context)] },
+  gradient: throughComposition((context) => [sample(context)]),
   flops: (context) => {
     const taps = context.attributes.string("mode") === "cubic" ? 4 : 2;
     const result = elementCount(context.outputs[0]?.shape ?? []);
@@ -64,10 +64,10 @@ function checkModes(context: InferContext, dims: number): void {
     context.attributes.string("padding_mode"),
   ];
   if (!["linear", "nearest", "cubic"].includes(mode) || (mode === "cubic" && dims !== 2)) {
-    context.fail(`mode "${mode}" over ${dims} dims is not supported`);
+    unsupported(context, `mode "${mode}" over ${dims} dims`);
   }
   if (!["zeros", "border", "reflection"].includes(padding)) {
-    context.fail(`padding_mode "${padding}" is not supported`);
+    unsupported(context, `padding_mode "${padding}"`);
   }
 }
 
