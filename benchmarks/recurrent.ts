@@ -7,7 +7,7 @@ import type { LstmMeasurement } from "./recurrent-child.ts";
 import { type Benchmark, compared, type Row } from "./report.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
-const REPEATS = 15;
+const REPEATS = 9;
 const GOAL = 0.7;
 
 export const recurrent: Benchmark = {

@@ -12,14 +12,15 @@ import {
 } from "lockstep";
 
 const folder = process.env.LOCKSTEP_DATA ?? "data";
-const context = 64;
+const context = 48;
 
 const charLstm = defineModel("char-lstm", (m) => {
   const ids = m.input("ids", [m.batch, context], "int32");
   const targets = m.input("targets", [m.batch, context], "int32");
 
-  const x = embedding(m.child("bytes"), ids, { vocabulary: 256, width: 64 });
-  const { y } = lstm(m.child("lstm"), x, { hidden: 192 });
+  const initializer = { kind: "normal", standardDeviation: 1 } as const;
+  const x = embedding(m.child("bytes"), ids, { vocabulary: 256, width: 32, initializer });
+  const { y } = lstm(m.child("lstm"), x, { hidden: 128 });
   const logits = linear(m.child("head"), y, { outputs: 256 });
   return { loss: crossEntropy(logits, targets), logits };
 });
@@ -28,8 +29,8 @@ export default defineRun({
   name: "char-lstm",
   model: charLstm,
   data: text(`${folder}/tinyshakespeare.txt`),
-  optimizer: adamw({ learningRate: 5e-3 }),
-  schedule: cosine({ warmup: 20, final: 0.05 }),
+  optimizer: adamw({ learningRate: 1e-2 }),
+  schedule: cosine({ warmup: 10, final: 0.05 }),
   clipNorm: 1,
   batch: 32,
   steps: 1200,

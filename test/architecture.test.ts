@@ -14,6 +14,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 /** In the order of the data: what each folder may import, beside itself. */
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   errors: [],
+  start: [],
   tensor: ["errors"],
   graph: ["errors", "tensor"],
   functional: ["errors", "tensor", "graph"],
@@ -58,7 +59,17 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   collectives: ["errors", "tensor", "graph", "functional", "ops", "memory", "engine", "transport"],
   train: ["*"],
   agent: ["errors", "transport", "launch"],
-  launch: ["errors", "memory", "engine", "transport", "collectives", "telemetry", "train"],
+  launch: [
+    "errors",
+    "start",
+    "files",
+    "memory",
+    "engine",
+    "transport",
+    "collectives",
+    "telemetry",
+    "train",
+  ],
   cli: ["*"],
   index: ["*"],
 };

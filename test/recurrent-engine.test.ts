@@ -11,7 +11,13 @@ import { add, mul, reduceSum } from "../src/functional/index.ts";
 import { type Graph, typeOf, type Value } from "../src/graph/index.ts";
 import { newBuilder } from "../src/ops/index.ts";
 import { interpret } from "../src/reference/index.ts";
-import { elementCount, type Tensor, tensorFrom, toNumbers } from "../src/tensor/index.ts";
+import {
+  type DType,
+  elementCount,
+  type Tensor,
+  tensorFrom,
+  toNumbers,
+} from "../src/tensor/index.ts";
 import { randomNumbers } from "./support/random.ts";
 import { buildNode, type DrawnNode, drawNode } from "./support/recurrent.ts";
 import { assertSameBitsAcrossThreads } from "./support/threads.ts";
@@ -37,11 +43,11 @@ const ALL = [
 ];
 
 /** The node's outputs and a loss in which each of their elements counts. */
-function graphOf(node: DrawnNode): Graph {
+function graphOf(node: DrawnNode, dtype: DType = "float32"): Graph {
   const builder = newBuilder(node.op);
   const values: Record<string, Value> = {};
   for (const [name, shape] of Object.entries(node.shapes)) {
-    values[name] = builder.input(name, { dtype: "float32", shape });
+    values[name] = builder.input(name, { dtype, shape });
   }
   if (node.lengths !== undefined) {
     values["lengths"] = builder.input("lengths", { dtype: "int32", shape: [node.lengths.length] });
@@ -49,18 +55,18 @@ function graphOf(node: DrawnNode): Graph {
   const outputs = buildNode(node, values);
   const terms = outputs.map((output, index) => {
     const numbers = randomNumbers(index + 5, elementCount(output.shape), [0.5, 1.5]);
-    const weights = builder.constant(tensorFrom("float32", output.shape, numbers));
+    const weights = builder.constant(tensorFrom(dtype, output.shape, numbers));
     return reduceSum(mul(output, weights), { keepdims: false });
   });
   const loss = terms.reduce((a, b) => add(a, b));
   return builder.build([loss, ...outputs]);
 }
 
-function feedsOf(node: DrawnNode): Record<string, Tensor> {
+function feedsOf(node: DrawnNode, dtype: DType = "float32"): Record<string, Tensor> {
   const feeds: Record<string, Tensor> = {};
   for (const [index, [name, shape]] of Object.entries(node.shapes).entries()) {
     const numbers = randomNumbers(31 * index + 1, elementCount(shape), [-1, 1]);
-    feeds[name] = tensorFrom("float32", shape, numbers);
+    feeds[name] = tensorFrom(dtype, shape, numbers);
   }
   const { lengths } = node;
   if (lengths) feeds["lengths"] = tensorFrom("int32", [lengths.length], lengths);
@@ -98,6 +104,15 @@ test("gradients in ONNX Runtime, of the graph that training runs", async () => {
   await fc.assert(
     fc.asyncProperty(drawNode(ALL), (node) => compare(gradientGraphOf(node), feedsOf(node))),
     { numRuns: 60, seed: 12, includeErrorInReport: true },
+  );
+});
+
+test("in float64, for which ONNX Runtime has no such kernel, nodes are written out", async () => {
+  await fc.assert(
+    fc.asyncProperty(drawNode(["Sigmoid", "Tanh"]), (node) =>
+      compare(graphOf(node, "float64"), feedsOf(node, "float64")),
+    ),
+    { numRuns: 15, seed: 14, includeErrorInReport: true },
   );
 });
 

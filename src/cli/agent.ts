@@ -1,6 +1,7 @@
 /** `lockstep agent`. */
 import { startAgent } from "../agent/index.ts";
 import { LockstepError } from "../errors.ts";
+import { printableLine } from "../telemetry/index.ts";
 import { parseAddress } from "../transport/index.ts";
 import { stopOnSignals } from "./signals.ts";
 
@@ -18,7 +19,7 @@ export async function agentCommand({ listen, token, tls = false }: AgentFlags): 
     token: requireToken(token),
     tls,
     folder: process.cwd(),
-    onNews: (text) => console.log(text),
+    onNews: (text) => console.log(printableLine(text)),
   });
   console.log(`Listening on ${agent.address}${tls ? " with TLS" : ""}.`);
   await new Promise<void>((resolve) => {

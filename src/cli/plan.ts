@@ -1,4 +1,5 @@
 /** `lockstep plan FILE`. */
+import { printable } from "../telemetry/index.ts";
 import { describePlan, loadRun, settleMicroBatches } from "../train/index.ts";
 
 export interface PlanFlags {
@@ -25,5 +26,5 @@ export async function planCommand(file: string, flags: PlanFlags): Promise<void>
     },
     bucketBytes: bucket,
   });
-  process.stdout.write(text);
+  process.stdout.write(printable(text));
 }

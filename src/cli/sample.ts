@@ -1,9 +1,10 @@
 /** `lockstep sample DIR --prompt TEXT`. */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { tokenizerFromJson } from "../data/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
+import { readFileWhole } from "../files/index.ts";
 import { availableCores } from "../launch/index.ts";
 import { importGraph, readModel } from "../onnx/index.ts";
 import { printable } from "../telemetry/index.ts";
@@ -33,7 +34,7 @@ export async function sampleCommand(dir: string, flags: SampleFlags): Promise<vo
   });
   try {
     const { prompt, tokens, temperature, seed } = flags;
-    const json = readFileSync(tokenizer, "utf8");
+    const json = new TextDecoder().decode(await readFileWhole(tokenizer));
     for await (const piece of generateText({
       engine,
       graph,

@@ -2,12 +2,11 @@
  * Images and labels in the IDX format of MNIST, plain or gzipped.
  * Format: https://github.com/cvdfoundation/mnist (what yann.lecun.com/exdb/mnist said)
  */
-import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { promisify } from "node:util";
 import { gunzip } from "node:zlib";
 import { LockstepError } from "../errors.ts";
-import { fileError } from "../files/index.ts";
+import { readFileWhole } from "../files/index.ts";
 import { byteLength, type Tensor } from "../tensor/index.ts";
 import { memoryColumn, recordsOf } from "./columns.ts";
 import { checkOptions, checkPaths } from "./options.ts";
@@ -52,12 +51,7 @@ export async function openIdx(source: IdxSource, request: OpenRequest): Promise<
 const MAX_BYTES = 2 ** 30;
 
 async function readIdx(path: string): Promise<Tensor> {
-  let bytes: Uint8Array;
-  try {
-    bytes = await readFile(path);
-  } catch (error) {
-    throw fileError(error, "read", path);
-  }
+  let bytes = await readFileWhole(path);
   if (bytes[0] === 0x1f && bytes[1] === 0x8b) {
     try {
       bytes = await promisify(gunzip)(bytes, { maxOutputLength: MAX_BYTES });

@@ -4,10 +4,9 @@
  * What is held out is chosen before any window is cut. With enough files, whole files are held out, near-duplicates
  * together, and no file twice; else the tail of the text. So no text is both trained on and validated on.
  */
-import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { LockstepError } from "../errors.ts";
-import { fileError } from "../files/index.ts";
+import { readFileWhole } from "../files/index.ts";
 import { type Document, loadDocuments } from "./document.ts";
 import { findFiles } from "./find.ts";
 import { matchFields } from "./match.ts";
@@ -113,12 +112,7 @@ function partOf({ byteLength, length, bytes }: TextStream): TextPart {
 async function tokenizerOf(options: TextOptions, baseDir: string): Promise<Tokenizer> {
   if (options.tokenizer === undefined) return byteTokenizer();
   const path = resolve(baseDir, options.tokenizer);
-  let json: string;
-  try {
-    json = await readFile(path, "utf8");
-  } catch (error) {
-    throw fileError(error, "read", path);
-  }
+  const json = new TextDecoder().decode(await readFileWhole(path));
   return tokenizerFromJson(json, path);
 }
 

@@ -205,9 +205,9 @@ export class GraphBuilder {
    * a gradient rule asks so for the mean and deviation that a normalization computed anyway.
    */
   outputOf(node: Node, index: number): Value {
-    const at = this.#nodes.findIndex((candidate) => candidate.name === node.name);
+    const at = this.#makers.get(node.outputs.find((name) => name !== "") ?? "") ?? -1;
     const present = this.#nodes[at];
-    assert(present !== undefined, `graph "${this.name}" has no node "${node.name}"`);
+    assert(present?.name === node.name, `graph "${this.name}" has no node "${node.name}"`);
     const known = present.outputs[index];
     if (known !== undefined && known !== "") return this.value(known);
     const inputs = present.inputs.map((name) => (name === "" ? undefined : this.value(name)));

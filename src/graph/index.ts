@@ -15,6 +15,8 @@ export type {
   AttributeKind,
   AttributeReader,
   AttributeSpec,
+  BatchContext,
+  BatchRule,
   CostContext,
   GradientContext,
   GradientRule,

@@ -86,6 +86,37 @@ export type GradientRule =
   | { readonly zero: string }
   | { readonly missing: string };
 
+/** What a rule for batches sees of a node. It may emit nodes into `builder`. */
+export interface BatchContext {
+  readonly builder: GraphBuilder;
+  readonly attributes: AttributeReader;
+  readonly inputs: readonly (Value | undefined)[];
+  input(index: number): Value;
+  /** Of an input that is a constant; none where it is not. */
+  constantNumbers(index: number): number[];
+}
+
+/** How a result over a batch follows from the results over its parts. What is left out does not follow from them. */
+export interface BatchRule {
+  /**
+   * Where the dims of the batch go in this node: the result is the sum over the parts, or their mean (of equal parts); a value is the
+   * same result, made of nodes that can answer this.
+   */
+  readonly reduces?:
+    | "sum"
+    | "mean"
+    | ((context: BatchContext) => "sum" | "mean" | Value | undefined);
+  /** Dims of input 0 along which an element of the result depends on others than the one in its place. */
+  readonly mixes?: (context: BatchContext) => readonly (number | undefined)[];
+  /** Of a mean: the operator of the same inputs and attributes that gives the sum. */
+  readonly sumOf?: string;
+  /**
+   * The inputs in which it is linear: in all of them together (a sum), in each while the others are constant (a product), or in the first
+   * while the others are constant (a quotient).
+   */
+  readonly linear?: "together" | "each" | "first";
+}
+
 export interface CostContext extends InferContext {
   readonly outputs: readonly TensorType[];
 }
@@ -119,8 +150,14 @@ export interface OperatorDefinition {
   readonly indices?: (context: InferContext) => readonly IndexUse[];
   /** Whether the outputs hold elements of the inputs as they are, wherever they lie. Default: false. */
   readonly moves?: boolean;
+  /** The outputs made of other operators, for an engine whose kernel lacks the element type. Default: it has no other form. */
+  readonly written?: (
+    context: Pick<GradientContext, "builder" | "attributes" | "inputs" | "input">,
+  ) => readonly Value[];
   /** Whether output 0 may be written over an input of the same type (element by element, in place). */
   readonly inPlace: boolean;
+  /** What is known of batches and their parts; nothing where it is left out. */
+  readonly batch?: BatchRule;
 }
 
 /** Where operators are looked up: `ops/` has the full table. */

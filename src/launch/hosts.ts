@@ -4,9 +4,9 @@
  */
 import { createHash, randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import { relative, resolve, sep } from "node:path";
 import { LockstepError } from "../errors.ts";
+import { readFileWhole } from "../files/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
 import type { Beginning, Changeable, RunOverrides, TrainResult } from "../train/index.ts";
 import { dialLine, formatAddress, type Line, parseAddress } from "../transport/index.ts";
@@ -70,7 +70,7 @@ async function jobOf(options: HostsOptions) {
   if (!existsSync(file)) {
     throw new LockstepError("FILE_NOT_FOUND", `There is no run file "${options.file}".`);
   }
-  const content = await readFile(file);
+  const content = await readFileWhole(file);
   return {
     kind: "job",
     file: placeBelow(root, options.file),

@@ -150,8 +150,6 @@ process.on("uncaughtException", (error) => {
   process.stderr.write(`${error.stack ?? String(error)}\n`);
   endProcess(1);
 });
-// A Ctrl-C and the end of a terminal reach all of its processes; what they mean is for the launcher to say.
-for (const name of ["SIGINT", "SIGHUP"] as const) process.on(name, () => undefined);
 // Asked to end, alone or with all others, it ends the run well: all stop after the same step.
 process.on("SIGTERM", askToStop);
 // Not process.exit: the engine may be in the middle of a run on another thread.

@@ -2,6 +2,9 @@
  * Memory on Linux and macOS: mmap. Named memory is a file under /dev/shm (Linux) or in the folder for temporary
  * files (macOS), called `lockstep-NAME.NAMESPACE.PID`: what a killed process left behind is swept by the next
  * one, at its first memory of any kind.
+ *
+ * Every user of the machine may put files into these folders. So only regular files that belong to this process's user, and that no
+ * other user may open, are looked at, opened or removed, and no link is followed.
  */
 import fs from "node:fs";
 import os from "node:os";
@@ -81,7 +84,7 @@ export function posixPlatform(): Platform {
         });
       }
       const file = path.join(folder, `${prefixOf(name)}${pidNamespace()}.${process.pid}`);
-      const fd = inFolder(folder, () => fs.openSync(file, "wx+", 0o600));
+      const fd = inFolder(folder, () => fs.openSync(file, CREATE, 0o600));
       const unlink = () => {
         fs.rmSync(file, { force: true });
         mine.delete(file);
@@ -109,9 +112,11 @@ export function posixPlatform(): Platform {
           fields: { name },
         });
       }
-      const fd = inFolder(folder, () => fs.openSync(path.join(folder, file), "r+"));
+      const fd = inFolder(folder, () => fs.openSync(path.join(folder, file), OPEN));
       try {
-        return mapDescriptor(fd, fs.fstatSync(fd).size, PROT_READ | PROT_WRITE);
+        const stat = fs.fstatSync(fd);
+        if (!isOwn(stat)) throw notOwn(name, folder);
+        return mapDescriptor(fd, stat.size, PROT_READ | PROT_WRITE);
       } finally {
         fs.closeSync(fd);
       }
@@ -183,7 +188,33 @@ function prefixOf(name: string): string {
 function find(folder: string, name: string): string | undefined {
   const prefix = prefixOf(name);
   return inFolder(folder, () => fs.readdirSync(folder)).find(
-    (file) => file.startsWith(prefix) && /^\d+\.\d+$/.test(file.slice(prefix.length)),
+    (file) =>
+      file.startsWith(prefix) &&
+      /^\d+\.\d+$/.test(file.slice(prefix.length)) &&
+      isOwnFile(path.join(folder, file)),
+  );
+}
+
+const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = fs.constants;
+const CREATE = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
+/** A pipe in the place of the file must not hold the process up. */
+const OPEN = O_RDWR | O_NOFOLLOW | O_NONBLOCK;
+
+function isOwnFile(file: string): boolean {
+  const stat = fs.lstatSync(file, { throwIfNoEntry: false });
+  return stat !== undefined && isOwn(stat);
+}
+
+/** A regular file of this user that no other user may open. */
+function isOwn(stat: fs.Stats): boolean {
+  return stat.isFile() && stat.uid === process.geteuid?.() && (stat.mode & 0o077) === 0;
+}
+
+function notOwn(name: string, folder: string): LockstepError {
+  return new LockstepError(
+    "MEMORY_NAME",
+    `The file of shared memory "${name}" in ${folder} is not one that this user made.`,
+    { hint: "Another user of this machine has put it there.", fields: { name } },
   );
 }
 
@@ -233,11 +264,8 @@ function sweep(folder: string): void {
   for (const file of files) {
     const [, namespace, pid] = /^lockstep-.*\.(\d+)\.(\d+)$/.exec(file) ?? [];
     if (namespace !== here || isAlive(Number(pid))) continue;
-    try {
-      fs.rmSync(path.join(folder, file), { force: true });
-    } catch {
-      // Another user's: it is for a process of that user to remove.
-    }
+    // Another user's is for a process of that user to remove.
+    if (isOwnFile(path.join(folder, file))) fs.rmSync(path.join(folder, file), { force: true });
   }
 }
 

@@ -65,6 +65,7 @@ function buildModel(
     randomKey: under.key === undefined ? undefined : RANDOM_KEY,
     loss: "loss",
     outputs: Object.fromEntries(others.map((key) => [key, key])),
+    resized: (batch) => buildModel(name, body, { ...options, batch }),
     notes: under.notes,
   };
 }

@@ -41,6 +41,8 @@ export interface Model {
   readonly loss: string;
   /** Other outputs by what they are: `{ logits: "logits", accuracy: "accuracy" }`. Scalars are measures, the others predictions. */
   readonly outputs: Readonly<Record<string, string>>;
+  /** The same model for another number of samples. Throws what building it throws. */
+  readonly resized: (batch: number) => Model;
   /** What whoever trains this model should know before the first step: sentences. */
   readonly notes: readonly string[];
   /** For models from files: what is trained and what is not, in one line. */

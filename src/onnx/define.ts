@@ -91,7 +91,8 @@ function trainedByLoss(model: Model): Model {
   const { graph, loss } = model;
   const reached = new Set(sliceGraph(graph, { name: graph.name, outputs: [loss] }).inputs);
   const others = model.parameters.filter(({ name }) => !reached.has(name));
-  if (others.length === 0) return model;
+  const resized = (batch: number) => trainedByLoss(model.resized(batch));
+  if (others.length === 0) return { ...model, resized };
   const constants = new Map(graph.constants);
   for (const { name, initializer } of others) {
     if (initializer.kind === "tensor") constants.set(name, initializer.tensor);
@@ -100,6 +101,7 @@ function trainedByLoss(model: Model): Model {
   const more = others.length > shown.length ? ", …" : "";
   return {
     ...model,
+    resized,
     graph: { ...graph, inputs: graph.inputs.filter((name) => !constants.has(name)), constants },
     parameters: model.parameters.filter(({ name }) => reached.has(name)),
     notes: [
@@ -222,7 +224,8 @@ function drawOf(scope: Scope): Draw {
   return (kind, shape, whole) => {
     const rows = (shape[0] ?? 0) / scope.batch;
     if (!(rows >= 1) || !Number.isInteger(rows) || (whole && rows !== 1)) return undefined;
-    return kind === "normal" ? normalRows(scope, shape) : uniformRows(scope, shape);
+    const rowsOf = kind === "normal" ? normalRows : uniformRows;
+    return rowsOf(scope, shape);
   };
 }
 

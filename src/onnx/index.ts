@@ -6,6 +6,7 @@ export {
   INTERNAL_OPSET,
   NEWEST_OPSET,
   OLDEST_OPSET,
+  opsetOf,
 } from "./encode.ts";
 export type { DeclaredParameter } from "./import/declared.ts";
 export { type DimOptions } from "./import/dims.ts";

@@ -43,7 +43,7 @@ function compute(tensors: readonly Tensor[], body: (x: Value, by: Value) => Valu
   const named = tensors.map((tensor, index) => [`x${index}`, tensor] as const);
   const values = named.map(([name, { dtype, shape }]) => builder.input(name, { dtype, shape }));
   const [x, by = x] = values as [Value, Value?];
-  const result = body(x, by as Value);
+  const result = body(x, by);
   const graph = builder.build([result]);
   return interpret(graph, Object.fromEntries(named))[result.name] as Tensor;
 }

@@ -1,7 +1,10 @@
 /** Signals, grids, regions and what else is written with other operators: in ONNX Runtime as it is, and imported in ours. */
+import assert from "node:assert/strict";
 import { test } from "node:test";
 import { scalar, tensorFrom } from "../tensor/index.ts";
-import { checkImport, type ImportCase, node } from "./raw.testing.ts";
+import { importGraph } from "./import/import.ts";
+import { checkImport, type ImportCase, modelOf, node } from "./raw.testing.ts";
+import { decodeModel } from "./read.ts";
 
 const ints = (...values: number[]) => tensorFrom("int64", [values.length], values);
 const floats = (...values: number[]) => tensorFrom("float32", [values.length], values);
@@ -169,3 +172,27 @@ const CASES: Readonly<Record<string, ImportCase>> = {
 for (const [name, given] of Object.entries(CASES)) {
   test(`${name}: imported, it computes what it did`, () => checkImport(name, given));
 }
+
+test("a mode that is not known is refused with node, operator and mode", () => {
+  const cases: [ImportCase, RegExp][] = [
+    [
+      made("RoiAlign", 16, image, regions, { mode: "max" }),
+      /node "y" \(RoiAlign\): mode "max" is not supported/,
+    ],
+    [
+      made("GridSample", 16, { x: [1, 2, 3, 4], grid: [1, 2, 2, 2] }, {}, { mode: "lanczos" }),
+      /node "y" \(GridSample\): .*mode "lanczos"/,
+    ],
+    [
+      made("Resize", 18, image, { roi: floats(), scales: floats(1, 1, 2, 2) }, { mode: "area" }),
+      /node "y" \(Resize\): .*mode "area"/,
+    ],
+  ];
+  for (const [given, message] of cases) {
+    const bytes = modelOf({ ...given, outputs: ["y"] });
+    assert.throws(() => importGraph(decodeModel(bytes, { name: "t" })), {
+      code: "ONNX_UNSUPPORTED",
+      message,
+    });
+  }
+});

@@ -75,7 +75,7 @@ export interface StepDone {
   /** Counted from 1: how many steps are done. */
   readonly step: number;
   readonly steps: number;
-  /** Mean over the batch, before the update. */
+  /** Of the whole batch, before the update. */
   readonly loss: number;
   readonly gradientNorm: number;
   readonly learningRate: number;
@@ -98,8 +98,10 @@ export interface SharesChanged {
 export interface Evaluated {
   readonly type: "evaluated";
   readonly step: number;
-  /** Mean loss over held-out samples. */
+  /** Of all held-out samples that are looked at, as one batch. */
   readonly loss: number;
+  /** Other numbers that the model gives, of the same samples: an accuracy. */
+  readonly measures?: Readonly<Record<string, number>>;
 }
 
 export interface CheckpointSaved {

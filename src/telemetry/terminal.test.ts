@@ -2,8 +2,9 @@ import assert from "node:assert/strict";
 import { Writable } from "node:stream";
 import { test } from "node:test";
 import type { Report, RunEvent, StepDone } from "./events.ts";
+import { printable } from "./printable.ts";
 import { type TerminalOptions, terminalSink } from "./terminal.ts";
-import { duration, printable } from "./words.ts";
+import { duration } from "./words.ts";
 
 /** What a terminal of so many columns shows: lines, the last of which is where the cursor is. */
 class Screen extends Writable {

@@ -5,9 +5,11 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import * as ort from "onnxruntime-node";
 import { withFolder } from "../../test/support/folder.ts";
-import { plainRun, reportOf, tryRun } from "../../test/support/runs.ts";
+import { plainRun, reportOf, textRun, tryRun, WORDS } from "../../test/support/runs.ts";
 import { arrays } from "../data/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
+import { cast, mul, reduceMean } from "../functional/index.ts";
+import { defineModel } from "../nn/index.ts";
 import { mse, onnx } from "../onnx/index.ts";
 import { modelOf, node, someNumbers } from "../onnx/raw.testing.ts";
 import { sgd } from "../optimizer/index.ts";
@@ -50,9 +52,9 @@ function coupledRun(folder: string, batch: number, microBatches: number) {
   });
 }
 
-test("a file of one batch size trains in micro-batches of it, and its model.onnx has it: said at the start and in the report", () =>
+test("a file of one batch size trains with it, and its model.onnx has it: said at the start and in the report", () =>
   withFolder({}, async (folder) => {
-    const { events } = await tryRun(coupledRun(folder, 4, 2), { engine, folder });
+    const { events } = await tryRun(coupledRun(folder, 2, 1), { engine, folder });
     const started = events.find(({ type }) => type === "started");
     assert.ok(started?.type === "started");
     assert.match(
@@ -68,11 +70,11 @@ test("a file of one batch size trains in micro-batches of it, and its model.onnx
     assert.deepEqual(y?.dims, [2, 2]);
   }));
 
-test("other micro-batches than those of the file are refused before the first step, and nothing is written", () =>
+test("other batches than that of the file are refused before the first step, and nothing is written", () =>
   withFolder({}, async (folder) => {
     await assert.rejects(tryRun(coupledRun(folder, 4, 1), { engine, folder }), {
       code: "ONNX_UNSUPPORTED",
-      message: /exported for batches of 2.*\n.*micro-batches of 2/,
+      message: /exported for batches of 2.*\n.*a batch of 2 in one micro-batch/,
     });
     assert.ok(!existsSync(join(folder, "out", "checkpoint.safetensors")));
   }));
@@ -131,4 +133,25 @@ test("a disk without room for the files of a run is found before the first step"
       code: "DISK_FULL",
       message: /need about 1,099,511,627,776 MiB, and the disk of ".*" has [\d,]+ MiB left/,
     });
+  }));
+
+test("a sample of text that the model cannot give is refused before the first step", () =>
+  withFolder({ "words.txt": WORDS }, async (folder) => {
+    const model = defineModel("flat", (m) => {
+      const ids = cast(m.input("ids", [m.batch, 16], "int32"), "float32");
+      const scaled = mul(ids, m.parameter("w", [16], { kind: "ones" }));
+      return { loss: reduceMean(scaled, { keepdims: false }), scaled };
+    });
+    const run = defineRun({ ...textRun.stated, model });
+    const events: RunEvent[] = [];
+    const running = tryRun(run, {
+      engine,
+      folder,
+      stopAt: (event) => {
+        events.push(event);
+        return false;
+      },
+    });
+    await assert.rejects(running, { code: "INVALID_OPTION", message: /does not generate text/ });
+    assert.ok(!events.some(({ type }) => type === "step"));
   }));

@@ -4,7 +4,7 @@ import { assert, LockstepError } from "../errors.ts";
 import { writeFileAtomic } from "../files/index.ts";
 import type { Graph } from "../graph/index.ts";
 import type { Model, ModelDefinition } from "../nn/index.ts";
-import { type SymbolicExport, toSymbolicBatch, writeModel } from "../onnx/index.ts";
+import { opsetOf, type SymbolicExport, toSymbolicBatch, writeModel } from "../onnx/index.ts";
 import { weightsSha256, writeSafetensors } from "../safetensors/index.ts";
 import { type Tensor, transpose } from "../tensor/index.ts";
 import { FILES, type RunFolder } from "./folder.ts";
@@ -29,6 +29,7 @@ export function planExport(model: ModelDefinition, sizes: readonly number[]): Ex
     forwardGraph(model.build({ batch, mode: "eval", exported: true }));
   const batch = sizes.find((size, at) => at === sizes.length - 1 || isBuilt(() => build(size)));
   const forward = toSymbolicBatch(build, { fixedBatch: batch ?? 1 });
+  opsetOf(forward.graph); // throws where no operator set has all of its operators
   return { forward, batch: forward.fixed === undefined ? undefined : batch };
 }
 

@@ -37,7 +37,9 @@ export function factsOf({ run, engine, plan, identity, state, step }: FactsOf): 
     // Ranks validate together.
     "the steps between validations": String(evaluate.every),
     "the samples of a validation": String(evaluate.samples),
-    "the hash of the collectives": short(collectivesOf(plan.sides[0].compute)),
+    "the hash of the collectives": short(
+      collectivesOf([...plan.sides[0].totals, ...plan.sides[0].compute]),
+    ),
     "the hash of the gradient graph": hashGraph(gradient.graph).slice(0, 16),
     "the hash of the update graphs": short(plan.update.graphs().map(hashGraph)),
     "the hash of the parameters' places": short(places),

@@ -3,7 +3,7 @@
  * whole, and no run is ever deleted: one that begins where another was moves its files into `earlier-1`, `earlier-2` …
  */
 import { constants, existsSync } from "node:fs";
-import { access, mkdir, readdir, rename, rm, stat, statfs } from "node:fs/promises";
+import { access, lstat, mkdir, readdir, rename, rm, statfs } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { LockstepError } from "../errors.ts";
 import { fileError, makeFolder, writeFileAtomic } from "../files/index.ts";
@@ -85,8 +85,9 @@ export async function prepareFolder(folder: RunFolder, beginning: Beginning): Pr
 async function checkPlaces(folder: RunFolder): Promise<void> {
   for (const name of Object.values(FILES)) {
     const path = folder.file(name);
-    const found = await stat(path).catch(() => undefined);
-    if (found === undefined || found.isFile()) continue;
+    const found = await lstat(path).catch(() => undefined);
+    // A link is replaced, and what it leads to is left alone.
+    if (found === undefined || found.isFile() || found.isSymbolicLink()) continue;
     throw new LockstepError(
       "IO_FAILED",
       `"${path}" is not a file, and the run will write one there.`,

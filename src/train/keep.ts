@@ -92,6 +92,8 @@ async function isUsable({ run, data, trainer }: Session): Promise<boolean> {
   if (trainer.steps === 0) return true;
   const { start } = positionsOfStep(trainer.steps - 1, run.batch);
   const order = sampleOrder(data.train.length, run.seed);
-  const indices = order.indices(start, start + run.batch / run.microBatches);
-  return Number.isFinite(await trainer.evaluate((into) => data.train.read(indices, into)));
+  const { samples = 1 } = trainer.plan.evaluation?.sizes[0] ?? {};
+  const indices = order.indices(start, start + samples);
+  const sums = await trainer.evaluate(0, (into) => data.train.read(indices, into));
+  return sums.every(Number.isFinite);
 }

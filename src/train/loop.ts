@@ -4,7 +4,7 @@
  */
 import { positionsOfStep, sampleOrder } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
-import type { EventSink, Report } from "../telemetry/index.ts";
+import type { EventSink, Report, RunEvent } from "../telemetry/index.ts";
 import { checkIdentity, readCheckpointHead } from "./checkpoint.ts";
 import { exportModel } from "./export.ts";
 import { finish } from "./finish.ts";
@@ -26,6 +26,7 @@ import {
   tokensPerSample,
 } from "./session.ts";
 import type { FillBatch } from "./step.ts";
+import type { Validated } from "./validation.ts";
 
 export type TrainResult =
   | { readonly outcome: "finished"; readonly report: Report }
@@ -167,10 +168,11 @@ async function runSteps(
       learningRate,
       ...measure(done),
     });
+    if (result.isEmpty) tell({ type: "notice", text: nothingCounts(done) });
     if (result.shared !== undefined) tell({ type: "shared", step: done, reason: result.shared });
     if (validation !== undefined && done % run.evaluate.every === 0 && done < steps) {
-      const validated = await validation.loss(options.asked);
-      if (validated !== undefined) tell({ type: "evaluated", step: done, loss: validated });
+      const validated = await validation.run(options.asked);
+      if (validated !== undefined) tell(evaluated(done, validated));
     }
     if (session.leads && done % run.checkpointEvery === 0 && done < steps) {
       await saveOrTell(session, loss);
@@ -178,15 +180,27 @@ async function runSteps(
     measure.restart();
   }
   if (validation !== undefined) {
-    validationLoss = await validation.loss(options.asked);
+    const validated = await validation.run(options.asked);
     if (session.leads) options.goOnAlone();
     signal.throwIfAborted();
-    if (validationLoss !== undefined) {
-      tell({ type: "evaluated", step: run.steps, loss: validationLoss });
-    }
+    if (validated !== undefined) tell(evaluated(run.steps, validated));
+    validationLoss = validated?.loss;
   }
   if (session.leads) options.goOnAlone();
   return validationLoss;
+}
+
+function nothingCounts(step: number): string {
+  return `Step ${step}: no label of the batch counts for the loss, so the step changed nothing.`;
+}
+
+function evaluated(step: number, { loss, measures }: Validated): RunEvent {
+  if (loss === undefined) {
+    const text = `Step ${step}: no label of the held-out samples counts, so there is no validation loss.`;
+    return { type: "notice", text };
+  }
+  const others = Object.keys(measures).length === 0 ? {} : { measures };
+  return { type: "evaluated", step, loss, ...others };
 }
 
 interface Speed {

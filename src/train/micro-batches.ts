@@ -1,4 +1,5 @@
 /** Into how many parts a batch is cut, where the run file does not say so. */
+import { planLoss } from "../program/index.ts";
 import type { Run } from "./run.ts";
 import { overrideRun } from "./run.ts";
 
@@ -22,9 +23,14 @@ function defaultMicroBatches({ batch, model }: Run): number {
   while (parts > 1 && (batch % parts !== 0 || batch / parts < LEAST_SAMPLES)) parts /= 2;
   if (parts === 1) return 1;
   try {
+    const part = model.build({ batch: batch / parts, mode: "train" });
     // Statistics over a batch are others over its parts: who wants them cut says so.
-    return model.build({ batch: batch / parts, mode: "train" }).states.length > 0 ? 1 : parts;
+    if (part.states.length > 0) return 1;
+    planLoss(part, parts);
+    return parts;
   } catch {
-    return 1; // a model that can be had for some sizes only; what else is wrong is said when it is built
+    // A loss that cannot be made from parts, or a model that can be had for some sizes only. What else is wrong is said when it
+    // is built.
+    return 1;
   }
 }

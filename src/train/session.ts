@@ -14,11 +14,12 @@ import {
   loadCheckpoint,
   type Progress,
 } from "./checkpoint.ts";
-import { type ExportPlan, exportNotes, planExport } from "./export.ts";
+import { type ExportPlan, exportNotes, planExport, trainedGraph } from "./export.ts";
 import { factsOf } from "./facts.ts";
 import { fieldRanges } from "./field-ranges.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import { type Beginning, checkRoom, prepareFolder, type RunFolder } from "./folder.ts";
+import { samplingGraph } from "./generate.ts";
 import { type Change, type Changeable, type Identity, identityOf } from "./identity.ts";
 import type { Run } from "./run.ts";
 import type { Ranks } from "./sharing.ts";
@@ -114,6 +115,7 @@ export async function openSession(
       engine,
       model,
       evaluation: run.model.build({ batch: microBatch, mode: "eval" }),
+      evaluationSamples: data.validation && Math.min(data.validation.length, run.evaluate.samples),
       optimizer: run.optimizer,
       schedule: run.schedule,
       steps: run.steps,
@@ -135,19 +137,16 @@ export async function openSession(
       await agree(options.ranks.group, facts);
     }
     if (leads) {
+      // Text that is asked for at the end can be had from this model, or it is refused now.
+      const isText = data.text !== undefined && run.sample !== undefined;
+      if (isText) samplingGraph(trainedGraph(run, trainer, 1));
       await prepareFolder(options.folder, options.beginning);
       await checkRoom(options.folder, bytesWritten(trainer, options.beginning));
     }
     const isOld = head !== undefined && hashes === undefined;
     const before = { step, seconds, trainLoss, changes, isOld };
     const held = data.validation;
-    const validation =
-      held &&
-      new Validation(held, trainer, {
-        batch: microBatch,
-        limit: run.evaluate.samples,
-        group: options.ranks?.group,
-      });
+    const validation = held && new Validation(held, trainer, options.ranks?.group);
     return {
       run,
       options,
@@ -209,8 +208,29 @@ function bytesWritten(trainer: Trainer, beginning: Beginning): number {
 }
 
 /** What the user should know before the first step, and finds in the report. */
-export function notesOf({ model, exporting }: Session): string[] {
-  return [...model.notes, ...(exporting === undefined ? [] : exportNotes(exporting))];
+export function notesOf(session: Session): string[] {
+  const { model, exporting } = session;
+  return [
+    ...model.notes,
+    ...(exporting === undefined ? [] : exportNotes(exporting)),
+    ...idleNote(session),
+    ...validationNote(session),
+  ];
+}
+
+/** A micro-batch of several keeps to one thread. */
+function idleNote({ run: { microBatches }, options: { engine, ranks } }: Session): string[] {
+  const { threads } = engine;
+  if (ranks !== undefined || microBatches === 1 || threads <= microBatches) return [];
+  return [
+    `${microBatches} of ${threads} threads compute gradients, each one of ${microBatches} micro-batches. State microBatches in the run to use more.`,
+  ];
+}
+
+function validationNote({ trainer, validation }: Session): string[] {
+  const why = trainer.plan.evaluation?.measures[0]?.meanOfBatches;
+  if (validation === undefined || why === undefined) return [];
+  return [`The validation loss is a mean over batches, for ${why}.`];
 }
 
 export function announce(session: Session): void {

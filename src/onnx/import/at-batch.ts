@@ -1,7 +1,7 @@
 /** Import for a number of samples, whatever number the file was exported with. */
 import { LockstepError } from "../../errors.ts";
 import type { GraphBuilder, Value } from "../../graph/index.ts";
-import { newBuilder } from "../../ops/index.ts";
+import { newBuilder, operatorTable } from "../../ops/index.ts";
 import type { OnnxFile } from "../read.ts";
 import {
   type Imported,
@@ -10,6 +10,7 @@ import {
   type ImportSink,
   importInto,
 } from "./import.ts";
+import { drawing } from "./random.ts";
 import { planRebatch, rebatch } from "./rebatch.ts";
 import type { Rebatching } from "./remake.ts";
 
@@ -48,10 +49,14 @@ export function importAtBatch(
     batch: from,
   });
   const plan = planned(scratch, record, imported, file, from);
+  if (sink.draw !== undefined) checkDrawn(plan, file, from);
   const { values, states } = record.replay(sink, options.batch);
   const made = rebatch(plan, builder, options.batch, values, {
     inputs: new Set(record.inputs.keys()),
     node: (node, x) => {
+      const fields = [...record.inputs.keys()].flatMap((name) => values.get(name) ?? []);
+      const drawn = sink.draw && drawing(node, x, sink.draw, fields);
+      if (drawn !== undefined) return drawn;
       const rate = record.dropouts.get(node.outputs[0] ?? "");
       return rate === undefined ? undefined : sink.dropout?.(x, rate);
     },
@@ -91,7 +96,7 @@ function planned(
       `${file.name} was exported for batches of ${from}, and cannot be had for others: ${reason}`,
       {
         hint:
-          `Train with micro-batches of ${from} (batch divided by microBatches), or export it with a dynamic batch` +
+          `Train with a batch of ${from} in one micro-batch, or export it with a dynamic batch` +
           // Of one sample nothing tells an index from any other zero.
           (from === 1 ? ", or from an example of two samples or more." : "."),
         fields: { file: file.name, batch: from },
@@ -99,6 +104,22 @@ function planned(
       },
     );
   }
+}
+
+/** Noise of a shape that the file tells is noise for its own batch. */
+function checkDrawn({ graph }: Rebatching, file: OnnxFile, from: number): void {
+  const told = graph.nodes.find(
+    ({ op, inputs }) => inputs.length === 0 && operatorTable.find(op)?.draws === true,
+  );
+  if (told === undefined) return;
+  throw new LockstepError(
+    "ONNX_UNSUPPORTED",
+    `${file.name}: node "${told.name}" (${told.op}) draws for batches of ${from}, and for no others.`,
+    {
+      hint: `Train with micro-batches of ${from} (batch divided by microBatches), or draw by randn_like of an activation.`,
+      fields: { file: file.name, node: told.name, batch: from },
+    },
+  );
 }
 
 function valueOf(made: ReadonlyMap<string, Value>, value: Value): Value {

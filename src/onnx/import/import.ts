@@ -83,8 +83,8 @@ export function importInto(
     node: (node) => {
       if (node.op === "ScatterND") return scattering(node);
       if (node.op === "lockstep::Detach" && options.mode !== "train") return [node.inputs[0]];
-      const drawn = sink.draw && drawing(importer, node, sink.draw, inputs.values());
-      if (drawn !== undefined) return drawn;
+      const drawn = sink.draw && drawing(node, node.inputs[0], sink.draw, inputs.values());
+      if (drawn !== undefined) return [drawn];
       if (node.op === "Dropout") return dropout(importer, node, sink, options);
       return node.op === "BatchNormalization"
         ? normalization(importer, node, states, options)

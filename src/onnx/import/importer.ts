@@ -12,8 +12,8 @@ import type { RawAttribute, RawFunction, RawGraph, RawNode } from "../schema.ts"
 import { type ImportNode, rulesFor } from "../upgrade/index.ts";
 import { checkAttributes, ruleContext } from "./context.ts";
 import { foldNode } from "./fold.ts";
-import { writeOut } from "./loops.ts";
 import { domainOf, Scope } from "./scope.ts";
+import { inlineSubgraphs } from "./subgraphs.ts";
 
 /** What the importer asks its caller. */
 export interface ImportHooks {
@@ -92,7 +92,6 @@ export class Importer {
     if (body !== undefined) return this.#call(body, raw, inputs, name, scope);
     const { attributes, graphs } = scope.attributes(raw.attribute, name);
     const op = domain === "" ? raw.opType : `${domain}::${raw.opType}`;
-    if (op === "If") return this.#if(inputs[0], graphs, name, scope);
     const node: ImportNode = {
       op,
       name,
@@ -101,18 +100,9 @@ export class Importer {
       outputs: raw.output.map((output) => (output === "" ? "" : scope.prefix + output)),
       opset: domain === "" ? (scope.opset("") ?? INTERNAL_OPSET) : INTERNAL_OPSET,
     };
-    const loopBody = graphs.get("body");
-    if ((op === "Loop" || op === "Scan") && loopBody !== undefined) {
-      if (scope.depth >= MAX_INLINED) this.#end("loops and functions are nested too deep");
-      return writeOut(this, { ...node, body: loopBody }, scope);
-    }
-    if (graphs.size > 0) {
-      this.fail(
-        `the operator ${op} with a subgraph is not supported`,
-        "Of those, If, Loop and Scan are; write the model with one of them, or without.",
-      );
-    }
-    return this.build(node);
+    if (graphs.size === 0) return this.build(node);
+    this.#checkDepth(scope);
+    return inlineSubgraphs(this, node, graphs, scope);
   }
 
   /** Builds one node: rules, then folding, then the graph. */
@@ -154,29 +144,6 @@ export class Importer {
     return this.builder.operators.find(op);
   }
 
-  #if(
-    condition: Value | undefined,
-    graphs: ReadonlyMap<string, RawGraph>,
-    name: string,
-    scope: Scope,
-  ): readonly (Value | undefined)[] {
-    const known = condition && this.builder.constantOf(condition);
-    if (known === undefined) {
-      return this.fail(
-        "the condition of If is not known before the graph runs",
-        "Fix the input that decides it (dims, shapes), or export the branch that is used.",
-      );
-    }
-    const branch = graphs.get(toNumbers(known)[0] === 0 ? "else_branch" : "then_branch");
-    if (branch === undefined) return this.fail("If has no such branch");
-    if (scope.depth >= MAX_INLINED) this.#end("branches and functions are nested too deep");
-    const inner = scope.branch(`${name}/`);
-    this.graph(branch, inner);
-    return branch.output.map(
-      (output) => inner.find(output.name) ?? this.fail(`nothing gives "${output.name}"`),
-    );
-  }
-
   /** A graph's initializers as constants, then its nodes. */
   graph(graph: RawGraph, scope: Scope): void {
     for (const raw of graph.initializer) {
@@ -201,7 +168,7 @@ export class Importer {
     name: string,
     outer: Scope,
   ): readonly (Value | undefined)[] {
-    if (outer.depth >= MAX_INLINED) this.#end("functions call each other without end");
+    this.#checkDepth(outer);
     const bindings = new Map<string, RawAttribute>();
     for (const attribute of body.attributeProto) bindings.set(attribute.name, attribute);
     for (const attribute of raw.attribute) {
@@ -268,6 +235,11 @@ export class Importer {
   /** Throws ONNX_UNSUPPORTED; the node and the file are added on the way out. */
   fail(what: string, hint?: string): never {
     throw new LockstepError("ONNX_UNSUPPORTED", what, hint === undefined ? {} : { hint });
+  }
+
+  #checkDepth({ depth }: Scope): void {
+    if (depth >= MAX_INLINED)
+      this.#end("functions call each other without end, or subgraphs are nested too deep");
   }
 
   #end(what: string): never {

@@ -1,9 +1,8 @@
 /** What a file draws: by the key of each sample, so that noise depends on no micro-batch, worker or engine. */
+import { LockstepError } from "../../errors.ts";
 import { add, cast, less, mul } from "../../functional/index.ts";
-import type { Value } from "../../graph/index.ts";
+import type { Attributes, Value } from "../../graph/index.ts";
 import { dtypeFromOnnx, formatShape, type Shape } from "../../tensor/index.ts";
-import type { ImportNode } from "../upgrade/index.ts";
-import type { Importer } from "./importer.ts";
 
 /**
  * Draws numbers of mean 0 and deviation 1, or even in [0, 1), float32 of this shape, whose rows belong to the samples in turn. `whole`: one row a
@@ -11,37 +10,39 @@ import type { Importer } from "./importer.ts";
  */
 export type Draw = (kind: "normal" | "uniform", shape: Shape, whole: boolean) => Value | undefined;
 
-/** What the node of a file draws; undefined if it draws nothing. */
+/** What the node of a file draws; undefined if it draws nothing. `like`: its input; `fields`: what the data gives. */
 export function drawing(
-  importer: Importer,
-  node: ImportNode,
+  node: { readonly op: string; readonly attributes: Attributes },
+  like: Value | undefined,
   draw: Draw,
   fields: Iterable<Value>,
-): readonly Value[] | undefined {
+): Value | undefined {
   const kind = KINDS[node.op];
   if (kind === undefined) return undefined;
   const number = (name: string, otherwise: number): number => {
     const value = node.attributes[name];
     return value?.kind === "float" || value?.kind === "int" ? value.value : otherwise;
   };
-  const like = node.inputs[0];
   const given = node.attributes["shape"];
   const shape = like?.shape ?? (given?.kind === "ints" ? given.value : []);
   const drawn = draw(kind, shape, like === undefined || !dependsOn(like, fields));
   if (drawn === undefined) {
-    return importer.fail(
+    throw new LockstepError(
+      "ONNX_UNSUPPORTED",
       `noise of shape ${formatShape(shape)} does not belong to single samples`,
-      "Draw it with the batch as its first dim, by randn_like of an activation for instance, or make it an input.",
+      {
+        hint: "Draw it with the batch as its first dim, by randn_like of an activation for instance, or make it an input.",
+      },
     );
   }
   const dtype = dtypeFromOnnx(number("dtype", 0)) ?? like?.dtype ?? "float32";
-  if (node.op === "Bernoulli") return [cast(less(drawn, cast(like as Value, "float32")), dtype)];
+  if (node.op === "Bernoulli") return cast(less(drawn, cast(like as Value, "float32")), dtype);
   const [base, scale] =
     kind === "normal"
       ? [number("mean", 0), number("scale", 1)]
       : [number("low", 0), number("high", 1) - number("low", 0)];
   const scaled = scale === 1 ? drawn : mul(drawn, scale);
-  return [cast(base === 0 ? scaled : add(scaled, base), dtype)];
+  return cast(base === 0 ? scaled : add(scaled, base), dtype);
 }
 
 const KINDS: Readonly<Record<string, "normal" | "uniform">> = {

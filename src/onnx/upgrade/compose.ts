@@ -62,7 +62,7 @@ const softmaxCrossEntropy: Rule = ({ node, input, int, string, fail }) => {
 /** ONNX Runtime has no kernel of its newest form. Before version 16 regions were those of centres. */
 const regions: Rule = ({ node, input, int, float, string, fail }) => {
   const mode = string("mode", "avg");
-  if (mode !== "avg") return fail(`RoiAlign with mode "${mode}"`, 'Only "avg" is supported.');
+  if (mode !== "avg") return fail(`mode "${mode}" is not supported`, 'Only "avg" is supported.');
   const edges = node.opset >= 16 ? "half_pixel" : "output_half_pixel";
   const settings = {
     height: int("output_height", 1),
@@ -74,7 +74,7 @@ const regions: Rule = ({ node, input, int, float, string, fail }) => {
   const [x, boxes, pictures] = [input(0), input(1), input(2)];
   const fits = pictures.shape.length === 1 && boxes.shape[0] === pictures.shape[0];
   if (x.shape.length !== 4 || boxes.shape.length !== 2 || boxes.shape[1] !== 4 || !fits) {
-    return fail("RoiAlign takes (N, C, H, W), regions (R, 4) and numbers of pictures (R)");
+    return fail("it takes (N, C, H, W), regions (R, 4) and numbers of pictures (R)");
   }
   return [roiAlign(x, boxes, pictures, settings)];
 };

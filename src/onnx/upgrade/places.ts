@@ -30,7 +30,7 @@ const affineGrid: Rule = ({ input, numbers, int, fail }) => {
   const dims = sizes.length;
   const [own, rows, columns] = theta.shape;
   if (own !== batch || rows !== dims || columns !== dims + 1 || theta.shape.length !== 3) {
-    return fail(`matrices [${theta.shape.join(", ")}] for pictures of ${dims} dims`);
+    return fail(`matrices [${theta.shape.join(", ")}] do not fit pictures of ${dims} dims`);
   }
   const isAligned = int("align_corners", 0) === 1;
   const along = sizes.map((size, dim) => {
@@ -46,23 +46,24 @@ const affineGrid: Rule = ({ input, numbers, int, fail }) => {
 };
 
 /** Cut, or filled with zeros, on both sides evenly. */
-const centerCropPad: Rule = ({ node, input, numbers, ints, fail }) => {
+const centerCropPad: Rule = ({ input, numbers, ints, fail }) => {
   const x = input(0);
   const sizes = numbers(1);
   const axes = ints("axes") ?? x.shape.map((_, dim) => dim);
-  if (sizes.length !== axes.length) return fail(`${sizes.length} sizes for ${axes.length} dims`);
+  if (sizes.length !== axes.length)
+    return fail(`it has ${sizes.length} sizes for ${axes.length} dims`);
   const before = x.shape.map(() => 0);
   const after = [...before];
   let cut = x;
   for (const [i, axis] of axes.entries()) {
-    const dim = normalizeDim(axis, x.shape.length) ?? fail(`${node.op} along axis ${axis}`);
+    const dim = normalizeDim(axis, x.shape.length) ?? fail(`axis ${axis} is out of range`);
     const [own, size] = [x.shape[dim] as number, sizes[i] as number];
     if (own > size) {
       const start = Math.floor((own - size) / 2);
       cut = slice(cut, [{ axis: dim, start, end: start + size }]);
     } else {
       before[dim] = Math.floor((size - own) / 2);
-      after[dim] = size - own - (before[dim] as number);
+      after[dim] = size - own - before[dim];
     }
   }
   return [pad(cut, before, after)];
@@ -81,7 +82,8 @@ const globalLpPool: Rule = ({ input, int }) => {
 /** Each element back where MaxPool found it, by its number among all elements; zeros elsewhere. */
 const maxUnpool: Rule = ({ node, input, ints, fail }) => {
   const [x, numbers] = [input(0), input(1)];
-  if (node.inputs[2] !== undefined) return fail("MaxUnpool to a shape that is told");
+  if (node.inputs[2] !== undefined)
+    return fail("a shape that is told for its output is not supported");
   const kernel = ints("kernel_shape") ?? [];
   const pads = ints("pads") ?? [];
   const sizes = kernel.map((size, dim) => {
@@ -102,7 +104,7 @@ const compress: Rule = ({ input, numbers, attribute, int, builder, fail }) => {
   const chosen = numbers(1).flatMap((holds, index) => (holds === 0 ? [] : [index]));
   const flat = attribute("axis") === undefined;
   const axis = flat ? 0 : normalizeDim(int("axis", 0), x.shape.length);
-  if (axis === undefined) return fail(`Compress along axis ${int("axis", 0)}`);
+  if (axis === undefined) return fail(`axis ${int("axis", 0)} is out of range`);
   const list = flat ? reshape(x, [elementCount(x.shape)]) : x;
   return [gather(list, builder.ints(chosen), axis)];
 };

@@ -18,12 +18,12 @@ const lastAxis: Rule = ({ node, builder }) =>
 
 /** A real signal from half of its spectrum: from the whole, which is the half and its mirror. */
 const realSignal: Rule = (context) => {
-  const { node, input, int } = context;
+  const { input, int } = context;
   if (int("onesided", 0) === 0 || int("inverse", 0) === 0) return undefined;
   const x = input(0);
   const axis = number(context, 2) ?? -2;
   const bins = x.shape.at(axis) ?? 0;
-  if (x.shape.at(-1) !== 2) return context.fail(`${node.op} of a spectrum without imaginary parts`);
+  if (x.shape.at(-1) !== 2) return context.fail("a spectrum needs real and imaginary parts");
   return [realFromHalf(x, axis, number(context, 1) ?? 2 * (bins - 1))];
 };
 
@@ -38,12 +38,12 @@ const frames: Rule = (context) => {
   const step = number(context, 1) ?? 0;
   const length = number(context, 3) ?? window?.shape[0];
   const time = x.shape[1] ?? 0;
-  if (length === undefined) return fail("STFT without a window or a length of frames");
+  if (length === undefined) return fail("it has neither a window nor a length of frames");
   if (x.shape.length !== 3 || !(step >= 1) || !(length >= 1) || length > time) {
-    return fail(`STFT of a signal of ${time} in frames of ${length}, ${step} apart`);
+    return fail(`a signal of ${time} cannot be cut into frames of ${length}, ${step} apart`);
   }
   if (window !== undefined && (window.shape.length !== 1 || window.shape[0] !== length)) {
-    return fail(`a window of ${window.shape.join(" by ")} for frames of ${length}`);
+    return fail(`a window of ${window.shape.join(" by ")} does not fit frames of ${length}`);
   }
   const onesided = int("onesided", 1) === 1 && x.shape[2] === 1;
   return [stft(x, window, { step, length, onesided })];
@@ -59,7 +59,8 @@ const window =
   (context) => {
     const { int, builder, fail } = context;
     const size = number(context, 0) ?? 0;
-    const dtype = dtypeFromOnnx(int("output_datatype", 1)) ?? fail("a window of that type");
+    const dtype =
+      dtypeFromOnnx(int("output_datatype", 1)) ?? fail("its output_datatype is not known");
     const turns = int("periodic", 1) === 1 ? size : size - 1;
     const values = Array.from({ length: size }, (_, n) =>
       coefficients.reduce(
@@ -76,7 +77,8 @@ const melWeights: Rule = (context) => {
   const [bands, length, rate, low, high] = [0, 1, 2, 3, 4].map(
     (at) => number(context, at) ?? 0,
   ) as [number, number, number, number, number];
-  const dtype = dtypeFromOnnx(int("output_datatype", 1)) ?? fail("a matrix of that type");
+  const dtype =
+    dtypeFromOnnx(int("output_datatype", 1)) ?? fail("its output_datatype is not known");
   const mel = (hertz: number) => 2595 * Math.log10(1 + hertz / 700);
   const bins = Math.floor(length / 2) + 1;
   const edges = Array.from({ length: bands + 2 }, (_, i) => {

@@ -22,4 +22,5 @@ export const cast: OperatorDefinition = {
   flops: noFlops,
   moves: true,
   inPlace: true,
+  batch: { linear: "together" },
 };

@@ -39,4 +39,5 @@ export const concat: OperatorDefinition = {
   flops: noFlops,
   moves: true,
   inPlace: false,
+  batch: { linear: "together" },
 };

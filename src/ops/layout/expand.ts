@@ -18,4 +18,5 @@ export const expand: OperatorDefinition = {
   flops: noFlops,
   moves: true,
   inPlace: false,
+  batch: { linear: "first" },
 };

@@ -22,4 +22,5 @@ export const flatten: OperatorDefinition = {
   flops: noFlops,
   moves: true,
   inPlace: true,
+  batch: { linear: "first" },
 };

@@ -12,4 +12,5 @@ export const identity: OperatorDefinition = {
   flops: noFlops,
   moves: true,
   inPlace: true,
+  batch: { linear: "together" },
 };

@@ -28,4 +28,5 @@ export const reshape: OperatorDefinition = {
   flops: noFlops,
   moves: true,
   inPlace: true,
+  batch: { linear: "first" },
 };

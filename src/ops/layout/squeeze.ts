@@ -25,4 +25,5 @@ export const squeeze: OperatorDefinition = {
   flops: noFlops,
   moves: true,
   inPlace: true,
+  batch: { linear: "first" },
 };

@@ -25,6 +25,7 @@ export const transpose: OperatorDefinition = {
   flops: noFlops,
   moves: true,
   inPlace: false,
+  batch: { linear: "first" },
 };
 
 function permutation(attributes: InferContext["attributes"], rank: number): readonly number[] {

@@ -27,4 +27,5 @@ export const unsqueeze: OperatorDefinition = {
   flops: noFlops,
   moves: true,
   inPlace: true,
+  batch: { linear: "first" },
 };

@@ -3,6 +3,7 @@ import type { OperatorDefinition, Value } from "../../graph/index.ts";
 import { activate, type Cell } from "./cell.ts";
 import { recurrentGradient } from "./gradient.ts";
 import { recurrentAttributes, recurrentFlops, recurrentTypes } from "./shared.ts";
+import { unroll } from "./unroll.ts";
 
 const cell: Cell = {
   form: { gates: 3, activations: 2, cell: false },
@@ -40,6 +41,7 @@ export const gru: OperatorDefinition = {
   attributes: { ...recurrentAttributes, linear_before_reset: { kind: "int", default: 0 } },
   infer: (context) => recurrentTypes(context, cell.form),
   gradient: recurrentGradient(cell),
+  written: (context) => unroll(cell, context).outputs,
   flops: recurrentFlops,
   inPlace: false,
 };

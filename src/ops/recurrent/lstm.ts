@@ -3,6 +3,7 @@ import type { OperatorDefinition, Value } from "../../graph/index.ts";
 import { activate, type Cell, type StepContext, unbounded } from "./cell.ts";
 import { recurrentGradient } from "./gradient.ts";
 import { recurrentAttributes, recurrentFlops, recurrentTypes } from "./shared.ts";
+import { unroll } from "./unroll.ts";
 
 const cell: Cell = {
   form: { gates: 4, activations: 3, cell: true },
@@ -47,6 +48,7 @@ export const lstm: OperatorDefinition = {
   attributes: { ...recurrentAttributes, input_forget: { kind: "int", default: 0 } },
   infer: (context) => recurrentTypes(context, cell.form),
   gradient: recurrentGradient(cell),
+  written: (context) => unroll(cell, context).outputs,
   flops: recurrentFlops,
   inPlace: false,
 };

@@ -2,6 +2,7 @@ import type { OperatorDefinition } from "../../graph/index.ts";
 import { activate, type Cell } from "./cell.ts";
 import { recurrentGradient } from "./gradient.ts";
 import { recurrentAttributes, recurrentFlops, recurrentTypes } from "./shared.ts";
+import { unroll } from "./unroll.ts";
 
 const cell: Cell = {
   form: { gates: 1, activations: 1, cell: false },
@@ -21,6 +22,7 @@ export const rnn: OperatorDefinition = {
   attributes: recurrentAttributes,
   infer: (context) => recurrentTypes(context, cell.form),
   gradient: recurrentGradient(cell),
+  written: (context) => unroll(cell, context).outputs,
   flops: recurrentFlops,
   inPlace: false,
 };

@@ -10,6 +10,7 @@ import {
   less,
   range,
   reshape,
+  slice,
   split,
   where,
 } from "../../functional/index.ts";
@@ -155,21 +156,34 @@ function runDirection(
     peepholes: peephole && split(peephole, [hidden, hidden, hidden], 1).map(form.turn),
   };
   const order = pieces.map((_, t) => (backwards && !turned ? steps - 1 - t : t));
-  const results: Value[] = [];
-  let state = mapState(first, form.turn);
-  for (const t of order) {
-    const next = cell.step({
+  const step = (state: State, t: number) =>
+    cell.step({
       ...fixed,
       state,
       projected: pieces[t] as Value,
       product: (...given) => multiply(t, ...given),
     });
+  const { results, state } = runSteps(order, step, mapState(first, form.turn), valid);
+  const y = reshape(form.rows(results), [steps, batch, hidden]);
+  return { y: turned ? reverseWithin(y, lengths) : y, last: mapState(state, form.turn), trace };
+}
+
+/** The state after each step, by its place in the sequence (0 where that has ended), and the last one. */
+function runSteps(
+  order: readonly number[],
+  step: (state: State, t: number) => State,
+  first: State,
+  valid: readonly Value[] | undefined,
+): { results: Value[]; state: State } {
+  const results: Value[] = [];
+  let state = first;
+  for (const t of order) {
+    const next = step(state, t);
     const isValid = valid?.[t];
     state = isValid === undefined ? next : held(isValid, next, state);
     results[t] = isValid === undefined ? state.h : where(isValid, state.h, 0);
   }
-  const y = reshape(form.rows(results), [steps, batch, hidden]);
-  return { y: turned ? reverseWithin(y, lengths) : y, last: mapState(state, form.turn), trace };
+  return { results, state };
 }
 
 function functionsOf(cell: Cell, attributes: AttributeReader, index: number) {
@@ -184,16 +198,9 @@ function productWith(form: Orientation, weight: Value, products: Map<number, Pro
   const [rows = 0] = weight.shape;
   const parts = new Map<number, Value>();
   return (t: number, start: number, size: number, h: Value, plus: Value | undefined): Value => {
-    const whole = start === 0 && size === rows;
     const part =
       parts.get(start) ??
-      (whole
-        ? weight
-        : (split(
-            weight,
-            [start, size, rows - start - size].filter((n) => n > 0),
-            0,
-          )[start === 0 ? 0 : 1] as Value));
+      (size === rows ? weight : slice(weight, [{ axis: 0, start, end: start + size }]));
     parts.set(start, part);
     const result = form.product(part, h, plus);
     const kept = products.get(start) ?? { factors: [], results: [] };
