@@ -21,6 +21,8 @@ export interface RunStarted {
   readonly out: string;
   readonly model: string;
   readonly parameters: number;
+  /** What is trained of a model from a file, and what is not, in one line. */
+  readonly trains?: string;
   readonly data: string;
   readonly engine: string;
   readonly workers: number;
