@@ -4,6 +4,7 @@ import { fileURLToPath } from "node:url";
 import { allreduce } from "./allreduce.ts";
 import { network } from "./network.ts";
 import { optimizer } from "./optimizer.ts";
+import { recurrent } from "./recurrent.ts";
 import {
   type Benchmark,
   currentCommit,
@@ -16,7 +17,7 @@ import { scaling } from "./scaling.ts";
 import { step } from "./step.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
-const benchmarks: readonly Benchmark[] = [step, optimizer, allreduce, scaling, network];
+const benchmarks: readonly Benchmark[] = [step, optimizer, allreduce, scaling, network, recurrent];
 
 async function main(words: readonly string[]): Promise<number> {
   const name = words.find((word) => !word.startsWith("--"));

@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import type { Link } from "./link.ts";
 
-const PYTHON = "/usr/bin/python3";
+/** Debian's, unless LOCKSTEP_PYTHON names one with another PyTorch. */
+const PYTHON = process.env["LOCKSTEP_PYTHON"] ?? "/usr/bin/python3";
 
 export interface GptSizes {
   readonly layers: number;
@@ -78,6 +79,24 @@ export function torchDdp(
   if (!existsSync(PYTHON)) return undefined;
   const env = { ...sizesAsEnvironment(sizes, threads, repeats), W: String(workers) };
   return tokensPerSecond(PYTHON, [script], env);
+}
+
+export interface LstmSizes {
+  readonly hidden: number;
+  readonly context: number;
+  readonly batch: number;
+  readonly vocabulary: number;
+}
+
+/** Whole steps of PyTorch's `nn.LSTM` between an embedding and a linear layer, in tokens/s. */
+export function torchLstm(
+  root: string,
+  { sizes, threads, repeats }: { sizes: LstmSizes; threads: number; repeats: number },
+): number | undefined {
+  const script = join(root, "benchmarks/peers/lstm_torch.py");
+  if (!existsSync(PYTHON)) return undefined;
+  const all = { ...sizes, layers: 1, width: sizes.hidden, heads: 1 };
+  return tokensPerSecond(PYTHON, [script], sizesAsEnvironment(all, threads, repeats));
 }
 
 /** The same with one process at each end of a link. */

@@ -11,6 +11,7 @@ import { overrideRun, type Run } from "../src/train/index.ts";
 import { digits, movieRatings, shakespeare } from "../test/support/data.ts";
 import { lastMean, type Trained, trainRun } from "../test/support/train.ts";
 import bert from "./bert.ts";
+import charLstm from "./char-lstm.ts";
 import clicks from "./clicks.ts";
 import fromPytorch from "./from-pytorch.ts";
 import mnistConvnet from "./mnist-convnet.ts";
@@ -52,6 +53,14 @@ const EXAMPLES: readonly Example[] = [
     steps: 60,
     quick: { output: "loss", atMost: 2.75 },
     full: { output: "loss", atMost: 1.65 },
+    samples: 64,
+  },
+  {
+    run: charLstm,
+    data: shakespeare(),
+    steps: 60,
+    quick: { output: "loss", atMost: 2.75 },
+    full: { output: "loss", atMost: 1.9 },
     samples: 64,
   },
   {

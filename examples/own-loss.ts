@@ -1,4 +1,6 @@
 // A loss of one's own: the quantile loss, so that a network learns the range in which nine of ten values lie.
+// A loss is one number made of sums and means over the batch: also quotients of them (a mean over a mask), several of them added, and
+// penalties of weights. It is that of the whole batch in any micro-batches; one that cannot be so is refused before the first step.
 import {
   adamw,
   add,

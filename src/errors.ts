@@ -23,6 +23,7 @@ export type ErrorCode =
   | "INVALID_BINDING" // tensors that do not fit a compiled graph, or overlap
   | "OUT_OF_MEMORY"
   | "MEMORY_NAME" // shared memory whose name is taken, unknown or not allowed
+  | "SHARED_MEMORY" // a machine where memory cannot be shared: /dev/shm is missing, read-only or another's
   | "INVALID_OPTION" // a run file or a command-line option
   | "RUN_FILE" // a run file that does not load or exports no run
   | "DATA_EMPTY"
@@ -31,6 +32,7 @@ export type ErrorCode =
   | "NOT_FINITE" // a loss or gradient that is NaN or infinite
   | "CHECKPOINT" // a run folder that cannot be resumed
   | "RUN_EXISTS" // a folder that holds an unfinished run, where another was to begin
+  | "RUN_LOCKED" // a folder that another process is writing a run to
   | "PEER_LOST" // a worker of the group vanished or left
   | "DEADLINE" // a wait took longer than it may
   | "ABORTED" // the group was given up, by this worker or another

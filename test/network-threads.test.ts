@@ -13,6 +13,9 @@ import {
   huber,
   linear,
   matmul,
+  mul,
+  roiAlign,
+  stft,
 } from "../src/functional/index.ts";
 import type { AttributeInputs, Value } from "../src/graph/index.ts";
 import { newBuilder } from "../src/ops/index.ts";
@@ -43,6 +46,10 @@ const classes = (shape: Shape, below: number) => ({ shape, below });
 const padded = { pads: [1, 1, 1, 1] };
 const image: Shape = [4, 16, 24, 24];
 const heads: Shape = [2, 4, 96, 32];
+
+const FRAMES = { step: 64, length: 256, onesided: true };
+const regions: Build = ([x, corners, pictures]) =>
+  roiAlign(x as Value, mul(corners as Value, 20), pictures as Value, { height: 5, width: 5 });
 
 const CASES: readonly [string, Inputs, Build][] = [
   [
@@ -129,6 +136,28 @@ const CASES: readonly [string, Inputs, Build][] = [
   ["MaxPool", [image], node("MaxPool", { kernel_shape: [3, 3], strides: [1, 1] })],
   ["AveragePool", [image], node("AveragePool", { kernel_shape: [3, 3], strides: [2, 2] })],
   ["Attention", [heads, heads, heads], node("Attention", { is_causal: 1 })],
+  ["GridSample", [image, [4, 30, 30, 2]], node("GridSample", { mode: "cubic" })],
+  [
+    "DeformConv",
+    [image, [12, 16, 3, 3], [4, 18, 24, 24]],
+    node("DeformConv", { pads: [1, 1, 1, 1] }),
+  ],
+  [
+    "Col2Im",
+    [[4, 16 * 9, 24 * 24]],
+    ([x]) => {
+      const b = builderOf([x as Value]);
+      return b.one("Col2Im", [x, b.ints([24, 24]), b.ints([3, 3])], padded);
+    },
+  ],
+  ["roiAlign", [image, [40, 4], classes([40], 4)], regions],
+  ["stft", [[4, 4000, 1], [256]], ([x, w]) => stft(x as Value, w, FRAMES)],
+  ["Det", [[64, 3, 3]], node("Det")],
+  [
+    "ScatterElements of products",
+    [[300, 40], classes([500, 40], 300), [500, 40]],
+    node("ScatterElements", { reduction: "mul" }),
+  ],
   ["crossEntropy", [[800, 301], classes([800], 301)], pairs(crossEntropy)],
   [
     "crossEntropy with options",

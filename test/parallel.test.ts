@@ -15,7 +15,7 @@ import {
   placeOn,
   planBuckets,
 } from "../src/parallel/index.ts";
-import { gradientGraph, partitionGraph, simulateRanks } from "../src/program/index.ts";
+import { gradientGraph, partitionGraph, plainLoss, simulateRanks } from "../src/program/index.ts";
 import { elementCount, type Tensor, tensorFrom, toNumbers } from "../src/tensor/index.ts";
 import { randomNumbers } from "./support/random.ts";
 
@@ -35,7 +35,7 @@ function inputsOf(graph: Graph, seed: number, shared: ReadonlySet<string>): Reco
 
 test("gradients of data-parallel ranks are the sum of their own, in any buckets", async () => {
   const model = mlp({ inputs: 8, hidden: [16, 16], outputs: 4 }).build({ batch: 4, mode: "train" });
-  const { graph, gradients } = gradientGraph(model);
+  const { graph, gradients } = gradientGraph(model, plainLoss(model));
   const summed = [model.loss, ...gradients.values()];
   const parameters = new Set(model.parameters.map(({ name }) => name));
   const mesh = createMesh({ data: 3 });

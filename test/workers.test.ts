@@ -44,6 +44,19 @@ process.on("SIGUSR2", () => { throw new Error("the floor gave way"); });`;
 /** Every process has a seed of its own. */
 const ODD = GPT.replace("batch: 8", "seed: process.pid, batch: 8");
 
+/** Every process has data of its own. */
+const DRAWN = `
+import { adamw, arrays, defineRun, mlp, tensorFrom } from "lockstep";
+const x = Array.from({ length: 32 }, () => Math.random());
+export default defineRun({
+  model: mlp({ inputs: [1], hidden: [2], outputs: 2 }),
+  data: arrays({
+    x: tensorFrom("float32", [32, 1], x),
+    label: tensorFrom("int32", [32], x.map((value) => Math.round(value))),
+  }),
+  optimizer: adamw({ learningRate: 1e-2 }), batch: 8, steps: 2,
+});`;
+
 const files = {
   "words.txt": WORDS,
   "images.npy": images,
@@ -52,6 +65,7 @@ const files = {
   "resnet.ts": RESNET,
   "fragile.ts": FRAGILE,
   "odd.ts": ODD,
+  "drawn.ts": DRAWN,
 };
 
 interface Launch {
@@ -218,5 +232,14 @@ test("workers that would run different things are told what differs", () =>
         /Worker 1 would run something else than worker 0: the seed is \d+ and not \d+/,
       );
       return true;
+    });
+  }));
+
+test("workers that would train on different samples are told so", () =>
+  withFolder(files, async (folder) => {
+    const losing = launch({ folder, workers: 2, file: "drawn.ts" });
+    await assert.rejects(losing, {
+      code: "PROTOCOL",
+      message: /the data is 29 samples, 3 held out, content \w+ and not 29 samples/,
     });
   }));

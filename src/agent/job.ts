@@ -1,10 +1,9 @@
 /** A job that an agent has taken: the workers of this machine, from their start to their end. */
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import { LockstepError } from "../errors.ts";
-import { type AgentJob, type AgentReply, WorkerProcess } from "../launch/index.ts";
+import { type AgentJob, type AgentReply, availableCores, WorkerProcess } from "../launch/index.ts";
 
 export interface AssignedJobOptions {
   readonly request: AgentJob;
@@ -30,8 +29,8 @@ export class AssignedJob {
   constructor({ request, host, token, tls, folder, tell }: AssignedJobOptions) {
     const file = join(folder, request.file);
     checkFile(file, request);
-    const { own, firstRank, workers, beginning, overrides, group } = request;
-    const threads = request.threads ?? Math.max(1, Math.floor(availableParallelism() / own));
+    const { own, firstRank, workers, beginning, overrides, changes, group } = request;
+    const threads = request.threads ?? Math.max(1, Math.floor(availableCores() / own));
     tell({ kind: "accepted" });
     this.#workers = Array.from({ length: own }, (_, index) => {
       const rank = firstRank + index;
@@ -53,6 +52,7 @@ export class AssignedJob {
         overrides,
         out: join(folder, request.out),
         beginning,
+        changes,
         baseDir: dirname(file),
         rank,
         workers,

@@ -14,19 +14,37 @@ import {
 } from "../graph/index.ts";
 import { isFloat, sameShape, toNumbers } from "../tensor/index.ts";
 
+/** Names of outputs of nodes, and the values that rules computed in their place. */
+export type Replacements = Map<string, Value>;
+
 /**
  * Appends to the builder the gradient of Σ seed·output for the values in `wrt`.
  * @param seeds one value of the output's type for each output; ones (a scalar loss) unless told.
+ * @param replaced takes, by name, the forward values that the gradient computes another way, with what equals them.
  * @throws NO_GRADIENT naming the operator and node when the way to `wrt` leads through one without a rule.
  */
 export function backward(
   outputs: readonly Value[],
   wrt: readonly Value[],
   seeds?: readonly Value[],
+  replaced: Replacements = new Map(),
 ): (Value | undefined)[] {
   const builder = outputs[0]?.builder;
   assert(builder !== undefined, "backward needs at least one output");
-  const nodes = [...builder.nodes];
+  return backwardThrough([...builder.nodes], { outputs, wrt, seeds, replaced });
+}
+
+interface Request {
+  readonly outputs: readonly Value[];
+  readonly wrt: readonly Value[];
+  readonly seeds: readonly Value[] | undefined;
+  readonly replaced: Replacements;
+}
+
+/** `backward` along `nodes` alone. */
+function backwardThrough(nodes: readonly Node[], request: Request): (Value | undefined)[] {
+  const { outputs, wrt, seeds, replaced } = request;
+  const { builder } = outputs[0] as Value;
   const active = reachable(nodes, wrt);
   const gradients = new GradientSums();
   for (const [index, output] of outputs.entries()) {
@@ -37,7 +55,9 @@ export function backward(
   for (const node of nodes.toReversed()) {
     const isActive = node.inputs.some((input) => active.has(input));
     if (!isActive || !node.outputs.some((output) => gradients.has(output))) continue;
-    builder.within(gradientScope(node), () => propagate(builder, node, active, gradients));
+    builder.within(gradientScope(node), () =>
+      propagate(node, { builder, active, gradients, replaced }),
+    );
   }
   return wrt.map((value) => gradients.total(value.name));
 }
@@ -75,12 +95,16 @@ class GradientSums {
   }
 }
 
-function propagate(
-  builder: GraphBuilder,
-  node: Node,
-  active: ReadonlySet<string>,
-  gradients: GradientSums,
-): void {
+/** What one backward pass works with. */
+interface Pass {
+  readonly builder: GraphBuilder;
+  readonly active: ReadonlySet<string>;
+  readonly gradients: GradientSums;
+  readonly replaced: Replacements;
+}
+
+function propagate(node: Node, pass: Pass): void {
+  const { builder, active, gradients } = pass;
   const definition = builder.operators.find(node.op);
   assert(definition !== undefined, `${node.op} was known when the node was added`);
   const rule = definition.gradient;
@@ -92,7 +116,7 @@ function propagate(
       { hint: rule.missing, fields: { operator: node.op, node: node.name } },
     );
   }
-  const results = rule(gradientContext(builder, node, definition, active, gradients));
+  const results = rule(gradientContext(node, definition, pass));
   for (const [index, gradient] of results.entries()) {
     const name = node.inputs[index];
     if (gradient === undefined || name === undefined || !active.has(name)) continue;
@@ -107,13 +131,9 @@ function propagate(
   }
 }
 
-function gradientContext(
-  builder: GraphBuilder,
-  node: Node,
-  definition: OperatorDefinition,
-  active: ReadonlySet<string>,
-  gradients: GradientSums,
-): GradientContext {
+function gradientContext(node: Node, definition: OperatorDefinition, pass: Pass): GradientContext {
+  const { builder, active, gradients, replaced } = pass;
+  const before = builder.nodes.length;
   const valueOf = (name: string) => (name === "" ? undefined : builder.value(name));
   const inputs = node.inputs.map(valueOf);
   const constant = (index: number) => {
@@ -146,6 +166,12 @@ function gradientContext(
       const tensor = constant(index);
       assert(tensor !== undefined, `${node.op}: input ${index} is a constant`);
       return toNumbers(tensor);
+    },
+    backward: (outputs, wrt, seeds) =>
+      backwardThrough(builder.nodes.slice(before), { outputs, wrt, seeds, replaced }),
+    replace(index, value) {
+      const name = node.outputs[index] ?? "";
+      if (name !== "") replaced.set(name, value);
     },
   };
 }

@@ -4,7 +4,8 @@ import { zerosLike } from "../functional/index.ts";
 import { type Graph, typeOf } from "../graph/index.ts";
 import { extendGraph } from "../ops/index.ts";
 import { formatType, isFloat } from "../tensor/index.ts";
-import { backward } from "./backward.ts";
+import { backward, type Replacements } from "./backward.ts";
+import { buildReplaced } from "./replace.ts";
 
 export interface Differentiated {
   /** The outputs of the given graph, then one gradient for each of `wrt`. */
@@ -28,7 +29,8 @@ export function differentiate(graph: Graph, loss: string, wrt: readonly string[]
   }
   const builder = extendGraph(graph);
   const sources = wrt.map((name) => builder.value(name));
-  const found = backward([builder.value(loss)], sources);
+  const replaced: Replacements = new Map();
+  const found = backward([builder.value(loss)], sources, undefined, replaced);
   const taken = new Set(graph.outputs);
   const gradients = found.map((gradient, index) => {
     const value = gradient ?? zerosLike(sources[index] as (typeof sources)[number]);
@@ -39,7 +41,7 @@ export function differentiate(graph: Graph, loss: string, wrt: readonly string[]
   });
   const outputs = graph.outputs.map((name) => builder.value(name));
   return {
-    graph: builder.build([...outputs, ...gradients]),
+    graph: buildReplaced(builder, [...outputs, ...gradients], replaced),
     gradients: new Map(wrt.map((name, index) => [name, gradients[index]?.name as string])),
   };
 }

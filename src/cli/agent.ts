@@ -1,7 +1,9 @@
 /** `lockstep agent`. */
 import { startAgent } from "../agent/index.ts";
 import { LockstepError } from "../errors.ts";
+import { printableLine } from "../telemetry/index.ts";
 import { parseAddress } from "../transport/index.ts";
+import { stopOnSignals } from "./signals.ts";
 
 export interface AgentFlags {
   readonly listen: string;
@@ -17,19 +19,30 @@ export async function agentCommand({ listen, token, tls = false }: AgentFlags): 
     token: requireToken(token),
     tls,
     folder: process.cwd(),
-    onNews: (text) => console.log(text),
+    onNews: (text) => console.log(printableLine(text)),
   });
   console.log(`Listening on ${agent.address}${tls ? " with TLS" : ""}.`);
   await new Promise<void>((resolve) => {
-    for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, () => resolve());
+    stopOnSignals(resolve);
   });
   await agent.close();
 }
 
-/** Throws UNAUTHORIZED. */
+/** Each guess costs a stranger a connection (docs/decisions/0015): so many characters are beyond all patience. */
+const LEAST_CHARACTERS = 16;
+const MAKE_ONE = "openssl rand -hex 16 makes one.";
+
+/** Throws UNAUTHORIZED without a token, and INVALID_OPTION for one that is too short. */
 export function requireToken(token: string | undefined): string {
-  if (token !== undefined && token !== "") return token;
-  throw new LockstepError("UNAUTHORIZED", "An agent and its launchers need a token.", {
-    hint: "Set LOCKSTEP_TOKEN or --token to the same secret everywhere: openssl rand -hex 16 makes one.",
-  });
+  if (token === undefined || token === "") {
+    throw new LockstepError("UNAUTHORIZED", "An agent and its launchers need a token.", {
+      hint: `Set LOCKSTEP_TOKEN or --token to the same secret everywhere: ${MAKE_ONE}`,
+    });
+  }
+  if (token.length >= LEAST_CHARACTERS) return token;
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `The token has ${token.length} characters, and needs ${LEAST_CHARACTERS} or more.`,
+    { hint: `Give all agents and launchers a longer one: ${MAKE_ONE}` },
+  );
 }

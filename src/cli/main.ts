@@ -1,53 +1,5 @@
 #!/usr/bin/env node
-/** The command `lockstep`: turns every error into a sentence and status 1. */
-import { CommanderError } from "commander";
-import { LockstepError } from "../errors.ts";
-import { commandLine } from "./options.ts";
+/** The command `lockstep`. */
+import { loadModules } from "../start.ts";
 
-/** Everything a user can do wrong has a code; what has none is a mistake of the program: ours, or the run file's. */
-function explain(error: unknown): string {
-  if (error instanceof LockstepError) return `lockstep: ${error.message} [${error.code}]`;
-  const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
-  return isOurs(stack)
-    ? `lockstep failed, and this is a bug in lockstep. Please report it with the lines below.\n${stack}`
-    : `lockstep: code of the run file failed. [RUN_FILE]\n${stack}`;
-}
-
-/** Whether the innermost line of a file is in this package or in what it stands on. */
-function isOurs(stack: string): boolean {
-  const frame = stack.split("\n").find((line) => /^\s+at .*[/\\]/.test(line));
-  const own = new URL("../", import.meta.url);
-  return (
-    frame === undefined ||
-    /node:|node_modules/.test(frame) ||
-    frame.includes(own.href) ||
-    frame.includes(own.pathname)
-  );
-}
-
-function fail(error: unknown): void {
-  // Help and version end as an error of the command-line library, with status 0.
-  if (error instanceof CommanderError && error.exitCode === 0) return;
-  process.exitCode = 1;
-  if (!(error instanceof CommanderError)) console.error(explain(error));
-  else if (error.code !== "commander.help") {
-    const message = error.message.replace(/^error: /, "");
-    console.error(`lockstep: ${message} [INVALID_OPTION]\n  lockstep --help lists the commands.`);
-  }
-}
-
-process.on("uncaughtException", (error) => {
-  fail(error);
-  process.exit(1);
-});
-process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  // Whoever read the output has gone: `lockstep … | head`.
-  if (error.code === "EPIPE") process.kill(process.pid, "SIGTERM");
-  else throw error;
-});
-
-try {
-  await commandLine().parseAsync();
-} catch (error) {
-  fail(error);
-}
+await loadModules(() => import("./process.ts"));

@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { DEFAULT_AGENT_PORT } from "../launch/index.ts";
+import { CHANGEABLE, type Changeable } from "../train/index.ts";
 import { agentCommand } from "./agent.ts";
 import { inspectCommand } from "./inspect.ts";
 import { planCommand } from "./plan.ts";
@@ -36,6 +37,14 @@ function fraction(text: string): number {
 
 function names(text: string): readonly string[] {
   return text.split(",").map((name) => name.trim());
+}
+
+function changes(text: string): readonly Changeable[] {
+  return names(text).map((name) => {
+    const found = CHANGEABLE.find((changeable) => changeable === name);
+    if (found !== undefined) return found;
+    throw new InvalidArgumentError(`"${name}" is none of: ${CHANGEABLE.join(", ")}.`);
+  });
 }
 
 function token(): Option {
@@ -81,6 +90,11 @@ export function commandLine(): Command {
     .option("--out <dir>", "where the run is written (default: runs/NAME)")
     .option("--data <glob...>", "text files or folders to train on, instead of the run's data")
     .option("--resume", "go on from the run's last checkpoint")
+    .option(
+      "--change <names>",
+      `with --resume: what may be another than before: ${CHANGEABLE.join(", ")}`,
+      changes,
+    )
     .option("--anew", "begin from the start where an unfinished run lies; it is moved aside")
     .option("--dump <dir>", "write every compiled graph there as .onnx files")
     .action(trainCommand);

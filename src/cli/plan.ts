@@ -1,5 +1,6 @@
 /** `lockstep plan FILE`. */
-import { describePlan, loadRun, overrideRun, sharedMicroBatches } from "../train/index.ts";
+import { printable } from "../telemetry/index.ts";
+import { describePlan, loadRun, settleMicroBatches } from "../train/index.ts";
 
 export interface PlanFlags {
   readonly workers: number;
@@ -13,8 +14,7 @@ export interface PlanFlags {
 
 export async function planCommand(file: string, flags: PlanFlags): Promise<void> {
   const { workers, rank, machines, gflops, bandwidth, latency, bucket } = flags;
-  const loaded = await loadRun(file);
-  const run = overrideRun(loaded, { microBatches: sharedMicroBatches(loaded) });
+  const run = settleMicroBatches(await loadRun(file));
   const text = describePlan(run, {
     workers,
     rank,
@@ -26,5 +26,5 @@ export async function planCommand(file: string, flags: PlanFlags): Promise<void>
     },
     bucketBytes: bucket,
   });
-  process.stdout.write(text);
+  process.stdout.write(printable(text));
 }

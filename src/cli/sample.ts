@@ -1,10 +1,11 @@
 /** `lockstep sample DIR --prompt TEXT`. */
-import { existsSync, readFileSync } from "node:fs";
-import { availableParallelism } from "node:os";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { tokenizerFromJson } from "../data/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
+import { readFileWhole } from "../files/index.ts";
+import { availableCores } from "../launch/index.ts";
 import { importGraph, readModel } from "../onnx/index.ts";
 import { printable } from "../telemetry/index.ts";
 import { FILES, generateText } from "../train/index.ts";
@@ -26,10 +27,14 @@ export async function sampleCommand(dir: string, flags: SampleFlags): Promise<vo
     });
   }
   const { graph } = importGraph(readModel(model), { dims: { batch: 1 } });
-  const engine = createOrtEngine({ threads: flags.threads ?? availableParallelism() });
+  const engine = createOrtEngine({ threads: flags.threads ?? availableCores() });
+  let isHeard = true;
+  process.stdout.once("error", () => {
+    isHeard = false;
+  });
   try {
     const { prompt, tokens, temperature, seed } = flags;
-    const json = readFileSync(tokenizer, "utf8");
+    const json = new TextDecoder().decode(await readFileWhole(tokenizer));
     for await (const piece of generateText({
       engine,
       graph,
@@ -39,6 +44,7 @@ export async function sampleCommand(dir: string, flags: SampleFlags): Promise<vo
       temperature,
       seed,
     })) {
+      if (!isHeard) break; // `lockstep sample … | head`
       process.stdout.write(process.stdout.isTTY ? printable(piece) : piece);
     }
     process.stdout.write("\n");

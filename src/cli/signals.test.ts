@@ -2,7 +2,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { stopOnSignals } from "./signals.ts";
 
-function trial(body: (send: (name: NodeJS.Signals, atMs: number) => void) => void): {
+function trial(
+  body: (send: (name: NodeJS.Signals, atMs: number) => void) => void,
+  outlivesTerminal = false,
+): {
   status: number;
   aborted: boolean;
   asked: number;
@@ -13,6 +16,7 @@ function trial(body: (send: (name: NodeJS.Signals, atMs: number) => void) => voi
   const stop = stopOnSignals(() => asked++, {
     now: () => nowMs,
     kill: (name) => killed.push(name),
+    outlivesTerminal: () => outlivesTerminal,
   });
   try {
     body((name, atMs) => {
@@ -48,4 +52,11 @@ test("afterwards signals are the system's again", () => {
   const before = process.listenerCount("SIGINT");
   trial(() => assert.equal(process.listenerCount("SIGINT"), before + 1));
   assert.equal(process.listenerCount("SIGINT"), before);
+});
+
+test("a terminal that is closed asks for a stop, unless the process is to outlive it", () => {
+  const hangUp = (outlives: boolean) => trial((send) => send("SIGHUP", 0), outlives);
+  const { status, aborted } = hangUp(false);
+  assert.deepEqual({ status, aborted }, { status: 129, aborted: true });
+  assert.equal(hangUp(true).aborted, false);
 });

@@ -1,21 +1,22 @@
 /** `lockstep train FILE`. */
 import { existsSync, statSync } from "node:fs";
-import { availableParallelism } from "node:os";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 import { escapePath } from "tinyglobby";
 import { type DataSource, text } from "../data/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
-import { launchLocal, launchOnHosts } from "../launch/index.ts";
+import { availableCores, launchLocal, launchOnHosts } from "../launch/index.ts";
 import { type EventSink, jsonlSink, terminalSink } from "../telemetry/index.ts";
 import {
   type Beginning,
+  type Changeable,
   FILES,
   loadRun,
   openRunFolder,
   overrideRun,
   type Run,
-  sharedMicroBatches,
+  readCheckpointHead,
+  settleMicroBatches,
   type TrainOptions,
   type TrainResult,
   train,
@@ -38,6 +39,7 @@ export interface TrainFlags {
   readonly out?: string;
   readonly data?: readonly string[];
   readonly resume?: boolean;
+  readonly change?: readonly Changeable[];
   readonly anew?: boolean;
   readonly dump?: string;
 }
@@ -47,22 +49,24 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
   const beginning = beginningOf(flags);
   const loaded = await loadRun(file);
   const data = flags.data && textOf(flags.data, loaded);
-  // Alone, a run that does not say otherwise is one micro-batch on all threads.
-  const isAlone = flags.workers === undefined && flags.hosts === undefined;
-  const microBatches = isAlone ? undefined : sharedMicroBatches(loaded, batch);
-  const overrides = { steps, batch, seed, data, microBatches };
+  const overrides = { steps, batch, seed, data };
   const run = overrideRun(loaded, overrides);
   checkHosts(flags);
-  const cores = availableParallelism();
+  const cores = availableCores();
+  const out = flags.out ?? join("runs", basename(run.name));
+  const folder = await openRunFolder(out);
+  // The folder of a run on hosts is theirs.
+  const head =
+    beginning === "resume" && flags.hosts === undefined
+      ? await readCheckpointHead(folder)
+      : undefined;
   const { each, all: workers } = workersFor({
     asked: flags.workers,
     threads: flags.threads,
     cores,
-    microBatches: run.microBatches,
+    microBatches: settleMicroBatches(run, head?.identity["microBatches"]).microBatches,
     hosts: flags.hosts?.length,
   });
-  const out = flags.out ?? join("runs", basename(run.name));
-  const folder = await openRunFolder(out);
   const show = terminalSink({
     stream: process.stdout,
     now: () => performance.now(),
@@ -71,12 +75,18 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
   });
   // The first of several workers writes the run's folder, figures too.
   const isHere = workers === 1 && flags.hosts === undefined;
-  const metrics = isHere ? jsonlSink(folder.file(FILES.metrics), Date.now) : undefined;
+  const metrics = isHere
+    ? jsonlSink(folder.file(FILES.metrics), {
+        now: Date.now,
+        onTrouble: (text) => show({ type: "notice", text }),
+      })
+    : undefined;
   const stop = stopOnSignals(() => show({ type: "stopping" }));
   const threads = flags.threads ?? Math.max(1, Math.floor(cores / workers));
   const shared = {
     baseDir: resolve(dirname(file)),
     beginning,
+    changes: flags.change,
     signal: stop.signal,
     onEvent: metrics === undefined ? show : both(show, metrics.sink),
   };
@@ -87,7 +97,7 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
         ? await launchOnHosts({
             ...shared,
             file,
-            overrides: { steps, batch, seed, microBatches },
+            overrides: { steps, batch, seed },
             out,
             hosts,
             token: requireToken(flags.token),
@@ -138,7 +148,10 @@ function checkHosts({ hosts, data, dump, tls }: TrainFlags): void {
   });
 }
 
-function beginningOf({ resume, anew }: TrainFlags): Beginning {
+function beginningOf({ resume, anew, change }: TrainFlags): Beginning {
+  if (change !== undefined && resume !== true) {
+    throw new LockstepError("INVALID_OPTION", "--change is for a run that goes on: --resume.");
+  }
   if (resume === true && anew === true) {
     throw new LockstepError(
       "INVALID_OPTION",

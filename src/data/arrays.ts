@@ -12,6 +12,7 @@ import {
   recordsOf,
 } from "./columns.ts";
 import { readNpyHeader } from "./npy.ts";
+import { checkOptions, checkPath, checkPaths } from "./options.ts";
 import { openRecords } from "./records.ts";
 import type { Dataset, OpenRequest, SourceOptions } from "./source.ts";
 
@@ -25,6 +26,7 @@ export function arrays(
   named: Readonly<Record<string, Tensor>>,
   options: SourceOptions = {},
 ): ArraysSource {
+  checkOptions("arrays()", options, []);
   return { ...options, kind: "arrays", arrays: named };
 }
 
@@ -48,6 +50,8 @@ export function npy(
   files: Readonly<Record<string, string>>,
   options: SourceOptions = {},
 ): NpySource {
+  checkOptions("npy()", options, []);
+  checkPaths("npy()", files);
   return { ...options, kind: "npy", files };
 }
 
@@ -71,6 +75,8 @@ export interface SafetensorsSource extends SourceOptions {
 
 /** The tensors of a .safetensors file, by their names. A tenth is held out unless told. */
 export function safetensors(file: string, options: SourceOptions = {}): SafetensorsSource {
+  checkOptions("safetensors()", options, []);
+  checkPath("safetensors()", "a path", file);
   return { ...options, kind: "safetensors", file };
 }
 

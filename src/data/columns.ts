@@ -1,5 +1,4 @@
 /** Arrays side by side, one row a sample: in memory while small, else read from their files row by row. */
-import { basename } from "node:path";
 import { LockstepError } from "../errors.ts";
 import { openRange, type RangeReader } from "../files/index.ts";
 import { byteLength, elementCount, formatShape, type TensorType } from "../tensor/index.ts";
@@ -10,10 +9,6 @@ import type { Records } from "./records.ts";
 export interface Column {
   readonly field: Field;
   readonly rows: number;
-  /** All rows, if they are in memory. */
-  readonly whole?: Uint8Array;
-  /** The file it is in. */
-  readonly file?: string;
   /** Reads one row, of the field's own type, into exactly its bytes. */
   read(row: number, into: Uint8Array): Promise<void>;
   close(): Promise<void>;
@@ -29,7 +24,6 @@ export function memoryColumn(type: TensorType, bytes: Uint8Array, scale?: number
   return {
     field: { type: type.dtype, shape, scale },
     rows,
-    whole: bytes,
     read: async (row, into) => into.set(bytes.subarray(row * size, (row + 1) * size)),
     close: () => Promise.resolve(),
   };
@@ -43,11 +37,11 @@ export async function fileColumn(
   maxCachedBytes = MAX_CACHED_BYTES,
 ): Promise<Column> {
   const file = await openRange(path);
-  if (byteLength(type) > maxCachedBytes) return { ...rangeColumn(file, type, offset), file: path };
+  if (byteLength(type) > maxCachedBytes) return rangeColumn(file, type, offset);
   try {
     const bytes = new Uint8Array(byteLength(type));
     await file.read(offset, bytes);
-    return { ...memoryColumn(type, bytes), file: path };
+    return memoryColumn(type, bytes);
   } finally {
     await file.close();
   }
@@ -101,12 +95,7 @@ export function recordsOf(columns: Readonly<Record<string, Column>>, source: str
         await readColumn(columns[name] as Column, wanted, target);
       }
     },
-    whole: (name) => columns[name]?.whole,
-    describe: (row, name) => {
-      const file = columns[name]?.file;
-      const place = file === undefined ? source : `"${basename(file)}"`;
-      return Promise.resolve(`${place}, row ${row}, counted from 0`);
-    },
+    describe: (row) => Promise.resolve(`${source}, row ${row} (counted from 0)`),
     close: async () => {
       await Promise.all(entries.map(([, column]) => column.close()));
     },

@@ -2,6 +2,7 @@
  * Values of a file in the element type that a model asks for. This is decoding, not arithmetic: a batch is needed
  * before any graph can run. So this folder, and only it, walks over elements here; a batch costs microseconds.
  */
+import { LockstepError } from "../errors.ts";
 import {
   bfloat16ToFloat,
   DTYPES,
@@ -10,7 +11,6 @@ import {
   floatToBfloat16,
   floatToFloat16,
 } from "../tensor/index.ts";
-import type { Fault } from "./check.ts";
 
 /** `number`: a float64 read from text, which may feed integers if it is one. */
 export type FieldType = DType | "number";
@@ -20,6 +20,8 @@ export interface Conversion {
   readonly to: DType;
   /** Integers become floats times this: 1/255 for pixels. Without meaning for an integer target. */
   readonly scale?: number | undefined;
+  /** For the error: `field "label"`. */
+  readonly what: string;
 }
 
 /** Whether values of `from` can feed an input of type `to` and keep their meaning. */
@@ -28,17 +30,13 @@ export function convertible(from: FieldType, to: DType): boolean {
   return DTYPES[to].kind === "float" || DTYPES[from].kind !== "float";
 }
 
-/** Fills `target` from `source`, both little endian, unless there is a number that the target's type cannot hold: the fault. */
-export function convert(
-  source: Uint8Array,
-  target: Uint8Array,
-  conversion: Conversion,
-): Fault | undefined {
+/** Fills `target` from `source`, both little endian. Throws DATA_FORMAT for a number that an integer type cannot hold. */
+export function convert(source: Uint8Array, target: Uint8Array, conversion: Conversion): void {
   const { from, to, scale } = conversion;
   const toFloat = DTYPES[to].kind === "float";
   if (from === to && (scale === undefined || !toFloat)) {
     target.set(source);
-    return undefined;
+    return;
   }
   const numbers = decode(aligned(source), from === "number" ? "float64" : from);
   if (toFloat) {
@@ -46,16 +44,21 @@ export function convert(
       for (let i = 0; i < numbers.length; i++) numbers[i] = (numbers[i] as number) * scale;
     }
   } else {
-    const fault = notHeld(numbers, to);
-    if (fault !== undefined) return fault;
+    checkIntegers(numbers, conversion);
   }
   encode(numbers, target, to);
-  return undefined;
 }
 
 /** Typed arrays need aligned memory; rows inside a file are often not. */
 function aligned(bytes: Uint8Array): Uint8Array {
   return bytes.byteOffset % 8 === 0 ? bytes : Uint8Array.from(bytes);
+}
+
+/** As they are stored where typed arrays of JavaScript can show them, else as copies. */
+export function numbersIn(bytes: Uint8Array, dtype: DType): ArrayLike<number> {
+  const { buffer, byteOffset, byteLength } = bytes;
+  if (dtype !== "float32" && dtype !== "int32") return decode(aligned(bytes), dtype);
+  return new PLAIN[dtype](buffer as ArrayBuffer, byteOffset, byteLength / DTYPES[dtype].bytes);
 }
 
 function decode(bytes: Uint8Array, dtype: DType): Float64Array {
@@ -115,29 +118,17 @@ const PLAIN = {
   float64: Float64Array,
 } as const;
 
-/** The first number that an integer type cannot hold. Beyond 2^53 the numbers before and after are no longer told apart. */
-function notHeld(numbers: Float64Array, to: DType): Fault | undefined {
-  const { low, high } = limitsOf(to);
-  const at = numbers.findIndex(
-    (value) => !(Number.isInteger(value) && value >= low && value <= high),
-  );
-  if (at === -1) return undefined;
-  const value = numbers[at] as number;
-  const isLarge = Number.isInteger(value) && DTYPES[to].bytes === 8;
-  const why = isLarge
-    ? "and whole numbers beyond 2^53 are not exact here"
-    : `which ${to} cannot hold`;
-  return { at, value, why };
-}
-
-function limitsOf(to: DType): { low: number; high: number } {
-  if (to === "bool") return { low: 0, high: 1 };
+function checkIntegers(numbers: Float64Array, { to, what }: Conversion): void {
+  if (to === "bool") return;
   const bits = DTYPES[to].bytes * 8;
   const unsigned = to.startsWith("uint");
-  if (bits === 64) {
-    return { low: unsigned ? 0 : Number.MIN_SAFE_INTEGER, high: Number.MAX_SAFE_INTEGER };
+  // Numbers read from text are exact below 2^53.
+  const low = Math.max(unsigned ? 0 : -(2 ** (bits - 1)), Number.MIN_SAFE_INTEGER);
+  const high = Math.min(2 ** (unsigned ? bits : bits - 1) - 1, Number.MAX_SAFE_INTEGER);
+  for (const value of numbers) {
+    if (Number.isInteger(value) && value >= low && value <= high) continue;
+    throw new LockstepError("DATA_FORMAT", `The ${what} holds ${value}, which ${to} cannot.`, {
+      fields: { value, dtype: to },
+    });
   }
-  return unsigned
-    ? { low: 0, high: 2 ** bits - 1 }
-    : { low: -(2 ** (bits - 1)), high: 2 ** (bits - 1) - 1 };
 }

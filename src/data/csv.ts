@@ -3,9 +3,9 @@ import { type CsvError, parse } from "csv-parse/sync";
 import { LockstepError } from "../errors.ts";
 import { type Document, loadDocuments, partOf } from "./document.ts";
 import { findFiles } from "./find.ts";
-import { keepSmall } from "./kept.ts";
 import { indexLines, type LineIndex } from "./lines.ts";
 import type { Field } from "./match.ts";
+import { checkOptions, globsOf } from "./options.ts";
 import { openRecords, type Records } from "./records.ts";
 import type { Dataset, OpenRequest, SourceOptions } from "./source.ts";
 import { MAX_KEPT_BYTES } from "./store.ts";
@@ -28,7 +28,8 @@ export interface CsvSource extends CsvOptions {
 
 /** Feeds a field for each column, and those of `columns`. A tenth of the rows is held out unless told. */
 export function csv(globs: string | readonly string[], options: CsvOptions = {}): CsvSource {
-  return { ...options, kind: "csv", globs: typeof globs === "string" ? [globs] : globs };
+  checkOptions("csv()", options, ["delimiter", "header", "columns", "categories"]);
+  return { ...options, kind: "csv", globs: globsOf("csv()", globs) };
 }
 
 /**
@@ -53,24 +54,12 @@ export async function openCsv(source: CsvSource, request: OpenRequest): Promise<
   let records: Records;
   try {
     if (lines.count === 0) throw new LockstepError("DATA_EMPTY", `${name} has no rows.`);
-    checkNames(names, name);
-    const needed = request.inputs.map((input) => source.fields?.[input.name] ?? input.name);
-    records = await keepSmall(csvRecords(lines, names, source, name), lines, needed);
+    records = csvRecords(lines, names, source, name);
   } catch (error) {
     await lines.close();
     throw error;
   }
   return openRecords(records, request, source, name);
-}
-
-/** Two columns of one name would leave open which is meant. */
-function checkNames(names: readonly string[], source: string): void {
-  const twice = names.find((column, index) => names.indexOf(column) !== index);
-  if (twice === undefined) return;
-  throw new LockstepError("DATA_FORMAT", `${source}: line 1 names two columns "${twice}".`, {
-    hint: "Give each column a name of its own.",
-    fields: { column: twice },
-  });
 }
 
 /** The names of the columns, which must be the same in every file. */
@@ -86,6 +75,7 @@ async function readHeader(
       .toString("utf8")
       .replace(/^\ufeff/, "");
     const own = parseRows(text.split(/\r?\n/, 1)[0] ?? "", source)[0] ?? [];
+    checkHeader(own, text, document.name);
     header ??= own;
     if (own.join("\n") !== header.join("\n")) {
       throw new LockstepError(
@@ -98,6 +88,21 @@ async function readHeader(
     }
   }
   return header ?? [];
+}
+
+/** Throws DATA_FORMAT for names that are there twice, and for files whose lines cannot be told apart. */
+function checkHeader(names: readonly string[], text: string, file: string): void {
+  const fail = (what: string, hint: string): never => {
+    throw new LockstepError("DATA_FORMAT", `"${file}", line 1: ${what}.`, {
+      hint,
+      fields: { file },
+    });
+  };
+  const twice = names.find((column, at) => names.indexOf(column) !== at);
+  if (twice !== undefined) fail(`two columns are named "${twice}"`, "Give each a name of its own.");
+  if (/^[^\n]*\r(?!\n)/.test(text)) {
+    fail("lines end with a carriage return alone", "Save the file with ordinary ends of lines.");
+  }
 }
 
 const MAX_HEADER_BYTES = 1 << 20;
@@ -128,7 +133,7 @@ function csvRecords(
     rows: lines.count,
     fields,
     read: async (rows, into) => {
-      const parsed = await readRows(lines, rows, source, names);
+      const parsed = await readRows(lines, rows, source);
       for (const [field, target] of Object.entries(into)) {
         const columns = columnsOf.get(field) ?? [];
         const values = new Float64Array(
@@ -137,11 +142,15 @@ function csvRecords(
           rows.length * columns.length,
         );
         for (const [row, cells] of parsed.entries()) {
+          if (cells.length !== names.length) {
+            throw await badWidth(lines, rows[row] as number, cells.length, names.length);
+          }
           for (const [at, column] of columns.entries()) {
             const value = numberOf(cells[column], categories[column]);
             if (value === undefined) {
-              const cell = { column: names[column] ?? "", text: cells[column] };
-              throw await badCell(lines, rows[row] as number, cell, categories[column]);
+              const where = await lines.describe(rows[row] as number);
+              const words = source.categories?.[names[column] ?? ""];
+              throw badCell(where, names[column] ?? "", cells[column], words);
             }
             values[row * columns.length + at] = value;
           }
@@ -164,81 +173,78 @@ function columnIndex(column: string, names: readonly string[], name: string): nu
 function categoryNumbers(
   words: readonly string[] | undefined,
 ): ReadonlyMap<string, number> | undefined {
-  const twice = words?.find((word, index) => words.indexOf(word) !== index);
-  if (twice !== undefined) {
-    throw new LockstepError("INVALID_OPTION", `csv: the category "${twice}" is given twice.`);
-  }
   return words === undefined ? undefined : new Map(words.map((word, number) => [word, number]));
 }
 
-/** Undefined for what is no number: empty, a word, `NaN`, and what JavaScript alone takes for one (`0x10`). */
+const DECIMAL = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+
+/** Undefined for what is no decimal number: empty, a word, `NaN`, `0x10`. */
 function numberOf(
   cell: string | undefined,
   category: ReadonlyMap<string, number> | undefined,
 ): number | undefined {
   if (cell === undefined) return undefined;
   if (category !== undefined) return category.get(cell);
-  const value = cell === "" ? Number.NaN : Number(cell);
-  if (!Number.isFinite(value)) return undefined;
-  return cell.charCodeAt(0) === ZERO && /^0[a-df-z]/i.test(cell) ? undefined : value;
+  return DECIMAL.test(cell) ? Number(cell) : undefined;
 }
 
-const ZERO = 48;
-
-async function badCell(
+async function badWidth(
   lines: LineIndex,
   row: number,
-  { column, text }: { readonly column: string; readonly text: string | undefined },
-  category: ReadonlyMap<string, number> | undefined,
+  cells: number,
+  names: number,
 ): Promise<LockstepError> {
   const where = await lines.describe(row);
-  if (category !== undefined && text !== undefined) {
-    const words = [...category.keys()].slice(0, 20).map((word) => `"${word}"`);
-    return new LockstepError(
-      "DATA_FORMAT",
-      `${where}: column "${column}" is "${text}", which is none of its categories.`,
-      { hint: `They are ${words.join(", ")}${category.size > 20 ? ", …" : ""}.` },
-    );
-  }
-  const what = text === undefined ? "is missing" : `is "${text}", which is no number`;
-  return new LockstepError("DATA_FORMAT", `${where}: column "${column}" ${what}.`, {
-    hint: "Words can stand for numbers: { categories: { COLUMN: [WORD, …] } }.",
+  return new LockstepError("DATA_FORMAT", `${where}: ${cells} cells, but ${names} columns.`, {
+    hint: 'A number is written 7000, not 7,000; a text that holds the delimiter stands in quotes: "a, b".',
   });
+}
+
+function badCell(
+  where: string,
+  column: string,
+  cell = "",
+  words: readonly string[] | undefined,
+): LockstepError {
+  const what = words === undefined ? "no number" : "none of its categories";
+  const hint =
+    words === undefined
+      ? "A number is written 1234.5. Words can stand for numbers: { categories: { COLUMN: [WORD, …] } }."
+      : `Its categories are ${words.join(", ")}.`;
+  return new LockstepError(
+    "DATA_FORMAT",
+    `${where}: column "${column}" is "${cell}", which is ${what}.`,
+    { hint },
+  );
 }
 
 async function readRows(
   lines: LineIndex,
   rows: readonly number[],
   source: CsvSource,
-  names: readonly string[],
 ): Promise<string[][]> {
   const texts = await Promise.all(rows.map((row) => lines.read(row)));
-  const isWhole = (cells: readonly string[]) => cells.length === names.length;
   try {
     const parsed = parseRows(texts.join("\n"), source);
-    if (parsed.length === rows.length && parsed.every(isWhole)) return parsed;
+    if (parsed.length === rows.length) return parsed;
   } catch {
     // Which of the lines it was is found below.
   }
-  const bad = (index: number, what: string, cause?: unknown) =>
-    lines.describe(rows[index] as number).then((where) => {
-      throw new LockstepError("DATA_FORMAT", `${where}: ${what}.`, {
-        hint: "Cells that hold the delimiter or a quote stand in double quotes.",
-        cause,
-      });
-    });
   return Promise.all(
     texts.map(async (text, index) => {
-      let parsed: string[][];
       try {
-        parsed = parseRows(text, source);
+        const [cells = [], ...more] = parseRows(text, source);
+        if (more.length === 0) return cells;
       } catch (error) {
-        return bad(index, (error as CsvError).message, error);
+        const where = await lines.describe(rows[index] as number);
+        throw new LockstepError("DATA_FORMAT", `${where}: ${(error as CsvError).message}.`, {
+          cause: error,
+        });
       }
-      const [cells = [], ...more] = parsed;
-      if (more.length > 0) return bad(index, "not one row");
-      if (isWhole(cells)) return cells;
-      return bad(index, `${cells.length} cells, but there are ${names.length} columns`);
+      throw new LockstepError(
+        "DATA_FORMAT",
+        `${await lines.describe(rows[index] as number)}: not one row.`,
+      );
     }),
   );
 }

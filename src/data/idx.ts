@@ -2,14 +2,14 @@
  * Images and labels in the IDX format of MNIST, plain or gzipped.
  * Format: https://github.com/cvdfoundation/mnist (what yann.lecun.com/exdb/mnist said)
  */
-import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { promisify } from "node:util";
 import { gunzip } from "node:zlib";
 import { LockstepError } from "../errors.ts";
-import { fileError } from "../files/index.ts";
+import { readFileWhole } from "../files/index.ts";
 import { byteLength, type Tensor } from "../tensor/index.ts";
 import { memoryColumn, recordsOf } from "./columns.ts";
+import { checkOptions, checkPaths } from "./options.ts";
 import { openRecords } from "./records.ts";
 import type { Dataset, OpenRequest, SourceOptions } from "./source.ts";
 
@@ -27,6 +27,8 @@ export function idxImages(
   files: { readonly images: string; readonly labels: string },
   options: SourceOptions = {},
 ): IdxSource {
+  checkOptions("idxImages()", options, []);
+  checkPaths("idxImages()", { images: files.images, labels: files.labels });
   return { ...options, kind: "idx", images: files.images, labels: files.labels };
 }
 
@@ -37,11 +39,8 @@ export async function openIdx(source: IdxSource, request: OpenRequest): Promise<
   );
   const records = recordsOf(
     {
-      image: {
-        ...memoryColumn(image as Tensor, (image as Tensor).bytes, 1 / 255),
-        file: source.images,
-      },
-      label: { ...memoryColumn(label as Tensor, (label as Tensor).bytes), file: source.labels },
+      image: memoryColumn(image as Tensor, (image as Tensor).bytes, 1 / 255),
+      label: memoryColumn(label as Tensor, (label as Tensor).bytes),
     },
     name,
   );
@@ -52,12 +51,7 @@ export async function openIdx(source: IdxSource, request: OpenRequest): Promise<
 const MAX_BYTES = 2 ** 30;
 
 async function readIdx(path: string): Promise<Tensor> {
-  let bytes: Uint8Array;
-  try {
-    bytes = await readFile(path);
-  } catch (error) {
-    throw fileError(error, "read", path);
-  }
+  let bytes = await readFileWhole(path);
   if (bytes[0] === 0x1f && bytes[1] === 0x8b) {
     try {
       bytes = await promisify(gunzip)(bytes, { maxOutputLength: MAX_BYTES });

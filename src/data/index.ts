@@ -20,13 +20,13 @@ export {
 } from "./order.ts";
 export type {
   Dataset,
-  FieldRange,
   ModelInput,
   OpenRequest,
   SampleSet,
   SourceOptions,
   TextData,
   TextPart,
+  ValueRange,
 } from "./source.ts";
 export { type TextOptions, type TextSource, text } from "./text.ts";
 export type { TokenDecoder, Tokenizer } from "./tokenizer.ts";

@@ -3,9 +3,9 @@ import { LockstepError } from "../errors.ts";
 import { elementCount, formatShape, type Shape, sameShape } from "../tensor/index.ts";
 import { type Document, loadDocuments } from "./document.ts";
 import { findFiles } from "./find.ts";
-import { keepSmall } from "./kept.ts";
 import { indexLines, type LineIndex } from "./lines.ts";
 import type { Field } from "./match.ts";
+import { checkOptions, globsOf } from "./options.ts";
 import { openRecords, type Records } from "./records.ts";
 import type { Dataset, OpenRequest } from "./source.ts";
 import { MAX_KEPT_BYTES } from "./store.ts";
@@ -26,7 +26,8 @@ export interface JsonlSource extends JsonlOptions {
  * numbers, truth values and nested lists of them are fields, of the shape that the first object shows.
  */
 export function jsonl(globs: string | readonly string[], options: JsonlOptions = {}): JsonlSource {
-  return { ...options, kind: "jsonl", globs: typeof globs === "string" ? [globs] : globs };
+  checkOptions("jsonl()", options, ["text", "tokenizer", "stride"]);
+  return { ...options, kind: "jsonl", globs: globsOf("jsonl()", globs) };
 }
 
 export async function openJsonl(source: JsonlSource, request: OpenRequest): Promise<Dataset> {
@@ -40,9 +41,7 @@ export async function openJsonl(source: JsonlSource, request: OpenRequest): Prom
       await lines.close();
       return await openDocuments(documents, source, request, name);
     }
-    const needed = request.inputs.map((input) => source.fields?.[input.name] ?? input.name);
-    const records = await keepSmall(await jsonRecords(lines), lines, needed);
-    return await openRecords(records, request, source, name);
+    return await openRecords(await jsonRecords(lines), request, source, name);
   } catch (error) {
     await lines.close();
     throw error;
@@ -56,7 +55,7 @@ async function textsOf(lines: LineIndex, field: string): Promise<Document[]> {
   const documents: Document[] = [];
   let total = 0;
   for (let line = 0; line < lines.count; line++) {
-    const value = (await readObject(lines, line, [field]))[field];
+    const value = (await readObject(lines, line))[field];
     if (typeof value !== "string") {
       throw await badLine(lines, line, `field "${field}" is ${typeName(value)}, not a text`);
     }
@@ -79,7 +78,7 @@ async function textsOf(lines: LineIndex, field: string): Promise<Document[]> {
 }
 
 async function jsonRecords(lines: LineIndex): Promise<Records> {
-  const first = await readObject(lines, 0, []);
+  const first = await readObject(lines, 0);
   const fields: Record<string, Field> = {};
   for (const [name, value] of Object.entries(first)) {
     const shape = shapeOf(value);
@@ -89,8 +88,7 @@ async function jsonRecords(lines: LineIndex): Promise<Records> {
     rows: lines.count,
     fields,
     read: async (rows, into) => {
-      const names = Object.keys(into);
-      const objects = await Promise.all(rows.map((row) => readObject(lines, row, names)));
+      const objects = await Promise.all(rows.map((row) => readObject(lines, row)));
       for (const [name, target] of Object.entries(into)) {
         const { shape } = fields[name] as Field;
         const size = elementCount(shape);
@@ -98,7 +96,8 @@ async function jsonRecords(lines: LineIndex): Promise<Records> {
         for (const [index, object] of objects.entries()) {
           const own = shapeOf(object[name]);
           if (own === undefined || !sameShape(own, shape)) {
-            const got = own === undefined ? typeName(object[name]) : `of shape ${formatShape(own)}`;
+            const got =
+              own === undefined ? unfitName(object[name]) : `of shape ${formatShape(own)}`;
             throw await badLine(
               lines,
               rows[index] as number,
@@ -129,54 +128,38 @@ function numbersIn(value: unknown, depth: number): number[] {
   return depth === 0 ? [Number(value)] : (value as unknown[]).flat(depth - 1).map(Number);
 }
 
-/** `names`: the fields that are needed, which must not stand in the object twice. */
-async function readObject(
-  lines: LineIndex,
-  line: number,
-  names: readonly string[],
-): Promise<Record<string, unknown>> {
-  const text = await lines.read(line);
+async function readObject(lines: LineIndex, line: number): Promise<Record<string, unknown>> {
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = JSON.parse(await lines.read(line));
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
     throw await badLine(lines, line, `not JSON (${error.message})`);
   }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    const what = Array.isArray(value) ? "a list" : typeName(value);
-    throw await badLine(lines, line, `${what}, not an object`);
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) {
+    return value as Record<string, unknown>;
   }
-  const twice = names.find((name) => isTwice(text, name));
-  if (twice === undefined) return value as Record<string, unknown>;
-  throw await badLine(lines, line, `the object has two fields "${twice}"`);
+  const hint =
+    "Each line of a JSON Lines file is one object: { … }; a file that is one list is not.";
+  throw await badLine(lines, line, `${typeName(value)}, not an object`, hint);
 }
 
-/** Whether the object written as `text` has this key twice; JSON.parse takes the last. */
-function isTwice(text: string, name: string): boolean {
-  const key = JSON.stringify(name);
-  const first = text.indexOf(key);
-  if (first === -1 || text.indexOf(key, first + 1) === -1) return false;
-  let [depth, found] = [0, 0];
-  for (const [token] of text.matchAll(/"(?:[^"\\]|\\.)*"\s*:?|[[\]{}]/g)) {
-    if (token === "{" || token === "[") depth++;
-    else if (token === "}" || token === "]") depth--;
-    else if (depth === 1 && token.endsWith(":") && token.slice(0, -1).trimEnd() === key) found++;
-  }
-  return found > 1;
+function unfitName(value: unknown): string {
+  return Array.isArray(value) ? "a list that is not even, or not of numbers" : typeName(value);
 }
 
 function typeName(value: unknown): string {
   if (value === undefined) return "missing";
   if (value === null) return "null";
-  return Array.isArray(value) ? "a list that is uneven, or not of numbers" : `a ${typeof value}`;
+  return Array.isArray(value) ? "a list" : `a ${typeof value}`;
 }
 
-async function badLine(lines: LineIndex, line: number, what: string): Promise<LockstepError> {
-  const isArray = (await lines.read(0)).trimStart().startsWith("[");
-  const hint = isArray
-    ? "This looks like a JSON array; here, each line is an object of its own: jq -c '.[]' makes them."
-    : undefined;
-  const where = await lines.describe(line);
-  return new LockstepError("DATA_FORMAT", `${where}: ${what}.`, hint === undefined ? {} : { hint });
+async function badLine(
+  lines: LineIndex,
+  line: number,
+  what: string,
+  hint?: string,
+): Promise<LockstepError> {
+  const options = hint === undefined ? {} : { hint };
+  return new LockstepError("DATA_FORMAT", `${await lines.describe(line)}: ${what}.`, options);
 }

@@ -6,8 +6,6 @@ import { type ByteStore, byteStore, piecesOf } from "./store.ts";
 export interface LineIndex {
   /** Lines that are not blank. */
   readonly count: number;
-  /** Of the files together. */
-  readonly byteLength: number;
   /** A line without its end. */
   read(line: number): Promise<string>;
   /** For errors: `"data.csv", line 12`. */
@@ -22,6 +20,8 @@ export interface LineOptions {
   readonly quotes: boolean;
 }
 
+/** Leaves out a byte order mark. */
+const UTF8 = new TextDecoder("utf-8", { fatal: true });
 const NEWLINE = 10;
 const RETURN = 13;
 const QUOTE = 34;
@@ -30,12 +30,12 @@ export async function indexLines(
   documents: readonly Document[],
   options: LineOptions,
 ): Promise<LineIndex> {
+  for (const document of documents) await checkEncoding(document);
   const store = byteStore(documents, NEWLINE);
   const table = new LineTable();
   const files = new FileCursor(documents);
   try {
-    for await (const { start, end, blank, odd } of scan(store, options.quotes)) {
-      if (odd !== undefined) throw await oddByte(documents, odd.offset, odd.byte);
+    for await (const { start, end, blank } of scan(store, options.quotes)) {
       const isFirst = files.advance(start, end);
       if (!blank && !(options.header && isFirst)) table.add(start, end);
     }
@@ -45,17 +45,34 @@ export async function indexLines(
   }
   return {
     count: table.count,
-    byteLength: store.byteLength,
     read: async (line) => {
       const bytes = await store.read(table.start(line), table.length(line));
-      return Buffer.from(bytes)
-        .toString("utf8")
-        .replace(/^\ufeff/, "")
-        .replace(/\r$/, "");
+      try {
+        return UTF8.decode(bytes).replace(/\r$/, "");
+      } catch (error) {
+        const where = await describeLine(documents, table.start(line));
+        throw new LockstepError("DATA_FORMAT", `${where}: the text is not UTF-8.`, {
+          hint: "Save the file as UTF-8.",
+          cause: error,
+        });
+      }
     },
     describe: (line) => describeLine(documents, table.start(line)),
     close: () => store.close(),
   };
+}
+
+/** Refuses UTF-16, which programs for tables write: it would be read as other text. */
+async function checkEncoding(document: Document): Promise<void> {
+  const start = await partOf(document, 0, Math.min(document.byteLength, 64));
+  const [a, b] = start;
+  const isMarked = (a === 0xff && b === 0xfe) || (a === 0xfe && b === 0xff);
+  if (!isMarked && !start.includes(0)) return;
+  throw new LockstepError(
+    "DATA_FORMAT",
+    `"${document.name}", line 1: the text is ${isMarked ? "UTF-16" : "not UTF-8: it holds a byte 0"}.`,
+    { hint: "Save the file as UTF-8.", fields: { file: document.name } },
+  );
 }
 
 interface Line {
@@ -63,8 +80,6 @@ interface Line {
   readonly start: number;
   readonly end: number;
   readonly blank: boolean;
-  /** A byte that no such line holds. */
-  readonly odd?: { readonly offset: number; readonly byte: number };
 }
 
 async function* scan(store: ByteStore, quotes: boolean): AsyncGenerator<Line> {
@@ -74,21 +89,9 @@ async function* scan(store: ByteStore, quotes: boolean): AsyncGenerator<Line> {
   let lastByte = NEWLINE;
   for await (const piece of piecesOf(store)) {
     let at = 0;
-    const zero = piece.indexOf(0);
-    if (zero !== -1) {
-      yield { start, end: start, blank: false, odd: { offset: base + zero, byte: 0 } };
-    }
-    let back = piece.indexOf(RETURN);
     for (;;) {
       const newline = piece.indexOf(NEWLINE, at);
       const stop = newline === -1 ? piece.length : newline;
-      if (back !== -1 && back < at) back = piece.indexOf(RETURN, at);
-      // A return belongs before the end of a line, or inside quotes.
-      if (back !== -1 && back < stop - 1 && !(quotes && piece.subarray(at, stop).includes(QUOTE))) {
-        if (!inQuotes) {
-          yield { start, end: start, blank: false, odd: { offset: base + back, byte: RETURN } };
-        }
-      }
       if (quotes && hasOddQuotes(piece.subarray(at, stop))) inQuotes = !inQuotes;
       if (newline === -1) break;
       at = newline + 1;
@@ -103,21 +106,6 @@ async function* scan(store: ByteStore, quotes: boolean): AsyncGenerator<Line> {
   }
   // The store ends with a newline, so what is left began with a quote.
   if (start < store.byteLength) yield { start, end: store.byteLength, blank: false };
-}
-
-async function oddByte(
-  documents: readonly Document[],
-  offset: number,
-  byte: number,
-): Promise<LockstepError> {
-  const where = await describeLine(documents, offset);
-  return byte === RETURN
-    ? new LockstepError("DATA_FORMAT", `${where}: a carriage return stands within the line.`, {
-        hint: "Lines end with a newline, or with a carriage return and a newline: convert the file.",
-      })
-    : new LockstepError("DATA_FORMAT", `${where}: the line holds a zero byte.`, {
-        hint: "Text files are UTF-8. Is this one UTF-16, or no text at all? Save it as UTF-8.",
-      });
 }
 
 function hasOddQuotes(bytes: Uint8Array): boolean {

@@ -3,11 +3,11 @@
  * matching fields to inputs, converting types, and holding rows out.
  */
 import { LockstepError } from "../errors.ts";
-import { byteLength, bytesPerElement, elementCount, type Tensor } from "../tensor/index.ts";
-import { type Fault, findFault } from "./check.ts";
+import { byteLength, elementCount, type Tensor } from "../tensor/index.ts";
 import { convert } from "./convert.ts";
 import { bytesOf, type Field, type Match, matchFields } from "./match.ts";
 import { permutation } from "./order.ts";
+import { checkValues, type DescribeRow } from "./ranges.ts";
 import type { Dataset, OpenRequest, SampleSet, SourceOptions } from "./source.ts";
 
 export interface Records {
@@ -17,12 +17,14 @@ export interface Records {
    * Reads rows, whole, into one array a field asked for: `rows.length` values of the field's own type, in order.
    */
   read(rows: readonly number[], into: Readonly<Record<string, Uint8Array>>): Promise<void>;
-  /** All rows of a field, if they lie in memory one after the other. */
-  whole?(field: string): Uint8Array | undefined;
-  /** Where a row of a field is, for errors: `"data.csv", line 12`. */
-  describe(row: number, field: string): Promise<string>;
+  /** For errors, where a row comes from: `"data.csv", line 12`. */
+  describe(row: number): Promise<string>;
   close(): Promise<void>;
 }
+
+/** Sources of up to so many rows are checked against the model's ranges before the first step. */
+const MAX_ROWS_CHECKED = 1 << 16;
+const ROWS_AT_ONCE = 1 << 10;
 
 /** Fixed for good: what is held out must not change from run to run. */
 const SPLIT_SEED = 20_211;
@@ -36,7 +38,7 @@ export async function openRecords(
 ): Promise<Dataset> {
   try {
     const matches = matchFields(request, options, records.fields, source);
-    const checked = await checkWhole(records, matches);
+    if (records.rows <= MAX_ROWS_CHECKED) await checkRanges(records, matches);
     const held = heldOutCount(records.rows, options.heldOut ?? 0.1);
     checkSize(records.rows - held, request, source);
     const shuffled = permutation(records.rows, SPLIT_SEED, 0);
@@ -47,7 +49,7 @@ export async function openRecords(
           records,
           matches,
           indices.map((index) => shuffled(first + index)),
-          { into, checked },
+          into,
         ),
     });
     return {
@@ -87,83 +89,11 @@ export function checkSize(samples: number, request: OpenRequest, source: string)
   );
 }
 
-/** Rows that are looked at together when all are. */
-const ROWS_AT_ONCE = 4096;
-
-/** Looks through the fields that lie in memory, before any row is learned from. @returns their names */
-async function checkWhole(
-  records: Records,
-  matches: readonly Match[],
-): Promise<ReadonlySet<string>> {
-  const checked = new Set<string>();
-  for (const match of matches) {
-    const { input, name, field } = match;
-    const bytes = records.whole?.(name);
-    if (bytes === undefined) continue;
-    const size = elementCount(field.shape);
-    const bytesPerRow = size * bytesOf(field.type);
-    const scratch = new Uint8Array(ROWS_AT_ONCE * size * bytesPerElement(input.type.dtype));
-    for (let row = 0; row < records.rows; row += ROWS_AT_ONCE) {
-      const count = Math.min(ROWS_AT_ONCE, records.rows - row);
-      const source = bytes.subarray(row * bytesPerRow, (row + count) * bytesPerRow);
-      const target = scratch.subarray(0, count * size * bytesPerElement(input.type.dtype));
-      const fault = fill(source, target, match, true);
-      if (fault !== undefined) throw await faultOf(records, match, fault, (index) => row + index);
-    }
-    checked.add(input.name);
-  }
-  return checked;
-}
-
-/** Converts values to what the input takes, and looks through them if asked. */
-function fill(
-  source: Uint8Array,
-  target: Uint8Array,
-  { input, field }: Match,
-  check: boolean,
-): Fault | undefined {
-  const to = input.type.dtype;
-  const fault = convert(source, target, { from: field.type, to, scale: field.scale });
-  if (fault !== undefined || !check) return fault;
-  return findFault(target, to, elementCount(field.shape), input.ranges);
-}
-
-async function faultOf(
-  records: Records,
-  { input, name, field }: Match,
-  { at, value, why, range }: Fault,
-  rowOf: (index: number) => number,
-): Promise<LockstepError> {
-  const size = elementCount(field.shape);
-  const row = rowOf(Math.floor(at / size));
-  const where = await records.describe(row, name);
-  const what = `holds ${value}${size === 1 ? "" : ` at place ${at % size}`}`;
-  return new LockstepError("DATA_FORMAT", `${where}: field "${name}" ${what}, ${why}.`, {
-    hint:
-      range === undefined
-        ? `It feeds the model's input "${input.name}". Mend or leave out the row.`
-        : `It feeds the model's input "${input.name}". Numbers count from 0: mend the data, or make the model larger.`,
-    fields: {
-      field: name,
-      input: input.name,
-      row,
-      value: String(value),
-      ...(range === undefined ? {} : { low: range.low, high: String(range.high) }),
-    },
-  });
-}
-
 async function readMatched(
   records: Records,
   matches: readonly Match[],
   rows: readonly number[],
-  {
-    into,
-    checked,
-  }: {
-    readonly into: Readonly<Record<string, Tensor>>;
-    readonly checked: ReadonlySet<string>;
-  },
+  into: Readonly<Record<string, Tensor>>,
 ): Promise<void> {
   const wanted = matches.filter(({ input }) => Object.hasOwn(into, input.name));
   const raw: Record<string, Uint8Array> = {};
@@ -171,14 +101,61 @@ async function readMatched(
     raw[name] ??= new Uint8Array(rows.length * elementCount(field.shape) * bytesOf(field.type));
   }
   await records.read(rows, raw);
+  const describe = (row: number) => records.describe(rows[row] as number);
   for (const match of wanted) {
-    const { input, name } = match;
-    const target = targetOf(into, input.name, rows.length);
-    const own = { ...match, input: { ...input, type: target } };
-    const fault = fill(raw[name] as Uint8Array, target.bytes, own, !checked.has(input.name));
-    if (fault !== undefined) {
-      throw await faultOf(records, match, fault, (index) => rows[index] as number);
+    const target = targetOf(into, match.input.name, rows.length);
+    await convertRows(match, raw[match.name] as Uint8Array, target, describe);
+    await checkValues(match.input, match.name, target, describe);
+  }
+}
+
+/** All rows at once; if that fails, one after the other, to name the row. */
+async function convertRows(
+  { field, name }: Match,
+  source: Uint8Array,
+  target: Tensor,
+  describe: DescribeRow,
+): Promise<void> {
+  const conversion = {
+    from: field.type,
+    to: target.dtype,
+    scale: field.scale,
+    what: `field "${name}"`,
+  };
+  try {
+    convert(source, target.bytes, conversion);
+  } catch (error) {
+    if (!(error instanceof LockstepError)) throw error;
+    const [rows = 1] = target.shape;
+    const part = (bytes: Uint8Array, row: number) => {
+      const size = bytes.byteLength / rows;
+      return bytes.subarray(row * size, (row + 1) * size);
+    };
+    for (let row = 0; row < rows; row++) {
+      try {
+        convert(part(source, row), part(target.bytes, row), conversion);
+      } catch {
+        throw new LockstepError("DATA_FORMAT", `${await describe(row)}: ${error.message}`, {
+          cause: error,
+        });
+      }
     }
+    throw error;
+  }
+}
+
+/** Reads the fields that have ranges, for the check alone. */
+async function checkRanges(records: Records, matches: readonly Match[]): Promise<void> {
+  const limited = matches.filter(({ input }) => input.ranges !== undefined);
+  if (limited.length === 0) return;
+  for (let first = 0; first < records.rows; first += ROWS_AT_ONCE) {
+    const count = Math.min(ROWS_AT_ONCE, records.rows - first);
+    const rows = Array.from({ length: count }, (_, at) => first + at);
+    const into = limited.map(({ input }): [string, Tensor] => {
+      const type = { dtype: input.type.dtype, shape: [count, ...input.type.shape.slice(1)] };
+      return [input.name, { ...type, bytes: new Uint8Array(byteLength(type)) }];
+    });
+    await readMatched(records, limited, rows, Object.fromEntries(into));
   }
 }
 

@@ -2,7 +2,7 @@
  * What a source of data is, and what it becomes when opened. A source is plain data: it travels to workers
  * as it stands, and `openData` (in `open.ts`) finds the code by its `kind`. Nothing here knows a file format.
  */
-import type { Tensor, TensorType, ValueRange } from "../tensor/index.ts";
+import type { Tensor, TensorType } from "../tensor/index.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** Options that every source takes. */
@@ -25,14 +25,15 @@ export interface OpenRequest {
 export interface ModelInput {
   readonly name: string;
   readonly type: TensorType;
-  /** What its values must be, all of them. Floats must be finite besides. */
-  readonly ranges?: readonly FieldRange[];
+  /** What each element of a sample may be, in order; a single one is that of all. Undefined: any number. */
+  readonly ranges?: readonly (ValueRange | undefined)[] | undefined;
 }
 
-export interface FieldRange {
-  readonly range: ValueRange;
-  /** Which elements of a sample, by number; all unless told. */
-  readonly places?: readonly number[];
+/** Whole numbers from `low` to `high`, both included, and those of `except`. */
+export interface ValueRange {
+  readonly low: number;
+  readonly high: number;
+  readonly except: readonly number[];
 }
 
 /** An opened source. The order of samples is not its business: see `SampleOrder`. */

@@ -4,14 +4,14 @@
  * What is held out is chosen before any window is cut. With enough files, whole files are held out, near-duplicates
  * together, and no file twice; else the tail of the text. So no text is both trained on and validated on.
  */
-import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { LockstepError } from "../errors.ts";
-import { fileError } from "../files/index.ts";
-import { formatRange } from "../tensor/index.ts";
+import { readFileWhole } from "../files/index.ts";
 import { type Document, loadDocuments } from "./document.ts";
 import { findFiles } from "./find.ts";
 import { matchFields } from "./match.ts";
+import { checkOptions, globsOf } from "./options.ts";
+import { wordsOf } from "./ranges.ts";
 import { checkHeldOut, checkSize } from "./records.ts";
 import type { Dataset, OpenRequest, SourceOptions, TextPart } from "./source.ts";
 import { bytesIn, dropDuplicates, splitDocuments } from "./split.ts";
@@ -35,7 +35,8 @@ export interface TextSource extends TextOptions {
 
 /** Feeds `ids` and `targets` [batch, context], int32 or int64. A twentieth is held out unless told. */
 export function text(globs: string | readonly string[], options: TextOptions = {}): TextSource {
-  return { ...options, kind: "text", globs: typeof globs === "string" ? [globs] : globs };
+  checkOptions("text()", options, ["tokenizer", "stride"]);
+  return { ...options, kind: "text", globs: globsOf("text()", globs) };
 }
 
 export async function openText(source: TextSource, request: OpenRequest): Promise<Dataset> {
@@ -65,7 +66,6 @@ export async function openDocuments(
   const fields = Object.fromEntries(TEXT_FIELDS.map((key) => [key, field]));
   const matches = matchFields(request, options, fields, name);
   const tokenizer = await tokenizerOf(options, request.baseDir);
-
   checkVocabulary(tokenizer, request, name);
 
   const documents = await dropDuplicates(found);
@@ -91,18 +91,15 @@ export async function openDocuments(
   };
 }
 
-/** Every id that the tokenizer can give must be one that the model takes. */
-function checkVocabulary({ size }: Tokenizer, { inputs }: OpenRequest, source: string): void {
-  for (const input of inputs) {
-    for (const { range } of input.ranges ?? []) {
-      if (range.high >= size - 1) continue;
+/** Throws DATA_FORMAT if the tokenizer has ids that the model has no place for. */
+function checkVocabulary(tokenizer: Tokenizer, request: OpenRequest, name: string): void {
+  for (const { name: input, ranges = [] } of request.inputs) {
+    for (const range of ranges) {
+      if (range === undefined || tokenizer.size - 1 <= range.high) continue;
       throw new LockstepError(
         "DATA_FORMAT",
-        `The tokenizer of ${source} gives ids from 0 to ${size - 1}, but the model's input "${input.name}" takes ${formatRange(range)}.`,
-        {
-          hint: `Give the model a vocabulary of ${size}, or train on another tokenizer.`,
-          fields: { field: input.name, size, low: range.low, high: range.high },
-        },
+        `${name}: the tokenizer has ${tokenizer.size} ids, but the model's input "${input}" takes ${wordsOf(range)}.`,
+        { hint: `Give the model a vocabulary of ${tokenizer.size} or more.` },
       );
     }
   }
@@ -115,12 +112,7 @@ function partOf({ byteLength, length, bytes }: TextStream): TextPart {
 async function tokenizerOf(options: TextOptions, baseDir: string): Promise<Tokenizer> {
   if (options.tokenizer === undefined) return byteTokenizer();
   const path = resolve(baseDir, options.tokenizer);
-  let json: string;
-  try {
-    json = await readFile(path, "utf8");
-  } catch (error) {
-    throw fileError(error, "read", path);
-  }
+  const json = new TextDecoder().decode(await readFileWhole(path));
   return tokenizerFromJson(json, path);
 }
 

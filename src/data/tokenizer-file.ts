@@ -3,6 +3,7 @@ import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { LockstepError } from "../errors.ts";
 import type { TokenDecoder, Tokenizer } from "./tokenizer.ts";
 import { byteAlphabet, byteTokenizer } from "./tokenizer-bytes.ts";
+import { addedTokenCheck, checkTokenizer } from "./tokenizer-check.ts";
 
 /** What models call the token that ends a document, commonest first. */
 const SEPARATORS = ["<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]"];
@@ -25,13 +26,14 @@ export function tokenizerFromJson(json: string, path: string): Tokenizer {
     throw corrupt("it has no model");
   }
   if (isByteLevelWithoutMerges(parsed)) return byteTokenizer();
+  checkTokenizer(parsed, path);
   let inner: HuggingFaceTokenizer;
   try {
     inner = new HuggingFaceTokenizer(parsed, {});
   } catch (error) {
     throw corrupt(error instanceof Error ? error.message : String(error), error);
   }
-  return fileTokenizer(inner, json);
+  return fileTokenizer(inner, json, addedTokenCheck(parsed, path));
 }
 
 function isByteLevelWithoutMerges(json: object): boolean {
@@ -54,7 +56,11 @@ function isByteLevelWithoutMerges(json: object): boolean {
   );
 }
 
-function fileTokenizer(inner: HuggingFaceTokenizer, json: string): Tokenizer {
+function fileTokenizer(
+  inner: HuggingFaceTokenizer,
+  json: string,
+  checkText: (text: string) => void,
+): Tokenizer {
   const vocabulary = inner.get_vocab();
   let size = 0;
   for (const id of vocabulary.values()) size = Math.max(size, id + 1);
@@ -70,7 +76,10 @@ function fileTokenizer(inner: HuggingFaceTokenizer, json: string): Tokenizer {
     kind: "bpe",
     size,
     separator: separator === undefined ? 0 : (vocabulary.get(separator) ?? 0),
-    encode: (text) => Int32Array.from(inner.encode(text, { add_special_tokens: false }).ids),
+    encode: (text) => {
+      checkText(text);
+      return Int32Array.from(inner.encode(text, { add_special_tokens: false }).ids);
+    },
     decode,
     decoder: () => streamingDecoder(decode),
     toJson: () => json,

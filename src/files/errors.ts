@@ -42,6 +42,11 @@ function explain(error: SystemError, doing: Doing): [ErrorCode, string, string?]
       return ["IO_FAILED", "it is a folder, not a file"];
     case "ENOTDIR":
       return ["IO_FAILED", "a part of its path is a file, not a folder"];
+    case "ELOOP":
+      return ["IO_FAILED", "it is a link, and links are not followed here"];
+    case "ENXIO":
+    case "ENODEV":
+      return ["IO_FAILED", "it is a pipe or a device, not a file"];
     case "EROFS":
       return ["IO_FAILED", "the file system is read-only"];
     case "EMFILE":

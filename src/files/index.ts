@@ -2,4 +2,11 @@ export { type FileContent, writeFileAtomic } from "./atomic.ts";
 export { fileError } from "./errors.ts";
 export { makeFolder } from "./folder.ts";
 export { FilePool } from "./pool.ts";
-export { openRange, type RangeReader, readRange, readWhole } from "./range.ts";
+export {
+  openRange,
+  type RangeReader,
+  readFileWhole,
+  readRange,
+  readWhole,
+  requireFile,
+} from "./range.ts";

@@ -1,4 +1,5 @@
 /** Reads ranges of files, exactly: a file that became shorter is an error, never silent zeros. */
+import { constants, statSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { LockstepError } from "../errors.ts";
 import { fileError } from "./errors.ts";
@@ -11,10 +12,17 @@ export interface RangeReader {
   close(): Promise<void>;
 }
 
+/** Throws FILE_NOT_FOUND or IO_FAILED, for what is no regular file too: a pipe or a device has no end to wait for. */
 export async function openRange(path: string): Promise<RangeReader> {
   try {
-    const file = await open(path, "r");
-    const { size } = await file.stat();
+    // A pipe that nobody writes to would not open without O_NONBLOCK.
+    const file = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
+    const stat = await file.stat();
+    if (!stat.isFile()) {
+      await file.close();
+      throw notAFile(path, stat.isDirectory());
+    }
+    const { size } = stat;
     return {
       byteLength: size,
       read: (offset, into) => readFully(file, path, offset, into),
@@ -30,6 +38,35 @@ export async function readRange(path: string, offset: number, into: Uint8Array):
   const reader = await openRange(path);
   try {
     await reader.read(offset, into);
+  } finally {
+    await reader.close();
+  }
+}
+
+/** For what is then read by others. Throws FILE_NOT_FOUND, or IO_FAILED for what is no regular file, nor a link to one. */
+export function requireFile(path: string): void {
+  try {
+    const stat = statSync(path);
+    if (!stat.isFile()) throw notAFile(path, stat.isDirectory());
+  } catch (error) {
+    throw fileError(error, "read", path);
+  }
+}
+
+function notAFile(path: string, isFolder: boolean): LockstepError {
+  const what = isFolder ? "a folder, not a file" : "a pipe or a device, not a file";
+  return new LockstepError("IO_FAILED", `Cannot read "${path}": it is ${what}.`, {
+    fields: { path },
+  });
+}
+
+/** All of a file, as large as it is when it is opened. Throws what `openRange` throws, and FILE_CORRUPT. */
+export async function readFileWhole(path: string): Promise<Uint8Array> {
+  const reader = await openRange(path);
+  try {
+    const bytes = new Uint8Array(reader.byteLength);
+    await reader.read(0, bytes);
+    return bytes;
   } finally {
     await reader.close();
   }

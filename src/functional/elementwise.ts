@@ -36,6 +36,11 @@ export const sigmoid = (x: Value): Value => unary("Sigmoid", x);
 export const softplus = (x: Value): Value => unary("Softplus", x);
 export const relu = (x: Value): Value => unary("Relu", x);
 export const floor = (x: Value): Value => unary("Floor", x);
+/**
+ * `x` (float32 or float64) as a constant: no gradient goes through it. Made of Floor, of which the gradient is zero, after a shift that leaves
+ * nothing behind the point but multiples of 2⁻⁶⁰.
+ */
+export const detach = (x: Value): Value => mul(floor(mul(x, 2 ** 60)), 2 ** -60);
 export const square = (x: Value): Value => mul(x, x);
 
 /** x Φ(x), or with `approximate: "tanh"` its approximation. */

@@ -13,6 +13,7 @@ export {
   cast,
   clip,
   cos,
+  detach,
   div,
   elu,
   equal,
@@ -114,6 +115,7 @@ export {
   foldIn,
   type NormalOptions,
   normal,
+  normalPairs,
   type RandomKey,
   randomBits,
   type UniformOptions,
@@ -134,3 +136,5 @@ export {
   reduceSum,
   reduceSumSquare,
 } from "./reduce.ts";
+export { type RoiAlignOptions, roiAlign } from "./regions.ts";
+export { type DftOptions, dft, realFromHalf, type StftOptions, stft } from "./spectral.ts";

@@ -66,8 +66,6 @@ export function nll(
         `got ${formatShape(labels.shape)}.`,
     );
   }
-  const classes = shape[axis] as number;
-  labels.builder.expect(labels, { low: 0, high: classes - 1, whole: true, except: ignoreIndex });
   const ignored = ignoreIndex === undefined ? undefined : equal(labels, ignoreIndex);
   const present = ignored === undefined ? labels : where(ignored, 0, labels);
   const picked = logProbabilities.builder.one(
@@ -119,7 +117,6 @@ export function binaryCrossEntropyWithLogits(
   options: LossOptions & { readonly positiveWeight?: Value | number } = {},
 ): Value {
   sameShapes("binaryCrossEntropyWithLogits", logits, target);
-  target.builder.expect(target, { low: 0, high: 1, whole: false });
   const { positiveWeight } = options;
   if (positiveWeight === undefined) {
     return reduceAll(sub(softplus(logits), mul(logits, target)), options.reduction);

@@ -102,12 +102,17 @@ export function normal(
   const pairs = Math.ceil(count / 2);
   const unit = toUnit(randomBits(builder, [2, pairs], key));
   const row = (index: number) => slice(unit, [{ axis: 0, start: index, end: index + 1 }]);
-  const radius = sqrt(mul(minusLog(sub(1, row(0))), 2));
-  const angle = mul(row(1), 2 * Math.PI);
-  const both = concat([mul(radius, cos(angle)), mul(radius, sin(angle))], 0);
+  const both = concat(normalPairs(row(0), row(1)), 0);
   const drawn = reshape(first(reshape(both, [2 * pairs]), count), shape);
   const scaled = standardDeviation === 1 ? drawn : mul(drawn, standardDeviation);
   return cast(mean === 0 ? scaled : add(scaled, mean), dtype);
+}
+
+/** Two independent tensors of normal numbers from two of numbers even in [0, 1). */
+export function normalPairs(first: Value, second: Value): [Value, Value] {
+  const radius = sqrt(mul(minusLog(sub(1, first)), 2));
+  const angle = mul(second, 2 * Math.PI);
+  return [mul(radius, cos(angle)), mul(radius, sin(angle))];
 }
 
 /**

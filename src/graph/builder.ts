@@ -11,7 +11,6 @@ import {
   type Tensor,
   type TensorType,
   tensorFrom,
-  type ValueRange,
 } from "../tensor/index.ts";
 import { type AttributeInputs, encodeAttributes } from "./attributes.ts";
 import { type Attributes, type Graph, type Node, typeOf, validateGraph } from "./graph.ts";
@@ -25,12 +24,6 @@ export interface Value {
   readonly shape: Shape;
   readonly dtype: DType;
   readonly builder: GraphBuilder;
-}
-
-/** What the values under a name must be, where they come from data as they are. */
-export interface Expectation {
-  readonly value: string;
-  readonly range: ValueRange;
 }
 
 export interface EmitOptions {
@@ -48,7 +41,6 @@ export class GraphBuilder {
   readonly #constants = new Map<string, Tensor>();
   readonly #interned = new Map<string, Value>();
   readonly #values = new Map<string, Value>();
-  readonly #expectations: Expectation[] = [];
   readonly #counters = new Map<string, number>();
   #scope = "";
 
@@ -128,15 +120,6 @@ export class GraphBuilder {
   /** A list of int64: shapes, axes, starts. */
   ints(numbers: readonly number[]): Value {
     return this.constant(tensorFrom("int64", [numbers.length], numbers));
-  }
-
-  /** States what `value` must be where it comes from data as it is: the data is checked for it. */
-  expect(value: Value, range: ValueRange): void {
-    this.#expectations.push({ value: value.name, range });
-  }
-
-  get expectations(): readonly Expectation[] {
-    return this.#expectations;
   }
 
   constantOf(value: Value): Tensor | undefined {
@@ -222,9 +205,9 @@ export class GraphBuilder {
    * a gradient rule asks so for the mean and deviation that a normalization computed anyway.
    */
   outputOf(node: Node, index: number): Value {
-    const at = this.#nodes.findIndex((candidate) => candidate.name === node.name);
+    const at = this.#makers.get(node.outputs.find((name) => name !== "") ?? "") ?? -1;
     const present = this.#nodes[at];
-    assert(present !== undefined, `graph "${this.name}" has no node "${node.name}"`);
+    assert(present?.name === node.name, `graph "${this.name}" has no node "${node.name}"`);
     const known = present.outputs[index];
     if (known !== undefined && known !== "") return this.value(known);
     const inputs = present.inputs.map((name) => (name === "" ? undefined : this.value(name)));

@@ -2,7 +2,7 @@
  * What is known of an operator. One file in `ops/` answers all of it for one operator; the graph, the
  * gradient and the engines ask here and never "which operator is this".
  */
-import type { Tensor, TensorType, ValueRange } from "../tensor/index.ts";
+import type { Tensor, TensorType } from "../tensor/index.ts";
 import type { GraphBuilder, Value } from "./builder.ts";
 import type { AttributeValue } from "./graph.ts";
 
@@ -63,6 +63,17 @@ export interface GradientContext {
   gradient(index: number): Value;
   constant(index: number): Tensor | undefined;
   constantNumbers(index: number): number[];
+  /**
+   * The gradient of Σ seed·output for `wrt`, along the nodes that the rule has added: it can write its operator in others and leave
+   * gradients to them.
+   */
+  backward(
+    outputs: readonly Value[],
+    wrt: readonly Value[],
+    seeds: readonly Value[],
+  ): readonly (Value | undefined)[];
+  /** Says that `value`, which the gradient computes anyway, equals output `index`: readers of both passes then use that one. */
+  replace(index: number, value: Value): void;
 }
 
 /**
@@ -75,14 +86,50 @@ export type GradientRule =
   | { readonly zero: string }
   | { readonly missing: string };
 
+/** What a rule for batches sees of a node. It may emit nodes into `builder`. */
+export interface BatchContext {
+  readonly builder: GraphBuilder;
+  readonly attributes: AttributeReader;
+  readonly inputs: readonly (Value | undefined)[];
+  input(index: number): Value;
+  /** Of an input that is a constant; none where it is not. */
+  constantNumbers(index: number): number[];
+}
+
+/** How a result over a batch follows from the results over its parts. What is left out does not follow from them. */
+export interface BatchRule {
+  /**
+   * Where the dims of the batch go in this node: the result is the sum over the parts, or their mean (of equal parts); a value is the
+   * same result, made of nodes that can answer this.
+   */
+  readonly reduces?:
+    | "sum"
+    | "mean"
+    | ((context: BatchContext) => "sum" | "mean" | Value | undefined);
+  /** Dims of input 0 along which an element of the result depends on others than the one in its place. */
+  readonly mixes?: (context: BatchContext) => readonly (number | undefined)[];
+  /** Of a mean: the operator of the same inputs and attributes that gives the sum. */
+  readonly sumOf?: string;
+  /**
+   * The inputs in which it is linear: in all of them together (a sum), in each while the others are constant (a product), or in the first
+   * while the others are constant (a quotient).
+   */
+  readonly linear?: "together" | "each" | "first";
+}
+
 export interface CostContext extends InferContext {
   readonly outputs: readonly TensorType[];
 }
 
-/** What an operator asks of the values of one of its inputs. */
-export interface InputRange {
+/** An input of a node that holds numbers of places. */
+export interface IndexUse {
   readonly input: number;
-  readonly range: ValueRange;
+  /** How many places there are; for tuples of numbers, those of each number along the last dim. */
+  readonly places: readonly number[];
+  /** Whether negative numbers count from the end, in ONNX and where models come from. */
+  readonly wraps: boolean;
+  /** A number that stands for no place. */
+  readonly ignored?: number;
 }
 
 export interface OperatorDefinition {
@@ -95,17 +142,22 @@ export interface OperatorDefinition {
   /** Types of the outputs, checked and inferred from those of the inputs. */
   readonly infer: (context: InferContext) => readonly TensorType[];
   readonly gradient: GradientRule;
+  /** Set if equal inputs give other outputs each time: it is not computed beforehand. */
+  readonly draws?: true;
   /** Floating-point operations of one run; a multiply-add counts as 2. */
   readonly flops: (context: CostContext) => number;
+  /** Inputs that hold numbers of places. Default: none. */
+  readonly indices?: (context: InferContext) => readonly IndexUse[];
+  /** Whether the outputs hold elements of the inputs as they are, wherever they lie. Default: false. */
+  readonly moves?: boolean;
+  /** The outputs made of other operators, for an engine whose kernel lacks the element type. Default: it has no other form. */
+  readonly written?: (
+    context: Pick<GradientContext, "builder" | "attributes" | "inputs" | "input">,
+  ) => readonly Value[];
   /** Whether output 0 may be written over an input of the same type (element by element, in place). */
   readonly inPlace: boolean;
-  /** What the values of inputs must be, so that data can be checked for it: numbers of places. Nothing unless told. */
-  readonly asks?: (context: InferContext) => readonly InputRange[];
-  /**
-   * Whether outputs hold elements of inputs as they are: `all` those of input 0 in their order, or `some`, chosen by what is
-   * constant. Neither unless told.
-   */
-  readonly moves?: "all" | "some";
+  /** What is known of batches and their parts; nothing where it is left out. */
+  readonly batch?: BatchRule;
 }
 
 /** Where operators are looked up: `ops/` has the full table. */

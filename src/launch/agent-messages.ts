@@ -5,10 +5,10 @@
 import { z } from "zod";
 import { LockstepError } from "../errors.ts";
 import type { RunEvent } from "../telemetry/index.ts";
-import type { Beginning, TrainResult } from "../train/index.ts";
+import { type Beginning, CHANGEABLE, type TrainResult } from "../train/index.ts";
 
 /** Of these messages: a change that an older side would not understand makes it another. */
-export const AGENT_PROTOCOL = 2;
+export const AGENT_PROTOCOL = 3;
 export const DEFAULT_AGENT_PORT = 4100;
 
 const MAX_WORKERS = 4096;
@@ -34,8 +34,9 @@ const job = z.strictObject({
     steps: count.optional(),
     batch: count.optional(),
     seed: count.optional(),
-    microBatches: count.optional(),
   }),
+  /** What may be another than before in a run that goes on. */
+  changes: z.array(z.enum(CHANGEABLE)).max(CHANGEABLE.length).optional(),
   group: z.string().min(1).max(200),
   /** This agent's workers have the ranks from here on. */
   firstRank: rank,

@@ -4,11 +4,11 @@
  */
 import { createHash, randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import { relative, resolve, sep } from "node:path";
 import { LockstepError } from "../errors.ts";
+import { readFileWhole } from "../files/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
-import type { Beginning, RunOverrides, TrainResult } from "../train/index.ts";
+import type { Beginning, Changeable, RunOverrides, TrainResult } from "../train/index.ts";
 import { dialLine, formatAddress, type Line, parseAddress } from "../transport/index.ts";
 import { DEFAULT_AGENT_PORT, isPlace } from "./agent-messages.ts";
 import { RemoteAgent } from "./remote.ts";
@@ -25,8 +25,10 @@ export interface HostsOptions {
   /** As `out`, absolute or from `root`. */
   readonly file: string;
   readonly out: string;
-  readonly overrides: Pick<RunOverrides, "steps" | "batch" | "seed" | "microBatches">;
+  readonly overrides: Pick<RunOverrides, "steps" | "batch" | "seed">;
   readonly beginning: Beginning;
+  /** What may be another than before in a run that goes on. */
+  readonly changes?: readonly Changeable[] | undefined;
   /** On each host. */
   readonly workers: number;
   readonly threads?: number | undefined;
@@ -62,13 +64,13 @@ export async function launchOnHosts(options: HostsOptions): Promise<TrainResult[
 }
 
 async function jobOf(options: HostsOptions) {
-  const { root, overrides, beginning, hosts, workers: own, threads } = options;
-  const { steps, batch, seed, microBatches } = overrides;
+  const { root, overrides, beginning, changes, hosts, workers: own, threads } = options;
+  const { steps, batch, seed } = overrides;
   const file = resolve(root, options.file);
   if (!existsSync(file)) {
     throw new LockstepError("FILE_NOT_FOUND", `There is no run file "${options.file}".`);
   }
-  const content = await readFile(file);
+  const content = await readFileWhole(file);
   return {
     kind: "job",
     file: placeBelow(root, options.file),
@@ -79,8 +81,8 @@ async function jobOf(options: HostsOptions) {
       ...(steps === undefined ? {} : { steps }),
       ...(batch === undefined ? {} : { batch }),
       ...(seed === undefined ? {} : { seed }),
-      ...(microBatches === undefined ? {} : { microBatches }),
     },
+    ...(changes === undefined ? {} : { changes: [...changes] }),
     group: randomBytes(16).toString("hex"),
     own,
     workers: own * hosts.length,

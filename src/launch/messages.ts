@@ -1,7 +1,7 @@
 /** What the launcher and its workers tell each other, over the channel that Node.js opens between them. */
 import { type ErrorCode, type ErrorFields, LockstepError } from "../errors.ts";
 import type { RunEvent } from "../telemetry/index.ts";
-import type { Beginning, RunOverrides, TrainResult } from "../train/index.ts";
+import type { Beginning, Changeable, RunOverrides, TrainResult } from "../train/index.ts";
 
 /** What a worker of this machine needs to take part in a run. */
 export interface Job {
@@ -9,6 +9,8 @@ export interface Job {
   readonly overrides: RunOverrides;
   readonly out: string;
   readonly beginning: Beginning;
+  /** What may be another than before in a run that goes on. */
+  readonly changes?: readonly Changeable[] | undefined;
   readonly baseDir: string;
   readonly rank: number;
   readonly workers: number;

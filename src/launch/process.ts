@@ -32,7 +32,7 @@ export class WorkerProcess implements Watched {
     this.failed = new Promise((resolve) => {
       this.#fail = resolve;
     });
-    const entry = fileURLToPath(new URL("worker.js", import.meta.url));
+    const entry = fileURLToPath(new URL("worker-start.js", import.meta.url));
     this.#process = fork(entry, [], {
       stdio: ["ignore", "inherit", "pipe", "ipc"],
       serialization: "advanced",

@@ -2,7 +2,7 @@
 import { Group, measureCosts } from "../collectives/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
-import { jsonlSink } from "../telemetry/index.ts";
+import { type JsonlSink, jsonlSink } from "../telemetry/index.ts";
 import {
   FILES,
   loadRun,
@@ -26,6 +26,7 @@ import {
   type Meeting,
   type ToWorker,
 } from "./messages.ts";
+import { endProcess, outliveOutput } from "./survive.ts";
 
 /** Others wait while the leader validates and saves. A worker that has ended is found in milliseconds, not by this. */
 const DEADLINE_MS = 300_000;
@@ -50,7 +51,7 @@ async function work(job: Job): Promise<TrainResult["outcome"]> {
   const folder = await openRunFolder(job.out);
   const engine = createOrtEngine({ threads, ...(dump === undefined ? {} : { dump }) });
   // Who writes checkpoints writes figures: the launcher may be on another machine, or gone a step before.
-  const metrics = job.rank === 0 ? jsonlSink(folder.file(FILES.metrics), Date.now) : undefined;
+  const metrics = job.rank === 0 ? figures(folder.file(FILES.metrics)) : undefined;
   try {
     const transport = await meet(job);
     const group = new Group({ engine, transport });
@@ -62,6 +63,7 @@ async function work(job: Job): Promise<TrainResult["outcome"]> {
         folder,
         baseDir: job.baseDir,
         beginning: job.beginning,
+        changes: job.changes,
         signal: stop.signal,
         now: () => performance.timeOrigin + performance.now() - startedAt,
         onEvent: (event) => {
@@ -81,6 +83,13 @@ async function work(job: Job): Promise<TrainResult["outcome"]> {
     metrics?.close();
     await engine.close();
   }
+}
+
+function figures(path: string): JsonlSink {
+  return jsonlSink(path, {
+    now: Date.now,
+    onTrouble: (text) => void tell({ kind: "event", event: { type: "notice", text } }),
+  });
 }
 
 async function meet(job: Job): Promise<Transport> {
@@ -128,15 +137,19 @@ async function runJob(job: Job): Promise<void> {
     process.exitCode = 1;
   }
   isDone = true;
-  process.disconnect();
+  // What a stop has left behind, such as the opening of data, is not waited for.
+  endProcess(Number(process.exitCode ?? 0));
 }
 
 function askToStop(): void {
   stop.abort(new LockstepError("ABORTED", "A stop was asked for."));
 }
 
-// A Ctrl-C reaches every process of a terminal; what it means is for the launcher to say.
-process.on("SIGINT", () => undefined);
+outliveOutput();
+process.on("uncaughtException", (error) => {
+  process.stderr.write(`${error.stack ?? String(error)}\n`);
+  endProcess(1);
+});
 // Asked to end, alone or with all others, it ends the run well: all stop after the same step.
 process.on("SIGTERM", askToStop);
 // Not process.exit: the engine may be in the middle of a run on another thread.

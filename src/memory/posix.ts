@@ -2,6 +2,9 @@
  * Memory on Linux and macOS: mmap. Named memory is a file under /dev/shm (Linux) or in the folder for temporary
  * files (macOS), called `lockstep-NAME.NAMESPACE.PID`: what a killed process left behind is swept by the next
  * one, at its first memory of any kind.
+ *
+ * Every user of the machine may put files into these folders. So only regular files that belong to this process's user, and that no
+ * other user may open, are looked at, opened or removed, and no link is followed.
  */
 import fs from "node:fs";
 import os from "node:os";
@@ -81,7 +84,7 @@ export function posixPlatform(): Platform {
         });
       }
       const file = path.join(folder, `${prefixOf(name)}${pidNamespace()}.${process.pid}`);
-      const fd = fs.openSync(file, "wx+", 0o600);
+      const fd = inFolder(folder, () => fs.openSync(file, CREATE, 0o600));
       const unlink = () => {
         fs.rmSync(file, { force: true });
         mine.delete(file);
@@ -89,7 +92,7 @@ export function posixPlatform(): Platform {
       if (!process.listeners("exit").includes(removeMine)) process.once("exit", removeMine);
       mine.add(file);
       try {
-        fs.ftruncateSync(fd, byteLength);
+        inFolder(folder, () => fs.ftruncateSync(fd, byteLength));
         const errno = reserve(fd, 0, byteLength);
         if (errno !== 0) throw outOfMemory(byteLength, errno, folder);
         return { ...mapDescriptor(fd, byteLength, PROT_READ | PROT_WRITE), unlink };
@@ -109,9 +112,11 @@ export function posixPlatform(): Platform {
           fields: { name },
         });
       }
-      const fd = fs.openSync(path.join(folder, file), "r+");
+      const fd = inFolder(folder, () => fs.openSync(path.join(folder, file), OPEN));
       try {
-        return mapDescriptor(fd, fs.fstatSync(fd).size, PROT_READ | PROT_WRITE);
+        const stat = fs.fstatSync(fd);
+        if (!isOwn(stat)) throw notOwn(name, folder);
+        return mapDescriptor(fd, stat.size, PROT_READ | PROT_WRITE);
       } finally {
         fs.closeSync(fd);
       }
@@ -182,9 +187,60 @@ function prefixOf(name: string): string {
 
 function find(folder: string, name: string): string | undefined {
   const prefix = prefixOf(name);
-  return fs
-    .readdirSync(folder)
-    .find((file) => file.startsWith(prefix) && /^\d+\.\d+$/.test(file.slice(prefix.length)));
+  return inFolder(folder, () => fs.readdirSync(folder)).find(
+    (file) =>
+      file.startsWith(prefix) &&
+      /^\d+\.\d+$/.test(file.slice(prefix.length)) &&
+      isOwnFile(path.join(folder, file)),
+  );
+}
+
+const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = fs.constants;
+const CREATE = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
+/** A pipe in the place of the file must not hold the process up. */
+const OPEN = O_RDWR | O_NOFOLLOW | O_NONBLOCK;
+
+function isOwnFile(file: string): boolean {
+  const stat = fs.lstatSync(file, { throwIfNoEntry: false });
+  return stat !== undefined && isOwn(stat);
+}
+
+/** A regular file of this user that no other user may open. */
+function isOwn(stat: fs.Stats): boolean {
+  return stat.isFile() && stat.uid === process.geteuid?.() && (stat.mode & 0o077) === 0;
+}
+
+function notOwn(name: string, folder: string): LockstepError {
+  return new LockstepError(
+    "MEMORY_NAME",
+    `The file of shared memory "${name}" in ${folder} is not one that this user made.`,
+    { hint: "Another user of this machine has put it there.", fields: { name } },
+  );
+}
+
+/** What the system refuses there, in words. One process alone needs no shared memory: this is for several. */
+function inFolder<Result>(folder: string, body: () => Result): Result {
+  try {
+    return body();
+  } catch (cause) {
+    if (cause instanceof LockstepError) throw cause;
+    const { code } = cause as NodeJS.ErrnoException;
+    const why =
+      new Map([
+        ["ENOENT", "there is no such folder"],
+        ["EROFS", "it is read-only"],
+        ["EACCES", "this user may not use it"],
+        ["EPERM", "this user may not use it"],
+        ["ENOSPC", "it is full"],
+        ["EFBIG", "this process may not write files so large"],
+        ["EMFILE", "this process has too many files open"],
+      ]).get(code ?? "") ?? `the system says ${code}`;
+    throw new LockstepError("SHARED_MEMORY", `Memory cannot be shared in ${folder}: ${why}.`, {
+      hint: `Several workers of a machine share memory there. Give them a ${folder} that can be written (in a container: --shm-size, or a tmpfs), or train with one worker, which needs none.`,
+      fields: { folder },
+      cause,
+    });
+  }
 }
 
 /** Process ids mean something only within their namespace: containers may share /dev/shm. */
@@ -199,14 +255,17 @@ export function pidNamespace(): string {
 /** Removes what processes of this namespace left behind when they were killed. */
 function sweep(folder: string): void {
   const here = pidNamespace();
-  for (const file of fs.readdirSync(folder)) {
+  let files: string[];
+  try {
+    files = fs.readdirSync(folder);
+  } catch {
+    return; // who shares memory there is told why it cannot be
+  }
+  for (const file of files) {
     const [, namespace, pid] = /^lockstep-.*\.(\d+)\.(\d+)$/.exec(file) ?? [];
     if (namespace !== here || isAlive(Number(pid))) continue;
-    try {
-      fs.rmSync(path.join(folder, file), { force: true });
-    } catch {
-      // Another user's: it is for a process of that user to remove.
-    }
+    // Another user's is for a process of that user to remove.
+    if (isOwnFile(path.join(folder, file))) fs.rmSync(path.join(folder, file), { force: true });
   }
 }
 

@@ -36,6 +36,7 @@ function buildModel(
     builder,
     batch: options.batch,
     mode: options.mode,
+    exported: options.exported ?? false,
     dtype: options.dtype ?? "float32",
     inputs: [],
     parameters: [],
@@ -43,6 +44,7 @@ function buildModel(
     key: undefined,
     streams: 0,
     shared: new Map(),
+    notes: [],
   };
   const values = body(new Scope(under, ""));
   checkLoss(name, values.loss);
@@ -61,9 +63,10 @@ function buildModel(
     parameters: under.parameters,
     states,
     randomKey: under.key === undefined ? undefined : RANDOM_KEY,
-    expectations: builder.expectations,
     loss: "loss",
     outputs: Object.fromEntries(others.map((key) => [key, key])),
+    resized: (batch) => buildModel(name, body, { ...options, batch }),
+    notes: under.notes,
   };
 }
 

@@ -12,7 +12,7 @@ export {
   maxPool,
   type PoolingOptions,
 } from "./layers/convolution.ts";
-export { dropout } from "./layers/dropout.ts";
+export { dropout, normalRows, uniformRows } from "./layers/dropout.ts";
 export { type EmbeddingOptions, embedding, type LinearOptions, linear } from "./layers/linear.ts";
 export {
   type BatchNormOptions,
@@ -23,6 +23,16 @@ export {
   rmsNorm,
 } from "./layers/normalization.ts";
 export { additiveMask, causalMask, positions } from "./layers/positions.ts";
+export {
+  type GruOptions,
+  gru,
+  type LstmOptions,
+  lstm,
+  type RecurrentOptions,
+  type RecurrentResult,
+  type RnnOptions,
+  rnn,
+} from "./layers/recurrent.ts";
 export {
   type FeedForwardOptions,
   feedForward,
@@ -40,6 +50,7 @@ export type {
   ModelDefinition,
   Parameter,
   State,
+  StoredForm,
 } from "./model.ts";
 export { type BertOptions, bert } from "./models/bert.ts";
 export { type ConvnetOptions, convnet } from "./models/convnet.ts";

@@ -2,8 +2,8 @@
  * What a model is to the rest: a graph whose inputs are batch fields, parameters, states and perhaps a random key.
  * Nothing here knows a layer, an optimizer or where a model came from (a run file or an `.onnx` file).
  */
-import type { Expectation, Graph } from "../graph/index.ts";
-import type { DType, Tensor, TensorType } from "../tensor/index.ts";
+import type { Graph } from "../graph/index.ts";
+import type { DType, Shape, Tensor, TensorType } from "../tensor/index.ts";
 
 /** What a run trains: builds its graph for a batch size and a mode. */
 export interface ModelDefinition {
@@ -19,6 +19,8 @@ export interface BuildOptions {
   /** Samples of one run of the graph. */
   readonly batch: number;
   readonly mode: Mode;
+  /** For a file that others run: what an imported model draws is then left to them, and not bound to a seed. Default: false. */
+  readonly exported?: boolean;
   /** Of parameters and of float batch fields. Default: float32. */
   readonly dtype?: DType;
 }
@@ -35,12 +37,16 @@ export interface Model {
   readonly states: readonly State[];
   /** Input of type int32 [batch]: a key for each sample, from which random layers draw. Undefined without such layers. */
   readonly randomKey: string | undefined;
-  /** What values of the graph must be, beside what its operators ask: targets in [0, 1]. */
-  readonly expectations: readonly Expectation[];
   /** A scalar output. */
   readonly loss: string;
   /** Other outputs by what they are: `{ logits: "logits", accuracy: "accuracy" }`. Scalars are measures, the others predictions. */
   readonly outputs: Readonly<Record<string, string>>;
+  /** The same model for another number of samples. Throws what building it throws. */
+  readonly resized: (batch: number) => Model;
+  /** What whoever trains this model should know before the first step: sentences. */
+  readonly notes: readonly string[];
+  /** For models from files: what is trained and what is not, in one line. */
+  readonly trains?: string;
 }
 
 export interface Parameter {
@@ -49,6 +55,17 @@ export interface Parameter {
   readonly initializer: Initializer;
   /** Whether weight decay should shrink it, unless the optimizer is told otherwise: matrices, not biases and scales. */
   readonly decay: boolean;
+  /** How files of weights have it, if not as it is here. */
+  readonly stored?: StoredForm;
+}
+
+/** The form of a parameter in the state dict of the module that it came from. */
+export interface StoredForm {
+  /** A matrix with rows and columns exchanged. */
+  readonly transposed?: boolean;
+  readonly shape?: Shape;
+  /** Other names of the same weight. */
+  readonly ties?: readonly string[];
 }
 
 export interface State {

@@ -13,11 +13,13 @@ import {
   type Tensor,
   type TensorType,
 } from "../tensor/index.ts";
-import type { Initializer, Mode, Parameter, State } from "./model.ts";
+import type { Initializer, Mode, Parameter, State, StoredForm } from "./model.ts";
 
 export interface ParameterOptions {
   /** Whether weight decay applies; by default to tensors of two dims and more. */
   readonly decay?: boolean;
+  /** How files of weights have it, if not as it is here. */
+  readonly stored?: StoredForm | undefined;
 }
 
 /** A tensor that training steps replace and no gradient reaches. */
@@ -37,6 +39,7 @@ export interface ModelUnderConstruction {
   readonly builder: GraphBuilder;
   readonly batch: number;
   readonly mode: Mode;
+  readonly exported: boolean;
   readonly dtype: DType;
   readonly inputs: string[];
   readonly parameters: Parameter[];
@@ -45,6 +48,7 @@ export interface ModelUnderConstruction {
   /** How many random layers there are: each draws from a stream of its own. */
   streams: number;
   readonly shared: Map<string, Value>;
+  readonly notes: string[];
 }
 
 /** The graph input that holds the key of each sample. */
@@ -74,6 +78,11 @@ export class Scope {
 
   get mode(): Mode {
     return this.#model.mode;
+  }
+
+  /** Whether the graph is one that others run: see `BuildOptions`. */
+  get exported(): boolean {
+    return this.#model.exported;
   }
 
   /** Of parameters. */
@@ -129,7 +138,8 @@ export class Scope {
     if (this.#again) return this.#declared(full, type);
     const value = this.builder.input(full, type);
     const decay = options.decay ?? shape.length >= 2;
-    this.#model.parameters.push({ name: full, type, initializer, decay });
+    const stored = options.stored === undefined ? {} : { stored: options.stored };
+    this.#model.parameters.push({ name: full, type, initializer, decay, ...stored });
     return value;
   }
 
@@ -176,6 +186,11 @@ export class Scope {
     const value = this.builder.within("shared", make);
     this.#model.shared.set(name, value);
     return value;
+  }
+
+  /** Something that whoever trains the model should know before the first step: a sentence. */
+  note(text: string): void {
+    this.#model.notes.push(text);
   }
 
   /** Throws INVALID_OPTION with the layer's name: `fail("expected width 384, got 380", "set …")`. */

@@ -2,16 +2,26 @@
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { LockstepError } from "../errors.ts";
-import type { Value } from "../graph/index.ts";
+import { sliceGraph, type Value } from "../graph/index.ts";
 import {
   defineModel,
   dropout,
+  type Model,
   type ModelDefinition,
   type ModelOutputs,
+  normalRows,
   type Scope,
+  type StoredForm,
+  uniformRows,
 } from "../nn/index.ts";
-import type { ImportSink } from "./import/import.ts";
-import { type Imported, type ImportOptions, importInto } from "./import/import.ts";
+import { elementCount, type Tensor } from "../tensor/index.ts";
+import { importAtBatch } from "./import/at-batch.ts";
+import { type DeclaredParameter, declareParameters } from "./import/declared.ts";
+import { type TrainedFloat, withFloats } from "./import/floats.ts";
+import type { Imported, ImportOptions, ImportSink } from "./import/import.ts";
+import { planWeights, summarizeWeights } from "./import/plan.ts";
+import type { Draw } from "./import/random.ts";
+import type { Weight, WeightPlan } from "./import/weights.ts";
 import type { OnnxLoss } from "./losses.ts";
 import { type OnnxFile, readModel } from "./read.ts";
 
@@ -20,6 +30,16 @@ export interface OnnxOptions extends Omit<ImportOptions, "trainable"> {
   readonly loss: OnnxLoss;
   /** Which weights are trained, by name; the others stay constants. Default: all. */
   readonly trainable?: RegExp | ((name: string) => boolean);
+  /**
+   * The parameters of the module that the file came from, where the file alone does not say it right: a safetensors file of its
+   * state dict, or a list. docs/exporting.md has the lines of Python that write it.
+   */
+  readonly parameters?: string | URL | readonly DeclaredParameter[];
+  /**
+   * The type of all floats of the model: weights, inputs and what lies between them are converted when it is read. Needed for files
+   * in float16, bfloat16 and float64. Default: float32, which the file must have.
+   */
+  readonly dtype?: TrainedFloat;
   /** Whether running statistics of normalization are learned again where the file has them fixed. Default: false. */
   readonly trainStatistics?: boolean;
 }
@@ -41,43 +61,103 @@ export interface OnnxOptions extends Omit<ImportOptions, "trainable"> {
 export function onnx(model: string | URL, options: OnnxOptions): ModelDefinition {
   const file = typeof model === "string" ? model : fileURLToPath(model);
   let read: OnnxFile | undefined;
-  const name = path.basename(file, ".onnx");
-  return defineModel(name, (scope) => {
-    read ??= readModel(file);
-    return build(scope, read, options);
+  let plan: WeightPlan | undefined;
+  const { dtype } = options;
+  if (dtype !== undefined && dtype !== "float32" && dtype !== "float64") {
+    throw new LockstepError("INVALID_OPTION", `onnx("${file}"): dtype is "${String(dtype)}".`, {
+      hint: "Models from files are trained in float32 or float64.",
+    });
+  }
+  const definition = defineModel(path.basename(file, ".onnx"), (scope) => {
+    read ??= dtype === undefined ? readModel(file) : withFloats(readModel(file), dtype);
+    plan ??= planOf(read, options);
+    return build(scope, read, plan, options);
   });
+  const { name } = definition;
+  return {
+    name,
+    build: (asked) => {
+      const built = trainedByLoss(definition.build({ ...(dtype && { dtype }), ...asked }));
+      const sizes = built.parameters.map(
+        (own) => [own.name, elementCount(own.type.shape)] as const,
+      );
+      return plan === undefined ? built : { ...built, trains: summarizeWeights(plan, sizes) };
+    },
+  };
+}
+
+/** Weights that only other outputs need stay as they are, like those of PyTorch that have no gradient. */
+function trainedByLoss(model: Model): Model {
+  const { graph, loss } = model;
+  const reached = new Set(sliceGraph(graph, { name: graph.name, outputs: [loss] }).inputs);
+  const others = model.parameters.filter(({ name }) => !reached.has(name));
+  const resized = (batch: number) => trainedByLoss(model.resized(batch));
+  if (others.length === 0) return { ...model, resized };
+  const constants = new Map(graph.constants);
+  for (const { name, initializer } of others) {
+    if (initializer.kind === "tensor") constants.set(name, initializer.tensor);
+  }
+  const shown = others.slice(0, 4).map(({ name }) => name);
+  const more = others.length > shown.length ? ", …" : "";
+  return {
+    ...model,
+    resized,
+    graph: { ...graph, inputs: graph.inputs.filter((name) => !constants.has(name)), constants },
+    parameters: model.parameters.filter(({ name }) => reached.has(name)),
+    notes: [
+      ...model.notes,
+      `${others.length} weights are not trained, for the loss does not depend on them: ${shown.join(", ")}${more}.`,
+    ],
+  };
+}
+
+function planOf(file: OnnxFile, { parameters }: OnnxOptions): WeightPlan {
+  const plan = planWeights(file);
+  if (parameters === undefined) return plan;
+  const list = parameters instanceof URL ? fileURLToPath(parameters) : parameters;
+  return declareParameters(file, plan, list);
 }
 
 /** The outputs have the names of the file; one that the loss gives too becomes `NAME_output`. */
-function build(scope: Scope, file: OnnxFile, options: OnnxOptions): ModelOutputs {
+function build(scope: Scope, file: OnnxFile, plan: WeightPlan, options: OnnxOptions): ModelOutputs {
   const { graph } = file.model;
   const { trainable } = options;
-  let trained = 0;
+  const trained: Weight[] = [];
   const sink: ImportSink = {
     input: (name, type) => scope.input(name, type.shape, type.dtype),
-    parameter: (name, tensor) => {
-      trained += 1;
+    parameter: (name, tensor, weight) => {
+      trained.push(weight);
       checkType(file, name, tensor.dtype, scope.dtype);
-      return scope.parameter(name, tensor.shape, { kind: "tensor", tensor });
+      const stored = storedForm(weight, tensor);
+      return scope.parameter(name, tensor.shape, { kind: "tensor", tensor }, { stored });
     },
     state: (name, tensor) =>
       scope.state(name, tensor.shape, { kind: "tensor", tensor }, tensor.dtype),
     dropout: (x, rate) => dropout(scope, x, rate),
+    ...(scope.exported ? {} : { draw: drawOf(scope) }),
   };
   const outputNames = graph.output.map(({ name }) => name);
-  const imported = importInto(scope.builder, file, sink, {
+  const imported = importAtBatch(scope.builder, file, sink, {
     ...options,
-    batch: scope.batch,
+    ...batchOf(scope, file, options),
     mode: scope.mode,
+    plan,
     trainable: trainable ?? true,
     reserved: [
       "loss",
       "accuracy",
       ...outputNames,
-      ...graph.initializer.map(({ name }) => `${name}.next`),
+      ...plan.graph.initializer.map(({ name }) => `${name}.next`),
     ],
   });
-  if (trained === 0) noneTrained(file, trainable);
+  if (trained.length === 0) noneTrained(file, plan, trainable);
+  for (const notice of plan.notices) scope.note(notice);
+  noteBiases(scope, trained);
+  noteSizes(scope, file, options);
+  for (const [name, { message }] of imported.leftOut) {
+    const [reason = ""] = message.split("\n");
+    scope.note(`the output "${name}" is left out, also in model.onnx: ${reason}`);
+  }
   const given = lossOf(scope, file, imported, options.loss);
   const added: ModelOutputs = "builder" in given ? { loss: given as Value } : given;
   const outputs: Record<string, Value> = {};
@@ -85,6 +165,68 @@ function build(scope: Scope, file: OnnxFile, options: OnnxOptions): ModelOutputs
     if (value !== added.loss) outputs[name in added ? `${name}_output` : name] = value;
   }
   return { ...outputs, ...added };
+}
+
+/** The first dim of every input is the run's batch, whatever `dims` and `shapes` say of it for training. */
+function batchOf(
+  scope: Scope,
+  file: OnnxFile,
+  { dims, shapes }: OnnxOptions,
+): Required<Pick<ImportOptions, "batch" | "dims" | "shapes">> {
+  const { batch } = scope;
+  const own: Record<string, number> = { ...dims };
+  const check = (option: string, size: number | undefined) => {
+    if (size === undefined || size === batch || scope.mode !== "train") return;
+    throw new LockstepError(
+      "INVALID_OPTION",
+      `${file.name}: ${option} asks for a batch of ${size}, the run's micro-batches are of ${batch}.`,
+      { hint: "Leave the batch out there: it follows from batch and microBatches of the run." },
+    );
+  };
+  for (const name of leadingNames(file)) {
+    check(`dims: { ${JSON.stringify(name)}: … }`, dims?.[name]);
+    own[name] = batch;
+  }
+  for (const [name, [size]] of Object.entries(shapes ?? {})) {
+    check(`shapes: { ${JSON.stringify(name)}: … }`, size);
+  }
+  const whole = Object.entries(shapes ?? {}).map(([name, shape]) => [
+    name,
+    shape.length === 0 ? shape : [batch, ...shape.slice(1)],
+  ]);
+  return { batch, dims: own, shapes: Object.fromEntries(whole) };
+}
+
+/** Names that the file gives to the batch. */
+function leadingNames({ model }: OnnxFile): ReadonlySet<string> {
+  const names = model.graph.input.map(
+    ({ type }) => type?.tensorType?.shape?.dim[0]?.dimParam ?? "",
+  );
+  return new Set(names.filter((name) => name !== ""));
+}
+
+/** Says which open dims of the file got a size for good. */
+function noteSizes(scope: Scope, file: OnnxFile, { dims = {} }: OnnxOptions): void {
+  const batch = leadingNames(file);
+  const open = new Set<string>();
+  for (const { type } of file.model.graph.input) {
+    for (const { dimParam } of type?.tensorType?.shape?.dim ?? []) {
+      if (dimParam !== "" && dimParam in dims && !batch.has(dimParam)) open.add(dimParam);
+    }
+  }
+  for (const name of open) {
+    scope.note(`${name} is ${dims[name]} in this run, and will be in model.onnx.`);
+  }
+}
+
+/** One row for each sample, or as many for one as for the other. */
+function drawOf(scope: Scope): Draw {
+  return (kind, shape, whole) => {
+    const rows = (shape[0] ?? 0) / scope.batch;
+    if (!(rows >= 1) || !Number.isInteger(rows) || (whole && rows !== 1)) return undefined;
+    const rowsOf = kind === "normal" ? normalRows : uniformRows;
+    return rowsOf(scope, shape);
+  };
 }
 
 function lossOf(
@@ -117,8 +259,23 @@ function lossOf(
   });
 }
 
-function noneTrained(file: OnnxFile, trainable: OnnxOptions["trainable"]): never {
-  const names = file.model.graph.initializer.map(({ name }) => name);
+/** Says when what is chosen is but biases: most often the pattern missed the weights beside them. */
+function noteBiases(scope: Scope, trained: readonly Weight[]): void {
+  const names = trained.map(({ name }) => name);
+  if (names.some((name) => !/bias$/i.test(name))) return;
+  scope.note(`only biases are trained: ${names.slice(0, 4).join(", ")}`);
+}
+
+/** How the state dict has a parameter that stands in another form in the file. */
+function storedForm({ layout, ties }: Weight, tensor: Tensor): StoredForm | undefined {
+  if (layout === "transposed") return { transposed: true, ties };
+  if (layout === "flat") return { shape: [elementCount(tensor.shape)], ties };
+  return ties.length > 0 ? { ties } : undefined;
+}
+
+function noneTrained(file: OnnxFile, plan: WeightPlan, trainable: OnnxOptions["trainable"]): never {
+  const parameters = [...plan.weights.values()].filter(({ role }) => role === "parameter");
+  const names = parameters.map(({ name }) => name);
   const shown = names.slice(0, 8).join(", ");
   throw new LockstepError(
     "INVALID_OPTION",
@@ -134,7 +291,10 @@ function checkType(file: OnnxFile, name: string, own: string, wanted: string): v
   if (own === wanted) return;
   throw new LockstepError(
     "INVALID_OPTION",
-    `${file.name}: weight "${name}" is ${own}, the run asks for ${wanted}.`,
-    { hint: `A model from a file is trained in its own type: use dtype "${own}".` },
+    `${file.name}: weight "${name}" is ${own}, the model is trained in ${wanted}.`,
+    {
+      hint: `Say onnx(…, { dtype: "float32" }): all floats of the file are converted when it is read${own === "float64" ? '; or dtype: "float64"' : ""}.`,
+      fields: { file: file.name },
+    },
   );
 }

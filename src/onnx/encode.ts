@@ -1,6 +1,8 @@
 /** A `Graph` as an ONNX model: what the engine compiles, what a run exports, what Netron opens. */
+import { LockstepError } from "../errors.ts";
 import type { Attributes, AttributeValue, Graph, Node } from "../graph/index.ts";
 import { typeOf } from "../graph/index.ts";
+import { operatorTable } from "../ops/index.ts";
 import { DTYPES, type Tensor, type TensorType } from "../tensor/index.ts";
 import {
   ATTRIBUTE_TYPES,
@@ -16,6 +18,10 @@ import { encodeMessage } from "./wire-write.ts";
 
 /** Every internal graph means the operators of this version of ONNX. */
 export const INTERNAL_OPSET = 23;
+/** The last version of which ONNX Runtime 1.30 has the operators that draw. */
+const DRAWING_OPSET = 21;
+/** Operators that came after it. */
+const NEWER = new Set(["Attention", "RMSNormalization", "RotaryEmbedding"]);
 export const INTERNAL_IR_VERSION = 11;
 /** What is imported: ONNX Runtime 1.30 runs operator sets up to 26. */
 export const OLDEST_OPSET = 7;
@@ -47,11 +53,28 @@ export function toRawModel(graph: Graph, options: EncodeOptions = {}): RawModel 
     graph: toRawGraph(graph, options),
     opsetImport: [...domains].sort().map((domain) => ({
       domain,
-      version: domain === "" ? INTERNAL_OPSET : 1,
+      version: domain === "" ? opsetOf(graph) : 1,
     })),
     metadataProps: Object.entries(options.metadata ?? {}).map(([key, value]) => ({ key, value })),
     functions: [],
   };
+}
+
+/**
+ * The version of ONNX's operators that a file of this graph asks for. What our operators mean did not change between the two that there are.
+ * @throws ONNX_UNSUPPORTED if it has operators of which no version has all
+ */
+export function opsetOf(graph: Graph): number {
+  const drawing = graph.nodes.find(({ op }) => operatorTable.find(op)?.draws === true);
+  if (drawing === undefined) return INTERNAL_OPSET;
+  const newer = graph.nodes.find(({ op }) => NEWER.has(op));
+  if (newer === undefined) return DRAWING_OPSET;
+  throw new LockstepError(
+    "ONNX_UNSUPPORTED",
+    `"${graph.name}" cannot be written for ONNX Runtime: it has ${drawing.op} ("${drawing.name}"), which is there up to operator set ` +
+      `${DRAWING_OPSET}, and ${newer.op} ("${newer.name}"), which is there only later.`,
+    { hint: "Make the noise an input of the model, or export it in an older operator set." },
+  );
 }
 
 function toRawGraph(graph: Graph, options: EncodeOptions): RawGraph {
@@ -92,6 +115,7 @@ function toRawNode(node: Node): RawNode {
     input: [...node.inputs],
     output: [...node.outputs],
     attribute: toRawAttributes(node.attributes),
+    metadataProps: [],
   };
 }
 

@@ -14,6 +14,7 @@ import { bytesPerElement, dtypeFromOnnx, elementCount, isFloat } from "../tensor
 import type { DimOptions } from "./import/dims.ts";
 import { importGraph } from "./import/import.ts";
 import { domainOf } from "./import/scope.ts";
+import { describeWeights, type InspectedWeights, inspectWeights } from "./inspect-weights.ts";
 import { type OnnxFile, readModel } from "./read.ts";
 import type { RawGraph, RawNode, RawValueInfo } from "./schema.ts";
 import { elementTypeName } from "./tensor.ts";
@@ -28,13 +29,17 @@ export interface Inspection {
   readonly outputs: readonly InspectedValue[];
   /** Elements and bytes of all weights, and how many tensors they are. */
   readonly weights: { readonly tensors: number; readonly elements: number; readonly bytes: number };
+  /** What training does with each of them. */
+  readonly roles: InspectedWeights;
   /** Operators as they stand in the file, the most frequent first. */
   readonly operators: readonly InspectedOperator[];
   /** Those that are not understood. */
   readonly unknown: readonly string[];
   /** What training would use, if the model could be imported with the dims given. */
   readonly imported: ImportedSummary | undefined;
-  /** Why it could not. */
+  /** Outputs that need what is not understood, and why: a loss on others can be trained. */
+  readonly leftOut: Readonly<Record<string, string>>;
+  /** Why it could not be imported. */
   readonly problem: { readonly code: string; readonly message: string } | undefined;
 }
 
@@ -80,6 +85,7 @@ export function inspectModel(path: string, options: DimOptions = {}): Inspection
     inputs: graph.input.filter(({ name }) => !initial.has(name)).map(inspectValue),
     outputs: graph.output.map(inspectValue),
     weights: weightsOf(graph),
+    roles: inspectWeights(file),
     operators,
     unknown: operators.map(({ name }) => name).filter((name) => !isKnown(file, name)),
     ...importForInspection(file, options),
@@ -89,7 +95,7 @@ export function inspectModel(path: string, options: DimOptions = {}): Inspection
 function importForInspection(
   file: OnnxFile,
   options: DimOptions,
-): Pick<Inspection, "imported" | "problem"> {
+): Pick<Inspection, "imported" | "leftOut" | "problem"> {
   const dims: Record<string, number> = {};
   for (const info of file.model.graph.input) {
     for (const { dimParam } of info.type?.tensorType?.shape?.dim ?? []) {
@@ -97,15 +103,25 @@ function importForInspection(
     }
   }
   try {
-    const { graph } = importGraph(file, {
+    const { graph, leftOut } = importGraph(file, {
+      partial: true,
       batch: 1,
       ...options,
       dims: { ...dims, ...options.dims },
     });
-    return { imported: summarize(graph), problem: undefined };
+    const reasons = [...leftOut].map(([name, { message }]) => [name, message.split("\n")[0] ?? ""]);
+    return {
+      imported: summarize(graph),
+      leftOut: Object.fromEntries(reasons),
+      problem: undefined,
+    };
   } catch (error) {
     if (!(error instanceof LockstepError)) throw error;
-    return { imported: undefined, problem: { code: error.code, message: error.message } };
+    return {
+      imported: undefined,
+      leftOut: {},
+      problem: { code: error.code, message: error.message },
+    };
   }
 }
 
@@ -153,7 +169,7 @@ function operatorName({ domain, opType }: Pick<RawNode, "domain" | "opType">): s
 /** Whether an operator has a definition, a rule, or a function of the file. */
 function isKnown(file: OnnxFile, op: string): boolean {
   return (
-    op === "If" ||
+    ["If", "Loop", "Scan"].includes(op) ||
     operatorTable.find(op) !== undefined ||
     rulesFor(op).length > 0 ||
     file.model.functions.some((item) => operatorName({ ...item, opType: item.name }) === op)
@@ -215,6 +231,7 @@ function describeGradient(rule: GradientRule | undefined): string {
 /** The inspection as lines for a terminal. */
 export function formatInspection(inspection: Inspection): string {
   const { weights, imported, problem } = inspection;
+  const roles = describeWeights(inspection.roles);
   const value = ({ name, dtype, shape }: InspectedValue) =>
     `  ${name}: ${dtype}${shape === undefined ? "" : `[${shape.join(", ")}]`}`;
   const opsets = Object.entries(inspection.opsets).map(
@@ -228,6 +245,9 @@ export function formatInspection(inspection: Inspection): string {
     "Outputs",
     ...inspection.outputs.map(value),
     `Weights: ${quantity(weights.elements)} in ${weights.tensors} tensors, ${quantity(weights.bytes)}B`,
+    roles.title,
+    ...table(roles.rows),
+    ...roles.lines.map((line) => `  ${line}`),
     "Operators in the file",
     ...table(inspection.operators.map(({ name, count: times }) => [name, String(times)])),
   ];
@@ -249,6 +269,9 @@ export function formatInspection(inspection: Inspection): string {
     );
   }
   if (inspection.unknown.length > 0) lines.push(`Unknown: ${inspection.unknown.join(", ")}`);
+  for (const [name, reason] of Object.entries(inspection.leftOut)) {
+    lines.push(`The output ${name} would be left out of training: ${reason}`);
+  }
   if (problem !== undefined) lines.push(`Cannot be trained: ${problem.message}`);
   return `${lines.join("\n")}\n`;
 }

@@ -1,6 +1,18 @@
 /** For tests: models as messages, in any operator set. */
-import { DTYPES, type DType, type Shape, type Tensor, tensorFrom } from "../tensor/index.ts";
+import assert from "node:assert/strict";
+import * as ort from "onnxruntime-node";
+import { interpret } from "../reference/index.ts";
+import {
+  DTYPES,
+  type DType,
+  type Shape,
+  type Tensor,
+  tensorFrom,
+  toNumbers,
+} from "../tensor/index.ts";
 import { toRawTensor } from "./encode.ts";
+import { importGraph } from "./import/import.ts";
+import { decodeModel } from "./read.ts";
 import {
   ATTRIBUTE_TYPES,
   modelTable,
@@ -27,6 +39,7 @@ export function node(
     opType,
     domain,
     overload: "",
+    metadataProps: [],
     docString: "",
     input: [...inputs],
     output: [...outputs],
@@ -149,4 +162,43 @@ export function someNumbers(shape: Shape, seed = 1): Tensor {
   const count = shape.reduce((product, size) => product * size, 1);
   const values = Array.from({ length: count }, (_, i) => 2 * Math.sin(12.9898 * (i + 1) * seed));
   return tensorFrom("float32", shape, values);
+}
+
+export type ImportCase = Omit<ModelParts, "outputs"> & { readonly outputs?: readonly string[] };
+
+/** Runs a small model as it is in ONNX Runtime, and imported in the reference: the outputs must agree. */
+export async function checkImport(name: string, made: ImportCase): Promise<void> {
+  const bytes = modelOf({ ...made, outputs: made.outputs ?? ["y"] });
+  const feeds = Object.fromEntries(
+    Object.entries(made.inputs ?? {}).map(([input, shape], i) => [
+      input,
+      someNumbers(shape as number[], i + 1),
+    ]),
+  );
+  const expected = await inOrt(bytes, feeds);
+  const { graph } = importGraph(decodeModel(bytes, { name }));
+  const got = interpret(graph, feeds);
+  for (const output of made.outputs ?? ["y"]) {
+    const [ours, theirs] = [got[output], expected[output]];
+    assert.ok(ours !== undefined && theirs !== undefined);
+    assert.deepEqual(ours.shape, theirs.dims);
+    for (const [i, value] of toNumbers(ours).entries()) {
+      const want = Number(theirs.data[i]);
+      const near = Math.abs(value - want) < 2e-5 * Math.max(1, Math.abs(want));
+      assert.ok(near, `${value}, not ${want}`);
+    }
+  }
+}
+
+async function inOrt(bytes: Uint8Array, feeds: Record<string, Tensor>) {
+  const session = await ort.InferenceSession.create(bytes, { logSeverityLevel: 4 });
+  const results = await session.run(
+    Object.fromEntries(
+      Object.entries(feeds).map(([name, { shape, bytes: data }]) => [
+        name,
+        new ort.Tensor("float32", new Float32Array(data.slice().buffer), shape),
+      ]),
+    ),
+  );
+  return results;
 }

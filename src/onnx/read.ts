@@ -2,7 +2,7 @@
 import fs from "node:fs";
 import path from "node:path";
 import { LockstepError } from "../errors.ts";
-import { fileError } from "../files/index.ts";
+import { fileError, requireFile } from "../files/index.ts";
 import { type Memory, mapFile } from "../memory/index.ts";
 import type { Tensor } from "../tensor/index.ts";
 import { modelTable, type RawGraph, type RawModel, type RawTensor } from "./schema.ts";
@@ -32,6 +32,7 @@ const MIN_MAPPED_BYTES = 2 ** 20;
 
 function readFile(file: string): Uint8Array {
   try {
+    requireFile(file);
     const { size } = fs.statSync(file);
     if (size > MAX_MESSAGE_BYTES) {
       throw new LockstepError("ONNX_PARSE", `${file} is larger than an ONNX file can be (2 GiB).`, {
@@ -84,6 +85,18 @@ export function decodeModel(bytes: Uint8Array, options: DecodeOptions = {}): Onn
   };
 }
 
+/** A link may lead to another place below the model's folder, and to no place outside. */
+function checkPlace(file: string, folder: string, what: string, location: string): void {
+  if (!fs.existsSync(file)) return; // whoever maps it says so
+  const inside = path.relative(fs.realpathSync(folder), fs.realpathSync(file));
+  if (!inside.startsWith("..") && !path.isAbsolute(inside)) return;
+  throw new LockstepError(
+    "ONNX_PARSE",
+    `${what}: "${location}" is a link that leaves the folder of the model.`,
+    { hint: "External data must lie in the folder of the model or below it: copy it there." },
+  );
+}
+
 /** Data beside the model: `location` (a relative path that stays in the folder), `offset`, `length`. */
 function readExternal(
   raw: RawTensor,
@@ -111,6 +124,7 @@ function readExternal(
       { hint: "External data must lie in the folder of the model or below it." },
     );
   }
+  checkPlace(file, folder, what, location);
   const length = number("length", byteLength);
   if (length !== byteLength) {
     throw new LockstepError(

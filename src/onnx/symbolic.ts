@@ -2,18 +2,13 @@
  * Export for any batch size. Graphs are static, so the same model is built at three sizes and compared: what varies must be
  * a shape that is affine in the batch, or a constant repeated along it. Two sizes give the rule, the third proves it.
  */
+import { LockstepError } from "../errors.ts";
 import type { Graph, Node } from "../graph/index.ts";
 import { typeOf } from "../graph/index.ts";
-import {
-  type Shape,
-  sameShape,
-  type Tensor,
-  type TensorType,
-  tensorFrom,
-  toNumbers,
-} from "../tensor/index.ts";
+import { type Shape, sameShape, type Tensor, type TensorType } from "../tensor/index.ts";
+import { BatchValues, ints, transposed } from "./batch-values.ts";
 import type { EncodeOptions } from "./encode.ts";
-import { affine, cellOf, Inexpressible, SIZES, sameTensor, type Triple } from "./vary.ts";
+import { affine, Inexpressible, SIZES, sameTensor, type Triple } from "./vary.ts";
 
 export interface SymbolicOptions {
   /** The name of the dim in the file. Default: `batch`. */
@@ -36,12 +31,14 @@ export function toSymbolicBatch(
   options: SymbolicOptions = {},
 ): SymbolicExport {
   const [a, b, c] = SIZES;
-  const graphs: Triple<Graph> = [build(a), build(b), build(c)];
   try {
+    const graphs: Triple<Graph> = [build(a), build(b), build(c)];
     return new Comparison(graphs, options.dim ?? "batch").result();
   } catch (error) {
-    if (!(error instanceof Inexpressible)) throw error;
-    return { graph: build(options.fixedBatch ?? 1), encode: {}, fixed: error.message };
+    // A model that has one batch size only says so itself.
+    if (!(error instanceof Inexpressible || error instanceof LockstepError)) throw error;
+    const [fixed = ""] = error.message.split("\n");
+    return { graph: build(options.fixedBatch ?? 1), encode: {}, fixed };
   }
 }
 
@@ -54,12 +51,19 @@ class Comparison {
   /** Values made for constants that vary: by the names of the three. */
   readonly #made = new Map<string, string>();
   #batch: string | undefined;
+  readonly #values: BatchValues;
 
   constructor(graphs: Triple<Graph>, dim: string) {
     this.#graphs = graphs;
     this.#dim = dim;
     this.#constants = new Map(graphs[0].constants);
     this.#types = new Map(graphs[0].types);
+    this.#values = new BatchValues({
+      batch: () => this.#batchSize(),
+      typeOf: (name) => this.#types.get(name) as TensorType,
+      emit: (...node) => this.#emit(...node),
+      constant: (what, tensor) => this.#constant(what, tensor),
+    });
   }
 
   result(): SymbolicExport {
@@ -156,18 +160,13 @@ class Comparison {
     const where = `input ${index} of node "${node.name}" (${node.op})`;
     const [first] = tensors;
     if (!tensors.every(({ shape }) => sameShape(shape, first.shape))) {
-      return this.#repeated(tensors, where);
+      return this.#values.grown(tensors, where);
     }
-    if (first.dtype !== "int64" || first.shape.length > 1) {
-      throw new Inexpressible(`${where} has elements that depend on the batch size`);
-    }
-    const columns = transposed(tensors);
     if (node.op === "Reshape" && index === 1) {
-      const simple = this.#reshape(columns, node);
+      const simple = this.#reshape(transposed(tensors), node);
       if (simple !== undefined) return simple;
     }
-    const vector = this.#affineVector(columns, where, first.shape.length === 0);
-    return vector;
+    return this.#values.affine(tensors, where);
   }
 
   /** 0 where the dim is that of the input, then at most one -1. */
@@ -182,48 +181,6 @@ class Comparison {
       return -1;
     });
     return inferred > 1 ? undefined : this.#constant("shape", ints(values));
-  }
-
-  /** offset + factor · batch, element by element. */
-  #affineVector(columns: readonly Triple<number>[], where: string, isScalar: boolean): string {
-    const parts = columns.map((column) => affine(column, where));
-    const shape = isScalar ? [] : [parts.length];
-    const factors = parts.map(({ factor }) => factor);
-    const offsets = parts.map(({ offset }) => offset);
-    const type: TensorType = { dtype: "int64", shape };
-    let value = this.#batchSize();
-    if (isScalar) {
-      const none = this.#constant("none", tensorFrom("int64", [0], []));
-      value = this.#emit("Reshape", [value, none], { dtype: "int64", shape: [] });
-    }
-    const scale = this.#constant("factor", tensorFrom("int64", shape, factors));
-    value = this.#emit("Mul", [scale, value], type);
-    if (offsets.every((offset) => offset === 0)) return value;
-    const offset = this.#constant("offset", tensorFrom("int64", shape, offsets));
-    return this.#emit("Add", [value, offset], type);
-  }
-
-  /** A constant that is the same at every index of the dims that vary: one of those, expanded. */
-  #repeated(tensors: Triple<Tensor>, where: string): string {
-    const [first] = tensors;
-    if (tensors.some(({ shape }) => shape.length !== first.shape.length)) {
-      throw new Inexpressible(`${where} has another rank at other batch sizes`);
-    }
-    const columns = first.shape.map(
-      (_, dim) => tensors.map(({ shape }) => shape[dim]) as unknown as Triple<number>,
-    );
-    const varying = columns.map(([a, b, c]) => a !== b || b !== c);
-    const cells = tensors.map((tensor) => cellOf(tensor, varying));
-    const [cell] = cells;
-    if (
-      cell === undefined ||
-      !cells.every((other) => other !== undefined && sameTensor(other, cell))
-    ) {
-      throw new Inexpressible(`${where} has elements that depend on the batch size`);
-    }
-    const shape = this.#affineVector(columns, where, false);
-    const type = { dtype: first.dtype, shape: first.shape };
-    return this.#emit("Expand", [this.#constant("cell", cell), shape], type);
   }
 
   /** int64 [1]: the batch, read from an input. */
@@ -272,16 +229,6 @@ class Comparison {
   }
 }
 
-function ints(values: readonly number[]): Tensor {
-  return tensorFrom("int64", [values.length], values);
-}
-
 function sameNames(a: readonly string[], b: readonly string[]): boolean {
   return a.length === b.length && a.every((name, i) => name === b[i]);
-}
-
-/** For each element, its value at the three sizes. */
-function transposed(tensors: Triple<Tensor>): Triple<number>[] {
-  const [a, b, c] = tensors.map(toNumbers) as [number[], number[], number[]];
-  return a.map((value, i) => [value, b[i] as number, c[i] as number]);
 }

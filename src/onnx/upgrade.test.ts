@@ -1,14 +1,14 @@
 /** Old and composed forms of operators: each small model runs as it is in ONNX Runtime, and imported in ours. */
-import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as ort from "onnxruntime-node";
-import { interpret } from "../reference/index.ts";
-import { scalar, type Tensor, tensorFrom, toNumbers } from "../tensor/index.ts";
-import { importGraph } from "./import/import.ts";
-import { graphOf, type ModelParts, modelOf, node, someNumbers } from "./raw.testing.ts";
-import { decodeModel } from "./read.ts";
-
-type Case = Omit<ModelParts, "outputs"> & { readonly outputs?: readonly string[] };
+import { scalar, type Tensor, tensorFrom } from "../tensor/index.ts";
+import {
+  checkImport,
+  graphOf,
+  type ImportCase,
+  type ModelParts,
+  node,
+  someNumbers,
+} from "./raw.testing.ts";
 
 const floats = (...values: number[]) => tensorFrom("float32", [values.length], values);
 const ints = (...values: number[]) => tensorFrom("int64", [values.length], values);
@@ -19,7 +19,7 @@ const one = (
   opset: number,
   attributes = {},
   inputs: ModelParts["inputs"] = x34,
-): Case => ({
+): ImportCase => ({
   opset,
   inputs: inputs ?? x34,
   nodes: [node(op, Object.keys(inputs ?? x34), ["y"], attributes)],
@@ -30,7 +30,7 @@ const withWeights = (
   weights: Record<string, Tensor>,
   attributes = {},
   inputs: ModelParts["inputs"] = x34,
-): Case => ({
+): ImportCase => ({
   opset,
   inputs: inputs ?? x34,
   weights,
@@ -42,9 +42,9 @@ const statistics = {
   mean: floats(0.1, 0.2, 0.3, 0.4),
   variance: floats(1, 2, 3, 4),
 };
-const microsoft = (made: Case): Case => ({ ...made, domains: ["com.microsoft"] });
+const microsoft = (made: ImportCase): ImportCase => ({ ...made, domains: ["com.microsoft"] });
 
-const CASES: Readonly<Record<string, Case>> = {
+const CASES: Readonly<Record<string, ImportCase>> = {
   "Squeeze 11": one("Squeeze", 11, { axes: [1] }, { x: [3, 1, 4] }),
   "Squeeze 13 without axes": one("Squeeze", 13, {}, { x: [3, 1, 4, 1] }),
   "Unsqueeze 11": one("Unsqueeze", 11, { axes: [0, 2] }),
@@ -342,42 +342,6 @@ const CASES: Readonly<Record<string, Case>> = {
   },
 };
 
-async function inOrt(bytes: Uint8Array, feeds: Record<string, Tensor>) {
-  const session = await ort.InferenceSession.create(bytes, { logSeverityLevel: 4 });
-  const results = await session.run(
-    Object.fromEntries(
-      Object.entries(feeds).map(([name, { shape, bytes: data }]) => [
-        name,
-        new ort.Tensor("float32", new Float32Array(data.slice().buffer), shape),
-      ]),
-    ),
-  );
-  return results;
-}
-
 for (const [name, made] of Object.entries(CASES)) {
-  test(`${name}: imported, it computes what it did`, async () => {
-    const bytes = modelOf({ ...made, outputs: made.outputs ?? ["y"] });
-    const feeds = Object.fromEntries(
-      Object.entries(made.inputs ?? {}).map(([input, shape], i) => [
-        input,
-        someNumbers(shape as number[], i + 1),
-      ]),
-    );
-    const expected = await inOrt(bytes, feeds);
-    const { graph } = importGraph(decodeModel(bytes, { name }));
-    const got = interpret(graph, feeds);
-    for (const output of made.outputs ?? ["y"]) {
-      const [ours, theirs] = [got[output], expected[output]];
-      assert.ok(ours !== undefined && theirs !== undefined);
-      assert.deepEqual(ours.shape, theirs.dims);
-      for (const [i, value] of toNumbers(ours).entries()) {
-        const want = Number(theirs.data[i]);
-        assert.ok(
-          Math.abs(value - want) < 2e-5 * Math.max(1, Math.abs(want)),
-          `${value}, not ${want}`,
-        );
-      }
-    }
-  });
+  test(`${name}: imported, it computes what it did`, () => checkImport(name, made));
 }

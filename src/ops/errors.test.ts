@@ -46,8 +46,6 @@ const CASES: readonly [string, readonly Shape[], AttributeInputs, RegExp][] = [
   ],
   ["MaxPool", [[1, 3, 5]], { kernel_shape: [2, 2] }, /a kernel size for each spatial dim/],
   ["AveragePool", [[1, 3, 5]], { kernel_shape: [6] }, /the window is larger than the input/],
-  ["Resize", [[1, 3, 5]], { antialias: 1 }, /antialias is not supported/],
-  ["Resize", [[1, 3, 5]], { mode: "area" }, /mode "area" is not supported/],
   [
     "MatMul",
     [
@@ -94,4 +92,20 @@ test("Class weights and tables of angles have no gradient, and that is said", ()
     code: "NO_GRADIENT",
     message: /for its class weights/,
   });
+});
+
+test("A mode that is not known is named, and is no mismatch of shapes", () => {
+  const b = newBuilder("errors");
+  const x = b.input("x", { dtype: "float32", shape: [1, 3, 5] });
+  const sizes = b.ints([1, 3, 4]);
+  const cases: [AttributeInputs, RegExp][] = [
+    [{ mode: "area" }, /Resize is not supported with mode "area"/],
+    [{ antialias: 1 }, /Resize is not supported with antialias with mode "nearest"/],
+  ];
+  for (const [attributes, message] of cases) {
+    assert.throws(() => b.one("Resize", [x, undefined, undefined, sizes], attributes), {
+      code: "ONNX_UNSUPPORTED",
+      message,
+    });
+  }
 });

@@ -1,7 +1,7 @@
 /** What many operators answer alike. */
 
 import { LockstepError } from "../errors.ts";
-import type { CostContext, GradientContext, InferContext } from "../graph/index.ts";
+import type { CostContext, GradientContext, InferContext, Value } from "../graph/index.ts";
 import {
   broadcastShapes,
   elementCount,
@@ -46,4 +46,36 @@ export function noGradient(context: GradientContext, what: string, hint: string)
     hint,
     fields: { operator: context.op },
   });
+}
+
+/** In type inference: says that a setting of the operator is not known to us. */
+export function unsupported(context: InferContext, what: string, hint?: string): never {
+  throw new LockstepError(
+    "ONNX_UNSUPPORTED",
+    `The operator ${context.op} is not supported with ${what}.`,
+    { ...(hint === undefined ? {} : { hint }), fields: { operator: context.op } },
+  );
+}
+
+/**
+ * The gradient rule of an operator that says of which others its outputs could be made: those are differentiated, and the forward graph keeps the
+ * operator itself. Inputs stand behind Identity nodes, so that the way back ends at them whatever the composition looks up behind its inputs.
+ */
+export function throughComposition(
+  compose: (context: GradientContext) => readonly Value[],
+): (context: GradientContext) => readonly (Value | undefined)[] {
+  return (context) => {
+    const wanted = context.inputs.map((_, index) => context.needs(index));
+    const inputs = context.inputs.map((value, index) =>
+      wanted[index] === true ? context.builder.one("Identity", [value]) : value,
+    );
+    const input = (index: number) => inputs[index] ?? context.input(index);
+    const outputs = compose({ ...context, inputs, input });
+    const seeded = outputs.filter((_, index) => context.gradients[index] !== undefined);
+    const seeds = context.gradients.filter((gradient) => gradient !== undefined);
+    const sources = inputs.filter((_, index) => wanted[index]) as Value[];
+    const found = context.backward(seeded, sources, seeds);
+    let next = 0;
+    return wanted.map((isWanted) => (isWanted ? found[next++] : undefined));
+  };
 }

@@ -7,7 +7,10 @@ import { indexing } from "./indexing/index.ts";
 import { layout } from "./layout/index.ts";
 import { linear } from "./linear/index.ts";
 import { normalization } from "./normalization/index.ts";
+import { random } from "./random/index.ts";
+import { recurrent } from "./recurrent/index.ts";
 import { reduce } from "./reduce/index.ts";
+import { sampling } from "./sampling/index.ts";
 
 export const operators = {
   ...collective,
@@ -17,7 +20,10 @@ export const operators = {
   ...layout,
   ...linear,
   ...normalization,
+  ...random,
+  ...recurrent,
   ...reduce,
+  ...sampling,
 } satisfies Record<string, OperatorDefinition>;
 
 /** The name of an operator that has a definition. */

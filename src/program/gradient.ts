@@ -1,10 +1,12 @@
 /** The forward and backward pass of one micro-batch, and the sum of micro-batches in one fixed tree. */
 import { differentiate } from "../autodiff/index.ts";
+import { assert } from "../errors.ts";
 import { add, mul } from "../functional/index.ts";
 import { type Graph, typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import { extendGraph, newBuilder } from "../ops/index.ts";
 import { bytesPerElement, elementCount, type TensorType } from "../tensor/index.ts";
+import type { BatchSums } from "./batch-sums.ts";
 import type { Layout } from "./layout.ts";
 import { buildNamed } from "./named.ts";
 import { elementsOf, type Piece, wholePieces } from "./pieces.ts";
@@ -25,12 +27,15 @@ export interface GradientGraph {
   readonly gradients: ReadonlyMap<string, string>;
 }
 
-/** The loss, the next states and all gradients; what else the model gives is left out. */
-export function gradientGraph(model: Model): GradientGraph {
-  const wanted = [model.loss, ...model.states.map(({ next }) => next)];
+/** The terms of the loss, the next states and all gradients; what else the model gives is left out. */
+export function gradientGraph(
+  model: Model,
+  { graph, terms }: Pick<BatchSums, "graph" | "terms">,
+): GradientGraph {
   const names = model.parameters.map(({ name }) => name);
-  const forward = withOutputs(model.graph, wanted);
-  return differentiate({ ...forward, name: `${model.name} gradient` }, model.loss, names);
+  const objective = terms.find(({ trained }) => trained) ?? terms[0];
+  assert(objective !== undefined, "a loss has a term");
+  return differentiate({ ...graph, name: `${model.name} gradient` }, objective.output, names);
 }
 
 /** The same graph with only these outputs and the nodes that they need. */

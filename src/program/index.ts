@@ -3,6 +3,7 @@ export { cutGivesSameBits } from "./check-cut.ts";
 export { type CutGradient, isSegmentTask } from "./cut.ts";
 export { type Decision, decideShares } from "./decide-shares.ts";
 export { findNotFinite, type Suspect } from "./diagnose.ts";
+export type { EvaluationPlan } from "./evaluation.ts";
 export { type ExecuteOptions, type Executor, executeTasks } from "./execute.ts";
 export {
   type GradientGraph,
@@ -24,6 +25,8 @@ export {
   type LayoutItem,
   planLayout,
 } from "./layout.ts";
+export { plainLoss, planLoss } from "./loss.ts";
+export type { Measure } from "./measures.ts";
 export { type MemoryPlan, type PlannedValue, planMemory } from "./memory-plan.ts";
 export type { Summary } from "./norm.ts";
 export {

@@ -2,7 +2,9 @@
  * Loss and gradient norm of a step, and the factor that the update multiplies gradients by: sums of squares of tiles,
  * then one tiny graph. Gradients are read once and not written.
  */
+import { backward } from "../autodiff/index.ts";
 import {
+  abs,
   add,
   cast,
   concat,
@@ -16,30 +18,35 @@ import {
 import type { Value } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
 import { bytesPerElement, type DType, type TensorType, toNumbers } from "../tensor/index.ts";
+import type { BatchSums } from "./batch-sums.ts";
 import type { Instance } from "./instance.ts";
 import { buildNamed } from "./named.ts";
 import { cutsOf, gatherTiles, type Ownership, ownPieces } from "./ownership.ts";
 import type { ParameterPlan } from "./plan-parameters.ts";
 import type { ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
 import { type Block, blockRef, blocksBetween, elementsIn, sweepMode } from "./sweep.ts";
+import { addTail, wideType } from "./whole-batch.ts";
 
 export interface NormOptions {
-  readonly microBatches: number;
+  /** What the loss of the batch is made of. */
+  readonly loss: Pick<BatchSums, "terms" | "tail" | "counts">;
+  /** Where the sums of its terms over all micro-batches lie. */
+  readonly sums: readonly TensorRef[];
   /** The largest global norm that gradients may have; undefined: no limit. */
   readonly clip: number | undefined;
-  /** Losses of all micro-batches, in order. */
-  readonly losses: TensorRef;
   /** Which part of the gradient this rank has; all of it unless told. */
   readonly ownership?: Ownership | undefined;
 }
 
 export interface Summary {
-  /** The mean over micro-batches. */
+  /** Of the whole batch. */
   readonly loss: number;
-  /** Of the mean gradient, before clipping. */
+  /** Of the gradient of that loss, before clipping. */
   readonly gradientNorm: number;
-  /** 1/micro-batches, times what clipping asks. */
+  /** What makes the sum of gradients that of the loss, times what clipping asks. */
   readonly gradientScale: number;
+  /** Whether the batch holds nothing that its loss could be a mean of: no label at all. */
+  readonly isEmpty: boolean;
 }
 
 export interface NormPlan {
@@ -60,16 +67,18 @@ export function planNorm(
   plan: ParameterPlan,
   options: NormOptions,
 ): NormPlan {
-  const wide = [...plan.updates.map(({ group }) => group.dtype), options.losses.type.dtype];
-  const dtype: DType = wide.includes("float64") ? "float64" : "float32";
+  const types = options.sums.map(({ type }) => type.dtype);
+  const dtype = wideType([...plan.updates.map(({ group }) => group.dtype), ...types]);
   const { runs, gathers, count } = squareRuns(program, plan, dtype, options.ownership);
   program.buffer("partials", count * bytesPerElement(dtype));
   const partials = { buffer: "partials", byteOffset: 0, type: { dtype, shape: [count] } };
+  const numbers = 4 + options.loss.counts.length;
   const summary = {
-    buffer: program.buffer("summary", 3 * bytesPerElement(dtype)),
+    buffer: program.buffer("summary", numbers * bytesPerElement(dtype)),
     byteOffset: 0,
-    type: { dtype, shape: [3] },
+    type: { dtype, shape: [numbers] },
   };
+  const sums = Object.fromEntries(options.sums.map((ref, index) => [`sum.${index}`, ref]));
   const graph = program.graph("summary", 1, () => summaryGraph(partials.type, options));
   return {
     stages: [
@@ -77,17 +86,16 @@ export function planNorm(
       ...gathers,
       {
         name: "summary",
-        runs: [{ graph, inputs: { losses: options.losses, partials }, outputs: { summary } }],
+        runs: [{ graph, inputs: { ...sums, partials }, outputs: { summary } }],
         mode: "small",
       },
     ],
     readSummary(instance) {
-      const [loss, gradientNorm, gradientScale] = toNumbers(instance.tensor(summary)) as [
-        number,
-        number,
-        number,
-      ];
-      return { loss, gradientNorm, gradientScale };
+      const [loss = NaN, gradientNorm = NaN, gradientScale = NaN, root = NaN, ...counts] =
+        toNumbers(instance.tensor(summary));
+      // A sum of gradients that is not finite has another reason than that nothing counts.
+      const isEmpty = counts.includes(0) && root === 0;
+      return { loss, gradientNorm, gradientScale, isEmpty };
     },
   };
 }
@@ -150,18 +158,35 @@ function squareGraph(
   });
 }
 
-function summaryGraph(partialsType: TensorType, { microBatches, clip, losses }: NormOptions) {
+function summaryGraph(partialsType: TensorType, { clip, loss: made, sums: places }: NormOptions) {
   const builder = newBuilder("summary");
   const { dtype } = partialsType;
-  const sum = (name: string, type: TensorType) =>
-    reduceSum(cast(builder.input(name, type), dtype), { keepdims: false });
-  const loss = mul(sum("losses", losses.type), 1 / microBatches);
-  const norm = mul(sqrt(sum("partials", partialsType)), 1 / microBatches);
-  const whole = builder.scalar(dtype, 1 / microBatches);
+  const { terms, tail, counts } = made;
+  const sums = places.map(({ type }, index) => builder.input(`sum.${index}`, type));
+  const partials = builder.input("partials", partialsType);
+  const trained = Math.max(
+    0,
+    terms.findIndex((term) => term.trained),
+  );
+  const { factor = 1 } = terms[trained] ?? {};
+  let loss: Value;
+  let slope: Value | undefined;
+  if (tail === undefined) {
+    loss = mul(cast(sums[0] as Value, dtype), factor);
+  } else {
+    const [result] = addTail(builder, tail, terms, sums) as [Value];
+    loss = cast(result, dtype);
+    const [gradient] = backward([result], [sums[trained] as Value]);
+    slope = gradient && cast(gradient, dtype);
+  }
+  const root = sqrt(reduceSum(partials, { keepdims: false }));
+  const whole = slope ?? builder.scalar(dtype, factor);
+  const norm = slope === undefined ? mul(root, factor) : mul(root, abs(slope));
   const scale =
     clip === undefined
       ? whole
       : mul(minimum(div(builder.scalar(dtype, clip), add(norm, CLIP_EPSILON)), 1), whole);
-  const parts = [loss, norm, scale].map((value) => reshape(value, [1]));
+  const own = counts.map((index) => cast(sums[index] as Value, dtype));
+  const parts = [loss, norm, scale, root, ...own].map((value) => reshape(value, [1]));
   return buildNamed(builder, new Map([["summary", concat(parts, 0)]]));
 }

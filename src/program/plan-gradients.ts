@@ -1,6 +1,7 @@
 /** From a gradient graph and what ranks share to stages: buckets, the cut between them, and who keeps which part of the sum. */
 import type { Model } from "../nn/index.ts";
 import type { Accumulation } from "./accumulate.ts";
+import type { Term } from "./batch-sums.ts";
 import { summedOutputs } from "./beside.ts";
 import { type CutGradient, cutGradient } from "./cut.ts";
 import type { GradientGraph } from "./gradient.ts";
@@ -15,6 +16,7 @@ import type { Levels, TrainingShare } from "./shares.ts";
 
 export interface PlanGradientsOptions {
   readonly model: Model;
+  readonly terms: readonly Term[];
   readonly gradient: GradientGraph;
   readonly parameters: ParameterPlan;
   readonly levels: Levels;
@@ -38,11 +40,11 @@ export function planGradients(
   program: ProgramBuilder,
   options: PlanGradientsOptions,
 ): GradientsPlan {
-  const { model, gradient, share, levels, parameters, bufferOf } = options;
+  const { model, terms, gradient, share, levels, parameters, bufferOf } = options;
   const { gradients: layout, updates } = parameters;
   const isAlone = share.ranges.length === 1;
   const { bucketBytes, overlap = false, machines } = share;
-  const names = summedOutputs(model, gradient, layout);
+  const names = summedOutputs(model, terms, gradient, layout);
   const isCut = bucketBytes !== undefined && machines.length > 1;
   const buckets = isCut ? cutGradient(gradient, [...names.keys()], bucketBytes) : undefined;
   const cut = overlap ? buckets : undefined;

@@ -8,19 +8,20 @@ import type { Model } from "../nn/index.ts";
 import type { Optimizer } from "../optimizer/index.ts";
 import { byteLength } from "../tensor/index.ts";
 import { type Accumulation, planAccumulation } from "./accumulate.ts";
-import { LOSS, PACES, STOP, summedBeside } from "./beside.ts";
+import { type BatchSums, sizeOf } from "./batch-sums.ts";
+import { PACES, STOP, summedBeside, termName } from "./beside.ts";
 import type { CutGradient } from "./cut.ts";
+import { type EvaluationPlan, evaluationStage, planEvaluation } from "./evaluation.ts";
 import {
   type GradientGraph,
   gradientGraph,
-  lossType,
   type ModelPlaces,
   modelInputs,
   rowsRef,
   scaledRun,
-  withOutputs,
 } from "./gradient.ts";
 import { type Layout, planLayout } from "./layout.ts";
+import { planLoss } from "./loss.ts";
 import { type NormPlan, planNorm } from "./norm.ts";
 import { planGradients } from "./plan-gradients.ts";
 import { type ParameterPlan, planParameters } from "./plan-parameters.ts";
@@ -34,13 +35,16 @@ import {
 } from "./program.ts";
 import { batchRefs, refsOf } from "./refs.ts";
 import { type Levels, planLevels, type Range, type TrainingShare } from "./shares.ts";
+import { planTotals, type TotalsPlan } from "./totals.ts";
 import { planUpdate, type UpdatePlan } from "./update.ts";
 
 export interface TrainingOptions {
   /** Built for one micro-batch, to train. */
   readonly model: Model;
-  /** The same model, built for evaluation. */
+  /** The same model, built for evaluation, for one batch of it. */
   readonly evaluation?: Model | undefined;
+  /** How many samples an evaluation looks at; those of one batch unless told. */
+  readonly evaluationSamples?: number | undefined;
   readonly optimizer: Optimizer;
   /** Of the whole step, on all ranks together. Default: 1. */
   readonly microBatches?: number | undefined;
@@ -53,13 +57,16 @@ export interface TrainingOptions {
 
 /** Stages that differ by which of the two sets of states is the last committed one. */
 export interface Side {
+  /** Comes first: what every micro-batch is given of the whole batch. Nothing for most losses. */
+  readonly totals: readonly Stage[];
   /** Loss, gradients and summary. Nothing that was committed changes. */
   readonly compute: readonly Stage[];
   /** The update. Afterwards the other side is the committed one. */
   readonly commit: readonly Stage[];
   /** The gradient of each micro-batch of this rank, as a run of the whole graph. */
   readonly gradients: readonly Run[];
-  readonly evaluate: Stage | undefined;
+  /** For each size of `evaluation`. */
+  readonly evaluate: readonly Stage[];
   readonly states: ReadonlyMap<string, TensorRef>;
 }
 
@@ -83,8 +90,7 @@ export interface TrainingPlan {
   readonly paces: TensorRef | undefined;
   /** Fields of this rank's part of the batch, by name; the key of each sample is among them if the model has one. */
   readonly batch: ReadonlyMap<string, TensorRef>;
-  readonly evaluationBatch: ReadonlyMap<string, TensorRef>;
-  readonly evaluationLoss: TensorRef | undefined;
+  readonly evaluation: EvaluationPlan | undefined;
   readonly parameters: ReadonlyMap<string, TensorRef>;
 }
 
@@ -92,10 +98,11 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
   const { model, evaluation, microBatches = 1 } = options;
   const share = options.share ?? wholeStep(microBatches);
   const program = new ProgramBuilder();
+  const made = planLoss(model, microBatches);
   const parameters = planParameters(
     model.parameters,
     options.optimizer,
-    summedBeside(model, microBatches, options.share?.ranges.length),
+    summedBeside(model, made.terms, microBatches, options.share?.ranges.length),
   );
   const levels = planLevels(share.ranges, share.machines, share);
   const own = levels.ranks.contributions.filter(({ rank }) => rank === share.rank);
@@ -105,15 +112,17 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
     model.states.map(({ name, type }) => ({ name, type, group: "states" })),
     64,
   );
-  const context = { program, options, share, levels, range, parameters, states, sums };
+  const context = { program, options, share, levels, range, parameters, states, sums, made };
   allocate(context);
-  const loss = lossRef(context, 0);
-  const losses = { ...loss, type: { dtype: loss.type.dtype, shape: [1] } };
-  const gradient = gradientGraph(model);
+  const gradient = gradientGraph(model, made);
+  const { evaluationSamples = evaluation && sizeOf(evaluation) } = options;
+  const evaluated = evaluation && planEvaluation(program, evaluation, evaluationSamples as number);
+  const totals = planTotals(program, made.totals, share);
   // A micro-batch stays on one thread, so that its bits do not depend on how many there are.
   program.graph("gradient", microBatches === 1 ? "all" : 1, () => gradient.graph);
   const { stages, cut, buckets, ownership } = planGradients(program, {
     model,
+    terms: made.terms,
     gradient,
     parameters,
     levels,
@@ -123,17 +132,27 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
     bufferOf: gradientBuffer,
   });
   const { clip } = options;
-  const norm = planNorm(program, parameters, { microBatches, clip, losses, ownership });
+  const norm = planNorm(program, parameters, {
+    loss: made,
+    sums: termRefs(context, 0),
+    clip,
+    ownership,
+  });
   const ranks = share.ranges.length;
   const update = planUpdate(program, parameters, { rank: share.rank, ranks, ownership });
   const side = (from: number): Side => {
-    const sided = { ...context, gradient, from };
+    const sided = { ...context, gradient, given: totals.given, from };
+    const inputs = (index: number) => modelInputs(model, placesOf(sided, "batch"), index);
     const gradients = Array.from({ length: range.count }, (_, index) => gradientRun(sided, index));
     return {
       gradients,
+      totals: totals.stages((index, names) => pick(inputs(index), names)),
       compute: [...stages.stages(gradients), ...norm.stages],
       commit: [...averageStates(sided), ...update.stages],
-      evaluate: evaluation && evaluationStage(program, evaluation, placesOf(sided, "evaluation")),
+      evaluate: (evaluated?.sizes ?? []).map((batch) => {
+        const places = placesOf(sided, "evaluation", batch.model);
+        return evaluationStage(batch, pick(modelInputs(batch.model, places, 0), batch.inputs));
+      }),
       states: refsOf(states, `states.${from}`),
     };
   };
@@ -151,10 +170,13 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
     stop: refsOf(parameters.gradients, gradientBuffer(0)).get(STOP),
     paces: refsOf(parameters.gradients, gradientBuffer(0)).get(PACES),
     batch: batchRefs(model, "batch", range.count),
-    evaluationBatch: evaluation ? batchRefs(evaluation, "evaluation", 1) : new Map(),
-    evaluationLoss: evaluation && rowsRef("evaluation loss", lossType(evaluation), 0),
+    evaluation: evaluated,
     parameters: refsOf(parameters.parameters, "parameters"),
   };
+}
+
+function pick<T>(from: Readonly<Record<string, T>>, names: readonly string[]): Record<string, T> {
+  return Object.fromEntries(names.map((name) => [name, from[name] as T]));
 }
 
 function wholeStep(microBatches: number): TrainingShare {
@@ -170,10 +192,13 @@ interface Context {
   readonly parameters: ParameterPlan;
   readonly states: Layout;
   readonly sums: Accumulation;
+  /** What the loss is made of. */
+  readonly made: BatchSums;
 }
 
 interface SideContext extends Context {
   readonly gradient: GradientGraph;
+  readonly given: TotalsPlan["given"];
   /** Which set of states is read; the other is written. */
   readonly from: number;
 }
@@ -181,7 +206,7 @@ interface SideContext extends Context {
 function allocate(context: Context): void {
   const { program, options, levels, range, states, sums } = context;
   const { slots } = levels.ranks;
-  const { model, evaluation, microBatches = 1 } = options;
+  const { model, microBatches = 1 } = options;
   const { parameters, gradients } = context.parameters;
   program.buffer("parameters", parameters.byteLength);
   for (let index = 0; index < Math.max(sums.buffers, slots); index++) {
@@ -190,14 +215,9 @@ function allocate(context: Context): void {
   }
   for (const name of ["states.0", "states.1"]) program.buffer(name, states.byteLength);
   if (microBatches > 1) program.buffer("states.unused", states.byteLength);
-  else program.buffer("losses", byteLength(lossType(model)));
+  else program.buffer("losses", lossesLayout(context.made).byteLength);
   for (const [name, { type }] of batchRefs(model, "batch", range.count)) {
     program.buffer(`batch.${name}`, byteLength(type));
-  }
-  if (evaluation === undefined) return;
-  program.buffer("evaluation loss", byteLength(lossType(evaluation)));
-  for (const [name, { type }] of batchRefs(evaluation, "evaluation", 1)) {
-    program.buffer(`evaluation.${name}`, byteLength(type));
   }
 }
 
@@ -205,10 +225,20 @@ function gradientBuffer(index: number): string {
   return index === 0 ? "gradients" : `gradients.${index}`;
 }
 
-/** Where a micro-batch that writes gradients to buffer `index` puts its loss. */
-function lossRef({ options, parameters }: Context, index: number): TensorRef {
-  const sums = refsOf(parameters.gradients, gradientBuffer(index));
-  return sums.get(LOSS) ?? rowsRef("losses", lossType(options.model), 0);
+/** Where a micro-batch that writes gradients to buffer `index` puts the terms of its loss. */
+function termRefs({ options, parameters, made }: Context, index: number): TensorRef[] {
+  const { microBatches = 1 } = options;
+  const places =
+    microBatches === 1
+      ? refsOf(lossesLayout(made), "losses")
+      : refsOf(parameters.gradients, gradientBuffer(index));
+  return made.terms.map((_, term) => places.get(termName(term)) as TensorRef);
+}
+
+/** Of a batch that is computed whole: its terms are not summed with anything. */
+function lossesLayout({ terms }: BatchSums): Layout {
+  const items = terms.map(({ type }, term) => ({ name: termName(term), type, group: "losses" }));
+  return planLayout(items, 64);
 }
 
 /** Running statistics, as means over all micro-batches. */
@@ -232,9 +262,10 @@ function gradientRun(context: SideContext, index: number): Run {
   const own = refsOf(parameters.gradients, gradientBuffer(leaf));
   const written = refsOf(states, `states.${1 - from}`);
   const unused = refsOf(states, "states.unused");
-  const outputs: Record<string, TensorRef> = {
-    [model.loss]: lossRef(context, leaf),
-  };
+  const refs = termRefs(context, leaf);
+  const outputs: Record<string, TensorRef> = Object.fromEntries(
+    context.made.terms.map(({ output }, term) => [output, refs[term] as TensorRef]),
+  );
   for (const { name, next } of model.states) {
     // Floats are averaged over micro-batches; of counters, that of a rank's first micro-batch holds.
     const place = microBatches === 1 ? written.get(name) : own.get(name);
@@ -244,22 +275,16 @@ function gradientRun(context: SideContext, index: number): Run {
     outputs[gradient.gradients.get(name) as string] = own.get(name) as TensorRef;
   }
   const inputs = modelInputs(model, placesOf(context, "batch"), index);
-  return { graph: "gradient", inputs, outputs };
+  const given = Object.fromEntries(context.given);
+  return { graph: "gradient", inputs: { ...inputs, ...given }, outputs };
 }
 
-function evaluationStage(program: ProgramBuilder, model: Model, places: ModelPlaces): Stage {
-  const graph = program.graph("evaluation", "all", () => ({
-    ...withOutputs(model.graph, [model.loss]),
-    name: `${model.name} evaluation`,
-  }));
-  const outputs = { [model.loss]: rowsRef("evaluation loss", lossType(model), 0) };
-  const run = { graph, inputs: modelInputs(model, places, 0), outputs };
-  return { name: "evaluation", runs: [run], mode: "ordered" };
-}
-
-function placesOf(context: SideContext, kind: "batch" | "evaluation"): ModelPlaces {
-  const { options, parameters, states, from } = context;
-  const model = kind === "batch" ? options.model : (options.evaluation as Model);
+function placesOf(
+  context: SideContext,
+  kind: "batch" | "evaluation",
+  model: Model = context.options.model,
+): ModelPlaces {
+  const { parameters, states, from } = context;
   const parameterRefs = refsOf(parameters.parameters, "parameters");
   const stateRefs = refsOf(states, `states.${from}`);
   return {

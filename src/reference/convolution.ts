@@ -187,7 +187,8 @@ const resize: Kernel = ({ inputs, input, output, attributes }) => {
     const data = inputs[index]?.data;
     return data === undefined || data.length === 0 ? undefined : Array.from(data);
   };
-  const dims = resizedDims(attributes, x.shape, given(2), given(3));
+  const settings = { region: given(1), scales: given(2), sizes: given(3) };
+  const dims = resizedDims(attributes, x.shape, settings);
   const maps = resizeMaps(attributes, dims);
   const { dtype, shape } = output(0);
   // The element at a position whose dims from `index` on are still those of the result.
@@ -200,7 +201,15 @@ const resize: Kernel = ({ inputs, input, output, attributes }) => {
       0,
     );
   };
-  return [fill(dtype, shape, (i) => read(unravel(i, shape), 0))];
+  const outside = attributes.number("extrapolation_value");
+  const isOutside = (position: readonly number[]) =>
+    maps.some((map) => map.taps[position[map.axis] as number]?.length === 0);
+  return [
+    fill(dtype, shape, (i) => {
+      const position = unravel(i, shape);
+      return isOutside(position) ? outside : read(position, 0);
+    }),
+  ];
 };
 
 export const convolutionKernels: Record<keyof typeof convolution, Kernel> = {

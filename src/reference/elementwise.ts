@@ -77,7 +77,7 @@ const castKernel: Kernel = ({ input, output }) => {
 const prelu: Kernel = ({ input, output }) => {
   const x = input(0);
   const slope = broadcastReader(input(1), x.shape);
-  const data = x.data.map((value, index) => (value > 0 ? value : value * slope(index)));
+  const data = x.data.map((value, index) => (value >= 0 ? value : value * slope(index)));
   return [{ ...output(0), data }];
 };
 

@@ -1,2 +1,3 @@
 export { evaluateNode, interpret } from "./interpreter.ts";
+export { evaluateSurely } from "./surely.ts";
 export { fromTensor, type ReferenceTensor, toTensor } from "./tensor.ts";

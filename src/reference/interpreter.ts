@@ -14,7 +14,10 @@ import type { Kernel } from "./kernel.ts";
 import { layoutKernels } from "./layout.ts";
 import { linearKernels } from "./linear.ts";
 import { normalizationKernels } from "./normalization.ts";
+import { randomKernels } from "./random.ts";
+import { recurrentKernels } from "./recurrent.ts";
 import { reduceKernels } from "./reduce.ts";
+import { samplingKernels } from "./sampling.ts";
 import { fromTensor, type ReferenceTensor, round, toTensor } from "./tensor.ts";
 
 /** Total: an operator without a kernel does not compile. */
@@ -26,11 +29,19 @@ const kernels: Record<OperatorName, Kernel> = {
   ...layoutKernels,
   ...linearKernels,
   ...normalizationKernels,
+  ...randomKernels,
+  ...recurrentKernels,
   ...reduceKernels,
+  ...samplingKernels,
 };
 
 /** Computes one node from its inputs; `types` are the inferred types of its outputs. */
-export function evaluateNode(
+export function evaluateNode(...given: Parameters<typeof computeNode>): readonly ReferenceTensor[] {
+  return computeNode(...given).map(round);
+}
+
+/** The same, before results are rounded to their element types. */
+export function computeNode(
   node: Pick<Node, "op" | "name" | "attributes">,
   inputs: readonly (ReferenceTensor | undefined)[],
   types: readonly TensorType[],
@@ -39,7 +50,7 @@ export function evaluateNode(
   if (definition === undefined || !(node.op in operators)) {
     throw new LockstepError("UNKNOWN_OPERATOR", `${node.name}: unknown operator "${node.op}".`);
   }
-  const results = kernels[node.op as OperatorName]({
+  return kernels[node.op as OperatorName]({
     op: node.op,
     inputs,
     attributes: readAttributes(definition, node.attributes, node.name),
@@ -55,7 +66,6 @@ export function evaluateNode(
       return type;
     },
   });
-  return results.map(round);
 }
 
 /** Runs a whole graph. Returns its outputs by name. */

@@ -1,5 +1,5 @@
 import { type Labels, type linear, parseEquation, type Terms } from "../ops/linear/index.ts";
-import { elementCount } from "../tensor/index.ts";
+import { elementCount, normalizeDim } from "../tensor/index.ts";
 import { broadcastReader, type Kernel, type KernelContext, ravel, unravel } from "./kernel.ts";
 import { fill, type ReferenceTensor } from "./tensor.ts";
 
@@ -121,9 +121,87 @@ const fusedMatmul: Kernel = (context) => {
   return [{ dtype, shape, data: data.map((value) => alpha * value) }];
 };
 
+const dft: Kernel = ({ input, inputs, output, attributes }) => {
+  const x = input(0);
+  const axis = normalizeDim(input(2).data[0] as number, x.shape.length) as number;
+  const size = x.shape[axis] as number;
+  const length = inputs[1]?.data[0] ?? size;
+  const isInverse = attributes.number("inverse") === 1;
+  const { dtype, shape } = output(0);
+  const last = shape.length - 1;
+  const value = (index: number): number => {
+    const at = unravel(index, shape);
+    let sum = 0;
+    for (let i = 0; i < Math.min(size, length); i++) {
+      const part = (which: number): number =>
+        which < (x.shape[last] as number)
+          ? (x.data[ravel(at.with(axis, i).with(last, which), x.shape)] as number)
+          : 0;
+      // Whole turns are left out, for large angles are inexact.
+      const turn = (i * (at[axis] as number)) % length;
+      const angle = ((isInverse ? 2 : -2) * Math.PI * turn) / length;
+      const [real, imaginary] = [part(0), part(1)];
+      sum +=
+        at[last] === 0
+          ? real * Math.cos(angle) - imaginary * Math.sin(angle)
+          : real * Math.sin(angle) + imaginary * Math.cos(angle);
+    }
+    return isInverse ? sum / length : sum;
+  };
+  return [fill(dtype, shape, value)];
+};
+
+/** Gauss and Jordan's way with the largest pivots: the determinant, and what the identity became beside it. */
+function eliminate(matrix: Float64Array, size: number): { det: number; inverse: number[][] } {
+  const rows = Array.from({ length: size }, (_, i) => [
+    ...matrix.subarray(i * size, (i + 1) * size),
+    ...Array.from({ length: size }, (__, j) => (i === j ? 1 : 0)),
+  ]);
+  let det = 1;
+  for (let column = 0; column < size; column++) {
+    const left = rows.map((row, i) => (i < column ? -1 : Math.abs(row[column] as number)));
+    const best = left.indexOf(Math.max(...left));
+    const pivot = rows[best] as number[];
+    if (best !== column) det = -det;
+    rows[best] = rows[column] as number[];
+    const scale = pivot[column] as number;
+    det *= scale;
+    rows[column] = pivot.map((element) => element / scale);
+    for (const [i, row] of rows.entries()) {
+      const factor = row[column] as number;
+      if (i === column) continue;
+      rows[i] = row.map((element, j) => element - factor * (rows[column]?.[j] as number));
+    }
+  }
+  return { det, inverse: rows.map((row) => row.slice(size)) };
+}
+
+function matrices(context: KernelContext): { det: number; inverse: number[][] }[] {
+  const { data, shape } = context.input(0);
+  const size = shape.at(-1) as number;
+  const count = data.length / size ** 2;
+  return Array.from({ length: count }, (_, i) =>
+    eliminate(data.subarray(i * size ** 2, (i + 1) * size ** 2), size),
+  );
+}
+
+const det: Kernel = (context) => [
+  { ...context.output(0), data: Float64Array.from(matrices(context).map((one) => one.det)) },
+];
+
+const inverse: Kernel = (context) => [
+  {
+    ...context.output(0),
+    data: Float64Array.from(matrices(context).flatMap((one) => one.inverse.flat())),
+  },
+];
+
 export const linearKernels: Record<keyof typeof linear, Kernel> = {
+  DFT: dft,
+  Det: det,
   Einsum: einsum,
   Gemm: gemm,
   MatMul: matmul,
   "com.microsoft::FusedMatMul": fusedMatmul,
+  "com.microsoft::Inverse": inverse,
 };

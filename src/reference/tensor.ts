@@ -70,13 +70,16 @@ function roundingOf(dtype: DType): ((value: number) => number) | undefined {
       return (value) => wrap(value, 32, false);
     case "float64":
       return undefined;
+    // What processors of the x86 family make of numbers that are not integers of 64 bits.
     case "int64":
+      return (value) => (Math.abs(value) <= 2 ** 63 ? Math.trunc(value) : -(2 ** 63));
     case "uint64":
-      return Math.trunc;
+      return (value) => (Math.abs(value) <= 2 ** 64 ? Math.trunc(value) : 2 ** 63);
   }
 }
 
 function wrap(value: number, bits: number, signed: boolean): number {
+  if (!Number.isFinite(value)) return signed ? -(2 ** (bits - 1)) : 0;
   const modulus = 2 ** bits;
   const rest = ((Math.trunc(value) % modulus) + modulus) % modulus;
   return signed && rest >= modulus / 2 ? rest - modulus : rest;

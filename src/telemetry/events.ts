@@ -2,6 +2,8 @@
 
 export type RunEvent =
   | RunStarted
+  | RunChanged
+  | Notice
   | StepDone
   | SharesChanged
   | Evaluated
@@ -19,6 +21,8 @@ export interface RunStarted {
   readonly out: string;
   readonly model: string;
   readonly parameters: number;
+  /** What is trained of a model from a file, and what is not, in one line. */
+  readonly trains?: string;
   readonly data: string;
   readonly engine: string;
   readonly workers: number;
@@ -34,6 +38,8 @@ export interface RunStarted {
   readonly firstStep: number;
   /** From the start of the process to here. */
   readonly seconds: number;
+  /** Sentences: what is special about this model or its export. */
+  readonly notes: readonly string[];
 }
 
 export interface NetworkFacts {
@@ -45,12 +51,31 @@ export interface NetworkFacts {
   readonly buckets: number;
 }
 
+/** A run that goes on is another from here on than it was before, because that was asked for. */
+export interface RunChanged {
+  readonly type: "changed";
+  /** Steps done. */
+  readonly step: number;
+  readonly changes: readonly {
+    readonly name: string;
+    readonly before: string;
+    readonly now: string;
+  }[];
+}
+
+/** Something that a person should know and that stops nothing. */
+export interface Notice {
+  readonly type: "notice";
+  /** A sentence. */
+  readonly text: string;
+}
+
 export interface StepDone {
   readonly type: "step";
   /** Counted from 1: how many steps are done. */
   readonly step: number;
   readonly steps: number;
-  /** Mean over the batch, before the update. */
+  /** Of the whole batch, before the update. */
   readonly loss: number;
   readonly gradientNorm: number;
   readonly learningRate: number;
@@ -73,8 +98,10 @@ export interface SharesChanged {
 export interface Evaluated {
   readonly type: "evaluated";
   readonly step: number;
-  /** Mean loss over held-out samples. */
+  /** Of all held-out samples that are looked at, as one batch. */
   readonly loss: number;
+  /** Other numbers that the model gives, of the same samples: an accuracy. */
+  readonly measures?: Readonly<Record<string, number>>;
 }
 
 export interface CheckpointSaved {
@@ -156,6 +183,10 @@ export interface Report {
   /** Null unless a token is a byte. */
   readonly bitsPerByte: BitsPerByte | null;
   readonly sample: string | null;
+  /** The only batch size that `model.onnx` takes; "any" if it takes all. */
+  readonly modelBatch: number | "any";
+  /** Sentences: what is special about this model or its export. */
+  readonly notes: readonly string[];
 }
 
 /** On the held-out text. */

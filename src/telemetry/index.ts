@@ -17,5 +17,6 @@ export type {
   StepDone,
 } from "./events.ts";
 export { type JsonlSink, jsonlSink } from "./jsonl.ts";
+export { printable, printableJson, printableLine } from "./printable.ts";
 export { type TerminalOptions, terminalSink } from "./terminal.ts";
-export { duration, printable } from "./words.ts";
+export { duration } from "./words.ts";

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { existsSync, readFileSync, symlinkSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { existsSync, linkSync, readFileSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { withFolder } from "../../test/support/folder.ts";
@@ -8,6 +9,7 @@ import { jsonlSink } from "./jsonl.ts";
 
 const started = (firstStep: number): RunEvent => ({
   type: "started",
+  notes: [],
   name: "a",
   out: "runs/a",
   model: "gpt",
@@ -35,7 +37,7 @@ const step = (number: number): RunEvent => ({
 });
 
 function write(path: string, events: readonly RunEvent[]): void {
-  const sink = jsonlSink(path, () => 1234);
+  const sink = jsonlSink(path, { now: () => 1234 });
   try {
     for (const event of events) sink.sink(event);
   } finally {
@@ -80,13 +82,45 @@ test("nothing is written before the run has started", () =>
     assert.ok(!existsSync(path));
   }));
 
-test("a full disk is an error with a code", { skip: process.platform !== "linux" }, () =>
+const onPosix = process.platform === "win32" ? { skip: "has no links and pipes" } : {};
+
+test("only a regular file that has no other name is written to", onPosix, () =>
+  withFolder({ private: "mine" }, async (folder) => {
+    const file = (name: string) => join(folder, name);
+    symlinkSync(file("private"), file("link"));
+    linkSync(file("private"), file("hard"));
+    execFileSync("mkfifo", [file("pipe")]);
+    symlinkSync("/dev/full", file("device"));
+    for (const name of ["link", "hard", "pipe", "device", ".", "no/folder"]) {
+      assert.throws(() => write(file(name), [started(0)]), { code: "IO_FAILED" }, name);
+    }
+    assert.equal(readFileSync(file("private"), "utf8"), "mine");
+  }),
+);
+
+test("a file that cannot grow loses lines, says so once, and ends with a whole line", onPosix, () =>
   withFolder({}, async (folder) => {
     const path = join(folder, "metrics.jsonl");
-    symlinkSync("/dev/full", path);
-    assert.throws(() => write(path, [started(0)]), { code: "DISK_FULL" });
-    assert.throws(() => write(join(folder, "no/folder.jsonl"), [started(0)]), {
-      code: "IO_FAILED",
-    });
+    const module = new URL("jsonl.js", import.meta.url).href;
+    const code = `
+      const { jsonlSink } = await import(${JSON.stringify(module)});
+      const troubles = [];
+      const options = { now: () => 1, onTrouble: (text) => troubles.push(text) };
+      const { sink } = jsonlSink(${JSON.stringify(path)}, options);
+      sink(${JSON.stringify(started(0))});
+      for (let step = 1; step < 60; step++) sink({ ...${JSON.stringify(step(1))}, step });
+      console.log(JSON.stringify(troubles));`;
+    const words = ["-c", 'ulimit -f 4; exec "$@"', "sh", process.execPath];
+    const said = execFileSync("sh", [...words, "--input-type=module", "-e", code]).toString();
+    const [first = "", ...others] = JSON.parse(said) as string[];
+    assert.match(first, /^Cannot write ".*metrics.jsonl": .*goes on/s);
+    assert.equal(others.length, 0);
+    const kept = steps(path);
+    assert.ok(kept.length > 5 && kept.length < 40);
+    assert.deepEqual(
+      kept.slice(1),
+      Array.from({ length: kept.length - 1 }, (_, at) => at + 1),
+    );
+    assert.ok(readFileSync(path, "utf8").endsWith("\n"));
   }),
 );

@@ -1,5 +1,14 @@
 /** Keeps a run's figures as JSON lines: one object a step or evaluation, appended as they come. */
-import { closeSync, existsSync, ftruncateSync, openSync, readFileSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  writeSync,
+} from "node:fs";
+import { LockstepError } from "../errors.ts";
 import { fileError } from "../files/index.ts";
 import type { EventSink, RunEvent } from "./events.ts";
 
@@ -8,14 +17,26 @@ export interface JsonlSink {
   close(): void;
 }
 
+export interface JsonlOptions {
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
+  /** Told, in a sentence, when lines can no longer be written, and when they can be again. */
+  readonly onTrouble?: (text: string) => void;
+}
+
 /**
  * Writes `path` from the `started` event on. A new run begins the file anew; one that goes on keeps what is there up to
- * the step after which it goes on, so that no step is there twice. `now` gives milliseconds since 1970.
- * The sink throws DISK_FULL or IO_FAILED, and then the file ends with its last whole line.
+ * the step after which it goes on, so that no step is there twice.
+ * The sink throws IO_FAILED where there is no regular file of this name alone, or none can be made. Later failures (a full disk)
+ * lose lines and stop nothing: the file always ends with a whole line.
  */
-export function jsonlSink(path: string, now: () => number): JsonlSink {
+export function jsonlSink(
+  path: string,
+  { now, onTrouble = () => undefined }: JsonlOptions,
+): JsonlSink {
   let file: number | undefined;
   let length = 0;
+  let lost = 0;
   const append = (text: string): void => {
     if (file === undefined) return;
     const bytes = Buffer.from(text, "utf8");
@@ -25,26 +46,21 @@ export function jsonlSink(path: string, now: () => number): JsonlSink {
       }
     } catch (error) {
       cutOff(file, length);
-      throw error;
+      const { message } = fileError(error, "write", path) as Error;
+      if (lost++ === 0) onTrouble(`${message}\n  The run goes on without these lines.`);
+      return;
     }
     length += bytes.length;
-  };
-  const write = (event: RunEvent): void => {
-    if (event.type === "started" && file === undefined) {
-      const kept = event.firstStep === 0 ? "" : linesUpTo(path, event.firstStep);
-      file = openSync(path, "w");
-      append(kept);
-    }
-    const line = lineOf(event);
-    if (line !== undefined) append(`${JSON.stringify({ time: now(), ...line })}\n`);
+    if (lost > 0) onTrouble(`"${path}" is written again; ${lost} lines are missing.`);
+    lost = 0;
   };
   return {
     sink: (event) => {
-      try {
-        write(event);
-      } catch (error) {
-        throw fileError(error, "write", path);
+      if (event.type === "started" && file === undefined) {
+        ({ file, length } = openLines(path, event.firstStep));
       }
+      const line = lineOf(event);
+      if (line !== undefined) append(`${JSON.stringify({ time: now(), ...line })}\n`);
     },
     close: () => {
       if (file !== undefined) closeSync(file);
@@ -53,13 +69,37 @@ export function jsonlSink(path: string, now: () => number): JsonlSink {
   };
 }
 
-/** The whole lines that tell of steps up to `step`, and of what came before them. */
-function linesUpTo(path: string, step: number): string {
-  if (!existsSync(path)) return "";
-  const lines = readFileSync(path, "utf8").split("\n").slice(0, -1);
-  const late = lines.findIndex((line) => stepOf(line) > step);
-  const kept = late === -1 ? lines : lines.slice(0, late);
-  return kept.map((line) => `${line}\n`).join("");
+/** The file as it was up to `step`, and its length in bytes. */
+function openLines(path: string, step: number): { readonly file: number; readonly length: number } {
+  const { O_RDWR, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants;
+  let file: number | undefined;
+  try {
+    file = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o666);
+    const stat = fstatSync(file);
+    if (!stat.isFile() || stat.nlink > 1) {
+      const what = stat.isFile() ? "it has another name too" : "it is no regular file";
+      throw new LockstepError("IO_FAILED", `Cannot write "${path}": ${what}.`, {
+        hint: "A run writes to files of its own folder only. Move it away.",
+        fields: { path },
+      });
+    }
+    const length = step === 0 ? 0 : lengthUpTo(readFileSync(file), step);
+    ftruncateSync(file, length);
+    return { file, length };
+  } catch (error) {
+    if (file !== undefined) closeSync(file);
+    throw fileError(error, "write", path);
+  }
+}
+
+/** Of the whole lines that tell of steps up to `step`, and of what came before them. */
+function lengthUpTo(bytes: Buffer, step: number): number {
+  let length = 0;
+  for (;;) {
+    const end = bytes.indexOf(10, length);
+    if (end === -1 || stepOf(bytes.toString("utf8", length, end)) > step) return length;
+    length = end + 1;
+  }
 }
 
 /** A line that nobody can read counts as late: what follows it cannot be trusted either. */
@@ -84,6 +124,8 @@ function lineOf(event: RunEvent): object | undefined {
     case "checkpoint":
     case "stopped":
     case "failed":
+    case "notice":
+    case "changed":
       return event;
     case "stopping":
     case "complete":

@@ -2,8 +2,9 @@ import assert from "node:assert/strict";
 import { Writable } from "node:stream";
 import { test } from "node:test";
 import type { Report, RunEvent, StepDone } from "./events.ts";
+import { printable } from "./printable.ts";
 import { type TerminalOptions, terminalSink } from "./terminal.ts";
-import { duration, printable } from "./words.ts";
+import { duration } from "./words.ts";
 
 /** What a terminal of so many columns shows: lines, the last of which is where the cursor is. */
 class Screen extends Writable {
@@ -114,6 +115,7 @@ test("workers are shown with their shares, at the start and when these change", 
   const started = (workers: number, threads: number, shares: readonly number[]) => {
     const event: RunEvent = {
       type: "started",
+      notes: [],
       name: "a",
       out: "runs/a",
       model: "gpt",
@@ -192,6 +194,8 @@ const report: Report = {
   batch: 16,
   bitsPerByte: { model: 2, bigram: 4, gzip: 1.5 },
   sample: "one\n\x1b[31mtwo\n",
+  modelBatch: "any",
+  notes: [],
 };
 
 test("colours are for terminals, and NO_COLOR turns them off", () => {
@@ -245,6 +249,8 @@ test("the end says what came of it, and a sample cannot play tricks on the termi
     tokensPerSecond: null,
     bitsPerByte: null,
     sample: null,
+    modelBatch: "any" as const,
+    notes: [],
   };
   assert.deepEqual(show(new Screen({ isTTY: false }), [[0, { ...event, report: bare }]]), [
     "600 steps, 9,600 samples in 3 min 05 s, 70 samples/s: training loss 1.5000",

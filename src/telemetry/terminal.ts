@@ -2,6 +2,7 @@
 import type { WriteStream } from "node:tty";
 import pc from "picocolors";
 import type { EventSink, RunEvent, StepDone } from "./events.ts";
+import { printableEvent } from "./printable.ts";
 import { type Colors, describe, describeStep } from "./words.ts";
 
 export interface TerminalOptions {
@@ -44,7 +45,8 @@ export function terminalSink(options: TerminalOptions): EventSink {
     if (live) paint(liveLine(event, width(), colors));
     else line(describeStep(event));
   };
-  return (event: RunEvent) => {
+  return (happened: RunEvent) => {
+    const event = printableEvent(happened);
     if (event.type === "step") return progress(event);
     if (event.type === "finishing") {
       if (live)
@@ -58,7 +60,7 @@ export function terminalSink(options: TerminalOptions): EventSink {
     const below = painted;
     for (const text of describe(event, colors, resume)) line(text);
     // A line that comes between two steps does not take the progress away.
-    const between = event.type === "evaluated" || event.type === "shared";
+    const between = ["evaluated", "shared", "notice"].includes(event.type);
     if (between && below !== undefined) paint(below);
   };
 }

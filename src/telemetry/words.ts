@@ -2,6 +2,7 @@
 import type pc from "picocolors";
 import type {
   BitsPerByte,
+  Evaluated,
   NetworkFacts,
   Report,
   RunEvent,
@@ -22,16 +23,25 @@ export function describe(
     case "started":
       return [
         `${colors.bold(event.name)}: ${event.model}, ${count(event.parameters)} parameters`,
+        ...(event.trains === undefined ? [] : [event.trains]),
         `data: ${event.data}`,
         `engine: ${event.engine}, ${workforce(event)}`,
         ...(event.network === undefined ? [] : [networkLine(event.network)]),
         `${plural(event.steps, "step")} of ${plural(event.batch, "sample")}; ready in ${event.seconds.toFixed(1)} s` +
           (event.firstStep > 0 ? `; going on after step ${event.firstStep}` : ""),
+        ...event.notes.map((note) => `note: ${note}`),
       ];
+    case "changed":
+      return event.changes.map(
+        ({ name, before, now }) =>
+          `from step ${event.step + 1} on, ${name} is ${now}, not ${before}`,
+      );
+    case "notice":
+      return [event.text];
     case "shared":
       return [`step ${event.step}: ${event.reason}`];
     case "evaluated":
-      return [`step ${event.step}: validation loss ${event.loss.toFixed(4)}`];
+      return [`step ${event.step}: validation loss ${event.loss.toFixed(4)}${measures(event)}`];
     case "checkpoint":
       return [];
     case "stopping":
@@ -57,6 +67,13 @@ export function describe(
   }
 }
 
+/** `, accuracy 0.9312`. */
+function measures({ measures }: Evaluated): string {
+  return Object.entries(measures ?? {})
+    .map(([name, value]) => `, ${name} ${value.toFixed(4)}`)
+    .join("");
+}
+
 function finished(report: Report, files: readonly string[], out: string, colors: Colors): string[] {
   const { steps, samples, seconds, trainLoss, validationLoss } = report;
   const held = validationLoss === null ? "" : `, validation loss ${validationLoss.toFixed(4)}`;
@@ -67,7 +84,7 @@ function finished(report: Report, files: readonly string[], out: string, colors:
   if (report.bitsPerByte !== null) lines.push("", ...compare(report.bitsPerByte, colors));
   if (report.sample !== null) {
     const sample = report.sample.trimEnd().split("\n");
-    lines.push("", "A sample:", ...sample.map((text) => colors.dim(`  ${printable(text)}`)));
+    lines.push("", "A sample:", ...sample.map((text) => colors.dim(`  ${text}`)));
   }
   lines.push("", `Written to ${colors.bold(out)}:`, ...wrap(files));
   return lines;
@@ -82,15 +99,6 @@ function wrap(words: readonly string[]): string[] {
     else lines[lines.length - 1] = `${last} ${word}`;
   }
   return lines;
-}
-
-/** A young model also writes control characters, which would play tricks on a terminal. Lines stay lines. */
-export function printable(text: string): string {
-  const shown = new Map([
-    ["\n", "\n"],
-    ["\t", "  "],
-  ]);
-  return text.replace(/[\p{Cc}\p{Cf}]/gu, (char) => shown.get(char) ?? "·");
 }
 
 /** Bits per byte on held-out text, smaller is better, with bars. */

@@ -1,6 +1,6 @@
 export { bytesPerElement, DTYPES, type DType, dtypeFromOnnx, isFloat } from "./dtype.ts";
 export { bfloat16ToFloat, float16ToFloat, floatToBfloat16, floatToFloat16 } from "./half.ts";
-export { formatRange, type ValueRange } from "./range.ts";
+export { elementsOf, transpose } from "./move.ts";
 export {
   broadcastShapes,
   elementCount,
@@ -12,6 +12,7 @@ export {
 } from "./shape.ts";
 export {
   byteLength,
+  convertTensor,
   formatType,
   sameType,
   scalar,

@@ -49,6 +49,18 @@ export function tensorFrom(dtype: DType, shape: Shape, values: ArrayLike<number>
   return { dtype, shape: [...shape], bytes };
 }
 
+/** The same numbers in another type, rounded to nearest. The tensor itself if it has that type. */
+export function convertTensor(tensor: Tensor, dtype: DType): Tensor {
+  const { shape } = tensor;
+  if (tensor.dtype === dtype) return tensor;
+  const bytes = new Uint8Array(byteLength({ dtype, shape }));
+  const read = reader(tensor.dtype, tensor.bytes);
+  const write = writer(dtype, bytes);
+  const count = elementCount(shape);
+  for (let i = 0; i < count; i++) write(i, read(i));
+  return { dtype, shape: [...shape], bytes };
+}
+
 export function scalar(dtype: DType, value: number): Tensor {
   return tensorFrom(dtype, [], [value]);
 }

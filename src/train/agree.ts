@@ -59,5 +59,5 @@ function compare(first: Facts, other: Facts): string[] {
 }
 
 function shown(fact = "unknown"): string {
-  return fact.length > 40 ? `${fact.slice(0, 37)}…` : fact;
+  return fact.length > 100 ? `${fact.slice(0, 97)}…` : fact;
 }

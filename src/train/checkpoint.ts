@@ -1,13 +1,27 @@
 /** A run's checkpoint: everything that the next step reads, in one file that is replaced whole. */
+import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { LockstepError } from "../errors.ts";
 import { readSafetensors, readSafetensorsHeader, writeSafetensors } from "../safetensors/index.ts";
 import { formatType, sameType, type Tensor } from "../tensor/index.ts";
 import { FILES, type RunFolder } from "./folder.ts";
-import type { Run } from "./run.ts";
+import {
+  type Change,
+  type Changeable,
+  changeableOf,
+  changedError,
+  changesBetween,
+  type Identity,
+  sha256Of,
+} from "./identity.ts";
 import type { Trainer } from "./step.ts";
 
-const FORMAT = "lockstep-checkpoint-1";
+const FORMAT = "lockstep-checkpoint-2";
+/** Without identity and hashes: all that it says of its run is its seed, its batch and the optimizer's name. */
+const OLD_FORMAT = "lockstep-checkpoint-1";
+
+/** After a loss that was not finite, what may be another without being named: that is what a person tries next. */
+const CURES: readonly Changeable[] = ["learningRate", "schedule", "steps", "clipNorm"];
 
 /** How far a run is. */
 export interface Progress {
@@ -19,35 +33,78 @@ export interface Progress {
   readonly trainLoss: number;
 }
 
+/** What the head of a checkpoint says. */
+export interface CheckpointHead extends Progress {
+  readonly identity: Identity;
+  /** Whether the step after it had a loss that is not finite. */
+  readonly diverged: boolean;
+  /** SHA-256 of each tensor by name; undefined in an old checkpoint. */
+  readonly hashes: Readonly<Record<string, string>> | undefined;
+}
+
+export interface SaveOptions extends Progress {
+  readonly identity: Identity;
+  readonly diverged: boolean;
+}
+
 /** Writes all state of the trainer, or nothing. Returns the path. */
-export async function saveCheckpoint(
+export function saveCheckpoint(
   folder: RunFolder,
-  run: Run,
   trainer: Trainer,
-  progress: Progress,
+  options: SaveOptions,
+): Promise<string> {
+  trainer.collect();
+  return write(folder, prefixed(trainer), options);
+}
+
+/** A checkpoint of step 0, without tensors: the seed makes them. */
+export function saveBeginning(
+  folder: RunFolder,
+  options: Pick<SaveOptions, "identity" | "diverged">,
+): Promise<string> {
+  return write(folder, new Map(), { ...options, step: 0, seconds: 0, trainLoss: Number.NaN });
+}
+
+async function write(
+  folder: RunFolder,
+  tensors: ReadonlyMap<string, Tensor>,
+  { step, seconds, trainLoss, identity, diverged }: SaveOptions,
 ): Promise<string> {
   const path = folder.file(FILES.checkpoint);
-  trainer.collect();
-  await writeSafetensors(path, prefixed(trainer), {
+  const hashes = Object.fromEntries([...tensors].map(([name, tensor]) => [name, hashOf(tensor)]));
+  const said = {
     format: FORMAT,
-    step: String(progress.step),
-    seconds: String(progress.seconds),
-    trainLoss: String(progress.trainLoss),
-    ...identity(run),
-  });
+    step: String(step),
+    seconds: String(seconds),
+    trainLoss: String(trainLoss),
+    diverged: String(diverged),
+    identity: JSON.stringify(identity),
+    hashes: JSON.stringify(hashes),
+  };
+  await writeSafetensors(path, tensors, { ...said, sha256: hashOfHead(said) });
   return path;
 }
 
-/** What must be the same for a run to go on as if it had never stopped. */
-function identity(run: Run): Record<string, string> {
-  return { seed: String(run.seed), batch: String(run.batch), optimizer: run.optimizer.name };
+/** So that a bit that flips in the head is found as one in a tensor is. */
+function hashOfHead(said: Readonly<Record<string, string>>): string {
+  const names = Object.keys(said).sort();
+  return sha256Of(names.flatMap((name) => [name, said[name] ?? ""]));
+}
+
+/** Over the type and the bytes. */
+function hashOf(tensor: Tensor): string {
+  const hash = createHash("sha256").update(formatType(tensor));
+  // One call takes less than 2 GiB.
+  for (let at = 0; at < tensor.bytes.byteLength; at += 1 << 30)
+    hash.update(tensor.bytes.subarray(at, at + (1 << 30)));
+  return hash.digest("hex");
 }
 
 /**
- * How far the folder's run is, from the head of its checkpoint.
- * Throws CHECKPOINT when there is none or it is of another run, FILE_CORRUPT when it is damaged.
+ * What the folder's checkpoint says of its run.
+ * Throws CHECKPOINT when there is none or none that is understood, FILE_CORRUPT when its head is damaged.
  */
-export async function readProgress(folder: RunFolder, run: Run): Promise<Progress> {
+export async function readCheckpointHead(folder: RunFolder): Promise<CheckpointHead> {
   const path = folder.file(FILES.checkpoint);
   if (!existsSync(path)) {
     throw new LockstepError("CHECKPOINT", `There is nothing to resume in "${folder.path}".`, {
@@ -55,41 +112,102 @@ export async function readProgress(folder: RunFolder, run: Run): Promise<Progres
     });
   }
   const { metadata } = await readSafetensorsHeader(path);
-  for (const [key, wanted] of Object.entries({ format: FORMAT, ...identity(run) })) {
-    const found = metadata[key];
-    if (found === wanted) continue;
+  const { format, step, seconds, trainLoss, diverged, sha256, ...rest } = metadata;
+  if (format !== FORMAT && format !== OLD_FORMAT) {
     throw new LockstepError(
       "CHECKPOINT",
-      `The checkpoint "${path}" has ${key} ${found ?? "unknown"}; this run has ${wanted}.`,
-      { hint: "Resume with the options of the run that was stopped, or take another --out." },
+      `The checkpoint "${path}" has the format ${format ?? "unknown"}, which this version does not know.`,
+      { hint: "Resume with the version of lockstep that wrote it, or take another --out." },
     );
   }
-  const step = Number(metadata["step"]);
-  const seconds = Number(metadata["seconds"]);
-  if (!Number.isSafeInteger(step) || step < 0 || !(seconds >= 0)) {
+  const { sha256: _, ...said } = metadata;
+  if (format === FORMAT && sha256 !== hashOfHead(said)) throw damaged(path, "its head");
+  const progress = { step: Number(step), seconds: Number(seconds), trainLoss: Number(trainLoss) };
+  if (!Number.isSafeInteger(progress.step) || progress.step < 0 || !(progress.seconds >= 0)) {
     throw new LockstepError("FILE_CORRUPT", `The checkpoint "${path}" does not say its step.`);
   }
-  return { step, seconds, trainLoss: Number(metadata["trainLoss"]) };
+  if (format === FORMAT) {
+    const identity = JSON.parse(rest["identity"] ?? "{}") as Identity;
+    const hashes = JSON.parse(rest["hashes"] ?? "{}") as Record<string, string>;
+    return { ...progress, identity, hashes, diverged: diverged === "true" };
+  }
+  const { seed = "", batch = "", optimizer = "" } = rest;
+  const identity = { seed, batch, "optimizer.name": optimizer };
+  return { ...progress, identity, hashes: undefined, diverged: false };
 }
 
-/** Puts the folder's checkpoint into the trainer. Throws what `readProgress` throws; the trainer is then as it was. */
+/**
+ * What is another in a run that goes on, and may be: it was named, or it is a cure after a divergence. What `now` says nothing
+ * about is not compared. Throws CHECKPOINT naming what differs and may not.
+ */
+export function checkIdentity(
+  folder: RunFolder,
+  { identity, diverged, hashes }: CheckpointHead,
+  now: Identity,
+  named: readonly Changeable[] = [],
+): Change[] {
+  const tops = new Set(Object.keys(now).map(changeableOf));
+  const before = only(identity, (name) => tops.has(changeableOf(name)));
+  const known = only(now, (name) => hashes !== undefined || name in identity);
+  const changes = changesBetween(before, known);
+  const allowed = new Set<string>(diverged ? [...named, ...CURES] : named);
+  const others = changes.filter(({ name }) => !allowed.has(changeableOf(name)));
+  if (others.length > 0) throw changedError(others, folder.file(FILES.checkpoint));
+  return changes;
+}
+
+function only(identity: Identity, wanted: (name: string) => boolean): Identity {
+  return Object.fromEntries(Object.entries(identity).filter(([name]) => wanted(name)));
+}
+
+/**
+ * Puts the folder's checkpoint into the trainer. Returns the hash of all that was loaded.
+ * Throws CHECKPOINT for another model's or a damaged tensor, FILE_CORRUPT; the trainer is then as it was.
+ */
 export async function loadCheckpoint(
   folder: RunFolder,
-  run: Run,
   trainer: Trainer,
-): Promise<Progress> {
-  const progress = await readProgress(folder, run);
+  { step, hashes }: CheckpointHead,
+): Promise<string> {
+  if (step === 0) return hashOfState(trainer);
   const path = folder.file(FILES.checkpoint);
   const { tensors } = await readSafetensors(path);
   const wanted = prefixed(trainer);
   for (const [name, place] of wanted) checkTensor(path, name, tensors.get(name), place);
+  const found: string[] = [];
   for (const [name, tensor] of tensors) {
-    if (wanted.has(name)) continue;
-    throw otherModel(path, `it has ${name} ${formatType(tensor)}, this model has no such tensor`);
+    if (!wanted.has(name)) {
+      throw otherModel(path, `it has ${name} ${formatType(tensor)}, this model has no such tensor`);
+    }
+    const hash = hashOf(tensor);
+    if (hashes !== undefined && hash !== hashes[name]) throw damaged(path, `the tensor "${name}"`);
+    found.push(name, hash);
   }
   for (const [name, place] of wanted) place.bytes.set((tensors.get(name) as Tensor).bytes);
-  trainer.resumeAt(progress.step);
-  return progress;
+  trainer.resumeAt(step);
+  return sha256Of(found);
+}
+
+/** The hash of all that a trainer begins with. */
+export function hashOfState(trainer: Trainer): string {
+  const { parameters, states } = trainer.tensors();
+  return sha256Of(
+    Object.entries({ ...parameters, ...states }).flatMap(([name, tensor]) => [
+      name,
+      hashOf(tensor),
+    ]),
+  );
+}
+
+function damaged(path: string, what: string): LockstepError {
+  return new LockstepError(
+    "CHECKPOINT",
+    `The checkpoint "${path}" is damaged: ${what} is not as it was written.`,
+    {
+      hint: "Take an older copy of the file, or begin anew: --anew. The disk or the copy may be faulty.",
+      fields: { path },
+    },
+  );
 }
 
 function checkTensor(path: string, name: string, found: Tensor | undefined, place: Tensor): void {

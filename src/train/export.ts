@@ -1,19 +1,87 @@
 /** What a run leaves for others: its weights, a forward model for any ONNX runtime, and its tokenizer. */
 import type { Dataset } from "../data/index.ts";
+import { assert, LockstepError } from "../errors.ts";
 import { writeFileAtomic } from "../files/index.ts";
 import type { Graph } from "../graph/index.ts";
-import { toSymbolicBatch, writeModel } from "../onnx/index.ts";
+import type { Model, ModelDefinition } from "../nn/index.ts";
+import { opsetOf, type SymbolicExport, toSymbolicBatch, writeModel } from "../onnx/index.ts";
 import { weightsSha256, writeSafetensors } from "../safetensors/index.ts";
-import type { Tensor } from "../tensor/index.ts";
+import { type Tensor, transpose } from "../tensor/index.ts";
 import { FILES, type RunFolder } from "./folder.ts";
-import { forwardGraph } from "./forward.ts";
+import { bindWeights, forwardGraph } from "./forward.ts";
 import type { Run } from "./run.ts";
 import type { Trainer } from "./step.ts";
+
+/** `model.onnx` but for its weights, which are inputs. */
+export interface ExportPlan {
+  readonly forward: SymbolicExport;
+  /** The only batch size that `model.onnx` will take; undefined if it takes any. */
+  readonly batch: number | undefined;
+}
+
+/**
+ * Makes all of `model.onnx` that can be made before the first step, so that nothing but the disk is left to fail after the last.
+ * A model that cannot be had for any batch size is planned for `sizes[0]`, or the first of them that it has.
+ * Throws what the model throws where it has none.
+ */
+export function planExport(model: ModelDefinition, sizes: readonly number[]): ExportPlan {
+  const build = (batch: number) =>
+    forwardGraph(model.build({ batch, mode: "eval", exported: true }));
+  const batch = sizes.find((size, at) => at === sizes.length - 1 || isBuilt(() => build(size)));
+  const forward = toSymbolicBatch(build, { fixedBatch: batch ?? 1 });
+  opsetOf(forward.graph); // throws where no operator set has all of its operators
+  return { forward, batch: forward.fixed === undefined ? undefined : batch };
+}
+
+function isBuilt(build: () => Graph): boolean {
+  try {
+    build();
+    return true;
+  } catch (error) {
+    if (error instanceof LockstepError) return false;
+    throw error;
+  }
+}
+
+/** What the user should know of the exported model before the run. */
+export function exportNotes({ forward, batch }: ExportPlan): string[] {
+  if (batch === undefined) return [];
+  const reason = forward.fixed?.replace(/\.$/, "");
+  return [`${FILES.model} will take batches of ${batch} only: ${reason}.`];
+}
 
 /** The trained forward graph for `batch` samples, weights as views of the trainer's memory. */
 export function trainedGraph(run: Run, trainer: Trainer, batch: number): Graph {
   const { parameters, states } = trainer.tensors();
-  return forwardGraph(run.model.build({ batch, mode: "eval" }), { ...parameters, ...states });
+  return bindWeights(forwardGraph(run.model.build({ batch, mode: "eval", exported: true })), {
+    ...parameters,
+    ...states,
+  });
+}
+
+/** What an export needs of a session. */
+export interface Exporting {
+  readonly options: { readonly folder: RunFolder };
+  readonly model: Model;
+  readonly trainer: Trainer;
+  readonly data: Dataset;
+  readonly exporting: ExportPlan | undefined;
+}
+
+/** Parameters in the form that the state dict of their module has, under all of their names. */
+export function stateDict(
+  model: Model,
+  parameters: Readonly<Record<string, Tensor>>,
+): Record<string, Tensor> {
+  const all: Record<string, Tensor> = { ...parameters };
+  for (const { name, stored } of model.parameters) {
+    const own = parameters[name];
+    if (own === undefined || stored === undefined) continue;
+    const { dtype, bytes, shape } = stored.transposed === true ? transpose(own) : own;
+    all[name] = { dtype, bytes, shape: stored.shape ?? shape };
+    for (const tie of stored.ties ?? []) all[tie] = all[name];
+  }
+  return all;
 }
 
 export interface Exported {
@@ -23,22 +91,29 @@ export interface Exported {
   readonly weightsSha256: string;
 }
 
-/** Writes `model.safetensors`, `model.onnx` (any batch size) and, for text, `tokenizer.json`. */
-export async function exportModel(
-  folder: RunFolder,
-  run: Run,
-  trainer: Trainer,
-  data: Dataset,
-): Promise<Exported> {
+/** Writes `model.safetensors`, then `model.onnx` and, for text, `tokenizer.json`. */
+export async function exportModel(session: Exporting): Promise<Exported> {
+  const { options, trainer, data, exporting } = session;
+  const { folder } = options;
+  assert(exporting !== undefined, "the worker that exports has planned it");
+  const { forward } = exporting;
+  await exportWeights(session);
   const { parameters, states } = trainer.tensors();
-  const all = new Map<string, Tensor>(Object.entries({ ...parameters, ...states }));
-  await writeSafetensors(folder.file(FILES.parameters), all, { format: "pt" });
-  const symbolic = toSymbolicBatch((batch) => trainedGraph(run, trainer, batch));
-  await writeModel(folder.file(FILES.model), symbolic.graph, symbolic.encode);
+  const graph = bindWeights(forward.graph, { ...parameters, ...states });
+  await writeModel(folder.file(FILES.model), graph, forward.encode);
   const files: string[] = [FILES.model, FILES.parameters];
   if (data.text !== undefined) {
     await writeFileAtomic(folder.file(FILES.tokenizer), data.text.tokenizer.toJson());
     files.push(FILES.tokenizer);
   }
   return { files, weightsSha256: weightsSha256(new Map(Object.entries(parameters))) };
+}
+
+/** Writes `model.safetensors`: trained weights and running statistics. Returns its name. */
+export async function exportWeights({ options, model, trainer }: Exporting): Promise<string> {
+  const { folder } = options;
+  const { parameters, states } = trainer.tensors();
+  const all = new Map(Object.entries({ ...stateDict(model, parameters), ...states }));
+  await writeSafetensors(folder.file(FILES.parameters), all, { format: "pt" });
+  return FILES.parameters;
 }

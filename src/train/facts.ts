@@ -1,45 +1,48 @@
 /** What all workers of a run must have in common, in short texts that can be compared. */
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import type { Dataset } from "../data/index.ts";
 import type { Engine } from "../engine/index.ts";
 import { hashGraph } from "../graph/index.ts";
 import type { Stage, TrainingPlan } from "../program/index.ts";
 import { formatType } from "../tensor/index.ts";
 import type { Facts } from "./agree.ts";
+import type { Identity } from "./identity.ts";
 import type { Run } from "./run.ts";
 
 export interface FactsOf {
   readonly run: Run;
   readonly engine: Engine;
   readonly plan: TrainingPlan;
-  readonly data: Dataset;
+  readonly identity: Identity;
+  /** The hash of all that the next step begins with. */
+  readonly state: string;
   /** The step that comes next. */
   readonly step: number;
 }
 
-export function factsOf({ run, engine, plan, data, step }: FactsOf): Facts {
+export function factsOf({ run, engine, plan, identity, state, step }: FactsOf): Facts {
   const { gradient, parameters } = plan;
   const places = [...parameters].map(
     ([name, { byteOffset, type }]) => `${name} ${byteOffset} ${formatType(type)}`,
   );
-  const { optimizer, schedule, seed, batch, microBatches, steps, clipNorm } = run;
+  const { steps, evaluate } = run;
+  const ofRun = Object.entries(identity).map(([name, value]) => [`the ${name}`, value]);
   return {
     "the version of lockstep": version(),
     "the engine": engine.version,
     "the next step": String(step),
     "the number of steps": String(steps),
-    "the seed": String(seed),
-    "the batch": String(batch),
-    "the number of micro-batches": String(microBatches),
-    "the order of sums": run.reproducible === false ? "any" : "reproducible",
-    "the hash of the collectives": short(collectivesOf(plan.sides[0].compute)),
-    "the clipping norm": String(clipNorm),
-    "the number of training samples": String(data.train.length),
+    ...Object.fromEntries(ofRun),
+    "the hash of the weights and slots": state.slice(0, 16),
+    // Ranks validate together.
+    "the steps between validations": String(evaluate.every),
+    "the samples of a validation": String(evaluate.samples),
+    "the hash of the collectives": short(
+      collectivesOf([...plan.sides[0].totals, ...plan.sides[0].compute]),
+    ),
     "the hash of the gradient graph": hashGraph(gradient.graph).slice(0, 16),
     "the hash of the update graphs": short(plan.update.graphs().map(hashGraph)),
     "the hash of the parameters' places": short(places),
-    "the hash of the optimizer's numbers": short([JSON.stringify([optimizer, schedule])]),
   };
 }
 

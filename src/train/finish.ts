@@ -4,7 +4,14 @@ import { baselines } from "./baselines.ts";
 import { exportModel, trainedGraph } from "./export.ts";
 import { FILES, saveReport } from "./folder.ts";
 import { generateText } from "./generate.ts";
-import { engineName, parameterCount, type Session, tokensPerSample } from "./session.ts";
+import {
+  engineName,
+  notesOf,
+  parameterCount,
+  type Session,
+  tokensPerSample,
+  unlessAborted,
+} from "./session.ts";
 
 export interface Results {
   readonly trainLoss: number;
@@ -14,12 +21,12 @@ export interface Results {
 
 /** Throws the signal's reason when a stop is asked for; a resumed run then comes back here. */
 export async function finish(session: Session, results: Results): Promise<Report> {
-  const { run, options, model, data, trainer } = session;
+  const { run, options, model, data, exporting } = session;
   const { folder, engine, signal, onEvent } = options;
   const { trainLoss, validationLoss, seconds } = results;
-  const exported = await exportModel(folder, run, trainer, data);
+  const exported = await exportModel(session);
   signal.throwIfAborted();
-  const bitsPerByte = await baselines(data, validationLoss);
+  const bitsPerByte = await unlessAborted(baselines(data, validationLoss), signal);
   signal.throwIfAborted();
   const sample = await sampleText(session);
   const samples = run.steps * run.batch;
@@ -42,6 +49,8 @@ export async function finish(session: Session, results: Results): Promise<Report
     batch: run.batch,
     bitsPerByte: bitsPerByte ?? null,
     sample: sample ?? null,
+    modelBatch: exporting?.batch ?? "any",
+    notes: notesOf(session),
   };
   await saveReport(folder, report);
   const files = [...exported.files, FILES.checkpoint, FILES.metrics, FILES.report];

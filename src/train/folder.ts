@@ -3,7 +3,7 @@
  * whole, and no run is ever deleted: one that begins where another was moves its files into `earlier-1`, `earlier-2` …
  */
 import { constants, existsSync } from "node:fs";
-import { access, mkdir, readdir, rename, rm } from "node:fs/promises";
+import { access, lstat, mkdir, readdir, rename, rm, statfs } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { LockstepError } from "../errors.ts";
 import { fileError, makeFolder, writeFileAtomic } from "../files/index.ts";
@@ -73,11 +73,46 @@ export async function prepareFolder(folder: RunFolder, beginning: Beginning): Pr
   try {
     await makeFolder(folder.path);
     await removeLeftovers(folder);
+    if (beginning === "resume") await checkPlaces(folder);
     if (beginning === "resume") await rm(folder.file(FILES.report), { force: true });
     else await moveAside(folder);
   } catch (error) {
     throw fileError(error, "write", folder.path);
   }
+}
+
+/** Throws IO_FAILED where something else than a file has the name of one that the run will write. */
+async function checkPlaces(folder: RunFolder): Promise<void> {
+  for (const name of Object.values(FILES)) {
+    const path = folder.file(name);
+    const found = await lstat(path).catch(() => undefined);
+    // A link is replaced, and what it leads to is left alone.
+    if (found === undefined || found.isFile() || found.isSymbolicLink()) continue;
+    throw new LockstepError(
+      "IO_FAILED",
+      `"${path}" is not a file, and the run will write one there.`,
+      {
+        hint: "Move it away, and resume again.",
+        fields: { path },
+      },
+    );
+  }
+}
+
+/** Throws DISK_FULL where the files that the run will write cannot all lie on the disk. */
+export async function checkRoom(folder: RunFolder, bytes: number): Promise<void> {
+  const { bavail, bsize } = await statfs(folder.path);
+  const free = bavail * bsize;
+  if (free >= bytes) return;
+  const mib = (size: number) => `${Math.ceil(size / 2 ** 20).toLocaleString("en-US")} MiB`;
+  throw new LockstepError(
+    "DISK_FULL",
+    `The files of this run need about ${mib(bytes)}, and the disk of "${folder.path}" has ${mib(free)} left.`,
+    {
+      hint: "Make room there, or take another folder: --out.",
+      fields: { path: folder.path, bytes, free },
+    },
+  );
 }
 
 async function moveAside(folder: RunFolder): Promise<void> {

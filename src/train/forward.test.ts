@@ -4,7 +4,7 @@ import { gpt, type ModelDefinition, mlp } from "../nn/index.ts";
 import { forwardGraph } from "./forward.ts";
 
 const forward = (definition: ModelDefinition) => {
-  const graph = forwardGraph(definition.build({ batch: 2, mode: "eval" }), {});
+  const graph = forwardGraph(definition.build({ batch: 2, mode: "eval" }));
   return { inputs: graph.inputs.filter((name) => !name.includes(".")), outputs: graph.outputs };
 };
 

@@ -7,7 +7,7 @@ import { type Graph, typeOf } from "../graph/index.ts";
 import { defineModel, gpt, mlp } from "../nn/index.ts";
 import { sgd } from "../optimizer/index.ts";
 import { formatType, type Tensor, tensorFrom, toNumbers } from "../tensor/index.ts";
-import { forwardGraph } from "./forward.ts";
+import { bindWeights, forwardGraph } from "./forward.ts";
 import { type GenerateOptions, generateText } from "./generate.ts";
 import { createTrainer } from "./step.ts";
 
@@ -30,7 +30,10 @@ async function smallModel(): Promise<Graph> {
       ([name, { dtype, shape, bytes }]) =>
         [name, { dtype, shape, bytes: Uint8Array.from(bytes) }] as const,
     );
-    return forwardGraph(definition.build({ batch: 1, mode: "eval" }), Object.fromEntries(copies));
+    return bindWeights(
+      forwardGraph(definition.build({ batch: 1, mode: "eval" })),
+      Object.fromEntries(copies),
+    );
   } finally {
     trainer.close();
   }
@@ -49,7 +52,7 @@ function parrot(bytes: readonly number[]): Graph {
     const before = index === 0 ? tokenizer.separator : (bytes[index - 1] as number);
     scores[256 * before + byte] = 50;
   }
-  return forwardGraph(model, { table: tensorFrom("float32", [256, 256], scores) });
+  return bindWeights(forwardGraph(model), { table: tensorFrom("float32", [256, 256], scores) });
 }
 
 async function pieces(options: Omit<GenerateOptions, "engine" | "tokenizer">): Promise<string[]> {
@@ -118,6 +121,6 @@ test("a model that is not of text is refused", async () => {
     const values = new Array<number>(type.shape.reduce((a, b) => a * b, 1)).fill(0);
     return [name, tensorFrom(type.dtype, type.shape, values)] as const;
   });
-  const graph = forwardGraph(model, Object.fromEntries(weights));
+  const graph = bindWeights(forwardGraph(model), Object.fromEntries(weights));
   await assert.rejects(pieces({ graph, prompt: "", tokens: 1 }), { code: "INVALID_OPTION" });
 });

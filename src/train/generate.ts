@@ -98,7 +98,7 @@ async function openSampler(engine: Engine, forward: Graph): Promise<Sampler> {
 }
 
 /** Adds to a forward graph: the logits at one position, plus Gumbel noise times the temperature; ArgMax. */
-function samplingGraph(forward: Graph): Graph {
+export function samplingGraph(forward: Graph): Graph {
   const builder = extendGraph(forward);
   const [output = ""] = forward.outputs;
   const logits = builder.value(output);

@@ -1,7 +1,10 @@
+export { readCheckpointHead } from "./checkpoint.ts";
 export { type Beginning, FILES, openRunFolder, type RunFolder } from "./folder.ts";
 export { type GenerateOptions, generateText } from "./generate.ts";
+export { CHANGEABLE, type Changeable } from "./identity.ts";
 export { loadRun } from "./load.ts";
 export { type TrainResult, train } from "./loop.ts";
+export { settleMicroBatches } from "./micro-batches.ts";
 export { describePlan, type PlanOptions } from "./plan.ts";
 export {
   defineRun,
@@ -9,7 +12,6 @@ export {
   type Run,
   type RunOptions,
   type RunOverrides,
-  sharedMicroBatches,
 } from "./run.ts";
 export type { TrainOptions } from "./session.ts";
 export type { Ranks } from "./sharing.ts";

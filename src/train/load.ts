@@ -1,9 +1,9 @@
 /** Loads a run file: a TypeScript module whose default export is `defineRun({…})`. */
 import { existsSync } from "node:fs";
-import { resolve } from "node:path";
-import { fileURLToPath } from "node:url";
+import { dirname, relative, resolve } from "node:path";
 import { createJiti } from "jiti";
 import { LockstepError } from "../errors.ts";
+import { requireFile } from "../files/index.ts";
 import { isRun, type Run } from "./run.ts";
 
 /** Throws FILE_NOT_FOUND, RUN_FILE (a module that does not load or exports no run), or what the file throws. */
@@ -14,9 +14,10 @@ export async function loadRun(file: string): Promise<Run> {
       hint: "Give the path of a TypeScript module that exports defineRun({…}).",
     });
   }
-  // The file's `lockstep` is this very package, wherever the file lies.
-  const self = fileURLToPath(new URL("../index.js", import.meta.url));
-  const jiti = createJiti(import.meta.url, { alias: { lockstep: self }, fsCache: false });
+  requireFile(path);
+  // The file's `lockstep` is this very package as it is loaded already, wherever the file lies and however it asks for it.
+  const lockstep: unknown = await import("../index.ts");
+  const jiti = createJiti(import.meta.url, { virtualModules: { lockstep }, fsCache: false });
   let exported: unknown;
   try {
     exported = await jiti.import(path, { default: true });
@@ -39,12 +40,23 @@ export async function loadRun(file: string): Promise<Run> {
   return exported;
 }
 
-/** The error's words, and the line of the run file that it came from. */
+/** The error's words, and the line of the user's code that it came from: in the run file, or in a file that it imports. */
 function reasonOf(error: unknown, path: string): string {
   if (!(error instanceof Error)) return String(error);
   // The loader's form of a call of something imported: `(0 , _lockstep.gpt)`.
   const message = error.message.replace(/\(0 , \w+\.(\w+)\)/g, "$1").replace(/\s+/g, " ");
-  const frame = error.stack?.split("\n").find((line) => line.includes(`${path}:`));
-  const place = frame === undefined ? undefined : /:(\d+:\d+)\)?$/.exec(frame)?.[1];
-  return place === undefined || message.includes(path) ? message : `${message} (line ${place})`;
+  if (message.includes(path)) return message;
+  for (const line of error.stack?.split("\n") ?? []) {
+    const [, file, place] = /((?:[A-Za-z]:)?[/\\][^():]+):(\d+:\d+)\)?$/.exec(line) ?? [];
+    if (file === undefined || isForeign(line)) continue;
+    const where = file === path ? "" : `${relative(dirname(path), file)}, `;
+    return `${message} (${where}line ${place})`;
+  }
+  return message;
+}
+
+/** Of this package, or of one that somebody installed. */
+function isForeign(line: string): boolean {
+  const own = new URL("../", import.meta.url);
+  return /node_modules|node:/.test(line) || line.includes(own.href) || line.includes(own.pathname);
 }

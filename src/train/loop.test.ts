@@ -15,6 +15,7 @@ import {
 import { text } from "../data/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
+import { gpt } from "../nn/index.ts";
 import { adamw } from "../optimizer/index.ts";
 import { readSafetensors, weightsSha256 } from "../safetensors/index.ts";
 import type { RunEvent } from "../telemetry/index.ts";
@@ -108,7 +109,21 @@ test("a finished run goes on with more steps; with the same steps there is nothi
       ["complete"],
     );
     const more = overrideRun(textRun, { steps: 10 });
-    const { events } = await tryRun(more, { engine, folder, beginning: "resume" });
+    const resume = { engine, folder, beginning: "resume" } as const;
+    await assert.rejects(tryRun(more, resume), {
+      code: "CHECKPOINT",
+      message: /with steps 8, and this run has 10.*--change steps/s,
+    });
+    const { events } = await tryRun(more, { ...resume, changes: ["steps"] });
+    const changes = [{ name: "steps", before: "8", now: "10" }];
+    assert.deepEqual(
+      events.find(({ type }) => type === "changed"),
+      {
+        type: "changed",
+        step: 8,
+        changes,
+      },
+    );
     assert.equal(reportOf(join(folder, "out")).steps, 10);
     assert.equal(events.filter(({ type }) => type === "step").length, 2);
     const fewer = await tryRun(textRun, { engine, folder, beginning: "resume" });
@@ -240,15 +255,17 @@ test("a checkpoint that does not fit is refused, and changes nothing", async (t)
     const path = join(out, "checkpoint.safetensors");
     await tryRun(textRun, { engine, folder, stopAt: atStep(2) });
     const good = readFileSync(path);
+    const model = gpt({ layers: 1, width: 32, heads: 2, context: 16, dropout: 0.2 });
+    const wider = { ...textRun, model };
     const cases: [string, Run, Buffer, string, RegExp][] = [
       ["another seed", overrideRun(textRun, { seed: 5 }), good, "CHECKPOINT", /seed 1.* 5/],
       ["another batch", overrideRun(textRun, { batch: 6 }), good, "CHECKPOINT", /batch 4.* 6/],
       [
         "another model",
-        { ...imageRun, optimizer: textRun.optimizer, batch: 4, microBatches: 2 },
+        wider,
         good,
         "CHECKPOINT",
-        /another model/,
+        /with model gpt, graph \w+, and this run has gpt/,
       ],
       ["cut short", textRun, good.subarray(0, good.length - 8), "FILE_CORRUPT", /checkpoint/],
       ["no header", textRun, good.subarray(0, 4), "FILE_CORRUPT", /checkpoint/],
@@ -269,5 +286,43 @@ test("a checkpoint that does not fit is refused, and changes nothing", async (t)
         assert.deepEqual(readFileSync(path), Buffer.from(bytes));
       });
     }
+    writeFileSync(path, good);
+    await assert.rejects(
+      tryRun(wider, { engine, folder, beginning: "resume", changes: ["model"] }),
+      { code: "CHECKPOINT", message: /is of another model: / },
+    );
   });
 });
+
+test("a stop during validation is heeded within a batch, and the steps are saved", () =>
+  withFolder(files, async (folder) => {
+    const run = { ...textRun, evaluate: { every: 3, samples: 1e6 } };
+    const out = join(folder, "out");
+    const { result, events } = await tryRun(run, { engine, folder, stopAt: atStep(3) });
+    assert.equal(result.outcome, "stopped");
+    assert.ok(!events.some(({ type }) => type === "evaluated"));
+    const saved = events.filter(({ type }) => type === "checkpoint");
+    assert.deepEqual(
+      saved.map((event) => event.type === "checkpoint" && event.step),
+      [3],
+    );
+    const { metadata } = await readSafetensors(join(out, "checkpoint.safetensors"));
+    assert.equal(metadata["step"], "3");
+  }));
+
+test("a stop while data is being opened does not wait for it", () =>
+  withFolder(files, async (folder) => {
+    const controller = new AbortController();
+    const { openRunFolder, train } = await import("./index.ts");
+    const training = train(textRun, {
+      engine,
+      folder: await openRunFolder(join(folder, "out")),
+      baseDir: folder,
+      beginning: "new",
+      signal: controller.signal,
+      now: () => 0,
+      onEvent: () => undefined,
+    });
+    controller.abort(new Error("enough"));
+    assert.deepEqual(await training, { outcome: "stopped" });
+  }));

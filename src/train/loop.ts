@@ -4,11 +4,15 @@
  */
 import { positionsOfStep, sampleOrder } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
-import type { EventSink, Report } from "../telemetry/index.ts";
-import { readProgress, saveCheckpoint } from "./checkpoint.ts";
+import type { EventSink, Report, RunEvent } from "../telemetry/index.ts";
+import { checkIdentity, readCheckpointHead } from "./checkpoint.ts";
 import { exportModel } from "./export.ts";
 import { finish } from "./finish.ts";
 import { checkBeginning, FILES, isFinished } from "./folder.ts";
+import { statedIdentity } from "./identity.ts";
+import { keepLastGood, save, saveOrTell } from "./keep.ts";
+import { type FolderLock, lockFolder } from "./lock.ts";
+import { settleMicroBatches } from "./micro-batches.ts";
 import type { Run } from "./run.ts";
 import {
   announce,
@@ -22,6 +26,7 @@ import {
   tokensPerSample,
 } from "./session.ts";
 import type { FillBatch } from "./step.ts";
+import type { Validated } from "./validation.ts";
 
 export type TrainResult =
   | { readonly outcome: "finished"; readonly report: Report }
@@ -35,28 +40,52 @@ export type TrainResult =
 /** Throws what its parts throw; whatever was committed before is in the folder then. */
 export async function train(run: Run, given: TrainOptions): Promise<TrainResult> {
   const options = stoppingTogether(given);
-  const { folder, beginning, signal, onEvent } = options;
-  if (isLeader(options)) checkBeginning(folder, beginning);
-  if (beginning === "resume") {
-    const { step } = await readProgress(folder, run);
-    if (step > run.steps || (step === run.steps && isFinished(folder))) {
-      onEvent({ type: "complete", step, steps: run.steps, out: folder.path });
-      return { outcome: "complete" };
+  const { folder, asked } = options;
+  let lock: FolderLock | undefined;
+  try {
+    lock = isLeader(options) ? await lockFolder(folder, { signal: asked }) : undefined;
+    const session = await begin(run, options);
+    if (session === "complete") return { outcome: "complete" };
+    try {
+      return await runSession(session);
+    } finally {
+      await closeSession(session);
     }
-  }
-  let session: Session;
-  try {
-    session = await openSession(run, options);
   } catch (error) {
-    if (!isStop(error, signal)) throw error;
-    const step = 0;
-    onEvent({ type: "stopped", step, steps: run.steps, out: folder.path, files: [] });
+    if (!(error instanceof NotBegun)) throw error;
+    const { steps } = run;
+    options.onEvent({ type: "stopped", step: 0, steps, out: folder.path, files: [] });
     return { outcome: "stopped" };
-  }
-  try {
-    return await runSession(session);
   } finally {
-    await closeSession(session);
+    lock?.release();
+  }
+}
+
+/** Thrown where a stop was asked for before the first step. */
+class NotBegun extends Error {}
+
+async function begin(given: Run, options: SessionOptions): Promise<Session | "complete"> {
+  const { folder, beginning, asked, onEvent } = options;
+  try {
+    if (isLeader(options)) checkBeginning(folder, beginning);
+    const head = beginning === "resume" ? await readCheckpointHead(folder) : undefined;
+    const run = settleMicroBatches(given, head?.identity["microBatches"]);
+    if (head !== undefined) {
+      const { step } = head;
+      if (step > run.steps || (step === run.steps && isFinished(folder))) {
+        onEvent({ type: "complete", step, steps: run.steps, out: folder.path });
+        return "complete";
+      }
+      // What the run file and the command line say is known before any data is read.
+      checkIdentity(folder, head, statedIdentity(run), options.changes);
+    }
+    return await openSession(run, options, head);
+  } catch (error) {
+    // Of several workers that stop before all have met, those that wait miss the others.
+    const isConsequence =
+      error instanceof LockstepError && /^(PEER_LOST|ABORTED)$/.test(error.code);
+    if (asked.aborted && (isStop(error, asked) || isConsequence)) throw new NotBegun();
+    throw error;
   }
 }
 
@@ -86,16 +115,20 @@ async function runSession(session: Session): Promise<TrainResult> {
 
 /** Several workers stop after the same step: a wish to stop travels with the gradients. */
 function stoppingTogether(options: TrainOptions): SessionOptions {
-  const { ranks, signal } = options;
-  if (ranks === undefined) {
-    return { ...options, stopAsked: () => signal.aborted, stopNow: () => undefined };
-  }
+  const { ranks, signal: asked } = options;
+  const nothing = () => undefined;
+  if (ranks === undefined) return { ...options, asked, stopNow: nothing, goOnAlone: nothing };
   const together = new AbortController();
+  const stopNow = () => together.abort(new Error("A stop was asked for."));
   return {
     ...options,
     signal: together.signal,
-    stopAsked: () => signal.aborted,
-    stopNow: () => together.abort(new Error("A stop was asked for.")),
+    asked,
+    stopNow,
+    goOnAlone: () => {
+      if (asked.aborted) stopNow();
+      else asked.addEventListener("abort", stopNow, { once: true });
+    },
   };
 }
 
@@ -120,7 +153,7 @@ async function runSteps(
     const own = trainer.ownPositions(positions);
     const indices = order.indices(own.start, own.end);
     const fill: FillBatch = (into) => data.train.read(indices, into);
-    const stop = options.stopAsked();
+    const stop = options.asked.aborted;
     const result = await trainer.step({ positions, fill, stop });
     const { loss, gradientNorm, learningRate } = result;
     if (result.stop) options.stopNow();
@@ -135,20 +168,39 @@ async function runSteps(
       learningRate,
       ...measure(done),
     });
+    if (result.isEmpty) tell({ type: "notice", text: nothingCounts(done) });
     if (result.shared !== undefined) tell({ type: "shared", step: done, reason: result.shared });
     if (validation !== undefined && done % run.evaluate.every === 0 && done < steps) {
-      tell({ type: "evaluated", step: done, loss: await validation.loss() });
+      const validated = await validation.run(options.asked);
+      if (validated !== undefined) tell(evaluated(done, validated));
     }
     if (session.leads && done % run.checkpointEvery === 0 && done < steps) {
-      await save(session, loss);
+      await saveOrTell(session, loss);
     }
     measure.restart();
   }
   if (validation !== undefined) {
-    validationLoss = await validation.loss();
-    tell({ type: "evaluated", step: run.steps, loss: validationLoss });
+    const validated = await validation.run(options.asked);
+    if (session.leads) options.goOnAlone();
+    signal.throwIfAborted();
+    if (validated !== undefined) tell(evaluated(run.steps, validated));
+    validationLoss = validated?.loss;
   }
+  if (session.leads) options.goOnAlone();
   return validationLoss;
+}
+
+function nothingCounts(step: number): string {
+  return `Step ${step}: no label of the batch counts for the loss, so the step changed nothing.`;
+}
+
+function evaluated(step: number, { loss, measures }: Validated): RunEvent {
+  if (loss === undefined) {
+    const text = `Step ${step}: no label of the held-out samples counts, so there is no validation loss.`;
+    return { type: "notice", text };
+  }
+  const others = Object.keys(measures).length === 0 ? {} : { measures };
+  return { type: "evaluated", step, loss, ...others };
 }
 
 interface Speed {
@@ -181,21 +233,13 @@ function stopwatch({ run, options, model, data, trainer }: Session): {
   return Object.assign(measure, { restart });
 }
 
-async function save(session: Session, trainLoss: number): Promise<void> {
-  const { options, run, trainer } = session;
-  const step = trainer.steps;
-  const progress = { step, seconds: secondsOf(session), trainLoss };
-  const path = await saveCheckpoint(options.folder, run, trainer, progress);
-  options.onEvent({ type: "checkpoint", step, path });
-}
-
 /** Leaves a folder that can be gone on with, and sampled from. */
 async function stop(session: Session, trainLoss: number): Promise<void> {
-  const { options, run, trainer, data } = session;
+  const { options, run, trainer } = session;
   const { folder, onEvent } = options;
   const [step, steps, out] = [trainer.steps, run.steps, folder.path];
   await save(session, trainLoss);
-  const { files } = await exportModel(folder, run, trainer, data);
+  const { files } = await exportModel(session);
   onEvent({
     type: "stopped",
     step,
@@ -203,31 +247,4 @@ async function stop(session: Session, trainLoss: number): Promise<void> {
     out,
     files: [...files, FILES.checkpoint, FILES.metrics],
   });
-}
-
-/**
- * A failed step has changed nothing, so the weights after the step before are kept. After a loss that is not finite they
- * do not replace the checkpoint, which is from a better time; after any other failure the run can go on from here.
- * What cannot be written now (the disk is full) leaves the older file whole.
- */
-async function keepLastGood(session: Session, trainLoss: number, error: unknown): Promise<void> {
-  const { options, run, trainer, data } = session;
-  const { folder, onEvent } = options;
-  const code = error instanceof LockstepError ? error.code : "BUG";
-  const [step, out] = [trainer.steps, folder.path];
-  const files: string[] = [];
-  try {
-    if (code === "NOT_FINITE") files.push(...(await exportModel(folder, run, trainer, data)).files);
-    else if (step > session.before.step) {
-      await save(session, trainLoss);
-      files.push(FILES.checkpoint);
-    }
-  } catch {
-    // The first failure is the one to tell of.
-  }
-  try {
-    onEvent({ type: "failed", step, code, out, files });
-  } catch {
-    // It may be the sink that failed.
-  }
 }

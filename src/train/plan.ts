@@ -105,7 +105,8 @@ function memoryLines({ program }: TrainingPlan): string[] {
 }
 
 function stageLines(plan: TrainingPlan, placeOf: (axis: Axis) => number): string[] {
-  const { compute, commit } = plan.sides[0];
+  const { totals, compute: computed, commit } = plan.sides[0];
+  const compute = [...totals, ...computed];
   const row = (stage: Stage): string[][] => {
     if (stage.mode === "tasks") return taskRows(stage);
     if (stage.mode === "collective") {

@@ -22,7 +22,8 @@ export interface RunOptions {
   /**
    * The batch is cut into this many equal parts, whose gradients are summed in one fixed order. Each runs on one thread and as many
    * at once as there are threads: a multiple of the threads is fastest for large models, and more parts need less
-   * memory. Default 1: the batch whole, on all threads.
+   * memory. Default: the largest of 8, 4 and 2 that leaves each part two samples or more; 1 where there is none, and for models
+   * that compute with a batch as a whole (batch normalization).
    */
   readonly microBatches?: number;
   /**
@@ -45,6 +46,7 @@ export interface RunOptions {
 /** A checked run with its defaults filled in. */
 export interface Run extends RunOptions {
   readonly name: string;
+  /** 1 where none is stated, until `settleMicroBatches` has looked at the model and the checkpoint. */
   readonly microBatches: number;
   readonly seed: number;
   readonly evaluate: { readonly every: number; readonly samples: number };
@@ -122,22 +124,6 @@ export function defineRun(options: RunOptions): Run {
 export function overrideRun(run: Run, overrides: RunOverrides): Run {
   const given = Object.entries(overrides).filter(([, value]) => value !== undefined);
   return defineRun({ ...run.stated, ...Object.fromEntries(given) });
-}
-
-/** The most micro-batches that a run gets without having said so, and the fewest samples of each. */
-const MOST_PARTS = 8;
-const LEAST_SAMPLES = 2;
-
-/**
- * The micro-batches of a run that is to be shared by workers: its own, or else a number that follows from the batch alone, so
- * that the weights are the same for any number of workers.
- */
-export function sharedMicroBatches(run: Run, batch = run.batch): number {
-  const { microBatches } = run.stated;
-  if (microBatches !== undefined) return microBatches;
-  let parts = MOST_PARTS;
-  while (parts > 1 && (batch % parts !== 0 || batch / parts < LEAST_SAMPLES)) parts /= 2;
-  return parts;
 }
 
 /** Whether a run file's export is what `defineRun` returns. */

@@ -5,12 +5,22 @@ import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import { evenRanges } from "../program/index.ts";
 import type { EventSink, NetworkFacts } from "../telemetry/index.ts";
-import { elementCount } from "../tensor/index.ts";
+import { byteLength, elementCount, type TensorType } from "../tensor/index.ts";
 import { agree } from "./agree.ts";
-import { loadCheckpoint, type Progress } from "./checkpoint.ts";
+import {
+  type CheckpointHead,
+  checkIdentity,
+  hashOfState,
+  loadCheckpoint,
+  type Progress,
+} from "./checkpoint.ts";
+import { type ExportPlan, exportNotes, planExport, trainedGraph } from "./export.ts";
 import { factsOf } from "./facts.ts";
-import { type Beginning, prepareFolder, type RunFolder } from "./folder.ts";
-import { modelInputs } from "./ranges.ts";
+import { fieldRanges } from "./field-ranges.ts";
+import { fingerprintOf } from "./fingerprint.ts";
+import { type Beginning, checkRoom, prepareFolder, type RunFolder } from "./folder.ts";
+import { samplingGraph } from "./generate.ts";
+import { type Change, type Changeable, type Identity, identityOf } from "./identity.ts";
 import type { Run } from "./run.ts";
 import type { Ranks } from "./sharing.ts";
 import { createTrainer, type Trainer } from "./step.ts";
@@ -22,6 +32,8 @@ export interface TrainOptions {
   /** Relative paths and globs of the run's data start here. */
   readonly baseDir: string;
   readonly beginning: Beginning;
+  /** What may be another than before in a run that goes on. */
+  readonly changes?: readonly Changeable[] | undefined;
   /** Asks for a clean stop: the step at hand is finished and saved. */
   readonly signal: AbortSignal;
   readonly onEvent: EventSink;
@@ -33,8 +45,11 @@ export interface TrainOptions {
 
 /** `signal` here ends the loop; with several workers, on all of them after the same step. */
 export interface SessionOptions extends TrainOptions {
-  stopAsked(): boolean;
+  /** Of a stop that was asked for, on this worker. Before the first step nothing is lost by heeding it at once. */
+  readonly asked: AbortSignal;
   stopNow(): void;
+  /** From here on nothing is done together: a stop that is asked for is made at once. */
+  goOnAlone(): void;
 }
 
 export interface Session {
@@ -45,28 +60,62 @@ export interface Session {
   readonly trainer: Trainer;
   readonly validation: Validation | undefined;
   /** Where the run was when this session began. */
-  readonly before: Progress;
+  readonly before: Before;
+  readonly identity: Identity;
   readonly startedMs: number;
   /** Whether this worker validates, writes the folder and tells what happens: one of a run does. */
   readonly leads: boolean;
+  /** The step of the last checkpoint that was written. */
+  saved: number | undefined;
+  /** What is exported at the end, by the worker that leads. */
+  readonly exporting: ExportPlan | undefined;
 }
 
-/** Throws the reason of `signal` when it is aborted meanwhile; nothing was written then. */
-export async function openSession(run: Run, options: SessionOptions): Promise<Session> {
-  const { engine, baseDir, signal, now } = options;
+/** Where a run goes on. */
+export interface Before extends Progress {
+  /** What is another since then. */
+  readonly changes: readonly Change[];
+  /** Whether nothing tells that the checkpoint is whole and of this very run. */
+  readonly isOld: boolean;
+}
+
+/**
+ * `head` is of the checkpoint that the run goes on from, if it does.
+ * Throws the reason of `asked` when it is aborted meanwhile; nothing was written then.
+ */
+export async function openSession(
+  run: Run,
+  options: SessionOptions,
+  head?: CheckpointHead,
+): Promise<Session> {
+  const { engine, baseDir, asked, now } = options;
   const startedMs = now();
   const leads = isLeader(options);
   const microBatch = run.batch / run.microBatches;
   const model = run.model.build({ batch: microBatch, mode: "train" });
-  const inputs = modelInputs(model);
-  const data = await openData(run.data, { inputs, baseDir, batch: run.batch });
+  // Everything that could fail after the last step fails here.
+  const exporting = leads ? planExport(run.model, [1, microBatch]) : undefined;
+  const ranges = fieldRanges(model);
+  const inputs = model.batch.map((name) => ({
+    name,
+    type: typeOf(model.graph, name),
+    ranges: ranges.get(name),
+  }));
+  const data = await unlessAborted(
+    openData(run.data, { inputs, baseDir, batch: run.batch }),
+    asked,
+  );
   let trainer: Trainer | undefined;
   try {
-    signal.throwIfAborted();
+    asked.throwIfAborted();
+    const identity = identityOf(run, model, await fingerprintOf(data, inputs, asked));
+    const changes =
+      head === undefined ? [] : checkIdentity(options.folder, head, identity, options.changes);
     trainer = await createTrainer({
       engine,
       model,
       evaluation: run.model.build({ batch: microBatch, mode: "eval" }),
+      evaluationSamples: data.validation && Math.min(data.validation.length, run.evaluate.samples),
       optimizer: run.optimizer,
       schedule: run.schedule,
       steps: run.steps,
@@ -77,21 +126,41 @@ export async function openSession(run: Run, options: SessionOptions): Promise<Se
       seed: run.seed,
       ranks: options.ranks,
     });
-    signal.throwIfAborted();
-    const before = await begin(run, options, trainer);
+    asked.throwIfAborted();
+    const state =
+      head === undefined
+        ? hashOfState(trainer)
+        : await loadCheckpoint(options.folder, trainer, head);
+    const { step, seconds, trainLoss, hashes } = head ?? BEGINNING;
     if (options.ranks !== undefined) {
-      const facts = factsOf({ run, engine, plan: trainer.plan, data, step: before.step });
+      const facts = factsOf({ run, engine, plan: trainer.plan, identity, state, step });
       await agree(options.ranks.group, facts);
     }
+    if (leads) {
+      // Text that is asked for at the end can be had from this model, or it is refused now.
+      const isText = data.text !== undefined && run.sample !== undefined;
+      if (isText) samplingGraph(trainedGraph(run, trainer, 1));
+      await prepareFolder(options.folder, options.beginning);
+      await checkRoom(options.folder, bytesWritten(trainer, options.beginning));
+    }
+    const isOld = head !== undefined && hashes === undefined;
+    const before = { step, seconds, trainLoss, changes, isOld };
     const held = data.validation;
-    const validation =
-      held &&
-      new Validation(held, trainer, {
-        batch: microBatch,
-        limit: run.evaluate.samples,
-        group: options.ranks?.group,
-      });
-    return { run, options, model, data, trainer, validation, before, startedMs, leads };
+    const validation = held && new Validation(held, trainer, options.ranks?.group);
+    return {
+      run,
+      options,
+      model,
+      data,
+      trainer,
+      validation,
+      before,
+      identity,
+      startedMs,
+      leads,
+      exporting,
+      saved: undefined,
+    };
   } catch (error) {
     trainer?.close();
     await data.close();
@@ -99,15 +168,25 @@ export async function openSession(run: Run, options: SessionOptions): Promise<Se
   }
 }
 
-async function begin(run: Run, options: TrainOptions, trainer: Trainer): Promise<Progress> {
-  const { folder, beginning } = options;
-  const before =
-    beginning === "resume"
-      ? await loadCheckpoint(folder, run, trainer)
-      : { step: 0, seconds: 0, trainLoss: Number.NaN };
-  if (isLeader(options)) await prepareFolder(folder, beginning);
-  return before;
+/** What `work` gives, or the signal's reason as soon as it is aborted; the work is not waited for then. */
+export async function unlessAborted<Result>(
+  work: Promise<Result>,
+  signal: AbortSignal,
+): Promise<Result> {
+  signal.throwIfAborted();
+  let stop: () => void = () => undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => reject(signal.reason as Error);
+    signal.addEventListener("abort", stop, { once: true });
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
 }
+
+const BEGINNING = { step: 0, seconds: 0, trainLoss: Number.NaN, hashes: undefined };
 
 /** Rank 0 of several workers, or the only one. */
 export function isLeader({ ranks }: TrainOptions): boolean {
@@ -119,7 +198,43 @@ export async function closeSession({ trainer, data }: Session): Promise<void> {
   await data.close();
 }
 
-export function announce({ run, options, model, data, trainer, before }: Session): void {
+/** Of the checkpoint, and for a new run also of both files of weights: a resumed one replaces them. */
+function bytesWritten(trainer: Trainer, beginning: Beginning): number {
+  const { parameters, slots, states } = trainer.tensors();
+  const bytes = (tensors: Readonly<Record<string, TensorType>>) =>
+    Object.values(tensors).reduce((sum, tensor) => sum + byteLength(tensor), 0);
+  const weights = bytes(parameters) + bytes(states);
+  return weights + bytes(slots) + (beginning === "resume" ? 0 : 2 * weights);
+}
+
+/** What the user should know before the first step, and finds in the report. */
+export function notesOf(session: Session): string[] {
+  const { model, exporting } = session;
+  return [
+    ...model.notes,
+    ...(exporting === undefined ? [] : exportNotes(exporting)),
+    ...idleNote(session),
+    ...validationNote(session),
+  ];
+}
+
+/** A micro-batch of several keeps to one thread. */
+function idleNote({ run: { microBatches }, options: { engine, ranks } }: Session): string[] {
+  const { threads } = engine;
+  if (ranks !== undefined || microBatches === 1 || threads <= microBatches) return [];
+  return [
+    `${microBatches} of ${threads} threads compute gradients, each one of ${microBatches} micro-batches. State microBatches in the run to use more.`,
+  ];
+}
+
+function validationNote({ trainer, validation }: Session): string[] {
+  const why = trainer.plan.evaluation?.measures[0]?.meanOfBatches;
+  if (validation === undefined || why === undefined) return [];
+  return [`The validation loss is a mean over batches, for ${why}.`];
+}
+
+export function announce(session: Session): void {
+  const { run, options, model, data, trainer, before } = session;
   const { engine, folder, onEvent, now, ranks } = options;
   const ranges = ranks?.ranges ?? evenRanges(run.microBatches, ranks?.group.size ?? 1);
   onEvent({
@@ -128,6 +243,7 @@ export function announce({ run, options, model, data, trainer, before }: Session
     out: folder.path,
     model: model.name,
     parameters: parameterCount(model),
+    ...(model.trains === undefined ? {} : { trains: model.trains }),
     data: data.summary,
     engine: engineName(engine),
     workers: ranks?.group.size ?? 1,
@@ -138,6 +254,16 @@ export function announce({ run, options, model, data, trainer, before }: Session
     batch: run.batch,
     firstStep: before.step,
     seconds: now() / 1000,
+    notes: notesOf(session),
+  });
+  const { step, changes, isOld } = before;
+  if (changes.length > 0) onEvent({ type: "changed", step, changes });
+  if (!isOld) return;
+  onEvent({
+    type: "notice",
+    text:
+      "The checkpoint is of an older version: nothing tells whether it is whole, and whether data, " +
+      "model and options are still those that it was begun with.",
   });
 }
 

@@ -2,7 +2,7 @@
  * The training step: fill, compute, decide, commit. A step is a transaction: until its loss and gradient norm are
  * known to be finite, nothing that was committed changes. It knows no data source and no file.
  */
-import type { Engine, EngineTensor } from "../engine/index.ts";
+import type { Engine } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
 import type { Model } from "../nn/index.ts";
 import { type Optimizer, type Schedule, scheduleFactor } from "../optimizer/index.ts";
@@ -18,19 +18,24 @@ import {
   type TrainingPlan,
   type TrainingShare,
 } from "../program/index.ts";
-import { scalar } from "../tensor/index.ts";
+import { scalar, toNumbers } from "../tensor/index.ts";
 import { fillKeys } from "./keys.ts";
 import { Pacing } from "./pacing.ts";
 import { groupsOf, type SharingOptions, shareOf } from "./sharing.ts";
 import { initializeTrainer, namedTensors, type TrainerTensors } from "./state.ts";
 import { notFiniteError, readScalar } from "./step-errors.ts";
+import type { BatchFields, FillBatch, StepRequest, StepResult } from "./step-types.ts";
+
+export type { BatchFields, FillBatch, StepRequest, StepResult } from "./step-types.ts";
 
 export interface TrainerOptions extends SharingOptions {
   readonly engine: Engine;
   /** Built to train, for one micro-batch. */
   readonly model: Model;
-  /** The same model built for evaluation, for as many samples as `evaluate` is given. */
+  /** The same model built for evaluation, for one batch of it. */
   readonly evaluation?: Model | undefined;
+  /** How many samples an evaluation looks at; those of one batch unless told. */
+  readonly evaluationSamples?: number | undefined;
   readonly optimizer: Optimizer;
   /** Default: constant. */
   readonly schedule?: Schedule | undefined;
@@ -44,33 +49,8 @@ export interface TrainerOptions extends SharingOptions {
   readonly shareAs?: string | undefined;
 }
 
-/** Tensors of the batch by input name; the leading dim is all samples of this rank, micro-batch after micro-batch. */
-export type BatchFields = Readonly<Record<string, EngineTensor>>;
-export type FillBatch = (into: BatchFields) => void | Promise<void>;
-
-export interface StepRequest {
-  /** The samples of this step in the global order: random layers depend on them, not on the number of workers. */
-  readonly positions: { readonly start: number; readonly end: number };
-  readonly fill: FillBatch;
-  /** Asks all ranks to stop after this step. */
-  readonly stop?: boolean;
-  /** Ends the step before it is committed. */
-  readonly signal?: AbortSignal;
-}
-
-export interface StepResult {
-  /** Counted from 0. */
-  readonly step: number;
-  /** The mean over the micro-batches. */
-  readonly loss: number;
-  /** Before clipping. */
-  readonly gradientNorm: number;
-  readonly learningRate: number;
-  /** Whether some rank asked for a stop: the same on all. */
-  readonly stop: boolean;
-  /** Why ranks share micro-batches in another way from the next step on. */
-  readonly shared?: string;
-}
+/** Of a step in whose batch nothing counts. */
+const NOTHING = { loss: 0, gradientNorm: 0 };
 
 /** Allocates, compiles, and makes the initial values. @throws INVALID_OPTION, ENGINE_FAILED, NO_GRADIENT */
 export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
@@ -96,7 +76,7 @@ export class Trainer {
   #share: TrainingShare | undefined;
   #isCutChecked = false;
   #batch: BatchFields = {};
-  #evaluationBatch: BatchFields = {};
+  #evaluationBatches: readonly BatchFields[] = [];
   #step = 0;
   #from: 0 | 1 = 0;
   #busy = false;
@@ -155,34 +135,41 @@ export class Trainer {
     stop?.bytes.set(scalar("float32", Number(isAsked)).bytes);
     const paces = plan.paces && this.#instance.tensor(plan.paces);
     if (paces !== undefined) this.#pacing?.tell(paces);
+    await this.#run(side.totals, { signal });
     await this.#compute(side.compute, signal);
     if (paces !== undefined) this.#pacing?.hear(paces);
     const wishes = stop === undefined ? Number(isAsked) : readScalar(stop);
-    const { loss, gradientNorm, gradientScale } = plan.norm.readSummary(this.#instance);
+    const summary = plan.norm.readSummary(this.#instance);
+    const { isEmpty, gradientScale } = summary;
+    const { loss, gradientNorm } = isEmpty ? NOTHING : summary;
     if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) {
       throw await this.#notFinite(side, loss, gradientNorm);
     }
     const factor = schedule === undefined ? 1 : scheduleFactor(schedule, step, steps);
     plan.update.writeScalars(this.#instance, { step: step + 1, gradientScale }, factor);
-    await this.#commit(side.commit);
+    if (isEmpty) this.#step += 1;
+    else await this.#commit(side.commit);
     const base = optimizer.rules[0]?.rule.learningRate ?? 0;
     const reason = await this.#adapt();
-    const result = { step, loss, gradientNorm, learningRate: base * factor, stop: wishes > 0 };
+    const learningRate = base * factor;
+    const result = { step, loss, gradientNorm, learningRate, isEmpty, stop: wishes > 0 };
     return reason === undefined ? result : { ...result, shared: reason };
   }
 
-  /** The loss of one batch of the model that was given for evaluation. */
-  evaluate(fill: FillBatch): Promise<number> {
+  /**
+   * One batch of held-out samples. What it adds to the sums over all of them, in the order of the plan's measures and their terms.
+   * @param size which of the sizes of the plan's evaluation it has
+   */
+  evaluate(size: number, fill: FillBatch): Promise<number[]> {
     return this.#alone(async () => {
-      const stage = this.plan.sides[this.#from].evaluate;
-      const { evaluationLoss } = this.plan;
-      assert(
-        stage !== undefined && evaluationLoss !== undefined,
-        "a model for evaluation is given",
-      );
-      await fill(this.#evaluationBatch);
+      const stage = this.plan.sides[this.#from].evaluate[size];
+      const batch = this.plan.evaluation?.sizes[size];
+      const fields = this.#evaluationBatches[size];
+      assert(stage !== undefined && batch !== undefined && fields !== undefined, "a planned size");
+      await fill(fields);
       await this.#instance.run(stage);
-      return readScalar(this.#instance.tensor(evaluationLoss));
+      const sums = toNumbers(this.#instance.tensor(batch.sums));
+      return sums.map((sum, index) => sum * (batch.factors[index] as number));
     });
   }
 
@@ -275,7 +262,8 @@ export class Trainer {
     const tensors = (refs: TrainingPlan["batch"]) =>
       Object.fromEntries([...refs].map(([name, ref]) => [name, this.#instance.tensor(ref)]));
     this.#batch = tensors(this.#plan.batch);
-    this.#evaluationBatch = tensors(this.#plan.evaluationBatch);
+    const { sizes = [] } = this.#plan.evaluation ?? {};
+    this.#evaluationBatches = sizes.map(({ fields }) => tensors(fields));
   }
 
   async #run(stages: readonly Stage[], options: StageOptions = {}): Promise<void> {

@@ -1,55 +1,143 @@
-/** Loss on held-out samples: the same ones every time, spread over all that is held out. */
+/**
+ * Loss and measures on held-out samples, as if they were one batch: the same samples every time, each once (but for a model with one size of
+ * batch, which may be too large), spread over all that is held out. Batches of them are run one by one, and sums over them are added up.
+ */
 import type { Group } from "../collectives/index.ts";
 import type { SampleSet } from "../data/index.ts";
+import { assert } from "../errors.ts";
+import type { EvaluationPlan, Measure } from "../program/index.ts";
+import { interpret } from "../reference/index.ts";
+import { elementCount, type Tensor, tensorFrom, toNumbers } from "../tensor/index.ts";
 import type { Trainer } from "./step.ts";
 
+export interface Validated {
+  /** Undefined where no held-out sample has a label that counts. */
+  readonly loss: number | undefined;
+  /** Other numbers that the model gives, by name; without those that nothing was there for. */
+  readonly measures: Readonly<Record<string, number>>;
+}
+
+interface Batch {
+  /** Which of the trainer's evaluations it is for. */
+  readonly size: number;
+  readonly indices: readonly number[];
+}
+
 export class Validation {
-  readonly #batches: readonly (readonly number[])[];
+  readonly #batches: readonly Batch[];
+  readonly #plan: EvaluationPlan;
   readonly #samples: SampleSet;
   readonly #trainer: Trainer;
   readonly #group: Group | undefined;
 
   /**
-   * At most `limit` samples, in whole batches; with less than one batch, samples are taken again to fill it.
-   * The workers of `group` take turns with the batches, and all of them make the same calls.
+   * Of the samples that the trainer's evaluation is planned for. The workers of `group` take turns with the batches, and all of them make
+   * the same calls.
    */
-  constructor(
-    samples: SampleSet,
-    trainer: Trainer,
-    { batch, limit, group }: { batch: number; limit: number; group?: Group | undefined },
-  ) {
+  constructor(samples: SampleSet, trainer: Trainer, group?: Group) {
+    const { evaluation } = trainer.plan;
+    assert(evaluation !== undefined, "the trainer has a model for evaluation");
     this.#samples = samples;
     this.#trainer = trainer;
     this.#group = group;
-    const count = Math.max(1, Math.floor(Math.min(samples.length, limit) / batch));
-    const stride = samples.length / (count * batch);
-    this.#batches = Array.from({ length: count }, (_, index) =>
-      Array.from({ length: batch }, (__, row) => Math.floor((index * batch + row) * stride)),
-    );
+    this.#plan = evaluation;
+    this.#batches = batchesOf(evaluation, samples.length);
   }
 
-  /** The mean over batches, on the worker that leads; on others, of theirs. */
-  async loss(): Promise<number> {
+  /**
+   * On the worker that leads; on others, what they have found alone. Undefined where a stop was asked for before all batches were done:
+   * each worker heeds `asked` after the batch at hand.
+   */
+  async run(asked?: AbortSignal): Promise<Validated | undefined> {
     const { rank, size } = this.#group ?? { rank: 0, size: 1 };
-    const losses = new Float64Array(this.#batches.length);
-    for (const [index, indices] of this.#batches.entries()) {
+    const width = this.#plan.sizes[0]?.factors.length ?? 0;
+    // The last number says whether a worker has left some out.
+    const sums = new Float64Array(width * this.#batches.length + 1);
+    for (const [index, batch] of this.#batches.entries()) {
       if (index % size !== rank) continue;
-      losses[index] = await this.#trainer.evaluate((into) => this.#samples.read(indices, into));
+      if (asked?.aborted === true) {
+        sums[sums.length - 1] = 1;
+        break;
+      }
+      const read = (into: Parameters<SampleSet["read"]>[1]) =>
+        this.#samples.read(batch.indices, into);
+      sums.set(await this.#trainer.evaluate(batch.size, read), index * width);
     }
-    if (this.#group !== undefined) await collect(this.#group, losses);
-    return losses.reduce((sum, loss) => sum + loss, 0) / losses.length;
+    if (this.#group !== undefined) await collect(this.#group, sums, width);
+    if (sums.at(-1) !== 0) return undefined;
+    const totals = Array.from({ length: width }, (_, at) => {
+      let total = 0;
+      for (let from = at; from < sums.length - 1; from += width) total += sums[from] as number;
+      return total;
+    });
+    return validated(this.#plan, totals);
   }
 }
 
-/** Fills in, on rank 0, what the other ranks have found: rank r every size-th number from r on. */
-async function collect({ transport, rank, size }: Group, numbers: Float64Array): Promise<void> {
+function batchesOf({ samples, sizes }: EvaluationPlan, held: number): Batch[] {
+  const all = Array.from({ length: samples }, (_, index) => Math.floor((index * held) / samples));
+  const batches: Batch[] = [];
+  let start = 0;
+  for (const [size, { samples: count }] of sizes.entries()) {
+    const isLast = size === sizes.length - 1;
+    const end = isLast ? samples : samples - (samples % count);
+    for (; start + count <= end; start += count) {
+      batches.push({ size, indices: all.slice(start, start + count) });
+    }
+  }
+  return batches;
+}
+
+/** What the measures are, of sums over all samples. */
+export function validated({ measures }: EvaluationPlan, totals: readonly number[]): Validated {
+  let at = 0;
+  const found: [string, number][] = [];
+  for (const measure of measures) {
+    const width = measure.terms.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
+    const own = totals.slice(at, at + width);
+    at += width;
+    const number = numberOf(measure, own);
+    if (number !== undefined) found.push([measure.name, number]);
+  }
+  const [loss] = measures;
+  return {
+    loss: found.find(([name]) => name === loss?.name)?.[1],
+    measures: Object.fromEntries(found.filter(([name]) => name !== loss?.name)),
+  };
+}
+
+/** Undefined where it is divided by nothing. */
+function numberOf({ terms, tail, counts }: Measure, sums: readonly number[]): number | undefined {
+  if (tail === undefined) return sums[0];
+  let at = 0;
+  const inputs: Record<string, Tensor> = {};
+  for (const [index, { type }] of terms.entries()) {
+    const values = sums.slice(at, at + elementCount(type.shape));
+    at += values.length;
+    const wanted = tail.types.get(`term.${index}`);
+    if (wanted === undefined) continue;
+    if (counts.includes(index) && values[0] === 0) return undefined;
+    inputs[`term.${index}`] = tensorFrom(wanted.dtype, wanted.shape, values);
+  }
+  const results = interpret(tail, inputs);
+  return toNumbers(results[tail.outputs[0] ?? ""] as Tensor)[0];
+}
+
+/** Fills in, on rank 0, what the other ranks have found: rank r every size-th part of `width` numbers from r on. */
+async function collect(
+  { transport, rank, size }: Group,
+  numbers: Float64Array,
+  width: number,
+): Promise<void> {
   const bytes = (values: Float64Array) => new Uint8Array(values.buffer);
   if (rank > 0) return transport.send(0, bytes(numbers));
   for (let peer = 1; peer < size; peer++) {
     const theirs = new Float64Array(numbers.length);
     await transport.receive(peer, bytes(theirs));
-    for (let index = peer; index < numbers.length; index += size) {
-      numbers[index] = theirs[index] as number;
+    const last = numbers.length - 1;
+    for (let start = peer * width; start < last; start += size * width) {
+      numbers.set(theirs.subarray(start, start + width), start);
     }
+    numbers[last] = Math.max(numbers[last] as number, theirs[last] as number);
   }
 }

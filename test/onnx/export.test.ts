@@ -2,21 +2,26 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as ort from "onnxruntime-node";
+import { reduceSum } from "../../src/functional/index.ts";
 import { typeOf } from "../../src/graph/index.ts";
 import {
   bert,
   convnet,
+  defineModel,
   dlrm,
   gpt,
+  gru,
+  lstm,
   type Model,
   type ModelDefinition,
   matrixFactorization,
   mlp,
   resnet,
+  rnn,
 } from "../../src/nn/index.ts";
 import { decodeModel, encodeModel, importGraph, toSymbolicBatch } from "../../src/onnx/index.ts";
 import { type Tensor, tensorFrom } from "../../src/tensor/index.ts";
-import { forwardGraph } from "../../src/train/forward.ts";
+import { bindWeights, forwardGraph } from "../../src/train/forward.ts";
 
 const small = { layers: 1, width: 16, heads: 2, context: 8, vocabulary: 30 } as const;
 
@@ -34,6 +39,15 @@ const MODELS: Readonly<Record<string, ModelDefinition>> = {
   convnet: convnet({ image: [1, 12, 12], classes: 4, channels: [4, 4], hidden: 8 }),
   resnet: resnet({ image: [3, 8, 8], classes: 4, blocks: [1, 1], channels: [4, 8] }),
   matrixFactorization: matrixFactorization({ users: 20, items: 30, width: 4 }),
+  recurrent: defineModel("recurrent", (m) => {
+    const x = m.input("x", [m.batch, 5, 3]);
+    const lengths = m.input("lengths", [m.batch], "int32");
+    const options = { hidden: 4, layers: 2, bidirectional: true };
+    const { y, c } = lstm(m.child("lstm"), x, options);
+    const { h } = gru(m.child("gru"), y, { hidden: 4, lengths });
+    const loss = reduceSum(h, { keepdims: false });
+    return { loss, y, c, last: rnn(m.child("rnn"), y, { hidden: 2 }).h };
+  }),
   dlrm: dlrm({ dense: 4, categories: [20, 30], width: 4, bottom: [8], top: [8] }),
 };
 
@@ -63,7 +77,7 @@ for (const [name, definition] of Object.entries(MODELS)) {
   test(`${name} is exported for any batch size`, async () => {
     const weights = weightsOf(definition.build({ batch: 1, mode: "eval" }));
     const build = (batch: number) =>
-      forwardGraph(definition.build({ batch, mode: "eval" }), weights);
+      bindWeights(forwardGraph(definition.build({ batch, mode: "eval" })), weights);
     const symbolic = toSymbolicBatch(build);
     assert.equal(symbolic.fixed, undefined);
     const bytes = encodeModel(symbolic.graph, symbolic.encode);

@@ -10,6 +10,7 @@ import { jsonlSink } from "../../src/telemetry/index.ts";
 import { tensorFrom } from "../../src/tensor/index.ts";
 import {
   type Beginning,
+  type Changeable,
   defineRun,
   openRunFolder,
   type Run,
@@ -69,6 +70,8 @@ export interface Trial {
   readonly folder: string;
   readonly out?: string;
   readonly beginning?: Beginning;
+  /** What may be another than before. */
+  readonly changes?: readonly Changeable[];
   /** Asks for a stop as soon as it returns true. */
   readonly stopAt?: (event: RunEvent) => boolean;
 }
@@ -83,7 +86,7 @@ export async function tryRun(run: Run, trial: Trial): Promise<Tried> {
   const controller = new AbortController();
   const opened = await openRunFolder(out);
   let clock = 0;
-  const metrics = jsonlSink(opened.file("metrics.jsonl"), () => clock);
+  const metrics = jsonlSink(opened.file("metrics.jsonl"), { now: () => clock });
   const events: RunEvent[] = [];
   try {
     const result = await train(run, {
@@ -91,6 +94,7 @@ export async function tryRun(run: Run, trial: Trial): Promise<Tried> {
       folder: opened,
       baseDir: folder,
       beginning,
+      changes: trial.changes,
       signal: controller.signal,
       now: () => (clock += 10),
       onEvent: (event) => {

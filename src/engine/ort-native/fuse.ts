@@ -43,22 +43,30 @@ function fuseProduct(graph: Graph, node: Node, swaps: ReadonlyMap<string, string
 
 /** Results so many times as wide as high, and wider. */
 const WIDE = 2;
+/** So many products with the same A, and more. */
+const MANY = 4;
 
 /**
  * Gemm transposes A again for every 128 columns of the result, strip by strip. Where the result is wide, it is faster to do that
- * once before (docs/lab.md, 2026-11-26): the gradient of a matrix that widens. Sessions keep ONNX Runtime from undoing it.
+ * once before (docs/lab.md, 2026-11-26): the gradient of a matrix that widens. So it is where many products read one A: the steps of a
+ * recurrence. Sessions keep ONNX Runtime from undoing it.
  */
 export function transposeFirst(graph: Graph): Graph {
   const types = new Map(graph.types);
   const transposed = new Map<string, string>();
+  const readers = new Map<string, number>();
+  for (const node of graph.nodes) {
+    const [a = ""] = node.inputs;
+    if (isPlain(node)) readers.set(a, (readers.get(a) ?? 0) + 1);
+  }
   const nodes: Node[] = [];
   for (const node of graph.nodes) {
     const [a = "", b = "", ...rest] = node.inputs;
     const type = graph.types.get(a) as TensorType;
     const [inner = 0, rows = 0] = type?.shape ?? [];
     const columns = graph.types.get(b)?.shape[1] ?? 0;
-    const isPlain = node.op === "Gemm" && isOn(node, "transA") && !isOn(node, "transB");
-    if (!isPlain || type.dtype !== "float32" || columns < WIDE * rows) {
+    const isWorth = columns >= WIDE * rows || (readers.get(a) ?? 0) >= MANY;
+    if (!isPlain(node) || type.dtype !== "float32" || !isWorth) {
       nodes.push(node);
       continue;
     }
@@ -73,6 +81,10 @@ export function transposeFirst(graph: Graph): Graph {
     nodes.push({ ...node, inputs: [name, b, ...rest], attributes });
   }
   return transposed.size === 0 ? graph : { ...graph, nodes, types };
+}
+
+function isPlain(node: Node): boolean {
+  return node.op === "Gemm" && isOn(node, "transA") && !isOn(node, "transB");
 }
 
 function freshName(taken: ReadonlyMap<string, unknown>, wanted: string): string {

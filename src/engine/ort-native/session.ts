@@ -11,6 +11,7 @@ import { fuseTransposedProducts, transposeFirst } from "./fuse.ts";
 import { type LoweredGraph, lowerGraph } from "./lower.ts";
 import { regroup } from "./regroup.ts";
 import type { Runtime } from "./runtime.ts";
+import { writeOutUnsupported } from "./write-out.ts";
 
 const ALL_OPTIMIZATIONS = 99;
 const PARALLEL = 1;
@@ -62,7 +63,7 @@ export async function createSession(
   graph: Graph,
   settings: SessionSettings,
 ): Promise<Session> {
-  const fast = transposeFirst(regroup(fuseTransposedProducts(graph)));
+  const fast = transposeFirst(regroup(fuseTransposedProducts(writeOutUnsupported(graph))));
   const lowered = lowerGraph(fast, settings.maxEmbeddedBytes);
   const handle = await compileModel(runtime, encodeModel(lowered.graph), settings, graph.name);
   prepareArena(runtime, handle);

@@ -5,6 +5,7 @@ import type { Value } from "../../graph/index.ts";
 import { elementCount, formatShape } from "../../tensor/index.ts";
 import { fanIn } from "../initializers.ts";
 import type { Initializer } from "../model.ts";
+import { checkCounts } from "../options.ts";
 import type { Scope } from "../scope.ts";
 
 export interface ConvolutionOptions {
@@ -38,6 +39,7 @@ function convolution(scope: Scope, x: Value, options: ConvolutionOptions, places
   const { outputs, kernel, stride = 1, dilation = 1, groups = 1 } = options;
   return scope.within(() => {
     expectPlaces(scope, x, places);
+    checkCounts(scope.path, { outputs, kernel, stride, dilation, groups });
     const channels = x.shape[1] as number;
     if (channels % groups !== 0 || outputs % groups !== 0) {
       scope.fail(
@@ -52,7 +54,8 @@ function convolution(scope: Scope, x: Value, options: ConvolutionOptions, places
     const bias =
       options.bias === false ? undefined : scope.parameter("bias", [outputs], fanIn(inputs));
     const pads = padsOf(scope, options, places);
-    return scope.builder.one("Conv", bias === undefined ? [x, weight] : [x, weight, bias], {
+    const given = bias === undefined ? [x, weight] : [x, weight, bias];
+    return scope.builder.one("Conv", given, {
       kernel_shape: each(kernel),
       strides: each(stride),
       dilations: each(dilation),
@@ -97,6 +100,13 @@ export const averagePool = (scope: Scope, x: Value, options: PoolingOptions): Va
 function pool(op: string, scope: Scope, x: Value, options: PoolingOptions): Value {
   const { kernel, stride = kernel, padding = 0 } = options;
   const each = (size: number): number[] => x.shape.slice(2).map(() => size);
+  checkCounts(scope.path, { kernel, stride });
+  if (!Number.isInteger(padding) || padding < 0 || 2 * padding > kernel) {
+    scope.fail(
+      `padding of ${padding} for windows of ${kernel}`,
+      "Set it to at most half of the kernel.",
+    );
+  }
   return scope.within(() =>
     scope.builder.one(op, [x], {
       kernel_shape: each(kernel),

@@ -2,17 +2,21 @@
 import {
   add,
   cast,
+  concat,
   div,
   dropout as drop,
   foldIn,
   mul,
+  normalPairs,
   randomBits,
+  reduceSum,
   reshape,
+  slice,
+  split,
 } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
-import { elementCount, type Shape } from "../../tensor/index.ts";
+import { elementCount, type Shape, tensorFrom } from "../../tensor/index.ts";
 import type { Scope } from "../scope.ts";
-import { positions } from "./positions.ts";
 
 /**
  * In `train` mode, sets a share `rate` of the elements of `x` (batch, …) to 0 and scales the others by 1/(1 - rate) (Srivastava et al. 2014);
@@ -38,16 +42,41 @@ export function dropoutOfHeads(scope: Scope, x: Value, rate: number): Value {
 }
 
 /**
- * Even in [0, 1), float32 of this shape, whose leading dim is the batch; a row depends on the key of its sample. In `eval` mode, the same
- * for every batch.
+ * Even in [0, 1), float32 of this shape, whose leading dim is the batch or a multiple of it; what belongs to a sample depends on its key. In `eval`
+ * mode it is the same every time and in any batch: it depends on the ids of the sample, where they are given (batch, …).
  */
-export function uniformRows(scope: Scope, shape: Shape): Value {
-  const [batch = 1, ...rest] = shape;
-  const key = scope.mode === "train" ? scope.key : positions(scope.builder, batch);
+export function uniformRows(scope: Scope, shape: Shape, ids?: Value): Value {
+  const { batch } = scope;
+  const key = scope.mode === "train" ? scope.key : keyOfContent(scope, ids);
   return scope.within(() => {
     const rows = reshape(foldIn(key, scope.nextStream()), [batch, 1]);
-    const places = randomBits(scope.builder, [1, elementCount(rest)], 0);
+    const places = randomBits(scope.builder, [1, elementCount(shape) / batch], 0);
     const bits = foldIn(add(rows, places), 0);
     return reshape(add(mul(cast(div(bits, 256), "float32"), 2 ** -24), 0.5), shape);
+  });
+}
+
+/** A number for each sample, int32: small factors, so that no sum is too large for it. Without ids the same for all. */
+function keyOfContent({ batch, builder }: Scope, ids: Value | undefined): Value {
+  if (ids === undefined) {
+    return builder.constant(tensorFrom("int32", [batch], new Array<number>(batch).fill(0)));
+  }
+  const count = elementCount(ids.shape) / batch;
+  const factors = Array.from({ length: count }, (_, place) => 1 + (place % 61));
+  const flat = reshape(cast(ids, "int32"), [batch, count]);
+  const small = builder.one("Mod", [flat, builder.scalar("int32", 251)]);
+  const weights = builder.constant(tensorFrom("int32", [count], factors));
+  return reduceSum(mul(small, weights), { axes: [1], keepdims: false });
+}
+
+/** Normal numbers of mean 0 and deviation 1, float32, for each sample as `uniformRows` draws. */
+export function normalRows(scope: Scope, shape: Shape): Value {
+  const each = elementCount(shape) / scope.batch;
+  const pairs = Math.ceil(each / 2);
+  const unit = uniformRows(scope, [scope.batch, 2 * pairs]);
+  return scope.within(() => {
+    const [first, second] = split(unit, [pairs, pairs], 1) as [Value, Value];
+    const both = concat(normalPairs(first, second), 1);
+    return reshape(slice(both, [{ axis: 1, start: 0, end: each }]), shape);
   });
 }

@@ -16,6 +16,7 @@ import { dropout } from "./dropout.ts";
 import { linear } from "./linear.ts";
 import { batchNorm, groupNorm, layerNorm } from "./normalization.ts";
 import { additiveMask } from "./positions.ts";
+import { gru, lstm, rnn } from "./recurrent.ts";
 import { residual } from "./transformer.ts";
 
 /** A layer alone: input `x` of this shape, output `y`. */
@@ -212,4 +213,72 @@ test("mistakes in layers name the layer", () => {
     (m, x) => add(layerNorm(m, x), m.parameter("extra", [4], { kind: "zeros" })),
     /Add/,
   );
+});
+
+test("recurrent layers: states of all steps, the last one, and weights by layer and direction", () => {
+  const model = build([2, 5, 3], (m, x) => {
+    return lstm(m, x, { hidden: 4, layers: 2, bidirectional: true, dropout: 0.5 }).y;
+  });
+  assert.deepEqual(names(model), [
+    ["layer.0.input", [2, 16, 3]],
+    ["layer.0.recurrent", [2, 16, 4]],
+    ["layer.0.bias", [2, 32]],
+    ["layer.1.input", [2, 16, 8]],
+    ["layer.1.recurrent", [2, 16, 4]],
+    ["layer.1.bias", [2, 32]],
+  ]);
+  assert.deepEqual(model.graph.types.get("y")?.shape, [2, 5, 8]);
+});
+
+test("recurrent layers: the last state is that of the last step, and a sequence's length ends it", () => {
+  const x = tensorFrom("float64", [1, 3, 2], [1, 2, -1, 0.5, 3, -2]);
+  for (const layer of [lstm, gru, rnn]) {
+    const whole = (m: Scope, v: Value) => layer(m, v, { hidden: 2 });
+    const states = build([1, 3, 2], (m, v) => whole(m, v).y);
+    const weights = drawWeights(states);
+    const y = run(states, { x, ...weights });
+    const last = build([1, 3, 2], (m, v) => whole(m, v).h);
+    near(run(last, { x, ...weights }), y.slice(4));
+    const cut = build([1, 3, 2], (m, v) => {
+      const lengths = m.builder.constant(tensorFrom("int32", [1], [2]));
+      return layer(m, v, { hidden: 2, lengths }).y;
+    });
+    near(run(cut, { x, ...weights }), [...y.slice(0, 4), 0, 0]);
+    const begun = build([1, 3, 2], (m, v) => {
+      const full = layer(m.child("more"), v, { hidden: 2 });
+      const initial = "c" in full ? { h: full.h, c: full.c } : full.h;
+      return layer(m, v, { hidden: 2, initial } as never).y;
+    });
+    assert.equal(begun.parameters.length, 6);
+  }
+});
+
+test("recurrent layers refuse what they cannot be", () => {
+  assert.throws(
+    () => build([2, 5], (m, x) => lstm(m, x, { hidden: 4 }).y),
+    /\(batch, steps, width\)/,
+  );
+  assert.throws(() => build([2, 5, 3], (m, x) => gru(m, x, { hidden: 0 }).y), /hidden of 0/);
+  assert.throws(
+    () => build([2, 5, 3], (m, x) => rnn(m, x, { hidden: 3, initial: x }).y),
+    /initial states of the shape/,
+  );
+});
+
+test("layers that cannot work as asked are refused when they are built", () => {
+  const cases: readonly [Shape, (m: Scope, x: Value) => Value, RegExp][] = [
+    [[1, 4], (m, x) => batchNorm(m, x), /one value for each channel of a micro-batch/],
+    [[1, 4, 1, 1], (m, x) => batchNorm(m, x), /one value for each channel/],
+    [[2, 4, 1], (m, x) => groupNorm(m, x, { groups: 4 }), /one value for each group/],
+    [[2, 4, 3], (m, x) => groupNorm(m, x, { groups: 0 }), /groups is 0/],
+    [[2, 1, 4, 4], (m, x) => conv2d(m, x, { outputs: 2, kernel: 5 }), /kernel is larger/],
+    [[2, 1, 4, 4], (m, x) => conv2d(m, x, { outputs: 2, kernel: 3, stride: 0 }), /stride is 0/],
+    [[2, 1, 2, 2], (m, x) => maxPool(m, x, { kernel: 3 }), /window is larger/],
+    [[2, 1, 8], (m, x) => averagePool(m, x, { kernel: 2, padding: 2 }), /padding of 2/],
+    [[2, 3], (m, x) => linear(m, x, { outputs: 0 }), /shape \[3, 0\]/],
+    [[2, 3], (m, x) => dropout(m, x, 1), /dropout rate of 1/],
+  ];
+  for (const [shape, layer, expected] of cases) {
+    assert.throws(() => build(shape, layer), expected);
+  }
 });

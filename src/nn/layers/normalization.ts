@@ -13,6 +13,7 @@ import {
 import type { Value } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
 import { ones, zeros } from "../initializers.ts";
+import { checkCounts } from "../options.ts";
 import type { Scope } from "../scope.ts";
 
 export interface NormOptions {
@@ -51,12 +52,14 @@ export function groupNorm(
   const { groups, epsilon = 1e-5 } = options;
   return scope.within(() => {
     const channels = channelsOf(scope, x);
+    checkCounts(scope.path, { groups });
     if (channels % groups !== 0) {
       scope.fail(
         `${channels} channels do not divide into ${groups} groups`,
         "Set groups to a divisor of the channels.",
       );
     }
+    expectSeveral(scope, elementCount(x.shape.slice(1)) / groups, "group of a sample");
     const flat = reshape(x, [
       x.shape[0] as number,
       groups,
@@ -95,18 +98,28 @@ export function batchNorm(scope: Scope, x: Value, options: BatchNormOptions = {}
       const inputs = [x, weight, bias, mean.value, variance.value];
       return scope.builder.one("BatchNormalization", inputs, { epsilon });
     }
+    const count = elementCount(x.shape) / channels;
+    expectSeveral(scope, count, "channel of a micro-batch");
     const axes = x.shape.map((_, dim) => dim).filter((dim) => dim !== 1);
     const batchMean = reduceMean(x, { axes });
     const centred = sub(x, batchMean);
     const batchVariance = reduceMean(mul(centred, centred), { axes });
-    const count = elementCount(x.shape) / channels;
-    const unbiased = mul(batchVariance, count / Math.max(1, count - 1));
+    const unbiased = mul(batchVariance, count / (count - 1));
     const mixed = (old: Value, now: Value) =>
       add(mul(old, 1 - momentum), mul(reshape(now, [channels]), momentum));
     mean.update(mixed(mean.value, batchMean));
     variance.update(mixed(variance.value, unbiased));
     return scaleChannels(scope, div(centred, sqrt(add(batchVariance, epsilon))));
   });
+}
+
+/** A single value is its own mean: what comes out would not depend on what goes in. */
+function expectSeveral(scope: Scope, values: number, what: string): void {
+  if (values > 1) return;
+  scope.fail(
+    `there is one value for each ${what}, whose statistics say nothing`,
+    "Use more samples in a micro-batch, larger groups, or another normalization.",
+  );
 }
 
 function channelsOf(scope: Scope, x: Value): number {

@@ -50,7 +50,7 @@ export interface BertOptions {
 /**
  * BERT (Devlin et al. 2019) with its masked-language-model head. Batch fields: `ids` int32 (batch, context), and `segments` if there are any.
  * Of the tokens to guess, drawn in the graph, 80% are hidden, 10% replaced by random ones, and 10% left. In `eval` mode, the draw
- * is the same for every batch. Outputs: `loss`, over the tokens to guess, in nats, and `logits` (batch, context, vocabulary), of the ids as
+ * depends on the ids of a sample alone. Outputs: `loss`, over the tokens to guess, in nats, and `logits` (batch, context, vocabulary), of the ids as
  * they are, nothing hidden.
  */
 export function bert(options: BertOptions): ModelDefinition {
@@ -93,8 +93,8 @@ function complete(options: BertOptions): Settings {
 
 /** The ids with some hidden, and labels: the id where it is to be guessed, elsewhere `IGNORED`. */
 function hideTokens(m: Scope, ids: Value, s: Settings): { hidden: Value; labels: Value } {
-  const draw = uniformRows(m, ids.shape);
-  const other = uniformRows(m, ids.shape);
+  const draw = uniformRows(m, ids.shape, ids);
+  const other = uniformRows(m, ids.shape, ids);
   const random = cast(floor(mul(other, s.vocabulary)), "int32");
   const padded = s.padding === undefined ? undefined : equal(ids, s.padding);
   const replaced = where(

@@ -20,8 +20,10 @@ export function ruleContext(importer: Importer, node: ImportNode): RuleContext {
     if (value === undefined) return otherwise;
     return value.kind === kind ? (value.value as T) : fail(`attribute "${name}" is no ${kind}`);
   };
-  const input = (index: number): Value =>
-    node.inputs[index] ?? fail(`${node.op} has no input ${index}`);
+  const input = (index: number): Value => {
+    const value = node.inputs[index] ?? fail(`${node.op} has no input ${index}`);
+    return importer.tensor(value, `input ${index}`);
+  };
   const constant = (index: number) => {
     const value = node.inputs[index];
     return value && builder.constantOf(value);
@@ -63,6 +65,9 @@ export function ruleContext(importer: Importer, node: ImportNode): RuleContext {
     ints: (name) => pick<readonly number[] | undefined>(name, "ints", undefined),
     emit,
     one: (op, inputs, attributes) => emit(op, inputs, attributes)[0] as Value,
+    elements: (index) =>
+      importer.elements(node.inputs[index] ?? fail(`${node.op} has no input ${index}`)),
+    sequence: (values) => importer.sequence(values),
     scalar: (like, number) => builder.constant(scalar(like.dtype, number)),
     fail,
   };

@@ -1,5 +1,4 @@
 /** Computes nodes whose inputs are all known, as long as they are small: shapes, masks, positions. */
-import { LockstepError } from "../../errors.ts";
 import {
   type Graph,
   type GraphBuilder,
@@ -9,9 +8,10 @@ import {
   type Value,
 } from "../../graph/index.ts";
 import { newBuilder } from "../../ops/index.ts";
-import { evaluateNode, fromTensor, toTensor } from "../../reference/index.ts";
+import { evaluateSurely } from "../../reference/index.ts";
 import { elementCount, isFloat } from "../../tensor/index.ts";
 import type { ImportNode } from "../upgrade/index.ts";
+import { SIZES } from "../vary.ts";
 
 type Foldable = Pick<ImportNode, "op" | "name" | "inputs" | "attributes" | "outputs">;
 
@@ -45,14 +45,15 @@ export function foldConstants(graph: Graph): Graph {
   return builder.build(graph.outputs.map((name) => values.get(name) as Value));
 }
 
-/** The node's outputs as constants, or undefined if it must stay. */
+/** The node's outputs as constants, or undefined if it must stay. `batch`: of the model that is made. */
 export function foldNode(
   builder: GraphBuilder,
   definition: OperatorDefinition,
   node: Foldable,
+  batch = 1,
 ): readonly Value[] | undefined {
   const constants = node.inputs.map((value) => value && builder.constantOf(value));
-  if (node.inputs.length === 0) return undefined;
+  if (node.inputs.length === 0 || definition.draws === true) return undefined;
   if (node.inputs.some((value, i) => value !== undefined && constants[i] === undefined)) {
     return undefined;
   }
@@ -66,19 +67,17 @@ export function foldNode(
   });
   let cost = 0;
   for (const type of [...types, ...constants.filter((tensor) => tensor !== undefined)]) {
-    cost += elementCount(type.shape) / (isFloat(type.dtype) ? MAX_FLOATS : MAX_INTEGERS);
+    cost +=
+      countAsCompared(elementCount(type.shape), batch) /
+      (isFloat(type.dtype) ? MAX_FLOATS : MAX_INTEGERS);
   }
   if (cost > 1) return undefined;
-  try {
-    const inputs = constants.map((tensor) => tensor && fromTensor(tensor));
-    const results = evaluateNode(node, inputs, types).map(toTensor);
-    return results.map((result) => builder.constant(result));
-  } catch (cause) {
-    if (cause instanceof LockstepError) throw cause;
-    // Constants without sense: a range to NaN, say.
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new LockstepError("ONNX_UNSUPPORTED", `its result cannot be computed: ${reason}`, {
-      cause,
-    });
-  }
+  const results = evaluateSurely(node, constants, types);
+  return results?.map((result) => builder.constant(result));
+}
+
+/** Builds for the sizes that are compared fold the same nodes: what grows with the batch counts as in the first of them. */
+function countAsCompared(count: number, batch: number): number {
+  const isCompared = SIZES.some((size) => size === batch);
+  return isCompared && count % batch === 0 ? (count / batch) * SIZES[0] : count;
 }

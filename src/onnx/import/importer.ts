@@ -1,6 +1,7 @@
 /**
  * Nodes of a file → nodes of a graph under construction, one after the other: functions and branches are inlined,
- * old forms upgraded, what is known computed. What is not understood is an error, never left out.
+ * old forms upgraded, what is known computed. A node that is not understood is an error of all who need what it gives,
+ * and of nobody else: a loss does not ask for the boxes that a second output sorts.
  */
 import { LockstepError } from "../../errors.ts";
 import { type GraphBuilder, type OperatorDefinition, type Value } from "../../graph/index.ts";
@@ -12,16 +13,22 @@ import { type ImportNode, rulesFor } from "../upgrade/index.ts";
 import { checkAttributes, ruleContext } from "./context.ts";
 import { foldNode } from "./fold.ts";
 import { domainOf, Scope } from "./scope.ts";
+import { inlineSubgraphs } from "./subgraphs.ts";
 
 /** What the importer asks its caller. */
 export interface ImportHooks {
   /** Names that values must not take. */
   readonly reserved?: readonly string[];
+  /** Samples of the model that is made. */
+  readonly batch?: number | undefined;
   /** A node that the caller builds itself (training-mode normalization), or undefined. */
   node?(node: ImportNode): readonly (Value | undefined)[] | undefined;
-  /** A weight under another name. */
-  alias?(value: Value, name: string): Value;
 }
+
+/** Ways out that work, the nearest first. */
+const UNKNOWN_HINT =
+  "Rewrite that layer in plain tensor operations before exporting: a cell called in a Python loop, for instance, exports as " +
+  "operators that are known. Or add a definition: src/ops has one file an operator.";
 
 const MAX_INLINED = 32;
 const MAX_NODES = 2_000_000;
@@ -33,7 +40,11 @@ export class Importer {
   readonly #functions: ReadonlyMap<string, RawFunction>;
   readonly #names = new Set<string>();
   readonly #reserved: ReadonlySet<string>;
+  /** What sequences hold. They are values that no graph has. */
+  readonly #sequences = new Map<Value, readonly Value[]>();
   #nodes = 0;
+  /** The file's own structure has no end: no node after this one is looked at. */
+  #isEndless = false;
 
   constructor(builder: GraphBuilder, file: OnnxFile, hooks: ImportHooks = {}) {
     this.builder = builder;
@@ -57,15 +68,17 @@ export class Importer {
     const label = raw.name !== "" ? raw.name : (raw.output.find((name) => name !== "") ?? "");
     const name = this.fresh(scope.prefix + (label === "" ? raw.opType : label));
     try {
-      if (++this.#nodes > MAX_NODES) this.fail(`more than ${MAX_NODES} nodes after inlining`);
+      if (++this.#nodes > MAX_NODES) this.#end(`more than ${MAX_NODES} nodes after inlining`);
       const values = this.#resolve(raw, name, scope);
       for (const [index, output] of raw.output.entries()) {
         const value = values[index];
         if (output === "" || value === undefined) continue;
-        scope.define(output, this.#hooks.alias?.(value, scope.prefix + output) ?? value);
+        scope.define(output, value);
       }
     } catch (error) {
-      throw this.#located(error, raw, name);
+      const located = this.#located(error, raw, name);
+      if (!(located instanceof LockstepError) || this.#isEndless) throw located;
+      for (const output of raw.output) if (output !== "") scope.fail(output, located);
     }
   }
 
@@ -79,21 +92,17 @@ export class Importer {
     if (body !== undefined) return this.#call(body, raw, inputs, name, scope);
     const { attributes, graphs } = scope.attributes(raw.attribute, name);
     const op = domain === "" ? raw.opType : `${domain}::${raw.opType}`;
-    if (op === "If") return this.#if(inputs[0], graphs, name, scope);
-    if (graphs.size > 0) {
-      this.fail(
-        `the operator ${op} with a subgraph is not supported`,
-        "Loops over data are not understood; unroll them before exporting.",
-      );
-    }
-    return this.build({
+    const node: ImportNode = {
       op,
       name,
       inputs,
       attributes,
       outputs: raw.output.map((output) => (output === "" ? "" : scope.prefix + output)),
       opset: domain === "" ? (scope.opset("") ?? INTERNAL_OPSET) : INTERNAL_OPSET,
-    });
+    };
+    if (graphs.size === 0) return this.build(node);
+    this.#checkDepth(scope);
+    return inlineSubgraphs(this, node, graphs, scope);
   }
 
   /** Builds one node: rules, then folding, then the graph. */
@@ -116,11 +125,14 @@ export class Importer {
     const definition = this.#definition(node.op);
     if (definition === undefined) {
       throw new LockstepError("UNKNOWN_OPERATOR", `the operator "${node.op}" is not known`, {
-        hint: `Rewrite the model without it, or add a definition: src/ops has one file an operator.`,
+        hint: UNKNOWN_HINT,
       });
     }
+    for (const [index, value] of node.inputs.entries()) {
+      if (value !== undefined) this.tensor(value, `input ${index}`);
+    }
     const ready = { ...node, attributes: checkAttributes(this, node, definition) };
-    const folded = foldNode(this.builder, definition, ready);
+    const folded = foldNode(this.builder, definition, ready, this.#hooks.batch);
     if (folded !== undefined) return folded;
     const outputs = ready.outputs.map((output) =>
       output === "" || this.#free(output) ? output : this.fresh(output),
@@ -130,29 +142,6 @@ export class Importer {
 
   #definition(op: string): OperatorDefinition | undefined {
     return this.builder.operators.find(op);
-  }
-
-  #if(
-    condition: Value | undefined,
-    graphs: ReadonlyMap<string, RawGraph>,
-    name: string,
-    scope: Scope,
-  ): readonly (Value | undefined)[] {
-    const known = condition && this.builder.constantOf(condition);
-    if (known === undefined) {
-      return this.fail(
-        "the condition of If is not known before the graph runs",
-        "Fix the input that decides it (dims, shapes), or export the branch that is used.",
-      );
-    }
-    const branch = graphs.get(toNumbers(known)[0] === 0 ? "else_branch" : "then_branch");
-    if (branch === undefined) return this.fail("If has no such branch");
-    if (scope.depth >= MAX_INLINED) this.fail("branches and functions are nested too deep");
-    const inner = scope.branch(`${name}/`);
-    this.graph(branch, inner);
-    return branch.output.map(
-      (output) => inner.find(output.name) ?? this.fail(`nothing gives "${output.name}"`),
-    );
   }
 
   /** A graph's initializers as constants, then its nodes. */
@@ -179,7 +168,7 @@ export class Importer {
     name: string,
     outer: Scope,
   ): readonly (Value | undefined)[] {
-    if (outer.depth >= MAX_INLINED) this.fail("functions call each other without end");
+    this.#checkDepth(outer);
     const bindings = new Map<string, RawAttribute>();
     for (const attribute of body.attributeProto) bindings.set(attribute.name, attribute);
     for (const attribute of raw.attribute) {
@@ -215,6 +204,26 @@ export class Importer {
     return !this.builder.has(name) && !this.#reserved.has(name);
   }
 
+  sequence(values: readonly Value[]): Value {
+    const type = { dtype: values[0]?.dtype ?? "float32", shape: [] } as const;
+    const value: Value = { name: this.fresh("sequence"), type, ...type, builder: this.builder };
+    this.#sequences.set(value, values);
+    return value;
+  }
+
+  elements(sequence: Value): readonly Value[] {
+    return this.#sequences.get(sequence) ?? this.fail("an input is not a sequence of tensors");
+  }
+
+  /** Throws for a sequence. */
+  tensor(value: Value, what: string): Value {
+    if (!this.#sequences.has(value)) return value;
+    return this.fail(
+      `${what} is a sequence of tensors`,
+      "Sequences are understood where their length and the places read are known beforehand.",
+    );
+  }
+
   /** Elements of a value that are known. */
   numbers(value: Value): number[] {
     const tensor = this.builder.constantOf(value);
@@ -226,6 +235,16 @@ export class Importer {
   /** Throws ONNX_UNSUPPORTED; the node and the file are added on the way out. */
   fail(what: string, hint?: string): never {
     throw new LockstepError("ONNX_UNSUPPORTED", what, hint === undefined ? {} : { hint });
+  }
+
+  #checkDepth({ depth }: Scope): void {
+    if (depth >= MAX_INLINED)
+      this.#end("functions call each other without end, or subgraphs are nested too deep");
+  }
+
+  #end(what: string): never {
+    this.#isEndless = true;
+    return this.fail(what);
   }
 
   /** The error with the file, the node and its operator; inner nodes have said it already. */

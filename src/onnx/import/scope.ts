@@ -13,6 +13,7 @@ export class Scope {
   readonly #opsets: ReadonlyMap<string, number>;
   readonly #parent: Scope | undefined;
   readonly #values = new Map<string, Value>();
+  readonly #failures = new Map<string, LockstepError>();
   readonly #bindings: ReadonlyMap<string, RawAttribute>;
 
   constructor(options: {
@@ -53,7 +54,15 @@ export class Scope {
     this.#values.set(name, value);
   }
 
+  /** Says why nothing gives this value: whoever needs it meets this error. */
+  fail(name: string, reason: LockstepError): void {
+    this.#failures.set(name, reason);
+  }
+
+  /** Throws the error of the node that should have given the value. */
   find(name: string): Value | undefined {
+    const reason = this.#failures.get(name);
+    if (reason !== undefined) throw reason;
     return this.#values.get(name) ?? this.#parent?.find(name);
   }
 

@@ -1,5 +1,5 @@
 /** Operators that are written with others. They hold only where `ops/` has no definition of its own. */
-import { crossEntropy } from "../../functional/index.ts";
+import { crossEntropy, roiAlign } from "../../functional/index.ts";
 import { type Rule, type RuleEntry, type RuleTable, rewrite } from "./rule.ts";
 
 const rename =
@@ -59,6 +59,26 @@ const softmaxCrossEntropy: Rule = ({ node, input, int, string, fail }) => {
   return [crossEntropy(input(0), input(1), { axis: 1, reduction, ...ignored })];
 };
 
+/** ONNX Runtime has no kernel of its newest form. Before version 16 regions were those of centres. */
+const regions: Rule = ({ node, input, int, float, string, fail }) => {
+  const mode = string("mode", "avg");
+  if (mode !== "avg") return fail(`mode "${mode}" is not supported`, 'Only "avg" is supported.');
+  const edges = node.opset >= 16 ? "half_pixel" : "output_half_pixel";
+  const settings = {
+    height: int("output_height", 1),
+    width: int("output_width", 1),
+    samples: int("sampling_ratio", 0),
+    scale: float("spatial_scale", 1),
+    halfPixel: string("coordinate_transformation_mode", edges) === "half_pixel",
+  };
+  const [x, boxes, pictures] = [input(0), input(1), input(2)];
+  const fits = pictures.shape.length === 1 && boxes.shape[0] === pictures.shape[0];
+  if (x.shape.length !== 4 || boxes.shape.length !== 2 || boxes.shape[1] !== 4 || !fits) {
+    return fail("it takes (N, C, H, W), regions (R, 4) and numbers of pictures (R)");
+  }
+  return [roiAlign(x, boxes, pictures, settings)];
+};
+
 const only = (rule: Rule): readonly RuleEntry[] => [{ unlessDefined: true, rule }];
 
 export const composeRules: RuleTable = {
@@ -66,6 +86,7 @@ export const composeRules: RuleTable = {
   LpNormalization: only(lpNormalization),
   MeanVarianceNormalization: only(meanVarianceNormalization),
   SimplifiedLayerNormalization: only(simplifiedLayerNormalization),
+  RoiAlign: only(regions),
   SoftmaxCrossEntropyLoss: only(softmaxCrossEntropy),
   "com.microsoft::Gelu": only(rename("Gelu")),
   "com.microsoft::SkipLayerNormalization": only(skipLayerNormalization),

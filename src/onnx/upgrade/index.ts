@@ -1,13 +1,26 @@
 import { composeRules } from "./compose.ts";
 import { inputRules } from "./inputs.ts";
 import { layerRules } from "./layers.ts";
+import { placeRules } from "./places.ts";
+import { recurrentRules } from "./recurrent.ts";
 import type { RuleEntry, RuleTable } from "./rule.ts";
+import { sequenceRules } from "./sequence.ts";
+import { signalRules } from "./signal.ts";
 import { staticRules } from "./static.ts";
 
 export type { ImportNode, Rule, RuleContext, RuleEntry } from "./rule.ts";
 
 // The order matters: to the newest form first, then what needs no node, then what is written with others.
-const TABLES: readonly RuleTable[] = [inputRules, layerRules, staticRules, composeRules];
+const TABLES: readonly RuleTable[] = [
+  inputRules,
+  layerRules,
+  recurrentRules,
+  staticRules,
+  sequenceRules,
+  signalRules,
+  placeRules,
+  composeRules,
+];
 
 /** All rules for an operator, in the order in which they are tried. */
 export function rulesFor(op: string): readonly RuleEntry[] {

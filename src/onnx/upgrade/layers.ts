@@ -92,17 +92,35 @@ const oldResize: Rule = (context) => {
 const resizeSizes: Rule = (context) => {
   const { node, input } = context;
   const axes = context.ints("axes");
-  if (axes === undefined) return undefined;
+  // Policies look at the sizes of these axes alone.
+  if (axes === undefined || context.string("keep_aspect_ratio_policy", "stretch") !== "stretch") {
+    return undefined;
+  }
   const { shape } = input(0);
-  const full = (index: number, otherwise: readonly number[]): number[] => {
+  const full = (
+    index: number,
+    otherwise: readonly number[],
+    given: readonly number[] = context.numbers(index),
+  ): number[] => {
     const values = [...otherwise];
-    const given = context.numbers(index);
     for (const [i, axis] of axes.entries()) {
       values[axis < 0 ? axis + shape.length : axis] = given[i] as number;
     }
     return values;
   };
   const { builder } = context;
+  if (context.string("coordinate_transformation_mode", "") === "tf_crop_and_resize") {
+    const given = context.numbers(1);
+    const edges = (ends: number, otherwise: number) =>
+      full(
+        1,
+        shape.map(() => otherwise),
+        given.slice(ends),
+      );
+    const region = builder.constant(floats([...edges(0, 0), ...edges(axes.length, 1)]));
+    const sizes = node.inputs[3] && builder.ints(full(3, shape));
+    return rewrite(node, { inputs: [input(0), region, node.inputs[2], sizes], without: ["axes"] });
+  }
   const inputs =
     node.inputs[3] !== undefined
       ? [input(0), undefined, undefined, builder.ints(full(3, shape))]
@@ -125,6 +143,13 @@ function floats(values: readonly number[]) {
   const bytes = new Uint8Array(Float32Array.from(values).buffer);
   return { dtype: "float32" as const, shape: [values.length], bytes };
 }
+
+/** Before version 20 the modes had the names that they have for images. */
+const gridModes: Rule = ({ node, string }) => {
+  const names: Record<string, string> = { bilinear: "linear", bicubic: "cubic" };
+  const mode = string("mode", "bilinear");
+  return rewrite(node, { set: { mode: { kind: "string", value: names[mode] ?? mode } } });
+};
 
 /** Optional inputs may be written as empty tensors. */
 const emptyInputs: Rule = ({ node }) => {
@@ -149,6 +174,7 @@ export const layerRules: RuleTable = {
   AveragePool: [{ rule: autoPad }],
   BatchNormalization: [{ below: 14, rule: oldBatchNormalization }],
   GroupNormalization: [{ below: 21, rule: groupScale }],
+  GridSample: [{ below: 20, rule: gridModes }],
   Upsample: [{ rule: oldResize }],
   Resize: [{ below: 11, rule: oldResize }, { rule: emptyInputs }, { rule: resizeSizes }],
   Gemm: [{ below: 11, rule: oldGemm }],

@@ -45,6 +45,10 @@ export interface RuleContext {
   one(op: string, inputs: readonly (Value | undefined)[], attributes?: AttributeInputs): Value;
   /** A scalar of the element type of `like`. */
   scalar(like: Value, number: number): Value;
+  /** What a sequence holds that is input `index`; an error if it is none. */
+  elements(index: number): readonly Value[];
+  /** A sequence as an output of the node: only other rules for sequences can read it. */
+  sequence(values: readonly Value[]): Value;
   /** Throws ONNX_UNSUPPORTED with the node and the file. */
   fail(what: string, hint?: string): never;
 }

@@ -35,8 +35,8 @@ const constant: Rule = ({ node, builder, fail }) => {
   return [builder.constant(make())];
 };
 
-/** The input itself. */
-const pass: Rule = ({ input }) => [input(0)];
+/** The input itself, be it a sequence. */
+const pass: Rule = ({ node, fail }) => [node.inputs[0] ?? fail("it has no input")];
 
 const shape: Rule = ({ input, int, builder }) => {
   const dims = input(0).shape;

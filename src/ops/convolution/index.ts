@@ -8,6 +8,7 @@ import { maxPool } from "./max-pool.ts";
 import { resize } from "./resize.ts";
 
 export { resizedDims, resizeMaps } from "./resize-maps.ts";
+export { placesOf, readWindow, WINDOW_ATTRIBUTES, type Window } from "./window.ts";
 
 export const convolution = {
   AveragePool: averagePool,

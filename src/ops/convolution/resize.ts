@@ -1,8 +1,10 @@
 import type { GradientContext, InferContext, OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
+import { unsupported } from "../shared.ts";
 import { transposeMaps } from "./axis-map.ts";
 import {
   COORDINATE_MODES,
+  RATIO_POLICIES,
   RESIZE_MODES,
   type ResizedDim,
   resizedDims,
@@ -11,7 +13,7 @@ import {
 
 /**
  * X with dims of other sizes, by scales (input 2) or sizes (input 3). Every mode is linear in X, one dim after another, so the
- * gradient goes through the transposed maps. Not supported: antialias, keep_aspect_ratio_policy, tf_crop_and_resize.
+ * gradient goes through the transposed maps. Input 1: the region that tf_crop_and_resize takes; not supported: this with scales.
  */
 export const resize: OperatorDefinition = {
   name: "Resize",
@@ -48,13 +50,19 @@ function checkModes(context: InferContext): void {
   const check = (name: string, known: readonly string[]) => {
     const value = attributes.string(name);
     if (!known.includes(value)) {
-      context.fail(`${name} "${value}" is not supported`, `Known: ${known.join(", ")}.`);
+      unsupported(context, `${name} "${value}"`, `Known: ${known.join(", ")}.`);
     }
   };
   check("mode", RESIZE_MODES);
   check("coordinate_transformation_mode", COORDINATE_MODES);
-  check("keep_aspect_ratio_policy", ["stretch"]);
-  if (attributes.number("antialias") === 1) context.fail("antialias is not supported");
+  check("keep_aspect_ratio_policy", RATIO_POLICIES);
+  const coordinates = attributes.string("coordinate_transformation_mode");
+  if (coordinates === "tf_crop_and_resize" && context.inputs[3] === undefined) {
+    unsupported(context, `${coordinates} with scales`, "Give it sizes.");
+  }
+  if (attributes.number("antialias") === 1 && attributes.string("mode") === "nearest") {
+    unsupported(context, 'antialias with mode "nearest"');
+  }
 }
 
 function dimsOf(context: InferContext | GradientContext): ResizedDim[] {
@@ -64,5 +72,11 @@ function dimsOf(context: InferContext | GradientContext): ResizedDim[] {
     const numbers = context.constantNumbers(index);
     return numbers.length === 0 ? undefined : numbers;
   };
-  return resizedDims(context.attributes, shape, given(2), given(3));
+  const isCrop =
+    context.attributes.string("coordinate_transformation_mode") === "tf_crop_and_resize";
+  return resizedDims(context.attributes, shape, {
+    region: isCrop ? given(1) : undefined,
+    scales: given(2),
+    sizes: given(3),
+  });
 }

@@ -29,7 +29,7 @@ export function readWindow(attributes: AttributeReader, sizes: Shape, kernel: Sh
   const dilations = list("dilations", 1);
   const pads = list("pads", 0, 2 * sizes.length);
   const window = { kernel, strides, dilations };
-  const mode = attributes.string("auto_pad");
+  const mode = attributes.has("auto_pad") ? attributes.string("auto_pad") : "NOTSET";
   if (mode === "SAME_UPPER" || mode === "SAME_LOWER") {
     const totals = sizes.map((size, i) => {
       const stride = strides[i] as number;

@@ -1,4 +1,6 @@
 import { binary } from "./shared.ts";
 
 /** c = a + b. */
-export const add = binary("Add", ({ dy, toA, toB }) => [() => toA(dy), () => toB(dy)]);
+export const add = binary("Add", ({ dy, toA, toB }) => [() => toA(dy), () => toB(dy)], {
+  batch: { linear: "together" },
+});

@@ -16,5 +16,4 @@ export const castLike: OperatorDefinition = {
   },
   flops: noFlops,
   inPlace: true,
-  moves: "all",
 };

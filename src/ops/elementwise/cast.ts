@@ -20,6 +20,7 @@ export const cast: OperatorDefinition = {
     return [isFloat(dtype) ? convert(context.gradient(0), dtype) : undefined];
   },
   flops: noFlops,
+  moves: true,
   inPlace: true,
-  moves: "all",
+  batch: { linear: "together" },
 };

@@ -3,6 +3,7 @@ import { sumTo } from "../../functional/index.ts";
 import type {
   AttributeReader,
   AttributeSpec,
+  BatchRule,
   GradientContext,
   InferContext,
   OperatorDefinition,
@@ -27,6 +28,7 @@ export interface UnaryOptions {
   readonly integers?: boolean;
   /** Engines may compute it in several passes that read the input again: not in place. */
   readonly severalPasses?: boolean;
+  readonly batch?: BatchRule;
 }
 
 /** y = f(x) for floats; `rule` gives dx. */
@@ -51,6 +53,7 @@ export function unary(
     ],
     flops: flopsPerElement(options.flops ?? 1),
     inPlace: options.severalPasses !== true,
+    ...(options.batch && { batch: options.batch }),
   };
 }
 
@@ -69,7 +72,7 @@ export function stepFunction(name: string, options: UnaryOptions = {}): Operator
 export function binary(
   name: string,
   rule: (values: BinaryRule) => readonly [() => Value, () => Value | undefined],
-  options: { flops?: number } = {},
+  options: { flops?: number; batch?: BatchRule } = {},
 ): OperatorDefinition {
   return {
     name,
@@ -95,6 +98,7 @@ export function binary(
     },
     flops: flopsPerElement(options.flops ?? 1),
     inPlace: true,
+    ...(options.batch && { batch: options.batch }),
   };
 }
 
@@ -112,6 +116,7 @@ export interface BinaryRule {
 export function variadic(
   name: string,
   rule: (context: GradientContext, index: number) => Value,
+  batch?: BatchRule,
 ): OperatorDefinition {
   return {
     name,
@@ -128,6 +133,7 @@ export function variadic(
     flops: (context) => flopsPerElement(Math.max(1, context.inputs.length - 1))(context),
     // With three inputs or more, engines accumulate in the output and read the rest later.
     inPlace: false,
+    ...(batch && { batch }),
   };
 }
 

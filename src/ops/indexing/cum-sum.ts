@@ -29,4 +29,9 @@ export const cumSum: OperatorDefinition = {
   },
   flops: (context) => elementCount(context.input(0).shape),
   inPlace: false,
+  batch: {
+    mixes: ({ input, constantNumbers }) => [
+      normalizeDim(constantNumbers(1)[0] ?? 0, input(0).shape.length),
+    ],
+  },
 };

@@ -1,6 +1,6 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { noFlops } from "../shared.ts";
-import { axisOf, checkIndices, dimOf, places, sumAt } from "./shared.ts";
+import { alongAxis, axisOf, checkIndices, dimOf, sumAt } from "./shared.ts";
 
 /** For each element of input 1: the element of input 0 at its place, but at that number along `axis`. */
 export const gatherElements: OperatorDefinition = {
@@ -24,10 +24,8 @@ export const gatherElements: OperatorDefinition = {
     return [sumAt(indices, dy, axis, x.shape), undefined];
   },
   flops: noFlops,
+  moves: true,
+  // PyTorch's gather and scatter, and those of other frameworks, refuse negative numbers.
+  indices: (context) => alongAxis(context, false),
   inPlace: false,
-  asks: (context) => {
-    const { shape } = context.input(0);
-    return [places(1, shape[axisOf(context, shape)] as number)];
-  },
-  moves: "some",
 };

@@ -2,7 +2,7 @@ import { flatIndices, reshape } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
-import { checkIndices, places } from "./shared.ts";
+import { checkIndices, tuplesInto } from "./shared.ts";
 import { sumRows } from "./sum-rows.ts";
 
 /** Parts of input 0 at the tuples in the last dim of input 1; the first `batch_dims` dims are shared. */
@@ -32,11 +32,7 @@ export const gatherND: OperatorDefinition = {
     return [reshape(sumRows(reshape(dy, rows), indices, places), x.shape), undefined];
   },
   flops: noFlops,
+  moves: true,
+  indices: (context) => tuplesInto(context, context.attributes.number("batch_dims")),
   inPlace: false,
-  // Of tuples over dims of several sizes, the largest counts: the engine refuses the others.
-  asks: (context) => {
-    const batch = context.attributes.number("batch_dims");
-    const depth = context.input(1).shape.at(-1) as number;
-    return [places(1, Math.max(...context.input(0).shape.slice(batch, batch + depth)))];
-  },
 };

@@ -2,7 +2,7 @@ import { pad, reshape } from "../../functional/index.ts";
 import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
-import { axisOf, checkIndices, dimOf, places } from "./shared.ts";
+import { alongAxis, axisOf, checkIndices, dimOf } from "./shared.ts";
 import { sumRows } from "./sum-rows.ts";
 
 /** Rows of input 0 along `axis` at the numbers in input 1: an embedding, if the axis is 0. */
@@ -18,12 +18,9 @@ export const gather: OperatorDefinition = {
   },
   gradient: (context) => [context.needs(0) ? tableGradient(context) : undefined, undefined],
   flops: noFlops,
+  moves: true,
+  indices: (context) => alongAxis(context, true),
   inPlace: false,
-  asks: (context) => {
-    const { shape } = context.input(0);
-    return [places(1, shape[axisOf(context, shape)] as number)];
-  },
-  moves: "some",
 };
 
 function tableGradient(context: GradientContext): Value {

@@ -9,7 +9,7 @@ import { scatterElements } from "./scatter-elements.ts";
 import { scatterND } from "./scatter-nd.ts";
 import { topK } from "./top-k.ts";
 
-export { places, sumAt } from "./shared.ts";
+export { sumAt } from "./shared.ts";
 
 export const indexing = {
   CumSum: cumSum,

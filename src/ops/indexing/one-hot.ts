@@ -6,7 +6,6 @@ import type {
   Value,
 } from "../../graph/index.ts";
 import { noFlops } from "../shared.ts";
-import { places } from "./shared.ts";
 
 /**
  * Input 0 (indices) along a new dim `axis` of size input 1: the second of input 2 at the index, the first
@@ -30,8 +29,9 @@ export const oneHot: OperatorDefinition = {
     context.needs(2) ? valuesGradient(context) : undefined,
   ],
   flops: noFlops,
+  // ONNX makes a row of zeros of any other number, which is no class.
+  indices: (context) => [{ input: 0, places: context.constantNumbers(1), wraps: false }],
   inPlace: false,
-  asks: (context) => [places(0, context.constantNumbers(1)[0] as number)],
 };
 
 function newDim(context: InferContext, { length }: readonly number[]): number {

@@ -1,5 +1,4 @@
 import {
-  add,
   cast,
   div,
   equal,
@@ -11,12 +10,12 @@ import {
 import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
 import {
+  alongAxis,
   axisOf,
   checkIndices,
   checkReduction,
   dimOf,
-  noGradientFor,
-  places,
+  productGradient,
   REDUCTION,
 } from "./shared.ts";
 
@@ -56,21 +55,20 @@ export const scatterElements: OperatorDefinition = {
         ];
       case "add":
         return [dy, undefined, context.needs(2) ? gatherElements(dy, indices, axis) : undefined];
-      case "mul": {
-        if (context.needs(2)) noGradientFor(context, "the updates");
-        const ones = add(zerosLike(x), 1);
-        return [mul(dy, scatter(ones, indices, updates, axis, "mul")), undefined, undefined];
-      }
+      case "mul":
+        return productGradient(
+          context,
+          (to, from, reduction) => scatter(to, indices, from, axis, reduction),
+          (from) => gatherElements(from, indices, axis),
+        );
       default:
         return extremeGradient(context, axis);
     }
   },
   flops: (context) => elementCount(context.input(2).shape),
+  // PyTorch's gather and scatter, and those of other frameworks, refuse negative numbers.
+  indices: (context) => alongAxis(context, false),
   inPlace: false,
-  asks: (context) => {
-    const { shape } = context.input(0);
-    return [places(1, shape[axisOf(context, shape)] as number)];
-  },
 };
 
 /** Max and min: the elements equal to the result share its gradient evenly (as PyTorch's scatter_reduce). */

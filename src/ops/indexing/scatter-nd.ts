@@ -12,7 +12,7 @@ import {
 } from "../../functional/index.ts";
 import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import { elementCount, sameShape } from "../../tensor/index.ts";
-import { checkIndices, checkReduction, noGradientFor, places, REDUCTION } from "./shared.ts";
+import { checkIndices, checkReduction, productGradient, REDUCTION, tuplesInto } from "./shared.ts";
 import { sumRows } from "./sum-rows.ts";
 
 /**
@@ -51,18 +51,18 @@ export const scatterND: OperatorDefinition = {
       case "add":
         return [dy, undefined, read()];
       case "mul":
-        return noGradientFor(context, "any input");
+        return productGradient(
+          context,
+          (to, from, reduction) => scatter(to, tuples, from, reduction),
+          (from) => gatherND(from, tuples),
+        );
       default:
         return extremeGradient(context);
     }
   },
   flops: (context) => elementCount(context.input(2).shape),
+  indices: (context) => tuplesInto(context, 0),
   inPlace: false,
-  // Of tuples over dims of several sizes, the largest counts: the engine refuses the others.
-  asks: (context) => {
-    const depth = context.input(1).shape.at(-1) as number;
-    return [places(1, Math.max(...context.input(0).shape.slice(0, depth)))];
-  },
 };
 
 /** Max and min: the elements equal to the result share its gradient evenly. */

@@ -1,11 +1,21 @@
 /** What operators that read and write by number answer alike. */
-import { LockstepError } from "../../errors.ts";
-import { cast, expand, reshape, scatterElements, slice, sub } from "../../functional/index.ts";
+import {
+  add,
+  cast,
+  div,
+  equal,
+  expand,
+  mul,
+  reshape,
+  scatterElements,
+  slice,
+  sub,
+} from "../../functional/index.ts";
 import type {
   AttributeSpec,
   GradientContext,
+  IndexUse,
   InferContext,
-  InputRange,
   Value,
 } from "../../graph/index.ts";
 import { type DType, elementCount, normalizeDim, type Shape } from "../../tensor/index.ts";
@@ -17,14 +27,6 @@ export function checkIndices(context: InferContext, index: number): Shape {
   const { dtype, shape } = context.input(index);
   if (dtype !== "int32" && dtype !== "int64") context.failType("indices are int32 or int64");
   return shape;
-}
-
-/**
- * Input `input` holds numbers of `count` places. Data counts them from 0, as PyTorch's embedding, gather and losses do: a negative number
- * that reaches here as it is in a file is a mark for "none" far more often than a place counted from the end.
- */
-export function places(input: number, count: number): InputRange {
-  return { input, range: { low: 0, high: count - 1, whole: true } };
 }
 
 export function checkReduction(context: InferContext): void {
@@ -40,19 +42,44 @@ export function axisOf(context: InferContext, shape: Shape): number {
   return normalizeDim(axis, shape.length) ?? context.fail(`axis ${axis} is out of range`);
 }
 
+/** Input 1 holds numbers of places along `axis` of input 0. */
+export function alongAxis(context: InferContext, wraps: boolean): IndexUse[] {
+  const { shape } = context.input(0);
+  return [{ input: 1, places: [shape[axisOf(context, shape)] as number], wraps }];
+}
+
+/** Input 1 holds tuples of numbers, each of a dim of input 0 from `first` on. */
+export function tuplesInto(context: InferContext, first: number): IndexUse[] {
+  const depth = context.input(1).shape.at(-1) as number;
+  return [{ input: 1, places: context.input(0).shape.slice(first, first + depth), wraps: true }];
+}
+
 /** In a gradient rule: the dim that the attribute `axis` names in `shape`. */
 export function dimOf(context: GradientContext, shape: Shape): number {
   return normalizeDim(context.attributes.number("axis"), shape.length) as number;
 }
 
-/** A reduction whose gradient for that input we do not know. */
-export function noGradientFor(context: GradientContext, what: string): never {
-  const reduction = context.attributes.string("reduction");
-  throw new LockstepError(
-    "NO_GRADIENT",
-    `The operator ${context.op} with reduction "${reduction}" has no gradient for ${what}.`,
-    { hint: "Use reduction add, max or min, or leave this input untrained." },
-  );
+/**
+ * The gradients of x and of updates that it was multiplied by: each is the product of all the others. An element that is zero is left out of the products,
+ * and counts where it is the only one at its place.
+ */
+export function productGradient(
+  context: GradientContext,
+  scatter: (x: Value, updates: Value, reduction: "mul" | "add") => Value,
+  read: (x: Value) => Value,
+): (Value | undefined)[] {
+  const [x, updates] = [context.input(0), context.input(2)];
+  const [zeroX, zeroU] = [cast(equal(x, 0), x.dtype), cast(equal(updates, 0), x.dtype)];
+  const [factorX, factorU] = [add(x, zeroX), add(updates, zeroU)];
+  const zeros = scatter(zeroX, zeroU, "add");
+  const scaled = mul(context.gradient(0), scatter(factorX, factorU, "mul"));
+  const share = (product: Value, factor: Value, own: Value, all: Value): Value =>
+    mul(div(product, factor), cast(equal(own, all), x.dtype));
+  return [
+    context.needs(0) ? share(scaled, factorX, zeroX, zeros) : undefined,
+    undefined,
+    context.needs(2) ? share(read(scaled), factorU, zeroU, read(zeros)) : undefined,
+  ];
 }
 
 /**

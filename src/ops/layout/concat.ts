@@ -37,6 +37,7 @@ export const concat: OperatorDefinition = {
     });
   },
   flops: noFlops,
+  moves: true,
   inPlace: false,
-  moves: "some",
+  batch: { linear: "together" },
 };

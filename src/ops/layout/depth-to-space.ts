@@ -32,5 +32,6 @@ export const depthToSpace: OperatorDefinition = {
     return [reshape(transpose(reshape(dy, blocks), [0, 1, 3, 5, 2, 4]), shape)];
   },
   flops: noFlops,
+  moves: true,
   inPlace: false,
 };

@@ -16,6 +16,7 @@ export const expand: OperatorDefinition = {
   },
   gradient: (context) => [sumTo(context.gradient(0), context.input(0).shape), undefined],
   flops: noFlops,
+  moves: true,
   inPlace: false,
-  moves: "some",
+  batch: { linear: "first" },
 };

@@ -20,6 +20,7 @@ export const flatten: OperatorDefinition = {
   },
   gradient: (context) => [reshape(context.gradient(0), context.input(0).shape)],
   flops: noFlops,
+  moves: true,
   inPlace: true,
-  moves: "all",
+  batch: { linear: "first" },
 };

@@ -10,6 +10,7 @@ export const identity: OperatorDefinition = {
   infer: (context) => [context.input(0)],
   gradient: (context) => [context.gradient(0)],
   flops: noFlops,
+  moves: true,
   inPlace: true,
-  moves: "all",
+  batch: { linear: "together" },
 };

@@ -26,6 +26,7 @@ export const reshape: OperatorDefinition = {
   },
   gradient: (context) => [toShape(context.gradient(0), context.input(0).shape), undefined],
   flops: noFlops,
+  moves: true,
   inPlace: true,
-  moves: "all",
+  batch: { linear: "first" },
 };

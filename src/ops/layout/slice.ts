@@ -1,5 +1,6 @@
 import { flip, pad, reshape } from "../../functional/index.ts";
 import type {
+  BatchContext,
   GradientContext,
   InferContext,
   OperatorDefinition,
@@ -35,7 +36,7 @@ export const slice: OperatorDefinition = {
   gradient: (context) => {
     const x = context.input(0);
     const ranges = rangesOf(context, x.shape);
-    const backwards = ranges.flatMap((range, dim) => (range.step < 0 ? [dim] : []));
+    const backwards = backwardOf(ranges);
     const dy = backwards.length === 0 ? context.gradient(0) : flip(context.gradient(0), backwards);
     const spread = interleave(
       dy,
@@ -50,12 +51,21 @@ export const slice: OperatorDefinition = {
     return [pad(spread, before, after), undefined, undefined, undefined, undefined];
   },
   flops: noFlops,
+  moves: true,
   inPlace: false,
-  moves: "some",
+  batch: { linear: "first", mixes: backwardDims },
 };
 
+function backwardOf(ranges: readonly Range[]): number[] {
+  return ranges.flatMap(({ step }, dim) => (step < 0 ? [dim] : []));
+}
+
+function backwardDims(context: BatchContext): number[] {
+  return backwardOf(rangesOf(context, context.input(0).shape));
+}
+
 /** What is taken of each dim, by ONNX's rules for bounds that are negative or too large. */
-function rangesOf(context: InferContext | GradientContext, shape: Shape): Range[] {
+function rangesOf(context: InferContext | GradientContext | BatchContext, shape: Shape): Range[] {
   const ranges: Range[] = shape.map((size) => ({ start: 0, step: 1, count: size }));
   const [starts, ends] = [context.constantNumbers(1), context.constantNumbers(2)];
   const axes = context.inputs[3] === undefined ? undefined : context.constantNumbers(3);

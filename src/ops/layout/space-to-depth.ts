@@ -21,5 +21,6 @@ export const spaceToDepth: OperatorDefinition = {
     return [context.builder.one("DepthToSpace", [context.gradient(0)], { blocksize })];
   },
   flops: noFlops,
+  moves: true,
   inPlace: false,
 };

@@ -47,8 +47,8 @@ export const split: OperatorDefinition = {
     ];
   },
   flops: noFlops,
+  moves: true,
   inPlace: false,
-  moves: "some",
 };
 
 function pieces(context: InferContext, total: number): number[] {

@@ -23,6 +23,7 @@ export const squeeze: OperatorDefinition = {
   },
   gradient: (context) => [reshape(context.gradient(0), context.input(0).shape), undefined],
   flops: noFlops,
+  moves: true,
   inPlace: true,
-  moves: "all",
+  batch: { linear: "first" },
 };

@@ -32,6 +32,6 @@ export const tile: OperatorDefinition = {
     return [reshape(summed, shape), undefined];
   },
   flops: noFlops,
+  moves: true,
   inPlace: false,
-  moves: "some",
 };

@@ -23,8 +23,9 @@ export const transpose: OperatorDefinition = {
     return [permute(context.gradient(0), inverse)];
   },
   flops: noFlops,
+  moves: true,
   inPlace: false,
-  moves: "some",
+  batch: { linear: "first" },
 };
 
 function permutation(attributes: InferContext["attributes"], rank: number): readonly number[] {

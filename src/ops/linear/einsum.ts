@@ -38,6 +38,7 @@ export const einsum: OperatorDefinition = {
     return Math.max(1, shapes.length) * elementCount([...sizesOf(terms, shapes).values()]);
   },
   inPlace: false,
+  batch: { reduces: "sum" },
 };
 
 /** The size of each label; a size of 1 gives way to another (broadcasting, under an ellipsis). */

@@ -56,6 +56,8 @@ export const gemm: OperatorDefinition = {
     return 2 * inner * elementCount(context.outputs[0]?.shape ?? []);
   },
   inPlace: false,
+  // C would be added once for each part.
+  batch: { reduces: ({ inputs }) => (inputs[2] === undefined ? "sum" : undefined) },
 };
 
 function transposes(attributes: AttributeReader): { transA: 0 | 1; transB: 0 | 1 } {

@@ -35,6 +35,12 @@ export const batchNormalization: OperatorDefinition = {
     const type = floatType(context);
     checkChannels(context);
     const outputs = context.attributes.number("training_mode") === 0 ? 1 : 3;
+    if (outputs === 3 && elementCount(type.shape) === type.shape[1]) {
+      context.fail(
+        "there is one value for each channel, whose statistics say nothing",
+        "Use more samples in a micro-batch.",
+      );
+    }
     if (context.outputCount !== outputs) {
       context.fail(`has ${outputs} outputs with this training_mode, got ${context.outputCount}`);
     }

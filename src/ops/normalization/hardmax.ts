@@ -1,6 +1,6 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { flopsPerElement } from "../shared.ts";
-import { AXIS, checkedFloat } from "./shared.ts";
+import { AXIS, axisOf, checkedFloat } from "./shared.ts";
 
 /** 1 at the first maximum along `axis`, 0 elsewhere. */
 export const hardmax: OperatorDefinition = {
@@ -12,4 +12,5 @@ export const hardmax: OperatorDefinition = {
   gradient: { zero: "it is piecewise constant" },
   flops: flopsPerElement(),
   inPlace: false,
+  batch: { mixes: ({ attributes, input }) => [axisOf(attributes, input(0).shape)] },
 };

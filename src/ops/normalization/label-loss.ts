@@ -19,14 +19,15 @@ import {
 } from "../../functional/index.ts";
 import type {
   AttributeSpec,
+  BatchContext,
   GradientContext,
+  IndexUse,
   InferContext,
-  InputRange,
   OperatorDefinition,
   Value,
 } from "../../graph/index.ts";
 import { type Shape, sameShape } from "../../tensor/index.ts";
-import { places, sumAt } from "../indexing/index.ts";
+import { sumAt } from "../indexing/index.ts";
 import { floatType, flopsPerElement, noGradient } from "../shared.ts";
 
 const ATTRIBUTES: Readonly<Record<string, AttributeSpec>> = {
@@ -55,9 +56,10 @@ export const softmaxCrossEntropyLoss: OperatorDefinition = {
     }
     return [parts.length === 0 ? undefined : parts.reduce((left, right) => add(left, right))];
   },
+  indices: labelsOf,
   flops: (context) => 6 * flopsPerElement()({ ...context, outputs: [context.input(0)] }),
   inPlace: false,
-  asks: labelRange,
+  batch: { reduces: (context) => ofBatch("SoftmaxCrossEntropyLoss", context) },
 };
 
 /** −weight · x[label] of log-probabilities x. */
@@ -71,15 +73,17 @@ export const negativeLogLikelihoodLoss: OperatorDefinition = {
     const { labels, share } = shares(context, context.gradient(0));
     return [sumAt(labels, neg(share), 1, context.input(0).shape)];
   },
+  indices: labelsOf,
   flops: flopsPerElement(2),
   inPlace: false,
-  asks: labelRange,
+  batch: { reduces: (context) => ofBatch("NegativeLogLikelihoodLoss", context) },
 };
 
-function labelRange({ input, attributes }: InferContext): InputRange[] {
-  const except = attributes.has("ignore_index") ? attributes.number("ignore_index") : undefined;
-  const { range } = places(1, input(0).shape[1] as number);
-  return [{ input: 1, range: { ...range, except } }];
+function labelsOf(context: InferContext): IndexUse[] {
+  const places = [context.input(0).shape[1] as number];
+  const { attributes } = context;
+  const ignored = attributes.has("ignore_index") ? attributes.number("ignore_index") : undefined;
+  return [{ input: 1, places, wraps: false, ...(ignored === undefined ? {} : { ignored }) }];
 }
 
 function lossType(context: InferContext) {
@@ -105,17 +109,8 @@ function shares(context: GradientContext, dLoss: Value): { labels: Value; share:
   if (context.needs(2)) {
     noGradient(context, "for its class weights", "Keep the weights of the classes constant.");
   }
-  const { attributes } = context;
-  const ignored = attributes.has("ignore_index")
-    ? equal(given, attributes.number("ignore_index"))
-    : undefined;
-  const labels = ignored === undefined ? given : where(ignored, 0, given);
-  let weight = weights === undefined ? undefined : gather(weights, labels);
-  if (ignored !== undefined) {
-    const counted = cast(not(ignored), x.dtype);
-    weight = weight === undefined ? counted : mul(weight, counted);
-  }
-  const reduction = attributes.string("reduction");
+  const { labels, weight } = weigh(context, x, given, weights);
+  const reduction = context.attributes.string("reduction");
   let factor = dLoss;
   if (reduction === "mean") {
     const count = given.shape.reduce((a, b) => a * b, 1);
@@ -130,4 +125,36 @@ function shares(context: GradientContext, dLoss: Value): { labels: Value; share:
 
 function expandedShape([batch, ...rest]: Shape): Shape {
   return [batch as number, 1, ...rest];
+}
+
+/** Labels that all can be looked up, and the weight of each; undefined where each counts 1. */
+function weigh(
+  { attributes }: Pick<BatchContext, "attributes">,
+  x: Value,
+  given: Value,
+  weights: Value | undefined,
+): { labels: Value; weight: Value | undefined } {
+  const ignored = attributes.has("ignore_index")
+    ? equal(given, attributes.number("ignore_index"))
+    : undefined;
+  const labels = ignored === undefined ? given : where(ignored, 0, given);
+  const weight = weights === undefined ? undefined : gather(weights, labels);
+  if (ignored === undefined) return { labels, weight };
+  const counted = cast(not(ignored), x.dtype);
+  return { labels, weight: weight === undefined ? counted : mul(weight, counted) };
+}
+
+/** A mean over weights is their weighted sum over the sum of the weights. */
+function ofBatch(op: string, context: BatchContext): "sum" | "mean" | Value | undefined {
+  const { attributes, builder } = context;
+  const [x, given, weights] = [context.input(0), context.input(1), context.inputs[2]];
+  const reduction = attributes.string("reduction");
+  if (reduction !== "mean") return reduction === "sum" ? "sum" : undefined;
+  const { weight } = weigh(context, x, given, weights);
+  if (weight === undefined) return "mean";
+  const ignored = attributes.has("ignore_index")
+    ? { ignore_index: attributes.number("ignore_index") }
+    : {};
+  const total = builder.one(op, [x, given, weights], { reduction: "sum", ...ignored });
+  return div(total, reduceSum(weight, { keepdims: false }));
 }

@@ -18,6 +18,7 @@ import {
   axisOf,
   checkBroadcast,
   checkedFloat,
+  dimsFromAxis,
   normalizedRows,
   stashType,
   statistic,
@@ -86,6 +87,7 @@ export const layerNormalization: OperatorDefinition = {
   },
   flops: flopsPerElement(8),
   inPlace: false,
+  batch: { mixes: dimsFromAxis },
 };
 
 /** c and r from the forward node's outputs; in double precision computed again, for ONNX Runtime's outputs are float32 even then. */

@@ -23,6 +23,7 @@ export const logSoftmax: OperatorDefinition = {
   },
   flops: flopsPerElement(5),
   inPlace: false,
+  batch: { mixes: ({ attributes, input }) => [axisOf(attributes, input(0).shape)] },
 };
 
 /** What was scattered along `axis` into zeros to make `dy`, if it was made so (the gradient of GatherElements). */

@@ -36,4 +36,5 @@ export const lpNormalization: OperatorDefinition = {
   },
   flops: flopsPerElement(4),
   inPlace: false,
+  batch: { mixes: ({ attributes, input }) => [axisOf(attributes, input(0).shape)] },
 };

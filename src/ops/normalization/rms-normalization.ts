@@ -10,7 +10,7 @@ import {
 } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { flopsPerElement } from "../shared.ts";
-import { axisOf, checkBroadcast, checkedFloat, normalizedRows } from "./shared.ts";
+import { axisOf, checkBroadcast, checkedFloat, dimsFromAxis, normalizedRows } from "./shared.ts";
 
 /** x / √(mean of squares + epsilon) · scale over the dims from `axis` on (Zhang & Sennrich 2019). */
 export const rmsNormalization: OperatorDefinition = {
@@ -46,4 +46,5 @@ export const rmsNormalization: OperatorDefinition = {
   },
   flops: flopsPerElement(5),
   inPlace: false,
+  batch: { mixes: dimsFromAxis },
 };

@@ -1,6 +1,5 @@
 import { neg } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
-import { places } from "../indexing/index.ts";
 import { floatType, flopsPerElement, noGradient } from "../shared.ts";
 
 /**
@@ -56,6 +55,4 @@ export const rotaryEmbedding: OperatorDefinition = {
   },
   flops: flopsPerElement(3),
   inPlace: false,
-  asks: (context) =>
-    context.inputs[3] === undefined ? [] : [places(3, context.input(1).shape[0] as number)],
 };

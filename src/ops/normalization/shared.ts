@@ -4,6 +4,7 @@ import { cast, expand, reshape, sumTo } from "../../functional/index.ts";
 import type {
   AttributeReader,
   AttributeSpec,
+  BatchContext,
   GradientContext,
   InferContext,
   Value,
@@ -89,4 +90,11 @@ export function normalizedRows(context: GradientContext): {
     vector: (x) => reshape(expand(x, normalized), [size]),
     toScale: (gradient, of) => sumTo(reshape(gradient, normalized), of),
   };
+}
+
+/** For layers that normalize over the dims from `axis` on. */
+export function dimsFromAxis({ attributes, input }: BatchContext): number[] {
+  const { shape } = input(0);
+  const axis = axisOf(attributes, shape);
+  return shape.flatMap((_, dim) => (dim < axis ? [] : [dim]));
 }

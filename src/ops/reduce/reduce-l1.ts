@@ -7,4 +7,5 @@ export const reduceL1 = reduction({
   gradient: (context) => mul(sign(context.input(0)), keptGradient(context)),
   flops: 2,
   idempotent: false,
+  batch: { reduces: "sum" },
 });

@@ -1,4 +1,4 @@
-import { div, equal, mul, where } from "../../functional/index.ts";
+import { div, equal, mul, sqrt, where } from "../../functional/index.ts";
 import { keptGradient, keptOutput, reduction } from "./shared.ts";
 
 /** Euclidean norm over the dims in input 1. The gradient is 0 where the norm is 0 (as PyTorch). */
@@ -11,4 +11,10 @@ export const reduceL2 = reduction({
   },
   flops: 2,
   idempotent: false,
+  batch: {
+    reduces: ({ builder, inputs, attributes }) => {
+      const keepdims = attributes.number("keepdims");
+      return sqrt(builder.one("ReduceSumSquare", inputs, { keepdims }));
+    },
+  },
 });

@@ -13,4 +13,5 @@ export const reduceMean = reduction({
   },
   flops: 1,
   idempotent: true,
+  batch: { reduces: "mean", sumOf: "ReduceSum", linear: "first" },
 });

@@ -7,4 +7,5 @@ export const reduceSumSquare = reduction({
   gradient: (context) => mul(context.input(0), mul(keptGradient(context), 2)),
   flops: 2,
   idempotent: false,
+  batch: { reduces: "sum" },
 });

@@ -7,4 +7,5 @@ export const reduceSum = reduction({
   gradient: (context) => expand(keptGradient(context), context.input(0).shape),
   flops: 1,
   idempotent: true,
+  batch: { reduces: "sum", linear: "first" },
 });

@@ -3,6 +3,7 @@ import { assert } from "../../errors.ts";
 import { reshape } from "../../functional/index.ts";
 import type {
   AttributeSpec,
+  BatchRule,
   GradientContext,
   InferContext,
   OperatorDefinition,
@@ -30,10 +31,12 @@ export interface Reduction {
   readonly flops: number;
   /** Whether reducing over no dims leaves the input as it is (a sum does, a sum of squares does not). */
   readonly idempotent: boolean;
+  readonly batch?: BatchRule;
 }
 
 /** A reduction over the dims in input 1 (all, if it is left out). */
-export function reduction({ name, gradient, flops, idempotent }: Reduction): OperatorDefinition {
+export function reduction(of: Reduction): OperatorDefinition {
+  const { name, gradient, flops, idempotent, batch } = of;
   return {
     name,
     inputs: [1, 2],
@@ -50,6 +53,7 @@ export function reduction({ name, gradient, flops, idempotent }: Reduction): Ope
     gradient: (context) => [gradient(context), undefined],
     flops: (context) => flops * elementCount(context.input(0).shape),
     inPlace: false,
+    ...(batch && { batch }),
   };
 }
 

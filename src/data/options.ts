@@ -1,0 +1,39 @@
+/** Checks of what a source is given, when it is stated: a path that is undefined is often a variable that was not set. */
+import { LockstepError } from "../errors.ts";
+
+/** One glob or several, as a list. Throws INVALID_OPTION. */
+export function globsOf(source: string, globs: unknown): readonly string[] {
+  const list: unknown[] = Array.isArray(globs) ? globs : [globs];
+  for (const glob of list) checkPath(source, "a path or glob", glob);
+  if (list.length === 0) fail(source, "at least one path or glob", list);
+  return list as string[];
+}
+
+/** Throws INVALID_OPTION unless each value is a path. */
+export function checkPaths(source: string, paths: Readonly<Record<string, unknown>>): void {
+  if (typeof paths !== "object" || paths === null) fail(source, "an object of paths", paths);
+  for (const [name, path] of Object.entries(paths)) checkPath(source, `a path as "${name}"`, path);
+}
+
+export function checkPath(source: string, what: string, path: unknown): void {
+  if (typeof path !== "string" || path === "") fail(source, what, path);
+}
+
+/** Throws INVALID_OPTION for an option that the source does not have. */
+export function checkOptions(source: string, options: object, known: readonly string[]): void {
+  const all = ["heldOut", "fields", ...known];
+  for (const name of Object.keys(options)) {
+    if (all.includes(name)) continue;
+    throw new LockstepError("INVALID_OPTION", `${source}: there is no option "${name}".`, {
+      hint: `Its options are ${all.join(", ")}.`,
+      fields: { option: name },
+    });
+  }
+}
+
+function fail(source: string, wanted: string, got: unknown): never {
+  const given = typeof got === "string" ? `"${got}"` : String(got);
+  throw new LockstepError("INVALID_OPTION", `${source} needs ${wanted}, got ${given}.`, {
+    hint: "If it comes from a variable of the environment, that one is not set.",
+  });
+}

@@ -1,0 +1,73 @@
+/** Refuses values that a model cannot take, before anything is learned from them. */
+import { LockstepError } from "../errors.ts";
+import { elementCount, isFloat, type Tensor } from "../tensor/index.ts";
+import { numbersIn } from "./convert.ts";
+import type { ModelInput, ValueRange } from "./source.ts";
+
+/** Says which sample a row of the tensor holds: `"data.csv", line 12`. */
+export type DescribeRow = (row: number) => Promise<string>;
+
+/** @throws DATA_FORMAT for the first value that is no finite number, or is outside of the input's ranges */
+export async function checkValues(
+  input: ModelInput,
+  field: string,
+  tensor: Tensor,
+  describe: DescribeRow,
+): Promise<void> {
+  const { ranges } = input;
+  if (ranges === undefined && !isFloat(tensor.dtype)) return;
+  const numbers = numbersIn(tensor.bytes, tensor.dtype);
+  const wrong =
+    ranges === undefined
+      ? firstNotFinite(numbers)
+      : firstOutside(numbers, ranges, elementCount(tensor.shape.slice(1)));
+  if (wrong === undefined) return;
+  const size = elementCount(tensor.shape.slice(1));
+  const range = ranges?.[ranges.length === 1 ? 0 : wrong % size];
+  const value = numbers[wrong] as number;
+  const place = size === 1 ? "" : ` (element ${wrong % size} of the sample)`;
+  throw new LockstepError(
+    "DATA_FORMAT",
+    `${await describe(Math.floor(wrong / size))}: field "${field}"${place} is ${value}; ` +
+      `the model's input "${input.name}" takes ${range === undefined ? "finite numbers" : wordsOf(range)}.`,
+    { hint: hintFor(range), fields: { field, value } },
+  );
+}
+
+function hintFor(range: ValueRange | undefined): string {
+  return range === undefined
+    ? "Leave the sample out, or replace the value: one such number would reach every weight."
+    : "Correct the data, or make the model's table or number of classes larger; labels that do not count need `ignoreIndex`.";
+}
+
+export function wordsOf({ low, high, except }: ValueRange): string {
+  const outside = except.filter((value) => value < low || value > high);
+  const also = outside.length === 0 ? "" : `, and ${outside.join(", ")}`;
+  return `whole numbers from ${low} to ${high}${also}`;
+}
+
+function firstNotFinite(numbers: ArrayLike<number>): number | undefined {
+  for (let at = 0; at < numbers.length; at++) {
+    if (!Number.isFinite(numbers[at])) return at;
+  }
+  return undefined;
+}
+
+function firstOutside(
+  numbers: ArrayLike<number>,
+  ranges: readonly (ValueRange | undefined)[],
+  size: number,
+): number | undefined {
+  for (let at = 0; at < numbers.length; at++) {
+    const range = ranges[ranges.length === 1 ? 0 : at % size];
+    const value = numbers[at] as number;
+    if (range === undefined) {
+      if (!Number.isFinite(value)) return at;
+    } else if (!isIn(range, value)) return at;
+  }
+  return undefined;
+}
+
+function isIn({ low, high, except }: ValueRange, value: number): boolean {
+  return (value >= low && value <= high && Number.isInteger(value)) || except.includes(value);
+}

@@ -1,0 +1,15 @@
+import type { OperatorDefinition } from "../../graph/index.ts";
+import { bernoulli } from "./bernoulli.ts";
+import { randomNormal } from "./random-normal.ts";
+import { randomNormalLike } from "./random-normal-like.ts";
+import { randomUniform } from "./random-uniform.ts";
+import { randomUniformLike } from "./random-uniform-like.ts";
+
+/** Operators that an engine draws by itself: other numbers each time, which no seed of a run reproduces. */
+export const random = {
+  Bernoulli: bernoulli,
+  RandomNormal: randomNormal,
+  RandomNormalLike: randomNormalLike,
+  RandomUniform: randomUniform,
+  RandomUniformLike: randomUniformLike,
+} satisfies Record<string, OperatorDefinition>;

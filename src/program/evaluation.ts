@@ -1,0 +1,104 @@
+/** A model on held-out samples: forward passes over batches of them, and the loss and measures of all of them together. */
+import { cast, concat, reshape } from "../functional/index.ts";
+import { type Graph, typeOf } from "../graph/index.ts";
+import type { Model } from "../nn/index.ts";
+import { extendGraph } from "../ops/index.ts";
+import { byteLength, elementCount, isFloat, type TensorType } from "../tensor/index.ts";
+import { resized, sizeOf, type Term } from "./batch-sums.ts";
+import { type Measure, type MeasuresPlan, planMeasures } from "./measures.ts";
+import { buildNamed } from "./named.ts";
+import type { ProgramBuilder, Run, RunStage, TensorRef } from "./program.ts";
+import { batchRefs } from "./refs.ts";
+import { wideType } from "./whole-batch.ts";
+
+/** Batches of one size. */
+export interface EvaluationBatch {
+  readonly samples: number;
+  readonly fields: ReadonlyMap<string, TensorRef>;
+  /** After a run: the terms of all measures, one after the other. */
+  readonly sums: TensorRef;
+  /** Of each number in `sums`: that of all samples is the sum over batches of so many times the number. */
+  readonly factors: readonly number[];
+  readonly model: Model;
+  readonly graph: string;
+  /** Inputs of the graph. */
+  readonly inputs: readonly string[];
+}
+
+export interface EvaluationPlan {
+  /** Of all batches together. */
+  readonly samples: number;
+  /** One of the model's own size, and what is left over; one of them may be missing. */
+  readonly sizes: readonly EvaluationBatch[];
+  /** The loss, and then the other numbers that the model gives. */
+  readonly measures: readonly Measure[];
+}
+
+/**
+ * @param wanted samples that an evaluation looks at, each once; of a model that has one size only, as many whole batches as
+ * they are, and one at least
+ */
+export function planEvaluation(
+  program: ProgramBuilder,
+  model: Model,
+  wanted: number,
+): EvaluationPlan {
+  const own = sizeOf(model);
+  // Of a batch that holds all samples, another size shows which dims are the batch.
+  const whole = resized(model, own < wanted ? wanted : 2 * wanted);
+  const isFixed = sizeOf(whole) === own;
+  const samples = isFixed ? own * Math.max(1, Math.floor(wanted / own)) : wanted;
+  const size = Math.min(own, samples);
+  const rest = samples % size;
+  const parts = [size, ...(rest > 0 ? [rest] : [])].map((count) =>
+    count === own ? model : model.resized(count),
+  );
+  const names = [model.loss, ...numbersOf(model)];
+  const found = parts.map((part) => planMeasures(part, whole, names, sizeOf(part) / samples));
+  const measures = found[0]?.measures ?? [];
+  for (const { buffer, type } of batchRefs(parts[0] as Model, "evaluation", 1).values()) {
+    program.buffer(buffer, byteLength(type));
+  }
+  const sizes = parts.map((part, index) => {
+    const { graph, measures: own } = found[index] as MeasuresPlan;
+    const terms = own.flatMap((measure) => measure.terms);
+    const width = terms.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
+    const dtype = wideType(terms.map((term) => term.type.dtype));
+    const type: TensorType = { dtype, shape: [width] };
+    const buffer = program.buffer(`evaluation sums.${index}`, byteLength(type));
+    return {
+      samples: sizeOf(part),
+      fields: batchRefs(part, "evaluation", 1),
+      sums: { buffer, byteOffset: 0, type },
+      factors: terms.flatMap(({ factor, type: { shape } }) =>
+        new Array<number>(elementCount(shape)).fill(factor),
+      ),
+      model: part,
+      inputs: graph.inputs,
+      graph: program.graph(`evaluation.${index}`, "all", () => sumsGraph(graph, terms, type)),
+    };
+  });
+  return { samples, sizes, measures };
+}
+
+/** One run over a batch of this size. */
+export function evaluationStage(batch: EvaluationBatch, inputs: Run["inputs"]): RunStage {
+  const run = { graph: batch.graph, inputs, outputs: { sums: batch.sums } };
+  return { name: "evaluation", runs: [run], mode: "ordered" };
+}
+
+/** Outputs of one float beside the loss. */
+function numbersOf({ graph, outputs }: Model): string[] {
+  return Object.values(outputs).filter((name) => {
+    const { dtype, shape } = typeOf(graph, name);
+    return isFloat(dtype) && shape.length === 0;
+  });
+}
+
+function sumsGraph(graph: Graph, terms: readonly Term[], { dtype }: TensorType): Graph {
+  const builder = extendGraph(graph);
+  const parts = terms.map(({ output, type }) =>
+    reshape(cast(builder.value(output), dtype), [elementCount(type.shape)]),
+  );
+  return buildNamed(builder, new Map([["sums", concat(parts, 0)]]));
+}

@@ -1,0 +1,31 @@
+/** The first thing that a process of lockstep loads: it loads the rest, which takes many files at once. */
+import { readFileSync } from "node:fs";
+
+/** Above what Node.js opens at once for our modules and those of our dependencies. */
+const ENOUGH_FILES = 1024;
+
+/** Loads the modules of a process, or ends it with a sentence where the system allows too few open files for that. */
+export async function loadModules(load: () => Promise<unknown>): Promise<void> {
+  // Read before: later there may be no file left to read it from.
+  const limit = openFilesLimit();
+  try {
+    await load();
+  } catch (error) {
+    // Node.js takes a file that it could not open for one that is not there.
+    if (limit >= ENOUGH_FILES) throw error;
+    process.stderr.write(
+      `lockstep: The modules of this program cannot be loaded: this process may open only ${limit} files at once.\n` +
+        `  Allow it more: ulimit -n ${ENOUGH_FILES}. [IO_FAILED]\n`,
+    );
+    process.exitCode = 1;
+  }
+}
+
+function openFilesLimit(): number {
+  try {
+    const limits = readFileSync("/proc/self/limits", "latin1");
+    return Number(/^Max open files\s+(\d+)/m.exec(limits)?.[1] ?? Number.POSITIVE_INFINITY);
+  } catch {
+    return Number.POSITIVE_INFINITY; // not known on this system
+  }
+}

@@ -1,0 +1,95 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import {
+  add,
+  cast,
+  crossEntropy,
+  equal,
+  gather,
+  reduceMean,
+  reshape,
+  slice,
+  sub,
+  where,
+} from "../functional/index.ts";
+import type { Value } from "../graph/index.ts";
+import { defineModel, dlrm, embedding, gpt, linear, type Scope } from "../nn/index.ts";
+import { fieldRanges } from "./field-ranges.ts";
+
+const BATCH = 3;
+const mean = (x: Value) => reduceMean(x, { keepdims: false });
+
+/** The ranges of a model of one field `ids` (batch, 4), in words. */
+function rangesOf(body: (m: Scope, ids: Value) => Value): string[] {
+  const model = defineModel("one_field", (m) => ({
+    loss: mean(body(m, m.input("ids", [m.batch, 4], "int32"))),
+  })).build({ batch: BATCH, mode: "train" });
+  return (fieldRanges(model).get("ids") ?? []).map((range) =>
+    range === undefined
+      ? "any"
+      : `${range.low}..${range.high}${range.except.map((value) => `,${value}`).join("")}`,
+  );
+}
+
+const table = (m: Scope, ids: Value, vocabulary: number) =>
+  embedding(m.child("table"), ids, { vocabulary, width: 2 });
+
+test("ids of a language model are those of its vocabulary, and so are its targets", () => {
+  const model = gpt({ layers: 1, width: 8, heads: 2, context: 4, vocabulary: 50 });
+  const ranges = fieldRanges(model.build({ batch: 2, mode: "train" }));
+  const all = [{ low: 0, high: 49, except: [] }];
+  assert.deepEqual(Object.fromEntries(ranges), { ids: all, targets: all });
+});
+
+test("columns of one field have the ranges of their own tables", () => {
+  const model = dlrm({ dense: 3, categories: [5, 100, 7] });
+  const ranges = fieldRanges(model.build({ batch: 2, mode: "train" }));
+  assert.deepEqual(
+    ranges.get("categories")?.map((range) => range?.high),
+    [4, 99, 6],
+  );
+  assert.equal(ranges.has("dense"), false);
+});
+
+test("what is sliced off has no range, what is cast, shaped and shifted has", () => {
+  assert.deepEqual(
+    rangesOf((m, ids) => table(m, slice(ids, [{ axis: 1, start: 0, end: 2 }]), 9)),
+    ["0..8", "0..8", "any", "any"],
+  );
+  const moved = (ids: Value) => reshape(cast(ids, "int64"), [4 * BATCH]);
+  assert.deepEqual(
+    rangesOf((m, ids) => table(m, sub(moved(ids), 1), 9)),
+    ["1..9"],
+  );
+  assert.deepEqual(
+    rangesOf((m, ids) => table(m, add(moved(ids), 2), 9)),
+    ["-2..6"],
+  );
+});
+
+test("a number that is replaced is no index, and an ignored label no class", () => {
+  const masked = (ids: Value) => where(equal(ids, -1), 0, ids);
+  assert.deepEqual(
+    rangesOf((m, ids) => table(m, masked(ids), 9)),
+    ["0..8,-1"],
+  );
+  const loss = (ignoreIndex?: number) =>
+    rangesOf((m, ids) => {
+      const scores = linear(m.child("head"), table(m, where(equal(ids, ids), 0, ids), 1), {
+        outputs: 6,
+      });
+      return crossEntropy(scores, ids, ignoreIndex === undefined ? {} : { ignoreIndex });
+    });
+  assert.deepEqual(loss(), ["0..5"]);
+  assert.deepEqual(loss(-100), ["0..5,-100"]);
+});
+
+test("rows that a field picks from what was computed may be counted from the end", () => {
+  const picked = (m: Scope, ids: Value) => {
+    const rows = reshape(linear(m.child("in"), m.input("x", [m.batch, 2]), { outputs: 2 }), [
+      2 * BATCH,
+    ]);
+    return gather(rows, ids);
+  };
+  assert.deepEqual(rangesOf(picked), ["-6..5"]);
+});

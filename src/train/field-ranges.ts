@@ -1,0 +1,237 @@
+/**
+ * Which values the fields of a batch may hold, read off the model's graph: numbers of classes and rows of tables end up as indices. Each element of a
+ * field is followed through nodes that only move elements, to the nodes that take it for the number of a place.
+ */
+import type { ValueRange } from "../data/index.ts";
+import { type Graph, type IndexUse, inferContext, type Node, typeOf } from "../graph/index.ts";
+import type { Model } from "../nn/index.ts";
+import { operatorTable } from "../ops/index.ts";
+import { evaluateNode, fromTensor, type ReferenceTensor } from "../reference/index.ts";
+import { elementCount } from "../tensor/index.ts";
+
+/** For each element of a sample, in order; one range if it is that of all. Undefined: any number will do. */
+export type FieldRanges = readonly (ValueRange | undefined)[];
+
+/** Elements of fields, by number, and what was done to all of them. */
+interface Followed {
+  readonly elements: ReferenceTensor;
+  /** Added to the value on its way. */
+  readonly shift: number;
+  /** Numbers in the field that are replaced on the way. */
+  readonly replaced: readonly number[];
+}
+
+/** Numbers of elements begin here, far above those that constants hold. */
+const FIRST = 2 ** 40;
+
+/** By the name of the field; fields without limits are left out. */
+export function fieldRanges(model: Model): ReadonlyMap<string, FieldRanges> {
+  const pass = new Pass(model);
+  for (const node of model.graph.nodes) pass.visit(node);
+  return pass.result();
+}
+
+class Pass {
+  readonly #model: Model;
+  readonly #graph: Graph;
+  readonly #needed: ReadonlySet<string>;
+  readonly #producers: ReadonlyMap<string, Node>;
+  readonly #followed = new Map<string, Followed>();
+  readonly #constants = new Map<string, ReferenceTensor>();
+  readonly #ranges = new Map<number, ValueRange>();
+  readonly #starts = new Map<string, number>();
+
+  constructor(model: Model) {
+    this.#model = model;
+    this.#graph = model.graph;
+    this.#needed = neededFor(model.graph);
+    this.#producers = new Map(
+      model.graph.nodes.flatMap((node) => node.outputs.map((output) => [output, node] as const)),
+    );
+    let next = FIRST;
+    for (const name of model.batch) {
+      if (!this.#needed.has(name)) continue;
+      const { shape } = typeOf(model.graph, name);
+      const data = Float64Array.from({ length: elementCount(shape) }, (_, at) => next + at);
+      this.#starts.set(name, next);
+      next += data.length;
+      const elements = { dtype: "float64", shape, data } as const;
+      this.#followed.set(name, { elements, shift: 0, replaced: [] });
+    }
+  }
+
+  visit(node: Node): void {
+    const uses = usesOf(this.#graph, node);
+    for (const use of uses) this.#limit(node, use);
+    if (!node.outputs.some((output) => this.#needed.has(output))) return;
+    const isIndexed = uses.some(({ input }) => this.#followed.has(node.inputs[input] ?? ""));
+    if (operatorTable.find(node.op)?.moves === true) {
+      if (!isIndexed) this.#move(node);
+    } else if (node.op === "Where") this.#choose(node);
+    else if (node.op === "Add" || node.op === "Sub") this.#shift(node);
+  }
+
+  result(): ReadonlyMap<string, FieldRanges> {
+    const found = new Map<string, FieldRanges>();
+    for (const [name, start] of this.#starts) {
+      const [batch = 1, ...shape] = typeOf(this.#graph, name).shape;
+      const size = elementCount(shape);
+      const ranges = Array.from({ length: size }, (_, at) => {
+        const rows = Array.from({ length: batch }, (__, row) => start + row * size + at);
+        return rows.map((element) => this.#ranges.get(element)).reduce(both, undefined);
+      });
+      if (ranges.every((range) => range === undefined)) continue;
+      const [first] = ranges;
+      const isOne = ranges.every((range) => JSON.stringify(range) === JSON.stringify(first));
+      found.set(name, isOne ? [first] : ranges);
+    }
+    return found;
+  }
+
+  /** The elements of an input that holds indices are numbers of places. */
+  #limit(node: Node, { input, places, wraps, ignored }: IndexUse): void {
+    const followed = this.#followed.get(node.inputs[input] ?? "");
+    if (followed === undefined) return;
+    const { elements, shift, replaced } = followed;
+    // A table that is learned, or given with the model, has no row −1: PyTorch's embeddings refuse it too.
+    const mayWrap = wraps && !this.#isTable(node.inputs[0] ?? "");
+    const except = [...replaced, ...(ignored === undefined ? [] : [ignored - shift])];
+    for (const [at, element] of elements.data.entries()) {
+      if (element < FIRST) continue;
+      const count = places[at % places.length] as number;
+      const low = (mayWrap ? -count : 0) - shift;
+      const range = { low, high: count - 1 - shift, except };
+      this.#ranges.set(element, both(this.#ranges.get(element), range) as ValueRange);
+    }
+  }
+
+  #isTable(name: string): boolean {
+    const producer = this.#producers.get(name);
+    if (producer === undefined) {
+      const isField = this.#model.batch.includes(name);
+      return !isField;
+    }
+    const moves = operatorTable.find(producer.op)?.moves === true;
+    return moves && this.#isTable(producer.inputs[0] ?? "");
+  }
+
+  #move(node: Node): void {
+    const inputs = node.inputs.map((name) => this.#tensor(name));
+    if (node.inputs.some((name, at) => name !== "" && inputs[at] === undefined)) return;
+    const own = node.inputs.flatMap((name) => this.#followed.get(name) ?? []);
+    const [first] = own;
+    const alike = own.every(
+      ({ shift, replaced }) =>
+        shift === first?.shift && String(replaced) === String(first.replaced),
+    );
+    if (first === undefined || !alike) return;
+    const types = node.outputs.map((name) => ({
+      dtype: "float64" as const,
+      shape: name === "" ? [] : typeOf(this.#graph, name).shape,
+    }));
+    for (const [index, elements] of evaluateNode(node, inputs, types).entries()) {
+      this.#followed.set(node.outputs[index] ?? "", { ...first, elements });
+    }
+  }
+
+  /** `Where(x == c, k, x)`: c stands for something else. */
+  #choose(node: Node): void {
+    const [condition = "", yes = "", no = ""] = node.inputs;
+    const test = this.#equality(condition);
+    if (test === undefined) return;
+    const [kept, other] = test.negated ? [yes, no] : [no, yes];
+    const followed = this.#followed.get(kept);
+    if (followed === undefined || this.#tensor(other) === undefined) return;
+    const same = test.elements.length === followed.elements.data.length;
+    if (!same || !followed.elements.data.every((element, at) => element === test.elements[at]))
+      return;
+    const replaced = [...followed.replaced, test.value - followed.shift];
+    this.#followed.set(node.outputs[0] ?? "", { ...followed, replaced });
+  }
+
+  #equality(name: string): { elements: Float64Array; value: number; negated: boolean } | undefined {
+    const node = this.#producers.get(name);
+    if (node?.op === "Not") {
+      const inner = this.#equality(node.inputs[0] ?? "");
+      return inner && { ...inner, negated: !inner.negated };
+    }
+    if (node?.op !== "Equal") return undefined;
+    const [left, right] = node.inputs.map((input) => this.#followed.get(input));
+    const followed = left ?? right;
+    const value = this.#number(node.inputs[left === undefined ? 0 : 1] ?? "");
+    if (followed === undefined || value === undefined) return undefined;
+    return { elements: followed.elements.data, value, negated: false };
+  }
+
+  #shift(node: Node): void {
+    const [left = "", right = ""] = node.inputs;
+    const sign = node.op === "Sub" ? -1 : 1;
+    const isLeft = this.#followed.has(left);
+    const followed = this.#followed.get(isLeft ? left : right);
+    const value = this.#number(isLeft ? right : left);
+    if (followed === undefined || value === undefined || (!isLeft && sign < 0)) return;
+    const shift = followed.shift + sign * value;
+    this.#followed.set(node.outputs[0] ?? "", { ...followed, shift });
+  }
+
+  /** A constant all of whose elements are one number. */
+  #number(name: string): number | undefined {
+    const data = this.#constant(name)?.data;
+    const value = data?.[0];
+    return data?.every((other) => other === value) === true ? value : undefined;
+  }
+
+  #tensor(name: string): ReferenceTensor | undefined {
+    return this.#followed.get(name)?.elements ?? this.#constant(name);
+  }
+
+  #constant(name: string): ReferenceTensor | undefined {
+    const tensor = this.#graph.constants.get(name);
+    if (tensor === undefined) return undefined;
+    const known = this.#constants.get(name) ?? fromTensor(tensor);
+    this.#constants.set(name, known);
+    return known;
+  }
+}
+
+function usesOf(graph: Graph, node: Node): readonly IndexUse[] {
+  const definition = operatorTable.find(node.op);
+  if (definition?.indices === undefined) return [];
+  const { indices } = definition;
+  const named = (name: string) => (name === "" ? undefined : name);
+  return indices(
+    inferContext({
+      definition,
+      where: node.name,
+      inputs: node.inputs.map((name) => named(name) && typeOf(graph, name)) as never,
+      constants: node.inputs.map((name) => graph.constants.get(name)),
+      attributes: node.attributes,
+      outputCount: node.outputs.length,
+    }),
+  );
+}
+
+/** Values on the ways to indices. */
+function neededFor(graph: Graph): ReadonlySet<string> {
+  const needed = new Set<string>();
+  for (const node of graph.nodes.toReversed()) {
+    for (const { input } of usesOf(graph, node)) needed.add(node.inputs[input] ?? "");
+    if (!node.outputs.some((output) => needed.has(output))) continue;
+    for (const input of node.inputs) needed.add(input);
+  }
+  return needed;
+}
+
+/** What both ranges allow. */
+function both(a: ValueRange | undefined, b: ValueRange | undefined): ValueRange | undefined {
+  if (a === undefined || b === undefined) return a ?? b;
+  const except = [...new Set([...a.except, ...b.except])].sort((x, y) => x - y);
+  return {
+    low: Math.max(a.low, b.low),
+    high: Math.min(a.high, b.high),
+    // Where one use replaces a number and another takes it for a place, that one's limits hold.
+    except: except.filter((value) =>
+      [a, b].every((r) => r.except.includes(value) || (value >= r.low && value <= r.high)),
+    ),
+  };
+}

@@ -1,0 +1,88 @@
+/** What data holds, in a few digits: equal for data of which every sample is the same, whatever file it came from. */
+import { createHash, type Hash } from "node:crypto";
+import type { Dataset, ModelInput, SampleSet, TextPart } from "../data/index.ts";
+import { byteLength, type Tensor, tensorFromBytes } from "../tensor/index.ts";
+
+/** Samples beyond this many bytes, as the model sees them, are looked at in evenly spread blocks of so many bytes in all. */
+const MAX_BYTES = 2 ** 27;
+/** Text up to this many bytes is looked at byte by byte. */
+const MAX_TEXT_BYTES = 2 ** 29;
+/** What is read at once. */
+const BLOCK_BYTES = 2 ** 20;
+const DIGITS = 16;
+
+export interface Fingerprint {
+  /** `12 samples, 3 held out, content 0f3a…`. */
+  readonly data: string;
+  /** Of text. */
+  readonly tokenizer?: string;
+}
+
+/** Throws what reading the samples throws, and the reason of `signal`. */
+export async function fingerprintOf(
+  { train, validation, text }: Dataset,
+  inputs: readonly ModelInput[],
+  signal: AbortSignal,
+): Promise<Fingerprint> {
+  const hash = createHash("sha256");
+  const add = async (samples: SampleSet | undefined, part: TextPart | undefined) => {
+    if (samples === undefined) return;
+    hash.update(`${samples.length} `);
+    if (part !== undefined && part.byteLength <= MAX_TEXT_BYTES) await addText(hash, part, signal);
+    else await addSamples(hash, samples, inputs, signal);
+  };
+  await add(train, text?.train);
+  await add(validation, text?.validation);
+  const counts = `${train.length} samples, ${validation?.length ?? 0} held out`;
+  const data = `${counts}, content ${digits(hash)}`;
+  if (text === undefined) return { data };
+  return { data, tokenizer: digits(createHash("sha256").update(text.tokenizer.toJson())) };
+}
+
+async function addText(hash: Hash, part: TextPart, signal: AbortSignal): Promise<void> {
+  for await (const piece of part.bytes()) {
+    signal.throwIfAborted();
+    hash.update(piece);
+  }
+}
+
+async function addSamples(
+  hash: Hash,
+  samples: SampleSet,
+  inputs: readonly ModelInput[],
+  signal: AbortSignal,
+): Promise<void> {
+  const each = inputs.reduce((sum, { type }) => {
+    return sum + byteLength({ ...type, shape: type.shape.slice(1) });
+  }, 1);
+  const count = Math.max(1, Math.min(samples.length, Math.floor(BLOCK_BYTES / each)));
+  const blocks = Math.ceil(samples.length / count);
+  const looked = Math.min(blocks, Math.max(2, Math.floor(MAX_BYTES / (count * each))));
+  for (let block = 0; block < looked; block++) {
+    signal.throwIfAborted();
+    // Of all blocks those at even distances, the first and the last among them.
+    const at = looked === 1 ? 0 : Math.round((block * (blocks - 1)) / (looked - 1));
+    const first = at * count;
+    const indices = Array.from(
+      { length: Math.min(count, samples.length - first) },
+      (_, index) => first + index,
+    );
+    const tensors = tensorsFor(inputs, indices.length);
+    await samples.read(indices, tensors);
+    for (const { bytes } of Object.values(tensors)) hash.update(bytes);
+  }
+}
+
+function tensorsFor(inputs: readonly ModelInput[], count: number): Record<string, Tensor> {
+  return Object.fromEntries(
+    inputs.map(({ name, type: { dtype, shape } }) => {
+      const whole = [count, ...shape.slice(1)];
+      const bytes = new Uint8Array(byteLength({ dtype, shape: whole }));
+      return [name, tensorFromBytes(dtype, whole, bytes)];
+    }),
+  );
+}
+
+function digits(hash: Hash): string {
+  return hash.digest("hex").slice(0, DIGITS);
+}

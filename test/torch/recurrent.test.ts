@@ -1,0 +1,3 @@
+import { checkFamily } from "./support.ts";
+
+checkFamily("recurrent");
