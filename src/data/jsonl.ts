@@ -1,11 +1,12 @@
 /** Files of one JSON object a line: a text in each for language models, or numbers for anything else. */
 import { LockstepError } from "../errors.ts";
+import { checkOptions, word } from "../options.ts";
 import { elementCount, formatShape, type Shape, sameShape } from "../tensor/index.ts";
 import { type Document, loadDocuments } from "./document.ts";
 import { findFiles } from "./find.ts";
 import { indexLines, type LineIndex } from "./lines.ts";
 import type { Field } from "./match.ts";
-import { checkOptions, globsOf } from "./options.ts";
+import { globsOf, TEXT_OPTIONS } from "./options.ts";
 import { openRecords, type Records } from "./records.ts";
 import type { Dataset, OpenRequest } from "./source.ts";
 import { MAX_KEPT_BYTES } from "./store.ts";
@@ -26,7 +27,7 @@ export interface JsonlSource extends JsonlOptions {
  * numbers, truth values and nested lists of them are fields, of the shape that the first object shows.
  */
 export function jsonl(globs: string | readonly string[], options: JsonlOptions = {}): JsonlSource {
-  checkOptions("jsonl()", options, ["text", "tokenizer", "stride"]);
+  checkOptions<JsonlOptions>("jsonl()", options, { ...TEXT_OPTIONS, text: word.optional() });
   return { ...options, kind: "jsonl", globs: globsOf("jsonl()", globs) };
 }
 
