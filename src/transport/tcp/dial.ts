@@ -64,7 +64,8 @@ function getIn(link: Link, request: DialRequest, deadlineAt: number): Promise<vo
     });
     link.handler = {
       destination: () => "sent data before it was asked",
-      closed: (why) => {
+      closed: (why, isTheirs) => {
+        if (isTheirs) return fail(protocolError(hello.to, why));
         const refused = introduction.hasProved && !isSecured;
         fail(refused ? unauthorized(hello.to) : addressError(notYet(why), request.address));
       },

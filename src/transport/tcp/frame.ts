@@ -44,6 +44,7 @@ export const MAX_PIECE_BYTES = 2 ** 23;
 export const MAX_CONTROL_BYTES = 2048;
 
 const MAGIC = 0x534c;
+const NOT_OURS = "sent bytes that are not Lockstep's";
 const TYPES: ReadonlySet<number> = new Set(Object.values(FRAME));
 const LARGEST_MESSAGE = 2 ** 46;
 
@@ -77,10 +78,15 @@ export function encodeControl(
   return bytes;
 }
 
+/** Whether a header may begin so: looks at two bytes. */
+function isOurs(bytes: Uint8Array): boolean {
+  return (bytes[0] ?? 0) + 256 * (bytes[1] ?? 0) === MAGIC;
+}
+
 /** A frame, or what is wrong with it. */
 export function decodeHeader(bytes: Uint8Array): Frame | string {
   const view = new DataView(bytes.buffer, bytes.byteOffset, HEADER_BYTES);
-  if (view.getUint16(0, true) !== MAGIC) return "sent bytes that are not Lockstep's";
+  if (!isOurs(bytes)) return NOT_OURS;
   const version = view.getUint8(2);
   if (version !== PROTOCOL_VERSION) {
     return `speaks version ${version} of the protocol, this one ${PROTOCOL_VERSION}`;
@@ -155,6 +161,10 @@ export class FrameReader {
     if (this.#frame !== undefined && this.#target !== this.#tag) {
       this.#seal?.add(this.#target.subarray(from, this.#filled));
       if (this.#frame.type === FRAME.message) this.#handler.arrived?.(this.#frame, from, count);
+    }
+    // An answer of another program may be shorter than a header.
+    if (this.#frame === undefined && from < 2 && this.#filled >= 2 && !isOurs(this.#header)) {
+      return this.#break(NOT_OURS);
     }
     this.#settle();
   }

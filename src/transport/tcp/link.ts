@@ -15,8 +15,8 @@ export interface LinkHandler {
   /** Of message frames, before they are complete. */
   readonly arrived?: FrameHandler["arrived"];
   readonly frame: (frame: Frame, payload: Uint8Array) => void;
-  /** No more frames will come. Called once. */
-  readonly closed: (why: string) => void;
+  /** No more frames will come. Called once. @param isTheirs whether the other end sent what it must not */
+  readonly closed: (why: string, isTheirs: boolean) => void;
 }
 
 export interface DialOptions {
@@ -57,6 +57,7 @@ export class Link {
   readonly #staging = new Uint8Array(STAGING_BYTES);
   #handler: LinkHandler | undefined;
   #why: string | undefined;
+  #isTheirs = false;
   #paused = false;
 
   /** @internal Use `Link.dial` or `Link.accept`. */
@@ -65,7 +66,7 @@ export class Link {
       destination: (frame) => this.#handler?.destination(frame) ?? "sent data too early",
       arrived: (frame, from, byteLength) => this.#handler?.arrived?.(frame, from, byteLength),
       frame: (frame, payload) => this.#handler?.frame(frame, payload),
-      broken: (what) => this.#close(what),
+      broken: (what) => this.#close(what, true),
     });
     this.#socket = open(this);
     this.#listen();
@@ -150,7 +151,7 @@ export class Link {
   /** Who hears of frames from now on. */
   set handler(handler: LinkHandler) {
     this.#handler = handler;
-    if (this.#why !== undefined) handler.closed(this.#why);
+    if (this.#why !== undefined) handler.closed(this.#why, this.#isTheirs);
   }
 
   /** Bytes that wait to be sent. */
@@ -216,10 +217,11 @@ export class Link {
     return !this.#paused;
   }
 
-  #close(why: string): void {
+  #close(why: string, isTheirs = false): void {
     if (this.#why !== undefined) return;
     this.#why = why;
+    this.#isTheirs = isTheirs;
     this.#socket.destroy();
-    this.#handler?.closed(why);
+    this.#handler?.closed(why, isTheirs);
   }
 }
