@@ -48,3 +48,13 @@ test("the command to go on is the one that was typed, and --resume", () => {
     assert.equal(commandToResume([node, ...words], env, "/home/me/p"), expected);
   }
 });
+
+test("a token that was typed is not printed again", () => {
+  const typed = (...words: string[]) =>
+    commandToResume([node, "/usr/bin/lockstep", "train", "a.ts", ...words], {}, "/home/me/p");
+  for (const words of [["--token", "hush now"], ["--token=hush now"]]) {
+    const command = typed("--hosts", "a,b", ...words, "--steps", "5");
+    assert.ok(!command.includes("hush"), command);
+    assert.match(command, /--hosts a,b .*"\$LOCKSTEP_TOKEN" --steps 5 --resume$/);
+  }
+});

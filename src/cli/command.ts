@@ -1,6 +1,9 @@
 /** The command line that goes on with a run: the one that was typed, and `--resume`. */
 import { basename, relative } from "node:path";
 
+/** In the place of a secret, for a shell. */
+const TOKEN = "$LOCKSTEP_TOKEN";
+
 /** For a POSIX shell. `argv` is as Node gives it: the program, the script, then the words. */
 export function commandToResume(
   argv: readonly string[],
@@ -15,7 +18,15 @@ export function commandToResume(
     (/\.[cm]?[jt]s$/.test(script)
       ? ["node", [relative(cwd, script) || script, ...words]]
       : [env["npm_command"] === "exec" ? `npx ${basename(script)}` : basename(script), words]);
-  return [program, ...[...rest, "--resume"].map(quote)].join(" ");
+  return [program, ...[...masked(rest), "--resume"].map(quote)].join(" ");
+}
+
+/** The same words with the run's secret left for the environment to tell: what is printed is kept in logs. */
+function masked(words: readonly string[]): string[] {
+  return words.map((word, index) => {
+    if (words[index - 1] === "--token") return TOKEN;
+    return word.startsWith("--token=") ? `--token=${TOKEN}` : word;
+  });
 }
 
 /** `npm start -- …` or `npm run NAME -- …`, when the words begin with those of the script in package.json. */
@@ -33,5 +44,7 @@ function throughNpm(
 }
 
 function quote(word: string): string {
+  if (word.endsWith(TOKEN) && /^(?:--token=)?\$/.test(word))
+    return word.replace(TOKEN, `"${TOKEN}"`);
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
