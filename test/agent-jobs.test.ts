@@ -1,13 +1,13 @@
 /** Launchers that know the token and want more than they may have, and agents that answer with anything. */
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { execFileSync } from "node:child_process";
 import { LockstepError } from "../src/errors.ts";
 import { AGENT_PROTOCOL } from "../src/launch/agent-messages.ts";
-import { type Line, dialLine, listenTcp, serveLines } from "../src/transport/index.ts";
+import { dialLine, type Line, listenTcp, serveLines } from "../src/transport/index.ts";
 import { withFolder } from "./support/folder.ts";
 import { files, LOCAL, launch, rejectsWith, token, withAgents } from "./support/hosts.ts";
 

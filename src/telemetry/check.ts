@@ -44,7 +44,7 @@ const report = {
   batch: count,
   bitsPerByte: z.strictObject({ model: figure, bigram: figure, gzip: figure }).nullable(),
   sample: z.string().max(MAX_SAMPLE).nullable(),
-  modelBatch: orNull,
+  modelBatch: z.union([count, z.literal("any")]),
   notes: texts,
 } satisfies Fields<Report>;
 
@@ -54,6 +54,7 @@ const FIELDS: { readonly [Type in RunEvent["type"]]: Fields<Extract<RunEvent, { 
     out: text,
     model: text,
     parameters: count,
+    trains: text.optional(),
     data: text,
     engine: text,
     workers: count,
