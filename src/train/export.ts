@@ -79,7 +79,7 @@ export function stateDict(
     if (own === undefined || stored === undefined) continue;
     const { dtype, bytes, shape } = stored.transposed === true ? transpose(own) : own;
     all[name] = { dtype, bytes, shape: stored.shape ?? shape };
-    for (const tie of stored.ties ?? []) all[tie] = all[name] as Tensor;
+    for (const tie of stored.ties ?? []) all[tie] = all[name];
   }
   return all;
 }

@@ -41,8 +41,8 @@ interface Facts {
 
 const engine = createOrtEngine({ threads: 1 });
 const scratch = mkdtempSync(path.join(tmpdir(), "trained-"));
-after(() => {
-  engine.close();
+after(async () => {
+  await engine.close();
   rmSync(scratch, { recursive: true });
 });
 

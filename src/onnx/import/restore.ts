@@ -206,7 +206,8 @@ class Restoration {
   /** Lets all places of a weight read one initializer with its name. */
   #place(placeholder: Placeholder, places: readonly Place[]): void {
     const { target } = placeholder;
-    const first = places.find(({ layout }) => layout === "same") ?? (places[0] as Place);
+    const first = places.find(({ layout }) => layout === "same") ?? places[0];
+    if (first === undefined) return;
     this.#edit.copy(first.initializer, target);
     let turned: string | undefined;
     for (const place of places) {
