@@ -104,8 +104,9 @@ test("a line with TLS to a program of another kind ends with a word", async () =
   try {
     await rejectsWith(
       dialLine({ address, token, tls: true, deadlineMs: 5000, signal }),
-      "ADDRESS",
+      "PROTOCOL",
       address,
+      "not Lockstep's",
     );
   } finally {
     web.close();

@@ -232,7 +232,7 @@ test("a program that answers like no agent is named", () =>
     const { port } = web.address() as net.AddressInfo;
     const running = launch({ hosts: [`127.0.0.1:${port}`], root: folder, deadlineMs: 300 });
     try {
-      await rejectsWith(running, "DEADLINE", `:${port}`);
+      await rejectsWith(running, "PROTOCOL", `:${port}`, "not Lockstep's");
     } finally {
       web.close();
     }

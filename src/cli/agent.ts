@@ -31,10 +31,21 @@ export async function agentCommand(flags: AgentFlags): Promise<void> {
   await agent.close();
 }
 
-/** Throws UNAUTHORIZED. */
+/** Each guess costs a stranger a connection (docs/decisions/0015): so many characters are beyond all patience. */
+const LEAST_CHARACTERS = 16;
+const MAKE_ONE = "openssl rand -hex 16 makes one.";
+
+/** Throws UNAUTHORIZED without a token, and INVALID_OPTION for one that is too short. */
 export function requireToken(token: string | undefined): string {
-  if (token !== undefined && token !== "") return token;
-  throw new LockstepError("UNAUTHORIZED", "An agent and its launchers need a token.", {
-    hint: "Set LOCKSTEP_TOKEN or --token to the same secret everywhere: openssl rand -hex 16 makes one.",
-  });
+  if (token === undefined || token === "") {
+    throw new LockstepError("UNAUTHORIZED", "An agent and its launchers need a token.", {
+      hint: `Set LOCKSTEP_TOKEN or --token to the same secret everywhere: ${MAKE_ONE}`,
+    });
+  }
+  if (token.length >= LEAST_CHARACTERS) return token;
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `The token has ${token.length} characters, and needs ${LEAST_CHARACTERS} or more.`,
+    { hint: `Give all agents and launchers a longer one: ${MAKE_ONE}` },
+  );
 }

@@ -32,6 +32,16 @@ test("the command to go on is the one that was typed, and --resume", () => {
       },
       "npm run long -- --resume",
     ],
+    [
+      ["/usr/bin/lockstep", "train", "a.ts", "--token", "my secret", "--hosts", "a"],
+      {},
+      "LOCKSTEP_TOKEN=… lockstep train a.ts --hosts a --resume",
+    ],
+    [
+      ["/usr/bin/lockstep", "train", "a.ts", "--token=my secret"],
+      {},
+      "LOCKSTEP_TOKEN=… lockstep train a.ts --resume",
+    ],
     // A script that runs something else which then runs this.
     [
       ["/home/me/p/build/main.js", "train", "a.ts"],
@@ -46,15 +56,5 @@ test("the command to go on is the one that was typed, and --resume", () => {
   ];
   for (const [words, env, expected] of cases) {
     assert.equal(commandToResume([node, ...words], env, "/home/me/p"), expected);
-  }
-});
-
-test("a token that was typed is not printed again", () => {
-  const typed = (...words: string[]) =>
-    commandToResume([node, "/usr/bin/lockstep", "train", "a.ts", ...words], {}, "/home/me/p");
-  for (const words of [["--token", "hush now"], ["--token=hush now"]]) {
-    const command = typed("--hosts", "a,b", ...words, "--steps", "5");
-    assert.ok(!command.includes("hush"), command);
-    assert.match(command, /--hosts a,b .*"\$LOCKSTEP_TOKEN" --steps 5 --resume$/);
   }
 });

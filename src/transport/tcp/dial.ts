@@ -1,17 +1,17 @@
-/** How a rank gets a stream to another: dials until the other is there, and proves itself. */
+/** How a rank gets a stream to another: dials until the other is there, makes sure of it, and says what it wants. */
 import { setTimeout as delay } from "node:timers/promises";
 import { LockstepError } from "../../errors.ts";
 import { deadlinePassed, protocolError } from "../failure.ts";
 import { addressError, formatAddress } from "./address.ts";
 import { encodeControl, FRAME } from "./frame.ts";
-import { encodeHello, type Hello, NONCE_BYTES, proofOf, sameProof } from "./handshake.ts";
+import { encodeHello, type Hello, introduce, type Secrets, unauthorized } from "./handshake.ts";
 import { type DialOptions, Link } from "./link.ts";
 
 const RETRY_MS = 50;
 /** What a peer's address may say before the peer has begun to listen. */
 const NOT_YET = ["ECONNREFUSED", "ECONNRESET", "EHOSTUNREACH", "ENETUNREACH", "ETIMEDOUT"];
 
-export interface DialRequest extends DialOptions {
+export interface DialRequest extends DialOptions, Secrets {
   readonly hello: Hello;
   readonly deadlineMs: number;
   /** Takes the link at once: what follows the welcome may be in the same packet. */
@@ -26,7 +26,7 @@ export async function dialPeer(request: DialRequest): Promise<void> {
     signal.throwIfAborted();
     try {
       const link = await Link.dial(request, Math.max(1, deadlineAt - performance.now()));
-      await introduce(link, request, deadlineAt);
+      await getIn(link, request, deadlineAt);
       return;
     } catch (error) {
       if (!(error instanceof LockstepError) || error.code !== "ADDRESS") throw error;
@@ -39,16 +39,15 @@ export async function dialPeer(request: DialRequest): Promise<void> {
   }
 }
 
-function introduce(link: Link, request: DialRequest, deadlineAt: number): Promise<void> {
-  const { hello, token, deadlineMs, signal } = request;
-  const bytes = encodeHello(hello);
+function getIn(link: Link, request: DialRequest, deadlineAt: number): Promise<void> {
+  const { hello, deadlineMs, signal } = request;
   return new Promise((resolve, reject) => {
-    const fail = (error: Error) => {
+    const fail = (error: unknown) => {
       end();
       link.end();
-      reject(error);
+      reject(error as Error);
     };
-    const aborted = () => fail(signal.reason as Error);
+    const aborted = () => fail(signal.reason);
     const timer = setTimeout(
       () => fail(deadlinePassed(hello.to, "waiting to be let in", deadlineMs)),
       Math.max(1, deadlineAt - performance.now()),
@@ -58,22 +57,26 @@ function introduce(link: Link, request: DialRequest, deadlineAt: number): Promis
       signal.removeEventListener("abort", aborted);
     };
     signal.addEventListener("abort", aborted);
-    let proved = false;
+    let isSecured = false;
+    const introduction = introduce(link, request, hello.to, () => {
+      isSecured = true;
+      link.write([encodeControl({ type: FRAME.join }, encodeHello(hello))]);
+    });
     link.handler = {
       destination: () => "sent data before it was asked",
-      closed: (why) =>
-        fail(proved ? unauthorized(hello.to) : addressError(notYet(why), request.address)),
+      closed: (why, isTheirs) => {
+        if (isTheirs) return fail(protocolError(hello.to, why));
+        const refused = introduction.hasProved && !isSecured;
+        fail(refused ? unauthorized(hello.to) : addressError(notYet(why), request.address));
+      },
       frame: (frame, payload) => {
-        if (!proved && frame.type === FRAME.challenge && payload.byteLength > NONCE_BYTES) {
-          const nonce = payload.slice(0, NONCE_BYTES);
-          const proof = payload.slice(NONCE_BYTES);
-          const mine = proofOf(token, "dialer", bytes, nonce);
-          link.write([encodeControl({ type: FRAME.proof }, mine)]);
-          if (!sameProof(proof, proofOf(token, "listener", bytes, nonce))) {
-            return fail(unauthorized(hello.to));
+        if (!isSecured) {
+          try {
+            introduction.heard(frame, payload);
+          } catch (error) {
+            fail(error);
           }
-          proved = true;
-        } else if (proved && frame.type === FRAME.welcome) {
+        } else if (frame.type === FRAME.welcome) {
           end();
           request.welcomed(link);
           resolve();
@@ -82,18 +85,10 @@ function introduce(link: Link, request: DialRequest, deadlineAt: number): Promis
         } else fail(protocolError(hello.to, "answered out of turn"));
       },
     };
-    link.write([encodeControl({ type: FRAME.hello }, bytes)]);
   });
 }
 
 /** A door that closes at once may belong to a group that is gone: one knocks again. */
 function notYet(why: string): NodeJS.ErrnoException {
   return Object.assign(new Error(why), { code: "ECONNRESET" });
-}
-
-function unauthorized(peer: number): LockstepError {
-  return new LockstepError("UNAUTHORIZED", `Rank ${peer} has another token.`, {
-    hint: "Start every worker of a run with the same token.",
-    fields: { peer },
-  });
 }

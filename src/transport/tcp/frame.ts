@@ -1,10 +1,13 @@
 /**
  * Frames on a stream: 40 bytes of header, then the payload. The reader trusts nothing: it checks every field before it takes a
- * byte of the payload, and never allocates by what a header says. It knows no socket.
+ * byte of the payload, and never allocates by what a header says. Once keys are agreed on, a tag follows each frame, and only a frame
+ * with the right one is complete. It knows no socket.
  *
  * Header, little endian: magic u16, version u8, type u8, payload bytes u32, channel f64, sequence f64, length of the
  * whole message f64, offset of the payload in it f64.
  */
+import { sameBytes } from "./exchange.ts";
+import { type Seal, TAG_BYTES } from "./seal.ts";
 
 export const FRAME = {
   message: 1,
@@ -17,6 +20,7 @@ export const FRAME = {
   proof: 18,
   welcome: 19,
   refusal: 20,
+  join: 21,
 } as const;
 
 export type FrameType = (typeof FRAME)[keyof typeof FRAME];
@@ -33,13 +37,14 @@ export interface Frame {
   readonly offset: number;
 }
 
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 export const HEADER_BYTES = 40;
 /** The longest payload of a message frame, and of all others. */
 export const MAX_PIECE_BYTES = 2 ** 23;
 export const MAX_CONTROL_BYTES = 2048;
 
 const MAGIC = 0x534c;
+const NOT_OURS = "sent bytes that are not Lockstep's";
 const TYPES: ReadonlySet<number> = new Set(Object.values(FRAME));
 const LARGEST_MESSAGE = 2 ** 46;
 
@@ -73,10 +78,15 @@ export function encodeControl(
   return bytes;
 }
 
+/** Whether a header may begin so: looks at two bytes. */
+function isOurs(bytes: Uint8Array): boolean {
+  return (bytes[0] ?? 0) + 256 * (bytes[1] ?? 0) === MAGIC;
+}
+
 /** A frame, or what is wrong with it. */
 export function decodeHeader(bytes: Uint8Array): Frame | string {
   const view = new DataView(bytes.buffer, bytes.byteOffset, HEADER_BYTES);
-  if (view.getUint16(0, true) !== MAGIC) return "sent bytes that are not Lockstep's";
+  if (!isOurs(bytes)) return NOT_OURS;
   const version = view.getUint8(2);
   if (version !== PROTOCOL_VERSION) {
     return `speaks version ${version} of the protocol, this one ${PROTOCOL_VERSION}`;
@@ -113,7 +123,12 @@ export class FrameReader {
   readonly #handler: FrameHandler;
   readonly #header = new Uint8Array(HEADER_BYTES);
   readonly #control = new Uint8Array(MAX_CONTROL_BYTES);
+  readonly #tag = new Uint8Array(TAG_BYTES);
+  #seal: Seal | undefined;
+  /** At a header: undefined. */
   #frame: Frame | undefined;
+  #payload: Uint8Array;
+  /** Where bytes go now: header, payload or tag. */
   #target: Uint8Array;
   #filled = 0;
   #broken = false;
@@ -121,15 +136,21 @@ export class FrameReader {
   constructor(handler: FrameHandler) {
     this.#handler = handler;
     this.#target = this.#header;
+    this.#payload = this.#control;
   }
 
   get isBroken(): boolean {
     return this.#broken;
   }
 
-  /** Where the next bytes of a payload could be read to directly; undefined at a header. */
+  /** From the next frame on, takes only what is sealed so. */
+  unseal(seal: Seal): void {
+    this.#seal = seal;
+  }
+
+  /** Where the next bytes of a payload could be read to directly; undefined elsewhere. */
   get direct(): Uint8Array | undefined {
-    if (this.#broken || this.#frame === undefined) return undefined;
+    if (this.#broken || this.#frame === undefined || this.#target === this.#tag) return undefined;
     return this.#target.subarray(this.#filled);
   }
 
@@ -137,7 +158,14 @@ export class FrameReader {
   advance(count: number): void {
     const from = this.#filled;
     this.#filled += count;
-    if (this.#frame?.type === FRAME.message) this.#handler.arrived?.(this.#frame, from, count);
+    if (this.#frame !== undefined && this.#target !== this.#tag) {
+      this.#seal?.add(this.#target.subarray(from, this.#filled));
+      if (this.#frame.type === FRAME.message) this.#handler.arrived?.(this.#frame, from, count);
+    }
+    // An answer of another program may be shorter than a header.
+    if (this.#frame === undefined && from < 2 && this.#filled >= 2 && !isOurs(this.#header)) {
+      return this.#break(NOT_OURS);
+    }
     this.#settle();
   }
 
@@ -151,31 +179,38 @@ export class FrameReader {
     }
   }
 
+  /** Goes on as far as all bytes are there. */
   #settle(): void {
     while (!this.#broken && this.#filled === this.#target.byteLength) {
-      const frame = this.#frame;
-      if (frame === undefined) {
-        this.#begin();
-        continue;
-      }
-      const payload = this.#target;
-      this.#frame = undefined;
-      this.#target = this.#header;
-      this.#filled = 0;
-      this.#handler.frame(frame, payload);
-      return;
+      if (this.#frame === undefined) this.#begin();
+      else if (this.#seal !== undefined && this.#target !== this.#tag) this.#aim(this.#tag);
+      else if (this.#seal !== undefined && !sameBytes(this.#seal.tag(), this.#tag)) {
+        this.#break("sent a frame that is not its own, or was changed on its way");
+      } else return this.#complete(this.#frame);
     }
+  }
+
+  #complete(frame: Frame): void {
+    this.#frame = undefined;
+    this.#aim(this.#header);
+    this.#handler.frame(frame, this.#payload);
   }
 
   #begin(): void {
     const frame = decodeHeader(this.#header);
     if (typeof frame === "string") return this.#break(frame);
-    const target =
+    this.#seal?.add(this.#header);
+    const payload =
       frame.type === FRAME.message
         ? this.#handler.destination(frame)
         : this.#control.subarray(0, frame.length);
-    if (typeof target === "string") return this.#break(target);
+    if (typeof payload === "string") return this.#break(payload);
     this.#frame = frame;
+    this.#payload = payload;
+    this.#aim(payload);
+  }
+
+  #aim(target: Uint8Array): void {
     this.#target = target;
     this.#filled = 0;
   }

@@ -6,7 +6,6 @@ import { LockstepError } from "../../errors.ts";
 import { parseAddress } from "./address.ts";
 import { dialPeer } from "./dial.ts";
 import { encodeControl, encodeHeader, FRAME, type Frame } from "./frame.ts";
-import { newNonce } from "./handshake.ts";
 import type { Link } from "./link.ts";
 import type { TcpListener } from "./listener.ts";
 
@@ -116,73 +115,26 @@ export interface DialLineOptions {
   readonly signal: AbortSignal;
 }
 
-/** After so long without an answer it is looked whether the other end answers with TLS, or without. */
-const LOOK_MS = 500;
-
 /** Dials until the other end is there. Rejects with UNAUTHORIZED, PROTOCOL, ADDRESS, DEADLINE, or the signal's reason. */
 export async function dialLine(options: DialLineOptions): Promise<Line> {
-  const { tls = false } = options;
-  const over = new AbortController();
-  const signal = AbortSignal.any([options.signal, over.signal]);
-  let timer: NodeJS.Timeout | undefined;
+  const { address, token, tls = false, deadlineMs, signal } = options;
+  const hello = { group: GROUP, generation: 0, size: 1, from: 0, to: 0, stream: 0 };
+  const place = parseAddress(address);
   try {
     return await new Promise<Line>((resolve, reject) => {
-      const other = () => otherwise({ ...options, tls: !tls, signal }).then(reject, reject);
-      timer = setTimeout(() => void other(), LOOK_MS);
-      dial({ ...options, signal }, (link) => resolve(new Line(link))).catch(reject);
+      const welcomed = (link: Link) => resolve(new Line(link));
+      dialPeer({ address: place, token, tls, hello, deadlineMs, signal, welcomed }).catch(reject);
     });
   } catch (error) {
     throw error instanceof LockstepError ? inWords(error, options) : error;
-  } finally {
-    clearTimeout(timer);
-    over.abort();
   }
-}
-
-function dial(
-  { address, token, tls = false, deadlineMs, signal }: DialLineOptions,
-  welcomed: (link: Link) => void,
-): Promise<void> {
-  const nonce = newNonce();
-  const hello = { group: GROUP, generation: 0, size: 1, from: 0, to: 0, stream: 0, nonce };
-  return dialPeer({
-    address: parseAddress(address),
-    token,
-    tls,
-    hello,
-    deadlineMs,
-    signal,
-    welcomed,
-  });
-}
-
-/** Resolves with an error when the other end turns out to answer in this way; otherwise never. */
-async function otherwise(options: DialLineOptions): Promise<LockstepError> {
-  const { address, tls } = options;
-  try {
-    await dial(options, (link) => link.end());
-  } catch (error) {
-    const answers = error instanceof LockstepError && isRefusal(error);
-    if (!answers) return new Promise(() => undefined);
-  }
-  const [theirs, ours] = tls === true ? ["with", "without"] : ["without", "with"];
-  return new LockstepError("PROTOCOL", `${address} speaks ${theirs} TLS, this side ${ours}.`, {
-    hint: "Give --tls on both sides, or on none.",
-    fields: { address },
-  });
-}
-
-/** Whether the other end has another token: under TLS a wrong key ends the handshake. */
-function isRefusal({ code, fields }: LockstepError): boolean {
-  return code === "UNAUTHORIZED" || /^ERR_SSL_.*(?:DECRYPT|MAC)/.test(String(fields["systemCode"]));
 }
 
 /** The dialer speaks of ranks; there are none here. */
 function inWords(error: LockstepError, options: DialLineOptions): LockstepError {
   const { address, deadlineMs } = options;
-  const { message } = error;
+  const { code, message } = error;
   const fields = { address };
-  const code = isRefusal(error) ? "UNAUTHORIZED" : error.code;
   switch (code) {
     case "UNAUTHORIZED":
       return new LockstepError(code, `${address} has another token.`, {

@@ -2,21 +2,12 @@
  * The door of a rank: takes connections, makes sure that they know the token, and hands them to the group they ask for. One
  * listener serves all generations, one after the other. What is not Lockstep's is closed at once.
  */
-import { randomBytes } from "node:crypto";
 import net from "node:net";
-import tls from "node:tls";
 import { LockstepError } from "../../errors.ts";
 import { type Address, addressError, formatAddress } from "./address.ts";
 import { encodeControl, FRAME, type Frame } from "./frame.ts";
-import {
-  decodeHello,
-  type Hello,
-  NONCE_BYTES,
-  proofOf,
-  sameProof,
-  sharedKey,
-} from "./handshake.ts";
-import { Link, TLS_OPTIONS } from "./link.ts";
+import { decodeHello, type Hello, receiveStranger } from "./handshake.ts";
+import { Link } from "./link.ts";
 
 export interface ListenOptions {
   /** One of this machine's addresses, or a name of it. */
@@ -50,25 +41,13 @@ export class TcpListener {
   readonly #groups = new Map<string, Admit>();
   readonly #held = new Set<Held>();
   readonly #strangers = new Set<Link>();
-  readonly #refused = new Set<string>();
   #address: Address = { host: "", port: 0 };
 
   /** @internal Use `listenTcp`. */
   constructor(options: ListenOptions) {
     this.token = options.token;
     this.tls = options.tls ?? false;
-    const accept = (socket: net.Socket) => this.#greet(socket);
-    this.#server = this.tls
-      ? tls.createServer(
-          {
-            ...TLS_OPTIONS,
-            pskCallback: () => sharedKey(this.token),
-            handshakeTimeout: HANDSHAKE_MS,
-          },
-          accept,
-        )
-      : net.createServer(accept);
-    this.#server.on("tlsClientError", () => undefined);
+    this.#server = net.createServer((socket) => this.#greet(socket));
   }
 
   /** host:port, with the port that was chosen. */
@@ -111,11 +90,6 @@ export class TcpListener {
     return () => this.#groups.delete(key);
   }
 
-  /** Whether someone who called itself this rank had another token. Only a hint: anyone can say so. @internal */
-  hasRefused(group: string, generation: number, rank: number): boolean {
-    return this.#refused.has(`${keyOf(group, generation)}\n${rank}`);
-  }
-
   /** Takes no more connections. Those of groups live on. */
   close(): void {
     for (const { link, timer } of this.#held) {
@@ -139,33 +113,22 @@ export class TcpListener {
       clearTimeout(timer);
       this.#strangers.delete(link);
     };
-    let said: { readonly bytes: Uint8Array; readonly nonce: Uint8Array; readonly hello: Hello };
-    let state: "hello" | "proof" | "done" = "hello";
+    let isSecured = false;
+    const takes = receiveStranger(link, this, () => {
+      isSecured = true;
+    });
     link.handler = {
       destination: () => "sent data before it was let in",
       closed: known,
       frame: (frame: Frame, payload: Uint8Array) => {
-        if (state === "hello" && frame.type === FRAME.hello) {
-          const hello = decodeHello(payload);
-          if (hello === undefined) return link.destroy();
-          const nonce = randomBytes(NONCE_BYTES);
-          said = { bytes: payload.slice(), nonce, hello };
-          const proof = proofOf(this.token, "listener", payload, nonce);
-          link.write([encodeControl({ type: FRAME.challenge }, Buffer.concat([nonce, proof]))]);
-          state = "proof";
-        } else if (state === "proof" && frame.type === FRAME.proof) {
-          const wanted = proofOf(this.token, "dialer", said.bytes, said.nonce);
-          if (!sameProof(payload, wanted)) {
-            const { group, generation, from } = said.hello;
-            if (this.#refused.size < MAX_STRANGERS) {
-              this.#refused.add(`${keyOf(group, generation)}\n${from}`);
-            }
-            return link.destroy();
-          }
-          state = "done";
-          known();
-          this.#known(said.hello, link);
-        } else link.destroy();
+        if (!isSecured) {
+          if (!takes(frame, payload)) link.destroy();
+          return;
+        }
+        const hello = frame.type === FRAME.join ? decodeHello(payload) : undefined;
+        if (hello === undefined) return link.destroy();
+        known();
+        this.#known(hello, link);
       },
     };
   }

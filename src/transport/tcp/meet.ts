@@ -2,7 +2,6 @@
 import { deadlinePassed, type Fate } from "../failure.ts";
 import { parseAddress } from "./address.ts";
 import { dialPeer } from "./dial.ts";
-import { newNonce } from "./handshake.ts";
 import type { Admit, TcpListener } from "./listener.ts";
 import type { Peer } from "./peer.ts";
 import { withResolvers } from "./resolvers.ts";
@@ -27,7 +26,7 @@ export async function dialAll(
   for (const [to, peer] of peers) {
     const address = parseAddress(addresses[to] ?? "");
     for (let stream = 0; stream < streams; stream++) {
-      const hello = { group, generation, size, from: rank, to, stream, nonce: newNonce() };
+      const hello = { group, generation, size, from: rank, to, stream };
       const dialed = dialPeer({
         address,
         token,

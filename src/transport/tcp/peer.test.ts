@@ -37,7 +37,7 @@ test("a peer that leaves ends its streams one by one: a late goodbye on one make
   const { peer, heard, inbound, outbound } = peerWithLinks();
   for (const link of [inbound[0], outbound[1]]) {
     link.bye();
-    link.handler?.closed("its connection was closed");
+    link.handler?.closed("its connection was closed", false);
   }
   assert.deepEqual([peer.hasLeft, heard], [false, []]);
   inbound[1].bye();
@@ -47,6 +47,6 @@ test("a peer that leaves ends its streams one by one: a late goodbye on one make
 test("a stream that ends without a goodbye is a loss, whatever was said on the others", () => {
   const { heard, inbound, outbound } = peerWithLinks();
   inbound[0].bye();
-  outbound[0].handler?.closed("its connection was closed");
+  outbound[0].handler?.closed("its connection was closed", false);
   assert.deepEqual(heard, ["lost"]);
 });

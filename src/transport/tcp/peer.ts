@@ -53,7 +53,7 @@ export class Peer {
     link.handler = {
       destination: (frame) => this.#channels.place(frame),
       arrived: (frame, from, byteLength) => this.#channels.arrived(frame, from, byteLength),
-      closed: (why) => this.#closed(why, link),
+      closed: (why, isTheirs) => this.#closed(why, isTheirs, link),
       frame: (frame, payload) => this.#frame(frame, payload, link),
     };
   }
@@ -62,7 +62,7 @@ export class Peer {
     this.outbound[stream] = link;
     link.handler = {
       destination: () => "sent data on the wrong stream",
-      closed: (why) => this.#closed(why, link),
+      closed: (why, isTheirs) => this.#closed(why, isTheirs, link),
       frame: (frame, payload) => this.#frame(frame, payload, link),
     };
   }
@@ -218,7 +218,8 @@ export class Peer {
     }
   }
 
-  #closed(why: string, link: Link): void {
-    if (!this.#byes.has(link)) this.#events.lost(why);
+  #closed(why: string, isTheirs: boolean, link: Link): void {
+    if (isTheirs) this.#events.failed(why);
+    else if (!this.#byes.has(link)) this.#events.lost(why);
   }
 }
