@@ -53,6 +53,7 @@ const FIELDS: { readonly [Type in RunEvent["type"]]: Fields<Extract<RunEvent, { 
     name: text,
     out: text,
     model: text,
+    trains: text.optional(),
     parameters: count,
     trains: text.optional(),
     data: text,
