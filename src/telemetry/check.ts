@@ -55,7 +55,6 @@ const FIELDS: { readonly [Type in RunEvent["type"]]: Fields<Extract<RunEvent, { 
     model: text,
     trains: text.optional(),
     parameters: count,
-    trains: text.optional(),
     data: text,
     engine: text,
     workers: count,
