@@ -2,6 +2,7 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { TrainResult } from "../train/index.ts";
+import { processState } from "../transport/index.ts";
 import {
   type ErrorMessage,
   errorMessage,
@@ -10,7 +11,6 @@ import {
   openFromWorker,
   type ToWorker,
 } from "./messages.ts";
-import { processState } from "../transport/index.ts";
 import type { Watched } from "./watch.ts";
 
 const LAST_LINES = 12;
