@@ -6,6 +6,7 @@ import { LockstepError } from "../errors.ts";
 import {
   type AgentReply,
   type AgentRequest,
+  availableCores,
   envelope,
   errorMessage,
   openRequest,
@@ -23,6 +24,8 @@ export interface AgentOptions {
   readonly tls?: boolean;
   /** Run files, data and run folders are below it. */
   readonly folder: string;
+  /** Of a job; four for each core of this machine unless told. */
+  readonly maxWorkers?: number;
   /** Told of what happens, in words. */
   readonly onNews?: (text: string) => void;
 }
@@ -104,7 +107,8 @@ export class Agent {
       });
     }
     const { host, token, tls = false, folder } = this.#options;
-    const job = new AssignedJob({ request, host, token, tls, folder, tell });
+    const { maxWorkers = 4 * availableCores() } = this.#options;
+    const job = new AssignedJob({ request, host, token, tls, folder, maxWorkers, tell });
     this.#job = job;
     const { file, firstRank, own, workers } = request;
     const ranks = own === 1 ? `${firstRank}` : `${firstRank} to ${firstRank + own - 1}`;
@@ -122,7 +126,7 @@ export class Agent {
       case "addresses":
         return job.addresses(request.addresses);
       case "stop":
-        return job.stop();
+        return job.stop(request.alone);
       case "kill":
         return job.kill();
     }

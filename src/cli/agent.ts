@@ -9,9 +9,11 @@ export interface AgentFlags {
   readonly listen: string;
   readonly token?: string;
   readonly tls?: boolean;
+  readonly maxWorkers?: number;
 }
 
-export async function agentCommand({ listen, token, tls = false }: AgentFlags): Promise<void> {
+export async function agentCommand(flags: AgentFlags): Promise<void> {
+  const { listen, token, tls = false, maxWorkers } = flags;
   const { host, port } = parseAddress(/^\d+$/.test(listen) ? `127.0.0.1:${listen}` : listen);
   const agent = await startAgent({
     host,
@@ -19,6 +21,7 @@ export async function agentCommand({ listen, token, tls = false }: AgentFlags): 
     token: requireToken(token),
     tls,
     folder: process.cwd(),
+    ...(maxWorkers === undefined ? {} : { maxWorkers }),
     onNews: (text) => console.log(printableLine(text)),
   });
   console.log(`Listening on ${agent.address}${tls ? " with TLS" : ""}.`);

@@ -5,8 +5,8 @@
 import net from "node:net";
 import tls from "node:tls";
 import { type Address, addressError } from "./address.ts";
-import { type Frame, type FrameHandler, FrameReader } from "./frame.ts";
 import type { Side } from "./exchange.ts";
+import { type Frame, type FrameHandler, FrameReader } from "./frame.ts";
 import { keepQueueShort } from "./loopback.ts";
 import type { Seal } from "./seal.ts";
 

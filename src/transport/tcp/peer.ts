@@ -7,13 +7,15 @@ import {
   FRAME,
   type Frame,
   HEADER_BYTES,
-  MAX_PIECE_BYTES,
   writeHeader,
 } from "./frame.ts";
 import type { Link } from "./link.ts";
 
 /** Small messages are copied into the socket's queue up to here; then they wait. */
 const MAX_BACKLOG_BYTES = 2 ** 22;
+/** Of a long message: a frame of its own, and how many of them wait in a stream. */
+const PIECE_BYTES = 2 ** 20;
+const PIECES_AHEAD = 4;
 /** A message is worth several streams from here on. */
 const STRIPED_BYTES = 2 ** 18;
 
@@ -157,23 +159,32 @@ export class Peer {
     }
     const streams = total >= STRIPED_BYTES ? this.outbound.length : 1;
     const share = Math.ceil(total / streams / 64) * 64;
-    let left = 0;
-    const written = () => {
-      left -= 1;
-      if (left === 0) done();
-    };
-    const pieces: [Link, Uint8Array[]][] = [];
-    for (let stream = 0; stream < streams; stream++) {
+    let left = Math.min(streams, Math.ceil(total / share));
+    for (let stream = 0; stream < streams && stream * share < total; stream++) {
       const end = Math.min(total, (stream + 1) * share);
-      for (let offset = stream * share; offset < end; offset += MAX_PIECE_BYTES) {
-        const length = Math.min(MAX_PIECE_BYTES, end - offset);
-        const head = { type: FRAME.message, channel, sequence, total, offset, length } as const;
-        const piece = [encodeHeader(head), bytes.subarray(offset, offset + length)];
-        pieces.push([this.outbound[stream] as Link, piece]);
-      }
+      const link = this.outbound[stream] as Link;
+      let at = stream * share;
+      let onTheWay = 0;
+      // Pieces are sealed one by one just before they are sent, so that they are still in the cache then.
+      const next = () => {
+        if (at === end) {
+          if (onTheWay > 0) return;
+          left -= 1;
+          if (left === 0) done();
+          return;
+        }
+        const length = Math.min(PIECE_BYTES, end - at);
+        const head = { type: FRAME.message, channel, sequence, total, offset: at, length } as const;
+        const piece = [encodeHeader(head), bytes.subarray(at, at + length)];
+        at += length;
+        onTheWay += 1;
+        link.write(piece, () => {
+          onTheWay -= 1;
+          next();
+        });
+      };
+      for (let ahead = 0; ahead < PIECES_AHEAD && at < end; ahead++) next();
     }
-    left = pieces.length;
-    for (const [link, piece] of pieces) link.write(piece, written);
   }
 
   #frame(frame: Frame, payload: Uint8Array, link: Link): void {
