@@ -10,7 +10,13 @@ import {
   errorMessage,
   openRequest,
 } from "../launch/index.ts";
-import { type Line, listenTcp, serveLines, type TcpListener } from "../transport/index.ts";
+import {
+  type Line,
+  listenTcp,
+  type PortRange,
+  serveLines,
+  type TcpListener,
+} from "../transport/index.ts";
 import { AssignedJob } from "./job.ts";
 
 export interface AgentOptions {
@@ -18,6 +24,8 @@ export interface AgentOptions {
   readonly host: string;
   /** 0 for any that is free. */
   readonly port: number;
+  /** That workers, and nothing else, listen on; any unless told. */
+  readonly ports?: PortRange | undefined;
   readonly token: string;
   /** Encrypts what is sent, between launcher and agent and between workers; false unless told. */
   readonly tls?: boolean;
@@ -31,7 +39,8 @@ type JobRequest = Extract<AgentRequest, { readonly kind: "job" }>;
 
 /** Rejects with ADDRESS, where the port is in use among others. */
 export async function startAgent(options: AgentOptions): Promise<Agent> {
-  return new Agent(options, await listenTcp(options));
+  const { host, port, token, tls = false } = options;
+  return new Agent(options, await listenTcp({ host, port, token, tls }));
 }
 
 export class Agent {
@@ -103,8 +112,8 @@ export class Agent {
         hint: "Wait for its end, or end it.",
       });
     }
-    const { host, token, tls = false, folder } = this.#options;
-    const job = new AssignedJob({ request, host, token, tls, folder, tell });
+    const { host, ports, token, tls = false, folder } = this.#options;
+    const job = new AssignedJob({ request, host, ports, token, tls, folder, tell });
     this.#job = job;
     const { file, firstRank, own, workers } = request;
     const ranks = own === 1 ? `${firstRank}` : `${firstRank} to ${firstRank + own - 1}`;

@@ -4,10 +4,12 @@ import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { LockstepError } from "../errors.ts";
 import { type AgentJob, type AgentReply, availableCores, WorkerProcess } from "../launch/index.ts";
+import type { PortRange } from "../transport/index.ts";
 
 export interface AssignedJobOptions {
   readonly request: AgentJob;
   readonly host: string;
+  readonly ports?: PortRange | undefined;
   readonly token: string;
   readonly tls: boolean;
   readonly folder: string;
@@ -26,7 +28,7 @@ export class AssignedJob {
   #isEnding = false;
 
   /** Throws FILE_NOT_FOUND, or RUN_FILE for a run file that is not the launcher's. */
-  constructor({ request, host, token, tls, folder, tell }: AssignedJobOptions) {
+  constructor({ request, host, ports, token, tls, folder, tell }: AssignedJobOptions) {
     const file = join(folder, request.file);
     checkFile(file, request);
     const { own, firstRank, workers, beginning, overrides, changes, group } = request;
@@ -57,7 +59,7 @@ export class AssignedJob {
         rank,
         workers,
         threads,
-        meeting: { kind: "network", group, own, host, token, tls },
+        meeting: { kind: "network", group, own, host, ports, token, tls },
       });
       return worker;
     });

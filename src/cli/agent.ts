@@ -2,20 +2,27 @@
 import { startAgent } from "../agent/index.ts";
 import { LockstepError } from "../errors.ts";
 import { printableLine } from "../telemetry/index.ts";
-import { parseAddress } from "../transport/index.ts";
+import { type PortRange, parseAddress } from "../transport/index.ts";
 import { stopOnSignals } from "./signals.ts";
 
 export interface AgentFlags {
   readonly listen: string;
+  readonly ports?: PortRange;
   readonly token?: string;
   readonly tls?: boolean;
 }
 
-export async function agentCommand({ listen, token, tls = false }: AgentFlags): Promise<void> {
+export async function agentCommand({
+  listen,
+  ports,
+  token,
+  tls = false,
+}: AgentFlags): Promise<void> {
   const { host, port } = parseAddress(/^\d+$/.test(listen) ? `127.0.0.1:${listen}` : listen);
   const agent = await startAgent({
     host,
     port,
+    ports,
     token: requireToken(token),
     tls,
     folder: process.cwd(),

@@ -96,7 +96,7 @@ export class RemoteAgent {
     const tail = where === undefined ? "" : `\n  Worker ${String(peer)} is on ${where}.`;
     return {
       code,
-      text: `On ${this.host}: ${text}${tail}`,
+      text: `On ${this.host}: ${text.replace(/^Worker /, "worker ")}${tail}`,
       fields: { ...fields, host: where ?? this.host },
     };
   }

@@ -30,6 +30,8 @@ import { endProcess, outliveOutput } from "./survive.ts";
 
 /** Others wait while the leader validates and saves. A worker that has ended is found in milliseconds, not by this. */
 const DEADLINE_MS = 300_000;
+/** All doors are open when their addresses are told: who cannot reach one by then never will. */
+const REACH_MS = 8000;
 
 const stop = new AbortController();
 let isDone = false;
@@ -116,14 +118,20 @@ async function meet(job: Job): Promise<Transport> {
 
 async function meetOverNetwork(
   { rank, workers: size, deadlineMs = DEADLINE_MS }: Job,
-  { group, host, token, tls }: Extract<Meeting, { readonly kind: "network" }>,
+  { group, host, ports, token, tls }: Extract<Meeting, { readonly kind: "network" }>,
   peers: readonly number[],
 ): Promise<Transport> {
-  const listener = await listenTcp({ host, token, tls });
+  const listener = await listenTcp({
+    host,
+    ...(ports === undefined ? {} : { ports }),
+    token,
+    tls,
+  });
   try {
     await tell({ kind: "listening", port: parseAddress(listener.address).port });
     const addresses = await told;
-    return await joinTcp({ listener, addresses, group, rank, size, peers, deadlineMs });
+    const meeting = { listener, addresses, group, rank, size, peers };
+    return await joinTcp({ ...meeting, deadlineMs, reachMs: REACH_MS });
   } finally {
     listener.close(); // the group lives on without its doors
   }

@@ -9,7 +9,7 @@ export {
   type LineHandler,
   serveLines,
 } from "./tcp/line.ts";
-export { type ListenOptions, listenTcp, type TcpListener } from "./tcp/listener.ts";
+export { type ListenOptions, listenTcp, type PortRange, type TcpListener } from "./tcp/listener.ts";
 export { joinTcp, type TcpOptions } from "./tcp/tcp.ts";
 export {
   type BarrierOptions,

@@ -91,7 +91,7 @@ describe("bad peers", { concurrency: 2 }, () => {
         for (const bytes of ["GET / HTTP/1.1\r\n\r\n".repeat(9), "\0".repeat(99_999)]) {
           await knock(host, bytes);
         }
-        const wrong = await train(cwd, ["--hosts", host, "--token", "another"]);
+        const wrong = await train(cwd, ["--hosts", host, "--token", "another token of tests"]);
         assertFails(wrong, "UNAUTHORIZED", `${host} has another token`);
         const right = await train(cwd, ["--hosts", host, "--steps", "2"]);
         assert.equal(right.status, 0, right.stderr);

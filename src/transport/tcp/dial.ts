@@ -3,8 +3,9 @@ import { setTimeout as delay } from "node:timers/promises";
 import { LockstepError } from "../../errors.ts";
 import { deadlinePassed, protocolError } from "../failure.ts";
 import { addressError, formatAddress } from "./address.ts";
-import { encodeControl, FRAME } from "./frame.ts";
-import { encodeHello, type Hello, NONCE_BYTES, proofOf, sameProof } from "./handshake.ts";
+import { Exchange, KEY_BYTES, type Session } from "./exchange.ts";
+import { FRAME, type Frame } from "./frame.ts";
+import { encodeHello, type Hello, sameProof } from "./handshake.ts";
 import { type DialOptions, Link } from "./link.ts";
 
 const RETRY_MS = 50;
@@ -14,81 +15,152 @@ const NOT_YET = ["ECONNREFUSED", "ECONNRESET", "EHOSTUNREACH", "ENETUNREACH", "E
 export interface DialRequest extends DialOptions {
   readonly hello: Hello;
   readonly deadlineMs: number;
+  /** Until the other end has proved itself, where it is known to listen already. */
+  readonly reachMs?: number;
   /** Takes the link at once: what follows the welcome may be in the same packet. */
   readonly welcomed: (link: Link) => void;
 }
 
 /** Rejects with UNAUTHORIZED, PROTOCOL, ADDRESS or DEADLINE naming the rank, or the signal's reason. */
 export async function dialPeer(request: DialRequest): Promise<void> {
-  const { hello, deadlineMs, signal, address } = request;
-  const deadlineAt = performance.now() + deadlineMs;
+  const { deadlineMs, reachMs = deadlineMs, signal } = request;
+  const reachAt = performance.now() + Math.min(reachMs, deadlineMs);
   for (;;) {
     signal.throwIfAborted();
+    let last: LockstepError;
     try {
-      const link = await Link.dial(request, Math.max(1, deadlineAt - performance.now()));
-      await introduce(link, request, deadlineAt);
+      const link = await Link.dial(request, Math.max(1, reachAt - performance.now()));
+      await new Introduction(link, request, reachAt).ended;
       return;
     } catch (error) {
       if (!(error instanceof LockstepError) || error.code !== "ADDRESS") throw error;
-      if (!NOT_YET.includes(String(error.fields["systemCode"]))) throw error;
+      last = error;
+      if (!NOT_YET.includes(String(error.fields["systemCode"]))) throw unreachable(request, last);
     }
-    if (performance.now() > deadlineAt) {
-      throw deadlinePassed(hello.to, `dialing ${formatAddress(address)}`, deadlineMs);
-    }
+    if (performance.now() > reachAt) throw unreachable(request, last);
     await delay(RETRY_MS, undefined, { signal }).catch(() => signal.throwIfAborted());
   }
 }
 
-function introduce(link: Link, request: DialRequest, deadlineAt: number): Promise<void> {
-  const { hello, token, deadlineMs, signal } = request;
-  const bytes = encodeHello(hello);
-  return new Promise((resolve, reject) => {
-    const fail = (error: Error) => {
-      end();
-      link.end();
-      reject(error);
-    };
-    const aborted = () => fail(signal.reason as Error);
-    const timer = setTimeout(
-      () => fail(deadlinePassed(hello.to, "waiting to be let in", deadlineMs)),
-      Math.max(1, deadlineAt - performance.now()),
-    );
-    const end = () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", aborted);
-    };
+/** Until one is let in. */
+class Introduction {
+  readonly ended: Promise<void>;
+  readonly #link: Link;
+  readonly #request: DialRequest;
+  readonly #exchange: Exchange;
+  readonly #hello: Uint8Array;
+  #session: Session | undefined;
+  #isKnown = false;
+  #timer: NodeJS.Timeout;
+  #settle: (error?: Error) => void = () => undefined;
+
+  constructor(link: Link, request: DialRequest, reachAt: number) {
+    this.#link = link;
+    this.#request = request;
+    this.#exchange = new Exchange(request.token);
+    this.#hello = encodeHello(request.hello, this.#exchange.publicKey);
+    const { signal, address } = request;
+    const late = () => this.#fail(addressError(systemError("ETIMEDOUT"), address));
+    this.#timer = setTimeout(late, Math.max(1, reachAt - performance.now()));
+    const aborted = () => this.#fail(signal.reason as Error);
     signal.addEventListener("abort", aborted);
-    let proved = false;
+    this.ended = new Promise<void>((resolve, reject) => {
+      this.#settle = (error) => {
+        clearTimeout(this.#timer);
+        signal.removeEventListener("abort", aborted);
+        if (error === undefined) resolve();
+        else reject(error);
+      };
+    });
     link.handler = {
       destination: () => "sent data before it was asked",
-      closed: (why) =>
-        fail(proved ? unauthorized(hello.to) : addressError(notYet(why), request.address)),
-      frame: (frame, payload) => {
-        if (!proved && frame.type === FRAME.challenge && payload.byteLength > NONCE_BYTES) {
-          const nonce = payload.slice(0, NONCE_BYTES);
-          const proof = payload.slice(NONCE_BYTES);
-          const mine = proofOf(token, "dialer", bytes, nonce);
-          link.write([encodeControl({ type: FRAME.proof }, mine)]);
-          if (!sameProof(proof, proofOf(token, "listener", bytes, nonce))) {
-            return fail(unauthorized(hello.to));
-          }
-          proved = true;
-        } else if (proved && frame.type === FRAME.welcome) {
-          end();
-          request.welcomed(link);
-          resolve();
-        } else if (frame.type === FRAME.refusal) {
-          fail(protocolError(hello.to, `refuses: ${Buffer.from(payload).toString()}`));
-        } else fail(protocolError(hello.to, "answered out of turn"));
-      },
+      // A door that closes at once may belong to a group that is gone: one knocks again.
+      closed: (why, isBroken) =>
+        this.#fail(
+          this.#isKnown && isBroken
+            ? protocolError(request.hello.to, why)
+            : addressError(systemError("ECONNRESET"), address),
+        ),
+      frame: (frame, payload) => this.#hear(frame, payload),
     };
-    link.write([encodeControl({ type: FRAME.hello }, bytes)]);
-  });
+    link.write({ type: FRAME.hello }, this.#hello);
+  }
+
+  #hear({ type }: Frame, payload: Uint8Array): void {
+    const { to } = this.#request.hello;
+    if (this.#isKnown) {
+      if (type === FRAME.welcome) {
+        this.#settle();
+        this.#request.welcomed(this.#link);
+      } else if (type === FRAME.refusal) {
+        this.#fail(protocolError(to, `refuses: ${Buffer.from(payload).toString()}`));
+      } else this.#fail(protocolError(to, "answered out of turn"));
+    } else if (this.#session === undefined && type === FRAME.challenge) this.#prove(payload);
+    else if (this.#session !== undefined && type === FRAME.proof) this.#check(payload);
+    else if (this.#session !== undefined && type === FRAME.refusal) this.#fail(unauthorized(to));
+    else this.#fail(protocolError(to, "answered out of turn"));
+  }
+
+  #prove(challenge: Uint8Array): void {
+    const { to } = this.#request.hello;
+    const theirs = challenge.slice();
+    this.#session = this.#exchange.agree(theirs, [this.#hello, theirs]);
+    if (theirs.byteLength !== KEY_BYTES || this.#session === undefined) {
+      return this.#fail(protocolError(to, "answered with a key that is none"));
+    }
+    this.#link.write({ type: FRAME.proof }, this.#session.dialerProof);
+  }
+
+  #check(proof: Uint8Array): void {
+    const { hello, tls, deadlineMs } = this.#request;
+    const { listenerProof, dialerKey, listenerKey } = this.#session as Session;
+    if (!sameProof(proof, listenerProof)) return this.#fail(unauthorized(hello.to));
+    this.#isKnown = true;
+    if (!tls) this.#link.seal(dialerKey, listenerKey);
+    clearTimeout(this.#timer);
+    const late = () => this.#fail(deadlinePassed(hello.to, "waiting to be let in", deadlineMs));
+    this.#timer = setTimeout(late, deadlineMs);
+  }
+
+  #fail(error: Error): void {
+    this.#settle(error);
+    this.#link.destroy();
+  }
 }
 
-/** A door that closes at once may belong to a group that is gone: one knocks again. */
-function notYet(why: string): NodeJS.ErrnoException {
-  return Object.assign(new Error(why), { code: "ECONNRESET" });
+function systemError(code: string): NodeJS.ErrnoException {
+  return Object.assign(new Error(code), { code });
+}
+
+const WORDS: Readonly<Record<string, string>> = {
+  ECONNREFUSED: "nothing listens there",
+  ECONNRESET: "what listens there closes the connection",
+  ETIMEDOUT: "there is no answer",
+  EHOSTUNREACH: "there is no way to that host",
+  ENETUNREACH: "there is no way to that network",
+  ENOTFOUND: "the name of the host is not known",
+  EAI_AGAIN: "the name of the host cannot be looked up",
+};
+
+/** `last` is what the last attempt ended with. */
+function unreachable(request: DialRequest, last: LockstepError): LockstepError {
+  const { hello, address, deadlineMs, reachMs } = request;
+  const where = formatAddress(address);
+  const { systemCode } = last.fields;
+  if (reachMs === undefined) {
+    const isLate = NOT_YET.includes(String(systemCode));
+    return isLate ? deadlinePassed(hello.to, `dialing ${where}`, deadlineMs) : last;
+  }
+  const what = WORDS[String(systemCode)] ?? String(systemCode);
+  return new LockstepError(
+    "ADDRESS",
+    `Worker ${hello.from} could not reach worker ${hello.to} at ${where}: ${what}.`,
+    {
+      hint: "Names of hosts must mean the same everywhere, and firewalls let the ports of workers through (`lockstep agent --ports`).",
+      fields: { peer: hello.to, address: where, systemCode: systemCode ?? "" },
+      cause: last,
+    },
+  );
 }
 
 function unauthorized(peer: number): LockstepError {

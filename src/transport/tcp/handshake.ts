@@ -1,8 +1,15 @@
 /**
- * How two ends of a stream make sure of each other: both prove that they know the run's token, by HMAC over fresh
- * random numbers of both. The token itself never travels.
+ * What is said before two ends of a stream trust each other, and in which order:
+ *
+ * - the dialer: `hello` — whom it wants, and its public key;
+ * - the listener: `challenge` — its public key;
+ * - the dialer: `proof` — that it has the token;
+ * - the listener: `proof` — that it has it too; or `refusal`.
+ *
+ * From then on, both ends seal what they send (`seal.ts`), and the listener lets the dialer in: `welcome`, or `refusal`.
  */
-import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
+import { timingSafeEqual } from "node:crypto";
+import { KEY_BYTES } from "./exchange.ts";
 
 export interface Hello {
   /** The group, one for all ranks of a run. */
@@ -13,22 +20,19 @@ export interface Hello {
   readonly from: number;
   readonly to: number;
   readonly stream: number;
-  readonly nonce: string;
 }
 
-export const NONCE_BYTES = 32;
-const PROOF_BYTES = 32;
-
-export function newNonce(): string {
-  return randomBytes(NONCE_BYTES).toString("hex");
+export interface SignedHello extends Hello {
+  /** The dialer's public key, in hexadecimal digits. */
+  readonly key: string;
 }
 
-export function encodeHello(hello: Hello): Uint8Array {
-  return Buffer.from(JSON.stringify(hello));
+export function encodeHello(hello: Hello, publicKey: Uint8Array): Uint8Array {
+  return Buffer.from(JSON.stringify({ ...hello, key: Buffer.from(publicKey).toString("hex") }));
 }
 
 /** Undefined unless every field is what it must be. */
-export function decodeHello(bytes: Uint8Array): Hello | undefined {
+export function decodeHello(bytes: Uint8Array): SignedHello | undefined {
   let value: unknown;
   try {
     value = JSON.parse(Buffer.from(bytes).toString());
@@ -36,33 +40,17 @@ export function decodeHello(bytes: Uint8Array): Hello | undefined {
     return undefined;
   }
   if (typeof value !== "object" || value === null) return undefined;
-  const hello = value as Record<keyof Hello, unknown>;
+  const hello = value as Record<keyof SignedHello, unknown>;
   const numbers = [hello.generation, hello.size, hello.from, hello.to, hello.stream];
   const valid =
     typeof hello.group === "string" &&
     hello.group.length <= 200 &&
-    typeof hello.nonce === "string" &&
-    /^[0-9a-f]{64}$/.test(hello.nonce) &&
+    typeof hello.key === "string" &&
+    /^[0-9a-f]{64}$/.test(hello.key) &&
     numbers.every((number) => Number.isSafeInteger(number) && (number as number) >= 0);
-  return valid ? (value as Hello) : undefined;
-}
-
-/** What one end sends to show that it knows the token. */
-export function proofOf(
-  token: string,
-  side: "dialer" | "listener",
-  hello: Uint8Array,
-  listenerNonce: Uint8Array,
-): Uint8Array {
-  const key = createHmac("sha256", "lockstep tcp 1").update(token).digest();
-  return createHmac("sha256", key).update(`${side}\n`).update(listenerNonce).update(hello).digest();
+  return valid ? (value as SignedHello) : undefined;
 }
 
 export function sameProof(a: Uint8Array, b: Uint8Array): boolean {
-  return a.byteLength === PROOF_BYTES && b.byteLength === PROOF_BYTES && timingSafeEqual(a, b);
-}
-
-/** The key of TLS without certificates. */
-export function sharedKey(token: string): Buffer {
-  return createHmac("sha256", "lockstep tls 1").update(token).digest();
+  return a.byteLength === KEY_BYTES && b.byteLength === KEY_BYTES && timingSafeEqual(a, b);
 }

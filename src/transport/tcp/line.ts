@@ -2,11 +2,12 @@
  * A line between two programs that share a token: short messages of JSON, in order, beside the streams of a group. Both
  * ends are bounded: a message has a largest size, and an end that is silent or does not read is gone.
  */
+import { randomBytes } from "node:crypto";
 import { LockstepError } from "../../errors.ts";
 import { parseAddress } from "./address.ts";
 import { dialPeer } from "./dial.ts";
-import { encodeControl, encodeHeader, FRAME, type Frame } from "./frame.ts";
-import { newNonce } from "./handshake.ts";
+import { checkToken } from "./exchange.ts";
+import { FRAME, type Frame } from "./frame.ts";
 import type { Link } from "./link.ts";
 import type { TcpListener } from "./listener.ts";
 
@@ -56,7 +57,7 @@ export class Line {
     const { byteLength } = bytes;
     if (byteLength > MAX_LINE_BYTES)
       return this.#fail(`a message of ${byteLength} bytes is too long`);
-    this.#link.write([encodeHeader({ type: FRAME.message, length: byteLength }), bytes]);
+    this.#link.write({ type: FRAME.message }, bytes);
   }
 
   /** Sends what waits, then closes. The handler hears of it. */
@@ -69,7 +70,7 @@ export class Line {
   #tick(): void {
     if (performance.now() - this.#heardAt > SILENCE_MS) this.#fail("it was silent for 10 s");
     else if (this.#link.backlog > MAX_BACKLOG_BYTES) this.#fail("it does not read");
-    else this.#link.write([encodeControl({ type: FRAME.ping })]);
+    else this.#link.write({ type: FRAME.ping });
   }
 
   #destination({ length, total, offset }: Frame): Uint8Array | string {
@@ -116,19 +117,20 @@ export interface DialLineOptions {
   readonly signal: AbortSignal;
 }
 
-/** After so long without an answer it is looked whether the other end answers with TLS, or without. */
+/** After so long without an answer it is looked whether the other end answers with TLS. */
 const LOOK_MS = 500;
 
 /** Dials until the other end is there. Rejects with UNAUTHORIZED, PROTOCOL, ADDRESS, DEADLINE, or the signal's reason. */
 export async function dialLine(options: DialLineOptions): Promise<Line> {
-  const { tls = false } = options;
+  const { token, tls = false } = options;
+  checkToken(token);
   const over = new AbortController();
   const signal = AbortSignal.any([options.signal, over.signal]);
   let timer: NodeJS.Timeout | undefined;
   try {
     return await new Promise<Line>((resolve, reject) => {
-      const other = () => otherwise({ ...options, tls: !tls, signal }).then(reject, reject);
-      timer = setTimeout(() => void other(), LOOK_MS);
+      const look = () => lookForTls({ ...options, signal }).then(reject, reject);
+      if (!tls) timer = setTimeout(() => void look(), LOOK_MS);
       dial({ ...options, signal }, (link) => resolve(new Line(link))).catch(reject);
     });
   } catch (error) {
@@ -143,29 +145,25 @@ function dial(
   { address, token, tls = false, deadlineMs, signal }: DialLineOptions,
   welcomed: (link: Link) => void,
 ): Promise<void> {
-  const nonce = newNonce();
-  const hello = { group: GROUP, generation: 0, size: 1, from: 0, to: 0, stream: 0, nonce };
-  return dialPeer({
-    address: parseAddress(address),
-    token,
-    tls,
-    hello,
-    deadlineMs,
-    signal,
-    welcomed,
-  });
+  const hello = { group: GROUP, generation: 0, size: 1, from: 0, to: 0, stream: 0 };
+  const to = parseAddress(address);
+  return dialPeer({ address: to, token, tls, hello, deadlineMs, signal, welcomed });
 }
 
-/** Resolves with an error when the other end turns out to answer in this way; otherwise never. */
-async function otherwise(options: DialLineOptions): Promise<LockstepError> {
-  const { address, tls } = options;
+/** Resolves with an error when the other end turns out to answer with TLS; otherwise never. It is asked with a token of no use. */
+async function lookForTls(options: DialLineOptions): Promise<LockstepError> {
+  const token = randomBytes(16).toString("hex");
   try {
-    await dial(options, (link) => link.end());
+    await dial({ ...options, tls: true, token }, (link) => link.end());
   } catch (error) {
-    const answers = error instanceof LockstepError && isRefusal(error);
-    if (!answers) return new Promise(() => undefined);
+    if (error instanceof LockstepError && isRefusal(error)) {
+      return otherTls(options.address, "with", "without");
+    }
   }
-  const [theirs, ours] = tls === true ? ["with", "without"] : ["without", "with"];
+  return new Promise(() => undefined);
+}
+
+function otherTls(address: string, theirs: string, ours: string): LockstepError {
   return new LockstepError("PROTOCOL", `${address} speaks ${theirs} TLS, this side ${ours}.`, {
     hint: "Give --tls on both sides, or on none.",
     fields: { address },
@@ -177,11 +175,15 @@ function isRefusal({ code, fields }: LockstepError): boolean {
   return code === "UNAUTHORIZED" || /^ERR_SSL_.*(?:DECRYPT|MAC)/.test(String(fields["systemCode"]));
 }
 
+/** What a TLS client says when it is answered with something else. */
+const NOT_TLS = /^ERR_SSL_(?:WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG|HTTP_REQUEST)$/;
+
 /** The dialer speaks of ranks; there are none here. */
 function inWords(error: LockstepError, options: DialLineOptions): LockstepError {
   const { address, deadlineMs } = options;
   const { message } = error;
   const fields = { address };
+  if (NOT_TLS.test(String(error.fields["systemCode"]))) return otherTls(address, "without", "with");
   const code = isRefusal(error) ? "UNAUTHORIZED" : error.code;
   switch (code) {
     case "UNAUTHORIZED":

@@ -5,17 +5,16 @@
 import net from "node:net";
 import tls from "node:tls";
 import { type Address, addressError } from "./address.ts";
-import { type Frame, type FrameHandler, FrameReader } from "./frame.ts";
-import { sharedKey } from "./handshake.ts";
+import { sharedKey } from "./exchange.ts";
+import { type Frame, type FrameHandler, FrameReader, type Head, sealFrame } from "./frame.ts";
 import { keepQueueShort } from "./loopback.ts";
+import { Seal } from "./seal.ts";
 
 export interface LinkHandler {
   readonly destination: FrameHandler["destination"];
-  /** Of message frames, before they are complete. */
-  readonly arrived?: FrameHandler["arrived"];
   readonly frame: (frame: Frame, payload: Uint8Array) => void;
-  /** No more frames will come. Called once. */
-  readonly closed: (why: string) => void;
+  /** No more frames will come. Called once. Whether that is because of what the other end sent. */
+  readonly closed: (why: string, isBroken: boolean) => void;
 }
 
 export interface DialOptions {
@@ -28,6 +27,15 @@ export interface DialOptions {
   readonly signal: AbortSignal;
 }
 
+interface Outgoing {
+  readonly head: Head;
+  readonly payload: Uint8Array;
+  readonly done: (() => void) | undefined;
+}
+
+const NOTHING = new Uint8Array(0);
+/** So much is given to the socket ahead; what comes after it is sealed when it is its turn, while this is on its way. */
+const AHEAD_BYTES = 2 ** 19;
 const STAGING_BYTES = 2 ** 16;
 /** Payloads shorter than this are not worth a read of their own. */
 const DIRECT_BYTES = 2 ** 14;
@@ -45,21 +53,26 @@ export class Link {
   readonly #staging = new Uint8Array(STAGING_BYTES);
   #handler: LinkHandler | undefined;
   #why: string | undefined;
+  #isBroken = false;
   #paused = false;
+  #seal: Seal | undefined;
+  readonly #queue: Outgoing[] = [];
+  #queuedBytes = 0;
+  #isEnding = false;
 
   /** @internal Use `Link.dial` or `Link.accept`. */
   constructor(open: (link: Link) => net.Socket) {
     this.#reader = new FrameReader({
       destination: (frame) => this.#handler?.destination(frame) ?? "sent data too early",
-      arrived: (frame, from, byteLength) => this.#handler?.arrived?.(frame, from, byteLength),
       frame: (frame, payload) => this.#handler?.frame(frame, payload),
-      broken: (what) => this.#close(what),
+      broken: (what) => this.#close(what, true),
     });
     this.#socket = open(this);
     this.#socket.on("error", (error: NodeJS.ErrnoException) =>
       this.#close(`its connection failed (${error.code ?? error.message})`),
     );
     this.#socket.on("close", () => this.#close("its connection was closed"));
+    this.#socket.on("drain", () => this.#pump());
   }
 
   /** Rejects with ADDRESS, also after so long, or with the signal's reason. */
@@ -124,17 +137,48 @@ export class Link {
   /** Who hears of frames from now on. */
   set handler(handler: LinkHandler) {
     this.#handler = handler;
-    if (this.#why !== undefined) handler.closed(this.#why);
+    if (this.#why !== undefined) handler.closed(this.#why, this.#isBroken);
+  }
+
+  /** From here on, what is sent and what comes is sealed, under a key for each direction. */
+  seal(own: Uint8Array, theirs: Uint8Array): void {
+    this.#seal = new Seal(own);
+    this.#reader.seal = new Seal(theirs);
+  }
+
+  get isPaused(): boolean {
+    return this.#paused;
+  }
+
+  /** Whether the beginning of a frame has come, and not its end. */
+  get isInFrame(): boolean {
+    return this.#reader.isInFrame;
   }
 
   /** Bytes that wait to be sent. */
   get backlog(): number {
-    return this.#socket.writableLength;
+    return this.#socket.writableLength + this.#queuedBytes;
   }
 
-  /** `done` is called when the bytes may be written again, or never, if the link closes before. */
-  write(pieces: readonly Uint8Array[], done?: () => void): void {
-    if (this.#why !== undefined) return;
+  /** `done` is called when the payload may be written again, or never, if the link closes before. */
+  write(head: Head, payload: Uint8Array = NOTHING, done?: () => void): void {
+    if (this.#why !== undefined || this.#isEnding) return;
+    this.#queue.push({ head, payload, done });
+    this.#queuedBytes += payload.byteLength;
+    this.#pump();
+  }
+
+  #pump(): void {
+    while (this.#why === undefined && this.#socket.writableLength < AHEAD_BYTES) {
+      const next = this.#queue.shift();
+      if (next === undefined) break;
+      this.#queuedBytes -= next.payload.byteLength;
+      this.#put(sealFrame(next.head, next.payload, this.#seal), next.done);
+    }
+    if (this.#isEnding && this.#queue.length === 0) this.#socket.destroySoon();
+  }
+
+  #put(pieces: readonly Uint8Array[], done: (() => void) | undefined): void {
     const last = pieces.length - 1;
     if (last > 0) this.#socket.cork();
     for (const [index, piece] of pieces.entries()) {
@@ -156,7 +200,8 @@ export class Link {
 
   /** Sends what waits, then closes. */
   end(): void {
-    this.#socket.destroySoon();
+    this.#isEnding = true;
+    this.#pump();
   }
 
   destroy(): void {
@@ -170,7 +215,8 @@ export class Link {
 
   #target(): Uint8Array {
     const direct = this.#reader.direct;
-    return direct !== undefined && direct.byteLength >= DIRECT_BYTES ? direct : this.#staging;
+    if (direct !== undefined && direct.byteLength >= DIRECT_BYTES) return direct;
+    return this.#staging.subarray(0, this.#reader.between);
   }
 
   #read(count: number, buffer: Uint8Array): boolean {
@@ -179,10 +225,13 @@ export class Link {
     return !this.#paused;
   }
 
-  #close(why: string): void {
+  #close(why: string, isBroken = false): void {
     if (this.#why !== undefined) return;
     this.#why = why;
+    this.#isBroken = isBroken;
+    this.#queue.length = 0;
+    this.#queuedBytes = 0;
     this.#socket.destroy();
-    this.#handler?.closed(why);
+    this.#handler?.closed(why, isBroken);
   }
 }

@@ -2,28 +2,29 @@
  * The door of a rank: takes connections, makes sure that they know the token, and hands them to the group they ask for. One
  * listener serves all generations, one after the other. What is not Lockstep's is closed at once.
  */
-import { randomBytes } from "node:crypto";
 import net from "node:net";
 import tls from "node:tls";
 import { LockstepError } from "../../errors.ts";
 import { type Address, addressError, formatAddress } from "./address.ts";
-import { encodeControl, FRAME, type Frame } from "./frame.ts";
-import {
-  decodeHello,
-  type Hello,
-  NONCE_BYTES,
-  proofOf,
-  sameProof,
-  sharedKey,
-} from "./handshake.ts";
+import { checkToken, Exchange, type Session, sharedKey } from "./exchange.ts";
+import { FRAME, type Frame } from "./frame.ts";
+import { decodeHello, type Hello, sameProof } from "./handshake.ts";
 import { Link, TLS_OPTIONS } from "./link.ts";
+import { Strangers } from "./strangers.ts";
+
+export interface PortRange {
+  readonly first: number;
+  readonly last: number;
+}
 
 export interface ListenOptions {
   /** One of this machine's addresses, or a name of it. */
   readonly host: string;
   /** 0, the default, for any that is free. */
   readonly port?: number;
-  /** Who does not know it is refused. It never travels. */
+  /** The first that is free of these ports, instead of `port`. */
+  readonly ports?: PortRange;
+  /** At least 16 characters. Who does not know it is refused. It never travels. */
   readonly token: string;
   /** Encrypts, with a key made of the token; false unless told. */
   readonly tls?: boolean;
@@ -32,10 +33,11 @@ export interface ListenOptions {
 /** Takes a link that has proved itself, or says why not. */
 export type Admit = (hello: Hello, link: Link) => string | undefined;
 
-const HANDSHAKE_MS = 5000;
 const HELD_MS = 60_000;
-const MAX_STRANGERS = 256;
+const MAX_REFUSED = 256;
 const MAX_HELD = 8192;
+/** A TLS client begins with this byte. */
+const TLS_HANDSHAKE = 0x16;
 
 interface Held {
   readonly hello: Hello;
@@ -49,7 +51,7 @@ export class TcpListener {
   readonly #server: net.Server;
   readonly #groups = new Map<string, Admit>();
   readonly #held = new Set<Held>();
-  readonly #strangers = new Set<Link>();
+  readonly #strangers = new Strangers();
   readonly #refused = new Set<string>();
   #address: Address = { host: "", port: 0 };
 
@@ -57,18 +59,39 @@ export class TcpListener {
   constructor(options: ListenOptions) {
     this.token = options.token;
     this.tls = options.tls ?? false;
-    const accept = (socket: net.Socket) => this.#greet(socket);
-    this.#server = this.tls
-      ? tls.createServer(
-          {
-            ...TLS_OPTIONS,
-            pskCallback: () => sharedKey(this.token),
-            handshakeTimeout: HANDSHAKE_MS,
-          },
-          accept,
-        )
-      : net.createServer(accept);
-    this.#server.on("tlsClientError", () => undefined);
+    this.#server = net.createServer();
+    if (this.tls) this.#serveTls();
+    else {
+      this.#server.on("connection", (socket) => {
+        this.#strangers.add(socket);
+        socket.once("data", (chunk: Uint8Array) => {
+          if (chunk[0] === TLS_HANDSHAKE) socket.write("This is Lockstep without TLS.\n");
+        });
+        this.#greet(socket, socket);
+      });
+    }
+  }
+
+  /** The connection below counts as a stranger from its first packet on. */
+  #serveTls(): void {
+    const secure = tls.createServer({ ...TLS_OPTIONS, pskCallback: () => sharedKey(this.token) });
+    const below = new Map<string, net.Socket>();
+    const keyOfEnd = ({ remoteAddress, remotePort }: net.Socket) =>
+      `${remoteAddress} ${remotePort}`;
+    this.#server.on("connection", (socket) => {
+      const key = keyOfEnd(socket);
+      this.#strangers.add(socket);
+      below.set(key, socket);
+      socket.once("close", () => below.delete(key));
+      socket.on("error", () => undefined);
+      secure.emit("connection", socket);
+    });
+    secure.on("secureConnection", (socket) => {
+      const raw = below.get(keyOfEnd(socket));
+      if (raw === undefined) socket.destroy();
+      else this.#greet(socket, raw);
+    });
+    secure.on("tlsClientError", (_, socket) => void socket.destroy());
   }
 
   /** host:port, with the port that was chosen. */
@@ -81,7 +104,7 @@ export class TcpListener {
   }
 
   /** @internal */
-  open({ host, port = 0 }: ListenOptions): Promise<void> {
+  open(host: string, port: number): Promise<void> {
     return new Promise((resolve, reject) => {
       const failed = (error: NodeJS.ErrnoException) => reject(addressError(error, { host, port }));
       this.#server.once("error", failed);
@@ -122,52 +145,58 @@ export class TcpListener {
       clearTimeout(timer);
       link.destroy();
     }
-    for (const link of this.#strangers) link.destroy();
+    this.#strangers.close();
     this.#held.clear();
     this.#server.close();
   }
 
-  #greet(socket: net.Socket): void {
-    if (this.#strangers.size >= MAX_STRANGERS) {
-      socket.destroy();
-      return;
-    }
+  /** `below` is the socket that TLS runs over, or the same. */
+  #greet(socket: net.Socket, below: net.Socket): void {
     const link = Link.accept(socket);
-    this.#strangers.add(link);
-    const timer = setTimeout(() => link.destroy(), HANDSHAKE_MS);
-    const known = () => {
-      clearTimeout(timer);
-      this.#strangers.delete(link);
-    };
-    let said: { readonly bytes: Uint8Array; readonly nonce: Uint8Array; readonly hello: Hello };
-    let state: "hello" | "proof" | "done" = "hello";
+    let said: { readonly hello: Hello; readonly session: Session } | undefined;
     link.handler = {
       destination: () => "sent data before it was let in",
-      closed: known,
+      closed: () => undefined,
       frame: (frame: Frame, payload: Uint8Array) => {
-        if (state === "hello" && frame.type === FRAME.hello) {
-          const hello = decodeHello(payload);
-          if (hello === undefined) return link.destroy();
-          const nonce = randomBytes(NONCE_BYTES);
-          said = { bytes: payload.slice(), nonce, hello };
-          const proof = proofOf(this.token, "listener", payload, nonce);
-          link.write([encodeControl({ type: FRAME.challenge }, Buffer.concat([nonce, proof]))]);
-          state = "proof";
-        } else if (state === "proof" && frame.type === FRAME.proof) {
-          const wanted = proofOf(this.token, "dialer", said.bytes, said.nonce);
-          if (!sameProof(payload, wanted)) {
-            const { group, generation, from } = said.hello;
-            if (this.#refused.size < MAX_STRANGERS) {
-              this.#refused.add(`${keyOf(group, generation)}\n${from}`);
-            }
-            return link.destroy();
-          }
-          state = "done";
-          known();
-          this.#known(said.hello, link);
+        if (said === undefined && frame.type === FRAME.hello) {
+          this.#strangers.heard(below);
+          said = this.#challenge(link, payload);
+          if (said === undefined) link.destroy();
+        } else if (said !== undefined && frame.type === FRAME.proof) {
+          this.#strangers.trust(below);
+          this.#judge(link, said, payload);
         } else link.destroy();
       },
     };
+  }
+
+  #challenge(link: Link, bytes: Uint8Array) {
+    const hello = decodeHello(bytes);
+    if (hello === undefined) return undefined;
+    const exchange = new Exchange(this.token);
+    const session = exchange.agree(Buffer.from(hello.key, "hex"), [bytes, exchange.publicKey]);
+    if (session === undefined) return undefined;
+    link.write({ type: FRAME.challenge }, exchange.publicKey);
+    return { hello, session };
+  }
+
+  #judge(
+    link: Link,
+    { hello, session }: { readonly hello: Hello; readonly session: Session },
+    proof: Uint8Array,
+  ): void {
+    const { dialerProof, listenerProof, dialerKey, listenerKey } = session;
+    if (!sameProof(proof, dialerProof)) {
+      const { group, generation, from } = hello;
+      if (this.#refused.size < MAX_REFUSED) {
+        this.#refused.add(`${keyOf(group, generation)}\n${from}`);
+      }
+      link.write({ type: FRAME.refusal });
+      return link.end();
+    }
+    link.write({ type: FRAME.proof }, listenerProof);
+    if (!this.tls) link.seal(listenerKey, dialerKey);
+    this.#known(hello, link);
   }
 
   /** Waits for its group, if that is not joined yet. */
@@ -191,19 +220,39 @@ export class TcpListener {
   #admit(admit: Admit, hello: Hello, link: Link): void {
     const refusal = admit(hello, link);
     if (refusal === undefined) {
-      link.write([encodeControl({ type: FRAME.welcome })]);
+      link.write({ type: FRAME.welcome });
       return;
     }
-    link.write([encodeControl({ type: FRAME.refusal }, Buffer.from(refusal.slice(0, 1000)))]);
+    link.write({ type: FRAME.refusal }, Buffer.from(refusal.slice(0, 1000)));
     link.end();
   }
 }
 
-/** Opens the door. Rejects with ADDRESS. */
+/** Opens the door. Rejects with ADDRESS, and with INVALID_OPTION for a token that could be guessed. */
 export async function listenTcp(options: ListenOptions): Promise<TcpListener> {
-  const listener = new TcpListener(options);
-  await listener.open(options);
-  return listener;
+  const { host, port = 0, ports, token } = options;
+  checkToken(token);
+  const { first, last } = ports ?? { first: port, last: port };
+  for (let next = first; ; next++) {
+    const listener = new TcpListener(options);
+    try {
+      await listener.open(host, next);
+      return listener;
+    } catch (error) {
+      const isTaken = error instanceof LockstepError && error.fields["systemCode"] === "EADDRINUSE";
+      if (ports === undefined || !isTaken) throw error;
+      if (next < last) continue;
+      throw new LockstepError(
+        "ADDRESS",
+        `All ports from ${first} to ${last} of ${host} are in use.`,
+        {
+          hint: "Give --ports a range with a port for each worker of this machine.",
+          fields: { address: host },
+          cause: error,
+        },
+      );
+    }
+  }
 }
 
 function keyOf(group: string, generation: number): string {

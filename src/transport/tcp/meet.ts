@@ -2,7 +2,6 @@
 import { deadlinePassed, type Fate } from "../failure.ts";
 import { parseAddress } from "./address.ts";
 import { dialPeer } from "./dial.ts";
-import { newNonce } from "./handshake.ts";
 import type { Admit, TcpListener } from "./listener.ts";
 import type { Peer } from "./peer.ts";
 import { withResolvers } from "./resolvers.ts";
@@ -15,11 +14,12 @@ export interface Meeting {
   readonly peers: ReadonlyMap<number, Peer>;
   readonly streams: number;
   readonly deadlineMs: number;
+  readonly reachMs: number | undefined;
   readonly fate: Fate;
 }
 
 export async function dialAll(
-  { rank, size, generation, group, peers, streams, deadlineMs, fate }: Meeting,
+  { rank, size, generation, group, peers, streams, deadlineMs, reachMs, fate }: Meeting,
   { token, tls, host }: TcpListener,
   addresses: readonly string[],
 ): Promise<void> {
@@ -27,13 +27,14 @@ export async function dialAll(
   for (const [to, peer] of peers) {
     const address = parseAddress(addresses[to] ?? "");
     for (let stream = 0; stream < streams; stream++) {
-      const hello = { group, generation, size, from: rank, to, stream, nonce: newNonce() };
+      const hello = { group, generation, size, from: rank, to, stream };
       const dialed = dialPeer({
         address,
         token,
         tls,
         hello,
         deadlineMs,
+        ...(reachMs === undefined ? {} : { reachMs }),
         signal: fate.signal,
         welcomed: (link) => peer.addInbound(stream, link),
         ...(/^[\d.]+$|:/.test(host) ? { localAddress: host } : {}),

@@ -16,12 +16,13 @@ class FakeLink {
 function peerWithLinks() {
   const heard: string[] = [];
   const note = (what: string) => () => void heard.push(what);
-  const peer = new Peer({
+  const events = {
     failed: note("failed"),
     lost: note("lost"),
     left: note("left"),
     reported: note("reported"),
-  });
+  };
+  const peer = new Peer(events, 2);
   const [inbound, outbound] = [0, 1].map(() => [new FakeLink(), new FakeLink()] as const) as [
     readonly [FakeLink, FakeLink],
     readonly [FakeLink, FakeLink],
@@ -37,7 +38,7 @@ test("a peer that leaves ends its streams one by one: a late goodbye on one make
   const { peer, heard, inbound, outbound } = peerWithLinks();
   for (const link of [inbound[0], outbound[1]]) {
     link.bye();
-    link.handler?.closed("its connection was closed");
+    link.handler?.closed("its connection was closed", false);
   }
   assert.deepEqual([peer.hasLeft, heard], [false, []]);
   inbound[1].bye();
@@ -47,6 +48,6 @@ test("a peer that leaves ends its streams one by one: a late goodbye on one make
 test("a stream that ends without a goodbye is a loss, whatever was said on the others", () => {
   const { heard, inbound, outbound } = peerWithLinks();
   inbound[0].bye();
-  outbound[0].handler?.closed("its connection was closed");
+  outbound[0].handler?.closed("its connection was closed", false);
   assert.deepEqual(heard, ["lost"]);
 });
