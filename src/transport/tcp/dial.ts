@@ -25,17 +25,19 @@ export interface DialRequest extends DialOptions {
 export async function dialPeer(request: DialRequest): Promise<void> {
   const { deadlineMs, reachMs = deadlineMs, signal } = request;
   const reachAt = performance.now() + Math.min(reachMs, deadlineMs);
+  let last: LockstepError | undefined;
   for (;;) {
     signal.throwIfAborted();
-    let last: LockstepError;
     try {
       const link = await Link.dial(request, Math.max(1, reachAt - performance.now()));
       await new Introduction(link, request, reachAt).ended;
       return;
     } catch (error) {
       if (!(error instanceof LockstepError) || error.code !== "ADDRESS") throw error;
-      last = error;
-      if (!NOT_YET.includes(String(error.fields["systemCode"]))) throw unreachable(request, last);
+      const { systemCode } = error.fields;
+      if (!NOT_YET.includes(String(systemCode))) throw unreachable(request, error);
+      // The last attempt is cut short; what those before it have met says more.
+      if (last === undefined || systemCode !== "ETIMEDOUT") last = error;
     }
     if (performance.now() > reachAt) throw unreachable(request, last);
     await delay(RETRY_MS, undefined, { signal }).catch(() => signal.throwIfAborted());
@@ -145,16 +147,19 @@ const WORDS: Readonly<Record<string, string>> = {
 /** `last` is what the last attempt ended with. */
 function unreachable(request: DialRequest, last: LockstepError): LockstepError {
   const { hello, address, deadlineMs, reachMs } = request;
-  const where = formatAddress(address);
-  const { systemCode } = last.fields;
+  const { systemCode, resolved } = last.fields;
   if (reachMs === undefined) {
     const isLate = NOT_YET.includes(String(systemCode));
-    return isLate ? deadlinePassed(hello.to, `dialing ${where}`, deadlineMs) : last;
+    const doing = `dialing ${formatAddress(address)}`;
+    return isLate ? deadlinePassed(hello.to, doing, deadlineMs) : last;
   }
+  const host = String(resolved ?? address.host);
+  const name = host === address.host ? "" : ` (${address.host})`;
+  const where = formatAddress({ host, port: address.port });
   const what = WORDS[String(systemCode)] ?? String(systemCode);
   return new LockstepError(
     "ADDRESS",
-    `Worker ${hello.from} could not reach worker ${hello.to} at ${where}: ${what}.`,
+    `Worker ${hello.from} could not reach worker ${hello.to} at ${where}${name}: ${what}.`,
     {
       hint: "Names of hosts must mean the same everywhere, and firewalls let the ports of workers through (`lockstep agent --ports`).",
       fields: { peer: hello.to, address: where, systemCode: systemCode ?? "" },

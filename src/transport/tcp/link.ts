@@ -92,7 +92,8 @@ export class Link {
         link.destroy();
         reject(reason);
       };
-      const failed = (error: Error) => giveUp(addressError(error, address));
+      let resolved = address.host;
+      const failed = (error: Error) => giveUp(addressError(error, address, resolved));
       const aborted = () => giveUp(signal.reason as Error);
       const late = () => failed(Object.assign(new Error("late"), { code: "ETIMEDOUT" }));
       const timer = setTimeout(late, timeoutMs);
@@ -122,6 +123,9 @@ export class Link {
         return net.connect(options).once("connect", ready);
       });
       link.#socket.setNoDelay(true).once("error", failed);
+      link.#socket.once("lookup", (_error, found: string) => {
+        resolved = found ?? resolved;
+      });
     });
   }
 
@@ -144,6 +148,10 @@ export class Link {
   seal(own: Uint8Array, theirs: Uint8Array): void {
     this.#seal = new Seal(own);
     this.#reader.seal = new Seal(theirs);
+  }
+
+  get isClosed(): boolean {
+    return this.#why !== undefined;
   }
 
   get isPaused(): boolean {
