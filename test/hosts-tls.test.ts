@@ -110,7 +110,8 @@ test("a line with TLS to a program of another kind ends with a word", async () =
     await rejectsWith(
       dialLine({ address, token, tls: true, deadlineMs: 5000, signal }),
       "PROTOCOL",
-      `${address} speaks without TLS`,
+      address,
+      "not Lockstep's",
     );
   } finally {
     web.close();

@@ -6,6 +6,7 @@ import net from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { startAgent } from "../src/agent/index.ts";
+import { AGENT_PROTOCOL } from "../src/launch/agent-messages.ts";
 import { launchLocal } from "../src/launch/index.ts";
 import type { RunEvent } from "../src/telemetry/index.ts";
 import { dialLine, listenTcp, serveLines } from "../src/transport/index.ts";
@@ -178,7 +179,7 @@ test("a launcher that vanishes: the workers stop and save, and the agent is free
             if (JSON.stringify(value).includes('"step":3,')) line.close();
             else if (JSON.stringify(value).includes('"listening"')) {
               const { port } = value as { readonly port: number };
-              line.send({ v: 2, kind: "addresses", addresses: [`127.0.0.1:${port}`] });
+              line.send({ v: AGENT_PROTOCOL, kind: "addresses", addresses: [`127.0.0.1:${port}`] });
             }
           },
           closed: () => resolve(),
@@ -203,8 +204,8 @@ test("garbage, another version and unknown messages end a line, and the agent go
         [{ ...job, file: "/etc/passwd" }, /file must be a path below/],
         [{ ...job, workers: 1e9 }, /workers/],
         [{ ...job, more: 1 }, /more/],
-        [{ v: 2, kind: "eval", code: "1" }, /not understood/],
-        [{ v: 2, kind: "stop" }, /no job yet/],
+        [{ v: AGENT_PROTOCOL, kind: "eval", code: "1" }, /not understood/],
+        [{ v: AGENT_PROTOCOL, kind: "stop" }, /no job yet/],
         [null, /version undefined/],
       ];
       for (const [message, expected] of cases) {
@@ -231,7 +232,7 @@ test("a program that answers like no agent is named", () =>
     const { port } = web.address() as net.AddressInfo;
     const running = launch({ hosts: [`127.0.0.1:${port}`], root: folder, deadlineMs: 300 });
     try {
-      await rejectsWith(running, "DEADLINE", `:${port}`);
+      await rejectsWith(running, "PROTOCOL", `:${port}`, "not Lockstep's");
     } finally {
       web.close();
     }
@@ -248,7 +249,7 @@ function jobMessage(folder: string): Readonly<Record<string, unknown>> {
     .update(readFileSync(join(folder, "gpt.ts")))
     .digest("hex");
   return {
-    v: 2,
+    v: AGENT_PROTOCOL,
     kind: "job",
     file: "gpt.ts",
     sha256,

@@ -6,6 +6,7 @@ import { LockstepError } from "../errors.ts";
 import {
   type AgentReply,
   type AgentRequest,
+  availableCores,
   envelope,
   errorMessage,
   openRequest,
@@ -31,6 +32,8 @@ export interface AgentOptions {
   readonly tls?: boolean;
   /** Run files, data and run folders are below it. */
   readonly folder: string;
+  /** Of a job; four for each core of this machine unless told. */
+  readonly maxWorkers?: number;
   /** Told of what happens, in words. */
   readonly onNews?: (text: string) => void;
 }
@@ -113,7 +116,8 @@ export class Agent {
       });
     }
     const { host, ports, token, tls = false, folder } = this.#options;
-    const job = new AssignedJob({ request, host, ports, token, tls, folder, tell });
+    const { maxWorkers = 4 * availableCores() } = this.#options;
+    const job = new AssignedJob({ request, host, ports, token, tls, folder, maxWorkers, tell });
     this.#job = job;
     const { file, firstRank, own, workers } = request;
     const ranks = own === 1 ? `${firstRank}` : `${firstRank} to ${firstRank + own - 1}`;
@@ -131,7 +135,7 @@ export class Agent {
       case "addresses":
         return job.addresses(request.addresses);
       case "stop":
-        return job.stop();
+        return job.stop(request.alone);
       case "kill":
         return job.kill();
     }

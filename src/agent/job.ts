@@ -1,10 +1,9 @@
 /** A job that an agent has taken: the workers of this machine, from their start to their end. */
-import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname } from "node:path";
 import { LockstepError } from "../errors.ts";
 import { type AgentJob, type AgentReply, availableCores, WorkerProcess } from "../launch/index.ts";
 import type { PortRange } from "../transport/index.ts";
+import { outputAt, runFileAt } from "./places.ts";
 
 export interface AssignedJobOptions {
   readonly request: AgentJob;
@@ -13,24 +12,33 @@ export interface AssignedJobOptions {
   readonly token: string;
   readonly tls: boolean;
   readonly folder: string;
+  /** That may run here at a time. */
+  readonly maxWorkers: number;
   readonly tell: (reply: AgentReply) => void;
 }
 
 /** How long workers may take to stop and save when their launcher has vanished. */
-const ABANDONED_MS = 10_000;
+const ABANDONED_MS = 30_000;
+/** A worker may have so many times more threads than the machine has cores. */
+const MAX_OVERLOAD = 4;
 
 export class AssignedJob {
   /** Resolves when no process is left. */
   readonly ended: Promise<void>;
   readonly #workers: readonly WorkerProcess[];
+  /** Workers of all agents. */
+  readonly #size: number;
   #timer: NodeJS.Timeout | undefined;
   #isOver = false;
   #isEnding = false;
 
-  /** Throws FILE_NOT_FOUND, or RUN_FILE for a run file that is not the launcher's. */
-  constructor({ request, host, ports, token, tls, folder, tell }: AssignedJobOptions) {
-    const file = join(folder, request.file);
-    checkFile(file, request);
+  /** Throws FILE_NOT_FOUND, RUN_FILE for a run file that is not the launcher's, or INVALID_OPTION for more than this machine can. */
+  constructor(options: AssignedJobOptions) {
+    const { request, host, ports, token, tls, folder, maxWorkers, tell } = options;
+    checkLoad(request, maxWorkers);
+    const file = runFileAt(folder, request.file, request.sha256);
+    const out = outputAt(folder, request.out);
+    this.#size = request.workers;
     const { own, firstRank, workers, beginning, overrides, changes, group } = request;
     const threads = request.threads ?? Math.max(1, Math.floor(availableCores() / own));
     tell({ kind: "accepted" });
@@ -52,7 +60,7 @@ export class AssignedJob {
       worker.start({
         file,
         overrides,
-        out: join(folder, request.out),
+        out,
         beginning,
         changes,
         baseDir: dirname(file),
@@ -78,12 +86,17 @@ export class AssignedJob {
     return this.#isEnding;
   }
 
+  /** Throws PROTOCOL. */
   addresses(addresses: readonly string[]): void {
+    if (addresses.length !== this.#size) {
+      const text = `The launcher sent ${addresses.length} addresses for ${this.#size} workers.`;
+      throw new LockstepError("PROTOCOL", text);
+    }
     for (const worker of this.#workers) worker.tell({ kind: "addresses", addresses });
   }
 
-  stop(): void {
-    for (const worker of this.#workers) worker.stop();
+  stop(alone = false): void {
+    for (const worker of this.#workers) worker.stop(alone);
   }
 
   kill(): void {
@@ -95,7 +108,7 @@ export class AssignedJob {
   abandon(): void {
     if (this.#isOver) return;
     this.#isEnding = true;
-    this.stop();
+    this.stop(true);
     this.#timer ??= setTimeout(() => this.kill(), ABANDONED_MS);
   }
 }
@@ -104,20 +117,19 @@ function endOf({ rank, outcome }: WorkerProcess): AgentReply {
   return { kind: "ended", rank, ...(outcome === undefined ? {} : { outcome }) };
 }
 
-function checkFile(path: string, { file, sha256 }: AgentJob): void {
-  let content: Buffer;
-  try {
-    content = readFileSync(path);
-  } catch (error) {
-    throw new LockstepError("FILE_NOT_FOUND", `There is no run file "${file}" here.`, {
-      hint: "Put the run file and its data at the same place below the folder of every agent.",
-      cause: error,
-    });
+function checkLoad({ own, threads = 1 }: AgentJob, maxWorkers: number): void {
+  if (own > maxWorkers) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      `This agent runs at most ${maxWorkers} workers, and ${own} were asked for.`,
+      { hint: "Ask for fewer, or start it with a larger --max-workers.", fields: { maxWorkers } },
+    );
   }
-  const own = createHash("sha256").update(content).digest("hex");
-  if (own === sha256) return;
-  throw new LockstepError("RUN_FILE", `The run file "${file}" is another one here.`, {
-    hint: `Its SHA-256 begins with ${own.slice(0, 12)}, the launcher's with ${sha256.slice(0, 12)}.`,
-    fields: { file, sha256: own },
-  });
+  const cores = availableCores();
+  if (threads <= MAX_OVERLOAD * cores) return;
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `${threads} threads for each worker were asked for; this machine has ${cores} cores.`,
+    { hint: `Ask for ${MAX_OVERLOAD * cores} at most.`, fields: { threads, cores } },
+  );
 }

@@ -10,14 +10,11 @@ export interface AgentFlags {
   readonly ports?: PortRange;
   readonly token?: string;
   readonly tls?: boolean;
+  readonly maxWorkers?: number;
 }
 
-export async function agentCommand({
-  listen,
-  ports,
-  token,
-  tls = false,
-}: AgentFlags): Promise<void> {
+export async function agentCommand(flags: AgentFlags): Promise<void> {
+  const { listen, ports, token, tls = false, maxWorkers } = flags;
   const { host, port } = parseAddress(/^\d+$/.test(listen) ? `127.0.0.1:${listen}` : listen);
   const agent = await startAgent({
     host,
@@ -26,6 +23,7 @@ export async function agentCommand({
     token: requireToken(token),
     tls,
     folder: process.cwd(),
+    ...(maxWorkers === undefined ? {} : { maxWorkers }),
     onNews: (text) => console.log(printableLine(text)),
   });
   console.log(`Listening on ${agent.address}${tls ? " with TLS" : ""}.`);
@@ -35,10 +33,21 @@ export async function agentCommand({
   await agent.close();
 }
 
-/** Throws UNAUTHORIZED. */
+/** Each guess costs a stranger a connection (docs/decisions/0015): so many characters are beyond all patience. */
+const LEAST_CHARACTERS = 16;
+const MAKE_ONE = "openssl rand -hex 16 makes one.";
+
+/** Throws UNAUTHORIZED without a token, and INVALID_OPTION for one that is too short. */
 export function requireToken(token: string | undefined): string {
-  if (token !== undefined && token !== "") return token;
-  throw new LockstepError("UNAUTHORIZED", "An agent and its launchers need a token.", {
-    hint: "Set LOCKSTEP_TOKEN or --token to the same secret everywhere: openssl rand -hex 16 makes one.",
-  });
+  if (token === undefined || token === "") {
+    throw new LockstepError("UNAUTHORIZED", "An agent and its launchers need a token.", {
+      hint: `Set LOCKSTEP_TOKEN or --token to the same secret everywhere: ${MAKE_ONE}`,
+    });
+  }
+  if (token.length >= LEAST_CHARACTERS) return token;
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `The token has ${token.length} characters, and needs ${LEAST_CHARACTERS} or more.`,
+    { hint: `Give all agents and launchers a longer one: ${MAKE_ONE}` },
+  );
 }

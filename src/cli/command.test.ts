@@ -32,6 +32,16 @@ test("the command to go on is the one that was typed, and --resume", () => {
       },
       "npm run long -- --resume",
     ],
+    [
+      ["/usr/bin/lockstep", "train", "a.ts", "--token", "my secret", "--hosts", "a"],
+      {},
+      "LOCKSTEP_TOKEN=… lockstep train a.ts --hosts a --resume",
+    ],
+    [
+      ["/usr/bin/lockstep", "train", "a.ts", "--token=my secret"],
+      {},
+      "LOCKSTEP_TOKEN=… lockstep train a.ts --resume",
+    ],
     // A script that runs something else which then runs this.
     [
       ["/home/me/p/build/main.js", "train", "a.ts"],

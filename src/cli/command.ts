@@ -1,4 +1,4 @@
-/** The command line that goes on with a run: the one that was typed, and `--resume`. */
+/** The command line that goes on with a run: the one that was typed without its token, and `--resume`. */
 import { basename, relative } from "node:path";
 
 /** For a POSIX shell. `argv` is as Node gives it: the program, the script, then the words. */
@@ -9,13 +9,23 @@ export function commandToResume(
 ): string {
   const script = argv[1] ?? "lockstep";
   const typed = argv.slice(2);
-  const words = typed.filter((word) => word !== "--resume" && word !== "--anew");
+  const bare = withoutToken(typed);
+  const words = bare.filter((word) => word !== "--resume" && word !== "--anew");
   const [program, rest] =
     throughNpm(words, env) ??
     (/\.[cm]?[jt]s$/.test(script)
       ? ["node", [relative(cwd, script) || script, ...words]]
       : [env["npm_command"] === "exec" ? `npx ${basename(script)}` : basename(script), words]);
-  return [program, ...[...rest, "--resume"].map(quote)].join(" ");
+  const secret = bare.length < typed.length ? ["LOCKSTEP_TOKEN=…"] : [];
+  return [...secret, program, ...[...rest, "--resume"].map(quote)].join(" ");
+}
+
+/** A terminal and its log are no place for a secret. */
+function withoutToken(words: readonly string[]): string[] {
+  return words.filter(
+    (word, index) =>
+      word !== "--token" && !word.startsWith("--token=") && words[index - 1] !== "--token",
+  );
 }
 
 /** `npm start -- …` or `npm run NAME -- …`, when the words begin with those of the script in package.json. */

@@ -123,6 +123,7 @@ export function commandLine(): Command {
     )
     .addOption(token())
     .addOption(tls())
+    .option("--max-workers <n>", "that a job may start here (default: 4 a core)", whole(1))
     .action(agentCommand);
   command
     .command("inspect")

@@ -4,17 +4,19 @@
  */
 import { z } from "zod";
 import { LockstepError } from "../errors.ts";
-import type { RunEvent } from "../telemetry/index.ts";
-import { type Beginning, CHANGEABLE, type TrainResult } from "../train/index.ts";
+import { eventSchema } from "../telemetry/index.ts";
+import { type Beginning, CHANGEABLE } from "../train/index.ts";
+import { errorSchema, notUnderstood, outcome, port } from "./checks.ts";
 
 /** Of these messages: a change that an older side would not understand makes it another. */
-export const AGENT_PROTOCOL = 3;
+export const AGENT_PROTOCOL = 4;
 export const DEFAULT_AGENT_PORT = 4100;
 
 const MAX_WORKERS = 4096;
 const rank = z.int().min(0).max(MAX_WORKERS);
 const workers = z.int().min(1).max(MAX_WORKERS);
 const count = z.int().min(0);
+const MAX_BATCH = 2 ** 31;
 
 /** Below the agent's folder, and written alike on all systems. */
 const place = z
@@ -23,7 +25,7 @@ const place = z
   .max(4096)
   .refine(isPlace, "must be a path below the folder, with / and without ..");
 
-const job = z.strictObject({
+const jobFields = z.strictObject({
   kind: z.literal("job"),
   file: place,
   /** Of the run file, in hexadecimal digits. */
@@ -32,12 +34,13 @@ const job = z.strictObject({
   beginning: z.enum(["new", "anew", "resume"] satisfies Beginning[]),
   overrides: z.strictObject({
     steps: count.optional(),
-    batch: count.optional(),
+    batch: count.max(MAX_BATCH).optional(),
     seed: count.optional(),
   }),
   /** What may be another than before in a run that goes on. */
   changes: z.array(z.enum(CHANGEABLE)).max(CHANGEABLE.length).optional(),
-  group: z.string().min(1).max(200),
+  /** A part of names in shared memory. */
+  group: z.string().regex(/^[\w-]{1,64}$/),
   /** This agent's workers have the ranks from here on. */
   firstRank: rank,
   own: workers,
@@ -47,49 +50,34 @@ const job = z.strictObject({
   threads: z.int().min(1).max(4096).optional(),
 });
 
+const job = jobFields.refine(
+  ({ firstRank, own, workers: all }) => all % own === 0 && firstRank % own === 0 && firstRank < all,
+  "has ranks that do not fit its workers",
+);
+
 const request = z.discriminatedUnion("kind", [
   job,
   z.strictObject({
     kind: z.literal("addresses"),
-    addresses: z.array(z.string().max(300)).max(MAX_WORKERS),
+    addresses: z.array(z.string().min(1).max(300)).min(1).max(MAX_WORKERS),
   }),
-  z.strictObject({ kind: z.literal("stop") }),
+  /** `alone`: another worker is lost, so that one that has not met all others yet has nothing to wait for. */
+  z.strictObject({ kind: z.literal("stop"), alone: z.boolean().optional() }),
   z.strictObject({ kind: z.literal("kill") }),
 ]);
 
-const error = z.strictObject({
-  code: z.custom<LockstepError["code"]>((value) => typeof value === "string").optional(),
-  text: z.string(),
-  fields: z.record(
-    z.string(),
-    z.union([
-      z.string(),
-      z.number(),
-      z.boolean(),
-      z.array(z.union([z.string(), z.number()])).readonly(),
-      z.null().transform(() => Number.NaN), // JSON has no other word for it
-    ]),
-  ),
-});
-
 const reply = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("accepted") }),
-  z.strictObject({ kind: z.literal("refused"), error }),
-  z.strictObject({ kind: z.literal("listening"), rank, port: z.int().min(1).max(65535) }),
+  z.strictObject({ kind: z.literal("refused"), error: errorSchema }),
+  z.strictObject({ kind: z.literal("listening"), rank, port }),
+  z.strictObject({ kind: z.literal("event"), event: eventSchema }),
   z.strictObject({
-    kind: z.literal("event"),
-    event: z.custom<RunEvent>(
-      (value) => typeof value === "object" && value !== null && "type" in value,
-    ),
-  }),
-  z.strictObject({ kind: z.literal("failed"), rank, error, crash: z.string().optional() }),
-  z.strictObject({
-    kind: z.literal("ended"),
+    kind: z.literal("failed"),
     rank,
-    outcome: z
-      .enum(["finished", "stopped", "followed", "complete"] satisfies TrainResult["outcome"][])
-      .optional(),
+    error: errorSchema,
+    crash: z.string().max(1000).optional(),
   }),
+  z.strictObject({ kind: z.literal("ended"), rank, outcome: outcome.optional() }),
 ]);
 
 export type AgentJob = z.infer<typeof job>;
@@ -129,10 +117,5 @@ function open<Message>(schema: z.ZodType<Message>, value: unknown, from: string)
   }
   const checked = schema.safeParse(message);
   if (checked.success) return checked.data;
-  const [issue] = checked.error.issues;
-  throw new LockstepError(
-    "PROTOCOL",
-    `${from} sent a message that is not understood: ${issue?.path.join(".") ?? ""} ${issue?.message ?? ""}.`,
-    { hint: "Use the same version of lockstep everywhere.", fields: { from } },
-  );
+  throw notUnderstood(from, checked.error);
 }

@@ -11,6 +11,7 @@ import type { EventSink } from "../telemetry/index.ts";
 import type { Beginning, Changeable, RunOverrides, TrainResult } from "../train/index.ts";
 import { dialLine, formatAddress, type Line, parseAddress } from "../transport/index.ts";
 import { DEFAULT_AGENT_PORT, isPlace } from "./agent-messages.ts";
+import { OwnClock } from "./own-clock.ts";
 import { RemoteAgent } from "./remote.ts";
 import { watchWorkers } from "./watch.ts";
 
@@ -49,8 +50,10 @@ export async function launchOnHosts(options: HostsOptions): Promise<TrainResult[
   const { signal, deadlineMs = DEADLINE_MS } = options;
   const request = await jobOf(options);
   const hosts = options.hosts.map(addressOf);
-  const agents = await connect(hosts, options);
+  const clock = new OwnClock();
+  let agents: readonly RemoteAgent[] = [];
   try {
+    agents = await connect(hosts, options, clock);
     for (const agent of agents) {
       const firstRank = agent.workers[0]?.rank ?? 0;
       agent.send({ ...request, firstRank });
@@ -59,6 +62,7 @@ export async function launchOnHosts(options: HostsOptions): Promise<TrainResult[
     const all = agents.flatMap(({ workers }) => workers);
     return await watchWorkers(all, signal, () => undefined);
   } finally {
+    clock.close();
     for (const agent of agents) agent.close();
   }
 }
@@ -103,7 +107,11 @@ function addressOf(host: string): string {
   return formatAddress(parseAddress(bare ? `${host}:${DEFAULT_AGENT_PORT}` : host));
 }
 
-async function connect(hosts: readonly string[], options: HostsOptions): Promise<RemoteAgent[]> {
+async function connect(
+  hosts: readonly string[],
+  options: HostsOptions,
+  clock: OwnClock,
+): Promise<RemoteAgent[]> {
   const { token, tls, signal, workers, onEvent, deadlineMs = DEADLINE_MS } = options;
   const addresses = new Map<number, string>();
   const agents: RemoteAgent[] = [];
@@ -125,6 +133,7 @@ async function connect(hosts: readonly string[], options: HostsOptions): Promise
       line,
       firstRank: index * workers,
       workers,
+      clock,
       hostOf,
       onEvent,
       onListening: (rank, port) => {

@@ -1,8 +1,10 @@
 /** What the launcher and its workers tell each other, over the channel that Node.js opens between them. */
+import { z } from "zod";
 import { type ErrorCode, type ErrorFields, LockstepError } from "../errors.ts";
-import type { RunEvent } from "../telemetry/index.ts";
+import { eventSchema, type RunEvent } from "../telemetry/index.ts";
 import type { Beginning, Changeable, RunOverrides, TrainResult } from "../train/index.ts";
 import type { PortRange } from "../transport/index.ts";
+import { errorSchema, notUnderstood, outcome, port } from "./checks.ts";
 
 /** What a worker of this machine needs to take part in a run. */
 export interface Job {
@@ -18,7 +20,7 @@ export interface Job {
   readonly threads: number;
   readonly meeting: Meeting;
   readonly dump?: string | undefined;
-  /** How long a worker may wait for another; minutes unless told, for the leader validates and saves meanwhile. */
+  /** How long a worker may wait for another that lives: it may validate and save meanwhile. An hour unless told. */
   readonly deadlineMs?: number;
   /** When the command was started, in milliseconds since 1970; unknown where it runs on another machine. */
   readonly startedAt?: number;
@@ -44,8 +46,8 @@ export type ToWorker =
   | { readonly kind: "job"; readonly job: Job }
   /** host:port of every worker's door, by rank. */
   | { readonly kind: "addresses"; readonly addresses: readonly string[] }
-  /** Stop after the step at hand. */
-  | { readonly kind: "stop" };
+  /** Stop after the step at hand; `alone`: another is lost, and a worker that has not met all others yet ends at once. */
+  | { readonly kind: "stop"; readonly alone?: boolean };
 
 export type FromWorker =
   | { readonly kind: "event"; readonly event: RunEvent }
@@ -53,6 +55,21 @@ export type FromWorker =
   | { readonly kind: "listening"; readonly port: number }
   | { readonly kind: "done"; readonly outcome: TrainResult["outcome"] }
   | { readonly kind: "error"; readonly error: ErrorMessage };
+
+const fromWorker = z.discriminatedUnion("kind", [
+  z.strictObject({ kind: z.literal("event"), event: eventSchema }),
+  z.strictObject({ kind: z.literal("listening"), port }),
+  z.strictObject({ kind: z.literal("done"), outcome }),
+  z.strictObject({ kind: z.literal("error"), error: errorSchema }),
+]);
+
+/** A worker runs code of the user, which could send anything. Throws PROTOCOL. */
+export function openFromWorker(value: unknown, from: string): FromWorker {
+  const checked = fromWorker.safeParse(value);
+  if (!checked.success) throw notUnderstood(from, checked.error);
+  const { data } = checked;
+  return data.kind === "error" ? { ...data, error: { code: undefined, ...data.error } } : data;
+}
 
 export interface ErrorMessage {
   /** Undefined for a mistake of the program. */

@@ -2,11 +2,22 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { TrainResult } from "../train/index.ts";
-import type { ErrorMessage, FromWorker, Job, ToWorker } from "./messages.ts";
+import { processState } from "../transport/index.ts";
+import {
+  type ErrorMessage,
+  errorMessage,
+  type FromWorker,
+  type Job,
+  openFromWorker,
+  type ToWorker,
+} from "./messages.ts";
 import type { Watched } from "./watch.ts";
 
 const LAST_LINES = 12;
 const LAST_BYTES = 8192;
+const LOOK_MS = 1000;
+/** A worker that is stopped for so long is lost. The others find it sooner, where they have met it. */
+const STOPPED_LOOKS = 15;
 
 /** What is of no interest to the watch over a run. */
 export type OtherMessage = Exclude<FromWorker, { readonly kind: "done" | "error" }>;
@@ -25,6 +36,7 @@ export class WorkerProcess implements Watched {
   #fail: (error: ErrorMessage) => void = () => undefined;
   #stderr = "";
   #killed = false;
+  #stoppedLooks = 0;
 
   constructor(rank: number, onMessage: (message: OtherMessage) => void) {
     this.rank = rank;
@@ -36,11 +48,13 @@ export class WorkerProcess implements Watched {
     this.#process = fork(entry, [], {
       stdio: ["ignore", "inherit", "pipe", "ipc"],
       serialization: "advanced",
+      env: { ...process.env, LOCKSTEP_TOKEN: undefined }, // it gets the token with its job
     });
     this.#process.stderr?.on("data", (bytes: Buffer) => {
       this.#stderr = (this.#stderr + bytes.toString()).slice(-LAST_BYTES);
     });
-    this.#process.on("message", (message: FromWorker) => this.#hear(message));
+    this.#process.on("message", (message: unknown) => this.#take(message));
+    const watch = setInterval(() => this.#look(), LOOK_MS).unref();
     this.ended = new Promise((resolve) => {
       this.#process.once("error", (error) => {
         this.#crashed(error.message);
@@ -48,6 +62,7 @@ export class WorkerProcess implements Watched {
       });
       // After the streams: the last words are in by then.
       this.#process.once("close", (status, signal) => {
+        clearInterval(watch);
         this.#closed(status, signal);
         resolve();
       });
@@ -58,8 +73,8 @@ export class WorkerProcess implements Watched {
     this.tell({ kind: "job", job });
   }
 
-  stop(): void {
-    this.tell({ kind: "stop" });
+  stop(alone = false): void {
+    this.tell({ kind: "stop", alone });
   }
 
   tell(message: ToWorker): void {
@@ -69,6 +84,17 @@ export class WorkerProcess implements Watched {
   kill(): void {
     this.#killed = true;
     if (this.#process.exitCode === null) this.#process.kill("SIGKILL");
+  }
+
+  #take(value: unknown): void {
+    if (this.failure !== undefined) return;
+    let message: FromWorker;
+    try {
+      message = openFromWorker(value, `Worker ${this.rank}`);
+    } catch (error) {
+      return this.#failWith(errorMessage(error));
+    }
+    this.#hear(message);
   }
 
   #hear(message: FromWorker): void {
@@ -82,6 +108,16 @@ export class WorkerProcess implements Watched {
       default:
         this.#onMessage(message);
     }
+  }
+
+  #look(): void {
+    const { pid } = this.#process;
+    const isStopped = pid !== undefined && processState(pid) === "T";
+    this.#stoppedLooks = isStopped ? this.#stoppedLooks + 1 : 0;
+    if (this.#stoppedLooks < STOPPED_LOOKS || this.failure !== undefined) return;
+    this.crash = "stopped";
+    const text = `Worker ${this.rank} (process ${pid}) is stopped, for ${STOPPED_LOOKS} s.`;
+    this.#failWith({ code: "PEER_LOST", text, fields: { peer: this.rank } });
   }
 
   #closed(status: number | null, signal: NodeJS.Signals | null): void {

@@ -5,6 +5,7 @@ import type { TrainResult } from "../train/index.ts";
 import type { Line } from "../transport/index.ts";
 import { type AgentReply, type AgentRequest, envelope, openReply } from "./agent-messages.ts";
 import { type ErrorMessage, errorMessage } from "./messages.ts";
+import type { OwnClock } from "./own-clock.ts";
 import type { Watched } from "./watch.ts";
 
 export interface RemoteOptions {
@@ -13,6 +14,7 @@ export interface RemoteOptions {
   readonly line: Line;
   readonly firstRank: number;
   readonly workers: number;
+  readonly clock: Pick<OwnClock, "stoodStillMs">;
   readonly hostOf: (rank: number) => string | undefined;
   readonly onEvent: (event: RunEvent) => void;
   readonly onListening: (rank: number, port: number) => void;
@@ -24,6 +26,8 @@ export class RemoteAgent {
   /** Resolves when the job was taken. Rejects with why not, or with PEER_LOST. */
   readonly accepted: Promise<void>;
   readonly #options: RemoteOptions;
+  readonly #listening = new Set<number>();
+  #hasAnswered = false;
   #answer: (error?: Error) => void = () => undefined;
 
   constructor(options: RemoteOptions) {
@@ -56,13 +60,36 @@ export class RemoteAgent {
   #take(value: unknown): void {
     let reply: AgentReply;
     try {
-      reply = openReply(value, this.host);
+      reply = openReply(value, `The agent on ${this.host}`);
+      this.#checkTurn(reply);
     } catch (error) {
       for (const worker of this.workers) worker.fail(errorMessage(error), "not understood");
       this.#answer(error as Error);
       return this.close();
     }
     this.#hear(reply);
+  }
+
+  /** An agent speaks of its own workers only, and of those only once it has taken the job. Throws PROTOCOL. */
+  #checkTurn(reply: AgentReply): void {
+    const { kind } = reply;
+    const isAnswer = kind === "accepted" || kind === "refused";
+    const fault =
+      isAnswer === this.#hasAnswered
+        ? `"${kind}" out of turn`
+        : "rank" in reply && this.#worker(reply.rank) === undefined
+          ? `word of worker ${reply.rank}, which it does not have`
+          : kind === "event" && this.workers[0]?.rank !== 0
+            ? "an event, but does not lead"
+            : kind === "listening" && this.#listening.has(reply.rank)
+              ? `two ports of worker ${reply.rank}`
+              : undefined;
+    if (isAnswer) this.#hasAnswered = true;
+    if (kind === "listening") this.#listening.add(reply.rank);
+    if (fault === undefined) return;
+    throw new LockstepError("PROTOCOL", `The agent on ${this.host} sent ${fault}.`, {
+      fields: { host: this.host },
+    });
   }
 
   #hear(reply: AgentReply): void {
@@ -89,6 +116,13 @@ export class RemoteAgent {
     return this.workers.find((worker) => worker.rank === rank);
   }
 
+  #agentLost(why: string): LockstepError {
+    const { host } = this;
+    return new LockstepError("PEER_LOST", `The agent on ${host} is lost: ${why}.`, {
+      fields: { host },
+    });
+  }
+
   /** Says where it was, and where the worker is that it speaks of. */
   #placed({ code, text, fields }: ErrorMessage): ErrorMessage {
     const { peer } = fields;
@@ -102,14 +136,23 @@ export class RemoteAgent {
   }
 
   #lost(why: string): void {
-    const text = `The agent on ${this.host} is lost: ${why}.`;
-    const fields = { host: this.host };
-    this.#answer(new LockstepError("PEER_LOST", text, { fields }));
+    const { stoodStillMs } = this.#options.clock;
+    const error = stoodStillMs > 0 ? stoodStill(stoodStillMs) : this.#agentLost(why);
+    this.#answer(error);
     for (const worker of this.workers) {
-      if (!worker.isOver) worker.fail({ code: "PEER_LOST", text, fields }, why);
+      if (!worker.isOver) worker.fail(errorMessage(error), why);
       worker.end(undefined);
     }
   }
+}
+
+function stoodStill(milliseconds: number): LockstepError {
+  const seconds = Math.round(milliseconds / 1000);
+  return new LockstepError(
+    "ABORTED",
+    `This command itself was stopped, for ${seconds} s, and the agents wait 10 s for it. They save the run and stop.`,
+    { hint: "Go on with it: the same command with --resume.", fields: { seconds } },
+  );
 }
 
 function thrown({ code, text, fields }: ErrorMessage): Error {
@@ -153,8 +196,8 @@ export class RemoteWorker implements Watched {
     this.#onEnd();
   }
 
-  stop(): void {
-    if (this.rank === this.#agent.workers[0]?.rank) this.#agent.send({ kind: "stop" });
+  stop(alone = false): void {
+    if (this.rank === this.#agent.workers[0]?.rank) this.#agent.send({ kind: "stop", alone });
   }
 
   /** Of the whole agent. It is not waited for: it may be out of reach. */

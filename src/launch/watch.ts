@@ -7,7 +7,7 @@ import type { TrainResult } from "../train/index.ts";
 import { type ErrorMessage, isConsequence } from "./messages.ts";
 
 /** How long the leader may take to save what it has when another worker has failed. */
-const SAVE_MS = 10_000;
+const SAVE_MS = 30_000;
 /** How long the cause of a failure may take to be seen after its consequences. */
 const CAUSE_MS = 500;
 
@@ -21,7 +21,8 @@ export interface Watched {
   /** How it ended without a word. */
   readonly crash: string | undefined;
   readonly outcome: TrainResult["outcome"] | undefined;
-  stop(): void;
+  /** `alone`: another worker is lost; one that has not met all others yet ends at once. */
+  stop(alone?: boolean): void;
   kill(): void;
 }
 
@@ -61,7 +62,10 @@ async function firstFailureOrEnd(all: readonly Watched[]): Promise<void> {
   ]);
 }
 
-/** Waits for the cause of a failure, and for the leader to save its last good weights. */
+/**
+ * Waits for the cause of a failure, and for the leader to save its last good weights. The others may not have noticed: they
+ * are asked to stop.
+ */
 async function settle(all: readonly Watched[]): Promise<void> {
   const cause = Promise.race(
     all.map(async (worker) => {
@@ -70,7 +74,12 @@ async function settle(all: readonly Watched[]): Promise<void> {
     }),
   );
   await atMost(CAUSE_MS, cause);
-  await atMost(SAVE_MS, all[0]?.ended ?? Promise.resolve());
+  for (const worker of all) worker.stop(true);
+  const [leader] = all;
+  const isLost = all.some(
+    ({ failure }) => failure?.code === "PEER_LOST" && failure.fields["peer"] === 0,
+  );
+  if (leader !== undefined && !isLost) await atMost(SAVE_MS, leader.ended);
 }
 
 function never(): Promise<void> {

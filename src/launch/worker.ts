@@ -28,13 +28,16 @@ import {
 } from "./messages.ts";
 import { endProcess, outliveOutput } from "./survive.ts";
 
-/** Others wait while the leader validates and saves. A worker that has ended is found in milliseconds, not by this. */
-const DEADLINE_MS = 300_000;
+/** The longest that one may work alone while others wait. Those that have ended, stopped or fallen silent are found by that. */
+const DEADLINE_MS = 3_600_000;
 /** All doors are open when their addresses are told: who cannot reach one by then never will. */
 const REACH_MS = 8000;
 
 const stop = new AbortController();
+/** Ends a meeting that cannot come about any more. */
+const meeting = new AbortController();
 let isDone = false;
+let hasMet = false;
 let tellAddresses: (addresses: readonly string[]) => void = () => undefined;
 const told = new Promise<readonly string[]>((resolve) => {
   tellAddresses = resolve;
@@ -56,6 +59,7 @@ async function work(job: Job): Promise<TrainResult["outcome"]> {
   const metrics = job.rank === 0 ? figures(folder.file(FILES.metrics)) : undefined;
   try {
     const transport = await meet(job);
+    hasMet = true;
     const group = new Group({ engine, transport });
     try {
       // Between machines, how gradients are cut into buckets follows from what a message costs.
@@ -95,23 +99,24 @@ function figures(path: string): JsonlSink {
 }
 
 async function meet(job: Job): Promise<Transport> {
-  const { rank, workers: size, meeting, deadlineMs = DEADLINE_MS } = job;
-  if (meeting.kind === "memory") {
-    return joinSharedMemory({ name: meeting.group, rank, size, deadlineMs });
+  const { rank, workers: size, deadlineMs = DEADLINE_MS } = job;
+  const { signal } = meeting;
+  if (job.meeting.kind === "memory") {
+    return joinSharedMemory({ name: job.meeting.group, rank, size, deadlineMs, signal });
   }
-  const { own, group } = meeting;
+  const { own, group } = job.meeting;
   const machines = Array.from({ length: size / own }, (_, machine) =>
     Array.from({ length: own }, (_, place) => machine * own + place),
   );
   const names = machines[Math.floor(rank / own)] ?? [rank];
   const peers = machines.flat().filter((peer) => !names.includes(peer));
-  if (own === 1) return meetOverNetwork(job, meeting, peers);
+  if (own === 1) return meetOverNetwork(job, job.meeting, peers);
   const place = { rank: rank % own, size: own, names };
   // Agents of one machine would meet in one place: each has a first rank of its own.
   const name = `lockstep-${group}-${names[0]}`;
   const [local, network] = await Promise.all([
-    joinSharedMemory({ name, ...place, deadlineMs }),
-    meetOverNetwork(job, meeting, peers),
+    joinSharedMemory({ name, ...place, deadlineMs, signal }),
+    meetOverNetwork(job, job.meeting, peers),
   ]);
   return joinMachines({ local, network, machines, deadlineMs });
 }
@@ -129,12 +134,20 @@ async function meetOverNetwork(
   });
   try {
     await tell({ kind: "listening", port: parseAddress(listener.address).port });
-    const addresses = await told;
-    const meeting = { listener, addresses, group, rank, size, peers };
-    return await joinTcp({ ...meeting, deadlineMs, reachMs: REACH_MS });
+    const { signal } = meeting;
+    const addresses = await Promise.race([told, rejection(signal)]);
+    const meets = { listener, addresses, group, rank, size, peers };
+    return await joinTcp({ ...meets, deadlineMs, reachMs: REACH_MS, signal });
   } finally {
     listener.close(); // the group lives on without its doors
   }
+}
+
+function rejection(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+    if (signal.aborted) reject(signal.reason);
+  });
 }
 
 async function runJob(job: Job): Promise<void> {
@@ -151,6 +164,12 @@ async function runJob(job: Job): Promise<void> {
 
 function askToStop(): void {
   stop.abort(new LockstepError("ABORTED", "A stop was asked for."));
+}
+
+/** Another worker is lost. What was done is saved; where nothing was, there is nobody to wait for. */
+function stopAlone(): void {
+  askToStop();
+  if (!hasMet) meeting.abort(new LockstepError("ABORTED", "Another worker is lost."));
 }
 
 outliveOutput();
@@ -173,7 +192,8 @@ process.on("message", (message: ToWorker) => {
       tellAddresses(message.addresses);
       break;
     case "stop":
-      askToStop();
+      if (message.alone === true) stopAlone();
+      else askToStop();
       break;
   }
 });

@@ -50,6 +50,7 @@ export type {
   ModelDefinition,
   Parameter,
   State,
+  StoredForm,
 } from "./model.ts";
 export { type BertOptions, bert } from "./models/bert.ts";
 export { type ConvnetOptions, convnet } from "./models/convnet.ts";

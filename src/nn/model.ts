@@ -3,7 +3,7 @@
  * Nothing here knows a layer, an optimizer or where a model came from (a run file or an `.onnx` file).
  */
 import type { Graph } from "../graph/index.ts";
-import type { DType, Tensor, TensorType } from "../tensor/index.ts";
+import type { DType, Shape, Tensor, TensorType } from "../tensor/index.ts";
 
 /** What a run trains: builds its graph for a batch size and a mode. */
 export interface ModelDefinition {
@@ -45,6 +45,8 @@ export interface Model {
   readonly resized: (batch: number) => Model;
   /** What whoever trains this model should know before the first step: sentences. */
   readonly notes: readonly string[];
+  /** For models from files: what is trained and what is not, in one line. */
+  readonly trains?: string;
 }
 
 export interface Parameter {
@@ -53,6 +55,17 @@ export interface Parameter {
   readonly initializer: Initializer;
   /** Whether weight decay should shrink it, unless the optimizer is told otherwise: matrices, not biases and scales. */
   readonly decay: boolean;
+  /** How files of weights have it, if not as it is here. */
+  readonly stored?: StoredForm;
+}
+
+/** The form of a parameter in the state dict of the module that it came from. */
+export interface StoredForm {
+  /** A matrix with rows and columns exchanged. */
+  readonly transposed?: boolean;
+  readonly shape?: Shape;
+  /** Other names of the same weight. */
+  readonly ties?: readonly string[];
 }
 
 export interface State {

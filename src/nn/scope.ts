@@ -13,11 +13,13 @@ import {
   type Tensor,
   type TensorType,
 } from "../tensor/index.ts";
-import type { Initializer, Mode, Parameter, State } from "./model.ts";
+import type { Initializer, Mode, Parameter, State, StoredForm } from "./model.ts";
 
 export interface ParameterOptions {
   /** Whether weight decay applies; by default to tensors of two dims and more. */
   readonly decay?: boolean;
+  /** How files of weights have it, if not as it is here. */
+  readonly stored?: StoredForm | undefined;
 }
 
 /** A tensor that training steps replace and no gradient reaches. */
@@ -136,7 +138,8 @@ export class Scope {
     if (this.#again) return this.#declared(full, type);
     const value = this.builder.input(full, type);
     const decay = options.decay ?? shape.length >= 2;
-    this.#model.parameters.push({ name: full, type, initializer, decay });
+    const stored = options.stored === undefined ? {} : { stored: options.stored };
+    this.#model.parameters.push({ name: full, type, initializer, decay, ...stored });
     return value;
   }
 

@@ -11,12 +11,17 @@ import {
   type ModelOutputs,
   normalRows,
   type Scope,
+  type StoredForm,
   uniformRows,
 } from "../nn/index.ts";
+import { elementCount, type Tensor } from "../tensor/index.ts";
 import { importAtBatch } from "./import/at-batch.ts";
+import { type DeclaredParameter, declareParameters } from "./import/declared.ts";
 import { type TrainedFloat, withFloats } from "./import/floats.ts";
 import type { Imported, ImportOptions, ImportSink } from "./import/import.ts";
+import { planWeights, summarizeWeights } from "./import/plan.ts";
 import type { Draw } from "./import/random.ts";
+import type { Weight, WeightPlan } from "./import/weights.ts";
 import type { OnnxLoss } from "./losses.ts";
 import { type OnnxFile, readModel } from "./read.ts";
 
@@ -25,6 +30,11 @@ export interface OnnxOptions extends Omit<ImportOptions, "trainable"> {
   readonly loss: OnnxLoss;
   /** Which weights are trained, by name; the others stay constants. Default: all. */
   readonly trainable?: RegExp | ((name: string) => boolean);
+  /**
+   * The parameters of the module that the file came from, where the file alone does not say it right: a safetensors file of its
+   * state dict, or a list. docs/exporting.md has the lines of Python that write it.
+   */
+  readonly parameters?: string | URL | readonly DeclaredParameter[];
   /**
    * The type of all floats of the model: weights, inputs and what lies between them are converted when it is read. Needed for files
    * in float16, bfloat16 and float64. Default: float32, which the file must have.
@@ -51,6 +61,7 @@ export interface OnnxOptions extends Omit<ImportOptions, "trainable"> {
 export function onnx(model: string | URL, options: OnnxOptions): ModelDefinition {
   const file = typeof model === "string" ? model : fileURLToPath(model);
   let read: OnnxFile | undefined;
+  let plan: WeightPlan | undefined;
   const { dtype } = options;
   if (dtype !== undefined && dtype !== "float32" && dtype !== "float64") {
     throw new LockstepError("INVALID_OPTION", `onnx("${file}"): dtype is "${String(dtype)}".`, {
@@ -59,12 +70,19 @@ export function onnx(model: string | URL, options: OnnxOptions): ModelDefinition
   }
   const definition = defineModel(path.basename(file, ".onnx"), (scope) => {
     read ??= dtype === undefined ? readModel(file) : withFloats(readModel(file), dtype);
-    return build(scope, read, options);
+    plan ??= planOf(read, options);
+    return build(scope, read, plan, options);
   });
   const { name } = definition;
   return {
     name,
-    build: (asked) => trainedByLoss(definition.build({ ...(dtype && { dtype }), ...asked })),
+    build: (asked) => {
+      const built = trainedByLoss(definition.build({ ...(dtype && { dtype }), ...asked }));
+      const sizes = built.parameters.map(
+        (own) => [own.name, elementCount(own.type.shape)] as const,
+      );
+      return plan === undefined ? built : { ...built, trains: summarizeWeights(plan, sizes) };
+    },
   };
 }
 
@@ -93,17 +111,25 @@ function trainedByLoss(model: Model): Model {
   };
 }
 
+function planOf(file: OnnxFile, { parameters }: OnnxOptions): WeightPlan {
+  const plan = planWeights(file);
+  if (parameters === undefined) return plan;
+  const list = parameters instanceof URL ? fileURLToPath(parameters) : parameters;
+  return declareParameters(file, plan, list);
+}
+
 /** The outputs have the names of the file; one that the loss gives too becomes `NAME_output`. */
-function build(scope: Scope, file: OnnxFile, options: OnnxOptions): ModelOutputs {
+function build(scope: Scope, file: OnnxFile, plan: WeightPlan, options: OnnxOptions): ModelOutputs {
   const { graph } = file.model;
   const { trainable } = options;
-  let trained = 0;
+  const trained: Weight[] = [];
   const sink: ImportSink = {
     input: (name, type) => scope.input(name, type.shape, type.dtype),
-    parameter: (name, tensor) => {
-      trained += 1;
+    parameter: (name, tensor, weight) => {
+      trained.push(weight);
       checkType(file, name, tensor.dtype, scope.dtype);
-      return scope.parameter(name, tensor.shape, { kind: "tensor", tensor });
+      const stored = storedForm(weight, tensor);
+      return scope.parameter(name, tensor.shape, { kind: "tensor", tensor }, { stored });
     },
     state: (name, tensor) =>
       scope.state(name, tensor.shape, { kind: "tensor", tensor }, tensor.dtype),
@@ -115,15 +141,18 @@ function build(scope: Scope, file: OnnxFile, options: OnnxOptions): ModelOutputs
     ...options,
     ...batchOf(scope, file, options),
     mode: scope.mode,
+    plan,
     trainable: trainable ?? true,
     reserved: [
       "loss",
       "accuracy",
       ...outputNames,
-      ...graph.initializer.map(({ name }) => `${name}.next`),
+      ...plan.graph.initializer.map(({ name }) => `${name}.next`),
     ],
   });
-  if (trained === 0) noneTrained(file, trainable);
+  if (trained.length === 0) noneTrained(file, plan, trainable);
+  for (const notice of plan.notices) scope.note(notice);
+  noteBiases(scope, trained);
   noteSizes(scope, file, options);
   for (const [name, { message }] of imported.leftOut) {
     const [reason = ""] = message.split("\n");
@@ -230,8 +259,23 @@ function lossOf(
   });
 }
 
-function noneTrained(file: OnnxFile, trainable: OnnxOptions["trainable"]): never {
-  const names = file.model.graph.initializer.map(({ name }) => name);
+/** Says when what is chosen is but biases: most often the pattern missed the weights beside them. */
+function noteBiases(scope: Scope, trained: readonly Weight[]): void {
+  const names = trained.map(({ name }) => name);
+  if (names.some((name) => !/bias$/i.test(name))) return;
+  scope.note(`only biases are trained: ${names.slice(0, 4).join(", ")}`);
+}
+
+/** How the state dict has a parameter that stands in another form in the file. */
+function storedForm({ layout, ties }: Weight, tensor: Tensor): StoredForm | undefined {
+  if (layout === "transposed") return { transposed: true, ties };
+  if (layout === "flat") return { shape: [elementCount(tensor.shape)], ties };
+  return ties.length > 0 ? { ties } : undefined;
+}
+
+function noneTrained(file: OnnxFile, plan: WeightPlan, trainable: OnnxOptions["trainable"]): never {
+  const parameters = [...plan.weights.values()].filter(({ role }) => role === "parameter");
+  const names = parameters.map(({ name }) => name);
   const shown = names.slice(0, 8).join(", ");
   throw new LockstepError(
     "INVALID_OPTION",

@@ -115,6 +115,7 @@ function toRawNode(node: Node): RawNode {
     input: [...node.inputs],
     output: [...node.outputs],
     attribute: toRawAttributes(node.attributes),
+    metadataProps: [],
   };
 }
 

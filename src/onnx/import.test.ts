@@ -119,8 +119,8 @@ test("weights that are trained become inputs, the others stay constants", () => 
     return [...parameters.keys()];
   };
   assert.deepEqual(names(undefined), []);
-  assert.deepEqual(names(/^head\./g), ["head.w"]);
-  assert.deepEqual(names(true), ["body.w", "head.w"]);
+  assert.deepEqual(names(/^head\./g), ["head.w", "head.scale"]);
+  assert.deepEqual(names(true), ["body.w", "head.w", "head.scale"]);
   assert.deepEqual(
     names((name) => name.startsWith("body")),
     ["body.w"],
@@ -143,7 +143,7 @@ test("weights that an exporter merged because they were equal are trained apart;
     ],
   };
   const { graph, parameters } = load(parts, { trainable: true });
-  assert.deepEqual([...parameters.keys()], ["norm1.scale", "table.w", "norm2.scale"]);
+  assert.deepEqual([...parameters.keys()], ["norm1.scale", "norm2.scale", "table.w"]);
   assert.deepEqual(
     graph.nodes.map(({ inputs }) => inputs[1]),
     ["norm1.scale", "norm2.scale", "table.w", "table.w"],

@@ -8,6 +8,7 @@ export {
   OLDEST_OPSET,
   opsetOf,
 } from "./encode.ts";
+export type { DeclaredParameter } from "./import/declared.ts";
 export { type DimOptions } from "./import/dims.ts";
 export { foldConstants } from "./import/fold.ts";
 export {
@@ -27,6 +28,7 @@ export {
   type Inspection,
   inspectModel,
 } from "./inspect.ts";
+export type { InspectedWeight, InspectedWeights } from "./inspect-weights.ts";
 export {
   type BinaryClassified,
   binaryCrossEntropyWithLogits,

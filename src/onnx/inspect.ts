@@ -14,6 +14,7 @@ import { bytesPerElement, dtypeFromOnnx, elementCount, isFloat } from "../tensor
 import type { DimOptions } from "./import/dims.ts";
 import { importGraph } from "./import/import.ts";
 import { domainOf } from "./import/scope.ts";
+import { describeWeights, type InspectedWeights, inspectWeights } from "./inspect-weights.ts";
 import { type OnnxFile, readModel } from "./read.ts";
 import type { RawGraph, RawNode, RawValueInfo } from "./schema.ts";
 import { elementTypeName } from "./tensor.ts";
@@ -28,6 +29,8 @@ export interface Inspection {
   readonly outputs: readonly InspectedValue[];
   /** Elements and bytes of all weights, and how many tensors they are. */
   readonly weights: { readonly tensors: number; readonly elements: number; readonly bytes: number };
+  /** What training does with each of them. */
+  readonly roles: InspectedWeights;
   /** Operators as they stand in the file, the most frequent first. */
   readonly operators: readonly InspectedOperator[];
   /** Those that are not understood. */
@@ -82,6 +85,7 @@ export function inspectModel(path: string, options: DimOptions = {}): Inspection
     inputs: graph.input.filter(({ name }) => !initial.has(name)).map(inspectValue),
     outputs: graph.output.map(inspectValue),
     weights: weightsOf(graph),
+    roles: inspectWeights(file),
     operators,
     unknown: operators.map(({ name }) => name).filter((name) => !isKnown(file, name)),
     ...importForInspection(file, options),
@@ -227,6 +231,7 @@ function describeGradient(rule: GradientRule | undefined): string {
 /** The inspection as lines for a terminal. */
 export function formatInspection(inspection: Inspection): string {
   const { weights, imported, problem } = inspection;
+  const roles = describeWeights(inspection.roles);
   const value = ({ name, dtype, shape }: InspectedValue) =>
     `  ${name}: ${dtype}${shape === undefined ? "" : `[${shape.join(", ")}]`}`;
   const opsets = Object.entries(inspection.opsets).map(
@@ -240,6 +245,9 @@ export function formatInspection(inspection: Inspection): string {
     "Outputs",
     ...inspection.outputs.map(value),
     `Weights: ${quantity(weights.elements)} in ${weights.tensors} tensors, ${quantity(weights.bytes)}B`,
+    roles.title,
+    ...table(roles.rows),
+    ...roles.lines.map((line) => `  ${line}`),
     "Operators in the file",
     ...table(inspection.operators.map(({ name, count: times }) => [name, String(times)])),
   ];

@@ -39,6 +39,7 @@ export function node(
     opType,
     domain,
     overload: "",
+    metadataProps: [],
     docString: "",
     input: [...inputs],
     output: [...outputs],

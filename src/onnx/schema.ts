@@ -49,6 +49,7 @@ export interface RawNode {
   input: string[];
   output: string[];
   attribute: RawAttribute[];
+  metadataProps: RawEntry[];
 }
 
 export interface RawAttribute {
@@ -250,6 +251,7 @@ const node: MessageTable<RawNode> = {
   docString: { number: 6, kind: "string" },
   domain: { number: 7, kind: "string" },
   overload: { number: 8, kind: "string" },
+  metadataProps: { number: 9, kind: "messages", of: () => entry },
 };
 
 const graph: MessageTable<RawGraph> = {

@@ -172,6 +172,7 @@ export const layoutKernels: Record<keyof typeof layout, Kernel> = {
   },
   Flatten: same,
   Identity: same,
+  "lockstep::Detach": same,
   NonZero: () => assert(false, "NonZero is refused by inference") as never,
   Pad: pad,
   Range: ({ input, output }) => {

@@ -21,6 +21,8 @@ export interface RunStarted {
   readonly out: string;
   readonly model: string;
   readonly parameters: number;
+  /** What is trained of a model from a file, and what is not, in one line. */
+  readonly trains?: string;
   readonly data: string;
   readonly engine: string;
   readonly workers: number;
@@ -181,8 +183,8 @@ export interface Report {
   /** Null unless a token is a byte. */
   readonly bitsPerByte: BitsPerByte | null;
   readonly sample: string | null;
-  /** The only batch size that `model.onnx` takes; null if it takes any. */
-  readonly modelBatch: number | null;
+  /** The only batch size that `model.onnx` takes; "any" if it takes all. */
+  readonly modelBatch: number | "any";
   /** Sentences: what is special about this model or its export. */
   readonly notes: readonly string[];
 }

@@ -1,3 +1,4 @@
+export { eventSchema } from "./check.ts";
 export type {
   BitsPerByte,
   CheckpointSaved,

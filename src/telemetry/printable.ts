@@ -23,9 +23,15 @@ export function printableLine(text: string): string {
 
 /** JSON with what cannot be printed as escapes: it is the same JSON. */
 export function printableJson(json: string): string {
-  return json.replace(UNPRINTABLE, (char) =>
-    char === "\n" ? char : `\\u${(char.codePointAt(0) ?? 0).toString(16).padStart(4, "0")}`,
-  );
+  return json.replace(UNPRINTABLE, (char) => (char === "\n" ? char : escaped(char)));
+}
+
+/** In JSON's words, one for each of its UTF-16 units. */
+function escaped(char: string): string {
+  return Array.from(
+    { length: char.length },
+    (_, at) => `\\u${char.charCodeAt(at).toString(16).padStart(4, "0")}`,
+  ).join("");
 }
 
 /** All texts of an event; only what a model has written keeps its lines. */

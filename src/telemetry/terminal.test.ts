@@ -194,7 +194,7 @@ const report: Report = {
   batch: 16,
   bitsPerByte: { model: 2, bigram: 4, gzip: 1.5 },
   sample: "one\n\x1b[31mtwo\n",
-  modelBatch: null,
+  modelBatch: "any",
   notes: [],
 };
 
@@ -249,7 +249,7 @@ test("the end says what came of it, and a sample cannot play tricks on the termi
     tokensPerSecond: null,
     bitsPerByte: null,
     sample: null,
-    modelBatch: null,
+    modelBatch: "any" as const,
     notes: [],
   };
   assert.deepEqual(show(new Screen({ isTTY: false }), [[0, { ...event, report: bare }]]), [

@@ -23,6 +23,7 @@ export function describe(
     case "started":
       return [
         `${colors.bold(event.name)}: ${event.model}, ${count(event.parameters)} parameters`,
+        ...(event.trains === undefined ? [] : [event.trains]),
         `data: ${event.data}`,
         `engine: ${event.engine}, ${workforce(event)}`,
         ...(event.network === undefined ? [] : [networkLine(event.network)]),

@@ -1,5 +1,6 @@
 export { bytesPerElement, DTYPES, type DType, dtypeFromOnnx, isFloat } from "./dtype.ts";
 export { bfloat16ToFloat, float16ToFloat, floatToBfloat16, floatToFloat16 } from "./half.ts";
+export { elementsOf, transpose } from "./move.ts";
 export {
   broadcastShapes,
   elementCount,

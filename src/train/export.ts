@@ -3,10 +3,10 @@ import type { Dataset } from "../data/index.ts";
 import { assert, LockstepError } from "../errors.ts";
 import { writeFileAtomic } from "../files/index.ts";
 import type { Graph } from "../graph/index.ts";
-import type { ModelDefinition } from "../nn/index.ts";
+import type { Model, ModelDefinition } from "../nn/index.ts";
 import { opsetOf, type SymbolicExport, toSymbolicBatch, writeModel } from "../onnx/index.ts";
 import { weightsSha256, writeSafetensors } from "../safetensors/index.ts";
-import type { Tensor } from "../tensor/index.ts";
+import { type Tensor, transpose } from "../tensor/index.ts";
 import { FILES, type RunFolder } from "./folder.ts";
 import { bindWeights, forwardGraph } from "./forward.ts";
 import type { Run } from "./run.ts";
@@ -62,9 +62,26 @@ export function trainedGraph(run: Run, trainer: Trainer, batch: number): Graph {
 /** What an export needs of a session. */
 export interface Exporting {
   readonly options: { readonly folder: RunFolder };
+  readonly model: Model;
   readonly trainer: Trainer;
   readonly data: Dataset;
   readonly exporting: ExportPlan | undefined;
+}
+
+/** Parameters in the form that the state dict of their module has, under all of their names. */
+export function stateDict(
+  model: Model,
+  parameters: Readonly<Record<string, Tensor>>,
+): Record<string, Tensor> {
+  const all: Record<string, Tensor> = { ...parameters };
+  for (const { name, stored } of model.parameters) {
+    const own = parameters[name];
+    if (own === undefined || stored === undefined) continue;
+    const { dtype, bytes, shape } = stored.transposed === true ? transpose(own) : own;
+    all[name] = { dtype, bytes, shape: stored.shape ?? shape };
+    for (const tie of stored.ties ?? []) all[tie] = all[name];
+  }
+  return all;
 }
 
 export interface Exported {
@@ -93,10 +110,10 @@ export async function exportModel(session: Exporting): Promise<Exported> {
 }
 
 /** Writes `model.safetensors`: trained weights and running statistics. Returns its name. */
-export async function exportWeights({ options, trainer }: Exporting): Promise<string> {
+export async function exportWeights({ options, model, trainer }: Exporting): Promise<string> {
   const { folder } = options;
   const { parameters, states } = trainer.tensors();
-  const all = new Map<string, Tensor>(Object.entries({ ...parameters, ...states }));
+  const all = new Map(Object.entries({ ...stateDict(model, parameters), ...states }));
   await writeSafetensors(folder.file(FILES.parameters), all, { format: "pt" });
   return FILES.parameters;
 }

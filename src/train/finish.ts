@@ -49,7 +49,7 @@ export async function finish(session: Session, results: Results): Promise<Report
     batch: run.batch,
     bitsPerByte: bitsPerByte ?? null,
     sample: sample ?? null,
-    modelBatch: exporting?.batch ?? null,
+    modelBatch: exporting?.batch ?? "any",
     notes: notesOf(session),
   };
   await saveReport(folder, report);

@@ -243,6 +243,7 @@ export function announce(session: Session): void {
     out: folder.path,
     model: model.name,
     parameters: parameterCount(model),
+    ...(model.trains === undefined ? {} : { trains: model.trains }),
     data: data.summary,
     engine: engineName(engine),
     workers: ranks?.group.size ?? 1,

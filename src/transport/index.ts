@@ -1,4 +1,5 @@
 export { joinMachines, type MachinesOptions } from "./machines.ts";
+export { processState } from "./shared-memory/liveness.ts";
 export { joinSharedMemory, type SharedMemoryOptions } from "./shared-memory/shared-memory.ts";
 export { type NetworkOptions, SimulatedNetwork, SimulatedTransport } from "./simulated/network.ts";
 export { type Address, formatAddress, parseAddress } from "./tcp/address.ts";

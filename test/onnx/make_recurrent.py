@@ -77,17 +77,6 @@ class Scanned(nn.Module):
         return self.head(all_.transpose(0, 1)) + self.last(last).unsqueeze(1)
 
 
-class Bag(nn.Module):
-    """nn.EmbeddingBag, which the older exporter writes as a Loop over the bags."""
-
-    def __init__(self):
-        super().__init__()
-        self.bag, self.head = nn.EmbeddingBag(7, 4, mode="mean"), nn.Linear(4, 2)
-
-    def forward(self, x):
-        return self.head(self.bag(x))
-
-
 def write(name, make, x, lengths=None, dynamo=False, opset=17, script=False, free=False):
     torch.manual_seed(7)
     net = make().eval()
@@ -143,7 +132,6 @@ def main():
     write("rnn-old", lambda: Sequences(nn.RNN(3, 4, nonlinearity="relu", **two)), x, free=True)
     write("rnn-new", lambda: Sequences(nn.RNN(3, 4, batch_first=True)), x, dynamo=True, free=True)
     write("loop", ScriptedLoop, x, script=True)
-    write("bag", Bag, torch.tensor([[0, 3, 6], [1, 1, 2]]), opset=17)
     write("scan", Scanned, x, dynamo=True, free=True)
     write("scan-reverse", lambda: Scanned(True), x, dynamo=True, free=True)
 

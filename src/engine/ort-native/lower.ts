@@ -15,7 +15,18 @@ export interface LoweredGraph {
 }
 
 export function lowerGraph(graph: Graph, maxEmbeddedBytes = MAX_EMBEDDED_BYTES): LoweredGraph {
-  return liftConstants(withDistinctOutputs(graph), maxEmbeddedBytes);
+  return liftConstants(withDistinctOutputs(withoutDetach(graph)), maxEmbeddedBytes);
+}
+
+/** What no gradient goes through is a copy to those who only run. */
+function withoutDetach(graph: Graph): Graph {
+  if (!graph.nodes.some(({ op }) => op === "lockstep::Detach")) return graph;
+  const nodes = graph.nodes.map((node) =>
+    node.op === "lockstep::Detach"
+      ? { ...node, op: "Identity", inputs: node.inputs.slice(0, 1) }
+      : node,
+  );
+  return { ...graph, nodes };
 }
 
 /** ONNX Runtime wants outputs that nodes make, each under one name: others get an Identity. */

@@ -134,7 +134,7 @@ class Recording {
   /** By the name of the node's output, which passes its input on. */
   readonly dropouts = new Map<string, number>();
   readonly updates: { readonly name: string; readonly next: Value }[] = [];
-  readonly #parameters = new Map<string, Parameters<ImportSink["parameter"]>[1]>();
+  readonly #parameters = new Map<string, Parameters<ImportSink["parameter"]>>();
   readonly #states = new Map<string, Parameters<ImportSink["parameter"]>[1]>();
 
   sink(builder: GraphBuilder, asked: ImportSink): ImportSink {
@@ -144,8 +144,8 @@ class Recording {
         this.inputs.set(name, value);
         return value;
       },
-      parameter: (name, tensor) => {
-        this.#parameters.set(name, tensor);
+      parameter: (name, tensor, weight) => {
+        this.#parameters.set(name, [name, tensor, weight]);
         return builder.input(name, { dtype: tensor.dtype, shape: tensor.shape });
       },
       ...(asked.state && {
@@ -174,7 +174,7 @@ class Recording {
     for (const [name, { dtype, shape }] of this.inputs) {
       values.set(name, sink.input(name, { dtype, shape: [batch, ...shape.slice(1)] }));
     }
-    for (const [name, tensor] of this.#parameters) values.set(name, sink.parameter(name, tensor));
+    for (const [name, asked] of this.#parameters) values.set(name, sink.parameter(...asked));
     for (const [name, tensor] of this.#states) {
       const state = sink.state?.(name, tensor);
       if (state === undefined) continue;

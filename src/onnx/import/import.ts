@@ -1,30 +1,32 @@
 /** A file → a typed, static graph. Weights to be trained become inputs; all others stay constants. */
 import { LockstepError } from "../../errors.ts";
-import { type Reduction, scatterND } from "../../functional/index.ts";
+import { add, mul, type Reduction, scatterND, sub } from "../../functional/index.ts";
 import type { Graph, GraphBuilder, Value } from "../../graph/index.ts";
 import { newBuilder } from "../../ops/index.ts";
-import type { Tensor, TensorType } from "../../tensor/index.ts";
+import { elementCount, type Tensor, type TensorType } from "../../tensor/index.ts";
 import type { OnnxFile } from "../read.ts";
 import type { ImportNode } from "../upgrade/index.ts";
 import { bindType, type DimOptions } from "./dims.ts";
 import { checkOpset, Importer } from "./importer.ts";
+import { checkLost, chooser, planWeights, type Trainable } from "./plan.ts";
 import { type Draw, drawing } from "./random.ts";
 import { Scope } from "./scope.ts";
-import { isUniform, isWeight, moduleNames, settingNames, statisticNames } from "./trainable.ts";
+import { statisticNames } from "./statistics.ts";
+import type { Weight, WeightPlan } from "./weights.ts";
 
 export interface ImportOptions extends DimOptions {
   /**
-   * Weights that are trained: by name, or `true` for all. Only floats of more than one element are weights. A weight that the exporter
-   * renamed (`onnx::MatMul_185`) is also known by its module (`blocks.0.qkv.weight`). Default: none.
+   * Which parameters are trained: by name, or `true` for all. Names are those of the state dict, also where the exporter renamed
+   * a weight (`onnx::MatMul_185` is `blocks.0.qkv.weight` too). Default: none.
    */
-  readonly trainable?: true | RegExp | ((name: string, tensor: Tensor) => boolean);
+  readonly trainable?: Trainable;
 }
 
 /** Where an imported model's inputs, weights and statistics come from. */
 export interface ImportSink {
   input(name: string, type: TensorType): Value;
-  /** A weight to be trained. */
-  parameter(name: string, initial: Tensor): Value;
+  /** A weight to be trained; what is known of it. */
+  parameter(name: string, initial: Tensor, weight: Weight): Value;
   /** A running statistic of normalization; without this it stays a constant. */
   state?(name: string, initial: Tensor): ImportedState;
   /** A dropout layer that the file left active. Without this it passes its input. */
@@ -44,6 +46,8 @@ export interface ImportIntoOptions extends ImportOptions {
   readonly reserved?: readonly string[];
   /** Whether normalization by running statistics, as inference exports have it, learns them again. */
   readonly trainStatistics?: boolean;
+  /** What the weights are, if the caller knows it already. */
+  readonly plan?: WeightPlan;
 }
 
 /** What an imported model gives: values of the builder, by their names in the file. */
@@ -64,30 +68,21 @@ export function importInto(
   options: ImportIntoOptions = {},
 ): Imported {
   checkOpset(file);
-  const { graph } = file.model;
+  const { trainable } = options;
+  const plan = trainable === undefined ? undefined : (options.plan ?? planWeights(file));
+  if (plan !== undefined && trainable !== undefined) checkLost(file, plan, trainable);
+  const graph = plan?.graph ?? file.model.graph;
   const scope = new Scope({ file, opsets: file.model.opsetImport });
-  const settings = settingNames(graph);
-  const wanted = chooser(options.trainable, moduleNames(graph));
+  const wanted = chooser(trainable);
   const statistics = statisticNames(graph, options.trainStatistics === true);
   const states = new Map<Value, ImportedState>();
-  const parameters = new Map<Value, Tensor>();
-  const parameter = (name: string, tensor: Tensor): Value => {
-    const value = sink.parameter(name, tensor);
-    parameters.set(value, tensor);
-    return value;
-  };
   const inputs = new Map<string, Value>();
   const importer: Importer = new Importer(builder, file, {
     reserved: options.reserved ?? [],
     batch: options.batch,
-    alias: (value, name) => {
-      const shared = parameters.get(value);
-      // A second name of a weight: see `isUniform`.
-      if (shared === undefined || name === value.name || !isUniform(shared)) return value;
-      return wanted(name, shared) ? parameter(name, shared) : value;
-    },
     node: (node) => {
       if (node.op === "ScatterND") return scattering(node);
+      if (node.op === "lockstep::Detach" && options.mode !== "train") return [node.inputs[0]];
       const drawn = sink.draw && drawing(node, node.inputs[0], sink.draw, inputs.values());
       if (drawn !== undefined) return [drawn];
       if (node.op === "Dropout") return dropout(importer, node, sink, options);
@@ -114,8 +109,12 @@ export function importInto(
       scope.define(name, state.value);
       continue;
     }
-    const trained = !settings.has(name) && isWeight(tensor) && wanted(name, tensor);
-    scope.define(name, trained ? parameter(name, tensor) : importer.weight(name, tensor));
+    const weight = plan?.weights.get(name);
+    const trained = weight !== undefined && wanted(weight, tensor);
+    scope.define(
+      name,
+      trained ? sink.parameter(name, tensor, weight) : importer.weight(name, tensor),
+    );
   }
   importer.graph({ ...graph, initializer: [] }, scope);
   const find = (name: string) => {
@@ -203,20 +202,6 @@ export function importGraph(
   return { graph: builder.build(outputs), parameters, leftOut };
 }
 
-function chooser(
-  trainable: ImportOptions["trainable"],
-  modules: ReadonlyMap<string, string>,
-): (name: string, of: Tensor) => boolean {
-  if (trainable === undefined) return () => false;
-  if (trainable === true) return () => true;
-  const test =
-    typeof trainable === "function" ? trainable : (name: string) => name.search(trainable) >= 0;
-  return (name, tensor) => {
-    const module = modules.get(name);
-    return test(name, tensor) || (module !== undefined && test(module, tensor));
-  };
-}
-
 /** ScatterND with a reduction loses updates in ONNX Runtime on several threads: it is made of ScatterElements. */
 function scattering({ inputs, attributes }: ImportNode): readonly Value[] | undefined {
   const reduction = attributes["reduction"]?.value ?? "none";
@@ -264,6 +249,21 @@ function normalization(
     attributes: { ...attributes, training_mode: { kind: "int", value: 1 } },
     outputs: [base, `${base}.mean`, `${base}.variance`],
   });
-  for (const [index, state] of updated.entries()) state?.update(results[index + 1] as Value);
+  const [mean, variance] = updated;
+  mean?.update(results[1] as Value);
+  const next = results[2] as Value;
+  const momentum = Number(attributes["momentum"]?.value ?? 0.9);
+  const isTorch = importer.file.model.producerName === "pytorch";
+  const count = elementCount(node.inputs[0]?.shape ?? []) / Math.max(1, next.shape[0] ?? 1);
+  variance?.update(isTorch ? unbiased(variance.value, next, momentum, count) : next);
   return results;
+}
+
+/**
+ * The running variance as PyTorch keeps it: that of the batch is divided by one less than the count of its values, where ONNX
+ * divides by the count.
+ */
+function unbiased(old: Value, next: Value, momentum: number, count: number): Value {
+  const kept = mul(old, momentum);
+  return add(kept, mul(sub(next, kept), count / Math.max(1, count - 1)));
 }

@@ -23,8 +23,6 @@ export interface ImportHooks {
   readonly batch?: number | undefined;
   /** A node that the caller builds itself (training-mode normalization), or undefined. */
   node?(node: ImportNode): readonly (Value | undefined)[] | undefined;
-  /** A weight under another name. */
-  alias?(value: Value, name: string): Value;
 }
 
 /** Ways out that work, the nearest first. */
@@ -75,7 +73,7 @@ export class Importer {
       for (const [index, output] of raw.output.entries()) {
         const value = values[index];
         if (output === "" || value === undefined) continue;
-        scope.define(output, this.#hooks.alias?.(value, scope.prefix + output) ?? value);
+        scope.define(output, value);
       }
     } catch (error) {
       const located = this.#located(error, raw, name);

@@ -1,6 +1,18 @@
-/** LSTM, GRU and RNN with the batch first: ONNX Runtime has none, so transpositions stand around. */
+/**
+ * LSTM, GRU and RNN with the batch first: ONNX Runtime has none, so transpositions stand around. First states that are known to be
+ * zeros are left out, for that is what holds without them: exporters write them for one batch size.
+ */
 import type { Value } from "../../graph/index.ts";
-import type { Rule, RuleTable } from "./rule.ts";
+import { type Rule, type RuleTable, rewrite } from "./rule.ts";
+
+const zeroStates: Rule = ({ node, constant }) => {
+  const isZero = (index: number) => constant(index)?.bytes.every((byte) => byte === 0) ?? false;
+  const inputs = node.inputs.map((value, at) =>
+    (at === 5 || at === 6) && isZero(at) ? undefined : value,
+  );
+  if (inputs.every((value, at) => value === node.inputs[at])) return undefined;
+  return rewrite(node, { inputs });
+};
 
 /** Where sequences and states have their batch when it comes first, by index of inputs and of outputs. */
 const INPUT_PERMS: Readonly<Record<number, readonly number[]>> = {
@@ -31,7 +43,7 @@ const batchFirst: Rule = ({ node, int, one, emit, fail }) => {
 };
 
 export const recurrentRules: RuleTable = {
-  GRU: [{ rule: batchFirst }],
-  LSTM: [{ rule: batchFirst }],
-  RNN: [{ rule: batchFirst }],
+  GRU: [{ rule: zeroStates }, { rule: batchFirst }],
+  LSTM: [{ rule: zeroStates }, { rule: batchFirst }],
+  RNN: [{ rule: zeroStates }, { rule: batchFirst }],
 };

@@ -3,6 +3,7 @@ import { concat } from "./concat.ts";
 import { constant } from "./constant.ts";
 import { constantOfShape } from "./constant-of-shape.ts";
 import { depthToSpace } from "./depth-to-space.ts";
+import { detach } from "./detach.ts";
 import { expand } from "./expand.ts";
 import { eyeLike } from "./eye-like.ts";
 import { flatten } from "./flatten.ts";
@@ -45,4 +46,5 @@ export const layout = {
   Transpose: transpose,
   Trilu: trilu,
   Unsqueeze: unsqueeze,
+  "lockstep::Detach": detach,
 } satisfies Record<string, OperatorDefinition>;

@@ -1,5 +1,6 @@
 /** Who a process is: its id alone is used again one day, with its start it is not. */
 import fs from "node:fs";
+import type { Control } from "./control.ts";
 
 export interface ProcessIdentity {
   readonly pid: number;
@@ -12,25 +13,119 @@ export function ownIdentity(): ProcessIdentity {
 }
 
 /** Whether this very process runs. A zombie does not. */
-export function isAlive({ pid, start }: ProcessIdentity): boolean {
-  if (pid === process.pid) return true;
+export function isAlive(identity: ProcessIdentity): boolean {
+  return lookAt(identity) !== "ended";
+}
+
+/** What the system says of a process; `ticks` of processor time that it has used. */
+export interface Look {
+  readonly state: string;
+  readonly ticks: number;
+}
+
+function lookAt({ pid, start }: ProcessIdentity): Look | "ended" | "unknown" {
   if (start !== 0) {
     const status = statusOf(pid);
-    return status !== undefined && status.start === start && !"ZXx".includes(status.state);
+    if (status === undefined || status.start !== start || "ZXx".includes(status.state)) {
+      return "ended";
+    }
+    return status;
   }
+  if (pid === process.pid) return "unknown";
   try {
     process.kill(pid, 0);
-    return true;
+    return "unknown";
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== "ESRCH";
+    return (error as NodeJS.ErrnoException).code === "ESRCH" ? "ended" : "unknown";
   }
 }
 
-function statusOf(pid: number): { state: string; start: number } | undefined {
+/** Between two looks at most so much counts: whoever looks may have been stopped itself. */
+const MAX_GAP_MS = 1000;
+/** A process that is not stopped may wait for a disk, or be watched by a debugger. */
+const QUIET_FACTOR = 3;
+/** Where the system does not tell of processor time, only the event loop beats, and long computations hold it up. */
+const UNKNOWN_FACTOR = 12;
+
+/**
+ * Watches a process of this machine that others wait for: that it has not ended, and that it goes on. One that computes
+ * uses processor time, and one that waits beats, so slow ones are never taken for stopped ones.
+ */
+export class Heart {
+  readonly #identity: ProcessIdentity;
+  readonly #silenceMs: number;
+  #lookedAt: number | undefined;
+  #quietMs = 0;
+  #signs = "";
+
+  constructor(identity: ProcessIdentity, silenceMs: number) {
+    this.#identity = identity;
+    this.#silenceMs = silenceMs;
+  }
+
+  /** What is wrong with it, as in "its process 12 has ended"; undefined while it lives. `beat` is its own count. */
+  trouble(beat: number, now: number): string | undefined {
+    const { pid } = this.#identity;
+    if (pid === process.pid) return undefined;
+    const look = lookAt(this.#identity);
+    if (look === "ended") return `its process ${pid} has ended`;
+    const gap = Math.min(MAX_GAP_MS, now - (this.#lookedAt ?? now));
+    this.#lookedAt = now;
+    const isStopped = look !== "unknown" && look.state === "T";
+    const isBusy = look !== "unknown" && look.state === "D"; // in the system: a slow disk
+    const signs = `${beat} ${look === "unknown" ? "" : look.ticks} ${isStopped}`;
+    this.#quietMs = signs === this.#signs && !isBusy ? this.#quietMs + gap : 0;
+    this.#signs = signs;
+    const factor = isStopped ? 1 : look === "unknown" ? UNKNOWN_FACTOR : QUIET_FACTOR;
+    if (this.#quietMs < factor * this.#silenceMs) return undefined;
+    const what = isStopped ? "is stopped" : "gives no sign of life";
+    return `its process ${pid} ${what}, for ${Math.round(this.#quietMs / 1000)} s`;
+  }
+}
+
+const BEATS_PER_SILENCE = 10;
+
+/** The beats of all ranks of a group, this one's own among them. */
+export class Pulse {
+  readonly #control: Control;
+  readonly #hearts: readonly Heart[];
+  readonly #timer: NodeJS.Timeout;
+
+  constructor(
+    control: Control,
+    rank: number,
+    peers: readonly ProcessIdentity[],
+    silenceMs: number,
+  ) {
+    this.#control = control;
+    this.#hearts = peers.map((peer) => new Heart(peer, silenceMs));
+    const beat = () => void Atomics.add(control.words, control.beat(rank), 1);
+    this.#timer = setInterval(beat, silenceMs / BEATS_PER_SILENCE).unref();
+  }
+
+  /** What is wrong with a rank; undefined while it lives. */
+  trouble(peer: number, now: number): string | undefined {
+    const beat = Atomics.load(this.#control.words, this.#control.beat(peer));
+    return this.#hearts[peer]?.trouble(beat, now);
+  }
+
+  /** No more beats. Before the control block is closed. */
+  close(): void {
+    clearInterval(this.#timer);
+  }
+}
+
+/** `T` for a process of this machine that is stopped; undefined where the system does not say. */
+export function processState(pid: number): string | undefined {
+  return statusOf(pid)?.state;
+}
+
+function statusOf(pid: number): (Look & { readonly start: number }) | undefined {
   try {
     const text = fs.readFileSync(`/proc/${pid}/stat`, "latin1");
     const fields = text.slice(text.lastIndexOf(")") + 2).split(" "); // from the third on
-    return { state: fields[0] ?? "X", start: Number(fields[19]) };
+    const ticks = Number(fields[11]) + Number(fields[12]);
+    return { state: fields[0] ?? "X", ticks, start: Number(fields[19]) };
   } catch {
     return undefined;
   }

@@ -28,7 +28,7 @@ import {
 import { type Control, LEFT } from "./control.ts";
 import { createSleeper, type Sleeper } from "./futex.ts";
 import { joinControl } from "./join.ts";
-import { isAlive, type ProcessIdentity } from "./liveness.ts";
+import { type ProcessIdentity, Pulse } from "./liveness.ts";
 import { MailboxReader, Outbox } from "./mailbox.ts";
 import { shareByName } from "./share.ts";
 import { type WaitMode, Waits } from "./waits.ts";
@@ -40,7 +40,11 @@ export interface SharedMemoryOptions extends GroupOptions {
   readonly wait?: WaitMode;
   /** What the ranks are called in errors: their numbers in the run. Their own unless told. */
   readonly names?: readonly number[];
+  /** A rank whose process is stopped for so long is lost; 10 s unless told. One that gives no sign of life, in three times that. */
+  readonly silenceMs?: number;
 }
+
+const DEFAULT_SILENCE_MS = 10_000;
 
 /** Some ten microseconds, where each rank has a core; then the core is offered to others. */
 const MANY_SPINS = 2000;
@@ -64,7 +68,7 @@ class SharedMemoryTransport implements Transport {
   readonly machines: readonly (readonly number[])[];
   readonly #options: SharedMemoryOptions;
   readonly #control: Control;
-  readonly #peers: readonly ProcessIdentity[];
+  readonly #pulse: Pulse;
   readonly #sleeper: Sleeper = createSleeper();
   readonly #fate = new Fate();
   readonly #waits: Waits;
@@ -86,7 +90,7 @@ class SharedMemoryTransport implements Transport {
     this.#options = options;
     this.#deadlineMs = options.deadlineMs ?? DEFAULT_DEADLINE_MS;
     this.#control = control;
-    this.#peers = peers;
+    this.#pulse = new Pulse(control, rank, peers, options.silenceMs ?? DEFAULT_SILENCE_MS);
     const everyone = Array.from({ length: size }, (_, peer) => peer);
     this.machines = [everyone];
     this.#others = everyone.filter((peer) => peer !== rank);
@@ -208,6 +212,7 @@ class SharedMemoryTransport implements Transport {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.#pulse.close();
     this.#options.signal?.removeEventListener("abort", this.#onAbort);
     const left = new LockstepError("ABORTED", "This rank has left the group.");
     this.#fate.fail(left);
@@ -280,16 +285,14 @@ class SharedMemoryTransport implements Transport {
   #checkPeers(isWanted: (peer: number) => boolean): void {
     this.#readFailure();
     if (this.#fate.error !== undefined) return;
+    const now = performance.now();
     for (const peer of this.#others) {
       if (this.#hasLeft(peer)) {
         if (!isWanted(peer)) continue;
         return this.#fail(peerLost(this.#name(peer), "it has left the group"));
       }
-      const identity = this.#peers[peer] as ProcessIdentity;
-      if (!isAlive(identity)) {
-        const how = `its process ${identity.pid} has ended`;
-        return this.#fail(peerLost(this.#name(peer), how));
-      }
+      const trouble = this.#pulse.trouble(peer, now);
+      if (trouble !== undefined) return this.#fail(peerLost(this.#name(peer), trouble));
     }
   }
 

@@ -40,7 +40,9 @@ export interface WaitsOptions {
 }
 
 interface Pending extends Wait {
-  readonly deadlineAt: number;
+  readonly since: number;
+  /** Without what passed while this process itself was stopped. */
+  waitedMs: number;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
 }
@@ -49,6 +51,8 @@ interface Pending extends Wait {
 const SLICE_MS = 20;
 const BUSY_SLICE_MS = 0.1;
 const CHECK_MS = 40;
+/** Between two checks at most so much counts: this process may have been stopped meanwhile. */
+const MAX_GAP_MS = 1000;
 const IDLE_POLLS = 50;
 
 export class Waits {
@@ -67,8 +71,7 @@ export class Waits {
     const { mode } = this.#options;
     if (mode === "block" && wait.alone && this.#spin(wait.ready)) return undefined;
     return new Promise((resolve, reject) => {
-      const deadlineAt = performance.now() + wait.deadlineMs;
-      this.#pending.add({ ...wait, deadlineAt, resolve, reject });
+      this.#pending.add({ ...wait, since: performance.now(), waitedMs: 0, resolve, reject });
       this.#schedule(mode === "block");
     });
   }
@@ -156,11 +159,14 @@ export class Waits {
 
   #check(): void {
     const now = performance.now();
-    if (now - this.#checkedAt < CHECK_MS) return;
+    const before = this.#checkedAt;
+    if (now - before < CHECK_MS) return;
     this.#checkedAt = now;
     this.#options.checkPeers((peer) => this.#isWanted(peer));
-    for (const { deadlineAt, peer, doing, deadlineMs } of this.#pending) {
-      if (now < deadlineAt) continue;
+    for (const pending of this.#pending) {
+      const { since, peer, doing, deadlineMs } = pending;
+      pending.waitedMs += Math.min(MAX_GAP_MS, now - Math.max(before, since));
+      if (pending.waitedMs < deadlineMs) continue;
       this.#options.fail(deadlinePassed(peer(), doing, deadlineMs));
       return;
     }

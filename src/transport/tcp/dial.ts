@@ -1,18 +1,17 @@
-/** How a rank gets a stream to another: dials until the other is there, and proves itself. */
+/** How a rank gets a stream to another: dials until the other is there, makes sure of it, and says what it wants. */
 import { setTimeout as delay } from "node:timers/promises";
 import { LockstepError } from "../../errors.ts";
 import { deadlinePassed, protocolError } from "../failure.ts";
 import { addressError, formatAddress } from "./address.ts";
-import { Exchange, KEY_BYTES, type Session } from "./exchange.ts";
-import { FRAME, type Frame } from "./frame.ts";
-import { encodeHello, type Hello, sameProof } from "./handshake.ts";
+import { FRAME } from "./frame.ts";
+import { encodeHello, type Hello, introduce, type Secrets, unauthorized } from "./handshake.ts";
 import { type DialOptions, Link } from "./link.ts";
 
 const RETRY_MS = 50;
 /** What a peer's address may say before the peer has begun to listen. */
 const NOT_YET = ["ECONNREFUSED", "ECONNRESET", "EHOSTUNREACH", "ENETUNREACH", "ETIMEDOUT"];
 
-export interface DialRequest extends DialOptions {
+export interface DialRequest extends DialOptions, Secrets {
   readonly hello: Hello;
   readonly deadlineMs: number;
   /** Until the other end has proved itself, where it is known to listen already. */
@@ -30,7 +29,7 @@ export async function dialPeer(request: DialRequest): Promise<void> {
     signal.throwIfAborted();
     try {
       const link = await Link.dial(request, Math.max(1, reachAt - performance.now()));
-      await new Introduction(link, request, reachAt).ended;
+      await getIn(link, request, reachAt);
       return;
     } catch (error) {
       if (!(error instanceof LockstepError) || error.code !== "ADDRESS") throw error;
@@ -44,90 +43,58 @@ export async function dialPeer(request: DialRequest): Promise<void> {
   }
 }
 
-/** Until one is let in. */
-class Introduction {
-  readonly ended: Promise<void>;
-  readonly #link: Link;
-  readonly #request: DialRequest;
-  readonly #exchange: Exchange;
-  readonly #hello: Uint8Array;
-  #session: Session | undefined;
-  #isKnown = false;
-  #timer: NodeJS.Timeout;
-  #settle: (error?: Error) => void = () => undefined;
-
-  constructor(link: Link, request: DialRequest, reachAt: number) {
-    this.#link = link;
-    this.#request = request;
-    this.#exchange = new Exchange(request.token);
-    this.#hello = encodeHello(request.hello, this.#exchange.publicKey);
-    const { signal, address } = request;
-    const late = () => this.#fail(addressError(systemError("ETIMEDOUT"), address));
-    this.#timer = setTimeout(late, Math.max(1, reachAt - performance.now()));
-    const aborted = () => this.#fail(signal.reason as Error);
+function getIn(link: Link, request: DialRequest, reachAt: number): Promise<void> {
+  const { hello, deadlineMs, signal } = request;
+  return new Promise((resolve, reject) => {
+    const fail = (error: unknown) => {
+      end();
+      link.end();
+      reject(error as Error);
+    };
+    const aborted = () => fail(signal.reason);
+    const silent = () => fail(addressError(systemError("ETIMEDOUT"), request.address));
+    let timer = setTimeout(silent, Math.max(1, reachAt - performance.now()));
+    const end = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", aborted);
+    };
     signal.addEventListener("abort", aborted);
-    this.ended = new Promise<void>((resolve, reject) => {
-      this.#settle = (error) => {
-        clearTimeout(this.#timer);
-        signal.removeEventListener("abort", aborted);
-        if (error === undefined) resolve();
-        else reject(error);
-      };
+    let isSecured = false;
+    const introduction = introduce(link, request, hello.to, () => {
+      isSecured = true;
+      clearTimeout(timer);
+      const late = () => fail(deadlinePassed(hello.to, "waiting to be let in", deadlineMs));
+      timer = setTimeout(late, deadlineMs);
+      link.write({ type: FRAME.join }, encodeHello(hello));
     });
     link.handler = {
       destination: () => "sent data before it was asked",
-      // A door that closes at once may belong to a group that is gone: one knocks again.
-      closed: (why, isBroken) =>
-        this.#fail(
-          this.#isKnown && isBroken
-            ? protocolError(request.hello.to, why)
-            : addressError(systemError("ECONNRESET"), address),
-        ),
-      frame: (frame, payload) => this.#hear(frame, payload),
+      closed: (why, isTheirs) => {
+        if (isTheirs) return fail(protocolError(hello.to, why));
+        const refused = introduction.hasProved && !isSecured;
+        fail(
+          refused
+            ? unauthorized(hello.to)
+            : addressError(systemError("ECONNRESET"), request.address),
+        );
+      },
+      frame: (frame, payload) => {
+        if (!isSecured) {
+          try {
+            introduction.heard(frame, payload);
+          } catch (error) {
+            fail(error);
+          }
+        } else if (frame.type === FRAME.welcome) {
+          end();
+          request.welcomed(link);
+          resolve();
+        } else if (frame.type === FRAME.refusal) {
+          fail(protocolError(hello.to, `refuses: ${Buffer.from(payload).toString()}`));
+        } else fail(protocolError(hello.to, "answered out of turn"));
+      },
     };
-    link.write({ type: FRAME.hello }, this.#hello);
-  }
-
-  #hear({ type }: Frame, payload: Uint8Array): void {
-    const { to } = this.#request.hello;
-    if (this.#isKnown) {
-      if (type === FRAME.welcome) {
-        this.#settle();
-        this.#request.welcomed(this.#link);
-      } else if (type === FRAME.refusal) {
-        this.#fail(protocolError(to, `refuses: ${Buffer.from(payload).toString()}`));
-      } else this.#fail(protocolError(to, "answered out of turn"));
-    } else if (this.#session === undefined && type === FRAME.challenge) this.#prove(payload);
-    else if (this.#session !== undefined && type === FRAME.proof) this.#check(payload);
-    else if (this.#session !== undefined && type === FRAME.refusal) this.#fail(unauthorized(to));
-    else this.#fail(protocolError(to, "answered out of turn"));
-  }
-
-  #prove(challenge: Uint8Array): void {
-    const { to } = this.#request.hello;
-    const theirs = challenge.slice();
-    this.#session = this.#exchange.agree(theirs, [this.#hello, theirs]);
-    if (theirs.byteLength !== KEY_BYTES || this.#session === undefined) {
-      return this.#fail(protocolError(to, "answered with a key that is none"));
-    }
-    this.#link.write({ type: FRAME.proof }, this.#session.dialerProof);
-  }
-
-  #check(proof: Uint8Array): void {
-    const { hello, tls, deadlineMs } = this.#request;
-    const { listenerProof, dialerKey, listenerKey } = this.#session as Session;
-    if (!sameProof(proof, listenerProof)) return this.#fail(unauthorized(hello.to));
-    this.#isKnown = true;
-    if (!tls) this.#link.seal(dialerKey, listenerKey);
-    clearTimeout(this.#timer);
-    const late = () => this.#fail(deadlinePassed(hello.to, "waiting to be let in", deadlineMs));
-    this.#timer = setTimeout(late, deadlineMs);
-  }
-
-  #fail(error: Error): void {
-    this.#settle(error);
-    this.#link.destroy();
-  }
+  });
 }
 
 function systemError(code: string): NodeJS.ErrnoException {
@@ -166,11 +133,4 @@ function unreachable(request: DialRequest, last: LockstepError): LockstepError {
       cause: last,
     },
   );
-}
-
-function unauthorized(peer: number): LockstepError {
-  return new LockstepError("UNAUTHORIZED", `Rank ${peer} has another token.`, {
-    hint: "Start every worker of a run with the same token.",
-    fields: { peer },
-  });
 }

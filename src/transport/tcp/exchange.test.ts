@@ -1,48 +1,109 @@
 import assert from "node:assert/strict";
+import { createDecipheriv, randomBytes } from "node:crypto";
 import { test } from "node:test";
-import { checkToken, Exchange, mapToCurve } from "./exchange.ts";
+import {
+  Exchange,
+  generatorOf,
+  POINT_BYTES,
+  type SessionKeys,
+  type Share,
+  sameBytes,
+} from "./exchange.ts";
+import { Seal, TAG_BYTES } from "./seal.ts";
 
-const token = "a token of these tests";
+const token = "a token that both ends know";
+const said = (text: string) => Buffer.from(text);
 
-test("numbers are mapped to the curve as in RFC 9380, J.4.2", () => {
-  const littleEndian = (digits: string) => Buffer.from(digits, "hex").reverse();
-  const u = "608d892b641f0328523802a6603427c26e55e6f27e71a91a478148d45b5093cd";
-  const x = "51125222da5e763d97f3c10fcc92ea6860b9ccbbd2eb1285728f566721c1e65b";
-  assert.deepEqual(mapToCurve(littleEndian(u)), littleEndian(x));
+function keysOf(
+  { dialer = token, listener = token } = {},
+  change: (share: Share) => Share = (share) => share,
+): [SessionKeys | undefined, SessionKeys | undefined] {
+  const one = new Exchange("dialer", dialer, said("hello"));
+  const other = new Exchange("listener", listener, said("welcome"));
+  return [one.finish(change(other.share)), other.finish(change(one.share))];
+}
+
+test("the generator is that of the draft's test vector", () => {
+  const channel = Buffer.from("oc\x0bB_responder\x0bA_initiator");
+  const id = Buffer.from("7e4b4791d6a8ef019b936c79fb7f2c57", "hex");
+  const expected = "a6fc82c3b8968fbb2e06fee81ca858586dea50d248f0c7ca6a18b0902a30b36b";
+  assert.equal(generatorOf("Password", channel, id).toHex(), expected);
 });
 
-test("two ends with one token agree, and with nothing else", () => {
-  const [dialer, listener, other] = [
-    new Exchange(token),
-    new Exchange(token),
-    new Exchange(`${token}!`),
+test("two ends with the same token have the same keys, others in every connection and direction", () => {
+  const [mine, theirs] = keysOf();
+  assert.deepEqual(mine, theirs);
+  const [next] = keysOf();
+  assert.ok(mine !== undefined && next !== undefined);
+  const all = [mine, next].flatMap(({ proofs, frames, tls }) => [
+    ...Object.values(proofs),
+    ...Object.values(frames),
+    tls,
+  ]);
+  assert.equal(new Set(all.map((key) => Buffer.from(key).toString("hex"))).size, 10);
+});
+
+test("another token, another point or other words in clear give other keys on both ends", () => {
+  const changed: ((share: Share) => Share)[] = [
+    ({ point }) => ({ point, said: said("without TLS") }),
+    (share) => ({ ...share, point: new Exchange("dialer", "guess", said("")).share.point }),
   ];
-  const said = [Buffer.from("hello"), listener.publicKey];
-  const keys = (one: Exchange, theirs: Exchange, transcript: readonly Uint8Array[] = said) =>
-    Buffer.from(one.agree(theirs.publicKey, transcript)?.dialerKey ?? []).toString("hex");
-  assert.equal(keys(dialer, listener), keys(listener, dialer));
-  assert.notEqual(keys(dialer, other), keys(other, dialer));
-  assert.notEqual(keys(dialer, listener), keys(listener, dialer, [...said, Buffer.from("!")]));
-  assert.notEqual(keys(dialer, listener), keys(new Exchange(token), listener));
-  const session = dialer.agree(listener.publicKey, said);
-  const all = Object.values(session ?? {}).map((key) => Buffer.from(key).toString("hex"));
-  assert.deepEqual([all.length, new Set(all).size], [4, 4]);
+  const pairs = [
+    keysOf({ dialer: "another token of the same kind" }),
+    ...changed.map((change) => keysOf({}, change)),
+  ];
+  for (const [mine, theirs] of pairs) {
+    assert.ok(mine !== undefined && theirs !== undefined);
+    assert.ok(!sameBytes(mine.proofs.dialer, theirs.proofs.dialer));
+    assert.ok(!sameBytes(mine.frames.listener, theirs.frames.listener));
+  }
 });
 
-test("keys that are none are refused", () => {
-  const exchange = new Exchange(token);
-  for (const key of [
-    new Uint8Array(32),
-    Uint8Array.of(1, ...Array(31).fill(0)),
-    new Uint8Array(31),
+test("one's own share come back, the neutral point and bytes that are no point are refused", () => {
+  const one = new Exchange("dialer", token, said("hello"));
+  assert.equal(one.finish(one.share), undefined);
+  for (const point of [
+    new Uint8Array(POINT_BYTES),
+    new Uint8Array(POINT_BYTES).fill(255),
+    new Uint8Array(0),
+    randomBytes(POINT_BYTES + 1),
   ]) {
-    assert.equal(exchange.agree(key, []), undefined);
+    assert.equal(one.finish({ point, said: said("") }), undefined);
   }
 });
 
-test("a token that could be guessed is refused with the way to make one", () => {
-  for (const short of ["", "x", "fifteen letters"]) {
-    assert.throws(() => checkToken(short), /at least 16.*openssl rand -hex 16/s);
+test("a tag is the standard's, whatever pieces its bytes came in, and counts frames", () => {
+  const key = randomBytes(32);
+  const bytes = randomBytes(100_000);
+  const [whole, cut] = [new Seal(key), new Seal(key)];
+  for (let frame = 0; frame < 3; frame++) {
+    whole.add(bytes);
+    for (let at = 0; at < bytes.byteLength; at += 777) cut.add(bytes.subarray(at, at + 777));
+    const tag = whole.tag();
+    assert.equal(tag.byteLength, TAG_BYTES);
+    assert.deepEqual(cut.tag(), tag);
+    const nonce = new Uint8Array(12);
+    nonce[0] = frame;
+    const options = { authTagLength: TAG_BYTES };
+    const check = createDecipheriv("chacha20-poly1305", key, nonce, options);
+    check.setAAD(bytes, { plaintextLength: 0 });
+    check.setAuthTag(tag);
+    assert.equal(check.final().byteLength, 0); // throws for another tag
   }
-  checkToken("sixteen letters!");
+});
+
+test("changed, repeated, left out and exchanged frames have other tags", () => {
+  const key = randomBytes(32);
+  const tagsOf = (frames: readonly string[]) => {
+    const seal = new Seal(key);
+    return frames.map((frame) => {
+      seal.add(Buffer.from(frame));
+      return Buffer.from(seal.tag()).toString("hex");
+    });
+  };
+  const [a, b, c] = tagsOf(["first", "second", "third"]);
+  assert.notEqual(tagsOf(["firsT"])[0], a);
+  assert.notEqual(tagsOf(["first", "first"])[1], a);
+  assert.notEqual(tagsOf(["first", "third"])[1], c);
+  assert.notEqual(tagsOf(["second", "first"])[0], b);
 });

@@ -1,131 +1,121 @@
 /**
- * How two ends that share a token agree on keys that nobody else has: CPace (draft-irtf-cfrg-cpace) over X25519. Each
- * sends a public key whose base point is made of the token. Who does not know the token learns nothing to guess it by,
- * neither by listening nor by taking part, but for one guess each time that it takes part.
+ * A key out of a password: CPace (draft-irtf-cfrg-cpace) over ristretto255 and SHA-512. Two ends that know the same token
+ * get the same keys; one that does not learns only that its one guess was wrong, and nothing that it could try further
+ * guesses on, whether it dialed, was dialed, or only listened. It knows no socket.
  */
-import {
-  createHash,
-  createPrivateKey,
-  createPublicKey,
-  diffieHellman,
-  hkdfSync,
-  type KeyObject,
-  randomBytes,
-  scryptSync,
-} from "node:crypto";
-import { LockstepError } from "../../errors.ts";
+import { createHash, createHmac, hkdfSync, randomBytes, timingSafeEqual } from "node:crypto";
+import { ristretto255, ristretto255_hasher } from "@noble/curves/ed25519.js";
+import { assert } from "../../errors.ts";
 
-export const KEY_BYTES = 32;
-const MIN_TOKEN_LENGTH = 16;
-/** 32 MiB and about 0.1 s, once for each token and process. */
-const STRETCH = { N: 2 ** 15, r: 8, p: 1, maxmem: 2 ** 26 } as const;
-/** RFC 8410: a private key of X25519 in DER is this and 32 bytes. */
-const PRIVATE_KEY = Buffer.from("302e020100300506032b656e04220420", "hex");
+type Point = InstanceType<typeof ristretto255.Point>;
 
-interface Secret {
-  /** Of the token, slow to compute. */
-  readonly stretched: Buffer;
-  readonly base: KeyObject;
+export type Side = "dialer" | "listener";
+
+/** What one end sends of itself: a point, and what it says in clear, which both ends must have seen alike. */
+export interface Share {
+  /** 32 bytes. */
+  readonly point: Uint8Array;
+  readonly said: Uint8Array;
 }
 
-/** What both ends know after the exchange, and nobody else. */
-export interface Session {
-  /** What each end shows to the other. */
-  readonly dialerProof: Uint8Array;
-  readonly listenerProof: Uint8Array;
-  /** For what each end sends. */
-  readonly dialerKey: Uint8Array;
-  readonly listenerKey: Uint8Array;
+/** Each of 32 bytes, another one in each connection and each direction. */
+export interface SessionKeys {
+  /** What each end sends to show that it has the keys; the dialer does so first. */
+  readonly proofs: Readonly<Record<Side, Uint8Array>>;
+  /** Of what each end sends afterwards. */
+  readonly frames: Readonly<Record<Side, Uint8Array>>;
+  /** For TLS over the same connection. */
+  readonly tls: Uint8Array;
 }
 
-const secrets = new Map<string, Secret>();
+export const POINT_BYTES = 32;
+const KEY_BYTES = 32;
+const HASH_BLOCK_BYTES = 128; // of SHA-512
+const GENERATOR = Buffer.from("CPaceRistretto255");
+const SESSION = Buffer.from("CPaceRistretto255_ISK");
+/** The channel identifier of the draft: this protocol and its version. */
+const CHANNEL = Buffer.from("lockstep tcp 2");
+const NOTHING = Buffer.alloc(0);
 
-/** Throws INVALID_OPTION for a token that could be guessed. */
-export function checkToken(token: string): void {
-  if (token.length >= MIN_TOKEN_LENGTH) return;
-  throw new LockstepError(
-    "INVALID_OPTION",
-    `The token has ${token.length} characters; at least ${MIN_TOKEN_LENGTH} are needed, so that nobody guesses it.`,
-    { hint: "`openssl rand -hex 16` makes one." },
-  );
-}
-
-/** The key of TLS without certificates. */
-export function sharedKey(token: string): Buffer {
-  return createHash("sha256").update("lockstep tls 2\n").update(secretOf(token).stretched).digest();
-}
-
-/** One end's part, for one stream. */
 export class Exchange {
-  /** To be sent. */
-  readonly publicKey: Uint8Array;
-  readonly #private: KeyObject;
-  readonly #secret: Secret;
+  readonly #side: Side;
+  readonly #own: Share;
+  readonly #scalar: bigint;
 
-  constructor(token: string) {
-    this.#secret = secretOf(token);
-    this.#private = createPrivateKey({
-      key: Buffer.concat([PRIVATE_KEY, randomBytes(KEY_BYTES)]),
-      format: "der",
-      type: "pkcs8",
-    });
-    this.publicKey = diffieHellman({ privateKey: this.#private, publicKey: this.#secret.base });
+  constructor(side: Side, token: string, said: Uint8Array) {
+    this.#side = side;
+    const { Fn } = ristretto255.Point;
+    // Twice as many random bytes as the order has: the rest of the division is even to 2^-256.
+    this.#scalar = (BigInt(`0x${randomBytes(64).toString("hex")}`) % (Fn.ORDER - 1n)) + 1n;
+    this.#own = { point: generatorOf(token).multiply(this.#scalar).toBytes(), said };
   }
 
-  /** `transcript` is all that both have sent, in order. Undefined for a public key that is none. */
-  agree(theirs: Uint8Array, transcript: readonly Uint8Array[]): Session | undefined {
-    if (theirs.byteLength !== KEY_BYTES) return undefined;
-    let shared: Buffer;
+  /** What goes to the other end. */
+  get share(): Share {
+    return this.#own;
+  }
+
+  /** Undefined for a share that no honest end sends: no point, the neutral one, or our own come back. */
+  finish(theirs: Share): SessionKeys | undefined {
+    if (Buffer.compare(theirs.point, this.#own.point) === 0) return undefined;
+    let secret: Uint8Array;
     try {
-      shared = diffieHellman({ privateKey: this.#private, publicKey: publicKeyOf(theirs) });
+      const product = ristretto255.Point.fromBytes(theirs.point).multiply(this.#scalar);
+      if (product.is0()) return undefined;
+      secret = product.toBytes();
     } catch {
-      return undefined; // a point of low order
+      return undefined;
     }
-    const said = createHash("sha512").update("lockstep stream 2\n");
-    for (const bytes of transcript) said.update(`${bytes.byteLength}\n`).update(bytes);
-    const keys = hkdfSync("sha512", shared, this.#secret.stretched, said.digest(), 4 * KEY_BYTES);
-    const [dialerProof, listenerProof, dialerKey, listenerKey] = [0, 1, 2, 3].map(
-      (index) => new Uint8Array(keys, index * KEY_BYTES, KEY_BYTES),
-    ) as [Uint8Array, Uint8Array, Uint8Array, Uint8Array];
-    return { dialerProof, listenerProof, dialerKey, listenerKey };
+    const [first, second] = this.#side === "dialer" ? [this.#own, theirs] : [theirs, this.#own];
+    const session = createHash("sha512")
+      .update(joined([SESSION, NOTHING, secret]))
+      .update(joined([first.point, first.said, second.point, second.said]))
+      .digest();
+    const key = (purpose: string) =>
+      new Uint8Array(hkdfSync("sha512", session, NOTHING, `lockstep ${purpose}`, KEY_BYTES));
+    const proof = (side: Side) =>
+      createHmac("sha512", key(`proof of the ${side}`))
+        .digest()
+        .subarray(0, KEY_BYTES);
+    return {
+      proofs: { dialer: proof("dialer"), listener: proof("listener") },
+      frames: { dialer: key("frames of the dialer"), listener: key("frames of the listener") },
+      tls: key("tls"),
+    };
   }
 }
 
-function secretOf(token: string): Secret {
-  let secret = secrets.get(token);
-  if (secret === undefined) {
-    const stretched = scryptSync(token, "lockstep token 2", 64, STRETCH);
-    secret = { stretched, base: publicKeyOf(mapToCurve(stretched)) };
-    secrets.set(token, secret);
-  }
-  return secret;
+export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.byteLength === b.byteLength && timingSafeEqual(a, b);
 }
 
-function publicKeyOf(point: Uint8Array): KeyObject {
-  const x = Buffer.from(point).toString("base64url");
-  return createPublicKey({ key: { kty: "OKP", crv: "X25519", x }, format: "jwk" });
+/** A point that nobody knows the logarithm of, from the token alone. Exported for the draft's test vector. */
+export function generatorOf(
+  token: string,
+  channel: Uint8Array = CHANNEL,
+  id: Uint8Array = NOTHING,
+): Point {
+  const secret = Buffer.from(token);
+  const used = joined([GENERATOR, secret]).byteLength;
+  const padding = Buffer.alloc(Math.max(0, HASH_BLOCK_BYTES - 1 - used));
+  const text = joined([GENERATOR, secret, padding, channel, id]);
+  const { deriveToCurve } = ristretto255_hasher;
+  assert(deriveToCurve !== undefined, "ristretto255 has a map from bytes");
+  return deriveToCurve(createHash("sha512").update(text).digest());
 }
 
-const P = 2n ** 255n - 19n;
-const A = 486_662n;
-
-/**
- * Elligator 2 for curve25519 (RFC 9380, 6.7.1): the u coordinate of a point whose logarithm nobody knows, little endian.
- * `bytes` is a number in little endian, taken modulo 2^255 − 19.
- */
-export function mapToCurve(bytes: Uint8Array): Uint8Array {
-  const r = BigInt(`0x${Buffer.from(bytes).reverse().toString("hex")}`) % P;
-  const first = ((P - A) * power(1n + 2n * r * r, P - 2n)) % P;
-  const square = (first * first * first + A * first * first + first) % P;
-  const u = power(square, (P - 1n) / 2n) === P - 1n ? (2n * P - A - first) % P : first;
-  return Buffer.from(u.toString(16).padStart(2 * KEY_BYTES, "0"), "hex").reverse();
+/** Each part behind its length, so that no two lists give the same bytes. */
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  return Buffer.concat(parts.flatMap((part) => [lengthOf(part.byteLength), part]));
 }
 
-function power(base: bigint, exponent: bigint): bigint {
-  let result = 1n;
-  for (let square = base % P, left = exponent; left > 0n; left >>= 1n) {
-    if ((left & 1n) === 1n) result = (result * square) % P;
-    square = (square * square) % P;
-  }
-  return result;
+/** LEB128, as the draft has it. */
+function lengthOf(byteLength: number): Uint8Array {
+  const bytes: number[] = [];
+  let left = byteLength;
+  do {
+    bytes.push(left < 128 ? left : (left % 128) | 128);
+    left = Math.floor(left / 128);
+  } while (left > 0);
+  return Uint8Array.from(bytes);
 }

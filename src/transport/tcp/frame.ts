@@ -1,11 +1,12 @@
 /**
  * Frames on a stream: 40 bytes of header, then the payload; on a sealed stream each of the two is followed by its tag. The
  * reader trusts nothing: it checks the tag and every field of a header before it takes a byte of the payload, hands on
- * nothing before its tag is checked, and never allocates by what a header says. It knows no socket.
+ before its tag is checked, and never allocates by what a header says. It knows no socket.
  *
  * Header, little endian: magic u16, version u8, type u8, payload bytes u32, channel f64, sequence f64, length of the
  * whole message f64, offset of the payload in it f64.
  */
+import { sameBytes } from "./exchange.ts";
 import { type Seal, TAG_BYTES } from "./seal.ts";
 
 export const FRAME = {
@@ -20,6 +21,7 @@ export const FRAME = {
   proof: 18,
   welcome: 19,
   refusal: 20,
+  join: 21,
 } as const;
 
 export type FrameType = (typeof FRAME)[keyof typeof FRAME];
@@ -43,6 +45,7 @@ export const MAX_FRAME_BYTES = 2 ** 20;
 export const MAX_CONTROL_BYTES = 2048;
 
 const MAGIC = 0x534c;
+const NOT_OURS = "sent bytes that are not Lockstep's";
 const TYPES: ReadonlySet<number> = new Set(Object.values(FRAME));
 /** Those with a payload, and those that speak of a message; all others are a header with nothing in it. */
 const WITH_PAYLOAD: ReadonlySet<number> = new Set([
@@ -52,6 +55,7 @@ const WITH_PAYLOAD: ReadonlySet<number> = new Set([
   FRAME.challenge,
   FRAME.proof,
   FRAME.refusal,
+  FRAME.join,
 ]);
 const OF_MESSAGE: ReadonlySet<number> = new Set([FRAME.message, FRAME.credit, FRAME.offer]);
 /** Shorter payloads are worth a copy, so that the frame is sent at once. */
@@ -79,18 +83,28 @@ export function encodeHeader(frame: Head): Uint8Array {
 /** The bytes of a frame, to be sent one after the other. `payload` is in them, not copied if it is long. */
 export function sealFrame(head: Head, payload: Uint8Array, seal: Seal | undefined): Uint8Array[] {
   const header = encodeHeader({ ...head, length: payload.byteLength });
-  const parts = seal === undefined ? [header] : [header, seal.tag(header)];
+  const parts = seal === undefined ? [header] : [header, tagOf(seal, header)];
   if (payload.byteLength > 0) {
     parts.push(payload);
-    if (seal !== undefined) parts.push(seal.tag(payload));
+    if (seal !== undefined) parts.push(tagOf(seal, payload));
   }
   return payload.byteLength < JOINED_BYTES ? [Buffer.concat(parts)] : parts;
+}
+
+function tagOf(seal: Seal, bytes: Uint8Array): Uint8Array {
+  seal.add(bytes);
+  return seal.tag();
+}
+
+/** Whether a header may begin so: looks at two bytes. */
+function isOurs(bytes: Uint8Array): boolean {
+  return (bytes[0] ?? 0) + 256 * (bytes[1] ?? 0) === MAGIC;
 }
 
 /** A frame, or what is wrong with it. */
 export function decodeHeader(bytes: Uint8Array): Frame | string {
   const view = new DataView(bytes.buffer, bytes.byteOffset, HEADER_BYTES);
-  if (view.getUint16(0, true) !== MAGIC) return "sent bytes that are not Lockstep's";
+  if (!isOurs(bytes)) return NOT_OURS;
   const version = view.getUint8(2);
   if (version !== PROTOCOL_VERSION) {
     return `speaks version ${version} of the protocol, this one ${PROTOCOL_VERSION}`;
@@ -122,7 +136,7 @@ export interface FrameHandler {
   broken(what: string): void;
 }
 
-const ALTERED = "sent bytes that are not its own or not in their turn";
+const ALTERED = "sent a frame that is not its own, or was changed on its way";
 
 /** Takes a stream apart. Bytes may come in pieces of any length. */
 export class FrameReader {
@@ -171,7 +185,13 @@ export class FrameReader {
 
   /** So many bytes were read to where `direct` said. */
   advance(count: number): void {
+    const from = this.#filled;
     this.#filled += count;
+    // An answer of another program may be shorter than a header.
+    const atHeader = this.#frame === undefined && this.#seal === undefined;
+    if (atHeader && from < 2 && this.#filled >= 2 && !isOurs(this.#header)) {
+      return this.#break(NOT_OURS);
+    }
     while (!this.#broken && this.#filled === this.#target.byteLength) this.#settle();
   }
 
@@ -190,7 +210,7 @@ export class FrameReader {
     const payload = this.#payload as Uint8Array;
     if (this.#seal !== undefined && payload.byteLength > 0) {
       if (this.#target === payload) return this.#expect(this.#tag);
-      if (!this.#seal.matches(payload, this.#tag)) return this.#break(ALTERED);
+      if (!sameBytes(tagOf(this.#seal, payload), this.#tag)) return this.#break(ALTERED);
     }
     const frame = this.#frame;
     this.#frame = undefined;
@@ -202,8 +222,9 @@ export class FrameReader {
 
   #begin(): void {
     const header = this.#header.subarray(0, HEADER_BYTES);
-    if (this.#seal?.matches(header, this.#header.subarray(HEADER_BYTES)) === false) {
-      return this.#break(ALTERED);
+    if (this.#seal !== undefined) {
+      const tag = this.#header.subarray(HEADER_BYTES);
+      if (!sameBytes(tagOf(this.#seal, header), tag)) return this.#break(ALTERED);
     }
     const frame = decodeHeader(header);
     if (typeof frame === "string") return this.#break(frame);

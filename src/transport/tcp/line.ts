@@ -2,12 +2,11 @@
  * A line between two programs that share a token: short messages of JSON, in order, beside the streams of a group. Both
  * ends are bounded: a message has a largest size, and an end that is silent or does not read is gone.
  */
-import { randomBytes } from "node:crypto";
 import { LockstepError } from "../../errors.ts";
 import { parseAddress } from "./address.ts";
 import { dialPeer } from "./dial.ts";
-import { checkToken } from "./exchange.ts";
 import { FRAME, type Frame } from "./frame.ts";
+import { checkToken } from "./handshake.ts";
 import type { Link } from "./link.ts";
 import type { TcpListener } from "./listener.ts";
 
@@ -117,74 +116,27 @@ export interface DialLineOptions {
   readonly signal: AbortSignal;
 }
 
-/** After so long without an answer it is looked whether the other end answers with TLS. */
-const LOOK_MS = 500;
-
 /** Dials until the other end is there. Rejects with UNAUTHORIZED, PROTOCOL, ADDRESS, DEADLINE, or the signal's reason. */
 export async function dialLine(options: DialLineOptions): Promise<Line> {
-  const { token, tls = false } = options;
+  const { address, token, tls = false, deadlineMs, signal } = options;
+  const hello = { group: GROUP, generation: 0, size: 1, from: 0, to: 0, stream: 0 };
+  const place = parseAddress(address);
   checkToken(token);
-  const over = new AbortController();
-  const signal = AbortSignal.any([options.signal, over.signal]);
-  let timer: NodeJS.Timeout | undefined;
   try {
     return await new Promise<Line>((resolve, reject) => {
-      const look = () => lookForTls({ ...options, signal }).then(reject, reject);
-      if (!tls) timer = setTimeout(() => void look(), LOOK_MS);
-      dial({ ...options, signal }, (link) => resolve(new Line(link))).catch(reject);
+      const welcomed = (link: Link) => resolve(new Line(link));
+      dialPeer({ address: place, token, tls, hello, deadlineMs, signal, welcomed }).catch(reject);
     });
   } catch (error) {
     throw error instanceof LockstepError ? inWords(error, options) : error;
-  } finally {
-    clearTimeout(timer);
-    over.abort();
   }
 }
-
-function dial(
-  { address, token, tls = false, deadlineMs, signal }: DialLineOptions,
-  welcomed: (link: Link) => void,
-): Promise<void> {
-  const hello = { group: GROUP, generation: 0, size: 1, from: 0, to: 0, stream: 0 };
-  const to = parseAddress(address);
-  return dialPeer({ address: to, token, tls, hello, deadlineMs, signal, welcomed });
-}
-
-/** Resolves with an error when the other end turns out to answer with TLS; otherwise never. It is asked with a token of no use. */
-async function lookForTls(options: DialLineOptions): Promise<LockstepError> {
-  const token = randomBytes(16).toString("hex");
-  try {
-    await dial({ ...options, tls: true, token }, (link) => link.end());
-  } catch (error) {
-    if (error instanceof LockstepError && isRefusal(error)) {
-      return otherTls(options.address, "with", "without");
-    }
-  }
-  return new Promise(() => undefined);
-}
-
-function otherTls(address: string, theirs: string, ours: string): LockstepError {
-  return new LockstepError("PROTOCOL", `${address} speaks ${theirs} TLS, this side ${ours}.`, {
-    hint: "Give --tls on both sides, or on none.",
-    fields: { address },
-  });
-}
-
-/** Whether the other end has another token: under TLS a wrong key ends the handshake. */
-function isRefusal({ code, fields }: LockstepError): boolean {
-  return code === "UNAUTHORIZED" || /^ERR_SSL_.*(?:DECRYPT|MAC)/.test(String(fields["systemCode"]));
-}
-
-/** What a TLS client says when it is answered with something else. */
-const NOT_TLS = /^ERR_SSL_(?:WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG|HTTP_REQUEST)$/;
 
 /** The dialer speaks of ranks; there are none here. */
 function inWords(error: LockstepError, options: DialLineOptions): LockstepError {
   const { address, deadlineMs } = options;
-  const { message } = error;
+  const { code, message } = error;
   const fields = { address };
-  if (NOT_TLS.test(String(error.fields["systemCode"]))) return otherTls(address, "without", "with");
-  const code = isRefusal(error) ? "UNAUTHORIZED" : error.code;
   switch (code) {
     case "UNAUTHORIZED":
       return new LockstepError(code, `${address} has another token.`, {

@@ -5,10 +5,10 @@
 import net from "node:net";
 import tls from "node:tls";
 import { type Address, addressError } from "./address.ts";
-import { sharedKey } from "./exchange.ts";
+import type { Side } from "./exchange.ts";
 import { type Frame, type FrameHandler, FrameReader, type Head, sealFrame } from "./frame.ts";
 import { keepQueueShort } from "./loopback.ts";
-import { Seal } from "./seal.ts";
+import type { Seal } from "./seal.ts";
 
 export interface LinkHandler {
   readonly destination: FrameHandler["destination"];
@@ -21,7 +21,7 @@ export interface DialOptions {
   readonly address: Address;
   /** The local address to dial from. */
   readonly localAddress?: string;
-  readonly token: string;
+  /** Whether it goes on as TLS: then payloads are not read straight to where they belong. */
   readonly tls: boolean;
   /** Ends the attempt. */
   readonly signal: AbortSignal;
@@ -39,16 +39,26 @@ const AHEAD_BYTES = 2 ** 19;
 const STAGING_BYTES = 2 ** 16;
 /** Payloads shorter than this are not worth a read of their own. */
 const DIRECT_BYTES = 2 ** 14;
-/** TLS without certificates: both sides know a key made of the token. */
-export const TLS_OPTIONS = {
+/** TLS without certificates: both sides have a key of this connection alone. */
+const TLS_OPTIONS = {
   ciphers: "ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-CHACHA20-POLY1305",
   minVersion: "TLSv1.2",
   maxVersion: "TLSv1.2",
 } as const;
-export const TLS_IDENTITY = "lockstep";
+const TLS_IDENTITY = "lockstep";
+
+/** Node.js takes `pskCallback` here too, as its own server uses it; its types do not say so. */
+function serverOptions(psk: Buffer): tls.TLSSocketOptions {
+  const options: tls.TLSSocketOptions & Pick<tls.TlsOptions, "pskCallback"> = {
+    ...TLS_OPTIONS,
+    isServer: true,
+    pskCallback: () => psk,
+  };
+  return options;
+}
 
 export class Link {
-  readonly #socket: net.Socket;
+  #socket: net.Socket;
   readonly #reader: FrameReader;
   readonly #staging = new Uint8Array(STAGING_BYTES);
   #handler: LinkHandler | undefined;
@@ -68,16 +78,12 @@ export class Link {
       broken: (what) => this.#close(what, true),
     });
     this.#socket = open(this);
-    this.#socket.on("error", (error: NodeJS.ErrnoException) =>
-      this.#close(`its connection failed (${error.code ?? error.message})`),
-    );
-    this.#socket.on("close", () => this.#close("its connection was closed"));
-    this.#socket.on("drain", () => this.#pump());
+    this.#listen();
   }
 
   /** Rejects with ADDRESS, also after so long, or with the signal's reason. */
   static dial(
-    { address, localAddress, token, tls: secure, signal }: DialOptions,
+    { address, localAddress, tls: secure, signal }: DialOptions,
     timeoutMs: number,
   ): Promise<Link> {
     const place = { ...address, ...(localAddress === undefined ? {} : { localAddress }) };
@@ -104,16 +110,8 @@ export class Link {
       };
       const link: Link = new Link((self) => {
         if (secure) {
-          const socket = tls.connect({
-            ...place,
-            ...TLS_OPTIONS,
-            rejectUnauthorized: false, // there are no certificates: a wrong key ends the handshake
-            checkServerIdentity: () => undefined,
-            pskCallback: () => ({ psk: sharedKey(token), identity: TLS_IDENTITY }),
-          });
-          socket.once("secureConnect", ready);
-          socket.on("data", (chunk) => self.#reader.feed(chunk));
-          return socket;
+          const socket = net.connect(place).once("connect", ready);
+          return socket.on("data", self.#feed);
         }
         const onread: net.OnReadOpts = {
           buffer: () => self.#target(),
@@ -133,8 +131,7 @@ export class Link {
     return new Link((self) => {
       socket.setNoDelay(true);
       keepQueueShort(socket);
-      socket.on("data", (chunk: Uint8Array) => self.#reader.feed(chunk));
-      return socket;
+      return socket.on("data", self.#feed);
     });
   }
 
@@ -144,10 +141,30 @@ export class Link {
     if (this.#why !== undefined) handler.closed(this.#why, this.#isBroken);
   }
 
-  /** From here on, what is sent and what comes is sealed, under a key for each direction. */
-  seal(own: Uint8Array, theirs: Uint8Array): void {
-    this.#seal = new Seal(own);
-    this.#reader.seal = new Seal(theirs);
+  /** Seals every frame from now on, and takes only those that are sealed so. */
+  seal(out: Seal, into: Seal): void {
+    this.#seal = out;
+    this.#reader.seal = into;
+  }
+
+  /** Goes on as TLS with this key. Closes where that fails. */
+  startTls(side: Side, key: Uint8Array, done: () => void): void {
+    const plain = this.#socket;
+    plain.removeAllListeners("data").removeAllListeners("close").removeAllListeners("drain");
+    const psk = Buffer.from(key);
+    this.#socket =
+      side === "dialer"
+        ? tls.connect({
+            ...TLS_OPTIONS,
+            socket: plain,
+            rejectUnauthorized: false, // there are no certificates: a wrong key ends the handshake
+            checkServerIdentity: () => undefined,
+            pskCallback: () => ({ psk, identity: TLS_IDENTITY }),
+          })
+        : new tls.TLSSocket(plain, serverOptions(psk));
+    this.#listen();
+    this.#socket.once(side === "dialer" ? "secureConnect" : "secure", done);
+    this.#socket.on("data", this.#feed);
   }
 
   get isClosed(): boolean {
@@ -219,6 +236,16 @@ export class Link {
   /** Does not keep the process alive. */
   unref(): void {
     this.#socket.unref();
+  }
+
+  readonly #feed = (chunk: Uint8Array): void => this.#reader.feed(chunk);
+
+  #listen(): void {
+    this.#socket.on("error", (error: NodeJS.ErrnoException) =>
+      this.#close(`its connection failed (${error.code ?? error.message})`),
+    );
+    this.#socket.on("close", () => this.#close("its connection was closed"));
+    this.#socket.on("drain", () => this.#pump());
   }
 
   #target(): Uint8Array {

@@ -3,13 +3,11 @@
  * listener serves all generations, one after the other. What is not Lockstep's is closed at once.
  */
 import net from "node:net";
-import tls from "node:tls";
 import { LockstepError } from "../../errors.ts";
 import { type Address, addressError, formatAddress } from "./address.ts";
-import { checkToken, Exchange, type Session, sharedKey } from "./exchange.ts";
 import { FRAME, type Frame } from "./frame.ts";
-import { decodeHello, type Hello, sameProof } from "./handshake.ts";
-import { Link, TLS_OPTIONS } from "./link.ts";
+import { checkToken, decodeHello, type Hello, receiveStranger } from "./handshake.ts";
+import { Link } from "./link.ts";
 import { Strangers } from "./strangers.ts";
 
 export interface PortRange {
@@ -34,10 +32,7 @@ export interface ListenOptions {
 export type Admit = (hello: Hello, link: Link) => string | undefined;
 
 const HELD_MS = 60_000;
-const MAX_REFUSED = 256;
 const MAX_HELD = 8192;
-/** A TLS client begins with this byte. */
-const TLS_HANDSHAKE = 0x16;
 
 interface Held {
   readonly hello: Hello;
@@ -52,46 +47,13 @@ export class TcpListener {
   readonly #groups = new Map<string, Admit>();
   readonly #held = new Set<Held>();
   readonly #strangers = new Strangers();
-  readonly #refused = new Set<string>();
   #address: Address = { host: "", port: 0 };
 
   /** @internal Use `listenTcp`. */
   constructor(options: ListenOptions) {
     this.token = options.token;
     this.tls = options.tls ?? false;
-    this.#server = net.createServer();
-    if (this.tls) this.#serveTls();
-    else {
-      this.#server.on("connection", (socket) => {
-        this.#strangers.add(socket);
-        socket.once("data", (chunk: Uint8Array) => {
-          if (chunk[0] === TLS_HANDSHAKE) socket.write("This is Lockstep without TLS.\n");
-        });
-        this.#greet(socket, socket);
-      });
-    }
-  }
-
-  /** The connection below counts as a stranger from its first packet on. */
-  #serveTls(): void {
-    const secure = tls.createServer({ ...TLS_OPTIONS, pskCallback: () => sharedKey(this.token) });
-    const below = new Map<string, net.Socket>();
-    const keyOfEnd = ({ remoteAddress, remotePort }: net.Socket) =>
-      `${remoteAddress} ${remotePort}`;
-    this.#server.on("connection", (socket) => {
-      const key = keyOfEnd(socket);
-      this.#strangers.add(socket);
-      below.set(key, socket);
-      socket.once("close", () => below.delete(key));
-      socket.on("error", () => undefined);
-      secure.emit("connection", socket);
-    });
-    secure.on("secureConnection", (socket) => {
-      const raw = below.get(keyOfEnd(socket));
-      if (raw === undefined) socket.destroy();
-      else this.#greet(socket, raw);
-    });
-    secure.on("tlsClientError", (_, socket) => void socket.destroy());
+    this.#server = net.createServer((socket) => this.#greet(socket));
   }
 
   /** host:port, with the port that was chosen. */
@@ -134,11 +96,6 @@ export class TcpListener {
     return () => this.#groups.delete(key);
   }
 
-  /** Whether someone who called itself this rank had another token. Only a hint: anyone can say so. @internal */
-  hasRefused(group: string, generation: number, rank: number): boolean {
-    return this.#refused.has(`${keyOf(group, generation)}\n${rank}`);
-  }
-
   /** Takes no more connections. Those of groups live on. */
   close(): void {
     for (const { link, timer } of this.#held) {
@@ -150,53 +107,28 @@ export class TcpListener {
     this.#server.close();
   }
 
-  /** `below` is the socket that TLS runs over, or the same. */
-  #greet(socket: net.Socket, below: net.Socket): void {
+  #greet(socket: net.Socket): void {
+    this.#strangers.add(socket);
     const link = Link.accept(socket);
-    let said: { readonly hello: Hello; readonly session: Session } | undefined;
+    let isSecured = false;
+    const takes = receiveStranger(link, this, () => {
+      isSecured = true;
+    });
     link.handler = {
       destination: () => "sent data before it was let in",
       closed: () => undefined,
       frame: (frame: Frame, payload: Uint8Array) => {
-        if (said === undefined && frame.type === FRAME.hello) {
-          this.#strangers.heard(below);
-          said = this.#challenge(link, payload);
-          if (said === undefined) link.destroy();
-        } else if (said !== undefined && frame.type === FRAME.proof) {
-          this.#strangers.trust(below);
-          this.#judge(link, said, payload);
-        } else link.destroy();
+        if (!isSecured) {
+          if (takes(frame, payload)) this.#strangers.heard(socket);
+          else link.destroy();
+          return;
+        }
+        const hello = frame.type === FRAME.join ? decodeHello(payload) : undefined;
+        if (hello === undefined) return link.destroy();
+        this.#strangers.trust(socket);
+        this.#known(hello, link);
       },
     };
-  }
-
-  #challenge(link: Link, bytes: Uint8Array) {
-    const hello = decodeHello(bytes);
-    if (hello === undefined) return undefined;
-    const exchange = new Exchange(this.token);
-    const session = exchange.agree(Buffer.from(hello.key, "hex"), [bytes, exchange.publicKey]);
-    if (session === undefined) return undefined;
-    link.write({ type: FRAME.challenge }, exchange.publicKey);
-    return { hello, session };
-  }
-
-  #judge(
-    link: Link,
-    { hello, session }: { readonly hello: Hello; readonly session: Session },
-    proof: Uint8Array,
-  ): void {
-    const { dialerProof, listenerProof, dialerKey, listenerKey } = session;
-    if (!sameProof(proof, dialerProof)) {
-      const { group, generation, from } = hello;
-      if (this.#refused.size < MAX_REFUSED) {
-        this.#refused.add(`${keyOf(group, generation)}\n${from}`);
-      }
-      link.write({ type: FRAME.refusal });
-      return link.end();
-    }
-    link.write({ type: FRAME.proof }, listenerProof);
-    if (!this.tls) link.seal(listenerKey, dialerKey);
-    this.#known(hello, link);
   }
 
   /** Waits for its group, if that is not joined yet. */

@@ -143,7 +143,7 @@ class TcpTransport implements Transport {
     } catch (error) {
       if (error instanceof LockstepError) this.#fail(error);
       await this.close();
-      throw this.#withHint(error, listener, group);
+      throw error;
     } finally {
       stopServing?.();
     }
@@ -221,15 +221,6 @@ class TcpTransport implements Transport {
         resolve();
       };
     });
-  }
-
-  /** A rank that does not come may have been turned away. */
-  #withHint(error: unknown, listener: TcpListener, group: string): unknown {
-    if (!(error instanceof LockstepError) || error.code === "UNAUTHORIZED") return error;
-    const { code, message, fields } = error;
-    if (!listener.hasRefused(group, this.generation, Number(fields["peer"]))) return error;
-    const hint = "A worker that called itself so was refused: it has another token.";
-    return new LockstepError(code, message, { hint, fields, cause: error });
   }
 
   #peer(rank: number): Peer {

@@ -1,0 +1,41 @@
+/** How operations of PyTorch and nodes of ONNX hold their weights: in which order, turned or not, of what size. */
+import type { RawNode } from "../schema.ts";
+import type { Operation } from "./exported.ts";
+import type { Layout } from "./weights.ts";
+
+/** Names that an operation reads, in the order in which nodes of ONNX read them. */
+export function operands(operation: Operation | undefined): readonly string[] {
+  if (operation === undefined) return [];
+  const { operator, reads } = operation;
+  const [bias, ...factors] = reads;
+  const isSum = operator === "addmm" || operator === "baddbmm" || operator === "addmv";
+  return isSum && bias !== undefined ? [...factors, bias] : reads;
+}
+
+/** The form of a weight at an input of a node, by what the operation does with it. */
+export function layoutOf(
+  node: RawNode,
+  input: number,
+  rank: number,
+  operation: Operation | undefined,
+): Layout {
+  const operator = operation?.operator ?? "";
+  if (operator === "linear" && rank === 2 && input === 1) {
+    if (node.opType === "MatMul") return "transposed";
+    if (node.opType === "Gemm") return flag(node, "transB") ? "same" : "transposed";
+  }
+  const isVector = operator.startsWith("prelu") || operator.includes("norm");
+  return isVector && rank > 1 && !operator.includes("layer_norm") ? "flat" : "same";
+}
+
+function flag(node: RawNode, name: string): boolean {
+  return node.attribute.some((attribute) => attribute.name === name && attribute.i === 1);
+}
+
+export function outputChannels(node: RawNode, dims: readonly number[]): number | undefined {
+  if (node.opType === "Gemm") return dims[flag(node, "transB") ? 0 : 1];
+  if (node.opType === "Conv") return dims[0];
+  if (node.opType !== "ConvTranspose") return undefined;
+  const group = node.attribute.find(({ name }) => name === "group")?.i ?? 1;
+  return (dims[1] ?? 0) * group;
+}

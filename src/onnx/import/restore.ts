@@ -1,0 +1,299 @@
+/**
+ * Restores the weights of a file by PyTorch's newer exporter. Its optimizer merges equal initial values, folds transposed
+ * copies and leaves out biases of zeros; but each node still says which parameters its operation had. So each place where a
+ * node reads an initializer is given back to the parameter that stood there.
+ */
+import type { Tensor } from "../../tensor/index.ts";
+import type { OnnxFile } from "../read.ts";
+import type { RawNode } from "../schema.ts";
+import { GraphEdit } from "./edit.ts";
+import { type Operation, operationOf, type Placeholder } from "./exported.ts";
+import { restoreFolded } from "./folded.ts";
+import { layoutOf, operands, outputChannels } from "./forms.ts";
+import { areTransposed } from "./same.ts";
+import { restoreTraining } from "./training.ts";
+import {
+  floatInitializers,
+  isUniform,
+  type Layout,
+  moduleOf,
+  nestedReaders,
+  type Read,
+  readsOf,
+  type Weight,
+  type WeightPlan,
+} from "./weights.ts";
+
+const RECURRENT = /^(LSTM|GRU|RNN)$/;
+/** By input of a recurrent node. */
+const PACKED: Readonly<Record<number, string>> = { 1: "W", 2: "R", 3: "B" };
+
+/** A place that belongs to a weight, and the form of the weight there. */
+interface Place extends Read {
+  readonly layout: Layout;
+}
+
+export function restoreWeights(
+  file: OnnxFile,
+  signature: ReadonlyMap<string, Placeholder>,
+): WeightPlan {
+  return new Restoration(file, signature).plan();
+}
+
+class Restoration {
+  readonly #file: OnnxFile;
+  readonly #signature: ReadonlyMap<string, Placeholder>;
+  readonly #floats;
+  readonly #edit: GraphEdit;
+  readonly #operations: readonly (Operation | undefined)[];
+  readonly #places = new Map<Placeholder, Place[]>();
+  readonly #others: Read[] = [];
+  readonly #weights = new Map<string, Weight>();
+  readonly #notices: string[] = [];
+  /** Parameters that others were made of, which are trained. */
+  readonly #consumed = new Set<string>();
+
+  constructor(file: OnnxFile, signature: ReadonlyMap<string, Placeholder>) {
+    this.#file = file;
+    this.#signature = signature;
+    this.#floats = floatInitializers(file);
+    this.#edit = new GraphEdit(file.model.graph);
+    this.#operations = file.model.graph.node.map(operationOf);
+  }
+
+  plan(): WeightPlan {
+    for (const reads of this.#groups()) this.#assign(reads);
+    this.#orphans();
+    for (const [placeholder, places] of this.#places) this.#place(placeholder, places);
+    const nested = nestedReaders(this.#file.model.graph);
+    for (const placeholder of this.#signature.values()) {
+      const { target, kind } = placeholder;
+      if (this.#weights.has(target) || !nested.has(target) || !this.#floats.has(target)) continue;
+      this.#record(placeholder, target, "same", `a ${kind} by the file's signature`);
+    }
+    const { lost, unused } = this.#rest();
+    const said = restoreTraining(this.#file.model.graph, this.#operations, this.#edit);
+    this.#notices.push(...said);
+    if (unused.length > 0) {
+      this.#notices.push(
+        `The graph does not read these parameters (unused, or other names of some that it reads): ${list(unused)}.`,
+      );
+    }
+    const graph = this.#edit.result();
+    return { graph, weights: this.#weights, notices: this.#notices, lost };
+  }
+
+  /** Reads by the operation that their nodes were made for; those of nodes without one alone. */
+  #groups(): Iterable<readonly Read[]> {
+    const groups = new Map<string, Read[]>();
+    for (const read of readsOf(this.#file.model.graph, this.#floats)) {
+      const key = this.#operations[read.node]?.name ?? `node ${read.node}`;
+      groups.set(key, [...(groups.get(key) ?? []), read]);
+    }
+    // An operation of which no node reads a weight any more may have lost a bias of zeros only with its weight.
+    return groups.values();
+  }
+
+  /** Gives the reads of one operation to its parameters. */
+  #assign(reads: readonly Read[]): void {
+    const operation = this.#operations[(reads[0] as Read).node];
+    const wanted = operands(operation).flatMap((name) => this.#signature.get(name) ?? []);
+    const open = new Set(wanted);
+    const left: Read[] = [];
+    for (const read of reads) {
+      const own = wanted.find(({ target }) => target === read.initializer);
+      if (own === undefined) left.push(read);
+      else {
+        this.#give(own, read, operation);
+        open.delete(own);
+      }
+    }
+    const missing = [...new Set(wanted)].filter((placeholder) => open.has(placeholder));
+    const chosen = this.#choose(missing.length, left, operation);
+    const isPacked = RECURRENT.test(this.#opType((reads[0] as Read).node) ?? "");
+    for (const [index, placeholder] of isPacked ? [] : missing.entries()) {
+      const read = chosen[index];
+      if (read !== undefined) this.#give(placeholder, read, operation);
+    }
+    if (isPacked && operation !== undefined) {
+      this.#packed(left, operation, missing);
+      return;
+    }
+    if (chosen.length === 0 && missing.length === 1) {
+      this.#restoreBias(missing[0] as Placeholder, reads[0] as Read, operation);
+    }
+    this.#others.push(...left.filter((read) => !chosen.includes(read)));
+  }
+
+  /** Gates in the order and the tensors of ONNX: trained so, for elements only changed their places. */
+  #packed(left: readonly Read[], { module }: Operation, missing: readonly Placeholder[]): void {
+    for (const read of left) {
+      const part = PACKED[read.input];
+      if (part === undefined) continue;
+      const name = join(module, part);
+      this.#edit.copy(read.initializer, name);
+      this.#edit.redirect(read, name);
+      const known = { given: read.initializer, layout: "same", ties: [] } as const;
+      const why = "weights of a recurrent layer as ONNX packs them";
+      this.#weights.set(name, { name, role: "parameter", why, ...known });
+    }
+    for (const placeholder of missing) this.#consumed.add(placeholder.target);
+  }
+
+  /** The reads, in order, that can be those of `count` weights: the narrowest sensible set of that size. */
+  #choose(count: number, left: readonly Read[], operation: Operation | undefined): readonly Read[] {
+    if (count === 0) return [];
+    const targets = new Set([...this.#signature.values()].map(({ target }) => target));
+    const unnamed = left.filter(
+      ({ initializer, node }) =>
+        operation?.reads.includes(initializer) !== true &&
+        // Groups are normalized as instances with scales of ones, and then scaled.
+        !(operation?.operator === "group_norm" && this.#opType(node) === "InstanceNormalization"),
+    );
+    const several = unnamed.filter(({ initializer }) => this.#size(initializer) > 1);
+    const named = unnamed.filter(({ initializer }) => targets.has(initializer));
+    const once = (reads: readonly Read[]) =>
+      reads.filter(
+        ({ initializer }, at) => reads.findIndex((o) => o.initializer === initializer) === at,
+      );
+    const sets = [unnamed, several, named, once(unnamed), once(several)];
+    return sets.find(({ length }) => length === count) ?? [];
+  }
+
+  #give(placeholder: Placeholder, read: Read, operation: Operation | undefined): void {
+    const node = this.#file.model.graph.node[read.node] as RawNode;
+    const rank = this.#floats.get(read.initializer)?.dims.length ?? 0;
+    const layout =
+      read.initializer === placeholder.target && node.opType !== "MatMul"
+        ? "same"
+        : layoutOf(node, read.input, rank, operation);
+    const places = this.#places.get(placeholder) ?? [];
+    this.#places.set(placeholder, [...places, { ...read, layout }]);
+  }
+
+  /** Reads that no operation explains: of the parameter whose name they have, or of a constant that was merged with it. */
+  #orphans(): void {
+    const byTarget = new Map([...this.#signature.values()].map((item) => [item.target, item]));
+    for (const read of this.#others) {
+      const placeholder = byTarget.get(read.initializer);
+      if (placeholder === undefined) continue;
+      const known = this.#operations[read.node] !== undefined;
+      if (!known || !isUniform(this.#tensor(read.initializer))) {
+        this.#give(placeholder, read, this.#operations[read.node]);
+      } else {
+        const name = `${read.initializer}.constant`;
+        this.#edit.copy(read.initializer, name);
+        this.#edit.redirect(read, name);
+      }
+    }
+  }
+
+  /** The exporter leaves out a bias of zeros. */
+  #restoreBias(placeholder: Placeholder, read: Read, operation: Operation | undefined): void {
+    const node = this.#file.model.graph.node[read.node] as RawNode;
+    const weight = this.#floats.get(read.initializer);
+    if (weight === undefined || placeholder.kind !== "parameter" || read.input !== 1) return;
+    const channels = outputChannels(node, weight.dims);
+    if (channels === undefined || node.input[2] !== undefined || operation === undefined) return;
+    const like = this.#tensor(read.initializer);
+    const width = like.bytes.byteLength / this.#size(read.initializer);
+    const bytes = new Uint8Array(channels * width);
+    this.#edit.add(placeholder.target, { dtype: like.dtype, shape: [channels], bytes });
+    this.#edit.redirect({ ...read, input: 2 }, placeholder.target);
+    this.#record(placeholder, "", "same", "a bias of zeros that the exporter left out");
+  }
+
+  /** Lets all places of a weight read one initializer with its name. */
+  #place(placeholder: Placeholder, places: readonly Place[]): void {
+    const { target } = placeholder;
+    const first = places.find(({ layout }) => layout === "same") ?? places[0];
+    if (first === undefined) return;
+    this.#edit.copy(first.initializer, target);
+    let turned: string | undefined;
+    for (const place of places) {
+      if (place.layout === first.layout || place.initializer === first.initializer) {
+        this.#edit.redirect(place, target);
+        continue;
+      }
+      if (!areTransposed(this.#tensor(first.initializer), this.#tensor(place.initializer))) {
+        this.#notices.push(
+          `"${place.initializer}" stands where ${target} was, but has other values: it stays constant.`,
+        );
+        continue;
+      }
+      turned ??= this.#edit.prepend("Transpose", [target], `${target}/transposed`, {
+        perm: [1, 0],
+      });
+      this.#edit.redirect(place, turned);
+    }
+    const what = placeholder.kind === "parameter" ? "a parameter" : "a buffer";
+    this.#record(placeholder, first.initializer, first.layout, `${what} by the file's signature`);
+  }
+
+  #record({ kind, target }: Placeholder, given: string, layout: Layout, why: string): void {
+    const role = kind === "parameter" ? "parameter" : "constant";
+    this.#weights.set(target, { name: target, role, why, given, layout, ties: [] });
+  }
+
+  /** Parameters without a place: other names of one that has, folded into constants, or not used. */
+  #rest(): { readonly lost: readonly string[]; readonly unused: readonly string[] } {
+    const names = new Set(
+      [...this.#signature.values()]
+        .filter(({ kind, target }) => kind === "parameter" && !this.#weights.has(target))
+        .filter(({ target }) => !this.#consumed.has(target))
+        .map(({ target }) => target),
+    );
+    for (const operation of this.#operations) {
+      for (const read of operation?.reads ?? []) {
+        const known = this.#weights.get(this.#signature.get(read)?.target ?? "");
+        if (known === undefined || operation === undefined) continue;
+        const other = join(
+          operation.module,
+          known.name.slice(moduleOf(known.name).length).replace(".", ""),
+        );
+        if (!names.delete(other)) continue;
+        this.#weights.set(known.name, { ...known, ties: [...known.ties, other] });
+      }
+    }
+    const folded = restoreFolded({
+      file: this.#file,
+      floats: this.#floats,
+      edit: this.#edit,
+      reads: this.#others.filter(({ initializer }) => !this.#weights.has(initializer)),
+      operations: this.#operations,
+      names,
+    });
+    for (const weight of folded.weights) this.#weights.set(weight.name, weight);
+    this.#notices.push(...folded.notices);
+    const lost = [...folded.lost, ...[...names].filter((name) => this.#isNormalization(name))];
+    return { lost: [...new Set(lost)], unused: [...names].filter((name) => !lost.includes(name)) };
+  }
+
+  /** Whether a parameter is of a normalization that was folded into the layer before it, statistics and all. */
+  #isNormalization(name: string): boolean {
+    const statistic = `${moduleOf(name)}.running_var`;
+    const isKnown = [...this.#signature.values()].some(({ target }) => target === statistic);
+    return isKnown && !this.#weights.has(statistic);
+  }
+
+  #tensor(name: string): Tensor {
+    return this.#file.tensor(this.#floats.get(name) as never);
+  }
+
+  #opType(node: number): string | undefined {
+    return this.#file.model.graph.node[node]?.opType;
+  }
+
+  #size(name: string): number {
+    return this.#floats.get(name)?.dims.reduce((product, size) => product * size, 1) ?? 0;
+  }
+}
+
+function join(module: string, name: string): string {
+  return module === "" ? name : `${module}.${name}`;
+}
+
+function list(names: readonly string[]): string {
+  const shown = names.slice(0, 6).join(", ");
+  return names.length > 6 ? `${shown} and ${names.length - 6} more` : shown;
+}

@@ -1,0 +1,178 @@
+"""Makes fixtures/trained/: small modules as PyTorch's exporters write them, and their weights after some steps of PyTorch.
+
+Run by hand, with PyTorch 2.7 or newer, onnx and onnxscript:  OMP_NUM_THREADS=1 python test/onnx/make_trained.py
+Beside NAME.WAY.onnx stands NAME.json: inputs, target, parameters (names, ties), and the state dict after the steps.
+"""
+import json
+import os
+import warnings
+
+import onnx
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fixtures", "trained")
+STEPS, RATE, BATCH = 3, 0.1, 4
+# name: (newer exporter, optimizer or folding, dynamic batch)
+WAYS = {
+    "new": (True, True, False),
+    "new-dynamic": (True, True, True),
+    "new-plain": (True, False, True),
+    "old": (False, True, True),
+    "old-plain": (False, False, True),
+}
+
+
+class Merged(nn.Module):
+    """Fresh normalizations are equal, and so are biases of zeros; one weight is alone in its tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.PReLU()) for _ in range(2))
+        self.head = nn.Linear(4, 1)
+        for part in self.body:
+            nn.init.zeros_(part[0].bias)
+        self.scale = nn.Parameter(torch.tensor(0.3))
+
+    def forward(self, x):
+        for part in self.body:
+            x = part(x)
+        return self.head(x) * self.scale.exp()
+
+
+class Tied(nn.Module):
+    """A head that is the embedding, rows of positions, a token for each sample, and buffers that look like weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.places = nn.Embedding(7, 4), nn.Embedding(6, 4)
+        self.token = nn.Parameter(torch.zeros(1, 1, 4))
+        self.mix, self.norm = nn.Linear(4, 4), nn.LayerNorm(4)
+        self.head = nn.Linear(4, 7, bias=False)
+        self.head.weight = self.words.weight
+        self.register_buffer("mask", torch.tril(torch.ones(4, 4)))
+        self.register_buffer("wave", torch.sin(torch.arange(4.0)) + 2)
+
+    def forward(self, ids):
+        x = self.words(ids) + self.places(torch.arange(3))
+        x = torch.cat([self.token.expand(ids.shape[0], -1, -1), x], 1)
+        return self.head(self.norm(self.mix(self.mask @ x) * self.wave))
+
+
+class Stopped(nn.Module):
+    """Gradients stop at what is detached, and at rows of padding."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(5, 3, padding_idx=1)
+        self.inner, self.outer = nn.Linear(3, 3), nn.Linear(3, 2)
+
+    def forward(self, ids):
+        x = self.inner(self.words(ids))
+        return self.outer(x + (torch.round(x) - x).detach())
+
+
+class Normed(nn.Module):
+    """Statistics of few values, where dividing by the count or by one less is not the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm1 = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)
+        self.mix, self.norm2, self.head = nn.Linear(8, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        x = F.relu(self.norm1(self.conv(x)))
+        return self.head(self.norm2(self.mix(torch.flatten(x, 1))))
+
+
+def floats(*shape):
+    return torch.sin(torch.arange(float(torch.Size(shape).numel()))).reshape(shape)
+
+
+MODULES = {
+    "merged": (Merged, {"x": floats(BATCH, 4)}, False, list(WAYS)),
+    "tied": (Tied, {"ids": torch.tensor([[2, 3, 4], [5, 6, 2], [3, 3, 0], [6, 0, 4]])}, False, list(WAYS)),
+    "stopped": (Stopped, {"ids": torch.tensor([[1, 3], [2, 1], [4, 4], [0, 1]])}, False, ["new-dynamic", "new-plain"]),
+    "normed": (Normed, {"x": floats(BATCH, 1, 4, 4)}, True, ["new-plain", "old-plain"]),
+}
+
+
+def build(kind, training):
+    torch.manual_seed(3)
+    return kind().train(training)
+
+
+def export(module, inputs, way, path):
+    new, optimized, dynamic = WAYS[way]
+    given = tuple(inputs.values())
+    if new:
+        shapes = tuple({0: torch.export.Dim("batch", min=1, max=64)} for _ in given) if dynamic else None
+        torch.onnx.export(module, given, path, dynamo=True, optimize=optimized, input_names=list(inputs), output_names=["out"],
+                          dynamic_shapes=shapes, external_data=False, verbose=False)
+    else:
+        mode = torch.onnx.TrainingMode.TRAINING if module.training else torch.onnx.TrainingMode.EVAL
+        torch.onnx.export(module, given, path, dynamo=False, do_constant_folding=optimized, training=mode, opset_version=17,
+                          input_names=list(inputs), output_names=["out"],
+                          dynamic_axes={name: {0: "batch"} for name in [*inputs, "out"]} if dynamic else None)
+    shrink(path)
+
+
+def shrink(path):
+    """Leaves out what nothing reads and what names folders of this machine."""
+    model = onnx.load(path)
+    for node in model.graph.node:
+        kept = [(e.key, e.value) for e in node.metadata_props if e.key in ("pkg.torch.onnx.fx_node", "pkg.torch.onnx.name_scopes")]
+        del node.metadata_props[:]
+        node.doc_string = ""
+        for key, value in kept:
+            node.metadata_props.add(key=key, value=value)
+    del model.graph.value_info[:]
+    onnx.save(model, path)
+
+
+def reset(path, module):
+    """The older exporter runs the module once, which moves running statistics in training mode: as they were before."""
+    model = onnx.load(path)
+    state = module.state_dict()
+    for tensor in model.graph.initializer:
+        if "running_" in tensor.name:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(state[tensor.name].numpy(), tensor.name))
+    onnx.save(model, path)
+
+
+def numbers(tensor):
+    return {"shape": list(tensor.shape), "data": tensor.detach().flatten().tolist()}
+
+
+def main():
+    os.makedirs(FOLDER, exist_ok=True)
+    warnings.filterwarnings("ignore")
+    for name, (kind, inputs, training, ways) in MODULES.items():
+        for way in ways:
+            path = os.path.join(FOLDER, f"{name}.{way}.onnx")
+            export(build(kind, training), inputs, way, path)
+            reset(path, build(kind, training))
+        module = build(kind, training)
+        first, parameters = {}, []
+        for key, value in module.named_parameters(remove_duplicate=False):
+            known = first.setdefault(id(value), key)
+            parameters.append({"name": key, **({} if known == key else {"tiedTo": known})})
+        before = {key: numbers(value) for key, value in module.state_dict().items() if value.is_floating_point()}
+        with torch.no_grad():
+            out = build(kind, training)(*inputs.values())
+        target = torch.cos(torch.arange(float(out.numel()))).reshape(out.shape)
+        optimizer = torch.optim.SGD(module.parameters(), lr=RATE)
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            F.mse_loss(module(*inputs.values()), target).backward()
+            optimizer.step()
+        after = {key: numbers(value) for key, value in module.state_dict().items() if value.is_floating_point()}
+        facts = {"steps": STEPS, "rate": RATE, "batch": BATCH, "ways": ways, "parameters": parameters,
+                 "inputs": {key: numbers(value) for key, value in inputs.items()}, "target": numbers(target),
+                 "before": before, "after": after}
+        with open(os.path.join(FOLDER, f"{name}.json"), "w") as file:
+            json.dump(facts, file)
+
+
+main()
