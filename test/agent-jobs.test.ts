@@ -10,6 +10,7 @@ import { AGENT_PROTOCOL } from "../src/launch/agent-messages.ts";
 import { dialLine, type Line, listenTcp, serveLines } from "../src/transport/index.ts";
 import { withFolder } from "./support/folder.ts";
 import { files, LOCAL, launch, rejectsWith, token, withAgents } from "./support/hosts.ts";
+import { randomSource } from "./support/random.ts";
 
 const onPosix = process.platform === "win32" ? { skip: "makes links and pipes" } : {};
 
@@ -183,7 +184,7 @@ test("an agent that says what none would say is named, whatever it is", () =>
 
 test("garbage in good messages of agents: an error of ours each time", () =>
   withFolder(files, async (root) => {
-    const random = generator(7);
+    const random = randomSource(7);
     const good: readonly object[] = [
       { kind: "accepted" },
       { kind: "listening", rank: 0, port: 4100 },
@@ -222,22 +223,36 @@ function spoilt(value: unknown, random: () => number): unknown {
   return copy;
 }
 
-function generator(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state / 2 ** 32;
-  };
-}
+test("garbage in jobs is refused, and the agent goes on", () =>
+  withFolder({ "in/gpt.ts": files["gpt.ts"] }, (folder) =>
+    withAgents([folder], async ([address = ""]) => {
+      const random = randomSource(11);
+      const job = jobOf(folder, { sha256: "0".repeat(64), changes: ["seed"], threads: 1 });
+      for (let round = 0; round < 60; round++) {
+        assert.match(await answerTo(address, spoilt(job, random)), /"kind":"refused"/);
+      }
+      assert.match(await answerTo(address, { ...job, kind: "stop" }), /refused/);
+      assert.match(await answerTo(address, jobOf(folder)), /accepted/);
+    }),
+  ));
 
-test("a worker whose run file speaks to the launcher in its place is named", () =>
-  withFolder(
-    {
-      ...files,
-      "gpt.ts": `process.send?.({ kind: "event", event: { type: "x" } });${files["gpt.ts"]}`,
-    },
-    (folder) =>
-      withAgents([folder], ([host = ""]) =>
-        rejectsWith(launch({ hosts: [host], root: folder }), "PROTOCOL", host, "Worker 0 sent"),
-      ),
+const CURIOUS = `
+import { writeFileSync } from "node:fs";
+writeFileSync(new URL("seen.txt", import.meta.url), JSON.stringify([process.argv, process.execArgv, process.env]));
+process.send?.({ kind: "event", event: { type: "x" } });
+${files["gpt.ts"]}`;
+
+test("a worker has the token neither in its words nor in its environment, and is named when its run file speaks in its place", () =>
+  withFolder({ ...files, "gpt.ts": CURIOUS }, (folder) =>
+    withAgents([folder], async ([host = ""]) => {
+      process.env["LOCKSTEP_TOKEN"] = token;
+      try {
+        const running = launch({ hosts: [host], root: folder });
+        await rejectsWith(running, "PROTOCOL", host, "Worker 0 sent");
+      } finally {
+        delete process.env["LOCKSTEP_TOKEN"];
+      }
+      const seen = readFileSync(join(folder, "seen.txt"), "utf8");
+      assert.ok(!seen.includes(token), seen);
+    }),
   ));

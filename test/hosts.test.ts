@@ -116,7 +116,7 @@ test("the same run file that makes another program on one host: the host is name
   withFolder({ ...files, "b/gpt.ts": GPT, "b/words.txt": WORDS.slice(0, 2000) }, (folder) =>
     withAgents([folder, join(folder, "b")], async (hosts) => {
       const running = launch({ hosts, root: folder });
-      await rejectsWith(running, "PROTOCOL", "training samples", hosts[1] ?? "");
+      await rejectsWith(running, "PROTOCOL", "the data is 118 samples", hosts[1] ?? "");
     }),
   ));
 

@@ -199,6 +199,22 @@ for (const [how, rank] of [
   );
 }
 
+test("a worker lost before all have met: the others are not waited for", onLinux, () =>
+  withFolder(files, async (folder) => {
+    const losing = launch({ folder, workers: 3 });
+    const lostAt = performance.now();
+    process.kill(children()[1] as number, "SIGKILL");
+    await assert.rejects(losing, (error) => {
+      assert.ok(error instanceof LockstepError && error.code === "PEER_LOST", String(error));
+      assert.match(error.message, /Worker 1 \(process \d+\) ended by SIGKILL/);
+      return true;
+    });
+    const took = performance.now() - lostAt;
+    assert.ok(took < 8000, `${took} ms`); // the others load the run first
+    assert.deepEqual(sharedMemory(), []);
+  }),
+);
+
 test("a worker that is stopped passes the deadline of the others, and is named", onLinux, () =>
   withFolder(files, async (folder) => {
     const deadlineMs = 1500;

@@ -14,15 +14,13 @@ function explain(error: unknown): string {
     : `lockstep: code of the run file failed. [RUN_FILE]\n${stack}`;
 }
 
-/** Whether the innermost line of a file is in this package or in what it stands on. */
+/** Whether the innermost line of a file is in this package or in what it stands on. What has none was thrown by no code of ours. */
 function isOurs(stack: string): boolean {
   const frame = stack.split("\n").find((line) => /^\s+at .*[/\\]/.test(line));
   const own = new URL("../", import.meta.url);
   return (
-    frame === undefined ||
-    /node:|node_modules/.test(frame) ||
-    frame.includes(own.href) ||
-    frame.includes(own.pathname)
+    frame !== undefined &&
+    (/node:|node_modules/.test(frame) || frame.includes(own.href) || frame.includes(own.pathname))
   );
 }
 

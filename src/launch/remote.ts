@@ -128,9 +128,11 @@ export class RemoteAgent {
     const { peer } = fields;
     const where = typeof peer === "number" ? this.#options.hostOf(peer) : undefined;
     const tail = where === undefined ? "" : `\n  Worker ${String(peer)} is on ${where}.`;
+    // Without a code it is a mistake of a program there: of the run file, most likely.
+    const what = code === undefined ? "Code of the run file failed.\n" : "";
     return {
-      code,
-      text: `On ${this.host}: ${text.replace(/^Worker /, "worker ")}${tail}`,
+      code: code ?? "RUN_FILE",
+      text: `On ${this.host}: ${what}${text.replace(/^Worker /, "worker ")}${tail}`,
       fields: { ...fields, host: where ?? this.host },
     };
   }

@@ -44,7 +44,7 @@ const report = {
   batch: count,
   bitsPerByte: z.strictObject({ model: figure, bigram: figure, gzip: figure }).nullable(),
   sample: z.string().max(MAX_SAMPLE).nullable(),
-  modelBatch: orNull,
+  modelBatch: z.union([count, z.literal("any")]),
   notes: texts,
 } satisfies Fields<Report>;
 
@@ -53,6 +53,7 @@ const FIELDS: { readonly [Type in RunEvent["type"]]: Fields<Extract<RunEvent, { 
     name: text,
     out: text,
     model: text,
+    trains: text.optional(),
     parameters: count,
     data: text,
     engine: text,

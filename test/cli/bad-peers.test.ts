@@ -145,6 +145,26 @@ describe("bad peers", { concurrency: 2 }, () => {
           agents[1]?.child.kill("SIGSTOP");
         });
         assertFails(ended, "PEER_LOST", `The agent on ${hosts[1]} is lost`, "silent");
+        assert.ok(existsSync(join(cwd, "out", "checkpoint.safetensors")), "nothing was saved");
+      }),
+    ),
+  );
+
+  test("a launcher that was stopped itself says so, and the run is saved", onLinux, () =>
+    withFolder(files, (cwd) =>
+      withProcesses([agentProcess(cwd)], async ([host = ""], [agent]) => {
+        let launcher = 0;
+        let news = "";
+        agent?.child.stdout?.on("data", (piece: Buffer) => {
+          news += piece.toString();
+          if (news.includes("ended.")) process.kill(launcher, "SIGCONT");
+        });
+        const ended = await train(cwd, ["--hosts", host, ...FOREVER], (pid) => {
+          launcher = pid;
+          process.kill(pid, "SIGSTOP");
+        });
+        assertFails(ended, "ABORTED", "This command itself was stopped", "--resume");
+        assert.ok(existsSync(join(cwd, "out", "checkpoint.safetensors")), "nothing was saved");
       }),
     ),
   );

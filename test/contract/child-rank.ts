@@ -23,6 +23,8 @@ export interface RankTask {
   readonly token?: string;
   readonly tls?: boolean;
   readonly deadlineMs?: number;
+  /** Of shared memory. */
+  readonly silenceMs?: number;
   readonly task: "contract" | "loop";
   /** For `contract`: how many elements. */
   readonly counts?: readonly number[];
@@ -72,9 +74,9 @@ async function attempt(): Promise<RankResult> {
 }
 
 async function join(given: RankTask): Promise<Transport> {
-  const { rank, size, name, machines = [], deadlineMs = 10_000 } = given;
+  const { rank, size, name, machines = [], deadlineMs = 10_000, silenceMs = 10_000 } = given;
   if (given.transport === "shared-memory")
-    return joinSharedMemory({ name, rank, size, deadlineMs });
+    return joinSharedMemory({ name, rank, size, deadlineMs, silenceMs });
   if (given.transport === "tcp") return joinNetwork(given);
   const names = machines.find((ranks) => ranks.includes(rank)) ?? [];
   const place = { rank: names.indexOf(rank), size: names.length, names };

@@ -77,6 +77,21 @@ test("a rank that is stopped passes the deadline of the others", async () => {
   assertNothingLeft();
 });
 
+test("a rank that is stopped is lost, long before the deadline", async () => {
+  const [result] = await runRanks({
+    transport: "shared-memory",
+    size: 2,
+    task: "loop",
+    algorithm: "ring",
+    deadlineMs: 600_000,
+    silenceMs: 1000,
+    fault: { rank: 1, call: 20, do: "stop" },
+    stopped: [1],
+  });
+  assertNames(result, "PEER_LOST", 1);
+  assertNothingLeft();
+});
+
 test("a rank that never comes is named", async () => {
   for (const transport of ["shared-memory", "tcp"] as const) {
     const [result] = await runRanks({
