@@ -35,7 +35,7 @@ interface Outgoing {
 
 const NOTHING = new Uint8Array(0);
 /** So much is given to the socket ahead; what comes after it is sealed when it is its turn, while this is on its way. */
-const AHEAD_BYTES = 2 ** 19;
+const AHEAD_BYTES = 2 ** 22;
 const STAGING_BYTES = 2 ** 16;
 /** Payloads shorter than this are not worth a read of their own. */
 const DIRECT_BYTES = 2 ** 14;
@@ -150,7 +150,7 @@ export class Link {
   /** Goes on as TLS with this key. Closes where that fails. */
   startTls(side: Side, key: Uint8Array, done: () => void): void {
     const plain = this.#socket;
-    plain.removeAllListeners("data").removeAllListeners("close").removeAllListeners("drain");
+    plain.removeAllListeners("data").removeAllListeners("close");
     const psk = Buffer.from(key);
     this.#socket =
       side === "dialer"
@@ -207,10 +207,15 @@ export class Link {
     const last = pieces.length - 1;
     if (last > 0) this.#socket.cork();
     for (const [index, piece] of pieces.entries()) {
-      if (index < last || done === undefined) this.#socket.write(piece);
-      else this.#socket.write(piece, (error) => (error ? undefined : done()));
+      if (index < last) this.#socket.write(piece);
+      else this.#socket.write(piece, (error) => (error ? undefined : this.#written(done)));
     }
     if (last > 0) this.#socket.uncork();
+  }
+
+  #written(done: (() => void) | undefined): void {
+    done?.();
+    if (this.#queue.length > 0) this.#pump();
   }
 
   pause(): void {
@@ -245,7 +250,6 @@ export class Link {
       this.#close(`its connection failed (${error.code ?? error.message})`),
     );
     this.#socket.on("close", () => this.#close("its connection was closed"));
-    this.#socket.on("drain", () => this.#pump());
   }
 
   #target(): Uint8Array {

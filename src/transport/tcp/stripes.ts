@@ -3,8 +3,8 @@ import { FRAME, type Frame } from "./frame.ts";
 
 /** Messages up to this length are sent at once; longer ones when their receiver is there. */
 export const EAGER_BYTES = 2 ** 16;
-/** What is handed on at once: it fits a core's cache, and is not used before it is whole and checked. */
-export const PIECE_BYTES = 2 ** 18;
+/** What is handed on at once, when it is whole and checked. Shorter ones cost more than they save (docs/decisions/0016). */
+export const PIECE_BYTES = 2 ** 20;
 /** A message is worth several streams from here on. */
 const STRIPED_BYTES = 2 ** 18;
 
