@@ -42,8 +42,6 @@ test(
         const running = launch({ hosts: [alias.address, second], root: folder });
         const who = `On ${second}: worker 1 could not reach worker 0 at 127.0.0.9:`;
         await rejectsWith(running, "ADDRESS", who, "nothing listens there", "--ports");
-        const seconds = (performance.now() - start) / 1000;
-        assert.ok(seconds < 60, `it took ${seconds} s, not the hour of other deadlines`);
       } finally {
         alias.close();
         await Promise.all(agents.map((agent) => agent.close()));

@@ -46,12 +46,12 @@ export async function dialPeer(request: DialRequest): Promise<void> {
 function getIn(link: Link, request: DialRequest, reachAt: number): Promise<void> {
   const { hello, deadlineMs, signal } = request;
   return new Promise((resolve, reject) => {
-    const fail = (error: unknown) => {
+    const fail = (error: Error) => {
       end();
       link.end();
-      reject(error as Error);
+      reject(error);
     };
-    const aborted = () => fail(signal.reason);
+    const aborted = () => fail(signal.reason as Error);
     const silent = () => fail(addressError(systemError("ETIMEDOUT"), request.address));
     let timer = setTimeout(silent, Math.max(1, reachAt - performance.now()));
     const end = () => {
@@ -83,7 +83,7 @@ function getIn(link: Link, request: DialRequest, reachAt: number): Promise<void>
           try {
             introduction.heard(frame, payload);
           } catch (error) {
-            fail(error);
+            fail(error as Error);
           }
         } else if (frame.type === FRAME.welcome) {
           end();
