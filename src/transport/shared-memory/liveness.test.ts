@@ -28,7 +28,7 @@ async function until(condition: () => boolean): Promise<void> {
 }
 
 /** What is found after looks at these moments, in milliseconds, with a beat for each. */
-function found(heart: Heart, moments: readonly number[], beat = (_: number) => 1) {
+function found(heart: Heart, moments: readonly number[], beat: (now: number) => number = () => 1) {
   return moments.map((now) => heart.trouble(beat(now), now)).at(-1);
 }
 

@@ -42,12 +42,12 @@ export async function dialPeer(request: DialRequest): Promise<void> {
 function getIn(link: Link, request: DialRequest, deadlineAt: number): Promise<void> {
   const { hello, deadlineMs, signal } = request;
   return new Promise((resolve, reject) => {
-    const fail = (error: unknown) => {
+    const fail = (error: Error) => {
       end();
       link.end();
-      reject(error as Error);
+      reject(error);
     };
-    const aborted = () => fail(signal.reason);
+    const aborted = () => fail(signal.reason as Error);
     const timer = setTimeout(
       () => fail(deadlinePassed(hello.to, "waiting to be let in", deadlineMs)),
       Math.max(1, deadlineAt - performance.now()),
@@ -74,7 +74,7 @@ function getIn(link: Link, request: DialRequest, deadlineAt: number): Promise<vo
           try {
             introduction.heard(frame, payload);
           } catch (error) {
-            fail(error);
+            fail(error as Error);
           }
         } else if (frame.type === FRAME.welcome) {
           end();

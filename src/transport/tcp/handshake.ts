@@ -94,11 +94,11 @@ export function introduce(
   };
 }
 
-/** The end that was dialed, by nobody knows whom yet. The result takes its frames, and returns false when it is to be sent away. */
+/** The end that was dialed, by nobody knows whom yet. The result takes its frames, and returns false when it is to be sent away; `refused` hears of one with another token. */
 export function receiveStranger(
   link: Link,
   { token, tls }: Secrets,
-  secured: () => void,
+  { secured, refused }: { readonly secured: () => void; readonly refused: () => void },
 ): (frame: Frame, payload: Uint8Array) => boolean {
   let keys: SessionKeys | undefined;
   let state: "hello" | "proof" | "done" = "hello";
@@ -113,7 +113,10 @@ export function receiveStranger(
       return true;
     }
     if (state !== "proof" || type !== FRAME.proof || keys === undefined) return false;
-    if (!sameBytes(payload, keys.proofs.dialer)) return false;
+    if (!sameBytes(payload, keys.proofs.dialer)) {
+      refused();
+      return false;
+    }
     state = "done";
     link.write([encodeControl({ type: FRAME.proof }, keys.proofs.listener)]);
     secure(link, "listener", keys, tls, secured);

@@ -41,6 +41,7 @@ export class TcpListener {
   readonly #groups = new Map<string, Admit>();
   readonly #held = new Set<Held>();
   readonly #strangers = new Set<Link>();
+  #hasRefused = false;
   #address: Address = { host: "", port: 0 };
 
   /** @internal Use `listenTcp`. */
@@ -90,6 +91,11 @@ export class TcpListener {
     return () => this.#groups.delete(key);
   }
 
+  /** Whether someone with another token was turned away. Only a hint: it may have been anyone. @internal */
+  get hasRefused(): boolean {
+    return this.#hasRefused;
+  }
+
   /** Takes no more connections. Those of groups live on. */
   close(): void {
     for (const { link, timer } of this.#held) {
@@ -114,8 +120,13 @@ export class TcpListener {
       this.#strangers.delete(link);
     };
     let isSecured = false;
-    const takes = receiveStranger(link, this, () => {
-      isSecured = true;
+    const takes = receiveStranger(link, this, {
+      secured: () => {
+        isSecured = true;
+      },
+      refused: () => {
+        this.#hasRefused = true;
+      },
     });
     link.handler = {
       destination: () => "sent data before it was let in",

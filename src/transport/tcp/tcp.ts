@@ -139,7 +139,7 @@ class TcpTransport implements Transport {
     } catch (error) {
       if (error instanceof LockstepError) this.#fail(error);
       await this.close();
-      throw error;
+      throw withHint(error, listener);
     } finally {
       stopServing?.();
     }
@@ -266,4 +266,12 @@ class TcpTransport implements Transport {
     if (this.#closed) return;
     for (const peer of this.#peers.values()) peer.end();
   }
+}
+
+/** A rank that does not come may have been turned away. */
+function withHint(error: unknown, { hasRefused }: TcpListener): unknown {
+  if (!(error instanceof LockstepError) || error.code !== "DEADLINE" || !hasRefused) return error;
+  const { code, message, fields } = error;
+  const hint = "A worker that called here was refused: it has another token.";
+  return new LockstepError(code, message, { hint, fields, cause: error });
 }
