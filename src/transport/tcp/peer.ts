@@ -243,6 +243,7 @@ export class Peer {
         return;
       case FRAME.abort:
         return this.#reported(payload);
+      default: // refused before
     }
   }
 
