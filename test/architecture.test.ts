@@ -15,6 +15,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   errors: [],
   start: [],
+  options: ["errors"],
   tensor: ["errors"],
   graph: ["errors", "tensor"],
   functional: ["errors", "tensor", "graph"],
@@ -23,9 +24,10 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   reference: ["errors", "tensor", "graph", "ops"],
   files: ["errors"],
   memory: ["errors"],
-  nn: ["errors", "tensor", "graph", "functional", "ops", "autodiff"],
+  nn: ["errors", "options", "tensor", "graph", "functional", "ops", "autodiff"],
   onnx: [
     "errors",
+    "options",
     "tensor",
     "graph",
     "functional",
@@ -38,8 +40,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   ],
   engine: ["errors", "tensor", "graph", "ops", "reference", "memory", "onnx", "files"],
   safetensors: ["errors", "tensor", "files"],
-  data: ["errors", "tensor", "files", "safetensors"],
-  optimizer: ["errors", "tensor", "graph", "functional", "ops"],
+  data: ["errors", "options", "tensor", "files", "safetensors"],
+  optimizer: ["errors", "options", "tensor", "graph", "functional", "ops"],
   parallel: ["errors", "tensor", "graph", "ops"],
   program: [
     "errors",

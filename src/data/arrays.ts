@@ -1,6 +1,7 @@
 /** Samples that are rows of arrays: in memory, in .npy files, or in a .safetensors file. */
 import { resolve } from "node:path";
 import { LockstepError } from "../errors.ts";
+import { checkOptions } from "../options.ts";
 import { readSafetensorsHeader } from "../safetensors/index.ts";
 import type { Tensor } from "../tensor/index.ts";
 import {
@@ -12,7 +13,7 @@ import {
   recordsOf,
 } from "./columns.ts";
 import { readNpyHeader } from "./npy.ts";
-import { checkOptions, checkPath, checkPaths } from "./options.ts";
+import { checkPath, checkPaths, SOURCE_OPTIONS } from "./options.ts";
 import { openRecords } from "./records.ts";
 import type { Dataset, OpenRequest, SourceOptions } from "./source.ts";
 
@@ -26,8 +27,22 @@ export function arrays(
   named: Readonly<Record<string, Tensor>>,
   options: SourceOptions = {},
 ): ArraysSource {
-  checkOptions("arrays()", options, []);
+  checkOptions("arrays()", options, SOURCE_OPTIONS);
+  checkTensors(named);
   return { ...options, kind: "arrays", arrays: named };
+}
+
+/** Lists of numbers would leave their type open. */
+function checkTensors(named: unknown): void {
+  const entries = typeof named === "object" && named !== null ? Object.entries(named) : [];
+  const wrong = entries.find(
+    ([, tensor]) => !(typeof tensor === "object" && tensor !== null && "bytes" in tensor),
+  );
+  if (entries.length > 0 && wrong === undefined) return;
+  const what = wrong === undefined ? "has no arrays" : `"${wrong[0]}" is no tensor`;
+  throw new LockstepError("INVALID_OPTION", `arrays(): ${what}.`, {
+    hint: 'Make tensors of numbers: tensorFrom("float32", [3, 2], numbers).',
+  });
 }
 
 export async function openArrays(source: ArraysSource, request: OpenRequest): Promise<Dataset> {
@@ -50,7 +65,7 @@ export function npy(
   files: Readonly<Record<string, string>>,
   options: SourceOptions = {},
 ): NpySource {
-  checkOptions("npy()", options, []);
+  checkOptions("npy()", options, SOURCE_OPTIONS);
   checkPaths("npy()", files);
   return { ...options, kind: "npy", files };
 }
@@ -75,7 +90,7 @@ export interface SafetensorsSource extends SourceOptions {
 
 /** The tensors of a .safetensors file, by their names. A tenth is held out unless told. */
 export function safetensors(file: string, options: SourceOptions = {}): SafetensorsSource {
-  checkOptions("safetensors()", options, []);
+  checkOptions("safetensors()", options, SOURCE_OPTIONS);
   checkPath("safetensors()", "a path", file);
   return { ...options, kind: "safetensors", file };
 }

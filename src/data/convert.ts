@@ -119,9 +119,8 @@ const PLAIN = {
 } as const;
 
 function checkIntegers(numbers: Float64Array, { to, what }: Conversion): void {
-  if (to === "bool") return;
-  const bits = DTYPES[to].bytes * 8;
-  const unsigned = to.startsWith("uint");
+  const bits = to === "bool" ? 1 : DTYPES[to].bytes * 8;
+  const unsigned = to === "bool" || to.startsWith("uint");
   // Numbers read from text are exact below 2^53.
   const low = Math.max(unsigned ? 0 : -(2 ** (bits - 1)), Number.MIN_SAFE_INTEGER);
   const high = Math.min(2 ** (unsigned ? bits : bits - 1) - 1, Number.MAX_SAFE_INTEGER);

@@ -1,11 +1,12 @@
 /** Tables of numbers in CSV or TSV files: an index of lines in memory, never the rows. */
 import { type CsvError, parse } from "csv-parse/sync";
 import { LockstepError } from "../errors.ts";
+import { checkOptions, lists, type OptionKinds, word, words } from "../options.ts";
 import { type Document, loadDocuments, partOf } from "./document.ts";
 import { findFiles } from "./find.ts";
 import { indexLines, type LineIndex } from "./lines.ts";
 import type { Field } from "./match.ts";
-import { checkOptions, globsOf } from "./options.ts";
+import { globsOf, SOURCE_OPTIONS } from "./options.ts";
 import { openRecords, type Records } from "./records.ts";
 import type { Dataset, OpenRequest, SourceOptions } from "./source.ts";
 import { MAX_KEPT_BYTES } from "./store.ts";
@@ -21,6 +22,14 @@ export interface CsvOptions extends SourceOptions {
   readonly categories?: Readonly<Record<string, readonly string[]>>;
 }
 
+const CSV_OPTIONS: OptionKinds<CsvOptions> = {
+  ...SOURCE_OPTIONS,
+  delimiter: word.optional(),
+  header: words.optional(),
+  columns: lists(word.or(words)).optional(),
+  categories: lists(words).optional(),
+};
+
 export interface CsvSource extends CsvOptions {
   readonly kind: "csv";
   readonly globs: readonly string[];
@@ -28,7 +37,7 @@ export interface CsvSource extends CsvOptions {
 
 /** Feeds a field for each column, and those of `columns`. A tenth of the rows is held out unless told. */
 export function csv(globs: string | readonly string[], options: CsvOptions = {}): CsvSource {
-  checkOptions("csv()", options, ["delimiter", "header", "columns", "categories"]);
+  checkOptions("csv()", options, CSV_OPTIONS);
   return { ...options, kind: "csv", globs: globsOf("csv()", globs) };
 }
 

@@ -23,6 +23,7 @@ export async function findFiles(globs: readonly string[], baseDir: string): Prom
   } catch (error) {
     throw fileError(error, "list", baseDir);
   }
+  if (names.length > 0 && globs.length > 1) await checkEach(globs, baseDir);
   // Plain comparison of code units: no locale has a say.
   const sorted = [...new Set(names)].sort();
   const files = await inParallel(sorted, FILES_AT_ONCE, async (name) => {
@@ -46,6 +47,20 @@ export async function findFiles(globs: readonly string[], baseDir: string): Prom
       fields: { globs, baseDir: resolve(baseDir) },
     },
   );
+}
+
+/** Of several globs, each must match something: data that is missing is no smaller data set. */
+async function checkEach(globs: readonly string[], baseDir: string): Promise<void> {
+  for (const pattern of globs) {
+    if (pattern.startsWith("!")) continue;
+    const names = await glob(pattern, { cwd: baseDir, onlyFiles: true, expandDirectories: false });
+    if (names.length > 0) continue;
+    throw new LockstepError(
+      "DATA_EMPTY",
+      `No file matches "${pattern}" in "${resolve(baseDir)}", though the other globs match some.`,
+      { hint: "Leave it out, or correct it.", fields: { globs, baseDir: resolve(baseDir) } },
+    );
+  }
 }
 
 /** `work` over all items, at most `limit` at a time; results in the order of the items. */

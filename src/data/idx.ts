@@ -7,9 +7,10 @@ import { promisify } from "node:util";
 import { gunzip } from "node:zlib";
 import { LockstepError } from "../errors.ts";
 import { readFileWhole } from "../files/index.ts";
+import { checkOptions } from "../options.ts";
 import { byteLength, type Tensor } from "../tensor/index.ts";
 import { memoryColumn, recordsOf } from "./columns.ts";
-import { checkOptions, checkPaths } from "./options.ts";
+import { checkPaths, SOURCE_OPTIONS } from "./options.ts";
 import { openRecords } from "./records.ts";
 import type { Dataset, OpenRequest, SourceOptions } from "./source.ts";
 
@@ -27,8 +28,8 @@ export function idxImages(
   files: { readonly images: string; readonly labels: string },
   options: SourceOptions = {},
 ): IdxSource {
-  checkOptions("idxImages()", options, []);
-  checkPaths("idxImages()", { images: files.images, labels: files.labels });
+  checkOptions("idxImages()", options, SOURCE_OPTIONS);
+  checkPaths("idxImages()", { images: files?.images, labels: files?.labels });
   return { ...options, kind: "idx", images: files.images, labels: files.labels };
 }
 

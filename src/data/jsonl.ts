@@ -1,11 +1,12 @@
 /** Files of one JSON object a line: a text in each for language models, or numbers for anything else. */
 import { LockstepError } from "../errors.ts";
+import { checkOptions, word } from "../options.ts";
 import { elementCount, formatShape, type Shape, sameShape } from "../tensor/index.ts";
 import { type Document, loadDocuments } from "./document.ts";
 import { findFiles } from "./find.ts";
 import { indexLines, type LineIndex } from "./lines.ts";
 import type { Field } from "./match.ts";
-import { checkOptions, globsOf } from "./options.ts";
+import { globsOf, TEXT_OPTIONS } from "./options.ts";
 import { openRecords, type Records } from "./records.ts";
 import type { Dataset, OpenRequest } from "./source.ts";
 import { MAX_KEPT_BYTES } from "./store.ts";
@@ -26,7 +27,7 @@ export interface JsonlSource extends JsonlOptions {
  * numbers, truth values and nested lists of them are fields, of the shape that the first object shows.
  */
 export function jsonl(globs: string | readonly string[], options: JsonlOptions = {}): JsonlSource {
-  checkOptions("jsonl()", options, ["text", "tokenizer", "stride"]);
+  checkOptions<JsonlOptions>("jsonl()", options, { ...TEXT_OPTIONS, text: word.optional() });
   return { ...options, kind: "jsonl", globs: globsOf("jsonl()", globs) };
 }
 
@@ -55,7 +56,7 @@ async function textsOf(lines: LineIndex, field: string): Promise<Document[]> {
   const documents: Document[] = [];
   let total = 0;
   for (let line = 0; line < lines.count; line++) {
-    const value = (await readObject(lines, line))[field];
+    const value = (await readObject(lines, line, [field]))[field];
     if (typeof value !== "string") {
       throw await badLine(lines, line, `field "${field}" is ${typeName(value)}, not a text`);
     }
@@ -78,7 +79,7 @@ async function textsOf(lines: LineIndex, field: string): Promise<Document[]> {
 }
 
 async function jsonRecords(lines: LineIndex): Promise<Records> {
-  const first = await readObject(lines, 0);
+  const first = await readObject(lines, 0, []);
   const fields: Record<string, Field> = {};
   for (const [name, value] of Object.entries(first)) {
     const shape = shapeOf(value);
@@ -88,7 +89,9 @@ async function jsonRecords(lines: LineIndex): Promise<Records> {
     rows: lines.count,
     fields,
     read: async (rows, into) => {
-      const objects = await Promise.all(rows.map((row) => readObject(lines, row)));
+      const objects = await Promise.all(
+        rows.map((row) => readObject(lines, row, Object.keys(into))),
+      );
       for (const [name, target] of Object.entries(into)) {
         const { shape } = fields[name] as Field;
         const size = elementCount(shape);
@@ -128,20 +131,44 @@ function numbersIn(value: unknown, depth: number): number[] {
   return depth === 0 ? [Number(value)] : (value as unknown[]).flat(depth - 1).map(Number);
 }
 
-async function readObject(lines: LineIndex, line: number): Promise<Record<string, unknown>> {
+/** `names`: the fields that are needed, each of which must be in the object once at most. */
+async function readObject(
+  lines: LineIndex,
+  line: number,
+  names: readonly string[],
+): Promise<Record<string, unknown>> {
+  const text = await lines.read(line);
   let value: unknown;
   try {
-    value = JSON.parse(await lines.read(line));
+    value = JSON.parse(text);
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
-    throw await badLine(lines, line, `not JSON (${error.message})`);
+    throw await badLine(lines, line, `not JSON (${error.message})`, ONE_OBJECT);
   }
-  if (typeof value === "object" && value !== null && !Array.isArray(value)) {
-    return value as Record<string, unknown>;
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw await badLine(lines, line, `${typeName(value)}, not an object`, ONE_OBJECT);
   }
-  const hint =
-    "Each line of a JSON Lines file is one object: { … }; a file that is one list is not.";
-  throw await badLine(lines, line, `${typeName(value)}, not an object`, hint);
+  const twice = names.find((name) => isTwice(text, name));
+  if (twice === undefined) return value as Record<string, unknown>;
+  throw await badLine(lines, line, `the object has two fields "${twice}"`);
+}
+
+const ONE_OBJECT =
+  "Each line of a JSON Lines file is one object: { … }; a file that is one list is not.";
+
+/** Whether the object that is written as `text` has this key twice, of which JSON.parse would take the last. */
+function isTwice(text: string, name: string): boolean {
+  const key = JSON.stringify(name);
+  const first = text.indexOf(key);
+  if (first === -1 || text.indexOf(key, first + 1) === -1) return false;
+  let depth = 0;
+  let found = 0;
+  for (const [token] of text.matchAll(/"(?:[^"\\]|\\.)*"\s*:?|[[\]{}]/g)) {
+    if (token === "{" || token === "[") depth++;
+    else if (token === "}" || token === "]") depth--;
+    else if (depth === 1 && token.endsWith(":") && token.slice(0, -1).trimEnd() === key) found++;
+  }
+  return found > 1;
 }
 
 function unfitName(value: unknown): string {

@@ -49,6 +49,37 @@ test("a file that is one JSON list is told to be one", () =>
     assert.match(error.message, /line 1: a list, not an object/);
   }));
 
+test("an object with a needed field twice is refused; strings and inner objects that hold its name are not", () =>
+  withFolder(
+    {
+      "twice.jsonl": '{"x": 1}\n{"x": 2, "note": "n", "x" : 3}\n',
+      "once.jsonl": '{"x": 1, "note": "\\"x\\": 5", "inner": {"x": 7}, "list": ["x"]}\n',
+    },
+    async (baseDir) => {
+      const error = await failure(readAll(jsonl("twice.jsonl", { heldOut: 0 }), X, baseDir));
+      assert.equal(error.code, "DATA_FORMAT");
+      assert.match(error.message, /"twice.jsonl", line 2: the object has two fields "x"/);
+      const { x } = await readAll(jsonl("once.jsonl", { heldOut: 0 }), X, baseDir);
+      assert.deepEqual(x, [1]);
+    },
+  ));
+
+test("of several globs, each must match a file", () =>
+  withFolder({ "a/1.csv": "x\n1\n", "b/1.csv": "x\n2\n" }, async (baseDir) => {
+    const read = (...globs: string[]) => readAll(csv(globs, { heldOut: 0 }), X, baseDir);
+    assert.equal((await read("a/*.csv", "b/*.csv", "!c/*.csv"))["x"]?.length, 2);
+    const error = await failure(read("a/*.csv", "c/*.csv"));
+    assert.equal(error.code, "DATA_EMPTY");
+    assert.match(error.message, /No file matches "c\/\*\.csv"/);
+  }));
+
+test("a number that is no truth value does not become one", () =>
+  withFolder({ "d.csv": "x\n1\n2\n" }, async (baseDir) => {
+    const inputs = inputsOf({ x: ["bool", [1]] });
+    const error = await failure(readAll(csv("d.csv", { heldOut: 0 }), inputs, baseDir));
+    assert.match(error.message, /line 3: .*holds 2, which bool cannot/);
+  }));
+
 test("paths that are undefined and options that do not exist are refused where they stand", () => {
   const unset = undefined as unknown as string;
   const cases: readonly (() => unknown)[] = [

@@ -1,5 +1,8 @@
 /** Checks of what a source is given, when it is stated: a path that is undefined is often a variable that was not set. */
 import { LockstepError } from "../errors.ts";
+import { anything, count, type OptionKinds, share, word } from "../options.ts";
+import type { SourceOptions } from "./source.ts";
+import type { TextOptions } from "./text.ts";
 
 /** One glob or several, as a list. Throws INVALID_OPTION. */
 export function globsOf(source: string, globs: unknown): readonly string[] {
@@ -19,17 +22,17 @@ export function checkPath(source: string, what: string, path: unknown): void {
   if (typeof path !== "string" || path === "") fail(source, what, path);
 }
 
-/** Throws INVALID_OPTION for an option that the source does not have. */
-export function checkOptions(source: string, options: object, known: readonly string[]): void {
-  const all = ["heldOut", "fields", ...known];
-  for (const name of Object.keys(options)) {
-    if (all.includes(name)) continue;
-    throw new LockstepError("INVALID_OPTION", `${source}: there is no option "${name}".`, {
-      hint: `Its options are ${all.join(", ")}.`,
-      fields: { option: name },
-    });
-  }
-}
+/** Of options that all sources take. */
+export const SOURCE_OPTIONS: OptionKinds<SourceOptions> = {
+  heldOut: share.optional(),
+  fields: anything.optional(),
+};
+
+export const TEXT_OPTIONS: OptionKinds<TextOptions> = {
+  ...SOURCE_OPTIONS,
+  tokenizer: word.optional(),
+  stride: count.optional(),
+};
 
 function fail(source: string, wanted: string, got: unknown): never {
   const given = typeof got === "string" ? `"${got}"` : String(got);

@@ -29,8 +29,10 @@ export interface ModelInput {
   readonly ranges?: readonly (ValueRange | undefined)[] | undefined;
 }
 
-/** Whole numbers from `low` to `high`, both included, and those of `except`. */
+/** Numbers from `low` to `high`, both included, and those of `except`. */
 export interface ValueRange {
+  /** Default: true. False where fractions will do, too. */
+  readonly whole?: boolean;
   readonly low: number;
   readonly high: number;
   readonly except: readonly number[];

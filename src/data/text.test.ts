@@ -250,8 +250,11 @@ test("errors name the glob and the folder, the numbers, and both sides", () =>
     assert.match(float.message, /token ids.*"ids" is float32\[2, 8\]/);
     const renamed = await open(text("a.txt", { fields: { nothing: "ids" } }));
     assert.match(renamed.message, /`fields` names the input "nothing"/);
-    assert.equal((await open(text("a.txt", { heldOut: 2 }))).code, "INVALID_OPTION");
-    assert.equal((await open(text("a.txt", { stride: 0 }))).code, "INVALID_OPTION");
+    for (const options of [{ heldOut: 2 }, { stride: 0 }]) {
+      assert.throws(() => text("a.txt", options), { code: "INVALID_OPTION" });
+      const stated = { ...text("a.txt"), ...options };
+      assert.equal((await open(stated)).code, "INVALID_OPTION");
+    }
     assert.equal((await open(text("a.txt", { tokenizer: "no.json" }))).code, "FILE_NOT_FOUND");
     const kind = await failure(
       openData({ kind: "telepathy" } as never, { inputs: INPUTS, baseDir }),

@@ -7,10 +7,11 @@
 import { resolve } from "node:path";
 import { LockstepError } from "../errors.ts";
 import { readFileWhole } from "../files/index.ts";
+import { checkOptions } from "../options.ts";
 import { type Document, loadDocuments } from "./document.ts";
 import { findFiles } from "./find.ts";
 import { matchFields } from "./match.ts";
-import { checkOptions, globsOf } from "./options.ts";
+import { globsOf, TEXT_OPTIONS } from "./options.ts";
 import { wordsOf } from "./ranges.ts";
 import { checkHeldOut, checkSize } from "./records.ts";
 import type { Dataset, OpenRequest, SourceOptions, TextPart } from "./source.ts";
@@ -35,7 +36,7 @@ export interface TextSource extends TextOptions {
 
 /** Feeds `ids` and `targets` [batch, context], int32 or int64. A twentieth is held out unless told. */
 export function text(globs: string | readonly string[], options: TextOptions = {}): TextSource {
-  checkOptions("text()", options, ["tokenizer", "stride"]);
+  checkOptions("text()", options, TEXT_OPTIONS);
   return { ...options, kind: "text", globs: globsOf("text()", globs) };
 }
 

@@ -117,6 +117,7 @@ export function binaryCrossEntropyWithLogits(
   options: LossOptions & { readonly positiveWeight?: Value | number } = {},
 ): Value {
   sameShapes("binaryCrossEntropyWithLogits", logits, target);
+  target.builder.expect(target, 0, 1);
   const { positiveWeight } = options;
   if (positiveWeight === undefined) {
     return reduceAll(sub(softplus(logits), mul(logits, target)), options.reduction);

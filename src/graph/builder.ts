@@ -26,6 +26,17 @@ export interface Value {
   readonly builder: GraphBuilder;
 }
 
+/** Where a value comes from data as it is, it must be from `low` to `high`, both included: data is checked for it. */
+export interface Expectation {
+  readonly value: string;
+  readonly range: {
+    readonly whole: boolean;
+    readonly low: number;
+    readonly high: number;
+    readonly except: readonly number[];
+  };
+}
+
 export interface EmitOptions {
   /** How many outputs; the least that the operator allows unless told. */
   readonly outputs?: number;
@@ -41,6 +52,7 @@ export class GraphBuilder {
   readonly #constants = new Map<string, Tensor>();
   readonly #interned = new Map<string, Value>();
   readonly #values = new Map<string, Value>();
+  readonly #expectations: Expectation[] = [];
   readonly #counters = new Map<string, number>();
   #scope = "";
 
@@ -120,6 +132,16 @@ export class GraphBuilder {
   /** A list of int64: shapes, axes, starts. */
   ints(numbers: readonly number[]): Value {
     return this.constant(tensorFrom("int64", [numbers.length], numbers));
+  }
+
+  /** States from where to where `value` must be. What operators take as indices is known without. */
+  expect(value: Value, low: number, high: number): void {
+    const range = { whole: false, low, high, except: [] };
+    this.#expectations.push({ value: value.name, range });
+  }
+
+  get expectations(): readonly Expectation[] {
+    return this.#expectations;
   }
 
   constantOf(value: Value): Tensor | undefined {

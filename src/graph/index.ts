@@ -1,6 +1,6 @@
 export type { AttributeInput, AttributeInputs } from "./attributes.ts";
 export { encodeAttributes, readAttributes } from "./attributes.ts";
-export { type EmitOptions, GraphBuilder, type Value } from "./builder.ts";
+export { type EmitOptions, type Expectation, GraphBuilder, type Value } from "./builder.ts";
 export {
   type Attributes,
   type AttributeValue,

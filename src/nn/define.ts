@@ -62,6 +62,7 @@ function buildModel(
     batch: under.inputs,
     parameters: under.parameters,
     states,
+    expectations: builder.expectations,
     randomKey: under.key === undefined ? undefined : RANDOM_KEY,
     loss: "loss",
     outputs: Object.fromEntries(others.map((key) => [key, key])),

@@ -2,7 +2,7 @@
  * What a model is to the rest: a graph whose inputs are batch fields, parameters, states and perhaps a random key.
  * Nothing here knows a layer, an optimizer or where a model came from (a run file or an `.onnx` file).
  */
-import type { Graph } from "../graph/index.ts";
+import type { Expectation, Graph } from "../graph/index.ts";
 import type { DType, Shape, Tensor, TensorType } from "../tensor/index.ts";
 
 /** What a run trains: builds its graph for a batch size and a mode. */
@@ -37,6 +37,8 @@ export interface Model {
   readonly states: readonly State[];
   /** Input of type int32 [batch]: a key for each sample, from which random layers draw. Undefined without such layers. */
   readonly randomKey: string | undefined;
+  /** From where to where values must be that come from data as they are: targets of a loss. */
+  readonly expectations: readonly Expectation[];
   /** A scalar output. */
   readonly loss: string;
   /** Other outputs by what they are: `{ logits: "logits", accuracy: "accuracy" }`. Scalars are measures, the others predictions. */

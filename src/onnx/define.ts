@@ -15,6 +15,7 @@ import {
   uniformRows,
 } from "../nn/index.ts";
 import { elementCount, type Tensor } from "../tensor/index.ts";
+import { checkGiven } from "./given.ts";
 import { importAtBatch } from "./import/at-batch.ts";
 import { type DeclaredParameter, declareParameters } from "./import/declared.ts";
 import { type TrainedFloat, withFloats } from "./import/floats.ts";
@@ -59,6 +60,7 @@ export interface OnnxOptions extends Omit<ImportOptions, "trainable"> {
  * The file is read when the model is first built; a path is relative to the folder that the program was started in.
  */
 export function onnx(model: string | URL, options: OnnxOptions): ModelDefinition {
+  checkGiven(model, options);
   const file = typeof model === "string" ? model : fileURLToPath(model);
   let read: OnnxFile | undefined;
   let plan: WeightPlan | undefined;

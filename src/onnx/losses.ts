@@ -5,6 +5,15 @@
 import * as functional from "../functional/index.ts";
 import type { Value } from "../graph/index.ts";
 import { accuracy, type ModelOutputs } from "../nn/index.ts";
+import {
+  checkOptions,
+  choice,
+  finite,
+  type OptionKinds,
+  positive,
+  rate,
+  word,
+} from "../options.ts";
 import { type DType, normalizeDim, type Shape } from "../tensor/index.ts";
 
 /** What a loss on an imported model sees. */
@@ -51,17 +60,36 @@ export interface ComparedLoss<O> {
   (names: Compared & O): OnnxLoss;
 }
 
+const reduction = choice("mean", "sum").optional();
+const COMPARED = { prediction: word, target: word, reduction };
+const BINARY = {
+  logits: word,
+  target: word,
+  reduction,
+  positiveWeight: finite.optional(),
+};
+const CLASSIFIED: OptionKinds<Classified & functional.CrossEntropyOptions> = {
+  logits: word,
+  labels: word,
+  reduction,
+  axis: finite.optional(),
+  ignoreIndex: finite.optional(),
+  labelSmoothing: rate.optional(),
+};
+
 function isValue(given: object): given is Value {
   return "builder" in given;
 }
 
 function compared<O extends object>(
   loss: (a: Value, b: Value, options?: O) => Value,
+  own: Readonly<Record<string, typeof reduction>> = {},
 ): ComparedLoss<O> {
   function either(first: Value, target: Value, options?: O): Value;
   function either(first: Compared & O): OnnxLoss;
   function either(first: Value | (Compared & O), target?: Value, options?: O): Value | OnnxLoss {
     if (isValue(first)) return loss(first, target as Value, options);
+    checkOptions<object>(loss.name, first, { ...COMPARED, ...own });
     const { prediction, target: field, ...rest } = first;
     return (context) => {
       const value = context.output(prediction);
@@ -79,7 +107,9 @@ export const mse = compared<Options<typeof functional.mse>>(functional.mse);
 export const l1 = compared<Options<typeof functional.l1>>(functional.l1);
 
 /** Huber's loss, of values or of an output. */
-export const huber = compared<Options<typeof functional.huber>>(functional.huber);
+export const huber = compared<Options<typeof functional.huber>>(functional.huber, {
+  delta: positive.optional(),
+});
 
 /**
  * Cross-entropy with labels, of values or of an output: `crossEntropy({ logits: "output", labels: "labels" })`. Of a matrix of logits
@@ -97,6 +127,7 @@ export function crossEntropy(
   options?: functional.CrossEntropyOptions,
 ): Value | OnnxLoss {
   if (isValue(first)) return functional.crossEntropy(first, labels as Value, options);
+  checkOptions("crossEntropy", first, CLASSIFIED);
   const { logits, labels: field, ...rest } = first;
   return (context) => {
     const value = context.output(logits);
@@ -126,6 +157,7 @@ export function binaryCrossEntropyWithLogits(
   if (isValue(first)) {
     return functional.binaryCrossEntropyWithLogits(first, target as Value, options);
   }
+  checkOptions<object>("binaryCrossEntropyWithLogits", first, BINARY);
   const { logits, target: field, ...rest } = first;
   return (context) => {
     const value = context.output(logits);

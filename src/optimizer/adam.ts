@@ -2,6 +2,7 @@
 
 import { add, div, mul, sqrt, sub } from "../functional/index.ts";
 import type { Value } from "../graph/index.ts";
+import { checkOptions, type OptionKinds, pair, positive } from "../options.ts";
 import {
   type Optimizer,
   optimizerOf,
@@ -10,7 +11,7 @@ import {
   type Updated,
   type UpdateRule,
 } from "./optimizer.ts";
-import { type CommonOptions, checked, checkedBetas } from "./options.ts";
+import { COMMON_OPTIONS, type CommonOptions, checked, checkedBetas } from "./options.ts";
 
 export interface AdamOptions extends CommonOptions {
   readonly betas?: readonly [number, number];
@@ -28,7 +29,14 @@ export function adamw(options: AdamOptions = {}): Optimizer {
   return optimizerOf(adamwRule(options));
 }
 
+const ADAM_OPTIONS: OptionKinds<AdamOptions> = {
+  ...COMMON_OPTIONS,
+  betas: pair.optional(),
+  eps: positive.optional(),
+};
+
 export function adamwRule(options: AdamOptions): UpdateRule {
+  checkOptions("adamw", options, ADAM_OPTIONS);
   const [beta1, beta2] = checkedBetas("adamw", options.betas ?? [0.9, 0.999]);
   const eps = checked("adamw", "eps", options.eps ?? 1e-8, { from: Number.MIN_VALUE });
   return {
@@ -57,6 +65,7 @@ export function adamwRule(options: AdamOptions): UpdateRule {
  * (arXiv:1412.6980). Defaults are PyTorch's: as `adamw`, without weight decay.
  */
 export function adam(options: AdamOptions = {}): Optimizer {
+  checkOptions("adam", options, ADAM_OPTIONS);
   const [beta1, beta2] = checkedBetas("adam", options.betas ?? [0.9, 0.999]);
   const eps = checked("adam", "eps", options.eps ?? 1e-8, { from: Number.MIN_VALUE });
   return optimizerOf({

@@ -1,9 +1,19 @@
 /** Muon: momentum made orthogonal, for the matrices inside a network; AdamW for all else. */
 import { add, div, maximum, mul, reduceL2, sub, swapLast } from "../functional/index.ts";
 import type { Value } from "../graph/index.ts";
+import {
+  anything,
+  checkOptions,
+  choice,
+  count,
+  flag,
+  type OptionKinds,
+  positive,
+  rate,
+} from "../options.ts";
 import { type AdamOptions, adamwRule } from "./adam.ts";
 import type { Optimizer, UpdateRule } from "./optimizer.ts";
-import { type CommonOptions, checked } from "./options.ts";
+import { COMMON_OPTIONS, type CommonOptions, checked } from "./options.ts";
 import type { ParameterSelector } from "./select.ts";
 
 export interface MuonOptions extends CommonOptions {
@@ -25,6 +35,18 @@ export interface MuonOptions extends CommonOptions {
 
 const INNER_MATRICES: ParameterSelector = { exclude: /emb|head|vocab|pos|wte|wpe/i };
 
+const MUON_OPTIONS: OptionKinds<MuonOptions> = {
+  ...COMMON_OPTIONS,
+  momentum: rate.optional(),
+  nesterov: flag.optional(),
+  nsSteps: count.optional(),
+  nsCoefficients: anything.optional(),
+  eps: positive.optional(),
+  adjust: choice("original", "match_rms_adamw").optional(),
+  matrices: anything.optional(),
+  adamw: anything.optional(),
+};
+
 /**
  * Muon: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; Liu et al., "Muon is Scalable
  * for LLM Training", 2025 (arXiv:2502.16982). Defaults are PyTorch's `torch.optim.Muon`: learning rate 1e-3, momentum
@@ -32,6 +54,7 @@ const INNER_MATRICES: ParameterSelector = { exclude: /emb|head|vocab|pos|wte|wpe
  * runs in the parameter's own type.
  */
 export function muon(options: MuonOptions = {}): Optimizer {
+  checkOptions("muon", options, MUON_OPTIONS);
   const selects: ParameterSelector = {
     ...(options.matrices ?? INNER_MATRICES),
     minimumRank: 2,

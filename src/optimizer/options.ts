@@ -1,5 +1,6 @@
 /** Checks on what a user gives an optimizer. */
 import { LockstepError } from "../errors.ts";
+import { anything, notNegative, type OptionKinds } from "../options.ts";
 import type { ParameterSelector } from "./select.ts";
 
 export interface CommonOptions {
@@ -8,6 +9,13 @@ export interface CommonOptions {
   /** Which parameters decay. Default: those that the model says, matrices as a rule. PyTorch decays all: `{}`. */
   readonly decay?: ParameterSelector;
 }
+
+/** Of options that all optimizers take; the bounds of numbers are `checked` beside their defaults. */
+export const COMMON_OPTIONS: OptionKinds<CommonOptions> = {
+  learningRate: notNegative.optional(),
+  weightDecay: notNegative.optional(),
+  decay: anything.optional(),
+};
 
 interface Bounds {
   /** At least. */

@@ -1,5 +1,6 @@
 /** Learning rate schedules: data, and one function from step to factor. Steps count from 0. */
 import { LockstepError } from "../errors.ts";
+import { checkOptions, choice, finite } from "../options.ts";
 
 interface Warmup {
   /** Steps of linear rise from 1/warmup to 1 at the start. Default: 0. */
@@ -41,8 +42,14 @@ export const wsd = (
   options: { readonly decay: number; readonly shape?: DecayShape } & Warmup & Ending,
 ): Schedule => checkedSchedule({ kind: "wsd", ...options });
 
+const WARMUP = { warmup: finite.optional() };
+const ENDING = { ...WARMUP, steps: finite.optional(), final: finite.optional() };
+const DECAY = { decay: finite, shape: choice("linear", "sqrt").optional() };
+const KINDS = { constant: WARMUP, linear: ENDING, cosine: ENDING, wsd: { ...ENDING, ...DECAY } };
+
 function checkedSchedule(schedule: Schedule): Schedule {
   const { kind, ...options } = schedule;
+  checkOptions<object>(`The ${kind} schedule`, options, KINDS[kind]);
   for (const [name, value] of Object.entries(options)) {
     if (typeof value !== "number" || (value >= 0 && (name !== "final" || value <= 1))) continue;
     const wanted = name === "final" ? "between 0 and 1" : "0 or more steps";

@@ -1,7 +1,8 @@
 /** Stochastic gradient descent with momentum, and Lion: one slot, element by element. */
 import { add, mul, sign, sub } from "../functional/index.ts";
+import { checkOptions, flag, notNegative, type OptionKinds, pair } from "../options.ts";
 import { type Optimizer, optimizerOf, type SlotSpec } from "./optimizer.ts";
-import { type CommonOptions, checked, checkedBetas } from "./options.ts";
+import { COMMON_OPTIONS, type CommonOptions, checked, checkedBetas } from "./options.ts";
 
 export interface SgdOptions extends CommonOptions {
   readonly momentum?: number;
@@ -11,12 +12,20 @@ export interface SgdOptions extends CommonOptions {
   readonly nesterov?: boolean;
 }
 
+const SGD_OPTIONS: OptionKinds<SgdOptions> = {
+  ...COMMON_OPTIONS,
+  momentum: notNegative.optional(),
+  dampening: notNegative.optional(),
+  nesterov: flag.optional(),
+};
+
 /**
  * Stochastic gradient descent. Momentum: Sutskever, Martens, Dahl & Hinton, "On the importance of initialization and
  * momentum in deep learning", 2013; in PyTorch's form, where the learning rate multiplies the whole buffer.
  * Defaults are PyTorch's: learning rate 1e-3, no momentum, no weight decay.
  */
 export function sgd(options: SgdOptions = {}): Optimizer {
+  checkOptions("sgd", options, SGD_OPTIONS);
   const momentum = checked("sgd", "momentum", options.momentum ?? 0, { from: 0 });
   const dampening = checked("sgd", "dampening", options.dampening ?? 0, { from: 0 });
   const nesterov = options.nesterov ?? false;
@@ -57,11 +66,17 @@ export interface LionOptions extends CommonOptions {
   readonly betas?: readonly [number, number];
 }
 
+const LION_OPTIONS: OptionKinds<LionOptions> = {
+  ...COMMON_OPTIONS,
+  betas: pair.optional(),
+};
+
 /**
  * Lion: the sign of an interpolated momentum. Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023
  * (arXiv:2302.06675). Defaults are the paper's: learning rate 1e-4, betas 0.9 and 0.99, no weight decay.
  */
 export function lion(options: LionOptions = {}): Optimizer {
+  checkOptions("lion", options, LION_OPTIONS);
   const [beta1, beta2] = checkedBetas("lion", options.betas ?? [0.9, 0.99]);
   return optimizerOf({
     name: "lion",

@@ -2,10 +2,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
   add,
+  binaryCrossEntropyWithLogits,
   cast,
   crossEntropy,
   equal,
   gather,
+  mul,
   reduceMean,
   reshape,
   slice,
@@ -92,4 +94,34 @@ test("rows that a field picks from what was computed may be counted from the end
     return gather(rows, ids);
   };
   assert.deepEqual(rangesOf(picked), ["-6..5"]);
+});
+
+test("targets of a binary cross-entropy are from 0 to 1, fractions too", () => {
+  const body = (target: (y: Value) => Value) =>
+    defineModel("binary", (m) => {
+      const x = m.input("x", [m.batch, 2]);
+      const y = m.input("y", [m.batch, 2]);
+      return {
+        loss: binaryCrossEntropyWithLogits(linear(m.child("l"), x, { outputs: 2 }), target(y)),
+      };
+    }).build({ batch: BATCH, mode: "train" });
+  const range = { whole: false, low: 0, high: 1, except: [] };
+  assert.deepEqual(Object.fromEntries(fieldRanges(body((y) => y))), { y: [range] });
+  // What is computed first may be anything.
+  assert.equal(fieldRanges(body((y) => sub(y, 1))).size, 0);
+});
+
+test("labels of every pixel of large images have their range at once", () => {
+  const side = 256;
+  const model = defineModel("pixels", (m) => {
+    const x = m.input("x", [m.batch, 3, side, side]);
+    const y = m.input("y", [m.batch, side, side], "int32");
+    return {
+      loss: crossEntropy(mul(x, m.parameter("w", [], { kind: "ones" })), y, {
+        axis: 1,
+        ignoreIndex: 255,
+      }),
+    };
+  }).build({ batch: BATCH, mode: "train" });
+  assert.deepEqual(fieldRanges(model).get("y"), [{ low: 0, high: 2, except: [255] }]);
 });

@@ -3,7 +3,14 @@
  * field is followed through nodes that only move elements, to the nodes that take it for the number of a place.
  */
 import type { ValueRange } from "../data/index.ts";
-import { type Graph, type IndexUse, inferContext, type Node, typeOf } from "../graph/index.ts";
+import {
+  type Expectation,
+  type Graph,
+  type IndexUse,
+  inferContext,
+  type Node,
+  typeOf,
+} from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import { operatorTable } from "../ops/index.ts";
 import { evaluateNode, fromTensor, type ReferenceTensor } from "../reference/index.ts";
@@ -28,6 +35,7 @@ const FIRST = 2 ** 40;
 export function fieldRanges(model: Model): ReadonlyMap<string, FieldRanges> {
   const pass = new Pass(model);
   for (const node of model.graph.nodes) pass.visit(node);
+  for (const expectation of model.expectations) pass.expect(expectation);
   return pass.result();
 }
 
@@ -38,13 +46,16 @@ class Pass {
   readonly #producers: ReadonlyMap<string, Node>;
   readonly #followed = new Map<string, Followed>();
   readonly #constants = new Map<string, ReferenceTensor>();
-  readonly #ranges = new Map<number, ValueRange>();
+  /** For each element, from `FIRST` on: which of `#ranges` holds; 0 for none. Fields may have millions of elements. */
+  readonly #rangeOf: Uint16Array;
+  readonly #ranges: (ValueRange | undefined)[] = [undefined];
+  readonly #numbers = new Map<string, number>();
   readonly #starts = new Map<string, number>();
 
   constructor(model: Model) {
     this.#model = model;
     this.#graph = model.graph;
-    this.#needed = neededFor(model.graph);
+    this.#needed = neededFor(model);
     this.#producers = new Map(
       model.graph.nodes.flatMap((node) => node.outputs.map((output) => [output, node] as const)),
     );
@@ -58,6 +69,7 @@ class Pass {
       const elements = { dtype: "float64", shape, data } as const;
       this.#followed.set(name, { elements, shift: 0, replaced: [] });
     }
+    this.#rangeOf = new Uint16Array(next - FIRST);
   }
 
   visit(node: Node): void {
@@ -76,14 +88,21 @@ class Pass {
     for (const [name, start] of this.#starts) {
       const [batch = 1, ...shape] = typeOf(this.#graph, name).shape;
       const size = elementCount(shape);
-      const ranges = Array.from({ length: size }, (_, at) => {
-        const rows = Array.from({ length: batch }, (__, row) => start + row * size + at);
-        return rows.map((element) => this.#ranges.get(element)).reduce(both, undefined);
-      });
-      if (ranges.every((range) => range === undefined)) continue;
-      const [first] = ranges;
-      const isOne = ranges.every((range) => JSON.stringify(range) === JSON.stringify(first));
-      found.set(name, isOne ? [first] : ranges);
+      const numbers = new Uint16Array(size);
+      for (let element = 0; element < batch * size; element++) {
+        const own = this.#rangeOf[start - FIRST + element] as number;
+        const at = element % size;
+        numbers[at] = this.#both(numbers[at] as number, own);
+      }
+      const first = numbers[0];
+      if (numbers.every((number) => number === first)) {
+        if (first !== 0) found.set(name, [this.#ranges[first as number]]);
+      } else {
+        found.set(
+          name,
+          Array.from(numbers, (number) => this.#ranges[number]),
+        );
+      }
     }
     return found;
   }
@@ -96,13 +115,44 @@ class Pass {
     // A table that is learned, or given with the model, has no row −1: PyTorch's embeddings refuse it too.
     const mayWrap = wraps && !this.#isTable(node.inputs[0] ?? "");
     const except = [...replaced, ...(ignored === undefined ? [] : [ignored - shift])];
-    for (const [at, element] of elements.data.entries()) {
-      if (element < FIRST) continue;
-      const count = places[at % places.length] as number;
+    const ranges = places.map((count) => {
       const low = (mayWrap ? -count : 0) - shift;
-      const range = { low, high: count - 1 - shift, except };
-      this.#ranges.set(element, both(this.#ranges.get(element), range) as ValueRange);
+      return { low, high: count - 1 - shift, except };
+    });
+    this.#narrow(elements, ranges);
+  }
+
+  /** The value must be in a range, where it is elements of fields as they are. */
+  expect({ value, range }: Expectation): void {
+    const followed = this.#followed.get(value);
+    if (followed === undefined || followed.shift !== 0 || followed.replaced.length > 0) return;
+    this.#narrow(followed.elements, [range]);
+  }
+
+  /** `ranges`: of the elements in order, again and again. */
+  #narrow(elements: ReferenceTensor, ranges: readonly ValueRange[]): void {
+    const numbers = ranges.map((range) => this.#numberOf(range));
+    for (let at = 0; at < elements.data.length; at++) {
+      const element = (elements.data[at] as number) - FIRST;
+      if (element < 0) continue;
+      const range = numbers[at % numbers.length] as number;
+      this.#rangeOf[element] = this.#both(this.#rangeOf[element] as number, range);
     }
+  }
+
+  #numberOf(range: ValueRange | undefined): number {
+    if (range === undefined) return 0;
+    const key = JSON.stringify(range);
+    const known = this.#numbers.get(key);
+    if (known !== undefined) return known;
+    this.#numbers.set(key, this.#ranges.length);
+    return this.#ranges.push(range) - 1;
+  }
+
+  #both(a: number, b: number): number {
+    if (a === b || b === 0) return a;
+    if (a === 0) return b;
+    return this.#numberOf(both(this.#ranges[a], this.#ranges[b]));
   }
 
   #isTable(name: string): boolean {
@@ -211,9 +261,9 @@ function usesOf(graph: Graph, node: Node): readonly IndexUse[] {
   );
 }
 
-/** Values on the ways to indices. */
-function neededFor(graph: Graph): ReadonlySet<string> {
-  const needed = new Set<string>();
+/** Values on the ways to indices, and to what else is expected to be in a range. */
+function neededFor({ graph, expectations }: Model): ReadonlySet<string> {
+  const needed = new Set(expectations.map(({ value }) => value));
   for (const node of graph.nodes.toReversed()) {
     for (const { input } of usesOf(graph, node)) needed.add(node.inputs[input] ?? "");
     if (!node.outputs.some((output) => needed.has(output))) continue;
@@ -227,6 +277,7 @@ function both(a: ValueRange | undefined, b: ValueRange | undefined): ValueRange 
   if (a === undefined || b === undefined) return a ?? b;
   const except = [...new Set([...a.except, ...b.except])].sort((x, y) => x - y);
   return {
+    ...(a.whole === false && b.whole === false ? { whole: false } : {}),
     low: Math.max(a.low, b.low),
     high: Math.min(a.high, b.high),
     // Where one use replaces a number and another takes it for a place, that one's limits hold.

@@ -4,6 +4,7 @@ import type { DataSource } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import type { ModelDefinition } from "../nn/index.ts";
 import type { Optimizer, Schedule } from "../optimizer/index.ts";
+import type { OptionKinds } from "../options.ts";
 
 export interface RunOptions {
   readonly model: ModelDefinition;
@@ -65,7 +66,7 @@ export interface RunOverrides {
 }
 
 const positive = z.int().min(1);
-const schema = z.looseObject({
+const shape: OptionKinds<RunOptions> = {
   model: z.custom<ModelDefinition>(isModel, "must be a model: gpt({…}), onnx(…), defineModel(…)"),
   data: z.custom<DataSource>(isSource, "must be a source of data: text(…), idxImages(…), csv(…)"),
   optimizer: z.custom<Optimizer>(isOptimizer, "must be an optimizer: adamw({…}), sgd({…})"),
@@ -81,10 +82,12 @@ const schema = z.looseObject({
     .min(0)
     .max(2 ** 32 - 1)
     .optional(),
-  evaluate: z.object({ every: positive.optional(), samples: positive.optional() }).optional(),
+  schedule: z.looseObject({ kind: z.string() }).optional(),
+  evaluate: z.strictObject({ every: positive.optional(), samples: positive.optional() }).optional(),
   checkpointEvery: positive.optional(),
-  sample: z.object({ prompt: z.string().optional(), tokens: positive.optional() }).optional(),
-});
+  sample: z.strictObject({ prompt: z.string().optional(), tokens: positive.optional() }).optional(),
+};
+const schema = z.strictObject(shape);
 
 /** States a run; the default export of a run file. Throws INVALID_OPTION naming every option that is wrong. */
 export function defineRun(options: RunOptions): Run {
@@ -128,7 +131,7 @@ export function overrideRun(run: Run, overrides: RunOverrides): Run {
 
 /** Whether a run file's export is what `defineRun` returns. */
 export function isRun(value: unknown): value is Run {
-  return schema.safeParse(value).success && Reflect.has(value as object, "stated");
+  return z.looseObject(shape).safeParse(value).success && Reflect.has(value as object, "stated");
 }
 
 function isModel(value: unknown): boolean {

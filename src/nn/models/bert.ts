@@ -1,4 +1,5 @@
 /** An encoder that sees text in both directions, trained to guess hidden tokens. */
+import { LockstepError } from "../../errors.ts";
 import {
   add,
   cast,
@@ -14,6 +15,7 @@ import {
   where,
 } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
+import { checkOptions, count, type OptionKinds, rate, wholeNumber } from "../../options.ts";
 import { defineModel } from "../define.ts";
 import { normal, zeros } from "../initializers.ts";
 import { activate } from "../layers/activation.ts";
@@ -23,7 +25,6 @@ import { layerNorm } from "../layers/normalization.ts";
 import { additiveMask } from "../layers/positions.ts";
 import { transformerBlock } from "../layers/transformer.ts";
 import type { ModelDefinition } from "../model.ts";
-import { checkCounts, checkRates } from "../options.ts";
 import type { Scope } from "../scope.ts";
 
 export interface BertOptions {
@@ -47,6 +48,21 @@ export interface BertOptions {
   readonly dropout?: number;
 }
 
+/** What the options of bert must be. */
+const BERT_OPTIONS: OptionKinds<BertOptions> = {
+  layers: count,
+  width: count,
+  heads: count,
+  context: count,
+  vocabulary: count.optional(),
+  maskToken: wholeNumber.optional(),
+  padding: wholeNumber.optional(),
+  segments: wholeNumber.optional(),
+  hidden: count.optional(),
+  maskRate: rate.optional(),
+  dropout: rate.optional(),
+};
+
 /**
  * BERT (Devlin et al. 2019) with its masked-language-model head. Batch fields: `ids` int32 (batch, context), and `segments` if there are any.
  * Of the tokens to guess, drawn in the graph, 80% are hidden, 10% replaced by random ones, and 10% left. In `eval` mode, the draw
@@ -54,6 +70,7 @@ export interface BertOptions {
  * they are, nothing hidden.
  */
 export function bert(options: BertOptions): ModelDefinition {
+  checkOptions("bert", options, BERT_OPTIONS);
   const settings = complete(options);
   const { context, vocabulary, segments: kinds } = settings;
   return defineModel("bert", (m) => {
@@ -85,9 +102,14 @@ function complete(options: BertOptions): Settings {
     ...options,
     vocabulary,
   };
-  const { layers, width, heads, context, hidden, maskRate } = settings;
-  checkCounts("bert", { layers, width, heads, context, vocabulary, hidden });
-  checkRates("bert", { maskRate, dropout: settings.dropout });
+  const { maskToken, padding = 0 } = settings;
+  if (Math.max(maskToken, padding) >= vocabulary) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      `bert: maskToken ${maskToken} and padding ${padding} are not both in a vocabulary of ${vocabulary}.`,
+      { hint: "Tokens count from 0 to vocabulary - 1." },
+    );
+  }
   return settings;
 }
 

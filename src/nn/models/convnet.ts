@@ -2,11 +2,11 @@
 
 import { LockstepError } from "../../errors.ts";
 import { relu } from "../../functional/index.ts";
+import { checkOptions, count, counts, imageSize, type OptionKinds, rate } from "../../options.ts";
 import { defineModel } from "../define.ts";
 import { heNormal } from "../initializers.ts";
 import { conv2d, maxPool } from "../layers/convolution.ts";
 import type { ModelDefinition } from "../model.ts";
-import { checkCounts, checkRates } from "../options.ts";
 import { perceptron } from "./mlp.ts";
 import { classify, flatten } from "./task.ts";
 
@@ -22,17 +22,23 @@ export interface ConvnetOptions {
   readonly dropout?: number;
 }
 
+/** What the options of convnet must be. */
+const CONVNET_OPTIONS: OptionKinds<ConvnetOptions> = {
+  image: imageSize,
+  classes: count,
+  channels: counts.optional(),
+  hidden: count.optional(),
+  dropout: rate.optional(),
+};
+
 /**
  * Stages of a 3×3 convolution, ReLU and 2×2 maximum, then two linear layers. Batch fields: `image` (batch, channels, height, width)
  * and `label` int32 (batch). Outputs: `loss`, `logits`, `accuracy`.
  */
 export function convnet(options: ConvnetOptions): ModelDefinition {
+  checkOptions("convnet", options, CONVNET_OPTIONS);
   const { image, classes, channels = [16, 32], hidden = 64 } = options;
-  const [depth, height, width] = image;
-  checkCounts("convnet", { channels: depth, height, width, classes, hidden });
-  for (const [i, count] of channels.entries())
-    checkCounts("convnet", { [`channels[${i}]`]: count });
-  checkRates("convnet", { dropout: options.dropout ?? 0 });
+  const [, height, width] = image;
   if (Math.min(height, width) < 2 ** channels.length) {
     throw new LockstepError(
       "INVALID_OPTION",

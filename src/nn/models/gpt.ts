@@ -2,13 +2,21 @@
 import { LockstepError } from "../../errors.ts";
 import { add, crossEntropy, gemm, reshape } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
+import {
+  checkOptions,
+  choice,
+  count,
+  flag,
+  type OptionKinds,
+  positive,
+  rate,
+} from "../../options.ts";
 import { defineModel } from "../define.ts";
 import { normal, zeros } from "../initializers.ts";
 import { dropout } from "../layers/dropout.ts";
 import { embedding, linear } from "../layers/linear.ts";
 import { type Norm, norm, transformerBlock } from "../layers/transformer.ts";
 import type { ModelDefinition } from "../model.ts";
-import { checkChoice, checkCounts, checkRates } from "../options.ts";
 import type { Scope } from "../scope.ts";
 
 export interface GptOptions {
@@ -41,12 +49,34 @@ export interface GptOptions {
   readonly queryBlock?: number;
 }
 
+const ACTIVATIONS = ["gelu", "gelu_tanh", "quick_gelu", "relu", "swiglu"] as const;
+
+/** What the options of gpt must be. */
+const GPT_OPTIONS: OptionKinds<GptOptions> = {
+  layers: count,
+  width: count,
+  heads: count,
+  kvHeads: count.optional(),
+  context: count,
+  vocabulary: count.optional(),
+  positions: choice("learned", "rotary").optional(),
+  rotaryBase: positive.optional(),
+  activation: choice(...ACTIVATIONS).optional(),
+  hidden: count.optional(),
+  norm: choice("layer", "rms").optional(),
+  tied: flag.optional(),
+  dropout: rate.optional(),
+  bias: flag.optional(),
+  queryBlock: count.optional(),
+};
+
 /**
  * GPT-2's architecture (Radford et al. 2019) with the options of later ones. Batch fields: `ids` and `targets`, int32 (batch, context).
  * Outputs: `loss` (mean cross-entropy of the targets, in nats), `logits` (batch, context, vocabulary). Weights start as GPT-2's: normal with
  * deviation 0.02, divided by √(2·layers) where they write to the residual stream; biases at zero.
  */
 export function gpt(options: GptOptions): ModelDefinition {
+  checkOptions("gpt", options, GPT_OPTIONS);
   const settings = complete(options);
   return defineModel("gpt", (m) => {
     const shape = [m.batch, settings.context];
@@ -59,8 +89,6 @@ export function gpt(options: GptOptions): ModelDefinition {
 }
 
 type Settings = Required<Omit<GptOptions, "queryBlock">> & Pick<GptOptions, "queryBlock">;
-
-const ACTIVATIONS = ["gelu", "gelu_tanh", "quick_gelu", "relu", "swiglu"] as const;
 
 function complete(options: GptOptions): Settings {
   const { width, heads, activation = "gelu" } = options;
@@ -78,12 +106,6 @@ function complete(options: GptOptions): Settings {
     ...options,
     activation,
   };
-  const { layers, kvHeads, context, vocabulary, hidden } = settings;
-  checkCounts("gpt", { layers, width, heads, kvHeads, context, vocabulary, hidden });
-  checkRates("gpt", { dropout: settings.dropout });
-  checkChoice("gpt", "positions", settings.positions, ["learned", "rotary"]);
-  checkChoice("gpt", "activation", activation, ACTIVATIONS);
-  checkChoice("gpt", "norm", settings.norm, ["layer", "rms"]);
   if (width % heads !== 0) {
     const near = Math.max(1, Math.round(width / heads)) * heads;
     throw new LockstepError(

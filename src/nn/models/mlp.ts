@@ -1,13 +1,22 @@
 /** A multi-layer perceptron, for classes or for numbers. */
 import type { Value } from "../../graph/index.ts";
-import { elementCount, type Shape } from "../../tensor/index.ts";
+import {
+  checkOptions,
+  choice,
+  count,
+  countOrShape,
+  counts,
+  type OptionKinds,
+  rate,
+  word,
+} from "../../options.ts";
+import type { Shape } from "../../tensor/index.ts";
 import { defineModel } from "../define.ts";
 import { fanIn, glorotUniform, heNormal } from "../initializers.ts";
 import { type Activation, activate } from "../layers/activation.ts";
 import { dropout } from "../layers/dropout.ts";
 import { linear } from "../layers/linear.ts";
 import type { ModelDefinition } from "../model.ts";
-import { checkCounts, checkRates } from "../options.ts";
 import type { Scope } from "../scope.ts";
 import { classify, flatten, regress } from "./task.ts";
 
@@ -28,18 +37,34 @@ export interface MlpOptions {
   readonly field?: string;
 }
 
+/** What the options of mlp must be. */
+const MLP_OPTIONS: OptionKinds<MlpOptions> = {
+  inputs: countOrShape,
+  hidden: counts,
+  outputs: count,
+  task: choice("classification", "regression").optional(),
+  activation: choice(
+    "relu",
+    "gelu",
+    "gelu_tanh",
+    "quick_gelu",
+    "silu",
+    "tanh",
+    "sigmoid",
+  ).optional(),
+  dropout: rate.optional(),
+  field: word.optional(),
+};
+
 /**
  * Batch fields: `image` or `x` (batch, …inputs), and `label` int32 (batch), or `y` (batch, outputs) for regression.
  * Outputs: `loss`, and `logits` and `accuracy`, or `prediction`.
  */
 export function mlp(options: MlpOptions): ModelDefinition {
+  checkOptions("mlp", options, MLP_OPTIONS);
   const { hidden, outputs, task = "classification" } = options;
   const shape = typeof options.inputs === "number" ? [options.inputs] : options.inputs;
   const { field = shape.length === 3 ? "image" : "x" } = options;
-  checkCounts("mlp", { inputs: elementCount(shape), outputs });
-  for (const [index, width] of hidden.entries())
-    checkCounts("mlp", { [`hidden[${index}]`]: width });
-  checkRates("mlp", { dropout: options.dropout ?? 0 });
   return defineModel("mlp", (m) => {
     const x = flatten(m.input(field, [m.batch, ...shape]));
     const result = perceptron(m.child("layers"), x, [...hidden, outputs], options);

@@ -4,10 +4,19 @@ import { backward } from "../../autodiff/index.ts";
 import { LockstepError } from "../../errors.ts";
 import { add, exp, mul, neg, reduceMean, reduceSum, sub } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
+import {
+  callable,
+  checkOptions,
+  choice,
+  counts,
+  finite,
+  group,
+  type OptionKinds,
+  positive,
+} from "../../options.ts";
 import { defineModel } from "../define.ts";
 import type { Activation } from "../layers/activation.ts";
 import type { ModelDefinition } from "../model.ts";
-import { checkCounts } from "../options.ts";
 import { perceptron } from "./mlp.ts";
 
 /** A point of the solution, with derivatives by t; all (batch, 1). */
@@ -33,14 +42,24 @@ export interface PinnOptions {
   readonly activation?: Exclude<Activation, "relu">;
 }
 
+/** What the options of pinn must be. */
+const PINN_OPTIONS: OptionKinds<PinnOptions> = {
+  residual: callable,
+  start: group({ value: finite, slope: finite }),
+  solution: callable.optional(),
+  end: positive.optional(),
+  hidden: counts.optional(),
+  activation: choice("gelu", "gelu_tanh", "quick_gelu", "silu", "tanh", "sigmoid").optional(),
+};
+
 /**
  * u(t) = value + slope · t + (1 - e^-t)² · network(t), trained so that the mean square of the residual vanishes. The derivatives by t are made by
  * differentiating the graph, twice. Batch field: `t` (batch, 1). Outputs: `loss`, `u` (batch, 1), and with a solution `error`, the mean
  * square of its distance.
  */
 export function pinn(options: PinnOptions): ModelDefinition {
+  checkOptions("pinn", options, PINN_OPTIONS);
   const { start, solution, end = 1, hidden = [32, 32], activation = "tanh" } = options;
-  for (const [i, width] of hidden.entries()) checkCounts("pinn", { [`hidden[${i}]`]: width });
   if (!(end > 0)) {
     throw new LockstepError("INVALID_OPTION", `pinn: end is ${end}.`, {
       hint: "It must be above 0, the start.",

@@ -13,12 +13,12 @@ import {
   swapLast,
 } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
+import { checkOptions, count, counts, finite, type OptionKinds } from "../../options.ts";
 import { defineModel } from "../define.ts";
 import { normal, uniform, zeros } from "../initializers.ts";
 import { embedding } from "../layers/linear.ts";
 import { positions } from "../layers/positions.ts";
 import type { ModelDefinition } from "../model.ts";
-import { checkCounts } from "../options.ts";
 import type { Scope } from "../scope.ts";
 import { perceptron } from "./mlp.ts";
 
@@ -31,13 +31,21 @@ export interface MatrixFactorizationOptions {
   readonly mean?: number;
 }
 
+/** What the options of matrixFactorization must be. */
+const MATRIX_FACTORIZATION_OPTIONS: OptionKinds<MatrixFactorizationOptions> = {
+  users: count,
+  items: count,
+  width: count.optional(),
+  mean: finite.optional(),
+};
+
 /**
  * rating = mean + bias of the user + bias of the item + user · item (Koren et al. 2009). Batch fields: `user` and `item`, int32 (batch), and
  * `rating` (batch). Outputs: `loss` (mean squared error), `prediction` (batch).
  */
 export function matrixFactorization(options: MatrixFactorizationOptions): ModelDefinition {
+  checkOptions("matrixFactorization", options, MATRIX_FACTORIZATION_OPTIONS);
   const { users, items, width = 16, mean = 0 } = options;
-  checkCounts("matrixFactorization", { users, items, width });
   return defineModel("matrix_factorization", (m) => {
     const rating = (): Value => m.input("rating", [m.batch]);
     const sideOf = (name: string, vocabulary: number): { vector: Value; bias: Value } => {
@@ -71,16 +79,23 @@ export interface DlrmOptions {
   readonly top?: readonly number[];
 }
 
+/** What the options of dlrm must be. */
+const DLRM_OPTIONS: OptionKinds<DlrmOptions> = {
+  dense: count,
+  categories: counts.min(1),
+  width: count.optional(),
+  bottom: counts.optional(),
+  top: counts.optional(),
+};
+
 /**
  * Deep learning recommendation model (Naumov et al. 2019): dense numbers go through a network, categories through tables; the dot products
  * of all pairs, with the dense vector, go through a second network. Batch fields: `dense` (batch, dense), `categories` int32
  * (batch, fields) and `label` (batch), 0 or 1. Outputs: `loss` (binary cross-entropy), `logits` (batch).
  */
 export function dlrm(options: DlrmOptions): ModelDefinition {
+  checkOptions("dlrm", options, DLRM_OPTIONS);
   const { dense, categories, width = 16, bottom = [64], top = [64, 32] } = options;
-  checkCounts("dlrm", { dense, width, fields: categories.length });
-  for (const [i, count] of categories.entries())
-    checkCounts("dlrm", { [`categories[${i}]`]: count });
   return defineModel("dlrm", (m) => {
     const numbers = m.input("dense", [m.batch, dense]);
     const ids = m.input("categories", [m.batch, categories.length], "int32");

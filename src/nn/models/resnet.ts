@@ -3,13 +3,13 @@
 import { LockstepError } from "../../errors.ts";
 import { add, relu } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
+import { checkOptions, choice, count, counts, imageSize, type OptionKinds } from "../../options.ts";
 import { defineModel } from "../define.ts";
 import { heNormal } from "../initializers.ts";
 import { conv2d, globalAveragePool, maxPool } from "../layers/convolution.ts";
 import { linear } from "../layers/linear.ts";
 import { batchNorm } from "../layers/normalization.ts";
 import type { ModelDefinition } from "../model.ts";
-import { checkCounts } from "../options.ts";
 import type { Scope } from "../scope.ts";
 import { classify } from "./task.ts";
 
@@ -25,17 +25,23 @@ export interface ResnetOptions {
   readonly stem?: "large" | "small";
 }
 
+/** What the options of resnet must be. */
+const RESNET_OPTIONS: OptionKinds<ResnetOptions> = {
+  image: imageSize,
+  classes: count,
+  blocks: counts.optional(),
+  channels: counts.optional(),
+  stem: choice("large", "small").optional(),
+};
+
 /**
  * Batch fields: `image` (batch, channels, height, width) and `label` int32 (batch). Outputs: `loss`, `logits`, `accuracy`.
  * Names follow torchvision's: `layer1.0.conv1.weight`. States: the running statistics of `batchNorm`.
  */
 export function resnet(options: ResnetOptions): ModelDefinition {
+  checkOptions("resnet", options, RESNET_OPTIONS);
   const { image, classes, blocks = [2, 2, 2, 2], stem = "large" } = options;
   const { channels = blocks.map((_, stage) => 64 * 2 ** stage) } = options;
-  const [depth, height, width] = image;
-  checkCounts("resnet", { channels: depth, height, width, classes });
-  for (const [i, count] of blocks.entries()) checkCounts("resnet", { [`blocks[${i}]`]: count });
-  for (const [i, count] of channels.entries()) checkCounts("resnet", { [`channels[${i}]`]: count });
   if (channels.length !== blocks.length || blocks.length === 0) {
     throw new LockstepError(
       "INVALID_OPTION",
