@@ -3,6 +3,7 @@ export { processState } from "./shared-memory/liveness.ts";
 export { joinSharedMemory, type SharedMemoryOptions } from "./shared-memory/shared-memory.ts";
 export { type NetworkOptions, SimulatedNetwork, SimulatedTransport } from "./simulated/network.ts";
 export { type Address, formatAddress, parseAddress } from "./tcp/address.ts";
+export { checkToken } from "./tcp/handshake.ts";
 export {
   type DialLineOptions,
   dialLine,

@@ -147,7 +147,7 @@ test("who listens or connects without the token gets public keys and no proof of
 
 test("a short token is refused on both sides, with the way to make one", async () => {
   const short = "fifteen letters";
-  const says = ["at least 16", "openssl rand -hex 16"];
+  const says = ["16 or more", "openssl rand -hex 16 makes one"];
   await rejectsWith(listenTcp({ host: "127.0.0.1", token: short }), "INVALID_OPTION", ...says);
   const dialing = dialLine({ address: "127.0.0.1:1", token: short, deadlineMs: 100, signal });
   await rejectsWith(dialing, "INVALID_OPTION", ...says);

@@ -57,15 +57,16 @@ export function decodeHello(bytes: Uint8Array): Hello | undefined {
   return valid ? (value as Hello) : undefined;
 }
 
-const MIN_TOKEN_LENGTH = 16;
+/** Each guess costs a stranger a connection (docs/decisions/0015): so many characters are beyond all patience. */
+const LEAST_CHARACTERS = 16;
 
 /** Throws INVALID_OPTION for a token that could be guessed. */
 export function checkToken(token: string): void {
-  if (token.length >= MIN_TOKEN_LENGTH) return;
+  if (token.length >= LEAST_CHARACTERS) return;
   throw new LockstepError(
     "INVALID_OPTION",
-    `The token has ${token.length} characters; at least ${MIN_TOKEN_LENGTH} are needed, so that nobody guesses it.`,
-    { hint: "`openssl rand -hex 16` makes one." },
+    `The token has ${token.length} characters, and needs ${LEAST_CHARACTERS} or more.`,
+    { hint: "Give the same longer one everywhere: openssl rand -hex 16 makes one." },
   );
 }
 

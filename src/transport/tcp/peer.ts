@@ -243,13 +243,7 @@ export class Peer {
         return;
       case FRAME.abort:
         return this.#reported(payload);
-      case FRAME.hello:
-      case FRAME.challenge:
-      case FRAME.proof:
-      case FRAME.welcome:
-      case FRAME.refusal:
-      case FRAME.join:
-        return this.#events.failed("sends a frame of the handshake after it");
+      default: // refused before
     }
   }
 
