@@ -38,7 +38,7 @@ await engine.close();
 async function join({ transport, name, rank, size, port }: AllReduceRequest): Promise<Transport> {
   if (transport === "shared-memory") return joinSharedMemory({ name, rank, size });
   const host = "127.0.0.1";
-  const listener = await listenTcp({ host, port: port + rank, token: name });
+  const listener = await listenTcp({ host, port: port + rank, token: `${name} of a benchmark` });
   const addresses = Array.from({ length: size }, (_, peer) => `${host}:${port + peer}`);
   const joined = await joinTcp({ listener, addresses, rank, size });
   listener.close();

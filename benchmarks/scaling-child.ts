@@ -90,7 +90,7 @@ async function join(
     return new Group({ engine, transport: await joinSharedMemory({ name, rank, size }) });
   }
   const { host, port } = parseAddress(addresses[rank] ?? "");
-  const listener = await listenTcp({ host, port, token: name });
+  const listener = await listenTcp({ host, port, token: `${name} of a benchmark` });
   const group = new Group({
     engine,
     transport: await joinTcp({ listener, addresses, rank, size }),

@@ -12,7 +12,7 @@ test("two threads reduce what two others have computed, over shared memory", asy
 });
 
 test("and over TCP", async () => {
-  const listen = { host: "127.0.0.1", token: "secret" };
+  const listen = { host: "127.0.0.1", token: "a secret of tests" };
   const communicators = [new Communicator(), new Communicator()];
   const addresses = await Promise.all(communicators.map((one) => one.listen(listen)));
   const groups = await Promise.all(
@@ -23,7 +23,7 @@ test("and over TCP", async () => {
 });
 
 test("and over both", async () => {
-  const listen = { host: "127.0.0.1", token: "secret" };
+  const listen = { host: "127.0.0.1", token: "a secret of tests" };
   const communicators = [new Communicator(), new Communicator(), new Communicator()];
   const addresses = await Promise.all(communicators.map((one) => one.listen(listen)));
   const machines = [[0], [1, 2]];

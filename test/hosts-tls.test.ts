@@ -89,9 +89,14 @@ test("TLS on one side only is said at once, by both, and the right way works aft
 test("a wrong token under TLS is refused, and the host named", () =>
   withFolder(files, (folder) =>
     withProcesses([agentProcess(folder, TLS)], async ([host = ""]) => {
-      const running = launch({ hosts: [host], root: folder, token: "another", tls: true });
+      const running = launch({
+        hosts: [host],
+        root: folder,
+        token: "another token of tests",
+        tls: true,
+      });
       await rejectsWith(running, "UNAUTHORIZED", host, "another token");
-      const plain = launch({ hosts: [host], root: folder, token: "another" });
+      const plain = launch({ hosts: [host], root: folder, token: "another token of tests" });
       await rejectsWith(plain, "PROTOCOL", `${host} speaks with TLS`);
     }),
   ));

@@ -74,7 +74,7 @@ test("a stop is made by all hosts after the same step, and is gone on with", () 
 test("a wrong token is refused, and the host named", () =>
   withFolder(files, (folder) =>
     withAgents([folder], async ([host = ""]) => {
-      const running = launch({ hosts: [host], root: folder, token: "another" });
+      const running = launch({ hosts: [host], root: folder, token: "another token of tests" });
       await rejectsWith(running, "UNAUTHORIZED", host);
     }),
   ));

@@ -95,7 +95,7 @@ test("an abort in a group of one machine ends the waits of all machines, and nam
     [0, 1],
     [2, 3],
   ];
-  const listen = () => listenTcp({ host: "127.0.0.1", token: "secret" });
+  const listen = () => listenTcp({ host: "127.0.0.1", token: "a secret of tests" });
   const listeners = await Promise.all(Array.from({ length: 4 }, listen));
   const addresses = listeners.map(({ address }) => address);
   const networks = await Promise.all(

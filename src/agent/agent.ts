@@ -11,7 +11,13 @@ import {
   errorMessage,
   openRequest,
 } from "../launch/index.ts";
-import { type Line, listenTcp, serveLines, type TcpListener } from "../transport/index.ts";
+import {
+  type Line,
+  listenTcp,
+  type PortRange,
+  serveLines,
+  type TcpListener,
+} from "../transport/index.ts";
 import { AssignedJob } from "./job.ts";
 
 export interface AgentOptions {
@@ -19,6 +25,8 @@ export interface AgentOptions {
   readonly host: string;
   /** 0 for any that is free. */
   readonly port: number;
+  /** That workers, and nothing else, listen on; any unless told. */
+  readonly ports?: PortRange | undefined;
   readonly token: string;
   /** Encrypts what is sent, between launcher and agent and between workers; false unless told. */
   readonly tls?: boolean;
@@ -34,7 +42,8 @@ type JobRequest = Extract<AgentRequest, { readonly kind: "job" }>;
 
 /** Rejects with ADDRESS, where the port is in use among others. */
 export async function startAgent(options: AgentOptions): Promise<Agent> {
-  return new Agent(options, await listenTcp(options));
+  const { host, port, token, tls = false } = options;
+  return new Agent(options, await listenTcp({ host, port, token, tls }));
 }
 
 export class Agent {
@@ -106,9 +115,9 @@ export class Agent {
         hint: "Wait for its end, or end it.",
       });
     }
-    const { host, token, tls = false, folder } = this.#options;
+    const { host, ports, token, tls = false, folder } = this.#options;
     const { maxWorkers = 4 * availableCores() } = this.#options;
-    const job = new AssignedJob({ request, host, token, tls, folder, maxWorkers, tell });
+    const job = new AssignedJob({ request, host, ports, token, tls, folder, maxWorkers, tell });
     this.#job = job;
     const { file, firstRank, own, workers } = request;
     const ranks = own === 1 ? `${firstRank}` : `${firstRank} to ${firstRank + own - 1}`;

@@ -2,11 +2,13 @@
 import { dirname } from "node:path";
 import { LockstepError } from "../errors.ts";
 import { type AgentJob, type AgentReply, availableCores, WorkerProcess } from "../launch/index.ts";
+import type { PortRange } from "../transport/index.ts";
 import { outputAt, runFileAt } from "./places.ts";
 
 export interface AssignedJobOptions {
   readonly request: AgentJob;
   readonly host: string;
+  readonly ports?: PortRange | undefined;
   readonly token: string;
   readonly tls: boolean;
   readonly folder: string;
@@ -31,7 +33,8 @@ export class AssignedJob {
   #isEnding = false;
 
   /** Throws FILE_NOT_FOUND, RUN_FILE for a run file that is not the launcher's, or INVALID_OPTION for more than this machine can. */
-  constructor({ request, host, token, tls, folder, maxWorkers, tell }: AssignedJobOptions) {
+  constructor(options: AssignedJobOptions) {
+    const { request, host, ports, token, tls, folder, maxWorkers, tell } = options;
     checkLoad(request, maxWorkers);
     const file = runFileAt(folder, request.file, request.sha256);
     const out = outputAt(folder, request.out);
@@ -64,7 +67,7 @@ export class AssignedJob {
         rank,
         workers,
         threads,
-        meeting: { kind: "network", group, own, host, token, tls },
+        meeting: { kind: "network", group, own, host, ports, token, tls },
       });
       return worker;
     });

@@ -2,22 +2,24 @@
 import { startAgent } from "../agent/index.ts";
 import { LockstepError } from "../errors.ts";
 import { printableLine } from "../telemetry/index.ts";
-import { parseAddress } from "../transport/index.ts";
+import { checkToken, type PortRange, parseAddress } from "../transport/index.ts";
 import { stopOnSignals } from "./signals.ts";
 
 export interface AgentFlags {
   readonly listen: string;
+  readonly ports?: PortRange;
   readonly token?: string;
   readonly tls?: boolean;
   readonly maxWorkers?: number;
 }
 
 export async function agentCommand(flags: AgentFlags): Promise<void> {
-  const { listen, token, tls = false, maxWorkers } = flags;
+  const { listen, ports, token, tls = false, maxWorkers } = flags;
   const { host, port } = parseAddress(/^\d+$/.test(listen) ? `127.0.0.1:${listen}` : listen);
   const agent = await startAgent({
     host,
     port,
+    ports,
     token: requireToken(token),
     tls,
     folder: process.cwd(),
@@ -31,21 +33,13 @@ export async function agentCommand(flags: AgentFlags): Promise<void> {
   await agent.close();
 }
 
-/** Each guess costs a stranger a connection (docs/decisions/0015): so many characters are beyond all patience. */
-const LEAST_CHARACTERS = 16;
-const MAKE_ONE = "openssl rand -hex 16 makes one.";
-
 /** Throws UNAUTHORIZED without a token, and INVALID_OPTION for one that is too short. */
 export function requireToken(token: string | undefined): string {
   if (token === undefined || token === "") {
     throw new LockstepError("UNAUTHORIZED", "An agent and its launchers need a token.", {
-      hint: `Set LOCKSTEP_TOKEN or --token to the same secret everywhere: ${MAKE_ONE}`,
+      hint: "Set LOCKSTEP_TOKEN or --token to the same secret everywhere: openssl rand -hex 16 makes one.",
     });
   }
-  if (token.length >= LEAST_CHARACTERS) return token;
-  throw new LockstepError(
-    "INVALID_OPTION",
-    `The token has ${token.length} characters, and needs ${LEAST_CHARACTERS} or more.`,
-    { hint: `Give all agents and launchers a longer one: ${MAKE_ONE}` },
-  );
+  checkToken(token);
+  return token;
 }

@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { DEFAULT_AGENT_PORT } from "../launch/index.ts";
 import { CHANGEABLE, type Changeable } from "../train/index.ts";
+import type { PortRange } from "../transport/index.ts";
 import { agentCommand } from "./agent.ts";
 import { inspectCommand } from "./inspect.ts";
 import { planCommand } from "./plan.ts";
@@ -35,6 +36,13 @@ function fraction(text: string): number {
   return value;
 }
 
+function ports(text: string): PortRange {
+  const [, first, last = first] = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(text) ?? [];
+  const range = { first: Number(first), last: Number(last) };
+  if (range.first >= 1 && range.last >= range.first && range.last <= 65535) return range;
+  throw new InvalidArgumentError("It must be a range of ports, as in 4200-4215.");
+}
+
 function names(text: string): readonly string[] {
   return text.split(",").map((name) => name.trim());
 }
@@ -50,7 +58,7 @@ function changes(text: string): readonly Changeable[] {
 function token(): Option {
   return new Option(
     "--token <secret>",
-    "the same for all; others can see it here, in the environment they do not",
+    "the same for all, 16 characters or more; others can see it here, in the environment they do not",
   ).env("LOCKSTEP_TOKEN");
 }
 
@@ -107,6 +115,11 @@ export function commandLine(): Command {
       "--listen <[host:]port>",
       "an address of this machine, for the agent and its workers; without host, only this machine reaches it",
       String(DEFAULT_AGENT_PORT),
+    )
+    .option(
+      "--ports <first-last>",
+      "that the workers of this machine, and nothing else, listen on: one for each worker, to be opened in a firewall (default: any)",
+      ports,
     )
     .addOption(token())
     .addOption(tls())

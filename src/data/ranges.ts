@@ -46,19 +46,19 @@ export function wordsOf({ whole = true, low, high, except }: ValueRange): string
   return `${whole ? "whole numbers" : "numbers"} from ${low} to ${high}${also}`;
 }
 
-/** A number less itself is 0 unless it is not finite: four sums, which the processor makes at once, tell that there is one. */
+/** A sum is finite only if all its terms are. Four sums at a time: the processor makes them side by side. */
 function firstNotFinite(numbers: ArrayLike<number>): number | undefined {
   let [a, b, c, d] = [0, 0, 0, 0];
   const whole = numbers.length - (numbers.length % 4);
   for (let at = 0; at < whole; at += 4) {
-    a += (numbers[at] as number) - (numbers[at] as number);
-    b += (numbers[at + 1] as number) - (numbers[at + 1] as number);
-    c += (numbers[at + 2] as number) - (numbers[at + 2] as number);
-    d += (numbers[at + 3] as number) - (numbers[at + 3] as number);
+    a += numbers[at] as number;
+    b += numbers[at + 1] as number;
+    c += numbers[at + 2] as number;
+    d += numbers[at + 3] as number;
   }
-  for (let at = whole; at < numbers.length; at++)
-    a += (numbers[at] as number) - (numbers[at] as number);
-  if (a + b + c + d === 0) return undefined;
+  for (let at = whole; at < numbers.length; at++) a += numbers[at] as number;
+  if (Number.isFinite(a + b + c + d)) return undefined;
+  // Large numbers may have a sum that is not finite though each of them is.
   for (let at = 0; at < numbers.length; at++) {
     if (!Number.isFinite(numbers[at])) return at;
   }

@@ -3,6 +3,7 @@ import { z } from "zod";
 import { type ErrorCode, type ErrorFields, LockstepError } from "../errors.ts";
 import { eventSchema, type RunEvent } from "../telemetry/index.ts";
 import type { Beginning, Changeable, RunOverrides, TrainResult } from "../train/index.ts";
+import type { PortRange } from "../transport/index.ts";
 import { errorSchema, notUnderstood, outcome, port } from "./checks.ts";
 
 /** What a worker of this machine needs to take part in a run. */
@@ -35,6 +36,8 @@ export type Meeting =
       /** Workers on each machine: they have consecutive ranks and share memory. */
       readonly own: number;
       readonly host: string;
+      /** That its door may have; any unless told. */
+      readonly ports?: PortRange | undefined;
       readonly token: string;
       readonly tls: boolean;
     };

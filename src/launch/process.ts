@@ -73,8 +73,10 @@ export class WorkerProcess implements Watched {
     this.tell({ kind: "job", job });
   }
 
+  /** One that is stopped by a signal goes on, so that it can save: it would be killed otherwise. */
   stop(alone = false): void {
     this.tell({ kind: "stop", alone });
+    if (alone && this.#isStopped) this.#process.kill("SIGCONT");
   }
 
   tell(message: ToWorker): void {
@@ -110,13 +112,17 @@ export class WorkerProcess implements Watched {
     }
   }
 
+  get #isStopped(): boolean {
+    const { pid, exitCode } = this.#process;
+    return pid !== undefined && exitCode === null && processState(pid) === "T";
+  }
+
   #look(): void {
-    const { pid } = this.#process;
-    const isStopped = pid !== undefined && processState(pid) === "T";
-    this.#stoppedLooks = isStopped ? this.#stoppedLooks + 1 : 0;
+    this.#stoppedLooks = this.#isStopped ? this.#stoppedLooks + 1 : 0;
     if (this.#stoppedLooks < STOPPED_LOOKS || this.failure !== undefined) return;
     this.crash = "stopped";
-    const text = `Worker ${this.rank} (process ${pid}) is stopped, for ${STOPPED_LOOKS} s.`;
+    const what = `is stopped, for ${STOPPED_LOOKS} s`;
+    const text = `Worker ${this.rank} (process ${this.#process.pid}) ${what}.`;
     this.#failWith({ code: "PEER_LOST", text, fields: { peer: this.rank } });
   }
 

@@ -132,7 +132,7 @@ export class RemoteAgent {
     const what = code === undefined ? "Code of the run file failed.\n" : "";
     return {
       code: code ?? "RUN_FILE",
-      text: `On ${this.host}: ${what}${text}${tail}`,
+      text: `On ${this.host}: ${what}${text.replace(/^Worker /, "worker ")}${tail}`,
       fields: { ...fields, host: where ?? this.host },
     };
   }

@@ -75,11 +75,7 @@ async function settle(all: readonly Watched[]): Promise<void> {
   );
   await atMost(CAUSE_MS, cause);
   for (const worker of all) worker.stop(true);
-  const [leader] = all;
-  const isLost = all.some(
-    ({ failure }) => failure?.code === "PEER_LOST" && failure.fields["peer"] === 0,
-  );
-  if (leader !== undefined && !isLost) await atMost(SAVE_MS, leader.ended);
+  await atMost(SAVE_MS, all[0]?.ended ?? Promise.resolve());
 }
 
 function never(): Promise<void> {

@@ -30,6 +30,8 @@ import { endProcess, outliveOutput } from "./survive.ts";
 
 /** The longest that one may work alone while others wait. Those that have ended, stopped or fallen silent are found by that. */
 const DEADLINE_MS = 3_600_000;
+/** All doors are open when their addresses are told: who cannot reach one by then never will. */
+const REACH_MS = 8000;
 
 const stop = new AbortController();
 /** Ends a meeting that cannot come about any more. */
@@ -121,15 +123,21 @@ async function meet(job: Job): Promise<Transport> {
 
 async function meetOverNetwork(
   { rank, workers: size, deadlineMs = DEADLINE_MS }: Job,
-  { group, host, token, tls }: Extract<Meeting, { readonly kind: "network" }>,
+  { group, host, ports, token, tls }: Extract<Meeting, { readonly kind: "network" }>,
   peers: readonly number[],
 ): Promise<Transport> {
-  const listener = await listenTcp({ host, token, tls });
+  const listener = await listenTcp({
+    host,
+    ...(ports === undefined ? {} : { ports }),
+    token,
+    tls,
+  });
   try {
     await tell({ kind: "listening", port: parseAddress(listener.address).port });
     const { signal } = meeting;
     const addresses = await Promise.race([told, rejection(signal)]);
-    return await joinTcp({ listener, addresses, group, rank, size, peers, deadlineMs, signal });
+    const meets = { listener, addresses, group, rank, size, peers };
+    return await joinTcp({ ...meets, deadlineMs, reachMs: REACH_MS, signal });
   } finally {
     listener.close(); // the group lives on without its doors
   }

@@ -3,6 +3,7 @@ export { processState } from "./shared-memory/liveness.ts";
 export { joinSharedMemory, type SharedMemoryOptions } from "./shared-memory/shared-memory.ts";
 export { type NetworkOptions, SimulatedNetwork, SimulatedTransport } from "./simulated/network.ts";
 export { type Address, formatAddress, parseAddress } from "./tcp/address.ts";
+export { checkToken } from "./tcp/handshake.ts";
 export {
   type DialLineOptions,
   dialLine,
@@ -10,7 +11,7 @@ export {
   type LineHandler,
   serveLines,
 } from "./tcp/line.ts";
-export { type ListenOptions, listenTcp, type TcpListener } from "./tcp/listener.ts";
+export { type ListenOptions, listenTcp, type PortRange, type TcpListener } from "./tcp/listener.ts";
 export { joinTcp, type TcpOptions } from "./tcp/tcp.ts";
 export {
   type BarrierOptions,

@@ -127,6 +127,18 @@ describe("bad peers", { concurrency: 2 }, () => {
     }),
   );
 
+  test("the leader of this machine is stopped: it is named, and saves", onLinux, () =>
+    withFolder(files, async (cwd) => {
+      let leader = 0;
+      const ended = await train(cwd, ["--workers", "2", ...FOREVER], (launcher) => {
+        leader = childrenOf(launcher)[0] as number;
+        process.kill(leader, "SIGSTOP");
+      });
+      assertFails(ended, "PEER_LOST", `Rank 0 is lost: its process ${leader} is stopped`);
+      assert.ok(existsSync(join(cwd, "out", "checkpoint.safetensors")), "nothing was saved");
+    }),
+  );
+
   test("a worker of a host that stops reading: which, and the host", onLinux, () =>
     withFolder(files, (cwd) =>
       withProcesses([agentProcess(cwd), agentProcess(cwd)], async (hosts, agents) => {

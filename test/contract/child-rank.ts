@@ -94,7 +94,7 @@ async function joinNetwork(given: RankTask, peers?: readonly number[]): Promise<
   const listener = await listenTcp({
     host: host.replace(/[[\]]/g, ""),
     port: Number(port),
-    token: given.token ?? "secret",
+    token: given.token ?? "a secret of tests",
     tls: given.tls ?? false,
   });
   const some = peers === undefined ? {} : { peers };

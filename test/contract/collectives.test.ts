@@ -120,7 +120,7 @@ async function joinAll(
   host: string,
   more: (rank: number) => Pick<TcpOptions, "peers">,
 ): Promise<Transport[]> {
-  const listen = () => listenTcp({ host, token: "secret" });
+  const listen = () => listenTcp({ host, token: "a secret of tests" });
   const listeners = await Promise.all(Array.from({ length: size }, listen));
   const addresses = listeners.map(({ address }) => address);
   return Promise.all(

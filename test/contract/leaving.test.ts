@@ -16,7 +16,7 @@ const JOINS: Readonly<Record<string, () => Promise<Transport[]>>> = {
       ),
     ),
   tcp: async () => {
-    const listen = () => listenTcp({ host: "127.0.0.1", token: "secret" });
+    const listen = () => listenTcp({ host: "127.0.0.1", token: "a secret of tests" });
     const listeners = await Promise.all(Array.from({ length: SIZE }, listen));
     const addresses = listeners.map(({ address }) => address);
     const joined = listeners.map((listener, rank) =>

@@ -14,6 +14,8 @@ import {
 const token = "a token for the middle";
 const HEADER_BYTES = 40;
 const TAG_BYTES = 16;
+/** Where a payload begins: header and payload each have a tag behind them. */
+const PAYLOAD = HEADER_BYTES + TAG_BYTES;
 const FRAME_MESSAGE = 1;
 
 /** What the man in the middle does with the frames of one direction, as they are on the wire. */
@@ -35,7 +37,8 @@ async function middle(address: string, meddle: Meddle) {
         if (left.byteLength < HEADER_BYTES) return;
         const payload = left.readUInt32LE(4);
         // The challenge and the proof of the end that was dialed come before tags do.
-        const byteLength = HEADER_BYTES + payload + (isSealed ? TAG_BYTES : 0);
+        const tags = isSealed ? (payload > 0 ? 2 : 1) * TAG_BYTES : 0;
+        const byteLength = HEADER_BYTES + payload + tags;
         if (left.byteLength < byteLength) return;
         const frame = left.subarray(0, byteLength);
         left = left.subarray(byteLength);
@@ -119,7 +122,7 @@ test("what is only carried arrives", () =>
 const held: Buffer[] = [];
 const MEDDLING: Readonly<Record<string, Meddle>> = {
   "a bit of a payload": (frame, send) => {
-    frame[HEADER_BYTES + 5] = (frame[HEADER_BYTES + 5] ?? 0) ^ 1;
+    frame[PAYLOAD + 5] = (frame[PAYLOAD + 5] ?? 0) ^ 1;
     send(frame);
   },
   "a number of a header": (frame, send) => {
@@ -160,7 +163,7 @@ test("a line whose messages are changed on the way ends, and the change is not h
     line.handler = { message: () => line.send({ answer: 1 }), closed: () => undefined };
   });
   const door = await middle(listener.address, (frame, send) => {
-    frame.write("2", HEADER_BYTES + '{"answer":'.length);
+    frame.write("2", PAYLOAD + '{"answer":'.length);
     send(frame);
   });
   try {

@@ -112,7 +112,7 @@ test("a rank with another token is refused, and both say so", async () => {
     size: 2,
     task: "loop",
     deadlineMs: 2000,
-    tokens: { 1: "stolen" },
+    tokens: { 1: "a stolen secret of tests" },
   });
   assert.ok(results.some((result) => result?.code === "UNAUTHORIZED"));
   for (const [rank, result] of results.entries()) {

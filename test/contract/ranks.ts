@@ -29,7 +29,7 @@ export async function runRanks(options: RanksOptions): Promise<(RankResult | und
   const near = host.includes(":") ? `[${host}]` : host;
   const addresses = options.addresses ?? ports.map((port) => `${near}:${port}`);
   const processes = ports.map((_, rank) => {
-    const token = tokens[rank] ?? "secret";
+    const token = tokens[rank] ?? "a secret of tests";
     const task: RankTask = { ...rest, size, name, addresses, rank, token };
     const command = [...(prefix?.(rank) ?? []), process.execPath, child, JSON.stringify(task)];
     const started = spawn(command[0] as string, command.slice(1), {

@@ -21,7 +21,7 @@ const IFF_NO_PI = 0x1000;
 const IFREQ_BYTES = 40;
 const NAME_BYTES = 16;
 
-/** What went over the wire; `clear` of them had a word of the handshake in them for all to read. */
+/** What went over the wire; `clear` of them had a word of what ranks say of themselves in them for all to read. */
 export interface Carried {
   readonly passed: number;
   readonly lost: number;
@@ -71,7 +71,7 @@ function carry(from: number, to: number): () => void {
       const count = read(from, buffer, LARGEST_PACKET);
       if (count <= 0) break;
       const packet = Uint8Array.from(buffer.subarray(0, count));
-      if (Buffer.from(packet.buffer).includes('"nonce"')) carried.clear += 1;
+      if (Buffer.from(packet.buffer).includes('"generation"')) carried.clear += 1;
       if (isCut || queue.length >= MOST_ON_THE_WAY || random() < LOSS) carried.lost += 1;
       else {
         const jitterMs = JITTER_MS * (2 * random() - 1);

@@ -22,13 +22,17 @@ export function formatAddress({ host, port }: Address): string {
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
-/** The system's words for an address that does not work, as ours. */
-export function addressError(error: NodeJS.ErrnoException, address: Address): LockstepError {
+/** The system's words for an address that does not work, as ours. `resolved` is what the name of its host stands for. */
+export function addressError(
+  error: NodeJS.ErrnoException,
+  address: Address,
+  resolved = address.host,
+): LockstepError {
   const where = formatAddress(address);
   const [what, hint] = explain(error.code, where);
   return new LockstepError("ADDRESS", what, {
     ...(hint === undefined ? {} : { hint }),
-    fields: { address: where, systemCode: error.code ?? "" },
+    fields: { address: where, systemCode: error.code ?? "", resolved },
     cause: error,
   });
 }

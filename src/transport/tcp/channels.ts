@@ -1,9 +1,8 @@
 /** What one peer sends us, by channel and number: matched with receives whatever stream it comes on. No socket here. */
 import type { Posted } from "../inbox.ts";
 import type { Frame } from "./frame.ts";
+import { EAGER_BYTES } from "./stripes.ts";
 
-/** Messages up to this length are sent at once; longer ones when their receiver is there. */
-export const EAGER_BYTES = 2 ** 16;
 /** What may come before its receiver; then the stream is read no further. */
 const EARLY_BYTES = 2 ** 24;
 const EARLY_COUNT = 4096;
@@ -17,6 +16,10 @@ interface Arriving {
 interface Channel {
   /** Receives so far. */
   posts: number;
+  /** Messages that were sent or offered so far: they come in order. */
+  known: number;
+  /** Offered and without receiver: their lengths. */
+  readonly offered: Map<number, number>;
   readonly posted: Map<number, Posted>;
   readonly arriving: Map<number, Arriving>;
   /** Complete, without receiver. */
@@ -50,55 +53,81 @@ export class Channels {
       this.#earlyCount -= 1;
       return early;
     }
+    const offered = channel.offered.get(sequence);
+    if (offered !== undefined) {
+      channel.offered.delete(sequence);
+      this.#earlyCount -= 1;
+      if (offered !== posted.into.byteLength) posted.failed(otherLength(offered, posted));
+    }
     channel.posted.set(sequence, posted);
     return "waiting";
   }
 
-  /** Where a piece goes, or why it cannot be. */
+  /** A message is ready to be sent when its receiver is there. Returns what is wrong with that. */
+  offer({ channel: number, sequence, total }: Frame): string | undefined {
+    const channel = this.#channel(number);
+    const wrong = this.#next(channel, number, sequence);
+    if (wrong !== undefined) return wrong;
+    if (total <= EAGER_BYTES) return `offered ${total} bytes instead of sending them`;
+    const posted = channel.posted.get(sequence);
+    if (posted !== undefined) {
+      return posted.into.byteLength === total ? undefined : otherLength(total, posted);
+    }
+    if (sequence < channel.posts) return undefined; // came on another stream in the meantime
+    channel.offered.set(sequence, total);
+    this.#earlyCount += 1;
+    return undefined;
+  }
+
+  /** Where a piece goes, or why it cannot be. Pieces of a stream come in the order of `stripes.ts`. */
   place({ channel: number, sequence, total, offset, length }: Frame): Uint8Array | string {
     const channel = this.#channel(number);
-    let arriving = channel.arriving.get(sequence);
-    if (arriving === undefined) {
-      const posted = channel.posted.get(sequence);
-      if (posted !== undefined && posted.into.byteLength !== total) {
-        return `sent ${total} bytes where ${posted.into.byteLength} were expected`;
-      }
-      const known = sequence < channel.posts || sequence < channel.posts + EARLY_COUNT;
-      const repeated = posted === undefined && sequence < channel.posts;
-      if (!known || repeated || channel.early.has(sequence)) {
-        return `sent message ${sequence} of channel ${number} out of turn`;
-      }
-      if (posted === undefined && total > EAGER_BYTES) {
-        return `sent ${total} bytes that nobody had asked for`;
-      }
-      if (posted === undefined && this.#earlyCount > 4 * EARLY_COUNT) {
-        return "sent too many messages that nobody had asked for";
-      }
-      channel.posted.delete(sequence);
-      arriving = { into: posted?.into ?? new Uint8Array(total), posted, left: total };
-      channel.arriving.set(sequence, arriving);
-      if (posted === undefined) {
-        this.#earlyBytes += total;
-        this.#earlyCount += 1;
-      }
-    }
+    const arriving =
+      channel.arriving.get(sequence) ?? this.#arrive(channel, number, sequence, total);
+    if (typeof arriving === "string") return arriving;
     if (total !== arriving.into.byteLength || length > arriving.left) {
       return "sent pieces that do not make a message";
     }
     return arriving.into.subarray(offset, offset + length);
   }
 
-  /** A part of a piece is there. */
-  arrived({ channel, sequence, offset }: Frame, from: number, byteLength: number): void {
-    const arriving = this.#channels.get(channel)?.arriving.get(sequence);
-    arriving?.posted?.arrived?.(offset + from, byteLength);
+  #arrive(channel: Channel, number: number, sequence: number, total: number): Arriving | string {
+    if (total <= EAGER_BYTES) {
+      const wrong = this.#next(channel, number, sequence);
+      if (wrong !== undefined) return wrong;
+    }
+    const posted = channel.posted.get(sequence);
+    if (posted !== undefined && posted.into.byteLength !== total) return otherLength(total, posted);
+    if (posted === undefined && sequence < channel.posts) return outOfTurn(number, sequence);
+    if (posted === undefined && total > EAGER_BYTES) {
+      return `sent ${total} bytes that nobody had asked for`;
+    }
+    channel.posted.delete(sequence);
+    const arriving = { into: posted?.into ?? new Uint8Array(total), posted, left: total };
+    channel.arriving.set(sequence, arriving);
+    if (posted === undefined) {
+      this.#earlyBytes += total;
+      this.#earlyCount += 1;
+    }
+    return arriving;
+  }
+
+  /** Messages of a channel are sent or offered one after the other. */
+  #next(channel: Channel, number: number, sequence: number): string | undefined {
+    if (sequence !== channel.known) return outOfTurn(number, sequence);
+    if (this.#earlyCount > 4 * EARLY_COUNT) {
+      return "sent too many messages that nobody had asked for";
+    }
+    channel.known += 1;
+    return undefined;
   }
 
   /** A piece is there. */
-  placed({ channel: number, sequence, length }: Frame): void {
+  placed({ channel: number, sequence, offset, length }: Frame): void {
     const channel = this.#channel(number);
     const arriving = channel.arriving.get(sequence);
     if (arriving === undefined) return;
+    arriving.posted?.arrived?.(offset, length);
     arriving.left -= length;
     if (arriving.left > 0) return;
     channel.arriving.delete(sequence);
@@ -115,9 +144,7 @@ export class Channels {
     this.#earlyBytes -= arriving.into.byteLength;
     this.#earlyCount -= 1;
     if (late.into.byteLength !== arriving.into.byteLength) {
-      late.failed(
-        `sent ${arriving.into.byteLength} bytes where ${late.into.byteLength} were expected`,
-      );
+      late.failed(otherLength(arriving.into.byteLength, late));
       return;
     }
     late.into.set(arriving.into);
@@ -127,9 +154,18 @@ export class Channels {
   #channel(number: number): Channel {
     let channel = this.#channels.get(number);
     if (channel === undefined) {
-      channel = { posts: 0, posted: new Map(), arriving: new Map(), early: new Map() };
+      const [posted, arriving, early, offered] = [new Map(), new Map(), new Map(), new Map()];
+      channel = { posts: 0, known: 0, offered, posted, arriving, early };
       this.#channels.set(number, channel);
     }
     return channel;
   }
+}
+
+function otherLength(total: number, { into }: Posted): string {
+  return `sent ${total} bytes where ${into.byteLength} were expected`;
+}
+
+function outOfTurn(channel: number, sequence: number): string {
+  return `sent message ${sequence} of channel ${channel} out of turn`;
 }

@@ -8,8 +8,10 @@ import {
   FrameReader,
   HEADER_BYTES,
   MAX_CONTROL_BYTES,
-  MAX_PIECE_BYTES,
+  MAX_FRAME_BYTES,
+  sealFrame,
 } from "./frame.ts";
+import { Seal } from "./seal.ts";
 
 /** Mulberry32. */
 function randomNumbers(seed: number): (below: number) => number {
@@ -108,7 +110,7 @@ test("what a header claims is bounded", () => {
     assert.match(broken[0] ?? "", expected);
   };
   const message = { type: FRAME.message } as const;
-  refuse({ ...message, length: MAX_PIECE_BYTES + 1 }, /impossible/);
+  refuse({ ...message, length: MAX_FRAME_BYTES + 1 }, /impossible/);
   refuse({ ...message, length: 8, total: 4 }, /impossible/);
   refuse({ ...message, length: 8, total: 8, offset: 1 }, /impossible/);
   refuse({ ...message, length: 8, channel: -1 }, /impossible/);
@@ -117,5 +119,45 @@ test("what a header claims is bounded", () => {
   refuse({ ...message, length: 8, total: 2 ** 30 }, /nobody had asked/);
   refuse({ ...message, length: 8, sequence: 1e9 }, /out of turn/);
   refuse({ type: FRAME.hello, length: MAX_CONTROL_BYTES + 1 }, /impossible/);
+  refuse({ type: FRAME.ping, length: 1 }, /stray/);
+  refuse({ type: FRAME.bye, sequence: 1 }, /stray/);
+  refuse({ type: FRAME.credit, channel: 1, total: 8, length: 8 }, /stray/);
   refuse({ type: 99 as Frame["type"] }, /unknown type/);
+});
+
+test("a sealed stream that is altered, repeated, cut or swapped anywhere is refused there", () => {
+  const key = new Uint8Array(32).fill(7);
+  const sent = [5, 0, 300].map((length, sequence) => Buffer.alloc(length, sequence + 1));
+  const seal = new Seal(key);
+  const frames = sent.map((bytes, sequence) =>
+    Buffer.concat(
+      sealFrame({ type: FRAME.message, sequence, total: bytes.byteLength }, bytes, seal),
+    ),
+  );
+  const whole = Buffer.concat(frames);
+  const [first, second, third] = frames as [Buffer, Buffer, Buffer];
+  const read = (bytes: Uint8Array, theirs = key) => {
+    const { reader, frames: seen, broken } = sink();
+    reader.seal = new Seal(theirs);
+    reader.feed(bytes);
+    return { count: seen.length, broken: broken[0] };
+  };
+  assert.deepEqual(read(whole), { count: 3, broken: undefined });
+  for (let at = 0; at < whole.byteLength; at++) {
+    const altered = Buffer.from(whole);
+    altered[at] = (altered[at] as number) ^ 4;
+    const before = at < first.byteLength ? 0 : at < first.byteLength + second.byteLength ? 1 : 2;
+    assert.deepEqual(
+      [read(altered).count, /not its own/.test(read(altered).broken ?? "")],
+      [before, true],
+    );
+  }
+  const others = [
+    [first, first],
+    [second, first],
+    [first, third],
+    [first.subarray(0, -1), second],
+  ];
+  for (const parts of others) assert.match(read(Buffer.concat(parts)).broken ?? "", /not its own/);
+  assert.match(read(whole, new Uint8Array(32).fill(8)).broken ?? "", /not its own/);
 });

@@ -1,7 +1,7 @@
 /**
- * Frames on a stream: 40 bytes of header, then the payload. The reader trusts nothing: it checks every field before it takes a
- * byte of the payload, and never allocates by what a header says. Once keys are agreed on, a tag follows each frame, and only a frame
- * with the right one is complete. It knows no socket.
+ * Frames on a stream: 40 bytes of header, then the payload; on a sealed stream each of the two is followed by its tag. The
+ * reader trusts nothing: it checks the tag and every field of a header before it takes a byte of the payload, hands on
+ before its tag is checked, and never allocates by what a header says. It knows no socket.
  *
  * Header, little endian: magic u16, version u8, type u8, payload bytes u32, channel f64, sequence f64, length of the
  * whole message f64, offset of the payload in it f64.
@@ -15,6 +15,7 @@ export const FRAME = {
   abort: 3,
   ping: 4,
   bye: 5,
+  offer: 6,
   hello: 16,
   challenge: 17,
   proof: 18,
@@ -40,22 +41,33 @@ export interface Frame {
 export const PROTOCOL_VERSION = 2;
 export const HEADER_BYTES = 40;
 /** The longest payload of a message frame, and of all others. */
-export const MAX_PIECE_BYTES = 2 ** 23;
+export const MAX_FRAME_BYTES = 2 ** 20;
 export const MAX_CONTROL_BYTES = 2048;
 
 const MAGIC = 0x534c;
 const NOT_OURS = "sent bytes that are not Lockstep's";
 const TYPES: ReadonlySet<number> = new Set(Object.values(FRAME));
+/** Those with a payload, and those that speak of a message; all others are a header with nothing in it. */
+const WITH_PAYLOAD: ReadonlySet<number> = new Set([
+  FRAME.message,
+  FRAME.abort,
+  FRAME.hello,
+  FRAME.challenge,
+  FRAME.proof,
+  FRAME.refusal,
+  FRAME.join,
+]);
+const OF_MESSAGE: ReadonlySet<number> = new Set([FRAME.message, FRAME.credit, FRAME.offer]);
+/** Shorter payloads are worth a copy, so that the frame is sent at once. */
+const JOINED_BYTES = 2 ** 13;
 const LARGEST_MESSAGE = 2 ** 46;
 
-export function encodeHeader(frame: Partial<Frame> & Pick<Frame, "type">): Uint8Array {
-  const bytes = new Uint8Array(HEADER_BYTES);
-  writeHeader(bytes, frame);
-  return bytes;
-}
+/** What may be left out is 0; `total` is `length` unless told. */
+export type Head = Partial<Frame> & Pick<Frame, "type">;
 
-export function writeHeader(into: Uint8Array, frame: Partial<Frame> & Pick<Frame, "type">): void {
-  const view = new DataView(into.buffer, into.byteOffset, HEADER_BYTES);
+export function encodeHeader(frame: Head): Uint8Array {
+  const bytes = new Uint8Array(HEADER_BYTES);
+  const view = new DataView(bytes.buffer);
   const { type, length = 0, channel = 0, sequence = 0, total = length, offset = 0 } = frame;
   view.setUint16(0, MAGIC, true);
   view.setUint8(2, PROTOCOL_VERSION);
@@ -65,17 +77,23 @@ export function writeHeader(into: Uint8Array, frame: Partial<Frame> & Pick<Frame
   view.setFloat64(16, sequence, true);
   view.setFloat64(24, total, true);
   view.setFloat64(32, offset, true);
+  return bytes;
 }
 
-/** A whole frame other than a message. */
-export function encodeControl(
-  frame: Partial<Frame> & Pick<Frame, "type">,
-  payload: Uint8Array = new Uint8Array(0),
-): Uint8Array {
-  const bytes = new Uint8Array(HEADER_BYTES + payload.byteLength);
-  writeHeader(bytes, { ...frame, length: payload.byteLength });
-  bytes.set(payload, HEADER_BYTES);
-  return bytes;
+/** The bytes of a frame, to be sent one after the other. `payload` is in them, not copied if it is long. */
+export function sealFrame(head: Head, payload: Uint8Array, seal: Seal | undefined): Uint8Array[] {
+  const header = encodeHeader({ ...head, length: payload.byteLength });
+  const parts = seal === undefined ? [header] : [header, tagOf(seal, header)];
+  if (payload.byteLength > 0) {
+    parts.push(payload);
+    if (seal !== undefined) parts.push(tagOf(seal, payload));
+  }
+  return payload.byteLength < JOINED_BYTES ? [Buffer.concat(parts)] : parts;
+}
+
+function tagOf(seal: Seal, bytes: Uint8Array): Uint8Array {
+  seal.add(bytes);
+  return seal.tag();
 }
 
 /** Whether a header may begin so: looks at two bytes. */
@@ -100,73 +118,81 @@ export function decodeHeader(bytes: Uint8Array): Frame | string {
   const whole = [channel, sequence, total, offset].every(
     (value) => Number.isSafeInteger(value) && value >= 0,
   );
-  const most = type === FRAME.message ? MAX_PIECE_BYTES : MAX_CONTROL_BYTES;
+  const most = type === FRAME.message ? MAX_FRAME_BYTES : MAX_CONTROL_BYTES;
   if (!whole || length > most || total > LARGEST_MESSAGE || offset + length > total) {
     return "sent a frame with impossible numbers";
   }
+  const stray = !OF_MESSAGE.has(type) && (channel > 0 || sequence > 0 || total > length);
+  if (stray || (length > 0 && !WITH_PAYLOAD.has(type))) return "sent a frame with stray contents";
   return { type: type as FrameType, length, channel, sequence, total, offset };
 }
 
 export interface FrameHandler {
   /** Where the payload of this message frame goes: exactly `length` bytes, or why it is refused. */
   destination(frame: Frame): Uint8Array | string;
-  /** So many more bytes of a message frame's payload are where they belong, from this place in it. */
-  arrived?(frame: Frame, from: number, byteLength: number): void;
   /** The frame is complete. A message's payload is where it belongs; another's is given, valid during the call. */
   frame(frame: Frame, payload: Uint8Array): void;
   /** The stream is of no use any more. */
   broken(what: string): void;
 }
 
+const ALTERED = "sent a frame that is not its own, or was changed on its way";
+
 /** Takes a stream apart. Bytes may come in pieces of any length. */
 export class FrameReader {
   readonly #handler: FrameHandler;
-  readonly #header = new Uint8Array(HEADER_BYTES);
+  readonly #header = new Uint8Array(HEADER_BYTES + TAG_BYTES);
   readonly #control = new Uint8Array(MAX_CONTROL_BYTES);
   readonly #tag = new Uint8Array(TAG_BYTES);
   #seal: Seal | undefined;
-  /** At a header: undefined. */
   #frame: Frame | undefined;
-  #payload: Uint8Array;
-  /** Where bytes go now: header, payload or tag. */
+  #payload: Uint8Array | undefined;
   #target: Uint8Array;
   #filled = 0;
   #broken = false;
 
   constructor(handler: FrameHandler) {
     this.#handler = handler;
-    this.#target = this.#header;
-    this.#payload = this.#control;
+    this.#target = this.#header.subarray(0, HEADER_BYTES);
   }
 
   get isBroken(): boolean {
     return this.#broken;
   }
 
-  /** From the next frame on, takes only what is sealed so. */
-  unseal(seal: Seal): void {
-    this.#seal = seal;
+  get isInFrame(): boolean {
+    return this.#frame !== undefined || this.#filled > 0;
   }
 
-  /** Where the next bytes of a payload could be read to directly; undefined elsewhere. */
+  /** Between two frames: all that follow are sealed. */
+  set seal(seal: Seal) {
+    this.#seal = seal;
+    this.#expect(this.#header);
+  }
+
+  /** Where the next bytes of a payload could be read to directly; undefined at a header or a tag. */
   get direct(): Uint8Array | undefined {
-    if (this.#broken || this.#frame === undefined || this.#target === this.#tag) return undefined;
+    if (this.#broken || this.#target !== this.#payload) return undefined;
     return this.#target.subarray(this.#filled);
+  }
+
+  /** Bytes up to the next payload while pieces of a message follow each other. */
+  get between(): number | undefined {
+    const { length = 0, offset = 0, total = 0 } = this.#frame ?? {};
+    if (this.#target !== this.#tag || offset + length >= total) return undefined;
+    return TAG_BYTES - this.#filled + this.#header.byteLength;
   }
 
   /** So many bytes were read to where `direct` said. */
   advance(count: number): void {
     const from = this.#filled;
     this.#filled += count;
-    if (this.#frame !== undefined && this.#target !== this.#tag) {
-      this.#seal?.add(this.#target.subarray(from, this.#filled));
-      if (this.#frame.type === FRAME.message) this.#handler.arrived?.(this.#frame, from, count);
-    }
     // An answer of another program may be shorter than a header.
-    if (this.#frame === undefined && from < 2 && this.#filled >= 2 && !isOurs(this.#header)) {
+    const atHeader = this.#frame === undefined && this.#seal === undefined;
+    if (atHeader && from < 2 && this.#filled >= 2 && !isOurs(this.#header)) {
       return this.#break(NOT_OURS);
     }
-    this.#settle();
+    while (!this.#broken && this.#filled === this.#target.byteLength) this.#settle();
   }
 
   feed(chunk: Uint8Array): void {
@@ -179,38 +205,40 @@ export class FrameReader {
     }
   }
 
-  /** Goes on as far as all bytes are there. */
   #settle(): void {
-    while (!this.#broken && this.#filled === this.#target.byteLength) {
-      if (this.#frame === undefined) this.#begin();
-      else if (this.#seal !== undefined && this.#target !== this.#tag) this.#aim(this.#tag);
-      else if (this.#seal !== undefined && !sameBytes(this.#seal.tag(), this.#tag)) {
-        this.#break("sent a frame that is not its own, or was changed on its way");
-      } else return this.#complete(this.#frame);
+    if (this.#frame === undefined) return this.#begin();
+    const payload = this.#payload as Uint8Array;
+    if (this.#seal !== undefined && payload.byteLength > 0) {
+      if (this.#target === payload) return this.#expect(this.#tag);
+      if (!sameBytes(tagOf(this.#seal, payload), this.#tag)) return this.#break(ALTERED);
     }
-  }
-
-  #complete(frame: Frame): void {
+    const frame = this.#frame;
     this.#frame = undefined;
-    this.#aim(this.#header);
-    this.#handler.frame(frame, this.#payload);
+    this.#payload = undefined;
+    const sealed = this.#seal === undefined ? HEADER_BYTES : HEADER_BYTES + TAG_BYTES;
+    this.#expect(this.#header.subarray(0, sealed));
+    this.#handler.frame(frame, payload);
   }
 
   #begin(): void {
-    const frame = decodeHeader(this.#header);
+    const header = this.#header.subarray(0, HEADER_BYTES);
+    if (this.#seal !== undefined) {
+      const tag = this.#header.subarray(HEADER_BYTES);
+      if (!sameBytes(tagOf(this.#seal, header), tag)) return this.#break(ALTERED);
+    }
+    const frame = decodeHeader(header);
     if (typeof frame === "string") return this.#break(frame);
-    this.#seal?.add(this.#header);
-    const payload =
+    const target =
       frame.type === FRAME.message
         ? this.#handler.destination(frame)
         : this.#control.subarray(0, frame.length);
-    if (typeof payload === "string") return this.#break(payload);
+    if (typeof target === "string") return this.#break(target);
     this.#frame = frame;
-    this.#payload = payload;
-    this.#aim(payload);
+    this.#payload = target;
+    this.#expect(target);
   }
 
-  #aim(target: Uint8Array): void {
+  #expect(target: Uint8Array): void {
     this.#target = target;
     this.#filled = 0;
   }

@@ -13,7 +13,7 @@ import {
   type Side,
   sameBytes,
 } from "./exchange.ts";
-import { encodeControl, FRAME, type Frame } from "./frame.ts";
+import { FRAME, type Frame } from "./frame.ts";
 import type { Link } from "./link.ts";
 import { Seal } from "./seal.ts";
 
@@ -57,6 +57,19 @@ export function decodeHello(bytes: Uint8Array): Hello | undefined {
   return valid ? (value as Hello) : undefined;
 }
 
+/** Each guess costs a stranger a connection (docs/decisions/0015): so many characters are beyond all patience. */
+const LEAST_CHARACTERS = 16;
+
+/** Throws INVALID_OPTION for a token that could be guessed. */
+export function checkToken(token: string): void {
+  if (token.length >= LEAST_CHARACTERS) return;
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `The token has ${token.length} characters, and needs ${LEAST_CHARACTERS} or more.`,
+    { hint: "Give the same longer one everywhere: openssl rand -hex 16 makes one." },
+  );
+}
+
 /** One end until the stream is sealed. */
 export interface Introduction {
   /** Throws UNAUTHORIZED or PROTOCOL naming the rank that was dialed. */
@@ -74,7 +87,7 @@ export function introduce(
 ): Introduction {
   const exchange = new Exchange("dialer", token, said(tls));
   let keys: SessionKeys | undefined;
-  link.write([encodeControl({ type: FRAME.hello }, encodeShare(exchange.share))]);
+  link.write({ type: FRAME.hello }, encodeShare(exchange.share));
   return {
     get hasProved() {
       return keys !== undefined;
@@ -85,7 +98,7 @@ export function introduce(
         if (theirs !== undefined && usesTls(theirs) !== tls) throw tlsDiffers(to, tls);
         keys = theirs && exchange.finish(theirs);
         if (keys === undefined) throw protocolError(to, "answered what no other end does");
-        link.write([encodeControl({ type: FRAME.proof }, keys.proofs.dialer)]);
+        link.write({ type: FRAME.proof }, keys.proofs.dialer);
       } else if (keys !== undefined && type === FRAME.proof) {
         if (!sameBytes(payload, keys.proofs.listener)) throw unauthorized(to);
         secure(link, "dialer", keys, tls, secured);
@@ -107,7 +120,7 @@ export function receiveStranger(
       const theirs = decodeShare(payload);
       if (theirs === undefined) return false;
       const exchange = new Exchange("listener", token, said(tls));
-      link.write([encodeControl({ type: FRAME.challenge }, encodeShare(exchange.share))]);
+      link.write({ type: FRAME.challenge }, encodeShare(exchange.share));
       keys = usesTls(theirs) === tls ? exchange.finish(theirs) : undefined;
       state = "proof";
       return true;
@@ -118,7 +131,7 @@ export function receiveStranger(
       return false;
     }
     state = "done";
-    link.write([encodeControl({ type: FRAME.proof }, keys.proofs.listener)]);
+    link.write({ type: FRAME.proof }, keys.proofs.listener);
     secure(link, "listener", keys, tls, secured);
     return true;
   };

@@ -5,7 +5,8 @@
 import { LockstepError } from "../../errors.ts";
 import { parseAddress } from "./address.ts";
 import { dialPeer } from "./dial.ts";
-import { encodeControl, encodeHeader, FRAME, type Frame } from "./frame.ts";
+import { FRAME, type Frame } from "./frame.ts";
+import { checkToken } from "./handshake.ts";
 import type { Link } from "./link.ts";
 import type { TcpListener } from "./listener.ts";
 
@@ -55,7 +56,7 @@ export class Line {
     const { byteLength } = bytes;
     if (byteLength > MAX_LINE_BYTES)
       return this.#fail(`a message of ${byteLength} bytes is too long`);
-    this.#link.write([encodeHeader({ type: FRAME.message, length: byteLength }), bytes]);
+    this.#link.write({ type: FRAME.message }, bytes);
   }
 
   /** Sends what waits, then closes. The handler hears of it. */
@@ -68,7 +69,7 @@ export class Line {
   #tick(): void {
     if (performance.now() - this.#heardAt > SILENCE_MS) this.#fail("it was silent for 10 s");
     else if (this.#link.backlog > MAX_BACKLOG_BYTES) this.#fail("it does not read");
-    else this.#link.write([encodeControl({ type: FRAME.ping })]);
+    else this.#link.write({ type: FRAME.ping });
   }
 
   #destination({ length, total, offset }: Frame): Uint8Array | string {
@@ -120,6 +121,7 @@ export async function dialLine(options: DialLineOptions): Promise<Line> {
   const { address, token, tls = false, deadlineMs, signal } = options;
   const hello = { group: GROUP, generation: 0, size: 1, from: 0, to: 0, stream: 0 };
   const place = parseAddress(address);
+  checkToken(token);
   try {
     return await new Promise<Line>((resolve, reject) => {
       const welcomed = (link: Link) => resolve(new Line(link));

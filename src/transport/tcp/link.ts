@@ -6,17 +6,15 @@ import net from "node:net";
 import tls from "node:tls";
 import { type Address, addressError } from "./address.ts";
 import type { Side } from "./exchange.ts";
-import { type Frame, type FrameHandler, FrameReader } from "./frame.ts";
+import { type Frame, type FrameHandler, FrameReader, type Head, sealFrame } from "./frame.ts";
 import { keepQueueShort } from "./loopback.ts";
 import type { Seal } from "./seal.ts";
 
 export interface LinkHandler {
   readonly destination: FrameHandler["destination"];
-  /** Of message frames, before they are complete. */
-  readonly arrived?: FrameHandler["arrived"];
   readonly frame: (frame: Frame, payload: Uint8Array) => void;
-  /** No more frames will come. Called once. @param isTheirs whether the other end sent what it must not */
-  readonly closed: (why: string, isTheirs: boolean) => void;
+  /** No more frames will come. Called once. Whether that is because of what the other end sent. */
+  readonly closed: (why: string, isBroken: boolean) => void;
 }
 
 export interface DialOptions {
@@ -29,6 +27,15 @@ export interface DialOptions {
   readonly signal: AbortSignal;
 }
 
+interface Outgoing {
+  readonly head: Head;
+  readonly payload: Uint8Array;
+  readonly done: (() => void) | undefined;
+}
+
+const NOTHING = new Uint8Array(0);
+/** So much is given to the socket ahead; what comes after it is sealed when it is its turn, while this is on its way. */
+const AHEAD_BYTES = 2 ** 22;
 const STAGING_BYTES = 2 ** 16;
 /** Payloads shorter than this are not worth a read of their own. */
 const DIRECT_BYTES = 2 ** 14;
@@ -52,19 +59,21 @@ function serverOptions(psk: Buffer): tls.TLSSocketOptions {
 
 export class Link {
   #socket: net.Socket;
-  #seal: Seal | undefined;
   readonly #reader: FrameReader;
   readonly #staging = new Uint8Array(STAGING_BYTES);
   #handler: LinkHandler | undefined;
   #why: string | undefined;
-  #isTheirs = false;
+  #isBroken = false;
   #paused = false;
+  #seal: Seal | undefined;
+  readonly #queue: Outgoing[] = [];
+  #queuedBytes = 0;
+  #isEnding = false;
 
   /** @internal Use `Link.dial` or `Link.accept`. */
   constructor(open: (link: Link) => net.Socket) {
     this.#reader = new FrameReader({
       destination: (frame) => this.#handler?.destination(frame) ?? "sent data too early",
-      arrived: (frame, from, byteLength) => this.#handler?.arrived?.(frame, from, byteLength),
       frame: (frame, payload) => this.#handler?.frame(frame, payload),
       broken: (what) => this.#close(what, true),
     });
@@ -89,7 +98,8 @@ export class Link {
         link.destroy();
         reject(reason);
       };
-      const failed = (error: Error) => giveUp(addressError(error, address));
+      let resolved = address.host;
+      const failed = (error: Error) => giveUp(addressError(error, address, resolved));
       const aborted = () => giveUp(signal.reason as Error);
       const late = () => failed(Object.assign(new Error("late"), { code: "ETIMEDOUT" }));
       const timer = setTimeout(late, timeoutMs);
@@ -111,6 +121,9 @@ export class Link {
         return net.connect(options).once("connect", ready);
       });
       link.#socket.setNoDelay(true).once("error", failed);
+      link.#socket.once("lookup", (_error, found: string) => {
+        resolved = found ?? resolved;
+      });
     });
   }
 
@@ -122,10 +135,16 @@ export class Link {
     });
   }
 
+  /** Who hears of frames from now on. */
+  set handler(handler: LinkHandler) {
+    this.#handler = handler;
+    if (this.#why !== undefined) handler.closed(this.#why, this.#isBroken);
+  }
+
   /** Seals every frame from now on, and takes only those that are sealed so. */
   seal(out: Seal, into: Seal): void {
     this.#seal = out;
-    this.#reader.unseal(into);
+    this.#reader.seal = into;
   }
 
   /** Goes on as TLS with this key. Closes where that fails. */
@@ -148,29 +167,55 @@ export class Link {
     this.#socket.on("data", this.#feed);
   }
 
-  /** Who hears of frames from now on. */
-  set handler(handler: LinkHandler) {
-    this.#handler = handler;
-    if (this.#why !== undefined) handler.closed(this.#why, this.#isTheirs);
+  get isClosed(): boolean {
+    return this.#why !== undefined;
+  }
+
+  get isPaused(): boolean {
+    return this.#paused;
+  }
+
+  /** Whether the beginning of a frame has come, and not its end. */
+  get isInFrame(): boolean {
+    return this.#reader.isInFrame;
   }
 
   /** Bytes that wait to be sent. */
   get backlog(): number {
-    return this.#socket.writableLength;
+    return this.#socket.writableLength + this.#queuedBytes;
   }
 
-  /** Writes one frame. `done` is called when its bytes may be written again, or never, if the link closes before. */
-  write(frame: readonly Uint8Array[], done?: () => void): void {
-    if (this.#why !== undefined) return;
-    for (const piece of frame) this.#seal?.add(piece);
-    const pieces = this.#seal === undefined ? frame : [...frame, this.#seal.tag()];
+  /** `done` is called when the payload may be written again, or never, if the link closes before. */
+  write(head: Head, payload: Uint8Array = NOTHING, done?: () => void): void {
+    if (this.#why !== undefined || this.#isEnding) return;
+    this.#queue.push({ head, payload, done });
+    this.#queuedBytes += payload.byteLength;
+    this.#pump();
+  }
+
+  #pump(): void {
+    while (this.#why === undefined && this.#socket.writableLength < AHEAD_BYTES) {
+      const next = this.#queue.shift();
+      if (next === undefined) break;
+      this.#queuedBytes -= next.payload.byteLength;
+      this.#put(sealFrame(next.head, next.payload, this.#seal), next.done);
+    }
+    if (this.#isEnding && this.#queue.length === 0) this.#socket.destroySoon();
+  }
+
+  #put(pieces: readonly Uint8Array[], done: (() => void) | undefined): void {
     const last = pieces.length - 1;
     if (last > 0) this.#socket.cork();
     for (const [index, piece] of pieces.entries()) {
-      if (index < last || done === undefined) this.#socket.write(piece);
-      else this.#socket.write(piece, (error) => (error ? undefined : done()));
+      if (index < last) this.#socket.write(piece);
+      else this.#socket.write(piece, (error) => (error ? undefined : this.#written(done)));
     }
     if (last > 0) this.#socket.uncork();
+  }
+
+  #written(done: (() => void) | undefined): void {
+    done?.();
+    if (this.#queue.length > 0) this.#pump();
   }
 
   pause(): void {
@@ -185,7 +230,8 @@ export class Link {
 
   /** Sends what waits, then closes. */
   end(): void {
-    this.#socket.destroySoon();
+    this.#isEnding = true;
+    this.#pump();
   }
 
   destroy(): void {
@@ -208,7 +254,8 @@ export class Link {
 
   #target(): Uint8Array {
     const direct = this.#reader.direct;
-    return direct !== undefined && direct.byteLength >= DIRECT_BYTES ? direct : this.#staging;
+    if (direct !== undefined && direct.byteLength >= DIRECT_BYTES) return direct;
+    return this.#staging.subarray(0, this.#reader.between);
   }
 
   #read(count: number, buffer: Uint8Array): boolean {
@@ -217,11 +264,13 @@ export class Link {
     return !this.#paused;
   }
 
-  #close(why: string, isTheirs = false): void {
+  #close(why: string, isBroken = false): void {
     if (this.#why !== undefined) return;
     this.#why = why;
-    this.#isTheirs = isTheirs;
+    this.#isBroken = isBroken;
+    this.#queue.length = 0;
+    this.#queuedBytes = 0;
     this.#socket.destroy();
-    this.#handler?.closed(why, isTheirs);
+    this.#handler?.closed(why, isBroken);
   }
 }

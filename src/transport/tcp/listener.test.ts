@@ -6,7 +6,7 @@ import { listenTcp } from "./listener.ts";
 import { joinTcp } from "./tcp.ts";
 
 const hasCode = (code: string) => (error: unknown) => (error as { code?: string }).code === code;
-const here = { host: "127.0.0.1", token: "secret" };
+const here = { host: "127.0.0.1", token: "a secret of tests" };
 
 test("addresses are read strictly", () => {
   assert.deepEqual(parseAddress("[::1]:80"), { host: "::1", port: 80 });

@@ -5,16 +5,24 @@
 import net from "node:net";
 import { LockstepError } from "../../errors.ts";
 import { type Address, addressError, formatAddress } from "./address.ts";
-import { encodeControl, FRAME, type Frame } from "./frame.ts";
-import { decodeHello, type Hello, receiveStranger } from "./handshake.ts";
+import { FRAME, type Frame } from "./frame.ts";
+import { checkToken, decodeHello, type Hello, receiveStranger } from "./handshake.ts";
 import { Link } from "./link.ts";
+import { Strangers } from "./strangers.ts";
+
+export interface PortRange {
+  readonly first: number;
+  readonly last: number;
+}
 
 export interface ListenOptions {
   /** One of this machine's addresses, or a name of it. */
   readonly host: string;
   /** 0, the default, for any that is free. */
   readonly port?: number;
-  /** Who does not know it is refused. It never travels. */
+  /** The first that is free of these ports, instead of `port`. */
+  readonly ports?: PortRange;
+  /** At least 16 characters. Who does not know it is refused. It never travels. */
   readonly token: string;
   /** Encrypts, with a key made of the token; false unless told. */
   readonly tls?: boolean;
@@ -23,9 +31,7 @@ export interface ListenOptions {
 /** Takes a link that has proved itself, or says why not. */
 export type Admit = (hello: Hello, link: Link) => string | undefined;
 
-const HANDSHAKE_MS = 5000;
 const HELD_MS = 60_000;
-const MAX_STRANGERS = 256;
 const MAX_HELD = 8192;
 
 interface Held {
@@ -40,7 +46,7 @@ export class TcpListener {
   readonly #server: net.Server;
   readonly #groups = new Map<string, Admit>();
   readonly #held = new Set<Held>();
-  readonly #strangers = new Set<Link>();
+  readonly #strangers = new Strangers();
   #hasRefused = false;
   #address: Address = { host: "", port: 0 };
 
@@ -61,7 +67,7 @@ export class TcpListener {
   }
 
   /** @internal */
-  open({ host, port = 0 }: ListenOptions): Promise<void> {
+  open(host: string, port: number): Promise<void> {
     return new Promise((resolve, reject) => {
       const failed = (error: NodeJS.ErrnoException) => reject(addressError(error, { host, port }));
       this.#server.once("error", failed);
@@ -102,23 +108,14 @@ export class TcpListener {
       clearTimeout(timer);
       link.destroy();
     }
-    for (const link of this.#strangers) link.destroy();
+    this.#strangers.close();
     this.#held.clear();
     this.#server.close();
   }
 
   #greet(socket: net.Socket): void {
-    if (this.#strangers.size >= MAX_STRANGERS) {
-      socket.destroy();
-      return;
-    }
+    this.#strangers.add(socket);
     const link = Link.accept(socket);
-    this.#strangers.add(link);
-    const timer = setTimeout(() => link.destroy(), HANDSHAKE_MS);
-    const known = () => {
-      clearTimeout(timer);
-      this.#strangers.delete(link);
-    };
     let isSecured = false;
     const takes = receiveStranger(link, this, {
       secured: () => {
@@ -130,15 +127,16 @@ export class TcpListener {
     });
     link.handler = {
       destination: () => "sent data before it was let in",
-      closed: known,
+      closed: () => undefined,
       frame: (frame: Frame, payload: Uint8Array) => {
         if (!isSecured) {
-          if (!takes(frame, payload)) link.destroy();
+          if (takes(frame, payload)) this.#strangers.heard(socket);
+          else link.destroy();
           return;
         }
         const hello = frame.type === FRAME.join ? decodeHello(payload) : undefined;
         if (hello === undefined) return link.destroy();
-        known();
+        this.#strangers.trust(socket);
         this.#known(hello, link);
       },
     };
@@ -165,19 +163,39 @@ export class TcpListener {
   #admit(admit: Admit, hello: Hello, link: Link): void {
     const refusal = admit(hello, link);
     if (refusal === undefined) {
-      link.write([encodeControl({ type: FRAME.welcome })]);
+      link.write({ type: FRAME.welcome });
       return;
     }
-    link.write([encodeControl({ type: FRAME.refusal }, Buffer.from(refusal.slice(0, 1000)))]);
+    link.write({ type: FRAME.refusal }, Buffer.from(refusal.slice(0, 1000)));
     link.end();
   }
 }
 
-/** Opens the door. Rejects with ADDRESS. */
+/** Opens the door. Rejects with ADDRESS, and with INVALID_OPTION for a token that could be guessed. */
 export async function listenTcp(options: ListenOptions): Promise<TcpListener> {
-  const listener = new TcpListener(options);
-  await listener.open(options);
-  return listener;
+  const { host, port = 0, ports, token } = options;
+  checkToken(token);
+  const { first, last } = ports ?? { first: port, last: port };
+  for (let next = first; ; next++) {
+    const listener = new TcpListener(options);
+    try {
+      await listener.open(host, next);
+      return listener;
+    } catch (error) {
+      const isTaken = error instanceof LockstepError && error.fields["systemCode"] === "EADDRINUSE";
+      if (ports === undefined || !isTaken) throw error;
+      if (next < last) continue;
+      throw new LockstepError(
+        "ADDRESS",
+        `All ports from ${first} to ${last} of ${host} are in use.`,
+        {
+          hint: "Give --ports a range with a port for each worker of this machine.",
+          fields: { address: host },
+          cause: error,
+        },
+      );
+    }
+  }
 }
 
 function keyOf(group: string, generation: number): string {

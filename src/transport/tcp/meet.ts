@@ -14,11 +14,12 @@ export interface Meeting {
   readonly peers: ReadonlyMap<number, Peer>;
   readonly streams: number;
   readonly deadlineMs: number;
+  readonly reachMs: number | undefined;
   readonly fate: Fate;
 }
 
 export async function dialAll(
-  { rank, size, generation, group, peers, streams, deadlineMs, fate }: Meeting,
+  { rank, size, generation, group, peers, streams, deadlineMs, reachMs, fate }: Meeting,
   { token, tls, host }: TcpListener,
   addresses: readonly string[],
 ): Promise<void> {
@@ -33,6 +34,7 @@ export async function dialAll(
         tls,
         hello,
         deadlineMs,
+        ...(reachMs === undefined ? {} : { reachMs }),
         signal: fate.signal,
         welcomed: (link) => peer.addInbound(stream, link),
         ...(/^[\d.]+$|:/.test(host) ? { localAddress: host } : {}),

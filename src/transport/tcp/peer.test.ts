@@ -16,12 +16,13 @@ class FakeLink {
 function peerWithLinks() {
   const heard: string[] = [];
   const note = (what: string) => () => void heard.push(what);
-  const peer = new Peer({
+  const events = {
     failed: note("failed"),
     lost: note("lost"),
     left: note("left"),
     reported: note("reported"),
-  });
+  };
+  const peer = new Peer(events, 2);
   const [inbound, outbound] = [0, 1].map(() => [new FakeLink(), new FakeLink()] as const) as [
     readonly [FakeLink, FakeLink],
     readonly [FakeLink, FakeLink],

@@ -1,23 +1,14 @@
 /** What a rank holds for one other: streams both ways, messages under way, and when it was last heard. */
 import type { Posted } from "../inbox.ts";
-import { Channels, EAGER_BYTES } from "./channels.ts";
-import {
-  encodeControl,
-  encodeHeader,
-  FRAME,
-  type Frame,
-  HEADER_BYTES,
-  writeHeader,
-} from "./frame.ts";
-import type { Link } from "./link.ts";
+import { Channels } from "./channels.ts";
+import { FRAME, type Frame } from "./frame.ts";
+import type { Link, LinkHandler } from "./link.ts";
+import { EAGER_BYTES, PIECE_BYTES, PieceOrder, stripeOf } from "./stripes.ts";
 
 /** Small messages are copied into the socket's queue up to here; then they wait. */
 const MAX_BACKLOG_BYTES = 2 ** 22;
-/** Of a long message: a frame of its own, and how many of them wait in a stream. */
-const PIECE_BYTES = 2 ** 20;
-const PIECES_AHEAD = 4;
-/** A message is worth several streams from here on. */
-const STRIPED_BYTES = 2 ** 18;
+/** What may be asked for before it is sent. */
+const MAX_CREDITS = 2 ** 16;
 
 interface Outgoing {
   readonly bytes: Uint8Array;
@@ -36,7 +27,8 @@ export class Peer {
   readonly inbound: Link[] = [];
   /** Dialed by it: our messages go there. */
   readonly outbound: Link[] = [];
-  heardAt = performance.now();
+  /** When each stream was last heard. */
+  readonly #heardAt = new Map<Link, number>();
   readonly #channels = new Channels();
   readonly #nextSequence = new Map<number, number>();
   /** Credits that came before their message, and messages that wait for theirs: by channel and number. */
@@ -45,28 +37,81 @@ export class Peer {
   readonly #events: PeerEvents;
   /** Streams on which it said that it leaves; each may end at its own time, and some are late. */
   readonly #byes = new Set<Link>();
+  #byeAt = Number.POSITIVE_INFINITY;
+  readonly #streams: number;
 
-  constructor(events: PeerEvents) {
+  constructor(events: PeerEvents, streams: number) {
     this.#events = events;
+    this.#streams = streams;
   }
 
   addInbound(stream: number, link: Link): void {
     this.inbound[stream] = link;
-    link.handler = {
-      destination: (frame) => this.#channels.place(frame),
-      arrived: (frame, from, byteLength) => this.#channels.arrived(frame, from, byteLength),
-      closed: (why, isTheirs) => this.#closed(why, isTheirs, link),
-      frame: (frame, payload) => this.#frame(frame, payload, link),
-    };
+    const order = new PieceOrder(stream, this.#streams);
+    this.#attach(link, {
+      destination: (frame) => order.check(frame) ?? this.#channels.place(frame),
+      check: (frame) => (frame.type === FRAME.message ? undefined : order.check(frame)),
+      hears: stream === 0 ? [FRAME.message, FRAME.offer] : [FRAME.message],
+    });
   }
 
   addOutbound(stream: number, link: Link): void {
     this.outbound[stream] = link;
-    link.handler = {
+    this.#attach(link, {
       destination: () => "sent data on the wrong stream",
-      closed: (why, isTheirs) => this.#closed(why, isTheirs, link),
-      frame: (frame, payload) => this.#frame(frame, payload, link),
+      check: () => undefined,
+      hears: stream === 0 ? [FRAME.credit] : [],
+    });
+  }
+
+  #attach(
+    link: Link,
+    {
+      destination,
+      check,
+      hears,
+    }: Pick<LinkHandler, "destination"> & {
+      readonly check: (frame: Frame) => string | undefined;
+      readonly hears: readonly number[];
+    },
+  ): void {
+    const heard: ReadonlySet<number> = new Set([FRAME.ping, FRAME.bye, FRAME.abort, ...hears]);
+    this.#heardAt.set(link, performance.now());
+    link.handler = {
+      destination,
+      closed: (why, isBroken) => {
+        if (isBroken) this.#events.failed(why);
+        else this.#closed(why, link);
+      },
+      frame: (frame, payload) => {
+        this.#heardAt.set(link, performance.now());
+        const stray = !heard.has(frame.type) || this.#byes.has(link);
+        const wrong = stray ? `sent a frame of type ${frame.type} out of turn` : check(frame);
+        if (wrong === undefined) this.#frame(frame, payload, link);
+        else this.#events.failed(wrong);
+      },
     };
+  }
+
+  /** All streams have just been heard. */
+  heard(): void {
+    const now = performance.now();
+    for (const link of this.#heardAt.keys()) this.#heardAt.set(link, now);
+  }
+
+  /** Fails when a stream was silent for so long, where it is read. */
+  checkSilence(silenceMs: number): void {
+    if (this.hasLeft) return;
+    const now = performance.now();
+    if (now - this.#byeAt > silenceMs) {
+      return this.#events.failed("says that it leaves, on some of its streams only");
+    }
+    for (const [link, at] of this.#heardAt) {
+      if (link.isPaused) this.#heardAt.set(link, now);
+      else if (this.#byes.has(link) || now - at < silenceMs) continue;
+      else if (link.isInFrame) return this.#events.failed("broke off in the middle of a frame");
+      else return this.#events.lost(`it was silent for ${Math.round(silenceMs)} ms`);
+    }
   }
 
   get hasLeft(): boolean {
@@ -80,6 +125,7 @@ export class Peer {
     if (bytes.byteLength <= EAGER_BYTES) return this.#sendSmall(channel, sequence, bytes, done);
     const message = { bytes, done, channel, sequence };
     const key = `${channel}:${sequence}`;
+    this.outbound[0]?.write({ type: FRAME.offer, channel, sequence, total: bytes.byteLength });
     const credit = this.#credits.get(key);
     if (credit === undefined) this.#uncredited.set(key, message);
     else {
@@ -106,8 +152,8 @@ export class Peer {
     const early = this.#channels.post(channel, posted);
     if (early === "waiting") {
       if (into.byteLength > EAGER_BYTES) {
-        const credit = { type: FRAME.credit, channel, sequence, total: into.byteLength } as const;
-        this.inbound[0]?.write([encodeControl(credit)]);
+        const total = into.byteLength;
+        this.inbound[0]?.write({ type: FRAME.credit, channel, sequence, total });
       }
       return false;
     }
@@ -123,7 +169,7 @@ export class Peer {
   /** On every stream, in both directions. */
   tell(type: Frame["type"], payload?: Uint8Array): void {
     for (const link of [...this.inbound, ...this.outbound]) {
-      link.write([encodeControl({ type }, payload)]);
+      link.write({ type }, payload);
     }
   }
 
@@ -136,16 +182,15 @@ export class Peer {
   }
 
   #sendSmall(channel: number, sequence: number, bytes: Uint8Array, done: () => void): boolean {
-    const link = this.outbound[0] as Link;
-    const frame = new Uint8Array(HEADER_BYTES + bytes.byteLength);
-    writeHeader(frame, { type: FRAME.message, length: bytes.byteLength, channel, sequence });
-    frame.set(bytes, HEADER_BYTES);
-    if (link.backlog < MAX_BACKLOG_BYTES) {
-      link.write([frame]);
-      return true;
+    if (this.#credits.has(`${channel}:${sequence}`)) {
+      this.#events.failed(`expects more than the ${bytes.byteLength} bytes that are sent`);
+      return false;
     }
-    link.write([frame], done);
-    return false;
+    const link = this.outbound[0] as Link;
+    const atOnce = link.backlog < MAX_BACKLOG_BYTES;
+    const head = { type: FRAME.message, channel, sequence, total: bytes.byteLength } as const;
+    link.write(head, bytes.slice(), atOnce ? undefined : done);
+    return atOnce;
   }
 
   #sendLarge(
@@ -157,38 +202,26 @@ export class Peer {
       this.#events.failed(`expects ${expected} bytes where ${total} are sent`);
       return;
     }
-    const streams = total >= STRIPED_BYTES ? this.outbound.length : 1;
-    const share = Math.ceil(total / streams / 64) * 64;
-    let left = Math.min(streams, Math.ceil(total / share));
-    for (let stream = 0; stream < streams && stream * share < total; stream++) {
-      const end = Math.min(total, (stream + 1) * share);
-      const link = this.outbound[stream] as Link;
-      let at = stream * share;
-      let onTheWay = 0;
-      // Pieces are sealed one by one just before they are sent, so that they are still in the cache then.
-      const next = () => {
-        if (at === end) {
-          if (onTheWay > 0) return;
-          left -= 1;
-          if (left === 0) done();
-          return;
-        }
-        const length = Math.min(PIECE_BYTES, end - at);
-        const head = { type: FRAME.message, channel, sequence, total, offset: at, length } as const;
-        const piece = [encodeHeader(head), bytes.subarray(at, at + length)];
-        at += length;
-        onTheWay += 1;
-        link.write(piece, () => {
-          onTheWay -= 1;
-          next();
-        });
-      };
-      for (let ahead = 0; ahead < PIECES_AHEAD && at < end; ahead++) next();
+    let left = 0;
+    const written = () => {
+      left -= 1;
+      if (left === 0) done();
+    };
+    const pieces: [Link, number, number][] = [];
+    for (const [stream, link] of this.outbound.entries()) {
+      const { from, to } = stripeOf(total, stream, this.outbound.length);
+      for (let at = from; at < to; at += PIECE_BYTES) {
+        pieces.push([link, at, Math.min(to, at + PIECE_BYTES)]);
+      }
+    }
+    left = pieces.length;
+    for (const [link, offset, end] of pieces) {
+      const head = { type: FRAME.message, channel, sequence, total, offset } as const;
+      link.write(head, bytes.subarray(offset, end), written);
     }
   }
 
   #frame(frame: Frame, payload: Uint8Array, link: Link): void {
-    this.heardAt = performance.now();
     switch (frame.type) {
       case FRAME.message:
         this.#channels.placed(frame);
@@ -196,29 +229,37 @@ export class Peer {
         return;
       case FRAME.credit:
         return this.#credit(frame);
+      case FRAME.offer: {
+        const wrong = this.#channels.offer(frame);
+        if (wrong !== undefined) this.#events.failed(wrong);
+        return;
+      }
       case FRAME.ping:
         return;
       case FRAME.bye:
         this.#byes.add(link);
+        this.#byeAt = Math.min(this.#byeAt, performance.now());
         if (this.hasLeft) this.#events.left();
         return;
       case FRAME.abort:
         return this.#reported(payload);
-      default:
-        this.#events.failed(`sent a frame of type ${frame.type} out of turn`);
+      default: // refused before
     }
   }
 
   #credit({ channel, sequence, total }: Frame): void {
     const key = `${channel}:${sequence}`;
     const message = this.#uncredited.get(key);
-    if (message === undefined) {
-      if (this.#credits.size > 2 ** 16) this.#events.failed("asks for more than it can get");
-      this.#credits.set(key, total);
-      return;
+    if (message !== undefined) {
+      this.#uncredited.delete(key);
+      return this.#sendLarge(message, total);
     }
-    this.#uncredited.delete(key);
-    this.#sendLarge(message, total);
+    const isPast = sequence < (this.#nextSequence.get(channel) ?? 0);
+    if (isPast || this.#credits.has(key)) return this.#events.failed("asks for a message again");
+    if (total <= EAGER_BYTES || this.#credits.size >= MAX_CREDITS) {
+      return this.#events.failed("asks for what it gets without");
+    }
+    this.#credits.set(key, total);
   }
 
   #reported(payload: Uint8Array): void {
@@ -229,8 +270,7 @@ export class Peer {
     }
   }
 
-  #closed(why: string, isTheirs: boolean, link: Link): void {
-    if (isTheirs) this.#events.failed(why);
-    else if (!this.#byes.has(link)) this.#events.lost(why);
+  #closed(why: string, link: Link): void {
+    if (!this.#byes.has(link)) this.#events.lost(why);
   }
 }

@@ -24,7 +24,7 @@ import {
 import { FRAME } from "./frame.ts";
 import type { TcpListener } from "./listener.ts";
 import { admissions, dialAll, type Meeting } from "./meet.ts";
-import { Peer } from "./peer.ts";
+import { Peer, type PeerEvents } from "./peer.ts";
 
 export interface TcpOptions extends GroupOptions {
   readonly listener: TcpListener;
@@ -38,6 +38,8 @@ export interface TcpOptions extends GroupOptions {
   readonly peers?: readonly number[];
   /** A rank that is silent for so long is lost; 10 s unless told. */
   readonly silenceMs?: number;
+  /** Within this each rank must have reached the others, where all are known to listen; the deadline unless told. */
+  readonly reachMs?: number;
 }
 
 interface Pending {
@@ -101,7 +103,7 @@ class TcpTransport implements Transport {
   }
 
   #newPeer(peer: number): Peer {
-    return new Peer({
+    const events: PeerEvents = {
       failed: (what) => this.#fail(protocolError(peer, what)),
       lost: (why) => this.#fail(peerLost(peer, why)),
       left: () => this.#left(peer),
@@ -111,7 +113,8 @@ class TcpTransport implements Transport {
         if (this.#isWhole) this.#end(error);
         else this.#fail(error);
       },
-    });
+    };
+    return new Peer(events, this.#streams);
   }
 
   get signal(): AbortSignal {
@@ -119,7 +122,7 @@ class TcpTransport implements Transport {
   }
 
   async connect(): Promise<void> {
-    const { listener, group = "run", addresses } = this.#options;
+    const { listener, group = "run", addresses, reachMs } = this.#options;
     let stopServing: (() => void) | undefined;
     const meeting: Meeting = {
       rank: this.rank,
@@ -129,6 +132,7 @@ class TcpTransport implements Transport {
       peers: this.#peers,
       streams: this.#streams,
       deadlineMs: this.#deadlineMs,
+      reachMs,
       fate: this.#fate,
     };
     try {
@@ -143,7 +147,7 @@ class TcpTransport implements Transport {
     } finally {
       stopServing?.();
     }
-    for (const peer of this.#peers.values()) peer.heardAt = performance.now();
+    for (const peer of this.#peers.values()) peer.heard();
     this.#timer = setInterval(() => this.#tick(), TICK_MS).unref();
   }
 
@@ -244,10 +248,7 @@ class TcpTransport implements Transport {
       this.#pingedAt = now;
       for (const peer of this.#peers.values()) peer.tell(FRAME.ping);
     }
-    for (const [rank, peer] of this.#peers) {
-      if (peer.hasLeft || now - peer.heardAt < this.#silenceMs) continue;
-      return this.#fail(peerLost(rank, `it was silent for ${Math.round(this.#silenceMs)} ms`));
-    }
+    for (const peer of this.#peers.values()) peer.checkSilence(this.#silenceMs);
   }
 
   /** Fails here and tells the others. */
