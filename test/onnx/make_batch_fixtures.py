@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from without_paths import without_paths
+
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "batch")
 SIZES = (1, 2, 3, 4, 5)
 
@@ -130,3 +132,4 @@ def main():
 
 
 main()
+without_paths(FOLDER)

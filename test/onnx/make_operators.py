@@ -15,6 +15,8 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
+from without_paths import without_paths
+
 FOLDER = pathlib.Path(__file__).resolve().parent / "operators"
 RATE = 0.05
 warnings.filterwarnings("ignore")
@@ -228,3 +230,4 @@ def main():
 
 
 main()
+without_paths(FOLDER)

@@ -17,6 +17,9 @@ import torch.nn as nn
 
 warnings.filterwarnings("ignore")
 logging.disable(logging.WARNING)
+
+from without_paths import without_paths
+
 FOLDER = pathlib.Path(__file__).resolve().parent / "fixtures" / "recurrent"
 STEPS, RATE = 20, 0.2
 
@@ -137,3 +140,4 @@ def main():
 
 
 main()
+without_paths(FOLDER)
