@@ -248,7 +248,7 @@ test("a worker has the token neither in its words nor in its environment, and is
       process.env["LOCKSTEP_TOKEN"] = token;
       try {
         const running = launch({ hosts: [host], root: folder });
-        await rejectsWith(running, "PROTOCOL", host, "Worker 0 sent");
+        await rejectsWith(running, "PROTOCOL", host, "worker 0 sent");
       } finally {
         delete process.env["LOCKSTEP_TOKEN"];
       }
