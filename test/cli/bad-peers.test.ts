@@ -80,7 +80,7 @@ describe("bad peers", { concurrency: 2 }, () => {
       const main = await otherVersion(join(cwd, "other"));
       await withProcesses([agentProcess(cwd), agentProcess(cwd, { main })], async (hosts) => {
         const ended = await train(cwd, ["--hosts", hosts.join(",")]);
-        const says = /Worker 1 would run .*the version of lockstep is 99\.0\.0 and not \d/;
+        const says = /: worker 1 would run .*the version of lockstep is 99\.0\.0 and not \d/;
         assertFails(ended, "PROTOCOL", says, `Worker 1 is on ${hosts[1]}`);
       });
     }));
