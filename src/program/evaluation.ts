@@ -3,13 +3,19 @@ import { cast, concat, reshape } from "../functional/index.ts";
 import { type Graph, typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import { extendGraph } from "../ops/index.ts";
+import {
+  buildNamed,
+  type Measure,
+  type MeasuresPlan,
+  planMeasures,
+  resized,
+  sizeOf,
+  type Term,
+  wideType,
+} from "../plan/index.ts";
 import { byteLength, elementCount, isFloat, type TensorType } from "../tensor/index.ts";
-import { resized, sizeOf, type Term } from "./batch-sums.ts";
-import { type Measure, type MeasuresPlan, planMeasures } from "./measures.ts";
-import { buildNamed } from "./named.ts";
 import type { ProgramBuilder, Run, RunStage, TensorRef } from "./program.ts";
 import { batchRefs } from "./refs.ts";
-import { wideType } from "./whole-batch.ts";
 
 /** Batches of one size. */
 export interface EvaluationBatch {

@@ -5,31 +5,25 @@ import type { Binding, Engine, EngineBuffer, EngineTensor, Executable } from "..
 import { assert } from "../errors.ts";
 import { executeTasks } from "./execute.ts";
 import { inLanes } from "./lanes.ts";
-import type { Task } from "./partition.ts";
-import type {
-  Axis,
-  BufferPlace,
-  CollectiveStage,
-  Program,
-  Run,
-  RunStage,
-  Stage,
-  TaskStage,
-  TensorRef,
+import {
+  type BufferPlace,
+  type CollectiveStage,
+  COMPUTE,
+  type Program,
+  type Run,
+  type RunStage,
+  type Stage,
+  type Task,
+  type TaskStage,
+  type TensorRef,
 } from "./program.ts";
 
 export interface InstanceOptions {
   /** Buffers get names that other processes can map: `PREFIX-BUFFER`. Without it they are private. */
   readonly shareAs?: string | undefined;
-  /** The other ranks, for programs with collectives. They are closed after the instance. */
-  readonly groups?: Groups | undefined;
+  /** All ranks, for programs with collectives. It owns the shared buffers, and is closed after the instance. */
+  readonly group?: Group | undefined;
 }
-
-/** The groups of each axis that a program has. That of all ranks owns the shared buffers. */
-export type Groups = { readonly all: Group } & Partial<Readonly<Record<Axis, Group>>>;
-
-/** Collectives have deadlines of their own; this one ends what they would miss. */
-const DEADLINE_MS = 3_600_000;
 
 export interface StageOptions {
   readonly signal?: AbortSignal | undefined;
@@ -61,7 +55,11 @@ export class Instance {
   readonly #tensors = new Map<string, EngineTensor>();
   readonly #bindings = new Map<RunStage, readonly Binding[]>();
   readonly #shared = new Map<string, GroupBuffer>();
-  /** The same memory for the groups of other axes: by axis and name. */
+  /** The groups of the program, by name. */
+  readonly #groups = new Map<string, Group>();
+  /** The ranks of each. */
+  readonly #ranks = new Map<string, readonly number[]>();
+  /** Shared memory as groups of some of the ranks see it: by group and name. */
   readonly #lent = new Map<string, GroupBuffer>();
   readonly #prepared = new Map<CollectiveStage, Prepared>();
 
@@ -77,6 +75,7 @@ export class Instance {
    */
   async load(program: Program): Promise<void> {
     this.#forgetBindings();
+    await this.#openGroups(program);
     for (const [name, executable] of this.#executables) {
       if (program.graphs.has(name)) continue;
       executable.close();
@@ -137,32 +136,42 @@ export class Instance {
   }
 
   /** A failure ends the whole group: what waits for a peer would use memory that may be gone then. */
-  async #tasks({ tasks, work }: TaskStage, options: StageOptions): Promise<void> {
+  async #tasks({ tasks }: TaskStage, options: StageOptions): Promise<void> {
     const { signal, around = (body) => body() } = options;
-    const begun: Promise<void>[] = [];
-    const begin = (task: Task) => {
-      const all = (async () => {
-        for (const stage of work.get(task) ?? []) await this.run(stage, options);
-      })();
-      begun.push(all);
-      return all;
+    const run = async ({ lane, work }: Task, ended: AbortSignal) => {
+      const body = async () => {
+        for (const stage of work) await this.run(stage, options);
+      };
+      const abort = () => this.#options.group?.transport.abort(ended.reason);
+      ended.addEventListener("abort", abort, { once: true });
+      try {
+        await (lane === COMPUTE ? around(body) : body());
+      } finally {
+        ended.removeEventListener("abort", abort);
+      }
     };
-    const executor = {
-      segment: (task: Task) => around(() => begin(task)),
-      collective: begin,
-    };
-    const limits = { deadlineMs: DEADLINE_MS, ...(signal === undefined ? {} : { signal }) };
     try {
-      await executeTasks(tasks, executor, limits);
+      await executeTasks(tasks, run, { signal });
     } catch (error) {
-      this.#options.groups?.all.transport.abort(error);
-      await Promise.allSettled(begun);
+      this.#options.group?.transport.abort(error);
       throw error;
     }
   }
 
+  /** Opens what is new among a program's groups of ranks. All ranks do it in the same order. */
+  async #openGroups({ groups }: Program): Promise<void> {
+    for (const [name, ranks] of groups) {
+      const { group: all } = this.#options;
+      assert(all !== undefined, "a program with groups of ranks is given all of them");
+      if (this.#groups.has(name)) continue;
+      this.#ranks.set(name, ranks);
+      this.#groups.set(name, ranks.length === all.size ? all : await all.subgroup(ranks));
+    }
+  }
+
   async #share(name: string, byteLength: number): Promise<void> {
-    const group = this.#groupOf("all");
+    const { group } = this.#options;
+    assert(group !== undefined, `the shared buffer "${name}" has a group`);
     const before = this.#shared.get(name);
     // Where ranks' lengths differ they must not decide by them whether to allocate together.
     if (before !== undefined && before.byteLength === byteLength) return;
@@ -194,38 +203,41 @@ export class Instance {
 
   /** Prepared when it is first run: all ranks come to it in one order. */
   async #collective(stage: CollectiveStage): Promise<void> {
-    const { axis, call, data, into } = stage;
-    const group = this.#groupOf(axis);
+    const { call, data, into } = stage;
+    const group = this.#groupOf(stage.group);
     if (call.kind === "barrier") return group.barrier();
     let prepared = this.#prepared.get(stage);
     if (prepared === undefined) {
       assert(data !== undefined, `"${stage.name}" says where its data lie`);
-      const target = into && { into: this.#place(axis, into), intoByteOffset: into.byteOffset };
-      const source = { data: this.#place(axis, data), byteOffset: data.byteOffset };
+      const target = into && { into: this.#place(stage.group, into), intoByteOffset: into.byteOffset };
+      const source = { data: this.#place(stage.group, data), byteOffset: data.byteOffset };
       prepared = await group.prepare(call, { ...source, ...target });
       this.#prepared.set(stage, prepared);
     }
     await prepared.run();
   }
 
-  #groupOf(axis: Axis): Group {
-    const group = this.#options.groups?.[axis];
-    assert(group !== undefined, `a program with collectives over "${axis}" has a group for it`);
+  #groupOf(name: string): Group {
+    const group = this.#groups.get(name);
+    assert(group !== undefined, `the program has a group "${name}"`);
     return group;
   }
 
-  /** The buffer as the group of an axis sees it. */
-  #place(axis: Axis, { buffer: name }: BufferPlace): GroupBuffer {
+  /** The buffer as a group sees it. */
+  #place(of: string, { buffer: name }: BufferPlace): GroupBuffer {
     const buffer = this.#shared.get(name);
     assert(buffer !== undefined, `"${name}" is a shared buffer`);
-    if (axis === "all") return buffer;
-    const key = `${axis} ${name}`;
+    const { group: all } = this.#options;
+    const group = this.#groupOf(of);
+    if (all === undefined || group === all) return buffer;
+    const key = `${of} ${name}`;
     const known = this.#lent.get(key);
     if (known?.own === buffer.own) return known;
-    const { machines } = this.#groupOf("all").transport;
-    const machine = machines.find((ranks) => ranks.includes(this.#groupOf("all").rank)) ?? [];
-    const peers = axis === "machine" ? machine.map((rank) => buffer.of(rank)) : [];
-    const lent = this.#groupOf(axis).borrow(buffer.own, peers);
+    const ranks = this.#ranks.get(of) ?? [];
+    const { machines } = all.transport;
+    const own = machines.find((members) => members.includes(all.rank)) ?? [];
+    const isInPlace = ranks.every((rank) => own.includes(rank));
+    const lent = group.borrow(buffer.own, isInPlace ? ranks.map((rank) => buffer.of(rank)) : []);
     this.#lent.set(key, lent);
     return lent;
   }

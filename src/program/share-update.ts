@@ -31,7 +31,10 @@ export function gatherStage(
   program: ProgramBuilder,
   buffer: string,
   group: LayoutGroup,
-  names: readonly (readonly string[])[],
+  {
+    names,
+    group: ranks,
+  }: { readonly names: readonly (readonly string[])[]; readonly group: string },
 ): Stage {
   program.shared.add(buffer);
   const width = bytesPerElement(group.dtype);
@@ -51,7 +54,7 @@ export function gatherStage(
   }
   const call = { kind: "allGather" as const, count: group.length, counts, dtype: group.dtype };
   const data = { buffer, byteOffset: group.byteOffset };
-  return { name: `new ${buffer} to all`, mode: "collective", axis: "all", call, data };
+  return { name: `new ${buffer} to all`, mode: "collective", group: ranks, call, data };
 }
 
 /** A part of a buffer that another rank of this machine has written. */

@@ -2,7 +2,8 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import type { Engine } from "../engine/index.ts";
-import { hashGraph } from "../graph/index.ts";
+import { type Graph, hashGraph } from "../graph/index.ts";
+import { GRADIENT } from "../plan/index.ts";
 import type { Stage, TrainingPlan } from "../program/index.ts";
 import { formatType } from "../tensor/index.ts";
 import type { Facts } from "./agree.ts";
@@ -21,7 +22,8 @@ export interface FactsOf {
 }
 
 export function factsOf({ run, engine, plan, identity, state, step }: FactsOf): Facts {
-  const { gradient, parameters } = plan;
+  const { step: planned, parameters } = plan;
+  const gradient = planned.graphs.get(GRADIENT) as Graph;
   const places = [...parameters].map(
     ([name, { byteOffset, type }]) => `${name} ${byteOffset} ${formatType(type)}`,
   );
@@ -40,7 +42,7 @@ export function factsOf({ run, engine, plan, identity, state, step }: FactsOf): 
     "the hash of the collectives": short(
       collectivesOf([...plan.sides[0].totals, ...plan.sides[0].compute]),
     ),
-    "the hash of the gradient graph": hashGraph(gradient.graph).slice(0, 16),
+    "the hash of the gradient graph": hashGraph(gradient).slice(0, 16),
     "the hash of the update graphs": short(plan.update.graphs().map(hashGraph)),
     "the hash of the parameters' places": short(places),
   };
@@ -49,8 +51,8 @@ export function factsOf({ run, engine, plan, identity, state, step }: FactsOf): 
 /** What all ranks of an axis take part in, in order. */
 function collectivesOf(stages: readonly Stage[]): string[] {
   return stages.flatMap((stage) => {
-    if (stage.mode === "tasks") return [...stage.work.values()].flatMap(collectivesOf);
-    return stage.mode === "collective" ? [`${stage.axis} ${stage.call.kind} ${stage.name}`] : [];
+    if (stage.mode === "tasks") return stage.tasks.flatMap(({ work }) => collectivesOf(work));
+    return stage.mode === "collective" ? [`${stage.group} ${stage.call.kind} ${stage.name}`] : [];
   });
 }
 

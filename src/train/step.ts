@@ -6,22 +6,26 @@ import type { Engine } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
 import type { Model } from "../nn/index.ts";
 import { type Optimizer, type Schedule, scheduleFactor } from "../optimizer/index.ts";
+import type { Graph } from "../graph/index.ts";
+import { applyStrategies } from "../parallel/index.ts";
+import { buildStep, GRADIENT, type StepGraph } from "../plan/index.ts";
 import {
   cutGivesSameBits,
+  evenRanges,
   findNotFinite,
   type Instance,
   instantiate,
-  planTraining,
+  lower,
+  type Range,
   type Side,
   type Stage,
   type StageOptions,
   type TrainingPlan,
-  type TrainingShare,
 } from "../program/index.ts";
 import { scalar, toNumbers } from "../tensor/index.ts";
 import { fillKeys } from "./keys.ts";
 import { Pacing } from "./pacing.ts";
-import { groupsOf, type SharingOptions, shareOf } from "./sharing.ts";
+import { parallelOf, type SharingOptions } from "./sharing.ts";
 import { initializeTrainer, namedTensors, type TrainerTensors } from "./state.ts";
 import { notFiniteError, readScalar } from "./step-errors.ts";
 import type { BatchFields, FillBatch, StepRequest, StepResult } from "./step-types.ts";
@@ -54,18 +58,53 @@ const NOTHING = { loss: 0, gradientNorm: 0 };
 
 /** Allocates, compiles, and makes the initial values. @throws INVALID_OPTION, ENGINE_FAILED, NO_GRADIENT */
 export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
-  const { engine, model, shareAs, seed = 0 } = options;
-  const share = shareOf(options);
-  const plan = planTraining({ ...options, lanes: engine.threads, share });
-  const groups = options.ranks && (await groupsOf(options.ranks.group));
-  const instance = await instantiate(engine, plan.program, { shareAs, groups });
+  const { engine, model, ranks, shareAs, seed = 0 } = options;
+  const sharing = { ranges: ranks?.ranges, overlap: true };
+  // Workers that are too many are an error of their own, which comes before what their micro-batches would lead to.
+  parallelOf(options, true);
+  const step = buildStep(options);
+  const plan = planSharing(options, step, sharing);
+  const instance = await instantiate(engine, plan.program, { shareAs, group: ranks?.group });
   try {
     await initializeTrainer(engine, instance, plan, model, seed);
   } catch (error) {
     instance.close();
     throw error;
   }
-  return new Trainer(options, { plan, share }, instance);
+  return new Trainer(options, { step, plan, sharing }, instance);
+}
+
+/** What may change between two steps of a run. */
+interface Sharing {
+  /** The micro-batches of each rank. */
+  readonly ranges: readonly Range[] | undefined;
+  /** Whether gradients travel beside computation where they travel at all. */
+  readonly overlap: boolean;
+}
+
+function planSharing(
+  options: TrainerOptions,
+  step: StepGraph,
+  { ranges, overlap }: Sharing,
+): TrainingPlan {
+  const { engine, ranks, optimizer, evaluation, evaluationSamples } = options;
+  const { mesh, topology, strategies } = parallelOf(options, overlap);
+  return lower(applyStrategies(strategies, step, mesh), {
+    ground: { mesh, topology },
+    rank: ranks?.group.rank ?? 0,
+    ranges,
+    lanes: engine.threads,
+    optimizer,
+    evaluation,
+    evaluationSamples,
+  });
+}
+
+interface Planned {
+  /** Of one process, before any strategy. */
+  readonly step: StepGraph;
+  readonly plan: TrainingPlan;
+  readonly sharing: Sharing;
 }
 
 export class Trainer {
@@ -73,7 +112,8 @@ export class Trainer {
   readonly #instance: Instance;
   readonly #pacing: Pacing | undefined;
   #plan: TrainingPlan;
-  #share: TrainingShare | undefined;
+  readonly #oneProcess: StepGraph;
+  #sharing: Sharing;
   #isCutChecked = false;
   #batch: BatchFields = {};
   #evaluationBatches: readonly BatchFields[] = [];
@@ -85,16 +125,19 @@ export class Trainer {
   /** @internal Use `createTrainer`. */
   constructor(
     options: TrainerOptions,
-    { plan, share }: { readonly plan: TrainingPlan; readonly share: TrainingShare | undefined },
+    { step, plan, sharing }: Planned,
     instance: Instance,
   ) {
     this.#options = options;
     this.#plan = plan;
-    this.#share = share;
+    this.#oneProcess = step;
+    this.#sharing = sharing;
     this.#instance = instance;
     const { ranges, adapt = ranges === undefined } = options.ranks ?? {};
-    if (share !== undefined && adapt) {
-      this.#pacing = new Pacing(share.rank, share.ranges, options.microBatches ?? 1);
+    const { rank = 0, size = 1 } = options.ranks?.group ?? {};
+    if (size > 1 && adapt) {
+      const own = ranges ?? evenRanges(step.microBatches, size);
+      this.#pacing = new Pacing(rank, own, step.microBatches);
     }
     this.#bindBatches();
   }
@@ -227,10 +270,11 @@ export class Trainer {
    * decides for itself, for its own collectives stay the same.
    */
   async #checkCut(): Promise<void> {
-    if (this.#isCutChecked || this.#plan.cut === undefined) return;
+    const side = this.#plan.sides[this.#from];
+    if (this.#isCutChecked || side.pieces === undefined) return;
     this.#isCutChecked = true;
-    if (this.#share?.reproducible === false) return;
-    const isSame = await cutGivesSameBits(this.#instance, this.#plan, this.#plan.sides[this.#from]);
+    if (this.#options.reproducible === false) return;
+    const isSame = await cutGivesSameBits(this.#instance, side);
     if (!isSame) await this.#reshare({ overlap: false });
   }
 
@@ -243,11 +287,9 @@ export class Trainer {
   }
 
   /** Plans the next steps anew. After a failure in here the trainer is not used again. */
-  async #reshare(change: Partial<TrainingShare>): Promise<void> {
-    assert(this.#share !== undefined, "a rank among others has a share");
-    this.#share = { ...this.#share, ...change };
-    const lanes = this.#options.engine.threads;
-    const plan = planTraining({ ...this.#options, lanes, share: this.#share });
+  async #reshare(change: Partial<Sharing>): Promise<void> {
+    this.#sharing = { ...this.#sharing, ...change };
+    const plan = planSharing(this.#options, this.#oneProcess, this.#sharing);
     try {
       await this.#instance.load(plan.program);
     } catch (error) {
@@ -286,7 +328,7 @@ export class Trainer {
   async #notFinite(side: Side, loss: number, gradientNorm: number): Promise<LockstepError> {
     const step = this.#step;
     for (const [microBatch, run] of side.gradients.entries()) {
-      const { graph } = this.plan.gradient;
+      const graph = this.#oneProcess.graphs.get(GRADIENT) as Graph;
       const found = await findNotFinite(this.#options.engine, this.#instance, graph, run);
       if (found === undefined) continue;
       return notFiniteError({ step, loss, gradientNorm, microBatch, ...found });

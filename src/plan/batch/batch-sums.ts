@@ -2,15 +2,15 @@
  * A number of a whole batch (its loss, a measure) as a function of sums over the parts of the batch: a loss that is a mean over
  * labelled elements is the sum of their losses over their number, whatever parts the batch is cut into.
  */
-import { LockstepError } from "../errors.ts";
-import { cast } from "../functional/index.ts";
-import { type Graph, sliceGraph, type Value } from "../graph/index.ts";
-import type { Model } from "../nn/index.ts";
-import { operatorTable } from "../ops/index.ts";
-import type { TensorType } from "../tensor/index.ts";
+import { LockstepError } from "../../errors.ts";
+import { cast } from "../../functional/index.ts";
+import { type Graph, sliceGraph, type Value } from "../../graph/index.ts";
+import type { Model } from "../../nn/index.ts";
+import { operatorTable } from "../../ops/index.ts";
+import type { TensorType } from "../../tensor/index.ts";
 import type { Pair } from "./batch-kind.ts";
 import { BatchKinds } from "./batch-kinds.ts";
-import { withOutputs } from "./gradient.ts";
+import { withOutputs } from "../gradient.ts";
 
 /** A value of which the whole batch needs the sum over its parts. */
 export interface Term {

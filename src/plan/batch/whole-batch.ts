@@ -1,7 +1,7 @@
 /** Graphs that take sums over the parts of a batch and give numbers of the whole batch. */
-import { cast, mul, reshape } from "../functional/index.ts";
-import type { Graph, GraphBuilder, Value } from "../graph/index.ts";
-import { type DType, isFloat, type Tensor } from "../tensor/index.ts";
+import { cast, mul, reshape } from "../../functional/index.ts";
+import type { Graph, GraphBuilder, Value } from "../../graph/index.ts";
+import { type DType, isFloat, type Tensor } from "../../tensor/index.ts";
 import type { Term } from "./batch-sums.ts";
 
 /**

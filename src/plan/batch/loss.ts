@@ -1,11 +1,11 @@
 /** The loss of a whole batch from its micro-batches: what each of them computes, and what is made of that at the end. */
-import { LockstepError } from "../errors.ts";
-import { typeOf } from "../graph/index.ts";
-import type { Model } from "../nn/index.ts";
-import { operatorTable } from "../ops/index.ts";
-import { elementCount } from "../tensor/index.ts";
+import { LockstepError } from "../../errors.ts";
+import { typeOf } from "../../graph/index.ts";
+import type { Model } from "../../nn/index.ts";
+import { operatorTable } from "../../ops/index.ts";
+import { elementCount } from "../../tensor/index.ts";
 import { type BatchSums, isInseparable, planBatchSums, resized, sizeOf } from "./batch-sums.ts";
-import { withOutputs } from "./gradient.ts";
+import { withOutputs } from "../gradient.ts";
 
 /** @throws INVALID_OPTION where the loss of several micro-batches cannot be made from theirs */
 export function planLoss(model: Model, microBatches: number): BatchSums {

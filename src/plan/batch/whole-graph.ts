@@ -1,7 +1,7 @@
 /** The graph of a whole batch, copied node by node as the nodes of a part find their own in it. */
-import { type Graph, type GraphBuilder, type Node, typeOf, type Value } from "../graph/index.ts";
-import { newBuilder } from "../ops/index.ts";
-import type { Tensor } from "../tensor/index.ts";
+import { type Graph, type GraphBuilder, type Node, typeOf, type Value } from "../../graph/index.ts";
+import { newBuilder } from "../../ops/index.ts";
+import type { Tensor } from "../../tensor/index.ts";
 
 export class WholeGraph {
   readonly builder: GraphBuilder;

@@ -1,6 +1,6 @@
 /** Numbers that a model gives for a batch (its loss, an accuracy), as functions of sums over parts of the batch. */
-import type { Graph } from "../graph/index.ts";
-import type { Model } from "../nn/index.ts";
+import type { Graph } from "../../graph/index.ts";
+import type { Model } from "../../nn/index.ts";
 import { countsOf, isInseparable, kindsOf, type Term, termsOf, waysOf } from "./batch-sums.ts";
 
 export interface Measure {

@@ -8,9 +8,9 @@ import {
   type Node,
   typeOf,
   type Value,
-} from "../graph/index.ts";
-import { newBuilder } from "../ops/index.ts";
-import { isFloat, sameShape } from "../tensor/index.ts";
+} from "../../graph/index.ts";
+import { newBuilder } from "../../ops/index.ts";
+import { isFloat, sameShape } from "../../tensor/index.ts";
 import {
   type BatchKindsOptions,
   FIXED,

@@ -1,5 +1,5 @@
 /** What shapes for two sizes of the batch say of each other. */
-import type { Shape } from "../tensor/index.ts";
+import type { Shape } from "../../tensor/index.ts";
 
 /** Words that go on "this node ...". */
 export const RELATES = "relates the samples of a batch to each other";

@@ -3,8 +3,8 @@
  * would change no shape are often left out: they are passed over on the other side. Deeper in a model graphs may differ in earnest, where
  * another way to compute is better for another size.
  */
-import type { Graph, Node } from "../graph/index.ts";
-import { operatorTable } from "../ops/index.ts";
+import type { Graph, Node } from "../../graph/index.ts";
+import { operatorTable } from "../../ops/index.ts";
 
 /**
  * Names in the second graph by those in the first, for what nodes make; without those beyond a node that the other graph has not.

@@ -1,7 +1,7 @@
 /** Sums over the parts of a batch under operators that are linear: scaled, added to each other and to what is the same in all parts. */
-import { mul } from "../functional/index.ts";
-import type { BatchRule, Value } from "../graph/index.ts";
-import { isFloat, type Tensor, toNumbers } from "../tensor/index.ts";
+import { mul } from "../../functional/index.ts";
+import type { BatchRule, Value } from "../../graph/index.ts";
+import { isFloat, type Tensor, toNumbers } from "../../tensor/index.ts";
 import { type Kind, type Pair, type PartSum, type Reading, TOTAL } from "./batch-kind.ts";
 
 export interface LinearContext {

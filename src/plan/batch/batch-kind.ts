@@ -1,5 +1,5 @@
 /** What can be known of a value of a model over a batch and over the parts of the batch. */
-import type { Graph, Node, Value } from "../graph/index.ts";
+import type { Graph, Node, Value } from "../../graph/index.ts";
 
 /** One value in both graphs. */
 export interface Pair {

@@ -5,9 +5,9 @@ import {
   type Node,
   readAttributes,
   type Value,
-} from "../graph/index.ts";
-import { type OperatorName, operators, operatorTable } from "../ops/index.ts";
-import { toNumbers } from "../tensor/index.ts";
+} from "../../graph/index.ts";
+import { type OperatorName, operators, operatorTable } from "../../ops/index.ts";
+import { toNumbers } from "../../tensor/index.ts";
 import type { Pair } from "./batch-kind.ts";
 
 export function mixesSamples(node: Node, inputs: readonly (Pair | undefined)[]): boolean {

@@ -34,11 +34,13 @@ export function placeOn(mesh: Mesh, axis: string, rank: number): number {
   return Math.floor(rank / strideOf(mesh, axis, rank)) % axisOf(mesh, axis).size;
 }
 
-/** The ranks that differ from `rank` on this axis only, itself among them, by their place on it. */
-export function groupOf(mesh: Mesh, axis: string, rank: number): number[] {
-  const stride = strideOf(mesh, axis, rank);
-  const first = rank - placeOn(mesh, axis, rank) * stride;
-  return Array.from({ length: axisOf(mesh, axis).size }, (_, place) => first + place * stride);
+/** The ranks whose places differ from those of `rank` on these axes only, ascending; `rank` is among them. */
+export function groupOf(mesh: Mesh, axes: readonly string[], rank: number): number[] {
+  for (const name of axes) axisOf(mesh, name);
+  const fixed = mesh.axes.filter(({ name }) => !axes.includes(name));
+  return Array.from({ length: mesh.size }, (_, other) => other).filter((other) =>
+    fixed.every(({ name }) => placeOn(mesh, name, other) === placeOn(mesh, name, rank)),
+  );
 }
 
 function strideOf(mesh: Mesh, name: string, rank: number): number {

@@ -1,5 +1,5 @@
 /** Nodes of the graph of a part of a batch that the graph of the whole batch has not. */
-import type { Graph, GraphBuilder, Node, Value } from "../graph/index.ts";
+import type { Graph, GraphBuilder, Node, Value } from "../../graph/index.ts";
 
 export class UnmatchedNodes {
   readonly #builder: GraphBuilder;

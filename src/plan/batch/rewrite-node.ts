@@ -1,6 +1,6 @@
 /** What an operator is made of, in place of it: see `BatchRule.reduces`. */
-import { type BatchRule, type GraphBuilder, type Node, type Value } from "../graph/index.ts";
-import { elementCount } from "../tensor/index.ts";
+import { type BatchRule, type GraphBuilder, type Node, type Value } from "../../graph/index.ts";
+import { elementCount } from "../../tensor/index.ts";
 import type { Kind, Pair, PartSum } from "./batch-kind.ts";
 import { batchContext } from "./batch-mixing.ts";
 
