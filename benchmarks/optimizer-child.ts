@@ -7,7 +7,7 @@ import { instantiate } from "../src/program/instance.ts";
 import { planNorm } from "../src/program/norm.ts";
 import { ProgramBuilder, type Stage } from "../src/program/program.ts";
 import { sumStage } from "../src/program/runs.ts";
-import { planUpdate } from "../src/program/update.ts";
+import { planUpdate, scalarsOf } from "../src/program/update.ts";
 import type { DType } from "../src/tensor/index.ts";
 
 /** Best of all repeats, in nanoseconds for each element. */
@@ -54,7 +54,11 @@ async function measure({ threads, elements, repeats }: Request): Promise<Optimiz
   program.buffer("losses", 4);
   const losses = { buffer: "losses", byteOffset: 0, type: { dtype: DTYPE, shape: [1] } };
   const update = planUpdate(program, plan);
-  const norm = planNorm(program, plan, { task: { ...NORM, clip: 1 }, tail: undefined, sums: [losses] });
+  const norm = planNorm(program, plan, {
+    task: { ...NORM, clip: 1 },
+    tail: undefined,
+    sums: [losses],
+  });
   const sum = sumStage(program, plan.gradients, { from: "gradients.1", into: "gradients" });
   const instance = await instantiate(engine, program);
   for (const name of vectors) {
@@ -62,7 +66,10 @@ async function measure({ threads, elements, repeats }: Request): Promise<Optimiz
     // Small, so that sums stay finite over all repeats.
     new Float32Array(buffer, byteOffset, byteLength / 4).fill(1e-3);
   }
-  update.writeScalars(instance, { step: 5, gradientScale: 1 }, 1);
+  const context = { step: 5, gradientScale: 1 };
+  for (const [place, value] of scalarsOf(optimizer, update.scalars, context, 1)) {
+    instance.tensor(place).bytes.set(value.bytes);
+  }
   const best = async (stages: readonly Stage[]): Promise<number> => {
     let least = Number.POSITIVE_INFINITY;
     for (let i = 0; i < repeats; i++) {

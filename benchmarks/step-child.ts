@@ -64,7 +64,8 @@ async function measure({ sizes, threads, repeats, started }: Request): Promise<S
     neededBytes:
       3 * parameters +
       gradientBuffers * parameters +
-      Math.min(threads, microBatches) * peakOfIntermediates(trainer.plan.step.graphs.get(GRADIENT) as Graph),
+      Math.min(threads, microBatches) *
+        peakOfIntermediates(trainer.stepGraph.graphs.get(GRADIENT) as Graph),
     startSeconds,
     firstStepSeconds,
   };

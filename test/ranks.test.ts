@@ -278,7 +278,8 @@ test("a rank whose engine gives other bits for segments computes the gradient wh
     machines: 2,
     bucketBytes: 6000,
     engine: oddEngine,
-    afterwards: (trainers) => cuts.push(...trainers.map(({ plan }) => plan.sides[0].pieces !== undefined)),
+    afterwards: (trainers) =>
+      cuts.push(...trainers.map(({ plan }) => plan.sides[0].pieces !== undefined)),
   });
   assert.deepEqual(cuts, [false, true]);
   for (const outcome of outcomes) assert.deepEqual(outcome, alone);
@@ -304,7 +305,7 @@ test("an order of sums that is not reproducible is nearly the same, and moves fe
       // The last rank has a part of each piece to sum, however small.
       const afterwards = (trainers: readonly Trainer[]) => {
         const last = trainers.at(-1) as Trainer;
-        const { groups } = last.plan.program;
+        const { groups } = last.plan;
         const placeOf = (group: string) => (groups.get(group)?.length ?? 0) - 1;
         traffic.push(receivedBytes(stagesOf(last), placeOf));
       };

@@ -2,7 +2,7 @@
  * Buckets: gradients travel in groups, in the order in which they become ready, so that one group travels while the next is
  * computed. After Li et al., "PyTorch Distributed", VLDB 2020.
  */
-import { byteLength } from "../tensor/index.ts";
+
 import {
   type ComputeTask,
   cutTask,
@@ -13,6 +13,7 @@ import {
   type StepTask,
   valueOf,
 } from "../plan/index.ts";
+import { byteLength } from "../tensor/index.ts";
 import type { Strategy } from "./strategy.ts";
 
 export interface BucketOptions {
@@ -52,11 +53,7 @@ function partOf(task: ReduceTask, names: readonly string[], index: number, of: n
   return { ...task, name, inputs: names, outputs };
 }
 
-function replaced(
-  { tasks }: StepGraph,
-  task: ReduceTask,
-  by: readonly ReduceTask[],
-): StepTask[] {
+function replaced({ tasks }: StepGraph, task: ReduceTask, by: readonly ReduceTask[]): StepTask[] {
   return tasks.flatMap((other): readonly StepTask[] => (other === task ? by : [other]));
 }
 
@@ -69,9 +66,11 @@ function interleaved(
 ): StepTask[] {
   const readyAfter = (reduce: ReduceTask) =>
     pieces.findLastIndex(({ outputs }) => outputs.some((name) => reduce.inputs.includes(name)));
-  const after = new Map(pieces.map((piece, index) => {
-    return [piece, reduces.filter((reduce) => readyAfter(reduce) === index)] as const;
-  }));
+  const after = new Map(
+    pieces.map((piece, index) => {
+      return [piece, reduces.filter((reduce) => readyAfter(reduce) === index)] as const;
+    }),
+  );
   return tasks.flatMap((task): readonly StepTask[] => {
     if (task === summed) return [];
     return [task, ...(after.get(task as ComputeTask) ?? [])];

@@ -37,11 +37,7 @@ export function data({ axis = "data", combination = "tree" }: DataOptions = {}):
 }
 
 /** What is summed or gathered over micro-batches is so over the axis too. */
-function overAxis(
-  task: StepTask,
-  axis: string,
-  combination: ReduceTask["combination"],
-): StepTask {
+function overAxis(task: StepTask, axis: string, combination: ReduceTask["combination"]): StepTask {
   if (task.kind !== "reduce" && task.kind !== "gather") return task;
   if (!task.axes.includes(MICRO_BATCH)) return task;
   const axes = [...task.axes, axis];

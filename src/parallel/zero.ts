@@ -3,7 +3,13 @@
  * Optimizations Toward Training Trillion Parameter Models", 2020.
  */
 import { axisOf, type Mesh, type Placement } from "../mesh/index.ts";
-import { type GatherTask, type Role, type StepGraph, type UpdateTask, valueOf } from "../plan/index.ts";
+import {
+  type GatherTask,
+  type Role,
+  type StepGraph,
+  type UpdateTask,
+  valueOf,
+} from "../plan/index.ts";
 import type { Strategy } from "./strategy.ts";
 
 /**
@@ -20,7 +26,12 @@ export function zero1(axes: readonly string[]): Strategy {
       const flat = Object.fromEntries(wide.map((axis) => [axis, { shard: "flat" as const }]));
       const shared = step.tasks.filter((task) => isUpdate(task, "element"));
       const touched = shared.flatMap(({ inputs, outputs }) => [...inputs, ...outputs]);
-      return place(shareUpdates(step, shared, wide, ["parameter"]), touched, ["slot", "gradient"], flat);
+      return place(
+        shareUpdates(step, shared, wide, ["parameter"]),
+        touched,
+        ["slot", "gradient"],
+        flat,
+      );
     },
   };
 }

@@ -3,12 +3,7 @@ import { LockstepError } from "../errors.ts";
 import { type Graph, typeOf } from "../graph/index.ts";
 import { type Placement, REPLICATED } from "../mesh/index.ts";
 import type { Model } from "../nn/index.ts";
-import {
-  isSelected,
-  type Optimizer,
-  type ParameterInfo,
-  updateType,
-} from "../optimizer/index.ts";
+import { isSelected, type Optimizer, type ParameterInfo, updateType } from "../optimizer/index.ts";
 import { isFloat, type TensorType } from "../tensor/index.ts";
 import { type BatchSums, fieldsOf } from "./batch/batch-sums.ts";
 import { planLoss } from "./batch/loss.ts";
@@ -138,7 +133,13 @@ function addTotals(step: StepBuilder, { totals }: BatchSums): void {
       graphInputs: totals.graph.inputs,
       graphOutputs: ["totals"],
     },
-    { kind: "gather", name: "totals to all", axes: [MICRO_BATCH], inputs: [parts], outputs: [together] },
+    {
+      kind: "gather",
+      name: "totals to all",
+      axes: [MICRO_BATCH],
+      inputs: [parts],
+      outputs: [together],
+    },
     {
       kind: "compute",
       name: "totals of the batch",
@@ -169,7 +170,8 @@ function addGradient(step: StepBuilder, model: Model, loss: BatchSums): void {
     outputs.set(output, part);
     if (part !== whole) sums.push([part, whole]);
   };
-  for (const [index, { output, type }] of loss.terms.entries()) sum(output, "term", `${index}`, type);
+  for (const [index, { output, type }] of loss.terms.entries())
+    sum(output, "term", `${index}`, type);
   for (const { name, next, type } of model.states) {
     // Floats are averaged over micro-batches; of counters, that of a rank's first micro-batch holds.
     if (step.microBatches > 1 && isFloat(type.dtype)) {
@@ -243,7 +245,9 @@ function addNorm(
 }
 
 function averages(step: StepBuilder, { states }: Model): StepTask[] {
-  const names = states.map(({ name }) => name).filter((of) => step.values.has(valueName("state sum", of)));
+  const names = states
+    .map(({ name }) => name)
+    .filter((of) => step.values.has(valueName("state sum", of)));
   if (names.length === 0) return [];
   const next = names.map((of) => {
     const { type } = step.values.get(valueName("state sum", of)) as StepValue;
@@ -264,7 +268,8 @@ function updatesOf(
     throw new LockstepError("INVALID_OPTION", "The model has no parameter to train.");
   }
   const keyed = parameters.map((parameter) => ({ parameter, ...ruleOf(parameter, optimizer) }));
-  const keyOf = (item: (typeof keyed)[number]) => `${item.index}:${item.decays ? "decay" : "plain"}`;
+  const keyOf = (item: (typeof keyed)[number]) =>
+    `${item.index}:${item.decays ? "decay" : "plain"}`;
   keyed.sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : keyOf(a) > keyOf(b) ? 1 : 0));
   const groups = new Map<string, typeof keyed>();
   for (const item of keyed) {

@@ -102,5 +102,7 @@ export function inOrderMade(step: StepGraph, task: ComputeTask): string[] {
     graph.nodes.flatMap(({ outputs }, index) => outputs.map((output) => [output, index] as const)),
   );
   const at = (index: number) => madeAt.get(task.graphOutputs[index] as string) ?? -1;
-  return [...task.outputs.keys()].sort((a, b) => at(a) - at(b)).map((index) => task.outputs[index] as string);
+  return [...task.outputs.keys()]
+    .sort((a, b) => at(a) - at(b))
+    .map((index) => task.outputs[index] as string);
 }

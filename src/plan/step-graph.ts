@@ -190,7 +190,8 @@ export function validateStep(step: StepGraph): StepGraph {
 
 function checkCompute(step: StepGraph, task: ComputeTask, fail: (what: string) => never): void {
   const graph = step.graphs.get(task.graph);
-  if (graph === undefined) return fail(`task "${task.name}" runs "${task.graph}", which is no graph`);
+  if (graph === undefined)
+    return fail(`task "${task.name}" runs "${task.graph}", which is no graph`);
   const sides = [
     [graph.inputs, task.graphInputs, task.inputs],
     [graph.outputs, task.graphOutputs, task.outputs],

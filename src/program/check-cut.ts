@@ -1,8 +1,8 @@
 /** Whether a gradient graph that is cut into segments gives the same bits as whole: an engine may fuse nodes across a cut. */
 import { createHash } from "node:crypto";
 import type { Instance } from "./instance.ts";
-import type { Run, RunStage } from "./program.ts";
 import type { Side } from "./lower.ts";
+import type { Run, RunStage } from "./program.ts";
 
 /** Computes the first micro-batch both ways, from the batch that is there. Only gradients are written. */
 export async function cutGivesSameBits(

@@ -25,7 +25,6 @@ export interface EvaluationBatch {
   readonly sums: TensorRef;
   /** Of each number in `sums`: that of all samples is the sum over batches of so many times the number. */
   readonly factors: readonly number[];
-  readonly model: Model;
   readonly graph: string;
   /** Inputs of the graph. */
   readonly inputs: readonly string[];
@@ -79,7 +78,6 @@ export function planEvaluation(
       factors: terms.flatMap(({ factor, type: { shape } }) =>
         new Array<number>(elementCount(shape)).fill(factor),
       ),
-      model: part,
       inputs: graph.inputs,
       graph: program.graph(`evaluation.${index}`, "all", () => sumsGraph(graph, terms, type)),
     };

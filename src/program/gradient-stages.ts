@@ -6,8 +6,8 @@ import type { Accumulation, TreeSum } from "./accumulate.ts";
 import type { Layout } from "./layout.ts";
 import type { Piece } from "./pieces.ts";
 import {
-  type CollectiveStage,
   COMPUTE,
+  type CollectiveStage,
   type ProgramBuilder,
   type Run,
   type RunStage,
@@ -95,7 +95,8 @@ export class GradientStages {
       before = own;
       for (const [index, bucket] of this.#options.buckets.entries()) {
         if (bucket.after !== piece) continue;
-        const sums = bucket.pieces.length === 0 ? [] : after.map((sum) => this.#addition(sum, index));
+        const sums =
+          bucket.pieces.length === 0 ? [] : after.map((sum) => this.#addition(sum, index));
         const work = [...sums, ...(this.#overRanks[index] ?? [])];
         tasks.push({ name: bucket.name, lane: REDUCE, after: [own], work });
       }

@@ -13,6 +13,7 @@ export {
   type StageOptions,
   sharedName,
 } from "./instance.ts";
+export { type ProgramJson, programFromJson, programToJson } from "./json.ts";
 export {
   type Layout,
   type LayoutEntry,
@@ -21,9 +22,8 @@ export {
   planLayout,
 } from "./layout.ts";
 export { type Ground, groupsOfRank, rankGroups } from "./levels.ts";
-export { type LowerOptions, lower, type Side, type TrainingPlan } from "./lower.ts";
-export type { Summary } from "./norm.ts";
-export { COMPUTE } from "./program.ts";
+export { type LowerOptions, lower, type Side, type StepProgram } from "./lower.ts";
+export { type Summary, summaryOf } from "./norm.ts";
 export type {
   CollectiveStage,
   GraphSpec,
@@ -35,6 +35,7 @@ export type {
   TaskStage,
   TensorRef,
 } from "./program.ts";
+export { COMPUTE, peerBuffer } from "./program.ts";
 export { refsOf } from "./refs.ts";
 export {
   type Combination,
@@ -55,4 +56,4 @@ export {
   type Timeline,
 } from "./timeline.ts";
 export { receivedBytes } from "./traffic.ts";
-export type { SlotPlan } from "./update-groups.ts";
+export { type ScalarPlan, scalarsOf } from "./update.ts";

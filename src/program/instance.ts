@@ -7,9 +7,10 @@ import { executeTasks } from "./execute.ts";
 import { inLanes } from "./lanes.ts";
 import {
   type BufferPlace,
-  type CollectiveStage,
   COMPUTE,
+  type CollectiveStage,
   type Program,
+  peerOf,
   type Run,
   type RunStage,
   type Stage,
@@ -94,9 +95,9 @@ export class Instance {
 
   /** `NAME`, or a peer's: `NAME@RANK`. */
   buffer(name: string): EngineBuffer {
-    const [own = name, rank] = name.split("@");
+    const { buffer: own, rank } = peerOf(name);
     const shared = this.#shared.get(own);
-    if (shared !== undefined) return rank === undefined ? shared.own : shared.of(Number(rank));
+    if (shared !== undefined) return rank === undefined ? shared.own : shared.of(rank);
     const buffer = this.#buffers.get(name);
     assert(buffer !== undefined, `the program has a buffer "${name}"`);
     return buffer;
@@ -209,7 +210,10 @@ export class Instance {
     let prepared = this.#prepared.get(stage);
     if (prepared === undefined) {
       assert(data !== undefined, `"${stage.name}" says where its data lie`);
-      const target = into && { into: this.#place(stage.group, into), intoByteOffset: into.byteOffset };
+      const target = into && {
+        into: this.#place(stage.group, into),
+        intoByteOffset: into.byteOffset,
+      };
       const source = { data: this.#place(stage.group, data), byteOffset: data.byteOffset };
       prepared = await group.prepare(call, { ...source, ...target });
       this.#prepared.set(stage, prepared);

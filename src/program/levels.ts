@@ -2,13 +2,7 @@
  * How the ranks of a step reach each other, for sums over all of them: an inner level, whose ranks read each other's memory in place, and an
  * outer one, between whose ranks messages go.
  */
-import {
-  groupOf,
-  isWithinNode,
-  type Mesh,
-  regularTopology,
-  type Topology,
-} from "../mesh/index.ts";
+import { groupOf, isWithinNode, type Mesh, regularTopology, type Topology } from "../mesh/index.ts";
 
 /** A mesh laid over nodes. */
 export interface Ground {
@@ -29,7 +23,12 @@ export function rankGroups({ mesh, topology }: Ground): RankGroups {
   const axes = mesh.axes.filter(({ size }) => size > 1).map(({ name }) => name);
   const all = axes.join(" and ");
   const ranks = Array.from({ length: mesh.size }, (_, rank) => rank);
-  const named = (members: number[][], innerAxes: string[] | undefined, inner: string, outer: string) => {
+  const named = (
+    members: number[][],
+    innerAxes: string[] | undefined,
+    inner: string,
+    outer: string,
+  ) => {
     const isOne = members.length === 1;
     const isAlone = members.every((own) => own.length === 1);
     const names = { all, inner: isOne ? all : inner, outer: isAlone ? all : outer };
@@ -47,7 +46,12 @@ export function rankGroups({ mesh, topology }: Ground): RankGroups {
     const members = nodes.map((own) => [...own]);
     return named(members, undefined, `${all}, within a node`, `${all}, across nodes`);
   }
-  return named(ranks.map((rank) => [rank]), [], all, all);
+  return named(
+    ranks.map((rank) => [rank]),
+    [],
+    all,
+    all,
+  );
 }
 
 function distinct(groups: readonly number[][]): number[][] {
@@ -64,7 +68,10 @@ export function groupsOfRank(
   const groups = new Map<string, readonly number[]>([[names.all, members.flat()]]);
   if (names.inner !== names.all) groups.set(names.inner, own);
   if (names.outer !== names.all) {
-    groups.set(names.outer, members.map((ranks) => ranks[place] as number));
+    groups.set(
+      names.outer,
+      members.map((ranks) => ranks[place] as number),
+    );
   }
   return groups;
 }

@@ -3,7 +3,7 @@
  * Running statistics are kept twice, so that a step that is not committed leaves no trace.
  */
 import { assert, LockstepError } from "../errors.ts";
-import { type Graph, typeOf } from "../graph/index.ts";
+import type { Graph } from "../graph/index.ts";
 import { shardAxes } from "../mesh/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { Optimizer } from "../optimizer/index.ts";
@@ -13,10 +13,10 @@ import {
   isOfKind,
   MICRO_BATCH,
   type ReduceTask,
+  STOP,
   type StepGraph,
   type StepTask,
   sizeOf,
-  STOP,
   valueName,
   valueOf,
 } from "../plan/index.ts";
@@ -32,12 +32,20 @@ import { type Ground, groupsOfRank, type RankGroups, rankGroups } from "./levels
 import { type NormPlan, planNorm } from "./norm.ts";
 import type { Ownership } from "./ownership.ts";
 import { bucketPieces, wholePieces } from "./pieces.ts";
-import { type Program, ProgramBuilder, type Run, type RunStage, type Stage, type TensorRef } from "./program.ts";
+import {
+  type Program,
+  ProgramBuilder,
+  type Run,
+  type RunStage,
+  type Stage,
+  type TensorRef,
+} from "./program.ts";
 import { Reducer } from "./reduce.ts";
 import { refsOf } from "./refs.ts";
 import { rowsRef, scaledRun } from "./runs.ts";
+import type { Held } from "./share-update.ts";
 import { evenRanges, type Levels, planLevels, type Range } from "./shares.ts";
-import { planUpdate, type UpdatePlan } from "./update.ts";
+import { planUpdate, type ScalarPlan } from "./update.ts";
 
 /** What one rank is to do. */
 export interface LowerOptions {
@@ -72,17 +80,23 @@ export interface Side {
   readonly states: ReadonlyMap<string, TensorRef>;
 }
 
-export interface TrainingPlan {
-  /** What was lowered. */
-  readonly step: StepGraph;
-  readonly program: Program;
+/** All that a rank does in a step, and where it finds what goes in and comes out. */
+export interface StepProgram extends Program {
   readonly sides: readonly [Side, Side];
   /** What the pieces of a micro-batch hand on; undefined where the gradient graph runs whole. */
   readonly arena: Arena | undefined;
   /** In how many parts gradients are summed over ranks. */
   readonly buckets: number;
-  readonly norm: NormPlan;
-  readonly update: UpdatePlan;
+  /** What `summaryOf` reads after `compute`. */
+  readonly summary: TensorRef;
+  /** What `scalarsOf` makes before `commit`. */
+  readonly scalars: readonly ScalarPlan[];
+  /** By `PARAMETER.SLOT`. */
+  readonly slots: ReadonlyMap<string, TensorRef>;
+  /** What other ranks of this node hold of the slots. */
+  readonly held: readonly Held[];
+  /** Hashes of the graphs that update, the same on all ranks. */
+  readonly updateHashes: readonly string[];
   /** The micro-batches that this rank computes. */
   readonly range: Range;
   /** Written before a step by each rank; after it, how many asked for a stop. Undefined for one micro-batch. */
@@ -96,7 +110,7 @@ export interface TrainingPlan {
 }
 
 /** @throws INVALID_OPTION where ranks have no micro-batch, or the placements of the step cannot be lowered */
-export function lower(step: StepGraph, options: LowerOptions): TrainingPlan {
+export function lower(step: StepGraph, options: LowerOptions): StepProgram {
   return new Lowering(step, options).plan();
 }
 
@@ -149,7 +163,7 @@ class Lowering {
     }
   }
 
-  plan(): TrainingPlan {
+  plan(): StepProgram {
     const { evaluation, evaluationSamples = evaluation && sizeOf(evaluation) } = this.#options;
     this.#allocate();
     const gradient = this.#step.graphs.get(GRADIENT) as Graph;
@@ -185,14 +199,21 @@ class Lowering {
         states: refsOf(this.#states, stateBuffer(from)),
       };
     };
+    const sides: [Side, Side] = [side(0), side(1)];
+    const { buffers: bytes, shared, graphs, groups } = this.#program;
     return {
-      step: this.#step,
-      program: this.#program,
-      sides: [side(0), side(1)],
+      buffers: bytes,
+      shared,
+      graphs,
+      groups,
+      sides,
       arena: this.#isCut ? this.#arena : undefined,
       buckets: buckets.length,
-      norm,
-      update,
+      summary: norm.summary,
+      scalars: update.scalars,
+      slots: update.slots,
+      held: update.held,
+      updateHashes: update.hashes,
       range: this.#range,
       stop: this.#summedRef(STOP),
       paces: this.#summedRef(valueName("control", "paces")),
@@ -263,7 +284,9 @@ class Lowering {
     const { rank } = this.#options;
     if (this.#ranges.length === 1) return undefined;
     const sharded = new Set(
-      this.#vectors.updates.filter((update) => this.#isSharded(update)).map(({ group }) => group.byteOffset),
+      this.#vectors.updates
+        .filter((update) => this.#isSharded(update))
+        .map(({ group }) => group.byteOffset),
     );
     return new Reducer(this.#program, this.#vectors.gradients, {
       rank,
@@ -281,7 +304,8 @@ class Lowering {
     const axes = shardAxes(valueOf(this.#step, gradient as string).placement);
     if (axes.length === 0) return false;
     const { innerAxes } = this.#groups;
-    const fits = innerAxes?.length === axes.length && axes.every((axis) => innerAxes.includes(axis));
+    const fits =
+      innerAxes?.length === axes.length && axes.every((axis) => innerAxes.includes(axis));
     if (fits) return true;
     throw new LockstepError(
       "INVALID_OPTION",
@@ -359,25 +383,23 @@ class Lowering {
 
   /** Running statistics, as means over all micro-batches. */
   #averages(from: number): Stage[] {
-    return this.#step.tasks.filter(isOfKind("average")).map(({ name, divisor, inputs, outputs }) => {
-      const runs = inputs.map((input, index) => {
-        const to = this.#ref(outputs[index] as string, 0, 0, from);
-        return scaledRun(this.#program, this.#ref(input, 0, 0, from), to, 1 / divisor);
+    return this.#step.tasks
+      .filter(isOfKind("average"))
+      .map(({ name, divisor, inputs, outputs }) => {
+        const runs = inputs.map((input, index) => {
+          const to = this.#ref(outputs[index] as string, 0, 0, from);
+          return scaledRun(this.#program, this.#ref(input, 0, 0, from), to, 1 / divisor);
+        });
+        return { name, runs, mode: "parallel" };
       });
-      return { name, runs, mode: "parallel" };
-    });
   }
 
   #evaluationInputs(batch: EvaluationPlan["sizes"][number], from: number): Run["inputs"] {
-    const { model, inputs } = batch;
     return Object.fromEntries(
-      inputs.map((name) => {
-        const isGiven = this.#step.values.get(valueName("batch", name)) === undefined;
+      batch.inputs.map((name) => {
         const stage = this.#step.values.has(valueName("state", name)) ? "state" : "parameter";
-        const ref = isGiven
-          ? this.#ref(valueName(stage, name), 0, 0, from)
-          : rowsRef(`evaluation.${name}`, typeOf(model.graph, name), 0);
-        return [name, ref];
+        const given = batch.fields.get(name);
+        return [name, given ?? this.#ref(valueName(stage, name), 0, 0, from)];
       }),
     );
   }
@@ -408,7 +430,11 @@ class Lowering {
     };
     const inputs = runs.map((run) => run.inputs);
     const outputs = runs.map((run) => run.outputs);
-    return { graph: GRADIENT, inputs: pick(graph.inputs, inputs), outputs: pick(graph.outputs, outputs) };
+    return {
+      graph: GRADIENT,
+      inputs: pick(graph.inputs, inputs),
+      outputs: pick(graph.outputs, outputs),
+    };
   }
 
   /** Where the sum of something lies; undefined for what the step does not sum. */
@@ -494,7 +520,11 @@ class Lowering {
     const { dtype, shape } = type;
     const own: TensorType = { dtype, shape: shape.slice(1) };
     const row = this.#range.first + microBatch;
-    return { buffer: "totals", byteOffset: row * elementCount(own.shape) * bytesPerElement(dtype), type: own };
+    return {
+      buffer: "totals",
+      byteOffset: row * elementCount(own.shape) * bytesPerElement(dtype),
+      type: own,
+    };
   }
 
   /** The gradient buffer that a micro-batch writes. */

@@ -18,10 +18,9 @@ import {
 import type { Graph, Value } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
 import { addTail, buildNamed, type NormTask, wideType } from "../plan/index.ts";
-import { bytesPerElement, type DType, type TensorType, toNumbers } from "../tensor/index.ts";
+import { bytesPerElement, type DType, type TensorType } from "../tensor/index.ts";
 import { GRADIENTS, PARTIALS, SUMMARY_BUFFER } from "./buffers.ts";
 import type { FlatVectors } from "./flat.ts";
-import type { Instance } from "./instance.ts";
 import { cutsOf, gatherTiles, type Ownership, ownPieces } from "./ownership.ts";
 import type { ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
 import { type Block, blockRef, blocksBetween, elementsIn, sweepMode } from "./sweep.ts";
@@ -49,7 +48,16 @@ export interface Summary {
 
 export interface NormPlan {
   readonly stages: readonly Stage[];
-  readSummary(instance: Instance): Summary;
+  /** Where the numbers lie that `summaryOf` reads. */
+  readonly summary: TensorRef;
+}
+
+/** What a step's summary says. */
+export function summaryOf(numbers: readonly number[]): Summary {
+  const [loss = NaN, gradientNorm = NaN, gradientScale = NaN, root = NaN, ...counts] = numbers;
+  // A sum of gradients that is not finite has another reason than that nothing counts.
+  const isEmpty = counts.includes(0) && root === 0;
+  return { loss, gradientNorm, gradientScale, isEmpty };
 }
 
 /** PyTorch's `clip_grad_norm_` adds this to the norm. */
@@ -88,13 +96,7 @@ export function planNorm(
         mode: "small",
       },
     ],
-    readSummary(instance) {
-      const [loss = NaN, gradientNorm = NaN, gradientScale = NaN, root = NaN, ...counts] =
-        toNumbers(instance.tensor(summary));
-      // A sum of gradients that is not finite has another reason than that nothing counts.
-      const isEmpty = counts.includes(0) && root === 0;
-      return { loss, gradientNorm, gradientScale, isEmpty };
-    },
+    summary,
   };
 }
 

@@ -113,3 +113,13 @@ export class ProgramBuilder implements Program {
 export function peerBuffer(name: string, rank: number): string {
   return `${name}@${rank}`;
 }
+
+/** Whose buffer a name is of: that of `peerBuffer`, or one's own. */
+export function peerOf(name: string): {
+  readonly buffer: string;
+  readonly rank: number | undefined;
+} {
+  const at = name.lastIndexOf("@");
+  if (at < 0) return { buffer: name, rank: undefined };
+  return { buffer: name.slice(0, at), rank: Number(name.slice(at + 1)) };
+}

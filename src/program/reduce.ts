@@ -5,6 +5,7 @@
  */
 import { assert } from "../errors.ts";
 import type { Layout, LayoutGroup } from "./layout.ts";
+import type { RankGroups } from "./levels.ts";
 import { gatherParts, type Ownership } from "./ownership.ts";
 import { bytesOf, cutPiece, elementsOf, offsetOf, type Piece } from "./pieces.ts";
 import {
@@ -18,7 +19,6 @@ import {
 } from "./program.ts";
 import type { Combination, Levels } from "./shares.ts";
 import { type Block, blockRef, blocksBetween, sweepMode } from "./sweep.ts";
-import type { RankGroups } from "./levels.ts";
 import { leavesOf, renumber, treeGraph } from "./tree-graph.ts";
 
 export interface ReduceOptions {

@@ -52,4 +52,3 @@ export function scaledRun(
   });
   return { graph, inputs: { from }, outputs: { to } };
 }
-

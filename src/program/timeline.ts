@@ -2,7 +2,14 @@
 import { type Graph, inferContext, typeOf } from "../graph/index.ts";
 import { operatorTable } from "../ops/index.ts";
 import { bytesPerElement } from "../tensor/index.ts";
-import { type CollectiveStage, COMPUTE, type Program, type Stage, type Task, type TaskStage } from "./program.ts";
+import {
+  COMPUTE,
+  type CollectiveStage,
+  type Program,
+  type Stage,
+  type Task,
+  type TaskStage,
+} from "./program.ts";
 
 export interface Speeds {
   readonly flopsPerSecond: number;

@@ -1,9 +1,12 @@
 /** How many bytes a rank takes from others: what it reads of their memory in place, and what is sent to it. */
 import { byteLength, bytesPerElement } from "../tensor/index.ts";
-import type { CollectiveStage, RunStage, Stage } from "./program.ts";
+import { type CollectiveStage, peerOf, type RunStage, type Stage } from "./program.ts";
 
 /** @param placeOf this rank's place in a group */
-export function receivedBytes(stages: readonly Stage[], placeOf: (group: string) => number): number {
+export function receivedBytes(
+  stages: readonly Stage[],
+  placeOf: (group: string) => number,
+): number {
   let bytes = 0;
   for (const stage of stages) {
     switch (stage.mode) {
@@ -23,15 +26,12 @@ export function receivedBytes(stages: readonly Stage[], placeOf: (group: string)
 function readInPlace({ runs }: RunStage): number {
   const places = runs.flatMap(({ inputs }) => Object.values(inputs));
   return places.reduce(
-    (sum, { buffer, type }) => (buffer.includes("@") ? sum + byteLength(type) : sum),
+    (sum, { buffer, type }) => (peerOf(buffer).rank !== undefined ? sum + byteLength(type) : sum),
     0,
   );
 }
 
-function receivedBy(
-  { call, group }: CollectiveStage,
-  placeOf: (group: string) => number,
-): number {
+function receivedBy({ call, group }: CollectiveStage, placeOf: (group: string) => number): number {
   const others = (counts: readonly number[]) =>
     counts.reduce((sum, count, from) => (from === placeOf(group) ? sum : sum + count), 0);
   switch (call.kind) {

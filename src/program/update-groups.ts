@@ -1,8 +1,8 @@
 /** The groups of parameters that are updated alike, with their slots and scalars: where everything lies. */
 import { updateType } from "../optimizer/index.ts";
 import { PARAMETERS, SCALARS, SCRATCH, slotBuffer } from "./buffers.ts";
-import { type Layout, planLayout } from "./layout.ts";
 import type { FlatVectors, UpdateGroup } from "./flat.ts";
+import { type Layout, planLayout } from "./layout.ts";
 import type { ProgramBuilder, TensorRef } from "./program.ts";
 
 /** One tensor for each parameter of a rule. */
@@ -21,7 +21,9 @@ const SCALAR_BYTES = 8;
 
 /** Whether new parameters go to a scratch vector first: they cannot be written over what is still read. */
 export function needsScratch({ rule, group }: UpdateGroup): boolean {
-  return rule.inPlace === false || updateType({ dtype: group.dtype, shape: [] }).dtype !== group.dtype;
+  return (
+    rule.inPlace === false || updateType({ dtype: group.dtype, shape: [] }).dtype !== group.dtype
+  );
 }
 
 /** Where new parameters are written. */

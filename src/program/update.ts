@@ -1,17 +1,17 @@
 /** The optimizer's part of a program: its slots, its scalars, and the stage that updates every parameter. */
-import type { Graph } from "../graph/index.ts";
+import { hashGraph } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
-import { type StepContext, updateType } from "../optimizer/index.ts";
+import { type Optimizer, type StepContext, updateType } from "../optimizer/index.ts";
 import { buildNamed } from "../plan/index.ts";
-import { elementCount, scalar } from "../tensor/index.ts";
+import { elementCount, scalar, type Tensor } from "../tensor/index.ts";
 import { GRADIENTS, PARAMETERS, SCRATCH } from "./buffers.ts";
 import type { FlatVectors } from "./flat.ts";
-import type { Instance } from "./instance.ts";
 import type { LayoutEntry, LayoutGroup } from "./layout.ts";
 import { cutsOf, extentOf, gatherParts, type Ownership, ownPieces } from "./ownership.ts";
 import type { Piece } from "./pieces.ts";
 import type { ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
-import { collectHeld, gatherStage, type Held, shareEntries } from "./share-update.ts";
+import { refsOf } from "./refs.ts";
+import { gatherStage, type Held, shareEntries } from "./share-update.ts";
 import {
   type Block,
   blockRef,
@@ -34,17 +34,41 @@ import {
 
 export interface UpdatePlan {
   readonly stages: readonly Stage[];
-  readonly slots: readonly SlotPlan[];
-  /** Copies what other ranks of this machine hold of the slots, which must stand still meanwhile, to their places here. */
-  collect(instance: Instance): void;
-  /** What makes the update, the same on all ranks: a graph for each shape that some rank updates. */
-  graphs(): readonly Graph[];
-  /** Computes the step's scalars on the host and writes them where the graphs read them. */
-  writeScalars(
-    instance: Instance,
-    step: Omit<StepContext, "weightDecay" | "learningRate">,
-    factor: number,
-  ): void;
+  /** By `PARAMETER.SLOT`. */
+  readonly slots: ReadonlyMap<string, TensorRef>;
+  /** What other ranks of this node hold of the slots. */
+  readonly held: readonly Held[];
+  readonly scalars: readonly ScalarPlan[];
+  /** Hashes of what makes the update, the same on all ranks: of a graph for each shape that some rank updates. */
+  readonly hashes: readonly string[];
+}
+
+/** Where the host writes the scalars of a rule before an update. */
+export interface ScalarPlan {
+  /** The place of the rule in the optimizer. */
+  readonly rule: number;
+  readonly decays: boolean;
+  readonly places: Readonly<Record<string, TensorRef>>;
+}
+
+/** The scalars of a step, each with its place. @param factor of the learning rate */
+export function scalarsOf(
+  optimizer: Optimizer,
+  plans: readonly ScalarPlan[],
+  step: Omit<StepContext, "weightDecay" | "learningRate">,
+  factor: number,
+): [TensorRef, Tensor][] {
+  return plans.flatMap(({ rule: index, decays, places }) => {
+    const { rule } = optimizer.rules[index] as Optimizer["rules"][number];
+    const values = rule.scalars({
+      ...step,
+      learningRate: rule.learningRate * factor,
+      weightDecay: decays ? rule.weightDecay : 0,
+    });
+    return Object.entries(places).map(([name, place]): [TensorRef, Tensor] => {
+      return [place, scalar(place.type.dtype, values[name] as number)];
+    });
+  });
 }
 
 export interface UpdateSharing {
@@ -94,22 +118,21 @@ export function planUpdate(
   if (copies.length > 0) program.buffer(SCRATCH, plan.parameters.byteLength);
   return {
     stages: [update, ...gathers, ...(copies.length > 0 ? [copyBack] : [])],
-    slots: [...slots.values()].flat(),
-    collect: (instance) => collectHeld(instance, held),
-    graphs: () => groups.flatMap((group) => graphsOf(plan, group)),
-    writeScalars(instance, step, factor) {
-      for (const { rule, decays, scalars } of groups) {
-        const values = rule.scalars({
-          ...step,
-          learningRate: rule.learningRate * factor,
-          weightDecay: decays ? rule.weightDecay : 0,
-        });
-        for (const [name, ref] of Object.entries(scalars)) {
-          instance.tensor(ref).bytes.set(scalar(ref.type.dtype, values[name] as number).bytes);
-        }
-      }
-    },
+    slots: slotRefs([...slots.values()].flat()),
+    held,
+    scalars: groups.map(({ index, decays, scalars }) => {
+      return { rule: index, decays, places: scalars };
+    }),
+    hashes: groups.flatMap((group) => graphsOf(plan, group).map(hashGraph)),
   };
+}
+
+function slotRefs(slots: readonly SlotPlan[]): Map<string, TensorRef> {
+  return new Map(
+    slots.flatMap(({ name, buffer, layout }) =>
+      [...refsOf(layout, buffer)].map(([parameter, ref]) => [`${parameter}.${name}`, ref] as const),
+    ),
+  );
 }
 
 /** The parameters that this rank updates. */

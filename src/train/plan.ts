@@ -12,9 +12,9 @@ import {
   receivedBytes,
   type Speeds,
   type Stage,
+  type StepProgram,
   type TaskStage,
   type Timeline,
-  type TrainingPlan,
 } from "../program/index.ts";
 import { elementCount } from "../tensor/index.ts";
 import type { Run } from "./run.ts";
@@ -48,8 +48,9 @@ export function describePlan(run: Run, options: PlanOptions): string {
   const { mesh, topology, strategies } = parallel;
   const step = buildStep({ model, optimizer, microBatches, clip: clipNorm });
   const ground = { mesh, topology };
-  const plan = lower(applyStrategies(strategies, step, mesh), { ground, rank, optimizer });
-  const placeOf = (group: string) => plan.program.groups.get(group)?.indexOf(rank) ?? 0;
+  const rewritten = applyStrategies(strategies, step, mesh);
+  const plan = lower(rewritten, { ground, rank, optimizer });
+  const placeOf = (group: string) => plan.groups.get(group)?.indexOf(rank) ?? 0;
   const parameters = model.parameters.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
   const { first, count: own } = plan.range;
   const on = count === 1 ? "" : ` on ${count} machines`;
@@ -59,7 +60,7 @@ export function describePlan(run: Run, options: PlanOptions): string {
     `rank ${rank}: micro-batches ${first} to ${first + own - 1}`,
     "",
     ...parallelLines(parallel),
-    ...describeStep(plan.step).map((line) => `  ${line}`),
+    ...describeStep(rewritten).map((line) => `  ${line}`),
     "",
     ...memoryLines(plan),
     "",
@@ -86,7 +87,7 @@ function parallelLines({ mesh, strategies, reason }: Parallel): string[] {
   return [reason, `mesh ${formatMesh(mesh)}; strategies: ${names.join(", ")}`];
 }
 
-function memoryLines({ program }: TrainingPlan): string[] {
+function memoryLines(program: StepProgram): string[] {
   const rows = [...program.buffers].map(([name, bytes]) => [
     `  ${name}`,
     size(bytes),
@@ -97,7 +98,7 @@ function memoryLines({ program }: TrainingPlan): string[] {
   return ["memory", ...columns([...rows, ["  in all", size(total), ""]])];
 }
 
-function stageLines(plan: TrainingPlan, placeOf: (group: string) => number): string[] {
+function stageLines(plan: StepProgram, placeOf: (group: string) => number): string[] {
   const { totals, compute: computed, commit } = plan.sides[0];
   const compute = [...totals, ...computed];
   const row = (stage: Stage): string[][] => {
@@ -107,7 +108,7 @@ function stageLines(plan: TrainingPlan, placeOf: (group: string) => number): str
       return [[`  ${stage.name}`, stage.call.kind, `${bytes} over ${stage.group}`.trim()]];
     }
     const runs = stage.runs.length === 1 ? "1 run" : `${stage.runs.length} runs`;
-    return [[`  ${stage.name}`, runs, operations(flopsOfStages(plan.program, [stage]))]];
+    return [[`  ${stage.name}`, runs, operations(flopsOfStages(plan, [stage]))]];
   };
   const taskRows = ({ name, tasks }: TaskStage) => [
     [`  ${name}, by readiness`, `${tasks.length} tasks`, ""],
@@ -128,7 +129,8 @@ function stageLines(plan: TrainingPlan, placeOf: (group: string) => number): str
 }
 
 /** When the tasks of the last micro-batch would run, and how much of the communication is beside computation. */
-function overlapLines({ program, sides, arena }: TrainingPlan, speeds: Speeds): string[] {
+function overlapLines(program: StepProgram, speeds: Speeds): string[] {
+  const { sides, arena } = program;
   const stage = sides[0].compute.find((each): each is TaskStage => each.mode === "tasks");
   if (stage === undefined || arena === undefined) return [];
   const timeline = planTimeline(program, stage, speeds);

@@ -59,8 +59,5 @@ function bucketOf({ bucketBytes: wanted, model }: SharingOptions, { costs }: Gro
 
 /** Of all parameters together. */
 export function parameterBytes(model: Model): number {
-  return model.parameters.reduce(
-    (sum, { name }) => sum + byteLength(typeOf(model.graph, name)),
-    0,
-  );
+  return model.parameters.reduce((sum, { name }) => sum + byteLength(typeOf(model.graph, name)), 0);
 }

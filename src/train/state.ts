@@ -1,13 +1,7 @@
 /** What a trainer holds, by name: for first values, checkpoints and export. */
 import type { Engine, EngineTensor } from "../engine/index.ts";
 import type { Model } from "../nn/index.ts";
-import {
-  type Instance,
-  initialize,
-  refsOf,
-  type TensorRef,
-  type TrainingPlan,
-} from "../program/index.ts";
+import { type Instance, initialize, type StepProgram, type TensorRef } from "../program/index.ts";
 
 /** Views by name. Slots are named `PARAMETER.SLOT`: `blocks.0.weight.exp_avg`. */
 export interface TrainerTensors {
@@ -17,15 +11,12 @@ export interface TrainerTensors {
   readonly states: Readonly<Record<string, EngineTensor>>;
 }
 
-export function namedTensors(instance: Instance, plan: TrainingPlan, from: 0 | 1): TrainerTensors {
+export function namedTensors(instance: Instance, plan: StepProgram, from: 0 | 1): TrainerTensors {
   const views = (refs: Iterable<readonly [string, TensorRef]>) =>
     Object.fromEntries([...refs].map(([name, ref]) => [name, instance.tensor(ref)]));
-  const slots = plan.update.slots.flatMap(({ name, buffer, layout }) =>
-    [...refsOf(layout, buffer)].map(([parameter, ref]) => [`${parameter}.${name}`, ref] as const),
-  );
   return {
     parameters: views(plan.parameters),
-    slots: views(slots),
+    slots: views(plan.slots),
     states: views(plan.sides[from].states),
   };
 }
@@ -33,7 +24,7 @@ export function namedTensors(instance: Instance, plan: TrainingPlan, from: 0 | 1
 export async function initializeTrainer(
   engine: Engine,
   instance: Instance,
-  plan: TrainingPlan,
+  plan: StepProgram,
   model: Model,
   seed: number,
 ): Promise<void> {

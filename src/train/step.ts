@@ -4,9 +4,9 @@
  */
 import type { Engine } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
+import type { Graph } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import { type Optimizer, type Schedule, scheduleFactor } from "../optimizer/index.ts";
-import type { Graph } from "../graph/index.ts";
 import { applyStrategies } from "../parallel/index.ts";
 import { buildStep, GRADIENT, type StepGraph } from "../plan/index.ts";
 import {
@@ -16,11 +16,14 @@ import {
   type Instance,
   instantiate,
   lower,
+  peerBuffer,
   type Range,
   type Side,
   type Stage,
   type StageOptions,
-  type TrainingPlan,
+  type StepProgram,
+  scalarsOf,
+  summaryOf,
 } from "../program/index.ts";
 import { scalar, toNumbers } from "../tensor/index.ts";
 import { fillKeys } from "./keys.ts";
@@ -64,7 +67,7 @@ export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
   parallelOf(options, true);
   const step = buildStep(options);
   const plan = planSharing(options, step, sharing);
-  const instance = await instantiate(engine, plan.program, { shareAs, group: ranks?.group });
+  const instance = await instantiate(engine, plan, { shareAs, group: ranks?.group });
   try {
     await initializeTrainer(engine, instance, plan, model, seed);
   } catch (error) {
@@ -86,7 +89,7 @@ function planSharing(
   options: TrainerOptions,
   step: StepGraph,
   { ranges, overlap }: Sharing,
-): TrainingPlan {
+): StepProgram {
   const { engine, ranks, optimizer, evaluation, evaluationSamples } = options;
   const { mesh, topology, strategies } = parallelOf(options, overlap);
   return lower(applyStrategies(strategies, step, mesh), {
@@ -103,7 +106,7 @@ function planSharing(
 interface Planned {
   /** Of one process, before any strategy. */
   readonly step: StepGraph;
-  readonly plan: TrainingPlan;
+  readonly plan: StepProgram;
   readonly sharing: Sharing;
 }
 
@@ -111,7 +114,7 @@ export class Trainer {
   readonly #options: TrainerOptions;
   readonly #instance: Instance;
   readonly #pacing: Pacing | undefined;
-  #plan: TrainingPlan;
+  #plan: StepProgram;
   readonly #oneProcess: StepGraph;
   #sharing: Sharing;
   #isCutChecked = false;
@@ -123,11 +126,7 @@ export class Trainer {
   #broken: Error | undefined;
 
   /** @internal Use `createTrainer`. */
-  constructor(
-    options: TrainerOptions,
-    { step, plan, sharing }: Planned,
-    instance: Instance,
-  ) {
+  constructor(options: TrainerOptions, { step, plan, sharing }: Planned, instance: Instance) {
     this.#options = options;
     this.#plan = plan;
     this.#oneProcess = step;
@@ -142,8 +141,13 @@ export class Trainer {
     this.#bindBatches();
   }
 
+  /** The step of one process, before any strategy. */
+  get stepGraph(): StepGraph {
+    return this.#oneProcess;
+  }
+
   /** Of the next step: another one than before where ranks share micro-batches in another way. */
-  get plan(): TrainingPlan {
+  get plan(): StepProgram {
     return this.#plan;
   }
 
@@ -182,14 +186,17 @@ export class Trainer {
     await this.#compute(side.compute, signal);
     if (paces !== undefined) this.#pacing?.hear(paces);
     const wishes = stop === undefined ? Number(isAsked) : readScalar(stop);
-    const summary = plan.norm.readSummary(this.#instance);
+    const summary = summaryOf(toNumbers(this.#instance.tensor(plan.summary)));
     const { isEmpty, gradientScale } = summary;
     const { loss, gradientNorm } = isEmpty ? NOTHING : summary;
     if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) {
       throw await this.#notFinite(side, loss, gradientNorm);
     }
     const factor = schedule === undefined ? 1 : scheduleFactor(schedule, step, steps);
-    plan.update.writeScalars(this.#instance, { step: step + 1, gradientScale }, factor);
+    const context = { step: step + 1, gradientScale };
+    for (const [place, value] of scalarsOf(optimizer, plan.scalars, context, factor)) {
+      this.#instance.tensor(place).bytes.set(value.bytes);
+    }
     if (isEmpty) this.#step += 1;
     else await this.#commit(side.commit);
     const base = optimizer.rules[0]?.rule.learningRate ?? 0;
@@ -219,7 +226,11 @@ export class Trainer {
   /** Before a checkpoint, between two steps: brings to `tensors` what neighbours keep of the optimizer's slots. */
   collect(): void {
     this.#check();
-    this.plan.update.collect(this.#instance);
+    for (const { buffer, rank, byteOffset, byteLength } of this.plan.held) {
+      const theirs = this.#instance.buffer(peerBuffer(buffer, rank)).bytes;
+      const end = byteOffset + byteLength;
+      this.#instance.buffer(buffer).bytes.set(theirs.subarray(byteOffset, end), byteOffset);
+    }
   }
 
   /** Everything that a checkpoint holds, as views by name: what is written there is what the next step reads. */
@@ -291,7 +302,7 @@ export class Trainer {
     this.#sharing = { ...this.#sharing, ...change };
     const plan = planSharing(this.#options, this.#oneProcess, this.#sharing);
     try {
-      await this.#instance.load(plan.program);
+      await this.#instance.load(plan);
     } catch (error) {
       this.#broken = error instanceof Error ? error : new Error(String(error));
       throw error;
@@ -301,7 +312,7 @@ export class Trainer {
   }
 
   #bindBatches(): void {
-    const tensors = (refs: TrainingPlan["batch"]) =>
+    const tensors = (refs: StepProgram["batch"]) =>
       Object.fromEntries([...refs].map(([name, ref]) => [name, this.#instance.tensor(ref)]));
     this.#batch = tensors(this.#plan.batch);
     const { sizes = [] } = this.#plan.evaluation ?? {};

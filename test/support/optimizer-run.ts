@@ -2,12 +2,12 @@
 import type { Engine } from "../../src/engine/index.ts";
 import type { Optimizer } from "../../src/optimizer/index.ts";
 import { buildUpdates, type NormTask } from "../../src/plan/index.ts";
-import { type Instance, instantiate } from "../../src/program/instance.ts";
 import { flatVectors } from "../../src/program/flat.ts";
-import { planNorm } from "../../src/program/norm.ts";
+import { type Instance, instantiate } from "../../src/program/instance.ts";
+import { planNorm, summaryOf } from "../../src/program/norm.ts";
 import { ProgramBuilder } from "../../src/program/program.ts";
 import { refsOf } from "../../src/program/refs.ts";
-import { planUpdate } from "../../src/program/update.ts";
+import { planUpdate, scalarsOf } from "../../src/program/update.ts";
 import {
   byteLength,
   type DType,
@@ -60,7 +60,11 @@ export async function runOptimizer(
   const loss = { dtype, shape: [1] };
   program.buffer("losses", byteLength(loss));
   const losses = { buffer: "losses", byteOffset: 0, type: loss };
-  const norm = planNorm(program, plan, { task: { ...NORM, clip }, tail: undefined, sums: [losses] });
+  const norm = planNorm(program, plan, {
+    task: { ...NORM, clip },
+    tail: undefined,
+    sums: [losses],
+  });
   const update = planUpdate(program, plan);
   const instance = await instantiate(engine, program);
   const write = (buffer: string, values: Numbers): void => {
@@ -77,9 +81,12 @@ export async function runOptimizer(
     for (const [index, values] of gradients.entries()) {
       write("gradients", values);
       for (const stage of norm.stages) await instance.run(stage);
-      const { gradientNorm, gradientScale } = norm.readSummary(instance);
+      const { gradientNorm, gradientScale } = summaryOf(toNumbers(instance.tensor(norm.summary)));
       norms.push(gradientNorm);
-      update.writeScalars(instance, { step: index + 1, gradientScale }, 1);
+      const context = { step: index + 1, gradientScale };
+      for (const [place, value] of scalarsOf(optimizer, update.scalars, context, 1)) {
+        instance.tensor(place).bytes.set(value.bytes);
+      }
       for (const stage of update.stages) await instance.run(stage);
       trace.push(readParameters(instance, plan.parameters));
     }

@@ -8,9 +8,9 @@ import { type Graph, sliceGraph, type Value } from "../../graph/index.ts";
 import type { Model } from "../../nn/index.ts";
 import { operatorTable } from "../../ops/index.ts";
 import type { TensorType } from "../../tensor/index.ts";
+import { withOutputs } from "../gradient.ts";
 import type { Pair } from "./batch-kind.ts";
 import { BatchKinds } from "./batch-kinds.ts";
-import { withOutputs } from "../gradient.ts";
 
 /** A value of which the whole batch needs the sum over its parts. */
 export interface Term {

@@ -4,8 +4,8 @@ import { typeOf } from "../../graph/index.ts";
 import type { Model } from "../../nn/index.ts";
 import { operatorTable } from "../../ops/index.ts";
 import { elementCount } from "../../tensor/index.ts";
-import { type BatchSums, isInseparable, planBatchSums, resized, sizeOf } from "./batch-sums.ts";
 import { withOutputs } from "../gradient.ts";
+import { type BatchSums, isInseparable, planBatchSums, resized, sizeOf } from "./batch-sums.ts";
 
 /** @throws INVALID_OPTION where the loss of several micro-batches cannot be made from theirs */
 export function planLoss(model: Model, microBatches: number): BatchSums {

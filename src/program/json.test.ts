@@ -1,0 +1,133 @@
+/** A program is data: what is written and read back gives the same bits, and what does not fit together is refused. */
+import assert from "node:assert/strict";
+import { after, test } from "node:test";
+import { createOrtEngine } from "../engine/index.ts";
+import { createMesh, evenTopology } from "../mesh/index.ts";
+import { convnet, gpt, type ModelDefinition } from "../nn/index.ts";
+import { adamw } from "../optimizer/index.ts";
+import { buildStep } from "../plan/index.ts";
+import { elementCount, toNumbers } from "../tensor/index.ts";
+import {
+  initialize,
+  instantiate,
+  lower,
+  type ProgramJson,
+  programFromJson,
+  programToJson,
+  type StepProgram,
+  scalarsOf,
+  summaryOf,
+} from "./index.ts";
+
+const engine = createOrtEngine({ threads: 1 });
+after(() => engine.close());
+
+const optimizer = adamw({ learningRate: 1e-2 });
+
+function programOf(definition: ModelDefinition) {
+  const model = definition.build({ batch: 2, mode: "train" });
+  const step = buildStep({ model, optimizer, microBatches: 4, clip: 1 });
+  const ground = { mesh: createMesh({}), topology: evenTopology(1, 1) };
+  const evaluation = definition.build({ batch: 2, mode: "eval" });
+  return {
+    model,
+    program: lower(step, { ground, rank: 0, optimizer, evaluation, evaluationSamples: 5 }),
+  };
+}
+
+/** Two steps; all parameters and slots afterwards, and the losses. */
+async function outcome(
+  { model }: ReturnType<typeof programOf>,
+  program: StepProgram,
+): Promise<readonly (readonly number[])[]> {
+  const instance = await instantiate(engine, program);
+  try {
+    const items = model.parameters.map(({ name, type, initializer }) => {
+      const ref = program.parameters.get(name);
+      assert.ok(ref !== undefined);
+      return { name, type, initializer, into: instance.tensor(ref) };
+    });
+    await initialize(engine, items, 7);
+    const losses: number[] = [];
+    for (const step of [1, 2]) {
+      for (const [field, ref] of program.batch) {
+        const tensor = instance.tensor(ref);
+        const bytes = new Int32Array(
+          tensor.bytes.buffer,
+          tensor.bytes.byteOffset,
+          elementCount(ref.type.shape),
+        );
+        const isFloat = ref.type.dtype === "float32";
+        for (const at of bytes.keys())
+          bytes[at] = isFloat ? 0x3f000000 + at * 4096 : (at * 5 + step + field.length) % 7;
+      }
+      const side = program.sides[(step - 1) as 0 | 1];
+      for (const stage of [...side.totals, ...side.compute]) await instance.run(stage);
+      const { loss, gradientScale } = summaryOf(toNumbers(instance.tensor(program.summary)));
+      losses.push(loss);
+      for (const [place, value] of scalarsOf(
+        optimizer,
+        program.scalars,
+        { step, gradientScale },
+        1,
+      )) {
+        instance.tensor(place).bytes.set(value.bytes);
+      }
+      for (const stage of side.commit) await instance.run(stage);
+    }
+    const kept = [
+      ...program.parameters.values(),
+      ...program.slots.values(),
+      ...program.sides[0].states.values(),
+    ];
+    return [losses, ...kept.map((ref) => toNumbers(instance.tensor(ref)))];
+  } finally {
+    instance.close();
+  }
+}
+
+const MODELS: readonly ModelDefinition[] = [
+  gpt({ layers: 1, width: 16, heads: 2, context: 8, vocabulary: 7 }),
+  convnet({ image: [1, 8, 8], classes: 7, channels: [4] }),
+];
+
+for (const definition of MODELS) {
+  test(`${definition.name}: a program that is read back gives the same bits`, async () => {
+    const planned = programOf(definition);
+    const text = JSON.stringify(programToJson(planned.program));
+    const read = programFromJson(JSON.parse(text) as ProgramJson);
+    assert.equal(JSON.stringify(programToJson(read)), text);
+    const [expected, found] = [
+      await outcome(planned, planned.program),
+      await outcome(planned, read),
+    ];
+    assert.ok(expected[0]?.every(Number.isFinite));
+    assert.deepEqual(found, expected);
+  });
+}
+
+test("a program that does not fit together is refused, whatever is wrong with it", () => {
+  const text = JSON.stringify(programToJson(programOf(MODELS[0] as ModelDefinition).program));
+  const changed = (change: (json: Record<string, never>) => void) => {
+    const json = JSON.parse(text);
+    change(json);
+    return () => programFromJson(json as unknown as ProgramJson);
+  };
+  // biome-ignore lint/suspicious/noExplicitAny: damage to any place
+  const damage: readonly (readonly [(json: any) => void, RegExp])[] = [
+    [(json) => (json.format = "lockstep-program-0"), /this version reads/],
+    [(json) => (json.buffers.parameters = 64), /puts \d+ bytes at \d+ of "parameters"/],
+    [(json) => delete json.buffers.gradients, /names the buffer "gradients"/],
+    [(json) => (json.buffers.parameters = -1), /has -1 bytes/],
+    [(json) => delete json.graphs.gradient, /which is no graph/],
+    [(json) => (json.sides[0].gradients[0].inputs.ids.byteOffset = -4), /at -4 of/],
+    [(json) => (json.sides[0].gradients[0].inputs.ids.type.shape = [1]), /binds .* to "ids"/],
+    [(json) => delete json.sides[1].gradients[0].inputs.ids, /gives no place to "ids"/],
+    [(json) => (json.summary.byteOffset = 1e9), /of "summary"/],
+    [(json) => json.graphs.gradient.graph.nodes.shift(), /which nothing before it defines/],
+    [(json) => (json.graphs.gradient.graph.types.ids = ["float33", [1]]), /is no tensor type/],
+  ];
+  for (const [change, expected] of damage) {
+    assert.throws(changed(change as (json: Record<string, never>) => void), expected);
+  }
+});
