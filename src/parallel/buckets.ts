@@ -5,7 +5,7 @@
 
 import {
   type ComputeTask,
-  cutTask,
+  cutWhereReady,
   inOrderMade,
   isOfKind,
   type ReduceTask,
@@ -32,15 +32,15 @@ export function buckets({ bucketBytes: least, overlap = true }: BucketOptions): 
       );
       const summed = step.tasks.find(isOfKind("reduce"));
       if (made === undefined || summed === undefined) return step;
-      const order = inOrderMade(step, made).filter((name) => summed.inputs.includes(name));
-      const others = summed.inputs.filter((name) => !order.includes(name));
-      const lists = bucketsOf(step, order, least);
+      const lists = bucketsOf(step, made, least);
+      const listed = new Set(lists.flat());
+      const others = summed.inputs.filter((name) => !listed.has(name));
       const reduces = lists.map((names, index) =>
         partOf(summed, index === 0 ? [...names, ...others] : names, index, lists.length),
       );
       const whole = { ...step, tasks: replaced(step, summed, reduces) };
       if (!overlap) return whole;
-      const { step: cut, pieces } = cutTask(step, made, lists);
+      const { step: cut, pieces } = cutWhereReady(step, made, lists);
       if (pieces.length === 1) return whole;
       return { ...cut, tasks: interleaved(cut, summed, pieces, reduces) };
     },
@@ -77,8 +77,10 @@ function interleaved(
   });
 }
 
-/** In the order given, in groups of at least `least` bytes and of one element type. */
-function bucketsOf(step: StepGraph, names: readonly string[], least: number): string[][] {
+/** What a task makes and the step sums, in the order made, in groups of at least `least` bytes and of one element type. */
+export function bucketsOf(step: StepGraph, task: ComputeTask, least: number): string[][] {
+  const summed = new Set(step.tasks.filter(isOfKind("reduce")).flatMap(({ inputs }) => inputs));
+  const names = inOrderMade(step, task).filter((name) => summed.has(name));
   const closed: string[][] = [];
   const open = new Map<string, { names: string[]; bytes: number }>();
   for (const name of names) {

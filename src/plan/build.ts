@@ -136,6 +136,7 @@ function addTotals(step: StepBuilder, { totals }: BatchSums): void {
     {
       kind: "gather",
       name: "totals to all",
+      each: "step",
       axes: [MICRO_BATCH],
       inputs: [parts],
       outputs: [together],
@@ -202,6 +203,7 @@ function addGradient(step: StepBuilder, model: Model, loss: BatchSums): void {
   step.tasks.push({
     kind: "reduce",
     name: "gradients",
+    each: "step",
     axes: [MICRO_BATCH],
     combination: "tree",
     inputs: sums.map(([part]) => part),

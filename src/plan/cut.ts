@@ -8,25 +8,54 @@ import {
   valueName,
 } from "./step-graph.ts";
 
+export interface Cut {
+  /** With the pieces in place of the task. */
+  readonly step: StepGraph;
+  readonly pieces: readonly ComputeTask[];
+}
+
 /**
  * Cuts a task of micro-batches where lists of its outputs are ready: piece k computes what the outputs of list k need and no piece before it
- * has made, the last one also what no list asks for. What crosses a cut becomes a value (an activation).
- * @returns the same step with pieces in place of the task; there are fewer pieces than lists where some ask for nothing new
+ * has made, the last one also what no list asks for. There are fewer pieces than lists where some ask for nothing new.
+ */
+export function cutWhereReady(
+  step: StepGraph,
+  task: ComputeTask,
+  lists: readonly (readonly string[])[],
+): Cut {
+  const graph = step.graphs.get(task.graph) as Graph;
+  const bound = new Map(task.graphOutputs.map((name, index) => [name, task.outputs[index]]));
+  const last = Math.max(0, lists.length - 1);
+  const neededBy = new Map<string, number>();
+  for (const output of graph.outputs) {
+    const at = lists.findIndex((names) => names.includes(bound.get(output) as string));
+    if (at >= 0) neededBy.set(output, at);
+  }
+  const pieces = new Map<Node, number>();
+  for (const node of graph.nodes.toReversed()) {
+    const piece = Math.min(last, ...node.outputs.map((name) => neededBy.get(name) ?? last));
+    for (const input of node.inputs) {
+      neededBy.set(input, Math.min(piece, neededBy.get(input) ?? piece));
+    }
+    pieces.set(node, piece);
+  }
+  return cutTask(step, task, (node) => pieces.get(node) as number);
+}
+
+/**
+ * Cuts a task of micro-batches: each node of its graph goes to a piece, and none to an earlier one than what it reads. What crosses a cut
+ * becomes a value (an activation). Pieces without a node are left out.
  */
 export function cutTask(
   step: StepGraph,
   task: ComputeTask,
-  lists: readonly (readonly string[])[],
-): { readonly step: StepGraph; readonly pieces: readonly ComputeTask[] } {
+  pieceOf: (node: Node, index: number) => number,
+): Cut {
   const graph = step.graphs.get(task.graph) as Graph;
   const bound = new Map<string, string>([
     ...task.graphInputs.map((name, index) => [name, task.inputs[index] as string] as const),
     ...task.graphOutputs.map((name, index) => [name, task.outputs[index] as string] as const),
   ]);
-  const wanted = lists.map((names) =>
-    graph.outputs.filter((output) => names.includes(bound.get(output) as string)),
-  );
-  const nodes = nodesByPiece(graph, wanted);
   const values = new Map(step.values);
   const graphs = new Map(step.graphs);
   const valueFor = (name: string): string => {
@@ -39,8 +68,16 @@ export function cutTask(
     bound.set(name, made);
     return made;
   };
-  const pieces = nodes.map((own, index): ComputeTask => {
-    const piece = pieceOf(graph, own, `${task.graph}, piece ${index}`);
+  const lists: Node[][] = [];
+  for (const [index, node] of graph.nodes.entries()) {
+    const piece = pieceOf(node, index);
+    const list = lists[piece] ?? [];
+    lists[piece] = list;
+    list.push(node);
+  }
+  const full = lists.filter((nodes) => nodes !== undefined);
+  const pieces = full.map((own, index): ComputeTask => {
+    const piece = pieceGraph(graph, own, `${task.graph}, piece ${index}`);
     graphs.set(piece.name, piece);
     return {
       ...task,
@@ -56,25 +93,7 @@ export function cutTask(
   return { step: { ...step, values, graphs, tasks }, pieces };
 }
 
-/** Each node in the first piece that needs it. */
-function nodesByPiece(graph: Graph, wanted: readonly (readonly string[])[]): Node[][] {
-  const last = Math.max(0, wanted.length - 1);
-  const neededBy = new Map<string, number>();
-  for (const [index, names] of wanted.entries()) {
-    for (const name of names) neededBy.set(name, Math.min(index, neededBy.get(name) ?? index));
-  }
-  const pieces = Array.from({ length: last + 1 }, (): Node[] => []);
-  for (const node of graph.nodes.toReversed()) {
-    const piece = Math.min(last, ...node.outputs.map((name) => neededBy.get(name) ?? last));
-    for (const input of node.inputs) {
-      neededBy.set(input, Math.min(piece, neededBy.get(input) ?? piece));
-    }
-    pieces[piece]?.push(node);
-  }
-  return pieces.map((nodes) => nodes.reverse()).filter((nodes) => nodes.length > 0);
-}
-
-function pieceOf(graph: Graph, nodes: readonly Node[], name: string): Graph {
+function pieceGraph(graph: Graph, nodes: readonly Node[], name: string): Graph {
   const own = new Set(nodes);
   const made = new Set(nodes.flatMap(({ outputs }) => outputs).filter((output) => output !== ""));
   const read = new Set(nodes.flatMap(({ inputs }) => inputs).filter((input) => input !== ""));
@@ -102,7 +121,6 @@ export function inOrderMade(step: StepGraph, task: ComputeTask): string[] {
     graph.nodes.flatMap(({ outputs }, index) => outputs.map((output) => [output, index] as const)),
   );
   const at = (index: number) => madeAt.get(task.graphOutputs[index] as string) ?? -1;
-  return [...task.outputs.keys()]
-    .sort((a, b) => at(a) - at(b))
-    .map((index) => task.outputs[index] as string);
+  const order = [...task.outputs.keys()].sort((a, b) => at(a) - at(b));
+  return order.map((index) => task.outputs[index] as string);
 }

@@ -10,7 +10,7 @@ export { plainLoss, planLoss } from "./batch/loss.ts";
 export { type Measure, type MeasuresPlan, planMeasures } from "./batch/measures.ts";
 export { addTail, wideType } from "./batch/whole-batch.ts";
 export { buildStep, buildUpdates, GRADIENT, STOP, type StepOptions, SUMMARY } from "./build.ts";
-export { cutTask, inOrderMade } from "./cut.ts";
+export { type Cut, cutTask, cutWhereReady, inOrderMade } from "./cut.ts";
 export { type GradientGraph, gradientGraph, withOutputs } from "./gradient.ts";
 export { hashStep, type StepJson, stepFromJson, stepToJson } from "./json.ts";
 export { buildNamed } from "./named.ts";

@@ -62,6 +62,11 @@ export interface ComputeTask extends TaskBase {
 /** Sums over axes. A result whose placement is sharded over some of them is left so (reduce-scatter); else all have it (all-reduce). */
 export interface ReduceTask extends TaskBase {
   readonly kind: "reduce";
+  /**
+   * - `step`: a rank sums its own micro-batches first, and all ranks theirs at the end;
+   * - `micro-batch`: each rank is given its part of the sum while ranks run their micro-batches, so that none holds a whole sum.
+   */
+  readonly each: typeof MICRO_BATCH | "step";
   readonly axes: readonly string[];
   /**
    * - `tree`: one fixed binary tree over all micro-batches of the step, so that the sum has the same bits on any mesh;
@@ -73,6 +78,8 @@ export interface ReduceTask extends TaskBase {
 /** What is sharded over these axes (or computed by micro-batch) goes to all ranks of them. */
 export interface GatherTask extends TaskBase {
   readonly kind: "gather";
+  /** Whether it is done anew for every micro-batch: what is gathered is given up after its last reader then. */
+  readonly each: typeof MICRO_BATCH | "step";
   readonly axes: readonly string[];
 }
 

@@ -108,26 +108,37 @@ for (const definition of MODELS) {
 
 test("a program that does not fit together is refused, whatever is wrong with it", () => {
   const text = JSON.stringify(programToJson(programOf(MODELS[0] as ModelDefinition).program));
-  const changed = (change: (json: Record<string, never>) => void) => {
-    const json = JSON.parse(text);
-    change(json);
-    return () => programFromJson(json as unknown as ProgramJson);
+  /** Puts a value at a path; nothing there where the value is undefined. */
+  const damaged = (path: string, value: unknown) => () => {
+    const json: unknown = JSON.parse(text);
+    const keys = path.split("/");
+    const last = keys.pop() as string;
+    const parent = keys.reduce<unknown>(
+      (at, key) => Reflect.get(at as object, key),
+      json,
+    ) as object;
+    if (value === undefined) Reflect.deleteProperty(parent, last);
+    else Reflect.set(parent, last, value);
+    return programFromJson(json as ProgramJson);
   };
-  // biome-ignore lint/suspicious/noExplicitAny: damage to any place
-  const damage: readonly (readonly [(json: any) => void, RegExp])[] = [
-    [(json) => (json.format = "lockstep-program-0"), /this version reads/],
-    [(json) => (json.buffers.parameters = 64), /puts \d+ bytes at \d+ of "parameters"/],
-    [(json) => delete json.buffers.gradients, /names the buffer "gradients"/],
-    [(json) => (json.buffers.parameters = -1), /has -1 bytes/],
-    [(json) => delete json.graphs.gradient, /which is no graph/],
-    [(json) => (json.sides[0].gradients[0].inputs.ids.byteOffset = -4), /at -4 of/],
-    [(json) => (json.sides[0].gradients[0].inputs.ids.type.shape = [1]), /binds .* to "ids"/],
-    [(json) => delete json.sides[1].gradients[0].inputs.ids, /gives no place to "ids"/],
-    [(json) => (json.summary.byteOffset = 1e9), /of "summary"/],
-    [(json) => json.graphs.gradient.graph.nodes.shift(), /which nothing before it defines/],
-    [(json) => (json.graphs.gradient.graph.types.ids = ["float33", [1]]), /is no tensor type/],
+  const damage: readonly (readonly [string, unknown, RegExp])[] = [
+    ["format", "lockstep-program-0", /this version reads/],
+    ["buffers/parameters", 64, /puts \d+ bytes at \d+ of "parameters"/],
+    ["buffers/gradients", undefined, /names the buffer "gradients"/],
+    ["buffers/parameters", -1, /has -1 bytes/],
+    ["graphs/gradient", undefined, /which is no graph/],
+    ["sides/0/gradients/0/inputs/ids/byteOffset", -4, /at -4 of/],
+    ["sides/0/gradients/0/inputs/ids/type/shape", [1], /binds .* to "ids"/],
+    ["sides/1/gradients/0/inputs/ids", undefined, /gives no place to "ids"/],
+    ["summary/byteOffset", 1e9, /of "summary"/],
+    [
+      "graphs/gradient/graph/nodes/0",
+      { op: "Identity", name: "odd", inputs: ["nothing"], outputs: [], attributes: {} },
+      /nothing before it defines/,
+    ],
+    ["graphs/gradient/graph/types/ids", ["float33", [1]], /is no tensor type/],
   ];
-  for (const [change, expected] of damage) {
-    assert.throws(changed(change as (json: Record<string, never>) => void), expected);
+  for (const [path, value, expected] of damage) {
+    assert.throws(damaged(path, value), expected, path);
   }
 });
