@@ -15,8 +15,8 @@ export interface Executor {
 export interface ExecuteOptions {
   /** Segments at once; each may use all threads. Default: 1. */
   readonly lanes?: number;
-  /** Of each collective, in milliseconds. */
-  readonly deadlineMs: number;
+  /** Of each collective, in milliseconds. Without it, only the deadlines of the collectives themselves end their waits. */
+  readonly deadlineMs?: number;
   readonly signal?: AbortSignal;
 }
 
@@ -85,10 +85,11 @@ export async function executeTasks(
 
 async function withDeadline(
   task: CollectiveTask,
-  deadlineMs: number,
+  deadlineMs: number | undefined,
   body: (signal: AbortSignal) => Promise<void>,
   signal: AbortSignal,
 ): Promise<void> {
+  if (deadlineMs === undefined) return body(signal);
   const limit = new AbortController();
   const late = new LockstepError(
     "DEADLINE",

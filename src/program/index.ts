@@ -13,10 +13,8 @@ export { type Initialized, initialize } from "./initialize.ts";
 export {
   type Groups,
   Instance,
-  type InstanceOptions,
   instantiate,
   type StageOptions,
-  sharedName,
 } from "./instance.ts";
 export {
   type Layout,

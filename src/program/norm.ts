@@ -74,7 +74,7 @@ export function planNorm(
   const partials = { buffer: "partials", byteOffset: 0, type: { dtype, shape: [count] } };
   const numbers = 4 + options.loss.counts.length;
   const summary = {
-    buffer: program.buffer("summary", numbers * bytesPerElement(dtype)),
+    buffer: program.buffer("summary", numbers * bytesPerElement(dtype), "host"),
     byteOffset: 0,
     type: { dtype, shape: [numbers] },
   };
@@ -92,7 +92,7 @@ export function planNorm(
     ],
     readSummary(instance) {
       const [loss = NaN, gradientNorm = NaN, gradientScale = NaN, root = NaN, ...counts] =
-        toNumbers(instance.tensor(summary));
+        toNumbers(instance.hostTensor(summary));
       // A sum of gradients that is not finite has another reason than that nothing counts.
       const isEmpty = counts.includes(0) && root === 0;
       return { loss, gradientNorm, gradientScale, isEmpty };

@@ -6,7 +6,7 @@ import { bytesPerElement, elementCount } from "../tensor/index.ts";
 import type { Instance } from "./instance.ts";
 import type { LayoutEntry, LayoutGroup } from "./layout.ts";
 import type { Extent } from "./ownership.ts";
-import { type ProgramBuilder, peerBuffer, type Stage } from "./program.ts";
+import type { ProgramBuilder, Stage } from "./program.ts";
 
 /** The entries of each rank: neighbours, of about as many elements as those of the others. */
 export function shareEntries(group: LayoutGroup, ranks: number): readonly LayoutEntry[][] {
@@ -62,8 +62,8 @@ export interface Held extends Extent {
 
 export function collectHeld(instance: Instance, held: readonly Held[]): void {
   for (const { buffer, rank, byteOffset, byteLength } of held) {
-    const theirs = instance.buffer(peerBuffer(buffer, rank)).bytes;
+    const theirs = instance.host(buffer, rank).bytes;
     const end = byteOffset + byteLength;
-    instance.buffer(buffer).bytes.set(theirs.subarray(byteOffset, end), byteOffset);
+    instance.host(buffer).bytes.set(theirs.subarray(byteOffset, end), byteOffset);
   }
 }

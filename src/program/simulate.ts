@@ -2,7 +2,7 @@
  * All ranks of a program in this process: every segment runs on an engine, every collective is a graph over the tensors of
  * its group. For tests of strategies (parallel equals sequential) and for finding ranks that wait for each other.
  */
-import { type Engine, evaluate } from "../engine/index.ts";
+import { type Device, evaluate } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
 import { add, concat, maximum, minimum, slice } from "../functional/index.ts";
 import { type Graph, type Node, readAttributes, type Value } from "../graph/index.ts";
@@ -25,7 +25,7 @@ interface RankState extends SimulatedRank {
 
 /** Outputs of each rank, by name. @throws ABORTED, naming who waits for what, where no rank can go on */
 export async function simulateRanks(
-  engine: Engine,
+  engine: Device,
   ranks: readonly SimulatedRank[],
 ): Promise<Record<string, Tensor>[]> {
   const states = ranks.map((rank, index): RankState => {
@@ -45,7 +45,7 @@ export async function simulateRanks(
   );
 }
 
-async function runSegments(engine: Engine, state: RankState): Promise<boolean> {
+async function runSegments(engine: Device, state: RankState): Promise<boolean> {
   let moved = false;
   for (const [index, task] of state.program.tasks.entries()) {
     if (task.kind !== "segment" || !isReady(state, index, task)) continue;
@@ -71,7 +71,7 @@ function valueOf({ values, rank }: RankState, name: string): Tensor {
 
 /** Runs the next collective of a rank if its whole group has come to it. */
 async function runCollective(
-  engine: Engine,
+  engine: Device,
   state: RankState,
   states: readonly RankState[],
 ): Promise<boolean> {

@@ -23,7 +23,7 @@ export function receivedBytes(stages: readonly Stage[], placeOf: (axis: Axis) =>
 function readInPlace({ runs }: RunStage): number {
   const places = runs.flatMap(({ inputs }) => Object.values(inputs));
   return places.reduce(
-    (sum, { buffer, type }) => (buffer.includes("@") ? sum + byteLength(type) : sum),
+    (sum, { rank, type }) => (rank === undefined ? sum : sum + byteLength(type)),
     0,
   );
 }

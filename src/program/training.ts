@@ -217,7 +217,7 @@ function allocate(context: Context): void {
   if (microBatches > 1) program.buffer("states.unused", states.byteLength);
   else program.buffer("losses", lossesLayout(context.made).byteLength);
   for (const [name, { type }] of batchRefs(model, "batch", range.count)) {
-    program.buffer(`batch.${name}`, byteLength(type));
+    program.buffer(`batch.${name}`, byteLength(type), "host");
   }
 }
 

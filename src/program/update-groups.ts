@@ -85,6 +85,6 @@ export function planGroups(
     );
     return { ...update, scalars, slots: slots.get(index) ?? [] };
   });
-  program.buffer("scalars", count * SCALAR_BYTES);
+  program.buffer("scalars", count * SCALAR_BYTES, "host");
   return groups;
 }

@@ -107,7 +107,7 @@ export function planUpdate(
           weightDecay: decays ? rule.weightDecay : 0,
         });
         for (const [name, ref] of Object.entries(scalars)) {
-          instance.tensor(ref).bytes.set(scalar(ref.type.dtype, values[name] as number).bytes);
+          instance.hostTensor(ref).bytes.set(scalar(ref.type.dtype, values[name] as number).bytes);
         }
       }
     },

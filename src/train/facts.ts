@@ -1,7 +1,7 @@
 /** What all workers of a run must have in common, in short texts that can be compared. */
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import type { Engine } from "../engine/index.ts";
+import type { Device } from "../engine/index.ts";
 import { hashGraph } from "../graph/index.ts";
 import type { Stage, TrainingPlan } from "../program/index.ts";
 import { formatType } from "../tensor/index.ts";
@@ -11,7 +11,7 @@ import type { Run } from "./run.ts";
 
 export interface FactsOf {
   readonly run: Run;
-  readonly engine: Engine;
+  readonly engine: Device;
   readonly plan: TrainingPlan;
   readonly identity: Identity;
   /** The hash of all that the next step begins with. */

@@ -2,63 +2,59 @@
  * The training step: fill, compute, decide, commit. A step is a transaction: until its loss and gradient norm are
  * known to be finite, nothing that was committed changes. It knows no data source and no file.
  */
-import type { Engine } from "../engine/index.ts";
+import type { Device, DeviceTensor, HostTensor } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
-import type { Model } from "../nn/index.ts";
-import { type Optimizer, type Schedule, scheduleFactor } from "../optimizer/index.ts";
+import { scheduleFactor } from "../optimizer/index.ts";
 import {
   cutGivesSameBits,
-  findNotFinite,
   type Instance,
   instantiate,
   planTraining,
-  type Side,
   type Stage,
   type StageOptions,
+  type TensorRef,
   type TrainingPlan,
   type TrainingShare,
 } from "../program/index.ts";
-import { scalar, toNumbers } from "../tensor/index.ts";
+import { tensorFrom, toNumbers } from "../tensor/index.ts";
 import { fillKeys } from "./keys.ts";
 import { Pacing } from "./pacing.ts";
-import { groupsOf, type SharingOptions, shareOf } from "./sharing.ts";
-import { initializeTrainer, namedTensors, type TrainerTensors } from "./state.ts";
-import { notFiniteError, readScalar } from "./step-errors.ts";
-import type { BatchFields, FillBatch, StepRequest, StepResult } from "./step-types.ts";
+import { groupsOf, shareOf } from "./sharing.ts";
+import {
+  downloadState,
+  initializeTrainer,
+  namedTensors,
+  type TrainerState,
+  type TrainerTensors,
+  uploadState,
+} from "./state.ts";
+import { explainNotFinite } from "./step-errors.ts";
+import type {
+  BatchFields,
+  FillBatch,
+  StepRequest,
+  StepResult,
+  TrainerOptions,
+} from "./step-types.ts";
 
-export type { BatchFields, FillBatch, StepRequest, StepResult } from "./step-types.ts";
-
-export interface TrainerOptions extends SharingOptions {
-  readonly engine: Engine;
-  /** Built to train, for one micro-batch. */
-  readonly model: Model;
-  /** The same model built for evaluation, for one batch of it. */
-  readonly evaluation?: Model | undefined;
-  /** How many samples an evaluation looks at; those of one batch unless told. */
-  readonly evaluationSamples?: number | undefined;
-  readonly optimizer: Optimizer;
-  /** Default: constant. */
-  readonly schedule?: Schedule | undefined;
-  /** Steps of the run, for schedules that end with it. */
-  readonly steps?: number | undefined;
-  /** The largest global norm of the gradient. Default: no limit. */
-  readonly clip?: number | undefined;
-  /** Of initial values and random layers. Default: 0. */
-  readonly seed?: number | undefined;
-  /** Names of the buffers for other processes: `PREFIX-parameters`. Without it they are private. */
-  readonly shareAs?: string | undefined;
-}
+export type {
+  BatchFields,
+  FillBatch,
+  StepRequest,
+  StepResult,
+  TrainerOptions,
+} from "./step-types.ts";
 
 /** Of a step in whose batch nothing counts. */
 const NOTHING = { loss: 0, gradientNorm: 0 };
 
 /** Allocates, compiles, and makes the initial values. @throws INVALID_OPTION, ENGINE_FAILED, NO_GRADIENT */
 export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
-  const { engine, model, shareAs, seed = 0 } = options;
+  const { engine, model, seed = 0 } = options;
   const share = shareOf(options);
   const plan = planTraining({ ...options, lanes: engine.threads, share });
   const groups = options.ranks && (await groupsOf(options.ranks.group));
-  const instance = await instantiate(engine, plan.program, { shareAs, groups });
+  const instance = await instantiate(engine, plan.program, groups);
   try {
     await initializeTrainer(engine, instance, plan, model, seed);
   } catch (error) {
@@ -104,6 +100,10 @@ export class Trainer {
     return this.#plan;
   }
 
+  get engine(): Device {
+    return this.#options.engine;
+  }
+
   /** Steps that were committed. */
   get steps(): number {
     return this.#step;
@@ -131,19 +131,17 @@ export class Trainer {
     await this.#checkCut();
     const { plan } = this;
     const side = plan.sides[this.#from];
-    const stop = plan.stop && this.#instance.tensor(plan.stop);
-    stop?.bytes.set(scalar("float32", Number(isAsked)).bytes);
-    const paces = plan.paces && this.#instance.tensor(plan.paces);
-    if (paces !== undefined) this.#pacing?.tell(paces);
+    this.#write(plan.stop, [Number(isAsked)]);
+    if (this.#pacing !== undefined) this.#write(plan.paces, this.#pacing.told());
     await this.#run(side.totals, { signal });
     await this.#compute(side.compute, signal);
-    if (paces !== undefined) this.#pacing?.hear(paces);
-    const wishes = stop === undefined ? Number(isAsked) : readScalar(stop);
+    if (plan.paces !== undefined) this.#pacing?.hear(await this.#read(plan.paces));
+    const [wishes = 0] = plan.stop === undefined ? [Number(isAsked)] : await this.#read(plan.stop);
     const summary = plan.norm.readSummary(this.#instance);
     const { isEmpty, gradientScale } = summary;
     const { loss, gradientNorm } = isEmpty ? NOTHING : summary;
     if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) {
-      throw await this.#notFinite(side, loss, gradientNorm);
+      throw await explainNotFinite(this.#instance, plan, side, { step, loss, gradientNorm });
     }
     const factor = schedule === undefined ? 1 : scheduleFactor(schedule, step, steps);
     plan.update.writeScalars(this.#instance, { step: step + 1, gradientScale }, factor);
@@ -168,7 +166,7 @@ export class Trainer {
       assert(stage !== undefined && batch !== undefined && fields !== undefined, "a planned size");
       await fill(fields);
       await this.#instance.run(stage);
-      const sums = toNumbers(this.#instance.tensor(batch.sums));
+      const sums = toNumbers(this.#instance.hostTensor(batch.sums));
       return sums.map((sum, index) => sum * (batch.factors[index] as number));
     });
   }
@@ -179,10 +177,20 @@ export class Trainer {
     this.plan.update.collect(this.#instance);
   }
 
-  /** Everything that a checkpoint holds, as views by name: what is written there is what the next step reads. */
-  tensors(): TrainerTensors {
+  /** The places of everything that a checkpoint holds, by name: what is uploaded there is what the next step reads. */
+  tensors(): TrainerTensors<DeviceTensor> {
     this.#check();
     return namedTensors(this.#instance, this.plan, this.#from);
+  }
+
+  /** What they hold, as `Device.download` gives it: perhaps views, so it is read before the next step. */
+  read(): Promise<TrainerState> {
+    return this.#alone(() => downloadState(this.engine, this.tensors()));
+  }
+
+  /** Puts other values in the place of some. */
+  write(given: Partial<TrainerState>): void {
+    uploadState(this.engine, this.tensors(), given);
   }
 
   /** Goes on as if `step` steps had been committed, with the tensors as they are now. */
@@ -259,11 +267,22 @@ export class Trainer {
   }
 
   #bindBatches(): void {
-    const tensors = (refs: TrainingPlan["batch"]) =>
-      Object.fromEntries([...refs].map(([name, ref]) => [name, this.#instance.tensor(ref)]));
+    const tensors = (refs: TrainingPlan["batch"]): Record<string, HostTensor> =>
+      Object.fromEntries([...refs].map(([name, ref]) => [name, this.#instance.hostTensor(ref)]));
     this.#batch = tensors(this.#plan.batch);
     const { sizes = [] } = this.#plan.evaluation ?? {};
     this.#evaluationBatches = sizes.map(({ fields }) => tensors(fields));
+  }
+
+  /** Numbers that travel beside the gradients; nothing where the plan has no place for them. */
+  #write(ref: TensorRef | undefined, values: readonly number[]): void {
+    if (ref === undefined) return;
+    const { dtype, shape } = ref.type;
+    this.engine.upload(this.#instance.tensor(ref), tensorFrom(dtype, shape, values).bytes);
+  }
+
+  async #read(ref: TensorRef): Promise<number[]> {
+    return toNumbers(await this.engine.download(this.#instance.tensor(ref)));
   }
 
   async #run(stages: readonly Stage[], options: StageOptions = {}): Promise<void> {
@@ -280,18 +299,6 @@ export class Trainer {
     }
     this.#from = this.#from === 0 ? 1 : 0;
     this.#step += 1;
-  }
-
-  /** Runs the gradient of each micro-batch again, with probes, and says where it went wrong. */
-  async #notFinite(side: Side, loss: number, gradientNorm: number): Promise<LockstepError> {
-    const step = this.#step;
-    for (const [microBatch, run] of side.gradients.entries()) {
-      const { graph } = this.plan.gradient;
-      const found = await findNotFinite(this.#options.engine, this.#instance, graph, run);
-      if (found === undefined) continue;
-      return notFiniteError({ step, loss, gradientNorm, microBatch, ...found });
-    }
-    return notFiniteError({ step, loss, gradientNorm, tensor: "the sum of gradients" });
   }
 
   #check(): void {

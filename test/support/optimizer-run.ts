@@ -1,5 +1,5 @@
 /** Runs an optimizer's own program over given gradients: no model, no data. */
-import type { Engine } from "../../src/engine/index.ts";
+import type { Device } from "../../src/engine/index.ts";
 import type { Optimizer } from "../../src/optimizer/index.ts";
 import { type Instance, instantiate } from "../../src/program/instance.ts";
 import { planNorm } from "../../src/program/norm.ts";
@@ -36,7 +36,7 @@ export interface OptimizerRun {
 
 /** Parameters after each step, and the norms of the gradients before clipping. */
 export async function runOptimizer(
-  engine: Engine,
+  engine: Device,
   { shapes, start, gradients, optimizer, dtype = "float64", clip }: OptimizerRun,
 ): Promise<{ trace: Numbers[]; norms: number[] }> {
   const program = new ProgramBuilder();
@@ -51,7 +51,7 @@ export async function runOptimizer(
   program.buffer("parameters", plan.parameters.byteLength);
   program.buffer("gradients", plan.gradients.byteLength);
   const loss = { dtype, shape: [1] };
-  program.buffer("losses", byteLength(loss));
+  program.buffer("losses", byteLength(loss), "host");
   const losses = { buffer: "losses", byteOffset: 0, type: loss };
   const norm = planNorm(program, plan, { loss: LOSS, sums: [losses], clip });
   const update = planUpdate(program, plan);
@@ -59,10 +59,10 @@ export async function runOptimizer(
   const write = (buffer: string, values: Numbers): void => {
     for (const [name, ref] of refsOf(plan.parameters, buffer)) {
       const tensor = tensorFrom(dtype, ref.type.shape, values[name] ?? []);
-      instance.tensor(ref).bytes.set(tensor.bytes);
+      engine.upload(instance.tensor(ref), tensor.bytes);
     }
   };
-  instance.buffer("losses").bytes.set(scalar(dtype, 0).bytes);
+  instance.host("losses").bytes.set(scalar(dtype, 0).bytes);
   try {
     write("parameters", start);
     const trace: Numbers[] = [];
@@ -74,7 +74,7 @@ export async function runOptimizer(
       norms.push(gradientNorm);
       update.writeScalars(instance, { step: index + 1, gradientScale }, 1);
       for (const stage of update.stages) await instance.run(stage);
-      trace.push(readParameters(instance, plan.parameters));
+      trace.push(await readParameters(instance, plan.parameters));
     }
     return { trace, norms };
   } finally {
@@ -82,10 +82,15 @@ export async function runOptimizer(
   }
 }
 
-function readParameters(instance: Instance, layout: Parameters<typeof refsOf>[0]): Numbers {
-  return Object.fromEntries(
-    [...refsOf(layout, "parameters")].map(([name, ref]) => [name, toNumbers(instance.tensor(ref))]),
-  );
+async function readParameters(
+  instance: Instance,
+  layout: Parameters<typeof refsOf>[0],
+): Promise<Numbers> {
+  const found: Record<string, number[]> = {};
+  for (const [name, ref] of refsOf(layout, "parameters")) {
+    found[name] = toNumbers(await instance.device.download(instance.tensor(ref)));
+  }
+  return found;
 }
 
 /** Fails where two runs differ by more than `tolerance`, relative to 1. */

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { arrays, text } from "../../src/data/index.ts";
-import type { Engine } from "../../src/engine/index.ts";
+import type { Device } from "../../src/engine/index.ts";
 import { gpt, mlp, resnet } from "../../src/nn/index.ts";
 import { adamw, cosine, sgd } from "../../src/optimizer/index.ts";
 import type { Report, RunEvent } from "../../src/telemetry/index.ts";
@@ -65,7 +65,7 @@ export const plainRun = defineRun({
 });
 
 export interface Trial {
-  readonly engine: Engine;
+  readonly engine: Device;
   /** Both the run's folder and where its data lies. */
   readonly folder: string;
   readonly out?: string;
