@@ -13,6 +13,7 @@ import {
   type Changeable,
   defineRun,
   openRunFolder,
+  type Ranks,
   type Run,
   type TrainResult,
   train,
@@ -74,6 +75,8 @@ export interface Trial {
   readonly changes?: readonly Changeable[];
   /** Asks for a stop as soon as it returns true. */
   readonly stopAt?: (event: RunEvent) => boolean;
+  /** The other workers, which try the same run. */
+  readonly ranks?: Ranks;
 }
 
 export interface Tried {
@@ -95,6 +98,7 @@ export async function tryRun(run: Run, trial: Trial): Promise<Tried> {
       baseDir: folder,
       beginning,
       changes: trial.changes,
+      ranks: trial.ranks,
       signal: controller.signal,
       now: () => (clock += 10),
       onEvent: (event) => {
