@@ -2,14 +2,13 @@
  * The training step: fill, compute, decide, commit. A step is a transaction: until its loss and gradient norm are
  * known to be finite, nothing that was committed changes. It knows no data source and no file.
  */
-import type { Device, DeviceTensor, HostTensor } from "../engine/index.ts";
+import type { Device, DeviceTensor } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
 import { scheduleFactor } from "../optimizer/index.ts";
 import {
   cutGivesSameBits,
   type Instance,
   instantiate,
-  planTraining,
   type Stage,
   type StageOptions,
   type TensorRef,
@@ -18,8 +17,9 @@ import {
 } from "../program/index.ts";
 import { tensorFrom, toNumbers } from "../tensor/index.ts";
 import { fillKeys } from "./keys.ts";
-import { Pacing } from "./pacing.ts";
-import { groupsOf, shareOf } from "./sharing.ts";
+import type { Pacing } from "./pacing.ts";
+import { type Fields, fieldsOf, type Planned, pacingOf, planOf } from "./planned.ts";
+import { groupsOf, type Ranks } from "./sharing.ts";
 import {
   downloadState,
   initializeTrainer,
@@ -29,13 +29,7 @@ import {
   uploadState,
 } from "./state.ts";
 import { explainNotFinite } from "./step-errors.ts";
-import type {
-  BatchFields,
-  FillBatch,
-  StepRequest,
-  StepResult,
-  TrainerOptions,
-} from "./step-types.ts";
+import type { FillBatch, StepRequest, StepResult, TrainerOptions } from "./step-types.ts";
 
 export type {
   BatchFields,
@@ -50,49 +44,40 @@ const NOTHING = { loss: 0, gradientNorm: 0 };
 
 /** Allocates, compiles, and makes the initial values. @throws INVALID_OPTION, ENGINE_FAILED, NO_GRADIENT */
 export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
-  const { engine, model, seed = 0 } = options;
-  const share = shareOf(options);
-  const plan = planTraining({ ...options, lanes: engine.threads, share });
-  const groups = options.ranks && (await groupsOf(options.ranks.group));
-  const instance = await instantiate(engine, plan.program, groups);
+  const { engine, model, ranks, seed = 0 } = options;
+  const planned = planOf(options);
+  const groups = ranks && (await groupsOf(ranks.group));
+  const instance = await instantiate(engine, planned.plan.program, groups);
   try {
-    await initializeTrainer(engine, instance, plan, model, seed);
+    await initializeTrainer(engine, instance, planned.plan, model, seed);
   } catch (error) {
     instance.close();
     throw error;
   }
-  return new Trainer(options, { plan, share }, instance);
+  return new Trainer(options, planned, instance);
 }
 
 export class Trainer {
-  readonly #options: TrainerOptions;
   readonly #instance: Instance;
-  readonly #pacing: Pacing | undefined;
+  #options: TrainerOptions;
+  #pacing: Pacing | undefined;
   #plan: TrainingPlan;
   #share: TrainingShare | undefined;
   #isCutChecked = false;
-  #batch: BatchFields = {};
-  #evaluationBatches: readonly BatchFields[] = [];
+  #fields: Fields;
   #step = 0;
   #from: 0 | 1 = 0;
   #busy = false;
   #broken: Error | undefined;
 
   /** @internal Use `createTrainer`. */
-  constructor(
-    options: TrainerOptions,
-    { plan, share }: { readonly plan: TrainingPlan; readonly share: TrainingShare | undefined },
-    instance: Instance,
-  ) {
+  constructor(options: TrainerOptions, planned: Planned, instance: Instance) {
     this.#options = options;
-    this.#plan = plan;
-    this.#share = share;
     this.#instance = instance;
-    const { ranges, adapt = ranges === undefined } = options.ranks ?? {};
-    if (share !== undefined && adapt) {
-      this.#pacing = new Pacing(share.rank, share.ranges, options.microBatches ?? 1);
-    }
-    this.#bindBatches();
+    this.#plan = planned.plan;
+    this.#share = planned.share;
+    this.#pacing = pacingOf(options, planned);
+    this.#fields = fieldsOf(this.#instance, this.#plan);
   }
 
   /** Of the next step: another one than before where ranks share micro-batches in another way. */
@@ -125,9 +110,9 @@ export class Trainer {
     const { positions, fill, signal, stop: isAsked = false } = request;
     const { model, optimizer, schedule, steps, seed = 0 } = this.#options;
     const step = this.#step;
-    const keys = model.randomKey === undefined ? undefined : this.#batch[model.randomKey];
+    const keys = model.randomKey === undefined ? undefined : this.#fields.batch[model.randomKey];
     if (keys !== undefined) fillKeys(keys, seed, this.ownPositions(positions).start);
-    await fill(this.#batch);
+    await fill(this.#fields.batch);
     await this.#checkCut();
     const { plan } = this;
     const side = plan.sides[this.#from];
@@ -162,7 +147,7 @@ export class Trainer {
     return this.#alone(async () => {
       const stage = this.plan.sides[this.#from].evaluate[size];
       const batch = this.plan.evaluation?.sizes[size];
-      const fields = this.#evaluationBatches[size];
+      const fields = this.#fields.evaluation[size];
       assert(stage !== undefined && batch !== undefined && fields !== undefined, "a planned size");
       await fill(fields);
       await this.#instance.run(stage);
@@ -191,6 +176,37 @@ export class Trainer {
   /** Puts other values in the place of some. */
   write(given: Partial<TrainerState>): void {
     uploadState(this.engine, this.tensors(), given);
+  }
+
+  /**
+   * Lets go of the other ranks, between two steps and before their group is closed; it may have failed. What was
+   * committed stays, with what neighbours kept of the optimizer's slots. The next step needs an `attach` first.
+   */
+  detach(): void {
+    assert(!this.#busy, "a trainer is detached between two steps");
+    this.collect();
+    this.#instance.detach();
+  }
+
+  /**
+   * After `detach`: goes on with other ranks, or alone. All ranks of the group attach together, with equal tensors after
+   * the same step. After a failure in here the tensors are as before, and the trainer may be detached and attached again.
+   * @throws INVALID_OPTION for more ranks than micro-batches
+   */
+  attach(ranks?: Ranks): Promise<void> {
+    return this.#alone(async () => {
+      const options = { ...this.#options, ranks };
+      const planned = planOf(options);
+      const groups = ranks && (await groupsOf(ranks.group));
+      if (groups === undefined) await this.#instance.load(planned.plan.program);
+      else await this.#instance.attach(groups, planned.plan.program);
+      this.#options = options;
+      this.#plan = planned.plan;
+      this.#share = planned.share;
+      this.#pacing = pacingOf(options, planned);
+      this.#isCutChecked = false;
+      this.#fields = fieldsOf(this.#instance, this.#plan);
+    });
   }
 
   /** Goes on as if `step` steps had been committed, with the tensors as they are now. */
@@ -254,8 +270,7 @@ export class Trainer {
   async #reshare(change: Partial<TrainingShare>): Promise<void> {
     assert(this.#share !== undefined, "a rank among others has a share");
     this.#share = { ...this.#share, ...change };
-    const lanes = this.#options.engine.threads;
-    const plan = planTraining({ ...this.#options, lanes, share: this.#share });
+    const { plan } = planOf(this.#options, this.#share);
     try {
       await this.#instance.load(plan.program);
     } catch (error) {
@@ -263,15 +278,7 @@ export class Trainer {
       throw error;
     }
     this.#plan = plan;
-    this.#bindBatches();
-  }
-
-  #bindBatches(): void {
-    const tensors = (refs: TrainingPlan["batch"]): Record<string, HostTensor> =>
-      Object.fromEntries([...refs].map(([name, ref]) => [name, this.#instance.hostTensor(ref)]));
-    this.#batch = tensors(this.#plan.batch);
-    const { sizes = [] } = this.#plan.evaluation ?? {};
-    this.#evaluationBatches = sizes.map(({ fields }) => tensors(fields));
+    this.#fields = fieldsOf(this.#instance, this.#plan);
   }
 
   /** Numbers that travel beside the gradients; nothing where the plan has no place for them. */
