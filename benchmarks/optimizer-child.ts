@@ -50,7 +50,7 @@ async function measure({ threads, elements, repeats }: Request): Promise<Optimiz
   const optimizer = adamw();
   const plan = flatVectors(buildUpdates(parameters, optimizer), optimizer);
   const vectors = ["parameters", "gradients", "gradients.1"];
-  for (const name of vectors) program.buffer(name, plan.gradients.byteLength);
+  for (const name of vectors) program.buffer(name, plan.gradients.byteLength, "host");
   program.buffer("losses", 4);
   const losses = { buffer: "losses", byteOffset: 0, type: { dtype: DTYPE, shape: [1] } };
   const update = planUpdate(program, plan);
@@ -62,13 +62,13 @@ async function measure({ threads, elements, repeats }: Request): Promise<Optimiz
   const sum = sumStage(program, plan.gradients, { from: "gradients.1", into: "gradients" });
   const instance = await instantiate(engine, program);
   for (const name of vectors) {
-    const { buffer, byteOffset, byteLength } = instance.buffer(name).bytes;
+    const { buffer, byteOffset, byteLength } = instance.host(name).bytes;
     // Small, so that sums stay finite over all repeats.
     new Float32Array(buffer, byteOffset, byteLength / 4).fill(1e-3);
   }
   const context = { step: 5, gradientScale: 1 };
   for (const [place, value] of scalarsOf(optimizer, update.scalars, context, 1)) {
-    instance.tensor(place).bytes.set(value.bytes);
+    instance.hostTensor(place).bytes.set(value.bytes);
   }
   const best = async (stages: readonly Stage[]): Promise<number> => {
     let least = Number.POSITIVE_INFINITY;

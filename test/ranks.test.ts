@@ -1,7 +1,7 @@
 /** The same weights, bit for bit, on any number of ranks: with dropout, with batch normalization, however bytes travel. */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { createOrtEngine, type Engine } from "../src/engine/index.ts";
+import { createOrtEngine, type Device } from "../src/engine/index.ts";
 import { LockstepError } from "../src/errors.ts";
 import { mul } from "../src/functional/index.ts";
 import type { Graph } from "../src/graph/index.ts";
@@ -77,7 +77,7 @@ interface Setting extends Pick<TrainerOptions, "reproducible" | "bucketBytes"> {
   readonly machines?: number;
   readonly optimizer?: Optimizer;
   /** Of rank 0; that of all unless told. */
-  readonly engine?: Engine;
+  readonly engine?: Device;
   readonly afterwards?: (trainers: readonly Trainer[]) => void;
 }
 
@@ -132,7 +132,7 @@ async function runSteps(trainer: Trainer): Promise<Outcome> {
     norms.push(gradientNorm);
   }
   trainer.collect();
-  const { parameters, slots, states } = trainer.tensors();
+  const { parameters, slots, states } = await trainer.read();
   const tensors = Object.entries({ ...parameters, ...slots, ...states });
   const weights = tensors.map(([name, { bytes }]) => [name, Buffer.from(bytes).toString("base64")]);
   return { losses, norms, weights: Object.fromEntries(weights) as Outcome["weights"] };
@@ -205,13 +205,17 @@ test("between machines, each bucket travels beside the segments that follow", as
 });
 
 /** The engine with another way to compile. */
-function engineWith(compile: Engine["compile"]): Engine {
+function engineWith(compile: Device["compile"]): Device {
   const { name, version, threads } = engine;
   return {
     name,
     version,
     threads,
     allocate: (...given) => engine.allocate(...given),
+    allocateHost: (...given) => engine.allocateHost(...given),
+    upload: (...given) => engine.upload(...given),
+    download: (...given) => engine.download(...given),
+    copy: (...given) => engine.copy(...given),
     attach: (...given) => engine.attach(...given),
     close: () => engine.close(),
     compile,
@@ -227,7 +231,7 @@ const oddEngine = engineWith((graph, options) => {
 });
 
 /** The second segment fails, when the first bucket is under way, in the `nth` of its runs. */
-function failingEngine(nth: number): Engine {
+function failingEngine(nth: number): Device {
   let runs = 0;
   return engineWith(async (graph, options) => {
     const executable = await engine.compile(graph, options);

@@ -27,7 +27,9 @@ export function unitOf(parameter: string): string {
 /** Walks the nodes in order; a phase begins where a unit is needed that is not at hand. */
 export function phasesOf(step: StepGraph, task: ComputeTask): Phases {
   const graph = step.graphs.get(task.graph);
-  const valueBy = new Map(task.graphInputs.map((name, index) => [name, task.inputs[index] as string]));
+  const valueBy = new Map(
+    task.graphInputs.map((name, index) => [name, task.inputs[index] as string]),
+  );
   const units = new Map<string, { readonly parameters: string[]; bytes: number }>();
   const unitBy = new Map<string, string>();
   for (const [input, name] of valueBy) {

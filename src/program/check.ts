@@ -6,7 +6,6 @@ import type { StepProgram } from "./lower.ts";
 import {
   type BufferPlace,
   type CollectiveStage,
-  peerOf,
   type Run,
   type Stage,
   type TensorRef,
@@ -28,7 +27,7 @@ class Check {
 
   all(): void {
     const { buffers, sides, slots, batch, parameters, scalars, held, evaluation } = this.#program;
-    for (const [name, bytes] of buffers) {
+    for (const [name, { byteLength: bytes }] of buffers) {
       if (!Number.isSafeInteger(bytes) || bytes < 0) fail(`buffer "${name}" has ${bytes} bytes`);
     }
     for (const side of sides) {
@@ -119,7 +118,7 @@ class Check {
   }
 
   #within(where: string, { buffer, byteOffset }: BufferPlace, bytes: number): void {
-    const size = this.#program.buffers.get(peerOf(buffer).buffer);
+    const size = this.#program.buffers.get(buffer)?.byteLength;
     if (size === undefined) fail(`"${where}" names the buffer "${buffer}", which is none`);
     const isInside =
       Number.isSafeInteger(byteOffset) && byteOffset >= 0 && byteOffset + bytes <= size;

@@ -62,7 +62,7 @@ export function planEvaluation(
   const found = parts.map((part) => planMeasures(part, whole, names, sizeOf(part) / samples));
   const measures = found[0]?.measures ?? [];
   for (const { buffer, type } of batchRefs(parts[0] as Model, "evaluation", 1).values()) {
-    program.buffer(buffer, byteLength(type));
+    program.buffer(buffer, byteLength(type), "host");
   }
   const sizes = parts.map((part, index) => {
     const { graph, measures: own } = found[index] as MeasuresPlan;
@@ -70,7 +70,7 @@ export function planEvaluation(
     const width = terms.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
     const dtype = wideType(terms.map((term) => term.type.dtype));
     const type: TensorType = { dtype, shape: [width] };
-    const buffer = program.buffer(`evaluation sums.${index}`, byteLength(type));
+    const buffer = program.buffer(`evaluation sums.${index}`, byteLength(type), "host");
     return {
       samples: sizeOf(part),
       fields: batchRefs(part, "evaluation", 1),

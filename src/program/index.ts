@@ -8,10 +8,8 @@ export { type FlatVectors, flatVectors } from "./flat.ts";
 export { type Initialized, initialize } from "./initialize.ts";
 export {
   Instance,
-  type InstanceOptions,
   instantiate,
   type StageOptions,
-  sharedName,
 } from "./instance.ts";
 export { type ProgramJson, programFromJson, programToJson } from "./json.ts";
 export {
@@ -35,7 +33,7 @@ export type {
   TaskStage,
   TensorRef,
 } from "./program.ts";
-export { COMPUTE, peerBuffer } from "./program.ts";
+export { COMPUTE } from "./program.ts";
 export { refsOf } from "./refs.ts";
 export {
   type Combination,

@@ -51,7 +51,7 @@ async function outcome(
     const losses: number[] = [];
     for (const step of [1, 2]) {
       for (const [field, ref] of program.batch) {
-        const tensor = instance.tensor(ref);
+        const tensor = instance.hostTensor(ref);
         const bytes = new Int32Array(
           tensor.bytes.buffer,
           tensor.bytes.byteOffset,
@@ -63,7 +63,7 @@ async function outcome(
       }
       const side = program.sides[(step - 1) as 0 | 1];
       for (const stage of [...side.totals, ...side.compute]) await instance.run(stage);
-      const { loss, gradientScale } = summaryOf(toNumbers(instance.tensor(program.summary)));
+      const { loss, gradientScale } = summaryOf(toNumbers(instance.hostTensor(program.summary)));
       losses.push(loss);
       for (const [place, value] of scalarsOf(
         optimizer,
@@ -71,7 +71,7 @@ async function outcome(
         { step, gradientScale },
         1,
       )) {
-        instance.tensor(place).bytes.set(value.bytes);
+        instance.hostTensor(place).bytes.set(value.bytes);
       }
       for (const stage of side.commit) await instance.run(stage);
     }
@@ -80,7 +80,10 @@ async function outcome(
       ...program.slots.values(),
       ...program.sides[0].states.values(),
     ];
-    return [losses, ...kept.map((ref) => toNumbers(instance.tensor(ref)))];
+    const tensors = await Promise.all(
+      kept.map((ref) => instance.device.download(instance.tensor(ref))),
+    );
+    return [losses, ...tensors.map(toNumbers)];
   } finally {
     instance.close();
   }
@@ -123,9 +126,9 @@ test("a program that does not fit together is refused, whatever is wrong with it
   };
   const damage: readonly (readonly [string, unknown, RegExp])[] = [
     ["format", "lockstep-program-0", /this version reads/],
-    ["buffers/parameters", 64, /puts \d+ bytes at \d+ of "parameters"/],
+    ["buffers/parameters/byteLength", 64, /puts \d+ bytes at \d+ of "parameters"/],
     ["buffers/gradients", undefined, /names the buffer "gradients"/],
-    ["buffers/parameters", -1, /has -1 bytes/],
+    ["buffers/parameters/byteLength", -1, /has -1 bytes/],
     ["graphs/gradient", undefined, /which is no graph/],
     ["sides/0/gradients/0/inputs/ids/byteOffset", -4, /at -4 of/],
     ["sides/0/gradients/0/inputs/ids/type/shape", [1], /binds .* to "ids"/],

@@ -5,7 +5,7 @@ import type { Measure } from "../plan/index.ts";
 import { checkProgram } from "./check.ts";
 import type { EvaluationBatch, EvaluationPlan } from "./evaluation.ts";
 import type { Side, StepProgram } from "./lower.ts";
-import type { GraphSpec, TensorRef } from "./program.ts";
+import type { BufferSpec, GraphSpec, TensorRef } from "./program.ts";
 
 /** Changes with every change of the form. */
 const FORMAT = "lockstep-program-1";
@@ -38,7 +38,7 @@ export interface ProgramJson
     | "evaluation"
   > {
   readonly format: string;
-  readonly buffers: Table<number>;
+  readonly buffers: Table<BufferSpec>;
   readonly shared: readonly string[];
   readonly graphs: Table<Omit<GraphSpec, "graph"> & { readonly graph: GraphJson }>;
   readonly groups: Table<readonly number[]>;

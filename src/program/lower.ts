@@ -246,7 +246,7 @@ class Lowering {
     if (microBatches > 1) program.buffer("states.unused", this.#states.byteLength);
     else program.buffer("losses", this.#terms.byteLength);
     for (const { buffer, type } of this.#batchRefs().values()) {
-      program.buffer(buffer, byteLength(type));
+      program.buffer(buffer, byteLength(type), "host");
     }
     if (this.#totals.entries.size > 0) {
       program.buffer("totals.given", this.#totals.byteLength);

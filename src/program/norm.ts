@@ -80,7 +80,7 @@ export function planNorm(
   const partials = { buffer: PARTIALS, byteOffset: 0, type: { dtype, shape: [count] } };
   const numbers = 4 + options.task.counts.length;
   const summary = {
-    buffer: program.buffer(SUMMARY_BUFFER, numbers * bytesPerElement(dtype)),
+    buffer: program.buffer(SUMMARY_BUFFER, numbers * bytesPerElement(dtype), "host"),
     byteOffset: 0,
     type: { dtype, shape: [numbers] },
   };

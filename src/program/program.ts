@@ -3,6 +3,7 @@
  * places. It can be printed, hashed and sent; `instance.ts` gives it memory and an engine.
  */
 import type { Collective } from "../collectives/index.ts";
+import type { Space } from "../engine/index.ts";
 import type { Graph } from "../graph/index.ts";
 import type { TensorType } from "../tensor/index.ts";
 
@@ -11,6 +12,8 @@ export interface TensorRef {
   readonly buffer: string;
   readonly byteOffset: number;
   readonly type: TensorType;
+  /** Another rank of this machine, whose buffer of that name is meant; this rank's own without it. */
+  readonly rank?: number;
 }
 
 export interface Run {
@@ -80,10 +83,16 @@ export interface GraphSpec {
   readonly threads: 1 | "all";
 }
 
+/** Memory of a program. It starts as zeros. */
+export interface BufferSpec {
+  readonly byteLength: number;
+  /** `host`: the process reads or writes it as bytes. `device`: only runs, uploads and downloads do. */
+  readonly space: Space;
+}
+
 export interface Program {
-  /** Bytes of each buffer; they start as zeros. */
-  readonly buffers: ReadonlyMap<string, number>;
-  /** Buffers that collectives work on: peers map them where they can. */
+  readonly buffers: ReadonlyMap<string, BufferSpec>;
+  /** Buffers that collectives work on: they are host memory, and peers map them where they can. */
   readonly shared: ReadonlySet<string>;
   readonly graphs: ReadonlyMap<string, GraphSpec>;
   /** The ranks that this rank communicates with, itself among them, ascending; by the names that collectives use. */
@@ -92,13 +101,13 @@ export interface Program {
 
 /** Collects what a program needs while its stages are written. */
 export class ProgramBuilder implements Program {
-  readonly buffers = new Map<string, number>();
+  readonly buffers = new Map<string, BufferSpec>();
   readonly shared = new Set<string>();
   readonly graphs = new Map<string, GraphSpec>();
   readonly groups = new Map<string, readonly number[]>();
 
-  buffer(name: string, byteLength: number): string {
-    this.buffers.set(name, Math.max(64, byteLength));
+  buffer(name: string, byteLength: number, space: Space = "device"): string {
+    this.buffers.set(name, { byteLength: Math.max(64, byteLength), space });
     return name;
   }
 
@@ -107,19 +116,4 @@ export class ProgramBuilder implements Program {
     if (!this.graphs.has(name)) this.graphs.set(name, { graph: build(), threads });
     return name;
   }
-}
-
-/** The name of a peer's buffer of the same name, as runs of this rank read it. */
-export function peerBuffer(name: string, rank: number): string {
-  return `${name}@${rank}`;
-}
-
-/** Whose buffer a name is of: that of `peerBuffer`, or one's own. */
-export function peerOf(name: string): {
-  readonly buffer: string;
-  readonly rank: number | undefined;
-} {
-  const at = name.lastIndexOf("@");
-  if (at < 0) return { buffer: name, rank: undefined };
-  return { buffer: name.slice(0, at), rank: Number(name.slice(at + 1)) };
 }

@@ -12,7 +12,6 @@ import {
   type BufferPlace,
   type CollectiveStage,
   type ProgramBuilder,
-  peerBuffer,
   type Run,
   type RunStage,
   type TensorRef,
@@ -147,9 +146,8 @@ export class Reducer {
     const { rank, levels, bufferOf } = this.#options;
     return (contribution, block) => {
       const from = levels.ranks.contributions[contribution];
-      const buffer = bufferOf(from?.slot ?? 0);
-      const place = from?.rank === rank ? buffer : peerBuffer(buffer, from?.rank ?? 0);
-      return blockRef(place, this.#layout, group, block);
+      const place = blockRef(bufferOf(from?.slot ?? 0), this.#layout, group, block);
+      return from?.rank === rank ? place : { ...place, rank: from?.rank ?? 0 };
     };
   }
 

@@ -1,6 +1,6 @@
 /** How many bytes a rank takes from others: what it reads of their memory in place, and what is sent to it. */
 import { byteLength, bytesPerElement } from "../tensor/index.ts";
-import { type CollectiveStage, peerOf, type RunStage, type Stage } from "./program.ts";
+import type { CollectiveStage, RunStage, Stage } from "./program.ts";
 
 /** @param placeOf this rank's place in a group */
 export function receivedBytes(
@@ -26,7 +26,7 @@ export function receivedBytes(
 function readInPlace({ runs }: RunStage): number {
   const places = runs.flatMap(({ inputs }) => Object.values(inputs));
   return places.reduce(
-    (sum, { buffer, type }) => (peerOf(buffer).rank !== undefined ? sum + byteLength(type) : sum),
+    (sum, { rank, type }) => (rank === undefined ? sum : sum + byteLength(type)),
     0,
   );
 }

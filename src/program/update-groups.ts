@@ -80,6 +80,6 @@ export function planGroups(
     );
     return { ...update, scalars, slots: slots.get(index) ?? [] };
   });
-  program.buffer(SCALARS, count * SCALAR_BYTES);
+  program.buffer(SCALARS, count * SCALAR_BYTES, "host");
   return groups;
 }

@@ -1,7 +1,7 @@
 /** What all workers of a run must have in common, in short texts that can be compared. */
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import type { Engine } from "../engine/index.ts";
+import type { Device } from "../engine/index.ts";
 import { type Graph, hashGraph } from "../graph/index.ts";
 import { GRADIENT, type StepGraph } from "../plan/index.ts";
 import type { Stage, StepProgram } from "../program/index.ts";
@@ -12,7 +12,7 @@ import type { Run } from "./run.ts";
 
 export interface FactsOf {
   readonly run: Run;
-  readonly engine: Engine;
+  readonly engine: Device;
   readonly planned: StepGraph;
   readonly program: StepProgram;
   readonly identity: Identity;

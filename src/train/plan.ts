@@ -88,13 +88,13 @@ function parallelLines({ mesh, strategies, reason }: Parallel): string[] {
 }
 
 function memoryLines(program: StepProgram): string[] {
-  const rows = [...program.buffers].map(([name, bytes]) => [
+  const rows = [...program.buffers].map(([name, { byteLength: bytes }]) => [
     `  ${name}`,
     size(bytes),
     program.shared.has(name) ? "shared" : "",
   ]);
   let total = 0;
-  for (const bytes of program.buffers.values()) total += bytes;
+  for (const { byteLength: bytes } of program.buffers.values()) total += bytes;
   return ["memory", ...columns([...rows, ["  in all", size(total), ""]])];
 }
 

@@ -7,7 +7,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, test } from "node:test";
-import { createOrtEngine, type EngineTensor } from "../../src/engine/index.ts";
+import { createOrtEngine, type HostTensor } from "../../src/engine/index.ts";
 import {
   type DeclaredParameter,
   formatInspection,
@@ -69,13 +69,13 @@ async function train(name: string, way: string, options: Partial<OnnxOptions> = 
         positions: { start: step * batch, end: (step + 1) * batch },
         fill: (into) => {
           for (const [field, { data }] of Object.entries({ ...inputs, target })) {
-            const tensor = into[field] as EngineTensor;
+            const tensor = into[field] as HostTensor;
             tensor.bytes.set(tensorFrom(tensor.dtype, tensor.shape, data).bytes);
           }
         },
       });
     }
-    const { parameters, states } = trainer.tensors();
+    const { parameters, states } = await trainer.read();
     const dict = { ...stateDict(model, parameters), ...states };
     const copied = Object.entries(dict).map(([key, { dtype, shape, bytes }]) => [
       key,

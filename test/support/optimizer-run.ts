@@ -1,5 +1,5 @@
 /** Runs an optimizer's own program over given gradients: no model, no data. */
-import type { Engine } from "../../src/engine/index.ts";
+import type { Device } from "../../src/engine/index.ts";
 import type { Optimizer } from "../../src/optimizer/index.ts";
 import { buildUpdates, type NormTask } from "../../src/plan/index.ts";
 import { flatVectors } from "../../src/program/flat.ts";
@@ -42,7 +42,7 @@ export interface OptimizerRun {
 
 /** Parameters after each step, and the norms of the gradients before clipping. */
 export async function runOptimizer(
-  engine: Engine,
+  engine: Device,
   { shapes, start, gradients, optimizer, dtype = "float64", clip }: OptimizerRun,
 ): Promise<{ trace: Numbers[]; norms: number[] }> {
   const program = new ProgramBuilder();
@@ -58,7 +58,7 @@ export async function runOptimizer(
   program.buffer("parameters", plan.parameters.byteLength);
   program.buffer("gradients", plan.gradients.byteLength);
   const loss = { dtype, shape: [1] };
-  program.buffer("losses", byteLength(loss));
+  program.buffer("losses", byteLength(loss), "host");
   const losses = { buffer: "losses", byteOffset: 0, type: loss };
   const norm = planNorm(program, plan, {
     task: { ...NORM, clip },
@@ -70,10 +70,10 @@ export async function runOptimizer(
   const write = (buffer: string, values: Numbers): void => {
     for (const [name, ref] of refsOf(plan.parameters, buffer)) {
       const tensor = tensorFrom(dtype, ref.type.shape, values[name] ?? []);
-      instance.tensor(ref).bytes.set(tensor.bytes);
+      engine.upload(instance.tensor(ref), tensor.bytes);
     }
   };
-  instance.buffer("losses").bytes.set(scalar(dtype, 0).bytes);
+  instance.host("losses").bytes.set(scalar(dtype, 0).bytes);
   try {
     write("parameters", start);
     const trace: Numbers[] = [];
@@ -81,14 +81,16 @@ export async function runOptimizer(
     for (const [index, values] of gradients.entries()) {
       write("gradients", values);
       for (const stage of norm.stages) await instance.run(stage);
-      const { gradientNorm, gradientScale } = summaryOf(toNumbers(instance.tensor(norm.summary)));
+      const { gradientNorm, gradientScale } = summaryOf(
+        toNumbers(instance.hostTensor(norm.summary)),
+      );
       norms.push(gradientNorm);
       const context = { step: index + 1, gradientScale };
       for (const [place, value] of scalarsOf(optimizer, update.scalars, context, 1)) {
-        instance.tensor(place).bytes.set(value.bytes);
+        instance.hostTensor(place).bytes.set(value.bytes);
       }
       for (const stage of update.stages) await instance.run(stage);
-      trace.push(readParameters(instance, plan.parameters));
+      trace.push(await readParameters(instance, plan.parameters));
     }
     return { trace, norms };
   } finally {
@@ -96,10 +98,15 @@ export async function runOptimizer(
   }
 }
 
-function readParameters(instance: Instance, layout: Parameters<typeof refsOf>[0]): Numbers {
-  return Object.fromEntries(
-    [...refsOf(layout, "parameters")].map(([name, ref]) => [name, toNumbers(instance.tensor(ref))]),
-  );
+async function readParameters(
+  instance: Instance,
+  layout: Parameters<typeof refsOf>[0],
+): Promise<Numbers> {
+  const found: Record<string, number[]> = {};
+  for (const [name, ref] of refsOf(layout, "parameters")) {
+    found[name] = toNumbers(await instance.device.download(instance.tensor(ref)));
+  }
+  return found;
 }
 
 /** Fails where two runs differ by more than `tolerance`, relative to 1. */
