@@ -52,12 +52,12 @@ export function describePlan(run: Run, options: PlanOptions): string {
   const plan = lower(rewritten, { ground, rank, optimizer });
   const placeOf = (group: string) => plan.groups.get(group)?.indexOf(rank) ?? 0;
   const parameters = model.parameters.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
-  const { first, count: own } = plan.range;
+  const own = plan.microBatches;
   const on = count === 1 ? "" : ` on ${count} machines`;
   return [
     `${run.name}: ${model.name}, ${parameters.toLocaleString("en-US")} parameters`,
     `a step: ${run.batch} samples in ${run.microBatches} micro-batches of ${size}, for ${workers} worker${workers === 1 ? "" : "s"}${on}`,
-    `rank ${rank}: micro-batches ${first} to ${first + own - 1}`,
+    `rank ${rank}: micro-batches ${own.join(", ")}`,
     "",
     ...parallelLines(parallel),
     ...describeStep(rewritten).map((line) => `  ${line}`),

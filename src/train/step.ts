@@ -18,7 +18,7 @@ import {
   type TensorRef,
 } from "../program/index.ts";
 import { tensorFrom, toNumbers } from "../tensor/index.ts";
-import { fillKeys } from "./keys.ts";
+import { fillKeys, type Positions } from "./keys.ts";
 import type { Pacing } from "./pacing.ts";
 import {
   type Fields,
@@ -108,11 +108,17 @@ export class Trainer {
     return this.#step;
   }
 
-  /** Those of a step's samples that this rank computes: what `fill` is asked for. */
-  ownPositions({ start, end }: StepRequest["positions"]): StepRequest["positions"] {
-    const { first, count } = this.plan.range;
+  /** Those of a step's samples that this rank computes, in the order in which `fill` is asked for them. */
+  ownPositions({ start, end }: Positions): Positions[] {
     const size = (end - start) / (this.#options.microBatches ?? 1);
-    return { start: start + first * size, end: start + (first + count) * size };
+    const ranges: Positions[] = [];
+    for (const microBatch of this.plan.microBatches) {
+      const first = start + microBatch * size;
+      const before = ranges.at(-1);
+      if (before?.end === first) ranges.splice(-1, 1, { start: before.start, end: first + size });
+      else ranges.push({ start: first, end: first + size });
+    }
+    return ranges;
   }
 
   /** One step. @throws NOT_FINITE naming the step and the first tensor that is not finite; weights are untouched */
@@ -125,7 +131,7 @@ export class Trainer {
     const { model, optimizer, schedule, steps, seed = 0 } = this.#options;
     const step = this.#step;
     const keys = model.randomKey === undefined ? undefined : this.#fields.batch[model.randomKey];
-    if (keys !== undefined) fillKeys(keys, seed, this.ownPositions(positions).start);
+    if (keys !== undefined) fillKeys(keys, seed, this.ownPositions(positions));
     await fill(this.#fields.batch);
     await this.#checkCut();
     const { plan } = this;
@@ -266,7 +272,7 @@ export class Trainer {
     const alone = found < 0 ? stages.length : found;
     await around(() => this.#run(stages.slice(0, alone), { signal }));
     await this.#run(stages.slice(alone), { signal, around });
-    this.#pacing?.measured(milliseconds / 1000, this.#plan.range.count);
+    this.#pacing?.measured(milliseconds / 1000, this.#plan.microBatches.length);
   }
 
   /**
