@@ -14,6 +14,7 @@ import type {
   HostTensor,
 } from "../engine/index.ts";
 import { assert } from "../errors.ts";
+import { tensorFrom, toNumbers } from "../tensor/index.ts";
 import { executeTasks } from "./execute.ts";
 import { InstanceMemory } from "./instance-memory.ts";
 import { inLanes } from "./lanes.ts";
@@ -50,8 +51,7 @@ export async function instantiate(
 ): Promise<Instance> {
   const instance = new Instance(device);
   try {
-    if (groups === undefined) await instance.load(program);
-    else await instance.attach(groups, program);
+    await instance.attach(program, groups);
     return instance;
   } catch (error) {
     instance.close();
@@ -75,10 +75,10 @@ export class Instance {
   }
 
   /**
-   * Goes on with the ranks of these groups, which outlive the attachment: all of them attach together, each with its
-   * program. Memory keeps what it holds, as in `load`. No other groups may be attached.
+   * Goes on with the ranks of these groups, or alone: all ranks attach together, each with its program. The groups are
+   * closed after the instance has left them. Memory keeps what it holds, as in `load`.
    */
-  async attach(groups: Groups, program: Program): Promise<void> {
+  async attach(program: Program, groups?: Groups): Promise<void> {
     assert(this.#groups === undefined, "an instance is detached before it is attached to others");
     this.#groups = groups;
     await this.load(program);
@@ -133,6 +133,17 @@ export class Instance {
     const tensor = this.tensor(ref);
     assert(isHostTensor(tensor), `the program has the buffer "${ref.buffer}" in host memory`);
     return tensor;
+  }
+
+  /** Writes a tensor of either space. */
+  write(ref: TensorRef, values: readonly number[]): void {
+    const { dtype, shape } = ref.type;
+    this.device.upload(this.tensor(ref), tensorFrom(dtype, shape, values).bytes);
+  }
+
+  /** What a tensor of either space holds. */
+  async read(ref: TensorRef): Promise<number[]> {
+    return toNumbers(await this.device.download(this.tensor(ref)));
   }
 
   /** A buffer that the program has in host memory: this rank's, or that of another rank of its machine. */

@@ -11,11 +11,10 @@ import {
   instantiate,
   type Stage,
   type StageOptions,
-  type TensorRef,
   type TrainingPlan,
   type TrainingShare,
 } from "../program/index.ts";
-import { tensorFrom, toNumbers } from "../tensor/index.ts";
+import { toNumbers } from "../tensor/index.ts";
 import { fillKeys } from "./keys.ts";
 import type { Pacing } from "./pacing.ts";
 import { type Fields, fieldsOf, type Planned, pacingOf, planOf } from "./planned.ts";
@@ -63,6 +62,7 @@ export class Trainer {
   #pacing: Pacing | undefined;
   #plan: TrainingPlan;
   #share: TrainingShare | undefined;
+  #isAttached = true;
   #isCutChecked = false;
   #fields: Fields;
   #step = 0;
@@ -109,6 +109,7 @@ export class Trainer {
   async #transact(request: StepRequest): Promise<StepResult> {
     const { positions, fill, signal, stop: isAsked = false } = request;
     const { model, optimizer, schedule, steps, seed = 0 } = this.#options;
+    assert(this.#isAttached, "a trainer that was detached is attached before its next step");
     const step = this.#step;
     const keys = model.randomKey === undefined ? undefined : this.#fields.batch[model.randomKey];
     if (keys !== undefined) fillKeys(keys, seed, this.ownPositions(positions).start);
@@ -116,20 +117,22 @@ export class Trainer {
     await this.#checkCut();
     const { plan } = this;
     const side = plan.sides[this.#from];
-    this.#write(plan.stop, [Number(isAsked)]);
-    if (this.#pacing !== undefined) this.#write(plan.paces, this.#pacing.told());
+    const [instance, pacing] = [this.#instance, this.#pacing];
+    if (plan.stop !== undefined) instance.write(plan.stop, [Number(isAsked)]);
+    if (plan.paces !== undefined && pacing !== undefined) instance.write(plan.paces, pacing.told());
     await this.#run(side.totals, { signal });
     await this.#compute(side.compute, signal);
-    if (plan.paces !== undefined) this.#pacing?.hear(await this.#read(plan.paces));
-    const [wishes = 0] = plan.stop === undefined ? [Number(isAsked)] : await this.#read(plan.stop);
-    const summary = plan.norm.readSummary(this.#instance);
+    if (plan.paces !== undefined) pacing?.hear(await instance.read(plan.paces));
+    const [wishes = 0] =
+      plan.stop === undefined ? [Number(isAsked)] : await instance.read(plan.stop);
+    const summary = plan.norm.readSummary(instance);
     const { isEmpty, gradientScale } = summary;
     const { loss, gradientNorm } = isEmpty ? NOTHING : summary;
     if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) {
-      throw await explainNotFinite(this.#instance, plan, side, { step, loss, gradientNorm });
+      throw await explainNotFinite(instance, plan, side, { step, loss, gradientNorm });
     }
     const factor = schedule === undefined ? 1 : scheduleFactor(schedule, step, steps);
-    plan.update.writeScalars(this.#instance, { step: step + 1, gradientScale }, factor);
+    plan.update.writeScalars(instance, { step: step + 1, gradientScale }, factor);
     if (isEmpty) this.#step += 1;
     else await this.#commit(side.commit);
     const base = optimizer.rules[0]?.rule.learningRate ?? 0;
@@ -159,7 +162,7 @@ export class Trainer {
   /** Before a checkpoint, between two steps: brings to `tensors` what neighbours keep of the optimizer's slots. */
   collect(): void {
     this.#check();
-    this.plan.update.collect(this.#instance);
+    if (this.#isAttached) this.plan.update.collect(this.#instance);
   }
 
   /** The places of everything that a checkpoint holds, by name: what is uploaded there is what the next step reads. */
@@ -186,20 +189,27 @@ export class Trainer {
     assert(!this.#busy, "a trainer is detached between two steps");
     this.collect();
     this.#instance.detach();
+    this.#isAttached = false;
   }
 
   /**
    * After `detach`: goes on with other ranks, or alone. All ranks of the group attach together, with equal tensors after
-   * the same step. After a failure in here the tensors are as before, and the trainer may be detached and attached again.
-   * @throws INVALID_OPTION for more ranks than micro-batches
+   * the same step. After a failure in here the tensors are as before, and the trainer may be attached to others.
+   * @throws INVALID_OPTION for more ranks than micro-batches, and what the group throws
    */
   attach(ranks?: Ranks): Promise<void> {
     return this.#alone(async () => {
+      assert(!this.#isAttached, "a trainer is detached before it is attached to other ranks");
       const options = { ...this.#options, ranks };
       const planned = planOf(options);
       const groups = ranks && (await groupsOf(ranks.group));
-      if (groups === undefined) await this.#instance.load(planned.plan.program);
-      else await this.#instance.attach(groups, planned.plan.program);
+      try {
+        await this.#instance.attach(planned.plan.program, groups);
+      } catch (error) {
+        this.#instance.detach();
+        throw error;
+      }
+      this.#isAttached = true;
       this.#options = options;
       this.#plan = planned.plan;
       this.#share = planned.share;
@@ -279,17 +289,6 @@ export class Trainer {
     }
     this.#plan = plan;
     this.#fields = fieldsOf(this.#instance, this.#plan);
-  }
-
-  /** Numbers that travel beside the gradients; nothing where the plan has no place for them. */
-  #write(ref: TensorRef | undefined, values: readonly number[]): void {
-    if (ref === undefined) return;
-    const { dtype, shape } = ref.type;
-    this.engine.upload(this.#instance.tensor(ref), tensorFrom(dtype, shape, values).bytes);
-  }
-
-  async #read(ref: TensorRef): Promise<number[]> {
-    return toNumbers(await this.engine.download(this.#instance.tensor(ref)));
   }
 
   async #run(stages: readonly Stage[], options: StageOptions = {}): Promise<void> {
