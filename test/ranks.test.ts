@@ -8,7 +8,7 @@ import type { Graph } from "../src/graph/index.ts";
 import { gpt, type ModelDefinition, resnet } from "../src/nn/index.ts";
 import { extendGraph } from "../src/ops/index.ts";
 import { adafactor, adamw, muon, type Optimizer } from "../src/optimizer/index.ts";
-import { type Axis, receivedBytes, type Stage } from "../src/program/index.ts";
+import { COMPUTE, receivedBytes, type Stage } from "../src/program/index.ts";
 import { elementCount, tensorFrom } from "../src/tensor/index.ts";
 import {
   createTrainer,
@@ -180,7 +180,7 @@ for (const optimizer of [muon({ learningRate: 1e-2 }), adafactor({ learningRate:
 function stagesOf({ plan }: Trainer): Stage[] {
   const { compute } = plan.sides[0];
   return compute.flatMap((stage) =>
-    stage.mode === "tasks" ? [...stage.work.values()].flat() : [stage],
+    stage.mode === "tasks" ? stage.tasks.flatMap(({ work }) => work) : [stage],
   );
 }
 
@@ -191,10 +191,10 @@ test("between machines, each bucket travels beside the segments that follow", as
       const [tasks] = plan.sides[0].compute.flatMap((stage) =>
         stage.mode === "tasks" ? [stage.tasks] : [],
       );
-      assert.ok(tasks !== undefined && tasks.length >= 6, "three segments and their collectives");
+      assert.ok(tasks !== undefined && tasks.length >= 6, "three pieces and their buckets");
       for (const task of tasks) {
-        if (task.kind === "segment") {
-          assert.ok(task.after.every((index) => tasks[index]?.kind === "segment"));
+        if (task.lane === COMPUTE) {
+          assert.ok(task.after.every((index) => tasks[index]?.lane === COMPUTE));
         }
       }
       seen += 1;
@@ -224,7 +224,7 @@ function engineWith(compile: Device["compile"]): Device {
 
 /** Segments of a gradient are computed in another way than the whole. */
 const oddEngine = engineWith((graph, options) => {
-  if (!graph.name.endsWith("segment 1")) return engine.compile(graph, options);
+  if (!graph.name.endsWith("piece 1")) return engine.compile(graph, options);
   const builder = extendGraph(graph);
   const outputs = graph.outputs.map((output) => mul(builder.value(output), 1.000001));
   return engine.compile(renameTo(builder.build(outputs), graph.outputs), options);
@@ -235,7 +235,7 @@ function failingEngine(nth: number): Device {
   let runs = 0;
   return engineWith(async (graph, options) => {
     const executable = await engine.compile(graph, options);
-    if (!graph.name.endsWith("segment 1")) return executable;
+    if (!graph.name.endsWith("piece 1")) return executable;
     const { mayAlias } = executable;
     return {
       graph: executable.graph,
@@ -282,7 +282,8 @@ test("a rank whose engine gives other bits for segments computes the gradient wh
     machines: 2,
     bucketBytes: 6000,
     engine: oddEngine,
-    afterwards: (trainers) => cuts.push(...trainers.map(({ plan }) => plan.cut !== undefined)),
+    afterwards: (trainers) =>
+      cuts.push(...trainers.map(({ plan }) => plan.sides[0].pieces !== undefined)),
   });
   assert.deepEqual(cuts, [false, true]);
   for (const outcome of outcomes) assert.deepEqual(outcome, alone);
@@ -306,10 +307,11 @@ test("an order of sums that is not reproducible is nearly the same, and moves fe
     const outcomes: Outcome[] = [];
     for (const reproducible of [true, false]) {
       // The last rank has a part of each piece to sum, however small.
-      const placeOf = (axis: Axis) =>
-        ({ all: ranks, machine: ranks / machines, across: machines })[axis] - 1;
       const afterwards = (trainers: readonly Trainer[]) => {
-        traffic.push(receivedBytes(stagesOf(trainers.at(-1) as Trainer), placeOf));
+        const last = trainers.at(-1) as Trainer;
+        const { groups } = last.plan;
+        const placeOf = (group: string) => (groups.get(group)?.length ?? 0) - 1;
+        traffic.push(receivedBytes(stagesOf(last), placeOf));
       };
       const setting = { ranks, machines, bucketBytes: 6000, reproducible, afterwards };
       const [outcome, ...others] = await trainRanks(GPT, setting);

@@ -5,7 +5,7 @@
 import type { Group, GroupBuffer } from "../collectives/index.ts";
 import type { Device, DeviceBuffer, HostBuffer } from "../engine/index.ts";
 import { assert } from "../errors.ts";
-import type { Axis, BufferSpec } from "./program.ts";
+import type { BufferSpec } from "./program.ts";
 
 /** One copy moves at most so many bytes: a view of more is not to be had everywhere. */
 const COPY_BYTES = 2 ** 30;
@@ -15,8 +15,11 @@ export class InstanceMemory {
   readonly #buffers = new Map<string, DeviceBuffer>();
   /** What collectives work on, as the group of all ranks sees it. */
   readonly #registered = new Map<string, GroupBuffer>();
-  /** The same memory for the groups of other axes: by axis and name. */
+  /** The same memory as groups of some of the ranks see it: by group and name. */
   readonly #lent = new Map<string, GroupBuffer>();
+
+  /** The ranks of the program's groups, by name. */
+  readonly #ranks = new Map<string, readonly number[]>();
 
   constructor(device: Device) {
     this.#device = device;
@@ -43,14 +46,21 @@ export class InstanceMemory {
     return buffer;
   }
 
-  /** As collectives over another axis see it, whose group is `group`. */
-  lent(name: string, axis: Axis, all: Group, group: Group): GroupBuffer {
+  /** The ranks of a group of the program. */
+  addGroup(name: string, ranks: readonly number[]): void {
+    this.#ranks.set(name, ranks);
+  }
+
+  /** As collectives of some of the ranks see it. */
+  lent(name: string, of: string, all: Group, group: Group): GroupBuffer {
     const buffer = this.shared(name);
-    const key = `${axis} ${name}`;
+    const key = `${of} ${name}`;
     const known = this.#lent.get(key);
     if (known?.own === buffer.own) return known;
     const machine = all.transport.machines.find((ranks) => ranks.includes(all.rank)) ?? [];
-    const peers = axis === "machine" ? machine.map((rank) => buffer.of(rank)) : [];
+    const ranks = this.#ranks.get(of) ?? [];
+    const isInPlace = ranks.every((rank) => machine.includes(rank));
+    const peers = isInPlace ? ranks.map((rank) => buffer.of(rank)) : [];
     const lent = group.borrow(buffer.own, peers);
     this.#lent.set(key, lent);
     return lent;

@@ -18,40 +18,37 @@ import { tensorFrom, toNumbers } from "../tensor/index.ts";
 import { executeTasks } from "./execute.ts";
 import { InstanceMemory } from "./instance-memory.ts";
 import { inLanes } from "./lanes.ts";
-import type { Task } from "./partition.ts";
-import type {
-  Axis,
-  BufferPlace,
-  CollectiveStage,
-  Program,
-  Run,
-  RunStage,
-  Stage,
-  TaskStage,
-  TensorRef,
+import {
+  type BufferPlace,
+  COMPUTE,
+  type CollectiveStage,
+  type Program,
+  type Run,
+  type RunStage,
+  type Stage,
+  type Task,
+  type TaskStage,
+  type TensorRef,
 } from "./program.ts";
-
-/** The groups of each axis that a program has. Shared buffers are registered with that of all ranks. */
-export type Groups = { readonly all: Group } & Partial<Readonly<Record<Axis, Group>>>;
 
 export interface StageOptions {
   readonly signal?: AbortSignal | undefined;
-  /** Called for each segment of a stage of tasks, to measure what a rank computes for itself. */
+  /** Called for each task that computes, to measure what a rank computes for itself. */
   readonly around?: (body: () => Promise<void>) => Promise<void>;
 }
 
 /**
- * Allocates all buffers and compiles all graphs. `groups` are the other ranks, for programs with collectives.
+ * Allocates all buffers and compiles all graphs. `group` are all ranks, for programs with collectives.
  * Throws ENGINE_FAILED; nothing is left behind then.
  */
 export async function instantiate(
   device: Device,
   program: Program,
-  groups?: Groups,
+  group?: Group,
 ): Promise<Instance> {
   const instance = new Instance(device);
   try {
-    await instance.attach(program, groups);
+    await instance.attach(program, group);
     return instance;
   } catch (error) {
     instance.close();
@@ -61,7 +58,10 @@ export async function instantiate(
 
 export class Instance {
   readonly device: Device;
-  #groups: Groups | undefined;
+  /** All ranks. */
+  #all: Group | undefined;
+  /** The groups of the program, by name. */
+  readonly #groups = new Map<string, Group>();
   readonly #memory: InstanceMemory;
   readonly #executables = new Map<string, Executable>();
   readonly #tensors = new Map<string, DeviceTensor>();
@@ -75,12 +75,12 @@ export class Instance {
   }
 
   /**
-   * Goes on with the ranks of these groups, or alone: all ranks attach together, each with its program. The groups are
-   * closed after the instance has left them. Memory keeps what it holds, as in `load`.
+   * Goes on with the ranks of this group, or alone: all ranks attach together, each with its program. The group is
+   * closed after the instance has left it. Memory keeps what it holds, as in `load`.
    */
-  async attach(program: Program, groups?: Groups): Promise<void> {
-    assert(this.#groups === undefined, "an instance is detached before it is attached to others");
-    this.#groups = groups;
+  async attach(program: Program, all?: Group): Promise<void> {
+    assert(this.#all === undefined, "an instance is detached before it is attached to others");
+    this.#all = all;
     await this.load(program);
   }
 
@@ -90,31 +90,40 @@ export class Instance {
    */
   detach(): void {
     this.#forgetBindings();
-    if (this.#groups !== undefined) this.#memory.release(this.#groups.all);
-    this.#groups = undefined;
+    if (this.#all !== undefined) this.#memory.release(this.#all);
+    this.#all = undefined;
+    this.#groups.clear();
   }
 
   /**
-   * Makes room for a program, and compiles what is new in it; all attached ranks do it between the same steps. Graphs
-   * that the last program had too are kept by name. So is what a buffer holds, unless it has to grow: then it starts as
-   * zeros.
+   * Makes room for a program, and compiles what is new in it; all attached ranks do it between the same steps. What a
+   * buffer holds is kept by its name, unless it has to grow: then it starts as zeros.
    */
   async load(program: Program): Promise<void> {
     this.#forgetBindings();
-    for (const [name, executable] of this.#executables) {
-      if (program.graphs.has(name)) continue;
-      executable.close();
-      this.#executables.delete(name);
-    }
+    await this.#openGroups(program);
     for (const [name, spec] of program.buffers) {
-      if (program.shared.has(name)) await this.#memory.share(name, spec, this.#groupOf("all"));
+      if (program.shared.has(name)) await this.#memory.share(name, spec, this.#others());
       else await this.#memory.allocate(name, spec);
     }
-    const graphs = [...program.graphs].filter(([name]) => !this.#executables.has(name));
-    await inLanes(graphs, this.device.threads, async ([name, { graph, threads }]) => {
-      const options = threads === "all" ? {} : { threads };
-      this.#executables.set(name, await this.device.compile(graph, options));
-    });
+    await this.#compile(program);
+  }
+
+  /** What is compiled already stays open until all is there: a device compiles equal graphs once. */
+  async #compile({ graphs }: Program): Promise<void> {
+    const compiled = new Map<string, Executable>();
+    try {
+      await inLanes([...graphs], this.device.threads, async ([name, { graph, threads }]) => {
+        const options = threads === "all" ? {} : { threads };
+        compiled.set(name, await this.device.compile(graph, options));
+      });
+    } catch (error) {
+      for (const executable of compiled.values()) executable.close();
+      throw error;
+    }
+    for (const executable of this.#executables.values()) executable.close();
+    this.#executables.clear();
+    for (const [name, executable] of compiled) this.#executables.set(name, executable);
   }
 
   tensor(ref: TensorRef): DeviceTensor {
@@ -175,27 +184,42 @@ export class Instance {
   }
 
   /** A failure ends the whole group: what waits for a peer would use memory that may be gone then. */
-  async #tasks({ tasks, work }: TaskStage, options: StageOptions): Promise<void> {
+  async #tasks({ tasks }: TaskStage, options: StageOptions): Promise<void> {
     const { signal, around = (body) => body() } = options;
-    const begun: Promise<void>[] = [];
-    const begin = (task: Task) => {
-      const all = (async () => {
-        for (const stage of work.get(task) ?? []) await this.run(stage, options);
-      })();
-      begun.push(all);
-      return all;
-    };
-    const executor = {
-      segment: (task: Task) => around(() => begin(task)),
-      collective: begin,
+    const run = async ({ lane, work }: Task, ended: AbortSignal) => {
+      const body = async () => {
+        for (const stage of work) await this.run(stage, options);
+      };
+      const abort = () => this.#all?.transport.abort(ended.reason);
+      ended.addEventListener("abort", abort, { once: true });
+      try {
+        await (lane === COMPUTE ? around(body) : body());
+      } finally {
+        ended.removeEventListener("abort", abort);
+      }
     };
     try {
-      await executeTasks(tasks, executor, signal === undefined ? {} : { signal });
+      await executeTasks(tasks, run, { signal });
     } catch (error) {
-      this.#groups?.all.transport.abort(error);
-      await Promise.allSettled(begun);
+      this.#all?.transport.abort(error);
       throw error;
     }
+  }
+
+  /** Opens what is new among a program's groups of ranks. All ranks do it in the same order. */
+  async #openGroups({ groups }: Program): Promise<void> {
+    for (const [name, ranks] of groups) {
+      const all = this.#others();
+      if (this.#groups.has(name)) continue;
+      this.#groups.set(name, ranks.length === all.size ? all : await all.subgroup(ranks));
+      this.#memory.addGroup(name, ranks);
+    }
+  }
+
+  /** All ranks. */
+  #others(): Group {
+    assert(this.#all !== undefined, "a program with other ranks is attached to them");
+    return this.#all;
   }
 
   #forgetBindings(): void {
@@ -210,28 +234,22 @@ export class Instance {
 
   /** Prepared when it is first run: all ranks come to it in one order. */
   async #collective(stage: CollectiveStage): Promise<void> {
-    const { axis, call, data, into } = stage;
-    const group = this.#groupOf(axis);
+    const { group: name, call, data, into } = stage;
+    const group = this.#groups.get(name);
+    assert(group !== undefined, `the program has a group "${name}"`);
     if (call.kind === "barrier") return group.barrier();
     let prepared = this.#prepared.get(stage);
     if (prepared === undefined) {
       assert(data !== undefined, `"${stage.name}" says where its data lie`);
-      const seenBy = (place: BufferPlace) =>
-        axis === "all"
-          ? this.#memory.shared(place.buffer)
-          : this.#memory.lent(place.buffer, axis, this.#groupOf("all"), group);
+      const all = this.#others();
+      const seenBy = ({ buffer }: BufferPlace) =>
+        group === all ? this.#memory.shared(buffer) : this.#memory.lent(buffer, name, all, group);
       const target = into && { into: seenBy(into), intoByteOffset: into.byteOffset };
       const source = { data: seenBy(data), byteOffset: data.byteOffset };
       prepared = await group.prepare(call, { ...source, ...target });
       this.#prepared.set(stage, prepared);
     }
     await prepared.run();
-  }
-
-  #groupOf(axis: Axis): Group {
-    const group = this.#groups?.[axis];
-    assert(group !== undefined, `a program with collectives over "${axis}" has a group for it`);
-    return group;
   }
 
   #bind(stage: RunStage): readonly Binding[] {

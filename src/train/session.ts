@@ -133,7 +133,15 @@ export async function openSession(
         : await loadCheckpoint(options.folder, trainer, head);
     const { step, seconds, trainLoss, hashes } = head ?? BEGINNING;
     if (options.ranks !== undefined) {
-      const facts = factsOf({ run, engine, plan: trainer.plan, identity, state, step });
+      const facts = factsOf({
+        run,
+        engine,
+        planned: trainer.stepGraph,
+        program: trainer.plan,
+        identity,
+        state,
+        step,
+      });
       await agree(options.ranks.group, facts);
     }
     if (leads) {

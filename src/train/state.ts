@@ -2,13 +2,7 @@
 import type { Device, DeviceTensor } from "../engine/index.ts";
 import { assert } from "../errors.ts";
 import type { Model } from "../nn/index.ts";
-import {
-  type Instance,
-  initialize,
-  refsOf,
-  type TensorRef,
-  type TrainingPlan,
-} from "../program/index.ts";
+import { type Instance, initialize, type StepProgram, type TensorRef } from "../program/index.ts";
 import type { Tensor } from "../tensor/index.ts";
 
 /** By name: places on the device, or what they hold. Slots are named `PARAMETER.SLOT`: `blocks.0.weight.exp_avg`. */
@@ -24,19 +18,24 @@ export type TrainerState = TrainerTensors<Tensor>;
 
 export function namedTensors(
   instance: Instance,
-  plan: TrainingPlan,
+  plan: StepProgram,
   from: 0 | 1,
 ): TrainerTensors<DeviceTensor> {
   const views = (refs: Iterable<readonly [string, TensorRef]>) =>
     Object.fromEntries([...refs].map(([name, ref]) => [name, instance.tensor(ref)]));
-  const slots = plan.update.slots.flatMap(({ name, buffer, layout }) =>
-    [...refsOf(layout, buffer)].map(([parameter, ref]) => [`${parameter}.${name}`, ref] as const),
-  );
   return {
     parameters: views(plan.parameters),
-    slots: views(slots),
+    slots: views(plan.slots),
     states: views(plan.sides[from].states),
   };
+}
+
+/** Brings to this rank's memory what neighbours hold of the optimizer's slots. */
+export function collectHeld(instance: Instance, { held }: StepProgram): void {
+  for (const { buffer, rank, byteOffset, byteLength } of held) {
+    const theirs = instance.host(buffer, rank).bytes.subarray(byteOffset, byteOffset + byteLength);
+    instance.host(buffer).bytes.set(theirs, byteOffset);
+  }
 }
 
 /** What all tensors hold, as `Device.download` gives it. */
@@ -74,7 +73,7 @@ export function uploadState(
 export async function initializeTrainer(
   engine: Device,
   instance: Instance,
-  plan: TrainingPlan,
+  plan: StepProgram,
   model: Model,
   seed: number,
 ): Promise<void> {

@@ -1,6 +1,8 @@
 /** What can be wrong with a step, as sentences. */
 import { LockstepError } from "../errors.ts";
-import { findNotFinite, type Instance, type Side, type TrainingPlan } from "../program/index.ts";
+import type { Graph } from "../graph/index.ts";
+import { GRADIENT, type StepGraph } from "../plan/index.ts";
+import { findNotFinite, type Instance, type Side } from "../program/index.ts";
 
 export interface NotFinite {
   /** Counted from 0; the error counts from 1, as a run's progress does. */
@@ -44,10 +46,11 @@ function notFiniteError(found: NotFinite): LockstepError {
 /** Runs the gradient of each micro-batch again, with probes, and says where it went wrong. */
 export async function explainNotFinite(
   instance: Instance,
-  { gradient: { graph } }: TrainingPlan,
+  { graphs }: StepGraph,
   { gradients }: Side,
   step: Pick<NotFinite, "step" | "loss" | "gradientNorm">,
 ): Promise<LockstepError> {
+  const graph = graphs.get(GRADIENT) as Graph;
   for (const [microBatch, run] of gradients.entries()) {
     const found = await findNotFinite(instance, graph, run);
     if (found !== undefined) return notFiniteError({ ...step, microBatch, ...found });

@@ -5,21 +5,32 @@
 import type { Device, DeviceTensor } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
 import { scheduleFactor } from "../optimizer/index.ts";
+import type { StepGraph } from "../plan/index.ts";
 import {
   cutGivesSameBits,
   type Instance,
   instantiate,
   type Stage,
   type StageOptions,
-  type TrainingPlan,
-  type TrainingShare,
+  type StepProgram,
+  scalarsOf,
+  summaryOf,
 } from "../program/index.ts";
 import { toNumbers } from "../tensor/index.ts";
 import { fillKeys } from "./keys.ts";
 import type { Pacing } from "./pacing.ts";
-import { type Fields, fieldsOf, type Planned, pacingOf, planOf } from "./planned.ts";
-import { groupsOf, type Ranks } from "./sharing.ts";
 import {
+  type Fields,
+  fieldsOf,
+  type Planned,
+  pacingOf,
+  planOf,
+  replan,
+  type Sharing,
+} from "./planned.ts";
+import type { Ranks } from "./sharing.ts";
+import {
+  collectHeld,
   downloadState,
   initializeTrainer,
   namedTensors,
@@ -30,14 +41,6 @@ import {
 import { explainNotFinite } from "./step-errors.ts";
 import type { FillBatch, StepRequest, StepResult, TrainerOptions } from "./step-types.ts";
 
-export type {
-  BatchFields,
-  FillBatch,
-  StepRequest,
-  StepResult,
-  TrainerOptions,
-} from "./step-types.ts";
-
 /** Of a step in whose batch nothing counts. */
 const NOTHING = { loss: 0, gradientNorm: 0 };
 
@@ -45,8 +48,7 @@ const NOTHING = { loss: 0, gradientNorm: 0 };
 export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
   const { engine, model, ranks, seed = 0 } = options;
   const planned = planOf(options);
-  const groups = ranks && (await groupsOf(ranks.group));
-  const instance = await instantiate(engine, planned.plan.program, groups);
+  const instance = await instantiate(engine, planned.plan, ranks?.group);
   try {
     await initializeTrainer(engine, instance, planned.plan, model, seed);
   } catch (error) {
@@ -60,8 +62,7 @@ export class Trainer {
   readonly #instance: Instance;
   #options: TrainerOptions;
   #pacing: Pacing | undefined;
-  #plan: TrainingPlan;
-  #share: TrainingShare | undefined;
+  #planned: Planned;
   #isAttached = true;
   #isCutChecked = false;
   #fields: Fields;
@@ -74,15 +75,19 @@ export class Trainer {
   constructor(options: TrainerOptions, planned: Planned, instance: Instance) {
     this.#options = options;
     this.#instance = instance;
-    this.#plan = planned.plan;
-    this.#share = planned.share;
+    this.#planned = planned;
     this.#pacing = pacingOf(options, planned);
-    this.#fields = fieldsOf(this.#instance, this.#plan);
+    this.#fields = fieldsOf(this.#instance, this.plan);
   }
 
   /** Of the next step: another one than before where ranks share micro-batches in another way. */
-  get plan(): TrainingPlan {
-    return this.#plan;
+  get plan(): StepProgram {
+    return this.#planned.plan;
+  }
+
+  /** The step of one process, before any strategy. */
+  get stepGraph(): StepGraph {
+    return this.#planned.step;
   }
 
   get engine(): Device {
@@ -125,14 +130,18 @@ export class Trainer {
     if (plan.paces !== undefined) pacing?.hear(await instance.read(plan.paces));
     const [wishes = 0] =
       plan.stop === undefined ? [Number(isAsked)] : await instance.read(plan.stop);
-    const summary = plan.norm.readSummary(instance);
+    const summary = summaryOf(toNumbers(instance.hostTensor(plan.summary)));
     const { isEmpty, gradientScale } = summary;
     const { loss, gradientNorm } = isEmpty ? NOTHING : summary;
     if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) {
-      throw await explainNotFinite(instance, plan, side, { step, loss, gradientNorm });
+      const found = { step, loss, gradientNorm };
+      throw await explainNotFinite(instance, this.stepGraph, side, found);
     }
     const factor = schedule === undefined ? 1 : scheduleFactor(schedule, step, steps);
-    plan.update.writeScalars(instance, { step: step + 1, gradientScale }, factor);
+    const context = { step: step + 1, gradientScale };
+    for (const [place, value] of scalarsOf(optimizer, plan.scalars, context, factor)) {
+      instance.hostTensor(place).bytes.set(value.bytes);
+    }
     if (isEmpty) this.#step += 1;
     else await this.#commit(side.commit);
     const base = optimizer.rules[0]?.rule.learningRate ?? 0;
@@ -162,7 +171,7 @@ export class Trainer {
   /** Before a checkpoint, between two steps: brings to `tensors` what neighbours keep of the optimizer's slots. */
   collect(): void {
     this.#check();
-    if (this.#isAttached) this.plan.update.collect(this.#instance);
+    if (this.#isAttached) collectHeld(this.#instance, this.plan);
   }
 
   /** The places of everything that a checkpoint holds, by name: what is uploaded there is what the next step reads. */
@@ -202,20 +211,18 @@ export class Trainer {
       assert(!this.#isAttached, "a trainer is detached before it is attached to other ranks");
       const options = { ...this.#options, ranks };
       const planned = planOf(options);
-      const groups = ranks && (await groupsOf(ranks.group));
       try {
-        await this.#instance.attach(planned.plan.program, groups);
+        await this.#instance.attach(planned.plan, ranks?.group);
       } catch (error) {
         this.#instance.detach();
         throw error;
       }
       this.#isAttached = true;
       this.#options = options;
-      this.#plan = planned.plan;
-      this.#share = planned.share;
+      this.#planned = planned;
       this.#pacing = pacingOf(options, planned);
       this.#isCutChecked = false;
-      this.#fields = fieldsOf(this.#instance, this.#plan);
+      this.#fields = fieldsOf(this.#instance, this.plan);
     });
   }
 
@@ -253,7 +260,7 @@ export class Trainer {
     const alone = found < 0 ? stages.length : found;
     await around(() => this.#run(stages.slice(0, alone), { signal }));
     await this.#run(stages.slice(alone), { signal, around });
-    this.#pacing?.measured(milliseconds / 1000, this.#plan.range.count);
+    this.#pacing?.measured(milliseconds / 1000, this.plan.range.count);
   }
 
   /**
@@ -261,10 +268,11 @@ export class Trainer {
    * decides for itself, for its own collectives stay the same.
    */
   async #checkCut(): Promise<void> {
-    if (this.#isCutChecked || this.#plan.cut === undefined) return;
+    const side = this.plan.sides[this.#from];
+    if (this.#isCutChecked || side.pieces === undefined) return;
     this.#isCutChecked = true;
-    if (this.#share?.reproducible === false) return;
-    const isSame = await cutGivesSameBits(this.#instance, this.#plan, this.#plan.sides[this.#from]);
+    if (this.#options.reproducible === false) return;
+    const isSame = await cutGivesSameBits(this.#instance, side);
     if (!isSame) await this.#reshare({ overlap: false });
   }
 
@@ -277,18 +285,16 @@ export class Trainer {
   }
 
   /** Plans the next steps anew. After a failure in here the trainer is not used again. */
-  async #reshare(change: Partial<TrainingShare>): Promise<void> {
-    assert(this.#share !== undefined, "a rank among others has a share");
-    this.#share = { ...this.#share, ...change };
-    const { plan } = planOf(this.#options, this.#share);
+  async #reshare(change: Partial<Sharing>): Promise<void> {
+    const planned = replan(this.#options, this.#planned, change);
     try {
-      await this.#instance.load(plan.program);
+      await this.#instance.load(planned.plan);
     } catch (error) {
       this.#broken = error instanceof Error ? error : new Error(String(error));
       throw error;
     }
-    this.#plan = plan;
-    this.#fields = fieldsOf(this.#instance, this.#plan);
+    this.#planned = planned;
+    this.#fields = fieldsOf(this.#instance, this.plan);
   }
 
   async #run(stages: readonly Stage[], options: StageOptions = {}): Promise<void> {
