@@ -298,6 +298,36 @@ test("memory is seen within a machine, and in subgroups by the names that ranks 
   await close();
 });
 
+test("memory that a group has registered outlives it, and peers cannot map it twice", async () => {
+  const sum = { kind: "allReduce", count: 10, dtype: "float32", reduction: "sum" } as const;
+  const first = simulatedRanks(engine, 2, true);
+  const memories = await Promise.all(
+    first.groups.map(async (group) => {
+      const memory = group.newMemory(40);
+      const values = new Float32Array(memory.bytes.buffer, memory.bytes.byteOffset, 10);
+      values.fill(group.rank + 1);
+      assert.equal(group.canRegister(memory), true);
+      const data = await group.register(memory);
+      assert.ok(data.isShared && data.of(1 - group.rank) !== memory);
+      await group.run(sum, { data });
+      assert.equal(group.canRegister(memory), false, "its name is gone");
+      return { memory, values };
+    }),
+  );
+  await first.close();
+  const second = simulatedRanks(engine, 2, false);
+  await Promise.all(
+    second.groups.map(async (group, rank) => {
+      const { memory, values } = memories[rank] as (typeof memories)[number];
+      assert.deepEqual([...values], Array(10).fill(3));
+      await group.run(sum, { data: await group.register(memory) });
+      assert.deepEqual([...values], Array(10).fill(6));
+    }),
+  );
+  await second.close();
+  for (const { memory } of memories) memory.close();
+});
+
 test("a group may work on memory that another owns, and leaves it open", async () => {
   const { groups, close } = simulatedRanks(engine, 2, true);
   await Promise.all(

@@ -7,6 +7,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { createOrtEngine, createReferenceEngine } from "../src/engine/index.ts";
+import { adamw } from "../src/optimizer/index.ts";
 import { readSafetensors } from "../src/safetensors/index.ts";
 import type { RunEvent } from "../src/telemetry/index.ts";
 import { toNumbers } from "../src/tensor/index.ts";
@@ -110,3 +111,16 @@ for (const run of [textRun, imageRun]) {
       assert.ok(existsSync(join(inPlace, "checkpoint.safetensors")));
     }));
 }
+
+test("a loss that is not finite is traced to its tensor", () =>
+  withFolder(files, async (folder) => {
+    const wild: Run = { ...textRun, optimizer: adamw({ learningRate: 1e30 }) };
+    await assert.rejects(tryRun(wild, { engine, folder }), {
+      code: "NOT_FINITE",
+      message: /^Step \d+: .*not finite is "[^"]+"/,
+    });
+    const { tensors } = await readSafetensors(join(folder, "out", "model.safetensors"));
+    for (const [name, tensor] of tensors) {
+      assert.ok(toNumbers(tensor).every(Number.isFinite), name);
+    }
+  }));

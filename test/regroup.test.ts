@@ -113,7 +113,7 @@ async function trainInTurn(
   leave: (met: SimulatedRanks) => void = () => undefined,
 ): Promise<Record<string, string>> {
   let met = meet(engine, crews[0] as Crew);
-  let trainers = await Promise.all(
+  const trainers = await Promise.all(
     met.groups.map((group) => make(engine, model, optimizer, group)),
   );
   await steps(trainers, 2);
@@ -203,4 +203,38 @@ test("a group that has failed is left like any other", async () => {
   const crews = CREWS["4 ranks in place, then 3"] ?? [];
   const fail = ({ groups }: SimulatedRanks) => groups[3]?.transport.abort(new Error("gone"));
   assert.deepEqual(await trainInTurn(cpu, what, crews, fail), await trainAlone(cpu, what, 5));
+});
+
+test("a trainer that could not be attached goes on with others", async () => {
+  const [model, optimizer] = [GPT, adamw({ learningRate: 1e-2 })];
+  const met = meet(cpu, { ranks: 2, inPlace: true });
+  const trainers = await Promise.all(met.groups.map((group) => make(cpu, model, optimizer, group)));
+  await steps(trainers, 2);
+  for (const trainer of trainers) trainer.detach();
+  await met.close();
+  await assert.rejects(steps(trainers, 1), /is attached before its next step/);
+
+  // The second rank never comes, and the group fails while the first waits for it.
+  const failing = meet(cpu, { ranks: 2, inPlace: false });
+  const [first, second] = trainers as [Trainer, Trainer];
+  const [group, other] = failing.groups;
+  const attaching = first.attach({ group: group as NonNullable<typeof group>, adapt: false });
+  other?.transport.abort(new Error("gone"));
+  await attaching.then(
+    () => first.detach(),
+    () => undefined,
+  );
+  await failing.close();
+
+  const again = meet(cpu, { ranks: 2, inPlace: true });
+  await Promise.all(
+    again.groups.map((member, rank) =>
+      (rank === 0 ? first : second).attach({ group: member, adapt: false }),
+    ),
+  );
+  await steps(trainers, 2);
+  for (const trainer of trainers) trainer.detach();
+  assert.deepEqual(await bits(first), await trainAlone(cpu, [model, optimizer], 4));
+  for (const trainer of trainers) trainer.close();
+  await again.close();
 });

@@ -14,6 +14,7 @@ import type {
   HostTensor,
 } from "../engine/index.ts";
 import { assert } from "../errors.ts";
+import { tensorFrom, toNumbers } from "../tensor/index.ts";
 import { executeTasks } from "./execute.ts";
 import { InstanceMemory } from "./instance-memory.ts";
 import { inLanes } from "./lanes.ts";
@@ -95,27 +96,34 @@ export class Instance {
   }
 
   /**
-   * Makes room for a program, and compiles what is new in it; all attached ranks do it between the same steps. Graphs
-   * that the last program had too are kept by name. So is what a buffer holds, unless it has to grow: then it starts as
-   * zeros.
+   * Makes room for a program, and compiles what is new in it; all attached ranks do it between the same steps. What a
+   * buffer holds is kept by its name, unless it has to grow: then it starts as zeros.
    */
   async load(program: Program): Promise<void> {
     this.#forgetBindings();
     await this.#openGroups(program);
-    for (const [name, executable] of this.#executables) {
-      if (program.graphs.has(name)) continue;
-      executable.close();
-      this.#executables.delete(name);
-    }
     for (const [name, spec] of program.buffers) {
       if (program.shared.has(name)) await this.#memory.share(name, spec, this.#others());
       else await this.#memory.allocate(name, spec);
     }
-    const graphs = [...program.graphs].filter(([name]) => !this.#executables.has(name));
-    await inLanes(graphs, this.device.threads, async ([name, { graph, threads }]) => {
-      const options = threads === "all" ? {} : { threads };
-      this.#executables.set(name, await this.device.compile(graph, options));
-    });
+    await this.#compile(program);
+  }
+
+  /** What is compiled already stays open until all is there: a device compiles equal graphs once. */
+  async #compile({ graphs }: Program): Promise<void> {
+    const compiled = new Map<string, Executable>();
+    try {
+      await inLanes([...graphs], this.device.threads, async ([name, { graph, threads }]) => {
+        const options = threads === "all" ? {} : { threads };
+        compiled.set(name, await this.device.compile(graph, options));
+      });
+    } catch (error) {
+      for (const executable of compiled.values()) executable.close();
+      throw error;
+    }
+    for (const executable of this.#executables.values()) executable.close();
+    this.#executables.clear();
+    for (const [name, executable] of compiled) this.#executables.set(name, executable);
   }
 
   tensor(ref: TensorRef): DeviceTensor {
@@ -134,6 +142,17 @@ export class Instance {
     const tensor = this.tensor(ref);
     assert(isHostTensor(tensor), `the program has the buffer "${ref.buffer}" in host memory`);
     return tensor;
+  }
+
+  /** Writes a tensor of either space. */
+  write(ref: TensorRef, values: readonly number[]): void {
+    const { dtype, shape } = ref.type;
+    this.device.upload(this.tensor(ref), tensorFrom(dtype, shape, values).bytes);
+  }
+
+  /** What a tensor of either space holds. */
+  async read(ref: TensorRef): Promise<number[]> {
+    return toNumbers(await this.device.download(this.tensor(ref)));
   }
 
   /** A buffer that the program has in host memory: this rank's, or that of another rank of its machine. */

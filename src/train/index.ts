@@ -16,12 +16,11 @@ export {
 export type { TrainOptions } from "./session.ts";
 export type { Ranks } from "./sharing.ts";
 export type { TrainerTensors } from "./state.ts";
-export {
-  type BatchFields,
-  createTrainer,
-  type FillBatch,
-  type StepRequest,
-  type StepResult,
-  Trainer,
-  type TrainerOptions,
-} from "./step.ts";
+export { createTrainer, Trainer } from "./step.ts";
+export type {
+  BatchFields,
+  FillBatch,
+  StepRequest,
+  StepResult,
+  TrainerOptions,
+} from "./step-types.ts";

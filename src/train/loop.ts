@@ -25,7 +25,7 @@ import {
   type TrainOptions,
   tokensPerSample,
 } from "./session.ts";
-import type { FillBatch } from "./step.ts";
+import type { FillBatch } from "./step-types.ts";
 import type { Validated } from "./validation.ts";
 
 export type TrainResult =

@@ -30,6 +30,14 @@ export function namedTensors(
   };
 }
 
+/** Brings to this rank's memory what neighbours hold of the optimizer's slots. */
+export function collectHeld(instance: Instance, { held }: StepProgram): void {
+  for (const { buffer, rank, byteOffset, byteLength } of held) {
+    const theirs = instance.host(buffer, rank).bytes.subarray(byteOffset, byteOffset + byteLength);
+    instance.host(buffer).bytes.set(theirs, byteOffset);
+  }
+}
+
 /** What all tensors hold, as `Device.download` gives it. */
 export async function downloadState(
   device: Device,

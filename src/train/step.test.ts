@@ -16,7 +16,8 @@ import {
 import { defineModel, type ModelDefinition } from "../nn/index.ts";
 import { adamw, cosine, type Optimizer, sgd } from "../optimizer/index.ts";
 import { type DType, tensorFrom, toNumbers } from "../tensor/index.ts";
-import { type BatchFields, createTrainer, type StepRequest, type Trainer } from "./step.ts";
+import { createTrainer, type Trainer } from "./step.ts";
+import type { BatchFields, StepRequest } from "./step-types.ts";
 
 const engine = createOrtEngine({ threads: 2 });
 after(() => engine.close());

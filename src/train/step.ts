@@ -15,9 +15,8 @@ import {
   type StepProgram,
   scalarsOf,
   summaryOf,
-  type TensorRef,
 } from "../program/index.ts";
-import { tensorFrom, toNumbers } from "../tensor/index.ts";
+import { toNumbers } from "../tensor/index.ts";
 import { fillKeys, type Positions } from "./keys.ts";
 import type { Pacing } from "./pacing.ts";
 import {
@@ -31,6 +30,7 @@ import {
 } from "./planned.ts";
 import type { Ranks } from "./sharing.ts";
 import {
+  collectHeld,
   downloadState,
   initializeTrainer,
   namedTensors,
@@ -40,14 +40,6 @@ import {
 } from "./state.ts";
 import { explainNotFinite } from "./step-errors.ts";
 import type { FillBatch, StepRequest, StepResult, TrainerOptions } from "./step-types.ts";
-
-export type {
-  BatchFields,
-  FillBatch,
-  StepRequest,
-  StepResult,
-  TrainerOptions,
-} from "./step-types.ts";
 
 /** Of a step in whose batch nothing counts. */
 const NOTHING = { loss: 0, gradientNorm: 0 };
@@ -70,8 +62,8 @@ export class Trainer {
   readonly #instance: Instance;
   #options: TrainerOptions;
   #pacing: Pacing | undefined;
-  #plan: StepProgram;
   #planned: Planned;
+  #isAttached = true;
   #isCutChecked = false;
   #fields: Fields;
   #step = 0;
@@ -83,15 +75,14 @@ export class Trainer {
   constructor(options: TrainerOptions, planned: Planned, instance: Instance) {
     this.#options = options;
     this.#instance = instance;
-    this.#plan = planned.plan;
     this.#planned = planned;
     this.#pacing = pacingOf(options, planned);
-    this.#fields = fieldsOf(this.#instance, this.#plan);
+    this.#fields = fieldsOf(this.#instance, this.plan);
   }
 
   /** Of the next step: another one than before where ranks share micro-batches in another way. */
   get plan(): StepProgram {
-    return this.#plan;
+    return this.#planned.plan;
   }
 
   /** The step of one process, before any strategy. */
@@ -129,6 +120,7 @@ export class Trainer {
   async #transact(request: StepRequest): Promise<StepResult> {
     const { positions, fill, signal, stop: isAsked = false } = request;
     const { model, optimizer, schedule, steps, seed = 0 } = this.#options;
+    assert(this.#isAttached, "a trainer that was detached is attached before its next step");
     const step = this.#step;
     const keys = model.randomKey === undefined ? undefined : this.#fields.batch[model.randomKey];
     if (keys !== undefined) fillKeys(keys, seed, this.ownPositions(positions));
@@ -136,26 +128,25 @@ export class Trainer {
     await this.#checkCut();
     const { plan } = this;
     const side = plan.sides[this.#from];
-    this.#write(plan.stop, [Number(isAsked)]);
-    if (this.#pacing !== undefined) this.#write(plan.paces, this.#pacing.told());
+    const [instance, pacing] = [this.#instance, this.#pacing];
+    if (plan.stop !== undefined) instance.write(plan.stop, [Number(isAsked)]);
+    if (plan.paces !== undefined && pacing !== undefined) instance.write(plan.paces, pacing.told());
     await this.#run(side.totals, { signal });
     await this.#compute(side.compute, signal);
-    if (plan.paces !== undefined) this.#pacing?.hear(await this.#read(plan.paces));
-    const [wishes = 0] = plan.stop === undefined ? [Number(isAsked)] : await this.#read(plan.stop);
-    const summary = summaryOf(toNumbers(this.#instance.hostTensor(plan.summary)));
+    if (plan.paces !== undefined) pacing?.hear(await instance.read(plan.paces));
+    const [wishes = 0] =
+      plan.stop === undefined ? [Number(isAsked)] : await instance.read(plan.stop);
+    const summary = summaryOf(toNumbers(instance.hostTensor(plan.summary)));
     const { isEmpty, gradientScale } = summary;
     const { loss, gradientNorm } = isEmpty ? NOTHING : summary;
     if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) {
-      throw await explainNotFinite(this.#instance, this.stepGraph, side, {
-        step,
-        loss,
-        gradientNorm,
-      });
+      const found = { step, loss, gradientNorm };
+      throw await explainNotFinite(instance, this.stepGraph, side, found);
     }
     const factor = schedule === undefined ? 1 : scheduleFactor(schedule, step, steps);
     const context = { step: step + 1, gradientScale };
     for (const [place, value] of scalarsOf(optimizer, plan.scalars, context, factor)) {
-      this.#instance.hostTensor(place).bytes.set(value.bytes);
+      instance.hostTensor(place).bytes.set(value.bytes);
     }
     if (isEmpty) this.#step += 1;
     else await this.#commit(side.commit);
@@ -186,11 +177,7 @@ export class Trainer {
   /** Before a checkpoint, between two steps: brings to `tensors` what neighbours keep of the optimizer's slots. */
   collect(): void {
     this.#check();
-    for (const { buffer, rank, byteOffset, byteLength } of this.plan.held) {
-      const theirs = this.#instance.host(buffer, rank).bytes;
-      const end = byteOffset + byteLength;
-      this.#instance.host(buffer).bytes.set(theirs.subarray(byteOffset, end), byteOffset);
-    }
+    if (this.#isAttached) collectHeld(this.#instance, this.plan);
   }
 
   /** The places of everything that a checkpoint holds, by name: what is uploaded there is what the next step reads. */
@@ -217,24 +204,31 @@ export class Trainer {
     assert(!this.#busy, "a trainer is detached between two steps");
     this.collect();
     this.#instance.detach();
+    this.#isAttached = false;
   }
 
   /**
    * After `detach`: goes on with other ranks, or alone. All ranks of the group attach together, with equal tensors after
-   * the same step. After a failure in here the tensors are as before, and the trainer may be detached and attached again.
-   * @throws INVALID_OPTION for more ranks than micro-batches
+   * the same step. After a failure in here the tensors are as before, and the trainer may be attached to others.
+   * @throws INVALID_OPTION for more ranks than micro-batches, and what the group throws
    */
   attach(ranks?: Ranks): Promise<void> {
     return this.#alone(async () => {
+      assert(!this.#isAttached, "a trainer is detached before it is attached to other ranks");
       const options = { ...this.#options, ranks };
       const planned = planOf(options);
-      await this.#instance.attach(planned.plan, ranks?.group);
+      try {
+        await this.#instance.attach(planned.plan, ranks?.group);
+      } catch (error) {
+        this.#instance.detach();
+        throw error;
+      }
+      this.#isAttached = true;
       this.#options = options;
-      this.#plan = planned.plan;
       this.#planned = planned;
       this.#pacing = pacingOf(options, planned);
       this.#isCutChecked = false;
-      this.#fields = fieldsOf(this.#instance, this.#plan);
+      this.#fields = fieldsOf(this.#instance, this.plan);
     });
   }
 
@@ -272,7 +266,7 @@ export class Trainer {
     const alone = found < 0 ? stages.length : found;
     await around(() => this.#run(stages.slice(0, alone), { signal }));
     await this.#run(stages.slice(alone), { signal, around });
-    this.#pacing?.measured(milliseconds / 1000, this.#plan.microBatches.length);
+    this.#pacing?.measured(milliseconds / 1000, this.plan.microBatches.length);
   }
 
   /**
@@ -280,7 +274,7 @@ export class Trainer {
    * decides for itself, for its own collectives stay the same.
    */
   async #checkCut(): Promise<void> {
-    const side = this.#plan.sides[this.#from];
+    const side = this.plan.sides[this.#from];
     if (this.#isCutChecked || side.pieces === undefined) return;
     this.#isCutChecked = true;
     if (this.#options.reproducible === false) return;
@@ -306,19 +300,7 @@ export class Trainer {
       throw error;
     }
     this.#planned = planned;
-    this.#plan = planned.plan;
-    this.#fields = fieldsOf(this.#instance, this.#plan);
-  }
-
-  /** Numbers that travel beside the gradients; nothing where the plan has no place for them. */
-  #write(ref: TensorRef | undefined, values: readonly number[]): void {
-    if (ref === undefined) return;
-    const { dtype, shape } = ref.type;
-    this.engine.upload(this.#instance.tensor(ref), tensorFrom(dtype, shape, values).bytes);
-  }
-
-  async #read(ref: TensorRef): Promise<number[]> {
-    return toNumbers(await this.engine.download(this.#instance.tensor(ref)));
+    this.#fields = fieldsOf(this.#instance, this.plan);
   }
 
   async #run(stages: readonly Stage[], options: StageOptions = {}): Promise<void> {
