@@ -150,7 +150,7 @@ export class Link {
   /** Goes on as TLS with this key. Closes where that fails. */
   startTls(side: Side, key: Uint8Array, done: () => void): void {
     const plain = this.#socket;
-    plain.removeAllListeners("data").removeAllListeners("close");
+    plain.removeAllListeners("data").removeAllListeners("close").off("end", this.#ended);
     const psk = Buffer.from(key);
     this.#socket =
       side === "dialer"
@@ -249,8 +249,14 @@ export class Link {
     this.#socket.on("error", (error: NodeJS.ErrnoException) =>
       this.#close(`its connection failed (${error.code ?? error.message})`),
     );
-    this.#socket.on("close", () => this.#close("its connection was closed"));
+    // At once, and not when all that waits was sent: who has ended a stream reads nothing any more.
+    this.#socket.on("end", this.#ended).on("close", this.#ended);
   }
+
+  readonly #ended = (): void => {
+    const where = this.#reader.isInFrame ? " in the middle of a frame" : "";
+    this.#close(`its connection was closed${where}`);
+  };
 
   #target(): Uint8Array {
     const direct = this.#reader.direct;
