@@ -6,7 +6,14 @@ import net from "node:net";
 import tls from "node:tls";
 import { type Address, addressError } from "./address.ts";
 import type { Side } from "./exchange.ts";
-import { type Frame, type FrameHandler, FrameReader, type Head, sealFrame } from "./frame.ts";
+import {
+  type Frame,
+  type FrameHandler,
+  FrameReader,
+  type Head,
+  JOINED_BYTES,
+  sealFrame,
+} from "./frame.ts";
 import { keepQueueShort } from "./loopback.ts";
 import type { Seal } from "./seal.ts";
 
@@ -185,10 +192,18 @@ export class Link {
     return this.#socket.writableLength + this.#queuedBytes;
   }
 
-  /** `done` is called when the payload may be written again, or never, if the link closes before. */
+  /**
+   * A payload of up to `JOINED_BYTES` may be written again at once, a longer one when `done` is called. That is called when
+   * the frame is on its way, or never, if the link closes before.
+   */
   write(head: Head, payload: Uint8Array = NOTHING, done?: () => void): void {
     if (this.#why !== undefined || this.#isEnding) return;
-    this.#queue.push({ head, payload, done });
+    const isShort = payload.byteLength <= JOINED_BYTES;
+    if (isShort && this.#queue.length === 0) {
+      this.#put(sealFrame(head, payload, this.#seal), done);
+      return;
+    }
+    this.#queue.push({ head, payload: isShort ? payload.slice() : payload, done });
     this.#queuedBytes += payload.byteLength;
     this.#pump();
   }
