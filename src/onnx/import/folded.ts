@@ -4,12 +4,12 @@
  * where it is not, the parameter is said to be lost.
  */
 import { evaluateNode, fromTensor, toTensor } from "../../reference/index.ts";
-import { elementCount, formatShape, scalar, type Tensor, tensorFrom } from "../../tensor/index.ts";
+import { formatShape, scalar, type Tensor, tensorFrom } from "../../tensor/index.ts";
 import type { OnnxFile } from "../read.ts";
 import type { RawTensor } from "../schema.ts";
 import type { GraphEdit } from "./edit.ts";
 import type { Operation } from "./exported.ts";
-import { asGathered } from "./same.ts";
+import { gatherFrom, tableOf } from "./tables.ts";
 import { isUniform, moduleOf, type Read, type Weight } from "./weights.ts";
 
 export interface FoldedContext {
@@ -167,7 +167,7 @@ function ungather(
   tensor: Tensor,
   weight: (why: string, layout?: Weight["layout"]) => Weight,
 ): Undone | undefined {
-  const { initializer, name, operator } = found;
+  const { initializer, name, operator, reads } = found;
   const why = `the file has what the exporter made of it: "${initializer}"`;
   const isRepeated = REPEATS.test(operator);
   const isVector = tensor.shape.filter((size) => size > 1).length <= 1;
@@ -180,29 +180,19 @@ function ungather(
     });
     return { weight: weight(why) };
   }
-  const gathered = isVector ? undefined : asGathered(tensor);
-  if (gathered === undefined || elementCount(gathered.table.shape) === elementCount(tensor.shape)) {
-    replace(context, found, tensor, (_, own) => own);
-    if (PICKS.test(operator)) return inPart(found, tensor, weight(why, "rows"));
-    return { weight: weight(why, isVector ? "flat" : "same") };
+  const table = isVector ? undefined : tableOf(tensor);
+  if (table !== undefined) {
+    // Not the name of the whole: their order is not that of the table.
+    const own = table.isWhole ? name : `${name}.rows`;
+    gatherFrom(context.edit, table, { name: own, reads, shape: tensor.shape });
+    if (table.isWhole) return { weight: weight(why) };
+    return inPart(found, table.rows, { ...weight(why, "rows"), name: own });
   }
-  const { table, index, dim } = gathered;
   // Rows that are equal by chance, as in a table of zeros, cannot be told from one row read twice.
-  if (isUniform(tensor)) return undefined;
-  // Not the name of the whole: their order is not that of the table.
-  const rows = { ...found, name: `${name}.rows` };
-  replace(context, rows, table, (edit, own) => {
-    const places = tensor.shape.filter((_, at) => at !== dim);
-    edit.add(`${rows.name}/index`, tensorFrom("int64", places, index));
-    const picked = edit.prepend("Gather", [own, `${rows.name}/index`], `${rows.name}/gathered`, {
-      axis: 0,
-    });
-    if (dim === places.length) return picked;
-    const perm = [...places.keys()];
-    perm.splice(dim, 0, places.length);
-    return edit.prepend("Transpose", [picked], `${rows.name}/turned`, { perm });
-  });
-  return inPart(found, table, { ...weight(why, "rows"), name: rows.name });
+  if (!isVector && isUniform(tensor)) return undefined;
+  replace(context, found, tensor, (_, own) => own);
+  if (PICKS.test(operator)) return inPart(found, tensor, weight(why, "rows"));
+  return { weight: weight(why, isVector ? "flat" : "same") };
 }
 
 /** The file may have less than the whole of the parameter. */

@@ -12,10 +12,12 @@ import { restoreFolded } from "./folded.ts";
 import { layoutOf, operands, outputChannels } from "./forms.ts";
 import { areTransposed } from "./same.ts";
 import { restoreTraining } from "./training.ts";
+import { restoreUnfused } from "./unfused.ts";
 import {
   floatInitializers,
   isUniform,
   type Layout,
+  list,
   moduleOf,
   nestedReaders,
   type Read,
@@ -62,7 +64,20 @@ class Restoration {
   }
 
   plan(): WeightPlan {
-    for (const reads of this.#groups()) this.#assign(reads);
+    const all = readsOf(this.#file.model.graph, this.#floats);
+    const unfused = restoreUnfused({
+      file: this.#file,
+      floats: this.#floats,
+      edit: this.#edit,
+      reads: all,
+      operations: this.#operations,
+      signature: this.#signature,
+    });
+    for (const weight of unfused.weights) this.#weights.set(weight.name, weight);
+    this.#notices.push(...unfused.notices);
+    for (const reads of this.#groups(all.filter(({ node }) => !unfused.nodes.has(node)))) {
+      this.#assign(reads);
+    }
     this.#orphans();
     for (const [placeholder, places] of this.#places) this.#place(placeholder, places);
     const nested = nestedReaders(this.#file.model.graph);
@@ -72,21 +87,20 @@ class Restoration {
       this.#record(placeholder, target, "same", `a ${kind} by the file's signature`);
     }
     const { lost, unused } = this.#rest();
-    const said = restoreTraining(this.#file.model.graph, this.#operations, this.#edit);
-    this.#notices.push(...said);
+    const gradients = restoreTraining(this.#file.model.graph, this.#operations, this.#edit);
     if (unused.length > 0) {
       this.#notices.push(
         `The graph does not read these parameters (unused, or other names of some that it reads): ${list(unused)}.`,
       );
     }
     const graph = this.#edit.result();
-    return { graph, weights: this.#weights, notices: this.#notices, lost };
+    return { graph, weights: this.#weights, notices: this.#notices, gradients, lost };
   }
 
   /** Reads by the operation that their nodes were made for; those of nodes without one alone. */
-  #groups(): Iterable<readonly Read[]> {
+  #groups(reads: readonly Read[]): Iterable<readonly Read[]> {
     const groups = new Map<string, Read[]>();
-    for (const read of readsOf(this.#file.model.graph, this.#floats)) {
+    for (const read of reads) {
       const key = this.#operations[read.node]?.name ?? `node ${read.node}`;
       groups.set(key, [...(groups.get(key) ?? []), read]);
     }
@@ -291,9 +305,4 @@ class Restoration {
 
 function join(module: string, name: string): string {
   return module === "" ? name : `${module}.${name}`;
-}
-
-function list(names: readonly string[]): string {
-  const shown = names.slice(0, 6).join(", ");
-  return names.length > 6 ? `${shown} and ${names.length - 6} more` : shown;
 }

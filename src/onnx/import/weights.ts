@@ -31,8 +31,10 @@ export interface WeightPlan {
   readonly graph: RawGraph;
   /** By name. Initializers that are not here are constants of no interest. */
   readonly weights: ReadonlyMap<string, Weight>;
-  /** What is not certain, or not as the user may think: sentences to be said before the first step. */
+  /** What is not certain of the weights, or not as the user may think: sentences to be said before the first step. */
   readonly notices: readonly string[];
+  /** The same of where gradients go, which no list of parameters can say. */
+  readonly gradients: readonly string[];
   /** Parameters of the model that the file no longer has, with the constants that they went into. */
   readonly lost: readonly string[];
 }
@@ -97,4 +99,10 @@ export function isUniform(tensor: Tensor): boolean {
 /** `model.layers.0.weight` → `model.layers.0`; empty for a weight of the model itself. */
 export function moduleOf(name: string): string {
   return name.slice(0, Math.max(0, name.lastIndexOf(".")));
+}
+
+/** Names in a sentence, the first six of them. */
+export function list(names: readonly string[]): string {
+  const shown = names.slice(0, 6).join(", ");
+  return names.length > 6 ? `${shown} and ${names.length - 6} more` : shown;
 }
