@@ -123,7 +123,7 @@ class Shifted(nn.Module):
 
 
 class Window(nn.Module):
-    """Attention in windows of 2 by 3, with biases of relative positions; scales of equal initial values, reshaped."""
+    """Attention in windows of 2 by 3, with biases of relative positions and a mask; scales of equal initial values, reshaped."""
 
     def __init__(self):
         super().__init__()
@@ -133,13 +133,28 @@ class Window(nn.Module):
         offsets = places[:, :, None] - places[:, None, :]
         self.register_buffer("relative_position_index", ((offsets[0] + 1) * 5 + offsets[1] + 2).flatten())
         self.gamma = nn.Parameter(torch.full((4,), 0.5))
+        apart = torch.arange(6)[:, None] // 4 != torch.arange(6) // 4
+        self.register_buffer("shift", torch.where(apart, -100.0, 0.0))
 
     def forward(self, x):
         q, k, v = self.qkv(x).unflatten(-1, (3, 2, 2)).permute(2, 0, 3, 1, 4)
         bias = self.relative_position_bias_table[self.relative_position_index].view(6, 6, 2).permute(2, 0, 1).unsqueeze(0)
-        mixed = torch.softmax(q @ k.transpose(-1, -2) + bias, -1) @ v
+        mixed = torch.softmax(q @ k.transpose(-1, -2) + bias + self.shift[None, None], -1) @ v
         mixed = mixed.permute(0, 1, 3, 2).reshape(-1, 4, 6, 1)
         return x + (mixed * self.gamma.reshape(1, -1, 1, 1)).flatten(2).transpose(1, 2)
+
+
+class Capped(nn.Module):
+    """Values that lie exactly on a bound of ReLU6, where its derivative is 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.act, self.head = nn.Linear(3, 4, bias=False), nn.ReLU6(), nn.Linear(4, 2)
+        with torch.no_grad():
+            self.first.weight[1:3] = 0
+
+    def forward(self, x):
+        return self.head(self.act(self.first(x)))
 
 
 class Windows(nn.Module):
@@ -162,6 +177,7 @@ MODULES = {
     "fresh": (Fresh, {"x": floats(BATCH, 2, 4, 4)}, False, ["new", "new-dynamic", "old-plain"]),
     "shifted": (Shifted, {"x": floats(BATCH, 1, 4, 4)}, False, ["new"]),
     "windows": (Windows, {"x": floats(BATCH, 6, 4)}, False, list(WAYS)),
+    "capped": (Capped, {"x": floats(BATCH, 3)}, False, ["new", "new-plain", "old", "old-plain"]),
     "normed": (Normed, {"x": floats(BATCH, 1, 4, 4)}, True, ["new-plain", "old-plain"]),
 }
 

@@ -2,7 +2,7 @@
  * The weights of files that do not say what their initializers are: by the older exporter of PyTorch, by Keras, JAX and
  * others. Names, who reads a weight and what is in it decide; what they leave open is said.
  */
-import { elementCount, type Tensor, toNumbers } from "../../tensor/index.ts";
+import { elementCount, type Tensor } from "../../tensor/index.ts";
 import type { OnnxFile } from "../read.ts";
 import type { RawGraph, RawNode, RawTensor } from "../schema.ts";
 import { GraphEdit } from "./edit.ts";
@@ -13,6 +13,7 @@ import { gatherFrom, type Table, tableOf } from "./tables.ts";
 import { unrecorded } from "./training.ts";
 import {
   floatInitializers,
+  isMask,
   isUniform,
   nestedReaders,
   type Reader,
@@ -260,17 +261,4 @@ function parameter(why: string): Judgement {
 
 function constant(why: string): Judgement {
   return { role: "constant", why };
-}
-
-// A look at so many elements tells a mask.
-const MOST_LOOKED_AT = 4096;
-
-/** Zeros and ones, or something as good as infinite. */
-function isMask(tensor: Tensor): boolean {
-  const count = Math.min(elementCount(tensor.shape), MOST_LOOKED_AT);
-  const width = tensor.bytes.byteLength / Math.max(1, elementCount(tensor.shape));
-  const bytes = tensor.bytes.subarray(0, count * width);
-  const values = new Set(toNumbers({ dtype: tensor.dtype, shape: [count], bytes }));
-  if ([...values].some((value) => value < -1e4 || value === Infinity)) return true;
-  return values.size === 2 && values.has(0) && values.has(1);
 }

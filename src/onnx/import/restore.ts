@@ -8,7 +8,7 @@ import type { OnnxFile } from "../read.ts";
 import type { RawNode } from "../schema.ts";
 import { GraphEdit } from "./edit.ts";
 import { type Operation, operationOf, type Placeholder } from "./exported.ts";
-import { restoreFolded } from "./folded.ts";
+import { lostBuffers, restoreFolded } from "./folded.ts";
 import { layoutOf, operands, outputChannels } from "./forms.ts";
 import { areTransposed } from "./same.ts";
 import { restoreTraining } from "./training.ts";
@@ -276,6 +276,10 @@ class Restoration {
       reads: this.#others.filter(({ initializer }) => !this.#weights.has(initializer)),
       operations: this.#operations,
       names,
+      buffers: lostBuffers(
+        this.#signature,
+        (name) => this.#weights.has(name) || this.#floats.has(name),
+      ),
     });
     for (const weight of folded.weights) this.#weights.set(weight.name, weight);
     this.#notices.push(...folded.notices);
