@@ -106,6 +106,17 @@ class Fresh(nn.Module):
         return self.head(torch.tanh(self.norm4(self.mix(torch.flatten(x, 1)))))
 
 
+class Early(nn.Module):
+    """A fresh normalization that nothing is folded into: its four vectors are two in the file."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm1, self.mix, self.norm2 = nn.BatchNorm1d(3), nn.Linear(3, 3), nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        return self.norm2(torch.tanh(self.mix(torch.tanh(self.norm1(x)))))
+
+
 class Shifted(nn.Module):
     """One normalization was trained, one has scales of zero: neither can be told from what the file has."""
 
@@ -175,6 +186,7 @@ MODULES = {
     "tied": (Tied, {"ids": torch.tensor([[2, 3, 4], [5, 6, 2], [3, 3, 0], [6, 0, 4]])}, False, list(WAYS)),
     "stopped": (Stopped, {"ids": torch.tensor([[1, 3], [2, 1], [4, 4], [0, 1]])}, False, ["new-dynamic", "new-plain", "old-plain"]),
     "fresh": (Fresh, {"x": floats(BATCH, 2, 4, 4)}, False, ["new", "new-dynamic", "old-plain"]),
+    "early": (Early, {"x": floats(BATCH, 3)}, False, list(WAYS)),
     "shifted": (Shifted, {"x": floats(BATCH, 1, 4, 4)}, False, ["new"]),
     "windows": (Windows, {"x": floats(BATCH, 6, 4)}, False, list(WAYS)),
     "capped": (Capped, {"x": floats(BATCH, 3)}, False, ["new", "new-plain", "old", "old-plain"]),

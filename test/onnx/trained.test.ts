@@ -109,7 +109,7 @@ function compareRows(got: Tensor, before: Numbers, want: Numbers, what: string):
   compare(got, { shape, data: moved.flat() }, what);
 }
 
-for (const name of ["merged", "tied", "stopped", "normed", "fresh", "windows", "capped"]) {
+for (const name of ["merged", "tied", "stopped", "normed", "fresh", "early", "windows", "capped"]) {
   // Of these the file has too little: see below.
   const lacking = ["tied.old", "stopped.old-plain", "windows.old"];
   const ways = factsOf(name).ways.filter((way) => !lacking.includes(`${name}.${way}`));

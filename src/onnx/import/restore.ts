@@ -114,16 +114,19 @@ class Restoration {
     const wanted = operands(operation).flatMap((name) => this.#signature.get(name) ?? []);
     const open = new Set(wanted);
     const left: Read[] = [];
+    // What is read again under one name may be another that was merged with it: statistics of a fresh normalization.
+    const again = new Map<Read, Placeholder>();
     for (const read of reads) {
       const own = wanted.find(({ target }) => target === read.initializer);
-      if (own === undefined) left.push(read);
+      if (own !== undefined && open.delete(own)) this.#give(own, read, operation);
       else {
-        this.#give(own, read, operation);
-        open.delete(own);
+        left.push(read);
+        if (own !== undefined) again.set(read, own);
       }
     }
     const missing = [...new Set(wanted)].filter((placeholder) => open.has(placeholder));
     const chosen = this.#choose(missing.length, left, operation);
+    for (const [read, own] of again) if (!chosen.includes(read)) this.#give(own, read, operation);
     const isPacked = RECURRENT.test(this.#opType((reads[0] as Read).node) ?? "");
     for (const [index, placeholder] of isPacked ? [] : missing.entries()) {
       const read = chosen[index];
@@ -136,7 +139,7 @@ class Restoration {
     if (chosen.length === 0 && missing.length === 1) {
       this.#restoreBias(missing[0] as Placeholder, reads[0] as Read, operation);
     }
-    this.#others.push(...left.filter((read) => !chosen.includes(read)));
+    this.#others.push(...left.filter((read) => !chosen.includes(read) && !again.has(read)));
   }
 
   /** Gates in the order and the tensors of ONNX: trained so, for elements only changed their places. */
