@@ -123,7 +123,7 @@ function toRawAttributes(attributes: Attributes): RawAttribute[] {
   return Object.entries(attributes).map(([name, value]) => toRawAttribute(name, value));
 }
 
-function toRawAttribute(name: string, value: AttributeValue): RawAttribute {
+export function toRawAttribute(name: string, value: AttributeValue): RawAttribute {
   const raw: RawAttribute = {
     name,
     type: ATTRIBUTE_TYPES[value.kind],
