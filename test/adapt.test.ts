@@ -77,7 +77,6 @@ async function train(
         const { shared } = await trainer.step({ positions, fill });
         if (shared !== undefined) reasons.push(shared);
       }
-      trainer.collect();
       const { parameters, slots } = await trainer.read();
       const weights = Object.entries({ ...parameters, ...slots }).map(([name, { bytes }]) => [
         name,

@@ -139,7 +139,6 @@ async function runSteps(trainer: Trainer): Promise<Outcome> {
     losses.push(loss);
     norms.push(gradientNorm);
   }
-  trainer.collect();
   const { parameters, slots, states } = await trainer.read();
   const tensors = Object.entries({ ...parameters, ...slots, ...states });
   const weights = tensors.map(([name, { bytes }]) => [name, Buffer.from(bytes).toString("base64")]);

@@ -55,6 +55,34 @@ function changes(text: string): readonly Changeable[] {
   });
 }
 
+/** `data=2,shard=4` */
+function parallel(text: string): { readonly data?: number; readonly shard?: number } {
+  const entries = names(text).map((axis): [string, number] => {
+    const [, name, size] = /^(data|shard)=(\d+)$/.exec(axis) ?? [];
+    if (name !== undefined && Number(size) >= 1) return [name, Number(size)];
+    throw new InvalidArgumentError("It must be sizes of axes, as in data=2,shard=4.");
+  });
+  return Object.fromEntries(entries);
+}
+
+function zero(text: string): 1 | 2 | 3 {
+  if (text === "1" || text === "2" || text === "3") return Number(text) as 1 | 2 | 3;
+  throw new InvalidArgumentError("It must be 1, 2 or 3.");
+}
+
+function sharing(): [Option, Option] {
+  return [
+    new Option(
+      "--parallel <axes>",
+      "how workers share a step, as in data=2,shard=4: data holds the whole model, shard shares it out (default: by what the workers are on)",
+    ).argParser(parallel),
+    new Option(
+      "--zero <stage>",
+      "what workers share out: optimizer state (1), gradients too (2), parameters too (3)",
+    ).argParser(zero),
+  ];
+}
+
 function token(): Option {
   return new Option(
     "--token <secret>",
@@ -68,6 +96,7 @@ function tls(): Option {
 
 /** Throws CommanderError for words that it does not understand, and for `--help`, which it has shown then. */
 export function commandLine(): Command {
+  const [axes, stage] = sharing();
   const command = new Command("lockstep")
     .description(
       "Distributed training for TypeScript: any ONNX model, trained in step on any machines.",
@@ -93,6 +122,8 @@ export function commandLine(): Command {
     )
     .addOption(token())
     .addOption(tls())
+    .addOption(axes)
+    .addOption(stage)
     .option("--threads <n>", "threads of each worker (default: all cores, divided)", whole(1))
     .option("--seed <n>", "of weights, sample order and dropout", whole(0))
     .option("--out <dir>", "where the run is written (default: runs/NAME)")
@@ -136,6 +167,8 @@ export function commandLine(): Command {
     .description("show what each worker of a run would do in a step: stages, memory, traffic")
     .argument("<file>", "a module with: export default defineRun({…})")
     .option("--workers <n>", "workers that share each step", whole(1), 2)
+    .addOption(axes)
+    .addOption(stage)
     .option("--rank <n>", "which of them", whole(0), 0)
     .option("--machines <n>", "that they are on, equally many on each", whole(1), 1)
     .option(

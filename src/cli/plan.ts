@@ -1,4 +1,5 @@
 /** `lockstep plan FILE`. */
+import type { ParallelOptions } from "../parallel/index.ts";
 import { printable } from "../telemetry/index.ts";
 import { describePlan, loadRun, settleMicroBatches } from "../train/index.ts";
 
@@ -10,10 +11,12 @@ export interface PlanFlags {
   readonly bandwidth: number;
   readonly latency: number;
   readonly bucket?: number;
+  readonly parallel?: ParallelOptions["parallel"];
+  readonly zero?: ParallelOptions["zero"];
 }
 
 export async function planCommand(file: string, flags: PlanFlags): Promise<void> {
-  const { workers, rank, machines, gflops, bandwidth, latency, bucket } = flags;
+  const { workers, rank, machines, gflops, bandwidth, latency, bucket, parallel, zero } = flags;
   const run = settleMicroBatches(await loadRun(file));
   const text = describePlan(run, {
     workers,
@@ -25,6 +28,8 @@ export async function planCommand(file: string, flags: PlanFlags): Promise<void>
       latency: latency * 1e-6,
     },
     bucketBytes: bucket,
+    parallel,
+    zero,
   });
   process.stdout.write(printable(text));
 }

@@ -6,6 +6,7 @@ import { type DataSource, text } from "../data/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { availableCores, launchLocal, launchOnHosts } from "../launch/index.ts";
+import type { ParallelOptions } from "../parallel/index.ts";
 import { type EventSink, jsonlSink, terminalSink } from "../telemetry/index.ts";
 import {
   type Beginning,
@@ -26,7 +27,7 @@ import { commandToResume } from "./command.ts";
 import { stopOnSignals } from "./signals.ts";
 import { type WorkersAsked, workersFor } from "./workers.ts";
 
-export interface TrainFlags {
+export interface TrainFlags extends ParallelOptions {
   readonly steps?: number;
   readonly batch?: number;
   readonly workers?: WorkersAsked;
@@ -45,11 +46,11 @@ export interface TrainFlags {
 }
 
 export async function trainCommand(file: string, flags: TrainFlags): Promise<void> {
-  const { steps, batch, seed } = flags;
+  const { steps, batch, seed, parallel, zero } = flags;
   const beginning = beginningOf(flags);
   const loaded = await loadRun(file);
   const data = flags.data && textOf(flags.data, loaded);
-  const overrides = { steps, batch, seed, data };
+  const overrides = { steps, batch, seed, data, parallel, zero };
   const run = overrideRun(loaded, overrides);
   checkHosts(flags);
   const cores = availableCores();

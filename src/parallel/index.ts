@@ -7,5 +7,4 @@ export {
 } from "./choose.ts";
 export { type DataOptions, data, PACES } from "./data.ts";
 export { applyStrategies, type Strategy } from "./strategy.ts";
-export { type Phases, phasesOf, unitOf } from "./units.ts";
 export { sharedUpdates, zero1, zero2, zero3 } from "./zero.ts";

@@ -24,6 +24,7 @@ import { type Ground, groupsOfRank, type RankGroups, rankGroups } from "./levels
 import { type NormPlan, planNorm } from "./norm.ts";
 import { isPiece, Places } from "./places.ts";
 import {
+  type GraphSpec,
   type Program,
   ProgramBuilder,
   type Run,
@@ -64,7 +65,7 @@ export interface Side {
   readonly compute: readonly Stage[];
   /** The update. Afterwards the other side is the committed one. */
   readonly commit: readonly Stage[];
-  /** The gradient of each micro-batch of this rank, as a run of the whole graph. */
+  /** The gradient of each micro-batch of this rank, as a run of the whole graph; none where no rank has all parameters. */
   readonly gradients: readonly Run[];
   /** The first of them in the pieces in which a step computes it; undefined where that is whole. */
   readonly pieces: readonly RunStage[] | undefined;
@@ -150,33 +151,40 @@ class Lowering {
     }
     const pieces = this.#step.tasks.filter(isPiece);
     const threads = this.#step.microBatches === 1 ? "all" : 1;
-    // A micro-batch stays on one thread, so that its bits do not depend on how many there are.
-    this.#program.graph(GRADIENT, threads, () => this.#step.graphs.get(GRADIENT) as Graph);
+    if (!this.#isFullySharded) {
+      // A micro-batch stays on one thread, so that its bits do not depend on how many there are.
+      this.#program.graph(GRADIENT, threads, () => this.#step.graphs.get(GRADIENT) as Graph);
+    }
     const evaluated =
       evaluation && planEvaluation(this.#program, evaluation, evaluationSamples as number);
     const norm = this.#norm();
     const { rank, ground } = this.#options;
     const { all } = this.#groups.names;
     const { ownership } = this.#sums;
-    const isKept = this.#step.tasks.some(
-      (task) => task.kind === "gather" && task.each === MICRO_BATCH,
-    );
-    const sharing = { rank, ranks: ground.mesh.size, all, ownership, keepsParameters: isKept };
+    const sharing = {
+      rank,
+      ranks: ground.mesh.size,
+      all,
+      ownership,
+      keepsParameters: this.#isFullySharded,
+    };
     const update = planUpdate(this.#program, this.#vectors, sharing);
     const side = (from: number): Side => ({
-      gradients: this.#sums.own.map((_, microBatch) =>
+      gradients: (this.#isFullySharded ? [] : this.#sums.own).map((_, microBatch) =>
         this.#places.wholeRun(pieces, { microBatch, lane: 0, from }),
       ),
       pieces: this.#sums.pieces(this.#places, from),
       totals: this.#totalStages(from),
       compute: [...this.#sums.stages(this.#places, from), ...norm.stages],
       commit: [...this.#averages(from), ...update.stages],
-      evaluate: (evaluated?.sizes ?? []).map((batch) =>
-        evaluationStage(batch, this.#evaluationInputs(batch, from)),
-      ),
+      evaluate: (evaluated?.sizes ?? []).map((batch) => this.#evaluation(batch, from)),
       states: refsOf(this.#places.states, stateBuffer(from)),
     });
     const sides: [Side, Side] = [side(0), side(1)];
+    // Only their pieces run.
+    if (this.#isFullySharded) {
+      for (const { graph } of evaluated?.sizes ?? []) this.#program.graphs.delete(graph);
+    }
     const { buffers, shared, graphs, groups } = this.#program;
     return {
       buffers,
@@ -198,6 +206,13 @@ class Lowering {
       evaluation: evaluated,
       parameters: refsOf(this.#vectors.parameters, PARAMETERS),
     };
+  }
+
+  /** Whether no rank has all parameters: then nothing runs that would need all of them at once. */
+  get #isFullySharded(): boolean {
+    return this.#step.tasks.some(({ kind, ...task }) => {
+      return kind === "gather" && "each" in task && task.each === MICRO_BATCH;
+    });
   }
 
   #norm(): NormPlan {
@@ -254,13 +269,17 @@ class Lowering {
       });
   }
 
-  #evaluationInputs(batch: EvaluationPlan["sizes"][number], from: number): Run["inputs"] {
+  #evaluation(batch: EvaluationPlan["sizes"][number], from: number): Stage {
     const at = { microBatch: 0, lane: 0, from };
-    return Object.fromEntries(
+    const inputs = Object.fromEntries(
       batch.inputs.map((name) => {
         const stage = this.#step.values.has(valueName("state", name)) ? "state" : "parameter";
         return [name, batch.fields.get(name) ?? this.#places.ref(valueName(stage, name), at)];
       }),
     );
+    const { gathered } = this.#sums;
+    if (!this.#isFullySharded || gathered === undefined) return evaluationStage(batch, inputs);
+    const { graph } = this.#program.graphs.get(batch.graph) as GraphSpec;
+    return gathered.inPieces(batch.graph, graph, { inputs, outputs: { sums: batch.sums } });
   }
 }

@@ -3,26 +3,22 @@
  * look after them. Where parameters are sharded too, each piece finds its own in a buffer that is filled just before, and used again for
  * the piece after the next. After Rajbhandari et al., "ZeRO", 2020 (stages 2 and 3), within a node: ranks read each other's memory in place.
  */
-import { assert, LockstepError } from "../errors.ts";
+import { assert } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
-import { newBuilder } from "../ops/index.ts";
 import {
-  buildNamed,
   type ComputeTask,
-  type GatherTask,
   isOfKind,
   MICRO_BATCH,
-  type ReduceTask,
   type StepGraph,
   valueName,
   valueOf,
 } from "../plan/index.ts";
-import { gradientBuffer, PARAMETERS } from "./buffers.ts";
+import { besideBuffer, bucketBuffer, gradientBuffer } from "./buffers.ts";
 import { type FlatVectors, flatName } from "./flat.ts";
+import { GATHER, Gathered, ofOwner, type Unit } from "./gathered.ts";
 import { type Layout, planLayout } from "./layout.ts";
 import type { RankGroups } from "./levels.ts";
 import type { Ownership } from "./ownership.ts";
-import { bucketPieces, cutPiece } from "./pieces.ts";
 import { type At, entryRef, isPiece, type Places } from "./places.ts";
 import {
   COMPUTE,
@@ -34,17 +30,16 @@ import {
   type Task,
   type TensorRef,
 } from "./program.ts";
-import type { Combination } from "./shares.ts";
-import { type Span, Spans, spanRef } from "./spans.ts";
+import { byPiece, checkSharded, gatherOf, ownershipOf, reduceOf } from "./sharded-plan.ts";
+import { BLOCK_TILES, type Span, Spans, spanRef } from "./spans.ts";
 import { type SumPlan, sumOf } from "./sums.ts";
+import { barrier, told } from "./told.ts";
 import { leavesOf, renumber, treeGraph } from "./tree-graph.ts";
 import { accumulatorsOf, leafOf, planWaves, type Wave } from "./waves.ts";
 
-/** Buffers that are filled while the one before is used. */
+/** Buffers of gradients that are filled while the one before is summed. */
 const BUFFERS = 2;
-/** Tiles that one small run copies or sums. */
-const BLOCK_TILES = 16;
-const GATHER = "gather";
+/** The lane of sums over ranks. */
 const REDUCE = "reduce";
 
 export interface ShardedSumsOptions {
@@ -55,8 +50,8 @@ export interface ShardedSumsOptions {
   readonly lanes: number;
 }
 
-/** A gather or a sum of one piece, with its tensors brought together. */
-interface Unit {
+/** The gradients of one piece, brought together. */
+interface GradientBucket {
   readonly name: string;
   readonly spans: Spans;
   /** Which of the buffers it has. */
@@ -72,9 +67,12 @@ export class ShardedSums implements SumPlan {
   readonly #ranks: number;
   readonly #waves: readonly Wave[];
   readonly #pieces: readonly ComputeTask[];
-  /** By piece; undefined where it gathers or sums nothing. */
+  /** How parameters come together. */
+  readonly gathered: Gathered;
+  /** By piece; undefined where it takes no parameter that is gathered. */
   readonly #gathers: readonly (Unit | undefined)[];
-  readonly #buckets: readonly (Unit | undefined)[];
+  /** By piece; undefined where it makes no gradient. */
+  readonly #buckets: readonly (GradientBucket | undefined)[];
   /** What is summed beside the gradients: small, and whole on every rank. */
   readonly #beside: Layout;
   /** What ranks tell each other. */
@@ -83,7 +81,7 @@ export class ShardedSums implements SumPlan {
   /** @throws INVALID_OPTION where ranks do not share one node, or an update needs whole parameters */
   constructor(program: ProgramBuilder, options: ShardedSumsOptions) {
     const { step, vectors, groups, rank, lanes } = options;
-    check(options);
+    checkSharded(options);
     this.#program = program;
     this.#options = options;
     this.#ranks = groups.members[0]?.length ?? 1;
@@ -99,26 +97,25 @@ export class ShardedSums implements SumPlan {
       rank,
       ranks: this.#ranks,
     });
+    this.gathered = new Gathered(program, vectors.parameters, this.ownership);
     const gathers = step.tasks
       .filter(isOfKind("gather"))
       .filter((task) => task.each === MICRO_BATCH);
-    this.#gathers = unitsOf(
+    this.#gathers = byPiece(
       this.#pieces,
       (piece) => gatherOf(piece, gathers),
-      (task) =>
-        new Spans(
-          vectors.parameters,
-          task.inputs.map((name) => valueOf(step, name).of),
-        ),
+      ({ name, inputs }, turn) => {
+        const names = inputs.map((input) => valueOf(step, input).of);
+        return this.gathered.unit(name, names, turn);
+      },
     );
-    this.#buckets = unitsOf(
+    this.#buckets = byPiece(
       this.#pieces,
       (piece) => reduceOf(piece, each),
-      (task) =>
-        new Spans(
-          vectors.gradients,
-          task.outputs.map((name) => flatName(step, name)),
-        ),
+      ({ name, outputs }, turn) => {
+        const names = outputs.map((output) => flatName(step, output));
+        return { name, spans: new Spans(vectors.gradients, names), buffer: turn % BUFFERS };
+      },
     );
     const rest = reduces.filter((task) => task.each === "step").flatMap(({ outputs }) => outputs);
     const itemsOf = (isControl: boolean) =>
@@ -135,7 +132,7 @@ export class ShardedSums implements SumPlan {
   }
 
   place(name: string, { lane }: At): TensorRef | undefined {
-    const { step, vectors } = this.#options;
+    const { step } = this.#options;
     const sum = sumOf(step, name);
     if (sum !== undefined) {
       const found = entryRef(this.#beside, besideBuffer(lane), sum);
@@ -146,9 +143,7 @@ export class ShardedSums implements SumPlan {
     const piece = this.#pieces.findIndex(({ inputs }) => inputs.includes(name));
     const unit = this.#gathers[piece];
     assert(unit !== undefined, `"${name}" is gathered for a piece`);
-    return (
-      unit.spans.ref(of, unitBuffer(unit.buffer)) ?? entryRef(vectors.parameters, PARAMETERS, of)
-    );
+    return unit.spans.ref(of, unit.buffer);
   }
 
   control(of: string): TensorRef | undefined {
@@ -171,7 +166,7 @@ export class ShardedSums implements SumPlan {
         tasks: this.#tasks(wave, first, last, places, from),
       };
     });
-    return [this.#barrier("all parameters are there"), ...waves];
+    return [barrier(this.ownership, "all parameters are there"), ...waves];
   }
 
   /** This rank's micro-batches of a wave. */
@@ -194,12 +189,11 @@ export class ShardedSums implements SumPlan {
   #allocate(): void {
     const { vectors, step } = this.#options;
     const program = this.#program;
-    const most = (units: readonly (Unit | undefined)[], buffer: number) =>
-      Math.max(0, ...units.map((unit) => (unit?.buffer === buffer ? unit.spans.byteLength : 0)));
     for (let buffer = 0; buffer < BUFFERS; buffer++) {
-      program.buffer(unitBuffer(buffer), most(this.#gathers, buffer));
+      const own = this.#buckets.filter((bucket) => bucket?.buffer === buffer);
+      const bytes = Math.max(0, ...own.map((bucket) => bucket?.spans.byteLength ?? 0));
       for (let lane = 0; lane < this.lanes; lane++) {
-        program.shared.add(program.buffer(bucketBuffer(buffer, lane), most(this.#buckets, buffer)));
+        program.shared.add(program.buffer(bucketBuffer(buffer, lane), bytes));
       }
     }
     for (let lane = 0; lane < this.lanes; lane++) {
@@ -211,7 +205,6 @@ export class ShardedSums implements SumPlan {
     }
     program.shared.add(program.buffer("control", this.#control.byteLength));
     program.buffer("control.sum", this.#control.byteLength);
-    program.shared.add(PARAMETERS);
     for (const { graph } of this.#pieces) {
       program.graph(graph, 1, () => step.graphs.get(graph) as Graph);
     }
@@ -225,7 +218,7 @@ export class ShardedSums implements SumPlan {
       return tasks.length - 1;
     };
     // The last task that uses each buffer.
-    const unitUsed: (number | undefined)[] = [];
+    const unitUsed: Record<string, number> = {};
     const bucketUsed: (number | undefined)[] = [];
     let computed: number | undefined;
     for (const [index, piece] of this.#pieces.entries()) {
@@ -234,7 +227,7 @@ export class ShardedSums implements SumPlan {
       const gathered =
         gather === undefined
           ? undefined
-          : add({ name: gather.name, lane: GATHER, work: [this.#gather(gather)] }, [
+          : add({ name: gather.name, lane: GATHER, work: [this.gathered.stage(gather)] }, [
               unitUsed[gather.buffer],
             ]);
       const own = this.#ownOf(wave);
@@ -253,36 +246,16 @@ export class ShardedSums implements SumPlan {
       const work = this.#reduce(wave, bucket);
       bucketUsed[bucket.buffer] = add({ name: bucket.name, lane: REDUCE, work }, [computed]);
     }
-    const rest = [...this.#reduceBeside(wave), ...(isLast ? this.#reduceControl() : [])];
+    const rest = [
+      ...this.#reduceBeside(wave),
+      ...(isLast ? told(this.#program, this.#control, this.ownership) : []),
+    ];
     add({ name: "what is summed beside", lane: REDUCE, work: rest }, [computed]);
     return tasks;
   }
 
-  /** Copies a unit of parameters together, out of the memory of those who look after it. */
-  #gather({ name, spans, buffer }: Unit): RunStage {
-    const runs = spans.blocks(this.ownership, BLOCK_TILES).map(({ owner, span }): Run => {
-      const target = spans.placeOf(span, unitBuffer(buffer));
-      const graph = this.#copyGraph(span);
-      return {
-        graph,
-        inputs: { from: this.#of(owner, spanRef(span, PARAMETERS)) },
-        outputs: { to: target },
-      };
-    });
-    return { name, runs, mode: "parallel" };
-  }
-
-  #copyGraph({ group, start, end }: Span): string {
-    const type = { dtype: group.dtype, shape: [end - start] };
-    return this.#program.graph(`copy.${type.dtype}.${end - start}`, 1, () => {
-      const builder = newBuilder("copy");
-      const copied = builder.one("Identity", [builder.input("from", type)]);
-      return buildNamed(builder, new Map([["to", copied]]));
-    });
-  }
-
   /** Sums what this rank looks after, out of what all ranks have made in a wave. */
-  #reduce(wave: Wave, { name, spans, buffer }: Unit): (RunStage | CollectiveStage)[] {
+  #reduce(wave: Wave, { name, spans, buffer }: GradientBucket): (RunStage | CollectiveStage)[] {
     const own = spans
       .blocks(this.ownership, BLOCK_TILES)
       .filter(({ owner }) => owner === this.ownership.place);
@@ -290,9 +263,9 @@ export class ShardedSums implements SumPlan {
       this.#sums(wave, span, (lane) => spans.placeOf(span, bucketBuffer(buffer, lane))),
     );
     return [
-      this.#barrier(`${name} are there`),
+      barrier(this.ownership, `${name} are there`),
       { name, runs, mode: "parallel" },
-      this.#barrier(`${name} are read`),
+      barrier(this.ownership, `${name} are read`),
     ];
   }
 
@@ -308,39 +281,9 @@ export class ShardedSums implements SumPlan {
       return this.#sums(wave, span, (lane) => spanRef({ ...span, group }, besideBuffer(lane)));
     });
     return [
-      this.#barrier("terms are there"),
+      barrier(this.ownership, "terms are there"),
       { name: "terms", runs, mode: "small" },
-      this.#barrier("terms are read"),
-    ];
-  }
-
-  #reduceControl(): (RunStage | CollectiveStage)[] {
-    const runs = this.#control.groups.map((group): Run => {
-      const span = { group, start: 0, end: group.length };
-      const type = { dtype: group.dtype, shape: [group.length] };
-      const shape = chain(this.#ranks);
-      const graph = treeGraph(this.#program, shape, { count: this.#ranks, type, tiles: 1 });
-      const inputs = Object.fromEntries(
-        Array.from({ length: this.#ranks }, (_, rank) => [
-          `part.${rank}.0`,
-          this.#of(rank, spanRef(span, "control")),
-        ]),
-      );
-      return { graph, inputs, outputs: { "total.0": spanRef(span, "control.sum") } };
-    });
-    const back = this.#control.groups.map((group): Run => {
-      const span = { group, start: 0, end: group.length };
-      return {
-        graph: this.#copyGraph(span),
-        inputs: { from: spanRef(span, "control.sum") },
-        outputs: { to: spanRef(span, "control") },
-      };
-    });
-    return [
-      this.#barrier("what ranks tell is there"),
-      { name: "what ranks tell", runs, mode: "small" },
-      this.#barrier("what ranks tell is read"),
-      { name: "what ranks have told", runs: back, mode: "small" },
+      barrier(this.ownership, "terms are read"),
     ];
   }
 
@@ -356,100 +299,13 @@ export class ShardedSums implements SumPlan {
         if ("accumulator" in source)
           return [`part.${part}.0`, spanRef(span, gradientBuffer(source.accumulator))];
         const owner = Math.floor(source.microBatch / this.lanes);
-        return [`part.${part}.0`, this.#of(owner, leaf(source.microBatch % this.lanes))];
+        return [
+          `part.${part}.0`,
+          ofOwner(this.ownership, owner, leaf(source.microBatch % this.lanes)),
+        ];
       });
       const outputs = { "total.0": spanRef(span, gradientBuffer(accumulator)) };
       return { graph, inputs: Object.fromEntries(inputs) as Run["inputs"], outputs };
     });
   }
-
-  /** A place in the memory of the rank at a place of the node. */
-  #of(owner: number, ref: TensorRef): TensorRef {
-    if (owner === this.ownership.place) return ref;
-    return { ...ref, rank: this.ownership.ranks[owner] as number };
-  }
-
-  #barrier(name: string): CollectiveStage {
-    return { name, mode: "collective", group: this.ownership.group, call: { kind: "barrier" } };
-  }
-}
-
-function check({ step, groups, vectors }: ShardedSumsOptions): void {
-  const hint = "Use zero: 1, or workers of one node.";
-  if (groups.members.length !== 1) {
-    throw new LockstepError(
-      "INVALID_OPTION",
-      `The step "${step.name}" shards gradients over workers of several nodes, which is not done yet.`,
-      { hint },
-    );
-  }
-  const whole = vectors.updates.find(({ rule }) => rule.granularity === "tensor");
-  if (whole === undefined) return;
-  throw new LockstepError(
-    "INVALID_OPTION",
-    `The optimizer's rule "${whole.rule.name}" updates whole parameters, which no worker has where gradients are sharded.`,
-    { hint },
-  );
-}
-
-/** Buckets cut into a part for each rank; a tile belongs to the bucket that makes the last of it. */
-function ownershipOf(
-  step: StepGraph,
-  { gradients }: FlatVectors,
-  reduces: readonly ReduceTask[],
-  { group, rank, ranks }: { readonly group: string; readonly rank: number; readonly ranks: number },
-): Ownership {
-  const names = reduces.map(({ outputs }) => outputs.map((name) => flatName(step, name)));
-  const pieces = bucketPieces(gradients, names).flat();
-  const sharded = pieces.filter((piece) => piece.group.key !== "summed");
-  return {
-    group,
-    place: rank,
-    ranks: Array.from({ length: ranks }, (_, place) => place),
-    cuts: sharded.map((piece) => cutPiece(piece, ranks)),
-  };
-}
-
-/** By piece; buffers take turns. */
-function unitsOf<T extends { readonly name: string }>(
-  pieces: readonly ComputeTask[],
-  taskOf: (piece: ComputeTask) => T | undefined,
-  spansOf: (task: T) => Spans,
-): (Unit | undefined)[] {
-  let count = 0;
-  return pieces.map((piece) => {
-    const task = taskOf(piece);
-    if (task === undefined) return undefined;
-    return { name: task.name, spans: spansOf(task), buffer: count++ % BUFFERS };
-  });
-}
-
-function gatherOf({ inputs }: ComputeTask, gathers: readonly GatherTask[]): GatherTask | undefined {
-  return gathers.find(({ outputs }) => outputs.some((name) => inputs.includes(name)));
-}
-
-function reduceOf(
-  { outputs }: ComputeTask,
-  reduces: readonly ReduceTask[],
-): ReduceTask | undefined {
-  return reduces.find(({ inputs }) => inputs.some((name) => outputs.includes(name)));
-}
-
-function chain(count: number): Combination {
-  return Array.from({ length: count }, (_, index) => index).reduce<Combination>(
-    (sum, index) => (index === 0 ? 0 : [sum, index]),
-    0,
-  );
-}
-
-function unitBuffer(index: number): string {
-  return `unit.${index}`;
-}
-
-function bucketBuffer(index: number, lane: number): string {
-  return `bucket.${index}.${lane}`;
-}
-
-function besideBuffer(lane: number): string {
-  return `beside.${lane}`;
 }

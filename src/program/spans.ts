@@ -4,6 +4,9 @@ import { ALIGNMENT, type Layout, type LayoutEntry, type LayoutGroup } from "./la
 import type { Ownership } from "./ownership.ts";
 import type { TensorRef } from "./program.ts";
 
+/** Tiles that one small run copies or sums. */
+export const BLOCK_TILES = 16;
+
 /** Elements [start, end) of a group. */
 export interface Span {
   readonly group: LayoutGroup;

@@ -1,5 +1,6 @@
 /** How what micro-batches make becomes the sums that a step needs: the two ways share this form. */
 import { type StepGraph, valueName, valueOf } from "../plan/index.ts";
+import type { Gathered } from "./gathered.ts";
 import type { Ownership } from "./ownership.ts";
 import type { At, Places } from "./places.ts";
 import type { RunStage, Stage, TensorRef } from "./program.ts";
@@ -13,6 +14,8 @@ export interface SumPlan {
   readonly buckets: number;
   /** Who updates what; undefined where each rank updates all. */
   readonly ownership: Ownership | undefined;
+  /** How parameters come together, where no rank has all of them. */
+  readonly gathered?: Gathered;
   place(name: string, at: At): TensorRef | undefined;
   /** Where a rank writes what it tells the others in a step, and reads what all have told; undefined where nothing is told. */
   control(of: string): TensorRef | undefined;

@@ -1,7 +1,13 @@
 /** What a rank of a run would do in a step, as text: made of plans alone, without an engine or another process. */
 import { LockstepError } from "../errors.ts";
 import { evenTopology, formatMesh } from "../mesh/index.ts";
-import { applyStrategies, bucketBytes, chooseParallel, type Parallel } from "../parallel/index.ts";
+import {
+  applyStrategies,
+  bucketBytes,
+  chooseParallel,
+  type Parallel,
+  type ParallelOptions,
+} from "../parallel/index.ts";
 import { buildStep, describeStep } from "../plan/index.ts";
 import {
   COMPUTE,
@@ -20,7 +26,7 @@ import { elementCount } from "../tensor/index.ts";
 import type { Run } from "./run.ts";
 import { parameterBytes } from "./sharing.ts";
 
-export interface PlanOptions {
+export interface PlanOptions extends ParallelOptions {
   /** Of all machines together. */
   readonly workers: number;
   /** On each of them equally many workers, which read each other's memory in place. Default: 1. */
@@ -42,6 +48,8 @@ export function describePlan(run: Run, options: PlanOptions): string {
   const { optimizer, microBatches, clipNorm, reproducible = true } = run;
   const parallel = chooseParallel({
     topology: evenTopology(workers, count),
+    parallel: options.parallel ?? run.parallel,
+    zero: options.zero ?? run.zero,
     combination: reproducible ? "tree" : "any",
     buckets: { bucketBytes: bucket },
   });

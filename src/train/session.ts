@@ -123,6 +123,8 @@ export async function openSession(
       microBatches: run.microBatches,
       reproducible: run.reproducible,
       bucketBytes: run.bucketBytes,
+      parallel: run.parallel,
+      zero: run.zero,
       seed: run.seed,
       ranks: options.ranks,
     });

@@ -31,12 +31,12 @@ import {
 import type { Ranks } from "./sharing.ts";
 import {
   collectHeld,
-  downloadState,
   initializeTrainer,
   namedTensors,
+  readState,
   type TrainerState,
   type TrainerTensors,
-  uploadState,
+  writeState,
 } from "./state.ts";
 import { explainNotFinite } from "./step-errors.ts";
 import type { FillBatch, StepRequest, StepResult, TrainerOptions } from "./step-types.ts";
@@ -51,6 +51,8 @@ export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
   const instance = await instantiate(engine, planned.plan, ranks?.group);
   try {
     await initializeTrainer(engine, instance, planned.plan, model, seed);
+    // Ranks read each other's parts.
+    if (planned.plan.held.length > 0) await ranks?.group.barrier();
   } catch (error) {
     instance.close();
     throw error;
@@ -174,12 +176,6 @@ export class Trainer {
     });
   }
 
-  /** Before a checkpoint, between two steps: brings to `tensors` what neighbours keep of the optimizer's slots. */
-  collect(): void {
-    this.#check();
-    if (this.#isAttached) collectHeld(this.#instance, this.plan);
-  }
-
   /** The places of everything that a checkpoint holds, by name: what is uploaded there is what the next step reads. */
   tensors(): TrainerTensors<DeviceTensor> {
     this.#check();
@@ -188,12 +184,13 @@ export class Trainer {
 
   /** What they hold, as `Device.download` gives it: perhaps views, so it is read before the next step. */
   read(): Promise<TrainerState> {
-    return this.#alone(() => downloadState(this.engine, this.tensors()));
+    return this.#alone(() => readState(this.#instance, this.plan, this.#from));
   }
 
   /** Puts other values in the place of some. */
   write(given: Partial<TrainerState>): void {
-    uploadState(this.engine, this.tensors(), given);
+    this.#check();
+    writeState(this.#instance, this.plan, this.#from, given);
   }
 
   /**
@@ -202,7 +199,8 @@ export class Trainer {
    */
   detach(): void {
     assert(!this.#busy, "a trainer is detached between two steps");
-    this.collect();
+    this.#check();
+    if (this.#isAttached) collectHeld(this.#instance, this.plan);
     this.#instance.detach();
     this.#isAttached = false;
   }
