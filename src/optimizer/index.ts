@@ -1,9 +1,9 @@
-export { type AdafactorOptions, adafactor } from "./adafactor.ts";
-export { type AdamOptions, adam, adamw } from "./adam.ts";
-export { type MuonOptions, muon } from "./muon.ts";
+export type { AdafactorOptions } from "./adafactor.ts";
+export type { AdamOptions } from "./adam.ts";
+export type { MuonOptions } from "./muon.ts";
 export {
-  type Optimizer,
   type ParameterInfo,
+  type Rules,
   type SlotSpec,
   type StepContext,
   type UpdateContext,
@@ -11,6 +11,18 @@ export {
   type UpdateRule,
 } from "./optimizer.ts";
 export type { CommonOptions } from "./options.ts";
+export {
+  adafactor,
+  adam,
+  adamw,
+  lion,
+  muon,
+  type Optimizer,
+  type OptimizerKind,
+  optimizerOf,
+  rulesOf,
+  sgd,
+} from "./registry.ts";
 export {
   constant,
   cosine,
@@ -21,4 +33,4 @@ export {
   wsd,
 } from "./schedule.ts";
 export { isSelected, type ParameterSelector } from "./select.ts";
-export { type LionOptions, lion, type SgdOptions, sgd } from "./sgd.ts";
+export type { LionOptions, SgdOptions } from "./sgd.ts";

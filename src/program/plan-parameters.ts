@@ -4,6 +4,8 @@ import {
   isSelected,
   type Optimizer,
   type ParameterInfo,
+  type Rules,
+  rulesOf,
   type UpdateRule,
 } from "../optimizer/index.ts";
 import { isFloat, type TensorType } from "../tensor/index.ts";
@@ -38,10 +40,11 @@ export function planParameters(
   if (parameters.length === 0) {
     throw new LockstepError("INVALID_OPTION", "The model has no parameter to train.");
   }
+  const rules = rulesOf(optimizer);
   const items = parameters.map((parameter) => ({
     name: parameter.name,
     type: parameter.type,
-    group: groupKey(parameter, optimizer),
+    group: groupKey(parameter, optimizer, rules),
   }));
   items.sort((a, b) => (a.group < b.group ? -1 : a.group > b.group ? 1 : 0));
   const layout = planLayout(items);
@@ -49,23 +52,23 @@ export function planParameters(
   return {
     parameters: layout,
     gradients: planLayout([...items, ...others], layout.tile),
-    updates: layout.groups.map((group) => updateGroup(group, optimizer)),
+    updates: layout.groups.map((group) => updateGroup(group, rules)),
   };
 }
 
-function groupKey(parameter: ParameterInfo, optimizer: Optimizer): string {
+function groupKey(parameter: ParameterInfo, optimizer: Optimizer, rules: Rules): string {
   if (!isFloat(parameter.type.dtype)) {
     throw new LockstepError(
       "INVALID_OPTION",
       `Parameter "${parameter.name}" is ${parameter.type.dtype}: only floats are trained.`,
     );
   }
-  const index = optimizer.rules.findIndex(({ selects }) => isSelected(selects, parameter));
-  const rule = optimizer.rules[index]?.rule;
+  const index = rules.findIndex(({ selects }) => isSelected(selects, parameter));
+  const rule = rules[index]?.rule;
   if (rule === undefined) {
     throw new LockstepError(
       "INVALID_OPTION",
-      `No rule of the optimizer "${optimizer.name}" selects the parameter "${parameter.name}".`,
+      `No rule of the optimizer "${optimizer.kind}" selects the parameter "${parameter.name}".`,
       { hint: "End the rules with one that selects every parameter." },
     );
   }
@@ -74,8 +77,8 @@ function groupKey(parameter: ParameterInfo, optimizer: Optimizer): string {
   return `${index}:${decays ? "decay" : "plain"}`;
 }
 
-function updateGroup(group: LayoutGroup, optimizer: Optimizer): UpdateGroup {
+function updateGroup(group: LayoutGroup, rules: Rules): UpdateGroup {
   const [index, kind] = group.key.split(":") as [string, string];
-  const found = optimizer.rules[Number(index)] as Optimizer["rules"][number];
+  const found = rules[Number(index)] as Rules[number];
   return { rule: found.rule, index: Number(index), decays: kind === "decay", group };
 }

@@ -5,7 +5,7 @@
 import type { Engine } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
 import type { Model } from "../nn/index.ts";
-import { type Optimizer, type Schedule, scheduleFactor } from "../optimizer/index.ts";
+import { type Optimizer, rulesOf, type Schedule, scheduleFactor } from "../optimizer/index.ts";
 import {
   cutGivesSameBits,
   findNotFinite,
@@ -72,6 +72,8 @@ export class Trainer {
   readonly #options: TrainerOptions;
   readonly #instance: Instance;
   readonly #pacing: Pacing | undefined;
+  /** Of the first rule, before the schedule. */
+  readonly #learningRate: number;
   #plan: TrainingPlan;
   #share: TrainingShare | undefined;
   #isCutChecked = false;
@@ -92,6 +94,7 @@ export class Trainer {
     this.#plan = plan;
     this.#share = share;
     this.#instance = instance;
+    this.#learningRate = rulesOf(options.optimizer)[0]?.rule.learningRate ?? 0;
     const { ranges, adapt = ranges === undefined } = options.ranks ?? {};
     if (share !== undefined && adapt) {
       this.#pacing = new Pacing(share.rank, share.ranges, options.microBatches ?? 1);
@@ -123,7 +126,7 @@ export class Trainer {
 
   async #transact(request: StepRequest): Promise<StepResult> {
     const { positions, fill, signal, stop: isAsked = false } = request;
-    const { model, optimizer, schedule, steps, seed = 0 } = this.#options;
+    const { model, schedule, steps, seed = 0 } = this.#options;
     const step = this.#step;
     const keys = model.randomKey === undefined ? undefined : this.#batch[model.randomKey];
     if (keys !== undefined) fillKeys(keys, seed, this.ownPositions(positions).start);
@@ -149,9 +152,8 @@ export class Trainer {
     plan.update.writeScalars(this.#instance, { step: step + 1, gradientScale }, factor);
     if (isEmpty) this.#step += 1;
     else await this.#commit(side.commit);
-    const base = optimizer.rules[0]?.rule.learningRate ?? 0;
     const reason = await this.#adapt();
-    const learningRate = base * factor;
+    const learningRate = this.#learningRate * factor;
     const result = { step, loss, gradientNorm, learningRate, isEmpty, stop: wishes > 0 };
     return reason === undefined ? result : { ...result, shared: reason };
   }
