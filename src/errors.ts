@@ -29,6 +29,11 @@ export type ErrorCode =
   | "DATA_EMPTY"
   | "DATA_TOO_SMALL" // fewer samples than one batch
   | "DATA_FORMAT"
+  | "DATA_PLACE" // a place of data outside of the folders that data may come from
+  | "DATA_DIFFERS" // data that is not what the job was made with
+  | "NOT_DATA" // a part of a run that cannot be written down, so that no other process can have it
+  | "JOB" // a job that is no job, or whose parts do not fit each other
+  | "JOB_VERSION" // a job of another version
   | "NOT_FINITE" // a loss or gradient that is NaN or infinite
   | "CHECKPOINT" // a run folder that cannot be resumed
   | "RUN_EXISTS" // a folder that holds an unfinished run, where another was to begin
