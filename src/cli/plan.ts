@@ -1,6 +1,7 @@
-/** `lockstep plan FILE`. */
+/** `lockstep plan FILE`, for a run file or a job. */
 import { printable } from "../telemetry/index.ts";
-import { describePlan, loadRun, settleMicroBatches } from "../train/index.ts";
+import { describePlan, settleMicroBatches } from "../train/index.ts";
+import { openTarget } from "./target.ts";
 
 export interface PlanFlags {
   readonly workers: number;
@@ -14,7 +15,7 @@ export interface PlanFlags {
 
 export async function planCommand(file: string, flags: PlanFlags): Promise<void> {
   const { workers, rank, machines, gflops, bandwidth, latency, bucket } = flags;
-  const run = settleMicroBatches(await loadRun(file));
+  const run = settleMicroBatches((await openTarget(file, {})).run);
   const text = describePlan(run, {
     workers,
     rank,

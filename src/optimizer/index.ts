@@ -30,6 +30,7 @@ export {
   linear,
   type Schedule,
   scheduleFactor,
+  scheduleOf,
   wsd,
 } from "./schedule.ts";
 export { isSelected, type ParameterSelector } from "./select.ts";

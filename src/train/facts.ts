@@ -1,10 +1,10 @@
 /** What all workers of a run must have in common, in short texts that can be compared. */
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
 import type { Engine } from "../engine/index.ts";
 import { hashGraph } from "../graph/index.ts";
 import type { Stage, TrainingPlan } from "../program/index.ts";
 import { formatType } from "../tensor/index.ts";
+import { version } from "../version.ts";
 import type { Facts } from "./agree.ts";
 import type { Identity } from "./identity.ts";
 import type { Run } from "./run.ts";
@@ -58,9 +58,4 @@ function short(texts: readonly string[]): string {
   const hash = createHash("sha256");
   for (const text of texts) hash.update(`${text}\n`);
   return hash.digest("hex").slice(0, 16);
-}
-
-function version(): string {
-  const file = new URL("../../../package.json", import.meta.url);
-  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
 }
