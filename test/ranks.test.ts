@@ -170,7 +170,7 @@ for (const [name, definition] of Object.entries(MODELS)) {
 }
 
 for (const optimizer of [muon({ learningRate: 1e-2 }), adafactor({ learningRate: 1e-2 })]) {
-  test(`${optimizer.name}: its update is shared, and gives the same bits`, async () => {
+  test(`${optimizer.kind}: its update is shared, and gives the same bits`, async () => {
     const [alone] = await trainRanks(GPT, { optimizer });
     for (const [ranks, machines] of [
       [2, 1],

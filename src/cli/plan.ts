@@ -1,7 +1,8 @@
-/** `lockstep plan FILE`. */
+/** `lockstep plan FILE`, for a run file or a job. */
 import type { ParallelOptions } from "../parallel/index.ts";
 import { printable } from "../telemetry/index.ts";
-import { describePlan, loadRun, settleMicroBatches } from "../train/index.ts";
+import { describePlan, settleMicroBatches } from "../train/index.ts";
+import { openTarget } from "./target.ts";
 
 export interface PlanFlags {
   readonly workers: number;
@@ -17,7 +18,7 @@ export interface PlanFlags {
 
 export async function planCommand(file: string, flags: PlanFlags): Promise<void> {
   const { workers, rank, machines, gflops, bandwidth, latency, bucket, parallel, zero } = flags;
-  const run = settleMicroBatches(await loadRun(file));
+  const run = settleMicroBatches((await openTarget(file, {})).run);
   const text = describePlan(run, {
     workers,
     rank,

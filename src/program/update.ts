@@ -1,7 +1,7 @@
 /** The optimizer's part of a program: its slots, its scalars, and the stage that updates every parameter. */
 import { hashGraph } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
-import { type Optimizer, type StepContext, updateType } from "../optimizer/index.ts";
+import { type Rules, type StepContext, updateType } from "../optimizer/index.ts";
 import { buildNamed } from "../plan/index.ts";
 import { elementCount, scalar, type Tensor } from "../tensor/index.ts";
 import { GRADIENTS, PARAMETERS, SCRATCH } from "./buffers.ts";
@@ -45,13 +45,13 @@ export interface ScalarPlan {
 
 /** The scalars of a step, each with its place. @param factor of the learning rate */
 export function scalarsOf(
-  optimizer: Optimizer,
+  rules: Rules,
   plans: readonly ScalarPlan[],
   step: Omit<StepContext, "weightDecay" | "learningRate">,
   factor: number,
 ): [TensorRef, Tensor][] {
   return plans.flatMap(({ rule: index, decays, places }) => {
-    const { rule } = optimizer.rules[index] as Optimizer["rules"][number];
+    const { rule } = rules[index] as Rules[number];
     const values = rule.scalars({
       ...step,
       learningRate: rule.learningRate * factor,

@@ -148,7 +148,7 @@ function isSource(value: unknown): boolean {
 }
 
 function isOptimizer(value: unknown): boolean {
-  return typeof value === "object" && value !== null && "rules" in value;
+  return typeof value === "object" && value !== null && "kind" in value && "options" in value;
 }
 
 function hasFunction(value: unknown, name: string): boolean {

@@ -4,7 +4,7 @@
  */
 import type { Device, DeviceTensor } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
-import { scheduleFactor } from "../optimizer/index.ts";
+import { type Rules, rulesOf, scheduleFactor } from "../optimizer/index.ts";
 import type { StepGraph } from "../plan/index.ts";
 import {
   cutGivesSameBits,
@@ -62,6 +62,7 @@ export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
 
 export class Trainer {
   readonly #instance: Instance;
+  readonly #rules: Rules;
   #options: TrainerOptions;
   #pacing: Pacing | undefined;
   #planned: Planned;
@@ -77,6 +78,7 @@ export class Trainer {
   constructor(options: TrainerOptions, planned: Planned, instance: Instance) {
     this.#options = options;
     this.#instance = instance;
+    this.#rules = rulesOf(options.optimizer);
     this.#planned = planned;
     this.#pacing = pacingOf(options, planned);
     this.#fields = fieldsOf(this.#instance, this.plan);
@@ -121,7 +123,7 @@ export class Trainer {
 
   async #transact(request: StepRequest): Promise<StepResult> {
     const { positions, fill, signal, stop: isAsked = false } = request;
-    const { model, optimizer, schedule, steps, seed = 0 } = this.#options;
+    const { model, schedule, steps, seed = 0 } = this.#options;
     assert(this.#isAttached, "a trainer that was detached is attached before its next step");
     const step = this.#step;
     const keys = model.randomKey === undefined ? undefined : this.#fields.batch[model.randomKey];
@@ -147,14 +149,13 @@ export class Trainer {
     }
     const factor = schedule === undefined ? 1 : scheduleFactor(schedule, step, steps);
     const context = { step: step + 1, gradientScale };
-    for (const [place, value] of scalarsOf(optimizer, plan.scalars, context, factor)) {
+    for (const [place, value] of scalarsOf(this.#rules, plan.scalars, context, factor)) {
       instance.hostTensor(place).bytes.set(value.bytes);
     }
     if (isEmpty) this.#step += 1;
     else await this.#commit(side.commit);
-    const base = optimizer.rules[0]?.rule.learningRate ?? 0;
     const reason = await this.#adapt();
-    const learningRate = base * factor;
+    const learningRate = (this.#rules[0]?.rule.learningRate ?? 0) * factor;
     const result = { step, loss, gradientNorm, learningRate, isEmpty, stop: wishes > 0 };
     return reason === undefined ? result : { ...result, shared: reason };
   }
