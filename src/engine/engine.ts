@@ -20,6 +20,11 @@ export interface Device {
   /** Memory of another process or a file (`openMemory`, `mapFile`) as a buffer, which then owns it. */
   attach(memory: Memory): HostBuffer;
   /**
+   * The form of a graph that this device runs: of the same values, inputs and outputs. What is cut into pieces is cut in this form, so
+   * that pieces give the bits of the whole.
+   */
+  prepare(graph: Graph): Graph;
+  /**
    * Compiles a graph; equal graphs (by structure, not by names) share one compiled session.
    * Throws ENGINE_FAILED with the engine's own words.
    */

@@ -1,7 +1,8 @@
 /** What a trainer makes of its options and the ranks that it shares steps with: anew for each group. */
-import type { HostTensor } from "../engine/index.ts";
+import type { Device, HostTensor } from "../engine/index.ts";
+import type { Graph } from "../graph/index.ts";
 import { applyStrategies } from "../parallel/index.ts";
-import { buildStep, type StepGraph } from "../plan/index.ts";
+import { buildStep, GRADIENT, type StepGraph } from "../plan/index.ts";
 import {
   evenRanges,
   type Instance,
@@ -35,8 +36,14 @@ export function planOf(options: TrainerOptions): Planned {
   parallelOf(options, true);
   const ranges = ranks?.ranges ?? evenRanges(microBatches, ranks?.group.size ?? 1);
   const sharing = { ranges, overlap: true };
-  const step = buildStep(options);
+  const step = inFormOf(options.engine, buildStep(options));
   return { step, plan: lowered(options, step, sharing), sharing };
+}
+
+/** With the forward and backward pass as the device runs it: what strategies cut of it then gives the bits of the whole. */
+function inFormOf(engine: Device, step: StepGraph): StepGraph {
+  const pass = engine.prepare(step.graphs.get(GRADIENT) as Graph);
+  return { ...step, graphs: new Map(step.graphs).set(GRADIENT, pass) };
 }
 
 /** The same step, shared in another way. */

@@ -31,7 +31,7 @@ import { OrtExecutable } from "./executable.ts";
 import { findOrtLibrary } from "./library.ts";
 import { lowerGraph } from "./lower.ts";
 import { acquireRuntime, type Runtime } from "./runtime.ts";
-import { createSession } from "./session.ts";
+import { createSession, fastForm } from "./session.ts";
 
 export interface OrtEngineOptions {
   /** Threads of one run; all cores unless told. The first engine of a process sizes the pool that all share. */
@@ -129,6 +129,10 @@ class NativeEngine implements OrtEngine {
 
   #isOwn(tensor: DeviceTensor): tensor is MemoryTensor {
     return tensor instanceof MemoryTensor && tensor.buffer.owner === this;
+  }
+
+  prepare(graph: Graph): Graph {
+    return fastForm(graph);
   }
 
   async compile(graph: Graph, options: CompileOptions = {}): Promise<Executable> {

@@ -11,6 +11,7 @@ import { fuseTransposedProducts, transposeFirst } from "./fuse.ts";
 import { type LoweredGraph, lowerGraph } from "./lower.ts";
 import { regroup } from "./regroup.ts";
 import type { Runtime } from "./runtime.ts";
+import { fuseScales } from "./scales.ts";
 import { writeOutUnsupported } from "./write-out.ts";
 
 const ALL_OPTIMIZATIONS = 99;
@@ -57,14 +58,18 @@ export class Session {
   }
 }
 
+/** The graph as it is compiled. To do it again changes nothing, so that pieces of what it gives are what they were in the whole. */
+export function fastForm(graph: Graph): Graph {
+  return fuseScales(transposeFirst(regroup(fuseTransposedProducts(writeOutUnsupported(graph)))));
+}
+
 /** Compiles off the JavaScript thread. Throws ENGINE_FAILED. */
 export async function createSession(
   runtime: Runtime,
   graph: Graph,
   settings: SessionSettings,
 ): Promise<Session> {
-  const fast = transposeFirst(regroup(fuseTransposedProducts(writeOutUnsupported(graph))));
-  const lowered = lowerGraph(fast, settings.maxEmbeddedBytes);
+  const lowered = lowerGraph(fastForm(graph), settings.maxEmbeddedBytes);
   const handle = await compileModel(runtime, encodeModel(lowered.graph), settings, graph.name);
   prepareArena(runtime, handle);
   return new Session(runtime, handle, lowered);

@@ -58,6 +58,10 @@ class ReferenceDevice implements Device {
     return buffer;
   }
 
+  prepare(graph: Graph): Graph {
+    return graph;
+  }
+
   compile(graph: Graph): Promise<Executable> {
     return Promise.resolve().then(() => {
       this.#open();
