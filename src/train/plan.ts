@@ -65,7 +65,7 @@ export function describePlan(run: Run, options: PlanOptions): string {
   return [
     `${run.name}: ${model.name}, ${parameters.toLocaleString("en-US")} parameters`,
     `a step: ${run.batch} samples in ${run.microBatches} micro-batches of ${size}, for ${workers} worker${workers === 1 ? "" : "s"}${on}`,
-    `rank ${rank}: micro-batches ${own.join(", ")}`,
+    `rank ${rank}: micro-batches ${listed(own)}`,
     "",
     ...parallelLines(parallel),
     ...describeStep(rewritten).map((line) => `  ${line}`),
@@ -93,6 +93,14 @@ function parallelLines({ mesh, strategies, reason }: Parallel): string[] {
   const names = strategies.map(({ name }) => name);
   if (names.length === 0) return [reason];
   return [reason, `mesh ${formatMesh(mesh)}; strategies: ${names.join(", ")}`];
+}
+
+/** `4 to 7`, or `0, 4` where they do not follow each other. */
+function listed(microBatches: readonly number[]): string {
+  const [first = 0] = microBatches;
+  const last = microBatches.at(-1) ?? 0;
+  const follow = last - first + 1 === microBatches.length;
+  return follow ? `${first} to ${last}` : microBatches.join(", ");
 }
 
 function memoryLines(program: StepProgram): string[] {
