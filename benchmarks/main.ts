@@ -1,4 +1,4 @@
-/** `npm run bench -- NAME [--json] [--save]`: one benchmark, one question, one dated result. */
+/** `npm run bench -- NAME [--json] [--save] [--note=TEXT]`: one benchmark, one question, one dated result. */
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { allreduce } from "./allreduce.ts";
@@ -23,12 +23,13 @@ async function main(words: readonly string[]): Promise<number> {
   const name = words.find((word) => !word.startsWith("--"));
   const benchmark = benchmarks.find((candidate) => candidate.name === name);
   if (benchmark === undefined) {
-    console.error(`Which benchmark? npm run bench -- NAME [--json] [--save]`);
+    console.error(`Which benchmark? npm run bench -- NAME [--json] [--save] [--note=TEXT]`);
     for (const { name: known, question } of benchmarks) console.error(`  ${known}: ${question}`);
     return 1;
   }
   console.error(`${benchmark.name}: ${benchmark.question}`);
   const { rows, missing } = await benchmark.run();
+  const note = words.find((word) => word.startsWith("--note="))?.slice("--note=".length);
   const result: Result = {
     name: benchmark.name,
     date: new Date().toISOString(),
@@ -36,6 +37,7 @@ async function main(words: readonly string[]): Promise<number> {
     machine: machineName(),
     rows,
     missing,
+    ...(note === undefined ? {} : { note }),
   };
   console.log(formatTable(result));
   if (words.includes("--save")) console.log(`kept in ${saveResult(root, result)}`);

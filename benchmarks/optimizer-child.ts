@@ -1,6 +1,6 @@
 /** One process that measures the sweeps over flat vectors; prints one JSON object. Started by `optimizer.ts`. */
 import { createOrtEngine } from "../src/engine/index.ts";
-import { adamw } from "../src/optimizer/index.ts";
+import { adamw, rulesOf } from "../src/optimizer/index.ts";
 import { buildUpdates, type NormTask } from "../src/plan/index.ts";
 import { flatVectors } from "../src/program/flat.ts";
 import { instantiate } from "../src/program/instance.ts";
@@ -67,7 +67,7 @@ async function measure({ threads, elements, repeats }: Request): Promise<Optimiz
     new Float32Array(buffer, byteOffset, byteLength / 4).fill(1e-3);
   }
   const context = { step: 5, gradientScale: 1 };
-  for (const [place, value] of scalarsOf(optimizer, update.scalars, context, 1)) {
+  for (const [place, value] of scalarsOf(rulesOf(optimizer), update.scalars, context, 1)) {
     instance.hostTensor(place).bytes.set(value.bytes);
   }
   const best = async (stages: readonly Stage[]): Promise<number> => {

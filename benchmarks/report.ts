@@ -25,6 +25,8 @@ export interface Result {
   readonly rows: readonly Row[];
   /** Peers that are not installed here: named, never skipped in silence. */
   readonly missing: readonly string[];
+  /** What a reader must know of how it was measured, as that others used the machine. */
+  readonly note?: string;
 }
 
 export interface Benchmark {
@@ -81,10 +83,12 @@ export function formatTable(result: Result): string {
       .trimEnd(),
   );
   const missing = result.missing.map((what) => `missing: ${what}`);
+  const notes = result.note === undefined ? [] : [`note: ${result.note}`];
   return [
     `${result.name} on ${result.machine}, ${result.date}, ${result.commit}`,
     ...lines,
     ...missing,
+    ...notes,
   ].join("\n");
 }
 

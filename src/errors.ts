@@ -26,14 +26,21 @@ export type ErrorCode =
   | "SHARED_MEMORY" // a machine where memory cannot be shared: /dev/shm is missing, read-only or another's
   | "INVALID_OPTION" // a run file or a command-line option
   | "RUN_FILE" // a run file that does not load or exports no run
+  | "RUN_FOLDER" // a run's folder outside of the agent's
   | "DATA_EMPTY"
   | "DATA_TOO_SMALL" // fewer samples than one batch
   | "DATA_FORMAT"
+  | "DATA_PLACE" // a place of data outside of the folders that data may come from
+  | "DATA_DIFFERS" // data that is not what the job was made with
+  | "NOT_DATA" // a part of a run that cannot be written down, so that no other process can have it
+  | "JOB" // a job that is no job, or whose parts do not fit each other
+  | "JOB_VERSION" // a job of another version
   | "NOT_FINITE" // a loss or gradient that is NaN or infinite
   | "CHECKPOINT" // a run folder that cannot be resumed
   | "RUN_EXISTS" // a folder that holds an unfinished run, where another was to begin
   | "RUN_LOCKED" // a folder that another process is writing a run to
   | "PEER_LOST" // a worker of the group vanished or left
+  | "PEER_FAILED" // a worker on another machine failed without a code: a bug of lockstep
   | "DEADLINE" // a wait took longer than it may
   | "ABORTED" // the group was given up, by this worker or another
   | "PROTOCOL" // bytes or a message that another version, run or program would send

@@ -31,6 +31,7 @@ export const finite = number("It must be a number.", () => true);
 export const positive = number("It must be a number above 0.", (value) => value > 0);
 export const notNegative = number("It must be a number of at least 0.", (value) => value >= 0);
 export const pair = z.tuple([finite, finite], { error: "It must be two numbers." });
+export const triple = z.tuple([finite, finite, finite], { error: "It must be three numbers." });
 export const flag = z.boolean({ error: "It must be true or false." });
 export const word = z
   .string({ error: "It must be a text." })

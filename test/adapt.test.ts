@@ -21,7 +21,7 @@ function clock(trainer: () => Trainer | undefined, pace: (step: number) => numbe
   let time = 0;
   return () => {
     const own = trainer();
-    if (own !== undefined) time += own.plan.range.count * pace(own.steps);
+    if (own !== undefined) time += own.plan.microBatches.length * pace(own.steps);
     return time;
   };
 }
@@ -72,12 +72,11 @@ async function train(
       const reasons: string[] = [];
       for (let step = 0; step < steps; step++) {
         const positions = { start: step * SAMPLES, end: (step + 1) * SAMPLES };
-        counts.push(trainer.plan.range.count);
-        const fill = filling(trainer.ownPositions(positions));
+        counts.push(trainer.plan.microBatches.length);
+        const fill = filling(trainer.ownPositions(positions)[0] ?? positions);
         const { shared } = await trainer.step({ positions, fill });
         if (shared !== undefined) reasons.push(shared);
       }
-      trainer.collect();
       const { parameters, slots } = await trainer.read();
       const weights = Object.entries({ ...parameters, ...slots }).map(([name, { bytes }]) => [
         name,

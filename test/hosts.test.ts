@@ -1,6 +1,5 @@
 /** Runs over agents, here all on this machine's loopback: the same weights as one process, and failures that name the host. */
 import assert from "node:assert/strict";
-import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import net from "node:net";
 import { join } from "node:path";
@@ -9,19 +8,23 @@ import { startAgent } from "../src/agent/index.ts";
 import { AGENT_PROTOCOL } from "../src/launch/agent-messages.ts";
 import { launchLocal } from "../src/launch/index.ts";
 import type { RunEvent } from "../src/telemetry/index.ts";
-import { dialLine, listenTcp, serveLines } from "../src/transport/index.ts";
+import { listenTcp, serveLines } from "../src/transport/index.ts";
 import { withFolder } from "./support/folder.ts";
 import {
   agentProcess,
+  answerTo,
+  dial,
   files,
   GPT,
+  jobMessage,
   LOCAL,
   launch,
+  offer,
   rejectsWith,
   reportIn,
-  token,
   withAgents,
 } from "./support/hosts.ts";
+import { jobFolderOf, jobOfFile } from "./support/jobs.ts";
 import { WORDS } from "./support/runs.ts";
 
 test("1 process, 2 local workers, and 2 agents with 1 and with 2 workers give the same weights", () =>
@@ -29,11 +32,11 @@ test("1 process, 2 local workers, and 2 agents with 1 and with 2 workers give th
     const hashes: string[] = [];
     for (const workers of [1, 2]) {
       await launchLocal({
-        file: join(folder, "gpt.ts"),
+        job: () => jobFolderOf({ file: join(folder, "gpt.ts") }),
+        roots: ["/"],
         overrides: {},
         out: join(folder, "out"),
         beginning: "anew",
-        baseDir: folder,
         workers,
         threads: 1,
         onEvent: () => undefined,
@@ -96,35 +99,60 @@ test("hosts that cannot be reached are named, all of them", () =>
     }),
   ));
 
-test("hosts whose run file is another or missing are named, and no others", () =>
+test("hosts need the data and nothing else; one whose data is another or missing is named, and no others", () =>
   withFolder(
-    { ...files, "b/gpt.ts": `${GPT}\n// changed`, "b/words.txt": WORDS, "c/words.txt": WORDS },
+    { ...files, "a/words.txt": WORDS, "b/words.txt": WORDS.slice(0, 2000), "c/none.txt": "" },
     (folder) =>
-      withAgents([folder, join(folder, "b"), join(folder, "c")], async (hosts) => {
-        const [a = "", b = "", c = ""] = hosts;
-        await rejectsWith(launch({ hosts: [a, b], root: folder }), "RUN_FILE", b, "another one");
-        await rejectsWith(launch({ hosts: [a, c], root: folder }), "FILE_NOT_FOUND", c);
-        // Refused jobs leave the agents free.
-        assert.equal(
-          await launch({ hosts: [a], root: folder, overrides: { steps: 2 } }),
-          "finished",
-        );
-      }),
+      withAgents(
+        ["a", "b", "c"].map((name) => join(folder, name)),
+        async (hosts) => {
+          const [a = "", b = "", c = ""] = hosts;
+          const root = folder;
+          const differs = launch({ hosts: [a, b], root });
+          await rejectsWith(differs, "DATA_DIFFERS", b, "The data here is 118 samples");
+          await rejectsWith(launch({ hosts: [a, c], root }), "DATA_EMPTY", c, "words.txt");
+          // Failed jobs leave the agents free.
+          const overrides = { steps: 2 };
+          assert.equal(await launch({ hosts: [a], root, overrides }), "finished");
+          reportIn(join(folder, "a"));
+        },
+      ),
   ));
 
-test("the same run file that makes another program on one host: the host is named", () =>
-  withFolder({ ...files, "b/gpt.ts": GPT, "b/words.txt": WORDS.slice(0, 2000) }, (folder) =>
-    withAgents([folder, join(folder, "b")], async (hosts) => {
-      const running = launch({ hosts, root: folder });
-      await rejectsWith(running, "PROTOCOL", "the data is 118 samples", hosts[1] ?? "");
-    }),
+test("a launcher that has no data makes the job without it, and hosts compare theirs", () =>
+  withFolder(
+    { "gpt.ts": GPT, "a/words.txt": WORDS.repeat(25), "b/words.txt": WORDS.repeat(24) },
+    (folder) =>
+      withAgents(
+        ["a", "a", "b"].map((name) => join(folder, name)),
+        async ([first = "", second = "", other = ""]) => {
+          const root = folder;
+          assert.equal(await launch({ hosts: [first, second], root }), "finished");
+          const running = launch({ hosts: [first, other], root });
+          await rejectsWith(running, "PROTOCOL", "worker 1 would run", "the data is", other);
+        },
+      ),
   ));
 
-test("run files and folders outside of the agent's folder are refused on both sides", () =>
+test("an agent with several data roots finds the data in the one that has it", () =>
+  withFolder({ ...files, "agent/x": "", "far/words.txt": WORDS }, async (folder) => {
+    const dataRoots = ["agent", "far"].map((name) => join(folder, name));
+    const agent = await startAgent({ ...LOCAL, folder: join(folder, "agent"), dataRoots });
+    try {
+      const running = launch({ hosts: [agent.address], root: folder, overrides: { steps: 2 } });
+      assert.equal(await running, "finished");
+    } finally {
+      await agent.close();
+    }
+  }));
+
+test("data and run folders that lie elsewhere are refused where the job is made", () =>
   withFolder(files, (folder) =>
     withAgents([folder], async (hosts) => {
       const root = folder;
       await rejectsWith(launch({ hosts, root, out: "../out" }), "INVALID_OPTION", "not below");
+      const outside = launch({ hosts, root: join(root, "deep"), file: "../gpt.ts" });
+      await rejectsWith(outside, "DATA_PLACE", "not below");
     }),
   ));
 
@@ -171,21 +199,19 @@ test("an agent that dies in the middle of a run: its end within a second, naming
 test("a launcher that vanishes: the workers stop and save, and the agent is free again", () =>
   withFolder(files, (folder) =>
     withAgents([folder], async ([address = ""]) => {
-      const { signal } = new AbortController();
-      const line = await dialLine({ address, token, deadlineMs: 5000, signal });
-      const gone = new Promise<void>((resolve) => {
-        line.handler = {
-          message: (value) => {
-            if (JSON.stringify(value).includes('"step":3,')) line.close();
-            else if (JSON.stringify(value).includes('"listening"')) {
-              const { port } = value as { readonly port: number };
-              line.send({ v: AGENT_PROTOCOL, kind: "addresses", addresses: [`127.0.0.1:${port}`] });
-            }
-          },
-          closed: () => resolve(),
-        };
-      });
-      line.send(jobMessage(folder));
+      const job = await jobOfFile({ file: join(folder, "gpt.ts"), root: folder });
+      const line = await dial(address);
+      const gone = offer(
+        line,
+        jobMessage(job, { overrides: { steps: 1_000_000 } }),
+        job,
+        (value) => {
+          if (JSON.stringify(value).includes('"step":3,')) line.close();
+          const { kind, port } = value;
+          if (kind !== "listening") return;
+          line.send({ v: AGENT_PROTOCOL, kind: "addresses", addresses: [`127.0.0.1:${port}`] });
+        },
+      );
       await gone;
       const overrides = { steps: 2 };
       await launch({ hosts: [address], root: folder, out: "next", overrides });
@@ -193,23 +219,48 @@ test("a launcher that vanishes: the workers stop and save, and the agent is free
     }),
   ));
 
+test("a launcher that vanishes while its job is on the way leaves the agent free, and no files", () =>
+  withFolder(files, (folder) =>
+    withAgents([folder], async ([address = ""]) => {
+      const job = await jobOfFile({ file: join(folder, "gpt.ts"), root: folder });
+      const line = await dial(address);
+      await new Promise<void>((resolve) => {
+        line.handler = {
+          message: () => {
+            line.send({ v: AGENT_PROTOCOL, kind: "piece", bytes: "AAAA" });
+            line.close();
+            resolve();
+          },
+          closed: () => undefined,
+        };
+        line.send(jobMessage(job));
+      });
+      const overrides = { steps: 2 };
+      assert.equal(await launch({ hosts: [address], root: folder, overrides }), "finished");
+    }),
+  ));
+
 test("garbage, another version and unknown messages end a line, and the agent goes on", () =>
   withFolder(files, (folder) =>
     withAgents([folder], async ([address = ""]) => {
       await garbage(address, Buffer.from("GET / HTTP/1.1\r\n\r\n".repeat(10)));
-      const job = jobMessage(folder);
+      const job = jobMessage(await jobOfFile({ file: join(folder, "gpt.ts"), root: folder }));
       const cases: readonly [unknown, RegExp][] = [
         [{ ...job, v: 1 }, /version 1 of the messages/],
-        [{ ...job, file: "../gpt.ts" }, /file must be a path below/],
-        [{ ...job, file: "/etc/passwd" }, /file must be a path below/],
+        [{ ...job, out: "../out" }, /out must be a path below/],
+        [{ ...job, out: "/etc/passwd" }, /out must be a path below/],
+        [{ ...job, files: [{ name: "../job.json", bytes: 1 }] }, /files\.0\.name/],
+        [{ ...job, files: [{ name: "job.json", bytes: 2 ** 50 }] }, /takes \d+ at most/],
         [{ ...job, workers: 1e9 }, /workers/],
         [{ ...job, more: 1 }, /more/],
         [{ v: AGENT_PROTOCOL, kind: "eval", code: "1" }, /not understood/],
         [{ v: AGENT_PROTOCOL, kind: "stop" }, /no job yet/],
+        [{ v: AGENT_PROTOCOL, kind: "piece", bytes: "AAAA" }, /no job yet/],
+        [{ v: AGENT_PROTOCOL, kind: "piece", bytes: "A A" }, /base64/],
         [null, /version undefined/],
       ];
       for (const [message, expected] of cases) {
-        assert.match(JSON.stringify(await answerTo(address, message)), expected);
+        assert.match(await answerTo(address, message), expected);
       }
       const overrides = { steps: 2 };
       assert.equal(await launch({ hosts: [address], root: folder, overrides }), "finished");
@@ -242,34 +293,6 @@ async function closedPort(): Promise<string> {
   const listener = await listenTcp(LOCAL);
   listener.close();
   return listener.address;
-}
-
-function jobMessage(folder: string): Readonly<Record<string, unknown>> {
-  const sha256 = createHash("sha256")
-    .update(readFileSync(join(folder, "gpt.ts")))
-    .digest("hex");
-  return {
-    v: AGENT_PROTOCOL,
-    kind: "job",
-    file: "gpt.ts",
-    sha256,
-    out: "out",
-    beginning: "anew",
-    overrides: { steps: 1_000_000 },
-    group: "g",
-    firstRank: 0,
-    own: 1,
-    workers: 1,
-  };
-}
-
-async function answerTo(address: string, message: unknown): Promise<unknown> {
-  const { signal } = new AbortController();
-  const line = await dialLine({ address, token, deadlineMs: 5000, signal });
-  return new Promise((resolve, reject) => {
-    line.handler = { message: resolve, closed: (why) => reject(new Error(why)) };
-    line.send(message);
-  });
 }
 
 function garbage(address: string, bytes: Uint8Array): Promise<void> {

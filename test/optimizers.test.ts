@@ -42,7 +42,7 @@ async function compare(
   const run = problem(shapes, 10);
   await compareOn(reference, 1e-12, run, optimizer, plain);
   // ONNX Runtime fuses a factor into a matrix product as a float32, even between doubles.
-  await compareOn(engine, optimizer.name === "muon" ? 1e-6 : 1e-12, run, optimizer, plain);
+  await compareOn(engine, optimizer.kind === "muon" ? 1e-6 : 1e-12, run, optimizer, plain);
 }
 
 async function compareOn(
@@ -161,7 +161,7 @@ for (const optimizer of [
   muon(),
 ]) {
   for (const dtype of ["float16", "bfloat16"] as const) {
-    test(`${optimizer.name} updates ${dtype} in float32`, async () => {
+    test(`${optimizer.kind} updates ${dtype} in float32`, async () => {
       const shapes = { weight: [20, 30], bias: [7] };
       const run = problem(shapes, 4);
       const silent = { weight: run.start.weight?.map(() => 0) ?? [], bias: [0, 0, 0, 0, 0, 0, 0] };

@@ -1,6 +1,7 @@
 /** The same weights, bit for bit, on any number of ranks: with dropout, with batch normalization, however bytes travel. */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
+import { isDeepStrictEqual } from "node:util";
 import { createOrtEngine, type Device } from "../src/engine/index.ts";
 import { LockstepError } from "../src/errors.ts";
 import { mul } from "../src/functional/index.ts";
@@ -48,13 +49,16 @@ const MODELS: Readonly<Record<string, ModelDefinition>> = {
 };
 
 /** Each sample depends on its position alone. */
-function filling(positions: { readonly start: number; readonly end: number }): FillBatch {
+function filling(ranges: readonly { readonly start: number; readonly end: number }[]): FillBatch {
+  const positions = ranges.flatMap(({ start, end }) =>
+    Array.from({ length: end - start }, (_, index) => start + index),
+  );
   return (into) => {
     for (const [field, tensor] of Object.values(into).entries()) {
       const isClass = tensor.dtype === "int32";
-      const width = elementCount(tensor.shape) / (positions.end - positions.start);
+      const width = elementCount(tensor.shape) / positions.length;
       const numbers: number[] = [];
-      for (let position = positions.start; position < positions.end; position++) {
+      for (const position of positions) {
         const seed = field * 1000 + (position % SAMPLES);
         numbers.push(...randomNumbers(seed, width, [0, isClass ? CLASSES : 1]));
       }
@@ -70,7 +74,9 @@ interface Outcome {
   readonly weights: Readonly<Record<string, string>>;
 }
 
-interface Setting extends Pick<TrainerOptions, "reproducible" | "bucketBytes"> {
+interface Setting
+  extends Pick<TrainerOptions, "reproducible" | "bucketBytes" | "parallel" | "zero"> {
+  readonly threads?: number;
   /** Of the whole run; one unless told. */
   readonly ranks?: number;
   /** Ranks of each read each other's memory; one of all unless told. */
@@ -94,7 +100,7 @@ async function trainRanks(
   setting: Setting = {},
 ): Promise<readonly Outcome[]> {
   const { ranks = 1, machines = 1, optimizer = adamw({ learningRate: 1e-2 }), ...rest } = setting;
-  const { reproducible, bucketBytes } = rest;
+  const { reproducible, bucketBytes, parallel, zero } = rest;
   const simulated =
     ranks === 1
       ? undefined
@@ -111,6 +117,8 @@ async function trainRanks(
       ranks: group && { group, adapt: false },
       reproducible,
       bucketBytes,
+      parallel,
+      zero,
     });
   };
   const trainers = await Promise.all(Array.from({ length: ranks }, (_, rank) => make(rank)));
@@ -131,7 +139,6 @@ async function runSteps(trainer: Trainer): Promise<Outcome> {
     losses.push(loss);
     norms.push(gradientNorm);
   }
-  trainer.collect();
   const { parameters, slots, states } = await trainer.read();
   const tensors = Object.entries({ ...parameters, ...slots, ...states });
   const weights = tensors.map(([name, { bytes }]) => [name, Buffer.from(bytes).toString("base64")]);
@@ -163,7 +170,7 @@ for (const [name, definition] of Object.entries(MODELS)) {
 }
 
 for (const optimizer of [muon({ learningRate: 1e-2 }), adafactor({ learningRate: 1e-2 })]) {
-  test(`${optimizer.name}: its update is shared, and gives the same bits`, async () => {
+  test(`${optimizer.kind}: its update is shared, and gives the same bits`, async () => {
     const [alone] = await trainRanks(GPT, { optimizer });
     for (const [ranks, machines] of [
       [2, 1],
@@ -176,6 +183,45 @@ for (const optimizer of [muon({ learningRate: 1e-2 }), adafactor({ learningRate:
     }
   });
 }
+
+for (const [name, definition] of Object.entries(MODELS)) {
+  for (const zero of [1, 2, 3] as const) {
+    test(`${name}: zero ${zero} gives the same bits on any number of ranks`, async () => {
+      const [alone] = await trainRanks(definition);
+      for (const ranks of [2, 3, 4, 8]) {
+        const outcomes = await trainRanks(definition, { ranks, zero, bucketBytes: 6000 });
+        for (const [rank, outcome] of outcomes.entries()) {
+          assert.deepEqual(outcome.norms, alone?.norms, `rank ${rank} of ${ranks}`);
+          assert.ok(isDeepStrictEqual(outcome, alone), `rank ${rank} of ${ranks}`);
+        }
+      }
+    });
+  }
+}
+
+test("axes that are stated: data alone, shard alone, and what their product must be", async () => {
+  const [alone] = await trainRanks(GPT);
+  for (const parallel of [{ data: 2 }, { shard: 2 }]) {
+    for (const outcome of await trainRanks(GPT, { ranks: 2, parallel })) {
+      assert.deepEqual(outcome, alone, JSON.stringify(parallel));
+    }
+  }
+  await assert.rejects(
+    trainRanks(GPT, { ranks: 2, parallel: { data: 2, shard: 2 } }),
+    /data 2 times shard 2 makes 4 workers, and the run has 2/,
+  );
+});
+
+test("what needs whole parameters, or crosses nodes, is refused where gradients are sharded", async () => {
+  await assert.rejects(
+    trainRanks(GPT, { ranks: 2, zero: 3, optimizer: muon() }),
+    /updates whole parameters/,
+  );
+  await assert.rejects(
+    trainRanks(GPT, { ranks: 2, machines: 2, zero: 2 }),
+    /workers of several nodes/,
+  );
+});
 
 function stagesOf({ plan }: Trainer): Stage[] {
   const { compute } = plan.sides[0];

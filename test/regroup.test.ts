@@ -67,7 +67,10 @@ async function steps(trainers: readonly Trainer[], count: number): Promise<void>
       for (let index = 0; index < count; index++) {
         const step = trainer.steps;
         const positions = { start: step * SAMPLES, end: (step + 1) * SAMPLES };
-        await trainer.step({ positions, fill: filling(trainer.ownPositions(positions)) });
+        await trainer.step({
+          positions,
+          fill: filling(trainer.ownPositions(positions)[0] ?? positions),
+        });
       }
     }),
   );

@@ -71,7 +71,7 @@ async function trained(
 for (const [name, model] of Object.entries(MODELS)) {
   for (const microBatches of [1, 4]) {
     for (const optimizer of [adamw({ learningRate: 2e-3 }), muon({ learningRate: 1e-2 })]) {
-      test(`${name}, ${optimizer.name}, ${microBatches} micro-batches: the same bits on 1 and 2 threads`, async () => {
+      test(`${name}, ${optimizer.kind}, ${microBatches} micro-batches: the same bits on 1 and 2 threads`, async () => {
         const two = await trained(model, 2, microBatches, optimizer);
         const one = await trained(model, 1, microBatches, optimizer);
         assert.deepEqual(one, two);

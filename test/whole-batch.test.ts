@@ -224,7 +224,7 @@ async function stepped(
     try {
       const before = await parametersOf(trainer);
       const positions = { start: 0, end: SAMPLES };
-      const own = trainer.ownPositions(positions);
+      const [own = positions] = trainer.ownPositions(positions);
       const { loss } = await trainer.step({ positions, fill: fill(own) });
       const now = await parametersOf(trainer);
       const gradients = Object.entries(before).map(([name, values]) => [

@@ -1,6 +1,6 @@
 /** Runs shared by real processes: the same weights as one process alone, and failures with a name and a bound. */
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { LockstepError } from "../src/errors.ts";
@@ -8,6 +8,7 @@ import { launchLocal } from "../src/launch/index.ts";
 import type { Report, RunEvent } from "../src/telemetry/index.ts";
 import { tensorFrom } from "../src/tensor/index.ts";
 import { withFolder } from "./support/folder.ts";
+import { jobFolderOf } from "./support/jobs.ts";
 import { npyOf } from "./support/npy.ts";
 import { randomNumbers } from "./support/random.ts";
 import { WORDS } from "./support/runs.ts";
@@ -37,16 +38,16 @@ const labels = npyOf(
   tensorFrom("int32", [IMAGES], randomNumbers(2, IMAGES, [0, 3]).map(Math.floor)),
 );
 
-/** Gives up when it is told to, with a word. */
-const FRAGILE = `${GPT}
-process.on("SIGUSR2", () => { throw new Error("the floor gave way"); });`;
+/** Has workers give up when they are told to, with a word. */
+const FRAGILE = `--import=data:text/javascript,${encodeURIComponent(
+  'process.on("SIGUSR2", () => { throw new Error("the floor gave way"); });',
+)}`;
 
-/** Every process has a seed of its own. */
-const ODD = GPT.replace("batch: 8", "seed: process.pid, batch: 8");
-
-/** Every process has data of its own. */
+/** Says each time that it is run; every process would have a seed and data of its own. */
 const DRAWN = `
+import { appendFileSync } from "node:fs";
 import { adamw, arrays, defineRun, mlp, tensorFrom } from "lockstep";
+appendFileSync(new URL("executed.txt", import.meta.url), process.pid + "\\n");
 const x = Array.from({ length: 32 }, () => Math.random());
 export default defineRun({
   model: mlp({ inputs: [1], hidden: [2], outputs: 2 }),
@@ -54,7 +55,7 @@ export default defineRun({
     x: tensorFrom("float32", [32, 1], x),
     label: tensorFrom("int32", [32], x.map((value) => Math.round(value))),
   }),
-  optimizer: adamw({ learningRate: 1e-2 }), batch: 8, steps: 2,
+  optimizer: adamw({ learningRate: 1e-2 }), seed: process.pid, batch: 8, steps: 2,
 });`;
 
 const files = {
@@ -63,8 +64,6 @@ const files = {
   "labels.npy": labels,
   "gpt.ts": GPT,
   "resnet.ts": RESNET,
-  "fragile.ts": FRAGILE,
-  "odd.ts": ODD,
   "drawn.ts": DRAWN,
 };
 
@@ -72,6 +71,8 @@ interface Launch {
   readonly folder: string;
   readonly workers: number;
   readonly file?: string;
+  /** A folder, in place of a run file. */
+  readonly job?: string;
   readonly threads?: number;
   readonly steps?: number;
   readonly onEvent?: (event: RunEvent) => void;
@@ -81,12 +82,13 @@ interface Launch {
 }
 
 function launch({ folder, workers, file = "gpt.ts", threads = 1, ...rest }: Launch) {
+  const overrides = { steps: rest.steps };
   return launchLocal({
-    file: join(folder, file),
-    overrides: { steps: rest.steps },
+    job: rest.job ?? (() => jobFolderOf({ file: join(folder, file), overrides })),
+    roots: ["/"],
+    overrides: {},
     out: join(folder, "out"),
     beginning: rest.beginning ?? "anew",
-    baseDir: folder,
     workers,
     threads,
     onEvent: rest.onEvent ?? (() => undefined),
@@ -185,7 +187,9 @@ for (const [how, rank] of [
           lostAt = performance.now();
           process.kill(children()[rank] as number, how);
         };
-        const losing = launch({ folder, workers: 2, file: "fragile.ts", steps: 100_000, onEvent });
+        process.env["NODE_OPTIONS"] = FRAGILE;
+        const losing = launch({ folder, workers: 2, steps: 100_000, onEvent });
+        delete process.env["NODE_OPTIONS"];
         await assert.rejects(losing, (error) => {
           assert.ok(error instanceof LockstepError && error.code === "PEER_LOST", String(error));
           assert.match(error.message, new RegExp(`Worker ${rank} \\(process \\d+\\) ended`));
@@ -234,28 +238,35 @@ test("a worker that is stopped passes the deadline of the others, and is named",
 
 test("an error of one worker is the run's error", () =>
   withFolder(files, async (folder) => {
-    const losing = launch({ folder, workers: 2, file: "none.ts" });
-    await assert.rejects(losing, { code: "FILE_NOT_FOUND" });
+    const job = await jobFolderOf({ file: join(folder, "gpt.ts") });
+    rmSync(join(folder, "words.txt"));
+    const losing = launch({ folder, workers: 2, job });
+    await assert.rejects(losing, { code: "DATA_EMPTY" });
   }));
 
-test("workers that would run different things are told what differs", () =>
+test("a run file that does not load ends the workers that wait for its job", onLinux, () =>
   withFolder(files, async (folder) => {
-    const losing = launch({ folder, workers: 2, file: "odd.ts" });
-    await assert.rejects(losing, (error) => {
-      assert.ok(error instanceof LockstepError && error.code === "PROTOCOL", String(error));
-      assert.match(
-        error.message,
-        /Worker 1 would run something else than worker 0: the seed is \d+ and not \d+/,
-      );
-      return true;
+    await assert.rejects(launch({ folder, workers: 2, file: "none.ts" }), {
+      code: "FILE_NOT_FOUND",
     });
+    assert.ok(!children().some((pid) => pid > 0), "a worker is left");
+  }),
+);
+
+test("a run file is executed once, in the launcher: numbers that it draws are the same for all", () =>
+  withFolder(files, async (folder) => {
+    assert.equal(await launch({ folder, workers: 2, file: "drawn.ts" }), "finished");
+    const executed = readFileSync(join(folder, "executed.txt"), "utf8");
+    assert.equal(executed, `${process.pid}\n`);
+    assert.equal(reportIn(folder).seed, process.pid);
   }));
 
-test("workers that would train on different samples are told so", () =>
+test("data that changes after the job was made is refused", () =>
   withFolder(files, async (folder) => {
-    const losing = launch({ folder, workers: 2, file: "drawn.ts" });
-    await assert.rejects(losing, {
-      code: "PROTOCOL",
-      message: /the data is 29 samples, 3 held out, content \w+ and not 29 samples/,
+    const job = await jobFolderOf({ file: join(folder, "gpt.ts") });
+    writeFileSync(join(folder, "words.txt"), WORDS.slice(0, 2000));
+    await assert.rejects(launch({ folder, workers: 2, job }), {
+      code: "DATA_DIFFERS",
+      message: /The data here is 118 samples.*, and the job was made with 2\d\d samples/,
     });
   }));

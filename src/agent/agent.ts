@@ -1,6 +1,6 @@
 /**
  * One for each machine of a run: takes jobs from launchers that know its token, one at a time, and starts the workers
- * of this machine for them. It runs run files that lie below its folder already, and nothing that comes over the line.
+ * of this machine for them. A job is data: no code comes over the line, and none of a user's is run here.
  */
 import { LockstepError } from "../errors.ts";
 import {
@@ -30,13 +30,19 @@ export interface AgentOptions {
   readonly token: string;
   /** Encrypts what is sent, between launcher and agent and between workers; false unless told. */
   readonly tls?: boolean;
-  /** Run files, data and run folders are below it. */
+  /** Run folders are below it. */
   readonly folder: string;
+  /** Data lies below them, links followed; `folder` unless told. */
+  readonly dataRoots?: readonly string[];
   /** Of a job; four for each core of this machine unless told. */
   readonly maxWorkers?: number;
+  /** Of the files of a job; 1 GiB unless told. */
+  readonly maxJobBytes?: number;
   /** Told of what happens, in words. */
   readonly onNews?: (text: string) => void;
 }
+
+const MAX_JOB_BYTES = 2 ** 30;
 
 type JobRequest = Extract<AgentRequest, { readonly kind: "job" }>;
 
@@ -85,7 +91,7 @@ export class Agent {
     const begin = (request: JobRequest) => {
       if (!this.#lines.has(line)) return; // it did not wait
       try {
-        job = this.#begin(request, tell);
+        job = this.#begin(request, tell, refuse);
       } catch (error) {
         refuse(error);
       }
@@ -109,22 +115,29 @@ export class Agent {
     };
   }
 
-  #begin(request: JobRequest, tell: (reply: AgentReply) => void): AssignedJob {
+  #begin(
+    request: JobRequest,
+    tell: (reply: AgentReply) => void,
+    refuse: (error: unknown) => void,
+  ): AssignedJob {
     if (this.#job !== undefined) {
       throw new LockstepError("AGENT_BUSY", "This agent has a job already.", {
         hint: "Wait for its end, or end it.",
       });
     }
     const { host, ports, token, tls = false, folder } = this.#options;
+    const { dataRoots = [folder], maxJobBytes = MAX_JOB_BYTES } = this.#options;
     const { maxWorkers = 4 * availableCores() } = this.#options;
-    const job = new AssignedJob({ request, host, ports, token, tls, folder, maxWorkers, tell });
+    const places = { host, ports, token, tls, folder, dataRoots };
+    const bounds = { maxWorkers, maxJobBytes };
+    const job = new AssignedJob({ request, ...places, ...bounds, tell, refuse });
     this.#job = job;
-    const { file, firstRank, own, workers } = request;
+    const { name, firstRank, own, workers } = request;
     const ranks = own === 1 ? `${firstRank}` : `${firstRank} to ${firstRank + own - 1}`;
-    this.#news(`${file}: worker ${ranks} of ${workers}.`);
+    this.#news(`${name}: worker ${ranks} of ${workers}.`);
     void job.ended.then(() => {
       this.#job = undefined;
-      this.#news(`${file}: ended.`);
+      this.#news(`${name}: ended.`);
     });
     return job;
   }
@@ -132,6 +145,8 @@ export class Agent {
   #pass(request: Exclude<AgentRequest, JobRequest>, job: AssignedJob | undefined): void {
     if (job === undefined) throw new LockstepError("PROTOCOL", "There is no job yet.");
     switch (request.kind) {
+      case "piece":
+        return job.take(request.bytes);
       case "addresses":
         return job.addresses(request.addresses);
       case "stop":

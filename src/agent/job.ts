@@ -1,9 +1,10 @@
-/** A job that an agent has taken: the workers of this machine, from their start to their end. */
-import { dirname } from "node:path";
+/** A job that an agent has taken: its files as they come, and the workers of this machine, from their start to their end. */
 import { LockstepError } from "../errors.ts";
+import { openJob, readJobFolder } from "../job/index.ts";
 import { type AgentJob, type AgentReply, availableCores, WorkerProcess } from "../launch/index.ts";
 import type { PortRange } from "../transport/index.ts";
-import { outputAt, runFileAt } from "./places.ts";
+import { IncomingJob } from "./incoming.ts";
+import { outputAt } from "./places.ts";
 
 export interface AssignedJobOptions {
   readonly request: AgentJob;
@@ -12,9 +13,13 @@ export interface AssignedJobOptions {
   readonly token: string;
   readonly tls: boolean;
   readonly folder: string;
+  readonly dataRoots: readonly string[];
   /** That may run here at a time. */
   readonly maxWorkers: number;
+  readonly maxJobBytes: number;
   readonly tell: (reply: AgentReply) => void;
+  /** Told why the job is not taken, once its files are there. */
+  readonly refuse: (error: unknown) => void;
 }
 
 /** How long workers may take to stop and save when their launcher has vanished. */
@@ -25,28 +30,62 @@ const MAX_OVERLOAD = 4;
 export class AssignedJob {
   /** Resolves when no process is left. */
   readonly ended: Promise<void>;
-  readonly #workers: readonly WorkerProcess[];
-  /** Workers of all agents. */
-  readonly #size: number;
+  readonly #options: AssignedJobOptions;
+  readonly #incoming: IncomingJob;
+  #workers: readonly WorkerProcess[] = [];
+  /** Workers that have read the job, and opened a door. */
+  #listening = 0;
   #timer: NodeJS.Timeout | undefined;
   #isOver = false;
   #isEnding = false;
 
-  /** Throws FILE_NOT_FOUND, RUN_FILE for a run file that is not the launcher's, or INVALID_OPTION for more than this machine can. */
+  /** Throws INVALID_OPTION for more than this machine can, and RUN_FOLDER for an output that lies elsewhere. */
   constructor(options: AssignedJobOptions) {
-    const { request, host, ports, token, tls, folder, maxWorkers, tell } = options;
+    const { request, folder, maxWorkers, maxJobBytes, tell } = options;
     checkLoad(request, maxWorkers);
-    const file = runFileAt(folder, request.file, request.sha256);
     const out = outputAt(folder, request.out);
-    this.#size = request.workers;
+    this.#options = options;
+    this.#incoming = new IncomingJob({
+      files: request.files,
+      maxBytes: maxJobBytes,
+      more: (pieces) => tell({ kind: "more", pieces }),
+    });
+    this.ended = this.#work(out);
+  }
+
+  async #work(out: string): Promise<void> {
+    try {
+      const job = await this.#incoming.folder;
+      // Its graphs are read by the workers: what is wrong with them must not take the agent down.
+      openJob(readJobFolder(job));
+      if (!this.#isEnding) {
+        this.#options.tell({ kind: "accepted" });
+        this.#workers = this.#start(job, out);
+      }
+    } catch (error) {
+      this.#isOver = true;
+      this.#isEnding = true;
+      this.#options.refuse(error);
+    }
+    await Promise.all(this.#workers.map((worker) => worker.ended));
+    await this.#incoming.remove();
+    this.#isOver = true;
+    clearTimeout(this.#timer);
+  }
+
+  #start(job: string, out: string): WorkerProcess[] {
+    const { request, host, ports, token, tls, dataRoots: roots, tell } = this.#options;
     const { own, firstRank, workers, beginning, overrides, changes, group } = request;
     const threads = request.threads ?? Math.max(1, Math.floor(availableCores() / own));
-    tell({ kind: "accepted" });
-    this.#workers = Array.from({ length: own }, (_, index) => {
+    return Array.from({ length: own }, (_, index) => {
       const rank = firstRank + index;
       const worker = new WorkerProcess(rank, (message) => {
-        if (message.kind === "listening") tell({ ...message, rank });
-        else if (rank === 0) tell(message);
+        if (message.kind === "listening") {
+          this.#listening++;
+          // All have read it: should this agent be killed, nothing is left behind.
+          if (this.#listening === own) void this.#incoming.remove();
+          tell({ ...message, rank });
+        } else if (rank === 0) tell(message);
       });
       void worker.failed.then((error) =>
         tell({
@@ -58,22 +97,18 @@ export class AssignedJob {
       );
       void worker.ended.then(() => tell(endOf(worker)));
       worker.start({
-        file,
+        job,
+        roots,
         overrides,
         out,
         beginning,
         changes,
-        baseDir: dirname(file),
         rank,
         workers,
         threads,
         meeting: { kind: "network", group, own, host, ports, token, tls },
       });
       return worker;
-    });
-    this.ended = Promise.all(this.#workers.map((worker) => worker.ended)).then(() => {
-      this.#isOver = true;
-      clearTimeout(this.#timer);
     });
   }
 
@@ -86,10 +121,16 @@ export class AssignedJob {
     return this.#isEnding;
   }
 
+  /** Throws PROTOCOL for a piece of the job that was not asked for. */
+  take(piece: string): void {
+    this.#incoming.take(piece);
+  }
+
   /** Throws PROTOCOL. */
   addresses(addresses: readonly string[]): void {
-    if (addresses.length !== this.#size) {
-      const text = `The launcher sent ${addresses.length} addresses for ${this.#size} workers.`;
+    const { workers } = this.#options.request;
+    if (addresses.length !== workers) {
+      const text = `The launcher sent ${addresses.length} addresses for ${workers} workers.`;
       throw new LockstepError("PROTOCOL", text);
     }
     for (const worker of this.#workers) worker.tell({ kind: "addresses", addresses });
@@ -101,6 +142,7 @@ export class AssignedJob {
 
   kill(): void {
     this.#isEnding = true;
+    this.#incoming.abort();
     for (const worker of this.#workers) worker.kill();
   }
 
@@ -108,6 +150,7 @@ export class AssignedJob {
   abandon(): void {
     if (this.#isOver) return;
     this.#isEnding = true;
+    this.#incoming.abort();
     this.stop(true);
     this.#timer ??= setTimeout(() => this.kill(), ABANDONED_MS);
   }

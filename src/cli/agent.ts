@@ -1,4 +1,6 @@
 /** `lockstep agent`. */
+import { statSync } from "node:fs";
+import { resolve } from "node:path";
 import { startAgent } from "../agent/index.ts";
 import { LockstepError } from "../errors.ts";
 import { printableLine } from "../telemetry/index.ts";
@@ -11,10 +13,13 @@ export interface AgentFlags {
   readonly token?: string;
   readonly tls?: boolean;
   readonly maxWorkers?: number;
+  readonly dataRoot?: readonly string[];
+  /** In MiB. */
+  readonly maxJob?: number;
 }
 
 export async function agentCommand(flags: AgentFlags): Promise<void> {
-  const { listen, ports, token, tls = false, maxWorkers } = flags;
+  const { listen, ports, token, tls = false, maxWorkers, dataRoot, maxJob } = flags;
   const { host, port } = parseAddress(/^\d+$/.test(listen) ? `127.0.0.1:${listen}` : listen);
   const agent = await startAgent({
     host,
@@ -24,6 +29,8 @@ export async function agentCommand(flags: AgentFlags): Promise<void> {
     tls,
     folder: process.cwd(),
     ...(maxWorkers === undefined ? {} : { maxWorkers }),
+    ...(dataRoot === undefined ? {} : { dataRoots: dataRoot.map((root) => folderAt(root)) }),
+    ...(maxJob === undefined ? {} : { maxJobBytes: maxJob * 2 ** 20 }),
     onNews: (text) => console.log(printableLine(text)),
   });
   console.log(`Listening on ${agent.address}${tls ? " with TLS" : ""}.`);
@@ -31,6 +38,13 @@ export async function agentCommand(flags: AgentFlags): Promise<void> {
     stopOnSignals(resolve);
   });
   await agent.close();
+}
+
+/** Throws FILE_NOT_FOUND. */
+function folderAt(root: string): string {
+  const path = resolve(root);
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true) return path;
+  throw new LockstepError("FILE_NOT_FOUND", `There is no folder "${root}" for --data-root.`);
 }
 
 /** Throws UNAUTHORIZED without a token, and INVALID_OPTION for one that is too short. */

@@ -1,11 +1,12 @@
 /** The commands and their options. Each command is a file; this one names them and checks single values. */
-import { readFileSync } from "node:fs";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { DEFAULT_AGENT_PORT } from "../launch/index.ts";
 import { CHANGEABLE, type Changeable } from "../train/index.ts";
 import type { PortRange } from "../transport/index.ts";
+import { version } from "../version.ts";
 import { agentCommand } from "./agent.ts";
 import { inspectCommand } from "./inspect.ts";
+import { jobCommand } from "./job.ts";
 import { planCommand } from "./plan.ts";
 import { sampleCommand } from "./sample.ts";
 import { trainCommand } from "./train.ts";
@@ -55,11 +56,43 @@ function changes(text: string): readonly Changeable[] {
   });
 }
 
+/** `data=2,shard=4` */
+function parallel(text: string): { readonly data?: number; readonly shard?: number } {
+  const entries = names(text).map((axis): [string, number] => {
+    const [, name, size] = /^(data|shard)=(\d+)$/.exec(axis) ?? [];
+    if (name !== undefined && Number(size) >= 1) return [name, Number(size)];
+    throw new InvalidArgumentError("It must be sizes of axes, as in data=2,shard=4.");
+  });
+  return Object.fromEntries(entries);
+}
+
+function zero(text: string): 1 | 2 | 3 {
+  if (text === "1" || text === "2" || text === "3") return Number(text) as 1 | 2 | 3;
+  throw new InvalidArgumentError("It must be 1, 2 or 3.");
+}
+
+function sharing(): [Option, Option] {
+  return [
+    new Option(
+      "--parallel <axes>",
+      "how workers share a step, as in data=2,shard=4: data holds the whole model, shard shares it out (default: by what the workers are on)",
+    ).argParser(parallel),
+    new Option(
+      "--zero <stage>",
+      "what workers share out: optimizer state (1), gradients too (2), parameters too (3)",
+    ).argParser(zero),
+  ];
+}
+
 function token(): Option {
   return new Option(
     "--token <secret>",
     "the same for all, 16 characters or more; others can see it here, in the environment they do not",
   ).env("LOCKSTEP_TOKEN");
+}
+
+function dataRoot(what: string): Option {
+  return new Option("--data-root <dir...>", `${what}, links followed (default: the current one)`);
 }
 
 function tls(): Option {
@@ -68,6 +101,7 @@ function tls(): Option {
 
 /** Throws CommanderError for words that it does not understand, and for `--help`, which it has shown then. */
 export function commandLine(): Command {
+  const [axes, stage] = sharing();
   const command = new Command("lockstep")
     .description(
       "Distributed training for TypeScript: any ONNX model, trained in step on any machines.",
@@ -77,8 +111,8 @@ export function commandLine(): Command {
     .configureOutput({ outputError: () => undefined });
   command
     .command("train")
-    .description("train the run that a TypeScript module exports")
-    .argument("<file>", "a module with: export default defineRun({…})")
+    .description("train the run that a TypeScript module exports, or a job")
+    .argument("<file>", "a module with: export default defineRun({…}), or the folder of a job")
     .option("--steps <n>", "optimizer steps", whole(1))
     .option("--batch <n>", "samples of a step", whole(1))
     .option(
@@ -88,15 +122,18 @@ export function commandLine(): Command {
     )
     .option(
       "--hosts <list>",
-      "agents to run on: a,b:4100 … Each has the same run file and data at the same place below its folder; the first writes the run's folder",
+      "agents to run on: a,b:4100 … Each has the data, below its --data-root; the run goes there as a job, and the first writes the run's folder",
       names,
     )
     .addOption(token())
     .addOption(tls())
+    .addOption(axes)
+    .addOption(stage)
     .option("--threads <n>", "threads of each worker (default: all cores, divided)", whole(1))
     .option("--seed <n>", "of weights, sample order and dropout", whole(0))
     .option("--out <dir>", "where the run is written (default: runs/NAME)")
     .option("--data <glob...>", "text files or folders to train on, instead of the run's data")
+    .addOption(dataRoot("folder below which the data of a job lies"))
     .option("--resume", "go on from the run's last checkpoint")
     .option(
       "--change <names>",
@@ -107,9 +144,20 @@ export function commandLine(): Command {
     .option("--dump <dir>", "write every compiled graph there as .onnx files")
     .action(trainCommand);
   command
+    .command("job")
+    .description("write the run of a TypeScript module as a job: data that any lockstep can train")
+    .argument("<file>", "a module with: export default defineRun({…})")
+    .requiredOption("--out <dir>", "the folder of the job")
+    .option("--steps <n>", "optimizer steps", whole(1))
+    .option("--batch <n>", "samples of a step", whole(1))
+    .option("--seed <n>", "of weights, sample order and dropout", whole(0))
+    .option("--data <glob...>", "text files or folders to train on, instead of the run's data")
+    .addOption(dataRoot("folder that the job names its data from"))
+    .action(jobCommand);
+  command
     .command("agent")
     .description(
-      "take jobs of `lockstep train --hosts`: it runs run files that lie below the current folder, where their content is the launcher's",
+      "take jobs of `lockstep train --hosts`: data, never code. Runs are written below the current folder",
     )
     .option(
       "--listen <[host:]port>",
@@ -123,7 +171,9 @@ export function commandLine(): Command {
     )
     .addOption(token())
     .addOption(tls())
+    .addOption(dataRoot("folder below which jobs may read data"))
     .option("--max-workers <n>", "that a job may start here (default: 4 a core)", whole(1))
+    .option("--max-job <n>", "MiB of the files of a job (default: 1024)", whole(1))
     .action(agentCommand);
   command
     .command("inspect")
@@ -134,8 +184,10 @@ export function commandLine(): Command {
   command
     .command("plan")
     .description("show what each worker of a run would do in a step: stages, memory, traffic")
-    .argument("<file>", "a module with: export default defineRun({…})")
+    .argument("<file>", "a module with: export default defineRun({…}), or the folder of a job")
     .option("--workers <n>", "workers that share each step", whole(1), 2)
+    .addOption(axes)
+    .addOption(stage)
     .option("--rank <n>", "which of them", whole(0), 0)
     .option("--machines <n>", "that they are on, equally many on each", whole(1), 1)
     .option(
@@ -158,9 +210,4 @@ export function commandLine(): Command {
     .option("--threads <n>", "threads (default: all cores)", whole(1))
     .action(sampleCommand);
   return command;
-}
-
-function version(): string {
-  const file = new URL("../../../package.json", import.meta.url);
-  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
 }

@@ -1,6 +1,8 @@
-/** `lockstep plan FILE`. */
+/** `lockstep plan FILE`, for a run file or a job. */
+import type { ParallelOptions } from "../parallel/index.ts";
 import { printable } from "../telemetry/index.ts";
-import { describePlan, loadRun, settleMicroBatches } from "../train/index.ts";
+import { describePlan, settleMicroBatches } from "../train/index.ts";
+import { openTarget } from "./target.ts";
 
 export interface PlanFlags {
   readonly workers: number;
@@ -10,11 +12,13 @@ export interface PlanFlags {
   readonly bandwidth: number;
   readonly latency: number;
   readonly bucket?: number;
+  readonly parallel?: ParallelOptions["parallel"];
+  readonly zero?: ParallelOptions["zero"];
 }
 
 export async function planCommand(file: string, flags: PlanFlags): Promise<void> {
-  const { workers, rank, machines, gflops, bandwidth, latency, bucket } = flags;
-  const run = settleMicroBatches(await loadRun(file));
+  const { workers, rank, machines, gflops, bandwidth, latency, bucket, parallel, zero } = flags;
+  const run = settleMicroBatches((await openTarget(file, {})).run);
   const text = describePlan(run, {
     workers,
     rank,
@@ -25,6 +29,8 @@ export async function planCommand(file: string, flags: PlanFlags): Promise<void>
       latency: latency * 1e-6,
     },
     bucketBytes: bucket,
+    parallel,
+    zero,
   });
   process.stdout.write(printable(text));
 }

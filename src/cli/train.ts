@@ -1,20 +1,15 @@
-/** `lockstep train FILE`. */
-import { existsSync, statSync } from "node:fs";
-import { basename, dirname, isAbsolute, join, resolve } from "node:path";
-import { escapePath } from "tinyglobby";
-import { type DataSource, text } from "../data/index.ts";
+/** `lockstep train FILE`, for a run file or a job. */
+import { basename, join } from "node:path";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
+import { makeJobFolder, removeJobFolder, writeJobForNow } from "../job/index.ts";
 import { availableCores, launchLocal, launchOnHosts } from "../launch/index.ts";
 import { type EventSink, jsonlSink, terminalSink } from "../telemetry/index.ts";
 import {
   type Beginning,
   type Changeable,
   FILES,
-  loadRun,
   openRunFolder,
-  overrideRun,
-  type Run,
   readCheckpointHead,
   settleMicroBatches,
   type TrainOptions,
@@ -23,21 +18,19 @@ import {
 } from "../train/index.ts";
 import { requireToken } from "./agent.ts";
 import { commandToResume } from "./command.ts";
+import { DATA_NOT_HERE, jobFrom, jobHere, rootFor, rootHere } from "./job.ts";
 import { stopOnSignals } from "./signals.ts";
+import { openTarget, type Target, type TargetFlags } from "./target.ts";
 import { type WorkersAsked, workersFor } from "./workers.ts";
 
-export interface TrainFlags {
-  readonly steps?: number;
-  readonly batch?: number;
+export interface TrainFlags extends TargetFlags {
   readonly workers?: WorkersAsked;
   /** Agents; `workers` is then the number on each. */
   readonly hosts?: readonly string[];
   readonly token?: string;
   readonly tls?: boolean;
   readonly threads?: number;
-  readonly seed?: number;
   readonly out?: string;
-  readonly data?: readonly string[];
   readonly resume?: boolean;
   readonly change?: readonly Changeable[];
   readonly anew?: boolean;
@@ -45,26 +38,24 @@ export interface TrainFlags {
 }
 
 export async function trainCommand(file: string, flags: TrainFlags): Promise<void> {
-  const { steps, batch, seed } = flags;
   const beginning = beginningOf(flags);
-  const loaded = await loadRun(file);
-  const data = flags.data && textOf(flags.data, loaded);
-  const overrides = { steps, batch, seed, data };
-  const run = overrideRun(loaded, overrides);
-  checkHosts(flags);
+  const opened = await openTarget(file, flags);
+  checkHosts(flags, opened);
   const cores = availableCores();
-  const out = flags.out ?? join("runs", basename(run.name));
+  const out = flags.out ?? join("runs", basename(opened.run.name));
   const folder = await openRunFolder(out);
   // The folder of a run on hosts is theirs.
   const head =
     beginning === "resume" && flags.hosts === undefined
       ? await readCheckpointHead(folder)
       : undefined;
+  const run = settleMicroBatches(opened.run, head?.identity["microBatches"]);
+  const target = { ...opened, run };
   const { each, all: workers } = workersFor({
     asked: flags.workers,
     threads: flags.threads,
     cores,
-    microBatches: settleMicroBatches(run, head?.identity["microBatches"]).microBatches,
+    microBatches: run.microBatches,
     hosts: flags.hosts?.length,
   });
   const show = terminalSink({
@@ -84,35 +75,24 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
   const stop = stopOnSignals(() => show({ type: "stopping" }));
   const threads = flags.threads ?? Math.max(1, Math.floor(cores / workers));
   const shared = {
-    baseDir: resolve(dirname(file)),
     beginning,
     changes: flags.change,
     signal: stop.signal,
     onEvent: metrics === undefined ? show : both(show, metrics.sink),
   };
-  const { dump, hosts } = flags;
+  const { dump } = flags;
   try {
-    const outcome =
-      hosts !== undefined
-        ? await launchOnHosts({
-            ...shared,
-            file,
-            overrides: { steps, batch, seed },
-            out,
-            hosts,
-            token: requireToken(flags.token),
-            tls: flags.tls ?? false,
-            root: process.cwd(),
-            workers: each,
-            threads: flags.threads,
-          })
+    const outcome = await unlessStopped(target, out, shared, () =>
+      flags.hosts !== undefined
+        ? trainOnHosts(target, flags, { ...shared, out, workers: each })
         : workers === 1
-          ? await trainHere(
-              run,
+          ? trainHere(
+              target,
               { ...shared, folder, now: () => performance.now() },
               { threads, dump },
             )
-          : await launchLocal({ ...shared, file, overrides, out, workers, threads, dump });
+          : trainByWorkers(target, flags, { ...shared, out, workers, threads, dump }),
+    );
     if (outcome === "stopped") process.exitCode = stop.status();
   } finally {
     stop.end();
@@ -120,31 +100,123 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
   }
 }
 
+type Outcome = TrainResult["outcome"];
+type Shared = Pick<TrainOptions, "beginning" | "changes" | "signal" | "onEvent">;
+
+/** A stop while the job is made stops a run that was not begun. */
+async function unlessStopped(
+  { run: { steps } }: Target,
+  out: string,
+  { signal, onEvent }: Shared,
+  work: () => Promise<Outcome>,
+): Promise<Outcome> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!signal.aborted || error !== signal.reason) throw error;
+    onEvent({ type: "stopped", step: 0, steps, out, files: [] });
+    return "stopped";
+  }
+}
+
 /** One worker is this very process: nothing is started, nothing shared. */
 async function trainHere(
-  run: Run,
-  options: Omit<TrainOptions, "engine">,
+  { run, baseDir, roots, holds }: Target,
+  options: Omit<TrainOptions, "engine" | "baseDir">,
   { threads, dump }: { readonly threads: number; readonly dump: string | undefined },
-): Promise<TrainResult["outcome"]> {
+): Promise<Outcome> {
   const engine = createOrtEngine({ threads, ...(dump === undefined ? {} : { dump }) });
   try {
-    return (await train(run, { ...options, engine })).outcome;
+    return (await train(run, { ...options, baseDir, roots, holds, engine })).outcome;
   } finally {
     await engine.close();
   }
 }
 
+interface WorkersOptions extends Shared {
+  readonly out: string;
+  readonly workers: number;
+  readonly threads: number;
+  readonly dump: string | undefined;
+}
+
+async function trainByWorkers(
+  target: Target,
+  flags: TrainFlags,
+  options: WorkersOptions,
+): Promise<Outcome> {
+  const { baseDir, roots = [rootHere(baseDir)], job } = target;
+  const { steps, seed } = flags;
+  if (job !== undefined) {
+    return launchLocal({ ...options, job: job.path, roots, overrides: { steps, seed } });
+  }
+  const folder = await makeJobFolder();
+  const remove = () => removeJobFolder(folder).catch(() => undefined);
+  try {
+    return await launchLocal({
+      ...options,
+      roots,
+      overrides: {},
+      job: async () => {
+        const { files } = await jobHere(target, options.signal);
+        await writeJobForNow(folder, files);
+        return folder;
+      },
+      onEvent: (event) => {
+        // All workers have read it: should this process be killed, nothing is left behind.
+        if (event.type === "started") void remove();
+        options.onEvent(event);
+      },
+    });
+  } finally {
+    await remove();
+  }
+}
+
+async function trainOnHosts(
+  target: Target,
+  flags: TrainFlags,
+  options: Shared & { readonly out: string; readonly workers: number },
+): Promise<Outcome> {
+  const { hosts = [], tls = false, threads, steps, seed } = flags;
+  const token = requireToken(flags.token);
+  const made =
+    target.job === undefined
+      ? await jobFrom(target, rootFor(flags), options.signal)
+      : { files: target.job.files(), head: target.job.head };
+  if (made.head.data.holds === undefined) {
+    options.onEvent({ type: "notice", text: DATA_NOT_HERE });
+  }
+  return launchOnHosts({
+    ...options,
+    name: target.run.name,
+    job: made.files,
+    overrides: target.job === undefined ? {} : { steps, seed },
+    hosts,
+    token,
+    tls,
+    root: process.cwd(),
+    threads,
+  });
+}
+
 /** Throws INVALID_OPTION. */
-function checkHosts({ hosts, data, dump, tls }: TrainFlags): void {
+function checkHosts({ hosts, dump, tls, dataRoot }: TrainFlags, { job }: Target): void {
   if (hosts === undefined && tls === true) {
     throw new LockstepError(
       "INVALID_OPTION",
       "--tls is for --hosts: a run of one machine sends nothing.",
     );
   }
-  if (hosts === undefined || (data === undefined && dump === undefined)) return;
-  throw new LockstepError("INVALID_OPTION", "--data and --dump are not for --hosts.", {
-    hint: "Name the data in the run file: it is the same on every host.",
+  if (hosts === undefined && job === undefined && dataRoot !== undefined) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      "--data-root is for jobs: the data of a run file may lie anywhere on this machine.",
+    );
+  }
+  if (hosts === undefined || dump === undefined) return;
+  throw new LockstepError("INVALID_OPTION", "--dump is not for --hosts.", {
+    hint: "The graphs of the model are in the job: lockstep job FILE --out DIR.",
   });
 }
 
@@ -160,17 +232,6 @@ function beginningOf({ resume, anew, change }: TrainFlags): Beginning {
   }
   if (resume === true) return "resume";
   return anew === true ? "anew" : "new";
-}
-
-/** Globs, files and folders from the shell, in place of the run's text; its other options (a tokenizer) stay. */
-function textOf(words: readonly string[], run: Run): DataSource {
-  const globs = words.map((word) => {
-    const path = resolve(word);
-    if (!existsSync(path)) return isAbsolute(word) ? word : `${escapePath(process.cwd())}/${word}`;
-    return statSync(path).isDirectory() ? `${escapePath(path)}/**/*` : escapePath(path);
-  });
-  const { data } = run;
-  return data.kind === "text" ? { ...data, globs } : text(globs);
 }
 
 function both(first: EventSink, second: EventSink): EventSink {

@@ -1,6 +1,6 @@
 /**
- * A group of ranks that compute together: memory that collectives work on, and collectives prepared
- * once and run many times. All ranks make the same calls in the same order.
+ * A group of ranks that compute together: memory that collectives work on, and collectives prepared once and run
+ * many times. All ranks make the same calls in the same order.
  */
 import type { Device, HostBuffer } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
@@ -27,20 +27,14 @@ export interface GroupSettings {
   readonly canonical?: boolean;
 }
 
-/**
- * Where a collective works: `data` is read and written, an all-to-all writes `into`. Offsets in
- * bytes.
- */
+/** Where a collective works: `data` is read and written, an all-to-all writes `into`. Offsets in bytes. */
 export interface PrepareOptions {
   readonly data: GroupBuffer;
   readonly byteOffset?: number;
   readonly into?: GroupBuffer;
   readonly intoByteOffset?: number;
   readonly algorithm?: Algorithm;
-  /**
-   * Messages of different channels (not 0) may be under way at the same time; all else runs in the
-   * order asked for.
-   */
+  /** Messages of different channels (not 0) may be under way at the same time; all else runs in the order asked for. */
   readonly channel?: number;
   readonly deadlineMs?: number;
   /** Whether it will run once: then nothing that takes long to prepare is chosen. */
@@ -51,10 +45,7 @@ export interface Prepared {
   readonly schedule: Schedule;
   /** Estimated microseconds by algorithm. */
   readonly estimates: Choice["estimates"];
-  /**
-   * Runs of one must not overlap, and all ranks run all in the same order. Rejects with the group's
-   * error.
-   */
+  /** Runs of one must not overlap, and all ranks run all in the same order. Rejects with the group's error. */
   run(): Promise<void>;
   close(): void;
 }
@@ -87,10 +78,7 @@ export class Group {
     return this.transport.size;
   }
 
-  /**
-   * Zeroed memory that `register` takes: it has a name where the transport shares memory. The
-   * caller closes it.
-   */
+  /** Zeroed memory that `register` takes: it has a name where the transport shares memory. The caller closes it. */
   newMemory(byteLength: number): HostBuffer {
     const { share } = this.transport;
     return this.engine.allocateHost(
@@ -99,18 +87,14 @@ export class Group {
     );
   }
 
-  /**
-   * Whether `register` takes this memory: a name that peers have opened is gone, and they cannot
-   * open it again.
-   */
+  /** Whether `register` takes this memory: a name that peers have opened is gone, and they cannot open it again. */
   canRegister({ memory }: HostBuffer): boolean {
     return this.transport.share === undefined || memory.name !== undefined;
   }
 
   /**
-   * Lets collectives work on memory: peers of this machine map it where the transport shares
-   * memory. It stays the caller's, who releases it here before closing it. All ranks register
-   * together. Rejects with MEMORY_NAME.
+   * Lets collectives work on memory: peers of this machine map it where the transport shares memory. It stays the
+   * caller's, who releases it here before closing it. All ranks register together. Rejects with MEMORY_NAME.
    */
   async register(own: HostBuffer): Promise<GroupBuffer> {
     const region = await this.transport.share?.(own.memory);
@@ -119,20 +103,14 @@ export class Group {
     return buffer;
   }
 
-  /**
-   * Memory of the group's own, which it closes: for what no one needs after it. All ranks allocate
-   * together.
-   */
+  /** Memory of the group's own, which it closes: for what no one needs after it. All ranks allocate together. */
   async allocate(byteLength: number): Promise<GroupBuffer> {
     const own = this.newMemory(byteLength);
     this.#owned.add(own);
     return this.register(own);
   }
 
-  /**
-   * Lets go of the peers' memory, and closes what the group allocated. No collective works on it
-   * any more.
-   */
+  /** Lets go of the peers' memory, and closes what the group allocated. No collective works on it any more. */
   release(buffer: GroupBuffer): void {
     if (!this.#buffers.delete(buffer)) return;
     buffer.letGo();
@@ -253,10 +231,7 @@ export class Group {
     await this.transport.barrier();
   }
 
-  /**
-   * A group of some of the ranks, with the same engine and costs. Its members call it, and close
-   * it.
-   */
+  /** A group of some of the ranks, with the same engine and costs. Its members call it, and close it. */
   async subgroup(ranks: readonly number[]): Promise<Group> {
     const transport = await this.transport.subgroup(ranks);
     return new Group({ ...this.#settings, transport, costs: this.costs });

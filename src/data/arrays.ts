@@ -1,5 +1,4 @@
 /** Samples that are rows of arrays: in memory, in .npy files, or in a .safetensors file. */
-import { resolve } from "node:path";
 import { LockstepError } from "../errors.ts";
 import { checkOptions } from "../options.ts";
 import { readSafetensorsHeader } from "../safetensors/index.ts";
@@ -14,6 +13,7 @@ import {
 } from "./columns.ts";
 import { readNpyHeader } from "./npy.ts";
 import { checkPath, checkPaths, SOURCE_OPTIONS } from "./options.ts";
+import { pathOf } from "./place.ts";
 import { openRecords } from "./records.ts";
 import type { Dataset, OpenRequest, SourceOptions } from "./source.ts";
 
@@ -75,7 +75,7 @@ export async function openNpy(source: NpySource, request: OpenRequest): Promise<
     .map((file) => `"${file}"`)
     .join(", ")})`;
   const columns = await openColumns(Object.keys(source.files), async (key) => {
-    const path = resolve(request.baseDir, source.files[key] as string);
+    const path = pathOf(source.files[key] as string, request);
     const { dtype, shape, dataOffset } = await readNpyHeader(path);
     checkRows(key, { dtype, shape }, name);
     return fileColumn(path, { dtype, shape }, dataOffset);
@@ -99,7 +99,7 @@ export async function openSafetensors(
   source: SafetensorsSource,
   request: OpenRequest,
 ): Promise<Dataset> {
-  const path = resolve(request.baseDir, source.file);
+  const path = pathOf(source.file, request);
   const name = `safetensors("${source.file}")`;
   const { entries } = await readSafetensorsHeader(path);
   const byName = new Map(entries.map((entry) => [entry.name, entry]));

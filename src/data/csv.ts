@@ -51,10 +51,7 @@ export function ratings(globs: string | readonly string[], options: SourceOption
 
 export async function openCsv(source: CsvSource, request: OpenRequest): Promise<Dataset> {
   const name = `csv(${source.globs.map((pattern) => `"${pattern}"`).join(", ")})`;
-  const documents = await loadDocuments(
-    await findFiles(source.globs, request.baseDir),
-    MAX_KEPT_BYTES,
-  );
+  const documents = await loadDocuments(await findFiles(source.globs, request), MAX_KEPT_BYTES);
   const names = source.header ?? (await readHeader(documents, source, name));
   const lines = await indexLines(documents, {
     header: source.header === undefined,

@@ -4,6 +4,7 @@ import { resolve } from "node:path";
 import { glob } from "tinyglobby";
 import { LockstepError } from "../errors.ts";
 import { fileError } from "../files/index.ts";
+import { type Base, rootCheck } from "./place.ts";
 
 export interface FoundFile {
   /** Relative to the base folder, with `/` on every system. */
@@ -15,8 +16,10 @@ export interface FoundFile {
 /** Files at once being looked at or read: enough to keep a disk busy, far from any limit on open files. */
 export const FILES_AT_ONCE = 32;
 
-/** Throws DATA_EMPTY, naming globs and folder, when nothing matches. Empty files are left out. */
-export async function findFiles(globs: readonly string[], baseDir: string): Promise<FoundFile[]> {
+/** Throws DATA_EMPTY, naming globs and folder, when nothing matches, and DATA_PLACE for files outside of the base's roots. Empty files are left out. */
+export async function findFiles(globs: readonly string[], base: Base): Promise<FoundFile[]> {
+  const { baseDir } = base;
+  const check = rootCheck(base);
   let names: string[];
   try {
     names = await glob([...globs], { cwd: baseDir, onlyFiles: true, expandDirectories: false });
@@ -28,6 +31,7 @@ export async function findFiles(globs: readonly string[], baseDir: string): Prom
   const sorted = [...new Set(names)].sort();
   const files = await inParallel(sorted, FILES_AT_ONCE, async (name) => {
     const path = resolve(baseDir, name);
+    check(path, name);
     try {
       return { name, path, byteLength: (await stat(path)).size };
     } catch (error) {

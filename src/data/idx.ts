@@ -2,7 +2,6 @@
  * Images and labels in the IDX format of MNIST, plain or gzipped.
  * Format: https://github.com/cvdfoundation/mnist (what yann.lecun.com/exdb/mnist said)
  */
-import { resolve } from "node:path";
 import { promisify } from "node:util";
 import { gunzip } from "node:zlib";
 import { LockstepError } from "../errors.ts";
@@ -11,6 +10,7 @@ import { checkOptions } from "../options.ts";
 import { byteLength, type Tensor } from "../tensor/index.ts";
 import { memoryColumn, recordsOf } from "./columns.ts";
 import { checkPaths, SOURCE_OPTIONS } from "./options.ts";
+import { pathOf } from "./place.ts";
 import { openRecords } from "./records.ts";
 import type { Dataset, OpenRequest, SourceOptions } from "./source.ts";
 
@@ -36,7 +36,7 @@ export function idxImages(
 export async function openIdx(source: IdxSource, request: OpenRequest): Promise<Dataset> {
   const name = `idxImages("${source.images}")`;
   const [image, label] = await Promise.all(
-    [source.images, source.labels].map((file) => readIdx(resolve(request.baseDir, file))),
+    [source.images, source.labels].map((file) => readIdx(pathOf(file, request))),
   );
   const records = recordsOf(
     {

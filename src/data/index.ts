@@ -8,6 +8,7 @@ export {
 } from "./arrays.ts";
 export { bigramBitsPerByte, gzipBitsPerByte } from "./baselines.ts";
 export { type CsvOptions, type CsvSource, csv, ratings } from "./csv.ts";
+export { type PlaceChange, sourceOf, withPlaces } from "./describe.ts";
 export { type IdxSource, idxImages } from "./idx.ts";
 export { type JsonlOptions, type JsonlSource, jsonl } from "./jsonl.ts";
 export { type DataSource, openData } from "./open.ts";

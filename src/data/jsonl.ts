@@ -33,7 +33,7 @@ export function jsonl(globs: string | readonly string[], options: JsonlOptions =
 
 export async function openJsonl(source: JsonlSource, request: OpenRequest): Promise<Dataset> {
   const name = `jsonl(${source.globs.map((pattern) => `"${pattern}"`).join(", ")})`;
-  const files = await loadDocuments(await findFiles(source.globs, request.baseDir), MAX_KEPT_BYTES);
+  const files = await loadDocuments(await findFiles(source.globs, request), MAX_KEPT_BYTES);
   const lines = await indexLines(files, { header: false, quotes: false });
   try {
     if (lines.count === 0) throw new LockstepError("DATA_EMPTY", `${name} has no lines.`);

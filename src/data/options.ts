@@ -1,6 +1,6 @@
 /** Checks of what a source is given, when it is stated: a path that is undefined is often a variable that was not set. */
 import { LockstepError } from "../errors.ts";
-import { anything, count, type OptionKinds, share, word } from "../options.ts";
+import { count, lists, type OptionKinds, share, word } from "../options.ts";
 import type { SourceOptions } from "./source.ts";
 import type { TextOptions } from "./text.ts";
 
@@ -25,7 +25,7 @@ export function checkPath(source: string, what: string, path: unknown): void {
 /** Of options that all sources take. */
 export const SOURCE_OPTIONS: OptionKinds<SourceOptions> = {
   heldOut: share.optional(),
-  fields: anything.optional(),
+  fields: lists(word).optional(),
 };
 
 export const TEXT_OPTIONS: OptionKinds<TextOptions> = {

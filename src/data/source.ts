@@ -18,6 +18,8 @@ export interface OpenRequest {
   readonly inputs: readonly ModelInput[];
   /** Relative paths and globs start here. */
   readonly baseDir: string;
+  /** Folders below which all files must lie, links followed; anywhere if undefined. */
+  readonly roots?: readonly string[] | undefined;
   /** Samples of one step over all workers; the leading dim of the inputs unless told. */
   readonly batch?: number;
 }

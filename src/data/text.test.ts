@@ -60,19 +60,22 @@ test("files come in one order everywhere: by the code units of their paths", () 
   withFolder(
     { "b/x.md": "1", "a.md": "2", "Z.md": "3", "ä.md": "4", "b.md": "5" },
     async (baseDir) => {
-      const names = (await findFiles(["**/*.md"], baseDir)).map(({ name }) => name);
+      const names = (await findFiles(["**/*.md"], { baseDir })).map(({ name }) => name);
       assert.deepEqual(names, ["Z.md", "a.md", "b.md", "b/x.md", "ä.md"]);
       assert.deepEqual(
-        await findFiles(["**/*.md", "b/*.md"], baseDir),
-        await findFiles(["b/*", "**/*.md"], baseDir),
+        await findFiles(["**/*.md", "b/*.md"], { baseDir }),
+        await findFiles(["b/*", "**/*.md"], { baseDir }),
       );
     },
   ));
 
 test("files beyond the base folder and absolute paths are found", () =>
   withFolder({ "data/a.txt": page("a"), "run/x": "" }, async (folder) => {
-    assert.equal((await findFiles(["../data/*.txt"], join(folder, "run"))).length, 1);
-    assert.equal((await findFiles([join(folder, "data/*.txt")], join(folder, "run"))).length, 1);
+    assert.equal((await findFiles(["../data/*.txt"], { baseDir: join(folder, "run") })).length, 1);
+    assert.equal(
+      (await findFiles([join(folder, "data/*.txt")], { baseDir: join(folder, "run") })).length,
+      1,
+    );
   }));
 
 test("a copy of a file, under whatever name, is left out", () =>
@@ -162,7 +165,7 @@ test("text too large for memory is read by ranges, to the same bytes", () =>
   withFolder(
     { "a.txt": page("a", 7), "b.txt": page("b", 1), "c.txt": page("c", 9) },
     async (baseDir) => {
-      const files = await findFiles(["*.txt"], baseDir);
+      const files = await findFiles(["*.txt"], { baseDir });
       const inMemory = byteStore(await loadDocuments(files), 0);
       const ranges = byteStore(await loadDocuments(files, 10), 0);
       const dropped = byteStore(await loadDocuments(files), 0, 10);

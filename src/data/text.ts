@@ -4,7 +4,6 @@
  * What is held out is chosen before any window is cut. With enough files, whole files are held out, near-duplicates
  * together, and no file twice; else the tail of the text. So no text is both trained on and validated on.
  */
-import { resolve } from "node:path";
 import { LockstepError } from "../errors.ts";
 import { readFileWhole } from "../files/index.ts";
 import { checkOptions } from "../options.ts";
@@ -12,6 +11,7 @@ import { type Document, loadDocuments } from "./document.ts";
 import { findFiles } from "./find.ts";
 import { matchFields } from "./match.ts";
 import { globsOf, TEXT_OPTIONS } from "./options.ts";
+import { pathOf } from "./place.ts";
 import { wordsOf } from "./ranges.ts";
 import { checkHeldOut, checkSize } from "./records.ts";
 import type { Dataset, OpenRequest, SourceOptions, TextPart } from "./source.ts";
@@ -42,7 +42,7 @@ export function text(globs: string | readonly string[], options: TextOptions = {
 
 export async function openText(source: TextSource, request: OpenRequest): Promise<Dataset> {
   const name = `text(${source.globs.map((pattern) => `"${pattern}"`).join(", ")})`;
-  const files = await findFiles(source.globs, request.baseDir);
+  const files = await findFiles(source.globs, request);
   return openDocuments(await loadDocuments(files), source, request, name);
 }
 
@@ -66,7 +66,7 @@ export async function openDocuments(
   const field = { type: "int32", shape: [context] } as const;
   const fields = Object.fromEntries(TEXT_FIELDS.map((key) => [key, field]));
   const matches = matchFields(request, options, fields, name);
-  const tokenizer = await tokenizerOf(options, request.baseDir);
+  const tokenizer = await tokenizerOf(options, request);
   checkVocabulary(tokenizer, request, name);
 
   const documents = await dropDuplicates(found);
@@ -110,9 +110,9 @@ function partOf({ byteLength, length, bytes }: TextStream): TextPart {
   return { byteLength, tokens: length, bytes };
 }
 
-async function tokenizerOf(options: TextOptions, baseDir: string): Promise<Tokenizer> {
+async function tokenizerOf(options: TextOptions, request: OpenRequest): Promise<Tokenizer> {
   if (options.tokenizer === undefined) return byteTokenizer();
-  const path = resolve(baseDir, options.tokenizer);
+  const path = pathOf(options.tokenizer, request);
   const json = new TextDecoder().decode(await readFileWhole(path));
   return tokenizerFromJson(json, path);
 }

@@ -1,6 +1,6 @@
 /**
- * What a launcher and the agents of a run tell each other. A job is data: it names a run file by its place and its
- * content, and never brings code along. Everything that comes is checked to the last field.
+ * What a launcher and the agents of a run tell each other. A job is data, and travels in pieces: graphs, first values, and where data
+ * lies. It never brings code along. Everything that comes is checked to the last field.
  */
 import { z } from "zod";
 import { LockstepError } from "../errors.ts";
@@ -9,14 +9,18 @@ import { type Beginning, CHANGEABLE } from "../train/index.ts";
 import { errorSchema, notUnderstood, outcome, port } from "./checks.ts";
 
 /** Of these messages: a change that an older side would not understand makes it another. */
-export const AGENT_PROTOCOL = 4;
+export const AGENT_PROTOCOL = 5;
 export const DEFAULT_AGENT_PORT = 4100;
 
 const MAX_WORKERS = 4096;
 const rank = z.int().min(0).max(MAX_WORKERS);
 const workers = z.int().min(1).max(MAX_WORKERS);
 const count = z.int().min(0);
-const MAX_BATCH = 2 ** 31;
+const MAX_FILES = 1000;
+/** Of the files of a job in one message, before it is text. */
+export const PIECE_BYTES = 2 ** 19;
+/** Pieces that a launcher may send ahead of what the agent has written. */
+export const PIECES_AHEAD = 8;
 
 /** Below the agent's folder, and written alike on all systems. */
 const place = z
@@ -27,14 +31,22 @@ const place = z
 
 const jobFields = z.strictObject({
   kind: z.literal("job"),
-  file: place,
-  /** Of the run file, in hexadecimal digits. */
-  sha256: z.string().regex(/^[0-9a-f]{64}$/),
+  /** For people. */
+  name: z.string().min(1).max(1000),
+  /** Of the job, in the order in which their pieces come: names and bytes. */
+  files: z
+    .array(
+      z.strictObject({
+        name: z.string().regex(/^[a-z0-9][a-z0-9-]{0,60}\.(?:json|onnx|safetensors)$/),
+        bytes: count,
+      }),
+    )
+    .min(1)
+    .max(MAX_FILES),
   out: place,
   beginning: z.enum(["new", "anew", "resume"] satisfies Beginning[]),
   overrides: z.strictObject({
     steps: count.optional(),
-    batch: count.max(MAX_BATCH).optional(),
     seed: count.optional(),
   }),
   /** What may be another than before in a run that goes on. */
@@ -57,6 +69,15 @@ const job = jobFields.refine(
 
 const request = z.discriminatedUnion("kind", [
   job,
+  /** The next bytes of the job's files, in base64. */
+  z.strictObject({
+    kind: z.literal("piece"),
+    bytes: z
+      .string()
+      .min(1)
+      .max(Math.ceil(PIECE_BYTES / 3) * 4)
+      .regex(/^[A-Za-z0-9+/]+={0,2}$/, "must be base64"),
+  }),
   z.strictObject({
     kind: z.literal("addresses"),
     addresses: z.array(z.string().min(1).max(300)).min(1).max(MAX_WORKERS),
@@ -67,6 +88,8 @@ const request = z.discriminatedUnion("kind", [
 ]);
 
 const reply = z.discriminatedUnion("kind", [
+  /** So many pieces may be sent beside those before. */
+  z.strictObject({ kind: z.literal("more"), pieces: z.int().min(1).max(PIECES_AHEAD) }),
   z.strictObject({ kind: z.literal("accepted") }),
   z.strictObject({ kind: z.literal("refused"), error: errorSchema }),
   z.strictObject({ kind: z.literal("listening"), rank, port }),

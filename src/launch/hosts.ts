@@ -1,16 +1,16 @@
 /**
- * Runs the workers of a run on several machines, through the agent that was started on each. The agents have the run
- * file and the data already, at the same places below their folders; only data goes to them.
+ * Runs the workers of a run on several machines, through the agent that was started on each. The job goes to them; only its data is
+ * there already, below the folders that the agent was started with.
  */
-import { createHash, randomBytes } from "node:crypto";
-import { existsSync } from "node:fs";
+import { randomBytes } from "node:crypto";
 import { relative, resolve, sep } from "node:path";
 import { LockstepError } from "../errors.ts";
-import { readFileWhole } from "../files/index.ts";
+import type { JobFiles } from "../job/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
-import type { Beginning, Changeable, RunOverrides, TrainResult } from "../train/index.ts";
+import type { Beginning, Changeable, TrainResult } from "../train/index.ts";
 import { dialLine, formatAddress, type Line, parseAddress } from "../transport/index.ts";
 import { DEFAULT_AGENT_PORT, isPlace } from "./agent-messages.ts";
+import type { JobOverrides } from "./messages.ts";
 import { OwnClock } from "./own-clock.ts";
 import { RemoteAgent } from "./remote.ts";
 import { watchWorkers } from "./watch.ts";
@@ -21,12 +21,15 @@ export interface HostsOptions {
   readonly token: string;
   /** Encrypts what is sent, to agents that do so too. */
   readonly tls: boolean;
-  /** The folder that file and out are below; each agent has its own for it. */
+  /** The folder that `out` is below; each agent has its own for it. */
   readonly root: string;
-  /** As `out`, absolute or from `root`. */
-  readonly file: string;
+  /** Absolute or from `root`. */
   readonly out: string;
-  readonly overrides: Pick<RunOverrides, "steps" | "batch" | "seed">;
+  /** The run's, for people. */
+  readonly name: string;
+  readonly job: JobFiles;
+  /** Of what the job says. */
+  readonly overrides: JobOverrides;
   readonly beginning: Beginning;
   /** What may be another than before in a run that goes on. */
   readonly changes?: readonly Changeable[] | undefined;
@@ -36,7 +39,7 @@ export interface HostsOptions {
   readonly onEvent: EventSink;
   /** Asks for a clean stop. */
   readonly signal: AbortSignal;
-  /** Until all agents are there and have taken the job; 10 s unless told. */
+  /** Until all agents are there, and for each while it takes the job and nothing of it is sent; 10 s unless told. */
   readonly deadlineMs?: number;
 }
 
@@ -44,11 +47,11 @@ const DEADLINE_MS = 10_000;
 
 /**
  * Resolves when all workers have ended well.
- * @throws DEADLINE, UNAUTHORIZED, ADDRESS, PROTOCOL or FILE_NOT_FOUND naming the hosts; PEER_LOST; what a worker threw
+ * @throws DEADLINE, UNAUTHORIZED, ADDRESS or PROTOCOL naming the hosts; PEER_LOST; what a worker threw
  */
 export async function launchOnHosts(options: HostsOptions): Promise<TrainResult["outcome"]> {
   const { signal, deadlineMs = DEADLINE_MS } = options;
-  const request = await jobOf(options);
+  const request = jobOf(options);
   const hosts = options.hosts.map(addressOf);
   const clock = new OwnClock();
   let agents: readonly RemoteAgent[] = [];
@@ -56,7 +59,7 @@ export async function launchOnHosts(options: HostsOptions): Promise<TrainResult[
     agents = await connect(hosts, options, clock);
     for (const agent of agents) {
       const firstRank = agent.workers[0]?.rank ?? 0;
-      agent.send({ ...request, firstRank });
+      agent.offer({ ...request, firstRank }, options.job);
     }
     await within(deadlineMs, agents);
     const all = agents.flatMap(({ workers }) => workers);
@@ -67,23 +70,21 @@ export async function launchOnHosts(options: HostsOptions): Promise<TrainResult[
   }
 }
 
-async function jobOf(options: HostsOptions) {
-  const { root, overrides, beginning, changes, hosts, workers: own, threads } = options;
-  const { steps, batch, seed } = overrides;
-  const file = resolve(root, options.file);
-  if (!existsSync(file)) {
-    throw new LockstepError("FILE_NOT_FOUND", `There is no run file "${options.file}".`);
-  }
-  const content = await readFileWhole(file);
+function jobOf(options: HostsOptions) {
+  const { root, name, job, overrides, beginning, changes, hosts, workers: own, threads } = options;
+  const { steps, seed } = overrides;
+  const files = [...job].map(([file, pieces]) => ({
+    name: file,
+    bytes: pieces.reduce((sum, { byteLength }) => sum + byteLength, 0),
+  }));
   return {
     kind: "job",
-    file: placeBelow(root, options.file),
-    sha256: createHash("sha256").update(content).digest("hex"),
+    name,
+    files,
     out: placeBelow(root, options.out),
     beginning,
     overrides: {
       ...(steps === undefined ? {} : { steps }),
-      ...(batch === undefined ? {} : { batch }),
       ...(seed === undefined ? {} : { seed }),
     },
     ...(changes === undefined ? {} : { changes: [...changes] }),
@@ -98,7 +99,7 @@ function placeBelow(root: string, path: string): string {
   const place = relative(root, resolve(root, path)).split(sep).join("/");
   if (isPlace(place)) return place;
   throw new LockstepError("INVALID_OPTION", `"${path}" is not below "${root}".`, {
-    hint: "With --hosts, run files and run folders have the same place below the folder of every agent.",
+    hint: "With --hosts, the run's folder has the same place below the folder of every agent.",
   });
 }
 
@@ -148,23 +149,34 @@ async function connect(
   }
 }
 
-/** Until every agent has taken the job. */
+/** Until every agent has taken the job: each has so long from what it was sent last. */
 async function within(deadlineMs: number, agents: readonly RemoteAgent[]): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<"late">((settle) => {
-    timer = setTimeout(() => settle("late"), deadlineMs);
-  });
   const answers = await Promise.allSettled(
-    agents.map(async ({ host, accepted }) => {
-      if ((await Promise.race([accepted, late])) !== "late") return;
-      throw new LockstepError("DEADLINE", `${host} did not take the job within ${deadlineMs} ms.`, {
-        fields: { host },
-      });
+    agents.map(async (agent) => {
+      const { host, accepted } = agent;
+      for (;;) {
+        const left = agent.sentAt + deadlineMs - performance.now();
+        if (left > 0 && (await atMost(left, accepted)) !== "late") return;
+        if (left > 0) continue;
+        const text = `${host} did not take the job within ${deadlineMs} ms.`;
+        throw new LockstepError("DEADLINE", text, { fields: { host } });
+      }
     }),
   );
-  clearTimeout(timer);
   const failures = failuresIn(answers);
   if (failures.length > 0) throw oneOf(failures);
+}
+
+async function atMost(milliseconds: number, what: Promise<void>): Promise<"late" | undefined> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<"late">((settle) => {
+    timer = setTimeout(() => settle("late"), milliseconds);
+  });
+  try {
+    return (await Promise.race([what, late])) ?? undefined;
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 function failuresIn(settled: readonly PromiseSettledResult<unknown>[]): unknown[] {

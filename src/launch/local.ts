@@ -2,19 +2,21 @@
 import { randomBytes } from "node:crypto";
 import type { EventSink } from "../telemetry/index.ts";
 import type { TrainResult } from "../train/index.ts";
-import type { Job } from "./messages.ts";
+import type { Assignment } from "./messages.ts";
 import { WorkerProcess } from "./process.ts";
 import { watchWorkers } from "./watch.ts";
 
-export interface LaunchOptions extends Omit<Job, "rank" | "meeting" | "startedAt"> {
+export interface LaunchOptions extends Omit<Assignment, "job" | "rank" | "meeting" | "startedAt"> {
+  /** The folder of the job, or what makes it: the processes of the workers start meanwhile. */
+  readonly job: string | (() => Promise<string>);
   readonly onEvent: EventSink;
   /** Asks for a clean stop. */
   readonly signal: AbortSignal;
 }
 
-/** Resolves when all workers have ended well. @throws PEER_LOST for one that crashed, or what a worker threw */
+/** Resolves when all workers have ended well. @throws PEER_LOST for one that crashed, what a worker threw, or why there is no job */
 export async function launchLocal(options: LaunchOptions): Promise<TrainResult["outcome"]> {
-  const { onEvent, signal, workers, ...shared } = options;
+  const { job, onEvent, signal, workers, ...shared } = options;
   const group = `lockstep-${process.pid}-${randomBytes(6).toString("hex")}`;
   const meeting = { kind: "memory", group } as const;
   const all = Array.from(
@@ -24,8 +26,18 @@ export async function launchLocal(options: LaunchOptions): Promise<TrainResult["
         if (message.kind === "event" && rank === 0) onEvent(message.event);
       }),
   );
+  let folder: string;
+  try {
+    folder = typeof job === "string" ? job : await job();
+  } catch (error) {
+    for (const worker of all) worker.kill();
+    await Promise.all(all.map(({ ended }) => ended));
+    throw error;
+  }
   return watchWorkers(all, signal, () => {
-    const job = { ...shared, workers, meeting, startedAt: performance.timeOrigin };
-    for (const worker of all) worker.start({ ...job, rank: worker.rank });
+    const startedAt = performance.timeOrigin;
+    for (const worker of all) {
+      worker.start({ ...shared, job: folder, workers, meeting, startedAt, rank: worker.rank });
+    }
   });
 }

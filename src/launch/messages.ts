@@ -7,14 +7,17 @@ import type { PortRange } from "../transport/index.ts";
 import { errorSchema, notUnderstood, outcome, port } from "./checks.ts";
 
 /** What a worker of this machine needs to take part in a run. */
-export interface Job {
-  readonly file: string;
-  readonly overrides: RunOverrides;
+export interface Assignment {
+  /** The folder of the run's job. */
+  readonly job: string;
+  /** Folders below which the job's data lies, links followed. */
+  readonly roots: readonly string[];
+  /** Of what the job says. */
+  readonly overrides: JobOverrides;
   readonly out: string;
   readonly beginning: Beginning;
   /** What may be another than before in a run that goes on. */
   readonly changes?: readonly Changeable[] | undefined;
-  readonly baseDir: string;
   readonly rank: number;
   readonly workers: number;
   readonly threads: number;
@@ -25,6 +28,9 @@ export interface Job {
   /** When the command was started, in milliseconds since 1970; unknown where it runs on another machine. */
   readonly startedAt?: number;
 }
+
+/** What may be another in the run of a job than the job says: it asks the model for nothing else. */
+export type JobOverrides = Pick<RunOverrides, "steps" | "seed">;
 
 /** How the workers of a run find each other. */
 export type Meeting =
@@ -43,7 +49,7 @@ export type Meeting =
     };
 
 export type ToWorker =
-  | { readonly kind: "job"; readonly job: Job }
+  | { readonly kind: "job"; readonly job: Assignment }
   /** host:port of every worker's door, by rank. */
   | { readonly kind: "addresses"; readonly addresses: readonly string[] }
   /** Stop after the step at hand; `alone`: another is lost, and a worker that has not met all others yet ends at once. */
@@ -63,7 +69,7 @@ const fromWorker = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("error"), error: errorSchema }),
 ]);
 
-/** A worker runs code of the user, which could send anything. Throws PROTOCOL. */
+/** Checked like what comes from another machine: a worker that is ill could send anything. Throws PROTOCOL. */
 export function openFromWorker(value: unknown, from: string): FromWorker {
   const checked = fromWorker.safeParse(value);
   if (!checked.success) throw notUnderstood(from, checked.error);

@@ -4,10 +4,10 @@ import { fileURLToPath } from "node:url";
 import type { TrainResult } from "../train/index.ts";
 import { processState } from "../transport/index.ts";
 import {
+  type Assignment,
   type ErrorMessage,
   errorMessage,
   type FromWorker,
-  type Job,
   openFromWorker,
   type ToWorker,
 } from "./messages.ts";
@@ -69,7 +69,7 @@ export class WorkerProcess implements Watched {
     });
   }
 
-  start(job: Job): void {
+  start(job: Assignment): void {
     this.tell({ kind: "job", job });
   }
 

@@ -1,9 +1,17 @@
 /** An agent as the launcher sees it, and the workers behind it. */
 import { LockstepError } from "../errors.ts";
+import type { JobFiles } from "../job/index.ts";
 import type { RunEvent } from "../telemetry/index.ts";
 import type { TrainResult } from "../train/index.ts";
 import type { Line } from "../transport/index.ts";
-import { type AgentReply, type AgentRequest, envelope, openReply } from "./agent-messages.ts";
+import {
+  type AgentJob,
+  type AgentReply,
+  type AgentRequest,
+  envelope,
+  openReply,
+  PIECE_BYTES,
+} from "./agent-messages.ts";
 import { type ErrorMessage, errorMessage } from "./messages.ts";
 import type { OwnClock } from "./own-clock.ts";
 import type { Watched } from "./watch.ts";
@@ -27,6 +35,9 @@ export class RemoteAgent {
   readonly accepted: Promise<void>;
   readonly #options: RemoteOptions;
   readonly #listening = new Set<number>();
+  /** When a part of the job was sent last, in milliseconds of `performance.now()`. */
+  sentAt = performance.now();
+  #pieces: Iterator<string> | undefined;
   #hasAnswered = false;
   #answer: (error?: Error) => void = () => undefined;
 
@@ -49,6 +60,22 @@ export class RemoteAgent {
 
   send(request: AgentRequest): void {
     this.#options.line.send(envelope(request));
+  }
+
+  /** The job, and then its files, as fast as the agent takes them. */
+  offer(job: AgentJob, files: JobFiles): void {
+    this.#pieces = piecesOf(files);
+    this.sentAt = performance.now();
+    this.send(job);
+  }
+
+  #sendMore(count: number): void {
+    for (let left = count; left > 0; left--) {
+      const next = this.#pieces?.next();
+      if (next === undefined || next.done === true) return;
+      this.sentAt = performance.now();
+      this.send({ kind: "piece", bytes: next.value });
+    }
   }
 
   /** Ends what it still runs. */
@@ -74,8 +101,9 @@ export class RemoteAgent {
   #checkTurn(reply: AgentReply): void {
     const { kind } = reply;
     const isAnswer = kind === "accepted" || kind === "refused";
+    const isBefore = isAnswer || kind === "more";
     const fault =
-      isAnswer === this.#hasAnswered
+      isBefore === this.#hasAnswered
         ? `"${kind}" out of turn`
         : "rank" in reply && this.#worker(reply.rank) === undefined
           ? `word of worker ${reply.rank}, which it does not have`
@@ -95,6 +123,8 @@ export class RemoteAgent {
   #hear(reply: AgentReply): void {
     const { onEvent, onListening } = this.#options;
     switch (reply.kind) {
+      case "more":
+        return this.#sendMore(reply.pieces);
       case "accepted":
         return this.#answer();
       case "refused":
@@ -128,10 +158,13 @@ export class RemoteAgent {
     const { peer } = fields;
     const where = typeof peer === "number" ? this.#options.hostOf(peer) : undefined;
     const tail = where === undefined ? "" : `\n  Worker ${String(peer)} is on ${where}.`;
-    // Without a code it is a mistake of a program there: of the run file, most likely.
-    const what = code === undefined ? "Code of the run file failed.\n" : "";
+    // No code but lockstep's runs there.
+    const what =
+      code === undefined
+        ? "lockstep failed, and this is a bug in lockstep. Please report it.\n"
+        : "";
     return {
-      code: code ?? "RUN_FILE",
+      code: code ?? "PEER_FAILED",
       text: `On ${this.host}: ${what}${text.replace(/^Worker /, "worker ")}${tail}`,
       fields: { ...fields, host: where ?? this.host },
     };
@@ -144,6 +177,17 @@ export class RemoteAgent {
     for (const worker of this.workers) {
       if (!worker.isOver) worker.fail(errorMessage(error), why);
       worker.end(undefined);
+    }
+  }
+}
+
+/** The bytes of all files, one after the other, in base64. */
+function* piecesOf(files: JobFiles): Generator<string> {
+  for (const pieces of files.values()) {
+    for (const piece of pieces) {
+      for (let at = 0; at < piece.byteLength; at += PIECE_BYTES) {
+        yield Buffer.from(piece.subarray(at, at + PIECE_BYTES)).toString("base64");
+      }
     }
   }
 }

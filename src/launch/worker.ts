@@ -2,15 +2,9 @@
 import { Group, measureCosts } from "../collectives/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
+import { openJob, readJobFolder } from "../job/index.ts";
 import { type JsonlSink, jsonlSink } from "../telemetry/index.ts";
-import {
-  FILES,
-  loadRun,
-  openRunFolder,
-  overrideRun,
-  type TrainResult,
-  train,
-} from "../train/index.ts";
+import { FILES, openRunFolder, overrideRun, type TrainResult, train } from "../train/index.ts";
 import {
   joinMachines,
   joinSharedMemory,
@@ -20,9 +14,9 @@ import {
   type Transport,
 } from "../transport/index.ts";
 import {
+  type Assignment,
   errorMessage,
   type FromWorker,
-  type Job,
   type Meeting,
   type ToWorker,
 } from "./messages.ts";
@@ -50,9 +44,12 @@ function tell(message: FromWorker): Promise<void> {
   });
 }
 
-async function work(job: Job): Promise<TrainResult["outcome"]> {
-  const { threads, dump, startedAt = performance.timeOrigin } = job;
-  const run = overrideRun(await loadRun(job.file), job.overrides);
+async function work(job: Assignment): Promise<TrainResult["outcome"]> {
+  const { threads, dump, roots, startedAt = performance.timeOrigin } = job;
+  const opened = openJob(readJobFolder(job.job));
+  // A job of this machine was checked when it was opened or made.
+  if (job.meeting.kind === "network") opened.check();
+  const run = overrideRun(opened.run, job.overrides);
   const folder = await openRunFolder(job.out);
   const engine = createOrtEngine({ threads, ...(dump === undefined ? {} : { dump }) });
   // Who writes checkpoints writes figures: the launcher may be on another machine, or gone a step before.
@@ -67,7 +64,9 @@ async function work(job: Job): Promise<TrainResult["outcome"]> {
       const { outcome } = await train(run, {
         engine,
         folder,
-        baseDir: job.baseDir,
+        baseDir: opened.baseIn(roots),
+        roots,
+        holds: opened.holds,
         beginning: job.beginning,
         changes: job.changes,
         signal: stop.signal,
@@ -98,7 +97,7 @@ function figures(path: string): JsonlSink {
   });
 }
 
-async function meet(job: Job): Promise<Transport> {
+async function meet(job: Assignment): Promise<Transport> {
   const { rank, workers: size, deadlineMs = DEADLINE_MS } = job;
   const { signal } = meeting;
   if (job.meeting.kind === "memory") {
@@ -122,7 +121,7 @@ async function meet(job: Job): Promise<Transport> {
 }
 
 async function meetOverNetwork(
-  { rank, workers: size, deadlineMs = DEADLINE_MS }: Job,
+  { rank, workers: size, deadlineMs = DEADLINE_MS }: Assignment,
   { group, host, ports, token, tls }: Extract<Meeting, { readonly kind: "network" }>,
   peers: readonly number[],
 ): Promise<Transport> {
@@ -150,7 +149,7 @@ function rejection(signal: AbortSignal): Promise<never> {
   });
 }
 
-async function runJob(job: Job): Promise<void> {
+async function runJob(job: Assignment): Promise<void> {
   try {
     await tell({ kind: "done", outcome: await work(job) });
   } catch (error) {

@@ -26,11 +26,20 @@ export interface Library {
  */
 const loaded = new Set<unknown>();
 
+/** What this program itself exports: Node.js has OpenSSL's functions. Throws ENGINE_LIBRARY. */
+export function loadProgram(): Library {
+  return load(null, "of this program");
+}
+
 /** Opens a native library, or throws ENGINE_LIBRARY with the loader's own words. */
 export function loadLibrary(path: string): Library {
+  return load(path, path);
+}
+
+function load(where: string | null, path: string): Library {
   configure();
   try {
-    const library = koffi.load(path);
+    const library = koffi.load(where);
     loaded.add(library);
     return { path, func: <F>(prototype: string) => library.func(prototype) as unknown as F };
   } catch (cause) {

@@ -1,4 +1,4 @@
-export { type Address, type Library, loadLibrary } from "./ffi.ts";
+export { type Address, type Library, loadLibrary, loadProgram } from "./ffi.ts";
 export {
   type AllocateMemoryOptions,
   allocateMemory,

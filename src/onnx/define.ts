@@ -153,7 +153,7 @@ function build(scope: Scope, file: OnnxFile, plan: WeightPlan, options: OnnxOpti
     ],
   });
   if (trained.length === 0) noneTrained(file, plan, trainable);
-  for (const notice of plan.notices) scope.note(notice);
+  for (const notice of [...plan.notices, ...plan.gradients]) scope.note(notice);
   noteBiases(scope, trained);
   noteSizes(scope, file, options);
   for (const [name, { message }] of imported.leftOut) {

@@ -33,6 +33,8 @@ export interface EncodeOptions {
   /** Dims of inputs and outputs that have a name instead of a size: `{ tokens: { 0: "batch" } }`. */
   readonly symbolicDims?: Readonly<Record<string, Readonly<Record<number, string>>>>;
   readonly metadata?: Readonly<Record<string, string>>;
+  /** The version of ONNX's operators that the file asks for; one that an engine has them in unless told. */
+  readonly opset?: number;
 }
 
 /** The bytes of an `.onnx` file. Throws ONNX_UNSUPPORTED over 2 GiB: `writeModel` has no such limit. */
@@ -53,7 +55,7 @@ export function toRawModel(graph: Graph, options: EncodeOptions = {}): RawModel 
     graph: toRawGraph(graph, options),
     opsetImport: [...domains].sort().map((domain) => ({
       domain,
-      version: domain === "" ? opsetOf(graph) : 1,
+      version: domain === "" ? (options.opset ?? opsetOf(graph)) : 1,
     })),
     metadataProps: Object.entries(options.metadata ?? {}).map(([key, value]) => ({ key, value })),
     functions: [],
@@ -123,7 +125,7 @@ function toRawAttributes(attributes: Attributes): RawAttribute[] {
   return Object.entries(attributes).map(([name, value]) => toRawAttribute(name, value));
 }
 
-function toRawAttribute(name: string, value: AttributeValue): RawAttribute {
+export function toRawAttribute(name: string, value: AttributeValue): RawAttribute {
   const raw: RawAttribute = {
     name,
     type: ATTRIBUTE_TYPES[value.kind],

@@ -8,6 +8,13 @@ export {
   OLDEST_OPSET,
   opsetOf,
 } from "./encode.ts";
+export {
+  type DecodeGraphOptions,
+  decodeGraph,
+  encodeGraph,
+  MIN_SHARED_BYTES,
+  type SharedPlace,
+} from "./graph-file.ts";
 export type { DeclaredParameter } from "./import/declared.ts";
 export { type DimOptions } from "./import/dims.ts";
 export { foldConstants } from "./import/fold.ts";

@@ -44,7 +44,7 @@ export function inspectWeights(file: OnnxFile): InspectedWeights {
       ...(given === name || given === "" ? {} : { given }),
       ties,
     })),
-    notices: plan.notices,
+    notices: [...plan.notices, ...plan.gradients],
     lost: plan.lost,
   };
 }

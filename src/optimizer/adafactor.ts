@@ -1,9 +1,10 @@
 /** Adafactor: the second moment of a matrix kept as one row and one column. */
+import { z } from "zod";
 import { add, div, maximum, mul, reciprocal, reduceMean, sqrt, sub } from "../functional/index.ts";
 import type { Value } from "../graph/index.ts";
-import { anything, checkOptions, finite, type OptionKinds, positive } from "../options.ts";
+import { checkOptions, finite, type OptionKinds, positive } from "../options.ts";
 import type { DType } from "../tensor/index.ts";
-import { type Optimizer, optimizerOf, type UpdateContext, type Updated } from "./optimizer.ts";
+import { forAll, type Rules, type UpdateContext, type Updated } from "./optimizer.ts";
 import { COMMON_OPTIONS, type CommonOptions, checked } from "./options.ts";
 
 export interface AdafactorOptions extends CommonOptions {
@@ -22,19 +23,20 @@ const EPSILON: Partial<Record<DType, number>> = {
   bfloat16: 2 ** -7,
 };
 
+/** The first floor may be left open. */
+const floors = z.tuple([z.number().nullish(), z.number()], {
+  error: "It must be two numbers, of which the first may be undefined.",
+});
+
 const ADAFACTOR_OPTIONS: OptionKinds<AdafactorOptions> = {
   ...COMMON_OPTIONS,
   beta2Decay: finite.optional(),
-  eps: anything.optional(),
+  eps: floors.optional(),
   clippingThreshold: positive.optional(),
 };
 
-/**
- * Adafactor. Shazeer & Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018
- * (arXiv:1804.04235), without momentum. Defaults are PyTorch's `torch.optim.Adafactor`: learning rate 1e-2, beta2
- * decay -0.8, eps (none, 1e-3), clipping threshold 1, no weight decay.
- */
-export function adafactor(options: AdafactorOptions = {}): Optimizer {
+/** Throws INVALID_OPTION. */
+export function adafactorRules(options: AdafactorOptions): Rules {
   checkOptions("adafactor", options, ADAFACTOR_OPTIONS);
   const [floor, scaleFloor] = options.eps ?? [undefined, 1e-3];
   const threshold = checked("adafactor", "clippingThreshold", options.clippingThreshold ?? 1, {
@@ -43,7 +45,7 @@ export function adafactor(options: AdafactorOptions = {}): Optimizer {
   const beta2Decay = -checked("adafactor", "-beta2Decay", -(options.beta2Decay ?? -0.8), {
     from: Number.MIN_VALUE,
   });
-  return optimizerOf({
+  return forAll({
     name: "adafactor",
     granularity: "tensor",
     inPlace: false, // the step depends on the root mean square of the parameter

@@ -4,8 +4,8 @@ import { add, div, mul, sqrt, sub } from "../functional/index.ts";
 import type { Value } from "../graph/index.ts";
 import { checkOptions, type OptionKinds, pair, positive } from "../options.ts";
 import {
-  type Optimizer,
-  optimizerOf,
+  forAll,
+  type Rules,
   type StepContext,
   type UpdateContext,
   type Updated,
@@ -19,14 +19,9 @@ export interface AdamOptions extends CommonOptions {
   readonly eps?: number;
 }
 
-/**
- * AdamW: weight decay apart from the gradient.
- * Loshchilov & Hutter, "Decoupled Weight Decay Regularization", 2019 (arXiv:1711.05101).
- * Defaults are PyTorch's (learning rate 1e-3, betas 0.9 and 0.999, eps 1e-8, weight decay 1e-2), but only
- * those parameters decay that the model says: matrices, not biases and scales.
- */
-export function adamw(options: AdamOptions = {}): Optimizer {
-  return optimizerOf(adamwRule(options));
+/** Throws INVALID_OPTION. */
+export function adamwRules(options: AdamOptions): Rules {
+  return forAll(adamwRule(options));
 }
 
 const ADAM_OPTIONS: OptionKinds<AdamOptions> = {
@@ -60,15 +55,12 @@ export function adamwRule(options: AdamOptions): UpdateRule {
   };
 }
 
-/**
- * Adam: weight decay added to the gradient. Kingma & Ba, "Adam: A Method for Stochastic Optimization", 2015
- * (arXiv:1412.6980). Defaults are PyTorch's: as `adamw`, without weight decay.
- */
-export function adam(options: AdamOptions = {}): Optimizer {
+/** Throws INVALID_OPTION. */
+export function adamRules(options: AdamOptions): Rules {
   checkOptions("adam", options, ADAM_OPTIONS);
   const [beta1, beta2] = checkedBetas("adam", options.betas ?? [0.9, 0.999]);
   const eps = checked("adam", "eps", options.eps ?? 1e-8, { from: Number.MIN_VALUE });
-  return optimizerOf({
+  return forAll({
     name: "adam",
     granularity: "element",
     learningRate: checked("adam", "learningRate", options.learningRate ?? 1e-3, { from: 0 }),

@@ -1,9 +1,9 @@
-export { type AdafactorOptions, adafactor } from "./adafactor.ts";
-export { type AdamOptions, adam, adamw } from "./adam.ts";
-export { type MuonOptions, muon } from "./muon.ts";
+export type { AdafactorOptions } from "./adafactor.ts";
+export type { AdamOptions } from "./adam.ts";
+export type { MuonOptions } from "./muon.ts";
 export {
-  type Optimizer,
   type ParameterInfo,
+  type Rules,
   type SlotSpec,
   type StepContext,
   type UpdateContext,
@@ -13,13 +13,26 @@ export {
 } from "./optimizer.ts";
 export type { CommonOptions } from "./options.ts";
 export {
+  adafactor,
+  adam,
+  adamw,
+  lion,
+  muon,
+  type Optimizer,
+  type OptimizerKind,
+  optimizerOf,
+  rulesOf,
+  sgd,
+} from "./registry.ts";
+export {
   constant,
   cosine,
   type DecayShape,
   linear,
   type Schedule,
   scheduleFactor,
+  scheduleOf,
   wsd,
 } from "./schedule.ts";
 export { isSelected, type ParameterSelector } from "./select.ts";
-export { type LionOptions, lion, type SgdOptions, sgd } from "./sgd.ts";
+export type { LionOptions, SgdOptions } from "./sgd.ts";

@@ -10,11 +10,12 @@ import {
   type OptionKinds,
   positive,
   rate,
+  triple,
 } from "../options.ts";
 import { type AdamOptions, adamwRule } from "./adam.ts";
-import type { Optimizer, UpdateRule } from "./optimizer.ts";
+import type { Rules, UpdateRule } from "./optimizer.ts";
 import { COMMON_OPTIONS, type CommonOptions, checked } from "./options.ts";
-import type { ParameterSelector } from "./select.ts";
+import { type ParameterSelector, selector } from "./select.ts";
 
 export interface MuonOptions extends CommonOptions {
   readonly momentum?: number;
@@ -40,33 +41,25 @@ const MUON_OPTIONS: OptionKinds<MuonOptions> = {
   momentum: rate.optional(),
   nesterov: flag.optional(),
   nsSteps: count.optional(),
-  nsCoefficients: anything.optional(),
+  nsCoefficients: triple.optional(),
   eps: positive.optional(),
   adjust: choice("original", "match_rms_adamw").optional(),
-  matrices: anything.optional(),
+  matrices: selector.optional(),
   adamw: anything.optional(),
 };
 
-/**
- * Muon: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; Liu et al., "Muon is Scalable
- * for LLM Training", 2025 (arXiv:2502.16982). Defaults are PyTorch's `torch.optim.Muon`: learning rate 1e-3, momentum
- * 0.95 with Nesterov, five Newton–Schulz steps with (3.4445, -4.775, 2.0315), weight decay 0.1; the iteration
- * runs in the parameter's own type.
- */
-export function muon(options: MuonOptions = {}): Optimizer {
+/** Throws INVALID_OPTION. */
+export function muonRules(options: MuonOptions): Rules {
   checkOptions("muon", options, MUON_OPTIONS);
   const selects: ParameterSelector = {
     ...(options.matrices ?? INNER_MATRICES),
     minimumRank: 2,
     maximumRank: 2,
   };
-  return {
-    name: "muon",
-    rules: [
-      { rule: muonRule(options), selects },
-      { rule: adamwRule(options.adamw ?? {}), selects: {} },
-    ],
-  };
+  return [
+    { rule: muonRule(options), selects },
+    { rule: adamwRule(options.adamw ?? {}), selects: {} },
+  ];
 }
 
 function muonRule(options: MuonOptions): UpdateRule {

@@ -1,5 +1,5 @@
 /**
- * An optimizer is data and a pure graph builder: which tensors it keeps beside a parameter (slots), which scalars
+ * A rule is how an optimizer updates parameters: which tensors it keeps beside a parameter (slots), which scalars
  * a step computes on the host, and the update as nodes. It knows no memory, no engine, and no other rank.
  */
 import type { GraphBuilder, Value } from "../graph/index.ts";
@@ -72,10 +72,10 @@ export interface UpdateRule {
 }
 
 /** Rules and their parameters: the first rule that selects a parameter updates it. */
-export interface Optimizer {
-  readonly name: string;
-  readonly rules: readonly { readonly rule: UpdateRule; readonly selects: ParameterSelector }[];
-}
+export type Rules = readonly {
+  readonly rule: UpdateRule;
+  readonly selects: ParameterSelector;
+}[];
 
 /** The type in which parameters are updated: half floats in float32, for AdamW's epsilon is zero in float16. */
 export function updateType(type: TensorType): TensorType {
@@ -83,6 +83,6 @@ export function updateType(type: TensorType): TensorType {
   return isHalf ? { ...type, dtype: "float32" } : type;
 }
 
-export function optimizerOf(rule: UpdateRule): Optimizer {
-  return { name: rule.name, rules: [{ rule, selects: {} }] };
+export function forAll(rule: UpdateRule): Rules {
+  return [{ rule, selects: {} }];
 }

@@ -1,7 +1,7 @@
 /** Checks on what a user gives an optimizer. */
 import { LockstepError } from "../errors.ts";
-import { anything, notNegative, type OptionKinds } from "../options.ts";
-import type { ParameterSelector } from "./select.ts";
+import { notNegative, type OptionKinds } from "../options.ts";
+import { type ParameterSelector, selector } from "./select.ts";
 
 export interface CommonOptions {
   readonly learningRate?: number;
@@ -14,7 +14,7 @@ export interface CommonOptions {
 export const COMMON_OPTIONS: OptionKinds<CommonOptions> = {
   learningRate: notNegative.optional(),
   weightDecay: notNegative.optional(),
-  decay: anything.optional(),
+  decay: selector.optional(),
 };
 
 interface Bounds {

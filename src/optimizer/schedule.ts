@@ -47,6 +47,12 @@ const ENDING = { ...WARMUP, steps: finite.optional(), final: finite.optional() }
 const DECAY = { decay: finite, shape: choice("linear", "sqrt").optional() };
 const KINDS = { constant: WARMUP, linear: ENDING, cosine: ENDING, wsd: { ...ENDING, ...DECAY } };
 
+/** A schedule of any origin, checked as one that a run file states. Throws INVALID_OPTION. */
+export function scheduleOf(schedule: Schedule): Schedule {
+  if (Object.hasOwn(KINDS, schedule.kind)) return checkedSchedule(schedule);
+  throw new LockstepError("INVALID_OPTION", `There is no schedule of the kind "${schedule.kind}".`);
+}
+
 function checkedSchedule(schedule: Schedule): Schedule {
   const { kind, ...options } = schedule;
   checkOptions<object>(`The ${kind} schedule`, options, KINDS[kind]);

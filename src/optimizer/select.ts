@@ -1,4 +1,5 @@
 /** Which parameters, as data: so that a job can be written down, read, and sent. */
+import { z } from "zod";
 import { LockstepError } from "../errors.ts";
 import type { TensorType } from "../tensor/index.ts";
 
@@ -11,6 +12,22 @@ export interface ParameterSelector {
   readonly minimumRank?: number;
   readonly maximumRank?: number;
 }
+
+const expression = z.union([z.instanceof(RegExp), z.string()], {
+  error: "It must be a regular expression.",
+});
+const rank = z.int({ error: "It must be a whole number." });
+
+/** What an option that selects parameters must be. */
+export const selector: z.ZodType = z.strictObject(
+  {
+    include: expression.optional(),
+    exclude: expression.optional(),
+    minimumRank: rank.optional(),
+    maximumRank: rank.optional(),
+  } satisfies Record<keyof ParameterSelector, z.ZodType>,
+  { error: "It must be an object with include, exclude, minimumRank or maximumRank." },
+);
 
 export function isSelected(
   selector: ParameterSelector,

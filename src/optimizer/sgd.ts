@@ -1,7 +1,7 @@
 /** Stochastic gradient descent with momentum, and Lion: one slot, element by element. */
 import { add, mul, sign, sub } from "../functional/index.ts";
 import { checkOptions, flag, notNegative, type OptionKinds, pair } from "../options.ts";
-import { type Optimizer, optimizerOf, type SlotSpec } from "./optimizer.ts";
+import { forAll, type Rules, type SlotSpec } from "./optimizer.ts";
 import { COMMON_OPTIONS, type CommonOptions, checked, checkedBetas } from "./options.ts";
 
 export interface SgdOptions extends CommonOptions {
@@ -19,18 +19,14 @@ const SGD_OPTIONS: OptionKinds<SgdOptions> = {
   nesterov: flag.optional(),
 };
 
-/**
- * Stochastic gradient descent. Momentum: Sutskever, Martens, Dahl & Hinton, "On the importance of initialization and
- * momentum in deep learning", 2013; in PyTorch's form, where the learning rate multiplies the whole buffer.
- * Defaults are PyTorch's: learning rate 1e-3, no momentum, no weight decay.
- */
-export function sgd(options: SgdOptions = {}): Optimizer {
+/** Throws INVALID_OPTION. */
+export function sgdRules(options: SgdOptions): Rules {
   checkOptions("sgd", options, SGD_OPTIONS);
   const momentum = checked("sgd", "momentum", options.momentum ?? 0, { from: 0 });
   const dampening = checked("sgd", "dampening", options.dampening ?? 0, { from: 0 });
   const nesterov = options.nesterov ?? false;
   const slots: SlotSpec[] = momentum === 0 ? [] : [{ name: "momentum_buffer" }];
-  return optimizerOf({
+  return forAll({
     name: "sgd",
     granularity: "element",
     learningRate: checked("sgd", "learningRate", options.learningRate ?? 1e-3, { from: 0 }),
@@ -71,14 +67,11 @@ const LION_OPTIONS: OptionKinds<LionOptions> = {
   betas: pair.optional(),
 };
 
-/**
- * Lion: the sign of an interpolated momentum. Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023
- * (arXiv:2302.06675). Defaults are the paper's: learning rate 1e-4, betas 0.9 and 0.99, no weight decay.
- */
-export function lion(options: LionOptions = {}): Optimizer {
+/** Throws INVALID_OPTION. */
+export function lionRules(options: LionOptions): Rules {
   checkOptions("lion", options, LION_OPTIONS);
   const [beta1, beta2] = checkedBetas("lion", options.betas ?? [0.9, 0.99]);
-  return optimizerOf({
+  return forAll({
     name: "lion",
     granularity: "element",
     learningRate: checked("lion", "learningRate", options.learningRate ?? 1e-4, { from: 0 }),

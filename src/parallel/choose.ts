@@ -1,16 +1,28 @@
 /** How a step is shared out to the ranks of a run: the mesh, and the strategies that rewrite the step for it. */
+import { LockstepError } from "../errors.ts";
 import { createMesh, type Mesh, regularTopology, type Topology } from "../mesh/index.ts";
 import type { ReduceTask } from "../plan/index.ts";
 import { type BucketOptions, buckets } from "./buckets.ts";
 import { data } from "./data.ts";
 import type { Strategy } from "./strategy.ts";
-import { sharedUpdates, zero1 } from "./zero.ts";
+import { sharedUpdates, zero1, zero2, zero3 } from "./zero.ts";
 
-export interface ChooseOptions {
+/** What a user may say of it. */
+export interface ParallelOptions {
+  /**
+   * Sizes of the axes; their product is the number of workers. `data`: workers that hold the whole model. `shard`: workers that share out
+   * parameters, gradients and optimizer state. Both: sharded within, replicated across (hybrid).
+   */
+  readonly parallel?: { readonly data?: number; readonly shard?: number } | undefined;
+  /** What is sharded: optimizer state (1), gradients too (2), parameters too (3). Default: 3 where `shard` is stated. */
+  readonly zero?: 1 | 2 | 3 | undefined;
+}
+
+export interface ChooseOptions extends ParallelOptions {
   readonly topology: Topology;
   /** Of sums over ranks. Default: `tree`. */
   readonly combination?: ReduceTask["combination"] | undefined;
-  /** Between nodes, gradients travel in buckets; all at once unless told. */
+  /** Gradients that travel between nodes, or to those that look after them, do so in buckets. */
   readonly buckets?: BucketOptions | undefined;
 }
 
@@ -22,30 +34,64 @@ export interface Parallel {
   readonly reason: string;
 }
 
+/** Bytes of a bucket where none are stated. */
+const BUCKET_BYTES = 2 ** 22;
+
 /**
- * Ranks of one node sum in place, which makes ZeRO's first stage free: each updates its part, and parts go to all through shared memory.
- * Between nodes the update is repeated, so that only gradients travel.
+ * Unless stated: ranks of one node sum in place, which makes ZeRO's first stage free (each updates its part, and parts go to all through
+ * shared memory), and between nodes the update is repeated, so that only gradients travel. @throws INVALID_OPTION
  */
 export function chooseParallel(options: ChooseOptions): Parallel {
   const topology = regularTopology(options.topology);
   const { nodes } = topology;
   const each = nodes[0]?.length ?? 1;
-  const { combination = "tree" } = options;
-  if (nodes.length * each === 1) {
+  const size = nodes.length * each;
+  const { parallel, combination = "tree" } = options;
+  const sizes =
+    parallel === undefined ? { data: nodes.length, shard: each } : stated(parallel, size);
+  const axes = (["data", "shard"] as const).filter((axis) => sizes[axis] > 1);
+  const mesh = createMesh(Object.fromEntries(axes.map((axis) => [axis, sizes[axis]])));
+  if (axes.length === 0) {
     const reason = "One worker computes the whole step.";
-    return { mesh: createMesh({}), topology, strategies: [], reason };
+    return { mesh, topology, strategies: [], reason };
   }
-  const axes = [...(nodes.length > 1 ? ["data"] : []), ...(each > 1 ? ["shard"] : [])];
-  const sizes: Readonly<Record<string, number>> = { data: nodes.length, shard: each };
-  const mesh = createMesh(Object.fromEntries(axes.map((axis) => [axis, sizes[axis] as number])));
+  const sharded = sizes.shard > 1 ? "shard" : "data";
+  const { zero = defaultZero(parallel, sizes.shard) } = options;
+  const { bucketBytes = BUCKET_BYTES } = options.buckets ?? {};
+  const isSummedWhole = zero < 2;
   const strategies = [
     ...axes.map((axis) => data({ axis, combination })),
-    ...(each > 1 ? [zero1(["shard"])] : []),
-    sharedUpdates(axes),
+    ...(zero === 1 ? [zero1([sharded])] : []),
+    ...(zero === 2 ? [zero2([sharded], bucketBytes)] : []),
+    ...(zero === 3 ? [zero3([sharded])] : []),
+    ...(isSummedWhole ? [sharedUpdates(axes)] : []),
     // Within a node nothing is won by buckets: there, sums take milliseconds of the cores that compute.
-    ...(nodes.length > 1 && options.buckets !== undefined ? [buckets(options.buckets)] : []),
+    ...(isSummedWhole && nodes.length > 1 && options.buckets ? [buckets(options.buckets)] : []),
   ];
-  return { mesh, topology, strategies, reason: reasonOf(nodes.length, each) };
+  const reason =
+    parallel === undefined && options.zero === undefined
+      ? reasonOf(nodes.length, each)
+      : `As stated: ${axes.map((axis) => `${axis} ${sizes[axis]}`).join(", ")}${zero > 0 ? `, zero ${zero}` : ""}.`;
+  return { mesh, topology, strategies, reason };
+}
+
+function stated(
+  { data: replicas = 1, shard = 1 }: NonNullable<ParallelOptions["parallel"]>,
+  size: number,
+): { readonly data: number; readonly shard: number } {
+  if (replicas * shard === size) return { data: replicas, shard };
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `parallel: data ${replicas} times shard ${shard} makes ${replicas * shard} workers, and the run has ${size}.`,
+    {
+      hint: `Start ${replicas * shard} workers (--workers ${replicas * shard}), or state other sizes.`,
+    },
+  );
+}
+
+function defaultZero(parallel: ParallelOptions["parallel"], shard: number): 0 | 1 | 3 {
+  if (parallel !== undefined) return shard > 1 ? 3 : 0;
+  return shard > 1 ? 1 : 0;
 }
 
 function reasonOf(nodes: number, each: number): string {

@@ -11,6 +11,7 @@ import {
   GRADIENT,
   isOfKind,
   MICRO_BATCH,
+  phasesOf,
   type ReduceTask,
   type Role,
   type StepGraph,
@@ -22,7 +23,6 @@ import {
 } from "../plan/index.ts";
 import { bucketsOf } from "./buckets.ts";
 import type { Strategy } from "./strategy.ts";
-import { phasesOf } from "./units.ts";
 
 /**
  * Stage 1: each rank of the axes updates its part of the flattened parameters, and keeps the optimizer's slots of that part alone. The sum

@@ -3,7 +3,14 @@ import { LockstepError } from "../errors.ts";
 import { type Graph, typeOf } from "../graph/index.ts";
 import { type Placement, REPLICATED } from "../mesh/index.ts";
 import type { Model } from "../nn/index.ts";
-import { isSelected, type Optimizer, type ParameterInfo, updateType } from "../optimizer/index.ts";
+import {
+  isSelected,
+  type Optimizer,
+  type ParameterInfo,
+  type Rules,
+  rulesOf,
+  updateType,
+} from "../optimizer/index.ts";
 import { isFloat, type TensorType } from "../tensor/index.ts";
 import { type BatchSums, fieldsOf } from "./batch/batch-sums.ts";
 import { planLoss } from "./batch/loss.ts";
@@ -269,7 +276,10 @@ function updatesOf(
   if (parameters.length === 0) {
     throw new LockstepError("INVALID_OPTION", "The model has no parameter to train.");
   }
-  const keyed = parameters.map((parameter) => ({ parameter, ...ruleOf(parameter, optimizer) }));
+  const rules = rulesOf(optimizer);
+  const keyed = parameters.map((parameter) => {
+    return { parameter, ...ruleOf(parameter, optimizer.kind, rules) };
+  });
   const keyOf = (item: (typeof keyed)[number]) =>
     `${item.index}:${item.decays ? "decay" : "plain"}`;
   keyed.sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : keyOf(a) > keyOf(b) ? 1 : 0));
@@ -280,7 +290,7 @@ function updatesOf(
   }
   return [...groups.values()].map((items): UpdateTask => {
     const [{ index, decays }] = items as [(typeof keyed)[number]];
-    const { rule } = optimizer.rules[index] as Optimizer["rules"][number];
+    const { rule } = rules[index] as Rules[number];
     const written: string[] = [];
     const read = items.flatMap(({ parameter: { name, type } }) => {
       written.push(step.value("parameter", name, type, REPLICATED, "next parameter"));
@@ -307,7 +317,8 @@ function updatesOf(
 
 function ruleOf(
   parameter: ParameterInfo,
-  optimizer: Optimizer,
+  kind: string,
+  rules: Rules,
 ): { readonly index: number; readonly decays: boolean } {
   if (!isFloat(parameter.type.dtype)) {
     throw new LockstepError(
@@ -315,12 +326,12 @@ function ruleOf(
       `Parameter "${parameter.name}" is ${parameter.type.dtype}: only floats are trained.`,
     );
   }
-  const index = optimizer.rules.findIndex(({ selects }) => isSelected(selects, parameter));
-  const rule = optimizer.rules[index]?.rule;
+  const index = rules.findIndex(({ selects }) => isSelected(selects, parameter));
+  const rule = rules[index]?.rule;
   if (rule === undefined) {
     throw new LockstepError(
       "INVALID_OPTION",
-      `No rule of the optimizer "${optimizer.name}" selects the parameter "${parameter.name}".`,
+      `No rule of the optimizer "${kind}" selects the parameter "${parameter.name}".`,
       { hint: "End the rules with one that selects every parameter." },
     );
   }

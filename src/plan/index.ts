@@ -14,6 +14,7 @@ export { type Cut, cutTask, cutWhereReady, inOrderMade } from "./cut.ts";
 export { type GradientGraph, gradientGraph, withOutputs } from "./gradient.ts";
 export { hashStep, type StepJson, stepFromJson, stepToJson } from "./json.ts";
 export { buildNamed } from "./named.ts";
+export { type Phases, phasesOf, unitOf } from "./phases.ts";
 export { describeStep } from "./print.ts";
 export {
   type AverageTask,

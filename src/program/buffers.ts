@@ -29,3 +29,13 @@ export function activationBuffer(lane: number): string {
 export function slotBuffer(rule: number, slot: string): string {
   return `slot.${rule}.${slot}`;
 }
+
+/** The gradients of a piece, as a micro-batch in a lane has made them. */
+export function bucketBuffer(index: number, lane: number): string {
+  return `bucket.${index}.${lane}`;
+}
+
+/** What a micro-batch in a lane makes beside the gradients. */
+export function besideBuffer(lane: number): string {
+  return `beside.${lane}`;
+}

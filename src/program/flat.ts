@@ -2,7 +2,7 @@
  * The flat vectors of a step: parameters, and what is summed over micro-batches. Parameters that are updated in one way lie together, so
  * that small graphs sweep over them without seeing a boundary between tensors.
  */
-import type { Optimizer, UpdateRule } from "../optimizer/index.ts";
+import { type Optimizer, type Rules, rulesOf, type UpdateRule } from "../optimizer/index.ts";
 import { isOfKind, type StepGraph, type UpdateTask, valueOf } from "../plan/index.ts";
 import { type Layout, type LayoutGroup, type LayoutItem, planLayout } from "./layout.ts";
 
@@ -25,6 +25,7 @@ export interface FlatVectors {
 }
 
 export function flatVectors(step: StepGraph, optimizer: Optimizer): FlatVectors {
+  const rules = rulesOf(optimizer);
   const updates = step.tasks.filter(isOfKind("update"));
   const items = updates.flatMap(({ rule, decays, inputs }): LayoutItem[] => {
     const parameters = inputs.map((name) => valueOf(step, name)).filter(isParameter);
@@ -40,7 +41,7 @@ export function flatVectors(step: StepGraph, optimizer: Optimizer): FlatVectors 
     gradients: planLayout([...items, ...beside], parameters.tile),
     updates: parameters.groups.map((group, at) => {
       const task = updates[at] as UpdateTask;
-      const { rule } = optimizer.rules[task.rule] as Optimizer["rules"][number];
+      const { rule } = rules[task.rule] as Rules[number];
       return { task, rule, index: task.rule, decays: task.decays, group };
     }),
   };

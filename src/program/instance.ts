@@ -78,12 +78,17 @@ export class Instance {
   /**
    * Goes on with the ranks of this group, or alone: all ranks attach together, each with its
    * program. The group is closed after the instance has left it. Memory keeps what it holds, as in
-   * `load`.
+   * `load`. After a failure the instance is detached.
    */
   async attach(program: Program, all?: Group): Promise<void> {
     assert(this.#all === undefined, "an instance is detached before it is attached to others");
     this.#all = all;
-    await this.load(program);
+    try {
+      await this.load(program);
+    } catch (error) {
+      this.detach();
+      throw error;
+    }
   }
 
   /**

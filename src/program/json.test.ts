@@ -4,7 +4,7 @@ import { after, test } from "node:test";
 import { createOrtEngine } from "../engine/index.ts";
 import { createMesh, evenTopology } from "../mesh/index.ts";
 import { convnet, gpt, type ModelDefinition } from "../nn/index.ts";
-import { adamw } from "../optimizer/index.ts";
+import { adamw, rulesOf } from "../optimizer/index.ts";
 import { buildStep } from "../plan/index.ts";
 import { elementCount, toNumbers } from "../tensor/index.ts";
 import {
@@ -66,7 +66,7 @@ async function outcome(
       const { loss, gradientScale } = summaryOf(toNumbers(instance.hostTensor(program.summary)));
       losses.push(loss);
       for (const [place, value] of scalarsOf(
-        optimizer,
+        rulesOf(optimizer),
         program.scalars,
         { step, gradientScale },
         1,

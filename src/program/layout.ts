@@ -6,7 +6,7 @@ import { assert } from "../errors.ts";
 import { bytesPerElement, type DType, elementCount, type TensorType } from "../tensor/index.ts";
 
 /** Every tensor starts at a multiple of this many elements: at least 64 bytes for any element type. */
-const ALIGNMENT = 64;
+export const ALIGNMENT = 64;
 const SMALLEST_TILE = 1024;
 const LARGEST_TILE = 32768;
 

@@ -20,10 +20,6 @@ export function elementsIn(groups: readonly LayoutGroup[]): number {
   return groups.reduce((sum, { length }) => sum + length, 0);
 }
 
-export function blocksOf(group: LayoutGroup, tile: number): Block[] {
-  return blocksBetween(0, group.length / tile);
-}
-
 /** Blocks of the tiles [start, end) of a group. */
 export function blocksBetween(start: number, end: number): Block[] {
   const blocks: Block[] = [];

@@ -1,7 +1,7 @@
 /** The optimizer's part of a program: its slots, its scalars, and the stage that updates every parameter. */
 import { hashGraph } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
-import { type Optimizer, type StepContext, updateType } from "../optimizer/index.ts";
+import { type Rules, type StepContext, updateType } from "../optimizer/index.ts";
 import { buildNamed } from "../plan/index.ts";
 import { elementCount, scalar, type Tensor } from "../tensor/index.ts";
 import { GRADIENTS, PARAMETERS, SCRATCH } from "./buffers.ts";
@@ -12,15 +12,7 @@ import type { Piece } from "./pieces.ts";
 import type { ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
 import { refsOf } from "./refs.ts";
 import { gatherStage, type Held, shareEntries } from "./share-update.ts";
-import {
-  type Block,
-  blockRef,
-  blocksBetween,
-  blocksOf,
-  elementsIn,
-  sweepMode,
-  tileRefs,
-} from "./sweep.ts";
+import { type Block, blockRef, blocksBetween, elementsIn, sweepMode, tileRefs } from "./sweep.ts";
 import { graphsOf, updateGraph } from "./update-graph.ts";
 import {
   type GroupPlan,
@@ -53,13 +45,13 @@ export interface ScalarPlan {
 
 /** The scalars of a step, each with its place. @param factor of the learning rate */
 export function scalarsOf(
-  optimizer: Optimizer,
+  rules: Rules,
   plans: readonly ScalarPlan[],
   step: Omit<StepContext, "weightDecay" | "learningRate">,
   factor: number,
 ): [TensorRef, Tensor][] {
   return plans.flatMap(({ rule: index, decays, places }) => {
-    const { rule } = optimizer.rules[index] as Optimizer["rules"][number];
+    const { rule } = rules[index] as Rules[number];
     const values = rule.scalars({
       ...step,
       learningRate: rule.learningRate * factor,
@@ -78,28 +70,32 @@ export interface UpdateSharing {
   readonly all: string;
   /** Of groups that are updated element by element; all of them on every rank unless told. */
   readonly ownership?: Ownership | undefined;
+  /** Whether new parameters stay with the rank that made them. */
+  readonly keepsParameters?: boolean;
 }
 
 /** Updates of whole tensors are shared out to all ranks, those of elements to those that `ownership` names. */
 export function planUpdate(
   program: ProgramBuilder,
   plan: FlatVectors,
-  { rank, ranks, all, ownership }: UpdateSharing = { rank: 0, ranks: 1, all: "" },
+  sharing: UpdateSharing = { rank: 0, ranks: 1, all: "" },
 ): UpdatePlan {
+  const { rank, ranks, all, ownership, keepsParameters = false } = sharing;
   const slots = planSlots(program, plan);
   const groups = planGroups(program, plan, slots);
   const shared = groups.filter(({ task }) => task.granularity === "tensor" && task.axes.length > 0);
   const gathers = [
     ...shared.flatMap((group) => gatherStages(program, group, ranks, all)),
     ...groups.flatMap((group) =>
-      cutsOf(ownership, group.group).map((cut) => {
+      (keepsParameters ? [] : cutsOf(ownership, group.group)).map((cut) => {
         const place = { name: `new ${group.group.key} to all`, group: ownership?.group ?? all };
         return gatherParts(program, plan.parameters, cut, { ...place, buffer: targetOf(group) });
       }),
     ),
   ];
+  const kept = keepsParameters ? [{ buffer: PARAMETERS, layout: plan.parameters }] : [];
   const held =
-    ownership === undefined ? [] : groups.flatMap((group) => slotsHeld(group, ownership));
+    ownership === undefined ? [] : groups.flatMap((group) => heldOf(group, kept, ownership));
   for (const { buffer } of held) program.shared.add(buffer);
   const runs = groups.flatMap((group) =>
     group.rule.granularity === "element"
@@ -112,12 +108,26 @@ export function planUpdate(
   const copies = groups.filter(needsScratch);
   const copyBack: Stage = {
     name: "copy back",
-    runs: copies.flatMap((group) => copyRuns(program, plan, group)),
+    runs: copies.flatMap((group) =>
+      copyRuns(program, plan, group, keepsParameters ? ownership : undefined),
+    ),
     mode: "parallel",
   };
   if (copies.length > 0) program.buffer(SCRATCH, plan.parameters.byteLength);
+  // Who reads parts in place (a gather, a checkpoint) finds them all of one step.
+  const settled: Stage = {
+    name: "new parameters are there",
+    mode: "collective",
+    group: all,
+    call: { kind: "barrier" },
+  };
   return {
-    stages: [update, ...gathers, ...(copies.length > 0 ? [copyBack] : [])],
+    stages: [
+      update,
+      ...gathers,
+      ...(copies.length > 0 ? [copyBack] : []),
+      ...(keepsParameters ? [settled] : []),
+    ],
     slots: slotRefs([...slots.values()].flat()),
     held,
     scalars: groups.map(({ index, decays, scalars }) => {
@@ -143,10 +153,14 @@ function entriesOf(
   return task.axes.length === 0 ? group.entries : (shareEntries(group, ranks)[rank] ?? []);
 }
 
-/** What other ranks of this machine hold of a group's slots. */
-function slotsHeld({ group, slots }: GroupPlan, ownership: Ownership): Held[] {
-  return slots.flatMap(({ buffer, layout }) => {
-    const own = layout.groups.find(({ key }) => key === slotGroup(group));
+/** What other ranks of this node hold of a group's slots, and of what else lies as its parameters do. */
+function heldOf(
+  { group, slots }: GroupPlan,
+  others: readonly Pick<SlotPlan, "buffer" | "layout">[],
+  ownership: Ownership,
+): Held[] {
+  return [...slots, ...others].flatMap(({ buffer, layout }) => {
+    const own = layout.groups.find(({ key }) => key === slotGroup(group) || key === group.key);
     const cuts = own === undefined ? [] : cutsOf(ownership, group);
     return cuts.flatMap((cut) =>
       cut.flatMap((part, place) =>
@@ -272,8 +286,15 @@ function tensorRuns(
   });
 }
 
-function copyRuns(program: ProgramBuilder, plan: FlatVectors, { group }: GroupPlan): Run[] {
-  return blocksOf(group, plan.gradients.tile).map((block) => {
+function copyRuns(
+  program: ProgramBuilder,
+  plan: FlatVectors,
+  { group }: GroupPlan,
+  ownership: Ownership | undefined,
+): Run[] {
+  const own = ownPieces(ownership, group, plan.gradients.tile);
+  const blocks = own.flatMap(({ start, end }) => blocksBetween(start, end));
+  return blocks.map((block) => {
     const source = blockRef(SCRATCH, plan.parameters, group, block);
     const graph = program.graph(`copy.${group.dtype}.${block.tiles}`, 1, () => {
       const builder = newBuilder("copy");

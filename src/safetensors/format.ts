@@ -57,7 +57,7 @@ const DTYPE_OF = new Map((Object.keys(NAMES) as DType[]).map((dtype) => [NAMES[d
 export function encodeHeader(
   tensors: ReadonlyMap<string, Tensor>,
   metadata: Readonly<Record<string, string>>,
-): { bytes: Uint8Array; order: readonly Tensor[] } {
+): { bytes: Uint8Array; order: readonly (readonly [string, Tensor])[] } {
   const named = [...tensors].sort(([a], [b]) => compareNames(a, b));
   // Larger elements first, so that each tensor is aligned to its element; the reference writer does the same.
   const sorted = named.sort(([, a], [, b]) => elementBytes(b) - elementBytes(a));
@@ -78,7 +78,7 @@ export function encodeHeader(
   const bytes = Buffer.alloc(padded, " ");
   bytes.writeBigUInt64LE(BigInt(padded - LENGTH_BYTES), 0);
   json.copy(bytes, LENGTH_BYTES);
-  return { bytes, order: sorted.map(([, tensor]) => tensor) };
+  return { bytes, order: sorted };
 }
 
 function elementBytes(tensor: Tensor): number {

@@ -5,4 +5,9 @@ export {
   readSafetensorsHeader,
   type SafetensorsContent,
 } from "./read.ts";
-export { weightsSha256, writeSafetensors } from "./write.ts";
+export {
+  encodeSafetensors,
+  type SafetensorsPieces,
+  weightsSha256,
+  writeSafetensors,
+} from "./write.ts";

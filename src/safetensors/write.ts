@@ -10,8 +10,28 @@ export async function writeSafetensors(
   tensors: ReadonlyMap<string, Tensor>,
   metadata: Readonly<Record<string, string>> = {},
 ): Promise<void> {
+  await writeFileAtomic(path, encodeSafetensors(tensors, metadata).pieces);
+}
+
+export interface SafetensorsPieces {
+  /** One after the other they are the file; tensors are not copied. */
+  readonly pieces: readonly Uint8Array[];
+  /** Where each tensor begins in the file, by name. */
+  readonly offsets: ReadonlyMap<string, number>;
+}
+
+export function encodeSafetensors(
+  tensors: ReadonlyMap<string, Tensor>,
+  metadata: Readonly<Record<string, string>> = {},
+): SafetensorsPieces {
   const { bytes, order } = encodeHeader(tensors, metadata);
-  await writeFileAtomic(path, [bytes, ...order.map((tensor) => tensor.bytes)]);
+  const offsets = new Map<string, number>();
+  let offset = bytes.byteLength;
+  for (const [name, tensor] of order) {
+    offsets.set(name, offset);
+    offset += tensor.bytes.byteLength;
+  }
+  return { pieces: [bytes, ...order.map(([, tensor]) => tensor.bytes)], offsets };
 }
 
 /** SHA-256, in hexadecimal, over the tensors' bytes in the order of their names' code units. */

@@ -54,7 +54,6 @@ export async function saveCheckpoint(
   trainer: Trainer,
   options: SaveOptions,
 ): Promise<string> {
-  trainer.collect();
   return write(folder, prefixed(await trainer.read()), options);
 }
 
@@ -184,8 +183,7 @@ export async function loadCheckpoint(
     if (hashes !== undefined && hash !== hashes[name]) throw damaged(path, `the tensor "${name}"`);
     found.push(name, hash);
   }
-  const { engine } = trainer;
-  for (const [name, place] of wanted) engine.upload(place, (tensors.get(name) as Tensor).bytes);
+  trainer.write(unprefixed(tensors, [...wanted.keys()]));
   trainer.resumeAt(step);
   return sha256Of(found);
 }
@@ -229,6 +227,20 @@ function otherModel(path: string, difference: string): LockstepError {
     `The checkpoint "${path}" is of another model: ${difference}.`,
     { hint: "Resume with the model of the run that was stopped." },
   );
+}
+
+/** The same the other way: tensors of these names by kind. */
+function unprefixed(
+  tensors: ReadonlyMap<string, Tensor>,
+  names: readonly string[],
+): TrainerTensors<Tensor> {
+  const of = (kind: keyof TrainerTensors<Tensor>) => {
+    const own = names.filter((name) => name.startsWith(`${kind}/`));
+    return Object.fromEntries(
+      own.map((name) => [name.slice(kind.length + 1), tensors.get(name) as Tensor]),
+    );
+  };
+  return { parameters: of("parameters"), slots: of("slots"), states: of("states") };
 }
 
 /** Every tensor under `parameters/`, `slots/` or `states/`. */

@@ -1,11 +1,11 @@
 /** What all workers of a run must have in common, in short texts that can be compared. */
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
 import type { Device } from "../engine/index.ts";
 import { type Graph, hashGraph } from "../graph/index.ts";
 import { GRADIENT, type StepGraph } from "../plan/index.ts";
 import type { Stage, StepProgram } from "../program/index.ts";
 import { formatType } from "../tensor/index.ts";
+import { version } from "../version.ts";
 import type { Facts } from "./agree.ts";
 import type { Identity } from "./identity.ts";
 import type { Run } from "./run.ts";
@@ -59,9 +59,4 @@ function short(texts: readonly string[]): string {
   const hash = createHash("sha256");
   for (const text of texts) hash.update(`${text}\n`);
   return hash.digest("hex").slice(0, 16);
-}
-
-function version(): string {
-  const file = new URL("../../../package.json", import.meta.url);
-  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
 }

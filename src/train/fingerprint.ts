@@ -1,6 +1,7 @@
 /** What data holds, in a few digits: equal for data of which every sample is the same, whatever file it came from. */
 import { createHash, type Hash } from "node:crypto";
 import type { Dataset, ModelInput, SampleSet, TextPart } from "../data/index.ts";
+import { LockstepError } from "../errors.ts";
 import { byteLength, type Tensor, tensorFromBytes } from "../tensor/index.ts";
 
 /** Samples beyond this many bytes, as the model sees them, are looked at in evenly spread blocks of so many bytes in all. */
@@ -37,6 +38,21 @@ export async function fingerprintOf(
   const data = `${counts}, content ${digits(hash)}`;
   if (text === undefined) return { data };
   return { data, tokenizer: digits(createHash("sha256").update(text.tokenizer.toJson())) };
+}
+
+/** Throws DATA_DIFFERS where the data is not what it must be. */
+export function checkHolds(found: Fingerprint, wanted: Fingerprint | undefined): void {
+  if (wanted === undefined) return;
+  const [what, here, there] =
+    found.data !== wanted.data
+      ? ["data", found.data, wanted.data]
+      : ["tokenizer", found.tokenizer ?? "none", wanted.tokenizer ?? "none"];
+  if (here === there) return;
+  throw new LockstepError(
+    "DATA_DIFFERS",
+    `The ${what} here is ${here}, and the job was made with ${there}.`,
+    { hint: "Put the same files there as where the job was made, or make the job again." },
+  );
 }
 
 async function addText(hash: Hash, part: TextPart, signal: AbortSignal): Promise<void> {

@@ -7,7 +7,7 @@ import { LockstepError } from "../errors.ts";
 import { hashGraph } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import { newBuilder } from "../ops/index.ts";
-import type { UpdateRule } from "../optimizer/index.ts";
+import { rulesOf, type UpdateRule } from "../optimizer/index.ts";
 import type { TensorType } from "../tensor/index.ts";
 import type { Fingerprint } from "./fingerprint.ts";
 import type { Run } from "./run.ts";
@@ -66,9 +66,10 @@ export function identityOf(run: Run, model: Model, { data, tokenizer }: Fingerpr
 }
 
 function optimizerIdentity({ optimizer }: Run): Identity {
-  const found: Record<string, string> = { "optimizer.name": optimizer.name };
-  for (const [index, { rule, selects }] of optimizer.rules.entries()) {
-    const of = optimizer.rules.length === 1 ? "" : `[${index}]`;
+  const rules = rulesOf(optimizer);
+  const found: Record<string, string> = { "optimizer.name": optimizer.kind };
+  for (const [index, { rule, selects }] of rules.entries()) {
+    const of = rules.length === 1 ? "" : `[${index}]`;
     found[`learningRate${of}`] = String(rule.learningRate);
     found[`optimizer${of}.rule`] = rule.name;
     found[`optimizer${of}.weightDecay`] = String(rule.weightDecay);

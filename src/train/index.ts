@@ -1,4 +1,5 @@
 export { readCheckpointHead } from "./checkpoint.ts";
+export type { Fingerprint } from "./fingerprint.ts";
 export { type Beginning, FILES, openRunFolder, type RunFolder } from "./folder.ts";
 export { type GenerateOptions, generateText } from "./generate.ts";
 export { CHANGEABLE, type Changeable } from "./identity.ts";
@@ -6,6 +7,7 @@ export { loadRun } from "./load.ts";
 export { type TrainResult, train } from "./loop.ts";
 export { settleMicroBatches } from "./micro-batches.ts";
 export { describePlan, type PlanOptions } from "./plan.ts";
+export { type Rehearsal, type RehearsalOptions, rehearse } from "./rehearse.ts";
 export {
   defineRun,
   overrideRun,

@@ -1,14 +1,22 @@
 /** Keys of random layers: one for each sample, from the seed and the sample's place in the global order alone. */
 import type { HostTensor } from "../engine/index.ts";
 
-/** Writes the keys of the samples at `firstPosition` and after: the same on every worker, in any split. */
-export function fillKeys(tensor: HostTensor, seed: number, firstPosition: number): void {
+/** Positions [start, end) of the global sample order. */
+export interface Positions {
+  readonly start: number;
+  readonly end: number;
+}
+
+/** Writes the keys of the samples at these positions: the same on every worker, in any split. */
+export function fillKeys(tensor: HostTensor, seed: number, positions: readonly Positions[]): void {
   const { buffer, byteOffset, length } = tensor.bytes;
   const keys = new Int32Array(buffer, byteOffset, length / 4);
   const base = mix(high(seed) ^ mix(seed | 0));
-  for (let index = 0; index < keys.length; index++) {
-    const position = firstPosition + index;
-    keys[index] = mix(mix(base ^ (position | 0)) ^ high(position));
+  let index = 0;
+  for (const { start, end } of positions) {
+    for (let position = start; position < end; position++) {
+      keys[index++] = mix(mix(base ^ (position | 0)) ^ high(position));
+    }
   }
 }
 

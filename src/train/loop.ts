@@ -151,7 +151,7 @@ async function runSteps(
     signal.throwIfAborted();
     const positions = positionsOfStep(step, run.batch);
     const own = trainer.ownPositions(positions);
-    const indices = order.indices(own.start, own.end);
+    const indices = own.flatMap(({ start, end }) => order.indices(start, end));
     const fill: FillBatch = (into) => data.train.read(indices, into);
     const stop = options.asked.aborted;
     const result = await trainer.step({ positions, fill, stop });

@@ -1,7 +1,13 @@
 /** What a rank of a run would do in a step, as text: made of plans alone, without an engine or another process. */
 import { LockstepError } from "../errors.ts";
 import { evenTopology, formatMesh } from "../mesh/index.ts";
-import { applyStrategies, bucketBytes, chooseParallel, type Parallel } from "../parallel/index.ts";
+import {
+  applyStrategies,
+  bucketBytes,
+  chooseParallel,
+  type Parallel,
+  type ParallelOptions,
+} from "../parallel/index.ts";
 import { buildStep, describeStep } from "../plan/index.ts";
 import {
   COMPUTE,
@@ -20,7 +26,7 @@ import { elementCount } from "../tensor/index.ts";
 import type { Run } from "./run.ts";
 import { parameterBytes } from "./sharing.ts";
 
-export interface PlanOptions {
+export interface PlanOptions extends ParallelOptions {
   /** Of all machines together. */
   readonly workers: number;
   /** On each of them equally many workers, which read each other's memory in place. Default: 1. */
@@ -42,6 +48,8 @@ export function describePlan(run: Run, options: PlanOptions): string {
   const { optimizer, microBatches, clipNorm, reproducible = true } = run;
   const parallel = chooseParallel({
     topology: evenTopology(workers, count),
+    parallel: options.parallel ?? run.parallel,
+    zero: options.zero ?? run.zero,
     combination: reproducible ? "tree" : "any",
     buckets: { bucketBytes: bucket },
   });
@@ -52,12 +60,12 @@ export function describePlan(run: Run, options: PlanOptions): string {
   const plan = lower(rewritten, { ground, rank, optimizer });
   const placeOf = (group: string) => plan.groups.get(group)?.indexOf(rank) ?? 0;
   const parameters = model.parameters.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
-  const { first, count: own } = plan.range;
+  const own = plan.microBatches;
   const on = count === 1 ? "" : ` on ${count} machines`;
   return [
     `${run.name}: ${model.name}, ${parameters.toLocaleString("en-US")} parameters`,
     `a step: ${run.batch} samples in ${run.microBatches} micro-batches of ${size}, for ${workers} worker${workers === 1 ? "" : "s"}${on}`,
-    `rank ${rank}: micro-batches ${first} to ${first + own - 1}`,
+    `rank ${rank}: micro-batches ${own.join(", ")}`,
     "",
     ...parallelLines(parallel),
     ...describeStep(rewritten).map((line) => `  ${line}`),

@@ -5,8 +5,9 @@ import { LockstepError } from "../errors.ts";
 import type { ModelDefinition } from "../nn/index.ts";
 import type { Optimizer, Schedule } from "../optimizer/index.ts";
 import type { OptionKinds } from "../options.ts";
+import type { ParallelOptions } from "../parallel/index.ts";
 
-export interface RunOptions {
+export interface RunOptions extends ParallelOptions {
   readonly model: ModelDefinition;
   readonly data: DataSource;
   readonly optimizer: Optimizer;
@@ -63,6 +64,8 @@ export interface RunOverrides {
   readonly seed?: number | undefined;
   readonly data?: DataSource | undefined;
   readonly microBatches?: number | undefined;
+  readonly parallel?: ParallelOptions["parallel"];
+  readonly zero?: ParallelOptions["zero"];
 }
 
 const positive = z.int().min(1);
@@ -77,6 +80,8 @@ const shape: OptionKinds<RunOptions> = {
   microBatches: positive.optional(),
   reproducible: z.boolean().optional(),
   bucketBytes: positive.optional(),
+  parallel: z.strictObject({ data: positive.optional(), shard: positive.optional() }).optional(),
+  zero: z.union([z.literal(1), z.literal(2), z.literal(3)]).optional(),
   seed: z
     .int()
     .min(0)
@@ -143,7 +148,7 @@ function isSource(value: unknown): boolean {
 }
 
 function isOptimizer(value: unknown): boolean {
-  return typeof value === "object" && value !== null && "rules" in value;
+  return typeof value === "object" && value !== null && "kind" in value && "options" in value;
 }
 
 function hasFunction(value: unknown, name: string): boolean {

@@ -1,5 +1,5 @@
 /** All that the steps of a run share, made before the first of them. */
-import { type Dataset, openData } from "../data/index.ts";
+import { type Dataset, type ModelInput, openData } from "../data/index.ts";
 import type { Device } from "../engine/index.ts";
 import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
@@ -17,7 +17,7 @@ import {
 import { type ExportPlan, exportNotes, planExport, trainedGraph } from "./export.ts";
 import { factsOf } from "./facts.ts";
 import { fieldRanges } from "./field-ranges.ts";
-import { fingerprintOf } from "./fingerprint.ts";
+import { checkHolds, type Fingerprint, fingerprintOf } from "./fingerprint.ts";
 import { type Beginning, checkRoom, prepareFolder, type RunFolder } from "./folder.ts";
 import { samplingGraph } from "./generate.ts";
 import { type Change, type Changeable, type Identity, identityOf } from "./identity.ts";
@@ -31,6 +31,10 @@ export interface TrainOptions {
   readonly folder: RunFolder;
   /** Relative paths and globs of the run's data start here. */
   readonly baseDir: string;
+  /** Folders below which the run's data must lie, links followed; anywhere if undefined. */
+  readonly roots?: readonly string[] | undefined;
+  /** What the data must hold; anything if undefined. */
+  readonly holds?: Fingerprint | undefined;
   readonly beginning: Beginning;
   /** What may be another than before in a run that goes on. */
   readonly changes?: readonly Changeable[] | undefined;
@@ -88,27 +92,24 @@ export async function openSession(
   options: SessionOptions,
   head?: CheckpointHead,
 ): Promise<Session> {
-  const { engine, baseDir, asked, now } = options;
+  const { engine, baseDir, roots, asked, now } = options;
   const startedMs = now();
   const leads = isLeader(options);
   const microBatch = run.batch / run.microBatches;
   const model = run.model.build({ batch: microBatch, mode: "train" });
   // Everything that could fail after the last step fails here.
   const exporting = leads ? planExport(run.model, [1, microBatch]) : undefined;
-  const ranges = fieldRanges(model);
-  const inputs = model.batch.map((name) => ({
-    name,
-    type: typeOf(model.graph, name),
-    ranges: ranges.get(name),
-  }));
+  const inputs = inputsOf(model);
   const data = await unlessAborted(
-    openData(run.data, { inputs, baseDir, batch: run.batch }),
+    openData(run.data, { inputs, baseDir, roots, batch: run.batch }),
     asked,
   );
   let trainer: Trainer | undefined;
   try {
     asked.throwIfAborted();
-    const identity = identityOf(run, model, await fingerprintOf(data, inputs, asked));
+    const fingerprint = await fingerprintOf(data, inputs, asked);
+    checkHolds(fingerprint, options.holds);
+    const identity = identityOf(run, model, fingerprint);
     const changes =
       head === undefined ? [] : checkIdentity(options.folder, head, identity, options.changes);
     trainer = await createTrainer({
@@ -123,6 +124,8 @@ export async function openSession(
       microBatches: run.microBatches,
       reproducible: run.reproducible,
       bucketBytes: run.bucketBytes,
+      parallel: run.parallel,
+      zero: run.zero,
       seed: run.seed,
       ranks: options.ranks,
     });
@@ -174,6 +177,16 @@ export async function openSession(
     await data.close();
     throw error;
   }
+}
+
+/** What data must give for a step of the model. */
+export function inputsOf(model: Model): ModelInput[] {
+  const ranges = fieldRanges(model);
+  return model.batch.map((name) => ({
+    name,
+    type: typeOf(model.graph, name),
+    ranges: ranges.get(name),
+  }));
 }
 
 /** What `work` gives, or the signal's reason as soon as it is aborted; the work is not waited for then. */

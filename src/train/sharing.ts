@@ -4,7 +4,12 @@ import { LockstepError } from "../errors.ts";
 import { typeOf } from "../graph/index.ts";
 import type { Topology } from "../mesh/index.ts";
 import type { Model } from "../nn/index.ts";
-import { bucketBytes, chooseParallel, type Parallel } from "../parallel/index.ts";
+import {
+  bucketBytes,
+  chooseParallel,
+  type Parallel,
+  type ParallelOptions,
+} from "../parallel/index.ts";
 import type { Range } from "../program/index.ts";
 import { byteLength } from "../tensor/index.ts";
 
@@ -20,7 +25,7 @@ export interface Ranks {
   readonly now?: () => number;
 }
 
-export interface SharingOptions {
+export interface SharingOptions extends ParallelOptions {
   readonly model: Model;
   readonly microBatches?: number | undefined;
   readonly ranks?: Ranks | undefined;
@@ -32,7 +37,7 @@ export interface SharingOptions {
 
 /** @param overlap whether gradients travel beside computation where they travel at all @throws INVALID_OPTION */
 export function parallelOf(options: SharingOptions, overlap: boolean): Parallel {
-  const { ranks, microBatches = 1, reproducible = true } = options;
+  const { ranks, microBatches = 1, reproducible = true, parallel, zero } = options;
   const group = ranks?.group;
   const topology: Topology = { nodes: group?.transport.machines ?? [[0]] };
   const size = group?.size ?? 1;
@@ -45,6 +50,8 @@ export function parallelOf(options: SharingOptions, overlap: boolean): Parallel 
   }
   return chooseParallel({
     topology,
+    parallel,
+    zero,
     combination: reproducible ? "tree" : "any",
     buckets: group && { bucketBytes: bucketOf(options, group), overlap },
   });

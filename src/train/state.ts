@@ -3,7 +3,7 @@ import type { Device, DeviceTensor } from "../engine/index.ts";
 import { assert } from "../errors.ts";
 import type { Model } from "../nn/index.ts";
 import { type Instance, initialize, type StepProgram, type TensorRef } from "../program/index.ts";
-import type { Tensor } from "../tensor/index.ts";
+import { byteLength, type Tensor } from "../tensor/index.ts";
 
 /**
  * By name: places on the device, or what they hold. Slots are named `PARAMETER.SLOT`:
@@ -33,7 +33,80 @@ export function namedTensors(
   };
 }
 
-/** Brings to this rank's memory what neighbours hold of the optimizer's slots. */
+/**
+ * What all tensors hold: as `Device.download` gives it, or put together out of the memory of the ranks that hold parts of it, tensor by tensor
+ * as it is asked for. Those ranks stand still meanwhile.
+ */
+export async function readState(
+  instance: Instance,
+  plan: StepProgram,
+  from: 0 | 1,
+): Promise<TrainerState> {
+  const all = async (refs: ReadonlyMap<string, TensorRef>) => {
+    const found = [...refs].map(async ([name, ref]): Promise<[string, Tensor]> => {
+      const tensor = isInParts(plan, ref)
+        ? inParts(instance, plan, ref)
+        : await instance.device.download(instance.tensor(ref));
+      return [name, tensor];
+    });
+    return Object.fromEntries(await Promise.all(found));
+  };
+  return {
+    parameters: await all(plan.parameters),
+    slots: await all(plan.slots),
+    states: await all(plan.sides[from].states),
+  };
+}
+
+/** Whether other ranks of the node hold parts of a tensor. */
+function isInParts({ held }: StepProgram, { buffer }: TensorRef): boolean {
+  return held.some((part) => part.buffer === buffer);
+}
+
+function inParts(instance: Instance, { held }: StepProgram, ref: TensorRef): Tensor {
+  const [start, end] = [ref.byteOffset, ref.byteOffset + byteLength(ref.type)];
+  return {
+    ...ref.type,
+    get bytes() {
+      const bytes = instance.host(ref.buffer).bytes.slice(start, end);
+      for (const part of held) {
+        if (part.buffer !== ref.buffer) continue;
+        const from = Math.max(start, part.byteOffset);
+        const to = Math.min(end, part.byteOffset + part.byteLength);
+        if (from < to) {
+          bytes.set(instance.host(part.buffer, part.rank).bytes.subarray(from, to), from - start);
+        }
+      }
+      return bytes;
+    },
+  };
+}
+
+/** Writes a tensor's bytes, but for the parts that other ranks hold: theirs are not touched, and take no memory here. */
+export function writeOwn(
+  instance: Instance,
+  { held }: StepProgram,
+  { buffer, byteOffset, type }: TensorRef,
+  bytes: Uint8Array,
+): void {
+  const end = byteOffset + byteLength(type);
+  const others = held
+    .filter((part) => part.buffer === buffer)
+    .toSorted((a, b) => a.byteOffset - b.byteOffset);
+  let at = byteOffset;
+  const write = (to: number) => {
+    if (to <= at) return;
+    const own = { buffer, byteOffset: at, type: { dtype: "uint8", shape: [to - at] } } as const;
+    instance.device.upload(instance.tensor(own), bytes.subarray(at - byteOffset, to - byteOffset));
+  };
+  for (const part of others) {
+    write(Math.min(end, part.byteOffset));
+    at = Math.max(at, Math.min(end, part.byteOffset + part.byteLength));
+  }
+  write(end);
+}
+
+/** Brings to this rank's memory what neighbours hold. */
 export function collectHeld(instance: Instance, { held }: StepProgram): void {
   for (const { buffer, rank, byteOffset, byteLength } of held) {
     const theirs = instance.host(buffer, rank).bytes.subarray(byteOffset, byteOffset + byteLength);
@@ -41,34 +114,20 @@ export function collectHeld(instance: Instance, { held }: StepProgram): void {
   }
 }
 
-/** What all tensors hold, as `Device.download` gives it. */
-export async function downloadState(
-  device: Device,
-  { parameters, slots, states }: TrainerTensors<DeviceTensor>,
-): Promise<TrainerState> {
-  const all = async (places: Readonly<Record<string, DeviceTensor>>) => {
-    const names = Object.keys(places);
-    const tensors = await Promise.all(Object.values(places).map((place) => device.download(place)));
-    return Object.fromEntries(tensors.map((tensor, index) => [names[index] as string, tensor]));
-  };
-  return {
-    parameters: await all(parameters),
-    slots: await all(slots),
-    states: await all(states),
-  };
-}
-
 /** Writes the tensors that are given; each must be one of the trainer's. */
-export function uploadState(
-  device: Device,
-  places: TrainerTensors<DeviceTensor>,
+export function writeState(
+  instance: Instance,
+  plan: StepProgram,
+  from: 0 | 1,
   given: Partial<TrainerState>,
 ): void {
+  const { parameters, slots } = plan;
+  const places = { parameters, slots, states: plan.sides[from].states };
   for (const kind of ["parameters", "slots", "states"] as const) {
     for (const [name, { bytes }] of Object.entries(given[kind] ?? {})) {
-      const place = places[kind][name];
+      const place = places[kind].get(name);
       assert(place !== undefined, `the trainer has "${name}" among its ${kind}`);
-      device.upload(place, bytes);
+      writeOwn(instance, plan, place, bytes);
     }
   }
 }
@@ -80,13 +139,26 @@ export async function initializeTrainer(
   model: Model,
   seed: number,
 ): Promise<void> {
-  const { parameters, states } = namedTensors(instance, plan, 0);
-  const places = { ...parameters, ...states };
-  const items = [...model.parameters, ...model.states].map(({ name, type, initializer }) => ({
-    name,
-    type,
-    initializer,
-    into: places[name] as DeviceTensor,
-  }));
-  await initialize(engine, items, seed);
+  const refs = new Map([...plan.parameters, ...plan.sides[0].states]);
+  const items = [...model.parameters, ...model.states].map(({ name, type, initializer }) => {
+    return { name, type, initializer, ref: refs.get(name) as TensorRef };
+  });
+  const whole = items.filter(({ ref }) => !isInParts(plan, ref));
+  await initialize(
+    engine,
+    whole.map(({ ref, ...item }) => ({ ...item, into: instance.tensor(ref) })),
+    seed,
+  );
+  // One after the other: no rank has room for all of them.
+  for (const { ref, ...item } of items) {
+    if (!isInParts(plan, ref)) continue;
+    const buffer = engine.allocate(byteLength(ref.type));
+    try {
+      const into = buffer.tensor(ref.type);
+      await initialize(engine, [{ ...item, into }], seed);
+      writeOwn(instance, plan, ref, (await engine.download(into)).bytes);
+    } finally {
+      buffer.close();
+    }
+  }
 }

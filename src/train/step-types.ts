@@ -2,6 +2,7 @@
 import type { Device, HostTensor } from "../engine/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { Optimizer, Schedule } from "../optimizer/index.ts";
+import type { Positions } from "./keys.ts";
 import type { SharingOptions } from "./sharing.ts";
 
 export interface TrainerOptions extends SharingOptions {
@@ -35,7 +36,7 @@ export interface StepRequest {
    * The samples of this step in the global order: random layers depend on them, not on the number
    * of workers.
    */
-  readonly positions: { readonly start: number; readonly end: number };
+  readonly positions: Positions;
   readonly fill: FillBatch;
   /** Asks all ranks to stop after this step. */
   readonly stop?: boolean;

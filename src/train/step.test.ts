@@ -95,7 +95,7 @@ for (const optimizer of [
   adamw({ learningRate: 0.1, weightDecay: 0 }),
   sgd({ learningRate: 0.2, momentum: 0.5 }),
 ]) {
-  test(`${optimizer.name} finds a line`, () =>
+  test(`${optimizer.kind} finds a line`, () =>
     withTrainer({ optimizer }, async (trainer) => {
       for (let step = 0; step < 200; step++) {
         const result = await trainer.step(points(step));

@@ -2,9 +2,9 @@
  * The training step: fill, compute, decide, commit. A step is a transaction: until its loss and gradient norm are
  * known to be finite, nothing that was committed changes. It knows no data source and no file.
  */
-import type { Device, DeviceTensor } from "../engine/index.ts";
+import type { DeviceTensor } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
-import { scheduleFactor } from "../optimizer/index.ts";
+import { type Rules, rulesOf, scheduleFactor } from "../optimizer/index.ts";
 import type { StepGraph } from "../plan/index.ts";
 import {
   cutGivesSameBits,
@@ -17,7 +17,7 @@ import {
   summaryOf,
 } from "../program/index.ts";
 import { toNumbers } from "../tensor/index.ts";
-import { fillKeys } from "./keys.ts";
+import { fillKeys, type Positions } from "./keys.ts";
 import type { Pacing } from "./pacing.ts";
 import {
   type Fields,
@@ -31,12 +31,12 @@ import {
 import type { Ranks } from "./sharing.ts";
 import {
   collectHeld,
-  downloadState,
   initializeTrainer,
   namedTensors,
+  readState,
   type TrainerState,
   type TrainerTensors,
-  uploadState,
+  writeState,
 } from "./state.ts";
 import { explainNotFinite } from "./step-errors.ts";
 import type { FillBatch, StepRequest, StepResult, TrainerOptions } from "./step-types.ts";
@@ -51,6 +51,8 @@ export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
   const instance = await instantiate(engine, planned.plan, ranks?.group);
   try {
     await initializeTrainer(engine, instance, planned.plan, model, seed);
+    // Ranks read each other's parts.
+    if (planned.plan.held.length > 0) await ranks?.group.barrier();
   } catch (error) {
     instance.close();
     throw error;
@@ -60,6 +62,7 @@ export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
 
 export class Trainer {
   readonly #instance: Instance;
+  readonly #rules: Rules;
   #options: TrainerOptions;
   #pacing: Pacing | undefined;
   #planned: Planned;
@@ -75,6 +78,7 @@ export class Trainer {
   constructor(options: TrainerOptions, planned: Planned, instance: Instance) {
     this.#options = options;
     this.#instance = instance;
+    this.#rules = rulesOf(options.optimizer);
     this.#planned = planned;
     this.#pacing = pacingOf(options, planned);
     this.#fields = fieldsOf(this.#instance, this.plan);
@@ -90,20 +94,22 @@ export class Trainer {
     return this.#planned.step;
   }
 
-  get engine(): Device {
-    return this.#options.engine;
-  }
-
   /** Steps that were committed. */
   get steps(): number {
     return this.#step;
   }
 
-  /** Those of a step's samples that this rank computes: what `fill` is asked for. */
-  ownPositions({ start, end }: StepRequest["positions"]): StepRequest["positions"] {
-    const { first, count } = this.plan.range;
+  /** Those of a step's samples that this rank computes, in the order in which `fill` is asked for them. */
+  ownPositions({ start, end }: Positions): Positions[] {
     const size = (end - start) / (this.#options.microBatches ?? 1);
-    return { start: start + first * size, end: start + (first + count) * size };
+    const ranges: Positions[] = [];
+    for (const microBatch of this.plan.microBatches) {
+      const first = start + microBatch * size;
+      const before = ranges.at(-1);
+      if (before?.end === first) ranges.splice(-1, 1, { start: before.start, end: first + size });
+      else ranges.push({ start: first, end: first + size });
+    }
+    return ranges;
   }
 
   /** One step. @throws NOT_FINITE naming the step and the first tensor that is not finite; weights are untouched */
@@ -113,11 +119,11 @@ export class Trainer {
 
   async #transact(request: StepRequest): Promise<StepResult> {
     const { positions, fill, signal, stop: isAsked = false } = request;
-    const { model, optimizer, schedule, steps, seed = 0 } = this.#options;
+    const { model, schedule, steps, seed = 0 } = this.#options;
     assert(this.#isAttached, "a trainer that was detached is attached before its next step");
     const step = this.#step;
     const keys = model.randomKey === undefined ? undefined : this.#fields.batch[model.randomKey];
-    if (keys !== undefined) fillKeys(keys, seed, this.ownPositions(positions).start);
+    if (keys !== undefined) fillKeys(keys, seed, this.ownPositions(positions));
     await fill(this.#fields.batch);
     await this.#checkCut();
     const { plan } = this;
@@ -139,14 +145,13 @@ export class Trainer {
     }
     const factor = schedule === undefined ? 1 : scheduleFactor(schedule, step, steps);
     const context = { step: step + 1, gradientScale };
-    for (const [place, value] of scalarsOf(optimizer, plan.scalars, context, factor)) {
+    for (const [place, value] of scalarsOf(this.#rules, plan.scalars, context, factor)) {
       instance.hostTensor(place).bytes.set(value.bytes);
     }
     if (isEmpty) this.#step += 1;
     else await this.#commit(side.commit);
-    const base = optimizer.rules[0]?.rule.learningRate ?? 0;
     const reason = await this.#adapt();
-    const learningRate = base * factor;
+    const learningRate = (this.#rules[0]?.rule.learningRate ?? 0) * factor;
     const result = { step, loss, gradientNorm, learningRate, isEmpty, stop: wishes > 0 };
     return reason === undefined ? result : { ...result, shared: reason };
   }
@@ -168,12 +173,6 @@ export class Trainer {
     });
   }
 
-  /** Before a checkpoint, between two steps: brings to `tensors` what neighbours keep of the optimizer's slots. */
-  collect(): void {
-    this.#check();
-    if (this.#isAttached) collectHeld(this.#instance, this.plan);
-  }
-
   /** The places of everything that a checkpoint holds, by name: what is uploaded there is what the next step reads. */
   tensors(): TrainerTensors<DeviceTensor> {
     this.#check();
@@ -182,12 +181,13 @@ export class Trainer {
 
   /** What they hold, as `Device.download` gives it: perhaps views, so it is read before the next step. */
   read(): Promise<TrainerState> {
-    return this.#alone(() => downloadState(this.engine, this.tensors()));
+    return this.#alone(() => readState(this.#instance, this.plan, this.#from));
   }
 
   /** Puts other values in the place of some. */
   write(given: Partial<TrainerState>): void {
-    uploadState(this.engine, this.tensors(), given);
+    this.#check();
+    writeState(this.#instance, this.plan, this.#from, given);
   }
 
   /**
@@ -196,7 +196,10 @@ export class Trainer {
    */
   detach(): void {
     assert(!this.#busy, "a trainer is detached between two steps");
-    this.collect();
+    this.#check();
+    if (!this.#isAttached) return;
+    collectHeld(this.#instance, this.plan);
+    this.#planned = { ...this.#planned, plan: { ...this.plan, held: [] } };
     this.#instance.detach();
     this.#isAttached = false;
   }
@@ -211,12 +214,7 @@ export class Trainer {
       assert(!this.#isAttached, "a trainer is detached before it is attached to other ranks");
       const options = { ...this.#options, ranks };
       const planned = planOf(options);
-      try {
-        await this.#instance.attach(planned.plan, ranks?.group);
-      } catch (error) {
-        this.#instance.detach();
-        throw error;
-      }
+      await this.#instance.attach(planned.plan, ranks?.group);
       this.#isAttached = true;
       this.#options = options;
       this.#planned = planned;
@@ -260,7 +258,7 @@ export class Trainer {
     const alone = found < 0 ? stages.length : found;
     await around(() => this.#run(stages.slice(0, alone), { signal }));
     await this.#run(stages.slice(alone), { signal, around });
-    this.#pacing?.measured(milliseconds / 1000, this.plan.range.count);
+    this.#pacing?.measured(milliseconds / 1000, this.plan.microBatches.length);
   }
 
   /**

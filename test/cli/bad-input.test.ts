@@ -235,6 +235,33 @@ const CASES: Readonly<Record<string, Case>> = {
     says: /Cannot write .*checkpoint\.safetensors/,
     leaves: ["metrics.jsonl"],
   },
+  "a run file where a job is written": {
+    words: ["job", "run.ts", "--out", "."],
+    code: "IO_FAILED",
+    says: /no file of a job/,
+  },
+  "a job of data that lies elsewhere": {
+    run: { data: 'text("../*.txt")' },
+    words: ["job", "run.ts", "--out", "job"],
+    code: "DATA_PLACE",
+    says: /"\.\.\/\*\.txt" is no place below/,
+  },
+  "a folder that holds no job": {
+    files: { "job/job.json": "{}" },
+    words: ["train", "job"],
+    code: "FILE_CORRUPT",
+    says: /job\.json of the job is not as it was written/,
+  },
+  "roots for the data of a run file": {
+    words: ["train", "run.ts", "--data-root", "."],
+    code: "INVALID_OPTION",
+    says: /--data-root is for jobs/,
+  },
+  "a data root that is no folder": {
+    words: ["agent", "--data-root", "words.txt", "--token", "a token of tests"],
+    code: "FILE_NOT_FOUND",
+    says: /no folder "words\.txt"/,
+  },
   "a missing model to inspect": {
     words: ["inspect", "nope.onnx"],
     code: "FILE_NOT_FOUND",

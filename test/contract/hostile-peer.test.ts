@@ -268,26 +268,79 @@ describe("a hostile rank", { concurrency: 8 }, () => {
   }
 });
 
+/** A stream that ends within a frame, while its sender keeps the other end open and reads nothing. */
+const ENDINGS: Readonly<Record<string, (raw: net.Socket) => void>> = {
+  "ends a stream": (raw) => raw.end(),
+  "resets a stream": (raw) => raw.resetAndDestroy(),
+};
+
+describe("a rank that is gone in the middle of a frame", { concurrency: 8 }, () => {
+  for (const [name, end] of Object.entries(ENDINGS)) {
+    test(`who ${name} is found at once, not when it was silent for long`, async () => {
+      const listeners = await Promise.all(
+        [0, 1].map(() => listenTcp({ host: "127.0.0.1", token })),
+      );
+      const addresses = listeners.map(({ address }) => address);
+      const door = await doorTo(addresses[1] ?? "");
+      const ranks = await Promise.all(
+        listeners.map((listener, rank) =>
+          joinTcp({
+            listener,
+            addresses: rank === 0 ? [addresses[0] ?? "", door.address] : addresses,
+            rank,
+            size: 2,
+            silenceMs: 60_000,
+          }),
+        ),
+      );
+      const [victim, other] = ranks as [Transport, Transport];
+      try {
+        const waits = victim.receive(1, new Uint8Array(100));
+        door.change((bytes, near) => {
+          near.write(bytes.subarray(0, 100), () => end(near));
+          return [];
+        });
+        const from = performance.now();
+        void other.send(0, new Uint8Array(100));
+        await assert.rejects(waits ?? Promise.resolve(), (error: unknown) => {
+          assert.ok(error instanceof LockstepError, String(error));
+          assert.deepEqual([error.code, error.fields["peer"]], ["PEER_LOST", 1], error.message);
+          if (name === "ends a stream") assert.match(error.message, /in the middle of a frame/);
+          return true;
+        });
+        assert.ok(performance.now() - from < 5000);
+      } finally {
+        await Promise.all(ranks.map((rank) => rank.close()));
+        door.close();
+        for (const listener of listeners) listener.close();
+      }
+    });
+  }
+});
+
 function namesTheHostile(error: unknown): boolean {
   assert.ok(error instanceof LockstepError, String(error));
   assert.deepEqual([error.code, error.fields["peer"]], ["PROTOCOL", 1], error.message);
   return true;
 }
 
+/** @param near where it goes */
+type Change = (bytes: Buffer, near: net.Socket) => readonly Buffer[];
+
 interface Door {
   readonly address: string;
   /** Changes what goes through from now on, away from who dialed. */
-  change(how: (bytes: Buffer) => readonly Buffer[]): void;
+  change(how: Change): void;
   close(): void;
 }
 
 /** Between two ranks, as someone on the network may be. */
 async function doorTo(address: string): Promise<Door> {
   const { host, port } = parseAddress(address);
-  let change = (bytes: Buffer): readonly Buffer[] => [bytes];
+  let change: Change = (bytes) => [bytes];
   const open = new Set<net.Socket>();
-  const server = net.createServer((near) => {
-    const far = net.connect(port, host);
+  const server = net.createServer({ allowHalfOpen: true }, (near) => {
+    const far = net.connect({ port, host, allowHalfOpen: true });
     for (const [from, to] of [
       [near, far],
       [far, near],
@@ -298,7 +351,7 @@ async function doorTo(address: string): Promise<Door> {
     }
     near.on("data", (bytes) => far.write(bytes));
     far.on("data", (bytes: Buffer) => {
-      for (const part of change(bytes)) near.write(part);
+      for (const part of change(bytes, near)) near.write(part);
     });
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));

@@ -80,6 +80,12 @@ def own(build, inputs):
     return build, inputs
 
 
+def mixer():
+    from timm.models.mlp_mixer import MlpMixer
+
+    return MlpMixer(num_classes=10, img_size=32, patch_size=8, embed_dim=32, num_blocks=2)
+
+
 def unet():
     from diffusers import UNet2DModel
 
@@ -160,9 +166,10 @@ ZOO = {
     "vit": tv(lambda m: m.VisionTransformer(32, 8, 2, 4, 32, 64, num_classes=10)),
     "timm-vit": timm_model("test_vit", img_size=32),
     "timm-resnet": timm_model("test_resnet"),
-    "timm-efficientnet": timm_model("test_efficientnet"),
+    # Of 32 places a side, normalization in training mode would have one for each sample at the end.
+    "timm-efficientnet": timm_model("test_efficientnet", size=64),
     "timm-convnext": timm_model("test_convnext"),
-    "timm-mlp-mixer": timm_model("mixer_s32_224", img_size=32, patch_size=8, embed_dim=32, num_blocks=2),
+    "timm-mlp-mixer": own(mixer, lambda n: {"x": floats(n, 3, 32, 32)}),
     "unet": own(unet, lambda n: {"sample": floats(n, 3, 8, 8), "timestep": torch.arange(1, n + 1) * 7}),
     "vae": own(vae, lambda n: {"sample": floats(n, 3, 16, 16)}),
     "dit": own(dit, lambda n: {"hidden_states": floats(n, 3, 8, 8), "timestep": torch.arange(1, n + 1) * 7, "class_labels": torch.arange(n) % 10}),

@@ -1,10 +1,11 @@
 """Makes fixtures/trained/: small modules as PyTorch's exporters write them, and their weights after some steps of PyTorch.
 
-Run by hand, with PyTorch 2.7 or newer, onnx and onnxscript:  OMP_NUM_THREADS=1 python test/onnx/make_trained.py
+Run by hand, with PyTorch 2.7 or newer, onnx and onnxscript:  OMP_NUM_THREADS=1 python test/onnx/make_trained.py [NAME ...]
 Beside NAME.WAY.onnx stands NAME.json: inputs, target, parameters (names, ties), and the state dict after the steps.
 """
 import json
 import os
+import sys
 import warnings
 
 import onnx
@@ -86,6 +87,96 @@ class Normed(nn.Module):
         return self.head(self.norm2(self.mix(torch.flatten(x, 1))))
 
 
+class Fresh(nn.Module):
+    """Normalizations that the newer exporter multiplies into the layers before them; their shifts are zeros."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(2, 3, 2, bias=False), nn.BatchNorm2d(3, eps=0.1)
+        self.conv2, self.norm2 = nn.Conv2d(3, 4, 2), nn.BatchNorm2d(4)
+        self.up, self.norm3 = nn.ConvTranspose2d(4, 2, 2, bias=False), nn.BatchNorm2d(2)
+        self.mix, self.norm4 = nn.Linear(18, 3, bias=False), nn.BatchNorm1d(3, affine=False)
+        self.head = nn.Linear(3, 2)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x):
+        x = torch.tanh(self.norm1(self.conv1(x)))
+        x = torch.tanh(self.norm2(self.conv2(x)))
+        x = torch.tanh(self.norm3(self.up(x)))
+        return self.head(torch.tanh(self.norm4(self.mix(torch.flatten(x, 1)))))
+
+
+class Early(nn.Module):
+    """A fresh normalization that nothing is folded into: its four vectors are two in the file."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm1, self.mix, self.norm2 = nn.BatchNorm1d(3), nn.Linear(3, 3), nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        return self.norm2(torch.tanh(self.mix(torch.tanh(self.norm1(x)))))
+
+
+class Shifted(nn.Module):
+    """One normalization was trained, one has scales of zero: neither can be told from what the file has."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(1, 2, 2, bias=False), nn.BatchNorm2d(2)
+        self.conv2, self.norm2 = nn.Conv2d(2, 2, 2, bias=False), nn.BatchNorm2d(2)
+        self.conv3, self.norm3 = nn.Conv2d(2, 2, 2, bias=False), nn.BatchNorm2d(2)
+        nn.init.constant_(self.norm1.bias, 0.1)
+        nn.init.zeros_(self.norm2.weight)
+
+    def forward(self, x):
+        x = self.norm2(self.conv2(self.norm1(self.conv1(x))))
+        return torch.flatten(self.norm3(self.conv3(x)), 1)
+
+
+class Window(nn.Module):
+    """Attention in windows of 2 by 3, with biases of relative positions and a mask; scales of equal initial values, reshaped."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv = nn.Linear(4, 12)
+        self.relative_position_bias_table = nn.Parameter(torch.randn(3 * 5, 2))
+        places = torch.stack(torch.meshgrid(torch.arange(2), torch.arange(3), indexing="ij")).flatten(1)
+        offsets = places[:, :, None] - places[:, None, :]
+        self.register_buffer("relative_position_index", ((offsets[0] + 1) * 5 + offsets[1] + 2).flatten())
+        self.gamma = nn.Parameter(torch.full((4,), 0.5))
+        apart = torch.arange(6)[:, None] // 4 != torch.arange(6) // 4
+        self.register_buffer("shift", torch.where(apart, -100.0, 0.0))
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, 2, 2)).permute(2, 0, 3, 1, 4)
+        bias = self.relative_position_bias_table[self.relative_position_index].view(6, 6, 2).permute(2, 0, 1).unsqueeze(0)
+        mixed = torch.softmax(q @ k.transpose(-1, -2) + bias + self.shift[None, None], -1) @ v
+        mixed = mixed.permute(0, 1, 3, 2).reshape(-1, 4, 6, 1)
+        return x + (mixed * self.gamma.reshape(1, -1, 1, 1)).flatten(2).transpose(1, 2)
+
+
+class Capped(nn.Module):
+    """Values that lie exactly on a bound of ReLU6, where its derivative is 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.act, self.head = nn.Linear(3, 4, bias=False), nn.ReLU6(), nn.Linear(4, 2)
+        with torch.no_grad():
+            self.first.weight[1:3] = 0
+
+    def forward(self, x):
+        return self.head(self.act(self.first(x)))
+
+
+class Windows(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.Sequential(Window(), Window())
+
+    def forward(self, x):
+        return self.blocks(x)
+
+
 def floats(*shape):
     return torch.sin(torch.arange(float(torch.Size(shape).numel()))).reshape(shape)
 
@@ -93,7 +184,12 @@ def floats(*shape):
 MODULES = {
     "merged": (Merged, {"x": floats(BATCH, 4)}, False, list(WAYS)),
     "tied": (Tied, {"ids": torch.tensor([[2, 3, 4], [5, 6, 2], [3, 3, 0], [6, 0, 4]])}, False, list(WAYS)),
-    "stopped": (Stopped, {"ids": torch.tensor([[1, 3], [2, 1], [4, 4], [0, 1]])}, False, ["new-dynamic", "new-plain"]),
+    "stopped": (Stopped, {"ids": torch.tensor([[1, 3], [2, 1], [4, 4], [0, 1]])}, False, ["new-dynamic", "new-plain", "old-plain"]),
+    "fresh": (Fresh, {"x": floats(BATCH, 2, 4, 4)}, False, ["new", "new-dynamic", "old-plain"]),
+    "early": (Early, {"x": floats(BATCH, 3)}, False, list(WAYS)),
+    "shifted": (Shifted, {"x": floats(BATCH, 1, 4, 4)}, False, ["new"]),
+    "windows": (Windows, {"x": floats(BATCH, 6, 4)}, False, list(WAYS)),
+    "capped": (Capped, {"x": floats(BATCH, 3)}, False, ["new", "new-plain", "old", "old-plain"]),
     "normed": (Normed, {"x": floats(BATCH, 1, 4, 4)}, True, ["new-plain", "old-plain"]),
 }
 
@@ -148,7 +244,8 @@ def numbers(tensor):
 def main():
     os.makedirs(FOLDER, exist_ok=True)
     warnings.filterwarnings("ignore")
-    for name, (kind, inputs, training, ways) in MODULES.items():
+    for name in sys.argv[1:] or MODULES:
+        kind, inputs, training, ways = MODULES[name]
         for way in ways:
             path = os.path.join(FOLDER, f"{name}.{way}.onnx")
             export(build(kind, training), inputs, way, path)

@@ -6,8 +6,13 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Agent, startAgent } from "../../src/agent/index.ts";
 import { LockstepError } from "../../src/errors.ts";
+import type { JobFiles } from "../../src/job/index.ts";
+import { AGENT_PROTOCOL, PIECE_BYTES } from "../../src/launch/agent-messages.ts";
 import { type HostsOptions, launchOnHosts } from "../../src/launch/index.ts";
 import type { Report } from "../../src/telemetry/index.ts";
+import type { RunOverrides } from "../../src/train/index.ts";
+import { dialLine, type Line } from "../../src/transport/index.ts";
+import { jobOfFile } from "./jobs.ts";
 import { WORDS } from "./runs.ts";
 
 export const GPT = `
@@ -23,13 +28,22 @@ export const files = { "words.txt": WORDS, "gpt.ts": GPT };
 export const token = "a token of tests";
 export const LOCAL = { host: "127.0.0.1", port: 0, token } as const;
 
-export type Launch = Partial<HostsOptions> & Pick<HostsOptions, "hosts" | "root">;
+export type Launch = Partial<Omit<HostsOptions, "overrides" | "hosts" | "root">> &
+  Pick<HostsOptions, "hosts" | "root"> & {
+    /** Below the root; its data too. */
+    readonly file?: string;
+    readonly overrides?: RunOverrides;
+  };
 
-export function launch(options: Launch) {
+/** Makes the job of a run file, and runs it. */
+export async function launch({ file = "gpt.ts", overrides = {}, ...options }: Launch) {
+  const { root } = options;
+  const job = options.job ?? (await jobOfFile({ file: join(root, file), overrides, root }));
   return launchOnHosts({
     token,
     tls: false,
-    file: "gpt.ts",
+    name: file,
+    job,
     out: "out",
     overrides: {},
     beginning: "anew",
@@ -132,4 +146,77 @@ export async function withProcesses(
   } finally {
     await Promise.all(agents.map((agent) => agent.end()));
   }
+}
+
+/** What a launcher says first: of a job, with some fields in place of ours. */
+export function jobMessage(
+  job: JobFiles,
+  fields: Readonly<Record<string, unknown>> = {},
+): Readonly<Record<string, unknown>> {
+  const sizeOf = (pieces: readonly Uint8Array[]) => Buffer.concat(pieces).byteLength;
+  return {
+    v: AGENT_PROTOCOL,
+    kind: "job",
+    name: "gpt",
+    files: [...job].map(([name, pieces]) => ({ name, bytes: sizeOf(pieces) })),
+    out: "out",
+    beginning: "anew",
+    overrides: { steps: 1 },
+    group: "g",
+    firstRank: 0,
+    own: 1,
+    workers: 1,
+    ...fields,
+  };
+}
+
+export function dial(address: string): Promise<Line> {
+  const { signal } = new AbortController();
+  return dialLine({ address, token, deadlineMs: 5000, signal });
+}
+
+interface Heard {
+  readonly kind?: string;
+  readonly port?: number;
+}
+
+/** Sends a message, and the files of a job as they are asked for. Resolves with why the line ended. */
+export function offer(
+  line: Line,
+  message: unknown,
+  job: JobFiles,
+  onHeard: (value: Heard) => void,
+): Promise<string> {
+  const bytes = Buffer.concat([...job.values()].flat());
+  let sent = 0;
+  return new Promise((resolve) => {
+    line.handler = {
+      message: (value) => {
+        const heard = value as Heard & { readonly pieces: number };
+        if (heard.kind !== "more") return onHeard(heard);
+        for (let left = heard.pieces; left > 0 && sent < bytes.length; left--) {
+          const piece = bytes.subarray(sent, sent + PIECE_BYTES);
+          sent += piece.length;
+          line.send({ v: AGENT_PROTOCOL, kind: "piece", bytes: piece.toString("base64") });
+        }
+      },
+      closed: resolve,
+    };
+    line.send(message);
+  });
+}
+
+/** The first answer, or why there was none. */
+export async function answerTo(
+  address: string,
+  message: unknown,
+  job: JobFiles = new Map(),
+): Promise<string> {
+  const line = await dial(address);
+  let answer: string | undefined;
+  const why = await offer(line, message, job, (value) => {
+    answer ??= JSON.stringify(value);
+    line.close();
+  });
+  return answer ?? why;
 }

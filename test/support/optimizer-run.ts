@@ -1,6 +1,6 @@
 /** Runs an optimizer's own program over given gradients: no model, no data. */
 import type { Device } from "../../src/engine/index.ts";
-import type { Optimizer } from "../../src/optimizer/index.ts";
+import { type Optimizer, rulesOf } from "../../src/optimizer/index.ts";
 import { buildUpdates, type NormTask } from "../../src/plan/index.ts";
 import { flatVectors } from "../../src/program/flat.ts";
 import { type Instance, instantiate } from "../../src/program/instance.ts";
@@ -86,7 +86,7 @@ export async function runOptimizer(
       );
       norms.push(gradientNorm);
       const context = { step: index + 1, gradientScale };
-      for (const [place, value] of scalarsOf(optimizer, update.scalars, context, 1)) {
+      for (const [place, value] of scalarsOf(rulesOf(optimizer), update.scalars, context, 1)) {
         instance.hostTensor(place).bytes.set(value.bytes);
       }
       for (const stage of update.stages) await instance.run(stage);

@@ -129,7 +129,8 @@ class Declaration {
       const { unclear: _, ...known } = weight;
       this.#weights.set(weight.name, { ...known, ...rest });
     }
-    return { graph: this.#edit.result(), weights: this.#weights, notices: [], lost: [] };
+    const { gradients } = this.#plan;
+    return { graph: this.#edit.result(), weights: this.#weights, notices: [], gradients, lost: [] };
   }
 
   #own(item: Declared): void {

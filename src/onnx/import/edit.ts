@@ -1,7 +1,7 @@
 /** A raw graph while its weights are restored: reads get other names, weights are added, nodes are put before all others. */
 import { type Tensor, tensorFrom } from "../../tensor/index.ts";
-import { toRawTensor } from "../encode.ts";
-import { ATTRIBUTE_TYPES, type RawAttribute, type RawGraph, type RawNode } from "../schema.ts";
+import { toRawAttribute, toRawTensor } from "../encode.ts";
+import type { RawAttribute, RawGraph, RawNode } from "../schema.ts";
 import type { Read } from "./weights.ts";
 
 export class GraphEdit {
@@ -106,6 +106,25 @@ export class GraphEdit {
     };
   }
 
+  /** A BatchNormalization by fixed statistics behind output 0 of a node: `operands` are scale, shift, mean and variance. */
+  normalize(
+    node: number,
+    operands: readonly string[],
+    { epsilon, momentum }: { readonly epsilon: number; readonly momentum: number },
+  ): void {
+    const own = this.#nodes[node];
+    const [output = ""] = own?.output ?? [];
+    if (own === undefined || output === "") return;
+    const raw = this.#fresh(`${output}/plain`);
+    this.#nodes[node] = { ...own, output: [raw, ...own.output.slice(1)] };
+    const added = this.#node("BatchNormalization", [raw, ...operands], output);
+    const attribute = [
+      toRawAttribute("epsilon", { kind: "float", value: epsilon }),
+      toRawAttribute("momentum", { kind: "float", value: momentum }),
+    ];
+    this.#after.set(node, [{ ...added, name: `${output}/BatchNormalization`, attribute }]);
+  }
+
   #fresh(label: string): string {
     let name = label;
     for (let count = 1; this.#taken.has(name); count++) name = `${label}_${count}`;
@@ -148,7 +167,8 @@ export class GraphEdit {
     // In the order of the file: each initializer under its new names, then under its own if that is still read.
     const initializer = this.#graph.initializer.flatMap((raw) => {
       const names = [...this.#renamed].filter(([, given]) => given === raw.name);
-      const isOwn = !this.#renamed.has(raw.name) && (nested || read.has(raw.name));
+      const isGone = this.#renamed.has(raw.name) || this.#added.has(raw.name);
+      const isOwn = !isGone && (nested || read.has(raw.name));
       return [...names.map(([name]) => ({ ...raw, name })), ...(isOwn ? [raw] : [])];
     });
     const added = [...this.#added].map(([name, tensor]) => toRawTensor(name, tensor));
@@ -158,19 +178,5 @@ export class GraphEdit {
 
 function rawAttribute(name: string, value: number | readonly number[]): RawAttribute {
   const isList = typeof value !== "number";
-  return {
-    name,
-    type: isList ? ATTRIBUTE_TYPES.ints : ATTRIBUTE_TYPES.int,
-    refAttrName: "",
-    f: undefined,
-    i: isList ? undefined : value,
-    s: undefined,
-    t: undefined,
-    g: undefined,
-    floats: [],
-    ints: isList ? [...value] : [],
-    strings: [],
-    tensors: [],
-    graphs: [],
-  };
+  return toRawAttribute(name, isList ? { kind: "ints", value } : { kind: "int", value });
 }

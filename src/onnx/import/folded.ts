@@ -4,13 +4,13 @@
  * where it is not, the parameter is said to be lost.
  */
 import { evaluateNode, fromTensor, toTensor } from "../../reference/index.ts";
-import { elementCount, formatShape, scalar, type Tensor, tensorFrom } from "../../tensor/index.ts";
+import { formatShape, scalar, type Tensor, tensorFrom } from "../../tensor/index.ts";
 import type { OnnxFile } from "../read.ts";
 import type { RawTensor } from "../schema.ts";
 import type { GraphEdit } from "./edit.ts";
-import type { Operation } from "./exported.ts";
-import { asGathered } from "./same.ts";
-import { isUniform, moduleOf, type Read, type Weight } from "./weights.ts";
+import type { Operation, Placeholder } from "./exported.ts";
+import { gatherFrom, tableOf } from "./tables.ts";
+import { isMask, isUniform, list, moduleOf, type Read, type Weight } from "./weights.ts";
 
 export interface FoldedContext {
   readonly file: OnnxFile;
@@ -22,6 +22,8 @@ export interface FoldedContext {
   readonly operations: readonly (Operation | undefined)[];
   /** Parameters that the file does not have; those found are taken out. */
   readonly names: Set<string>;
+  /** Buffers that the file does not have. */
+  readonly buffers: ReadonlySet<string>;
 }
 
 export interface Folded {
@@ -53,9 +55,11 @@ export function restoreFolded(context: FoldedContext): Folded {
     open = open.filter(([initializer, reads]) => {
       const operation = context.operations[(reads[0] as Read).node];
       const operator = stemOf(initializer);
-      if (operation === undefined || MADE.test(operator)) return false;
-      const candidates = candidatesFor(context.names, operation);
-      const name = candidates.length > 1 ? named(candidates, operation, operator) : candidates[0];
+      const tensor = context.file.tensor(context.floats.get(initializer) as RawTensor);
+      if (operation === undefined || MADE.test(operator) || isMask(tensor)) return false;
+      const { candidates, buffers } = candidatesFor(context, operation);
+      const name = choose(candidates, buffers, operation, operator);
+      if (name !== undefined && context.buffers.has(name)) return false;
       const found =
         name === undefined
           ? undefined
@@ -67,10 +71,29 @@ export function restoreFolded(context: FoldedContext): Folded {
       context.names.delete(name);
       weights.push(found.weight);
       if (found.notice !== undefined) notices.push(found.notice);
+      if (buffers.length > 0 && spokenOf([...candidates, ...buffers], operation).length !== 1) {
+        notices.push(
+          `"${initializer}" was computed from ${name} or from a buffer (${list(buffers)}): it is taken for ${name}. ` +
+            `With optimize=False the export has both.`,
+        );
+      }
       return false;
     });
   }
   return { weights, notices, lost: [...lost].filter((name) => context.names.has(name)) };
+}
+
+/** Names of buffers that hold no floats, and of statistics, which normalizations alone read. */
+const OTHERS = /(_index|_ids|num_batches_tracked|running_mean|running_var)$/;
+
+/** Buffers that constants may have been computed from. `isThere` tells what the file has. */
+export function lostBuffers(
+  signature: ReadonlyMap<string, Placeholder>,
+  isThere: (name: string) => boolean,
+): ReadonlySet<string> {
+  const buffers = [...signature.values()].filter(({ kind }) => kind !== "parameter");
+  const names = buffers.map(({ target }) => target);
+  return new Set(names.filter((name) => !isThere(name) && !OTHERS.test(name)));
 }
 
 /** Equal results of several modules are one initializer, so reads of each module count alone, unless equality is no chance. */
@@ -94,32 +117,45 @@ function stemOf(name: string): string {
   return name.replace(/_\d+$/, "");
 }
 
-/** Parameters of the module that reads the result, or of its parts; if there are none, of the modules around it. */
-function candidatesFor(names: ReadonlySet<string>, { module }: Operation): string[] {
+/** What of the module that reads a result, or of its parts, the file does not have; if no parameter, of the modules around it. */
+function candidatesFor(
+  { names, buffers }: FoldedContext,
+  { module }: Operation,
+): { readonly candidates: readonly string[]; readonly buffers: readonly string[] } {
   for (let around = module; ; around = moduleOf(around)) {
-    const inside = [...names].filter((name) => around === "" || name.startsWith(`${around}.`));
-    if (inside.length > 0 || around === "") return inside;
+    const inside = (all: ReadonlySet<string>) =>
+      [...all].filter((name) => around === "" || name.startsWith(`${around}.`));
+    const candidates = inside(names);
+    if (candidates.length > 0 || around === "") return { candidates, buffers: inside(buffers) };
   }
 }
 
 /**
- * The one candidate that the line of source speaks of, by its own name or its module's; if none, the one that is called as
- * what is done with it: tokens are repeated for each sample, positions are not.
+ * The one that the line of source speaks of; if none, the parameter that is called as what is done with it: tokens are repeated
+ * for each sample, positions are not; if none, the only parameter.
  */
-function named(
+function choose(
   candidates: readonly string[],
-  { trace }: Operation,
+  buffers: readonly string[],
+  operation: Operation,
   operator: string,
 ): string | undefined {
-  const line = trace.trimEnd().split("\n").at(-1) ?? "";
-  const spoken = candidates.filter((name) => {
-    const parts = name.split(".").slice(-2);
-    return parts.some((part) => part !== "weight" && part !== "bias" && line.includes(part));
-  });
+  if (candidates.length === 1 && buffers.length === 0) return candidates[0];
+  const spoken = spokenOf([...candidates, ...buffers], operation);
   if (spoken.length === 1) return spoken[0];
   const usual = REPEATS.test(operator) ? /token|query|queries|latent/ : /pos(ition)?_?emb|position/;
   const called = candidates.filter((name) => usual.test(name));
-  return called.length === 1 ? called[0] : undefined;
+  const found = candidates.length === 1 ? candidates : called;
+  return found.length === 1 ? found[0] : undefined;
+}
+
+/** Those whose own name, or that of their module, is in the line of source. */
+function spokenOf(names: readonly string[], { trace }: Operation): readonly string[] {
+  const line = trace.trimEnd().split("\n").at(-1) ?? "";
+  return names.filter((name) => {
+    const parts = name.split(".").slice(-2);
+    return parts.some((part) => part !== "weight" && part !== "bias" && line.includes(part));
+  });
 }
 
 interface Case {
@@ -167,7 +203,7 @@ function ungather(
   tensor: Tensor,
   weight: (why: string, layout?: Weight["layout"]) => Weight,
 ): Undone | undefined {
-  const { initializer, name, operator } = found;
+  const { initializer, name, operator, reads } = found;
   const why = `the file has what the exporter made of it: "${initializer}"`;
   const isRepeated = REPEATS.test(operator);
   const isVector = tensor.shape.filter((size) => size > 1).length <= 1;
@@ -180,29 +216,19 @@ function ungather(
     });
     return { weight: weight(why) };
   }
-  const gathered = isVector ? undefined : asGathered(tensor);
-  if (gathered === undefined || elementCount(gathered.table.shape) === elementCount(tensor.shape)) {
-    replace(context, found, tensor, (_, own) => own);
-    if (PICKS.test(operator)) return inPart(found, tensor, weight(why, "rows"));
-    return { weight: weight(why, isVector ? "flat" : "same") };
+  const table = isVector ? undefined : tableOf(tensor);
+  if (table !== undefined) {
+    // Not the name of the whole: their order is not that of the table.
+    const own = table.isWhole ? name : `${name}.rows`;
+    gatherFrom(context.edit, table, { name: own, reads, shape: tensor.shape });
+    if (table.isWhole) return { weight: weight(why) };
+    return inPart(found, table.rows, { ...weight(why, "rows"), name: own });
   }
-  const { table, index, dim } = gathered;
   // Rows that are equal by chance, as in a table of zeros, cannot be told from one row read twice.
-  if (isUniform(tensor)) return undefined;
-  // Not the name of the whole: their order is not that of the table.
-  const rows = { ...found, name: `${name}.rows` };
-  replace(context, rows, table, (edit, own) => {
-    const places = tensor.shape.filter((_, at) => at !== dim);
-    edit.add(`${rows.name}/index`, tensorFrom("int64", places, index));
-    const picked = edit.prepend("Gather", [own, `${rows.name}/index`], `${rows.name}/gathered`, {
-      axis: 0,
-    });
-    if (dim === places.length) return picked;
-    const perm = [...places.keys()];
-    perm.splice(dim, 0, places.length);
-    return edit.prepend("Transpose", [picked], `${rows.name}/turned`, { perm });
-  });
-  return inPart(found, table, { ...weight(why, "rows"), name: rows.name });
+  if (!isVector && isUniform(tensor)) return undefined;
+  replace(context, found, tensor, (_, own) => own);
+  if (PICKS.test(operator)) return inPart(found, tensor, weight(why, "rows"));
+  return { weight: weight(why, isVector ? "flat" : "same") };
 }
 
 /** The file may have less than the whole of the parameter. */

@@ -20,12 +20,15 @@ export function layoutOf(
   operation: Operation | undefined,
 ): Layout {
   const operator = operation?.operator ?? "";
-  if (operator === "linear" && rank === 2 && input === 1) {
-    if (node.opType === "MatMul") return "transposed";
-    if (node.opType === "Gemm") return flag(node, "transB") ? "same" : "transposed";
-  }
+  if (operator === "linear" && rank === 2 && input === 1) return matrixLayout(node);
   const isVector = operator.startsWith("prelu") || operator.includes("norm");
   return isVector && rank > 1 && !operator.includes("layer_norm") ? "flat" : "same";
+}
+
+/** The form of the weight of a layer at input 1 of its node. */
+export function matrixLayout(node: RawNode): Layout {
+  const isTurned = node.opType === "MatMul" || (node.opType === "Gemm" && !flag(node, "transB"));
+  return isTurned ? "transposed" : "same";
 }
 
 function flag(node: RawNode, name: string): boolean {

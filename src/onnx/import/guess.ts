@@ -2,17 +2,20 @@
  * The weights of files that do not say what their initializers are: by the older exporter of PyTorch, by Keras, JAX and
  * others. Names, who reads a weight and what is in it decide; what they leave open is said.
  */
-import { elementCount, type Tensor, toNumbers } from "../../tensor/index.ts";
+import { elementCount, type Tensor } from "../../tensor/index.ts";
 import type { OnnxFile } from "../read.ts";
 import type { RawGraph, RawNode, RawTensor } from "../schema.ts";
 import { GraphEdit } from "./edit.ts";
-import { MADE_UP, moduleNames, path, WEIGHTS } from "./module-names.ts";
+import { MADE_UP, moduleNames, nodeModules, type OwnName, path, WEIGHTS } from "./module-names.ts";
+import { ownNames } from "./own-names.ts";
 import { areTransposed } from "./same.ts";
+import { gatherFrom, type Table, tableOf } from "./tables.ts";
+import { unrecorded } from "./training.ts";
 import {
   floatInitializers,
+  isMask,
   isUniform,
   nestedReaders,
-  type Read,
   type Reader,
   readsOf,
   type Weight,
@@ -64,6 +67,7 @@ class Guess {
   readonly #notices: string[] = [];
   readonly #unclear: string[] = [];
   readonly #isTorch: boolean;
+  readonly #moduleOfNode: (node: string) => string | undefined;
   /** Modules with an InstanceNormalization. */
   readonly #grouping: ReadonlySet<string>;
 
@@ -73,12 +77,15 @@ class Guess {
     this.#floats = floatInitializers(file);
     this.#edit = new GraphEdit(this.#graph);
     this.#isTorch = file.model.producerName === "pytorch";
+    const identities = this.#graph.node.filter(({ opType }) => opType === "Identity");
+    const named = [...this.#floats.keys(), ...identities.flatMap(({ output }) => output)];
+    this.#moduleOfNode = nodeModules(named.filter((name) => !MADE_UP.test(name)));
     const instances = this.#graph.node.filter(({ opType }) => opType === "InstanceNormalization");
     this.#grouping = new Set(instances.map(({ name }) => path(name)));
   }
 
   plan(): WeightPlan {
-    const { names, reads } = this.#ownNames();
+    const { names, reads } = ownNames(this.#file, this.#floats, this.#moduleOfNode);
     const modules = moduleNames(this.#graph, this.#floats, names);
     for (const [given, places] of reads) {
       const initializer = names.get(given) ?? given;
@@ -87,19 +94,38 @@ class Guess {
         return { node: this.#graph.node[node] as RawNode, input };
       });
       const judged = this.#judge(given, readers, tensor);
-      const module = modules.get(given);
+      const scope = this.#moduleOfNode(readers[0]?.node.name ?? "");
+      const table = this.#tableOf(given, judged, tensor);
+      const module = table === undefined ? modules.get(given) : tableName(given, table, scope);
       const wanted = FUSED.test(given) ? given : (module?.name ?? given);
       const name = this.#free(wanted) ? wanted : given;
-      this.#edit.copy(initializer, name);
-      for (const place of places) this.#edit.redirect(place, name);
+      const why = table === undefined ? judged.why : "rows of a table that the exporter gathered";
+      if (table !== undefined) gatherFrom(this.#edit, table, { name, reads: places, ...tensor });
+      else {
+        this.#edit.copy(initializer, name);
+        for (const place of places) this.#edit.redirect(place, name);
+      }
       const layout = module?.layout ?? "same";
-      const also = module === undefined || name === module.name ? {} : { module: module.name };
-      this.#weights.set(name, { name, ...judged, given, layout, ties: [], ...also });
+      // By its place in the module it can be chosen to be trained, even where its name is not known.
+      const isPlaced = module === undefined && MADE_UP.test(given) && scope !== undefined;
+      const place = module?.name ?? (isPlaced ? `${scope}.${given}` : name);
+      const also = place === name ? {} : { module: place };
+      this.#weights.set(name, { name, ...judged, why, given, layout, ties: [], ...also });
     }
     this.#nested(reads);
     this.#tie();
     this.#say();
-    return { graph: this.#edit.result(), weights: this.#weights, notices: this.#notices, lost: [] };
+    const graph = this.#edit.result();
+    const isTrained = (name: string) => this.#weights.get(name)?.role === "parameter";
+    const gradients = this.#isTorch ? [unrecorded(graph, isTrained)] : [];
+    return { graph, weights: this.#weights, notices: this.#notices, gradients, lost: [] };
+  }
+
+  /** What is behind a constant that the exporter gathered, as nobody makes one by hand. */
+  #tableOf(given: string, { role, unclear }: Judgement, tensor: Tensor): Table | undefined {
+    const isOpen = role === "parameter" && unclear === true && MADE_UP.test(given);
+    const isVector = tensor.shape.filter((size) => size > 1).length <= 1;
+    return isOpen && this.#isTorch && !isVector ? tableOf(tensor) : undefined;
   }
 
   /** Weights that only branches and bodies of loops read. */
@@ -115,37 +141,6 @@ class Guess {
 
   #free(name: string): boolean {
     return !this.#weights.has(name);
-  }
-
-  /**
-   * The older exporter merges equal initial values and keeps the other name as that of an Identity. A weight that modules
-   * really share has one name only, so these are weights of their own; copies that it made of one weight are not.
-   */
-  #ownNames(): { names: Map<string, string>; reads: Map<string, Read[]> } {
-    const names = new Map<string, string>();
-    const reads = new Map<string, Read[]>();
-    const source = (name: string): string => names.get(name) ?? name;
-    for (const { opType, input, output } of this.#graph.node) {
-      const [from = ""] = input;
-      const [to = ""] = output;
-      const raw = opType === "Identity" ? this.#floats.get(source(from)) : undefined;
-      // Others than PyTorch may have tied them on purpose, unless all their elements are equal.
-      if (raw !== undefined && (this.#isTorch || isUniform(this.#file.tensor(raw)))) {
-        names.set(to, source(from));
-      }
-    }
-    const modules = moduleNames(this.#graph, this.#floats, names);
-    for (const [node, { input, opType, output }] of this.#graph.node.entries()) {
-      if (opType === "Identity" && names.has(output[0] ?? "")) continue;
-      for (const [index, read] of input.entries()) {
-        const initializer = source(read);
-        if (!this.#floats.has(initializer)) continue;
-        const isCopy = modules.get(read)?.name === modules.get(initializer)?.name;
-        const own = read !== initializer && MADE_UP.test(read) && isCopy ? initializer : read;
-        reads.set(own, [...(reads.get(own) ?? []), { node, input: index, initializer }]);
-      }
-    }
-    return { names, reads };
   }
 
   #judge(name: string, nodes: readonly Reader[], tensor: Tensor): Judgement {
@@ -248,10 +243,16 @@ class Guess {
     if (this.#isTorch && fused.length > 0) {
       this.#notices.push(
         `The exporter folded normalization into ${fused.length} weights of convolutions, so another model is trained than ` +
-          `PyTorch's. Export with training=TrainingMode.TRAINING and do_constant_folding=False to keep it.`,
+          `PyTorch's. Export with training=TrainingMode.PRESERVE and do_constant_folding=False to keep it.`,
       );
     }
   }
+}
+
+/** As Swin's modules call their biases of relative positions; other tables are nameless. */
+function tableName(given: string, { isWhole }: Table, scope: string | undefined): OwnName {
+  if (!isWhole || scope === undefined) return { name: `${given}.rows`, layout: "rows" };
+  return { name: `${scope}.relative_position_bias_table`, layout: "same" };
 }
 
 function parameter(why: string): Judgement {
@@ -260,17 +261,4 @@ function parameter(why: string): Judgement {
 
 function constant(why: string): Judgement {
   return { role: "constant", why };
-}
-
-// A look at so many elements tells a mask.
-const MOST_LOOKED_AT = 4096;
-
-/** Zeros and ones, or something as good as infinite. */
-function isMask(tensor: Tensor): boolean {
-  const count = Math.min(elementCount(tensor.shape), MOST_LOOKED_AT);
-  const width = tensor.bytes.byteLength / Math.max(1, elementCount(tensor.shape));
-  const bytes = tensor.bytes.subarray(0, count * width);
-  const values = new Set(toNumbers({ dtype: tensor.dtype, shape: [count], bytes }));
-  if ([...values].some((value) => value < -1e4 || value === Infinity)) return true;
-  return values.size === 2 && values.has(0) && values.has(1);
 }

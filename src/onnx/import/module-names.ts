@@ -48,16 +48,15 @@ export function moduleNames(
   const names = new Map<string, OwnName>();
   const real = [...floats.keys(), ...aliases.keys()].filter((name) => !MADE_UP.test(name));
   const known = new Set(real);
-  const modules = new Set(real.map(moduleOf));
+  const moduleOfNode = nodeModules(real);
   const biases = biasesBeside(graph, known);
   const groups = new Set(
     graph.node.filter(({ opType }) => opType === "InstanceNormalization").map((n) => path(n.name)),
   );
   for (const { name, opType, input, output } of graph.node) {
-    const [empty, ...parts] = name.split("/");
-    if (empty !== "" || parts.length < 2) continue;
+    const scope = moduleOfNode(name);
+    if (scope === undefined) continue;
     const beside = biases.get(output[0] ?? "");
-    const scope = moduleAt(joined(parts.slice(0, -1)), modules);
     // Several weights that one module reads itself have the names of the biases beside them.
     const module = beside?.startsWith(`${scope}.`) === true ? beside : scope;
     const isGroup = groups.has(path(name));
@@ -75,6 +74,16 @@ export function moduleNames(
     }
   }
   return names;
+}
+
+/** The module of a node by the node's name, given the weights that kept their names; undefined for names of other forms. */
+export function nodeModules(weights: readonly string[]): (node: string) => string | undefined {
+  const modules = new Set(weights.map(moduleOf));
+  return (node) => {
+    const [empty, ...parts] = node.split("/");
+    if (empty !== "" || parts.length < 2) return undefined;
+    return moduleAt(joined(parts.slice(0, -1)), modules);
+  };
 }
 
 /** By the output of a product: the module whose bias is added to it. */

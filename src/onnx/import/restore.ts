@@ -8,14 +8,16 @@ import type { OnnxFile } from "../read.ts";
 import type { RawNode } from "../schema.ts";
 import { GraphEdit } from "./edit.ts";
 import { type Operation, operationOf, type Placeholder } from "./exported.ts";
-import { restoreFolded } from "./folded.ts";
+import { lostBuffers, restoreFolded } from "./folded.ts";
 import { layoutOf, operands, outputChannels } from "./forms.ts";
 import { areTransposed } from "./same.ts";
 import { restoreTraining } from "./training.ts";
+import { restoreUnfused } from "./unfused.ts";
 import {
   floatInitializers,
   isUniform,
   type Layout,
+  list,
   moduleOf,
   nestedReaders,
   type Read,
@@ -62,7 +64,20 @@ class Restoration {
   }
 
   plan(): WeightPlan {
-    for (const reads of this.#groups()) this.#assign(reads);
+    const all = readsOf(this.#file.model.graph, this.#floats);
+    const unfused = restoreUnfused({
+      file: this.#file,
+      floats: this.#floats,
+      edit: this.#edit,
+      reads: all,
+      operations: this.#operations,
+      signature: this.#signature,
+    });
+    for (const weight of unfused.weights) this.#weights.set(weight.name, weight);
+    this.#notices.push(...unfused.notices);
+    for (const reads of this.#groups(all.filter(({ node }) => !unfused.nodes.has(node)))) {
+      this.#assign(reads);
+    }
     this.#orphans();
     for (const [placeholder, places] of this.#places) this.#place(placeholder, places);
     const nested = nestedReaders(this.#file.model.graph);
@@ -72,21 +87,20 @@ class Restoration {
       this.#record(placeholder, target, "same", `a ${kind} by the file's signature`);
     }
     const { lost, unused } = this.#rest();
-    const said = restoreTraining(this.#file.model.graph, this.#operations, this.#edit);
-    this.#notices.push(...said);
+    const gradients = restoreTraining(this.#file.model.graph, this.#operations, this.#edit);
     if (unused.length > 0) {
       this.#notices.push(
         `The graph does not read these parameters (unused, or other names of some that it reads): ${list(unused)}.`,
       );
     }
     const graph = this.#edit.result();
-    return { graph, weights: this.#weights, notices: this.#notices, lost };
+    return { graph, weights: this.#weights, notices: this.#notices, gradients, lost };
   }
 
   /** Reads by the operation that their nodes were made for; those of nodes without one alone. */
-  #groups(): Iterable<readonly Read[]> {
+  #groups(reads: readonly Read[]): Iterable<readonly Read[]> {
     const groups = new Map<string, Read[]>();
-    for (const read of readsOf(this.#file.model.graph, this.#floats)) {
+    for (const read of reads) {
       const key = this.#operations[read.node]?.name ?? `node ${read.node}`;
       groups.set(key, [...(groups.get(key) ?? []), read]);
     }
@@ -100,16 +114,19 @@ class Restoration {
     const wanted = operands(operation).flatMap((name) => this.#signature.get(name) ?? []);
     const open = new Set(wanted);
     const left: Read[] = [];
+    // What is read again under one name may be another that was merged with it: statistics of a fresh normalization.
+    const again = new Map<Read, Placeholder>();
     for (const read of reads) {
       const own = wanted.find(({ target }) => target === read.initializer);
-      if (own === undefined) left.push(read);
+      if (own !== undefined && open.delete(own)) this.#give(own, read, operation);
       else {
-        this.#give(own, read, operation);
-        open.delete(own);
+        left.push(read);
+        if (own !== undefined) again.set(read, own);
       }
     }
     const missing = [...new Set(wanted)].filter((placeholder) => open.has(placeholder));
     const chosen = this.#choose(missing.length, left, operation);
+    for (const [read, own] of again) if (!chosen.includes(read)) this.#give(own, read, operation);
     const isPacked = RECURRENT.test(this.#opType((reads[0] as Read).node) ?? "");
     for (const [index, placeholder] of isPacked ? [] : missing.entries()) {
       const read = chosen[index];
@@ -122,7 +139,7 @@ class Restoration {
     if (chosen.length === 0 && missing.length === 1) {
       this.#restoreBias(missing[0] as Placeholder, reads[0] as Read, operation);
     }
-    this.#others.push(...left.filter((read) => !chosen.includes(read)));
+    this.#others.push(...left.filter((read) => !chosen.includes(read) && !again.has(read)));
   }
 
   /** Gates in the order and the tensors of ONNX: trained so, for elements only changed their places. */
@@ -262,6 +279,10 @@ class Restoration {
       reads: this.#others.filter(({ initializer }) => !this.#weights.has(initializer)),
       operations: this.#operations,
       names,
+      buffers: lostBuffers(
+        this.#signature,
+        (name) => this.#weights.has(name) || this.#floats.has(name),
+      ),
     });
     for (const weight of folded.weights) this.#weights.set(weight.name, weight);
     this.#notices.push(...folded.notices);
@@ -291,9 +312,4 @@ class Restoration {
 
 function join(module: string, name: string): string {
   return module === "" ? name : `${module}.${name}`;
-}
-
-function list(names: readonly string[]): string {
-  const shown = names.slice(0, 6).join(", ");
-  return names.length > 6 ? `${shown} and ${names.length - 6} more` : shown;
 }

@@ -1,6 +1,6 @@
 /**
  * What the newer exporter's record says of training and its nodes do not: where no gradient goes through, and which
- * normalizations were in training mode.
+ * normalizations were in training mode; and what files without such a record leave open.
  */
 import type { RawGraph } from "../schema.ts";
 import type { GraphEdit } from "./edit.ts";
@@ -50,4 +50,21 @@ function isTraining(operation: Operation | undefined): boolean {
   const { operator = "", args = "" } = operation ?? {};
   if (!/^(_?native_batch_norm|_native_batch_norm_legit|batch_norm)/.test(operator)) return false;
   return operator.includes("functional") || /\bTrue\b/.test(args.split(", ")[5] ?? "");
+}
+
+/** What stops gradients in modules and leaves no trace in files without a record: a sentence. */
+export function unrecorded(graph: RawGraph, isTrained: (weight: string) => boolean): string {
+  const fixed = new Set(["", ...graph.initializer.map(({ name }) => name)]);
+  for (const { input, output } of graph.node) {
+    if (input.every((name) => fixed.has(name))) for (const name of output) fixed.add(name);
+  }
+  const hasEmbedding = graph.node.some(
+    ({ opType, input: [table = "", ids = ""] }) =>
+      opType === "Gather" && isTrained(table) && !fixed.has(ids),
+  );
+  const what = hasEmbedding ? "detach() or the padding_idx of embeddings" : "detach()";
+  return (
+    `PyTorch's older exporter does not record ${what}: there gradients go on where PyTorch stops them ` +
+    `(docs/exporting.md).`
+  );
 }

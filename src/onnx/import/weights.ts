@@ -2,7 +2,7 @@
  * What the weights of a file are: each with the name that it has in the model's state dict, its role, and why it has that
  * role. `restore.ts` and `guess.ts` make such plans; `import.ts` builds by them.
  */
-import { elementCount, type Tensor } from "../../tensor/index.ts";
+import { elementCount, type Tensor, toNumbers } from "../../tensor/index.ts";
 import type { OnnxFile } from "../read.ts";
 import type { RawGraph, RawNode, RawTensor } from "../schema.ts";
 
@@ -31,8 +31,10 @@ export interface WeightPlan {
   readonly graph: RawGraph;
   /** By name. Initializers that are not here are constants of no interest. */
   readonly weights: ReadonlyMap<string, Weight>;
-  /** What is not certain, or not as the user may think: sentences to be said before the first step. */
+  /** What is not certain of the weights, or not as the user may think: sentences to be said before the first step. */
   readonly notices: readonly string[];
+  /** The same of where gradients go, which no list of parameters can say. */
+  readonly gradients: readonly string[];
   /** Parameters of the model that the file no longer has, with the constants that they went into. */
   readonly lost: readonly string[];
 }
@@ -97,4 +99,24 @@ export function isUniform(tensor: Tensor): boolean {
 /** `model.layers.0.weight` → `model.layers.0`; empty for a weight of the model itself. */
 export function moduleOf(name: string): string {
   return name.slice(0, Math.max(0, name.lastIndexOf(".")));
+}
+
+/** Names in a sentence, the first six of them. */
+export function list(names: readonly string[]): string {
+  const shown = names.slice(0, 6).join(", ");
+  return names.length > 6 ? `${shown} and ${names.length - 6} more` : shown;
+}
+
+// A look at so many elements tells a mask.
+const MOST_LOOKED_AT = 4096;
+
+/** Zeros and ones, or something as good as infinite. */
+export function isMask(tensor: Tensor): boolean {
+  const count = Math.min(elementCount(tensor.shape), MOST_LOOKED_AT);
+  const width = tensor.bytes.byteLength / Math.max(1, elementCount(tensor.shape));
+  const bytes = tensor.bytes.subarray(0, count * width);
+  const values = new Set(toNumbers({ dtype: tensor.dtype, shape: [count], bytes }));
+  if ([...values].some((value) => value < -1e4 || value === Infinity)) return true;
+  // A factor of e^-100 is nothing in float32.
+  return values.size === 2 && values.has(0) && [...values].some((v) => v === 1 || v <= -100);
 }

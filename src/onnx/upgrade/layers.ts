@@ -1,5 +1,6 @@
 /** Layers whose form changed: pads from names, normalizations, resizing. */
 import type { AttributeValue, Value } from "../../graph/index.ts";
+import { isFloat, toNumbers } from "../../tensor/index.ts";
 import { INTERNAL_OPSET } from "../encode.ts";
 import { type Rule, type RuleContext, type RuleTable, rewrite } from "./rule.ts";
 
@@ -168,7 +169,21 @@ function oldGemm({ node }: RuleContext) {
   return rewrite(node, { without: ["broadcast"] });
 }
 
+/**
+ * Between 0 and 6 is ReLU6 to those who export it: its derivative is 0 at 0, where the values of channels that are off lie
+ * exactly. (That of a clamp at its bounds is 1 or 0 by the version of PyTorch.)
+ */
+const relu6: Rule = ({ node, input, constant, one }) => {
+  const [low, high] = [1, 2].map((index) => {
+    const bound = constant(index);
+    return bound && toNumbers(bound)[0];
+  });
+  if (low !== 0 || high !== 6 || !isFloat(input(0).dtype)) return undefined;
+  return rewrite(node, { inputs: [one("Relu", [input(0)]), ...node.inputs.slice(1)] });
+};
+
 export const layerRules: RuleTable = {
+  Clip: [{ rule: relu6 }],
   Conv: [{ rule: autoPad }],
   MaxPool: [{ rule: autoPad }],
   AveragePool: [{ rule: autoPad }],

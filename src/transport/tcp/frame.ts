@@ -58,8 +58,8 @@ const WITH_PAYLOAD: ReadonlySet<number> = new Set([
   FRAME.join,
 ]);
 const OF_MESSAGE: ReadonlySet<number> = new Set([FRAME.message, FRAME.credit, FRAME.offer]);
-/** Shorter payloads are worth a copy, so that the frame is sent at once. */
-const JOINED_BYTES = 2 ** 13;
+/** A payload of up to so many bytes is copied into its frame: one buffer is cheaper to send than three. */
+export const JOINED_BYTES = 2 ** 16;
 const LARGEST_MESSAGE = 2 ** 46;
 
 /** What may be left out is 0; `total` is `length` unless told. */
@@ -67,7 +67,12 @@ export type Head = Partial<Frame> & Pick<Frame, "type">;
 
 export function encodeHeader(frame: Head): Uint8Array {
   const bytes = new Uint8Array(HEADER_BYTES);
-  const view = new DataView(bytes.buffer);
+  writeHeader(bytes, frame);
+  return bytes;
+}
+
+function writeHeader(bytes: Uint8Array, frame: Head): void {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, HEADER_BYTES);
   const { type, length = 0, channel = 0, sequence = 0, total = length, offset = 0 } = frame;
   view.setUint16(0, MAGIC, true);
   view.setUint8(2, PROTOCOL_VERSION);
@@ -77,23 +82,29 @@ export function encodeHeader(frame: Head): Uint8Array {
   view.setFloat64(16, sequence, true);
   view.setFloat64(24, total, true);
   view.setFloat64(32, offset, true);
-  return bytes;
 }
 
 /** The bytes of a frame, to be sent one after the other. `payload` is in them, not copied if it is long. */
 export function sealFrame(head: Head, payload: Uint8Array, seal: Seal | undefined): Uint8Array[] {
-  const header = encodeHeader({ ...head, length: payload.byteLength });
-  const parts = seal === undefined ? [header] : [header, tagOf(seal, header)];
-  if (payload.byteLength > 0) {
-    parts.push(payload);
-    if (seal !== undefined) parts.push(tagOf(seal, payload));
+  const length = payload.byteLength;
+  const isJoined = length <= JOINED_BYTES;
+  const tagBytes = seal === undefined ? 0 : TAG_BYTES;
+  const start = HEADER_BYTES + tagBytes;
+  const end = isJoined ? start + length : start;
+  const bytes = new Uint8Array(end + (length > 0 ? tagBytes : 0));
+  const header = bytes.subarray(0, HEADER_BYTES);
+  writeHeader(header, { ...head, length });
+  writeTag(seal, header, bytes.subarray(HEADER_BYTES, start));
+  if (length > 0) {
+    if (isJoined) bytes.set(payload, start);
+    writeTag(seal, payload, bytes.subarray(end));
   }
-  return payload.byteLength < JOINED_BYTES ? [Buffer.concat(parts)] : parts;
+  return isJoined ? [bytes] : [bytes.subarray(0, start), payload, bytes.subarray(end)];
 }
 
-function tagOf(seal: Seal, bytes: Uint8Array): Uint8Array {
-  seal.add(bytes);
-  return seal.tag();
+function writeTag(seal: Seal | undefined, bytes: Uint8Array, into: Uint8Array): void {
+  seal?.add(bytes);
+  seal?.tag(into);
 }
 
 /** Whether a header may begin so: looks at two bytes. */
@@ -143,7 +154,9 @@ export class FrameReader {
   readonly #handler: FrameHandler;
   readonly #header = new Uint8Array(HEADER_BYTES + TAG_BYTES);
   readonly #control = new Uint8Array(MAX_CONTROL_BYTES);
+  /** The tag that came, and the one that is right. */
   readonly #tag = new Uint8Array(TAG_BYTES);
+  readonly #made = new Uint8Array(TAG_BYTES);
   #seal: Seal | undefined;
   #frame: Frame | undefined;
   #payload: Uint8Array | undefined;
@@ -210,7 +223,7 @@ export class FrameReader {
     const payload = this.#payload as Uint8Array;
     if (this.#seal !== undefined && payload.byteLength > 0) {
       if (this.#target === payload) return this.#expect(this.#tag);
-      if (!sameBytes(tagOf(this.#seal, payload), this.#tag)) return this.#break(ALTERED);
+      if (!sameBytes(this.#tagOf(this.#seal, payload), this.#tag)) return this.#break(ALTERED);
     }
     const frame = this.#frame;
     this.#frame = undefined;
@@ -224,7 +237,7 @@ export class FrameReader {
     const header = this.#header.subarray(0, HEADER_BYTES);
     if (this.#seal !== undefined) {
       const tag = this.#header.subarray(HEADER_BYTES);
-      if (!sameBytes(tagOf(this.#seal, header), tag)) return this.#break(ALTERED);
+      if (!sameBytes(this.#tagOf(this.#seal, header), tag)) return this.#break(ALTERED);
     }
     const frame = decodeHeader(header);
     if (typeof frame === "string") return this.#break(frame);
@@ -236,6 +249,11 @@ export class FrameReader {
     this.#frame = frame;
     this.#payload = target;
     this.#expect(target);
+  }
+
+  #tagOf(seal: Seal, bytes: Uint8Array): Uint8Array {
+    seal.add(bytes);
+    return seal.tag(this.#made);
   }
 
   #expect(target: Uint8Array): void {

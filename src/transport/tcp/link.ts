@@ -6,7 +6,14 @@ import net from "node:net";
 import tls from "node:tls";
 import { type Address, addressError } from "./address.ts";
 import type { Side } from "./exchange.ts";
-import { type Frame, type FrameHandler, FrameReader, type Head, sealFrame } from "./frame.ts";
+import {
+  type Frame,
+  type FrameHandler,
+  FrameReader,
+  type Head,
+  JOINED_BYTES,
+  sealFrame,
+} from "./frame.ts";
 import { keepQueueShort } from "./loopback.ts";
 import type { Seal } from "./seal.ts";
 
@@ -150,7 +157,7 @@ export class Link {
   /** Goes on as TLS with this key. Closes where that fails. */
   startTls(side: Side, key: Uint8Array, done: () => void): void {
     const plain = this.#socket;
-    plain.removeAllListeners("data").removeAllListeners("close");
+    plain.removeAllListeners("data").removeAllListeners("close").off("end", this.#ended);
     const psk = Buffer.from(key);
     this.#socket =
       side === "dialer"
@@ -185,10 +192,18 @@ export class Link {
     return this.#socket.writableLength + this.#queuedBytes;
   }
 
-  /** `done` is called when the payload may be written again, or never, if the link closes before. */
+  /**
+   * A payload of up to `JOINED_BYTES` may be written again at once, a longer one when `done` is called. That is called when
+   * the frame is on its way, or never, if the link closes before.
+   */
   write(head: Head, payload: Uint8Array = NOTHING, done?: () => void): void {
     if (this.#why !== undefined || this.#isEnding) return;
-    this.#queue.push({ head, payload, done });
+    const isShort = payload.byteLength <= JOINED_BYTES;
+    if (isShort && this.#queue.length === 0) {
+      this.#put(sealFrame(head, payload, this.#seal), done);
+      return;
+    }
+    this.#queue.push({ head, payload: isShort ? payload.slice() : payload, done });
     this.#queuedBytes += payload.byteLength;
     this.#pump();
   }
@@ -249,8 +264,14 @@ export class Link {
     this.#socket.on("error", (error: NodeJS.ErrnoException) =>
       this.#close(`its connection failed (${error.code ?? error.message})`),
     );
-    this.#socket.on("close", () => this.#close("its connection was closed"));
+    // At once, and not when all that waits was sent: who has ended a stream reads nothing any more.
+    this.#socket.on("end", this.#ended).on("close", this.#ended);
   }
+
+  readonly #ended = (): void => {
+    const where = this.#reader.isInFrame ? " in the middle of a frame" : "";
+    this.#close(`its connection was closed${where}`);
+  };
 
   #target(): Uint8Array {
     const direct = this.#reader.direct;

@@ -189,7 +189,8 @@ export class Peer {
     const link = this.outbound[0] as Link;
     const atOnce = link.backlog < MAX_BACKLOG_BYTES;
     const head = { type: FRAME.message, channel, sequence, total: bytes.byteLength } as const;
-    link.write(head, bytes.slice(), atOnce ? undefined : done);
+    // Copied there, as all payloads of up to EAGER_BYTES are.
+    link.write(head, bytes, atOnce ? undefined : done);
     return atOnce;
   }
 

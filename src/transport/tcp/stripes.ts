@@ -1,8 +1,8 @@
 /** How a message is cut into pieces and laid on streams. Both ends know it, so what comes otherwise is a mistake. */
-import { FRAME, type Frame } from "./frame.ts";
+import { FRAME, type Frame, JOINED_BYTES } from "./frame.ts";
 
-/** Messages up to this length are sent at once; longer ones when their receiver is there. */
-export const EAGER_BYTES = 2 ** 16;
+/** Messages up to this length are copied and sent at once; longer ones when their receiver is there. */
+export const EAGER_BYTES = JOINED_BYTES;
 /** What is handed on at once, when it is whole and checked. Shorter ones cost more than they save (docs/decisions/0016). */
 export const PIECE_BYTES = 2 ** 20;
 /** A message is worth several streams from here on. */

@@ -2,8 +2,8 @@
  * Units of parameters that are gathered together, and the phases of a forward and backward pass: in each phase one unit, or a few small
  * ones, are at hand. After the wrapping of modules in Zhao et al., "PyTorch FSDP", VLDB 2023; here units are read off parameter names.
  */
-import { type ComputeTask, type StepGraph, valueOf } from "../plan/index.ts";
 import { byteLength } from "../tensor/index.ts";
+import { type ComputeTask, type StepGraph, valueOf } from "./step-graph.ts";
 
 export interface Phase {
   /** Names of values: the parameters that are at hand. */

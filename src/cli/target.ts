@@ -1,0 +1,72 @@
+/** What a command is given: a run file, which is code, or the folder of a job, which is data. */
+import { existsSync, statSync } from "node:fs";
+import { dirname, isAbsolute, resolve } from "node:path";
+import { escapePath } from "tinyglobby";
+import { type DataSource, text } from "../data/index.ts";
+import { LockstepError } from "../errors.ts";
+import { isJobFolder, type JobFolder, openJob, readJobFolder } from "../job/index.ts";
+import type { ParallelOptions } from "../parallel/index.ts";
+import { type Fingerprint, loadRun, overrideRun, type Run } from "../train/index.ts";
+
+export interface TargetFlags extends ParallelOptions {
+  readonly steps?: number;
+  readonly batch?: number;
+  readonly seed?: number;
+  readonly data?: readonly string[];
+  readonly dataRoot?: readonly string[];
+}
+
+export interface Target {
+  /** With the options of the command line in place of its own. */
+  readonly run: Run;
+  /** Relative paths and globs of its data start here. */
+  readonly baseDir: string;
+  /** Folders below which the data must lie; anywhere if undefined. */
+  readonly roots: readonly string[] | undefined;
+  /** What the data must hold; anything if undefined. */
+  readonly holds: Fingerprint | undefined;
+  /** Undefined for a run file. */
+  readonly job: JobFolder | undefined;
+}
+
+/** Throws INVALID_OPTION, what loading a run file throws, and what is wrong with a job. */
+export async function openTarget(path: string, flags: TargetFlags): Promise<Target> {
+  return isJobFolder(path) ? openJobAt(path, flags) : openRunFile(path, flags);
+}
+
+async function openRunFile(path: string, flags: TargetFlags): Promise<Target> {
+  const loaded = await loadRun(path);
+  const { steps, batch, seed, parallel, zero } = flags;
+  const data = flags.data && textOf(flags.data, loaded);
+  const run = overrideRun(loaded, { steps, batch, seed, data, parallel, zero });
+  const baseDir = resolve(dirname(path));
+  return { run, baseDir, roots: undefined, holds: undefined, job: undefined };
+}
+
+function openJobAt(path: string, flags: TargetFlags): Target {
+  const { steps, seed, batch, data, parallel, zero } = flags;
+  if (batch !== undefined || data !== undefined) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      "--batch and --data are for run files: a job holds the graphs of its batch, and names its data.",
+      { hint: "Make the job again: lockstep job FILE --out DIR --batch N." },
+    );
+  }
+  const job = readJobFolder(path);
+  const opened = openJob(job);
+  opened.check();
+  const roots = (flags.dataRoot ?? [process.cwd()]).map((root) => resolve(root));
+  const run = overrideRun(opened.run, { steps, seed, parallel, zero });
+  return { run, baseDir: opened.baseIn(roots), roots, holds: opened.holds, job };
+}
+
+/** Globs, files and folders from the shell, in place of the run's text; its other options (a tokenizer) stay. */
+function textOf(words: readonly string[], run: Run): DataSource {
+  const globs = words.map((word) => {
+    const path = resolve(word);
+    if (!existsSync(path)) return isAbsolute(word) ? word : `${escapePath(process.cwd())}/${word}`;
+    return statSync(path).isDirectory() ? `${escapePath(path)}/**/*` : escapePath(path);
+  });
+  const { data } = run;
+  return data.kind === "text" ? { ...data, globs } : text(globs);
+}

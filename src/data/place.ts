@@ -1,0 +1,46 @@
+/** Places that a source names: where they are, and whether data may come from there. */
+import { lstatSync, realpathSync } from "node:fs";
+import { dirname, relative, resolve, sep } from "node:path";
+import { LockstepError } from "../errors.ts";
+import { fileError } from "../files/index.ts";
+import type { OpenRequest } from "./source.ts";
+
+export type Base = Pick<OpenRequest, "baseDir" | "roots">;
+
+/** The path of a file. Throws DATA_PLACE, and FILE_NOT_FOUND where `roots` are given and it is not there. */
+export function pathOf(place: string, base: Base): string {
+  const path = resolve(base.baseDir, place);
+  rootCheck(base)(path, place);
+  return path;
+}
+
+/** A check of many paths: it throws DATA_PLACE for one that lies below none of the roots, links followed. */
+export function rootCheck({ roots }: Base): (path: string, place: string) => void {
+  if (roots === undefined) return () => undefined;
+  const real = roots.map((root) => realpathSync(root));
+  const folders = new Map<string, boolean>();
+  const isBelow = (path: string) =>
+    real.some((root) => {
+      const way = relative(root, path);
+      return way !== ".." && !way.startsWith(`..${sep}`) && resolve(root, way) === path;
+    });
+  return (path, place) => {
+    try {
+      const folder = dirname(path);
+      const known = folders.get(folder) ?? isBelow(realpathSync(folder));
+      folders.set(folder, known);
+      const isLink = lstatSync(path).isSymbolicLink();
+      if (isLink ? isBelow(realpathSync(path)) : known) return;
+    } catch (error) {
+      throw fileError(error, "read", path);
+    }
+    throw new LockstepError(
+      "DATA_PLACE",
+      `The data "${place}" lies outside of the folders that data may come from.`,
+      {
+        hint: "Links count by where they lead. --data-root names such a folder, and can be given several times.",
+        fields: { place },
+      },
+    );
+  };
+}

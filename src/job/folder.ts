@@ -1,0 +1,120 @@
+/** The folder of a job: `job.json`, graphs as `.onnx` files that people can open, and values that they share. */
+import { createHash } from "node:crypto";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { LockstepError } from "../errors.ts";
+import { fileError, requireFile, writeFileAtomic } from "../files/index.ts";
+import { mapFile } from "../memory/index.ts";
+import { version } from "../version.ts";
+import { changedFile, openHead } from "./head.ts";
+import type { JobFiles } from "./make.ts";
+import { isFileOfJobs, JOB_FILE, type JobHead, MAX_HEAD_BYTES } from "./schema.ts";
+
+/** A job as it lies in a folder; every file of it is what it was when the job was made. */
+export interface JobFolder {
+  readonly path: string;
+  readonly head: JobHead;
+  /** Of a file of the head. They are mapped: the folder must stay as it is while the job is in use. */
+  bytes(file: string): Uint8Array;
+  /** `job.json`, then the files that it names. */
+  files(): JobFiles;
+}
+
+/** Files from this size on are mapped and not read. */
+const MIN_MAPPED_BYTES = 2 ** 20;
+
+export function isJobFolder(path: string): boolean {
+  return existsSync(join(path, JOB_FILE));
+}
+
+/**
+ * `job.json` is written last: a folder that has it is whole. What an older job has left there is taken away.
+ * Throws IO_FAILED for a folder that holds other files, and DISK_FULL.
+ */
+export async function writeJob(folder: string, files: JobFiles): Promise<void> {
+  const old = existsSync(folder) ? readdirSync(folder) : [];
+  const other = old.find((name) => !isFileOfJobs(name));
+  if (other !== undefined) {
+    throw new LockstepError(
+      "IO_FAILED",
+      `"${folder}" holds "${other}", which is no file of a job.`,
+      {
+        hint: "Give a folder that is empty, or that of an older job.",
+        fields: { folder },
+      },
+    );
+  }
+  for (const name of [JOB_FILE, ...old]) await rm(join(folder, name), { force: true });
+  for (const [name, pieces] of files) {
+    if (name !== JOB_FILE) await writeFileAtomic(join(folder, name), pieces);
+  }
+  await writeFileAtomic(join(folder, JOB_FILE), files.get(JOB_FILE) ?? []);
+}
+
+/** As `writeJob`, into a folder that `makeJobFolder` gave: it need not outlive a loss of power. */
+export async function writeJobForNow(folder: string, files: JobFiles): Promise<void> {
+  for (const [name, pieces] of files) {
+    const path = join(folder, name);
+    try {
+      await writeFile(path, pieces, { mode: 0o600 });
+    } catch (error) {
+      throw fileError(error, "write", path);
+    }
+  }
+}
+
+/** A folder that only this user can read, among the temporary ones. */
+export function makeJobFolder(): Promise<string> {
+  return mkdtemp(join(tmpdir(), "lockstep-job-"));
+}
+
+export function removeJobFolder(folder: string): Promise<void> {
+  return rm(folder, { recursive: true, force: true });
+}
+
+/** Reads and checks every file of a job. Throws FILE_NOT_FOUND, IO_FAILED, FILE_CORRUPT for one that was changed, JOB, JOB_VERSION. */
+export function readJobFolder(folder: string): JobFolder {
+  const path = join(folder, JOB_FILE);
+  requireFile(path);
+  if (statSync(path).size > MAX_HEAD_BYTES) {
+    throw new LockstepError("JOB", `"${path}" is larger than ${MAX_HEAD_BYTES} bytes.`);
+  }
+  const own = readFileSync(path);
+  const head = openHead(own, version());
+  const all = new Map<string, Uint8Array>();
+  for (const [name, said] of Object.entries(head.files)) {
+    all.set(name, readPart(join(folder, name), name, said));
+  }
+  const bytes = (file: string) => {
+    const found = all.get(file);
+    if (found !== undefined) return found;
+    throw new LockstepError(
+      "JOB",
+      `${JOB_FILE} speaks of "${file}", which is not among its files.`,
+    );
+  };
+  return {
+    path: folder,
+    head,
+    bytes,
+    files: () =>
+      new Map([
+        [JOB_FILE, [own]],
+        ...[...all].map(([name, content]) => [name, [content]] as const),
+      ]),
+  };
+}
+
+function readPart(path: string, name: string, said: JobHead["files"][string]): Uint8Array {
+  requireFile(path);
+  const { size } = statSync(path);
+  if (size !== said.bytes) throw changedFile(name);
+  const bytes = size < MIN_MAPPED_BYTES ? readFileSync(path) : mapFile(path).bytes;
+  const hash = createHash("sha256");
+  for (let at = 0; at < bytes.byteLength; at += 1 << 30)
+    hash.update(bytes.subarray(at, at + (1 << 30)));
+  if (hash.digest("hex") !== said.sha256) throw changedFile(name);
+  return bytes;
+}

@@ -1,0 +1,93 @@
+/**
+ * A model as what was asked of it. A run file's model is code; a job holds the graphs that this code gave for each size and mode
+ * that a run asks for, and gives them back under the same questions.
+ */
+import { LockstepError } from "../errors.ts";
+import type { BuildOptions, Model, ModelDefinition } from "../nn/index.ts";
+
+/** What was asked. Types of parameters are those that the model takes by itself: runs ask for no other. */
+export type Asked = Required<Pick<BuildOptions, "batch" | "mode" | "exported">>;
+
+export interface RecordedBuild {
+  readonly asked: Asked;
+  /** Or why the model cannot be had so. */
+  readonly result: Model | LockstepError;
+}
+
+export interface Recording {
+  /** Builds what the model builds, each thing once. */
+  readonly definition: ModelDefinition;
+  /** What was asked for since the recording was begun, in order. */
+  builds(): readonly RecordedBuild[];
+  /** Begins anew; what was built is kept for when it is asked for again. */
+  begin(): void;
+}
+
+export function recordModel(definition: ModelDefinition): Recording {
+  const built = new Map<string, RecordedBuild>();
+  const asked = new Set<string>();
+  const get = (key: Asked, build: () => Model): Model => {
+    const text = textOf(key);
+    asked.add(text);
+    const known = built.get(text) ?? { asked: key, result: attempt(build) };
+    built.set(text, known);
+    const { result } = known;
+    if (result instanceof LockstepError) throw result;
+    const resized = (batch: number) => get({ ...key, batch }, () => result.resized(batch));
+    return { ...result, resized };
+  };
+  return {
+    definition: {
+      name: definition.name,
+      build: (options) => get(askedOf(options), () => definition.build(options)),
+    },
+    builds: () => [...asked].map((text) => built.get(text) as RecordedBuild),
+    begin: () => asked.clear(),
+  };
+}
+
+function attempt(build: () => Model): Model | LockstepError {
+  try {
+    return build();
+  } catch (error) {
+    if (error instanceof LockstepError) return error;
+    throw error;
+  }
+}
+
+export function askedOf({ batch, mode, exported = false }: BuildOptions): Asked {
+  return { batch, mode, exported };
+}
+
+export function textOf({ batch, mode, exported }: Asked): string {
+  return `${mode}${exported ? "-exported" : ""}-${batch}`;
+}
+
+/** A model that looks up what was recorded. `find` gives the model without `resized`, or throws what building it threw. */
+export function replayModel(
+  name: string,
+  known: ReadonlySet<string>,
+  find: (asked: Asked) => Omit<Model, "resized">,
+): ModelDefinition {
+  const found = new Map<string, Omit<Model, "resized">>();
+  const get = (asked: Asked): Model => {
+    const text = textOf(asked);
+    if (!known.has(text)) throw unknownBuild(name, asked, known);
+    const model = found.get(text) ?? find(asked);
+    found.set(text, model);
+    return { ...model, resized: (batch) => get({ ...asked, batch }) };
+  };
+  return { name, build: (options) => get(askedOf(options)) };
+}
+
+function unknownBuild(name: string, asked: Asked, known: ReadonlySet<string>): LockstepError {
+  const { batch, mode } = asked;
+  return new LockstepError(
+    "JOB",
+    `The job does not hold the model "${name}" for ${batch} samples at a time to ${mode === "train" ? "train" : "evaluate"}: it was made for another run.`,
+    {
+      hint: `It holds: ${[...known].join(", ")}. Make the job again for this batch, these micro-batches, and where the data is.`,
+      fields: { batch, mode },
+    },
+  );
+}

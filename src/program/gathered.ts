@@ -1,0 +1,182 @@
+/**
+ * Parameters that no rank holds whole, brought together unit by unit: copied out of the memory of the ranks that look after them, just before
+ * a piece of computation needs them, into one of two buffers that take turns.
+ */
+import type { Graph } from "../graph/index.ts";
+import { newBuilder } from "../ops/index.ts";
+import {
+  buildNamed,
+  type ComputeTask,
+  cutTask,
+  MICRO_BATCH,
+  phasesOf,
+  type StepGraph,
+  type StepValue,
+  valueName,
+  valueOf,
+} from "../plan/index.ts";
+import { byteLength } from "../tensor/index.ts";
+import { planArena } from "./arena.ts";
+import { activationBuffer, PARAMETERS } from "./buffers.ts";
+import type { Layout } from "./layout.ts";
+import type { Ownership } from "./ownership.ts";
+import {
+  COMPUTE,
+  type ProgramBuilder,
+  type Run,
+  type RunStage,
+  type Stage,
+  type Task,
+  type TensorRef,
+} from "./program.ts";
+import { BLOCK_TILES, type Span, Spans, spanRef } from "./spans.ts";
+
+/** Buffers that are filled while the one before is used. */
+const BUFFERS = 2;
+/** The lane of copies. */
+export const GATHER = "gather";
+
+/** What is gathered for a piece. */
+export interface Unit {
+  readonly name: string;
+  readonly spans: Spans;
+  readonly buffer: string;
+}
+
+export class Gathered {
+  readonly #program: ProgramBuilder;
+  readonly #parameters: Layout;
+  readonly #ownership: Ownership;
+
+  constructor(program: ProgramBuilder, parameters: Layout, ownership: Ownership) {
+    this.#program = program;
+    this.#parameters = parameters;
+    this.#ownership = ownership;
+  }
+
+  /** @param turn counts the units of a pass */
+  unit(name: string, parameters: readonly string[], turn: number): Unit {
+    const spans = new Spans(this.#parameters, parameters);
+    const buffer = `unit.${turn % BUFFERS}`;
+    const before = this.#program.buffers.get(buffer)?.byteLength ?? 0;
+    this.#program.buffer(buffer, Math.max(before, spans.byteLength));
+    this.#program.shared.add(PARAMETERS);
+    return { name, spans, buffer };
+  }
+
+  stage({ name, spans, buffer }: Unit): RunStage {
+    const runs = spans.blocks(this.#ownership, BLOCK_TILES).map(({ owner, span }): Run => {
+      const from = ofOwner(this.#ownership, owner, spanRef(span, PARAMETERS));
+      const graph = copyGraph(this.#program, span);
+      return { graph, inputs: { from }, outputs: { to: spans.placeOf(span, buffer) } };
+    });
+    return { name, runs, mode: "parallel" };
+  }
+
+  /** A run of a graph that takes parameters, cut into pieces that each find theirs gathered. */
+  inPieces(
+    name: string,
+    graph: Graph,
+    { inputs, outputs }: Pick<Run, "inputs" | "outputs">,
+  ): Stage {
+    const { step, task } = stepOf(name, graph, this.#parameters);
+    const { phases, phaseOf } = phasesOf(step, task);
+    const { step: cut, pieces } = cutTask(step, task, (_, index) => phaseOf[index] as number);
+    const arena = planArena(pieces, (value) => {
+      const { role, type } = valueOf(cut, value);
+      return role === "activation" ? byteLength(type) : undefined;
+    });
+    const activations = activationBuffer(0);
+    const before = this.#program.buffers.get(activations)?.byteLength ?? 0;
+    this.#program.buffer(activations, Math.max(before, arena.byteLength));
+    const tasks: Task[] = [];
+    const used: Record<string, number> = {};
+    let computed: number | undefined;
+    for (const [index, piece] of pieces.entries()) {
+      const names = (phases[index]?.parameters ?? []).filter((value) =>
+        piece.inputs.includes(value),
+      );
+      const own = names.map((value) => valueOf(cut, value).of);
+      const unit =
+        own.length === 0 ? undefined : this.unit(`parameters of ${piece.name}`, own, index);
+      const waits = [computed];
+      if (unit !== undefined) {
+        const free = used[unit.buffer];
+        tasks.push({
+          name: unit.name,
+          lane: GATHER,
+          after: free === undefined ? [] : [free],
+          work: [this.stage(unit)],
+        });
+        waits.push(tasks.length - 1);
+      }
+      const place = (value: string, bound: string): TensorRef => {
+        const { role, of, type } = valueOf(cut, value);
+        if (role === "activation") {
+          return { buffer: activations, byteOffset: arena.offsets.get(value) ?? 0, type };
+        }
+        const gathered = role === "parameter" ? unit?.spans.ref(of, unit.buffer) : undefined;
+        return gathered ?? inputs[bound] ?? (outputs[bound] as TensorRef);
+      };
+      const refs = (bound: readonly string[], values: readonly string[]) =>
+        Object.fromEntries(bound.map((own, at) => [own, place(values[at] as string, own)]));
+      this.#program.graph(piece.graph, "all", () => cut.graphs.get(piece.graph) as Graph);
+      const run: Run = {
+        graph: piece.graph,
+        inputs: refs(piece.graphInputs, piece.inputs),
+        outputs: refs(piece.graphOutputs, piece.outputs),
+      };
+      const after = waits.filter((at) => at !== undefined);
+      tasks.push({
+        name: piece.name,
+        lane: COMPUTE,
+        after,
+        work: [{ name: piece.name, runs: [run], mode: "ordered" }],
+      });
+      computed = tasks.length - 1;
+      if (unit !== undefined) used[unit.buffer] = computed;
+    }
+    return { name, mode: "tasks", tasks };
+  }
+}
+
+/** A step that is nothing but one run of a graph. */
+function stepOf(
+  name: string,
+  graph: Graph,
+  { entries }: Layout,
+): { readonly step: StepGraph; readonly task: ComputeTask } {
+  const values = new Map<string, StepValue>();
+  const declare = (role: StepValue["role"]) => (of: string) => {
+    const own = entries.has(of) ? "parameter" : role;
+    const type = graph.types.get(of) as StepValue["type"];
+    values.set(valueName(own, of), { role: own, of, type, placement: {} });
+    return valueName(own, of);
+  };
+  const task: ComputeTask = {
+    kind: "compute",
+    name,
+    graph: name,
+    each: MICRO_BATCH,
+    inputs: graph.inputs.map(declare("batch")),
+    outputs: graph.outputs.map(declare("summary")),
+    graphInputs: graph.inputs,
+    graphOutputs: graph.outputs,
+  };
+  const graphs = new Map([[name, graph]]);
+  return { step: { name, microBatches: 1, values, graphs, tasks: [task] }, task };
+}
+
+/** A place in the memory of the rank at a place of the node. */
+export function ofOwner({ place, ranks }: Ownership, owner: number, ref: TensorRef): TensorRef {
+  return owner === place ? ref : { ...ref, rank: ranks[owner] as number };
+}
+
+export function copyGraph(program: ProgramBuilder, { group, start, end }: Span): string {
+  const type = { dtype: group.dtype, shape: [end - start] };
+  return program.graph(`copy.${type.dtype}.${end - start}`, 1, () => {
+    const builder = newBuilder("copy");
+    const copied = builder.one("Identity", [builder.input("from", type)]);
+    return buildNamed(builder, new Map([["to", copied]]));
+  });
+}

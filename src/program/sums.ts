@@ -1,0 +1,34 @@
+/** How what micro-batches make becomes the sums that a step needs: the two ways share this form. */
+import { type StepGraph, valueName, valueOf } from "../plan/index.ts";
+import type { Gathered } from "./gathered.ts";
+import type { Ownership } from "./ownership.ts";
+import type { At, Places } from "./places.ts";
+import type { RunStage, Stage, TensorRef } from "./program.ts";
+
+export interface SumPlan {
+  /** The micro-batches of this rank, by their places in the step. */
+  readonly own: readonly number[];
+  /** Micro-batches that run at once at most. */
+  readonly lanes: number;
+  /** In how many parts gradients are summed over ranks. */
+  readonly buckets: number;
+  /** Who updates what; undefined where each rank updates all. */
+  readonly ownership: Ownership | undefined;
+  /** How parameters come together, where no rank has all of them. */
+  readonly gathered?: Gathered;
+  place(name: string, at: At): TensorRef | undefined;
+  /** Where a rank writes what it tells the others in a step, and reads what all have told; undefined where nothing is told. */
+  control(of: string): TensorRef | undefined;
+  stages(places: Places, from: number): Stage[];
+  /** The first micro-batch in the pieces in which a step computes it, where that can be compared with the whole. */
+  pieces(places: Places, from: number): RunStage[] | undefined;
+}
+
+/** The sum to which a value of a micro-batch goes: `gradient:w` for `partial gradient:w`. Undefined for other values. */
+export function sumOf(step: StepGraph, name: string): string | undefined {
+  const { of } = valueOf(step, name);
+  const stage = name.slice(0, name.length - of.length - 1);
+  if (!stage.startsWith("partial ")) return undefined;
+  const role = stage.slice("partial ".length);
+  return valueName(role === "state" ? "state sum" : role, of);
+}

@@ -1,0 +1,96 @@
+/**
+ * Waves: all ranks run a few micro-batches each at the same time, neighbours in the order of the step, and what a wave has made is summed
+ * before the next begins. The order of additions is that of the one tree over all micro-batches.
+ */
+import type { Combination } from "./shares.ts";
+
+/** A sum that is kept: into which accumulator it goes, and of what it is made. */
+export interface Kept {
+  readonly accumulator: number;
+  /** Leaves: accumulator `a` is `a`; the wave's micro-batch `m` is `ofMicroBatch(m)`. */
+  readonly combination: Combination;
+}
+
+export interface Wave {
+  /** Micro-batches [first, first + count) of the step. */
+  readonly first: number;
+  readonly count: number;
+  /** What is summed after it, into accumulators that no sum of the wave has still to read. */
+  readonly sums: readonly Kept[];
+}
+
+/** More accumulators than any tree needs. */
+const MOST_ACCUMULATORS = 64;
+
+/** The leaf of a combination that stands for a wave's micro-batch, counted from the wave's first. */
+export function ofMicroBatch(index: number): number {
+  return MOST_ACCUMULATORS + index;
+}
+
+/** What a leaf stands for. */
+export function leafOf(
+  leaf: number,
+): { readonly accumulator: number } | { readonly microBatch: number } {
+  return leaf < MOST_ACCUMULATORS
+    ? { accumulator: leaf }
+    : { microBatch: leaf - MOST_ACCUMULATORS };
+}
+
+interface Open {
+  readonly level: number;
+  readonly combination: Combination;
+  /** Where it lies already; undefined for what the wave has just made. */
+  readonly accumulator: number | undefined;
+}
+
+/** @param perWave micro-batches of all ranks together; the last wave may have fewer */
+export function planWaves(microBatches: number, perWave: number): Wave[] {
+  const waves: Wave[] = [];
+  let open: Open[] = [];
+  for (let first = 0; first < microBatches; first += perWave) {
+    const count = Math.min(perWave, microBatches - first);
+    for (let index = 0; index < count; index++) {
+      open.push({ level: 0, combination: ofMicroBatch(index), accumulator: undefined });
+      // Neighbours of one level are halves of a node of the tree.
+      while (open.length > 1 && open.at(-1)?.level === open.at(-2)?.level) merge(open);
+    }
+    if (first + count === microBatches) while (open.length > 1) merge(open);
+    const used = new Set(open.flatMap(({ accumulator }) => accumulator ?? []));
+    const sums: Kept[] = [];
+    open = open.map((node): Open => {
+      if (node.accumulator !== undefined) return node;
+      const accumulator = place(node.combination, used);
+      used.add(accumulator);
+      sums.push({ accumulator, combination: node.combination });
+      return { level: node.level, combination: accumulator, accumulator };
+    });
+    waves.push({ first, count, sums });
+  }
+  return waves;
+}
+
+function merge(open: Open[]): void {
+  const right = open.pop() as Open;
+  const left = open.pop() as Open;
+  const combination = [left.combination, right.combination] as const;
+  open.push({ level: left.level + 1, combination, accumulator: undefined });
+}
+
+/** The first accumulator that a sum is made of, or else a free one: the first micro-batches stay in the first. */
+function place(combination: Combination, used: ReadonlySet<number>): number {
+  const own = leaves(combination).filter((leaf) => leaf < MOST_ACCUMULATORS);
+  if (own.length > 0) return Math.min(...own);
+  let free = 0;
+  while (used.has(free)) free += 1;
+  return free;
+}
+
+function leaves(combination: Combination): number[] {
+  return typeof combination === "number" ? [combination] : combination.flatMap(leaves);
+}
+
+/** How many accumulators the waves need. */
+export function accumulatorsOf(waves: readonly Wave[]): number {
+  const all = waves.flatMap(({ sums }) => sums.map(({ accumulator }) => accumulator));
+  return Math.max(...all) + 1;
+}

@@ -1,0 +1,91 @@
+/**
+ * What a run will ask of its model, asked without an engine and before any step: by the steps, validation, the export and the sample.
+ * So a job can hold all that the workers will ask for.
+ */
+import { openData } from "../data/index.ts";
+import { LockstepError } from "../errors.ts";
+import { createMesh, evenTopology } from "../mesh/index.ts";
+import { buildStep } from "../plan/index.ts";
+import { lower } from "../program/index.ts";
+import { planExport } from "./export.ts";
+import { type Fingerprint, fingerprintOf } from "./fingerprint.ts";
+import type { Run } from "./run.ts";
+import { inputsOf, unlessAborted } from "./session.ts";
+
+export interface RehearsalOptions {
+  /** Relative paths and globs of the run's data start here. */
+  readonly baseDir: string;
+  /** Folders below which data must lie; anywhere if undefined. */
+  readonly roots?: readonly string[] | undefined;
+  /** Whether data that is not on this machine is no error. */
+  readonly mayLackData: boolean;
+  readonly signal: AbortSignal;
+}
+
+export interface Rehearsal {
+  /** What the data holds; undefined where it is not here. */
+  readonly holds: Fingerprint | undefined;
+}
+
+/** Throws what planning the run throws, what opening its data throws, and the reason of `signal`. */
+export async function rehearse(run: Run, options: RehearsalOptions): Promise<Rehearsal> {
+  const micro = run.batch / run.microBatches;
+  const model = run.model.build({ batch: micro, mode: "train" });
+  const evaluation = run.model.build({ batch: micro, mode: "eval" });
+  planExport(run.model, [1, micro]);
+  // A sample of text is made with a batch of one.
+  if (run.sample !== undefined)
+    attempt(() => run.model.build({ batch: 1, mode: "eval", exported: true }));
+  const found = await lookAtData(run, inputsOf(model), options);
+  const { optimizer, microBatches, clipNorm } = run;
+  lower(buildStep({ model, optimizer, microBatches, clip: clipNorm }), {
+    ground: { mesh: createMesh({}), topology: evenTopology(1, 1) },
+    rank: 0,
+    optimizer,
+    evaluation,
+    evaluationSamples: found === undefined ? assumedSamples(run) : found.evaluationSamples,
+  });
+  return { holds: found?.holds };
+}
+
+/** Where nobody has counted: that there are at least so many. */
+function assumedSamples({ data, evaluate }: Run): number | undefined {
+  return data.heldOut === 0 ? undefined : evaluate.samples;
+}
+
+interface Found {
+  readonly holds: Fingerprint;
+  readonly evaluationSamples: number | undefined;
+}
+
+async function lookAtData(
+  run: Run,
+  inputs: ReturnType<typeof inputsOf>,
+  { baseDir, roots, mayLackData, signal }: RehearsalOptions,
+): Promise<Found | undefined> {
+  try {
+    const opening = openData(run.data, { inputs, baseDir, roots, batch: run.batch });
+    const data = await unlessAborted(opening, signal);
+    try {
+      const holds = await fingerprintOf(data, inputs, signal);
+      const held = data.validation?.length;
+      return { holds, evaluationSamples: held && Math.min(held, run.evaluate.samples) };
+    } finally {
+      await data.close();
+    }
+  } catch (error) {
+    const isLacking =
+      error instanceof LockstepError && /^(?:FILE_NOT_FOUND|DATA_EMPTY)$/.test(error.code);
+    if (isLacking && mayLackData) return undefined;
+    throw error;
+  }
+}
+
+/** What cannot be had is said when it is asked for. */
+function attempt(build: () => unknown): void {
+  try {
+    build();
+  } catch (error) {
+    if (!(error instanceof LockstepError)) throw error;
+  }
+}

@@ -1,0 +1,142 @@
+/** `lockstep job` and `lockstep train JOB`, through the command: a run file is executed once, and its job trains anywhere. */
+import assert from "node:assert/strict";
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+import { withFolder } from "../support/folder.ts";
+import { agentProcess, reportIn, token, withProcesses } from "../support/hosts.ts";
+import { type Ended, lockstep, runFiles } from "./support.ts";
+
+const env = { LOCKSTEP_TOKEN: token };
+
+/** A run file that says each time that it is executed, and gives another seed each time. */
+const files = runFiles({ seed: "process.pid", microBatches: "2", steps: "4" });
+const counted = {
+  ...files,
+  "run.ts": `import { appendFileSync } from "node:fs";
+appendFileSync(new URL("executed.txt", import.meta.url), "once\\n");
+${files["run.ts"] ?? ""}`,
+};
+
+async function ok(words: readonly string[], cwd: string): Promise<Ended> {
+  const ended = await lockstep(words, { cwd, env });
+  assert.equal(ended.status, 0, ended.stderr || ended.stdout);
+  return ended;
+}
+
+async function fails(words: readonly string[], cwd: string, code: string, says: RegExp) {
+  const ended = await lockstep(words, { cwd, env });
+  assert.equal(ended.status, 1, ended.stdout);
+  assert.ok(ended.stderr.includes(`[${code}]`), ended.stderr);
+  assert.match(ended.stderr, says);
+}
+
+const executions = (cwd: string) => readFileSync(join(cwd, "executed.txt"), "utf8").length / 5;
+const temporary = () => readdirSync(tmpdir()).filter((name) => name.startsWith("lockstep-job-"));
+
+describe("jobs", { concurrency: 2 }, () => {
+  test("a job trains alone, by workers and on hosts to the same weights, without its run file", () =>
+    withFolder(counted, async (cwd) => {
+      const made = await ok(["job", "run.ts", "--out", "job"], cwd);
+      assert.match(
+        made.stdout,
+        /tiny: a job of \d+ files, .*data: \d+ samples.*lockstep train job/s,
+      );
+      rmSync(join(cwd, "run.ts"));
+      const hashes: string[] = [];
+      for (const words of [
+        ["--threads", "1"],
+        ["--workers", "2"],
+      ]) {
+        await ok(["train", "job", "--out", "out", "--anew", ...words], cwd);
+        hashes.push(reportIn(cwd).weightsSha256);
+      }
+      // The agents have the data and nothing else.
+      for (const host of ["a", "b"]) {
+        mkdirSync(join(cwd, host));
+        symlinkSync(join(cwd, "words.txt"), join(cwd, host, "words.txt"));
+      }
+      const roots = { words: ["--listen", "0", "--data-root", ".", "--data-root", ".."] };
+      const start = (host: string) => agentProcess(join(cwd, host), roots);
+      await withProcesses([start("a"), start("b")], async (hosts) => {
+        await ok(["train", "job", "--out", "out", "--hosts", hosts.join(",")], cwd);
+      });
+      hashes.push(reportIn(join(cwd, "a")).weightsSha256);
+      assert.equal(new Set(hashes).size, 1, hashes.join(" "));
+      assert.equal(executions(cwd), 1);
+    }));
+
+  test("the weights of a job are those of its run file, with and without options of the command line", () =>
+    withFolder(runFiles({ microBatches: "2" }), async (cwd) => {
+      for (const words of [[], ["--seed", "7", "--steps", "3"]]) {
+        await ok(["train", "run.ts", "--out", "out", "--anew", ...words], cwd);
+        const expected = reportIn(cwd).weightsSha256;
+        await ok(["job", "run.ts", "--out", "job"], cwd);
+        await ok(["train", "job", "--out", "out", "--anew", ...words], cwd);
+        assert.equal(reportIn(cwd).weightsSha256, expected);
+        await ok(["job", "run.ts", "--out", "job", ...words], cwd);
+        await ok(["train", "job", "--out", "out", "--anew"], cwd);
+        assert.equal(reportIn(cwd).weightsSha256, expected);
+      }
+    }));
+
+  test("a run file is executed once for any number of workers and hosts, and no file is left", () =>
+    withFolder(counted, async (cwd) => {
+      const before = temporary();
+      await ok(["train", "run.ts", "--out", "out", "--workers", "2"], cwd);
+      assert.equal(executions(cwd), 1);
+      await withProcesses([agentProcess(cwd), agentProcess(cwd)], async (hosts) => {
+        await ok(["train", "run.ts", "--out", "out", "--hosts", hosts.join(",")], cwd);
+      });
+      assert.equal(executions(cwd), 2);
+      assert.deepEqual(
+        temporary().filter((name) => !before.includes(name)),
+        [],
+      );
+    }));
+
+  test("a job goes on where it was stopped, by another number of workers", () =>
+    withFolder(runFiles({ microBatches: "2" }), async (cwd) => {
+      await ok(["job", "run.ts", "--out", "job"], cwd);
+      await ok(["train", "job", "--out", "whole"], cwd);
+      await ok(["train", "job", "--out", "out", "--steps", "3"], cwd);
+      await ok(["train", "job", "--out", "out", "--workers", "2", "--resume"], cwd);
+      const [whole, parts] = ["whole", "out"].map((out) =>
+        readFileSync(join(cwd, out, "model.safetensors")),
+      );
+      assert.ok(whole?.equals(parts as Buffer));
+      const shown = await ok(["plan", "job", "--workers", "2"], cwd);
+      assert.match(shown.stdout, /^tiny: gpt/);
+    }));
+
+  test("what is wrong with a job is said, and nothing is begun", () =>
+    withFolder(runFiles({ microBatches: "2" }), async (cwd) => {
+      await ok(["job", "run.ts", "--out", "job"], cwd);
+      const train = ["train", "job", "--out", "out"];
+      await fails([...train, "--batch", "8"], cwd, "INVALID_OPTION", /Make the job again/);
+      await fails([...train, "--data", "*.txt"], cwd, "INVALID_OPTION", /Make the job again/);
+      await fails(["job", "job", "--out", "other"], cwd, "INVALID_OPTION", /is a job already/);
+      renameSync(join(cwd, "words.txt"), join(cwd, "kept.txt"));
+      await fails(train, cwd, "DATA_EMPTY", /words\.txt/);
+      symlinkSync("/etc/passwd", join(cwd, "words.txt"));
+      await fails(train, cwd, "DATA_PLACE", /"words\.txt" lies outside/);
+      await fails([...train, "--workers", "2"], cwd, "DATA_PLACE", /"words\.txt" lies outside/);
+      rmSync(join(cwd, "words.txt"));
+      renameSync(join(cwd, "kept.txt"), join(cwd, "words.txt"));
+      appendFileSync(join(cwd, "words.txt"), "more of it ".repeat(100));
+      await fails([...train, "--workers", "2"], cwd, "DATA_DIFFERS", /The data here is/);
+      appendFileSync(join(cwd, "job", "train-2.onnx"), "\n");
+      await fails([...train, "--workers", "2"], cwd, "FILE_CORRUPT", /train-2\.onnx/);
+      assert.ok(!existsSync(join(cwd, "out")));
+    }));
+});
