@@ -5,7 +5,10 @@ import type { Model } from "../nn/index.ts";
 import { type Instance, initialize, type StepProgram, type TensorRef } from "../program/index.ts";
 import { byteLength, type Tensor } from "../tensor/index.ts";
 
-/** By name: places on the device, or what they hold. Slots are named `PARAMETER.SLOT`: `blocks.0.weight.exp_avg`. */
+/**
+ * By name: places on the device, or what they hold. Slots are named `PARAMETER.SLOT`:
+ * `blocks.0.weight.exp_avg`.
+ */
 export interface TrainerTensors<T> {
   readonly parameters: Readonly<Record<string, T>>;
   readonly slots: Readonly<Record<string, T>>;

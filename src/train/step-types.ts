@@ -24,12 +24,18 @@ export interface TrainerOptions extends SharingOptions {
   readonly seed?: number | undefined;
 }
 
-/** Tensors of the batch by input name; the leading dim is all samples of this rank, micro-batch after micro-batch. */
+/**
+ * Tensors of the batch by input name; the leading dim is all samples of this rank, micro-batch
+ * after micro-batch.
+ */
 export type BatchFields = Readonly<Record<string, HostTensor>>;
 export type FillBatch = (into: BatchFields) => void | Promise<void>;
 
 export interface StepRequest {
-  /** The samples of this step in the global order: random layers depend on them, not on the number of workers. */
+  /**
+   * The samples of this step in the global order: random layers depend on them, not on the number
+   * of workers.
+   */
   readonly positions: Positions;
   readonly fill: FillBatch;
   /** Asks all ranks to stop after this step. */
@@ -46,7 +52,10 @@ export interface StepResult {
   /** Before clipping. */
   readonly gradientNorm: number;
   readonly learningRate: number;
-  /** The batch holds no label that counts: loss and gradient have no value and are given as 0, and the step has changed nothing. */
+  /**
+   * The batch holds no label that counts: loss and gradient have no value and are given as 0, and
+   * the step has changed nothing.
+   */
   readonly isEmpty: boolean;
   /** Whether some rank asked for a stop: the same on all. */
   readonly stop: boolean;

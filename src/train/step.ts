@@ -2,7 +2,7 @@
  * The training step: fill, compute, decide, commit. A step is a transaction: until its loss and gradient norm are
  * known to be finite, nothing that was committed changes. It knows no data source and no file.
  */
-import type { Device, DeviceTensor } from "../engine/index.ts";
+import type { DeviceTensor } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
 import { type Rules, rulesOf, scheduleFactor } from "../optimizer/index.ts";
 import type { StepGraph } from "../plan/index.ts";
@@ -92,10 +92,6 @@ export class Trainer {
   /** The step of one process, before any strategy. */
   get stepGraph(): StepGraph {
     return this.#planned.step;
-  }
-
-  get engine(): Device {
-    return this.#options.engine;
   }
 
   /** Steps that were committed. */
@@ -201,7 +197,9 @@ export class Trainer {
   detach(): void {
     assert(!this.#busy, "a trainer is detached between two steps");
     this.#check();
-    if (this.#isAttached) collectHeld(this.#instance, this.plan);
+    if (!this.#isAttached) return;
+    collectHeld(this.#instance, this.plan);
+    this.#planned = { ...this.#planned, plan: { ...this.plan, held: [] } };
     this.#instance.detach();
     this.#isAttached = false;
   }
@@ -216,12 +214,7 @@ export class Trainer {
       assert(!this.#isAttached, "a trainer is detached before it is attached to other ranks");
       const options = { ...this.#options, ranks };
       const planned = planOf(options);
-      try {
-        await this.#instance.attach(planned.plan, ranks?.group);
-      } catch (error) {
-        this.#instance.detach();
-        throw error;
-      }
+      await this.#instance.attach(planned.plan, ranks?.group);
       this.#isAttached = true;
       this.#options = options;
       this.#planned = planned;
