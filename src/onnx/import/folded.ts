@@ -9,7 +9,7 @@ import type { OnnxFile } from "../read.ts";
 import type { RawTensor } from "../schema.ts";
 import type { GraphEdit } from "./edit.ts";
 import type { Operation } from "./exported.ts";
-import { asGathered } from "./same.ts";
+import { asGathered, sameBytes } from "./same.ts";
 import { isUniform, moduleOf, type Read, type Weight } from "./weights.ts";
 
 export interface FoldedContext {
@@ -22,6 +22,8 @@ export interface FoldedContext {
   readonly operations: readonly (Operation | undefined)[];
   /** Parameters that the file does not have; those found are taken out. */
   readonly names: Set<string>;
+  /** Those that it has. */
+  readonly weights: ReadonlyMap<string, Weight>;
 }
 
 export interface Folded {
@@ -41,11 +43,15 @@ const REPEATS = /^(expand|repeat)$/;
 const MADE =
   /^(where|zeros|ones|full|arange|new_\w+|\w+_like|eye|tril|triu|sin|cos|eq|ne|lt|le|gt|ge|logical_\w+|bitwise_\w+|isin|linspace|scalar_tensor|masked_fill|lift_fresh_copy|_tensor_constant\d*|c_\w+|val|polar|outer|pow|cumsum)$/;
 
+/** Operations that always compute with parameters of their module. */
+const COMPUTES = /^(linear|addmm|conv\w*|convolution|\w*_norm|prelu)$/;
+
 export function restoreFolded(context: FoldedContext): Folded {
   const weights: Weight[] = [];
   const notices: string[] = [];
   const lost = new Set<string>();
-  let open = [...byModule(context)];
+  const computed = new Set<string>();
+  let open = byModule(context).filter((group) => !isOfKnown(context, group, computed));
   // One that is placed leaves fewer candidates for the others: until no more can be placed.
   for (let count = -1; count !== open.length; ) {
     count = open.length;
@@ -70,7 +76,55 @@ export function restoreFolded(context: FoldedContext): Folded {
       return false;
     });
   }
-  return { weights, notices, lost: [...lost].filter((name) => context.names.has(name)) };
+  const left = [...lost].filter((name) => context.names.has(name));
+  return { weights, notices, lost: [...left, ...computed] };
+}
+
+/**
+ * Whether an initializer is a result of parameters that the file has at other places too. That of a matrix and zeros (the first
+ * state of a recurrence that was written out) is the bias, for each row again; of others the parameters are added to `lost`.
+ */
+function isOfKnown(
+  context: FoldedContext,
+  [initializer, reads]: readonly [string, readonly Read[]],
+  lost: Set<string>,
+): boolean {
+  const operation = context.operations[(reads[0] as Read).node];
+  if (operation === undefined || !COMPUTES.test(stemOf(initializer))) return false;
+  const own = [...context.weights.values()].filter(
+    ({ name, role }) => role === "parameter" && moduleOf(name) === operation.module,
+  );
+  if (own.length === 0) return false;
+  const tensor = context.file.tensor(context.floats.get(initializer) as RawTensor);
+  const biases = own.filter(({ given, layout }) => {
+    const raw = context.floats.get(given);
+    return layout === "same" && raw !== undefined && isRepeated(context.file.tensor(raw), tensor);
+  });
+  const [bias] = biases;
+  if (bias === undefined || biases.length > 1) {
+    for (const { name } of own) lost.add(name);
+    return true;
+  }
+  const shape = tensorFrom("int64", [tensor.shape.length], tensor.shape);
+  context.edit.add(`${initializer}/shape`, shape);
+  const value = context.edit.prepend(
+    "Expand",
+    [bias.name, `${initializer}/shape`],
+    `${bias.name}/expanded`,
+  );
+  for (const read of reads) context.edit.redirect(read, value);
+  return true;
+}
+
+/** Whether `whole` is a vector, again and again along its last dim. */
+function isRepeated(vector: Tensor, whole: Tensor): boolean {
+  if (vector.shape.length !== 1 || whole.shape.at(-1) !== vector.shape[0]) return false;
+  const rows = {
+    ...whole,
+    shape: [elementCount(whole.shape) / (vector.shape[0] ?? 1), vector.shape[0] ?? 1],
+  };
+  const first = repeated(rows);
+  return first !== undefined && sameBytes(first, vector);
 }
 
 /** Equal results of several modules are one initializer, so reads of each module count alone, unless equality is no chance. */

@@ -7,10 +7,12 @@ import type { OnnxFile } from "../read.ts";
 import type { RawGraph, RawNode, RawTensor } from "../schema.ts";
 import { GraphEdit } from "./edit.ts";
 import { MADE_UP, moduleNames, path, WEIGHTS } from "./module-names.ts";
+import { Recurrences } from "./recurrent.ts";
 import { areTransposed } from "./same.ts";
 import {
   floatInitializers,
   isUniform,
+  moduleOf,
   nestedReaders,
   type Read,
   type Reader,
@@ -41,7 +43,7 @@ const COMPARISONS = ["Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"
 
 /** Names of weights in the modules that people write. */
 const PARAMETER_NAMES =
-  /(^|[._/:])(\w*weight\w*|\w*bias|gamma\w*|beta\w*|kernel|\w*token\w*|\w*embed\w*|\w*scale\w*|alpha|slope\w*|\w*bias_table|\w*_emb|query|latents?|temperature|ls\d?|layer_scale\w*|w\d?|b\d?)(:0)?$/i;
+  /(^|[._/:])(\w*weight\w*|\w*bias|bias_[ih]h\w*|gamma\w*|beta\w*|kernel|\w*token\w*|\w*embed\w*|\w*scale\w*|alpha|slope\w*|\w*bias_table|\w*_emb|query|latents?|temperature|ls\d?|layer_scale\w*|w\d?|b\d?)(:0)?$/i;
 /** Names of what modules keep as buffers. */
 const BUFFER_NAMES =
   /(mask|inv_freq|freqs|cos|sin|rotary|sinusoid|slopes$|alibi|anchor|(^|[._])(mean|std|pe)$|(^|\.)table$|position_ids|final_logits_bias|running_|_index$|\bbuffer)/i;
@@ -80,7 +82,10 @@ class Guess {
   plan(): WeightPlan {
     const { names, reads } = this.#ownNames();
     const modules = moduleNames(this.#graph, this.#floats, names);
-    for (const [given, places] of reads) {
+    const packed = this.#recurrent(reads, names);
+    for (const [given, all] of reads) {
+      const places = all.filter((read) => !packed.has(read));
+      if (places.length === 0) continue;
       const initializer = names.get(given) ?? given;
       const tensor = this.#file.tensor(this.#floats.get(initializer) as RawTensor);
       const readers = places.map(({ node, input }) => {
@@ -100,6 +105,20 @@ class Guess {
     this.#tie();
     this.#say();
     return { graph: this.#edit.result(), weights: this.#weights, notices: this.#notices, lost: [] };
+  }
+
+  /** Gives recurrent layers their parameters, where the file tells of them; returns the reads of those. */
+  #recurrent(
+    reads: ReadonlyMap<string, readonly Read[]>,
+    names: ReadonlyMap<string, string>,
+  ): ReadonlySet<Read> {
+    const recurrences = new Recurrences(this.#file, this.#floats, this.#edit);
+    const real = [...this.#floats.keys(), ...names.keys()].filter((name) => !MADE_UP.test(name));
+    const all = [...reads.values()].flat();
+    const found = recurrences.ofScopes(all, new Set(real.map(moduleOf)), this.#isTorch);
+    for (const weight of found.weights) this.#weights.set(weight.name, weight);
+    this.#notices.push(...recurrences.notices());
+    return found.taken;
   }
 
   /** Weights that only branches and bodies of loops read. */

@@ -57,7 +57,7 @@ export function moduleNames(
     const [empty, ...parts] = name.split("/");
     if (empty !== "" || parts.length < 2) continue;
     const beside = biases.get(output[0] ?? "");
-    const scope = moduleAt(joined(parts.slice(0, -1)), modules);
+    const scope = moduleOfNode(name, modules);
     // Several weights that one module reads itself have the names of the biases beside them.
     const module = beside?.startsWith(`${scope}.`) === true ? beside : scope;
     const isGroup = groups.has(path(name));
@@ -75,6 +75,11 @@ export function moduleNames(
     }
   }
   return names;
+}
+
+/** `/blocks.0/qkv/MatMul` → `blocks.0.qkv`. `modules`: those that names of weights tell of. */
+export function moduleOfNode(name: string, modules: ReadonlySet<string>): string {
+  return moduleAt(joined(name.split("/").slice(1, -1)), modules);
 }
 
 /** By the output of a product: the module whose bias is added to it. */
