@@ -7,6 +7,7 @@ import type { OnnxFile } from "../read.ts";
 import type { RawGraph, RawNode, RawTensor } from "../schema.ts";
 import { GraphEdit } from "./edit.ts";
 import { MADE_UP, moduleNames, path, WEIGHTS } from "./module-names.ts";
+import { tensorflowNotices, WrittenOut } from "./others.ts";
 import { Recurrences } from "./recurrent.ts";
 import { areTransposed } from "./same.ts";
 import {
@@ -43,10 +44,10 @@ const COMPARISONS = ["Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"
 
 /** Names of weights in the modules that people write. */
 const PARAMETER_NAMES =
-  /(^|[._/:])(\w*weight\w*|\w*bias|bias_[ih]h\w*|gamma\w*|beta\w*|kernel|\w*token\w*|\w*embed\w*|\w*scale\w*|alpha|slope\w*|\w*bias_table|\w*_emb|query|latents?|temperature|ls\d?|layer_scale\w*|w\d?|b\d?)(:0)?$/i;
+  /(^|[._/:])(\w*weight\w*|\w*bias|bias_[ih]h\w*|gamma\w*|beta\w*|kernel|\w*token\w*|\w*embed\w*|\w*scale\w*|alpha|slope\w*|\w*bias_table|\w*_emb|query|latents?|temperature|ls\d?|layer_scale\w*|w\d?|b\d?|ReadVariableOp(\/resource)?)(:0)?$/i;
 /** Names of what modules keep as buffers. */
 const BUFFER_NAMES =
-  /(mask|inv_freq|freqs|cos|sin|rotary|sinusoid|slopes$|alibi|anchor|(^|[._])(mean|std|pe)$|(^|\.)table$|position_ids|final_logits_bias|running_|_index$|\bbuffer)/i;
+  /(mask|inv_freq|freqs|cos|sin|rotary|sinusoid|slopes$|alibi|anchor|(^|[._])(mean|std|pe)$|(^|\.)table$|position_ids|final_logits_bias|running_|moving_(mean|var)|_index$|\bbuffer)/i;
 
 /** A weight or bias of a convolution that a normalization was folded into: no weight of the state dict any more. */
 const FUSED = /^onnx::Conv_\d+$/;
@@ -68,6 +69,7 @@ class Guess {
   readonly #isTorch: boolean;
   /** Modules with an InstanceNormalization. */
   readonly #grouping: ReadonlySet<string>;
+  readonly #writtenOut: WrittenOut;
 
   constructor(file: OnnxFile) {
     this.#file = file;
@@ -75,6 +77,7 @@ class Guess {
     this.#floats = floatInitializers(file);
     this.#edit = new GraphEdit(this.#graph);
     this.#isTorch = file.model.producerName === "pytorch";
+    this.#writtenOut = new WrittenOut(this.#graph);
     const instances = this.#graph.node.filter(({ opType }) => opType === "InstanceNormalization");
     this.#grouping = new Set(instances.map(({ name }) => path(name)));
   }
@@ -198,6 +201,8 @@ class Guess {
     if (isComputed && nodes.some(({ node }) => this.#isOfGroups(node))) {
       return parameter("a group normalization has its weights there");
     }
+    const isScale = nodes.some(({ node }) => this.#writtenOut.scalesOrShifts(node, name));
+    if (isScale && !this.#isTorch) return parameter("it scales or shifts what was normalized");
     this.#unclear.push(name);
     if (MADE_UP.test(name) && (!isComputed || tensor.bytes.every((byte) => byte === 0))) {
       return { ...constant("the exporter made it; nothing says of what"), unclear: true };
@@ -262,6 +267,9 @@ class Guess {
         `The file does not say which of these are parameters: ${roles.slice(0, 8).join(", ")}` +
           `${roles.length > 8 ? ", …" : ""}. Say it with parameters or trainable.`,
       );
+    }
+    if (this.#file.model.producerName === "tf2onnx") {
+      this.#notices.push(...tensorflowNotices(this.#graph, this.#floats));
     }
     const fused = [...this.#weights.values()].filter(({ given }) => FUSED.test(given));
     if (this.#isTorch && fused.length > 0) {
