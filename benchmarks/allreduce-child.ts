@@ -62,7 +62,7 @@ async function measure(bytes: number): Promise<AllReduceMeasurement> {
     if (values[0] !== group.size || values[count - 1] !== group.size) throw new Error("wrong sum");
   }
   prepared.close();
-  data.close();
+  group.release(data);
   return {
     bytes,
     medianUs: 1000 * median(times),

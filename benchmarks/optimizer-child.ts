@@ -1,12 +1,13 @@
 /** One process that measures the sweeps over flat vectors; prints one JSON object. Started by `optimizer.ts`. */
 import { createOrtEngine } from "../src/engine/index.ts";
 import { adamw } from "../src/optimizer/index.ts";
-import { sumStage } from "../src/program/gradient.ts";
+import { buildUpdates, type NormTask } from "../src/plan/index.ts";
+import { flatVectors } from "../src/program/flat.ts";
 import { instantiate } from "../src/program/instance.ts";
 import { planNorm } from "../src/program/norm.ts";
-import { planParameters } from "../src/program/plan-parameters.ts";
 import { ProgramBuilder, type Stage } from "../src/program/program.ts";
-import { planUpdate } from "../src/program/update.ts";
+import { sumStage } from "../src/program/runs.ts";
+import { planUpdate, scalarsOf } from "../src/program/update.ts";
 import type { DType } from "../src/tensor/index.ts";
 
 /** Best of all repeats, in nanoseconds for each element. */
@@ -25,11 +26,16 @@ interface Request {
 const DTYPE: DType = "float32";
 
 /** A loss that is zero: only the gradients are looked at. */
-const LOSS = {
-  terms: [{ output: "loss", type: { dtype: "float32", shape: [] }, factor: 1, trained: true }],
+const NORM: NormTask = {
+  kind: "norm",
+  name: "norm",
+  terms: [{ value: "loss", factor: 1, trained: true }],
   tail: undefined,
   counts: [],
-} as const;
+  clip: undefined,
+  inputs: [],
+  outputs: [],
+};
 
 console.log(JSON.stringify(await measure(JSON.parse(process.argv[2] ?? "{}") as Request)));
 
@@ -41,21 +47,29 @@ async function measure({ threads, elements, repeats }: Request): Promise<Optimiz
     type: { dtype: DTYPE, shape: [Math.round(elements / 30)] },
     decay: i % 2 === 0,
   }));
-  const plan = planParameters(parameters, adamw());
+  const optimizer = adamw();
+  const plan = flatVectors(buildUpdates(parameters, optimizer), optimizer);
   const vectors = ["parameters", "gradients", "gradients.1"];
-  for (const name of vectors) program.buffer(name, plan.gradients.byteLength);
+  for (const name of vectors) program.buffer(name, plan.gradients.byteLength, "host");
   program.buffer("losses", 4);
   const losses = { buffer: "losses", byteOffset: 0, type: { dtype: DTYPE, shape: [1] } };
   const update = planUpdate(program, plan);
-  const norm = planNorm(program, plan, { loss: LOSS, sums: [losses], clip: 1 });
+  const norm = planNorm(program, plan, {
+    task: { ...NORM, clip: 1 },
+    tail: undefined,
+    sums: [losses],
+  });
   const sum = sumStage(program, plan.gradients, { from: "gradients.1", into: "gradients" });
   const instance = await instantiate(engine, program);
   for (const name of vectors) {
-    const { buffer, byteOffset, byteLength } = instance.buffer(name).bytes;
+    const { buffer, byteOffset, byteLength } = instance.host(name).bytes;
     // Small, so that sums stay finite over all repeats.
     new Float32Array(buffer, byteOffset, byteLength / 4).fill(1e-3);
   }
-  update.writeScalars(instance, { step: 5, gradientScale: 1 }, 1);
+  const context = { step: 5, gradientScale: 1 };
+  for (const [place, value] of scalarsOf(optimizer, update.scalars, context, 1)) {
+    instance.hostTensor(place).bytes.set(value.bytes);
+  }
   const best = async (stages: readonly Stage[]): Promise<number> => {
     let least = Number.POSITIVE_INFINITY;
     for (let i = 0; i < repeats; i++) {

@@ -4,6 +4,7 @@ import { createOrtEngine } from "../src/engine/index.ts";
 import type { Graph } from "../src/graph/index.ts";
 import { gpt } from "../src/nn/index.ts";
 import { adamw } from "../src/optimizer/index.ts";
+import { GRADIENT } from "../src/plan/index.ts";
 import { planAccumulation } from "../src/program/index.ts";
 import { byteLength, tensorFrom } from "../src/tensor/index.ts";
 import { createTrainer } from "../src/train/step.ts";
@@ -63,7 +64,8 @@ async function measure({ sizes, threads, repeats, started }: Request): Promise<S
     neededBytes:
       3 * parameters +
       gradientBuffers * parameters +
-      Math.min(threads, microBatches) * peakOfIntermediates(trainer.plan.gradient.graph),
+      Math.min(threads, microBatches) *
+        peakOfIntermediates(trainer.stepGraph.graphs.get(GRADIENT) as Graph),
     startSeconds,
     firstStepSeconds,
   };

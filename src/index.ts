@@ -14,7 +14,7 @@ export {
   type TextOptions,
   text,
 } from "./data/index.ts";
-export { createOrtEngine, type Engine, evaluate } from "./engine/index.ts";
+export { createOrtEngine, type Device, evaluate } from "./engine/index.ts";
 export { type ErrorCode, LockstepError } from "./errors.ts";
 // Functions that a layer of the same name stands for (linear, dropout, …) are those of nn.
 export {

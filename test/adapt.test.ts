@@ -78,7 +78,7 @@ async function train(
         if (shared !== undefined) reasons.push(shared);
       }
       trainer.collect();
-      const { parameters, slots } = trainer.tensors();
+      const { parameters, slots } = await trainer.read();
       const weights = Object.entries({ ...parameters, ...slots }).map(([name, { bytes }]) => [
         name,
         Buffer.from(bytes).toString("base64"),

@@ -42,7 +42,9 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   safetensors: ["errors", "tensor", "files"],
   data: ["errors", "options", "tensor", "files", "safetensors"],
   optimizer: ["errors", "options", "tensor", "graph", "functional", "ops"],
-  parallel: ["errors", "tensor", "graph", "ops"],
+  mesh: ["errors"],
+  plan: ["errors", "tensor", "graph", "functional", "ops", "autodiff", "nn", "optimizer", "mesh"],
+  parallel: ["errors", "tensor", "mesh", "plan"],
   program: [
     "errors",
     "tensor",
@@ -54,7 +56,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "engine",
     "collectives",
     "optimizer",
-    "parallel",
+    "mesh",
+    "plan",
   ],
   telemetry: ["errors", "files"],
   transport: ["errors", "memory"],
@@ -86,6 +89,8 @@ const PURE = [
   "reference",
   "nn",
   "optimizer",
+  "mesh",
+  "plan",
   "parallel",
 ];
 

@@ -109,7 +109,7 @@ test("whatever arrives first, the bits are the same, on every rank", async () =>
             values[i] = Math.sin(i * (transport.rank + 1)) * 10 ** (i % 7);
           await group.run(collective, { data, algorithm: algorithm as "ring" });
           found.add(Buffer.from(data.bytes).toString("base64"));
-          data.close();
+          group.release(data);
         }),
       );
     }
@@ -302,7 +302,7 @@ test("a group may work on memory that another owns, and leaves it open", async (
   const { groups, close } = simulatedRanks(engine, 2, true);
   await Promise.all(
     groups.map(async (group) => {
-      const memory = engine.allocate(40);
+      const memory = engine.allocateHost(40);
       const values = new Float32Array(memory.bytes.buffer, memory.bytes.byteOffset, 10);
       values.fill(group.rank + 1);
       const data = group.borrow(memory);

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { backward } from "../src/autodiff/index.ts";
-import { createOrtEngine, type Engine, evaluate } from "../src/engine/index.ts";
+import { createOrtEngine, type Device, evaluate } from "../src/engine/index.ts";
 import type { Graph, GraphBuilder, Value } from "../src/graph/index.ts";
 import { newBuilder } from "../src/ops/index.ts";
 import { type Tensor, tensorFrom, toNumbers } from "../src/tensor/index.ts";
@@ -65,7 +65,7 @@ function withGradient(build: (x: Value, builder: GraphBuilder) => Value): Graph 
 }
 
 describe("threads", () => {
-  let engine: Engine;
+  let engine: Device;
   before(() => {
     engine = createOrtEngine({ threads: 2 });
   });

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { createOrtEngine, type Engine, type EngineTensor } from "../src/engine/index.ts";
+import { createOrtEngine, type Device, type HostTensor } from "../src/engine/index.ts";
 import { type Graph, typeOf, type Value } from "../src/graph/index.ts";
 import { newBuilder } from "../src/ops/index.ts";
 import { byteLength, tensorFrom } from "../src/tensor/index.ts";
@@ -44,11 +44,11 @@ function build({ nodes, outputs }: typeof recipe extends fc.Arbitrary<infer R> ?
   return builder.build([...chosen]);
 }
 
-async function run(engine: Engine, graph: Graph, alias: boolean) {
+async function run(engine: Device, graph: Graph, alias: boolean) {
   const executable = await engine.compile(graph);
-  const place = (name: string): EngineTensor => {
+  const place = (name: string): HostTensor => {
     const type = typeOf(graph, name);
-    return engine.allocate(byteLength(type)).tensor(type);
+    return engine.allocateHost(byteLength(type)).tensor(type);
   };
   const inputs = Object.fromEntries(graph.inputs.map((name) => [name, place(name)]));
   for (const [index, name] of graph.inputs.entries()) {
@@ -56,7 +56,7 @@ async function run(engine: Engine, graph: Graph, alias: boolean) {
     inputs[name]?.bytes.set(tensorFrom("float32", [SIZE, SIZE], numbers).bytes);
   }
   const taken = new Set<string>();
-  const outputs: Record<string, EngineTensor> = {};
+  const outputs: Record<string, HostTensor> = {};
   for (const name of graph.outputs) {
     const over = graph.inputs.find(
       (input) => !taken.has(input) && executable.mayAlias(name, input),

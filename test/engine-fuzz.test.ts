@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import fs from "node:fs";
 import { test } from "node:test";
 import fc from "fast-check";
-import { createOrtEngine, type EngineTensor } from "../src/engine/index.ts";
+import { createOrtEngine, type HostTensor } from "../src/engine/index.ts";
 import { findOrtLibrary } from "../src/engine/ort-native/library.ts";
 import { acquireRuntime } from "../src/engine/ort-native/runtime.ts";
 import { compileModel } from "../src/engine/ort-native/session.ts";
@@ -65,7 +65,7 @@ test("wrong tensors in all combinations are errors", async () => {
   const other = createOrtEngine({ threads: 1 });
   const executable = await engine.compile(model());
   const [output = ""] = executable.graph.outputs;
-  const buffers = { engine: engine.allocate(4096), other: other.allocate(4096) };
+  const buffers = { engine: engine.allocateHost(4096), other: other.allocateHost(4096) };
   const tensor = fc
     .record({
       owner: fc.constantFrom("engine" as const, "engine" as const, "other" as const),
@@ -82,7 +82,7 @@ test("wrong tensors in all combinations are errors", async () => {
   let bound = 0;
   await fc.assert(
     fc.asyncProperty(name, tensor, name, tensor, async (inputName, input, outputName, result) => {
-      const named = (key: string, value: EngineTensor) => Object.fromEntries([[key, value]]);
+      const named = (key: string, value: HostTensor) => Object.fromEntries([[key, value]]);
       const apart = Math.abs(input.tensor.byteOffset - result.tensor.byteOffset) >= 64;
       const fits = inputName === "x" && outputName === output && input.fits && result.fits && apart;
       try {
@@ -114,7 +114,7 @@ test("wrong tensors in all combinations are errors", async () => {
   assert.ok(bound > 0);
   await Promise.all([engine.close(), other.close()]);
 
-  function good(make: typeof buffers.engine.tensor, offset: number): EngineTensor {
+  function good(make: typeof buffers.engine.tensor, offset: number): HostTensor {
     return make.call(buffers.engine, { dtype: "float32", shape: [4, 4] }, offset);
   }
 });
@@ -132,7 +132,7 @@ test("thousands of runs, bindings, sessions and failures keep no memory", {
   const type = { dtype: "float32" as const, shape: [4, 4] };
   const round = async (): Promise<void> => {
     const executable = await engine.compile(graph);
-    const buffer = engine.allocate(1 << 16);
+    const buffer = engine.allocateHost(1 << 16);
     buffer.bytes.fill(1);
     for (let i = 0; i < 10; i++) {
       const binding = executable.bind({

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import fc from "fast-check";
-import { createOrtEngine, type Engine, evaluate } from "../src/engine/index.ts";
+import { createOrtEngine, type Device, evaluate } from "../src/engine/index.ts";
 import type { AttributeInputs } from "../src/graph/index.ts";
 import { newBuilder } from "../src/ops/index.ts";
 import { interpret } from "../src/reference/index.ts";
@@ -58,7 +58,7 @@ function numbersOf(dtype: DType): fc.Arbitrary<number> {
 }
 
 describe("integers", () => {
-  let engine: Engine;
+  let engine: Device;
   before(() => {
     engine = createOrtEngine({ threads: 1 });
   });

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { backward } from "../src/autodiff/index.ts";
-import { createOrtEngine, type Engine } from "../src/engine/index.ts";
+import { createOrtEngine, type Device } from "../src/engine/index.ts";
 import {
   binaryCrossEntropyWithLogits,
   builderOf,
@@ -23,7 +23,7 @@ import { elementCount, type Shape, type Tensor, tensorFrom } from "../src/tensor
 import { randomNumbers, randomSource } from "./support/random.ts";
 import { assertSameBitsAcrossThreads } from "./support/threads.ts";
 
-let engine: Engine;
+let engine: Device;
 before(() => {
   engine = createOrtEngine({ threads: 2 });
 });

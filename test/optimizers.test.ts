@@ -1,7 +1,7 @@
 /** Lion, Adafactor and Muon against plain transcriptions, and what all optimizers have in common. */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { createOrtEngine, createReferenceEngine, type Engine } from "../src/engine/index.ts";
+import { createOrtEngine, createReferenceEngine, type Device } from "../src/engine/index.ts";
 import { adafactor, adam, adamw, lion, muon, type Optimizer, sgd } from "../src/optimizer/index.ts";
 import { elementCount, type Shape } from "../src/tensor/index.ts";
 import { type Numbers, runOptimizer, worstDifference } from "./support/optimizer-run.ts";
@@ -46,7 +46,7 @@ async function compare(
 }
 
 async function compareOn(
-  on: Engine,
+  on: Device,
   tolerance: number,
   run: ReturnType<typeof problem>,
   optimizer: Optimizer,

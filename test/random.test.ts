@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { createOrtEngine, type Engine, evaluate } from "../src/engine/index.ts";
+import { createOrtEngine, type Device, evaluate } from "../src/engine/index.ts";
 import { dropout, foldIn, full, normal, randomBits, uniform } from "../src/functional/index.ts";
 import type { Graph, GraphBuilder, Value } from "../src/graph/index.ts";
 import { newBuilder } from "../src/ops/index.ts";
@@ -21,7 +21,7 @@ function graphOf(draw: Draw, keys: readonly number[]): { graph: Graph; feeds: { 
 }
 
 describe("random numbers", () => {
-  let engine: Engine;
+  let engine: Device;
   before(() => {
     engine = createOrtEngine({ threads: 2 });
   });

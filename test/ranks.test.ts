@@ -1,14 +1,14 @@
 /** The same weights, bit for bit, on any number of ranks: with dropout, with batch normalization, however bytes travel. */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { createOrtEngine, type Engine } from "../src/engine/index.ts";
+import { createOrtEngine, type Device } from "../src/engine/index.ts";
 import { LockstepError } from "../src/errors.ts";
 import { mul } from "../src/functional/index.ts";
 import type { Graph } from "../src/graph/index.ts";
 import { gpt, type ModelDefinition, resnet } from "../src/nn/index.ts";
 import { extendGraph } from "../src/ops/index.ts";
 import { adafactor, adamw, muon, type Optimizer } from "../src/optimizer/index.ts";
-import { type Axis, receivedBytes, type Stage } from "../src/program/index.ts";
+import { COMPUTE, receivedBytes, type Stage } from "../src/program/index.ts";
 import { elementCount, tensorFrom } from "../src/tensor/index.ts";
 import {
   createTrainer,
@@ -77,7 +77,7 @@ interface Setting extends Pick<TrainerOptions, "reproducible" | "bucketBytes"> {
   readonly machines?: number;
   readonly optimizer?: Optimizer;
   /** Of rank 0; that of all unless told. */
-  readonly engine?: Engine;
+  readonly engine?: Device;
   readonly afterwards?: (trainers: readonly Trainer[]) => void;
 }
 
@@ -132,7 +132,7 @@ async function runSteps(trainer: Trainer): Promise<Outcome> {
     norms.push(gradientNorm);
   }
   trainer.collect();
-  const { parameters, slots, states } = trainer.tensors();
+  const { parameters, slots, states } = await trainer.read();
   const tensors = Object.entries({ ...parameters, ...slots, ...states });
   const weights = tensors.map(([name, { bytes }]) => [name, Buffer.from(bytes).toString("base64")]);
   return { losses, norms, weights: Object.fromEntries(weights) as Outcome["weights"] };
@@ -180,7 +180,7 @@ for (const optimizer of [muon({ learningRate: 1e-2 }), adafactor({ learningRate:
 function stagesOf({ plan }: Trainer): Stage[] {
   const { compute } = plan.sides[0];
   return compute.flatMap((stage) =>
-    stage.mode === "tasks" ? [...stage.work.values()].flat() : [stage],
+    stage.mode === "tasks" ? stage.tasks.flatMap(({ work }) => work) : [stage],
   );
 }
 
@@ -191,10 +191,10 @@ test("between machines, each bucket travels beside the segments that follow", as
       const [tasks] = plan.sides[0].compute.flatMap((stage) =>
         stage.mode === "tasks" ? [stage.tasks] : [],
       );
-      assert.ok(tasks !== undefined && tasks.length >= 6, "three segments and their collectives");
+      assert.ok(tasks !== undefined && tasks.length >= 6, "three pieces and their buckets");
       for (const task of tasks) {
-        if (task.kind === "segment") {
-          assert.ok(task.after.every((index) => tasks[index]?.kind === "segment"));
+        if (task.lane === COMPUTE) {
+          assert.ok(task.after.every((index) => tasks[index]?.lane === COMPUTE));
         }
       }
       seen += 1;
@@ -205,13 +205,17 @@ test("between machines, each bucket travels beside the segments that follow", as
 });
 
 /** The engine with another way to compile. */
-function engineWith(compile: Engine["compile"]): Engine {
+function engineWith(compile: Device["compile"]): Device {
   const { name, version, threads } = engine;
   return {
     name,
     version,
     threads,
     allocate: (...given) => engine.allocate(...given),
+    allocateHost: (...given) => engine.allocateHost(...given),
+    upload: (...given) => engine.upload(...given),
+    download: (...given) => engine.download(...given),
+    copy: (...given) => engine.copy(...given),
     attach: (...given) => engine.attach(...given),
     close: () => engine.close(),
     compile,
@@ -220,18 +224,18 @@ function engineWith(compile: Engine["compile"]): Engine {
 
 /** Segments of a gradient are computed in another way than the whole. */
 const oddEngine = engineWith((graph, options) => {
-  if (!graph.name.endsWith("segment 1")) return engine.compile(graph, options);
+  if (!graph.name.endsWith("piece 1")) return engine.compile(graph, options);
   const builder = extendGraph(graph);
   const outputs = graph.outputs.map((output) => mul(builder.value(output), 1.000001));
   return engine.compile(renameTo(builder.build(outputs), graph.outputs), options);
 });
 
 /** The second segment fails, when the first bucket is under way, in the `nth` of its runs. */
-function failingEngine(nth: number): Engine {
+function failingEngine(nth: number): Device {
   let runs = 0;
   return engineWith(async (graph, options) => {
     const executable = await engine.compile(graph, options);
-    if (!graph.name.endsWith("segment 1")) return executable;
+    if (!graph.name.endsWith("piece 1")) return executable;
     const { mayAlias } = executable;
     return {
       graph: executable.graph,
@@ -278,7 +282,8 @@ test("a rank whose engine gives other bits for segments computes the gradient wh
     machines: 2,
     bucketBytes: 6000,
     engine: oddEngine,
-    afterwards: (trainers) => cuts.push(...trainers.map(({ plan }) => plan.cut !== undefined)),
+    afterwards: (trainers) =>
+      cuts.push(...trainers.map(({ plan }) => plan.sides[0].pieces !== undefined)),
   });
   assert.deepEqual(cuts, [false, true]);
   for (const outcome of outcomes) assert.deepEqual(outcome, alone);
@@ -302,10 +307,11 @@ test("an order of sums that is not reproducible is nearly the same, and moves fe
     const outcomes: Outcome[] = [];
     for (const reproducible of [true, false]) {
       // The last rank has a part of each piece to sum, however small.
-      const placeOf = (axis: Axis) =>
-        ({ all: ranks, machine: ranks / machines, across: machines })[axis] - 1;
       const afterwards = (trainers: readonly Trainer[]) => {
-        traffic.push(receivedBytes(stagesOf(trainers.at(-1) as Trainer), placeOf));
+        const last = trainers.at(-1) as Trainer;
+        const { groups } = last.plan;
+        const placeOf = (group: string) => (groups.get(group)?.length ?? 0) - 1;
+        traffic.push(receivedBytes(stagesOf(last), placeOf));
       };
       const setting = { ranks, machines, bucketBytes: 6000, reproducible, afterwards };
       const [outcome, ...others] = await trainRanks(GPT, setting);

@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import fc from "fast-check";
 import { differentiate } from "../src/autodiff/index.ts";
-import { createOrtEngine, type Engine, evaluate } from "../src/engine/index.ts";
+import { createOrtEngine, type Device, evaluate } from "../src/engine/index.ts";
 import { add, mul, reduceSum } from "../src/functional/index.ts";
 import { type Graph, typeOf, type Value } from "../src/graph/index.ts";
 import { newBuilder } from "../src/ops/index.ts";
@@ -22,7 +22,7 @@ import { randomNumbers } from "./support/random.ts";
 import { buildNode, type DrawnNode, drawNode } from "./support/recurrent.ts";
 import { assertSameBitsAcrossThreads } from "./support/threads.ts";
 
-let engine: Engine;
+let engine: Device;
 before(() => {
   engine = createOrtEngine({ threads: 2 });
 });

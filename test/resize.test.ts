@@ -1,7 +1,7 @@
 /** Every mode of Resize: the engine's numbers against the reference, and gradients against finite differences. */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { createOrtEngine, type Engine, evaluate } from "../src/engine/index.ts";
+import { createOrtEngine, type Device, evaluate } from "../src/engine/index.ts";
 import type { AttributeInputs, GraphBuilder, Value } from "../src/graph/index.ts";
 import { newBuilder } from "../src/ops/index.ts";
 import { interpret } from "../src/reference/index.ts";
@@ -9,7 +9,7 @@ import { type Tensor, tensorFrom, toNumbers } from "../src/tensor/index.ts";
 import { checkGradient } from "./support/gradient-check.ts";
 import { randomNumbers } from "./support/random.ts";
 
-let engine: Engine;
+let engine: Device;
 before(() => {
   engine = createOrtEngine({ threads: 1 });
 });

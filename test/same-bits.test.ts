@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { backward } from "../src/autodiff/index.ts";
-import { createOrtEngine, type Engine, evaluate } from "../src/engine/index.ts";
+import { createOrtEngine, type Device, evaluate } from "../src/engine/index.ts";
 import {
   cumSum,
   gather,
@@ -36,7 +36,7 @@ import {
 import { randomNumbers, randomSource } from "./support/random.ts";
 import { assertSameBitsAcrossThreads } from "./support/threads.ts";
 
-let engine: Engine;
+let engine: Device;
 before(() => {
   engine = createOrtEngine({ threads: 2 });
 });

@@ -54,7 +54,7 @@ async function trained(
       const positions = { start: step * SAMPLES, end: (step + 1) * SAMPLES };
       losses.push((await trainer.step({ positions, fill })).loss);
     }
-    const { parameters, slots, states } = trainer.tensors();
+    const { parameters, slots, states } = await trainer.read();
     const weights = Object.fromEntries(
       Object.entries({ ...parameters, ...slots, ...states }).map(([name, { bytes }]) => [
         name,

@@ -222,11 +222,11 @@ async function stepped(
       ranks: group && { group, adapt: false },
     });
     try {
-      const before = parametersOf(trainer);
+      const before = await parametersOf(trainer);
       const positions = { start: 0, end: SAMPLES };
       const own = trainer.ownPositions(positions);
       const { loss } = await trainer.step({ positions, fill: fill(own) });
-      const now = parametersOf(trainer);
+      const now = await parametersOf(trainer);
       const gradients = Object.entries(before).map(([name, values]) => [
         name,
         values.map((value, index) => (value - (now[name]?.[index] as number)) / RATE),
@@ -241,8 +241,8 @@ async function stepped(
   return found;
 }
 
-function parametersOf(trainer: Trainer): Record<string, number[]> {
-  const { parameters } = trainer.tensors();
+async function parametersOf(trainer: Trainer): Promise<Record<string, number[]>> {
+  const { parameters } = await trainer.read();
   return Object.fromEntries(Object.entries(parameters).map(([name, t]) => [name, toNumbers(t)]));
 }
 
@@ -264,7 +264,7 @@ async function witness(definition: ModelDefinition, dtype: DType): Promise<Found
     );
   }
   await filling(definition, dtype)({ start: 0, end: SAMPLES })(inputs as never);
-  const { parameters, states } = trainer.tensors();
+  const { parameters, states } = await trainer.read();
   for (const [name, { dtype, shape, bytes }] of Object.entries({ ...parameters, ...states })) {
     inputs[name] = { dtype, shape, bytes: Uint8Array.from(bytes) };
   }
@@ -393,15 +393,15 @@ for (const microBatches of [1, 4]) {
         label.bytes.set(tensorFrom("int32", [SAMPLES], none).bytes);
       };
       await trainer.step({ positions, fill });
-      const before = parametersOf(trainer);
+      const before = await parametersOf(trainer);
       const result = await trainer.step({ positions, fill: unlabelled });
       assert.deepEqual(
         [result.isEmpty, result.loss, result.gradientNorm, trainer.steps],
         [true, 0, 0, 2],
       );
-      assert.deepEqual(parametersOf(trainer), before);
+      assert.deepEqual(await parametersOf(trainer), before);
       assert.equal((await trainer.step({ positions, fill })).isEmpty, false);
-      assert.notDeepEqual(parametersOf(trainer), before);
+      assert.notDeepEqual(await parametersOf(trainer), before);
       trainer.close();
     }
   });

@@ -2,10 +2,9 @@
  * A group of ranks that compute together: memory that collectives work on, and collectives prepared once and run
  * many times. All ranks make the same calls in the same order.
  */
-import { randomBytes } from "node:crypto";
-import type { Engine, EngineBuffer } from "../engine/index.ts";
+import type { Device, HostBuffer } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
-import { allocateMemory, type Memory } from "../memory/index.ts";
+import { uniqueName } from "../memory/index.ts";
 import { bytesPerElement } from "../tensor/index.ts";
 import type { SharedRegion, Transport } from "../transport/index.ts";
 import { type Choice, type CostModel, chooseSchedule, DEFAULT_COSTS } from "./cost.ts";
@@ -18,7 +17,7 @@ import type { Schedule } from "./schedule.ts";
 const STAGING_ALIGN = 4096;
 
 export interface GroupSettings {
-  readonly engine: Engine;
+  readonly engine: Device;
   readonly transport: Transport;
   /** What things cost here: see `measureCosts`. It must be the same on all ranks. */
   readonly costs?: CostModel;
@@ -53,10 +52,12 @@ export interface Prepared {
 
 export class Group {
   readonly transport: Transport;
-  readonly engine: Engine;
+  readonly engine: Device;
   costs: CostModel;
   readonly #settings: GroupSettings;
   readonly #buffers = new Set<GroupBuffer>();
+  /** What the group allocated itself. */
+  readonly #owned = new Set<HostBuffer>();
   readonly #prepared = new Set<Prepared>();
   /** What the next run waits for. */
   #last: Promise<unknown> | undefined;
@@ -77,32 +78,50 @@ export class Group {
     return this.transport.size;
   }
 
-  /** Zeroed memory for collectives: peers can read it where the transport shares memory. */
-  allocate(byteLength: number): Promise<GroupBuffer> {
+  /** Zeroed memory that `register` takes: it has a name where the transport shares memory. The caller closes it. */
+  newMemory(byteLength: number): HostBuffer {
     const { share } = this.transport;
-    const name = `group-${process.pid}-${randomBytes(6).toString("hex")}`;
-    return this.adopt(allocateMemory(byteLength, share === undefined ? {} : { shareAs: name }));
+    return this.engine.allocateHost(
+      byteLength,
+      share === undefined ? {} : { shareAs: uniqueName() },
+    );
   }
 
-  /** Closes memory that no collective works on any more. All ranks are done with it. */
-  release(buffer: GroupBuffer): void {
-    if (this.#buffers.delete(buffer)) buffer.close();
+  /** Whether `register` takes this memory: a name that peers have opened is gone, and they cannot open it again. */
+  canRegister({ memory }: HostBuffer): boolean {
+    return this.transport.share === undefined || memory.name !== undefined;
   }
 
-  /** Memory that is there already; named where the transport shares memory. The group closes it. */
-  async adopt(memory: Memory): Promise<GroupBuffer> {
-    const region = await this.transport.share?.(memory);
-    const own = this.engine.attach(memory);
+  /**
+   * Lets collectives work on memory: peers of this machine map it where the transport shares memory. It stays the
+   * caller's, who releases it here before closing it. All ranks register together. Rejects with MEMORY_NAME.
+   */
+  async register(own: HostBuffer): Promise<GroupBuffer> {
+    const region = await this.transport.share?.(own.memory);
     const buffer = new GroupBuffer(this, own, region);
     this.#buffers.add(buffer);
     return buffer;
   }
 
+  /** Memory of the group's own, which it closes: for what no one needs after it. All ranks allocate together. */
+  async allocate(byteLength: number): Promise<GroupBuffer> {
+    const own = this.newMemory(byteLength);
+    this.#owned.add(own);
+    return this.register(own);
+  }
+
+  /** Lets go of the peers' memory, and closes what the group allocated. No collective works on it any more. */
+  release(buffer: GroupBuffer): void {
+    if (!this.#buffers.delete(buffer)) return;
+    buffer.letGo();
+    if (this.#owned.delete(buffer.own)) buffer.own.close();
+  }
+
   /**
-   * Memory that another group owns; closing this group does not close it. All ranks do the same.
+   * Memory that another group has registered; it needs no release. All ranks do the same.
    * @param peers the memory of this group's ranks, by rank, as far as it can be read here
    */
-  borrow(own: EngineBuffer, peers: readonly (EngineBuffer | undefined)[] = []): GroupBuffer {
+  borrow(own: HostBuffer, peers: readonly (HostBuffer | undefined)[] = []): GroupBuffer {
     return new GroupBuffer(this, own, { peers });
   }
 
@@ -143,7 +162,7 @@ export class Group {
     const { schedule, estimates } = this.#choose(collective, data.isShared, options);
     const staging = await this.#stagingFor(schedule, unit);
     const scratch =
-      schedule.scratch === 0 ? undefined : this.engine.allocate(schedule.scratch * unit);
+      schedule.scratch === 0 ? undefined : this.engine.allocateHost(schedule.scratch * unit);
     const runner = await Runner.prepare({
       engine: this.engine,
       transport: this.transport,
@@ -157,7 +176,7 @@ export class Group {
       place: (space, rank, turn) => {
         if (staging !== undefined && space === "staging")
           return { buffer: staging.of(rank), byteOffset: (turn * staging.byteLength) / 2 };
-        if (space === "scratch") return { buffer: scratch as EngineBuffer, byteOffset: 0 };
+        if (space === "scratch") return { buffer: scratch as HostBuffer, byteOffset: 0 };
         if (space === "into")
           return { buffer: (into as GroupBuffer).of(rank), byteOffset: intoByteOffset };
         return { buffer: data.of(rank), byteOffset };
@@ -218,11 +237,12 @@ export class Group {
     return new Group({ ...this.#settings, transport, costs: this.costs });
   }
 
-  /** Releases everything, the transport too. */
+  /** Releases everything, the transport too. Memory that was registered stays its owner's. */
   async close(): Promise<void> {
     for (const prepared of this.#prepared) prepared.close();
-    for (const buffer of this.#buffers) buffer.close();
-    this.#buffers.clear();
+    for (const buffer of this.#buffers) this.release(buffer);
+    for (const own of this.#owned) own.close();
+    this.#owned.clear();
     await this.transport.close();
   }
 }
@@ -230,22 +250,20 @@ export class Group {
 /** Memory of this rank and, where the transport shares memory, of its peers on this machine. */
 export class GroupBuffer {
   /** This rank's. */
-  readonly own: EngineBuffer;
+  readonly own: HostBuffer;
   readonly #group: Group;
-  readonly #peers: readonly (EngineBuffer | undefined)[];
-  /** Of memory that this group owns and shares. */
+  readonly #peers: readonly (HostBuffer | undefined)[];
+  /** Of memory that this group has registered. */
   readonly #region: SharedRegion | undefined;
-  readonly #isBorrowed: boolean;
 
-  /** @internal Use `Group.allocate`, `Group.adopt` or `Group.borrow`. */
+  /** @internal Use `Group.register`, `Group.allocate` or `Group.borrow`. */
   constructor(
     group: Group,
-    own: EngineBuffer,
-    others: SharedRegion | { readonly peers: readonly (EngineBuffer | undefined)[] } | undefined,
+    own: HostBuffer,
+    others: SharedRegion | { readonly peers: readonly (HostBuffer | undefined)[] } | undefined,
   ) {
     this.own = own;
     this.#group = group;
-    this.#isBorrowed = others !== undefined && "peers" in others;
     if (others !== undefined && "peers" in others) {
       this.#region = undefined;
       this.#peers = others.peers;
@@ -273,17 +291,17 @@ export class GroupBuffer {
     return this.own.bytes;
   }
 
-  of(rank: number): EngineBuffer {
+  of(rank: number): HostBuffer {
     const buffer = rank === this.#group.rank ? this.own : this.#peers[rank];
     if (buffer !== undefined) return buffer;
     throw new LockstepError("INVALID_BINDING", `The memory of rank ${rank} cannot be read here.`);
   }
 
-  close(): void {
-    if (this.#isBorrowed) return;
+  /** @internal Closes what this group has mapped of the peers' memory. */
+  letGo(): void {
+    if (this.#region === undefined) return;
     for (const buffer of this.#peers) buffer?.close();
-    this.own.close();
-    this.#region?.close();
+    this.#region.close();
   }
 }
 

@@ -137,7 +137,7 @@ async function measureReduction({
       combination: [0, 1],
     });
     const executable = await engine.compile(graph, { threads: 1 });
-    const buffer = engine.allocate(8 * length);
+    const buffer = engine.allocateHost(8 * length);
     const type = { dtype: "float32", shape: [length] } as const;
     const [a, b] = [buffer.tensor(type), buffer.tensor(type, 4 * length)];
     const binding = executable.bind({

@@ -3,7 +3,7 @@
  * times. It does no arithmetic of its own.
  */
 
-import type { Binding, Engine, EngineBuffer, EngineTensor, Executable } from "../engine/index.ts";
+import type { Binding, Device, Executable, HostBuffer, HostTensor } from "../engine/index.ts";
 import { assert } from "../errors.ts";
 import { bytesPerElement, type DType } from "../tensor/index.ts";
 import {
@@ -20,7 +20,7 @@ import { mayOverlap, type Schedule, type Span, type Step, type StepOf } from "./
 export const TILE_BYTES = 2 ** 18;
 
 export interface RunnerOptions {
-  readonly engine: Engine;
+  readonly engine: Device;
   readonly transport: Transport;
   readonly schedule: Schedule;
   readonly dtype: DType;
@@ -39,7 +39,7 @@ export interface RunnerOptions {
 export type Turn = 0 | 1;
 
 export interface Place {
-  readonly buffer: EngineBuffer;
+  readonly buffer: HostBuffer;
   readonly byteOffset: number;
 }
 
@@ -91,7 +91,7 @@ class Preparation {
   readonly #options: RunnerOptions;
   readonly #executables = new Map<string, Promise<Executable>>();
   readonly #unit: number;
-  #tile: EngineBuffer | undefined;
+  #tile: HostBuffer | undefined;
 
   constructor(options: RunnerOptions) {
     this.#options = options;
@@ -263,16 +263,16 @@ class Preparation {
     return executable;
   }
 
-  #tensor({ space, rank, start, length }: Span): EngineTensor {
+  #tensor({ space, rank, start, length }: Span): HostTensor {
     const { transport, place, dtype } = this.#options;
     const { buffer, byteOffset } = place(space, rank ?? transport.rank, this.turn);
     return buffer.tensor({ dtype, shape: [length] }, byteOffset + start * this.#unit);
   }
 
   /** For kernels that cannot write over what they read. */
-  #tileTensor({ dtype, shape }: EngineTensor): EngineTensor {
+  #tileTensor({ dtype, shape }: HostTensor): HostTensor {
     if (this.#tile === undefined) {
-      const tile = this.#options.engine.allocate(TILE_BYTES);
+      const tile = this.#options.engine.allocateHost(TILE_BYTES);
       this.#tile = tile;
       this.closers.push(() => tile.close());
     }
@@ -298,6 +298,6 @@ function copyAll(from: Uint8Array, to: readonly Uint8Array[]): undefined {
   return undefined;
 }
 
-function samePlace(a: EngineTensor, b: EngineTensor): boolean {
+function samePlace(a: HostTensor, b: HostTensor): boolean {
   return a.buffer === b.buffer && a.byteOffset === b.byteOffset;
 }

@@ -1,36 +1,88 @@
-/** What every engine checks before a run: each input and output has a tensor of its type, and none overlap wrongly. */
-import { LockstepError } from "../errors.ts";
+/**
+ * What every device checks: before a run, that each input and output has a tensor of its type and none overlap wrongly;
+ * before a transfer, that the bytes are as many as the tensor's.
+ */
+import { assert, LockstepError } from "../errors.ts";
 import { type Graph, typeOf } from "../graph/index.ts";
-import { formatType, sameType } from "../tensor/index.ts";
-import { MemoryTensor } from "./buffer.ts";
-import type { Bindings, EngineTensor } from "./engine.ts";
+import {
+  byteLength,
+  bytesPerElement,
+  formatType,
+  sameType,
+  type TensorType,
+} from "../tensor/index.ts";
+import type { Bindings, DeviceTensor } from "./engine.ts";
 
-export interface CheckedBindings {
+/** A tensor of the device that checks. `address` only tells which tensors overlap. */
+export interface Placed extends DeviceTensor {
+  readonly address: bigint;
+  readonly byteLength: number;
+}
+
+export interface CheckedBindings<T extends Placed> {
   /** In the order of the graph's inputs. */
-  readonly inputs: readonly MemoryTensor[];
-  readonly outputs: readonly MemoryTensor[];
+  readonly inputs: readonly T[];
+  readonly outputs: readonly T[];
+}
+
+export interface BindingRules<T extends Placed> {
+  /** Whether the device that checks has made the tensor. */
+  readonly isOwn: (tensor: DeviceTensor) => tensor is T;
+  readonly mayAlias: (output: string, input: string) => boolean;
 }
 
 /** Throws INVALID_BINDING, SHAPE_MISMATCH or TYPE_MISMATCH with the name of the first that does not fit. */
-export function checkBindings(
+export function checkBindings<T extends Placed>(
   graph: Graph,
   bindings: Bindings,
-  owner: object,
-  mayAlias: (output: string, input: string) => boolean,
-): CheckedBindings {
-  const inputs = pick(graph, "input", graph.inputs, bindings.inputs, owner);
-  const outputs = pick(graph, "output", graph.outputs, bindings.outputs, owner);
+  { isOwn, mayAlias }: BindingRules<T>,
+): CheckedBindings<T> {
+  const inputs = pick(graph, "input", graph.inputs, bindings.inputs, isOwn);
+  const outputs = pick(graph, "output", graph.outputs, bindings.outputs, isOwn);
   checkOverlap(graph, inputs, outputs, mayAlias);
   return { inputs, outputs };
 }
 
-function pick(
+/** The length in bytes of a tensor at `byteOffset` of a buffer of `available` bytes. Throws INVALID_BINDING where it does not fit. */
+export function checkPlace(type: TensorType, byteOffset: number, available: number): number {
+  const length = byteLength(type);
+  assert(byteOffset % bytesPerElement(type.dtype) === 0, `an aligned offset, not ${byteOffset}`);
+  if (byteOffset >= 0 && byteOffset + length <= available) return length;
+  throw new LockstepError(
+    "INVALID_BINDING",
+    `A tensor ${formatType(type)} at byte ${byteOffset} does not fit a buffer of ${available} bytes.`,
+  );
+}
+
+/** Throws SHAPE_MISMATCH where `byteCount` bytes are not those of one such tensor. */
+export function checkTransfer(type: TensorType, byteCount: number): void {
+  if (byteCount === byteLength(type)) return;
+  throw new LockstepError(
+    "SHAPE_MISMATCH",
+    `A tensor ${formatType(type)} holds ${byteLength(type)} bytes, and ${byteCount} were given for it.`,
+  );
+}
+
+/** Throws INVALID_BINDING where another device has made the tensor. */
+export function checkOwn<T extends DeviceTensor>(
+  tensor: DeviceTensor,
+  isOwn: (tensor: DeviceTensor) => tensor is T,
+): T {
+  if (isOwn(tensor)) return tensor;
+  throw new LockstepError(
+    "INVALID_BINDING",
+    `The tensor ${formatType(tensor)} lies in memory of another device.`,
+    { hint: "Download it from that device, and upload it to this one." },
+  );
+}
+
+function pick<T extends Placed>(
   graph: Graph,
   role: string,
   names: readonly string[],
-  given: Readonly<Record<string, EngineTensor>>,
-  owner: object,
-): MemoryTensor[] {
+  given: Readonly<Record<string, DeviceTensor>>,
+  isOwn: (tensor: DeviceTensor) => tensor is T,
+): T[] {
   for (const name of Object.keys(given)) {
     if (!names.includes(name))
       fail(graph, `has no ${role} "${name}"`, `It has: ${names.join(", ")}.`);
@@ -46,7 +98,7 @@ function pick(
         { fields: { graph: graph.name, name } },
       );
     }
-    if (!(tensor instanceof MemoryTensor) || tensor.buffer.owner !== owner) {
+    if (!isOwn(tensor)) {
       return fail(graph, `${role} "${name}" was given a tensor of another engine`);
     }
     return tensor;
@@ -63,11 +115,11 @@ interface Place {
 /** Outputs share no byte with each other, and with an input only where that is allowed. */
 function checkOverlap(
   graph: Graph,
-  inputs: readonly MemoryTensor[],
-  outputs: readonly MemoryTensor[],
+  inputs: readonly Placed[],
+  outputs: readonly Placed[],
   mayAlias: (output: string, input: string) => boolean,
 ): void {
-  const placesOf = (tensors: readonly MemoryTensor[], names: readonly string[], output: boolean) =>
+  const placesOf = (tensors: readonly Placed[], names: readonly string[], output: boolean) =>
     tensors.map((tensor, index): Place => {
       const start = tensor.address;
       return { start, end: start + BigInt(tensor.byteLength), name: names[index] ?? "", output };

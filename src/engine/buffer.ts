@@ -1,21 +1,25 @@
-/** Buffers of engines that compute on the CPU: memory of this process, and tensors as places in it. */
-import { assert, LockstepError } from "../errors.ts";
+/** Buffers in memory of this process, and tensors as places in it: all host memory, and the device memory of a CPU. */
+import { LockstepError } from "../errors.ts";
 import type { Address, Memory } from "../memory/index.ts";
-import { byteLength, bytesPerElement, formatType, type TensorType } from "../tensor/index.ts";
-import type { EngineBuffer, EngineTensor } from "./engine.ts";
+import type { TensorType } from "../tensor/index.ts";
+import { checkPlace } from "./bindings.ts";
+import type { DeviceBuffer, DeviceTensor, Space } from "./engine.ts";
 
-export class MemoryBuffer implements EngineBuffer {
+/** One of space `host` is a `HostBuffer`. */
+export class MemoryBuffer<S extends Space = Space> implements DeviceBuffer {
   readonly byteLength: number;
+  readonly space: S;
   readonly owner: object;
-  readonly #memory: Memory;
+  readonly memory: Memory;
   readonly #onClose: () => void;
   #pins = 0;
   #closed = false;
 
-  /** `owner` is the engine that made it, and the only one that takes it. */
-  constructor(memory: Memory, owner: object, onClose: (buffer: MemoryBuffer) => void) {
-    this.#memory = memory;
+  /** `owner` is the device that made it, and the only one that takes it. */
+  constructor(memory: Memory, space: S, owner: object, onClose: (buffer: MemoryBuffer) => void) {
+    this.memory = memory;
     this.byteLength = memory.byteLength;
+    this.space = space;
     this.owner = owner;
     this.#onClose = () => onClose(this);
   }
@@ -26,30 +30,22 @@ export class MemoryBuffer implements EngineBuffer {
 
   get address(): Address {
     this.#open();
-    return this.#memory.address;
+    return this.memory.address;
   }
 
   get bytes(): Uint8Array {
     this.#open();
-    return this.#memory.bytes;
+    return this.memory.bytes;
   }
 
   view(byteOffset: number, length: number): Uint8Array {
     this.#open();
-    return this.#memory.view(byteOffset, length);
+    return this.memory.view(byteOffset, length);
   }
 
-  tensor(type: TensorType, byteOffset = 0): EngineTensor {
+  tensor(type: TensorType, byteOffset = 0): MemoryTensor<S> {
     this.#open();
-    const length = byteLength(type);
-    assert(byteOffset % bytesPerElement(type.dtype) === 0, `an aligned offset, not ${byteOffset}`);
-    if (byteOffset < 0 || byteOffset + length > this.byteLength) {
-      throw new LockstepError(
-        "INVALID_BINDING",
-        `A tensor ${formatType(type)} at byte ${byteOffset} does not fit a buffer of ${this.byteLength} bytes.`,
-      );
-    }
-    return new MemoryTensor(type, this, byteOffset, length);
+    return new MemoryTensor(type, this, byteOffset, checkPlace(type, byteOffset, this.byteLength));
   }
 
   /** Keeps the memory while a run uses it, even if the buffer is closed meanwhile. */
@@ -60,14 +56,14 @@ export class MemoryBuffer implements EngineBuffer {
 
   unpin(): void {
     this.#pins -= 1;
-    if (this.#closed && this.#pins === 0) this.#memory.close();
+    if (this.#closed && this.#pins === 0) this.memory.close();
   }
 
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#onClose();
-    if (this.#pins === 0) this.#memory.close();
+    if (this.#pins === 0) this.memory.close();
   }
 
   #open(): void {
@@ -75,15 +71,15 @@ export class MemoryBuffer implements EngineBuffer {
   }
 }
 
-export class MemoryTensor implements EngineTensor {
+export class MemoryTensor<S extends Space = Space> implements DeviceTensor {
   readonly dtype: TensorType["dtype"];
   readonly shape: TensorType["shape"];
-  readonly buffer: MemoryBuffer;
+  readonly buffer: MemoryBuffer<S>;
   readonly byteOffset: number;
   readonly byteLength: number;
   #bytes: Uint8Array | undefined;
 
-  constructor(type: TensorType, buffer: MemoryBuffer, byteOffset: number, length: number) {
+  constructor(type: TensorType, buffer: MemoryBuffer<S>, byteOffset: number, length: number) {
     this.dtype = type.dtype;
     this.shape = [...type.shape];
     this.buffer = buffer;

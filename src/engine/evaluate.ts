@@ -4,25 +4,25 @@ import { LockstepError } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import { typeOf } from "../graph/index.ts";
 import { byteLength, formatType, sameType, type Tensor } from "../tensor/index.ts";
-import type { CompileOptions, Engine, EngineBuffer, EngineTensor } from "./engine.ts";
+import type { CompileOptions, Device, DeviceTensor, HostBuffer, HostTensor } from "./engine.ts";
 
 /** Runs `graph` once. Results are copies on the JavaScript heap, by output name. */
 export async function evaluate(
-  engine: Engine,
+  engine: Device,
   graph: Graph,
   inputs: Readonly<Record<string, Tensor>>,
   options?: CompileOptions,
 ): Promise<Record<string, Tensor>> {
   const executable = await engine.compile(graph, options);
-  const buffers: EngineBuffer[] = [];
-  const place = (name: string): EngineTensor => {
+  const buffers: HostBuffer[] = [];
+  const place = (name: string): HostTensor => {
     const type = typeOf(graph, name);
-    const buffer = engine.allocate(Math.max(1, byteLength(type)));
+    const buffer = engine.allocateHost(Math.max(1, byteLength(type)));
     buffers.push(buffer);
     return buffer.tensor(type);
   };
   try {
-    const feeds: Record<string, EngineTensor> = {};
+    const feeds: Record<string, DeviceTensor> = {};
     for (const name of graph.inputs) {
       const given = inputs[name];
       const type = typeOf(graph, name);
@@ -36,7 +36,7 @@ export async function evaluate(
       tensor.bytes.set(given.bytes);
       feeds[name] = tensor;
     }
-    const fetches: Record<string, EngineTensor> = {};
+    const fetches: Record<string, HostTensor> = {};
     for (const name of graph.outputs) fetches[name] = place(name);
     const binding = executable.bind({ inputs: feeds, outputs: fetches });
     try {

@@ -1,13 +1,16 @@
 export type {
-  AllocateOptions,
+  AllocateHostOptions,
   Binding,
   Bindings,
   CompileOptions,
-  Engine,
-  EngineBuffer,
-  EngineTensor,
+  Device,
+  DeviceBuffer,
+  DeviceTensor,
   Executable,
+  HostBuffer,
+  HostTensor,
   RunOptions,
+  Space,
 } from "./engine.ts";
 export { evaluate } from "./evaluate.ts";
 export {

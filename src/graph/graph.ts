@@ -18,7 +18,7 @@ export type AttributeValue =
 export type Attributes = Readonly<Record<string, AttributeValue>>;
 
 export interface Node {
-  /** `Conv`, or with its domain: `com.microsoft::FusedMatMul`, `lockstep::AllReduce`. */
+  /** `Conv`, or with its domain: `com.microsoft::FusedMatMul`, `lockstep::Detach`. */
   readonly op: string;
   /** Readable and unique in a graph: `blocks.3.attention/Softmax_2`. */
   readonly name: string;

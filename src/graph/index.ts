@@ -11,6 +11,14 @@ export {
 } from "./graph.ts";
 export { hashGraph } from "./hash.ts";
 export { type InferRequest, inferContext, inferTypes } from "./infer.ts";
+export {
+  type GraphJson,
+  graphFromJson,
+  graphToJson,
+  type TypeJson,
+  typeFromJson,
+  typeToJson,
+} from "./json.ts";
 export type {
   AttributeKind,
   AttributeReader,

@@ -7,5 +7,6 @@ export {
   mapFile,
   openMemory,
   preferLargePages,
+  uniqueName,
 } from "./memory.ts";
 export { loadSystemLibrary, pidNamespace } from "./posix.ts";

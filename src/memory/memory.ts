@@ -3,6 +3,7 @@
  * pages (so to 64 bytes), private or under a name that other processes open.
  */
 import { constants } from "node:buffer";
+import { randomBytes } from "node:crypto";
 import fs from "node:fs";
 import koffi from "koffi";
 import { assert, LockstepError } from "../errors.ts";
@@ -25,7 +26,7 @@ export interface AllocateMemoryOptions {
  */
 export class Memory {
   readonly byteLength: number;
-  readonly name: string | undefined;
+  #name: string | undefined;
   #mapping: Mapping | undefined;
   readonly #unlink: () => void;
   readonly #views: Views;
@@ -39,10 +40,15 @@ export class Memory {
     name?: string,
   ) {
     this.byteLength = byteLength;
-    this.name = name;
+    this.#name = name;
     this.#mapping = mapping;
     this.#unlink = "unlink" in mapping ? mapping.unlink : () => undefined;
     this.#views = { mapping, system, live: 0, closed: false };
+  }
+
+  /** Under which other processes can open it now; undefined once it is taken away. */
+  get name(): string | undefined {
+    return this.#name;
   }
 
   get closed(): boolean {
@@ -91,6 +97,7 @@ export class Memory {
   unlink(): void {
     this.#open();
     this.#unlink();
+    this.#name = undefined;
   }
 
   /** Gives the memory back. A second call does nothing. */
@@ -174,6 +181,11 @@ export function mapFile(path: string): Memory {
  */
 export function preferLargePages(address: Address): void {
   platform().preferLargePages(address);
+}
+
+/** A name that no other memory has. */
+export function uniqueName(): string {
+  return `${process.pid}-${randomBytes(6).toString("hex")}`;
 }
 
 function checkName(name: string): string {

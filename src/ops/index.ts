@@ -1,7 +1,6 @@
 import { type Graph, GraphBuilder } from "../graph/index.ts";
 import { operatorTable } from "./table.ts";
 
-export { isCollective, isReduction, REDUCTIONS, type Reduction } from "./collective/index.ts";
 export { type OperatorName, operators, operatorTable } from "./table.ts";
 
 /** A builder that knows every operator. */

@@ -1,6 +1,5 @@
 /** The table of all operators. Total by construction: a definition without an answer does not compile. */
 import type { OperatorDefinition, OperatorTable } from "../graph/index.ts";
-import { collective } from "./collective/index.ts";
 import { convolution } from "./convolution/index.ts";
 import { elementwise } from "./elementwise/index.ts";
 import { indexing } from "./indexing/index.ts";
@@ -13,7 +12,6 @@ import { reduce } from "./reduce/index.ts";
 import { sampling } from "./sampling/index.ts";
 
 export const operators = {
-  ...collective,
   ...convolution,
   ...elementwise,
   ...indexing,

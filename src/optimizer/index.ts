@@ -9,6 +9,7 @@ export {
   type UpdateContext,
   type Updated,
   type UpdateRule,
+  updateType,
 } from "./optimizer.ts";
 export type { CommonOptions } from "./options.ts";
 export {

@@ -77,6 +77,12 @@ export interface Optimizer {
   readonly rules: readonly { readonly rule: UpdateRule; readonly selects: ParameterSelector }[];
 }
 
+/** The type in which parameters are updated: half floats in float32, for AdamW's epsilon is zero in float16. */
+export function updateType(type: TensorType): TensorType {
+  const isHalf = type.dtype === "float16" || type.dtype === "bfloat16";
+  return isHalf ? { ...type, dtype: "float32" } : type;
+}
+
 export function optimizerOf(rule: UpdateRule): Optimizer {
   return { name: rule.name, rules: [{ rule, selects: {} }] };
 }

@@ -1,26 +1,21 @@
 /**
- * A strategy rewrites the graph of one process into the graph of a rank: pure, printable, testable without any process.
- * Strategies compose: each sees what the one before it made. None opens a socket.
+ * A strategy rewrites the step of all ranks: pure, printable, testable without a process, an engine or a clock. Strategies
+ * compose: each sees what the one before it made.
  */
-import type { Graph } from "../graph/index.ts";
-import { formatMesh, type Mesh } from "./mesh.ts";
+import type { Mesh } from "../mesh/index.ts";
+import { type StepGraph, validateStep } from "../plan/index.ts";
 
 export interface Strategy {
+  /** As people read it: `data over "data"`. */
   readonly name: string;
-  /** Outputs keep their places in the list; their names may change. */
-  rewrite(graph: Graph, mesh: Mesh, rank: number): Graph;
+  /** @throws INVALID_OPTION where the mesh or the step does not allow it */
+  rewrite(step: StepGraph, mesh: Mesh): StepGraph;
 }
 
 export function applyStrategies(
   strategies: readonly Strategy[],
-  graph: Graph,
+  step: StepGraph,
   mesh: Mesh,
-  rank: number,
-): Graph {
-  return strategies.reduce((current, strategy) => strategy.rewrite(current, mesh, rank), graph);
-}
-
-/** `data over data=4`, for plans. */
-export function describeStrategies(strategies: readonly Strategy[], mesh: Mesh): string {
-  return `${strategies.map(({ name }) => name).join(", ")} over ${formatMesh(mesh)}`;
+): StepGraph {
+  return validateStep(strategies.reduce((current, { rewrite }) => rewrite(current, mesh), step));
 }

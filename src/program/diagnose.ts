@@ -1,5 +1,4 @@
 /** After a step that is not finite: runs it again with a probe on every value, and names where it began. */
-import type { Engine } from "../engine/index.ts";
 import { cast, concat, mul, reduceSum, reshape } from "../functional/index.ts";
 import type { Graph } from "../graph/index.ts";
 import { typeOf } from "../graph/index.ts";
@@ -21,7 +20,6 @@ export interface Suspect {
  * harm (a mask before a softmax) is not blamed.
  */
 export async function findNotFinite(
-  engine: Engine,
   instance: Instance,
   graph: Graph,
   run: Run,
@@ -31,7 +29,7 @@ export async function findNotFinite(
     const values = [...graph.inputs, ...nodes.flatMap(({ outputs }) => outputs)].filter(
       (name) => name !== "" && isFloat(typeOf(graph, name).dtype),
     );
-    const probes = await runProbes(engine, instance, withProbes(graph, values), run);
+    const probes = await runProbes(instance, withProbes(graph, values), run);
     const bad = new Set(values.filter((_, index) => !Number.isFinite(probes[index])));
     const output = graph.outputs.find((name) => bad.has(name));
     if (output !== undefined) return wayBack(graph, output, bad);
@@ -69,16 +67,12 @@ function withProbes(graph: Graph, values: readonly string[]): Graph {
   return builder.build([concat(probes, 0)]);
 }
 
-async function runProbes(
-  engine: Engine,
-  instance: Instance,
-  probed: Graph,
-  run: Run,
-): Promise<number[]> {
-  const executable = await engine.compile(probed);
+async function runProbes(instance: Instance, probed: Graph, run: Run): Promise<number[]> {
+  const { device } = instance;
+  const executable = await device.compile(probed);
   const output = probed.outputs[0] as string;
   const type = typeOf(probed, output);
-  const buffer = engine.allocate(byteLength(type));
+  const buffer = device.allocateHost(byteLength(type));
   try {
     const probes = buffer.tensor(type);
     const inputs = Object.entries(run.inputs).map(([name, ref]) => [name, instance.tensor(ref)]);

@@ -3,13 +3,19 @@ import { cast, concat, reshape } from "../functional/index.ts";
 import { type Graph, typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import { extendGraph } from "../ops/index.ts";
+import {
+  buildNamed,
+  type Measure,
+  type MeasuresPlan,
+  planMeasures,
+  resized,
+  sizeOf,
+  type Term,
+  wideType,
+} from "../plan/index.ts";
 import { byteLength, elementCount, isFloat, type TensorType } from "../tensor/index.ts";
-import { resized, sizeOf, type Term } from "./batch-sums.ts";
-import { type Measure, type MeasuresPlan, planMeasures } from "./measures.ts";
-import { buildNamed } from "./named.ts";
 import type { ProgramBuilder, Run, RunStage, TensorRef } from "./program.ts";
 import { batchRefs } from "./refs.ts";
-import { wideType } from "./whole-batch.ts";
 
 /** Batches of one size. */
 export interface EvaluationBatch {
@@ -19,7 +25,6 @@ export interface EvaluationBatch {
   readonly sums: TensorRef;
   /** Of each number in `sums`: that of all samples is the sum over batches of so many times the number. */
   readonly factors: readonly number[];
-  readonly model: Model;
   readonly graph: string;
   /** Inputs of the graph. */
   readonly inputs: readonly string[];
@@ -57,7 +62,7 @@ export function planEvaluation(
   const found = parts.map((part) => planMeasures(part, whole, names, sizeOf(part) / samples));
   const measures = found[0]?.measures ?? [];
   for (const { buffer, type } of batchRefs(parts[0] as Model, "evaluation", 1).values()) {
-    program.buffer(buffer, byteLength(type));
+    program.buffer(buffer, byteLength(type), "host");
   }
   const sizes = parts.map((part, index) => {
     const { graph, measures: own } = found[index] as MeasuresPlan;
@@ -65,7 +70,7 @@ export function planEvaluation(
     const width = terms.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
     const dtype = wideType(terms.map((term) => term.type.dtype));
     const type: TensorType = { dtype, shape: [width] };
-    const buffer = program.buffer(`evaluation sums.${index}`, byteLength(type));
+    const buffer = program.buffer(`evaluation sums.${index}`, byteLength(type), "host");
     return {
       samples: sizeOf(part),
       fields: batchRefs(part, "evaluation", 1),
@@ -73,7 +78,6 @@ export function planEvaluation(
       factors: terms.flatMap(({ factor, type: { shape } }) =>
         new Array<number>(elementCount(shape)).fill(factor),
       ),
-      model: part,
       inputs: graph.inputs,
       graph: program.graph(`evaluation.${index}`, "all", () => sumsGraph(graph, terms, type)),
     };

@@ -1,54 +1,35 @@
 /**
- * Runs tasks by readiness: a segment or a collective starts as soon as what it needs is done. Overlap of computation and
- * communication is nothing more than that. Collectives of one axis start in the order of the program, on every
- * rank alike; no wait is without a deadline.
+ * Runs tasks by readiness: a task starts as soon as what it needs is done and its lane is free. Overlap of computation and
+ * communication is nothing more than that. Tasks of one lane start in the order of the program, on every rank alike.
  */
-import { LockstepError } from "../errors.ts";
-import type { CollectiveTask, SegmentTask, Task } from "./partition.ts";
-
-export interface Executor {
-  segment(task: SegmentTask, signal: AbortSignal): Promise<void>;
-  /** Off the thread that computes. */
-  collective(task: CollectiveTask, signal: AbortSignal): Promise<void>;
-}
+import type { Task } from "./program.ts";
 
 export interface ExecuteOptions {
-  /** Segments at once; each may use all threads. Default: 1. */
-  readonly lanes?: number;
-  /** Of each collective, in milliseconds. */
-  readonly deadlineMs: number;
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * Resolves when all tasks are done. After a failure nothing new is started, what runs is aborted, and this rejects with the
- * first error when all of it has ended. @throws DEADLINE
+ * Resolves when all tasks are done. After a failure nothing new is started, what runs is told by the signal, and this rejects with the
+ * first error when all of it has ended.
  */
 export async function executeTasks(
   tasks: readonly Task[],
-  executor: Executor,
-  options: ExecuteOptions,
+  run: (task: Task, signal: AbortSignal) => Promise<void>,
+  options: ExecuteOptions = {},
 ): Promise<void> {
-  const { lanes = 1, deadlineMs } = options;
   const ended = new AbortController();
   const signal =
     options.signal === undefined ? ended.signal : AbortSignal.any([options.signal, ended.signal]);
   const waiting = new Set(tasks.keys());
   const done = new Set<number>();
   const running = new Map<number, Promise<void>>();
-  const busy = new Set<string>(); // axes with a collective under way
+  const busy = new Set<string>();
   let failure: { readonly error: unknown } | undefined;
-  let computing = 0;
 
   const start = (index: number, task: Task): void => {
     waiting.delete(index);
-    if (task.kind === "segment") computing += 1;
-    else busy.add(task.axis);
-    const work =
-      task.kind === "segment"
-        ? executor.segment(task, signal)
-        : withDeadline(task, deadlineMs, (limit) => executor.collective(task, limit), signal);
-    const end = work.then(
+    busy.add(task.lane);
+    const end = run(task, signal).then(
       () => void done.add(index),
       (error: unknown) => {
         failure ??= { error };
@@ -59,8 +40,7 @@ export async function executeTasks(
       index,
       end.then(() => {
         running.delete(index);
-        if (task.kind === "segment") computing -= 1;
-        else busy.delete(task.axis);
+        busy.delete(task.lane);
       }),
     );
   };
@@ -68,41 +48,16 @@ export async function executeTasks(
   for (;;) {
     if (options.signal?.aborted === true) failure ??= { error: options.signal.reason };
     if (failure === undefined) {
-      const blocked = new Set(busy); // axes whose next collective is not this one
-      for (const index of [...waiting].sort((a, b) => a - b)) {
+      const taken = new Set(busy); // lanes whose next task is under way or comes before
+      for (const index of waiting) {
         const task = tasks[index] as Task;
         const isReady = task.after.every((needed) => done.has(needed));
-        const isFree = task.kind === "segment" ? computing < lanes : !blocked.has(task.axis);
-        if (isReady && isFree) start(index, task);
-        if (task.kind === "collective") blocked.add(task.axis);
+        if (isReady && !taken.has(task.lane)) start(index, task);
+        taken.add(task.lane);
       }
     }
     if (running.size === 0) break;
     await Promise.race(running.values());
   }
   if (failure !== undefined) throw failure.error;
-}
-
-async function withDeadline(
-  task: CollectiveTask,
-  deadlineMs: number,
-  body: (signal: AbortSignal) => Promise<void>,
-  signal: AbortSignal,
-): Promise<void> {
-  const limit = new AbortController();
-  const late = new LockstepError(
-    "DEADLINE",
-    `The collective "${task.name}" (${task.bytes} bytes) did not end within ${deadlineMs} ms.`,
-    { fields: { task: task.name, deadlineMs } },
-  );
-  const timer = setTimeout(() => limit.abort(late), deadlineMs);
-  try {
-    const both = AbortSignal.any([signal, limit.signal]);
-    const stopped = new Promise<never>((_, reject) => {
-      both.addEventListener("abort", () => reject(both.reason as Error), { once: true });
-    });
-    await Promise.race([body(both), stopped]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

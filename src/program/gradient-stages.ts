@@ -1,25 +1,33 @@
 /**
- * What a rank does until all ranks have the sum of gradients: micro-batches in waves, their sums along the tree, and the
- * sum over ranks. Where a network lies between ranks, the last wave is cut: buckets of gradients travel while the
- * rest is computed.
+ * What a rank does until all ranks have the sums that a step needs: micro-batches in waves, their sums along the tree, and the
+ * sum over ranks. Where the forward and backward pass is cut into pieces, sums over ranks travel beside the rest of the last wave.
  */
 import type { Accumulation, TreeSum } from "./accumulate.ts";
-import { type CutGradient, isSegmentTask, segmentRun } from "./cut.ts";
-import { sumStage } from "./gradient.ts";
 import type { Layout } from "./layout.ts";
-import type { Task } from "./partition.ts";
-import { type Piece, wholePieces } from "./pieces.ts";
-import type {
-  CollectiveStage,
-  ProgramBuilder,
-  Run,
-  RunStage,
-  Stage,
-  TaskStage,
+import type { Piece } from "./pieces.ts";
+import {
+  COMPUTE,
+  type CollectiveStage,
+  type ProgramBuilder,
+  type Run,
+  type RunStage,
+  type Stage,
+  type Task,
+  type TaskStage,
 } from "./program.ts";
 import type { Reducer } from "./reduce.ts";
+import { sumStage } from "./runs.ts";
 
-type SimpleStage = RunStage | CollectiveStage;
+/** The lane of sums over ranks. */
+const REDUCE = "reduce";
+
+/** What is summed together over ranks. */
+export interface Bucket {
+  readonly name: string;
+  readonly pieces: readonly Piece[];
+  /** The piece of computation after which it is ready. */
+  readonly after: number;
+}
 
 export interface GradientStagesOptions {
   readonly program: ProgramBuilder;
@@ -31,47 +39,36 @@ export interface GradientStagesOptions {
   readonly bufferOf: (index: number) => string;
   /** Undefined for one rank alone. */
   readonly reducer: Reducer | undefined;
-  /** What is summed over ranks together, in order. */
-  readonly buckets: readonly (readonly Piece[])[];
-  /** Undefined: the gradient graph runs whole. */
-  readonly cut: CutGradient | undefined;
+  readonly buckets: readonly Bucket[];
+  /** Names of the pieces of computation: one where the graph is whole. */
+  readonly pieces: readonly string[];
 }
+
+/** The run of a piece of computation, for a micro-batch (counted from the rank's first) in a lane. */
+export type RunOf = (piece: number, microBatch: number, lane: number) => Run;
 
 export class GradientStages {
   readonly #options: GradientStagesOptions;
   /** Few pairs of buffers, used again and again. */
   readonly #additions = new Map<string, RunStage>();
-  readonly #overRanks: readonly (readonly SimpleStage[])[];
+  readonly #overRanks: readonly (readonly (RunStage | CollectiveStage)[])[];
 
   constructor(options: GradientStagesOptions) {
     this.#options = options;
-    const { buckets, reducer, cut, program, lanes, sums } = options;
-    this.#overRanks = buckets.map((pieces, at) => {
-      const what = buckets.length === 1 ? "gradients" : `bucket ${at + 1} of ${buckets.length}`;
-      return reducer === undefined || pieces.length === 0 ? [] : reducer.stages(pieces, what);
-    });
-    if (cut === undefined) return;
-    const width = Math.min(
-      lanes,
-      Math.max(...sums.waves.map(({ first, last }) => last - first + 1)),
+    const { buckets, reducer } = options;
+    this.#overRanks = buckets.map(({ name, pieces }) =>
+      reducer === undefined || pieces.length === 0 ? [] : reducer.stages(pieces, name),
     );
-    for (let lane = 0; lane < width; lane++) program.buffer(arenaOf(lane), cut.memory.private);
-    for (const task of cut.program.tasks.filter(isSegmentTask)) {
-      program.graph(graphOf(task), 1, () => task.graph);
-    }
   }
 
-  /** @param gradients the run of each micro-batch of this rank, whole */
-  stages(gradients: readonly Run[]): Stage[] {
-    const { sums } = this.#options;
-    return sums.waves.flatMap(({ first, last }): Stage[] => {
-      const runs = gradients.slice(first, last + 1);
-      const name = `gradients ${first} to ${last}`;
-      const after = sums.sums.filter((sum) => sum.after === last);
-      const isLast = last === gradients.length - 1;
-      if (isLast && this.#options.cut !== undefined) return [this.#overlapped(name, runs, after)];
+  stages(runOf: RunOf): Stage[] {
+    const { sums, pieces } = this.#options;
+    return sums.waves.flatMap((wave): Stage[] => {
+      const after = sums.sums.filter((sum) => sum.after === wave.last);
+      const isLast = wave === sums.waves.at(-1);
+      if (isLast && pieces.length > 1) return [this.#overlapped(wave, after, runOf)];
       return [
-        ...this.computed(name, runs),
+        ...this.computed(wave, runOf),
         ...after.map((sum) => this.#addition(sum)),
         ...(isLast ? this.#overRanks.flat() : []),
       ];
@@ -79,59 +76,56 @@ export class GradientStages {
   }
 
   /** Some micro-batches at once, without anything of other ranks. */
-  computed(name: string, runs: readonly Run[]): RunStage[] {
-    const { cut, lanes } = this.#options;
-    if (cut !== undefined) {
-      const segments = cut.program.tasks.filter(isSegmentTask);
-      return segments.map((task) => this.#segment(cut, task, runs, `${name}, ${task.name}`));
-    }
-    // Without parallel micro-batches, one run has all threads.
-    return [{ name, runs, mode: lanes === 1 ? "ordered" : "parallel" }];
+  computed(wave: { readonly first: number; readonly last: number }, runOf: RunOf): RunStage[] {
+    return this.#options.pieces.map((_, piece) => this.#piece(piece, wave, runOf));
   }
 
-  #overlapped(name: string, runs: readonly Run[], after: readonly TreeSum[]): TaskStage {
-    const cut = this.#options.cut as CutGradient;
-    const work = new Map<Task, readonly SimpleStage[]>();
-    let bucket = 0;
-    for (const task of cut.program.tasks) {
-      if (isSegmentTask(task)) {
-        work.set(task, [this.#segment(cut, task, runs, task.name)]);
-        continue;
+  #overlapped(
+    wave: { readonly first: number; readonly last: number },
+    after: readonly TreeSum[],
+    runOf: RunOf,
+  ): TaskStage {
+    const tasks: Task[] = [];
+    let before: number | undefined;
+    for (const piece of this.#options.pieces.keys()) {
+      const stage = this.#piece(piece, wave, runOf);
+      const own = tasks.length;
+      const waits = before === undefined ? [] : [before];
+      tasks.push({ name: stage.name, lane: COMPUTE, after: waits, work: [stage] });
+      before = own;
+      for (const [index, bucket] of this.#options.buckets.entries()) {
+        if (bucket.after !== piece) continue;
+        const sums =
+          bucket.pieces.length === 0 ? [] : after.map((sum) => this.#addition(sum, index));
+        const work = [...sums, ...(this.#overRanks[index] ?? [])];
+        tasks.push({ name: bucket.name, lane: REDUCE, after: [own], work });
       }
-      const pieces = this.#options.buckets[bucket] ?? [];
-      const sums = pieces.length === 0 ? [] : after.map((sum) => this.#addition(sum, bucket));
-      work.set(task, [...sums, ...(this.#overRanks[bucket] ?? [])]);
-      bucket += 1;
     }
-    return { name, mode: "tasks", tasks: cut.program.tasks, work };
+    return { name: `gradients ${wave.first} to ${wave.last}`, mode: "tasks", tasks };
   }
 
-  #segment(
-    cut: CutGradient,
-    task: Parameters<typeof segmentRun>[1],
-    runs: readonly Run[],
-    name: string,
+  #piece(
+    piece: number,
+    { first, last }: { readonly first: number; readonly last: number },
+    runOf: RunOf,
   ): RunStage {
-    const own = runs.map((run, lane) => segmentRun(cut, task, run, graphOf(task), arenaOf(lane)));
-    return { name, runs: own, mode: "parallel" };
+    const { lanes, pieces } = this.#options;
+    const runs = Array.from({ length: last - first + 1 }, (_, lane) =>
+      runOf(piece, first + lane, lane),
+    );
+    const name = `${pieces[piece]} ${first} to ${last}`;
+    // Without parallel micro-batches, one run has all threads.
+    return { name, runs, mode: pieces.length === 1 && lanes === 1 ? "ordered" : "parallel" };
   }
 
   /** One addition of the tree, over all of the gradient or over a bucket of it. */
-  #addition(sum: TreeSum, bucket?: number): RunStage {
+  #addition(sum: TreeSum, index?: number): RunStage {
     const { program, layout, bufferOf, buckets } = this.#options;
     const buffers = { from: bufferOf(sum.from), into: bufferOf(sum.into) };
-    const key = `${buffers.from} ${buffers.into} ${bucket ?? "all"}`;
-    const pieces = bucket === undefined ? wholePieces(layout) : buckets[bucket];
+    const key = `${buffers.from} ${buffers.into} ${index ?? "all"}`;
+    const pieces = index === undefined ? undefined : buckets[index]?.pieces;
     const stage = this.#additions.get(key) ?? sumStage(program, layout, buffers, pieces);
     this.#additions.set(key, stage);
     return stage;
   }
-}
-
-function graphOf(task: Task): string {
-  return `gradient, ${task.name}`;
-}
-
-function arenaOf(lane: number): string {
-  return `activations.${lane}`;
 }

@@ -1,5 +1,5 @@
 /** First values of parameters and states, made by graphs straight into their places. */
-import type { Engine, EngineBuffer, EngineTensor, Executable } from "../engine/index.ts";
+import type { Device, DeviceBuffer, DeviceTensor, Executable } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { hashGraph } from "../graph/index.ts";
 import { type Initializer, initialValue } from "../nn/index.ts";
@@ -10,12 +10,12 @@ export interface Initialized {
   readonly name: string;
   readonly type: TensorType;
   readonly initializer: Initializer;
-  readonly into: EngineTensor;
+  readonly into: DeviceTensor;
 }
 
 /** Values depend on the seed and each tensor's name alone. Equal graphs are compiled once. */
 export async function initialize(
-  engine: Engine,
+  device: Device,
   tensors: readonly Initialized[],
   seed: number,
 ): Promise<void> {
@@ -24,16 +24,16 @@ export async function initialize(
     const value = initialValue(item, seed);
     if (value.kind === "tensor") {
       checkType(item, value.tensor);
-      item.into.bytes.set(value.tensor.bytes);
+      device.upload(item.into, value.tensor.bytes);
       return;
     }
     const hash = hashGraph(value.graph);
-    const compiling = compiled.get(hash) ?? engine.compile(value.graph, { threads: 1 });
+    const compiling = compiled.get(hash) ?? device.compile(value.graph, { threads: 1 });
     compiled.set(hash, compiling);
-    await runInto(engine, await compiling, value.inputs, item.into);
+    await runInto(device, await compiling, value.inputs, item.into);
   };
   try {
-    await inLanes(tensors, engine.threads, makeOne);
+    await inLanes(tensors, device.threads, makeOne);
   } finally {
     for (const executable of await Promise.allSettled(compiled.values())) {
       if (executable.status === "fulfilled") executable.value.close();
@@ -43,20 +43,20 @@ export async function initialize(
 
 /** Runs a graph of one output. */
 async function runInto(
-  engine: Engine,
+  device: Device,
   executable: Executable,
   inputs: Readonly<Record<string, Tensor>>,
-  into: EngineTensor,
+  into: DeviceTensor,
 ): Promise<void> {
   // Equal graphs share a session, whose names are those of the graph that was compiled.
   const output = executable.graph.outputs[0] as string;
-  const buffers: EngineBuffer[] = [];
+  const buffers: DeviceBuffer[] = [];
   try {
     const feeds = Object.entries(inputs).map(([name, tensor]) => {
-      const buffer = engine.allocate(tensor.bytes.byteLength);
+      const buffer = device.allocate(tensor.bytes.byteLength);
       buffers.push(buffer);
       const place = buffer.tensor(tensor);
-      place.bytes.set(tensor.bytes);
+      device.upload(place, tensor.bytes);
       return [name, place] as const;
     });
     const binding = executable.bind({

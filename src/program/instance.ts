@@ -1,51 +1,53 @@
-/** A program with memory and an engine: the only place where its stages run. */
+/**
+ * A program with memory and a device: the only place where its stages run. An instance owns its memory for its whole
+ * life. Groups live for one generation: `attach` lets the collectives of a program work on that memory with the ranks of
+ * one, `detach` takes it back, and what it holds (weights, slots) goes on with the next.
+ */
 
-import type { Group, GroupBuffer, Prepared } from "../collectives/index.ts";
-import type { Binding, Engine, EngineBuffer, EngineTensor, Executable } from "../engine/index.ts";
+import type { Group, Prepared } from "../collectives/index.ts";
+import type {
+  Binding,
+  Device,
+  DeviceTensor,
+  Executable,
+  HostBuffer,
+  HostTensor,
+} from "../engine/index.ts";
 import { assert } from "../errors.ts";
 import { executeTasks } from "./execute.ts";
+import { InstanceMemory } from "./instance-memory.ts";
 import { inLanes } from "./lanes.ts";
-import type { Task } from "./partition.ts";
-import type {
-  Axis,
-  BufferPlace,
-  CollectiveStage,
-  Program,
-  Run,
-  RunStage,
-  Stage,
-  TaskStage,
-  TensorRef,
+import {
+  type BufferPlace,
+  COMPUTE,
+  type CollectiveStage,
+  type Program,
+  type Run,
+  type RunStage,
+  type Stage,
+  type Task,
+  type TaskStage,
+  type TensorRef,
 } from "./program.ts";
-
-export interface InstanceOptions {
-  /** Buffers get names that other processes can map: `PREFIX-BUFFER`. Without it they are private. */
-  readonly shareAs?: string | undefined;
-  /** The other ranks, for programs with collectives. They are closed after the instance. */
-  readonly groups?: Groups | undefined;
-}
-
-/** The groups of each axis that a program has. That of all ranks owns the shared buffers. */
-export type Groups = { readonly all: Group } & Partial<Readonly<Record<Axis, Group>>>;
-
-/** Collectives have deadlines of their own; this one ends what they would miss. */
-const DEADLINE_MS = 3_600_000;
 
 export interface StageOptions {
   readonly signal?: AbortSignal | undefined;
-  /** Called for each segment of a stage of tasks, to measure what a rank computes for itself. */
+  /** Called for each task that computes, to measure what a rank computes for itself. */
   readonly around?: (body: () => Promise<void>) => Promise<void>;
 }
 
-/** Allocates all buffers and compiles all graphs. Throws ENGINE_FAILED; nothing is left behind then. */
+/**
+ * Allocates all buffers and compiles all graphs. `group` are all ranks, for programs with collectives.
+ * Throws ENGINE_FAILED; nothing is left behind then.
+ */
 export async function instantiate(
-  engine: Engine,
+  device: Device,
   program: Program,
-  options: InstanceOptions = {},
+  group?: Group,
 ): Promise<Instance> {
-  const instance = new Instance(engine, options);
+  const instance = new Instance(device);
   try {
-    await instance.load(program);
+    await instance.attach(program, group);
     return instance;
   } catch (error) {
     instance.close();
@@ -54,63 +56,89 @@ export async function instantiate(
 }
 
 export class Instance {
-  readonly #engine: Engine;
-  readonly #options: InstanceOptions;
-  readonly #buffers = new Map<string, EngineBuffer>();
+  readonly device: Device;
+  /** All ranks. */
+  #all: Group | undefined;
+  /** The groups of the program, by name. */
+  readonly #groups = new Map<string, Group>();
+  readonly #memory: InstanceMemory;
   readonly #executables = new Map<string, Executable>();
-  readonly #tensors = new Map<string, EngineTensor>();
+  readonly #tensors = new Map<string, DeviceTensor>();
   readonly #bindings = new Map<RunStage, readonly Binding[]>();
-  readonly #shared = new Map<string, GroupBuffer>();
-  /** The same memory for the groups of other axes: by axis and name. */
-  readonly #lent = new Map<string, GroupBuffer>();
   readonly #prepared = new Map<CollectiveStage, Prepared>();
 
   /** @internal Use `instantiate`. */
-  constructor(engine: Engine, options: InstanceOptions) {
-    this.#engine = engine;
-    this.#options = options;
+  constructor(device: Device) {
+    this.device = device;
+    this.#memory = new InstanceMemory(device);
   }
 
   /**
-   * Makes room for a program, and compiles what is new in it; all ranks do it between the same steps. Buffers that are
-   * large enough, and graphs that it has too, are kept by name; a buffer that has to grow starts as zeros.
+   * Goes on with the ranks of this group, or alone: all ranks attach together, each with its program. The group is
+   * closed after the instance has left it. Memory keeps what it holds, as in `load`.
+   */
+  async attach(program: Program, all?: Group): Promise<void> {
+    assert(this.#all === undefined, "an instance is detached before it is attached to others");
+    this.#all = all;
+    await this.load(program);
+  }
+
+  /**
+   * Lets go of the groups, even failed ones, between two steps. All memory stays and keeps what it holds; collectives
+   * need a new `attach` first.
+   */
+  detach(): void {
+    this.#forgetBindings();
+    if (this.#all !== undefined) this.#memory.release(this.#all);
+    this.#all = undefined;
+    this.#groups.clear();
+  }
+
+  /**
+   * Makes room for a program, and compiles what is new in it; all attached ranks do it between the same steps. Graphs
+   * that the last program had too are kept by name. So is what a buffer holds, unless it has to grow: then it starts as
+   * zeros.
    */
   async load(program: Program): Promise<void> {
     this.#forgetBindings();
+    await this.#openGroups(program);
     for (const [name, executable] of this.#executables) {
       if (program.graphs.has(name)) continue;
       executable.close();
       this.#executables.delete(name);
     }
-    for (const [name, byteLength] of program.buffers) {
-      if (program.shared.has(name)) await this.#share(name, byteLength);
-      else this.#allocate(name, byteLength);
+    for (const [name, spec] of program.buffers) {
+      if (program.shared.has(name)) await this.#memory.share(name, spec, this.#others());
+      else await this.#memory.allocate(name, spec);
     }
     const graphs = [...program.graphs].filter(([name]) => !this.#executables.has(name));
-    await inLanes(graphs, this.#engine.threads, async ([name, { graph, threads }]) => {
+    await inLanes(graphs, this.device.threads, async ([name, { graph, threads }]) => {
       const options = threads === "all" ? {} : { threads };
-      this.#executables.set(name, await this.#engine.compile(graph, options));
+      this.#executables.set(name, await this.device.compile(graph, options));
     });
   }
 
-  /** `NAME`, or a peer's: `NAME@RANK`. */
-  buffer(name: string): EngineBuffer {
-    const [own = name, rank] = name.split("@");
-    const shared = this.#shared.get(own);
-    if (shared !== undefined) return rank === undefined ? shared.own : shared.of(Number(rank));
-    const buffer = this.#buffers.get(name);
-    assert(buffer !== undefined, `the program has a buffer "${name}"`);
-    return buffer;
-  }
-
-  tensor(ref: TensorRef): EngineTensor {
-    const key = `${ref.buffer}:${ref.byteOffset}:${ref.type.dtype}:${ref.type.shape.join("x")}`;
+  tensor(ref: TensorRef): DeviceTensor {
+    const { buffer, rank, byteOffset, type } = ref;
+    const key = `${buffer}:${rank ?? ""}:${byteOffset}:${type.dtype}:${type.shape.join("x")}`;
     let tensor = this.#tensors.get(key);
     if (tensor === undefined) {
-      tensor = this.buffer(ref.buffer).tensor(ref.type, ref.byteOffset);
+      tensor = this.#memory.buffer(buffer, rank).tensor(type, byteOffset);
       this.#tensors.set(key, tensor);
     }
     return tensor;
+  }
+
+  /** A tensor in a buffer that the program has in host memory. */
+  hostTensor(ref: TensorRef): HostTensor {
+    const tensor = this.tensor(ref);
+    assert(isHostTensor(tensor), `the program has the buffer "${ref.buffer}" in host memory`);
+    return tensor;
+  }
+
+  /** A buffer that the program has in host memory: this rank's, or that of another rank of its machine. */
+  host(name: string, rank?: number): HostBuffer {
+    return this.#memory.host(name, rank);
   }
 
   /** Runs a stage to its end. After a failure no run of it is under way. */
@@ -124,62 +152,55 @@ export class Instance {
       return;
     }
     const runOptions = signal === undefined ? {} : { signal };
-    const lanes = stage.mode === "parallel" ? this.#engine.threads : 1;
+    const lanes = stage.mode === "parallel" ? this.device.threads : 1;
     await inLanes(bindings, lanes, (binding) => binding.run(runOptions));
   }
 
-  /** Closes graphs and memory. */
+  /** Closes graphs and memory, but no group. */
   close(): void {
+    this.detach();
     for (const executable of this.#executables.values()) executable.close();
-    for (const buffer of this.#buffers.values()) buffer.close();
-    this.#bindings.clear();
-    this.#tensors.clear();
+    this.#executables.clear();
+    this.#memory.close();
   }
 
   /** A failure ends the whole group: what waits for a peer would use memory that may be gone then. */
-  async #tasks({ tasks, work }: TaskStage, options: StageOptions): Promise<void> {
+  async #tasks({ tasks }: TaskStage, options: StageOptions): Promise<void> {
     const { signal, around = (body) => body() } = options;
-    const begun: Promise<void>[] = [];
-    const begin = (task: Task) => {
-      const all = (async () => {
-        for (const stage of work.get(task) ?? []) await this.run(stage, options);
-      })();
-      begun.push(all);
-      return all;
+    const run = async ({ lane, work }: Task, ended: AbortSignal) => {
+      const body = async () => {
+        for (const stage of work) await this.run(stage, options);
+      };
+      const abort = () => this.#all?.transport.abort(ended.reason);
+      ended.addEventListener("abort", abort, { once: true });
+      try {
+        await (lane === COMPUTE ? around(body) : body());
+      } finally {
+        ended.removeEventListener("abort", abort);
+      }
     };
-    const executor = {
-      segment: (task: Task) => around(() => begin(task)),
-      collective: begin,
-    };
-    const limits = { deadlineMs: DEADLINE_MS, ...(signal === undefined ? {} : { signal }) };
     try {
-      await executeTasks(tasks, executor, limits);
+      await executeTasks(tasks, run, { signal });
     } catch (error) {
-      this.#options.groups?.all.transport.abort(error);
-      await Promise.allSettled(begun);
+      this.#all?.transport.abort(error);
       throw error;
     }
   }
 
-  async #share(name: string, byteLength: number): Promise<void> {
-    const group = this.#groupOf("all");
-    const before = this.#shared.get(name);
-    // Where ranks' lengths differ they must not decide by them whether to allocate together.
-    if (before !== undefined && before.byteLength === byteLength) return;
-    this.#buffers.get(name)?.close();
-    this.#buffers.delete(name);
-    this.#shared.set(name, await group.allocate(byteLength));
-    if (before !== undefined) group.release(before);
+  /** Opens what is new among a program's groups of ranks. All ranks do it in the same order. */
+  async #openGroups({ groups }: Program): Promise<void> {
+    for (const [name, ranks] of groups) {
+      const all = this.#others();
+      if (this.#groups.has(name)) continue;
+      this.#groups.set(name, ranks.length === all.size ? all : await all.subgroup(ranks));
+      this.#memory.addGroup(name, ranks);
+    }
   }
 
-  #allocate(name: string, byteLength: number): void {
-    const before = this.#shared.get(name)?.own ?? this.#buffers.get(name);
-    if (before !== undefined && before.byteLength >= byteLength) return;
-    assert(!this.#shared.has(name), `the shared buffer "${name}" is large enough`);
-    before?.close();
-    const { shareAs } = this.#options;
-    const share = shareAs === undefined ? {} : { shareAs: sharedName(shareAs, name) };
-    this.#buffers.set(name, this.#engine.allocate(byteLength, share));
+  /** All ranks. */
+  #others(): Group {
+    assert(this.#all !== undefined, "a program with other ranks is attached to them");
+    return this.#all;
   }
 
   #forgetBindings(): void {
@@ -194,40 +215,22 @@ export class Instance {
 
   /** Prepared when it is first run: all ranks come to it in one order. */
   async #collective(stage: CollectiveStage): Promise<void> {
-    const { axis, call, data, into } = stage;
-    const group = this.#groupOf(axis);
+    const { group: name, call, data, into } = stage;
+    const group = this.#groups.get(name);
+    assert(group !== undefined, `the program has a group "${name}"`);
     if (call.kind === "barrier") return group.barrier();
     let prepared = this.#prepared.get(stage);
     if (prepared === undefined) {
       assert(data !== undefined, `"${stage.name}" says where its data lie`);
-      const target = into && { into: this.#place(axis, into), intoByteOffset: into.byteOffset };
-      const source = { data: this.#place(axis, data), byteOffset: data.byteOffset };
+      const all = this.#others();
+      const seenBy = ({ buffer }: BufferPlace) =>
+        group === all ? this.#memory.shared(buffer) : this.#memory.lent(buffer, name, all, group);
+      const target = into && { into: seenBy(into), intoByteOffset: into.byteOffset };
+      const source = { data: seenBy(data), byteOffset: data.byteOffset };
       prepared = await group.prepare(call, { ...source, ...target });
       this.#prepared.set(stage, prepared);
     }
     await prepared.run();
-  }
-
-  #groupOf(axis: Axis): Group {
-    const group = this.#options.groups?.[axis];
-    assert(group !== undefined, `a program with collectives over "${axis}" has a group for it`);
-    return group;
-  }
-
-  /** The buffer as the group of an axis sees it. */
-  #place(axis: Axis, { buffer: name }: BufferPlace): GroupBuffer {
-    const buffer = this.#shared.get(name);
-    assert(buffer !== undefined, `"${name}" is a shared buffer`);
-    if (axis === "all") return buffer;
-    const key = `${axis} ${name}`;
-    const known = this.#lent.get(key);
-    if (known?.own === buffer.own) return known;
-    const { machines } = this.#groupOf("all").transport;
-    const machine = machines.find((ranks) => ranks.includes(this.#groupOf("all").rank)) ?? [];
-    const peers = axis === "machine" ? machine.map((rank) => buffer.of(rank)) : [];
-    const lent = this.#groupOf(axis).borrow(buffer.own, peers);
-    this.#lent.set(key, lent);
-    return lent;
   }
 
   #bind(stage: RunStage): readonly Binding[] {
@@ -245,12 +248,11 @@ export class Instance {
     return executable.bind({ inputs: this.#tensorsOf(inputs), outputs: this.#tensorsOf(outputs) });
   }
 
-  #tensorsOf(refs: Readonly<Record<string, TensorRef>>): Record<string, EngineTensor> {
+  #tensorsOf(refs: Readonly<Record<string, TensorRef>>): Record<string, DeviceTensor> {
     return Object.fromEntries(Object.entries(refs).map(([name, ref]) => [name, this.tensor(ref)]));
   }
 }
 
-/** Under which name other processes find a buffer: `PREFIX-parameters`, `PREFIX-states-0`. */
-export function sharedName(prefix: string, buffer: string): string {
-  return `${prefix}-${buffer.replace(/[^\w-]/g, "-")}`;
+function isHostTensor(tensor: DeviceTensor): tensor is HostTensor {
+  return tensor.buffer.space === "host";
 }

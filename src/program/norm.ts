@@ -15,25 +15,22 @@ import {
   reshape,
   sqrt,
 } from "../functional/index.ts";
-import type { Value } from "../graph/index.ts";
+import type { Graph, Value } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
-import { bytesPerElement, type DType, type TensorType, toNumbers } from "../tensor/index.ts";
-import type { BatchSums } from "./batch-sums.ts";
-import type { Instance } from "./instance.ts";
-import { buildNamed } from "./named.ts";
+import { addTail, buildNamed, type NormTask, wideType } from "../plan/index.ts";
+import { bytesPerElement, type DType, type TensorType } from "../tensor/index.ts";
+import { GRADIENTS, PARTIALS, SUMMARY_BUFFER } from "./buffers.ts";
+import type { FlatVectors } from "./flat.ts";
 import { cutsOf, gatherTiles, type Ownership, ownPieces } from "./ownership.ts";
-import type { ParameterPlan } from "./plan-parameters.ts";
 import type { ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
 import { type Block, blockRef, blocksBetween, elementsIn, sweepMode } from "./sweep.ts";
-import { addTail, wideType } from "./whole-batch.ts";
 
 export interface NormOptions {
-  /** What the loss of the batch is made of. */
-  readonly loss: Pick<BatchSums, "terms" | "tail" | "counts">;
-  /** Where the sums of its terms over all micro-batches lie. */
+  readonly task: NormTask;
+  /** From the sums of the loss's terms to the loss; undefined where it is its only term. */
+  readonly tail: Graph | undefined;
+  /** Where the sums of the terms over all micro-batches lie. */
   readonly sums: readonly TensorRef[];
-  /** The largest global norm that gradients may have; undefined: no limit. */
-  readonly clip: number | undefined;
   /** Which part of the gradient this rank has; all of it unless told. */
   readonly ownership?: Ownership | undefined;
 }
@@ -51,7 +48,16 @@ export interface Summary {
 
 export interface NormPlan {
   readonly stages: readonly Stage[];
-  readSummary(instance: Instance): Summary;
+  /** Where the numbers lie that `summaryOf` reads. */
+  readonly summary: TensorRef;
+}
+
+/** What a step's summary says. */
+export function summaryOf(numbers: readonly number[]): Summary {
+  const [loss = NaN, gradientNorm = NaN, gradientScale = NaN, root = NaN, ...counts] = numbers;
+  // A sum of gradients that is not finite has another reason than that nothing counts.
+  const isEmpty = counts.includes(0) && root === 0;
+  return { loss, gradientNorm, gradientScale, isEmpty };
 }
 
 /** PyTorch's `clip_grad_norm_` adds this to the norm. */
@@ -64,17 +70,17 @@ function sumType(dtype: DType): DType {
 
 export function planNorm(
   program: ProgramBuilder,
-  plan: ParameterPlan,
+  plan: FlatVectors,
   options: NormOptions,
 ): NormPlan {
   const types = options.sums.map(({ type }) => type.dtype);
   const dtype = wideType([...plan.updates.map(({ group }) => group.dtype), ...types]);
   const { runs, gathers, count } = squareRuns(program, plan, dtype, options.ownership);
-  program.buffer("partials", count * bytesPerElement(dtype));
-  const partials = { buffer: "partials", byteOffset: 0, type: { dtype, shape: [count] } };
-  const numbers = 4 + options.loss.counts.length;
+  program.buffer(PARTIALS, count * bytesPerElement(dtype));
+  const partials = { buffer: PARTIALS, byteOffset: 0, type: { dtype, shape: [count] } };
+  const numbers = 4 + options.task.counts.length;
   const summary = {
-    buffer: program.buffer("summary", numbers * bytesPerElement(dtype)),
+    buffer: program.buffer(SUMMARY_BUFFER, numbers * bytesPerElement(dtype), "host"),
     byteOffset: 0,
     type: { dtype, shape: [numbers] },
   };
@@ -90,19 +96,13 @@ export function planNorm(
         mode: "small",
       },
     ],
-    readSummary(instance) {
-      const [loss = NaN, gradientNorm = NaN, gradientScale = NaN, root = NaN, ...counts] =
-        toNumbers(instance.tensor(summary));
-      // A sum of gradients that is not finite has another reason than that nothing counts.
-      const isEmpty = counts.includes(0) && root === 0;
-      return { loss, gradientNorm, gradientScale, isEmpty };
-    },
+    summary,
   };
 }
 
 function squareRuns(
   program: ProgramBuilder,
-  plan: ParameterPlan,
+  plan: FlatVectors,
   dtype: DType,
   ownership: Ownership | undefined,
 ): { runs: Run[]; gathers: Stage[]; count: number } {
@@ -113,8 +113,8 @@ function squareRuns(
     const byteOffset = count * bytesPerElement(dtype);
     count += group.length / layout.tile;
     for (const cut of cutsOf(ownership, group)) {
-      const axis = ownership?.axis ?? "all";
-      const place = { name: `squares of ${group.key} to all`, axis, buffer: "partials" };
+      const name = `squares of ${group.key} to all`;
+      const place = { name, group: ownership?.group ?? "", buffer: PARTIALS };
       gathers.push(gatherTiles(program, cut, { ...place, dtype, perTile: 1, byteOffset }));
     }
     const own = ownPieces(ownership, group, layout.tile);
@@ -126,10 +126,10 @@ function squareRuns(
           const firstTile = block.firstTile + at;
           const tile = { firstTile, tiles: 1 };
           const shape = [1, layout.tile];
-          inputs[`gradient.${at}`] = blockRef("gradients", layout, group, tile, shape);
+          inputs[`gradient.${at}`] = blockRef(GRADIENTS, layout, group, tile, shape);
           const place = byteOffset + firstTile * bytesPerElement(dtype);
           const type = { dtype, shape: [1] };
-          outputs[`squares.${at}`] = { buffer: "partials", byteOffset: place, type };
+          outputs[`squares.${at}`] = { buffer: PARTIALS, byteOffset: place, type };
         }
         const type = { dtype: group.dtype, shape: [1, layout.tile] };
         return { graph: squareGraph(program, type, block, dtype), inputs, outputs };
@@ -158,10 +158,10 @@ function squareGraph(
   });
 }
 
-function summaryGraph(partialsType: TensorType, { clip, loss: made, sums: places }: NormOptions) {
+function summaryGraph(partialsType: TensorType, { task, tail, sums: places }: NormOptions): Graph {
   const builder = newBuilder("summary");
   const { dtype } = partialsType;
-  const { terms, tail, counts } = made;
+  const { terms, counts, clip } = task;
   const sums = places.map(({ type }, index) => builder.input(`sum.${index}`, type));
   const partials = builder.input("partials", partialsType);
   const trained = Math.max(

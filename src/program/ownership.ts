@@ -6,11 +6,11 @@
 import { bytesPerElement, type DType } from "../tensor/index.ts";
 import type { Layout, LayoutGroup } from "./layout.ts";
 import { elementsOf, offsetOf, type Piece } from "./pieces.ts";
-import type { Axis, CollectiveStage, ProgramBuilder } from "./program.ts";
+import type { CollectiveStage, ProgramBuilder } from "./program.ts";
 
 export interface Ownership {
   /** Of the ranks that share memory. */
-  readonly axis: Axis;
+  readonly group: string;
   /** This rank among them, and all of them by their ranks in the run. */
   readonly place: number;
   readonly ranks: readonly number[];
@@ -39,7 +39,8 @@ export function ownPieces(
 
 export interface GatherOptions {
   readonly name: string;
-  readonly axis: Axis;
+  /** Of ranks. */
+  readonly group: string;
   readonly buffer: string;
   readonly dtype: DType;
   /** Elements of the buffer for a tile. */
@@ -52,7 +53,7 @@ export interface GatherOptions {
 export function gatherTiles(
   program: ProgramBuilder,
   cut: readonly Piece[],
-  { name, axis, buffer, dtype, perTile, byteOffset }: GatherOptions,
+  { name, group, buffer, dtype, perTile, byteOffset }: GatherOptions,
 ): CollectiveStage {
   program.shared.add(buffer);
   const counts = cut.map(({ start, end }) => (end - start) * perTile);
@@ -60,7 +61,7 @@ export function gatherTiles(
   const first = (cut[0] as Piece).start * perTile * bytesPerElement(dtype);
   const data = { buffer, byteOffset: byteOffset + first };
   const call = { kind: "allGather" as const, count, counts, dtype };
-  return { name, mode: "collective", axis, call, data };
+  return { name, mode: "collective", group, call, data };
 }
 
 /** Of a buffer that is laid out as the pieces are. */
@@ -68,12 +69,11 @@ export function gatherParts(
   program: ProgramBuilder,
   layout: Layout,
   cut: readonly Piece[],
-  { name, axis, buffer }: Pick<GatherOptions, "name" | "axis" | "buffer">,
+  { name, group, buffer }: Pick<GatherOptions, "name" | "group" | "buffer">,
 ): CollectiveStage {
-  const { group } = cut[0] as Piece;
-  const { dtype, byteOffset } = group;
+  const { dtype, byteOffset } = (cut[0] as Piece).group;
   const perTile = layout.tile;
-  return gatherTiles(program, cut, { name, axis, buffer, dtype, perTile, byteOffset });
+  return gatherTiles(program, cut, { name, group, buffer, dtype, perTile, byteOffset });
 }
 
 /** A part of a buffer, in bytes. */

@@ -3,15 +3,17 @@
  * places. It can be printed, hashed and sent; `instance.ts` gives it memory and an engine.
  */
 import type { Collective } from "../collectives/index.ts";
+import type { Space } from "../engine/index.ts";
 import type { Graph } from "../graph/index.ts";
 import type { TensorType } from "../tensor/index.ts";
-import type { Task } from "./partition.ts";
 
 /** A place in a buffer of the program. */
 export interface TensorRef {
   readonly buffer: string;
   readonly byteOffset: number;
   readonly type: TensorType;
+  /** Another rank of this machine, whose buffer of that name is meant; this rank's own without it. */
+  readonly rank?: number;
 }
 
 export interface Run {
@@ -36,14 +38,12 @@ export interface RunStage {
   readonly mode: "ordered" | "parallel" | "small";
 }
 
-/** Which ranks take part: all; those of one machine; those of one place on all machines. */
-export type Axis = "all" | "machine" | "across";
-
-/** All ranks of the axis come here; none passes before what it needs of the others is there. */
+/** All ranks of the group come here; none passes before what it needs of the others is there. */
 export interface CollectiveStage {
   readonly name: string;
   readonly mode: "collective";
-  readonly axis: Axis;
+  /** A group of the program. */
+  readonly group: string;
   readonly call: { readonly kind: "barrier" } | Collective;
   /** Undefined for a barrier. */
   readonly data?: BufferPlace;
@@ -51,14 +51,26 @@ export interface CollectiveStage {
   readonly into?: BufferPlace;
 }
 
-/** Tasks that start as soon as what they need is done: collectives travel beside computation. */
+/** Tasks that start as soon as what they need is done: communication travels beside computation. */
 export interface TaskStage {
   readonly name: string;
   readonly mode: "tasks";
+  /** In an order in which they could run one after the other; on all ranks alike where they communicate. */
   readonly tasks: readonly Task[];
-  /** What a task stands for, one after the other. */
-  readonly work: ReadonlyMap<Task, readonly (RunStage | CollectiveStage)[]>;
 }
+
+export interface Task {
+  readonly name: string;
+  /** Tasks of one lane run one at a time, in their order: `compute`, and one lane for each group of ranks. */
+  readonly lane: string;
+  /** Tasks (by index, all smaller than its own) that must be done first. */
+  readonly after: readonly number[];
+  /** Done one after the other. */
+  readonly work: readonly (RunStage | CollectiveStage)[];
+}
+
+/** The lane of tasks that compute. */
+export const COMPUTE = "compute";
 
 export interface BufferPlace {
   readonly buffer: string;
@@ -71,22 +83,31 @@ export interface GraphSpec {
   readonly threads: 1 | "all";
 }
 
+/** Memory of a program. It starts as zeros. */
+export interface BufferSpec {
+  readonly byteLength: number;
+  /** `host`: the process reads or writes it as bytes. `device`: only runs, uploads and downloads do. */
+  readonly space: Space;
+}
+
 export interface Program {
-  /** Bytes of each buffer; they start as zeros. */
-  readonly buffers: ReadonlyMap<string, number>;
-  /** Buffers that collectives work on: peers map them where they can. */
+  readonly buffers: ReadonlyMap<string, BufferSpec>;
+  /** Buffers that collectives work on: they are host memory, and peers map them where they can. */
   readonly shared: ReadonlySet<string>;
   readonly graphs: ReadonlyMap<string, GraphSpec>;
+  /** The ranks that this rank communicates with, itself among them, ascending; by the names that collectives use. */
+  readonly groups: ReadonlyMap<string, readonly number[]>;
 }
 
 /** Collects what a program needs while its stages are written. */
 export class ProgramBuilder implements Program {
-  readonly buffers = new Map<string, number>();
+  readonly buffers = new Map<string, BufferSpec>();
   readonly shared = new Set<string>();
   readonly graphs = new Map<string, GraphSpec>();
+  readonly groups = new Map<string, readonly number[]>();
 
-  buffer(name: string, byteLength: number): string {
-    this.buffers.set(name, Math.max(64, byteLength));
+  buffer(name: string, byteLength: number, space: Space = "device"): string {
+    this.buffers.set(name, { byteLength: Math.max(64, byteLength), space });
     return name;
   }
 
@@ -95,9 +116,4 @@ export class ProgramBuilder implements Program {
     if (!this.graphs.has(name)) this.graphs.set(name, { graph: build(), threads });
     return name;
   }
-}
-
-/** The name of a peer's buffer of the same name, as runs of this rank read it. */
-export function peerBuffer(name: string, rank: number): string {
-  return `${name}@${rank}`;
 }

@@ -5,14 +5,13 @@
  */
 import { assert } from "../errors.ts";
 import type { Layout, LayoutGroup } from "./layout.ts";
+import type { RankGroups } from "./levels.ts";
 import { gatherParts, type Ownership } from "./ownership.ts";
 import { bytesOf, cutPiece, elementsOf, offsetOf, type Piece } from "./pieces.ts";
 import {
-  type Axis,
   type BufferPlace,
   type CollectiveStage,
   type ProgramBuilder,
-  peerBuffer,
   type Run,
   type RunStage,
   type TensorRef,
@@ -23,6 +22,8 @@ import { leavesOf, renumber, treeGraph } from "./tree-graph.ts";
 
 export interface ReduceOptions {
   readonly rank: number;
+  /** Names of the groups of ranks. */
+  readonly names: RankGroups["names"];
   readonly levels: Levels;
   /** The buffer of a rank's contribution, laid out by `layout`. That of slot 0 gets the sum. */
   readonly bufferOf: (slot: number) => string;
@@ -70,7 +71,7 @@ export class Reducer {
     const barrier: CollectiveStage = {
       name: `neighbours have ${what}`,
       mode: "collective",
-      axis: this.#axis,
+      group: this.#inner,
       call: { kind: "barrier" },
     };
     const parts = this.#neighbours.length * this.#options.levels.members.length;
@@ -95,16 +96,21 @@ export class Reducer {
     const kept = pieces.filter((piece) => this.#keeps(piece));
     if (kept.length === 0 || this.#neighbours.length === 1) return undefined;
     const cuts = kept.map((piece) => cutPiece(piece, this.#neighbours.length));
-    return { axis: this.#axis, place: this.#place, ranks: this.#neighbours, cuts };
+    return { group: this.#inner, place: this.#place, ranks: this.#neighbours, cuts };
   }
 
   #keeps({ group }: Piece): boolean {
     return this.#options.keeps?.(group) ?? false;
   }
 
-  /** Of the ranks of this machine. */
-  get #axis(): Axis {
-    return this.#isNested ? "machine" : "all";
+  /** The group of the ranks that sum in place. */
+  get #inner(): string {
+    return this.#isNested ? this.#options.names.inner : this.#options.names.all;
+  }
+
+  /** The group between whose ranks messages go. */
+  get #outer(): string {
+    return this.#isNested ? this.#options.names.outer : this.#options.names.all;
   }
 
   /** Several machines of several ranks: then there are two axes. */
@@ -118,7 +124,7 @@ export class Reducer {
     const cuts = cutPiece(piece, this.#neighbours.length);
     const part = cuts[this.#place] as Piece;
     if (cuts.length > 1 && !this.#keeps(piece)) {
-      gathers.push(this.#gather(cuts, what, this.#axis));
+      gathers.push(this.#gather(cuts, what, this.#inner));
     }
     if (members.length === 1) {
       const totals = this.#totals(part, ranks.combination, this.#inPlace(part));
@@ -126,7 +132,7 @@ export class Reducer {
     }
     const subparts = cutPiece(part, members.length);
     const own = subparts[this.#machine] as Piece;
-    gathers.unshift(this.#gather(subparts, what, this.#isNested ? "across" : "all"));
+    gathers.unshift(this.#gather(subparts, what, this.#outer));
     const { runs: local, sources } = this.#isNested
       ? this.#sumNeighbours(part)
       : { runs: [], sources: this.#contributions(part) };
@@ -140,9 +146,8 @@ export class Reducer {
     const { rank, levels, bufferOf } = this.#options;
     return (contribution, block) => {
       const from = levels.ranks.contributions[contribution];
-      const buffer = bufferOf(from?.slot ?? 0);
-      const place = from?.rank === rank ? buffer : peerBuffer(buffer, from?.rank ?? 0);
-      return blockRef(place, this.#layout, group, block);
+      const place = blockRef(bufferOf(from?.slot ?? 0), this.#layout, group, block);
+      return from?.rank === rank ? place : { ...place, rank: from?.rank ?? 0 };
     };
   }
 
@@ -201,7 +206,7 @@ export class Reducer {
       stages.push({
         name: `${group.key} of ${what} to those who sum it`,
         mode: "collective",
-        axis: this.#isNested ? "across" : "all",
+        group: this.#outer,
         call: { kind: "allToAll", sendCounts, receiveCounts, dtype: group.dtype },
         data: given,
         into,
@@ -254,10 +259,10 @@ export class Reducer {
     };
   }
 
-  #gather(cuts: readonly Piece[], what: string, axis: Axis): CollectiveStage {
+  #gather(cuts: readonly Piece[], what: string, group: string): CollectiveStage {
     const name = `${cuts[0]?.group.key} of ${what} to all`;
     const buffer = this.#options.bufferOf(0);
-    return gatherParts(this.#program, this.#layout, cuts, { name, axis, buffer });
+    return gatherParts(this.#program, this.#layout, cuts, { name, group, buffer });
   }
 
   #sumStage(name: string, runs: readonly Run[], pieces: readonly Piece[], parts: number): RunStage {

@@ -3,10 +3,9 @@
  * other all results. Of those that go element by element, slots stay with the rank that writes them.
  */
 import { bytesPerElement, elementCount } from "../tensor/index.ts";
-import type { Instance } from "./instance.ts";
 import type { LayoutEntry, LayoutGroup } from "./layout.ts";
 import type { Extent } from "./ownership.ts";
-import { type ProgramBuilder, peerBuffer, type Stage } from "./program.ts";
+import type { ProgramBuilder, Stage } from "./program.ts";
 
 /** The entries of each rank: neighbours, of about as many elements as those of the others. */
 export function shareEntries(group: LayoutGroup, ranks: number): readonly LayoutEntry[][] {
@@ -31,7 +30,10 @@ export function gatherStage(
   program: ProgramBuilder,
   buffer: string,
   group: LayoutGroup,
-  names: readonly (readonly string[])[],
+  {
+    names,
+    group: ranks,
+  }: { readonly names: readonly (readonly string[])[]; readonly group: string },
 ): Stage {
   program.shared.add(buffer);
   const width = bytesPerElement(group.dtype);
@@ -51,19 +53,11 @@ export function gatherStage(
   }
   const call = { kind: "allGather" as const, count: group.length, counts, dtype: group.dtype };
   const data = { buffer, byteOffset: group.byteOffset };
-  return { name: `new ${buffer} to all`, mode: "collective", axis: "all", call, data };
+  return { name: `new ${buffer} to all`, mode: "collective", group: ranks, call, data };
 }
 
 /** A part of a buffer that another rank of this machine has written. */
 export interface Held extends Extent {
   readonly buffer: string;
   readonly rank: number;
-}
-
-export function collectHeld(instance: Instance, held: readonly Held[]): void {
-  for (const { buffer, rank, byteOffset, byteLength } of held) {
-    const theirs = instance.buffer(peerBuffer(buffer, rank)).bytes;
-    const end = byteOffset + byteLength;
-    instance.buffer(buffer).bytes.set(theirs.subarray(byteOffset, end), byteOffset);
-  }
 }

@@ -1,7 +1,15 @@
-/** When the tasks of a rank would run, for plans: computation and communication at once, each with a speed that is told. */
+/** When the tasks of a stage would run, for plans: computation and communication at once, each with a speed that is told. */
 import { type Graph, inferContext, typeOf } from "../graph/index.ts";
 import { operatorTable } from "../ops/index.ts";
-import type { RankProgram, Task } from "./partition.ts";
+import { bytesPerElement } from "../tensor/index.ts";
+import {
+  COMPUTE,
+  type CollectiveStage,
+  type Program,
+  type Stage,
+  type Task,
+  type TaskStage,
+} from "./program.ts";
 
 export interface Speeds {
   readonly flopsPerSecond: number;
@@ -13,7 +21,9 @@ export interface Speeds {
 export interface Timed {
   readonly task: Task;
   readonly flops: number;
-  /** Seconds from the start of the program. */
+  /** What its collectives bring to this rank. */
+  readonly bytes: number;
+  /** Seconds from the start of the stage. */
   readonly start: number;
   readonly end: number;
 }
@@ -27,55 +37,64 @@ export interface Timeline {
   readonly exposed: number;
 }
 
-/** As `executeTasks` would: one segment at a time, one collective of an axis at a time, in order among the ready. */
-export function planTimeline(program: RankProgram, speeds: Speeds): Timeline {
+/** As `executeTasks` would run them: one task of a lane at a time, in order. */
+export function planTimeline(program: Program, { tasks }: TaskStage, speeds: Speeds): Timeline {
   const free = new Map<string, number>();
   const timed: Timed[] = [];
-  const open = new Set(program.tasks.keys());
-  while (open.size > 0) {
-    // Of all that could be next on its lane, what can start first.
-    let best: { index: number; start: number } | undefined;
-    const seen = new Set<string>();
-    for (const index of open) {
-      const task = program.tasks[index] as Task;
-      const lane = laneOf(task);
-      if (task.kind === "collective" && seen.has(lane)) continue;
-      seen.add(lane);
-      if (task.after.some((needed) => open.has(needed))) continue;
-      const ready = Math.max(0, ...task.after.map((needed) => (timed[needed] as Timed).end));
-      const start = Math.max(ready, free.get(lane) ?? 0);
-      if (best === undefined || start < best.start) best = { index, start };
-    }
-    if (best === undefined) break;
-    const task = program.tasks[best.index] as Task;
-    const flops = task.kind === "segment" ? flopsOf(task.graph) : 0;
+  // Every task comes after those that it waits for, and after those of its lane.
+  for (const task of tasks) {
+    const ready = Math.max(0, ...task.after.map((needed) => timed[needed]?.end ?? 0));
+    const start = Math.max(ready, free.get(task.lane) ?? 0);
+    const flops = task.lane === COMPUTE ? flopsOfStages(program, task.work) : 0;
+    const collectives = task.work.filter((stage) => stage.mode === "collective");
+    const bytes = collectives.reduce((sum, stage) => sum + collectiveBytes(stage), 0);
     const seconds =
-      task.kind === "segment"
+      task.lane === COMPUTE
         ? flops / speeds.flopsPerSecond
-        : speeds.latency + task.bytes / speeds.bytesPerSecond;
-    const end = best.start + seconds;
-    timed[best.index] = { task, flops, start: best.start, end };
-    free.set(laneOf(task), end);
-    open.delete(best.index);
+        : collectives.length * speeds.latency + bytes / speeds.bytesPerSecond;
+    const end = start + seconds;
+    timed.push({ task, flops, bytes, start, end });
+    free.set(task.lane, end);
   }
   return summarize(timed);
 }
 
-function laneOf(task: Task): string {
-  return task.kind === "segment" ? "compute" : `axis ${task.axis}`;
-}
-
 function summarize(tasks: readonly Timed[]): Timeline {
-  const total = (kind: Task["kind"]) =>
-    tasks.reduce((sum, { task, start, end }) => sum + (task.kind === kind ? end - start : 0), 0);
+  const total = (isCounted: (task: Task) => boolean) =>
+    tasks.reduce((sum, { task, start, end }) => sum + (isCounted(task) ? end - start : 0), 0);
   const seconds = Math.max(0, ...tasks.map(({ end }) => end));
-  const computing = total("segment");
-  const communicating = total("collective");
+  const computing = total(({ lane }) => lane === COMPUTE);
+  const communicating = total(({ lane }) => lane !== COMPUTE);
   return { tasks, seconds, computing, communicating, exposed: seconds - computing };
 }
 
+/** Of the data that a collective works on; nothing for a barrier. */
+export function collectiveBytes({ call }: CollectiveStage): number {
+  if (call.kind === "barrier") return 0;
+  const elements =
+    "count" in call ? call.count : call.receiveCounts.reduce((sum, count) => sum + count, 0);
+  return elements * bytesPerElement(call.dtype);
+}
+
+export function flopsOfStages(program: Program, stages: readonly Stage[]): number {
+  return stages.reduce((sum, stage) => {
+    if (stage.mode === "collective") return sum;
+    if (stage.mode === "tasks") {
+      return sum + stage.tasks.reduce((all, { work }) => all + flopsOfStages(program, work), 0);
+    }
+    return stage.runs.reduce((all, { graph }) => {
+      const found = program.graphs.get(graph);
+      return all + (found === undefined ? 0 : flopsOf(found.graph));
+    }, sum);
+  }, 0);
+}
+
+const known = new WeakMap<Graph, number>();
+
 /** Floating-point operations of one run of a graph. */
 export function flopsOf(graph: Graph): number {
+  const before = known.get(graph);
+  if (before !== undefined) return before;
   let flops = 0;
   for (const node of graph.nodes) {
     const definition = operatorTable.find(node.op);
@@ -94,5 +113,6 @@ export function flopsOf(graph: Graph): number {
       outputs: node.outputs.flatMap((name) => type(name) ?? []),
     });
   }
+  known.set(graph, flops);
   return flops;
 }

@@ -1,9 +1,12 @@
 /** How many bytes a rank takes from others: what it reads of their memory in place, and what is sent to it. */
 import { byteLength, bytesPerElement } from "../tensor/index.ts";
-import type { Axis, CollectiveStage, RunStage, Stage } from "./program.ts";
+import type { CollectiveStage, RunStage, Stage } from "./program.ts";
 
-/** @param placeOf this rank's place on an axis */
-export function receivedBytes(stages: readonly Stage[], placeOf: (axis: Axis) => number): number {
+/** @param placeOf this rank's place in a group */
+export function receivedBytes(
+  stages: readonly Stage[],
+  placeOf: (group: string) => number,
+): number {
   let bytes = 0;
   for (const stage of stages) {
     switch (stage.mode) {
@@ -11,7 +14,7 @@ export function receivedBytes(stages: readonly Stage[], placeOf: (axis: Axis) =>
         bytes += receivedBy(stage, placeOf);
         break;
       case "tasks":
-        for (const work of stage.work.values()) bytes += receivedBytes(work, placeOf);
+        for (const { work } of stage.tasks) bytes += receivedBytes(work, placeOf);
         break;
       default:
         bytes += readInPlace(stage);
@@ -23,14 +26,14 @@ export function receivedBytes(stages: readonly Stage[], placeOf: (axis: Axis) =>
 function readInPlace({ runs }: RunStage): number {
   const places = runs.flatMap(({ inputs }) => Object.values(inputs));
   return places.reduce(
-    (sum, { buffer, type }) => (buffer.includes("@") ? sum + byteLength(type) : sum),
+    (sum, { rank, type }) => (rank === undefined ? sum : sum + byteLength(type)),
     0,
   );
 }
 
-function receivedBy({ call, axis }: CollectiveStage, placeOf: (axis: Axis) => number): number {
+function receivedBy({ call, group }: CollectiveStage, placeOf: (group: string) => number): number {
   const others = (counts: readonly number[]) =>
-    counts.reduce((sum, count, from) => (from === placeOf(axis) ? sum : sum + count), 0);
+    counts.reduce((sum, count, from) => (from === placeOf(group) ? sum : sum + count), 0);
   switch (call.kind) {
     case "allGather":
       return others(call.counts ?? []) * bytesPerElement(call.dtype);

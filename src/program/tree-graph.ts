@@ -2,8 +2,8 @@
 import { add } from "../functional/index.ts";
 import type { Value } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
+import { buildNamed } from "../plan/index.ts";
 import type { TensorType } from "../tensor/index.ts";
-import { buildNamed } from "./named.ts";
 import type { ProgramBuilder } from "./program.ts";
 import type { Combination } from "./shares.ts";
 

@@ -2,10 +2,11 @@
 import { cast } from "../functional/index.ts";
 import type { Graph, Value } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
+import { updateType } from "../optimizer/index.ts";
+import { buildNamed } from "../plan/index.ts";
 import type { TensorType } from "../tensor/index.ts";
-import { buildNamed } from "./named.ts";
-import type { ParameterPlan } from "./plan-parameters.ts";
-import { type GroupPlan, wide } from "./update-groups.ts";
+import type { FlatVectors } from "./flat.ts";
+import type { GroupPlan } from "./update-groups.ts";
 
 /** The update of `count` parameters or tiles, one after the other. */
 export function updateGraph(
@@ -19,7 +20,7 @@ export function updateGraph(
   const scalarValues = new Map(
     Object.keys(scalars).map((scalarName) => [
       scalarName,
-      builder.input(`scalar.${scalarName}`, wide({ dtype: group.dtype, shape: [] })),
+      builder.input(`scalar.${scalarName}`, updateType({ dtype: group.dtype, shape: [] })),
     ]),
   );
   const outputs = new Map<string, Value>();
@@ -29,8 +30,8 @@ export function updateGraph(
     );
     const next = rule.update({
       builder,
-      parameter: cast(builder.input(`parameter.${index}`, parameter), wide(parameter).dtype),
-      gradient: cast(builder.input(`gradient.${index}`, parameter), wide(parameter).dtype),
+      parameter: cast(builder.input(`parameter.${index}`, parameter), updateType(parameter).dtype),
+      gradient: cast(builder.input(`gradient.${index}`, parameter), updateType(parameter).dtype),
       slot: (slot) => slotValues.get(slot) as Value,
       scalar: (scalarName) => scalarValues.get(scalarName) as Value,
       decays,
@@ -44,14 +45,14 @@ export function updateGraph(
 }
 
 /** A group's update, for a graph of each shape: the same on all ranks, whatever blocks they run. */
-export function graphsOf(plan: ParameterPlan, group: GroupPlan): Graph[] {
+export function graphsOf(plan: FlatVectors, group: GroupPlan): Graph[] {
   const { tile } = plan.gradients;
   const { rule, slots, decays } = group;
   const { dtype, entries } = group.group;
   const name = `${rule.name} ${decays ? "decays" : "plain"}`;
   if (rule.granularity === "element") {
     const parameter = { dtype, shape: [tile] };
-    const types = slots.map((slot) => [slot.name, wide(parameter)] as const);
+    const types = slots.map((slot) => [slot.name, updateType(parameter)] as const);
     return [updateGraph(name, group, 1, () => ({ parameter, slots: Object.fromEntries(types) }))];
   }
   return entries.map((entry) => {

@@ -1,7 +1,8 @@
 /** The groups of parameters that are updated alike, with their slots and scalars: where everything lies. */
-import type { TensorType } from "../tensor/index.ts";
+import { updateType } from "../optimizer/index.ts";
+import { PARAMETERS, SCALARS, SCRATCH, slotBuffer } from "./buffers.ts";
+import type { FlatVectors, UpdateGroup } from "./flat.ts";
 import { type Layout, planLayout } from "./layout.ts";
-import type { ParameterPlan, UpdateGroup } from "./plan-parameters.ts";
 import type { ProgramBuilder, TensorRef } from "./program.ts";
 
 /** One tensor for each parameter of a rule. */
@@ -16,19 +17,13 @@ export interface GroupPlan extends UpdateGroup {
   readonly slots: readonly SlotPlan[];
 }
 
-export const PARAMETERS = "parameters";
-export const SCRATCH = "parameters.next";
 const SCALAR_BYTES = 8;
-
-/** Half floats are updated in float32: AdamW's epsilon is zero in float16. Slots are float32 then. */
-export function wide(type: TensorType): TensorType {
-  const isHalf = type.dtype === "float16" || type.dtype === "bfloat16";
-  return isHalf ? { ...type, dtype: "float32" } : type;
-}
 
 /** Whether new parameters go to a scratch vector first: they cannot be written over what is still read. */
 export function needsScratch({ rule, group }: UpdateGroup): boolean {
-  return rule.inPlace === false || wide({ dtype: group.dtype, shape: [] }).dtype !== group.dtype;
+  return (
+    rule.inPlace === false || updateType({ dtype: group.dtype, shape: [] }).dtype !== group.dtype
+  );
 }
 
 /** Where new parameters are written. */
@@ -48,7 +43,7 @@ export function slotGroup({
 }
 
 /** By the rule's place in the optimizer. */
-export function planSlots(program: ProgramBuilder, plan: ParameterPlan): Map<number, SlotPlan[]> {
+export function planSlots(program: ProgramBuilder, plan: FlatVectors): Map<number, SlotPlan[]> {
   const slots = new Map<number, SlotPlan[]>();
   for (const { rule, index } of plan.updates) {
     if (slots.has(index)) continue;
@@ -56,12 +51,12 @@ export function planSlots(program: ProgramBuilder, plan: ParameterPlan): Map<num
     const planned = rule.slots.map(({ name, typeOf }) => {
       const items = groups.flatMap(({ group }) =>
         group.entries.map((entry) => {
-          const type = wide(entry.type);
+          const type = updateType(entry.type);
           return { name: entry.name, group: slotGroup(group), type: typeOf?.(type) ?? type };
         }),
       );
       const layout = planLayout(items, plan.gradients.tile);
-      return { name, layout, buffer: program.buffer(`slot.${index}.${name}`, layout.byteLength) };
+      return { name, layout, buffer: program.buffer(slotBuffer(index, name), layout.byteLength) };
     });
     slots.set(index, planned);
   }
@@ -70,7 +65,7 @@ export function planSlots(program: ProgramBuilder, plan: ParameterPlan): Map<num
 
 export function planGroups(
   program: ProgramBuilder,
-  plan: ParameterPlan,
+  plan: FlatVectors,
   slots: ReadonlyMap<number, SlotPlan[]>,
 ): GroupPlan[] {
   let count = 0;
@@ -79,12 +74,12 @@ export function planGroups(
     const names = Object.keys(
       rule.scalars({ step: 1, learningRate: 1, gradientScale: 1, weightDecay: 0 }),
     );
-    const type = wide({ dtype: group.dtype, shape: [] });
+    const type = updateType({ dtype: group.dtype, shape: [] });
     const scalars = Object.fromEntries(
-      names.map((name) => [name, { buffer: "scalars", byteOffset: count++ * SCALAR_BYTES, type }]),
+      names.map((name) => [name, { buffer: SCALARS, byteOffset: count++ * SCALAR_BYTES, type }]),
     );
     return { ...update, scalars, slots: slots.get(index) ?? [] };
   });
-  program.buffer("scalars", count * SCALAR_BYTES);
+  program.buffer(SCALARS, count * SCALAR_BYTES, "host");
   return groups;
 }

@@ -1,16 +1,17 @@
 /** The optimizer's part of a program: its slots, its scalars, and the stage that updates every parameter. */
-import type { Graph } from "../graph/index.ts";
+import { hashGraph } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
-import type { StepContext } from "../optimizer/index.ts";
-import { elementCount, scalar } from "../tensor/index.ts";
-import type { Instance } from "./instance.ts";
+import { type Optimizer, type StepContext, updateType } from "../optimizer/index.ts";
+import { buildNamed } from "../plan/index.ts";
+import { elementCount, scalar, type Tensor } from "../tensor/index.ts";
+import { GRADIENTS, PARAMETERS, SCRATCH } from "./buffers.ts";
+import type { FlatVectors } from "./flat.ts";
 import type { LayoutEntry, LayoutGroup } from "./layout.ts";
-import { buildNamed } from "./named.ts";
 import { cutsOf, extentOf, gatherParts, type Ownership, ownPieces } from "./ownership.ts";
 import type { Piece } from "./pieces.ts";
-import type { ParameterPlan } from "./plan-parameters.ts";
 import type { ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
-import { collectHeld, gatherStage, type Held, shareEntries } from "./share-update.ts";
+import { refsOf } from "./refs.ts";
+import { gatherStage, type Held, shareEntries } from "./share-update.ts";
 import {
   type Block,
   blockRef,
@@ -24,55 +25,76 @@ import { graphsOf, updateGraph } from "./update-graph.ts";
 import {
   type GroupPlan,
   needsScratch,
-  PARAMETERS,
   planGroups,
   planSlots,
-  SCRATCH,
   type SlotPlan,
   slotGroup,
   targetOf,
-  wide,
 } from "./update-groups.ts";
-
-const GRADIENTS = "gradients";
 
 export interface UpdatePlan {
   readonly stages: readonly Stage[];
-  readonly slots: readonly SlotPlan[];
-  /** Copies what other ranks of this machine hold of the slots, which must stand still meanwhile, to their places here. */
-  collect(instance: Instance): void;
-  /** What makes the update, the same on all ranks: a graph for each shape that some rank updates. */
-  graphs(): readonly Graph[];
-  /** Computes the step's scalars on the host and writes them where the graphs read them. */
-  writeScalars(
-    instance: Instance,
-    step: Omit<StepContext, "weightDecay" | "learningRate">,
-    factor: number,
-  ): void;
+  /** By `PARAMETER.SLOT`. */
+  readonly slots: ReadonlyMap<string, TensorRef>;
+  /** What other ranks of this node hold of the slots. */
+  readonly held: readonly Held[];
+  readonly scalars: readonly ScalarPlan[];
+  /** Hashes of what makes the update, the same on all ranks: of a graph for each shape that some rank updates. */
+  readonly hashes: readonly string[];
+}
+
+/** Where the host writes the scalars of a rule before an update. */
+export interface ScalarPlan {
+  /** The place of the rule in the optimizer. */
+  readonly rule: number;
+  readonly decays: boolean;
+  readonly places: Readonly<Record<string, TensorRef>>;
+}
+
+/** The scalars of a step, each with its place. @param factor of the learning rate */
+export function scalarsOf(
+  optimizer: Optimizer,
+  plans: readonly ScalarPlan[],
+  step: Omit<StepContext, "weightDecay" | "learningRate">,
+  factor: number,
+): [TensorRef, Tensor][] {
+  return plans.flatMap(({ rule: index, decays, places }) => {
+    const { rule } = optimizer.rules[index] as Optimizer["rules"][number];
+    const values = rule.scalars({
+      ...step,
+      learningRate: rule.learningRate * factor,
+      weightDecay: decays ? rule.weightDecay : 0,
+    });
+    return Object.entries(places).map(([name, place]): [TensorRef, Tensor] => {
+      return [place, scalar(place.type.dtype, values[name] as number)];
+    });
+  });
 }
 
 export interface UpdateSharing {
   readonly rank: number;
   readonly ranks: number;
+  /** The group of all ranks. */
+  readonly all: string;
   /** Of groups that are updated element by element; all of them on every rank unless told. */
   readonly ownership?: Ownership | undefined;
 }
 
-/** Updates of whole tensors are shared by all ranks, those of elements by the ranks of a machine. */
+/** Updates of whole tensors are shared out to all ranks, those of elements to those that `ownership` names. */
 export function planUpdate(
   program: ProgramBuilder,
-  plan: ParameterPlan,
-  { rank, ranks, ownership }: UpdateSharing = { rank: 0, ranks: 1 },
+  plan: FlatVectors,
+  { rank, ranks, all, ownership }: UpdateSharing = { rank: 0, ranks: 1, all: "" },
 ): UpdatePlan {
   const slots = planSlots(program, plan);
   const groups = planGroups(program, plan, slots);
-  const shared = ranks === 1 ? [] : groups.filter(({ rule }) => rule.granularity === "tensor");
+  const shared = groups.filter(({ task }) => task.granularity === "tensor" && task.axes.length > 0);
   const gathers = [
-    ...shared.flatMap((group) => gatherStages(program, group, ranks)),
+    ...shared.flatMap((group) => gatherStages(program, group, ranks, all)),
     ...groups.flatMap((group) =>
       cutsOf(ownership, group.group).map((cut) => {
-        const [name, axis] = [`new ${group.group.key} to all`, ownership?.axis ?? "all"];
-        return gatherParts(program, plan.parameters, cut, { name, axis, buffer: targetOf(group) });
+        const place = { name: `new ${group.group.key} to all`, group: ownership?.group ?? all };
+        return gatherParts(program, plan.parameters, cut, { ...place, buffer: targetOf(group) });
       }),
     ),
   ];
@@ -82,7 +104,7 @@ export function planUpdate(
   const runs = groups.flatMap((group) =>
     group.rule.granularity === "element"
       ? elementRuns(program, plan, group, ownPieces(ownership, group.group, plan.gradients.tile))
-      : tensorRuns(program, group, shareEntries(group.group, ranks)[rank] ?? []),
+      : tensorRuns(program, group, entriesOf(group, { rank, ranks })),
   );
   const swept = groups.every(({ rule }) => rule.granularity === "element");
   const mode = swept ? sweepMode(elementsIn(plan.parameters.groups), 2) : "parallel";
@@ -96,22 +118,29 @@ export function planUpdate(
   if (copies.length > 0) program.buffer(SCRATCH, plan.parameters.byteLength);
   return {
     stages: [update, ...gathers, ...(copies.length > 0 ? [copyBack] : [])],
-    slots: [...slots.values()].flat(),
-    collect: (instance) => collectHeld(instance, held),
-    graphs: () => groups.flatMap((group) => graphsOf(plan, group)),
-    writeScalars(instance, step, factor) {
-      for (const { rule, decays, scalars } of groups) {
-        const values = rule.scalars({
-          ...step,
-          learningRate: rule.learningRate * factor,
-          weightDecay: decays ? rule.weightDecay : 0,
-        });
-        for (const [name, ref] of Object.entries(scalars)) {
-          instance.tensor(ref).bytes.set(scalar(ref.type.dtype, values[name] as number).bytes);
-        }
-      }
-    },
+    slots: slotRefs([...slots.values()].flat()),
+    held,
+    scalars: groups.map(({ index, decays, scalars }) => {
+      return { rule: index, decays, places: scalars };
+    }),
+    hashes: groups.flatMap((group) => graphsOf(plan, group).map(hashGraph)),
   };
+}
+
+function slotRefs(slots: readonly SlotPlan[]): Map<string, TensorRef> {
+  return new Map(
+    slots.flatMap(({ name, buffer, layout }) =>
+      [...refsOf(layout, buffer)].map(([parameter, ref]) => [`${parameter}.${name}`, ref] as const),
+    ),
+  );
+}
+
+/** The parameters that this rank updates. */
+function entriesOf(
+  { group, task }: GroupPlan,
+  { rank, ranks }: { readonly rank: number; readonly ranks: number },
+): readonly LayoutEntry[] {
+  return task.axes.length === 0 ? group.entries : (shareEntries(group, ranks)[rank] ?? []);
 }
 
 /** What other ranks of this machine hold of a group's slots. */
@@ -136,7 +165,7 @@ function slotsHeld({ group, slots }: GroupPlan, ownership: Ownership): Held[] {
 /** Tiles of flat vectors, in place; a block of tiles is one graph, tile after tile. */
 function elementRuns(
   program: ProgramBuilder,
-  plan: ParameterPlan,
+  plan: FlatVectors,
   group: GroupPlan,
   pieces: readonly Piece[],
 ): Run[] {
@@ -150,7 +179,7 @@ function elementRuns(
     const graph = program.graph(`${name}.${group.index}`, 1, () =>
       updateGraph(name, group, block.tiles, () => ({
         parameter: type,
-        slots: Object.fromEntries(slots.map((slot) => [slot.name, wide(type)])),
+        slots: Object.fromEntries(slots.map((slot) => [slot.name, updateType(type)])),
       })),
     );
     return {
@@ -162,7 +191,7 @@ function elementRuns(
 }
 
 function tilePlaces(
-  plan: ParameterPlan,
+  plan: FlatVectors,
   planned: GroupPlan,
   block: Block,
 ): Pick<Run, "inputs" | "outputs"> {
@@ -188,7 +217,12 @@ function tilePlaces(
 }
 
 /** What each rank has updated goes to all: parameters, and slots, so that all ranks stay alike. */
-function gatherStages(program: ProgramBuilder, group: GroupPlan, ranks: number): Stage[] {
+function gatherStages(
+  program: ProgramBuilder,
+  group: GroupPlan,
+  ranks: number,
+  all: string,
+): Stage[] {
   const names = shareEntries(group.group, ranks).map((own) => own.map(({ name }) => name));
   const places: [string, LayoutGroup][] = [[targetOf(group), group.group]];
   for (const { layout, buffer } of group.slots) {
@@ -196,7 +230,7 @@ function gatherStages(program: ProgramBuilder, group: GroupPlan, ranks: number):
     const own = layout.groups.filter(({ key }) => key === slotGroup(group.group));
     for (const lies of own) places.push([buffer, lies]);
   }
-  return places.map(([buffer, lies]) => gatherStage(program, buffer, lies, names));
+  return places.map(([buffer, lies]) => gatherStage(program, buffer, lies, { names, group: all }));
 }
 
 /** One run for each parameter, in its own shape; the largest first, so that threads end together. */
@@ -238,7 +272,7 @@ function tensorRuns(
   });
 }
 
-function copyRuns(program: ProgramBuilder, plan: ParameterPlan, { group }: GroupPlan): Run[] {
+function copyRuns(program: ProgramBuilder, plan: FlatVectors, { group }: GroupPlan): Run[] {
   return blocksOf(group, plan.gradients.tile).map((block) => {
     const source = blockRef(SCRATCH, plan.parameters, group, block);
     const graph = program.graph(`copy.${group.dtype}.${block.tiles}`, 1, () => {

@@ -6,7 +6,6 @@ import { assert, LockstepError } from "../errors.ts";
 import { type Graph, type Node, readAttributes, typeOf } from "../graph/index.ts";
 import { type OperatorName, operators, operatorTable } from "../ops/index.ts";
 import type { Tensor, TensorType } from "../tensor/index.ts";
-import { collectiveKernels } from "./collective.ts";
 import { convolutionKernels } from "./convolution.ts";
 import { elementwiseKernels } from "./elementwise.ts";
 import { indexingKernels } from "./indexing.ts";
@@ -22,7 +21,6 @@ import { fromTensor, type ReferenceTensor, round, toTensor } from "./tensor.ts";
 
 /** Total: an operator without a kernel does not compile. */
 const kernels: Record<OperatorName, Kernel> = {
-  ...collectiveKernels,
   ...convolutionKernels,
   ...elementwiseKernels,
   ...indexingKernels,

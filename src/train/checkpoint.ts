@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { LockstepError } from "../errors.ts";
 import { readSafetensors, readSafetensorsHeader, writeSafetensors } from "../safetensors/index.ts";
-import { formatType, sameType, type Tensor } from "../tensor/index.ts";
+import { formatType, sameType, type Tensor, type TensorType } from "../tensor/index.ts";
 import { FILES, type RunFolder } from "./folder.ts";
 import {
   type Change,
@@ -14,6 +14,7 @@ import {
   type Identity,
   sha256Of,
 } from "./identity.ts";
+import type { TrainerTensors } from "./state.ts";
 import type { Trainer } from "./step.ts";
 
 const FORMAT = "lockstep-checkpoint-2";
@@ -48,13 +49,13 @@ export interface SaveOptions extends Progress {
 }
 
 /** Writes all state of the trainer, or nothing. Returns the path. */
-export function saveCheckpoint(
+export async function saveCheckpoint(
   folder: RunFolder,
   trainer: Trainer,
   options: SaveOptions,
 ): Promise<string> {
   trainer.collect();
-  return write(folder, prefixed(trainer), options);
+  return write(folder, prefixed(await trainer.read()), options);
 }
 
 /** A checkpoint of step 0, without tensors: the seed makes them. */
@@ -172,7 +173,7 @@ export async function loadCheckpoint(
   if (step === 0) return hashOfState(trainer);
   const path = folder.file(FILES.checkpoint);
   const { tensors } = await readSafetensors(path);
-  const wanted = prefixed(trainer);
+  const wanted = prefixed(trainer.tensors());
   for (const [name, place] of wanted) checkTensor(path, name, tensors.get(name), place);
   const found: string[] = [];
   for (const [name, tensor] of tensors) {
@@ -183,14 +184,15 @@ export async function loadCheckpoint(
     if (hashes !== undefined && hash !== hashes[name]) throw damaged(path, `the tensor "${name}"`);
     found.push(name, hash);
   }
-  for (const [name, place] of wanted) place.bytes.set((tensors.get(name) as Tensor).bytes);
+  const { engine } = trainer;
+  for (const [name, place] of wanted) engine.upload(place, (tensors.get(name) as Tensor).bytes);
   trainer.resumeAt(step);
   return sha256Of(found);
 }
 
 /** The hash of all that a trainer begins with. */
-export function hashOfState(trainer: Trainer): string {
-  const { parameters, states } = trainer.tensors();
+export async function hashOfState(trainer: Trainer): Promise<string> {
+  const { parameters, states } = await trainer.read();
   return sha256Of(
     Object.entries({ ...parameters, ...states }).flatMap(([name, tensor]) => [
       name,
@@ -210,7 +212,12 @@ function damaged(path: string, what: string): LockstepError {
   );
 }
 
-function checkTensor(path: string, name: string, found: Tensor | undefined, place: Tensor): void {
+function checkTensor(
+  path: string,
+  name: string,
+  found: Tensor | undefined,
+  place: TensorType,
+): void {
   if (found !== undefined && sameType(found, place)) return;
   const what = found === undefined ? "is missing" : `is ${formatType(found)}`;
   throw otherModel(path, `${name} ${what}, this model has ${formatType(place)}`);
@@ -224,11 +231,11 @@ function otherModel(path: string, difference: string): LockstepError {
   );
 }
 
-/** Every tensor of the trainer as a view, under `parameters/`, `slots/` or `states/`. */
-function prefixed(trainer: Trainer): Map<string, Tensor> {
+/** Every tensor under `parameters/`, `slots/` or `states/`. */
+function prefixed<T>(all: TrainerTensors<T>): Map<string, T> {
   return new Map(
-    Object.entries(trainer.tensors()).flatMap(([kind, tensors]) =>
-      Object.entries(tensors as Record<string, Tensor>).map(
+    Object.entries(all).flatMap(([kind, tensors]) =>
+      Object.entries(tensors as Record<string, T>).map(
         ([name, tensor]) => [`${kind}/${name}`, tensor] as const,
       ),
     ),

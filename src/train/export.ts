@@ -50,9 +50,9 @@ export function exportNotes({ forward, batch }: ExportPlan): string[] {
   return [`${FILES.model} will take batches of ${batch} only: ${reason}.`];
 }
 
-/** The trained forward graph for `batch` samples, weights as views of the trainer's memory. */
-export function trainedGraph(run: Run, trainer: Trainer, batch: number): Graph {
-  const { parameters, states } = trainer.tensors();
+/** The trained forward graph for `batch` samples. It holds the weights as long as no step follows. */
+export async function trainedGraph(run: Run, trainer: Trainer, batch: number): Promise<Graph> {
+  const { parameters, states } = await trainer.read();
   return bindWeights(forwardGraph(run.model.build({ batch, mode: "eval", exported: true })), {
     ...parameters,
     ...states,
@@ -98,7 +98,7 @@ export async function exportModel(session: Exporting): Promise<Exported> {
   assert(exporting !== undefined, "the worker that exports has planned it");
   const { forward } = exporting;
   await exportWeights(session);
-  const { parameters, states } = trainer.tensors();
+  const { parameters, states } = await trainer.read();
   const graph = bindWeights(forward.graph, { ...parameters, ...states });
   await writeModel(folder.file(FILES.model), graph, forward.encode);
   const files: string[] = [FILES.model, FILES.parameters];
@@ -112,7 +112,7 @@ export async function exportModel(session: Exporting): Promise<Exported> {
 /** Writes `model.safetensors`: trained weights and running statistics. Returns its name. */
 export async function exportWeights({ options, model, trainer }: Exporting): Promise<string> {
   const { folder } = options;
-  const { parameters, states } = trainer.tensors();
+  const { parameters, states } = await trainer.read();
   const all = new Map(Object.entries({ ...stateDict(model, parameters), ...states }));
   await writeSafetensors(folder.file(FILES.parameters), all, { format: "pt" });
   return FILES.parameters;

@@ -1,9 +1,10 @@
 /** What all workers of a run must have in common, in short texts that can be compared. */
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import type { Engine } from "../engine/index.ts";
-import { hashGraph } from "../graph/index.ts";
-import type { Stage, TrainingPlan } from "../program/index.ts";
+import type { Device } from "../engine/index.ts";
+import { type Graph, hashGraph } from "../graph/index.ts";
+import { GRADIENT, type StepGraph } from "../plan/index.ts";
+import type { Stage, StepProgram } from "../program/index.ts";
 import { formatType } from "../tensor/index.ts";
 import type { Facts } from "./agree.ts";
 import type { Identity } from "./identity.ts";
@@ -11,8 +12,9 @@ import type { Run } from "./run.ts";
 
 export interface FactsOf {
   readonly run: Run;
-  readonly engine: Engine;
-  readonly plan: TrainingPlan;
+  readonly engine: Device;
+  readonly planned: StepGraph;
+  readonly program: StepProgram;
   readonly identity: Identity;
   /** The hash of all that the next step begins with. */
   readonly state: string;
@@ -20,8 +22,9 @@ export interface FactsOf {
   readonly step: number;
 }
 
-export function factsOf({ run, engine, plan, identity, state, step }: FactsOf): Facts {
-  const { gradient, parameters } = plan;
+export function factsOf({ run, engine, planned, program, identity, state, step }: FactsOf): Facts {
+  const { parameters, sides, updateHashes } = program;
+  const gradient = planned.graphs.get(GRADIENT) as Graph;
   const places = [...parameters].map(
     ([name, { byteOffset, type }]) => `${name} ${byteOffset} ${formatType(type)}`,
   );
@@ -37,11 +40,9 @@ export function factsOf({ run, engine, plan, identity, state, step }: FactsOf): 
     // Ranks validate together.
     "the steps between validations": String(evaluate.every),
     "the samples of a validation": String(evaluate.samples),
-    "the hash of the collectives": short(
-      collectivesOf([...plan.sides[0].totals, ...plan.sides[0].compute]),
-    ),
-    "the hash of the gradient graph": hashGraph(gradient.graph).slice(0, 16),
-    "the hash of the update graphs": short(plan.update.graphs().map(hashGraph)),
+    "the hash of the collectives": short(collectivesOf([...sides[0].totals, ...sides[0].compute])),
+    "the hash of the gradient graph": hashGraph(gradient).slice(0, 16),
+    "the hash of the update graphs": short(updateHashes),
     "the hash of the parameters' places": short(places),
   };
 }
@@ -49,8 +50,8 @@ export function factsOf({ run, engine, plan, identity, state, step }: FactsOf): 
 /** What all ranks of an axis take part in, in order. */
 function collectivesOf(stages: readonly Stage[]): string[] {
   return stages.flatMap((stage) => {
-    if (stage.mode === "tasks") return [...stage.work.values()].flatMap(collectivesOf);
-    return stage.mode === "collective" ? [`${stage.axis} ${stage.call.kind} ${stage.name}`] : [];
+    if (stage.mode === "tasks") return stage.tasks.flatMap(({ work }) => collectivesOf(work));
+    return stage.mode === "collective" ? [`${stage.group} ${stage.call.kind} ${stage.name}`] : [];
   });
 }
 

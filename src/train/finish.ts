@@ -65,7 +65,7 @@ async function sampleText({ run, options, data, trainer }: Session): Promise<str
   const pieces: string[] = [];
   for await (const piece of generateText({
     engine: options.engine,
-    graph: trainedGraph(run, trainer, 1),
+    graph: await trainedGraph(run, trainer, 1),
     tokenizer: data.text.tokenizer,
     prompt,
     tokens,

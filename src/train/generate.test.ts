@@ -26,7 +26,7 @@ async function smallModel(): Promise<Graph> {
   const optimizer = sgd({ learningRate: 1 });
   const trainer = await createTrainer({ engine, model, optimizer, seed: 3 });
   try {
-    const copies = Object.entries(trainer.tensors().parameters).map(
+    const copies = Object.entries((await trainer.read()).parameters).map(
       ([name, { dtype, shape, bytes }]) =>
         [name, { dtype, shape, bytes: Uint8Array.from(bytes) }] as const,
     );

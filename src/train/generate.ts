@@ -1,6 +1,6 @@
 /** Text from a language model, token by token. Sampling is a graph too: the Gumbel trick, then ArgMax. */
 import type { TokenDecoder, Tokenizer } from "../data/index.ts";
-import type { Binding, Engine, EngineTensor } from "../engine/index.ts";
+import type { Binding, Device, HostTensor } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import {
   add,
@@ -18,7 +18,7 @@ import { extendGraph } from "../ops/index.ts";
 import { byteLength, tensorFrom } from "../tensor/index.ts";
 
 export interface GenerateOptions {
-  readonly engine: Engine;
+  readonly engine: Device;
   /** Ids int32 (1, context) in; logits (1, context, vocabulary) as the first output. */
   readonly graph: Graph;
   readonly tokenizer: Tokenizer;
@@ -58,22 +58,22 @@ interface Sampler {
   close(): void;
 }
 
-async function openSampler(engine: Engine, forward: Graph): Promise<Sampler> {
+async function openSampler(engine: Device, forward: Graph): Promise<Sampler> {
   const graph = samplingGraph(forward);
   const executable = await engine.compile(graph);
-  const places = new Map<string, EngineTensor>();
+  const places = new Map<string, HostTensor>();
   for (const name of [...graph.inputs, ...graph.outputs]) {
     const type = typeOf(graph, name);
-    places.set(name, engine.allocate(Math.max(64, byteLength(type))).tensor(type));
+    places.set(name, engine.allocateHost(Math.max(64, byteLength(type))).tensor(type));
   }
   const pick = (names: readonly string[]) =>
-    Object.fromEntries(names.map((name) => [name, places.get(name) as EngineTensor]));
+    Object.fromEntries(names.map((name) => [name, places.get(name) as HostTensor]));
   const binding: Binding = executable.bind({
     inputs: pick(graph.inputs),
     outputs: pick(graph.outputs),
   });
   const write = (name: string, numbers: readonly number[]) => {
-    const place = places.get(name) as EngineTensor;
+    const place = places.get(name) as HostTensor;
     place.bytes.set(tensorFrom(place.dtype, [numbers.length], numbers).bytes);
   };
   const ids = graph.inputs[0] as string;
@@ -86,7 +86,7 @@ async function openSampler(engine: Engine, forward: Graph): Promise<Sampler> {
       write("temperature", [temperature]);
       write("key", [key]);
       await binding.run();
-      const { bytes } = places.get(graph.outputs[0] as string) as EngineTensor;
+      const { bytes } = places.get(graph.outputs[0] as string) as HostTensor;
       return new DataView(bytes.buffer, bytes.byteOffset).getInt32(0, true);
     },
     close() {

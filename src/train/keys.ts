@@ -1,8 +1,8 @@
 /** Keys of random layers: one for each sample, from the seed and the sample's place in the global order alone. */
-import type { EngineTensor } from "../engine/index.ts";
+import type { HostTensor } from "../engine/index.ts";
 
 /** Writes the keys of the samples at `firstPosition` and after: the same on every worker, in any split. */
-export function fillKeys(tensor: EngineTensor, seed: number, firstPosition: number): void {
+export function fillKeys(tensor: HostTensor, seed: number, firstPosition: number): void {
   const { buffer, byteOffset, length } = tensor.bytes;
   const keys = new Int32Array(buffer, byteOffset, length / 4);
   const base = mix(high(seed) ^ mix(seed | 0));

@@ -1,5 +1,5 @@
 /** Into how many parts a batch is cut, where the run file does not say so. */
-import { planLoss } from "../program/index.ts";
+import { planLoss } from "../plan/index.ts";
 import type { Run } from "./run.ts";
 import { overrideRun } from "./run.ts";
 

@@ -1,6 +1,5 @@
 /** How fast each rank is, and when that is reason enough to share micro-batches in another way. */
 import { type Decision, decideShares, type Range } from "../program/index.ts";
-import { type Tensor, tensorFrom, toNumbers } from "../tensor/index.ts";
 
 /** Steps between two decisions. */
 const WINDOW = 6;
@@ -29,15 +28,14 @@ export class Pacing {
     this.#own = seconds / microBatches;
   }
 
-  /** Writes what goes to all. */
-  tell(paces: Tensor): void {
-    const values = this.#ranges.map((_, rank) => (rank === this.#rank ? this.#own : 0));
-    paces.bytes.set(tensorFrom("float32", [values.length], values).bytes);
+  /** What this rank adds to the sum over ranks: its own pace at its place. */
+  told(): readonly number[] {
+    return this.#ranges.map((_, rank) => (rank === this.#rank ? this.#own : 0));
   }
 
-  /** Reads what came from all. */
-  hear(paces: Tensor): void {
-    this.#heard.push(toNumbers(paces));
+  /** Takes the sum over ranks: the paces of all. */
+  hear(paces: readonly number[]): void {
+    this.#heard.push([...paces]);
   }
 
   /** Something once in some steps, and only where it changes something. */

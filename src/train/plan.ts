@@ -1,23 +1,24 @@
 /** What a rank of a run would do in a step, as text: made of plans alone, without an engine or another process. */
 import { LockstepError } from "../errors.ts";
-import { typeOf } from "../graph/index.ts";
-import { bucketBytes } from "../parallel/index.ts";
+import { evenTopology, formatMesh } from "../mesh/index.ts";
+import { applyStrategies, bucketBytes, chooseParallel, type Parallel } from "../parallel/index.ts";
+import { buildStep, describeStep } from "../plan/index.ts";
 import {
-  type Axis,
-  evenRanges,
-  flopsOf,
+  COMPUTE,
+  collectiveBytes,
+  flopsOfStages,
+  lower,
   planTimeline,
-  planTraining,
-  type RunStage,
   receivedBytes,
   type Speeds,
   type Stage,
+  type StepProgram,
   type TaskStage,
   type Timeline,
-  type TrainingPlan,
 } from "../program/index.ts";
-import { byteLength, elementCount } from "../tensor/index.ts";
+import { elementCount } from "../tensor/index.ts";
 import type { Run } from "./run.ts";
+import { parameterBytes } from "./sharing.ts";
 
 export interface PlanOptions {
   /** Of all machines together. */
@@ -36,32 +37,20 @@ export function describePlan(run: Run, options: PlanOptions): string {
   check(run, workers, rank, count);
   const size = run.batch / run.microBatches;
   const model = run.model.build({ batch: size, mode: "train" });
-  const each = workers / count;
-  const machines = Array.from({ length: count }, (_, machine) =>
-    Array.from({ length: each }, (_, place) => machine * each + place),
-  );
-  const total = model.parameters.reduce(
-    (sum, { name }) => sum + byteLength(typeOf(model.graph, name)),
-    0,
-  );
-  const bucket = options.bucketBytes ?? run.bucketBytes ?? bucketBytes(speeds, total);
-  const between = count > 1 ? { bucketBytes: bucket, overlap: true } : {};
-  const { reproducible } = run;
-  const plan = planTraining({
-    model,
-    optimizer: run.optimizer,
-    microBatches: run.microBatches,
-    clip: run.clipNorm,
-    share: {
-      rank,
-      ranges: evenRanges(run.microBatches, workers),
-      machines,
-      reproducible,
-      ...between,
-    },
+  const bucket =
+    options.bucketBytes ?? run.bucketBytes ?? bucketBytes(speeds, parameterBytes(model));
+  const { optimizer, microBatches, clipNorm, reproducible = true } = run;
+  const parallel = chooseParallel({
+    topology: evenTopology(workers, count),
+    combination: reproducible ? "tree" : "any",
+    buckets: { bucketBytes: bucket },
   });
-  const placeOf = (axis: Axis) =>
-    ({ all: rank, machine: rank % each, across: Math.floor(rank / each) })[axis];
+  const { mesh, topology, strategies } = parallel;
+  const step = buildStep({ model, optimizer, microBatches, clip: clipNorm });
+  const ground = { mesh, topology };
+  const rewritten = applyStrategies(strategies, step, mesh);
+  const plan = lower(rewritten, { ground, rank, optimizer });
+  const placeOf = (group: string) => plan.groups.get(group)?.indexOf(rank) ?? 0;
   const parameters = model.parameters.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
   const { first, count: own } = plan.range;
   const on = count === 1 ? "" : ` on ${count} machines`;
@@ -69,6 +58,9 @@ export function describePlan(run: Run, options: PlanOptions): string {
     `${run.name}: ${model.name}, ${parameters.toLocaleString("en-US")} parameters`,
     `a step: ${run.batch} samples in ${run.microBatches} micro-batches of ${size}, for ${workers} worker${workers === 1 ? "" : "s"}${on}`,
     `rank ${rank}: micro-batches ${first} to ${first + own - 1}`,
+    "",
+    ...parallelLines(parallel),
+    ...describeStep(rewritten).map((line) => `  ${line}`),
     "",
     ...memoryLines(plan),
     "",
@@ -86,39 +78,42 @@ function check({ microBatches }: Run, workers: number, rank: number, machines: n
       { hint: "Every worker needs a micro-batch: set microBatches in the run." },
     );
   }
-  if (workers % machines === 0) return;
-  throw new LockstepError(
-    "INVALID_OPTION",
-    `${workers} workers cannot be shared out evenly to ${machines} machines.`,
-  );
+  evenTopology(workers, machines);
 }
 
-function memoryLines({ program }: TrainingPlan): string[] {
-  const rows = [...program.buffers].map(([name, bytes]) => [
+function parallelLines({ mesh, strategies, reason }: Parallel): string[] {
+  const names = strategies.map(({ name }) => name);
+  if (names.length === 0) return [reason];
+  return [reason, `mesh ${formatMesh(mesh)}; strategies: ${names.join(", ")}`];
+}
+
+function memoryLines(program: StepProgram): string[] {
+  const rows = [...program.buffers].map(([name, { byteLength: bytes }]) => [
     `  ${name}`,
     size(bytes),
     program.shared.has(name) ? "shared" : "",
   ]);
   let total = 0;
-  for (const bytes of program.buffers.values()) total += bytes;
+  for (const { byteLength: bytes } of program.buffers.values()) total += bytes;
   return ["memory", ...columns([...rows, ["  in all", size(total), ""]])];
 }
 
-function stageLines(plan: TrainingPlan, placeOf: (axis: Axis) => number): string[] {
+function stageLines(plan: StepProgram, placeOf: (group: string) => number): string[] {
   const { totals, compute: computed, commit } = plan.sides[0];
   const compute = [...totals, ...computed];
   const row = (stage: Stage): string[][] => {
     if (stage.mode === "tasks") return taskRows(stage);
     if (stage.mode === "collective") {
-      return [[`  ${stage.name}`, stage.call.kind, `${callBytes(stage)} ${axisName(stage.axis)}`]];
+      const bytes = stage.call.kind === "barrier" ? "" : size(collectiveBytes(stage));
+      return [[`  ${stage.name}`, stage.call.kind, `${bytes} over ${stage.group}`.trim()]];
     }
     const runs = stage.runs.length === 1 ? "1 run" : `${stage.runs.length} runs`;
-    return [[`  ${stage.name}`, runs, operations(flopsOfRuns(plan, stage))]];
+    return [[`  ${stage.name}`, runs, operations(flopsOfStages(plan, [stage]))]];
   };
-  const taskRows = ({ name, tasks, work }: TaskStage) => [
+  const taskRows = ({ name, tasks }: TaskStage) => [
     [`  ${name}, by readiness`, `${tasks.length} tasks`, ""],
-    ...tasks.flatMap((task) =>
-      (work.get(task) ?? []).flatMap(row).map(([what = "", ...rest]) => [`  ${what}`, ...rest]),
+    ...tasks.flatMap(({ work }) =>
+      work.flatMap(row).map(([what = "", ...rest]) => [`  ${what}`, ...rest]),
     ),
   ];
   const received = size(receivedBytes([...compute, ...commit], placeOf));
@@ -133,29 +128,12 @@ function stageLines(plan: TrainingPlan, placeOf: (axis: Axis) => number): string
   ];
 }
 
-function axisName(axis: Axis): string {
-  if (axis === "all") return "";
-  return axis === "machine" ? "in the machine" : "between machines";
-}
-
-function flopsOfRuns({ program }: TrainingPlan, { runs }: RunStage): number {
-  return runs.reduce((sum, { graph }) => {
-    const found = program.graphs.get(graph);
-    return sum + (found === undefined ? 0 : flopsOf(found.graph));
-  }, 0);
-}
-
-function callBytes({ call }: Extract<Stage, { readonly mode: "collective" }>): string {
-  if (call.kind === "barrier" || !("dtype" in call)) return "";
-  const width = byteLength({ dtype: call.dtype, shape: [1] });
-  const elements = "count" in call ? call.count : call.receiveCounts.reduce((a, b) => a + b, 0);
-  return size(elements * width);
-}
-
 /** When the tasks of the last micro-batch would run, and how much of the communication is beside computation. */
-function overlapLines({ cut }: TrainingPlan, speeds: Speeds): string[] {
-  if (cut === undefined) return [];
-  const timeline = planTimeline(cut.program, speeds);
+function overlapLines(program: StepProgram, speeds: Speeds): string[] {
+  const { sides, arena } = program;
+  const stage = sides[0].compute.find((each): each is TaskStage => each.mode === "tasks");
+  if (stage === undefined || arena === undefined) return [];
+  const timeline = planTimeline(program, stage, speeds);
   const { communicating, computing, exposed } = timeline;
   const beside = percent(communicating - exposed, communicating);
   return [
@@ -163,16 +141,16 @@ function overlapLines({ cut }: TrainingPlan, speeds: Speeds): string[] {
     "the last micro-batch, when what is ready",
     ...timelineLines(timeline),
     `computing ${time(computing)}, communicating ${time(communicating)}: ${beside} of it beside computation, ${time(exposed)} exposed`,
-    `between segments: ${size(cut.memory.private)} (${size(cut.memory.withoutReuse)} without reuse)`,
+    `between pieces: ${size(arena.byteLength)} (${size(arena.withoutReuse)} without reuse)`,
     `at ${operations(speeds.flopsPerSecond)}/s, ${size(speeds.bytesPerSecond)}/s and ${time(speeds.latency)} of latency`,
   ];
 }
 
 function timelineLines({ tasks }: Timeline): string[] {
   return columns(
-    tasks.map(({ task, flops, start, end }) => [
-      `  ${task.kind === "segment" ? task.name : `  ${task.node.op.replace("lockstep::", "")} of ${task.inputs.length}`}`,
-      task.kind === "segment" ? operations(flops) : size(task.bytes),
+    tasks.map(({ task, flops, bytes, start, end }) => [
+      `  ${task.lane === COMPUTE ? task.name : `  ${task.name}`}`,
+      task.lane === COMPUTE ? operations(flops) : size(bytes),
       `${time(start)} to ${time(end)}`,
     ]),
   );

@@ -1,6 +1,6 @@
 /** All that the steps of a run share, made before the first of them. */
 import { type Dataset, openData } from "../data/index.ts";
-import type { Engine } from "../engine/index.ts";
+import type { Device } from "../engine/index.ts";
 import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import { evenRanges } from "../program/index.ts";
@@ -27,7 +27,7 @@ import { createTrainer, type Trainer } from "./step.ts";
 import { Validation } from "./validation.ts";
 
 export interface TrainOptions {
-  readonly engine: Engine;
+  readonly engine: Device;
   readonly folder: RunFolder;
   /** Relative paths and globs of the run's data start here. */
   readonly baseDir: string;
@@ -129,17 +129,25 @@ export async function openSession(
     asked.throwIfAborted();
     const state =
       head === undefined
-        ? hashOfState(trainer)
+        ? await hashOfState(trainer)
         : await loadCheckpoint(options.folder, trainer, head);
     const { step, seconds, trainLoss, hashes } = head ?? BEGINNING;
     if (options.ranks !== undefined) {
-      const facts = factsOf({ run, engine, plan: trainer.plan, identity, state, step });
+      const facts = factsOf({
+        run,
+        engine,
+        planned: trainer.stepGraph,
+        program: trainer.plan,
+        identity,
+        state,
+        step,
+      });
       await agree(options.ranks.group, facts);
     }
     if (leads) {
       // Text that is asked for at the end can be had from this model, or it is refused now.
       const isText = data.text !== undefined && run.sample !== undefined;
-      if (isText) samplingGraph(trainedGraph(run, trainer, 1));
+      if (isText) samplingGraph(await trainedGraph(run, trainer, 1));
       await prepareFolder(options.folder, options.beginning);
       await checkRoom(options.folder, bytesWritten(trainer, options.beginning));
     }
@@ -281,7 +289,7 @@ export function secondsOf({ options, startedMs, before }: Session): number {
   return before.seconds + (options.now() - startedMs) / 1000;
 }
 
-export function engineName({ name, version }: Engine): string {
+export function engineName({ name, version }: Device): string {
   return `${name} (${version})`;
 }
 

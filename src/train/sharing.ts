@@ -2,9 +2,10 @@
 import type { Group } from "../collectives/index.ts";
 import { LockstepError } from "../errors.ts";
 import { typeOf } from "../graph/index.ts";
+import type { Topology } from "../mesh/index.ts";
 import type { Model } from "../nn/index.ts";
-import { bucketBytes } from "../parallel/index.ts";
-import { evenRanges, type Groups, type Range, type TrainingShare } from "../program/index.ts";
+import { bucketBytes, chooseParallel, type Parallel } from "../parallel/index.ts";
+import type { Range } from "../program/index.ts";
 import { byteLength } from "../tensor/index.ts";
 
 /** A rank among others that train the same model, each on its micro-batches of every step. */
@@ -29,11 +30,12 @@ export interface SharingOptions {
   readonly bucketBytes?: number | undefined;
 }
 
-/** Undefined for a rank that is alone. @throws INVALID_OPTION */
-export function shareOf(options: SharingOptions): TrainingShare | undefined {
-  const { ranks, microBatches = 1, reproducible } = options;
-  if (ranks === undefined || ranks.group.size === 1) return undefined;
-  const { rank, size } = ranks.group;
+/** @param overlap whether gradients travel beside computation where they travel at all @throws INVALID_OPTION */
+export function parallelOf(options: SharingOptions, overlap: boolean): Parallel {
+  const { ranks, microBatches = 1, reproducible = true } = options;
+  const group = ranks?.group;
+  const topology: Topology = { nodes: group?.transport.machines ?? [[0]] };
+  const size = group?.size ?? 1;
   if (size > microBatches) {
     throw new LockstepError(
       "INVALID_OPTION",
@@ -41,44 +43,21 @@ export function shareOf(options: SharingOptions): TrainingShare | undefined {
       { hint: `Set microBatches in the run to ${size} or more, or use fewer workers.` },
     );
   }
-  const machines = machinesOf(ranks.group);
-  return {
-    rank,
-    ranges: ranks.ranges ?? evenRanges(microBatches, size),
-    machines,
-    reproducible,
-    // Within a machine nothing is won by buckets: there, sums take milliseconds of the cores that compute.
-    ...(machines.length > 1 ? { bucketBytes: bucketOf(options, ranks.group), overlap: true } : {}),
-  };
-}
-
-/** The ranks of each machine. Machines of different sizes have no ranks of the same place: then each rank is one. */
-export function machinesOf({ transport }: Group): readonly (readonly number[])[] {
-  const { machines, size } = transport;
-  const isEven = machines.every((own) => own.length === machines[0]?.length);
-  const follow = machines.flat().every((rank, index) => rank === index);
-  return isEven && follow ? machines : Array.from({ length: size }, (_, rank) => [rank]);
-}
-
-/** The groups of all axes. All ranks call it. */
-export async function groupsOf(all: Group): Promise<Groups> {
-  const machines = machinesOf(all);
-  const own = machines.find((ranks) => ranks.includes(all.rank)) ?? [all.rank];
-  if (machines.length === 1 || own.length === 1) return { all };
-  const place = own.indexOf(all.rank);
-  return {
-    all,
-    machine: await all.subgroup(own),
-    across: await all.subgroup(machines.map((ranks) => ranks[place] as number)),
-  };
+  return chooseParallel({
+    topology,
+    combination: reproducible ? "tree" : "any",
+    buckets: group && { bucketBytes: bucketOf(options, group), overlap },
+  });
 }
 
 function bucketOf({ bucketBytes: wanted, model }: SharingOptions, { costs }: Group): number {
   if (wanted !== undefined) return wanted;
-  const total = model.parameters.reduce(
-    (sum, { name }) => sum + byteLength(typeOf(model.graph, name)),
-    0,
-  );
   const { messageUs, wireUsPerByte } = costs.between;
-  return bucketBytes({ latency: messageUs / 1e6, bytesPerSecond: 1e6 / wireUsPerByte }, total);
+  const link = { latency: messageUs / 1e6, bytesPerSecond: 1e6 / wireUsPerByte };
+  return bucketBytes(link, parameterBytes(model));
+}
+
+/** Of all parameters together. */
+export function parameterBytes(model: Model): number {
+  return model.parameters.reduce((sum, { name }) => sum + byteLength(typeOf(model.graph, name)), 0);
 }

@@ -1,39 +1,71 @@
 /** What a trainer holds, by name: for first values, checkpoints and export. */
-import type { Engine, EngineTensor } from "../engine/index.ts";
+import type { Device, DeviceTensor } from "../engine/index.ts";
+import { assert } from "../errors.ts";
 import type { Model } from "../nn/index.ts";
-import {
-  type Instance,
-  initialize,
-  refsOf,
-  type TensorRef,
-  type TrainingPlan,
-} from "../program/index.ts";
+import { type Instance, initialize, type StepProgram, type TensorRef } from "../program/index.ts";
+import type { Tensor } from "../tensor/index.ts";
 
-/** Views by name. Slots are named `PARAMETER.SLOT`: `blocks.0.weight.exp_avg`. */
-export interface TrainerTensors {
-  readonly parameters: Readonly<Record<string, EngineTensor>>;
-  readonly slots: Readonly<Record<string, EngineTensor>>;
+/** By name: places on the device, or what they hold. Slots are named `PARAMETER.SLOT`: `blocks.0.weight.exp_avg`. */
+export interface TrainerTensors<T> {
+  readonly parameters: Readonly<Record<string, T>>;
+  readonly slots: Readonly<Record<string, T>>;
   /** Running statistics. */
-  readonly states: Readonly<Record<string, EngineTensor>>;
+  readonly states: Readonly<Record<string, T>>;
 }
 
-export function namedTensors(instance: Instance, plan: TrainingPlan, from: 0 | 1): TrainerTensors {
+/** What a trainer's tensors hold. */
+export type TrainerState = TrainerTensors<Tensor>;
+
+export function namedTensors(
+  instance: Instance,
+  plan: StepProgram,
+  from: 0 | 1,
+): TrainerTensors<DeviceTensor> {
   const views = (refs: Iterable<readonly [string, TensorRef]>) =>
     Object.fromEntries([...refs].map(([name, ref]) => [name, instance.tensor(ref)]));
-  const slots = plan.update.slots.flatMap(({ name, buffer, layout }) =>
-    [...refsOf(layout, buffer)].map(([parameter, ref]) => [`${parameter}.${name}`, ref] as const),
-  );
   return {
     parameters: views(plan.parameters),
-    slots: views(slots),
+    slots: views(plan.slots),
     states: views(plan.sides[from].states),
   };
 }
 
+/** What all tensors hold, as `Device.download` gives it. */
+export async function downloadState(
+  device: Device,
+  { parameters, slots, states }: TrainerTensors<DeviceTensor>,
+): Promise<TrainerState> {
+  const all = async (places: Readonly<Record<string, DeviceTensor>>) => {
+    const names = Object.keys(places);
+    const tensors = await Promise.all(Object.values(places).map((place) => device.download(place)));
+    return Object.fromEntries(tensors.map((tensor, index) => [names[index] as string, tensor]));
+  };
+  return {
+    parameters: await all(parameters),
+    slots: await all(slots),
+    states: await all(states),
+  };
+}
+
+/** Writes the tensors that are given; each must be one of the trainer's. */
+export function uploadState(
+  device: Device,
+  places: TrainerTensors<DeviceTensor>,
+  given: Partial<TrainerState>,
+): void {
+  for (const kind of ["parameters", "slots", "states"] as const) {
+    for (const [name, { bytes }] of Object.entries(given[kind] ?? {})) {
+      const place = places[kind][name];
+      assert(place !== undefined, `the trainer has "${name}" among its ${kind}`);
+      device.upload(place, bytes);
+    }
+  }
+}
+
 export async function initializeTrainer(
-  engine: Engine,
+  engine: Device,
   instance: Instance,
-  plan: TrainingPlan,
+  plan: StepProgram,
   model: Model,
   seed: number,
 ): Promise<void> {
@@ -43,7 +75,7 @@ export async function initializeTrainer(
     name,
     type,
     initializer,
-    into: places[name] as EngineTensor,
+    into: places[name] as DeviceTensor,
   }));
   await initialize(engine, items, seed);
 }

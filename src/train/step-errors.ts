@@ -1,7 +1,8 @@
 /** What can be wrong with a step, as sentences. */
-import type { EngineTensor } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
-import { toNumbers } from "../tensor/index.ts";
+import type { Graph } from "../graph/index.ts";
+import { GRADIENT, type StepGraph } from "../plan/index.ts";
+import { findNotFinite, type Instance, type Side } from "../program/index.ts";
 
 export interface NotFinite {
   /** Counted from 0; the error counts from 1, as a run's progress does. */
@@ -14,7 +15,7 @@ export interface NotFinite {
   readonly microBatch?: number;
 }
 
-export function notFiniteError(found: NotFinite): LockstepError {
+function notFiniteError(found: NotFinite): LockstepError {
   const { step, loss, gradientNorm, tensor, node, kind, microBatch } = found;
   const what = Number.isFinite(loss)
     ? `the gradient norm is ${gradientNorm}`
@@ -42,6 +43,17 @@ export function notFiniteError(found: NotFinite): LockstepError {
   );
 }
 
-export function readScalar(tensor: EngineTensor): number {
-  return toNumbers(tensor)[0] as number;
+/** Runs the gradient of each micro-batch again, with probes, and says where it went wrong. */
+export async function explainNotFinite(
+  instance: Instance,
+  { graphs }: StepGraph,
+  { gradients }: Side,
+  step: Pick<NotFinite, "step" | "loss" | "gradientNorm">,
+): Promise<LockstepError> {
+  const graph = graphs.get(GRADIENT) as Graph;
+  for (const [microBatch, run] of gradients.entries()) {
+    const found = await findNotFinite(instance, graph, run);
+    if (found !== undefined) return notFiniteError({ ...step, microBatch, ...found });
+  }
+  return notFiniteError({ ...step, tensor: "the sum of gradients" });
 }

@@ -1,8 +1,30 @@
-/** What a step is asked for, and what it gives. */
-import type { EngineTensor } from "../engine/index.ts";
+/** What a trainer is made of, what a step is asked for, and what it gives. */
+import type { Device, HostTensor } from "../engine/index.ts";
+import type { Model } from "../nn/index.ts";
+import type { Optimizer, Schedule } from "../optimizer/index.ts";
+import type { SharingOptions } from "./sharing.ts";
+
+export interface TrainerOptions extends SharingOptions {
+  readonly engine: Device;
+  /** Built to train, for one micro-batch. */
+  readonly model: Model;
+  /** The same model built for evaluation, for one batch of it. */
+  readonly evaluation?: Model | undefined;
+  /** How many samples an evaluation looks at; those of one batch unless told. */
+  readonly evaluationSamples?: number | undefined;
+  readonly optimizer: Optimizer;
+  /** Default: constant. */
+  readonly schedule?: Schedule | undefined;
+  /** Steps of the run, for schedules that end with it. */
+  readonly steps?: number | undefined;
+  /** The largest global norm of the gradient. Default: no limit. */
+  readonly clip?: number | undefined;
+  /** Of initial values and random layers. Default: 0. */
+  readonly seed?: number | undefined;
+}
 
 /** Tensors of the batch by input name; the leading dim is all samples of this rank, micro-batch after micro-batch. */
-export type BatchFields = Readonly<Record<string, EngineTensor>>;
+export type BatchFields = Readonly<Record<string, HostTensor>>;
 export type FillBatch = (into: BatchFields) => void | Promise<void>;
 
 export interface StepRequest {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { createOrtEngine, type Engine, type EngineTensor } from "../engine/index.ts";
+import { createOrtEngine, type Device, type HostTensor } from "../engine/index.ts";
 import {
   add,
   cast,
@@ -13,7 +13,6 @@ import {
   sqrt,
   sub,
 } from "../functional/index.ts";
-import { openMemory } from "../memory/index.ts";
 import { defineModel, type ModelDefinition } from "../nn/index.ts";
 import { adamw, cosine, type Optimizer, sgd } from "../optimizer/index.ts";
 import { type DType, tensorFrom, toNumbers } from "../tensor/index.ts";
@@ -34,7 +33,7 @@ const line = defineModel("line", (m) => {
   return { loss: mean(mul(error, error)) };
 });
 
-function write(tensor: EngineTensor | undefined, values: readonly number[]): void {
+function write(tensor: HostTensor | undefined, values: readonly number[]): void {
   if (tensor === undefined) return;
   tensor.bytes.set(tensorFrom(tensor.dtype, tensor.shape, values).bytes);
 }
@@ -61,12 +60,11 @@ interface Setup {
   readonly optimizer?: Optimizer;
   readonly dtype?: DType;
   readonly clip?: number;
-  readonly on?: Engine;
-  readonly shareAs?: string;
+  readonly on?: Device;
 }
 
 async function withTrainer<T>(setup: Setup, body: (trainer: Trainer) => Promise<T>): Promise<T> {
-  const { model = line, samples = 16, microBatches = 1, dtype = "float32", clip, shareAs } = setup;
+  const { model = line, samples = 16, microBatches = 1, dtype = "float32", clip } = setup;
   const shared = { batch: samples / microBatches, dtype };
   const trainer = await createTrainer({
     engine: setup.on ?? engine,
@@ -77,7 +75,6 @@ async function withTrainer<T>(setup: Setup, body: (trainer: Trainer) => Promise<
     steps: 200,
     microBatches,
     clip,
-    shareAs,
   });
   try {
     return await body(trainer);
@@ -86,8 +83,8 @@ async function withTrainer<T>(setup: Setup, body: (trainer: Trainer) => Promise<
   }
 }
 
-function numbers(trainer: Trainer): Record<string, number[]> {
-  const { parameters, slots, states } = trainer.tensors();
+async function numbers(trainer: Trainer): Promise<Record<string, number[]>> {
+  const { parameters, slots, states } = await trainer.read();
   return Object.fromEntries(
     Object.entries({ ...parameters, ...slots, ...states }).map(([k, v]) => [k, toNumbers(v)]),
   );
@@ -103,7 +100,7 @@ for (const optimizer of [
         const result = await trainer.step(points(step));
         assert.equal(result.step, step);
       }
-      const { weight, bias } = numbers(trainer);
+      const { weight, bias } = await numbers(trainer);
       assert.ok(Math.abs((weight?.[0] as number) - 3) < 0.05, `weight ${weight}`);
       assert.ok(Math.abs((bias?.[0] as number) + 1) < 0.05, `bias ${bias}`);
       const { fill } = points(77);
@@ -117,7 +114,7 @@ test("micro-batches give the step of the whole batch", async () => {
     withTrainer({ microBatches, samples: 12, dtype: "float64", clip: 0.7 }, async (trainer) => {
       const results: object[] = [];
       for (let step = 0; step < 8; step++) results.push(await trainer.step(points(step, 12)));
-      return { results, tensors: numbers(trainer) };
+      return { results, tensors: await numbers(trainer) };
     });
   const whole = await run(1);
   for (const microBatches of [2, 3, 4, 6, 12]) {
@@ -158,13 +155,13 @@ test("states move once a step: the mean over micro-batches, and only when the st
         await trainer.step(request);
         const xs = Array.from({ length: 16 }, (_, i) => Math.sin(i * 7 + step * 13));
         average = 0.9 * average + 0.1 * (xs.reduce((a, b) => a + b, 0) / 16);
-        const now = numbers(trainer);
+        const now = await numbers(trainer);
         assert.ok(Math.abs((now.average?.[0] as number) - average) < 1e-12);
         assert.deepEqual(now.count, [step + 1]);
       }
-      const before = numbers(trainer);
+      const before = await numbers(trainer);
       await assert.rejects(trainer.step(points(4, 16, spoil)), { code: "NOT_FINITE" });
-      assert.deepEqual(numbers(trainer), before);
+      assert.deepEqual(await numbers(trainer), before);
     });
   }
 });
@@ -177,13 +174,13 @@ function spoil(into: BatchFields): void {
 test("a batch with a NaN stops the step, by name, and leaves no trace", () =>
   withTrainer({ microBatches: 4 }, async (trainer) => {
     for (let step = 0; step < 3; step++) await trainer.step(points(step));
-    const before = numbers(trainer);
+    const before = await numbers(trainer);
     await assert.rejects(trainer.step(points(3, 16, spoil)), {
       code: "NOT_FINITE",
       message:
         /^Step 4: the loss is NaN\. The first input that is not finite is "x" \(micro-batch 3\)/,
     });
-    assert.deepEqual(numbers(trainer), before);
+    assert.deepEqual(await numbers(trainer), before);
     assert.equal(trainer.steps, 3);
     assert.equal((await trainer.step(points(3))).step, 3);
   }));
@@ -228,8 +225,8 @@ test("a trainer goes on from another's tensors, bit for bit", async () => {
   });
   const resumed = await withTrainer(setup, async (trainer) => {
     const { parameters, slots, states } = trainer.tensors();
-    for (const [name, tensor] of Object.entries({ ...parameters, ...slots, ...states })) {
-      write(tensor, kept[name] ?? []);
+    for (const [name, place] of Object.entries({ ...parameters, ...slots, ...states })) {
+      engine.upload(place, tensorFrom(place.dtype, place.shape, kept[name] ?? []).bytes);
     }
     trainer.resumeAt(5);
     for (let step = 5; step < 9; step++) await trainer.step(points(step));
@@ -241,21 +238,21 @@ test("a trainer goes on from another's tensors, bit for bit", async () => {
 test("an abort before the commit leaves no trace", () =>
   withTrainer({}, async (trainer) => {
     await trainer.step(points(0));
-    const before = numbers(trainer);
+    const before = await numbers(trainer);
     const reason = new Error("enough");
     await assert.rejects(trainer.step({ ...points(1), signal: AbortSignal.abort(reason) }), reason);
-    assert.deepEqual(numbers(trainer), before);
+    assert.deepEqual(await numbers(trainer), before);
     assert.equal(trainer.steps, 1);
   }));
 
 test("a batch that cannot be read is no step", () =>
   withTrainer({}, async (trainer) => {
-    const before = numbers(trainer);
+    const before = await numbers(trainer);
     const failure = new Error("no such file");
     const fill = () => Promise.reject(failure);
     await assert.rejects(trainer.step({ positions: { start: 0, end: 16 }, fill }), failure);
     await assert.rejects(trainer.evaluate(0, fill), failure);
-    assert.deepEqual(numbers(trainer), before);
+    assert.deepEqual(await numbers(trainer), before);
     assert.equal((await trainer.step(points(0))).step, 0);
   }));
 
@@ -288,16 +285,6 @@ test("keys of random layers follow the samples' positions, not the split into mi
   assert.equal(new Set(one).size, 3);
   for (const [i, norm] of one.entries()) assert.ok(Math.abs(norm - (four[i] as number)) < 1e-3);
 });
-
-test("other processes can map the parameters by name", () =>
-  withTrainer({ shareAs: `lockstep-step-test-${process.pid}` }, async (trainer) => {
-    await trainer.step(points(0));
-    const memory = openMemory(`lockstep-step-test-${process.pid}-parameters`);
-    const { weight } = trainer.tensors().parameters;
-    const { byteOffset, bytes } = weight as EngineTensor;
-    assert.deepEqual(memory.view(byteOffset, 4), bytes);
-    memory.close();
-  }));
 
 test("a closed trainer says so", async () => {
   const trainer = await withTrainer({}, async (open) => open);

@@ -2,106 +2,105 @@
  * The training step: fill, compute, decide, commit. A step is a transaction: until its loss and gradient norm are
  * known to be finite, nothing that was committed changes. It knows no data source and no file.
  */
-import type { Engine } from "../engine/index.ts";
+import type { Device, DeviceTensor } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
-import type { Model } from "../nn/index.ts";
-import { type Optimizer, type Schedule, scheduleFactor } from "../optimizer/index.ts";
+import { scheduleFactor } from "../optimizer/index.ts";
+import type { StepGraph } from "../plan/index.ts";
 import {
   cutGivesSameBits,
-  findNotFinite,
   type Instance,
   instantiate,
-  planTraining,
-  type Side,
   type Stage,
   type StageOptions,
-  type TrainingPlan,
-  type TrainingShare,
+  type StepProgram,
+  scalarsOf,
+  summaryOf,
+  type TensorRef,
 } from "../program/index.ts";
-import { scalar, toNumbers } from "../tensor/index.ts";
+import { tensorFrom, toNumbers } from "../tensor/index.ts";
 import { fillKeys } from "./keys.ts";
-import { Pacing } from "./pacing.ts";
-import { groupsOf, type SharingOptions, shareOf } from "./sharing.ts";
-import { initializeTrainer, namedTensors, type TrainerTensors } from "./state.ts";
-import { notFiniteError, readScalar } from "./step-errors.ts";
-import type { BatchFields, FillBatch, StepRequest, StepResult } from "./step-types.ts";
+import type { Pacing } from "./pacing.ts";
+import {
+  type Fields,
+  fieldsOf,
+  type Planned,
+  pacingOf,
+  planOf,
+  replan,
+  type Sharing,
+} from "./planned.ts";
+import type { Ranks } from "./sharing.ts";
+import {
+  downloadState,
+  initializeTrainer,
+  namedTensors,
+  type TrainerState,
+  type TrainerTensors,
+  uploadState,
+} from "./state.ts";
+import { explainNotFinite } from "./step-errors.ts";
+import type { FillBatch, StepRequest, StepResult, TrainerOptions } from "./step-types.ts";
 
-export type { BatchFields, FillBatch, StepRequest, StepResult } from "./step-types.ts";
-
-export interface TrainerOptions extends SharingOptions {
-  readonly engine: Engine;
-  /** Built to train, for one micro-batch. */
-  readonly model: Model;
-  /** The same model built for evaluation, for one batch of it. */
-  readonly evaluation?: Model | undefined;
-  /** How many samples an evaluation looks at; those of one batch unless told. */
-  readonly evaluationSamples?: number | undefined;
-  readonly optimizer: Optimizer;
-  /** Default: constant. */
-  readonly schedule?: Schedule | undefined;
-  /** Steps of the run, for schedules that end with it. */
-  readonly steps?: number | undefined;
-  /** The largest global norm of the gradient. Default: no limit. */
-  readonly clip?: number | undefined;
-  /** Of initial values and random layers. Default: 0. */
-  readonly seed?: number | undefined;
-  /** Names of the buffers for other processes: `PREFIX-parameters`. Without it they are private. */
-  readonly shareAs?: string | undefined;
-}
+export type {
+  BatchFields,
+  FillBatch,
+  StepRequest,
+  StepResult,
+  TrainerOptions,
+} from "./step-types.ts";
 
 /** Of a step in whose batch nothing counts. */
 const NOTHING = { loss: 0, gradientNorm: 0 };
 
 /** Allocates, compiles, and makes the initial values. @throws INVALID_OPTION, ENGINE_FAILED, NO_GRADIENT */
 export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
-  const { engine, model, shareAs, seed = 0 } = options;
-  const share = shareOf(options);
-  const plan = planTraining({ ...options, lanes: engine.threads, share });
-  const groups = options.ranks && (await groupsOf(options.ranks.group));
-  const instance = await instantiate(engine, plan.program, { shareAs, groups });
+  const { engine, model, ranks, seed = 0 } = options;
+  const planned = planOf(options);
+  const instance = await instantiate(engine, planned.plan, ranks?.group);
   try {
-    await initializeTrainer(engine, instance, plan, model, seed);
+    await initializeTrainer(engine, instance, planned.plan, model, seed);
   } catch (error) {
     instance.close();
     throw error;
   }
-  return new Trainer(options, { plan, share }, instance);
+  return new Trainer(options, planned, instance);
 }
 
 export class Trainer {
-  readonly #options: TrainerOptions;
   readonly #instance: Instance;
-  readonly #pacing: Pacing | undefined;
-  #plan: TrainingPlan;
-  #share: TrainingShare | undefined;
+  #options: TrainerOptions;
+  #pacing: Pacing | undefined;
+  #plan: StepProgram;
+  #planned: Planned;
   #isCutChecked = false;
-  #batch: BatchFields = {};
-  #evaluationBatches: readonly BatchFields[] = [];
+  #fields: Fields;
   #step = 0;
   #from: 0 | 1 = 0;
   #busy = false;
   #broken: Error | undefined;
 
   /** @internal Use `createTrainer`. */
-  constructor(
-    options: TrainerOptions,
-    { plan, share }: { readonly plan: TrainingPlan; readonly share: TrainingShare | undefined },
-    instance: Instance,
-  ) {
+  constructor(options: TrainerOptions, planned: Planned, instance: Instance) {
     this.#options = options;
-    this.#plan = plan;
-    this.#share = share;
     this.#instance = instance;
-    const { ranges, adapt = ranges === undefined } = options.ranks ?? {};
-    if (share !== undefined && adapt) {
-      this.#pacing = new Pacing(share.rank, share.ranges, options.microBatches ?? 1);
-    }
-    this.#bindBatches();
+    this.#plan = planned.plan;
+    this.#planned = planned;
+    this.#pacing = pacingOf(options, planned);
+    this.#fields = fieldsOf(this.#instance, this.#plan);
   }
 
   /** Of the next step: another one than before where ranks share micro-batches in another way. */
-  get plan(): TrainingPlan {
+  get plan(): StepProgram {
     return this.#plan;
+  }
+
+  /** The step of one process, before any strategy. */
+  get stepGraph(): StepGraph {
+    return this.#planned.step;
+  }
+
+  get engine(): Device {
+    return this.#options.engine;
   }
 
   /** Steps that were committed. */
@@ -125,28 +124,33 @@ export class Trainer {
     const { positions, fill, signal, stop: isAsked = false } = request;
     const { model, optimizer, schedule, steps, seed = 0 } = this.#options;
     const step = this.#step;
-    const keys = model.randomKey === undefined ? undefined : this.#batch[model.randomKey];
+    const keys = model.randomKey === undefined ? undefined : this.#fields.batch[model.randomKey];
     if (keys !== undefined) fillKeys(keys, seed, this.ownPositions(positions).start);
-    await fill(this.#batch);
+    await fill(this.#fields.batch);
     await this.#checkCut();
     const { plan } = this;
     const side = plan.sides[this.#from];
-    const stop = plan.stop && this.#instance.tensor(plan.stop);
-    stop?.bytes.set(scalar("float32", Number(isAsked)).bytes);
-    const paces = plan.paces && this.#instance.tensor(plan.paces);
-    if (paces !== undefined) this.#pacing?.tell(paces);
+    this.#write(plan.stop, [Number(isAsked)]);
+    if (this.#pacing !== undefined) this.#write(plan.paces, this.#pacing.told());
     await this.#run(side.totals, { signal });
     await this.#compute(side.compute, signal);
-    if (paces !== undefined) this.#pacing?.hear(paces);
-    const wishes = stop === undefined ? Number(isAsked) : readScalar(stop);
-    const summary = plan.norm.readSummary(this.#instance);
+    if (plan.paces !== undefined) this.#pacing?.hear(await this.#read(plan.paces));
+    const [wishes = 0] = plan.stop === undefined ? [Number(isAsked)] : await this.#read(plan.stop);
+    const summary = summaryOf(toNumbers(this.#instance.hostTensor(plan.summary)));
     const { isEmpty, gradientScale } = summary;
     const { loss, gradientNorm } = isEmpty ? NOTHING : summary;
     if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) {
-      throw await this.#notFinite(side, loss, gradientNorm);
+      throw await explainNotFinite(this.#instance, this.stepGraph, side, {
+        step,
+        loss,
+        gradientNorm,
+      });
     }
     const factor = schedule === undefined ? 1 : scheduleFactor(schedule, step, steps);
-    plan.update.writeScalars(this.#instance, { step: step + 1, gradientScale }, factor);
+    const context = { step: step + 1, gradientScale };
+    for (const [place, value] of scalarsOf(optimizer, plan.scalars, context, factor)) {
+      this.#instance.hostTensor(place).bytes.set(value.bytes);
+    }
     if (isEmpty) this.#step += 1;
     else await this.#commit(side.commit);
     const base = optimizer.rules[0]?.rule.learningRate ?? 0;
@@ -164,11 +168,11 @@ export class Trainer {
     return this.#alone(async () => {
       const stage = this.plan.sides[this.#from].evaluate[size];
       const batch = this.plan.evaluation?.sizes[size];
-      const fields = this.#evaluationBatches[size];
+      const fields = this.#fields.evaluation[size];
       assert(stage !== undefined && batch !== undefined && fields !== undefined, "a planned size");
       await fill(fields);
       await this.#instance.run(stage);
-      const sums = toNumbers(this.#instance.tensor(batch.sums));
+      const sums = toNumbers(this.#instance.hostTensor(batch.sums));
       return sums.map((sum, index) => sum * (batch.factors[index] as number));
     });
   }
@@ -176,13 +180,56 @@ export class Trainer {
   /** Before a checkpoint, between two steps: brings to `tensors` what neighbours keep of the optimizer's slots. */
   collect(): void {
     this.#check();
-    this.plan.update.collect(this.#instance);
+    for (const { buffer, rank, byteOffset, byteLength } of this.plan.held) {
+      const theirs = this.#instance.host(buffer, rank).bytes;
+      const end = byteOffset + byteLength;
+      this.#instance.host(buffer).bytes.set(theirs.subarray(byteOffset, end), byteOffset);
+    }
   }
 
-  /** Everything that a checkpoint holds, as views by name: what is written there is what the next step reads. */
-  tensors(): TrainerTensors {
+  /** The places of everything that a checkpoint holds, by name: what is uploaded there is what the next step reads. */
+  tensors(): TrainerTensors<DeviceTensor> {
     this.#check();
     return namedTensors(this.#instance, this.plan, this.#from);
+  }
+
+  /** What they hold, as `Device.download` gives it: perhaps views, so it is read before the next step. */
+  read(): Promise<TrainerState> {
+    return this.#alone(() => downloadState(this.engine, this.tensors()));
+  }
+
+  /** Puts other values in the place of some. */
+  write(given: Partial<TrainerState>): void {
+    uploadState(this.engine, this.tensors(), given);
+  }
+
+  /**
+   * Lets go of the other ranks, between two steps and before their group is closed; it may have failed. What was
+   * committed stays, with what neighbours kept of the optimizer's slots. The next step needs an `attach` first.
+   */
+  detach(): void {
+    assert(!this.#busy, "a trainer is detached between two steps");
+    this.collect();
+    this.#instance.detach();
+  }
+
+  /**
+   * After `detach`: goes on with other ranks, or alone. All ranks of the group attach together, with equal tensors after
+   * the same step. After a failure in here the tensors are as before, and the trainer may be detached and attached again.
+   * @throws INVALID_OPTION for more ranks than micro-batches
+   */
+  attach(ranks?: Ranks): Promise<void> {
+    return this.#alone(async () => {
+      const options = { ...this.#options, ranks };
+      const planned = planOf(options);
+      await this.#instance.attach(planned.plan, ranks?.group);
+      this.#options = options;
+      this.#plan = planned.plan;
+      this.#planned = planned;
+      this.#pacing = pacingOf(options, planned);
+      this.#isCutChecked = false;
+      this.#fields = fieldsOf(this.#instance, this.#plan);
+    });
   }
 
   /** Goes on as if `step` steps had been committed, with the tensors as they are now. */
@@ -227,10 +274,11 @@ export class Trainer {
    * decides for itself, for its own collectives stay the same.
    */
   async #checkCut(): Promise<void> {
-    if (this.#isCutChecked || this.#plan.cut === undefined) return;
+    const side = this.#plan.sides[this.#from];
+    if (this.#isCutChecked || side.pieces === undefined) return;
     this.#isCutChecked = true;
-    if (this.#share?.reproducible === false) return;
-    const isSame = await cutGivesSameBits(this.#instance, this.#plan, this.#plan.sides[this.#from]);
+    if (this.#options.reproducible === false) return;
+    const isSame = await cutGivesSameBits(this.#instance, side);
     if (!isSame) await this.#reshare({ overlap: false });
   }
 
@@ -243,27 +291,28 @@ export class Trainer {
   }
 
   /** Plans the next steps anew. After a failure in here the trainer is not used again. */
-  async #reshare(change: Partial<TrainingShare>): Promise<void> {
-    assert(this.#share !== undefined, "a rank among others has a share");
-    this.#share = { ...this.#share, ...change };
-    const lanes = this.#options.engine.threads;
-    const plan = planTraining({ ...this.#options, lanes, share: this.#share });
+  async #reshare(change: Partial<Sharing>): Promise<void> {
+    const planned = replan(this.#options, this.#planned, change);
     try {
-      await this.#instance.load(plan.program);
+      await this.#instance.load(planned.plan);
     } catch (error) {
       this.#broken = error instanceof Error ? error : new Error(String(error));
       throw error;
     }
-    this.#plan = plan;
-    this.#bindBatches();
+    this.#planned = planned;
+    this.#plan = planned.plan;
+    this.#fields = fieldsOf(this.#instance, this.#plan);
   }
 
-  #bindBatches(): void {
-    const tensors = (refs: TrainingPlan["batch"]) =>
-      Object.fromEntries([...refs].map(([name, ref]) => [name, this.#instance.tensor(ref)]));
-    this.#batch = tensors(this.#plan.batch);
-    const { sizes = [] } = this.#plan.evaluation ?? {};
-    this.#evaluationBatches = sizes.map(({ fields }) => tensors(fields));
+  /** Numbers that travel beside the gradients; nothing where the plan has no place for them. */
+  #write(ref: TensorRef | undefined, values: readonly number[]): void {
+    if (ref === undefined) return;
+    const { dtype, shape } = ref.type;
+    this.engine.upload(this.#instance.tensor(ref), tensorFrom(dtype, shape, values).bytes);
+  }
+
+  async #read(ref: TensorRef): Promise<number[]> {
+    return toNumbers(await this.engine.download(this.#instance.tensor(ref)));
   }
 
   async #run(stages: readonly Stage[], options: StageOptions = {}): Promise<void> {
@@ -280,18 +329,6 @@ export class Trainer {
     }
     this.#from = this.#from === 0 ? 1 : 0;
     this.#step += 1;
-  }
-
-  /** Runs the gradient of each micro-batch again, with probes, and says where it went wrong. */
-  async #notFinite(side: Side, loss: number, gradientNorm: number): Promise<LockstepError> {
-    const step = this.#step;
-    for (const [microBatch, run] of side.gradients.entries()) {
-      const { graph } = this.plan.gradient;
-      const found = await findNotFinite(this.#options.engine, this.#instance, graph, run);
-      if (found === undefined) continue;
-      return notFiniteError({ step, loss, gradientNorm, microBatch, ...found });
-    }
-    return notFiniteError({ step, loss, gradientNorm, tensor: "the sum of gradients" });
   }
 
   #check(): void {

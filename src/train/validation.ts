@@ -5,7 +5,8 @@
 import type { Group } from "../collectives/index.ts";
 import type { SampleSet } from "../data/index.ts";
 import { assert } from "../errors.ts";
-import type { EvaluationPlan, Measure } from "../program/index.ts";
+import type { Measure } from "../plan/index.ts";
+import type { EvaluationPlan } from "../program/index.ts";
 import { interpret } from "../reference/index.ts";
 import { elementCount, type Tensor, tensorFrom, toNumbers } from "../tensor/index.ts";
 import type { Trainer } from "./step.ts";

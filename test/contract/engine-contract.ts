@@ -1,16 +1,18 @@
 /**
- * What every engine must do, as tests: types, bindings, aliasing, runs at once, ends and errors. Run over each
- * implementation by `engine.test.ts`; what one cannot do is skipped by name, with the reason.
+ * What every device must do, as tests: types, transfers, bindings, aliasing, runs at once, ends and errors, with tensors
+ * in its own memory and in host memory. Run over each implementation by `engine.test.ts`; what one cannot do is skipped by name, with the reason.
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import {
-  type Engine,
-  type EngineTensor,
+  type Device,
+  type DeviceBuffer,
+  type DeviceTensor,
   type Executable,
   evaluate,
+  type Space,
 } from "../../src/engine/index.ts";
 import type { Graph, GraphBuilder, Value } from "../../src/graph/index.ts";
 import { openMemory } from "../../src/memory/index.ts";
@@ -26,7 +28,7 @@ import {
 } from "../../src/tensor/index.ts";
 
 export interface ContractOptions {
-  readonly create: () => Engine;
+  readonly create: () => Device;
   /** Types that the engine cannot pass through, each with the reason. */
   readonly skipTypes?: Readonly<Partial<Record<DType, string>>>;
 }
@@ -35,17 +37,23 @@ const F32: DType = "float32";
 
 export function engineContract(name: string, options: ContractOptions): void {
   describe(`engine ${name}`, () => {
-    let engine: Engine;
+    let engine: Device;
     before(() => {
       engine = options.create();
     });
     after(() => engine.close());
     const get = () => engine;
     describeTypes(get, options);
-    describeBindings(get);
-    describeAliases(get);
-    describeRuns(get);
-    describeEnds(options);
+    describeTransfers(options);
+    for (const space of ["device", "host"] as const) {
+      const on = { get, create: options.create, space };
+      describe(`with tensors in ${space} memory`, () => {
+        describeBindings(on);
+        describeAliases(on);
+        describeRuns(on);
+        describeEnds(on);
+      });
+    }
     describeSharing(get);
   });
 }
@@ -67,24 +75,39 @@ export function addition(length: number): Graph {
   return graphOf({ x: [length], y: [length] }, ({ x, y }, b) => b.one("Add", [x, y]));
 }
 
+/** Whose tensors, and where they lie. */
+interface On {
+  readonly get: () => Device;
+  readonly create: () => Device;
+  readonly space: Space;
+}
+
+function allocate(engine: Device, space: Space, bytes: number): DeviceBuffer {
+  return space === "host" ? engine.allocateHost(bytes) : engine.allocate(bytes);
+}
+
 /** A tensor in a buffer of its own, filled. */
-export function place(engine: Engine, dtype: DType, shape: Shape, fill = 0): EngineTensor {
+function place(engine: Device, space: Space, dtype: DType, shape: Shape, fill = 0): DeviceTensor {
   const type = { dtype, shape };
-  const tensor = engine.allocate(Math.max(1, byteLength(type))).tensor(type);
+  const tensor = allocate(engine, space, Math.max(1, byteLength(type))).tensor(type);
   const count = shape.reduce((product, size) => product * size, 1);
-  tensor.bytes.set(tensorFrom(dtype, shape, new Array<number>(count).fill(fill)).bytes);
+  engine.upload(tensor, tensorFrom(dtype, shape, new Array<number>(count).fill(fill)).bytes);
   return tensor;
 }
 
-export function bindAddition(engine: Engine, executable: Executable, x: number, y: number) {
+function bindAddition(engine: Device, space: Space, executable: Executable, x: number, y: number) {
   const { graph } = executable;
   const shape = graph.types.get("x")?.shape ?? [];
-  const output = place(engine, F32, shape);
+  const output = place(engine, space, F32, shape);
   const binding = executable.bind({
-    inputs: { x: place(engine, F32, shape, x), y: place(engine, F32, shape, y) },
+    inputs: { x: place(engine, space, F32, shape, x), y: place(engine, space, F32, shape, y) },
     outputs: { [outputOf(graph)]: output },
   });
   return { binding, output };
+}
+
+async function numbersIn(engine: Device, tensor: DeviceTensor): Promise<number[]> {
+  return toNumbers(await engine.download(tensor));
 }
 
 function outputOf(graph: Graph, index = 0): string {
@@ -98,7 +121,7 @@ function code(wanted: string): (error: unknown) => boolean {
   };
 }
 
-function describeTypes(get: () => Engine, { skipTypes = {} }: ContractOptions): void {
+function describeTypes(get: () => Device, { skipTypes = {} }: ContractOptions): void {
   for (const dtype of Object.keys(DTYPES) as DType[]) {
     test(`passes ${dtype} through, bit for bit`, { skip: skipTypes[dtype] ?? false }, async () => {
       const graph = graphOf({ x: [3, 5] }, ({ x }, b) => b.one("Identity", [x]), dtype);
@@ -140,38 +163,116 @@ function describeTypes(get: () => Engine, { skipTypes = {} }: ContractOptions): 
   });
 }
 
-function describeBindings(get: () => Engine): void {
-  const cases: readonly [string, string, (good: Parts, engine: Engine) => Partial<Parts>][] = [
+function describeTransfers({ create }: ContractOptions): void {
+  const vector = { dtype: F32, shape: [4] };
+  const values = tensorFrom(F32, [4], [1, 2, 3, 4]).bytes;
+
+  test("device memory starts as zeros, and gives back what was uploaded", async () => {
+    const engine = create();
+    const buffer = engine.allocate(64);
+    assert.equal(buffer.space, "device");
+    const [first, second] = [buffer.tensor(vector), buffer.tensor(vector, 32)];
+    assert.deepEqual(await numbersIn(engine, second), [0, 0, 0, 0]);
+    engine.upload(second, values);
+    assert.deepEqual(await numbersIn(engine, second), [1, 2, 3, 4]);
+    assert.deepEqual(await numbersIn(engine, first), [0, 0, 0, 0]);
+    assert.deepEqual(
+      await numbersIn(engine, buffer.tensor({ dtype: F32, shape: [2] }, 40)),
+      [3, 4],
+    );
+    await engine.close();
+  });
+
+  test("host memory is seen as bytes, on both ways", async () => {
+    const engine = create();
+    const tensor = engine.allocateHost(16).tensor(vector);
+    assert.equal(tensor.buffer.space, "host");
+    tensor.bytes.set(values);
+    assert.deepEqual(await numbersIn(engine, tensor), [1, 2, 3, 4]);
+    engine.upload(tensor, tensorFrom(F32, [4], [5, 6, 7, 8]).bytes);
+    assert.deepEqual(toNumbers(tensor), [5, 6, 7, 8]);
+    await engine.close();
+  });
+
+  for (const [from, to] of [
+    ["device", "device"],
+    ["device", "host"],
+    ["host", "device"],
+  ] as const) {
+    test(`copies from ${from} to ${to} memory`, async () => {
+      const engine = create();
+      const source = allocate(engine, from, 32).tensor(vector, 16);
+      const target = allocate(engine, to, 48).tensor({ dtype: "int8", shape: [16] }, 32);
+      engine.upload(source, values);
+      await engine.copy(source, target);
+      assert.deepEqual((await engine.download(target)).bytes, values);
+      await engine.close();
+    });
+  }
+
+  test("transfers of another length, of another device or after a close are errors", async () => {
+    const [engine, other] = [create(), create()];
+    const tensor = engine.allocate(64).tensor(vector);
+    assert.throws(() => engine.upload(tensor, values.subarray(4)), code("SHAPE_MISMATCH"));
+    const longer = engine.allocate(64).tensor({ dtype: F32, shape: [5] });
+    await assert.rejects(engine.copy(tensor, longer), code("SHAPE_MISMATCH"));
+    assert.throws(() => other.upload(tensor, values), code("INVALID_BINDING"));
+    await assert.rejects(other.download(tensor), code("INVALID_BINDING"));
+    await assert.rejects(
+      other.copy(tensor, other.allocate(16).tensor(vector)),
+      code("INVALID_BINDING"),
+    );
+    tensor.buffer.close();
+    assert.throws(() => engine.upload(tensor, values), code("ENGINE_CLOSED"));
+    await assert.rejects(engine.download(tensor), code("ENGINE_CLOSED"));
+    await Promise.all([engine.close(), other.close()]);
+  });
+
+  test("one run takes tensors of both spaces", async () => {
+    const engine = create();
+    const executable = await engine.compile(addition(4));
+    const x = place(engine, "host", F32, [4], 1);
+    const y = place(engine, "device", F32, [4], 2);
+    const output = place(engine, "device", F32, [4]);
+    const bound = { inputs: { x, y }, outputs: { [outputOf(executable.graph)]: output } };
+    await executable.bind(bound).run();
+    assert.deepEqual(await numbersIn(engine, output), [3, 3, 3, 3]);
+    await engine.close();
+  });
+}
+
+function describeBindings({ get, space }: On): void {
+  const cases: readonly [string, string, (good: Parts, engine: Device) => Partial<Parts>][] = [
     [
       "a missing input",
       "INVALID_BINDING",
-      ({ inputs: { x } }) => ({ inputs: { x: x as EngineTensor } }),
+      ({ inputs: { x } }) => ({ inputs: { x: x as DeviceTensor } }),
     ],
     ["a missing output", "INVALID_BINDING", () => ({ outputs: {} })],
     [
       "an unknown input",
       "INVALID_BINDING",
-      ({ inputs }) => ({ inputs: { ...inputs, z: inputs["x"] as EngineTensor } }),
+      ({ inputs }) => ({ inputs: { ...inputs, z: inputs["x"] as DeviceTensor } }),
     ],
     [
       "a name of Object.prototype",
       "INVALID_BINDING",
-      ({ inputs }) => ({ inputs: { ...inputs, constructor: inputs["x"] as EngineTensor } }),
+      ({ inputs }) => ({ inputs: { ...inputs, constructor: inputs["x"] as DeviceTensor } }),
     ],
     [
       "a wrong shape",
       "SHAPE_MISMATCH",
-      ({ inputs }, e) => ({ inputs: { ...inputs, y: place(e, F32, [4, 2]) } }),
+      ({ inputs }, e) => ({ inputs: { ...inputs, y: place(e, space, F32, [4, 2]) } }),
     ],
     [
       "a wrong type",
       "TYPE_MISMATCH",
-      ({ inputs }, e) => ({ inputs: { ...inputs, y: place(e, "int32", [8]) } }),
+      ({ inputs }, e) => ({ inputs: { ...inputs, y: place(e, space, "int32", [8]) } }),
     ],
     [
       "an output that overlaps an input",
       "INVALID_BINDING",
-      ({ outputs }, e) => overlapping(outputs, e),
+      ({ outputs }, e) => overlapping(outputs, e, space),
     ],
   ];
   for (const [what, wanted, change] of cases) {
@@ -179,8 +280,8 @@ function describeBindings(get: () => Engine): void {
       const engine = get();
       const executable = await engine.compile(addition(8));
       const good: Parts = {
-        inputs: { x: place(engine, F32, [8]), y: place(engine, F32, [8]) },
-        outputs: { [outputOf(executable.graph)]: place(engine, F32, [8]) },
+        inputs: { x: place(engine, space, F32, [8]), y: place(engine, space, F32, [8]) },
+        outputs: { [outputOf(executable.graph)]: place(engine, space, F32, [8]) },
       };
       assert.throws(() => executable.bind({ ...good, ...change(good, engine) }), code(wanted));
       executable.bind(good).close();
@@ -189,7 +290,7 @@ function describeBindings(get: () => Engine): void {
   }
 
   test("refuses a tensor beyond its buffer", () => {
-    const buffer = get().allocate(64);
+    const buffer = allocate(get(), space, 64);
     assert.throws(() => buffer.tensor({ dtype: F32, shape: [17] }), code("INVALID_BINDING"));
     assert.throws(() => buffer.tensor({ dtype: F32, shape: [16] }, 4), code("INVALID_BINDING"));
     assert.throws(() => buffer.tensor({ dtype: F32, shape: [1] }, -4), code("INVALID_BINDING"));
@@ -198,12 +299,12 @@ function describeBindings(get: () => Engine): void {
 }
 
 interface Parts {
-  readonly inputs: Record<string, EngineTensor>;
-  readonly outputs: Record<string, EngineTensor>;
+  readonly inputs: Record<string, DeviceTensor>;
+  readonly outputs: Record<string, DeviceTensor>;
 }
 
-function overlapping(outputs: Record<string, EngineTensor>, engine: Engine): Parts {
-  const buffer = engine.allocate(256);
+function overlapping(outputs: Record<string, DeviceTensor>, engine: Device, space: Space): Parts {
+  const buffer = allocate(engine, space, 256);
   const vector = { dtype: F32, shape: [8] };
   const [name = ""] = Object.keys(outputs);
   return {
@@ -212,7 +313,7 @@ function overlapping(outputs: Record<string, EngineTensor>, engine: Engine): Par
   };
 }
 
-function describeAliases(get: () => Engine): void {
+function describeAliases({ get, space }: On): void {
   test("an update may be written over what it updates", async () => {
     const engine = get();
     const graph = graphOf({ p: [1000], g: [1000] }, ({ p, g }, b) => {
@@ -221,12 +322,12 @@ function describeAliases(get: () => Engine): void {
     });
     const executable = await engine.compile(graph);
     assert.equal(executable.mayAlias(outputOf(graph), "p"), true);
-    const p = place(engine, F32, [1000], 8);
-    const g = place(engine, F32, [1000], 1);
+    const p = place(engine, space, F32, [1000], 8);
+    const g = place(engine, space, F32, [1000], 1);
     const binding = executable.bind({ inputs: { p, g }, outputs: { [outputOf(graph)]: p } });
     await binding.run();
     await binding.run();
-    assert.deepEqual(new Set(toNumbers(p)), new Set([3.5]));
+    assert.deepEqual(new Set(await numbersIn(engine, p)), new Set([3.5]));
     executable.close();
   });
 
@@ -259,17 +360,19 @@ function describeAliases(get: () => Engine): void {
   });
 }
 
-function describeRuns(get: () => Engine): void {
+function describeRuns({ get, space }: On): void {
   test("several bindings run at once, and one graph serves all of them", async () => {
     const engine = get();
     const executable = await engine.compile(addition(10_000));
-    const runs = Array.from({ length: 8 }, (_, i) => bindAddition(engine, executable, i, 100));
+    const runs = Array.from({ length: 8 }, (_, i) =>
+      bindAddition(engine, space, executable, i, 100),
+    );
     for (let round = 0; round < 5; round++) {
-      for (const { output } of runs) output.bytes.fill(0);
+      for (const { output } of runs) engine.upload(output, new Uint8Array(40_000));
       await Promise.all(runs.map(({ binding }) => binding.run()));
-      const found = runs.map(({ output }) => new Set(toNumbers(output)));
+      const found = runs.map(async ({ output }) => new Set(await numbersIn(engine, output)));
       assert.deepEqual(
-        found,
+        await Promise.all(found),
         Array.from({ length: 8 }, (_, i) => new Set([i + 100])),
       );
     }
@@ -279,16 +382,16 @@ function describeRuns(get: () => Engine): void {
   test("a run on the calling thread gives the same", async () => {
     const engine = get();
     const executable = await engine.compile(addition(3));
-    const { binding, output } = bindAddition(engine, executable, 1, 2);
+    const { binding, output } = bindAddition(engine, space, executable, 1, 2);
     binding.runSync();
-    assert.deepEqual(toNumbers(output), [3, 3, 3]);
+    assert.deepEqual(await numbersIn(engine, output), [3, 3, 3]);
     executable.close();
   });
 
   test("two runs of one binding do not overlap", async () => {
     const engine = get();
     const executable = await engine.compile(addition(3));
-    const { binding } = bindAddition(engine, executable, 1, 2);
+    const { binding } = bindAddition(engine, space, executable, 1, 2);
     const first = binding.run();
     const second = binding.run();
     assert.throws(() => binding.runSync(), code("INVALID_BINDING"));
@@ -306,21 +409,21 @@ function describeRuns(get: () => Engine): void {
     );
     const second = await engine.compile(renamed);
     first.close();
-    const left = place(engine, F32, [4], 1);
-    const output = place(engine, F32, [4]);
+    const left = place(engine, space, F32, [4], 1);
+    const output = place(engine, space, F32, [4]);
     const binding = second.bind({
       inputs: { left, right: left },
       outputs: { [outputOf(renamed)]: output },
     });
     await binding.run();
-    assert.deepEqual(toNumbers(output), [2, 2, 2, 2]);
+    assert.deepEqual(await numbersIn(engine, output), [2, 2, 2, 2]);
     second.close();
   });
 
   test("a signal ends a run, and the binding runs again after it", async () => {
     const engine = get();
     const executable = await engine.compile(addition(4));
-    const { binding, output } = bindAddition(engine, executable, 1, 2);
+    const { binding, output } = bindAddition(engine, space, executable, 1, 2);
     const reason = new Error("enough");
     await assert.rejects(binding.run({ signal: AbortSignal.abort(reason) }), reason);
     const controller = new AbortController();
@@ -328,7 +431,7 @@ function describeRuns(get: () => Engine): void {
     controller.abort(reason);
     await run.catch((error: unknown) => assert.equal(error, reason)); // or it was done already
     await binding.run();
-    assert.deepEqual(toNumbers(output), [3, 3, 3, 3]);
+    assert.deepEqual(await numbersIn(engine, output), [3, 3, 3, 3]);
     executable.close();
   });
 
@@ -343,21 +446,20 @@ function describeRuns(get: () => Engine): void {
   });
 }
 
-function describeEnds({ create }: ContractOptions): void {
+function describeEnds({ create, space }: On): void {
   test("closing twice is harmless, using after close is an error", async () => {
     const engine = create();
     const executable = await engine.compile(addition(4));
-    const { binding, output } = bindAddition(engine, executable, 1, 2);
+    const { binding, output } = bindAddition(engine, space, executable, 1, 2);
     const vector = { dtype: F32, shape: [4] };
     binding.close();
     binding.close();
     await assert.rejects(binding.run(), code("ENGINE_CLOSED"));
     assert.throws(() => binding.runSync(), code("ENGINE_CLOSED"));
-    const second = bindAddition(engine, executable, 1, 2);
+    const second = bindAddition(engine, space, executable, 1, 2);
     output.buffer.close();
     output.buffer.close();
-    assert.throws(() => output.buffer.bytes, code("ENGINE_CLOSED"));
-    assert.throws(() => output.bytes, code("ENGINE_CLOSED"));
+    await assert.rejects(engine.download(output), code("ENGINE_CLOSED"));
     assert.throws(() => output.buffer.tensor(vector), code("ENGINE_CLOSED"));
     second.output.buffer.close();
     await assert.rejects(second.binding.run(), code("ENGINE_CLOSED"));
@@ -366,15 +468,16 @@ function describeEnds({ create }: ContractOptions): void {
     assert.throws(() => executable.bind({ inputs: {}, outputs: {} }), code("ENGINE_CLOSED"));
     await engine.close();
     await engine.close();
-    assert.throws(() => engine.allocate(1), code("ENGINE_CLOSED"));
+    assert.throws(() => allocate(engine, space, 1), code("ENGINE_CLOSED"));
     await assert.rejects(engine.compile(addition(4)), code("ENGINE_CLOSED"));
   });
 
   test("closing during runs waits for them", async () => {
     const engine = create();
     const executable = await engine.compile(addition(100_000));
-    const runs = Array.from({ length: 6 }, () => bindAddition(engine, executable, 1, 2));
-    const views = runs.map(({ output }) => output.bytes);
+    const runs = Array.from({ length: 6 }, () => bindAddition(engine, space, executable, 1, 2));
+    const downloads = await Promise.all(runs.map(({ output }) => engine.download(output)));
+    const views = downloads.map(({ bytes }) => bytes);
     let ended = 0;
     const running = runs.map(async ({ binding }) => {
       await binding.run();
@@ -401,11 +504,11 @@ function describeEnds({ create }: ContractOptions): void {
   });
 }
 
-function describeSharing(get: () => Engine): void {
+function describeSharing(get: () => Device): void {
   test("another process maps a shared buffer", async () => {
     const engine = get();
     const name = `contract-${process.pid}-${engine.name}`;
-    const buffer = engine.allocate(4096, { shareAs: name });
+    const buffer = engine.allocateHost(4096, { shareAs: name });
     buffer.bytes.fill(41);
     const child = fileURLToPath(new URL("./child-maps-memory.js", import.meta.url));
     const { status, stderr } = spawnSync(process.execPath, [child, name, "4096"], {
@@ -417,16 +520,18 @@ function describeSharing(get: () => Engine): void {
     const graph = graphOf({ x: [16] }, ({ x }, b) => b.one("Identity", [x]), "uint8");
     const executable = await engine.compile(graph);
     const x = engine.attach(openMemory(name)).tensor({ dtype: "uint8", shape: [16] }, 64);
-    const output = place(engine, "uint8", [16]);
+    const output = place(engine, "device", "uint8", [16]);
     const binding = executable.bind({ inputs: { x }, outputs: { [outputOf(graph)]: output } });
     await binding.run();
     assert.deepEqual(
-      output.bytes,
+      (await engine.download(output)).bytes,
       tensorFromBytes("uint8", [16], new Uint8Array(16).fill(42)).bytes,
     );
     executable.close();
     x.buffer.close();
     buffer.close();
+    assert.throws(() => buffer.bytes, code("ENGINE_CLOSED"));
+    assert.throws(() => x.bytes, code("ENGINE_CLOSED"));
     assert.throws(() => openMemory(name), code("MEMORY_NAME"));
   });
 }

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { after, test } from "node:test";
 import * as ort from "onnxruntime-node";
-import { createOrtEngine, type EngineTensor } from "../../src/engine/index.ts";
+import { createOrtEngine, type HostTensor } from "../../src/engine/index.ts";
 import { encodeModel, mse, onnx } from "../../src/onnx/index.ts";
 import { sgd } from "../../src/optimizer/index.ts";
 import { tensorFrom } from "../../src/tensor/index.ts";
@@ -93,7 +93,7 @@ async function trained(
 
 function fill(into: BatchFields, fields: Readonly<Record<string, Numbers>>): void {
   for (const [name, { data }] of Object.entries(fields)) {
-    const field = into[name] as EngineTensor;
+    const field = into[name] as HostTensor;
     field.bytes.set(tensorFrom(field.dtype, field.shape, data).bytes);
   }
 }
@@ -105,7 +105,7 @@ async function compare(
   inputs: Readonly<Record<string, Numbers>>,
   expected: Numbers,
 ): Promise<void> {
-  const graph = bindWeights(plan.forward.graph, trainer.tensors().parameters);
+  const graph = bindWeights(plan.forward.graph, (await trainer.read()).parameters);
   const session = await ort.InferenceSession.create(encodeModel(graph, plan.forward.encode), {
     intraOpNumThreads: 1,
   });

@@ -7,7 +7,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { after, test } from "node:test";
 import * as ort from "onnxruntime-node";
-import { createOrtEngine, type EngineTensor } from "../../src/engine/index.ts";
+import { createOrtEngine, type HostTensor } from "../../src/engine/index.ts";
 import { encodeModel, mse, onnx } from "../../src/onnx/index.ts";
 import { sgd } from "../../src/optimizer/index.ts";
 import { type Shape, type Tensor, tensorFrom, toNumbers } from "../../src/tensor/index.ts";
@@ -41,7 +41,7 @@ function near(what: string, got: ArrayLike<number>, want: readonly number[], by:
   }
 }
 
-function write(tensor: EngineTensor | undefined, { data }: Numbers): void {
+function write(tensor: HostTensor | undefined, { data }: Numbers): void {
   assert.ok(tensor !== undefined);
   tensor.bytes.set(tensorFrom(tensor.dtype, tensor.shape, data).bytes);
 }
@@ -74,20 +74,23 @@ for (const file of files) {
         });
         near(`loss of step ${step}`, [loss], [wanted], 2e-5);
       }
-      const { parameters } = trainer.tensors();
+      const { parameters } = await trainer.read();
       for (const [weight, { data }] of Object.entries(given.weights)) {
         near(weight, toNumbers(parameters[weight] as Tensor), data, 5e-5);
       }
       const eager = definition.build({ batch, mode: "eval", exported: true });
-      await checkExport(encodeModel(bindWeights(forwardGraph(eager), weightsOf(trainer))), given);
+      await checkExport(
+        encodeModel(bindWeights(forwardGraph(eager), await weightsOf(trainer))),
+        given,
+      );
     } finally {
       trainer.close();
     }
   });
 }
 
-function weightsOf(trainer: Trainer): Record<string, Tensor> {
-  const { parameters, states } = trainer.tensors();
+async function weightsOf(trainer: Trainer): Promise<Record<string, Tensor>> {
+  const { parameters, states } = await trainer.read();
   return { ...parameters, ...states };
 }
 

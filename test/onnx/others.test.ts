@@ -64,7 +64,7 @@ for (const name of [...NAMES, "flax-mlp", "flax-conv", "flax-embed", "flax-block
         const want = facts.losses[step] as number;
         assert.ok(Math.abs(loss - want) < 1e-4 * want, `step ${step}: ${loss}, not ${want}`);
       }
-      for (const [key, tensor] of Object.entries(trainer.tensors().parameters)) {
+      for (const [key, tensor] of Object.entries((await trainer.read()).parameters)) {
         const want = facts.after[key] as Numbers;
         assert.deepEqual(tensor.shape, want.shape);
         for (const [i, value] of toNumbers(tensor).entries()) {

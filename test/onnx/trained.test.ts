@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, test } from "node:test";
 import * as ort from "onnxruntime-node";
-import { createOrtEngine, type EngineTensor } from "../../src/engine/index.ts";
+import { createOrtEngine, type HostTensor } from "../../src/engine/index.ts";
 import {
   type DeclaredParameter,
   encodeModel,
@@ -80,13 +80,13 @@ async function train(
         positions: { start: step * batch, end: (step + 1) * batch },
         fill: (into) => {
           for (const [field, { data }] of Object.entries({ ...inputs, target })) {
-            const tensor = into[field] as EngineTensor;
+            const tensor = into[field] as HostTensor;
             tensor.bytes.set(tensorFrom(tensor.dtype, tensor.shape, data).bytes);
           }
         },
       });
     }
-    const { parameters, states } = trainer.tensors();
+    const { parameters, states } = await trainer.read();
     const dict = { ...stateDict(model, parameters), ...states };
     const copied = Object.entries(dict).map(([key, { dtype, shape, bytes }]) => [
       key,

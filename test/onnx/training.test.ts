@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import path from "node:path";
 import { after, test } from "node:test";
-import { createOrtEngine, type EngineTensor } from "../../src/engine/index.ts";
+import { createOrtEngine, type HostTensor } from "../../src/engine/index.ts";
 import type { ModelDefinition } from "../../src/nn/index.ts";
 import { crossEntropy, mse, onnx } from "../../src/onnx/index.ts";
 import { adamw } from "../../src/optimizer/index.ts";
@@ -15,7 +15,7 @@ after(() => engine.close());
 const fixture = (name: string) =>
   path.join(import.meta.dirname, `../../../test/onnx/fixtures/${name}.onnx`);
 
-function write(tensor: EngineTensor | undefined, value: (index: number) => number): void {
+function write(tensor: HostTensor | undefined, value: (index: number) => number): void {
   assert.ok(tensor !== undefined);
   const count = tensor.shape.reduce((product, size) => product * size, 1);
   const values = Array.from({ length: count }, (_, i) => value(i));
@@ -26,7 +26,7 @@ async function train(
   definition: ModelDefinition,
   options: { batch: number; steps: number; rate: number },
   fill: (into: BatchFields, step: number) => void,
-  look: (trainer: Trainer, losses: readonly number[]) => void,
+  look: (trainer: Trainer, losses: readonly number[]) => void | Promise<void>,
 ): Promise<void> {
   const { batch, steps, rate } = options;
   const trainer = await createTrainer({
@@ -41,7 +41,7 @@ async function train(
       const { loss } = await trainer.step({ positions, fill: (into) => fill(into, step) });
       losses.push(loss);
     }
-    look(trainer, losses);
+    await look(trainer, losses);
   } finally {
     trainer.close();
   }
@@ -102,10 +102,10 @@ test("only the head of an exported network is trained; running statistics are le
       write(into["image"], (i) => Math.sin(i * 0.7) * (1 + (Math.floor(i / 128) % 4)) + 2);
       write(into["labels"], (i) => i % 4);
     },
-    (trainer, losses) => {
+    async (trainer, losses) => {
       const last = losses.at(-1) ?? Infinity;
       assert.ok(last < 0.8 * (losses[0] ?? 0), `from ${losses[0]} to ${last}`);
-      const { parameters, states } = trainer.tensors();
+      const { parameters, states } = await trainer.read();
       assert.deepEqual(Object.keys(parameters).sort(), ["head.bias", "head.weight"]);
       const mean = states["norm1.running_mean"];
       assert.ok(mean !== undefined && toNumbers(mean).some((value) => Math.abs(value) > 0.1));

@@ -1,12 +1,13 @@
 /** Runs an optimizer's own program over given gradients: no model, no data. */
-import type { Engine } from "../../src/engine/index.ts";
+import type { Device } from "../../src/engine/index.ts";
 import type { Optimizer } from "../../src/optimizer/index.ts";
+import { buildUpdates, type NormTask } from "../../src/plan/index.ts";
+import { flatVectors } from "../../src/program/flat.ts";
 import { type Instance, instantiate } from "../../src/program/instance.ts";
-import { planNorm } from "../../src/program/norm.ts";
-import { planParameters } from "../../src/program/plan-parameters.ts";
+import { planNorm, summaryOf } from "../../src/program/norm.ts";
 import { ProgramBuilder } from "../../src/program/program.ts";
 import { refsOf } from "../../src/program/refs.ts";
-import { planUpdate } from "../../src/program/update.ts";
+import { planUpdate, scalarsOf } from "../../src/program/update.ts";
 import {
   byteLength,
   type DType,
@@ -17,11 +18,16 @@ import {
 } from "../../src/tensor/index.ts";
 
 /** A loss that is zero: only the gradients are looked at. */
-const LOSS = {
-  terms: [{ output: "loss", type: { dtype: "float32", shape: [] }, factor: 1, trained: true }],
+const NORM: NormTask = {
+  kind: "norm",
+  name: "norm",
+  terms: [{ value: "loss", factor: 1, trained: true }],
   tail: undefined,
   counts: [],
-} as const;
+  clip: undefined,
+  inputs: [],
+  outputs: [],
+};
 
 export type Numbers = Readonly<Record<string, readonly number[]>>;
 
@@ -36,11 +42,11 @@ export interface OptimizerRun {
 
 /** Parameters after each step, and the norms of the gradients before clipping. */
 export async function runOptimizer(
-  engine: Engine,
+  engine: Device,
   { shapes, start, gradients, optimizer, dtype = "float64", clip }: OptimizerRun,
 ): Promise<{ trace: Numbers[]; norms: number[] }> {
   const program = new ProgramBuilder();
-  const plan = planParameters(
+  const step = buildUpdates(
     Object.entries(shapes).map(([name, shape]) => ({
       name,
       type: { dtype, shape },
@@ -48,21 +54,26 @@ export async function runOptimizer(
     })),
     optimizer,
   );
+  const plan = flatVectors(step, optimizer);
   program.buffer("parameters", plan.parameters.byteLength);
   program.buffer("gradients", plan.gradients.byteLength);
   const loss = { dtype, shape: [1] };
-  program.buffer("losses", byteLength(loss));
+  program.buffer("losses", byteLength(loss), "host");
   const losses = { buffer: "losses", byteOffset: 0, type: loss };
-  const norm = planNorm(program, plan, { loss: LOSS, sums: [losses], clip });
+  const norm = planNorm(program, plan, {
+    task: { ...NORM, clip },
+    tail: undefined,
+    sums: [losses],
+  });
   const update = planUpdate(program, plan);
   const instance = await instantiate(engine, program);
   const write = (buffer: string, values: Numbers): void => {
     for (const [name, ref] of refsOf(plan.parameters, buffer)) {
       const tensor = tensorFrom(dtype, ref.type.shape, values[name] ?? []);
-      instance.tensor(ref).bytes.set(tensor.bytes);
+      engine.upload(instance.tensor(ref), tensor.bytes);
     }
   };
-  instance.buffer("losses").bytes.set(scalar(dtype, 0).bytes);
+  instance.host("losses").bytes.set(scalar(dtype, 0).bytes);
   try {
     write("parameters", start);
     const trace: Numbers[] = [];
@@ -70,11 +81,16 @@ export async function runOptimizer(
     for (const [index, values] of gradients.entries()) {
       write("gradients", values);
       for (const stage of norm.stages) await instance.run(stage);
-      const { gradientNorm, gradientScale } = norm.readSummary(instance);
+      const { gradientNorm, gradientScale } = summaryOf(
+        toNumbers(instance.hostTensor(norm.summary)),
+      );
       norms.push(gradientNorm);
-      update.writeScalars(instance, { step: index + 1, gradientScale }, 1);
+      const context = { step: index + 1, gradientScale };
+      for (const [place, value] of scalarsOf(optimizer, update.scalars, context, 1)) {
+        instance.hostTensor(place).bytes.set(value.bytes);
+      }
       for (const stage of update.stages) await instance.run(stage);
-      trace.push(readParameters(instance, plan.parameters));
+      trace.push(await readParameters(instance, plan.parameters));
     }
     return { trace, norms };
   } finally {
@@ -82,10 +98,15 @@ export async function runOptimizer(
   }
 }
 
-function readParameters(instance: Instance, layout: Parameters<typeof refsOf>[0]): Numbers {
-  return Object.fromEntries(
-    [...refsOf(layout, "parameters")].map(([name, ref]) => [name, toNumbers(instance.tensor(ref))]),
-  );
+async function readParameters(
+  instance: Instance,
+  layout: Parameters<typeof refsOf>[0],
+): Promise<Numbers> {
+  const found: Record<string, number[]> = {};
+  for (const [name, ref] of refsOf(layout, "parameters")) {
+    found[name] = toNumbers(await instance.device.download(instance.tensor(ref)));
+  }
+  return found;
 }
 
 /** Fails where two runs differ by more than `tolerance`, relative to 1. */

@@ -1,6 +1,6 @@
 /** All ranks of a run in this process, over a simulated network: with messages alone, or with memory that those of one machine can read. */
 import { Group } from "../../src/collectives/index.ts";
-import type { Engine } from "../../src/engine/index.ts";
+import type { Device } from "../../src/engine/index.ts";
 import { type Memory, openMemory } from "../../src/memory/index.ts";
 import { type SharedRegion, SimulatedNetwork, type Transport } from "../../src/transport/index.ts";
 
@@ -12,7 +12,7 @@ export interface SimulatedRanks {
 
 /** In place: by memory of each machine's own ranks. Unless told, that is one machine of all, and by messages each is alone. */
 export function simulatedRanks(
-  engine: Engine,
+  engine: Device,
   size: number,
   inPlace: boolean,
   machines?: Transport["machines"],

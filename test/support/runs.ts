@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { arrays, text } from "../../src/data/index.ts";
-import type { Engine } from "../../src/engine/index.ts";
+import type { Device } from "../../src/engine/index.ts";
 import { gpt, mlp, resnet } from "../../src/nn/index.ts";
 import { adamw, cosine, sgd } from "../../src/optimizer/index.ts";
 import type { Report, RunEvent } from "../../src/telemetry/index.ts";
@@ -13,6 +13,7 @@ import {
   type Changeable,
   defineRun,
   openRunFolder,
+  type Ranks,
   type Run,
   type TrainResult,
   train,
@@ -65,7 +66,7 @@ export const plainRun = defineRun({
 });
 
 export interface Trial {
-  readonly engine: Engine;
+  readonly engine: Device;
   /** Both the run's folder and where its data lies. */
   readonly folder: string;
   readonly out?: string;
@@ -74,6 +75,8 @@ export interface Trial {
   readonly changes?: readonly Changeable[];
   /** Asks for a stop as soon as it returns true. */
   readonly stopAt?: (event: RunEvent) => boolean;
+  /** The other workers, which try the same run. */
+  readonly ranks?: Ranks;
 }
 
 export interface Tried {
@@ -95,6 +98,7 @@ export async function tryRun(run: Run, trial: Trial): Promise<Tried> {
       baseDir: folder,
       beginning,
       changes: trial.changes,
+      ranks: trial.ranks,
       signal: controller.signal,
       now: () => (clock += 10),
       onEvent: (event) => {

@@ -5,9 +5,9 @@
 import assert from "node:assert/strict";
 import {
   createOrtEngine,
-  type Engine,
-  type EngineBuffer,
-  type EngineTensor,
+  type Device,
+  type HostBuffer,
+  type HostTensor,
 } from "../../src/engine/index.ts";
 import { type Graph, typeOf } from "../../src/graph/index.ts";
 import { byteLength, type Tensor } from "../../src/tensor/index.ts";
@@ -16,7 +16,7 @@ export interface SameBitsOptions {
   /** Runs on two threads that are compared with the one on one thread; 20 unless told. */
   readonly rounds?: number;
   /** An engine with two threads or more; one of its own unless told. */
-  readonly engine?: Engine;
+  readonly engine?: Device;
 }
 
 /** Fails with the output, the first byte that differs, and how many of the rounds differ. */
@@ -48,17 +48,17 @@ export async function assertSameBitsAcrossThreads(
 
 /** The bytes of every output, for each of `rounds` runs. */
 async function outputsOf(
-  engine: Engine,
+  engine: Device,
   graph: Graph,
   inputs: Readonly<Record<string, Tensor>>,
   threads: number,
   rounds: number,
 ): Promise<Uint8Array[][]> {
   const executable = await engine.compile(graph, { threads });
-  const buffers: EngineBuffer[] = [];
-  const place = (name: string): EngineTensor => {
+  const buffers: HostBuffer[] = [];
+  const place = (name: string): HostTensor => {
     const type = typeOf(graph, name);
-    const buffer = engine.allocate(Math.max(1, byteLength(type)));
+    const buffer = engine.allocateHost(Math.max(1, byteLength(type)));
     buffers.push(buffer);
     return buffer.tensor(type);
   };

@@ -1,6 +1,6 @@
 /** Trains a run in memory, without its folder: for tests that ask what it learns. */
 import { openData, positionsOfStep, sampleOrder } from "../../src/data/index.ts";
-import { type Engine, evaluate } from "../../src/engine/index.ts";
+import { type Device, evaluate } from "../../src/engine/index.ts";
 import { type Graph, typeOf } from "../../src/graph/index.ts";
 import { byteLength, type Tensor, toNumbers } from "../../src/tensor/index.ts";
 import { createTrainer, type Run, type Trainer } from "../../src/train/index.ts";
@@ -14,7 +14,7 @@ export interface Trained {
 }
 
 export interface TrainRunOptions {
-  readonly engine: Engine;
+  readonly engine: Device;
   /** How many held-out samples to look at. Default: 1,000, or all. */
   readonly samples?: number;
   /** Default: all. */
@@ -50,7 +50,7 @@ export async function trainRun(run: Run, options: TrainRunOptions): Promise<Trai
       Array.from({ length: count }, (_, index) => index),
       batch,
     );
-    const results = await evaluate(engine, graph, { ...batch, ...copies(trainer) });
+    const results = await evaluate(engine, graph, { ...batch, ...(await copies(trainer)) });
     const outputs = Object.entries(results).map(([name, tensor]) => [name, toNumbers(tensor)]);
     return { losses, outputs: Object.fromEntries(outputs) as Trained["outputs"] };
   } finally {
@@ -69,8 +69,8 @@ function evaluationGraph(
   return { graph: sliceTo(model.graph, wanted), names: model.batch };
 }
 
-function copies(trainer: Trainer): Record<string, Tensor> {
-  const { parameters, states } = trainer.tensors();
+async function copies(trainer: Trainer): Promise<Record<string, Tensor>> {
+  const { parameters, states } = await trainer.read();
   const all = Object.entries({ ...parameters, ...states });
   return Object.fromEntries(
     all.map(([name, { dtype, shape, bytes }]) => [

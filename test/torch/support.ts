@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 import { backward } from "../../src/autodiff/index.ts";
-import { createOrtEngine, type Engine, evaluate } from "../../src/engine/index.ts";
+import { createOrtEngine, type Device, evaluate } from "../../src/engine/index.ts";
 import type { AttributeInputs, Graph, Value } from "../../src/graph/index.ts";
 import { newBuilder } from "../../src/ops/index.ts";
 import { interpret } from "../../src/reference/index.ts";
@@ -51,7 +51,7 @@ export function checkFamily(
   const path = new URL(`../../../test/torch/fixtures/${family}.json`, import.meta.url);
   const { cases } = JSON.parse(readFileSync(path, "utf8")) as { cases: FixtureCase[] };
   describe(`${family} against PyTorch`, () => {
-    let engine: Engine;
+    let engine: Device;
     before(() => {
       engine = createOrtEngine({ threads: 1 });
     });

@@ -62,7 +62,10 @@ async function answer(request: Exclude<Request, { do: "run" }>): Promise<unknown
     case "subgroup":
       return keepGroup(await find(groups, request.group).subgroup(request.ranks));
     case "adopt":
-      return keep(buffers, await find(groups, request.group).adopt(openMemory(request.name)));
+      return keep(
+        buffers,
+        await find(groups, request.group).register(engine.attach(openMemory(request.name))),
+      );
     case "prepare": {
       const { data, into, ...options } = request.options;
       const ready = await find(groups, request.group).prepare(request.collective, {

@@ -28,7 +28,7 @@ export class OrtBinding implements Binding {
   #busy = false;
   #closed = false;
 
-  constructor(owner: BindingOwner, tensors: CheckedBindings) {
+  constructor(owner: BindingOwner, tensors: CheckedBindings<MemoryTensor>) {
     this.#owner = owner;
     this.#buffers = [...new Set([...tensors.inputs, ...tensors.outputs].map((t) => t.buffer))];
     const { functions: f, made } = owner.runtime.api;

@@ -3,15 +3,16 @@ import { LockstepError } from "../../errors.ts";
 import type { Graph, OperatorTable } from "../../graph/index.ts";
 import { mayAlias } from "../alias.ts";
 import { checkBindings } from "../bindings.ts";
-import type { Binding, Bindings, Executable } from "../engine.ts";
+import type { MemoryTensor } from "../buffer.ts";
+import type { Binding, Bindings, DeviceTensor, Executable } from "../engine.ts";
 import { OrtBinding } from "./binding.ts";
 import type { SessionShare } from "./cache.ts";
 import type { Runtime } from "./runtime.ts";
 import type { Session } from "./session.ts";
 
 export interface ExecutableOwner {
-  /** The engine: whose tensors are taken. */
-  readonly engine: object;
+  /** Whether the device of the executable has made the tensor: only those are taken. */
+  isOwn(tensor: DeviceTensor): tensor is MemoryTensor;
   readonly runtime: Runtime;
   readonly operators: OperatorTable;
   readonly running: Set<Promise<unknown>>;
@@ -40,9 +41,10 @@ export class OrtExecutable implements Executable {
     if (this.#closed) {
       throw new LockstepError("ENGINE_CLOSED", `Graph "${this.graph.name}" was closed.`);
     }
-    const checked = checkBindings(this.graph, tensors, this.#owner.engine, (output, input) =>
-      this.mayAlias(output, input),
-    );
+    const checked = checkBindings(this.graph, tensors, {
+      isOwn: (tensor): tensor is MemoryTensor => this.#owner.isOwn(tensor),
+      mayAlias: (output, input) => this.mayAlias(output, input),
+    });
     this.#share.retain();
     try {
       const binding = new OrtBinding(

@@ -1,6 +1,7 @@
 /**
- * The engine over ONNX Runtime's C interface. Sessions are shared by graphs of equal structure; runs go off the
- * JavaScript thread; tensors are places in memory that nothing copies.
+ * The CPU as a device, over ONNX Runtime's C interface. Sessions are shared by graphs of equal structure; runs go off the
+ * JavaScript thread; tensors are places in memory that nothing copies. Device memory is memory of this process, so a
+ * download is a view.
  */
 import fs from "node:fs";
 import os from "node:os";
@@ -11,13 +12,18 @@ import { type Graph, hashGraph, type OperatorTable } from "../../graph/index.ts"
 import { allocateMemory, type Memory } from "../../memory/index.ts";
 import { encodeModel } from "../../onnx/index.ts";
 import { operatorTable } from "../../ops/index.ts";
-import { MemoryBuffer } from "../buffer.ts";
+import type { Tensor } from "../../tensor/index.ts";
+import { checkOwn, checkTransfer } from "../bindings.ts";
+import { MemoryBuffer, MemoryTensor } from "../buffer.ts";
 import type {
-  AllocateOptions,
+  AllocateHostOptions,
   CompileOptions,
-  Engine,
-  EngineBuffer,
+  Device,
+  DeviceBuffer,
+  DeviceTensor,
   Executable,
+  HostBuffer,
+  Space,
 } from "../engine.ts";
 import { type ArenaStatistics, readArena } from "./arena.ts";
 import { SessionCache } from "./cache.ts";
@@ -47,7 +53,7 @@ export interface OrtEngineOptions {
   readonly operators?: OperatorTable;
 }
 
-export interface OrtEngine extends Engine {
+export interface OrtEngine extends Device {
   /** What sessions hold for activations; undefined before the first graph, and before ONNX Runtime 1.23. */
   arena(): ArenaStatistics | undefined;
 }
@@ -80,16 +86,49 @@ class NativeEngine implements OrtEngine {
     this.version = `onnxruntime ${this.#runtime.api.version}`;
   }
 
-  allocate(byteLength: number, options: AllocateOptions = {}): EngineBuffer {
+  allocate(byteLength: number): DeviceBuffer {
     this.#open();
-    return this.attach(allocateMemory(byteLength, options));
+    return this.#buffer(allocateMemory(byteLength), "device");
   }
 
-  attach(memory: Memory): EngineBuffer {
+  allocateHost(byteLength: number, options: AllocateHostOptions = {}): HostBuffer {
     this.#open();
-    const buffer = new MemoryBuffer(memory, this, (closed) => this.#buffers.delete(closed));
+    return this.#buffer(allocateMemory(byteLength, options), "host");
+  }
+
+  attach(memory: Memory): HostBuffer {
+    this.#open();
+    return this.#buffer(memory, "host");
+  }
+
+  #buffer<S extends Space>(memory: Memory, space: S): MemoryBuffer<S> {
+    const buffer = new MemoryBuffer(memory, space, this, (closed) => this.#buffers.delete(closed));
     this.#buffers.add(buffer);
     return buffer;
+  }
+
+  upload(into: DeviceTensor, bytes: Uint8Array): void {
+    checkTransfer(into, bytes.byteLength);
+    this.#own(into).bytes.set(bytes);
+  }
+
+  async download(from: DeviceTensor): Promise<Tensor> {
+    const { dtype, shape, bytes } = this.#own(from);
+    return { dtype, shape, bytes };
+  }
+
+  async copy(from: DeviceTensor, to: DeviceTensor): Promise<void> {
+    const { bytes } = this.#own(from);
+    checkTransfer(to, bytes.byteLength);
+    this.#own(to).bytes.set(bytes);
+  }
+
+  #own(tensor: DeviceTensor): MemoryTensor {
+    return checkOwn(tensor, (given) => this.#isOwn(given));
+  }
+
+  #isOwn(tensor: DeviceTensor): tensor is MemoryTensor {
+    return tensor instanceof MemoryTensor && tensor.buffer.owner === this;
   }
 
   async compile(graph: Graph, options: CompileOptions = {}): Promise<Executable> {
@@ -115,7 +154,7 @@ class NativeEngine implements OrtEngine {
         this.#open();
       }
       const executable = new OrtExecutable(graph, share, {
-        engine: this,
+        isOwn: (tensor): tensor is MemoryTensor => this.#isOwn(tensor),
         runtime: this.#runtime,
         operators: this.#options.operators ?? operatorTable,
         running: this.#running,

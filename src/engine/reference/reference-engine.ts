@@ -1,4 +1,7 @@
-/** The reference interpreter as an engine: slow and plain, for tests that compare engines. */
+/**
+ * The reference interpreter as a device: slow and plain, for tests that compare devices. Its own memory is opaque, so a
+ * path that takes device memory for bytes of this process fails on it.
+ */
 import { LockstepError } from "../../errors.ts";
 import { type Graph, validateGraph } from "../../graph/index.ts";
 import { allocateMemory, type Memory } from "../../memory/index.ts";
@@ -6,39 +9,51 @@ import { operatorTable } from "../../ops/index.ts";
 import { interpret } from "../../reference/index.ts";
 import type { Tensor } from "../../tensor/index.ts";
 import { mayAlias } from "../alias.ts";
-import { type CheckedBindings, checkBindings } from "../bindings.ts";
-import { MemoryBuffer } from "../buffer.ts";
+import { type CheckedBindings, checkBindings, checkOwn, checkTransfer } from "../bindings.ts";
+import { MemoryBuffer, MemoryTensor } from "../buffer.ts";
 import type {
-  AllocateOptions,
+  AllocateHostOptions,
   Binding,
   Bindings,
-  Engine,
-  EngineBuffer,
+  Device,
+  DeviceBuffer,
+  DeviceTensor,
   Executable,
+  HostBuffer,
   RunOptions,
 } from "../engine.ts";
+import { closed, contentsOf, OpaqueBuffer, OpaqueTensor } from "./opaque.ts";
 
-export function createReferenceEngine(): Engine {
-  return new ReferenceEngine();
+export function createReferenceEngine(): Device {
+  return new ReferenceDevice();
 }
 
-class ReferenceEngine implements Engine {
+type OwnTensor = MemoryTensor | OpaqueTensor;
+
+class ReferenceDevice implements Device {
   readonly name = "reference";
   readonly version = "lockstep reference interpreter";
   readonly threads = 1;
-  readonly #buffers = new Set<MemoryBuffer>();
+  readonly #buffers = new Set<OpaqueBuffer | MemoryBuffer>();
   readonly #executables = new Set<ReferenceExecutable>();
   readonly #running = new Set<Promise<void>>();
   #closed = false;
 
-  allocate(byteLength: number, options: AllocateOptions = {}): EngineBuffer {
+  allocate(byteLength: number): DeviceBuffer {
+    this.#open();
+    const buffer = new OpaqueBuffer(byteLength, this, (gone) => this.#buffers.delete(gone));
+    this.#buffers.add(buffer);
+    return buffer;
+  }
+
+  allocateHost(byteLength: number, options: AllocateHostOptions = {}): HostBuffer {
     this.#open();
     return this.attach(allocateMemory(byteLength, options));
   }
 
-  attach(memory: Memory): EngineBuffer {
+  attach(memory: Memory): HostBuffer {
     this.#open();
-    const buffer = new MemoryBuffer(memory, this, (closed) => this.#buffers.delete(closed));
+    const buffer = new MemoryBuffer(memory, "host", this, (gone) => this.#buffers.delete(gone));
     this.#buffers.add(buffer);
     return buffer;
   }
@@ -50,10 +65,29 @@ class ReferenceEngine implements Engine {
         if (operatorTable.find(op) !== undefined) continue;
         throw new LockstepError("ENGINE_FAILED", `${name}: no kernel for operator "${op}".`);
       }
-      const executable = new ReferenceExecutable(validateGraph(graph), this, this.#running);
+      const executable = new ReferenceExecutable(validateGraph(graph), this.#isOwn, this.#running);
       this.#executables.add(executable);
       return executable;
     });
+  }
+
+  upload(into: DeviceTensor, bytes: Uint8Array): void {
+    checkTransfer(into, bytes.byteLength);
+    this.#bytes(into).set(bytes);
+  }
+
+  /** A copy that comes later, as from a device whose memory is not this process's own. */
+  download(from: DeviceTensor): Promise<Tensor> {
+    return Promise.resolve().then(() => {
+      const { dtype, shape } = from;
+      return { dtype, shape, bytes: Uint8Array.from(this.#bytes(from)) };
+    });
+  }
+
+  async copy(from: DeviceTensor, to: DeviceTensor): Promise<void> {
+    const bytes = this.#bytes(from);
+    checkTransfer(to, bytes.byteLength);
+    this.#bytes(to).set(bytes);
   }
 
   async close(): Promise<void> {
@@ -63,21 +97,39 @@ class ReferenceEngine implements Engine {
     await Promise.allSettled(this.#running);
   }
 
+  readonly #isOwn = (tensor: DeviceTensor): tensor is OwnTensor =>
+    (tensor instanceof MemoryTensor || tensor instanceof OpaqueTensor) &&
+    tensor.buffer.owner === this;
+
+  #bytes(tensor: DeviceTensor): Uint8Array {
+    const own = checkOwn(tensor, this.#isOwn);
+    if (own.buffer.closed) throw closed();
+    return bytesOf(own);
+  }
+
   #open(): void {
     if (this.#closed) throw new LockstepError("ENGINE_CLOSED", "This engine was closed.");
   }
 }
 
+function bytesOf(tensor: OwnTensor): Uint8Array {
+  return tensor instanceof OpaqueTensor ? contentsOf(tensor) : tensor.bytes;
+}
+
 class ReferenceExecutable implements Executable {
   readonly graph: Graph;
-  readonly #engine: object;
+  readonly #isOwn: (tensor: DeviceTensor) => tensor is OwnTensor;
   readonly #running: Set<Promise<void>>;
   readonly #bindings: ReferenceBinding[] = [];
   #closed = false;
 
-  constructor(graph: Graph, engine: object, running: Set<Promise<void>>) {
+  constructor(
+    graph: Graph,
+    isOwn: (tensor: DeviceTensor) => tensor is OwnTensor,
+    running: Set<Promise<void>>,
+  ) {
     this.graph = graph;
-    this.#engine = engine;
+    this.#isOwn = isOwn;
     this.#running = running;
   }
 
@@ -85,9 +137,10 @@ class ReferenceExecutable implements Executable {
     if (this.#closed) {
       throw new LockstepError("ENGINE_CLOSED", `Graph "${this.graph.name}" was closed.`);
     }
-    const checked = checkBindings(this.graph, tensors, this.#engine, (output, input) =>
-      this.mayAlias(output, input),
-    );
+    const checked = checkBindings(this.graph, tensors, {
+      isOwn: this.#isOwn,
+      mayAlias: (output, input) => this.mayAlias(output, input),
+    });
     const binding = new ReferenceBinding(this.graph, checked, this.#running);
     this.#bindings.push(binding);
     return binding;
@@ -107,16 +160,24 @@ class ReferenceBinding implements Binding {
   readonly #graph: Graph;
   readonly #inputs: readonly Tensor[];
   readonly #outputs: readonly Uint8Array[];
-  readonly #buffers: ReadonlySet<MemoryBuffer>;
+  readonly #buffers: ReadonlySet<OpaqueBuffer | MemoryBuffer>;
   readonly #running: Set<Promise<void>>;
   #closed = false;
   #busy = false;
 
-  constructor(graph: Graph, { inputs, outputs }: CheckedBindings, running: Set<Promise<void>>) {
+  constructor(
+    graph: Graph,
+    { inputs, outputs }: CheckedBindings<OwnTensor>,
+    running: Set<Promise<void>>,
+  ) {
     this.#graph = graph;
     this.#running = running;
-    this.#inputs = inputs.map(({ dtype, shape, bytes }) => ({ dtype, shape, bytes }));
-    this.#outputs = outputs.map(({ bytes }) => bytes);
+    this.#inputs = inputs.map((own) => ({
+      dtype: own.dtype,
+      shape: own.shape,
+      bytes: bytesOf(own),
+    }));
+    this.#outputs = outputs.map(bytesOf);
     this.#buffers = new Set([...inputs, ...outputs].map(({ buffer }) => buffer));
   }
 
@@ -124,7 +185,7 @@ class ReferenceBinding implements Binding {
     options.signal?.throwIfAborted();
     this.#check();
     this.#busy = true;
-    for (const buffer of this.#buffers) buffer.pin();
+    for (const buffer of this.#buffers) if (buffer instanceof MemoryBuffer) buffer.pin();
     const computing = Promise.resolve().then(() => this.#compute());
     this.#running.add(computing);
     try {
@@ -132,7 +193,7 @@ class ReferenceBinding implements Binding {
     } finally {
       this.#running.delete(computing);
       this.#busy = false;
-      for (const buffer of this.#buffers) buffer.unpin();
+      for (const buffer of this.#buffers) if (buffer instanceof MemoryBuffer) buffer.unpin();
     }
   }
 
@@ -150,9 +211,7 @@ class ReferenceBinding implements Binding {
     if (this.#busy) {
       throw new LockstepError("INVALID_BINDING", "Two runs of one binding overlap.");
     }
-    for (const { closed } of this.#buffers) {
-      if (closed) throw new LockstepError("ENGINE_CLOSED", "A buffer of this binding was closed.");
-    }
+    for (const buffer of this.#buffers) if (buffer.closed) throw closed();
   }
 
   #compute(): void {

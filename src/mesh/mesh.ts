@@ -1,0 +1,55 @@
+/** A mesh: ranks with places on named axes. The last axis varies fastest. */
+import { assert, LockstepError } from "../errors.ts";
+
+export interface MeshAxis {
+  readonly name: string;
+  readonly size: number;
+}
+
+export interface Mesh {
+  readonly axes: readonly MeshAxis[];
+  /** The number of ranks. */
+  readonly size: number;
+}
+
+/** `createMesh({ data: 4, tensor: 2 })`: ranks 0 and 1 share a place on `data`. @throws INVALID_OPTION */
+export function createMesh(axes: Readonly<Record<string, number>>): Mesh {
+  const list = Object.entries(axes).map(([name, size]) => ({ name, size }));
+  for (const { name, size } of list) {
+    if (Number.isInteger(size) && size >= 1) continue;
+    throw new LockstepError("INVALID_OPTION", `The axis "${name}" of a mesh has size ${size}.`);
+  }
+  return { axes: list, size: list.reduce((product, { size }) => product * size, 1) };
+}
+
+/** @throws INVALID_OPTION where the mesh has no such axis */
+export function axisOf(mesh: Mesh, name: string): MeshAxis {
+  const axis = mesh.axes.find((candidate) => candidate.name === name);
+  if (axis !== undefined) return axis;
+  throw new LockstepError("INVALID_OPTION", `The mesh ${formatMesh(mesh)} has no axis "${name}".`);
+}
+
+/** The place of a rank on an axis. */
+export function placeOn(mesh: Mesh, axis: string, rank: number): number {
+  return Math.floor(rank / strideOf(mesh, axis, rank)) % axisOf(mesh, axis).size;
+}
+
+/** The ranks whose places differ from those of `rank` on these axes only, ascending; `rank` is among them. */
+export function groupOf(mesh: Mesh, axes: readonly string[], rank: number): number[] {
+  for (const name of axes) axisOf(mesh, name);
+  const fixed = mesh.axes.filter(({ name }) => !axes.includes(name));
+  return Array.from({ length: mesh.size }, (_, other) => other).filter((other) =>
+    fixed.every(({ name }) => placeOn(mesh, name, other) === placeOn(mesh, name, rank)),
+  );
+}
+
+function strideOf(mesh: Mesh, name: string, rank: number): number {
+  assert(rank >= 0 && rank < mesh.size, `rank ${rank} is in the mesh`);
+  const at = mesh.axes.indexOf(axisOf(mesh, name));
+  return mesh.axes.slice(at + 1).reduce((product, { size }) => product * size, 1);
+}
+
+/** `data=4 tensor=2` */
+export function formatMesh({ axes }: Mesh): string {
+  return axes.map(({ name, size }) => `${name}=${size}`).join(" ");
+}

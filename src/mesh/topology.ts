@@ -1,0 +1,39 @@
+/** Where ranks run. What lies within a node is a fact that lowering uses; it is no axis of a mesh. */
+import { LockstepError } from "../errors.ts";
+
+export interface Topology {
+  /** The ranks of each node (machine), ascending. Ranks of one node can read each other's memory in place. */
+  readonly nodes: readonly (readonly number[])[];
+}
+
+/** So many nodes of equally many ranks, in order. @throws INVALID_OPTION */
+export function evenTopology(ranks: number, nodes: number): Topology {
+  if (!Number.isInteger(ranks / nodes) || nodes < 1) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      `${ranks} workers cannot be shared out evenly to ${nodes} nodes.`,
+    );
+  }
+  const each = ranks / nodes;
+  return {
+    nodes: Array.from({ length: nodes }, (_, node) =>
+      Array.from({ length: each }, (__, place) => node * each + place),
+    ),
+  };
+}
+
+/**
+ * The topology that a mesh can be laid over: nodes of equally many ranks, in the order of the ranks. Where the real nodes are not
+ * so, every rank counts as a node of its own.
+ */
+export function regularTopology({ nodes }: Topology): Topology {
+  const isEven = nodes.every((own) => own.length === nodes[0]?.length);
+  const follow = nodes.flat().every((rank, index) => rank === index);
+  if (isEven && follow) return { nodes };
+  return { nodes: nodes.flat().map((_, rank) => [rank]) };
+}
+
+/** Whether all of these ranks are on one node. */
+export function isWithinNode({ nodes }: Topology, ranks: readonly number[]): boolean {
+  return nodes.some((own) => ranks.every((rank) => own.includes(rank)));
+}

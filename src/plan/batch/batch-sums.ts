@@ -1,0 +1,270 @@
+/**
+ * A number of a whole batch (its loss, a measure) as a function of sums over the parts of the batch: a loss that is a mean over
+ * labelled elements is the sum of their losses over their number, whatever parts the batch is cut into.
+ */
+import { LockstepError } from "../../errors.ts";
+import { cast } from "../../functional/index.ts";
+import { type Graph, sliceGraph, type Value } from "../../graph/index.ts";
+import type { Model } from "../../nn/index.ts";
+import { operatorTable } from "../../ops/index.ts";
+import type { TensorType } from "../../tensor/index.ts";
+import { withOutputs } from "../gradient.ts";
+import type { Pair } from "./batch-kind.ts";
+import { BatchKinds } from "./batch-kinds.ts";
+
+/** A value of which the whole batch needs the sum over its parts. */
+export interface Term {
+  /** An output of the graph of a part. */
+  readonly output: string;
+  readonly type: TensorType;
+  /** That of the whole batch is so many times the sum over its parts. */
+  readonly factor: number;
+  /** Whether gradients go through it. */
+  readonly trained: boolean;
+}
+
+/** What is known of the whole batch before any part is computed: how many labels there are. */
+export interface Totals {
+  /** Of a part. Its outputs are to be summed. */
+  readonly graph: Graph;
+  readonly terms: readonly Term[];
+  /** From the terms of the whole batch (inputs `term.0`, …) to what each part is given, in the order of `inputs`. */
+  readonly tail: Graph;
+  /** Inputs of the graph of a part. */
+  readonly inputs: readonly string[];
+}
+
+export interface BatchSums {
+  /** Of a part: outputs are the terms, then `kept`. */
+  readonly graph: Graph;
+  readonly terms: readonly Term[];
+  /** From the terms of the whole batch (inputs `term.0`, …) to the number; undefined where that is the only term. */
+  readonly tail: Graph | undefined;
+  /** Terms that the number is divided by: where one is 0, the batch holds nothing that counts. */
+  readonly counts: readonly number[];
+  readonly totals: Totals | undefined;
+}
+
+/** Why a number cannot be made from parts of a batch: a sentence without its end. */
+export interface Inseparable {
+  readonly reason: string;
+}
+
+export function isInseparable(found: object): found is Inseparable {
+  return "reason" in found;
+}
+
+export interface BatchSumsOptions {
+  /** Built for a part of the batch. */
+  readonly part: Model;
+  /** Built for all of it; where the part is all of it, for more, to show which dims are the batch. */
+  readonly whole: Model;
+  /** Samples of a part over those of the batch. */
+  readonly share: number;
+  /** Outputs of the graph of a part that stay. */
+  readonly kept: readonly string[];
+  readonly totalsFirst?: boolean;
+  readonly isVouched?: boolean;
+}
+
+/** How output `of` of a model follows from parts of a batch. */
+export function planBatchSums(of: string, options: BatchSumsOptions): BatchSums | Inseparable {
+  const { part, kept, isVouched = false, totalsFirst = false } = options;
+  const kinds = kindsOf([of, ...kept], options);
+  if (!kinds.isMatched && !isVouched && sizeOf(part) === 1) return planSingles(of, options);
+  const ways = waysOf(kinds, of);
+  const trained = isInseparable(ways) ? [] : ways.ends.filter((end) => kinds.isTrained(end));
+  const isSimple = trained.length <= 1 && trained.every(({ part: own }) => own.shape.length === 0);
+  if (isInseparable(ways) || !isSimple) {
+    if (!totalsFirst && !isVouched) return planBatchSums(of, { ...options, totalsFirst: true });
+    if (isInseparable(ways)) return ways;
+    const names = trained.map(({ part: own }) => `"${own.name}"`).join(" and ");
+    return { reason: `it is no sum of ${names}, but another function of them` };
+  }
+  const totals = totalsFirst ? totalsOf(kinds) : undefined;
+  if (totals?.graph.inputs.some((name) => totals.inputs.includes(name)) === true) {
+    return { reason: "it needs sums over the batch that need other sums over the batch" };
+  }
+  const { terms, values } = termsOf(kinds, ways.ends);
+  const isPlain = ways.tail === undefined && terms[0]?.output === of && !totalsFirst;
+  const outputs = [...values, ...kept.map((name) => kinds.pair(name)?.part as Value)];
+  return {
+    graph: isPlain ? withOutputs(part.graph, [of, ...kept]) : kinds.part.build(outputs),
+    terms,
+    tail: ways.tail,
+    counts: countsOf(ways, terms),
+    totals,
+  };
+}
+
+export function kindsOf(
+  outputs: readonly string[],
+  options: Pick<BatchSumsOptions, "part" | "whole" | "share" | "isVouched" | "totalsFirst">,
+  exactMeans = false,
+): BatchKinds {
+  const { part, whole, share, isVouched = false, totalsFirst = false } = options;
+  return new BatchKinds({
+    part: withOutputs(part.graph, outputs),
+    whole: withOutputs(whole.graph, outputs),
+    fields: fieldsOf(part),
+    parameters: part.parameters.map(({ name }) => name),
+    statistics: statisticsOf(part),
+    share,
+    sizes: [sizeOf(part), sizeOf(whole)],
+    isVouched,
+    exactMeans,
+    totalsFirst,
+  });
+}
+
+/** The values that a number of the batch is made of, and how. */
+export interface Ways {
+  readonly ends: readonly Pair[];
+  readonly tail: Graph | undefined;
+}
+
+export function waysOf(kinds: BatchKinds, of: string): Ways | Inseparable {
+  const kind = kinds.kind(of);
+  const pair = kinds.pair(of);
+  if (kind.kind === "mixed") return { reason: kind.reason };
+  if (kind.kind === "rows" || pair === undefined) return { reason: `"${of}" is no single number` };
+  if (kind.kind !== "total") return { ends: [pair], tail: undefined };
+  const ends = boundaryOf(kinds, pair);
+  return { ends, tail: tailOf(kinds, [pair], ends, kinds.share < 1 ? "whole" : "part") };
+}
+
+export function countsOf({ tail }: Ways, terms: readonly Term[]): number[] {
+  return tail === undefined ? [] : divisors(tail, terms);
+}
+
+/**
+ * For one sample a model may be computed in another way than for several, in which it cannot be seen what has to do with other
+ * samples: that is looked for with two samples.
+ */
+function planSingles(of: string, options: BatchSumsOptions): BatchSums | Inseparable {
+  const { part } = options;
+  const pair = { part: part.resized(2), whole: part.resized(4), share: 1 / 2 };
+  const found = planBatchSums(of, { ...options, ...pair });
+  if (isInseparable(found)) return found;
+  if (found.totals === undefined) return planBatchSums(of, { ...options, isVouched: true });
+  return { reason: `the model is computed in another way for one sample than for several` };
+}
+
+/** The model for another number of samples; itself where it is from a file that has one size only. */
+export function resized(model: Model, batch: number): Model {
+  try {
+    return model.resized(batch);
+  } catch (error) {
+    if (error instanceof LockstepError && error.code === "ONNX_UNSUPPORTED") return model;
+    throw error;
+  }
+}
+
+export function sizeOf(model: Model): number {
+  return model.graph.types.get(model.batch[0] ?? "")?.shape[0] ?? 1;
+}
+
+export function fieldsOf({ batch, randomKey }: Model): string[] {
+  return [...batch, ...(randomKey === undefined ? [] : [randomKey])];
+}
+
+/** All values that the next states are made of. */
+function statisticsOf({ graph, states }: Model): ReadonlySet<string> {
+  const found = new Set(states.map(({ next }) => next));
+  for (const node of graph.nodes.toReversed()) {
+    if (node.outputs.some((output) => found.has(output))) {
+      for (const input of node.inputs) found.add(input);
+    }
+  }
+  return found;
+}
+
+/** The values next to a total, on the way back, that parts can be summed of. */
+function boundaryOf(kinds: BatchKinds, ...totals: readonly Pair[]): Pair[] {
+  const ends: Pair[] = [];
+  const seen = new Set<string>();
+  const visit = (pair: Pair | undefined): void => {
+    if (pair === undefined || seen.has(pair.part.name)) return;
+    seen.add(pair.part.name);
+    if (kinds.kindOf(pair).kind !== "total") {
+      if (kinds.part.constantOf(pair.part) === undefined) ends.push(pair);
+      return;
+    }
+    const inputs = kinds.part.makerOf(pair.part)?.inputs ?? [];
+    for (const name of inputs) visit(kinds.pairOf(name));
+  };
+  for (const total of totals) visit(total);
+  return ends;
+}
+
+export function termsOf(
+  kinds: BatchKinds,
+  ends: readonly Pair[],
+): { terms: Term[]; values: Value[] } {
+  const taken = new Set<string>();
+  const values: Value[] = [];
+  const terms = ends.map((end): Term => {
+    const kind = kinds.kindOf(end);
+    const { factor, part } = kind.kind === "sum" ? kind : { factor: kinds.share, part: end.part };
+    const wide = part.dtype === "float64" || part.dtype === "float32";
+    let value = wide ? part : cast(part, "float32");
+    if (kinds.part.inputs.includes(value.name) || taken.has(value.name)) {
+      value = kinds.part.one("Identity", [value]);
+    }
+    taken.add(value.name);
+    values.push(value);
+    return { output: value.name, type: value.type, factor, trained: kinds.isTrained(end) };
+  });
+  return { terms, values };
+}
+
+/** The way from terms to results, its inputs named `term.0`, `term.1`, …. */
+function tailOf(
+  kinds: BatchKinds,
+  results: readonly Pair[],
+  ends: readonly Pair[],
+  side: keyof Pair,
+): Graph {
+  const built = kinds[side].build(results.map((pair) => pair[side]));
+  const { outputs } = built;
+  const sliced = sliceGraph(built, { inputs: ends.map((end) => end[side].name), outputs });
+  const names = new Map(ends.map((end, index) => [end[side].name, `term.${index}`]));
+  const rename = (name: string) => names.get(name) ?? name;
+  return {
+    ...sliced,
+    name: "tail",
+    inputs: sliced.inputs.map(rename),
+    outputs: sliced.outputs.map(rename),
+    nodes: sliced.nodes.map((node) => ({ ...node, inputs: node.inputs.map(rename) })),
+    types: new Map([...sliced.types].map(([name, type]) => [rename(name), type])),
+  };
+}
+
+/** Terms without a gradient, one number each, that something is divided by. */
+function divisors(tail: Graph, terms: readonly Term[]): number[] {
+  const divides = new Set<string>();
+  for (const node of tail.nodes.toReversed()) {
+    const isDivision = operatorTable.find(node.op)?.batch?.linear === "first";
+    const reaches = node.outputs.some((output) => divides.has(output));
+    for (const [index, input] of node.inputs.entries()) {
+      if (reaches || (isDivision && index > 0)) divides.add(input);
+    }
+  }
+  return terms.flatMap(({ trained, type }, index) =>
+    !trained && type.shape.length === 0 && divides.has(`term.${index}`) ? [index] : [],
+  );
+}
+
+function totalsOf(kinds: BatchKinds): Totals | undefined {
+  if (kinds.given.length === 0) return undefined;
+  const pairs = kinds.given.map(({ pair }) => pair);
+  const ends = boundaryOf(kinds, ...pairs);
+  const { terms, values } = termsOf(kinds, ends);
+  const graph = kinds.part.build(values);
+  return {
+    graph: sliceGraph(graph, { name: "totals", outputs: graph.outputs }),
+    terms,
+    tail: tailOf(kinds, pairs, ends, "whole"),
+    inputs: kinds.given.map(({ input }) => input),
+  };
+}

@@ -1,0 +1,56 @@
+/** The loss of a whole batch from its micro-batches: what each of them computes, and what is made of that at the end. */
+import { LockstepError } from "../../errors.ts";
+import { typeOf } from "../../graph/index.ts";
+import type { Model } from "../../nn/index.ts";
+import { operatorTable } from "../../ops/index.ts";
+import { elementCount } from "../../tensor/index.ts";
+import { withOutputs } from "../gradient.ts";
+import { type BatchSums, isInseparable, planBatchSums, resized, sizeOf } from "./batch-sums.ts";
+
+/** @throws INVALID_OPTION where the loss of several micro-batches cannot be made from theirs */
+export function planLoss(model: Model, microBatches: number): BatchSums {
+  const kept = model.states.map(({ next }) => next);
+  const share = 1 / microBatches;
+  const options = { part: model, share, kept };
+  if (microBatches === 1) {
+    if (!mayDivide(model)) return plainLoss(model);
+    const whole = resized(model, 2 * sizeOf(model));
+    if (sizeOf(whole) === sizeOf(model)) return plainLoss(model);
+    const found = planBatchSums(model.loss, { ...options, whole });
+    const isUsed = !isInseparable(found) && found.counts.length > 0 && !found.totals;
+    return isUsed ? found : plainLoss(model);
+  }
+  const whole = resized(model, microBatches * sizeOf(model));
+  const found = planBatchSums(model.loss, { ...options, whole });
+  if (!isInseparable(found)) return found;
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `The loss of "${model.name}" for a whole batch cannot be computed from ${microBatches} micro-batches: ${found.reason}.`,
+    {
+      hint:
+        "Set microBatches to 1, so that the batch is computed whole (by one worker); or make the loss of sums and means over " +
+        "samples, and quotients of them.",
+      fields: { model: model.name, microBatches },
+    },
+  );
+}
+
+/** The loss as it is, for a batch that is computed whole. */
+export function plainLoss(model: Model): BatchSums {
+  const graph = withOutputs(model.graph, [model.loss, ...model.states.map(({ next }) => next)]);
+  const type = typeOf(model.graph, model.loss);
+  const term = { output: model.loss, type, factor: 1, trained: true };
+  return { graph, terms: [term], tail: undefined, counts: [], totals: undefined };
+}
+
+/** Whether one number of the loss is divided by another: only then can it be that nothing counts. */
+function mayDivide({ graph, loss }: Model): boolean {
+  const { nodes, types, constants } = withOutputs(graph, [loss]);
+  return nodes.some(({ op, inputs, outputs }) => {
+    const rule = operatorTable.find(op)?.batch;
+    const isNumber = elementCount(types.get(outputs[0] ?? "")?.shape ?? [0]) === 1;
+    const divides =
+      rule?.linear === "first" && inputs.slice(1).some((name) => !constants.has(name));
+    return isNumber && (divides || typeof rule?.reduces === "function");
+  });
+}

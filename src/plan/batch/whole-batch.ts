@@ -1,0 +1,52 @@
+/** Graphs that take sums over the parts of a batch and give numbers of the whole batch. */
+import { cast, mul, reshape } from "../../functional/index.ts";
+import type { Graph, GraphBuilder, Value } from "../../graph/index.ts";
+import { type DType, isFloat, type Tensor } from "../../tensor/index.ts";
+import type { Term } from "./batch-sums.ts";
+
+/**
+ * Adds a tail to a builder and returns its results.
+ * @param sums of each term, over all parts
+ */
+export function addTail(
+  builder: GraphBuilder,
+  tail: Graph,
+  terms: readonly Pick<Term, "factor">[],
+  sums: readonly Value[],
+): Value[] {
+  const values = new Map<string, Value>();
+  for (const [index, { factor }] of terms.entries()) {
+    const type = tail.types.get(`term.${index}`);
+    const sum = sums[index];
+    if (type === undefined || sum === undefined) continue;
+    const whole = factor === 1 || !isFloat(sum.dtype) ? sum : mul(sum, factor);
+    values.set(`term.${index}`, reshape(cast(whole, type.dtype), type.shape));
+  }
+  const read = (name: string): Value | undefined => {
+    if (name === "") return undefined;
+    const known = values.get(name);
+    if (known !== undefined) return known;
+    const constant = builder.constant(tail.constants.get(name) as Tensor);
+    values.set(name, constant);
+    return constant;
+  };
+  for (const node of tail.nodes) {
+    const names = node.outputs.map((name) => (name === "" ? "" : `tail/${name}`));
+    const made = builder.append(
+      node.op,
+      `tail/${node.name}`,
+      node.inputs.map(read),
+      node.attributes,
+      names,
+    );
+    for (const [index, name] of node.outputs.entries()) {
+      if (name !== "") values.set(name, made[index] as Value);
+    }
+  }
+  return tail.outputs.map((name) => values.get(name) as Value);
+}
+
+/** The wider of float32 and what these have. */
+export function wideType(dtypes: readonly DType[]): DType {
+  return dtypes.includes("float64") ? "float64" : "float32";
+}

@@ -1,0 +1,126 @@
+/** Cuts a computation of the step into pieces that run one after the other, so that something else can begin between them. */
+import { type Graph, type Node, typeOf, validateGraph } from "../graph/index.ts";
+import {
+  type ComputeTask,
+  MICRO_BATCH,
+  type StepGraph,
+  type StepValue,
+  valueName,
+} from "./step-graph.ts";
+
+export interface Cut {
+  /** With the pieces in place of the task. */
+  readonly step: StepGraph;
+  readonly pieces: readonly ComputeTask[];
+}
+
+/**
+ * Cuts a task of micro-batches where lists of its outputs are ready: piece k computes what the outputs of list k need and no piece before it
+ * has made, the last one also what no list asks for. There are fewer pieces than lists where some ask for nothing new.
+ */
+export function cutWhereReady(
+  step: StepGraph,
+  task: ComputeTask,
+  lists: readonly (readonly string[])[],
+): Cut {
+  const graph = step.graphs.get(task.graph) as Graph;
+  const bound = new Map(task.graphOutputs.map((name, index) => [name, task.outputs[index]]));
+  const last = Math.max(0, lists.length - 1);
+  const neededBy = new Map<string, number>();
+  for (const output of graph.outputs) {
+    const at = lists.findIndex((names) => names.includes(bound.get(output) as string));
+    if (at >= 0) neededBy.set(output, at);
+  }
+  const pieces = new Map<Node, number>();
+  for (const node of graph.nodes.toReversed()) {
+    const piece = Math.min(last, ...node.outputs.map((name) => neededBy.get(name) ?? last));
+    for (const input of node.inputs) {
+      neededBy.set(input, Math.min(piece, neededBy.get(input) ?? piece));
+    }
+    pieces.set(node, piece);
+  }
+  return cutTask(step, task, (node) => pieces.get(node) as number);
+}
+
+/**
+ * Cuts a task of micro-batches: each node of its graph goes to a piece, and none to an earlier one than what it reads. What crosses a cut
+ * becomes a value (an activation). Pieces without a node are left out.
+ */
+export function cutTask(
+  step: StepGraph,
+  task: ComputeTask,
+  pieceOf: (node: Node, index: number) => number,
+): Cut {
+  const graph = step.graphs.get(task.graph) as Graph;
+  const bound = new Map<string, string>([
+    ...task.graphInputs.map((name, index) => [name, task.inputs[index] as string] as const),
+    ...task.graphOutputs.map((name, index) => [name, task.outputs[index] as string] as const),
+  ]);
+  const values = new Map(step.values);
+  const graphs = new Map(step.graphs);
+  const valueFor = (name: string): string => {
+    const known = bound.get(name);
+    if (known !== undefined) return known;
+    const made = valueName("activation", name);
+    const placement = { [MICRO_BATCH]: { shard: 0 } } as const;
+    const value: StepValue = { role: "activation", of: name, type: typeOf(graph, name), placement };
+    values.set(made, value);
+    bound.set(name, made);
+    return made;
+  };
+  const lists: Node[][] = [];
+  for (const [index, node] of graph.nodes.entries()) {
+    const piece = pieceOf(node, index);
+    const list = lists[piece] ?? [];
+    lists[piece] = list;
+    list.push(node);
+  }
+  const full = lists.filter((nodes) => nodes !== undefined);
+  const pieces = full.map((own, index): ComputeTask => {
+    const piece = pieceGraph(graph, own, `${task.graph}, piece ${index}`);
+    graphs.set(piece.name, piece);
+    return {
+      ...task,
+      name: `${task.name}, piece ${index}`,
+      graph: piece.name,
+      graphInputs: piece.inputs,
+      graphOutputs: piece.outputs,
+      inputs: piece.inputs.map(valueFor),
+      outputs: piece.outputs.map(valueFor),
+    };
+  });
+  const tasks = step.tasks.flatMap((other) => (other === task ? pieces : [other]));
+  return { step: { ...step, values, graphs, tasks }, pieces };
+}
+
+function pieceGraph(graph: Graph, nodes: readonly Node[], name: string): Graph {
+  const own = new Set(nodes);
+  const made = new Set(nodes.flatMap(({ outputs }) => outputs).filter((output) => output !== ""));
+  const read = new Set(nodes.flatMap(({ inputs }) => inputs).filter((input) => input !== ""));
+  const inputs = [...read].filter((input) => !made.has(input) && !graph.constants.has(input));
+  const elsewhere = new Set(graph.outputs);
+  for (const node of graph.nodes) {
+    if (!own.has(node)) for (const input of node.inputs) elsewhere.add(input);
+  }
+  const constants = new Map([...graph.constants].filter(([constant]) => read.has(constant)));
+  const values = [...inputs, ...constants.keys(), ...made];
+  return validateGraph({
+    name,
+    inputs,
+    outputs: [...made].filter((output) => elsewhere.has(output)),
+    nodes,
+    constants,
+    types: new Map(values.map((value) => [value, typeOf(graph, value)])),
+  });
+}
+
+/** The names of a task's outputs in the order in which its graph makes them. */
+export function inOrderMade(step: StepGraph, task: ComputeTask): string[] {
+  const graph = step.graphs.get(task.graph) as Graph;
+  const madeAt = new Map(
+    graph.nodes.flatMap(({ outputs }, index) => outputs.map((output) => [output, index] as const)),
+  );
+  const at = (index: number) => madeAt.get(task.graphOutputs[index] as string) ?? -1;
+  const order = [...task.outputs.keys()].sort((a, b) => at(a) - at(b));
+  return order.map((index) => task.outputs[index] as string);
+}

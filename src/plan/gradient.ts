@@ -1,0 +1,30 @@
+/** The forward and backward pass of one micro-batch, as a graph. */
+import { differentiate } from "../autodiff/index.ts";
+import { assert } from "../errors.ts";
+import type { Graph } from "../graph/index.ts";
+import type { Model } from "../nn/index.ts";
+import { extendGraph } from "../ops/index.ts";
+import type { BatchSums } from "./batch/batch-sums.ts";
+
+export interface GradientGraph {
+  readonly graph: Graph;
+  /** Output names by parameter name. */
+  readonly gradients: ReadonlyMap<string, string>;
+}
+
+/** The terms of the loss, the next states and all gradients; what else the model gives is left out. */
+export function gradientGraph(
+  model: Model,
+  { graph, terms }: Pick<BatchSums, "graph" | "terms">,
+): GradientGraph {
+  const names = model.parameters.map(({ name }) => name);
+  const objective = terms.find(({ trained }) => trained) ?? terms[0];
+  assert(objective !== undefined, "a loss has a term");
+  return differentiate({ ...graph, name: `${model.name} gradient` }, objective.output, names);
+}
+
+/** The same graph with only these outputs and the nodes that they need. */
+export function withOutputs(graph: Graph, outputs: readonly string[]): Graph {
+  const builder = extendGraph(graph);
+  return builder.build(outputs.map((name) => builder.value(name)));
+}

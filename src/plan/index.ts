@@ -1,0 +1,37 @@
+export {
+  type BatchSums,
+  fieldsOf,
+  resized,
+  sizeOf,
+  type Term,
+  type Totals,
+} from "./batch/batch-sums.ts";
+export { plainLoss, planLoss } from "./batch/loss.ts";
+export { type Measure, type MeasuresPlan, planMeasures } from "./batch/measures.ts";
+export { addTail, wideType } from "./batch/whole-batch.ts";
+export { buildStep, buildUpdates, GRADIENT, STOP, type StepOptions, SUMMARY } from "./build.ts";
+export { type Cut, cutTask, cutWhereReady, inOrderMade } from "./cut.ts";
+export { type GradientGraph, gradientGraph, withOutputs } from "./gradient.ts";
+export { hashStep, type StepJson, stepFromJson, stepToJson } from "./json.ts";
+export { buildNamed } from "./named.ts";
+export { describeStep } from "./print.ts";
+export {
+  type AverageTask,
+  type ComputeTask,
+  type DecideTask,
+  type GatherTask,
+  isOfKind,
+  MICRO_BATCH,
+  makerOf,
+  type NormTask,
+  type ReduceTask,
+  type Role,
+  type StepGraph,
+  type StepTask,
+  type StepValue,
+  type TermSpec,
+  type UpdateTask,
+  validateStep,
+  valueName,
+  valueOf,
+} from "./step-graph.ts";

@@ -1,0 +1,66 @@
+/** A step as JSON and back, and its hash: what ranks compare before they begin. */
+import { createHash } from "node:crypto";
+import { LockstepError } from "../errors.ts";
+import {
+  type GraphJson,
+  graphFromJson,
+  graphToJson,
+  type TypeJson,
+  typeFromJson,
+  typeToJson,
+} from "../graph/index.ts";
+import { type StepGraph, type StepTask, type StepValue, validateStep } from "./step-graph.ts";
+
+/** Changes with every change of the form. */
+const FORMAT = "lockstep-step-1";
+
+export interface StepJson {
+  readonly format: string;
+  readonly name: string;
+  readonly microBatches: number;
+  readonly values: Readonly<Record<string, Omit<StepValue, "type"> & { readonly type: TypeJson }>>;
+  readonly graphs: Readonly<Record<string, GraphJson>>;
+  readonly tasks: readonly StepTask[];
+}
+
+export function stepToJson({ name, microBatches, values, graphs, tasks }: StepGraph): StepJson {
+  return {
+    format: FORMAT,
+    name,
+    microBatches,
+    values: Object.fromEntries(
+      [...values].map(([key, value]) => [key, { ...value, type: typeToJson(value.type) }]),
+    ),
+    graphs: Object.fromEntries([...graphs].map(([key, graph]) => [key, graphToJson(graph)])),
+    tasks,
+  };
+}
+
+/** @throws INVALID_GRAPH where it is of another version, or wrong in itself */
+export function stepFromJson(json: StepJson): StepGraph {
+  if (json.format !== FORMAT) {
+    throw new LockstepError(
+      "INVALID_GRAPH",
+      `The step is written as ${JSON.stringify(json.format)}; this version reads "${FORMAT}".`,
+    );
+  }
+  const { name, microBatches, tasks } = json;
+  return validateStep({
+    name,
+    microBatches,
+    values: new Map(
+      Object.entries(json.values).map(([key, value]) => {
+        return [key, { ...value, type: typeFromJson(value.type) }];
+      }),
+    ),
+    graphs: new Map(Object.entries(json.graphs).map(([key, graph]) => [key, graphFromJson(graph)])),
+    tasks,
+  });
+}
+
+/** SHA-256 in hexadecimal of all of a step. */
+export function hashStep(step: StepGraph): string {
+  return createHash("sha256")
+    .update(JSON.stringify(stepToJson(step)))
+    .digest("hex");
+}

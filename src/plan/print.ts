@@ -1,0 +1,57 @@
+/** A step as text, a line a task: what people read to see what a strategy did. */
+import { formatPlacement } from "../mesh/index.ts";
+import { byteLength } from "../tensor/index.ts";
+import { type StepGraph, type StepTask, valueOf } from "./step-graph.ts";
+
+/**
+ * ```
+ * gradients        for each micro-batch, 412 nodes
+ * bucket 1 of 2    sum over micro-batch and data (tree): 14 values, 10.4 MB, replicated
+ * decide           commit or abort
+ * ```
+ */
+export function describeStep(step: StepGraph): string[] {
+  const width = Math.max(...step.tasks.map(({ name }) => name.length));
+  return step.tasks.map((task) => `${task.name.padEnd(width)}  ${describeTask(step, task)}`);
+}
+
+function describeTask(step: StepGraph, task: StepTask): string {
+  switch (task.kind) {
+    case "compute": {
+      const nodes = step.graphs.get(task.graph)?.nodes.length ?? 0;
+      return `${task.each === "step" ? "once" : "for each micro-batch"}, ${nodes} nodes`;
+    }
+    case "reduce":
+      return `sum over ${list(task.axes)} (${task.combination}): ${describeValues(step, task.outputs)}`;
+    case "gather":
+      return `to all of ${list(task.axes)}: ${describeValues(step, task.inputs)}`;
+    case "norm":
+      return task.clip === undefined ? "loss, norm" : `loss, norm, clipped to ${task.clip}`;
+    case "decide":
+      return task.outcomes.join(" or ");
+    case "average":
+      return `divided by ${task.divisor}: ${describeValues(step, task.outputs)}`;
+    case "update": {
+      const shared = task.axes.length === 0 ? "" : `, shared out over ${list(task.axes)}`;
+      return `${task.granularity === "element" ? "by element" : "by tensor"}${shared}: ${describeValues(step, task.outputs)}`;
+    }
+  }
+}
+
+/** How many, how large, and how they lie. */
+function describeValues(step: StepGraph, names: readonly string[]): string {
+  const values = names.map((name) => valueOf(step, name));
+  const bytes = values.reduce((sum, { type }) => sum + byteLength(type), 0);
+  const placements = [...new Set(values.map(({ placement }) => formatPlacement(placement)))];
+  return `${names.length} value${names.length === 1 ? "" : "s"}, ${size(bytes)}, ${list(placements)}`;
+}
+
+function size(bytes: number): string {
+  if (bytes < 1000) return `${bytes} B`;
+  if (bytes < 1e6) return `${(bytes / 1e3).toFixed(1)} kB`;
+  return bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`;
+}
+
+function list(words: readonly string[]): string {
+  return words.join(" and ");
+}

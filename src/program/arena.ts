@@ -1,0 +1,80 @@
+/** Where the values that pieces of a computation hand on lie: one arena, whose places are used again and again. */
+
+const ALIGNMENT = 64; // bytes
+
+export interface Arena {
+  /** Bytes from its start, by value. */
+  readonly offsets: ReadonlyMap<string, number>;
+  readonly byteLength: number;
+  /** Bytes that it would have if no place were used twice. */
+  readonly withoutReuse: number;
+}
+
+/** What a piece takes and gives. */
+export interface Piecewise {
+  readonly inputs: readonly string[];
+  readonly outputs: readonly string[];
+}
+
+interface Life {
+  readonly name: string;
+  readonly bytes: number;
+  /** The piece that makes it, and the last that reads it. */
+  readonly first: number;
+  readonly last: number;
+}
+
+/**
+ * Places for values that are made and read by pieces that run one after the other.
+ * @param bytesOf of a value that is to be placed; undefined for others
+ */
+export function planArena(
+  pieces: readonly Piecewise[],
+  bytesOf: (name: string) => number | undefined,
+): Arena {
+  const lives = livesOf(pieces, bytesOf);
+  lives.sort((a, b) => b.bytes - a.bytes || a.first - b.first || (a.name < b.name ? -1 : 1));
+  const offsets = new Map<string, number>();
+  const placed: { life: Life; start: number; end: number }[] = [];
+  let byteLength = 0;
+  for (const life of lives) {
+    const rivals = placed.filter(({ life: { first, last } }) => {
+      return first <= life.last && life.first <= last;
+    });
+    const start = firstGap(rivals, life.bytes);
+    const end = start + life.bytes;
+    placed.push({ life, start, end });
+    offsets.set(life.name, start);
+    byteLength = Math.max(byteLength, end);
+  }
+  return { offsets, byteLength, withoutReuse: lives.reduce((sum, { bytes }) => sum + bytes, 0) };
+}
+
+function livesOf(
+  pieces: readonly Piecewise[],
+  bytesOf: (name: string) => number | undefined,
+): Life[] {
+  const lives = new Map<string, Life>();
+  for (const [index, { inputs, outputs }] of pieces.entries()) {
+    for (const name of outputs) {
+      const bytes = bytesOf(name);
+      if (bytes === undefined) continue;
+      const aligned = Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
+      lives.set(name, { name, bytes: aligned, first: index, last: index });
+    }
+    for (const name of inputs) {
+      const life = lives.get(name);
+      if (life !== undefined) lives.set(name, { ...life, last: index });
+    }
+  }
+  return [...lives.values()];
+}
+
+function firstGap(taken: readonly { start: number; end: number }[], bytes: number): number {
+  let at = 0;
+  for (const { start, end } of taken.toSorted((a, b) => a.start - b.start)) {
+    if (start - at >= bytes) return at;
+    at = Math.max(at, end);
+  }
+  return at;
+}

@@ -1,0 +1,57 @@
+/**
+ * The flat vectors of a step: parameters, and what is summed over micro-batches. Parameters that are updated in one way lie together, so
+ * that small graphs sweep over them without seeing a boundary between tensors.
+ */
+import type { Optimizer, UpdateRule } from "../optimizer/index.ts";
+import { isOfKind, type StepGraph, type UpdateTask, valueOf } from "../plan/index.ts";
+import { type Layout, type LayoutGroup, type LayoutItem, planLayout } from "./layout.ts";
+
+/** The parameters of one update task. */
+export interface UpdateGroup {
+  readonly task: UpdateTask;
+  readonly rule: UpdateRule;
+  /** The rule's place in the optimizer. */
+  readonly index: number;
+  readonly decays: boolean;
+  readonly group: LayoutGroup;
+}
+
+export interface FlatVectors {
+  /** By the names of parameters. */
+  readonly parameters: Layout;
+  /** Gradients by the names of their parameters, at the same places; then what else is summed, by the names of the sums. */
+  readonly gradients: Layout;
+  readonly updates: readonly UpdateGroup[];
+}
+
+export function flatVectors(step: StepGraph, optimizer: Optimizer): FlatVectors {
+  const updates = step.tasks.filter(isOfKind("update"));
+  const items = updates.flatMap(({ rule, decays, inputs }): LayoutItem[] => {
+    const parameters = inputs.map((name) => valueOf(step, name)).filter(isParameter);
+    const group = `${rule}:${decays ? "decay" : "plain"}`;
+    return parameters.map(({ of, type }) => ({ name: of, type, group }));
+  });
+  const summed = step.tasks.filter(isOfKind("reduce")).flatMap(({ outputs }) => outputs);
+  const others = summed.filter((name) => valueOf(step, name).role !== "gradient");
+  const beside = others.map((name) => ({ name, type: valueOf(step, name).type, group: "summed" }));
+  const parameters = planLayout(items);
+  return {
+    parameters,
+    gradients: planLayout([...items, ...beside], parameters.tile),
+    updates: parameters.groups.map((group, at) => {
+      const task = updates[at] as UpdateTask;
+      const { rule } = optimizer.rules[task.rule] as Optimizer["rules"][number];
+      return { task, rule, index: task.rule, decays: task.decays, group };
+    }),
+  };
+}
+
+function isParameter({ role }: { readonly role: string }): boolean {
+  return role === "parameter";
+}
+
+/** The name in the layout of gradients of what is summed to this value. */
+export function flatName(step: StepGraph, sum: string): string {
+  const { role, of } = valueOf(step, sum);
+  return role === "gradient" ? of : sum;
+}

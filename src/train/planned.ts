@@ -1,0 +1,92 @@
+/** What a trainer makes of its options and the ranks that it shares steps with: anew for each group. */
+import type { HostTensor } from "../engine/index.ts";
+import { applyStrategies } from "../parallel/index.ts";
+import { buildStep, type StepGraph } from "../plan/index.ts";
+import {
+  evenRanges,
+  type Instance,
+  lower,
+  type Range,
+  type StepProgram,
+} from "../program/index.ts";
+import { Pacing } from "./pacing.ts";
+import { parallelOf } from "./sharing.ts";
+import type { BatchFields, TrainerOptions } from "./step-types.ts";
+
+/** What may change between two steps of a group of ranks. */
+export interface Sharing {
+  /** The micro-batches of each rank. */
+  readonly ranges: readonly Range[];
+  /** Whether gradients travel beside computation where they travel at all. */
+  readonly overlap: boolean;
+}
+
+export interface Planned {
+  /** Of one process, before any strategy. */
+  readonly step: StepGraph;
+  readonly plan: StepProgram;
+  readonly sharing: Sharing;
+}
+
+/** @throws INVALID_OPTION, NO_GRADIENT */
+export function planOf(options: TrainerOptions): Planned {
+  const { ranks, microBatches = 1 } = options;
+  // More workers than micro-batches are an error of their own, before anything that their micro-batches would lead to.
+  parallelOf(options, true);
+  const ranges = ranks?.ranges ?? evenRanges(microBatches, ranks?.group.size ?? 1);
+  const sharing = { ranges, overlap: true };
+  const step = buildStep(options);
+  return { step, plan: lowered(options, step, sharing), sharing };
+}
+
+/** The same step, shared in another way. */
+export function replan(
+  options: TrainerOptions,
+  { step, sharing }: Planned,
+  change: Partial<Sharing>,
+): Planned {
+  const changed = { ...sharing, ...change };
+  return { step, plan: lowered(options, step, changed), sharing: changed };
+}
+
+function lowered(
+  options: TrainerOptions,
+  step: StepGraph,
+  { ranges, overlap }: Sharing,
+): StepProgram {
+  const { engine, ranks, optimizer, evaluation, evaluationSamples } = options;
+  const { mesh, topology, strategies } = parallelOf(options, overlap);
+  return lower(applyStrategies(strategies, step, mesh), {
+    ground: { mesh, topology },
+    rank: ranks?.group.rank ?? 0,
+    ranges,
+    lanes: engine.threads,
+    optimizer,
+    evaluation,
+    evaluationSamples,
+  });
+}
+
+/** Undefined where ranges do not follow the speeds of ranks. */
+export function pacingOf(
+  { ranks }: TrainerOptions,
+  { step, sharing }: Planned,
+): Pacing | undefined {
+  if (ranks === undefined || ranks.group.size === 1) return undefined;
+  const { adapt = ranks.ranges === undefined } = ranks;
+  return adapt ? new Pacing(ranks.group.rank, sharing.ranges, step.microBatches) : undefined;
+}
+
+/** Where the fields of a batch are filled in. */
+export interface Fields {
+  readonly batch: BatchFields;
+  /** For each size of an evaluation. */
+  readonly evaluation: readonly BatchFields[];
+}
+
+export function fieldsOf(instance: Instance, { batch, evaluation }: StepProgram): Fields {
+  const tensors = (refs: StepProgram["batch"]): Record<string, HostTensor> =>
+    Object.fromEntries([...refs].map(([name, ref]) => [name, instance.hostTensor(ref)]));
+  const { sizes = [] } = evaluation ?? {};
+  return { batch: tensors(batch), evaluation: sizes.map(({ fields }) => tensors(fields)) };
+}

@@ -1,0 +1,203 @@
+/** Memory outlives groups: trainers leave one group and go on with other ranks, with the same bits and to the same bits. */
+import assert from "node:assert/strict";
+import { after, describe, test } from "node:test";
+import { createOrtEngine, createReferenceEngine, type Device } from "../src/engine/index.ts";
+import { gpt, type ModelDefinition, resnet } from "../src/nn/index.ts";
+import { adamw, muon, type Optimizer } from "../src/optimizer/index.ts";
+import { elementCount, tensorFrom } from "../src/tensor/index.ts";
+import { createTrainer, type FillBatch, type Trainer } from "../src/train/index.ts";
+import { randomNumbers } from "./support/random.ts";
+import { type SimulatedRanks, simulatedRanks } from "./support/ranks.ts";
+
+const cpu = createOrtEngine({ threads: 1 });
+const opaque = createReferenceEngine();
+after(() => Promise.all([cpu.close(), opaque.close()]));
+
+const SAMPLES = 8;
+const MICRO_BATCHES = 8;
+const CLASSES = 10;
+
+const GPT = gpt({
+  layers: 1,
+  width: 16,
+  heads: 2,
+  context: 8,
+  vocabulary: CLASSES,
+  dropout: 0.1,
+});
+
+const CONVOLUTION = resnet({
+  image: [1, 8, 8],
+  classes: CLASSES,
+  blocks: [1],
+  channels: [4],
+  stem: "small",
+});
+
+/** How a number of ranks reach each other. */
+interface Crew {
+  readonly ranks: number;
+  /** By memory of each machine's own ranks, or by messages alone. */
+  readonly inPlace: boolean;
+  readonly machines?: readonly (readonly number[])[];
+}
+
+/** Each sample depends on its position alone. */
+function filling({ start, end }: { readonly start: number; readonly end: number }): FillBatch {
+  return (into) => {
+    for (const [field, tensor] of Object.values(into).entries()) {
+      const isClass = tensor.dtype === "int32";
+      const width = elementCount(tensor.shape) / (end - start);
+      const values: number[] = [];
+      for (let position = start; position < end; position++) {
+        const numbers = randomNumbers(field * 1000 + position, width, [0, isClass ? CLASSES : 1]);
+        values.push(...(isClass ? numbers.map(Math.floor) : numbers));
+      }
+      tensor.bytes.set(tensorFrom(tensor.dtype, tensor.shape, values).bytes);
+    }
+  };
+}
+
+async function steps(trainers: readonly Trainer[], count: number): Promise<void> {
+  await Promise.all(
+    trainers.map(async (trainer) => {
+      for (let index = 0; index < count; index++) {
+        const step = trainer.steps;
+        const positions = { start: step * SAMPLES, end: (step + 1) * SAMPLES };
+        await trainer.step({ positions, fill: filling(trainer.ownPositions(positions)) });
+      }
+    }),
+  );
+}
+
+/** Everything that a checkpoint holds, by name, as text. */
+async function bits(trainer: Trainer): Promise<Record<string, string>> {
+  const { parameters, slots, states } = await trainer.read();
+  return Object.fromEntries(
+    Object.entries({ ...parameters, ...slots, ...states }).map(([name, { bytes }]) => [
+      name,
+      Buffer.from(bytes).toString("base64"),
+    ]),
+  );
+}
+
+function meet(engine: Device, { ranks, inPlace, machines }: Crew): SimulatedRanks {
+  return simulatedRanks(engine, ranks, inPlace, machines);
+}
+
+function make(
+  engine: Device,
+  model: ModelDefinition,
+  optimizer: Optimizer,
+  group?: SimulatedRanks["groups"][number],
+): Promise<Trainer> {
+  return createTrainer({
+    engine,
+    model: model.build({ batch: SAMPLES / MICRO_BATCHES, mode: "train" }),
+    optimizer,
+    clip: 1,
+    microBatches: MICRO_BATCHES,
+    bucketBytes: 2000,
+    ranks: group && { group, adapt: false },
+  });
+}
+
+/** Trains with each crew in turn; those that are not in the next one end. */
+async function trainInTurn(
+  engine: Device,
+  [model, optimizer]: readonly [ModelDefinition, Optimizer],
+  crews: readonly Crew[],
+  leave: (met: SimulatedRanks) => void = () => undefined,
+): Promise<Record<string, string>> {
+  let met = meet(engine, crews[0] as Crew);
+  let trainers = await Promise.all(
+    met.groups.map((group) => make(engine, model, optimizer, group)),
+  );
+  await steps(trainers, 2);
+  for (const crew of crews.slice(1)) {
+    leave(met);
+    for (const trainer of trainers) trainer.detach();
+    const before = await bits(trainers[0] as Trainer);
+    await met.close();
+    for (const trainer of trainers.splice(crew.ranks)) trainer.close();
+    met = meet(engine, crew);
+    await Promise.all(
+      trainers.map((trainer, rank) =>
+        trainer.attach({ group: met.groups[rank] as (typeof met.groups)[number], adapt: false }),
+      ),
+    );
+    for (const trainer of trainers) assert.deepEqual(await bits(trainer), before);
+    await steps(trainers, 2);
+  }
+  for (const trainer of trainers) trainer.detach();
+  const found = await Promise.all(trainers.map(bits));
+  for (const own of found) assert.deepEqual(own, found[0], "all ranks are alike");
+  await met.close();
+  // Alone, from the memory that was shared.
+  const [last] = trainers as [Trainer];
+  await last.attach();
+  await steps([last], 1);
+  const result = await bits(last);
+  for (const trainer of trainers) trainer.close();
+  return result;
+}
+
+async function trainAlone(
+  engine: Device,
+  [model, optimizer]: readonly [ModelDefinition, Optimizer],
+  count: number,
+): Promise<Record<string, string>> {
+  const trainer = await make(engine, model, optimizer);
+  await steps([trainer], count);
+  const result = await bits(trainer);
+  trainer.close();
+  return result;
+}
+
+const CREWS: Readonly<Record<string, readonly Crew[]>> = {
+  "4 ranks in place, then 3": [
+    { ranks: 4, inPlace: true },
+    { ranks: 3, inPlace: true },
+  ],
+  "4 ranks by messages, then 3 in place, then 2 by messages": [
+    { ranks: 4, inPlace: false },
+    { ranks: 3, inPlace: true },
+    { ranks: 2, inPlace: false },
+  ],
+  "4 ranks on 2 machines, then 3 on one": [
+    {
+      ranks: 4,
+      inPlace: true,
+      machines: [
+        [0, 1],
+        [2, 3],
+      ],
+    },
+    { ranks: 3, inPlace: true },
+  ],
+};
+
+for (const [device, engine, work] of [
+  ["the CPU", cpu, { gpt: [GPT, adamw({ learningRate: 1e-2 })] }],
+  ["the CPU", cpu, { "gpt with muon": [GPT, muon({ learningRate: 1e-2 })] }],
+  ["the CPU", cpu, { resnet: [CONVOLUTION, adamw({ learningRate: 1e-2 })] }],
+  ["opaque memory", opaque, { gpt: [GPT, adamw({ learningRate: 1e-2 })] }],
+] as const) {
+  for (const [name, what] of Object.entries(work)) {
+    describe(`${name} on ${device}`, () => {
+      for (const [way, crews] of Object.entries(CREWS)) {
+        test(`${way}: the bits of one process`, async () => {
+          const expected = await trainAlone(engine, what, 2 * crews.length + 1);
+          assert.deepEqual(await trainInTurn(engine, what, crews), expected);
+        });
+      }
+    });
+  }
+}
+
+test("a group that has failed is left like any other", async () => {
+  const what = [GPT, adamw({ learningRate: 1e-2 })] as const;
+  const crews = CREWS["4 ranks in place, then 3"] ?? [];
+  const fail = ({ groups }: SimulatedRanks) => groups[3]?.transport.abort(new Error("gone"));
+  assert.deepEqual(await trainInTurn(cpu, what, crews, fail), await trainAlone(cpu, what, 5));
+});
