@@ -18,6 +18,7 @@ export type {
   BatchContext,
   BatchRule,
   CostContext,
+  ElementForm,
   GradientContext,
   GradientRule,
   IndexUse,

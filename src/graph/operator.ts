@@ -132,6 +132,22 @@ export interface IndexUse {
   readonly ignored?: number;
 }
 
+/** What each element of the result is, in words that serve to follow a value from node to node. */
+export type ElementForm =
+  /** The sum of the elements of the inputs, each times its sign. */
+  | { readonly kind: "sum"; readonly signs: readonly (1 | -1)[] }
+  /** That of input `yes` where input `condition` holds, elsewhere that of input `no`. */
+  | {
+      readonly kind: "choice";
+      readonly condition: number;
+      readonly yes: number;
+      readonly no: number;
+    }
+  /** Whether both inputs are equal. */
+  | { readonly kind: "equality" }
+  /** Whether the input does not hold. */
+  | { readonly kind: "negation" };
+
 export interface OperatorDefinition {
   /** `Conv`; with its domain if that is not ONNX's own: `com.microsoft::FusedMatMul`. */
   readonly name: string;
@@ -150,6 +166,8 @@ export interface OperatorDefinition {
   readonly indices?: (context: InferContext) => readonly IndexUse[];
   /** Whether the outputs hold elements of the inputs as they are, wherever they lie. Default: false. */
   readonly moves?: boolean;
+  /** What the elements of output 0 are. Default: nothing that helps to follow a value. */
+  readonly form?: ElementForm;
   /** The outputs made of other operators, for an engine whose kernel lacks the element type. Default: it has no other form. */
   readonly written?: (
     context: Pick<GradientContext, "builder" | "attributes" | "inputs" | "input">,
