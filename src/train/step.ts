@@ -2,10 +2,9 @@
  * The training step: fill, compute, decide, commit. A step is a transaction: until its loss and gradient norm are
  * known to be finite, nothing that was committed changes. It knows no data source and no file.
  */
-import type { Engine } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
-import type { Model } from "../nn/index.ts";
-import { type Optimizer, type Schedule, scheduleFactor } from "../optimizer/index.ts";
+import { scheduleFactor } from "../optimizer/index.ts";
+import { checkOptions } from "../options.ts";
 import {
   cutGivesSameBits,
   findNotFinite,
@@ -21,39 +20,22 @@ import {
 import { scalar, toNumbers } from "../tensor/index.ts";
 import { fillKeys } from "./keys.ts";
 import { Pacing } from "./pacing.ts";
-import { groupsOf, type SharingOptions, shareOf } from "./sharing.ts";
+import { groupsOf, shareOf } from "./sharing.ts";
 import { initializeTrainer, namedTensors, type TrainerTensors } from "./state.ts";
 import { notFiniteError, readScalar } from "./step-errors.ts";
 import type { BatchFields, FillBatch, StepRequest, StepResult } from "./step-types.ts";
 
-export type { BatchFields, FillBatch, StepRequest, StepResult } from "./step-types.ts";
+import { TRAINER_OPTIONS, type TrainerOptions } from "./trainer-options.ts";
 
-export interface TrainerOptions extends SharingOptions {
-  readonly engine: Engine;
-  /** Built to train, for one micro-batch. */
-  readonly model: Model;
-  /** The same model built for evaluation, for one batch of it. */
-  readonly evaluation?: Model | undefined;
-  /** How many samples an evaluation looks at; those of one batch unless told. */
-  readonly evaluationSamples?: number | undefined;
-  readonly optimizer: Optimizer;
-  /** Default: constant. */
-  readonly schedule?: Schedule | undefined;
-  /** Steps of the run, for schedules that end with it. */
-  readonly steps?: number | undefined;
-  /** The largest global norm of the gradient. Default: no limit. */
-  readonly clip?: number | undefined;
-  /** Of initial values and random layers. Default: 0. */
-  readonly seed?: number | undefined;
-  /** Names of the buffers for other processes: `PREFIX-parameters`. Without it they are private. */
-  readonly shareAs?: string | undefined;
-}
+export type { BatchFields, FillBatch, StepRequest, StepResult } from "./step-types.ts";
+export type { TrainerOptions } from "./trainer-options.ts";
 
 /** Of a step in whose batch nothing counts. */
 const NOTHING = { loss: 0, gradientNorm: 0 };
 
 /** Allocates, compiles, and makes the initial values. @throws INVALID_OPTION, ENGINE_FAILED, NO_GRADIENT */
 export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
+  checkOptions("createTrainer", options, TRAINER_OPTIONS);
   const { engine, model, shareAs, seed = 0 } = options;
   const share = shareOf(options);
   const plan = planTraining({ ...options, lanes: engine.threads, share });
