@@ -115,6 +115,8 @@ export interface BatchRule {
    * while the others are constant (a quotient).
    */
   readonly linear?: "together" | "each" | "first";
+  /** The input that it divides by: where that is 0, the result is not finite. */
+  readonly divides?: number;
 }
 
 export interface CostContext extends InferContext {

@@ -2,7 +2,7 @@
  * What micro-batches must know of the whole batch before they are computed: each rank sums up its own, all have all of them, and
  * each makes the same numbers of them. Only for losses with several denominators; most need none.
  */
-import { cast, concat, reduceSum, reshape, slice } from "../functional/index.ts";
+import { and, cast, concat, equal, reduceSum, reshape, slice, where } from "../functional/index.ts";
 import { typeOf, type Value } from "../graph/index.ts";
 import { extendGraph, newBuilder } from "../ops/index.ts";
 import { bytesPerElement, elementCount, type TensorType } from "../tensor/index.ts";
@@ -17,7 +17,17 @@ import { addTail, wideType } from "./whole-batch.ts";
 export interface TotalsPlan {
   /** Where what is given to every micro-batch lies, by the input of its graph. */
   readonly given: ReadonlyMap<string, TensorRef>;
+  /** Undefined where nothing is divided by a count. */
+  readonly counted: Counted | undefined;
   stages(inputs: (microBatch: number, names: readonly string[]) => Run["inputs"]): Stage[];
+}
+
+/** How it is found out whether the batch holds anything that counts. */
+export interface Counted {
+  /** Afterwards 1 where all counts are 0, else 0. */
+  readonly none: TensorRef;
+  /** Written before: what stands for the counts where all are 0. It is 0, so that the loss is what it is. */
+  readonly instead: TensorRef;
 }
 
 export interface TotalsOptions {
@@ -32,7 +42,7 @@ export function planTotals(
   totals: Totals | undefined,
   { rank, ranges }: TotalsOptions,
 ): TotalsPlan {
-  if (totals === undefined) return { given: new Map(), stages: () => [] };
+  if (totals === undefined) return { given: new Map(), counted: undefined, stages: () => [] };
   const layout = givenLayout(totals);
   const buffer = program.buffer("totals.given", layout.byteLength);
   const given = refsOf(layout, buffer);
@@ -43,6 +53,15 @@ export function planTotals(
   const own: TensorType = { dtype, shape: [width] };
   const all: TensorType = { dtype, shape: [count / width, width] };
   program.buffer("totals", count * bytesPerElement(dtype));
+  const number = (name: string): TensorRef => ({
+    buffer: program.buffer(name, bytesPerElement(dtype)),
+    byteOffset: 0,
+    type: { dtype, shape: [1] },
+  });
+  const counted =
+    totals.counts.length === 0
+      ? undefined
+      : { none: number("totals.none"), instead: number("totals.instead") };
   const isShared = ranges.length > 1;
   if (isShared) program.shared.add("totals");
   const part = program.graph("totals", 1, () => partGraph(totals, own));
@@ -50,6 +69,7 @@ export function planTotals(
   const { inputs: needed } = totals.graph;
   return {
     given,
+    counted,
     stages(inputs) {
       const { first, count: mine } = ranges[rank] as Range;
       const runs = Array.from({ length: mine }, (_, index): Run => {
@@ -57,8 +77,11 @@ export function planTotals(
         const outputs = { totals: { buffer: "totals", byteOffset, type: own } };
         return { graph: part, inputs: inputs(index, needed), outputs };
       });
-      const from = { totals: { buffer: "totals", byteOffset: 0, type: all } };
-      const outputs = Object.fromEntries(given);
+      const from = {
+        totals: { buffer: "totals", byteOffset: 0, type: all },
+        ...(counted && { instead: counted.instead }),
+      };
+      const outputs = { ...Object.fromEntries(given), ...(counted && { none: counted.none }) };
       return [
         { name: "totals", runs, mode: "parallel" },
         ...(isShared ? [gather(counts, count, dtype)] : []),
@@ -97,7 +120,7 @@ function partGraph({ graph, terms }: Totals, { dtype }: TensorType) {
 }
 
 /** From the vectors of all micro-batches to what is given to each: the same sums in the same order on every rank. */
-function wholeGraph({ terms, tail, inputs }: Totals, all: TensorType) {
+function wholeGraph({ terms, tail, inputs, counts }: Totals, all: TensorType) {
   const builder = newBuilder("totals of the batch");
   const sum = reduceSum(builder.input("totals", all), { axes: [0], keepdims: false });
   let end = 0;
@@ -106,6 +129,16 @@ function wholeGraph({ terms, tail, inputs }: Totals, all: TensorType) {
     end += elementCount(type.shape);
     return reshape(slice(sum, [{ axis: 0, start, end }]), type.shape);
   });
+  const outputs = new Map<string, Value>();
+  if (counts.length > 0) {
+    const zero = counts.map((index) => equal(sums[index] as Value, 0));
+    const none = zero.reduce((a, b) => and(a, b));
+    const { dtype } = all;
+    const instead = reshape(builder.input("instead", { dtype, shape: [1] }), []);
+    for (const index of counts) sums[index] = where(none, instead, sums[index] as Value);
+    outputs.set("none", reshape(cast(none, dtype), [1]));
+  }
   const results = addTail(builder, tail, terms, sums);
-  return buildNamed(builder, new Map(inputs.map((name, index) => [name, results[index] as Value])));
+  for (const [index, name] of inputs.entries()) outputs.set(name, results[index] as Value);
+  return buildNamed(builder, outputs);
 }

@@ -35,7 +35,7 @@ import {
 } from "./program.ts";
 import { batchRefs, refsOf } from "./refs.ts";
 import { type Levels, planLevels, type Range, type TrainingShare } from "./shares.ts";
-import { planTotals, type TotalsPlan } from "./totals.ts";
+import { type Counted, planTotals, type TotalsPlan } from "./totals.ts";
 import { planUpdate, type UpdatePlan } from "./update.ts";
 
 export interface TrainingOptions {
@@ -81,6 +81,8 @@ export interface TrainingPlan {
   /** Stages that compute some micro-batches as a step does, and nothing else. */
   computed(runs: readonly Run[]): readonly RunStage[];
   readonly norm: NormPlan;
+  /** Of losses that are divided by counts of the whole batch, which are made first. */
+  readonly counted: Counted | undefined;
   readonly update: UpdatePlan;
   /** The micro-batches that this rank computes. */
   readonly range: Range;
@@ -165,6 +167,7 @@ export function planTraining(options: TrainingOptions): TrainingPlan {
     buckets,
     computed: (runs) => stages.computed("gradients", runs),
     norm,
+    counted: totals.counted,
     update,
     range,
     stop: refsOf(parameters.gradients, gradientBuffer(0)).get(STOP),

@@ -14,6 +14,7 @@ import {
   type Side,
   type Stage,
   type StageOptions,
+  type Summary,
   type TrainingPlan,
   type TrainingShare,
 } from "../program/index.ts";
@@ -114,15 +115,19 @@ export class Trainer {
     const { plan } = this;
     const side = plan.sides[this.#from];
     const stop = plan.stop && this.#instance.tensor(plan.stop);
-    stop?.bytes.set(scalar("float32", Number(isAsked)).bytes);
     const paces = plan.paces && this.#instance.tensor(plan.paces);
-    if (paces !== undefined) this.#pacing?.tell(paces);
+    const tell = () => {
+      stop?.bytes.set(scalar("float32", Number(isAsked)).bytes);
+      if (paces !== undefined) this.#pacing?.tell(paces);
+    };
+    tell();
     await this.#run(side.totals, { signal });
     await this.#compute(side.compute, signal);
     if (paces !== undefined) this.#pacing?.hear(paces);
     const wishes = stop === undefined ? Number(isAsked) : readScalar(stop);
     const summary = plan.norm.readSummary(this.#instance);
-    const { isEmpty, gradientScale } = summary;
+    const { gradientScale } = summary;
+    const isEmpty = summary.isEmpty || (await this.#holdsNothing(side, summary, tell, signal));
     const { loss, gradientNorm } = isEmpty ? NOTHING : summary;
     if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) {
       throw await this.#notFinite(side, loss, gradientNorm);
@@ -185,6 +190,34 @@ export class Trainer {
       return await body();
     } finally {
       this.#busy = false;
+    }
+  }
+
+  /**
+   * Whether all counts that the loss is divided by are 0. A loss of 0/0 is computed again with counts of 1: if all is finite then, nothing
+   * else is wrong with it. All ranks see the same numbers and do the same.
+   */
+  async #holdsNothing(
+    side: Side,
+    { loss, gradientNorm }: Summary,
+    tell: () => void,
+    signal?: AbortSignal,
+  ): Promise<boolean> {
+    const { counted, norm } = this.plan;
+    if (counted === undefined || readScalar(this.#instance.tensor(counted.none)) === 0)
+      return false;
+    const isDivided = Number.isNaN(loss) || (Number.isFinite(loss) && Number.isNaN(gradientNorm));
+    if (!isDivided) return gradientNorm === 0;
+    const instead = this.#instance.tensor(counted.instead);
+    const set = (count: number) => instead.bytes.set(scalar(instead.dtype, count).bytes);
+    try {
+      set(1);
+      tell();
+      await this.#run([...side.totals, ...side.compute], { signal });
+      const again = norm.readSummary(this.#instance);
+      return Number.isFinite(again.loss) && Number.isFinite(again.gradientNorm);
+    } finally {
+      set(0);
     }
   }
 
