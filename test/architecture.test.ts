@@ -50,6 +50,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "functional",
     "ops",
     "autodiff",
+    "reference",
     "nn",
     "engine",
     "collectives",

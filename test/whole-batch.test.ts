@@ -138,6 +138,25 @@ const LOSSES: Readonly<Record<string, (parts: Parts) => Value>> = {
   },
   "some labels beside all": ({ logits, label, y }) =>
     f.add(f.mul(f.crossEntropy(logits, label, ignore), 0.7), f.mse(logits, y)),
+  "own rows by number": ({ m, logits, y }) =>
+    f.mse(f.gather(logits, f.range(m.builder, "int32", 0, m.batch)), y),
+  "own rows, counted from the end": ({ m, logits, y }) =>
+    f.mse(f.gather(logits, f.sub(f.range(m.builder, "int32", 0, m.batch), m.batch)), y),
+  "own rows, and a place in each by the data": ({ m, logits, dense }) => {
+    const rows = f.reshape(f.range(m.builder, "int64", 0, m.batch), [m.batch, 1]);
+    const places = f.reshape(f.cast(dense, "int64"), [m.batch, 1]);
+    return mean(f.square(f.gatherND(logits, f.concat([rows, places], 1))));
+  },
+  "another order within each sample": ({ m, logits, y }) => {
+    const numbers = Array.from({ length: m.batch * CLASSES }, (_, i) =>
+      i % CLASSES === 0 ? i + CLASSES - 1 : i - 1,
+    );
+    const order = m.builder.constant(tensorFrom("int64", [m.batch * CLASSES], numbers));
+    const turned = f.gather(f.reshape(logits, [m.batch * CLASSES]), order);
+    return f.mse(f.reshape(turned, [m.batch, CLASSES]), y);
+  },
+  "a class by the data": ({ m, logits, dense }) =>
+    mean(f.square(f.gatherElements(logits, f.reshape(dense, [m.batch, 1]), 1))),
   "a root of a mean": ({ logits, y }) => f.sqrt(f.mse(logits, y)),
   "a logarithm of a masked mean": (parts) =>
     f.log(f.div(sum(f.mul(each(parts), parts.mask)), sum(parts.mask))),
@@ -357,6 +376,27 @@ const RELATED: Readonly<Record<string, (parts: Parts) => Value>> = {
   "neighbours in the batch": ({ logits, y }) => f.mse(f.flip(logits, [0]), y),
   "distances from the mean of the batch": ({ logits }) =>
     mean(f.square(f.sub(logits, f.reduceMean(logits, { axes: [0] })))),
+  "rows of the next sample, by numbers of the graph": ({ m, logits, y }) => {
+    const next = Array.from({ length: m.batch }, (_, i) => (i + 1) % m.batch);
+    return f.mse(f.gather(logits, m.builder.constant(tensorFrom("int32", [m.batch], next))), y);
+  },
+  "rows by numbers in the data": ({ logits, y, dense }) => f.mse(f.gather(logits, dense), y),
+  "elements of other rows, by numbers in the data": ({ m, logits, dense }) => {
+    const rows = f.reshape(dense, [m.batch, 1]);
+    return mean(f.square(f.gatherElements(logits, rows, 0)));
+  },
+  "tuples of numbers in the data": ({ m, logits, dense }) => {
+    const zero = f.reshape(dense, [m.batch, 1]);
+    const tuples = f.concat([zero, f.reshape(dense, [m.batch, 1])], 1);
+    return mean(f.square(f.gatherND(logits, f.cast(tuples, "int64"))));
+  },
+  "written to rows by numbers in the data": ({ m, logits, dense }) => {
+    const rows = f.reshape(dense, [m.batch, 1]);
+    const first = f.slice(logits, [{ axis: 1, start: 0, end: 1 }]);
+    const sums = f.scatterElements(f.zerosLike(logits), rows, first, 0, "add");
+    return mean(f.square(sums));
+  },
+  "sorted along the batch": ({ m, logits, y }) => f.mse(f.topK(logits, m.batch, 0).values, y),
   "a product of means": (parts) => f.mul(mean(each(parts)), mean(f.square(parts.logits))),
 };
 

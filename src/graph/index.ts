@@ -25,6 +25,7 @@ export type {
   InferContext,
   OperatorDefinition,
   OperatorTable,
+  Picks,
 } from "./operator.ts";
 export { type PrintOptions, printGraph } from "./print.ts";
 export {

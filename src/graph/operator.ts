@@ -108,6 +108,8 @@ export interface BatchRule {
     | ((context: BatchContext) => "sum" | "mean" | Value | undefined);
   /** Dims of input 0 along which an element of the result depends on others than the one in its place. */
   readonly mixes?: (context: BatchContext) => readonly (number | undefined)[];
+  /** The input that holds numbers of places of input 0 (read there, or written to), and the dims that they are of. */
+  readonly picks?: (context: BatchContext) => Picks;
   /** Of a mean: the operator of the same inputs and attributes that gives the sum. */
   readonly sumOf?: string;
   /**
@@ -117,6 +119,12 @@ export interface BatchRule {
   readonly linear?: "together" | "each" | "first";
   /** The input that it divides by: where that is 0, the result is not finite. */
   readonly divides?: number;
+}
+
+export interface Picks {
+  readonly input: number;
+  /** One dim; or the dims of tuples of numbers, which lie along the last dim of that input. */
+  readonly dims: number | readonly number[];
 }
 
 export interface CostContext extends InferContext {
