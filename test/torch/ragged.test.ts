@@ -146,7 +146,7 @@ async function stepped(definition: ModelDefinition, microBatches: number, dtype:
     const before = parameters.map(([, tensor]) => toNumbers(tensor as Tensor));
     const { loss } = await trainer.step({ positions: { start: 0, end: SAMPLES }, fill });
     const gradients = parameters.map(([name, tensor], number): [string, number[]] => {
-      const now = toNumbers(tensor as Tensor);
+      const now = toNumbers(tensor);
       return [name, now.map((value, i) => (before[number]?.[i] as number) - value)];
     });
     return { loss, gradients: Object.fromEntries(gradients) };
