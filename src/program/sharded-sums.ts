@@ -3,26 +3,13 @@
  * look after them. Where parameters are sharded too, each piece finds its own in a buffer that is filled just before, and used again for
  * the piece after the next. After Rajbhandari et al., "ZeRO", 2020 (stages 2 and 3), within a node: ranks read each other's memory in place.
  */
-import { assert, LockstepError } from "../errors.ts";
+import { assert } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
-import { newBuilder } from "../ops/index.ts";
-import {
-  buildNamed,
-  type ComputeTask,
-  type GatherTask,
-  isOfKind,
-  MICRO_BATCH,
-  type ReduceTask,
-  type StepGraph,
-  valueName,
-  valueOf,
-} from "../plan/index.ts";
+import { type ComputeTask, isOfKind, MICRO_BATCH, valueName, valueOf } from "../plan/index.ts";
 import { gradientBuffer, PARAMETERS } from "./buffers.ts";
-import { type FlatVectors, flatName } from "./flat.ts";
-import { type Layout, planLayout } from "./layout.ts";
-import type { RankGroups } from "./levels.ts";
+import { flatName } from "./flat.ts";
+import type { Layout } from "./layout.ts";
 import type { Ownership } from "./ownership.ts";
-import { bucketPieces, cutPiece } from "./pieces.ts";
 import { type At, entryRef, isPiece, type Places } from "./places.ts";
 import {
   COMPUTE,
@@ -34,34 +21,30 @@ import {
   type Task,
   type TensorRef,
 } from "./program.ts";
-import type { Combination } from "./shares.ts";
-import { type Span, Spans, spanRef } from "./spans.ts";
+import { copyGraph } from "./runs.ts";
+import {
+  BUFFERS,
+  besideBuffer,
+  bucketBuffer,
+  bucketRef,
+  bucketUnits,
+  checkSharding,
+  gatherUnits,
+  ownershipOf,
+  type ShardedSumsOptions,
+  type Unit,
+  unitBuffer,
+  wholeLayouts,
+} from "./sharded-units.ts";
+import { type Span, spanRef } from "./spans.ts";
 import { type SumPlan, sumOf } from "./sums.ts";
-import { leavesOf, renumber, treeGraph } from "./tree-graph.ts";
+import { chain, leavesOf, renumber, treeGraph } from "./tree-graph.ts";
 import { accumulatorsOf, leafOf, planWaves, type Wave } from "./waves.ts";
 
-/** Buffers that are filled while the one before is used. */
-const BUFFERS = 2;
 /** Tiles that one small run copies or sums. */
 const BLOCK_TILES = 16;
 const GATHER = "gather";
 const REDUCE = "reduce";
-
-export interface ShardedSumsOptions {
-  readonly step: StepGraph;
-  readonly vectors: FlatVectors;
-  readonly groups: RankGroups;
-  readonly rank: number;
-  readonly lanes: number;
-}
-
-/** A gather or a sum of one piece, with its tensors brought together. */
-interface Unit {
-  readonly name: string;
-  readonly spans: Spans;
-  /** Which of the buffers it has. */
-  readonly buffer: number;
-}
 
 export class ShardedSums implements SumPlan {
   readonly own: readonly number[];
@@ -83,7 +66,7 @@ export class ShardedSums implements SumPlan {
   /** @throws INVALID_OPTION where ranks do not share one node, or an update needs whole parameters */
   constructor(program: ProgramBuilder, options: ShardedSumsOptions) {
     const { step, vectors, groups, rank, lanes } = options;
-    check(options);
+    checkSharding(options);
     this.#program = program;
     this.#options = options;
     this.#ranks = groups.members[0]?.length ?? 1;
@@ -99,34 +82,11 @@ export class ShardedSums implements SumPlan {
       rank,
       ranks: this.#ranks,
     });
-    const gathers = step.tasks
-      .filter(isOfKind("gather"))
-      .filter((task) => task.each === MICRO_BATCH);
-    this.#gathers = unitsOf(
-      this.#pieces,
-      (piece) => gatherOf(piece, gathers),
-      (task) =>
-        new Spans(
-          vectors.parameters,
-          task.inputs.map((name) => valueOf(step, name).of),
-        ),
-    );
-    this.#buckets = unitsOf(
-      this.#pieces,
-      (piece) => reduceOf(piece, each),
-      (task) =>
-        new Spans(
-          vectors.gradients,
-          task.outputs.map((name) => flatName(step, name)),
-        ),
-    );
-    const rest = reduces.filter((task) => task.each === "step").flatMap(({ outputs }) => outputs);
-    const itemsOf = (isControl: boolean) =>
-      rest
-        .filter((name) => (valueOf(step, name).role === "control") === isControl)
-        .map((name) => ({ name, type: valueOf(step, name).type, group: "summed" }));
-    this.#beside = planLayout(itemsOf(false), vectors.gradients.tile);
-    this.#control = planLayout(itemsOf(true), 1024);
+    this.#gathers = gatherUnits(options, this.#pieces);
+    this.#buckets = bucketUnits(options, this.#pieces, each);
+    const { beside, control } = wholeLayouts(options, reduces);
+    this.#beside = beside;
+    this.#control = control;
     this.#allocate();
   }
 
@@ -139,7 +99,7 @@ export class ShardedSums implements SumPlan {
     const sum = sumOf(step, name);
     if (sum !== undefined) {
       const found = entryRef(this.#beside, besideBuffer(lane), sum);
-      return found ?? this.#bucketRef(flatName(step, sum), lane);
+      return found ?? bucketRef(this.#buckets, flatName(step, sum), lane);
     }
     const { of, role } = valueOf(step, name);
     if (role !== "parameter" || name === valueName("parameter", of)) return undefined;
@@ -181,14 +141,6 @@ export class ShardedSums implements SumPlan {
       (_, lane) => this.#options.rank * this.lanes + lane,
     );
     return own.filter((index) => index < count).map((index) => first + index);
-  }
-
-  #bucketRef(name: string, lane: number): TensorRef | undefined {
-    for (const unit of this.#buckets) {
-      const found = unit?.spans.ref(name, bucketBuffer(unit.buffer, lane));
-      if (found !== undefined) return found;
-    }
-    return undefined;
   }
 
   #allocate(): void {
@@ -262,7 +214,7 @@ export class ShardedSums implements SumPlan {
   #gather({ name, spans, buffer }: Unit): RunStage {
     const runs = spans.blocks(this.ownership, BLOCK_TILES).map(({ owner, span }): Run => {
       const target = spans.placeOf(span, unitBuffer(buffer));
-      const graph = this.#copyGraph(span);
+      const graph = copyGraph(this.#program, span);
       return {
         graph,
         inputs: { from: this.#of(owner, spanRef(span, PARAMETERS)) },
@@ -270,15 +222,6 @@ export class ShardedSums implements SumPlan {
       };
     });
     return { name, runs, mode: "parallel" };
-  }
-
-  #copyGraph({ group, start, end }: Span): string {
-    const type = { dtype: group.dtype, shape: [end - start] };
-    return this.#program.graph(`copy.${type.dtype}.${end - start}`, 1, () => {
-      const builder = newBuilder("copy");
-      const copied = builder.one("Identity", [builder.input("from", type)]);
-      return buildNamed(builder, new Map([["to", copied]]));
-    });
   }
 
   /** Sums what this rank looks after, out of what all ranks have made in a wave. */
@@ -331,7 +274,7 @@ export class ShardedSums implements SumPlan {
     const back = this.#control.groups.map((group): Run => {
       const span = { group, start: 0, end: group.length };
       return {
-        graph: this.#copyGraph(span),
+        graph: copyGraph(this.#program, span),
         inputs: { from: spanRef(span, "control.sum") },
         outputs: { to: spanRef(span, "control") },
       };
@@ -372,84 +315,4 @@ export class ShardedSums implements SumPlan {
   #barrier(name: string): CollectiveStage {
     return { name, mode: "collective", group: this.ownership.group, call: { kind: "barrier" } };
   }
-}
-
-function check({ step, groups, vectors }: ShardedSumsOptions): void {
-  const hint = "Use zero: 1, or workers of one node.";
-  if (groups.members.length !== 1) {
-    throw new LockstepError(
-      "INVALID_OPTION",
-      `The step "${step.name}" shards gradients over workers of several nodes, which is not done yet.`,
-      { hint },
-    );
-  }
-  const whole = vectors.updates.find(({ rule }) => rule.granularity === "tensor");
-  if (whole === undefined) return;
-  throw new LockstepError(
-    "INVALID_OPTION",
-    `The optimizer's rule "${whole.rule.name}" updates whole parameters, which no worker has where gradients are sharded.`,
-    { hint },
-  );
-}
-
-/** Buckets cut into a part for each rank; a tile belongs to the bucket that makes the last of it. */
-function ownershipOf(
-  step: StepGraph,
-  { gradients }: FlatVectors,
-  reduces: readonly ReduceTask[],
-  { group, rank, ranks }: { readonly group: string; readonly rank: number; readonly ranks: number },
-): Ownership {
-  const names = reduces.map(({ outputs }) => outputs.map((name) => flatName(step, name)));
-  const pieces = bucketPieces(gradients, names).flat();
-  const sharded = pieces.filter((piece) => piece.group.key !== "summed");
-  return {
-    group,
-    place: rank,
-    ranks: Array.from({ length: ranks }, (_, place) => place),
-    cuts: sharded.map((piece) => cutPiece(piece, ranks)),
-  };
-}
-
-/** By piece; buffers take turns. */
-function unitsOf<T extends { readonly name: string }>(
-  pieces: readonly ComputeTask[],
-  taskOf: (piece: ComputeTask) => T | undefined,
-  spansOf: (task: T) => Spans,
-): (Unit | undefined)[] {
-  let count = 0;
-  return pieces.map((piece) => {
-    const task = taskOf(piece);
-    if (task === undefined) return undefined;
-    return { name: task.name, spans: spansOf(task), buffer: count++ % BUFFERS };
-  });
-}
-
-function gatherOf({ inputs }: ComputeTask, gathers: readonly GatherTask[]): GatherTask | undefined {
-  return gathers.find(({ outputs }) => outputs.some((name) => inputs.includes(name)));
-}
-
-function reduceOf(
-  { outputs }: ComputeTask,
-  reduces: readonly ReduceTask[],
-): ReduceTask | undefined {
-  return reduces.find(({ inputs }) => inputs.some((name) => outputs.includes(name)));
-}
-
-function chain(count: number): Combination {
-  return Array.from({ length: count }, (_, index) => index).reduce<Combination>(
-    (sum, index) => (index === 0 ? 0 : [sum, index]),
-    0,
-  );
-}
-
-function unitBuffer(index: number): string {
-  return `unit.${index}`;
-}
-
-function bucketBuffer(index: number, lane: number): string {
-  return `bucket.${index}.${lane}`;
-}
-
-function besideBuffer(lane: number): string {
-  return `beside.${lane}`;
 }

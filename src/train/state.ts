@@ -2,7 +2,14 @@
 import type { Device, DeviceTensor } from "../engine/index.ts";
 import { assert } from "../errors.ts";
 import type { Model } from "../nn/index.ts";
-import { type Instance, initialize, type StepProgram, type TensorRef } from "../program/index.ts";
+import type { Optimizer } from "../optimizer/index.ts";
+import {
+  type Instance,
+  initialize,
+  type StepProgram,
+  scalarsOf,
+  type TensorRef,
+} from "../program/index.ts";
 import type { Tensor } from "../tensor/index.ts";
 
 /** By name: places on the device, or what they hold. Slots are named `PARAMETER.SLOT`: `blocks.0.weight.exp_avg`. */
@@ -86,4 +93,16 @@ export async function initializeTrainer(
     into: places[name] as DeviceTensor,
   }));
   await initialize(engine, items, seed);
+}
+
+/** What the update of a step is given: its number, counted from 1, the factors of its gradients and of its learning rate. */
+export function writeScalars(
+  instance: Instance,
+  { scalars }: StepProgram,
+  optimizer: Optimizer,
+  of: { readonly step: number; readonly gradientScale: number; readonly factor: number },
+): void {
+  for (const [place, value] of scalarsOf(optimizer, scalars, of, of.factor)) {
+    instance.hostTensor(place).bytes.set(value.bytes);
+  }
 }
