@@ -2,6 +2,7 @@
 import type { Device, HostTensor } from "../engine/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { Optimizer, Schedule } from "../optimizer/index.ts";
+import { anything, type OptionKinds } from "../options.ts";
 import type { Positions } from "./keys.ts";
 import type { SharingOptions } from "./sharing.ts";
 
@@ -23,6 +24,25 @@ export interface TrainerOptions extends SharingOptions {
   /** Of initial values and random layers. Default: 0. */
   readonly seed?: number | undefined;
 }
+
+/** What there is to give; run files are checked by `defineRun`, and most of this is made by the house. */
+export const TRAINER_OPTIONS: OptionKinds<TrainerOptions> = {
+  engine: anything,
+  model: anything,
+  evaluation: anything.optional(),
+  evaluationSamples: anything.optional(),
+  optimizer: anything,
+  schedule: anything.optional(),
+  steps: anything.optional(),
+  clip: anything.optional(),
+  seed: anything.optional(),
+  microBatches: anything.optional(),
+  ranks: anything.optional(),
+  reproducible: anything.optional(),
+  bucketBytes: anything.optional(),
+  parallel: anything.optional(),
+  zero: anything.optional(),
+};
 
 /**
  * Tensors of the batch by input name; the leading dim is all samples of this rank, micro-batch
