@@ -63,7 +63,8 @@ function lowered(
 ): StepProgram {
   const { engine, ranks, optimizer, evaluation, evaluationSamples } = options;
   const { mesh, topology, strategies } = parallelOf(options, overlap);
-  return lower(applyStrategies(strategies, step, mesh), {
+  const all = [...strategies, ...(options.strategies ?? [])];
+  return lower(applyStrategies(all, step, mesh), {
     ground: { mesh, topology },
     rank: ranks?.group.rank ?? 0,
     ranges,
