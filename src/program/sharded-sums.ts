@@ -154,7 +154,9 @@ export class ShardedSums implements SumPlan {
     return undefined;
   }
 
+  /** Waves have no paces to follow: all ranks run as many micro-batches in each. */
   control(of: string): TensorRef | undefined {
+    if (of === "paces") return undefined;
     return entryRef(this.#control, "control", valueName("control", of));
   }
 
