@@ -6,7 +6,7 @@ import { openJob, readJobFolder } from "../job/index.ts";
 import { type JsonlSink, jsonlSink } from "../telemetry/index.ts";
 import { FILES, openRunFolder, overrideRun, type TrainResult, train } from "../train/index.ts";
 import {
-  joinMachines,
+  joinNodes,
   joinSharedMemory,
   joinTcp,
   listenTcp,
@@ -59,8 +59,8 @@ async function work(job: Assignment): Promise<TrainResult["outcome"]> {
     hasMet = true;
     const group = new Group({ engine, transport });
     try {
-      // Between machines, how gradients are cut into buckets follows from what a message costs.
-      if (transport.machines.length > 1) group.costs = await measureCosts(group);
+      // Between nodes, how gradients are cut into buckets follows from what a message costs.
+      group.costs = await measureCosts(transport);
       const { outcome } = await train(run, {
         engine,
         folder,
@@ -104,20 +104,20 @@ async function meet(job: Assignment): Promise<Transport> {
     return joinSharedMemory({ name: job.meeting.group, rank, size, deadlineMs, signal });
   }
   const { own, group } = job.meeting;
-  const machines = Array.from({ length: size / own }, (_, machine) =>
-    Array.from({ length: own }, (_, place) => machine * own + place),
+  const nodes = Array.from({ length: size / own }, (_, node) =>
+    Array.from({ length: own }, (_, place) => node * own + place),
   );
-  const names = machines[Math.floor(rank / own)] ?? [rank];
-  const peers = machines.flat().filter((peer) => !names.includes(peer));
+  const names = nodes[Math.floor(rank / own)] ?? [rank];
+  const peers = nodes.flat().filter((peer) => !names.includes(peer));
   if (own === 1) return meetOverNetwork(job, job.meeting, peers);
   const place = { rank: rank % own, size: own, names };
-  // Agents of one machine would meet in one place: each has a first rank of its own.
+  // Several agents may run on one machine: the first rank keeps the names of their groups apart.
   const name = `lockstep-${group}-${names[0]}`;
   const [local, network] = await Promise.all([
     joinSharedMemory({ name, ...place, deadlineMs, signal }),
     meetOverNetwork(job, job.meeting, peers),
   ]);
-  return joinMachines({ local, network, machines, deadlineMs });
+  return joinNodes({ local, network, nodes, deadlineMs });
 }
 
 async function meetOverNetwork(

@@ -25,7 +25,7 @@ export class InstanceMemory {
     this.#device = device;
   }
 
-  /** This rank's buffer, or that of another rank of its machine. */
+  /** This rank's buffer, or that of another rank of its node. */
   buffer(name: string, rank?: number): DeviceBuffer {
     if (rank !== undefined) return this.shared(name).of(rank);
     const buffer = this.#buffers.get(name);
@@ -57,9 +57,9 @@ export class InstanceMemory {
     const key = `${of} ${name}`;
     const known = this.#lent.get(key);
     if (known?.own === buffer.own) return known;
-    const machine = all.transport.machines.find((ranks) => ranks.includes(all.rank)) ?? [];
+    const node = all.transport.nodes.find((ranks) => ranks.includes(all.rank)) ?? [];
     const ranks = this.#ranks.get(of) ?? [];
-    const isInPlace = ranks.every((rank) => machine.includes(rank));
+    const isInPlace = ranks.every((rank) => node.includes(rank));
     const peers = isInPlace ? ranks.map((rank) => buffer.of(rank)) : [];
     const lent = group.borrow(buffer.own, peers);
     this.#lent.set(key, lent);

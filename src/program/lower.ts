@@ -248,8 +248,7 @@ class Lowering {
     const { type } = valueOf(this.#step, parts);
     const width = elementCount(type.shape.slice(1));
     const counts = this.#ranges.map(({ count }) => count * width);
-    const count = elementCount(type.shape);
-    const call = { kind: "allGather" as const, count, counts, dtype: type.dtype };
+    const call = { kind: "allGather" as const, counts, dtype: type.dtype };
     const group = this.#groups.names.all;
     const data = { buffer: "totals", byteOffset: 0 };
     return [{ name: "totals to all", mode: "collective", group, call, data }];

@@ -57,10 +57,9 @@ export function gatherTiles(
 ): CollectiveStage {
   program.shared.add(buffer);
   const counts = cut.map(({ start, end }) => (end - start) * perTile);
-  const count = counts.reduce((sum, own) => sum + own, 0);
   const first = (cut[0] as Piece).start * perTile * bytesPerElement(dtype);
   const data = { buffer, byteOffset: byteOffset + first };
-  const call = { kind: "allGather" as const, count, counts, dtype };
+  const call = { kind: "allGather" as const, counts, dtype };
   return { name, mode: "collective", group, call, data };
 }
 

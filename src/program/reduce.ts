@@ -1,7 +1,7 @@
 /**
- * The sum of all ranks' contributions, as stages, for some pieces of the flat gradient. On each machine, every rank sums
- * its part out of what its neighbours hold, in place; between machines, ranks of the same place exchange these sums; then
- * parts go back to all. All of it in the order of the one tree, so any machines give the same bits.
+ * The sum of all ranks' contributions, as stages, for some pieces of the flat gradient. On each node, every rank sums
+ * its part out of what its neighbours hold, in place; between nodes, ranks of the same place exchange these sums; then
+ * parts go back to all. All of it in the order of the one tree, so any nodes give the same bits.
  */
 import { assert } from "../errors.ts";
 import type { Layout, LayoutGroup } from "./layout.ts";
@@ -27,7 +27,7 @@ export interface ReduceOptions {
   readonly levels: Levels;
   /** The buffer of a rank's contribution, laid out by `layout`. That of slot 0 gets the sum. */
   readonly bufferOf: (slot: number) => string;
-  /** Groups whose sums each rank of a machine keeps to itself: it alone will update that part. */
+  /** Groups whose sums each rank of a node keeps to itself: it alone will update that part. */
   readonly keeps?: (group: LayoutGroup) => boolean;
 }
 
@@ -36,7 +36,7 @@ type PlaceOf = (contribution: number, block: Block) => TensorRef;
 
 /** What becomes of one piece. */
 interface PieceStages {
-  /** Sums of this machine. */
+  /** Sums of this node. */
   readonly local: readonly Run[];
   readonly exchanges: readonly CollectiveStage[];
   readonly totals: readonly Run[];
@@ -48,8 +48,8 @@ export class Reducer {
   readonly #program: ProgramBuilder;
   readonly #layout: Layout;
   readonly #options: ReduceOptions;
-  /** This rank's machine, the ranks of it, and the place of this one among them. */
-  readonly #machine: number;
+  /** This rank's node, the ranks of it, and the place of this one among them. */
+  readonly #node: number;
   readonly #neighbours: readonly number[];
   readonly #place: number;
   readonly #bytes = new Map<string, number>();
@@ -59,8 +59,8 @@ export class Reducer {
     this.#layout = layout;
     this.#options = options;
     const { members } = options.levels;
-    this.#machine = members.findIndex((own) => own.includes(options.rank));
-    this.#neighbours = members[this.#machine] ?? [];
+    this.#node = members.findIndex((own) => own.includes(options.rank));
+    this.#neighbours = members[this.#node] ?? [];
     this.#place = this.#neighbours.indexOf(options.rank);
   }
 
@@ -78,7 +78,7 @@ export class Reducer {
     return [
       ...(this.#neighbours.length > 1 ? [barrier] : []),
       ...(local.length > 0
-        ? [this.#sumStage(`sums of this machine, ${what}`, local, pieces, this.#neighbours.length)]
+        ? [this.#sumStage(`sums of this node, ${what}`, local, pieces, this.#neighbours.length)]
         : []),
       ...all.flatMap(({ exchanges }) => exchanges),
       this.#sumStage(
@@ -91,7 +91,7 @@ export class Reducer {
     ];
   }
 
-  /** What the ranks of this machine keep of these pieces; undefined where that is nothing. */
+  /** What the ranks of this node keep of these pieces; undefined where that is nothing. */
   ownership(pieces: readonly Piece[]): Ownership | undefined {
     const kept = pieces.filter((piece) => this.#keeps(piece));
     if (kept.length === 0 || this.#neighbours.length === 1) return undefined;
@@ -113,7 +113,7 @@ export class Reducer {
     return this.#isNested ? this.#options.names.outer : this.#options.names.all;
   }
 
-  /** Several machines of several ranks: then there are two axes. */
+  /** Several nodes of several ranks: then there are two axes. */
   get #isNested(): boolean {
     return this.#neighbours.length > 1 && this.#options.levels.members.length > 1;
   }
@@ -131,13 +131,13 @@ export class Reducer {
       return { local: [], exchanges: [], totals, gathers };
     }
     const subparts = cutPiece(part, members.length);
-    const own = subparts[this.#machine] as Piece;
+    const own = subparts[this.#node] as Piece;
     gathers.unshift(this.#gather(subparts, what, this.#outer));
     const { runs: local, sources } = this.#isNested
       ? this.#sumNeighbours(part)
       : { runs: [], sources: this.#contributions(part) };
     const { stages: exchanges, placeOf } = this.#exchange(subparts, sources, what);
-    const totals = this.#totals(own, this.#options.levels.machines.combination, placeOf);
+    const totals = this.#totals(own, this.#options.levels.nodes.combination, placeOf);
     return { local, exchanges, totals, gathers };
   }
 
@@ -161,14 +161,14 @@ export class Reducer {
     }));
   }
 
-  /** This machine's contributions to a part, each in room of its own. */
+  /** This node's contributions to a part, each in room of its own. */
   #sumNeighbours(part: Piece): { runs: Run[]; sources: BufferPlace[] } {
     const { levels } = this.#options;
     const runs: Run[] = [];
     const sources: BufferPlace[] = [];
-    for (const [index, { rank: machine }] of levels.machines.contributions.entries()) {
-      if (machine !== this.#machine) continue;
-      const target = this.#room("machine", bytesOf(this.#layout, part));
+    for (const [index, { rank: node }] of levels.nodes.contributions.entries()) {
+      if (node !== this.#node) continue;
+      const target = this.#room("node", bytesOf(this.#layout, part));
       sources.push(target);
       const to = this.#compact(target, part);
       runs.push(...this.#sums(part, levels.within[index] as Combination, this.#inPlace(part), to));
@@ -176,25 +176,25 @@ export class Reducer {
     return { runs, sources };
   }
 
-  /** Every machine's contributions to this rank's subpart, slot by slot, to where they are read. */
+  /** Every node's contributions to this rank's subpart, slot by slot, to where they are read. */
   #exchange(
     subparts: readonly Piece[],
     sources: readonly BufferPlace[],
     what: string,
   ): { stages: CollectiveStage[]; placeOf: PlaceOf } {
-    const { contributions, slots } = this.#options.levels.machines;
-    const own = subparts[this.#machine] as Piece;
+    const { contributions, slots } = this.#options.levels.nodes;
+    const own = subparts[this.#node] as Piece;
     const { group } = own;
     const counts = subparts.map((subpart) => elementsOf(this.#layout, subpart));
     const bytes = bytesOf(this.#layout, own);
     const places = new Map<string, BufferPlace>();
     const stages: CollectiveStage[] = [];
     for (let slot = 0; slot < slots; slot++) {
-      const gives = (machine: number) =>
-        contributions.some((from) => from.rank === machine && from.slot === slot);
-      const sendCounts = counts.map((count) => (gives(this.#machine) ? count : 0));
+      const gives = (node: number) =>
+        contributions.some((from) => from.rank === node && from.slot === slot);
+      const sendCounts = counts.map((count) => (gives(this.#node) ? count : 0));
       const receiveCounts = counts.map((_, from) =>
-        gives(from) ? (counts[this.#machine] as number) : 0,
+        gives(from) ? (counts[this.#node] as number) : 0,
       );
       const givers = counts.flatMap((_, from) => (gives(from) ? [from] : []));
       const into = this.#room("copies", bytes * givers.length);
@@ -202,7 +202,7 @@ export class Reducer {
         places.set(`${from} ${slot}`, { ...into, byteOffset: into.byteOffset + at * bytes });
       }
       const given = sources[slot] ?? sources[0];
-      assert(given !== undefined, "a machine has a contribution");
+      assert(given !== undefined, "a node has a contribution");
       stages.push({
         name: `${group.key} of ${what} to those who sum it`,
         mode: "collective",

@@ -51,7 +51,7 @@ export function gatherStage(
     counts.unshift(next - start);
     next = start;
   }
-  const call = { kind: "allGather" as const, count: group.length, counts, dtype: group.dtype };
+  const call = { kind: "allGather" as const, counts, dtype: group.dtype };
   const data = { buffer, byteOffset: group.byteOffset };
   return { name: `new ${buffer} to all`, mode: "collective", group: ranks, call, data };
 }

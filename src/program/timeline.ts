@@ -71,9 +71,8 @@ function summarize(tasks: readonly Timed[]): Timeline {
 /** Of the data that a collective works on; nothing for a barrier. */
 export function collectiveBytes({ call }: CollectiveStage): number {
   if (call.kind === "barrier") return 0;
-  const elements =
-    "count" in call ? call.count : call.receiveCounts.reduce((sum, count) => sum + count, 0);
-  return elements * bytesPerElement(call.dtype);
+  const counts = call.kind === "allGather" ? call.counts : call.receiveCounts;
+  return counts.reduce((sum, count) => sum + count, 0) * bytesPerElement(call.dtype);
 }
 
 export function flopsOfStages(program: Program, stages: readonly Stage[]): number {

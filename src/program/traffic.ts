@@ -36,7 +36,7 @@ function receivedBy({ call, group }: CollectiveStage, placeOf: (group: string) =
     counts.reduce((sum, count, from) => (from === placeOf(group) ? sum : sum + count), 0);
   switch (call.kind) {
     case "allGather":
-      return others(call.counts ?? []) * bytesPerElement(call.dtype);
+      return others(call.counts) * bytesPerElement(call.dtype);
     case "allToAll":
       return others(call.receiveCounts) * bytesPerElement(call.dtype);
     default:

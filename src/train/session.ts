@@ -288,11 +288,11 @@ export function announce(session: Session): void {
   });
 }
 
-/** Nothing for a run on one machine. */
+/** Nothing for a run on one node. */
 function networkOf({ group }: Ranks, { plan }: Trainer): { readonly network?: NetworkFacts } {
-  const machines = group.transport.machines.length;
+  const machines = group.transport.nodes.length;
   if (machines === 1) return {};
-  const { messageUs, wireUsPerByte } = group.costs.between;
+  const { messageUs, wireUsPerByte } = group.costs;
   const { buckets } = plan;
   return { network: { machines, messageUs, bytesPerSecond: 1e6 / wireUsPerByte, buckets } };
 }

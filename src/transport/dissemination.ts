@@ -8,18 +8,18 @@ const NOTHING = new Uint8Array(0);
 
 type Messages = Pick<Transport, "rank" | "send" | "receive">;
 
-/** Holds up all ranks, or those of one machine: log2 of their number rounds of empty messages. */
+/** Waits for all ranks, or for those of this node, in log2 of their number rounds of empty messages. */
 export function disseminationBarrier(
-  transport: Messages & Pick<Transport, "size" | "machines">,
+  transport: Messages & Pick<Transport, "size" | "nodes">,
   { within, ...options }: BarrierOptions = {},
 ): Promise<void> {
-  const { rank, size, machines } = transport;
+  const { rank, size, nodes } = transport;
   const everyone = Array.from({ length: size }, (_, peer) => peer);
-  const mine = machines.find((ranks) => ranks.includes(rank)) ?? [rank];
-  return barrierAmong(transport, within === "machine" ? mine : everyone, options);
+  const mine = nodes.find((ranks) => ranks.includes(rank)) ?? [rank];
+  return barrierAmong(transport, within === "node" ? mine : everyone, options);
 }
 
-/** Holds up `members`, in this order for all of them. */
+/** Waits for `members`, which all name them in the same order. */
 export async function barrierAmong(
   transport: Messages,
   members: readonly number[],

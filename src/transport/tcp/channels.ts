@@ -123,11 +123,10 @@ export class Channels {
   }
 
   /** A piece is there. */
-  placed({ channel: number, sequence, offset, length }: Frame): void {
+  placed({ channel: number, sequence, length }: Frame): void {
     const channel = this.#channel(number);
     const arriving = channel.arriving.get(sequence);
     if (arriving === undefined) return;
-    arriving.posted?.arrived?.(offset, length);
     arriving.left -= length;
     if (arriving.left > 0) return;
     channel.arriving.delete(sequence);

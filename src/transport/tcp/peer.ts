@@ -136,15 +136,9 @@ export class Peer {
   }
 
   /** Returns true if the message was there already. */
-  receive(
-    channel: number,
-    into: Uint8Array,
-    done: () => void,
-    arrived?: Posted["arrived"],
-  ): boolean {
+  receive(channel: number, into: Uint8Array, done: () => void): boolean {
     const posted: Posted = {
       into,
-      arrived,
       done,
       failed: (what) => this.#events.failed(String(what)),
     };
