@@ -104,6 +104,7 @@ export function programFromJson(json: ProgramJson): StepProgram {
   const side = (own: SideJson): Side => ({ ...own, states: mapOf(own.states) });
   return checkProgram({
     ...rest,
+    counted: rest.counted,
     stop: rest.stop,
     paces: rest.paces,
     buffers: mapOf(json.buffers),
