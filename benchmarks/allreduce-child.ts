@@ -1,6 +1,6 @@
 /**
- * One rank that measures the sum of a flat vector over all ranks, made by the stages that a run has for its gradients.
- * Rank 0 prints one JSON object. Started by `allreduce.ts`.
+ * One rank that measures the sum of a flat vector over all ranks, made by the stages that a run has
+ * for its gradients. Rank 0 prints one JSON object. Started by `allreduce.ts`.
  */
 import { Group } from "../src/collectives/index.ts";
 import { createOrtEngine } from "../src/engine/index.ts";

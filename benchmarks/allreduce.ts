@@ -1,6 +1,7 @@
 /**
- * How fast is the sum of a flat vector of float32 over processes of one computer, as a run makes it of its gradients, over
- * shared memory and over TCP? Against the all-reduces of Gloo and OpenMPI, and of another revision, in the same run.
+ * How fast is the sum of a flat vector of float32 over processes of one computer, as a run makes it
+ * of its gradients, over shared memory and over TCP? Against the all-reduces of Gloo and OpenMPI,
+ * and of another revision, in the same run.
  */
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -15,7 +16,9 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const PYTHON = "/usr/bin/python3";
 /** For Gloo: one that has PyTorch. */
 const TORCH_PYTHON = process.env["LOCKSTEP_PYTHON"] ?? PYTHON;
-/** The folder of a built checkout of another revision, whose `allreduce-child.js` is measured too. */
+/**
+ * The folder of a built checkout of another revision, whose `allreduce-child.js` is measured too.
+ */
 const BEFORE = process.env["LOCKSTEP_BEFORE"];
 /** MiB, as the scripts of the peers print them. */
 const CASES = [0.004, 0.25, 4, 25, 100] as const;
@@ -103,7 +106,10 @@ function against(
   );
 }
 
-/** The best medians of a few rounds, in which all take turns: other work on the computer only ever slows them down. */
+/**
+ * The best medians of a few rounds, in which all take turns: other work on the computer only ever
+ * slows them down.
+ */
 async function bestOf<Name extends string>(
   measures: Readonly<Record<Name, () => Promise<Times>>>,
 ): Promise<Record<Name, Times>> {

@@ -83,12 +83,12 @@ interface Setting
     "reproducible" | "bucketBytes" | "parallel" | "zero" | "strategies"
   > {
   readonly threads?: number;
-  /** Of the whole run; one unless told. */
+  /** How many ranks the run has. Default: 1. */
   readonly ranks?: number;
-  /** Ranks of each read each other's memory; one of all unless told. */
+  /** How many nodes they are on; ranks of one node read each other's memory. Default: 1. */
   readonly nodes?: number;
   readonly optimizer?: Optimizer;
-  /** Of rank 0; that of all unless told. */
+  /** The engine of rank 0. Default: the same as that of all ranks. */
   readonly engine?: Device;
   readonly afterwards?: (trainers: readonly Trainer[]) => void;
 }

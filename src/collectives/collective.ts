@@ -1,14 +1,20 @@
-/** The collectives that a group of ranks can be asked for, checked. Pure: no transport and no memory. */
+/**
+ * The collectives that a group of ranks can be asked for, checked. Pure: no transport and no
+ * memory.
+ */
 import { LockstepError } from "../errors.ts";
 import type { DType } from "../tensor/index.ts";
 
 /** A collective without its memory. Counts are in elements. */
 export type Collective =
-  /** Rank r has part r of the data, of `counts[r]` elements, in its place; afterwards every rank has all parts. */
+  /**
+   * Rank r has part r of the data, of `counts[r]` elements, in its place; afterwards every rank has
+   * all parts.
+   */
   | { readonly kind: "allGather"; readonly dtype: DType; readonly counts: readonly number[] }
   /**
-   * The data of a rank are `sendCounts[p]` elements for each rank p, one after the other. It receives
-   * `receiveCounts[p]` elements from each, one after the other, in another place.
+   * The data of a rank are `sendCounts[p]` elements for each rank p, one after the other. It
+   * receives `receiveCounts[p]` elements from each, one after the other, in another place.
    */
   | {
       readonly kind: "allToAll";

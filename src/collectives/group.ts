@@ -1,6 +1,6 @@
 /**
- * A group of ranks that compute together: the memory that collectives work on, and collectives that are prepared once
- * and run many times. All ranks make the same calls in the same order.
+ * A group of ranks that compute together: the memory that collectives work on, and collectives that
+ * are prepared once and run many times. All ranks make the same calls in the same order.
  */
 import type { Device, HostBuffer } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
@@ -16,11 +16,17 @@ export interface GroupSettings {
   /** Allocates the memory that collectives work on. */
   readonly engine: Device;
   readonly transport: Transport;
-  /** What messages between nodes cost; see `measureCosts`. The same on all ranks. Default: those of a local network. */
+  /**
+   * What messages between nodes cost; see `measureCosts`. The same on all ranks. Default: those of
+   * a local network.
+   */
   readonly costs?: LinkCosts;
 }
 
-/** Where a collective works: it reads and writes `data`; an all-to-all writes `into`. Offsets are in bytes. */
+/**
+ * Where a collective works: it reads and writes `data`; an all-to-all writes `into`. Offsets are in
+ * bytes.
+ */
 export interface PrepareOptions {
   readonly data: GroupBuffer;
   /** Default: 0. */
@@ -33,8 +39,8 @@ export interface PrepareOptions {
 export interface Prepared {
   readonly steps: readonly Step[];
   /**
-   * Runs of one group take their turns in the order in which they are asked for, which must be the same on all ranks.
-   * Rejects with the group's error.
+   * Runs of one group take their turns in the order in which they are asked for, which must be the
+   * same on all ranks. Rejects with the group's error.
    */
   run(): Promise<void>;
 }
@@ -62,7 +68,10 @@ export class Group {
     return this.transport.size;
   }
 
-  /** Zeroed memory that `register` takes: it has a name where the transport shares memory. The caller closes it. */
+  /**
+   * Zeroed memory that `register` takes: it has a name where the transport shares memory. The
+   * caller closes it.
+   */
   newMemory(byteLength: number): HostBuffer {
     const { share } = this.transport;
     return this.engine.allocateHost(
@@ -71,14 +80,18 @@ export class Group {
     );
   }
 
-  /** Whether `register` takes this memory: a name that peers have opened is gone, and they cannot open it again. */
+  /**
+   * Whether `register` takes this memory: a name that peers have opened is gone, and they cannot
+   * open it again.
+   */
   canRegister({ memory }: HostBuffer): boolean {
     return this.transport.share === undefined || memory.name !== undefined;
   }
 
   /**
-   * Lets collectives work on memory: peers of this node map it where the transport shares memory. It stays the
-   * caller's, who releases it here before closing it. All ranks register together. Rejects with MEMORY_NAME.
+   * Lets collectives work on memory: peers of this node map it where the transport shares memory.
+   * It stays the caller's, who releases it here before closing it. All ranks register together.
+   * Rejects with MEMORY_NAME.
    */
   async register(own: HostBuffer): Promise<GroupBuffer> {
     const region = await this.transport.share?.(own.memory);
@@ -140,7 +153,10 @@ export class Group {
     await this.transport.barrier();
   }
 
-  /** A group of some of the ranks, with the same engine and costs. Its members call it, and close it. */
+  /**
+   * A group of some of the ranks, with the same engine and costs. Its members call it, and close
+   * it.
+   */
   async subgroup(ranks: readonly number[]): Promise<Group> {
     const transport = await this.transport.subgroup(ranks);
     return new Group({ engine: this.engine, transport, costs: this.costs });

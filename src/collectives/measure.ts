@@ -1,4 +1,6 @@
-/** Measures what messages between nodes cost, on all ranks together, in some tens of milliseconds. */
+/**
+ * Measures what messages between nodes cost, on all ranks together, in some tens of milliseconds.
+ */
 import { type Transport, waitForAll } from "../transport/index.ts";
 
 /** Between nodes. How large the buckets are in which gradients travel follows from it. */
@@ -18,9 +20,10 @@ const SMALL_BYTES = 8;
 const WARM_ROUNDS = 5;
 
 /**
- * Times messages that every rank sends to a rank of the next node. Of each number it takes the lower quartile of a few
- * rounds, and then the largest of all ranks, so that every rank gets the same result. All ranks call it together.
- * Rejects with the group's error. Where there is one node only, nothing is measured.
+ * Times messages that every rank sends to a rank of the next node. Of each number it takes the
+ * lower quartile of a few rounds, and then the largest of all ranks, so that every rank gets the
+ * same result. All ranks call it together. Rejects with the group's error. Where there is one node
+ * only, nothing is measured.
  */
 export async function measureCosts(transport: Transport): Promise<LinkCosts> {
   if (transport.nodes.length === 1) return DEFAULT_COSTS;
@@ -31,7 +34,10 @@ export async function measureCosts(transport: Transport): Promise<LinkCosts> {
   return { messageUs: message, wireUsPerByte: wire };
 }
 
-/** Every rank sends to the rank of the next node that has its place there; where there is none, the places begin anew. */
+/**
+ * Every rank sends to the rank of the next node that has its place there; where there is none, the
+ * places begin anew.
+ */
 function ringOfNodes(transport: Transport, byteLength: number): () => Promise<void> {
   const { rank, nodes } = transport;
   const pairs = nodes.flatMap((ranks, node) => {

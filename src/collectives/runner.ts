@@ -1,4 +1,7 @@
-/** Carries out a schedule: messages go to the transport, and copies are made in place. It does no arithmetic. */
+/**
+ * Carries out a schedule: messages go to the transport, and copies are made in place. It does no
+ * arithmetic.
+ */
 import { type Transport, type Waiting, waitForAll } from "../transport/index.ts";
 import type { Message, Span, Step } from "./schedule.ts";
 

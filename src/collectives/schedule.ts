@@ -1,14 +1,19 @@
 /**
- * The schedule of one rank in one collective: the steps that it takes, in order. Pure functions make schedules, and
- * the runner carries them out. There is one algorithm for each collective; docs/decisions/0022 says why.
+ * The schedule of one rank in one collective: the steps that it takes, in order. Pure functions
+ * make schedules, and the runner carries them out. There is one algorithm for each collective;
+ * docs/decisions/0022 says why.
  */
 import { type Collective, type Part, partsOf } from "./collective.ts";
 
 /** A range of elements in memory. */
 export interface Span extends Part {
-  /** `data`: the memory that the collective works on. `into`: where an all-to-all puts its result. */
+  /**
+   * `data`: the memory that the collective works on. `into`: where an all-to-all puts its result.
+   */
   readonly space: "data" | "into";
-  /** The rank whose memory is meant. Default: this rank. Others only where their memory is shared. */
+  /**
+   * The rank whose memory is meant. Default: this rank. Others only where their memory is shared.
+   */
   readonly rank?: number;
 }
 
@@ -51,9 +56,10 @@ export function scheduleOf(collective: Collective, member: Member): readonly Ste
 }
 
 /**
- * Every rank sends its part to one rank of every other node, its deputy there. Then every rank copies its own part, and
- * those that it has received, into the memory of the other ranks of its node. So each byte crosses the network once for
- * each node, and all ranks of a node share the sending. Where memory is not shared, every rank counts as a node.
+ * Every rank sends its part to one rank of every other node, its deputy there. Then every rank
+ * copies its own part, and those that it has received, into the memory of the other ranks of its
+ * node. So each byte crosses the network once for each node, and all ranks of a node share the
+ * sending. Where memory is not shared, every rank counts as a node.
  */
 function allGather({ rank, nodes, shared }: Member, parts: readonly Part[]): Step[] {
   const places = shared ? nodes : parts.map((_, peer) => [peer]);

@@ -1,4 +1,7 @@
-/** A worker of a run on this machine: a process that the launcher starts, with a rank. It ends when its launcher does. */
+/**
+ * A worker of a run: a process that the launcher starts, with a rank. It ends when its launcher
+ * does.
+ */
 import { Group, measureCosts } from "../collectives/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
@@ -22,7 +25,10 @@ import {
 } from "./messages.ts";
 import { endProcess, outliveOutput } from "./survive.ts";
 
-/** The longest that one may work alone while others wait. Those that have ended, stopped or fallen silent are found by that. */
+/**
+ * The longest that one may work alone while others wait. Those that have ended, stopped or fallen
+ * silent are found by that.
+ */
 const DEADLINE_MS = 3_600_000;
 /** All doors are open when their addresses are told: who cannot reach one by then never will. */
 const REACH_MS = 8000;
@@ -47,12 +53,13 @@ function tell(message: FromWorker): Promise<void> {
 async function work(job: Assignment): Promise<TrainResult["outcome"]> {
   const { threads, dump, roots, startedAt = performance.timeOrigin } = job;
   const opened = openJob(readJobFolder(job.job));
-  // A job of this machine was checked when it was opened or made.
+  // A job that comes from this machine was checked when it was opened or made.
   if (job.meeting.kind === "network") opened.check();
   const run = overrideRun(opened.run, job.overrides);
   const folder = await openRunFolder(job.out);
   const engine = createOrtEngine({ threads, ...(dump === undefined ? {} : { dump }) });
-  // Who writes checkpoints writes figures: the launcher may be on another machine, or gone a step before.
+  // The worker that writes checkpoints writes figures too, because the launcher may be on another
+  // machine, or end a step earlier.
   const metrics = job.rank === 0 ? figures(folder.file(FILES.metrics)) : undefined;
   try {
     const transport = await meet(job);
@@ -165,7 +172,9 @@ function askToStop(): void {
   stop.abort(new LockstepError("ABORTED", "A stop was asked for."));
 }
 
-/** Another worker is lost. What was done is saved; where nothing was, there is nobody to wait for. */
+/**
+ * Another worker is lost. What was done is saved; where nothing was, there is nobody to wait for.
+ */
 function stopAlone(): void {
   askToStop();
   if (!hasMet) meeting.abort(new LockstepError("ABORTED", "Another worker is lost."));

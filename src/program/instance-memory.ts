@@ -7,7 +7,7 @@ import type { Device, DeviceBuffer, HostBuffer } from "../engine/index.ts";
 import { assert } from "../errors.ts";
 import type { BufferSpec } from "./program.ts";
 
-/** One copy moves at most so many bytes: a view of more is not to be had everywhere. */
+/** One copy moves at most so many bytes, because not every system can make larger views. */
 const COPY_BYTES = 2 ** 30;
 
 export class InstanceMemory {
@@ -39,7 +39,7 @@ export class InstanceMemory {
     return buffer;
   }
 
-  /** As collectives of all ranks see it. */
+  /** A buffer as collectives of all ranks see it. */
   shared(name: string): GroupBuffer {
     const buffer = this.#registered.get(name);
     assert(buffer !== undefined, `the program shares the buffer "${name}"`);
@@ -51,7 +51,7 @@ export class InstanceMemory {
     this.#ranks.set(name, ranks);
   }
 
-  /** As collectives of some of the ranks see it. */
+  /** A buffer as collectives of some of the ranks see it. */
   lent(name: string, of: string, all: Group, group: Group): GroupBuffer {
     const buffer = this.shared(name);
     const key = `${of} ${name}`;

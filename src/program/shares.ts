@@ -1,7 +1,8 @@
 /**
- * Who computes which micro-batches of a step, and how their gradients become one sum. Every rank has a range of
- * micro-batches; in it lie nodes of the one binary tree over all of them. What a rank computes of the tree alone is a
- * contribution; the rest of the tree is computed from contributions. So the sum has the same bits for any ranges.
+ * Who computes which micro-batches of a step, and how their gradients become one sum. Every rank
+ * has a range of micro-batches; in it lie nodes of the one binary tree over all of them. What a
+ * rank computes of the tree alone is a contribution; the rest of the tree is computed from
+ * contributions. So the sum has the same bits for any ranges.
  */
 import { assert } from "../errors.ts";
 
@@ -45,13 +46,13 @@ export function evenRanges(microBatches: number, ranks: number): Range[] {
 
 export interface ShareOptions {
   /**
-   * Whether sums have the same bits for any ranges. Default: true. If not, a rank adds up all that it computes, so that
-   * fewer bytes travel where ranges are no nodes of the tree.
+   * Whether sums have the same bits for any ranges. Default: true. If not, a rank adds up all that
+   * it computes, so that fewer bytes travel where ranges are no nodes of the tree.
    */
   readonly reproducible?: boolean | undefined;
   /**
-   * Whether each rank leaves the last addition of its last contribution to the ranks that read both halves in place, which
-   * saves two passes over memory. Default: false.
+   * Whether each rank leaves the last addition of its last contribution to the ranks that read both
+   * halves in place, which saves two passes over memory. Default: false.
    */
   readonly leaveLast?: boolean;
 }
@@ -92,7 +93,10 @@ function halvesOfLast(from: Contribution, all: readonly Contribution[]): Contrib
   return halves(from).map((half, index) => ({ ...half, rank, slot: slot + index }));
 }
 
-/** How contributions make up a range: along the tree; one after the other where they are no nodes of it. */
+/**
+ * How contributions make up a range: along the tree; one after the other where they are no nodes of
+ * it.
+ */
 function combine(contributions: readonly Contribution[], range: Range): Combination {
   const own = contributions.flatMap((from, index) => (isWithin(from, range) ? [index] : []));
   const [first, ...others] = own;
@@ -107,7 +111,10 @@ function combine(contributions: readonly Contribution[], range: Range): Combinat
   return others.reduce<Combination>((sum, index) => [sum, index], first);
 }
 
-/** Both children of a node: the first is the largest power of two that leaves something for the second. */
+/**
+ * Both children of a node: the first is the largest power of two that leaves something for the
+ * second.
+ */
 function halves({ first, count }: Range): Range[] {
   const half = 2 ** (Math.ceil(Math.log2(count)) - 1);
   return [
@@ -124,7 +131,10 @@ function slotsOf(contributions: readonly Contribution[]): number {
   return Math.max(...contributions.map(({ slot }) => slot + 1));
 }
 
-/** The tree on two levels: contributions of ranks make those of nodes, and contributions of nodes make the sum. */
+/**
+ * The tree on two levels: contributions of ranks make those of nodes, and contributions of nodes
+ * make the sum.
+ */
 export interface Levels {
   readonly ranks: Shares;
   /** The same with nodes in place of ranks. */

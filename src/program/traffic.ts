@@ -1,4 +1,7 @@
-/** How many bytes a rank takes from others: what it reads of their memory in place, and what is sent to it. */
+/**
+ * How many bytes a rank receives from others: those that it reads in their memory, and those that
+ * are sent to it.
+ */
 import { byteLength, bytesPerElement } from "../tensor/index.ts";
 import type { CollectiveStage, RunStage, Stage } from "./program.ts";
 

@@ -43,7 +43,7 @@ export interface TrainOptions {
   readonly onEvent: EventSink;
   /** Milliseconds since the process started. */
   readonly now: () => number;
-  /** The other workers of the run; alone unless told. All get the same run. */
+  /** The other workers of the run, which all get the same run. Default: none. */
   readonly ranks?: Ranks | undefined;
 }
 

@@ -1,4 +1,7 @@
-/** A barrier made of messages: in round k each rank greets the one 2^k further. Hensgen, Finkel and Manber, 1988. */
+/**
+ * A barrier made of messages: in round k each rank greets the one 2^k further. Hensgen, Finkel and
+ * Manber, 1988.
+ */
 import { type BarrierOptions, type Transport, type WaitOptions, waitForAll } from "./transport.ts";
 
 /** A channel that users of a transport leave alone. */
@@ -8,7 +11,9 @@ const NOTHING = new Uint8Array(0);
 
 type Messages = Pick<Transport, "rank" | "send" | "receive">;
 
-/** Waits for all ranks, or for those of this node, in log2 of their number rounds of empty messages. */
+/**
+ * Waits for all ranks, or for those of this node, in log2 of their number rounds of empty messages.
+ */
 export function disseminationBarrier(
   transport: Messages & Pick<Transport, "size" | "nodes">,
   { within, ...options }: BarrierOptions = {},

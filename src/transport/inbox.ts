@@ -1,6 +1,6 @@
 /**
- * Matches messages with receives, in order, within a channel of one pair of ranks. A message that arrives before its
- * receive is kept, up to a bound.
+ * Matches messages with receives, in order, within a channel of one pair of ranks. A message that
+ * arrives before its receive is kept, up to a bound.
  */
 
 /** A receive that waits for its message. */

@@ -1,4 +1,7 @@
-/** The ranks of one node, or some of them, in a run over several nodes. When this group fails the run fails, and the other way round. */
+/**
+ * The ranks of one node, or some of them, in a run over several nodes. When this group fails the
+ * run fails, and the other way round.
+ */
 import type { LockstepError } from "../errors.ts";
 import type {
   BarrierOptions,
@@ -9,7 +12,10 @@ import type {
 } from "./transport.ts";
 
 export interface Surroundings {
-  /** Whether the network has waits to serve. While it has, waits here block the thread for a short time only. */
+  /**
+   * Whether the network has waits to serve. While it has, waits here block the thread for a short
+   * time only.
+   */
   readonly isBusy: () => boolean;
   /** Called once, when this group has failed. */
   readonly failed: (error: LockstepError) => void;

@@ -1,6 +1,6 @@
 /**
- * Ranks on several nodes, several on each. Messages within a node go through its shared memory, all others over the
- * network. When either fails, both do, on all ranks.
+ * Ranks on several nodes, several on each. Messages within a node go through its shared memory, all
+ * others over the network. When either fails, both do, on all ranks.
  */
 import { LockstepError } from "../errors.ts";
 import type { Memory } from "../memory/index.ts";
@@ -19,19 +19,28 @@ import {
 
 export interface NodesOptions {
   /**
-   * The ranks of this node, in their order, over shared memory. Its `names` are the numbers that they have in the run, so
-   * that errors name them.
+   * The ranks of this node, in their order, over shared memory. Its `names` are the numbers that
+   * they have in the run, so that errors name them.
    */
   readonly local: Transport;
   /** All ranks. No message goes to those of this node, so it needs no connection to them. */
   readonly network: Transport;
-  /** The ranks of each node: consecutive numbers, beginning with the first node's. The same on all ranks. */
+  /**
+   * The ranks of each node: consecutive numbers, beginning with the first node's. The same on all
+   * ranks.
+   */
   readonly nodes: readonly (readonly number[])[];
-  /** How long a barrier of all ranks may take; other waits have the transports' deadlines. Default: 30 s. */
+  /**
+   * How long a barrier of all ranks may take; other waits have the transports' deadlines. Default:
+   * 30 s.
+   */
   readonly deadlineMs?: number;
 }
 
-/** Makes one transport of two, which it closes from now on. Throws INVALID_OPTION where they do not fit the nodes. */
+/**
+ * Makes one transport of two, which it closes from now on. Throws INVALID_OPTION where they do not
+ * fit the nodes.
+ */
 export function joinNodes(options: NodesOptions): Transport {
   return new NodesTransport(options);
 }
@@ -94,7 +103,10 @@ class NodesTransport implements Transport {
     return within === "node" || isAlone ? this.#local.barrier(options) : this.#across(options);
   }
 
-  /** The ranks of each node meet; then the first ranks of all nodes meet; then the ranks of each node meet again. */
+  /**
+   * The ranks of each node meet; then the first ranks of all nodes meet; then the ranks of each
+   * node meet again.
+   */
   async #across(options: MessageOptions): Promise<void> {
     await this.#local.barrier(options);
     const firsts = this.nodes.map((ranks) => ranks[0] as number);
@@ -104,7 +116,8 @@ class NodesTransport implements Transport {
       const receive: Transport["receive"] = (...given) => this.receive(...given);
       await barrierAmong({ rank, send, receive }, firsts, options);
     }
-    // These ranks wait for another node. Only their first rank can name it, so their deadline must come after its own.
+    // These ranks wait for another node. Only their first rank can name it, so their deadline must
+    // come after its own.
     const { deadlineMs = this.#deadlineMs } = options;
     const rounds = Math.ceil(Math.log2(firsts.length));
     await this.#local.barrier({ ...options, deadlineMs: (rounds + 1) * deadlineMs });

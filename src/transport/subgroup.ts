@@ -1,4 +1,7 @@
-/** A group of some ranks of a group. Its messages go through the whole group, with ranks renamed, in channels of their own. */
+/**
+ * A group of some ranks of a group. Its messages go through the whole group, with ranks renamed, in
+ * channels of their own.
+ */
 import { LockstepError } from "../errors.ts";
 import { disseminationBarrier } from "./dissemination.ts";
 import { checkRank } from "./failure.ts";
@@ -37,7 +40,10 @@ export function nodesWithin(nodes: Transport["nodes"], ranks: readonly number[])
   return [...byNode.values()];
 }
 
-/** A number that the members of a subgroup compute alike: FNV-1a of its ranks and of how often it was made. */
+/**
+ * A number that the members of a subgroup compute alike: FNV-1a of its ranks and of how often it
+ * was made.
+ */
 export function subgroupId(ranks: readonly number[], nth: number): number {
   let hash = 0x811c9dc5;
   for (const number of [...ranks, -1, nth]) {

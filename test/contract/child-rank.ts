@@ -1,4 +1,6 @@
-/** One rank as a process of its own: joins, does its task, prints what came of it as one JSON line. */
+/**
+ * One rank as a process of its own: joins, does its task, prints what came of it as one JSON line.
+ */
 import fs from "node:fs";
 import { Group } from "../../src/collectives/index.ts";
 import { createOrtEngine } from "../../src/engine/index.ts";
@@ -29,7 +31,10 @@ export interface RankTask {
   readonly task: "contract" | "loop";
   /** For `contract`: how many elements. */
   readonly counts?: readonly number[];
-  /** For `loop`: the collective that is repeated, and which rank does what in which call. Default: `all-gather in place`. */
+  /**
+   * For `loop`: the collective that is repeated, and which rank does what in which call. Default:
+   * `all-gather in place`.
+   */
   readonly collective?: "all-gather in place" | "all-gather by messages" | "all-to-all";
   readonly fault?: {
     readonly rank: number;

@@ -1,4 +1,7 @@
-/** All ranks of a run in this process, over a simulated network: with messages alone, or with memory that ranks of one node share. */
+/**
+ * All ranks of a run in this process, over a simulated network: with messages alone, or with memory
+ * that ranks of one node share.
+ */
 import {
   type Collective,
   Group,
@@ -71,7 +74,10 @@ interface Region {
   readonly waiting: (() => void)[];
 }
 
-/** What a rank sees: each rank maps the memory of the others for itself, so that none closes another's. */
+/**
+ * What a rank sees: each rank maps the memory of the others for itself, so that none closes
+ * another's.
+ */
 function mapped({ memories }: Region, rank: number, size: number): SharedRegion {
   const seen = Array.from({ length: size }, (_, peer) => {
     const memory = memories.get(peer);
@@ -86,8 +92,8 @@ function mapped({ memories }: Region, rank: number, size: number): SharedRegion 
 }
 
 /**
- * The same transport; the n-th memory that each rank shares is seen by all ranks of its node, and so it is in
- * subgroups within one node. `name` is that of the group in `regions`.
+ * The same transport; the n-th memory that each rank shares is seen by all ranks of its node, and
+ * so it is in subgroups within one node. `name` is that of the group in `regions`.
  */
 function sharing(transport: Transport, regions: Map<string, Region>, name = "all"): Transport {
   const { kind, rank, size, generation, nodes, signal } = transport;

@@ -1,7 +1,8 @@
 /**
- * A network inside one process, for tests and for looking at plans of up to 1,024 ranks. Time is virtual: each message takes
- * `latency + bytes / bandwidth`, a lost one is sent again later. The order in which messages are delivered follows
- * from virtual time and the seed alone, so each run is like the last.
+ * A network inside one process, for tests and for looking at plans of up to 1,024 ranks. Time is
+ * virtual: each message takes `latency + bytes / bandwidth`, a lost one is sent again later. The
+ * order in which messages are delivered follows from virtual time and the seed alone, so each run
+ * is like the last.
  */
 import { LockstepError } from "../../errors.ts";
 import { disseminationBarrier } from "../dissemination.ts";
@@ -265,7 +266,9 @@ export class SimulatedTransport implements Transport {
     for (const other of this.#network.transports) if (other !== this) other.fail(errorOf(report));
   }
 
-  /** The first rank that something here waits for (or `rank`, if anything waits for it). @internal */
+  /**
+   * The first rank that something here waits for (or `rank`, if anything waits for it). @internal
+   */
   waitsFor(rank?: number): number | undefined {
     if (this.#dead) return undefined;
     return [...this.#waiting.values()].find((peer) => rank === undefined || peer === rank);

@@ -1,4 +1,7 @@
-/** Ranks on any nodes, connected to each other over TCP. A group lives for one generation; the listener outlives it. */
+/**
+ * Ranks on any nodes, connected to each other over TCP. A group lives for one generation; the
+ * listener outlives it.
+ */
 import { LockstepError } from "../../errors.ts";
 import { disseminationBarrier } from "../dissemination.ts";
 import {
@@ -34,11 +37,16 @@ export interface TcpOptions extends GroupOptions {
   readonly group?: string;
   /** Streams for each direction of each pair. Default: 2. */
   readonly streams?: number;
-  /** The ranks to connect to; they name this rank too. Messages go to no others. Default: all others. */
+  /**
+   * The ranks to connect to; they name this rank too. Messages go to no others. Default: all
+   * others.
+   */
   readonly peers?: readonly number[];
   /** A rank that is silent for so long is lost. Default: 10 s. */
   readonly silenceMs?: number;
-  /** How long it may take to reach the others, where all are known to listen. Default: the deadline. */
+  /**
+   * How long it may take to reach the others, where all are known to listen. Default: the deadline.
+   */
   readonly reachMs?: number;
 }
 
@@ -53,7 +61,10 @@ interface Pending {
 const TICK_MS = 25;
 const PINGS_PER_SILENCE = 4;
 
-/** Connects to all other ranks, or to some. Rejects with UNAUTHORIZED, PROTOCOL, ADDRESS, DEADLINE, or the signal's reason. */
+/**
+ * Connects to all other ranks, or to some. Rejects with UNAUTHORIZED, PROTOCOL, ADDRESS, DEADLINE,
+ * or the signal's reason.
+ */
 export async function joinTcp(options: TcpOptions): Promise<Transport> {
   checkRank(options.rank, options.size);
   options.signal?.throwIfAborted();
@@ -107,7 +118,8 @@ class TcpTransport implements Transport {
       failed: (what) => this.#fail(protocolError(peer, what)),
       lost: (why) => this.#fail(peerLost(peer, why)),
       left: () => this.#left(peer),
-      // Who found it has told all that it is connected to; where that is not everyone, each passes it on.
+      // Who found it has told all that it is connected to; where that is not everyone, each passes
+      // it on.
       reported: (report) => {
         const error = errorOf(readReport(report, peer));
         if (this.#isWhole) this.#end(error);
@@ -197,7 +209,10 @@ class TcpTransport implements Transport {
     }
   }
 
-  /** Calls `start`; if that says it is not over, waits until it is, or the group fails, or time is up. */
+  /**
+   * Calls `start`; if that says it is not over, waits until it is, or the group fails, or time is
+   * up.
+   */
   #wait(
     peer: number,
     doing: string,
