@@ -46,7 +46,7 @@ import { WholeSums } from "./whole-sums.ts";
 export interface LowerOptions {
   readonly ground: Ground;
   readonly rank: number;
-  /** The micro-batches of each rank; even unless told. */
+  /** The micro-batches of each rank. Default: as even as can be. */
   readonly ranges?: readonly Range[] | undefined;
   /** Micro-batches that may run at once, each on one thread. It changes no bits. Default: 1. */
   readonly lanes?: number | undefined;
@@ -54,7 +54,7 @@ export interface LowerOptions {
   readonly optimizer: Optimizer;
   /** The same model, built for evaluation, for one batch of it. */
   readonly evaluation?: Model | undefined;
-  /** How many samples an evaluation looks at; those of one batch unless told. */
+  /** How many samples an evaluation looks at. Default: those of one batch. */
   readonly evaluationSamples?: number | undefined;
 }
 
@@ -277,8 +277,7 @@ class Lowering {
     const { type } = valueOf(this.#step, parts);
     const width = elementCount(type.shape.slice(1));
     const counts = this.#ranges.map(({ count }) => count * width);
-    const count = elementCount(type.shape);
-    const call = { kind: "allGather" as const, count, counts, dtype: type.dtype };
+    const call = { kind: "allGather" as const, counts, dtype: type.dtype };
     const group = this.#groups.names.all;
     const data = { buffer: "totals", byteOffset: 0 };
     return [{ name: "totals to all", mode: "collective", group, call, data }];
