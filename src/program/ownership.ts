@@ -1,7 +1,7 @@
 /**
- * Which part of the flat vectors each rank of a machine looks after: it sums gradients there, and updates parameters and
+ * Which part of the flat vectors each rank of a group looks after: it sums gradients there, and updates parameters and
  * slots. What others need of a part is given to them; slots are not needed by others until a checkpoint.
- * After Rajbhandari et al., "ZeRO", 2020 (its first stage), within one machine.
+ * After Rajbhandari et al., "ZeRO", 2020 (its first stage).
  */
 import { bytesPerElement, type DType } from "../tensor/index.ts";
 import type { Layout, LayoutGroup } from "./layout.ts";
@@ -9,13 +9,20 @@ import { elementsOf, offsetOf, type Piece } from "./pieces.ts";
 import type { CollectiveStage, ProgramBuilder } from "./program.ts";
 
 export interface Ownership {
-  /** Of the ranks that share memory. */
+  /** Of the ranks that share out the parts. */
   readonly group: string;
+  /** Whether they read each other's memory in place; else messages go between them. */
+  readonly isInPlace: boolean;
   /** This rank among them, and all of them by their ranks in the run. */
   readonly place: number;
   readonly ranks: readonly number[];
   /** Pieces, each cut into a part for each rank. Groups that are not among them belong to all. */
   readonly cuts: readonly (readonly Piece[])[];
+}
+
+/** All ranks of the group have come here. */
+export function barrier({ group }: Ownership, name: string): CollectiveStage {
+  return { name, mode: "collective", group, call: { kind: "barrier" } };
 }
 
 /** The cuts of one group; none where it belongs to all. */

@@ -43,7 +43,7 @@ interface PieceStages {
   readonly gathers: readonly CollectiveStage[];
 }
 
-/** Makes the stages for pieces, call by call; what lies between them gets room of its own. */
+/** Makes the stages for pieces, call by call. What is between them is in the same room for each call: they run one after the other. */
 export class Reducer {
   readonly #program: ProgramBuilder;
   readonly #layout: Layout;
@@ -66,6 +66,7 @@ export class Reducer {
 
   /** @param what the pieces, in the names of stages */
   stages(pieces: readonly Piece[], what: string): (RunStage | CollectiveStage)[] {
+    this.#bytes.clear();
     const all = pieces.map((piece) => this.#piece(piece, what));
     const local = all.flatMap((piece) => piece.local);
     const barrier: CollectiveStage = {
@@ -96,7 +97,13 @@ export class Reducer {
     const kept = pieces.filter((piece) => this.#keeps(piece));
     if (kept.length === 0 || this.#neighbours.length === 1) return undefined;
     const cuts = kept.map((piece) => cutPiece(piece, this.#neighbours.length));
-    return { group: this.#inner, place: this.#place, ranks: this.#neighbours, cuts };
+    return {
+      group: this.#inner,
+      isInPlace: true,
+      place: this.#place,
+      ranks: this.#neighbours,
+      cuts,
+    };
   }
 
   #keeps({ group }: Piece): boolean {
@@ -276,8 +283,10 @@ export class Reducer {
   /** The next bytes of a buffer that collectives work on. */
   #room(buffer: string, byteLength: number): BufferPlace {
     const byteOffset = this.#bytes.get(buffer) ?? 0;
-    this.#bytes.set(buffer, byteOffset + byteLength);
-    this.#program.shared.add(this.#program.buffer(buffer, byteOffset + byteLength));
+    const end = byteOffset + byteLength;
+    this.#bytes.set(buffer, end);
+    const before = this.#program.buffers.get(buffer)?.byteLength ?? 0;
+    this.#program.shared.add(this.#program.buffer(buffer, Math.max(before, end)));
     return { buffer, byteOffset };
   }
 }

@@ -190,6 +190,11 @@ export async function loadCheckpoint(
 
 /** The hash of all that a trainer begins with. */
 export async function hashOfState(trainer: Trainer): Promise<string> {
+  if (!trainer.isWhole) {
+    const found: string[] = [];
+    for await (const [name, tensor] of trainer.beginning()) found.push(name, hashOf(tensor));
+    return sha256Of(found);
+  }
   const { parameters, states } = await trainer.read();
   return sha256Of(
     Object.entries({ ...parameters, ...states }).flatMap(([name, tensor]) => [

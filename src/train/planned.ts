@@ -77,9 +77,9 @@ function lowered(
 /** Undefined where ranges do not follow the speeds of ranks. */
 export function pacingOf(
   { ranks }: TrainerOptions,
-  { step, sharing }: Planned,
+  { step, plan, sharing }: Planned,
 ): Pacing | undefined {
-  if (ranks === undefined || ranks.group.size === 1) return undefined;
+  if (ranks === undefined || ranks.group.size === 1 || plan.atOnce !== undefined) return undefined;
   const { adapt = ranks.ranges === undefined } = ranks;
   return adapt ? new Pacing(ranks.group.rank, sharing.ranges, step.microBatches) : undefined;
 }

@@ -14,6 +14,7 @@ import {
   loadCheckpoint,
   type Progress,
 } from "./checkpoint.ts";
+import { collectedBytes } from "./collect.ts";
 import { type ExportPlan, exportNotes, planExport, trainedGraph } from "./export.ts";
 import { factsOf } from "./facts.ts";
 import { fieldRanges } from "./field-ranges.ts";
@@ -225,7 +226,8 @@ function bytesWritten(trainer: Trainer, beginning: Beginning): number {
   const bytes = (tensors: Readonly<Record<string, TensorType>>) =>
     Object.values(tensors).reduce((sum, tensor) => sum + byteLength(tensor), 0);
   const weights = bytes(parameters) + bytes(states);
-  return weights + bytes(slots) + (beginning === "resume" ? 0 : 2 * weights);
+  const checkpoint = collectedBytes(trainer.plan) + weights + bytes(slots);
+  return checkpoint + (beginning === "resume" ? 0 : 2 * weights);
 }
 
 /** What the user should know before the first step, and finds in the report. */
