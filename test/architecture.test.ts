@@ -56,7 +56,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "optimizer",
     "mesh",
   ],
-  parallel: ["errors", "tensor", "mesh", "plan"],
+  parallel: ["errors", "tensor", "graph", "functional", "ops", "mesh", "plan"],
   program: [
     "errors",
     "tensor",

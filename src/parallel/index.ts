@@ -5,6 +5,7 @@ export {
   type Parallel,
   type ParallelOptions,
 } from "./choose.ts";
+export { compress } from "./compress.ts";
 export { type DataOptions, data, PACES } from "./data.ts";
 export { applyStrategies, type Strategy } from "./strategy.ts";
 export { sharedUpdates, zero1, zero2, zero3 } from "./zero.ts";

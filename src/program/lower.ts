@@ -185,7 +185,7 @@ class Lowering {
       ),
       pieces: this.#sums.pieces(this.#places, from),
       totals: this.#totalStages(from),
-      compute: [...this.#sums.stages(this.#places, from), ...norm.stages],
+      compute: [...this.#sums.stages(this.#places, from), ...this.#afterSums(from), ...norm.stages],
       commit: [...this.#averages(from), ...update.stages],
       evaluate: (evaluated?.sizes ?? []).map((batch) => this.#evaluation(batch, from)),
       states: refsOf(this.#places.states, stateBuffer(from)),
@@ -259,6 +259,17 @@ class Lowering {
         this.#places.run(task, { microBatch, lane: 0, from }),
       );
       return [{ name: task.name, runs, mode: isOfEach ? "parallel" : "small" }];
+    });
+  }
+
+  /** What is computed once in a step from what was summed. */
+  #afterSums(from: number): Stage[] {
+    const last = this.#step.tasks.findLastIndex(({ kind }) => kind === "reduce");
+    const after = this.#step.tasks.slice(last + 1).filter(isOfKind("compute"));
+    return after.map((task): Stage => {
+      this.#program.graph(task.graph, 1, () => this.#step.graphs.get(task.graph) as Graph);
+      const run = this.#places.run(task, { microBatch: 0, lane: 0, from });
+      return { name: task.name, runs: [run], mode: "parallel" };
     });
   }
 

@@ -172,7 +172,9 @@ export class ShardedSums implements SumPlan {
     return undefined;
   }
 
+  /** Waves have no paces to follow: all ranks run as many micro-batches in each. */
   control(of: string): TensorRef | undefined {
+    if (of === "paces") return undefined;
     return this.#control.ref(valueName("control", of), CONTROL);
   }
 

@@ -63,7 +63,8 @@ function lowered(
 ): StepProgram {
   const { engine, ranks, optimizer, evaluation, evaluationSamples } = options;
   const { mesh, topology, strategies } = parallelOf(options, overlap);
-  return lower(applyStrategies(strategies, step, mesh), {
+  const all = [...strategies, ...(options.strategies ?? [])];
+  return lower(applyStrategies(all, step, mesh), {
     ground: { mesh, topology },
     rank: ranks?.group.rank ?? 0,
     ranges,
@@ -79,7 +80,7 @@ export function pacingOf(
   { ranks }: TrainerOptions,
   { step, plan, sharing }: Planned,
 ): Pacing | undefined {
-  if (ranks === undefined || ranks.group.size === 1 || plan.atOnce !== undefined) return undefined;
+  if (ranks === undefined || plan.paces === undefined) return undefined;
   const { adapt = ranks.ranges === undefined } = ranks;
   return adapt ? new Pacing(ranks.group.rank, sharing.ranges, step.microBatches) : undefined;
 }

@@ -9,6 +9,7 @@ import {
   chooseParallel,
   type Parallel,
   type ParallelOptions,
+  type Strategy,
 } from "../parallel/index.ts";
 import type { Range } from "../program/index.ts";
 import { byteLength } from "../tensor/index.ts";
@@ -33,6 +34,8 @@ export interface SharingOptions extends ParallelOptions {
   readonly reproducible?: boolean | undefined;
   /** Of gradients that travel together between machines; chosen from the group's measured costs unless told. */
   readonly bucketBytes?: number | undefined;
+  /** Further rewrites of the step, behind those that are chosen. */
+  readonly strategies?: readonly Strategy[] | undefined;
 }
 
 /** @param overlap whether gradients travel beside computation where they travel at all @throws INVALID_OPTION */
