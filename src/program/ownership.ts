@@ -1,7 +1,7 @@
 /**
- * Which parts of the flat vectors each rank of a node owns. A rank sums the gradients of its parts
+ * Which parts of the flat vectors each rank of a group owns. A rank sums the gradients of its parts
  * and updates parameters and slots there; new parameters are gathered. Other ranks need its slots
- * only for a checkpoint. After Rajbhandari et al., "ZeRO", 2020 (its first stage), within one node.
+ * only for a checkpoint. After Rajbhandari et al., "ZeRO", 2020 (its first stage).
  */
 import { bytesPerElement, type DType } from "../tensor/index.ts";
 import type { Layout, LayoutGroup } from "./layout.ts";
@@ -9,8 +9,10 @@ import { elementsOf, offsetOf, type Piece } from "./pieces.ts";
 import type { CollectiveStage, ProgramBuilder } from "./program.ts";
 
 export interface Ownership {
-  /** The name of the group of ranks, which share memory. */
+  /** The name of the group of ranks that share out the parts. */
   readonly group: string;
+  /** Whether they read each other's memory in place; else messages go between them. */
+  readonly isInPlace: boolean;
   /** The place of this rank among them, and their ranks in the run. */
   readonly place: number;
   readonly ranks: readonly number[];
@@ -19,6 +21,11 @@ export interface Ownership {
    * pieces here.
    */
   readonly cuts: readonly (readonly Piece[])[];
+}
+
+/** All ranks of the group have come here. */
+export function barrier({ group }: Ownership, name: string): CollectiveStage {
+  return { name, mode: "collective", group, call: { kind: "barrier" } };
 }
 
 /** The cuts of one group; none where every rank owns all of it. */

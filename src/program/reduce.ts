@@ -50,8 +50,8 @@ interface PieceStages {
 }
 
 /**
- * Makes the stages of pieces. Intermediate sums of different pieces have different places, so that
- * they may be under way at once.
+ * Makes the stages of pieces, call by call. Intermediate sums of all calls share their places: the
+ * stages of one call end before those of the next begin.
  */
 export class Reducer {
   readonly #program: ProgramBuilder;
@@ -77,6 +77,7 @@ export class Reducer {
 
   /** @param what what names of stages call the pieces */
   stages(pieces: readonly Piece[], what: string): (RunStage | CollectiveStage)[] {
+    this.#bytes.clear();
     const all = pieces.map((piece) => this.#piece(piece, what));
     const local = all.flatMap((piece) => piece.local);
     const barrier: CollectiveStage = {
@@ -110,7 +111,13 @@ export class Reducer {
     const kept = pieces.filter((piece) => this.#keeps(piece));
     if (kept.length === 0 || this.#neighbours.length === 1) return undefined;
     const cuts = kept.map((piece) => cutPiece(piece, this.#neighbours.length));
-    return { group: this.#inner, place: this.#place, ranks: this.#neighbours, cuts };
+    return {
+      group: this.#inner,
+      isInPlace: true,
+      place: this.#place,
+      ranks: this.#neighbours,
+      cuts,
+    };
   }
 
   #keeps({ group }: Piece): boolean {
@@ -290,8 +297,10 @@ export class Reducer {
   /** Reserves the next bytes of a buffer that collectives work on. */
   #room(buffer: string, byteLength: number): BufferPlace {
     const byteOffset = this.#bytes.get(buffer) ?? 0;
-    this.#bytes.set(buffer, byteOffset + byteLength);
-    this.#program.shared.add(this.#program.buffer(buffer, byteOffset + byteLength));
+    const end = byteOffset + byteLength;
+    this.#bytes.set(buffer, end);
+    const before = this.#program.buffers.get(buffer)?.byteLength ?? 0;
+    this.#program.shared.add(this.#program.buffer(buffer, Math.max(before, end)));
     return { buffer, byteOffset };
   }
 }

@@ -62,7 +62,7 @@ export function gatherStage(
   return { name: `new ${buffer} to all`, mode: "collective", group: ranks, call, data };
 }
 
-/** A part of a buffer that another rank of this node has written. */
+/** A part of a buffer that one rank alone has written. */
 export interface Held extends Extent {
   readonly buffer: string;
   readonly rank: number;

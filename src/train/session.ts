@@ -5,9 +5,10 @@ import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import { evenRanges } from "../program/index.ts";
 import type { EventSink, NetworkFacts } from "../telemetry/index.ts";
-import { byteLength, elementCount, type TensorType } from "../tensor/index.ts";
+import { elementCount } from "../tensor/index.ts";
 import { agree } from "./agree.ts";
 import {
+  bytesWritten,
   type CheckpointHead,
   checkIdentity,
   hashOfState,
@@ -217,15 +218,6 @@ export function isLeader({ ranks }: TrainOptions): boolean {
 export async function closeSession({ trainer, data }: Session): Promise<void> {
   trainer.close();
   await data.close();
-}
-
-/** Of the checkpoint, and for a new run also of both files of weights: a resumed one replaces them. */
-function bytesWritten(trainer: Trainer, beginning: Beginning): number {
-  const { parameters, slots, states } = trainer.tensors();
-  const bytes = (tensors: Readonly<Record<string, TensorType>>) =>
-    Object.values(tensors).reduce((sum, tensor) => sum + byteLength(tensor), 0);
-  const weights = bytes(parameters) + bytes(states);
-  return weights + bytes(slots) + (beginning === "resume" ? 0 : 2 * weights);
 }
 
 /** What the user should know before the first step, and finds in the report. */
