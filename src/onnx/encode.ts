@@ -3,7 +3,7 @@ import { LockstepError } from "../errors.ts";
 import type { Attributes, AttributeValue, Graph, Node } from "../graph/index.ts";
 import { typeOf } from "../graph/index.ts";
 import { operatorTable } from "../ops/index.ts";
-import { DTYPES, type Tensor, type TensorType } from "../tensor/index.ts";
+import { byteLength, DTYPES, type Tensor, type TensorType } from "../tensor/index.ts";
 import {
   ATTRIBUTE_TYPES,
   modelTable,
@@ -171,6 +171,7 @@ const utf8 = new TextEncoder();
 
 /** The tensor's bytes are not copied. */
 export function toRawTensor(name: string, tensor: Tensor): RawTensor {
+  const { pieces } = tensor;
   return {
     name,
     dims: [...tensor.shape],
@@ -182,7 +183,7 @@ export function toRawTensor(name: string, tensor: Tensor): RawTensor {
     doubleData: NO_BYTES,
     uint64Data: NO_BYTES,
     stringData: [],
-    rawData: tensor.bytes,
+    rawData: pieces === undefined ? tensor.bytes : { byteLength: byteLength(tensor), pieces },
     externalData: [],
     dataLocation: 0,
     docString: "",

@@ -92,7 +92,7 @@ export function zero3(axes: readonly string[]): Strategy {
           outputs: gathered,
         };
         const inputs = other.inputs.map((name) => gathered[used.indexOf(name)] ?? name);
-        return [gather, { ...other, inputs } as ComputeTask];
+        return [gather, { ...other, inputs }];
       });
       const gathering = { ...cut, values, tasks };
       const now = tasks.filter(isGradient);

@@ -18,7 +18,7 @@ import { type FlatVectors, flatName } from "./flat.ts";
 import { GATHER, Gathered, ofOwner, type Unit } from "./gathered.ts";
 import { type Layout, planLayout } from "./layout.ts";
 import type { RankGroups } from "./levels.ts";
-import type { Ownership } from "./ownership.ts";
+import { type Ownership, ownExtents } from "./ownership.ts";
 import { type At, entryRef, isPiece, type Places } from "./places.ts";
 import {
   COMPUTE,
@@ -201,7 +201,8 @@ export class ShardedSums implements SumPlan {
     }
     // Only the tiles that this rank looks after are ever touched, and so take memory.
     for (let index = 0; index < accumulatorsOf(this.#waves); index++) {
-      program.buffer(gradientBuffer(index), vectors.gradients.byteLength);
+      const name = program.buffer(gradientBuffer(index), vectors.gradients.byteLength);
+      program.touches(name, ownExtents(vectors.gradients, this.ownership));
     }
     program.shared.add(program.buffer("control", this.#control.byteLength));
     program.buffer("control.sum", this.#control.byteLength);

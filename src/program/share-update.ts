@@ -4,8 +4,7 @@
  */
 import { bytesPerElement, elementCount } from "../tensor/index.ts";
 import type { LayoutEntry, LayoutGroup } from "./layout.ts";
-import type { Extent } from "./ownership.ts";
-import type { ProgramBuilder, Stage } from "./program.ts";
+import type { Extent, ProgramBuilder, Stage } from "./program.ts";
 
 /** The entries of each rank: neighbours, of about as many elements as those of the others. */
 export function shareEntries(group: LayoutGroup, ranks: number): readonly LayoutEntry[][] {

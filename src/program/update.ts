@@ -7,9 +7,17 @@ import { elementCount, scalar, type Tensor } from "../tensor/index.ts";
 import { GRADIENTS, PARAMETERS, SCRATCH } from "./buffers.ts";
 import type { FlatVectors } from "./flat.ts";
 import type { LayoutEntry, LayoutGroup } from "./layout.ts";
-import { cutsOf, extentOf, gatherParts, type Ownership, ownPieces } from "./ownership.ts";
+import {
+  cutsOf,
+  extentOf,
+  gatherParts,
+  type Ownership,
+  ownExtents,
+  ownPieces,
+  withoutExtents,
+} from "./ownership.ts";
 import type { Piece } from "./pieces.ts";
-import type { ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
+import type { BufferSpec, ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
 import { refsOf } from "./refs.ts";
 import { gatherStage, type Held, shareEntries } from "./share-update.ts";
 import { type Block, blockRef, blocksBetween, elementsIn, sweepMode, tileRefs } from "./sweep.ts";
@@ -96,7 +104,12 @@ export function planUpdate(
   const kept = keepsParameters ? [{ buffer: PARAMETERS, layout: plan.parameters }] : [];
   const held =
     ownership === undefined ? [] : groups.flatMap((group) => heldOf(group, kept, ownership));
-  for (const { buffer } of held) program.shared.add(buffer);
+  for (const buffer of new Set(held.map((part) => part.buffer))) {
+    program.shared.add(buffer);
+    const others = held.filter((part) => part.buffer === buffer);
+    const { byteLength } = program.buffers.get(buffer) as BufferSpec;
+    program.touches(buffer, withoutExtents(byteLength, others));
+  }
   const runs = groups.flatMap((group) =>
     group.rule.granularity === "element"
       ? elementRuns(program, plan, group, ownPieces(ownership, group.group, plan.gradients.tile))
@@ -113,7 +126,10 @@ export function planUpdate(
     ),
     mode: "parallel",
   };
-  if (copies.length > 0) program.buffer(SCRATCH, plan.parameters.byteLength);
+  if (copies.length > 0) {
+    program.buffer(SCRATCH, plan.parameters.byteLength);
+    if (keepsParameters) program.touches(SCRATCH, ownExtents(plan.parameters, ownership));
+  }
   // Who reads parts in place (a gather, a checkpoint) finds them all of one step.
   const settled: Stage = {
     name: "new parameters are there",

@@ -62,17 +62,33 @@ function isInParts({ held }: StepProgram, { buffer }: TensorRef): boolean {
 
 function inParts(instance: Instance, { held }: StepProgram, ref: TensorRef): Tensor {
   const [start, end] = [ref.byteOffset, ref.byteOffset + byteLength(ref.type)];
+  const others = held
+    .filter(({ buffer }) => buffer === ref.buffer)
+    .toSorted((a, b) => a.byteOffset - b.byteOffset);
+  const view = (from: number, to: number, rank?: number) =>
+    instance.host(ref.buffer, rank).view(from, to - from);
+  // This rank's memory is not even read where others hold what lies there: reading takes pages of it.
+  const pieces = function* () {
+    let at = start;
+    for (const { rank, byteOffset, byteLength: bytes } of others) {
+      const from = Math.max(start, byteOffset);
+      const to = Math.min(end, byteOffset + bytes);
+      if (from >= to) continue;
+      if (at < from) yield view(at, from);
+      yield view(from, to, rank);
+      at = to;
+    }
+    if (at < end) yield view(at, end);
+  };
   return {
     ...ref.type,
+    pieces,
     get bytes() {
-      const bytes = instance.host(ref.buffer).bytes.slice(start, end);
-      for (const part of held) {
-        if (part.buffer !== ref.buffer) continue;
-        const from = Math.max(start, part.byteOffset);
-        const to = Math.min(end, part.byteOffset + part.byteLength);
-        if (from < to) {
-          bytes.set(instance.host(part.buffer, part.rank).bytes.subarray(from, to), from - start);
-        }
+      const bytes = new Uint8Array(end - start);
+      let at = 0;
+      for (const piece of pieces()) {
+        bytes.set(piece, at);
+        at += piece.byteLength;
       }
       return bytes;
     },
