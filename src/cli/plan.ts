@@ -1,7 +1,7 @@
 /** `lockstep plan FILE`, for a run file or a job. */
 import type { ParallelOptions } from "../parallel/index.ts";
 import { printable } from "../telemetry/index.ts";
-import { describePlan, settleMicroBatches } from "../train/index.ts";
+import { describePlan, planAsJson, settleMicroBatches } from "../train/index.ts";
 import { openTarget } from "./target.ts";
 
 export interface PlanFlags {
@@ -11,6 +11,7 @@ export interface PlanFlags {
   readonly gflops: number;
   readonly bandwidth: number;
   readonly latency: number;
+  readonly json?: boolean;
   readonly bucket?: number;
   readonly parallel?: ParallelOptions["parallel"];
   readonly zero?: ParallelOptions["zero"];
@@ -19,7 +20,7 @@ export interface PlanFlags {
 export async function planCommand(file: string, flags: PlanFlags): Promise<void> {
   const { workers, rank, machines, gflops, bandwidth, latency, bucket, parallel, zero } = flags;
   const run = settleMicroBatches((await openTarget(file, {})).run);
-  const text = describePlan(run, {
+  const options = {
     workers,
     rank,
     machines,
@@ -31,6 +32,7 @@ export async function planCommand(file: string, flags: PlanFlags): Promise<void>
     bucketBytes: bucket,
     parallel,
     zero,
-  });
-  process.stdout.write(printable(text));
+  };
+  const json = flags.json === true;
+  process.stdout.write(json ? planAsJson(run, options) : printable(describePlan(run, options)));
 }

@@ -10,7 +10,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import koffi from "koffi";
-import { LockstepError } from "../errors.ts";
+import { LESS_MEMORY, LockstepError } from "../errors.ts";
 import { type Address, type Library, loadLibrary } from "./ffi.ts";
 import type { Mapping, NamedMapping, Part, Platform } from "./platform.ts";
 
@@ -304,7 +304,7 @@ function outOfMemory(byteLength: number, errno: number, where?: string): Lockste
       hint:
         where === "/dev/shm"
           ? "Enlarge /dev/shm (in a container: docker run --shm-size=8g)."
-          : "Use a smaller model or batch, or a machine with more memory.",
+          : LESS_MEMORY,
       fields: { byteLength, errno },
     },
   );

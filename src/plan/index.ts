@@ -9,13 +9,15 @@ export {
 export { plainLoss, planLoss } from "./batch/loss.ts";
 export { type Measure, type MeasuresPlan, planMeasures } from "./batch/measures.ts";
 export { addTail, wideType } from "./batch/whole-batch.ts";
-export { buildStep, buildUpdates, GRADIENT, STOP, type StepOptions, SUMMARY } from "./build.ts";
+export { buildStep, GRADIENT, STOP, type StepOptions } from "./build.ts";
 export { type Cut, cutTask, cutWhereReady, inOrderMade } from "./cut.ts";
 export { type GradientGraph, gradientGraph, withOutputs } from "./gradient.ts";
 export { hashStep, type StepJson, stepFromJson, stepToJson } from "./json.ts";
+export { peakOfIntermediates } from "./liveness.ts";
 export { buildNamed } from "./named.ts";
 export { type Phases, phasesOf, unitOf } from "./phases.ts";
 export { describeStep } from "./print.ts";
+export { SUMMARY } from "./step-builder.ts";
 export {
   type AverageTask,
   type ComputeTask,
@@ -36,3 +38,5 @@ export {
   valueName,
   valueOf,
 } from "./step-graph.ts";
+export { COUNTED } from "./totals.ts";
+export { buildUpdates } from "./updates.ts";

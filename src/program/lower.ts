@@ -7,6 +7,7 @@ import type { Graph } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { Optimizer } from "../optimizer/index.ts";
 import {
+  COUNTED,
   GRADIENT,
   isOfKind,
   MICRO_BATCH,
@@ -74,6 +75,14 @@ export interface Side {
   readonly states: ReadonlyMap<string, TensorRef>;
 }
 
+/** How it is found out whether a batch holds anything that counts. */
+export interface Counted {
+  /** After `totals` 1 where all counts are 0, else 0. */
+  readonly none: TensorRef;
+  /** Written before: what stands for the counts where all are 0. It is 0, so that the loss is what it is. */
+  readonly instead: TensorRef;
+}
+
 /** All that a rank does in a step, and where it finds what goes in and comes out. */
 export interface StepProgram extends Program {
   readonly sides: readonly [Side, Side];
@@ -83,6 +92,8 @@ export interface StepProgram extends Program {
   readonly buckets: number;
   /** What `summaryOf` reads after `compute`. */
   readonly summary: TensorRef;
+  /** Of losses that are divided by counts of the whole batch, which are made first. */
+  readonly counted: Counted | undefined;
   /** What `scalarsOf` makes before `commit`. */
   readonly scalars: readonly ScalarPlan[];
   /** By `PARAMETER.SLOT`. */
@@ -195,6 +206,7 @@ class Lowering {
       arena: pieces.length > 1 ? this.#places.arena : undefined,
       buckets: this.#sums.buckets,
       summary: norm.summary,
+      counted: this.#counted(),
       scalars: update.scalars,
       slots: update.slots,
       held: update.held,
@@ -213,6 +225,12 @@ class Lowering {
     return this.#step.tasks.some(({ kind, ...task }) => {
       return kind === "gather" && "each" in task && task.each === MICRO_BATCH;
     });
+  }
+
+  #counted(): Counted | undefined {
+    const { none, instead } = COUNTED;
+    if (!this.#step.values.has(none)) return undefined;
+    return { none: this.#places.ref(none), instead: this.#places.ref(instead) };
   }
 
   #norm(): NormPlan {

@@ -6,6 +6,7 @@ import { bytesPerElement, elementCount, type TensorType } from "../tensor/index.
 import type { Layout } from "./layout.ts";
 import { elementsOf, type Piece, wholePieces } from "./pieces.ts";
 import type { ProgramBuilder, Run, RunStage, TensorRef } from "./program.ts";
+import type { Span } from "./spans.ts";
 import { blockRef, blocksBetween, sweepMode } from "./sweep.ts";
 
 /** A part of a tensor along its leading dim. */
@@ -51,4 +52,33 @@ export function scaledRun(
     return buildNamed(builder, new Map([["to", scaled]]));
   });
   return { graph, inputs: { from }, outputs: { to } };
+}
+
+/** What lies in one buffer of a layout to another of it, block by block. */
+export function copyRuns(
+  program: ProgramBuilder,
+  layout: Layout,
+  { from, to }: { readonly from: string; readonly to: string },
+  pieces: readonly Piece[],
+): Run[] {
+  return pieces.flatMap(({ group, start, end }) =>
+    blocksBetween(start, end).map((block): Run => {
+      const graph = copyGraph(program, { group, start: 0, end: block.tiles * layout.tile });
+      return {
+        graph,
+        inputs: { from: blockRef(from, layout, group, block) },
+        outputs: { to: blockRef(to, layout, group, block) },
+      };
+    }),
+  );
+}
+
+/** From `from` to `to`. */
+export function copyGraph(program: ProgramBuilder, { group, start, end }: Span): string {
+  const type = { dtype: group.dtype, shape: [end - start] };
+  return program.graph(`copy.${type.dtype}.${end - start}`, 1, () => {
+    const builder = newBuilder("copy");
+    const copied = builder.one("Identity", [builder.input("from", type)]);
+    return buildNamed(builder, new Map([["to", copied]]));
+  });
 }

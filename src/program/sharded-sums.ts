@@ -146,6 +146,14 @@ export class ShardedSums implements SumPlan {
     return unit.spans.ref(of, unit.buffer);
   }
 
+  #bucketRef(name: string, lane: number): TensorRef | undefined {
+    for (const bucket of this.#buckets) {
+      const found = bucket?.spans.ref(name, bucketBuffer(bucket.buffer, lane));
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  }
+
   control(of: string): TensorRef | undefined {
     return entryRef(this.#control, "control", valueName("control", of));
   }
@@ -176,14 +184,6 @@ export class ShardedSums implements SumPlan {
       (_, lane) => this.#options.rank * this.lanes + lane,
     );
     return own.filter((index) => index < count).map((index) => first + index);
-  }
-
-  #bucketRef(name: string, lane: number): TensorRef | undefined {
-    for (const unit of this.#buckets) {
-      const found = unit?.spans.ref(name, bucketBuffer(unit.buffer, lane));
-      if (found !== undefined) return found;
-    }
-    return undefined;
   }
 
   #allocate(): void {

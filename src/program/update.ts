@@ -1,8 +1,6 @@
 /** The optimizer's part of a program: its slots, its scalars, and the stage that updates every parameter. */
 import { hashGraph } from "../graph/index.ts";
-import { newBuilder } from "../ops/index.ts";
 import { type Rules, type StepContext, updateType } from "../optimizer/index.ts";
-import { buildNamed } from "../plan/index.ts";
 import { elementCount, scalar, type Tensor } from "../tensor/index.ts";
 import { GRADIENTS, PARAMETERS, SCRATCH } from "./buffers.ts";
 import type { FlatVectors } from "./flat.ts";
@@ -19,8 +17,9 @@ import {
 import type { Piece } from "./pieces.ts";
 import type { BufferSpec, ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
 import { refsOf } from "./refs.ts";
+import { copyRuns } from "./runs.ts";
 import { gatherStage, type Held, shareEntries } from "./share-update.ts";
-import { type Block, blockRef, blocksBetween, elementsIn, sweepMode, tileRefs } from "./sweep.ts";
+import { type Block, blocksBetween, elementsIn, sweepMode, tileRefs } from "./sweep.ts";
 import { graphsOf, updateGraph } from "./update-graph.ts";
 import {
   type GroupPlan,
@@ -122,7 +121,12 @@ export function planUpdate(
   const copyBack: Stage = {
     name: "copy back",
     runs: copies.flatMap((group) =>
-      copyRuns(program, plan, group, keepsParameters ? ownership : undefined),
+      copyRuns(
+        program,
+        plan.parameters,
+        { from: SCRATCH, to: PARAMETERS },
+        ownPieces(keepsParameters ? ownership : undefined, group.group, plan.gradients.tile),
+      ),
     ),
     mode: "parallel",
   };
@@ -299,26 +303,6 @@ function tensorRuns(
         ...Object.fromEntries(own.map(([slot, ref]) => [`${slot}.0/next`, ref])),
       },
     };
-  });
-}
-
-function copyRuns(
-  program: ProgramBuilder,
-  plan: FlatVectors,
-  { group }: GroupPlan,
-  ownership: Ownership | undefined,
-): Run[] {
-  const own = ownPieces(ownership, group, plan.gradients.tile);
-  const blocks = own.flatMap(({ start, end }) => blocksBetween(start, end));
-  return blocks.map((block) => {
-    const source = blockRef(SCRATCH, plan.parameters, group, block);
-    const graph = program.graph(`copy.${group.dtype}.${block.tiles}`, 1, () => {
-      const builder = newBuilder("copy");
-      const copied = builder.one("Identity", [builder.input("from", source.type)]);
-      return buildNamed(builder, new Map([["to", copied]]));
-    });
-    const to = blockRef(PARAMETERS, plan.parameters, group, block);
-    return { graph, inputs: { from: source }, outputs: { to } };
   });
 }
 

@@ -1,6 +1,7 @@
 /** What a rank of a run would do in a step, as text: made of plans alone, without an engine or another process. */
 import { LockstepError } from "../errors.ts";
 import { evenTopology, formatMesh } from "../mesh/index.ts";
+import type { Model } from "../nn/index.ts";
 import {
   applyStrategies,
   bucketBytes,
@@ -8,19 +9,23 @@ import {
   type Parallel,
   type ParallelOptions,
 } from "../parallel/index.ts";
-import { buildStep, describeStep } from "../plan/index.ts";
+import { buildStep, describeStep, type StepGraph, stepToJson } from "../plan/index.ts";
 import {
   COMPUTE,
   collectiveBytes,
   flopsOfStages,
   lower,
   planTimeline,
+  programToJson,
   receivedBytes,
+  residentBytes,
+  residentMemory,
   type Speeds,
   type Stage,
   type StepProgram,
   type TaskStage,
   type Timeline,
+  totalOf,
 } from "../program/index.ts";
 import { elementCount } from "../tensor/index.ts";
 import type { Run } from "./run.ts";
@@ -37,8 +42,16 @@ export interface PlanOptions extends ParallelOptions {
   readonly bucketBytes?: number | undefined;
 }
 
+interface RankPlan {
+  readonly model: Model;
+  readonly parallel: Parallel;
+  /** As strategies have rewritten it. */
+  readonly step: StepGraph;
+  readonly program: StepProgram;
+}
+
 /** Throws INVALID_OPTION where the run cannot be shared so. */
-export function describePlan(run: Run, options: PlanOptions): string {
+function planRank(run: Run, options: PlanOptions): RankPlan {
   const { workers, rank, machines: count = 1, speeds } = options;
   check(run, workers, rank, count);
   const size = run.batch / run.microBatches;
@@ -54,10 +67,23 @@ export function describePlan(run: Run, options: PlanOptions): string {
     buckets: { bucketBytes: bucket },
   });
   const { mesh, topology, strategies } = parallel;
-  const step = buildStep({ model, optimizer, microBatches, clip: clipNorm });
-  const ground = { mesh, topology };
-  const rewritten = applyStrategies(strategies, step, mesh);
-  const plan = lower(rewritten, { ground, rank, optimizer });
+  const alone = buildStep({ model, optimizer, microBatches, clip: clipNorm });
+  const step = applyStrategies(strategies, alone, mesh);
+  const program = lower(step, { ground: { mesh, topology }, rank, optimizer });
+  return { model, parallel, step, program };
+}
+
+/** The step of all ranks and the program of one, as JSON that is read back to the same bits. Throws as `describePlan` does. */
+export function planAsJson(run: Run, options: PlanOptions): string {
+  const { step, program } = planRank(run, options);
+  return `${JSON.stringify({ step: stepToJson(step), program: programToJson(program) })}\n`;
+}
+
+/** Throws INVALID_OPTION where the run cannot be shared so. */
+export function describePlan(run: Run, options: PlanOptions): string {
+  const { workers, rank, machines: count = 1, speeds } = options;
+  const { model, parallel, step, program: plan } = planRank(run, options);
+  const size = run.batch / run.microBatches;
   const placeOf = (group: string) => plan.groups.get(group)?.indexOf(rank) ?? 0;
   const parameters = model.parameters.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
   const own = plan.microBatches;
@@ -65,10 +91,10 @@ export function describePlan(run: Run, options: PlanOptions): string {
   return [
     `${run.name}: ${model.name}, ${parameters.toLocaleString("en-US")} parameters`,
     `a step: ${run.batch} samples in ${run.microBatches} micro-batches of ${size}, for ${workers} worker${workers === 1 ? "" : "s"}${on}`,
-    `rank ${rank}: micro-batches ${own.join(", ")}`,
+    `rank ${rank}: micro-batches ${listed(own)}`,
     "",
     ...parallelLines(parallel),
-    ...describeStep(rewritten).map((line) => `  ${line}`),
+    ...describeStep(step).map((line) => `  ${line}`),
     "",
     ...memoryLines(plan),
     "",
@@ -95,15 +121,32 @@ function parallelLines({ mesh, strategies, reason }: Parallel): string[] {
   return [reason, `mesh ${formatMesh(mesh)}; strategies: ${names.join(", ")}`];
 }
 
+/** `4 to 7`, or `0, 4` where they do not follow each other. */
+function listed(microBatches: readonly number[]): string {
+  const [first = 0] = microBatches;
+  const last = microBatches.at(-1) ?? 0;
+  const follow = last - first + 1 === microBatches.length;
+  return follow ? `${first} to ${last}` : microBatches.join(", ");
+}
+
 function memoryLines(program: StepProgram): string[] {
-  const rows = [...program.buffers].map(([name, { byteLength: bytes }]) => [
+  const rows = [...program.buffers].map(([name, spec]) => [
     `  ${name}`,
-    size(bytes),
-    program.shared.has(name) ? "shared" : "",
+    size(residentBytes(spec)),
+    [
+      ...(program.shared.has(name) ? ["shared"] : []),
+      ...(spec.parts === undefined ? [] : [`of ${size(spec.byteLength)}`]),
+    ].join(", "),
   ]);
-  let total = 0;
-  for (const { byteLength: bytes } of program.buffers.values()) total += bytes;
-  return ["memory", ...columns([...rows, ["  in all", size(total), ""]])];
+  const resident = residentMemory(program);
+  const kinds = [...resident].map(([kind, bytes]) => [`  ${kind}`, size(bytes), ""]);
+  return [
+    "buffers, as far as this rank takes memory for them",
+    ...columns(rows),
+    "",
+    "memory of this rank, beside what the process itself takes",
+    ...columns([...kinds, ["  in all", size(totalOf(resident)), ""]]),
+  ];
 }
 
 function stageLines(plan: StepProgram, placeOf: (group: string) => number): string[] {

@@ -262,6 +262,12 @@ const CASES: Readonly<Record<string, Case>> = {
     code: "FILE_NOT_FOUND",
     says: /no folder "words\.txt"/,
   },
+  "a source of data that is a function, for workers": {
+    run: { data: '{ kind: "drawn", read: () => 1 }', microBatches: "2" },
+    words: ["train", "run.ts", "--workers", "2"],
+    code: "NOT_DATA",
+    says: /"drawn" cannot be written down/,
+  },
   "a missing model to inspect": {
     words: ["inspect", "nope.onnx"],
     code: "FILE_NOT_FOUND",
