@@ -1,13 +1,13 @@
 /** The process of the command `lockstep`: turns every error into a sentence and status 1. */
 import { CommanderError } from "commander";
-import { LockstepError } from "../errors.ts";
+import { LockstepError, withCodeOfMemory } from "../errors.ts";
 import { endProcess, outliveOutput } from "../launch/index.ts";
 import { printable } from "../telemetry/index.ts";
 import { commandLine } from "./options.ts";
 
 /** Everything a user can do wrong has a code; what has none is a mistake of the program: ours, or the run file's. */
 function explain(thrown: unknown): string {
-  const error = folderError(thrown) ?? thrown;
+  const error = folderError(thrown) ?? withCodeOfMemory(thrown);
   if (error instanceof LockstepError) return `lockstep: ${error.message} [${error.code}]`;
   const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
   return isOurs(stack)

@@ -2,7 +2,7 @@
  * A group of ranks that compute together: the memory that collectives work on, and collectives that
  * are prepared once and run many times. All ranks make the same calls in the same order.
  */
-import type { Device, HostBuffer } from "../engine/index.ts";
+import type { AllocateHostOptions, Device, HostBuffer } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { uniqueName } from "../memory/index.ts";
 import { bytesPerElement } from "../tensor/index.ts";
@@ -71,12 +71,13 @@ export class Group {
   /**
    * Zeroed memory that `register` takes: it has a name where the transport shares memory. The
    * caller closes it.
+   * @param parts the only bytes of it that this rank will touch
    */
-  newMemory(byteLength: number): HostBuffer {
+  newMemory(byteLength: number, parts?: AllocateHostOptions["parts"]): HostBuffer {
     const { share } = this.transport;
     return this.engine.allocateHost(
       byteLength,
-      share === undefined ? {} : { shareAs: uniqueName() },
+      share === undefined ? { parts } : { parts, shareAs: uniqueName() },
     );
   }
 

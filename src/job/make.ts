@@ -63,7 +63,7 @@ export async function makeJob(given: Run, options: MakeOptions): Promise<MadeJob
     };
     files.set(file, [encodeGraph(graph, placeOf)]);
   }
-  if (values.tensors.size > 0) files.set(VALUES_FILE, pieces);
+  if (values.tensors.size > 0) files.set(VALUES_FILE, [...pieces]);
   const sealed = sealHead({
     lockstep: "job",
     format: JOB_FORMAT,

@@ -1,6 +1,6 @@
 /** What the launcher and its workers tell each other, over the channel that Node.js opens between them. */
 import { z } from "zod";
-import { type ErrorCode, type ErrorFields, LockstepError } from "../errors.ts";
+import { type ErrorCode, type ErrorFields, LockstepError, withCodeOfMemory } from "../errors.ts";
 import { eventSchema, type RunEvent } from "../telemetry/index.ts";
 import type { Beginning, Changeable, RunOverrides, TrainResult } from "../train/index.ts";
 import type { PortRange } from "../transport/index.ts";
@@ -85,7 +85,8 @@ export interface ErrorMessage {
   readonly fields: ErrorFields;
 }
 
-export function errorMessage(error: unknown): ErrorMessage {
+export function errorMessage(thrown: unknown): ErrorMessage {
+  const error = withCodeOfMemory(thrown);
   if (error instanceof LockstepError) {
     return { code: error.code, text: error.message, fields: error.fields };
   }

@@ -8,7 +8,7 @@ import fs from "node:fs";
 import koffi from "koffi";
 import { assert, LockstepError } from "../errors.ts";
 import type { Address } from "./ffi.ts";
-import type { Mapping, NamedMapping, Platform } from "./platform.ts";
+import type { Mapping, NamedMapping, Part, Platform } from "./platform.ts";
 import { posixPlatform } from "./posix.ts";
 import { windowsPlatform } from "./windows.ts";
 
@@ -18,6 +18,8 @@ export const LARGEST_VIEW = constants.MAX_LENGTH;
 export interface AllocateMemoryOptions {
   /** Letters, digits, `-` and `_`, at most 100: a name that other processes of this machine can open. */
   readonly shareAs?: string;
+  /** The only bytes that will ever be touched: the rest takes addresses and no memory. All of them by default. */
+  readonly parts?: readonly Part[] | undefined;
 }
 
 /**
@@ -146,8 +148,10 @@ export function allocateMemory(byteLength: number, options: AllocateMemoryOption
   const system = platform();
   const mapped = Math.max(64, byteLength);
   const name = options.shareAs;
-  if (name === undefined) return new Memory(system.map(mapped), byteLength, system);
-  return new Memory(system.create(checkName(name), mapped), byteLength, system, name);
+  const { parts = [{ byteOffset: 0, byteLength: mapped }] } = options;
+  const isSparse = options.parts !== undefined;
+  if (name === undefined) return new Memory(system.map(mapped, isSparse), byteLength, system);
+  return new Memory(system.create(checkName(name), mapped, parts), byteLength, system, name);
 }
 
 /** Memory that another process, or this one, allocated with `shareAs: name`. Throws MEMORY_NAME. */

@@ -10,9 +10,9 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import koffi from "koffi";
-import { LockstepError } from "../errors.ts";
+import { LESS_MEMORY, LockstepError } from "../errors.ts";
 import { type Address, type Library, loadLibrary } from "./ffi.ts";
-import type { Mapping, NamedMapping, Platform } from "./platform.ts";
+import type { Mapping, NamedMapping, Part, Platform } from "./platform.ts";
 
 const PROT_READ = 1;
 const PROT_WRITE = 2;
@@ -68,14 +68,15 @@ export function posixPlatform(): Platform {
     mapOrThrow(byteLength, protection, MAP_SHARED, fd);
 
   return {
-    map(byteLength): Mapping {
+    map(byteLength, isSparse): Mapping {
       const flags = MAP_PRIVATE | anonymous;
       const mapping = mapOrThrow(byteLength, PROT_READ | PROT_WRITE, flags, -1);
-      if (byteLength >= LARGE_PAGE_BYTES) madvise(mapping.address, byteLength, MADV_HUGEPAGE);
+      if (!isSparse && byteLength >= LARGE_PAGE_BYTES)
+        madvise(mapping.address, byteLength, MADV_HUGEPAGE);
       return mapping;
     },
 
-    create(name, byteLength): NamedMapping {
+    create(name, byteLength, parts): NamedMapping {
       sweep(folder);
       if (find(folder, name) !== undefined) {
         throw new LockstepError("MEMORY_NAME", `Shared memory "${name}" exists already.`, {
@@ -93,8 +94,11 @@ export function posixPlatform(): Platform {
       mine.add(file);
       try {
         inFolder(folder, () => fs.ftruncateSync(fd, byteLength));
-        const errno = reserve(fd, 0, byteLength);
-        if (errno !== 0) throw outOfMemory(byteLength, errno, folder);
+        for (const part of parts) {
+          if (part.byteLength === 0) continue;
+          const errno = reserve(fd, part.byteOffset, part.byteLength);
+          if (errno !== 0) throw outOfMemory(byteLengthOf(parts), errno, folder);
+        }
         return { ...mapDescriptor(fd, byteLength, PROT_READ | PROT_WRITE), unlink };
       } catch (error) {
         unlink();
@@ -287,6 +291,10 @@ function isZombie(pid: number): boolean {
   }
 }
 
+function byteLengthOf(parts: readonly Part[]): number {
+  return parts.reduce((sum, { byteLength }) => sum + byteLength, 0);
+}
+
 function outOfMemory(byteLength: number, errno: number, where?: string): LockstepError {
   const place = where === undefined ? "" : ` in ${where}`;
   return new LockstepError(
@@ -296,7 +304,7 @@ function outOfMemory(byteLength: number, errno: number, where?: string): Lockste
       hint:
         where === "/dev/shm"
           ? "Enlarge /dev/shm (in a container: docker run --shm-size=8g)."
-          : "Use a smaller model or batch, or a machine with more memory.",
+          : LESS_MEMORY,
       fields: { byteLength, errno },
     },
   );

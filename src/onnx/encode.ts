@@ -4,7 +4,7 @@ import type { Attributes, AttributeValue, Graph, Node } from "../graph/index.ts"
 import { typeOf } from "../graph/index.ts";
 import { operatorTable } from "../ops/index.ts";
 import { anything, checkOptions, flag, type OptionKinds } from "../options.ts";
-import { DTYPES, type Tensor, type TensorType } from "../tensor/index.ts";
+import { byteLength, DTYPES, type Tensor, type TensorType } from "../tensor/index.ts";
 import {
   ATTRIBUTE_TYPES,
   modelTable,
@@ -181,6 +181,7 @@ const utf8 = new TextEncoder();
 
 /** The tensor's bytes are not copied. */
 export function toRawTensor(name: string, tensor: Tensor): RawTensor {
+  const { pieces } = tensor;
   return {
     name,
     dims: [...tensor.shape],
@@ -192,7 +193,7 @@ export function toRawTensor(name: string, tensor: Tensor): RawTensor {
     doubleData: NO_BYTES,
     uint64Data: NO_BYTES,
     stringData: [],
-    rawData: tensor.bytes,
+    rawData: pieces === undefined ? tensor.bytes : { byteLength: byteLength(tensor), pieces },
     externalData: [],
     dataLocation: 0,
     docString: "",

@@ -2,7 +2,7 @@
  * The messages of an ONNX file (onnx.proto), as interfaces and as tables for `wire.ts`. Only what is in the file:
  * nothing here knows what an operator means. Names follow onnx.proto in camel case.
  */
-import type { MessageTable } from "./wire.ts";
+import type { BytesInPieces, MessageTable } from "./wire.ts";
 
 export interface RawModel {
   irVersion: number;
@@ -81,7 +81,8 @@ export interface RawTensor {
   doubleData: Uint8Array;
   uint64Data: Uint8Array;
   stringData: Uint8Array[];
-  rawData: Uint8Array;
+  /** In pieces only where it is on its way to a file. */
+  rawData: Uint8Array | BytesInPieces;
   externalData: RawEntry[];
   /** 0: in the message; 1: in a file of its own. */
   dataLocation: number;

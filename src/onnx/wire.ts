@@ -85,3 +85,9 @@ function emptyOf(spec: FieldSpec): unknown {
 export function makeMessage<T>(table: MessageTable<T>, fields: Partial<T>): T {
   return { ...layoutOf(table).make(), ...fields } as T;
 }
+
+/** Bytes that are looked at when they are written. */
+export interface BytesInPieces {
+  readonly byteLength: number;
+  readonly pieces: () => Iterable<Uint8Array>;
+}

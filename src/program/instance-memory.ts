@@ -70,7 +70,7 @@ export class InstanceMemory {
    * Makes room for a private buffer. It keeps what it holds, unless it has to grow: then it starts
    * as zeros.
    */
-  async allocate(name: string, { byteLength, space }: BufferSpec): Promise<void> {
+  async allocate(name: string, { byteLength, space, parts }: BufferSpec): Promise<void> {
     const before = this.#buffers.get(name);
     // What is registered stays so: other ranks may still share it, and all must register the same
     // buffers later.
@@ -78,8 +78,12 @@ export class InstanceMemory {
     const isRightSpace = isShared || before?.space === space;
     if (before !== undefined && isRightSpace && before.byteLength >= byteLength) return;
     assert(!isShared, `the shared buffer "${name}" is large enough`);
+    // What an older buffer holds is copied whole.
+    const options = before === undefined ? { parts } : {};
     await this.#replace(name, byteLength, () =>
-      space === "host" ? this.#device.allocateHost(byteLength) : this.#device.allocate(byteLength),
+      space === "host"
+        ? this.#device.allocateHost(byteLength, options)
+        : this.#device.allocate(byteLength, options),
     );
   }
 
@@ -87,14 +91,19 @@ export class InstanceMemory {
    * Makes room for a buffer that collectives of all ranks work on; they come here together. It
    * keeps what it holds, as in `allocate`.
    */
-  async share(name: string, { byteLength }: BufferSpec, all: Group): Promise<void> {
+  async share(name: string, { byteLength, parts }: BufferSpec, all: Group): Promise<void> {
     // Where ranks' lengths differ they must not decide by them whether to register together.
     if (this.#registered.get(name)?.byteLength === byteLength) return;
     const before = this.#buffers.get(name);
     const isKept = before?.byteLength === byteLength && isHost(before) && all.canRegister(before);
     const own = isKept
       ? before
-      : await this.#replace(name, byteLength, () => all.newMemory(byteLength), all);
+      : await this.#replace(
+          name,
+          byteLength,
+          () => all.newMemory(byteLength, before === undefined ? parts : undefined),
+          all,
+        );
     this.#registered.set(name, await all.register(own));
   }
 

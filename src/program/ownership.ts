@@ -6,7 +6,7 @@
 import { bytesPerElement, type DType } from "../tensor/index.ts";
 import type { Layout, LayoutGroup } from "./layout.ts";
 import { elementsOf, offsetOf, type Piece } from "./pieces.ts";
-import type { CollectiveStage, ProgramBuilder } from "./program.ts";
+import type { CollectiveStage, Extent, ProgramBuilder } from "./program.ts";
 
 export interface Ownership {
   /** The name of the group of ranks that share out the parts. */
@@ -85,10 +85,22 @@ export function gatherParts(
   return gatherTiles(program, cut, { name, group, buffer, dtype, perTile, byteOffset });
 }
 
-/** A part of a buffer, in bytes. */
-export interface Extent {
-  readonly byteOffset: number;
-  readonly byteLength: number;
+/** What this rank touches of a buffer with this layout: what it looks after, and groups that belong to all. */
+export function ownExtents(layout: Layout, ownership: Ownership | undefined): Extent[] {
+  const pieces = layout.groups.flatMap((group) => ownPieces(ownership, group, layout.tile));
+  return pieces.map((piece) => extentOf(layout, piece)).filter(({ byteLength }) => byteLength > 0);
+}
+
+/** What is left of a buffer without the parts that other ranks look after. */
+export function withoutExtents(byteLength: number, others: readonly Extent[]): Extent[] {
+  const rest: Extent[] = [];
+  let at = 0;
+  const sorted = others.toSorted((a, b) => a.byteOffset - b.byteOffset);
+  for (const other of [...sorted, { byteOffset: byteLength, byteLength: 0 }]) {
+    if (other.byteOffset > at) rest.push({ byteOffset: at, byteLength: other.byteOffset - at });
+    at = Math.max(at, other.byteOffset + other.byteLength);
+  }
+  return rest;
 }
 
 export function extentOf(layout: Layout, piece: Piece): Extent {

@@ -5,8 +5,7 @@
  */
 import { bytesPerElement, elementCount } from "../tensor/index.ts";
 import type { LayoutEntry, LayoutGroup } from "./layout.ts";
-import type { Extent } from "./ownership.ts";
-import type { ProgramBuilder, Stage } from "./program.ts";
+import type { Extent, ProgramBuilder, Stage } from "./program.ts";
 
 /**
  * The entries that each rank updates: consecutive ones, of about as many elements for each rank.

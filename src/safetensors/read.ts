@@ -35,16 +35,22 @@ export async function readSafetensorsHeader(path: string): Promise<Header> {
 
 /** Reads a file tensor by tensor, so that its size has no limit. Throws FILE_NOT_FOUND, FILE_CORRUPT or IO_FAILED. */
 export async function readSafetensors(path: string): Promise<SafetensorsContent> {
+  const { metadata } = await readSafetensorsHeader(path);
+  const tensors = new Map<string, Tensor>();
+  for await (const [name, tensor] of eachTensor(path)) tensors.set(name, tensor);
+  return { tensors, metadata };
+}
+
+/** The tensors of a file in its order, each read when it is its turn. Throws FILE_NOT_FOUND, FILE_CORRUPT or IO_FAILED. */
+export async function* eachTensor(path: string): AsyncGenerator<readonly [string, Tensor]> {
   const file = await openRange(path);
   try {
-    const { entries, metadata } = await readHeader(file, path);
-    const tensors = new Map<string, Tensor>();
+    const { entries } = await readHeader(file, path);
     for (const { name, dtype, shape, start, end } of entries) {
       const bytes = new Uint8Array(end - start);
       await file.read(start, bytes);
-      tensors.set(name, tensorFromBytes(dtype, shape, bytes));
+      yield [name, tensorFromBytes(dtype, shape, bytes)];
     }
-    return { tensors, metadata };
   } finally {
     await file.close();
   }

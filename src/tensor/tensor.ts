@@ -15,6 +15,16 @@ export interface TensorType {
 /** Row-major, little endian. `bytes` may be a view of a file or of memory that others map. */
 export interface Tensor extends TensorType {
   readonly bytes: Uint8Array;
+  /**
+   * Of a tensor that lies in several places, as in the memory of several processes: views of them, one after the other.
+   * Its `bytes` are a copy, made anew whenever they are asked for.
+   */
+  readonly pieces?: () => Iterable<Uint8Array>;
+}
+
+/** A tensor's bytes, one piece after the other, without a copy. */
+export function piecesOf(tensor: Tensor): Iterable<Uint8Array> {
+  return tensor.pieces?.() ?? [tensor.bytes];
 }
 
 export function byteLength(type: TensorType): number {

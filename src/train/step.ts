@@ -19,6 +19,7 @@ import { type Tensor, toNumbers } from "../tensor/index.ts";
 import { Collector } from "./collect.ts";
 import { holdsNothing } from "./empty-batch.ts";
 import { fillKeys, type Positions, positionsOf } from "./keys.ts";
+import { checkMemory } from "./memory.ts";
 import type { Pacing } from "./pacing.ts";
 import {
   type Fields,
@@ -52,11 +53,12 @@ import {
 /** Of a step in whose batch nothing counts. */
 const NOTHING = { loss: 0, gradientNorm: 0 };
 
-/** Allocates, compiles, and makes the initial values. @throws INVALID_OPTION, ENGINE_FAILED, NO_GRADIENT */
+/** Allocates, compiles, and makes the initial values. @throws INVALID_OPTION, OUT_OF_MEMORY, ENGINE_FAILED, NO_GRADIENT */
 export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
   checkOptions("createTrainer", options, TRAINER_OPTIONS);
   const { engine, model, ranks, seed = 0 } = options;
   const planned = planOf(options);
+  checkMemory(planned.plan, ranks?.group.size ?? 1);
   const instance = await instantiate(engine, planned.plan, ranks?.group);
   try {
     await initializeTrainer(engine, instance, planned.plan, model, seed);

@@ -3,7 +3,7 @@
  * are places in `struct OrtApi` of onnxruntime_c_api.h; only what is used here is listed.
  */
 import koffi from "koffi";
-import { LockstepError } from "../../errors.ts";
+import { LESS_MEMORY, LockstepError } from "../../errors.ts";
 import { type Address, loadLibrary } from "../../memory/index.ts";
 
 /** A handle of the library; null where there is none. */
@@ -218,6 +218,12 @@ function load(path: string): OrtApi {
     const code = functions.getErrorCode(status);
     const words = functions.getErrorMessage(status);
     functions.releaseStatus(status);
+    if (/bad[_ ]alloc|failed to allocate memory/i.test(words)) {
+      throw new LockstepError("OUT_OF_MEMORY", `There was no memory left for ${doing}: ${words}`, {
+        hint: LESS_MEMORY,
+        fields: { engineCode: code },
+      });
+    }
     throw new LockstepError("ENGINE_FAILED", `ONNX Runtime failed while ${doing}: ${words}`, {
       fields: { engineCode: code },
     });

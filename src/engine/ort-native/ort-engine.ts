@@ -25,6 +25,7 @@ import { checkOwn, checkTransfer } from "../bindings.ts";
 import { MemoryBuffer, MemoryTensor } from "../buffer.ts";
 import type {
   AllocateHostOptions,
+  AllocateOptions,
   CompileOptions,
   Device,
   DeviceBuffer,
@@ -106,9 +107,9 @@ class NativeEngine implements OrtEngine {
     this.version = `onnxruntime ${this.#runtime.api.version}`;
   }
 
-  allocate(byteLength: number): DeviceBuffer {
+  allocate(byteLength: number, options: AllocateOptions = {}): DeviceBuffer {
     this.#open();
-    return this.#buffer(allocateMemory(byteLength), "device");
+    return this.#buffer(allocateMemory(byteLength, options), "device");
   }
 
   allocateHost(byteLength: number, options: AllocateHostOptions = {}): HostBuffer {
