@@ -139,7 +139,7 @@ async function runOurs(
   const outputs = await Promise.all(
     Array.from({ length: size }, (_, rank) => {
       const request: AllReduceRequest = { transport, name, rank, size, port, bytes: BYTES };
-      return run(process.execPath, [child, JSON.stringify(request)], { timeout: 120_000 });
+      return run(process.execPath, [child, JSON.stringify(request)], { timeout: 300_000 });
     }),
   );
   const found = JSON.parse(outputs[0]?.stdout ?? "[]") as AllReduceMeasurement[];
@@ -173,7 +173,7 @@ function peerScript(name: string, python: string): string | undefined {
 async function runPeer(command: string, args: readonly string[]): Promise<string> {
   const env = { ...process.env, OMP_NUM_THREADS: "1", OPENBLAS_NUM_THREADS: "1" };
   try {
-    return (await run(command, [...args], { env, timeout: 120_000 })).stdout;
+    return (await run(command, [...args], { env, timeout: 300_000 })).stdout;
   } catch {
     return "";
   }
