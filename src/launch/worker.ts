@@ -1,4 +1,7 @@
-/** A worker of a run on this machine: a process that the launcher starts, with a rank. It ends when its launcher does. */
+/**
+ * A worker of a run on this machine: a process with a rank, started by the launcher. It ends when
+ * its launcher does.
+ */
 import { Group, measureCosts } from "../collectives/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
@@ -22,13 +25,19 @@ import {
 } from "./messages.ts";
 import { endProcess, outliveOutput } from "./survive.ts";
 
-/** The longest that one may work alone while others wait. Those that have ended, stopped or fallen silent are found by that. */
+/**
+ * How long one worker may work alone while others wait. Workers that have ended, were stopped or
+ * fell silent are noticed sooner.
+ */
 const DEADLINE_MS = 3_600_000;
-/** All doors are open when their addresses are told: who cannot reach one by then never will. */
+/**
+ * All workers listen before their addresses are sent, so a worker that cannot reach another within
+ * this time never will.
+ */
 const REACH_MS = 8000;
 
 const stop = new AbortController();
-/** Ends a meeting that cannot come about any more. */
+/** Aborts the meeting of the workers when it can no longer succeed. */
 const meeting = new AbortController();
 let isDone = false;
 let hasMet = false;
@@ -47,19 +56,21 @@ function tell(message: FromWorker): Promise<void> {
 async function work(job: Assignment): Promise<TrainResult["outcome"]> {
   const { threads, dump, roots, startedAt = performance.timeOrigin } = job;
   const opened = openJob(readJobFolder(job.job));
-  // A job of this machine was checked when it was opened or made.
+  // A job of this machine was already checked when it was opened or made.
   if (job.meeting.kind === "network") opened.check();
   const run = overrideRun(opened.run, job.overrides);
   const folder = await openRunFolder(job.out);
   const engine = createOrtEngine({ threads, ...(dump === undefined ? {} : { dump }) });
-  // Who writes checkpoints writes figures: the launcher may be on another machine, or gone a step before.
+  // The worker that writes checkpoints also writes the metrics: the launcher may be on another
+  // machine, or may have ended a step earlier.
   const metrics = job.rank === 0 ? figures(folder.file(FILES.metrics)) : undefined;
   try {
     const transport = await meet(job);
     hasMet = true;
     const group = new Group({ engine, transport });
     try {
-      // Between machines, how gradients are cut into buckets follows from what a message costs.
+      // Between machines, the size of the gradient buckets depends on the measured cost of a
+      // message.
       if (transport.machines.length > 1) group.costs = await measureCosts(group);
       const { outcome } = await train(run, {
         engine,
@@ -111,7 +122,8 @@ async function meet(job: Assignment): Promise<Transport> {
   const peers = machines.flat().filter((peer) => !names.includes(peer));
   if (own === 1) return meetOverNetwork(job, job.meeting, peers);
   const place = { rank: rank % own, size: own, names };
-  // Agents of one machine would meet in one place: each has a first rank of its own.
+  // The name contains the first rank of these workers: several agents on one machine would
+  // otherwise use the same name.
   const name = `lockstep-${group}-${names[0]}`;
   const [local, network] = await Promise.all([
     joinSharedMemory({ name, ...place, deadlineMs, signal }),
@@ -138,7 +150,7 @@ async function meetOverNetwork(
     const meets = { listener, addresses, group, rank, size, peers };
     return await joinTcp({ ...meets, deadlineMs, reachMs: REACH_MS, signal });
   } finally {
-    listener.close(); // the group lives on without its doors
+    listener.close(); // the connections of the group stay open
   }
 }
 
@@ -157,7 +169,7 @@ async function runJob(job: Assignment): Promise<void> {
     process.exitCode = 1;
   }
   isDone = true;
-  // What a stop has left behind, such as the opening of data, is not waited for.
+  // Work that a stop has left behind, such as opening the data, is not waited for.
   endProcess(Number(process.exitCode ?? 0));
 }
 
@@ -165,7 +177,10 @@ function askToStop(): void {
   stop.abort(new LockstepError("ABORTED", "A stop was asked for."));
 }
 
-/** Another worker is lost. What was done is saved; where nothing was, there is nobody to wait for. */
+/**
+ * Called when another worker is lost: saves what was done. If the workers have not met yet, there
+ * is nothing to save and nobody to wait for.
+ */
 function stopAlone(): void {
   askToStop();
   if (!hasMet) meeting.abort(new LockstepError("ABORTED", "Another worker is lost."));
@@ -176,9 +191,10 @@ process.on("uncaughtException", (error) => {
   process.stderr.write(`${error.stack ?? String(error)}\n`);
   endProcess(1);
 });
-// Asked to end, alone or with all others, it ends the run well: all stop after the same step.
+// A worker that is asked to stop, alone or with all others, ends the run properly: all stop after
+// the same step.
 process.on("SIGTERM", askToStop);
-// Not process.exit: the engine may be in the middle of a run on another thread.
+// `process.exit` is not used: the engine may be computing on another thread.
 process.on("disconnect", () => {
   if (!isDone) process.kill(process.pid, "SIGKILL");
 });
