@@ -1,6 +1,7 @@
 /**
- * Every error a user can meet. Errors are data with a sentence: a stable code, the fields, and a text that
- * says what was done, what was expected, what came, and what to do. Programmers' mistakes use `assert`.
+ * Every error that a user can meet. An error is data and a sentence: a stable code, the fields, and
+ * a text that says what was done, what was expected, what was found, and what to do. Mistakes of
+ * programmers are checked by `assert`.
  */
 
 /** Stable codes, by area. Never reuse one for another meaning. */
@@ -12,7 +13,7 @@ export type ErrorCode =
   | "UNKNOWN_OPERATOR" // no definition of this operator
   | "NO_GRADIENT" // a gradient was asked for through an operator that has none
   | "ONNX_PARSE" // bytes that are not an ONNX model
-  | "ONNX_UNSUPPORTED" // a part of ONNX that is not understood
+  | "ONNX_UNSUPPORTED" // a part of ONNX that is not supported
   | "FILE_NOT_FOUND"
   | "FILE_CORRUPT"
   | "DISK_FULL"
@@ -20,35 +21,35 @@ export type ErrorCode =
   | "ENGINE_LIBRARY" // the engine's library is missing or too old
   | "ENGINE_FAILED" // the engine refused or failed; its own words are in the text
   | "ENGINE_CLOSED" // use after close
-  | "INVALID_BINDING" // tensors that do not fit a compiled graph, or overlap
+  | "INVALID_BINDING" // tensors that do not fit a compiled graph, or that overlap
   | "OUT_OF_MEMORY"
   | "MEMORY_NAME" // shared memory whose name is taken, unknown or not allowed
-  | "SHARED_MEMORY" // a machine where memory cannot be shared: /dev/shm is missing, read-only or another's
-  | "INVALID_OPTION" // a run file or a command-line option
+  | "SHARED_MEMORY" // memory cannot be shared: /dev/shm is missing, read-only or another user's
+  | "INVALID_OPTION" // a wrong option in a run file or on the command line
   | "RUN_FILE" // a run file that does not load or exports no run
-  | "RUN_FOLDER" // a run's folder outside of the agent's
+  | "RUN_FOLDER" // the folder of a run lies outside of the agent's folder
   | "DATA_EMPTY"
   | "DATA_TOO_SMALL" // fewer samples than one batch
   | "DATA_FORMAT"
-  | "DATA_PLACE" // a place of data outside of the folders that data may come from
-  | "DATA_DIFFERS" // data that is not what the job was made with
-  | "NOT_DATA" // a part of a run that cannot be written down, so that no other process can have it
-  | "JOB" // a job that is no job, or whose parts do not fit each other
-  | "JOB_VERSION" // a job of another version
+  | "DATA_PLACE" // data that lies outside of the folders that data may come from
+  | "DATA_DIFFERS" // data that is not the data that the job was made with
+  | "NOT_DATA" // a part of a run that cannot be written as data, so no other process can have it
+  | "JOB" // a folder that is not a job, or a job whose parts do not fit each other
+  | "JOB_VERSION" // a job made by another version
   | "NOT_FINITE" // a loss or gradient that is NaN or infinite
   | "CHECKPOINT" // a run folder that cannot be resumed
   | "RUN_EXISTS" // a folder that holds an unfinished run, where another was to begin
   | "RUN_LOCKED" // a folder that another process is writing a run to
   | "PEER_LOST" // a worker of the group vanished or left
   | "PEER_FAILED" // a worker on another machine failed without a code: a bug of lockstep
-  | "DEADLINE" // a wait took longer than it may
-  | "ABORTED" // the group was given up, by this worker or another
+  | "DEADLINE" // a wait took longer than allowed
+  | "ABORTED" // the group was aborted, by this worker or another
   | "PROTOCOL" // bytes or a message that another version, run or program would send
-  | "UNAUTHORIZED" // a peer that does not know the run's token
+  | "UNAUTHORIZED" // a peer that does not have the run's token
   | "AGENT_BUSY" // an agent that has a job already
   | "ADDRESS"; // an address that cannot be used: taken, unknown, unreachable
 
-/** Values that a program may read from an error. */
+/** Types of the values that a program may read from an error. */
 export type ErrorFields = Readonly<
   Record<string, string | number | boolean | readonly (string | number)[]>
 >;
@@ -74,7 +75,10 @@ export class LockstepError extends Error {
   }
 }
 
-/** States what the programmer holds to be true; a failure is a bug of ours, never the user's. */
+/**
+ * Checks what the programmer holds to be true. A failure is a bug in lockstep, never a mistake of
+ * the user.
+ */
 export function assert(condition: unknown, what: string): asserts condition {
   if (!condition) throw new Error(`Lockstep bug: ${what}`);
 }
