@@ -1,4 +1,7 @@
-/** Element types: the names of ONNX in lower case, their size and their number in ONNX files. */
+/**
+ * The element types: their names (those of ONNX, in lower case), their sizes, and their numbers in
+ * ONNX files.
+ */
 
 export const DTYPES = {
   float32: { bytes: 4, onnx: 1, kind: "float" },
