@@ -1,4 +1,7 @@
-/** What a system must offer: pages of memory, private, named or of a file. Implementations know only this. */
+/**
+ * What an operating system must offer: pages of memory, private, named or of a file.
+ * Implementations depend on this file only.
+ */
 import type { Address } from "./ffi.ts";
 
 export interface Mapping {
@@ -12,20 +15,23 @@ export interface NamedMapping extends Mapping {
 }
 
 export interface Platform {
-  /** Zeroed pages. Throws OUT_OF_MEMORY. */
+  /** Maps zeroed pages. Throws OUT_OF_MEMORY. */
   map(byteLength: number): Mapping;
-  /** Zeroed pages under a name that no living process uses. */
+  /** Maps zeroed pages under a name that no living process uses. */
   create(name: string, byteLength: number): NamedMapping;
-  /** Pages that another process created. */
+  /** Maps pages that another process created. */
   open(name: string): Mapping;
-  /** The bytes of a file, read only. */
+  /** Maps the bytes of a file, read only. */
   mapFile(path: string): Mapping;
   /**
-   * Gives the memory back while JavaScript may still hold views of it. Returns false where the system can only
-   * do so by unmapping, which must then wait until the views are gone.
+   * Returns the memory to the system while JavaScript may still hold views of it. Returns false if
+   * the system can do that only by unmapping, which must then wait until the views are gone.
    */
   retire(mapping: Mapping): boolean;
   unmap(mapping: Mapping): void;
-  /** Asks for large pages around `address`: all of the private pages that were mapped with it. A hint. */
+  /**
+   * Asks for large pages around `address`, in all private pages that were mapped with it. It is
+   * only a hint.
+   */
   preferLargePages(address: Address): void;
 }

@@ -147,6 +147,6 @@ export function windowsPlatform(): Platform {
       unmapView(address);
     },
 
-    preferLargePages: () => undefined, // needs a privilege there
+    preferLargePages: () => undefined, // large pages need a privilege on Windows
   };
 }

@@ -1,4 +1,7 @@
-/** Writes safetensors files from tensors where they lie: no copy, whole or not at all. */
+/**
+ * Writes safetensors files directly from the tensors' memory, without a copy; a file is written as
+ * a whole or not at all.
+ */
 import { createHash } from "node:crypto";
 import { writeFileAtomic } from "../files/index.ts";
 import type { Tensor } from "../tensor/index.ts";
@@ -14,9 +17,9 @@ export async function writeSafetensors(
 }
 
 export interface SafetensorsPieces {
-  /** One after the other they are the file; tensors are not copied. */
+  /** The content of the file in pieces, one after the other; tensors are not copied. */
   readonly pieces: readonly Uint8Array[];
-  /** Where each tensor begins in the file, by name. */
+  /** The offset of each tensor in the file, by name. */
   readonly offsets: ReadonlyMap<string, number>;
 }
 
@@ -39,7 +42,7 @@ export function weightsSha256(tensors: ReadonlyMap<string, Tensor>): string {
   const hash = createHash("sha256");
   const sorted = [...tensors].sort(([a], [b]) => compareNames(a, b));
   for (const [, { bytes }] of sorted) {
-    // One call takes less than 2 GiB.
+    // The bytes are hashed in parts, because one call takes less than 2 GiB.
     for (let at = 0; at < bytes.byteLength; at += 1 << 30)
       hash.update(bytes.subarray(at, at + (1 << 30)));
   }
