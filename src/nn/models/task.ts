@@ -1,4 +1,4 @@
-/** What classifiers and regressions share: the target, the loss and how often they are right. */
+/** What classifiers and regressions share: the target, the loss and the accuracy. */
 import { cast, crossEntropy, equal, mse, reduceMean, reshape } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
 import type { ModelOutputs } from "../define.ts";
@@ -13,7 +13,7 @@ export function classify(m: Scope, logits: Value): ModelOutputs {
   });
 }
 
-/** The share of rows of `logits` (rows, classes) whose largest element is the label's. */
+/** The fraction of rows of `logits` (rows, classes) whose largest element is at the label. */
 export function accuracy(logits: Value, label: Value): Value {
   const best = logits.builder.one("ArgMax", [logits], { axis: -1, keepdims: 0 });
   const right = equal(cast(best, label.dtype), label);
@@ -26,7 +26,7 @@ export function regress(m: Scope, prediction: Value): ModelOutputs {
   return m.child("objective").within(() => ({ loss: mse(prediction, y), prediction }));
 }
 
-/** All dims but the first as one. */
+/** Merges all dims but the first. */
 export function flatten(x: Value): Value {
   const [batch = 1, ...rest] = x.shape;
   return reshape(x, [batch, rest.reduce((a, b) => a * b, 1)]);
