@@ -49,12 +49,12 @@ export function readWindow(attributes: AttributeReader, sizes: Shape, kernel: Sh
   return { ...window, before: pads.slice(0, sizes.length), after: pads.slice(sizes.length) };
 }
 
-/** How many elements the dilated kernel spans along spatial dim `i`. */
+/** The number of elements that the dilated kernel spans along spatial dim `i`. */
 export function extent(window: Pick<Window, "kernel" | "dilations">, i: number): number {
   return ((window.kernel[i] as number) - 1) * (window.dilations[i] as number) + 1;
 }
 
-/** How many places the window has along each spatial dim. */
+/** The number of window positions along each spatial dim. */
 export function placesOf(window: Window, sizes: Shape, ceil = false): number[] {
   return sizes.map((size, i) => {
     const before = window.before[i] as number;
@@ -67,7 +67,7 @@ export function placesOf(window: Window, sizes: Shape, ceil = false): number[] {
   });
 }
 
-/** The window as attributes for a node that the gradient emits; `auto_pad` is resolved. */
+/** The window as attributes of a node that the gradient emits; `auto_pad` is resolved. */
 export function windowAttributes(window: Window): {
   strides: readonly number[];
   dilations: readonly number[];

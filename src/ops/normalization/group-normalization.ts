@@ -14,8 +14,8 @@ import { flopsPerElement } from "../shared.ts";
 import { checkedChannels } from "./shared.ts";
 
 /**
- * (x − mean) / √(variance + epsilon) · scale + bias of X (N, C, …): statistics over each of `num_groups` groups of channels, scale and
- * bias for each channel (Wu & He 2018).
+ * (x − mean) / √(variance + epsilon) · scale + bias of X (N, C, …): statistics over each of
+ * `num_groups` groups of channels, scale and bias for each channel (Wu & He 2018).
  */
 export const groupNormalization: OperatorDefinition = {
   name: "GroupNormalization",
@@ -39,7 +39,7 @@ export const groupNormalization: OperatorDefinition = {
   inPlace: false,
 };
 
-/** The same with a group for each channel (Ulyanov et al. 2016). */
+/** Group normalization with one group for each channel (Ulyanov et al. 2016). */
 export const instanceNormalization: OperatorDefinition = {
   name: "InstanceNormalization",
   inputs: [3, 3],

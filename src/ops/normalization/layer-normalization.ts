@@ -90,7 +90,10 @@ export const layerNormalization: OperatorDefinition = {
   batch: { mixes: dimsFromAxis },
 };
 
-/** c and r from the forward node's outputs; in double precision computed again, for ONNX Runtime's outputs are float32 even then. */
+/**
+ * c and r from the forward node's outputs. In float64 they are computed again, because ONNX
+ * Runtime's outputs are float32 even then.
+ */
 function statistics(context: GradientContext, rows: Value): { centered: Value; inverse: Value } {
   const count = rows.shape[0] as number;
   if (rows.dtype !== "float64") {

@@ -19,7 +19,8 @@ export const lrn: OperatorDefinition = {
     if (type.shape.length < 3) context.fail("takes an input (N, C, sizes)");
     return [type];
   },
-  // With s the sum in brackets: dy · s^−β − 2αβ · x · mean over the windows that see it of (dy · y / s).
+  // With s the sum in brackets: dy · s^−β − 2αβ · x · mean over the windows that contain it of (dy
+  // · y / s).
   gradient: (context) => {
     const { attributes } = context;
     const [x, y, dy] = [context.input(0), context.output(0), context.gradient(0)];
@@ -36,7 +37,10 @@ export const lrn: OperatorDefinition = {
   inPlace: false,
 };
 
-/** The mean over neighbouring channels, zeros beyond the ends; `mirrored` exchanges before and after. */
+/**
+ * The mean over neighbouring channels, with zeros beyond the ends; `mirrored` exchanges before and
+ * after.
+ */
 function windowMean(x: Value, attributes: AttributeReader, mirrored: boolean): Value {
   const size = attributes.number("size");
   const [batch, channels] = x.shape as unknown as [number, number];
