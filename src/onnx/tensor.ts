@@ -1,4 +1,7 @@
-/** `TensorProto` → `Tensor`: typed data and raw data, with views instead of copies wherever the layout allows it. */
+/**
+ * Decodes a `TensorProto` to a `Tensor`: typed and raw data, as views instead of copies wherever
+ * the layout allows it.
+ */
 import { LockstepError } from "../errors.ts";
 import {
   bytesPerElement,
@@ -9,7 +12,7 @@ import {
 } from "../tensor/index.ts";
 import type { RawTensor } from "./schema.ts";
 
-/** Gives the bytes of a tensor that lies in a file of its own. */
+/** Returns the bytes of a tensor that lies in a file of its own. */
 export type ExternalReader = (tensor: RawTensor, byteLength: number) => Uint8Array;
 
 const MAX_RANK = 64;
@@ -17,7 +20,8 @@ const MAX_BYTES = 2 ** 42;
 
 /**
  * Decodes one tensor. `what` names it and its file.
- * @throws ONNX_UNSUPPORTED for element types that we have not; ONNX_PARSE if data and shape do not fit.
+ * @throws ONNX_UNSUPPORTED for element types that are not supported; ONNX_PARSE if data and shape
+ * do not agree.
  */
 export function decodeTensor(raw: RawTensor, what: string, external?: ExternalReader): Tensor {
   const dtype = dtypeFromOnnx(raw.dataType);
@@ -79,7 +83,10 @@ function ownBytes(
   }
 }
 
-/** Varints → little-endian integers of `width` bytes. Every varint takes a byte or more, which bounds the result. */
+/**
+ * Converts varints to little-endian integers of `width` bytes. Every varint takes at least one
+ * byte, which bounds the result.
+ */
 function unpack(
   varints: Uint8Array,
   width: number,

@@ -1,9 +1,11 @@
-/** Messages → bytes. Large byte fields are copied once. */
+/** Encodes messages to bytes. Large byte fields are copied once. */
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { assert, LockstepError } from "../errors.ts";
 import type { Fields, MessageTable, Table } from "./wire.ts";
 
-/** Encodes one message; fields are written by number, empty ones left out. */
+/**
+ * Encodes one message. Fields are written in the order of their numbers; empty ones are omitted.
+ */
 export function encodeMessage<T>(table: MessageTable<T>, message: T): Uint8Array {
   const chunks: Uint8Array[] = [];
   const length = encodeInto(table, message as Fields, chunks, new BinaryWriter());
@@ -23,7 +25,7 @@ export function encodeMessage<T>(table: MessageTable<T>, message: T): Uint8Array
   return bytes;
 }
 
-/** What every reader of protocol buffers takes. */
+/** The largest message that every reader of protocol buffers accepts. */
 export const MAX_MESSAGE_BYTES = 2 ** 31 - 1;
 
 /** Appends the message's bytes to `chunks` and returns their number. Large byte fields are not copied. */
@@ -116,7 +118,7 @@ function encodeInto(
 const INT64_MAX = 2n ** 63n - 1n;
 const INT64_MIN = -(2n ** 63n);
 
-/** Doubles near ±2^63 stand for "to the end" in slices; they are clamped. */
+/** Doubles near ±2^63 stand for "to the end" in slices, so they are clamped. */
 function toInt64(value: number): bigint | number {
   if (Number.isSafeInteger(value)) return value;
   assert(Number.isInteger(value), `${value} is not an integer`);
@@ -124,7 +126,7 @@ function toInt64(value: number): bigint | number {
   return big > INT64_MAX ? INT64_MAX : big < INT64_MIN ? INT64_MIN : big;
 }
 
-/** The nearest float32; the writer refuses finite numbers beyond its range. */
+/** The nearest float32. The writer refuses finite numbers beyond its range. */
 function asFloat(value: number): number {
   return Math.fround(value);
 }

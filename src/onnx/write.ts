@@ -1,4 +1,7 @@
-/** A graph → an `.onnx` file, with large weights in a file beside it where one message cannot hold them. */
+/**
+ * Writes a graph as an `.onnx` file, with large weights in a file beside it if one message cannot
+ * hold them.
+ */
 import path from "node:path";
 import { writeFileAtomic } from "../files/index.ts";
 import type { Graph } from "../graph/index.ts";
@@ -8,7 +11,10 @@ import { modelTable, type RawTensor } from "./schema.ts";
 import { encodeMessage } from "./wire-write.ts";
 
 export interface WriteOptions extends EncodeOptions {
-  /** Weights in `FILE.data` beside the model: when one file cannot hold them (`auto`), or always. */
+  /**
+   * When weights are written to `FILE.data` beside the model: if one file cannot hold them
+   * (`auto`), or always.
+   */
   readonly externalData?: "auto" | "always";
 }
 
@@ -19,10 +25,10 @@ const WRITE_OPTIONS: OptionKinds<WriteOptions> = {
 
 const MAX_OWN_BYTES = 1.9 * 2 ** 30;
 const MIN_EXTERNAL_BYTES = 1024;
-// The unit of memory mapping on the systems in use.
+// The unit of memory mapping on common systems.
 const ALIGNMENT = 4096;
 
-/** Writes the file whole, or leaves what was there. Throws DISK_FULL, IO_FAILED. */
+/** Writes the file as a whole, or leaves the old file untouched. Throws DISK_FULL, IO_FAILED. */
 export async function writeModel(
   file: string,
   graph: Graph,
@@ -40,7 +46,10 @@ export async function writeModel(
   await writeFileAtomic(file, encodeMessage(modelTable, model));
 }
 
-/** Replaces the data of large tensors by references to `location`; returns what that file must hold, in order. */
+/**
+ * Replaces the data of large tensors by references to `location`; returns the content of that file,
+ * in order.
+ */
 function moveOut(weights: readonly RawTensor[], location: string): Uint8Array[] {
   const pieces: Uint8Array[] = [];
   let end = 0;
