@@ -1,6 +1,7 @@
 /**
- * Reverse-mode differentiation, graph to graph (Linnainmaa 1970; Griewank & Walther, "Evaluating Derivatives").
- * The gradient is ordinary nodes beside the forward ones, so it can be differentiated again.
+ * Reverse-mode differentiation, graph to graph (Linnainmaa 1970; Griewank & Walther, "Evaluating
+ * Derivatives"). The gradient is ordinary nodes beside the forward ones, so it can be
+ * differentiated again.
  */
 import { assert, LockstepError } from "../errors.ts";
 import { add, zerosLike } from "../functional/index.ts";

@@ -11,7 +11,9 @@ import type { Document } from "./document.ts";
 
 /** Up to this size of text, all lines are sampled; for twice as much text, every second line is. */
 const FULL_SAMPLE_BYTES = 2 ** 24;
-/** A line that more documents than this have (a licence, an import) is not evidence of a duplicate. */
+/**
+ * A line that more documents than this have (a licence, an import) is not evidence of a duplicate.
+ */
 const MAX_SHARING = 16;
 const MAX_DOCUMENTS = 50_000;
 /** Shorter lines (a brace, `export {};`) are no evidence either. */

@@ -61,7 +61,10 @@ async function readHeader(file: RangeReader, path: string): Promise<NpyHeader> {
   return { ...type, dataOffset };
 }
 
-/** `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`: a Python literal, always of these three keys. */
+/**
+ * `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`: a Python literal, always of these
+ * three keys.
+ */
 function parseHeader(header: string, path: string): TensorType {
   const descr = /'descr'\s*:\s*'([^']*)'/.exec(header)?.[1];
   const order = /'fortran_order'\s*:\s*(True|False)/.exec(header)?.[1];

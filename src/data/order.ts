@@ -30,7 +30,9 @@ export interface PositionRange {
   readonly end: number;
 }
 
-/** The positions that a step owns: [step·batch, (step + 1)·batch), whatever the number of workers. */
+/**
+ * The positions that a step owns: [step·batch, (step + 1)·batch), whatever the number of workers.
+ */
 export function positionsOfStep(step: number, batch: number): PositionRange {
   const end = (step + 1) * batch;
   if (!Number.isSafeInteger(end) || step < 0 || batch < 1) {

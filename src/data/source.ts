@@ -62,7 +62,9 @@ export interface Dataset {
   close(): Promise<void>;
 }
 
-/** Samples, numbered from 0 to `length` - 1. The same number is the same sample on every machine. */
+/**
+ * Samples, numbered from 0 to `length` - 1. The same number is the same sample on every machine.
+ */
 export interface SampleSet {
   readonly length: number;
   /**

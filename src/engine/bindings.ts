@@ -145,7 +145,7 @@ function checkOverlap(
       if (!place.output && !other.output) continue;
       const same = place.start === other.start && place.end === other.end;
       const [output, input] = place.output ? [place, other] : [other, place];
-      if (same && input.output && input.name === output.name) continue; // one value, twice in a list
+      if (same && input.output && input.name === output.name) continue; // the same value
       if (same && !input.output && mayAlias(output.name, input.name)) continue;
       fail(
         graph,

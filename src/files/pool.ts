@@ -18,7 +18,10 @@ export class FilePool {
     this.#maxOpen = maxOpen;
   }
 
-  /** Fills `into` from `offset` on. Throws FILE_NOT_FOUND, FILE_CORRUPT (the file is shorter) or IO_FAILED. */
+  /**
+   * Fills `into` from `offset` on. Throws FILE_NOT_FOUND, FILE_CORRUPT (the file is shorter) or
+   * IO_FAILED.
+   */
   async read(path: string, offset: number, into: Uint8Array): Promise<void> {
     const slot = this.#take(path);
     try {

@@ -90,8 +90,8 @@ const DIVERGENCE_OPTIONS: OptionKinds<DivergenceOptions> = {
 };
 
 /**
- * −log softmax(logits)[label]: `logits` has a dim of classes (`axis`), `labels` (int32 or int64) has the same shape without it.
- * Throws SHAPE_MISMATCH.
+ * −log softmax(logits)[label]: `logits` has a dim of classes (`axis`), `labels` (int32 or int64)
+ * has the same shape without it. Throws SHAPE_MISMATCH.
  */
 export function crossEntropy(
   logits: Value,
@@ -179,7 +179,10 @@ export function binaryCrossEntropyWithLogits(
   return reduceAll(add(mul(sub(1, target), logits), positive), options.reduction);
 }
 
-/** Σ t·(log t − logProbabilities), the divergence of the target t from a prediction given as log-probabilities (…, classes). */
+/**
+ * Σ t·(log t − logProbabilities), the divergence of the target t from a prediction given as
+ * log-probabilities (…, classes).
+ */
 export function klDivergence(
   logProbabilities: Value,
   target: Value,

@@ -178,7 +178,10 @@ export class GraphBuilder {
     return this.emit(op, inputs, attributes)[0] as Value;
   }
 
-  /** Adds a node of `op`; types are checked and inferred. Throws UNKNOWN_OPERATOR, SHAPE_MISMATCH, TYPE_MISMATCH. */
+  /**
+   * Adds a node of `op`; types are checked and inferred. Throws UNKNOWN_OPERATOR, SHAPE_MISMATCH,
+   * TYPE_MISMATCH.
+   */
   emit(
     op: string,
     inputs: readonly (Value | undefined)[],

@@ -30,7 +30,10 @@ export interface Node {
   readonly attributes: Attributes;
 }
 
-/** Values are named; each is an input, a constant, or the output of one node. Nodes are in topological order. */
+/**
+ * Values are named; each is an input, a constant, or the output of one node. Nodes are in
+ * topological order.
+ */
 export interface Graph {
   readonly name: string;
   readonly inputs: readonly string[];

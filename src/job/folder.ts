@@ -87,7 +87,10 @@ export function removeJobFolder(folder: string): Promise<void> {
   return rm(folder, { recursive: true, force: true });
 }
 
-/** Reads and checks every file of a job. Throws FILE_NOT_FOUND, IO_FAILED, FILE_CORRUPT for one that was changed, JOB, JOB_VERSION. */
+/**
+ * Reads and checks every file of a job. Throws FILE_NOT_FOUND, IO_FAILED, FILE_CORRUPT for one that
+ * was changed, JOB, JOB_VERSION.
+ */
 export function readJobFolder(folder: string): JobFolder {
   const path = join(folder, JOB_FILE);
   requireFile(path);

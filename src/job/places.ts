@@ -67,7 +67,9 @@ function outside(place: string, where: string): LockstepError {
   });
 }
 
-/** Whether a place that starts from `folder` stays below its root, whatever a glob in it matches. */
+/**
+ * Whether a place that starts from `folder` stays below its root, whatever a glob in it matches.
+ */
 export function isBelow(folder: string, place: string, isGlob: boolean): boolean {
   const bare = isGlob ? place.replace(/^!/, "").replaceAll("\\", "") : place;
   if (bare === "" || /^(?:\/|[A-Za-z]:)|\0/.test(bare)) return false;

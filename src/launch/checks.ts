@@ -1,4 +1,7 @@
-/** Schemas that the messages of workers and of agents share, and the error for what does not fit one. */
+/**
+ * Schemas that the messages of workers and of agents share, and the error for what does not fit
+ * one.
+ */
 import { z } from "zod";
 import { type ErrorCode, LockstepError } from "../errors.ts";
 import type { TrainResult } from "../train/index.ts";

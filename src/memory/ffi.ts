@@ -1,6 +1,6 @@
 /**
- * Foreign functions: the one place that loads native libraries. Every call runs on a stack that koffi owns, so
- * its size is set here, before the first library is loaded.
+ * Foreign functions: the one place that loads native libraries. Every call runs on a stack that
+ * koffi owns, so its size is set here, before the first library is loaded.
  */
 import koffi from "koffi";
 import { LockstepError } from "../errors.ts";
@@ -9,8 +9,8 @@ import { LockstepError } from "../errors.ts";
 export type Address = bigint;
 
 /**
- * Kernels of the engine keep packed panels of matrices on the stack; koffi's own 128 KiB for asynchronous
- * calls is not enough for them. Pages that are not touched cost nothing.
+ * Kernels of the engine keep packed panels of matrices on the stack; koffi's own 128 KiB for
+ * asynchronous calls is not enough for them. Pages that are not touched cost nothing.
  */
 const STACK_BYTES = 8 * 2 ** 20;
 

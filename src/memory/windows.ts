@@ -1,4 +1,7 @@
-/** Memory on Windows: file mappings backed by the paging file, which end with the last process that holds them. */
+/**
+ * Memory on Windows: file mappings backed by the paging file, which end with the last process that
+ * holds them.
+ */
 import fs from "node:fs";
 import { LockstepError } from "../errors.ts";
 import { type Address, loadLibrary } from "./ffi.ts";

@@ -5,7 +5,10 @@
 import { LockstepError } from "../errors.ts";
 
 export interface Topology {
-  /** The ranks of each node (machine), ascending. Ranks of one node can read each other's memory in place. */
+  /**
+   * The ranks of each node (machine), ascending. Ranks of one node can read each other's memory in
+   * place.
+   */
   readonly nodes: readonly (readonly number[])[];
 }
 

@@ -1,6 +1,6 @@
 /**
- * A scope is a layer's place in a model: it declares parameters under the layer's name and makes errors name the layer.
- * Names are those that the field uses: `blocks.3.attention.qkv.weight`.
+ * A scope is a layer's place in a model: it declares parameters under the layer's name and makes
+ * errors name the layer. Names are those that the field uses: `blocks.3.attention.qkv.weight`.
  */
 import { LockstepError } from "../errors.ts";
 import type { GraphBuilder, Value } from "../graph/index.ts";
@@ -215,7 +215,9 @@ export class Scope {
     this.#model.notes.push(text);
   }
 
-  /** Throws INVALID_OPTION with the layer's name: `fail("expected width 384, got 380", "set …")`. */
+  /**
+   * Throws INVALID_OPTION with the layer's name: `fail("expected width 384, got 380", "set …")`.
+   */
   fail(what: string, hint?: string): never {
     const where = this.path === "" ? this.builder.name : this.path;
     throw new LockstepError("INVALID_OPTION", `${where}: ${what}.`, {

@@ -64,8 +64,9 @@ export interface OnnxOptions extends Omit<ImportOptions, "trainable"> {
  * })
  * ```
  *
- * The first dim of every input is the batch. `batch` may be left out: it is that of the run.
- * The file is read when the model is first built; a path is relative to the folder that the program was started in.
+ * The first dim of every input is the batch. `batch` may be left out: it is that of the run. The
+ * file is read when the model is first built; a path is relative to the folder that the program was
+ * started in.
  */
 export function onnx(model: string | URL, options: OnnxOptions): ModelDefinition {
   checkGiven(model, options);

@@ -54,7 +54,9 @@ export const ENCODE_OPTIONS: OptionKinds<EncodeOptions> = {
   opset: anything.optional(),
 };
 
-/** The bytes of an `.onnx` file. Throws ONNX_UNSUPPORTED over 2 GiB: `writeModel` has no such limit. */
+/**
+ * The bytes of an `.onnx` file. Throws ONNX_UNSUPPORTED over 2 GiB: `writeModel` has no such limit.
+ */
 export function encodeModel(graph: Graph, options: EncodeOptions = {}): Uint8Array {
   checkOptions("encodeModel", options, ENCODE_OPTIONS);
   return encodeMessage(modelTable, toRawModel(graph, options));

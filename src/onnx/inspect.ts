@@ -69,7 +69,10 @@ export interface ImportedSummary {
   readonly withoutGradient: readonly string[];
 }
 
-/** Reads a model for `lockstep inspect`. Dims without a size count as 1. Throws what `readModel` throws. */
+/**
+ * Reads a model for `lockstep inspect`. Dims without a size count as 1. Throws what `readModel`
+ * throws.
+ */
 export function inspectModel(path: string, options: DimOptions = {}): Inspection {
   checkOptions("inspectModel", options, DIM_OPTIONS);
   const file = readModel(path);

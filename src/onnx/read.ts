@@ -60,7 +60,9 @@ export interface DecodeOptions {
   readonly folder?: string;
 }
 
-/** Decodes the bytes of an `.onnx` file. The bytes must not change afterwards: weights are views. */
+/**
+ * Decodes the bytes of an `.onnx` file. The bytes must not change afterwards: weights are views.
+ */
 export function decodeModel(bytes: Uint8Array, options: DecodeOptions = {}): OnnxFile {
   const name = options.name ?? "model";
   const wrong = (reason: string): never => {

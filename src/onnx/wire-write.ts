@@ -28,7 +28,10 @@ export function encodeMessage<T>(table: MessageTable<T>, message: T): Uint8Array
 /** The largest message that every reader of protocol buffers accepts. */
 export const MAX_MESSAGE_BYTES = 2 ** 31 - 1;
 
-/** Appends the message's bytes to `chunks` and returns their number. Large byte fields are not copied. */
+/**
+ * Appends the message's bytes to `chunks` and returns their number. Large byte fields are not
+ * copied.
+ */
 function encodeInto(
   table: Table,
   message: Fields,

@@ -70,8 +70,8 @@ export function adamw(options: AdamOptions = {}): Optimizer {
 }
 
 /**
- * Adam: weight decay added to the gradient. Kingma & Ba, "Adam: A Method for Stochastic Optimization", 2015
- * (arXiv:1412.6980). Defaults are PyTorch's: as `adamw`, without weight decay.
+ * Adam: weight decay added to the gradient. Kingma & Ba, "Adam: A Method for Stochastic
+ * Optimization", 2015 (arXiv:1412.6980). Defaults are PyTorch's: as `adamw`, without weight decay.
  */
 export function adam(options: AdamOptions = {}): Optimizer {
   return optimizerOf("adam", options);
@@ -79,35 +79,37 @@ export function adam(options: AdamOptions = {}): Optimizer {
 
 /**
  * Adafactor. Shazeer & Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018
- * (arXiv:1804.04235), without momentum. Defaults are PyTorch's `torch.optim.Adafactor`: learning rate 1e-2, beta2
- * decay -0.8, eps (none, 1e-3), clipping threshold 1, no weight decay.
+ * (arXiv:1804.04235), without momentum. Defaults are PyTorch's `torch.optim.Adafactor`: learning
+ * rate 1e-2, beta2 decay -0.8, eps (none, 1e-3), clipping threshold 1, no weight decay.
  */
 export function adafactor(options: AdafactorOptions = {}): Optimizer {
   return optimizerOf("adafactor", options);
 }
 
 /**
- * Lion: the sign of an interpolated momentum. Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023
- * (arXiv:2302.06675). Defaults are the paper's: learning rate 1e-4, betas 0.9 and 0.99, no weight decay.
+ * Lion: the sign of an interpolated momentum. Chen et al., "Symbolic Discovery of Optimization
+ * Algorithms", 2023 (arXiv:2302.06675). Defaults are the paper's: learning rate 1e-4, betas 0.9 and
+ * 0.99, no weight decay.
  */
 export function lion(options: LionOptions = {}): Optimizer {
   return optimizerOf("lion", options);
 }
 
 /**
- * Muon: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; Liu et al., "Muon is Scalable
- * for LLM Training", 2025 (arXiv:2502.16982). Defaults are PyTorch's `torch.optim.Muon`: learning rate 1e-3, momentum
- * 0.95 with Nesterov, five Newton–Schulz steps with (3.4445, -4.775, 2.0315), weight decay 0.1; the iteration
- * runs in the parameter's own type.
+ * Muon: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; Liu et al.,
+ * "Muon is Scalable for LLM Training", 2025 (arXiv:2502.16982). Defaults are PyTorch's
+ * `torch.optim.Muon`: learning rate 1e-3, momentum 0.95 with Nesterov, five Newton–Schulz steps
+ * with (3.4445, -4.775, 2.0315), weight decay 0.1; the iteration runs in the parameter's own type.
  */
 export function muon(options: MuonOptions = {}): Optimizer {
   return optimizerOf("muon", options);
 }
 
 /**
- * Stochastic gradient descent. Momentum: Sutskever, Martens, Dahl & Hinton, "On the importance of initialization and
- * momentum in deep learning", 2013; in PyTorch's form, where the learning rate multiplies the whole buffer.
- * Defaults are PyTorch's: learning rate 1e-3, no momentum, no weight decay.
+ * Stochastic gradient descent. Momentum: Sutskever, Martens, Dahl & Hinton, "On the importance of
+ * initialization and momentum in deep learning", 2013; in PyTorch's form, where the learning rate
+ * multiplies the whole buffer. Defaults are PyTorch's: learning rate 1e-3, no momentum, no weight
+ * decay.
  */
 export function sgd(options: SgdOptions = {}): Optimizer {
   return optimizerOf("sgd", options);

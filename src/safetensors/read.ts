@@ -38,7 +38,10 @@ export async function readSafetensorsHeader(path: string): Promise<Header> {
   }
 }
 
-/** Reads a file tensor by tensor, so that its size has no limit. Throws FILE_NOT_FOUND, FILE_CORRUPT or IO_FAILED. */
+/**
+ * Reads a file tensor by tensor, so that its size has no limit. Throws FILE_NOT_FOUND, FILE_CORRUPT
+ * or IO_FAILED.
+ */
 export async function readSafetensors(path: string): Promise<SafetensorsContent> {
   const file = await openRange(path);
   try {

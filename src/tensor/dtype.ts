@@ -37,7 +37,10 @@ const byOnnxNumber = new Map<number, DType>(
   (Object.keys(DTYPES) as DType[]).map((dtype) => [DTYPES[dtype].onnx, dtype]),
 );
 
-/** The element type with this number in `TensorProto.DataType`, or undefined (strings, complex, 4 bit). */
+/**
+ * The element type with this number in `TensorProto.DataType`, or undefined (strings, complex, 4
+ * bit).
+ */
 export function dtypeFromOnnx(number: number): DType | undefined {
   return byOnnxNumber.get(number);
 }

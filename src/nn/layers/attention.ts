@@ -78,8 +78,9 @@ const ATTENTION_OPTIONS: OptionKinds<AttentionOptions> = {
 };
 
 /**
- * Self-attention of `x` (batch, length, width) → the same shape. Parameters: `qkv.weight` [width, (heads + 2·kvHeads) · width/heads],
- * columns in the order queries, keys, values, each by head; `qkv.bias`; `out.weight`, `out.bias`.
+ * Self-attention of `x` (batch, length, width) → the same shape. Parameters: `qkv.weight` [width,
+ * (heads + 2·kvHeads) · width/heads], columns in the order queries, keys, values, each by head;
+ * `qkv.bias`; `out.weight`, `out.bias`.
  */
 export function attention(scope: Scope, x: Value, options: AttentionOptions): Value {
   checkLayer(scope, "attention", options, ATTENTION_OPTIONS);

@@ -42,11 +42,17 @@ const CONVOLUTION_OPTIONS: OptionKinds<ConvolutionOptions> = {
   initializer: initial,
 };
 
-/** `x` (batch, channels, length) → (batch, outputs, length'). Parameters: `weight` [outputs, channels / groups, kernel], `bias`. */
+/**
+ * `x` (batch, channels, length) → (batch, outputs, length'). Parameters: `weight` [outputs,
+ * channels / groups, kernel], `bias`.
+ */
 export const conv1d = (scope: Scope, x: Value, options: ConvolutionOptions): Value =>
   convolution(scope, x, options, 1);
 
-/** `x` (batch, channels, height, width). Parameters: `weight` [outputs, channels / groups, kernel, kernel], `bias`. */
+/**
+ * `x` (batch, channels, height, width). Parameters: `weight` [outputs, channels / groups, kernel,
+ * kernel], `bias`.
+ */
 export const conv2d = (scope: Scope, x: Value, options: ConvolutionOptions): Value =>
   convolution(scope, x, options, 2);
 

@@ -26,8 +26,9 @@ const LINEAR_OPTIONS: OptionKinds<LinearOptions> = {
 };
 
 /**
- * x · weight + bias over the last dim of `x` (…, inputs) → (…, outputs). `weight` is [inputs, outputs], the transpose of PyTorch's, so
- * that one Gemm without transposition computes it. Parameters: `weight`, `bias`.
+ * x · weight + bias over the last dim of `x` (…, inputs) → (…, outputs). `weight` is [inputs,
+ * outputs], the transpose of PyTorch's, so that one Gemm without transposition computes it.
+ * Parameters: `weight`, `bias`.
  */
 export function linear(scope: Scope, x: Value, options: LinearOptions): Value {
   checkLayer(scope, "linear", options, LINEAR_OPTIONS);
@@ -55,7 +56,10 @@ const EMBEDDING_OPTIONS: OptionKinds<EmbeddingOptions> = {
   initializer: initial,
 };
 
-/** Rows of a table at `ids` (int32 or int64, any shape) → (…, width). Parameter: `weight` [vocabulary, width]. */
+/**
+ * Rows of a table at `ids` (int32 or int64, any shape) → (…, width). Parameter: `weight`
+ * [vocabulary, width].
+ */
 export function embedding(scope: Scope, ids: Value, options: EmbeddingOptions): Value {
   return scope.within(() => gather(embeddingTable(scope, options), ids));
 }

@@ -1,4 +1,7 @@
-/** Normalization layers. Parameters: `weight` (ones) and `bias` (zeros); running statistics are states. */
+/**
+ * Normalization layers. Parameters: `weight` (ones) and `bias` (zeros); running statistics are
+ * states.
+ */
 import {
   add,
   div,

@@ -66,8 +66,8 @@ export function additiveMask(allowed: Value, dtype: DType): Value {
 }
 
 /**
- * Rotates pairs of elements (i, i + width/2) of `x` (…, length, width) by position · base^(-2i / width) (Su et al. 2021, in the half-split
- * layout of GPT-NeoX and Llama).
+ * Rotates pairs of elements (i, i + width/2) of `x` (…, length, width) by position · base^(-2i /
+ * width) (Su et al. 2021, in the half-split layout of GPT-NeoX and Llama).
  */
 export function rotate(scope: Scope, x: Value, base: number): Value {
   const length = x.shape.at(-2) as number;

@@ -33,7 +33,10 @@ export interface RecurrentOptions {
   readonly initializer?: Initializer;
 }
 
-/** States are (layers · directions, batch, hidden), as PyTorch orders them: by layer, then by direction. */
+/**
+ * States are (layers · directions, batch, hidden), as PyTorch orders them: by layer, then by
+ * direction.
+ */
 export interface LstmOptions extends RecurrentOptions {
   /** The initial states. Default: zeros. */
   readonly initial?: { readonly h: Value; readonly c: Value };

@@ -56,8 +56,8 @@ const MLP_OPTIONS: OptionKinds<MlpOptions> = {
 };
 
 /**
- * Batch fields: `image` or `x` (batch, …inputs), and `label` int32 (batch), or `y` (batch, outputs) for regression.
- * Outputs: `loss`, and `logits` and `accuracy`, or `prediction`.
+ * Batch fields: `image` or `x` (batch, …inputs), and `label` int32 (batch), or `y` (batch, outputs)
+ * for regression. Outputs: `loss`, and `logits` and `accuracy`, or `prediction`.
  */
 export function mlp(options: MlpOptions): ModelDefinition {
   checkOptions("mlp", options, MLP_OPTIONS);

@@ -40,8 +40,9 @@ const MATRIX_FACTORIZATION_OPTIONS: OptionKinds<MatrixFactorizationOptions> = {
 };
 
 /**
- * rating = mean + bias of the user + bias of the item + user · item (Koren et al. 2009). Batch fields: `user` and `item`, int32 (batch), and
- * `rating` (batch). Outputs: `loss` (mean squared error), `prediction` (batch).
+ * rating = mean + bias of the user + bias of the item + user · item (Koren et al. 2009). Batch
+ * fields: `user` and `item`, int32 (batch), and `rating` (batch). Outputs: `loss` (mean squared
+ * error), `prediction` (batch).
  */
 export function matrixFactorization(options: MatrixFactorizationOptions): ModelDefinition {
   checkOptions("matrixFactorization", options, MATRIX_FACTORIZATION_OPTIONS);

@@ -41,8 +41,9 @@ const RESNET_OPTIONS: OptionKinds<ResnetOptions> = {
 };
 
 /**
- * Batch fields: `image` (batch, channels, height, width) and `label` int32 (batch). Outputs: `loss`, `logits`, `accuracy`.
- * Names follow torchvision's: `layer1.0.conv1.weight`. States: the running statistics of `batchNorm`.
+ * Batch fields: `image` (batch, channels, height, width) and `label` int32 (batch). Outputs:
+ * `loss`, `logits`, `accuracy`. Names follow torchvision's: `layer1.0.conv1.weight`. States: the
+ * running statistics of `batchNorm`.
  */
 export function resnet(options: ResnetOptions): ModelDefinition {
   checkOptions("resnet", options, RESNET_OPTIONS);

@@ -4,7 +4,10 @@ import type { Value } from "../../graph/index.ts";
 import type { ModelOutputs } from "../define.ts";
 import type { Scope } from "../scope.ts";
 
-/** Batch field `label`, int32 (batch). Outputs: `loss` (cross-entropy in nats), `logits` (batch, classes), `accuracy`. */
+/**
+ * Batch field `label`, int32 (batch). Outputs: `loss` (cross-entropy in nats), `logits` (batch,
+ * classes), `accuracy`.
+ */
 export function classify(m: Scope, logits: Value): ModelOutputs {
   const label = m.input("label", [m.batch], "int32");
   return m.child("objective").within(() => {
@@ -20,7 +23,10 @@ export function accuracy(logits: Value, label: Value): Value {
   return reduceMean(cast(right, logits.dtype), { keepdims: false });
 }
 
-/** Batch field `y` (batch, outputs). Outputs: `loss` (mean squared error), `prediction` (batch, outputs). */
+/**
+ * Batch field `y` (batch, outputs). Outputs: `loss` (mean squared error), `prediction` (batch,
+ * outputs).
+ */
 export function regress(m: Scope, prediction: Value): ModelOutputs {
   const y = m.input("y", prediction.shape);
   return m.child("objective").within(() => ({ loss: mse(prediction, y), prediction }));

@@ -15,7 +15,10 @@ export interface Placeholder {
   readonly target: string;
 }
 
-/** The operation of the exported program that a node was made for: `%linear = aten.linear(%x, %p_0_weight, %p_0_bias)`. */
+/**
+ * The operation of the exported program that a node was made for: `%linear = aten.linear(%x,
+ * %p_0_weight, %p_0_bias)`.
+ */
 export interface Operation {
   /** The name of its result: `linear`. */
   readonly name: string;

@@ -19,7 +19,10 @@ export interface LoopNode extends ImportNode {
 /** More iterations than any model has; a loop without a bound is stopped here. */
 const MAX_ROUNDS = 10_000;
 
-/** The results of `Loop` or `Scan`. Throws ONNX_UNSUPPORTED where the number of rounds depends on data. */
+/**
+ * The results of `Loop` or `Scan`. Throws ONNX_UNSUPPORTED where the number of rounds depends on
+ * data.
+ */
 export function writeOut(
   importer: Importer,
   node: LoopNode,

@@ -1,4 +1,7 @@
-/** Windows that slide over the spatial dims: sizes, strides, dilations and pads of convolutions and pools. */
+/**
+ * Windows that slide over the spatial dims: sizes, strides, dilations and pads of convolutions and
+ * pools.
+ */
 import type { AttributeReader, AttributeSpec } from "../../graph/index.ts";
 import type { Shape } from "../../tensor/index.ts";
 
@@ -19,7 +22,10 @@ export const WINDOW_ATTRIBUTES: Readonly<Record<string, AttributeSpec>> = {
   strides: { kind: "ints", default: null },
 };
 
-/** The window of a node over inputs of the given spatial sizes, with `auto_pad` resolved (ONNX, operator Conv). */
+/**
+ * The window of a node over inputs of the given spatial sizes, with `auto_pad` resolved (ONNX,
+ * operator Conv).
+ */
 export function readWindow(attributes: AttributeReader, sizes: Shape, kernel: Shape): Window {
   const list = (name: string, otherwise: number, count = sizes.length) =>
     attributes.has(name)

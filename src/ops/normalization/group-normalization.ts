@@ -51,7 +51,10 @@ export const instanceNormalization: OperatorDefinition = {
   inPlace: false,
 };
 
-/** With c = x − mean, r = 1/√(variance + ε), g = dy · scale in each group: r · (g − mean(g) − c · r² · mean(g · c)). */
+/**
+ * With c = x − mean, r = 1/√(variance + ε), g = dy · scale in each group: r · (g − mean(g) − c · r²
+ * · mean(g · c)).
+ */
 function groupGradient(context: GradientContext, groups: number): (Value | undefined)[] {
   const [x, scale, dy] = [context.input(0), context.input(1), context.gradient(0)];
   const [batch, channels] = x.shape as unknown as [number, number];

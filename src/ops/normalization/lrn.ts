@@ -3,7 +3,10 @@ import type { AttributeReader, OperatorDefinition, Value } from "../../graph/ind
 import { elementCount } from "../../tensor/index.ts";
 import { floatType, flopsPerElement } from "../shared.ts";
 
-/** x / (bias + alpha/size · Σ x² over `size` neighbouring channels)^beta of X (N, C, …) (Krizhevsky et al. 2012). */
+/**
+ * x / (bias + alpha/size · Σ x² over `size` neighbouring channels)^beta of X (N, C, …) (Krizhevsky
+ * et al. 2012).
+ */
 export const lrn: OperatorDefinition = {
   name: "LRN",
   inputs: [1, 1],

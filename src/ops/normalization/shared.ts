@@ -53,7 +53,10 @@ export function checkBroadcast(context: InferContext, index: number, shape: Shap
   }
 }
 
-/** The type of input 0 (N, C, …), at least `dims` dims; inputs 1 to `last` are vectors over its channels. */
+/**
+ * The type of input 0 (N, C, …), at least `dims` dims; inputs 1 to `last` are vectors over its
+ * channels.
+ */
 export function checkedChannels(context: InferContext, dims: number, last: number): TensorType {
   const type = floatType(context);
   const channels = type.shape[1];

@@ -102,7 +102,9 @@ export function keptShape(context: GradientContext): Shape {
   return context.input(0).shape.map((size, dim) => (dims.has(dim) ? 1 : size));
 }
 
-/** In a gradient rule: the result as if `keepdims` were set, so that it broadcasts over the input. */
+/**
+ * In a gradient rule: the result as if `keepdims` were set, so that it broadcasts over the input.
+ */
 export function keptOutput(context: GradientContext): Value {
   return reshape(context.output(0), keptShape(context));
 }
