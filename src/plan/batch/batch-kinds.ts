@@ -1,7 +1,6 @@
 /**
- * Finds how each value of a model over a batch follows from its values over the parts of the batch.
- * It compares the graph of a part with that of the whole, node by node: dims of different size are
- * the batch, and the batch rules of the operators tell the rest.
+ * How each value of a batch follows from its values in the parts: the graph of a part is compared
+ * with that of the whole. Dims of other sizes are the batch; operators' batch rules tell the rest.
  */
 import {
   type BatchRule,
@@ -40,10 +39,7 @@ export class BatchKinds {
   readonly #kinds = new Map<string, Kind>();
   readonly #trained: Set<string>;
   readonly #statistics: Set<string>;
-  /**
-   * The values of the builders that stand for values of the given graphs, by their names in the
-   * graph of a part.
-   */
+  /** The values of the builders that stand for given values, by name in the graph of a part. */
   readonly #pairs = new Map<string, Pair>();
   readonly #byPart = new Map<string, Pair>();
   readonly #whole: WholeGraph;
@@ -101,10 +97,7 @@ export class BatchKinds {
     return this.#pairs.get(name);
   }
 
-  /**
-   * The pair of a value, by the value's name in the builder of a part; undefined for constants that
-   * a rule made.
-   */
+  /** The pair of a value in the builder of a part; undefined for constants that a rule made. */
   pairOf(part: string): Pair | undefined {
     return this.#byPart.get(part);
   }
@@ -133,11 +126,7 @@ export class BatchKinds {
     this.#kinds.set(pair.part.name, kind);
   }
 
-  /**
-   * The pair that stands for an input of a node. A constant is added when its first reader is.
-   * Graphs share equal constants, so one constant in the graph of a part may be two in the other
-   * graph.
-   */
+  /** The pair for an input of a node. One constant of a part may be two in the other graph. */
   #input(name: string, other: string): Pair | undefined {
     if (name === "") return undefined;
     const part = this.#options.part.constants.get(name);
@@ -146,8 +135,7 @@ export class BatchKinds {
     const whole = this.#whole.value(other);
     const alone = known === undefined ? this.#alone.value(name) : undefined;
     if (alone !== undefined && whole !== undefined) return this.#join(name, alone, whole);
-    // The value differs from the one where it was made if only the other graph reshapes it before
-    // it is read.
+    // It differs from the value as made if only the other graph reshapes it before it is read.
     if (known !== undefined) return { part: known.part, whole: whole ?? known.whole };
     if (part === undefined || whole === undefined) {
       this.#difference ??= `the value "${name}"`;
@@ -161,10 +149,7 @@ export class BatchKinds {
     return pair;
   }
 
-  /**
-   * Joins values of nodes that exist in one graph only, and that a node of both graphs reads. They
-   * are rows, as far as their shapes show.
-   */
+  /** Joins values of unmatched nodes that a matched node reads; shapes show if they are rows. */
   #join(name: string, part: Value, whole: Value): Pair {
     const pair = { part, whole };
     const isSame = sameShape(part.shape, whole.shape);
@@ -174,10 +159,7 @@ export class BatchKinds {
     return pair;
   }
 
-  /**
-   * Adds a node that the other graph does not have. The kind of its output is known at once if the
-   * node only reshapes its first input.
-   */
+  /** Adds an unmatched node. If it only reshapes its first input, its kind is known at once. */
   #passOver(node: Node): void {
     const from = this.#pairs.get(passesOver(this.#options.part, node) ?? "");
     const [part] = this.#alone.add(node, (name) => this.#pairs.get(name)?.part);
@@ -238,10 +220,7 @@ export class BatchKinds {
     }
   }
 
-  /**
-   * Makes graph inputs of the totals that this node reads together with rows, or with values that
-   * gradients flow through.
-   */
+  /** Makes inputs of the totals that this node reads beside rows or values with gradients. */
   #giveTotals(inputs: readonly (Pair | undefined)[]): (Pair | undefined)[] {
     const isGiven = (pair: Pair) =>
       isOfBatch(this.kindOf(pair)) &&
