@@ -1,6 +1,5 @@
 /**
- * A model to train from an `.onnx` file, as the same `ModelDefinition` that models written in
- * TypeScript have.
+ * Makes a `ModelDefinition` from an `.onnx` file, to train it like a model written in TypeScript.
  */
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -46,10 +45,7 @@ export interface OnnxOptions extends Omit<ImportOptions, "trainable"> {
    * the file must have.
    */
   readonly dtype?: TrainedFloat;
-  /**
-   * Whether running statistics of normalizations are updated again although the file has them
-   * fixed. Default: false.
-   */
+  /** Whether running statistics that the file has fixed are updated again. Default: false. */
   readonly trainStatistics?: boolean;
 }
 
@@ -97,10 +93,7 @@ export function onnx(model: string | URL, options: OnnxOptions): ModelDefinition
   };
 }
 
-/**
- * Weights that only other outputs need do not change, like weights of PyTorch that have no
- * gradient.
- */
+/** Weights that only other outputs need do not change; PyTorch gives them no gradient either. */
 function trainedByLoss(model: Model): Model {
   const { graph, loss } = model;
   const reached = new Set(sliceGraph(graph, { name: graph.name, outputs: [loss] }).inputs);
@@ -132,10 +125,7 @@ function planOf(file: OnnxFile, { parameters }: OnnxOptions): WeightPlan {
   return declareParameters(file, plan, list);
 }
 
-/**
- * Builds the graph. Outputs have the names of the file; if the loss defines one of them too, the
- * file's becomes `NAME_output`.
- */
+/** Builds the graph. An output of the file whose name the loss also uses becomes `NAME_output`. */
 function build(scope: Scope, file: OnnxFile, plan: WeightPlan, options: OnnxOptions): ModelOutputs {
   const { graph } = file.model;
   const { trainable } = options;
@@ -184,10 +174,7 @@ function build(scope: Scope, file: OnnxFile, plan: WeightPlan, options: OnnxOpti
   return { ...outputs, ...added };
 }
 
-/**
- * The first dim of every input is the run's batch, whatever `dims` and `shapes` say of it for
- * training.
- */
+/** The run's batch: the first dim of every input, whatever `dims` and `shapes` say of it. */
 function batchOf(
   scope: Scope,
   file: OnnxFile,
@@ -279,10 +266,7 @@ function lossOf(
   });
 }
 
-/**
- * Notes if only biases are trained: most often the pattern did not match the weights of the same
- * layers.
- */
+/** Notes if only biases are trained: most often the pattern did not match their layers' weights. */
 function noteBiases(scope: Scope, trained: readonly Weight[]): void {
   const names = trained.map(({ name }) => name);
   if (names.some((name) => !/bias$/i.test(name))) return;

@@ -96,10 +96,7 @@ class Restoration {
     return { graph, weights: this.#weights, notices: this.#notices, gradients, lost };
   }
 
-  /**
-   * Groups reads by the operation that their nodes were made for; reads of nodes without an
-   * operation are groups of their own.
-   */
+  /** Groups reads by the operation of their nodes; a read without an operation is its own group. */
   #groups(reads: readonly Read[]): Iterable<readonly Read[]> {
     const groups = new Map<string, Read[]>();
     for (const read of reads) {
@@ -153,10 +150,7 @@ class Restoration {
     return reads.filter((read) => !found.taken.has(read));
   }
 
-  /**
-   * The reads, in order, that can be those of `count` weights: the narrowest plausible set of that
-   * size.
-   */
+  /** The reads that can be those of `count` weights, in order: the narrowest plausible set. */
   #choose(count: number, left: readonly Read[], operation: Operation | undefined): readonly Read[] {
     if (count === 0) return [];
     const targets = new Set([...this.#signature.values()].map(({ target }) => target));
@@ -187,10 +181,7 @@ class Restoration {
     this.#places.set(placeholder, [...places, { ...read, layout }]);
   }
 
-  /**
-   * Reads that no operation explains belong to the parameter whose name they have, or to a constant
-   * that was merged with it.
-   */
+  /** Assigns reads without an operation to the parameter of that name, or to a merged constant. */
   #orphans(): void {
     const byTarget = new Map([...this.#signature.values()].map((item) => [item.target, item]));
     for (const read of this.#others) {
@@ -254,10 +245,7 @@ class Restoration {
     this.#weights.set(target, { name: target, role, why, given, layout, ties: [] });
   }
 
-  /**
-   * Handles parameters without a place: other names of one that has a place, folded into constants,
-   * or not used.
-   */
+  /** Handles parameters without a place: ties to others, folded into constants, or not used. */
   #rest(): { readonly lost: readonly string[]; readonly unused: readonly string[] } {
     const names = new Set(
       [...this.#signature.values()]
@@ -297,10 +285,7 @@ class Restoration {
     return { lost: [...new Set(lost)], unused: [...names].filter((name) => !lost.includes(name)) };
   }
 
-  /**
-   * Whether a parameter belongs to a normalization that was folded into the layer before it,
-   * including its statistics.
-   */
+  /** Whether a parameter belongs to a normalization that was folded into the layer before it. */
   #isNormalization(name: string): boolean {
     const statistic = `${moduleOf(name)}.running_var`;
     const isKnown = [...this.#signature.values()].some(({ target }) => target === statistic);
