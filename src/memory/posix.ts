@@ -1,10 +1,11 @@
 /**
- * Memory on Linux and macOS: mmap. Named memory is a file under /dev/shm (Linux) or in the folder for temporary
- * files (macOS), called `lockstep-NAME.NAMESPACE.PID`: what a killed process left behind is swept by the next
- * one, at its first memory of any kind.
+ * Memory on Linux and macOS, by mmap. Named memory is a file under /dev/shm (Linux) or in the
+ * folder for temporary files (macOS), called `lockstep-NAME.NAMESPACE.PID`. Files that a killed
+ * process left behind are removed by the next process when it first allocates memory of any kind.
  *
- * Every user of the machine may put files into these folders. So only regular files that belong to this process's user, and that no
- * other user may open, are looked at, opened or removed, and no link is followed.
+ * Every user of the machine may put files into these folders. So only regular files that belong to
+ * this process's user, and that no other user may open, are examined, opened or removed, and no
+ * link is followed.
  */
 import fs from "node:fs";
 import os from "node:os";
@@ -44,7 +45,7 @@ export function posixPlatform(): Platform {
     "void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)",
   );
   const munmap = libc.func<Munmap>("int munmap(void *address, size_t length)");
-  // Without room behind it, a write to a page of tmpfs kills the process: so it is reserved at once.
+  // The space is reserved at once: without it, a write to a page of tmpfs would kill the process.
   const reserve = linux
     ? libc.func<Reserve>("int posix_fallocate(int fd, int64_t offset, int64_t length)")
     : () => 0;
@@ -135,7 +136,7 @@ export function posixPlatform(): Platform {
       }
     },
 
-    /** Puts empty pages in the place of the old ones: a late read finds zeros, a late write goes nowhere. */
+    /** Replaces the pages by empty ones: a late read finds zeros, a late write has no effect. */
     retire({ address, byteLength }): boolean {
       const flags = MAP_PRIVATE | anonymous | noReserve | MAP_FIXED;
       return mmap(address, byteLength, PROT_READ | PROT_WRITE, flags, -1, 0) === address;
@@ -152,14 +153,14 @@ export function posixPlatform(): Platform {
   };
 }
 
-/** Files of this process, to be removed when it ends without closing them. */
+/** Files of this process, which are removed when it ends without closing them. */
 const mine = new Set<string>();
 
 function removeMine(): void {
   for (const file of mine) fs.rmSync(file, { force: true });
 }
 
-/** The C library of this system. */
+/** Opens the C library of this system. */
 export function loadSystemLibrary(): Library {
   return loadLibrary(process.platform === "linux" ? libcName() : "libSystem.dylib");
 }
@@ -201,7 +202,7 @@ function find(folder: string, name: string): string | undefined {
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = fs.constants;
 const CREATE = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
-/** A pipe in the place of the file must not hold the process up. */
+/** O_NONBLOCK: a pipe in place of the file must not block the process. */
 const OPEN = O_RDWR | O_NOFOLLOW | O_NONBLOCK;
 
 function isOwnFile(file: string): boolean {
@@ -209,7 +210,7 @@ function isOwnFile(file: string): boolean {
   return stat !== undefined && isOwn(stat);
 }
 
-/** A regular file of this user that no other user may open. */
+/** Whether this is a regular file of this user that no other user may open. */
 function isOwn(stat: fs.Stats): boolean {
   return stat.isFile() && stat.uid === process.geteuid?.() && (stat.mode & 0o077) === 0;
 }
@@ -222,7 +223,10 @@ function notOwn(name: string, folder: string): LockstepError {
   );
 }
 
-/** What the system refuses there, in words. One process alone needs no shared memory: this is for several. */
+/**
+ * Runs `body` and explains in words what the system refuses in this folder. Only runs of several
+ * processes need shared memory.
+ */
 function inFolder<Result>(folder: string, body: () => Result): Result {
   try {
     return body();
@@ -247,7 +251,9 @@ function inFolder<Result>(folder: string, body: () => Result): Result {
   }
 }
 
-/** Process ids mean something only within their namespace: containers may share /dev/shm. */
+/**
+ * The namespace of process ids. Ids are unique only within it, and containers may share /dev/shm.
+ */
 export function pidNamespace(): string {
   try {
     return /\d+/.exec(fs.readlinkSync("/proc/self/ns/pid"))?.[0] ?? "0";
@@ -256,19 +262,19 @@ export function pidNamespace(): string {
   }
 }
 
-/** Removes what processes of this namespace left behind when they were killed. */
+/** Removes files that processes of this namespace left behind when they were killed. */
 function sweep(folder: string): void {
   const here = pidNamespace();
   let files: string[];
   try {
     files = fs.readdirSync(folder);
   } catch {
-    return; // who shares memory there is told why it cannot be
+    return; // whoever needs shared memory gets an error that says why there is none
   }
   for (const file of files) {
     const [, namespace, pid] = /^lockstep-.*\.(\d+)\.(\d+)$/.exec(file) ?? [];
     if (namespace !== here || isAlive(Number(pid))) continue;
-    // Another user's is for a process of that user to remove.
+    // A file of another user is left to a process of that user.
     if (isOwnFile(path.join(folder, file))) fs.rmSync(path.join(folder, file), { force: true });
   }
 }
@@ -282,12 +288,12 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** Ended, and waiting for its parent to notice: that may take long. */
+/** Whether the process has ended and its parent has not yet noticed, which may take long. */
 function isZombie(pid: number): boolean {
   try {
     return /\) [ZXx] [^)]*$/.test(fs.readFileSync(`/proc/${pid}/stat`, "latin1"));
   } catch {
-    return false; // no /proc here, or gone by now
+    return false; // there is no /proc here, or the process is gone by now
   }
 }
 

@@ -1,15 +1,18 @@
-/** Reads safetensors files: whole, in place over bytes that are there already, or the header alone. */
+/** Reads safetensors files: as a whole, in place over bytes in memory, or the header alone. */
 import { openRange, type RangeReader } from "../files/index.ts";
 import { type Tensor, tensorFromBytes } from "../tensor/index.ts";
 import { decodeHeader, type Header, headerLength, LENGTH_BYTES } from "./format.ts";
 
 export interface SafetensorsContent {
-  /** In the order of the file. */
+  /** The tensors by name, in the order of the file. */
   readonly tensors: ReadonlyMap<string, Tensor>;
   readonly metadata: Readonly<Record<string, string>>;
 }
 
-/** Tensors as views of `bytes`; nothing is copied. Throws FILE_CORRUPT; `path` is for its sentence. */
+/**
+ * Returns tensors as views of `bytes`; nothing is copied. Throws FILE_CORRUPT; `path` is used in
+ * its message.
+ */
 export function parseSafetensors(bytes: Uint8Array, path: string): SafetensorsContent {
   const length = headerLength(bytes, bytes.byteLength, path);
   const json = bytes.subarray(LENGTH_BYTES, LENGTH_BYTES + length);
@@ -23,7 +26,9 @@ export function parseSafetensors(bytes: Uint8Array, path: string): SafetensorsCo
   return { tensors, metadata };
 }
 
-/** What a file holds, without its tensors. Throws FILE_NOT_FOUND, FILE_CORRUPT or IO_FAILED. */
+/**
+ * Reads the header of a file without its tensors. Throws FILE_NOT_FOUND, FILE_CORRUPT or IO_FAILED.
+ */
 export async function readSafetensorsHeader(path: string): Promise<Header> {
   const file = await openRange(path);
   try {
@@ -33,7 +38,10 @@ export async function readSafetensorsHeader(path: string): Promise<Header> {
   }
 }
 
-/** Reads a file tensor by tensor, so that its size has no limit. Throws FILE_NOT_FOUND, FILE_CORRUPT or IO_FAILED. */
+/**
+ * Reads a file tensor by tensor, so that its size has no limit. Throws FILE_NOT_FOUND, FILE_CORRUPT
+ * or IO_FAILED.
+ */
 export async function readSafetensors(path: string): Promise<SafetensorsContent> {
   const { metadata } = await readSafetensorsHeader(path);
   const tensors = new Map<string, Tensor>();
