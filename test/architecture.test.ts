@@ -45,7 +45,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   optimizer: ["errors", "options", "tensor", "graph", "functional", "ops"],
   mesh: ["errors"],
   plan: ["errors", "tensor", "graph", "functional", "ops", "autodiff", "nn", "optimizer", "mesh"],
-  parallel: ["errors", "tensor", "mesh", "plan"],
+  parallel: ["errors", "tensor", "graph", "mesh", "plan"],
   program: [
     "errors",
     "tensor",

@@ -75,7 +75,7 @@ interface Outcome {
 }
 
 interface Setting
-  extends Pick<TrainerOptions, "reproducible" | "bucketBytes" | "parallel" | "zero"> {
+  extends Pick<TrainerOptions, "reproducible" | "bucketBytes" | "parallel" | "zero" | "recompute"> {
   readonly threads?: number;
   /** Of the whole run; one unless told. */
   readonly ranks?: number;
@@ -100,7 +100,7 @@ async function trainRanks(
   setting: Setting = {},
 ): Promise<readonly Outcome[]> {
   const { ranks = 1, machines = 1, optimizer = adamw({ learningRate: 1e-2 }), ...rest } = setting;
-  const { reproducible, bucketBytes, parallel, zero } = rest;
+  const { reproducible, bucketBytes, parallel, zero, recompute } = rest;
   const simulated =
     ranks === 1
       ? undefined
@@ -119,6 +119,7 @@ async function trainRanks(
       bucketBytes,
       parallel,
       zero,
+      recompute,
     });
   };
   const trainers = await Promise.all(Array.from({ length: ranks }, (_, rank) => make(rank)));
@@ -200,6 +201,38 @@ for (const [name, definition] of Object.entries({ ...MODELS, gpt: PLAIN_GPT })) 
       }
     });
   }
+}
+
+/** The arena of activations, and whether the whole pass is among the graphs. */
+function memoryOf({ plan }: Trainer): { readonly arena: number; readonly isWhole: boolean } {
+  return { arena: plan.arena?.byteLength ?? 0, isWhole: plan.graphs.has("gradient") };
+}
+
+for (const [name, definition] of Object.entries({ ...MODELS, gpt: PLAIN_GPT })) {
+  test(`${name}: activations that are computed again give the same bits, alone and on ranks`, async () => {
+    const [expected] = await trainRanks(definition);
+    const places: Setting[] = [
+      { ranks: 1 },
+      { ranks: 2 },
+      { ranks: 4 },
+      { ranks: 4, machines: 2 },
+      ...([1, 2, 3] as const).flatMap((zero) => [2, 4].map((ranks) => ({ ranks, zero }))),
+    ];
+    for (const place of places) {
+      const afterwards = (trainers: readonly Trainer[]) => {
+        for (const trainer of trainers) assert.equal(memoryOf(trainer).isWhole, false);
+      };
+      const setting = { ...place, bucketBytes: 6000, recompute: "blocks" as const, afterwards };
+      for (const [rank, outcome] of (await trainRanks(definition, setting)).entries()) {
+        assert.deepEqual(
+          outcome.norms,
+          expected?.norms,
+          `rank ${rank} of ${JSON.stringify(place)}`,
+        );
+        assert.ok(isDeepStrictEqual(outcome, expected), `rank ${rank} of ${JSON.stringify(place)}`);
+      }
+    }
+  });
 }
 
 test("axes that are stated: data alone, shard alone, and what their product must be", async () => {

@@ -14,10 +14,12 @@ export interface PlanFlags {
   readonly bucket?: number;
   readonly parallel?: ParallelOptions["parallel"];
   readonly zero?: ParallelOptions["zero"];
+  readonly recompute?: ParallelOptions["recompute"];
 }
 
 export async function planCommand(file: string, flags: PlanFlags): Promise<void> {
-  const { workers, rank, machines, gflops, bandwidth, latency, bucket, parallel, zero } = flags;
+  const { workers, rank, machines, gflops, bandwidth, latency, bucket } = flags;
+  const { parallel, zero, recompute } = flags;
   const run = settleMicroBatches((await openTarget(file, {})).run);
   const text = describePlan(run, {
     workers,
@@ -31,6 +33,7 @@ export async function planCommand(file: string, flags: PlanFlags): Promise<void>
     bucketBytes: bucket,
     parallel,
     zero,
+    recompute,
   });
   process.stdout.write(printable(text));
 }

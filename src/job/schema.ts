@@ -41,6 +41,9 @@ const run = z.strictObject({
   bucketBytes: count.optional(),
   parallel: z.strictObject({ data: count.optional(), shard: count.optional() }).optional(),
   zero: z.union([z.literal(1), z.literal(2), z.literal(3)]).optional(),
+  recompute: z
+    .union([z.literal("blocks"), z.strictObject({ memory: z.union([count, name]) })])
+    .optional(),
   evaluate: z.strictObject({ every: count.optional(), samples: count.optional() }).optional(),
   checkpointEvery: count.optional(),
   sample: z

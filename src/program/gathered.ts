@@ -5,6 +5,7 @@
 import type { Graph } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
 import {
+  arenaOf,
   buildNamed,
   type ComputeTask,
   cutTask,
@@ -15,8 +16,6 @@ import {
   valueName,
   valueOf,
 } from "../plan/index.ts";
-import { byteLength } from "../tensor/index.ts";
-import { planArena } from "./arena.ts";
 import { activationBuffer, PARAMETERS } from "./buffers.ts";
 import type { Layout } from "./layout.ts";
 import type { Ownership } from "./ownership.ts";
@@ -82,10 +81,7 @@ export class Gathered {
     const { step, task } = stepOf(name, graph, this.#parameters);
     const { phases, phaseOf } = phasesOf(step, task);
     const { step: cut, pieces } = cutTask(step, task, (_, index) => phaseOf[index] as number);
-    const arena = planArena(pieces, (value) => {
-      const { role, type } = valueOf(cut, value);
-      return role === "activation" ? byteLength(type) : undefined;
-    });
+    const arena = arenaOf(cut, pieces);
     const activations = activationBuffer(0);
     const before = this.#program.buffers.get(activations)?.byteLength ?? 0;
     this.#program.buffer(activations, Math.max(before, arena.byteLength));

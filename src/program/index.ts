@@ -46,7 +46,6 @@ export {
 } from "./shares.ts";
 export {
   collectiveBytes,
-  flopsOf,
   flopsOfStages,
   planTimeline,
   type Speeds,

@@ -8,6 +8,7 @@ import type { Graph } from "../graph/index.ts";
 import {
   type ComputeTask,
   isOfKind,
+  isPiece,
   MICRO_BATCH,
   type StepGraph,
   valueName,
@@ -19,7 +20,7 @@ import { GATHER, Gathered, ofOwner, type Unit } from "./gathered.ts";
 import { type Layout, planLayout } from "./layout.ts";
 import type { RankGroups } from "./levels.ts";
 import type { Ownership } from "./ownership.ts";
-import { type At, entryRef, isPiece, type Places } from "./places.ts";
+import { type At, entryRef, type Places } from "./places.ts";
 import {
   COMPUTE,
   type CollectiveStage,

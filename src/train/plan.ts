@@ -1,5 +1,6 @@
 /** What a rank of a run would do in a step, as text: made of plans alone, without an engine or another process. */
 import { LockstepError } from "../errors.ts";
+import type { Graph } from "../graph/index.ts";
 import { evenTopology, formatMesh } from "../mesh/index.ts";
 import {
   applyStrategies,
@@ -8,7 +9,14 @@ import {
   type Parallel,
   type ParallelOptions,
 } from "../parallel/index.ts";
-import { buildStep, describeStep } from "../plan/index.ts";
+import {
+  buildStep,
+  describeStep,
+  flopsOf,
+  isPiece,
+  passMemory,
+  type StepGraph,
+} from "../plan/index.ts";
 import {
   COMPUTE,
   collectiveBytes,
@@ -50,6 +58,7 @@ export function describePlan(run: Run, options: PlanOptions): string {
     topology: evenTopology(workers, count),
     parallel: options.parallel ?? run.parallel,
     zero: options.zero ?? run.zero,
+    recompute: options.recompute ?? run.recompute,
     combination: reproducible ? "tree" : "any",
     buckets: { bucketBytes: bucket },
   });
@@ -71,6 +80,7 @@ export function describePlan(run: Run, options: PlanOptions): string {
     ...describeStep(rewritten).map((line) => `  ${line}`),
     "",
     ...memoryLines(plan),
+    ...activationLines(step, rewritten),
     "",
     ...stageLines(plan, placeOf),
     ...overlapLines(plan, speeds),
@@ -104,6 +114,24 @@ function memoryLines(program: StepProgram): string[] {
   let total = 0;
   for (const { byteLength: bytes } of program.buffers.values()) total += bytes;
   return ["memory", ...columns([...rows, ["  in all", size(total), ""]])];
+}
+
+/** Of one micro-batch, as one piece and as it is cut; what is computed again for that. */
+function activationLines(before: StepGraph, after: StepGraph): string[] {
+  const pieces = after.tasks.filter(isPiece);
+  const whole = `activations of a micro-batch: ${size(passMemory(before).within)} in one piece`;
+  if (pieces.length === 1) return [whole];
+  const { between, within } = passMemory(after);
+  const flops = (step: StepGraph) =>
+    step.tasks
+      .filter(isPiece)
+      .reduce((sum, { graph }) => sum + flopsOf(step.graphs.get(graph) as Graph), 0);
+  const again = flops(after) - flops(before);
+  const repeated = again === 0 ? "" : `; ${operations(again)} computed again`;
+  return [
+    whole,
+    `  in ${pieces.length} pieces: ${size(between)} between them, ${size(within)} within the largest${repeated}`,
+  ];
 }
 
 function stageLines(plan: StepProgram, placeOf: (group: string) => number): string[] {

@@ -126,6 +126,7 @@ export async function openSession(
       bucketBytes: run.bucketBytes,
       parallel: run.parallel,
       zero: run.zero,
+      recompute: run.recompute,
       seed: run.seed,
       ranks: options.ranks,
     });

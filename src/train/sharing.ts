@@ -37,7 +37,7 @@ export interface SharingOptions extends ParallelOptions {
 
 /** @param overlap whether gradients travel beside computation where they travel at all @throws INVALID_OPTION */
 export function parallelOf(options: SharingOptions, overlap: boolean): Parallel {
-  const { ranks, microBatches = 1, reproducible = true, parallel, zero } = options;
+  const { ranks, microBatches = 1, reproducible = true, parallel, zero, recompute } = options;
   const group = ranks?.group;
   const topology: Topology = { nodes: group?.transport.machines ?? [[0]] };
   const size = group?.size ?? 1;
@@ -52,6 +52,7 @@ export function parallelOf(options: SharingOptions, overlap: boolean): Parallel 
     topology,
     parallel,
     zero,
+    recompute,
     combination: reproducible ? "tree" : "any",
     buckets: group && { bucketBytes: bucketOf(options, group), overlap },
   });
