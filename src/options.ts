@@ -65,15 +65,21 @@ export function checkOptions<T extends object>(
       hint: `Its options are ${Object.keys(kinds).join(", ")}.`,
     });
   }
-  const checked = z.strictObject(kinds).safeParse(given);
+  const checked = schemaOf(kinds).safeParse(given);
   if (checked.success) return;
-  const [issue] = checked.error.issues;
+  const { issues } = checked.error;
+  // A name that is misspelt explains best why another one is missing.
+  const issue = issues.find(({ code }) => code === "unrecognized_keys") ?? issues[0];
   if (issue === undefined) return;
   if (issue.code === "unrecognized_keys") {
+    const [first = ""] = issue.keys;
     const names = issue.keys.map((name) => `"${name}"`).join(", ");
-    throw new LockstepError("INVALID_OPTION", `${where}: there is no option ${names}.`, {
-      hint: `Its options are ${Object.keys(kinds).join(", ")}.`,
-      fields: { option: issue.keys[0] ?? "" },
+    const inside = issue.path.length === 0 ? "" : ` in "${issue.path.join(".")}"`;
+    const known = namesAt(kinds, issue.path);
+    const near = nearest(first, known);
+    throw new LockstepError("INVALID_OPTION", `${where}: there is no option ${names}${inside}.`, {
+      hint: `${near === undefined ? "" : `Did you mean "${near}"? `}The options are ${known.join(", ")}.`,
+      fields: { option: first, ...(near === undefined ? {} : { near }) },
     });
   }
   const [option = ""] = issue.path;
@@ -84,13 +90,76 @@ export function checkOptions<T extends object>(
   let value: unknown = given;
   for (const part of issue.path) value = (value as Record<PropertyKey, unknown>)[part];
   throw new LockstepError("INVALID_OPTION", `${where}: ${path.slice(1)} is ${shown(value)}.`, {
-    hint: issue.message,
+    hint:
+      value === undefined && issue.code === "invalid_type" ? needed(issue.message) : issue.message,
     fields: { option: String(option) },
   });
 }
 
+const schemas = new WeakMap<object, z.ZodType>();
+
+/** Made once for each table: layers and losses are checked at every call. */
+function schemaOf(kinds: Readonly<Record<string, z.ZodType>>): z.ZodType {
+  const known = schemas.get(kinds) ?? z.strictObject(kinds);
+  schemas.set(kinds, known);
+  return known;
+}
+
+/** The options that there are in an option of several parts, at `path`. */
+function namesAt(
+  kinds: Readonly<Record<string, z.ZodType>>,
+  path: readonly PropertyKey[],
+): readonly string[] {
+  const [first, ...rest] = path;
+  if (first === undefined) return Object.keys(kinds);
+  let kind = kinds[String(first)];
+  while (kind instanceof z.ZodOptional) kind = kind.unwrap() as z.ZodType;
+  return kind instanceof z.ZodObject ? namesAt(kind.shape, rest) : [];
+}
+
+/** The name that a misspelt one most likely stands for: a few letters away, another way to write words, or cut short. */
+function nearest(given: string, names: readonly string[]): string | undefined {
+  const plain = (name: string) => name.toLowerCase().replace(/[^a-z0-9]/g, "");
+  const wanted = plain(given);
+  const rated = names.map((name) => {
+    const own = plain(name);
+    const isCut = wanted.length >= 3 && (own.startsWith(wanted) || wanted.startsWith(own));
+    const length = Math.max(own.length, wanted.length);
+    return { name, share: isCut ? 0.2 : editDistance(wanted, own) / Math.max(1, length) };
+  });
+  const [best] = rated.sort((a, b) => a.share - b.share);
+  return best !== undefined && best.share <= 0.34 ? best.name : undefined;
+}
+
+/** Letters inserted, left out, replaced or swapped with their neighbour (Damerau 1964, without overlap). */
+function editDistance(a: string, b: string): number {
+  const rows: number[][] = [Array.from({ length: b.length + 1 }, (_, j) => j)];
+  const at = (i: number, j: number) => rows[i]?.[j] ?? Number.POSITIVE_INFINITY;
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i];
+    rows.push(row);
+    for (let j = 1; j <= b.length; j++) {
+      const isSwapped = a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
+      row.push(
+        Math.min(
+          at(i - 1, j) + 1,
+          at(i, j - 1) + 1,
+          at(i - 1, j - 1) + (a[i - 1] === b[j - 1] ? 0 : 1),
+          isSwapped ? at(i - 2, j - 2) + 1 : Number.POSITIVE_INFINITY,
+        ),
+      );
+    }
+  }
+  return at(a.length, b.length);
+}
+
 function number(error: string, isRight: (value: number) => boolean): z.ZodType {
   return z.number({ error }).refine(isRight, { error });
+}
+
+/** The sentence of a kind that says what it must be; where any value will do, zod has one of its own. */
+function needed(message: string): string {
+  return message.startsWith("Invalid input") ? "It must be given." : message;
 }
 
 function shown(value: unknown): string {

@@ -1,6 +1,7 @@
 /**
- * Whole runs on a device whose memory cannot be reached as bytes: training with checkpoints, resume, validation, export and
- * ranks that share a step. What passes here takes device memory for nothing but what it is.
+ * Whole runs on a device whose memory cannot be reached as bytes: training with checkpoints,
+ * resume, validation, export and ranks that share a step. What passes here takes device memory for
+ * nothing but what it is.
  */
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";

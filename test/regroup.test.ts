@@ -1,4 +1,7 @@
-/** Memory outlives groups: trainers leave one group and go on with other ranks, with the same bits and to the same bits. */
+/**
+ * Memory outlives groups: trainers leave one group and go on with other ranks, with the same bits
+ * and to the same bits.
+ */
 import assert from "node:assert/strict";
 import { after, describe, test } from "node:test";
 import { createOrtEngine, createReferenceEngine, type Device } from "../src/engine/index.ts";

@@ -138,6 +138,25 @@ const LOSSES: Readonly<Record<string, (parts: Parts) => Value>> = {
   },
   "some labels beside all": ({ logits, label, y }) =>
     f.add(f.mul(f.crossEntropy(logits, label, ignore), 0.7), f.mse(logits, y)),
+  "own rows by number": ({ m, logits, y }) =>
+    f.mse(f.gather(logits, f.range(m.builder, "int32", 0, m.batch)), y),
+  "own rows, counted from the end": ({ m, logits, y }) =>
+    f.mse(f.gather(logits, f.sub(f.range(m.builder, "int32", 0, m.batch), m.batch)), y),
+  "own rows, and a place in each by the data": ({ m, logits, dense }) => {
+    const rows = f.reshape(f.range(m.builder, "int64", 0, m.batch), [m.batch, 1]);
+    const places = f.reshape(f.cast(dense, "int64"), [m.batch, 1]);
+    return mean(f.square(f.gatherND(logits, f.concat([rows, places], 1))));
+  },
+  "another order within each sample": ({ m, logits, y }) => {
+    const numbers = Array.from({ length: m.batch * CLASSES }, (_, i) =>
+      i % CLASSES === 0 ? i + CLASSES - 1 : i - 1,
+    );
+    const order = m.builder.constant(tensorFrom("int64", [m.batch * CLASSES], numbers));
+    const turned = f.gather(f.reshape(logits, [m.batch * CLASSES]), order);
+    return f.mse(f.reshape(turned, [m.batch, CLASSES]), y);
+  },
+  "a class by the data": ({ m, logits, dense }) =>
+    mean(f.square(f.gatherElements(logits, f.reshape(dense, [m.batch, 1]), 1))),
   "a root of a mean": ({ logits, y }) => f.sqrt(f.mse(logits, y)),
   "a logarithm of a masked mean": (parts) =>
     f.log(f.div(sum(f.mul(each(parts), parts.mask)), sum(parts.mask))),
@@ -357,6 +376,27 @@ const RELATED: Readonly<Record<string, (parts: Parts) => Value>> = {
   "neighbours in the batch": ({ logits, y }) => f.mse(f.flip(logits, [0]), y),
   "distances from the mean of the batch": ({ logits }) =>
     mean(f.square(f.sub(logits, f.reduceMean(logits, { axes: [0] })))),
+  "rows of the next sample, by numbers of the graph": ({ m, logits, y }) => {
+    const next = Array.from({ length: m.batch }, (_, i) => (i + 1) % m.batch);
+    return f.mse(f.gather(logits, m.builder.constant(tensorFrom("int32", [m.batch], next))), y);
+  },
+  "rows by numbers in the data": ({ logits, y, dense }) => f.mse(f.gather(logits, dense), y),
+  "elements of other rows, by numbers in the data": ({ m, logits, dense }) => {
+    const rows = f.reshape(dense, [m.batch, 1]);
+    return mean(f.square(f.gatherElements(logits, rows, 0)));
+  },
+  "tuples of numbers in the data": ({ m, logits, dense }) => {
+    const zero = f.reshape(dense, [m.batch, 1]);
+    const tuples = f.concat([zero, f.reshape(dense, [m.batch, 1])], 1);
+    return mean(f.square(f.gatherND(logits, f.cast(tuples, "int64"))));
+  },
+  "written to rows by numbers in the data": ({ m, logits, dense }) => {
+    const rows = f.reshape(dense, [m.batch, 1]);
+    const first = f.slice(logits, [{ axis: 1, start: 0, end: 1 }]);
+    const sums = f.scatterElements(f.zerosLike(logits), rows, first, 0, "add");
+    return mean(f.square(sums));
+  },
+  "sorted along the batch": ({ m, logits, y }) => f.mse(f.topK(logits, m.batch, 0).values, y),
   "a product of means": (parts) => f.mul(mean(each(parts)), mean(f.square(parts.logits))),
 };
 
@@ -403,6 +443,146 @@ for (const microBatches of [1, 4]) {
       assert.equal((await trainer.step({ positions, fill })).isEmpty, false);
       assert.notDeepEqual(await parametersOf(trainer), before);
       trainer.close();
+    }
+  });
+}
+
+/** Losses with several denominators, in which all can be 0 at once: no label counts, and every mask is 0. */
+const DENOMINATORS: Readonly<Record<string, (parts: Parts) => Value>> = {
+  "two tasks, divided plainly": (parts) => {
+    const { logits, label, mask } = parts;
+    const counted = f.cast(f.not(f.equal(label, IGNORED)), logits.dtype);
+    const first = f.div(sum(f.mul(each(parts), counted)), sum(counted));
+    const sizes = f.reduceMean(f.abs(logits), { axes: [1], keepdims: false });
+    const second = f.div(sum(f.mul(sizes, mask)), sum(mask));
+    return f.add(first, f.mul(second, 0.5));
+  },
+  "two tasks, each held above 1": LOSSES["two tasks"] as (parts: Parts) => Value,
+  "weights that add up to one": LOSSES["weights that add up to one"] as (parts: Parts) => Value,
+  "weights that add up to one, and labels": (parts) => {
+    const { logits, label, mask } = parts;
+    const weights = f.div(mask, sum(mask));
+    return f.add(sum(f.mul(each(parts), weights)), f.crossEntropy(logits, label, ignore));
+  },
+  "a plain quotient and a penalty": (parts) => {
+    const { mask, weight } = parts;
+    const quotient = f.div(sum(f.mul(each(parts), mask)), sum(mask));
+    return f.add(quotient, f.mul(sum(f.square(weight)), 0.1));
+  },
+  "one over the count, twice": (parts) => {
+    const { logits, label, mask } = parts;
+    const counted = f.cast(f.not(f.equal(label, IGNORED)), logits.dtype);
+    const share = (m: Value) => f.mul(sum(f.mul(each(parts), m)), f.reciprocal(sum(m)));
+    return f.sub(share(counted), f.mul(share(mask), 0.25));
+  },
+};
+
+type Change = (into: Parameters<FillBatch>[0]) => void;
+
+const setAll =
+  (name: string, value: number): Change =>
+  (into) => {
+    const { bytes, dtype, shape } = into[name] as Tensor;
+    const values = new Array<number>(elementCount(shape)).fill(value);
+    bytes.set(tensorFrom(dtype, shape, values).bytes);
+  };
+const unlabelled = setAll("label", IGNORED);
+const unmasked = setAll("mask", 0);
+
+/** A usual step, one whose batch is changed, and a usual one; each rank gives what it saw. */
+async function threeSteps(
+  loss: (parts: Parts) => Value,
+  [microBatches, ranks]: readonly [number, number],
+  changes: readonly Change[],
+) {
+  const definition = model(loss);
+  const simulated = ranks === 1 ? undefined : simulatedRanks(engine, ranks, true);
+  const one = async (rank: number) => {
+    const group = simulated?.groups[rank];
+    const trainer = await createTrainer({
+      engine,
+      model: definition.build({ batch: SAMPLES / microBatches, mode: "train", dtype: "float64" }),
+      optimizer: sgd({ learningRate: 0.01 }),
+      microBatches,
+      ranks: group && { group, adapt: false },
+    });
+    try {
+      const positions = { start: 0, end: SAMPLES };
+      const fill = filling(definition, "float64")(trainer.ownPositions(positions)[0] ?? positions);
+      await trainer.step({ positions, fill });
+      const before = await parametersOf(trainer);
+      const changed: FillBatch = async (into) => {
+        await fill(into);
+        for (const change of changes) change(into);
+      };
+      const result = await trainer.step({ positions, fill: changed });
+      const between = await parametersOf(trainer);
+      const last = await trainer.step({ positions, fill });
+      const end = await parametersOf(trainer);
+      return { result, last, steps: trainer.steps, before, between, after: end };
+    } finally {
+      trainer.close();
+    }
+  };
+  try {
+    return await Promise.all(Array.from({ length: ranks }, (_, rank) => one(rank)));
+  } finally {
+    await simulated?.close();
+  }
+}
+
+for (const [name, loss] of Object.entries(DENOMINATORS)) {
+  test(`${name}: a batch in which nothing counts changes nothing, and is said`, async () => {
+    for (const cut of CUTS) {
+      for (const seen of await threeSteps(loss, cut, [unlabelled, unmasked])) {
+        const { result, last, steps, before, between, after: end } = seen;
+        assert.deepEqual([result.isEmpty, result.loss, result.gradientNorm], [true, 0, 0]);
+        assert.deepEqual(between, before);
+        assert.deepEqual([last.isEmpty, steps], [false, 3]);
+        assert.notDeepEqual(end, between);
+      }
+    }
+  });
+}
+
+test("labels held above 1 beside a penalty: without a label the penalty is the loss, and trains", async () => {
+  const loss = LOSSES["some labels and a penalty"] as (parts: Parts) => Value;
+  for (const cut of CUTS) {
+    for (const { result, before, between } of await threeSteps(loss, cut, [unlabelled])) {
+      const weights = before["head.weight"] ?? [];
+      const penalty = weights.reduce((total, w) => total + 0.1 * w * w, 0);
+      assert.equal(result.isEmpty, false);
+      assert.ok(Math.abs(result.loss - penalty) < 1e-12, `${result.loss}, not ${penalty}`);
+      const wanted = weights.map((w) => w - 0.01 * 0.2 * w);
+      const now = between["head.weight"] ?? [];
+      assert.ok(now.every((w, i) => Math.abs(w - (wanted[i] as number)) < 1e-12));
+    }
+  }
+});
+
+const NOT_FINITE: Readonly<Record<string, [keyof typeof DENOMINATORS, readonly Change[]]>> = {
+  "one of two tasks has labels": ["two tasks, divided plainly", [unmasked]],
+  "nothing counts, and the data hold no number": [
+    "two tasks, divided plainly",
+    [unlabelled, unmasked, setAll("x", Number.NaN)],
+  ],
+  "something that counts is divided by 0": [
+    "unmasked over a count, and labels",
+    [unlabelled, unmasked],
+  ],
+};
+const UNMASKED = (parts: Parts) =>
+  f.add(
+    f.div(sum(each(parts)), sum(parts.mask)),
+    f.crossEntropy(parts.logits, parts.label, ignore),
+  );
+
+for (const [what, [name, changes]] of Object.entries(NOT_FINITE)) {
+  test(`${what}: the loss is not finite, and the step is refused`, async () => {
+    for (const cut of CUTS) {
+      await assert.rejects(threeSteps(DENOMINATORS[name] ?? UNMASKED, cut, changes), {
+        code: "NOT_FINITE",
+      });
     }
   });
 }

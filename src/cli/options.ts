@@ -215,6 +215,7 @@ export function commandLine(): Command {
     .option("--gflops <x>", "billion operations a second of one worker", fraction, 80)
     .option("--bandwidth <x>", "of a collective, in GB/s", fraction, 1)
     .option("--latency <x>", "of a collective, in microseconds", fraction, 100)
+    .option("--json", "the step of all workers and the program of this one, as one JSON object")
     .action(planCommand);
   command
     .command("sample")

@@ -1,7 +1,7 @@
 /** `lockstep plan FILE`, for a run file or a job. */
 import type { ParallelOptions } from "../parallel/index.ts";
 import { printable } from "../telemetry/index.ts";
-import { describePlan, settleMicroBatches } from "../train/index.ts";
+import { describePlan, planAsJson, settleMicroBatches } from "../train/index.ts";
 import { openTarget } from "./target.ts";
 
 export interface PlanFlags {
@@ -11,6 +11,7 @@ export interface PlanFlags {
   readonly gflops: number;
   readonly bandwidth: number;
   readonly latency: number;
+  readonly json?: boolean;
   readonly bucket?: number;
   readonly parallel?: ParallelOptions["parallel"];
   readonly zero?: ParallelOptions["zero"];
@@ -21,7 +22,7 @@ export async function planCommand(file: string, flags: PlanFlags): Promise<void>
   const { workers, rank, machines, gflops, bandwidth, latency, bucket } = flags;
   const { parallel, zero, recompute } = flags;
   const run = settleMicroBatches((await openTarget(file, {})).run);
-  const text = describePlan(run, {
+  const options = {
     workers,
     rank,
     machines,
@@ -34,6 +35,7 @@ export async function planCommand(file: string, flags: PlanFlags): Promise<void>
     parallel,
     zero,
     recompute,
-  });
-  process.stdout.write(printable(text));
+  };
+  const json = flags.json === true;
+  process.stdout.write(json ? planAsJson(run, options) : printable(describePlan(run, options)));
 }

@@ -6,12 +6,28 @@ import { printable } from "../telemetry/index.ts";
 import { commandLine } from "./options.ts";
 
 /** Everything a user can do wrong has a code; what has none is a mistake of the program: ours, or the run file's. */
-function explain(error: unknown): string {
+function explain(thrown: unknown): string {
+  const error = folderError(thrown) ?? thrown;
   if (error instanceof LockstepError) return `lockstep: ${error.message} [${error.code}]`;
   const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
   return isOurs(stack)
     ? `lockstep failed, and this is a bug in lockstep. Please report it with the lines below.\n${stack}`
     : `lockstep: code of the run file failed. [RUN_FILE]\n${stack}`;
+}
+
+/** Where this process stands: asked for by whatever resolves a path, and gone when the folder was deleted or its parents closed. */
+function folderError(error: unknown): LockstepError | undefined {
+  if (!(error instanceof Error && "syscall" in error && error.syscall === "uv_cwd"))
+    return undefined;
+  const { code } = error as NodeJS.ErrnoException;
+  const [isGone, path] = [code === "ENOENT", process.env["PWD"]];
+  const why = isGone ? "it was deleted or moved" : `the system says ${code}`;
+  const name = path === undefined ? "" : ` "${path}"`;
+  return new LockstepError(
+    isGone ? "FILE_NOT_FOUND" : "IO_FAILED",
+    `The current folder${name} cannot be found out: ${why}.`,
+    { hint: "Go to a folder that exists, and give the command again: cd." },
+  );
 }
 
 /** Whether the innermost line of a file is in this package or in what it stands on. What has none was thrown by no code of ours. */

@@ -31,7 +31,8 @@ export async function findFiles(globs: readonly string[], base: Base): Promise<F
   const sorted = [...new Set(names)].sort();
   const files = await inParallel(sorted, FILES_AT_ONCE, async (name) => {
     const path = resolve(baseDir, name);
-    check(path, name);
+    // The file is not named: who asked for the globs may not know what lies there.
+    check(path, globs.join(", "));
     try {
       return { name, path, byteLength: (await stat(path)).size };
     } catch (error) {

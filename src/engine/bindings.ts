@@ -1,6 +1,6 @@
 /**
- * What every device checks: before a run, that each input and output has a tensor of its type and none overlap wrongly;
- * before a transfer, that the bytes are as many as the tensor's.
+ * What every device checks: before a run, that each input and output has a tensor of its type and
+ * none overlap wrongly; before a transfer, that the bytes are as many as the tensor's.
  */
 import { assert, LockstepError } from "../errors.ts";
 import { type Graph, typeOf } from "../graph/index.ts";
@@ -31,7 +31,10 @@ export interface BindingRules<T extends Placed> {
   readonly mayAlias: (output: string, input: string) => boolean;
 }
 
-/** Throws INVALID_BINDING, SHAPE_MISMATCH or TYPE_MISMATCH with the name of the first that does not fit. */
+/**
+ * Throws INVALID_BINDING, SHAPE_MISMATCH or TYPE_MISMATCH with the name of the first that does not
+ * fit.
+ */
 export function checkBindings<T extends Placed>(
   graph: Graph,
   bindings: Bindings,
@@ -43,7 +46,10 @@ export function checkBindings<T extends Placed>(
   return { inputs, outputs };
 }
 
-/** The length in bytes of a tensor at `byteOffset` of a buffer of `available` bytes. Throws INVALID_BINDING where it does not fit. */
+/**
+ * The length in bytes of a tensor at `byteOffset` of a buffer of `available` bytes. Throws
+ * INVALID_BINDING where it does not fit.
+ */
 export function checkPlace(type: TensorType, byteOffset: number, available: number): number {
   const length = byteLength(type);
   assert(byteOffset % bytesPerElement(type.dtype) === 0, `an aligned offset, not ${byteOffset}`);

@@ -1,4 +1,7 @@
-/** Buffers in memory of this process, and tensors as places in it: all host memory, and the device memory of a CPU. */
+/**
+ * Buffers in memory of this process, and tensors as places in it: all host memory, and the device
+ * memory of a CPU.
+ */
 import { LockstepError } from "../errors.ts";
 import type { Address, Memory } from "../memory/index.ts";
 import type { TensorType } from "../tensor/index.ts";

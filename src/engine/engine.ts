@@ -1,7 +1,7 @@
 /**
- * What runs graphs. A device owns memory and compiled graphs; it never opens a socket and knows no gradient.
- * Implementations: `ort-native` (ONNX Runtime's C API, on the CPU); `reference` (plain and slow, for tests; its device
- * memory cannot be reached as bytes).
+ * What runs graphs. A device owns memory and compiled graphs; it never opens a socket and knows no
+ * gradient. Implementations: `ort-native` (ONNX Runtime's C API, on the CPU); `reference` (plain
+ * and slow, for tests; its device memory cannot be reached as bytes).
  */
 import type { Graph } from "../graph/index.ts";
 import type { Memory } from "../memory/index.ts";
@@ -13,11 +13,19 @@ export interface Device {
   readonly version: string;
   /** Threads that one run may use; all executables of a device share one pool. */
   readonly threads: number;
-  /** Zeroed memory of the device, aligned to 64 bytes. Only runs, `upload`, `download` and `copy` reach its contents. */
+  /**
+   * Zeroed memory of the device, aligned to 64 bytes. Only runs, `upload`, `download` and `copy`
+   * reach its contents.
+   */
   allocate(byteLength: number): DeviceBuffer;
-  /** Zeroed memory of this process, aligned to 64 bytes: readable and writable as bytes, and by runs of this device. */
+  /**
+   * Zeroed memory of this process, aligned to 64 bytes: readable and writable as bytes, and by runs
+   * of this device.
+   */
   allocateHost(byteLength: number, options?: AllocateHostOptions): HostBuffer;
-  /** Memory of another process or a file (`openMemory`, `mapFile`) as a buffer, which then owns it. */
+  /**
+   * Memory of another process or a file (`openMemory`, `mapFile`) as a buffer, which then owns it.
+   */
   attach(memory: Memory): HostBuffer;
   /**
    * The form of a graph that this device runs: of the same values, inputs and outputs. What is cut into pieces is cut in this form, so
@@ -29,14 +37,21 @@ export interface Device {
    * Throws ENGINE_FAILED with the engine's own words.
    */
   compile(graph: Graph, options?: CompileOptions): Promise<Executable>;
-  /** Writes a tensor's bytes. Runs, copies and downloads that are asked for afterwards see them. Throws SHAPE_MISMATCH for another number of bytes. */
+  /**
+   * Writes a tensor's bytes. Runs, copies and downloads that are asked for afterwards see them.
+   * Throws SHAPE_MISMATCH for another number of bytes.
+   */
   upload(into: DeviceTensor, bytes: Uint8Array): void;
   /**
-   * A tensor's contents, after all runs that have ended. Where the memory is this process's own (host memory, a CPU) they
-   * are a view, not a copy: read them before the next write, and do not write to them.
+   * A tensor's contents, after all runs that have ended. Where the memory is this process's own
+   * (host memory, a CPU) they are a view, not a copy: read them before the next write, and do not
+   * write to them.
    */
   download(from: DeviceTensor): Promise<Tensor>;
-  /** Copies one tensor's contents to another of the same number of bytes, of either space. Rejects with SHAPE_MISMATCH. */
+  /**
+   * Copies one tensor's contents to another of the same number of bytes, of either space. Rejects
+   * with SHAPE_MISMATCH.
+   */
   copy(from: DeviceTensor, to: DeviceTensor): Promise<void>;
   /** Releases everything. Later use of anything made by this device throws ENGINE_CLOSED. */
   close(): Promise<void>;
@@ -48,18 +63,29 @@ export interface AllocateHostOptions {
 }
 
 export interface CompileOptions {
-  /** Threads of one run. Default: the device's. 1: it runs on the calling thread, and several may run at once. */
+  /**
+   * Threads of one run. Default: the device's. 1: it runs on the calling thread, and several may
+   * run at once.
+   */
   readonly threads?: number;
 }
 
-/** Where a buffer lies: in memory of the device, or in memory that this process reads and writes too. */
+/**
+ * Where a buffer lies: in memory of the device, or in memory that this process reads and writes
+ * too.
+ */
 export type Space = "device" | "host";
 
-/** A piece of memory that runs read and write. Only that of space `host` has bytes: see `HostBuffer`. */
+/**
+ * A piece of memory that runs read and write. Only that of space `host` has bytes: see
+ * `HostBuffer`.
+ */
 export interface DeviceBuffer {
   readonly byteLength: number;
   readonly space: Space;
-  /** A tensor at `byteOffset`, which must be a multiple of the element's size. Nothing is copied. */
+  /**
+   * A tensor at `byteOffset`, which must be a multiple of the element's size. Nothing is copied.
+   */
   tensor(type: TensorType, byteOffset?: number): DeviceTensor;
   close(): void;
 }
@@ -88,11 +114,14 @@ export interface Executable {
   /** The graph that was compiled, with its own names. */
   readonly graph: Graph;
   /**
-   * Prepares a run: every graph input and output gets a tensor of exactly its type (checked), of either space.
-   * An output may be the very tensor of an input only where `mayAlias` says so.
+   * Prepares a run: every graph input and output gets a tensor of exactly its type (checked), of
+   * either space. An output may be the very tensor of an input only where `mayAlias` says so.
    */
   bind(tensors: Bindings): Binding;
-  /** Whether output may share memory with input: all nodes between them work element by element, in place. */
+  /**
+   * Whether output may share memory with input: all nodes between them work element by element, in
+   * place.
+   */
   mayAlias(output: string, input: string): boolean;
   close(): void;
 }
@@ -104,7 +133,10 @@ export interface Bindings {
 
 /** A run that can be repeated. Runs of one binding must not overlap. */
 export interface Binding {
-  /** Off the JavaScript thread. Rejects with ENGINE_FAILED, or the signal's reason; outputs are then undefined. */
+  /**
+   * Off the JavaScript thread. Rejects with ENGINE_FAILED, or the signal's reason; outputs are then
+   * undefined.
+   */
   run(options?: RunOptions): Promise<void>;
   /** On the JavaScript thread, for runs of microseconds. */
   runSync(): void;

@@ -3,8 +3,11 @@
 import { LockstepError } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import { typeOf } from "../graph/index.ts";
+import { checkOptions, count, type OptionKinds } from "../options.ts";
 import { byteLength, formatType, sameType, type Tensor } from "../tensor/index.ts";
 import type { CompileOptions, Device, DeviceTensor, HostBuffer, HostTensor } from "./engine.ts";
+
+const EVALUATE_OPTIONS: OptionKinds<CompileOptions> = { threads: count.optional() };
 
 /** Runs `graph` once. Results are copies on the JavaScript heap, by output name. */
 export async function evaluate(
@@ -13,6 +16,7 @@ export async function evaluate(
   inputs: Readonly<Record<string, Tensor>>,
   options?: CompileOptions,
 ): Promise<Record<string, Tensor>> {
+  if (options !== undefined) checkOptions("evaluate", options, EVALUATE_OPTIONS);
   const executable = await engine.compile(graph, options);
   const buffers: HostBuffer[] = [];
   const place = (name: string): HostTensor => {

@@ -1,6 +1,7 @@
 /** Element by element, with broadcasting by NumPy's rules. */
 
 import type { Value } from "../graph/index.ts";
+import { checkOptions, choice } from "../options.ts";
 import { DTYPES, type DType } from "../tensor/index.ts";
 import { asValue, type Operand, operands } from "./operand.ts";
 
@@ -43,9 +44,12 @@ export const floor = (x: Value): Value => unary("Floor", x);
 export const detach = (x: Value): Value => mul(floor(mul(x, 2 ** 60)), 2 ** -60);
 export const square = (x: Value): Value => mul(x, x);
 
+const GELU_OPTIONS = { approximate: choice("none", "tanh").optional() };
+
 /** x Φ(x), or with `approximate: "tanh"` its approximation. */
-export function gelu(x: Value, { approximate }: { approximate?: "none" | "tanh" } = {}): Value {
-  return x.builder.one("Gelu", [x], { approximate });
+export function gelu(x: Value, options: { approximate?: "none" | "tanh" } = {}): Value {
+  checkOptions("gelu", options, GELU_OPTIONS);
+  return x.builder.one("Gelu", [x], { approximate: options.approximate });
 }
 
 /** x σ(α x): a cheap relative of gelu (α = 1.702) or, with α = 1, SiLU. For engines with Microsoft's operators. */

@@ -86,11 +86,16 @@ export {
   zerosLike,
 } from "./layout.ts";
 export {
+  type BinaryOptions,
   binaryCrossEntropyWithLogits,
+  CROSS_ENTROPY_OPTIONS,
   type CrossEntropyOptions,
   crossEntropy,
+  HUBER_OPTIONS,
+  type HuberOptions,
   huber,
   klDivergence,
+  LOSS_OPTIONS,
   type LossOptions,
   l1,
   mse,

@@ -1,5 +1,6 @@
 /** Elements by number: reading rows, writing rows, orders. Numbers are int32 or int64 and may count from the end. */
 import type { Value } from "../graph/index.ts";
+import { checkOptions, flag } from "../options.ts";
 import { type DType, elementCount, type Shape } from "../tensor/index.ts";
 import { add, cast, equal, less, mul, where } from "./elementwise.ts";
 import { range, reshape, slice, unsqueeze } from "./layout.ts";
@@ -68,12 +69,15 @@ export function oneHot(indices: Value, depth: number, dtype: DType): Value {
   return cast(equal(unsqueeze(indices, [-1]), numbers), dtype);
 }
 
+const CUM_SUM_OPTIONS = { exclusive: flag.optional(), reverse: flag.optional() };
+
 /** Running sums along `axis`. */
 export function cumSum(
   x: Value,
   axis: number,
   options: { exclusive?: boolean; reverse?: boolean } = {},
 ): Value {
+  checkOptions("cumSum", options, CUM_SUM_OPTIONS);
   return x.builder.one("CumSum", [x, x.builder.scalar("int64", axis)], {
     exclusive: options.exclusive ?? false,
     reverse: options.reverse ?? false,

@@ -1,6 +1,7 @@
 /** Shapes and places: nothing here computes. */
 import { assert } from "../errors.ts";
 import type { GraphBuilder, Value } from "../graph/index.ts";
+import { anything, checkOptions, type OptionKinds } from "../options.ts";
 import {
   type DType,
   elementCount,
@@ -56,7 +57,15 @@ export interface SliceRange {
   readonly step?: number;
 }
 
+const SLICE_OPTIONS: OptionKinds<SliceRange> = {
+  axis: anything,
+  start: anything,
+  end: anything,
+  step: anything.optional(),
+};
+
 export function slice(x: Value, ranges: readonly SliceRange[]): Value {
+  for (const range of ranges) checkOptions("slice", range, SLICE_OPTIONS);
   const b = x.builder;
   return b.one("Slice", [
     x,

@@ -1,6 +1,16 @@
 /** Losses: each builds a scalar, the mean over counted elements unless told otherwise. */
 import { LockstepError } from "../errors.ts";
 import type { Value } from "../graph/index.ts";
+import {
+  anything,
+  checkOptions,
+  choice,
+  finite,
+  flag,
+  type OptionKinds,
+  positive,
+  rate,
+} from "../options.ts";
 import { elementCount, formatShape, normalizeDim, sameShape } from "../tensor/index.ts";
 import {
   abs,
@@ -37,6 +47,46 @@ export interface CrossEntropyOptions extends LossOptions {
   readonly labelSmoothing?: number;
 }
 
+export interface HuberOptions extends LossOptions {
+  /** Where the loss becomes linear. Default: 1. */
+  readonly delta?: number;
+}
+
+export interface BinaryOptions extends LossOptions {
+  /** Multiplies the term of targets that are 1: a number, or a value that broadcasts. Default: 1. */
+  readonly positiveWeight?: Value | number;
+}
+
+export interface DivergenceOptions {
+  /** Default: the mean over all dims but the last. */
+  readonly reduction?: "batchMean" | "mean" | "sum";
+  /** Whether the logarithm of the target is given. Default: false. */
+  readonly logTarget?: boolean;
+}
+
+/** What the options of losses must be. */
+export const LOSS_OPTIONS: OptionKinds<LossOptions> = {
+  reduction: choice("mean", "sum").optional(),
+};
+export const CROSS_ENTROPY_OPTIONS: OptionKinds<CrossEntropyOptions> = {
+  ...LOSS_OPTIONS,
+  axis: finite.optional(),
+  ignoreIndex: finite.optional(),
+  labelSmoothing: rate.optional(),
+};
+export const HUBER_OPTIONS: OptionKinds<HuberOptions> = {
+  ...LOSS_OPTIONS,
+  delta: positive.optional(),
+};
+const BINARY_OPTIONS: OptionKinds<BinaryOptions> = {
+  ...LOSS_OPTIONS,
+  positiveWeight: anything.optional(),
+};
+const DIVERGENCE_OPTIONS: OptionKinds<DivergenceOptions> = {
+  reduction: choice("batchMean", "mean", "sum").optional(),
+  logTarget: flag.optional(),
+};
+
 /**
  * −log softmax(logits)[label]: `logits` has a dim of classes (`axis`), `labels` (int32 or int64) has the same shape without it.
  * Throws SHAPE_MISMATCH.
@@ -46,6 +96,7 @@ export function crossEntropy(
   labels: Value,
   options: CrossEntropyOptions = {},
 ): Value {
+  checkOptions("crossEntropy", options, CROSS_ENTROPY_OPTIONS);
   return nll(logSoftmax(logits, options.axis ?? -1), labels, options);
 }
 
@@ -55,6 +106,7 @@ export function nll(
   labels: Value,
   options: CrossEntropyOptions = {},
 ): Value {
+  checkOptions("nll", options, CROSS_ENTROPY_OPTIONS);
   const { ignoreIndex, labelSmoothing = 0, reduction = "mean" } = options;
   const shape = logProbabilities.shape;
   const axis = normalizeDim(options.axis ?? -1, shape.length) ?? -1;
@@ -87,35 +139,32 @@ export function nll(
 
 /** (prediction − target)². */
 export function mse(prediction: Value, target: Value, options: LossOptions = {}): Value {
+  checkOptions("mse", options, LOSS_OPTIONS);
   const error = difference("mse", prediction, target);
   return reduceAll(mul(error, error), options.reduction);
 }
 
 /** |prediction − target|. */
 export function l1(prediction: Value, target: Value, options: LossOptions = {}): Value {
+  checkOptions("l1", options, LOSS_OPTIONS);
   return reduceAll(abs(difference("l1", prediction, target)), options.reduction);
 }
 
 /** Half the square of errors up to `delta` (default 1), linear beyond (Huber 1964). */
-export function huber(
-  prediction: Value,
-  target: Value,
-  options: LossOptions & { readonly delta?: number } = {},
-): Value {
+export function huber(prediction: Value, target: Value, options: HuberOptions = {}): Value {
+  checkOptions("huber", options, HUBER_OPTIONS);
   const size = abs(difference("huber", prediction, target));
   const inner = minimum(size, options.delta ?? 1);
   return reduceAll(mul(inner, sub(size, mul(inner, 0.5))), options.reduction);
 }
 
-/**
- * −t·log σ(x) − (1−t)·log(1−σ(x)) of logits x and targets t in [0, 1], stable for any logit. `positiveWeight` (a number, or a value that
- * broadcasts) multiplies the first term.
- */
+/** −t·log σ(x) − (1−t)·log(1−σ(x)) of logits x and targets t in [0, 1], stable for any logit. */
 export function binaryCrossEntropyWithLogits(
   logits: Value,
   target: Value,
-  options: LossOptions & { readonly positiveWeight?: Value | number } = {},
+  options: BinaryOptions = {},
 ): Value {
+  checkOptions("binaryCrossEntropyWithLogits", options, BINARY_OPTIONS);
   sameShapes("binaryCrossEntropyWithLogits", logits, target);
   target.builder.expect(target, 0, 1);
   const { positiveWeight } = options;
@@ -128,18 +177,13 @@ export function binaryCrossEntropyWithLogits(
   return reduceAll(add(mul(sub(1, target), logits), positive), options.reduction);
 }
 
-/**
- * Σ t·(log t − logProbabilities), the divergence of the target t from a prediction given as log-probabilities (…, classes).
- * The default reduction is the mean over all dims but the last; `logTarget` says that log t is given.
- */
+/** Σ t·(log t − logProbabilities), the divergence of the target t from a prediction given as log-probabilities (…, classes). */
 export function klDivergence(
   logProbabilities: Value,
   target: Value,
-  options: {
-    readonly reduction?: "batchMean" | "mean" | "sum";
-    readonly logTarget?: boolean;
-  } = {},
+  options: DivergenceOptions = {},
 ): Value {
+  checkOptions("klDivergence", options, DIVERGENCE_OPTIONS);
   sameShapes("klDivergence", logProbabilities, target);
   const t = options.logTarget === true ? exp(target) : target;
   // 0 · log 0 is 0.

@@ -1,14 +1,19 @@
 /** Products, normalizations and convolutions: the heavy operators of neural networks. */
 import type { Value } from "../graph/index.ts";
+import { anything, checkOptions, finite, flag, type OptionKinds } from "../options.ts";
 import { elementCount, sameShape } from "../tensor/index.ts";
 import { add } from "./elementwise.ts";
 import { reshape, swapLast } from "./layout.ts";
+
+const MATMUL_OPTIONS = { transB: flag.optional() };
 
 /**
  * Matrix product over the last two dims; leading dims broadcast. With `transB`, b is (…, columns, inner). Several equal leading dims are then
  * made one: ONNX Runtime would otherwise join the transposition with one further up, which is slower than the product that swaps by itself.
  */
-export function matmul(a: Value, b: Value, { transB = false }: { transB?: boolean } = {}): Value {
+export function matmul(a: Value, b: Value, options: { transB?: boolean } = {}): Value {
+  checkOptions("matmul", options, MATMUL_OPTIONS);
+  const { transB = false } = options;
   if (!transB && a.shape.length > 1 && b.shape.length === 2 && b.shape[1] === 1) {
     const inner = a.shape.at(-1) as number;
     const rows = reshape(a, [elementCount(a.shape) / inner, inner]);
@@ -41,11 +46,20 @@ export interface GemmOptions {
   readonly transB?: boolean;
 }
 
+/** What the options of `gemm` must be. */
+const GEMM_OPTIONS: OptionKinds<GemmOptions> = {
+  alpha: finite.optional(),
+  beta: finite.optional(),
+  transA: flag.optional(),
+  transB: flag.optional(),
+};
+
 /**
  * alpha · op(a) · op(b) + beta · c of matrices; `c` broadcasts. A result of one column is computed as one row: ONNX Runtime's product with
  * a single column has other last bits on one thread than on two.
  */
 export function gemm(a: Value, b: Value, c?: Value, options: GemmOptions = {}): Value {
+  checkOptions("gemm", options, GEMM_OPTIONS);
   const { transA = false, transB = false } = options;
   const [rows, columns] = [a.shape[transA ? 1 : 0] as number, b.shape[transB ? 0 : 1] as number];
   if (columns === 1 && rows > 1 && c === undefined) {
@@ -81,6 +95,12 @@ export interface NormalizationOptions {
   readonly epsilon?: number;
 }
 
+/** What the options of normalizations must be. */
+const NORMALIZATION_OPTIONS: OptionKinds<NormalizationOptions> = {
+  axis: anything.optional(),
+  epsilon: finite.optional(),
+};
+
 /** (x − mean) / √(variance + epsilon) · scale + bias over the dims from `axis` on. */
 export function layerNormalization(
   x: Value,
@@ -88,6 +108,7 @@ export function layerNormalization(
   bias?: Value,
   options: NormalizationOptions = {},
 ): Value {
+  checkOptions("layerNormalization", options, NORMALIZATION_OPTIONS);
   const inputs = bias === undefined ? [x, scale] : [x, scale, bias];
   return x.builder.one("LayerNormalization", inputs, { ...options });
 }
@@ -98,5 +119,6 @@ export function rmsNormalization(
   scale: Value,
   options: NormalizationOptions = {},
 ): Value {
+  checkOptions("rmsNormalization", options, NORMALIZATION_OPTIONS);
   return x.builder.one("RMSNormalization", [x, scale], { ...options });
 }

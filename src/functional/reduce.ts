@@ -1,5 +1,6 @@
 /** Reductions over dims. `axes` may count from the end; without axes, over all dims. */
 import type { Value } from "../graph/index.ts";
+import { anything, checkOptions, flag, type OptionKinds } from "../options.ts";
 import { abs, log, mul } from "./elementwise.ts";
 
 export interface ReduceOptions {
@@ -8,13 +9,21 @@ export interface ReduceOptions {
   readonly keepdims?: boolean;
 }
 
+/** What the options of reductions must be; axes are checked where types are inferred. */
+const REDUCE_OPTIONS: OptionKinds<ReduceOptions> = {
+  axes: anything.optional(),
+  keepdims: flag.optional(),
+};
+
 /** Over no dims nothing is summed: `alone` is what the operator then does to each element. */
 function reduce(
   op: string,
   x: Value,
-  { axes, keepdims = true }: ReduceOptions,
+  options: ReduceOptions,
   alone: (x: Value) => Value = (value) => value,
 ): Value {
+  checkOptions(`r${op.slice(1)}`, options, REDUCE_OPTIONS);
+  const { axes, keepdims = true } = options;
   if (axes?.length === 0) return alone(x);
   return x.builder.one(op, [x, axes && x.builder.ints(axes)], { keepdims });
 }

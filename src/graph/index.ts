@@ -26,12 +26,14 @@ export type {
   BatchContext,
   BatchRule,
   CostContext,
+  ElementForm,
   GradientContext,
   GradientRule,
   IndexUse,
   InferContext,
   OperatorDefinition,
   OperatorTable,
+  Picks,
 } from "./operator.ts";
 export { type PrintOptions, printGraph } from "./print.ts";
 export {

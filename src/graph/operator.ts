@@ -108,6 +108,8 @@ export interface BatchRule {
     | ((context: BatchContext) => "sum" | "mean" | Value | undefined);
   /** Dims of input 0 along which an element of the result depends on others than the one in its place. */
   readonly mixes?: (context: BatchContext) => readonly (number | undefined)[];
+  /** The input that holds numbers of places of input 0 (read there, or written to), and the dims that they are of. */
+  readonly picks?: (context: BatchContext) => Picks;
   /** Of a mean: the operator of the same inputs and attributes that gives the sum. */
   readonly sumOf?: string;
   /**
@@ -115,6 +117,14 @@ export interface BatchRule {
    * while the others are constant (a quotient).
    */
   readonly linear?: "together" | "each" | "first";
+  /** The input that it divides by: where that is 0, the result is not finite. */
+  readonly divides?: number;
+}
+
+export interface Picks {
+  readonly input: number;
+  /** One dim; or the dims of tuples of numbers, which lie along the last dim of that input. */
+  readonly dims: number | readonly number[];
 }
 
 export interface CostContext extends InferContext {
@@ -131,6 +141,22 @@ export interface IndexUse {
   /** A number that stands for no place. */
   readonly ignored?: number;
 }
+
+/** What each element of the result is, in words that serve to follow a value from node to node. */
+export type ElementForm =
+  /** The sum of the elements of the inputs, each times its sign. */
+  | { readonly kind: "sum"; readonly signs: readonly (1 | -1)[] }
+  /** That of input `yes` where input `condition` holds, elsewhere that of input `no`. */
+  | {
+      readonly kind: "choice";
+      readonly condition: number;
+      readonly yes: number;
+      readonly no: number;
+    }
+  /** Whether both inputs are equal. */
+  | { readonly kind: "equality" }
+  /** Whether the input does not hold. */
+  | { readonly kind: "negation" };
 
 export interface OperatorDefinition {
   /** `Conv`; with its domain if that is not ONNX's own: `com.microsoft::FusedMatMul`. */
@@ -150,6 +176,8 @@ export interface OperatorDefinition {
   readonly indices?: (context: InferContext) => readonly IndexUse[];
   /** Whether the outputs hold elements of the inputs as they are, wherever they lie. Default: false. */
   readonly moves?: boolean;
+  /** What the elements of output 0 are. Default: nothing that helps to follow a value. */
+  readonly form?: ElementForm;
   /** The outputs made of other operators, for an engine whose kernel lacks the element type. Default: it has no other form. */
   readonly written?: (
     context: Pick<GradientContext, "builder" | "attributes" | "inputs" | "input">,

@@ -66,8 +66,12 @@ export async function writeJobForNow(folder: string, files: JobFiles): Promise<v
 }
 
 /** A folder that only this user can read, among the temporary ones. */
-export function makeJobFolder(): Promise<string> {
-  return mkdtemp(join(tmpdir(), "lockstep-job-"));
+export async function makeJobFolder(): Promise<string> {
+  try {
+    return await mkdtemp(join(tmpdir(), "lockstep-job-"));
+  } catch (error) {
+    throw fileError(error, "write", tmpdir());
+  }
 }
 
 export function removeJobFolder(folder: string): Promise<void> {

@@ -27,8 +27,6 @@ export interface MakeOptions {
   readonly baseDir: string;
   /** The folder that all data must lie below: the job names it from there. */
   readonly root: string;
-  /** Of the checkpoint that the run goes on from, for a run that states no micro-batches. */
-  readonly microBatches?: string | undefined;
   /** Whether a job can be made where its data is not. */
   readonly mayLackData?: boolean;
   readonly signal: AbortSignal;
@@ -49,7 +47,7 @@ export interface MadeJob {
 export async function makeJob(given: Run, options: MakeOptions): Promise<MadeJob> {
   const recording = recordModel(given.model);
   const asked = defineRun({ ...given.stated, model: recording.definition });
-  const run = settleMicroBatches(asked, options.microBatches);
+  const run = settleMicroBatches(asked);
   const { baseDir, root, mayLackData = false, signal } = options;
   const places = placesBelow(run.data, baseDir, root);
   recording.begin();

@@ -4,12 +4,13 @@
  */
 import { z } from "zod";
 import { LockstepError } from "../errors.ts";
+import { sharingShape } from "../job/index.ts";
 import { eventSchema } from "../telemetry/index.ts";
 import { type Beginning, CHANGEABLE } from "../train/index.ts";
 import { errorSchema, notUnderstood, outcome, port } from "./checks.ts";
 
 /** Of these messages: a change that an older side would not understand makes it another. */
-export const AGENT_PROTOCOL = 5;
+export const AGENT_PROTOCOL = 6;
 export const DEFAULT_AGENT_PORT = 4100;
 
 const MAX_WORKERS = 4096;
@@ -48,6 +49,7 @@ const jobFields = z.strictObject({
   overrides: z.strictObject({
     steps: count.optional(),
     seed: count.optional(),
+    ...sharingShape,
   }),
   /** What may be another than before in a run that goes on. */
   changes: z.array(z.enum(CHANGEABLE)).max(CHANGEABLE.length).optional(),

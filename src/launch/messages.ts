@@ -30,7 +30,7 @@ export interface Assignment {
 }
 
 /** What may be another in the run of a job than the job says: it asks the model for nothing else. */
-export type JobOverrides = Pick<RunOverrides, "steps" | "seed">;
+export type JobOverrides = Pick<RunOverrides, "steps" | "seed" | "parallel" | "zero" | "recompute">;
 
 /** How the workers of a run find each other. */
 export type Meeting =

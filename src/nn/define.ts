@@ -2,12 +2,20 @@
 import { LockstepError } from "../errors.ts";
 import type { GraphBuilder, Value } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
+import { anything, checkOptions, choice, flag, type OptionKinds } from "../options.ts";
 import { formatType, isFloat } from "../tensor/index.ts";
 import type { BuildOptions, Model, ModelDefinition, State } from "./model.ts";
 import { type ModelUnderConstruction, RANDOM_KEY, Scope } from "./scope.ts";
 
 /** What a model gives: a scalar loss and any outputs by name. */
 export type ModelOutputs = { readonly loss: Value } & Readonly<Record<string, Value>>;
+
+const BUILD_OPTIONS: OptionKinds<BuildOptions> = {
+  batch: anything,
+  mode: choice("train", "eval"),
+  exported: flag.optional(),
+  dtype: anything.optional(),
+};
 
 /**
  * Defines a model by a function that builds it:
@@ -30,7 +38,8 @@ function buildModel(
   body: (scope: Scope) => ModelOutputs,
   options: BuildOptions,
 ): Model {
-  checkOptions(name, options);
+  checkOptions(`Model "${name}"`, options, BUILD_OPTIONS);
+  checkBuild(name, options);
   const builder = newBuilder(name);
   const under: ModelUnderConstruction = {
     builder,
@@ -76,7 +85,7 @@ function give(builder: GraphBuilder, name: string, value: Value): Value {
   return builder.append("Identity", name, [value], {}, [name])[0] as Value;
 }
 
-function checkOptions(name: string, { batch, dtype }: BuildOptions): void {
+function checkBuild(name: string, { batch, dtype }: BuildOptions): void {
   if (!Number.isInteger(batch) || batch < 1) {
     throw new LockstepError("INVALID_OPTION", `Model "${name}": a batch of ${batch} samples.`, {
       hint: "The batch must be a whole number above 0.",

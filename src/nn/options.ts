@@ -1,13 +1,16 @@
 /** Checks of options that layers share. */
-import { LockstepError } from "../errors.ts";
+import { anything, checkOptions, type OptionKinds } from "../options.ts";
+import type { Scope } from "./scope.ts";
 
-/** Throws INVALID_OPTION unless all are whole numbers above 0. */
-export function checkCounts(model: string, counts: Readonly<Record<string, number>>): void {
-  for (const [name, value] of Object.entries(counts)) {
-    if (Number.isInteger(value) && value > 0) continue;
-    throw new LockstepError("INVALID_OPTION", `${model}: ${name} is ${value}.`, {
-      hint: "It must be a whole number above 0.",
-      fields: { option: name },
-    });
-  }
+/** An initial value: data, used as it is. */
+export const initial = anything.optional();
+
+/** Throws INVALID_OPTION with the place of the layer and its kind, as in `blocks.3.up (linear)`. */
+export function checkLayer<T extends object>(
+  scope: Scope,
+  layer: string,
+  options: T,
+  kinds: OptionKinds<T>,
+): void {
+  checkOptions(scope.path === "" ? layer : `${scope.path} (${layer})`, options, kinds);
 }

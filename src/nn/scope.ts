@@ -4,6 +4,7 @@
  */
 import { LockstepError } from "../errors.ts";
 import type { GraphBuilder, Value } from "../graph/index.ts";
+import { anything, checkOptions, flag, type OptionKinds } from "../options.ts";
 import {
   type DType,
   formatShape,
@@ -21,6 +22,11 @@ export interface ParameterOptions {
   /** How files of weights have it, if not as it is here. */
   readonly stored?: StoredForm | undefined;
 }
+
+const PARAMETER_OPTIONS: OptionKinds<ParameterOptions> = {
+  decay: flag.optional(),
+  stored: anything.optional(),
+};
 
 /** A tensor that training steps replace and no gradient reaches. */
 export interface StateHandle {
@@ -133,6 +139,7 @@ export class Scope {
     options: ParameterOptions = {},
   ): Value {
     const full = this.#named(name);
+    checkOptions(`The parameter "${full}"`, options, PARAMETER_OPTIONS);
     this.#checkShape(full, shape);
     const type = { dtype: this.dtype, shape: [...shape] };
     if (this.#again) return this.#declared(full, type);

@@ -3,6 +3,7 @@ import { LockstepError } from "../errors.ts";
 import type { Attributes, AttributeValue, Graph, Node } from "../graph/index.ts";
 import { typeOf } from "../graph/index.ts";
 import { operatorTable } from "../ops/index.ts";
+import { anything, checkOptions, flag, type OptionKinds } from "../options.ts";
 import { DTYPES, type Tensor, type TensorType } from "../tensor/index.ts";
 import {
   ATTRIBUTE_TYPES,
@@ -37,8 +38,17 @@ export interface EncodeOptions {
   readonly opset?: number;
 }
 
+/** What the options of an encoding must be. */
+export const ENCODE_OPTIONS: OptionKinds<EncodeOptions> = {
+  valueTypes: flag.optional(),
+  symbolicDims: anything.optional(),
+  metadata: anything.optional(),
+  opset: anything.optional(),
+};
+
 /** The bytes of an `.onnx` file. Throws ONNX_UNSUPPORTED over 2 GiB: `writeModel` has no such limit. */
 export function encodeModel(graph: Graph, options: EncodeOptions = {}): Uint8Array {
+  checkOptions("encodeModel", options, ENCODE_OPTIONS);
   return encodeMessage(modelTable, toRawModel(graph, options));
 }
 

@@ -10,8 +10,9 @@ import {
   typeOf,
 } from "../graph/index.ts";
 import { operatorTable } from "../ops/index.ts";
+import { checkOptions } from "../options.ts";
 import { bytesPerElement, dtypeFromOnnx, elementCount, isFloat } from "../tensor/index.ts";
-import type { DimOptions } from "./import/dims.ts";
+import { DIM_OPTIONS, type DimOptions } from "./import/dims.ts";
 import { importGraph } from "./import/import.ts";
 import { domainOf } from "./import/scope.ts";
 import { describeWeights, type InspectedWeights, inspectWeights } from "./inspect-weights.ts";
@@ -70,6 +71,7 @@ export interface ImportedSummary {
 
 /** Reads a model for `lockstep inspect`. Dims without a size count as 1. Throws what `readModel` throws. */
 export function inspectModel(path: string, options: DimOptions = {}): Inspection {
+  checkOptions("inspectModel", options, DIM_OPTIONS);
   const file = readModel(path);
   const { model } = file;
   const { graph } = model;

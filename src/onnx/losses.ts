@@ -5,15 +5,7 @@
 import * as functional from "../functional/index.ts";
 import type { Value } from "../graph/index.ts";
 import { accuracy, type ModelOutputs } from "../nn/index.ts";
-import {
-  checkOptions,
-  choice,
-  finite,
-  type OptionKinds,
-  positive,
-  rate,
-  word,
-} from "../options.ts";
+import { checkOptions, finite, type OptionKinds, word } from "../options.ts";
 import { type DType, normalizeDim, type Shape } from "../tensor/index.ts";
 
 /** What a loss on an imported model sees. */
@@ -52,29 +44,23 @@ export interface BinaryClassified {
   readonly target: string;
 }
 
-type Options<F> = F extends (a: Value, b: Value, options?: infer O) => Value ? O & object : never;
-
 /** A loss of values, or of names. */
 export interface ComparedLoss<O> {
   (prediction: Value, target: Value, options?: O): Value;
   (names: Compared & O): OnnxLoss;
 }
 
-const reduction = choice("mean", "sum").optional();
-const COMPARED = { prediction: word, target: word, reduction };
+const COMPARED = { prediction: word, target: word };
 const BINARY = {
   logits: word,
   target: word,
-  reduction,
+  ...functional.LOSS_OPTIONS,
   positiveWeight: finite.optional(),
 };
 const CLASSIFIED: OptionKinds<Classified & functional.CrossEntropyOptions> = {
   logits: word,
   labels: word,
-  reduction,
-  axis: finite.optional(),
-  ignoreIndex: finite.optional(),
-  labelSmoothing: rate.optional(),
+  ...functional.CROSS_ENTROPY_OPTIONS,
 };
 
 function isValue(given: object): given is Value {
@@ -83,13 +69,14 @@ function isValue(given: object): given is Value {
 
 function compared<O extends object>(
   loss: (a: Value, b: Value, options?: O) => Value,
-  own: Readonly<Record<string, typeof reduction>> = {},
+  own: OptionKinds<O>,
 ): ComparedLoss<O> {
+  const kinds = { ...COMPARED, ...own };
   function either(first: Value, target: Value, options?: O): Value;
   function either(first: Compared & O): OnnxLoss;
   function either(first: Value | (Compared & O), target?: Value, options?: O): Value | OnnxLoss {
     if (isValue(first)) return loss(first, target as Value, options);
-    checkOptions<object>(loss.name, first, { ...COMPARED, ...own });
+    checkOptions<object>(loss.name, first, kinds);
     const { prediction, target: field, ...rest } = first;
     return (context) => {
       const value = context.output(prediction);
@@ -101,15 +88,13 @@ function compared<O extends object>(
 }
 
 /** Mean squared error, of values or of an output: `mse({ prediction: "output", target: "y" })`. */
-export const mse = compared<Options<typeof functional.mse>>(functional.mse);
+export const mse = compared<functional.LossOptions>(functional.mse, functional.LOSS_OPTIONS);
 
 /** Mean absolute error, of values or of an output. */
-export const l1 = compared<Options<typeof functional.l1>>(functional.l1);
+export const l1 = compared<functional.LossOptions>(functional.l1, functional.LOSS_OPTIONS);
 
 /** Huber's loss, of values or of an output. */
-export const huber = compared<Options<typeof functional.huber>>(functional.huber, {
-  delta: positive.optional(),
-});
+export const huber = compared<functional.HuberOptions>(functional.huber, functional.HUBER_OPTIONS);
 
 /**
  * Cross-entropy with labels, of values or of an output: `crossEntropy({ logits: "output", labels: "labels" })`. Of a matrix of logits
@@ -144,7 +129,7 @@ export function crossEntropy(
 export function binaryCrossEntropyWithLogits(
   logits: Value,
   target: Value,
-  options?: Options<typeof functional.binaryCrossEntropyWithLogits>,
+  options?: functional.BinaryOptions,
 ): Value;
 export function binaryCrossEntropyWithLogits(
   names: BinaryClassified & functional.LossOptions,
@@ -152,7 +137,7 @@ export function binaryCrossEntropyWithLogits(
 export function binaryCrossEntropyWithLogits(
   first: Value | (BinaryClassified & functional.LossOptions),
   target?: Value,
-  options?: Options<typeof functional.binaryCrossEntropyWithLogits>,
+  options?: functional.BinaryOptions,
 ): Value | OnnxLoss {
   if (isValue(first)) {
     return functional.binaryCrossEntropyWithLogits(first, target as Value, options);

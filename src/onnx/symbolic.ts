@@ -5,6 +5,7 @@
 import { LockstepError } from "../errors.ts";
 import type { Graph, Node } from "../graph/index.ts";
 import { typeOf } from "../graph/index.ts";
+import { checkOptions, count, type OptionKinds, word } from "../options.ts";
 import { type Shape, sameShape, type Tensor, type TensorType } from "../tensor/index.ts";
 import { BatchValues, ints, transposed } from "./batch-values.ts";
 import type { EncodeOptions } from "./encode.ts";
@@ -25,11 +26,17 @@ export interface SymbolicExport {
   readonly fixed: string | undefined;
 }
 
+const SYMBOLIC_OPTIONS: OptionKinds<SymbolicOptions> = {
+  dim: word.optional(),
+  fixedBatch: count.optional(),
+};
+
 /** A graph that runs at any batch size, made from `build`; or the graph at a fixed size, and why. */
 export function toSymbolicBatch(
   build: (batch: number) => Graph,
   options: SymbolicOptions = {},
 ): SymbolicExport {
+  checkOptions("toSymbolicBatch", options, SYMBOLIC_OPTIONS);
   const [a, b, c] = SIZES;
   try {
     const graphs: Triple<Graph> = [build(a), build(b), build(c)];

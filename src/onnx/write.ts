@@ -2,7 +2,8 @@
 import path from "node:path";
 import { writeFileAtomic } from "../files/index.ts";
 import type { Graph } from "../graph/index.ts";
-import { type EncodeOptions, toRawModel } from "./encode.ts";
+import { checkOptions, choice, type OptionKinds } from "../options.ts";
+import { ENCODE_OPTIONS, type EncodeOptions, toRawModel } from "./encode.ts";
 import { modelTable, type RawTensor } from "./schema.ts";
 import { encodeMessage } from "./wire-write.ts";
 
@@ -10,6 +11,11 @@ export interface WriteOptions extends EncodeOptions {
   /** Weights in `FILE.data` beside the model: when one file cannot hold them (`auto`), or always. */
   readonly externalData?: "auto" | "always";
 }
+
+const WRITE_OPTIONS: OptionKinds<WriteOptions> = {
+  ...ENCODE_OPTIONS,
+  externalData: choice("auto", "always").optional(),
+};
 
 const MAX_OWN_BYTES = 1.9 * 2 ** 30;
 const MIN_EXTERNAL_BYTES = 1024;
@@ -22,6 +28,7 @@ export async function writeModel(
   graph: Graph,
   options: WriteOptions = {},
 ): Promise<void> {
+  checkOptions("writeModel", options, WRITE_OPTIONS);
   const model = toRawModel(graph, options);
   const weights = model.graph?.initializer ?? [];
   const total = weights.reduce((sum, { rawData }) => sum + rawData.byteLength, 0);

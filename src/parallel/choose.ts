@@ -14,7 +14,9 @@ export interface ParallelOptions {
    * Sizes of the axes; their product is the number of workers. `data`: workers that hold the whole model. `shard`: workers that share out
    * parameters, gradients and optimizer state. Both: sharded within, replicated across (hybrid).
    */
-  readonly parallel?: { readonly data?: number; readonly shard?: number } | undefined;
+  readonly parallel?:
+    | { readonly data?: number | undefined; readonly shard?: number | undefined }
+    | undefined;
   /** What is sharded: optimizer state (1), gradients too (2), parameters too (3). Default: 3 where `shard` is stated. */
   readonly zero?: 1 | 2 | 3 | undefined;
   /**

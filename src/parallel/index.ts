@@ -6,6 +6,7 @@ export {
   type Parallel,
   type ParallelOptions,
 } from "./choose.ts";
+export { compress } from "./compress.ts";
 export { type DataOptions, data, PACES } from "./data.ts";
 export { type Recompute, recompute } from "./recompute.ts";
 export { applyStrategies, type Strategy } from "./strategy.ts";

@@ -1,31 +1,24 @@
 /** The step of one process, from a model and an optimizer: what strategies begin with. */
-import { LockstepError } from "../errors.ts";
-import { type Graph, typeOf } from "../graph/index.ts";
-import { type Placement, REPLICATED } from "../mesh/index.ts";
+import { typeOf } from "../graph/index.ts";
+import { REPLICATED } from "../mesh/index.ts";
 import type { Model } from "../nn/index.ts";
-import {
-  isSelected,
-  type Optimizer,
-  type ParameterInfo,
-  type Rules,
-  rulesOf,
-  updateType,
-} from "../optimizer/index.ts";
+import type { Optimizer } from "../optimizer/index.ts";
 import { isFloat, type TensorType } from "../tensor/index.ts";
 import { type BatchSums, fieldsOf } from "./batch/batch-sums.ts";
 import { planLoss } from "./batch/loss.ts";
 import { gradientGraph } from "./gradient.ts";
+import { givenName, PARTIAL, StepBuilder } from "./step-builder.ts";
 import {
   MICRO_BATCH,
   type Role,
   type StepGraph,
   type StepTask,
   type StepValue,
-  type UpdateTask,
   validateStep,
   valueName,
 } from "./step-graph.ts";
-import { partTotals, totalsWidth, wholeTotals } from "./totals.ts";
+import { addTotals } from "./totals.ts";
+import { updatesOf } from "./updates.ts";
 
 export interface StepOptions {
   /** Built for one micro-batch, to train. */
@@ -41,9 +34,6 @@ export interface StepOptions {
 export const GRADIENT = "gradient";
 /** A wish to stop, of any rank. */
 export const STOP = valueName("control", "stop");
-export const SUMMARY = valueName("summary", "step");
-
-const PARTIAL: Placement = { [MICRO_BATCH]: "partial" };
 
 /**
  * @throws INVALID_OPTION where there is nothing to train, a parameter is not a float, no rule selects a parameter, or the loss cannot be
@@ -63,48 +53,6 @@ export function buildStep(options: StepOptions): StepGraph {
   return validateStep(step);
 }
 
-/** A step that does nothing but update parameters from gradients that are there: for tests and benchmarks of optimizers. */
-export function buildUpdates(
-  parameters: readonly ParameterInfo[],
-  optimizer: Optimizer,
-): StepGraph {
-  const step = new StepBuilder("updates", 1);
-  step.value("summary", "step", { dtype: "float32", shape: [4] });
-  for (const { name, type } of parameters) {
-    step.value("parameter", name, type);
-    step.value("gradient", name, type);
-  }
-  step.tasks.push(...updatesOf(step, parameters, optimizer));
-  return step;
-}
-
-class StepBuilder implements StepGraph {
-  readonly values = new Map<string, StepValue>();
-  readonly graphs = new Map<string, Graph>();
-  readonly tasks: StepTask[] = [];
-  readonly name: string;
-  readonly microBatches: number;
-
-  constructor(name: string, microBatches: number) {
-    this.name = name;
-    this.microBatches = microBatches;
-  }
-
-  /** Declares a value. `stage` distinguishes values of one role and name. */
-  value(role: Role, of: string, type: TensorType, placement = REPLICATED, stage: string = role) {
-    const name = valueName(stage, of);
-    this.values.set(name, { role, of, type, placement });
-    return name;
-  }
-
-  /** What micro-batches make and the step needs the sum of: the names before and after the sum, which are one without micro-batches. */
-  summed(role: Role, of: string, type: TensorType): readonly [part: string, sum: string] {
-    const sum = this.value(role, of, type);
-    if (this.microBatches === 1) return [sum, sum];
-    return [this.value(role, of, type, PARTIAL, `partial ${role}`), sum];
-  }
-}
-
 function addGiven(step: StepBuilder, model: Model): void {
   for (const name of fieldsOf(model)) {
     const { dtype, shape } = typeOf(model.graph, name);
@@ -114,58 +62,6 @@ function addGiven(step: StepBuilder, model: Model): void {
   }
   for (const { name, type } of model.parameters) step.value("parameter", name, type);
   for (const { name, type } of model.states) step.value("state", name, type);
-}
-
-/** What every micro-batch is given of the whole batch: for losses with several denominators only. */
-function addTotals(step: StepBuilder, { totals }: BatchSums): void {
-  if (totals === undefined) return;
-  const width = totalsWidth(totals);
-  const all = { dtype: width.dtype, shape: [step.microBatches, ...width.shape] };
-  step.graphs.set("totals", partTotals(totals));
-  step.graphs.set("totals of the batch", wholeTotals(totals, all));
-  const parts = step.value("total", "parts", all, { [MICRO_BATCH]: { shard: 0 } });
-  const together = step.value("total", "all parts", all);
-  const given = totals.inputs.map((name, index) =>
-    step.value("total", name, typeOf(totals.tail, totals.tail.outputs[index] as string)),
-  );
-  const inputs = totals.graph.inputs.map((name) => givenName(step, name));
-  step.tasks.push(
-    {
-      kind: "compute",
-      name: "totals",
-      graph: "totals",
-      each: MICRO_BATCH,
-      inputs,
-      outputs: [parts],
-      graphInputs: totals.graph.inputs,
-      graphOutputs: ["totals"],
-    },
-    {
-      kind: "gather",
-      name: "totals to all",
-      each: "step",
-      axes: [MICRO_BATCH],
-      inputs: [parts],
-      outputs: [together],
-    },
-    {
-      kind: "compute",
-      name: "totals of the batch",
-      graph: "totals of the batch",
-      each: "step",
-      inputs: [together],
-      outputs: given,
-      graphInputs: ["totals"],
-      graphOutputs: totals.inputs,
-    },
-  );
-}
-
-function givenName(step: StepBuilder, input: string): string {
-  for (const role of ["batch", "parameter", "state", "total"]) {
-    if (step.values.has(valueName(role, input))) return valueName(role, input);
-  }
-  throw new LockstepError("INVALID_GRAPH", `Nothing gives the model's input "${input}".`);
 }
 
 function addGradient(step: StepBuilder, model: Model, loss: BatchSums): void {
@@ -265,76 +161,4 @@ function averages(step: StepBuilder, { states }: Model): StepTask[] {
   const inputs = names.map((of) => valueName("state sum", of));
   const divisor = step.microBatches;
   return [{ kind: "average", name: "states", divisor, inputs, outputs: next }];
-}
-
-/** Parameters of one element type that a rule updates in one way are updated together. */
-function updatesOf(
-  step: StepBuilder,
-  parameters: readonly ParameterInfo[],
-  optimizer: Optimizer,
-): UpdateTask[] {
-  if (parameters.length === 0) {
-    throw new LockstepError("INVALID_OPTION", "The model has no parameter to train.");
-  }
-  const rules = rulesOf(optimizer);
-  const keyed = parameters.map((parameter) => {
-    return { parameter, ...ruleOf(parameter, optimizer.kind, rules) };
-  });
-  const keyOf = (item: (typeof keyed)[number]) =>
-    `${item.index}:${item.decays ? "decay" : "plain"}`;
-  keyed.sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : keyOf(a) > keyOf(b) ? 1 : 0));
-  const groups = new Map<string, typeof keyed>();
-  for (const item of keyed) {
-    const key = `${keyOf(item)}:${item.parameter.type.dtype}`;
-    groups.set(key, [...(groups.get(key) ?? []), item]);
-  }
-  return [...groups.values()].map((items): UpdateTask => {
-    const [{ index, decays }] = items as [(typeof keyed)[number]];
-    const { rule } = rules[index] as Rules[number];
-    const written: string[] = [];
-    const read = items.flatMap(({ parameter: { name, type } }) => {
-      written.push(step.value("parameter", name, type, REPLICATED, "next parameter"));
-      const slots = rule.slots.map((slot) => {
-        const own = updateType(type);
-        const slotType = slot.typeOf?.(own) ?? own;
-        written.push(step.value("slot", `${name}.${slot.name}`, slotType, REPLICATED, "next slot"));
-        return step.value("slot", `${name}.${slot.name}`, slotType);
-      });
-      return [valueName("parameter", name), valueName("gradient", name), ...slots];
-    });
-    return {
-      kind: "update",
-      name: `update by ${rule.name}${decays ? ", with decay" : ""}`,
-      rule: index,
-      decays,
-      granularity: rule.granularity,
-      axes: [],
-      inputs: [...read, SUMMARY],
-      outputs: written,
-    };
-  });
-}
-
-function ruleOf(
-  parameter: ParameterInfo,
-  kind: string,
-  rules: Rules,
-): { readonly index: number; readonly decays: boolean } {
-  if (!isFloat(parameter.type.dtype)) {
-    throw new LockstepError(
-      "INVALID_OPTION",
-      `Parameter "${parameter.name}" is ${parameter.type.dtype}: only floats are trained.`,
-    );
-  }
-  const index = rules.findIndex(({ selects }) => isSelected(selects, parameter));
-  const rule = rules[index]?.rule;
-  if (rule === undefined) {
-    throw new LockstepError(
-      "INVALID_OPTION",
-      `No rule of the optimizer "${kind}" selects the parameter "${parameter.name}".`,
-      { hint: "End the rules with one that selects every parameter." },
-    );
-  }
-  const wanted = rule.decay === undefined ? parameter.decay : isSelected(rule.decay, parameter);
-  return { index, decays: rule.weightDecay !== 0 && wanted };
 }

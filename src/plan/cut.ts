@@ -76,8 +76,9 @@ export function cutTask(
     list.push(node);
   }
   const full = lists.filter((nodes) => nodes !== undefined);
+  const crossing = crossingValues(graph, full);
   const pieces = full.map((own, index): ComputeTask => {
-    const piece = pieceGraph(graph, own, `${task.graph}, piece ${index}`);
+    const piece = pieceGraph(graph, own, crossing, `${task.graph}, piece ${index}`);
     graphs.set(piece.name, piece);
     return {
       ...task,
@@ -93,21 +94,44 @@ export function cutTask(
   return { step: { ...step, values, graphs, tasks }, pieces };
 }
 
-function pieceGraph(graph: Graph, nodes: readonly Node[], name: string): Graph {
-  const own = new Set(nodes);
+/** Outputs of the graph, and what a piece reads that another has made. */
+function crossingValues(graph: Graph, pieces: readonly (readonly Node[])[]): ReadonlySet<string> {
+  const makers = new Map<string, number>();
+  for (const [piece, nodes] of pieces.entries()) {
+    for (const { outputs } of nodes) for (const output of outputs) makers.set(output, piece);
+  }
+  const crossing = new Set(graph.outputs);
+  for (const [piece, nodes] of pieces.entries()) {
+    for (const { inputs } of nodes) {
+      for (const input of inputs) {
+        const maker = makers.get(input);
+        if (maker !== undefined && maker !== piece) crossing.add(input);
+      }
+    }
+  }
+  return crossing;
+}
+
+function pieceGraph(
+  graph: Graph,
+  nodes: readonly Node[],
+  crossing: ReadonlySet<string>,
+  name: string,
+): Graph {
   const made = new Set(nodes.flatMap(({ outputs }) => outputs).filter((output) => output !== ""));
   const read = new Set(nodes.flatMap(({ inputs }) => inputs).filter((input) => input !== ""));
   const inputs = [...read].filter((input) => !made.has(input) && !graph.constants.has(input));
-  const elsewhere = new Set(graph.outputs);
-  for (const node of graph.nodes) {
-    if (!own.has(node)) for (const input of node.inputs) elsewhere.add(input);
-  }
-  const constants = new Map([...graph.constants].filter(([constant]) => read.has(constant)));
+  const constants = new Map(
+    [...read].flatMap((input) => {
+      const constant = graph.constants.get(input);
+      return constant === undefined ? [] : [[input, constant] as const];
+    }),
+  );
   const values = [...inputs, ...constants.keys(), ...made];
   return validateGraph({
     name,
     inputs,
-    outputs: [...made].filter((output) => elsewhere.has(output)),
+    outputs: [...made].filter((output) => crossing.has(output)),
     nodes,
     constants,
     types: new Map(values.map((value) => [value, typeOf(graph, value)])),

@@ -11,7 +11,7 @@ export { plainLoss, planLoss } from "./batch/loss.ts";
 export { type Measure, type MeasuresPlan, planMeasures } from "./batch/measures.ts";
 export { addTail, wideType } from "./batch/whole-batch.ts";
 export { type Blocks, backwardOf, blocksOf } from "./blocks.ts";
-export { buildStep, buildUpdates, GRADIENT, STOP, type StepOptions, SUMMARY } from "./build.ts";
+export { buildStep, GRADIENT, STOP, type StepOptions } from "./build.ts";
 export { type Cut, cutTask, cutWhereReady, inOrderMade } from "./cut.ts";
 export { flopsOf, flopsOfNodes } from "./flops.ts";
 export { type GradientGraph, gradientGraph, withOutputs } from "./gradient.ts";
@@ -21,6 +21,7 @@ export { arenaOf, isPiece, isRepeating, liveBytes, type PassMemory, passMemory }
 export { type Phases, phasesOf, unitOf } from "./phases.ts";
 export { describeStep } from "./print.ts";
 export { cutRepeating, type Repetition } from "./repeat.ts";
+export { SUMMARY } from "./step-builder.ts";
 export {
   type AverageTask,
   type ComputeTask,
@@ -41,3 +42,5 @@ export {
   valueName,
   valueOf,
 } from "./step-graph.ts";
+export { COUNTED } from "./totals.ts";
+export { buildUpdates } from "./updates.ts";

@@ -17,8 +17,9 @@ export const MICRO_BATCH = "micro-batch";
  * - `batch`: a field of the batch, or the keys of its samples;
  * - `state`: what a step replaces and no gradient reaches (running statistics);
  * - `term`: what the loss of the whole batch is made of;
- * - `control`: what ranks tell each other in a step: wishes to stop, measured paces;
+ * - `control`: what ranks tell each other in a step (wishes to stop, measured paces), or the trainer tells the step;
  * - `total`: a number of the whole batch that every micro-batch is given;
+ * - `compressed`: a gradient in the form in which it travels;
  * - `activation`: what one piece of the forward and backward pass hands to a later one.
  */
 export type Role =
@@ -30,6 +31,7 @@ export type Role =
   | "term"
   | "control"
   | "total"
+  | "compressed"
   | "activation"
   | "summary";
 

@@ -1,23 +1,26 @@
 /**
  * What micro-batches must know of the whole batch before they are computed (the numbers of labels, for losses with several
- * denominators), as two graphs: a micro-batch's part, and the whole from all parts.
+ * denominators), as tasks of two graphs: a micro-batch's part, and the whole from all parts.
  */
-import { cast, concat, reduceSum, reshape, slice } from "../functional/index.ts";
-import type { Graph, Value } from "../graph/index.ts";
+import { and, cast, concat, equal, reduceSum, reshape, slice, where } from "../functional/index.ts";
+import { type Graph, typeOf, type Value } from "../graph/index.ts";
+import { REPLICATED } from "../mesh/index.ts";
 import { extendGraph, newBuilder } from "../ops/index.ts";
 import { elementCount, type TensorType } from "../tensor/index.ts";
-import type { Totals } from "./batch/batch-sums.ts";
+import type { BatchSums, Totals } from "./batch/batch-sums.ts";
 import { addTail, wideType } from "./batch/whole-batch.ts";
 import { buildNamed } from "./named.ts";
+import { givenName, type StepBuilder } from "./step-builder.ts";
+import { MICRO_BATCH, valueName } from "./step-graph.ts";
 
 /** Of the terms of a micro-batch as one vector. */
-export function totalsWidth({ terms }: Totals): TensorType {
+function totalsWidth({ terms }: Totals): TensorType {
   const width = terms.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
   return { dtype: wideType(terms.map(({ type }) => type.dtype)), shape: [width] };
 }
 
 /** From what the terms are made of to the vector `totals`. */
-export function partTotals(totals: Totals): Graph {
+function partTotals(totals: Totals): Graph {
   const { graph, terms } = totals;
   const { dtype } = totalsWidth(totals);
   const builder = extendGraph(graph);
@@ -27,8 +30,19 @@ export function partTotals(totals: Totals): Graph {
   return buildNamed(builder, new Map([["totals", concat(parts, 0)]]));
 }
 
-/** From the vectors of all micro-batches to what is given to each: the same sums in the same order on every rank. */
-export function wholeTotals({ terms, tail, inputs }: Totals, all: TensorType): Graph {
+/** What stands for the counts where all of them are 0: 0 itself, unless the trainer asks whether the batch is right otherwise. */
+const INSTEAD = "instead";
+/** 1 where all counts are 0, else 0. */
+const NONE = "none";
+const STAGE = "counted";
+/** The two values of a step that say whether its batch holds anything that counts; only where something is divided by counts. */
+export const COUNTED = { instead: valueName(STAGE, INSTEAD), none: valueName(STAGE, NONE) };
+
+/**
+ * From the vectors of all micro-batches to what is given to each: the same sums in the same order on every rank. Where something is divided
+ * by counts, `instead` goes in and `none` comes out beside.
+ */
+function wholeTotals({ terms, tail, inputs, counts }: Totals, all: TensorType): Graph {
   const builder = newBuilder("totals of the batch");
   const sum = reduceSum(builder.input("totals", all), { axes: [0], keepdims: false });
   let end = 0;
@@ -37,6 +51,65 @@ export function wholeTotals({ terms, tail, inputs }: Totals, all: TensorType): G
     end += elementCount(type.shape);
     return reshape(slice(sum, [{ axis: 0, start, end }]), type.shape);
   });
+  const outputs = new Map<string, Value>();
+  if (counts.length > 0) {
+    const zero = counts.map((index) => equal(sums[index] as Value, 0));
+    const none = zero.reduce((a, b) => and(a, b));
+    const { dtype } = all;
+    const instead = reshape(builder.input(INSTEAD, { dtype, shape: [1] }), []);
+    for (const index of counts) sums[index] = where(none, instead, sums[index] as Value);
+    outputs.set(NONE, reshape(cast(none, dtype), [1]));
+  }
   const results = addTail(builder, tail, terms, sums);
-  return buildNamed(builder, new Map(inputs.map((name, index) => [name, results[index] as Value])));
+  for (const [index, name] of inputs.entries()) outputs.set(name, results[index] as Value);
+  return buildNamed(builder, outputs);
+}
+
+/** What every micro-batch is given of the whole batch: for losses with several denominators only. */
+export function addTotals(step: StepBuilder, { totals }: BatchSums): void {
+  if (totals === undefined) return;
+  const width = totalsWidth(totals);
+  const all = { dtype: width.dtype, shape: [step.microBatches, ...width.shape] };
+  step.graphs.set("totals", partTotals(totals));
+  step.graphs.set("totals of the batch", wholeTotals(totals, all));
+  const parts = step.value("total", "parts", all, { [MICRO_BATCH]: { shard: 0 } });
+  const together = step.value("total", "all parts", all);
+  const given = totals.inputs.map((name, index) =>
+    step.value("total", name, typeOf(totals.tail, totals.tail.outputs[index] as string)),
+  );
+  const one = { dtype: width.dtype, shape: [1] };
+  const isCounted = totals.counts.length > 0;
+  const instead = isCounted ? [step.value("control", INSTEAD, one, REPLICATED, STAGE)] : [];
+  const none = isCounted ? [step.value("total", NONE, one, REPLICATED, STAGE)] : [];
+  const inputs = totals.graph.inputs.map((name) => givenName(step, name));
+  step.tasks.push(
+    {
+      kind: "compute",
+      name: "totals",
+      graph: "totals",
+      each: MICRO_BATCH,
+      inputs,
+      outputs: [parts],
+      graphInputs: totals.graph.inputs,
+      graphOutputs: ["totals"],
+    },
+    {
+      kind: "gather",
+      name: "totals to all",
+      each: "step",
+      axes: [MICRO_BATCH],
+      inputs: [parts],
+      outputs: [together],
+    },
+    {
+      kind: "compute",
+      name: "totals of the batch",
+      graph: "totals of the batch",
+      each: "step",
+      inputs: [together, ...instead],
+      outputs: [...given, ...none],
+      graphInputs: ["totals", ...(isCounted ? [INSTEAD] : [])],
+      graphOutputs: [...totals.inputs, ...(isCounted ? [NONE] : [])],
+    },
+  );
 }

@@ -38,8 +38,10 @@ class Check {
       for (const run of gradients) this.#run("gradients", run);
       this.#refs("states", states.values());
     }
-    const { summary, stop, paces } = this.#program;
-    const single = [summary, stop, paces].filter((ref) => ref !== undefined);
+    const { summary, counted, stop, paces } = this.#program;
+    const single = [summary, counted?.none, counted?.instead, stop, paces].filter(
+      (ref) => ref !== undefined,
+    );
     const places = scalars.flatMap((scalar) => Object.values(scalar.places));
     const fields = (evaluation?.sizes ?? []).flatMap((size) => [
       ...size.fields.values(),

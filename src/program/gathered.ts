@@ -3,10 +3,8 @@
  * a piece of computation needs them, into one of two buffers that take turns.
  */
 import type { Graph } from "../graph/index.ts";
-import { newBuilder } from "../ops/index.ts";
 import {
   arenaOf,
-  buildNamed,
   type ComputeTask,
   cutTask,
   MICRO_BATCH,
@@ -28,7 +26,8 @@ import {
   type Task,
   type TensorRef,
 } from "./program.ts";
-import { BLOCK_TILES, type Span, Spans, spanRef } from "./spans.ts";
+import { copyGraph } from "./runs.ts";
+import { BLOCK_TILES, Spans, spanRef } from "./spans.ts";
 
 /** Buffers that are filled while the one before is used. */
 const BUFFERS = 2;
@@ -166,13 +165,4 @@ function stepOf(
 /** A place in the memory of the rank at a place of the node. */
 export function ofOwner({ place, ranks }: Ownership, owner: number, ref: TensorRef): TensorRef {
   return owner === place ? ref : { ...ref, rank: ranks[owner] as number };
-}
-
-export function copyGraph(program: ProgramBuilder, { group, start, end }: Span): string {
-  const type = { dtype: group.dtype, shape: [end - start] };
-  return program.graph(`copy.${type.dtype}.${end - start}`, 1, () => {
-    const builder = newBuilder("copy");
-    const copied = builder.one("Identity", [builder.input("from", type)]);
-    return buildNamed(builder, new Map([["to", copied]]));
-  });
 }

@@ -1,6 +1,6 @@
 /**
- * The memory of an instance, by name: allocated here, kept from program to program and from group to group, and closed
- * here. Groups only borrow what their collectives work on.
+ * The memory of an instance, by name: allocated here, kept from program to program and from group
+ * to group, and closed here. Groups only borrow what their collectives work on.
  */
 import type { Group, GroupBuffer } from "../collectives/index.ts";
 import type { Device, DeviceBuffer, HostBuffer } from "../engine/index.ts";
@@ -66,10 +66,14 @@ export class InstanceMemory {
     return lent;
   }
 
-  /** Makes room for a private buffer. It keeps what it holds, unless it has to grow: then it starts as zeros. */
+  /**
+   * Makes room for a private buffer. It keeps what it holds, unless it has to grow: then it starts
+   * as zeros.
+   */
   async allocate(name: string, { byteLength, space }: BufferSpec): Promise<void> {
     const before = this.#buffers.get(name);
-    // What is registered stays so: other ranks may still share it, and all must register the same buffers later.
+    // What is registered stays so: other ranks may still share it, and all must register the same
+    // buffers later.
     const isShared = this.#registered.has(name);
     const isRightSpace = isShared || before?.space === space;
     if (before !== undefined && isRightSpace && before.byteLength >= byteLength) return;
@@ -80,8 +84,8 @@ export class InstanceMemory {
   }
 
   /**
-   * Makes room for a buffer that collectives of all ranks work on; they come here together. It keeps what it holds, as
-   * in `allocate`.
+   * Makes room for a buffer that collectives of all ranks work on; they come here together. It
+   * keeps what it holds, as in `allocate`.
    */
   async share(name: string, { byteLength }: BufferSpec, all: Group): Promise<void> {
     // Where ranks' lengths differ they must not decide by them whether to register together.

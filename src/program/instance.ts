@@ -1,7 +1,8 @@
 /**
- * A program with memory and a device: the only place where its stages run. An instance owns its memory for its whole
- * life. Groups live for one generation: `attach` lets the collectives of a program work on that memory with the ranks of
- * one, `detach` takes it back, and what it holds (weights, slots) goes on with the next.
+ * A program with memory and a device: the only place where its stages run. An instance owns its
+ * memory for its whole life. Groups live for one generation: `attach` lets the collectives of a
+ * program work on that memory with the ranks of one, `detach` takes it back, and what it holds
+ * (weights, slots) goes on with the next.
  */
 
 import type { Group, Prepared } from "../collectives/index.ts";
@@ -38,8 +39,8 @@ export interface StageOptions {
 }
 
 /**
- * Allocates all buffers and compiles all graphs. `group` are all ranks, for programs with collectives.
- * Throws ENGINE_FAILED; nothing is left behind then.
+ * Allocates all buffers and compiles all graphs. `group` are all ranks, for programs with
+ * collectives. Throws ENGINE_FAILED; nothing is left behind then.
  */
 export async function instantiate(
   device: Device,
@@ -75,18 +76,24 @@ export class Instance {
   }
 
   /**
-   * Goes on with the ranks of this group, or alone: all ranks attach together, each with its program. The group is
-   * closed after the instance has left it. Memory keeps what it holds, as in `load`.
+   * Goes on with the ranks of this group, or alone: all ranks attach together, each with its
+   * program. The group is closed after the instance has left it. Memory keeps what it holds, as in
+   * `load`. After a failure the instance is detached.
    */
   async attach(program: Program, all?: Group): Promise<void> {
     assert(this.#all === undefined, "an instance is detached before it is attached to others");
     this.#all = all;
-    await this.load(program);
+    try {
+      await this.load(program);
+    } catch (error) {
+      this.detach();
+      throw error;
+    }
   }
 
   /**
-   * Lets go of the groups, even failed ones, between two steps. All memory stays and keeps what it holds; collectives
-   * need a new `attach` first.
+   * Lets go of the groups, even failed ones, between two steps. All memory stays and keeps what it
+   * holds; collectives need a new `attach` first.
    */
   detach(): void {
     this.#forgetBindings();
@@ -96,8 +103,9 @@ export class Instance {
   }
 
   /**
-   * Makes room for a program, and compiles what is new in it; all attached ranks do it between the same steps. What a
-   * buffer holds is kept by its name, unless it has to grow: then it starts as zeros.
+   * Makes room for a program, and compiles what is new in it; all attached ranks do it between the
+   * same steps. What a buffer holds is kept by its name, unless it has to grow: then it starts as
+   * zeros.
    */
   async load(program: Program): Promise<void> {
     this.#forgetBindings();
@@ -109,7 +117,9 @@ export class Instance {
     await this.#compile(program);
   }
 
-  /** What is compiled already stays open until all is there: a device compiles equal graphs once. */
+  /**
+   * What is compiled already stays open until all is there: a device compiles equal graphs once.
+   */
   async #compile({ graphs }: Program): Promise<void> {
     const compiled = new Map<string, Executable>();
     try {
@@ -155,7 +165,10 @@ export class Instance {
     return toNumbers(await this.device.download(this.tensor(ref)));
   }
 
-  /** A buffer that the program has in host memory: this rank's, or that of another rank of its machine. */
+  /**
+   * A buffer that the program has in host memory: this rank's, or that of another rank of its
+   * machine.
+   */
   host(name: string, rank?: number): HostBuffer {
     return this.#memory.host(name, rank);
   }
@@ -183,7 +196,9 @@ export class Instance {
     this.#memory.close();
   }
 
-  /** A failure ends the whole group: what waits for a peer would use memory that may be gone then. */
+  /**
+   * A failure ends the whole group: what waits for a peer would use memory that may be gone then.
+   */
   async #tasks({ tasks }: TaskStage, options: StageOptions): Promise<void> {
     const { signal, around = (body) => body() } = options;
     const run = async ({ lane, work }: Task, ended: AbortSignal) => {

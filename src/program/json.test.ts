@@ -2,8 +2,10 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { createOrtEngine } from "../engine/index.ts";
+import { add, div, mul, reduceMean, reduceSum, square } from "../functional/index.ts";
+import type { Value } from "../graph/index.ts";
 import { createMesh, evenTopology } from "../mesh/index.ts";
-import { convnet, gpt, type ModelDefinition } from "../nn/index.ts";
+import { convnet, defineModel, gpt, linear, type ModelDefinition } from "../nn/index.ts";
 import { adamw, rulesOf } from "../optimizer/index.ts";
 import { buildStep } from "../plan/index.ts";
 import { elementCount, toNumbers } from "../tensor/index.ts";
@@ -89,9 +91,25 @@ async function outcome(
   }
 }
 
+/** Its loss has two denominators: whether anything counts is found before the gradients. */
+const twoCounts = defineModel("two counts", (m) => {
+  const x = m.input("x", [m.batch, 3]);
+  const rows = reduceMean(square(linear(m.child("head"), x, { outputs: 2 })), {
+    axes: [1],
+    keepdims: false,
+  });
+  const [first, second] = ["a", "b"].map((name) => {
+    const mask = m.input(name, [m.batch]);
+    const own = reduceSum(mul(rows, mask), { keepdims: false });
+    return div(own, reduceSum(mask, { keepdims: false }));
+  }) as [Value, Value];
+  return { loss: add(first, second) };
+});
+
 const MODELS: readonly ModelDefinition[] = [
   gpt({ layers: 1, width: 16, heads: 2, context: 8, vocabulary: 7 }),
   convnet({ image: [1, 8, 8], classes: 7, channels: [4] }),
+  twoCounts,
 ];
 
 for (const definition of MODELS) {
@@ -100,6 +118,7 @@ for (const definition of MODELS) {
     const text = JSON.stringify(programToJson(planned.program));
     const read = programFromJson(JSON.parse(text) as ProgramJson);
     assert.equal(JSON.stringify(programToJson(read)), text);
+    assert.equal(read.counted !== undefined, definition === twoCounts);
     const [expected, found] = [
       await outcome(planned, planned.program),
       await outcome(planned, read),

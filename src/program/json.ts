@@ -8,7 +8,7 @@ import type { Side, StepProgram } from "./lower.ts";
 import type { BufferSpec, GraphSpec, TensorRef } from "./program.ts";
 
 /** Changes with every change of the form. */
-const FORMAT = "lockstep-program-1";
+const FORMAT = "lockstep-program-2";
 
 type Table<Value> = Readonly<Record<string, Value>>;
 
@@ -104,6 +104,7 @@ export function programFromJson(json: ProgramJson): StepProgram {
   const side = (own: SideJson): Side => ({ ...own, states: mapOf(own.states) });
   return checkProgram({
     ...rest,
+    counted: rest.counted,
     stop: rest.stop,
     paces: rest.paces,
     buffers: mapOf(json.buffers),

@@ -8,6 +8,7 @@ import type { Model } from "../nn/index.ts";
 import type { Optimizer } from "../optimizer/index.ts";
 import {
   type Arena,
+  COUNTED,
   GRADIENT,
   isOfKind,
   isPiece,
@@ -76,6 +77,14 @@ export interface Side {
   readonly states: ReadonlyMap<string, TensorRef>;
 }
 
+/** How it is found out whether a batch holds anything that counts. */
+export interface Counted {
+  /** After `totals` 1 where all counts are 0, else 0. */
+  readonly none: TensorRef;
+  /** Written before: what stands for the counts where all are 0. It is 0, so that the loss is what it is. */
+  readonly instead: TensorRef;
+}
+
 /** All that a rank does in a step, and where it finds what goes in and comes out. */
 export interface StepProgram extends Program {
   readonly sides: readonly [Side, Side];
@@ -85,6 +94,8 @@ export interface StepProgram extends Program {
   readonly buckets: number;
   /** What `summaryOf` reads after `compute`. */
   readonly summary: TensorRef;
+  /** Of losses that are divided by counts of the whole batch, which are made first. */
+  readonly counted: Counted | undefined;
   /** What `scalarsOf` makes before `commit`. */
   readonly scalars: readonly ScalarPlan[];
   /** By `PARAMETER.SLOT`. */
@@ -176,7 +187,7 @@ class Lowering {
       ),
       pieces: this.#sums.pieces(this.#places, from),
       totals: this.#totalStages(from),
-      compute: [...this.#sums.stages(this.#places, from), ...norm.stages],
+      compute: [...this.#sums.stages(this.#places, from), ...this.#afterSums(from), ...norm.stages],
       commit: [...this.#averages(from), ...update.stages],
       evaluate: (evaluated?.sizes ?? []).map((batch) => this.#evaluation(batch, from)),
       states: refsOf(this.#places.states, stateBuffer(from)),
@@ -196,6 +207,7 @@ class Lowering {
       arena: pieces.length > 1 ? this.#places.arena : undefined,
       buckets: this.#sums.buckets,
       summary: norm.summary,
+      counted: this.#counted(),
       scalars: update.scalars,
       slots: update.slots,
       held: update.held,
@@ -214,6 +226,12 @@ class Lowering {
     return this.#step.tasks.some(({ kind, ...task }) => {
       return kind === "gather" && "each" in task && task.each === MICRO_BATCH;
     });
+  }
+
+  #counted(): Counted | undefined {
+    const { none, instead } = COUNTED;
+    if (!this.#step.values.has(none)) return undefined;
+    return { none: this.#places.ref(none), instead: this.#places.ref(instead) };
   }
 
   #norm(): NormPlan {
@@ -240,6 +258,17 @@ class Lowering {
         this.#places.run(task, { microBatch, lane: 0, from }),
       );
       return [{ name: task.name, runs, mode: isOfEach ? "parallel" : "small" }];
+    });
+  }
+
+  /** What is computed once in a step from what was summed. */
+  #afterSums(from: number): Stage[] {
+    const last = this.#step.tasks.findLastIndex(({ kind }) => kind === "reduce");
+    const after = this.#step.tasks.slice(last + 1).filter(isOfKind("compute"));
+    return after.map((task): Stage => {
+      this.#program.graph(task.graph, 1, () => this.#step.graphs.get(task.graph) as Graph);
+      const run = this.#places.run(task, { microBatch: 0, lane: 0, from });
+      return { name: task.name, runs: [run], mode: "parallel" };
     });
   }
 

@@ -79,6 +79,9 @@ export class Places {
       program.buffer("totals.given", this.#totals.byteLength);
       program.buffer("totals", byteLength(valueOf(step, valueName("total", "all parts")).type));
     }
+    for (const { name, type } of this.#itemsOf("counted")) {
+      program.buffer(countedRef(name, type).buffer, byteLength(type), "host");
+    }
     if (this.arena.byteLength === 0) return;
     for (let lane = 0; lane < lanes; lane++) {
       program.buffer(activationBuffer(lane), this.arena.byteLength);
@@ -160,6 +163,8 @@ export class Places {
       }
       case "total":
         return this.#total(of, type, microBatch) ?? entryRef(this.#totals, "totals.given", of);
+      case "counted":
+        return countedRef(of, type);
       case "gradient":
         return entryRef(vectors.gradients, GRADIENTS, of);
       case "term":
@@ -184,6 +189,11 @@ export class Places {
     const byteOffset = row * elementCount(own.shape) * bytesPerElement(dtype);
     return { buffer: "totals", byteOffset, type: own };
   }
+}
+
+/** The trainer reads and writes these in each step. */
+function countedRef(of: string, type: TensorType): TensorRef {
+  return { buffer: `totals.${of}`, byteOffset: 0, type };
 }
 
 /** A tensor of a layout in a buffer; undefined where it is not among them. */

@@ -6,6 +6,7 @@ import { bytesPerElement, elementCount, type TensorType } from "../tensor/index.
 import type { Layout } from "./layout.ts";
 import { elementsOf, type Piece, wholePieces } from "./pieces.ts";
 import type { ProgramBuilder, Run, RunStage, TensorRef } from "./program.ts";
+import type { Span } from "./spans.ts";
 import { blockRef, blocksBetween, sweepMode } from "./sweep.ts";
 
 /** A part of a tensor along its leading dim. */
@@ -51,4 +52,14 @@ export function scaledRun(
     return buildNamed(builder, new Map([["to", scaled]]));
   });
   return { graph, inputs: { from }, outputs: { to } };
+}
+
+/** From `from` to `to`. */
+export function copyGraph(program: ProgramBuilder, { group, start, end }: Span): string {
+  const type = { dtype: group.dtype, shape: [end - start] };
+  return program.graph(`copy.${type.dtype}.${end - start}`, 1, () => {
+    const builder = newBuilder("copy");
+    const copied = builder.one("Identity", [builder.input("from", type)]);
+    return buildNamed(builder, new Map([["to", copied]]));
+  });
 }

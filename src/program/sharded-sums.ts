@@ -147,7 +147,17 @@ export class ShardedSums implements SumPlan {
     return unit.spans.ref(of, unit.buffer);
   }
 
+  #bucketRef(name: string, lane: number): TensorRef | undefined {
+    for (const bucket of this.#buckets) {
+      const found = bucket?.spans.ref(name, bucketBuffer(bucket.buffer, lane));
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  }
+
+  /** Waves have no paces to follow: all ranks run as many micro-batches in each. */
   control(of: string): TensorRef | undefined {
+    if (of === "paces") return undefined;
     return entryRef(this.#control, "control", valueName("control", of));
   }
 
@@ -177,14 +187,6 @@ export class ShardedSums implements SumPlan {
       (_, lane) => this.#options.rank * this.lanes + lane,
     );
     return own.filter((index) => index < count).map((index) => first + index);
-  }
-
-  #bucketRef(name: string, lane: number): TensorRef | undefined {
-    for (const unit of this.#buckets) {
-      const found = unit?.spans.ref(name, bucketBuffer(unit.buffer, lane));
-      if (found !== undefined) return found;
-    }
-    return undefined;
   }
 
   #allocate(): void {

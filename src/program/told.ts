@@ -1,8 +1,9 @@
 /** What ranks tell each other at the end of a step: each writes its numbers, and then all have the sums. */
-import { copyGraph, ofOwner } from "./gathered.ts";
+import { ofOwner } from "./gathered.ts";
 import type { Layout, LayoutGroup } from "./layout.ts";
 import type { Ownership } from "./ownership.ts";
 import type { CollectiveStage, ProgramBuilder, Run, RunStage } from "./program.ts";
+import { copyGraph } from "./runs.ts";
 import type { Combination } from "./shares.ts";
 import { type Span, spanRef } from "./spans.ts";
 import { treeGraph } from "./tree-graph.ts";

@@ -48,3 +48,11 @@ export function treeGraph(
     return buildNamed(builder, new Map(totals));
   });
 }
+
+/** One after the other. */
+export function chain(count: number): Combination {
+  return Array.from({ length: count }, (_, index) => index).reduce<Combination>(
+    (sum, index) => (index === 0 ? 0 : [sum, index]),
+    0,
+  );
+}

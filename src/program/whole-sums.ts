@@ -19,7 +19,7 @@ import { gradientBuffer } from "./buffers.ts";
 import { type FlatVectors, flatName } from "./flat.ts";
 import { type Bucket, GradientStages, type RunOf } from "./gradient-stages.ts";
 import type { RankGroups } from "./levels.ts";
-import { bucketPieces, wholePieces } from "./pieces.ts";
+import { bucketPieces, type Piece, wholePieces } from "./pieces.ts";
 import { type At, entryRef, type Places, threadsOf } from "./places.ts";
 import type { ProgramBuilder, RunStage, Stage, TensorRef } from "./program.ts";
 import { Reducer } from "./reduce.ts";
@@ -156,7 +156,11 @@ function bucketsOf(
 ): Bucket[] {
   const names = reduces.map(({ outputs }) => outputs.map((output) => flatName(step, output)));
   const pieces = names.length <= 1 ? [wholePieces(gradients)] : bucketPieces(gradients, names);
-  return pieces.map((own, index) => {
+  const summed = new Set(names.flat());
+  // A group of which nothing is summed is left alone: gradients that travel in another form.
+  const isSummed = ({ group }: Piece) => group.entries.some(({ name }) => summed.has(name));
+  return pieces.map((all, index) => {
+    const own = reduces.length === 0 ? all : all.filter(isSummed);
     const reduce = reduces[index];
     const after = computing.findLastIndex(
       ({ outputs }) => reduce?.inputs.some((name) => outputs.includes(name)) ?? true,

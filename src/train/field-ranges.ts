@@ -4,6 +4,7 @@
  */
 import type { ValueRange } from "../data/index.ts";
 import {
+  type ElementForm,
   type Expectation,
   type Graph,
   type IndexUse,
@@ -27,6 +28,8 @@ interface Followed {
   /** Numbers in the field that are replaced on the way. */
   readonly replaced: readonly number[];
 }
+
+type FormOf<K extends ElementForm["kind"]> = Extract<ElementForm, { kind: K }>;
 
 /** Numbers of elements begin here, far above those that constants hold. */
 const FIRST = 2 ** 40;
@@ -77,10 +80,11 @@ class Pass {
     for (const use of uses) this.#limit(node, use);
     if (!node.outputs.some((output) => this.#needed.has(output))) return;
     const isIndexed = uses.some(({ input }) => this.#followed.has(node.inputs[input] ?? ""));
-    if (operatorTable.find(node.op)?.moves === true) {
+    const { moves, form } = operatorTable.find(node.op) ?? {};
+    if (moves === true) {
       if (!isIndexed) this.#move(node);
-    } else if (node.op === "Where") this.#choose(node);
-    else if (node.op === "Add" || node.op === "Sub") this.#shift(node);
+    } else if (form?.kind === "choice") this.#choose(node, form);
+    else if (form?.kind === "sum") this.#shift(node, form);
   }
 
   result(): ReadonlyMap<string, FieldRanges> {
@@ -185,9 +189,12 @@ class Pass {
   }
 
   /** `Where(x == c, k, x)`: c stands for something else. */
-  #choose(node: Node): void {
-    const [condition = "", yes = "", no = ""] = node.inputs;
-    const test = this.#equality(condition);
+  #choose(node: Node, form: FormOf<"choice">): void {
+    const [test, yes, no] = [
+      this.#equality(node.inputs[form.condition] ?? ""),
+      node.inputs[form.yes] ?? "",
+      node.inputs[form.no] ?? "",
+    ];
     if (test === undefined) return;
     const [kept, other] = test.negated ? [yes, no] : [no, yes];
     const followed = this.#followed.get(kept);
@@ -201,11 +208,13 @@ class Pass {
 
   #equality(name: string): { elements: Float64Array; value: number; negated: boolean } | undefined {
     const node = this.#producers.get(name);
-    if (node?.op === "Not") {
+    if (node === undefined) return undefined;
+    const { form } = operatorTable.find(node.op) ?? {};
+    if (form?.kind === "negation") {
       const inner = this.#equality(node.inputs[0] ?? "");
       return inner && { ...inner, negated: !inner.negated };
     }
-    if (node?.op !== "Equal") return undefined;
+    if (form?.kind !== "equality") return undefined;
     const [left, right] = node.inputs.map((input) => this.#followed.get(input));
     const followed = left ?? right;
     const value = this.#number(node.inputs[left === undefined ? 0 : 1] ?? "");
@@ -213,14 +222,14 @@ class Pass {
     return { elements: followed.elements.data, value, negated: false };
   }
 
-  #shift(node: Node): void {
+  #shift(node: Node, { signs }: FormOf<"sum">): void {
     const [left = "", right = ""] = node.inputs;
-    const sign = node.op === "Sub" ? -1 : 1;
     const isLeft = this.#followed.has(left);
+    const [own, other] = isLeft ? [0, 1] : [1, 0];
     const followed = this.#followed.get(isLeft ? left : right);
     const value = this.#number(isLeft ? right : left);
-    if (followed === undefined || value === undefined || (!isLeft && sign < 0)) return;
-    const shift = followed.shift + sign * value;
+    if (followed === undefined || value === undefined || signs[own] !== 1) return;
+    const shift = followed.shift + (signs[other] as number) * value;
     this.#followed.set(node.outputs[0] ?? "", { ...followed, shift });
   }
 

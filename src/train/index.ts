@@ -6,7 +6,7 @@ export { CHANGEABLE, type Changeable } from "./identity.ts";
 export { loadRun } from "./load.ts";
 export { type TrainResult, train } from "./loop.ts";
 export { settleMicroBatches } from "./micro-batches.ts";
-export { describePlan, type PlanOptions } from "./plan.ts";
+export { describePlan, type PlanOptions, planAsJson } from "./plan.ts";
 export { type Rehearsal, type RehearsalOptions, rehearse } from "./rehearse.ts";
 export {
   defineRun,

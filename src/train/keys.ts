@@ -32,3 +32,20 @@ function mix(value: number): number {
   x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35);
   return x ^ (x >>> 16);
 }
+
+/** The samples of these of a step's `of` micro-batches; those that follow each other as one range. */
+export function positionsOf(
+  microBatches: readonly number[],
+  { start, end }: Positions,
+  of = 1,
+): Positions[] {
+  const size = (end - start) / of;
+  const ranges: Positions[] = [];
+  for (const microBatch of microBatches) {
+    const first = start + microBatch * size;
+    const before = ranges.at(-1);
+    if (before?.end === first) ranges.splice(-1, 1, { start: before.start, end: first + size });
+    else ranges.push({ start: first, end: first + size });
+  }
+  return ranges;
+}

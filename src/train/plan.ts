@@ -2,6 +2,7 @@
 import { LockstepError } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import { evenTopology, formatMesh } from "../mesh/index.ts";
+import type { Model } from "../nn/index.ts";
 import {
   applyStrategies,
   bucketBytes,
@@ -16,6 +17,7 @@ import {
   isPiece,
   passMemory,
   type StepGraph,
+  stepToJson,
 } from "../plan/index.ts";
 import {
   COMPUTE,
@@ -23,6 +25,7 @@ import {
   flopsOfStages,
   lower,
   planTimeline,
+  programToJson,
   receivedBytes,
   type Speeds,
   type Stage,
@@ -45,8 +48,18 @@ export interface PlanOptions extends ParallelOptions {
   readonly bucketBytes?: number | undefined;
 }
 
+interface RankPlan {
+  readonly model: Model;
+  readonly parallel: Parallel;
+  /** Of one process. */
+  readonly alone: StepGraph;
+  /** As strategies have rewritten it. */
+  readonly step: StepGraph;
+  readonly program: StepProgram;
+}
+
 /** Throws INVALID_OPTION where the run cannot be shared so. */
-export function describePlan(run: Run, options: PlanOptions): string {
+function planRank(run: Run, options: PlanOptions): RankPlan {
   const { workers, rank, machines: count = 1, speeds } = options;
   check(run, workers, rank, count);
   const size = run.batch / run.microBatches;
@@ -63,10 +76,23 @@ export function describePlan(run: Run, options: PlanOptions): string {
     buckets: { bucketBytes: bucket },
   });
   const { mesh, topology, strategies } = parallel;
-  const step = buildStep({ model, optimizer, microBatches, clip: clipNorm });
-  const ground = { mesh, topology };
-  const rewritten = applyStrategies(strategies, step, mesh);
-  const plan = lower(rewritten, { ground, rank, optimizer });
+  const alone = buildStep({ model, optimizer, microBatches, clip: clipNorm });
+  const step = applyStrategies(strategies, alone, mesh);
+  const program = lower(step, { ground: { mesh, topology }, rank, optimizer });
+  return { model, parallel, alone, step, program };
+}
+
+/** The step of all ranks and the program of one, as JSON that is read back to the same bits. Throws as `describePlan` does. */
+export function planAsJson(run: Run, options: PlanOptions): string {
+  const { step, program } = planRank(run, options);
+  return `${JSON.stringify({ step: stepToJson(step), program: programToJson(program) })}\n`;
+}
+
+/** Throws INVALID_OPTION where the run cannot be shared so. */
+export function describePlan(run: Run, options: PlanOptions): string {
+  const { workers, rank, machines: count = 1, speeds } = options;
+  const { model, parallel, alone, step, program: plan } = planRank(run, options);
+  const size = run.batch / run.microBatches;
   const placeOf = (group: string) => plan.groups.get(group)?.indexOf(rank) ?? 0;
   const parameters = model.parameters.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
   const own = plan.microBatches;
@@ -74,13 +100,13 @@ export function describePlan(run: Run, options: PlanOptions): string {
   return [
     `${run.name}: ${model.name}, ${parameters.toLocaleString("en-US")} parameters`,
     `a step: ${run.batch} samples in ${run.microBatches} micro-batches of ${size}, for ${workers} worker${workers === 1 ? "" : "s"}${on}`,
-    `rank ${rank}: micro-batches ${own.join(", ")}`,
+    `rank ${rank}: micro-batches ${listed(own)}`,
     "",
     ...parallelLines(parallel),
-    ...describeStep(rewritten).map((line) => `  ${line}`),
+    ...describeStep(step).map((line) => `  ${line}`),
     "",
     ...memoryLines(plan),
-    ...activationLines(step, rewritten),
+    ...activationLines(alone, step),
     "",
     ...stageLines(plan, placeOf),
     ...overlapLines(plan, speeds),
@@ -103,6 +129,14 @@ function parallelLines({ mesh, strategies, reason }: Parallel): string[] {
   const names = strategies.map(({ name }) => name);
   if (names.length === 0) return [reason];
   return [reason, `mesh ${formatMesh(mesh)}; strategies: ${names.join(", ")}`];
+}
+
+/** `4 to 7`, or `0, 4` where they do not follow each other. */
+function listed(microBatches: readonly number[]): string {
+  const [first = 0] = microBatches;
+  const last = microBatches.at(-1) ?? 0;
+  const follow = last - first + 1 === microBatches.length;
+  return follow ? `${first} to ${last}` : microBatches.join(", ");
 }
 
 function memoryLines(program: StepProgram): string[] {

@@ -63,7 +63,8 @@ function lowered(
 ): StepProgram {
   const { engine, ranks, optimizer, evaluation, evaluationSamples } = options;
   const { mesh, topology, strategies } = parallelOf(options, overlap);
-  return lower(applyStrategies(strategies, step, mesh), {
+  const all = [...strategies, ...(options.strategies ?? [])];
+  return lower(applyStrategies(all, step, mesh), {
     ground: { mesh, topology },
     rank: ranks?.group.rank ?? 0,
     ranges,
@@ -77,9 +78,9 @@ function lowered(
 /** Undefined where ranges do not follow the speeds of ranks. */
 export function pacingOf(
   { ranks }: TrainerOptions,
-  { step, sharing }: Planned,
+  { step, plan, sharing }: Planned,
 ): Pacing | undefined {
-  if (ranks === undefined || ranks.group.size === 1) return undefined;
+  if (ranks === undefined || plan.paces === undefined) return undefined;
   const { adapt = ranks.ranges === undefined } = ranks;
   return adapt ? new Pacing(ranks.group.rank, sharing.ranges, step.microBatches) : undefined;
 }

@@ -32,10 +32,8 @@ export async function rehearse(run: Run, options: RehearsalOptions): Promise<Reh
   const micro = run.batch / run.microBatches;
   const model = run.model.build({ batch: micro, mode: "train" });
   const evaluation = run.model.build({ batch: micro, mode: "eval" });
+  // Among its sizes is that of the sample of text, which is made with one at a time.
   planExport(run.model, [1, micro]);
-  // A sample of text is made with a batch of one.
-  if (run.sample !== undefined)
-    attempt(() => run.model.build({ batch: 1, mode: "eval", exported: true }));
   const found = await lookAtData(run, inputsOf(model), options);
   const { optimizer, microBatches, clipNorm } = run;
   lower(buildStep({ model, optimizer, microBatches, clip: clipNorm }), {
@@ -78,14 +76,5 @@ async function lookAtData(
       error instanceof LockstepError && /^(?:FILE_NOT_FOUND|DATA_EMPTY)$/.test(error.code);
     if (isLacking && mayLackData) return undefined;
     throw error;
-  }
-}
-
-/** What cannot be had is said when it is asked for. */
-function attempt(build: () => unknown): void {
-  try {
-    build();
-  } catch (error) {
-    if (!(error instanceof LockstepError)) throw error;
   }
 }

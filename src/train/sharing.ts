@@ -9,9 +9,11 @@ import {
   chooseParallel,
   type Parallel,
   type ParallelOptions,
+  type Strategy,
 } from "../parallel/index.ts";
 import type { Range } from "../program/index.ts";
 import { byteLength } from "../tensor/index.ts";
+import type { RunOptions } from "./run.ts";
 
 /** A rank among others that train the same model, each on its micro-batches of every step. */
 export interface Ranks {
@@ -33,6 +35,13 @@ export interface SharingOptions extends ParallelOptions {
   readonly reproducible?: boolean | undefined;
   /** Of gradients that travel together between machines; chosen from the group's measured costs unless told. */
   readonly bucketBytes?: number | undefined;
+  /** Further rewrites of the step, behind those that are chosen. */
+  readonly strategies?: readonly Strategy[] | undefined;
+}
+
+/** What a run states of it. */
+export function sharingOf({ reproducible, bucketBytes, parallel, zero, recompute }: RunOptions) {
+  return { reproducible, bucketBytes, parallel, zero, recompute };
 }
 
 /** @param overlap whether gradients travel beside computation where they travel at all @throws INVALID_OPTION */

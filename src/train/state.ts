@@ -2,10 +2,20 @@
 import type { Device, DeviceTensor } from "../engine/index.ts";
 import { assert } from "../errors.ts";
 import type { Model } from "../nn/index.ts";
-import { type Instance, initialize, type StepProgram, type TensorRef } from "../program/index.ts";
+import { type Rules } from "../optimizer/index.ts";
+import {
+  type Instance,
+  initialize,
+  type StepProgram,
+  scalarsOf,
+  type TensorRef,
+} from "../program/index.ts";
 import { byteLength, type Tensor } from "../tensor/index.ts";
 
-/** By name: places on the device, or what they hold. Slots are named `PARAMETER.SLOT`: `blocks.0.weight.exp_avg`. */
+/**
+ * By name: places on the device, or what they hold. Slots are named `PARAMETER.SLOT`:
+ * `blocks.0.weight.exp_avg`.
+ */
 export interface TrainerTensors<T> {
   readonly parameters: Readonly<Record<string, T>>;
   readonly slots: Readonly<Record<string, T>>;
@@ -157,5 +167,17 @@ export async function initializeTrainer(
     } finally {
       buffer.close();
     }
+  }
+}
+
+/** What the update of a step is given: its number, counted from 1, the factors of its gradients and of its learning rate. */
+export function writeScalars(
+  instance: Instance,
+  { scalars }: StepProgram,
+  rules: Rules,
+  of: { readonly step: number; readonly gradientScale: number; readonly factor: number },
+): void {
+  for (const [place, value] of scalarsOf(rules, scalars, of, of.factor)) {
+    instance.hostTensor(place).bytes.set(value.bytes);
   }
 }

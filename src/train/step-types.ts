@@ -2,6 +2,7 @@
 import type { Device, HostTensor } from "../engine/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { Optimizer, Schedule } from "../optimizer/index.ts";
+import { anything, type OptionKinds } from "../options.ts";
 import type { Positions } from "./keys.ts";
 import type { SharingOptions } from "./sharing.ts";
 
@@ -24,12 +25,39 @@ export interface TrainerOptions extends SharingOptions {
   readonly seed?: number | undefined;
 }
 
-/** Tensors of the batch by input name; the leading dim is all samples of this rank, micro-batch after micro-batch. */
+/** What there is to give; run files are checked by `defineRun`, and most of this is made by the house. */
+export const TRAINER_OPTIONS: OptionKinds<TrainerOptions> = {
+  engine: anything,
+  model: anything,
+  evaluation: anything.optional(),
+  evaluationSamples: anything.optional(),
+  optimizer: anything,
+  schedule: anything.optional(),
+  steps: anything.optional(),
+  clip: anything.optional(),
+  seed: anything.optional(),
+  microBatches: anything.optional(),
+  ranks: anything.optional(),
+  reproducible: anything.optional(),
+  bucketBytes: anything.optional(),
+  parallel: anything.optional(),
+  zero: anything.optional(),
+  recompute: anything.optional(),
+  strategies: anything.optional(),
+};
+
+/**
+ * Tensors of the batch by input name; the leading dim is all samples of this rank, micro-batch
+ * after micro-batch.
+ */
 export type BatchFields = Readonly<Record<string, HostTensor>>;
 export type FillBatch = (into: BatchFields) => void | Promise<void>;
 
 export interface StepRequest {
-  /** The samples of this step in the global order: random layers depend on them, not on the number of workers. */
+  /**
+   * The samples of this step in the global order: random layers depend on them, not on the number
+   * of workers.
+   */
   readonly positions: Positions;
   readonly fill: FillBatch;
   /** Asks all ranks to stop after this step. */
@@ -46,7 +74,10 @@ export interface StepResult {
   /** Before clipping. */
   readonly gradientNorm: number;
   readonly learningRate: number;
-  /** The batch holds no label that counts: loss and gradient have no value and are given as 0, and the step has changed nothing. */
+  /**
+   * The batch holds no label that counts: loss and gradient have no value and are given as 0, and
+   * the step has changed nothing.
+   */
   readonly isEmpty: boolean;
   /** Whether some rank asked for a stop: the same on all. */
   readonly stop: boolean;

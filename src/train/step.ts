@@ -2,22 +2,22 @@
  * The training step: fill, compute, decide, commit. A step is a transaction: until its loss and gradient norm are
  * known to be finite, nothing that was committed changes. It knows no data source and no file.
  */
-import type { Device, DeviceTensor } from "../engine/index.ts";
+import type { DeviceTensor } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
 import { type Rules, rulesOf, scheduleFactor } from "../optimizer/index.ts";
+import { checkOptions } from "../options.ts";
 import type { StepGraph } from "../plan/index.ts";
 import {
   cutGivesSameBits,
   type Instance,
   instantiate,
   type Stage,
-  type StageOptions,
   type StepProgram,
-  scalarsOf,
   summaryOf,
 } from "../program/index.ts";
 import { toNumbers } from "../tensor/index.ts";
-import { fillKeys, type Positions } from "./keys.ts";
+import { holdsNothing } from "./empty-batch.ts";
+import { fillKeys, type Positions, positionsOf } from "./keys.ts";
 import type { Pacing } from "./pacing.ts";
 import {
   type Fields,
@@ -28,6 +28,7 @@ import {
   replan,
   type Sharing,
 } from "./planned.ts";
+import { runMeasured, runStages } from "./run-stages.ts";
 import type { Ranks } from "./sharing.ts";
 import {
   collectHeld,
@@ -36,16 +37,24 @@ import {
   readState,
   type TrainerState,
   type TrainerTensors,
+  writeScalars,
   writeState,
 } from "./state.ts";
 import { explainNotFinite } from "./step-errors.ts";
-import type { FillBatch, StepRequest, StepResult, TrainerOptions } from "./step-types.ts";
+import {
+  type FillBatch,
+  type StepRequest,
+  type StepResult,
+  TRAINER_OPTIONS,
+  type TrainerOptions,
+} from "./step-types.ts";
 
 /** Of a step in whose batch nothing counts. */
 const NOTHING = { loss: 0, gradientNorm: 0 };
 
 /** Allocates, compiles, and makes the initial values. @throws INVALID_OPTION, ENGINE_FAILED, NO_GRADIENT */
 export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
+  checkOptions("createTrainer", options, TRAINER_OPTIONS);
   const { engine, model, ranks, seed = 0 } = options;
   const planned = planOf(options);
   const instance = await instantiate(engine, planned.plan, ranks?.group);
@@ -94,26 +103,14 @@ export class Trainer {
     return this.#planned.step;
   }
 
-  get engine(): Device {
-    return this.#options.engine;
-  }
-
   /** Steps that were committed. */
   get steps(): number {
     return this.#step;
   }
 
   /** Those of a step's samples that this rank computes, in the order in which `fill` is asked for them. */
-  ownPositions({ start, end }: Positions): Positions[] {
-    const size = (end - start) / (this.#options.microBatches ?? 1);
-    const ranges: Positions[] = [];
-    for (const microBatch of this.plan.microBatches) {
-      const first = start + microBatch * size;
-      const before = ranges.at(-1);
-      if (before?.end === first) ranges.splice(-1, 1, { start: before.start, end: first + size });
-      else ranges.push({ start: first, end: first + size });
-    }
-    return ranges;
+  ownPositions(positions: Positions): Positions[] {
+    return positionsOf(this.plan.microBatches, positions, this.#options.microBatches);
   }
 
   /** One step. @throws NOT_FINITE naming the step and the first tensor that is not finite; weights are untouched */
@@ -133,25 +130,30 @@ export class Trainer {
     const { plan } = this;
     const side = plan.sides[this.#from];
     const [instance, pacing] = [this.#instance, this.#pacing];
-    if (plan.stop !== undefined) instance.write(plan.stop, [Number(isAsked)]);
-    if (plan.paces !== undefined && pacing !== undefined) instance.write(plan.paces, pacing.told());
-    await this.#run(side.totals, { signal });
+    const tell = () => {
+      if (plan.stop !== undefined) instance.write(plan.stop, [Number(isAsked)]);
+      if (plan.paces !== undefined && pacing) instance.write(plan.paces, pacing.told());
+    };
+    tell();
+    await runStages(instance, side.totals, { signal });
     await this.#compute(side.compute, signal);
     if (plan.paces !== undefined) pacing?.hear(await instance.read(plan.paces));
     const [wishes = 0] =
       plan.stop === undefined ? [Number(isAsked)] : await instance.read(plan.stop);
     const summary = summaryOf(toNumbers(instance.hostTensor(plan.summary)));
-    const { isEmpty, gradientScale } = summary;
+    const { gradientScale } = summary;
+    const again = async () => {
+      tell();
+      await runStages(instance, [...side.totals, ...side.compute], { signal });
+    };
+    const isEmpty = summary.isEmpty || (await holdsNothing(instance, plan, summary, again));
     const { loss, gradientNorm } = isEmpty ? NOTHING : summary;
     if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) {
       const found = { step, loss, gradientNorm };
       throw await explainNotFinite(instance, this.stepGraph, side, found);
     }
     const factor = schedule === undefined ? 1 : scheduleFactor(schedule, step, steps);
-    const context = { step: step + 1, gradientScale };
-    for (const [place, value] of scalarsOf(this.#rules, plan.scalars, context, factor)) {
-      instance.hostTensor(place).bytes.set(value.bytes);
-    }
+    writeScalars(instance, plan, this.#rules, { step: step + 1, gradientScale, factor });
     if (isEmpty) this.#step += 1;
     else await this.#commit(side.commit);
     const reason = await this.#adapt();
@@ -201,7 +203,9 @@ export class Trainer {
   detach(): void {
     assert(!this.#busy, "a trainer is detached between two steps");
     this.#check();
-    if (this.#isAttached) collectHeld(this.#instance, this.plan);
+    if (!this.#isAttached) return;
+    collectHeld(this.#instance, this.plan);
+    this.#planned = { ...this.#planned, plan: { ...this.plan, held: [] } };
     this.#instance.detach();
     this.#isAttached = false;
   }
@@ -216,12 +220,7 @@ export class Trainer {
       assert(!this.#isAttached, "a trainer is detached before it is attached to other ranks");
       const options = { ...this.#options, ranks };
       const planned = planOf(options);
-      try {
-        await this.#instance.attach(planned.plan, ranks?.group);
-      } catch (error) {
-        this.#instance.detach();
-        throw error;
-      }
+      await this.#instance.attach(planned.plan, ranks?.group);
       this.#isAttached = true;
       this.#options = options;
       this.#planned = planned;
@@ -255,17 +254,8 @@ export class Trainer {
   /** Measures what this rank does alone: everything before the first collective, and segments beside collectives. */
   async #compute(stages: readonly Stage[], signal?: AbortSignal): Promise<void> {
     const { now = () => performance.now() } = this.#options.ranks ?? {};
-    let milliseconds = 0;
-    const around = async (body: () => Promise<void>) => {
-      const start = now();
-      await body();
-      milliseconds += now() - start;
-    };
-    const found = stages.findIndex(({ mode }) => mode === "collective" || mode === "tasks");
-    const alone = found < 0 ? stages.length : found;
-    await around(() => this.#run(stages.slice(0, alone), { signal }));
-    await this.#run(stages.slice(alone), { signal, around });
-    this.#pacing?.measured(milliseconds / 1000, this.plan.microBatches.length);
+    const seconds = await runMeasured(this.#instance, stages, { now, signal });
+    this.#pacing?.measured(seconds, this.plan.microBatches.length);
   }
 
   /**
@@ -292,30 +282,25 @@ export class Trainer {
   /** Plans the next steps anew. After a failure in here the trainer is not used again. */
   async #reshare(change: Partial<Sharing>): Promise<void> {
     const planned = replan(this.#options, this.#planned, change);
-    try {
-      await this.#instance.load(planned.plan);
-    } catch (error) {
-      this.#broken = error instanceof Error ? error : new Error(String(error));
-      throw error;
-    }
+    await this.#orBreak(() => this.#instance.load(planned.plan));
     this.#planned = planned;
     this.#fields = fieldsOf(this.#instance, this.plan);
   }
 
-  async #run(stages: readonly Stage[], options: StageOptions = {}): Promise<void> {
-    for (const stage of stages) await this.#instance.run(stage, options);
-  }
-
   /** After a failure in here weights are half old and half new: the trainer is not used again. */
   async #commit(stages: readonly Stage[]): Promise<void> {
+    await this.#orBreak(() => runStages(this.#instance, stages));
+    this.#from = this.#from === 0 ? 1 : 0;
+    this.#step += 1;
+  }
+
+  async #orBreak(body: () => Promise<void>): Promise<void> {
     try {
-      await this.#run(stages);
+      await body();
     } catch (error) {
       this.#broken = error instanceof Error ? error : new Error(String(error));
       throw error;
     }
-    this.#from = this.#from === 0 ? 1 : 0;
-    this.#step += 1;
   }
 
   #check(): void {

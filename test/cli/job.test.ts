@@ -10,7 +10,6 @@ import {
   rmSync,
   symlinkSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { withFolder } from "../support/folder.ts";
@@ -42,7 +41,6 @@ async function fails(words: readonly string[], cwd: string, code: string, says: 
 }
 
 const executions = (cwd: string) => readFileSync(join(cwd, "executed.txt"), "utf8").length / 5;
-const temporary = () => readdirSync(tmpdir()).filter((name) => name.startsWith("lockstep-job-"));
 
 describe("jobs", { concurrency: 2 }, () => {
   test("a job trains alone, by workers and on hosts to the same weights, without its run file", () =>
@@ -90,19 +88,51 @@ describe("jobs", { concurrency: 2 }, () => {
       }
     }));
 
+  test("how workers share the step of a job is asked on the command line, and changes no bits", () =>
+    withFolder(runFiles({ microBatches: "2" }), async (cwd) => {
+      await ok(["job", "run.ts", "--out", "job"], cwd);
+      await ok(["train", "job", "--out", "out"], cwd);
+      const expected = reportIn(cwd).weightsSha256;
+      const train = ["train", "job", "--out", "out", "--anew", "--workers", "2"];
+      for (const words of [
+        ["--zero", "3"],
+        ["--zero", "3", "--recompute", "blocks"],
+      ]) {
+        await ok([...train, ...words], cwd);
+        assert.equal(reportIn(cwd).weightsSha256, expected);
+      }
+      const tooLittle = /more than the 10 B that are stated/;
+      await fails([...train, "--recompute", "10B"], cwd, "INVALID_OPTION", tooLittle);
+      await withProcesses([agentProcess(cwd)], async (hosts) => {
+        const words = ["train", "job", "--out", "out", "--hosts", hosts.join(",")];
+        await ok([...words, "--anew", "--recompute", "blocks"], cwd);
+        assert.equal(reportIn(cwd).weightsSha256, expected);
+        await fails([...words, "--anew", "--recompute", "10B"], cwd, "INVALID_OPTION", tooLittle);
+      });
+      const planned = ["plan", "job", "--workers", "1", "--recompute", "blocks"];
+      const { stdout } = await ok(planned, cwd);
+      assert.match(stdout, /strategies: recompute blocks/);
+      assert.match(stdout, /activations of a micro-batch: \S+ [kM]B in one piece/);
+      assert.match(stdout, /in \d+ pieces: \S+ kB between them, .* computed again/);
+    }));
+
   test("a run file is executed once for any number of workers and hosts, and no file is left", () =>
     withFolder(counted, async (cwd) => {
-      const before = temporary();
-      await ok(["train", "run.ts", "--out", "out", "--workers", "2"], cwd);
+      const temporary = join(cwd, "temporary");
+      mkdirSync(temporary);
+      const words = ["train", "run.ts", "--out", "out"];
+      const setting = { cwd, env: { ...env, TMPDIR: temporary } };
+      const alone = await lockstep([...words, "--workers", "2"], setting);
+      assert.equal(alone.status, 0, alone.stderr);
       assert.equal(executions(cwd), 1);
-      await withProcesses([agentProcess(cwd), agentProcess(cwd)], async (hosts) => {
-        await ok(["train", "run.ts", "--out", "out", "--hosts", hosts.join(",")], cwd);
+      const prefix = ["env", `TMPDIR=${temporary}`];
+      const start = () => agentProcess(cwd, { prefix });
+      await withProcesses([start(), start()], async (hosts) => {
+        const shared = await lockstep([...words, "--hosts", hosts.join(",")], setting);
+        assert.equal(shared.status, 0, shared.stderr);
       });
       assert.equal(executions(cwd), 2);
-      assert.deepEqual(
-        temporary().filter((name) => !before.includes(name)),
-        [],
-      );
+      assert.deepEqual(readdirSync(temporary), []);
     }));
 
   test("a job goes on where it was stopped, by another number of workers", () =>

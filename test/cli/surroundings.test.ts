@@ -1,7 +1,7 @@
 /** What lies around a run: its folder's other owners, terminals and disks that go away, pipes, limits, a machine without /dev/shm. */
 import assert from "node:assert/strict";
 import { type ChildProcess, execFileSync, spawnSync } from "node:child_process";
-import { existsSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { withFolder } from "../support/folder.ts";
@@ -92,6 +92,60 @@ describe("what lies around a run", { concurrency: 2 }, () => {
         }
       }),
   );
+
+  test(
+    "a folder that was deleted under the command is said, by every command that needs it",
+    onLinux,
+    () =>
+      withFolder({ ...runFiles(), "gone/empty": "" }, async (cwd) => {
+        const through = ["sh", "-c", 'cd gone && rm -r ../gone && exec "$@"', "sh"];
+        const env = { LOCKSTEP_TOKEN: "sixteen letters or more" };
+        const commands = [
+          ["train", "run.ts"],
+          ["train", join(cwd, "run.ts"), "--workers", "2"],
+          ["plan", "run.ts"],
+          ["agent", "--listen", "0"],
+        ];
+        for (const words of commands) {
+          mkdirSync(join(cwd, "gone"), { recursive: true });
+          const { status, stderr } = await lockstep(words, { cwd, env, through });
+          assert.equal(status, 1, words.join(" "));
+          assert.match(
+            stderr,
+            /^lockstep: The current folder ".*gone" .*deleted.*\n.*\[FILE_NOT_FOUND\]\n$/,
+          );
+        }
+      }),
+  );
+
+  for (const [what, shell] of [
+    ["nothing to read or write", 'exec "$@" <&- >&- 2>&-'],
+    ["an input that cannot be read", 'exec "$@" < /'],
+    ["no home and no folder for temporary files", 'unset HOME; TMPDIR=/nowhere/at/all exec "$@"'],
+  ] as const) {
+    test(`a run trains to its end with ${what}, with workers too`, onPosix, () =>
+      withFolder(runFiles(), async (cwd) => {
+        for (const workers of ["1", "2"]) {
+          const words = [
+            "train",
+            "run.ts",
+            "--threads",
+            "1",
+            "--out",
+            workers,
+            "--workers",
+            workers,
+          ];
+          const { status, stderr } = await lockstep(words, {
+            cwd,
+            through: ["sh", "-c", shell, "sh"],
+          });
+          assert.deepEqual([status, stderr], [0, ""]);
+          assert.equal(reportOf(join(cwd, workers)).steps, 6);
+        }
+      }),
+    );
+  }
 
   test("a hang-up stops well and saves, with workers too", onPosix, () =>
     withFolder(runFiles(long), async (cwd) => {

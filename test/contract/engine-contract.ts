@@ -1,6 +1,7 @@
 /**
- * What every device must do, as tests: types, transfers, bindings, aliasing, runs at once, ends and errors, with tensors
- * in its own memory and in host memory. Run over each implementation by `engine.test.ts`; what one cannot do is skipped by name, with the reason.
+ * What every device must do, as tests: types, transfers, bindings, aliasing, runs at once, ends and
+ * errors, with tensors in its own memory and in host memory. Run over each implementation by
+ * `engine.test.ts`; what one cannot do is skipped by name, with the reason.
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";

@@ -7,19 +7,22 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, test } from "node:test";
+import * as ort from "onnxruntime-node";
 import { createOrtEngine, type HostTensor } from "../../src/engine/index.ts";
 import {
   type DeclaredParameter,
+  encodeModel,
   formatInspection,
   inspectModel,
   mse,
   type OnnxOptions,
   onnx,
 } from "../../src/onnx/index.ts";
-import { sgd } from "../../src/optimizer/index.ts";
+import { adamw, type Optimizer, sgd } from "../../src/optimizer/index.ts";
 import { writeSafetensors } from "../../src/safetensors/index.ts";
-import { type Tensor, tensorFrom, toNumbers } from "../../src/tensor/index.ts";
+import { type Tensor, tensorFrom, toNumbers, transpose } from "../../src/tensor/index.ts";
 import { stateDict } from "../../src/train/export.ts";
+import { bindWeights, forwardGraph } from "../../src/train/forward.ts";
 import { createTrainer } from "../../src/train/index.ts";
 
 interface Numbers {
@@ -37,6 +40,9 @@ interface Facts {
   readonly target: Numbers;
   readonly before: Readonly<Record<string, Numbers>>;
   readonly after: Readonly<Record<string, Numbers>>;
+  /** After as many steps of AdamW, with a rate of 0.01, decay of 0.1 for all parameters; and the outputs then. */
+  readonly adamw?: Readonly<Record<string, Numbers>>;
+  readonly adamwOut?: Numbers;
 }
 
 const engine = createOrtEngine({ threads: 1 });
@@ -58,10 +64,15 @@ const modelOf = (name: string, way: string, options: Partial<OnnxOptions> = {}) 
   });
 
 /** Trains as PyTorch did; what a state dict would hold then, and what was said before. */
-async function train(name: string, way: string, options: Partial<OnnxOptions> = {}) {
+async function train(
+  name: string,
+  way: string,
+  options: Partial<OnnxOptions> = {},
+  own?: Optimizer,
+) {
   const { steps, rate, batch, inputs, target } = factsOf(name);
   const model = modelOf(name, way, options).build({ batch, mode: "train" });
-  const optimizer = sgd({ learningRate: rate, momentum: 0, weightDecay: 0 });
+  const optimizer = own ?? sgd({ learningRate: rate, momentum: 0, weightDecay: 0 });
   const trainer = await createTrainer({ engine, model, optimizer });
   try {
     for (let step = 0; step < steps; step++) {
@@ -109,7 +120,17 @@ function compareRows(got: Tensor, before: Numbers, want: Numbers, what: string):
   compare(got, { shape, data: moved.flat() }, what);
 }
 
-for (const name of ["merged", "tied", "stopped", "normed", "fresh", "early", "windows", "capped"]) {
+for (const name of [
+  "merged",
+  "tied",
+  "stopped",
+  "normed",
+  "fresh",
+  "early",
+  "windows",
+  "capped",
+  "recurrent",
+]) {
   // Of these the file has too little: see below.
   const lacking = ["tied.old", "stopped.old-plain", "windows.old"];
   const ways = factsOf(name).ways.filter((way) => !lacking.includes(`${name}.${way}`));
@@ -209,6 +230,46 @@ test("what the older exporter does not record of gradients is said in one line, 
   assert.match(saying("merged", "old").join("\n"), one);
   for (const way of ["new-dynamic", "new-plain"]) assert.deepEqual(saying("stopped", way), []);
   assert.match(formatInspection(inspectModel(fileOf("stopped", "old-plain"))), /padding_idx/);
+});
+
+for (const way of factsOf("recurrent").ways) {
+  test(`recurrent, ${way}: after AdamW the state dict and the outputs of model.onnx are PyTorch's`, async () => {
+    const { adamw: want = {}, adamwOut, inputs, batch } = factsOf("recurrent");
+    const optimizer = adamw({ learningRate: 0.01, weightDecay: 0.1, decay: {} });
+    const { dict, model } = await train("recurrent", way, {}, optimizer);
+    // As load_state_dict(strict=True) has it: these names, no others, with these shapes.
+    assert.deepEqual(Object.keys(dict).sort(), Object.keys(want).sort());
+    for (const [key, tensor] of Object.entries(dict)) compare(tensor, want[key] as Numbers, key);
+    // Nothing but what is said of every file of the older exporter.
+    const [always = "", ...more] = way.startsWith("old") ? model.notes : ["", ...model.notes];
+    assert.deepEqual(more, []);
+    assert.equal(always.includes("does not record detach()"), way.startsWith("old"));
+    // Weights of the head may be turned there.
+    const forward = forwardGraph(modelOf("recurrent", way).build({ batch, mode: "eval" }));
+    const weights = Object.fromEntries(
+      model.parameters.map(({ name, stored }) => {
+        const tensor = dict[name] as Tensor;
+        return [name, stored?.transposed === true ? transpose(tensor) : tensor];
+      }),
+    );
+    const session = await ort.InferenceSession.create(encodeModel(bindWeights(forward, weights)));
+    const { shape, data } = inputs["x"] as Numbers;
+    const x = new ort.Tensor("float32", [...data], [...shape]);
+    const { out } = await session.run({ x });
+    const got = { dtype: "float32", shape: out?.dims ?? [], values: out?.data } as const;
+    assert.ok(got.values instanceof Float32Array);
+    compare(tensorFrom("float32", got.shape, [...got.values]), adamwOut as Numbers, "out");
+  });
+}
+
+test("a layer whose order of gates the file does not tell keeps ONNX's names, and it is said", () => {
+  const file = path.join(folder, "../recurrent/lstm-new.onnx");
+  const model = onnx(file, { loss: mse({ prediction: "y", target: "target" }) });
+  const { parameters, notes } = model.build({ batch: 4, mode: "train" });
+  assert.ok(parameters.some(({ name, type }) => name === "val_111" && type.shape.length === 3));
+  assert.ok(
+    notes.some((note) => /val_111.*weights of recurrent layers as ONNX packs them/.test(note)),
+  );
 });
 
 test("the start of a run says what is trained, constant and tied", () => {

@@ -12,6 +12,14 @@ import { type Graph, hashGraph, type OperatorTable } from "../../graph/index.ts"
 import { allocateMemory, type Memory } from "../../memory/index.ts";
 import { encodeModel } from "../../onnx/index.ts";
 import { operatorTable } from "../../ops/index.ts";
+import {
+  anything,
+  checkOptions,
+  flag,
+  notNegative,
+  type OptionKinds,
+  word,
+} from "../../options.ts";
 import type { Tensor } from "../../tensor/index.ts";
 import { checkOwn, checkTransfer } from "../bindings.ts";
 import { MemoryBuffer, MemoryTensor } from "../buffer.ts";
@@ -58,8 +66,20 @@ export interface OrtEngine extends Device {
   arena(): ArenaStatistics | undefined;
 }
 
+/** What the options of an engine must be; threads are checked where the pool is made. */
+const ENGINE_OPTIONS: OptionKinds<OrtEngineOptions> = {
+  threads: anything.optional(),
+  spin: flag.optional(),
+  dump: word.optional(),
+  profile: word.optional(),
+  library: word.optional(),
+  maxEmbeddedBytes: notNegative.optional(),
+  operators: anything.optional(),
+};
+
 /** Throws ENGINE_LIBRARY, INVALID_OPTION. */
 export function createOrtEngine(options: OrtEngineOptions = {}): OrtEngine {
+  checkOptions("createOrtEngine", options, ENGINE_OPTIONS);
   return new NativeEngine(options);
 }
 

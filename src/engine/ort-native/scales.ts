@@ -15,6 +15,15 @@ interface Scaled {
 }
 
 export function fuseScales(graph: Graph): Graph {
+  // A factor of a factor is seen when the first is gone.
+  for (let current = graph; ; ) {
+    const next = fuseOnce(current);
+    if (next === current) return current;
+    current = next;
+  }
+}
+
+function fuseOnce(graph: Graph): Graph {
   const makers = new Map(graph.nodes.flatMap((node) => node.outputs.map((name) => [name, node])));
   const readers = new Map<string, Node[]>();
   for (const node of graph.nodes) {

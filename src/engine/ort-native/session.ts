@@ -60,7 +60,9 @@ export class Session {
 
 /** The graph as it is compiled. To do it again changes nothing, so that pieces of what it gives are what they were in the whole. */
 export function fastForm(graph: Graph): Graph {
-  return fuseScales(transposeFirst(regroup(fuseTransposedProducts(writeOutUnsupported(graph)))));
+  const grouped = regroup(fuseTransposedProducts(writeOutUnsupported(graph)));
+  // Where a Reshape stood between a transposition and a product, none does now.
+  return fuseScales(transposeFirst(fuseTransposedProducts(grouped)));
 }
 
 /** Compiles off the JavaScript thread. Throws ENGINE_FAILED. */

@@ -1,6 +1,7 @@
 /**
- * Device memory that is no memory of this process, as far as anyone can tell: a handle without bytes. Only the device in
- * this folder looks into it, so whatever passes on this device reaches tensors by upload and download alone.
+ * Device memory that is no memory of this process, as far as anyone can tell: a handle without
+ * bytes. Only the device in this folder looks into it, so whatever passes on this device reaches
+ * tensors by upload and download alone.
  */
 import { assert, LockstepError } from "../../errors.ts";
 import type { TensorType } from "../../tensor/index.ts";

@@ -1,6 +1,6 @@
 /**
- * The reference interpreter as a device: slow and plain, for tests that compare devices. Its own memory is opaque, so a
- * path that takes device memory for bytes of this process fails on it.
+ * The reference interpreter as a device: slow and plain, for tests that compare devices. Its own
+ * memory is opaque, so a path that takes device memory for bytes of this process fails on it.
  */
 import { LockstepError } from "../../errors.ts";
 import { type Graph, validateGraph } from "../../graph/index.ts";

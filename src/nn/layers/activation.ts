@@ -5,7 +5,16 @@ import type { Value } from "../../graph/index.ts";
 /**
  * `gelu` is exact; `gelu_tanh` and `quick_gelu` (x·sigmoid(1.702·x), the cheapest) are its approximations; `silu` is x·sigmoid(x).
  */
-export type Activation = "relu" | "gelu" | "gelu_tanh" | "quick_gelu" | "silu" | "tanh" | "sigmoid";
+export const ACTIVATIONS = [
+  "relu",
+  "gelu",
+  "gelu_tanh",
+  "quick_gelu",
+  "silu",
+  "tanh",
+  "sigmoid",
+] as const;
+export type Activation = (typeof ACTIVATIONS)[number];
 
 export function activate(x: Value, activation: Activation): Value {
   switch (activation) {

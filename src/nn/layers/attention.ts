@@ -15,9 +15,11 @@ import {
   transpose,
 } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
+import { anything, finite, flag, type OptionKinds, positive, rate } from "../../options.ts";
 import { formatShape } from "../../tensor/index.ts";
 import { fanIn } from "../initializers.ts";
 import type { Initializer } from "../model.ts";
+import { checkLayer, initial } from "../options.ts";
 import type { Scope } from "../scope.ts";
 import { dropoutOfHeads } from "./dropout.ts";
 import { linear } from "./linear.ts";
@@ -52,11 +54,27 @@ export interface AttentionOptions {
   readonly queryBlock?: number;
 }
 
+/** What the options of attention must be. */
+const ATTENTION_OPTIONS: OptionKinds<AttentionOptions> = {
+  heads: finite,
+  kvHeads: finite.optional(),
+  causal: flag.optional(),
+  rotaryBase: positive.optional(),
+  mask: anything.optional(),
+  dropout: rate.optional(),
+  bias: flag.optional(),
+  initializer: initial,
+  outInitializer: initial,
+  biasInitializer: initial,
+  queryBlock: finite.optional(),
+};
+
 /**
  * Self-attention of `x` (batch, length, width) → the same shape. Parameters: `qkv.weight` [width, (heads + 2·kvHeads) · width/heads],
  * columns in the order queries, keys, values, each by head; `qkv.bias`; `out.weight`, `out.bias`.
  */
 export function attention(scope: Scope, x: Value, options: AttentionOptions): Value {
+  checkLayer(scope, "attention", options, ATTENTION_OPTIONS);
   return scope.within(() => {
     const [batch, length, width] = checkedShape(scope, x, options);
     const { heads, kvHeads = heads, bias = true } = options;

@@ -2,10 +2,11 @@
 
 import { reduceMean } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
+import { anything, count, finite, flag, type OptionKinds } from "../../options.ts";
 import { elementCount, formatShape } from "../../tensor/index.ts";
 import { fanIn } from "../initializers.ts";
 import type { Initializer } from "../model.ts";
-import { checkCounts } from "../options.ts";
+import { checkLayer, initial } from "../options.ts";
 import type { Scope } from "../scope.ts";
 
 export interface ConvolutionOptions {
@@ -27,6 +28,18 @@ export interface ConvolutionOptions {
   readonly initializer?: Initializer;
 }
 
+/** What the options of a convolution must be; padding is looked at by itself. */
+const CONVOLUTION_OPTIONS: OptionKinds<ConvolutionOptions> = {
+  outputs: count,
+  kernel: count,
+  stride: count.optional(),
+  padding: anything.optional(),
+  dilation: count.optional(),
+  groups: count.optional(),
+  bias: flag.optional(),
+  initializer: initial,
+};
+
 /** `x` (batch, channels, length) → (batch, outputs, length'). Parameters: `weight` [outputs, channels / groups, kernel], `bias`. */
 export const conv1d = (scope: Scope, x: Value, options: ConvolutionOptions): Value =>
   convolution(scope, x, options, 1);
@@ -36,10 +49,10 @@ export const conv2d = (scope: Scope, x: Value, options: ConvolutionOptions): Val
   convolution(scope, x, options, 2);
 
 function convolution(scope: Scope, x: Value, options: ConvolutionOptions, places: 1 | 2): Value {
+  checkLayer(scope, `conv${places}d`, options, CONVOLUTION_OPTIONS);
   const { outputs, kernel, stride = 1, dilation = 1, groups = 1 } = options;
   return scope.within(() => {
     expectPlaces(scope, x, places);
-    checkCounts(scope.path, { outputs, kernel, stride, dilation, groups });
     const channels = x.shape[1] as number;
     if (channels % groups !== 0 || outputs % groups !== 0) {
       scope.fail(
@@ -89,18 +102,30 @@ export interface PoolingOptions {
   readonly padding?: number;
 }
 
+/** What the options of a pool must be. */
+const POOLING_OPTIONS: OptionKinds<PoolingOptions> = {
+  kernel: count,
+  stride: count.optional(),
+  padding: finite.optional(),
+};
+
 /** The largest of each window of (batch, channels, height, width) or (batch, channels, length). */
 export const maxPool = (scope: Scope, x: Value, options: PoolingOptions): Value =>
-  pool("MaxPool", scope, x, options);
+  pool("maxPool", scope, x, options);
 
 /** The mean of each window; padding does not count. */
 export const averagePool = (scope: Scope, x: Value, options: PoolingOptions): Value =>
-  pool("AveragePool", scope, x, options);
+  pool("averagePool", scope, x, options);
 
-function pool(op: string, scope: Scope, x: Value, options: PoolingOptions): Value {
+function pool(
+  layer: "maxPool" | "averagePool",
+  scope: Scope,
+  x: Value,
+  options: PoolingOptions,
+): Value {
+  checkLayer(scope, layer, options, POOLING_OPTIONS);
   const { kernel, stride = kernel, padding = 0 } = options;
   const each = (size: number): number[] => x.shape.slice(2).map(() => size);
-  checkCounts(scope.path, { kernel, stride });
   if (!Number.isInteger(padding) || padding < 0 || 2 * padding > kernel) {
     scope.fail(
       `padding of ${padding} for windows of ${kernel}`,
@@ -108,7 +133,7 @@ function pool(op: string, scope: Scope, x: Value, options: PoolingOptions): Valu
     );
   }
   return scope.within(() =>
-    scope.builder.one(op, [x], {
+    scope.builder.one(layer === "maxPool" ? "MaxPool" : "AveragePool", [x], {
       kernel_shape: each(kernel),
       strides: each(stride),
       pads: [...each(padding), ...each(padding)],

@@ -1,8 +1,10 @@
 /** Layers that are a product with a table of weights: linear and embedding. */
 import { gather, linear as product } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
+import { finite, flag, type OptionKinds } from "../../options.ts";
 import { fanIn, normal } from "../initializers.ts";
 import type { Initializer } from "../model.ts";
+import { checkLayer, initial } from "../options.ts";
 import type { Scope } from "../scope.ts";
 
 export interface LinearOptions {
@@ -15,11 +17,20 @@ export interface LinearOptions {
   readonly biasInitializer?: Initializer;
 }
 
+/** What the options of a linear layer must be. */
+const LINEAR_OPTIONS: OptionKinds<LinearOptions> = {
+  outputs: finite,
+  bias: flag.optional(),
+  initializer: initial,
+  biasInitializer: initial,
+};
+
 /**
  * x · weight + bias over the last dim of `x` (…, inputs) → (…, outputs). `weight` is [inputs, outputs], the transpose of PyTorch's, so
  * that one Gemm without transposition computes it. Parameters: `weight`, `bias`.
  */
 export function linear(scope: Scope, x: Value, options: LinearOptions): Value {
+  checkLayer(scope, "linear", options, LINEAR_OPTIONS);
   return scope.within(() => {
     const inputs = x.shape.at(-1) ?? scope.fail("a linear layer needs at least one dim");
     const { outputs, initializer = fanIn(inputs), biasInitializer = fanIn(inputs) } = options;
@@ -37,6 +48,13 @@ export interface EmbeddingOptions {
   readonly initializer?: Initializer;
 }
 
+/** What the options of an embedding must be. */
+const EMBEDDING_OPTIONS: OptionKinds<EmbeddingOptions> = {
+  vocabulary: finite,
+  width: finite,
+  initializer: initial,
+};
+
 /** Rows of a table at `ids` (int32 or int64, any shape) → (…, width). Parameter: `weight` [vocabulary, width]. */
 export function embedding(scope: Scope, ids: Value, options: EmbeddingOptions): Value {
   return scope.within(() => gather(embeddingTable(scope, options), ids));
@@ -44,6 +62,7 @@ export function embedding(scope: Scope, ids: Value, options: EmbeddingOptions): 
 
 /** The table alone, for weights that two layers share. */
 export function embeddingTable(scope: Scope, options: EmbeddingOptions): Value {
+  checkLayer(scope, "embedding", options, EMBEDDING_OPTIONS);
   const { vocabulary, width, initializer = normal(0.02) } = options;
   return scope.parameter("weight", [vocabulary, width], initializer);
 }

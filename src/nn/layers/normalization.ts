@@ -11,9 +11,10 @@ import {
   sub,
 } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
+import { count, flag, notNegative, type OptionKinds } from "../../options.ts";
 import { elementCount } from "../../tensor/index.ts";
 import { ones, zeros } from "../initializers.ts";
-import { checkCounts } from "../options.ts";
+import { checkLayer } from "../options.ts";
 import type { Scope } from "../scope.ts";
 
 export interface NormOptions {
@@ -23,8 +24,22 @@ export interface NormOptions {
   readonly bias?: boolean;
 }
 
+const epsilonKind = notNegative.optional();
+/** What the options of layers of this file must be. */
+const LAYER_NORM_OPTIONS: OptionKinds<NormOptions> = {
+  epsilon: epsilonKind,
+  bias: flag.optional(),
+};
+const RMS_NORM_OPTIONS: OptionKinds<Pick<NormOptions, "epsilon">> = { epsilon: epsilonKind };
+const GROUP_NORM_OPTIONS = { epsilon: epsilonKind, groups: count };
+const BATCH_NORM_OPTIONS: OptionKinds<BatchNormOptions> = {
+  epsilon: epsilonKind,
+  momentum: notNegative.optional(),
+};
+
 /** Mean 0 and variance 1 over the last dim, then scale and shift (Ba et al. 2016). */
 export function layerNorm(scope: Scope, x: Value, options: NormOptions = {}): Value {
+  checkLayer(scope, "layerNorm", options, LAYER_NORM_OPTIONS);
   const { epsilon = 1e-5, bias = true } = options;
   return scope.within(() => {
     const width = x.shape.at(-1) ?? scope.fail("layer normalization needs at least one dim");
@@ -36,6 +51,7 @@ export function layerNorm(scope: Scope, x: Value, options: NormOptions = {}): Va
 
 /** Mean square 1 over the last dim, then scale (Zhang and Sennrich 2019). */
 export function rmsNorm(scope: Scope, x: Value, options: Pick<NormOptions, "epsilon"> = {}): Value {
+  checkLayer(scope, "rmsNorm", options, RMS_NORM_OPTIONS);
   const { epsilon = 1e-5 } = options;
   return scope.within(() => {
     const width = x.shape.at(-1) ?? scope.fail("RMS normalization needs at least one dim");
@@ -49,10 +65,10 @@ export function groupNorm(
   x: Value,
   options: Pick<NormOptions, "epsilon"> & { readonly groups: number },
 ): Value {
+  checkLayer(scope, "groupNorm", options, GROUP_NORM_OPTIONS);
   const { groups, epsilon = 1e-5 } = options;
   return scope.within(() => {
     const channels = channelsOf(scope, x);
-    checkCounts(scope.path, { groups });
     if (channels % groups !== 0) {
       scope.fail(
         `${channels} channels do not divide into ${groups} groups`,
@@ -87,6 +103,7 @@ export interface BatchNormOptions extends Pick<NormOptions, "epsilon"> {
  * number of workers.
  */
 export function batchNorm(scope: Scope, x: Value, options: BatchNormOptions = {}): Value {
+  checkLayer(scope, "batchNorm", options, BATCH_NORM_OPTIONS);
   const { epsilon = 1e-5, momentum = 0.1 } = options;
   return scope.within(() => {
     const channels = channelsOf(scope, x);

@@ -14,7 +14,9 @@ import {
   where,
 } from "../../functional/index.ts";
 import type { GraphBuilder, Value } from "../../graph/index.ts";
+import { count, type OptionKinds, wholeNumber } from "../../options.ts";
 import { type DType, tensorFrom } from "../../tensor/index.ts";
+import { checkLayer } from "../options.ts";
 import type { Scope } from "../scope.ts";
 
 /** 0, 1, … as int32 [count]. */
@@ -28,14 +30,21 @@ export function maskedScore(dtype: DType): number {
   return dtype === "float16" ? -3e4 : -1e9;
 }
 
+interface MaskOptions {
+  readonly rows: number;
+  readonly columns: number;
+  readonly start: number;
+}
+
+const MASK_OPTIONS: OptionKinds<MaskOptions> = { rows: count, columns: count, start: wholeNumber };
+
 /**
  * (1, 1, rows, columns): 0 where a query may look at a key, else far below zero. Query i stands at position `start` + i; keys
  * start at position 0.
  */
-export function causalMask(
-  scope: Scope,
-  { rows, columns, start }: { rows: number; columns: number; start: number },
-): Value {
+export function causalMask(scope: Scope, options: MaskOptions): Value {
+  checkLayer(scope, "causalMask", options, MASK_OPTIONS);
+  const { rows, columns, start } = options;
   return scope.shared(`causal mask ${rows}x${columns} from ${start}`, () => {
     const b = scope.builder;
     const queries = unsqueeze(positions(b, rows, start), [0, 1, 3]);

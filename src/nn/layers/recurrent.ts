@@ -1,9 +1,11 @@
 /** Recurrent layers: LSTM, GRU and the plain one, in one or both directions, stacked. */
 import { reshape, slice, transpose } from "../../functional/index.ts";
 import type { AttributeInputs, Value } from "../../graph/index.ts";
+import { anything, choice, finite, flag, group, type OptionKinds, rate } from "../../options.ts";
 import { formatShape } from "../../tensor/index.ts";
 import { fanIn } from "../initializers.ts";
 import type { Initializer } from "../model.ts";
+import { checkLayer, initial } from "../options.ts";
 import type { Scope } from "../scope.ts";
 import { dropout } from "./dropout.ts";
 
@@ -43,6 +45,29 @@ export interface RnnOptions extends GruOptions {
   readonly activation?: "tanh" | "relu";
 }
 
+/** What the options of recurrent layers must be. */
+const RECURRENT_OPTIONS: OptionKinds<RecurrentOptions> = {
+  hidden: finite,
+  layers: finite.optional(),
+  bidirectional: flag.optional(),
+  dropout: rate.optional(),
+  bias: flag.optional(),
+  lengths: anything.optional(),
+  initializer: initial,
+};
+const LSTM_OPTIONS: OptionKinds<LstmOptions> = {
+  ...RECURRENT_OPTIONS,
+  initial: group({ h: anything, c: anything }).optional(),
+};
+const GRU_OPTIONS: OptionKinds<GruOptions> = {
+  ...RECURRENT_OPTIONS,
+  initial: anything.optional(),
+};
+const RNN_OPTIONS: OptionKinds<RnnOptions> = {
+  ...GRU_OPTIONS,
+  activation: choice("tanh", "relu").optional(),
+};
+
 export interface RecurrentResult {
   /** (batch, steps, directions · hidden): the states of the last layer. */
   readonly y: Value;
@@ -60,14 +85,15 @@ export function lstm(
   x: Value,
   options: LstmOptions,
 ): RecurrentResult & { readonly c: Value } {
-  const { initial } = options;
-  const states = initial && [initial.h, initial.c];
+  checkLayer(scope, "lstm", options, LSTM_OPTIONS);
+  const states = options.initial && [options.initial.h, options.initial.c];
   const { y, last } = stack(scope, x, options, { op: "LSTM", gates: 4, states });
   return { y, h: last[0] as Value, c: last[1] as Value };
 }
 
 /** Gated recurrent unit (Cho et al. 2014), as PyTorch has it: the reset gate falls on the product. Gates: update, reset, candidate. Else as `lstm`. */
 export function gru(scope: Scope, x: Value, options: GruOptions): RecurrentResult {
+  checkLayer(scope, "gru", options, GRU_OPTIONS);
   const states = options.initial && [options.initial];
   const attributes = { linear_before_reset: 1 };
   const { y, last } = stack(scope, x, options, { op: "GRU", gates: 3, states, attributes });
@@ -76,6 +102,7 @@ export function gru(scope: Scope, x: Value, options: GruOptions): RecurrentResul
 
 /** h = tanh(x · Wᵀ + h · Rᵀ + biases) (Elman 1990). Else as `lstm`. */
 export function rnn(scope: Scope, x: Value, options: RnnOptions): RecurrentResult {
+  checkLayer(scope, "rnn", options, RNN_OPTIONS);
   const states = options.initial && [options.initial];
   const name = options.activation === "relu" ? "Relu" : "Tanh";
   const activations = options.bidirectional === true ? [name, name] : [name];
@@ -98,7 +125,7 @@ function stack(
   kind: Kind,
 ): { y: Value; last: readonly Value[] } {
   const { layers = 1 } = options;
-  checkOptions(scope, x, options, kind);
+  checkShapes(scope, x, options, kind);
   let y = scope.within(() => turned(x));
   let last: readonly Value[] = [];
   for (let layer = 0; layer < layers; layer++) {
@@ -131,8 +158,8 @@ function oneLayer(
   const r = scope.parameter("recurrent", [directions, rows, hidden], initializer);
   const b = bias ? scope.parameter("bias", [directions, 2 * rows], initializer) : undefined;
   return scope.within(() => {
-    const initial = (kind.states ?? []).map((state) => part(state, layer * directions, directions));
-    const inputs = [x, w, r, b, options.lengths, ...initial];
+    const begun = (kind.states ?? []).map((state) => part(state, layer * directions, directions));
+    const inputs = [x, w, r, b, options.lengths, ...begun];
     while (inputs.at(-1) === undefined) inputs.pop();
     const [y, ...last] = scope.builder.emit(
       kind.op,
@@ -154,7 +181,7 @@ function part(states: Value, start: number, count: number): Value {
   return slice(states, [{ axis: 0, start, end: start + count }]);
 }
 
-function checkOptions(scope: Scope, x: Value, options: RecurrentOptions, kind: Kind): void {
+function checkShapes(scope: Scope, x: Value, options: RecurrentOptions, kind: Kind): void {
   const { hidden, layers = 1, bidirectional = false } = options;
   if (x.shape.length !== 3) {
     scope.fail(`expected an input (batch, steps, width), got ${formatShape(x.shape)}`);

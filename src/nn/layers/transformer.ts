@@ -1,10 +1,20 @@
 /** The block of a transformer: attention and a feed-forward part, each with a normalization and a residual. */
 import { add, mul } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
+import {
+  anything,
+  choice,
+  finite,
+  flag,
+  notNegative,
+  type OptionKinds,
+  rate,
+} from "../../options.ts";
 import { fanIn } from "../initializers.ts";
 import type { Initializer } from "../model.ts";
+import { checkLayer, initial } from "../options.ts";
 import type { Scope } from "../scope.ts";
-import { type Activation, activate } from "./activation.ts";
+import { ACTIVATIONS, type Activation, activate } from "./activation.ts";
 import { type AttentionOptions, attention } from "./attention.ts";
 import { dropout } from "./dropout.ts";
 import { linear } from "./linear.ts";
@@ -19,7 +29,9 @@ export function norm(
   kind: Norm,
   options: { readonly epsilon?: number; readonly bias?: boolean } = {},
 ): Value {
-  return kind === "layer" ? layerNorm(scope, x, options) : rmsNorm(scope, x, options);
+  return kind === "layer"
+    ? layerNorm(scope, x, options)
+    : rmsNorm(scope, x, { epsilon: options.epsilon ?? 1e-5 });
 }
 
 /** x + f(x). */
@@ -39,8 +51,19 @@ export interface FeedForwardOptions {
   readonly biasInitializer?: Initializer;
 }
 
+/** What the options of a feed-forward part must be. */
+const FEED_FORWARD_OPTIONS: OptionKinds<FeedForwardOptions> = {
+  hidden: finite,
+  activation: choice(...ACTIVATIONS, "swiglu").optional(),
+  bias: flag.optional(),
+  initializer: initial,
+  outInitializer: initial,
+  biasInitializer: initial,
+};
+
 /** (…, width) → hidden → (…, width). Parts: `up`, `down`, and with `swiglu` `gate`. */
 export function feedForward(scope: Scope, x: Value, options: FeedForwardOptions): Value {
+  checkLayer(scope, "feedForward", options, FEED_FORWARD_OPTIONS);
   const width = x.shape.at(-1) ?? scope.fail("a feed-forward layer needs at least one dim");
   const { hidden, activation = "gelu", bias = true } = options;
   const { initializer = fanIn(width), outInitializer = fanIn(hidden) } = options;
@@ -71,8 +94,20 @@ export interface TransformerBlockOptions {
   readonly dropout?: number;
 }
 
+/** What the options of a block must be; those of its parts are checked by them. */
+const BLOCK_OPTIONS: OptionKinds<TransformerBlockOptions> = {
+  attention: anything,
+  feedForward: anything,
+  norm: choice("layer", "rms").optional(),
+  normPlace: choice("before", "after").optional(),
+  bias: flag.optional(),
+  epsilon: notNegative.optional(),
+  dropout: rate.optional(),
+};
+
 /** (batch, length, width) → the same. Parts: `norm1`, `attention`, `norm2`, `feed_forward`. */
 export function transformerBlock(scope: Scope, x: Value, options: TransformerBlockOptions): Value {
+  checkLayer(scope, "transformerBlock", options, BLOCK_OPTIONS);
   const { norm: kind = "layer", normPlace = "before", bias = true, epsilon = 1e-5 } = options;
   const rate = options.dropout ?? 0;
   const part = (input: Value, normName: string, name: string, body: (x: Value) => Value) => {

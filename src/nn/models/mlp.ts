@@ -13,10 +13,11 @@ import {
 import type { Shape } from "../../tensor/index.ts";
 import { defineModel } from "../define.ts";
 import { fanIn, glorotUniform, heNormal } from "../initializers.ts";
-import { type Activation, activate } from "../layers/activation.ts";
-import { dropout } from "../layers/dropout.ts";
+import { ACTIVATIONS, type Activation, activate } from "../layers/activation.ts";
+import { dropout as drop } from "../layers/dropout.ts";
 import { linear } from "../layers/linear.ts";
 import type { ModelDefinition } from "../model.ts";
+import { checkLayer } from "../options.ts";
 import type { Scope } from "../scope.ts";
 import { classify, flatten, regress } from "./task.ts";
 
@@ -37,22 +38,20 @@ export interface MlpOptions {
   readonly field?: string;
 }
 
+type PerceptronOptions = Pick<MlpOptions, "activation" | "dropout">;
+
+const PERCEPTRON_OPTIONS: OptionKinds<PerceptronOptions> = {
+  activation: choice(...ACTIVATIONS).optional(),
+  dropout: rate.optional(),
+};
+
 /** What the options of mlp must be. */
 const MLP_OPTIONS: OptionKinds<MlpOptions> = {
   inputs: countOrShape,
   hidden: counts,
   outputs: count,
   task: choice("classification", "regression").optional(),
-  activation: choice(
-    "relu",
-    "gelu",
-    "gelu_tanh",
-    "quick_gelu",
-    "silu",
-    "tanh",
-    "sigmoid",
-  ).optional(),
-  dropout: rate.optional(),
+  ...PERCEPTRON_OPTIONS,
   field: word.optional(),
 };
 
@@ -62,12 +61,15 @@ const MLP_OPTIONS: OptionKinds<MlpOptions> = {
  */
 export function mlp(options: MlpOptions): ModelDefinition {
   checkOptions("mlp", options, MLP_OPTIONS);
-  const { hidden, outputs, task = "classification" } = options;
+  const { hidden, outputs, task = "classification", activation = "relu", dropout = 0 } = options;
   const shape = typeof options.inputs === "number" ? [options.inputs] : options.inputs;
   const { field = shape.length === 3 ? "image" : "x" } = options;
   return defineModel("mlp", (m) => {
     const x = flatten(m.input(field, [m.batch, ...shape]));
-    const result = perceptron(m.child("layers"), x, [...hidden, outputs], options);
+    const result = perceptron(m.child("layers"), x, [...hidden, outputs], {
+      activation,
+      dropout,
+    });
     return task === "classification" ? classify(m, result) : regress(m, result);
   });
 }
@@ -77,8 +79,10 @@ export function perceptron(
   scope: Scope,
   x: Value,
   widths: readonly number[],
-  { activation = "relu", dropout: rate = 0 }: Pick<MlpOptions, "activation" | "dropout"> = {},
+  options: PerceptronOptions = {},
 ): Value {
+  checkLayer(scope, "perceptron", options, PERCEPTRON_OPTIONS);
+  const { activation = "relu", dropout: rate = 0 } = options;
   let value = x;
   for (const [index, outputs] of widths.entries()) {
     const layer = scope.child(index);
@@ -88,7 +92,7 @@ export function perceptron(
     value = linear(layer, value, { outputs, initializer: isLast ? fanIn(inputs) : gain });
     if (isLast) break;
     const linearOut = value;
-    value = layer.within(() => dropout(layer, activate(linearOut, activation), rate));
+    value = layer.within(() => drop(layer, activate(linearOut, activation), rate));
   }
   return value;
 }

@@ -1,5 +1,6 @@
 /** Types of a model's inputs, with names of dims bound to sizes. */
 import { LockstepError } from "../../errors.ts";
+import { anything, type OptionKinds } from "../../options.ts";
 import { dtypeFromOnnx, formatShape, type Shape, type TensorType } from "../../tensor/index.ts";
 import type { RawValueInfo } from "../schema.ts";
 import { elementTypeName } from "../tensor.ts";
@@ -12,6 +13,13 @@ export interface DimOptions {
   /** Size of the first dim of every input where the file leaves it open. */
   readonly batch?: number;
 }
+
+/** What the sizes that a caller gives must be; each is looked at where it is used. */
+export const DIM_OPTIONS: OptionKinds<DimOptions> = {
+  dims: anything.optional(),
+  shapes: anything.optional(),
+  batch: anything.optional(),
+};
 
 /** The static type of an input. Throws INVALID_OPTION that names the dims left open. */
 export function bindType(info: RawValueInfo, options: DimOptions, file: string): TensorType {

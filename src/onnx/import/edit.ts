@@ -60,6 +60,16 @@ export class GraphEdit {
     return node.name;
   }
 
+  /** Cuts a value along its first dim into equal parts, before all nodes; returns their names. */
+  split(input: string, parts: number): string[] {
+    const output = Array.from({ length: parts }, (_, index) =>
+      this.#fresh(`${input}/part_${index}`),
+    );
+    const node = this.#node("Split", [input], `${input}/parts`, { axis: 0 });
+    this.#before.push({ ...node, output });
+    return output;
+  }
+
   /** No gradient shall go through output 0 of a node; with `only`, not at places where its input `index` is that number. */
   detach(node: number, only?: { readonly index: number; readonly equals: number }): void {
     const own = this.#nodes[node];

@@ -9,6 +9,8 @@ import type { OnnxFile } from "../read.ts";
 import type { RawTensor } from "../schema.ts";
 import type { GraphEdit } from "./edit.ts";
 import type { Operation, Placeholder } from "./exported.ts";
+import { isOfKnown } from "./known.ts";
+import { repeated } from "./same.ts";
 import { gatherFrom, tableOf } from "./tables.ts";
 import { isMask, isUniform, list, moduleOf, type Read, type Weight } from "./weights.ts";
 
@@ -24,6 +26,8 @@ export interface FoldedContext {
   readonly names: Set<string>;
   /** Buffers that the file does not have. */
   readonly buffers: ReadonlySet<string>;
+  /** Those that it has. */
+  readonly weights: ReadonlyMap<string, Weight>;
 }
 
 export interface Folded {
@@ -43,11 +47,19 @@ const REPEATS = /^(expand|repeat)$/;
 const MADE =
   /^(where|zeros|ones|full|arange|new_\w+|\w+_like|eye|tril|triu|sin|cos|eq|ne|lt|le|gt|ge|logical_\w+|bitwise_\w+|isin|linspace|scalar_tensor|masked_fill|lift_fresh_copy|_tensor_constant\d*|c_\w+|val|polar|outer|pow|cumsum)$/;
 
+/** Operations that always compute with parameters of their module. */
+const COMPUTES = /^(linear|addmm|conv\w*|convolution|\w*_norm|prelu)$/;
+
 export function restoreFolded(context: FoldedContext): Folded {
   const weights: Weight[] = [];
   const notices: string[] = [];
   const lost = new Set<string>();
-  let open = [...byModule(context)];
+  const computed = new Set<string>();
+  let open = byModule(context).filter(([initializer, reads]) => {
+    const operation = context.operations[(reads[0] as Read).node];
+    if (operation === undefined || !COMPUTES.test(stemOf(initializer))) return true;
+    return !isOfKnown(context, { initializer, reads, module: operation.module }, computed);
+  });
   // One that is placed leaves fewer candidates for the others: until no more can be placed.
   for (let count = -1; count !== open.length; ) {
     count = open.length;
@@ -80,7 +92,8 @@ export function restoreFolded(context: FoldedContext): Folded {
       return false;
     });
   }
-  return { weights, notices, lost: [...lost].filter((name) => context.names.has(name)) };
+  const left = [...lost].filter((name) => context.names.has(name));
+  return { weights, notices, lost: [...left, ...computed] };
 }
 
 /** Names of buffers that hold no floats, and of statistics, which normalizations alone read. */
@@ -237,15 +250,6 @@ function inPart({ name, initializer }: Case, { shape }: Tensor, weight: Weight):
     `Of ${name} the file has only what "${initializer}" was made of, ${formatShape(shape)}: ` +
     `that is trained. With optimize=False the export keeps the whole.`;
   return { weight, notice };
-}
-
-/** The first of the slices along the leading dim, if all are equal. */
-function repeated({ dtype, shape, bytes }: Tensor): Tensor | undefined {
-  const [count = 1, ...rest] = shape;
-  const block = bytes.byteLength / Math.max(1, count);
-  const moved = bytes.subarray(block);
-  if (Buffer.compare(moved, bytes.subarray(0, moved.byteLength)) !== 0) return undefined;
-  return { dtype, shape: [1, ...rest], bytes: bytes.subarray(0, block) };
 }
 
 /** The parameter as an initializer with its name, and all reads from what `make` computes of it. */

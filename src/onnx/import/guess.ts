@@ -7,7 +7,9 @@ import type { OnnxFile } from "../read.ts";
 import type { RawGraph, RawNode, RawTensor } from "../schema.ts";
 import { GraphEdit } from "./edit.ts";
 import { MADE_UP, moduleNames, nodeModules, type OwnName, path, WEIGHTS } from "./module-names.ts";
+import { tensorflowNotices, WrittenOut } from "./others.ts";
 import { ownNames } from "./own-names.ts";
+import { Recurrences } from "./recurrent.ts";
 import { areTransposed } from "./same.ts";
 import { gatherFrom, type Table, tableOf } from "./tables.ts";
 import { unrecorded } from "./training.ts";
@@ -16,6 +18,7 @@ import {
   isMask,
   isUniform,
   nestedReaders,
+  type Read,
   type Reader,
   readsOf,
   type Weight,
@@ -44,10 +47,10 @@ const COMPARISONS = ["Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"
 
 /** Names of weights in the modules that people write. */
 const PARAMETER_NAMES =
-  /(^|[._/:])(\w*weight\w*|\w*bias|gamma\w*|beta\w*|kernel|\w*token\w*|\w*embed\w*|\w*scale\w*|alpha|slope\w*|\w*bias_table|\w*_emb|query|latents?|temperature|ls\d?|layer_scale\w*|w\d?|b\d?)(:0)?$/i;
+  /(^|[._/:])(\w*weight\w*|\w*bias|bias_[ih]h\w*|gamma\w*|beta\w*|kernel|\w*token\w*|\w*embed\w*|\w*scale\w*|alpha|slope\w*|\w*bias_table|\w*_emb|query|latents?|temperature|ls\d?|layer_scale\w*|w\d?|b\d?|ReadVariableOp(\/resource)?)(:0)?$/i;
 /** Names of what modules keep as buffers. */
 const BUFFER_NAMES =
-  /(mask|inv_freq|freqs|cos|sin|rotary|sinusoid|slopes$|alibi|anchor|(^|[._])(mean|std|pe)$|(^|\.)table$|position_ids|final_logits_bias|running_|_index$|\bbuffer)/i;
+  /(mask|inv_freq|freqs|cos|sin|rotary|sinusoid|slopes$|alibi|anchor|(^|[._])(mean|std|pe)$|(^|\.)table$|position_ids|final_logits_bias|running_|moving_(mean|var)|_index$|\bbuffer)/i;
 
 /** A weight or bias of a convolution that a normalization was folded into: no weight of the state dict any more. */
 const FUSED = /^onnx::Conv_\d+$/;
@@ -70,6 +73,7 @@ class Guess {
   readonly #moduleOfNode: (node: string) => string | undefined;
   /** Modules with an InstanceNormalization. */
   readonly #grouping: ReadonlySet<string>;
+  readonly #writtenOut: WrittenOut;
 
   constructor(file: OnnxFile) {
     this.#file = file;
@@ -80,6 +84,7 @@ class Guess {
     const identities = this.#graph.node.filter(({ opType }) => opType === "Identity");
     const named = [...this.#floats.keys(), ...identities.flatMap(({ output }) => output)];
     this.#moduleOfNode = nodeModules(named.filter((name) => !MADE_UP.test(name)));
+    this.#writtenOut = new WrittenOut(this.#graph);
     const instances = this.#graph.node.filter(({ opType }) => opType === "InstanceNormalization");
     this.#grouping = new Set(instances.map(({ name }) => path(name)));
   }
@@ -87,7 +92,10 @@ class Guess {
   plan(): WeightPlan {
     const { names, reads } = ownNames(this.#file, this.#floats, this.#moduleOfNode);
     const modules = moduleNames(this.#graph, this.#floats, names);
-    for (const [given, places] of reads) {
+    const packed = this.#recurrent(reads);
+    for (const [given, all] of reads) {
+      const places = all.filter((read) => !packed.has(read));
+      if (places.length === 0) continue;
       const initializer = names.get(given) ?? given;
       const tensor = this.#file.tensor(this.#floats.get(initializer) as RawTensor);
       const readers = places.map(({ node, input }) => {
@@ -126,6 +134,16 @@ class Guess {
     const isOpen = role === "parameter" && unclear === true && MADE_UP.test(given);
     const isVector = tensor.shape.filter((size) => size > 1).length <= 1;
     return isOpen && this.#isTorch && !isVector ? tableOf(tensor) : undefined;
+  }
+
+  /** Gives recurrent layers their parameters, where the file tells of them; returns the reads of those. */
+  #recurrent(reads: ReadonlyMap<string, readonly Read[]>): ReadonlySet<Read> {
+    const recurrences = new Recurrences(this.#file, this.#floats, this.#edit);
+    const all = [...reads.values()].flat();
+    const found = recurrences.ofScopes(all, this.#isTorch ? this.#moduleOfNode : undefined);
+    for (const weight of found.weights) this.#weights.set(weight.name, weight);
+    this.#notices.push(...recurrences.notices());
+    return found.taken;
   }
 
   /** Weights that only branches and bodies of loops read. */
@@ -174,6 +192,8 @@ class Guess {
     if (isComputed && nodes.some(({ node }) => this.#isOfGroups(node))) {
       return parameter("a group normalization has its weights there");
     }
+    const isScale = nodes.some(({ node }) => this.#writtenOut.scalesOrShifts(node, name));
+    if (isScale && !this.#isTorch) return parameter("it scales or shifts what was normalized");
     this.#unclear.push(name);
     if (MADE_UP.test(name) && (!isComputed || tensor.bytes.every((byte) => byte === 0))) {
       return { ...constant("the exporter made it; nothing says of what"), unclear: true };
@@ -238,6 +258,9 @@ class Guess {
         `The file does not say which of these are parameters: ${roles.slice(0, 8).join(", ")}` +
           `${roles.length > 8 ? ", …" : ""}. Say it with parameters or trainable.`,
       );
+    }
+    if (this.#file.model.producerName === "tf2onnx") {
+      this.#notices.push(...tensorflowNotices(this.#graph, this.#floats));
     }
     const fused = [...this.#weights.values()].filter(({ given }) => FUSED.test(given));
     if (this.#isTorch && fused.length > 0) {

@@ -3,10 +3,11 @@ import { LockstepError } from "../../errors.ts";
 import { add, mul, type Reduction, scatterND, sub } from "../../functional/index.ts";
 import type { Graph, GraphBuilder, Value } from "../../graph/index.ts";
 import { newBuilder } from "../../ops/index.ts";
+import { anything, checkOptions, flag, type OptionKinds } from "../../options.ts";
 import { elementCount, type Tensor, type TensorType } from "../../tensor/index.ts";
 import type { OnnxFile } from "../read.ts";
 import type { ImportNode } from "../upgrade/index.ts";
-import { bindType, type DimOptions } from "./dims.ts";
+import { bindType, DIM_OPTIONS, type DimOptions } from "./dims.ts";
 import { checkOpset, Importer } from "./importer.ts";
 import { checkLost, chooser, planWeights, type Trainable } from "./plan.ts";
 import { type Draw, drawing } from "./random.ts";
@@ -21,6 +22,12 @@ export interface ImportOptions extends DimOptions {
    */
   readonly trainable?: Trainable;
 }
+
+const IMPORT_OPTIONS: OptionKinds<ImportOptions & { readonly partial?: boolean }> = {
+  ...DIM_OPTIONS,
+  trainable: anything.optional(),
+  partial: flag.optional(),
+};
 
 /** Where an imported model's inputs, weights and statistics come from. */
 export interface ImportSink {
@@ -175,6 +182,7 @@ export function importGraph(
   file: OnnxFile,
   options: ImportOptions & { readonly partial?: boolean } = {},
 ): ImportedGraph {
+  checkOptions("importGraph", options, IMPORT_OPTIONS);
   const { name } = file.model.graph;
   const builder = newBuilder(name === "" ? "model" : name);
   const parameters = new Map<string, Tensor>();

@@ -23,7 +23,7 @@ export const WEIGHTS: Readonly<Record<string, readonly number[]>> = {
 };
 /** Names that exporters make up. */
 export const MADE_UP =
-  /^(onnx::|val_\d|\/|_v_\d|const|Const|.*const_fold_opt|.*_output_\d+$|\d+$|new_shape|init_?\d)/;
+  /^(onnx::|val_\d|\/|_v_\d|const|Const|.*const_fold_opt|.*_output_\d+$|\d+$|new_shape|init_?\d|dpa_scale_\d)/;
 
 /** `/blocks.0/norm/Mul` → `/blocks.0/norm`. */
 export function path(name: string): string {

@@ -4,6 +4,7 @@ import { elementCount, type Tensor, toNumbers } from "../../tensor/index.ts";
 import type { OnnxFile } from "../read.ts";
 import { operationOf, signatureOf } from "./exported.ts";
 import { guessWeights } from "./guess.ts";
+import { PROJECTION } from "./recurrent.ts";
 import { restoreWeights } from "./restore.ts";
 import { statisticNames } from "./statistics.ts";
 import type { Weight, WeightPlan } from "./weights.ts";
@@ -96,6 +97,13 @@ export function checkLost(file: OnnxFile, { lost }: WeightPlan, trainable: Train
   const wanted = lost.filter((name) => trainable === true || matches(trainable, name, none));
   if (wanted.length === 0) return;
   const shown = wanted.slice(0, 5).join(", ");
+  if (wanted.some((name) => PROJECTION.test(name))) {
+    throw new LockstepError(
+      "ONNX_UNSUPPORTED",
+      `${file.name}: PyTorch's exporter left out projections of an LSTM (${shown}), so the file computes something else.`,
+      { hint: "Make the LSTM without proj_size.", fields: { file: file.name } },
+    );
+  }
   throw new LockstepError(
     "ONNX_UNSUPPORTED",
     `${file.name}: the exporter computed constants from the parameters ${shown}` +

@@ -10,6 +10,7 @@ import { GraphEdit } from "./edit.ts";
 import { type Operation, operationOf, type Placeholder } from "./exported.ts";
 import { lostBuffers, restoreFolded } from "./folded.ts";
 import { layoutOf, operands, outputChannels } from "./forms.ts";
+import { layersOf, Recurrences } from "./recurrent.ts";
 import { areTransposed } from "./same.ts";
 import { restoreTraining } from "./training.ts";
 import { restoreUnfused } from "./unfused.ts";
@@ -25,10 +26,6 @@ import {
   type Weight,
   type WeightPlan,
 } from "./weights.ts";
-
-const RECURRENT = /^(LSTM|GRU|RNN)$/;
-/** By input of a recurrent node. */
-const PACKED: Readonly<Record<number, string>> = { 1: "W", 2: "R", 3: "B" };
 
 /** A place that belongs to a weight, and the form of the weight there. */
 interface Place extends Read {
@@ -52,8 +49,7 @@ class Restoration {
   readonly #others: Read[] = [];
   readonly #weights = new Map<string, Weight>();
   readonly #notices: string[] = [];
-  /** Parameters that others were made of, which are trained. */
-  readonly #consumed = new Set<string>();
+  readonly #recurrences: Recurrences;
 
   constructor(file: OnnxFile, signature: ReadonlyMap<string, Placeholder>) {
     this.#file = file;
@@ -61,6 +57,7 @@ class Restoration {
     this.#floats = floatInitializers(file);
     this.#edit = new GraphEdit(file.model.graph);
     this.#operations = file.model.graph.node.map(operationOf);
+    this.#recurrences = new Recurrences(file, this.#floats, this.#edit);
   }
 
   plan(): WeightPlan {
@@ -88,6 +85,7 @@ class Restoration {
     }
     const { lost, unused } = this.#rest();
     const gradients = restoreTraining(this.#file.model.graph, this.#operations, this.#edit);
+    this.#notices.push(...this.#recurrences.notices());
     if (unused.length > 0) {
       this.#notices.push(
         `The graph does not read these parameters (unused, or other names of some that it reads): ${list(unused)}.`,
@@ -111,12 +109,15 @@ class Restoration {
   /** Gives the reads of one operation to its parameters. */
   #assign(reads: readonly Read[]): void {
     const operation = this.#operations[(reads[0] as Read).node];
+    const layers = layersOf(this.#file.model.graph, operation);
+    const isRecurrent = operation !== undefined && layers.length > 0;
+    const rest = isRecurrent ? this.#recurrent(layers, reads, operation) : reads;
     const wanted = operands(operation).flatMap((name) => this.#signature.get(name) ?? []);
     const open = new Set(wanted);
     const left: Read[] = [];
     // What is read again under one name may be another that was merged with it: statistics of a fresh normalization.
     const again = new Map<Read, Placeholder>();
-    for (const read of reads) {
+    for (const read of rest) {
       const own = wanted.find(({ target }) => target === read.initializer);
       if (own !== undefined && open.delete(own)) this.#give(own, read, operation);
       else {
@@ -124,17 +125,13 @@ class Restoration {
         if (own !== undefined) again.set(read, own);
       }
     }
-    const missing = [...new Set(wanted)].filter((placeholder) => open.has(placeholder));
+    // Weights of recurrent layers are known already.
+    const missing = isRecurrent ? [] : [...new Set(wanted)].filter((item) => open.has(item));
     const chosen = this.#choose(missing.length, left, operation);
     for (const [read, own] of again) if (!chosen.includes(read)) this.#give(own, read, operation);
-    const isPacked = RECURRENT.test(this.#opType((reads[0] as Read).node) ?? "");
-    for (const [index, placeholder] of isPacked ? [] : missing.entries()) {
+    for (const [index, placeholder] of missing.entries()) {
       const read = chosen[index];
       if (read !== undefined) this.#give(placeholder, read, operation);
-    }
-    if (isPacked && operation !== undefined) {
-      this.#packed(left, operation, missing);
-      return;
     }
     if (chosen.length === 0 && missing.length === 1) {
       this.#restoreBias(missing[0] as Placeholder, reads[0] as Read, operation);
@@ -142,19 +139,12 @@ class Restoration {
     this.#others.push(...left.filter((read) => !chosen.includes(read) && !again.has(read)));
   }
 
-  /** Gates in the order and the tensors of ONNX: trained so, for elements only changed their places. */
-  #packed(left: readonly Read[], { module }: Operation, missing: readonly Placeholder[]): void {
-    for (const read of left) {
-      const part = PACKED[read.input];
-      if (part === undefined) continue;
-      const name = join(module, part);
-      this.#edit.copy(read.initializer, name);
-      this.#edit.redirect(read, name);
-      const known = { given: read.initializer, layout: "same", ties: [] } as const;
-      const why = "weights of a recurrent layer as ONNX packs them";
-      this.#weights.set(name, { name, role: "parameter", why, ...known });
-    }
-    for (const placeholder of missing) this.#consumed.add(placeholder.target);
+  /** Gives the weights of recurrent layers back; returns the reads that are of others. */
+  #recurrent(layers: readonly number[], reads: readonly Read[], operation: Operation): Read[] {
+    const found = this.#recurrences.ofOperation(layers, reads, operation, this.#signature);
+    for (const weight of found.weights) this.#weights.set(weight.name, weight);
+    for (const { placeholder, read } of found.places) this.#give(placeholder, read, operation);
+    return reads.filter((read) => !found.taken.has(read));
   }
 
   /** The reads, in order, that can be those of `count` weights: the narrowest sensible set of that size. */
@@ -257,7 +247,7 @@ class Restoration {
     const names = new Set(
       [...this.#signature.values()]
         .filter(({ kind, target }) => kind === "parameter" && !this.#weights.has(target))
-        .filter(({ target }) => !this.#consumed.has(target))
+        .filter(({ target }) => !this.#recurrences.consumed.has(target))
         .map(({ target }) => target),
     );
     for (const operation of this.#operations) {
@@ -283,10 +273,12 @@ class Restoration {
         this.#signature,
         (name) => this.#weights.has(name) || this.#floats.has(name),
       ),
+      weights: this.#weights,
     });
     for (const weight of folded.weights) this.#weights.set(weight.name, weight);
     this.#notices.push(...folded.notices);
-    const lost = [...folded.lost, ...[...names].filter((name) => this.#isNormalization(name))];
+    const normalizations = [...names].filter((name) => this.#isNormalization(name));
+    const lost = [...folded.lost, ...normalizations, ...this.#recurrences.projections];
     return { lost: [...new Set(lost)], unused: [...names].filter((name) => !lost.includes(name)) };
   }
 

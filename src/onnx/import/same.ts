@@ -35,6 +35,15 @@ function mayBeTransposed(a: Tensor, b: Tensor): boolean {
   return true;
 }
 
+/** The first of the slices along the leading dim, if all are equal. */
+export function repeated({ dtype, shape, bytes }: Tensor): Tensor | undefined {
+  const [count = 1, ...rest] = shape;
+  const block = bytes.byteLength / Math.max(1, count);
+  const moved = bytes.subarray(block);
+  if (Buffer.compare(moved, bytes.subarray(0, moved.byteLength)) !== 0) return undefined;
+  return { dtype, shape: [1, ...rest], bytes: bytes.subarray(0, block) };
+}
+
 /** A tensor as rows of a table: `table[index]`, with the dim of the columns moved to `dim`. */
 export interface Gathered {
   /** (rows, columns): each row once, in the order in which they are first met. */

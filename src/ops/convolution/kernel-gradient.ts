@@ -87,8 +87,8 @@ function byConvolution(x: Value, dy: Value, window: Window, group: number): Valu
 
 /** Cuts −`after[i]` elements off the end of spatial dim i where that is positive. */
 function crop(x: Value, after: readonly number[]): Value {
-  const ranges = after
-    .map((size, i) => ({ axis: i + 2, start: 0, end: (x.shape[i + 2] as number) + size, size }))
-    .filter(({ size }) => size < 0);
+  const ranges = after.flatMap((size, i) =>
+    size < 0 ? [{ axis: i + 2, start: 0, end: (x.shape[i + 2] as number) + size }] : [],
+  );
   return ranges.length === 0 ? x : slice(x, ranges);
 }

@@ -8,5 +8,5 @@ export const div = binary(
     const da = over(dy, b);
     return [() => toA(da), () => neg(toB(mul(da, y)))];
   },
-  { batch: { linear: "first" } },
+  { batch: { linear: "first", divides: 1 } },
 );

@@ -1,4 +1,4 @@
 import { predicate } from "./shared.ts";
 
 /** Whether a = b, as bool. */
-export const equal = predicate("Equal");
+export const equal = predicate("Equal", { form: { kind: "equality" } });

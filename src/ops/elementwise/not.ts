@@ -13,5 +13,6 @@ export const not: OperatorDefinition = {
   },
   gradient: { zero: "Not gives a bool" },
   flops: flopsPerElement(),
+  form: { kind: "negation" },
   inPlace: true,
 };

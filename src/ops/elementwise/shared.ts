@@ -4,6 +4,7 @@ import type {
   AttributeReader,
   AttributeSpec,
   BatchRule,
+  ElementForm,
   GradientContext,
   InferContext,
   OperatorDefinition,
@@ -72,7 +73,7 @@ export function stepFunction(name: string, options: UnaryOptions = {}): Operator
 export function binary(
   name: string,
   rule: (values: BinaryRule) => readonly [() => Value, () => Value | undefined],
-  options: { flops?: number; batch?: BatchRule } = {},
+  options: { flops?: number; batch?: BatchRule; form?: ElementForm } = {},
 ): OperatorDefinition {
   return {
     name,
@@ -99,6 +100,7 @@ export function binary(
     flops: flopsPerElement(options.flops ?? 1),
     inPlace: true,
     ...(options.batch && { batch: options.batch }),
+    ...(options.form && { form: options.form }),
   };
 }
 
@@ -140,7 +142,7 @@ export function variadic(
 /** A bool from two inputs of one type: a comparison, or logic on bools. */
 export function predicate(
   name: string,
-  options: { takes?: (dtype: DType) => boolean; takesWhat?: string } = {},
+  options: { takes?: (dtype: DType) => boolean; takesWhat?: string; form?: ElementForm } = {},
 ): OperatorDefinition {
   return {
     name,
@@ -155,6 +157,7 @@ export function predicate(
     gradient: { zero: `${name} gives a bool` },
     flops: flopsPerElement(),
     inPlace: false,
+    ...(options.form && { form: options.form }),
   };
 }
 

@@ -25,5 +25,6 @@ export const where: OperatorDefinition = {
     ];
   },
   flops: flopsPerElement(),
+  form: { kind: "choice", condition: 0, yes: 1, no: 2 },
   inPlace: false,
 };

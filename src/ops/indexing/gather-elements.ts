@@ -1,6 +1,6 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { noFlops } from "../shared.ts";
-import { alongAxis, axisOf, checkIndices, dimOf, sumAt } from "./shared.ts";
+import { alongAxis, axisOf, checkIndices, dimOf, picksAlongAxis, sumAt } from "./shared.ts";
 
 /** For each element of input 1: the element of input 0 at its place, but at that number along `axis`. */
 export const gatherElements: OperatorDefinition = {
@@ -28,4 +28,5 @@ export const gatherElements: OperatorDefinition = {
   // PyTorch's gather and scatter, and those of other frameworks, refuse negative numbers.
   indices: (context) => alongAxis(context, false),
   inPlace: false,
+  batch: { picks: picksAlongAxis },
 };

@@ -2,7 +2,7 @@ import { flatIndices, reshape } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
-import { checkIndices, tuplesInto } from "./shared.ts";
+import { checkIndices, picksTuples, tuplesInto } from "./shared.ts";
 import { sumRows } from "./sum-rows.ts";
 
 /** Parts of input 0 at the tuples in the last dim of input 1; the first `batch_dims` dims are shared. */
@@ -35,4 +35,5 @@ export const gatherND: OperatorDefinition = {
   moves: true,
   indices: (context) => tuplesInto(context, context.attributes.number("batch_dims")),
   inPlace: false,
+  batch: { picks: (context) => picksTuples(context, context.attributes.number("batch_dims")) },
 };

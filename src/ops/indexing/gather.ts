@@ -2,7 +2,7 @@ import { pad, reshape } from "../../functional/index.ts";
 import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
-import { alongAxis, axisOf, checkIndices, dimOf } from "./shared.ts";
+import { alongAxis, axisOf, checkIndices, dimOf, picksAlongAxis } from "./shared.ts";
 import { sumRows } from "./sum-rows.ts";
 
 /** Rows of input 0 along `axis` at the numbers in input 1: an embedding, if the axis is 0. */
@@ -21,6 +21,7 @@ export const gather: OperatorDefinition = {
   moves: true,
   indices: (context) => alongAxis(context, true),
   inPlace: false,
+  batch: { picks: picksAlongAxis },
 };
 
 function tableGradient(context: GradientContext): Value {

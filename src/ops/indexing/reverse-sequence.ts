@@ -32,4 +32,5 @@ export const reverseSequence: OperatorDefinition = {
   ],
   flops: noFlops,
   inPlace: false,
+  batch: { mixes: ({ attributes }) => [attributes.number("time_axis")] },
 };

@@ -15,6 +15,7 @@ import {
   checkIndices,
   checkReduction,
   dimOf,
+  picksAlongAxis,
   productGradient,
   REDUCTION,
 } from "./shared.ts";
@@ -69,6 +70,7 @@ export const scatterElements: OperatorDefinition = {
   // PyTorch's gather and scatter, and those of other frameworks, refuse negative numbers.
   indices: (context) => alongAxis(context, false),
   inPlace: false,
+  batch: { picks: picksAlongAxis },
 };
 
 /** Max and min: the elements equal to the result share its gradient evenly (as PyTorch's scatter_reduce). */

@@ -12,7 +12,14 @@ import {
 } from "../../functional/index.ts";
 import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import { elementCount, sameShape } from "../../tensor/index.ts";
-import { checkIndices, checkReduction, productGradient, REDUCTION, tuplesInto } from "./shared.ts";
+import {
+  checkIndices,
+  checkReduction,
+  picksTuples,
+  productGradient,
+  REDUCTION,
+  tuplesInto,
+} from "./shared.ts";
 import { sumRows } from "./sum-rows.ts";
 
 /**
@@ -63,6 +70,7 @@ export const scatterND: OperatorDefinition = {
   flops: (context) => elementCount(context.input(2).shape),
   indices: (context) => tuplesInto(context, 0),
   inPlace: false,
+  batch: { picks: (context) => picksTuples(context, 0) },
 };
 
 /** Max and min: the elements equal to the result share its gradient evenly. */

@@ -13,9 +13,12 @@ import {
 } from "../../functional/index.ts";
 import type {
   AttributeSpec,
+  BatchContext,
+  BatchRule,
   GradientContext,
   IndexUse,
   InferContext,
+  Picks,
   Value,
 } from "../../graph/index.ts";
 import { type DType, elementCount, normalizeDim, type Shape } from "../../tensor/index.ts";
@@ -52,6 +55,18 @@ export function alongAxis(context: InferContext, wraps: boolean): IndexUse[] {
 export function tuplesInto(context: InferContext, first: number): IndexUse[] {
   const depth = context.input(1).shape.at(-1) as number;
   return [{ input: 1, places: context.input(0).shape.slice(first, first + depth), wraps: true }];
+}
+
+/** For a batch: input 1 holds numbers of places along `axis` of input 0. */
+export const picksAlongAxis: NonNullable<BatchRule["picks"]> = ({ attributes, input }) => ({
+  input: 1,
+  dims: normalizeDim(attributes.number("axis"), input(0).shape.length) as number,
+});
+
+/** For a batch: input 1 holds tuples of numbers, each of a dim of input 0 from `first` on. */
+export function picksTuples({ input }: BatchContext, first: number): Picks {
+  const depth = input(1).shape.at(-1) as number;
+  return { input: 1, dims: Array.from({ length: depth }, (_, index) => first + index) };
 }
 
 /** In a gradient rule: the dim that the attribute `axis` names in `shape`. */

@@ -1,6 +1,6 @@
 import { scatterElements } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
-import { elementCount } from "../../tensor/index.ts";
+import { elementCount, normalizeDim } from "../../tensor/index.ts";
 import { axisOf, dimOf, zerosBeside } from "./shared.ts";
 
 /**
@@ -35,4 +35,9 @@ export const topK: OperatorDefinition = {
   },
   flops: (context) => elementCount(context.input(0).shape),
   inPlace: false,
+  batch: {
+    mixes: ({ attributes, input }) => [
+      normalizeDim(attributes.number("axis"), input(0).shape.length),
+    ],
+  },
 };

@@ -8,14 +8,10 @@ import {
   sqrt,
   sub,
 } from "../../functional/index.ts";
-import type {
-  GradientContext,
-  InferContext,
-  OperatorDefinition,
-  Value,
-} from "../../graph/index.ts";
+import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
-import { floatType, flopsPerElement } from "../shared.ts";
+import { flopsPerElement } from "../shared.ts";
+import { checkedChannels } from "./shared.ts";
 
 /**
  * (x − mean) / √(variance + epsilon) · scale + bias for each channel of X (N, C, …) (Ioffe & Szegedy 2015). With `training_mode`
@@ -32,8 +28,7 @@ export const batchNormalization: OperatorDefinition = {
     training_mode: { kind: "int", default: 0 },
   },
   infer: (context) => {
-    const type = floatType(context);
-    checkChannels(context);
+    const type = checkedChannels(context, 2, 4);
     const outputs = context.attributes.number("training_mode") === 0 ? 1 : 3;
     if (outputs === 3 && elementCount(type.shape) === type.shape[1]) {
       context.fail(
@@ -53,18 +48,6 @@ export const batchNormalization: OperatorDefinition = {
   flops: flopsPerElement(4),
   inPlace: false,
 };
-
-function checkChannels(context: InferContext): void {
-  const { dtype, shape } = context.input(0);
-  if (shape.length < 2) context.fail("takes an input (N, C, sizes)");
-  for (let index = 1; index < 5; index++) {
-    const type = context.input(index);
-    if (type.dtype !== dtype) context.failType("inputs must have one element type");
-    if (type.shape.length !== 1 || type.shape[0] !== shape[1]) {
-      context.fail(`input ${index} must have one element for each of ${shape[1]} channels`);
-    }
-  }
-}
 
 /** Dims other than that of the channels. */
 function otherDims(x: Value): number[] {

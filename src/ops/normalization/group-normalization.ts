@@ -8,14 +8,10 @@ import {
   sqrt,
   sub,
 } from "../../functional/index.ts";
-import type {
-  GradientContext,
-  InferContext,
-  OperatorDefinition,
-  Value,
-} from "../../graph/index.ts";
+import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
-import { floatType, flopsPerElement } from "../shared.ts";
+import { flopsPerElement } from "../shared.ts";
+import { checkedChannels } from "./shared.ts";
 
 /**
  * (x − mean) / √(variance + epsilon) · scale + bias of X (N, C, …): statistics over each of `num_groups` groups of channels, scale and
@@ -36,7 +32,7 @@ export const groupNormalization: OperatorDefinition = {
     if (channels % groups !== 0) {
       context.fail(`${channels} channels do not divide into ${groups} groups`);
     }
-    return [checkedChannels(context)];
+    return [checkedChannels(context, 3, 2)];
   },
   gradient: (context) => groupGradient(context, context.attributes.number("num_groups")),
   flops: flopsPerElement(8),
@@ -49,25 +45,11 @@ export const instanceNormalization: OperatorDefinition = {
   inputs: [3, 3],
   outputs: [1, 1],
   attributes: { epsilon: { kind: "float", default: 1e-5 } },
-  infer: (context) => [checkedChannels(context)],
+  infer: (context) => [checkedChannels(context, 3, 2)],
   gradient: (context) => groupGradient(context, context.input(0).shape[1] as number),
   flops: flopsPerElement(8),
   inPlace: false,
 };
-
-function checkedChannels(context: InferContext) {
-  const type = floatType(context);
-  const channels = type.shape[1];
-  if (type.shape.length < 3) context.fail("takes an input (N, C, sizes)");
-  for (const index of [1, 2]) {
-    const { dtype, shape } = context.input(index);
-    if (dtype !== type.dtype) context.failType("inputs must have one element type");
-    if (shape.length !== 1 || shape[0] !== channels) {
-      context.fail(`input ${index} must have one element for each of ${channels} channels`);
-    }
-  }
-  return type;
-}
 
 /** With c = x − mean, r = 1/√(variance + ε), g = dy · scale in each group: r · (g − mean(g) − c · r² · mean(g · c)). */
 function groupGradient(context: GradientContext, groups: number): (Value | undefined)[] {

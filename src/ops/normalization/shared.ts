@@ -53,6 +53,21 @@ export function checkBroadcast(context: InferContext, index: number, shape: Shap
   }
 }
 
+/** The type of input 0 (N, C, …), at least `dims` dims; inputs 1 to `last` are vectors over its channels. */
+export function checkedChannels(context: InferContext, dims: number, last: number): TensorType {
+  const type = floatType(context);
+  const channels = type.shape[1];
+  if (type.shape.length < dims) context.fail("takes an input (N, C, sizes)");
+  for (let index = 1; index <= last; index++) {
+    const { dtype, shape } = context.input(index);
+    if (dtype !== type.dtype) context.failType("inputs must have one element type");
+    if (shape.length !== 1 || shape[0] !== channels) {
+      context.fail(`input ${index} must have one element for each of ${channels} channels`);
+    }
+  }
+  return type;
+}
+
 /** The shape of statistics over the dims from `axis` on: those have size 1. */
 export function statisticsShape(shape: Shape, axis: number): number[] {
   return shape.map((size, dim) => (dim < axis ? size : 1));

@@ -259,7 +259,7 @@ export class BatchKinds {
       return linearKind(this.#linear, this.#ruleOf(node).linear, { node, inputs }, pair);
     }
     if (relation !== "rows") return this.#mixed(`${what} ${relation}`);
-    if (mixesSamples(node, inputs)) return this.#mixed(`${what} ${RELATES}`);
+    if (mixesSamples(node, inputs, this.#options.sizes)) return this.#mixed(`${what} ${RELATES}`);
     const batchWide = inputs.find(
       (input) => input && isOfBatch(this.kindOf(input)) && !this.#statistics.has(input.part.name),
     );

@@ -1,4 +1,7 @@
-/** Whether a node mixes samples though its result still has the dim of the batch: a softmax along it, an order turned around. */
+/**
+ * Whether a node mixes samples though its result still has the dim of the batch: a softmax along it, an order turned around, rows taken
+ * by numbers that may be those of other samples.
+ */
 import {
   type BatchContext,
   type GraphBuilder,
@@ -9,14 +12,29 @@ import {
 import { type OperatorName, operators, operatorTable } from "../../ops/index.ts";
 import { toNumbers } from "../../tensor/index.ts";
 import type { Pair } from "./batch-kind.ts";
+import { batchDim, picksOwnRows } from "./batch-picks.ts";
 
-export function mixesSamples(node: Node, inputs: readonly (Pair | undefined)[]): boolean {
+/** @param samples of a part and of the whole */
+export function mixesSamples(
+  node: Node,
+  inputs: readonly (Pair | undefined)[],
+  samples: readonly [part: number, whole: number],
+): boolean {
   const [first] = inputs;
-  const mixes = operatorTable.find(node.op)?.batch?.mixes;
-  if (first === undefined || mixes === undefined) return false;
-  const batch = first.part.shape.findIndex((size, dim) => size !== first.whole.shape[dim]);
+  const { mixes, picks } = operatorTable.find(node.op)?.batch ?? {};
+  if (first === undefined) return false;
+  const batch = batchDim(first);
   const values = inputs.map((pair) => pair?.part);
-  return batch >= 0 && mixes(batchContext(first.part.builder, node, values)).includes(batch);
+  const context = batchContext(first.part.builder, node, values);
+  if (batch < 0) return false;
+  if (mixes?.(context).includes(batch) === true) return true;
+  if (picks === undefined) return false;
+  const { input, dims } = picks(context);
+  const numbers = inputs[input];
+  const component = typeof dims === "number" ? undefined : dims.indexOf(batch);
+  const isOther = component === undefined ? dims !== batch : component < 0;
+  if (numbers === undefined || isOther) return false;
+  return !picksOwnRows({ numbers, component, from: first, dim: batch }, samples);
 }
 
 /** What the rules of a node for batches are given. */

@@ -32,6 +32,8 @@ export interface Totals {
   readonly tail: Graph;
   /** Inputs of the graph of a part. */
   readonly inputs: readonly string[];
+  /** Terms that something is divided by: where all are 0, the batch holds nothing that counts. */
+  readonly counts: readonly number[];
 }
 
 export interface BatchSums {
@@ -81,7 +83,7 @@ export function planBatchSums(of: string, options: BatchSumsOptions): BatchSums 
     const names = trained.map(({ part: own }) => `"${own.name}"`).join(" and ");
     return { reason: `it is no sum of ${names}, but another function of them` };
   }
-  const totals = totalsFirst ? totalsOf(kinds) : undefined;
+  const totals = totalsFirst ? totalsOf(kinds, ways.ends) : undefined;
   if (totals?.graph.inputs.some((name) => totals.inputs.includes(name)) === true) {
     return { reason: "it needs sums over the batch that need other sums over the batch" };
   }
@@ -130,7 +132,7 @@ export function waysOf(kinds: BatchKinds, of: string): Ways | Inseparable {
   if (kind.kind === "rows" || pair === undefined) return { reason: `"${of}" is no single number` };
   if (kind.kind !== "total") return { ends: [pair], tail: undefined };
   const ends = boundaryOf(kinds, pair);
-  return { ends, tail: tailOf(kinds, [pair], ends, kinds.share < 1 ? "whole" : "part") };
+  return { ends, tail: tailOf(kinds, [pair], ends) };
 }
 
 export function countsOf({ tail }: Ways, terms: readonly Term[]): number[] {
@@ -218,13 +220,9 @@ export function termsOf(
   return { terms, values };
 }
 
-/** The way from terms to results, its inputs named `term.0`, `term.1`, …. */
-function tailOf(
-  kinds: BatchKinds,
-  results: readonly Pair[],
-  ends: readonly Pair[],
-  side: keyof Pair,
-): Graph {
+/** The way from terms of the whole batch to results, its inputs named `term.0`, `term.1`, …. */
+function tailOf(kinds: BatchKinds, results: readonly Pair[], ends: readonly Pair[]): Graph {
+  const side = kinds.share < 1 ? "whole" : "part";
   const built = kinds[side].build(results.map((pair) => pair[side]));
   const { outputs } = built;
   const sliced = sliceGraph(built, { inputs: ends.map((end) => end[side].name), outputs });
@@ -240,31 +238,44 @@ function tailOf(
   };
 }
 
-/** Terms without a gradient, one number each, that something is divided by. */
-function divisors(tail: Graph, terms: readonly Term[]): number[] {
-  const divides = new Set<string>();
-  for (const node of tail.nodes.toReversed()) {
-    const isDivision = operatorTable.find(node.op)?.batch?.linear === "first";
-    const reaches = node.outputs.some((output) => divides.has(output));
-    for (const [index, input] of node.inputs.entries()) {
-      if (reaches || (isDivision && index > 0)) divides.add(input);
-    }
-  }
+/** Terms without a gradient, one number each, that something is divided by: in the tail, or behind its `results`. */
+function divisors(tail: Graph, terms: readonly Term[], results: Iterable<string> = []): number[] {
+  const divides = dividing(tail, results);
   return terms.flatMap(({ trained, type }, index) =>
     !trained && type.shape.length === 0 && divides.has(`term.${index}`) ? [index] : [],
   );
 }
 
-function totalsOf(kinds: BatchKinds): Totals | undefined {
+/** Values of a graph that something is divided by, and all that they are made of. */
+function dividing({ nodes }: Pick<Graph, "nodes">, also: Iterable<string> = []): Set<string> {
+  const divides = new Set(also);
+  for (const node of nodes.toReversed()) {
+    const divisor = operatorTable.find(node.op)?.batch?.divides;
+    const reaches = node.outputs.some((output) => divides.has(output));
+    for (const [index, input] of node.inputs.entries()) {
+      if (reaches || index === divisor) divides.add(input);
+    }
+  }
+  return divides;
+}
+
+/** @param results what the number of the batch is made of */
+function totalsOf(kinds: BatchKinds, results: readonly Pair[]): Totals | undefined {
   if (kinds.given.length === 0) return undefined;
   const pairs = kinds.given.map(({ pair }) => pair);
   const ends = boundaryOf(kinds, ...pairs);
   const { terms, values } = termsOf(kinds, ends);
   const graph = kinds.part.build(values);
+  const tail = tailOf(kinds, pairs, ends);
+  const divides = dividing(kinds.part.build(results.map(({ part }) => part)));
+  const divisible = kinds.given.flatMap(({ input }, index) =>
+    divides.has(input) ? [tail.outputs[index] as string] : [],
+  );
   return {
     graph: sliceGraph(graph, { name: "totals", outputs: graph.outputs }),
     terms,
-    tail: tailOf(kinds, pairs, ends, "whole"),
+    tail,
     inputs: kinds.given.map(({ input }) => input),
+    counts: divisors(tail, terms, divisible),
   };
 }

@@ -17,8 +17,9 @@ export function planLoss(model: Model, microBatches: number): BatchSums {
     const whole = resized(model, 2 * sizeOf(model));
     if (sizeOf(whole) === sizeOf(model)) return plainLoss(model);
     const found = planBatchSums(model.loss, { ...options, whole });
-    const isUsed = !isInseparable(found) && found.counts.length > 0 && !found.totals;
-    return isUsed ? found : plainLoss(model);
+    if (isInseparable(found)) return plainLoss(model);
+    const counts = found.totals === undefined ? found.counts : found.totals.counts;
+    return counts.length > 0 ? found : plainLoss(model);
   }
   const whole = resized(model, microBatches * sizeOf(model));
   const found = planBatchSums(model.loss, { ...options, whole });
@@ -43,14 +44,14 @@ export function plainLoss(model: Model): BatchSums {
   return { graph, terms: [term], tail: undefined, counts: [], totals: undefined };
 }
 
-/** Whether one number of the loss is divided by another: only then can it be that nothing counts. */
+/** Whether the loss, or a part of it, is divided by a number: only then can it be that nothing counts. */
 function mayDivide({ graph, loss }: Model): boolean {
   const { nodes, types, constants } = withOutputs(graph, [loss]);
   return nodes.some(({ op, inputs, outputs }) => {
     const rule = operatorTable.find(op)?.batch;
-    const isNumber = elementCount(types.get(outputs[0] ?? "")?.shape ?? [0]) === 1;
-    const divides =
-      rule?.linear === "first" && inputs.slice(1).some((name) => !constants.has(name));
-    return isNumber && (divides || typeof rule?.reduces === "function");
+    const isNumber = (name = "") => elementCount(types.get(name)?.shape ?? [0]) === 1;
+    const divisor = rule?.divides === undefined ? undefined : inputs[rule.divides];
+    const divides = divisor !== undefined && !constants.has(divisor) && isNumber(divisor);
+    return divides || (isNumber(outputs[0]) && typeof rule?.reduces === "function");
   });
 }

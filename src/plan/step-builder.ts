@@ -1,0 +1,52 @@
+/** A step in the making. */
+import { LockstepError } from "../errors.ts";
+import type { Graph } from "../graph/index.ts";
+import { type Placement, REPLICATED } from "../mesh/index.ts";
+import type { TensorType } from "../tensor/index.ts";
+import {
+  MICRO_BATCH,
+  type Role,
+  type StepGraph,
+  type StepTask,
+  type StepValue,
+  valueName,
+} from "./step-graph.ts";
+
+export const SUMMARY = valueName("summary", "step");
+/** The sum over micro-batches is still to be made. */
+export const PARTIAL: Placement = { [MICRO_BATCH]: "partial" };
+
+export class StepBuilder implements StepGraph {
+  readonly values = new Map<string, StepValue>();
+  readonly graphs = new Map<string, Graph>();
+  readonly tasks: StepTask[] = [];
+  readonly name: string;
+  readonly microBatches: number;
+
+  constructor(name: string, microBatches: number) {
+    this.name = name;
+    this.microBatches = microBatches;
+  }
+
+  /** Declares a value. `stage` distinguishes values of one role and name. */
+  value(role: Role, of: string, type: TensorType, placement = REPLICATED, stage: string = role) {
+    const name = valueName(stage, of);
+    this.values.set(name, { role, of, type, placement });
+    return name;
+  }
+
+  /** What micro-batches make and the step needs the sum of: the names before and after the sum, which are one without micro-batches. */
+  summed(role: Role, of: string, type: TensorType): readonly [part: string, sum: string] {
+    const sum = this.value(role, of, type);
+    if (this.microBatches === 1) return [sum, sum];
+    return [this.value(role, of, type, PARTIAL, `partial ${role}`), sum];
+  }
+}
+
+/** The value that an input of a graph over the model stands for. @throws INVALID_GRAPH */
+export function givenName(step: StepBuilder, input: string): string {
+  for (const role of ["batch", "parameter", "state", "total"]) {
+    if (step.values.has(valueName(role, input))) return valueName(role, input);
+  }
+  throw new LockstepError("INVALID_GRAPH", `Nothing gives the model's input "${input}".`);
+}
