@@ -128,7 +128,8 @@ function check({ microBatches }: Run, workers: number, rank: number, machines: n
 function parallelLines({ mesh, strategies, reason }: Parallel): string[] {
   const names = strategies.map(({ name }) => name);
   if (names.length === 0) return [reason];
-  return [reason, `mesh ${formatMesh(mesh)}; strategies: ${names.join(", ")}`];
+  const on = mesh.size === 1 ? "" : `mesh ${formatMesh(mesh)}; `;
+  return [reason, `${on}strategies: ${names.join(", ")}`];
 }
 
 /** `4 to 7`, or `0, 4` where they do not follow each other. */
