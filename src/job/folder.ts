@@ -67,11 +67,17 @@ export async function writeJobForNow(folder: string, files: JobFiles): Promise<v
 
 /** A folder that only this user can read, among the temporary ones. */
 export async function makeJobFolder(): Promise<string> {
-  try {
-    return await mkdtemp(join(tmpdir(), "lockstep-job-"));
-  } catch (error) {
-    throw fileError(error, "write", tmpdir());
+  // Where there is no folder for temporary files, the current one serves.
+  const places = [tmpdir(), process.cwd()];
+  let first: unknown;
+  for (const place of places) {
+    try {
+      return await mkdtemp(join(place, "lockstep-job-"));
+    } catch (error) {
+      first ??= error;
+    }
   }
+  throw fileError(first, "write", tmpdir());
 }
 
 export function removeJobFolder(folder: string): Promise<void> {

@@ -35,6 +35,11 @@ export function bucketBuffer(index: number, lane: number): string {
   return `bucket.${index}.${lane}`;
 }
 
+/** What other ranks have sent of the gradients of a piece, made in a lane. */
+export function receivedBuffer(lane: number): string {
+  return `received.${lane}`;
+}
+
 /** What a micro-batch in a lane makes beside the gradients. */
 export function besideBuffer(lane: number): string {
   return `beside.${lane}`;

@@ -1,6 +1,6 @@
 /**
- * Parameters that no rank holds whole, brought together unit by unit: copied out of the memory of the ranks that look after them, just before
- * a piece of computation needs them, into one of two buffers that take turns.
+ * Parameters that no rank holds whole, brought together unit by unit, just before a piece of computation needs them, into one of two buffers
+ * that take turns: copied out of the memory of the ranks that look after them, or sent by these where they are of other nodes.
  */
 import type { Graph } from "../graph/index.ts";
 import {
@@ -19,6 +19,7 @@ import type { Layout } from "./layout.ts";
 import type { Ownership } from "./ownership.ts";
 import {
   COMPUTE,
+  type CollectiveStage,
   type ProgramBuilder,
   type Run,
   type RunStage,
@@ -45,6 +46,7 @@ export class Gathered {
   readonly #program: ProgramBuilder;
   readonly #parameters: Layout;
   readonly #ownership: Ownership;
+  readonly #works = new Map<Unit, readonly (RunStage | CollectiveStage)[]>();
 
   constructor(program: ProgramBuilder, parameters: Layout, ownership: Ownership) {
     this.#program = program;
@@ -58,17 +60,32 @@ export class Gathered {
     const buffer = `unit.${turn % BUFFERS}`;
     const before = this.#program.buffers.get(buffer)?.byteLength ?? 0;
     this.#program.buffer(buffer, Math.max(before, spans.byteLength));
-    this.#program.shared.add(PARAMETERS);
+    this.#program.shared.add(this.#ownership.isInPlace ? PARAMETERS : buffer);
     return { name, spans, buffer };
   }
 
-  stage({ name, spans, buffer }: Unit): RunStage {
-    const runs = spans.blocks(this.#ownership, BLOCK_TILES).map(({ owner, span }): Run => {
+  /** What fills the unit's buffer. In place it is copied from all owners, else each copies its own and sends it. */
+  work(unit: Unit): readonly (RunStage | CollectiveStage)[] {
+    const known = this.#works.get(unit);
+    if (known !== undefined) return known;
+    const { name, spans, buffer } = unit;
+    const { isInPlace, place, group } = this.#ownership;
+    const blocks = spans.blocks(this.#ownership, BLOCK_TILES);
+    const copied = blocks.filter(({ owner }) => isInPlace || owner === place);
+    const runs = copied.map(({ owner, span }): Run => {
       const from = ofOwner(this.#ownership, owner, spanRef(span, PARAMETERS));
       const graph = copyGraph(this.#program, span);
       return { graph, inputs: { from }, outputs: { to: spans.placeOf(span, buffer) } };
     });
-    return { name, runs, mode: "parallel" };
+    const sent = isInPlace ? [] : spans.runs(this.#ownership);
+    const gathers = sent.map(({ counts, ...span }): CollectiveStage => {
+      const { byteOffset } = spans.placeOf(span, buffer);
+      const call = { kind: "allGather" as const, counts, dtype: span.group.dtype };
+      return { name, mode: "collective", group, call, data: { buffer, byteOffset } };
+    });
+    const work = [{ name, runs, mode: "parallel" as const }, ...gathers];
+    this.#works.set(unit, work);
+    return work;
   }
 
   /** A run of a graph that takes parameters, cut into pieces that each find theirs gathered. */
@@ -101,7 +118,7 @@ export class Gathered {
           name: unit.name,
           lane: GATHER,
           after: free === undefined ? [] : [free],
-          work: [this.stage(unit)],
+          work: this.work(unit),
         });
         waits.push(tasks.length - 1);
       }

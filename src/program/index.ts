@@ -35,6 +35,7 @@ export type {
 } from "./program.ts";
 export { COMPUTE } from "./program.ts";
 export { refsOf } from "./refs.ts";
+export type { Held } from "./share-update.ts";
 export {
   type Combination,
   type Contribution,

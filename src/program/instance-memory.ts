@@ -7,7 +7,7 @@ import type { Device, DeviceBuffer, HostBuffer } from "../engine/index.ts";
 import { assert } from "../errors.ts";
 import type { BufferSpec } from "./program.ts";
 
-/** One copy moves at most so many bytes: a view of more is not to be had everywhere. */
+/** One copy moves at most so many bytes, because not every system can make larger views. */
 const COPY_BYTES = 2 ** 30;
 
 export class InstanceMemory {
@@ -25,7 +25,7 @@ export class InstanceMemory {
     this.#device = device;
   }
 
-  /** This rank's buffer, or that of another rank of its machine. */
+  /** This rank's buffer, or that of another rank of its node. */
   buffer(name: string, rank?: number): DeviceBuffer {
     if (rank !== undefined) return this.shared(name).of(rank);
     const buffer = this.#buffers.get(name);
@@ -39,7 +39,7 @@ export class InstanceMemory {
     return buffer;
   }
 
-  /** As collectives of all ranks see it. */
+  /** A buffer as collectives of all ranks see it. */
   shared(name: string): GroupBuffer {
     const buffer = this.#registered.get(name);
     assert(buffer !== undefined, `the program shares the buffer "${name}"`);
@@ -51,15 +51,15 @@ export class InstanceMemory {
     this.#ranks.set(name, ranks);
   }
 
-  /** As collectives of some of the ranks see it. */
+  /** A buffer as collectives of some of the ranks see it. */
   lent(name: string, of: string, all: Group, group: Group): GroupBuffer {
     const buffer = this.shared(name);
     const key = `${of} ${name}`;
     const known = this.#lent.get(key);
     if (known?.own === buffer.own) return known;
-    const machine = all.transport.machines.find((ranks) => ranks.includes(all.rank)) ?? [];
+    const node = all.transport.nodes.find((ranks) => ranks.includes(all.rank)) ?? [];
     const ranks = this.#ranks.get(of) ?? [];
-    const isInPlace = ranks.every((rank) => machine.includes(rank));
+    const isInPlace = ranks.every((rank) => node.includes(rank));
     const peers = isInPlace ? ranks.map((rank) => buffer.of(rank)) : [];
     const lent = group.borrow(buffer.own, peers);
     this.#lent.set(key, lent);

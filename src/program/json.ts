@@ -8,7 +8,7 @@ import type { Side, StepProgram } from "./lower.ts";
 import type { BufferSpec, GraphSpec, TensorRef } from "./program.ts";
 
 /** Changes with every change of the form. */
-const FORMAT = "lockstep-program-2";
+const FORMAT = "lockstep-program-3";
 
 type Table<Value> = Readonly<Record<string, Value>>;
 
@@ -105,6 +105,7 @@ export function programFromJson(json: ProgramJson): StepProgram {
   return checkProgram({
     ...rest,
     counted: rest.counted,
+    atOnce: rest.atOnce,
     stop: rest.stop,
     paces: rest.paces,
     buffers: mapOf(json.buffers),

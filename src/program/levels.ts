@@ -2,6 +2,7 @@
  * How the ranks of a step reach each other, for sums over all of them: an inner level, whose ranks read each other's memory in place, and an
  * outer one, between whose ranks messages go.
  */
+import { LockstepError } from "../errors.ts";
 import { groupOf, isWithinNode, type Mesh, regularTopology, type Topology } from "../mesh/index.ts";
 
 /** A mesh laid over nodes. */
@@ -20,9 +21,9 @@ export interface RankGroups {
 }
 
 export function rankGroups({ mesh, topology }: Ground): RankGroups {
-  const axes = mesh.axes.filter(({ size }) => size > 1).map(({ name }) => name);
-  const all = axes.join(" and ");
-  const ranks = Array.from({ length: mesh.size }, (_, rank) => rank);
+  const axes = wideAxes(mesh);
+  const all = nameOfAll(mesh);
+  const ranks = ranksOf(mesh);
   const named = (
     members: number[][],
     innerAxes: string[] | undefined,
@@ -56,6 +57,77 @@ export function rankGroups({ mesh, topology }: Ground): RankGroups {
 
 function distinct(groups: readonly number[][]): number[][] {
   return [...new Map(groups.map((group) => [group.join(), group])).values()];
+}
+
+/** The ranks among which values are sharded over some axes, and those that hold the same parts. */
+export interface ShardGroups {
+  /** `replicas` are the ranks of one place in all shard groups. */
+  readonly names: { readonly all: string; readonly shard: string; readonly replicas: string };
+  /** The ranks of the shard groups, replica after replica. */
+  readonly members: readonly (readonly number[])[];
+  /** Whether the ranks of a shard group read each other's memory in place; else messages go between them. */
+  readonly isInPlace: boolean;
+  /** The replica that the rank is in, and its place among the ranks of it. */
+  readonly replica: number;
+  readonly place: number;
+  /** The ranks of that replica. */
+  readonly ranks: readonly number[];
+}
+
+/** @throws INVALID_OPTION where the ranks of a shard group do not follow each other */
+export function shardGroups(
+  { mesh, topology }: Ground,
+  axes: readonly string[],
+  rank: number,
+): ShardGroups {
+  const others = wideAxes(mesh).filter((name) => !axes.includes(name));
+  const members = distinct(ranksOf(mesh).map((rank) => groupOf(mesh, axes, rank)));
+  if (!members.flat().every((other, index) => other === index)) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      `The mesh has the axis ${nameOf(axes)} before ${nameOf(others)}: the ranks that share a value do not follow each other.`,
+      { hint: "Put the axes over which values are sharded last." },
+    );
+  }
+  const replica = members.findIndex((own) => own.includes(rank));
+  const ranks = members[replica] as readonly number[];
+  return {
+    replica,
+    place: ranks.indexOf(rank),
+    ranks,
+    names: { all: nameOfAll(mesh), shard: nameOf(axes), replicas: nameOf(others) },
+    members,
+    isInPlace: members.every((own) => isWithinNode(topology, own)),
+  };
+}
+
+/** The ranks of a rank's groups, by name. */
+export function groupsOfShard(groups: ShardGroups): Map<string, readonly number[]> {
+  const { names, members, ranks, place } = groups;
+  const found = new Map([[names.all, members.flat()]]).set(names.shard, [...ranks]);
+  if (members.length === 1) return found;
+  return found.set(
+    names.replicas,
+    members.map((own) => own[place] as number),
+  );
+}
+
+/** The name of the group of all ranks. */
+export function nameOfAll(mesh: Mesh): string {
+  return nameOf(wideAxes(mesh));
+}
+
+/** Axes of more than one rank. */
+function wideAxes({ axes }: Mesh): string[] {
+  return axes.filter(({ size }) => size > 1).map(({ name }) => name);
+}
+
+function nameOf(axes: readonly string[]): string {
+  return axes.join(" and ");
+}
+
+function ranksOf({ size }: Mesh): number[] {
+  return Array.from({ length: size }, (_, rank) => rank);
 }
 
 /** The ranks of a rank's groups, by name. */

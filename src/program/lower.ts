@@ -19,11 +19,11 @@ import {
   valueName,
   valueOf,
 } from "../plan/index.ts";
-import { elementCount } from "../tensor/index.ts";
+import { bytesPerElement, elementCount } from "../tensor/index.ts";
 import { PARAMETERS, stateBuffer } from "./buffers.ts";
 import { type EvaluationPlan, evaluationStage, planEvaluation } from "./evaluation.ts";
 import { type FlatVectors, flatVectors } from "./flat.ts";
-import { type Ground, groupsOfRank, type RankGroups, rankGroups } from "./levels.ts";
+import { type Ground, nameOfAll } from "./levels.ts";
 import { type NormPlan, planNorm } from "./norm.ts";
 import { Places, threadsOf } from "./places.ts";
 import {
@@ -48,7 +48,7 @@ import { WholeSums } from "./whole-sums.ts";
 export interface LowerOptions {
   readonly ground: Ground;
   readonly rank: number;
-  /** The micro-batches of each rank; even unless told. */
+  /** The micro-batches of each rank. Default: as even as can be. */
   readonly ranges?: readonly Range[] | undefined;
   /** Micro-batches that may run at once, each on one thread. It changes no bits. Default: 1. */
   readonly lanes?: number | undefined;
@@ -56,7 +56,7 @@ export interface LowerOptions {
   readonly optimizer: Optimizer;
   /** The same model, built for evaluation, for one batch of it. */
   readonly evaluation?: Model | undefined;
-  /** How many samples an evaluation looks at; those of one batch unless told. */
+  /** How many samples an evaluation looks at. Default: those of one batch. */
   readonly evaluationSamples?: number | undefined;
 }
 
@@ -100,10 +100,16 @@ export interface StepProgram extends Program {
   readonly scalars: readonly ScalarPlan[];
   /** By `PARAMETER.SLOT`. */
   readonly slots: ReadonlyMap<string, TensorRef>;
-  /** What other ranks of this node hold of the slots. */
+  /** What other ranks hold of slots and parameters, each alone. */
   readonly held: readonly Held[];
+  /** What this rank holds of them alone, in the order in which others have it among `held`. */
+  readonly kept: readonly Held[];
+  /** Whether `held` can be read in place; else it has to be sent. */
+  readonly isHeldInPlace: boolean;
   /** Hashes of the graphs that update, the same on all ranks. */
   readonly updateHashes: readonly string[];
+  /** Micro-batches that each rank computes at once, where ranks compute in waves: the same on all. Undefined where they do not. */
+  readonly atOnce: number | undefined;
   /** The micro-batches that this rank computes, by their places in the step: rows of the batch, in this order. */
   readonly microBatches: readonly number[];
   /** Written before a step by each rank; after it, how many asked for a stop. Undefined for one micro-batch. */
@@ -126,7 +132,6 @@ class Lowering {
   readonly #options: LowerOptions;
   readonly #program = new ProgramBuilder();
   readonly #vectors: FlatVectors;
-  readonly #groups: RankGroups;
   /** The micro-batches of each rank, where they are ranges. */
   readonly #ranges: readonly Range[];
   readonly #sums: SumPlan;
@@ -137,14 +142,9 @@ class Lowering {
     this.#step = step;
     this.#options = options;
     const vectors = flatVectors(step, options.optimizer);
-    const groups = rankGroups(ground);
     this.#vectors = vectors;
-    this.#groups = groups;
     this.#ranges = options.ranges ?? evenRanges(step.microBatches, ground.mesh.size);
-    for (const [name, ranks] of groupsOfRank(groups, rank)) {
-      if (ranks.length > 1) this.#program.groups.set(name, ranks);
-    }
-    const summing = { step, vectors, groups, rank, ranges: this.#ranges, lanes };
+    const summing = { step, vectors, ground, rank, ranges: this.#ranges, lanes };
     const isSharded = step.tasks.some(
       (task) => task.kind === "reduce" && task.each === MICRO_BATCH,
     );
@@ -171,12 +171,11 @@ class Lowering {
       evaluation && planEvaluation(this.#program, evaluation, evaluationSamples as number);
     const norm = this.#norm();
     const { rank, ground } = this.#options;
-    const { all } = this.#groups.names;
     const { ownership } = this.#sums;
     const sharing = {
       rank,
       ranks: ground.mesh.size,
-      all,
+      all: nameOfAll(ground.mesh),
       ownership,
       keepsParameters: this.#isFullySharded,
     };
@@ -210,8 +209,11 @@ class Lowering {
       counted: this.#counted(),
       scalars: update.scalars,
       slots: update.slots,
-      held: update.held,
+      held: update.held.filter((part) => part.rank !== rank),
+      kept: update.held.filter((part) => part.rank === rank),
+      isHeldInPlace: ownership?.isInPlace ?? true,
       updateHashes: update.hashes,
+      atOnce: this.#sums.followsRanges ? undefined : this.#sums.lanes,
       microBatches: this.#sums.own,
       stop: this.#sums.control("stop"),
       paces: this.#sums.control("paces"),
@@ -274,15 +276,15 @@ class Lowering {
 
   /** Each rank's rows of what micro-batches have made go to all. */
   #gatherTotals(parts: string): Stage[] {
-    if (this.#ranges.length === 1) return [];
     const { type } = valueOf(this.#step, parts);
-    const width = elementCount(type.shape.slice(1));
-    const counts = this.#ranges.map(({ count }) => count * width);
-    const count = elementCount(type.shape);
-    const call = { kind: "allGather" as const, count, counts, dtype: type.dtype };
-    const group = this.#groups.names.all;
-    const data = { buffer: "totals", byteOffset: 0 };
-    return [{ name: "totals to all", mode: "collective", group, call, data }];
+    const { dtype, shape } = type;
+    const width = elementCount(shape.slice(1));
+    return this.#sums.rows.map(({ group, first, counts: rows }): Stage => {
+      const counts = rows.map((count) => count * width);
+      const call = { kind: "allGather" as const, counts, dtype };
+      const data = { buffer: "totals", byteOffset: first * width * bytesPerElement(dtype) };
+      return { name: "totals to all", mode: "collective", group, call, data };
+    });
   }
 
   /** Running statistics, as means over all micro-batches. */

@@ -12,7 +12,7 @@ export interface TensorRef {
   readonly buffer: string;
   readonly byteOffset: number;
   readonly type: TensorType;
-  /** Another rank of this machine, whose buffer of that name is meant; this rank's own without it. */
+  /** The rank of this node whose buffer is meant. Default: this rank. */
   readonly rank?: number;
 }
 

@@ -1,54 +1,40 @@
 /** What sharded sums are planned from: who looks after what, and which pieces of the pass gather or sum something. */
 import { LockstepError } from "../errors.ts";
-import type { ComputeTask, GatherTask, ReduceTask, StepGraph } from "../plan/index.ts";
+import { shardAxes } from "../mesh/index.ts";
+import {
+  type ComputeTask,
+  type GatherTask,
+  MICRO_BATCH,
+  type ReduceTask,
+  type StepGraph,
+} from "../plan/index.ts";
 import { type FlatVectors, flatName } from "./flat.ts";
-import type { RankGroups } from "./levels.ts";
-import type { Ownership } from "./ownership.ts";
-import { bucketPieces, cutPiece } from "./pieces.ts";
+import { bucketPieces, type Piece } from "./pieces.ts";
 
-/** @throws INVALID_OPTION where ranks do not share one node, or an update needs whole parameters */
-export function checkSharded({
-  step,
-  groups,
-  vectors,
-}: {
-  readonly step: StepGraph;
-  readonly groups: RankGroups;
-  readonly vectors: FlatVectors;
-}): void {
-  const hint = "Use zero: 1, or workers of one node.";
-  if (groups.members.length !== 1) {
+/** The axes over which a step shards its gradients. @throws INVALID_OPTION where an update needs whole parameters */
+export function axesOf(step: StepGraph, { updates }: FlatVectors): string[] {
+  const whole = updates.find(({ rule }) => rule.granularity === "tensor");
+  if (whole !== undefined) {
     throw new LockstepError(
       "INVALID_OPTION",
-      `The step "${step.name}" shards gradients over workers of several nodes, which is not done yet.`,
-      { hint },
+      `The optimizer's rule "${whole.rule.name}" updates whole parameters, which no worker has where gradients are sharded.`,
+      { hint: "Use zero: 1, or another optimizer." },
     );
   }
-  const whole = vectors.updates.find(({ rule }) => rule.granularity === "tensor");
-  if (whole === undefined) return;
-  throw new LockstepError(
-    "INVALID_OPTION",
-    `The optimizer's rule "${whole.rule.name}" updates whole parameters, which no worker has where gradients are sharded.`,
-    { hint },
-  );
+  const gradients = [...step.values.values()].filter(({ role }) => role === "gradient");
+  const placements = gradients.map(({ placement }) => shardAxes(placement));
+  return placements.find((axes) => axes.length > 0 && !axes.includes(MICRO_BATCH)) ?? [];
 }
 
-/** Buckets cut into a part for each rank; a tile belongs to the bucket that makes the last of it. */
-export function ownershipOf(
+/** By bucket: the tiles that it makes the last of. */
+export function bucketTiles(
   step: StepGraph,
   { gradients }: FlatVectors,
   reduces: readonly ReduceTask[],
-  { group, rank, ranks }: { readonly group: string; readonly rank: number; readonly ranks: number },
-): Ownership {
+): Piece[][] {
   const names = reduces.map(({ outputs }) => outputs.map((name) => flatName(step, name)));
-  const pieces = bucketPieces(gradients, names).flat();
-  const sharded = pieces.filter((piece) => piece.group.key !== "summed");
-  return {
-    group,
-    place: rank,
-    ranks: Array.from({ length: ranks }, (_, place) => place),
-    cuts: sharded.map((piece) => cutPiece(piece, ranks)),
-  };
+  const pieces = bucketPieces(gradients, names);
+  return pieces.map((own) => own.filter(({ group }) => group.key !== "summed"));
 }
 
 /** What a task of each piece becomes; tasks are counted from 0. */

@@ -14,6 +14,12 @@ export interface Span {
   readonly end: number;
 }
 
+/** Elements that lie one after the other in both rooms, owner after owner. */
+export interface OwnerRun extends Span {
+  /** Elements of each owner, by its place. */
+  readonly counts: readonly number[];
+}
+
 interface Placed extends Span {
   /** Of its first byte, in the other room. */
   readonly byteOffset: number;
@@ -83,6 +89,44 @@ export class Spans {
       }
       return blocks;
     });
+  }
+
+  /** Cut where owners no longer ascend: what collectives of all owners move at once. */
+  runs(ownership: Ownership): OwnerRun[] {
+    return this.#placed.flatMap((placed) => {
+      const runs: OwnerRun[] = [];
+      let before = Number.POSITIVE_INFINITY;
+      for (const { owner, start, end } of this.#ofOwners(placed, ownership)) {
+        const counts = ownership.ranks.map((_, place) => (place === owner ? end - start : 0));
+        const open = runs.at(-1);
+        if (open === undefined || owner <= before) {
+          runs.push({ group: placed.group, start, end, counts });
+        } else {
+          const together = open.counts.map((count, place) => count + (counts[place] as number));
+          runs[runs.length - 1] = { ...open, end, counts: together };
+        }
+        before = owner;
+      }
+      return runs;
+    });
+  }
+
+  #ofOwners(
+    { group, start, end }: Span,
+    ownership: Ownership,
+  ): { readonly owner: number; readonly start: number; readonly end: number }[] {
+    const { tile } = this.#layout;
+    const parts: { owner: number; start: number; end: number }[] = [];
+    for (let at = start; at < end; ) {
+      const owner = ownerOf(ownership, group, Math.floor(at / tile));
+      let next = at;
+      while (next < end && ownerOf(ownership, group, Math.floor(next / tile)) === owner) {
+        next = Math.min(end, (Math.floor(next / tile) + 1) * tile);
+      }
+      parts.push({ owner, start: at, end: next });
+      at = next;
+    }
+    return parts;
   }
 
   /** A span where it lies in the other room. */

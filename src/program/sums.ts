@@ -5,11 +5,22 @@ import type { Ownership } from "./ownership.ts";
 import type { At, Places } from "./places.ts";
 import type { RunStage, Stage, TensorRef } from "./program.ts";
 
+/** Rows of the micro-batches from `first` on, of which each rank of a group has made so many: they go to all of these. */
+export interface RowGather {
+  readonly group: string;
+  readonly first: number;
+  readonly counts: readonly number[];
+}
+
 export interface SumPlan {
   /** The micro-batches of this rank, by their places in the step. */
   readonly own: readonly number[];
   /** Micro-batches that run at once at most. */
   readonly lanes: number;
+  /** Whether each rank computes the range of micro-batches that it was given; else all ranks compute in waves. */
+  readonly followsRanges: boolean;
+  /** How what each micro-batch has made comes to all ranks, in this order. */
+  readonly rows: readonly RowGather[];
   /** In how many parts gradients are summed over ranks. */
   readonly buckets: number;
   /** Who updates what; undefined where each rank updates all. */

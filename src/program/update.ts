@@ -28,7 +28,7 @@ export interface UpdatePlan {
   readonly stages: readonly Stage[];
   /** By `PARAMETER.SLOT`. */
   readonly slots: ReadonlyMap<string, TensorRef>;
-  /** What other ranks of this node hold of the slots. */
+  /** What each rank of this one's group holds alone, this one too: parts of slots, and of parameters. */
   readonly held: readonly Held[];
   readonly scalars: readonly ScalarPlan[];
   /** Hashes of what makes the update, the same on all ranks: of a graph for each shape that some rank updates. */
@@ -118,7 +118,7 @@ export function planUpdate(
   const settled: Stage = {
     name: "new parameters are there",
     mode: "collective",
-    group: all,
+    group: ownership?.group ?? all,
     call: { kind: "barrier" },
   };
   return {
@@ -126,7 +126,7 @@ export function planUpdate(
       update,
       ...gathers,
       ...(copies.length > 0 ? [copyBack] : []),
-      ...(keepsParameters ? [settled] : []),
+      ...(keepsParameters && ownership?.isInPlace ? [settled] : []),
     ],
     slots: slotRefs([...slots.values()].flat()),
     held,
@@ -153,7 +153,7 @@ function entriesOf(
   return task.axes.length === 0 ? group.entries : (shareEntries(group, ranks)[rank] ?? []);
 }
 
-/** What other ranks of this node hold of a group's slots, and of what else lies as its parameters do. */
+/** What each rank holds of a group's slots, and of what else lies as its parameters do. */
 function heldOf(
   { group, slots }: GroupPlan,
   others: readonly Pick<SlotPlan, "buffer" | "layout">[],
@@ -164,7 +164,7 @@ function heldOf(
     const cuts = own === undefined ? [] : cutsOf(ownership, group);
     return cuts.flatMap((cut) =>
       cut.flatMap((part, place) =>
-        place === ownership.place || own === undefined
+        own === undefined
           ? []
           : {
               buffer,

@@ -2,7 +2,7 @@
  * Waves: all ranks run a few micro-batches each at the same time, neighbours in the order of the step, and what a wave has made is summed
  * before the next begins. The order of additions is that of the one tree over all micro-batches.
  */
-import type { Combination } from "./shares.ts";
+import type { Combination, Range } from "./shares.ts";
 
 /** A sum that is kept: into which accumulator it goes, and of what it is made. */
 export interface Kept {
@@ -37,56 +37,80 @@ export function leafOf(
 }
 
 interface Open {
+  readonly range: number;
   readonly level: number;
   readonly combination: Combination;
   /** Where it lies already; undefined for what the wave has just made. */
   readonly accumulator: number | undefined;
 }
 
-/** @param perWave micro-batches of all ranks together; the last wave may have fewer */
-export function planWaves(microBatches: number, perWave: number): Wave[] {
+/** Waves, and where the sum of each range lies after the last of them. */
+export interface Waves {
+  readonly waves: readonly Wave[];
+  /** By range: an accumulator. That of the first range is 0. */
+  readonly totals: readonly number[];
+}
+
+/**
+ * @param ranges micro-batches that follow each other: each range is summed by itself, as a tree over all micro-batches sums a node of it
+ * @param perWave micro-batches of all ranks together; the last wave may have fewer
+ */
+export function planWaves(ranges: readonly Range[], perWave: number): Waves {
   const waves: Wave[] = [];
   let open: Open[] = [];
-  for (let first = 0; first < microBatches; first += perWave) {
-    const count = Math.min(perWave, microBatches - first);
+  const start = ranges[0]?.first ?? 0;
+  const end = ranges.reduce((sum, { count }) => sum + count, start);
+  const rangeOf = (microBatch: number) =>
+    ranges.findIndex((own) => microBatch < own.first + own.count);
+  for (let first = start; first < end; first += perWave) {
+    const count = Math.min(perWave, end - first);
     for (let index = 0; index < count; index++) {
-      open.push({ level: 0, combination: ofMicroBatch(index), accumulator: undefined });
+      const range = rangeOf(first + index);
+      open.push({ range, level: 0, combination: ofMicroBatch(index), accumulator: undefined });
       // Neighbours of one level are halves of a node of the tree.
-      while (open.length > 1 && open.at(-1)?.level === open.at(-2)?.level) merge(open);
+      while (isOfOneRange(open) && open.at(-1)?.level === open.at(-2)?.level) merge(open);
+      const isLast = first + index + 1 === end || rangeOf(first + index + 1) !== range;
+      if (isLast) while (isOfOneRange(open)) merge(open);
     }
-    if (first + count === microBatches) while (open.length > 1) merge(open);
-    const used = new Set(open.flatMap(({ accumulator }) => accumulator ?? []));
+    // What one sum of the wave reads is not what another writes: they may run at once.
+    const used = new Set(open.flatMap(({ combination }) => accumulatorsIn(combination)));
     const sums: Kept[] = [];
     open = open.map((node): Open => {
       if (node.accumulator !== undefined) return node;
       const accumulator = place(node.combination, used);
       used.add(accumulator);
       sums.push({ accumulator, combination: node.combination });
-      return { level: node.level, combination: accumulator, accumulator };
+      return { ...node, combination: accumulator, accumulator };
     });
     waves.push({ first, count, sums });
   }
-  return waves;
+  return { waves, totals: open.map(({ accumulator }) => accumulator as number) };
+}
+
+/** Whether the last two sums are of one range. */
+function isOfOneRange(open: readonly Open[]): boolean {
+  return open.length > 1 && open.at(-1)?.range === open.at(-2)?.range;
 }
 
 function merge(open: Open[]): void {
   const right = open.pop() as Open;
   const left = open.pop() as Open;
   const combination = [left.combination, right.combination] as const;
-  open.push({ level: left.level + 1, combination, accumulator: undefined });
+  open.push({ ...left, level: left.level + 1, combination, accumulator: undefined });
 }
 
 /** The first accumulator that a sum is made of, or else a free one: the first micro-batches stay in the first. */
 function place(combination: Combination, used: ReadonlySet<number>): number {
-  const own = leaves(combination).filter((leaf) => leaf < MOST_ACCUMULATORS);
+  const own = accumulatorsIn(combination);
   if (own.length > 0) return Math.min(...own);
   let free = 0;
   while (used.has(free)) free += 1;
   return free;
 }
 
-function leaves(combination: Combination): number[] {
-  return typeof combination === "number" ? [combination] : combination.flatMap(leaves);
+function accumulatorsIn(combination: Combination): number[] {
+  if (typeof combination !== "number") return combination.flatMap(accumulatorsIn);
+  return combination < MOST_ACCUMULATORS ? [combination] : [];
 }
 
 /** How many accumulators the waves need. */

@@ -2,7 +2,6 @@
  * Sums of whole gradients: a rank sums its micro-batches along the tree, and then ranks sum theirs. Each rank has a range of the
  * micro-batches, which may follow its speed.
  */
-import { LockstepError } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import { shardAxes } from "../mesh/index.ts";
 import {
@@ -18,18 +17,19 @@ import { type Accumulation, planAccumulation } from "./accumulate.ts";
 import { gradientBuffer } from "./buffers.ts";
 import { type FlatVectors, flatName } from "./flat.ts";
 import { type Bucket, GradientStages, type RunOf } from "./gradient-stages.ts";
-import type { RankGroups } from "./levels.ts";
-import { bucketPieces, type Piece, wholePieces } from "./pieces.ts";
+import { type Ground, groupsOfRank, rankGroups, type ShardGroups, shardGroups } from "./levels.ts";
+import type { Ownership } from "./ownership.ts";
+import { bucketPieces, cutPiece, type Piece, wholePieces } from "./pieces.ts";
 import { type At, entryRef, type Places, threadsOf } from "./places.ts";
 import type { ProgramBuilder, RunStage, Stage, TensorRef } from "./program.ts";
 import { Reducer } from "./reduce.ts";
 import { planLevels, type Range } from "./shares.ts";
-import { type SumPlan, sumOf } from "./sums.ts";
+import { type RowGather, type SumPlan, sumOf } from "./sums.ts";
 
 export interface WholeSumsOptions {
   readonly step: StepGraph;
   readonly vectors: FlatVectors;
-  readonly groups: RankGroups;
+  readonly ground: Ground;
   readonly rank: number;
   /** The micro-batches of each rank. */
   readonly ranges: readonly Range[];
@@ -39,17 +39,25 @@ export interface WholeSumsOptions {
 export class WholeSums implements SumPlan {
   readonly own: readonly number[];
   readonly lanes: number;
-  readonly ownership: SumPlan["ownership"];
+  readonly followsRanges = true;
+  readonly rows: readonly RowGather[];
+  readonly ownership: Ownership | undefined;
   readonly #options: WholeSumsOptions;
   readonly #sums: Accumulation;
   readonly #pieces: readonly ComputeTask[];
   readonly #buckets: readonly Bucket[];
   readonly #stages: GradientStages;
 
-  /** Allocates the buffers of gradients. @throws INVALID_OPTION where gradients are sharded in a way that no sum gives */
+  /** Allocates the buffers of gradients. @throws INVALID_OPTION where shard groups are no neighbours */
   constructor(program: ProgramBuilder, options: WholeSumsOptions) {
-    const { step, vectors, groups, rank, ranges, lanes } = options;
+    const { step, vectors, ground, rank, ranges, lanes } = options;
     this.#options = options;
+    const groups = rankGroups(ground);
+    for (const [name, ranks] of groupsOfRank(groups, rank)) {
+      if (ranks.length > 1) program.groups.set(name, ranks);
+    }
+    const counts = ranges.map((range) => range.count);
+    this.rows = ranges.length === 1 ? [] : [{ group: groups.names.all, first: 0, counts }];
     const { first, count } = ranges[rank] as Range;
     this.own = Array.from({ length: count }, (_, index) => first + index);
     this.#pieces = step.tasks.filter(isPiece);
@@ -68,13 +76,17 @@ export class WholeSums implements SumPlan {
         program.graph(graph, threadsOf(step), () => step.graphs.get(graph) as Graph);
       }
     }
+    const axes = vectors.updates.map((update) => axesOfUpdate(step, update));
     const sharded = new Set(
       vectors.updates
-        .filter((update) => isSharded(step, groups, update))
+        .filter((_, index) => (axes[index] ?? []).length > 0)
         .map(({ group }) => group.byteOffset),
     );
+    const over = axes.find((own) => own.length > 0) ?? [];
+    const isOfNode = over.length > 0 && over.join() === groups.innerAxes?.join();
     // Whoever updates a part of a group alone needs no more of the gradient.
-    const keeps = ({ byteOffset }: { readonly byteOffset: number }) => sharded.has(byteOffset);
+    const keeps = ({ byteOffset }: { readonly byteOffset: number }) =>
+      isOfNode && sharded.has(byteOffset);
     const reducing = { rank, names: groups.names, levels, bufferOf: gradientBuffer, keeps };
     const reducer =
       ranges.length === 1 ? undefined : new Reducer(program, vectors.gradients, reducing);
@@ -89,7 +101,12 @@ export class WholeSums implements SumPlan {
       buckets: this.#buckets,
       pieces: this.#pieces.map(({ name }) => name),
     });
-    this.ownership = reducer?.ownership(this.#buckets.flatMap(({ pieces }) => pieces));
+    const pieces = this.#buckets.flatMap((bucket) => bucket.pieces);
+    const shared = pieces.filter(({ group }) => sharded.has(group.byteOffset));
+    this.ownership =
+      over.length === 0 || isOfNode
+        ? reducer?.ownership(pieces)
+        : ownershipOf(program, shardGroups(ground, over, rank), shared);
   }
 
   get buckets(): number {
@@ -128,23 +145,21 @@ export class WholeSums implements SumPlan {
   }
 }
 
-/** Whether the gradients of an update stay sharded. @throws INVALID_OPTION where they lie in a way that no sum gives */
-function isSharded(
-  step: StepGraph,
-  { innerAxes }: RankGroups,
-  { task }: FlatVectors["updates"][number],
-): boolean {
+/** The axes over which an update is sharded. */
+function axesOfUpdate(step: StepGraph, { task }: FlatVectors["updates"][number]): string[] {
   const gradient = task.inputs.find((name) => valueOf(step, name).role === "gradient");
-  const axes = shardAxes(valueOf(step, gradient as string).placement);
-  if (axes.length === 0) return false;
-  if (innerAxes?.length === axes.length && axes.every((axis) => innerAxes.includes(axis))) {
-    return true;
-  }
-  throw new LockstepError(
-    "INVALID_OPTION",
-    `The step "${step.name}" shards its updates over ${axes.join(" and ")}, whose ranks do not share one node.`,
-    { hint: "Shard over an axis of the ranks of one node." },
-  );
+  return shardAxes(valueOf(step, gradient as string).placement);
+}
+
+/** Of updates over ranks that are not those of a node: each has the whole sum of gradients, and updates its part. */
+function ownershipOf(
+  program: ProgramBuilder,
+  { names, isInPlace, place, ranks }: ShardGroups,
+  pieces: readonly Piece[],
+): Ownership {
+  program.groups.set(names.shard, ranks);
+  const cuts = pieces.map((piece) => cutPiece(piece, ranks.length));
+  return { group: names.shard, isInPlace, place, ranks, cuts };
 }
 
 /** What is summed over ranks together, in order: tiles by when the last of what lies in them is ready. */

@@ -3,8 +3,9 @@ import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { LockstepError } from "../errors.ts";
 import { readSafetensors, readSafetensorsHeader, writeSafetensors } from "../safetensors/index.ts";
-import { formatType, sameType, type Tensor, type TensorType } from "../tensor/index.ts";
-import { FILES, type RunFolder } from "./folder.ts";
+import { byteLength, formatType, sameType, type Tensor, type TensorType } from "../tensor/index.ts";
+import { collectedBytes } from "./collect.ts";
+import { type Beginning, FILES, type RunFolder } from "./folder.ts";
 import {
   type Change,
   type Changeable,
@@ -46,6 +47,16 @@ export interface CheckpointHead extends Progress {
 export interface SaveOptions extends Progress {
   readonly identity: Identity;
   readonly diverged: boolean;
+}
+
+/** Of the checkpoint, and for a new run also of both files of weights: a resumed one replaces them. */
+export function bytesWritten(trainer: Trainer, beginning: Beginning): number {
+  const { parameters, slots, states } = trainer.tensors();
+  const bytes = (tensors: Readonly<Record<string, TensorType>>) =>
+    Object.values(tensors).reduce((sum, tensor) => sum + byteLength(tensor), 0);
+  const weights = bytes(parameters) + bytes(states);
+  const saved = collectedBytes(trainer.plan) + weights + bytes(slots);
+  return saved + (beginning === "resume" ? 0 : 2 * weights);
 }
 
 /** Writes all state of the trainer, or nothing. Returns the path. */
@@ -190,6 +201,11 @@ export async function loadCheckpoint(
 
 /** The hash of all that a trainer begins with. */
 export async function hashOfState(trainer: Trainer): Promise<string> {
+  if (!trainer.isWhole) {
+    const found: string[] = [];
+    for await (const [name, tensor] of trainer.beginning()) found.push(name, hashOf(tensor));
+    return sha256Of(found);
+  }
   const { parameters, states } = await trainer.read();
   return sha256Of(
     Object.entries({ ...parameters, ...states }).flatMap(([name, tensor]) => [

@@ -29,6 +29,8 @@ export function factsOf({ run, engine, planned, program, identity, state, step }
     ([name, { byteOffset, type }]) => `${name} ${byteOffset} ${formatType(type)}`,
   );
   const { steps, evaluate } = run;
+  // Each once: replicas of a sharded step may have different numbers of waves.
+  const collectives = collectivesOf([...sides[0].totals, ...sides[0].compute]);
   const ofRun = Object.entries(identity).map(([name, value]) => [`the ${name}`, value]);
   return {
     "the version of lockstep": version(),
@@ -40,7 +42,8 @@ export function factsOf({ run, engine, planned, program, identity, state, step }
     // Ranks validate together.
     "the steps between validations": String(evaluate.every),
     "the samples of a validation": String(evaluate.samples),
-    "the hash of the collectives": short(collectivesOf([...sides[0].totals, ...sides[0].compute])),
+    "the hash of the collectives": short([...new Set(collectives)]),
+    "the micro-batches at once, which threads decide": String(program.atOnce ?? "any"),
     "the hash of the gradient graph": hashGraph(gradient).slice(0, 16),
     "the hash of the update graphs": short(updateHashes),
     "the hash of the parameters' places": short(places),

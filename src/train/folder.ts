@@ -134,6 +134,14 @@ async function removeLeftovers(folder: RunFolder): Promise<void> {
   }
 }
 
+/**
+ * Where parts of other nodes lie while they are needed: like a file that is being written, so that
+ * one that a killed process leaves is removed.
+ */
+export function collectedPath(folder: RunFolder): string {
+  return folder.file(`.${FILES.checkpoint}.${"0".repeat(12)}.tmp`);
+}
+
 export async function saveReport(folder: RunFolder, report: Report): Promise<void> {
   await writeFileAtomic(folder.file(FILES.report), `${JSON.stringify(report, null, 2)}\n`);
 }

@@ -4,14 +4,20 @@ import { positionsOfStep, sampleOrder } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import { saveBeginning, saveCheckpoint } from "./checkpoint.ts";
 import { exportModel, exportWeights } from "./export.ts";
-import { FILES } from "./folder.ts";
+import { collectedPath, FILES } from "./folder.ts";
 import { type Session, secondsOf } from "./session.ts";
+
+/** All workers take part in it before the one that leads saves or exports what the steps have made. */
+export async function collect({ options, trainer }: Session): Promise<void> {
+  await trainer.collect(collectedPath(options.folder));
+}
 
 /** Writes a checkpoint of the steps done, unless there is one. */
 export async function save(session: Session, trainLoss: number, diverged = false): Promise<void> {
   const { options, identity, trainer } = session;
   const step = trainer.steps;
   if (session.saved === step) return;
+  await collect(session);
   const progress = { step, seconds: secondsOf(session), trainLoss, identity, diverged };
   const path = await saveCheckpoint(options.folder, trainer, progress);
   session.saved = step;
@@ -47,7 +53,8 @@ export async function keepLastGood(
   const [step, out] = [trainer.steps, folder.path];
   const files: string[] = [];
   try {
-    if (code === "NOT_FINITE") files.push(...(await keepDiverged(session, trainLoss)));
+    if (!trainer.isWhole) files.push(...(await keepOld(session, code)));
+    else if (code === "NOT_FINITE") files.push(...(await keepDiverged(session, trainLoss)));
     else if (step > session.before.step) {
       await save(session, trainLoss);
       files.push(FILES.checkpoint, await exportWeights(session));
@@ -60,6 +67,21 @@ export async function keepLastGood(
   } catch {
     // It may be the sink that failed.
   }
+}
+
+/** Where other nodes hold parts of the state, and nobody can be asked for them after a failure. */
+async function keepOld(session: Session, code: string): Promise<string[]> {
+  const { options, identity, trainer } = session;
+  const { folder, onEvent } = options;
+  const isThere = existsSync(folder.file(FILES.checkpoint));
+  const diverged = code === "NOT_FINITE";
+  if (!isThere) await saveBeginning(folder, { identity, diverged });
+  const from = isThere ? "the last checkpoint" : "the initial weights";
+  onEvent({
+    type: "notice",
+    text: `Workers of other nodes hold parts of the state after step ${trainer.steps}, which is not saved: --resume goes on from ${from}.`,
+  });
+  return isThere ? [] : [FILES.checkpoint];
 }
 
 /** Returns the files that were written. */

@@ -10,7 +10,7 @@ import { exportModel } from "./export.ts";
 import { finish } from "./finish.ts";
 import { checkBeginning, FILES, isFinished } from "./folder.ts";
 import { statedIdentity } from "./identity.ts";
-import { keepLastGood, save, saveOrTell } from "./keep.ts";
+import { collect, keepLastGood, save, saveOrTell } from "./keep.ts";
 import { type FolderLock, lockFolder } from "./lock.ts";
 import { settleMicroBatches } from "./micro-batches.ts";
 import type { Run } from "./run.ts";
@@ -95,14 +95,18 @@ async function runSession(session: Session): Promise<TrainResult> {
     if (session.leads) announce(session);
     const validationLoss = await runSteps(session, last);
     const seconds = secondsOf(session);
-    if (!session.leads) return { outcome: "followed" };
+    if (!session.leads) {
+      await collect(session);
+      return { outcome: "followed" };
+    }
     await save(session, last.trainLoss);
     const report = await finish(session, { trainLoss: last.trainLoss, validationLoss, seconds });
     return { outcome: "finished", report };
   } catch (error) {
     if (!session.leads) {
-      if (isStop(error, session.options.signal)) return { outcome: "followed" };
-      throw error;
+      if (!isStop(error, session.options.signal)) throw error;
+      await collect(session);
+      return { outcome: "followed" };
     }
     if (!isStop(error, session.options.signal)) {
       await keepLastGood(session, last.trainLoss, error);
@@ -174,8 +178,8 @@ async function runSteps(
       const validated = await validation.run(options.asked);
       if (validated !== undefined) tell(evaluated(done, validated));
     }
-    if (session.leads && done % run.checkpointEvery === 0 && done < steps) {
-      await saveOrTell(session, loss);
+    if (done % run.checkpointEvery === 0 && done < steps) {
+      await (session.leads ? saveOrTell(session, loss) : collect(session));
     }
     measure.restart();
   }

@@ -1,5 +1,9 @@
 /** Runs stages of a step one after the other, and measures what a rank does for itself. */
-import type { Instance, Stage, StageOptions } from "../program/index.ts";
+import { assert } from "../errors.ts";
+import type { Instance, Stage, StageOptions, StepProgram } from "../program/index.ts";
+import { toNumbers } from "../tensor/index.ts";
+import type { Pacing } from "./pacing.ts";
+import type { BatchFields, FillBatch } from "./step-types.ts";
 
 export async function runStages(
   instance: Instance,
@@ -29,4 +33,39 @@ export async function runMeasured(
   await around(() => runStages(instance, stages.slice(0, alone), { signal }));
   await runStages(instance, stages.slice(alone), { signal, around });
   return milliseconds / 1000;
+}
+
+/** Writes what this rank tells the others in a step: a wish to stop, and its pace. */
+export function tellOthers(
+  instance: Instance,
+  { stop, paces }: StepProgram,
+  isAsked: boolean,
+  pacing: Pacing | undefined,
+): void {
+  if (stop !== undefined) instance.write(stop, [Number(isAsked)]);
+  if (paces !== undefined && pacing) instance.write(paces, pacing.told());
+}
+
+export interface EvaluationOf {
+  readonly plan: StepProgram;
+  /** Which of the two sets of states is the last committed one. */
+  readonly from: 0 | 1;
+  /** Which of the sizes of the plan's evaluation the batch has. */
+  readonly size: number;
+  readonly fields: BatchFields | undefined;
+}
+
+/** What one batch of held-out samples adds to the sums over all of them. */
+export async function runEvaluation(
+  instance: Instance,
+  { plan, from, size, fields }: EvaluationOf,
+  fill: FillBatch,
+): Promise<number[]> {
+  const stage = plan.sides[from].evaluate[size];
+  const batch = plan.evaluation?.sizes[size];
+  assert(stage !== undefined && batch !== undefined && fields !== undefined, "a planned size");
+  await fill(fields);
+  await instance.run(stage);
+  const sums = toNumbers(instance.hostTensor(batch.sums));
+  return sums.map((sum, index) => sum * (batch.factors[index] as number));
 }

@@ -5,9 +5,10 @@ import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import { evenRanges } from "../program/index.ts";
 import type { EventSink, NetworkFacts } from "../telemetry/index.ts";
-import { byteLength, elementCount, type TensorType } from "../tensor/index.ts";
+import { elementCount } from "../tensor/index.ts";
 import { agree } from "./agree.ts";
 import {
+  bytesWritten,
   type CheckpointHead,
   checkIdentity,
   hashOfState,
@@ -43,7 +44,7 @@ export interface TrainOptions {
   readonly onEvent: EventSink;
   /** Milliseconds since the process started. */
   readonly now: () => number;
-  /** The other workers of the run; alone unless told. All get the same run. */
+  /** The other workers of the run, which all get the same run. Default: none. */
   readonly ranks?: Ranks | undefined;
 }
 
@@ -216,15 +217,6 @@ export async function closeSession({ trainer, data }: Session): Promise<void> {
   await data.close();
 }
 
-/** Of the checkpoint, and for a new run also of both files of weights: a resumed one replaces them. */
-function bytesWritten(trainer: Trainer, beginning: Beginning): number {
-  const { parameters, slots, states } = trainer.tensors();
-  const bytes = (tensors: Readonly<Record<string, TensorType>>) =>
-    Object.values(tensors).reduce((sum, tensor) => sum + byteLength(tensor), 0);
-  const weights = bytes(parameters) + bytes(states);
-  return weights + bytes(slots) + (beginning === "resume" ? 0 : 2 * weights);
-}
-
 /** What the user should know before the first step, and finds in the report. */
 export function notesOf(session: Session): string[] {
   const { model, exporting } = session;
@@ -285,11 +277,11 @@ export function announce(session: Session): void {
   });
 }
 
-/** Nothing for a run on one machine. */
+/** Nothing for a run on one node. */
 function networkOf({ group }: Ranks, { plan }: Trainer): { readonly network?: NetworkFacts } {
-  const machines = group.transport.machines.length;
+  const machines = group.transport.nodes.length;
   if (machines === 1) return {};
-  const { messageUs, wireUsPerByte } = group.costs.between;
+  const { messageUs, wireUsPerByte } = group.costs;
   const { buckets } = plan;
   return { network: { machines, messageUs, bytesPerSecond: 1e6 / wireUsPerByte, buckets } };
 }

@@ -4,6 +4,7 @@ import { assert } from "../errors.ts";
 import type { Model } from "../nn/index.ts";
 import { type Rules } from "../optimizer/index.ts";
 import {
+  type Held,
   type Instance,
   initialize,
   type StepProgram,
@@ -26,6 +27,9 @@ export interface TrainerTensors<T> {
 /** What a trainer's tensors hold. */
 export type TrainerState = TrainerTensors<Tensor>;
 
+/** Gives the bytes of a part of a buffer that another rank holds. */
+export type ReadHeld = (part: Held) => Uint8Array;
+
 export function namedTensors(
   instance: Instance,
   plan: StepProgram,
@@ -41,18 +45,19 @@ export function namedTensors(
 }
 
 /**
- * What all tensors hold: as `Device.download` gives it, or put together out of the memory of the ranks that hold parts of it, tensor by tensor
- * as it is asked for. Those ranks stand still meanwhile.
+ * What all tensors hold: as `Device.download` gives it, or put together out of what the ranks hold
+ * that have parts of it, tensor by tensor as it is asked for. Those ranks stand still meanwhile.
  */
 export async function readState(
   instance: Instance,
   plan: StepProgram,
   from: 0 | 1,
+  read: ReadHeld,
 ): Promise<TrainerState> {
   const all = async (refs: ReadonlyMap<string, TensorRef>) => {
     const found = [...refs].map(async ([name, ref]): Promise<[string, Tensor]> => {
       const tensor = isInParts(plan, ref)
-        ? inParts(instance, plan, ref)
+        ? inParts(instance, plan, ref, read)
         : await instance.device.download(instance.tensor(ref));
       return [name, tensor];
     });
@@ -65,12 +70,17 @@ export async function readState(
   };
 }
 
-/** Whether other ranks of the node hold parts of a tensor. */
+/** Whether other ranks hold parts of a tensor. */
 function isInParts({ held }: StepProgram, { buffer }: TensorRef): boolean {
   return held.some((part) => part.buffer === buffer);
 }
 
-function inParts(instance: Instance, { held }: StepProgram, ref: TensorRef): Tensor {
+function inParts(
+  instance: Instance,
+  { held }: StepProgram,
+  ref: TensorRef,
+  read: ReadHeld,
+): Tensor {
   const [start, end] = [ref.byteOffset, ref.byteOffset + byteLength(ref.type)];
   return {
     ...ref.type,
@@ -80,9 +90,9 @@ function inParts(instance: Instance, { held }: StepProgram, ref: TensorRef): Ten
         if (part.buffer !== ref.buffer) continue;
         const from = Math.max(start, part.byteOffset);
         const to = Math.min(end, part.byteOffset + part.byteLength);
-        if (from < to) {
-          bytes.set(instance.host(part.buffer, part.rank).bytes.subarray(from, to), from - start);
-        }
+        if (from >= to) continue;
+        const theirs = read(part).subarray(from - part.byteOffset, to - part.byteOffset);
+        bytes.set(theirs, from - start);
       }
       return bytes;
     },
@@ -113,14 +123,6 @@ export function writeOwn(
   write(end);
 }
 
-/** Brings to this rank's memory what neighbours hold. */
-export function collectHeld(instance: Instance, { held }: StepProgram): void {
-  for (const { buffer, rank, byteOffset, byteLength } of held) {
-    const theirs = instance.host(buffer, rank).bytes.subarray(byteOffset, byteOffset + byteLength);
-    instance.host(buffer).bytes.set(theirs, byteOffset);
-  }
-}
-
 /** Writes the tensors that are given; each must be one of the trainer's. */
 export function writeState(
   instance: Instance,
@@ -147,23 +149,34 @@ export async function initializeTrainer(
   seed: number,
 ): Promise<void> {
   const refs = new Map([...plan.parameters, ...plan.sides[0].states]);
-  const items = [...model.parameters, ...model.states].map(({ name, type, initializer }) => {
-    return { name, type, initializer, ref: refs.get(name) as TensorRef };
-  });
-  const whole = items.filter(({ ref }) => !isInParts(plan, ref));
+  const refOf = (name: string) => refs.get(name) as TensorRef;
+  const items = [...model.parameters, ...model.states];
+  const shared = items.filter(({ name }) => isInParts(plan, refOf(name)));
+  const whole = items.filter((item) => !shared.includes(item));
   await initialize(
     engine,
-    whole.map(({ ref, ...item }) => ({ ...item, into: instance.tensor(ref) })),
+    whole.map(({ name, type, initializer }) => {
+      return { name, type, initializer, into: instance.tensor(refOf(name)) };
+    }),
     seed,
   );
-  // One after the other: no rank has room for all of them.
-  for (const { ref, ...item } of items) {
-    if (!isInParts(plan, ref)) continue;
-    const buffer = engine.allocate(byteLength(ref.type));
+  for await (const [name, { bytes }] of initialTensors(engine, shared, seed)) {
+    writeOwn(instance, plan, refOf(name), bytes);
+  }
+}
+
+/** One after the other: no rank has room for all of them. Each is read before the next is asked for. */
+export async function* initialTensors(
+  engine: Device,
+  items: readonly (Model["parameters"][number] | Model["states"][number])[],
+  seed: number,
+): AsyncGenerator<[string, Tensor]> {
+  for (const { name, type, initializer } of items) {
+    const buffer = engine.allocate(byteLength(type));
     try {
-      const into = buffer.tensor(ref.type);
-      await initialize(engine, [{ ...item, into }], seed);
-      writeOwn(instance, plan, ref, (await engine.download(into)).bytes);
+      const into = buffer.tensor(type);
+      await initialize(engine, [{ name, type, initializer, into }], seed);
+      yield [name, await engine.download(into)];
     } finally {
       buffer.close();
     }

@@ -15,7 +15,8 @@ import {
   type StepProgram,
   summaryOf,
 } from "../program/index.ts";
-import { toNumbers } from "../tensor/index.ts";
+import { type Tensor, toNumbers } from "../tensor/index.ts";
+import { Collector } from "./collect.ts";
 import { holdsNothing } from "./empty-batch.ts";
 import { fillKeys, type Positions, positionsOf } from "./keys.ts";
 import type { Pacing } from "./pacing.ts";
@@ -28,13 +29,12 @@ import {
   replan,
   type Sharing,
 } from "./planned.ts";
-import { runMeasured, runStages } from "./run-stages.ts";
+import { runEvaluation, runMeasured, runStages, tellOthers } from "./run-stages.ts";
 import type { Ranks } from "./sharing.ts";
 import {
-  collectHeld,
   initializeTrainer,
+  initialTensors,
   namedTensors,
-  readState,
   type TrainerState,
   type TrainerTensors,
   writeScalars,
@@ -72,6 +72,7 @@ export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
 export class Trainer {
   readonly #instance: Instance;
   readonly #rules: Rules;
+  readonly #collector = new Collector();
   #options: TrainerOptions;
   #pacing: Pacing | undefined;
   #planned: Planned;
@@ -130,10 +131,7 @@ export class Trainer {
     const { plan } = this;
     const side = plan.sides[this.#from];
     const [instance, pacing] = [this.#instance, this.#pacing];
-    const tell = () => {
-      if (plan.stop !== undefined) instance.write(plan.stop, [Number(isAsked)]);
-      if (plan.paces !== undefined && pacing) instance.write(plan.paces, pacing.told());
-    };
+    const tell = () => tellOthers(instance, plan, isAsked, pacing);
     tell();
     await runStages(instance, side.totals, { signal });
     await this.#compute(side.compute, signal);
@@ -167,16 +165,8 @@ export class Trainer {
    * @param size which of the sizes of the plan's evaluation it has
    */
   evaluate(size: number, fill: FillBatch): Promise<number[]> {
-    return this.#alone(async () => {
-      const stage = this.plan.sides[this.#from].evaluate[size];
-      const batch = this.plan.evaluation?.sizes[size];
-      const fields = this.#fields.evaluation[size];
-      assert(stage !== undefined && batch !== undefined && fields !== undefined, "a planned size");
-      await fill(fields);
-      await this.#instance.run(stage);
-      const sums = toNumbers(this.#instance.hostTensor(batch.sums));
-      return sums.map((sum, index) => sum * (batch.factors[index] as number));
-    });
+    const at = { plan: this.plan, from: this.#from, size, fields: this.#fields.evaluation[size] };
+    return this.#alone(() => runEvaluation(this.#instance, at, fill));
   }
 
   /** The places of everything that a checkpoint holds, by name: what is uploaded there is what the next step reads. */
@@ -187,7 +177,26 @@ export class Trainer {
 
   /** What they hold, as `Device.download` gives it: perhaps views, so it is read before the next step. */
   read(): Promise<TrainerState> {
-    return this.#alone(() => readState(this.#instance, this.plan, this.#from));
+    return this.#alone(() => {
+      return this.#collector.read(this.#instance, this.plan, this.#from, this.#step);
+    });
+  }
+
+  /** All ranks call it after the same step: rank 0 gets what other nodes hold, in a file at `path`. */
+  collect(path: string): Promise<void> {
+    const at = { group: this.#options.ranks?.group, step: this.#step, path };
+    return this.#alone(() => this.#collector.collect(this.#instance, this.plan, at));
+  }
+
+  /** Whether this rank can read all that a checkpoint holds. */
+  get isWhole(): boolean {
+    return this.#collector.hasAll(this.plan, this.#step);
+  }
+
+  /** What the first step begins with; each tensor is read before the next is asked for. */
+  beginning(): AsyncGenerator<[string, Tensor]> {
+    const { engine, model, seed = 0 } = this.#options;
+    return initialTensors(engine, [...model.parameters, ...model.states], seed);
   }
 
   /** Puts other values in the place of some. */
@@ -204,7 +213,7 @@ export class Trainer {
     assert(!this.#busy, "a trainer is detached between two steps");
     this.#check();
     if (!this.#isAttached) return;
-    collectHeld(this.#instance, this.plan);
+    this.#collector.bringHere(this.#instance, this.plan, this.#step);
     this.#planned = { ...this.#planned, plan: { ...this.plan, held: [] } };
     this.#instance.detach();
     this.#isAttached = false;
@@ -237,6 +246,7 @@ export class Trainer {
 
   close(): void {
     this.#broken ??= new LockstepError("ENGINE_CLOSED", "This trainer was closed.");
+    void this.#collector.close();
     this.#instance.close();
   }
 

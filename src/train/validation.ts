@@ -45,24 +45,36 @@ export class Validation {
     this.#batches = batchesOf(evaluation, samples.length);
   }
 
+  /** Whether parameters are sent while a batch is evaluated: then all workers evaluate at once. */
+  get #isTogether(): boolean {
+    const { isHeldInPlace, sides } = this.#trainer.plan;
+    return !isHeldInPlace && sides[0].evaluate.some(({ mode }) => mode === "tasks");
+  }
+
   /**
    * On the worker that leads; on others, what they have found alone. Undefined where a stop was asked for before all batches were done:
-   * each worker heeds `asked` after the batch at hand.
+   * each worker heeds `asked` after the batch at hand, unless all evaluate at once.
    */
   async run(asked?: AbortSignal): Promise<Validated | undefined> {
     const { rank, size } = this.#group ?? { rank: 0, size: 1 };
     const width = this.#plan.sizes[0]?.factors.length ?? 0;
     // The last number says whether a worker has left some out.
     const sums = new Float64Array(width * this.#batches.length + 1);
-    for (const [index, batch] of this.#batches.entries()) {
-      if (index % size !== rank) continue;
-      if (asked?.aborted === true) {
+    const rounds = Math.ceil(this.#batches.length / size);
+    for (let round = 0; round < rounds; round++) {
+      const index = round * size + rank;
+      const own = this.#batches[index];
+      if (asked?.aborted === true && !this.#isTogether) {
         sums[sums.length - 1] = 1;
         break;
       }
+      // Who has none left takes part with one that is not counted.
+      const batch = own ?? (this.#isTogether ? this.#batches[0] : undefined);
+      if (batch === undefined) break;
       const read = (into: Parameters<SampleSet["read"]>[1]) =>
         this.#samples.read(batch.indices, into);
-      sums.set(await this.#trainer.evaluate(batch.size, read), index * width);
+      const found = await this.#trainer.evaluate(batch.size, read);
+      if (own !== undefined) sums.set(found, index * width);
     }
     if (this.#group !== undefined) await collect(this.#group, sums, width);
     if (sums.at(-1) !== 0) return undefined;
