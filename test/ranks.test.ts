@@ -89,7 +89,7 @@ interface Outcome {
 interface Setting
   extends Pick<
     TrainerOptions,
-    "reproducible" | "bucketBytes" | "parallel" | "zero" | "strategies"
+    "reproducible" | "bucketBytes" | "parallel" | "zero" | "recompute" | "strategies"
   > {
   readonly threads?: number;
   /** How many ranks the run has. Default: 1. */
@@ -115,7 +115,7 @@ async function trainRanks(
   setting: Setting = {},
 ): Promise<readonly Outcome[]> {
   const { ranks = 1, nodes = 1, optimizer = adamw({ learningRate: 1e-2 }), ...rest } = setting;
-  const { reproducible, bucketBytes, parallel, zero, strategies } = rest;
+  const { reproducible, bucketBytes, parallel, zero, recompute, strategies } = rest;
   const simulated =
     ranks === 1 ? undefined : simulatedRanks(engine, ranks, nodes < ranks, nodesOf(ranks, nodes));
   const model = definition.build({ batch: SAMPLES / MICRO_BATCHES, mode: "train" });
@@ -132,6 +132,7 @@ async function trainRanks(
       bucketBytes,
       parallel,
       zero,
+      recompute,
       strategies,
     });
   };
@@ -216,6 +217,41 @@ for (const [name, definition] of Object.entries({ ...MODELS, gpt: PLAIN_GPT })) 
       }
     });
   }
+}
+
+for (const [name, definition] of Object.entries({ ...MODELS, gpt: PLAIN_GPT })) {
+  test(`${name}: activations that are computed again give the same bits, alone and on ranks`, async () => {
+    const [expected] = await trainRanks(definition);
+    const places: Setting[] = [
+      { ranks: 1 },
+      { ranks: 2 },
+      { ranks: 4 },
+      { ranks: 4, nodes: 2 },
+      { ranks: 4, nodes: 2, parallel: { data: 2, shard: 2 } },
+      { ranks: 2, zero: 2 },
+      ...([1, 3] as const).flatMap((zero) => [2, 4].map((ranks) => ({ ranks, zero }))),
+    ];
+    for (const place of places) {
+      const afterwards = (trainers: readonly Trainer[]) => {
+        // The whole pass would take the memory that its pieces save.
+        for (const { plan } of trainers) assert.ok(!plan.graphs.has("gradient"));
+      };
+      const setting = { ...place, bucketBytes: 6000, recompute: "blocks" as const, afterwards };
+      for (const [rank, outcome] of (await trainRanks(definition, setting)).entries()) {
+        assert.deepEqual(
+          outcome.norms,
+          expected?.norms,
+          `rank ${rank} of ${JSON.stringify(place)}`,
+        );
+        // Rank 0 is given what other nodes hold.
+        const weights = rank === 0 ? outcome.weights : (outcome.weights ?? expected?.weights);
+        assert.ok(
+          isDeepStrictEqual({ ...outcome, weights }, expected),
+          `rank ${rank} of ${JSON.stringify(place)}`,
+        );
+      }
+    }
+  });
 }
 
 /** Workers, the nodes that they are on, and the axes that are stated. Each model has a third of them, with each stage. */

@@ -4,6 +4,7 @@
  */
 import { Command, InvalidArgumentError, Option } from "commander";
 import { DEFAULT_AGENT_PORT } from "../launch/index.ts";
+import { bytesOfText, type Recompute } from "../parallel/index.ts";
 import { CHANGEABLE, type Changeable } from "../train/index.ts";
 import type { PortRange } from "../transport/index.ts";
 import { version } from "../version.ts";
@@ -74,7 +75,17 @@ function zero(text: string): 1 | 2 | 3 {
   throw new InvalidArgumentError("It must be 1, 2 or 3.");
 }
 
-function sharing(): [Option, Option] {
+/** `blocks`, or a size of memory. */
+function again(text: string): Recompute {
+  if (text === "blocks") return text;
+  try {
+    return { memory: bytesOfText(text) };
+  } catch {
+    throw new InvalidArgumentError("It must be the word blocks, or a size of memory, as in 2GB.");
+  }
+}
+
+function sharing(): [Option, Option, Option] {
   return [
     new Option(
       "--parallel <axes>",
@@ -84,6 +95,10 @@ function sharing(): [Option, Option] {
       "--zero <stage>",
       "what workers share out: optimizer state (1), gradients too (2), parameters too (3)",
     ).argParser(zero),
+    new Option(
+      "--recompute <how>",
+      "compute activations again in the backward pass: of all blocks, or of as few as make those of a micro-batch fit, as in 2GB",
+    ).argParser(again),
   ];
 }
 
@@ -107,7 +122,7 @@ function tls(): Option {
  * shown.
  */
 export function commandLine(): Command {
-  const [axes, stage] = sharing();
+  const [axes, stage, repeated] = sharing();
   const command = new Command("lockstep")
     .description(
       "Distributed training for TypeScript: any ONNX model, trained in step on any machines.",
@@ -135,6 +150,7 @@ export function commandLine(): Command {
     .addOption(tls())
     .addOption(axes)
     .addOption(stage)
+    .addOption(repeated)
     .option("--threads <n>", "threads of each worker (default: all cores, divided)", whole(1))
     .option("--seed <n>", "of weights, sample order and dropout", whole(0))
     .option("--out <dir>", "where the run is written (default: runs/NAME)")
@@ -194,6 +210,7 @@ export function commandLine(): Command {
     .option("--workers <n>", "workers that share each step", whole(1), 2)
     .addOption(axes)
     .addOption(stage)
+    .addOption(repeated)
     .option("--rank <n>", "which of them", whole(0), 0)
     .option("--machines <n>", "that they are on, equally many on each", whole(1), 1)
     .option(

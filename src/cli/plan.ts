@@ -15,10 +15,12 @@ export interface PlanFlags {
   readonly bucket?: number;
   readonly parallel?: ParallelOptions["parallel"];
   readonly zero?: ParallelOptions["zero"];
+  readonly recompute?: ParallelOptions["recompute"];
 }
 
 export async function planCommand(file: string, flags: PlanFlags): Promise<void> {
-  const { workers, rank, machines, gflops, bandwidth, latency, bucket, parallel, zero } = flags;
+  const { workers, rank, machines, gflops, bandwidth, latency, bucket } = flags;
+  const { parallel, zero, recompute } = flags;
   const run = settleMicroBatches((await openTarget(file, {})).run);
   const options = {
     workers,
@@ -32,6 +34,7 @@ export async function planCommand(file: string, flags: PlanFlags): Promise<void>
     bucketBytes: bucket,
     parallel,
     zero,
+    recompute,
   };
   const json = flags.json === true;
   process.stdout.write(json ? planAsJson(run, options) : printable(describePlan(run, options)));

@@ -36,15 +36,15 @@ export async function openTarget(path: string, flags: TargetFlags): Promise<Targ
 
 async function openRunFile(path: string, flags: TargetFlags): Promise<Target> {
   const loaded = await loadRun(path);
-  const { steps, batch, seed, parallel, zero } = flags;
+  const { steps, batch, seed, parallel, zero, recompute } = flags;
   const data = flags.data && textOf(flags.data, loaded);
-  const run = overrideRun(loaded, { steps, batch, seed, data, parallel, zero });
+  const run = overrideRun(loaded, { steps, batch, seed, data, parallel, zero, recompute });
   const baseDir = resolve(dirname(path));
   return { run, baseDir, roots: undefined, holds: undefined, job: undefined };
 }
 
 function openJobAt(path: string, flags: TargetFlags): Target {
-  const { steps, seed, batch, data, parallel, zero } = flags;
+  const { steps, seed, batch, data, parallel, zero, recompute } = flags;
   if (batch !== undefined || data !== undefined) {
     throw new LockstepError(
       "INVALID_OPTION",
@@ -56,7 +56,7 @@ function openJobAt(path: string, flags: TargetFlags): Target {
   const opened = openJob(job);
   opened.check();
   const roots = (flags.dataRoot ?? [process.cwd()]).map((root) => resolve(root));
-  const run = overrideRun(opened.run, { steps, seed, parallel, zero });
+  const run = overrideRun(opened.run, { steps, seed, parallel, zero, recompute });
   return { run, baseDir: opened.baseIn(roots), roots, holds: opened.holds, job };
 }
 

@@ -3,7 +3,7 @@ import { basename, join } from "node:path";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { makeJobFolder, removeJobFolder, writeJobForNow } from "../job/index.ts";
-import { availableCores, launchLocal, launchOnHosts } from "../launch/index.ts";
+import { availableCores, type JobOverrides, launchLocal, launchOnHosts } from "../launch/index.ts";
 import { type EventSink, jsonlSink, terminalSink } from "../telemetry/index.ts";
 import {
   type Beginning,
@@ -146,9 +146,8 @@ async function trainByWorkers(
   options: WorkersOptions,
 ): Promise<Outcome> {
   const { baseDir, roots = [rootHere(baseDir)], job } = target;
-  const { steps, seed } = flags;
   if (job !== undefined) {
-    return launchLocal({ ...options, job: job.path, roots, overrides: { steps, seed } });
+    return launchLocal({ ...options, job: job.path, roots, overrides: overridesOf(flags) });
   }
   const folder = await makeJobFolder();
   const remove = () => removeJobFolder(folder).catch(() => undefined);
@@ -174,12 +173,18 @@ async function trainByWorkers(
   }
 }
 
+/** What the command line says in place of the job: a run file's job has it already. */
+function overridesOf({ steps, seed, parallel, zero, recompute }: TrainFlags): JobOverrides {
+  const asked = { steps, seed, parallel, zero, recompute };
+  return Object.fromEntries(Object.entries(asked).filter(([, value]) => value !== undefined));
+}
+
 async function trainOnHosts(
   target: Target,
   flags: TrainFlags,
   options: Shared & { readonly out: string; readonly workers: number },
 ): Promise<Outcome> {
-  const { hosts = [], tls = false, threads, steps, seed } = flags;
+  const { hosts = [], tls = false, threads } = flags;
   const token = requireToken(flags.token);
   const made =
     target.job === undefined
@@ -192,7 +197,7 @@ async function trainOnHosts(
     ...options,
     name: target.run.name,
     job: made.files,
-    overrides: target.job === undefined ? {} : { steps, seed },
+    overrides: target.job === undefined ? {} : overridesOf(flags),
     hosts,
     token,
     tls,

@@ -9,4 +9,4 @@ export {
 } from "./folder.ts";
 export { type JobFiles, type MadeJob, type MakeOptions, makeJob } from "./make.ts";
 export { type OpenedJob, openJob } from "./open.ts";
-export type { JobHead } from "./schema.ts";
+export { type JobHead, sharingShape } from "./schema.ts";

@@ -30,6 +30,15 @@ export function isFileOfJobs(name: string): boolean {
   return name === JOB_FILE || FILE_NAME.test(name);
 }
 
+/** How workers share a step, and what they compute again. */
+export const sharingShape = {
+  parallel: z.strictObject({ data: count.optional(), shard: count.optional() }).optional(),
+  zero: z.union([z.literal(1), z.literal(2), z.literal(3)]).optional(),
+  recompute: z
+    .union([z.literal("blocks"), z.strictObject({ memory: z.union([count, name]) })])
+    .optional(),
+};
+
 const run = z.strictObject({
   batch: count.max(MAX_BATCH),
   microBatches: count.max(MAX_BATCH),
@@ -39,8 +48,7 @@ const run = z.strictObject({
   clipNorm: z.number().optional(),
   reproducible: z.boolean().optional(),
   bucketBytes: count.optional(),
-  parallel: z.strictObject({ data: count.optional(), shard: count.optional() }).optional(),
-  zero: z.union([z.literal(1), z.literal(2), z.literal(3)]).optional(),
+  ...sharingShape,
   evaluate: z.strictObject({ every: count.optional(), samples: count.optional() }).optional(),
   checkpointEvery: count.optional(),
   sample: z

@@ -5,6 +5,7 @@
  */
 import { z } from "zod";
 import { LockstepError } from "../errors.ts";
+import { sharingShape } from "../job/index.ts";
 import { eventSchema } from "../telemetry/index.ts";
 import { type Beginning, CHANGEABLE } from "../train/index.ts";
 import { errorSchema, notUnderstood, outcome, port } from "./checks.ts";
@@ -13,7 +14,7 @@ import { errorSchema, notUnderstood, outcome, port } from "./checks.ts";
  * The version of these messages. It changes with every change that an older side would not
  * understand.
  */
-export const AGENT_PROTOCOL = 5;
+export const AGENT_PROTOCOL = 6;
 export const DEFAULT_AGENT_PORT = 4100;
 
 const MAX_WORKERS = 4096;
@@ -54,6 +55,7 @@ const jobFields = z.strictObject({
   overrides: z.strictObject({
     steps: count.optional(),
     seed: count.optional(),
+    ...sharingShape,
   }),
   /** The options that may change in a run that is resumed. */
   changes: z.array(z.enum(CHANGEABLE)).max(CHANGEABLE.length).optional(),

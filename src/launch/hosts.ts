@@ -80,7 +80,6 @@ export async function launchOnHosts(options: HostsOptions): Promise<TrainResult[
 
 function jobOf(options: HostsOptions) {
   const { root, name, job, overrides, beginning, changes, hosts, workers: own, threads } = options;
-  const { steps, seed } = overrides;
   const files = [...job].map(([file, pieces]) => ({
     name: file,
     bytes: pieces.reduce((sum, { byteLength }) => sum + byteLength, 0),
@@ -91,10 +90,7 @@ function jobOf(options: HostsOptions) {
     files,
     out: placeBelow(root, options.out),
     beginning,
-    overrides: {
-      ...(steps === undefined ? {} : { steps }),
-      ...(seed === undefined ? {} : { seed }),
-    },
+    overrides,
     ...(changes === undefined ? {} : { changes: [...changes] }),
     group: randomBytes(16).toString("hex"),
     own,

@@ -39,7 +39,7 @@ export interface Assignment {
 }
 
 /** The options of a job that a run may replace: they need no graph that the job does not have. */
-export type JobOverrides = Pick<RunOverrides, "steps" | "seed">;
+export type JobOverrides = Pick<RunOverrides, "steps" | "seed" | "parallel" | "zero" | "recompute">;
 
 /** How the workers of a run find each other. */
 export type Meeting =

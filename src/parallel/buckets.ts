@@ -8,6 +8,7 @@ import {
   cutWhereReady,
   inOrderMade,
   isOfKind,
+  isPiece,
   type ReduceTask,
   type StepGraph,
   type StepTask,
@@ -33,11 +34,10 @@ export function buckets({ bucketBytes: least, overlap = true }: BucketOptions): 
   return {
     name: `buckets of ${least} bytes${overlap ? ", beside computation" : ""}`,
     rewrite(step) {
-      const made = step.tasks.find(
-        (task): task is ComputeTask => task.kind === "compute" && task.graph === "gradient",
-      );
+      const made = step.tasks.filter(isPiece);
+      const [first] = made;
       const summed = step.tasks.find(isOfKind("reduce"));
-      if (made === undefined || summed === undefined) return step;
+      if (first === undefined || summed === undefined) return step;
       const lists = bucketsOf(step, made, least);
       const listed = new Set(lists.flat());
       const others = summed.inputs.filter((name) => !listed.has(name));
@@ -46,7 +46,9 @@ export function buckets({ bucketBytes: least, overlap = true }: BucketOptions): 
       );
       const whole = { ...step, tasks: replaced(step, summed, reduces) };
       if (!overlap) return whole;
-      const { step: cut, pieces } = cutWhereReady(step, made, lists);
+      // A pass that is in pieces already stays so.
+      const cut = made.length > 1 ? step : cutWhereReady(step, first, lists).step;
+      const pieces = cut.tasks.filter(isPiece);
       if (pieces.length === 1) return whole;
       return { ...cut, tasks: interleaved(cut, summed, pieces, reduces) };
     },
@@ -84,12 +86,18 @@ function interleaved(
 }
 
 /**
- * The outputs of a task that the step sums, in the order in which they are made, grouped into
+ * The outputs of pieces that the step sums, in the order in which they are made, grouped into
  * buckets of at least `least` bytes and of one element type.
  */
-export function bucketsOf(step: StepGraph, task: ComputeTask, least: number): string[][] {
+export function bucketsOf(
+  step: StepGraph,
+  pieces: readonly ComputeTask[],
+  least: number,
+): string[][] {
   const summed = new Set(step.tasks.filter(isOfKind("reduce")).flatMap(({ inputs }) => inputs));
-  const names = inOrderMade(step, task).filter((name) => summed.has(name));
+  const names = pieces
+    .flatMap((piece) => inOrderMade(step, piece))
+    .filter((name) => summed.has(name));
   const closed: string[][] = [];
   const open = new Map<string, { names: string[]; bytes: number }>();
   for (const name of names) {

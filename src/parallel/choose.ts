@@ -7,6 +7,7 @@ import { createMesh, type Mesh, regularTopology, type Topology } from "../mesh/i
 import type { ReduceTask } from "../plan/index.ts";
 import { type BucketOptions, buckets } from "./buckets.ts";
 import { data } from "./data.ts";
+import { type Recompute, recompute } from "./recompute.ts";
 import type { Strategy } from "./strategy.ts";
 import { sharedUpdates, zero1, zero2, zero3 } from "./zero.ts";
 
@@ -17,12 +18,19 @@ export interface ParallelOptions {
    * model, `shard` shards parameters, gradients and optimizer state. With both, the model is
    * sharded within a group of workers and replicated across groups (hybrid).
    */
-  readonly parallel?: { readonly data?: number; readonly shard?: number } | undefined;
+  readonly parallel?:
+    | { readonly data?: number | undefined; readonly shard?: number | undefined }
+    | undefined;
   /**
    * What is sharded: 1: the optimizer state; 2: the gradients, too; 3: the parameters, too.
    * Default: 3 if `shard` is given.
    */
   readonly zero?: 1 | 2 | 3 | undefined;
+  /**
+   * Activations that are computed again in the backward pass instead of being kept: of all blocks of the model, or of as few as it takes
+   * for the activations of a micro-batch to fit the memory. Each micro-batch at work (one a thread) takes as much. It changes no bits.
+   */
+  readonly recompute?: Recompute | undefined;
 }
 
 export interface ChooseOptions extends ParallelOptions {
@@ -63,15 +71,17 @@ export function chooseParallel(options: ChooseOptions): Parallel {
     parallel === undefined ? { data: nodes.length, shard: each } : stated(parallel, size);
   const axes = (["data", "shard"] as const).filter((axis) => sizes[axis] > 1);
   const mesh = createMesh(Object.fromEntries(axes.map((axis) => [axis, sizes[axis]])));
+  const again = options.recompute === undefined ? [] : [recompute(options.recompute)];
   if (axes.length === 0) {
     const reason = "One worker computes the whole step.";
-    return { mesh, topology, strategies: [], reason };
+    return { mesh, topology, strategies: again, reason };
   }
   const sharded = sizes.shard > 1 ? "shard" : "data";
   const { zero = defaultZero(parallel, sizes.shard) } = options;
   const { bucketBytes = BUCKET_BYTES } = options.buckets ?? {};
   const isSummedWhole = zero < 2;
   const strategies = [
+    ...again,
     ...axes.map((axis) => data({ axis, combination })),
     ...(zero === 1 ? [zero1([sharded])] : []),
     ...(zero === 2 ? [zero2([sharded], bucketBytes)] : []),

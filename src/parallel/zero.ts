@@ -10,8 +10,8 @@ import {
   cutTask,
   cutWhereReady,
   type GatherTask,
-  GRADIENT,
   isOfKind,
+  isPiece,
   MICRO_BATCH,
   phasesOf,
   type ReduceTask,
@@ -51,12 +51,12 @@ export function zero2(axes: readonly string[], bucketBytes: number): Strategy {
     name: `zero stage 2 over ${quoted(axes)}`,
     rewrite: (step, mesh) => {
       const wide = wideAxes(mesh, axes);
-      const task = step.tasks.find(isGradient);
-      if (wide.length === 0 || task === undefined) return step;
+      if (wide.length === 0) return step;
       const sharded = shardUpdates(step, wide, ["slot", "gradient"]);
-      const lists = bucketsOf(sharded, task, bucketBytes);
-      const { step: cut, pieces } = cutWhereReady(sharded, task, lists);
-      return reduceEach(cut, pieces);
+      const cut = cutWhole(sharded, (task) => {
+        return cutWhereReady(sharded, task, bucketsOf(sharded, [task], bucketBytes)).step;
+      });
+      return reduceEach(cut, cut.tasks.filter(isPiece));
     },
   };
 }
@@ -71,16 +71,18 @@ export function zero3(axes: readonly string[]): Strategy {
     name: `zero stage 3 over ${quoted(axes)}`,
     rewrite: (step, mesh) => {
       const wide = wideAxes(mesh, axes);
-      const task = step.tasks.find(isGradient);
-      if (wide.length === 0 || task === undefined) return step;
+      if (wide.length === 0) return step;
       const sharded = shardUpdates(step, wide, ["slot", "gradient", "parameter"]);
-      const { phases, phaseOf } = phasesOf(sharded, task);
-      const { step: cut, pieces } = cutTask(sharded, task, (_, index) => phaseOf[index] as number);
+      const cut = cutWhole(sharded, (task) => {
+        const { phaseOf } = phasesOf(sharded, task);
+        return cutTask(sharded, task, (_, index) => phaseOf[index] as number).step;
+      });
       const values = new Map(cut.values);
+      let at = -1;
       const tasks = cut.tasks.flatMap((other): StepTask[] => {
-        const at = pieces.indexOf(other as ComputeTask);
-        if (at < 0) return [other];
-        const used = phases[at]?.parameters.filter((name) => other.inputs.includes(name)) ?? [];
+        if (!isPiece(other)) return [other];
+        at += 1;
+        const used = other.inputs.filter((name) => isSharded(valueOf(cut, name), "parameter"));
         if (used.length === 0) return [other];
         const gathered = used.map((name) => gatheredName(cut, name, at));
         for (const [index, name] of used.entries()) {
@@ -99,8 +101,7 @@ export function zero3(axes: readonly string[]): Strategy {
         return [gather, { ...other, inputs }];
       });
       const gathering = { ...cut, values, tasks };
-      const now = tasks.filter(isGradient);
-      return reduceEach(gathering, now);
+      return reduceEach(gathering, tasks.filter(isPiece));
     },
   };
 }
@@ -123,11 +124,6 @@ export function sharedUpdates(axes: readonly string[]): Strategy {
 
 function gatheredName(step: StepGraph, name: string, piece: number): string {
   return valueName(`gathered ${piece} parameter`, valueOf(step, name).of);
-}
-
-/** Whether a task is the forward and backward pass of a micro-batch, or a piece of it. */
-function isGradient(task: StepTask): task is ComputeTask {
-  return task.kind === "compute" && task.graph.startsWith(GRADIENT);
 }
 
 function isUpdate(task: StepTask, granularity: UpdateTask["granularity"]): task is UpdateTask {
@@ -173,6 +169,16 @@ function shareUpdates(
   return { ...step, values, tasks };
 }
 
+/** A pass that is in pieces already stays so. */
+function cutWhole(step: StepGraph, cut: (task: ComputeTask) => StepGraph): StepGraph {
+  const pieces = step.tasks.filter(isPiece);
+  return pieces.length === 1 ? cut(pieces[0] as ComputeTask) : step;
+}
+
+function isSharded({ role, placement }: StepValue, wanted: Role): boolean {
+  return role === wanted && Object.keys(placement).length > 0;
+}
+
 /**
  * Sums gradients while micro-batches are computed, behind each piece; the other sums are made at
  * the end.
@@ -184,15 +190,12 @@ function reduceEach(step: StepGraph, pieces: readonly ComputeTask[]): StepGraph 
   const part = (inputs: readonly string[]): ReduceTask => {
     return { ...whole, inputs, outputs: inputs.map(sumOf) };
   };
-  const isSharded = (name: string) => {
-    const { role, placement } = valueOf(step, sumOf(name));
-    return role === "gradient" && Object.keys(placement).length > 0;
-  };
+  const isPart = (name: string) => isSharded(valueOf(step, sumOf(name)), "gradient");
   const tasks = step.tasks.flatMap((task): StepTask[] => {
-    if (task === whole) return [part(whole.inputs.filter((name) => !isSharded(name)))];
+    if (task === whole) return [part(whole.inputs.filter((name) => !isPart(name)))];
     const at = pieces.indexOf(task as ComputeTask);
     if (at < 0) return [task];
-    const made = task.outputs.filter((name) => whole.inputs.includes(name) && isSharded(name));
+    const made = task.outputs.filter((name) => whole.inputs.includes(name) && isPart(name));
     if (made.length === 0) return [task];
     return [task, { ...part(made), name: `gradients of piece ${at}`, each: MICRO_BATCH }];
   });

@@ -28,28 +28,39 @@ export function unitOf(parameter: string): string {
   return words.length === 1 ? parameter : words.slice(0, -1).join(".");
 }
 
+export interface Units {
+  /** The unit of each input of the graph that is a parameter. */
+  readonly unitBy: ReadonlyMap<string, string>;
+  /** Names of values, by unit. */
+  readonly parameters: ReadonlyMap<string, readonly string[]>;
+  bytesOf(units: Iterable<string>): number;
+}
+
+export function unitsOf(step: StepGraph, task: ComputeTask): Units {
+  const units = new Map<string, string[]>();
+  const bytes = new Map<string, number>();
+  const unitBy = new Map<string, string>();
+  for (const [index, input] of task.graphInputs.entries()) {
+    const name = task.inputs[index] as string;
+    const { role, of, type } = valueOf(step, name);
+    if (role !== "parameter") continue;
+    const unit = unitOf(of);
+    units.set(unit, [...(units.get(unit) ?? []), name]);
+    bytes.set(unit, (bytes.get(unit) ?? 0) + byteLength(type));
+    unitBy.set(input, unit);
+  }
+  const bytesOf = (names: Iterable<string>) =>
+    [...names].reduce((sum, name) => sum + (bytes.get(name) ?? 0), 0);
+  return { unitBy, parameters: units, bytesOf };
+}
+
 /**
  * Walks the nodes in order. A new phase begins at a node that needs a unit that is not gathered.
  */
 export function phasesOf(step: StepGraph, task: ComputeTask): Phases {
   const graph = step.graphs.get(task.graph);
-  const valueBy = new Map(
-    task.graphInputs.map((name, index) => [name, task.inputs[index] as string]),
-  );
-  const units = new Map<string, { readonly parameters: string[]; bytes: number }>();
-  const unitBy = new Map<string, string>();
-  for (const [input, name] of valueBy) {
-    const { role, of, type } = valueOf(step, name);
-    if (role !== "parameter") continue;
-    const unit = units.get(unitOf(of)) ?? { parameters: [], bytes: 0 };
-    unit.parameters.push(name);
-    unit.bytes += byteLength(type);
-    units.set(unitOf(of), unit);
-    unitBy.set(input, unitOf(of));
-  }
-  const largest = Math.max(0, ...[...units.values()].map(({ bytes }) => bytes));
-  const bytesOf = (names: ReadonlySet<string>) =>
-    [...names].reduce((sum, name) => sum + (units.get(name)?.bytes ?? 0), 0);
+  const { unitBy, parameters, bytesOf } = unitsOf(step, task);
+  const largest = Math.max(0, ...[...parameters.keys()].map((unit) => bytesOf([unit])));
   const phases: Set<string>[] = [new Set()];
   const phaseOf = (graph?.nodes ?? []).map(({ inputs }) => {
     const needed = new Set(inputs.flatMap((input) => unitBy.get(input) ?? []));
@@ -64,7 +75,7 @@ export function phasesOf(step: StepGraph, task: ComputeTask): Phases {
   });
   return {
     phases: phases.map((names) => {
-      return { parameters: [...names].flatMap((name) => units.get(name)?.parameters ?? []) };
+      return { parameters: [...names].flatMap((name) => parameters.get(name) ?? []) };
     }),
     phaseOf,
   };

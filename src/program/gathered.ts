@@ -4,6 +4,7 @@
  */
 import type { Graph } from "../graph/index.ts";
 import {
+  arenaOf,
   type ComputeTask,
   cutTask,
   MICRO_BATCH,
@@ -13,8 +14,6 @@ import {
   valueName,
   valueOf,
 } from "../plan/index.ts";
-import { byteLength } from "../tensor/index.ts";
-import { planArena } from "./arena.ts";
 import { activationBuffer, PARAMETERS } from "./buffers.ts";
 import type { Layout } from "./layout.ts";
 import type { Ownership } from "./ownership.ts";
@@ -98,10 +97,7 @@ export class Gathered {
     const { step, task } = stepOf(name, graph, this.#parameters);
     const { phases, phaseOf } = phasesOf(step, task);
     const { step: cut, pieces } = cutTask(step, task, (_, index) => phaseOf[index] as number);
-    const arena = planArena(pieces, (value) => {
-      const { role, type } = valueOf(cut, value);
-      return role === "activation" ? byteLength(type) : undefined;
-    });
+    const arena = arenaOf(cut, pieces);
     const activations = activationBuffer(0);
     const before = this.#program.buffers.get(activations)?.byteLength ?? 0;
     this.#program.buffer(activations, Math.max(before, arena.byteLength));

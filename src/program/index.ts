@@ -48,7 +48,6 @@ export {
 } from "./shares.ts";
 export {
   collectiveBytes,
-  flopsOf,
   flopsOfStages,
   planTimeline,
   type Speeds,

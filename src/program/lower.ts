@@ -7,9 +7,12 @@ import type { Graph } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { Optimizer } from "../optimizer/index.ts";
 import {
+  type Arena,
   COUNTED,
   GRADIENT,
   isOfKind,
+  isPiece,
+  isRepeating,
   MICRO_BATCH,
   type StepGraph,
   sizeOf,
@@ -17,13 +20,12 @@ import {
   valueOf,
 } from "../plan/index.ts";
 import { bytesPerElement, elementCount } from "../tensor/index.ts";
-import type { Arena } from "./arena.ts";
 import { PARAMETERS, stateBuffer } from "./buffers.ts";
 import { type EvaluationPlan, evaluationStage, planEvaluation } from "./evaluation.ts";
 import { type FlatVectors, flatVectors } from "./flat.ts";
 import { type Ground, nameOfAll } from "./levels.ts";
 import { type NormPlan, planNorm } from "./norm.ts";
-import { isPiece, Places } from "./places.ts";
+import { Places, threadsOf } from "./places.ts";
 import {
   type GraphSpec,
   type Program,
@@ -161,10 +163,9 @@ class Lowering {
       this.#program.shared.add("totals");
     }
     const pieces = this.#step.tasks.filter(isPiece);
-    const threads = this.#step.microBatches === 1 ? "all" : 1;
-    if (!this.#isFullySharded) {
-      // A micro-batch stays on one thread, so that its bits do not depend on how many there are.
-      this.#program.graph(GRADIENT, threads, () => this.#step.graphs.get(GRADIENT) as Graph);
+    if (!this.#isFullySharded && !isRepeating(this.#step)) {
+      const whole = this.#step.graphs.get(GRADIENT) as Graph;
+      this.#program.graph(GRADIENT, threadsOf(this.#step), () => whole);
     }
     const evaluated =
       evaluation && planEvaluation(this.#program, evaluation, evaluationSamples as number);

@@ -2,15 +2,16 @@
 import { assert } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import {
+  type Arena,
+  arenaOf,
   type ComputeTask,
   GRADIENT,
+  isPiece,
   type StepGraph,
-  type StepTask,
   valueName,
   valueOf,
 } from "../plan/index.ts";
 import { byteLength, bytesPerElement, elementCount, type TensorType } from "../tensor/index.ts";
-import { type Arena, planArena } from "./arena.ts";
 import { activationBuffer, GRADIENTS, PARAMETERS, stateBuffer } from "./buffers.ts";
 import type { FlatVectors } from "./flat.ts";
 import { type Layout, planLayout } from "./layout.ts";
@@ -39,9 +40,9 @@ export interface PlacesOptions {
   readonly sums: SumPlaces;
 }
 
-/** Whether a task is the forward and backward pass of a micro-batch, or a piece of it. */
-export function isPiece(task: StepTask): task is ComputeTask {
-  return task.kind === "compute" && task.graph.startsWith(GRADIENT);
+/** A micro-batch stays on one thread, so that its bits do not depend on how many there are. */
+export function threadsOf({ microBatches }: StepGraph): 1 | "all" {
+  return microBatches === 1 ? "all" : 1;
 }
 
 export class Places {
@@ -61,10 +62,7 @@ export class Places {
     this.#terms = planLayout(step.microBatches === 1 ? this.#itemsOf("term") : [], 64);
     const given = this.#itemsOf("total").filter(({ name }) => !/^(all )?parts$/.test(name));
     this.#totals = planLayout(given, 64);
-    this.arena = planArena(step.tasks.filter(isPiece), (name) => {
-      const { role, type } = valueOf(step, name);
-      return role === "activation" ? byteLength(type) : undefined;
-    });
+    this.arena = arenaOf(step, step.tasks.filter(isPiece));
   }
 
   /** @param lanes micro-batches that run at once */

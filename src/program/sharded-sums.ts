@@ -8,6 +8,7 @@ import type { Graph } from "../graph/index.ts";
 import {
   type ComputeTask,
   isOfKind,
+  isPiece,
   MICRO_BATCH,
   type StepGraph,
   valueName,
@@ -21,7 +22,7 @@ import { planLayout } from "./layout.ts";
 import { type Ground, groupsOfShard, type ShardGroups, shardGroups } from "./levels.ts";
 import { barrier, type Ownership, ownExtents } from "./ownership.ts";
 import { cutPiece, type Piece, wholePieces } from "./pieces.ts";
-import { type At, isPiece, type Places } from "./places.ts";
+import { type At, type Places } from "./places.ts";
 import {
   COMPUTE,
   type CollectiveStage,

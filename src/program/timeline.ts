@@ -2,8 +2,7 @@
  * Estimates when the tasks of a stage would run, for plans: computation beside communication, each
  * at a given speed.
  */
-import { type Graph, inferContext, typeOf } from "../graph/index.ts";
-import { operatorTable } from "../ops/index.ts";
+import { flopsOf } from "../plan/index.ts";
 import { bytesPerElement } from "../tensor/index.ts";
 import {
   COMPUTE,
@@ -89,32 +88,4 @@ export function flopsOfStages(program: Program, stages: readonly Stage[]): numbe
       return all + (found === undefined ? 0 : flopsOf(found.graph));
     }, sum);
   }, 0);
-}
-
-const known = new WeakMap<Graph, number>();
-
-/** Floating-point operations of one run of a graph. */
-export function flopsOf(graph: Graph): number {
-  const before = known.get(graph);
-  if (before !== undefined) return before;
-  let flops = 0;
-  for (const node of graph.nodes) {
-    const definition = operatorTable.find(node.op);
-    if (definition === undefined) continue;
-    const type = (name: string) => (name === "" ? undefined : typeOf(graph, name));
-    const context = inferContext({
-      definition,
-      where: node.name,
-      inputs: node.inputs.map(type),
-      constants: node.inputs.map((name) => graph.constants.get(name)),
-      attributes: node.attributes,
-      outputCount: node.outputs.length,
-    });
-    flops += definition.flops({
-      ...context,
-      outputs: node.outputs.flatMap((name) => type(name) ?? []),
-    });
-  }
-  known.set(graph, flops);
-  return flops;
 }

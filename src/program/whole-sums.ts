@@ -7,6 +7,8 @@ import { shardAxes } from "../mesh/index.ts";
 import {
   type ComputeTask,
   isOfKind,
+  isPiece,
+  isRepeating,
   type ReduceTask,
   type StepGraph,
   valueOf,
@@ -18,7 +20,7 @@ import { type Bucket, GradientStages, type RunOf } from "./gradient-stages.ts";
 import { type Ground, groupsOfRank, rankGroups, type ShardGroups, shardGroups } from "./levels.ts";
 import type { Ownership } from "./ownership.ts";
 import { bucketPieces, cutPiece, type Piece, wholePieces } from "./pieces.ts";
-import { type At, entryRef, isPiece, type Places } from "./places.ts";
+import { type At, entryRef, type Places, threadsOf } from "./places.ts";
 import type { ProgramBuilder, RunStage, Stage, TensorRef } from "./program.ts";
 import { Reducer } from "./reduce.ts";
 import { planLevels, type Range } from "./shares.ts";
@@ -71,7 +73,7 @@ export class WholeSums implements SumPlan {
     }
     if (this.#pieces.length > 1) {
       for (const { graph } of this.#pieces) {
-        program.graph(graph, 1, () => step.graphs.get(graph) as Graph);
+        program.graph(graph, threadsOf(step), () => step.graphs.get(graph) as Graph);
       }
     }
     const axes = vectors.updates.map((update) => axesOfUpdate(step, update));
@@ -133,7 +135,7 @@ export class WholeSums implements SumPlan {
   }
 
   pieces(places: Places, from: number): RunStage[] | undefined {
-    if (this.#pieces.length === 1) return undefined;
+    if (this.#pieces.length === 1 || isRepeating(this.#options.step)) return undefined;
     return this.#stages.computed({ first: 0, last: 0 }, this.#runOf(places, from));
   }
 

@@ -1,5 +1,6 @@
 /** What a rank of a run would do in a step, as text: made of plans alone, without an engine or another process. */
 import { LockstepError } from "../errors.ts";
+import type { Graph } from "../graph/index.ts";
 import { evenTopology, formatMesh } from "../mesh/index.ts";
 import type { Model } from "../nn/index.ts";
 import {
@@ -9,7 +10,15 @@ import {
   type Parallel,
   type ParallelOptions,
 } from "../parallel/index.ts";
-import { buildStep, describeStep, type StepGraph, stepToJson } from "../plan/index.ts";
+import {
+  buildStep,
+  describeStep,
+  flopsOf,
+  isPiece,
+  passMemory,
+  type StepGraph,
+  stepToJson,
+} from "../plan/index.ts";
 import {
   COMPUTE,
   collectiveBytes,
@@ -45,6 +54,8 @@ export interface PlanOptions extends ParallelOptions {
 interface RankPlan {
   readonly model: Model;
   readonly parallel: Parallel;
+  /** Of one process. */
+  readonly alone: StepGraph;
   /** As strategies have rewritten it. */
   readonly step: StepGraph;
   readonly program: StepProgram;
@@ -63,6 +74,7 @@ function planRank(run: Run, options: PlanOptions): RankPlan {
     topology: evenTopology(workers, count),
     parallel: options.parallel ?? run.parallel,
     zero: options.zero ?? run.zero,
+    recompute: options.recompute ?? run.recompute,
     combination: reproducible ? "tree" : "any",
     buckets: { bucketBytes: bucket },
   });
@@ -70,7 +82,7 @@ function planRank(run: Run, options: PlanOptions): RankPlan {
   const alone = buildStep({ model, optimizer, microBatches, clip: clipNorm });
   const step = applyStrategies(strategies, alone, mesh);
   const program = lower(step, { ground: { mesh, topology }, rank, optimizer });
-  return { model, parallel, step, program };
+  return { model, parallel, alone, step, program };
 }
 
 /** The step of all ranks and the program of one, as JSON that is read back to the same bits. Throws as `describePlan` does. */
@@ -82,7 +94,7 @@ export function planAsJson(run: Run, options: PlanOptions): string {
 /** Throws INVALID_OPTION where the run cannot be shared so. */
 export function describePlan(run: Run, options: PlanOptions): string {
   const { workers, rank, machines: count = 1, speeds } = options;
-  const { model, parallel, step, program: plan } = planRank(run, options);
+  const { model, parallel, alone, step, program: plan } = planRank(run, options);
   const size = run.batch / run.microBatches;
   const placeOf = (group: string) => plan.groups.get(group)?.indexOf(rank) ?? 0;
   const parameters = model.parameters.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
@@ -97,6 +109,7 @@ export function describePlan(run: Run, options: PlanOptions): string {
     ...describeStep(step).map((line) => `  ${line}`),
     "",
     ...memoryLines(plan),
+    ...activationLines(alone, step),
     "",
     ...stageLines(plan, placeOf),
     ...overlapLines(plan, speeds),
@@ -118,7 +131,8 @@ function check({ microBatches }: Run, workers: number, rank: number, machines: n
 function parallelLines({ mesh, strategies, reason }: Parallel): string[] {
   const names = strategies.map(({ name }) => name);
   if (names.length === 0) return [reason];
-  return [reason, `mesh ${formatMesh(mesh)}; strategies: ${names.join(", ")}`];
+  const on = mesh.size === 1 ? "" : `mesh ${formatMesh(mesh)}; `;
+  return [reason, `${on}strategies: ${names.join(", ")}`];
 }
 
 /** `4 to 7`, or `0, 4` where they do not follow each other. */
@@ -146,6 +160,24 @@ function memoryLines(program: StepProgram): string[] {
     "",
     "memory of this rank, beside what the process itself takes",
     ...columns([...kinds, ["  in all", size(totalOf(resident)), ""]]),
+  ];
+}
+
+/** Of one micro-batch, as one piece and as it is cut; what is computed again for that. */
+function activationLines(before: StepGraph, after: StepGraph): string[] {
+  const pieces = after.tasks.filter(isPiece);
+  const whole = `activations of a micro-batch: ${size(passMemory(before).within)} in one piece`;
+  if (pieces.length === 1) return [whole];
+  const { between, within } = passMemory(after);
+  const flops = (step: StepGraph) =>
+    step.tasks
+      .filter(isPiece)
+      .reduce((sum, { graph }) => sum + flopsOf(step.graphs.get(graph) as Graph), 0);
+  const again = flops(after) - flops(before);
+  const repeated = again === 0 ? "" : `; ${operations(again)} computed again`;
+  return [
+    whole,
+    `  in ${pieces.length} pieces: ${size(between)} between them, ${size(within)} within the largest${repeated}`,
   ];
 }
 

@@ -5,7 +5,7 @@ import { LockstepError } from "../errors.ts";
 import type { ModelDefinition } from "../nn/index.ts";
 import type { Optimizer, Schedule } from "../optimizer/index.ts";
 import type { OptionKinds } from "../options.ts";
-import type { ParallelOptions } from "../parallel/index.ts";
+import { bytesOfText, type ParallelOptions } from "../parallel/index.ts";
 
 export interface RunOptions extends ParallelOptions {
   readonly model: ModelDefinition;
@@ -66,6 +66,7 @@ export interface RunOverrides {
   readonly microBatches?: number | undefined;
   readonly parallel?: ParallelOptions["parallel"];
   readonly zero?: ParallelOptions["zero"];
+  readonly recompute?: ParallelOptions["recompute"];
 }
 
 const positive = z.int().min(1);
@@ -82,6 +83,11 @@ const shape: OptionKinds<RunOptions> = {
   bucketBytes: positive.optional(),
   parallel: z.strictObject({ data: positive.optional(), shard: positive.optional() }).optional(),
   zero: z.union([z.literal(1), z.literal(2), z.literal(3)]).optional(),
+  recompute: z
+    .union([z.literal("blocks"), z.strictObject({ memory: z.custom<number | string>(isSize) })], {
+      error: 'must be "blocks", or { memory: "2 GB" }, or { memory: BYTES }',
+    })
+    .optional(),
   seed: z
     .int()
     .min(0)
@@ -137,6 +143,15 @@ export function overrideRun(run: Run, overrides: RunOverrides): Run {
 /** Whether a run file's export is what `defineRun` returns. */
 export function isRun(value: unknown): value is Run {
   return z.looseObject(shape).safeParse(value).success && Reflect.has(value as object, "stated");
+}
+
+function isSize(value: unknown): boolean {
+  if (typeof value !== "number" && typeof value !== "string") return false;
+  try {
+    return bytesOfText(value) > 0;
+  } catch {
+    return false;
+  }
 }
 
 function isModel(value: unknown): boolean {

@@ -23,7 +23,7 @@ import { type Beginning, checkRoom, prepareFolder, type RunFolder } from "./fold
 import { samplingGraph } from "./generate.ts";
 import { type Change, type Changeable, type Identity, identityOf } from "./identity.ts";
 import type { Run } from "./run.ts";
-import type { Ranks } from "./sharing.ts";
+import { type Ranks, sharingOf } from "./sharing.ts";
 import { createTrainer, type Trainer } from "./step.ts";
 import { Validation } from "./validation.ts";
 
@@ -123,10 +123,7 @@ export async function openSession(
       steps: run.steps,
       clip: run.clipNorm,
       microBatches: run.microBatches,
-      reproducible: run.reproducible,
-      bucketBytes: run.bucketBytes,
-      parallel: run.parallel,
-      zero: run.zero,
+      ...sharingOf(run),
       seed: run.seed,
       ranks: options.ranks,
     });

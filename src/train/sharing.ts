@@ -13,6 +13,7 @@ import {
 } from "../parallel/index.ts";
 import type { Range } from "../program/index.ts";
 import { byteLength } from "../tensor/index.ts";
+import type { RunOptions } from "./run.ts";
 
 /** A rank among others that train the same model, each on its micro-batches of every step. */
 export interface Ranks {
@@ -38,9 +39,14 @@ export interface SharingOptions extends ParallelOptions {
   readonly strategies?: readonly Strategy[] | undefined;
 }
 
+/** What a run states of it. */
+export function sharingOf({ reproducible, bucketBytes, parallel, zero, recompute }: RunOptions) {
+  return { reproducible, bucketBytes, parallel, zero, recompute };
+}
+
 /** @param overlap whether gradients travel beside computation where they travel at all @throws INVALID_OPTION */
 export function parallelOf(options: SharingOptions, overlap: boolean): Parallel {
-  const { ranks, microBatches = 1, reproducible = true, parallel, zero } = options;
+  const { ranks, microBatches = 1, reproducible = true, parallel, zero, recompute } = options;
   const group = ranks?.group;
   const topology: Topology = { nodes: group?.transport.nodes ?? [[0]] };
   const size = group?.size ?? 1;
@@ -55,6 +61,7 @@ export function parallelOf(options: SharingOptions, overlap: boolean): Parallel 
     topology,
     parallel,
     zero,
+    recompute,
     combination: reproducible ? "tree" : "any",
     buckets: group && { bucketBytes: bucketOf(options, group), overlap },
   });

@@ -42,6 +42,7 @@ export const TRAINER_OPTIONS: OptionKinds<TrainerOptions> = {
   bucketBytes: anything.optional(),
   parallel: anything.optional(),
   zero: anything.optional(),
+  recompute: anything.optional(),
   strategies: anything.optional(),
 };
 

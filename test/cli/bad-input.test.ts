@@ -90,6 +90,21 @@ const CASES: Readonly<Record<string, Case>> = {
     code: "RUN_FILE",
     says: /code of the run file failed.*my own fault.*run\.ts:\d+/s,
   },
+  "a limit of memory that is no size": {
+    words: ["train", "run.ts", "--recompute", "2 parsecs"],
+    code: "INVALID_OPTION",
+    says: /--recompute.*the word blocks, or a size of memory, as in 2GB/,
+  },
+  "a limit of memory that nothing reaches": {
+    words: ["train", "run.ts", "--recompute", "10B"],
+    code: "INVALID_OPTION",
+    says: /activations of a micro-batch take .* computed again, which is more than the 10 B.*State/s,
+  },
+  "what to compute again, in other words": {
+    run: { recompute: '"all"' },
+    code: "INVALID_OPTION",
+    says: /recompute: must be "blocks", or \{ memory: "2 GB" \}/,
+  },
   "a wrong option in the run": {
     run: { batch: "0", steps: "2.5" },
     code: "INVALID_OPTION",

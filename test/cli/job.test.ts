@@ -88,6 +88,34 @@ describe("jobs", { concurrency: 2 }, () => {
       }
     }));
 
+  test("how workers share the step of a job is asked on the command line, and changes no bits", () =>
+    withFolder(runFiles({ microBatches: "2" }), async (cwd) => {
+      await ok(["job", "run.ts", "--out", "job"], cwd);
+      await ok(["train", "job", "--out", "out"], cwd);
+      const expected = reportIn(cwd).weightsSha256;
+      const train = ["train", "job", "--out", "out", "--anew", "--workers", "2"];
+      for (const words of [
+        ["--zero", "3"],
+        ["--zero", "3", "--recompute", "blocks"],
+      ]) {
+        await ok([...train, ...words], cwd);
+        assert.equal(reportIn(cwd).weightsSha256, expected);
+      }
+      const tooLittle = /more than the 10 B that are stated/;
+      await fails([...train, "--recompute", "10B"], cwd, "INVALID_OPTION", tooLittle);
+      await withProcesses([agentProcess(cwd)], async (hosts) => {
+        const words = ["train", "job", "--out", "out", "--hosts", hosts.join(",")];
+        await ok([...words, "--anew", "--recompute", "blocks"], cwd);
+        assert.equal(reportIn(cwd).weightsSha256, expected);
+        await fails([...words, "--anew", "--recompute", "10B"], cwd, "INVALID_OPTION", tooLittle);
+      });
+      const planned = ["plan", "job", "--workers", "1", "--recompute", "blocks"];
+      const { stdout } = await ok(planned, cwd);
+      assert.match(stdout, /strategies: recompute blocks/);
+      assert.match(stdout, /activations of a micro-batch: \S+ [kM]B in one piece/);
+      assert.match(stdout, /in \d+ pieces: \S+ kB between them, .* computed again/);
+    }));
+
   test("a run file is executed once for any number of workers and hosts, and no file is left", () =>
     withFolder(counted, async (cwd) => {
       const temporary = join(cwd, "temporary");

@@ -1,0 +1,41 @@
+/** The forward and backward pass of a micro-batch in a step, whole or in pieces, and the memory that its activations take. */
+import type { Graph } from "../graph/index.ts";
+import { byteLength } from "../tensor/index.ts";
+import { type Arena, planArena } from "./arena.ts";
+import { GRADIENT } from "./build.ts";
+import { peakOfIntermediates } from "./liveness.ts";
+import { type ComputeTask, type StepGraph, type StepTask, valueOf } from "./step-graph.ts";
+
+/** Whether a task is the forward and backward pass of a micro-batch, or a piece of it. */
+export function isPiece(task: StepTask): task is ComputeTask {
+  return task.kind === "compute" && task.graph.startsWith(GRADIENT);
+}
+
+/** Places for what the pieces of a pass hand on. */
+export function arenaOf(step: StepGraph, pieces: readonly ComputeTask[]): Arena {
+  return planArena(pieces, (name) => {
+    const { role, type } = valueOf(step, name);
+    return role === "activation" ? byteLength(type) : undefined;
+  });
+}
+
+/** Whether pieces of the pass compute nodes of other pieces again. Then it is never run whole, which would take the memory that they save. */
+export function isRepeating(step: StepGraph): boolean {
+  const nodesOf = (name: string) => step.graphs.get(name)?.nodes.length ?? 0;
+  const inPieces = step.tasks.filter(isPiece).reduce((sum, { graph }) => sum + nodesOf(graph), 0);
+  return inPieces > nodesOf(GRADIENT);
+}
+
+/** Bytes of the activations of one micro-batch. */
+export interface PassMemory {
+  /** What pieces hand on: the length of their arena. */
+  readonly between: number;
+  /** The most that is live at once inside one piece, if its nodes run in the order of its graph. */
+  readonly within: number;
+}
+
+export function passMemory(step: StepGraph): PassMemory {
+  const pieces = step.tasks.filter(isPiece);
+  const inside = pieces.map(({ graph }) => peakOfIntermediates(step.graphs.get(graph) as Graph));
+  return { between: arenaOf(step, pieces).byteLength, within: Math.max(0, ...inside) };
+}
