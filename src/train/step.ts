@@ -246,7 +246,7 @@ export class Trainer {
 
   close(): void {
     this.#broken ??= new LockstepError("ENGINE_CLOSED", "This trainer was closed.");
-    void this.#collector.close();
+    this.#collector.close();
     this.#instance.close();
   }
 
