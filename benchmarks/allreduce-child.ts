@@ -1,9 +1,18 @@
-/** One rank that measures all-reduces; rank 0 prints one JSON object. Started by `allreduce.ts`. */
-import { formatCosts, Group, measureCosts } from "../src/collectives/index.ts";
+/**
+ * One rank that measures the sum of a flat vector over all ranks, made by the stages that a run has
+ * for its gradients. Rank 0 prints one JSON object. Started by `allreduce.ts`.
+ */
+import { Group } from "../src/collectives/index.ts";
 import { createOrtEngine } from "../src/engine/index.ts";
+import { gradientBuffer } from "../src/program/buffers.ts";
+import { evenRanges, instantiate, planLayout, planLevels } from "../src/program/index.ts";
+import { wholePieces } from "../src/program/pieces.ts";
+import { ProgramBuilder } from "../src/program/program.ts";
+import { Reducer } from "../src/program/reduce.ts";
 import { joinSharedMemory, joinTcp, listenTcp, type Transport } from "../src/transport/index.ts";
 import { median } from "./report.ts";
 
+/** The same in all revisions, so that two of them can be compared. */
 export interface AllReduceRequest {
   readonly transport: "shared-memory" | "tcp";
   readonly name: string;
@@ -17,17 +26,14 @@ export interface AllReduceRequest {
 
 export interface AllReduceMeasurement {
   readonly bytes: number;
-  /** Median, in microseconds, of one all-reduce. */
+  /** Median, in microseconds, of one sum. */
   readonly medianUs: number;
   readonly bestUs: number;
-  readonly algorithm: string;
 }
 
 const request = JSON.parse(process.argv[2] ?? "{}") as AllReduceRequest;
 const engine = createOrtEngine({ threads: 1, spin: false });
 const group = new Group({ engine, transport: await join(request) });
-group.costs = await measureCosts(group);
-if (request.rank === 0) console.error(`  ${formatCosts(group.costs)}`);
 const results: AllReduceMeasurement[] = [];
 for (const bytes of request.bytes) results.push(await measure(bytes));
 if (request.rank === 0) console.log(JSON.stringify(results));
@@ -46,27 +52,35 @@ async function join({ transport, name, rank, size, port }: AllReduceRequest): Pr
 }
 
 async function measure(bytes: number): Promise<AllReduceMeasurement> {
+  const { rank, size, transport } = group;
   const count = bytes / 4;
-  const data = await group.allocate(bytes);
-  const values = new Float32Array(data.bytes.buffer, data.bytes.byteOffset, count);
-  const collective = { kind: "allReduce", count, dtype: "float32", reduction: "sum" } as const;
-  const prepared = await group.prepare(collective, { data });
+  const type = { dtype: "float32", shape: [count] } as const;
+  const layout = planLayout([{ name: "vector", type, group: "all" }]);
+  const program = new ProgramBuilder();
+  const ranks = Array.from({ length: size }, (_, peer) => peer);
+  program.groups.set("ranks", ranks);
+  // Each rank has computed one micro-batch.
+  const levels = planLevels(evenRanges(size, size), transport.nodes);
+  for (let slot = 0; slot < levels.ranks.slots; slot++) {
+    program.shared.add(program.buffer(gradientBuffer(slot), layout.byteLength));
+  }
+  const names = { all: "ranks", inner: "ranks", outer: "ranks" };
+  const reducer = new Reducer(program, layout, { rank, names, levels, bufferOf: gradientBuffer });
+  const stages = reducer.stages(wholePieces(layout), "the vector");
+  const instance = await instantiate(engine, program, group);
+  const vector = instance.hostTensor({ buffer: gradientBuffer(0), byteOffset: 0, type }).bytes;
+  const values = new Float32Array(vector.buffer, vector.byteOffset, count);
   const times: number[] = [];
   const repeats = bytes > 2 ** 24 ? 11 : bytes > 2 ** 20 ? 31 : 3001;
   for (let i = 0; i < repeats + 5; i++) {
     values.fill(1);
     await group.barrier();
     const start = performance.now();
-    await prepared.run();
+    for (const stage of stages) await instance.run(stage);
     if (i >= 5) times.push(performance.now() - start);
-    if (values[0] !== group.size || values[count - 1] !== group.size) throw new Error("wrong sum");
+    if (values[0] !== size || values[count - 1] !== size) throw new Error("wrong sum");
   }
-  prepared.close();
-  group.release(data);
-  return {
-    bytes,
-    medianUs: 1000 * median(times),
-    bestUs: 1000 * Math.min(...times),
-    algorithm: prepared.schedule.algorithm,
-  };
+  await group.barrier();
+  instance.close();
+  return { bytes, medianUs: 1000 * median(times), bestUs: 1000 * Math.min(...times) };
 }

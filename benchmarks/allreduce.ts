@@ -1,10 +1,11 @@
 /**
- * How fast is an all-reduce of float32 between processes of one machine, over shared memory and over TCP, against Gloo
- * and OpenMPI in the same run?
+ * How fast is the sum of a flat vector of float32 over processes of one computer, as a run makes it
+ * of its gradients, over shared memory and over TCP? Against the all-reduces of Gloo and OpenMPI,
+ * and of another revision, in the same run.
  */
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import type { AllReduceMeasurement, AllReduceRequest } from "./allreduce-child.ts";
@@ -13,6 +14,12 @@ import { type Benchmark, compared, type Row } from "./report.ts";
 const run = promisify(execFile);
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const PYTHON = "/usr/bin/python3";
+/** For Gloo: one that has PyTorch. */
+const TORCH_PYTHON = process.env["LOCKSTEP_PYTHON"] ?? PYTHON;
+/**
+ * The folder of a built checkout of another revision, whose `allreduce-child.js` is measured too.
+ */
+const BEFORE = process.env["LOCKSTEP_BEFORE"];
 /** MiB, as the scripts of the peers print them. */
 const CASES = [0.004, 0.25, 4, 25, 100] as const;
 const BYTES = [4096, 2 ** 18, 2 ** 22, 25 * 2 ** 20, 100 * 2 ** 20] as const;
@@ -21,22 +28,29 @@ const FIRST_PORT = 29_600;
 
 export const allreduce: Benchmark = {
   name: "allreduce",
-  question: "all-reduce of float32 in one machine, against Gloo and OpenMPI",
+  question: "the sum of float32 over processes, against the all-reduces of Gloo and OpenMPI",
   run: measureAll,
 };
 
-type Times = ReadonlyMap<number, number>;
+/** Microseconds by MiB. */
+type Times = Map<number, number>;
 
 async function measureAll(): Promise<{ rows: Row[]; missing: string[] }> {
   const rows: Row[] = [];
   const missing = new Set<string>();
   for (const size of [2, 4]) {
-    const gloo = await bestOf(() => runGloo(size));
-    const shared = await bestOf(() => runOurs("shared-memory", size));
-    const mpi = await bestOf(() => runMpi(size));
-    const tcp = await bestOf(() => runOurs("tcp", size));
-    if (gloo.size === 0) missing.add("Gloo (Debian's python3-torch, and gloo_allreduce.py)");
+    const { gloo, shared, sharedBefore, mpi, tcp, tcpBefore } = await bestOf({
+      gloo: () => runGloo(size),
+      shared: () => runOurs(root, "shared-memory", size),
+      sharedBefore: () => runBefore("shared-memory", size),
+      mpi: () => runMpi(size),
+      tcp: () => runOurs(root, "tcp", size),
+      tcpBefore: () => runBefore("tcp", size),
+    });
+    if (gloo.size === 0) missing.add("Gloo (PyTorch, and gloo_allreduce.py)");
     if (mpi.size === 0) missing.add("OpenMPI (openmpi-bin, python3-mpi4py, and mpi_allreduce.py)");
+    if (BEFORE === undefined) missing.add("another revision (LOCKSTEP_BEFORE names its folder)");
+    const before = basename(BEFORE ?? "");
     for (const [index, mib] of CASES.entries()) {
       const bytes = BYTES[index] as number;
       const of = (name: string) => `${name}, ${size} ranks, ${mib} MiB`;
@@ -46,9 +60,11 @@ async function measureAll(): Promise<{ rows: Row[]; missing: string[] }> {
         ...against(of("shared memory"), bytes, shared.get(mib), [
           ["Gloo", gloo.get(mib), size === 2 && index >= 2 ? 10 : 1],
           ["OpenMPI", mpi.get(mib), size === 2 && index >= 2 ? 2.5 : size === 2 ? undefined : 1],
+          [before, sharedBefore.get(mib), 0.98],
         ]),
         ...against(of("TCP"), bytes, tcp.get(mib), [
           ["Gloo", gloo.get(mib), size === 4 ? undefined : index >= 2 ? 1.5 : 1],
+          [before, tcpBefore.get(mib), 0.98],
         ]),
       );
     }
@@ -90,56 +106,74 @@ function against(
   );
 }
 
-/** The best median of a few runs, by case: what others do on the machine meanwhile only ever slows down. */
-async function bestOf(measure: () => Promise<Times>): Promise<Times> {
-  const best = new Map<number, number>();
+/**
+ * The best medians of a few rounds, in which all take turns: other work on the computer only ever
+ * slows them down.
+ */
+async function bestOf<Name extends string>(
+  measures: Readonly<Record<Name, () => Promise<Times>>>,
+): Promise<Record<Name, Times>> {
+  const names = Object.keys(measures) as Name[];
+  const best = Object.fromEntries(names.map((name) => [name, new Map()])) as Record<Name, Times>;
   for (let round = 0; round < ROUNDS; round++) {
-    for (const [mib, us] of await measure()) best.set(mib, Math.min(us, best.get(mib) ?? Infinity));
+    for (const name of names) {
+      for (const [mib, us] of await measures[name]()) {
+        best[name].set(mib, Math.min(us, best[name].get(mib) ?? Infinity));
+      }
+    }
   }
   return best;
 }
 
 let runs = 0;
 
-async function runOurs(transport: AllReduceRequest["transport"], size: number): Promise<Times> {
+async function runOurs(
+  folder: string,
+  transport: AllReduceRequest["transport"],
+  size: number,
+): Promise<Times> {
   runs += 1;
   const port = FIRST_PORT + 10 * runs;
   const name = `bench-${process.pid}-${runs}`;
-  const child = join(root, "build/benchmarks/allreduce-child.js");
+  const child = join(folder, "build/benchmarks/allreduce-child.js");
   const outputs = await Promise.all(
     Array.from({ length: size }, (_, rank) => {
       const request: AllReduceRequest = { transport, name, rank, size, port, bytes: BYTES };
-      return run(process.execPath, [child, JSON.stringify(request)], { timeout: 120_000 });
+      return run(process.execPath, [child, JSON.stringify(request)], { timeout: 300_000 });
     }),
   );
   const found = JSON.parse(outputs[0]?.stdout ?? "[]") as AllReduceMeasurement[];
   return new Map(found.map(({ medianUs }, index) => [CASES[index] as number, medianUs]));
 }
 
+async function runBefore(transport: AllReduceRequest["transport"], size: number): Promise<Times> {
+  return BEFORE === undefined ? new Map() : runOurs(BEFORE, transport, size);
+}
+
 async function runGloo(size: number): Promise<Times> {
-  const script = peerScript("gloo_allreduce.py");
+  const script = peerScript("gloo_allreduce.py", TORCH_PYTHON);
   if (script === undefined) return new Map();
-  const start = (rank: number) => runPeer(PYTHON, [script, String(rank), String(size)]);
+  const start = (rank: number) => runPeer(TORCH_PYTHON, [script, String(rank), String(size)]);
   const texts = await Promise.all(Array.from({ length: size }, (_, rank) => start(rank)));
   return parseTimes(texts[0] ?? "");
 }
 
 async function runMpi(size: number): Promise<Times> {
-  const script = peerScript("mpi_allreduce.py");
+  const script = peerScript("mpi_allreduce.py", PYTHON);
   if (script === undefined) return new Map();
   const options = ["--allow-run-as-root", "--oversubscribe", "-np", String(size)];
   return parseTimes(await runPeer("mpirun", [...options, PYTHON, script]));
 }
 
-function peerScript(name: string): string | undefined {
+function peerScript(name: string, python: string): string | undefined {
   const script = join(process.env["LOCKSTEP_PEERS"] ?? join(root, "../shared/peers"), name);
-  return existsSync(script) && existsSync(PYTHON) ? script : undefined;
+  return existsSync(script) && existsSync(python) ? script : undefined;
 }
 
 async function runPeer(command: string, args: readonly string[]): Promise<string> {
   const env = { ...process.env, OMP_NUM_THREADS: "1", OPENBLAS_NUM_THREADS: "1" };
   try {
-    return (await run(command, [...args], { env, timeout: 120_000 })).stdout;
+    return (await run(command, [...args], { env, timeout: 300_000 })).stdout;
   } catch {
     return "";
   }

@@ -2,6 +2,7 @@
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { allreduce } from "./allreduce.ts";
+import { memory } from "./memory.ts";
 import { network } from "./network.ts";
 import { optimizer } from "./optimizer.ts";
 import { recurrent } from "./recurrent.ts";
@@ -17,7 +18,15 @@ import { scaling } from "./scaling.ts";
 import { step } from "./step.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
-const benchmarks: readonly Benchmark[] = [step, optimizer, allreduce, scaling, network, recurrent];
+const benchmarks: readonly Benchmark[] = [
+  step,
+  optimizer,
+  allreduce,
+  scaling,
+  network,
+  recurrent,
+  memory,
+];
 
 async function main(words: readonly string[]): Promise<number> {
   const name = words.find((word) => !word.startsWith("--"));

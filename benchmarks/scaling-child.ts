@@ -96,7 +96,7 @@ async function join(
     transport: await joinTcp({ listener, addresses, rank, size }),
   });
   listener.close();
-  group.costs = await measureCosts(group);
+  group.costs = await measureCosts(group.transport);
   return group;
 }
 
@@ -109,8 +109,8 @@ function timed(group: Group, clock: { milliseconds: number }): Group {
   };
   const prepare = group.prepare.bind(group);
   group.barrier = measured(group.barrier.bind(group));
-  group.prepare = async (...given) => {
-    const prepared = await prepare(...given);
+  group.prepare = (...given) => {
+    const prepared = prepare(...given);
     return { ...prepared, run: measured(() => prepared.run()) };
   };
   return group;

@@ -4,7 +4,7 @@ import { createOrtEngine } from "../src/engine/index.ts";
 import type { Graph } from "../src/graph/index.ts";
 import { gpt } from "../src/nn/index.ts";
 import { adamw } from "../src/optimizer/index.ts";
-import { GRADIENT } from "../src/plan/index.ts";
+import { GRADIENT, peakOfIntermediates } from "../src/plan/index.ts";
 import { planAccumulation } from "../src/program/index.ts";
 import { byteLength, tensorFrom } from "../src/tensor/index.ts";
 import { createTrainer } from "../src/train/step.ts";
@@ -83,28 +83,6 @@ function randomTokens(count: number, vocabulary: number) {
     into["ids"]?.bytes.set(ids?.bytes ?? []);
     into["targets"]?.bytes.set(targets?.bytes ?? []);
   };
-}
-
-/** The most bytes that values between inputs and outputs take at once when nodes run in the graph's order. */
-function peakOfIntermediates(graph: Graph): number {
-  const kept = new Set([...graph.inputs, ...graph.outputs, ...graph.constants.keys()]);
-  const lastUse = new Map<string, number>();
-  for (const [at, node] of graph.nodes.entries()) {
-    for (const name of [...node.inputs, ...node.outputs]) lastUse.set(name, at);
-  }
-  const sizeOf = (name: string) => {
-    const type = graph.types.get(name);
-    return type === undefined || kept.has(name) ? 0 : byteLength(type);
-  };
-  let [live, peak] = [0, 0];
-  for (const [at, node] of graph.nodes.entries()) {
-    for (const name of node.outputs) live += sizeOf(name);
-    peak = Math.max(peak, live);
-    for (const name of new Set([...node.inputs, ...node.outputs])) {
-      if (lastUse.get(name) === at) live -= sizeOf(name);
-    }
-  }
-  return peak;
 }
 
 function residentBytes(field: "VmRSS" | "VmHWM"): number {

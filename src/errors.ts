@@ -48,6 +48,10 @@ export type ErrorCode =
   | "AGENT_BUSY" // an agent that has a job already
   | "ADDRESS"; // an address that cannot be used: taken, unknown, unreachable
 
+/** What to do where memory does not suffice. */
+export const LESS_MEMORY =
+  "Let more workers share it (--workers 4 with --zero 3), use a smaller model or micro-batch, or a machine with more memory.";
+
 /** Values that a program may read from an error. */
 export type ErrorFields = Readonly<
   Record<string, string | number | boolean | readonly (string | number)[]>
@@ -77,4 +81,13 @@ export class LockstepError extends Error {
 /** States what the programmer holds to be true; a failure is a bug of ours, never the user's. */
 export function assert(condition: unknown, what: string): asserts condition {
   if (!condition) throw new Error(`Lockstep bug: ${what}`);
+}
+
+/** What JavaScript throws where an array finds no memory, as an error with a code; every other error as it is. */
+export function withCodeOfMemory(error: unknown): unknown {
+  if (!(error instanceof RangeError) || !/allocation failed/i.test(error.message)) return error;
+  return new LockstepError("OUT_OF_MEMORY", "There was no memory left for an array.", {
+    hint: LESS_MEMORY,
+    cause: error,
+  });
 }

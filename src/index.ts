@@ -1,4 +1,4 @@
-/** The public list of Lockstep, written by hand. */
+/** The public names of Lockstep, listed by hand. */
 export { backward, differentiate } from "./autodiff/index.ts";
 export {
   arrays,
@@ -16,7 +16,8 @@ export {
 } from "./data/index.ts";
 export { createOrtEngine, type Device, evaluate } from "./engine/index.ts";
 export { type ErrorCode, LockstepError } from "./errors.ts";
-// Functions that a layer of the same name stands for (linear, dropout, …) are those of nn.
+// Functions that share their name with a layer (linear, dropout, …) are not here: those names are
+// exported from nn.
 export {
   abs,
   add,
@@ -159,7 +160,7 @@ export {
   type State,
   transformerBlock,
 } from "./nn/index.ts";
-// Losses of values, and of outputs of a model from a file by their names.
+// Losses over values, and losses over the named outputs of a model from a file.
 export {
   binaryCrossEntropyWithLogits,
   crossEntropy,

@@ -91,7 +91,9 @@ function within(shape: readonly number[], body: (m: Scope, x: Value) => unknown,
   model.build({ batch: 2, mode: "train" });
 }
 
-/** A function of a model's values with an option that it does not have, and the one that is meant. */
+/**
+ * A function of a model's values with an option that it does not have, and the one that is meant.
+ */
 type Misspelt = readonly [
   name: string,
   shape: readonly number[],

@@ -1,14 +1,14 @@
 /**
- * Checks of the options that a user gives to a public function: run files are not type-checked when they run, so a misspelt option
- * would be left out in silence, and its default would hold.
+ * Checks the options that a user gives to a public function. Run files are not type-checked when
+ * they run, so a misspelt option would be ignored silently, and its default would be used.
  */
 import { z } from "zod";
 import { LockstepError } from "./errors.ts";
 
-/** What each option must be; total, so that an option cannot be forgotten here. */
+/** A schema for each option. The type names every option, so none can be forgotten here. */
 export type OptionKinds<T> = { readonly [Name in keyof Required<T>]: z.ZodType };
 
-/** Whole numbers above 0. */
+/** A whole number above 0. */
 export const count = z.int({ error: "It must be a whole number above 0." }).min(1, {
   error: "It must be a whole number above 0.",
 });
@@ -19,7 +19,7 @@ export const counts = z.array(count, { error: "It must be a list of whole number
 export const countOrShape = z.union([count, counts.min(1)], {
   error: "It must be a whole number above 0, or a list of them.",
 });
-/** Channels, height and width. */
+/** The channels, height and width of an image. */
 export const imageSize = z.tuple([count, count, count], {
   error: "It must be three whole numbers above 0: channels, height and width.",
 });
@@ -40,12 +40,12 @@ export const words = z
   .array(z.string(), { error: "It must be a list of texts." })
   .refine((list) => new Set(list).size === list.length, { error: "A text is there twice." });
 export const callable = z.custom((value) => typeof value === "function", "It must be a function.");
-/** An option of several parts. */
+/** An option that is an object of several named parts. */
 export const group = (parts: Readonly<Record<string, z.ZodType>>): z.ZodType =>
   z.strictObject(parts);
-/** An object of values of one kind. */
+/** An object whose values are all of one kind. */
 export const lists = (kind: z.ZodType): z.ZodType => z.record(z.string(), kind);
-/** Checked where it is used. */
+/** An option that is checked where it is used. */
 export const anything = z.unknown();
 
 export function choice(...allowed: readonly string[]): z.ZodType {
@@ -54,7 +54,7 @@ export function choice(...allowed: readonly string[]): z.ZodType {
   });
 }
 
-/** @throws INVALID_OPTION for an option that is not there, is missing, or is not what it must be */
+/** @throws INVALID_OPTION for an option that does not exist, is missing, or has a wrong value */
 export function checkOptions<T extends object>(
   where: string,
   given: T | undefined,
@@ -68,7 +68,7 @@ export function checkOptions<T extends object>(
   const checked = schemaOf(kinds).safeParse(given);
   if (checked.success) return;
   const { issues } = checked.error;
-  // A name that is misspelt explains best why another one is missing.
+  // A misspelt name is reported first, because it best explains why another option is missing.
   const issue = issues.find(({ code }) => code === "unrecognized_keys") ?? issues[0];
   if (issue === undefined) return;
   if (issue.code === "unrecognized_keys") {
@@ -98,14 +98,17 @@ export function checkOptions<T extends object>(
 
 const schemas = new WeakMap<object, z.ZodType>();
 
-/** Made once for each table: layers and losses are checked at every call. */
+/**
+ * The schema of a table of options. It is made once, because layers and losses are checked at every
+ * call.
+ */
 function schemaOf(kinds: Readonly<Record<string, z.ZodType>>): z.ZodType {
   const known = schemas.get(kinds) ?? z.strictObject(kinds);
   schemas.set(kinds, known);
   return known;
 }
 
-/** The options that there are in an option of several parts, at `path`. */
+/** The option names that exist at `path`, inside an option of several parts. */
 function namesAt(
   kinds: Readonly<Record<string, z.ZodType>>,
   path: readonly PropertyKey[],
@@ -117,7 +120,10 @@ function namesAt(
   return kind instanceof z.ZodObject ? namesAt(kind.shape, rest) : [];
 }
 
-/** The name that a misspelt one most likely stands for: a few letters away, another way to write words, or cut short. */
+/**
+ * The name that a misspelt one most likely stands for: one that differs in a few letters or in the
+ * way words are joined, or one of which the other is the beginning.
+ */
 function nearest(given: string, names: readonly string[]): string | undefined {
   const plain = (name: string) => name.toLowerCase().replace(/[^a-z0-9]/g, "");
   const wanted = plain(given);
@@ -131,7 +137,10 @@ function nearest(given: string, names: readonly string[]): string | undefined {
   return best !== undefined && best.share <= 0.34 ? best.name : undefined;
 }
 
-/** Letters inserted, left out, replaced or swapped with their neighbour (Damerau 1964, without overlap). */
+/**
+ * The number of letters inserted, omitted, replaced or swapped with their neighbour (Damerau 1964,
+ * without overlap).
+ */
 function editDistance(a: string, b: string): number {
   const rows: number[][] = [Array.from({ length: b.length + 1 }, (_, j) => j)];
   const at = (i: number, j: number) => rows[i]?.[j] ?? Number.POSITIVE_INFINITY;
@@ -157,7 +166,10 @@ function number(error: string, isRight: (value: number) => boolean): z.ZodType {
   return z.number({ error }).refine(isRight, { error });
 }
 
-/** The sentence of a kind that says what it must be; where any value will do, zod has one of its own. */
+/**
+ * The sentence that says what an option must be. If any value is allowed, zod's own message is
+ * replaced.
+ */
 function needed(message: string): string {
   return message.startsWith("Invalid input") ? "It must be given." : message;
 }

@@ -1,50 +1,40 @@
-/** What collectives promise beyond right sums: bits, bounds, errors with a name, and the way over machines. */
+/** What collectives promise beyond right results: errors with a name, bounds, and few bytes between nodes. */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import {
   type Collective,
-  type CostModel,
-  chooseSchedule,
   DEFAULT_COSTS,
-  elementsSent,
-  formatCosts,
   Group,
   measureCosts,
-  type Schedule,
-  schedulesFor,
+  partsOf,
+  scheduleOf,
 } from "../src/collectives/index.ts";
 import { createOrtEngine } from "../src/engine/index.ts";
 import type { LockstepError } from "../src/errors.ts";
 import { SimulatedNetwork } from "../src/transport/index.ts";
-import { simulatedRanks } from "./support/ranks.ts";
+import { allocate, runOnce, simulatedRanks } from "./support/ranks.ts";
 
 const engine = createOrtEngine({ threads: 1 });
 after(() => engine.close());
 
+const FIVE = Array<number>(5).fill(100);
 const REQUESTS: readonly Collective[] = [
-  { kind: "allReduce", count: 500, dtype: "float32", reduction: "sum" },
-  { kind: "reduceScatter", count: 500, dtype: "float32", reduction: "sum" },
-  { kind: "allGather", count: 500, dtype: "float32" },
-  { kind: "broadcast", count: 500, dtype: "float32", root: 0 },
-  {
-    kind: "allToAll",
-    dtype: "float32",
-    sendCounts: [9, 9, 9, 9, 9],
-    receiveCounts: [9, 9, 9, 9, 9],
-  },
+  { kind: "allGather", dtype: "float32", counts: FIVE },
+  { kind: "allToAll", dtype: "float32", sendCounts: FIVE, receiveCounts: FIVE },
 ];
 
-const TWO_MACHINES = [
+const TWO_NODES = [
   [0, 1, 2],
   [3, 4],
 ];
 
 test("a rank that is killed in any phase of any collective is named on all others", async () => {
-  const [size, machines] = [5, TWO_MACHINES];
+  const [size, nodes] = [5, TWO_NODES];
   for (const request of REQUESTS) {
-    for (const { algorithm } of schedulesFor(request, { rank: 0, size, shared: false, machines })) {
+    for (const inPlace of [true, false]) {
       for (let message = 0; message < 10; message++) {
-        const network = new SimulatedNetwork({ size, jitterUs: 50, seed: message, machines });
+        const options = { jitterUs: 50, seed: message };
+        const { groups, network } = simulatedRanks(engine, size, inPlace, nodes, options);
         const victim = message % size;
         const dying = network.transports[victim];
         assert.ok(dying);
@@ -55,18 +45,18 @@ test("a rank that is killed in any phase of any collective is named on all other
           finishedBefore = new Set(finished);
           network.kill(victim);
         };
-        const groups = network.transports.map((transport) => new Group({ engine, transport }));
         const runs = groups.map(async (group) => {
-          const [data, into] = [await group.allocate(4000), await group.allocate(4000)];
-          const options = { data, into, algorithm: algorithm as "ring" };
-          for (let round = 0; round < 20; round++) await group.run(request, options);
+          const [data, into] = [await allocate(group, 2000), await allocate(group, 2000)];
+          const prepared = group.prepare(request, { data, into });
+          for (let round = 0; round < 20; round++) await prepared.run();
           finished.add(group.rank);
         });
         runs[victim]?.catch(() => undefined);
         const others = runs.flatMap((run, rank) => (rank === victim ? [] : [{ run, rank }]));
         await Promise.allSettled(others.map(({ run }) => run));
+        assert.ok(finishedBefore !== undefined, "the rank was killed");
         for (const { run, rank } of others) {
-          if (finishedBefore === undefined || finishedBefore.has(rank)) {
+          if (finishedBefore.has(rank)) {
             await run;
             continue;
           }
@@ -82,75 +72,79 @@ test("a rank that is killed in any phase of any collective is named on all other
   }
 });
 
-test("whatever arrives first, the bits are the same, on every rank", async () => {
-  const [size, count] = [6, 1001];
-  const machines = [
-    [0, 1, 2],
-    [3, 4, 5],
-  ];
-  const collective = { kind: "allReduce", count, dtype: "float32", reduction: "sum" } as const;
-  const canonical = new Set<string>();
-  for (const { algorithm } of schedulesFor(collective, {
-    rank: 0,
-    size,
-    shared: false,
-    machines,
-  })) {
-    const found = new Set<string>();
-    const network = { size, machines, jitterUs: 1000, loss: 0.2 };
-    for (const seed of [1, 2, 3]) {
-      const { transports } = new SimulatedNetwork({ ...network, seed });
-      await Promise.all(
-        transports.map(async (transport) => {
-          const group = new Group({ engine, transport });
-          const data = await group.allocate(4 * count);
-          const values = new Float32Array(data.bytes.buffer, data.bytes.byteOffset, count);
-          for (let i = 0; i < count; i++)
-            values[i] = Math.sin(i * (transport.rank + 1)) * 10 ** (i % 7);
-          await group.run(collective, { data, algorithm: algorithm as "ring" });
-          found.add(Buffer.from(data.bytes).toString("base64"));
-          group.release(data);
-        }),
-      );
-    }
-    assert.equal(found.size, 1, `${algorithm} gives one result`);
-    if (algorithm === "direct" || algorithm === "scatter") canonical.add([...found][0] ?? "");
-  }
-  assert.equal(canonical.size, 1, "direct and scatter give the same bits");
-});
-
-test("ring and halving send no byte twice; small messages go in few rounds, large ones in parts", () => {
-  const large = { kind: "allReduce", count: 2 ** 22, dtype: "float32", reduction: "sum" } as const;
-  const member = { rank: 0, size: 8, shared: false };
-  for (const schedule of schedulesFor(large, member)) {
-    if (!["ring", "halving", "scatter"].includes(schedule.algorithm)) continue;
-    assert.equal(elementsSent(schedule), (2 * large.count * 7) / 8, schedule.algorithm);
-  }
-  const small = { ...large, count: 16 };
-  const chosen = (request: Collective, shared: boolean) =>
-    chooseSchedule(request, { ...member, shared }, DEFAULT_COSTS).schedule.algorithm;
-  assert.equal(chosen(large, true), "shared");
-  assert.ok(["ring", "halving", "scatter"].includes(chosen(large, false)));
-  assert.ok(["direct", "tree", "halving"].includes(chosen(small, false)));
-});
-
 test("a thousand ranks meet in one process", async () => {
   const size = 1024;
   const network = new SimulatedNetwork({ size });
-  const request = { kind: "allReduce", count: 4, dtype: "float32", reduction: "sum" } as const;
   await Promise.all(
-    network.transports.map(async (transport) => {
+    network.transports.map(async (transport, rank) => {
       const group = new Group({ engine, transport });
-      const data = await group.allocate(16);
-      const values = new Float32Array(data.bytes.buffer, data.bytes.byteOffset, 4).fill(1);
-      await group.run(request, { data, algorithm: "halving" });
-      assert.deepEqual([...values], [size, size, size, size]);
+      const [data, into] = [await allocate(group, 64), await allocate(group, 64)];
+      // Every rank gives its number to the three ranks behind it.
+      const amounts = (isPeer: (distance: number) => boolean) =>
+        Array.from({ length: size }, (_, peer) => (isPeer((peer - rank + size) % size) ? 1 : 0));
+      const sendCounts = amounts((distance) => distance >= 1 && distance <= 3);
+      const receiveCounts = amounts((distance) => distance >= size - 3);
+      new Int32Array(data.bytes.buffer, data.bytes.byteOffset, 3).fill(rank);
+      const request = { kind: "allToAll", dtype: "int32", sendCounts, receiveCounts } as const;
+      await runOnce(group, request, { data, into });
+      await group.barrier();
+      const found = new Int32Array(into.bytes.buffer, into.bytes.byteOffset, 3);
+      const before = [3, 2, 1].map((distance) => (rank - distance + size) % size);
+      assert.deepEqual(
+        [...found],
+        before.toSorted((a, b) => a - b),
+      );
     }),
   );
   assert.ok(network.elapsedUs < 1000, `${network.elapsedUs} virtual µs`);
 });
 
-for (const machines of [
+/** All ways to put ranks on nodes, where nodes have consecutive ranks. */
+function placements(size: number, first = 0): number[][][] {
+  if (first === size) return [[]];
+  return Array.from({ length: size - first }, (_, index) => index + 1).flatMap((count) => {
+    const node = Array.from({ length: count }, (_, place) => first + place);
+    return placements(size, first + count).map((rest) => [node, ...rest]);
+  });
+}
+
+test("schedules: what is sent is received, and each rank gets each part once, over any nodes", () => {
+  for (let size = 1; size <= 7; size++) {
+    const counts = Array.from({ length: size }, (_, rank) => rank + 1);
+    const starts = partsOf(counts).map(({ start }) => start);
+    for (const nodes of placements(size)) {
+      for (const shared of [true, false]) {
+        const steps = counts.map((_, rank) =>
+          scheduleOf({ kind: "allGather", dtype: "int8", counts }, { rank, nodes, shared }),
+        );
+        const sent: string[] = [];
+        const received: string[] = [];
+        const written: string[] = [];
+        for (const [rank, own] of steps.entries()) {
+          for (const step of own) {
+            if (step.do === "barrier") continue;
+            if (step.do === "copy") {
+              for (const to of step.to) written.push(`${starts.indexOf(to.start)} at ${to.rank}`);
+              continue;
+            }
+            for (const { peer, span } of step.sends) sent.push(`${rank} to ${peer} ${span.start}`);
+            for (const { peer, span } of step.receives) {
+              received.push(`${peer} to ${rank} ${span.start}`);
+              written.push(`${starts.indexOf(span.start)} at ${rank}`);
+            }
+          }
+        }
+        assert.deepEqual(received.toSorted(), sent.toSorted());
+        const wanted = counts.flatMap((_, part) =>
+          counts.flatMap((__, rank) => (rank === part ? [] : [`${part} at ${rank}`])),
+        );
+        assert.deepEqual(written.toSorted(), wanted.toSorted(), JSON.stringify(nodes));
+      }
+    }
+  }
+});
+
+for (const nodes of [
   [
     [0, 1],
     [2, 3],
@@ -158,125 +152,79 @@ for (const machines of [
   [[0, 1, 2], [3]],
   [[0], [1, 2], [3, 4, 5]],
 ]) {
-  const shape = machines.map(({ length }) => length).join(", ");
-  for (const inPlace of [true, false]) {
-    test(`over machines of ${shape} ranks each byte crosses once a machine, ${inPlace ? "in place" : "by messages"}`, async () => {
-      const size = machines.flat().length;
-      const collective = { kind: "allReduce", count: 4096, dtype: "float32" } as const;
-      const request = { ...collective, reduction: "mean" } as const;
-      const sums = machines.flat().map((rank) => {
-        const member = { rank, size, shared: inPlace, machines };
-        const schedule = schedulesFor(request, member).find(isHierarchical);
-        assert.ok(schedule);
-        const mates = machines.find((ranks) => ranks.includes(rank)) ?? [];
-        return bytesTo(schedule, (peer) => !mates.includes(peer));
-      });
-      const crossed = sums.reduce((a, b) => a + b);
-      // Out of each machine all but its share of the parts, then its share to each other machine.
-      assert.equal(crossed, 2 * (machines.length - 1) * 4 * request.count);
-      const { groups, network, close } = simulatedRanks(engine, size, inPlace, machines);
-      await Promise.all(
-        groups.map(async (group) => {
-          const data = await group.allocate(4 * request.count);
-          const values = new Float32Array(data.bytes.buffer, data.bytes.byteOffset, request.count);
-          values.fill(group.rank + 1);
-          await group.run(request, { data, algorithm: "hierarchical" });
-          assert.ok(values.every((value) => value === (size + 1) / 2));
-        }),
-      );
-      if (inPlace) assert.equal(network.bytes, crossed);
-      await close();
-    });
-  }
+  const shape = nodes.map(({ length }) => length).join(", ");
+  test(`over nodes of ${shape} ranks each byte crosses the network once for each node`, async () => {
+    const size = nodes.flat().length;
+    const counts = nodes.flat().map((rank) => 100 * (rank + 1));
+    const total = counts.reduce((a, b) => a + b);
+    const request = { kind: "allGather", dtype: "float32", counts } as const;
+    const { groups, network, close } = simulatedRanks(engine, size, true, nodes);
+    await Promise.all(
+      groups.map(async (group, rank) => {
+        const data = await allocate(group, 4 * total);
+        const values = new Float32Array(data.bytes.buffer, data.bytes.byteOffset, total);
+        const { start, length } = partsOf(counts)[rank] as { start: number; length: number };
+        values.fill(rank + 1, start, start + length);
+        await runOnce(group, request, { data });
+        const expected = counts.flatMap((count, owner) => Array<number>(count).fill(owner + 1));
+        assert.deepEqual([...values], expected);
+      }),
+    );
+    assert.equal(network.bytes, 4 * total * (nodes.length - 1));
+    await close();
+  });
 }
 
-function isHierarchical({ algorithm }: Schedule): boolean {
-  return algorithm === "hierarchical";
-}
-
-function bytesTo({ steps }: Schedule, isMeant: (peer: number) => boolean): number {
-  const sends = steps.flatMap((step) => (step.do === "exchange" ? step.sends : []));
-  return sends.reduce((sum, { peer, span }) => sum + (isMeant(peer) ? 4 * span.length : 0), 0);
-}
-
-test("the cost model goes over machines for large messages, unless it is slow within them", () => {
-  const machines = [
-    [0, 1, 2, 3],
-    [4, 5, 6, 7],
-  ];
-  const member = { rank: 0, size: 8, shared: true, machines };
-  const large = { kind: "allReduce", count: 2 ** 22, dtype: "float32", reduction: "sum" } as const;
-  const algorithmOf = (request: Collective, costs: CostModel) =>
-    chooseSchedule(request, member, costs).schedule.algorithm;
-  assert.equal(algorithmOf(large, DEFAULT_COSTS), "hierarchical");
-  assert.equal(
-    algorithmOf({ kind: "allGather", count: 2 ** 22, dtype: "int8" }, DEFAULT_COSTS),
-    "hierarchical",
-  );
-  const slowBarrier = { ...DEFAULT_COSTS.within, barrierUs: 1e7 };
-  assert.notEqual(algorithmOf(large, { ...DEFAULT_COSTS, within: slowBarrier }), "hierarchical");
-  assert.match(
-    formatCosts(DEFAULT_COSTS),
-    /within a machine: .*GB\/s.*; between machines: .*GB\/s/,
-  );
-});
-
-test("all ranks of all machines measure the same costs", async () => {
-  const machines = [[0, 1, 2], [3]];
-  const { groups, close } = simulatedRanks(engine, 4, true, machines);
-  const [first, ...others] = await Promise.all(groups.map(measureCosts));
-  for (const other of others) assert.deepEqual(other, first);
-  for (const { messageUs, barrierUs } of [first?.within, first?.between].flatMap((l) => l ?? [])) {
-    assert.ok(messageUs > 0 && barrierUs > 0);
-  }
-  await close();
-});
-
-test("runs that take turns with staging memory see no value of another run, in any order of arrival", async () => {
-  const [size, count] = [3, 500];
-  const { groups, close } = simulatedRanks(engine, size, true);
-  const collective = { kind: "allReduce", count, dtype: "float32", reduction: "sum" } as const;
-  const results = new Map<string, Set<string>>();
+test("requests that do not fit the group or its memory are refused", async () => {
+  const { groups, close } = simulatedRanks(engine, 2, true);
   await Promise.all(
     groups.map(async (group) => {
-      const data = await group.allocate(4 * count);
-      const values = new Float32Array(data.bytes.buffer, data.bytes.byteOffset, count);
-      for (const algorithm of ["staged", "shared"] as const) {
-        const prepared = await group.prepare(collective, { data, algorithm });
-        for (let run = 0; run < 7; run++) {
-          for (let i = 0; i < count; i++) values[i] = Math.sin(i * (group.rank + 1)) * 10 ** run;
-          await prepared.run();
-          const found = results.get(`run ${run}`) ?? new Set();
-          results.set(`run ${run}`, found.add(Buffer.from(data.bytes).toString("base64")));
-        }
-        prepared.close();
+      const data = await allocate(group, 40);
+      const gather = (counts: number[], byteOffset = 0) =>
+        group.prepare({ kind: "allGather", dtype: "float32", counts }, { data, byteOffset });
+      for (const counts of [[1], [1, 2, 3], [-1, 2], [0.5, 1]]) {
+        assert.throws(() => gather(counts), { code: "INVALID_OPTION" });
       }
+      assert.throws(() => gather([5, 6]), { code: "INVALID_BINDING" });
+      assert.throws(() => gather([5, 5], 4), { code: "INVALID_BINDING" });
+      assert.throws(() => gather([1, 1], -4), { code: "INVALID_BINDING" });
+      const two = { sendCounts: [1, 1], receiveCounts: [1, 10] };
+      const exchange = { kind: "allToAll", dtype: "float32", ...two } as const;
+      assert.throws(() => group.prepare(exchange, { data }), { code: "INVALID_OPTION" });
+      assert.throws(() => group.prepare(exchange, { data, into: data }), {
+        code: "INVALID_BINDING",
+      });
     }),
   );
-  assert.equal(results.size, 7);
-  for (const [run, found] of results) assert.equal(found.size, 1, run);
   await close();
 });
 
-test("what runs once is not given memory of its own that peers see", async () => {
-  const member = { rank: 0, size: 4, shared: true };
-  const small = { kind: "allReduce", count: 16, dtype: "float32", reduction: "sum" } as const;
-  const chosen = (once: boolean) =>
-    chooseSchedule(small, member, DEFAULT_COSTS, { once }).schedule.algorithm;
-  assert.deepEqual([chosen(false), chosen(true)], ["staged", "shared"]);
+test("all ranks of all nodes measure the same costs, and one node has nothing to measure", async () => {
+  const several = simulatedRanks(engine, 4, true, [[0, 1, 2], [3]]);
+  const costs = await Promise.all(several.groups.map(({ transport }) => measureCosts(transport)));
+  for (const { messageUs, wireUsPerByte } of costs) {
+    assert.ok(messageUs > 0 && wireUsPerByte > 0);
+    assert.deepEqual([messageUs, wireUsPerByte], Object.values(costs[0] ?? {}));
+  }
+  await several.close();
+  const { groups, network, close } = simulatedRanks(engine, 4, true);
+  for (const { transport } of groups)
+    assert.deepEqual(await measureCosts(transport), DEFAULT_COSTS);
+  assert.equal(network.messages, 0);
+  await close();
 });
 
-test("memory is seen within a machine, and in subgroups by the names that ranks have there", async () => {
-  const machines = [
+test("memory is seen within a node, and in subgroups by the names that ranks have there", async () => {
+  const nodes = [
     [0, 1],
     [2, 3, 4],
   ];
-  const { groups, close } = simulatedRanks(engine, 5, true, machines);
+  const { groups, close } = simulatedRanks(engine, 5, true, nodes);
   await Promise.all(
     groups.map(async (group) => {
       const { rank, transport } = group;
-      assert.deepEqual(transport.machines, machines);
-      const data = await group.allocate(4);
+      assert.deepEqual(transport.nodes, nodes);
+      const data = await allocate(group, 4);
       data.bytes[0] = rank;
       await group.barrier();
       for (const peer of [0, 1, 2, 3, 4]) {
@@ -285,8 +233,8 @@ test("memory is seen within a machine, and in subgroups by the names that ranks 
       }
       if (rank < 2) return;
       const local = await group.subgroup([4, 3, 2]);
-      assert.deepEqual(local.transport.machines, [[0, 1, 2]]);
-      const seen = await local.allocate(4);
+      assert.deepEqual(local.transport.nodes, [[0, 1, 2]]);
+      const seen = await allocate(local, 4);
       seen.bytes[0] = rank;
       await local.barrier();
       assert.equal(seen.of(0).bytes[0], 4);
@@ -294,12 +242,15 @@ test("memory is seen within a machine, and in subgroups by the names that ranks 
     }),
   );
   const across = await Promise.all([1, 3].map(async (rank) => groups[rank]?.subgroup([3, 1])));
-  assert.deepEqual(across[0]?.transport.machines, [[0], [1]]);
+  assert.deepEqual(across[0]?.transport.nodes, [[0], [1]]);
   await close();
 });
 
+/** What two ranks gather of ten elements, each of its rank and 1. */
+const HALVES = [1, 1, 1, 1, 1, 2, 2, 2, 2, 2];
+
 test("memory that a group has registered outlives it, and peers cannot map it twice", async () => {
-  const sum = { kind: "allReduce", count: 10, dtype: "float32", reduction: "sum" } as const;
+  const gather = { kind: "allGather", dtype: "float32", counts: [5, 5] } as const;
   const first = simulatedRanks(engine, 2, true);
   const memories = await Promise.all(
     first.groups.map(async (group) => {
@@ -309,7 +260,7 @@ test("memory that a group has registered outlives it, and peers cannot map it tw
       assert.equal(group.canRegister(memory), true);
       const data = await group.register(memory);
       assert.ok(data.isShared && data.of(1 - group.rank) !== memory);
-      await group.run(sum, { data });
+      await runOnce(group, gather, { data });
       assert.equal(group.canRegister(memory), false, "its name is gone");
       return { memory, values };
     }),
@@ -319,9 +270,10 @@ test("memory that a group has registered outlives it, and peers cannot map it tw
   await Promise.all(
     second.groups.map(async (group, rank) => {
       const { memory, values } = memories[rank] as (typeof memories)[number];
-      assert.deepEqual([...values], Array(10).fill(3));
-      await group.run(sum, { data: await group.register(memory) });
-      assert.deepEqual([...values], Array(10).fill(6));
+      assert.deepEqual([...values], HALVES);
+      values.fill(10 + rank, 5 * rank, 5 * rank + 5);
+      await runOnce(group, gather, { data: await group.register(memory) });
+      assert.deepEqual([...values], [...Array<number>(5).fill(10), ...Array<number>(5).fill(11)]);
     }),
   );
   await second.close();
@@ -337,12 +289,9 @@ test("a group may work on memory that another owns, and leaves it open", async (
       values.fill(group.rank + 1);
       const data = group.borrow(memory);
       assert.throws(() => data.of(1 - group.rank), /cannot be read here/);
-      await group.run(
-        { kind: "allReduce", count: 10, dtype: "float32", reduction: "sum" },
-        { data },
-      );
+      await runOnce(group, { kind: "allGather", dtype: "float32", counts: [5, 5] }, { data });
       group.release(data);
-      assert.deepEqual([...values], Array(10).fill(3));
+      assert.deepEqual([...values], HALVES);
       memory.close();
     }),
   );

@@ -1,16 +1,17 @@
-/** One transport over several machines: who goes which way, who sees whose memory, and how errors get everywhere. */
+/** One transport over several nodes: which way messages go, which memory is shared, and how errors reach all ranks. */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { Group } from "../src/collectives/index.ts";
 import { createOrtEngine } from "../src/engine/index.ts";
 import {
-  joinMachines,
+  joinNodes,
   joinSharedMemory,
   joinTcp,
   listenTcp,
   SimulatedNetwork,
   type Transport,
 } from "../src/transport/index.ts";
+import { allocate, runOnce } from "./support/ranks.ts";
 
 const engine = createOrtEngine({ threads: 1 });
 after(() => engine.close());
@@ -19,28 +20,28 @@ let runs = 0;
 
 /** All ranks in this process. */
 async function meet(
-  machines: readonly (readonly number[])[],
+  nodes: readonly (readonly number[])[],
   networks: readonly Transport[],
 ): Promise<Transport[]> {
   runs += 1;
   return Promise.all(
     networks.map(async (network, rank) => {
-      const names = machines.find((ranks) => ranks.includes(rank)) ?? [];
-      const name = `machines-${process.pid}-${runs}-${names[0]}`;
+      const names = nodes.find((ranks) => ranks.includes(rank)) ?? [];
+      const name = `nodes-${process.pid}-${runs}-${names[0]}`;
       const place = { rank: names.indexOf(rank), size: names.length, names };
       const local = await joinSharedMemory({ name, ...place, wait: "poll" });
-      return joinMachines({ local, network, machines });
+      return joinNodes({ local, network, nodes });
     }),
   );
 }
 
-test("no message between ranks of one machine crosses the network, and a barrier crosses once a machine", async () => {
-  const machines = [
+test("no message between ranks of one node crosses the network, and a barrier crosses once a node", async () => {
+  const nodes = [
     [0, 1, 2],
     [3, 4, 5],
   ];
   const network = new SimulatedNetwork({ size: 6 });
-  const transports = await meet(machines, network.transports);
+  const transports = await meet(nodes, network.transports);
   const byte = (value: number) => Uint8Array.of(value);
   await Promise.all(
     transports.map(async (transport, rank) => {
@@ -51,7 +52,7 @@ test("no message between ranks of one machine crosses the network, and a barrier
       await transport.send(next, byte(rank));
       await receiving;
       assert.equal(into[0], before);
-      await transport.barrier({ within: "machine" });
+      await transport.barrier({ within: "node" });
     }),
   );
   assert.equal(network.messages, 0);
@@ -60,28 +61,34 @@ test("no message between ranks of one machine crosses the network, and a barrier
   await Promise.all(transports.map((transport) => transport.close()));
 });
 
-test("ranks of one machine make groups with memory of their own, others groups of messages", async () => {
-  const machines = [
+test("ranks of one node make groups with memory of their own, others groups of messages", async () => {
+  const nodes = [
     [0, 1],
     [2, 3],
   ];
-  const transports = await meet(machines, new SimulatedNetwork({ size: 4 }).transports);
-  const request = { kind: "allReduce", count: 10, dtype: "float32", reduction: "sum" } as const;
+  const transports = await meet(nodes, new SimulatedNetwork({ size: 4 }).transports);
+  const request = { kind: "allGather", dtype: "uint8", counts: [1, 1] } as const;
   await Promise.all(
     transports.map(async (transport, rank) => {
       const whole = new Group({ engine, transport });
       const mine = rank - (rank % 2);
       const local = await whole.subgroup([mine + 1, mine]);
       const across = await whole.subgroup([rank % 2, 2 + (rank % 2)]);
-      assert.deepEqual(local.transport.machines, [[0, 1]]);
-      assert.deepEqual(across.transport.machines, [[0], [1]]);
-      const data = await local.allocate(40);
-      const values = new Float32Array(data.bytes.buffer, data.bytes.byteOffset, 10);
-      values.fill(10 ** rank);
-      await local.run(request, { data, algorithm: "shared" });
+      assert.deepEqual(local.transport.nodes, [[0, 1]]);
+      assert.deepEqual(across.transport.nodes, [[0], [1]]);
+      const data = await allocate(local, 4);
+      data.bytes[local.rank] = 10 + rank;
+      await runOnce(local, request, { data });
       assert.equal(data.of(0).bytes[0], data.bytes[0]);
-      await across.run(request, { data: across.borrow(data.own) });
-      assert.deepEqual([...values], Array(10).fill(1111));
+      // Rank `mine + 1` comes first in the group of its node.
+      assert.deepEqual([...data.bytes], [11 + mine, 10 + mine, 0, 0]);
+      await local.barrier();
+      // In the group across nodes, each rank gives the first byte that its node has gathered.
+      const own = across.borrow(data.own);
+      assert.throws(() => own.of(1 - across.rank), /cannot be read here/);
+      data.bytes[across.rank] = 11 + mine;
+      await runOnce(across, request, { data: own });
+      assert.deepEqual([...data.bytes], [11, 13, 0, 0]);
       await local.close();
       await across.close();
       await whole.barrier();
@@ -90,8 +97,8 @@ test("ranks of one machine make groups with memory of their own, others groups o
   );
 });
 
-test("an abort in a group of one machine ends the waits of all machines, and names the rank of the run", async () => {
-  const machines = [
+test("an abort in a group of one node ends the waits of all nodes, and names the rank of the run", async () => {
+  const nodes = [
     [0, 1],
     [2, 3],
   ];
@@ -105,7 +112,7 @@ test("an abort in a group of one machine ends the waits of all machines, and nam
     }),
   );
   for (const listener of listeners) listener.close();
-  const transports = await meet(machines, networks);
+  const transports = await meet(nodes, networks);
   const locals = await Promise.all(
     transports.map((transport, rank) => transport.subgroup(rank < 2 ? [0, 1] : [2, 3])),
   );
@@ -121,7 +128,7 @@ test("an abort in a group of one machine ends the waits of all machines, and nam
     ),
   );
   locals[3]?.abort(new Error("enough"));
-  // The subgroup's other end finds it as it waits; rank 3 itself tells its machine and the network.
+  // The subgroup's other end finds it as it waits; rank 3 itself tells its node and the network.
   await ended;
   for (const transport of transports) {
     const { fields } = transport.signal.reason as { fields: unknown };
@@ -130,12 +137,12 @@ test("an abort in a group of one machine ends the waits of all machines, and nam
   await Promise.all(transports.map((transport) => transport.close()));
 });
 
-test("machines that do not fit the transports are refused", async () => {
+test("nodes that do not fit the transports are refused", async () => {
   const [first] = new SimulatedNetwork({ size: 4 }).transports;
   assert.ok(first);
-  const name = `machines-${process.pid}-refused`;
+  const name = `nodes-${process.pid}-refused`;
   const local = await joinSharedMemory({ name, rank: 0, size: 1 });
-  for (const machines of [
+  for (const nodes of [
     [
       [0, 1],
       [2, 3],
@@ -143,7 +150,7 @@ test("machines that do not fit the transports are refused", async () => {
     [[0], [2, 1], [3]],
     [[0], [1, 2]],
   ]) {
-    assert.throws(() => joinMachines({ local, network: first, machines }), {
+    assert.throws(() => joinNodes({ local, network: first, nodes }), {
       code: "INVALID_OPTION",
     });
   }

@@ -92,21 +92,21 @@ interface Setting
     "reproducible" | "bucketBytes" | "parallel" | "zero" | "strategies"
   > {
   readonly threads?: number;
-  /** Of the whole run; one unless told. */
+  /** How many ranks the run has. Default: 1. */
   readonly ranks?: number;
-  /** Ranks of each read each other's memory; one of all unless told. */
-  readonly machines?: number;
+  /** How many nodes they are on; ranks of one node read each other's memory. Default: 1. */
+  readonly nodes?: number;
   readonly optimizer?: Optimizer;
-  /** Of rank 0; that of all unless told. */
+  /** The engine of rank 0. Default: the same as that of all ranks. */
   readonly engine?: Device;
   readonly afterwards?: (trainers: readonly Trainer[]) => void;
 }
 
-/** The ranks of each machine. */
-function machinesOf(ranks: number, machines: number): number[][] {
-  const each = ranks / machines;
-  return Array.from({ length: machines }, (_, machine) =>
-    Array.from({ length: each }, (_, place) => machine * each + place),
+/** The ranks of each node. */
+function nodesOf(ranks: number, nodes: number): number[][] {
+  const each = ranks / nodes;
+  return Array.from({ length: nodes }, (_, node) =>
+    Array.from({ length: each }, (_, place) => node * each + place),
   );
 }
 
@@ -114,12 +114,10 @@ async function trainRanks(
   definition: ModelDefinition,
   setting: Setting = {},
 ): Promise<readonly Outcome[]> {
-  const { ranks = 1, machines = 1, optimizer = adamw({ learningRate: 1e-2 }), ...rest } = setting;
+  const { ranks = 1, nodes = 1, optimizer = adamw({ learningRate: 1e-2 }), ...rest } = setting;
   const { reproducible, bucketBytes, parallel, zero, strategies } = rest;
   const simulated =
-    ranks === 1
-      ? undefined
-      : simulatedRanks(engine, ranks, machines < ranks, machinesOf(ranks, machines));
+    ranks === 1 ? undefined : simulatedRanks(engine, ranks, nodes < ranks, nodesOf(ranks, nodes));
   const model = definition.build({ batch: SAMPLES / MICRO_BATCHES, mode: "train" });
   const make = (rank: number): Promise<Trainer> => {
     const group = simulated?.groups[rank];
@@ -163,7 +161,7 @@ async function runSteps(trainer: Trainer): Promise<Outcome> {
   return { losses, norms, weights: Object.fromEntries(weights) as Outcome["weights"] };
 }
 
-/** Ranks, and the machines that they are on: all on one, each on its own, several on each of several. */
+/** Ranks, and the nodes that they are on: all on one, each on its own, several on each of several. */
 const PLACES: readonly (readonly [number, number])[] = [
   ...[2, 3, 4, 8].flatMap((ranks) => [[ranks, 1] as const, [ranks, ranks] as const]),
   [4, 2],
@@ -173,15 +171,15 @@ const PLACES: readonly (readonly [number, number])[] = [
 ];
 
 for (const [name, definition] of Object.entries(MODELS)) {
-  test(`${name}: any number of ranks on any machines gives the same bits`, async () => {
+  test(`${name}: any number of ranks on any nodes gives the same bits`, async () => {
     const [alone] = await trainRanks(definition);
     assert.ok(alone !== undefined);
     assert.notEqual(alone.losses[0], alone.losses[STEPS - 1]);
-    for (const [ranks, machines] of PLACES) {
-      // Of several buckets between machines.
-      const outcomes = await trainRanks(definition, { ranks, machines, bucketBytes: 6000 });
+    for (const [ranks, nodes] of PLACES) {
+      // Of several buckets between nodes.
+      const outcomes = await trainRanks(definition, { ranks, nodes, bucketBytes: 6000 });
       for (const [rank, outcome] of outcomes.entries()) {
-        assert.deepEqual(outcome, alone, `rank ${rank} of ${ranks} on ${machines} machines`);
+        assert.deepEqual(outcome, alone, `rank ${rank} of ${ranks} on ${nodes} nodes`);
       }
     }
   });
@@ -190,13 +188,13 @@ for (const [name, definition] of Object.entries(MODELS)) {
 for (const optimizer of [muon({ learningRate: 1e-2 }), adafactor({ learningRate: 1e-2 })]) {
   test(`${optimizer.kind}: its update is shared, and gives the same bits`, async () => {
     const [alone] = await trainRanks(GPT, { optimizer });
-    for (const [ranks, machines] of [
+    for (const [ranks, nodes] of [
       [2, 1],
       [3, 3],
       [4, 2],
     ] as const) {
-      for (const outcome of await trainRanks(GPT, { ranks, machines, optimizer })) {
-        assert.deepEqual(outcome, alone, `${ranks} ranks on ${machines} machines`);
+      for (const outcome of await trainRanks(GPT, { ranks, nodes, optimizer })) {
+        assert.deepEqual(outcome, alone, `${ranks} ranks on ${nodes} nodes`);
       }
     }
   });
@@ -240,9 +238,9 @@ for (const [turn, [name, definition]] of Object.entries({ ...MODELS, gpt: PLAIN_
   for (const zero of [1, 2, 3] as const) {
     test(`${name}: zero ${zero} gives the same bits within nodes, across them, and both`, async () => {
       const [alone] = await trainRanks(definition);
-      for (const [ranks, machines, parallel] of SHARDED.filter((_, at) => at % 3 === turn)) {
-        const where = `${ranks} ranks on ${machines} nodes, ${JSON.stringify(parallel)}`;
-        const setting = { ranks, machines, parallel, zero, bucketBytes: 6000 };
+      for (const [ranks, nodes, parallel] of SHARDED.filter((_, at) => at % 3 === turn)) {
+        const where = `${ranks} ranks on ${nodes} nodes, ${JSON.stringify(parallel)}`;
+        const setting = { ranks, nodes, parallel, zero, bucketBytes: 6000 };
         for (const [rank, outcome] of (await trainRanks(definition, setting)).entries()) {
           assert.deepEqual(outcome.norms, alone?.norms, `rank ${rank} of ${where}`);
           // Rank 0 is given what other nodes hold.
@@ -269,9 +267,9 @@ test("a loss with denominators of the whole batch gives the same bits however it
     return { loss: add(a, mul(b, 0.5)) };
   });
   const [alone] = await trainRanks(definition);
-  for (const [ranks, machines, parallel] of SHARDED) {
-    const where = `${ranks} ranks on ${machines} nodes, ${JSON.stringify(parallel)}`;
-    for (const { norms, losses } of await trainRanks(definition, { ranks, machines, parallel })) {
+  for (const [ranks, nodes, parallel] of SHARDED) {
+    const where = `${ranks} ranks on ${nodes} nodes, ${JSON.stringify(parallel)}`;
+    for (const { norms, losses } of await trainRanks(definition, { ranks, nodes, parallel })) {
       assert.deepEqual({ norms, losses }, { norms: alone?.norms, losses: alone?.losses }, where);
     }
   }
@@ -291,9 +289,9 @@ test("axes that are stated: data alone, shard alone, and what their product must
 });
 
 test("what needs whole parameters is refused where gradients are sharded", async () => {
-  for (const machines of [1, 2]) {
+  for (const nodes of [1, 2]) {
     await assert.rejects(
-      trainRanks(GPT, { ranks: 2, machines, zero: 3, optimizer: muon() }),
+      trainRanks(GPT, { ranks: 2, nodes, zero: 3, optimizer: muon() }),
       /updates whole parameters/,
     );
   }
@@ -306,7 +304,7 @@ function stagesOf({ plan }: Trainer): Stage[] {
   );
 }
 
-test("between machines, each bucket travels beside the segments that follow", async () => {
+test("between nodes, each bucket travels beside the segments that follow", async () => {
   let seen = 0;
   const afterwards = (trainers: readonly Trainer[]) => {
     for (const { plan } of trainers) {
@@ -322,7 +320,7 @@ test("between machines, each bucket travels beside the segments that follow", as
       seen += 1;
     }
   };
-  await trainRanks(GPT, { ranks: 2, machines: 2, bucketBytes: 6000, afterwards });
+  await trainRanks(GPT, { ranks: 2, nodes: 2, bucketBytes: 6000, afterwards });
   assert.equal(seen, 2);
 });
 
@@ -402,7 +400,7 @@ test("a rank whose engine gives other bits for segments computes the gradient wh
   const cuts: boolean[] = [];
   const outcomes = await trainRanks(GPT, {
     ranks: 2,
-    machines: 2,
+    nodes: 2,
     bucketBytes: 6000,
     engine: oddEngine,
     afterwards: (trainers) =>
@@ -414,14 +412,14 @@ test("a rank whose engine gives other bits for segments computes the gradient wh
 
 test("a segment that fails beside a bucket ends the run of all ranks", async () => {
   // One run to check the cut, four micro-batches a step, and then the last one of the second step.
-  const setting = { ranks: 2, machines: 2, bucketBytes: 6000, engine: failingEngine(1 + 4 + 4) };
+  const setting = { ranks: 2, nodes: 2, bucketBytes: 6000, engine: failingEngine(1 + 4 + 4) };
   await assert.rejects(trainRanks(GPT, setting), /no more/);
 });
 
 test("an order of sums that is not reproducible is nearly the same, and moves fewer bytes", async () => {
   const [alone] = await trainRanks(GPT);
   assert.ok(alone !== undefined);
-  for (const [ranks, machines] of [
+  for (const [ranks, nodes] of [
     [3, 1],
     [3, 3],
     [6, 2],
@@ -436,7 +434,7 @@ test("an order of sums that is not reproducible is nearly the same, and moves fe
         const placeOf = (group: string) => (groups.get(group)?.length ?? 0) - 1;
         traffic.push(receivedBytes(stagesOf(last), placeOf));
       };
-      const setting = { ranks, machines, bucketBytes: 6000, reproducible, afterwards };
+      const setting = { ranks, nodes, bucketBytes: 6000, reproducible, afterwards };
       const [outcome, ...others] = await trainRanks(GPT, setting);
       for (const other of others) assert.deepEqual(other, outcome, "all ranks are alike");
       outcomes.push(outcome as Outcome);
@@ -468,7 +466,7 @@ test("gradients that travel in float16 take half the traffic, and train nearly t
   const parallel = { data: 2 };
   const outcomes = await trainRanks(PLAIN_GPT, {
     ranks: 2,
-    machines: 2,
+    nodes: 2,
     parallel,
     strategies: [compress()],
     bucketBytes: 1e9,

@@ -40,9 +40,9 @@ const CONVOLUTION = resnet({
 /** How a number of ranks reach each other. */
 interface Crew {
   readonly ranks: number;
-  /** By memory of each machine's own ranks, or by messages alone. */
+  /** By memory of each node's own ranks, or by messages alone. */
   readonly inPlace: boolean;
-  readonly machines?: readonly (readonly number[])[];
+  readonly nodes?: readonly (readonly number[])[];
 }
 
 /** Each sample depends on its position alone. */
@@ -87,8 +87,8 @@ async function bits(trainer: Trainer): Promise<Record<string, string>> {
   );
 }
 
-function meet(engine: Device, { ranks, inPlace, machines }: Crew): SimulatedRanks {
-  return simulatedRanks(engine, ranks, inPlace, machines);
+function meet(engine: Device, { ranks, inPlace, nodes }: Crew): SimulatedRanks {
+  return simulatedRanks(engine, ranks, inPlace, nodes);
 }
 
 function make(
@@ -170,11 +170,11 @@ const CREWS: Readonly<Record<string, readonly Crew[]>> = {
     { ranks: 3, inPlace: true },
     { ranks: 2, inPlace: false },
   ],
-  "4 ranks on 2 machines, then 3 on one": [
+  "4 ranks on 2 nodes, then 3 on one": [
     {
       ranks: 4,
       inPlace: true,
-      machines: [
+      nodes: [
         [0, 1],
         [2, 3],
       ],

@@ -1,6 +1,7 @@
 /**
- * One for each machine of a run: takes jobs from launchers that know its token, one at a time, and starts the workers
- * of this machine for them. A job is data: no code comes over the line, and none of a user's is run here.
+ * The agent runs once on each machine of a run: it takes jobs from launchers that know its token,
+ * one at a time, and starts the workers of this machine for them. A job is data: no code is
+ * received, and no user's code is executed here.
  */
 import { LockstepError } from "../errors.ts";
 import {
@@ -21,24 +22,27 @@ import {
 import { AssignedJob } from "./job.ts";
 
 export interface AgentOptions {
-  /** One of this machine's addresses: workers listen there too. */
+  /** An address of this machine, at which the agent and its workers listen. */
   readonly host: string;
-  /** 0 for any that is free. */
+  /** The port of the agent; 0 for any free port. */
   readonly port: number;
-  /** That workers, and nothing else, listen on; any unless told. */
+  /** The ports that workers listen on; nothing else uses them. Default: any. */
   readonly ports?: PortRange | undefined;
   readonly token: string;
-  /** Encrypts what is sent, between launcher and agent and between workers; false unless told. */
+  /**
+   * Whether the connections between launcher and agent and between workers are encrypted. Default:
+   * false.
+   */
   readonly tls?: boolean;
-  /** Run folders are below it. */
+  /** The folder below which the folders of runs lie. */
   readonly folder: string;
-  /** Data lies below them, links followed; `folder` unless told. */
+  /** The folders below which data must lie, after links are followed. Default: `folder`. */
   readonly dataRoots?: readonly string[];
-  /** Of a job; four for each core of this machine unless told. */
+  /** The most workers of a job. Default: four for each core of this machine. */
   readonly maxWorkers?: number;
-  /** Of the files of a job; 1 GiB unless told. */
+  /** The most bytes of the files of a job. Default: 1 GiB. */
   readonly maxJobBytes?: number;
-  /** Told of what happens, in words. */
+  /** Receives sentences about what happens. */
   readonly onNews?: (text: string) => void;
 }
 
@@ -46,7 +50,7 @@ const MAX_JOB_BYTES = 2 ** 30;
 
 type JobRequest = Extract<AgentRequest, { readonly kind: "job" }>;
 
-/** Rejects with ADDRESS, where the port is in use among others. */
+/** Rejects with ADDRESS, for example if the port is in use. */
 export async function startAgent(options: AgentOptions): Promise<Agent> {
   const { host, port, token, tls = false } = options;
   return new Agent(options, await listenTcp({ host, port, token, tls }));
@@ -66,12 +70,12 @@ export class Agent {
     this.#endServing = serveLines(listener, (line) => this.#greet(line));
   }
 
-  /** host:port, with the port that was chosen. */
+  /** The address as host:port, with the port that was chosen. */
   get address(): string {
     return this.#listener.address;
   }
 
-  /** Ends the job at hand, and takes no more. */
+  /** Ends the current job and takes no more. */
   async close(): Promise<void> {
     this.#endServing();
     this.#listener.close();
@@ -89,7 +93,7 @@ export class Agent {
       line.close();
     };
     const begin = (request: JobRequest) => {
-      if (!this.#lines.has(line)) return; // it did not wait
+      if (!this.#lines.has(line)) return; // the launcher did not wait for an answer
       try {
         job = this.#begin(request, tell, refuse);
       } catch (error) {

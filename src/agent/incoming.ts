@@ -1,4 +1,7 @@
-/** The files of a job as they come: written to a folder of their own in pieces, each of the size that was announced. */
+/**
+ * Receives the files of a job: writes their pieces to a folder of their own, and checks that each
+ * file has the size that was announced.
+ */
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
 import { LockstepError } from "../errors.ts";
@@ -8,24 +11,27 @@ import { type AgentJob, PIECES_AHEAD } from "../launch/index.ts";
 
 export interface IncomingOptions {
   readonly files: AgentJob["files"];
-  /** Of all files together. */
+  /** The most bytes of all files together. */
   readonly maxBytes: number;
-  /** Asks for so many more pieces. */
+  /** Asks the launcher for this many more pieces. */
   readonly more: (pieces: number) => void;
 }
 
 export class IncomingJob {
-  /** Resolves with the folder when all is there. Rejects with PROTOCOL, DISK_FULL, IO_FAILED or ABORTED. */
+  /**
+   * Resolves with the folder when all files are complete. Rejects with PROTOCOL, DISK_FULL,
+   * IO_FAILED or ABORTED.
+   */
   readonly folder: Promise<string>;
   readonly #options: IncomingOptions;
   readonly #queue: Uint8Array[] = [];
-  /** Pieces that were asked for and did not come yet. */
+  /** The number of pieces that were asked for and have not come yet. */
   #asked = 0;
   #wake: () => void = () => undefined;
   #error: Error | undefined;
   #made: string | undefined;
 
-  /** Throws INVALID_OPTION for a job that is larger than it may be. */
+  /** Throws INVALID_OPTION for a job that is larger than allowed. */
   constructor(options: IncomingOptions) {
     const { files, maxBytes } = options;
     const bytes = files.reduce((sum, file) => sum + file.bytes, 0);
@@ -44,7 +50,7 @@ export class IncomingJob {
     this.folder.catch(() => undefined);
   }
 
-  /** Throws PROTOCOL for a piece that was not asked for. */
+  /** Takes the next piece. Throws PROTOCOL for a piece that was not asked for. */
   take(piece: string): void {
     if (this.#asked === 0)
       throw new LockstepError("PROTOCOL", "A piece of a job came out of turn.");
@@ -53,13 +59,13 @@ export class IncomingJob {
     this.#wake();
   }
 
-  /** Takes no more. */
+  /** Stops taking pieces. */
   abort(): void {
     this.#error ??= new LockstepError("ABORTED", "The job was given up.");
     this.#wake();
   }
 
-  /** Takes away what was written. Files that are in use stay readable to who has opened them. */
+  /** Removes the folder. Files that are open stay readable for those who opened them. */
   async remove(): Promise<void> {
     if (this.#made !== undefined) await removeJobFolder(this.#made).catch(() => undefined);
   }

@@ -1,4 +1,7 @@
-/** A job that an agent has taken: its files as they come, and the workers of this machine, from their start to their end. */
+/**
+ * A job that an agent has taken: its files while they are received, and the workers of this machine
+ * from their start to their end.
+ */
 import { LockstepError } from "../errors.ts";
 import { openJob, readJobFolder } from "../job/index.ts";
 import { type AgentJob, type AgentReply, availableCores, WorkerProcess } from "../launch/index.ts";
@@ -14,17 +17,17 @@ export interface AssignedJobOptions {
   readonly tls: boolean;
   readonly folder: string;
   readonly dataRoots: readonly string[];
-  /** That may run here at a time. */
+  /** The most workers that may run here at a time. */
   readonly maxWorkers: number;
   readonly maxJobBytes: number;
   readonly tell: (reply: AgentReply) => void;
-  /** Told why the job is not taken, once its files are there. */
+  /** Receives the reason if the job is refused after its files were received. */
   readonly refuse: (error: unknown) => void;
 }
 
-/** How long workers may take to stop and save when their launcher has vanished. */
+/** How long workers may take to stop and save after their launcher has vanished. */
 const ABANDONED_MS = 30_000;
-/** A worker may have so many times more threads than the machine has cores. */
+/** The most threads of a worker, as a multiple of the machine's cores. */
 const MAX_OVERLOAD = 4;
 
 export class AssignedJob {
@@ -33,13 +36,16 @@ export class AssignedJob {
   readonly #options: AssignedJobOptions;
   readonly #incoming: IncomingJob;
   #workers: readonly WorkerProcess[] = [];
-  /** Workers that have read the job, and opened a door. */
+  /** The number of workers that have read the job and listen. */
   #listening = 0;
   #timer: NodeJS.Timeout | undefined;
   #isOver = false;
   #isEnding = false;
 
-  /** Throws INVALID_OPTION for more than this machine can, and RUN_FOLDER for an output that lies elsewhere. */
+  /**
+   * Throws INVALID_OPTION for a job that asks for more than this machine allows, and RUN_FOLDER for
+   * an output folder that lies elsewhere.
+   */
   constructor(options: AssignedJobOptions) {
     const { request, folder, maxWorkers, maxJobBytes, tell } = options;
     checkLoad(request, maxWorkers);
@@ -56,7 +62,7 @@ export class AssignedJob {
   async #work(out: string): Promise<void> {
     try {
       const job = await this.#incoming.folder;
-      // Its graphs are read by the workers: what is wrong with them must not take the agent down.
+      // The workers read the job's graphs: a fault in a graph must not end the agent.
       openJob(readJobFolder(job));
       if (!this.#isEnding) {
         this.#options.tell({ kind: "accepted" });
@@ -82,7 +88,8 @@ export class AssignedJob {
       const worker = new WorkerProcess(rank, (message) => {
         if (message.kind === "listening") {
           this.#listening++;
-          // All have read it: should this agent be killed, nothing is left behind.
+          // All workers have read the job. Its files are removed now, so that nothing is left
+          // behind if this agent is killed.
           if (this.#listening === own) void this.#incoming.remove();
           tell({ ...message, rank });
         } else if (rank === 0) tell(message);
@@ -116,7 +123,7 @@ export class AssignedJob {
     return this.#isOver;
   }
 
-  /** Whether it was ended or given up, and its processes may still be there. */
+  /** Whether the job was ended or abandoned, while its processes may still be running. */
   get isEnding(): boolean {
     return this.#isEnding;
   }
@@ -126,7 +133,7 @@ export class AssignedJob {
     this.#incoming.take(piece);
   }
 
-  /** Throws PROTOCOL. */
+  /** Tells the workers the addresses of all workers. Throws PROTOCOL. */
   addresses(addresses: readonly string[]): void {
     const { workers } = this.#options.request;
     if (addresses.length !== workers) {
@@ -146,7 +153,7 @@ export class AssignedJob {
     for (const worker of this.#workers) worker.kill();
   }
 
-  /** The launcher is gone: what was done is saved, if that can be. */
+  /** Called when the launcher is gone: the workers are asked to save what was done. */
   abandon(): void {
     if (this.#isOver) return;
     this.#isEnding = true;

@@ -1,9 +1,15 @@
-/** Places that a job names: below the agent's folder in truth, whatever links lie on the way. */
+/**
+ * Resolves the places that a job names. They must lie below the agent's folder after all links are
+ * followed.
+ */
 import { lstatSync, realpathSync } from "node:fs";
 import { dirname, join, relative, sep } from "node:path";
 import { LockstepError } from "../errors.ts";
 
-/** The path of a folder that is there or can be made. Throws RUN_FOLDER for one that a link leads out of the agent's. */
+/**
+ * The path of a folder that exists or can be made. Throws RUN_FOLDER if a link leads out of the
+ * agent's folder.
+ */
 export function outputAt(folder: string, out: string): string {
   const path = join(folder, out);
   let existing = path;
@@ -12,7 +18,7 @@ export function outputAt(folder: string, out: string): string {
   try {
     real = realpathSync(existing);
   } catch {
-    throw leadsOut(out); // a link to nothing: who knows where that will be
+    throw leadsOut(out); // the target of the link does not exist yet, so it cannot be checked
   }
   checkBelow(folder, real, out);
   return path;

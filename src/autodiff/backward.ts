@@ -1,6 +1,7 @@
 /**
- * Reverse-mode differentiation, graph to graph (Linnainmaa 1970; Griewank & Walther, "Evaluating Derivatives").
- * The gradient is ordinary nodes beside the forward ones, so it can be differentiated again.
+ * Reverse-mode differentiation, graph to graph (Linnainmaa 1970; Griewank & Walther, "Evaluating
+ * Derivatives"). The gradient is ordinary nodes beside the forward ones, so it can be
+ * differentiated again.
  */
 import { assert, LockstepError } from "../errors.ts";
 import { add, zerosLike } from "../functional/index.ts";
@@ -14,14 +15,19 @@ import {
 } from "../graph/index.ts";
 import { isFloat, sameShape, toNumbers } from "../tensor/index.ts";
 
-/** Names of outputs of nodes, and the values that rules computed in their place. */
+/**
+ * The values that gradient rules computed in place of outputs of nodes, by the names of those
+ * outputs.
+ */
 export type Replacements = Map<string, Value>;
 
 /**
  * Appends to the builder the gradient of Σ seed·output for the values in `wrt`.
- * @param seeds one value of the output's type for each output; ones (a scalar loss) unless told.
- * @param replaced takes, by name, the forward values that the gradient computes another way, with what equals them.
- * @throws NO_GRADIENT naming the operator and node when the way to `wrt` leads through one without a rule.
+ * @param seeds one value of the output's type for each output. Default: ones (a scalar loss).
+ * @param replaced receives, by name, the forward values that the gradient computes in another way,
+ * with the values that equal them.
+ * @throws NO_GRADIENT naming the operator and node if the path to `wrt` leads through an operator
+ * without a rule.
  */
 export function backward(
   outputs: readonly Value[],
@@ -41,7 +47,7 @@ interface Request {
   readonly replaced: Replacements;
 }
 
-/** `backward` along `nodes` alone. */
+/** Does the same as `backward` for `nodes` only. */
 function backwardThrough(nodes: readonly Node[], request: Request): (Value | undefined)[] {
   const { outputs, wrt, seeds, replaced } = request;
   const { builder } = outputs[0] as Value;
@@ -62,7 +68,7 @@ function backwardThrough(nodes: readonly Node[], request: Request): (Value | und
   return wrt.map((value) => gradients.total(value.name));
 }
 
-/** Names of all values that depend on one of `sources`. */
+/** The names of all values that depend on one of `sources`. */
 function reachable(nodes: readonly Node[], sources: readonly Value[]): ReadonlySet<string> {
   const active = new Set(sources.map((value) => value.name));
   for (const node of nodes) {
@@ -72,7 +78,10 @@ function reachable(nodes: readonly Node[], sources: readonly Value[]): ReadonlyS
   return active;
 }
 
-/** Contributions to a value's gradient, added in the order in which they came: the same bits every time. */
+/**
+ * The contributions to a value's gradient, added in the order in which they were computed, so that
+ * the bits are always the same.
+ */
 class GradientSums {
   readonly #parts = new Map<string, Value[]>();
 
@@ -95,7 +104,7 @@ class GradientSums {
   }
 }
 
-/** What one backward pass works with. */
+/** The data of one backward pass. */
 interface Pass {
   readonly builder: GraphBuilder;
   readonly active: ReadonlySet<string>;

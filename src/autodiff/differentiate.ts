@@ -1,4 +1,4 @@
-/** A graph and a loss in it → the same graph with gradients as outputs. */
+/** Adds gradients to a graph with a loss, as outputs. */
 import { LockstepError } from "../errors.ts";
 import { zerosLike } from "../functional/index.ts";
 import { type Graph, typeOf } from "../graph/index.ts";
@@ -8,14 +8,18 @@ import { backward, type Replacements } from "./backward.ts";
 import { buildReplaced } from "./replace.ts";
 
 export interface Differentiated {
-  /** The outputs of the given graph, then one gradient for each of `wrt`. */
+  /**
+   * The graph; its outputs are those of the given graph, followed by one gradient for each of
+   * `wrt`.
+   */
   readonly graph: Graph;
-  /** For each of `wrt`, the name of its gradient. */
+  /** The name of the gradient of each of `wrt`. */
   readonly gradients: ReadonlyMap<string, string>;
 }
 
 /**
- * Adds the gradient of `loss` (a scalar) for each of `wrt`. A value that the loss does not depend on gets zeros.
+ * Adds the gradient of `loss` (a scalar) with respect to each of `wrt`. A value that the loss does
+ * not depend on gets a gradient of zeros.
  * @throws NO_GRADIENT, INVALID_GRAPH, SHAPE_MISMATCH (a loss that is not a scalar)
  */
 export function differentiate(graph: Graph, loss: string, wrt: readonly string[]): Differentiated {

@@ -1,4 +1,7 @@
-/** Puts values that a gradient computed in the places of the nodes that computed them in the forward pass. */
+/**
+ * Puts values that a gradient computed in place of the nodes that computed them in the forward
+ * pass.
+ */
 import {
   type Graph,
   type GraphBuilder,
@@ -8,7 +11,9 @@ import {
 } from "../graph/index.ts";
 import type { Replacements } from "./backward.ts";
 
-/** The finished graph, in which each replaced value is its replacement; nodes are put in order again. */
+/**
+ * The finished graph in which each replaced value is its replacement. Its nodes are sorted again.
+ */
 export function buildReplaced(
   builder: GraphBuilder,
   outputs: readonly Value[],
@@ -30,14 +35,14 @@ export function buildReplaced(
   return removeUnused({ ...wanted, nodes: inOrder(nodes) });
 }
 
-/** Each node behind those that it reads, else as they stood. */
+/** Sorts nodes so that each follows those that it reads, and otherwise keeps their order. */
 function inOrder(nodes: readonly Node[]): Node[] {
   const makers = new Map(
     nodes.flatMap((node) => node.outputs.map((name) => [name, node] as const)),
   );
   const placed = new Set<Node>();
   const ordered: Node[] = [];
-  // Long chains of steps would overflow the stack of a recursion.
+  // A recursion over long chains of nodes would overflow the stack.
   const waiting = nodes.toReversed();
   while (waiting.length > 0) {
     const node = waiting.at(-1) as Node;

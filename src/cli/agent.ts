@@ -14,7 +14,7 @@ export interface AgentFlags {
   readonly tls?: boolean;
   readonly maxWorkers?: number;
   readonly dataRoot?: readonly string[];
-  /** In MiB. */
+  /** The largest size of a job's files, in MiB. */
   readonly maxJob?: number;
 }
 
@@ -40,7 +40,7 @@ export async function agentCommand(flags: AgentFlags): Promise<void> {
   await agent.close();
 }
 
-/** Throws FILE_NOT_FOUND. */
+/** The absolute path of a folder. Throws FILE_NOT_FOUND. */
 function folderAt(root: string): string {
   const path = resolve(root);
   if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true) return path;

@@ -1,7 +1,13 @@
-/** The command line that goes on with a run: the one that was typed without its token, and `--resume`. */
+/**
+ * The command line that resumes a run: the one that was typed, without its token, and with
+ * `--resume`.
+ */
 import { basename, relative } from "node:path";
 
-/** For a POSIX shell. `argv` is as Node gives it: the program, the script, then the words. */
+/**
+ * Quotes the words for a POSIX shell. `argv` is as Node gives it: the program, the script, then the
+ * words.
+ */
 export function commandToResume(
   argv: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
@@ -20,7 +26,7 @@ export function commandToResume(
   return [...secret, program, ...[...rest, "--resume"].map(quote)].join(" ");
 }
 
-/** A terminal and its log are no place for a secret. */
+/** Removes the token: a secret must not appear on a terminal or in its log. */
 function withoutToken(words: readonly string[]): string[] {
   return words.filter(
     (word, index) =>
@@ -28,7 +34,10 @@ function withoutToken(words: readonly string[]): string[] {
   );
 }
 
-/** `npm start -- …` or `npm run NAME -- …`, when the words begin with those of the script in package.json. */
+/**
+ * The command as `npm start -- …` or `npm run NAME -- …`, if its words begin with those of the
+ * script in package.json.
+ */
 function throughNpm(
   words: readonly string[],
   env: Readonly<Record<string, string | undefined>>,

@@ -1,4 +1,4 @@
-/** `lockstep job FILE`, and jobs that are made for workers and hosts. */
+/** `lockstep job FILE`, and the jobs that are made for workers and hosts. */
 import { parse, resolve } from "node:path";
 import { LockstepError } from "../errors.ts";
 import { type MadeJob, makeJob, writeJob } from "../job/index.ts";
@@ -35,10 +35,13 @@ export async function jobCommand(file: string, flags: JobFlags): Promise<void> {
 }
 
 const notHere = "not on this machine, so nothing tells whether that of others is right";
-/** What a run tells that goes to hosts without its data having been seen. */
+/** Said when a run on hosts begins without the launcher having seen its data. */
 export const DATA_NOT_HERE = `The data is ${notHere}; the hosts compare theirs with each other.`;
 
-/** The folder that a job for other machines names its data from. Throws INVALID_OPTION for several. */
+/**
+ * The folder that the places of the data are relative to in a job for other machines. Throws
+ * INVALID_OPTION for several.
+ */
 export function rootFor({ dataRoot = [process.cwd()] }: Pick<TargetFlags, "dataRoot">): string {
   const [root = ".", ...others] = dataRoot;
   if (others.length === 0) return resolve(root);
@@ -48,7 +51,7 @@ export function rootFor({ dataRoot = [process.cwd()] }: Pick<TargetFlags, "dataR
   );
 }
 
-/** The job of a run file, for other machines. */
+/** Makes the job of a run file for other machines. */
 export function jobFrom(
   { run, baseDir }: Target,
   root: string,
@@ -57,7 +60,7 @@ export function jobFrom(
   return makeJob(run, { baseDir, root, mayLackData: true, signal });
 }
 
-/** The job of a run file, for workers of this machine: its data may be anywhere on it. */
+/** Makes the job of a run file for workers of this machine: its data may lie anywhere on it. */
 export function jobHere({ run, baseDir }: Target, signal: AbortSignal): Promise<MadeJob> {
   return makeJob(run, { baseDir, root: rootHere(baseDir), signal });
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** The command `lockstep`. */
+/** Entry point of the command `lockstep`. */
 import { loadModules } from "../start.ts";
 
 await loadModules(() => import("./process.ts"));

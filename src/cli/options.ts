@@ -1,4 +1,7 @@
-/** The commands and their options. Each command is a file; this one names them and checks single values. */
+/**
+ * The commands and their options. Each command has its own file; this one defines their names and
+ * checks single values.
+ */
 import { Command, InvalidArgumentError, Option } from "commander";
 import { DEFAULT_AGENT_PORT } from "../launch/index.ts";
 import { CHANGEABLE, type Changeable } from "../train/index.ts";
@@ -56,7 +59,7 @@ function changes(text: string): readonly Changeable[] {
   });
 }
 
-/** `data=2,shard=4` */
+/** Parses `data=2,shard=4`. */
 function parallel(text: string): { readonly data?: number; readonly shard?: number } {
   const entries = names(text).map((axis): [string, number] => {
     const [, name, size] = /^(data|shard)=(\d+)$/.exec(axis) ?? [];
@@ -99,7 +102,10 @@ function tls(): Option {
   return new Option("--tls", "encrypt what is sent, with a key made of the token; the same on all");
 }
 
-/** Throws CommanderError for words that it does not understand, and for `--help`, which it has shown then. */
+/**
+ * Throws CommanderError for words that it does not understand, and for `--help`, after the help was
+ * shown.
+ */
 export function commandLine(): Command {
   const [axes, stage] = sharing();
   const command = new Command("lockstep")

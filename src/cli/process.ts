@@ -1,13 +1,16 @@
 /** The process of the command `lockstep`: turns every error into a sentence and status 1. */
 import { CommanderError } from "commander";
-import { LockstepError } from "../errors.ts";
+import { LockstepError, withCodeOfMemory } from "../errors.ts";
 import { endProcess, outliveOutput } from "../launch/index.ts";
 import { printable } from "../telemetry/index.ts";
 import { commandLine } from "./options.ts";
 
-/** Everything a user can do wrong has a code; what has none is a mistake of the program: ours, or the run file's. */
+/**
+ * The text of an error. Every mistake of a user has a code; an error without a code is a bug, of
+ * lockstep or of the run file.
+ */
 function explain(thrown: unknown): string {
-  const error = folderError(thrown) ?? thrown;
+  const error = folderError(thrown) ?? withCodeOfMemory(thrown);
   if (error instanceof LockstepError) return `lockstep: ${error.message} [${error.code}]`;
   const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
   return isOurs(stack)
@@ -15,7 +18,10 @@ function explain(thrown: unknown): string {
     : `lockstep: code of the run file failed. [RUN_FILE]\n${stack}`;
 }
 
-/** Where this process stands: asked for by whatever resolves a path, and gone when the folder was deleted or its parents closed. */
+/**
+ * The error for a working folder that does not exist any more (deleted, or its parents became
+ * inaccessible). Everything that resolves a path asks for it.
+ */
 function folderError(error: unknown): LockstepError | undefined {
   if (!(error instanceof Error && "syscall" in error && error.syscall === "uv_cwd"))
     return undefined;
@@ -30,7 +36,10 @@ function folderError(error: unknown): LockstepError | undefined {
   );
 }
 
-/** Whether the innermost line of a file is in this package or in what it stands on. What has none was thrown by no code of ours. */
+/**
+ * Whether the innermost line of the stack that names a file lies in this package or in its
+ * dependencies. If no line names one, lockstep's code did not throw the error.
+ */
 function isOurs(stack: string): boolean {
   const frame = stack.split("\n").find((line) => /^\s+at .*[/\\]/.test(line));
   const own = new URL("../", import.meta.url);
@@ -41,7 +50,7 @@ function isOurs(stack: string): boolean {
 }
 
 function fail(error: unknown): void {
-  // Help and version end as an error of the command-line library, with status 0.
+  // The command-line library ends `--help` and `--version` with an error of status 0.
   if (error instanceof CommanderError && error.exitCode === 0) return;
   process.exitCode = 1;
   if (!(error instanceof CommanderError)) console.error(printable(explain(error)));
@@ -63,5 +72,6 @@ try {
 } catch (error) {
   fail(error);
 }
-// After a failure or a stop, what was begun may never end by itself: the opening of data, a run of the engine.
+// After a failure or a stop, work that was begun may never end by itself, such as opening data or a
+// call of the engine.
 if (process.exitCode !== undefined) endProcess(Number(process.exitCode));

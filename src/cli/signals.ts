@@ -1,27 +1,39 @@
-/** Ctrl-C as people mean it: once to stop well, twice to end at once. A terminal that is closed asks for a stop too. */
+/**
+ * Handles Ctrl-C: the first asks for a clean stop, the second ends the process at once. Closing the
+ * terminal asks for a stop too.
+ */
 import { constants } from "node:os";
 import { outlivesTerminal } from "../launch/index.ts";
 
-/** npm passes a Ctrl-C on that the terminal has sent already: what comes as soon as this is the same one. */
+/**
+ * npm passes on a Ctrl-C that the terminal has already sent; a second signal within this time is
+ * taken for the same one.
+ */
 const SAME_MS = 500;
 
-/** All of them ask for a stop. */
+/** The signals that ask for a stop. */
 export const STOP_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 export interface StopOnSignals {
   readonly signal: AbortSignal;
-  /** What a shell gives a process that the signal ended: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP. */
+  /**
+   * The exit status that a shell gives a process ended by the signal: 130 after Ctrl-C, 143 after
+   * SIGTERM, 129 after SIGHUP.
+   */
   status(): number;
   end(): void;
 }
 
-/** What ends a process and what tells the time, injected for tests. */
+/** What the handler needs of its surroundings, injected for tests. */
 export interface Surroundings {
-  /** Milliseconds since any start. */
+  /** Milliseconds since any fixed moment. */
   readonly now: () => number;
-  /** By the system, not by process.exit: the engine may be in the middle of a run on another thread. */
+  /**
+   * Ends the process by a signal, not by `process.exit`: the engine may be computing on another
+   * thread.
+   */
   readonly kill: (name: NodeJS.Signals) => void;
-  /** Whether SIGHUP means nothing, as under `nohup`. */
+  /** Whether SIGHUP is to be ignored, as under `nohup`. */
   readonly outlivesTerminal: () => boolean;
 }
 
@@ -31,7 +43,7 @@ const REAL: Surroundings = {
   outlivesTerminal,
 };
 
-/** Aborts `signal` at the first SIGINT, SIGTERM or SIGHUP, and ends the process by the second. */
+/** Aborts `signal` at the first SIGINT, SIGTERM or SIGHUP; the second ends the process. */
 export function stopOnSignals(onAsked: () => void, surroundings = REAL): StopOnSignals {
   const { now, kill } = surroundings;
   const controller = new AbortController();

@@ -1,4 +1,4 @@
-/** What a command is given: a run file, which is code, or the folder of a job, which is data. */
+/** The argument of a command: a run file, which is code, or the folder of a job, which is data. */
 import { existsSync, statSync } from "node:fs";
 import { dirname, isAbsolute, resolve } from "node:path";
 import { escapePath } from "tinyglobby";
@@ -17,19 +17,19 @@ export interface TargetFlags extends ParallelOptions {
 }
 
 export interface Target {
-  /** With the options of the command line in place of its own. */
+  /** The run, in which the options of the command line replace its own. */
   readonly run: Run;
-  /** Relative paths and globs of its data start here. */
+  /** The folder that relative paths and globs of the data start from. */
   readonly baseDir: string;
-  /** Folders below which the data must lie; anywhere if undefined. */
+  /** The folders below which the data must lie. Undefined: anywhere. */
   readonly roots: readonly string[] | undefined;
-  /** What the data must hold; anything if undefined. */
+  /** The fingerprint that the data must have. Undefined: any. */
   readonly holds: Fingerprint | undefined;
-  /** Undefined for a run file. */
+  /** The job; undefined for a run file. */
   readonly job: JobFolder | undefined;
 }
 
-/** Throws INVALID_OPTION, what loading a run file throws, and what is wrong with a job. */
+/** Throws INVALID_OPTION, and the errors of loading a run file or reading a job. */
 export async function openTarget(path: string, flags: TargetFlags): Promise<Target> {
   return isJobFolder(path) ? openJobAt(path, flags) : openRunFile(path, flags);
 }
@@ -60,7 +60,10 @@ function openJobAt(path: string, flags: TargetFlags): Target {
   return { run, baseDir: opened.baseIn(roots), roots, holds: opened.holds, job };
 }
 
-/** Globs, files and folders from the shell, in place of the run's text; its other options (a tokenizer) stay. */
+/**
+ * The text source with the globs, files and folders of the command line in place of the run's; its
+ * other options, such as a tokenizer, stay.
+ */
 function textOf(words: readonly string[], run: Run): DataSource {
   const globs = words.map((word) => {
     const path = resolve(word);

@@ -25,7 +25,7 @@ import { type WorkersAsked, workersFor } from "./workers.ts";
 
 export interface TrainFlags extends TargetFlags {
   readonly workers?: WorkersAsked;
-  /** Agents; `workers` is then the number on each. */
+  /** The addresses of the agents; `workers` is then the number of workers on each. */
   readonly hosts?: readonly string[];
   readonly token?: string;
   readonly tls?: boolean;
@@ -44,7 +44,7 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
   const cores = availableCores();
   const out = flags.out ?? join("runs", basename(opened.run.name));
   const folder = await openRunFolder(out);
-  // The folder of a run on hosts is theirs.
+  // The folder of a run on hosts lies on the hosts.
   const head =
     beginning === "resume" && flags.hosts === undefined
       ? await readCheckpointHead(folder)
@@ -64,7 +64,7 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
     env: process.env,
     resumeCommand: commandToResume(process.argv, process.env, process.cwd()),
   });
-  // The first of several workers writes the run's folder, figures too.
+  // With several workers, the first one writes the run's folder and its metrics.
   const isHere = workers === 1 && flags.hosts === undefined;
   const metrics = isHere
     ? jsonlSink(folder.file(FILES.metrics), {
@@ -103,7 +103,7 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
 type Outcome = TrainResult["outcome"];
 type Shared = Pick<TrainOptions, "beginning" | "changes" | "signal" | "onEvent">;
 
-/** A stop while the job is made stops a run that was not begun. */
+/** A stop while the job is being made means that the run does not begin. */
 async function unlessStopped(
   { run: { steps } }: Target,
   out: string,
@@ -119,7 +119,7 @@ async function unlessStopped(
   }
 }
 
-/** One worker is this very process: nothing is started, nothing shared. */
+/** Trains with one worker in this very process: no process is started and no memory is shared. */
 async function trainHere(
   { run, baseDir, roots, holds }: Target,
   options: Omit<TrainOptions, "engine" | "baseDir">,
@@ -163,7 +163,8 @@ async function trainByWorkers(
         return folder;
       },
       onEvent: (event) => {
-        // All workers have read it: should this process be killed, nothing is left behind.
+        // All workers have read the job. Its files are removed now, so that nothing is left behind
+        // if this process is killed.
         if (event.type === "started") void remove();
         options.onEvent(event);
       },

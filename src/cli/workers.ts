@@ -1,24 +1,27 @@
-/** How many worker processes a run gets, from what was asked for and what there is. */
+/**
+ * Decides how many worker processes a run gets, from what was asked for and the cores of the
+ * machine.
+ */
 import { LockstepError } from "../errors.ts";
 
-/** A number, or as many as the machine has cores for. */
+/** A number, or one worker for each core of the machine. */
 export type WorkersAsked = number | "cores";
 
 export interface WorkersRequest {
-  /** Of each machine; undefined: 1. */
+  /** The number of workers on each machine. Default: 1. */
   readonly asked: WorkersAsked | undefined;
-  /** Of each worker, where that was asked for. */
+  /** The number of threads of each worker, if it was given. */
   readonly threads: number | undefined;
-  /** Of this machine. */
+  /** The number of cores of this machine. */
   readonly cores: number;
-  /** Of a step: no worker is without one. */
+  /** The number of micro-batches of a step: every worker needs at least one. */
   readonly microBatches: number;
-  /** How many machines share the run; undefined: this one, without agents. */
+  /** The number of machines that share the run. Undefined: this machine alone, without agents. */
   readonly hosts: number | undefined;
 }
 
 export interface Workers {
-  /** Of each machine. */
+  /** The number of workers on each machine. */
   readonly each: number;
   readonly all: number;
 }

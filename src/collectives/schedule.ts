@@ -1,19 +1,20 @@
 /**
- * The timetable of one rank in one collective: data made by pure functions, obeyed by the runner. It knows no
- * transport and moves nothing.
+ * The schedule of one rank in one collective: the steps that it takes, in order. Pure functions
+ * make schedules, and the runner carries them out. There is one algorithm for each collective;
+ * docs/decisions/0022 says why.
  */
+import { type Collective, type Part, partsOf } from "./collective.ts";
 
-/** A piece of memory, in elements. */
-export interface Span {
+/** A range of elements in memory. */
+export interface Span extends Part {
   /**
-   * `data`: what the collective works on; `into`: where an all-to-all puts its result; `scratch`: the schedule's own;
-   * `staging`: the schedule's own that peers see.
+   * `data`: the memory that the collective works on. `into`: where an all-to-all puts its result.
    */
-  readonly space: "data" | "into" | "scratch" | "staging";
-  /** The rank whose memory it is; one's own unless told. Others' only where the transport shares memory. */
+  readonly space: "data" | "into";
+  /**
+   * The rank whose memory is meant. Default: this rank. Others only where their memory is shared.
+   */
   readonly rank?: number;
-  readonly start: number;
-  readonly length: number;
 }
 
 export interface Message {
@@ -22,135 +23,101 @@ export interface Message {
 }
 
 export type Step =
-  /** All at once; over when all are. */
+  /** Starts all messages at once, and ends when all have ended. */
   | {
       readonly do: "exchange";
       readonly sends: readonly Message[];
       readonly receives: readonly Message[];
     }
-  /** The inputs combined, written to each output. `last`: the means divide here. */
-  | {
-      readonly do: "reduce";
-      readonly inputs: readonly Span[];
-      readonly outputs: readonly Span[];
-      readonly last: boolean;
-      /** Contributions of all ranks, to be combined in the order that the request asks for. */
-      readonly canonical: boolean;
-    }
   | { readonly do: "copy"; readonly from: Span; readonly to: readonly Span[] }
-  /** Of all ranks, unless told only those of this machine. */
-  | { readonly do: "barrier"; readonly within?: "machine" };
+  /** Waits until all ranks of this node have come here. */
+  | { readonly do: "barrier" };
 
-export type StepOf<K extends Step["do"]> = Extract<Step, { do: K }>;
-
-export interface Schedule {
-  readonly algorithm: string;
-  readonly steps: readonly Step[];
-  /** Elements of scratch memory. */
-  readonly scratch: number;
-  /** Elements of staging memory; runs take turns with two pieces of it. None unless told. */
-  readonly staging?: number;
+/** How one rank takes part. */
+export interface Member {
+  readonly rank: number;
+  /** The ranks of each node. */
+  readonly nodes: readonly (readonly number[])[];
+  /** Whether ranks of one node read and write each other's memory in place. */
+  readonly shared: boolean;
 }
 
-export interface Part {
-  readonly start: number;
-  readonly length: number;
+export function scheduleOf(collective: Collective, member: Member): readonly Step[] {
+  switch (collective.kind) {
+    case "allGather":
+      return allGather(member, partsOf(collective.counts));
+    case "allToAll":
+      return allToAll(
+        member.rank,
+        partsOf(collective.sendCounts),
+        partsOf(collective.receiveCounts),
+      );
+  }
 }
 
-/** `count` elements cut into `size` parts that differ by at most one unit of `align`; late ones may be empty. */
-export function evenParts(count: number, size: number, align = 16): Part[] {
-  const units = Math.ceil(count / align);
-  return Array.from({ length: size }, (_, rank) => {
-    const start = Math.min(count, Math.floor((units * rank) / size) * align);
-    const end = Math.min(count, Math.floor((units * (rank + 1)) / size) * align);
-    return { start, length: end - start };
-  });
+/**
+ * Every rank sends its part to one rank of every other node, its deputy there. Then every rank
+ * copies its own part, and those that it has received, into the memory of the other ranks of its
+ * node. So each byte crosses the network once for each node, and all ranks of a node share the
+ * sending. Where memory is not shared, every rank counts as a node.
+ */
+function allGather({ rank, nodes, shared }: Member, parts: readonly Part[]): Step[] {
+  const places = shared ? nodes : parts.map((_, peer) => [peer]);
+  const own = nodeOf(places, rank);
+  const others = places.filter((node) => node !== own).flat();
+  /** The rank of a node that receives the part of `owner`. */
+  const deputy = (owner: number, node: readonly number[]) =>
+    node[nodeOf(places, owner).indexOf(owner) % node.length] as number;
+  const received = others.filter((owner) => deputy(owner, own) === rank);
+  const targets = places.filter((node) => node !== own).map((node) => deputy(rank, node));
+  const span = (owner: number): Span => ({ space: "data", ...(parts[owner] as Part) });
+  const messages = exchange(
+    inTurn(targets, rank).map((peer) => ({ peer, span: span(rank) })),
+    inTurn(received, rank).map((peer) => ({ peer, span: span(peer) })),
+  );
+  const neighbours = inTurn(own, rank).filter((peer) => peer !== rank);
+  if (neighbours.length === 0) return messages;
+  const copies = [rank, ...received].flatMap((owner) =>
+    copy(
+      span(owner),
+      neighbours.map((peer) => ({ ...span(owner), rank: peer })),
+    ),
+  );
+  // No rank writes before its neighbours have come here, and none goes on before they have written.
+  return [{ do: "barrier" }, ...messages, ...copies, { do: "barrier" }];
 }
 
-/** Parts of the given lengths, one after the other. */
-export function partsOf(counts: readonly number[]): Part[] {
-  let start = 0;
-  return counts.map((length) => {
-    const part = { start, length };
-    start += length;
-    return part;
-  });
+/** Every rank sends to every other at once. */
+function allToAll(rank: number, sent: readonly Part[], received: readonly Part[]): Step[] {
+  const from = (peer: number): Span => ({ space: "data", ...(sent[peer] as Part) });
+  const into = (peer: number): Span => ({ space: "into", ...(received[peer] as Part) });
+  const ranks = sent.map((_, peer) => peer).filter((peer) => peer !== rank);
+  const peers = inTurn(ranks, rank);
+  return [
+    ...copy(from(rank), [into(rank)]),
+    ...exchange(
+      peers.map((peer) => ({ peer, span: from(peer) })),
+      peers.map((peer) => ({ peer, span: into(peer) })),
+    ),
+  ];
 }
 
-export function dataSpan({ start, length }: Part, rank?: number): Span {
-  return rank === undefined
-    ? { space: "data", start, length }
-    : { space: "data", rank, start, length };
+function nodeOf(nodes: Member["nodes"], rank: number): readonly number[] {
+  return nodes.find((ranks) => ranks.includes(rank)) ?? [rank];
 }
 
-export function scratchSpan(start: number, length: number): Span {
-  return { space: "scratch", start, length };
+/** The ranks after this one first, so that not all ranks turn to rank 0 at once. */
+function inTurn(ranks: readonly number[], rank: number): number[] {
+  return [...ranks.filter((peer) => peer >= rank), ...ranks.filter((peer) => peer < rank)];
 }
 
-/** Messages without content are left out on both sides. */
-export function exchange(sends: readonly Message[], receives: readonly Message[]): Step[] {
+/** Empty messages are left out, by the sender and the receiver alike. */
+function exchange(sends: readonly Message[], receives: readonly Message[]): Step[] {
   const full = (list: readonly Message[]) => list.filter(({ span }) => span.length > 0);
   const [out, back] = [full(sends), full(receives)];
   return out.length + back.length === 0 ? [] : [{ do: "exchange", sends: out, receives: back }];
 }
 
-export function reduce(inputs: readonly Span[], outputs: readonly Span[], last: boolean): Step[] {
-  return combine(inputs, outputs, last, false);
-}
-
-/** All ranks' contributions at once: the result does not depend on the algorithm. */
-export function reduceAll(inputs: readonly Span[], outputs: readonly Span[]): Step[] {
-  return combine(inputs, outputs, true, true);
-}
-
-function combine(
-  inputs: readonly Span[],
-  outputs: readonly Span[],
-  last: boolean,
-  canonical: boolean,
-): Step[] {
-  if (outputs[0] === undefined || outputs[0].length === 0) return [];
-  return [{ do: "reduce", inputs, outputs, last, canonical }];
-}
-
-/** The same steps where rank r of them is called `names[r]`. */
-export function mapRanks(steps: readonly Step[], names: readonly number[]): Step[] {
-  const messages = (list: readonly Message[]) =>
-    list.map(({ peer, span }) => ({ peer: names[peer] as number, span }));
-  return steps.map((step) =>
-    step.do === "exchange"
-      ? { ...step, sends: messages(step.sends), receives: messages(step.receives) }
-      : step,
-  );
-}
-
-/** Whether what arrives is what is reduced, and nothing that is still being sent is written. */
-export function mayOverlap(
-  { sends, receives }: StepOf<"exchange">,
-  reduce: StepOf<"reduce">,
-): boolean {
-  const { inputs, outputs } = reduce;
-  const isInput = ({ span }: { span: Span }) => inputs.some((input) => sameSpan(input, span));
-  const isSafe = ({ span }: { span: Span }) => outputs.every((output) => !overlap(output, span));
-  return receives.length > 0 && receives.every(isInput) && sends.every(isSafe);
-}
-
-function sameSpan(a: Span, b: Span): boolean {
-  return overlap(a, b) && a.start === b.start && a.length === b.length;
-}
-
-function overlap(a: Span, b: Span): boolean {
-  if (a.space !== b.space || a.rank !== b.rank) return false;
-  return a.start < b.start + b.length && b.start < a.start + a.length;
-}
-
-/** What a rank sends in a schedule, in elements. */
-export function elementsSent({ steps }: Schedule): number {
-  return steps.reduce(
-    (sum, step) =>
-      step.do === "exchange"
-        ? step.sends.reduce((total, { span }) => total + span.length, sum)
-        : sum,
-    0,
-  );
+function copy(from: Span, to: readonly Span[]): Step[] {
+  return from.length === 0 ? [] : [{ do: "copy", from, to }];
 }

@@ -22,7 +22,7 @@ export interface ArraysSource extends SourceOptions {
   readonly arrays: Readonly<Record<string, Tensor>>;
 }
 
-/** Arrays in memory; the first dim of each counts the samples. A tenth is held out unless told. */
+/** Arrays in memory; the first dim of each counts the samples. Default of `heldOut`: a tenth. */
 export function arrays(
   named: Readonly<Record<string, Tensor>>,
   options: SourceOptions = {},
@@ -32,7 +32,7 @@ export function arrays(
   return { ...options, kind: "arrays", arrays: named };
 }
 
-/** Lists of numbers would leave their type open. */
+/** Refuses lists of numbers, because their element type would not be known. */
 function checkTensors(named: unknown): void {
   const entries = typeof named === "object" && named !== null ? Object.entries(named) : [];
   const wrong = entries.find(
@@ -60,7 +60,10 @@ export interface NpySource extends SourceOptions {
   readonly files: Readonly<Record<string, string>>;
 }
 
-/** One .npy file a field: `npy({ image: "images.npy", label: "labels.npy" })`. A tenth is held out unless told. */
+/**
+ * One .npy file for each field: `npy({ image: "images.npy", label: "labels.npy" })`. Default of
+ * `heldOut`: a tenth.
+ */
 export function npy(
   files: Readonly<Record<string, string>>,
   options: SourceOptions = {},
@@ -88,7 +91,7 @@ export interface SafetensorsSource extends SourceOptions {
   readonly file: string;
 }
 
-/** The tensors of a .safetensors file, by their names. A tenth is held out unless told. */
+/** The tensors of a .safetensors file, by their names. Default of `heldOut`: a tenth. */
 export function safetensors(file: string, options: SourceOptions = {}): SafetensorsSource {
   checkOptions("safetensors()", options, SOURCE_OPTIONS);
   checkPath("safetensors()", "a path", file);
@@ -103,7 +106,7 @@ export async function openSafetensors(
   const name = `safetensors("${source.file}")`;
   const { entries } = await readSafetensorsHeader(path);
   const byName = new Map(entries.map((entry) => [entry.name, entry]));
-  // Only what the model asks for is opened: such files may hold much else.
+  // Only the tensors that the model needs are opened: such files may hold many others.
   const wanted = request.inputs.map((input) => source.fields?.[input.name] ?? input.name);
   const columns = await openColumns([...new Set(wanted)], async (key) => {
     const entry = byName.get(key);

@@ -17,7 +17,10 @@ function part(text: string | Uint8Array, pieceBytes = 1000): TextPart {
   };
 }
 
-/** Random text of a known bigram source over `symbols` letters: each goes to one of two others, 3 to 1. */
+/**
+ * Random text of a known bigram source over `symbols` letters: each goes to one of two others, 3 to
+ * 1.
+ */
 function markovText(length: number, symbols: number): Buffer {
   const text = Buffer.alloc(length);
   let state = 0;

@@ -1,19 +1,24 @@
 /**
- * What a model of text must beat: a bigram model of bytes, and gzip. Counting pairs of bytes is the one loop over data here;
- * a graph would take a hundred times as long for it, and it runs once in a run.
+ * What a model of text must beat: a bigram model of bytes, and gzip. Counting pairs of bytes is the
+ * one loop over data here; a graph would take a hundred times as long for it, and it runs once in a
+ * run.
  */
 import { createGzip } from "node:zlib";
 import type { TextPart } from "./source.ts";
 
-/** Bytes that a baseline looks at, at most: the first of each text. More would hardly change its digits. */
+/**
+ * The most bytes that a baseline reads, from the start of each text. More would hardly change its
+ * digits.
+ */
 const MAX_TRAIN_BYTES = 2 ** 28;
 const MAX_VALIDATION_BYTES = 2 ** 26;
 
 /**
- * A bigram model fitted to `train`, measured on `validation`. Its probability of byte b after byte a is
- * (n(a,b) + α·p(b)) / (n(a) + α), with p from the single bytes (Dirichlet smoothing: MacKay and Peto, "A hierarchical
- * Dirichlet language model", 1995) and the α that predicts each pair of the training text best from all others.
- * Of long texts the first 256 MiB train it, and the first 64 MiB measure it.
+ * Fits a bigram model to `train` and measures it on `validation`. Its probability of byte b after
+ * byte a is (n(a,b) + α·p(b)) / (n(a) + α), with p from the single bytes (Dirichlet smoothing:
+ * MacKay and Peto, "A hierarchical Dirichlet language model", 1995) and the α that best predicts
+ * each pair of the training text from all others. Of long texts, the first 256 MiB train it, and
+ * the first 64 MiB measure it.
  */
 export async function bigramBitsPerByte(train: TextPart, validation: TextPart): Promise<number> {
   const known = await countPairs(train.bytes(), MAX_TRAIN_BYTES);
@@ -30,7 +35,10 @@ export async function bigramBitsPerByte(train: TextPart, validation: TextPart): 
   return bits / seen.bytes;
 }
 
-/** What `gzip -9` makes of the held-out text, in bits per byte; of its first 64 MiB if it is longer. */
+/**
+ * The result of `gzip -9` on the held-out text, in bits per byte; of a longer text, the first 64
+ * MiB are compressed.
+ */
 export async function gzipBitsPerByte(validation: TextPart): Promise<number> {
   const gzip = createGzip({ level: 9 });
   const compressed = measure(gzip);
@@ -50,7 +58,7 @@ async function measure(stream: AsyncIterable<Uint8Array>): Promise<number> {
 }
 
 interface PairCounts {
-  /** Of byte b after byte a, at 256·a + b. */
+  /** The count of byte b after byte a, at index 256·a + b. */
   readonly pairs: Float64Array;
   readonly first: number;
   readonly bytes: number;
@@ -84,7 +92,7 @@ async function* bounded(
   }
 }
 
-/** Of single bytes, with one added to each count so that none is impossible. */
+/** The probabilities of single bytes; one is added to each count so that none is impossible. */
 function singleProbabilities({ pairs }: PairCounts): Float64Array {
   const counts = new Float64Array(256).fill(1);
   for (const [pair, count] of pairs.entries()) counts[pair % 256]! += count;
@@ -92,7 +100,10 @@ function singleProbabilities({ pairs }: PairCounts): Float64Array {
   return counts.map((count) => count / total);
 }
 
-/** Bits that the model needs for `pairs`; with `leaveOut` 1, each pair is predicted without itself. */
+/**
+ * The number of bits that the model needs for `pairs`; with `leaveOut` 1, each pair is predicted
+ * without itself.
+ */
 function bitsOf(
   pairs: Float64Array,
   known: PairCounts,

@@ -1,4 +1,7 @@
-/** Arrays side by side, one row a sample: in memory while small, else read from their files row by row. */
+/**
+ * Arrays side by side, one row for each sample. Small arrays are kept in memory, others are read
+ * from their files row by row.
+ */
 import { LockstepError } from "../errors.ts";
 import { openRange, type RangeReader } from "../files/index.ts";
 import { byteLength, elementCount, formatShape, type TensorType } from "../tensor/index.ts";
@@ -14,10 +17,10 @@ export interface Column {
   close(): Promise<void>;
 }
 
-/** Arrays up to this size are kept in memory. */
+/** The largest array that is kept in memory. */
 const MAX_CACHED_BYTES = 2 ** 28;
 
-/** The first dim of `type` counts the rows. */
+/** A column of an array in memory. The first dim of `type` counts the rows. */
 export function memoryColumn(type: TensorType, bytes: Uint8Array, scale?: number): Column {
   const [rows = 0, ...shape] = type.shape;
   const size = rowBytes(type);
@@ -29,7 +32,10 @@ export function memoryColumn(type: TensorType, bytes: Uint8Array, scale?: number
   };
 }
 
-/** An array that lies in a file from `offset` on. The column closes the file, also when this throws. */
+/**
+ * A column of an array that lies in a file from `offset` on. The column closes the file, also if
+ * this function throws.
+ */
 export async function fileColumn(
   path: string,
   type: TensorType,
@@ -74,7 +80,10 @@ export function checkRows(name: string, type: TensorType, source: string): void 
   );
 }
 
-/** Throws DATA_FORMAT if the columns' rows differ in number, DATA_EMPTY without any. */
+/**
+ * Throws DATA_FORMAT if the columns differ in their number of rows, DATA_EMPTY if there are no
+ * rows.
+ */
 export function recordsOf(columns: Readonly<Record<string, Column>>, source: string): Records {
   const entries = Object.entries(columns);
   const rows = entries[0]?.[1].rows ?? 0;
@@ -113,7 +122,7 @@ async function readColumn(
   );
 }
 
-/** Opens columns one after the other; if one fails, those opened before are closed. */
+/** Opens columns one after the other. If one fails, those opened before are closed. */
 export async function openColumns(
   names: readonly string[],
   open: (name: string) => Promise<Column>,
@@ -128,7 +137,7 @@ export async function openColumns(
   return columns;
 }
 
-/** `"image" float32[28, 28]` and so on: for sentences about what an array file holds. */
+/** Describes the arrays of a file for messages: `"image" float32[28, 28]` and so on. */
 export function describeArrays(entries: Iterable<readonly [string, TensorType]>): string {
   const all = Array.from(
     entries,

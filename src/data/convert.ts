@@ -1,6 +1,7 @@
 /**
- * Values of a file in the element type that a model asks for. This is decoding, not arithmetic: a batch is needed
- * before any graph can run. So this folder, and only it, walks over elements here; a batch costs microseconds.
+ * Converts values of a file to the element type that a model asks for. This is decoding, not
+ * arithmetic: a batch is needed before any graph can run. So this folder, and only it, loops over
+ * elements here; a batch takes microseconds.
  */
 import { LockstepError } from "../errors.ts";
 import {
@@ -12,25 +13,34 @@ import {
   floatToFloat16,
 } from "../tensor/index.ts";
 
-/** `number`: a float64 read from text, which may feed integers if it is one. */
+/**
+ * A type of values. `number` is a float64 read from text; it may feed an integer input if it is an
+ * integer.
+ */
 export type FieldType = DType | "number";
 
 export interface Conversion {
   readonly from: FieldType;
   readonly to: DType;
-  /** Integers become floats times this: 1/255 for pixels. Without meaning for an integer target. */
+  /**
+   * The factor by which integers are multiplied for a float input: 1/255 for pixels. It has no
+   * meaning for an integer target.
+   */
   readonly scale?: number | undefined;
-  /** For the error: `field "label"`. */
+  /** The name of the values in errors: `field "label"`. */
   readonly what: string;
 }
 
-/** Whether values of `from` can feed an input of type `to` and keep their meaning. */
+/** Whether values of `from` can feed an input of type `to` without changing their meaning. */
 export function convertible(from: FieldType, to: DType): boolean {
   if (from === "number" || from === to) return true;
   return DTYPES[to].kind === "float" || DTYPES[from].kind !== "float";
 }
 
-/** Fills `target` from `source`, both little endian. Throws DATA_FORMAT for a number that an integer type cannot hold. */
+/**
+ * Fills `target` from `source`, both little endian. Throws DATA_FORMAT for a number that an integer
+ * type cannot hold.
+ */
 export function convert(source: Uint8Array, target: Uint8Array, conversion: Conversion): void {
   const { from, to, scale } = conversion;
   const toFloat = DTYPES[to].kind === "float";
@@ -49,12 +59,15 @@ export function convert(source: Uint8Array, target: Uint8Array, conversion: Conv
   encode(numbers, target, to);
 }
 
-/** Typed arrays need aligned memory; rows inside a file are often not. */
+/**
+ * Copies bytes if they are not aligned: typed arrays need aligned memory, and rows inside a file
+ * are often not.
+ */
 function aligned(bytes: Uint8Array): Uint8Array {
   return bytes.byteOffset % 8 === 0 ? bytes : Uint8Array.from(bytes);
 }
 
-/** As they are stored where typed arrays of JavaScript can show them, else as copies. */
+/** The numbers as a view if JavaScript has a typed array of that type, otherwise as a copy. */
 export function numbersIn(bytes: Uint8Array, dtype: DType): ArrayLike<number> {
   const { buffer, byteOffset, byteLength } = bytes;
   if (dtype !== "float32" && dtype !== "int32") return decode(aligned(bytes), dtype);

@@ -12,13 +12,16 @@ import type { Dataset, OpenRequest, SourceOptions } from "./source.ts";
 import { MAX_KEPT_BYTES } from "./store.ts";
 
 export interface CsvOptions extends SourceOptions {
-  /** A comma unless told; "\t" for TSV. */
+  /** The character between fields; "\t" for TSV. Default: a comma. */
   readonly delimiter?: string;
-  /** The columns' names, for files without a first line that names them. */
+  /** The names of the columns, for files without a first line that names them. */
   readonly header?: readonly string[];
-  /** Fields of several columns: `{ x: ["width", "height"], y: "price" }`. Each column is a field by its own name, too. */
+  /**
+   * Fields made of several columns: `{ x: ["width", "height"], y: "price" }`. Each column is also a
+   * field by its own name.
+   */
   readonly columns?: Readonly<Record<string, string | readonly string[]>>;
-  /** Words that stand for numbers, by column: the first is 0. */
+  /** Words that stand for numbers, by column: the first word is 0. */
   readonly categories?: Readonly<Record<string, readonly string[]>>;
 }
 
@@ -35,15 +38,19 @@ export interface CsvSource extends CsvOptions {
   readonly globs: readonly string[];
 }
 
-/** Feeds a field for each column, and those of `columns`. A tenth of the rows is held out unless told. */
+/**
+ * Provides a field for each column, and the fields of `columns`. Default of `heldOut`: a tenth of
+ * the rows.
+ */
 export function csv(globs: string | readonly string[], options: CsvOptions = {}): CsvSource {
   checkOptions("csv()", options, CSV_OPTIONS);
   return { ...options, kind: "csv", globs: globsOf("csv()", globs) };
 }
 
 /**
- * Ratings as MovieLens' `u.data` holds them: the fields `user`, `item`, `rating` and `time`, between tabs, without a
- * header. For other files: `csv(…, { fields: { user: "userId", item: "movieId" } })`.
+ * Ratings in the form of MovieLens' `u.data`: the fields `user`, `item`, `rating` and `time`,
+ * separated by tabs, without a header. For other files: `csv(…, { fields: { user: "userId", item:
+ * "movieId" } })`.
  */
 export function ratings(globs: string | readonly string[], options: SourceOptions = {}): CsvSource {
   return csv(globs, { ...options, delimiter: "\t", header: ["user", "item", "rating", "time"] });
@@ -96,7 +103,9 @@ async function readHeader(
   return header ?? [];
 }
 
-/** Throws DATA_FORMAT for names that are there twice, and for files whose lines cannot be told apart. */
+/**
+ * Throws DATA_FORMAT for names that occur twice, and for files whose lines cannot be told apart.
+ */
 function checkHeader(names: readonly string[], text: string, file: string): void {
   const fail = (what: string, hint: string): never => {
     throw new LockstepError("DATA_FORMAT", `"${file}", line 1: ${what}.`, {
@@ -184,7 +193,7 @@ function categoryNumbers(
 
 const DECIMAL = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 
-/** Undefined for what is no decimal number: empty, a word, `NaN`, `0x10`. */
+/** Undefined for text that is not a decimal number: empty, a word, `NaN`, `0x10`. */
 function numberOf(
   cell: string | undefined,
   category: ReadonlyMap<string, number> | undefined,
@@ -234,7 +243,7 @@ async function readRows(
     const parsed = parseRows(texts.join("\n"), source);
     if (parsed.length === rows.length) return parsed;
   } catch {
-    // Which of the lines it was is found below.
+    // The line that failed is found below.
   }
   return Promise.all(
     texts.map(async (text, index) => {

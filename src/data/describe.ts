@@ -1,4 +1,7 @@
-/** Sources as they are written into a file and read back: which places they name, and options checked as in a run file. */
+/**
+ * Writes sources to a file and reads them back: the places that they name, and their options, which
+ * are checked as in a run file.
+ */
 import { LockstepError } from "../errors.ts";
 import { type ArraysSource, arrays, npy, safetensors } from "./arrays.ts";
 import { csv } from "./csv.ts";
@@ -10,7 +13,7 @@ import { text } from "./text.ts";
 type Kinds = DataSource["kind"];
 type SourceOf<Kind extends Kinds> = Extract<DataSource, { readonly kind: Kind }>;
 
-/** Gives another place for a place, which is a glob or the path of a file. */
+/** Replaces a place, which is a glob or the path of a file, by another one. */
 export type PlaceChange = (place: string, isGlob: boolean) => string;
 
 const PLACES: {
@@ -43,7 +46,7 @@ function globsAnd(
   };
 }
 
-/** The source with other places in it. Throws NOT_DATA for a source of an unknown kind. */
+/** The source with other places. Throws NOT_DATA for a source of an unknown kind. */
 export function withPlaces(source: DataSource, change: PlaceChange): DataSource {
   if (!Object.hasOwn(PLACES, source.kind)) {
     throw new LockstepError(
@@ -70,7 +73,7 @@ const MAKERS: { readonly [Kind in Kinds]: (options: Options) => SourceOf<Kind> }
   idx: ({ images, labels, ...options }) => idxImages({ images, labels } as never, options),
 };
 
-/** A source of a kind by its name, from options of any origin. Throws INVALID_OPTION. */
+/** A source of the named kind, from options of any origin. Throws INVALID_OPTION. */
 export function sourceOf(kind: string, options: Readonly<Record<string, unknown>>): DataSource {
   if (!Object.hasOwn(MAKERS, kind)) {
     throw new LockstepError("INVALID_OPTION", `There is no source of data of the kind "${kind}".`);

@@ -4,18 +4,23 @@ import { assert } from "../errors.ts";
 import { readRange, readWhole } from "../files/index.ts";
 import { FILES_AT_ONCE, type FoundFile, inParallel } from "./find.ts";
 
-/** One of `content` and `path` is there: bytes in memory, and the file to read them from. */
+/**
+ * A document. It has either `content`, its bytes in memory, or `path`, the file to read them from.
+ */
 export interface Document {
-  /** Relative to the base folder. */
+  /** The name relative to the base folder. */
   readonly name: string;
   readonly byteLength: number;
   readonly path: string | undefined;
-  /** Where in the file it begins. */
+  /** The offset in the file at which it begins. */
   readonly offset: number;
   readonly content: Uint8Array | undefined;
 }
 
-/** Text up to this size is read at once when data is opened: near-duplicates can then be told by content. */
+/**
+ * Text up to this size is read as a whole when data is opened, so that near-duplicates can be found
+ * by content.
+ */
 export const MAX_LOADED_BYTES = 2 ** 28;
 
 export async function loadDocuments(
@@ -35,7 +40,7 @@ export async function contentOf(document: Document): Promise<Uint8Array> {
   return document.content ?? (await partOf(document, 0, document.byteLength));
 }
 
-/** Some of a document's bytes. */
+/** Reads some of a document's bytes. */
 export async function partOf(
   document: Document,
   start: number,

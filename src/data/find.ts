@@ -7,16 +7,22 @@ import { fileError } from "../files/index.ts";
 import { type Base, rootCheck } from "./place.ts";
 
 export interface FoundFile {
-  /** Relative to the base folder, with `/` on every system. */
+  /** The path relative to the base folder, with `/` on every system. */
   readonly name: string;
   readonly path: string;
   readonly byteLength: number;
 }
 
-/** Files at once being looked at or read: enough to keep a disk busy, far from any limit on open files. */
+/**
+ * The number of files that are examined or read at once: enough to keep a disk busy, and far from
+ * any limit on open files.
+ */
 export const FILES_AT_ONCE = 32;
 
-/** Throws DATA_EMPTY, naming globs and folder, when nothing matches, and DATA_PLACE for files outside of the base's roots. Empty files are left out. */
+/**
+ * Throws DATA_EMPTY, naming globs and folder, if nothing matches, and DATA_PLACE for files outside
+ * of the base's roots. Empty files are omitted.
+ */
 export async function findFiles(globs: readonly string[], base: Base): Promise<FoundFile[]> {
   const { baseDir } = base;
   const check = rootCheck(base);
@@ -27,11 +33,12 @@ export async function findFiles(globs: readonly string[], base: Base): Promise<F
     throw fileError(error, "list", baseDir);
   }
   if (names.length > 0 && globs.length > 1) await checkEach(globs, baseDir);
-  // Plain comparison of code units: no locale has a say.
+  // Code units are compared, so that no locale changes the order.
   const sorted = [...new Set(names)].sort();
   const files = await inParallel(sorted, FILES_AT_ONCE, async (name) => {
     const path = resolve(baseDir, name);
-    // The file is not named: who asked for the globs may not know what lies there.
+    // The error does not name the file: whoever gave the globs may not be allowed to know what lies
+    // there.
     check(path, globs.join(", "));
     try {
       return { name, path, byteLength: (await stat(path)).size };
@@ -54,7 +61,7 @@ export async function findFiles(globs: readonly string[], base: Base): Promise<F
   );
 }
 
-/** Of several globs, each must match something: data that is missing is no smaller data set. */
+/** Each of several globs must match a file: missing data must not pass for a smaller data set. */
 async function checkEach(globs: readonly string[], baseDir: string): Promise<void> {
   for (const pattern of globs) {
     if (pattern.startsWith("!")) continue;
@@ -68,7 +75,9 @@ async function checkEach(globs: readonly string[], baseDir: string): Promise<voi
   }
 }
 
-/** `work` over all items, at most `limit` at a time; results in the order of the items. */
+/**
+ * Does `work` for all items, at most `limit` at a time; the results are in the order of the items.
+ */
 export async function inParallel<Item, Result>(
   items: readonly Item[],
   limit: number,
@@ -86,7 +95,7 @@ export async function inParallel<Item, Result>(
   try {
     await Promise.all(lanes);
   } catch (error) {
-    next = items.length; // the other lanes stop after what they have in hand
+    next = items.length; // the other lanes stop after their present item
     await Promise.allSettled(lanes);
     throw error;
   }

@@ -21,8 +21,9 @@ export interface IdxSource extends SourceOptions {
 }
 
 /**
- * Feeds `image` and `label`. Pixels become 0 to 1 where the model's input is a float and stay 0 to 255 where it is an
- * integer; an image [28, 28] also feeds [1, 28, 28] and [784]. A tenth is held out unless told.
+ * Provides `image` and `label`. Pixels become 0 to 1 if the model's input is a float, and stay 0 to
+ * 255 if it is an integer. An image [28, 28] also feeds [1, 28, 28] and [784]. Default of
+ * `heldOut`: a tenth.
  */
 export function idxImages(
   files: { readonly images: string; readonly labels: string },
@@ -48,7 +49,7 @@ export async function openIdx(source: IdxSource, request: OpenRequest): Promise<
   return openRecords(records, request, source, name);
 }
 
-/** What a file may unpack to: a compressed bomb must not fill the memory. */
+/** The largest size that a file may unpack to: a decompression bomb must not fill the memory. */
 const MAX_BYTES = 2 ** 30;
 
 async function readIdx(path: string): Promise<Tensor> {
@@ -63,7 +64,10 @@ async function readIdx(path: string): Promise<Tensor> {
   return parseIdx(bytes, path);
 }
 
-/** Two zeros, the element type (8: uint8), the number of dims, each dim as a big-endian uint32, the elements. */
+/**
+ * Parses two zeros, the element type (8: uint8), the number of dims, each dim as a big-endian
+ * uint32, and the elements.
+ */
 export function parseIdx(bytes: Uint8Array, path: string): Tensor {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const [zero, zeroToo, type, rank = 0] = bytes;

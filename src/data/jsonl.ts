@@ -1,4 +1,7 @@
-/** Files of one JSON object a line: a text in each for language models, or numbers for anything else. */
+/**
+ * Files with one JSON object on each line: a text in each for language models, or numbers for other
+ * models.
+ */
 import { LockstepError } from "../errors.ts";
 import { checkOptions, word } from "../options.ts";
 import { elementCount, formatShape, type Shape, sameShape } from "../tensor/index.ts";
@@ -13,7 +16,7 @@ import { MAX_KEPT_BYTES } from "./store.ts";
 import { openDocuments, type TextOptions } from "./text.ts";
 
 export interface JsonlOptions extends TextOptions {
-  /** The field that holds a text; without it, fields of numbers feed inputs of their names. */
+  /** The field that holds a text. Default: fields of numbers feed inputs of their names. */
   readonly text?: string;
 }
 
@@ -23,8 +26,9 @@ export interface JsonlSource extends JsonlOptions {
 }
 
 /**
- * With `text`, each object's text is a document, and all is as with `text()`. Without it, each object is a sample; its
- * numbers, truth values and nested lists of them are fields, of the shape that the first object shows.
+ * With `text`, each object's text is a document, and everything is as with `text()`. Without it,
+ * each object is a sample; its numbers, booleans and nested lists of them are fields, of the shape
+ * that they have in the first object.
  */
 export function jsonl(globs: string | readonly string[], options: JsonlOptions = {}): JsonlSource {
   checkOptions<JsonlOptions>("jsonl()", options, { ...TEXT_OPTIONS, text: word.optional() });
@@ -49,7 +53,7 @@ export async function openJsonl(source: JsonlSource, request: OpenRequest): Prom
   }
 }
 
-/** Texts are kept in memory, up to this size. */
+/** The largest size of all texts together, which are kept in memory. */
 const MAX_TEXT_BYTES = 2 ** 31;
 
 async function textsOf(lines: LineIndex, field: string): Promise<Document[]> {
@@ -116,7 +120,10 @@ async function jsonRecords(lines: LineIndex): Promise<Records> {
   };
 }
 
-/** The shape of a number (a scalar) or of even nested lists of numbers; undefined for all else. */
+/**
+ * The shape of a number (a scalar) or of regular nested lists of numbers; undefined for anything
+ * else.
+ */
 function shapeOf(value: unknown): Shape | undefined {
   if (typeof value === "number" || typeof value === "boolean") return [];
   if (!Array.isArray(value)) return undefined;
@@ -131,7 +138,7 @@ function numbersIn(value: unknown, depth: number): number[] {
   return depth === 0 ? [Number(value)] : (value as unknown[]).flat(depth - 1).map(Number);
 }
 
-/** `names`: the fields that are needed, each of which must be in the object once at most. */
+/** @param names the fields that are needed; each may occur in the object only once */
 async function readObject(
   lines: LineIndex,
   line: number,
@@ -156,7 +163,9 @@ async function readObject(
 const ONE_OBJECT =
   "Each line of a JSON Lines file is one object: { … }; a file that is one list is not.";
 
-/** Whether the object that is written as `text` has this key twice, of which JSON.parse would take the last. */
+/**
+ * Whether the object that is written as `text` has this key twice: JSON.parse would take the last.
+ */
 function isTwice(text: string, name: string): boolean {
   const key = JSON.stringify(name);
   const first = text.indexOf(key);

@@ -1,26 +1,29 @@
-/** Where the lines of text files lie: twelve bytes of memory a line, whatever its length, and any line at once. */
+/**
+ * An index of the lines of text files. It takes twelve bytes of memory for each line, whatever its
+ * length, and reads any line at once.
+ */
 import { LockstepError } from "../errors.ts";
 import { type Document, partOf } from "./document.ts";
 import { type ByteStore, byteStore, piecesOf } from "./store.ts";
 
 export interface LineIndex {
-  /** Lines that are not blank. */
+  /** The number of lines that are not blank. */
   readonly count: number;
-  /** A line without its end. */
+  /** Reads a line without its line break. */
   read(line: number): Promise<string>;
-  /** For errors: `"data.csv", line 12`. */
+  /** Names a line in errors: `"data.csv", line 12`. */
   describe(line: number): Promise<string>;
   close(): Promise<void>;
 }
 
 export interface LineOptions {
-  /** Leaves out the first line of every file. */
+  /** Whether the first line of every file is skipped. */
   readonly header: boolean;
-  /** An end of line inside double quotes does not end the record, as in CSV. */
+  /** Whether a line break inside double quotes does not end the record, as in CSV. */
   readonly quotes: boolean;
 }
 
-/** Leaves out a byte order mark. */
+/** The decoder removes a byte order mark. */
 const UTF8 = new TextDecoder("utf-8", { fatal: true });
 const NEWLINE = 10;
 const RETURN = 13;
@@ -62,7 +65,7 @@ export async function indexLines(
   };
 }
 
-/** Refuses UTF-16, which programs for tables write: it would be read as other text. */
+/** Refuses UTF-16, which spreadsheet programs write: it would be read as wrong text. */
 async function checkEncoding(document: Document): Promise<void> {
   const start = await partOf(document, 0, Math.min(document.byteLength, 64));
   const [a, b] = start;
@@ -76,7 +79,7 @@ async function checkEncoding(document: Document): Promise<void> {
 }
 
 interface Line {
-  /** Offsets in the store; the newline at `end` is not part of it. */
+  /** Offsets in the store; the line break at `end` is not part of the line. */
   readonly start: number;
   readonly end: number;
   readonly blank: boolean;
@@ -104,7 +107,7 @@ async function* scan(store: ByteStore, quotes: boolean): AsyncGenerator<Line> {
     lastByte = piece[piece.length - 1] ?? lastByte;
     base += piece.length;
   }
-  // The store ends with a newline, so what is left began with a quote.
+  // The store ends with a line break, so what remains began with a quote.
   if (start < store.byteLength) yield { start, end: store.byteLength, blank: false };
 }
 
@@ -114,7 +117,7 @@ function hasOddQuotes(bytes: Uint8Array): boolean {
   return odd;
 }
 
-/** Which file a line is in, for lines that come in order. */
+/** Tracks which file a line is in, for lines that come in order. */
 class FileCursor {
   readonly #documents: readonly Document[];
   #index = 0;
@@ -124,7 +127,10 @@ class FileCursor {
     this.#documents = documents;
   }
 
-  /** Whether the line is the first of its file. Throws DATA_FORMAT for one that does not end with its file. */
+  /**
+   * Whether the line is the first of its file. Throws DATA_FORMAT for a line that does not end with
+   * its file.
+   */
   advance(start: number, end: number): boolean {
     const sizeOf = () => this.#documents[this.#index]?.byteLength ?? Number.POSITIVE_INFINITY;
     while (start > this.#start + sizeOf()) {
@@ -171,7 +177,7 @@ class LineTable {
   }
 }
 
-/** Counts the lines before it, which nothing else needs to know. */
+/** Counts the lines before this one. Only messages need their number. */
 async function describeLine(documents: readonly Document[], offset: number): Promise<string> {
   let start = 0;
   for (const document of documents) {

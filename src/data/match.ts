@@ -1,4 +1,4 @@
-/** Which field of the data feeds which input of the model: by name, then checked by type and shape. */
+/** Matches fields of the data to inputs of the model: by name, then checked by type and shape. */
 import { LockstepError } from "../errors.ts";
 import {
   bytesPerElement,
@@ -11,11 +11,11 @@ import {
 import { convertible, type FieldType } from "./convert.ts";
 import type { ModelInput, OpenRequest, SourceOptions } from "./source.ts";
 
-/** A value of each sample; `shape` is of one sample, without the batch. */
+/** A field: one value for each sample. `shape` is the shape for one sample, without the batch. */
 export interface Field {
   readonly type: FieldType;
   readonly shape: Shape;
-  /** Multiplies integers that feed a float input. */
+  /** The factor for integers that feed a float input. */
   readonly scale?: number | undefined;
 }
 
@@ -25,7 +25,7 @@ export interface Match {
   readonly field: Field;
 }
 
-/** Size of one value of a field in bytes. */
+/** The size of one value of a field, in bytes. */
 export function bytesOf(type: FieldType): number {
   return type === "number" ? 8 : bytesPerElement(type);
 }
@@ -80,7 +80,10 @@ function checkField(input: ModelInput, name: string, field: Field, source: strin
   }
 }
 
-/** Equal but for dims of size 1, or one flattened: [28, 28] feeds [1, 28, 28] and [784]. */
+/**
+ * Whether shapes are equal except for dims of size 1, or one is the other flattened: [28, 28] feeds
+ * [1, 28, 28] and [784].
+ */
 function fits(have: Shape, want: Shape): boolean {
   const squeeze = (shape: Shape) => shape.filter((size) => size !== 1);
   if (sameShape(squeeze(have), squeeze(want))) return true;

@@ -1,21 +1,24 @@
 /**
- * Which documents belong together, so that none is trained on while its twin is held out: files of one name
- * (`core.d.ts`, `core.d.cts`), and files that share half of their lines or more. Packages are full of both.
+ * Groups documents that belong together, so that none is trained on while its twin is held out:
+ * files of one name (`core.d.ts`, `core.d.cts`), and files that share at least half of their lines.
+ * Packages are full of both.
  *
- * Containment is estimated from samples of the lines' hashes, taken by modulo so that documents of any two sizes
- * compare (Broder, "On the resemblance and containment of documents", 1997). Documents that are not in memory, or too
- * many, are grouped by name alone.
+ * Containment is estimated from samples of the lines' hashes, taken by modulo so that documents of
+ * any two sizes can be compared (Broder, "On the resemblance and containment of documents", 1997).
+ * Documents that are not in memory, or too many, are grouped by name only.
  */
 import type { Document } from "./document.ts";
 
-/** Of this much text all lines are looked at; of twice as much, every second. */
+/** Up to this size of text, all lines are sampled; for twice as much text, every second line is. */
 const FULL_SAMPLE_BYTES = 2 ** 24;
-/** A line that so many documents have (a licence, an import) says nothing. */
+/**
+ * A line that more documents than this have (a licence, an import) is not evidence of a duplicate.
+ */
 const MAX_SHARING = 16;
 const MAX_DOCUMENTS = 50_000;
-/** Shorter lines (a brace, `export {};`) say nothing either. */
+/** Shorter lines (a brace, `export {};`) are no evidence either. */
 const MIN_LINE_BYTES = 12;
-/** A document with fewer telling lines is grouped by name alone. */
+/** A document with fewer sampled lines is grouped by name only. */
 const MIN_LINES = 4;
 
 /** Groups of documents, each in the given order. */
@@ -39,7 +42,10 @@ export function groupNearDuplicates(documents: readonly Document[]): Document[][
   return [...byRoot.values()];
 }
 
-/** The path without its ending, which in `core.d.cts` is all of `.d.cts`; records of a file stand alone. */
+/**
+ * The path without its extension, which in `core.d.cts` is `.d.cts`. Records of a file are not
+ * grouped with others.
+ */
 function stemOf(name: string): string {
   return name.includes("#") ? name : name.replace(/(?<=[^/])(\.d)?\.[^./]+$/, "");
 }
@@ -75,7 +81,7 @@ function joinResembling(documents: readonly Document[], groups: DisjointSets): v
   }
 }
 
-/** The different hashes of the document's lines that `modulo` divides. */
+/** The distinct hashes of the document's lines that `modulo` divides. */
 function sketchOf(content: Uint8Array, modulo: number): number[] {
   const hashes = new Set<number>();
   let start = 0;
@@ -89,7 +95,10 @@ function sketchOf(content: Uint8Array, modulo: number): number[] {
   return [...hashes];
 }
 
-/** FNV-1a over the bytes that are no blanks, mixed once more so that its order is random. */
+/**
+ * FNV-1a over the bytes that are not blanks, mixed once more so that the order of the hashes is
+ * random.
+ */
 function hashLine(content: Uint8Array, start: number, end: number): number | undefined {
   let hash = 0x811c9dc5;
   let count = 0;
@@ -104,7 +113,10 @@ function hashLine(content: Uint8Array, start: number, end: number): number | und
   return (hash ^ (hash >>> 13)) >>> 0;
 }
 
-/** Tarjan's union-find with path halving; the smaller index is the root, so that results do not depend on luck. */
+/**
+ * Tarjan's union-find with path halving. The smaller index is the root, so that results do not
+ * depend on the order of unions.
+ */
 class DisjointSets {
   readonly #parent: Int32Array;
 

@@ -7,12 +7,12 @@ import { openRange, type RangeReader } from "../files/index.ts";
 import { byteLength, type DType, type TensorType } from "../tensor/index.ts";
 
 export interface NpyHeader extends TensorType {
-  /** Where the elements begin, in bytes. */
+  /** The offset in bytes at which the elements begin. */
   readonly dataOffset: number;
 }
 
 const MAGIC = "\x93NUMPY";
-/** Far more than any header of plain arrays takes. */
+/** Far larger than any header of plain arrays. */
 const MAX_HEADER_BYTES = 1 << 20;
 
 const DTYPES: Readonly<Record<string, DType>> = {
@@ -30,7 +30,7 @@ const DTYPES: Readonly<Record<string, DType>> = {
   b1: "bool",
 };
 
-/** Throws FILE_NOT_FOUND, FILE_CORRUPT, or DATA_FORMAT for arrays that are fine but not understood. */
+/** Throws FILE_NOT_FOUND, FILE_CORRUPT, or DATA_FORMAT for valid arrays that are not supported. */
 export async function readNpyHeader(path: string): Promise<NpyHeader> {
   const file = await openRange(path);
   try {
@@ -61,7 +61,10 @@ async function readHeader(file: RangeReader, path: string): Promise<NpyHeader> {
   return { ...type, dataOffset };
 }
 
-/** `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`: a Python literal, always of these three keys. */
+/**
+ * `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`: a Python literal, always of these
+ * three keys.
+ */
 function parseHeader(header: string, path: string): TensorType {
   const descr = /'descr'\s*:\s*'([^']*)'/.exec(header)?.[1];
   const order = /'fortran_order'\s*:\s*(True|False)/.exec(header)?.[1];

@@ -14,7 +14,7 @@ import { type JsonlSource, openJsonl } from "./jsonl.ts";
 import type { Dataset, OpenRequest } from "./source.ts";
 import { openText, type TextSource } from "./text.ts";
 
-/** What a run trains on: plain data, made by `text()`, `csv()` and the like. */
+/** The data that a run trains on: plain data, made by `text()`, `csv()` and the like. */
 export type DataSource =
   | TextSource
   | JsonlSource
@@ -26,7 +26,9 @@ export type DataSource =
 
 type Opener<Source> = (source: Source, request: OpenRequest) => Promise<Dataset>;
 
-/** Total: a kind without its code does not compile. */
+/**
+ * The function that opens each kind of source. The type names every kind, so none can be forgotten.
+ */
 const OPENERS: {
   readonly [Kind in DataSource["kind"]]: Opener<Extract<DataSource, { kind: Kind }>>;
 } = {
@@ -40,8 +42,9 @@ const OPENERS: {
 };
 
 /**
- * Opens data for a model. Throws FILE_NOT_FOUND, FILE_CORRUPT, DATA_EMPTY, DATA_FORMAT (a field that the model needs
- * and the data lacks), DATA_TOO_SMALL (less than one batch) or INVALID_OPTION.
+ * Opens data for a model. Throws FILE_NOT_FOUND, FILE_CORRUPT, DATA_EMPTY, DATA_FORMAT (the data
+ * lacks a field that the model needs), DATA_TOO_SMALL (there is less than one batch) or
+ * INVALID_OPTION.
  */
 export async function openData(source: DataSource, request: OpenRequest): Promise<Dataset> {
   if (!Object.hasOwn(OPENERS, source.kind)) {

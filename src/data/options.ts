@@ -1,10 +1,13 @@
-/** Checks of what a source is given, when it is stated: a path that is undefined is often a variable that was not set. */
+/**
+ * Checks the arguments of a source when it is stated. A path that is undefined is often a variable
+ * that was not set.
+ */
 import { LockstepError } from "../errors.ts";
 import { count, lists, type OptionKinds, share, word } from "../options.ts";
 import type { SourceOptions } from "./source.ts";
 import type { TextOptions } from "./text.ts";
 
-/** One glob or several, as a list. Throws INVALID_OPTION. */
+/** The list of one glob or several. Throws INVALID_OPTION. */
 export function globsOf(source: string, globs: unknown): readonly string[] {
   const list: unknown[] = Array.isArray(globs) ? globs : [globs];
   for (const glob of list) checkPath(source, "a path or glob", glob);
@@ -22,7 +25,7 @@ export function checkPath(source: string, what: string, path: unknown): void {
   if (typeof path !== "string" || path === "") fail(source, what, path);
 }
 
-/** Of options that all sources take. */
+/** The schemas of the options that all sources have. */
 export const SOURCE_OPTIONS: OptionKinds<SourceOptions> = {
   heldOut: share.optional(),
   fields: lists(word).optional(),

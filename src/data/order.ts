@@ -1,18 +1,23 @@
 /**
- * The global order of samples: a seeded permutation for each epoch, computed position by position. It has no
- * state and no list, so any worker finds any sample of any step at once, and a run resumes from a step number alone.
+ * The global order of samples: a seeded permutation for each epoch, computed position by position.
+ * It has no state and no list, so any worker finds any sample of any step at once, and a run
+ * resumes from a step number alone.
  *
- * The permutation is the generalised Feistel cipher of Black and Rogaway, "Ciphers with Arbitrary Finite
- * Domains" (CT-RSA 2002), with cycle walking: [0, n) is laid in a rectangle of a × b ≥ n cells with a·b - n < a,
- * so that the walk hardly ever takes a second step. Its round function is a 32-bit integer hash, not a
- * cryptographic one: the order must look random to a model, not to an adversary. Sizes and positions are exact up to 2^53.
+ * The permutation is the generalised Feistel cipher of Black and Rogaway, "Ciphers with Arbitrary
+ * Finite Domains" (CT-RSA 2002), with cycle walking: [0, n) is laid out in a rectangle of a × b ≥ n
+ * cells with a·b - n < a, so that the walk hardly ever takes a second step. Its round function is a
+ * 32-bit integer hash, not a cryptographic one: the order must look random to a model, not to an
+ * adversary. Sizes and positions are exact up to 2^53.
  */
 import { LockstepError } from "../errors.ts";
 
 export interface SampleOrder {
-  /** Samples in one epoch. */
+  /** The number of samples in one epoch. */
   readonly samples: number;
-  /** The sample at a position of the endless order; `epochOf` tells how often all have been seen before it. */
+  /**
+   * The sample at a position of the endless order; `epochOf` says how many epochs have ended before
+   * it.
+   */
   indexAt(position: number): number;
   /** The samples at positions [start, end). */
   indices(start: number, end: number): number[];
@@ -25,7 +30,9 @@ export interface PositionRange {
   readonly end: number;
 }
 
-/** The positions that a step owns: [step·batch, (step + 1)·batch), whatever the number of workers. */
+/**
+ * The positions that a step owns: [step·batch, (step + 1)·batch), whatever the number of workers.
+ */
 export function positionsOfStep(step: number, batch: number): PositionRange {
   const end = (step + 1) * batch;
   if (!Number.isSafeInteger(end) || step < 0 || batch < 1) {
@@ -69,8 +76,9 @@ export function sampleOrder(samples: number, seed: number): SampleOrder {
 }
 
 /**
- * Rounds of the cipher. Three have a proof for ideal round functions and large domains; with sixteen, every permutation
- * of as few as six samples is equally likely (with eight, a test of that fails).
+ * The number of rounds of the cipher. Three have a proof for ideal round functions and large
+ * domains; with sixteen, every permutation of as few as six samples is equally likely (with eight,
+ * a test of that fails).
  */
 const ROUNDS = 16;
 
@@ -80,7 +88,8 @@ export function permutation(n: number, seed: number, stream: number): (index: nu
   const b = Math.max(1, Math.ceil(n / a));
   const keys = roundKeys(seed, stream);
   const encipher = (index: number): number => {
-    // The quotient is below 2^27, so its distance to the next whole number, 1/a or more, survives rounding.
+    // The quotient is below 2^27, so its distance to the next whole number, which is at least 1/a,
+    // survives rounding.
     let right = Math.floor(index / a);
     let left = index - right * a;
     for (let round = 0; round < ROUNDS; round += 2) {
@@ -103,7 +112,10 @@ function below(bits: number, limit: number): number {
   return Math.floor((bits * limit) / 4294967296);
 }
 
-/** Chris Wellons' `lowbias32` (found by search for the least bias), keyed by addition before and in the middle. */
+/**
+ * Chris Wellons' `lowbias32` (found by a search for the least bias), keyed by an addition before it
+ * and one in the middle.
+ */
 function hash(value: number, key: number): number {
   let x = (value + key) | 0;
   x = Math.imul(x ^ (x >>> 16), 0x7feb352d);

@@ -1,4 +1,4 @@
-/** Places that a source names: where they are, and whether data may come from there. */
+/** The places that a source names: their paths, and whether data may come from there. */
 import { lstatSync, realpathSync } from "node:fs";
 import { dirname, relative, resolve, sep } from "node:path";
 import { LockstepError } from "../errors.ts";
@@ -7,14 +7,20 @@ import type { OpenRequest } from "./source.ts";
 
 export type Base = Pick<OpenRequest, "baseDir" | "roots">;
 
-/** The path of a file. Throws DATA_PLACE, and FILE_NOT_FOUND where `roots` are given and it is not there. */
+/**
+ * The path of a file. Throws DATA_PLACE, and FILE_NOT_FOUND if `roots` are given and the file does
+ * not exist.
+ */
 export function pathOf(place: string, base: Base): string {
   const path = resolve(base.baseDir, place);
   rootCheck(base)(path, place);
   return path;
 }
 
-/** A check of many paths: it throws DATA_PLACE for one that lies below none of the roots, links followed. */
+/**
+ * Returns a check of paths: it throws DATA_PLACE for a path that lies below none of the roots,
+ * after links are followed.
+ */
 export function rootCheck({ roots }: Base): (path: string, place: string) => void {
   if (roots === undefined) return () => undefined;
   const real = roots.map((root) => realpathSync(root));

@@ -1,4 +1,4 @@
-/** Refuses values that a model cannot take, before anything is learned from them. */
+/** Refuses values that a model cannot take, before it is trained on them. */
 import { LockstepError } from "../errors.ts";
 import { elementCount, isFloat, type Tensor } from "../tensor/index.ts";
 import { numbersIn } from "./convert.ts";
@@ -7,7 +7,10 @@ import type { ModelInput, ValueRange } from "./source.ts";
 /** Says which sample a row of the tensor holds: `"data.csv", line 12`. */
 export type DescribeRow = (row: number) => Promise<string>;
 
-/** @throws DATA_FORMAT for the first value that is no finite number, or is outside of the input's ranges */
+/**
+ * @throws DATA_FORMAT for the first value that is not a finite number, or lies outside of the
+ * input's ranges
+ */
 export async function checkValues(
   input: ModelInput,
   field: string,
@@ -46,7 +49,10 @@ export function wordsOf({ whole = true, low, high, except }: ValueRange): string
   return `${whole ? "whole numbers" : "numbers"} from ${low} to ${high}${also}`;
 }
 
-/** A sum is finite only if all its terms are. Four sums at a time: the processor makes them side by side. */
+/**
+ * A sum is finite only if all its terms are. Four sums run at a time, because the processor
+ * computes them in parallel.
+ */
 function firstNotFinite(numbers: ArrayLike<number>): number | undefined {
   let [a, b, c, d] = [0, 0, 0, 0];
   const whole = numbers.length - (numbers.length % 4);
@@ -58,7 +64,7 @@ function firstNotFinite(numbers: ArrayLike<number>): number | undefined {
   }
   for (let at = whole; at < numbers.length; at++) a += numbers[at] as number;
   if (Number.isFinite(a + b + c + d)) return undefined;
-  // Large numbers may have a sum that is not finite though each of them is.
+  // The sum of large numbers may overflow although each of them is finite.
   for (let at = 0; at < numbers.length; at++) {
     if (!Number.isFinite(numbers[at])) return at;
   }

@@ -1,6 +1,6 @@
 /**
- * Data that is a table: rows of named fields. Formats give a `Records`; this file makes a `Dataset` of it,
- * matching fields to inputs, converting types, and holding rows out.
+ * Data that is a table: rows of named fields. Formats provide `Records`; this file turns them into
+ * a `Dataset`: it matches fields to inputs, converts types, and holds rows out.
  */
 import { LockstepError } from "../errors.ts";
 import { byteLength, elementCount, type Tensor } from "../tensor/index.ts";
@@ -14,22 +14,28 @@ export interface Records {
   readonly rows: number;
   readonly fields: Readonly<Record<string, Field>>;
   /**
-   * Reads rows, whole, into one array a field asked for: `rows.length` values of the field's own type, in order.
+   * Reads whole rows into one array for each requested field: `rows.length` values of the field's
+   * own type, in order.
    */
   read(rows: readonly number[], into: Readonly<Record<string, Uint8Array>>): Promise<void>;
-  /** For errors, where a row comes from: `"data.csv", line 12`. */
+  /** Says in errors where a row comes from: `"data.csv", line 12`. */
   describe(row: number): Promise<string>;
   close(): Promise<void>;
 }
 
-/** Sources of up to so many rows are checked against the model's ranges before the first step. */
+/**
+ * Sources with at most this many rows are checked against the model's ranges before the first step.
+ */
 const MAX_ROWS_CHECKED = 1 << 16;
 const ROWS_AT_ONCE = 1 << 10;
 
-/** Fixed for good: what is held out must not change from run to run. */
+/**
+ * The seed of the split. It must never change, because what is held out must not change from run to
+ * run.
+ */
 const SPLIT_SEED = 20_211;
 
-/** `source` is for people: `csv("ratings.csv")`. */
+/** @param source the source in words for people: `csv("ratings.csv")` */
 export async function openRecords(
   records: Records,
   request: OpenRequest,
@@ -65,7 +71,7 @@ export async function openRecords(
   }
 }
 
-/** Rows kept for validation: the nearest number, and none of data too small to part with any. */
+/** The number of rows kept for validation, rounded to the nearest integer: 0 for few rows. */
 function heldOutCount(rows: number, part: number): number {
   checkHeldOut(part);
   return Math.round(rows * part);
@@ -109,7 +115,7 @@ async function readMatched(
   }
 }
 
-/** All rows at once; if that fails, one after the other, to name the row. */
+/** Converts all rows at once. If that fails, converts them one after the other, to name the row. */
 async function convertRows(
   { field, name }: Match,
   source: Uint8Array,
@@ -144,7 +150,7 @@ async function convertRows(
   }
 }
 
-/** Reads the fields that have ranges, for the check alone. */
+/** Reads the fields that have ranges, only to check them. */
 async function checkRanges(records: Records, matches: readonly Match[]): Promise<void> {
   const limited = matches.filter(({ input }) => input.ranges !== undefined);
   if (limited.length === 0) return;

@@ -1,68 +1,83 @@
 /**
- * What a source of data is, and what it becomes when opened. A source is plain data: it travels to workers
- * as it stands, and `openData` (in `open.ts`) finds the code by its `kind`. Nothing here knows a file format.
+ * What a source of data is, and what it becomes when it is opened. A source is plain data: it is
+ * sent to workers unchanged, and `openData` (in `open.ts`) finds the code by its `kind`. Nothing
+ * here knows a file format.
  */
 import type { Tensor, TensorType } from "../tensor/index.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** Options that every source takes. */
 export interface SourceOptions {
-  /** The part kept for validation, 0 to 0.5 of the data. It does not depend on the seed of a run. */
+  /**
+   * The fraction of the data that is held out for validation, 0 to 0.5. It does not depend on the
+   * seed of a run.
+   */
   readonly heldOut?: number;
-  /** Which field of the data feeds an input of the model, where their names differ: `{ input_ids: "ids" }`. */
+  /**
+   * The field of the data that feeds an input of the model, if their names differ: `{ input_ids:
+   * "ids" }`.
+   */
   readonly fields?: Readonly<Record<string, string>>;
 }
 
 export interface OpenRequest {
   /** The model's inputs that data must fill; the leading dim of each is the batch. */
   readonly inputs: readonly ModelInput[];
-  /** Relative paths and globs start here. */
+  /** The folder that relative paths and globs start from. */
   readonly baseDir: string;
-  /** Folders below which all files must lie, links followed; anywhere if undefined. */
+  /** The folders below which all files must lie, after links are followed. Undefined: anywhere. */
   readonly roots?: readonly string[] | undefined;
-  /** Samples of one step over all workers; the leading dim of the inputs unless told. */
+  /** The number of samples of one step over all workers. Default: the leading dim of the inputs. */
   readonly batch?: number;
 }
 
 export interface ModelInput {
   readonly name: string;
   readonly type: TensorType;
-  /** What each element of a sample may be, in order; a single one is that of all. Undefined: any number. */
+  /**
+   * The range of each element of a sample, in order; a single range applies to all elements.
+   * Undefined: any number.
+   */
   readonly ranges?: readonly (ValueRange | undefined)[] | undefined;
 }
 
-/** Numbers from `low` to `high`, both included, and those of `except`. */
+/** The numbers from `low` to `high`, both included, and those in `except`. */
 export interface ValueRange {
-  /** Default: true. False where fractions will do, too. */
+  /** Whether only integers are allowed. Default: true. */
   readonly whole?: boolean;
   readonly low: number;
   readonly high: number;
   readonly except: readonly number[];
 }
 
-/** An opened source. The order of samples is not its business: see `SampleOrder`. */
+/** An opened source. It does not know the order of samples: see `SampleOrder`. */
 export interface Dataset {
   readonly train: SampleSet;
-  /** Undefined when nothing is held out. */
+  /** The held-out samples; undefined if nothing is held out. */
   readonly validation: SampleSet | undefined;
-  /** Of sources of text. */
+  /** Set for sources of text. */
   readonly text: TextData | undefined;
-  /** For people: `1,234 files, 5.2 MB of text, 4% held out`. */
+  /** A summary for people: `1,234 files, 5.2 MB of text, 4% held out`. */
   readonly summary: string;
   close(): Promise<void>;
 }
 
-/** Samples, numbered from 0 to `length` - 1. The same number is the same sample on every machine. */
+/**
+ * Samples, numbered from 0 to `length` - 1. The same number is the same sample on every machine.
+ */
 export interface SampleSet {
   readonly length: number;
   /**
    * Reads samples into tensors by input name; the leading dim of each tensor is `indices.length`.
-   * An engine's tensor will do. Calls may overlap if their tensors do not.
+   * Tensors of an engine may be used. Calls may overlap if their tensors do not.
    */
   read(indices: readonly number[], into: Readonly<Record<string, Tensor>>): Promise<void>;
 }
 
-/** What only text has: its tokenizer, and its bytes, for baselines and for bits per byte. */
+/**
+ * What only sources of text have: a tokenizer and the bytes of the text, for baselines and for bits
+ * per byte.
+ */
 export interface TextData {
   readonly tokenizer: Tokenizer;
   readonly train: TextPart;
@@ -70,7 +85,7 @@ export interface TextData {
 }
 
 export interface TextPart {
-  /** UTF-8 bytes, separators between documents included. */
+  /** The number of UTF-8 bytes, separators between documents included. */
   readonly byteLength: number;
   readonly tokens: number;
   /** The bytes in order, in pieces. */

@@ -1,22 +1,25 @@
-/** Parts a corpus into text to train on and text held out, so that nothing of the one is in the other. */
+/**
+ * Splits a corpus into text for training and held-out text, so that neither contains text of the
+ * other.
+ */
 import { createHash } from "node:crypto";
 import { contentOf, cutDocument, type Document, partOf } from "./document.ts";
 import { groupNearDuplicates } from "./near-duplicates.ts";
 
 export interface Split {
   readonly train: readonly Document[];
-  /** Empty when nothing is to be held out. */
+  /** The held-out documents; empty if nothing is held out. */
   readonly validation: readonly Document[];
 }
 
-/** Documents without those whose bytes are another's; the first of each stays. */
+/** Removes documents whose bytes equal those of another; the first of each is kept. */
 export async function dropDuplicates(documents: readonly Document[]): Promise<Document[]> {
   const sizes = new Map<number, number>();
   for (const { byteLength } of documents) sizes.set(byteLength, (sizes.get(byteLength) ?? 0) + 1);
   const seen = new Set<string>();
   const kept: Document[] = [];
   for (const document of documents) {
-    // Only a document of the same size can be equal: the others need no hash.
+    // Only documents of equal size can be equal: the others need no hash.
     if ((sizes.get(document.byteLength) ?? 0) > 1) {
       const digest = await digestOf(document);
       if (seen.has(digest)) continue;
@@ -27,7 +30,10 @@ export async function dropDuplicates(documents: readonly Document[]): Promise<Do
   return kept;
 }
 
-/** Holds out about `part` of the bytes: whole documents where there are enough, else the tail of the text. */
+/**
+ * Holds out about `part` of the bytes: whole documents if there are enough, otherwise the tail of
+ * the text.
+ */
 export async function splitDocuments(documents: readonly Document[], part: number): Promise<Split> {
   const target = bytesIn(documents) * part;
   if (target === 0) return { train: documents, validation: [] };
@@ -40,8 +46,9 @@ export async function splitDocuments(documents: readonly Document[], part: numbe
 }
 
 /**
- * Whole groups of near-duplicates in the order of their names' hashes, so that the choice is the same on every
- * machine and for every seed; undefined if no choice comes near `target` bytes.
+ * Chooses whole groups of near-duplicates in the order of their names' hashes, so that the choice
+ * is the same on every machine and for every seed. Undefined if no choice comes near `target`
+ * bytes.
  */
 function chooseGroups(documents: readonly Document[], target: number): Set<Document> | undefined {
   const groups = groupNearDuplicates(documents).map((group) => ({
@@ -54,14 +61,14 @@ function chooseGroups(documents: readonly Document[], target: number): Set<Docum
   let heldBytes = 0;
   for (const { group, bytes } of groups) {
     if (heldBytes >= target) break;
-    if (heldBytes + bytes > target * 1.2) continue; // one large group must not be all that is held out
+    if (heldBytes + bytes > target * 1.2) continue; // not one large group alone
     for (const document of group) held.add(document);
     heldBytes += bytes;
   }
   return heldBytes < target * 0.8 ? undefined : held;
 }
 
-/** Cuts the text once, at the first line that begins in its last `target` bytes. */
+/** Cuts the text once, at the first line that begins within its last `target` bytes. */
 async function splitTail(documents: readonly Document[], target: number): Promise<Split> {
   let tail = 0;
   let index = documents.length - 1;
@@ -78,7 +85,7 @@ async function splitTail(documents: readonly Document[], target: number): Promis
   };
 }
 
-/** The longest line that a cut respects; in a longer one it falls between two characters. */
+/** The longest line that is not cut. A longer line is cut between two characters. */
 const MAX_LINE_BYTES = 1 << 16;
 
 async function lineStart(document: Document, from: number): Promise<number> {
@@ -86,7 +93,7 @@ async function lineStart(document: Document, from: number): Promise<number> {
   const bytes = await partOf(document, from, length);
   const newline = bytes.indexOf(10);
   if (newline !== -1 && newline + 1 < length) return from + newline + 1;
-  const character = bytes.findIndex((byte) => (byte & 0xc0) !== 0x80); // no byte inside a UTF-8 character
+  const character = bytes.findIndex((byte) => (byte & 0xc0) !== 0x80); // a character's first byte
   return character === -1 ? from : from + character;
 }
 

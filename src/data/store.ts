@@ -1,16 +1,22 @@
-/** Documents as one run of bytes: in memory while small, else read from their files by ranges. */
+/**
+ * Documents as one sequence of bytes: in memory if small, otherwise read from their files by
+ * ranges.
+ */
 import { FilePool } from "../files/index.ts";
 import type { Document } from "./document.ts";
 
 /** Documents laid end to end, with one separator byte after each. */
 export interface ByteStore {
   readonly byteLength: number;
-  /** A view of memory, not to be written to, or a copy. */
+  /** A view of memory, which must not be written to, or a copy. */
   read(start: number, length: number): Promise<Uint8Array>;
   close(): Promise<void>;
 }
 
-/** What each process keeps for itself; beyond it the system's own cache of files serves all processes of a machine. */
+/**
+ * The most bytes that each process keeps in memory; beyond it, the system's file cache serves all
+ * processes of a machine.
+ */
 export const MAX_KEPT_BYTES = 2 ** 26;
 
 /** Documents without a path stay in memory, whatever their size. */

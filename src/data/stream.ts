@@ -1,4 +1,4 @@
-/** Documents as one stream of tokens, which still knows its bytes: bits per byte need both. */
+/** Documents as one stream of tokens that also knows its bytes: bits per byte need both. */
 import { LockstepError } from "../errors.ts";
 import { contentOf, type Document } from "./document.ts";
 import { bytesIn } from "./split.ts";
@@ -7,16 +7,22 @@ import type { Tokenizer } from "./tokenizer.ts";
 import type { TokenStream, Tokens } from "./windows.ts";
 
 export interface TextStream extends TokenStream {
-  /** Of the text, with one separator after each document. */
+  /** The number of bytes of the text, with one separator after each document. */
   readonly byteLength: number;
   bytes(): AsyncIterable<Uint8Array>;
   close(): Promise<void>;
 }
 
-/** Text beyond this is not tokenized at start: it would take hours and fill the memory. Bytes have no such limit. */
+/**
+ * The most text that is tokenized at start: more would take hours and fill the memory. Byte tokens
+ * have no such limit.
+ */
 const MAX_TOKENIZED_BYTES = 2 ** 31;
 
-/** What is tokenized at once, cut at a line's end: some tokenizers take more than linear time. */
+/**
+ * The size of the pieces that are tokenized at once, cut at a line break: some tokenizers take more
+ * than linear time.
+ */
 const CHUNK_BYTES = 1 << 16;
 
 export async function streamOf(

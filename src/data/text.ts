@@ -1,8 +1,10 @@
 /**
- * Text files as training data for language models: found by globs, laid end to end, cut into windows.
+ * Text files as training data for language models: found by globs, laid end to end, cut into
+ * windows.
  *
- * What is held out is chosen before any window is cut. With enough files, whole files are held out, near-duplicates
- * together, and no file twice; else the tail of the text. So no text is both trained on and validated on.
+ * The held-out text is chosen before any window is cut. If there are enough files, whole files are
+ * held out, near-duplicates together, and no file twice; otherwise the tail of the text is. So no
+ * text is both trained on and validated on.
  */
 import { LockstepError } from "../errors.ts";
 import { readFileWhole } from "../files/index.ts";
@@ -23,9 +25,14 @@ import { tokenizerFromJson } from "./tokenizer-file.ts";
 import { contextOf, TEXT_FIELDS, windows } from "./windows.ts";
 
 export interface TextOptions extends SourceOptions {
-  /** Path of a `tokenizer.json` in the format of Hugging Face; without it every byte is a token. */
+  /**
+   * The path of a `tokenizer.json` in the format of Hugging Face. Default: every byte is a token.
+   */
   readonly tokenizer?: string;
-  /** Tokens from the start of a sample to that of the next; the model's context unless told, so that none overlap. */
+  /**
+   * The number of tokens from the start of one sample to the start of the next. Default: the
+   * model's context, so that samples do not overlap.
+   */
   readonly stride?: number;
 }
 
@@ -34,7 +41,9 @@ export interface TextSource extends TextOptions {
   readonly globs: readonly string[];
 }
 
-/** Feeds `ids` and `targets` [batch, context], int32 or int64. A twentieth is held out unless told. */
+/**
+ * Provides `ids` and `targets` [batch, context], int32 or int64. Default of `heldOut`: a twentieth.
+ */
 export function text(globs: string | readonly string[], options: TextOptions = {}): TextSource {
   checkOptions("text()", options, TEXT_OPTIONS);
   return { ...options, kind: "text", globs: globsOf("text()", globs) };
@@ -46,7 +55,9 @@ export async function openText(source: TextSource, request: OpenRequest): Promis
   return openDocuments(await loadDocuments(files), source, request, name);
 }
 
-/** `name` is for people. Shared with every source whose samples are windows of text. */
+/**
+ * Opens documents. All sources whose samples are windows of text use it. `name` is shown to people.
+ */
 export async function openDocuments(
   found: readonly Document[],
   options: TextOptions,
@@ -75,7 +86,7 @@ export async function openDocuments(
   const held = await streamOf(split.validation, tokenizer);
   const heldSamples = windows(held, cut);
   const hasHeld = heldSamples.length > 0;
-  // Held-out text too short for a single sample would help nobody.
+  // Held-out text that is too short for a single sample is of no use.
   if (!hasHeld) split = { train: documents, validation: [] };
   const train = await streamOf(split.train, tokenizer);
   const samples = windows(train, cut);
@@ -92,7 +103,7 @@ export async function openDocuments(
   };
 }
 
-/** Throws DATA_FORMAT if the tokenizer has ids that the model has no place for. */
+/** Throws DATA_FORMAT if the tokenizer has ids that the model's vocabulary lacks. */
 function checkVocabulary(tokenizer: Tokenizer, request: OpenRequest, name: string): void {
   for (const { name: input, ranges = [] } of request.inputs) {
     for (const range of ranges) {

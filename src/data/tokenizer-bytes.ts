@@ -1,7 +1,10 @@
-/** Every byte is a token, and its id is its value: no vocabulary to learn, any text, any language. */
+/**
+ * Every byte is a token, and its id is its value: there is no vocabulary to learn, and any text in
+ * any language can be encoded.
+ */
 import type { TokenDecoder, Tokenizer } from "./tokenizer.ts";
 
-/** No text holds byte 0 (those that do are rarely text), so it can stand between documents. */
+/** Byte 0 hardly ever occurs in text, so it can separate documents. */
 const SEPARATOR = 0;
 
 export function byteTokenizer(): Tokenizer {
@@ -24,7 +27,7 @@ function byteDecoder(): TokenDecoder {
   };
 }
 
-/** A byte-level BPE without merges is exactly this tokenizer, in the vocabulary of Hugging Face. */
+/** This tokenizer as a byte-level BPE without merges, in the vocabulary of Hugging Face. */
 function byteTokenizerJson(): object {
   const byteLevel = {
     type: "ByteLevel",
@@ -57,8 +60,9 @@ function byteTokenizerJson(): object {
 }
 
 /**
- * GPT-2's printable stand-in for each byte: itself where Latin-1 prints it, else the next code point from 256 on
- * (Radford et al. 2019; the alphabet of every byte-level tokenizer.json).
+ * GPT-2's printable substitute for each byte: the byte itself if Latin-1 prints it, otherwise the
+ * next code point from 256 on (Radford et al. 2019; the alphabet of every byte-level
+ * tokenizer.json).
  */
 export function byteAlphabet(): string[] {
   let next = 256;

@@ -1,6 +1,7 @@
 /**
- * Refuses what a `tokenizer.json` asks for and the library for JavaScript does not do, or does in another way than Hugging Face's own: each was
- * compared with it (tokenizers 0.22, in Python) on texts with other scripts, digits, spaces and tokens inside.
+ * Refuses what a `tokenizer.json` asks for and what the JavaScript library does not do, or does
+ * differently from Hugging Face's own. Each option was compared (with tokenizers 0.22, in Python)
+ * on texts with other scripts, digits, spaces and added tokens.
  */
 import { LockstepError } from "../errors.ts";
 
@@ -32,7 +33,7 @@ const PRE_TOKENIZERS = [
   "WhitespaceSplit",
 ];
 
-/** Throws DATA_FORMAT naming the option; `path` is for its sentence. */
+/** Throws DATA_FORMAT naming the option; `path` is used in its message. */
 export function checkTokenizer(json: object, path: string): void {
   const { truncation, padding, model, normalizer, pre_tokenizer, added_tokens } = json as Json;
   const refuse = (option: string, hint = "Set it otherwise in the file."): never => {
@@ -41,7 +42,7 @@ export function checkTokenizer(json: object, path: string): void {
       fields: { path },
     });
   };
-  // Samples are windows of a stream of tokens: nothing is cut off or filled up.
+  // Samples are windows of a stream of tokens: nothing is truncated or padded.
   for (const [name, value] of Object.entries({ truncation, padding })) {
     if (isSet(value))
       refuse(`\`${name}\``, `Set "${name}": null; samples are cut from a stream of tokens.`);
@@ -68,7 +69,7 @@ function checkModel(model: Json, byteLevel: boolean, refuse: Refuse): void {
   if (model["type"] !== "BPE") return;
   if (isSet(model["continuing_subword_prefix"]))
     refuse("`continuing_subword_prefix` of a BPE model");
-  // On the bytes of a text nothing is unknown.
+  // At the level of bytes, no text is unknown.
   if (byteLevel || !isSet(model["unk_token"])) return;
   if (model["fuse_unk"] === true) refuse("`fuse_unk` of a BPE model");
   if (isSet(model["end_of_word_suffix"]))
@@ -89,8 +90,9 @@ function checkPreTokenizer(part: Json, refuse: Refuse): void {
 }
 
 /**
- * Throws DATA_FORMAT for a text that holds an added token, where that token would change how the text after it is cut: after one, the library begins
- * a new text, and puts a space before it that is not there.
+ * Throws DATA_FORMAT for a text with an added token that would change how the text after it is
+ * tokenized: after such a token, the library begins a new text, and inserts a space before it that
+ * is not there.
  */
 export function addedTokenCheck(json: object, path: string): (text: string) => void {
   const { pre_tokenizer, added_tokens } = json as Json;
@@ -112,7 +114,7 @@ export function addedTokenCheck(json: object, path: string): (text: string) => v
   };
 }
 
-/** A part, or those that a Sequence holds under `key`. */
+/** The part itself, or the parts that a Sequence holds under `key`. */
 function partsOf(part: unknown, key: string): Json[] {
   if (!isSet(part)) return [];
   const own = objectOf(part);

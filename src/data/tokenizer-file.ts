@@ -1,14 +1,17 @@
-/** A user's `tokenizer.json`, run by Hugging Face's own library for JavaScript; ours is known by its shape. */
+/**
+ * A user's `tokenizer.json`, run by Hugging Face's own JavaScript library. Our byte tokenizer is
+ * recognized by its form.
+ */
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { LockstepError } from "../errors.ts";
 import type { TokenDecoder, Tokenizer } from "./tokenizer.ts";
 import { byteAlphabet, byteTokenizer } from "./tokenizer-bytes.ts";
 import { addedTokenCheck, checkTokenizer } from "./tokenizer-check.ts";
 
-/** What models call the token that ends a document, commonest first. */
+/** The common names of the token that ends a document, the most common first. */
 const SEPARATORS = ["<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]"];
 
-/** Reads the contents of a `tokenizer.json`. Throws FILE_CORRUPT; `path` is for its sentence. */
+/** Reads the contents of a `tokenizer.json`. Throws FILE_CORRUPT; `path` is used in its message. */
 export function tokenizerFromJson(json: string, path: string): Tokenizer {
   const corrupt = (what: string, cause?: unknown) =>
     new LockstepError("FILE_CORRUPT", `"${path}" is not a tokenizer.json: ${what}.`, {
@@ -67,7 +70,7 @@ function fileTokenizer(
   const separator = SEPARATORS.find((token) => vocabulary.has(token));
   const decode = (ids: ArrayLike<number>): string =>
     ids.length === 0
-      ? "" // which the library refuses
+      ? "" // the library refuses it
       : inner.decode(Array.from(ids), {
           skip_special_tokens: false,
           clean_up_tokenization_spaces: false,
@@ -86,10 +89,13 @@ function fileTokenizer(
   };
 }
 
-/** A character takes four bytes at most; what is still broken after more ids is broken for good. */
+/** A character has at most four bytes; if it is still incomplete after more ids, it is invalid. */
 const MAX_PENDING_IDS = 8;
 
-/** Decodes with the ids given out last in front, since a token's text may depend on its neighbour (spaces). */
+/**
+ * Decodes each id together with the ids decoded last, since a token's text may depend on its
+ * neighbour (spaces).
+ */
 function streamingDecoder(decode: (ids: number[]) => string): TokenDecoder {
   let context: number[] = [];
   let pending: number[] = [];

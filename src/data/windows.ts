@@ -1,4 +1,7 @@
-/** A stream of tokens cut into windows: sample i is `ids` = tokens [i·stride, i·stride + T) and `targets`, one token on. */
+/**
+ * A stream of tokens cut into windows: sample i is `ids` = tokens [i·stride, i·stride + T), and
+ * `targets` is the same shifted by one token.
+ */
 import { LockstepError } from "../errors.ts";
 import { formatShape, formatType, type Tensor } from "../tensor/index.ts";
 import type { Match } from "./match.ts";
@@ -12,10 +15,13 @@ export interface TokenStream {
   read(start: number, length: number): Promise<Tokens>;
 }
 
-/** The fields of text. `positions` in the stream are not among them: they would leak the order of documents. */
+/**
+ * The fields of text. Positions in the stream are not among them: they would reveal the order of
+ * documents.
+ */
 export const TEXT_FIELDS = ["ids", "targets"] as const;
 
-/** T, read off the model's inputs. Throws DATA_FORMAT if they do not agree on it. */
+/** The context T, taken from the model's inputs. Throws DATA_FORMAT if they disagree on it. */
 export function contextOf(request: OpenRequest): number {
   const [first, ...others] = request.inputs;
   const context = first?.type.shape[1];
@@ -47,12 +53,12 @@ export function contextOf(request: OpenRequest): number {
   return context;
 }
 
-/** How many windows of `context` + 1 tokens fit. */
+/** The number of windows of `context` + 1 tokens that fit. */
 export function windowCount(tokens: number, context: number, stride: number): number {
   return Math.max(0, Math.floor((tokens - context - 1) / stride) + 1);
 }
 
-/** All windows of a stream. */
+/** The windows of a stream as a sample set. */
 export function windows(
   stream: TokenStream,
   { context, stride, matches }: { context: number; stride: number; matches: readonly Match[] },

@@ -1,11 +1,14 @@
-/** Which outputs may be written over which inputs. Structure only: which operators work in place stands in their files. */
+/**
+ * Decides which outputs may be written over which inputs. It looks at structure only; whether an
+ * operator works in place is stated in its file.
+ */
 import type { Graph, Node, OperatorTable } from "../graph/index.ts";
 import { sameType, type TensorType } from "../tensor/index.ts";
 
 /**
- * Whether `output` may share memory with `input`: both have one type; every node between them works element by
- * element, on values of that type; and every reader of the input is done before the output is written. So an engine
- * may fuse these nodes and run the others in any order.
+ * Whether `output` may share memory with `input`. Both must have one type; every node between them
+ * must work element by element on values of that type; and every reader of the input must be done
+ * before the output is written. So an engine may fuse these nodes and run the others in any order.
  */
 export function mayAlias(
   graph: Graph,
@@ -19,7 +22,7 @@ export function mayAlias(
   if (!isType(graph, output, type)) return false;
 
   const needed = ancestors(graph, last);
-  const reached = new Set([input]); // values made from the input on the way to the output
+  const reached = new Set([input]); // values on the way from the input to the output
   for (const [index, node] of graph.nodes.entries()) {
     if (!node.inputs.some((name) => reached.has(name))) continue;
     if (!needed.has(index)) {
@@ -32,7 +35,7 @@ export function mayAlias(
   return reached.has(output) || !readers(graph, input);
 }
 
-/** The node at `last` and all nodes that it waits for. */
+/** The node at `last` and all nodes that it depends on. */
 function ancestors(graph: Graph, last: number): Set<number> {
   const wanted = new Set<string>();
   const found = new Set<number>();

@@ -1,6 +1,6 @@
 /**
- * What every device checks: before a run, that each input and output has a tensor of its type and
- * none overlap wrongly; before a transfer, that the bytes are as many as the tensor's.
+ * The checks of every device. Before an execution: each input and output has a tensor of its type,
+ * and none overlap wrongly. Before a transfer: the number of bytes is that of the tensor.
  */
 import { assert, LockstepError } from "../errors.ts";
 import { type Graph, typeOf } from "../graph/index.ts";
@@ -13,14 +13,14 @@ import {
 } from "../tensor/index.ts";
 import type { Bindings, DeviceTensor } from "./engine.ts";
 
-/** A tensor of the device that checks. `address` only tells which tensors overlap. */
+/** A tensor of the device that checks. `address` only serves to tell which tensors overlap. */
 export interface Placed extends DeviceTensor {
   readonly address: bigint;
   readonly byteLength: number;
 }
 
 export interface CheckedBindings<T extends Placed> {
-  /** In the order of the graph's inputs. */
+  /** The tensors in the order of the graph's inputs. */
   readonly inputs: readonly T[];
   readonly outputs: readonly T[];
 }
@@ -32,8 +32,8 @@ export interface BindingRules<T extends Placed> {
 }
 
 /**
- * Throws INVALID_BINDING, SHAPE_MISMATCH or TYPE_MISMATCH with the name of the first that does not
- * fit.
+ * Throws INVALID_BINDING, SHAPE_MISMATCH or TYPE_MISMATCH with the name of the first tensor that
+ * does not fit.
  */
 export function checkBindings<T extends Placed>(
   graph: Graph,
@@ -48,7 +48,7 @@ export function checkBindings<T extends Placed>(
 
 /**
  * The length in bytes of a tensor at `byteOffset` of a buffer of `available` bytes. Throws
- * INVALID_BINDING where it does not fit.
+ * INVALID_BINDING if it does not fit.
  */
 export function checkPlace(type: TensorType, byteOffset: number, available: number): number {
   const length = byteLength(type);
@@ -60,7 +60,7 @@ export function checkPlace(type: TensorType, byteOffset: number, available: numb
   );
 }
 
-/** Throws SHAPE_MISMATCH where `byteCount` bytes are not those of one such tensor. */
+/** Throws SHAPE_MISMATCH unless `byteCount` is the number of bytes of the tensor. */
 export function checkTransfer(type: TensorType, byteCount: number): void {
   if (byteCount === byteLength(type)) return;
   throw new LockstepError(
@@ -69,7 +69,7 @@ export function checkTransfer(type: TensorType, byteCount: number): void {
   );
 }
 
-/** Throws INVALID_BINDING where another device has made the tensor. */
+/** Throws INVALID_BINDING if another device has made the tensor. */
 export function checkOwn<T extends DeviceTensor>(
   tensor: DeviceTensor,
   isOwn: (tensor: DeviceTensor) => tensor is T,
@@ -118,7 +118,9 @@ interface Place {
   readonly output: boolean;
 }
 
-/** Outputs share no byte with each other, and with an input only where that is allowed. */
+/**
+ * Checks that outputs share no byte with each other, and with an input only where that is allowed.
+ */
 function checkOverlap(
   graph: Graph,
   inputs: readonly Placed[],
@@ -143,7 +145,7 @@ function checkOverlap(
       if (!place.output && !other.output) continue;
       const same = place.start === other.start && place.end === other.end;
       const [output, input] = place.output ? [place, other] : [other, place];
-      if (same && input.output && input.name === output.name) continue; // one value, listed twice
+      if (same && input.output && input.name === output.name) continue; // the same value
       if (same && !input.output && mayAlias(output.name, input.name)) continue;
       fail(
         graph,

@@ -1,6 +1,6 @@
 /**
- * Buffers in memory of this process, and tensors as places in it: all host memory, and the device
- * memory of a CPU.
+ * Buffers in memory of this process, and tensors in them: all host memory, and the device memory of
+ * a CPU.
  */
 import { LockstepError } from "../errors.ts";
 import type { Address, Memory } from "../memory/index.ts";
@@ -8,7 +8,7 @@ import type { TensorType } from "../tensor/index.ts";
 import { checkPlace } from "./bindings.ts";
 import type { DeviceBuffer, DeviceTensor, Space } from "./engine.ts";
 
-/** One of space `host` is a `HostBuffer`. */
+/** A buffer in memory of this process. If its space is `host`, it is a `HostBuffer`. */
 export class MemoryBuffer<S extends Space = Space> implements DeviceBuffer {
   readonly byteLength: number;
   readonly space: S;
@@ -18,7 +18,7 @@ export class MemoryBuffer<S extends Space = Space> implements DeviceBuffer {
   #pins = 0;
   #closed = false;
 
-  /** `owner` is the device that made it, and the only one that takes it. */
+  /** @param owner the device that made the buffer, and the only one that accepts it */
   constructor(memory: Memory, space: S, owner: object, onClose: (buffer: MemoryBuffer) => void) {
     this.memory = memory;
     this.byteLength = memory.byteLength;
@@ -51,7 +51,7 @@ export class MemoryBuffer<S extends Space = Space> implements DeviceBuffer {
     return new MemoryTensor(type, this, byteOffset, checkPlace(type, byteOffset, this.byteLength));
   }
 
-  /** Keeps the memory while a run uses it, even if the buffer is closed meanwhile. */
+  /** Keeps the memory while an execution uses it, even if the buffer is closed meanwhile. */
   pin(): void {
     this.#open();
     this.#pins += 1;

@@ -4,7 +4,7 @@
  * and slow, for tests; its device memory cannot be reached as bytes).
  */
 import type { Graph } from "../graph/index.ts";
-import type { Memory } from "../memory/index.ts";
+import type { AllocateMemoryOptions, Memory } from "../memory/index.ts";
 import type { Tensor, TensorType } from "../tensor/index.ts";
 
 export interface Device {
@@ -17,7 +17,7 @@ export interface Device {
    * Zeroed memory of the device, aligned to 64 bytes. Only runs, `upload`, `download` and `copy`
    * reach its contents.
    */
-  allocate(byteLength: number): DeviceBuffer;
+  allocate(byteLength: number, options?: AllocateOptions): DeviceBuffer;
   /**
    * Zeroed memory of this process, aligned to 64 bytes: readable and writable as bytes, and by runs
    * of this device.
@@ -57,7 +57,12 @@ export interface Device {
   close(): Promise<void>;
 }
 
-export interface AllocateHostOptions {
+export interface AllocateOptions {
+  /** The only bytes that will ever be touched, where a device can do without memory for the rest. All of them by default. */
+  readonly parts?: AllocateMemoryOptions["parts"];
+}
+
+export interface AllocateHostOptions extends AllocateOptions {
   /** A name under which other processes can map the memory; without it the memory is private. */
   readonly shareAs?: string;
 }
@@ -94,6 +99,8 @@ export interface DeviceBuffer {
 export interface HostBuffer extends DeviceBuffer {
   readonly space: "host";
   readonly bytes: Uint8Array;
+  /** A view of a part of them. */
+  view(byteOffset: number, byteLength: number): Uint8Array;
   /** What it lies in. Closing the buffer closes it. */
   readonly memory: Memory;
   tensor(type: TensorType, byteOffset?: number): HostTensor;

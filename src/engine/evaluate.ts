@@ -1,4 +1,7 @@
-/** One run with tensors in and tensors out: for tests, sampling and initial weights; a training step binds instead. */
+/**
+ * Executes a graph once with tensors as inputs and outputs: for tests, sampling and initial
+ * weights. A training step uses bindings instead.
+ */
 
 import { LockstepError } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";

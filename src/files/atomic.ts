@@ -1,6 +1,6 @@
 /**
- * Files that are replaced whole or not at all: written beside their place, flushed, renamed.
- * A reader sees the old file or the new one, whatever happens in between.
+ * Files that are replaced as a whole or not at all: they are written beside their place, flushed,
+ * and renamed. A reader sees the old file or the new one, whatever happens in between.
  */
 import { randomBytes } from "node:crypto";
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
@@ -14,8 +14,9 @@ export type FileContent = string | Uint8Array | Iterable<Uint8Array> | AsyncIter
 const MAX_WRITE_BYTES = 1 << 28;
 
 /**
- * Writes `content` to `path`, whose folder is made if need be. Pieces are written in order and not gathered.
- * Throws DISK_FULL or IO_FAILED, and then the old file, if any, is untouched and nothing is left behind.
+ * Writes `content` to `path`, and makes its folder if needed. Pieces are written in order and are
+ * not gathered in memory. Throws DISK_FULL or IO_FAILED; the old file, if any, is then untouched
+ * and nothing is left behind.
  */
 export async function writeFileAtomic(path: string, content: FileContent): Promise<void> {
   const folder = dirname(path);
@@ -50,7 +51,7 @@ async function writeAll(file: FileHandle, piece: Uint8Array): Promise<void> {
   }
 }
 
-/** Makes the rename itself last. Windows cannot open a folder, and needs it not. */
+/** Makes the rename itself durable. Windows cannot open a folder, and does not need to. */
 async function syncFolder(folder: string): Promise<void> {
   if (process.platform === "win32") return;
   const handle = await open(folder, "r");

@@ -1,9 +1,12 @@
-/** Failures of the file system in Lockstep's words. */
+/** Turns failures of the file system into Lockstep's errors. */
 import { type ErrorCode, LockstepError } from "../errors.ts";
 
 type Doing = "read" | "write" | "list";
 
-/** The error to throw for `error`, met while `doing` something with `path`. Errors of ours pass unchanged. */
+/**
+ * The error to throw for `error`, which occurred while `doing` something with `path`. Lockstep's
+ * own errors are returned unchanged.
+ */
 export function fileError(error: unknown, doing: Doing, path: string): unknown {
   if (error instanceof LockstepError || !isSystemError(error)) return error;
   const [code, what, hint] = explain(error, doing);

@@ -3,8 +3,9 @@ import { mkdir } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 
 /**
- * Makes a folder and those above it; one that is there already is fine. Throws the system's error.
- * Not `mkdir` with `recursive`, which in Node 20 never returns where a file system allows no new folder (`/proc/x`).
+ * Makes a folder and those above it; an existing folder is no error. Throws the system's error. It
+ * does not use `mkdir` with `recursive`, which in Node 20 never returns if a file system allows no
+ * new folder (`/proc/x`).
  */
 export async function makeFolder(path: string): Promise<void> {
   const missing: string[] = [];

@@ -1,12 +1,12 @@
-/** Files kept open for reading while they are in use: a bounded number, the one used longest ago closed first. */
+/** Keeps a bounded number of files open for reading; the least recently used is closed first. */
 import { openRange, type RangeReader } from "./range.ts";
 
-/** Far below any system's limit, with several processes at work. */
+/** The most open files: far below any system's limit, even with several processes. */
 const MAX_OPEN = 64;
 
 interface Slot {
   readonly reader: Promise<RangeReader>;
-  /** Reads under way; the file is closed only when there are none. */
+  /** The number of reads in progress; the file is closed only when there are none. */
   users: number;
 }
 
@@ -18,7 +18,10 @@ export class FilePool {
     this.#maxOpen = maxOpen;
   }
 
-  /** Fills `into` from `offset` on. Throws FILE_NOT_FOUND, FILE_CORRUPT (the file is shorter) or IO_FAILED. */
+  /**
+   * Fills `into` from `offset` on. Throws FILE_NOT_FOUND, FILE_CORRUPT (the file is shorter) or
+   * IO_FAILED.
+   */
   async read(path: string, offset: number, into: Uint8Array): Promise<void> {
     const slot = this.#take(path);
     try {
@@ -33,7 +36,10 @@ export class FilePool {
     }
   }
 
-  /** Waits for no read: those under way fail or finish. A later read opens its file again. */
+  /**
+   * Closes all files without waiting for reads: those in progress fail or finish. A later read
+   * opens its file again.
+   */
   async close(): Promise<void> {
     const slots = [...this.#slots.values()];
     this.#slots.clear();
@@ -43,7 +49,7 @@ export class FilePool {
   #take(path: string): Slot {
     const slot = this.#slots.get(path) ?? { reader: openRange(path), users: 0 };
     slot.users++;
-    this.#slots.delete(path); // and again at the end: the map's order is the order of use
+    this.#slots.delete(path); // and insert it again at the end: the map's order is the order of use
     this.#slots.set(path, slot);
     return slot;
   }
@@ -58,7 +64,7 @@ export class FilePool {
   }
 }
 
-/** Of a file that was only read, closing has nothing to tell. */
+/** Closes a file that was only read; an error of closing it says nothing. */
 function closeQuietly(slot: Slot): void {
   slot.reader.then((reader) => reader.close()).catch(() => undefined);
 }

@@ -1,4 +1,6 @@
-/** Reads ranges of files, exactly: a file that became shorter is an error, never silent zeros. */
+/**
+ * Reads ranges of files exactly: if a file became shorter, that is an error, never silent zeros.
+ */
 import { constants, statSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { LockstepError } from "../errors.ts";
@@ -12,10 +14,13 @@ export interface RangeReader {
   close(): Promise<void>;
 }
 
-/** Throws FILE_NOT_FOUND or IO_FAILED, for what is no regular file too: a pipe or a device has no end to wait for. */
+/**
+ * Throws FILE_NOT_FOUND or IO_FAILED; a pipe or a device is refused as well, because it has no end
+ * to wait for.
+ */
 export async function openRange(path: string): Promise<RangeReader> {
   try {
-    // A pipe that nobody writes to would not open without O_NONBLOCK.
+    // Without O_NONBLOCK, opening a pipe that nobody writes to would block.
     const file = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
     const stat = await file.stat();
     if (!stat.isFile()) {
@@ -33,7 +38,7 @@ export async function openRange(path: string): Promise<RangeReader> {
   }
 }
 
-/** One range of a file that is not kept open. */
+/** Reads one range of a file without keeping it open. */
 export async function readRange(path: string, offset: number, into: Uint8Array): Promise<void> {
   const reader = await openRange(path);
   try {
@@ -43,7 +48,10 @@ export async function readRange(path: string, offset: number, into: Uint8Array):
   }
 }
 
-/** For what is then read by others. Throws FILE_NOT_FOUND, or IO_FAILED for what is no regular file, nor a link to one. */
+/**
+ * Checks a file that other code then reads. Throws FILE_NOT_FOUND, or IO_FAILED for anything but a
+ * regular file or a link to one.
+ */
 export function requireFile(path: string): void {
   try {
     const stat = statSync(path);
@@ -60,7 +68,10 @@ function notAFile(path: string, isFolder: boolean): LockstepError {
   });
 }
 
-/** All of a file, as large as it is when it is opened. Throws what `openRange` throws, and FILE_CORRUPT. */
+/**
+ * Reads a whole file, of the size that it has when it is opened. Throws what `openRange` throws,
+ * and FILE_CORRUPT.
+ */
 export async function readFileWhole(path: string): Promise<Uint8Array> {
   const reader = await openRange(path);
   try {
@@ -72,14 +83,14 @@ export async function readFileWhole(path: string): Promise<Uint8Array> {
   }
 }
 
-/** The whole of a file whose size is known already. */
+/** Reads a whole file whose size is already known. */
 export async function readWhole(path: string, byteLength: number): Promise<Uint8Array> {
   const bytes = new Uint8Array(byteLength);
   await readRange(path, 0, bytes);
   return bytes;
 }
 
-/** What one read asks for at most; systems refuse 2 GiB and more. */
+/** The most bytes of one read; systems refuse 2 GiB and more. */
 const MAX_READ_BYTES = 1 << 28;
 
 async function readFully(

@@ -1,4 +1,7 @@
-/** Convolutions and pools over (batch, channels, …places). One number stands for all spatial dims. */
+/**
+ * Convolutions and pools over (batch, channels, …places). A single number stands for all spatial
+ * dims.
+ */
 import type { AttributeInputs, Value } from "../graph/index.ts";
 
 export interface WindowOptions {
@@ -6,7 +9,10 @@ export interface WindowOptions {
   readonly strides?: number | readonly number[];
   /** Default: 1. */
   readonly dilations?: number | readonly number[];
-  /** Zeros on both sides of each dim, or all before and then all after. Default: 0. */
+  /**
+   * Zeros on both sides of each dim; a list gives all sizes before and then all sizes after.
+   * Default: 0.
+   */
   readonly pads?: number | readonly number[];
 }
 
@@ -26,7 +32,10 @@ export function conv(
   return x.builder.one("Conv", bias === undefined ? [x, weight] : [x, weight, bias], attributes);
 }
 
-/** The transpose of `conv`: `weight` (inputs, outputs / group, …kernel). `outputPadding` more places at the end of each dim. */
+/**
+ * The transpose of `conv`: `weight` (inputs, outputs / group, …kernel). `outputPadding` adds
+ * positions at the end of each dim.
+ */
 export function convTranspose(
   x: Value,
   weight: Value,

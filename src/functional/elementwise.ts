@@ -1,4 +1,4 @@
-/** Element by element, with broadcasting by NumPy's rules. */
+/** Elementwise functions, with broadcasting by NumPy's rules. */
 
 import type { Value } from "../graph/index.ts";
 import { checkOptions, choice } from "../options.ts";
@@ -38,8 +38,8 @@ export const softplus = (x: Value): Value => unary("Softplus", x);
 export const relu = (x: Value): Value => unary("Relu", x);
 export const floor = (x: Value): Value => unary("Floor", x);
 /**
- * `x` (float32 or float64) as a constant: no gradient goes through it. Made of Floor, of which the gradient is zero, after a shift that leaves
- * nothing behind the point but multiples of 2⁻⁶⁰.
+ * `x` (float32 or float64) as a constant: no gradient flows through it. It is made of Floor, whose
+ * gradient is zero, after a scaling that leaves only multiples of 2⁻⁶⁰.
  */
 export const detach = (x: Value): Value => mul(floor(mul(x, 2 ** 60)), 2 ** -60);
 export const square = (x: Value): Value => mul(x, x);
@@ -52,12 +52,15 @@ export function gelu(x: Value, options: { approximate?: "none" | "tanh" } = {}):
   return x.builder.one("Gelu", [x], { approximate: options.approximate });
 }
 
-/** x σ(α x): a cheap relative of gelu (α = 1.702) or, with α = 1, SiLU. For engines with Microsoft's operators. */
+/**
+ * x σ(α x): a cheap approximation of gelu (α = 1.702) or, with α = 1, SiLU. It needs an engine with
+ * Microsoft's operators.
+ */
 export function quickGelu(x: Value, alpha = 1.702): Value {
   return x.builder.one("com.microsoft::QuickGelu", [x], { alpha });
 }
 
-/** x σ(x), also called swish: one fused operator where engines have it. */
+/** x σ(x), also called swish; a single fused operator where engines have one. */
 export function silu(x: Value): Value {
   return x.dtype === "float64" ? mul(x, sigmoid(x)) : quickGelu(x, 1);
 }
@@ -72,19 +75,19 @@ export function elu(x: Value, alpha = 1): Value {
   return x.builder.one("Elu", [x], { alpha });
 }
 
-/** α x + β, held between 0 and 1. */
+/** α x + β, clamped to [0, 1]. */
 export function hardSigmoid(x: Value, { alpha = 0.2, beta = 0.5 } = {}): Value {
   return x.builder.one("HardSigmoid", [x], { alpha, beta });
 }
 
-/** x held between `low` and `high`, either of which may be left out. */
+/** x clamped to [`low`, `high`]; either bound may be omitted. */
 export function clip(x: Value, low?: Operand, high?: Operand): Value {
   const bound = (operand: Operand | undefined) =>
     operand === undefined ? undefined : asValue(operand, x);
   return x.builder.one("Clip", [x, bound(low), bound(high)]);
 }
 
-/** Comparisons: bool. */
+/** Comparisons, whose results are bool. */
 export const equal = (a: Operand, b: Operand): Value => binary("Equal", a, b);
 export const greater = (a: Operand, b: Operand): Value => binary("Greater", a, b);
 export const less = (a: Operand, b: Operand): Value => binary("Less", a, b);
@@ -95,7 +98,7 @@ export const and = (a: Value, b: Value): Value => binary("And", a, b);
 export const or = (a: Value, b: Value): Value => binary("Or", a, b);
 export const isNaN = (x: Value): Value => unary("IsNaN", x);
 
-/** Where `condition` (bool) holds `a`, elsewhere `b`. */
+/** `a` where `condition` (bool) is true, and `b` elsewhere. */
 export function where(condition: Value, a: Operand, b: Operand): Value {
   const [left, right] = operands(a, b);
   return condition.builder.one("Where", [condition, left, right]);

@@ -1,29 +1,44 @@
-/** Elements by number: reading rows, writing rows, orders. Numbers are int32 or int64 and may count from the end. */
+/**
+ * Reading and writing elements by index, and sorting. Indices are int32 or int64 and may count from
+ * the end.
+ */
 import type { Value } from "../graph/index.ts";
 import { checkOptions, flag } from "../options.ts";
 import { type DType, elementCount, type Shape } from "../tensor/index.ts";
 import { add, cast, equal, less, mul, where } from "./elementwise.ts";
 import { range, reshape, slice, unsqueeze } from "./layout.ts";
 
-/** What scattering does where an element is already: replace it, or combine. */
+/**
+ * What scattering does to an element that is already there: replace it, or combine it with the new
+ * one.
+ */
 export type Reduction = "none" | "add" | "mul" | "max" | "min";
 
-/** Rows of `table` along `axis` at `indices`: that dim is replaced by the dims of `indices`. */
+/** Rows of `table` along `axis` at `indices`: the dims of `indices` replace that dim. */
 export function gather(table: Value, indices: Value, axis = 0): Value {
   return table.builder.one("Gather", [table, indices], { axis });
 }
 
-/** For each element of `indices`: the element of `x` at its place, but at that number along `axis`. */
+/**
+ * For each element of `indices`, the element of `x` at the same position, but at that index along
+ * `axis`.
+ */
 export function gatherElements(x: Value, indices: Value, axis: number): Value {
   return x.builder.one("GatherElements", [x, indices], { axis });
 }
 
-/** Parts of `x` at the tuples in the last dim of `indices`; the first `batchDims` dims are shared. */
+/**
+ * Parts of `x` at the index tuples in the last dim of `indices`; the first `batchDims` dims are
+ * shared.
+ */
 export function gatherND(x: Value, indices: Value, batchDims = 0): Value {
   return x.builder.one("GatherND", [x, indices], { batch_dims: batchDims });
 }
 
-/** A copy of `x` with each element of `updates` at its place, but at the number in `indices` along `axis`. */
+/**
+ * A copy of `x` with each element of `updates` at its own position, but at the index in `indices`
+ * along `axis`.
+ */
 export function scatterElements(
   x: Value,
   indices: Value,
@@ -35,8 +50,9 @@ export function scatterElements(
 }
 
 /**
- * A copy of `x` with parts replaced at the tuples in the last dim of `indices`. With a reduction it is made of
- * ScatterElements: ONNX Runtime's ScatterND loses updates where tuples repeat and several threads run.
+ * A copy of `x` with parts replaced at the index tuples in the last dim of `indices`. With a
+ * reduction it is composed of ScatterElements, because ONNX Runtime's ScatterND loses updates if
+ * tuples repeat and several threads run.
  */
 export function scatterND(
   x: Value,
@@ -84,20 +100,22 @@ export function cumSum(
   });
 }
 
-/** The k largest elements along `axis`, in order, and where they were (int64). */
+/** The k largest elements along `axis`, in descending order, and their indices (int64). */
 export function topK(x: Value, k: number, axis = -1): { values: Value; indices: Value } {
   const [values, indices] = x.builder.emit("TopK", [x, x.builder.ints([k])], { axis });
   return { values: values as Value, indices: indices as Value };
 }
 
-/** Indices that count from the end become ones that count from the start of a dim of `size`. */
+/**
+ * Converts indices that count from the end to ones that count from the start of a dim of `size`.
+ */
 export function fromStart(indices: Value, size: number): Value {
   return where(less(indices, 0), add(indices, size), indices);
 }
 
 /**
- * Tuples of numbers (as of GatherND) → for each one number, into the flattened dims `sizes`.
- * The first `batch` of these dims are shared with the tuples, which then give the numbers of the others.
+ * Converts index tuples (as for GatherND) to single indices into the flattened dims `sizes`. The
+ * first `batch` of these dims are shared with the tuples, which give the indices of the other dims.
  */
 export function flatIndices(tuples: Value, sizes: Shape, batch: number): Value {
   const count = elementCount(tuples.shape.slice(0, -1));

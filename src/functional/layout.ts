@@ -1,4 +1,4 @@
-/** Shapes and places: nothing here computes. */
+/** Shapes and positions: nothing here computes. */
 import { assert } from "../errors.ts";
 import type { GraphBuilder, Value } from "../graph/index.ts";
 import { anything, checkOptions, type OptionKinds } from "../options.ts";
@@ -14,13 +14,16 @@ import {
 import { builderOf } from "./operand.ts";
 import { reduceSum } from "./reduce.ts";
 
-/** One size may be -1: what is left. */
+/** One size may be -1: it is inferred from the others. */
 export function reshape(x: Value, shape: Shape): Value {
   if (sameShape(x.shape, shape)) return x;
   return x.builder.one("Reshape", [x, x.builder.ints(shape)]);
 }
 
-/** `perm[i]` is the dim of `x` that becomes dim i. What undoes a transposition gives its input. */
+/**
+ * `perm[i]` is the dim of `x` that becomes dim i. If `x` is itself a transposition that this one
+ * undoes, the result is its input.
+ */
 export function transpose(x: Value, perm: readonly number[]): Value {
   if (perm.every((dim, i) => dim === i)) return x;
   const maker = x.builder.makerOf(x);
@@ -43,7 +46,7 @@ export function concat(values: readonly Value[], axis: number): Value {
   return builderOf(values).one("Concat", values, { axis });
 }
 
-/** Pieces of the given sizes along `axis`. */
+/** Splits `x` into pieces of the given sizes along `axis`. */
 export function split(x: Value, sizes: readonly number[], axis: number): Value[] {
   if (sizes.length === 1) return [x];
   return x.builder.emit("Split", [x, x.builder.ints(sizes)], { axis }, { outputs: sizes.length });
@@ -52,7 +55,7 @@ export function split(x: Value, sizes: readonly number[], axis: number): Value[]
 export interface SliceRange {
   readonly axis: number;
   readonly start: number;
-  /** Exclusive; may count from the end. */
+  /** The end of the range, exclusive; it may count from the end. */
   readonly end: number;
   readonly step?: number;
 }
@@ -76,10 +79,13 @@ export function slice(x: Value, ranges: readonly SliceRange[]): Value {
   ]);
 }
 
-/** How `pad` fills: zeros, the mirrored inside, the outermost element, or the other end. */
+/** How `pad` fills: with zeros, the mirrored inside, the outermost element, or the opposite end. */
 export type PadMode = "constant" | "reflect" | "edge" | "wrap";
 
-/** More elements around: `before[dim]` and `after[dim]` (negative, with zeros only: fewer). */
+/**
+ * Adds `before[dim]` and `after[dim]` elements around each dim. Negative numbers, allowed only for
+ * zeros, remove elements.
+ */
 export function pad(
   x: Value,
   before: readonly number[],
@@ -104,7 +110,7 @@ export function squeeze(x: Value, axes: readonly number[]): Value {
   );
 }
 
-/** Adds dims of size 1; `axes` count in the result. */
+/** Adds dims of size 1; `axes` are dims of the result. */
 export function unsqueeze(x: Value, axes: readonly number[]): Value {
   const rank = x.shape.length + axes.length;
   const added = new Set(axes.map((axis) => normalizeDim(axis, rank)));
@@ -143,7 +149,7 @@ export function triu(x: Value, k = 0): Value {
   return x.builder.one("Trilu", [x, x.builder.scalar("int64", k)], { upper: 1 });
 }
 
-/** Numbers from `start` up to (without) `limit`, a node and not a stored constant. */
+/** Numbers from `start` up to `limit`, exclusive. It is a node, not a stored constant. */
 export function range(
   builder: GraphBuilder,
   dtype: DType,
@@ -155,7 +161,7 @@ export function range(
   return builder.one("Range", numbers);
 }
 
-/** A tensor of one value: a scalar, expanded. */
+/** A tensor filled with one value: a scalar, expanded. */
 export function full(builder: GraphBuilder, dtype: DType, shape: Shape, value: number): Value {
   return expand(builder.constant(scalar(dtype, value)), shape);
 }
@@ -164,9 +170,7 @@ export function zerosLike(x: Value): Value {
   return full(x.builder, x.dtype, x.shape, 0);
 }
 
-/**
- * Sums `x` down to `shape`, from which it was broadcast: the gradient of broadcasting.
- */
+/** Sums `x` to `shape`, from which it was broadcast: the gradient of broadcasting. */
 export function sumTo(x: Value, shape: Shape): Value {
   if (sameShape(x.shape, shape)) return x;
   const lead = x.shape.length - shape.length;
@@ -183,7 +187,10 @@ export function sumTo(x: Value, shape: Shape): Value {
   return reshape(summed, shape);
 }
 
-/** The sum of a matrix's rows as (1, columns). A product with ones: half the time of ReduceSum over the first dim. */
+/**
+ * The sum of a matrix's rows as (1, columns). It is computed as a product with ones, which takes
+ * half the time of ReduceSum over the first dim.
+ */
 function sumRows(x: Value): Value {
   const ones = full(x.builder, x.dtype, [1, x.shape[0] as number], 1);
   return x.builder.one("Gemm", [ones, x]);

@@ -1,4 +1,4 @@
-/** Losses: each builds a scalar, the mean over counted elements unless told otherwise. */
+/** Losses. Each builds a scalar. Default: the mean over the counted elements. */
 import { LockstepError } from "../errors.ts";
 import type { Value } from "../graph/index.ts";
 import {
@@ -41,19 +41,21 @@ export interface LossOptions {
 export interface CrossEntropyOptions extends LossOptions {
   /** The dim of the classes. Default: the last. */
   readonly axis?: number;
-  /** Elements with this label do not count. */
+  /** The label of elements that are not counted. */
   readonly ignoreIndex?: number;
   /** In [0, 1): this share of the target is spread evenly over all classes. Default: 0. */
   readonly labelSmoothing?: number;
 }
 
 export interface HuberOptions extends LossOptions {
-  /** Where the loss becomes linear. Default: 1. */
+  /** The error at which the loss becomes linear. Default: 1. */
   readonly delta?: number;
 }
 
 export interface BinaryOptions extends LossOptions {
-  /** Multiplies the term of targets that are 1: a number, or a value that broadcasts. Default: 1. */
+  /**
+   * Multiplies the loss of targets that are 1: a number, or a value that broadcasts. Default: 1.
+   */
   readonly positiveWeight?: Value | number;
 }
 
@@ -64,7 +66,7 @@ export interface DivergenceOptions {
   readonly logTarget?: boolean;
 }
 
-/** What the options of losses must be. */
+/** The schemas of the options of losses. */
 export const LOSS_OPTIONS: OptionKinds<LossOptions> = {
   reduction: choice("mean", "sum").optional(),
 };
@@ -88,8 +90,8 @@ const DIVERGENCE_OPTIONS: OptionKinds<DivergenceOptions> = {
 };
 
 /**
- * −log softmax(logits)[label]: `logits` has a dim of classes (`axis`), `labels` (int32 or int64) has the same shape without it.
- * Throws SHAPE_MISMATCH.
+ * −log softmax(logits)[label]: `logits` has a dim of classes (`axis`), `labels` (int32 or int64)
+ * has the same shape without it. Throws SHAPE_MISMATCH.
  */
 export function crossEntropy(
   logits: Value,
@@ -177,7 +179,10 @@ export function binaryCrossEntropyWithLogits(
   return reduceAll(add(mul(sub(1, target), logits), positive), options.reduction);
 }
 
-/** Σ t·(log t − logProbabilities), the divergence of the target t from a prediction given as log-probabilities (…, classes). */
+/**
+ * Σ t·(log t − logProbabilities), the divergence of the target t from a prediction given as
+ * log-probabilities (…, classes).
+ */
 export function klDivergence(
   logProbabilities: Value,
   target: Value,
@@ -200,7 +205,9 @@ function difference(loss: string, prediction: Value, target: Value): Value {
   return sub(prediction, target);
 }
 
-/** Broadcasting a prediction against its target is nearly always a mistake. */
+/**
+ * Throws if shapes differ: broadcasting a prediction against its target is nearly always a mistake.
+ */
 function sameShapes(loss: string, prediction: Value, target: Value): void {
   if (sameShape(prediction.shape, target.shape)) return;
   throw new LockstepError(

@@ -8,8 +8,9 @@ import { reshape, swapLast } from "./layout.ts";
 const MATMUL_OPTIONS = { transB: flag.optional() };
 
 /**
- * Matrix product over the last two dims; leading dims broadcast. With `transB`, b is (…, columns, inner). Several equal leading dims are then
- * made one: ONNX Runtime would otherwise join the transposition with one further up, which is slower than the product that swaps by itself.
+ * Matrix product over the last two dims; leading dims broadcast. With `transB`, b is (…, columns,
+ * inner). Several equal leading dims are then merged into one: ONNX Runtime would otherwise merge
+ * the transposition with an earlier one, which is slower than a product that transposes by itself.
  */
 export function matmul(a: Value, b: Value, options: { transB?: boolean } = {}): Value {
   checkOptions("matmul", options, MATMUL_OPTIONS);
@@ -28,7 +29,7 @@ export function matmul(a: Value, b: Value, options: { transB?: boolean } = {}): 
   return reshape(product, [...batch, a.shape.at(-2) as number, b.shape.at(-2) as number]);
 }
 
-/** Matrices in one batch dim: (…, m, n) → (count, m, n). */
+/** Merges the leading dims of matrices into one batch dim: (…, m, n) → (count, m, n). */
 export function oneBatch(x: Value): Value {
   const count = elementCount(x.shape.slice(0, -2));
   return reshape(x, [count, ...x.shape.slice(-2)]);
@@ -46,7 +47,7 @@ export interface GemmOptions {
   readonly transB?: boolean;
 }
 
-/** What the options of `gemm` must be. */
+/** The schemas of the options of `gemm`. */
 const GEMM_OPTIONS: OptionKinds<GemmOptions> = {
   alpha: finite.optional(),
   beta: finite.optional(),
@@ -55,8 +56,9 @@ const GEMM_OPTIONS: OptionKinds<GemmOptions> = {
 };
 
 /**
- * alpha · op(a) · op(b) + beta · c of matrices; `c` broadcasts. A result of one column is computed as one row: ONNX Runtime's product with
- * a single column has other last bits on one thread than on two.
+ * alpha · op(a) · op(b) + beta · c of matrices; `c` broadcasts. A result with one column is
+ * computed as one row, because ONNX Runtime's product with a single column gives different last
+ * bits on one thread and on two.
  */
 export function gemm(a: Value, b: Value, c?: Value, options: GemmOptions = {}): Value {
   checkOptions("gemm", options, GEMM_OPTIONS);
@@ -71,13 +73,14 @@ export function gemm(a: Value, b: Value, c?: Value, options: GemmOptions = {}): 
 }
 
 /**
- * x · weight + bias over the last dim of `x` (…, inputs); `weight` is (inputs, outputs), `bias` (outputs).
- * One product over all leading dims at once.
+ * x · weight + bias over the last dim of `x` (…, inputs); `weight` is (inputs, outputs), `bias`
+ * (outputs). It is a single product over all leading dims.
  */
 export function linear(x: Value, weight: Value, bias?: Value): Value {
   const inner = x.shape.at(-1) ?? 1;
   const rows = reshape(x, [elementCount(x.shape) / inner, inner]);
-  // Not Gemm's own C: it is first copied to every row, and then read again (10% slower for wide results).
+  // Gemm's own C is not used: it is first copied to every row and then read again (10% slower for
+  // wide results).
   const product = gemm(rows, weight);
   const shifted = bias === undefined ? product : add(product, bias);
   return reshape(shifted, [...x.shape.slice(0, -1), weight.shape[1] as number]);
@@ -95,7 +98,7 @@ export interface NormalizationOptions {
   readonly epsilon?: number;
 }
 
-/** What the options of normalizations must be. */
+/** The schemas of the options of normalizations. */
 const NORMALIZATION_OPTIONS: OptionKinds<NormalizationOptions> = {
   axis: anything.optional(),
   epsilon: finite.optional(),

@@ -1,10 +1,10 @@
-/** Operands: a value, or a number that takes the element type of its neighbour. */
+/** Operands: a value, or a number that takes the element type of the other operand. */
 import { assert } from "../errors.ts";
 import type { GraphBuilder, Value } from "../graph/index.ts";
 
 export type Operand = Value | number;
 
-/** Two operands as values of one builder; at least one must be a value. */
+/** Converts two operands to values of one builder; at least one must be a value. */
 export function operands(a: Operand, b: Operand): [Value, Value] {
   if (typeof a !== "number") return [a, asValue(b, a)];
   assert(typeof b !== "number", "one operand must be a value");

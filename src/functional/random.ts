@@ -1,7 +1,8 @@
 /**
- * Random numbers as graphs: each is a function of a key and of its place alone (Salmon et al. 2011, "Parallel random
- * numbers: as easy as 1, 2, 3"), so no engine, thread or split of the work changes them. Only Add, Mul and Div of int32:
- * they wrap alike everywhere, and every engine has them.
+ * Random numbers as graphs. Each number is a function of a key and of its position only (Salmon et
+ * al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), so no engine, thread or division of the
+ * work changes it. Only Add, Mul and Div of int32 are used: they wrap in the same way everywhere,
+ * and every engine has them.
  */
 import { assert } from "../errors.ts";
 import type { GraphBuilder, Value } from "../graph/index.ts";
@@ -9,48 +10,57 @@ import { type DType, elementCount, type Shape } from "../tensor/index.ts";
 import { add, cast, cos, div, less, mul, sin, sqrt, sub } from "./elementwise.ts";
 import { concat, range, reshape, slice } from "./layout.ts";
 
-/** One number of 32 bits, from which a whole tensor is drawn: int32, `[]` or `[1]`, or known in advance. */
+/**
+ * A number of 32 bits from which a whole tensor is drawn: an int32 value of shape `[]` or `[1]`, or
+ * a number known in advance.
+ */
 export type RandomKey = Value | number;
 
-/** The odd integer next to 2³² / golden ratio: multiples of it are spread evenly. */
+/** The odd integer next to 2³² / golden ratio: multiples of it are evenly spread. */
 const GOLDEN = 0x9e3779b9 | 0;
 const HALF = 2 ** 16;
 
 /**
- * One round of mixing 32 bits: x (2x + 1), a permutation whose high bits depend on all below them (as in the cipher
- * RC6), then the halves change places, so that the low bits depend on the high ones. Division is towards zero, which
- * makes the exchange of a negative number miss by one: as good for this purpose.
+ * One round of mixing 32 bits: x (2x + 1), a permutation whose high bits depend on all lower bits
+ * (as in the cipher RC6); then the halves are exchanged, so that the low bits depend on the high
+ * ones. Division rounds towards zero, so the exchange is off by one for a negative number, which
+ * does no harm here.
  */
 function round(x: Value): Value {
   const square = mul(x, add(mul(x, 2), 1));
   return add(mul(square, HALF), div(square, HALF));
 }
 
-/** Three rounds: as good as random for any change of x. */
+/** Three rounds of mixing, enough for the result to look random after any change of x. */
 function mix(x: Value): Value {
   const first = round(add(x, GOLDEN));
   const second = round(add(first, GOLDEN));
   return round(add(second, GOLDEN));
 }
 
-/** Keys (int32, any shape) of another stream: one for each layer, say, from one for each sample. */
+/**
+ * Derives keys (int32, any shape) of another stream, for example one for each layer from the key of
+ * each sample.
+ */
 export function foldIn(key: Value, stream: number): Value {
   assert(Number.isInteger(stream), "streams are counted in integers");
   return mix(add(mix(key), Math.imul(stream, GOLDEN)));
 }
 
-/** Int32 numbers, all of whose 32 bits are random. */
+/** Int32 numbers with 32 random bits each. */
 export function randomBits(builder: GraphBuilder, shape: Shape, key: RandomKey): Value {
   const given = typeof key === "number" ? builder.scalar("int32", key | 0) : reshape(key, []);
   const count = elementCount(shape);
-  // Two small ranges, not one large: what engines fold into a session stays small.
+  // Two small ranges are used instead of a large one, so that the constants that engines fold into
+  // a session stay small.
   const columns = Math.min(count, 4096);
   const rows = Math.ceil(count / columns);
   const down = range(builder, "int32", 0, rows);
   const across = mul(range(builder, "int32", 0, columns), GOLDEN);
   const starts = add(mul(down, Math.imul(columns, GOLDEN)), foldIn(given, 1));
   const places = add(reshape(starts, [rows, 1]), reshape(across, [1, columns]));
-  // The key goes in again between rounds, so that no two keys give the same numbers from different places on.
+  // The key is added again between rounds, so that no two keys give the same sequence at shifted
+  // positions.
   const again = add(round(round(places)), foldIn(given, 2));
   const bits = round(add(round(again), GOLDEN));
   return reshape(first(reshape(bits, [rows * columns]), count), shape);
@@ -68,7 +78,7 @@ export interface UniformOptions {
   readonly dtype?: DType;
 }
 
-/** Even in [low, high), which is [0, 1) unless told; drawn with 24 bits in float32. */
+/** Uniform random numbers in [low, high), drawn with 24 bits in float32. Default: [0, 1). */
 export function uniform(
   builder: GraphBuilder,
   shape: Shape,
@@ -80,7 +90,7 @@ export function uniform(
   return cast(scaled, dtype);
 }
 
-/** Int32 bits as float32 multiples of 2⁻²⁴ in [0, 1): every step is exact. */
+/** Converts int32 bits to float32 multiples of 2⁻²⁴ in [0, 1); every step is exact. */
 function toUnit(bits: Value): Value {
   return add(mul(cast(div(bits, 256), "float32"), 2 ** -24), 0.5);
 }
@@ -91,7 +101,10 @@ export interface NormalOptions {
   readonly dtype?: DType;
 }
 
-/** Normal (Box & Muller 1958), computed in float32: mean 0 and standard deviation 1 unless told. */
+/**
+ * Normally distributed numbers (Box & Muller 1958), computed in float32. Default: mean 0, standard
+ * deviation 1.
+ */
 export function normal(
   builder: GraphBuilder,
   shape: Shape,
@@ -108,7 +121,9 @@ export function normal(
   return cast(mean === 0 ? scaled : add(scaled, mean), dtype);
 }
 
-/** Two independent tensors of normal numbers from two of numbers even in [0, 1). */
+/**
+ * Two independent tensors of normally distributed numbers from two of uniform numbers in [0, 1).
+ */
 export function normalPairs(first: Value, second: Value): [Value, Value] {
   const radius = sqrt(mul(minusLog(sub(1, first)), 2));
   const angle = mul(second, 2 * Math.PI);
@@ -116,9 +131,9 @@ export function normalPairs(first: Value, second: Value): [Value, Value] {
 }
 
 /**
- * -ln u for u in [2⁻²⁴, 1], of exactly rounded operations alone: -64 ln v for v = u^(1/64), and -ln v = 2 artanh t for
- * t = (1 - v) / (1 + v), by three terms of its series. ONNX Runtime's own Log has other last bits where the parts of
- * two threads meet.
+ * -ln u for u in [2⁻²⁴, 1], made of exactly rounded operations only: -64 ln v for v = u^(1/64), and
+ * -ln v = 2 artanh t for t = (1 - v) / (1 + v), by three terms of its series. ONNX Runtime's own
+ * Log gives different last bits where the parts of two threads meet.
  */
 function minusLog(u: Value): Value {
   let v = u;
@@ -130,8 +145,9 @@ function minusLog(u: Value): Value {
 }
 
 /**
- * Zeroes elements with probability `rate` and scales the others by 1 / (1 - rate) (Srivastava et al. 2014). The mask
- * depends on the key of each sample alone: not on the rank, the split of the batch, threads or engine.
+ * Zeroes elements with probability `rate` and scales the others by 1 / (1 - rate) (Srivastava et
+ * al. 2014). The mask depends only on the key of each sample: not on the rank, the division of the
+ * batch, threads or engine.
  * @param key int32 [batch]; the elements of `x`, batch outermost, are divided evenly among the keys
  */
 export function dropout(x: Value, rate: number, key: Value): Value {
@@ -146,8 +162,9 @@ export function dropout(x: Value, rate: number, key: Value): Value {
 }
 
 /**
- * Int32 [samples, each], of which the high bits are random: z (2z + 1) for z = place + key, both mixed. Three passes
- * over memory; what depends on the place alone is folded when the graph is compiled.
+ * Int32 [samples, each] whose high bits are random: z (2z + 1) for z = position + key, both mixed.
+ * It takes three passes over memory; the part that depends on the position only is folded when the
+ * graph is compiled.
  */
 function dropoutBits(key: Value, samples: number, each: number): Value {
   const place = randomBits(key.builder, [1, each], 1);

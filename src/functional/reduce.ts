@@ -1,21 +1,24 @@
-/** Reductions over dims. `axes` may count from the end; without axes, over all dims. */
+/** Reductions over dims. `axes` may count from the end; without axes, all dims are reduced. */
 import type { Value } from "../graph/index.ts";
 import { anything, checkOptions, flag, type OptionKinds } from "../options.ts";
 import { abs, log, mul } from "./elementwise.ts";
 
 export interface ReduceOptions {
   readonly axes?: readonly number[];
-  /** Keep reduced dims with size 1. Default: true. */
+  /** Whether reduced dims are kept with size 1. Default: true. */
   readonly keepdims?: boolean;
 }
 
-/** What the options of reductions must be; axes are checked where types are inferred. */
+/** The schemas of the options of reductions; axes are checked when types are inferred. */
 const REDUCE_OPTIONS: OptionKinds<ReduceOptions> = {
   axes: anything.optional(),
   keepdims: flag.optional(),
 };
 
-/** Over no dims nothing is summed: `alone` is what the operator then does to each element. */
+/**
+ * If no dims are reduced, nothing is summed: `alone` is what the operator then does to each
+ * element.
+ */
 function reduce(
   op: string,
   x: Value,
@@ -32,18 +35,18 @@ export const reduceSum = (x: Value, options: ReduceOptions = {}): Value =>
   reduce("ReduceSum", x, options);
 export const reduceMean = (x: Value, options: ReduceOptions = {}): Value =>
   reduce("ReduceMean", x, options);
-/** The largest element. Several that are equal share the gradient evenly. */
+/** The largest element. Several equal ones share the gradient evenly. */
 export const reduceMax = (x: Value, options: ReduceOptions = {}): Value =>
   reduce("ReduceMax", x, options);
-/** The smallest element. Several that are equal share the gradient evenly. */
+/** The smallest element. Several equal ones share the gradient evenly. */
 export const reduceMin = (x: Value, options: ReduceOptions = {}): Value =>
   reduce("ReduceMin", x, options);
 export const reduceProd = (x: Value, options: ReduceOptions = {}): Value =>
   reduce("ReduceProd", x, options);
-/** Sum of absolute values. */
+/** The sum of absolute values. */
 export const reduceL1 = (x: Value, options: ReduceOptions = {}): Value =>
   reduce("ReduceL1", x, options, abs);
-/** Euclidean norm. Its gradient is 0 where the norm is 0. */
+/** The Euclidean norm. Its gradient is 0 where the norm is 0. */
 export const reduceL2 = (x: Value, options: ReduceOptions = {}): Value =>
   reduce("ReduceL2", x, options, abs);
 export const reduceSumSquare = (x: Value, options: ReduceOptions = {}): Value =>
@@ -55,9 +58,9 @@ export const reduceLogSum = (x: Value, options: ReduceOptions = {}): Value =>
 export const reduceLogSumExp = (x: Value, options: ReduceOptions = {}): Value =>
   reduce("ReduceLogSumExp", x, options);
 
-/** Where along `axis` the largest element is (int64); the first of several. */
+/** The index (int64) of the largest element along `axis`; of several equal ones, the first. */
 export const argMax = (x: Value, axis: number, keepdims = true): Value =>
   x.builder.one("ArgMax", [x], { axis, keepdims });
-/** Where along `axis` the smallest element is (int64); the first of several. */
+/** The index (int64) of the smallest element along `axis`; of several equal ones, the first. */
 export const argMin = (x: Value, axis: number, keepdims = true): Value =>
   x.builder.one("ArgMin", [x], { axis, keepdims });

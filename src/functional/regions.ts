@@ -24,19 +24,23 @@ import { reduceSum } from "./reduce.ts";
 export interface RoiAlignOptions {
   readonly height: number;
   readonly width: number;
-  /** Samples along each dim of a part; 0: as many as the part is long. Default: 0. */
+  /** The number of samples along each dim of a part; 0: as many as the part is long. Default: 0. */
   readonly samples?: number;
-  /** What coordinates of regions are multiplied by. Default: 1. */
+  /** The factor by which coordinates of regions are multiplied. Default: 1. */
   readonly scale?: number;
-  /** Whether coordinates are those of edges and not of centres; then regions may be smaller than one element. Default: true. */
+  /**
+   * Whether coordinates refer to the edges of elements and not to their centres; regions may then
+   * be smaller than one element. Default: true.
+   */
   readonly halfPixel?: boolean;
 }
 
 /**
- * The means of `height` · `width` equal parts of regions (He et al. 2017, "Mask R-CNN"). As in PyTorch, no gradient goes to the regions.
+ * The means of `height` · `width` equal parts of regions (He et al. 2017, "Mask R-CNN"). As in
+ * PyTorch, no gradient flows to the regions.
  *
- * Interpolation between four neighbours is a product of two between two, and so is the mean over a grid: these are products with one matrix of
- * weights for the rows of a region and one for its columns.
+ * Bilinear interpolation is separable, and so is the mean over a grid. So the result is a product
+ * with a matrix of weights for the rows of a region and one for its columns.
  * @param x (N, C, H, W) @param regions (R, 4): left, top, right, bottom @param pictures int (R)
  * @returns (R, C, height, width)
  */
@@ -64,7 +68,7 @@ export function roiAlign(
   return transpose(reshape(parts, [count, down, channels, across]), [0, 2, 1, 3]);
 }
 
-/** (R, parts, size): with which weight each element along a dim counts in each part of a region. */
+/** (R, parts, size): the weight of each element along a dim in each part of a region. */
 function weightsAlong(
   regions: Value,
   first: 0 | 1,
@@ -82,7 +86,8 @@ function weightsAlong(
   const extent = sub(edge(first + 2), start);
   const length = isHalf ? extent : maximum(extent, 1);
   const part = div(length, parts);
-  // How many samples a part has depends on its length; longer regions than this give NaN, which stops training, and no wrong number.
+  // The number of samples of a part depends on its length. Regions longer than this give NaN, which
+  // stops training, instead of a wrong number.
   const most = fixed > 0 ? fixed : Math.max(1, Math.ceil((2 * size) / parts));
   const samples = fixed > 0 ? undefined : builder.one("Ceil", [part]);
   const sample = range(builder, dtype, 0, most);

@@ -1,4 +1,4 @@
-/** Spectra. Complex numbers are a last dim of 2: real and imaginary part. */
+/** Fourier spectra. Complex numbers are a last dim of size 2: the real and the imaginary part. */
 import type { Value } from "../graph/index.ts";
 import { normalizeDim, tensorFrom } from "../tensor/index.ts";
 import { add, mul } from "./elementwise.ts";
@@ -6,12 +6,12 @@ import { gather } from "./indexing.ts";
 import { concat, flip, pad, range, reshape, slice, unsqueeze } from "./layout.ts";
 
 export interface DftOptions {
-  /** The dim that is transformed; may count from the end. */
+  /** The dim that is transformed; it may count from the end. */
   readonly axis: number;
-  /** Cuts the signal or fills it with zeros. Default: its own. */
+  /** The length to which the signal is cut or zero-padded. Default: its own length. */
   readonly length?: number;
   readonly inverse?: boolean;
-  /** Of a real signal, only the first half of the spectrum. Default: false. */
+  /** Whether only the first half of the spectrum of a real signal is returned. Default: false. */
   readonly onesided?: boolean;
 }
 
@@ -23,8 +23,8 @@ export function dft(x: Value, { axis, length, ...settings }: DftOptions): Value 
 }
 
 /**
- * The real signal of `length` whose first half of the spectrum is `x` (…, 2), cut or filled with zeros to length / 2 + 1: (…, 1). The imaginary parts of
- * what has no counterpart do not count.
+ * The real signal of `length` whose first half of the spectrum is `x` (…, 2), cut or zero-padded to
+ * length / 2 + 1: (…, 1). The imaginary parts of frequencies without a counterpart are ignored.
  */
 export function realFromHalf(x: Value, axis: number, length: number): Value {
   const dim = normalizeDim(axis, x.shape.length) as number;
@@ -46,16 +46,16 @@ export function realFromHalf(x: Value, axis: number, length: number): Value {
 }
 
 export interface StftOptions {
-  /** How far each frame starts behind the one before. */
+  /** The distance between the starts of neighbouring frames. */
   readonly step: number;
-  /** Of a frame. */
+  /** The length of a frame. */
   readonly length: number;
   readonly onesided: boolean;
 }
 
 /**
  * The spectrum of each frame of a signal (batch, time, 1 or 2): (batch, frames, bins, 2).
- * @param window (length); without it, ones
+ * @param window (length). Default: ones.
  */
 export function stft(x: Value, window: Value | undefined, options: StftOptions): Value {
   const { step, length, onesided } = options;

@@ -1,4 +1,7 @@
-/** Attributes: from plain values by an operator's specification, and back with defaults. */
+/**
+ * Encodes attributes from plain values by an operator's specification, and reads them back with
+ * their defaults.
+ */
 import { assert, LockstepError } from "../errors.ts";
 import type { Tensor } from "../tensor/index.ts";
 import type { Attributes, AttributeValue } from "./graph.ts";

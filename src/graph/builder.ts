@@ -1,5 +1,5 @@
 /**
- * Builds a graph node by node, inferring every type as it goes. The only mutable form of a graph:
+ * Builds a graph node by node and infers every type. It is the only mutable form of a graph:
  * models, gradients, optimizers and rewrites are all written with it.
  */
 import { assert, LockstepError } from "../errors.ts";
@@ -17,7 +17,7 @@ import { type Attributes, type Graph, type Node, typeOf, validateGraph } from ".
 import { inferTypes } from "./infer.ts";
 import type { OperatorDefinition, OperatorTable } from "./operator.ts";
 
-/** A handle on a value of a graph under construction. */
+/** A handle to a value of a graph under construction. */
 export interface Value {
   readonly name: string;
   readonly type: TensorType;
@@ -26,7 +26,10 @@ export interface Value {
   readonly builder: GraphBuilder;
 }
 
-/** Where a value comes from data as it is, it must be from `low` to `high`, both included: data is checked for it. */
+/**
+ * The range that a value must lie in, `low` and `high` included, if it comes directly from the
+ * data: the data is checked for it.
+ */
 export interface Expectation {
   readonly value: string;
   readonly range: {
@@ -38,7 +41,7 @@ export interface Expectation {
 }
 
 export interface EmitOptions {
-  /** How many outputs; the least that the operator allows unless told. */
+  /** The number of outputs. Default: the least number that the operator allows. */
   readonly outputs?: number;
 }
 
@@ -47,7 +50,7 @@ export class GraphBuilder {
   readonly operators: OperatorTable;
   readonly #inputs: string[] = [];
   readonly #nodes: Node[] = [];
-  /** Where in `#nodes` the node stands that makes a value. */
+  /** The index in `#nodes` of the node that makes a value. */
   readonly #makers = new Map<string, number>();
   readonly #constants = new Map<string, Tensor>();
   readonly #interned = new Map<string, Value>();
@@ -83,12 +86,15 @@ export class GraphBuilder {
     return this.#nodes;
   }
 
-  /** The layer being built (`blocks.3.attention`): it prefixes names and error messages. */
+  /**
+   * The path of the layer that is being built (`blocks.3.attention`): a prefix of names, and part
+   * of error messages.
+   */
   get scope(): string {
     return this.#scope;
   }
 
-  /** Runs `body` with names under `scope` (absolute), and puts the old scope back. */
+  /** Runs `body` with names under `scope` (an absolute path), and restores the previous scope. */
   within<T>(scope: string, body: () => T): T {
     const before = this.#scope;
     this.#scope = scope;
@@ -105,14 +111,14 @@ export class GraphBuilder {
     return value;
   }
 
-  /** A constant with a name of its own: a weight that is not trained, a table. */
+  /** Adds a constant with a name of its own, such as a weight that is not trained, or a table. */
   namedConstant(name: string, tensor: Tensor): Value {
     const value = this.#define(name, { dtype: tensor.dtype, shape: tensor.shape });
     this.#constants.set(name, tensor);
     return value;
   }
 
-  /** A constant; equal small ones are shared. */
+  /** Adds a constant; equal small constants are shared. */
   constant(tensor: Tensor): Value {
     if (tensor.bytes.byteLength > 1024) {
       return this.namedConstant(this.#fresh("constant"), tensor);
@@ -129,12 +135,15 @@ export class GraphBuilder {
     return this.constant(scalar(dtype, number));
   }
 
-  /** A list of int64: shapes, axes, starts. */
+  /** Adds a constant list of int64, such as a shape, axes or starts. */
   ints(numbers: readonly number[]): Value {
     return this.constant(tensorFrom("int64", [numbers.length], numbers));
   }
 
-  /** States from where to where `value` must be. What operators take as indices is known without. */
+  /**
+   * States the range that `value` must lie in. The ranges of values that operators take as indices
+   * are known without it.
+   */
   expect(value: Value, low: number, high: number): void {
     const range = { whole: false, low, high, except: [] };
     this.#expectations.push({ value: value.name, range });
@@ -169,7 +178,10 @@ export class GraphBuilder {
     return this.emit(op, inputs, attributes)[0] as Value;
   }
 
-  /** Adds a node of `op`; types are checked and inferred. Throws UNKNOWN_OPERATOR, SHAPE_MISMATCH, TYPE_MISMATCH. */
+  /**
+   * Adds a node of `op`; types are checked and inferred. Throws UNKNOWN_OPERATOR, SHAPE_MISMATCH,
+   * TYPE_MISMATCH.
+   */
   emit(
     op: string,
     inputs: readonly (Value | undefined)[],
@@ -183,8 +195,9 @@ export class GraphBuilder {
   }
 
   /**
-   * Adds a node with a given name and attributes as they stand in a graph. `outputs` gives the names of the
-   * outputs: `*` for one made from the node's name, the empty string for one that is left out.
+   * Adds a node with a given name and with attributes as they are stored in a graph. `outputs` are
+   * the names of the outputs: `*` for a name derived from the node's name, the empty string for an
+   * omitted output.
    */
   append(
     op: string,
@@ -223,8 +236,9 @@ export class GraphBuilder {
   }
 
   /**
-   * Output `index` of a node already in the graph. An optional output that the node did not have is added to it:
-   * a gradient rule asks so for the mean and deviation that a normalization computed anyway.
+   * Output `index` of a node that is already in the graph. If the node lacks this optional output,
+   * it is added: a gradient rule gets in this way the mean and the deviation that a normalization
+   * computes anyway.
    */
   outputOf(node: Node, index: number): Value {
     const at = this.#makers.get(node.outputs.find((name) => name !== "") ?? "") ?? -1;
@@ -250,7 +264,7 @@ export class GraphBuilder {
     return this.#define(`${present.name}.${index}`, type);
   }
 
-  /** The finished graph, validated. Nodes that no output needs are left out; inputs stay. */
+  /** The finished graph, validated. Nodes that no output needs are removed; inputs are kept. */
   build(outputs: readonly Value[]): Graph {
     const needed = new Set(outputs.map((value) => value.name));
     const nodes: Node[] = [];

@@ -1,11 +1,12 @@
 /**
- * The graph: an immutable list of nodes over named values, in the vocabulary of ONNX. Every type is static.
- * It knows no operator: what an operator means stands in `ops/`, behind `OperatorDefinition`.
+ * The graph: an immutable list of nodes over named values, in the vocabulary of ONNX. Every type is
+ * static. The graph knows no operator: what an operator means is defined in `ops/`, behind
+ * `OperatorDefinition`.
  */
 import { LockstepError } from "../errors.ts";
 import type { Tensor, TensorType } from "../tensor/index.ts";
 
-/** An attribute of a node. `graph` is a subgraph (If, Loop), kept opaque. */
+/** An attribute of a node. `graph` is a subgraph (If, Loop), which is not interpreted here. */
 export type AttributeValue =
   | { readonly kind: "int"; readonly value: number }
   | { readonly kind: "float"; readonly value: number }
@@ -18,25 +19,28 @@ export type AttributeValue =
 export type Attributes = Readonly<Record<string, AttributeValue>>;
 
 export interface Node {
-  /** `Conv`, or with its domain: `com.microsoft::FusedMatMul`, `lockstep::Detach`. */
+  /** The operator: `Conv`, or with a domain `com.microsoft::FusedMatMul`, `lockstep::Detach`. */
   readonly op: string;
-  /** Readable and unique in a graph: `blocks.3.attention/Softmax_2`. */
+  /** A readable name, unique in its graph: `blocks.3.attention/Softmax_2`. */
   readonly name: string;
-  /** Value names; the empty string is an optional input left out. */
+  /** The names of the input values; the empty string stands for an omitted optional input. */
   readonly inputs: readonly string[];
-  /** Value names; the empty string is an optional output left out. */
+  /** The names of the output values; the empty string stands for an omitted optional output. */
   readonly outputs: readonly string[];
   readonly attributes: Attributes;
 }
 
-/** Values are named; each is an input, a constant, or the output of one node. Nodes are in topological order. */
+/**
+ * Values are named; each is an input, a constant, or the output of one node. Nodes are in
+ * topological order.
+ */
 export interface Graph {
   readonly name: string;
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
   readonly nodes: readonly Node[];
   readonly constants: ReadonlyMap<string, Tensor>;
-  /** Of every value that is not the empty string. */
+  /** The types of all values; an omitted value (the empty string) has none. */
   readonly types: ReadonlyMap<string, TensorType>;
 }
 
@@ -48,7 +52,7 @@ export function typeOf(graph: Graph, value: string): TensorType {
   return type;
 }
 
-/** Checks names, order and single assignment; throws INVALID_GRAPH with the first fault. */
+/** Checks names, order and single assignment. Throws INVALID_GRAPH for the first fault. */
 export function validateGraph(graph: Graph): Graph {
   const known = new Set<string>(graph.constants.keys());
   const define = (value: string, by: string) => {

@@ -1,17 +1,18 @@
 /**
- * The structural hash of a graph: equal for graphs that differ only in the names of values and nodes. Engines
- * compile graphs of one hash once; what such a graph is called by position is then the same.
+ * The structural hash of a graph. It is equal for graphs that differ only in the names of values
+ * and nodes. Engines compile graphs with the same hash only once, and address their inputs and
+ * outputs by position.
  */
 import { createHash, type Hash } from "node:crypto";
 import { formatType, type Tensor } from "../tensor/index.ts";
 import type { AttributeValue, Graph } from "./graph.ts";
 
-/** Digests of constants: weights may be large, and appear in many graphs. */
+/** The digests of constants are cached: weights may be large, and appear in many graphs. */
 const digests = new WeakMap<Tensor, string>();
 
 /**
- * SHA-256 in hexadecimal over inputs, nodes (operators, attributes, order), the contents of constants in use,
- * outputs and all types.
+ * SHA-256, in hexadecimal, of the inputs, the nodes (operators, attributes, order), the contents of
+ * used constants, the outputs and all types.
  */
 export function hashGraph(graph: Graph): string {
   const hash = createHash("sha256");
@@ -50,7 +51,10 @@ export function hashGraph(graph: Graph): string {
   return hash.digest("hex");
 }
 
-/** Each word with its length before it, so that no two lists of words read alike. */
+/**
+ * Adds words to a hash, each preceded by its length, so that different lists of words never give
+ * the same bytes.
+ */
 function put(hash: Hash, ...words: readonly string[]): void {
   for (const word of words) hash.update(`${word.length}:${word};`);
 }

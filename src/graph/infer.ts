@@ -1,4 +1,4 @@
-/** Runs an operator's shape inference with errors that name the layer and the operator. */
+/** Runs an operator's shape inference; its errors name the layer and the operator. */
 import { LockstepError } from "../errors.ts";
 import {
   formatShape,
@@ -13,7 +13,7 @@ import type { InferContext, OperatorDefinition } from "./operator.ts";
 
 export interface InferRequest {
   readonly definition: OperatorDefinition;
-  /** The layer or node, for messages: `blocks.3.attention`. */
+  /** The path of the layer or node, for messages: `blocks.3.attention`. */
   readonly where: string;
   readonly inputs: readonly (TensorType | undefined)[];
   readonly constants: readonly (Tensor | undefined)[];

@@ -1,4 +1,7 @@
-/** A graph as JSON and back, to the last bit: floats that JSON has no word for are written as text, tensors in base64. */
+/**
+ * Converts a graph to JSON and back without losing a bit: floats that JSON cannot express are
+ * written as text, tensors in base64.
+ */
 import { LockstepError } from "../errors.ts";
 import { byteLength, DTYPES, type DType, type Tensor, type TensorType } from "../tensor/index.ts";
 import {
@@ -9,7 +12,7 @@ import {
   validateGraph,
 } from "./graph.ts";
 
-/** `float32[4, 8]` as a pair. */
+/** The type `float32[4, 8]` as a pair. */
 export type TypeJson = readonly [dtype: DType, shape: readonly number[]];
 
 interface TensorJson {
@@ -59,7 +62,7 @@ export function graphToJson({ name, inputs, outputs, nodes, constants, types }: 
   };
 }
 
-/** @throws INVALID_GRAPH where names, order or sizes are wrong */
+/** @throws INVALID_GRAPH if names, order or sizes are wrong */
 export function graphFromJson(json: GraphJson): Graph {
   const types = new Map(
     Object.entries(json.types).map(([name, type]) => [name, typeFromJson(type)]),

@@ -1,10 +1,13 @@
-/** A graph as text, for people and for golden files: one line a value, stable from run to run. */
+/**
+ * Prints a graph as text, for people and for golden files: one line for each value, the same from
+ * run to run.
+ */
 import { formatType, type Tensor, toNumbers } from "../tensor/index.ts";
 import type { Attributes, AttributeValue, Graph, Node } from "./graph.ts";
 import { typeOf } from "./graph.ts";
 
 export interface PrintOptions {
-  /** Node names as comments. Default: false. */
+  /** Whether node names are printed as comments. Default: false. */
   readonly nodeNames?: boolean;
 }
 

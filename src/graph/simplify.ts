@@ -1,16 +1,22 @@
-/** Rewrites that change no result: equal nodes are computed once, identities go, unused nodes go. */
+/**
+ * Rewrites that do not change a result: equal nodes are computed once; identities and unused nodes
+ * are removed.
+ */
 import { formatType, sameType, type Tensor } from "../tensor/index.ts";
 import { type Attributes, type Graph, type Node, typeOf } from "./graph.ts";
 import { assemble } from "./slice.ts";
 
 export interface SimplifyOptions {
-  /** Nodes that differ even with equal inputs. Default: random operators and those of Lockstep's own domain (collectives). */
+  /**
+   * Whether a node differs from others even with equal inputs. Default: true for random operators
+   * and those of Lockstep's own domain (collectives).
+   */
   readonly distinct?: (node: Node) => boolean;
 }
 
 const DISTINCT = /^(?:Random|Bernoulli|Multinomial|Dropout|lockstep::)/;
 
-/** All of the rewrites of this file, until nothing changes. */
+/** Applies all rewrites of this file until nothing changes. */
 export function simplifyGraph(graph: Graph, options: SimplifyOptions = {}): Graph {
   let current = graph;
   for (;;) {
@@ -20,7 +26,7 @@ export function simplifyGraph(graph: Graph, options: SimplifyOptions = {}): Grap
   }
 }
 
-/** Drops nodes and constants that no output needs; inputs stay. */
+/** Removes nodes and constants that no output needs; inputs are kept. */
 export function removeUnused(graph: Graph): Graph {
   const needed = new Set(graph.outputs);
   const nodes: Node[] = [];
@@ -34,7 +40,10 @@ export function removeUnused(graph: Graph): Graph {
   return assemble(graph, graph.name, { ...graph, nodes, constants });
 }
 
-/** Readers of an Identity, or of a Cast to the same type, read its input. Outputs of the graph keep their names. */
+/**
+ * Lets readers of an Identity, or of a Cast to the same type, read its input. Outputs of the graph
+ * keep their names.
+ */
 export function removeIdentity(graph: Graph): Graph {
   const names = new Map<string, string>();
   const outputs = new Set(graph.outputs);
@@ -53,7 +62,10 @@ export function removeIdentity(graph: Graph): Graph {
   return assemble(graph, graph.name, { ...graph, nodes });
 }
 
-/** Common subexpressions: nodes with the same operator, attributes and inputs, and equal small constants. */
+/**
+ * Merges common subexpressions: nodes with the same operator, attributes and inputs, and equal
+ * small constants.
+ */
 export function mergeEqual(graph: Graph, options: SimplifyOptions = {}): Graph {
   const { distinct = (node: Node) => DISTINCT.test(node.op) } = options;
   const names = new Map<string, string>();
@@ -75,7 +87,7 @@ export function mergeEqual(graph: Graph, options: SimplifyOptions = {}): Graph {
     const own = renamed(node, names);
     const key = distinct(own) ? undefined : nodeKey(own);
     const first = key === undefined ? undefined : seen.get(key);
-    // An output of the graph keeps its name, so its node stays.
+    // The name of a graph output must not change, so its node is kept.
     if (first !== undefined && !own.outputs.some((output) => outputs.has(output))) {
       for (const [index, output] of own.outputs.entries()) {
         if (output !== "") names.set(output, first[index] as string);
@@ -112,7 +124,7 @@ function attributeKey(attributes: Attributes): unknown {
       name,
       kind,
       kind === "tensor" ? [formatType(value), hex(value.bytes)] : value,
-      // JSON has one zero and no infinities.
+      // JSON has no negative zero and no infinities.
       kind === "float" ? `${Object.is(value, -0)}${value}` : "",
     ]);
 }

@@ -1,18 +1,22 @@
-/** A part of a graph as a graph: what lies between cut points and outputs. */
+/** Extracts a part of a graph as a graph: the nodes between cut points and outputs. */
 import { LockstepError } from "../errors.ts";
 import type { Tensor, TensorType } from "../tensor/index.ts";
 import { type Graph, type Node, typeOf, validateGraph } from "./graph.ts";
 
 export interface SliceOptions {
   readonly name?: string;
-  /** Values that the part takes as inputs instead of computing them; the graph's own inputs unless told. */
+  /**
+   * The values that the part takes as inputs instead of computing them. Default: the graph's own
+   * inputs.
+   */
   readonly inputs?: readonly string[];
   readonly outputs: readonly string[];
 }
 
 /**
- * The nodes that `outputs` need, down to `inputs`, constants and the graph's own inputs. Inputs are in the order given, then
- * those of the graph that the part still needs. Throws INVALID_GRAPH for a name that the graph has not.
+ * The nodes that `outputs` need, back to `inputs`, constants and the graph's own inputs. Its inputs
+ * are those given, in their order, followed by the graph's own inputs that the part still needs.
+ * Throws INVALID_GRAPH for a name that the graph does not have.
  */
 export function sliceGraph(graph: Graph, options: SliceOptions): Graph {
   const cuts = new Set(options.inputs);
@@ -49,7 +53,10 @@ export function sliceGraph(graph: Graph, options: SliceOptions): Graph {
   });
 }
 
-/** A graph of some of the nodes of `graph`, with the types of what is left. Validated. */
+/**
+ * A graph of some of the nodes of `graph`, with the types of the values that remain. It is
+ * validated.
+ */
 export function assemble(
   graph: Graph,
   name: string,

@@ -1,4 +1,7 @@
-/** The folder of a job: `job.json`, graphs as `.onnx` files that people can open, and values that they share. */
+/**
+ * The folder of a job: `job.json`, the graphs as `.onnx` files that people can open, and the values
+ * that the graphs share.
+ */
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -12,17 +15,20 @@ import { changedFile, openHead } from "./head.ts";
 import type { JobFiles } from "./make.ts";
 import { isFileOfJobs, JOB_FILE, type JobHead, MAX_HEAD_BYTES } from "./schema.ts";
 
-/** A job as it lies in a folder; every file of it is what it was when the job was made. */
+/** A job in a folder. Every file of it is checked to be as it was when the job was made. */
 export interface JobFolder {
   readonly path: string;
   readonly head: JobHead;
-  /** Of a file of the head. They are mapped: the folder must stay as it is while the job is in use. */
+  /**
+   * The bytes of a file that the head names. Large files are mapped, so the folder must not change
+   * while the job is in use.
+   */
   bytes(file: string): Uint8Array;
-  /** `job.json`, then the files that it names. */
+  /** The bytes of `job.json`, followed by the files that it names. */
   files(): JobFiles;
 }
 
-/** Files from this size on are mapped and not read. */
+/** Files of at least this size are mapped instead of read. */
 const MIN_MAPPED_BYTES = 2 ** 20;
 
 export function isJobFolder(path: string): boolean {
@@ -30,8 +36,8 @@ export function isJobFolder(path: string): boolean {
 }
 
 /**
- * `job.json` is written last: a folder that has it is whole. What an older job has left there is taken away.
- * Throws IO_FAILED for a folder that holds other files, and DISK_FULL.
+ * Writes `job.json` last, so a folder that has it is complete. The files of an older job in the
+ * folder are removed. Throws IO_FAILED for a folder that holds other files, and DISK_FULL.
  */
 export async function writeJob(folder: string, files: JobFiles): Promise<void> {
   const old = existsSync(folder) ? readdirSync(folder) : [];
@@ -53,7 +59,10 @@ export async function writeJob(folder: string, files: JobFiles): Promise<void> {
   await writeFileAtomic(join(folder, JOB_FILE), files.get(JOB_FILE) ?? []);
 }
 
-/** As `writeJob`, into a folder that `makeJobFolder` gave: it need not outlive a loss of power. */
+/**
+ * Does the same as `writeJob` in a folder that `makeJobFolder` returned, without making sure that
+ * the files survive a loss of power.
+ */
 export async function writeJobForNow(folder: string, files: JobFiles): Promise<void> {
   for (const [name, pieces] of files) {
     const path = join(folder, name);
@@ -65,20 +74,29 @@ export async function writeJobForNow(folder: string, files: JobFiles): Promise<v
   }
 }
 
-/** A folder that only this user can read, among the temporary ones. */
+/** Makes a temporary folder that only this user can read. */
 export async function makeJobFolder(): Promise<string> {
-  try {
-    return await mkdtemp(join(tmpdir(), "lockstep-job-"));
-  } catch (error) {
-    throw fileError(error, "write", tmpdir());
+  // Where there is no folder for temporary files, the current one serves.
+  const places = [tmpdir(), process.cwd()];
+  let first: unknown;
+  for (const place of places) {
+    try {
+      return await mkdtemp(join(place, "lockstep-job-"));
+    } catch (error) {
+      first ??= error;
+    }
   }
+  throw fileError(first, "write", tmpdir());
 }
 
 export function removeJobFolder(folder: string): Promise<void> {
   return rm(folder, { recursive: true, force: true });
 }
 
-/** Reads and checks every file of a job. Throws FILE_NOT_FOUND, IO_FAILED, FILE_CORRUPT for one that was changed, JOB, JOB_VERSION. */
+/**
+ * Reads and checks every file of a job. Throws FILE_NOT_FOUND, IO_FAILED, FILE_CORRUPT for one that
+ * was changed, JOB, JOB_VERSION.
+ */
 export function readJobFolder(folder: string): JobFolder {
   const path = join(folder, JOB_FILE);
   requireFile(path);

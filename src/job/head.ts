@@ -1,11 +1,14 @@
-/** `job.json` as bytes: readable, and sealed with its own hash, so that one changed byte is found. */
+/**
+ * `job.json` as bytes: readable, and sealed with its own hash, so that a single changed byte is
+ * found.
+ */
 import { createHash } from "node:crypto";
 import { LockstepError } from "../errors.ts";
 import { checkHead, JOB_FILE, type JobHead, MAX_HEAD_BYTES } from "./schema.ts";
 
 const ZEROS = "0".repeat(64);
 const SEAL = /"sha256": "([0-9a-f]{64})"\n\}\n$/;
-/** Bytes after the digits. */
+/** The number of bytes after the digits of the hash. */
 const SEAL_END = '"\n}\n'.length;
 
 export function sealHead(head: Omit<JobHead, "sha256">): {
@@ -35,7 +38,10 @@ export function openHead(bytes: Uint8Array, version: string): JobHead {
   return checkHead(value, version);
 }
 
-/** Of a file that ends with a seal. */
+/**
+ * The SHA-256 of a file that ends with a seal, computed with zeros in place of the digits of the
+ * seal.
+ */
 function blankHash(bytes: Uint8Array): string {
   const end = bytes.byteLength - SEAL_END;
   const blank = Buffer.from(bytes).fill("0", end - ZEROS.length, end);

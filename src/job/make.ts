@@ -1,4 +1,7 @@
-/** From a run to its job: what a run file made with code, as data. Here, and nowhere else, a run's model is asked to build. */
+/**
+ * Makes the job of a run: what a run file made with code becomes data. This is the only place where
+ * a run's model is asked to build.
+ */
 import { createHash } from "node:crypto";
 import { LockstepError } from "../errors.ts";
 import { type Graph, typeOf } from "../graph/index.ts";
@@ -23,11 +26,11 @@ import {
 } from "./schema.ts";
 
 export interface MakeOptions {
-  /** Relative paths and globs of the run's data start here. */
+  /** The folder that relative paths and globs of the run's data start from. */
   readonly baseDir: string;
-  /** The folder that all data must lie below: the job names it from there. */
+  /** The folder that all data must lie below; the job's places start from it. */
   readonly root: string;
-  /** Whether a job can be made where its data is not. */
+  /** Whether a job may be made if its data is not on this machine. */
   readonly mayLackData?: boolean;
   readonly signal: AbortSignal;
 }
@@ -41,8 +44,8 @@ export interface MadeJob {
 }
 
 /**
- * Throws NOT_DATA for a run of which a part cannot be written down, DATA_PLACE for data outside of the root, and what planning the
- * run and opening its data throw.
+ * Throws NOT_DATA for a run of which a part cannot be written as data, DATA_PLACE for data outside
+ * of the root, and the errors of planning the run and opening its data.
  */
 export async function makeJob(given: Run, options: MakeOptions): Promise<MadeJob> {
   const recording = recordModel(given.model);
@@ -63,7 +66,7 @@ export async function makeJob(given: Run, options: MakeOptions): Promise<MadeJob
     };
     files.set(file, [encodeGraph(graph, placeOf)]);
   }
-  if (values.tensors.size > 0) files.set(VALUES_FILE, pieces);
+  if (values.tensors.size > 0) files.set(VALUES_FILE, [...pieces]);
   const sealed = sealHead({
     lockstep: "job",
     format: JOB_FORMAT,
@@ -101,13 +104,13 @@ function sourceOf(source: Run["data"], values: Values): JobHead["data"]["source"
   return { ...plain, arrays: Object.fromEntries(named) as Record<string, string> };
 }
 
-/** Tensors that the files of a job share, each once, whatever asks for it. */
+/** The tensors that the files of a job share. Each is stored once, however many graphs use it. */
 class Values {
   readonly tensors = new Map<string, Tensor>();
   readonly #names = new Map<string, string>();
   readonly #digests = new WeakMap<Tensor, string>();
 
-  /** Returns the name that it has, which is another where the same tensor came before. */
+  /** Returns the name of the tensor. If an equal tensor was added before, that is its name. */
   add(name: string, tensor: Tensor): string {
     const digest = this.#digestOf(tensor);
     const known = this.#names.get(digest);
@@ -211,7 +214,7 @@ function digestOf(pieces: readonly Uint8Array[]): { bytes: number; sha256: strin
   return { bytes, sha256: hash.digest("hex") };
 }
 
-/** One call takes less than 2 GiB. */
+/** Hashes the bytes in parts, because one call takes less than 2 GiB. */
 function update(hash: ReturnType<typeof createHash>, bytes: Uint8Array): void {
   for (let at = 0; at < bytes.byteLength; at += 1 << 30) {
     hash.update(bytes.subarray(at, at + (1 << 30)));

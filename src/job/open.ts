@@ -1,4 +1,7 @@
-/** From a job to a run that trains: the model gives the job's graphs, and nothing in the job is believed before it is checked. */
+/**
+ * Opens a job as a run that trains: its model returns the job's graphs, and every part of the job
+ * is checked before it is used.
+ */
 import { type DataSource, sourceOf } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import { typeOf } from "../graph/index.ts";
@@ -23,15 +26,20 @@ import {
 export interface OpenedJob {
   readonly run: Run;
   readonly holds: Fingerprint | undefined;
-  /** Where the data's places start from, below the first root that has them all. */
+  /**
+   * The folder that the data's places start from, below the first root that contains all of them.
+   */
   baseIn(roots: readonly string[]): string;
-  /** Reads every graph, so that one that does not fit is found before anything starts. Throws as `openJob`. */
+  /**
+   * Reads every graph, so that one that does not fit is found before anything starts. Throws the
+   * errors of `openJob`.
+   */
   check(): void;
 }
 
 /**
- * Throws JOB for parts that do not fit each other, DATA_PLACE for a place outside of all roots, INVALID_OPTION for options that no run
- * file could have; graphs are read when they are asked for.
+ * Throws JOB for parts that do not fit each other, DATA_PLACE for a place outside of all roots, and
+ * INVALID_OPTION for options that no run file could have. Graphs are read when they are asked for.
  */
 export function openJob(folder: Pick<JobFolder, "head" | "bytes">): OpenedJob {
   const { head } = folder;
@@ -62,7 +70,7 @@ export function openJob(folder: Pick<JobFolder, "head" | "bytes">): OpenedJob {
   };
 }
 
-/** A build that was recorded as one that fails has been read then. */
+/** Reads a build for `check`. A build that was recorded as a failure needs no reading. */
 function attempt(build: () => Model, { model }: JobHead): void {
   try {
     build();
@@ -166,7 +174,7 @@ function openBuild(
 
 const offsets = new WeakMap<JobHead, ReadonlyMap<number, Uint8Array>>();
 
-/** The bytes of each value by where they begin in the file. */
+/** The bytes of each value, by their offset in the file. */
 function placesOf(
   head: JobHead,
   bytes: JobFolder["bytes"],
@@ -196,7 +204,9 @@ function typeIn(graph: Built["graph"], name: string, { graph: file }: { readonly
   throw faulty(`the graph "${file}" has no input "${name}"`);
 }
 
-/** That a graph is one of the model that `job.json` speaks of: names, types and sizes. Throws JOB. */
+/**
+ * Checks that a graph fits what `job.json` says of the model: names, types and sizes. Throws JOB.
+ */
 function checkFit(
   model: Built,
   form: JobForm,

@@ -1,6 +1,7 @@
 /**
- * Where the data of a job lies: places below a folder that whoever runs the job names, never places of the machine that it was
- * made on. A place that leads out is refused when the job is made and when it is read; links are looked at when the data is opened.
+ * The places of a job's data. They start from a folder that whoever runs the job names, and never
+ * contain a path of the machine on which the job was made. A place that leads out of the folder is
+ * refused when the job is made and when it is read; links are checked when the data is opened.
  */
 import { existsSync } from "node:fs";
 import { join, posix, relative, sep } from "node:path";
@@ -9,12 +10,18 @@ import { type DataSource, withPlaces } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 
 export interface Places {
-  /** The folder that the source's places start from, below a data root; empty for the root itself. */
+  /**
+   * The folder that the source's places start from, relative to a data root; empty for the root
+   * itself.
+   */
   readonly folder: string;
   readonly source: DataSource;
 }
 
-/** The source with places below `root` only. Throws DATA_PLACE naming one that is not. */
+/**
+ * The source, with all places relative to `root`. Throws DATA_PLACE for a place that is not below
+ * it.
+ */
 export function placesBelow(source: DataSource, baseDir: string, root: string): Places {
   const folder = slashes(relative(root, baseDir));
   if (!isBelow("", folder, false) && folder !== "") {
@@ -32,7 +39,7 @@ export function placesBelow(source: DataSource, baseDir: string, root: string): 
   return places;
 }
 
-/** As tinyglobby would take it: relative to the folder that places start from. */
+/** The place relative to the folder that places start from, as tinyglobby would resolve it. */
 function relativePlace(place: string, isGlob: boolean, baseDir: string): string {
   if (!isGlob) return slashes(relative(baseDir, join(place.startsWith("/") ? "" : baseDir, place)));
   const [, not = "", glob = ""] = /^(!?)(.*)$/s.exec(place) ?? [];
@@ -44,7 +51,7 @@ function slashes(path: string): string {
   return path.split(sep).join("/");
 }
 
-/** Throws DATA_PLACE for a place that leads out of the folder that is to be the root of all. */
+/** Throws DATA_PLACE for a place that leads out of the folder that is to be the root. */
 export function checkPlaces({ folder, source }: Places, where = "below the data roots"): void {
   if (folder !== "" && !isBelow("", folder, false)) throw outside(folder, where);
   withPlaces(source, (place, isGlob) => {
@@ -60,7 +67,9 @@ function outside(place: string, where: string): LockstepError {
   });
 }
 
-/** Whether a place that starts from `folder` stays below its root, whatever a glob in it matches. */
+/**
+ * Whether a place that starts from `folder` stays below its root, whatever a glob in it matches.
+ */
 export function isBelow(folder: string, place: string, isGlob: boolean): boolean {
   const bare = isGlob ? place.replace(/^!/, "").replaceAll("\\", "") : place;
   if (bare === "" || /^(?:\/|[A-Za-z]:)|\0/.test(bare)) return false;
@@ -74,7 +83,7 @@ export function isBelow(folder: string, place: string, isGlob: boolean): boolean
       if (depth < 0 || isMagic) return false;
       continue;
     }
-    // `{a,../b}` is cut at its slash.
+    // A glob such as `{a,../b}` is split at its slash, so each part is checked for `..`.
     if (isGlob && /(?:^|[{,(|])\.\.(?:$|[},)|])/.test(part)) return false;
     isMagic ||= isGlob && isDynamicPattern(part);
     depth++;
@@ -82,7 +91,10 @@ export function isBelow(folder: string, place: string, isGlob: boolean): boolean
   return true;
 }
 
-/** Of several roots, the folder in the first that has all places; else in the first of all, where what is missing will be said. */
+/**
+ * The base folder below the first of several roots that contains all places. If none does, it lies
+ * below the first root, and opening the data says what is missing.
+ */
 export function baseIn(places: Places, roots: readonly string[]): string {
   const found = roots.find((root) => hasAll(places, root));
   return join(found ?? roots[0] ?? ".", places.folder);

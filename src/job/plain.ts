@@ -1,4 +1,7 @@
-/** Options as JSON and back: what JSON has no word for is an object with one field that says what it is. */
+/**
+ * Converts options to JSON and back. A value that JSON cannot express becomes an object with one
+ * field that says what it is.
+ */
 import { LockstepError } from "../errors.ts";
 
 export type Plain =
@@ -11,10 +14,13 @@ export type Plain =
 
 const REGEXP = "regular expression";
 const NUMBER = "number";
-/** Of lists and objects in each other. */
+/** The deepest nesting of lists and objects. */
 const MAX_DEPTH = 16;
 
-/** `where` is for the error: `optimizer.options`. Throws NOT_DATA for what cannot be written down: a function, a class. */
+/**
+ * Converts a value to JSON. `where` names the value in errors: `optimizer.options`. Throws NOT_DATA
+ * for a value that cannot be written as data, such as a function or an instance of a class.
+ */
 export function toPlain(value: unknown, where: string): Plain {
   switch (typeof value) {
     case "boolean":
@@ -65,7 +71,7 @@ function notData(value: unknown, where: string): LockstepError {
   );
 }
 
-/** What `toPlain` was given. Throws JOB. */
+/** Returns the value that `toPlain` was given. Throws JOB. */
 export function fromPlain(plain: Plain, where: string, depth = 0): unknown {
   if (typeof plain !== "object") return plain;
   if (plain === null) return undefined;

@@ -1,25 +1,32 @@
 /**
- * A model as what was asked of it. A run file's model is code; a job holds the graphs that this code gave for each size and mode
- * that a run asks for, and gives them back under the same questions.
+ * Records what a model builds. The model of a run file is code; a job holds the graphs that this
+ * code built for each batch size and mode that a run asks for, and returns them when it is asked
+ * for the same again.
  */
 import { LockstepError } from "../errors.ts";
 import type { BuildOptions, Model, ModelDefinition } from "../nn/index.ts";
 
-/** What was asked. Types of parameters are those that the model takes by itself: runs ask for no other. */
+/**
+ * The options of a build. The type of the parameters is not among them: runs use the type that the
+ * model chooses.
+ */
 export type Asked = Required<Pick<BuildOptions, "batch" | "mode" | "exported">>;
 
 export interface RecordedBuild {
   readonly asked: Asked;
-  /** Or why the model cannot be had so. */
+  /** The model, or the error of building it. */
   readonly result: Model | LockstepError;
 }
 
 export interface Recording {
-  /** Builds what the model builds, each thing once. */
+  /**
+   * A definition that returns the same models as the recorded one and builds each of them only
+   * once.
+   */
   readonly definition: ModelDefinition;
-  /** What was asked for since the recording was begun, in order. */
+  /** The builds that were asked for since the recording was begun, in order. */
   builds(): readonly RecordedBuild[];
-  /** Begins anew; what was built is kept for when it is asked for again. */
+  /** Begins a new recording. Models that were built before are kept and reused. */
   begin(): void;
 }
 
@@ -63,7 +70,10 @@ export function textOf({ batch, mode, exported }: Asked): string {
   return `${mode}${exported ? "-exported" : ""}-${batch}`;
 }
 
-/** A model that looks up what was recorded. `find` gives the model without `resized`, or throws what building it threw. */
+/**
+ * A model that looks up what was recorded. `find` returns the model without `resized`, or throws
+ * the error of building it.
+ */
 export function replayModel(
   name: string,
   known: ReadonlySet<string>,

@@ -1,9 +1,9 @@
-/** What `job.json` says, checked to the last field: every text, list and number of it has a bound. */
+/** The schema of `job.json`, checked to the last field: every text, list and number has a bound. */
 import { z } from "zod";
 import { type ErrorCode, LockstepError } from "../errors.ts";
 import type { Plain } from "./plain.ts";
 
-/** Of the format; `version` says which lockstep wrote it. */
+/** The version of the format; `version` says which lockstep wrote the file. */
 export const JOB_FORMAT = 1;
 
 export const JOB_FILE = "job.json";
@@ -22,7 +22,7 @@ const count = z.int().min(1);
 const plain = z.custom<Plain>((value) => value !== undefined, "is missing");
 const options = z.record(name, plain);
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/, "must be 64 hexadecimal digits");
-/** Of a file of the job: it lies in the job's folder. */
+/** The name of a file in the job's folder. */
 const FILE_NAME = /^[a-z0-9][a-z0-9-]{0,60}\.(?:onnx|safetensors)$/;
 const fileName = z.string().regex(FILE_NAME, "must be the name of a file of a job");
 
@@ -58,7 +58,7 @@ const initial = z.discriminatedUnion("kind", [
     mean: z.number().optional(),
   }),
   z.strictObject({ kind: z.literal("uniform"), low: z.number(), high: z.number() }),
-  /** Its name among the values. */
+  /** `tensor` is the name of the tensor among the job's values. */
   z.strictObject({ kind: z.literal("tensor"), tensor: name }),
 ]);
 
@@ -85,7 +85,7 @@ const expectation = z.strictObject({
   }),
 });
 
-/** What is known of a graph beside its nodes; several builds of a model have it in common. */
+/** What is known of a graph besides its nodes. Several builds of a model share it. */
 const form = z.strictObject({
   batch: z.array(name).max(MAX_LIST),
   parameters: z.array(parameter).max(MAX_LIST),
@@ -104,7 +104,7 @@ const asked = {
 };
 const build = z.union([
   z.strictObject({ ...asked, graph: fileName, form: z.int().min(0) }),
-  /** The model cannot be had so, and says why. */
+  /** The build failed with this error. */
   z.strictObject({
     ...asked,
     fails: z.strictObject({
@@ -123,10 +123,10 @@ export const headSchema = z.strictObject({
   run,
   optimizer: z.strictObject({ kind: name, options }),
   data: z.strictObject({
-    /** Below a data root: the source's places start from it. */
+    /** The folder that the source's places start from, relative to a data root. */
     folder: z.string().max(4096),
     source: z.looseObject({ kind: name }),
-    /** What the data held where the job was made; left out where it was not there. */
+    /** The fingerprint of the data when the job was made; absent if the data was not there. */
     holds: z.strictObject({ data: name, tokenizer: name.optional() }).optional(),
   }),
   model: z.strictObject({
@@ -138,7 +138,7 @@ export const headSchema = z.strictObject({
   files: z
     .record(fileName, z.strictObject({ bytes: z.int().min(0), sha256 }))
     .refine((files) => Object.keys(files).length <= MAX_FILES, "has too many entries"),
-  /** Of this file, with zeros in place of these digits. */
+  /** The SHA-256 of this file with zeros in place of these digits. */
   sha256,
 });
 
@@ -147,7 +147,7 @@ export type JobForm = JobHead["model"]["forms"][number];
 export type JobBuild = JobHead["model"]["builds"][number];
 export type JobInitial = z.infer<typeof initial>;
 
-/** Checks what was read. Throws JOB_VERSION or JOB. */
+/** Checks the content of `job.json`. Throws JOB_VERSION or JOB. */
 export function checkHead(value: unknown, version: string): JobHead {
   const said = (typeof value === "object" && value !== null ? value : {}) as {
     readonly lockstep?: unknown;

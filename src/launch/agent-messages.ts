@@ -1,6 +1,7 @@
 /**
- * What a launcher and the agents of a run tell each other. A job is data, and travels in pieces: graphs, first values, and where data
- * lies. It never brings code along. Everything that comes is checked to the last field.
+ * The messages between a launcher and the agents of a run. A job is data and travels in pieces:
+ * graphs, initial values, and the places of the data. It never brings code along. Every message is
+ * checked to the last field.
  */
 import { z } from "zod";
 import { LockstepError } from "../errors.ts";
@@ -8,7 +9,10 @@ import { eventSchema } from "../telemetry/index.ts";
 import { type Beginning, CHANGEABLE } from "../train/index.ts";
 import { errorSchema, notUnderstood, outcome, port } from "./checks.ts";
 
-/** Of these messages: a change that an older side would not understand makes it another. */
+/**
+ * The version of these messages. It changes with every change that an older side would not
+ * understand.
+ */
 export const AGENT_PROTOCOL = 5;
 export const DEFAULT_AGENT_PORT = 4100;
 
@@ -17,12 +21,12 @@ const rank = z.int().min(0).max(MAX_WORKERS);
 const workers = z.int().min(1).max(MAX_WORKERS);
 const count = z.int().min(0);
 const MAX_FILES = 1000;
-/** Of the files of a job in one message, before it is text. */
+/** The most bytes of a job's files in one message, counted before they are encoded as text. */
 export const PIECE_BYTES = 2 ** 19;
-/** Pieces that a launcher may send ahead of what the agent has written. */
+/** The number of pieces that a launcher may send ahead of what the agent has written. */
 export const PIECES_AHEAD = 8;
 
-/** Below the agent's folder, and written alike on all systems. */
+/** A path below the agent's folder, written in the same way on all systems. */
 const place = z
   .string()
   .min(1)
@@ -31,9 +35,11 @@ const place = z
 
 const jobFields = z.strictObject({
   kind: z.literal("job"),
-  /** For people. */
+  /** The name of the run, shown to people. */
   name: z.string().min(1).max(1000),
-  /** Of the job, in the order in which their pieces come: names and bytes. */
+  /**
+   * The names and sizes in bytes of the job's files, in the order in which their pieces are sent.
+   */
   files: z
     .array(
       z.strictObject({
@@ -49,16 +55,19 @@ const jobFields = z.strictObject({
     steps: count.optional(),
     seed: count.optional(),
   }),
-  /** What may be another than before in a run that goes on. */
+  /** The options that may change in a run that is resumed. */
   changes: z.array(z.enum(CHANGEABLE)).max(CHANGEABLE.length).optional(),
-  /** A part of names in shared memory. */
+  /** A part of the names of shared memory. */
   group: z.string().regex(/^[\w-]{1,64}$/),
-  /** This agent's workers have the ranks from here on. */
+  /** The rank of this agent's first worker; its workers have consecutive ranks. */
   firstRank: rank,
   own: workers,
-  /** Of all agents together. */
+  /** The number of workers of all agents together. */
   workers,
-  /** Of each worker; the machine's cores, divided, unless told. */
+  /**
+   * The number of threads of each worker. Default: the cores of the machine, divided among its
+   * workers.
+   */
   threads: z.int().min(1).max(4096).optional(),
 });
 
@@ -82,13 +91,16 @@ const request = z.discriminatedUnion("kind", [
     kind: z.literal("addresses"),
     addresses: z.array(z.string().min(1).max(300)).min(1).max(MAX_WORKERS),
   }),
-  /** `alone`: another worker is lost, so that one that has not met all others yet has nothing to wait for. */
+  /**
+   * `alone`: another worker is lost, so a worker that has not yet met all others need not wait for
+   * them.
+   */
   z.strictObject({ kind: z.literal("stop"), alone: z.boolean().optional() }),
   z.strictObject({ kind: z.literal("kill") }),
 ]);
 
 const reply = z.discriminatedUnion("kind", [
-  /** So many pieces may be sent beside those before. */
+  /** The launcher may send this many pieces in addition to those asked for before. */
   z.strictObject({ kind: z.literal("more"), pieces: z.int().min(1).max(PIECES_AHEAD) }),
   z.strictObject({ kind: z.literal("accepted") }),
   z.strictObject({ kind: z.literal("refused"), error: errorSchema }),
@@ -112,7 +124,7 @@ export function isPlace(path: string): boolean {
   return !parts.includes("..") && !parts.includes("") && !/[\\\0:]/.test(path);
 }
 
-/** As it goes over the line. */
+/** The message in the form in which it is sent. */
 export function envelope<Message extends AgentRequest | AgentReply>(message: Message): unknown {
   return { v: AGENT_PROTOCOL, ...message };
 }

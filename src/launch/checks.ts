@@ -1,4 +1,7 @@
-/** Schemas that the messages of workers and of agents share, and the error for what does not fit one. */
+/**
+ * Schemas that the messages of workers and of agents share, and the error for what does not fit
+ * one.
+ */
 import { z } from "zod";
 import { type ErrorCode, LockstepError } from "../errors.ts";
 import type { TrainResult } from "../train/index.ts";
@@ -28,13 +31,13 @@ export const errorSchema = z.strictObject({
         z.boolean(),
         z.nan(),
         z.array(value).max(MAX_FIELDS).readonly(),
-        z.null().transform(() => Number.NaN), // JSON has no other word for it
+        z.null().transform(() => Number.NaN), // JSON has no NaN
       ]),
     )
     .refine((fields) => Object.keys(fields).length <= MAX_FIELDS, "has too many entries"),
 });
 
-/** The error for a message of `from` that fits no schema. */
+/** The error for a message of `from` that matches no schema. */
 export function notUnderstood(from: string, { issues }: z.ZodError): LockstepError {
   const [issue] = issues;
   const place = issue?.path.join(".") ?? "";

@@ -1,4 +1,7 @@
-/** How many cores this process may use: those of the machine, its affinity, and what a container's quota of CPU time allows. */
+/**
+ * The number of cores that this process may use: it respects the process's affinity and a
+ * container's quota of CPU time.
+ */
 import { readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { dirname, join, relative } from "node:path";
@@ -6,8 +9,8 @@ import { dirname, join, relative } from "node:path";
 export type ReadText = (path: string) => string;
 
 /**
- * A quota counts as whole cores, rounded down and at least one: a thread that waits for others uses its core too, and
- * a group that has used up its time stands still as a whole.
+ * A quota counts as whole cores, rounded down, and at least one: a thread that waits for others
+ * uses its core too, and when a control group has used up its quota, all of its threads pause.
  */
 export function availableCores(): number {
   const cores = availableParallelism();
@@ -16,7 +19,10 @@ export function availableCores(): number {
   return Math.max(1, Math.min(cores, Math.floor(quota)));
 }
 
-/** The least quota of the control groups that this process is in, in cores; Infinity without one. */
+/**
+ * The smallest quota, in cores, of the control groups that this process is in; Infinity without
+ * one.
+ */
 export function quotaOf(read: ReadText): number {
   const lines = linesOf(read, "/proc/self/mountinfo");
   let least = Number.POSITIVE_INFINITY;
@@ -36,12 +42,12 @@ export function quotaOf(read: ReadText): number {
 }
 
 interface Mount {
-  /** Where in the hierarchy the mount begins. */
+  /** The path within the hierarchy at which the mount begins. */
   readonly root: string;
   readonly place: string;
 }
 
-/** Of the hierarchy that has the CPU controller. Format: proc(5), mountinfo. */
+/** The mount of the hierarchy that has the CPU controller. Format: proc(5), mountinfo. */
 function mountOf(line: string, isV2: boolean): Mount | undefined {
   const [before = "", after = ""] = line.split(" - ");
   const [, , , root = "", place = ""] = before.split(" ");
@@ -52,9 +58,10 @@ function mountOf(line: string, isV2: boolean): Mount | undefined {
   return isOurs ? { root, place } : undefined;
 }
 
-/** The group's folder and those above it, as far as they are mounted here. */
+/** The folder of the control group and the folders above it, as far as they are mounted here. */
 function foldersOf(path: string, { root, place }: Mount): string[] {
-  // In a container the path may be told from outside, where nothing of it is mounted but its own end.
+  // In a container, the path may be given as seen from outside, while only its last part is mounted
+  // here.
   const inside = relative(root, path);
   const folders = [inside.startsWith("..") ? place : join(place, inside)];
   for (;;) {
@@ -74,7 +81,7 @@ function quotaV1(read: ReadText, folder: string): number {
   return ratio(value("cpu.cfs_quota_us"), value("cpu.cfs_period_us"));
 }
 
-/** What is not a positive number (-1: no quota) is none. */
+/** A value that is not a positive number (-1 means no quota) counts as no quota. */
 function ratio(quota: string | undefined, period: string | undefined): number {
   const cores = Number(quota) / Number(period);
   return cores > 0 ? cores : Number.POSITIVE_INFINITY;
@@ -86,6 +93,6 @@ function linesOf(read: ReadText, path: string): string[] {
       .split("\n")
       .filter((line) => line !== "");
   } catch {
-    return []; // no such hierarchy, or not for this process to read
+    return []; // there is no such hierarchy, or this process may not read it
   }
 }

@@ -1,6 +1,7 @@
 /**
- * Runs the workers of a run on several machines, through the agent that was started on each. The job goes to them; only its data is
- * there already, below the folders that the agent was started with.
+ * Runs the workers of a run on several machines, through the agent that was started on each. The
+ * launcher sends the job to the agents; only the job's data must be there already, below the
+ * folders that each agent was started with.
  */
 import { randomBytes } from "node:crypto";
 import { relative, resolve, sep } from "node:path";
@@ -16,38 +17,45 @@ import { RemoteAgent } from "./remote.ts";
 import { watchWorkers } from "./watch.ts";
 
 export interface HostsOptions {
-  /** Of each agent: host, host:port or [v6]:port. The first leads: it writes the run's folder. */
+  /**
+   * The addresses of the agents: host, host:port or [v6]:port. The first agent leads: it writes the
+   * run's folder.
+   */
   readonly hosts: readonly string[];
   readonly token: string;
-  /** Encrypts what is sent, to agents that do so too. */
+  /** Whether connections are encrypted. The agents must have been started with the same setting. */
   readonly tls: boolean;
-  /** The folder that `out` is below; each agent has its own for it. */
+  /** The folder that contains `out`; each agent uses its own folder in place of it. */
   readonly root: string;
-  /** Absolute or from `root`. */
+  /** The run's folder: an absolute path, or one relative to `root`. */
   readonly out: string;
-  /** The run's, for people. */
+  /** The name of the run, shown to people. */
   readonly name: string;
   readonly job: JobFiles;
-  /** Of what the job says. */
+  /** The options that replace what the job says. */
   readonly overrides: JobOverrides;
   readonly beginning: Beginning;
-  /** What may be another than before in a run that goes on. */
+  /** The options that may change in a run that is resumed. */
   readonly changes?: readonly Changeable[] | undefined;
-  /** On each host. */
+  /** The number of workers on each host. */
   readonly workers: number;
   readonly threads?: number | undefined;
   readonly onEvent: EventSink;
-  /** Asks for a clean stop. */
+  /** Aborting it asks for a clean stop. */
   readonly signal: AbortSignal;
-  /** Until all agents are there, and for each while it takes the job and nothing of it is sent; 10 s unless told. */
+  /**
+   * How long to wait until all agents are connected, and for each agent while it takes the job and
+   * no part of the job is being sent. Default: 10 s.
+   */
   readonly deadlineMs?: number;
 }
 
 const DEADLINE_MS = 10_000;
 
 /**
- * Resolves when all workers have ended well.
- * @throws DEADLINE, UNAUTHORIZED, ADDRESS or PROTOCOL naming the hosts; PEER_LOST; what a worker threw
+ * Resolves when all workers have ended successfully.
+ * @throws DEADLINE, UNAUTHORIZED, ADDRESS or PROTOCOL, naming the hosts; PEER_LOST; what a worker
+ * threw
  */
 export async function launchOnHosts(options: HostsOptions): Promise<TrainResult["outcome"]> {
   const { signal, deadlineMs = DEADLINE_MS } = options;
@@ -149,7 +157,10 @@ async function connect(
   }
 }
 
-/** Until every agent has taken the job: each has so long from what it was sent last. */
+/**
+ * Waits until every agent has taken the job. The deadline of each agent starts anew whenever a part
+ * of the job is sent to it.
+ */
 async function within(deadlineMs: number, agents: readonly RemoteAgent[]): Promise<void> {
   const answers = await Promise.allSettled(
     agents.map(async (agent) => {
@@ -183,7 +194,7 @@ function failuresIn(settled: readonly PromiseSettledResult<unknown>[]): unknown[
   return settled.flatMap((one) => (one.status === "rejected" ? [one.reason as unknown] : []));
 }
 
-/** All that is wrong at once: nobody wants to hear of ten hosts one by one. */
+/** One error for all failures at once, so that ten unreachable hosts are reported together. */
 function oneOf(failures: readonly unknown[]): unknown {
   const [first] = failures;
   if (!(first instanceof LockstepError) || failures.length === 1) return first;

@@ -1,4 +1,7 @@
-/** Starts the workers of a run as processes of this machine, and watches them. One that fails takes no other down. */
+/**
+ * Starts the workers of a run as processes of this machine and watches them. A worker that fails
+ * does not end the others.
+ */
 import { randomBytes } from "node:crypto";
 import type { EventSink } from "../telemetry/index.ts";
 import type { TrainResult } from "../train/index.ts";
@@ -7,14 +10,17 @@ import { WorkerProcess } from "./process.ts";
 import { watchWorkers } from "./watch.ts";
 
 export interface LaunchOptions extends Omit<Assignment, "job" | "rank" | "meeting" | "startedAt"> {
-  /** The folder of the job, or what makes it: the processes of the workers start meanwhile. */
+  /** The folder of the job, or a function that makes it while the worker processes start. */
   readonly job: string | (() => Promise<string>);
   readonly onEvent: EventSink;
-  /** Asks for a clean stop. */
+  /** Aborting it asks for a clean stop. */
   readonly signal: AbortSignal;
 }
 
-/** Resolves when all workers have ended well. @throws PEER_LOST for one that crashed, what a worker threw, or why there is no job */
+/**
+ * Resolves when all workers have ended successfully.
+ * @throws PEER_LOST for a worker that crashed, what a worker threw, or the error of making the job
+ */
 export async function launchLocal(options: LaunchOptions): Promise<TrainResult["outcome"]> {
   const { job, onEvent, signal, workers, ...shared } = options;
   const group = `lockstep-${process.pid}-${randomBytes(6).toString("hex")}`;

@@ -1,6 +1,9 @@
-/** What the launcher and its workers tell each other, over the channel that Node.js opens between them. */
+/**
+ * The messages between the launcher and its workers, over the channel that Node.js opens between
+ * them.
+ */
 import { z } from "zod";
-import { type ErrorCode, type ErrorFields, LockstepError } from "../errors.ts";
+import { type ErrorCode, type ErrorFields, LockstepError, withCodeOfMemory } from "../errors.ts";
 import { eventSchema, type RunEvent } from "../telemetry/index.ts";
 import type { Beginning, Changeable, RunOverrides, TrainResult } from "../train/index.ts";
 import type { PortRange } from "../transport/index.ts";
@@ -10,39 +13,48 @@ import { errorSchema, notUnderstood, outcome, port } from "./checks.ts";
 export interface Assignment {
   /** The folder of the run's job. */
   readonly job: string;
-  /** Folders below which the job's data lies, links followed. */
+  /** Folders below which the job's data must lie, after links are followed. */
   readonly roots: readonly string[];
-  /** Of what the job says. */
+  /** The options that replace what the job says. */
   readonly overrides: JobOverrides;
   readonly out: string;
   readonly beginning: Beginning;
-  /** What may be another than before in a run that goes on. */
+  /** The options that may change in a run that is resumed. */
   readonly changes?: readonly Changeable[] | undefined;
   readonly rank: number;
   readonly workers: number;
   readonly threads: number;
   readonly meeting: Meeting;
   readonly dump?: string | undefined;
-  /** How long a worker may wait for another that lives: it may validate and save meanwhile. An hour unless told. */
+  /**
+   * How long a worker may wait for another that is alive, which may be validating or saving.
+   * Default: one hour.
+   */
   readonly deadlineMs?: number;
-  /** When the command was started, in milliseconds since 1970; unknown where it runs on another machine. */
+  /**
+   * When the command was started, in milliseconds since 1970. Unknown if it runs on another
+   * machine.
+   */
   readonly startedAt?: number;
 }
 
-/** What may be another in the run of a job than the job says: it asks the model for nothing else. */
+/** The options of a job that a run may replace: they need no graph that the job does not have. */
 export type JobOverrides = Pick<RunOverrides, "steps" | "seed">;
 
 /** How the workers of a run find each other. */
 export type Meeting =
   | { readonly kind: "memory"; readonly group: string }
-  /** Each opens a door at this address of its machine, and is told those of all. */
+  /**
+   * Each worker listens at this address of its machine and is then told the addresses of all
+   * workers.
+   */
   | {
       readonly kind: "network";
       readonly group: string;
-      /** Workers on each machine: they have consecutive ranks and share memory. */
+      /** The number of workers on each machine: they have consecutive ranks and share memory. */
       readonly own: number;
       readonly host: string;
-      /** That its door may have; any unless told. */
+      /** The ports that the worker may listen on. Default: any. */
       readonly ports?: PortRange | undefined;
       readonly token: string;
       readonly tls: boolean;
@@ -50,14 +62,17 @@ export type Meeting =
 
 export type ToWorker =
   | { readonly kind: "job"; readonly job: Assignment }
-  /** host:port of every worker's door, by rank. */
+  /** The address (host:port) at which each worker listens, by rank. */
   | { readonly kind: "addresses"; readonly addresses: readonly string[] }
-  /** Stop after the step at hand; `alone`: another is lost, and a worker that has not met all others yet ends at once. */
+  /**
+   * Stop after the current step. `alone`: another worker is lost, and a worker that has not yet met
+   * all others ends at once.
+   */
   | { readonly kind: "stop"; readonly alone?: boolean };
 
 export type FromWorker =
   | { readonly kind: "event"; readonly event: RunEvent }
-  /** Its door is open. */
+  /** The worker listens on this port. */
   | { readonly kind: "listening"; readonly port: number }
   | { readonly kind: "done"; readonly outcome: TrainResult["outcome"] }
   | { readonly kind: "error"; readonly error: ErrorMessage };
@@ -69,7 +84,10 @@ const fromWorker = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("error"), error: errorSchema }),
 ]);
 
-/** Checked like what comes from another machine: a worker that is ill could send anything. Throws PROTOCOL. */
+/**
+ * Checks a message of a worker like one from another machine, because a faulty worker could send
+ * anything. Throws PROTOCOL.
+ */
 export function openFromWorker(value: unknown, from: string): FromWorker {
   const checked = fromWorker.safeParse(value);
   if (!checked.success) throw notUnderstood(from, checked.error);
@@ -78,14 +96,15 @@ export function openFromWorker(value: unknown, from: string): FromWorker {
 }
 
 export interface ErrorMessage {
-  /** Undefined for a mistake of the program. */
+  /** Undefined for an error without a code, which is a bug of the program. */
   readonly code: ErrorCode | undefined;
-  /** With the hint, or with the stack where there is no code. */
+  /** The message with its hint, or with its stack if there is no code. */
   readonly text: string;
   readonly fields: ErrorFields;
 }
 
-export function errorMessage(error: unknown): ErrorMessage {
+export function errorMessage(thrown: unknown): ErrorMessage {
+  const error = withCodeOfMemory(thrown);
   if (error instanceof LockstepError) {
     return { code: error.code, text: error.message, fields: error.fields };
   }
@@ -93,7 +112,7 @@ export function errorMessage(error: unknown): ErrorMessage {
   return { code: undefined, text, fields: {} };
 }
 
-/** Errors that only say that another worker has failed. */
+/** Whether an error only says that another worker has failed. */
 export function isConsequence({ code }: ErrorMessage): boolean {
   return code === "PEER_LOST" || code === "ABORTED";
 }

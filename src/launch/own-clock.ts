@@ -1,7 +1,10 @@
-/** Whether this very process stood still for a while: Ctrl-Z, a laptop that was closed. Others seem silent to it then. */
+/**
+ * Finds out whether this process itself was paused for a while (Ctrl-Z, a laptop that was closed).
+ * Other workers then seem silent although they are not.
+ */
 const TICK_MS = 1000;
 const GAP_MS = 5000;
-/** A gap explains what is found within so long after it. */
+/** For this long after a pause, the pause explains the failures that are noticed. */
 const RECENT_MS = 15_000;
 
 export class OwnClock {
@@ -10,14 +13,14 @@ export class OwnClock {
   #tickedAt: number;
   #gap = { milliseconds: 0, endedAt: Number.NEGATIVE_INFINITY };
 
-  /** `now`: milliseconds of a clock that goes on while the machine sleeps. */
+  /** @param now milliseconds of a clock that continues while the machine sleeps */
   constructor(now: () => number = Date.now) {
     this.#now = now;
     this.#tickedAt = now();
     this.#timer = setInterval(() => this.#tick(), TICK_MS).unref();
   }
 
-  /** How long this process stood still a moment ago, in milliseconds; 0 if it did not. */
+  /** How long this process was paused recently, in milliseconds; 0 if it was not. */
   get stoodStillMs(): number {
     this.#tick();
     const { milliseconds, endedAt } = this.#gap;

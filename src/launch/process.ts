@@ -1,4 +1,7 @@
-/** A worker as a process of this machine: started, heard, ended. Its last words are kept. */
+/**
+ * A worker as a process of this machine: it is started, listened to and ended here. Its last lines
+ * of output are kept.
+ */
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { TrainResult } from "../train/index.ts";
@@ -16,19 +19,22 @@ import type { Watched } from "./watch.ts";
 const LAST_LINES = 12;
 const LAST_BYTES = 8192;
 const LOOK_MS = 1000;
-/** A worker that is stopped for so long is lost. The others find it sooner, where they have met it. */
+/**
+ * A worker that is found stopped by a signal this many times in a row is lost. Workers that have
+ * already met it notice sooner.
+ */
 const STOPPED_LOOKS = 15;
 
-/** What is of no interest to the watch over a run. */
+/** Messages that do not concern how a run ends, which `watchWorkers` watches. */
 export type OtherMessage = Exclude<FromWorker, { readonly kind: "done" | "error" }>;
 
 export class WorkerProcess implements Watched {
   readonly rank: number;
-  /** Resolves with the first failure; never without one. */
+  /** Resolves with the first failure; stays pending if there is none. */
   readonly failed: Promise<ErrorMessage>;
   readonly ended: Promise<void>;
   failure: ErrorMessage | undefined;
-  /** How the process ended without a word. */
+  /** How the process ended, if it ended without saying why. */
   crash: string | undefined;
   outcome: TrainResult["outcome"] | undefined;
   readonly #process: ChildProcess;
@@ -60,7 +66,7 @@ export class WorkerProcess implements Watched {
         this.#crashed(error.message);
         resolve();
       });
-      // After the streams: the last words are in by then.
+      // "close" comes after the streams have ended, so the last lines of output are there.
       this.#process.once("close", (status, signal) => {
         clearInterval(watch);
         this.#closed(status, signal);
@@ -73,7 +79,10 @@ export class WorkerProcess implements Watched {
     this.tell({ kind: "job", job });
   }
 
-  /** One that is stopped by a signal goes on, so that it can save: it would be killed otherwise. */
+  /**
+   * Asks the worker to stop. With `alone`, a worker that was stopped by a signal is continued so
+   * that it can save; otherwise it would be killed.
+   */
   stop(alone = false): void {
     this.tell({ kind: "stop", alone });
     if (alone && this.#isStopped) this.#process.kill("SIGCONT");

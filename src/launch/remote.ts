@@ -1,4 +1,4 @@
-/** An agent as the launcher sees it, and the workers behind it. */
+/** An agent as the launcher sees it, and the agent's workers. */
 import { LockstepError } from "../errors.ts";
 import type { JobFiles } from "../job/index.ts";
 import type { RunEvent } from "../telemetry/index.ts";
@@ -17,7 +17,7 @@ import type { OwnClock } from "./own-clock.ts";
 import type { Watched } from "./watch.ts";
 
 export interface RemoteOptions {
-  /** host:port, as the user named it. */
+  /** The agent's host:port, as the user wrote it. */
   readonly host: string;
   readonly line: Line;
   readonly firstRank: number;
@@ -31,11 +31,14 @@ export interface RemoteOptions {
 export class RemoteAgent {
   readonly host: string;
   readonly workers: readonly RemoteWorker[];
-  /** Resolves when the job was taken. Rejects with why not, or with PEER_LOST. */
+  /**
+   * Resolves when the agent has taken the job. Rejects with the agent's reason for refusing it, or
+   * with PEER_LOST.
+   */
   readonly accepted: Promise<void>;
   readonly #options: RemoteOptions;
   readonly #listening = new Set<number>();
-  /** When a part of the job was sent last, in milliseconds of `performance.now()`. */
+  /** When a part of the job was last sent, in milliseconds of `performance.now()`. */
   sentAt = performance.now();
   #pieces: Iterator<string> | undefined;
   #hasAnswered = false;
@@ -62,7 +65,7 @@ export class RemoteAgent {
     this.#options.line.send(envelope(request));
   }
 
-  /** The job, and then its files, as fast as the agent takes them. */
+  /** Sends the job and then its files, as fast as the agent takes them. */
   offer(job: AgentJob, files: JobFiles): void {
     this.#pieces = piecesOf(files);
     this.sentAt = performance.now();
@@ -78,7 +81,7 @@ export class RemoteAgent {
     }
   }
 
-  /** Ends what it still runs. */
+  /** Ends the workers that are still running, and the connection. */
   close(): void {
     if (this.workers.some(({ isOver }) => !isOver)) this.send({ kind: "kill" });
     this.#options.line.close();
@@ -97,7 +100,10 @@ export class RemoteAgent {
     this.#hear(reply);
   }
 
-  /** An agent speaks of its own workers only, and of those only once it has taken the job. Throws PROTOCOL. */
+  /**
+   * An agent may speak only of its own workers, and only once it has taken the job. Throws
+   * PROTOCOL.
+   */
   #checkTurn(reply: AgentReply): void {
     const { kind } = reply;
     const isAnswer = kind === "accepted" || kind === "refused";
@@ -153,12 +159,12 @@ export class RemoteAgent {
     });
   }
 
-  /** Says where it was, and where the worker is that it speaks of. */
+  /** Adds to an error the host on which it happened, and the host of the worker that it names. */
   #placed({ code, text, fields }: ErrorMessage): ErrorMessage {
     const { peer } = fields;
     const where = typeof peer === "number" ? this.#options.hostOf(peer) : undefined;
     const tail = where === undefined ? "" : `\n  Worker ${String(peer)} is on ${where}.`;
-    // No code but lockstep's runs there.
+    // Only lockstep's own code runs on the agent's machine.
     const what =
       code === undefined
         ? "lockstep failed, and this is a bug in lockstep. Please report it.\n"
@@ -246,7 +252,7 @@ export class RemoteWorker implements Watched {
     if (this.rank === this.#agent.workers[0]?.rank) this.#agent.send({ kind: "stop", alone });
   }
 
-  /** Of the whole agent. It is not waited for: it may be out of reach. */
+  /** Kills all workers of the agent. It does not wait for the agent, which may be out of reach. */
   kill(): void {
     if (!this.isOver) this.#agent.send({ kind: "kill" });
     this.end(undefined);

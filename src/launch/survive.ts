@@ -1,26 +1,33 @@
-/** What must not end a process of a run, and how one ends that can go on no longer. */
+/**
+ * Keeps a process of a run alive where only its output fails, and ends a process that cannot
+ * continue.
+ */
 import { readFileSync, readlinkSync } from "node:fs";
 import { loadSystemLibrary } from "../memory/index.ts";
 
-/** Output only shows: a terminal that was closed, a full disk or a reader that has gone take nothing away but what is shown. */
+/**
+ * Ignores errors of stdout and stderr. A terminal that was closed, a full disk or a reader that has
+ * gone affects only what is shown, not the run.
+ */
 export function outliveOutput(): void {
   for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined);
 }
 
 /**
- * Ends this process at once. Not by `process.exit`: the engine may be in the middle of a run on another thread, and
- * what is torn down on the way out would be taken from under it.
+ * Ends this process at once. `process.exit` is not used: the engine may be computing on another
+ * thread, and the exit would free memory that it is using.
  */
 export function endProcess(status: number): never {
-  process.emit("exit", status); // names of shared memory are taken away
+  process.emit("exit", status); // removes the names of shared memory
   if (process.platform !== "win32")
     loadSystemLibrary().func<(n: number) => void>("void _exit(int)")(status);
   return process.exit(status);
 }
 
 /**
- * Whether whoever started this process wants it to outlive its terminal, as `nohup` does. Node.js forgets signals that were
- * ignored before it began; what `nohup` puts in the place of a terminal's input tells of it still: a /dev/null that cannot be read.
+ * Whether whoever started this process wants it to outlive its terminal, as `nohup` does. Node.js
+ * forgets which signals were ignored before it started, but `nohup` leaves another trace: it
+ * replaces the terminal's input by a /dev/null that cannot be read.
  */
 export function outlivesTerminal(): boolean {
   if (process.platform !== "linux") return false;
@@ -33,6 +40,6 @@ export function outlivesTerminal(): boolean {
     const writeOnly = Number.parseInt(flags ?? "0", 8) % 4 === 1;
     return writeOnly && readlinkSync("/proc/self/fd/0") === "/dev/null";
   } catch {
-    return false; // no /proc here
+    return false; // there is no /proc here
   }
 }

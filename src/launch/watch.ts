@@ -1,32 +1,38 @@
 /**
- * How a run of several workers ends, wherever they are: when all have ended well, or with the cause of the first
- * failure, after the leader has saved what it has.
+ * How a run of several workers ends, wherever they are: when all have ended successfully, or with
+ * the cause of the first failure, after the leader has saved its state.
  */
 import { LockstepError } from "../errors.ts";
 import type { TrainResult } from "../train/index.ts";
 import { type ErrorMessage, isConsequence } from "./messages.ts";
 
-/** How long the leader may take to save what it has when another worker has failed. */
+/** How long the leader may take to save its state when another worker has failed. */
 const SAVE_MS = 30_000;
-/** How long the cause of a failure may take to be seen after its consequences. */
+/** How long to wait for the cause of a failure after its consequences were seen. */
 const CAUSE_MS = 500;
 
 /** A worker as its launcher sees it. */
 export interface Watched {
   readonly rank: number;
-  /** Resolves with the first failure; never without one. */
+  /** Resolves with the first failure; stays pending if there is none. */
   readonly failed: Promise<ErrorMessage>;
   readonly ended: Promise<void>;
   readonly failure: ErrorMessage | undefined;
-  /** How it ended without a word. */
+  /** How the worker ended, if it ended without saying why. */
   readonly crash: string | undefined;
   readonly outcome: TrainResult["outcome"] | undefined;
-  /** `alone`: another worker is lost; one that has not met all others yet ends at once. */
+  /**
+   * Asks the worker to stop. `alone`: another worker is lost, and a worker that has not yet met all
+   * others ends at once.
+   */
   stop(alone?: boolean): void;
   kill(): void;
 }
 
-/** Resolves when all have ended well; none is left when it settles. Throws what the first failure was. */
+/**
+ * Resolves when all workers have ended successfully; no worker is left when it settles. Throws the
+ * first failure.
+ */
 export async function watchWorkers(
   all: readonly Watched[],
   signal: AbortSignal,
@@ -63,8 +69,8 @@ async function firstFailureOrEnd(all: readonly Watched[]): Promise<void> {
 }
 
 /**
- * Waits for the cause of a failure, and for the leader to save its last good weights. The others may not have noticed: they
- * are asked to stop.
+ * Waits for the cause of a failure, and for the leader to save its last good weights. The other
+ * workers may not have noticed the failure, so they are asked to stop.
  */
 async function settle(all: readonly Watched[]): Promise<void> {
   const cause = Promise.race(
@@ -91,7 +97,10 @@ async function atMost(milliseconds: number, what: Promise<unknown>): Promise<voi
   clearTimeout(timer);
 }
 
-/** A crash counts first, then an error with a cause of its own, then the consequences. */
+/**
+ * Chooses the error to report: a crash first, then an error with a cause of its own, then errors
+ * that only follow from another.
+ */
 function errorOf(all: readonly Watched[]): Error {
   const failed = all.filter(({ failure }) => failure !== undefined);
   const first =

@@ -1,7 +1,8 @@
-/** What a worker's process begins with. */
+/** The first module of a worker's process. */
 import { loadModules } from "../start.ts";
 
-// A Ctrl-C and the end of a terminal reach all of its processes, at any time; what they mean is for the launcher to say.
+// Ctrl-C and the end of a terminal send a signal to all processes of the terminal. The launcher
+// decides what it means, so workers ignore it.
 for (const name of ["SIGINT", "SIGHUP"] as const) process.on(name, () => undefined);
 
 await loadModules(() => import("./worker.ts"));

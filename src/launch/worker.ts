@@ -1,4 +1,7 @@
-/** A worker of a run on this machine: a process that the launcher starts, with a rank. It ends when its launcher does. */
+/**
+ * A worker of a run: a process that the launcher starts, with a rank. It ends when its launcher
+ * does.
+ */
 import { Group, measureCosts } from "../collectives/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
@@ -6,7 +9,7 @@ import { openJob, readJobFolder } from "../job/index.ts";
 import { type JsonlSink, jsonlSink } from "../telemetry/index.ts";
 import { FILES, openRunFolder, overrideRun, type TrainResult, train } from "../train/index.ts";
 import {
-  joinMachines,
+  joinNodes,
   joinSharedMemory,
   joinTcp,
   listenTcp,
@@ -22,7 +25,10 @@ import {
 } from "./messages.ts";
 import { endProcess, outliveOutput } from "./survive.ts";
 
-/** The longest that one may work alone while others wait. Those that have ended, stopped or fallen silent are found by that. */
+/**
+ * The longest that one may work alone while others wait. Those that have ended, stopped or fallen
+ * silent are found by that.
+ */
 const DEADLINE_MS = 3_600_000;
 /** All doors are open when their addresses are told: who cannot reach one by then never will. */
 const REACH_MS = 8000;
@@ -47,20 +53,21 @@ function tell(message: FromWorker): Promise<void> {
 async function work(job: Assignment): Promise<TrainResult["outcome"]> {
   const { threads, dump, roots, startedAt = performance.timeOrigin } = job;
   const opened = openJob(readJobFolder(job.job));
-  // A job of this machine was checked when it was opened or made.
+  // A job that comes from this machine was checked when it was opened or made.
   if (job.meeting.kind === "network") opened.check();
   const run = overrideRun(opened.run, job.overrides);
   const folder = await openRunFolder(job.out);
   const engine = createOrtEngine({ threads, ...(dump === undefined ? {} : { dump }) });
-  // Who writes checkpoints writes figures: the launcher may be on another machine, or gone a step before.
+  // The worker that writes checkpoints writes figures too, because the launcher may be on another
+  // machine, or end a step earlier.
   const metrics = job.rank === 0 ? figures(folder.file(FILES.metrics)) : undefined;
   try {
     const transport = await meet(job);
     hasMet = true;
     const group = new Group({ engine, transport });
     try {
-      // Between machines, how gradients are cut into buckets follows from what a message costs.
-      if (transport.machines.length > 1) group.costs = await measureCosts(group);
+      // Between nodes, how gradients are cut into buckets follows from what a message costs.
+      group.costs = await measureCosts(transport);
       const { outcome } = await train(run, {
         engine,
         folder,
@@ -104,20 +111,20 @@ async function meet(job: Assignment): Promise<Transport> {
     return joinSharedMemory({ name: job.meeting.group, rank, size, deadlineMs, signal });
   }
   const { own, group } = job.meeting;
-  const machines = Array.from({ length: size / own }, (_, machine) =>
-    Array.from({ length: own }, (_, place) => machine * own + place),
+  const nodes = Array.from({ length: size / own }, (_, node) =>
+    Array.from({ length: own }, (_, place) => node * own + place),
   );
-  const names = machines[Math.floor(rank / own)] ?? [rank];
-  const peers = machines.flat().filter((peer) => !names.includes(peer));
+  const names = nodes[Math.floor(rank / own)] ?? [rank];
+  const peers = nodes.flat().filter((peer) => !names.includes(peer));
   if (own === 1) return meetOverNetwork(job, job.meeting, peers);
   const place = { rank: rank % own, size: own, names };
-  // Agents of one machine would meet in one place: each has a first rank of its own.
+  // Several agents may run on one machine: the first rank keeps the names of their groups apart.
   const name = `lockstep-${group}-${names[0]}`;
   const [local, network] = await Promise.all([
     joinSharedMemory({ name, ...place, deadlineMs, signal }),
     meetOverNetwork(job, job.meeting, peers),
   ]);
-  return joinMachines({ local, network, machines, deadlineMs });
+  return joinNodes({ local, network, nodes, deadlineMs });
 }
 
 async function meetOverNetwork(
@@ -165,7 +172,9 @@ function askToStop(): void {
   stop.abort(new LockstepError("ABORTED", "A stop was asked for."));
 }
 
-/** Another worker is lost. What was done is saved; where nothing was, there is nobody to wait for. */
+/**
+ * Another worker is lost. What was done is saved; where nothing was, there is nobody to wait for.
+ */
 function stopAlone(): void {
   askToStop();
   if (!hasMet) meeting.abort(new LockstepError("ABORTED", "Another worker is lost."));

@@ -1,16 +1,16 @@
 /**
- * Foreign functions: the one place that loads native libraries. Every call runs on a stack that koffi owns, so
- * its size is set here, before the first library is loaded.
+ * Foreign functions: the one place that loads native libraries. Every call runs on a stack that
+ * koffi owns, so its size is set here, before the first library is loaded.
  */
 import koffi from "koffi";
 import { LockstepError } from "../errors.ts";
 
-/** An address in this process. Zero is null. */
+/** An address in this process; zero is the null pointer. */
 export type Address = bigint;
 
 /**
- * Kernels of the engine keep packed panels of matrices on the stack; koffi's own 128 KiB for asynchronous
- * calls is not enough for them. Pages that are not touched cost nothing.
+ * Kernels of the engine keep packed panels of matrices on the stack; koffi's own 128 KiB for
+ * asynchronous calls is not enough for them. Pages that are not touched cost nothing.
  */
 const STACK_BYTES = 8 * 2 ** 20;
 
@@ -21,12 +21,15 @@ export interface Library {
 }
 
 /**
- * Libraries stay loaded: koffi unloads one when its handle is collected, though functions that were reached through
- * a table of pointers are still in use.
+ * Libraries stay loaded: koffi unloads a library when its handle is garbage-collected, although
+ * functions that were reached through a table of pointers are still in use.
  */
 const loaded = new Set<unknown>();
 
-/** What this program itself exports: Node.js has OpenSSL's functions. Throws ENGINE_LIBRARY. */
+/**
+ * Opens the symbols that this program itself exports: Node.js has OpenSSL's functions. Throws
+ * ENGINE_LIBRARY.
+ */
 export function loadProgram(): Library {
   return load(null, "of this program");
 }

@@ -99,7 +99,8 @@ test("what a dead process left is swept", { skip: process.platform !== "linux" }
   assert.equal(left().length, 0, "a process that ends cleans up after itself");
   const killed = run("die");
   assert.equal(killed.signal, "SIGKILL", killed.stderr);
-  // It lies there until the next process that allocates named memory: this one, unless another test is faster.
+  // It lies there until the next process that allocates named memory: this one, unless another test
+  // is faster.
   allocateMemory(100, { shareAs: name }).close();
   assert.equal(left().length, 0);
 });

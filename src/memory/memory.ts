@@ -1,6 +1,6 @@
 /**
- * Memory outside the JavaScript heap: the ground under parameters, gradients and activations. Zeroed, aligned to
- * pages (so to 64 bytes), private or under a name that other processes open.
+ * Memory outside the JavaScript heap, for parameters, gradients and activations. It is zeroed,
+ * aligned to pages (so to 64 bytes), and private or under a name by which other processes open it.
  */
 import { constants } from "node:buffer";
 import { randomBytes } from "node:crypto";
@@ -8,7 +8,7 @@ import fs from "node:fs";
 import koffi from "koffi";
 import { assert, LockstepError } from "../errors.ts";
 import type { Address } from "./ffi.ts";
-import type { Mapping, NamedMapping, Platform } from "./platform.ts";
+import type { Mapping, NamedMapping, Part, Platform } from "./platform.ts";
 import { posixPlatform } from "./posix.ts";
 import { windowsPlatform } from "./windows.ts";
 
@@ -16,13 +16,18 @@ import { windowsPlatform } from "./windows.ts";
 export const LARGEST_VIEW = constants.MAX_LENGTH;
 
 export interface AllocateMemoryOptions {
-  /** Letters, digits, `-` and `_`, at most 100: a name that other processes of this machine can open. */
+  /**
+   * A name by which other processes of this machine can open the memory: letters, digits, `-` and
+   * `_`, at most 100.
+   */
   readonly shareAs?: string;
+  /** The only bytes that will ever be touched: the rest takes addresses and no memory. All of them by default. */
+  readonly parts?: readonly Part[] | undefined;
 }
 
 /**
- * A piece of memory. Views of it stay harmless after `close`: the pages go back to the system at once, the
- * addresses when the last view is collected.
+ * A piece of memory. Views of it stay harmless after `close`: the pages are returned to the system
+ * at once, the addresses when the last view is collected.
  */
 export class Memory {
   readonly byteLength: number;
@@ -46,7 +51,7 @@ export class Memory {
     this.#views = { mapping, system, live: 0, closed: false };
   }
 
-  /** Under which other processes can open it now; undefined once it is taken away. */
+  /** The name by which other processes can open it; undefined once the name is removed. */
   get name(): string | undefined {
     return this.#name;
   }
@@ -55,12 +60,15 @@ export class Memory {
     return this.#mapping === undefined;
   }
 
-  /** Throws ENGINE_CLOSED after close. */
+  /** The address of the first byte. Throws ENGINE_CLOSED after close. */
   get address(): Address {
     return this.#open().address;
   }
 
-  /** All of it as one view. Throws OUT_OF_MEMORY where that is longer than a view can be: use `view`. */
+  /**
+   * The whole memory as one view. Throws OUT_OF_MEMORY if it is longer than a view can be: use
+   * `view`.
+   */
   get bytes(): Uint8Array {
     this.#open();
     this.#bytes ??= this.view(0, this.byteLength);
@@ -91,8 +99,8 @@ export class Memory {
   }
 
   /**
-   * Takes the name away: those who have the memory keep it, nobody else can open it, and nothing is left behind
-   * even if all of them are killed.
+   * Removes the name: those who have opened the memory keep it, nobody else can open it, and
+   * nothing is left behind even if all of them are killed.
    */
   unlink(): void {
     this.#open();
@@ -100,7 +108,7 @@ export class Memory {
     this.#name = undefined;
   }
 
-  /** Gives the memory back. A second call does nothing. */
+  /** Returns the memory to the system. A second call does nothing. */
   close(): void {
     if (this.#mapping === undefined) return;
     const views = this.#views;
@@ -140,23 +148,31 @@ function platform(): Platform {
   return cachedPlatform;
 }
 
-/** Zeroed memory. Throws OUT_OF_MEMORY, or MEMORY_NAME if the name is taken. */
+/** Allocates zeroed memory. Throws OUT_OF_MEMORY, or MEMORY_NAME if the name is taken. */
 export function allocateMemory(byteLength: number, options: AllocateMemoryOptions = {}): Memory {
   assert(Number.isSafeInteger(byteLength) && byteLength >= 0, `memory of ${byteLength} bytes`);
   const system = platform();
   const mapped = Math.max(64, byteLength);
   const name = options.shareAs;
-  if (name === undefined) return new Memory(system.map(mapped), byteLength, system);
-  return new Memory(system.create(checkName(name), mapped), byteLength, system, name);
+  const { parts = [{ byteOffset: 0, byteLength: mapped }] } = options;
+  const isSparse = options.parts !== undefined;
+  if (name === undefined) return new Memory(system.map(mapped, isSparse), byteLength, system);
+  return new Memory(system.create(checkName(name), mapped, parts), byteLength, system, name);
 }
 
-/** Memory that another process, or this one, allocated with `shareAs: name`. Throws MEMORY_NAME. */
+/**
+ * Opens memory that another process, or this one, allocated with `shareAs: name`. Throws
+ * MEMORY_NAME.
+ */
 export function openMemory(name: string): Memory {
   const mapping = platform().open(checkName(name));
   return new Memory(mapping, mapping.byteLength, platform(), name);
 }
 
-/** The bytes of a file, read only: a write to them ends the process. Throws FILE_NOT_FOUND, IO_FAILED. */
+/**
+ * Maps the bytes of a file, read only: a write to them ends the process. Throws FILE_NOT_FOUND,
+ * IO_FAILED.
+ */
 export function mapFile(path: string): Memory {
   const stat = fs.statSync(path, { throwIfNoEntry: false });
   if (stat === undefined || !stat.isFile()) {
@@ -176,8 +192,8 @@ export function mapFile(path: string): Memory {
 }
 
 /**
- * Asks for large pages in memory that a library has allocated, before it is touched: fewer page faults and
- * fewer misses of the address cache. A hint; Linux only.
+ * Asks for large pages in memory that a library has allocated, before it is touched: they cause
+ * fewer page faults and fewer TLB misses. It is only a hint, and works on Linux only.
  */
 export function preferLargePages(address: Address): void {
   platform().preferLargePages(address);

@@ -15,7 +15,10 @@ const skip =
     ? "there is no /dev/shm"
     : process.geteuid?.() !== 0 && "only root can make files of another user";
 
-/** A name for memory, and files whose names begin as those of its file do and come before it in every order. */
+/**
+ * A name for memory, and files whose names begin as those of its file do and come before it in
+ * every order.
+ */
 function foreign(context: TestContext, kind: string, make: (file: string) => void) {
   const name = `neighbour-${kind}-${process.pid}`;
   const file = path.join(FOLDER, `lockstep-${name}.${pidNamespace()}.1`);

@@ -6,16 +6,25 @@ export interface Mapping {
   readonly byteLength: number;
 }
 
+/** Bytes of a mapping. */
+export interface Part {
+  readonly byteOffset: number;
+  readonly byteLength: number;
+}
+
 export interface NamedMapping extends Mapping {
   /** Removes the name; those who mapped it keep their memory. */
   readonly unlink: () => void;
 }
 
 export interface Platform {
-  /** Zeroed pages. Throws OUT_OF_MEMORY. */
-  map(byteLength: number): Mapping;
-  /** Zeroed pages under a name that no living process uses. */
-  create(name: string, byteLength: number): NamedMapping;
+  /**
+   * Zeroed pages. `isSparse`: only parts of them will be touched, so pages stay as small as the system has them.
+   * Throws OUT_OF_MEMORY.
+   */
+  map(byteLength: number, isSparse: boolean): Mapping;
+  /** Zeroed pages under a name that no living process uses. The system is asked at once for room for `parts`. */
+  create(name: string, byteLength: number, parts: readonly Part[]): NamedMapping;
   /** Pages that another process created. */
   open(name: string): Mapping;
   /** The bytes of a file, read only. */

@@ -1,18 +1,19 @@
 /**
- * Memory on Linux and macOS: mmap. Named memory is a file under /dev/shm (Linux) or in the folder for temporary
- * files (macOS), called `lockstep-NAME.NAMESPACE.PID`: what a killed process left behind is swept by the next
- * one, at its first memory of any kind.
+ * Memory on Linux and macOS, by mmap. Named memory is a file under /dev/shm (Linux) or in the
+ * folder for temporary files (macOS), called `lockstep-NAME.NAMESPACE.PID`. Files that a killed
+ * process left behind are removed by the next process when it first allocates memory of any kind.
  *
- * Every user of the machine may put files into these folders. So only regular files that belong to this process's user, and that no
- * other user may open, are looked at, opened or removed, and no link is followed.
+ * Every user of the machine may put files into these folders. So only regular files that belong to
+ * this process's user, and that no other user may open, are examined, opened or removed, and no
+ * link is followed.
  */
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import koffi from "koffi";
-import { LockstepError } from "../errors.ts";
+import { LESS_MEMORY, LockstepError } from "../errors.ts";
 import { type Address, type Library, loadLibrary } from "./ffi.ts";
-import type { Mapping, NamedMapping, Platform } from "./platform.ts";
+import type { Mapping, NamedMapping, Part, Platform } from "./platform.ts";
 
 const PROT_READ = 1;
 const PROT_WRITE = 2;
@@ -44,7 +45,7 @@ export function posixPlatform(): Platform {
     "void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)",
   );
   const munmap = libc.func<Munmap>("int munmap(void *address, size_t length)");
-  // Without room behind it, a write to a page of tmpfs kills the process: so it is reserved at once.
+  // The space is reserved at once: without it, a write to a page of tmpfs would kill the process.
   const reserve = linux
     ? libc.func<Reserve>("int posix_fallocate(int fd, int64_t offset, int64_t length)")
     : () => 0;
@@ -68,14 +69,15 @@ export function posixPlatform(): Platform {
     mapOrThrow(byteLength, protection, MAP_SHARED, fd);
 
   return {
-    map(byteLength): Mapping {
+    map(byteLength, isSparse): Mapping {
       const flags = MAP_PRIVATE | anonymous;
       const mapping = mapOrThrow(byteLength, PROT_READ | PROT_WRITE, flags, -1);
-      if (byteLength >= LARGE_PAGE_BYTES) madvise(mapping.address, byteLength, MADV_HUGEPAGE);
+      if (!isSparse && byteLength >= LARGE_PAGE_BYTES)
+        madvise(mapping.address, byteLength, MADV_HUGEPAGE);
       return mapping;
     },
 
-    create(name, byteLength): NamedMapping {
+    create(name, byteLength, parts): NamedMapping {
       sweep(folder);
       if (find(folder, name) !== undefined) {
         throw new LockstepError("MEMORY_NAME", `Shared memory "${name}" exists already.`, {
@@ -93,8 +95,11 @@ export function posixPlatform(): Platform {
       mine.add(file);
       try {
         inFolder(folder, () => fs.ftruncateSync(fd, byteLength));
-        const errno = reserve(fd, 0, byteLength);
-        if (errno !== 0) throw outOfMemory(byteLength, errno, folder);
+        for (const part of parts) {
+          if (part.byteLength === 0) continue;
+          const errno = reserve(fd, part.byteOffset, part.byteLength);
+          if (errno !== 0) throw outOfMemory(byteLengthOf(parts), errno, folder);
+        }
         return { ...mapDescriptor(fd, byteLength, PROT_READ | PROT_WRITE), unlink };
       } catch (error) {
         unlink();
@@ -131,7 +136,7 @@ export function posixPlatform(): Platform {
       }
     },
 
-    /** Puts empty pages in the place of the old ones: a late read finds zeros, a late write goes nowhere. */
+    /** Replaces the pages by empty ones: a late read finds zeros, a late write has no effect. */
     retire({ address, byteLength }): boolean {
       const flags = MAP_PRIVATE | anonymous | noReserve | MAP_FIXED;
       return mmap(address, byteLength, PROT_READ | PROT_WRITE, flags, -1, 0) === address;
@@ -148,14 +153,14 @@ export function posixPlatform(): Platform {
   };
 }
 
-/** Files of this process, to be removed when it ends without closing them. */
+/** Files of this process, which are removed when it ends without closing them. */
 const mine = new Set<string>();
 
 function removeMine(): void {
   for (const file of mine) fs.rmSync(file, { force: true });
 }
 
-/** The C library of this system. */
+/** Opens the C library of this system. */
 export function loadSystemLibrary(): Library {
   return loadLibrary(process.platform === "linux" ? libcName() : "libSystem.dylib");
 }
@@ -197,7 +202,7 @@ function find(folder: string, name: string): string | undefined {
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = fs.constants;
 const CREATE = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
-/** A pipe in the place of the file must not hold the process up. */
+/** O_NONBLOCK: a pipe in place of the file must not block the process. */
 const OPEN = O_RDWR | O_NOFOLLOW | O_NONBLOCK;
 
 function isOwnFile(file: string): boolean {
@@ -205,7 +210,7 @@ function isOwnFile(file: string): boolean {
   return stat !== undefined && isOwn(stat);
 }
 
-/** A regular file of this user that no other user may open. */
+/** Whether this is a regular file of this user that no other user may open. */
 function isOwn(stat: fs.Stats): boolean {
   return stat.isFile() && stat.uid === process.geteuid?.() && (stat.mode & 0o077) === 0;
 }
@@ -218,7 +223,10 @@ function notOwn(name: string, folder: string): LockstepError {
   );
 }
 
-/** What the system refuses there, in words. One process alone needs no shared memory: this is for several. */
+/**
+ * Runs `body` and explains in words what the system refuses in this folder. Only runs of several
+ * processes need shared memory.
+ */
 function inFolder<Result>(folder: string, body: () => Result): Result {
   try {
     return body();
@@ -243,7 +251,9 @@ function inFolder<Result>(folder: string, body: () => Result): Result {
   }
 }
 
-/** Process ids mean something only within their namespace: containers may share /dev/shm. */
+/**
+ * The namespace of process ids. Ids are unique only within it, and containers may share /dev/shm.
+ */
 export function pidNamespace(): string {
   try {
     return /\d+/.exec(fs.readlinkSync("/proc/self/ns/pid"))?.[0] ?? "0";
@@ -252,19 +262,19 @@ export function pidNamespace(): string {
   }
 }
 
-/** Removes what processes of this namespace left behind when they were killed. */
+/** Removes files that processes of this namespace left behind when they were killed. */
 function sweep(folder: string): void {
   const here = pidNamespace();
   let files: string[];
   try {
     files = fs.readdirSync(folder);
   } catch {
-    return; // who shares memory there is told why it cannot be
+    return; // whoever needs shared memory gets an error that says why there is none
   }
   for (const file of files) {
     const [, namespace, pid] = /^lockstep-.*\.(\d+)\.(\d+)$/.exec(file) ?? [];
     if (namespace !== here || isAlive(Number(pid))) continue;
-    // Another user's is for a process of that user to remove.
+    // A file of another user is left to a process of that user.
     if (isOwnFile(path.join(folder, file))) fs.rmSync(path.join(folder, file), { force: true });
   }
 }
@@ -278,13 +288,17 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** Ended, and waiting for its parent to notice: that may take long. */
+/** Whether the process has ended and its parent has not yet noticed, which may take long. */
 function isZombie(pid: number): boolean {
   try {
     return /\) [ZXx] [^)]*$/.test(fs.readFileSync(`/proc/${pid}/stat`, "latin1"));
   } catch {
-    return false; // no /proc here, or gone by now
+    return false; // there is no /proc here, or the process is gone by now
   }
+}
+
+function byteLengthOf(parts: readonly Part[]): number {
+  return parts.reduce((sum, { byteLength }) => sum + byteLength, 0);
 }
 
 function outOfMemory(byteLength: number, errno: number, where?: string): LockstepError {
@@ -296,7 +310,7 @@ function outOfMemory(byteLength: number, errno: number, where?: string): Lockste
       hint:
         where === "/dev/shm"
           ? "Enlarge /dev/shm (in a container: docker run --shm-size=8g)."
-          : "Use a smaller model or batch, or a machine with more memory.",
+          : LESS_MEMORY,
       fields: { byteLength, errno },
     },
   );

@@ -1,4 +1,7 @@
-/** Memory on Windows: file mappings backed by the paging file, which end with the last process that holds them. */
+/**
+ * Memory on Windows: file mappings backed by the paging file, which end with the last process that
+ * holds them.
+ */
 import fs from "node:fs";
 import { LockstepError } from "../errors.ts";
 import { type Address, loadLibrary } from "./ffi.ts";
@@ -147,6 +150,6 @@ export function windowsPlatform(): Platform {
       unmapView(address);
     },
 
-    preferLargePages: () => undefined, // needs a privilege there
+    preferLargePages: () => undefined, // large pages need a privilege on Windows
   };
 }

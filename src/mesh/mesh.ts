@@ -1,4 +1,4 @@
-/** A mesh: ranks with places on named axes. The last axis varies fastest. */
+/** A mesh: ranks arranged along named axes. The index on the last axis varies fastest. */
 import { assert, LockstepError } from "../errors.ts";
 
 export interface MeshAxis {
@@ -12,7 +12,10 @@ export interface Mesh {
   readonly size: number;
 }
 
-/** `createMesh({ data: 4, tensor: 2 })`: ranks 0 and 1 share a place on `data`. @throws INVALID_OPTION */
+/**
+ * `createMesh({ data: 4, tensor: 2 })`: ranks 0 and 1 have the same index on `data`. @throws
+ * INVALID_OPTION
+ */
 export function createMesh(axes: Readonly<Record<string, number>>): Mesh {
   const list = Object.entries(axes).map(([name, size]) => ({ name, size }));
   for (const { name, size } of list) {
@@ -22,19 +25,21 @@ export function createMesh(axes: Readonly<Record<string, number>>): Mesh {
   return { axes: list, size: list.reduce((product, { size }) => product * size, 1) };
 }
 
-/** @throws INVALID_OPTION where the mesh has no such axis */
+/** @throws INVALID_OPTION if the mesh has no such axis */
 export function axisOf(mesh: Mesh, name: string): MeshAxis {
   const axis = mesh.axes.find((candidate) => candidate.name === name);
   if (axis !== undefined) return axis;
   throw new LockstepError("INVALID_OPTION", `The mesh ${formatMesh(mesh)} has no axis "${name}".`);
 }
 
-/** The place of a rank on an axis. */
+/** The index of a rank on an axis. */
 export function placeOn(mesh: Mesh, axis: string, rank: number): number {
   return Math.floor(rank / strideOf(mesh, axis, rank)) % axisOf(mesh, axis).size;
 }
 
-/** The ranks whose places differ from those of `rank` on these axes only, ascending; `rank` is among them. */
+/**
+ * The ranks that differ from `rank` in their index on these axes only, ascending, including `rank`.
+ */
 export function groupOf(mesh: Mesh, axes: readonly string[], rank: number): number[] {
   for (const name of axes) axisOf(mesh, name);
   const fixed = mesh.axes.filter(({ name }) => !axes.includes(name));
@@ -49,7 +54,7 @@ function strideOf(mesh: Mesh, name: string, rank: number): number {
   return mesh.axes.slice(at + 1).reduce((product, { size }) => product * size, 1);
 }
 
-/** `data=4 tensor=2` */
+/** Formats a mesh as `data=4 tensor=2`. */
 export function formatMesh({ axes }: Mesh): string {
   return axes.map(({ name, size }) => `${name}=${size}`).join(" ");
 }

@@ -1,12 +1,18 @@
-/** Where ranks run. What lies within a node is a fact that lowering uses; it is no axis of a mesh. */
+/**
+ * The nodes on which ranks run. Lowering uses which ranks share a node; a node is not an axis of a
+ * mesh.
+ */
 import { LockstepError } from "../errors.ts";
 
 export interface Topology {
-  /** The ranks of each node (machine), ascending. Ranks of one node can read each other's memory in place. */
+  /**
+   * The ranks of each node (machine), ascending. Ranks of one node can read each other's memory in
+   * place.
+   */
   readonly nodes: readonly (readonly number[])[];
 }
 
-/** So many nodes of equally many ranks, in order. @throws INVALID_OPTION */
+/** A topology of `nodes` nodes with equally many ranks each, in order. @throws INVALID_OPTION */
 export function evenTopology(ranks: number, nodes: number): Topology {
   if (!Number.isInteger(ranks / nodes) || nodes < 1) {
     throw new LockstepError(
@@ -23,8 +29,8 @@ export function evenTopology(ranks: number, nodes: number): Topology {
 }
 
 /**
- * The topology that a mesh can be laid over: nodes of equally many ranks, in the order of the ranks. Where the real nodes are not
- * so, every rank counts as a node of its own.
+ * The topology that a mesh can be laid over: nodes with equally many ranks each, in the order of
+ * the ranks. If the real nodes are not so, every rank counts as a node of its own.
  */
 export function regularTopology({ nodes }: Topology): Topology {
   const isEven = nodes.every((own) => own.length === nodes[0]?.length);

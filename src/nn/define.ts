@@ -1,4 +1,4 @@
-/** From a function that builds with a scope to a model. */
+/** Makes a model from a function that builds it within a scope. */
 import { LockstepError } from "../errors.ts";
 import type { GraphBuilder, Value } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
@@ -7,7 +7,7 @@ import { formatType, isFloat } from "../tensor/index.ts";
 import type { BuildOptions, Model, ModelDefinition, State } from "./model.ts";
 import { type ModelUnderConstruction, RANDOM_KEY, Scope } from "./scope.ts";
 
-/** What a model gives: a scalar loss and any outputs by name. */
+/** The outputs of a model: a scalar loss, and any others by name. */
 export type ModelOutputs = { readonly loss: Value } & Readonly<Record<string, Value>>;
 
 const BUILD_OPTIONS: OptionKinds<BuildOptions> = {
@@ -80,7 +80,7 @@ function buildModel(
   };
 }
 
-/** The value under a name of its own, so that outputs have the names that the model gave them. */
+/** Gives a value a name of its own, so that outputs have the names that the model gave them. */
 function give(builder: GraphBuilder, name: string, value: Value): Value {
   return builder.append("Identity", name, [value], {}, [name])[0] as Value;
 }

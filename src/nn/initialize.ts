@@ -1,6 +1,7 @@
 /**
- * Initial values. They are a function of (seed, name of the parameter) alone, so that every worker makes the same ones,
- * in any order, and a model that gains a layer keeps the values of the others. Random ones are graphs for the engine.
+ * Initial values. They depend only on the seed and the name of the parameter, so every worker makes
+ * the same values, in any order, and a model that gains a layer keeps the values of the others.
+ * Random values are graphs for the engine.
  */
 import { full, normal, uniform } from "../functional/index.ts";
 import type { Graph, GraphBuilder, Value } from "../graph/index.ts";
@@ -8,7 +9,7 @@ import { newBuilder } from "../ops/index.ts";
 import { type Tensor, type TensorType, tensorFrom } from "../tensor/index.ts";
 import type { Initializer } from "./model.ts";
 
-/** Values given as they are, or a graph that makes them; its one output is the tensor. */
+/** An initial value: the tensor itself, or a graph whose only output is the tensor. */
 export type InitialValue =
   | { readonly kind: "tensor"; readonly tensor: Tensor }
   | {
@@ -17,7 +18,10 @@ export type InitialValue =
       readonly inputs: Readonly<Record<string, Tensor>>;
     };
 
-/** How a parameter or state gets its first value. The graph depends on type and initializer only, so equal layers share it. */
+/**
+ * Makes the initial value of a parameter or state. The graph depends on type and initializer only,
+ * so equal layers share it.
+ */
 export function initialValue(
   { name, type, initializer }: { name: string; type: TensorType; initializer: Initializer },
   seed: number,
@@ -56,7 +60,10 @@ function keyOf(builder: GraphBuilder): Value {
   return builder.input("key", { dtype: "int32", shape: [1] });
 }
 
-/** 32 bits from the seed and a name: FNV-1a over the name's UTF-16 units, then the finalizer of MurmurHash3. */
+/**
+ * A key of 32 bits from the seed and a name: FNV-1a over the name's UTF-16 units, then the
+ * finalizer of MurmurHash3.
+ */
 export function initialKey(seed: number, name: string): number {
   let hash = mix(Math.floor(seed / 2 ** 32) ^ mix(seed | 0));
   for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193);

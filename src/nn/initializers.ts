@@ -1,4 +1,4 @@
-/** Usual initial values by name, for layers. All are data; see `Initializer`. */
+/** Common initializers for layers. All are data; see `Initializer`. */
 import type { Initializer } from "./model.ts";
 
 export const zeros: Initializer = { kind: "zeros" };
@@ -15,12 +15,14 @@ export const uniform = (bound: number): Initializer => ({
   high: bound,
 });
 
-/** Even within ±1/√inputs: what PyTorch gives linear and convolution layers. */
+/** Uniform within ±1/√inputs, as PyTorch initializes linear and convolution layers. */
 export const fanIn = (inputs: number): Initializer => uniform(1 / Math.sqrt(inputs));
 
 /** Normal with deviation √(2/inputs), for layers followed by a ReLU (He et al. 2015). */
 export const heNormal = (inputs: number): Initializer => normal(Math.sqrt(2 / inputs));
 
-/** Even within ±√(6/(inputs + outputs)), for layers followed by tanh (Glorot and Bengio 2010). */
+/**
+ * Uniform within ±√(6/(inputs + outputs)), for layers followed by tanh (Glorot and Bengio 2010).
+ */
 export const glorotUniform = (inputs: number, outputs: number): Initializer =>
   uniform(Math.sqrt(6 / (inputs + outputs)));

@@ -1,27 +1,31 @@
 /**
- * What a model is to the rest: a graph whose inputs are batch fields, parameters, states and perhaps a random key.
- * Nothing here knows a layer, an optimizer or where a model came from (a run file or an `.onnx` file).
+ * What a model is to the rest of Lockstep: a graph whose inputs are batch fields, parameters,
+ * states and possibly a random key. Nothing here knows a layer, an optimizer or where a model came
+ * from (a run file or an `.onnx` file).
  */
 import type { Expectation, Graph } from "../graph/index.ts";
 import type { DType, Shape, Tensor, TensorType } from "../tensor/index.ts";
 
-/** What a run trains: builds its graph for a batch size and a mode. */
+/** A model that a run trains: it builds its graph for a batch size and a mode. */
 export interface ModelDefinition {
   readonly name: string;
   /** Throws INVALID_OPTION, SHAPE_MISMATCH and others, naming the layer. */
   build(options: BuildOptions): Model;
 }
 
-/** In `eval` mode nothing is random and no state changes. */
+/** The mode of a graph. In `eval` mode nothing is random and no state changes. */
 export type Mode = "train" | "eval";
 
 export interface BuildOptions {
-  /** Samples of one run of the graph. */
+  /** The number of samples of one execution of the graph. */
   readonly batch: number;
   readonly mode: Mode;
-  /** For a file that others run: what an imported model draws is then left to them, and not bound to a seed. Default: false. */
+  /**
+   * Whether the graph is written to a file for other programs: random numbers of an imported model
+   * are then drawn by the engine instead of from a seed. Default: false.
+   */
   readonly exported?: boolean;
-  /** Of parameters and of float batch fields. Default: float32. */
+  /** The element type of parameters and of float batch fields. Default: float32. */
   readonly dtype?: DType;
 }
 
@@ -29,25 +33,33 @@ export interface BuildOptions {
 export interface Model {
   readonly name: string;
   readonly graph: Graph;
-  /** Inputs that the data fills, in order of declaration; the leading dim of each is the batch. */
+  /**
+   * The inputs that the data fills, in order of declaration; the leading dim of each is the batch.
+   */
   readonly batch: readonly string[];
-  /** Inputs that are trained, in order of declaration. */
+  /** The inputs that are trained, in order of declaration. */
   readonly parameters: readonly Parameter[];
-  /** Inputs that a training step replaces but no gradient reaches: running statistics. */
+  /** The inputs that a training step replaces but that no gradient reaches: running statistics. */
   readonly states: readonly State[];
-  /** Input of type int32 [batch]: a key for each sample, from which random layers draw. Undefined without such layers. */
+  /**
+   * The input of type int32 [batch] that holds a key for each sample, from which random layers
+   * draw. Undefined if there are no such layers.
+   */
   readonly randomKey: string | undefined;
-  /** From where to where values must be that come from data as they are: targets of a loss. */
+  /** The ranges of values that come directly from the data, such as the targets of a loss. */
   readonly expectations: readonly Expectation[];
-  /** A scalar output. */
+  /** The name of the scalar loss output. */
   readonly loss: string;
-  /** Other outputs by what they are: `{ logits: "logits", accuracy: "accuracy" }`. Scalars are measures, the others predictions. */
+  /**
+   * The names of the other outputs, by what they are: `{ logits: "logits", accuracy: "accuracy" }`.
+   * Scalars are measures, the others predictions.
+   */
   readonly outputs: Readonly<Record<string, string>>;
-  /** The same model for another number of samples. Throws what building it throws. */
+  /** The same model for another number of samples. Throws the errors of building it. */
   readonly resized: (batch: number) => Model;
-  /** What whoever trains this model should know before the first step: sentences. */
+  /** Sentences that whoever trains this model should know before the first step. */
   readonly notes: readonly string[];
-  /** For models from files: what is trained and what is not, in one line. */
+  /** For models from files: one line that says which weights are trained and which are not. */
   readonly trains?: string;
 }
 
@@ -55,15 +67,18 @@ export interface Parameter {
   readonly name: string;
   readonly type: TensorType;
   readonly initializer: Initializer;
-  /** Whether weight decay should shrink it, unless the optimizer is told otherwise: matrices, not biases and scales. */
+  /**
+   * Whether weight decay applies, unless the optimizer selects otherwise: to matrices, not to
+   * biases and scales.
+   */
   readonly decay: boolean;
-  /** How files of weights have it, if not as it is here. */
+  /** The form of the parameter in files of weights, if it differs from the form here. */
   readonly stored?: StoredForm;
 }
 
 /** The form of a parameter in the state dict of the module that it came from. */
 export interface StoredForm {
-  /** A matrix with rows and columns exchanged. */
+  /** Whether the matrix is stored transposed. */
   readonly transposed?: boolean;
   readonly shape?: Shape;
   /** Other names of the same weight. */
@@ -72,7 +87,9 @@ export interface StoredForm {
 
 export interface State {
   readonly name: string;
-  /** The graph output that holds the state after the step. In `eval` mode, the state itself. */
+  /**
+   * The graph output that holds the state after the step. In `eval` mode, it is the state itself.
+   */
   readonly next: string;
   readonly type: TensorType;
   readonly initializer: Initializer;
@@ -84,6 +101,6 @@ export type Initializer =
   | { readonly kind: "ones" }
   | { readonly kind: "constant"; readonly value: number }
   | { readonly kind: "normal"; readonly standardDeviation: number; readonly mean?: number }
-  /** Even in [low, high). */
+  /** Uniform in [low, high). */
   | { readonly kind: "uniform"; readonly low: number; readonly high: number }
   | { readonly kind: "tensor"; readonly tensor: Tensor };

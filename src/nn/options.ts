@@ -2,7 +2,7 @@
 import { anything, checkOptions, type OptionKinds } from "../options.ts";
 import type { Scope } from "./scope.ts";
 
-/** An initial value: data, used as it is. */
+/** An option that is an initializer; it is not checked here. */
 export const initial = anything.optional();
 
 /** Throws INVALID_OPTION with the place of the layer and its kind, as in `blocks.3.up (linear)`. */

@@ -1,6 +1,6 @@
 /**
- * A scope is a layer's place in a model: it declares parameters under the layer's name and makes errors name the layer.
- * Names are those that the field uses: `blocks.3.attention.qkv.weight`.
+ * A scope is a layer's place in a model: it declares parameters under the layer's name and makes
+ * errors name the layer. Names are those that the field uses: `blocks.3.attention.qkv.weight`.
  */
 import { LockstepError } from "../errors.ts";
 import type { GraphBuilder, Value } from "../graph/index.ts";
@@ -17,9 +17,9 @@ import {
 import type { Initializer, Mode, Parameter, State, StoredForm } from "./model.ts";
 
 export interface ParameterOptions {
-  /** Whether weight decay applies; by default to tensors of two dims and more. */
+  /** Whether weight decay applies. Default: true for tensors of two or more dims. */
   readonly decay?: boolean;
-  /** How files of weights have it, if not as it is here. */
+  /** The form of the parameter in files of weights, if it differs from the form here. */
   readonly stored?: StoredForm | undefined;
 }
 
@@ -31,7 +31,10 @@ const PARAMETER_OPTIONS: OptionKinds<ParameterOptions> = {
 /** A tensor that training steps replace and no gradient reaches. */
 export interface StateHandle {
   readonly value: Value;
-  /** Says what the state is after the step. At most once, in `train` mode only. */
+  /**
+   * States the value of the state after the step. It is called at most once, and in `train` mode
+   * only.
+   */
   update(next: Value): void;
 }
 
@@ -40,7 +43,7 @@ interface StateEntry {
   next: Value | undefined;
 }
 
-/** What the scopes of one model share while it is built. */
+/** The data that the scopes of one model share while it is built. */
 export interface ModelUnderConstruction {
   readonly builder: GraphBuilder;
   readonly batch: number;
@@ -51,7 +54,7 @@ export interface ModelUnderConstruction {
   readonly parameters: Parameter[];
   readonly states: StateEntry[];
   key: Value | undefined;
-  /** How many random layers there are: each draws from a stream of its own. */
+  /** The number of random layers so far: each draws from a stream of its own. */
   streams: number;
   readonly shared: Map<string, Value>;
   readonly notes: string[];
@@ -61,7 +64,7 @@ export interface ModelUnderConstruction {
 export const RANDOM_KEY = "random_key";
 
 export class Scope {
-  /** The layer: `blocks.3.attention`; empty at the root. */
+  /** The path of the layer: `blocks.3.attention`; empty at the root. */
   readonly path: string;
   readonly #model: ModelUnderConstruction;
   readonly #again: boolean;
@@ -77,7 +80,7 @@ export class Scope {
     return this.#model.builder;
   }
 
-  /** Samples of one run. */
+  /** The number of samples of one execution. */
   get batch(): number {
     return this.#model.batch;
   }
@@ -86,12 +89,12 @@ export class Scope {
     return this.#model.mode;
   }
 
-  /** Whether the graph is one that others run: see `BuildOptions`. */
+  /** Whether other programs will run the graph: see `BuildOptions`. */
   get exported(): boolean {
     return this.#model.exported;
   }
 
-  /** Of parameters. */
+  /** The element type of parameters. */
   get dtype(): DType {
     return this.#model.dtype;
   }
@@ -108,7 +111,10 @@ export class Scope {
     return new Scope(this.#model, this.#named(text), this.#again);
   }
 
-  /** The same layer a second time: its parameters and states are those declared before, not new ones. */
+  /**
+   * The same layer for a second use: its parameters and states are those declared before, not new
+   * ones.
+   */
   again(): Scope {
     return new Scope(this.#model, this.path, true);
   }
@@ -118,7 +124,10 @@ export class Scope {
     return this.builder.within(this.path, body);
   }
 
-  /** A field of the batch: `input("ids", [scope.batch, context], "int32")`. Not prefixed by the scope. */
+  /**
+   * A field of the batch: `input("ids", [scope.batch, context], "int32")`. Its name has no scope
+   * prefix.
+   */
   input(name: string, shape: Shape, dtype: DType = this.dtype): Value {
     if (shape[0] !== this.batch) {
       this.fail(
@@ -150,7 +159,7 @@ export class Scope {
     return value;
   }
 
-  /** A tensor that the step replaces: running statistics. */
+  /** A tensor that the step replaces, such as a running statistic. */
   state(
     name: string,
     shape: Shape,
@@ -174,7 +183,10 @@ export class Scope {
     return this.within(() => this.builder.constant(tensor));
   }
 
-  /** The key of each sample, int32 [batch]: what random layers draw from. Declared on first use. */
+  /**
+   * The key of each sample, int32 [batch], from which random layers draw. It is declared on first
+   * use.
+   */
   get key(): Value {
     this.#model.key ??= this.builder.input(RANDOM_KEY, { dtype: "int32", shape: [this.batch] });
     return this.#model.key;
@@ -186,7 +198,10 @@ export class Scope {
     return this.#model.streams;
   }
 
-  /** A value that many layers need, made once for a model: a mask, a table of angles. `name` must say all that it depends on. */
+  /**
+   * A value that many layers need and that is made once for a model, such as a mask or a table of
+   * angles. `name` must contain everything that the value depends on.
+   */
   shared(name: string, make: () => Value): Value {
     const known = this.#model.shared.get(name);
     if (known !== undefined) return known;
@@ -195,12 +210,14 @@ export class Scope {
     return value;
   }
 
-  /** Something that whoever trains the model should know before the first step: a sentence. */
+  /** Adds a sentence that whoever trains the model should know before the first step. */
   note(text: string): void {
     this.#model.notes.push(text);
   }
 
-  /** Throws INVALID_OPTION with the layer's name: `fail("expected width 384, got 380", "set …")`. */
+  /**
+   * Throws INVALID_OPTION with the layer's name: `fail("expected width 384, got 380", "set …")`.
+   */
   fail(what: string, hint?: string): never {
     const where = this.path === "" ? this.builder.name : this.path;
     throw new LockstepError("INVALID_OPTION", `${where}: ${what}.`, {

@@ -1,4 +1,7 @@
-/** Nodes that make, for any batch size, what three builds of a model have as constants. */
+/**
+ * Makes nodes that compute, for any batch size, the values that are constants in three builds of a
+ * model.
+ */
 import type { Node } from "../graph/index.ts";
 import {
   DTYPES,
@@ -21,9 +24,9 @@ import {
   type Triple,
 } from "./vary.ts";
 
-/** Where the nodes go. All names are of values. */
+/** Where the nodes are added. All names are names of values. */
 export interface NodeSink {
-  /** int64 [1]: the batch, read from an input. */
+  /** int64 [1]: the batch size, read from an input. */
   batch(): string;
   typeOf(value: string): TensorType;
   emit(
@@ -35,7 +38,7 @@ export interface NodeSink {
   constant(what: string, tensor: Tensor): string;
 }
 
-/** Types of the values made are those at the first of the sizes. */
+/** The types of the values are those at the first of the sizes. */
 export class BatchValues {
   readonly #to: NodeSink;
 
@@ -43,7 +46,7 @@ export class BatchValues {
     this.#to = to;
   }
 
-  /** Of tensors whose shapes differ. Throws Inexpressible. */
+  /** A value that replaces tensors whose shapes differ. Throws Inexpressible. */
   grown(tensors: Triple<Tensor>, where: string): string {
     return this.#repeated(tensors, where) ?? this.#line(tensors, where);
   }
@@ -70,7 +73,10 @@ export class BatchValues {
     return this.#to.emit("Add", [scaled, constant("offset", offsets)], type);
   }
 
-  /** A constant that is the same at every index of the dims that vary: one of those, expanded. */
+  /**
+   * A constant that is the same at every index of the dims that vary: the part at one index,
+   * expanded.
+   */
   #repeated(tensors: Triple<Tensor>, where: string): string | undefined {
     const [first] = tensors;
     const columns = columnsOf(tensors, where);
@@ -86,7 +92,9 @@ export class BatchValues {
     return this.#to.emit("Expand", [this.#to.constant("cell", cell), shape], type);
   }
 
-  /** A constant that rises by equal steps from sample to sample: an index that says which sample is meant. */
+  /**
+   * A constant that rises by equal steps from sample to sample, such as the index of each sample.
+   */
   #line(tensors: Triple<Tensor>, where: string): string {
     const columns = columnsOf(tensors, where);
     const dims = columns.flatMap(([a, b, c], dim) => (a === b && b === c ? [] : [dim]));
@@ -95,7 +103,7 @@ export class BatchValues {
     const { factor, offset } = lineThrough(columns[dim] as Triple<number>, where);
     if (offset !== 0) return dependent(where);
     if (factor === 1) return this.#alongBatch(tensors, dim, where) ?? dependent(where);
-    // A multiple of the batch: the samples lie outside or inside of what each of them has.
+    // The dim is a multiple of the batch: the samples are the outer or the inner dim of it.
     for (const at of [dim, dim + 1]) {
       const split = tensors.map(({ dtype, shape, bytes }, index) => {
         const pair = [factor, factor];
@@ -133,7 +141,7 @@ export class BatchValues {
     return this.#to.emit("Add", [rise, this.affine(part("first"), where)], { dtype, shape });
   }
 
-  /** `inferred`: the dim that follows from the others. */
+  /** @param inferred the dim that follows from the others */
   #reshaped(value: string, shape: Shape, inferred?: number): string {
     const type = this.#to.typeOf(value);
     if (sameShape(type.shape, shape)) return value;
@@ -154,7 +162,7 @@ function dependent(where: string): never {
   throw new Inexpressible(`${where} has elements that depend on the batch size`);
 }
 
-/** For each dim, its size in the three. */
+/** For each dim, its size in the three builds. */
 function columnsOf(tensors: Triple<Tensor>, where: string): Triple<number>[] {
   const [first] = tensors;
   if (tensors.some(({ shape }) => shape.length !== first.shape.length)) {
@@ -169,7 +177,7 @@ export function ints(values: readonly number[]): Tensor {
   return tensorFrom("int64", [values.length], values);
 }
 
-/** For each element, its value at the three sizes. */
+/** For each element, its value in the three builds. */
 export function transposed(tensors: Triple<Tensor>): Triple<number>[] {
   const [a, b, c] = tensors.map(toNumbers) as [number[], number[], number[]];
   return a.map((value, i) => [value, b[i] as number, c[i] as number]);

@@ -1,4 +1,7 @@
-/** Models from files that train only in part, in another type, or at another batch size than they were exported with. */
+/**
+ * Models from files that train only in part, in another type, or at another batch size than they
+ * were exported with.
+ */
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import path from "node:path";

@@ -1,4 +1,6 @@
-/** A model to train from an `.onnx` file: the same `ModelDefinition` that models written here give. */
+/**
+ * Makes a `ModelDefinition` from an `.onnx` file, to train it like a model written in TypeScript.
+ */
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { LockstepError } from "../errors.ts";
@@ -27,21 +29,23 @@ import type { OnnxLoss } from "./losses.ts";
 import { type OnnxFile, readModel } from "./read.ts";
 
 export interface OnnxOptions extends Omit<ImportOptions, "trainable"> {
-  /** What training minimizes. See `crossEntropy` and others in `losses.ts`. */
+  /** The loss to minimize. See `crossEntropy` and others in `losses.ts`. */
   readonly loss: OnnxLoss;
-  /** Which weights are trained, by name; the others stay constants. Default: all. */
+  /** The weights that are trained, by name; the others stay constants. Default: all. */
   readonly trainable?: RegExp | ((name: string) => boolean);
   /**
-   * The parameters of the module that the file came from, where the file alone does not say it right: a safetensors file of its
-   * state dict, or a list. docs/exporting.md has the lines of Python that write it.
+   * The parameters of the module that the file came from, if the file alone does not give them
+   * correctly: a safetensors file of its state dict, or a list. docs/exporting.md has the Python
+   * code that writes it.
    */
   readonly parameters?: string | URL | readonly DeclaredParameter[];
   /**
-   * The type of all floats of the model: weights, inputs and what lies between them are converted when it is read. Needed for files
-   * in float16, bfloat16 and float64. Default: float32, which the file must have.
+   * The type of all floats of the model: weights, inputs and intermediate values are converted when
+   * it is read. It is needed for files in float16, bfloat16 and float64. Default: float32, which
+   * the file must have.
    */
   readonly dtype?: TrainedFloat;
-  /** Whether running statistics of normalization are learned again where the file has them fixed. Default: false. */
+  /** Whether running statistics that the file has fixed are updated again. Default: false. */
   readonly trainStatistics?: boolean;
 }
 
@@ -56,8 +60,9 @@ export interface OnnxOptions extends Omit<ImportOptions, "trainable"> {
  * })
  * ```
  *
- * The first dim of every input is the batch. `batch` may be left out: it is that of the run.
- * The file is read when the model is first built; a path is relative to the folder that the program was started in.
+ * The first dim of every input is the batch. `batch` may be left out: it is that of the run. The
+ * file is read when the model is first built; a path is relative to the folder that the program was
+ * started in.
  */
 export function onnx(model: string | URL, options: OnnxOptions): ModelDefinition {
   checkGiven(model, options);
@@ -88,7 +93,7 @@ export function onnx(model: string | URL, options: OnnxOptions): ModelDefinition
   };
 }
 
-/** Weights that only other outputs need stay as they are, like those of PyTorch that have no gradient. */
+/** Weights that only other outputs need do not change; PyTorch gives them no gradient either. */
 function trainedByLoss(model: Model): Model {
   const { graph, loss } = model;
   const reached = new Set(sliceGraph(graph, { name: graph.name, outputs: [loss] }).inputs);
@@ -120,7 +125,7 @@ function planOf(file: OnnxFile, { parameters }: OnnxOptions): WeightPlan {
   return declareParameters(file, plan, list);
 }
 
-/** The outputs have the names of the file; one that the loss gives too becomes `NAME_output`. */
+/** Builds the graph. An output of the file whose name the loss also uses becomes `NAME_output`. */
 function build(scope: Scope, file: OnnxFile, plan: WeightPlan, options: OnnxOptions): ModelOutputs {
   const { graph } = file.model;
   const { trainable } = options;
@@ -169,7 +174,7 @@ function build(scope: Scope, file: OnnxFile, plan: WeightPlan, options: OnnxOpti
   return { ...outputs, ...added };
 }
 
-/** The first dim of every input is the run's batch, whatever `dims` and `shapes` say of it for training. */
+/** The run's batch: the first dim of every input, whatever `dims` and `shapes` say of it. */
 function batchOf(
   scope: Scope,
   file: OnnxFile,
@@ -199,7 +204,7 @@ function batchOf(
   return { batch, dims: own, shapes: Object.fromEntries(whole) };
 }
 
-/** Names that the file gives to the batch. */
+/** The names that the file gives to the batch dim. */
 function leadingNames({ model }: OnnxFile): ReadonlySet<string> {
   const names = model.graph.input.map(
     ({ type }) => type?.tensorType?.shape?.dim[0]?.dimParam ?? "",
@@ -207,7 +212,7 @@ function leadingNames({ model }: OnnxFile): ReadonlySet<string> {
   return new Set(names.filter((name) => name !== ""));
 }
 
-/** Says which open dims of the file got a size for good. */
+/** Notes which open dims of the file were fixed to a size. */
 function noteSizes(scope: Scope, file: OnnxFile, { dims = {} }: OnnxOptions): void {
   const batch = leadingNames(file);
   const open = new Set<string>();
@@ -221,7 +226,7 @@ function noteSizes(scope: Scope, file: OnnxFile, { dims = {} }: OnnxOptions): vo
   }
 }
 
-/** One row for each sample, or as many for one as for the other. */
+/** Draws one row for each sample, or an equal number of rows for every sample. */
 function drawOf(scope: Scope): Draw {
   return (kind, shape, whole) => {
     const rows = (shape[0] ?? 0) / scope.batch;
@@ -261,14 +266,14 @@ function lossOf(
   });
 }
 
-/** Says when what is chosen is but biases: most often the pattern missed the weights beside them. */
+/** Notes if only biases are trained: most often the pattern did not match their layers' weights. */
 function noteBiases(scope: Scope, trained: readonly Weight[]): void {
   const names = trained.map(({ name }) => name);
   if (names.some((name) => !/bias$/i.test(name))) return;
   scope.note(`only biases are trained: ${names.slice(0, 4).join(", ")}`);
 }
 
-/** How the state dict has a parameter that stands in another form in the file. */
+/** The form of a parameter in the state dict, if it differs from the form in the file. */
 function storedForm({ layout, ties }: Weight, tensor: Tensor): StoredForm | undefined {
   if (layout === "transposed") return { transposed: true, ties };
   if (layout === "flat") return { shape: [elementCount(tensor.shape)], ties };

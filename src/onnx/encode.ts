@@ -1,10 +1,12 @@
-/** A `Graph` as an ONNX model: what the engine compiles, what a run exports, what Netron opens. */
+/**
+ * Encodes a `Graph` as an ONNX model, which the engine compiles, a run exports, and Netron opens.
+ */
 import { LockstepError } from "../errors.ts";
 import type { Attributes, AttributeValue, Graph, Node } from "../graph/index.ts";
 import { typeOf } from "../graph/index.ts";
 import { operatorTable } from "../ops/index.ts";
 import { anything, checkOptions, flag, type OptionKinds } from "../options.ts";
-import { DTYPES, type Tensor, type TensorType } from "../tensor/index.ts";
+import { byteLength, DTYPES, type Tensor, type TensorType } from "../tensor/index.ts";
 import {
   ATTRIBUTE_TYPES,
   modelTable,
@@ -17,28 +19,34 @@ import {
 } from "./schema.ts";
 import { encodeMessage } from "./wire-write.ts";
 
-/** Every internal graph means the operators of this version of ONNX. */
+/** The version of ONNX's operators that internal graphs use. */
 export const INTERNAL_OPSET = 23;
-/** The last version of which ONNX Runtime 1.30 has the operators that draw. */
+/** The last version for which ONNX Runtime 1.30 has the random operators. */
 const DRAWING_OPSET = 21;
-/** Operators that came after it. */
+/** Operators that are newer than that version. */
 const NEWER = new Set(["Attention", "RMSNormalization", "RotaryEmbedding"]);
 export const INTERNAL_IR_VERSION = 11;
-/** What is imported: ONNX Runtime 1.30 runs operator sets up to 26. */
+/** The oldest version that is imported. ONNX Runtime 1.30 runs operator sets up to 26. */
 export const OLDEST_OPSET = 7;
 export const NEWEST_OPSET = 26;
 
 export interface EncodeOptions {
-  /** Also write the types of the values between nodes, for people who look at the file. */
+  /**
+   * Whether the types of values between nodes are written too, for people who look at the file.
+   * Default: false.
+   */
   readonly valueTypes?: boolean;
-  /** Dims of inputs and outputs that have a name instead of a size: `{ tokens: { 0: "batch" } }`. */
+  /** Dims of inputs and outputs that get a name instead of a size: `{ tokens: { 0: "batch" } }`. */
   readonly symbolicDims?: Readonly<Record<string, Readonly<Record<number, string>>>>;
   readonly metadata?: Readonly<Record<string, string>>;
-  /** The version of ONNX's operators that the file asks for; one that an engine has them in unless told. */
+  /**
+   * The version of ONNX's operators that the file requires. Default: one for which an engine has
+   * all operators.
+   */
   readonly opset?: number;
 }
 
-/** What the options of an encoding must be. */
+/** The schemas of the options of an encoding. */
 export const ENCODE_OPTIONS: OptionKinds<EncodeOptions> = {
   valueTypes: flag.optional(),
   symbolicDims: anything.optional(),
@@ -46,7 +54,9 @@ export const ENCODE_OPTIONS: OptionKinds<EncodeOptions> = {
   opset: anything.optional(),
 };
 
-/** The bytes of an `.onnx` file. Throws ONNX_UNSUPPORTED over 2 GiB: `writeModel` has no such limit. */
+/**
+ * The bytes of an `.onnx` file. Throws ONNX_UNSUPPORTED over 2 GiB: `writeModel` has no such limit.
+ */
 export function encodeModel(graph: Graph, options: EncodeOptions = {}): Uint8Array {
   checkOptions("encodeModel", options, ENCODE_OPTIONS);
   return encodeMessage(modelTable, toRawModel(graph, options));
@@ -73,8 +83,9 @@ export function toRawModel(graph: Graph, options: EncodeOptions = {}): RawModel 
 }
 
 /**
- * The version of ONNX's operators that a file of this graph asks for. What our operators mean did not change between the two that there are.
- * @throws ONNX_UNSUPPORTED if it has operators of which no version has all
+ * The version of ONNX's operators that a file of this graph requires. Our operators mean the same
+ * in both versions that are used.
+ * @throws ONNX_UNSUPPORTED if no version has all of its operators
  */
 export function opsetOf(graph: Graph): number {
   const drawing = graph.nodes.find(({ op }) => operatorTable.find(op)?.draws === true);
@@ -179,8 +190,9 @@ export function toRawAttribute(name: string, value: AttributeValue): RawAttribut
 
 const utf8 = new TextEncoder();
 
-/** The tensor's bytes are not copied. */
+/** Converts a tensor to a message without copying its bytes. */
 export function toRawTensor(name: string, tensor: Tensor): RawTensor {
+  const { pieces } = tensor;
   return {
     name,
     dims: [...tensor.shape],
@@ -192,7 +204,7 @@ export function toRawTensor(name: string, tensor: Tensor): RawTensor {
     doubleData: NO_BYTES,
     uint64Data: NO_BYTES,
     stringData: [],
-    rawData: tensor.bytes,
+    rawData: pieces === undefined ? tensor.bytes : { byteLength: byteLength(tensor), pieces },
     externalData: [],
     dataLocation: 0,
     docString: "",

@@ -1,4 +1,7 @@
-/** Real exports of PyTorch, imported and computed here, against PyTorch's own numbers (see test/onnx/make_fixtures.py). */
+/**
+ * Real exports of PyTorch, imported and computed here, against PyTorch's own numbers (see
+ * test/onnx/make_fixtures.py).
+ */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";

@@ -1,4 +1,4 @@
-/** Checks of what `onnx(…)` is given, when a run file states it. */
+/** Checks the arguments of `onnx(…)` when a run file calls it. */
 import { LockstepError } from "../errors.ts";
 import { anything, checkOptions, flag, type OptionKinds } from "../options.ts";
 import type { OnnxOptions } from "./define.ts";

@@ -1,4 +1,7 @@
-/** Graphs of all our models, written and read again: the very same, and what does not fit is refused. */
+/**
+ * Graphs of all our models, written and read again: the very same, and what does not fit is
+ * refused.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { LockstepError } from "../errors.ts";

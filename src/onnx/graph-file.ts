@@ -1,6 +1,7 @@
 /**
- * A graph of ours as an `.onnx` file that gives the very same graph back: its names, its order, and floats of attributes to the
- * last bit. Large constants lie in a file that several graphs share. Other files are read by `importGraph`.
+ * Writes a graph of ours as an `.onnx` file that restores exactly the same graph: its names, its
+ * order, and the floats of attributes to the last bit. Large constants lie in a file that several
+ * graphs share. Other files are read by `importGraph`.
  */
 import { LockstepError } from "../errors.ts";
 import type { Attributes, AttributeValue, Graph, GraphBuilder, Node } from "../graph/index.ts";
@@ -20,19 +21,22 @@ import {
 import { decodeTensor } from "./tensor.ts";
 import { encodeMessage } from "./wire-write.ts";
 
-/** Where the bytes of a tensor lie, as ONNX names it. */
+/** Where the bytes of a tensor lie, in ONNX's terms. */
 export interface SharedPlace {
-  /** A file beside the graph's. */
+  /** The name of a file beside the graph's file. */
   readonly file: string;
   readonly offset: number;
 }
 
-/** Constants of at least so many bytes are shared. */
+/** Constants with at least this many bytes are shared. */
 export const MIN_SHARED_BYTES = 1024;
-/** ONNX has floats of 32 bits, a graph has doubles: where they differ, the node says which it was. */
+/**
+ * The prefix of properties that hold exact floats: ONNX stores 32-bit floats, a graph has doubles,
+ * and a node records a double that differs.
+ */
 const EXACT = "lockstep.float.";
 
-/** The bytes of the file. `placeOf` is asked for each large constant. */
+/** The bytes of the file. `placeOf` returns the place of each large constant. */
 export function encodeGraph(graph: Graph, placeOf: (constant: Tensor) => SharedPlace): Uint8Array {
   const model = toRawModel(graph, { opset: INTERNAL_OPSET });
   const { initializer = [], node = [] } = model.graph ?? {};
@@ -63,15 +67,16 @@ function exactFloats(attributes: Attributes): RawEntry[] {
 }
 
 export interface DecodeGraphOptions {
-  /** For messages. */
+  /** The name of the file, for messages. */
   readonly name: string;
-  /** The bytes of a large constant. Throws where there are none. */
+  /** Returns the bytes of a large constant. Throws if there are none. */
   readonly shared: (place: SharedPlace, byteLength: number) => Uint8Array;
 }
 
 /**
- * The graph of a file that `encodeGraph` wrote. Nothing in the file is believed: types are inferred anew, and checked as those of a
- * graph that is built are. Throws ONNX_PARSE, INVALID_GRAPH, UNKNOWN_OPERATOR, SHAPE_MISMATCH, TYPE_MISMATCH.
+ * The graph of a file that `encodeGraph` wrote. Nothing in the file is trusted: types are inferred
+ * again, and checked like those of a graph under construction. Throws ONNX_PARSE, INVALID_GRAPH,
+ * UNKNOWN_OPERATOR, SHAPE_MISMATCH, TYPE_MISMATCH.
  */
 export function decodeGraph(bytes: Uint8Array, options: DecodeGraphOptions): Graph {
   const { model } = decodeModel(bytes, { name: options.name });

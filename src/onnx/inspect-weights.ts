@@ -1,18 +1,18 @@
-/** What training would do with each weight of a file, for `lockstep inspect`. */
+/** Describes what training would do with each weight of a file, for `lockstep inspect`. */
 import { elementCount, formatShape } from "../tensor/index.ts";
 import { planWeights, summarizeWeights } from "./import/plan.ts";
 import type { Weight } from "./import/weights.ts";
 import type { OnnxFile } from "./read.ts";
 
 export interface InspectedWeight {
-  /** In the state dict of the module, as far as the file tells. */
+  /** The name in the state dict of the module, as far as the file tells it. */
   readonly name: string;
   readonly role: Weight["role"];
-  /** Half a sentence. */
+  /** The reason for its role, as part of a sentence. */
   readonly why: string;
-  /** As it stands in the file. */
+  /** The shape in the file. */
   readonly shape: readonly number[];
-  /** The initializer that holds it, if it has another name in the file. */
+  /** The name of the initializer that holds it, if that differs in the file. */
   readonly given?: string;
   /** Other names of the same weight. */
   readonly ties: readonly string[];
@@ -21,9 +21,9 @@ export interface InspectedWeight {
 export interface InspectedWeights {
   readonly summary: string;
   readonly weights: readonly InspectedWeight[];
-  /** What is not certain. */
+  /** Sentences about what is uncertain. */
   readonly notices: readonly string[];
-  /** Parameters that the exporter computed constants from. */
+  /** The names of parameters from which the exporter computed constants. */
   readonly lost: readonly string[];
 }
 
@@ -51,7 +51,7 @@ export function inspectWeights(file: OnnxFile): InspectedWeights {
 
 const WORDS = { parameter: "trained", constant: "constant", statistic: "statistic" } as const;
 
-/** Rows for a table, and lines below it. */
+/** The rows of a table, and the lines below it. */
 export function describeWeights({ summary, weights, notices, lost }: InspectedWeights): {
   readonly title: string;
   readonly rows: readonly (readonly string[])[];

@@ -1,4 +1,4 @@
-/** What is in a model: its operators, parameters and cost, and what stands in the way of training it. */
+/** Inspects a model: its operators, parameters and cost, and what prevents training it. */
 
 import { LockstepError } from "../errors.ts";
 import {
@@ -28,26 +28,26 @@ export interface Inspection {
   readonly opsets: Readonly<Record<string, number>>;
   readonly inputs: readonly InspectedValue[];
   readonly outputs: readonly InspectedValue[];
-  /** Elements and bytes of all weights, and how many tensors they are. */
+  /** The number of elements and bytes of all weights, and the number of tensors. */
   readonly weights: { readonly tensors: number; readonly elements: number; readonly bytes: number };
-  /** What training does with each of them. */
+  /** What training does with each weight. */
   readonly roles: InspectedWeights;
-  /** Operators as they stand in the file, the most frequent first. */
+  /** The operators as they are in the file, the most frequent first. */
   readonly operators: readonly InspectedOperator[];
-  /** Those that are not understood. */
+  /** The operators that are not supported. */
   readonly unknown: readonly string[];
-  /** What training would use, if the model could be imported with the dims given. */
+  /** What training would use, if the model can be imported with the given dims. */
   readonly imported: ImportedSummary | undefined;
-  /** Outputs that need what is not understood, and why: a loss on others can be trained. */
+  /** Outputs that need something unsupported, and why: a loss on other outputs can be trained. */
   readonly leftOut: Readonly<Record<string, string>>;
-  /** Why it could not be imported. */
+  /** Why the model cannot be imported. */
   readonly problem: { readonly code: string; readonly message: string } | undefined;
 }
 
 export interface InspectedValue {
   readonly name: string;
   readonly dtype: string;
-  /** Sizes, names of dims, `?`; undefined if the file gives no shape. */
+  /** Sizes, names of dims, or `?`; undefined if the file gives no shape. */
   readonly shape: readonly (number | string)[] | undefined;
 }
 
@@ -57,19 +57,22 @@ export interface InspectedOperator {
 }
 
 export interface ImportedSummary {
-  /** Operators that are left, most flops first. */
+  /** The operators that remain after the import, most flops first. */
   readonly operators: readonly (InspectedOperator & {
-    /** Of one forward run; a multiply-add counts as 2. */
+    /** The floating-point operations of one forward execution; a multiply-add counts as 2. */
     readonly flops: number;
     /** `yes`, `zero` (constant almost everywhere), or the reason why there is none. */
     readonly gradient: string;
   })[];
   readonly flops: number;
-  /** Operators without a gradient, and what their definitions advise. */
+  /** The operators without a gradient, with the advice in their definitions. */
   readonly withoutGradient: readonly string[];
 }
 
-/** Reads a model for `lockstep inspect`. Dims without a size count as 1. Throws what `readModel` throws. */
+/**
+ * Reads a model for `lockstep inspect`. Dims without a size count as 1. Throws what `readModel`
+ * throws.
+ */
 export function inspectModel(path: string, options: DimOptions = {}): Inspection {
   checkOptions("inspectModel", options, DIM_OPTIONS);
   const file = readModel(path);
@@ -152,7 +155,7 @@ function weightsOf(graph: RawGraph): Inspection["weights"] {
   return { tensors, elements, bytes };
 }
 
-/** Nodes of the graph, of its branches and of the functions of the file. */
+/** The nodes of the graph, of its branches, and of the functions of the file. */
 function allNodes(graph: RawGraph, functions: readonly { node: RawNode[] }[]): RawNode[] {
   const inside = (nodes: readonly RawNode[]): RawNode[] =>
     nodes.flatMap((node) => [
@@ -168,7 +171,7 @@ function operatorName({ domain, opType }: Pick<RawNode, "domain" | "opType">): s
   return domainOf(domain) === "" ? opType : `${domain}::${opType}`;
 }
 
-/** Whether an operator has a definition, a rule, or a function of the file. */
+/** Whether an operator has a definition, a rule, or a function in the file. */
 function isKnown(file: OnnxFile, op: string): boolean {
   return (
     ["If", "Loop", "Scan"].includes(op) ||
@@ -209,7 +212,7 @@ function summarize(graph: Graph): ImportedSummary {
   };
 }
 
-/** Floating-point operations of one run of a node. */
+/** The floating-point operations of one execution of a node. */
 function flopsOf(graph: Graph, node: Node, definition: OperatorDefinition): number {
   const type = (name: string) => (name === "" ? undefined : typeOf(graph, name));
   const context = inferContext({
@@ -287,7 +290,7 @@ function table(rows: readonly (readonly string[])[]): string[] {
   );
 }
 
-/** A number with a prefix of the SI: `1.23 M`. */
+/** Formats a number with an SI prefix: `1.23 M`. */
 function quantity(value: number): string {
   const prefixes = ["", "k", "M", "G", "T", "P"];
   let rest = value;

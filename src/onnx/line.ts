@@ -1,6 +1,6 @@
 /**
- * Constants that repeat along a dim, or rise there by equal steps: `arange(batch)` and what index arithmetic makes of it.
- * The arithmetic is a graph for the interpreter.
+ * Constants that repeat along a dim, or rise along it by equal steps: `arange(batch)` and results
+ * of index arithmetic. The arithmetic is a graph for the interpreter.
  */
 import { add, expand, mul, range, reshape, slice, sub } from "../functional/index.ts";
 import type { Value } from "../graph/index.ts";
@@ -9,7 +9,10 @@ import { interpret } from "../reference/index.ts";
 import { isFloat, type Tensor } from "../tensor/index.ts";
 import { cellOf } from "./vary.ts";
 
-/** x[i] = first + i · step along one dim, in which both have the size 1. Without a step all x[i] are equal. */
+/**
+ * x[i] = first + i · step along one dim, in which both have size 1. Without a step, all x[i] are
+ * equal.
+ */
 export interface Line {
   readonly first: Tensor;
   readonly step: Tensor | undefined;
@@ -27,7 +30,7 @@ export function lineOf(tensor: Tensor, dim: number): Line | undefined {
   return step && { first: compute([tensor], (x) => part(x, 0, 1)), step };
 }
 
-/** The line with `size` places along the dim. */
+/** The tensor of a line with `size` positions along the dim. */
 export function drawLine({ first, step }: Line, dim: number, size: number): Tensor {
   const shape = first.shape.map((own, at) => (at === dim ? size : own));
   if (step === undefined) return compute([first], (x) => expand(x, shape));

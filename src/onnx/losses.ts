@@ -1,6 +1,7 @@
 /**
- * Losses on a model from a file: its outputs are given by name, and so are the fields of the batch that they are compared
- * with (`labels`, `target`), which become inputs of the graph. Given values instead of names, they are those of `functional/`.
+ * Losses on a model from a file: its outputs are given by name, and so are the fields of the batch
+ * that they are compared with (`labels`, `target`), which become inputs of the graph. If values are
+ * given instead of names, the losses are those of `functional/`.
  */
 import * as functional from "../functional/index.ts";
 import type { Value } from "../graph/index.ts";
@@ -8,43 +9,55 @@ import { accuracy, type ModelOutputs } from "../nn/index.ts";
 import { checkOptions, finite, type OptionKinds, word } from "../options.ts";
 import { type DType, normalizeDim, type Shape } from "../tensor/index.ts";
 
-/** What a loss on an imported model sees. */
+/** The context in which a loss on an imported model is built. */
 export interface OnnxLossContext {
-  /** Samples of one run. */
+  /** The number of samples of one execution. */
   readonly batch: number;
   readonly mode: "train" | "eval";
-  /** An output of the model, or any value inside of it, by its name in the file. Throws INVALID_OPTION. */
+  /**
+   * An output of the model, or any value inside of it, by its name in the file. Throws
+   * INVALID_OPTION.
+   */
   output(name: string): Value;
   /** A field of the batch: an input of the model with this name, or a new one of this type. */
   field(name: string, shape: Shape, dtype: DType): Value;
 }
 
-/** A function that builds a scalar (and perhaps outputs beside it), or the name of an output that is one. */
+/**
+ * A function that builds a scalar (and possibly other outputs), or the name of an output that is a
+ * scalar.
+ */
 export type OnnxLoss = string | ((context: OnnxLossContext) => Value | ModelOutputs);
 
-/** The name of an output and of the field it is compared with. */
+/** The name of an output, and that of the field with which it is compared. */
 export interface Compared {
-  /** Output of the model. */
+  /** The name of the model's output. */
   readonly prediction: string;
-  /** Field of the batch, of the same shape. */
+  /** The name of the field of the batch; it has the same shape. */
   readonly target: string;
 }
 
 export interface Classified {
-  /** Output of the model: scores before softmax, classes in dim `axis` (the last unless told). */
+  /**
+   * The name of the model's output: scores before softmax, with the classes in dim `axis`. Default
+   * of `axis`: the last dim.
+   */
   readonly logits: string;
-  /** Field of the batch: int32, the shape of the logits without the dim of classes. */
+  /**
+   * The name of the field of the batch: int32, in the shape of the logits without the dim of
+   * classes.
+   */
   readonly labels: string;
 }
 
 export interface BinaryClassified {
-  /** Output of the model: scores before the sigmoid. */
+  /** The name of the model's output: scores before the sigmoid. */
   readonly logits: string;
-  /** Field of the batch, of the same shape, in [0, 1]. */
+  /** The name of the field of the batch; it has the same shape, with values in [0, 1]. */
   readonly target: string;
 }
 
-/** A loss of values, or of names. */
+/** A loss that accepts values or names. */
 export interface ComparedLoss<O> {
   (prediction: Value, target: Value, options?: O): Value;
   (names: Compared & O): OnnxLoss;
@@ -97,8 +110,8 @@ export const l1 = compared<functional.LossOptions>(functional.l1, functional.LOS
 export const huber = compared<functional.HuberOptions>(functional.huber, functional.HUBER_OPTIONS);
 
 /**
- * Cross-entropy with labels, of values or of an output: `crossEntropy({ logits: "output", labels: "labels" })`. Of a matrix of logits
- * it also gives the output `accuracy`.
+ * Cross-entropy with labels, of values or of an output: `crossEntropy({ logits: "output", labels:
+ * "labels" })`. For a matrix of logits it also defines the output `accuracy`.
  */
 export function crossEntropy(
   logits: Value,

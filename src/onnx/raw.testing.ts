@@ -1,4 +1,4 @@
-/** For tests: models as messages, in any operator set. */
+/** Helpers for tests: models as messages, in any operator set. */
 import assert from "node:assert/strict";
 import * as ort from "onnxruntime-node";
 import { interpret } from "../reference/index.ts";
@@ -131,7 +131,7 @@ export function graphOf(parts: Omit<ModelParts, "opset">): RawGraph {
     input: Object.entries(parts.inputs ?? {}).map(([name, shape]) =>
       info(name, parts.inputType ?? "float32", shape),
     ),
-    // Types of outputs are left to whoever reads the file.
+    // The types of outputs are omitted: a reader infers them.
     output: parts.outputs.map((name) => ({ name, docString: "", type: undefined })),
     valueInfo: [],
     metadataProps: [],
@@ -166,7 +166,10 @@ export function someNumbers(shape: Shape, seed = 1): Tensor {
 
 export type ImportCase = Omit<ModelParts, "outputs"> & { readonly outputs?: readonly string[] };
 
-/** Runs a small model as it is in ONNX Runtime, and imported in the reference: the outputs must agree. */
+/**
+ * Runs a small model unchanged in ONNX Runtime, and imported in the reference: the outputs must
+ * agree.
+ */
 export async function checkImport(name: string, made: ImportCase): Promise<void> {
   const bytes = modelOf({ ...made, outputs: made.outputs ?? ["y"] });
   const feeds = Object.fromEntries(

@@ -1,4 +1,7 @@
-/** A file → its messages, faithfully: nothing is upgraded, folded or checked beyond the format. */
+/**
+ * Reads a file into its messages without changes: nothing is upgraded, folded or checked beyond the
+ * format.
+ */
 import fs from "node:fs";
 import path from "node:path";
 import { LockstepError } from "../errors.ts";
@@ -10,24 +13,28 @@ import { decodeTensor } from "./tensor.ts";
 import { decodeMessage } from "./wire-read.ts";
 import { MAX_MESSAGE_BYTES } from "./wire-write.ts";
 
-/** A model as it stands in its file. */
+/** The content of a model's file. */
 export interface OnnxFile {
-  /** For messages. */
+  /** The name of the file, for messages. */
   readonly name: string;
   readonly model: RawModel & { readonly graph: RawGraph };
-  /** The tensor's elements; weights in the file are views, those in other files are read now. */
+  /**
+   * Returns the tensor's elements. Weights in the file are views; those in other files are read by
+   * this call.
+   */
   tensor(raw: RawTensor): Tensor;
 }
 
 /**
- * Reads an `.onnx` file. Its bytes, and those of files of weights, are mapped and not copied: put a new file in the place of
- * an old one, but do not write into it while it is in use. Throws FILE_NOT_FOUND, IO_FAILED, ONNX_PARSE, FILE_CORRUPT.
+ * Reads an `.onnx` file. Its bytes, and those of files of weights, are mapped and not copied: a
+ * file may be replaced by a new one, but must not be written to while it is in use. Throws
+ * FILE_NOT_FOUND, IO_FAILED, ONNX_PARSE, FILE_CORRUPT.
  */
 export function readModel(file: string): OnnxFile {
   return decodeModel(readFile(file), { name: file, folder: path.dirname(file) });
 }
 
-// A mapping costs some system calls and a file descriptor's worth of care: small files are read.
+// Smaller files are read, because a mapping costs some system calls and needs a file descriptor.
 const MIN_MAPPED_BYTES = 2 ** 20;
 
 function readFile(file: string): Uint8Array {
@@ -47,13 +54,15 @@ function readFile(file: string): Uint8Array {
 }
 
 export interface DecodeOptions {
-  /** For messages: usually the path. */
+  /** The name for messages, usually the path. */
   readonly name?: string;
-  /** Where files of external data lie; without it a model that has some is refused. */
+  /** The folder of external data. Without it, a model with external data is refused. */
   readonly folder?: string;
 }
 
-/** Decodes the bytes of an `.onnx` file. The bytes must not change afterwards: weights are views. */
+/**
+ * Decodes the bytes of an `.onnx` file. The bytes must not change afterwards: weights are views.
+ */
 export function decodeModel(bytes: Uint8Array, options: DecodeOptions = {}): OnnxFile {
   const name = options.name ?? "model";
   const wrong = (reason: string): never => {
@@ -85,9 +94,9 @@ export function decodeModel(bytes: Uint8Array, options: DecodeOptions = {}): Onn
   };
 }
 
-/** A link may lead to another place below the model's folder, and to no place outside. */
+/** Checks that a link leads to a place below the model's folder. */
 function checkPlace(file: string, folder: string, what: string, location: string): void {
-  if (!fs.existsSync(file)) return; // whoever maps it says so
+  if (!fs.existsSync(file)) return; // the code that maps the file reports it
   const inside = path.relative(fs.realpathSync(folder), fs.realpathSync(file));
   if (!inside.startsWith("..") && !path.isAbsolute(inside)) return;
   throw new LockstepError(
@@ -97,7 +106,9 @@ function checkPlace(file: string, folder: string, what: string, location: string
   );
 }
 
-/** Data beside the model: `location` (a relative path that stays in the folder), `offset`, `length`. */
+/**
+ * Reads data beside the model: `location` (a relative path inside the folder), `offset`, `length`.
+ */
 function readExternal(
   raw: RawTensor,
   byteLength: number,

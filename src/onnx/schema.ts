@@ -1,8 +1,9 @@
 /**
- * The messages of an ONNX file (onnx.proto), as interfaces and as tables for `wire.ts`. Only what is in the file:
- * nothing here knows what an operator means. Names follow onnx.proto in camel case.
+ * The messages of an ONNX file (onnx.proto), as interfaces and as tables for `wire.ts`. They
+ * describe only the content of the file: nothing here knows what an operator means. Names follow
+ * onnx.proto in camel case.
  */
-import type { MessageTable } from "./wire.ts";
+import type { BytesInPieces, MessageTable } from "./wire.ts";
 
 export interface RawModel {
   irVersion: number;
@@ -69,7 +70,10 @@ export interface RawAttribute {
   graphs: RawGraph[];
 }
 
-/** `TensorProto`. The typed data fields are kept as their bytes in the file: fixed width, or varints one after the other. */
+/**
+ * `TensorProto`. The typed data fields keep their bytes from the file: of fixed width, or
+ * consecutive varints.
+ */
 export interface RawTensor {
   name: string;
   dims: number[];
@@ -81,9 +85,10 @@ export interface RawTensor {
   doubleData: Uint8Array;
   uint64Data: Uint8Array;
   stringData: Uint8Array[];
-  rawData: Uint8Array;
+  /** In pieces only where it is on its way to a file. */
+  rawData: Uint8Array | BytesInPieces;
   externalData: RawEntry[];
-  /** 0: in the message; 1: in a file of its own. */
+  /** 0: the data is in the message; 1: it is in a file of its own. */
   dataLocation: number;
   docString: string;
 }
@@ -108,7 +113,7 @@ export interface RawValueInfo {
 export interface RawType {
   denotation: string;
   tensorType: RawTensorType | undefined;
-  /** Types that are not tensors: only their presence is kept. */
+  /** Types that are not tensors: only their presence is recorded. */
   sequenceType: Uint8Array | undefined;
   mapType: Uint8Array | undefined;
   opaqueType: Uint8Array | undefined;
@@ -125,7 +130,7 @@ export interface RawShape {
   dim: RawDim[];
 }
 
-/** A size, a name for one, or neither: unknown. */
+/** The size of a dim, or its name; if both are absent, it is unknown. */
 export interface RawDim {
   dimValue: number | undefined;
   dimParam: string;

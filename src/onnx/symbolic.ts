@@ -1,6 +1,7 @@
 /**
- * Export for any batch size. Graphs are static, so the same model is built at three sizes and compared: what varies must be
- * a shape that is affine in the batch, or a constant repeated along it. Two sizes give the rule, the third proves it.
+ * Exports a model for any batch size. Graphs are static, so the same model is built at three sizes
+ * and compared: a difference must be a shape that is affine in the batch, or a constant repeated
+ * along it. Two sizes give the rule, the third verifies it.
  */
 import { LockstepError } from "../errors.ts";
 import type { Graph, Node } from "../graph/index.ts";
@@ -12,17 +13,20 @@ import type { EncodeOptions } from "./encode.ts";
 import { affine, Inexpressible, SIZES, sameTensor, type Triple } from "./vary.ts";
 
 export interface SymbolicOptions {
-  /** The name of the dim in the file. Default: `batch`. */
+  /** The name of the batch dim in the file. Default: `batch`. */
   readonly dim?: string;
-  /** The batch of the export if none can be found that holds for all. Default: 1. */
+  /** The batch size of the export if no form for all sizes is found. Default: 1. */
   readonly fixedBatch?: number;
 }
 
 export interface SymbolicExport {
-  /** Its types are those of one batch size; the operators work for all. Encode it with `encode`. */
+  /**
+   * The graph. Its types are those of one batch size; its operators work for all. Encode it with
+   * `encode`.
+   */
   readonly graph: Graph;
   readonly encode: Pick<EncodeOptions, "symbolicDims">;
-  /** Why the batch had to stay fixed; undefined if it did not. */
+  /** Why the batch size had to be fixed; undefined if it is not. */
   readonly fixed: string | undefined;
 }
 
@@ -31,7 +35,10 @@ const SYMBOLIC_OPTIONS: OptionKinds<SymbolicOptions> = {
   fixedBatch: count.optional(),
 };
 
-/** A graph that runs at any batch size, made from `build`; or the graph at a fixed size, and why. */
+/**
+ * A graph that runs at any batch size, derived from `build`; or the graph at a fixed size, and the
+ * reason.
+ */
 export function toSymbolicBatch(
   build: (batch: number) => Graph,
   options: SymbolicOptions = {},
@@ -42,7 +49,7 @@ export function toSymbolicBatch(
     const graphs: Triple<Graph> = [build(a), build(b), build(c)];
     return new Comparison(graphs, options.dim ?? "batch").result();
   } catch (error) {
-    // A model that has one batch size only says so itself.
+    // A model that only has one batch size says so itself.
     if (!(error instanceof Inexpressible || error instanceof LockstepError)) throw error;
     const [fixed = ""] = error.message.split("\n");
     return { graph: build(options.fixedBatch ?? 1), encode: {}, fixed };
@@ -55,7 +62,7 @@ class Comparison {
   readonly #nodes: Node[] = [];
   readonly #constants: Map<string, Tensor>;
   readonly #types: Map<string, TensorType>;
-  /** Values made for constants that vary: by the names of the three. */
+  /** Values made for constants that vary, by the names of the three constants. */
   readonly #made = new Map<string, string>();
   #batch: string | undefined;
   readonly #values: BatchValues;
@@ -105,7 +112,10 @@ class Comparison {
     return !isOldConstant || used.has(name);
   }
 
-  /** Dims of an input or output that are the batch, or a multiple of it (which gets a name of its own). */
+  /**
+   * The dims of an input or output that are the batch, or a multiple of it, which gets a name of
+   * its own.
+   */
   #varyingDims(name: string): Record<number, string> {
     const shapes = this.#shapes(name);
     const dims: Record<number, string> = {};
@@ -176,7 +186,7 @@ class Comparison {
     return this.#values.affine(tensors, where);
   }
 
-  /** 0 where the dim is that of the input, then at most one -1. */
+  /** 0 for a dim that equals that of the input, and at most one -1. */
   #reshape(columns: readonly Triple<number>[], node: Node): string | undefined {
     if (node.attributes["allowzero"]?.value === 1) return undefined;
     const input = this.#shapes(node.inputs[0] as string);
@@ -190,7 +200,7 @@ class Comparison {
     return inferred > 1 ? undefined : this.#constant("shape", ints(values));
   }
 
-  /** int64 [1]: the batch, read from an input. */
+  /** int64 [1]: the batch size, read from an input. */
   #batchSize(): string {
     if (this.#batch !== undefined) return this.#batch;
     for (const name of this.#graphs[0].inputs) {

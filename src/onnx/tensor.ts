@@ -1,5 +1,5 @@
 /** `TensorProto` → `Tensor`: typed data and raw data, with views instead of copies wherever the layout allows it. */
-import { LockstepError } from "../errors.ts";
+import { assert, LockstepError } from "../errors.ts";
 import {
   bytesPerElement,
   type DType,
@@ -56,7 +56,10 @@ function ownBytes(
   length: number,
   wrong: (reason: string) => never,
 ): Uint8Array {
-  if (raw.rawData.byteLength > 0) return raw.rawData;
+  if (raw.rawData.byteLength > 0) {
+    assert(raw.rawData instanceof Uint8Array, "what was read from a file is there in one piece");
+    return raw.rawData;
+  }
   switch (dtype) {
     case "float32":
       return raw.floatData;

@@ -1,4 +1,7 @@
-/** Signals, grids, regions and what else is written with other operators: in ONNX Runtime as it is, and imported in ours. */
+/**
+ * Signals, grids, regions and what else is written with other operators: in ONNX Runtime as it is,
+ * and imported in ours.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { scalar, tensorFrom } from "../tensor/index.ts";

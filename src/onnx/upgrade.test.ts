@@ -1,4 +1,7 @@
-/** Old and composed forms of operators: each small model runs as it is in ONNX Runtime, and imported in ours. */
+/**
+ * Old and composed forms of operators: each small model runs as it is in ONNX Runtime, and imported
+ * in ours.
+ */
 import { test } from "node:test";
 import { scalar, type Tensor, tensorFrom } from "../tensor/index.ts";
 import {

@@ -1,9 +1,11 @@
-/** Bytes → messages. Byte fields are views of the input; anything malformed is ONNX_PARSE. */
+/**
+ * Decodes bytes to messages. Byte fields are views of the input; anything malformed is ONNX_PARSE.
+ */
 import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
 import { LockstepError } from "../errors.ts";
 import { type FieldSpec, type Fields, layoutOf, type MessageTable, type Table } from "./wire.ts";
 
-// Bounds against hostile files: models in use are far below them.
+// Bounds against hostile files, far above those of real models.
 const MAX_DEPTH = 100;
 const MAX_ITEMS = 20_000_000;
 
@@ -126,7 +128,10 @@ function delimited(reader: BinaryReader, wire: WireType, name: string): Uint8Arr
   return reader.bytes();
 }
 
-/** Packed numbers are a view; numbers written one by one are gathered (rare: doubling keeps that linear). */
+/**
+ * Packed numbers are a view; numbers that are written one by one are gathered in a growing buffer
+ * (this is rare, and doubling its size keeps the time linear).
+ */
 function appendPacked(
   before: Uint8Array,
   width: 0 | 4 | 8,

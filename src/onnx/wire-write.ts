@@ -1,11 +1,23 @@
 /** Messages → bytes. Large byte fields are copied once. */
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { assert, LockstepError } from "../errors.ts";
-import type { Fields, MessageTable, Table } from "./wire.ts";
+import type { BytesInPieces, Fields, MessageTable, Table } from "./wire.ts";
 
 /** Encodes one message; fields are written by number, empty ones left out. */
 export function encodeMessage<T>(table: MessageTable<T>, message: T): Uint8Array {
-  const chunks: Uint8Array[] = [];
+  const { byteLength, pieces } = encodeInPieces(table, message);
+  const bytes = new Uint8Array(byteLength);
+  let offset = 0;
+  for (const piece of pieces()) {
+    bytes.set(piece, offset);
+    offset += piece.byteLength;
+  }
+  return bytes;
+}
+
+/** As `encodeMessage`; large byte fields are not copied, and each is looked at when it is its turn. */
+export function encodeInPieces<T>(table: MessageTable<T>, message: T): BytesInPieces {
+  const chunks: Chunk[] = [];
   const length = encodeInto(table, message as Fields, chunks, new BinaryWriter());
   if (length > MAX_MESSAGE_BYTES) {
     throw new LockstepError(
@@ -14,25 +26,24 @@ export function encodeMessage<T>(table: MessageTable<T>, message: T): Uint8Array
       { hint: "Write its weights to a file beside it (external data)." },
     );
   }
-  const bytes = new Uint8Array(length);
-  let offset = 0;
+  return { byteLength: length, pieces: () => inTurn(chunks) };
+}
+
+type Chunk = Uint8Array | BytesInPieces;
+
+/** All of them, one after the other. */
+export function* inTurn(chunks: readonly Chunk[]): Generator<Uint8Array> {
   for (const chunk of chunks) {
-    bytes.set(chunk, offset);
-    offset += chunk.byteLength;
+    if (chunk instanceof Uint8Array) yield chunk;
+    else yield* chunk.pieces();
   }
-  return bytes;
 }
 
 /** What every reader of protocol buffers takes. */
 export const MAX_MESSAGE_BYTES = 2 ** 31 - 1;
 
 /** Appends the message's bytes to `chunks` and returns their number. Large byte fields are not copied. */
-function encodeInto(
-  table: Table,
-  message: Fields,
-  chunks: Uint8Array[],
-  writer: BinaryWriter,
-): number {
+function encodeInto(table: Table, message: Fields, chunks: Chunk[], writer: BinaryWriter): number {
   let length = 0;
   const flush = () => {
     const bytes = writer.finish();
@@ -40,7 +51,7 @@ function encodeInto(
     chunks.push(bytes);
     length += bytes.byteLength;
   };
-  const bytes = (number: number, value: Uint8Array) => {
+  const bytes = (number: number, value: Chunk) => {
     writer.tag(number, WireType.LengthDelimited).uint32(value.byteLength);
     flush();
     chunks.push(value);
@@ -48,7 +59,7 @@ function encodeInto(
   };
   const nested = (number: number, of: Table, value: Fields) => {
     flush();
-    const inner: Uint8Array[] = [];
+    const inner: Chunk[] = [];
     const size = encodeInto(of, value, inner, writer);
     writer.tag(number, WireType.LengthDelimited).uint32(Math.min(size, 0xffffffff));
     flush();
@@ -78,7 +89,7 @@ function encodeInto(
         break;
       case "bytes":
       case "packed":
-        if ((value as Uint8Array).byteLength > 0) bytes(number, value as Uint8Array);
+        if ((value as Chunk).byteLength > 0) bytes(number, value as Chunk);
         break;
       case "optionalBytes":
         if (value !== undefined) bytes(number, value as Uint8Array);

@@ -1,6 +1,6 @@
 /**
- * Tables of protocol-buffer messages: which fields a message has and how they lie in the file. `wire-read.ts` and
- * `wire-write.ts` work by them; the messages of ONNX stand in `schema.ts`.
+ * Tables of protocol-buffer messages: which fields a message has, and how they are stored in the
+ * file. `wire-read.ts` and `wire-write.ts` use them; the messages of ONNX are in `schema.ts`.
  */
 export type FieldSpec =
   | {
@@ -18,7 +18,7 @@ export type FieldSpec =
         | "strings"
         | "byteLists";
     }
-  /** Numbers kept as they lie in the file: `width` bytes each, 0 for varints. */
+  /** Numbers that keep the form of the file: `width` bytes each, 0 for varints. */
   | { readonly number: number; readonly kind: "packed"; readonly width: 0 | 4 | 8 }
   | {
       readonly number: number;
@@ -26,7 +26,7 @@ export type FieldSpec =
       readonly of: () => Readonly<Record<string, FieldSpec>>;
     };
 
-/** One entry for every field of the interface: a missing one does not compile. */
+/** One entry for every field of the interface; the types require every entry. */
 export type MessageTable<T> = { readonly [K in keyof T]-?: FieldSpec };
 
 export type Fields = Record<string, unknown>;
@@ -81,7 +81,13 @@ function emptyOf(spec: FieldSpec): unknown {
   }
 }
 
-/** A message with every field empty, then those given. */
+/** A message with the given fields; all others are empty. */
 export function makeMessage<T>(table: MessageTable<T>, fields: Partial<T>): T {
   return { ...layoutOf(table).make(), ...fields } as T;
+}
+
+/** Bytes that are looked at when they are written. */
+export interface BytesInPieces {
+  readonly byteLength: number;
+  readonly pieces: () => Iterable<Uint8Array>;
 }

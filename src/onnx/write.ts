@@ -5,7 +5,8 @@ import type { Graph } from "../graph/index.ts";
 import { checkOptions, choice, type OptionKinds } from "../options.ts";
 import { ENCODE_OPTIONS, type EncodeOptions, toRawModel } from "./encode.ts";
 import { modelTable, type RawTensor } from "./schema.ts";
-import { encodeMessage } from "./wire-write.ts";
+import type { BytesInPieces } from "./wire.ts";
+import { encodeInPieces, inTurn } from "./wire-write.ts";
 
 export interface WriteOptions extends EncodeOptions {
   /** Weights in `FILE.data` beside the model: when one file cannot hold them (`auto`), or always. */
@@ -35,14 +36,15 @@ export async function writeModel(
   if (options.externalData === "always" || total > MAX_OWN_BYTES) {
     const location = `${path.basename(file)}.data`;
     const pieces = moveOut(weights, location);
-    if (pieces.length > 0) await writeFileAtomic(path.join(path.dirname(file), location), pieces);
+    const external = path.join(path.dirname(file), location);
+    if (pieces.length > 0) await writeFileAtomic(external, inTurn(pieces));
   }
-  await writeFileAtomic(file, encodeMessage(modelTable, model));
+  await writeFileAtomic(file, encodeInPieces(modelTable, model).pieces());
 }
 
 /** Replaces the data of large tensors by references to `location`; returns what that file must hold, in order. */
-function moveOut(weights: readonly RawTensor[], location: string): Uint8Array[] {
-  const pieces: Uint8Array[] = [];
+function moveOut(weights: readonly RawTensor[], location: string): (Uint8Array | BytesInPieces)[] {
+  const pieces: (Uint8Array | BytesInPieces)[] = [];
   let end = 0;
   for (const weight of weights) {
     const bytes = weight.rawData;

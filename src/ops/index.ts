@@ -3,12 +3,12 @@ import { operatorTable } from "./table.ts";
 
 export { type OperatorName, operators, operatorTable } from "./table.ts";
 
-/** A builder that knows every operator. */
+/** A builder with the table of all operators. */
 export function newBuilder(name: string): GraphBuilder {
   return new GraphBuilder(name, operatorTable);
 }
 
-/** A builder that starts with all of `graph`. */
+/** A builder that already contains all of `graph`. */
 export function extendGraph(graph: Graph): GraphBuilder {
   return GraphBuilder.from(graph, operatorTable);
 }

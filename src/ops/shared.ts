@@ -1,4 +1,4 @@
-/** What many operators answer alike. */
+/** What many operators have in common. */
 
 import { LockstepError } from "../errors.ts";
 import type { CostContext, GradientContext, InferContext, Value } from "../graph/index.ts";
@@ -33,14 +33,14 @@ export function flopsPerElement(count = 1): (context: CostContext) => number {
   return (context) => count * elementCount(context.outputs[0]?.shape ?? []);
 }
 
-/** Moves data and computes nothing. */
+/** The cost of an operator that only moves data. */
 export const noFlops = (): number => 0;
 
 export function sameShapes(types: readonly TensorType[]): boolean {
   return types.every((type) => sameShape(type.shape, types[0]?.shape ?? []));
 }
 
-/** In a gradient rule: says that it does not cover this use of the operator. */
+/** In a gradient rule: reports that it does not cover this use of the operator. */
 export function noGradient(context: GradientContext, what: string, hint: string): never {
   throw new LockstepError("NO_GRADIENT", `The operator ${context.op} has no gradient ${what}.`, {
     hint,
@@ -48,7 +48,7 @@ export function noGradient(context: GradientContext, what: string, hint: string)
   });
 }
 
-/** In type inference: says that a setting of the operator is not known to us. */
+/** In type inference: reports a setting of the operator that is not supported. */
 export function unsupported(context: InferContext, what: string, hint?: string): never {
   throw new LockstepError(
     "ONNX_UNSUPPORTED",
@@ -58,8 +58,10 @@ export function unsupported(context: InferContext, what: string, hint?: string):
 }
 
 /**
- * The gradient rule of an operator that says of which others its outputs could be made: those are differentiated, and the forward graph keeps the
- * operator itself. Inputs stand behind Identity nodes, so that the way back ends at them whatever the composition looks up behind its inputs.
+ * The gradient rule of an operator that states how its outputs can be composed of other operators:
+ * those are differentiated, and the forward graph keeps the operator itself. Inputs are wrapped in
+ * Identity nodes, so that the backward pass ends at them whatever the composition looks up behind
+ * its inputs.
  */
 export function throughComposition(
   compose: (context: GradientContext) => readonly Value[],

@@ -1,4 +1,4 @@
-/** The table of all operators. Total by construction: a definition without an answer does not compile. */
+/** The table of all operators. The types require every answer of each definition. */
 import type { OperatorDefinition, OperatorTable } from "../graph/index.ts";
 import { convolution } from "./convolution/index.ts";
 import { elementwise } from "./elementwise/index.ts";

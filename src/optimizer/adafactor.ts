@@ -1,4 +1,4 @@
-/** Adafactor: the second moment of a matrix kept as one row and one column. */
+/** Adafactor: the second moment of a matrix is kept as one row and one column. */
 import { z } from "zod";
 import { add, div, maximum, mul, reciprocal, reduceMean, sqrt, sub } from "../functional/index.ts";
 import type { Value } from "../graph/index.ts";
@@ -8,11 +8,17 @@ import { forAll, type Rules, type UpdateContext, type Updated } from "./optimize
 import { COMMON_OPTIONS, type CommonOptions, checked } from "./options.ts";
 
 export interface AdafactorOptions extends CommonOptions {
-  /** The second moment keeps `1 - step^beta2Decay` of itself. Below 0. */
+  /**
+   * The exponent of the decay: the second moment keeps `1 - step^beta2Decay` of itself. It is below
+   * 0.
+   */
   readonly beta2Decay?: number;
-  /** Two floors: of the second moment's root (default: the type's epsilon), and of the parameter's scale. */
+  /**
+   * Two floors: one for the root of the second moment (default: the type's epsilon), and one for
+   * the parameter's scale.
+   */
   readonly eps?: readonly [number | undefined, number];
-  /** Updates with a root mean square above this are scaled down to it. */
+  /** Updates whose root mean square exceeds this are scaled down to it. */
   readonly clippingThreshold?: number;
 }
 
@@ -23,7 +29,7 @@ const EPSILON: Partial<Record<DType, number>> = {
   bfloat16: 2 ** -7,
 };
 
-/** The first floor may be left open. */
+/** Two numbers, of which the first may be omitted. */
 const floors = z.tuple([z.number().nullish(), z.number()], {
   error: "It must be two numbers, of which the first may be undefined.",
 });
@@ -62,7 +68,7 @@ export function adafactorRules(options: AdafactorOptions): Rules {
       },
       {
         name: "col_var",
-        // A vector is not factored: it keeps this one scalar that nothing reads.
+        // The second moment of a vector is not factored: this slot is a scalar that nothing reads.
         typeOf: ({ dtype, shape }) => ({
           dtype,
           shape: shape.length > 1 ? [...shape.slice(0, -2), 1, shape.at(-1) as number] : [],
@@ -119,7 +125,7 @@ function secondMoment(
   return { variance: div(mul(rows, columns), mean), slots: { row_var: rows, col_var: columns } };
 }
 
-/** A scalar. */
+/** The root mean square, a scalar. */
 function rootMeanSquare(x: Value): Value {
   return sqrt(reduceMean(mul(x, x), { keepdims: false }));
 }

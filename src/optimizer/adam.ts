@@ -1,4 +1,4 @@
-/** Adam and AdamW: element by element, thirteen nodes. */
+/** Adam and AdamW: elementwise updates of thirteen nodes. */
 
 import { add, div, mul, sqrt, sub } from "../functional/index.ts";
 import type { Value } from "../graph/index.ts";
@@ -15,7 +15,7 @@ import { COMMON_OPTIONS, type CommonOptions, checked, checkedBetas } from "./opt
 
 export interface AdamOptions extends CommonOptions {
   readonly betas?: readonly [number, number];
-  /** Above 0: where a gradient was always zero, the update is zero by it. */
+  /** A number above 0, so that the update is zero where a gradient was always zero. */
   readonly eps?: number;
 }
 
@@ -69,7 +69,8 @@ export function adamRules(options: AdamOptions): Rules {
     slots: [{ name: "exp_avg" }, { name: "exp_avg_sq" }],
     scalars: (context) => ({
       ...momentScalars(context, beta1, beta2, eps),
-      // With decay the gradient is scaled before the penalty is added, without it both scales fold into one.
+      // With decay, the gradient is scaled before the penalty is added; without decay, both scales
+      // are folded into one.
       firstScale: (context.weightDecay === 0 ? context.gradientScale : 1) * (1 - beta1),
       secondScale: (context.weightDecay === 0 ? context.gradientScale ** 2 : 1) * (1 - beta2),
       gradientScale: context.gradientScale,
@@ -88,8 +89,8 @@ export function adamRules(options: AdamOptions): Rules {
 }
 
 /**
- * `θ - η/c₁ · m / (√v/√c₂ + ε)` with c = 1 - βᵗ equals `θ - (η·√c₂/c₁) · m / (√v + ε·√c₂)`:
- * bias corrections cost nothing for each element.
+ * `θ - η/c₁ · m / (√v/√c₂ + ε)` with c = 1 - βᵗ equals `θ - (η·√c₂/c₁) · m / (√v + ε·√c₂)`, so bias
+ * correction needs no operation per element.
  */
 function momentScalars(
   { step, learningRate }: StepContext,

@@ -1,4 +1,6 @@
-/** Muon: momentum made orthogonal, for the matrices inside a network; AdamW for all else. */
+/**
+ * Muon: orthogonalized momentum for the matrices inside a network; AdamW for all other parameters.
+ */
 import { add, div, maximum, mul, reduceL2, sub, swapLast } from "../functional/index.ts";
 import type { Value } from "../graph/index.ts";
 import {
@@ -24,13 +26,17 @@ export interface MuonOptions extends CommonOptions {
   readonly nsCoefficients?: readonly [number, number, number];
   readonly eps?: number;
   /**
-   * How the learning rate follows the shape: `original` (Jordan): √max(1, rows/columns);
-   * `match_rms_adamw` (Moonshot): 0.2·√max(rows, columns), so that AdamW's learning rates can be used.
+   * How the learning rate depends on the shape: `original` (Jordan): √max(1, rows/columns);
+   * `match_rms_adamw` (Moonshot): 0.2·√max(rows, columns), so that AdamW's learning rates can be
+   * used.
    */
   readonly adjust?: "original" | "match_rms_adamw";
-  /** Which parameters; only matrices. Default: those whose name does not speak of an embedding or a head. */
+  /**
+   * The parameters that Muon updates; they must be matrices. Default: those whose name does not
+   * indicate an embedding or a head.
+   */
   readonly matrices?: ParameterSelector;
-  /** For all other parameters. */
+  /** The options of AdamW for all other parameters. */
   readonly adamw?: AdamOptions;
 }
 
@@ -105,7 +111,10 @@ function shapeFactor(parameter: Value, adjust: "original" | "match_rms_adamw"): 
     : 0.2 * Math.sqrt(Math.max(rows, columns));
 }
 
-/** The nearest half-orthogonal matrix, roughly: an odd polynomial of the singular values, again and again. */
+/**
+ * Approximates the nearest half-orthogonal matrix by repeatedly applying an odd polynomial to the
+ * singular values.
+ */
 function newtonSchulz(
   matrix: Value,
   steps: number,

@@ -1,4 +1,4 @@
-/** Checks on what a user gives an optimizer. */
+/** Checks the options of optimizers. */
 import { LockstepError } from "../errors.ts";
 import { notNegative, type OptionKinds } from "../options.ts";
 import { type ParameterSelector, selector } from "./select.ts";
@@ -6,11 +6,17 @@ import { type ParameterSelector, selector } from "./select.ts";
 export interface CommonOptions {
   readonly learningRate?: number;
   readonly weightDecay?: number;
-  /** Which parameters decay. Default: those that the model says, matrices as a rule. PyTorch decays all: `{}`. */
+  /**
+   * The parameters to which weight decay applies. Default: those that the model selects, which
+   * usually are the matrices. PyTorch decays all: `{}`.
+   */
   readonly decay?: ParameterSelector;
 }
 
-/** Of options that all optimizers take; the bounds of numbers are `checked` beside their defaults. */
+/**
+ * The schemas of options that all optimizers have; `checked` checks the bounds of numbers next to
+ * their defaults.
+ */
 export const COMMON_OPTIONS: OptionKinds<CommonOptions> = {
   learningRate: notNegative.optional(),
   weightDecay: notNegative.optional(),
@@ -18,9 +24,9 @@ export const COMMON_OPTIONS: OptionKinds<CommonOptions> = {
 };
 
 interface Bounds {
-  /** At least. */
+  /** The least value. */
   readonly from: number;
-  /** Below. */
+  /** The value must be below this. */
   readonly below?: number;
 }
 

@@ -1,6 +1,6 @@
 /**
- * Optimizers as data: a kind and its options, which can be written to a file and read back. Their rules, which are functions,
- * are found here by the kind.
+ * Optimizers as data: a kind and its options, which can be written to a file and read back. The
+ * functions that compute their rules are found here by kind.
  */
 import { LockstepError } from "../errors.ts";
 import { type AdafactorOptions, adafactorRules } from "./adafactor.ts";
@@ -20,12 +20,15 @@ interface OptionsOf {
 
 export type OptimizerKind = keyof OptionsOf;
 
-/** What updates the parameters of a run: plain data. Made by `adamw({…})` and the like. */
+/** The optimizer of a run, as plain data. It is made by `adamw({…})` and the like. */
 export type Optimizer = {
   readonly [Kind in OptimizerKind]: { readonly kind: Kind; readonly options: OptionsOf[Kind] };
 }[OptimizerKind];
 
-/** Total: a kind without its rules does not compile. Each throws INVALID_OPTION. */
+/**
+ * The rules of each kind. The type names every kind, so none can be forgotten. Each throws
+ * INVALID_OPTION.
+ */
 const RULES: { readonly [Kind in OptimizerKind]: (options: OptionsOf[Kind]) => Rules } = {
   adafactor: adafactorRules,
   adam: adamRules,
@@ -35,7 +38,7 @@ const RULES: { readonly [Kind in OptimizerKind]: (options: OptionsOf[Kind]) => R
   sgd: sgdRules,
 };
 
-/** Throws INVALID_OPTION for options that are wrong, and for a kind that is not known. */
+/** Throws INVALID_OPTION for wrong options, and for an unknown kind. */
 export function rulesOf({ kind, options }: Optimizer): Rules {
   if (!Object.hasOwn(RULES, kind)) {
     throw new LockstepError("INVALID_OPTION", `There is no optimizer of the kind "${kind}".`, {
@@ -45,7 +48,10 @@ export function rulesOf({ kind, options }: Optimizer): Rules {
   return (RULES[kind] as (options: OptionsOf[OptimizerKind]) => Rules)(options);
 }
 
-/** An optimizer of a kind by its name; what came from a file is checked as what a run file states. Throws INVALID_OPTION. */
+/**
+ * An optimizer of the named kind. Options from a file are checked like those of a run file. Throws
+ * INVALID_OPTION.
+ */
 export function optimizerOf(kind: string, options: object): Optimizer {
   const optimizer = { kind, options } as Optimizer;
   rulesOf(optimizer);
@@ -53,18 +59,19 @@ export function optimizerOf(kind: string, options: object): Optimizer {
 }
 
 /**
- * AdamW: weight decay apart from the gradient.
+ * AdamW: weight decay separate from the gradient.
  * Loshchilov & Hutter, "Decoupled Weight Decay Regularization", 2019 (arXiv:1711.05101).
- * Defaults are PyTorch's (learning rate 1e-3, betas 0.9 and 0.999, eps 1e-8, weight decay 1e-2), but only
- * those parameters decay that the model says: matrices, not biases and scales.
+ * Defaults are those of PyTorch (learning rate 1e-3, betas 0.9 and 0.999, eps 1e-8, weight decay
+ * 1e-2), except that only the parameters that the model selects decay: matrices, not biases and
+ * scales.
  */
 export function adamw(options: AdamOptions = {}): Optimizer {
   return optimizerOf("adamw", options);
 }
 
 /**
- * Adam: weight decay added to the gradient. Kingma & Ba, "Adam: A Method for Stochastic Optimization", 2015
- * (arXiv:1412.6980). Defaults are PyTorch's: as `adamw`, without weight decay.
+ * Adam: weight decay added to the gradient. Kingma & Ba, "Adam: A Method for Stochastic
+ * Optimization", 2015 (arXiv:1412.6980). Defaults are PyTorch's: as `adamw`, without weight decay.
  */
 export function adam(options: AdamOptions = {}): Optimizer {
   return optimizerOf("adam", options);
@@ -72,35 +79,37 @@ export function adam(options: AdamOptions = {}): Optimizer {
 
 /**
  * Adafactor. Shazeer & Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018
- * (arXiv:1804.04235), without momentum. Defaults are PyTorch's `torch.optim.Adafactor`: learning rate 1e-2, beta2
- * decay -0.8, eps (none, 1e-3), clipping threshold 1, no weight decay.
+ * (arXiv:1804.04235), without momentum. Defaults are PyTorch's `torch.optim.Adafactor`: learning
+ * rate 1e-2, beta2 decay -0.8, eps (none, 1e-3), clipping threshold 1, no weight decay.
  */
 export function adafactor(options: AdafactorOptions = {}): Optimizer {
   return optimizerOf("adafactor", options);
 }
 
 /**
- * Lion: the sign of an interpolated momentum. Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023
- * (arXiv:2302.06675). Defaults are the paper's: learning rate 1e-4, betas 0.9 and 0.99, no weight decay.
+ * Lion: the sign of an interpolated momentum. Chen et al., "Symbolic Discovery of Optimization
+ * Algorithms", 2023 (arXiv:2302.06675). Defaults are the paper's: learning rate 1e-4, betas 0.9 and
+ * 0.99, no weight decay.
  */
 export function lion(options: LionOptions = {}): Optimizer {
   return optimizerOf("lion", options);
 }
 
 /**
- * Muon: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; Liu et al., "Muon is Scalable
- * for LLM Training", 2025 (arXiv:2502.16982). Defaults are PyTorch's `torch.optim.Muon`: learning rate 1e-3, momentum
- * 0.95 with Nesterov, five Newton–Schulz steps with (3.4445, -4.775, 2.0315), weight decay 0.1; the iteration
- * runs in the parameter's own type.
+ * Muon: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; Liu et al.,
+ * "Muon is Scalable for LLM Training", 2025 (arXiv:2502.16982). Defaults are PyTorch's
+ * `torch.optim.Muon`: learning rate 1e-3, momentum 0.95 with Nesterov, five Newton–Schulz steps
+ * with (3.4445, -4.775, 2.0315), weight decay 0.1; the iteration runs in the parameter's own type.
  */
 export function muon(options: MuonOptions = {}): Optimizer {
   return optimizerOf("muon", options);
 }
 
 /**
- * Stochastic gradient descent. Momentum: Sutskever, Martens, Dahl & Hinton, "On the importance of initialization and
- * momentum in deep learning", 2013; in PyTorch's form, where the learning rate multiplies the whole buffer.
- * Defaults are PyTorch's: learning rate 1e-3, no momentum, no weight decay.
+ * Stochastic gradient descent. Momentum: Sutskever, Martens, Dahl & Hinton, "On the importance of
+ * initialization and momentum in deep learning", 2013; in PyTorch's form, where the learning rate
+ * multiplies the whole buffer. Defaults are PyTorch's: learning rate 1e-3, no momentum, no weight
+ * decay.
  */
 export function sgd(options: SgdOptions = {}): Optimizer {
   return optimizerOf("sgd", options);

@@ -1,14 +1,20 @@
-/** Learning rate schedules: data, and one function from step to factor. Steps count from 0. */
+/** Learning rate schedules as data, and one function from step to factor. Steps count from 0. */
 import { LockstepError } from "../errors.ts";
 import { checkOptions, choice, finite } from "../options.ts";
 
 interface Warmup {
-  /** Steps of linear rise from 1/warmup to 1 at the start. Default: 0. */
+  /**
+   * The number of steps at the start in which the factor rises linearly from 1/warmup to 1.
+   * Default: 0.
+   */
   readonly warmup?: number;
 }
 
 interface Ending {
-  /** Steps in all, warm-up included; those of the run unless told. Afterwards the last factor holds. */
+  /**
+   * The number of steps, warm-up included; afterwards the last factor holds. Default: the steps of
+   * the run.
+   */
   readonly steps?: number;
   /** The factor at the end. Default: 0. */
   readonly final?: number;
@@ -26,17 +32,21 @@ export type DecayShape = "linear" | "sqrt";
 export const constant = (options: Warmup = {}): Schedule =>
   checkedSchedule({ kind: "constant", ...options });
 
-/** Falls in a straight line after warm-up. */
+/** Decreases linearly after warm-up. */
 export const linear = (options: Warmup & Ending = {}): Schedule =>
   checkedSchedule({ kind: "linear", ...options });
 
-/** Half a cosine after warm-up: Loshchilov & Hutter, "SGDR", 2017 (arXiv:1608.03983), without restarts. */
+/**
+ * Decreases along half a cosine after warm-up: Loshchilov & Hutter, "SGDR", 2017
+ * (arXiv:1608.03983), without restarts.
+ */
 export const cosine = (options: Warmup & Ending = {}): Schedule =>
   checkedSchedule({ kind: "cosine", ...options });
 
 /**
- * Warm-up, stable, decay: Hu et al., "MiniCPM", 2024 (arXiv:2404.06395). `decay` is the number of steps of the
- * last part; `sqrt` falls as 1 - √progress (Hägele et al., 2024, arXiv:2405.18392).
+ * Warm-up, stable, decay: Hu et al., "MiniCPM", 2024 (arXiv:2404.06395). `decay` is the number of
+ * steps of the last part; `sqrt` decreases as 1 - √progress (Hägele et al., 2024,
+ * arXiv:2405.18392).
  */
 export const wsd = (
   options: { readonly decay: number; readonly shape?: DecayShape } & Warmup & Ending,
@@ -47,7 +57,7 @@ const ENDING = { ...WARMUP, steps: finite.optional(), final: finite.optional() }
 const DECAY = { decay: finite, shape: choice("linear", "sqrt").optional() };
 const KINDS = { constant: WARMUP, linear: ENDING, cosine: ENDING, wsd: { ...ENDING, ...DECAY } };
 
-/** A schedule of any origin, checked as one that a run file states. Throws INVALID_OPTION. */
+/** A schedule from a file, checked like one of a run file. Throws INVALID_OPTION. */
 export function scheduleOf(schedule: Schedule): Schedule {
   if (Object.hasOwn(KINDS, schedule.kind)) return checkedSchedule(schedule);
   throw new LockstepError("INVALID_OPTION", `There is no schedule of the kind "${schedule.kind}".`);
@@ -69,8 +79,8 @@ function checkedSchedule(schedule: Schedule): Schedule {
 }
 
 /**
- * What the base learning rate is multiplied by at `step` (from 0).
- * @param runSteps the steps of the run, for a schedule that does not say its own
+ * The factor by which the base learning rate is multiplied at `step` (from 0).
+ * @param runSteps the number of steps of the run, for a schedule that does not state its own
  */
 export function scheduleFactor(schedule: Schedule, step: number, runSteps?: number): number {
   const warmup = schedule.warmup ?? 0;
@@ -90,7 +100,7 @@ export function scheduleFactor(schedule: Schedule, step: number, runSteps?: numb
   return final + (1 - final) * remaining(schedule, progress);
 }
 
-/** From 1 at progress 0 to 0 at progress 1. */
+/** Decreases from 1 at progress 0 to 0 at progress 1. */
 function remaining(schedule: Exclude<Schedule, { kind: "constant" }>, progress: number): number {
   switch (schedule.kind) {
     case "linear":

@@ -1,4 +1,4 @@
-/** Which parameters, as data: so that a job can be written down, read, and sent. */
+/** Selections of parameters as data, so that a job can be written, read, and sent. */
 import { z } from "zod";
 import { LockstepError } from "../errors.ts";
 import type { TensorType } from "../tensor/index.ts";
@@ -18,7 +18,7 @@ const expression = z.union([z.instanceof(RegExp), z.string()], {
 });
 const rank = z.int({ error: "It must be a whole number." });
 
-/** What an option that selects parameters must be. */
+/** The schema of an option that selects parameters. */
 export const selector: z.ZodType = z.strictObject(
   {
     include: expression.optional(),
@@ -42,7 +42,7 @@ export function isSelected(
   );
 }
 
-/** Without the flags that make `test` remember where it was. */
+/** The regular expression without the flags that make `test` remember its last position. */
 function pattern(source: RegExp | string): RegExp {
   if (typeof source !== "string")
     return new RegExp(source.source, source.flags.replace(/[gy]/g, ""));

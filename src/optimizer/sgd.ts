@@ -1,4 +1,4 @@
-/** Stochastic gradient descent with momentum, and Lion: one slot, element by element. */
+/** Stochastic gradient descent with momentum, and Lion: elementwise updates with one slot. */
 import { add, mul, sign, sub } from "../functional/index.ts";
 import { checkOptions, flag, notNegative, type OptionKinds, pair } from "../options.ts";
 import { forAll, type Rules, type SlotSpec } from "./optimizer.ts";
@@ -6,9 +6,12 @@ import { COMMON_OPTIONS, type CommonOptions, checked, checkedBetas } from "./opt
 
 export interface SgdOptions extends CommonOptions {
   readonly momentum?: number;
-  /** How much of the gradient does not enter the momentum buffer. Not used at the first step. */
+  /**
+   * The fraction of the gradient that does not enter the momentum buffer. It is not used at the
+   * first step.
+   */
   readonly dampening?: number;
-  /** Look ahead along the momentum. */
+  /** Whether Nesterov momentum is used. */
   readonly nesterov?: boolean;
 }
 
@@ -37,7 +40,7 @@ export function sgdRules(options: SgdOptions): Rules {
       learningRate,
       gradientScale,
       weightDecay,
-      // PyTorch starts the buffer with the gradient itself, undamped.
+      // As in PyTorch, the buffer starts with the gradient itself, without dampening.
       fresh: step === 1 ? 1 : 1 - dampening,
     }),
     update: (context) => {
@@ -94,7 +97,8 @@ export function lionRules(options: LionOptions): Rules {
       const next = add(mul(moment, beta2), mul(gradient, context.scalar("momentScale")));
       return {
         parameter: sub(base, mul(direction, context.scalar("learningRate"))),
-        // Adding 0·direction makes the new moment wait for the direction, which reads the old one in its place.
+        // Adding 0·direction makes the new moment depend on the direction, which reads the old
+        // moment from the memory that the new one overwrites.
         slots: { exp_avg: add(next, mul(direction, 0)) },
       };
     },

@@ -1,6 +1,6 @@
 /**
- * Buckets: gradients travel in groups, in the order in which they become ready, so that one group travels while the next is
- * computed. After Li et al., "PyTorch Distributed", VLDB 2020.
+ * Buckets: gradients are exchanged in groups, in the order in which they become ready, so that one
+ * group is exchanged while the next is computed. After Li et al., "PyTorch Distributed", VLDB 2020.
  */
 
 import {
@@ -17,9 +17,15 @@ import { byteLength } from "../tensor/index.ts";
 import type { Strategy } from "./strategy.ts";
 
 export interface BucketOptions {
-  /** A bucket is closed when it holds this many bytes; `bucketBytes` chooses. */
+  /**
+   * A bucket is closed when it holds this many bytes; the function `bucketBytes` chooses the
+   * number.
+   */
   readonly bucketBytes: number;
-  /** Whether the gradient graph is cut, so that a bucket travels while the rest is computed. Default: true. */
+  /**
+   * Whether the gradient graph is cut into pieces, so that a bucket is exchanged while the rest is
+   * computed. Default: true.
+   */
   readonly overlap?: boolean;
 }
 
@@ -57,7 +63,7 @@ function replaced({ tasks }: StepGraph, task: ReduceTask, by: readonly ReduceTas
   return tasks.flatMap((other): readonly StepTask[] => (other === task ? by : [other]));
 }
 
-/** Each sum directly behind the piece that makes the last of what it takes. */
+/** Puts each reduce task directly behind the last piece that makes one of its inputs. */
 function interleaved(
   { tasks }: StepGraph,
   summed: ReduceTask,
@@ -77,7 +83,10 @@ function interleaved(
   });
 }
 
-/** What a task makes and the step sums, in the order made, in groups of at least `least` bytes and of one element type. */
+/**
+ * The outputs of a task that the step sums, in the order in which they are made, grouped into
+ * buckets of at least `least` bytes and of one element type.
+ */
 export function bucketsOf(step: StepGraph, task: ComputeTask, least: number): string[][] {
   const summed = new Set(step.tasks.filter(isOfKind("reduce")).flatMap(({ inputs }) => inputs));
   const names = inOrderMade(step, task).filter((name) => summed.has(name));
@@ -99,16 +108,19 @@ export function bucketsOf(step: StepGraph, task: ComputeTask, least: number): st
 export interface Link {
   /** Seconds until the first byte of a collective arrives. */
   readonly latency: number;
-  /** Of the result of a collective, on each rank. */
+  /** Bytes of a collective's result that each rank receives per second. */
   readonly bytesPerSecond: number;
 }
 
 const SMALLEST_BUCKET = 2 ** 16;
 const LARGEST_BUCKET = 2 ** 26;
-/** A bucket takes this many times longer to move than to start. */
+/** A bucket is so large that its transfer takes this many times the latency. */
 const LATENCIES = 16;
 
-/** Large enough that latency is lost in it, and small enough that `total` bytes make four buckets where they can. */
+/**
+ * The size of a bucket: an eighth of `total` bytes, but large enough that latency hardly matters,
+ * and between the smallest and the largest size.
+ */
 export function bucketBytes(link: Link, total: number): number {
   const worth = LATENCIES * link.latency * link.bytesPerSecond;
   const least = Math.max(worth, SMALLEST_BUCKET);

@@ -1,4 +1,7 @@
-/** How a step is shared out to the ranks of a run: the mesh, and the strategies that rewrite the step for it. */
+/**
+ * Chooses how a step is divided among the ranks of a run: the mesh, and the strategies that rewrite
+ * the step for it.
+ */
 import { LockstepError } from "../errors.ts";
 import { createMesh, type Mesh, regularTopology, type Topology } from "../mesh/index.ts";
 import type { ReduceTask } from "../plan/index.ts";
@@ -7,22 +10,29 @@ import { data } from "./data.ts";
 import type { Strategy } from "./strategy.ts";
 import { sharedUpdates, zero1, zero2, zero3 } from "./zero.ts";
 
-/** What a user may say of it. */
+/** The options of parallelism that a user may set. */
 export interface ParallelOptions {
   /**
-   * Sizes of the axes; their product is the number of workers. `data`: workers that hold the whole model. `shard`: workers that share out
-   * parameters, gradients and optimizer state. Both: sharded within, replicated across (hybrid).
+   * The sizes of the axes; their product is the number of workers. `data` replicates the whole
+   * model, `shard` shards parameters, gradients and optimizer state. With both, the model is
+   * sharded within a group of workers and replicated across groups (hybrid).
    */
   readonly parallel?: { readonly data?: number; readonly shard?: number } | undefined;
-  /** What is sharded: optimizer state (1), gradients too (2), parameters too (3). Default: 3 where `shard` is stated. */
+  /**
+   * What is sharded: 1: the optimizer state; 2: the gradients, too; 3: the parameters, too.
+   * Default: 3 if `shard` is given.
+   */
   readonly zero?: 1 | 2 | 3 | undefined;
 }
 
 export interface ChooseOptions extends ParallelOptions {
   readonly topology: Topology;
-  /** Of sums over ranks. Default: `tree`. */
+  /** How sums over ranks are combined. Default: `tree`. */
   readonly combination?: ReduceTask["combination"] | undefined;
-  /** Gradients that travel between nodes, or to those that look after them, do so in buckets. */
+  /**
+   * Bucketing of gradients that are exchanged between nodes or reduced to the ranks that own their
+   * shards.
+   */
   readonly buckets?: BucketOptions | undefined;
 }
 
@@ -30,16 +40,18 @@ export interface Parallel {
   readonly mesh: Mesh;
   readonly topology: Topology;
   readonly strategies: readonly Strategy[];
-  /** Why, in a sentence for people. */
+  /** The reason for the choice, in a sentence for people. */
   readonly reason: string;
 }
 
-/** Bytes of a bucket where none are stated. */
+/** The size of a bucket in bytes if none is given. */
 const BUCKET_BYTES = 2 ** 22;
 
 /**
- * Unless stated: ranks of one node sum in place, which makes ZeRO's first stage free (each updates its part, and parts go to all through
- * shared memory), and between nodes the update is repeated, so that only gradients travel. @throws INVALID_OPTION
+ * Without options, the ranks of one node sum in place, which makes ZeRO-1 free (each rank updates
+ * its shard, and the shards reach all ranks through shared memory); between nodes the update is
+ * repeated, so that only gradients are sent.
+ * @throws INVALID_OPTION
  */
 export function chooseParallel(options: ChooseOptions): Parallel {
   const topology = regularTopology(options.topology);
@@ -65,7 +77,8 @@ export function chooseParallel(options: ChooseOptions): Parallel {
     ...(zero === 2 ? [zero2([sharded], bucketBytes)] : []),
     ...(zero === 3 ? [zero3([sharded])] : []),
     ...(isSummedWhole ? [sharedUpdates(axes)] : []),
-    // Within a node nothing is won by buckets: there, sums take milliseconds of the cores that compute.
+    // Within a node, buckets gain nothing: sums there take milliseconds of the same cores that
+    // compute.
     ...(isSummedWhole && nodes.length > 1 && options.buckets ? [buckets(options.buckets)] : []),
   ];
   const reason =

@@ -1,6 +1,7 @@
 /**
- * Gradients travel in half the bytes: each is cast to float16 before it is summed over micro-batches and ranks, and back after. After the
- * fp16 hook of PyTorch's DistributedDataParallel. `docs/strategies.md` explains this file line by line.
+ * Exchanges gradients in half the bytes: each is cast to float16 before it is summed over
+ * micro-batches and ranks, and cast back afterwards. After the fp16 hook of PyTorch's
+ * DistributedDataParallel. `docs/strategies.md` explains this file line by line.
  */
 import { cast } from "../functional/index.ts";
 import type { Graph, Value } from "../graph/index.ts";
@@ -20,7 +21,10 @@ import {
 } from "../plan/index.ts";
 import type { Strategy } from "./strategy.ts";
 
-/** It changes results: sums have eleven bits, and what is above 65,504 becomes infinite, which ends the step as not finite. */
+/**
+ * This changes results: sums have eleven significant bits, and a value above 65,504 becomes
+ * infinite, which ends the step as not finite.
+ */
 export function compress(): Strategy {
   return { name: "gradients in float16", rewrite };
 }
@@ -63,7 +67,7 @@ function isWideGradient({ role, type }: StepValue): boolean {
   return role === "gradient" && type.dtype === "float32";
 }
 
-/** One graph that casts all of them. */
+/** One task with a graph that casts all of these values. */
 function castTask(
   step: Pick<StepGraph, "values">,
   name: string,

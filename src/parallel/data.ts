@@ -1,6 +1,6 @@
 /**
- * Data parallelism: every rank of an axis has the whole model and its own micro-batches; what micro-batches are summed to is summed
- * over the axis too.
+ * Data parallelism: every rank of an axis holds the whole model and its own micro-batches; what is
+ * summed over micro-batches is summed over the axis, too.
  */
 import { axisOf, type Placement } from "../mesh/index.ts";
 import {
@@ -14,13 +14,13 @@ import {
 import type { Strategy } from "./strategy.ts";
 
 export interface DataOptions {
-  /** An axis of the mesh. Default: `data`. */
+  /** The axis of the mesh. Default: `data`. */
   readonly axis?: string;
-  /** Default: `tree`. */
+  /** How sums over ranks are combined. Default: `tree`. */
   readonly combination?: ReduceTask["combination"];
 }
 
-/** What ranks tell each other of their speed: seconds a micro-batch, by rank. */
+/** The paces of the ranks: seconds per micro-batch, by rank. */
 export const PACES = valueName("control", "paces");
 const OWN_PACES = valueName("partial control", "paces");
 
@@ -36,7 +36,7 @@ export function data({ axis = "data", combination = "tree" }: DataOptions = {}):
   };
 }
 
-/** What is summed or gathered over micro-batches is so over the axis too. */
+/** A task that sums or gathers over micro-batches does so over the axis, too. */
 function overAxis(task: StepTask, axis: string, combination: ReduceTask["combination"]): StepTask {
   if (task.kind !== "reduce" && task.kind !== "gather") return task;
   if (!task.axes.includes(MICRO_BATCH)) return task;
@@ -44,7 +44,7 @@ function overAxis(task: StepTask, axis: string, combination: ReduceTask["combina
   return task.kind === "gather" ? { ...task, axes } : { ...task, axes, combination };
 }
 
-/** Whatever lies along the micro-batches lies along the axis in the same way. */
+/** A value that is placed along the micro-batches is placed along the axis in the same way. */
 function placedOver(values: StepGraph["values"], axis: string): Map<string, StepValue> {
   return new Map(
     [...values].map(([name, value]) => {
@@ -56,7 +56,10 @@ function placedOver(values: StepGraph["values"], axis: string): Map<string, Step
   );
 }
 
-/** Adds the paces of `ranks` ranks to the first sum over micro-batches, where they are not there yet. */
+/**
+ * Adds the paces of `ranks` ranks to the first sum over micro-batches, unless they are there
+ * already.
+ */
 function withPaces(step: StepGraph, ranks: number): StepGraph {
   const at = step.tasks.findIndex(({ kind }) => kind === "reduce");
   const task = step.tasks[at];

@@ -1,4 +1,7 @@
-/** Strategies are pure rewrites of a step: what they change is seen without a process, an engine or a clock. */
+/**
+ * Strategies are pure rewrites of a step: what they change is seen without a process, an engine or
+ * a clock.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createMesh, evenTopology, type Mesh } from "../mesh/index.ts";

@@ -1,14 +1,14 @@
 /**
- * A strategy rewrites the step of all ranks: pure, printable, testable without a process, an engine or a clock. Strategies
- * compose: each sees what the one before it made.
+ * A strategy rewrites the step of all ranks. It is pure and printable, and can be tested without a
+ * process, an engine or a clock. Strategies compose: each rewrites the result of the one before it.
  */
 import type { Mesh } from "../mesh/index.ts";
 import { type StepGraph, validateStep } from "../plan/index.ts";
 
 export interface Strategy {
-  /** As people read it: `data over "data"`. */
+  /** The name that people read, such as `data over "data"`. */
   readonly name: string;
-  /** @throws INVALID_OPTION where the mesh or the step does not allow it */
+  /** @throws INVALID_OPTION if the mesh or the step does not allow the strategy */
   rewrite(step: StepGraph, mesh: Mesh): StepGraph;
 }
 

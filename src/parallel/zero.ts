@@ -1,6 +1,8 @@
 /**
- * ZeRO: the ranks of data-parallel axes share out what they would all do and hold alike. After Rajbhandari et al., "ZeRO: Memory
- * Optimizations Toward Training Trillion Parameter Models", 2020. Gradients are summed over the axes already when these are applied.
+ * ZeRO: the ranks of data-parallel axes divide the work and the memory that would otherwise be the
+ * same on all of them. After Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training
+ * Trillion Parameter Models", 2020. When these strategies are applied, gradients are already summed
+ * over the axes.
  */
 import { axisOf, type Mesh, type Placement } from "../mesh/index.ts";
 import {
@@ -25,8 +27,9 @@ import { bucketsOf } from "./buckets.ts";
 import type { Strategy } from "./strategy.ts";
 
 /**
- * Stage 1: each rank of the axes updates its part of the flattened parameters, and keeps the optimizer's slots of that part alone. The sum
- * of gradients is needed in that part only (reduce-scatter); new parameters go to all (all-gather).
+ * ZeRO-1: each rank of the axes updates its shard of the flattened parameters and keeps the
+ * optimizer's slots of that shard only. Each rank needs the sum of gradients in that shard only
+ * (reduce-scatter); the new parameters go to all ranks (all-gather).
  */
 export function zero1(axes: readonly string[]): Strategy {
   return {
@@ -39,9 +42,9 @@ export function zero1(axes: readonly string[]): Strategy {
 }
 
 /**
- * Stage 2: as stage 1, and no rank holds a whole gradient: while micro-batches are computed, each bucket of gradients goes to the ranks that
- * sum it.
- * @param bucketBytes a bucket is closed when it holds so much
+ * ZeRO-2: in addition to ZeRO-1, no rank holds a whole gradient: while micro-batches are computed,
+ * each bucket of gradients goes to the ranks that sum it.
+ * @param bucketBytes a bucket is closed when it holds this many bytes
  */
 export function zero2(axes: readonly string[], bucketBytes: number): Strategy {
   return {
@@ -59,8 +62,9 @@ export function zero2(axes: readonly string[], bucketBytes: number): Strategy {
 }
 
 /**
- * Stage 3, fully sharded: parameters too stay where they are updated. Each unit of them is gathered just before it is used, in the forward
- * and again in the backward pass, and given up after.
+ * ZeRO-3, fully sharded: parameters, too, stay on the ranks that update them. Each unit of
+ * parameters is gathered just before it is used, in the forward pass and again in the backward
+ * pass, and freed afterwards.
  */
 export function zero3(axes: readonly string[]): Strategy {
   return {
@@ -102,8 +106,9 @@ export function zero3(axes: readonly string[]): Strategy {
 }
 
 /**
- * Updates that need whole parameters (Muon's) cost as much as a micro-batch: each rank of the axes makes those of some
- * parameters. All have all slots, so that any of them can write a checkpoint.
+ * Divides updates that need whole parameters, such as Muon's, which cost as much as a micro-batch:
+ * each rank of the axes updates some of the parameters. All ranks hold all slots, so that any of
+ * them can write a checkpoint.
  */
 export function sharedUpdates(axes: readonly string[]): Strategy {
   return {
@@ -129,7 +134,10 @@ function isUpdate(task: StepTask, granularity: UpdateTask["granularity"]): task 
   return task.kind === "update" && task.granularity === granularity;
 }
 
-/** Updates by element are shared out; what they read and write of these roles lies in parts. */
+/**
+ * Divides elementwise updates among the ranks: the values of these roles that they read and write
+ * are sharded.
+ */
 function shardUpdates(step: StepGraph, axes: readonly string[], roles: readonly Role[]): StepGraph {
   const flat = Object.fromEntries(axes.map((axis) => [axis, { shard: "flat" as const }]));
   const shared = step.tasks.filter((task) => isUpdate(task, "element"));
@@ -138,7 +146,7 @@ function shardUpdates(step: StepGraph, axes: readonly string[], roles: readonly 
   return place(shareUpdates(step, shared, axes, gathered), touched, roles, flat);
 }
 
-/** Each rank makes a part of these updates; what they make of the given roles goes to all. */
+/** Each rank performs a part of these updates; their results of the given roles go to all ranks. */
 function shareUpdates(
   step: StepGraph,
   updates: readonly UpdateTask[],
@@ -165,7 +173,10 @@ function shareUpdates(
   return { ...step, values, tasks };
 }
 
-/** Sums of gradients are made while micro-batches are computed, behind each piece; the rest is summed at the end. */
+/**
+ * Sums gradients while micro-batches are computed, behind each piece; the other sums are made at
+ * the end.
+ */
 function reduceEach(step: StepGraph, pieces: readonly ComputeTask[]): StepGraph {
   const [whole] = step.tasks.filter(isOfKind("reduce"));
   if (whole === undefined) return step;

@@ -1,4 +1,4 @@
-/** The step of one process, from a model and an optimizer: what strategies begin with. */
+/** Builds the step of one process from a model and an optimizer. Strategies start from it. */
 import { typeOf } from "../graph/index.ts";
 import { REPLICATED } from "../mesh/index.ts";
 import type { Model } from "../nn/index.ts";
@@ -21,23 +21,23 @@ import { addTotals } from "./totals.ts";
 import { updatesOf } from "./updates.ts";
 
 export interface StepOptions {
-  /** Built for one micro-batch, to train. */
+  /** The model in `train` mode, built for one micro-batch. */
   readonly model: Model;
   readonly optimizer: Optimizer;
-  /** Of the whole step, on all ranks together. Default: 1. */
+  /** The number of micro-batches of a step, on all ranks together. Default: 1. */
   readonly microBatches?: number | undefined;
   /** The largest global norm of the gradient. */
   readonly clip?: number | undefined;
 }
 
-/** The graph that computes loss and gradients of a micro-batch. */
+/** The name of the graph that computes loss and gradients of a micro-batch. */
 export const GRADIENT = "gradient";
-/** A wish to stop, of any rank. */
+/** The name of the value that says whether any rank wants to stop. */
 export const STOP = valueName("control", "stop");
 
 /**
- * @throws INVALID_OPTION where there is nothing to train, a parameter is not a float, no rule selects a parameter, or the loss cannot be
- * made from micro-batches; NO_GRADIENT
+ * @throws INVALID_OPTION if nothing is trained, a parameter is not a float, no rule selects a
+ * parameter, or the loss cannot be computed from micro-batches; NO_GRADIENT
  */
 export function buildStep(options: StepOptions): StepGraph {
   const { model, microBatches = 1 } = options;
@@ -77,7 +77,8 @@ function addGradient(step: StepBuilder, model: Model, loss: BatchSums): void {
   for (const [index, { output, type }] of loss.terms.entries())
     sum(output, "term", `${index}`, type);
   for (const { name, next, type } of model.states) {
-    // Floats are averaged over micro-batches; of counters, that of a rank's first micro-batch holds.
+    // Float states are averaged over micro-batches; of counters, the value of a rank's first
+    // micro-batch is taken.
     if (step.microBatches > 1 && isFloat(type.dtype)) {
       const part = step.value("state", name, type, PARTIAL, "partial state");
       sums.push([part, step.value("state", name, type, REPLICATED, "state sum")]);

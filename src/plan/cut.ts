@@ -1,4 +1,7 @@
-/** Cuts a computation of the step into pieces that run one after the other, so that something else can begin between them. */
+/**
+ * Cuts a computation of the step into pieces that run one after the other, so that other tasks can
+ * begin between them.
+ */
 import { type Graph, type Node, typeOf, validateGraph } from "../graph/index.ts";
 import {
   type ComputeTask,
@@ -9,14 +12,15 @@ import {
 } from "./step-graph.ts";
 
 export interface Cut {
-  /** With the pieces in place of the task. */
+  /** The step in which the pieces replace the task. */
   readonly step: StepGraph;
   readonly pieces: readonly ComputeTask[];
 }
 
 /**
- * Cuts a task of micro-batches where lists of its outputs are ready: piece k computes what the outputs of list k need and no piece before it
- * has made, the last one also what no list asks for. There are fewer pieces than lists where some ask for nothing new.
+ * Cuts a task of micro-batches at the points where lists of its outputs are ready. Piece k computes
+ * what the outputs of list k need and no earlier piece has made; the last piece also computes what
+ * no list contains. There are fewer pieces than lists if a list needs nothing new.
  */
 export function cutWhereReady(
   step: StepGraph,
@@ -43,8 +47,9 @@ export function cutWhereReady(
 }
 
 /**
- * Cuts a task of micro-batches: each node of its graph goes to a piece, and none to an earlier one than what it reads. What crosses a cut
- * becomes a value (an activation). Pieces without a node are left out.
+ * Cuts a task of micro-batches. Each node of its graph is assigned to a piece, and never to an
+ * earlier piece than the nodes that it reads. A value that crosses a cut becomes an activation.
+ * Pieces without a node are omitted.
  */
 export function cutTask(
   step: StepGraph,
@@ -94,7 +99,7 @@ export function cutTask(
   return { step: { ...step, values, graphs, tasks }, pieces };
 }
 
-/** Outputs of the graph, and what a piece reads that another has made. */
+/** The outputs of the graph, and the values that one piece makes and another reads. */
 function crossingValues(graph: Graph, pieces: readonly (readonly Node[])[]): ReadonlySet<string> {
   const makers = new Map<string, number>();
   for (const [piece, nodes] of pieces.entries()) {

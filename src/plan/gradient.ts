@@ -8,11 +8,14 @@ import type { BatchSums } from "./batch/batch-sums.ts";
 
 export interface GradientGraph {
   readonly graph: Graph;
-  /** Output names by parameter name. */
+  /** The names of the gradient outputs, by parameter name. */
   readonly gradients: ReadonlyMap<string, string>;
 }
 
-/** The terms of the loss, the next states and all gradients; what else the model gives is left out. */
+/**
+ * Builds a graph whose outputs are the terms of the loss, the next states and all gradients; other
+ * outputs of the model are omitted.
+ */
 export function gradientGraph(
   model: Model,
   { graph, terms }: Pick<BatchSums, "graph" | "terms">,

@@ -13,6 +13,7 @@ export { buildStep, GRADIENT, STOP, type StepOptions } from "./build.ts";
 export { type Cut, cutTask, cutWhereReady, inOrderMade } from "./cut.ts";
 export { type GradientGraph, gradientGraph, withOutputs } from "./gradient.ts";
 export { hashStep, type StepJson, stepFromJson, stepToJson } from "./json.ts";
+export { peakOfIntermediates } from "./liveness.ts";
 export { buildNamed } from "./named.ts";
 export { type Phases, phasesOf, unitOf } from "./phases.ts";
 export { describeStep } from "./print.ts";

@@ -1,4 +1,6 @@
-/** A step as JSON and back, and its hash: what ranks compare before they begin. */
+/**
+ * Converts a step to JSON and back, and computes its hash, which ranks compare before they begin.
+ */
 import { createHash } from "node:crypto";
 import { LockstepError } from "../errors.ts";
 import {
@@ -11,7 +13,7 @@ import {
 } from "../graph/index.ts";
 import { type StepGraph, type StepTask, type StepValue, validateStep } from "./step-graph.ts";
 
-/** Changes with every change of the form. */
+/** The version of the form; it changes with every change of the form. */
 const FORMAT = "lockstep-step-1";
 
 export interface StepJson {
@@ -36,7 +38,7 @@ export function stepToJson({ name, microBatches, values, graphs, tasks }: StepGr
   };
 }
 
-/** @throws INVALID_GRAPH where it is of another version, or wrong in itself */
+/** @throws INVALID_GRAPH if the JSON is of another version, or invalid in itself */
 export function stepFromJson(json: StepJson): StepGraph {
   if (json.format !== FORMAT) {
     throw new LockstepError(
@@ -58,7 +60,7 @@ export function stepFromJson(json: StepJson): StepGraph {
   });
 }
 
-/** SHA-256 in hexadecimal of all of a step. */
+/** The SHA-256 of a whole step, in hexadecimal. */
 export function hashStep(step: StepGraph): string {
   return createHash("sha256")
     .update(JSON.stringify(stepToJson(step)))

@@ -1,8 +1,8 @@
-/** Graphs whose outputs have the names that a program binds them by. */
+/** Builds graphs whose outputs have the names by which a program binds them. */
 import { assert } from "../errors.ts";
 import type { Graph, GraphBuilder, Value } from "../graph/index.ts";
 
-/** Builds the graph of `outputs`, each under its key. */
+/** Builds the graph of `outputs`; each output is named by its key. */
 export function buildNamed(builder: GraphBuilder, outputs: ReadonlyMap<string, Value>): Graph {
   const taken = new Set<string>();
   const own = [...outputs.values()].map((value) => {
@@ -14,7 +14,7 @@ export function buildNamed(builder: GraphBuilder, outputs: ReadonlyMap<string, V
   return renameOutputs(builder.build(own), [...outputs.keys()]);
 }
 
-/** The same graph with other names for its outputs, which are made by nodes and distinct. */
+/** The same graph with other names for its outputs, which must be distinct outputs of nodes. */
 export function renameOutputs(graph: Graph, names: readonly string[]): Graph {
   const renamed = new Map<string, string>();
   for (const [index, output] of graph.outputs.entries()) {

@@ -1,22 +1,26 @@
 /**
- * Units of parameters that are gathered together, and the phases of a forward and backward pass: in each phase one unit, or a few small
- * ones, are at hand. After the wrapping of modules in Zhao et al., "PyTorch FSDP", VLDB 2023; here units are read off parameter names.
+ * Groups parameters into units that are gathered together, and divides a forward and backward pass
+ * into phases: in each phase, one unit, or a few small ones, are gathered. After the wrapping of
+ * modules in Zhao et al., "PyTorch FSDP", VLDB 2023; here, units are derived from parameter names.
  */
 import { byteLength } from "../tensor/index.ts";
 import { type ComputeTask, type StepGraph, valueOf } from "./step-graph.ts";
 
 export interface Phase {
-  /** Names of values: the parameters that are at hand. */
+  /** The names of the parameter values that are gathered in this phase. */
   readonly parameters: readonly string[];
 }
 
 export interface Phases {
   readonly phases: readonly Phase[];
-  /** The phase of each node of the task's graph, by its place. */
+  /** The phase of each node of the task's graph, by the index of the node. */
   readonly phaseOf: readonly number[];
 }
 
-/** `blocks.3` of `blocks.3.attention.qkv.weight`; without a number, all but the last word. */
+/**
+ * The unit of a parameter: `blocks.3` for `blocks.3.attention.qkv.weight`; for a name without a
+ * number, all but its last part.
+ */
 export function unitOf(parameter: string): string {
   const numbered = /^(?:[^.]+\.)*?\d+(?=\.)/.exec(parameter)?.[0];
   if (numbered !== undefined) return numbered;
@@ -24,7 +28,9 @@ export function unitOf(parameter: string): string {
   return words.length === 1 ? parameter : words.slice(0, -1).join(".");
 }
 
-/** Walks the nodes in order; a phase begins where a unit is needed that is not at hand. */
+/**
+ * Walks the nodes in order. A new phase begins at a node that needs a unit that is not gathered.
+ */
 export function phasesOf(step: StepGraph, task: ComputeTask): Phases {
   const graph = step.graphs.get(task.graph);
   const valueBy = new Map(

@@ -1,4 +1,4 @@
-/** A step as text, a line a task: what people read to see what a strategy did. */
+/** Prints a step as text, one line for each task, so that people see what a strategy did. */
 import { formatPlacement } from "../mesh/index.ts";
 import { byteLength } from "../tensor/index.ts";
 import { type StepGraph, type StepTask, valueOf } from "./step-graph.ts";
@@ -38,7 +38,7 @@ function describeTask(step: StepGraph, task: StepTask): string {
   }
 }
 
-/** How many, how large, and how they lie. */
+/** Says how many values these are, how large they are, and how they are placed. */
 function describeValues(step: StepGraph, names: readonly string[]): string {
   const values = names.map((name) => valueOf(step, name));
   const bytes = values.reduce((sum, { type }) => sum + byteLength(type), 0);

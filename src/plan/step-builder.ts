@@ -1,4 +1,4 @@
-/** A step in the making. */
+/** Builds a step. */
 import { LockstepError } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import { type Placement, REPLICATED } from "../mesh/index.ts";
@@ -13,7 +13,7 @@ import {
 } from "./step-graph.ts";
 
 export const SUMMARY = valueName("summary", "step");
-/** The sum over micro-batches is still to be made. */
+/** The placement of a value that has yet to be summed over micro-batches. */
 export const PARTIAL: Placement = { [MICRO_BATCH]: "partial" };
 
 export class StepBuilder implements StepGraph {
@@ -35,7 +35,10 @@ export class StepBuilder implements StepGraph {
     return name;
   }
 
-  /** What micro-batches make and the step needs the sum of: the names before and after the sum, which are one without micro-batches. */
+  /**
+   * Declares a value that micro-batches compute and whose sum the step needs. Returns the names
+   * before and after the sum, which are the same without micro-batches.
+   */
   summed(role: Role, of: string, type: TensorType): readonly [part: string, sum: string] {
     const sum = this.value(role, of, type);
     if (this.microBatches === 1) return [sum, sum];
@@ -43,7 +46,10 @@ export class StepBuilder implements StepGraph {
   }
 }
 
-/** The value that an input of a graph over the model stands for. @throws INVALID_GRAPH */
+/**
+ * The name of the step's value that an input of a graph over the model stands for. @throws
+ * INVALID_GRAPH
+ */
 export function givenName(step: StepBuilder, input: string): string {
   for (const role of ["batch", "parameter", "state", "total"]) {
     if (step.values.has(valueName(role, input))) return valueName(role, input);

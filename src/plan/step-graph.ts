@@ -1,6 +1,7 @@
 /**
- * The step of all ranks as one graph of tasks over named values, in global shapes. Strategies rewrite it (`parallel/`); lowering
- * makes the program of a rank of it (`program/`). It is data: it can be printed, hashed, and written as JSON.
+ * The step of all ranks as one graph of tasks over named values, in global shapes. Strategies
+ * rewrite it (`parallel/`); lowering turns it into the program of one rank (`program/`). It is
+ * data: it can be printed, hashed, and written as JSON.
  */
 import { assert, LockstepError } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
@@ -8,19 +9,23 @@ import type { Placement } from "../mesh/index.ts";
 import type { TensorType } from "../tensor/index.ts";
 
 /**
- * The axis along which the micro-batches of a step lie. It is no axis of a mesh: ranks run their micro-batches one after the other, and
- * data-parallel axes of the mesh say which ranks have which.
+ * The axis along which the micro-batches of a step lie. It is not an axis of a mesh: ranks run
+ * their micro-batches one after the other, and the data-parallel axes of the mesh determine which
+ * rank has which micro-batches.
  */
 export const MICRO_BATCH = "micro-batch";
 
 /**
- * - `batch`: a field of the batch, or the keys of its samples;
- * - `state`: what a step replaces and no gradient reaches (running statistics);
- * - `term`: what the loss of the whole batch is made of;
- * - `control`: what ranks tell each other in a step (wishes to stop, measured paces), or the trainer tells the step;
+ * - `batch`: a field of the batch, or the random keys of its samples;
+ * - `state`: a value that a step replaces and that no gradient reaches, such as running
+ *   statistics;
+ * - `term`: a value from whose sums the loss of the whole batch is computed;
+ * - `control`: a value that ranks exchange in a step (wishes to stop, measured paces), or that
+ *   the trainer gives to the step;
  * - `total`: a number of the whole batch that every micro-batch is given;
- * - `compressed`: a gradient in the form in which it travels;
- * - `activation`: what one piece of the forward and backward pass hands to a later one.
+ * - `compressed`: a gradient in the form in which it is exchanged;
+ * - `activation`: a value that one piece of the forward and backward pass computes for a later
+ *   one.
  */
 export type Role =
   | "batch"
@@ -37,61 +42,80 @@ export type Role =
 
 export interface StepValue {
   readonly role: Role;
-  /** Its name among values of its role: that of the parameter, the state, the field. */
+  /** The name of the parameter, state or field that the value belongs to. */
   readonly of: string;
-  /** Of the whole value, on all ranks and micro-batches together. */
+  /** The type of the whole value, over all ranks and micro-batches. */
   readonly type: TensorType;
   readonly placement: Placement;
 }
 
 interface TaskBase {
   readonly name: string;
-  /** Names of values. */
+  /** The names of the values that the task reads. */
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
 }
 
-/** A run of a graph: once for each micro-batch, or once in a step. */
+/** An execution of a graph: once for each micro-batch, or once per step. */
 export interface ComputeTask extends TaskBase {
   readonly kind: "compute";
   readonly graph: string;
   readonly each: typeof MICRO_BATCH | "step";
-  /** The graph's own names of its inputs and outputs, in the order of the task's. */
+  /**
+   * The names of inputs and outputs inside the graph, in the order of the task's inputs and
+   * outputs.
+   */
   readonly graphInputs: readonly string[];
   readonly graphOutputs: readonly string[];
 }
 
-/** Sums over axes. A result whose placement is sharded over some of them is left so (reduce-scatter); else all have it (all-reduce). */
+/**
+ * Sums over axes. If the placement of a result is sharded over some of the axes, each rank keeps
+ * its shard (reduce-scatter); otherwise all ranks have the result (all-reduce).
+ */
 export interface ReduceTask extends TaskBase {
   readonly kind: "reduce";
   /**
-   * - `step`: a rank sums its own micro-batches first, and all ranks theirs at the end;
-   * - `micro-batch`: each rank is given its part of the sum while ranks run their micro-batches, so that none holds a whole sum.
+   * - `step`: each rank first sums its own micro-batches, and the sums of the ranks are added at
+   *   the end;
+   * - `micro-batch`: each rank receives its shard of the sum while ranks run their micro-batches,
+   *   so that no rank holds a whole sum.
    */
   readonly each: typeof MICRO_BATCH | "step";
   readonly axes: readonly string[];
   /**
-   * - `tree`: one fixed binary tree over all micro-batches of the step, so that the sum has the same bits on any mesh;
-   * - `any`: each rank adds up all that it has first, which moves fewer bytes where its micro-batches are no node of the tree.
+   * - `tree`: one fixed binary tree over all micro-batches of the step, so that the sum has the
+   *   same bits on any mesh;
+   * - `any`: each rank first adds all of its micro-batches. That moves fewer bytes if they do not
+   *   form a node of the tree.
    */
   readonly combination: "tree" | "any";
 }
 
-/** What is sharded over these axes (or computed by micro-batch) goes to all ranks of them. */
+/**
+ * Gives values that are sharded over these axes, or computed by micro-batch, to all ranks of the
+ * axes (all-gather).
+ */
 export interface GatherTask extends TaskBase {
   readonly kind: "gather";
-  /** Whether it is done anew for every micro-batch: what is gathered is given up after its last reader then. */
+  /** If it is done for every micro-batch, the gathered value is freed after its last reader. */
   readonly each: typeof MICRO_BATCH | "step";
   readonly axes: readonly string[];
 }
 
-/** Loss, norm of the gradient, and the factor that makes the sum of gradients the clipped gradient of the loss. */
+/**
+ * Computes the loss, the norm of the gradient, and the factor that turns the sum of gradients into
+ * the clipped gradient of the loss.
+ */
 export interface NormTask extends TaskBase {
   readonly kind: "norm";
   readonly terms: readonly TermSpec[];
-  /** A graph from the sums of all terms to the loss; undefined where the loss is its only term. */
+  /**
+   * The name of the graph from the sums of all terms to the loss; undefined if the loss is its only
+   * term.
+   */
   readonly tail: string | undefined;
-  /** Terms (by index) that the loss is divided by. */
+  /** The indices of the terms that the loss is divided by. */
   readonly counts: readonly number[];
   /** The largest norm that the gradient may have. */
   readonly clip: number | undefined;
@@ -99,32 +123,41 @@ export interface NormTask extends TaskBase {
 
 export interface TermSpec {
   readonly value: string;
-  /** The whole batch has so many times the sum over micro-batches. */
+  /** The term of the whole batch is the sum over micro-batches times this factor. */
   readonly factor: number;
   readonly trained: boolean;
 }
 
-/** What comes after it happens only if loss and norm are finite (commit); else nothing that was committed changes (abort). */
+/**
+ * Tasks after this one take effect only if loss and norm are finite (commit). Otherwise nothing
+ * that was committed changes (abort).
+ */
 export interface DecideTask extends TaskBase {
   readonly kind: "decide";
   readonly outcomes: readonly ("commit" | "skip" | "abort")[];
 }
 
-/** The mean of states over micro-batches. */
+/** Computes the mean of states over micro-batches. */
 export interface AverageTask extends TaskBase {
   readonly kind: "average";
   readonly divisor: number;
 }
 
-/** New values of the parameters that one rule of the optimizer updates in one way, and of their slots. */
+/**
+ * Computes new values of the parameters that one rule of the optimizer updates in one way, and of
+ * their slots.
+ */
 export interface UpdateTask extends TaskBase {
   readonly kind: "update";
-  /** The place of the rule in the optimizer. */
+  /** The index of the rule in the optimizer. */
   readonly rule: number;
   readonly decays: boolean;
-  /** `element`: any range of the flattened parameters can be updated by itself; `tensor`: whole parameters. */
+  /**
+   * `element`: any range of the flattened parameters can be updated separately; `tensor`: only
+   * whole parameters can.
+   */
   readonly granularity: "element" | "tensor";
-  /** Axes over which ranks share the work out: each updates a part. */
+  /** The axes over which ranks divide the update: each rank updates a part. */
   readonly axes: readonly string[];
 }
 
@@ -142,11 +175,14 @@ export interface StepGraph {
   readonly microBatches: number;
   readonly values: ReadonlyMap<string, StepValue>;
   readonly graphs: ReadonlyMap<string, Graph>;
-  /** In an order in which they can run one after the other. */
+  /** The tasks in an order in which they can run one after the other. */
   readonly tasks: readonly StepTask[];
 }
 
-/** `gradient:blocks.0.weight`; a stage of the value's life before it where there are several. */
+/**
+ * The name of a value, such as `gradient:blocks.0.weight`. If a value has several stages, `role`
+ * names the stage as well: `partial gradient:blocks.0.weight`.
+ */
 export function valueName(role: string, of: string): string {
   return `${role}:${of}`;
 }
@@ -163,17 +199,17 @@ export function isOfKind<Kind extends StepTask["kind"]>(
   return (task): task is Extract<StepTask, { readonly kind: Kind }> => task.kind === kind;
 }
 
-/** The task that makes a value; undefined for what is there before the step. */
+/** The task that makes a value; undefined for a value that exists before the step. */
 export function makerOf({ tasks }: StepGraph, name: string): StepTask | undefined {
   return tasks.find(({ outputs }) => outputs.includes(name));
 }
 
-/** Roles of what is there before a step begins. */
+/** The roles of values that exist before a step begins. */
 const GIVEN: ReadonlySet<Role> = new Set(["batch", "parameter", "state", "slot", "control"]);
 
 /**
  * Checks names, order, single assignment, and that graphs fit their tasks.
- * @throws INVALID_GRAPH with the first fault
+ * @throws INVALID_GRAPH for the first fault
  */
 export function validateStep(step: StepGraph): StepGraph {
   const fail = (what: string): never => {

@@ -1,6 +1,7 @@
 /**
- * What micro-batches must know of the whole batch before they are computed (the numbers of labels, for losses with several
- * denominators), as tasks of two graphs: a micro-batch's part, and the whole from all parts.
+ * The numbers of the whole batch that micro-batches need before they are computed (the counts of
+ * labels, for losses with several denominators), as tasks of two graphs: one for the part of a
+ * micro-batch, and one for the whole from all parts.
  */
 import { and, cast, concat, equal, reduceSum, reshape, slice, where } from "../functional/index.ts";
 import { type Graph, typeOf, type Value } from "../graph/index.ts";
@@ -13,13 +14,13 @@ import { buildNamed } from "./named.ts";
 import { givenName, type StepBuilder } from "./step-builder.ts";
 import { MICRO_BATCH, valueName } from "./step-graph.ts";
 
-/** Of the terms of a micro-batch as one vector. */
+/** The type of the vector that holds the terms of a micro-batch. */
 function totalsWidth({ terms }: Totals): TensorType {
   const width = terms.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
   return { dtype: wideType(terms.map(({ type }) => type.dtype)), shape: [width] };
 }
 
-/** From what the terms are made of to the vector `totals`. */
+/** The graph that computes the terms and joins them in the vector `totals`. */
 function partTotals(totals: Totals): Graph {
   const { graph, terms } = totals;
   const { dtype } = totalsWidth(totals);
@@ -30,17 +31,24 @@ function partTotals(totals: Totals): Graph {
   return buildNamed(builder, new Map([["totals", concat(parts, 0)]]));
 }
 
-/** What stands for the counts where all of them are 0: 0 itself, unless the trainer asks whether the batch is right otherwise. */
+/**
+ * The value that replaces the counts if all of them are 0. It is 0 itself, unless the trainer wants
+ * to know whether the batch is otherwise right.
+ */
 const INSTEAD = "instead";
-/** 1 where all counts are 0, else 0. */
+/** The value that is 1 if all counts are 0, and 0 otherwise. */
 const NONE = "none";
 const STAGE = "counted";
-/** The two values of a step that say whether its batch holds anything that counts; only where something is divided by counts. */
+/**
+ * The two values of a step that say whether its batch holds anything that counts. They exist only
+ * if something is divided by counts.
+ */
 export const COUNTED = { instead: valueName(STAGE, INSTEAD), none: valueName(STAGE, NONE) };
 
 /**
- * From the vectors of all micro-batches to what is given to each: the same sums in the same order on every rank. Where something is divided
- * by counts, `instead` goes in and `none` comes out beside.
+ * The graph from the vectors of all micro-batches to the values that each micro-batch is given: the
+ * same sums in the same order on every rank. If something is divided by counts, it also has the
+ * input `instead` and the output `none`.
  */
 function wholeTotals({ terms, tail, inputs, counts }: Totals, all: TensorType): Graph {
   const builder = newBuilder("totals of the batch");
@@ -65,7 +73,10 @@ function wholeTotals({ terms, tail, inputs, counts }: Totals, all: TensorType): 
   return buildNamed(builder, outputs);
 }
 
-/** What every micro-batch is given of the whole batch: for losses with several denominators only. */
+/**
+ * Adds the tasks that compute the totals of the whole batch. Only losses with several denominators
+ * have totals.
+ */
 export function addTotals(step: StepBuilder, { totals }: BatchSums): void {
   if (totals === undefined) return;
   const width = totalsWidth(totals);

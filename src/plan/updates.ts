@@ -1,4 +1,4 @@
-/** The update of parameters as tasks, one for each way in which a rule updates. */
+/** Builds the update of parameters as tasks, one for each way in which a rule updates. */
 import { LockstepError } from "../errors.ts";
 import { REPLICATED } from "../mesh/index.ts";
 import {
@@ -13,7 +13,9 @@ import { isFloat } from "../tensor/index.ts";
 import { StepBuilder, SUMMARY } from "./step-builder.ts";
 import { type StepGraph, type UpdateTask, valueName } from "./step-graph.ts";
 
-/** A step that does nothing but update parameters from gradients that are there: for tests and benchmarks of optimizers. */
+/**
+ * A step that only updates parameters from given gradients, for tests and benchmarks of optimizers.
+ */
 export function buildUpdates(
   parameters: readonly ParameterInfo[],
   optimizer: Optimizer,
@@ -28,7 +30,10 @@ export function buildUpdates(
   return step;
 }
 
-/** Parameters of one element type that a rule updates in one way are updated together. */
+/**
+ * The update tasks. Parameters of one element type that a rule updates in one way are updated
+ * together.
+ */
 export function updatesOf(
   step: StepBuilder,
   parameters: readonly ParameterInfo[],

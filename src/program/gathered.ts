@@ -81,8 +81,7 @@ export class Gathered {
     const sent = isInPlace ? [] : spans.runs(this.#ownership);
     const gathers = sent.map(({ counts, ...span }): CollectiveStage => {
       const { byteOffset } = spans.placeOf(span, buffer);
-      const count = span.end - span.start;
-      const call = { kind: "allGather" as const, count, counts, dtype: span.group.dtype };
+      const call = { kind: "allGather" as const, counts, dtype: span.group.dtype };
       return { name, mode: "collective", group, call, data: { buffer, byteOffset } };
     });
     const work = [{ name, runs, mode: "parallel" as const }, ...gathers];

@@ -33,8 +33,9 @@ export type {
   TaskStage,
   TensorRef,
 } from "./program.ts";
-export { COMPUTE } from "./program.ts";
+export { COMPUTE, residentBytes } from "./program.ts";
 export { refsOf } from "./refs.ts";
+export { type MemoryKind, type Resident, residentMemory, totalOf } from "./resident.ts";
 export type { Held } from "./share-update.ts";
 export {
   type Combination,

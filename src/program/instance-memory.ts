@@ -7,7 +7,7 @@ import type { Device, DeviceBuffer, HostBuffer } from "../engine/index.ts";
 import { assert } from "../errors.ts";
 import type { BufferSpec } from "./program.ts";
 
-/** One copy moves at most so many bytes: a view of more is not to be had everywhere. */
+/** One copy moves at most so many bytes, because not every system can make larger views. */
 const COPY_BYTES = 2 ** 30;
 
 export class InstanceMemory {
@@ -25,7 +25,7 @@ export class InstanceMemory {
     this.#device = device;
   }
 
-  /** This rank's buffer, or that of another rank of its machine. */
+  /** This rank's buffer, or that of another rank of its node. */
   buffer(name: string, rank?: number): DeviceBuffer {
     if (rank !== undefined) return this.shared(name).of(rank);
     const buffer = this.#buffers.get(name);
@@ -39,7 +39,7 @@ export class InstanceMemory {
     return buffer;
   }
 
-  /** As collectives of all ranks see it. */
+  /** A buffer as collectives of all ranks see it. */
   shared(name: string): GroupBuffer {
     const buffer = this.#registered.get(name);
     assert(buffer !== undefined, `the program shares the buffer "${name}"`);
@@ -51,15 +51,15 @@ export class InstanceMemory {
     this.#ranks.set(name, ranks);
   }
 
-  /** As collectives of some of the ranks see it. */
+  /** A buffer as collectives of some of the ranks see it. */
   lent(name: string, of: string, all: Group, group: Group): GroupBuffer {
     const buffer = this.shared(name);
     const key = `${of} ${name}`;
     const known = this.#lent.get(key);
     if (known?.own === buffer.own) return known;
-    const machine = all.transport.machines.find((ranks) => ranks.includes(all.rank)) ?? [];
+    const node = all.transport.nodes.find((ranks) => ranks.includes(all.rank)) ?? [];
     const ranks = this.#ranks.get(of) ?? [];
-    const isInPlace = ranks.every((rank) => machine.includes(rank));
+    const isInPlace = ranks.every((rank) => node.includes(rank));
     const peers = isInPlace ? ranks.map((rank) => buffer.of(rank)) : [];
     const lent = group.borrow(buffer.own, peers);
     this.#lent.set(key, lent);
@@ -70,7 +70,7 @@ export class InstanceMemory {
    * Makes room for a private buffer. It keeps what it holds, unless it has to grow: then it starts
    * as zeros.
    */
-  async allocate(name: string, { byteLength, space }: BufferSpec): Promise<void> {
+  async allocate(name: string, { byteLength, space, parts }: BufferSpec): Promise<void> {
     const before = this.#buffers.get(name);
     // What is registered stays so: other ranks may still share it, and all must register the same
     // buffers later.
@@ -78,8 +78,12 @@ export class InstanceMemory {
     const isRightSpace = isShared || before?.space === space;
     if (before !== undefined && isRightSpace && before.byteLength >= byteLength) return;
     assert(!isShared, `the shared buffer "${name}" is large enough`);
+    // What an older buffer holds is copied whole.
+    const options = before === undefined ? { parts } : {};
     await this.#replace(name, byteLength, () =>
-      space === "host" ? this.#device.allocateHost(byteLength) : this.#device.allocate(byteLength),
+      space === "host"
+        ? this.#device.allocateHost(byteLength, options)
+        : this.#device.allocate(byteLength, options),
     );
   }
 
@@ -87,14 +91,19 @@ export class InstanceMemory {
    * Makes room for a buffer that collectives of all ranks work on; they come here together. It
    * keeps what it holds, as in `allocate`.
    */
-  async share(name: string, { byteLength }: BufferSpec, all: Group): Promise<void> {
+  async share(name: string, { byteLength, parts }: BufferSpec, all: Group): Promise<void> {
     // Where ranks' lengths differ they must not decide by them whether to register together.
     if (this.#registered.get(name)?.byteLength === byteLength) return;
     const before = this.#buffers.get(name);
     const isKept = before?.byteLength === byteLength && isHost(before) && all.canRegister(before);
     const own = isKept
       ? before
-      : await this.#replace(name, byteLength, () => all.newMemory(byteLength), all);
+      : await this.#replace(
+          name,
+          byteLength,
+          () => all.newMemory(byteLength, before === undefined ? parts : undefined),
+          all,
+        );
     this.#registered.set(name, await all.register(own));
   }
 

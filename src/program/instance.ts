@@ -241,7 +241,6 @@ export class Instance {
     for (const bindings of this.#bindings.values()) {
       for (const binding of bindings) binding.close();
     }
-    for (const prepared of this.#prepared.values()) prepared.close();
     this.#bindings.clear();
     this.#prepared.clear();
     this.#tensors.clear();
@@ -261,7 +260,7 @@ export class Instance {
         group === all ? this.#memory.shared(buffer) : this.#memory.lent(buffer, name, all, group);
       const target = into && { into: seenBy(into), intoByteOffset: into.byteOffset };
       const source = { data: seenBy(data), byteOffset: data.byteOffset };
-      prepared = await group.prepare(call, { ...source, ...target });
+      prepared = group.prepare(call, { ...source, ...target });
       this.#prepared.set(stage, prepared);
     }
     await prepared.run();

@@ -46,7 +46,7 @@ import { WholeSums } from "./whole-sums.ts";
 export interface LowerOptions {
   readonly ground: Ground;
   readonly rank: number;
-  /** The micro-batches of each rank; even unless told. */
+  /** The micro-batches of each rank. Default: as even as can be. */
   readonly ranges?: readonly Range[] | undefined;
   /** Micro-batches that may run at once, each on one thread. It changes no bits. Default: 1. */
   readonly lanes?: number | undefined;
@@ -54,7 +54,7 @@ export interface LowerOptions {
   readonly optimizer: Optimizer;
   /** The same model, built for evaluation, for one batch of it. */
   readonly evaluation?: Model | undefined;
-  /** How many samples an evaluation looks at; those of one batch unless told. */
+  /** How many samples an evaluation looks at. Default: those of one batch. */
   readonly evaluationSamples?: number | undefined;
 }
 
@@ -280,8 +280,7 @@ class Lowering {
     const width = elementCount(shape.slice(1));
     return this.#sums.rows.map(({ group, first, counts: rows }): Stage => {
       const counts = rows.map((count) => count * width);
-      const count = counts.reduce((sum, own) => sum + own, 0);
-      const call = { kind: "allGather" as const, count, counts, dtype };
+      const call = { kind: "allGather" as const, counts, dtype };
       const data = { buffer: "totals", byteOffset: first * width * bytesPerElement(dtype) };
       return { name: "totals to all", mode: "collective", group, call, data };
     });

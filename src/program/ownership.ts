@@ -1,22 +1,25 @@
 /**
- * Which part of the flat vectors each rank of a group looks after: it sums gradients there, and updates parameters and
- * slots. What others need of a part is given to them; slots are not needed by others until a checkpoint.
- * After Rajbhandari et al., "ZeRO", 2020 (its first stage).
+ * Which parts of the flat vectors each rank of a group owns. A rank sums the gradients of its parts
+ * and updates parameters and slots there; new parameters are gathered. Other ranks need its slots
+ * only for a checkpoint. After Rajbhandari et al., "ZeRO", 2020 (its first stage).
  */
 import { bytesPerElement, type DType } from "../tensor/index.ts";
 import type { Layout, LayoutGroup } from "./layout.ts";
 import { elementsOf, offsetOf, type Piece } from "./pieces.ts";
-import type { CollectiveStage, ProgramBuilder } from "./program.ts";
+import type { CollectiveStage, Extent, ProgramBuilder } from "./program.ts";
 
 export interface Ownership {
-  /** Of the ranks that share out the parts. */
+  /** The name of the group of ranks that share out the parts. */
   readonly group: string;
   /** Whether they read each other's memory in place; else messages go between them. */
   readonly isInPlace: boolean;
-  /** This rank among them, and all of them by their ranks in the run. */
+  /** The place of this rank among them, and their ranks in the run. */
   readonly place: number;
   readonly ranks: readonly number[];
-  /** Pieces, each cut into a part for each rank. Groups that are not among them belong to all. */
+  /**
+   * Pieces, each cut into a part for each rank. Every rank owns all of the groups that have no
+   * pieces here.
+   */
   readonly cuts: readonly (readonly Piece[])[];
 }
 
@@ -25,13 +28,13 @@ export function barrier({ group }: Ownership, name: string): CollectiveStage {
   return { name, mode: "collective", group, call: { kind: "barrier" } };
 }
 
-/** The cuts of one group; none where it belongs to all. */
+/** The cuts of one group; none where every rank owns all of it. */
 export function cutsOf(ownership: Ownership | undefined, group: LayoutGroup): readonly Piece[][] {
   const cuts = ownership?.cuts.filter(([first]) => first?.group.byteOffset === group.byteOffset);
   return (cuts ?? []).map((cut) => [...cut]);
 }
 
-/** What this rank looks after of a group: all of it, where it belongs to all. */
+/** The pieces of a group that this rank owns. */
 export function ownPieces(
   ownership: Ownership | undefined,
   group: LayoutGroup,
@@ -46,17 +49,17 @@ export function ownPieces(
 
 export interface GatherOptions {
   readonly name: string;
-  /** Of ranks. */
+  /** The name of the group of ranks. */
   readonly group: string;
   readonly buffer: string;
   readonly dtype: DType;
-  /** Elements of the buffer for a tile. */
+  /** How many elements of the buffer belong to a tile. */
   readonly perTile: number;
-  /** Of the group's first tile. */
+  /** Where the elements of the group's first tile begin. */
   readonly byteOffset: number;
 }
 
-/** All-gathers something that has so many elements for each tile of a piece. */
+/** All-gathers a buffer that has the same number of elements for each tile of a piece. */
 export function gatherTiles(
   program: ProgramBuilder,
   cut: readonly Piece[],
@@ -64,14 +67,13 @@ export function gatherTiles(
 ): CollectiveStage {
   program.shared.add(buffer);
   const counts = cut.map(({ start, end }) => (end - start) * perTile);
-  const count = counts.reduce((sum, own) => sum + own, 0);
   const first = (cut[0] as Piece).start * perTile * bytesPerElement(dtype);
   const data = { buffer, byteOffset: byteOffset + first };
-  const call = { kind: "allGather" as const, count, counts, dtype };
+  const call = { kind: "allGather" as const, counts, dtype };
   return { name, mode: "collective", group, call, data };
 }
 
-/** Of a buffer that is laid out as the pieces are. */
+/** All-gathers the pieces of a buffer that has their layout. */
 export function gatherParts(
   program: ProgramBuilder,
   layout: Layout,
@@ -83,10 +85,22 @@ export function gatherParts(
   return gatherTiles(program, cut, { name, group, buffer, dtype, perTile, byteOffset });
 }
 
-/** A part of a buffer, in bytes. */
-export interface Extent {
-  readonly byteOffset: number;
-  readonly byteLength: number;
+/** What this rank touches of a buffer with this layout: what it looks after, and groups that belong to all. */
+export function ownExtents(layout: Layout, ownership: Ownership | undefined): Extent[] {
+  const pieces = layout.groups.flatMap((group) => ownPieces(ownership, group, layout.tile));
+  return pieces.map((piece) => extentOf(layout, piece)).filter(({ byteLength }) => byteLength > 0);
+}
+
+/** What is left of a buffer without the parts that other ranks look after. */
+export function withoutExtents(byteLength: number, others: readonly Extent[]): Extent[] {
+  const rest: Extent[] = [];
+  let at = 0;
+  const sorted = others.toSorted((a, b) => a.byteOffset - b.byteOffset);
+  for (const other of [...sorted, { byteOffset: byteLength, byteLength: 0 }]) {
+    if (other.byteOffset > at) rest.push({ byteOffset: at, byteLength: other.byteOffset - at });
+    at = Math.max(at, other.byteOffset + other.byteLength);
+  }
+  return rest;
 }
 
 export function extentOf(layout: Layout, piece: Piece): Extent {

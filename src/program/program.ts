@@ -4,6 +4,7 @@
  */
 import type { Collective } from "../collectives/index.ts";
 import type { Space } from "../engine/index.ts";
+import { assert } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import type { TensorType } from "../tensor/index.ts";
 
@@ -12,7 +13,7 @@ export interface TensorRef {
   readonly buffer: string;
   readonly byteOffset: number;
   readonly type: TensorType;
-  /** Another rank of this machine, whose buffer of that name is meant; this rank's own without it. */
+  /** The rank of this node whose buffer is meant. Default: this rank. */
   readonly rank?: number;
 }
 
@@ -88,6 +89,19 @@ export interface BufferSpec {
   readonly byteLength: number;
   /** `host`: the process reads or writes it as bytes. `device`: only runs, uploads and downloads do. */
   readonly space: Space;
+  /** Where other ranks look after the rest of it, the only bytes that this rank touches: just these take memory. */
+  readonly parts?: readonly Extent[] | undefined;
+}
+
+/** A part of a buffer, in bytes. */
+export interface Extent {
+  readonly byteOffset: number;
+  readonly byteLength: number;
+}
+
+/** The bytes of a buffer that take memory on this rank. */
+export function residentBytes({ byteLength, parts }: BufferSpec): number {
+  return parts?.reduce((sum, part) => sum + part.byteLength, 0) ?? byteLength;
 }
 
 export interface Program {
@@ -109,6 +123,13 @@ export class ProgramBuilder implements Program {
   buffer(name: string, byteLength: number, space: Space = "device"): string {
     this.buffers.set(name, { byteLength: Math.max(64, byteLength), space });
     return name;
+  }
+
+  /** Says of a buffer which bytes this rank touches. */
+  touches(name: string, parts: readonly Extent[]): void {
+    const spec = this.buffers.get(name);
+    assert(spec !== undefined, `the program has a buffer "${name}"`);
+    this.buffers.set(name, { ...spec, parts });
   }
 
   /** The name of the graph; one that is there already under this name is kept. */

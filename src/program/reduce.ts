@@ -1,7 +1,10 @@
 /**
- * The sum of all ranks' contributions, as stages, for some pieces of the flat gradient. On each machine, every rank sums
- * its part out of what its neighbours hold, in place; between machines, ranks of the same place exchange these sums; then
- * parts go back to all. All of it in the order of the one tree, so any machines give the same bits.
+ * Lowers the sum of all ranks' contributions to stages, for some pieces of the flat gradient.
+ * Within a node, every rank reads its part of its neighbours' buffers in place and sums it (a
+ * reduce-scatter). Between nodes, the ranks that have the same place in their nodes exchange parts
+ * of these sums by all-to-all, and add them up. Then all-gathers bring the sums to all ranks that
+ * need them. All additions follow the one tree over micro-batches, so any placement of ranks on
+ * nodes gives the same bits.
  */
 import { assert } from "../errors.ts";
 import type { Layout, LayoutGroup } from "./layout.ts";
@@ -27,29 +30,37 @@ export interface ReduceOptions {
   readonly levels: Levels;
   /** The buffer of a rank's contribution, laid out by `layout`. That of slot 0 gets the sum. */
   readonly bufferOf: (slot: number) => string;
-  /** Groups whose sums each rank of a machine keeps to itself: it alone will update that part. */
+  /**
+   * Groups whose sums are not gathered within a node, because each rank updates its part alone.
+   * Default: none.
+   */
   readonly keeps?: (group: LayoutGroup) => boolean;
 }
 
-/** Where a block of a contribution (by its index) is read. */
+/** The place where a block of a contribution is read; contributions are numbered as in `Shares`. */
 type PlaceOf = (contribution: number, block: Block) => TensorRef;
 
-/** What becomes of one piece. */
+/** The runs and collectives that sum one piece. */
 interface PieceStages {
-  /** Sums of this machine. */
+  /** Sum the contributions of this node. */
   readonly local: readonly Run[];
   readonly exchanges: readonly CollectiveStage[];
   readonly totals: readonly Run[];
   readonly gathers: readonly CollectiveStage[];
 }
 
-/** Makes the stages for pieces, call by call. What is between them is in the same room for each call: they run one after the other. */
+/**
+ * Makes the stages of pieces, call by call. Intermediate sums of all calls share their places: the
+ * stages of one call end before those of the next begin.
+ */
 export class Reducer {
   readonly #program: ProgramBuilder;
   readonly #layout: Layout;
   readonly #options: ReduceOptions;
-  /** This rank's machine, the ranks of it, and the place of this one among them. */
-  readonly #machine: number;
+  /**
+   * The number of this rank's node, the ranks of that node, and the place of this rank among them.
+   */
+  readonly #node: number;
   readonly #neighbours: readonly number[];
   readonly #place: number;
   readonly #bytes = new Map<string, number>();
@@ -59,12 +70,12 @@ export class Reducer {
     this.#layout = layout;
     this.#options = options;
     const { members } = options.levels;
-    this.#machine = members.findIndex((own) => own.includes(options.rank));
-    this.#neighbours = members[this.#machine] ?? [];
+    this.#node = members.findIndex((own) => own.includes(options.rank));
+    this.#neighbours = members[this.#node] ?? [];
     this.#place = this.#neighbours.indexOf(options.rank);
   }
 
-  /** @param what the pieces, in the names of stages */
+  /** @param what what names of stages call the pieces */
   stages(pieces: readonly Piece[], what: string): (RunStage | CollectiveStage)[] {
     this.#bytes.clear();
     const all = pieces.map((piece) => this.#piece(piece, what));
@@ -79,7 +90,7 @@ export class Reducer {
     return [
       ...(this.#neighbours.length > 1 ? [barrier] : []),
       ...(local.length > 0
-        ? [this.#sumStage(`sums of this machine, ${what}`, local, pieces, this.#neighbours.length)]
+        ? [this.#sumStage(`sums of this node, ${what}`, local, pieces, this.#neighbours.length)]
         : []),
       ...all.flatMap(({ exchanges }) => exchanges),
       this.#sumStage(
@@ -92,7 +103,10 @@ export class Reducer {
     ];
   }
 
-  /** What the ranks of this machine keep of these pieces; undefined where that is nothing. */
+  /**
+   * Which parts of these pieces the ranks of this node keep; undefined where all parts are
+   * gathered.
+   */
   ownership(pieces: readonly Piece[]): Ownership | undefined {
     const kept = pieces.filter((piece) => this.#keeps(piece));
     if (kept.length === 0 || this.#neighbours.length === 1) return undefined;
@@ -110,17 +124,17 @@ export class Reducer {
     return this.#options.keeps?.(group) ?? false;
   }
 
-  /** The group of the ranks that sum in place. */
+  /** The name of the group of ranks that sum in place. */
   get #inner(): string {
     return this.#isNested ? this.#options.names.inner : this.#options.names.all;
   }
 
-  /** The group between whose ranks messages go. */
+  /** The name of the group of ranks that exchange parts by messages. */
   get #outer(): string {
     return this.#isNested ? this.#options.names.outer : this.#options.names.all;
   }
 
-  /** Several machines of several ranks: then there are two axes. */
+  /** Whether there are several nodes of several ranks, so that sums have two levels. */
   get #isNested(): boolean {
     return this.#neighbours.length > 1 && this.#options.levels.members.length > 1;
   }
@@ -138,17 +152,17 @@ export class Reducer {
       return { local: [], exchanges: [], totals, gathers };
     }
     const subparts = cutPiece(part, members.length);
-    const own = subparts[this.#machine] as Piece;
+    const own = subparts[this.#node] as Piece;
     gathers.unshift(this.#gather(subparts, what, this.#outer));
     const { runs: local, sources } = this.#isNested
       ? this.#sumNeighbours(part)
       : { runs: [], sources: this.#contributions(part) };
     const { stages: exchanges, placeOf } = this.#exchange(subparts, sources, what);
-    const totals = this.#totals(own, this.#options.levels.machines.combination, placeOf);
+    const totals = this.#totals(own, this.#options.levels.nodes.combination, placeOf);
     return { local, exchanges, totals, gathers };
   }
 
-  /** Contributions where they lie: this rank's, and its neighbours'. */
+  /** The places of contributions in the memory of this rank and of its neighbours. */
   #inPlace({ group }: Piece): PlaceOf {
     const { rank, levels, bufferOf } = this.#options;
     return (contribution, block) => {
@@ -168,14 +182,14 @@ export class Reducer {
     }));
   }
 
-  /** This machine's contributions to a part, each in room of its own. */
+  /** Sums this node's contributions to a part, each in a place of its own. */
   #sumNeighbours(part: Piece): { runs: Run[]; sources: BufferPlace[] } {
     const { levels } = this.#options;
     const runs: Run[] = [];
     const sources: BufferPlace[] = [];
-    for (const [index, { rank: machine }] of levels.machines.contributions.entries()) {
-      if (machine !== this.#machine) continue;
-      const target = this.#room("machine", bytesOf(this.#layout, part));
+    for (const [index, { rank: node }] of levels.nodes.contributions.entries()) {
+      if (node !== this.#node) continue;
+      const target = this.#room("node", bytesOf(this.#layout, part));
       sources.push(target);
       const to = this.#compact(target, part);
       runs.push(...this.#sums(part, levels.within[index] as Combination, this.#inPlace(part), to));
@@ -183,25 +197,25 @@ export class Reducer {
     return { runs, sources };
   }
 
-  /** Every machine's contributions to this rank's subpart, slot by slot, to where they are read. */
+  /** Exchanges what nodes contribute to each other's subparts, slot by slot. */
   #exchange(
     subparts: readonly Piece[],
     sources: readonly BufferPlace[],
     what: string,
   ): { stages: CollectiveStage[]; placeOf: PlaceOf } {
-    const { contributions, slots } = this.#options.levels.machines;
-    const own = subparts[this.#machine] as Piece;
+    const { contributions, slots } = this.#options.levels.nodes;
+    const own = subparts[this.#node] as Piece;
     const { group } = own;
     const counts = subparts.map((subpart) => elementsOf(this.#layout, subpart));
     const bytes = bytesOf(this.#layout, own);
     const places = new Map<string, BufferPlace>();
     const stages: CollectiveStage[] = [];
     for (let slot = 0; slot < slots; slot++) {
-      const gives = (machine: number) =>
-        contributions.some((from) => from.rank === machine && from.slot === slot);
-      const sendCounts = counts.map((count) => (gives(this.#machine) ? count : 0));
+      const gives = (node: number) =>
+        contributions.some((from) => from.rank === node && from.slot === slot);
+      const sendCounts = counts.map((count) => (gives(this.#node) ? count : 0));
       const receiveCounts = counts.map((_, from) =>
-        gives(from) ? (counts[this.#machine] as number) : 0,
+        gives(from) ? (counts[this.#node] as number) : 0,
       );
       const givers = counts.flatMap((_, from) => (gives(from) ? [from] : []));
       const into = this.#room("copies", bytes * givers.length);
@@ -209,7 +223,7 @@ export class Reducer {
         places.set(`${from} ${slot}`, { ...into, byteOffset: into.byteOffset + at * bytes });
       }
       const given = sources[slot] ?? sources[0];
-      assert(given !== undefined, "a machine has a contribution");
+      assert(given !== undefined, "a node has a contribution");
       stages.push({
         name: `${group.key} of ${what} to those who sum it`,
         mode: "collective",
@@ -257,7 +271,7 @@ export class Reducer {
     });
   }
 
-  /** Blocks of a part that lies by itself, from `place` on. */
+  /** The blocks of a part that begins at `place` instead of at its place in the layout. */
   #compact(place: BufferPlace, { group, start }: Piece): (block: Block) => TensorRef {
     return (block) => {
       const ref = blockRef(place.buffer, this.#layout, group, block);
@@ -280,7 +294,7 @@ export class Reducer {
     return { name, runs, mode: sweepMode(elements, (0.25 * inputs) / parts) };
   }
 
-  /** The next bytes of a buffer that collectives work on. */
+  /** Reserves the next bytes of a buffer that collectives work on. */
   #room(buffer: string, byteLength: number): BufferPlace {
     const byteOffset = this.#bytes.get(buffer) ?? 0;
     const end = byteOffset + byteLength;

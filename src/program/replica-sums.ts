@@ -28,7 +28,8 @@ export class ReplicaSums {
   readonly waves: readonly Wave[];
   readonly #program: ProgramBuilder;
   readonly #levels: Levels;
-  readonly #accumulators: number;
+  /** How many buffers of gradients there are. */
+  readonly accumulators: number;
   readonly #reducer: Reducer | undefined;
 
   /** @param layout of gradients */
@@ -45,12 +46,12 @@ export class ReplicaSums {
     const { waves, totals } = planned[replica] as Waves;
     this.waves = waves;
     // All ranks of a run have the same shared buffers.
-    this.#accumulators = Math.max(...planned.map((own) => accumulatorsOf(own.waves)));
+    this.accumulators = Math.max(...planned.map((own) => accumulatorsOf(own.waves)));
     const bufferOf = (slot: number) => gradientBuffer(totals[slot] as number);
     const names = { all: group, inner: group, outer: group };
     const reducing = { rank: replica, names, levels: this.#levels, bufferOf };
     this.#reducer = replicas === 1 ? undefined : new Reducer(program, layout, reducing);
-    for (let index = 0; index < this.#accumulators; index++) {
+    for (let index = 0; index < this.accumulators; index++) {
       // Only the tiles that this rank looks after are ever touched, and so take memory.
       const name = this.#program.buffer(gradientBuffer(index), layout.byteLength);
       if (replicas > 1) this.#program.shared.add(name);

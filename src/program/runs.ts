@@ -54,6 +54,25 @@ export function scaledRun(
   return { graph, inputs: { from }, outputs: { to } };
 }
 
+/** What lies in one buffer of a layout to another of it, block by block. */
+export function copyRuns(
+  program: ProgramBuilder,
+  layout: Layout,
+  { from, to }: { readonly from: string; readonly to: string },
+  pieces: readonly Piece[],
+): Run[] {
+  return pieces.flatMap(({ group, start, end }) =>
+    blocksBetween(start, end).map((block): Run => {
+      const graph = copyGraph(program, { group, start: 0, end: block.tiles * layout.tile });
+      return {
+        graph,
+        inputs: { from: blockRef(from, layout, group, block) },
+        outputs: { to: blockRef(to, layout, group, block) },
+      };
+    }),
+  );
+}
+
 /** From `from` to `to`. */
 export function copyGraph(program: ProgramBuilder, { group, start, end }: Span): string {
   const type = { dtype: group.dtype, shape: [end - start] };

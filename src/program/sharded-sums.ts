@@ -14,12 +14,12 @@ import {
   valueOf,
 } from "../plan/index.ts";
 import { BucketSums, type GradientBucket } from "./bucket-sums.ts";
-import { besideBuffer, bucketBuffer } from "./buffers.ts";
+import { besideBuffer, bucketBuffer, gradientBuffer } from "./buffers.ts";
 import { type FlatVectors, flatName } from "./flat.ts";
 import { GATHER, Gathered, type Unit } from "./gathered.ts";
 import { planLayout } from "./layout.ts";
 import { type Ground, groupsOfShard, type ShardGroups, shardGroups } from "./levels.ts";
-import { barrier, type Ownership } from "./ownership.ts";
+import { barrier, type Ownership, ownExtents } from "./ownership.ts";
 import { cutPiece, type Piece, wholePieces } from "./pieces.ts";
 import { type At, isPiece, type Places } from "./places.ts";
 import {
@@ -233,6 +233,10 @@ export class ShardedSums implements SumPlan {
       }
     }
     this.#sums.allocate(buckets);
+    const parts = ownExtents(this.#options.vectors.gradients, this.ownership);
+    for (let index = 0; index < this.#replicas.accumulators; index++) {
+      program.touches(gradientBuffer(index), parts);
+    }
     for (let lane = 0; lane < this.lanes; lane++) this.#beside.allocate(besideBuffer(lane));
     this.#control.allocate(CONTROL);
     for (const { graph } of this.#pieces) {

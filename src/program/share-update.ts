@@ -1,20 +1,22 @@
 /**
- * Updates that ranks share. Those that need whole tensors (Muon's matrices) cost as much as a micro-batch: ranks give each
- * other all results. Of those that go element by element, slots stay with the rank that writes them.
+ * Updates that ranks share. An update of whole tensors (Muon's matrices) costs as much as a
+ * micro-batch, so each rank updates some tensors, and new parameters and slots are gathered. Of
+ * updates by element, slots stay with the rank that writes them.
  */
 import { bytesPerElement, elementCount } from "../tensor/index.ts";
 import type { LayoutEntry, LayoutGroup } from "./layout.ts";
-import type { Extent } from "./ownership.ts";
-import type { ProgramBuilder, Stage } from "./program.ts";
+import type { Extent, ProgramBuilder, Stage } from "./program.ts";
 
-/** The entries of each rank: neighbours, of about as many elements as those of the others. */
+/**
+ * The entries that each rank updates: consecutive ones, of about as many elements for each rank.
+ */
 export function shareEntries(group: LayoutGroup, ranks: number): readonly LayoutEntry[][] {
   const shares = Array.from({ length: ranks }, (): LayoutEntry[] => []);
   const total = group.entries.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
   let before = 0;
   for (const entry of group.entries) {
     const count = elementCount(entry.type.shape);
-    // By its middle: an entry goes where most of it lies.
+    // An entry goes to the rank in whose even share its middle lies.
     const rank = Math.min(
       ranks - 1,
       Math.floor(((before + count / 2) / Math.max(1, total)) * ranks),
@@ -25,7 +27,10 @@ export function shareEntries(group: LayoutGroup, ranks: number): readonly Layout
   return shares;
 }
 
-/** All-gathers a group of a flat buffer, of which each rank has written the entries of the given names. */
+/**
+ * All-gathers a group of a flat buffer, of which each rank has written the entries of the given
+ * names.
+ */
 export function gatherStage(
   program: ProgramBuilder,
   buffer: string,
@@ -40,7 +45,7 @@ export function gatherStage(
   const placeOf = new Map(
     group.entries.map(({ name, byteOffset }) => [name, (byteOffset - group.byteOffset) / width]),
   );
-  // Each rank's part begins where its first entry does; before a rank without any, the next one's does.
+  // Each rank's part begins at its first entry. A rank without entries has an empty part.
   const starts = names.map((own) =>
     own.map((name) => placeOf.get(name)).find((at) => at !== undefined),
   );
@@ -51,7 +56,7 @@ export function gatherStage(
     counts.unshift(next - start);
     next = start;
   }
-  const call = { kind: "allGather" as const, count: group.length, counts, dtype: group.dtype };
+  const call = { kind: "allGather" as const, counts, dtype: group.dtype };
   const data = { buffer, byteOffset: group.byteOffset };
   return { name: `new ${buffer} to all`, mode: "collective", group: ranks, call, data };
 }

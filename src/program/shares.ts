@@ -1,7 +1,8 @@
 /**
- * Who computes which micro-batches of a step, and how their gradients become one sum. Every rank has a range of
- * micro-batches; in it lie nodes of the one binary tree over all of them. What a rank computes of the tree alone is a
- * contribution; the rest of the tree is computed from contributions. So the sum has the same bits for any ranges.
+ * Who computes which micro-batches of a step, and how their gradients become one sum. Every rank
+ * has a range of micro-batches; in it lie nodes of the one binary tree over all of them. What a
+ * rank computes of the tree alone is a contribution; the rest of the tree is computed from
+ * contributions. So the sum has the same bits for any ranges.
  */
 import { assert } from "../errors.ts";
 
@@ -45,13 +46,13 @@ export function evenRanges(microBatches: number, ranks: number): Range[] {
 
 export interface ShareOptions {
   /**
-   * Whether sums have the same bits for any ranges; yes unless told. Else a rank adds up all that it computes by itself:
-   * fewer bytes travel where ranges are no nodes of the tree.
+   * Whether sums have the same bits for any ranges. Default: true. If not, a rank adds up all that
+   * it computes, so that fewer bytes travel where ranges are no nodes of the tree.
    */
   readonly reproducible?: boolean | undefined;
   /**
-   * Whether each rank leaves the last addition of its last contribution to those who read both halves in place: they save
-   * two passes over memory. No unless told.
+   * Whether each rank leaves the last addition of its last contribution to the ranks that read both
+   * halves in place, which saves two passes over memory. Default: false.
    */
   readonly leaveLast?: boolean;
 }
@@ -92,7 +93,10 @@ function halvesOfLast(from: Contribution, all: readonly Contribution[]): Contrib
   return halves(from).map((half, index) => ({ ...half, rank, slot: slot + index }));
 }
 
-/** How contributions make up a range: along the tree; one after the other where they are no nodes of it. */
+/**
+ * How contributions make up a range: along the tree; one after the other where they are no nodes of
+ * it.
+ */
 function combine(contributions: readonly Contribution[], range: Range): Combination {
   const own = contributions.flatMap((from, index) => (isWithin(from, range) ? [index] : []));
   const [first, ...others] = own;
@@ -107,7 +111,10 @@ function combine(contributions: readonly Contribution[], range: Range): Combinat
   return others.reduce<Combination>((sum, index) => [sum, index], first);
 }
 
-/** Both children of a node: the first is the largest power of two that leaves something for the second. */
+/**
+ * Both children of a node: the first is the largest power of two that leaves something for the
+ * second.
+ */
 function halves({ first, count }: Range): Range[] {
   const half = 2 ** (Math.ceil(Math.log2(count)) - 1);
   return [
@@ -124,18 +131,21 @@ function slotsOf(contributions: readonly Contribution[]): number {
   return Math.max(...contributions.map(({ slot }) => slot + 1));
 }
 
-/** Ranks on machines: contributions of ranks make those of machines, and these the sum. */
+/**
+ * The tree on two levels: contributions of ranks make those of nodes, and contributions of nodes
+ * make the sum.
+ */
 export interface Levels {
   readonly ranks: Shares;
-  /** The same with machines in place of ranks. */
-  readonly machines: Shares;
-  /** The ranks of each machine, ascending. */
+  /** The same with nodes in place of ranks. */
+  readonly nodes: Shares;
+  /** The ranks of each node, ascending. */
   readonly members: readonly (readonly number[])[];
-  /** Of each contribution of a machine, how those of its ranks make it. */
+  /** For each contribution of a node, how those of its ranks make it. */
   readonly within: readonly Combination[];
 }
 
-/** @param members the ranks of each machine; neighbours lie together */
+/** @param members the ranks of each node: consecutive numbers, beginning with the first node's */
 export function planLevels(
   ranges: readonly Range[],
   members: readonly (readonly number[])[],
@@ -145,31 +155,16 @@ export function planLevels(
   const ranks = planShares(ranges, { ...options, leaveLast });
   assert(
     members.flat().every((rank, index) => rank === index),
-    "machines follow each other",
+    "nodes follow each other",
   );
-  const ofMachines = members.map((own) => {
+  const ofNodes = members.map((own) => {
     const parts = own.map((rank) => ranges[rank] as Range);
     const count = parts.reduce((sum, part) => sum + part.count, 0);
     return { first: parts[0]?.first ?? 0, count };
   });
-  const machines = planShares(ofMachines, options);
-  const within = machines.contributions.map((node) => combine(ranks.contributions, node));
-  return { ranks, machines, members, within };
-}
-
-/** How a rank takes part in the steps of a run. */
-export interface TrainingShare {
-  readonly rank: number;
-  /** The micro-batches of each rank. */
-  readonly ranges: readonly Range[];
-  /** The ranks of each machine, equally many: they read each other's memory in place. */
-  readonly machines: readonly (readonly number[])[];
-  /** Whether any ranges and machines give the same bits; yes unless told. */
-  readonly reproducible?: boolean | undefined;
-  /** Between machines, gradients travel in buckets of so many bytes; all at once unless told. */
-  readonly bucketBytes?: number | undefined;
-  /** Whether buckets travel while the rest is computed, which takes a gradient graph cut into segments. */
-  readonly overlap?: boolean | undefined;
+  const nodes = planShares(ofNodes, options);
+  const within = nodes.contributions.map((node) => combine(ranks.contributions, node));
+  return { ranks, nodes, members, within };
 }
 
 /** The parts [start, end) into which `count` things are cut for `ranks`, as even as can be. */

@@ -1,4 +1,7 @@
-/** When the tasks of a stage would run, for plans: computation and communication at once, each with a speed that is told. */
+/**
+ * Estimates when the tasks of a stage would run, for plans: computation beside communication, each
+ * at a given speed.
+ */
 import { type Graph, inferContext, typeOf } from "../graph/index.ts";
 import { operatorTable } from "../ops/index.ts";
 import { bytesPerElement } from "../tensor/index.ts";
@@ -13,7 +16,7 @@ import {
 
 export interface Speeds {
   readonly flopsPerSecond: number;
-  /** Of a collective: until it has begun, and then of its bytes. */
+  /** Seconds until a collective has begun. */
   readonly latency: number;
   readonly bytesPerSecond: number;
 }
@@ -21,7 +24,7 @@ export interface Speeds {
 export interface Timed {
   readonly task: Task;
   readonly flops: number;
-  /** What its collectives bring to this rank. */
+  /** Bytes that its collectives bring to this rank. */
   readonly bytes: number;
   /** Seconds from the start of the stage. */
   readonly start: number;
@@ -68,12 +71,11 @@ function summarize(tasks: readonly Timed[]): Timeline {
   return { tasks, seconds, computing, communicating, exposed: seconds - computing };
 }
 
-/** Of the data that a collective works on; nothing for a barrier. */
+/** The bytes that a collective works on; 0 for a barrier. */
 export function collectiveBytes({ call }: CollectiveStage): number {
   if (call.kind === "barrier") return 0;
-  const elements =
-    "count" in call ? call.count : call.receiveCounts.reduce((sum, count) => sum + count, 0);
-  return elements * bytesPerElement(call.dtype);
+  const counts = call.kind === "allGather" ? call.counts : call.receiveCounts;
+  return counts.reduce((sum, count) => sum + count, 0) * bytesPerElement(call.dtype);
 }
 
 export function flopsOfStages(program: Program, stages: readonly Stage[]): number {

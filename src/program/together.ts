@@ -50,8 +50,7 @@ export class Together {
     const { byteLength } = this.layout;
     if (byteLength === 0) return [];
     const counts = Array.from({ length: ranks }, () => byteLength);
-    const count = ranks * byteLength;
-    const call = { kind: "allGather" as const, count, counts, dtype: "uint8" as const };
+    const call = { kind: "allGather" as const, counts, dtype: "uint8" as const };
     return [{ name, mode: "collective", group, call, data: { buffer, byteOffset: 0 } }];
   }
 

@@ -1,4 +1,7 @@
-/** How many bytes a rank takes from others: what it reads of their memory in place, and what is sent to it. */
+/**
+ * How many bytes a rank receives from others: those that it reads in their memory, and those that
+ * are sent to it.
+ */
 import { byteLength, bytesPerElement } from "../tensor/index.ts";
 import type { CollectiveStage, RunStage, Stage } from "./program.ts";
 
@@ -36,7 +39,7 @@ function receivedBy({ call, group }: CollectiveStage, placeOf: (group: string) =
     counts.reduce((sum, count, from) => (from === placeOf(group) ? sum : sum + count), 0);
   switch (call.kind) {
     case "allGather":
-      return others(call.counts ?? []) * bytesPerElement(call.dtype);
+      return others(call.counts) * bytesPerElement(call.dtype);
     case "allToAll":
       return others(call.receiveCounts) * bytesPerElement(call.dtype);
     default:

@@ -1,18 +1,25 @@
 /** The optimizer's part of a program: its slots, its scalars, and the stage that updates every parameter. */
 import { hashGraph } from "../graph/index.ts";
-import { newBuilder } from "../ops/index.ts";
 import { type Rules, type StepContext, updateType } from "../optimizer/index.ts";
-import { buildNamed } from "../plan/index.ts";
 import { elementCount, scalar, type Tensor } from "../tensor/index.ts";
 import { GRADIENTS, PARAMETERS, SCRATCH } from "./buffers.ts";
 import type { FlatVectors } from "./flat.ts";
 import type { LayoutEntry, LayoutGroup } from "./layout.ts";
-import { cutsOf, extentOf, gatherParts, type Ownership, ownPieces } from "./ownership.ts";
+import {
+  cutsOf,
+  extentOf,
+  gatherParts,
+  type Ownership,
+  ownExtents,
+  ownPieces,
+  withoutExtents,
+} from "./ownership.ts";
 import type { Piece } from "./pieces.ts";
-import type { ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
+import type { BufferSpec, ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
 import { refsOf } from "./refs.ts";
+import { copyRuns } from "./runs.ts";
 import { gatherStage, type Held, shareEntries } from "./share-update.ts";
-import { type Block, blockRef, blocksBetween, elementsIn, sweepMode, tileRefs } from "./sweep.ts";
+import { type Block, blocksBetween, elementsIn, sweepMode, tileRefs } from "./sweep.ts";
 import { graphsOf, updateGraph } from "./update-graph.ts";
 import {
   type GroupPlan,
@@ -96,7 +103,12 @@ export function planUpdate(
   const kept = keepsParameters ? [{ buffer: PARAMETERS, layout: plan.parameters }] : [];
   const held =
     ownership === undefined ? [] : groups.flatMap((group) => heldOf(group, kept, ownership));
-  for (const { buffer } of held) program.shared.add(buffer);
+  for (const buffer of new Set(held.map((part) => part.buffer))) {
+    program.shared.add(buffer);
+    const others = held.filter((part) => part.buffer === buffer && part.rank !== rank);
+    const { byteLength } = program.buffers.get(buffer) as BufferSpec;
+    program.touches(buffer, withoutExtents(byteLength, others));
+  }
   const runs = groups.flatMap((group) =>
     group.rule.granularity === "element"
       ? elementRuns(program, plan, group, ownPieces(ownership, group.group, plan.gradients.tile))
@@ -109,11 +121,19 @@ export function planUpdate(
   const copyBack: Stage = {
     name: "copy back",
     runs: copies.flatMap((group) =>
-      copyRuns(program, plan, group, keepsParameters ? ownership : undefined),
+      copyRuns(
+        program,
+        plan.parameters,
+        { from: SCRATCH, to: PARAMETERS },
+        ownPieces(keepsParameters ? ownership : undefined, group.group, plan.gradients.tile),
+      ),
     ),
     mode: "parallel",
   };
-  if (copies.length > 0) program.buffer(SCRATCH, plan.parameters.byteLength);
+  if (copies.length > 0) {
+    program.buffer(SCRATCH, plan.parameters.byteLength);
+    if (keepsParameters) program.touches(SCRATCH, ownExtents(plan.parameters, ownership));
+  }
   // Who reads parts in place (a gather, a checkpoint) finds them all of one step.
   const settled: Stage = {
     name: "new parameters are there",
@@ -283,26 +303,6 @@ function tensorRuns(
         ...Object.fromEntries(own.map(([slot, ref]) => [`${slot}.0/next`, ref])),
       },
     };
-  });
-}
-
-function copyRuns(
-  program: ProgramBuilder,
-  plan: FlatVectors,
-  { group }: GroupPlan,
-  ownership: Ownership | undefined,
-): Run[] {
-  const own = ownPieces(ownership, group, plan.gradients.tile);
-  const blocks = own.flatMap(({ start, end }) => blocksBetween(start, end));
-  return blocks.map((block) => {
-    const source = blockRef(SCRATCH, plan.parameters, group, block);
-    const graph = program.graph(`copy.${group.dtype}.${block.tiles}`, 1, () => {
-      const builder = newBuilder("copy");
-      const copied = builder.one("Identity", [builder.input("from", source.type)]);
-      return buildNamed(builder, new Map([["to", copied]]));
-    });
-    const to = blockRef(PARAMETERS, plan.parameters, group, block);
-    return { graph, inputs: { from: source }, outputs: { to } };
   });
 }
 

@@ -1,7 +1,9 @@
 import { type Kernel, type KernelContext, ravel, unravel } from "./kernel.ts";
 import { fill, type ReferenceTensor } from "./tensor.ts";
 
-/** Element (batch, head, place, i) of a tensor (B, heads, T, size) or (B, T, heads · size). */
+/**
+ * Reads element (batch, head, position, i) of a tensor (B, heads, T, size) or (B, T, heads · size).
+ */
 function headReader(
   { data, shape }: ReferenceTensor,
   heads: number,
@@ -27,7 +29,7 @@ function headReader(
   };
 }
 
-/** Puts `past` before the places of `present`. */
+/** Puts the positions of `past` before those of `present`. */
 function withPast(past: ReferenceTensor | undefined, present: ReferenceTensor, heads: number) {
   const now = headReader(present, heads);
   if (past === undefined) return now;
@@ -90,7 +92,10 @@ export const attention: Kernel = (context) => {
   return [result, ...copies, products].filter((tensor) => tensor !== undefined);
 };
 
-/** Scaled products, then masked, then capped, then probabilities: the four modes of output 3. */
+/**
+ * The scores in the four modes of output 3: scaled products, then masked, then capped, then
+ * probabilities.
+ */
 function scores(
   { inputs, input, attributes }: KernelContext,
   full: readonly number[],

@@ -3,7 +3,10 @@ import { elementCount, type Shape } from "../tensor/index.ts";
 import { type Kernel, type KernelContext, ravel, unravel } from "./kernel.ts";
 import { fill } from "./tensor.ts";
 
-/** Strides, dilations and leading pads as they follow from the shapes of input and output (so for any `auto_pad`). */
+/**
+ * Strides, dilations and leading pads, derived from the shapes of input and output, so that any
+ * `auto_pad` works.
+ */
 interface Window {
   readonly kernel: Shape;
   readonly strides: readonly number[];
@@ -34,7 +37,10 @@ function readWindow(context: KernelContext, kernel: Shape, sizes: Shape, places:
   return { kernel, strides, dilations, before };
 }
 
-/** The position in the large tensor that place `place` sees through kernel element `at`, or undefined in the padding. */
+/**
+ * The position in the large tensor that output position `place` reads through kernel element `at`;
+ * undefined in the padding.
+ */
 function seen(
   window: Window,
   sizes: Shape,
@@ -108,7 +114,7 @@ const convTranspose: Kernel = (context) => {
   return [result];
 };
 
-/** The flat indices in X that each output element of a pool sees. */
+/** For each output element of a pool, the flat indices in X that it reads. */
 function pooled(context: KernelContext): number[][] {
   const { shape } = context.input(0);
   const places = context.output(0).shape;
@@ -143,7 +149,7 @@ const averagePool: Kernel = (context) => {
   const sizes = shape.slice(2);
   const window = readWindow(context, kernel, sizes, places.slice(2));
   const pads = context.attributes.has("pads") ? context.attributes.numbers("pads") : [];
-  // How many elements of a window lie before the end of the padding.
+  // The number of elements of a window that lie before the end of the padding.
   const counted = (place: readonly number[]) =>
     eachIndex(kernel).filter((at) =>
       at.every((k, i) => {
@@ -191,7 +197,7 @@ const resize: Kernel = ({ inputs, input, output, attributes }) => {
   const dims = resizedDims(attributes, x.shape, settings);
   const maps = resizeMaps(attributes, dims);
   const { dtype, shape } = output(0);
-  // The element at a position whose dims from `index` on are still those of the result.
+  // The element at a position whose dims from `index` on are still positions of the result.
   const read = (position: readonly number[], index: number): number => {
     const map = maps[index];
     if (map === undefined) return x.data[ravel(position, x.shape)] as number;

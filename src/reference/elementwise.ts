@@ -3,25 +3,28 @@ import type { DType } from "../tensor/index.ts";
 import { broadcastReader, elementwiseKernel, type Kernel, type KernelContext } from "./kernel.ts";
 import { erf } from "./special.ts";
 
-/** A kernel whose arithmetic depends on the attributes. */
+/** A kernel whose computation depends on the attributes. */
 function withAttributes(
   make: (attributes: KernelContext["attributes"]) => (...values: number[]) => number,
 ): Kernel {
   return (context) => elementwiseKernel(make(context.attributes))(context);
 }
 
-/** Products of 32-bit integers wrap: they do not fit a float64. */
+/** Products of 32-bit integers wrap around: they do not fit a float64. */
 const multiply: Kernel = (context) =>
   elementwiseKernel(isInt32(context.output(0).dtype) ? Math.imul : (a, b) => a * b)(context);
 
-/** Integers are divided towards zero: the interpreter truncates when it rounds to the element type. */
+/**
+ * Integers are divided towards zero, because the interpreter truncates when it rounds to the
+ * element type.
+ */
 const divide: Kernel = elementwiseKernel((a, b) => a / b);
 
 function isInt32(dtype: DType): boolean {
   return dtype === "int32" || dtype === "uint32";
 }
 
-/** Bit operations see 32 bits, or the low 53 of a wider integer. */
+/** Bit operations work on 32 bits, or on the low 53 bits of a wider integer. */
 function bits(compute: (a: bigint, b: bigint) => bigint): Kernel {
   return elementwiseKernel((a, b) => Number(BigInt.asIntN(64, compute(BigInt(a), BigInt(b)))));
 }
@@ -48,7 +51,7 @@ function roundHalfToEven(x: number): number {
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
-/** Bounds may be left out, so they are not broadcast operands. */
+/** Bounds may be omitted, so they are not broadcast operands. */
 const clip: Kernel = (context) => {
   const bound = (index: number, none: number) => context.inputs[index]?.data[0] ?? none;
   const [low, high] = [bound(1, Number.NEGATIVE_INFINITY), bound(2, Number.POSITIVE_INFINITY)];
@@ -56,7 +59,9 @@ const clip: Kernel = (context) => {
   return [{ ...context.output(0), data: x.data.map((value) => clamp(value, low, high)) }];
 };
 
-/** Inference only: what an engine draws in training mode cannot be known here. */
+/**
+ * Supports inference only: the numbers that an engine draws in training mode cannot be known here.
+ */
 const dropout: Kernel = ({ input, inputs, outputs }) => {
   const x = input(0);
   if ((inputs[2]?.data[0] ?? 0) !== 0) {

@@ -7,7 +7,7 @@ function axisOf({ attributes }: KernelContext, shape: Shape): number {
   return normalizeDim(attributes.number("axis"), shape.length) as number;
 }
 
-/** A number that may count from the end, as one from the start. */
+/** Converts an index that may count from the end to one that counts from the start. */
 function fromStart(place: number, size: number): number {
   return place < 0 ? place + size : place;
 }
@@ -38,7 +38,10 @@ const gather: Kernel = (context) => {
   return [fill(dtype, shape, value)];
 };
 
-/** Where in `shape` element `index` of `indices` points, with its number along `axis`. */
+/**
+ * The flat index in `shape` that element `index` of `indices` points to, with its own index along
+ * `axis`.
+ */
 function pointed(indices: ReferenceTensor, index: number, axis: number, shape: Shape): number {
   const at = unravel(index, indices.shape);
   const number = fromStart(indices.data[index] as number, shape[axis] as number);
@@ -64,7 +67,9 @@ const scatterElements: Kernel = (context) => {
   return [{ ...context.output(0), data }];
 };
 
-/** For each tuple the offset of the part that it names, and the number of elements in such a part. */
+/**
+ * For each tuple, the offset of the part that it names, and the number of elements of such a part.
+ */
 function partsAt(x: ReferenceTensor, tuples: ReferenceTensor, batch: number) {
   const depth = tuples.shape.at(-1) as number;
   const inner = elementCount(x.shape.slice(batch + depth));

@@ -1,6 +1,6 @@
 /**
- * A plain, slow interpreter of graphs: the witness that engines are compared with, and the evaluator of small
- * constants when a model is imported. The one place, beside tests, with loops over elements.
+ * A plain, slow interpreter of graphs. Engines are compared with it, and it evaluates small
+ * constants when a model is imported. It is the one place, besides tests, with loops over elements.
  */
 import { assert, LockstepError } from "../errors.ts";
 import { type Graph, type Node, readAttributes, typeOf } from "../graph/index.ts";
@@ -19,7 +19,7 @@ import { reduceKernels } from "./reduce.ts";
 import { samplingKernels } from "./sampling.ts";
 import { fromTensor, type ReferenceTensor, round, toTensor } from "./tensor.ts";
 
-/** Total: an operator without a kernel does not compile. */
+/** The kernels of all operators. The type names every operator, so none can be missing. */
 const kernels: Record<OperatorName, Kernel> = {
   ...convolutionKernels,
   ...elementwiseKernels,
@@ -38,7 +38,7 @@ export function evaluateNode(...given: Parameters<typeof computeNode>): readonly
   return computeNode(...given).map(round);
 }
 
-/** The same, before results are rounded to their element types. */
+/** Computes one node like `evaluateNode`, but does not round the results to their element types. */
 export function computeNode(
   node: Pick<Node, "op" | "name" | "attributes">,
   inputs: readonly (ReferenceTensor | undefined)[],

@@ -1,4 +1,4 @@
-/** What a reference kernel sees of a node. Kernels are written for clarity; speed does not matter. */
+/** The interface of reference kernels. They are written for clarity; speed does not matter. */
 import { assert } from "../errors.ts";
 import type { AttributeReader } from "../graph/index.ts";
 import {

@@ -2,7 +2,7 @@ import { elementCount } from "../tensor/index.ts";
 import type { Kernel, KernelContext } from "./kernel.ts";
 import { fill, type ReferenceTensor } from "./tensor.ts";
 
-/** −weight · log-probability of each label, and how much each counts in a mean. */
+/** −weight · log-probability of each label, and the weight of each label in a mean. */
 function lossOf(
   { input, inputs, output, attributes }: KernelContext,
   logs: ReferenceTensor,

@@ -4,7 +4,10 @@ import { elementCount, normalizeDim, type TensorType, tensorFrom } from "../tens
 import { broadcastReader, type Kernel, type KernelContext, ravel, unravel } from "./kernel.ts";
 import { fill, fromTensor, type ReferenceTensor } from "./tensor.ts";
 
-/** A result of which each element is the one of `x` at the place that `source` says (undefined: `other`). */
+/**
+ * A result each element of which is the element of `x` at the position that `source` returns
+ * (undefined: `other`).
+ */
 function moved(
   { dtype, shape }: TensorType,
   x: ReferenceTensor,
@@ -47,7 +50,7 @@ const split: Kernel = ({ input, outputs, attributes }) => {
   });
 };
 
-/** The places that a slice of one dim takes, walked one by one. */
+/** The positions that a slice of one dim takes, one after the other. */
 function walk(size: number, given: number, limit: number, step: number): number[] {
   const places: number[] = [];
   let at = given < 0 ? given + size : given;
@@ -69,7 +72,7 @@ const slice: Kernel = ({ input, inputs, output }) => {
   return [moved(output(0), x, (at) => at.map((i, dim) => (places[dim] as number[])[i] as number))];
 };
 
-/** The place in a dim of `size` that mode `mode` reads for a place that may lie outside. */
+/** The position that mode `mode` reads in a dim of `size` for a position that may lie outside. */
 function within(place: number, size: number, mode: string): number | undefined {
   if (place >= 0 && place < size) return place;
   switch (mode) {

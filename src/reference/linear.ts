@@ -60,7 +60,7 @@ const gemm: Kernel = ({ input, inputs, output, attributes }) => {
   return [fill(dtype, shape, element)];
 };
 
-/** The sum over all labels, one term for each combination of their values. */
+/** The sum over all labels: one term for each combination of their values. */
 const einsum: Kernel = ({ inputs, input, output, attributes }) => {
   const operands = inputs.map((_, index) => input(index));
   const shapes = operands.map((operand) => operand.shape);
@@ -88,7 +88,7 @@ const einsum: Kernel = ({ inputs, input, output, attributes }) => {
   return [result];
 };
 
-/** Element (…, i, k) of an operand, with its dims moved as the attributes say. */
+/** Element (…, i, k) of an operand, whose dims are moved as the attributes say. */
 function fusedOperand({ attributes, input }: KernelContext, index: number): ReferenceTensor {
   const x = input(index);
   const side = index === 0 ? "A" : "B";
@@ -137,7 +137,7 @@ const dft: Kernel = ({ input, inputs, output, attributes }) => {
         which < (x.shape[last] as number)
           ? (x.data[ravel(at.with(axis, i).with(last, which), x.shape)] as number)
           : 0;
-      // Whole turns are left out, for large angles are inexact.
+      // Whole turns are removed, because the sine of a large angle is inexact.
       const turn = (i * (at[axis] as number)) % length;
       const angle = ((isInverse ? 2 : -2) * Math.PI * turn) / length;
       const [real, imaginary] = [part(0), part(1)];
@@ -151,7 +151,10 @@ const dft: Kernel = ({ input, inputs, output, attributes }) => {
   return [fill(dtype, shape, value)];
 };
 
-/** Gauss and Jordan's way with the largest pivots: the determinant, and what the identity became beside it. */
+/**
+ * Gauss-Jordan elimination with the largest pivots. Returns the determinant, and the matrix that
+ * the identity became.
+ */
 function eliminate(matrix: Float64Array, size: number): { det: number; inverse: number[][] } {
   const rows = Array.from({ length: size }, (_, i) => [
     ...matrix.subarray(i * size, (i + 1) * size),

@@ -32,7 +32,7 @@ function logSoftmax(line: readonly number[]): number[] {
   return line.map((value) => value - total);
 }
 
-/** Rows over the dims from `axis` on. */
+/** The rows over the dims from `axis` on. */
 function rowsFrom({ input, attributes }: KernelContext): number[][] {
   const { data, shape } = input(0);
   const axis = normalizeDim(attributes.number("axis"), shape.length) as number;
@@ -42,7 +42,7 @@ function rowsFrom({ input, attributes }: KernelContext): number[][] {
   );
 }
 
-/** Scale and shift, broadcast to the input's shape. */
+/** Applies scale and shift, broadcast to the input's shape. */
 function affine(context: KernelContext, normal: readonly number[]): ReferenceTensor {
   const type = context.output(0);
   const scale = broadcastReader(context.input(1), type.shape);
@@ -109,7 +109,10 @@ const batchNormalization: Kernel = ({ input, outputs, output, attributes }) => {
   ];
 };
 
-/** Statistics over groups of channels, scale and bias for each channel; `groups` from the number of channels. */
+/**
+ * Normalizes by statistics over groups of channels, with scale and bias for each channel; `groups`
+ * gets the number of channels.
+ */
 function groupNormalization(
   groupsOf: (context: KernelContext, channels: number) => number,
 ): Kernel {

@@ -1,9 +1,12 @@
-/** Draws of the reference: pure, so the same each time for one seed. */
+/** The random draws of the reference: pure functions, so equal seeds give equal numbers. */
 import type { random } from "../ops/random/index.ts";
 import type { Kernel, KernelContext } from "./kernel.ts";
 import { fill } from "./tensor.ts";
 
-/** A function of place and seed alone, even in [0, 1): the fraction of a large sine. */
+/**
+ * A number in [0, 1) that depends on position and seed only: the fraction of a large sine,
+ * uniformly distributed.
+ */
 function unit({ attributes }: KernelContext, place: number): number {
   const seed = attributes.has("seed") ? attributes.number("seed") : 0;
   const large = Math.sin(place * 12.9898 + seed * 78.233 + 1) * 43758.5453;

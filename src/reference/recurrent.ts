@@ -24,16 +24,16 @@ const apply = ({ name, alpha, beta }: CellFunction, x: number): number =>
 
 type Vector = readonly number[];
 
-/** What a step of one sequence sees: its functions, with the bound, and its weights. */
+/** What a step of one sequence uses: its functions, with the bound applied, and its weights. */
 interface Cell {
   readonly f: readonly ((sums: Vector) => number[])[];
-  /** The function of LSTM's cell, which ONNX Runtime does not bound. */
+  /** The function of LSTM's cell, to which ONNX Runtime does not apply the bound. */
   squash(cell: Vector): number[];
   /** Gate `gate` of x · Wᵀ + Wb. */
   input(gate: number, x: Vector): number[];
   /** Gate `gate` of h · Rᵀ + Rb. */
   recurrent(gate: number, h: Vector): number[];
-  /** Peephole weights of input, output or forget gate; zeros without. */
+  /** The peephole weights of the input, output and forget gate; zeros if there are none. */
   readonly peepholes: readonly Vector[];
   flag(name: string): boolean;
 }

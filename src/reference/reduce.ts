@@ -3,7 +3,7 @@ import { normalizeDim, stridesOf } from "../tensor/index.ts";
 import type { Kernel, KernelContext } from "./kernel.ts";
 import { fill } from "./tensor.ts";
 
-/** The elements that each output element is reduced from, in order. */
+/** For each output element, the elements that it is reduced from, in order. */
 function groups({ input, inputs, attributes }: KernelContext): number[][] {
   const { data, shape } = input(0);
   const axes = inputs[1]?.data ?? [];
@@ -40,7 +40,7 @@ function logSumExp(values: readonly number[]): number {
   return highest + Math.log(sum(values.map((value) => Math.exp(value - highest))));
 }
 
-/** The place along `axis` of the element that is `better` than all others. */
+/** The index along `axis` of the element that is `better` than all others. */
 function positionKernel(better: (a: number, b: number) => boolean): Kernel {
   return ({ input, output, attributes }) => {
     const { data, shape } = input(0);

@@ -8,7 +8,7 @@ interface Tap {
   readonly weight: number;
 }
 
-/** A coordinate outside of [0, size - 1], mirrored again and again until it lies within [low, high]. */
+/** Mirrors a coordinate outside of [0, size - 1] repeatedly until it lies within [low, high]. */
 function mirror(x: number, low: number, high: number): number {
   if (low === high) return low;
   let at = x;
@@ -64,7 +64,10 @@ const gridSample: Kernel = ({ input, output, attributes }) => {
   return [fill(dtype, shape, value)];
 };
 
-/** The element of picture `n`, channel `c` at a place between elements; zeros around it. */
+/**
+ * The element of image `n`, channel `c`, interpolated at a position between elements; zeros lie
+ * around the image.
+ */
 function between(x: ReferenceTensor, n: number, c: number, place: readonly number[]): number {
   const taps = place.map((at) => {
     const low = Math.floor(at);
@@ -144,7 +147,7 @@ const col2Im: Kernel = ({ input, output, attributes }) => {
   return [result];
 };
 
-/** Keys's kernel with a = -0.75 at a distance of up to 2. */
+/** Keys's cubic kernel with a = -0.75, at a distance of up to 2. */
 function keys(d: number): number {
   const a = -0.75;
   return d <= 1
@@ -158,7 +161,10 @@ function roundToEven(x: number): number {
   return part > 0.5 || (part === 0.5 && low % 2 !== 0) ? low + 1 : low;
 }
 
-/** Σ over all combinations of taps, one of each dim, of the product of weights and the element there. */
+/**
+ * The sum over all combinations of taps, one of each dim, of the product of their weights and the
+ * element there.
+ */
 function weighted(taps: readonly Tap[][], read: (at: readonly number[]) => number): number {
   const counts = taps.map((own) => own.length);
   let sum = 0;

@@ -1,8 +1,8 @@
 /** Functions that JavaScript's Math lacks, to the precision of float64. */
 
 /**
- * The error function: 2/√π · exp(-x²) · Σ 2ⁿ x²ⁿ⁺¹ / (2n+1)!! (Abramowitz & Stegun 7.1.6). All terms have one
- * sign, so nothing cancels; beyond 6 the result is ±1 in float64.
+ * The error function: 2/√π · exp(-x²) · Σ 2ⁿ x²ⁿ⁺¹ / (2n+1)!! (Abramowitz & Stegun 7.1.6). All
+ * terms have the same sign, so nothing cancels; beyond 6 the result is ±1 in float64.
  */
 export function erf(x: number): number {
   if (Number.isNaN(x)) return x;

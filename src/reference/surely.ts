@@ -1,6 +1,7 @@
 /**
- * One node of known inputs, computed only where its result does not depend on who computes it. The interpreter holds numbers as
- * float64: integers beyond 2^53 would be rounded, and no two engines agree on an infinity cast to an integer.
+ * Computes one node with known inputs, but only if the result is the same on every engine. The
+ * interpreter holds numbers as float64: integers beyond 2^53 would be rounded, and engines disagree
+ * on an infinity cast to an integer.
  */
 import { LockstepError } from "../errors.ts";
 import type { Node } from "../graph/index.ts";
@@ -11,19 +12,23 @@ import { fromTensor, type ReferenceTensor, round, toTensor } from "./tensor.ts";
 type Inputs = readonly (ReferenceTensor | undefined)[];
 type Evaluated = Pick<Node, "op" | "name" | "attributes">;
 
-/** The largest integer up to which a float64 holds all. */
+/** The largest integer up to which a float64 represents all integers. */
 const EXACT = Number.MAX_SAFE_INTEGER;
-/** How the ends of int64 ("to the end" of a slice) look in a float64. */
+/** The float64 that stands for the ends of int64 ("to the end" of a slice). */
 const END = 2 ** 63;
-/** Stand-ins for the highest and the lowest, twice: what is only moved or compared comes out alike. */
+/**
+ * Two pairs of values that stand in for the largest and the smallest integer: a result that only
+ * moves or compares them is the same for both pairs.
+ */
 const STAND_INS = [
   { high: 2 ** 52, low: 2 ** 10 - 2 ** 52 },
   { high: 2 ** 52 + 2 ** 20, low: 2 ** 11 - 2 ** 52 - 2 ** 20 },
 ] as const;
 
 /**
- * The node's outputs, or undefined where they must be left to an engine.
- * @throws ONNX_UNSUPPORTED for what no engine computes, like an integer divided by zero
+ * The node's outputs, or undefined if an engine must compute them.
+ * @throws ONNX_UNSUPPORTED for a node that no engine can compute, such as an integer divided by
+ * zero
  */
 export function evaluateSurely(
   node: Evaluated,
@@ -36,7 +41,7 @@ export function evaluateSurely(
     if (input === undefined) continue;
     const isFractional = isFloat(input.dtype);
     for (const value of input.data) {
-      // Which of two numbers is the larger one is no engine's secret; with one that is none it is.
+      // All engines agree which of two numbers is larger, but not if one of them is NaN.
       if (Number.isNaN(value)) return undefined;
       if (isFractional && !wholes.every(([low, high]) => value > low - 1 && value < high + 1)) {
         return undefined;
@@ -64,7 +69,7 @@ export function evaluateSurely(
   return results.map((result) => toTensor(round(result)));
 }
 
-/** Undefined where the ends are reckoned with: sums with them wrap around. */
+/** Undefined if the ends of int64 take part in arithmetic: sums with them wrap around. */
 function evaluateEnds(
   node: Evaluated,
   inputs: Inputs,
@@ -93,7 +98,7 @@ function evaluateEnds(
   return isSure ? results : undefined;
 }
 
-/** Undefined for what the interpreter cannot compute. */
+/** Undefined for a node that the interpreter cannot compute. */
 function evaluate(
   node: Evaluated,
   inputs: Inputs,
@@ -118,7 +123,7 @@ function isWhole(dtype: DType): boolean {
   return !isFloat(dtype) && dtype !== "bool";
 }
 
-/** The least and the largest integer of a type, or of those that are exact here. */
+/** The smallest and the largest integer of a type that are exact here. */
 function limitsOf(dtype: DType): readonly [number, number] {
   const bits = Number(/\d+$/.exec(dtype)?.[0] ?? 1);
   const isSigned = !dtype.startsWith("u");

@@ -1,4 +1,7 @@
-/** Tensors of the reference interpreter: every element type as float64 numbers (int64 is exact up to 2^53). */
+/**
+ * Tensors of the reference interpreter: all element types are float64 numbers (int64 is exact up to
+ * 2^53).
+ */
 import {
   bfloat16ToFloat,
   type DType,
@@ -25,7 +28,7 @@ export function toTensor(tensor: ReferenceTensor): Tensor {
   return tensorFrom(tensor.dtype, tensor.shape, tensor.data);
 }
 
-/** A result filled from a function of the flat index. */
+/** Makes a tensor from a function of the flat index. */
 export function fill(
   dtype: DType,
   shape: Shape,
@@ -70,7 +73,7 @@ function roundingOf(dtype: DType): ((value: number) => number) | undefined {
       return (value) => wrap(value, 32, false);
     case "float64":
       return undefined;
-    // What processors of the x86 family make of numbers that are not integers of 64 bits.
+    // The result of x86 processors for numbers that do not fit a 64-bit integer.
     case "int64":
       return (value) => (Math.abs(value) <= 2 ** 63 ? Math.trunc(value) : -(2 ** 63));
     case "uint64":

@@ -1,6 +1,7 @@
 /**
- * The safetensors format of Hugging Face: eight bytes with the header's length, a JSON header, then the tensors' bytes
- * without a gap. This file turns headers into entries and back; it opens no file.
+ * The safetensors format of Hugging Face: eight bytes with the header's length, a JSON header, then
+ * the tensors' bytes without a gap. This file turns headers into entries and back; it opens no
+ * file.
  * Format: https://github.com/huggingface/safetensors (README, "Format").
  */
 import { LockstepError } from "../errors.ts";
@@ -12,7 +13,7 @@ import {
   type TensorType,
 } from "../tensor/index.ts";
 
-/** Where a tensor lies; offsets count from the start of the file. */
+/** Where a tensor lies; offsets are relative to the start of the file. */
 export interface Entry extends TensorType {
   readonly name: string;
   readonly start: number;
@@ -20,14 +21,14 @@ export interface Entry extends TensorType {
 }
 
 export interface Header {
-  /** In the order of the file. */
+  /** The entries in the order of the file. */
   readonly entries: readonly Entry[];
   readonly metadata: Readonly<Record<string, string>>;
 }
 
 export const LENGTH_BYTES = 8;
 
-/** What Hugging Face's reader takes at most. */
+/** The largest header that Hugging Face's reader accepts. */
 const MAX_HEADER_BYTES = 100_000_000;
 
 /** The tensors' bytes begin at a multiple of this, so that a mapped file can be used in place. */
@@ -59,7 +60,8 @@ export function encodeHeader(
   metadata: Readonly<Record<string, string>>,
 ): { bytes: Uint8Array; order: readonly (readonly [string, Tensor])[] } {
   const named = [...tensors].sort(([a], [b]) => compareNames(a, b));
-  // Larger elements first, so that each tensor is aligned to its element; the reference writer does the same.
+  // Tensors with larger elements come first, so that each tensor is aligned to its element; the
+  // reference writer does the same.
   const sorted = named.sort(([, a], [, b]) => elementBytes(b) - elementBytes(a));
   const header: [string, unknown][] = [];
   if (Object.keys(metadata).length > 0) header.push([METADATA, metadata]);
@@ -85,7 +87,7 @@ function elementBytes(tensor: Tensor): number {
   return byteLength({ dtype: tensor.dtype, shape: [] });
 }
 
-/** By code units: the same order on every machine. */
+/** Compares names by code units, which gives the same order on every machine. */
 export function compareNames(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }
@@ -101,7 +103,7 @@ export function headerLength(first: Uint8Array, fileBytes: number, path: string)
   return length;
 }
 
-/** Checks all that a header says against the size of the file. Throws FILE_CORRUPT. */
+/** Checks everything that a header says against the size of the file. Throws FILE_CORRUPT. */
 export function decodeHeader(json: Uint8Array, fileBytes: number, path: string): Header {
   let parsed: unknown;
   try {

@@ -1,5 +1,6 @@
 export type { Entry, Header } from "./format.ts";
 export {
+  eachTensor,
   parseSafetensors,
   readSafetensors,
   readSafetensorsHeader,
@@ -7,6 +8,7 @@ export {
 } from "./read.ts";
 export {
   encodeSafetensors,
+  hashBytes,
   type SafetensorsPieces,
   weightsSha256,
   writeSafetensors,

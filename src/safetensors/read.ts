@@ -1,15 +1,18 @@
-/** Reads safetensors files: whole, in place over bytes that are there already, or the header alone. */
+/** Reads safetensors files: as a whole, in place over bytes in memory, or the header alone. */
 import { openRange, type RangeReader } from "../files/index.ts";
 import { type Tensor, tensorFromBytes } from "../tensor/index.ts";
 import { decodeHeader, type Header, headerLength, LENGTH_BYTES } from "./format.ts";
 
 export interface SafetensorsContent {
-  /** In the order of the file. */
+  /** The tensors by name, in the order of the file. */
   readonly tensors: ReadonlyMap<string, Tensor>;
   readonly metadata: Readonly<Record<string, string>>;
 }
 
-/** Tensors as views of `bytes`; nothing is copied. Throws FILE_CORRUPT; `path` is for its sentence. */
+/**
+ * Returns tensors as views of `bytes`; nothing is copied. Throws FILE_CORRUPT; `path` is used in
+ * its message.
+ */
 export function parseSafetensors(bytes: Uint8Array, path: string): SafetensorsContent {
   const length = headerLength(bytes, bytes.byteLength, path);
   const json = bytes.subarray(LENGTH_BYTES, LENGTH_BYTES + length);
@@ -23,7 +26,9 @@ export function parseSafetensors(bytes: Uint8Array, path: string): SafetensorsCo
   return { tensors, metadata };
 }
 
-/** What a file holds, without its tensors. Throws FILE_NOT_FOUND, FILE_CORRUPT or IO_FAILED. */
+/**
+ * Reads the header of a file without its tensors. Throws FILE_NOT_FOUND, FILE_CORRUPT or IO_FAILED.
+ */
 export async function readSafetensorsHeader(path: string): Promise<Header> {
   const file = await openRange(path);
   try {
@@ -33,18 +38,27 @@ export async function readSafetensorsHeader(path: string): Promise<Header> {
   }
 }
 
-/** Reads a file tensor by tensor, so that its size has no limit. Throws FILE_NOT_FOUND, FILE_CORRUPT or IO_FAILED. */
+/**
+ * Reads a file tensor by tensor, so that its size has no limit. Throws FILE_NOT_FOUND, FILE_CORRUPT
+ * or IO_FAILED.
+ */
 export async function readSafetensors(path: string): Promise<SafetensorsContent> {
+  const { metadata } = await readSafetensorsHeader(path);
+  const tensors = new Map<string, Tensor>();
+  for await (const [name, tensor] of eachTensor(path)) tensors.set(name, tensor);
+  return { tensors, metadata };
+}
+
+/** The tensors of a file in its order, each read when it is its turn. Throws FILE_NOT_FOUND, FILE_CORRUPT or IO_FAILED. */
+export async function* eachTensor(path: string): AsyncGenerator<readonly [string, Tensor]> {
   const file = await openRange(path);
   try {
-    const { entries, metadata } = await readHeader(file, path);
-    const tensors = new Map<string, Tensor>();
+    const { entries } = await readHeader(file, path);
     for (const { name, dtype, shape, start, end } of entries) {
       const bytes = new Uint8Array(end - start);
       await file.read(start, bytes);
-      tensors.set(name, tensorFromBytes(dtype, shape, bytes));
+      yield [name, tensorFromBytes(dtype, shape, bytes)];
     }
-    return { tensors, metadata };
   } finally {
     await file.close();
   }

@@ -67,7 +67,8 @@ test("what is written is read: whole, in place, and by its header", () =>
   ));
 
 test("a file laid out like the reference writer's is read", () => {
-  // As safetensors 0.8.0 lays it out: save({"b": float32 [1.5, -2], "a": int64 [[3]]}, metadata={"k": "v"})
+  // As safetensors 0.8.0 lays it out: save({"b": float32 [1.5, -2], "a": int64 [[3]]},
+  // metadata={"k": "v"})
   const header = `{"__metadata__":{"k":"v"},"a":{"dtype":"I64","shape":[1,1],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}`;
   const padded = Buffer.from(header.padEnd(Math.ceil(header.length / 8) * 8));
   const length = Buffer.alloc(8);

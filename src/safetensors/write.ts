@@ -1,7 +1,7 @@
 /** Writes safetensors files from tensors where they lie: no copy, whole or not at all. */
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import { writeFileAtomic } from "../files/index.ts";
-import type { Tensor } from "../tensor/index.ts";
+import { byteLength, piecesOf, type Tensor } from "../tensor/index.ts";
 import { compareNames, encodeHeader } from "./format.ts";
 
 /** Throws DISK_FULL or IO_FAILED; the old file is then untouched. */
@@ -14,8 +14,8 @@ export async function writeSafetensors(
 }
 
 export interface SafetensorsPieces {
-  /** One after the other they are the file; tensors are not copied. */
-  readonly pieces: readonly Uint8Array[];
+  /** One after the other they are the file; tensors are not copied, and each is looked at when it is its turn. */
+  readonly pieces: Iterable<Uint8Array>;
   /** Where each tensor begins in the file, by name. */
   readonly offsets: ReadonlyMap<string, number>;
 }
@@ -29,19 +29,28 @@ export function encodeSafetensors(
   let offset = bytes.byteLength;
   for (const [name, tensor] of order) {
     offsets.set(name, offset);
-    offset += tensor.bytes.byteLength;
+    offset += byteLength(tensor);
   }
-  return { pieces: [bytes, ...order.map(([, tensor]) => tensor.bytes)], offsets };
+  const pieces = function* () {
+    yield bytes;
+    for (const [, tensor] of order) yield* piecesOf(tensor);
+  };
+  return { pieces: { [Symbol.iterator]: pieces }, offsets };
+}
+
+/** Feeds a tensor's bytes to a hash. */
+export function hashBytes(hash: Hash, tensor: Tensor): void {
+  for (const piece of piecesOf(tensor)) {
+    // One call takes less than 2 GiB.
+    for (let at = 0; at < piece.byteLength; at += 1 << 30)
+      hash.update(piece.subarray(at, at + (1 << 30)));
+  }
 }
 
 /** SHA-256, in hexadecimal, over the tensors' bytes in the order of their names' code units. */
 export function weightsSha256(tensors: ReadonlyMap<string, Tensor>): string {
   const hash = createHash("sha256");
   const sorted = [...tensors].sort(([a], [b]) => compareNames(a, b));
-  for (const [, { bytes }] of sorted) {
-    // One call takes less than 2 GiB.
-    for (let at = 0; at < bytes.byteLength; at += 1 << 30)
-      hash.update(bytes.subarray(at, at + (1 << 30)));
-  }
+  for (const [, tensor] of sorted) hashBytes(hash, tensor);
   return hash.digest("hex");
 }

@@ -1,8 +1,11 @@
-/** Events as they come from another process or machine: checked to the last field before anything shows or keeps them. */
+/**
+ * Checks events that come from another process or machine, to the last field, before they are shown
+ * or stored.
+ */
 import { z } from "zod";
 import type { NetworkFacts, Report, RunEvent } from "./events.ts";
 
-/** Characters of a word or sentence, and of text that a model has made. */
+/** The most characters of a sentence, and (`MAX_SAMPLE`) of a text that a model has generated. */
 const MAX_TEXT = 2 ** 14;
 const MAX_SAMPLE = 2 ** 19;
 const MAX_LIST = 4096;
@@ -10,7 +13,7 @@ const MAX_LIST = 4096;
 const text = z.string().max(MAX_TEXT);
 const texts = z.array(text).max(MAX_LIST);
 const count = z.int().min(0);
-/** Any number. JSON writes null for one that is not finite. */
+/** Any number. JSON writes null for a number that is not finite. */
 const figure = z
   .custom<number | null>((value) => typeof value === "number" || value === null, "must be a number")
   .transform((value) => value ?? Number.NaN);
@@ -104,5 +107,5 @@ const schemas = Object.entries(FIELDS).map(([type, fields]) =>
   z.strictObject({ type: z.literal(type), ...fields }),
 ) as unknown as [z.ZodObject<{ type: z.ZodLiteral<string> }>];
 
-/** Of one event, for the schemas of messages that carry one. */
+/** The schema of one event, for messages that carry one. */
 export const eventSchema = z.discriminatedUnion("type", schemas) as unknown as z.ZodType<RunEvent>;

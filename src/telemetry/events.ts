@@ -1,4 +1,4 @@
-/** What can happen in a run: one typed union. Those who show it, keep it or count it are sinks. */
+/** The events of a run, as one typed union. Code that shows, stores or counts events is a sink. */
 
 export type RunEvent =
   | RunStarted
@@ -21,40 +21,43 @@ export interface RunStarted {
   readonly out: string;
   readonly model: string;
   readonly parameters: number;
-  /** What is trained of a model from a file, and what is not, in one line. */
+  /** For a model from a file: one line that says which parameters are trained and which are not. */
   readonly trains?: string;
   readonly data: string;
   readonly engine: string;
   readonly workers: number;
-  /** Of each worker. */
+  /** The number of threads of each worker. */
   readonly threads: number;
-  /** How many of a step's micro-batches each worker computes at first, by rank. */
+  /** The number of micro-batches of a step that each worker computes at first, by rank. */
   readonly shares: readonly number[];
-  /** What lies between the machines of the run, where there are several. */
+  /** The measured network between the machines of the run, if there are several. */
   readonly network?: NetworkFacts;
   readonly steps: number;
   readonly batch: number;
-  /** The step that comes next: 0, or where a resumed run goes on. */
+  /** The next step: 0, or the step at which a resumed run continues. */
   readonly firstStep: number;
-  /** From the start of the process to here. */
+  /** Seconds from the start of the process to this event. */
   readonly seconds: number;
-  /** Sentences: what is special about this model or its export. */
+  /** Sentences that say what is special about this model or its export. */
   readonly notes: readonly string[];
 }
 
 export interface NetworkFacts {
   readonly machines: number;
-  /** Measured before the first step: a message without content, and what a link moves. */
+  /**
+   * Time of a message without content, measured before the first step. The rate of a link is
+   * measured then, too.
+   */
   readonly messageUs: number;
   readonly bytesPerSecond: number;
-  /** In how many pieces gradients travel. */
+  /** The number of buckets in which gradients are sent. */
   readonly buckets: number;
 }
 
-/** A run that goes on is another from here on than it was before, because that was asked for. */
+/** A resumed run differs from here on from what it was before, because its options were changed. */
 export interface RunChanged {
   readonly type: "changed";
-  /** Steps done. */
+  /** The number of steps done. */
   readonly step: number;
   readonly changes: readonly {
     readonly name: string;
@@ -63,7 +66,7 @@ export interface RunChanged {
   }[];
 }
 
-/** Something that a person should know and that stops nothing. */
+/** Something that a person should know and that does not stop the run. */
 export interface Notice {
   readonly type: "notice";
   /** A sentence. */
@@ -72,35 +75,38 @@ export interface Notice {
 
 export interface StepDone {
   readonly type: "step";
-  /** Counted from 1: how many steps are done. */
+  /** The number of steps done, so it counts from 1. */
   readonly step: number;
   readonly steps: number;
-  /** Of the whole batch, before the update. */
+  /** The loss of the whole batch, before the update. */
   readonly loss: number;
   readonly gradientNorm: number;
   readonly learningRate: number;
-  /** Samples of this step over its wall-clock time. */
+  /** The samples of this step divided by its wall-clock time. */
   readonly samplesPerSecond: number;
-  /** Undefined for data that does not come in tokens. */
+  /** Undefined for data that does not consist of tokens. */
   readonly tokensPerSecond: number | undefined;
   readonly secondsLeft: number;
 }
 
-/** Workers share the steps after this one in another way, because they are not equally fast. */
+/**
+ * The workers compute different numbers of micro-batches after this step, because they are not
+ * equally fast.
+ */
 export interface SharesChanged {
   readonly type: "shared";
-  /** Steps done. */
+  /** The number of steps done. */
   readonly step: number;
-  /** A sentence: how fast each was, and what each computes now. */
+  /** A sentence that says how fast each worker was and how many micro-batches it computes now. */
   readonly reason: string;
 }
 
 export interface Evaluated {
   readonly type: "evaluated";
   readonly step: number;
-  /** Of all held-out samples that are looked at, as one batch. */
+  /** The loss over all held-out samples that are evaluated, as if they were one batch. */
   readonly loss: number;
-  /** Other numbers that the model gives, of the same samples: an accuracy. */
+  /** Other numbers that the model gives for the same samples, such as an accuracy. */
   readonly measures?: Readonly<Record<string, number>>;
 }
 
@@ -115,25 +121,25 @@ export interface RunFinishing {
   readonly type: "finishing";
 }
 
-/** Someone asked for a stop; the step at hand is being finished. */
+/** Someone asked for a stop; the current step is being finished. */
 export interface RunStopping {
   readonly type: "stopping";
 }
 
 export interface RunStopped {
   readonly type: "stopped";
-  /** Steps done. */
+  /** The number of steps done. */
   readonly step: number;
   readonly steps: number;
   readonly out: string;
-  /** Files that hold the run as it is now; none when it was stopped before its first step. */
+  /** The files that hold the run's present state; empty if it was stopped before its first step. */
   readonly files: readonly string[];
 }
 
 /** An error ended the run. */
 export interface RunFailed {
   readonly type: "failed";
-  /** Steps done. */
+  /** The number of steps done. */
   readonly step: number;
   readonly code: string;
   readonly out: string;
@@ -141,10 +147,10 @@ export interface RunFailed {
   readonly files: readonly string[];
 }
 
-/** A run that was to go on had nothing left to do. */
+/** A run that was to be resumed had no steps left to do. */
 export interface RunComplete {
   readonly type: "complete";
-  /** Steps done, and steps asked for. */
+  /** The number of steps done, and the number that was asked for. */
   readonly step: number;
   readonly steps: number;
   readonly out: string;
@@ -157,27 +163,35 @@ export interface RunFinished {
   readonly out: string;
 }
 
-/** `report.json`. Losses are in nats. What a run does not have is null, so that every field is always there. */
+/**
+ * The content of `report.json`. Losses are in nats. A value that a run does not have is null, so
+ * that every field always exists.
+ */
 export interface Report {
   readonly name: string;
   readonly steps: number;
   readonly samples: number;
-  /** Of the last step. */
+  /** The loss of the last step. */
   readonly trainLoss: number;
   /** Null when nothing is held out. */
   readonly validationLoss: number | null;
-  /** Over all seconds, validation included. Null for data that does not come in tokens. */
+  /**
+   * Tokens divided by all seconds, validation included. Null for data that does not consist of
+   * tokens.
+   */
   readonly tokensPerSecond: number | null;
   readonly samplesPerSecond: number;
   readonly parameters: number;
-  /** From start to the last step's validation, over all parts of a resumed run. */
+  /**
+   * Seconds from the start to the validation after the last step, over all parts of a resumed run.
+   */
   readonly seconds: number;
   readonly seed: number;
-  /** SHA-256 over the parameters' bytes in name order. */
+  /** The SHA-256 of the parameters' bytes, in the order of their names. */
   readonly weightsSha256: string;
   readonly engine: string;
   readonly workers: number;
-  /** Of each worker. */
+  /** The number of threads of each worker. */
   readonly threads: number;
   readonly batch: number;
   /** Null unless a token is a byte. */
@@ -185,16 +199,16 @@ export interface Report {
   readonly sample: string | null;
   /** The only batch size that `model.onnx` takes; "any" if it takes all. */
   readonly modelBatch: number | "any";
-  /** Sentences: what is special about this model or its export. */
+  /** Sentences that say what is special about this model or its export. */
   readonly notes: readonly string[];
 }
 
-/** On the held-out text. */
+/** Bits per byte of the held-out text. */
 export interface BitsPerByte {
   readonly model: number;
-  /** A byte bigram model fitted to the training text. */
+  /** The result of a byte bigram model that was fitted to the training text. */
   readonly bigram: number;
-  /** gzip -9 of the held-out text. */
+  /** The result of gzip -9 on the held-out text. */
   readonly gzip: number;
 }
 

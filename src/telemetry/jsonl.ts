@@ -1,4 +1,7 @@
-/** Keeps a run's figures as JSON lines: one object a step or evaluation, appended as they come. */
+/**
+ * Writes a run's metrics as JSON lines: one object for each step or evaluation, appended as events
+ * arrive.
+ */
 import {
   closeSync,
   constants,
@@ -20,15 +23,19 @@ export interface JsonlSink {
 export interface JsonlOptions {
   /** Milliseconds since 1970. */
   readonly now: () => number;
-  /** Told, in a sentence, when lines can no longer be written, and when they can be again. */
+  /**
+   * Receives a sentence when lines can no longer be written, and another when they can be written
+   * again.
+   */
   readonly onTrouble?: (text: string) => void;
 }
 
 /**
- * Writes `path` from the `started` event on. A new run begins the file anew; one that goes on keeps what is there up to
- * the step after which it goes on, so that no step is there twice.
- * The sink throws IO_FAILED where there is no regular file of this name alone, or none can be made. Later failures (a full disk)
- * lose lines and stop nothing: the file always ends with a whole line.
+ * Writes `path` from the `started` event on. A new run starts the file anew; a resumed run keeps
+ * the lines up to the step after which it continues, so that no step is recorded twice.
+ * The sink throws IO_FAILED if `path` is not a regular file with a single name, or cannot be made.
+ * Later failures, such as a full disk, lose lines but do not stop the run: the file always ends
+ * with a whole line.
  */
 export function jsonlSink(
   path: string,
@@ -69,7 +76,7 @@ export function jsonlSink(
   };
 }
 
-/** The file as it was up to `step`, and its length in bytes. */
+/** Opens the file, cut after the lines of step `step`, and returns its length in bytes. */
 function openLines(path: string, step: number): { readonly file: number; readonly length: number } {
   const { O_RDWR, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants;
   let file: number | undefined;
@@ -92,7 +99,7 @@ function openLines(path: string, step: number): { readonly file: number; readonl
   }
 }
 
-/** Of the whole lines that tell of steps up to `step`, and of what came before them. */
+/** The length in bytes of the whole lines about steps up to `step`. */
 function lengthUpTo(bytes: Buffer, step: number): number {
   let length = 0;
   for (;;) {
@@ -102,7 +109,10 @@ function lengthUpTo(bytes: Buffer, step: number): number {
   }
 }
 
-/** A line that nobody can read counts as late: what follows it cannot be trusted either. */
+/**
+ * The step of a line. A line that cannot be parsed counts as a later step, because what follows it
+ * cannot be trusted either.
+ */
 function stepOf(line: string): number {
   try {
     const { step = 0 } = JSON.parse(line) as { step?: number };
@@ -135,11 +145,14 @@ function lineOf(event: RunEvent): object | undefined {
   }
 }
 
-/** Best effort: the failure that made it necessary is the one to tell of. */
+/**
+ * Cuts the file if possible. An error here is ignored: the failure that made the cut necessary is
+ * reported.
+ */
 function cutOff(file: number, length: number): void {
   try {
     ftruncateSync(file, length);
   } catch {
-    // Not a file that has a length.
+    // the file has no length, such as a device
   }
 }

@@ -1,6 +1,7 @@
 /**
- * Text from elsewhere on its way to a terminal: names in files, messages of peers, what a model writes. Control characters in it could move the
- * cursor, write over what stands there, or ask the terminal for something.
+ * Makes text from elsewhere safe to print on a terminal: names in files, messages of peers, text
+ * that a model generates. Control characters in it could move the cursor, overwrite what is shown,
+ * or send requests to the terminal.
  */
 import type { RunEvent } from "./events.ts";
 
@@ -8,25 +9,28 @@ const SHOWN: ReadonlyMap<string, string> = new Map([
   ["\n", "\n"],
   ["\t", "  "],
 ]);
-/** Control and format characters (those that turn the direction of writing are among these), and separators of lines. */
+/**
+ * Control and format characters (those that change the direction of writing are among them), and
+ * line separators.
+ */
 const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
 
-/** Lines stay lines. */
+/** Makes text printable and keeps its line breaks. */
 export function printable(text: string): string {
   return text.replace(UNPRINTABLE, (char) => SHOWN.get(char) ?? "·");
 }
 
-/** On one line. */
+/** Makes text printable on one line. */
 export function printableLine(text: string): string {
   return printable(text).replaceAll("\n", "·");
 }
 
-/** JSON with what cannot be printed as escapes: it is the same JSON. */
+/** Writes unprintable characters in JSON as escapes, which does not change its value. */
 export function printableJson(json: string): string {
   return json.replace(UNPRINTABLE, (char) => (char === "\n" ? char : escaped(char)));
 }
 
-/** In JSON's words, one for each of its UTF-16 units. */
+/** The JSON escapes of a character, one for each of its UTF-16 units. */
 function escaped(char: string): string {
   return Array.from(
     { length: char.length },
@@ -34,7 +38,10 @@ function escaped(char: string): string {
   ).join("");
 }
 
-/** All texts of an event; only what a model has written keeps its lines. */
+/**
+ * Makes all texts of an event printable; only text that a model has generated keeps its line
+ * breaks.
+ */
 export function printableEvent(event: RunEvent): RunEvent {
   return cleaned(event, "") as RunEvent;
 }

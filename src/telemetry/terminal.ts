@@ -1,4 +1,7 @@
-/** Shows a run to a person: one line that is written over on a terminal, plain lines now and then elsewhere. */
+/**
+ * Shows a run to a person: one line that is rewritten in place on a terminal, or a plain line from
+ * time to time elsewhere.
+ */
 import type { WriteStream } from "node:tty";
 import pc from "picocolors";
 import type { EventSink, RunEvent, StepDone } from "./events.ts";
@@ -7,15 +10,15 @@ import { type Colors, describe, describeStep } from "./words.ts";
 
 export interface TerminalOptions {
   readonly stream: NodeJS.WritableStream & Partial<Pick<WriteStream, "isTTY" | "columns">>;
-  /** Milliseconds since any start; injected, for tests. */
+  /** Milliseconds since any fixed moment; injected for tests. */
   readonly now: () => number;
-  /** NO_COLOR turns colours off; TERM=dumb also the line that is written over. */
+  /** NO_COLOR turns colours off; TERM=dumb turns off the rewritten line too. */
   readonly env?: Readonly<Record<string, string | undefined>>;
-  /** The command that goes on with this run after a stop. */
+  /** The command that resumes this run after a stop. */
   readonly resumeCommand?: string;
 }
 
-/** Least time between two plain lines, and between two repaints of a live one. */
+/** The least time between two plain lines, and between two repaints of the rewritten line. */
 const PLAIN_INTERVAL_MS = 5_000;
 const LIVE_INTERVAL_MS = 100;
 
@@ -28,7 +31,7 @@ export function terminalSink(options: TerminalOptions): EventSink {
   const resume = options.resumeCommand ?? "the same command and --resume";
   const width = () => Math.max(0, (stream.columns || 80) - MARGIN);
   let last = Number.NEGATIVE_INFINITY;
-  /** What the line that is written over shows. */
+  /** The text of the line that is rewritten in place. */
   let painted: string | undefined;
   const line = (text: string): void => {
     stream.write(`${painted === undefined ? "" : ERASE_LINE}${text}\n`);
@@ -53,19 +56,19 @@ export function terminalSink(options: TerminalOptions): EventSink {
         paint(colors.dim("Writing the model, and text that it generates …".slice(0, width())));
       return;
     }
-    // The last progress stays above the error that follows.
+    // The last progress stays visible above the error that follows.
     if (event.type === "failed" && painted !== undefined) line(painted);
-    // A terminal has put its `^C` on the line.
+    // The terminal has printed its `^C` on the line.
     if (event.type === "stopping" && live) painted ??= "";
     const below = painted;
     for (const text of describe(event, colors, resume)) line(text);
-    // A line that comes between two steps does not take the progress away.
+    // A line that is printed between two steps does not remove the progress.
     const between = ["evaluated", "shared", "notice"].includes(event.type);
     if (between && below !== undefined) paint(below);
   };
 }
 
-/** Leaves room for the cursor and for a terminal's `^C`, so that nothing wraps. */
+/** Columns left free for the cursor and for a terminal's `^C`, so that the line does not wrap. */
 const MARGIN = 4;
 
 function liveLine(event: StepDone, width: number, colors: Colors): string {

@@ -1,4 +1,4 @@
-/** The events of a run in words, for a person at a terminal. */
+/** Describes the events of a run in words, for a person at a terminal. */
 import type pc from "picocolors";
 import type {
   BitsPerByte,
@@ -13,7 +13,7 @@ import type {
 
 export type Colors = ReturnType<typeof pc.createColors>;
 
-/** Lines for everything that is not a step. `resume` is the command that goes on. */
+/** The lines for every event that is not a step. `resume` is the command that resumes the run. */
 export function describe(
   event: Exclude<RunEvent, StepDone | RunFinishing>,
   colors: Colors,
@@ -67,7 +67,7 @@ export function describe(
   }
 }
 
-/** `, accuracy 0.9312`. */
+/** Formats measures as `, accuracy 0.9312`. */
 function measures({ measures }: Evaluated): string {
   return Object.entries(measures ?? {})
     .map(([name, value]) => `, ${name} ${value.toFixed(4)}`)
@@ -90,7 +90,7 @@ function finished(report: Report, files: readonly string[], out: string, colors:
   return lines;
 }
 
-/** Words in lines that fit a narrow terminal. */
+/** Wraps words into lines that fit a narrow terminal. */
 function wrap(words: readonly string[]): string[] {
   const lines: string[] = [];
   for (const word of words) {
@@ -101,7 +101,7 @@ function wrap(words: readonly string[]): string[] {
   return lines;
 }
 
-/** Bits per byte on held-out text, smaller is better, with bars. */
+/** Bars that compare bits per byte on held-out text; smaller is better. */
 function compare({ model, bigram, gzip }: BitsPerByte, colors: Colors): string[] {
   const rows: [string, number][] = [
     ["this model", model],
@@ -139,7 +139,7 @@ function speed({ tokensPerSecond, samplesPerSecond }: Speed): string {
     : `${count(samplesPerSecond)} samples/s`;
 }
 
-/** `2 machines: 34 µs and 1.2 GB/s between them; gradients travel in 6 buckets`. */
+/** For example `2 machines: 34 µs and 1.2 GB/s between them; gradients travel in 6 buckets`. */
 function networkLine({ machines, messageUs, bytesPerSecond, buckets }: NetworkFacts): string {
   const rate = (bytesPerSecond / 1e9).toPrecision(2);
   const pieces = buckets === 1 ? "in one piece" : `in ${buckets} buckets`;
@@ -147,10 +147,10 @@ function networkLine({ machines, messageUs, bytesPerSecond, buckets }: NetworkFa
   return `${plural(machines, "machine")}: ${link}; gradients travel ${pieces}`;
 }
 
-/** More than so many shares are not listed one by one. */
+/** If there are more shares than this, they are not listed one by one. */
 const MOST_SHARES = 8;
 
-/** `2 workers of 1 thread: micro-batches 2 + 2 of 4`, `2 threads`. */
+/** For example `2 workers of 1 thread: micro-batches 2 + 2 of 4`, or `2 threads`. */
 function workforce({ workers, threads, shares }: RunStarted): string {
   const each = plural(threads, "thread");
   if (workers === 1) return each;

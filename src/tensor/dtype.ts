@@ -1,4 +1,7 @@
-/** Element types: the names of ONNX in lower case, their size and their number in ONNX files. */
+/**
+ * The element types: their names (those of ONNX, in lower case), their sizes, and their numbers in
+ * ONNX files.
+ */
 
 export const DTYPES = {
   float32: { bytes: 4, onnx: 1, kind: "float" },
@@ -34,7 +37,10 @@ const byOnnxNumber = new Map<number, DType>(
   (Object.keys(DTYPES) as DType[]).map((dtype) => [DTYPES[dtype].onnx, dtype]),
 );
 
-/** The element type with this number in `TensorProto.DataType`, or undefined (strings, complex, 4 bit). */
+/**
+ * The element type with this number in `TensorProto.DataType`, or undefined (strings, complex, 4
+ * bit).
+ */
 export function dtypeFromOnnx(number: number): DType | undefined {
   return byOnnxNumber.get(number);
 }

@@ -1,4 +1,7 @@
-/** The two 16-bit float formats, as bit patterns: IEEE 754 binary16 and bfloat16. Round to nearest, ties to even. */
+/**
+ * Converts bit patterns of the two 16-bit float formats, IEEE 754 binary16 and bfloat16. Rounds to
+ * nearest, ties to even.
+ */
 
 const float = new Float32Array(1);
 const bits = new Uint32Array(float.buffer);

@@ -14,6 +14,7 @@ export {
   byteLength,
   convertTensor,
   formatType,
+  piecesOf,
   sameType,
   scalar,
   type Tensor,

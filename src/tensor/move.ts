@@ -1,14 +1,14 @@
-/** Elements moved, not computed with: what decoding files and storing weights need. */
+/** Moves elements without computing with them, as decoding files and storing weights need it. */
 import { bytesPerElement } from "./dtype.ts";
 import type { Tensor } from "./tensor.ts";
 
 export type Elements = Uint8Array | Uint16Array | Uint32Array | BigUint64Array;
 
-/** Elements as integers of their width, to be moved and compared. */
+/** Elements as unsigned integers of their width, to be moved and compared. */
 export function elementsOf({ dtype, bytes }: Tensor): Elements {
   const kinds = { 1: Uint8Array, 2: Uint16Array, 4: Uint32Array, 8: BigUint64Array };
   const Kind = kinds[bytesPerElement(dtype) as keyof typeof kinds];
-  // A copy, for views of a file need not be aligned.
+  // The bytes are copied, because a view of a file need not be aligned.
   return new Kind(new Uint8Array(bytes).buffer);
 }
 

@@ -12,9 +12,22 @@ export interface TensorType {
   readonly shape: Shape;
 }
 
-/** Row-major, little endian. `bytes` may be a view of a file or of memory that others map. */
+/**
+ * The elements in row-major order, little endian. `bytes` may be a view of a file, or of memory
+ * that other processes map.
+ */
 export interface Tensor extends TensorType {
   readonly bytes: Uint8Array;
+  /**
+   * Of a tensor that lies in several places, as in the memory of several processes: views of them, one after the other.
+   * Its `bytes` are a copy, made anew whenever they are asked for.
+   */
+  readonly pieces?: () => Iterable<Uint8Array>;
+}
+
+/** A tensor's bytes, one piece after the other, without a copy. */
+export function piecesOf(tensor: Tensor): Iterable<Uint8Array> {
+  return tensor.pieces?.() ?? [tensor.bytes];
 }
 
 export function byteLength(type: TensorType): number {
@@ -37,7 +50,10 @@ export function tensorFromBytes(dtype: DType, shape: Shape, bytes: Uint8Array): 
   return { dtype, shape: [...shape], bytes };
 }
 
-/** A tensor from numbers (int64 beyond 2^53 needs `tensorFromBytes`). Half types are rounded to nearest even. */
+/**
+ * Makes a tensor from numbers (int64 beyond 2^53 needs `tensorFromBytes`). Half types are rounded
+ * to nearest, ties to even.
+ */
 export function tensorFrom(dtype: DType, shape: Shape, values: ArrayLike<number>): Tensor {
   assert(
     values.length === elementCount(shape),
@@ -65,7 +81,7 @@ export function scalar(dtype: DType, value: number): Tensor {
   return tensorFrom(dtype, [], [value]);
 }
 
-/** The elements as numbers. For small tensors: attributes, shapes, results of tests. */
+/** The elements as numbers. Use it for small tensors: attributes, shapes, results in tests. */
 export function toNumbers(tensor: Tensor): number[] {
   const read = reader(tensor.dtype, tensor.bytes);
   return Array.from({ length: elementCount(tensor.shape) }, (_, i) => read(i));
@@ -105,7 +121,10 @@ function writer(dtype: DType, bytes: Uint8Array): (index: number, value: number)
 
 const INT64_MAX = 2n ** 63n - 1n;
 
-/** 2^63, the number next to the largest int64, stands for it: "to the end" in slices. */
+/**
+ * Converts a number to int64. 2^63, which is how a double holds the largest int64, stands for that
+ * integer ("to the end" in slices).
+ */
 function toInt64(value: number): bigint {
   return value >= 2 ** 63 ? INT64_MAX : BigInt(Math.trunc(value));
 }

@@ -2,7 +2,12 @@
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { LockstepError } from "../errors.ts";
-import { readSafetensors, readSafetensorsHeader, writeSafetensors } from "../safetensors/index.ts";
+import {
+  eachTensor,
+  hashBytes,
+  readSafetensorsHeader,
+  writeSafetensors,
+} from "../safetensors/index.ts";
 import { byteLength, formatType, sameType, type Tensor, type TensorType } from "../tensor/index.ts";
 import { collectedBytes } from "./collect.ts";
 import { type Beginning, FILES, type RunFolder } from "./folder.ts";
@@ -105,9 +110,7 @@ function hashOfHead(said: Readonly<Record<string, string>>): string {
 /** Over the type and the bytes. */
 function hashOf(tensor: Tensor): string {
   const hash = createHash("sha256").update(formatType(tensor));
-  // One call takes less than 2 GiB.
-  for (let at = 0; at < tensor.bytes.byteLength; at += 1 << 30)
-    hash.update(tensor.bytes.subarray(at, at + (1 << 30)));
+  hashBytes(hash, tensor);
   return hash.digest("hex");
 }
 
@@ -182,11 +185,13 @@ export async function loadCheckpoint(
 ): Promise<string> {
   if (step === 0) return hashOfState(trainer);
   const path = folder.file(FILES.checkpoint);
-  const { tensors } = await readSafetensors(path);
   const wanted = prefixed(trainer.tensors());
-  for (const [name, place] of wanted) checkTensor(path, name, tensors.get(name), place);
+  const { entries } = await readSafetensorsHeader(path);
+  const types = new Map(entries.map((entry) => [entry.name, entry]));
+  for (const [name, place] of wanted) checkTensor(path, name, types.get(name), place);
   const found: string[] = [];
-  for (const [name, tensor] of tensors) {
+  // Twice, tensor by tensor: nothing is written before all is known to be whole, and no process has room for all at once.
+  for await (const [name, tensor] of eachTensor(path)) {
     if (!wanted.has(name)) {
       throw otherModel(path, `it has ${name} ${formatType(tensor)}, this model has no such tensor`);
     }
@@ -194,7 +199,7 @@ export async function loadCheckpoint(
     if (hashes !== undefined && hash !== hashes[name]) throw damaged(path, `the tensor "${name}"`);
     found.push(name, hash);
   }
-  trainer.write(unprefixed(tensors, [...wanted.keys()]));
+  for await (const [name, tensor] of eachTensor(path)) trainer.write(unprefixed(name, tensor));
   trainer.resumeAt(step);
   return sha256Of(found);
 }
@@ -229,7 +234,7 @@ function damaged(path: string, what: string): LockstepError {
 function checkTensor(
   path: string,
   name: string,
-  found: Tensor | undefined,
+  found: TensorType | undefined,
   place: TensorType,
 ): void {
   if (found !== undefined && sameType(found, place)) return;
@@ -245,18 +250,10 @@ function otherModel(path: string, difference: string): LockstepError {
   );
 }
 
-/** The same the other way: tensors of these names by kind. */
-function unprefixed(
-  tensors: ReadonlyMap<string, Tensor>,
-  names: readonly string[],
-): TrainerTensors<Tensor> {
-  const of = (kind: keyof TrainerTensors<Tensor>) => {
-    const own = names.filter((name) => name.startsWith(`${kind}/`));
-    return Object.fromEntries(
-      own.map((name) => [name.slice(kind.length + 1), tensors.get(name) as Tensor]),
-    );
-  };
-  return { parameters: of("parameters"), slots: of("slots"), states: of("states") };
+/** The same the other way, for one tensor. */
+function unprefixed(name: string, tensor: Tensor): Partial<TrainerTensors<Tensor>> {
+  const end = name.indexOf("/");
+  return { [name.slice(0, end)]: { [name.slice(end + 1)]: tensor } };
 }
 
 /** Every tensor under `parameters/`, `slots/` or `states/`. */

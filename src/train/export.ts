@@ -3,10 +3,10 @@ import type { Dataset } from "../data/index.ts";
 import { assert, LockstepError } from "../errors.ts";
 import { writeFileAtomic } from "../files/index.ts";
 import type { Graph } from "../graph/index.ts";
-import type { Model, ModelDefinition } from "../nn/index.ts";
+import type { Model, ModelDefinition, StoredForm } from "../nn/index.ts";
 import { opsetOf, type SymbolicExport, toSymbolicBatch, writeModel } from "../onnx/index.ts";
 import { weightsSha256, writeSafetensors } from "../safetensors/index.ts";
-import { type Tensor, transpose } from "../tensor/index.ts";
+import { type Tensor, type TensorType, transpose } from "../tensor/index.ts";
 import { FILES, type RunFolder } from "./folder.ts";
 import { bindWeights, forwardGraph } from "./forward.ts";
 import type { Run } from "./run.ts";
@@ -77,11 +77,31 @@ export function stateDict(
   for (const { name, stored } of model.parameters) {
     const own = parameters[name];
     if (own === undefined || stored === undefined) continue;
-    const { dtype, bytes, shape } = stored.transposed === true ? transpose(own) : own;
-    all[name] = { dtype, bytes, shape: stored.shape ?? shape };
-    for (const tie of stored.ties ?? []) all[tie] = all[name];
+    const form = storedForm(own, stored);
+    for (const known of [name, ...(stored.ties ?? [])]) all[known] = form;
   }
   return all;
+}
+
+/** A weight in the form of its file; what has to be transposed is so when it is looked at. */
+function storedForm(own: Tensor, { shape, transposed }: StoredForm): Tensor {
+  const { dtype, pieces } = own;
+  if (transposed !== true) {
+    const form = { dtype, shape: shape ?? own.shape };
+    return pieces === undefined ? { ...form, bytes: own.bytes } : lazily(form, () => own.bytes);
+  }
+  const form = { dtype, shape: shape ?? [...own.shape].reverse() };
+  return lazily(form, () => transpose(own).bytes);
+}
+
+function lazily(form: TensorType, read: () => Uint8Array): Tensor {
+  return {
+    ...form,
+    pieces: () => [read()],
+    get bytes() {
+      return read();
+    },
+  };
 }
 
 export interface Exported {

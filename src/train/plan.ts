@@ -18,11 +18,14 @@ import {
   planTimeline,
   programToJson,
   receivedBytes,
+  residentBytes,
+  residentMemory,
   type Speeds,
   type Stage,
   type StepProgram,
   type TaskStage,
   type Timeline,
+  totalOf,
 } from "../program/index.ts";
 import { elementCount } from "../tensor/index.ts";
 import type { Run } from "./run.ts";
@@ -127,14 +130,23 @@ function listed(microBatches: readonly number[]): string {
 }
 
 function memoryLines(program: StepProgram): string[] {
-  const rows = [...program.buffers].map(([name, { byteLength: bytes }]) => [
+  const rows = [...program.buffers].map(([name, spec]) => [
     `  ${name}`,
-    size(bytes),
-    program.shared.has(name) ? "shared" : "",
+    size(residentBytes(spec)),
+    [
+      ...(program.shared.has(name) ? ["shared"] : []),
+      ...(spec.parts === undefined ? [] : [`of ${size(spec.byteLength)}`]),
+    ].join(", "),
   ]);
-  let total = 0;
-  for (const { byteLength: bytes } of program.buffers.values()) total += bytes;
-  return ["memory", ...columns([...rows, ["  in all", size(total), ""]])];
+  const resident = residentMemory(program);
+  const kinds = [...resident].map(([kind, bytes]) => [`  ${kind}`, size(bytes), ""]);
+  return [
+    "buffers, as far as this rank takes memory for them",
+    ...columns(rows),
+    "",
+    "memory of this rank, beside what the process itself takes",
+    ...columns([...kinds, ["  in all", size(totalOf(resident)), ""]]),
+  ];
 }
 
 function stageLines(plan: StepProgram, placeOf: (group: string) => number): string[] {

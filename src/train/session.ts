@@ -44,7 +44,7 @@ export interface TrainOptions {
   readonly onEvent: EventSink;
   /** Milliseconds since the process started. */
   readonly now: () => number;
-  /** The other workers of the run; alone unless told. All get the same run. */
+  /** The other workers of the run, which all get the same run. Default: none. */
   readonly ranks?: Ranks | undefined;
 }
 
@@ -280,11 +280,11 @@ export function announce(session: Session): void {
   });
 }
 
-/** Nothing for a run on one machine. */
+/** Nothing for a run on one node. */
 function networkOf({ group }: Ranks, { plan }: Trainer): { readonly network?: NetworkFacts } {
-  const machines = group.transport.machines.length;
+  const machines = group.transport.nodes.length;
   if (machines === 1) return {};
-  const { messageUs, wireUsPerByte } = group.costs.between;
+  const { messageUs, wireUsPerByte } = group.costs;
   const { buckets } = plan;
   return { network: { machines, messageUs, bytesPerSecond: 1e6 / wireUsPerByte, buckets } };
 }

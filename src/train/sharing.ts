@@ -18,9 +18,9 @@ import { byteLength } from "../tensor/index.ts";
 export interface Ranks {
   /** Its engine is the trainer's. The trainer does not close it. */
   readonly group: Group;
-  /** The micro-batches of each rank; even unless told. */
+  /** The micro-batches of each rank. Default: as even as can be. */
   readonly ranges?: readonly Range[];
-  /** Whether ranges follow the speeds of the ranks; yes, but for given ranges. It changes no bits. */
+  /** Whether ranges follow the speeds of the ranks, which changes no bits. Default: true where no ranges are given. */
   readonly adapt?: boolean;
   /** The clock that measures speeds, in milliseconds. */
   readonly now?: () => number;
@@ -30,9 +30,9 @@ export interface SharingOptions extends ParallelOptions {
   readonly model: Model;
   readonly microBatches?: number | undefined;
   readonly ranks?: Ranks | undefined;
-  /** Whether any number of ranks gives the same bits, which takes sums in one order; yes unless told. */
+  /** Whether any number of ranks gives the same bits, which takes sums in one order. Default: true. */
   readonly reproducible?: boolean | undefined;
-  /** Of gradients that travel together between machines; chosen from the group's measured costs unless told. */
+  /** Bytes of gradients that travel together between nodes. Default: chosen from the group's measured costs. */
   readonly bucketBytes?: number | undefined;
   /** Further rewrites of the step, behind those that are chosen. */
   readonly strategies?: readonly Strategy[] | undefined;
@@ -42,7 +42,7 @@ export interface SharingOptions extends ParallelOptions {
 export function parallelOf(options: SharingOptions, overlap: boolean): Parallel {
   const { ranks, microBatches = 1, reproducible = true, parallel, zero } = options;
   const group = ranks?.group;
-  const topology: Topology = { nodes: group?.transport.machines ?? [[0]] };
+  const topology: Topology = { nodes: group?.transport.nodes ?? [[0]] };
   const size = group?.size ?? 1;
   if (size > microBatches) {
     throw new LockstepError(
@@ -62,7 +62,7 @@ export function parallelOf(options: SharingOptions, overlap: boolean): Parallel 
 
 function bucketOf({ bucketBytes: wanted, model }: SharingOptions, { costs }: Group): number {
   if (wanted !== undefined) return wanted;
-  const { messageUs, wireUsPerByte } = costs.between;
+  const { messageUs, wireUsPerByte } = costs;
   const link = { latency: messageUs / 1e6, bytesPerSecond: 1e6 / wireUsPerByte };
   return bucketBytes(link, parameterBytes(model));
 }

@@ -82,17 +82,32 @@ function inParts(
   read: ReadHeld,
 ): Tensor {
   const [start, end] = [ref.byteOffset, ref.byteOffset + byteLength(ref.type)];
+  const others = held
+    .filter(({ buffer }) => buffer === ref.buffer)
+    .toSorted((a, b) => a.byteOffset - b.byteOffset);
+  const view = (from: number, to: number) => instance.host(ref.buffer).view(from, to - from);
+  // This rank's memory is not even read where others hold what lies there: reading takes pages of it.
+  const pieces = function* () {
+    let at = start;
+    for (const part of others) {
+      const from = Math.max(start, part.byteOffset);
+      const to = Math.min(end, part.byteOffset + part.byteLength);
+      if (from >= to) continue;
+      if (at < from) yield view(at, from);
+      yield read(part).subarray(from - part.byteOffset, to - part.byteOffset);
+      at = to;
+    }
+    if (at < end) yield view(at, end);
+  };
   return {
     ...ref.type,
+    pieces,
     get bytes() {
-      const bytes = instance.host(ref.buffer).bytes.slice(start, end);
-      for (const part of held) {
-        if (part.buffer !== ref.buffer) continue;
-        const from = Math.max(start, part.byteOffset);
-        const to = Math.min(end, part.byteOffset + part.byteLength);
-        if (from >= to) continue;
-        const theirs = read(part).subarray(from - part.byteOffset, to - part.byteOffset);
-        bytes.set(theirs, from - start);
+      const bytes = new Uint8Array(end - start);
+      let at = 0;
+      for (const piece of pieces()) {
+        bytes.set(piece, at);
+        at += piece.byteLength;
       }
       return bytes;
     },

@@ -19,6 +19,7 @@ import { type Tensor, toNumbers } from "../tensor/index.ts";
 import { Collector } from "./collect.ts";
 import { holdsNothing } from "./empty-batch.ts";
 import { fillKeys, type Positions, positionsOf } from "./keys.ts";
+import { checkMemory } from "./memory.ts";
 import type { Pacing } from "./pacing.ts";
 import {
   type Fields,
@@ -52,11 +53,12 @@ import {
 /** Of a step in whose batch nothing counts. */
 const NOTHING = { loss: 0, gradientNorm: 0 };
 
-/** Allocates, compiles, and makes the initial values. @throws INVALID_OPTION, ENGINE_FAILED, NO_GRADIENT */
+/** Allocates, compiles, and makes the initial values. @throws INVALID_OPTION, OUT_OF_MEMORY, ENGINE_FAILED, NO_GRADIENT */
 export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
   checkOptions("createTrainer", options, TRAINER_OPTIONS);
   const { engine, model, ranks, seed = 0 } = options;
   const planned = planOf(options);
+  checkMemory(planned.plan, ranks?.group.size ?? 1);
   const instance = await instantiate(engine, planned.plan, ranks?.group);
   try {
     await initializeTrainer(engine, instance, planned.plan, model, seed);
@@ -177,9 +179,8 @@ export class Trainer {
 
   /** What they hold, as `Device.download` gives it: perhaps views, so it is read before the next step. */
   read(): Promise<TrainerState> {
-    return this.#alone(() => {
-      return this.#collector.read(this.#instance, this.plan, this.#from, this.#step);
-    });
+    const of = [this.#instance, this.plan, this.#from, this.#step] as const;
+    return this.#alone(() => this.#collector.read(...of));
   }
 
   /** All ranks call it after the same step: rank 0 gets what other nodes hold, in a file at `path`. */
@@ -192,11 +193,10 @@ export class Trainer {
   get isWhole(): boolean {
     return this.#collector.hasAll(this.plan, this.#step);
   }
-
   /** What the first step begins with; each tensor is read before the next is asked for. */
   beginning(): AsyncGenerator<[string, Tensor]> {
-    const { engine, model, seed = 0 } = this.#options;
-    return initialTensors(engine, [...model.parameters, ...model.states], seed);
+    const { engine, model, seed } = this.#options;
+    return initialTensors(engine, [...model.parameters, ...model.states], seed ?? 0);
   }
 
   /** Puts other values in the place of some. */

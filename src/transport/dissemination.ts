@@ -1,4 +1,7 @@
-/** A barrier made of messages: in round k each rank greets the one 2^k further. Hensgen, Finkel and Manber, 1988. */
+/**
+ * A barrier made of messages: in round k each rank greets the one 2^k further. Hensgen, Finkel and
+ * Manber, 1988.
+ */
 import { type BarrierOptions, type Transport, type WaitOptions, waitForAll } from "./transport.ts";
 
 /** A channel that users of a transport leave alone. */
@@ -8,18 +11,20 @@ const NOTHING = new Uint8Array(0);
 
 type Messages = Pick<Transport, "rank" | "send" | "receive">;
 
-/** Holds up all ranks, or those of one machine: log2 of their number rounds of empty messages. */
+/**
+ * Waits for all ranks, or for those of this node, in log2 of their number rounds of empty messages.
+ */
 export function disseminationBarrier(
-  transport: Messages & Pick<Transport, "size" | "machines">,
+  transport: Messages & Pick<Transport, "size" | "nodes">,
   { within, ...options }: BarrierOptions = {},
 ): Promise<void> {
-  const { rank, size, machines } = transport;
+  const { rank, size, nodes } = transport;
   const everyone = Array.from({ length: size }, (_, peer) => peer);
-  const mine = machines.find((ranks) => ranks.includes(rank)) ?? [rank];
-  return barrierAmong(transport, within === "machine" ? mine : everyone, options);
+  const mine = nodes.find((ranks) => ranks.includes(rank)) ?? [rank];
+  return barrierAmong(transport, within === "node" ? mine : everyone, options);
 }
 
-/** Holds up `members`, in this order for all of them. */
+/** Waits for `members`, which all name them in the same order. */
 export async function barrierAmong(
   transport: Messages,
   members: readonly number[],

@@ -1,13 +1,11 @@
 /**
- * Messages and those who wait for them: matched in order, within a channel of one pair of ranks. Whoever comes first
- * waits; what arrives before its receiver is kept, up to a bound.
+ * Matches messages with receives, in order, within a channel of one pair of ranks. A message that
+ * arrives before its receive is kept, up to a bound.
  */
 
 /** A receive that waits for its message. */
 export interface Posted {
   readonly into: Uint8Array;
-  /** Told of parts before the whole is there. */
-  readonly arrived?: ((byteOffset: number, byteLength: number) => void) | undefined;
   readonly done: () => void;
   readonly failed: (error: unknown) => void;
 }
@@ -22,7 +20,7 @@ export class Inbox {
   #earlyBytes = 0;
   #earlyCount = 0;
 
-  /** What came before its receiver. */
+  /** Bytes of messages that arrived before their receive. */
   get earlyBytes(): number {
     return this.#earlyBytes;
   }

@@ -1,4 +1,4 @@
-export { joinMachines, type MachinesOptions } from "./machines.ts";
+export { joinNodes, type NodesOptions } from "./nodes.ts";
 export { processState } from "./shared-memory/liveness.ts";
 export { joinSharedMemory, type SharedMemoryOptions } from "./shared-memory/shared-memory.ts";
 export { type NetworkOptions, SimulatedNetwork, SimulatedTransport } from "./simulated/network.ts";

@@ -1,4 +1,7 @@
-/** The ranks of one machine, or some of them, as a part of a run over several: it fails with the run, and the run with it. */
+/**
+ * The ranks of one node, or some of them, in a run over several nodes. When this group fails the
+ * run fails, and the other way round.
+ */
 import type { LockstepError } from "../errors.ts";
 import type {
   BarrierOptions,
@@ -9,9 +12,12 @@ import type {
 } from "./transport.ts";
 
 export interface Surroundings {
-  /** Whether the network has waits to serve: then none here blocks its thread for long. */
+  /**
+   * Whether the network has waits to serve. While it has, waits here block the thread for a short
+   * time only.
+   */
   readonly isBusy: () => boolean;
-  /** Hears of a failure here, once. */
+  /** Called once, when this group has failed. */
   readonly failed: (error: LockstepError) => void;
 }
 
@@ -20,7 +26,7 @@ export class LocalGroup implements Transport {
   readonly rank: number;
   readonly size: number;
   readonly generation: number;
-  readonly machines: readonly (readonly number[])[];
+  readonly nodes: readonly (readonly number[])[];
   readonly signal: AbortSignal;
   readonly share: Transport["share"];
   readonly #transport: Transport;
@@ -32,7 +38,7 @@ export class LocalGroup implements Transport {
     this.rank = transport.rank;
     this.size = transport.size;
     this.generation = transport.generation;
-    this.machines = transport.machines;
+    this.nodes = transport.nodes;
     this.signal = transport.signal;
     this.share = transport.share;
     this.#transport = transport;

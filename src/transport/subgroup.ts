@@ -1,4 +1,7 @@
-/** Some ranks of a group as a group of their own, over the messages of the whole: ranks are renamed, channels set apart. */
+/**
+ * A group of some ranks of a group. Its messages go through the whole group, with ranks renamed, in
+ * channels of their own.
+ */
 import { LockstepError } from "../errors.ts";
 import { disseminationBarrier } from "./dissemination.ts";
 import { checkRank } from "./failure.ts";
@@ -20,27 +23,27 @@ export function checkSubgroup(
   );
 }
 
-/** Every rank on a machine of its own. */
+/** Every rank on a node of its own. */
 export function eachAlone(size: number): number[][] {
   return Array.from({ length: size }, (_, rank) => [rank]);
 }
 
-/** The machines of the members of a subgroup, by their ranks in it. */
-export function machinesWithin(
-  machines: Transport["machines"],
-  ranks: readonly number[],
-): number[][] {
-  const byMachine = new Map<number, number[]>();
+/** The nodes of the members of a subgroup, by their ranks in it. */
+export function nodesWithin(nodes: Transport["nodes"], ranks: readonly number[]): number[][] {
+  const byNode = new Map<number, number[]>();
   for (const [index, rank] of ranks.entries()) {
-    const machine = machines.findIndex((members) => members.includes(rank));
-    const members = byMachine.get(machine);
-    if (members === undefined) byMachine.set(machine, [index]);
+    const node = nodes.findIndex((members) => members.includes(rank));
+    const members = byNode.get(node);
+    if (members === undefined) byNode.set(node, [index]);
     else members.push(index);
   }
-  return [...byMachine.values()];
+  return [...byNode.values()];
 }
 
-/** A number that the members of a subgroup agree on without a word: FNV-1a of its ranks and of how often it was made. */
+/**
+ * A number that the members of a subgroup compute alike: FNV-1a of its ranks and of how often it
+ * was made.
+ */
 export function subgroupId(ranks: readonly number[], nth: number): number {
   let hash = 0x811c9dc5;
   for (const number of [...ranks, -1, nth]) {
@@ -63,13 +66,13 @@ export class SubgroupCounter {
   }
 }
 
-/** Fails with its parent and does not close it. */
+/** It fails with its parent, and does not close it. */
 export class MessageSubgroup implements Transport {
   readonly kind: string;
   readonly rank: number;
   readonly size: number;
   readonly generation: number;
-  readonly machines: readonly (readonly number[])[];
+  readonly nodes: readonly (readonly number[])[];
   readonly signal: AbortSignal;
   readonly share = undefined;
   readonly #parent: Transport;
@@ -83,7 +86,7 @@ export class MessageSubgroup implements Transport {
     this.rank = ranks.indexOf(parent.rank);
     this.size = ranks.length;
     this.generation = parent.generation;
-    this.machines = machinesWithin(parent.machines, ranks);
+    this.nodes = nodesWithin(parent.nodes, ranks);
     this.signal = parent.signal;
     this.#parent = parent;
     this.#ranks = [...ranks];

@@ -1,21 +1,24 @@
-/** One rank as a process of its own: joins, does its task, prints what came of it as one JSON line. */
+/**
+ * One rank as a process of its own: joins, does its task, prints what came of it as one JSON line.
+ */
 import fs from "node:fs";
-import { type Algorithm, Group, type GroupBuffer } from "../../src/collectives/index.ts";
+import { Group } from "../../src/collectives/index.ts";
 import { createOrtEngine } from "../../src/engine/index.ts";
 import { LockstepError } from "../../src/errors.ts";
 import {
-  joinMachines,
+  joinNodes,
   joinSharedMemory,
   joinTcp,
   listenTcp,
   type Transport,
 } from "../../src/transport/index.ts";
+import { allocate } from "../support/ranks.ts";
 import { everyCollective } from "./collectives-contract.ts";
 
 export interface RankTask {
-  readonly transport: "shared-memory" | "tcp" | "machines";
-  /** For `machines`: the ranks by machine. */
-  readonly machines?: readonly (readonly number[])[];
+  readonly transport: "shared-memory" | "tcp" | "nodes";
+  /** For `nodes`: the ranks of each node. */
+  readonly nodes?: readonly (readonly number[])[];
   readonly rank: number;
   readonly size: number;
   readonly name: string;
@@ -28,8 +31,11 @@ export interface RankTask {
   readonly task: "contract" | "loop";
   /** For `contract`: how many elements. */
   readonly counts?: readonly number[];
-  /** For `loop`: the algorithm of the all-reduces, and which rank does what in the middle of which call. */
-  readonly algorithm?: Algorithm;
+  /**
+   * For `loop`: the collective that is repeated, and which rank does what in which call. Default:
+   * `all-gather in place`.
+   */
+  readonly collective?: "all-gather in place" | "all-gather by messages" | "all-to-all";
   readonly fault?: {
     readonly rank: number;
     readonly call: number;
@@ -74,18 +80,18 @@ async function attempt(): Promise<RankResult> {
 }
 
 async function join(given: RankTask): Promise<Transport> {
-  const { rank, size, name, machines = [], deadlineMs = 10_000, silenceMs = 10_000 } = given;
+  const { rank, size, name, nodes = [], deadlineMs = 10_000, silenceMs = 10_000 } = given;
   if (given.transport === "shared-memory")
     return joinSharedMemory({ name, rank, size, deadlineMs, silenceMs });
   if (given.transport === "tcp") return joinNetwork(given);
-  const names = machines.find((ranks) => ranks.includes(rank)) ?? [];
+  const names = nodes.find((ranks) => ranks.includes(rank)) ?? [];
   const place = { rank: names.indexOf(rank), size: names.length, names };
-  const others = machines.flat().filter((peer) => !names.includes(peer));
+  const others = nodes.flat().filter((peer) => !names.includes(peer));
   const [local, network] = await Promise.all([
     joinSharedMemory({ name: `${name}-${names[0]}`, ...place, deadlineMs }),
     joinNetwork(given, others),
   ]);
-  return joinMachines({ local, network, machines, deadlineMs });
+  return joinNodes({ local, network, nodes, deadlineMs });
 }
 
 async function joinNetwork(given: RankTask, peers?: readonly number[]): Promise<Transport> {
@@ -102,12 +108,22 @@ async function joinNetwork(given: RankTask, peers?: readonly number[]): Promise<
   return joined.finally(() => listener.close());
 }
 
-/** All-reduces until something fails, at most a thousand. */
+/** One collective until something fails, at most a thousand times. */
 async function loop(group: Group): Promise<void> {
-  const count = 100_000;
-  const data: GroupBuffer = await group.allocate(4 * count);
-  const request = { kind: "allReduce", count, dtype: "float32", reduction: "max" } as const;
-  const prepared = await group.prepare(request, { data, algorithm: task.algorithm ?? "ring" });
+  const { size } = group;
+  const counts = Array<number>(size).fill(Math.floor(100_000 / size));
+  const [data, into] = [await allocate(group, 400_000), await allocate(group, 400_000)];
+  const { collective = "all-gather in place" } = task;
+  const dtype = "float32" as const;
+  const exchange = { kind: "allToAll" as const, dtype, sendCounts: counts, receiveCounts: counts };
+  const isInPlace = collective === "all-gather in place";
+  const prepared =
+    collective === "all-to-all"
+      ? group.prepare(exchange, { data, into })
+      : group.prepare(
+          { kind: "allGather", dtype, counts },
+          { data: isInPlace ? data : group.borrow(data.own) },
+        );
   for (let round = 0; round < 1000; round++) await prepared.run();
 }
 

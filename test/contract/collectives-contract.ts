@@ -1,15 +1,9 @@
 /** What every transport must do for every collective: written once, run over each. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import {
-  type Algorithm,
-  type Collective,
-  type Group,
-  type GroupBuffer,
-  partsFor,
-  type Reduction,
-} from "../../src/collectives/index.ts";
-import { byteLength, type DType, tensorFrom } from "../../src/tensor/index.ts";
+import { type Group, type GroupBuffer, type Part, partsOf } from "../../src/collectives/index.ts";
+import { byteLength, bytesPerElement, type DType, tensorFrom } from "../../src/tensor/index.ts";
+import { allocate, free, runOnce } from "../support/ranks.ts";
 
 export interface ContractOptions {
   readonly name: string;
@@ -19,15 +13,28 @@ export interface ContractOptions {
   readonly counts?: readonly number[];
 }
 
-const TYPES: readonly DType[] = ["float32", "float16", "bfloat16", "int8", "int32"];
+const TYPES: readonly DType[] = [
+  "float32",
+  "float64",
+  "float16",
+  "bfloat16",
+  "int8",
+  "int32",
+  "int64",
+  "uint8",
+];
 const COUNTS = [0, 1, 17, 1000];
-/** Beyond one tile of a reduction, one slot of a mailbox and what is sent unasked. */
+/** More than one slot of a mailbox, and more than what is sent before the receiver asks for it. Of one type only. */
 const LARGE_COUNT = 70_001;
+const LARGE_TYPES: readonly DType[] = ["float32"];
 const WORLDS = [1, 2, 3, 4, 5, 6, 7, 8];
+/** Bytes before and after what a collective works on. */
+const MARGIN = 8;
+const GARBAGE = 0xa5;
 
-/** A small whole number for each rank and place, so that every type adds without rounding. */
-export function valueAt(rank: number, index: number): number {
-  return ((rank * 7 + index * 3) % 5) - 2;
+/** A small whole number for each rank and place, so that every type has it exactly. */
+function valueAt(rank: number, index: number): number {
+  return (rank * 7 + index * 3) % 101;
 }
 
 export function collectivesContract(options: ContractOptions): void {
@@ -51,141 +58,85 @@ export function collectivesContract(options: ContractOptions): void {
 /** What one rank does; all ranks do it together, in one process or in several. */
 export async function everyCollective(group: Group, counts: readonly number[]): Promise<void> {
   const most = Math.max(...counts);
-  const data = await group.allocate(8 * most + 64);
-  const into = await group.allocate(8 * most * group.size + 64);
-  for (const count of counts) {
-    for (const dtype of TYPES) await allReduce(group, data, { count, dtype, reduction: "sum" });
-    for (const reduction of ["mean", "max", "min", "prod"] as const) {
-      await allReduce(group, data, { count, dtype: "float32", reduction });
+  const data = await allocate(group, 8 * most + 2 * MARGIN);
+  const into = await allocate(group, 8 * most * group.size + 2 * MARGIN);
+  // The same memory in place, where the transport shares it, and by messages alone.
+  const ways = { "in place": data, "by messages": group.borrow(data.own) };
+  for (const [way, buffer] of Object.entries(ways)) {
+    for (const count of counts) {
+      for (const dtype of count >= LARGE_COUNT ? LARGE_TYPES : TYPES) {
+        await allGather(group, buffer, { count, dtype, way });
+        await allToAll(group, buffer, into, { count, dtype, way });
+      }
+      await group.barrier();
     }
-    await reduceScatter(group, data, count);
-    await allGather(group, data, count);
-    await broadcast(group, data, count);
-    await allToAll(group, data, into, count);
-    await sendReceive(group, data, count);
-    await group.barrier();
   }
+  free(group, data);
+  free(group, into);
 }
 
-interface ReduceCase {
+interface Case {
   readonly count: number;
   readonly dtype: DType;
-  readonly reduction: Reduction;
+  readonly way: string;
 }
 
-async function allReduce(group: Group, data: GroupBuffer, given: ReduceCase): Promise<void> {
-  const { count, dtype, reduction } = given;
-  const expected = expectedOf(group.size, given);
-  for (const algorithm of algorithmsOf(group, { kind: "allReduce", ...given })) {
-    fill(data, dtype, count, (index) => inputOf(given, group.rank, index));
-    await group.run({ kind: "allReduce", ...given }, { data, byteOffset: 8, algorithm });
-    assertSame(data, dtype, expected, `${algorithm} ${reduction} of ${count} ${dtype}`);
+async function allGather(group: Group, data: GroupBuffer, given: Case): Promise<void> {
+  const { count, dtype, way } = given;
+  const { rank, size } = group;
+  for (const [parts, counts] of Object.entries({
+    even: even(count, size),
+    uneven: uneven(count, size),
+    "of one rank": partsOf(Array<number>(size).fill(0)).map((_, peer) =>
+      peer === size >> 1 ? count : 0,
+    ),
+  })) {
+    const places = partsOf(counts);
+    const expected = places.flatMap(({ start, length }, owner) =>
+      Array.from({ length }, (_, index) => valueAt(owner, start + index)),
+    );
+    data.bytes.fill(GARBAGE);
+    put(data, dtype, places[rank] as Part, (index) => valueAt(rank, index));
+    const request = { kind: "allGather", dtype, counts } as const;
+    await runOnce(group, request, { data, byteOffset: MARGIN });
+    assertHolds(data, dtype, expected, `all-gather ${way} of ${parts} parts of ${count} ${dtype}`);
   }
 }
 
-async function reduceScatter(group: Group, data: GroupBuffer, count: number): Promise<void> {
-  const given = { count, dtype: "float32", reduction: "sum" } as const;
-  for (const counts of [undefined, uneven(count, group.size)]) {
-    const request = { kind: "reduceScatter", ...given, ...(counts && { counts }) } as const;
-    const { start, length } = partsFor(request, group.size)[group.rank] ?? { start: 0, length: 0 };
-    const expected = expectedOf(group.size, given).slice(start, start + length);
-    for (const algorithm of algorithmsOf(group, request)) {
-      fill(data, "float32", count, (index) => valueAt(group.rank, index));
-      await group.run(request, { data, byteOffset: 8, algorithm });
-      assertSame(data, "float32", expected, `${algorithm} reduce-scatter of ${count}`, start);
-    }
-  }
-}
-
-async function allGather(group: Group, data: GroupBuffer, count: number): Promise<void> {
-  for (const counts of [undefined, uneven(count, group.size)]) {
-    const request = { kind: "allGather", count, dtype: "int8", ...(counts && { counts }) } as const;
-    const parts = partsFor(request, group.size);
-    const owner = (index: number) =>
-      parts.findIndex(({ start, length }) => index >= start && index < start + length);
-    for (const algorithm of algorithmsOf(group, request)) {
-      fill(data, "int8", count, (index) => (owner(index) === group.rank ? group.rank + 1 : 0));
-      await group.run(request, { data, byteOffset: 8, algorithm });
-      const expected = Array.from({ length: count }, (_, index) => owner(index) + 1);
-      assertSame(data, "int8", expected, `${algorithm} all-gather of ${count}`);
-    }
-  }
-}
-
-async function broadcast(group: Group, data: GroupBuffer, count: number): Promise<void> {
-  const root = group.size - 1;
-  const request = { kind: "broadcast", count, dtype: "float16", root } as const;
-  for (const algorithm of algorithmsOf(group, request)) {
-    fill(data, "float16", count, (index) => (group.rank === root ? index % 100 : -1));
-    await group.run(request, { data, byteOffset: 8, algorithm });
-    const expected = Array.from({ length: count }, (_, index) => index % 100);
-    assertSame(data, "float16", expected, `${algorithm} broadcast of ${count}`);
-  }
-}
-
-/** Rank r gives rank p as many elements as r + p + count modulo 7, each r · 10 + p. */
+/** Rank r gives rank p up to six elements, none to some. */
 async function allToAll(
   group: Group,
   data: GroupBuffer,
   into: GroupBuffer,
-  count: number,
+  { count, dtype, way }: Case,
 ): Promise<void> {
   const { rank, size } = group;
-  const amount = (a: number, b: number) =>
-    Math.min((a + 2 * b + count) % 7, Math.floor(count / size));
+  const amount = (from: number, to: number) =>
+    Math.min((from + 2 * to + count) % 7, Math.floor(count / size));
+  const large = (from: number, to: number) => (to === (from + 1) % size ? count : 0);
   const ranks = Array.from({ length: size }, (_, peer) => peer);
-  const sendCounts = ranks.map((peer) => amount(rank, peer));
-  const receiveCounts = ranks.map((peer) => amount(peer, rank));
-  const request = { kind: "allToAll", dtype: "int32", sendCounts, receiveCounts } as const;
-  const given = ranks.flatMap((peer) => Array(sendCounts[peer]).fill(rank * 10 + peer) as number[]);
-  const taken = ranks.flatMap((p) => Array(receiveCounts[p]).fill(p * 10 + rank) as number[]);
-  for (const algorithm of algorithmsOf(group, request)) {
-    fill(data, "int32", given.length, (index) => given[index] ?? 0);
-    fill(into, "int32", taken.length, () => 99);
-    await group.run(request, { data, byteOffset: 8, into, intoByteOffset: 8, algorithm });
-    assertSame(into, "int32", taken, `${algorithm} all-to-all`);
+  for (const [amounts, of] of Object.entries({ few: amount, "all to the next": large })) {
+    const sendCounts = ranks.map((peer) => of(rank, peer));
+    const receiveCounts = ranks.map((peer) => of(peer, rank));
+    const values = (from: number, to: number) =>
+      Array.from({ length: of(from, to) }, (_, index) => valueAt(from * size + to, index));
+    const given = ranks.flatMap((peer) => values(rank, peer));
+    data.bytes.fill(GARBAGE);
+    into.bytes.fill(GARBAGE);
+    put(data, dtype, { start: 0, length: given.length }, (index) => given[index] as number);
+    const request = { kind: "allToAll", dtype, sendCounts, receiveCounts } as const;
+    const places = { data, byteOffset: MARGIN, into, intoByteOffset: MARGIN };
+    await runOnce(group, request, places);
+    const taken = ranks.flatMap((peer) => values(peer, rank));
+    assertHolds(into, dtype, taken, `all-to-all ${way} of ${amounts} of ${count} ${dtype}`);
   }
 }
 
-/** Even ranks send to the next one. */
-async function sendReceive(group: Group, data: GroupBuffer, count: number): Promise<void> {
-  const { rank, size } = group;
-  if (rank % 2 === 0 && rank + 1 === size) return;
-  fill(data, "float32", count, (index) => (rank % 2 === 0 ? rank + index : -1));
-  const message = { count, dtype: "float32" } as const;
-  const place = { data, byteOffset: 8 };
-  if (rank % 2 === 0) await group.run({ kind: "send", ...message, to: rank + 1 }, place);
-  else await group.run({ kind: "receive", ...message, from: rank - 1 }, place);
-  const first = rank - (rank % 2);
-  const expected = Array.from({ length: count }, (_, index) => first + index);
-  assertSame(data, "float32", expected, `message of ${count}`);
-}
-
-function algorithmsOf(group: Group, collective: Collective): Algorithm[] {
-  return Object.keys(group.choose(collective).estimates) as Algorithm[];
-}
-
-function inputOf({ reduction }: ReduceCase, rank: number, index: number): number {
-  if (reduction !== "prod") return valueAt(rank, index);
-  return rank === index % 3 ? 2 : index % 2 === 0 ? -1 : 1;
-}
-
-function expectedOf(size: number, given: ReduceCase): number[] {
-  return Array.from({ length: given.count }, (_, index) => {
-    const values = Array.from({ length: size }, (__, rank) => inputOf(given, rank, index));
-    switch (given.reduction) {
-      case "sum":
-        return values.reduce((a, b) => a + b);
-      case "mean":
-        return Math.fround(values.reduce((a, b) => a + b) / size);
-      case "max":
-        return Math.max(...values);
-      case "min":
-        return Math.min(...values);
-      case "prod":
-        return values.reduce((a, b) => a * b);
-    }
-  });
+function even(count: number, size: number): number[] {
+  return Array.from(
+    { length: size },
+    (_, rank) => Math.floor((count * (rank + 1)) / size) - Math.floor((count * rank) / size),
+  );
 }
 
 /** Parts of odd lengths, some empty. */
@@ -198,32 +149,34 @@ function uneven(count: number, size: number): number[] {
   return counts;
 }
 
-/** Memory of an odd place, all of it garbage but the values. */
-function fill(
+/** Writes a part behind the margin. */
+function put(
   buffer: GroupBuffer,
   dtype: DType,
-  count: number,
+  { start, length }: Part,
   value: (index: number) => number,
 ): void {
-  const values = Array.from({ length: count }, (_, index) => value(index));
-  buffer.bytes.fill(0xa5);
-  buffer.bytes.set(tensorFrom(dtype, [count], values).bytes, 8);
+  const values = Array.from({ length }, (_, index) => value(start + index));
+  const offset = MARGIN + start * bytesPerElement(dtype);
+  buffer.bytes.set(tensorFrom(dtype, [length], values).bytes, offset);
 }
 
-function assertSame(
+/** Fails unless the buffer holds these values behind the margin, and nothing was written beside them. */
+function assertHolds(
   buffer: GroupBuffer,
   dtype: DType,
   expected: readonly number[],
   what: string,
-  start = 0,
 ): void {
+  const end = MARGIN + byteLength({ dtype, shape: [expected.length] });
   const wanted = tensorFrom(dtype, [expected.length], expected).bytes;
-  const unit = byteLength({ dtype, shape: [1] });
-  const found = buffer.bytes.subarray(8 + start * unit, 8 + start * unit + wanted.byteLength);
+  const found = buffer.bytes.subarray(MARGIN, end);
   assert.ok(Buffer.from(wanted).equals(found), `${what}: wrong result`);
-  const before = buffer.bytes.subarray(0, 8);
-  assert.ok(
-    before.every((byte) => byte === 0xa5),
-    `${what}: wrote before its place`,
-  );
+  for (const from of [0, end]) {
+    const beside = buffer.bytes.subarray(from, from + MARGIN);
+    assert.ok(
+      beside.every((byte) => byte === GARBAGE),
+      `${what}: wrote beside its place`,
+    );
+  }
 }

@@ -1,9 +1,9 @@
-import assert from "node:assert/strict";
-import { after, test } from "node:test";
+/** The contract of collectives, over every transport. */
+import { after } from "node:test";
 import { Group } from "../../src/collectives/index.ts";
 import { createOrtEngine } from "../../src/engine/index.ts";
 import {
-  joinMachines,
+  joinNodes,
   joinSharedMemory,
   joinTcp,
   listenTcp,
@@ -48,24 +48,8 @@ for (const host of ["127.0.0.1", "::1"]) {
   });
 }
 
-test("a receive over TCP tells of every byte once, and before it is over", async () => {
-  const [first, second] = await joinAll(2, "127.0.0.1", () => ({}));
-  assert.ok(first && second);
-  const [sent, into] = [new Uint8Array(1_000_003).fill(7), new Uint8Array(1_000_003)];
-  const told = new Uint8Array(into.byteLength);
-  const onPiece = (from: number, length: number) => {
-    assert.ok(into.subarray(from, from + length).every((byte) => byte === 7));
-    for (let at = from; at < from + length; at++) told[at] = (told[at] ?? 0) + 1;
-  };
-  const received = first.receive(1, into, { onPiece });
-  await second.send(0, sent);
-  await received;
-  assert.ok(told.every((times) => times === 1));
-  await Promise.all([first.close(), second.close()]);
-});
-
-/** Ranks by machine, for each size. */
-const MACHINES: Readonly<Record<number, readonly (readonly number[])[]>> = {
+/** The ranks of each node, for each size. */
+const NODES: Readonly<Record<number, readonly (readonly number[])[]>> = {
   1: [[0]],
   2: [[0, 1]],
   3: [[0, 1], [2]],
@@ -83,24 +67,24 @@ const MACHINES: Readonly<Record<number, readonly (readonly number[])[]>> = {
 
 for (const inPlace of [true, false]) {
   collectivesContract({
-    name: `simulated machines, ${inPlace ? "in place" : "by messages"}`,
+    name: `simulated nodes, ${inPlace ? "in place" : "by messages"}`,
     worlds: [3, 4, 5, 8],
     makeGroups: async (size) => {
-      const machines = MACHINES[size] ?? [];
-      if (inPlace) return simulatedRanks(engine, size, true, machines).groups;
-      const { transports } = new SimulatedNetwork({ size, machines, jitterUs: 500, seed: size });
+      const nodes = NODES[size] ?? [];
+      if (inPlace) return simulatedRanks(engine, size, true, nodes, { jitterUs: 500 }).groups;
+      const { transports } = new SimulatedNetwork({ size, nodes, jitterUs: 500, seed: size });
       return transports.map((transport) => new Group({ engine, transport }));
     },
   });
 }
 
 collectivesContract({
-  name: "machines, one process",
+  name: "nodes, one process",
   worlds: [1, 2, 3, 4, 5, 8],
   makeGroups: async (size) => {
-    const machines = MACHINES[size] ?? [];
-    const machineOf = (rank: number) => machines.find((ranks) => ranks.includes(rank)) ?? [];
-    const others = (rank: number) => machines.flat().filter((r) => !machineOf(rank).includes(r));
+    const nodes = NODES[size] ?? [];
+    const machineOf = (rank: number) => nodes.find((ranks) => ranks.includes(rank)) ?? [];
+    const others = (rank: number) => nodes.flat().filter((r) => !machineOf(rank).includes(r));
     const networks = await joinAll(size, "127.0.0.1", (rank) => ({ peers: others(rank) }));
     return Promise.all(
       networks.map(async (network, rank) => {
@@ -108,7 +92,7 @@ collectivesContract({
         const name = `contract-${process.pid}-${size}-${names[0]}`;
         const place = { rank: names.indexOf(rank), size: names.length, names };
         const local = await joinSharedMemory({ name, ...place, wait: "poll" });
-        return new Group({ engine, transport: joinMachines({ local, network, machines }) });
+        return new Group({ engine, transport: joinNodes({ local, network, nodes }) });
       }),
     );
   },

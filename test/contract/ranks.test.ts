@@ -16,7 +16,7 @@ for (const [transport, size, more] of [
   ["shared-memory", 5, {}],
   ["tcp", 3, {}],
   ["tcp", 2, { host: "::1", tls: true }],
-  ["machines", 4, { machines: TWO_OF_TWO }],
+  ["nodes", 4, { nodes: TWO_OF_TWO }],
 ] as const) {
   const how = "tls" in more ? " with TLS over IPv6" : "";
   test(`${transport}${how}: every collective between ${size} processes`, async () => {
@@ -29,25 +29,28 @@ for (const [transport, size, more] of [
   });
 }
 
-const MACHINES = { transport: "machines", size: 4, machines: TWO_OF_TWO } as const;
+const NODES = { transport: "nodes", size: 4, nodes: TWO_OF_TWO } as const;
+const IN_PLACE = { collective: "all-gather in place" } as const;
+const BY_MESSAGES = { collective: "all-gather by messages" } as const;
+const ALL_TO_ALL = { collective: "all-to-all" } as const;
 const FAULTS: readonly (Omit<RanksOptions, "size" | "task"> & { readonly size?: number })[] = [
-  { transport: "shared-memory", algorithm: "shared", fault: { rank: 1, call: 25, do: "die" } },
-  { transport: "shared-memory", algorithm: "ring", fault: { rank: 0, call: 60, do: "die" } },
-  { transport: "shared-memory", algorithm: "shared", fault: { rank: 2, call: 25, do: "abort" } },
-  { transport: "tcp", algorithm: "ring", fault: { rank: 1, call: 9, do: "die" } },
-  { transport: "tcp", algorithm: "tree", fault: { rank: 2, call: 20, do: "die" } },
-  { transport: "tcp", algorithm: "direct", fault: { rank: 0, call: 12, do: "abort" } },
-  { ...MACHINES, algorithm: "ring", fault: { rank: 1, call: 9, do: "die" } },
-  { ...MACHINES, algorithm: "direct", fault: { rank: 2, call: 30, do: "die" } },
-  { ...MACHINES, algorithm: "hierarchical", fault: { rank: 3, call: 31, do: "die" } },
-  { ...MACHINES, algorithm: "hierarchical", fault: { rank: 0, call: 14, do: "abort" } },
-  { ...MACHINES, algorithm: "tree", fault: { rank: 0, call: 12, do: "abort" } },
+  { transport: "shared-memory", ...IN_PLACE, fault: { rank: 1, call: 25, do: "die" } },
+  { transport: "shared-memory", ...BY_MESSAGES, fault: { rank: 0, call: 60, do: "die" } },
+  { transport: "shared-memory", ...IN_PLACE, fault: { rank: 2, call: 25, do: "abort" } },
+  { transport: "tcp", ...BY_MESSAGES, fault: { rank: 1, call: 9, do: "die" } },
+  { transport: "tcp", ...ALL_TO_ALL, fault: { rank: 2, call: 20, do: "die" } },
+  { transport: "tcp", ...BY_MESSAGES, fault: { rank: 0, call: 12, do: "abort" } },
+  { ...NODES, ...BY_MESSAGES, fault: { rank: 1, call: 9, do: "die" } },
+  { ...NODES, ...ALL_TO_ALL, fault: { rank: 2, call: 30, do: "die" } },
+  { ...NODES, ...IN_PLACE, fault: { rank: 3, call: 31, do: "die" } },
+  { ...NODES, ...IN_PLACE, fault: { rank: 0, call: 14, do: "abort" } },
+  { ...NODES, ...ALL_TO_ALL, fault: { rank: 0, call: 12, do: "abort" } },
 ];
 
 for (const options of FAULTS) {
-  const { transport, algorithm, fault } = options;
+  const { transport, collective, fault } = options;
   const what = fault?.do === "die" ? "killed" : "aborting";
-  test(`${transport}, ${algorithm}: all others name the rank that is ${what}`, async () => {
+  test(`${transport}, ${collective}: all others name the rank that is ${what}`, async () => {
     const results = await runRanks({ size: 3, ...options, task: "loop", deadlineMs: DEADLINE_MS });
     const culprit = fault?.rank ?? -1;
     const wanted = fault?.do === "die" ? "PEER_LOST" : "ABORTED";
@@ -67,7 +70,7 @@ test("a rank that is stopped passes the deadline of the others", async () => {
       transport,
       size: 2,
       task: "loop",
-      algorithm: "ring",
+      ...BY_MESSAGES,
       deadlineMs: 1500,
       fault: { rank: 1, call: 20, do: "stop" },
       stopped: [1],
@@ -82,7 +85,7 @@ test("a rank that is stopped is lost, long before the deadline", async () => {
     transport: "shared-memory",
     size: 2,
     task: "loop",
-    algorithm: "ring",
+    ...BY_MESSAGES,
     deadlineMs: 600_000,
     silenceMs: 1000,
     fault: { rank: 1, call: 20, do: "stop" },

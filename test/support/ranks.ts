@@ -1,8 +1,21 @@
-/** All ranks of a run in this process, over a simulated network: with messages alone, or with memory that those of one machine can read. */
-import { Group } from "../../src/collectives/index.ts";
+/**
+ * All ranks of a run in this process, over a simulated network: with messages alone, or with memory
+ * that ranks of one node share.
+ */
+import {
+  type Collective,
+  Group,
+  type GroupBuffer,
+  type PrepareOptions,
+} from "../../src/collectives/index.ts";
 import type { Device } from "../../src/engine/index.ts";
 import { type Memory, openMemory } from "../../src/memory/index.ts";
-import { type SharedRegion, SimulatedNetwork, type Transport } from "../../src/transport/index.ts";
+import {
+  type NetworkOptions,
+  type SharedRegion,
+  SimulatedNetwork,
+  type Transport,
+} from "../../src/transport/index.ts";
 
 export interface SimulatedRanks {
   readonly groups: readonly Group[];
@@ -10,16 +23,20 @@ export interface SimulatedRanks {
   close(): Promise<void>;
 }
 
-/** In place: by memory of each machine's own ranks. Unless told, that is one machine of all, and by messages each is alone. */
+/**
+ * @param inPlace whether ranks of one node share memory
+ * @param nodes Default: one node of all ranks where they share memory, else each rank alone
+ */
 export function simulatedRanks(
   engine: Device,
   size: number,
   inPlace: boolean,
-  machines?: Transport["machines"],
+  nodes?: Transport["nodes"],
+  options: Partial<NetworkOptions> = {},
 ): SimulatedRanks {
   const everyone = Array.from({ length: size }, (_, rank) => rank);
-  const known = machines ?? (inPlace ? [everyone] : everyone.map((rank) => [rank]));
-  const network = new SimulatedNetwork({ size, machines: known });
+  const known = nodes ?? (inPlace ? [everyone] : everyone.map((rank) => [rank]));
+  const network = new SimulatedNetwork({ ...options, size, nodes: known });
   const regions = new Map<string, Region>();
   const groups = network.transports.map((transport) => {
     const shared = inPlace ? sharing(transport, regions) : transport;
@@ -34,12 +51,33 @@ export function simulatedRanks(
   };
 }
 
+/** Memory that collectives of a group work on. All ranks allocate together; `free` closes it. */
+export function allocate(group: Group, byteLength: number): Promise<GroupBuffer> {
+  return group.register(group.newMemory(byteLength));
+}
+
+export function free(group: Group, buffer: GroupBuffer): void {
+  group.release(buffer);
+  buffer.own.close();
+}
+
+export function runOnce(
+  group: Group,
+  collective: Collective,
+  options: PrepareOptions,
+): Promise<void> {
+  return group.prepare(collective, options).run();
+}
+
 interface Region {
   readonly memories: Map<number, Memory>;
   readonly waiting: (() => void)[];
 }
 
-/** What a rank sees: each rank maps the memory of the others for itself, so that none closes another's. */
+/**
+ * What a rank sees: each rank maps the memory of the others for itself, so that none closes
+ * another's.
+ */
 function mapped({ memories }: Region, rank: number, size: number): SharedRegion {
   const seen = Array.from({ length: size }, (_, peer) => {
     const memory = memories.get(peer);
@@ -54,22 +92,22 @@ function mapped({ memories }: Region, rank: number, size: number): SharedRegion 
 }
 
 /**
- * The same transport; the n-th memory that each rank shares is seen by all ranks of its machine, and so it is in
- * subgroups within one machine. `name` is that of the group in `regions`.
+ * The same transport; the n-th memory that each rank shares is seen by all ranks of its node, and
+ * so it is in subgroups within one node. `name` is that of the group in `regions`.
  */
 function sharing(transport: Transport, regions: Map<string, Region>, name = "all"): Transport {
-  const { kind, rank, size, generation, machines, signal } = transport;
-  const machine = machines.find((ranks) => ranks.includes(rank)) ?? [rank];
+  const { kind, rank, size, generation, nodes, signal } = transport;
+  const node = nodes.find((ranks) => ranks.includes(rank)) ?? [rank];
   const subgroups = new Map<string, number>();
   let calls = 0;
   const share = (memory: Memory): Promise<SharedRegion> => {
-    const key = `${name}/${calls++}/${machine[0]}`;
+    const key = `${name}/${calls++}/${node[0]}`;
     const region: Region = regions.get(key) ?? { memories: new Map(), waiting: [] };
     regions.set(key, region);
     region.memories.set(rank, memory);
     return new Promise((resolve) => {
       region.waiting.push(() => resolve(mapped(region, rank, size)));
-      if (region.waiting.length < machine.length) return;
+      if (region.waiting.length < node.length) return;
       for (const done of region.waiting) done();
       for (const shared of region.memories.values()) shared.unlink();
     });
@@ -79,7 +117,7 @@ function sharing(transport: Transport, regions: Map<string, Region>, name = "all
     rank,
     size,
     generation,
-    machines,
+    nodes,
     signal,
     share,
     send: (...given) => transport.send(...given),
@@ -87,7 +125,7 @@ function sharing(transport: Transport, regions: Map<string, Region>, name = "all
     barrier: (...given) => transport.barrier(...given),
     subgroup: async (ranks) => {
       const group = await transport.subgroup(ranks);
-      if (group.machines.length > 1) return group;
+      if (group.nodes.length > 1) return group;
       const nth = subgroups.get(ranks.join()) ?? 0;
       subgroups.set(ranks.join(), nth + 1);
       return sharing(group, regions, `${name}/${ranks.join()}#${nth}`);

@@ -1,22 +1,23 @@
 /**
- * ONNX Runtime's C interface: a table of functions that only grows, so that an index is good for ever. The indexes
- * are places in `struct OrtApi` of onnxruntime_c_api.h; only what is used here is listed.
+ * ONNX Runtime's C interface: a table of functions that only grows, so an index never changes. The
+ * indices are positions in `struct OrtApi` of onnxruntime_c_api.h; only the functions that are used
+ * here are listed.
  */
 import koffi from "koffi";
-import { LockstepError } from "../../errors.ts";
+import { LESS_MEMORY, LockstepError } from "../../errors.ts";
 import { type Address, loadLibrary } from "../../memory/index.ts";
 
-/** A handle of the library; null where there is none. */
+/** A handle of the library; 0 if there is none. */
 export type Handle = Address;
-/** An error of the library, or null for success. To be released. */
+/** An error of the library, which must be released, or null for success. */
 export type Status = Address | null;
-/** Where a function puts what it made. */
+/** The place where a function stores its result. */
 export type Out<T> = [T | null];
 
-/** The version of the table that is asked for: ONNX Runtime 1.20 and newer have it. */
+/** The requested version of the table: ONNX Runtime 1.20 and newer have it. */
 const API_VERSION = 20;
 
-/** Functions from here on came after that version. */
+/** Functions from this index on exist since ONNX Runtime 1.23 only. */
 const FIRST_OF_23 = 285;
 
 const HANDLE = "void *";
@@ -69,7 +70,7 @@ const FUNCTIONS = {
   setGlobalSpinControl: [149, HANDLE, [HANDLE, "int"]],
   releaseArenaCfg: [157, "void", [HANDLE]],
   createArenaCfgV2: [164, HANDLE, ["const char **", "const size_t *", "size_t", OUT]],
-  // From 1.23 on.
+  // These exist from 1.23 on.
   getKeyValue: [297, "const char *", [HANDLE, "str"]],
   releaseKeyValuePairs: [300, "void", [HANDLE]],
   allocatorGetStats: [319, HANDLE, [HANDLE, OUT]],
@@ -85,7 +86,7 @@ export interface OrtFunctions {
   readonly createSessionFromArray: Async<
     (env: Handle, model: Uint8Array, bytes: number, options: Handle, out: Out<Handle>) => Status
   >;
-  /** Names and values as addresses of arrays of pointers. */
+  /** Names and values are passed as addresses of arrays of pointers. */
   readonly run: Async<
     (
       session: Handle,
@@ -143,7 +144,7 @@ export interface OrtFunctions {
   addSessionConfigEntry(options: Handle, key: string, value: string): Status;
   createAllocator(session: Handle, memoryInfo: Handle, out: Out<Handle>): Status;
   releaseAllocator(allocator: Handle): void;
-  /** An allocator that sessions with `session.use_env_allocators` share. */
+  /** Registers an allocator that all sessions with `session.use_env_allocators` share. */
   createAndRegisterAllocator(env: Handle, memoryInfo: Handle, arena: Handle): Status;
   setGlobalIntraOpNumThreads(threading: Handle, threads: number): Status;
   setGlobalInterOpNumThreads(threading: Handle, threads: number): Status;
@@ -160,21 +161,24 @@ export interface OrtFunctions {
   allocatorGetStats?(allocator: Handle, out: Out<Handle>): Status;
 }
 
-/** The library, loaded: its functions, and checks of what they return. */
+/** The loaded library: its functions, and checks of their results. */
 export interface OrtApi {
   readonly functions: OrtFunctions;
   /** `1.30.0` */
   readonly version: string;
   readonly path: string;
-  /** Throws ENGINE_FAILED with the library's words, and releases the status, unless it is a success. */
+  /**
+   * Throws ENGINE_FAILED with the library's message and releases the status, unless it means
+   * success.
+   */
   check(status: Status, doing: string): void;
-  /** What `make` put into its argument, its status checked. */
+  /** Returns what `make` stored in its argument, after checking its status. */
   made<T>(doing: string, make: (out: Out<T>) => Status): T;
 }
 
 const loaded = new Map<string, OrtApi>();
 
-/** Loads the library at `path` (once a process). Throws ENGINE_LIBRARY. */
+/** Loads the library at `path`, once per process. Throws ENGINE_LIBRARY. */
 export function loadOrtApi(path: string): OrtApi {
   let api = loaded.get(path);
   if (api === undefined) {
@@ -218,6 +222,12 @@ function load(path: string): OrtApi {
     const code = functions.getErrorCode(status);
     const words = functions.getErrorMessage(status);
     functions.releaseStatus(status);
+    if (/bad[_ ]alloc|failed to allocate memory/i.test(words)) {
+      throw new LockstepError("OUT_OF_MEMORY", `There was no memory left for ${doing}: ${words}`, {
+        hint: LESS_MEMORY,
+        fields: { engineCode: code },
+      });
+    }
     throw new LockstepError("ENGINE_FAILED", `ONNX Runtime failed while ${doing}: ${words}`, {
       fields: { engineCode: code },
     });

@@ -1,14 +1,21 @@
-/** The memory of activations: one arena for all sessions, for with one each a process pays for every one's peak. */
+/**
+ * The memory of activations: all sessions share one arena. If each had its own, a process would pay
+ * for the peak of every session.
+ */
 import { type Address, preferLargePages } from "../../memory/index.ts";
 import type { Handle, OrtApi } from "./api.ts";
 import type { Runtime } from "./runtime.ts";
 
-/** A leftover of this many bytes is split off a chunk; the library would waste up to 128 MiB. */
+/**
+ * The smallest remainder that is split off a chunk; the library's default would waste up to 128
+ * MiB.
+ */
 const MAX_DEAD_BYTES = 65536;
 
 /**
- * The first region, of addresses, not of memory; others follow, each twice as large. One of 2 GiB leaves more
- * holes between chunks: a GPT that needs 458 MiB touched 540 there and 490 here.
+ * The size of the first region, which reserves addresses, not memory; each further region is twice
+ * as large as the one before. A region of 2 GiB leaves more holes between chunks: a GPT that needs
+ * 458 MiB touched 540 MiB with it, and 490 MiB with this size.
  */
 const FIRST_REGION_BYTES = 2 ** 29;
 
@@ -16,7 +23,7 @@ export function registerArena(api: OrtApi, env: Handle, memoryInfo: Handle): voi
   const { functions: f, check, made } = api;
   const doing = "making the arena";
   const settings = {
-    arena_extend_strategy: 0, // double
+    arena_extend_strategy: 0, // double the size
     initial_chunk_size_bytes: FIRST_REGION_BYTES,
     max_dead_bytes_per_chunk: MAX_DEAD_BYTES,
   };
@@ -30,7 +37,10 @@ export function registerArena(api: OrtApi, env: Handle, memoryInfo: Handle): voi
   }
 }
 
-/** Makes the arena take its region, and asks for large pages there: steps of a GPT run up to 4% faster. */
+/**
+ * Makes the arena allocate its region, and asks for large pages there: steps of a GPT run up to 4%
+ * faster.
+ */
 export function prepareArena(runtime: Runtime, session: Handle): void {
   if (runtime.state.arenaPrepared) return;
   runtime.state.arenaPrepared = true;
@@ -43,14 +53,17 @@ export function prepareArena(runtime: Runtime, session: Handle): void {
   });
 }
 
-/** Memory that sessions use for activations, in bytes. */
+/** The memory that sessions use for activations, in bytes. */
 export interface ArenaStatistics {
   readonly inUse: number;
-  /** The most that was ever in use at once, in the life of the process's engines. */
+  /** The most that was ever in use at once, over the life of the process's engines. */
   readonly peak: number;
 }
 
-/** Statistics of the arena that `session` and all others use; undefined before ONNX Runtime 1.23. */
+/**
+ * The statistics of the arena that `session` and all others use; undefined before ONNX Runtime
+ * 1.23.
+ */
 export function readArena(runtime: Runtime, session: Handle): ArenaStatistics | undefined {
   const { functions: f, made } = runtime.api;
   const { allocatorGetStats, getKeyValue, releaseKeyValuePairs } = f;

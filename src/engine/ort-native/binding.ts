@@ -1,4 +1,7 @@
-/** A run that can be repeated: tensors wrapped for ONNX Runtime once, then only a call. */
+/**
+ * An execution that can be repeated: tensors are wrapped for ONNX Runtime once, and each execution
+ * is then a single call.
+ */
 import { LockstepError } from "../../errors.ts";
 import type { CheckedBindings } from "../bindings.ts";
 import type { MemoryBuffer, MemoryTensor } from "../buffer.ts";
@@ -12,7 +15,7 @@ export interface BindingOwner {
   readonly session: Session;
   /** The graph's name, for messages. */
   readonly graphName: string;
-  /** Runs that the engine waits for before it closes. */
+  /** The executions that the engine waits for before it closes. */
   readonly running: Set<Promise<unknown>>;
   /** Called once, when the handles are released. */
   released(binding: OrtBinding): void;
@@ -81,7 +84,10 @@ export class OrtBinding implements Binding {
     }
   }
 
-  /** A run under way keeps the handles until it ends. A second call does nothing. */
+  /**
+   * Releases the handles; an execution in progress keeps them until it ends. A second call does
+   * nothing.
+   */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;

@@ -1,4 +1,7 @@
-/** Compiled sessions by the hash of their graph: a model of 48 equal layers compiles a layer once. */
+/**
+ * Caches compiled sessions by the hash of their graph: a model of 48 equal layers compiles a layer
+ * once.
+ */
 import type { Session } from "./session.ts";
 
 interface Entry {
@@ -6,7 +9,7 @@ interface Entry {
   users: number;
 }
 
-/** A share in a session; the last `release` releases the session itself. */
+/** A reference to a shared session; the last `release` releases the session itself. */
 export interface SessionShare {
   readonly session: Session;
   retain(): void;
@@ -16,7 +19,7 @@ export interface SessionShare {
 export class SessionCache {
   readonly #entries = new Map<string, Entry>();
 
-  /** Sessions that are compiled, or being compiled. */
+  /** The number of sessions that are compiled or being compiled. */
   get size(): number {
     return this.#entries.size;
   }

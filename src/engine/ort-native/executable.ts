@@ -1,4 +1,4 @@
-/** A compiled graph under its own names. */
+/** A compiled graph with its own names of inputs and outputs. */
 import { LockstepError } from "../../errors.ts";
 import type { Graph, OperatorTable } from "../../graph/index.ts";
 import { mayAlias } from "../alias.ts";
@@ -11,7 +11,7 @@ import type { Runtime } from "./runtime.ts";
 import type { Session } from "./session.ts";
 
 export interface ExecutableOwner {
-  /** Whether the device of the executable has made the tensor: only those are taken. */
+  /** Whether the executable's device has made the tensor; others are refused. */
   isOwn(tensor: DeviceTensor): tensor is MemoryTensor;
   readonly runtime: Runtime;
   readonly operators: OperatorTable;
@@ -77,7 +77,9 @@ export class OrtExecutable implements Executable {
     return answer;
   }
 
-  /** Closes its bindings too; runs under way end first. A second call does nothing. */
+  /**
+   * Closes its bindings too, after executions in progress have ended. A second call does nothing.
+   */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;

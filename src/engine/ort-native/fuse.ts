@@ -1,13 +1,14 @@
 /**
- * What ONNX Runtime's CPU provider runs faster than the portable form. A product with a transposed operand reads it in
- * place (`FusedMatMul`, or Gemm's own flags). Its own optimizer would do so too, but it first merges neighbouring transposes
- * into one that no product can absorb. Names, inputs and outputs of the graph stay as they are.
+ * Rewrites that ONNX Runtime's CPU provider runs faster than the portable form. A product with a
+ * transposed operand reads it in place (`FusedMatMul`, or Gemm's own flags). ONNX Runtime's
+ * optimizer would do this too, but it first merges neighbouring transpositions into one that no
+ * product can absorb. Names, inputs and outputs of the graph do not change.
  */
 import type { AttributeValue, Graph, Node } from "../../graph/index.ts";
 import type { TensorType } from "../../tensor/index.ts";
 
 const FUSED = "com.microsoft::FusedMatMul";
-/** Element types that the fused kernel has. */
+/** The element types that the fused kernel supports. */
 const FUSED_TYPES: ReadonlySet<string> = new Set(["float32"]);
 
 export function fuseTransposedProducts(graph: Graph): Graph {
@@ -41,15 +42,16 @@ function fuseProduct(graph: Graph, node: Node, swaps: ReadonlyMap<string, string
   return { ...node, op: FUSED, inputs, attributes };
 }
 
-/** Results so many times as wide as high, and wider. */
+/** A result counts as wide if it has at least this many times as many columns as rows. */
 const WIDE = 2;
-/** So many products with the same A, and more. */
+/** At least this many products with the same A count as many. */
 const MANY = 4;
 
 /**
- * Gemm transposes A again for every 128 columns of the result, strip by strip. Where the result is wide, it is faster to do that
- * once before (docs/lab.md, 2026-11-26): the gradient of a matrix that widens. So it is where many products read one A: the steps of a
- * recurrence. Sessions keep ONNX Runtime from undoing it.
+ * Gemm transposes A again for every 128 columns of the result, strip by strip. If the result is
+ * wide, transposing A once beforehand is faster (docs/lab.md, 2026-11-26); an example is the
+ * gradient of a matrix that widens. The same holds if many products read one A, such as the steps
+ * of a recurrence. Session options keep ONNX Runtime from undoing this.
  */
 export function transposeFirst(graph: Graph): Graph {
   const types = new Map(graph.types);

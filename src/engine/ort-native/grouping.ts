@@ -1,13 +1,18 @@
-/** Which operators work on the last dims of their tensors alone, so that the dims before may be grouped in any way. */
+/**
+ * Finds the operators that work on the last dims of their tensors only, so that the dims before
+ * them may be grouped in any way.
+ */
 import type { AttributeValue, Graph, Node } from "../../graph/index.ts";
 import { elementCount, type Shape, sameShape, toNumbers } from "../../tensor/index.ts";
 
-/** A node that gives the same elements however the dims before its last `tail` ones are grouped. */
+/**
+ * A node that computes the same elements however the dims before its last `tail` ones are grouped.
+ */
 export interface Groupable {
   readonly tail: number;
-  /** Which inputs have these leading dims; the others are the same for all of them. */
+  /** Which inputs have these leading dims; the other inputs are the same for all of them. */
   readonly grouped: readonly boolean[];
-  /** The attributes to run with: an axis counted from the end. */
+  /** The attributes of the regrouped node: axes count from the end. */
   readonly attributes: Node["attributes"];
 }
 
@@ -22,7 +27,7 @@ const ROWS: ReadonlySet<string> = new Set(["Softmax", "LogSoftmax", "LayerNormal
 const REDUCTIONS: ReadonlySet<string> = new Set(["ReduceMean", "ReduceSum", "ReduceMax"]);
 const PRODUCTS: ReadonlySet<string> = new Set(["MatMul", "com.microsoft::FusedMatMul"]);
 
-/** Undefined for a node that wants its dims as they are. */
+/** Undefined for a node whose dims must stay as they are. */
 export function groupable(graph: Graph, node: Node): Groupable | undefined {
   const shapes = node.inputs.map((name) => graph.types.get(name)?.shape);
   const out = graph.types.get(node.outputs[0] ?? "")?.shape;
@@ -49,7 +54,7 @@ function elementwise(node: Node, shapes: readonly Shape[], out: Shape): Groupabl
   return undefined;
 }
 
-/** Along the last dim; what else is given (a scale, a bias) belongs to that dim. */
+/** A node that works along the last dim; its other inputs (a scale, a bias) belong to that dim. */
 function alongRows(node: Node, shapes: readonly Shape[], out: Shape): Groupable | undefined {
   const axis = node.attributes["axis"]?.value ?? -1;
   if (axis !== -1 && axis !== out.length - 1) return undefined;
@@ -61,7 +66,7 @@ function alongRows(node: Node, shapes: readonly Shape[], out: Shape): Groupable 
   };
 }
 
-/** Matrices of equal batches, or rows times one matrix. */
+/** A product of matrices of equal batches, or of rows and one matrix. */
 function product(node: Node, [a = [], b = []]: readonly Shape[]): Groupable | undefined {
   const { attributes } = node;
   if (isOn(attributes["transBatchA"]) || isOn(attributes["transBatchB"])) return undefined;
@@ -74,7 +79,7 @@ function product(node: Node, [a = [], b = []]: readonly Shape[]): Groupable | un
   return { tail: 2, grouped: [true, true], attributes };
 }
 
-/** Over dims counted from the end, which are kept with size 1. */
+/** A reduction over dims counted from the end, which are kept with size 1. */
 function reduction(graph: Graph, node: Node, shapes: readonly Shape[]): Groupable | undefined {
   const given = graph.constants.get(node.inputs[1] ?? "");
   const axes = given === undefined ? [] : toNumbers(given);
@@ -84,7 +89,7 @@ function reduction(graph: Graph, node: Node, shapes: readonly Shape[]): Groupabl
   return { tail: -Math.min(...axes), grouped, attributes: node.attributes };
 }
 
-/** A shape without the leading ones, which broadcasting adds by itself. */
+/** A shape without its leading dims of size 1, which broadcasting adds by itself. */
 export function stripped(shape: Shape): Shape {
   const first = shape.findIndex((size) => size !== 1);
   return first < 0 ? [] : shape.slice(first);

@@ -1,10 +1,13 @@
-/** Finds the library of ONNX Runtime: inside the `onnxruntime-node` package, or where LOCKSTEP_ORT_LIBRARY says. */
+/**
+ * Finds the library of ONNX Runtime: inside the `onnxruntime-node` package, or at the path in
+ * LOCKSTEP_ORT_LIBRARY.
+ */
 import fs from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { LockstepError } from "../../errors.ts";
 
-/** The path of the library, which exists. Throws ENGINE_LIBRARY. */
+/** The path of the library, which is checked to exist. Throws ENGINE_LIBRARY. */
 export function findOrtLibrary(given: string | undefined): string {
   const wanted = given ?? process.env["LOCKSTEP_ORT_LIBRARY"];
   if (wanted !== undefined && wanted !== "") {

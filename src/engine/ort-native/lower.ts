@@ -1,16 +1,24 @@
-/** What a graph becomes before ONNX Runtime compiles it: the same computation, within what the library takes. */
+/**
+ * Prepares a graph for compilation by ONNX Runtime: the same computation, within the limits of the
+ * library.
+ */
 import type { Graph } from "../../graph/index.ts";
 import type { Tensor } from "../../tensor/index.ts";
 
-/** Constants of more bytes than this, all together, are not written into the model. */
+/** If all constants together have more bytes than this, they are not written into the model. */
 const MAX_EMBEDDED_BYTES = 256 * 2 ** 20;
-/** The smaller ones are, for kernels may want to know them (shapes, scales). */
+/**
+ * Constants smaller than this always are, because kernels may need to know them (shapes, scales).
+ */
 const MIN_LIFTED_BYTES = 2 ** 20;
 
 export interface LoweredGraph {
-  /** Its last inputs are the lifted constants. */
+  /** The graph; its last inputs are the lifted constants. */
   readonly graph: Graph;
-  /** Large constants, given to each run where they lie: a model is at most 2 GiB, and the library copies it. */
+  /**
+   * Large constants, which are passed to each execution in place: a model is at most 2 GiB, and the
+   * library copies it.
+   */
   readonly lifted: readonly Tensor[];
 }
 
@@ -18,7 +26,7 @@ export function lowerGraph(graph: Graph, maxEmbeddedBytes = MAX_EMBEDDED_BYTES):
   return liftConstants(withDistinctOutputs(withoutDetach(graph)), maxEmbeddedBytes);
 }
 
-/** What no gradient goes through is a copy to those who only run. */
+/** A Detach only matters for gradients; for execution it is a copy. */
 function withoutDetach(graph: Graph): Graph {
   if (!graph.nodes.some(({ op }) => op === "lockstep::Detach")) return graph;
   const nodes = graph.nodes.map((node) =>
@@ -29,7 +37,10 @@ function withoutDetach(graph: Graph): Graph {
   return { ...graph, nodes };
 }
 
-/** ONNX Runtime wants outputs that nodes make, each under one name: others get an Identity. */
+/**
+ * ONNX Runtime requires each output to be made by a node, under one name only: other outputs get an
+ * Identity.
+ */
 function withDistinctOutputs(graph: Graph): Graph {
   const made = new Set(graph.nodes.flatMap((node) => node.outputs));
   const seen = new Set<string>();

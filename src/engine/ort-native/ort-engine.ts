@@ -1,7 +1,7 @@
 /**
- * The CPU as a device, over ONNX Runtime's C interface. Sessions are shared by graphs of equal structure; runs go off the
- * JavaScript thread; tensors are places in memory that nothing copies. Device memory is memory of this process, so a
- * download is a view.
+ * The CPU as a device, over ONNX Runtime's C interface. Graphs of equal structure share sessions;
+ * executions run off the JavaScript thread; tensors refer to memory that is never copied. Device
+ * memory is memory of this process, so a download is a view.
  */
 import fs from "node:fs";
 import os from "node:os";
@@ -25,6 +25,7 @@ import { checkOwn, checkTransfer } from "../bindings.ts";
 import { MemoryBuffer, MemoryTensor } from "../buffer.ts";
 import type {
   AllocateHostOptions,
+  AllocateOptions,
   CompileOptions,
   Device,
   DeviceBuffer,
@@ -42,31 +43,47 @@ import { acquireRuntime, type Runtime } from "./runtime.ts";
 import { createSession, fastForm } from "./session.ts";
 
 export interface OrtEngineOptions {
-  /** Threads of one run; all cores unless told. The first engine of a process sizes the pool that all share. */
+  /**
+   * The number of threads of one execution. The first engine of a process sizes the pool that all
+   * engines share. Default: all cores.
+   */
   readonly threads?: number;
   /**
-   * Idle threads of the pool spin for some milliseconds before they sleep (the default): small graphs run a
-   * quarter faster. False where several processes share the cores.
+   * Whether idle threads of the pool spin for some milliseconds before they sleep, which runs small
+   * graphs a quarter faster. Use false if several processes share the cores. Default: true.
    */
   readonly spin?: boolean;
-  /** A folder that gets each compiled graph as an `.onnx` file. */
+  /** A folder to which each compiled graph is written as an `.onnx` file. */
   readonly dump?: string;
-  /** A folder that gets the profile of each session, in Chrome's trace format, when it is released. */
+  /**
+   * A folder to which the profile of each session is written, in Chrome's trace format, when the
+   * session is released.
+   */
   readonly profile?: string;
-  /** The path of libonnxruntime; LOCKSTEP_ORT_LIBRARY or the package's own unless told. */
+  /**
+   * The path of libonnxruntime. Default: LOCKSTEP_ORT_LIBRARY, or else the package's own library.
+   */
   readonly library?: string;
-  /** Constants of more bytes than this, all together, are read where they lie; 256 MiB unless told. */
+  /**
+   * If all constants together have more bytes than this, large ones are read in place. Default: 256
+   * MiB.
+   */
   readonly maxEmbeddedBytes?: number;
-  /** What is known of operators: it says where outputs may alias inputs. */
+  /** The table of operators, which says where outputs may alias inputs. */
   readonly operators?: OperatorTable;
 }
 
 export interface OrtEngine extends Device {
-  /** What sessions hold for activations; undefined before the first graph, and before ONNX Runtime 1.23. */
+  /**
+   * The memory that sessions hold for activations; undefined before the first graph, and before
+   * ONNX Runtime 1.23.
+   */
   arena(): ArenaStatistics | undefined;
 }
 
-/** What the options of an engine must be; threads are checked where the pool is made. */
+/**
+ * The schemas of the options of an engine; the number of threads is checked when the pool is made.
+ */
 const ENGINE_OPTIONS: OptionKinds<OrtEngineOptions> = {
   threads: anything.optional(),
   spin: flag.optional(),
@@ -106,9 +123,9 @@ class NativeEngine implements OrtEngine {
     this.version = `onnxruntime ${this.#runtime.api.version}`;
   }
 
-  allocate(byteLength: number): DeviceBuffer {
+  allocate(byteLength: number, options: AllocateOptions = {}): DeviceBuffer {
     this.#open();
-    return this.#buffer(allocateMemory(byteLength), "device");
+    return this.#buffer(allocateMemory(byteLength, options), "device");
   }
 
   allocateHost(byteLength: number, options: AllocateHostOptions = {}): HostBuffer {
@@ -223,7 +240,7 @@ class NativeEngine implements OrtEngine {
   }
 }
 
-/** Throws DISK_FULL or IO_FAILED. */
+/** Writes a file. Throws DISK_FULL or IO_FAILED. */
 function writing(place: string, write: () => void): void {
   try {
     write();

@@ -1,7 +1,8 @@
 /**
- * Fewer Reshapes. In the mode in which our sessions run (decision 4), ONNX Runtime copies the tensor for each of them. So nodes
- * for which only the last dims matter take their operands in the dims in which those already are, and a Reshape that
- * leads back is left out. Elements, and the order in which they are computed, stay as they were.
+ * Removes Reshapes. In the mode in which our sessions run (decision 4), ONNX Runtime copies the
+ * tensor for each Reshape. So nodes for which only the last dims matter take their operands in the
+ * dims that those already have, and a Reshape that leads back is removed. The elements, and the
+ * order in which they are computed, do not change.
  */
 import type { Graph, Node } from "../../graph/index.ts";
 import {
@@ -26,9 +27,12 @@ class Regrouping {
   readonly #nodes: Node[] = [];
   readonly #types: Map<string, TensorType>;
   readonly #constants: Map<string, Tensor>;
-  /** Of a value that is a reshaped one: that one. It is never itself in this map. */
+  /**
+   * For a value that is reshaped from another: the name of that base. A base is never a key of this
+   * map.
+   */
   readonly #bases = new Map<string, string>();
-  /** Reshapes that were emitted, by base and shape. */
+  /** The Reshapes that were emitted, by base and shape. */
   readonly #reshaped = new Map<string, string>();
 
   constructor(graph: Graph) {
@@ -62,7 +66,10 @@ class Regrouping {
     };
   }
 
-  /** An output may be written over an input, so an input is read where the graph says; constants cost nothing. */
+  /**
+   * An output may be written over an input, so an input is read in the dims that the graph says;
+   * reshaping constants costs nothing.
+   */
   #isFixed(name: string): boolean {
     return this.#graph.inputs.includes(name) || this.#constants.has(name);
   }
@@ -78,8 +85,8 @@ class Regrouping {
   }
 
   /**
-   * The leading dims for which the fewest bytes are copied; undefined if those are the node's own. A constant stays as it is,
-   * for the library would keep it in both forms.
+   * The leading dims for which the fewest bytes are copied; undefined if those are the node's own.
+   * A constant keeps its dims, because the library would store it in both forms.
    */
   #cheapestLead(node: Node, { tail, grouped }: Groupable): Shape | undefined {
     const operands = node.inputs.filter((_, index) => grouped[index] === true);
@@ -130,7 +137,9 @@ class Regrouping {
     }
   }
 
-  /** The name under which a value's elements lie in `shape`; a Reshape, if they do not yet. */
+  /**
+   * The name of a value with these elements in `shape`; a Reshape is added if there is none yet.
+   */
   #as(name: string, shape: Shape): string {
     const base = this.#bases.get(name) ?? name;
     if (name === "" || sameShape(this.#shape(base), shape)) return base;

@@ -1,7 +1,7 @@
 /**
- * What a process has once: ONNX Runtime's environment and its thread pool. The library itself allows one
- * environment, so the first engine decides how many threads the pool has; a session that wants another number
- * gets threads of its own.
+ * What exists once per process: ONNX Runtime's environment and its thread pool. The library allows
+ * only one environment, so the first engine decides how many threads the pool has; a session that
+ * needs another number gets threads of its own.
  */
 import { assert } from "../../errors.ts";
 import { type Handle, loadOrtApi, type OrtApi } from "./api.ts";
@@ -10,7 +10,7 @@ import { registerArena } from "./arena.ts";
 export interface Runtime {
   readonly api: OrtApi;
   readonly env: Handle;
-  /** Describes memory of the CPU, for tensors over given addresses. */
+  /** Describes CPU memory, for tensors at given addresses. */
   readonly memoryInfo: Handle;
   readonly poolThreads: number;
   /** Whether idle threads of the pool spin before they sleep. */
@@ -20,9 +20,11 @@ export interface Runtime {
 }
 
 export interface RuntimeState {
-  /** Whether the arena has been prepared: once a process, when the first session is there. */
+  /**
+   * Whether the arena has been prepared, which happens once per process, with the first session.
+   */
   arenaPrepared: boolean;
-  /** False where another binding made the environment before us, without a pool. */
+  /** False if another binding made the environment before us, without a pool. */
   poolUsable: boolean;
 }
 
@@ -32,13 +34,17 @@ interface Shared extends Omit<Runtime, "release"> {
 
 let shared: Shared | undefined;
 
-const LOG_FATAL = 4; // errors come back as statuses; nothing is to be written to stderr besides
+const LOG_FATAL = 4; // errors are returned as statuses, so nothing is written to stderr
 const ARENA_ALLOCATOR = 1;
 const DEFAULT_MEMORY = 0;
 
-/** The process's runtime, made if it is not there. The library cannot change while one is in use. */
+/**
+ * The process's runtime; it is made if it does not exist. The library cannot change while one is in
+ * use.
+ */
 export function acquireRuntime(library: string, threads: number, spin: boolean): Runtime {
-  // The library would keep a record of its use in the user's cache, for upload to its maker. It reads this as it starts.
+  // Otherwise, the library would record its use in the user's cache and upload it to its maker. It
+  // reads this variable when it starts.
   process.env["ORT_DISABLE_TELEMETRY"] ??= "1";
   shared ??= createShared(loadOrtApi(library), threads, spin);
   assert(shared.api.path === library, `two ONNX Runtime libraries: ${shared.api.path}, ${library}`);

@@ -14,7 +14,10 @@ import { fuseScales } from "./scales.ts";
 const engine = createOrtEngine({ threads: 1 });
 after(() => engine.close());
 
-/** Scores of attention and their gradients: a factor that one product has on its input, and another on its result. */
+/**
+ * Scores of attention and their gradients: a factor that one product has on its input, and another
+ * on its result.
+ */
 function attention(): Graph {
   const b = newBuilder("attention");
   const [q, k, v] = ["q", "k", "v"].map((name) =>

@@ -1,7 +1,8 @@
 /**
- * Factors of products: `MatMul(a · s, b)` and `MatMul(a, b) · s` become one product with a factor, as ONNX Runtime's own optimizer would have
- * it. Done before a graph is cut into pieces, it gives pieces the bits of the whole: by itself, the optimizer fuses another set of
- * factors in a piece than in the whole, for it cannot look over a cut.
+ * Fuses factors into products: `MatMul(a · s, b)` and `MatMul(a, b) · s` become one product with a
+ * factor, as ONNX Runtime's own optimizer would fuse them. It is done before a graph is cut into
+ * pieces, so that pieces give the same bits as the whole: the optimizer cannot see across a cut,
+ * and would fuse other factors in a piece than in the whole.
  */
 import type { Graph, Node } from "../../graph/index.ts";
 import { elementCount, toNumbers } from "../../tensor/index.ts";
@@ -9,13 +10,13 @@ import { elementCount, toNumbers } from "../../tensor/index.ts";
 const FUSED = "com.microsoft::FusedMatMul";
 
 interface Scaled {
-  /** What is scaled. */
+  /** The value that is scaled. */
   readonly value: string;
   readonly factor: number;
 }
 
 export function fuseScales(graph: Graph): Graph {
-  // A factor of a factor is seen when the first is gone.
+  // A factor of a factor is found once the first is fused.
   for (let current = graph; ; ) {
     const next = fuseOnce(current);
     if (next === current) return current;
@@ -64,7 +65,7 @@ function isProduct({ types }: Graph, { op, inputs }: Node): boolean {
   return (op === "MatMul" || op === FUSED) && types.get(inputs[0] ?? "")?.dtype === "float32";
 }
 
-/** What a node multiplies by one number, and that number. */
+/** The value that a node multiplies by a single number, and that number. */
 function scaledBy({ constants, types }: Graph, node: Node | undefined): Scaled | undefined {
   if (node === undefined || (node.op !== "Mul" && node.op !== "Div")) return undefined;
   const [a = "", b = ""] = node.inputs;
@@ -85,7 +86,7 @@ function scaledBy({ constants, types }: Graph, node: Node | undefined): Scaled |
   return left === undefined || !keepsShape(b) ? undefined : { value: b, factor: left };
 }
 
-/** Without nodes whose outputs nobody reads any more; what was never read stays. */
+/** Removes nodes whose outputs are not read any more; nodes that were never read are kept. */
 function withoutUnused(nodes: readonly Node[], outputs: ReadonlySet<string>): Node[] {
   const read = new Set(nodes.flatMap(({ inputs }) => inputs));
   return nodes.filter(

@@ -1,4 +1,7 @@
-/** Nodes whose kernel takes float32 alone, in other types: written in the operators that they are made of. */
+/**
+ * Replaces nodes of other element types, whose kernel supports float32 only, by the operators that
+ * they are composed of.
+ */
 import { assert } from "../../errors.ts";
 import {
   type Graph,
@@ -10,7 +13,7 @@ import {
 } from "../../graph/index.ts";
 import { newBuilder } from "../../ops/index.ts";
 
-/** In ONNX Runtime 1.30, by what its own errors say. */
+/** Operators that ONNX Runtime 1.30 supports in float32 only, according to its own errors. */
 const FLOAT32_ALONE: ReadonlySet<string> = new Set(["GRU", "LSTM", "RNN"]);
 
 export function writeOutUnsupported(graph: Graph): Graph {
@@ -51,7 +54,7 @@ function written(
   });
 }
 
-/** Outputs keep their names: one that a written-out node gave comes through an Identity. */
+/** Keeps the names of outputs: the output of a replaced node gets its name from an Identity. */
 function named(graph: Graph, original: Graph): Graph {
   const types = new Map(graph.types);
   const nodes = [...graph.nodes];

@@ -1,7 +1,7 @@
 /**
- * Device memory that is no memory of this process, as far as anyone can tell: a handle without
- * bytes. Only the device in this folder looks into it, so whatever passes on this device reaches
- * tensors by upload and download alone.
+ * Device memory that is not memory of this process, as far as any caller can tell: a handle without
+ * bytes. Only the device in this folder looks into it, so any code that works on this device
+ * reaches tensors by upload and download only.
  */
 import { assert, LockstepError } from "../../errors.ts";
 import type { TensorType } from "../../tensor/index.ts";
@@ -10,7 +10,7 @@ import type { DeviceBuffer, DeviceTensor } from "../engine.ts";
 
 const contents = new WeakMap<OpaqueBuffer, Uint8Array>();
 
-/** Where the next buffer lies, for checks of overlap: beyond all addresses of this process. */
+/** The address of the next buffer, for checks of overlap: beyond all addresses of this process. */
 let nextAddress = 1n << 64n;
 
 export class OpaqueBuffer implements DeviceBuffer {
@@ -66,7 +66,9 @@ export class OpaqueTensor implements DeviceTensor {
   }
 }
 
-/** For the device alone. A run that is under way when its buffer is closed still has it. */
+/**
+ * The contents, for the device only. An execution in progress keeps them when its buffer is closed.
+ */
 export function contentsOf({ buffer, byteOffset, byteLength }: OpaqueTensor): Uint8Array {
   const all = contents.get(buffer);
   assert(all !== undefined, "an opaque buffer has contents");

@@ -1,6 +1,6 @@
 /**
  * The reference interpreter as a device: slow and plain, for tests that compare devices. Its own
- * memory is opaque, so a path that takes device memory for bytes of this process fails on it.
+ * memory is opaque, so code that treats device memory as bytes of this process fails on it.
  */
 import { LockstepError } from "../../errors.ts";
 import { type Graph, validateGraph } from "../../graph/index.ts";
@@ -80,7 +80,7 @@ class ReferenceDevice implements Device {
     this.#bytes(into).set(bytes);
   }
 
-  /** A copy that comes later, as from a device whose memory is not this process's own. */
+  /** Returns a copy later, like a device whose memory is not this process's own. */
   download(from: DeviceTensor): Promise<Tensor> {
     return Promise.resolve().then(() => {
       const { dtype, shape } = from;

@@ -3,7 +3,8 @@ import { gelu, mul, quickGelu, relu, sigmoid, silu, tanh } from "../../functiona
 import type { Value } from "../../graph/index.ts";
 
 /**
- * `gelu` is exact; `gelu_tanh` and `quick_gelu` (x·sigmoid(1.702·x), the cheapest) are its approximations; `silu` is x·sigmoid(x).
+ * `gelu` is exact; `gelu_tanh` and `quick_gelu` (x·sigmoid(1.702·x), the cheapest) are its
+ * approximations; `silu` is x·sigmoid(x).
  */
 export const ACTIVATIONS = [
   "relu",

@@ -1,7 +1,8 @@
 /**
- * Multi-head attention (Vaswani et al. 2017), with fewer heads for keys and values if wanted (grouped-query, Ainslie et al. 2023).
- * One product makes queries, keys and values; one transposition puts heads first, so that splitting them copies whole blocks and
- * the products of attention run over contiguous matrices.
+ * Multi-head attention (Vaswani et al. 2017), optionally with fewer heads for keys and values
+ * (grouped-query, Ainslie et al. 2023). One product computes queries, keys and values; one
+ * transposition puts heads first, so that splitting them copies whole blocks and the products of
+ * attention run over contiguous matrices.
  */
 import {
   add,
@@ -25,36 +26,43 @@ import { dropoutOfHeads } from "./dropout.ts";
 import { linear } from "./linear.ts";
 import { causalMask, rotate } from "./positions.ts";
 
-/** Measured for a context of 256 (`npm run bench -- step`): a twelfth more tokens/s than one block. */
+/**
+ * Measured for a context of 256 (`npm run bench -- step`): one twelfth more tokens/s than a single
+ * block.
+ */
 const QUERY_BLOCK = 128;
 
 export interface AttentionOptions {
   readonly heads: number;
-  /** Heads of keys and values; a divisor of `heads`. Default: `heads`. */
+  /** The number of heads of keys and values; a divisor of `heads`. Default: `heads`. */
   readonly kvHeads?: number;
-  /** Whether a position sees only itself and those before it. Default: false. */
+  /** Whether a position attends only to itself and those before it. Default: false. */
   readonly causal?: boolean;
-  /** Rotary positions with this base. Default: none. */
+  /** The base of rotary positions. Default: no rotary positions. */
   readonly rotaryBase?: number;
-  /** Added to the scores; broadcasts to (batch, heads, queries, keys). See `additiveMask`. */
+  /**
+   * A value that is added to the scores; it broadcasts to (batch, heads, queries, keys). See
+   * `additiveMask`.
+   */
   readonly mask?: Value;
-  /** Of the attention weights. Default: 0. */
+  /** The dropout rate of the attention weights. Default: 0. */
   readonly dropout?: number;
   /** Default: true. */
   readonly bias?: boolean;
-  /** Of `qkv`. Default: that of `linear`. */
+  /** The initializer of `qkv`. Default: that of `linear`. */
   readonly initializer?: Initializer;
-  /** Of `out`. Default: that of `linear`. */
+  /** The initializer of `out`. Default: that of `linear`. */
   readonly outInitializer?: Initializer;
   readonly biasInitializer?: Initializer;
   /**
-   * With `causal`, computes queries in blocks of this many, each against the keys up to its end: less work on what the mask hides,
-   * more and smaller operators. Default: 128 from a length of 256 on, else all queries at once.
+   * With `causal`, the number of queries of a block; each block is computed against the keys up to
+   * its end. That saves work on what the mask hides, but needs more and smaller operators. Default:
+   * 128 for a length of 256 and more, otherwise all queries at once.
    */
   readonly queryBlock?: number;
 }
 
-/** What the options of attention must be. */
+/** The schemas of the options of attention. */
 const ATTENTION_OPTIONS: OptionKinds<AttentionOptions> = {
   heads: finite,
   kvHeads: finite.optional(),
@@ -70,8 +78,9 @@ const ATTENTION_OPTIONS: OptionKinds<AttentionOptions> = {
 };
 
 /**
- * Self-attention of `x` (batch, length, width) → the same shape. Parameters: `qkv.weight` [width, (heads + 2·kvHeads) · width/heads],
- * columns in the order queries, keys, values, each by head; `qkv.bias`; `out.weight`, `out.bias`.
+ * Self-attention of `x` (batch, length, width) → the same shape. Parameters: `qkv.weight` [width,
+ * (heads + 2·kvHeads) · width/heads], columns in the order queries, keys, values, each by head;
+ * `qkv.bias`; `out.weight`, `out.bias`.
  */
 export function attention(scope: Scope, x: Value, options: AttentionOptions): Value {
   checkLayer(scope, "attention", options, ATTENTION_OPTIONS);
@@ -114,7 +123,7 @@ function splitHeads(
   return [mul(placed(queries), 1 / Math.sqrt(size)), placed(keys), values];
 }
 
-/** softmax(q · kᵀ + mask) · v over heads in groups → (heads, batch, length, size). */
+/** softmax(q · kᵀ + mask) · v over groups of heads → (heads, batch, length, size). */
 function attend(
   scope: Scope,
   queries: Value,
@@ -125,7 +134,8 @@ function attend(
   const [heads, batch, length, size] = queries.shape as [number, number, number, number];
   const kvHeads = keys.shape[0] as number;
   const grouped = heads !== kvHeads;
-  // With groups, the heads that share keys stand in a dim of their own: (kvHeads, group, batch, length, size).
+  // With groups, the heads that share keys have a dim of their own: (kvHeads, group, batch, length,
+  // size).
   const group = (x: Value, count: number): Value =>
     grouped ? reshape(x, [kvHeads, count, batch, length, size]) : x;
   const q = group(queries, heads / kvHeads);
@@ -158,7 +168,7 @@ function range(x: Value, axis: number, start: number, end: number): Value {
   return slice(x, [{ axis, start, end }]);
 }
 
-/** A mask (batch, heads, queries, keys) in the order of our scores. */
+/** A mask (batch, heads, queries, keys) with the dims of our scores. */
 function headsFirst(scope: Scope, mask: Value): Value {
   if (mask.shape.length !== 4) {
     scope.fail(

@@ -10,13 +10,15 @@ import { checkLayer, initial } from "../options.ts";
 import type { Scope } from "../scope.ts";
 
 export interface ConvolutionOptions {
-  /** Output channels. */
+  /** The number of output channels. */
   readonly outputs: number;
-  /** Size of the window, in each dim. */
+  /** The size of the window in each dim. */
   readonly kernel: number;
   /** Default: 1. */
   readonly stride?: number;
-  /** Zeros on each side, or `same`: as many as keep the size at stride 1. Default: 0. */
+  /**
+   * The number of zeros on each side, or `same`: as many as keep the size at stride 1. Default: 0.
+   */
   readonly padding?: number | "same";
   /** Default: 1. */
   readonly dilation?: number;
@@ -24,11 +26,11 @@ export interface ConvolutionOptions {
   readonly groups?: number;
   /** Default: true. */
   readonly bias?: boolean;
-  /** Of the weight. Default: even within ±1/√(inputs of one output). */
+  /** The initializer of the weight. Default: uniform within ±1/√(inputs of one output). */
   readonly initializer?: Initializer;
 }
 
-/** What the options of a convolution must be; padding is looked at by itself. */
+/** The schemas of the options of a convolution; padding is checked separately. */
 const CONVOLUTION_OPTIONS: OptionKinds<ConvolutionOptions> = {
   outputs: count,
   kernel: count,
@@ -40,11 +42,17 @@ const CONVOLUTION_OPTIONS: OptionKinds<ConvolutionOptions> = {
   initializer: initial,
 };
 
-/** `x` (batch, channels, length) → (batch, outputs, length'). Parameters: `weight` [outputs, channels / groups, kernel], `bias`. */
+/**
+ * `x` (batch, channels, length) → (batch, outputs, length'). Parameters: `weight` [outputs,
+ * channels / groups, kernel], `bias`.
+ */
 export const conv1d = (scope: Scope, x: Value, options: ConvolutionOptions): Value =>
   convolution(scope, x, options, 1);
 
-/** `x` (batch, channels, height, width). Parameters: `weight` [outputs, channels / groups, kernel, kernel], `bias`. */
+/**
+ * `x` (batch, channels, height, width). Parameters: `weight` [outputs, channels / groups, kernel,
+ * kernel], `bias`.
+ */
 export const conv2d = (scope: Scope, x: Value, options: ConvolutionOptions): Value =>
   convolution(scope, x, options, 2);
 
@@ -78,7 +86,10 @@ function convolution(scope: Scope, x: Value, options: ConvolutionOptions, places
   });
 }
 
-/** Zeros before each dim, then after each. An even window gets the odd one after. */
+/**
+ * The zeros before each dim, followed by those after. For an even window, the extra zero comes
+ * after.
+ */
 function padsOf(
   scope: Scope,
   { kernel, dilation = 1, padding = 0 }: ConvolutionOptions,
@@ -96,13 +107,13 @@ function padsOf(
 
 export interface PoolingOptions {
   readonly kernel: number;
-  /** Default: the kernel. */
+  /** The step between windows. Default: the size of the window. */
   readonly stride?: number;
-  /** On each side. Default: 0. */
+  /** The padding on each side. Default: 0. */
   readonly padding?: number;
 }
 
-/** What the options of a pool must be. */
+/** The schemas of the options of a pool. */
 const POOLING_OPTIONS: OptionKinds<PoolingOptions> = {
   kernel: count,
   stride: count.optional(),
@@ -113,7 +124,7 @@ const POOLING_OPTIONS: OptionKinds<PoolingOptions> = {
 export const maxPool = (scope: Scope, x: Value, options: PoolingOptions): Value =>
   pool("maxPool", scope, x, options);
 
-/** The mean of each window; padding does not count. */
+/** The mean of each window; padding is not counted. */
 export const averagePool = (scope: Scope, x: Value, options: PoolingOptions): Value =>
   pool("averagePool", scope, x, options);
 
@@ -141,7 +152,7 @@ function pool(
   );
 }
 
-/** The mean over all places: (batch, channels, …) → (batch, channels). */
+/** The mean over all positions: (batch, channels, …) → (batch, channels). */
 export function globalAveragePool(scope: Scope, x: Value): Value {
   const axes = x.shape.map((_, dim) => dim).slice(2);
   return scope.within(() => reduceMean(x, { axes, keepdims: false }));

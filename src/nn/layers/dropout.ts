@@ -1,4 +1,7 @@
-/** Layers that draw: by keys of samples, so that a sample draws the same on any worker, in any micro-batch. */
+/**
+ * Layers that draw random numbers by the keys of samples, so that a sample draws the same numbers
+ * on any worker and in any micro-batch.
+ */
 import {
   add,
   cast,
@@ -19,8 +22,8 @@ import { elementCount, type Shape, tensorFrom } from "../../tensor/index.ts";
 import type { Scope } from "../scope.ts";
 
 /**
- * In `train` mode, sets a share `rate` of the elements of `x` (batch, …) to 0 and scales the others by 1/(1 - rate) (Srivastava et al. 2014);
- * in `eval` mode, `x` itself.
+ * In `train` mode, sets a fraction `rate` of the elements of `x` (batch, …) to 0 and scales the
+ * others by 1/(1 - rate) (Srivastava et al. 2014); in `eval` mode, returns `x` itself.
  */
 export function dropout(scope: Scope, x: Value, rate: number): Value {
   if (!(rate >= 0 && rate < 1)) {
@@ -30,7 +33,10 @@ export function dropout(scope: Scope, x: Value, rate: number): Value {
   return scope.within(() => drop(x, rate, foldIn(scope.key, scope.nextStream())));
 }
 
-/** Like `dropout`, for attention weights (…heads, batch, queries, keys), each head with a mask of its own. */
+/**
+ * Applies dropout to attention weights (…heads, batch, queries, keys); each head has a mask of its
+ * own.
+ */
 export function dropoutOfHeads(scope: Scope, x: Value, rate: number): Value {
   if (rate === 0 || scope.mode === "eval") return x;
   return scope.within(() => {
@@ -42,8 +48,9 @@ export function dropoutOfHeads(scope: Scope, x: Value, rate: number): Value {
 }
 
 /**
- * Even in [0, 1), float32 of this shape, whose leading dim is the batch or a multiple of it; what belongs to a sample depends on its key. In `eval`
- * mode it is the same every time and in any batch: it depends on the ids of the sample, where they are given (batch, …).
+ * Uniform numbers in [0, 1), float32, of this shape, whose leading dim is the batch or a multiple
+ * of it; the numbers of a sample depend on its key. In `eval` mode they are the same every time and
+ * in any batch: they depend on the ids of the sample, if they are given (batch, …).
  */
 export function uniformRows(scope: Scope, shape: Shape, ids?: Value): Value {
   const { batch } = scope;
@@ -56,7 +63,10 @@ export function uniformRows(scope: Scope, shape: Shape, ids?: Value): Value {
   });
 }
 
-/** A number for each sample, int32: small factors, so that no sum is too large for it. Without ids the same for all. */
+/**
+ * A number for each sample, int32; its factors are small, so that no sum overflows. Without ids it
+ * is the same for all.
+ */
 function keyOfContent({ batch, builder }: Scope, ids: Value | undefined): Value {
   if (ids === undefined) {
     return builder.constant(tensorFrom("int32", [batch], new Array<number>(batch).fill(0)));
@@ -69,7 +79,10 @@ function keyOfContent({ batch, builder }: Scope, ids: Value | undefined): Value 
   return reduceSum(mul(small, weights), { axes: [1], keepdims: false });
 }
 
-/** Normal numbers of mean 0 and deviation 1, float32, for each sample as `uniformRows` draws. */
+/**
+ * Normally distributed numbers of mean 0 and deviation 1, float32, drawn for each sample like those
+ * of `uniformRows`.
+ */
 export function normalRows(scope: Scope, shape: Shape): Value {
   const each = elementCount(shape) / scope.batch;
   const pairs = Math.ceil(each / 2);

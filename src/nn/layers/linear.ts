@@ -1,4 +1,4 @@
-/** Layers that are a product with a table of weights: linear and embedding. */
+/** Layers that multiply by a table of weights: linear and embedding. */
 import { gather, linear as product } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
 import { finite, flag, type OptionKinds } from "../../options.ts";
@@ -11,13 +11,13 @@ export interface LinearOptions {
   readonly outputs: number;
   /** Default: true. */
   readonly bias?: boolean;
-  /** Of the weight. Default: even within ±1/√inputs. */
+  /** The initializer of the weight. Default: uniform within ±1/√inputs. */
   readonly initializer?: Initializer;
-  /** Of the bias. Default: even within ±1/√inputs. */
+  /** The initializer of the bias. Default: uniform within ±1/√inputs. */
   readonly biasInitializer?: Initializer;
 }
 
-/** What the options of a linear layer must be. */
+/** The schemas of the options of a linear layer. */
 const LINEAR_OPTIONS: OptionKinds<LinearOptions> = {
   outputs: finite,
   bias: flag.optional(),
@@ -26,8 +26,9 @@ const LINEAR_OPTIONS: OptionKinds<LinearOptions> = {
 };
 
 /**
- * x · weight + bias over the last dim of `x` (…, inputs) → (…, outputs). `weight` is [inputs, outputs], the transpose of PyTorch's, so
- * that one Gemm without transposition computes it. Parameters: `weight`, `bias`.
+ * x · weight + bias over the last dim of `x` (…, inputs) → (…, outputs). `weight` is [inputs,
+ * outputs], the transpose of PyTorch's, so that one Gemm without transposition computes it.
+ * Parameters: `weight`, `bias`.
  */
 export function linear(scope: Scope, x: Value, options: LinearOptions): Value {
   checkLayer(scope, "linear", options, LINEAR_OPTIONS);
@@ -41,26 +42,29 @@ export function linear(scope: Scope, x: Value, options: LinearOptions): Value {
 }
 
 export interface EmbeddingOptions {
-  /** How many rows the table has: ids are in [0, vocabulary). */
+  /** The number of rows of the table: ids are in [0, vocabulary). */
   readonly vocabulary: number;
   readonly width: number;
-  /** Default: normal with deviation 0.02. */
+  /** The initializer of the table. Default: normal with deviation 0.02. */
   readonly initializer?: Initializer;
 }
 
-/** What the options of an embedding must be. */
+/** The schemas of the options of an embedding. */
 const EMBEDDING_OPTIONS: OptionKinds<EmbeddingOptions> = {
   vocabulary: finite,
   width: finite,
   initializer: initial,
 };
 
-/** Rows of a table at `ids` (int32 or int64, any shape) → (…, width). Parameter: `weight` [vocabulary, width]. */
+/**
+ * Rows of a table at `ids` (int32 or int64, any shape) → (…, width). Parameter: `weight`
+ * [vocabulary, width].
+ */
 export function embedding(scope: Scope, ids: Value, options: EmbeddingOptions): Value {
   return scope.within(() => gather(embeddingTable(scope, options), ids));
 }
 
-/** The table alone, for weights that two layers share. */
+/** The table alone, for two layers that share it. */
 export function embeddingTable(scope: Scope, options: EmbeddingOptions): Value {
   checkLayer(scope, "embedding", options, EMBEDDING_OPTIONS);
   const { vocabulary, width, initializer = normal(0.02) } = options;

@@ -1,4 +1,7 @@
-/** Normalization layers. Parameters: `weight` (ones) and `bias` (zeros); running statistics are states. */
+/**
+ * Normalization layers. Parameters: `weight` (ones) and `bias` (zeros); running statistics are
+ * states.
+ */
 import {
   add,
   div,
@@ -25,7 +28,7 @@ export interface NormOptions {
 }
 
 const epsilonKind = notNegative.optional();
-/** What the options of layers of this file must be. */
+/** The schemas of the options of the layers in this file. */
 const LAYER_NORM_OPTIONS: OptionKinds<NormOptions> = {
   epsilon: epsilonKind,
   bias: flag.optional(),
@@ -37,7 +40,9 @@ const BATCH_NORM_OPTIONS: OptionKinds<BatchNormOptions> = {
   momentum: notNegative.optional(),
 };
 
-/** Mean 0 and variance 1 over the last dim, then scale and shift (Ba et al. 2016). */
+/**
+ * Normalizes to mean 0 and variance 1 over the last dim, then scales and shifts (Ba et al. 2016).
+ */
 export function layerNorm(scope: Scope, x: Value, options: NormOptions = {}): Value {
   checkLayer(scope, "layerNorm", options, LAYER_NORM_OPTIONS);
   const { epsilon = 1e-5, bias = true } = options;
@@ -49,7 +54,7 @@ export function layerNorm(scope: Scope, x: Value, options: NormOptions = {}): Va
   });
 }
 
-/** Mean square 1 over the last dim, then scale (Zhang and Sennrich 2019). */
+/** Normalizes to mean square 1 over the last dim, then scales (Zhang and Sennrich 2019). */
 export function rmsNorm(scope: Scope, x: Value, options: Pick<NormOptions, "epsilon"> = {}): Value {
   checkLayer(scope, "rmsNorm", options, RMS_NORM_OPTIONS);
   const { epsilon = 1e-5 } = options;
@@ -59,7 +64,10 @@ export function rmsNorm(scope: Scope, x: Value, options: Pick<NormOptions, "epsi
   });
 }
 
-/** Mean 0 and variance 1 of each sample over `groups` groups of channels of `x` (batch, channels, …) (Wu and He 2018). */
+/**
+ * Normalizes each sample of `x` (batch, channels, …) to mean 0 and variance 1 over `groups` groups
+ * of channels (Wu and He 2018).
+ */
 export function groupNorm(
   scope: Scope,
   x: Value,
@@ -89,18 +97,20 @@ export function groupNorm(
 }
 
 export interface BatchNormOptions extends Pick<NormOptions, "epsilon"> {
-  /** How much of the new statistics goes into the running ones at each step. Default: 0.1. */
+  /** The weight of the new statistics in the running ones at each step. Default: 0.1. */
   readonly momentum?: number;
 }
 
 /**
- * Mean 0 and variance 1 of each channel of `x` (batch, channels, …) over batch and places (Ioffe and Szegedy 2015). In `train` mode by the
- * statistics of this batch, in `eval` mode by the running ones (states `running_mean`, `running_var`; variances as PyTorch has them,
- * unbiased in the running one).
+ * Normalizes each channel of `x` (batch, channels, …) to mean 0 and variance 1 over batch and
+ * positions (Ioffe and Szegedy 2015). `train` mode uses the statistics of this batch, `eval` mode
+ * the running ones (states `running_mean`, `running_var`; as in PyTorch, the running variance is
+ * unbiased).
  *
- * A batch here is what one run of the graph sees: with micro-batches or several workers, the statistics are those of each micro-batch
- * alone, and the running ones are averaged over micro-batches. So the result depends on the size of a micro-batch, but not on the
- * number of workers.
+ * A batch here is what one execution of the graph sees: with micro-batches or several workers, the
+ * statistics are those of each micro-batch alone, and the running ones are averaged over
+ * micro-batches. So the result depends on the size of a micro-batch, but not on the number of
+ * workers.
  */
 export function batchNorm(scope: Scope, x: Value, options: BatchNormOptions = {}): Value {
   checkLayer(scope, "batchNorm", options, BATCH_NORM_OPTIONS);
@@ -130,7 +140,7 @@ export function batchNorm(scope: Scope, x: Value, options: BatchNormOptions = {}
   });
 }
 
-/** A single value is its own mean: what comes out would not depend on what goes in. */
+/** Throws for a single value: it is its own mean, so the output would not depend on the input. */
 function expectSeveral(scope: Scope, values: number, what: string): void {
   if (values > 1) return;
   scope.fail(

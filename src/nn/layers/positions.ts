@@ -1,4 +1,7 @@
-/** Values that depend on positions only: causal masks and rotary angles. Built as nodes over constants, once for a model. */
+/**
+ * Values that depend on positions only: causal masks and rotary angles. They are nodes over
+ * constants and are built once for a model.
+ */
 import {
   add,
   cast,
@@ -25,7 +28,10 @@ export function positions(builder: GraphBuilder, count: number, start = 0): Valu
   return builder.constant(tensorFrom("int32", [count], numbers));
 }
 
-/** What is added to a score that must not count: far below any score, and finite, so that no NaN can arise. */
+/**
+ * The value that is added to a score that must not count: far below any score, and finite, so that
+ * no NaN can arise.
+ */
 export function maskedScore(dtype: DType): number {
   return dtype === "float16" ? -3e4 : -1e9;
 }
@@ -39,8 +45,8 @@ interface MaskOptions {
 const MASK_OPTIONS: OptionKinds<MaskOptions> = { rows: count, columns: count, start: wholeNumber };
 
 /**
- * (1, 1, rows, columns): 0 where a query may look at a key, else far below zero. Query i stands at position `start` + i; keys
- * start at position 0.
+ * A mask (1, 1, rows, columns): 0 where a query may attend to a key, and a large negative number
+ * elsewhere. Query i has position `start` + i; keys start at position 0.
  */
 export function causalMask(scope: Scope, options: MaskOptions): Value {
   checkLayer(scope, "causalMask", options, MASK_OPTIONS);
@@ -54,14 +60,14 @@ export function causalMask(scope: Scope, options: MaskOptions): Value {
   });
 }
 
-/** 0 where `allowed` (bool), else far below zero: a mask for `attention`. */
+/** 0 where `allowed` (bool), and a large negative number elsewhere: a mask for `attention`. */
 export function additiveMask(allowed: Value, dtype: DType): Value {
   return where(allowed, allowed.builder.scalar(dtype, 0), maskedScore(dtype));
 }
 
 /**
- * Rotates pairs of elements (i, i + width/2) of `x` (…, length, width) by position · base^(-2i / width) (Su et al. 2021, in the half-split
- * layout of GPT-NeoX and Llama).
+ * Rotates pairs of elements (i, i + width/2) of `x` (…, length, width) by position · base^(-2i /
+ * width) (Su et al. 2021, in the half-split layout of GPT-NeoX and Llama).
  */
 export function rotate(scope: Scope, x: Value, base: number): Value {
   const length = x.shape.at(-2) as number;

@@ -1,4 +1,4 @@
-/** Recurrent layers: LSTM, GRU and the plain one, in one or both directions, stacked. */
+/** Recurrent layers: LSTM, GRU and the plain RNN, in one or both directions, stacked. */
 import { reshape, slice, transpose } from "../../functional/index.ts";
 import type { AttributeInputs, Value } from "../../graph/index.ts";
 import { anything, choice, finite, flag, group, type OptionKinds, rate } from "../../options.ts";
@@ -10,33 +10,40 @@ import type { Scope } from "../scope.ts";
 import { dropout } from "./dropout.ts";
 
 export interface RecurrentOptions {
-  /** Size of the state of one direction. */
+  /** The size of the state of one direction. */
   readonly hidden: number;
-  /** Layers one above the other. Default: 1. */
+  /** The number of stacked layers. Default: 1. */
   readonly layers?: number;
-  /** Whether a second run goes from the end to the start; its states stand behind those of the first. Default: false. */
+  /**
+   * Whether a second pass goes from the end to the start; its states follow those of the first.
+   * Default: false.
+   */
   readonly bidirectional?: boolean;
-  /** Between layers. Default: 0. */
+  /** The dropout rate between layers. Default: 0. */
   readonly dropout?: number;
   /** Default: true. */
   readonly bias?: boolean;
   /**
-   * int32 (batch): how many steps of each sequence count. Outputs behind them are 0, the last states are those of the last step that
-   * counts, and the second direction starts there. Default: all steps.
+   * int32 (batch): the number of steps of each sequence. Outputs after them are 0, the last states
+   * are those of the last of these steps, and the second direction starts there. Default: all
+   * steps.
    */
   readonly lengths?: Value;
-  /** Of all weights and biases. Default: even within ±1/√hidden. */
+  /** The initializer of all weights and biases. Default: uniform within ±1/√hidden. */
   readonly initializer?: Initializer;
 }
 
-/** States are (layers · directions, batch, hidden), as PyTorch orders them: by layer, then by direction. */
+/**
+ * States are (layers · directions, batch, hidden), as PyTorch orders them: by layer, then by
+ * direction.
+ */
 export interface LstmOptions extends RecurrentOptions {
-  /** Default: zeros. */
+  /** The initial states. Default: zeros. */
   readonly initial?: { readonly h: Value; readonly c: Value };
 }
 
 export interface GruOptions extends RecurrentOptions {
-  /** Default: zeros. */
+  /** The initial state. Default: zeros. */
   readonly initial?: Value;
 }
 
@@ -45,7 +52,7 @@ export interface RnnOptions extends GruOptions {
   readonly activation?: "tanh" | "relu";
 }
 
-/** What the options of recurrent layers must be. */
+/** The schemas of the options of recurrent layers. */
 const RECURRENT_OPTIONS: OptionKinds<RecurrentOptions> = {
   hidden: finite,
   layers: finite.optional(),
@@ -76,9 +83,10 @@ export interface RecurrentResult {
 }
 
 /**
- * Long short-term memory (Hochreiter & Schmidhuber 1997) over `x` (batch, steps, width). Parameters of layer `i`: `i.input`
- * [directions, 4 · hidden, width], `i.recurrent` [directions, 4 · hidden, hidden], `i.bias` [directions, 8 · hidden], in the order of ONNX: input,
- * output, forget gate, candidate. `c` is the cell after the last step, as `h`.
+ * Long short-term memory (Hochreiter & Schmidhuber 1997) over `x` (batch, steps, width). Parameters
+ * of layer `i`: `i.input` [directions, 4 · hidden, width], `i.recurrent` [directions, 4 · hidden,
+ * hidden], `i.bias` [directions, 8 · hidden], in ONNX's order: input, output, forget gate,
+ * candidate. `c` is the cell after the last step, in the shape of `h`.
  */
 export function lstm(
   scope: Scope,
@@ -91,7 +99,10 @@ export function lstm(
   return { y, h: last[0] as Value, c: last[1] as Value };
 }
 
-/** Gated recurrent unit (Cho et al. 2014), as PyTorch has it: the reset gate falls on the product. Gates: update, reset, candidate. Else as `lstm`. */
+/**
+ * Gated recurrent unit (Cho et al. 2014) in PyTorch's form: the reset gate is applied to the
+ * product. The gates are update, reset, candidate; everything else is as for `lstm`.
+ */
 export function gru(scope: Scope, x: Value, options: GruOptions): RecurrentResult {
   checkLayer(scope, "gru", options, GRU_OPTIONS);
   const states = options.initial && [options.initial];
@@ -100,7 +111,7 @@ export function gru(scope: Scope, x: Value, options: GruOptions): RecurrentResul
   return { y, h: last[0] as Value };
 }
 
-/** h = tanh(x · Wᵀ + h · Rᵀ + biases) (Elman 1990). Else as `lstm`. */
+/** h = tanh(x · Wᵀ + h · Rᵀ + biases) (Elman 1990). Everything else is as for `lstm`. */
 export function rnn(scope: Scope, x: Value, options: RnnOptions): RecurrentResult {
   checkLayer(scope, "rnn", options, RNN_OPTIONS);
   const states = options.initial && [options.initial];
@@ -130,7 +141,7 @@ function stack(
   let last: readonly Value[] = [];
   for (let layer = 0; layer < layers; layer++) {
     const own = scope.child(layer);
-    // Drops between layers only. The leading dim of what is dropped must be the batch.
+    // Dropout is applied between layers only. The leading dim of its input must be the batch.
     if (layer > 0 && (options.dropout ?? 0) > 0) {
       const dropped = dropout(own, turned(y), options.dropout ?? 0);
       y = own.within(() => turned(dropped));
@@ -142,7 +153,7 @@ function stack(
 
 const turned = (x: Value): Value => transpose(x, [1, 0, 2]);
 
-/** (steps, batch, width) → (steps, batch, directions · hidden) and the last states. */
+/** (steps, batch, width) → (steps, batch, directions · hidden), and the last states. */
 function oneLayer(
   scope: Scope,
   x: Value,

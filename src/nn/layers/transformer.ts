@@ -1,4 +1,7 @@
-/** The block of a transformer: attention and a feed-forward part, each with a normalization and a residual. */
+/**
+ * The block of a transformer: attention and a feed-forward part, each with a normalization and a
+ * residual connection.
+ */
 import { add, mul } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
 import {
@@ -22,7 +25,9 @@ import { layerNorm, rmsNorm } from "./normalization.ts";
 
 export type Norm = "layer" | "rms";
 
-/** `layer` (with `weight` and, unless told otherwise, `bias`) or `rms` (`weight` only). */
+/**
+ * Either `layer` (with `weight` and `bias`) or `rms` (with `weight` only). Default of `bias`: true.
+ */
 export function norm(
   scope: Scope,
   x: Value,
@@ -41,17 +46,17 @@ export function residual(x: Value, body: (x: Value) => Value): Value {
 
 export interface FeedForwardOptions {
   readonly hidden: number;
-  /** `swiglu` is silu(gate(x)) · up(x) (Shazeer 2020). Default: `gelu`. */
+  /** The activation; `swiglu` is silu(gate(x)) · up(x) (Shazeer 2020). Default: `gelu`. */
   readonly activation?: Activation | "swiglu";
   readonly bias?: boolean;
-  /** Of `up` and `gate`. */
+  /** The initializer of `up` and `gate`. */
   readonly initializer?: Initializer;
-  /** Of `down`. */
+  /** The initializer of `down`. */
   readonly outInitializer?: Initializer;
   readonly biasInitializer?: Initializer;
 }
 
-/** What the options of a feed-forward part must be. */
+/** The schemas of the options of a feed-forward part. */
 const FEED_FORWARD_OPTIONS: OptionKinds<FeedForwardOptions> = {
   hidden: finite,
   activation: choice(...ACTIVATIONS, "swiglu").optional(),
@@ -85,16 +90,19 @@ export interface TransformerBlockOptions {
   readonly feedForward: FeedForwardOptions;
   /** Default: `layer`. */
   readonly norm?: Norm;
-  /** Whether each part normalizes its input (`before`, the default) or its sum with the input (`after`, as the first transformers). */
+  /**
+   * Whether each part normalizes its input (`before`) or its sum with the input (`after`, as in the
+   * first transformers). Default: `before`.
+   */
   readonly normPlace?: "before" | "after";
-  /** Of the normalizations. Default: true. */
+  /** Whether the normalizations have biases. Default: true. */
   readonly bias?: boolean;
   readonly epsilon?: number;
-  /** Of what each part adds. Default: 0. */
+  /** The dropout rate of what each part adds. Default: 0. */
   readonly dropout?: number;
 }
 
-/** What the options of a block must be; those of its parts are checked by them. */
+/** The schemas of the options of a block; its parts check their own options. */
 const BLOCK_OPTIONS: OptionKinds<TransformerBlockOptions> = {
   attention: anything,
   feedForward: anything,
@@ -105,7 +113,9 @@ const BLOCK_OPTIONS: OptionKinds<TransformerBlockOptions> = {
   dropout: rate.optional(),
 };
 
-/** (batch, length, width) → the same. Parts: `norm1`, `attention`, `norm2`, `feed_forward`. */
+/**
+ * (batch, length, width) → the same shape. Parts: `norm1`, `attention`, `norm2`, `feed_forward`.
+ */
 export function transformerBlock(scope: Scope, x: Value, options: TransformerBlockOptions): Value {
   checkLayer(scope, "transformerBlock", options, BLOCK_OPTIONS);
   const { norm: kind = "layer", normPlace = "before", bias = true, epsilon = 1e-5 } = options;

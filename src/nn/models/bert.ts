@@ -1,4 +1,4 @@
-/** An encoder that sees text in both directions, trained to guess hidden tokens. */
+/** A bidirectional encoder of text that is trained to predict masked tokens. */
 import { LockstepError } from "../../errors.ts";
 import {
   add,
@@ -32,23 +32,29 @@ export interface BertOptions {
   readonly width: number;
   readonly heads: number;
   readonly context: number;
-  /** With the token that stands for a hidden one. Default: 257, the bytes and that token. */
+  /** The number of tokens, including the mask token. Default: 257, the bytes and the mask token. */
   readonly vocabulary?: number;
-  /** The token that stands for a hidden one. Default: the last of the vocabulary. */
+  /** The mask token. Default: the last of the vocabulary. */
   readonly maskToken?: number;
-  /** A token that fills up short texts: no position looks at it, and it is never guessed. Default: none. */
+  /**
+   * A token that pads short texts: no position attends to it, and it is never predicted. Default:
+   * none.
+   */
   readonly padding?: number;
-  /** How many kinds of segments there are; with them the batch has a field `segments`. Default: 0, none. */
+  /**
+   * The number of kinds of segments; if there are any, the batch has a field `segments`. Default:
+   * 0.
+   */
   readonly segments?: number;
   /** Default: 4 · width. */
   readonly hidden?: number;
-  /** Share of tokens to guess. Default: 0.15. */
+  /** The fraction of tokens to predict. Default: 0.15. */
   readonly maskRate?: number;
   /** Default: 0. */
   readonly dropout?: number;
 }
 
-/** What the options of bert must be. */
+/** The schemas of the options of bert. */
 const BERT_OPTIONS: OptionKinds<BertOptions> = {
   layers: count,
   width: count,
@@ -64,10 +70,11 @@ const BERT_OPTIONS: OptionKinds<BertOptions> = {
 };
 
 /**
- * BERT (Devlin et al. 2019) with its masked-language-model head. Batch fields: `ids` int32 (batch, context), and `segments` if there are any.
- * Of the tokens to guess, drawn in the graph, 80% are hidden, 10% replaced by random ones, and 10% left. In `eval` mode, the draw
- * depends on the ids of a sample alone. Outputs: `loss`, over the tokens to guess, in nats, and `logits` (batch, context, vocabulary), of the ids as
- * they are, nothing hidden.
+ * BERT (Devlin et al. 2019) with its masked-language-model head. Batch fields: `ids` int32 (batch,
+ * context), and `segments` if there are any. Of the tokens to predict, drawn in the graph, 80% are
+ * masked, 10% replaced by random ones, and 10% left unchanged. In `eval` mode, the draw depends on
+ * the ids of a sample only. Outputs: `loss`, over the tokens to predict, in nats, and `logits`
+ * (batch, context, vocabulary) of the unmasked ids.
  */
 export function bert(options: BertOptions): ModelDefinition {
   checkOptions("bert", options, BERT_OPTIONS);
@@ -113,7 +120,10 @@ function complete(options: BertOptions): Settings {
   return settings;
 }
 
-/** The ids with some hidden, and labels: the id where it is to be guessed, elsewhere `IGNORED`. */
+/**
+ * The ids with some of them masked, and the labels: the id where it is to be predicted, `IGNORED`
+ * elsewhere.
+ */
 function hideTokens(m: Scope, ids: Value, s: Settings): { hidden: Value; labels: Value } {
   const draw = uniformRows(m, ids.shape, ids);
   const other = uniformRows(m, ids.shape, ids);
@@ -158,7 +168,7 @@ function encode(m: Scope, ids: Value, segments: Value | undefined, s: Settings):
   return x;
 }
 
-/** (batch · context, vocabulary): a layer, then the transpose of the token embedding. */
+/** (batch · context, vocabulary): a layer, followed by the transpose of the token embedding. */
 function headOf(m: Scope, x: Value, s: Settings): Value {
   const scope = m.child("head");
   return scope.within(() => {

@@ -11,18 +11,18 @@ import { perceptron } from "./mlp.ts";
 import { classify, flatten } from "./task.ts";
 
 export interface ConvnetOptions {
-  /** Channels, height and width. */
+  /** The channels, height and width of an image. */
   readonly image: readonly [channels: number, height: number, width: number];
   readonly classes: number;
-  /** Channels of each stage; a stage halves height and width. Default: [16, 32]. */
+  /** The channels of each stage; a stage halves height and width. Default: [16, 32]. */
   readonly channels?: readonly number[];
-  /** Width of the hidden layer before the classes. Default: 64. */
+  /** The width of the hidden layer before the classes. Default: 64. */
   readonly hidden?: number;
-  /** Before the classes. Default: 0. */
+  /** The dropout rate before the classes. Default: 0. */
   readonly dropout?: number;
 }
 
-/** What the options of convnet must be. */
+/** The schemas of the options of convnet. */
 const CONVNET_OPTIONS: OptionKinds<ConvnetOptions> = {
   image: imageSize,
   classes: count,
@@ -32,8 +32,9 @@ const CONVNET_OPTIONS: OptionKinds<ConvnetOptions> = {
 };
 
 /**
- * Stages of a 3×3 convolution, ReLU and 2×2 maximum, then two linear layers. Batch fields: `image` (batch, channels, height, width)
- * and `label` int32 (batch). Outputs: `loss`, `logits`, `accuracy`.
+ * Stages of a 3×3 convolution, ReLU and 2×2 max-pooling, then two linear layers. Batch fields:
+ * `image` (batch, channels, height, width) and `label` int32 (batch). Outputs: `loss`, `logits`,
+ * `accuracy`.
  */
 export function convnet(options: ConvnetOptions): ModelDefinition {
   checkOptions("convnet", options, CONVNET_OPTIONS);

@@ -1,4 +1,4 @@
-/** A decoder-only transformer: predicts the next token of text. */
+/** A decoder-only transformer that predicts the next token of text. */
 import { LockstepError } from "../../errors.ts";
 import { add, crossEntropy, gemm, reshape } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
@@ -23,19 +23,22 @@ export interface GptOptions {
   readonly layers: number;
   readonly width: number;
   readonly heads: number;
-  /** Heads of keys and values. Default: `heads`. */
+  /** The number of heads of keys and values. Default: `heads`. */
   readonly kvHeads?: number;
-  /** Tokens that the model sees at once. */
+  /** The number of tokens that the model sees at once. */
   readonly context: number;
-  /** Default: 256, one token for each byte. */
+  /** The number of tokens. Default: 256, one for each byte. */
   readonly vocabulary?: number;
   /** Default: `learned`. */
   readonly positions?: "learned" | "rotary";
-  /** Base of rotary positions. Default: 10,000. */
+  /** The base of rotary positions. Default: 10,000. */
   readonly rotaryBase?: number;
   /** Default: `gelu`. */
   readonly activation?: "gelu" | "gelu_tanh" | "quick_gelu" | "relu" | "swiglu";
-  /** Width of the feed-forward part. Default: 4 · width; with `swiglu` 8/3 · width, rounded up to a multiple of 32. */
+  /**
+   * The width of the feed-forward part. Default: 4 · width; with `swiglu` 8/3 · width, rounded up
+   * to a multiple of 32.
+   */
   readonly hidden?: number;
   /** Default: `layer`. */
   readonly norm?: Norm;
@@ -51,7 +54,7 @@ export interface GptOptions {
 
 const ACTIVATIONS = ["gelu", "gelu_tanh", "quick_gelu", "relu", "swiglu"] as const;
 
-/** What the options of gpt must be. */
+/** The schemas of the options of gpt. */
 const GPT_OPTIONS: OptionKinds<GptOptions> = {
   layers: count,
   width: count,
@@ -71,9 +74,10 @@ const GPT_OPTIONS: OptionKinds<GptOptions> = {
 };
 
 /**
- * GPT-2's architecture (Radford et al. 2019) with the options of later ones. Batch fields: `ids` and `targets`, int32 (batch, context).
- * Outputs: `loss` (mean cross-entropy of the targets, in nats), `logits` (batch, context, vocabulary). Weights start as GPT-2's: normal with
- * deviation 0.02, divided by √(2·layers) where they write to the residual stream; biases at zero.
+ * GPT-2's architecture (Radford et al. 2019) with the options of later models. Batch fields: `ids`
+ * and `targets`, int32 (batch, context). Outputs: `loss` (mean cross-entropy of the targets, in
+ * nats), `logits` (batch, context, vocabulary). Weights start like those of GPT-2: normal with
+ * deviation 0.02, divided by √(2·layers) if they write to the residual stream; biases at zero.
  */
 export function gpt(options: GptOptions): ModelDefinition {
   checkOptions("gpt", options, GPT_OPTIONS);

@@ -1,4 +1,4 @@
-/** A multi-layer perceptron, for classes or for numbers. */
+/** A multi-layer perceptron for classification or regression. */
 import type { Value } from "../../graph/index.ts";
 import {
   checkOptions,
@@ -22,19 +22,19 @@ import type { Scope } from "../scope.ts";
 import { classify, flatten, regress } from "./task.ts";
 
 export interface MlpOptions {
-  /** Shape of one sample without the batch: 10, or [1, 28, 28]. It is flattened. */
+  /** The shape of one sample without the batch: 10, or [1, 28, 28]. It is flattened. */
   readonly inputs: number | Shape;
-  /** Widths of the hidden layers. */
+  /** The widths of the hidden layers. */
   readonly hidden: readonly number[];
-  /** Classes, or with `task: "regression"` numbers to predict. */
+  /** The number of classes or, with `task: "regression"`, of predicted numbers. */
   readonly outputs: number;
   /** Default: `classification`. */
   readonly task?: "classification" | "regression";
   /** Default: `relu`. */
   readonly activation?: Activation;
-  /** After each hidden layer. Default: 0. */
+  /** The dropout rate after each hidden layer. Default: 0. */
   readonly dropout?: number;
-  /** Name of the batch field. Default: `image` where a sample has three dims, else `x`. */
+  /** The name of the batch field. Default: `image` if a sample has three dims, otherwise `x`. */
   readonly field?: string;
 }
 
@@ -45,7 +45,7 @@ const PERCEPTRON_OPTIONS: OptionKinds<PerceptronOptions> = {
   dropout: rate.optional(),
 };
 
-/** What the options of mlp must be. */
+/** The schemas of the options of mlp. */
 const MLP_OPTIONS: OptionKinds<MlpOptions> = {
   inputs: countOrShape,
   hidden: counts,
@@ -56,8 +56,8 @@ const MLP_OPTIONS: OptionKinds<MlpOptions> = {
 };
 
 /**
- * Batch fields: `image` or `x` (batch, …inputs), and `label` int32 (batch), or `y` (batch, outputs) for regression.
- * Outputs: `loss`, and `logits` and `accuracy`, or `prediction`.
+ * Batch fields: `image` or `x` (batch, …inputs), and `label` int32 (batch), or `y` (batch, outputs)
+ * for regression. Outputs: `loss`, and `logits` and `accuracy`, or `prediction`.
  */
 export function mlp(options: MlpOptions): ModelDefinition {
   checkOptions("mlp", options, MLP_OPTIONS);
@@ -74,7 +74,9 @@ export function mlp(options: MlpOptions): ModelDefinition {
   });
 }
 
-/** Linear layers of the given widths, `0`, `1`, …, with an activation after each but the last. */
+/**
+ * Linear layers of the given widths, named `0`, `1`, …, with an activation after each but the last.
+ */
 export function perceptron(
   scope: Scope,
   x: Value,

@@ -1,4 +1,7 @@
-/** A physics-informed network (Raissi et al. 2019): learns the solution of a differential equation from the equation alone. */
+/**
+ * A physics-informed network (Raissi et al. 2019), which learns the solution of a differential
+ * equation from the equation alone.
+ */
 
 import { backward } from "../../autodiff/index.ts";
 import { LockstepError } from "../../errors.ts";
@@ -19,7 +22,7 @@ import type { Activation } from "../layers/activation.ts";
 import type { ModelDefinition } from "../model.ts";
 import { perceptron } from "./mlp.ts";
 
-/** A point of the solution, with derivatives by t; all (batch, 1). */
+/** A point of the solution, with its derivatives by t; all are (batch, 1). */
 export interface Point {
   readonly t: Value;
   readonly u: Value;
@@ -32,17 +35,17 @@ export interface PinnOptions {
   readonly residual: (point: Point) => Value;
   /** u and its derivative at t = 0; the network satisfies them exactly. */
   readonly start: { readonly value: number; readonly slope: number };
-  /** The known solution, to measure the error; not used for training. */
+  /** The known solution, which only measures the error; it is not used for training. */
   readonly solution?: (t: Value) => Value;
-  /** Largest t, so that the network sees numbers of about 1. Default: 1. */
+  /** The largest t. The network's input is t, scaled from [0, end] to [-1, 1]. Default: 1. */
   readonly end?: number;
-  /** Widths of the hidden layers. Default: [32, 32]. */
+  /** The widths of the hidden layers. Default: [32, 32]. */
   readonly hidden?: readonly number[];
-  /** It must have a second derivative. Default: `tanh`. */
+  /** The activation, which must have a second derivative. Default: `tanh`. */
   readonly activation?: Exclude<Activation, "relu">;
 }
 
-/** What the options of pinn must be. */
+/** The schemas of the options of pinn. */
 const PINN_OPTIONS: OptionKinds<PinnOptions> = {
   residual: callable,
   start: group({ value: finite, slope: finite }),
@@ -53,9 +56,10 @@ const PINN_OPTIONS: OptionKinds<PinnOptions> = {
 };
 
 /**
- * u(t) = value + slope · t + (1 - e^-t)² · network(t), trained so that the mean square of the residual vanishes. The derivatives by t are made by
- * differentiating the graph, twice. Batch field: `t` (batch, 1). Outputs: `loss`, `u` (batch, 1), and with a solution `error`, the mean
- * square of its distance.
+ * u(t) = value + slope · t + (1 - e^-t)² · network(t), trained so that the mean square of the
+ * residual vanishes. The derivatives by t come from differentiating the graph twice. Batch field:
+ * `t` (batch, 1). Outputs: `loss`, `u` (batch, 1), and with a known solution `error`, the mean
+ * square of the distance from it.
  */
 export function pinn(options: PinnOptions): ModelDefinition {
   checkOptions("pinn", options, PINN_OPTIONS);
@@ -82,8 +86,9 @@ export function pinn(options: PinnOptions): ModelDefinition {
 }
 
 /**
- * dy/dx, element by element, of y (batch, 1) whose samples depend on their own x (batch, 1) only.
- * @throws LockstepError NO_GRADIENT through an operator without a gradient; INVALID_OPTION if y does not depend on x.
+ * dy/dx, element by element, for y (batch, 1) whose samples depend only on their own x (batch, 1).
+ * @throws LockstepError NO_GRADIENT for an operator without a gradient; INVALID_OPTION if y does
+ * not depend on x.
  */
 export function derivative(y: Value, x: Value): Value {
   const [gradient] = backward([reduceSum(y, { keepdims: false })], [x]);

@@ -25,13 +25,13 @@ import { perceptron } from "./mlp.ts";
 export interface MatrixFactorizationOptions {
   readonly users: number;
   readonly items: number;
-  /** Length of the vector of a user or an item. Default: 16. */
+  /** The length of the vector of a user or an item. Default: 16. */
   readonly width?: number;
-  /** Where predictions start: the mean rating of the data. Default: 0. */
+  /** The initial prediction: the mean rating of the data. Default: 0. */
   readonly mean?: number;
 }
 
-/** What the options of matrixFactorization must be. */
+/** The schemas of the options of matrixFactorization. */
 const MATRIX_FACTORIZATION_OPTIONS: OptionKinds<MatrixFactorizationOptions> = {
   users: count,
   items: count,
@@ -40,8 +40,9 @@ const MATRIX_FACTORIZATION_OPTIONS: OptionKinds<MatrixFactorizationOptions> = {
 };
 
 /**
- * rating = mean + bias of the user + bias of the item + user · item (Koren et al. 2009). Batch fields: `user` and `item`, int32 (batch), and
- * `rating` (batch). Outputs: `loss` (mean squared error), `prediction` (batch).
+ * rating = mean + bias of the user + bias of the item + user · item (Koren et al. 2009). Batch
+ * fields: `user` and `item`, int32 (batch), and `rating` (batch). Outputs: `loss` (mean squared
+ * error), `prediction` (batch).
  */
 export function matrixFactorization(options: MatrixFactorizationOptions): ModelDefinition {
   checkOptions("matrixFactorization", options, MATRIX_FACTORIZATION_OPTIONS);
@@ -67,19 +68,19 @@ export function matrixFactorization(options: MatrixFactorizationOptions): ModelD
 }
 
 export interface DlrmOptions {
-  /** How many numbers describe a sample. */
+  /** The number of dense numbers of a sample. */
   readonly dense: number;
-  /** For each categorical field, how many values it has. */
+  /** The number of values of each categorical field. */
   readonly categories: readonly number[];
-  /** Length of the vector of a category. Default: 16. */
+  /** The length of the vector of a category. Default: 16. */
   readonly width?: number;
-  /** Hidden widths of the network under the interactions. Default: [64]. */
+  /** The hidden widths of the network below the interactions. Default: [64]. */
   readonly bottom?: readonly number[];
-  /** Hidden widths of the network over the interactions. Default: [64, 32]. */
+  /** The hidden widths of the network above the interactions. Default: [64, 32]. */
   readonly top?: readonly number[];
 }
 
-/** What the options of dlrm must be. */
+/** The schemas of the options of dlrm. */
 const DLRM_OPTIONS: OptionKinds<DlrmOptions> = {
   dense: count,
   categories: counts.min(1),
@@ -89,9 +90,10 @@ const DLRM_OPTIONS: OptionKinds<DlrmOptions> = {
 };
 
 /**
- * Deep learning recommendation model (Naumov et al. 2019): dense numbers go through a network, categories through tables; the dot products
- * of all pairs, with the dense vector, go through a second network. Batch fields: `dense` (batch, dense), `categories` int32
- * (batch, fields) and `label` (batch), 0 or 1. Outputs: `loss` (binary cross-entropy), `logits` (batch).
+ * Deep learning recommendation model (Naumov et al. 2019): a network takes the dense numbers,
+ * tables take the categories; the dot products of all pairs, together with the dense vector, go
+ * through a second network. Batch fields: `dense` (batch, dense), `categories` int32 (batch,
+ * fields) and `label` (batch), 0 or 1. Outputs: `loss` (binary cross-entropy), `logits` (batch).
  */
 export function dlrm(options: DlrmOptions): ModelDefinition {
   checkOptions("dlrm", options, DLRM_OPTIONS);

@@ -14,18 +14,24 @@ import type { Scope } from "../scope.ts";
 import { classify } from "./task.ts";
 
 export interface ResnetOptions {
-  /** Channels, height and width. */
+  /** The channels, height and width of an image. */
   readonly image: readonly [channels: number, height: number, width: number];
   readonly classes: number;
-  /** Blocks of each stage; from the second stage on, the first block halves height and width. Default: [2, 2, 2, 2] (ResNet-18). */
+  /**
+   * The number of blocks of each stage; from the second stage on, the first block halves height and
+   * width. Default: [2, 2, 2, 2] (ResNet-18).
+   */
   readonly blocks?: readonly number[];
-  /** Channels of each stage. Default: 64, doubled at each stage. */
+  /** The channels of each stage. Default: 64, doubled at each stage. */
   readonly channels?: readonly number[];
-  /** `large`: 7×7 by steps of 2 and a maximum, for 224×224; `small`: 3×3, for images of about 32×32. Default: `large`. */
+  /**
+   * The first layers: `large`: a 7×7 convolution of stride 2 and max-pooling, for 224×224; `small`:
+   * a 3×3 convolution, for images of about 32×32. Default: `large`.
+   */
   readonly stem?: "large" | "small";
 }
 
-/** What the options of resnet must be. */
+/** The schemas of the options of resnet. */
 const RESNET_OPTIONS: OptionKinds<ResnetOptions> = {
   image: imageSize,
   classes: count,
@@ -35,8 +41,9 @@ const RESNET_OPTIONS: OptionKinds<ResnetOptions> = {
 };
 
 /**
- * Batch fields: `image` (batch, channels, height, width) and `label` int32 (batch). Outputs: `loss`, `logits`, `accuracy`.
- * Names follow torchvision's: `layer1.0.conv1.weight`. States: the running statistics of `batchNorm`.
+ * Batch fields: `image` (batch, channels, height, width) and `label` int32 (batch). Outputs:
+ * `loss`, `logits`, `accuracy`. Names follow torchvision's: `layer1.0.conv1.weight`. States: the
+ * running statistics of `batchNorm`.
  */
 export function resnet(options: ResnetOptions): ModelDefinition {
   checkOptions("resnet", options, RESNET_OPTIONS);
@@ -69,7 +76,7 @@ function stemOf(m: Scope, x: Value, outputs: number, stem: "large" | "small"): V
   return large ? maxPool(m, start, { kernel: 3, stride: 2, padding: 1 }) : start;
 }
 
-/** Two 3×3 convolutions beside a shortcut, which is a 1×1 convolution where size or channels change. */
+/** Two 3×3 convolutions with a shortcut, which is a 1×1 convolution if size or channels change. */
 function basicBlock(scope: Scope, x: Value, outputs: number, stride: number): Value {
   return scope.within(() => {
     const first = convolve(scope.child("conv1"), x, outputs, 3, stride);

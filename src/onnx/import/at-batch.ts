@@ -1,4 +1,4 @@
-/** Import for a number of samples, whatever number the file was exported with. */
+/** Imports a file for any number of samples, whatever number it was exported with. */
 import { LockstepError } from "../../errors.ts";
 import type { GraphBuilder, Value } from "../../graph/index.ts";
 import { newBuilder, operatorTable } from "../../ops/index.ts";
@@ -14,7 +14,10 @@ import { drawing } from "./random.ts";
 import { planRebatch, rebatch } from "./rebatch.ts";
 import type { Rebatching } from "./remake.ts";
 
-/** The size that the first dim of every input has in the file; undefined if it is open, or differs. */
+/**
+ * The size that the first dim of every input has in the file; undefined if it is open, or if the
+ * sizes differ.
+ */
 export function fixedBatch(file: OnnxFile, options: ImportIntoOptions): number | undefined {
   const { graph } = file.model;
   const initial = new Set(graph.initializer.map(({ name }) => name));
@@ -29,8 +32,9 @@ export function fixedBatch(file: OnnxFile, options: ImportIntoOptions): number |
 }
 
 /**
- * `importInto` for `options.batch` samples. Where the file has another batch, its graph is made for this one.
- * Throws ONNX_UNSUPPORTED, naming the node in the way, where that cannot be done.
+ * Does the same as `importInto` for `options.batch` samples. If the file has another batch size,
+ * its graph is rebuilt for this one. Throws ONNX_UNSUPPORTED, naming the node in the way, if that
+ * is impossible.
  */
 export function importAtBatch(
   builder: GraphBuilder,
@@ -97,7 +101,7 @@ function planned(
       {
         hint:
           `Train with a batch of ${from} in one micro-batch, or export it with a dynamic batch` +
-          // Of one sample nothing tells an index from any other zero.
+          // With one sample, nothing distinguishes the index of a sample from any other zero.
           (from === 1 ? ", or from an example of two samples or more." : "."),
         fields: { file: file.name, batch: from },
         cause: error,
@@ -106,7 +110,10 @@ function planned(
   }
 }
 
-/** Noise of a shape that the file tells is noise for its own batch. */
+/**
+ * Throws for random numbers of a shape that the file fixes: they are only correct for its own
+ * batch.
+ */
 function checkDrawn({ graph }: Rebatching, file: OnnxFile, from: number): void {
   const told = graph.nodes.find(
     ({ op, inputs }) => inputs.length === 0 && operatorTable.find(op)?.draws === true,
@@ -128,10 +135,10 @@ function valueOf(made: ReadonlyMap<string, Value>, value: Value): Value {
   throw new LockstepError("ONNX_UNSUPPORTED", `"${value.name}" is the same whatever is put in.`);
 }
 
-/** What a file asks of its sink, kept to be asked again. */
+/** Records what a file requests of its sink, so that it can be requested again. */
 class Recording {
   readonly inputs = new Map<string, Value>();
-  /** By the name of the node's output, which passes its input on. */
+  /** The dropout rates, by the name of the output of the node that stands in for the dropout. */
   readonly dropouts = new Map<string, number>();
   readonly updates: { readonly name: string; readonly next: Value }[] = [];
   readonly #parameters = new Map<string, Parameters<ImportSink["parameter"]>>();

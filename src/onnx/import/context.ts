@@ -1,4 +1,4 @@
-/** What rules see of a node, and which attributes a node may keep. */
+/** The context of import rules, and a check of the attributes that a node may keep. */
 import {
   type Attributes,
   encodeAttributes,
@@ -10,7 +10,7 @@ import { INTERNAL_OPSET } from "../encode.ts";
 import type { ImportNode, RuleContext } from "../upgrade/index.ts";
 import type { Importer } from "./importer.ts";
 
-/** What the rules for `node` see. */
+/** The context of the rules for `node`. */
 export function ruleContext(importer: Importer, node: ImportNode): RuleContext {
   const { builder } = importer;
   const fail = (what: string, hint?: string): never => importer.fail(what, hint);
@@ -73,7 +73,10 @@ export function ruleContext(importer: Importer, node: ImportNode): RuleContext {
   };
 }
 
-/** Attributes that the definition has, of its kinds; others must say what holds anyway. */
+/**
+ * The attributes that the definition has, of the kinds that it states. Other attributes must have a
+ * value without effect.
+ */
 export function checkAttributes(
   importer: Importer,
   node: ImportNode,
@@ -95,7 +98,7 @@ export function checkAttributes(
   return Object.fromEntries(kept);
 }
 
-/** Settings that our definitions do not have, with the values at which they change nothing. */
+/** Settings that our definitions do not have, with the values at which they have no effect. */
 const INERT: Readonly<Record<string, readonly (number | string)[]>> = {
   storage_order: [0],
   ceil_mode: [0],

@@ -1,6 +1,7 @@
 /**
- * Parameters as their owner lists them, from the module itself: which there are, which are trained, which are one tensor. The
- * list is the truth; weights of the file are found by name, or by their values where the list has those.
+ * Parameters as their owner lists them, from the module itself: their names, which are trained, and
+ * which are the same tensor. The list decides; weights of the file are found by name, or by their
+ * values if the list has those.
  */
 import { readFileSync } from "node:fs";
 import { LockstepError } from "../../errors.ts";
@@ -15,23 +16,25 @@ import { type Read, readsOf, type Weight, type WeightPlan } from "./weights.ts";
 
 /** A parameter of the module that a file was exported from. */
 export interface DeclaredParameter {
-  /** In its state dict. */
+  /** The name in the module's state dict. */
   readonly name: string;
-  /** Default: true. */
+  /** Whether it is trained. Default: true. */
   readonly requiresGrad?: boolean;
-  /** The name of another parameter that is the same tensor. */
+  /** The name of another parameter that shares its tensor. */
   readonly tiedTo?: string;
 }
 
 interface Declared extends DeclaredParameter {
   readonly tensor?: Tensor | undefined;
-  /** Whether the list says that it is a parameter; a state dict alone also has buffers. */
+  /** Whether the list says that this is a parameter: a plain state dict also contains buffers. */
   readonly certain: boolean;
 }
 
 /**
- * The plan with the roles, names and ties that a list or a safetensors file of a state dict gives.
- * @throws INVALID_OPTION naming each parameter that has no place in the file; FILE_NOT_FOUND, FILE_CORRUPT
+ * The plan with the roles, names and ties that a list, or a safetensors file of a state dict,
+ * gives.
+ * @throws INVALID_OPTION naming each parameter that is not in the file; FILE_NOT_FOUND,
+ * FILE_CORRUPT
  */
 export function declareParameters(
   file: OnnxFile,
@@ -46,7 +49,7 @@ function certain(item: DeclaredParameter): Declared {
   return { ...item, certain: true };
 }
 
-/** Tensors of a safetensors file; its metadata `parameters` may say more of them. */
+/** The tensors of a safetensors file; its metadata field `parameters` may tell more about them. */
 function readList(path: string): Declared[] {
   let bytes: Uint8Array;
   try {
@@ -158,7 +161,10 @@ class Declaration {
     });
   }
 
-  /** A second name; where the file has a weight of its own for it, that weight's readers read the first. */
+  /**
+   * Adds a second name. If the file has a separate weight for it, that weight's readers read the
+   * first one.
+   */
   #tied(item: Declared, tiedTo: string): void {
     const first = this.#weights.get(tiedTo);
     if (first === undefined) {

@@ -1,4 +1,4 @@
-/** Types of a model's inputs, with names of dims bound to sizes. */
+/** The types of a model's inputs, in which named dims get sizes. */
 import { LockstepError } from "../../errors.ts";
 import { anything, type OptionKinds } from "../../options.ts";
 import { dtypeFromOnnx, formatShape, type Shape, type TensorType } from "../../tensor/index.ts";
@@ -6,15 +6,15 @@ import type { RawValueInfo } from "../schema.ts";
 import { elementTypeName } from "../tensor.ts";
 
 export interface DimOptions {
-  /** Sizes for the dims that have a name in the file: `{ batch: 8 }`. */
+  /** The sizes of the dims that have a name in the file: `{ batch: 8 }`. */
   readonly dims?: Readonly<Record<string, number>>;
-  /** Whole shapes of inputs, in place of those in the file. */
+  /** Whole shapes of inputs, which replace those in the file. */
   readonly shapes?: Readonly<Record<string, Shape>>;
-  /** Size of the first dim of every input where the file leaves it open. */
+  /** The size of the first dim of every input, if the file leaves it open. */
   readonly batch?: number;
 }
 
-/** What the sizes that a caller gives must be; each is looked at where it is used. */
+/** The schemas of the sizes that a caller gives; each is checked where it is used. */
 export const DIM_OPTIONS: OptionKinds<DimOptions> = {
   dims: anything.optional(),
   shapes: anything.optional(),

@@ -1,4 +1,7 @@
-/** A raw graph while its weights are restored: reads get other names, weights are added, nodes are put before all others. */
+/**
+ * Edits a raw graph while its weights are restored: redirects reads, adds weights, and puts nodes
+ * before all others.
+ */
 import { type Tensor, tensorFrom } from "../../tensor/index.ts";
 import { toRawAttribute, toRawTensor } from "../encode.ts";
 import type { RawAttribute, RawGraph, RawNode } from "../schema.ts";
@@ -8,12 +11,12 @@ export class GraphEdit {
   readonly #graph: RawGraph;
   readonly #nodes: RawNode[];
   readonly #before: RawNode[] = [];
-  /** By the node that they precede. */
+  /** The added nodes, by the index of the node that they precede. */
   readonly #prior = new Map<number, RawNode[]>();
-  /** By the node that they follow. */
+  /** The added nodes, by the index of the node that they follow. */
   readonly #after = new Map<number, RawNode[]>();
   readonly #added = new Map<string, Tensor>();
-  /** Initializers that take the name of another weight, and what they were called. */
+  /** Initializers that take the name of another weight, with their former names. */
   readonly #renamed = new Map<string, string>();
   readonly #taken: Set<string>;
 
@@ -26,7 +29,7 @@ export class GraphEdit {
     ]);
   }
 
-  /** As they are now, without those that were put before them. */
+  /** The nodes in their present form, without those that were put before them. */
   get nodes(): RawNode[] {
     return this.#nodes;
   }
@@ -39,7 +42,10 @@ export class GraphEdit {
     inputs[input] = name;
   }
 
-  /** The initializer `given` under a name of its own, beside others with the same values. */
+  /**
+   * Adds the initializer `given` again under another name, because other weights have the same
+   * values.
+   */
   copy(given: string, name: string): void {
     this.#renamed.set(name, given);
   }
@@ -48,7 +54,7 @@ export class GraphEdit {
     this.#added.set(name, tensor);
   }
 
-  /** A node before all others; returns the name of its output. */
+  /** Adds a node before all others and returns the name of its output. */
   prepend(
     opType: string,
     inputs: readonly string[],
@@ -60,7 +66,9 @@ export class GraphEdit {
     return node.name;
   }
 
-  /** Cuts a value along its first dim into equal parts, before all nodes; returns their names. */
+  /**
+   * Splits a value along its first dim into equal parts, before all nodes, and returns their names.
+   */
   split(input: string, parts: number): string[] {
     const output = Array.from({ length: parts }, (_, index) =>
       this.#fresh(`${input}/part_${index}`),
@@ -70,7 +78,10 @@ export class GraphEdit {
     return output;
   }
 
-  /** No gradient shall go through output 0 of a node; with `only`, not at places where its input `index` is that number. */
+  /**
+   * Stops the gradient at output 0 of a node; with `only`, just at positions where its input
+   * `index` is that number.
+   */
   detach(node: number, only?: { readonly index: number; readonly equals: number }): void {
     const own = this.#nodes[node];
     const [output = ""] = own?.output ?? [];
@@ -95,7 +106,7 @@ export class GraphEdit {
     this.#after.set(node, added);
   }
 
-  /** No gradient shall go through an input of a node. */
+  /** Stops the gradient at an input of a node. */
   detachInput({ node, input }: Omit<Read, "initializer">): void {
     const own = this.#nodes[node]?.input[input];
     if (own === undefined) return;
@@ -104,7 +115,7 @@ export class GraphEdit {
     this.redirect({ node, input, initializer: own }, detached.name);
   }
 
-  /** A BatchNormalization by the statistics of the batch. */
+  /** Makes a BatchNormalization use the statistics of the batch. */
   trainNormalization(node: number): void {
     const own = this.#nodes[node];
     if (own === undefined) return;
@@ -116,7 +127,10 @@ export class GraphEdit {
     };
   }
 
-  /** A BatchNormalization by fixed statistics behind output 0 of a node: `operands` are scale, shift, mean and variance. */
+  /**
+   * Adds a BatchNormalization with fixed statistics behind output 0 of a node: `operands` are
+   * scale, shift, mean and variance.
+   */
   normalize(
     node: number,
     operands: readonly string[],
@@ -161,9 +175,9 @@ export class GraphEdit {
     };
   }
 
-  /** The graph as it is now; initializers that nothing reads any more are gone. */
+  /** The graph in its present form, without initializers that are not read any more. */
   result(): RawGraph {
-    // An Identity whose output is a weight of its own now.
+    // An Identity is removed if its output is now a weight of its own.
     const nodes = this.#nodes.flatMap((node, at) =>
       this.#renamed.has(node.output[0] ?? "")
         ? []
@@ -174,7 +188,8 @@ export class GraphEdit {
     for (const { name } of this.#graph.output) read.add(name);
     // Branches read initializers of the graph around them.
     const nested = node.some(({ attribute }) => attribute.some(({ g }) => g !== undefined));
-    // In the order of the file: each initializer under its new names, then under its own if that is still read.
+    // In the order of the file: each initializer under its new names, then under its own name if
+    // that is still read.
     const initializer = this.#graph.initializer.flatMap((raw) => {
       const names = [...this.#renamed].filter(([, given]) => given === raw.name);
       const isGone = this.#renamed.has(raw.name) || this.#added.has(raw.name);

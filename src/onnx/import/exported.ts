@@ -1,29 +1,36 @@
 /**
- * What PyTorch's newer exporter (`torch.onnx.export(dynamo=True)`) tells of the program that a file came from: the graph's
- * signature (which weights are parameters, which buffers) and, for each node, the operation that it was made for.
+ * Reads what PyTorch's newer exporter (`torch.onnx.export(dynamo=True)`) records of the program
+ * that a file came from: the graph's signature (which weights are parameters, which buffers) and,
+ * for each node, the operation that it was made for.
  */
 import type { RawEntry, RawGraph, RawNode } from "../schema.ts";
 
-/** An input of the exported program that is a weight: its name there, and in the state dict of the module. */
+/**
+ * An input of the exported program that is a weight: its name there, and its name in the state dict
+ * of the module.
+ */
 export interface Placeholder {
   readonly name: string;
   readonly kind: "parameter" | "buffer" | "constant";
   readonly target: string;
 }
 
-/** The operation of the exported program that a node was made for: `%linear = aten.linear(%x, %p_0_weight, %p_0_bias)`. */
+/**
+ * The operation of the exported program that a node was made for: `%linear = aten.linear(%x,
+ * %p_0_weight, %p_0_bias)`.
+ */
 export interface Operation {
-  /** Of its result: `linear`. */
+  /** The name of its result: `linear`. */
   readonly name: string;
-  /** `linear`, without namespace and overload. */
+  /** The operator without namespace and overload: `linear`. */
   readonly operator: string;
-  /** Names of values that it reads, in order. */
+  /** The names of the values that it reads, in order. */
   readonly reads: readonly string[];
   /** All arguments, as text: `%p_0_weight, %ids, 1`. */
   readonly args: string;
-  /** The module that it belongs to: `encoder.layer.0`; empty for the model itself. */
+  /** The path of the module that it belongs to: `encoder.layer.0`; empty for the model itself. */
   readonly module: string;
-  /** Lines of source that led to it, if the file has them. */
+  /** The lines of source that led to it, if the file has them. */
   readonly trace: string;
 }
 
@@ -33,7 +40,10 @@ const KINDS: Readonly<Record<string, Placeholder["kind"]>> = {
   CONSTANT_TENSOR: "constant",
 };
 
-/** The weights of the exported program by their names there; undefined for files of other exporters. */
+/**
+ * The weights of the exported program, by their names in it; undefined for files of other
+ * exporters.
+ */
 export function signatureOf(graph: RawGraph): ReadonlyMap<string, Placeholder> | undefined {
   const text = metadata(graph, "pkg.torch.export.ExportedProgram.graph_signature");
   if (text === undefined) return undefined;
@@ -45,13 +55,13 @@ export function signatureOf(graph: RawGraph): ReadonlyMap<string, Placeholder> |
   for (const [, name, kind, target] of text.matchAll(/^(\w+): (\w+) target='([^'\n]*)'/gm)) {
     add(name, kind, target);
   }
-  // As the versions before 2.7 print it.
+  // This is the form that versions before 2.7 print.
   const older = /InputKind\.(\w+): \d+>, arg=TensorArgument\(name='(\w+)'\), target='([^'\n]*)'/g;
   for (const [, kind, name, target] of text.matchAll(older)) add(name, kind, target);
   return found;
 }
 
-/** What a node was made for; undefined if the file does not say. */
+/** The operation that a node was made for; undefined if the file does not say. */
 export function operationOf(node: RawNode): Operation | undefined {
   const text = metadata(node, "pkg.torch.onnx.fx_node");
   const [, name, target = "", args = ""] =

@@ -1,6 +1,7 @@
 /**
- * A file in another float type: all its floats become `dtype`, those of weights, inputs, constants and casts. Half types and
- * float64 train so in float32. Only the messages are changed: what operators mean stays with the importer.
+ * Converts all floats of a file to `dtype`: those of weights, inputs, constants and casts. In this
+ * way, models in half types and in float64 are trained in float32. Only the messages are changed:
+ * the importer decides what operators mean.
  */
 import {
   convertTensor,
@@ -23,15 +24,15 @@ import {
   type RawValueInfo,
 } from "../schema.ts";
 
-/** The float types that models from files are trained in. */
+/** The float types in which models from files are trained. */
 export type TrainedFloat = "float32" | "float64";
 
-/** Attributes that are the number of an element type. */
+/** The attributes that hold the number of an element type. */
 const TYPE_ATTRIBUTES = new Set(["to", "dtype", "output_dtype"]);
 
 export function withFloats(file: OnnxFile, dtype: TrainedFloat): OnnxFile {
   const { model } = file;
-  // The engine compares weights by the memory that they lie in: each is converted once.
+  // The engine recognizes equal weights by their memory, so each is converted only once.
   const known = new WeakMap<RawTensor, Tensor>();
   return {
     ...file,
@@ -72,7 +73,7 @@ function inInfo(info: RawValueInfo, dtype: TrainedFloat): RawValueInfo {
 }
 
 function inNode(node: RawNode, dtype: TrainedFloat): RawNode {
-  // Resize reads its scales as float32, whatever it scales.
+  // Resize reads its scales as float32, whatever type it resizes.
   const attribute = node.attribute.map((own) => inAttribute(own, dtype));
   const isEmpty = node.opType === "ConstantOfShape" && attribute.length === 0;
   return {
@@ -85,7 +86,7 @@ function inAttribute(own: RawAttribute, dtype: TrainedFloat): RawAttribute {
   const { name, i, f, floats } = own;
   if (own.g !== undefined) return { ...own, g: inGraph(own.g, dtype) };
   if (i !== undefined && TYPE_ATTRIBUTES.has(name)) return { ...own, i: inNumber(i, dtype) };
-  // A Constant of numbers is float32 by its form.
+  // A Constant whose value is an attribute of float numbers is float32 by definition.
   if (name === "value_float") return tensorAttribute("value", tensorFrom(dtype, [], [f ?? 0]));
   if (name === "value_floats") {
     return tensorAttribute("value", tensorFrom(dtype, [floats.length], floats));

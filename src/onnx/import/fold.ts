@@ -1,4 +1,7 @@
-/** Computes nodes whose inputs are all known, as long as they are small: shapes, masks, positions. */
+/**
+ * Computes nodes whose inputs are all known, as long as the results are small: shapes, masks,
+ * positions.
+ */
 import {
   type Graph,
   type GraphBuilder,
@@ -15,7 +18,7 @@ import { SIZES } from "../vary.ts";
 
 type Foldable = Pick<ImportNode, "op" | "name" | "inputs" | "attributes" | "outputs">;
 
-// Larger ones are left to the engine, which folds them when it compiles.
+// Larger results are left to the engine, which folds them when it compiles.
 const MAX_FLOATS = 16_384;
 const MAX_INTEGERS = 262_144;
 
@@ -45,7 +48,10 @@ export function foldConstants(graph: Graph): Graph {
   return builder.build(graph.outputs.map((name) => values.get(name) as Value));
 }
 
-/** The node's outputs as constants, or undefined if it must stay. `batch`: of the model that is made. */
+/**
+ * The node's outputs as constants, or undefined if it must stay. `batch` is the batch size of the
+ * model that is built.
+ */
 export function foldNode(
   builder: GraphBuilder,
   definition: OperatorDefinition,
@@ -76,7 +82,10 @@ export function foldNode(
   return results?.map((result) => builder.constant(result));
 }
 
-/** Builds for the sizes that are compared fold the same nodes: what grows with the batch counts as in the first of them. */
+/**
+ * The builds at the sizes that are compared must fold the same nodes, so what grows with the batch
+ * is counted as in the first of them.
+ */
 function countAsCompared(count: number, batch: number): number {
   const isCompared = SIZES.some((size) => size === batch);
   return isCompared && count % batch === 0 ? (count / batch) * SIZES[0] : count;

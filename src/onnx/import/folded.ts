@@ -1,7 +1,8 @@
 /**
- * Parameters that the newer exporter's optimizer computed with, so that the file has only the result: rows of a table of
- * positions, a token for each place in a fixed batch, the exponential of a scale. Where the way back is clear it is taken;
- * where it is not, the parameter is said to be lost.
+ * Finds parameters that the newer exporter's optimizer computed with, so that the file only has the
+ * result: rows of a table of positions, a token repeated for each sample of a fixed batch, the
+ * exponential of a scale. If the computation can be undone, it is; otherwise the parameter is
+ * reported as lost.
  */
 import { evaluateNode, fromTensor, toTensor } from "../../reference/index.ts";
 import { formatShape, scalar, type Tensor, tensorFrom } from "../../tensor/index.ts";
@@ -18,32 +19,35 @@ export interface FoldedContext {
   readonly file: OnnxFile;
   readonly floats: ReadonlyMap<string, RawTensor>;
   readonly edit: GraphEdit;
-  /** Of initializers that are no parameters as they stand. */
+  /** The reads of initializers that are not parameters themselves. */
   readonly reads: readonly Read[];
-  /** Of each node. */
+  /** The operation of each node. */
   readonly operations: readonly (Operation | undefined)[];
-  /** Parameters that the file does not have; those found are taken out. */
+  /** The names of parameters that the file does not have; those that are found are removed. */
   readonly names: Set<string>;
-  /** Buffers that the file does not have. */
+  /** The names of buffers that the file does not have. */
   readonly buffers: ReadonlySet<string>;
-  /** Those that it has. */
+  /** The parameters that the file has. */
   readonly weights: ReadonlyMap<string, Weight>;
 }
 
 export interface Folded {
   readonly weights: readonly Weight[];
   readonly notices: readonly string[];
-  /** Parameters that constants were made of in a way that cannot be undone. */
+  /** The names of parameters from which constants were computed in a way that cannot be undone. */
   readonly lost: readonly string[];
 }
 
-/** Operations that move elements and compute nothing. */
+/** Operations that only move elements. */
 const MOVES =
   /^(expand|view|reshape|unsqueeze|squeeze|permute|transpose|t|slice|select|index|index_select|embedding|repeat|clone|contiguous|alias|to|_to_copy|flatten|unflatten|gather|narrow|getitem|repeat_interleave|unsafe_view|cat)$/;
-/** Those that may leave something out. */
+/** Those of them that may omit some elements. */
 const PICKS = /^(slice|select|index|index_select|embedding|gather|narrow|getitem|cat)$/;
 const REPEATS = /^(expand|repeat)$/;
-/** Operations whose results are made of no parameter: masks, positions, tables of angles, infinities. */
+/**
+ * Operations whose results are not made of parameters: masks, positions, tables of angles,
+ * infinities.
+ */
 const MADE =
   /^(where|zeros|ones|full|arange|new_\w+|\w+_like|eye|tril|triu|sin|cos|eq|ne|lt|le|gt|ge|logical_\w+|bitwise_\w+|isin|linspace|scalar_tensor|masked_fill|lift_fresh_copy|_tensor_constant\d*|c_\w+|val|polar|outer|pow|cumsum)$/;
 
@@ -60,7 +64,8 @@ export function restoreFolded(context: FoldedContext): Folded {
     if (operation === undefined || !COMPUTES.test(stemOf(initializer))) return true;
     return !isOfKnown(context, { initializer, reads, module: operation.module }, computed);
   });
-  // One that is placed leaves fewer candidates for the others: until no more can be placed.
+  // A result that is assigned leaves fewer candidates for the others, so this repeats until no more
+  // can be assigned.
   for (let count = -1; count !== open.length; ) {
     count = open.length;
     lost.clear();
@@ -96,10 +101,10 @@ export function restoreFolded(context: FoldedContext): Folded {
   return { weights, notices, lost: [...left, ...computed] };
 }
 
-/** Names of buffers that hold no floats, and of statistics, which normalizations alone read. */
+/** Names of buffers that hold no floats, and of statistics, which only normalizations read. */
 const OTHERS = /(_index|_ids|num_batches_tracked|running_mean|running_var)$/;
 
-/** Buffers that constants may have been computed from. `isThere` tells what the file has. */
+/** The buffers from which constants may have been computed. `isThere` says what the file has. */
 export function lostBuffers(
   signature: ReadonlyMap<string, Placeholder>,
   isThere: (name: string) => boolean,
@@ -109,7 +114,10 @@ export function lostBuffers(
   return new Set(names.filter((name) => !isThere(name) && !OTHERS.test(name)));
 }
 
-/** Equal results of several modules are one initializer, so reads of each module count alone, unless equality is no chance. */
+/**
+ * Equal results of several modules are one initializer, so the reads of each module count
+ * separately, unless equality cannot be chance.
+ */
 function byModule({ file, floats, reads, operations }: FoldedContext): [string, Read[]][] {
   const groups = new Map<string, [string, Read[]]>();
   for (const read of reads) {
@@ -125,12 +133,15 @@ function byModule({ file, floats, reads, operations }: FoldedContext): [string, 
   return [...groups.values()];
 }
 
-/** `embedding_2` → `embedding`. */
+/** The name without its number: `embedding_2` → `embedding`. */
 function stemOf(name: string): string {
   return name.replace(/_\d+$/, "");
 }
 
-/** What of the module that reads a result, or of its parts, the file does not have; if no parameter, of the modules around it. */
+/**
+ * The candidates for a result: what the file lacks of the parameters of the module that reads the
+ * result or its parts; if there is none, of the modules around it.
+ */
 function candidatesFor(
   { names, buffers }: FoldedContext,
   { module }: Operation,
@@ -144,8 +155,9 @@ function candidatesFor(
 }
 
 /**
- * The one that the line of source speaks of; if none, the parameter that is called as what is done with it: tokens are repeated
- * for each sample, positions are not; if none, the only parameter.
+ * Chooses the candidate that the line of source mentions; if there is none, the parameter whose
+ * name suits the operation (tokens are repeated for each sample, positions are not); if there is
+ * none, the only candidate.
  */
 function choose(
   candidates: readonly string[],
@@ -162,7 +174,7 @@ function choose(
   return found.length === 1 ? found[0] : undefined;
 }
 
-/** Those whose own name, or that of their module, is in the line of source. */
+/** The candidates whose own name, or the name of their module, occurs in the line of source. */
 function spokenOf(names: readonly string[], { trace }: Operation): readonly string[] {
   const line = trace.trimEnd().split("\n").at(-1) ?? "";
   return names.filter((name) => {
@@ -209,7 +221,7 @@ function undo(context: FoldedContext, found: Case): Undone | undefined {
   return { weight: weight(`the file has ${offset} + it as "${initializer}"`) };
 }
 
-/** A table again from what was gathered from it, each row once. */
+/** Restores a table from the rows that were gathered from it, each row once. */
 function ungather(
   context: FoldedContext,
   found: Case,
@@ -222,7 +234,7 @@ function ungather(
   const isVector = tensor.shape.filter((size) => size > 1).length <= 1;
   const first = isRepeated ? repeated(tensor) : undefined;
   if (first !== undefined) {
-    // One row for each place in the batch: the row, with the rank that it had.
+    // One row for each sample of the batch: the row itself, with its original rank.
     replace(context, found, first, (edit, own) => {
       edit.add(`${name}/shape`, tensorFrom("int64", [tensor.shape.length], tensor.shape));
       return edit.prepend("Expand", [own, `${name}/shape`], `${name}/expanded`);
@@ -231,20 +243,22 @@ function ungather(
   }
   const table = isVector ? undefined : tableOf(tensor);
   if (table !== undefined) {
-    // Not the name of the whole: their order is not that of the table.
+    // The table does not get the name of the whole, because its rows are not in the order of the
+    // original.
     const own = table.isWhole ? name : `${name}.rows`;
     gatherFrom(context.edit, table, { name: own, reads, shape: tensor.shape });
     if (table.isWhole) return { weight: weight(why) };
     return inPart(found, table.rows, { ...weight(why, "rows"), name: own });
   }
-  // Rows that are equal by chance, as in a table of zeros, cannot be told from one row read twice.
+  // Rows that are equal by chance, as in a table of zeros, cannot be distinguished from one row
+  // that is read twice.
   if (!isVector && isUniform(tensor)) return undefined;
   replace(context, found, tensor, (_, own) => own);
   if (PICKS.test(operator)) return inPart(found, tensor, weight(why, "rows"));
   return { weight: weight(why, isVector ? "flat" : "same") };
 }
 
-/** The file may have less than the whole of the parameter. */
+/** The file may have only a part of the parameter. */
 function inPart({ name, initializer }: Case, { shape }: Tensor, weight: Weight): Undone {
   const notice =
     `Of ${name} the file has only what "${initializer}" was made of, ${formatShape(shape)}: ` +
@@ -252,7 +266,10 @@ function inPart({ name, initializer }: Case, { shape }: Tensor, weight: Weight):
   return { weight, notice };
 }
 
-/** The parameter as an initializer with its name, and all reads from what `make` computes of it. */
+/**
+ * Makes the parameter an initializer with its name, and lets all reads use the value that `make`
+ * computes from it.
+ */
 function replace(
   { edit }: FoldedContext,
   { name, reads }: Case,

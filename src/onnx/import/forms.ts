@@ -1,9 +1,12 @@
-/** How operations of PyTorch and nodes of ONNX hold their weights: in which order, turned or not, of what size. */
+/**
+ * How operations of PyTorch and nodes of ONNX store their weights: their order, whether they are
+ * transposed, and their size.
+ */
 import type { RawNode } from "../schema.ts";
 import type { Operation } from "./exported.ts";
 import type { Layout } from "./weights.ts";
 
-/** Names that an operation reads, in the order in which nodes of ONNX read them. */
+/** The names that an operation reads, in the order in which nodes of ONNX read them. */
 export function operands(operation: Operation | undefined): readonly string[] {
   if (operation === undefined) return [];
   const { operator, reads } = operation;
@@ -12,7 +15,7 @@ export function operands(operation: Operation | undefined): readonly string[] {
   return isSum && bias !== undefined ? [...factors, bias] : reads;
 }
 
-/** The form of a weight at an input of a node, by what the operation does with it. */
+/** The layout of a weight at an input of a node, from what the operation does with it. */
 export function layoutOf(
   node: RawNode,
   input: number,
@@ -25,7 +28,7 @@ export function layoutOf(
   return isVector && rank > 1 && !operator.includes("layer_norm") ? "flat" : "same";
 }
 
-/** The form of the weight of a layer at input 1 of its node. */
+/** The layout of the weight of a layer at input 1 of its node. */
 export function matrixLayout(node: RawNode): Layout {
   const isTurned = node.opType === "MatMul" || (node.opType === "Gemm" && !flag(node, "transB"));
   return isTurned ? "transposed" : "same";

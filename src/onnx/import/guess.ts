@@ -1,6 +1,7 @@
 /**
- * The weights of files that do not say what their initializers are: by the older exporter of PyTorch, by Keras, JAX and
- * others. Names, who reads a weight and what is in it decide; what they leave open is said.
+ * Finds the weights of files that do not say what their initializers are: files of PyTorch's older
+ * exporter, of Keras, JAX and others. The decision follows from names, readers and contents; what
+ * they leave open is reported.
  */
 import { elementCount, type Tensor } from "../../tensor/index.ts";
 import type { OnnxFile } from "../read.ts";
@@ -25,13 +26,13 @@ import {
   type WeightPlan,
 } from "./weights.ts";
 
-/** Inputs that hold weights if they are no masks. */
+/** The inputs that hold weights, unless they are masks. */
 const FACTORS: Readonly<Record<string, readonly number[]>> = {
   MatMul: [0, 1],
   Gather: [0],
   InstanceNormalization: [1, 2],
 };
-/** Operators of which no input but the first can be a weight. */
+/** Operators of which only the first input can be a weight. */
 const SETTINGS = [
   "Where",
   "Clip",
@@ -45,14 +46,17 @@ const SETTINGS = [
 ];
 const COMPARISONS = ["Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Min", "Max"];
 
-/** Names of weights in the modules that people write. */
+/** Common names of weights in modules. */
 const PARAMETER_NAMES =
   /(^|[._/:])(\w*weight\w*|\w*bias|bias_[ih]h\w*|gamma\w*|beta\w*|kernel|\w*token\w*|\w*embed\w*|\w*scale\w*|alpha|slope\w*|\w*bias_table|\w*_emb|query|latents?|temperature|ls\d?|layer_scale\w*|w\d?|b\d?|ReadVariableOp(\/resource)?)(:0)?$/i;
-/** Names of what modules keep as buffers. */
+/** Common names of buffers in modules. */
 const BUFFER_NAMES =
   /(mask|inv_freq|freqs|cos|sin|rotary|sinusoid|slopes$|alibi|anchor|(^|[._])(mean|std|pe)$|(^|\.)table$|position_ids|final_logits_bias|running_|moving_(mean|var)|_index$|\bbuffer)/i;
 
-/** A weight or bias of a convolution that a normalization was folded into: no weight of the state dict any more. */
+/**
+ * The name of a weight or bias of a convolution into which a normalization was folded: it is no
+ * weight of the state dict any more.
+ */
 const FUSED = /^onnx::Conv_\d+$/;
 
 type Judgement = Pick<Weight, "role" | "why" | "unclear">;
@@ -71,7 +75,7 @@ class Guess {
   readonly #unclear: string[] = [];
   readonly #isTorch: boolean;
   readonly #moduleOfNode: (node: string) => string | undefined;
-  /** Modules with an InstanceNormalization. */
+  /** The modules with an InstanceNormalization. */
   readonly #grouping: ReadonlySet<string>;
   readonly #writtenOut: WrittenOut;
 
@@ -114,7 +118,7 @@ class Guess {
         for (const place of places) this.#edit.redirect(place, name);
       }
       const layout = module?.layout ?? "same";
-      // By its place in the module it can be chosen to be trained, even where its name is not known.
+      // It can be selected for training by its place in the module, even if its name is not known.
       const isPlaced = module === undefined && MADE_UP.test(given) && scope !== undefined;
       const place = module?.name ?? (isPlaced ? `${scope}.${given}` : name);
       const also = place === name ? {} : { module: place };
@@ -129,14 +133,17 @@ class Guess {
     return { graph, weights: this.#weights, notices: this.#notices, gradients, lost: [] };
   }
 
-  /** What is behind a constant that the exporter gathered, as nobody makes one by hand. */
+  /** The table behind a constant that the exporter gathered and that nobody would write by hand. */
   #tableOf(given: string, { role, unclear }: Judgement, tensor: Tensor): Table | undefined {
     const isOpen = role === "parameter" && unclear === true && MADE_UP.test(given);
     const isVector = tensor.shape.filter((size) => size > 1).length <= 1;
     return isOpen && this.#isTorch && !isVector ? tableOf(tensor) : undefined;
   }
 
-  /** Gives recurrent layers their parameters, where the file tells of them; returns the reads of those. */
+  /**
+   * Assigns parameters to recurrent layers, if the file identifies them; returns the reads of
+   * those.
+   */
   #recurrent(reads: ReadonlyMap<string, readonly Read[]>): ReadonlySet<Read> {
     const recurrences = new Recurrences(this.#file, this.#floats, this.#edit);
     const all = [...reads.values()].flat();
@@ -146,7 +153,7 @@ class Guess {
     return found.taken;
   }
 
-  /** Weights that only branches and bodies of loops read. */
+  /** Adds weights that only branches and bodies of loops read. */
   #nested(reads: ReadonlyMap<string, unknown>): void {
     const readers = nestedReaders(this.#graph);
     for (const [name, raw] of this.#floats) {
@@ -181,12 +188,12 @@ class Guess {
     if (factor !== undefined && !isUniform(tensor)) {
       return parameter(`${factor.node.opType} reads it as a factor`);
     }
-    // PyTorch keeps the names of biases: what has none there was computed.
+    // PyTorch keeps the names of biases, so a bias without one was computed.
     const isComputed = MADE_UP.test(name) && this.#isTorch;
     if (!isComputed && nodes.some(({ node }) => this.#isBiasOf(node, tensor))) {
       return parameter("it is a bias");
     }
-    // Converters write numbers of formulas as weights too.
+    // Converters also store the numbers of formulas as weights.
     const isNumber = elementCount(tensor.shape) === 1 && (MADE_UP.test(name) || !this.#isTorch);
     if (isNumber) return constant("a number");
     if (isComputed && nodes.some(({ node }) => this.#isOfGroups(node))) {
@@ -201,12 +208,12 @@ class Guess {
     return { ...parameter("nothing says that it is not"), unclear: true };
   }
 
-  /** Whether a node scales or shifts what an InstanceNormalization of the same module gave. */
+  /** Whether a node scales or shifts the result of an InstanceNormalization of the same module. */
   #isOfGroups({ opType, name }: RawNode): boolean {
     return (opType === "Mul" || opType === "Add") && this.#grouping.has(path(name));
   }
 
-  /** A vector that is added to the product of weights. */
+  /** Whether a tensor is a vector that is added to a product of weights. */
   #isBiasOf(node: RawNode, tensor: Tensor): boolean {
     if (node.opType !== "Add" || tensor.shape.filter((size) => size > 1).length > 1) return false;
     return node.input.some((input) =>
@@ -217,7 +224,7 @@ class Guess {
     );
   }
 
-  /** A folded transposed copy of a weight that the file has too is that weight. */
+  /** Ties a folded transposed copy of a weight to that weight, if the file has it too. */
   #tie(): void {
     const matrices = [...this.#weights.values()].filter(({ role }) => role === "parameter");
     for (const copy of matrices) {
@@ -272,7 +279,7 @@ class Guess {
   }
 }
 
-/** As Swin's modules call their biases of relative positions; other tables are nameless. */
+/** The name that Swin's modules give their relative position biases; other tables have no name. */
 function tableName(given: string, { isWhole }: Table, scope: string | undefined): OwnName {
   if (!isWhole || scope === undefined) return { name: `${given}.rows`, layout: "rows" };
   return { name: `${scope}.relative_position_bias_table`, layout: "same" };

@@ -1,4 +1,7 @@
-/** A file → a typed, static graph. Weights to be trained become inputs; all others stay constants. */
+/**
+ * Imports a file as a typed, static graph. Weights to be trained become inputs; all others stay
+ * constants.
+ */
 import { LockstepError } from "../../errors.ts";
 import { add, mul, type Reduction, scatterND, sub } from "../../functional/index.ts";
 import type { Graph, GraphBuilder, Value } from "../../graph/index.ts";
@@ -17,8 +20,9 @@ import type { Weight, WeightPlan } from "./weights.ts";
 
 export interface ImportOptions extends DimOptions {
   /**
-   * Which parameters are trained: by name, or `true` for all. Names are those of the state dict, also where the exporter renamed
-   * a weight (`onnx::MatMul_185` is `blocks.0.qkv.weight` too). Default: none.
+   * The parameters that are trained: selected by name, or `true` for all. Names are those of the
+   * state dict, even if the exporter renamed a weight (`onnx::MatMul_185` is also
+   * `blocks.0.qkv.weight`). Default: none.
    */
   readonly trainable?: Trainable;
 }
@@ -29,16 +33,19 @@ const IMPORT_OPTIONS: OptionKinds<ImportOptions & { readonly partial?: boolean }
   partial: flag.optional(),
 };
 
-/** Where an imported model's inputs, weights and statistics come from. */
+/** Provides an imported model's inputs, weights and statistics. */
 export interface ImportSink {
   input(name: string, type: TensorType): Value;
-  /** A weight to be trained; what is known of it. */
+  /** Adds a weight that is trained. */
   parameter(name: string, initial: Tensor, weight: Weight): Value;
-  /** A running statistic of normalization; without this it stays a constant. */
+  /** Adds a running statistic of normalization. Without this function, it stays a constant. */
   state?(name: string, initial: Tensor): ImportedState;
-  /** A dropout layer that the file left active. Without this it passes its input. */
+  /**
+   * Adds a dropout layer that is active in the file. Without this function, the layer passes its
+   * input on.
+   */
   dropout?(x: Value, rate: number): Value;
-  /** What the file draws. Without this it stays with the engine. */
+  /** Draws the file's random numbers. Without this function, the engine draws them. */
   readonly draw?: Draw;
 }
 
@@ -49,21 +56,24 @@ export interface ImportedState {
 
 export interface ImportIntoOptions extends ImportOptions {
   readonly mode?: "train" | "eval";
-  /** Names that the caller gives to other values. */
+  /** Names that the caller uses for other values. */
   readonly reserved?: readonly string[];
-  /** Whether normalization by running statistics, as inference exports have it, learns them again. */
+  /**
+   * Whether running statistics are updated again in normalizations of inference exports. Default:
+   * false.
+   */
   readonly trainStatistics?: boolean;
-  /** What the weights are, if the caller knows it already. */
+  /** The plan of the weights, if the caller already has it. */
   readonly plan?: WeightPlan;
 }
 
-/** What an imported model gives: values of the builder, by their names in the file. */
+/** The result of an import: values of the builder, by their names in the file. */
 export interface Imported {
   readonly inputs: ReadonlyMap<string, Value>;
   readonly outputs: ReadonlyMap<string, Value>;
-  /** Outputs that need a part of the file that is not understood, and the error of that part. */
+  /** Outputs that need an unsupported part of the file, with the error of that part. */
   readonly leftOut: ReadonlyMap<string, LockstepError>;
-  /** Any value of the model's own graph. Throws the error of the part that should give it. */
+  /** Any value of the model's own graph. Throws the error of the part that should provide it. */
   find(name: string): Value | undefined;
 }
 
@@ -131,7 +141,7 @@ export function importInto(
   return { inputs, ...outputsOf(file, importer, scope), find };
 }
 
-/** What is of a kind that is not supported is an error of those who need it. */
+/** The error of something unsupported concerns only those who need it. */
 function attempt<T>(scope: Scope, name: string, body: () => T): T | undefined {
   try {
     return body();
@@ -168,15 +178,16 @@ function outputsOf(
 
 export interface ImportedGraph {
   readonly graph: Graph;
-  /** Initial values of the inputs that are weights to be trained. */
+  /** The initial values of the inputs that are trained weights. */
   readonly parameters: ReadonlyMap<string, Tensor>;
   readonly leftOut: Imported["leftOut"];
 }
 
 /**
  * The forward graph of a model, with inputs, outputs and weights named as in the file.
- * @param options.partial whether outputs that are not understood are left out, as long as there are others
- * @throws UNKNOWN_OPERATOR, ONNX_UNSUPPORTED, INVALID_OPTION (dims without a size), SHAPE_MISMATCH, TYPE_MISMATCH
+ * @param options.partial whether unsupported outputs are omitted, as long as there are others
+ * @throws UNKNOWN_OPERATOR, ONNX_UNSUPPORTED, INVALID_OPTION (dims without a size), SHAPE_MISMATCH,
+ * TYPE_MISMATCH
  */
 export function importGraph(
   file: OnnxFile,
@@ -210,7 +221,10 @@ export function importGraph(
   return { graph: builder.build(outputs), parameters, leftOut };
 }
 
-/** ScatterND with a reduction loses updates in ONNX Runtime on several threads: it is made of ScatterElements. */
+/**
+ * A ScatterND with a reduction is composed of ScatterElements, because it loses updates in ONNX
+ * Runtime on several threads.
+ */
 function scattering({ inputs, attributes }: ImportNode): readonly Value[] | undefined {
   const reduction = attributes["reduction"]?.value ?? "none";
   const [x, indices, updates] = inputs;
@@ -218,7 +232,7 @@ function scattering({ inputs, attributes }: ImportNode): readonly Value[] | unde
   return [scatterND(x, indices as Value, updates as Value, reduction as Reduction)];
 }
 
-/** A dropout that the file left active (others are gone by now). */
+/** Imports a dropout that is active in the file; inactive ones were removed before. */
 function dropout(
   importer: Importer,
   node: ImportNode,
@@ -227,13 +241,15 @@ function dropout(
 ): readonly Value[] | undefined {
   const x = node.inputs[0];
   const ratio = node.inputs[1] && importer.numbers(node.inputs[1]);
-  // The mask (output 1) is not given: who reads it is refused.
+  // The mask (output 1) is not provided: a node that reads it is refused.
   if (x === undefined) return undefined;
   if (mode === "eval") return [x];
   return sink.dropout === undefined ? undefined : [sink.dropout(x, ratio?.[0] ?? 0.5)];
 }
 
-/** Running mean and variance are states that a training step replaces. */
+/**
+ * Imports a normalization whose running mean and variance are states that a training step replaces.
+ */
 function normalization(
   importer: Importer,
   node: ImportNode,
@@ -268,8 +284,8 @@ function normalization(
 }
 
 /**
- * The running variance as PyTorch keeps it: that of the batch is divided by one less than the count of its values, where ONNX
- * divides by the count.
+ * The running variance in PyTorch's form: the sum of squares of the batch is divided by the number
+ * of values less one, whereas ONNX divides by the number.
  */
 function unbiased(old: Value, next: Value, momentum: number, count: number): Value {
   const kept = mul(old, momentum);

@@ -1,7 +1,8 @@
 /**
- * Nodes of a file → nodes of a graph under construction, one after the other: functions and branches are inlined,
- * old forms upgraded, what is known computed. A node that is not understood is an error of all who need what it gives,
- * and of nobody else: a loss does not ask for the boxes that a second output sorts.
+ * Converts the nodes of a file to nodes of a graph under construction, one after the other.
+ * Functions and branches are inlined, old forms are upgraded, and known values are computed. The
+ * error of an unsupported node concerns only those who need its outputs: a loss does not need the
+ * boxes that a second output sorts.
  */
 import { LockstepError } from "../../errors.ts";
 import { type GraphBuilder, type OperatorDefinition, type Value } from "../../graph/index.ts";
@@ -15,17 +16,17 @@ import { foldNode } from "./fold.ts";
 import { domainOf, Scope } from "./scope.ts";
 import { inlineSubgraphs } from "./subgraphs.ts";
 
-/** What the importer asks its caller. */
+/** The functions that the importer calls for its caller. */
 export interface ImportHooks {
   /** Names that values must not take. */
   readonly reserved?: readonly string[];
-  /** Samples of the model that is made. */
+  /** The number of samples of the model that is built. */
   readonly batch?: number | undefined;
-  /** A node that the caller builds itself (training-mode normalization), or undefined. */
+  /** Builds a node in place of the importer (training-mode normalization), or returns undefined. */
   node?(node: ImportNode): readonly (Value | undefined)[] | undefined;
 }
 
-/** Ways out that work, the nearest first. */
+/** Suggestions that work, the most likely first. */
 const UNKNOWN_HINT =
   "Rewrite that layer in plain tensor operations before exporting: a cell called in a Python loop, for instance, exports as " +
   "operators that are known. Or add a definition: src/ops has one file an operator.";
@@ -40,10 +41,10 @@ export class Importer {
   readonly #functions: ReadonlyMap<string, RawFunction>;
   readonly #names = new Set<string>();
   readonly #reserved: ReadonlySet<string>;
-  /** What sequences hold. They are values that no graph has. */
+  /** The elements of sequences. Sequences are values that are not in the graph. */
   readonly #sequences = new Map<Value, readonly Value[]>();
   #nodes = 0;
-  /** The file's own structure has no end: no node after this one is looked at. */
+  /** Set if the file's own structure does not end: no further node is examined. */
   #isEndless = false;
 
   constructor(builder: GraphBuilder, file: OnnxFile, hooks: ImportHooks = {}) {
@@ -59,7 +60,7 @@ export class Importer {
     );
   }
 
-  /** All nodes of a graph or of a function's body. */
+  /** Imports all nodes of a graph or of a function's body. */
   nodes(nodes: readonly RawNode[], scope: Scope): void {
     for (const node of nodes) this.#node(node, scope);
   }
@@ -105,7 +106,7 @@ export class Importer {
     return inlineSubgraphs(this, node, graphs, scope);
   }
 
-  /** Builds one node: rules, then folding, then the graph. */
+  /** Builds one node: by rules, then by folding, then in the graph. */
   build(given: ImportNode): readonly (Value | undefined)[] {
     let node = given;
     for (const { below, unlessDefined, rule } of rulesFor(node.op)) {
@@ -120,7 +121,7 @@ export class Importer {
     return this.#hooks.node?.(node) ?? this.add(node);
   }
 
-  /** Adds a node in its newest form, or what it computes if that is known. */
+  /** Adds a node in its newest form, or its result if that is known. */
   add(node: ImportNode): readonly (Value | undefined)[] {
     const definition = this.#definition(node.op);
     if (definition === undefined) {
@@ -144,7 +145,7 @@ export class Importer {
     return this.builder.operators.find(op);
   }
 
-  /** A graph's initializers as constants, then its nodes. */
+  /** Adds a graph's initializers as constants, then its nodes. */
   graph(graph: RawGraph, scope: Scope): void {
     for (const raw of graph.initializer) {
       if (scope.find(raw.name) !== undefined && scope.prefix === "") continue;
@@ -156,7 +157,7 @@ export class Importer {
     this.nodes(graph.node, scope);
   }
 
-  /** A weight that is not trained. */
+  /** Adds a weight that is not trained. */
   weight(name: string, tensor: Tensor): Value {
     return this.builder.namedConstant(this.#free(name) ? name : this.fresh(name), tensor);
   }
@@ -190,7 +191,7 @@ export class Importer {
     return body.output.map((output) => scope.find(output));
   }
 
-  /** A name that nothing has yet. */
+  /** A name that no value has yet. */
   fresh(name: string): string {
     let fresh = name;
     for (let count = 1; this.#names.has(fresh) || !this.#free(fresh); count++) {
@@ -224,7 +225,7 @@ export class Importer {
     );
   }
 
-  /** Elements of a value that are known. */
+  /** The elements of a known value. */
   numbers(value: Value): number[] {
     const tensor = this.builder.constantOf(value);
     return tensor === undefined
@@ -232,7 +233,7 @@ export class Importer {
       : toNumbers(tensor);
   }
 
-  /** Throws ONNX_UNSUPPORTED; the node and the file are added on the way out. */
+  /** Throws ONNX_UNSUPPORTED; the callers add the node and the file to the error. */
   fail(what: string, hint?: string): never {
     throw new LockstepError("ONNX_UNSUPPORTED", what, hint === undefined ? {} : { hint });
   }
@@ -247,7 +248,7 @@ export class Importer {
     return this.fail(what);
   }
 
-  /** The error with the file, the node and its operator; inner nodes have said it already. */
+  /** Adds the file, the node and its operator to an error, unless an inner node has done so. */
   #located(error: unknown, raw: RawNode, name: string): unknown {
     if (!(error instanceof LockstepError) || error.fields["file"] !== undefined) return error;
     const [text = ""] = error.message.split("\n  ");
@@ -264,7 +265,7 @@ export class Importer {
   }
 }
 
-/** The body of a function, with the inputs that its caller left out as the empty name. */
+/** The body of a function in which the inputs that its caller omitted have the empty name. */
 function withoutAbsent(
   body: RawFunction,
   inputs: readonly (Value | undefined)[],
@@ -281,7 +282,7 @@ function functionKey(domain: string, name: string, overload: string): string {
   return `${domainOf(domain)}::${name}::${overload}`;
 }
 
-/** Refuses models whose operators are newer than what is known here. */
+/** Refuses models whose operators are newer than those that are supported. */
 export function checkOpset(file: OnnxFile): void {
   const version =
     file.model.opsetImport.find(({ domain }) => domainOf(domain) === "")?.version ?? INTERNAL_OPSET;

@@ -1,4 +1,4 @@
-/** Constants that were computed from parameters which the file has elsewhere too. */
+/** Finds constants that were computed from parameters which the file also has elsewhere. */
 import { elementCount, type Tensor, tensorFrom } from "../../tensor/index.ts";
 import type { OnnxFile } from "../read.ts";
 import type { RawTensor } from "../schema.ts";
@@ -7,8 +7,10 @@ import { repeated, sameBytes } from "./same.ts";
 import { moduleOf, type Read, type Weight } from "./weights.ts";
 
 /**
- * Whether an initializer that a module reads is a result of its parameters that the file has at other places too. That of a matrix and zeros (the first
- * state of a recurrence that was written out) is the bias, for each row again; of others the parameters are added to `lost`.
+ * Whether an initializer that a module reads was computed from parameters that the file also has at
+ * other places. If it was computed from a matrix and zeros (the first state of an unrolled
+ * recurrence), it is the bias, repeated for each row; for other results, the parameters are added
+ * to `lost`.
  */
 export function isOfKnown(
   context: {
@@ -46,7 +48,7 @@ export function isOfKnown(
   return true;
 }
 
-/** Whether `whole` is a vector, again and again along its last dim. */
+/** Whether `whole` is a vector, repeated along its last dim. */
 function isRepeated(vector: Tensor, whole: Tensor): boolean {
   if (vector.shape.length !== 1 || whole.shape.at(-1) !== vector.shape[0]) return false;
   const rows = {

@@ -1,6 +1,7 @@
 /**
- * Loop and Scan, written out: shapes are static, so a loop whose number of rounds is known is its body that many times. Each
- * round sees the values around the loop; weights inside of the body are there once.
+ * Unrolls Loop and Scan. Shapes are static, so a loop with a known number of iterations is its body
+ * repeated that many times. Each iteration sees the values around the loop; weights inside of the
+ * body exist once.
  */
 import type { Value } from "../../graph/index.ts";
 import { dtypeFromOnnx, normalizeDim, scalar, tensorFrom, toNumbers } from "../../tensor/index.ts";
@@ -10,15 +11,18 @@ import { ruleContext } from "./context.ts";
 import type { Importer } from "./importer.ts";
 import type { Scope } from "./scope.ts";
 
-/** A loop in a file, with its inputs found. */
+/** A loop in a file, with its inputs resolved. */
 export interface LoopNode extends ImportNode {
   readonly body: RawGraph;
 }
 
-/** More rounds than any model has; one without a bound ends here. */
+/** More iterations than any model has; a loop without a bound is stopped here. */
 const MAX_ROUNDS = 10_000;
 
-/** The results of `Loop` or `Scan`. Throws ONNX_UNSUPPORTED where the number of rounds depends on data. */
+/**
+ * The results of `Loop` or `Scan`. Throws ONNX_UNSUPPORTED where the number of rounds depends on
+ * data.
+ */
 export function writeOut(
   importer: Importer,
   node: LoopNode,
@@ -29,7 +33,7 @@ export function writeOut(
   return node.op === "Loop" ? loop(context, rounds, node) : scan(context, rounds, node);
 }
 
-/** The body, run once a call. */
+/** Runs the body once for each call. */
 class Rounds {
   readonly #importer: Importer;
   readonly #node: LoopNode;
@@ -60,7 +64,10 @@ class Rounds {
   }
 }
 
-/** Inputs: the most rounds, whether there is a first one, what is carried. Outputs: what is carried, and by round what else the body gives. */
+/**
+ * Inputs: the maximum number of iterations, the initial condition, and the carried values. Outputs:
+ * the carried values, and the body's other results by iteration.
+ */
 function loop(context: RuleContext, rounds: Rounds, node: LoopNode): readonly Value[] {
   const { builder, fail } = context;
   const [limit, first, ...initial] = node.inputs;
@@ -86,7 +93,10 @@ function loop(context: RuleContext, rounds: Rounds, node: LoopNode): readonly Va
   return [...carried, ...series];
 }
 
-/** Inputs: what is carried, and tensors that are cut along an axis, a piece for each round. */
+/**
+ * Inputs: the carried values, and tensors that are split along an axis, one piece for each
+ * iteration.
+ */
 function scan(context: RuleContext, rounds: Rounds, node: LoopNode): readonly Value[] {
   const { int, ints, fail } = context;
   if (node.opset < 9) {
@@ -127,7 +137,10 @@ function known({ builder, fail }: RuleContext, value: Value, what: string): numb
   );
 }
 
-/** One piece for each index along `axis`, without that dim; Split, for its gradient is one Concat. */
+/**
+ * One piece for each index along `axis`, without that dim. It is made by Split, whose gradient is a
+ * single Concat.
+ */
 function cut({ emit, one, builder, fail }: RuleContext, x: Value, axis: number): Value[] {
   const dim = normalizeDim(axis, x.shape.length) ?? fail(`axis ${axis} is out of range`);
   const size = x.shape[dim] as number;
@@ -137,7 +150,7 @@ function cut({ emit, one, builder, fail }: RuleContext, x: Value, axis: number):
   return pieces.map((piece) => one("Squeeze", [piece, builder.ints([dim])]));
 }
 
-/** Values of all rounds along a new dim. */
+/** Stacks the values of all iterations along a new dim. */
 function stacked({ one, builder, fail }: RuleContext, values: readonly Value[], axis: number) {
   const rank = (values[0]?.shape.length ?? 0) + 1;
   const dim = normalizeDim(axis, rank) ?? fail(`axis ${axis} is out of range`);
@@ -145,7 +158,9 @@ function stacked({ one, builder, fail }: RuleContext, values: readonly Value[], 
   return rows.length === 1 ? (rows[0] as Value) : one("Concat", rows, { axis: dim });
 }
 
-/** What a loop without a round collects: no rows, of the type that its body declares. */
+/**
+ * The stacked result of a loop without an iteration: no rows, of the type that its body declares.
+ */
 function nothing({ builder, fail }: RuleContext, node: LoopNode, index: number): Value {
   const type = node.body.output[index]?.type?.tensorType;
   const dtype = type && dtypeFromOnnx(type.elemType);

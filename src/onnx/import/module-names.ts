@@ -1,11 +1,12 @@
 /**
- * Names that the older exporter of PyTorch took from weights, found again by the nodes that read them: it calls a weight that it
- * transposed or merged `onnx::MatMul_185`, but the node that reads it is `/blocks.0/qkv/MatMul`.
+ * Restores the names that PyTorch's older exporter replaced, from the nodes that read the weights:
+ * it calls a weight that it transposed or merged `onnx::MatMul_185`, but the node that reads it is
+ * `/blocks.0/qkv/MatMul`.
  */
 import type { RawGraph, RawTensor } from "../schema.ts";
 import { moduleOf, type Weight } from "./weights.ts";
 
-/** Inputs that hold weights, by operator. */
+/** The inputs that hold weights, by operator. */
 export const WEIGHTS: Readonly<Record<string, readonly number[]>> = {
   Conv: [1, 2],
   ConvTranspose: [1, 2],
@@ -21,24 +22,25 @@ export const WEIGHTS: Readonly<Record<string, readonly number[]>> = {
   GRU: [1, 2, 3],
   RNN: [1, 2, 3],
 };
-/** Names that exporters make up. */
+/** The names that exporters generate. */
 export const MADE_UP =
   /^(onnx::|val_\d|\/|_v_\d|const|Const|.*const_fold_opt|.*_output_\d+$|\d+$|new_shape|init_?\d|dpa_scale_\d)/;
 
-/** `/blocks.0/norm/Mul` → `/blocks.0/norm`. */
+/** The path of a node's module: `/blocks.0/norm/Mul` → `/blocks.0/norm`. */
 export function path(name: string): string {
   return name.slice(0, Math.max(0, name.lastIndexOf("/")));
 }
 
-/** The name of a weight in its module, for those that the exporter renamed. */
+/** The name of a weight in its module, for weights that the exporter renamed. */
 export interface OwnName {
   readonly name: string;
   readonly layout: Weight["layout"];
 }
 
 /**
- * What weights are called in the module that a file was exported from: PyTorch names those that it transposed or merged
- * `onnx::MatMul_185`, but the node that reads it is `/blocks.0/qkv/MatMul`: this gives `blocks.0.qkv.weight`.
+ * The names of weights in the module that a file was exported from. PyTorch calls those that it
+ * transposed or merged `onnx::MatMul_185`, but the node that reads it is `/blocks.0/qkv/MatMul`:
+ * this returns `blocks.0.qkv.weight`.
  */
 export function moduleNames(
   graph: RawGraph,
@@ -57,7 +59,8 @@ export function moduleNames(
     const scope = moduleOfNode(name);
     if (scope === undefined) continue;
     const beside = biases.get(output[0] ?? "");
-    // Several weights that one module reads itself have the names of the biases beside them.
+    // If a module reads several weights itself, they get their names from the biases that are
+    // added.
     const module = beside?.startsWith(`${scope}.`) === true ? beside : scope;
     const isGroup = groups.has(path(name));
     for (const [index, weight] of input.entries()) {
@@ -76,7 +79,10 @@ export function moduleNames(
   return names;
 }
 
-/** The module of a node by the node's name, given the weights that kept their names; undefined for names of other forms. */
+/**
+ * Returns a function from the name of a node to its module, given the weights that kept their
+ * names; undefined for names of other forms.
+ */
 export function nodeModules(weights: readonly string[]): (node: string) => string | undefined {
   const modules = new Set(weights.map(moduleOf));
   return (node) => {
@@ -99,7 +105,10 @@ function biasesBeside(graph: RawGraph, known: ReadonlySet<string>): ReadonlyMap<
   return found;
 }
 
-/** `blocks`, `blocks.0`, `attn` → `blocks.0.attn`: parts of a list of modules repeat the list's name. */
+/**
+ * Joins `blocks`, `blocks.0`, `attn` to `blocks.0.attn`: the parts of a list of modules repeat the
+ * list's name.
+ */
 function joined(path: readonly string[]): string {
   const parts: string[] = [];
   for (const part of path) {
@@ -110,8 +119,9 @@ function joined(path: readonly string[]): string {
 }
 
 /**
- * The module of a node, by the names of weights that the file kept: the exporter leaves out a part that repeats the one
- * before it (`model.model`), and adds a number where a module is called again (`shared_1`).
+ * The module of a node, found by the names of weights that the file kept: the exporter omits a part
+ * that repeats the one before it (`model.model`), and appends a number if a module is called again
+ * (`shared_1`).
  */
 function moduleAt(path: string, modules: ReadonlySet<string>): string {
   if (modules.has(path)) return path;

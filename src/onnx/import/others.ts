@@ -1,11 +1,20 @@
-/** What converters other than PyTorch's exporter make of models: tf2onnx of Keras's, jax2onnx of Flax's. */
+/**
+ * Recognizes forms that converters other than PyTorch's exporter write: tf2onnx for Keras, jax2onnx
+ * for Flax.
+ */
 import type { RawGraph, RawNode, RawTensor } from "../schema.ts";
 
-/** Operators that may stand between the root of a variance and what is scaled or shifted. */
+/**
+ * Operators that may lie between the square root of a variance and the value that is scaled or
+ * shifted.
+ */
 const BETWEEN = /^(Mul|Div|Add|Sub|Neg|Reciprocal|Reshape|Cast)$/;
 const MOST_BETWEEN = 4;
 
-/** Finds the scales and shifts of normalizations that were written out: they are multiplied with or added to what was divided by a root. */
+/**
+ * Finds the scales and shifts of normalizations that were written as elementary operators: they are
+ * multiplied with or added to a value that was divided by a square root.
+ */
 export class WrittenOut {
   readonly #makers = new Map<string, RawNode>();
 
@@ -13,7 +22,7 @@ export class WrittenOut {
     for (const node of graph.node) for (const name of node.output) this.#makers.set(name, node);
   }
 
-  /** Whether `weight`, which `node` reads, scales or shifts what was normalized. */
+  /** Whether `weight`, which `node` reads, scales or shifts a normalized value. */
   scalesOrShifts({ opType, input }: RawNode, weight: string): boolean {
     if (opType !== "Mul" && opType !== "Add") return false;
     return input.some((other) => other !== weight && this.#isDivided(other, MOST_BETWEEN));
@@ -29,7 +38,7 @@ export class WrittenOut {
   }
 }
 
-/** What is to be said of a file of tf2onnx: it leaves out biases of zeros and folds normalization. */
+/** The notices for a file of tf2onnx, which omits biases of zeros and folds normalizations. */
 export function tensorflowNotices(
   graph: RawGraph,
   floats: ReadonlyMap<string, RawTensor>,

@@ -1,6 +1,6 @@
 /**
- * Weights under the names that they had before an exporter merged those with equal values: the older one of PyTorch keeps each
- * other name as that of an Identity.
+ * Restores the names that weights had before an exporter merged those with equal values: PyTorch's
+ * older exporter keeps each other name as that of an Identity.
  */
 import type { OnnxFile } from "../read.ts";
 import type { RawTensor } from "../schema.ts";
@@ -10,13 +10,14 @@ import { isUniform, type Read } from "./weights.ts";
 export interface OwnNames {
   /** The initializer that has the values, by each other name. */
   readonly names: ReadonlyMap<string, string>;
-  /** By the name of a weight. */
+  /** The reads, by the name of a weight. */
   readonly reads: ReadonlyMap<string, readonly Read[]>;
 }
 
 /**
- * A weight that modules really share has one name only, so those with names of their own are weights of their own; copies that
- * the exporter made of one weight are not. `moduleOfNode` gives the module of a node by its name.
+ * A weight that modules really share has only one name, so weights with names of their own are
+ * separate weights; copies that the exporter made of one weight are not. `moduleOfNode` returns the
+ * module of a node by its name.
  */
 export function ownNames(
   file: OnnxFile,
@@ -31,7 +32,7 @@ export function ownNames(
   for (const { opType, input, output } of graph.node) {
     const from = source(input[0] ?? "");
     if (opType !== "Identity" || !floats.has(from)) continue;
-    // Others than PyTorch may have tied them on purpose, unless all their elements are equal.
+    // Other tools than PyTorch may have tied them on purpose, unless all their elements are equal.
     if (producerName === "pytorch" || uniform(from)) names.set(output[0] ?? "", from);
   }
   const modules = moduleNames(graph, floats, names);
@@ -40,7 +41,8 @@ export function ownNames(
     if (read === initializer || !MADE_UP.test(read)) return false;
     const [one, other] = [modules.get(read)?.name, modules.get(initializer)?.name];
     if (one !== undefined || other !== undefined) return one === other;
-    // Nameless ones that differ within are one; equal initial values are so in one module only.
+    // Weights without a name whose elements differ are one weight; equal initial values are so
+    // within one module only.
     return !uniform(initializer) || scopes.get(initializer) === module;
   };
   for (const [node, { name, input, opType, output }] of graph.node.entries()) {

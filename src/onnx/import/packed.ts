@@ -1,8 +1,9 @@
 /**
- * The weights of PyTorch's LSTM, GRU and RNN again from what its exporters made of them. ONNX has one tensor for both
- * directions, (directions, gates·hidden, width), and another order of the gates; both biases lie in one tensor behind each
- * other. Nothing was computed, so each element has its way back. In the graph the parameters are cut and joined again, with
- * Split and Concat, whose gradients are Concat and Split.
+ * Restores the weights of PyTorch's LSTM, GRU and RNN from the form in which its exporters store
+ * them. ONNX has one tensor for both directions, (directions, gates·hidden, width), and another
+ * order of the gates; both biases are concatenated in one tensor. Nothing was computed, so each
+ * element can be traced back. In the graph, the parameters are split and joined again with Split
+ * and Concat, whose gradients are Concat and Split.
  */
 import { sameShape, type Tensor, tensorFrom } from "../../tensor/index.ts";
 import type { OnnxFile } from "../read.ts";
@@ -10,7 +11,7 @@ import type { RawNode, RawTensor } from "../schema.ts";
 import type { GraphEdit } from "./edit.ts";
 import type { Read } from "./weights.ts";
 
-/** Which gate of PyTorch's stands at each place of ONNX's: iofc of ifgo, zrh of rzn. */
+/** The index of PyTorch's gate at each place of ONNX's order: iofc of ifgo, zrh of rzn. */
 const GATES: Readonly<Record<string, readonly number[]>> = {
   LSTM: [0, 3, 1, 2],
   GRU: [1, 0, 2],
@@ -20,7 +21,10 @@ const GATES: Readonly<Record<string, readonly number[]>> = {
 /** The inputs of a recurrent node that hold weights. */
 export const PACKED: Readonly<Record<number, string>> = { 1: "W", 2: "R", 3: "B" };
 
-/** One layer of a recurrent module. Its parameters in PyTorch's order: of each direction ih and hh, of weights and of biases. */
+/**
+ * One layer of a recurrent module. Its parameters are in PyTorch's order: for each direction, the
+ * weights ih and hh, then the biases ih and hh.
+ */
 export interface RecurrentLayer {
   readonly directions: number;
   readonly hidden: number;
@@ -32,7 +36,7 @@ export function isRecurrent({ opType, domain }: RawNode): boolean {
   return opType in GATES && (domain === "" || domain === "ai.onnx");
 }
 
-/** What a node is as a layer of PyTorch; undefined if no layer of PyTorch is so. */
+/** The layer of PyTorch that a node is; undefined if PyTorch has no such layer. */
 export function recurrentLayer(node: RawNode): RecurrentLayer | undefined {
   const gates = GATES[node.opType];
   const attribute = (name: string) => node.attribute.find((own) => own.name === name);
@@ -51,19 +55,19 @@ export function recurrentLayer(node: RawNode): RecurrentLayer | undefined {
   return { directions, hidden, hasBiases: (node.input[3] ?? "") !== "", gates };
 }
 
-/** How many parameters PyTorch has for a layer. */
+/** The number of parameters that PyTorch has for a layer. */
 export function parametersIn({ directions, hasBiases }: RecurrentLayer): number {
   return directions * (hasBiases ? 4 : 2);
 }
 
-/** Those of the parameters of a layer that an input holds, in the order in which they lie there. */
+/** The parameters of a layer that an input holds, in the order in which they are stored there. */
 export function held<T>(layer: RecurrentLayer, input: number, parameters: readonly T[]): T[] {
   const each = layer.hasBiases ? 4 : 2;
   const wanted = input === 3 ? [2, 3] : [input - 1];
   return parameters.filter((_, at) => wanted.includes(at % each));
 }
 
-/** What PyTorch calls the parameters of layer `index` of a recurrent module. */
+/** The names that PyTorch gives the parameters of layer `index` of a recurrent module. */
 export function parameterNames(
   { directions, hasBiases }: RecurrentLayer,
   module: string,
@@ -75,12 +79,12 @@ export function parameterNames(
   });
 }
 
-/** Puts parameters in the place of packed tensors. */
+/** Replaces packed tensors by parameters. */
 export class Unpacking {
   readonly #file: OnnxFile;
   readonly #floats: ReadonlyMap<string, RawTensor>;
   readonly #edit: GraphEdit;
-  /** What was joined already, by the parameters: a module may be called again. */
+  /** The values that were already joined, by their parameters: a module may be called again. */
   readonly #joined = new Map<string, string>();
 
   constructor(file: OnnxFile, floats: ReadonlyMap<string, RawTensor>, edit: GraphEdit) {
@@ -90,8 +94,9 @@ export class Unpacking {
   }
 
   /**
-   * Adds the parameters that `read`, an input of a recurrent node, holds and lets the node read what is joined of them.
-   * @param names of the parameters in the order in which they lie there
+   * Adds the parameters that `read`, an input of a recurrent node, holds, and lets the node read
+   * the value that they are joined to.
+   * @param names the names of the parameters, in the order in which they are stored there
    * @returns whether the packed tensor has the shape of such parameters
    */
   replace(layer: RecurrentLayer, read: Read, names: readonly string[]): boolean {
@@ -133,7 +138,7 @@ export class Unpacking {
   }
 }
 
-/** Rows of gates in PyTorch's order. */
+/** The rows of gates in PyTorch's order. */
 function byTorch({ dtype, shape, bytes }: Tensor, gates: readonly number[]): Tensor {
   const size = bytes.byteLength / gates.length;
   const parts = gates.map((_, gate) => {

@@ -1,8 +1,8 @@
-/** Where the samples of a batch lie in a value. */
+/** Finds where the samples of a batch lie in a value. */
 import type { Graph, Node } from "../../graph/index.ts";
 import { elementCount, type Shape, toNumbers } from "../../tensor/index.ts";
 
-/** Dim `dim` has the size outer · batch · inner. */
+/** The samples lie in dim `dim`, whose size is outer · batch · inner. */
 export interface Place {
   readonly dim: number;
   readonly outer: number;
@@ -10,8 +10,9 @@ export interface Place {
 }
 
 /**
- * The places that the batch can have after a Reshape, which keeps the order of all elements: as many lie before it as before. There is
- * one, but for batches of one sample. The likelier ones come first.
+ * The places that the batch can have after a Reshape, which keeps the order of all elements: the
+ * same number of elements lies before it. The place is unique unless the batch is one sample. The
+ * likelier places come first.
  */
 export function moved(before: Shape, place: Place, after: Shape, from: number): Place[] {
   const left = elementCount(before.slice(0, place.dim)) * place.outer;
@@ -22,13 +23,17 @@ export function moved(before: Shape, place: Place, after: Shape, from: number): 
     const fits = Number.isInteger(outer) && Number.isInteger(inner);
     return fits && outer * from * inner === after[dim] ? [{ dim, outer, inner }] : [];
   });
-  // One sample fits in many places. Exporters leave it where it was, and in a dim of its own where they can.
+  // One sample fits many places. Exporters leave it where it was, and in a dim of its own if they
+  // can.
   const rank = ({ dim, outer, inner }: Place) =>
     (outer * inner === 1 ? 0 : 2) + (dim === place.dim ? 0 : 1);
   return candidates.sort((a, b) => rank(a) - rank(b));
 }
 
-/** Dims of the first input whose elements an operator mixes although its result is as large: `from` this one on, or one `axis`. */
+/**
+ * The dims of the first input along which an operator mixes elements although its result is as
+ * large: all dims `from` this one on, or one `axis`.
+ */
 type Mixing = { readonly from: number } | { readonly axis: number };
 
 const WINDOW: Mixing = { from: 2 };
@@ -52,7 +57,10 @@ const MIXING: Readonly<Record<string, Mixing>> = {
   Attention: { from: 1 },
 };
 
-/** Whether a node that reads the batch in dim `dim` of its first input makes one sample's result depend on others. */
+/**
+ * Whether a node that reads the batch in dim `dim` of its first input makes the result of one
+ * sample depend on others.
+ */
 export function mixesSamples(
   { op, inputs, attributes }: Pick<Node, "op" | "inputs" | "attributes">,
   dim: number,

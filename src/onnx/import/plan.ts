@@ -1,4 +1,7 @@
-/** Which weights of a file are trained: what the file tells or leaves open, and what its user says. */
+/**
+ * Plans which weights of a file are trained: from what the file says or leaves open, and from what
+ * its user says.
+ */
 import { LockstepError } from "../../errors.ts";
 import { elementCount, type Tensor, toNumbers } from "../../tensor/index.ts";
 import type { OnnxFile } from "../read.ts";
@@ -9,13 +12,13 @@ import { restoreWeights } from "./restore.ts";
 import { statisticNames } from "./statistics.ts";
 import type { Weight, WeightPlan } from "./weights.ts";
 
-/** By name, or `true` for all parameters of the model. */
+/** The weights to train: selected by name, or `true` for all parameters of the model. */
 export type Trainable = true | RegExp | ((name: string, tensor: Tensor) => boolean);
 
-/** What the weights of a file are, by its signature or by a guess. */
+/** The roles of the weights of a file, by its signature or by a guess. */
 export function planWeights(file: OnnxFile): WeightPlan {
   const signature = signatureOf(file.model.graph);
-  // Other tools keep the signature and take the record of the nodes away.
+  // Other tools keep the signature and remove the records of the nodes.
   const isKept = file.model.graph.node.some((node) => operationOf(node) !== undefined);
   const plan =
     signature === undefined || !isKept ? guessWeights(file) : restoreWeights(file, signature);
@@ -51,7 +54,10 @@ export function planWeights(file: OnnxFile): WeightPlan {
   return { ...plan, weights, notices };
 }
 
-/** Positions by sines and cosines (Vaswani et al. 2017): position 0 is zeros and ones, half each; the next is neither. */
+/**
+ * Whether a tensor is a table of sines and cosines (Vaswani et al. 2017): half of position 0 is
+ * zeros and half is ones; the next position has neither.
+ */
 function isTableOfSines({ dtype, shape, bytes }: Tensor): boolean {
   const [rows = 0, columns = 0] = shape;
   if (shape.length !== 2 || rows < 2 || columns < 2 || columns % 2 === 1) return false;
@@ -68,7 +74,7 @@ function isTableOfSines({ dtype, shape, bytes }: Tensor): boolean {
   return ones === columns / 2 && zeros === ones && isOnCircles && second.some((v) => v % 1 !== 0);
 }
 
-/** Whether a weight is trained. `tensor` is as it stands in the file. */
+/** Returns whether a weight is trained. `tensor` has the form that it has in the file. */
 export function chooser(
   trainable: Trainable | undefined,
 ): (weight: Weight, tensor: Tensor) => boolean {
@@ -89,7 +95,7 @@ function namesOf({ name, given, ties, module = "" }: Weight): readonly string[] 
 }
 
 /**
- * Refuses a model of which parameters that are to be trained went into constants.
+ * Refuses a model if parameters that are to be trained were merged into constants.
  * @throws ONNX_UNSUPPORTED naming them
  */
 export function checkLost(file: OnnxFile, { lost }: WeightPlan, trainable: Trainable): void {
@@ -118,8 +124,8 @@ export function checkLost(file: OnnxFile, { lost }: WeightPlan, trainable: Train
 }
 
 /**
- * What is trained, in one line: `trains 42 tensors (11.2 M), 3 constants, 1 tie: lm_head.weight = wte.weight`. `trained` has
- * names and numbers of elements.
+ * One line that says what is trained: `trains 42 tensors (11.2 M), 3 constants, 1 tie:
+ * lm_head.weight = wte.weight`. `trained` has the names and the numbers of elements.
  */
 export function summarizeWeights(
   { weights }: WeightPlan,
@@ -148,7 +154,7 @@ function plural(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
-/** `11.2 M`. */
+/** Formats a number as `11.2 M`. */
 function quantity(value: number): string {
   if (value < 1000) return String(value);
   const [divisor, prefix] = value < 1e6 ? [1e3, "k"] : value < 1e9 ? [1e6, "M"] : [1e9, "G"];

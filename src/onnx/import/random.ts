@@ -1,16 +1,23 @@
-/** What a file draws: by the key of each sample, so that noise depends on no micro-batch, worker or engine. */
+/**
+ * Draws a file's random numbers by the key of each sample, so that they do not depend on the
+ * micro-batch, worker or engine.
+ */
 import { LockstepError } from "../../errors.ts";
 import { add, cast, less, mul } from "../../functional/index.ts";
 import type { Attributes, Value } from "../../graph/index.ts";
 import { dtypeFromOnnx, formatShape, type Shape } from "../../tensor/index.ts";
 
 /**
- * Draws numbers of mean 0 and deviation 1, or even in [0, 1), float32 of this shape, whose rows belong to the samples in turn. `whole`: one row a
- * sample, and not several. Undefined where the shape does not divide so.
+ * Draws float32 numbers of this shape, normally distributed with mean 0 and deviation 1, or uniform
+ * in [0, 1), whose rows belong to the samples in turn. `whole`: each sample has a single row.
+ * Undefined if the shape cannot be divided in this way.
  */
 export type Draw = (kind: "normal" | "uniform", shape: Shape, whole: boolean) => Value | undefined;
 
-/** What the node of a file draws; undefined if it draws nothing. `like`: its input; `fields`: what the data gives. */
+/**
+ * The random numbers of a node of a file; undefined if it draws nothing. `like`: its input;
+ * `fields`: the fields of the data.
+ */
 export function drawing(
   node: { readonly op: string; readonly attributes: Attributes },
   like: Value | undefined,

@@ -1,8 +1,10 @@
 /**
- * A file of one batch size, as exporters write it by default, at another size. The file's graph is made as it stands; then its
- * nodes are made anew, where inputs have the other size. What is known is where the batch lies in each value: `outer · batch ·
- * inner` is the size of one of its dims. Types are inferred at both sizes, so that an operator has no rule of its own here, beside
- * those whose shapes are constants. Whatever is not understood so is refused, and the batch stays what the file says.
+ * Rebuilds a file of one batch size, which exporters write by default, at another size. The file's
+ * graph is built unchanged; then its nodes are built again, with inputs of the other size. The
+ * place of the batch is known for each value: one of its dims has the size `outer · batch · inner`.
+ * Types are inferred at both sizes, so operators need no rules of their own here, except those
+ * whose shapes are constants. If that does not work, the file is refused at other sizes, and its
+ * batch stays fixed.
  */
 import type { Graph, GraphBuilder, Node, Value } from "../../graph/index.ts";
 import { typeOf } from "../../graph/index.ts";
@@ -10,13 +12,13 @@ import { newBuilder } from "../../ops/index.ts";
 import { isFloat } from "../../tensor/index.ts";
 import { Maker, type Rebatching } from "./remake.ts";
 
-// Sizes to decide at: primes, so that no size of the model is a multiple.
+// The sizes at which choices are made: primes, so that no size of the model is a multiple of them.
 const PROBES = [23, 29];
 
 /**
- * Finds how to make the graph at other sizes than `from`, that of its inputs.
- * @param inputs the inputs that have the batch as their first dim
- * @throws ONNX_UNSUPPORTED with the first node that stands in the way
+ * Plans how to build the graph for sizes other than `from`, that of its inputs.
+ * @param inputs the inputs whose first dim is the batch
+ * @throws ONNX_UNSUPPORTED with the first node that prevents it
  */
 export function planRebatch(graph: Graph, from: number, inputs: ReadonlySet<string>): Rebatching {
   const plan: Rebatching = {
@@ -42,7 +44,10 @@ export function planRebatch(graph: Graph, from: number, inputs: ReadonlySet<stri
   }
 }
 
-/** Makes all nodes of the plan in `builder` at the size `to`. `values`: of the graph's inputs; returns all values by name. */
+/**
+ * Builds all nodes of the plan in `builder` at the size `to`. `values` are those of the graph's
+ * inputs; the result has all values by name.
+ */
 export function rebatch(
   plan: Rebatching,
   builder: GraphBuilder,
@@ -56,7 +61,7 @@ export function rebatch(
   return maker.values;
 }
 
-/** Finds what lets a node be made that could not be. */
+/** Finds a change that allows a node to be built that could not be. */
 class Chooser {
   readonly #maker: Maker;
 
@@ -64,7 +69,7 @@ class Chooser {
     this.#maker = maker;
   }
 
-  /** Finds a choice by which the node can be made; false if there is none. */
+  /** Finds a choice with which the node can be built; false if there is none. */
   decide(node: Node): boolean {
     for (const [index, name] of node.inputs.entries()) {
       if (name === "" || this.#maker.places.has(name)) continue;
@@ -73,7 +78,10 @@ class Chooser {
     return this.#otherPlace(node);
   }
 
-  /** Takes the next place for the batch in the nearest Reshape before the node that leaves a choice. */
+  /**
+   * Takes the next possible place of the batch in the nearest Reshape before the node that leaves a
+   * choice.
+   */
   #otherPlace(node: Node): boolean {
     const seen = new Set<Node>();
     const queue = [node];
@@ -93,7 +101,10 @@ class Chooser {
     return false;
   }
 
-  /** Looks among the nodes that make a value for one that repeats along the batch what is the same for all samples. */
+  /**
+   * Finds, among the nodes that make a value, one that repeats along the batch a value that is the
+   * same for all samples.
+   */
   #repeatIn(name: string): boolean {
     const node = this.#maker.makers.get(name);
     if (node === undefined || this.#maker.places.has(name)) return false;
@@ -115,7 +126,7 @@ class Chooser {
     return dim >= 0;
   }
 
-  /** Gives an input of a node as many rows as there are samples, if the node can then be made. */
+  /** Gives an input of a node as many rows as there are samples, if the node can then be built. */
   #addRows(node: Node, index: number): boolean {
     const { choices, from } = this.#maker.plan;
     const name = node.inputs[index] as string;
@@ -131,7 +142,9 @@ class Chooser {
     return false;
   }
 
-  /** At a batch of one sample nothing tells an index of it from any other zero. */
+  /**
+   * With a batch of one sample, nothing distinguishes the index of a sample from any other zero.
+   */
   #canHaveRows(name: string): boolean {
     const isConstant = this.#maker.plan.graph.constants.has(name);
     if (this.#maker.plan.from === 1) return isFloat(this.#maker.typeOf(name).dtype);

@@ -1,6 +1,7 @@
 /**
- * Gives the weights of recurrent layers the parameters that PyTorch has for them. Its newer exporter lists them for each
- * operation; its older one names each node after its module, and a module's layers follow each other.
+ * Assigns PyTorch's parameters to the weights of recurrent layers. The newer exporter lists them
+ * for each operation; the older one names each node after its module, and a module's layers follow
+ * each other.
  */
 import { elementCount, sameShape, type Tensor } from "../../tensor/index.ts";
 import type { OnnxFile } from "../read.ts";
@@ -20,17 +21,17 @@ import {
 import { sameBytes } from "./same.ts";
 import { isUniform, type Read, type Weight } from "./weights.ts";
 
-/** What the reads of an operation are. */
+/** The result for the reads of an operation. */
 export interface RecurrentWeights {
-  /** Weights that the graph has now. */
+  /** The weights that the graph has now. */
   readonly weights: readonly Weight[];
-  /** Reads of weights that the file did not pack. */
+  /** The reads of weights that the file did not pack. */
   readonly places: readonly { readonly placeholder: Placeholder; readonly read: Read }[];
-  /** Those of the given reads that need no more. */
+  /** The given reads that need no further treatment. */
   readonly taken: ReadonlySet<Read>;
 }
 
-/** A layer in the file of the older exporter. */
+/** A layer in a file of the older exporter. */
 interface Scoped {
   readonly module: string;
   readonly index: number;
@@ -39,14 +40,17 @@ interface Scoped {
   readonly r: Tensor;
 }
 
-/** LSTM's `proj_size` is such a weight. */
+/** Matches the weight of LSTM's `proj_size`. */
 export const PROJECTION = /(^|\.)weight_hr_l\d+(_reverse)?$/;
 const INPUTS = Object.keys(PACKED).map(Number);
 
 export class Recurrences {
-  /** Parameters that went into tensors which stay packed. */
+  /** The names of parameters in tensors that stay packed. */
   readonly consumed = new Set<string>();
-  /** Projections of states: PyTorch's exporter leaves them out, so that the file computes something else. */
+  /**
+   * The names of projections of states: PyTorch's exporter omits them, so the file computes
+   * something else.
+   */
   readonly projections = new Set<string>();
   readonly #file: OnnxFile;
   readonly #graph: RawGraph;
@@ -63,7 +67,7 @@ export class Recurrences {
     this.#unpacking = new Unpacking(file, floats, edit);
   }
 
-  /** What is to be said of weights that keep ONNX's form. */
+  /** Notices about weights that keep ONNX's form. */
   notices(): readonly string[] {
     const names = this.#stillPacked;
     if (names.length === 0) return [];
@@ -74,7 +78,7 @@ export class Recurrences {
     ];
   }
 
-  /** By the list of parameters that the operation was called with. `layers`: its nodes. */
+  /** Assigns parameters by the list that the operation was called with. `layers` are its nodes. */
   ofOperation(
     layers: readonly number[],
     reads: readonly Read[],
@@ -101,7 +105,7 @@ export class Recurrences {
           taken.add(direct);
           continue;
         }
-        // Equal biases are one initializer, which is cut for several parameters.
+        // Equal biases are one initializer, which is split for several parameters.
         const leaves = this.#leaves({ node, input }) ?? [];
         const cuts = leaves.length / wanted.length;
         for (const [at, leaf] of Number.isInteger(cuts) ? leaves.entries() : []) {
@@ -117,9 +121,9 @@ export class Recurrences {
   }
 
   /**
-   * By the names of nodes, in a file of PyTorch's older exporter.
-   * @param reads of initializers by nodes of the file
-   * @param moduleOf the module of a node, by the name of the node; absent where names do not say it
+   * Assigns parameters by the names of nodes, in a file of PyTorch's older exporter.
+   * @param reads the reads of initializers by nodes of the file
+   * @param moduleOf returns the module of a node by the node's name; absent if names do not tell it
    */
   ofScopes(
     reads: readonly Read[],
@@ -160,7 +164,10 @@ export class Recurrences {
     return { weights: [...weights.values()], taken };
   }
 
-  /** Which layer of which module a node is; undefined where its name or its place among the others does not say. */
+  /**
+   * The module and the layer in it that a node is; undefined if neither its name nor its position
+   * among the others says so.
+   */
   #scoped(
     node: RawNode,
     reads: readonly Read[],
@@ -185,7 +192,7 @@ export class Recurrences {
     const below = known.filter((other) => other.module === module);
     const before = below.at(-1);
     if (before === undefined) return { module, index: 0, layer, w, r };
-    // The next layer of a module takes what the one before it gave.
+    // The next layer of a module takes the result of the one before it.
     const { directions, hidden, hasBiases, gates } = before.layer;
     const follows =
       layer.directions === directions &&
@@ -214,7 +221,10 @@ export class Recurrences {
     }));
   }
 
-  /** Gates in the order and the tensors of ONNX: trained so, for elements only changed their places. */
+  /**
+   * Keeps ONNX's tensors and order of gates. They are trained in this form, because elements were
+   * only moved.
+   */
   #keep(read: Read, name: string): Weight {
     this.#edit.copy(read.initializer, name);
     this.#edit.redirect(read, name);
@@ -223,7 +233,10 @@ export class Recurrences {
     return { name, role: "parameter", why, given: read.initializer, layout: "same", ties: [] };
   }
 
-  /** Where that is read which an input of a node is joined of, in order, if those are initializers, only cut and joined. */
+  /**
+   * The reads of the initializers from which an input of a node is joined, in order, if those are
+   * only split and joined.
+   */
   #leaves({ node, input }: Omit<Read, "initializer">): Read[] | undefined {
     const name = this.#graph.node[node]?.input[input] ?? "";
     if (this.#floats.has(name)) return [{ node, input, initializer: name }];
@@ -246,7 +259,10 @@ export function layersOf(graph: RawGraph, operation: Operation | undefined): num
   );
 }
 
-/** The names in the list of weights that an operation `lstm(x, [h, c], [weights], …)` was called with. */
+/**
+ * The names in the list of weights that an operation `lstm(x, [h, c], [weights], …)` was called
+ * with.
+ */
 function listedWeights({ args }: Operation): string[] {
   const lists = [...args.matchAll(/\[((?:%\w+(?:, )?)+)\]/g)];
   return [...(lists.at(-1)?.[1] ?? "").matchAll(/%(\w+)/g)].map(([, name = ""]) => name);

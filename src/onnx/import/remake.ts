@@ -1,24 +1,28 @@
-/** Nodes of a graph made anew for another number of samples: what `rebatch.ts` plans is carried out here. */
+/** Builds the nodes of a graph again for another number of samples, as planned in `rebatch.ts`. */
 import { LockstepError } from "../../errors.ts";
 import { type Graph, type GraphBuilder, type Node, typeOf, type Value } from "../../graph/index.ts";
 import { type Shape, type Tensor, type TensorType } from "../../tensor/index.ts";
 import { drawLine, lineOf } from "../line.ts";
 import { mixesSamples, moved, type Place } from "./place.ts";
 
-/** What had to be decided for nodes, by their names. */
+/** The choices that were made for nodes, by their names. */
 export interface Choices {
-  /** Nodes that repeat what is the same for all samples along the batch, and the dim of it. */
+  /**
+   * Nodes that repeat along the batch what is the same for all samples, with the dim of the batch.
+   */
   readonly repeats: Map<string, number>;
   /** Inputs that get as many rows as there are samples. */
   readonly rows: Map<string, ReadonlyMap<number, number>>;
-  /** Which of several places the batch has after a Reshape; the first unless told. */
+  /**
+   * The index of the place that the batch has after a Reshape, among several. Default: the first.
+   */
   readonly places: Map<string, number>;
 }
 
-/** What makes nodes at the other size. */
+/** Builds nodes at the other size. */
 export interface Rebatching {
   readonly graph: Graph;
-  /** The batch in the file. */
+  /** The batch size in the file. */
   readonly from: number;
   readonly choices: Choices;
 }
@@ -27,16 +31,22 @@ const NO_PLACE = "mixes samples, or its result does not grow with the batch";
 const MERGES = "it merges the batch with another dim";
 /** Operators whose result has the elements of their first input in the same order. */
 const KEEPS_ORDER = new Set(["Reshape", "Flatten", "Squeeze", "Unsqueeze"]);
-/** Operators that write to some places of their first input: places for the other samples would be missing. */
+/**
+ * Operators that write to some positions of their first input: positions of the other samples would
+ * be missing.
+ */
 const WRITES = new Set(["ScatterND", "ScatterElements"]);
-/** Makes the nodes of a graph at another batch size, as the plan has decided. */
+/** Builds the nodes of a graph at another batch size, with the choices of the plan. */
 export class Maker {
   readonly values: Map<string, Value>;
   readonly plan: Rebatching;
-  /** Where the batch lies, by the name of the value; none for what is the same for all samples. */
+  /**
+   * The place of the batch, by the name of the value; absent if the value is the same for all
+   * samples.
+   */
   readonly places = new Map<string, Place>();
   readonly makers = new Map<string, Node>();
-  /** How many places the batch could have after a Reshape. */
+  /** The number of places that the batch could have after a Reshape. */
   readonly possible = new Map<string, number>();
   readonly #builder: GraphBuilder;
   readonly #to: number;
@@ -59,7 +69,7 @@ export class Maker {
     for (const name of inputs) this.places.set(name, { dim: 0, outer: 1, inner: 1 });
   }
 
-  /** All nodes; or the first that cannot be made, and why. */
+  /** Builds all nodes, or returns the first that cannot be built, and why. */
   run(): { readonly node: Node; readonly reason: LockstepError } | undefined {
     for (const node of this.plan.graph.nodes) {
       for (const output of node.outputs) this.makers.set(output, node);
@@ -80,7 +90,7 @@ export class Maker {
     return found[choices.places.get(node.name) ?? 0];
   }
 
-  /** Whether a node can be made so; nothing is left of the trial. */
+  /** Whether a node can be built in this way; the attempt leaves no trace. */
   isMade(node: Node, rows: ReadonlyMap<number, number>): boolean {
     const before = new Map(this.values);
     this.#isTrying = true;
@@ -127,7 +137,7 @@ export class Maker {
     }
   }
 
-  /** Where the batch lies in an output: in the dim that has another size than in the file. */
+  /** The place of the batch in an output: the dim whose size differs from the file's. */
   #placeOf(node: Node, output: string, value: Value): Place {
     const before = this.typeOf(output).shape;
     const { from } = this.plan;
@@ -152,7 +162,7 @@ export class Maker {
     return fail(MERGES);
   }
 
-  /** Operators whose results have the shape that a constant says. */
+  /** Builds operators whose results have a shape that a constant gives. */
   #special(node: Node, repeats: number | undefined): Value[] | undefined {
     const [name = "", target = ""] = node.inputs;
     const [output = ""] = node.outputs;
@@ -195,7 +205,7 @@ export class Maker {
       : this.#builder.constant(drawLine(line, rows, this.#to));
   }
 
-  /** A name for a node that is only tried. */
+  /** A name for a node that is only attempted. */
   #fresh(): string {
     let count = 1;
     while (this.#builder.has(`try_${count}`) || this.#builder.has(`try_${count}.0`)) count++;
@@ -210,7 +220,7 @@ export class Maker {
     return value;
   }
 
-  /** In the file. */
+  /** The type of a value in the file. */
   typeOf(name: string): TensorType {
     return typeOf(this.plan.graph, name);
   }

@@ -1,7 +1,8 @@
 /**
- * Restores the weights of a file by PyTorch's newer exporter. Its optimizer merges equal initial values, folds transposed
- * copies and leaves out biases of zeros; but each node still says which parameters its operation had. So each place where a
- * node reads an initializer is given back to the parameter that stood there.
+ * Restores the weights of a file by PyTorch's newer exporter. Its optimizer merges equal initial
+ * values, folds transposed copies and omits biases of zeros; but each node still says which
+ * parameters its operation had. So each place where a node reads an initializer is assigned to its
+ * original parameter.
  */
 import type { Tensor } from "../../tensor/index.ts";
 import type { OnnxFile } from "../read.ts";
@@ -27,7 +28,7 @@ import {
   type WeightPlan,
 } from "./weights.ts";
 
-/** A place that belongs to a weight, and the form of the weight there. */
+/** A place that belongs to a weight, and the layout of the weight there. */
 interface Place extends Read {
   readonly layout: Layout;
 }
@@ -95,18 +96,19 @@ class Restoration {
     return { graph, weights: this.#weights, notices: this.#notices, gradients, lost };
   }
 
-  /** Reads by the operation that their nodes were made for; those of nodes without one alone. */
+  /** Groups reads by the operation of their nodes; a read without an operation is its own group. */
   #groups(reads: readonly Read[]): Iterable<readonly Read[]> {
     const groups = new Map<string, Read[]>();
     for (const read of reads) {
       const key = this.#operations[read.node]?.name ?? `node ${read.node}`;
       groups.set(key, [...(groups.get(key) ?? []), read]);
     }
-    // An operation of which no node reads a weight any more may have lost a bias of zeros only with its weight.
+    // An operation whose nodes read no weight any more can have lost a bias of zeros only together
+    // with its weight.
     return groups.values();
   }
 
-  /** Gives the reads of one operation to its parameters. */
+  /** Assigns the reads of one operation to its parameters. */
   #assign(reads: readonly Read[]): void {
     const operation = this.#operations[(reads[0] as Read).node];
     const layers = layersOf(this.#file.model.graph, operation);
@@ -115,7 +117,8 @@ class Restoration {
     const wanted = operands(operation).flatMap((name) => this.#signature.get(name) ?? []);
     const open = new Set(wanted);
     const left: Read[] = [];
-    // What is read again under one name may be another that was merged with it: statistics of a fresh normalization.
+    // A name that is read again may stand for another parameter that was merged with it, such as
+    // the statistics of a fresh normalization.
     const again = new Map<Read, Placeholder>();
     for (const read of rest) {
       const own = wanted.find(({ target }) => target === read.initializer);
@@ -125,7 +128,7 @@ class Restoration {
         if (own !== undefined) again.set(read, own);
       }
     }
-    // Weights of recurrent layers are known already.
+    // The weights of recurrent layers are already known.
     const missing = isRecurrent ? [] : [...new Set(wanted)].filter((item) => open.has(item));
     const chosen = this.#choose(missing.length, left, operation);
     for (const [read, own] of again) if (!chosen.includes(read)) this.#give(own, read, operation);
@@ -139,7 +142,7 @@ class Restoration {
     this.#others.push(...left.filter((read) => !chosen.includes(read) && !again.has(read)));
   }
 
-  /** Gives the weights of recurrent layers back; returns the reads that are of others. */
+  /** Restores the weights of recurrent layers; returns the reads that belong to others. */
   #recurrent(layers: readonly number[], reads: readonly Read[], operation: Operation): Read[] {
     const found = this.#recurrences.ofOperation(layers, reads, operation, this.#signature);
     for (const weight of found.weights) this.#weights.set(weight.name, weight);
@@ -147,14 +150,14 @@ class Restoration {
     return reads.filter((read) => !found.taken.has(read));
   }
 
-  /** The reads, in order, that can be those of `count` weights: the narrowest sensible set of that size. */
+  /** The reads that can be those of `count` weights, in order: the narrowest plausible set. */
   #choose(count: number, left: readonly Read[], operation: Operation | undefined): readonly Read[] {
     if (count === 0) return [];
     const targets = new Set([...this.#signature.values()].map(({ target }) => target));
     const unnamed = left.filter(
       ({ initializer, node }) =>
         operation?.reads.includes(initializer) !== true &&
-        // Groups are normalized as instances with scales of ones, and then scaled.
+        // Group normalizations are normalized as instances with scales of ones, and then scaled.
         !(operation?.operator === "group_norm" && this.#opType(node) === "InstanceNormalization"),
     );
     const several = unnamed.filter(({ initializer }) => this.#size(initializer) > 1);
@@ -178,7 +181,7 @@ class Restoration {
     this.#places.set(placeholder, [...places, { ...read, layout }]);
   }
 
-  /** Reads that no operation explains: of the parameter whose name they have, or of a constant that was merged with it. */
+  /** Assigns reads without an operation to the parameter of that name, or to a merged constant. */
   #orphans(): void {
     const byTarget = new Map([...this.#signature.values()].map((item) => [item.target, item]));
     for (const read of this.#others) {
@@ -195,7 +198,7 @@ class Restoration {
     }
   }
 
-  /** The exporter leaves out a bias of zeros. */
+  /** Restores a bias of zeros, which the exporter omits. */
   #restoreBias(placeholder: Placeholder, read: Read, operation: Operation | undefined): void {
     const node = this.#file.model.graph.node[read.node] as RawNode;
     const weight = this.#floats.get(read.initializer);
@@ -242,7 +245,7 @@ class Restoration {
     this.#weights.set(target, { name: target, role, why, given, layout, ties: [] });
   }
 
-  /** Parameters without a place: other names of one that has, folded into constants, or not used. */
+  /** Handles parameters without a place: ties to others, folded into constants, or not used. */
   #rest(): { readonly lost: readonly string[]; readonly unused: readonly string[] } {
     const names = new Set(
       [...this.#signature.values()]
@@ -282,7 +285,7 @@ class Restoration {
     return { lost: [...new Set(lost)], unused: [...names].filter((name) => !lost.includes(name)) };
   }
 
-  /** Whether a parameter is of a normalization that was folded into the layer before it, statistics and all. */
+  /** Whether a parameter belongs to a normalization that was folded into the layer before it. */
   #isNormalization(name: string): boolean {
     const statistic = `${moduleOf(name)}.running_var`;
     const isKnown = [...this.#signature.values()].some(({ target }) => target === statistic);

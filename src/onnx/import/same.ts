@@ -1,6 +1,7 @@
 /**
- * Elements of weights moved, not computed with: a matrix turned, a table found again in what was gathered from it. It belongs
- * to the decoding of a file: exporters store weights in other forms than state dicts do.
+ * Compares and moves elements of weights without computing with them: transposing a matrix, finding
+ * a table in what was gathered from it. This belongs to decoding a file: exporters store weights in
+ * other forms than state dicts do.
  */
 import {
   bytesPerElement,
@@ -11,7 +12,7 @@ import {
   transpose,
 } from "../../tensor/index.ts";
 
-/** Whether `b` is `a` with rows and columns exchanged, byte for byte. */
+/** Whether `b` is the transpose of `a`, byte for byte. */
 export function areTransposed(a: Tensor, b: Tensor): boolean {
   if (a.shape.length !== 2 || a.dtype !== b.dtype) return false;
   if (!sameShape(a.shape.toReversed(), b.shape)) return false;
@@ -22,7 +23,9 @@ export function sameBytes(a: Tensor, b: Tensor): boolean {
   return a.dtype === b.dtype && Buffer.compare(a.bytes, b.bytes) === 0;
 }
 
-/** A look at the first row of one and the first column of the other, before the whole is turned. */
+/**
+ * Compares the first row of one with the first column of the other, before the whole is transposed.
+ */
 function mayBeTransposed(a: Tensor, b: Tensor): boolean {
   const [rows = 0, columns = 0] = a.shape;
   if (rows === 0 || columns === 0) return true;
@@ -46,9 +49,9 @@ export function repeated({ dtype, shape, bytes }: Tensor): Tensor | undefined {
 
 /** A tensor as rows of a table: `table[index]`, with the dim of the columns moved to `dim`. */
 export interface Gathered {
-  /** (rows, columns): each row once, in the order in which they are first met. */
+  /** (rows, columns): each distinct row once, in order of first occurrence. */
   readonly table: Tensor;
-  /** The row at each place, for all dims but `dim`. */
+  /** The row at each position, over all dims but `dim`. */
   readonly index: readonly number[];
   readonly dim: number;
 }
@@ -57,7 +60,7 @@ export interface Gathered {
 export function asGathered(tensor: Tensor): Gathered | undefined {
   let best: Gathered | undefined;
   const size = (found: Gathered) => elementCount(found.table.shape);
-  // The last dim first: it is the usual one, and wins where others are as good.
+  // The last dim is tried first: it is the usual one, and wins if others are as good.
   for (let dim = tensor.shape.length - 1; dim >= 0; dim--) {
     if (tensor.shape[dim] === 1 && tensor.shape.length > 1) continue;
     const found = gatheredAlong(tensor, dim);

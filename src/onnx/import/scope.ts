@@ -1,4 +1,7 @@
-/** Where names of a file are looked up: one scope for the model's graph, one for each branch or function inlined. */
+/**
+ * Resolves the names of a file: there is one scope for the model's graph, and one for each inlined
+ * branch or function.
+ */
 import { LockstepError } from "../../errors.ts";
 import type { Attributes, AttributeValue, Value } from "../../graph/index.ts";
 import type { OnnxFile } from "../read.ts";
@@ -6,9 +9,9 @@ import { ATTRIBUTE_TYPES, type RawAttribute, type RawGraph, type RawOpsetId } fr
 
 export class Scope {
   readonly file: OnnxFile;
-  /** Put before the names of nodes and values; empty for the model's own graph. */
+  /** The prefix of the names of nodes and values; empty for the model's own graph. */
   readonly prefix: string;
-  /** How many functions and branches lie around this one. */
+  /** The number of functions and branches around this one. */
   readonly depth: number;
   readonly #opsets: ReadonlyMap<string, number>;
   readonly #parent: Scope | undefined;
@@ -20,10 +23,10 @@ export class Scope {
     readonly file: OnnxFile;
     readonly opsets: readonly RawOpsetId[];
     readonly prefix?: string;
-    /** The scope around it whose values it sees. */
+    /** The enclosing scope, whose values it sees. */
     readonly parent?: Scope;
     readonly depth?: number;
-    /** Values of a function's attributes. */
+    /** The values of a function's attributes. */
     readonly bindings?: ReadonlyMap<string, RawAttribute>;
   }) {
     this.file = options.file;
@@ -34,7 +37,7 @@ export class Scope {
     this.#opsets = new Map(options.opsets.map((id) => [domainOf(id.domain), id.version]));
   }
 
-  /** A scope for a branch: it sees these values and means the same operators. */
+  /** A scope for a branch: it sees these values, and the same operators. */
   branch(prefix: string): Scope {
     return new Scope({
       file: this.file,
@@ -54,19 +57,22 @@ export class Scope {
     this.#values.set(name, value);
   }
 
-  /** Says why nothing gives this value: whoever needs it meets this error. */
+  /** Records why nothing provides this value: whoever needs it gets this error. */
   fail(name: string, reason: LockstepError): void {
     this.#failures.set(name, reason);
   }
 
-  /** Throws the error of the node that should have given the value. */
+  /** Throws the error of the node that should have provided the value. */
   find(name: string): Value | undefined {
     const reason = this.#failures.get(name);
     if (reason !== undefined) throw reason;
     return this.#values.get(name) ?? this.#parent?.find(name);
   }
 
-  /** Attributes by name, references to a function's attributes replaced; subgraphs apart. */
+  /**
+   * Attributes by name, in which references to a function's attributes are resolved; subgraphs are
+   * separate.
+   */
   attributes(
     raw: readonly RawAttribute[],
     where: string,
@@ -82,7 +88,10 @@ export class Scope {
     return { attributes, graphs };
   }
 
-  /** The attribute itself, or what it refers to; undefined if the caller of the function left that out. */
+  /**
+   * The attribute itself, or the one that it refers to; undefined if the caller of the function
+   * omitted that.
+   */
   bound(raw: RawAttribute): RawAttribute | undefined {
     return raw.refAttrName === "" ? raw : this.#bindings.get(raw.refAttrName);
   }

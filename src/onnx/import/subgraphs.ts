@@ -1,4 +1,4 @@
-/** Nodes that hold graphs: the branch of an If that is known to be taken, and loops. */
+/** Inlines nodes that hold graphs: the branch of an If with a known condition, and loops. */
 import type { Value } from "../../graph/index.ts";
 import { toNumbers } from "../../tensor/index.ts";
 import type { RawGraph } from "../schema.ts";
@@ -7,7 +7,7 @@ import type { Importer } from "./importer.ts";
 import { writeOut } from "./loops.ts";
 import type { Scope } from "./scope.ts";
 
-/** The results of a node with subgraphs, whose nodes become nodes of the graph around it. */
+/** The results of a node with subgraphs, whose nodes are added to the surrounding graph. */
 export function inlineSubgraphs(
   importer: Importer,
   node: ImportNode,

@@ -1,6 +1,6 @@
 /**
- * Tables found again in what an exporter gathered from them: positions, and biases of relative positions. A table is trained as
- * one, so that all places that have a row move together, as they do in PyTorch.
+ * Finds tables from what an exporter gathered from them: positions, and relative position biases. A
+ * table is trained as one tensor, so that all places that use a row change together, as in PyTorch.
  */
 import { elementCount, type Tensor, tensorFrom } from "../../tensor/index.ts";
 import type { GraphEdit } from "./edit.ts";
@@ -11,16 +11,20 @@ export interface Table {
   /** (rows, columns). */
   readonly rows: Tensor;
   readonly index: readonly number[];
-  /** Where the columns are in what was gathered. */
+  /** The dim of the columns in the gathered tensor. */
   readonly dim: number;
   /**
-   * Whether these are all rows in their own order, which is known of biases of relative positions in windows (Liu et al. 2021,
-   * Swin): the row of an offset (dy, dx) in a window of (h, w) is (dy + h - 1) (2 w - 1) + dx + w - 1.
+   * Whether these are all rows in their own order. This is known for relative position biases in
+   * windows (Liu et al. 2021, Swin): the row of an offset (dy, dx) in a window of (h, w) is (dy + h
+   * - 1) (2 w - 1) + dx + w - 1.
    */
   readonly isWhole: boolean;
 }
 
-/** The table that a tensor was gathered from; undefined where no row is met twice, or all may be equal by chance. */
+/**
+ * The table that a tensor was gathered from; undefined if no row occurs twice, or if all may be
+ * equal by chance.
+ */
 export function tableOf(tensor: Tensor): Table | undefined {
   if (isUniform(tensor)) return undefined;
   const gathered = asGathered(tensor);
@@ -29,7 +33,10 @@ export function tableOf(tensor: Tensor): Table | undefined {
   return inWindows(gathered, tensor.shape) ?? { ...gathered, rows: gathered.table, isWhole: false };
 }
 
-/** Lets `reads` gather what they read, of this shape, from the table with a name of its own. */
+/**
+ * Lets `reads` gather the values that they read, of this shape, from the table, which gets a name
+ * of its own.
+ */
 export function gatherFrom(
   edit: GraphEdit,
   { rows, index, dim }: Table,
@@ -48,7 +55,10 @@ export function gatherFrom(
   for (const read of reads) edit.redirect(read, value);
 }
 
-/** The rows in the order of their offsets, if each pair of places in a window has the row of its offset. */
+/**
+ * The rows in the order of their offsets, if each pair of positions in a window has the row of its
+ * offset.
+ */
 function inWindows({ table, index, dim }: Gathered, shape: readonly number[]): Table | undefined {
   const [count = 0, other, ...more] = shape.filter((size, at) => at !== dim && size > 1);
   if (count !== other || more.length > 0) return undefined;
@@ -62,13 +72,13 @@ function inWindows({ table, index, dim }: Gathered, shape: readonly number[]): T
     });
     const rowOf = new Map(offsets.map((offset, at) => [offset, index[at] as number]));
     const isOne = offsets.every((offset, at) => rowOf.get(offset) === index[at]);
-    // There are as many offsets as rows, and each row is met: then each offset has its own.
+    // There are as many offsets as rows, and each row occurs, so each offset has a row of its own.
     if (isOne) return { rows: reordered(table, rowOf), index: offsets, dim, isWhole: true };
   }
   return undefined;
 }
 
-/** Row `to` of the result is row `rowOf.get(to)`. */
+/** Reorders rows: row `to` of the result is row `rowOf.get(to)`. */
 function reordered({ dtype, shape, bytes }: Tensor, rowOf: ReadonlyMap<number, number>): Tensor {
   const [count = 0] = shape;
   const width = bytes.byteLength / count;

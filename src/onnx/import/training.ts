@@ -1,6 +1,7 @@
 /**
- * What the newer exporter's record says of training and its nodes do not: where no gradient goes through, and which
- * normalizations were in training mode; and what files without such a record leave open.
+ * Restores facts about training that the newer exporter's record has and its nodes do not: where no
+ * gradient flows, and which normalizations were in training mode. It also finds what files without
+ * such a record leave open.
  */
 import type { RawGraph } from "../schema.ts";
 import type { GraphEdit } from "./edit.ts";
@@ -25,7 +26,7 @@ export function restoreTraining(
       if (padding >= 0) edit.detach(node, { index: 1, equals: padding });
     }
     if (opType === "BatchNormalization" && isTraining(operation)) edit.trainNormalization(node);
-    // The optimizer takes a detach out, but the operation that read it still says so.
+    // The optimizer removes a detach, but the operation that read it still mentions it.
     const gone = operation?.reads.filter((read) => DETACHED.test(read) && !made.has(read)) ?? [];
     if (operation === undefined || gone.length === 0) continue;
     const isPlain =
@@ -45,14 +46,20 @@ export function restoreTraining(
 
 const DETACHED = /^detach(_\d+)?$/;
 
-/** The exporter writes the form for inference, whatever mode the module was in. */
+/**
+ * Whether a normalization was in training mode: the exporter writes the inference form in either
+ * mode.
+ */
 function isTraining(operation: Operation | undefined): boolean {
   const { operator = "", args = "" } = operation ?? {};
   if (!/^(_?native_batch_norm|_native_batch_norm_legit|batch_norm)/.test(operator)) return false;
   return operator.includes("functional") || /\bTrue\b/.test(args.split(", ")[5] ?? "");
 }
 
-/** What stops gradients in modules and leaves no trace in files without a record: a sentence. */
+/**
+ * A sentence about operations that stop gradients in modules and leave no trace in files without a
+ * record.
+ */
 export function unrecorded(graph: RawGraph, isTrained: (weight: string) => boolean): string {
   const fixed = new Set(["", ...graph.initializer.map(({ name }) => name)]);
   for (const { input, output } of graph.node) {

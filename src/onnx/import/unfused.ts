@@ -1,7 +1,8 @@
 /**
- * Batch normalizations that the newer exporter's optimizer multiplied into the layer before them. The file has the product
- * alone, so in general there is no way back. But where all shifts are zero, as they are before any training and never after it,
- * the normalization is taken as PyTorch makes it: scales and variances of one. That is a presumption, and it is said.
+ * Finds batch normalizations that the newer exporter's optimizer multiplied into the layer before
+ * them. The file only has the product, so in general this cannot be undone. But if all shifts are
+ * zero, as they are before any training and never after it, the normalization is assumed to be as
+ * PyTorch initializes it: scales and variances of one. This assumption is reported.
  */
 import { evaluateNode, fromTensor, toTensor } from "../../reference/index.ts";
 import { type Tensor, tensorFrom, toNumbers } from "../../tensor/index.ts";
@@ -17,21 +18,23 @@ export interface UnfusedContext {
   readonly floats: ReadonlyMap<string, RawTensor>;
   readonly edit: GraphEdit;
   readonly reads: readonly Read[];
-  /** Of each node. */
+  /** The operation of each node. */
   readonly operations: readonly (Operation | undefined)[];
-  /** By the names that operations read. */
+  /** The weights of the signature, by the names that operations read. */
   readonly signature: ReadonlyMap<string, Placeholder>;
 }
 
 export interface Unfused {
-  /** Nodes whose weights are restored. */
+  /** The nodes whose weights are restored. */
   readonly nodes: ReadonlySet<number>;
   readonly weights: readonly Weight[];
   readonly notices: readonly string[];
 }
 
 const LAYERS = /^(Conv|ConvTranspose|Gemm)$/;
-/** By statistics that are fixed: `(x, scale, shift, mean, variance, momentum, epsilon)`. */
+/**
+ * A normalization with fixed statistics: `(x, scale, shift, mean, variance, momentum, epsilon)`.
+ */
 const NORMALIZATION = "_native_batch_norm_legit_no_training";
 
 export function restoreUnfused(context: UnfusedContext): Unfused {
@@ -71,7 +74,7 @@ function restore(
   const channels = raw && outputChannels(node, raw.dims);
   if (raw === undefined || channels === undefined || !isOwn || !(Number(epsilon) >= 0)) return;
   const product = file.tensor(raw);
-  // Scales of zero leave nothing of the weights.
+  // Scales of zero would have erased the weights.
   if (isZero(product) || !isAbsentOrZero(context, bias)) return;
   const weights: Weight[] = [];
   const add = (target: string, tensor: Tensor, why: string, layout: Weight["layout"] = "same") => {
@@ -112,8 +115,9 @@ function isAbsentOrZero({ file, floats }: UnfusedContext, bias: string): boolean
 }
 
 /**
- * What an exporter multiplied with 1 / sqrt(1 + epsilon) in float32, again without it. The factor is close to one, so but for one
- * in some hundred thousand elements the quotient by the same rounded factor is the very element that stood there.
+ * Undoes an exporter's multiplication by 1 / sqrt(1 + epsilon) in float32. The factor is close to
+ * one, so the quotient by the same rounded factor is exactly the original element, except for one
+ * in some hundred thousand elements.
  */
 function unscaled(product: Tensor, epsilon: number): Tensor {
   const factor = Math.fround(1 / Math.fround(Math.sqrt(Math.fround(1 + Math.fround(epsilon)))));

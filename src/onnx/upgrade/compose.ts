@@ -1,4 +1,6 @@
-/** Operators that are written with others. They hold only where `ops/` has no definition of its own. */
+/**
+ * Composes operators of others. These rules apply only if `ops/` has no definition of the operator.
+ */
 import { crossEntropy, roiAlign } from "../../functional/index.ts";
 import { type Rule, type RuleEntry, type RuleTable, rewrite } from "./rule.ts";
 
@@ -14,7 +16,7 @@ const swish: Rule = ({ input, one, scalar, float }) => {
   return [one("Mul", [x, one("Sigmoid", [inner])])];
 };
 
-/** x / ‖x‖ along one axis, by the sum of absolute values or the Euclidean norm. */
+/** x / ‖x‖ along one axis, with the sum of absolute values or the Euclidean norm. */
 const lpNormalization: Rule = ({ input, int, one, builder }) => {
   const axes = builder.ints([int("axis", -1)]);
   const norm = one(int("p", 2) === 1 ? "ReduceL1" : "ReduceL2", [input(0), axes], { keepdims: 1 });
@@ -30,7 +32,7 @@ const meanVarianceNormalization: Rule = ({ input, ints, one, builder }) => {
   return [one("Div", [centered, one("Sqrt", [variance])])];
 };
 
-/** LayerNormalization(x + skip [+ bias]); the statistics (outputs 1 and 2) are not given out. */
+/** LayerNormalization(x + skip [+ bias]); the statistics (outputs 1 and 2) are not provided. */
 const skipLayerNormalization: Rule = ({ node, input, one, float, fail }) => {
   if (node.outputs.slice(1, 3).some((name) => name !== "")) fail("its statistics as outputs");
   let x = one("Add", [input(0), input(1)]);
@@ -42,14 +44,14 @@ const skipLayerNormalization: Rule = ({ node, input, one, float, fail }) => {
   return [y, undefined, undefined, x];
 };
 
-/** What ONNX Runtime's optimizer makes of RMS normalization. */
+/** The form of RMS normalization that ONNX Runtime's optimizer writes. */
 const simplifiedLayerNormalization: Rule = ({ node, input, one, int, float, fail }) => {
   if (node.outputs.slice(1).some((name) => name !== "")) fail("its statistics as outputs");
   const settings = { axis: int("axis", -1), epsilon: float("epsilon", 1e-5) };
   return [one("RMSNormalization", [input(0), input(1)], settings)];
 };
 
-/** The loss of models that carry it: classes in dim 1. */
+/** The loss of models that contain it: classes are in dim 1. */
 const softmaxCrossEntropy: Rule = ({ node, input, int, string, fail }) => {
   if (node.inputs[2] !== undefined) fail("weights of classes");
   if ((node.outputs[1] ?? "") !== "") fail("log-probabilities as its second output");
@@ -59,7 +61,10 @@ const softmaxCrossEntropy: Rule = ({ node, input, int, string, fail }) => {
   return [crossEntropy(input(0), input(1), { axis: 1, reduction, ...ignored })];
 };
 
-/** ONNX Runtime has no kernel of its newest form. Before version 16 regions were those of centres. */
+/**
+ * ONNX Runtime has no kernel for its newest form. Before version 16, coordinates referred to
+ * centres.
+ */
 const regions: Rule = ({ node, input, int, float, string, fail }) => {
   const mode = string("mode", "avg");
   if (mode !== "avg") return fail(`mode "${mode}" is not supported`, 'Only "avg" is supported.');

@@ -10,7 +10,8 @@ import { staticRules } from "./static.ts";
 
 export type { ImportNode, Rule, RuleContext, RuleEntry } from "./rule.ts";
 
-// The order matters: to the newest form first, then what needs no node, then what is written with others.
+// The order matters: first the upgrade to the newest form, then operators that need no node, then
+// composed ones.
 const TABLES: readonly RuleTable[] = [
   inputRules,
   layerRules,

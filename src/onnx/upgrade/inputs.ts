@@ -44,7 +44,7 @@ const padAttributes: Rule = ({ node, input, ints, float, builder, scalar }) =>
     without: ["pads", "paddings", "value"],
   });
 
-/** Pads of chosen axes → pads of all axes. */
+/** Converts pads of chosen axes to pads of all axes. */
 const padAxes: Rule = (context) => {
   const { node, input, builder } = context;
   if (node.inputs[3] === undefined) return undefined;
@@ -74,7 +74,7 @@ const topK: Rule = ({ node, input, int, attribute, builder }) =>
     ? undefined
     : rewrite(node, { inputs: [input(0), builder.ints([int("k", 1)])], without: ["k"] });
 
-/** Before version 13 these worked on the input flattened to a matrix at `axis`. */
+/** Before version 13, these operators worked on the input flattened to a matrix at `axis`. */
 const flattenedSoftmax: Rule = ({ node, input, int, builder, one, fail }) => {
   const x = input(0);
   const rank = x.shape.length;

@@ -1,4 +1,4 @@
-/** Layers whose form changed: pads from names, normalizations, resizing. */
+/** Layers whose form changed: named pads, normalizations, resizing. */
 import type { AttributeValue, Value } from "../../graph/index.ts";
 import { isFloat, toNumbers } from "../../tensor/index.ts";
 import { INTERNAL_OPSET } from "../encode.ts";
@@ -6,7 +6,7 @@ import { type Rule, type RuleContext, type RuleTable, rewrite } from "./rule.ts"
 
 const ints = (value: readonly number[]): AttributeValue => ({ kind: "ints", value });
 
-/** `auto_pad` by name → explicit pads, for shapes are known. */
+/** Converts a named `auto_pad` to explicit pads, because shapes are known. */
 const autoPad: Rule = (context) => {
   const { node, input, string } = context;
   const mode = string("auto_pad", "NOTSET");
@@ -32,7 +32,7 @@ const autoPad: Rule = (context) => {
   return rewrite(node, { without: ["auto_pad"], set: { pads: ints([...begin, ...end]) } });
 };
 
-/** Versions before 14 were in training mode when they had more outputs than one. */
+/** Before version 14, more than one output meant training mode. */
 const oldBatchNormalization: Rule = ({ node, int, fail }) => {
   if (int("spatial", 1) === 0) fail("BatchNormalization over each element (spatial=0)");
   const training = node.outputs.length > 1;
@@ -45,7 +45,7 @@ const oldBatchNormalization: Rule = ({ node, int, fail }) => {
   };
 };
 
-/** Before version 21 scale and bias had one element a group, now one a channel. */
+/** Before version 21, scale and bias had one element per group; now they have one per channel. */
 const groupScale: Rule = ({ node, input, int, one, builder, fail }) => {
   const channels = input(0).shape[1];
   const groups = int("num_groups", 1);
@@ -61,7 +61,7 @@ const groupScale: Rule = ({ node, input, int, one, builder, fail }) => {
   return rewrite(node, { inputs: [input(0), spread(input(1)), spread(input(2))] });
 };
 
-/** The scale of each dim as a constant; versions before 11 had no region and no sizes. */
+/** The scale of each dim is a constant; versions before 11 had no region and no sizes. */
 const oldResize: Rule = (context) => {
   const { node, input } = context;
   const given = context.attribute("scales");
@@ -89,11 +89,11 @@ const oldResize: Rule = (context) => {
   return { ...newest, opset: INTERNAL_OPSET };
 };
 
-/** Sizes and axes → an empty region and full sizes or scales. */
+/** Converts sizes and axes to an empty region and full sizes or scales. */
 const resizeSizes: Rule = (context) => {
   const { node, input } = context;
   const axes = context.ints("axes");
-  // Policies look at the sizes of these axes alone.
+  // The policies consider the sizes of these axes only.
   if (axes === undefined || context.string("keep_aspect_ratio_policy", "stretch") !== "stretch") {
     return undefined;
   }
@@ -145,7 +145,7 @@ function floats(values: readonly number[]) {
   return { dtype: "float32" as const, shape: [values.length], bytes };
 }
 
-/** Before version 20 the modes had the names that they have for images. */
+/** Before version 20, the modes had the names used for images. */
 const gridModes: Rule = ({ node, string }) => {
   const names: Record<string, string> = { bilinear: "linear", bicubic: "cubic" };
   const mode = string("mode", "bilinear");
@@ -164,14 +164,18 @@ const emptyInputs: Rule = ({ node }) => {
   });
 };
 
-/** Versions before 7 broadcast only when told to; before 11 the third input was always there. */
+/**
+ * Before version 7, broadcasting had to be requested; before version 11, the third input was
+ * required.
+ */
 function oldGemm({ node }: RuleContext) {
   return rewrite(node, { without: ["broadcast"] });
 }
 
 /**
- * Between 0 and 6 is ReLU6 to those who export it: its derivative is 0 at 0, where the values of channels that are off lie
- * exactly. (That of a clamp at its bounds is 1 or 0 by the version of PyTorch.)
+ * A clip between 0 and 6 is ReLU6 to those who export it: its derivative is 0 at 0, which is
+ * exactly the value of inactive channels. (The derivative of a clamp at its bounds is 1 or 0,
+ * depending on the version of PyTorch.)
  */
 const relu6: Rule = ({ node, input, constant, one }) => {
   const [low, high] = [1, 2].map((index) => {

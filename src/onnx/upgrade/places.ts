@@ -1,4 +1,6 @@
-/** Operators about places in pictures, written with others: grids, crops, pools and what undoes them. */
+/**
+ * Operators about positions in images, composed of others: grids, crops, pools and their inverses.
+ */
 import {
   abs,
   add,
@@ -23,7 +25,10 @@ import type { Value } from "../../graph/index.ts";
 import { elementCount, normalizeDim } from "../../tensor/index.ts";
 import type { Rule, RuleTable } from "./rule.ts";
 
-/** Where each place of a picture lies, from -1 to 1, moved by a matrix (N, dims, dims + 1): what GridSample takes. */
+/**
+ * The coordinates of each position of an image, from -1 to 1, transformed by a matrix (N, dims,
+ * dims + 1), as GridSample takes them.
+ */
 const affineGrid: Rule = ({ input, numbers, int, fail }) => {
   const theta = input(0);
   const [batch, , ...sizes] = numbers(1) as [number, number, ...number[]];
@@ -45,7 +50,7 @@ const affineGrid: Rule = ({ input, numbers, int, fail }) => {
   return [reshape(matmul(places, swapLast(theta)), [batch, ...sizes, dims])];
 };
 
-/** Cut, or filled with zeros, on both sides evenly. */
+/** Cuts or zero-pads a tensor evenly on both sides. */
 const centerCropPad: Rule = ({ input, numbers, ints, fail }) => {
   const x = input(0);
   const sizes = numbers(1);
@@ -69,7 +74,7 @@ const centerCropPad: Rule = ({ input, numbers, ints, fail }) => {
   return [pad(cut, before, after)];
 };
 
-/** (Σ |x|ᵖ)^(1/p) over all places of each channel. */
+/** (Σ |x|ᵖ)^(1/p) over all positions of each channel. */
 const globalLpPool: Rule = ({ input, int }) => {
   const x = input(0);
   const axes = x.shape.slice(2).map((_, dim) => dim + 2);
@@ -79,7 +84,9 @@ const globalLpPool: Rule = ({ input, int }) => {
   return [pow(reduceSum(pow(abs(x), p), { axes }), 1 / p)];
 };
 
-/** Each element back where MaxPool found it, by its number among all elements; zeros elsewhere. */
+/**
+ * Puts each element back where MaxPool found it, by its index among all elements; zeros elsewhere.
+ */
 const maxUnpool: Rule = ({ node, input, ints, fail }) => {
   const [x, numbers] = [input(0), input(1)];
   if (node.inputs[2] !== undefined)
@@ -98,7 +105,7 @@ const maxUnpool: Rule = ({ node, input, ints, fail }) => {
   return [reshape(flat, shape)];
 };
 
-/** The parts along an axis where a condition holds, which must be known beforehand. */
+/** The parts along an axis where a condition is true, which must be known beforehand. */
 const compress: Rule = ({ input, numbers, attribute, int, builder, fail }) => {
   const x: Value = input(0);
   const chosen = numbers(1).flatMap((holds, index) => (holds === 0 ? [] : [index]));

@@ -1,6 +1,7 @@
 /**
- * LSTM, GRU and RNN with the batch first: ONNX Runtime has none, so transpositions stand around. First states that are known to be
- * zeros are left out, for that is what holds without them: exporters write them for one batch size.
+ * LSTM, GRU and RNN with the batch first: ONNX Runtime has none, so transpositions are added around
+ * them. First states that are known to be zeros are omitted, because zeros are the default:
+ * exporters write them for one batch size.
  */
 import type { Value } from "../../graph/index.ts";
 import { type Rule, type RuleTable, rewrite } from "./rule.ts";
@@ -14,7 +15,10 @@ const zeroStates: Rule = ({ node, constant }) => {
   return rewrite(node, { inputs });
 };
 
-/** Where sequences and states have their batch when it comes first, by index of inputs and of outputs. */
+/**
+ * The permutations of sequences and states whose batch comes first, by index of inputs and of
+ * outputs.
+ */
 const INPUT_PERMS: Readonly<Record<number, readonly number[]>> = {
   0: [1, 0, 2],
   5: [1, 0, 2],

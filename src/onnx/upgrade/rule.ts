@@ -1,4 +1,4 @@
-/** What a rule of import sees and gives back. Rules turn the operators of a file into those of our table. */
+/** The interface of import rules, which turn the operators of a file into those of our table. */
 import type {
   AttributeInputs,
   Attributes,
@@ -8,34 +8,34 @@ import type {
 } from "../../graph/index.ts";
 import type { Tensor } from "../../tensor/index.ts";
 
-/** A node of a file, with its inputs found. */
+/** A node of a file, with its inputs resolved. */
 export interface ImportNode {
-  /** `Conv`, or with its domain: `com.microsoft::Gelu`. */
+  /** The operator: `Conv`, or with its domain: `com.microsoft::Gelu`. */
   readonly op: string;
   readonly name: string;
   readonly inputs: readonly (Value | undefined)[];
   readonly attributes: Attributes;
-  /** Names; the empty string is an output left out. */
+  /** The names of the outputs; the empty string stands for an omitted output. */
   readonly outputs: readonly string[];
-  /** The version of the operator set in which its attributes and inputs are meant. */
+  /** The version of the operator set that defines its attributes and inputs. */
   readonly opset: number;
 }
 
 export interface RuleContext {
   readonly node: ImportNode;
   readonly builder: GraphBuilder;
-  /** Input `index`; an error of the file if it was left out. */
+  /** Input `index`; throws an error about the file if it was omitted. */
   input(index: number): Value;
   /** Input `index`, if its elements are known. */
   constant(index: number): Tensor | undefined;
-  /** The elements of input `index`; an error if they are not known before the graph runs. */
+  /** The elements of input `index`; throws if they are not known before the graph runs. */
   numbers(index: number): number[];
   attribute(name: string): AttributeValue | undefined;
   int(name: string, otherwise: number): number;
   float(name: string, otherwise: number): number;
   string(name: string, otherwise: string): string;
   ints(name: string): readonly number[] | undefined;
-  /** Adds a node in the newest form (or folds it). Inputs may be values left out. */
+  /** Adds a node in the newest form (or folds it). Inputs may be omitted. */
   emit(
     op: string,
     inputs: readonly (Value | undefined)[],
@@ -45,7 +45,7 @@ export interface RuleContext {
   one(op: string, inputs: readonly (Value | undefined)[], attributes?: AttributeInputs): Value;
   /** A scalar of the element type of `like`. */
   scalar(like: Value, number: number): Value;
-  /** What a sequence holds that is input `index`; an error if it is none. */
+  /** The elements of the sequence that is input `index`; throws if it is not a sequence. */
   elements(index: number): readonly Value[];
   /** A sequence as an output of the node: only other rules for sequences can read it. */
   sequence(values: readonly Value[]): Value;
@@ -53,15 +53,18 @@ export interface RuleContext {
   fail(what: string, hint?: string): never;
 }
 
-/** Another form of the node, or the values of its outputs, or nothing: the node stays as it is. */
+/**
+ * Returns another form of the node, or the values of its outputs, or nothing: the node then stays
+ * unchanged.
+ */
 export type Rule = (
   context: RuleContext,
 ) => ImportNode | readonly (Value | undefined)[] | undefined;
 
 export interface RuleEntry {
-  /** Holds for nodes of operator sets before this one. */
+  /** The rule applies to nodes of operator sets before this one. */
   readonly below?: number;
-  /** Only if the operator has no definition of its own in `ops/`. */
+  /** The rule applies only if the operator has no definition of its own in `ops/`. */
   readonly unlessDefined?: true;
   readonly rule: Rule;
 }

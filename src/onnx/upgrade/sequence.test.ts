@@ -1,4 +1,7 @@
-/** Sequences of known length: each small model runs as it is in ONNX Runtime, and without them in ours. */
+/**
+ * Sequences of known length: each small model runs as it is in ONNX Runtime, and without them in
+ * ours.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as ort from "onnxruntime-node";

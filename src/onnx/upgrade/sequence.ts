@@ -1,13 +1,16 @@
 /**
- * Sequences whose length and places are known: they are lists at import, and no node is left of them. Exporters write
- * `x.chunk(2, 1)` so, as SplitToSequence and SequenceAt.
+ * Sequences whose length and indices are known: they are lists during the import, and no node
+ * remains of them. Exporters write `x.chunk(2, 1)` in this form, as SplitToSequence and SequenceAt.
  */
 
 import type { Value } from "../../graph/index.ts";
 import { normalizeDim } from "../../tensor/index.ts";
 import type { Rule, RuleContext, RuleTable } from "./rule.ts";
 
-/** Pieces of equal size unless told, or of one element each, whose dim goes unless it is kept. */
+/**
+ * Splits into the given pieces, or into pieces of one element each, whose dim is removed unless it
+ * is kept.
+ */
 const splitToSequence: Rule = (context) => {
   const { node, builder, input, int, one, emit, fail } = context;
   const x = input(0);
@@ -23,7 +26,10 @@ const splitToSequence: Rule = (context) => {
   return [context.sequence(drops ? pieces.map((piece) => one("Squeeze", [piece, axes])) : pieces)];
 };
 
-/** A scalar is the size of each piece, and the last may be smaller; a list has the size of every piece. */
+/**
+ * A scalar is the size of each piece, and the last piece may be smaller; a list has the size of
+ * every piece.
+ */
 function piecesOf(context: RuleContext, size: number, given: Value): readonly number[] {
   const numbers = context.numbers(1);
   const sizes = given.shape.length === 0 ? even(size, numbers[0] ?? 0) : numbers;
@@ -40,7 +46,9 @@ function even(size: number, piece: number): number[] {
   return Array.from({ length: count }, (_, i) => Math.min(piece, size - i * piece));
 }
 
-/** Where a position counted from the start or the end points to; `last` is the highest that is allowed. */
+/**
+ * The index of a position that is counted from the start or the end; `last` is the highest allowed.
+ */
 function place(context: RuleContext, index: number, length: number, last: number): number {
   const [position = Number.NaN] = context.numbers(index);
   const own = position < 0 ? position + length : position;
@@ -69,7 +77,7 @@ const erase: Rule = (context) => {
   return [context.sequence(values.toSpliced(from, 1))];
 };
 
-/** Joined along an axis that is there, or along a new one. */
+/** Joins the elements along an existing axis, or along a new one. */
 const concat: Rule = (context) => {
   const { int, one, builder, fail } = context;
   const values = context.elements(0);

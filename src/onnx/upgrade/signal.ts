@@ -3,20 +3,23 @@ import { realFromHalf, stft } from "../../functional/index.ts";
 import { dtypeFromOnnx, tensorFrom } from "../../tensor/index.ts";
 import { type Rule, type RuleContext, type RuleTable, rewrite } from "./rule.ts";
 
-/** Before version 20 the axis was an attribute; the default was the dim after the batch. */
+/** Before version 20, the axis was an attribute; the default was the dim after the batch. */
 const axisToInput: Rule = ({ node, int, builder }) =>
   rewrite(node, {
     inputs: [node.inputs[0], node.inputs[1], builder.scalar("int64", int("axis", 1))],
     without: ["axis"],
   });
 
-/** The axis that is meant where none is given, for our definition takes none. */
+/** The default axis is made explicit, because our definition has no default. */
 const lastAxis: Rule = ({ node, builder }) =>
   node.inputs[2] === undefined
     ? rewrite(node, { inputs: [node.inputs[0], node.inputs[1], builder.scalar("int64", -2)] })
     : undefined;
 
-/** A real signal from half of its spectrum: from the whole, which is the half and its mirror. */
+/**
+ * A real signal from half of its spectrum: computed from the whole spectrum, which is the half and
+ * its mirror image.
+ */
 const realSignal: Rule = (context) => {
   const { input, int } = context;
   if (int("onesided", 0) === 0 || int("inverse", 0) === 0) return undefined;
@@ -27,7 +30,7 @@ const realSignal: Rule = (context) => {
   return [realFromHalf(x, axis, number(context, 1) ?? 2 * (bins - 1))];
 };
 
-/** Frames, times the window, transformed. */
+/** Frames, multiplied by the window and transformed. */
 const frames: Rule = (context) => {
   const { node, input, int, fail } = context;
   const [given, window] = [input(0), node.inputs[2]];
@@ -71,7 +74,10 @@ const window =
     return [builder.constant(tensorFrom(dtype, [size], values))];
   };
 
-/** Triangles over the bins of a spectrum, evenly spaced in mels (O'Shaughnessy): as ONNX's operator computes it. */
+/**
+ * Triangular weights over the bins of a spectrum, evenly spaced in mels (O'Shaughnessy), as ONNX's
+ * operator computes them.
+ */
 const melWeights: Rule = (context) => {
   const { int, builder, fail } = context;
   const [bands, length, rate, low, high] = [0, 1, 2, 3, 4].map(

@@ -1,4 +1,4 @@
-/** Operators that a static graph has no need of: they are constants, or they do nothing. */
+/** Operators that a static graph does not need: they are constants, or they have no effect. */
 import type { Value } from "../../graph/index.ts";
 import {
   dtypeFromOnnx,
@@ -35,7 +35,7 @@ const constant: Rule = ({ node, builder, fail }) => {
   return [builder.constant(make())];
 };
 
-/** The input itself, be it a sequence. */
+/** The input itself, which may be a sequence. */
 const pass: Rule = ({ node, fail }) => [node.inputs[0] ?? fail("it has no input")];
 
 const shape: Rule = ({ input, int, builder }) => {
@@ -47,12 +47,12 @@ const size: Rule = ({ input, builder }) => [builder.scalar("int64", elementCount
 
 function repeat(element: Uint8Array, count: number): Uint8Array {
   const bytes = new Uint8Array(element.byteLength * count);
-  // Buffer's own fill repeats a pattern; an empty one is refused.
+  // Buffer's own fill repeats a pattern, but refuses an empty buffer.
   if (bytes.byteLength > 0) Buffer.from(bytes.buffer).fill(element);
   return bytes;
 }
 
-/** Indices of the elements that are not zero, which must be known beforehand. */
+/** The indices of the elements that are not zero, which must be known beforehand. */
 const nonZero: Rule = ({ constant: known, builder, fail }) => {
   const tensor = known(0);
   if (tensor === undefined) {
@@ -74,7 +74,7 @@ const sameType: Rule = ({ node, input, int }) => {
   return to === input(0).dtype && node.inputs.length === 1 ? [input(0)] : undefined;
 };
 
-/** Moves that change no shape. */
+/** Operators that only move elements, where they do not change the shape. */
 const sameShapeRule =
   (target: (numbers: readonly number[], input: Shape) => boolean): Rule =>
   ({ node, input, constant: known }) => {
@@ -102,7 +102,7 @@ function onnxNumber(value: Value): number {
   return 0;
 }
 
-/** Inference, or a ratio of zero: the input, and a mask of true. */
+/** In inference, or with a ratio of zero: the input, and a mask of true. */
 const dropout: Rule = (context) => {
   const { node, input, builder, int, float } = context;
   const x = input(0);
@@ -141,7 +141,7 @@ export const staticRules: RuleTable = {
       ),
     },
   ],
-  // Before version 24 an empty list of axes of Unsqueeze means nothing to do, as here.
+  // Before version 24, an empty list of axes of Unsqueeze has no effect, as here.
   Unsqueeze: [{ rule: sameShapeRule((axes) => axes.length === 0) }],
   Scatter: [{ rule: ({ node }) => rewrite(node, { op: "ScatterElements" }) }],
 };

@@ -5,8 +5,8 @@ import { type AxisMap, spreadTiles, transposeMaps } from "./axis-map.ts";
 import { isTiling, POOL_ATTRIBUTES, pooledType, poolWindow, windowTaps } from "./pool.ts";
 
 /**
- * The mean of each window of X (N, C, sizes). With `count_include_pad` the zeros of the padding count, though not what a window of
- * `ceil_mode` has beyond it.
+ * The mean of each window of X (N, C, sizes). With `count_include_pad` the zeros of the padding are
+ * counted, but not the positions beyond the padding that a window of `ceil_mode` covers.
  */
 export const averagePool: OperatorDefinition = {
   name: "AveragePool",
@@ -28,7 +28,10 @@ export const averagePool: OperatorDefinition = {
   inPlace: false,
 };
 
-/** Averaging is one map along each spatial dim: the number of elements in a window is a product over dims. */
+/**
+ * Averaging is one linear map along each spatial dim, because the number of elements in a window is
+ * a product over dims.
+ */
 function meanMaps(attributes: AttributeReader, x: Shape, y: Shape): AxisMap[] {
   const window = poolWindow(attributes, x);
   const withPad = attributes.number("count_include_pad") === 1;

@@ -1,12 +1,13 @@
 /**
- * Linear maps along single dims: averaging windows, interpolation. Each is a small constant matrix, so that the gradient is the
- * product with its transpose, exact for every mode.
+ * Linear maps along single dims, such as averaging windows and interpolation. Each is a small
+ * constant matrix, so the gradient is the product with its transpose, which is exact for every
+ * mode.
  */
 import { expand, matmul, reduceSum, reshape, transpose } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
 import { elementCount, normalizeDim, type Shape, tensorFrom } from "../../tensor/index.ts";
 
-/** Result position i along `axis` is Σ weight · source position, over `taps[i]`. */
+/** A linear map along `axis`: result position i is Σ weight · source position, over `taps[i]`. */
 export interface AxisMap {
   readonly axis: number;
   /** The size of the source. */
@@ -19,7 +20,7 @@ export interface Tap {
   readonly weight: number;
 }
 
-/** Takes the gradient of the result back to the source, along all maps in turn. */
+/** Maps the gradient of the result back to the source, along all maps in turn. */
 export function transposeMaps(dy: Value, maps: readonly AxisMap[]): Value {
   return maps.reduce((value, map) => transposeMap(value, map), dy);
 }
@@ -44,7 +45,10 @@ function transposeMap(dy: Value, map: AxisMap): Value {
   return reshape(product, shape);
 }
 
-/** How often each source position comes in turn, if the map only repeats: nearest neighbours at a whole scale. */
+/**
+ * How often each source position is repeated, if the map only repeats: nearest neighbours at an
+ * integer scale.
+ */
 function repeats({ taps, from }: AxisMap): number | undefined {
   const times = taps.length / from;
   const plain = taps.every(
@@ -62,7 +66,9 @@ function matrix(like: Value, { taps, from }: AxisMap): Value {
   return like.builder.constant(tensorFrom(like.dtype, [taps.length, from], weights));
 }
 
-/** Each element, spread over the tile of `sizes` that it came from: the transpose of summing tiles. */
+/**
+ * Repeats each element over the tile of `sizes` that it came from: the transpose of summing tiles.
+ */
 export function spreadTiles(x: Value, sizes: Shape): Value {
   const lead = x.shape.slice(0, x.shape.length - sizes.length);
   const places = x.shape.slice(lead.length);

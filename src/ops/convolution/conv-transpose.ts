@@ -5,7 +5,9 @@ import { sumOverPlaces } from "./conv.ts";
 import { kernelGradient } from "./kernel-gradient.ts";
 import { extent, readWindow, WINDOW_ATTRIBUTES, type Window, windowAttributes } from "./window.ts";
 
-/** The transpose of a convolution: X (N, C, …) with W (C, M/group, …) to (N, M, …); B (M) is added. */
+/**
+ * The transposed convolution of X (N, C, …) with W (C, M/group, …) to (N, M, …); B (M) is added.
+ */
 export const convTranspose: OperatorDefinition = {
   name: "ConvTranspose",
   inputs: [2, 3],
@@ -64,8 +66,8 @@ function checkedKernel(context: InferContext): Shape {
 }
 
 /**
- * The window of the convolution that this transposes, and the sizes of the result. The pads come from `output_shape` or
- * `auto_pad` where those are given (ONNX, operator ConvTranspose).
+ * The window of the convolution that this transposes, and the sizes of the result. The pads come
+ * from `output_shape` or `auto_pad` if those are given (ONNX, operator ConvTranspose).
  */
 function geometry(
   attributes: AttributeReader,

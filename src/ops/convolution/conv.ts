@@ -48,7 +48,7 @@ export const conv: OperatorDefinition = {
   inPlace: false,
 };
 
-/** Sums over the batch and the spatial dims: the gradient of a bias for each channel. */
+/** Sums over the batch and the spatial dims: the gradient of a bias per channel. */
 export function sumOverPlaces(dy: Value): Value {
   const axes = dy.shape.map((_, dim) => dim).filter((dim) => dim !== 1);
   return reduceSum(dy, { axes, keepdims: false });
@@ -81,7 +81,10 @@ function windowOf(attributes: AttributeReader, x: Shape, w: Shape): Window {
   return readWindow(attributes, x.slice(2), w.slice(2));
 }
 
-/** Each output element hands its gradient back to the window it saw: a transposed convolution. */
+/**
+ * Each output element passes its gradient back to the window that it read: a transposed
+ * convolution.
+ */
 function inputGradient(context: GradientContext, dy: Value, window: Window, group: number): Value {
   const sizes = context.input(0).shape.slice(2);
   const rest = sizes.map((size, i) => {

@@ -3,7 +3,7 @@ import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
 import { sumAt } from "../indexing/index.ts";
 
-/** The maximum over all spatial dims. The gradient goes to the first of equal ones. */
+/** The maximum over all spatial dims. The gradient goes to the first of several equal maxima. */
 export const globalMaxPool: OperatorDefinition = {
   name: "GlobalMaxPool",
   inputs: [1, 1],

@@ -1,4 +1,7 @@
-/** The gradient of a convolution's kernel, in the faster of two ways; both are made of ordinary products and convolutions. */
+/**
+ * The gradient of a convolution's kernel, by the faster of two methods, both made of ordinary
+ * products and convolutions.
+ */
 import { concat, gemm, pad, reshape, slice, transpose } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
 import { elementCount, type Shape, stridesOf } from "../../tensor/index.ts";
@@ -10,14 +13,17 @@ import type { Window } from "./window.ts";
  */
 export function kernelGradient(x: Value, dy: Value, window: Window, group: number): Value {
   const elements = elementCount(window.kernel);
-  // A product for each element of the kernel is twice as fast, if it has enough channels to work on.
+  // One product for each element of the kernel is twice as fast if there are enough channels.
   const isWide = (x.shape[1] as number) >= 8 && elements <= 25;
   return group === 1 && (isWide || elements === 1)
     ? byElement(x, dy, window)
     : byConvolution(x, dy, window, group);
 }
 
-/** Each element of the kernel saw one shifted, strided picture of the input: its gradient is dy times that, over all places. */
+/**
+ * Each element of the kernel multiplies one shifted, strided copy of the input: its gradient is the
+ * sum of dy times that copy over all positions.
+ */
 function byElement(x: Value, dy: Value, window: Window): Value {
   const [channels, outputs] = [x.shape[1] as number, dy.shape[1] as number];
   const places = dy.shape.slice(2);
@@ -58,14 +64,15 @@ function channelsFirst(x: Value): Value {
 }
 
 /**
- * A convolution in which channels are the batch, the batch is the channels, the output's gradient is the kernel, and strides and
- * dilations change places.
+ * A convolution in which batch and channels are exchanged, the output's gradient is the kernel, and
+ * strides and dilations are exchanged.
  */
 function byConvolution(x: Value, dy: Value, window: Window, group: number): Value {
   const [batch, channels] = x.shape as unknown as [number, number];
   const sizes = x.shape.slice(2);
   const perGroup = channels / group;
-  // How far the last window reaches: what lies beyond it must not be seen, so `after` may be negative.
+  // The extent that the last window reaches: what lies beyond it must not be read, so `after` may
+  // be negative.
   const after = sizes.map((size, i) => {
     const kernel = ((window.kernel[i] as number) - 1) * (window.dilations[i] as number);
     const places = ((dy.shape[i + 2] as number) - 1) * (window.strides[i] as number);

@@ -5,8 +5,8 @@ import { sumAt } from "../indexing/index.ts";
 import { POOL_ATTRIBUTES, pooledType } from "./pool.ts";
 
 /**
- * The maximum of each window of X (N, C, sizes). Output 1 holds where it was: an index into all of X, of the first maximum if
- * there are several.
+ * The maximum of each window of X (N, C, sizes). Output 1 is its index into all of X; of several
+ * equal maxima, that of the first.
  */
 export const maxPool: OperatorDefinition = {
   name: "MaxPool",
@@ -20,7 +20,7 @@ export const maxPool: OperatorDefinition = {
     }
     return [type, { dtype: "int64", shape: type.shape }];
   },
-  // Windows may overlap: what falls on one element is added up.
+  // Windows may overlap, so the gradients of one element are added.
   gradient: (context) => {
     const [x, dy] = [context.input(0), context.gradient(0)];
     const [from, to] = [elementCount(dy.shape), elementCount(x.shape)];

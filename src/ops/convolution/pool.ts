@@ -1,4 +1,4 @@
-/** What pools answer alike. */
+/** What pools have in common. */
 import type { AttributeReader, AttributeSpec, InferContext } from "../../graph/index.ts";
 import type { Shape, TensorType } from "../../tensor/index.ts";
 import { floatType } from "../shared.ts";
@@ -27,7 +27,7 @@ export function pooledType(context: InferContext): TensorType {
   return { dtype, shape: [...shape.slice(0, 2), ...places] };
 }
 
-/** Whether the windows cut the input into tiles, without overlap or rest. */
+/** Whether the windows divide the input into tiles, without overlap or remainder. */
 export function isTiling(window: Window, sizes: Shape): boolean {
   return window.kernel.every(
     (kernel, i) =>
@@ -40,7 +40,8 @@ export function isTiling(window: Window, sizes: Shape): boolean {
 }
 
 /**
- * For each place of a window along spatial dim `i`: the positions in the input that it sees, and how many it sees with the padding.
+ * For each position of a window along spatial dim `i`: the positions in the input that it reads,
+ * and their number with the padding.
  */
 export function windowTaps(
   window: Window,

@@ -1,9 +1,14 @@
-/** Where the elements of a resized tensor come from, dim by dim (ONNX, operator Resize). */
+/**
+ * Computes where the elements of a resized tensor come from, dim by dim (ONNX, operator Resize).
+ */
 import type { AttributeReader } from "../../graph/index.ts";
 import type { Shape } from "../../tensor/index.ts";
 import type { AxisMap, Tap } from "./axis-map.ts";
 
-/** What Resize does along one dim. `scale` is given, or follows from the sizes; `region`: where it starts and ends, as shares of the source. */
+/**
+ * How Resize works along one dim. `scale` is given, or follows from the sizes; `region` is the
+ * start and end as fractions of the source.
+ */
 export interface ResizedDim {
   readonly axis: number;
   readonly from: number;
@@ -23,12 +28,15 @@ export const COORDINATE_MODES = [
 ];
 export const RATIO_POLICIES = ["stretch", "not_larger", "not_smaller"];
 
-/** One map for each dim that changes, or whose coordinates are not whole. A position without taps lies outside. */
+/**
+ * One map for each dim that changes, or whose coordinates are not integers. A position without taps
+ * lies outside.
+ */
 export function resizeMaps(attributes: AttributeReader, dims: readonly ResizedDim[]): AxisMap[] {
   const isCrop = attributes.string("coordinate_transformation_mode") === "tf_crop_and_resize";
   return (
     dims
-      // As ONNX Runtime has it, a dim that keeps its size is not cut to a region either.
+      // As in ONNX Runtime, a dim that keeps its size is not cut to a region either.
       .filter((dim) => dim.from !== dim.to || dim.scale !== 1)
       .map((dim) => ({
         axis: dim.axis,
@@ -44,9 +52,12 @@ export function resizeMaps(attributes: AttributeReader, dims: readonly ResizedDi
   );
 }
 
-/** The inputs of a Resize node that are known beforehand; each for the dims in `axes` (all if it is left out). */
+/**
+ * The inputs of a Resize node that are known beforehand, each for the dims in `axes` (all, if it is
+ * omitted).
+ */
 export interface ResizeSettings {
-  /** All starts, then all ends. */
+  /** All starts, followed by all ends. */
   readonly region: readonly number[] | undefined;
   readonly scales: readonly number[] | undefined;
   readonly sizes: readonly number[] | undefined;
@@ -72,7 +83,7 @@ export function resizedDims(
   return axes.map((axis, i) => {
     const from = shape[axis] as number;
     const part = [region?.[i] ?? 0, region?.[i + axes.length] ?? 1] as const;
-    // Sizes are halves rounded up; the scale stays what it was before.
+    // Sizes are rounded to the nearest integer, halves up; the scale keeps its value from before.
     if (common !== undefined) {
       return { axis, from, to: Math.floor(common * from + 0.5), scale: common, region: part };
     }
@@ -138,7 +149,7 @@ function nearest(mode: string, x: number): number {
   }
 }
 
-/** Keys's kernel (1981) at a distance. */
+/** Keys's cubic kernel (1981) at a distance. */
 function keys(attributes: AttributeReader, distance: number): number {
   const a = attributes.number("cubic_coeff_a");
   const d = Math.abs(distance);
@@ -146,7 +157,10 @@ function keys(attributes: AttributeReader, distance: number): number {
   return d < 2 ? ((a * d - 5 * a) * d + 8 * a) * d - 4 * a : 0;
 }
 
-/** Four neighbours; those outside are the edge, or with `exclude_outside` do not count. */
+/**
+ * The taps of four neighbours. Those outside are replaced by the edge or, with `exclude_outside`,
+ * omitted.
+ */
 function cubicTaps(attributes: AttributeReader, x: number, size: number): Tap[] {
   const low = Math.floor(x);
   const taps = [-1, 0, 1, 2].map((i) => ({
@@ -157,7 +171,10 @@ function cubicTaps(attributes: AttributeReader, x: number, size: number): Tap[] 
   return normalized(taps.filter(({ at }) => at >= 0 && at < size));
 }
 
-/** All elements below the kernel, which is as wide as what one element of a smaller result stands for. */
+/**
+ * The taps of all elements below the kernel, which is as wide as the part of the source that one
+ * element of a smaller result represents.
+ */
 function smoothTaps(attributes: AttributeReader, x: number, { from, scale }: ResizedDim): Tap[] {
   const isCubic = attributes.string("mode") === "cubic";
   const width = Math.max(1, 1 / scale);

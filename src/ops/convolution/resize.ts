@@ -12,8 +12,9 @@ import {
 } from "./resize-maps.ts";
 
 /**
- * X with dims of other sizes, by scales (input 2) or sizes (input 3). Every mode is linear in X, one dim after another, so the
- * gradient goes through the transposed maps. Input 1: the region that tf_crop_and_resize takes; not supported: this with scales.
+ * X with dims of other sizes, by scales (input 2) or sizes (input 3). Every mode is linear in X,
+ * one dim after the other, so the gradient goes through the transposed maps. Input 1 is the region
+ * for tf_crop_and_resize, which is not supported together with scales.
  */
 export const resize: OperatorDefinition = {
   name: "Resize",

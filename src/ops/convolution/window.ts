@@ -1,4 +1,7 @@
-/** Windows that slide over the spatial dims: sizes, strides, dilations and pads of convolutions and pools. */
+/**
+ * Windows that slide over the spatial dims: sizes, strides, dilations and pads of convolutions and
+ * pools.
+ */
 import type { AttributeReader, AttributeSpec } from "../../graph/index.ts";
 import type { Shape } from "../../tensor/index.ts";
 
@@ -19,7 +22,10 @@ export const WINDOW_ATTRIBUTES: Readonly<Record<string, AttributeSpec>> = {
   strides: { kind: "ints", default: null },
 };
 
-/** The window of a node over inputs of the given spatial sizes, with `auto_pad` resolved (ONNX, operator Conv). */
+/**
+ * The window of a node over inputs of the given spatial sizes, with `auto_pad` resolved (ONNX,
+ * operator Conv).
+ */
 export function readWindow(attributes: AttributeReader, sizes: Shape, kernel: Shape): Window {
   const list = (name: string, otherwise: number, count = sizes.length) =>
     attributes.has(name)
@@ -49,12 +55,12 @@ export function readWindow(attributes: AttributeReader, sizes: Shape, kernel: Sh
   return { ...window, before: pads.slice(0, sizes.length), after: pads.slice(sizes.length) };
 }
 
-/** How many elements the dilated kernel spans along spatial dim `i`. */
+/** The number of elements that the dilated kernel spans along spatial dim `i`. */
 export function extent(window: Pick<Window, "kernel" | "dilations">, i: number): number {
   return ((window.kernel[i] as number) - 1) * (window.dilations[i] as number) + 1;
 }
 
-/** How many places the window has along each spatial dim. */
+/** The number of window positions along each spatial dim. */
 export function placesOf(window: Window, sizes: Shape, ceil = false): number[] {
   return sizes.map((size, i) => {
     const before = window.before[i] as number;
@@ -67,7 +73,7 @@ export function placesOf(window: Window, sizes: Shape, ceil = false): number[] {
   });
 }
 
-/** The window as attributes for a node that the gradient emits; `auto_pad` is resolved. */
+/** The window as attributes of a node that the gradient emits; `auto_pad` is resolved. */
 export function windowAttributes(window: Window): {
   strides: readonly number[];
   dilations: readonly number[];

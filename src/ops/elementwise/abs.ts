@@ -2,8 +2,8 @@ import { cast, greater, less, mul, sub } from "../../functional/index.ts";
 import { unary } from "./shared.ts";
 
 /**
- * y = |x|; dx = dy · sign(x): 0 at 0. The sign is a difference of masks, for the operator `Sign` runs on one thread in
- * ONNX Runtime and not at all on WebGPU.
+ * y = |x|; dx = dy · sign(x), which is 0 at 0. The sign is a difference of masks, because the
+ * operator `Sign` runs on one thread in ONNX Runtime and does not exist on WebGPU.
  */
 export const abs = unary(
   "Abs",

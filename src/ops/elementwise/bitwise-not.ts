@@ -2,7 +2,7 @@ import type { OperatorDefinition } from "../../graph/index.ts";
 import { isFloat } from "../../tensor/index.ts";
 import { flopsPerElement } from "../shared.ts";
 
-/** All bits of an integer turned over. */
+/** Inverts all bits of an integer. */
 export const bitwiseNot: OperatorDefinition = {
   name: "BitwiseNot",
   inputs: [1, 1],

@@ -3,7 +3,7 @@ import type { OperatorDefinition } from "../../graph/index.ts";
 import { isFloat } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
 
-/** Input 0 as the element type of input 1. */
+/** Input 0 converted to the element type of input 1. */
 export const castLike: OperatorDefinition = {
   name: "CastLike",
   inputs: [2, 2],

@@ -3,7 +3,7 @@ import type { OperatorDefinition } from "../../graph/index.ts";
 import { dtypeFromOnnx, isFloat } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
 
-/** The same numbers as another element type: `to` is its number in ONNX. */
+/** The input converted to another element type: `to` is the number of that type in ONNX. */
 export const cast: OperatorDefinition = {
   name: "Cast",
   inputs: [1, 1],

@@ -4,7 +4,7 @@ import { elementCount } from "../../tensor/index.ts";
 import { flopsPerElement } from "../shared.ts";
 import { numberType } from "./shared.ts";
 
-/** y = x held between a least (input 1) and a most (input 2), each of which may be left out. */
+/** y = x clamped to a minimum (input 1) and a maximum (input 2), each of which may be omitted. */
 export const clip: OperatorDefinition = {
   name: "Clip",
   inputs: [1, 3],
@@ -23,7 +23,7 @@ export const clip: OperatorDefinition = {
     const [x, low, high] = [context.input(0), context.inputs[1], context.inputs[2]];
     const dy = context.gradient(0);
     return [
-      // Unchanged means within the bounds, which belong to the range.
+      // An unchanged element lies within the bounds, which are included.
       context.needs(0) ? where(equal(x, context.output(0)), dy, 0) : undefined,
       low && context.needs(1) ? sumTo(where(less(x, low), dy, 0), low.shape) : undefined,
       high && context.needs(2) ? sumTo(where(greater(x, high), dy, 0), high.shape) : undefined,

@@ -5,8 +5,9 @@ import { flopsPerElement } from "../shared.ts";
 import { numberType } from "./shared.ts";
 
 /**
- * ONNX's own dropout: the identity, unless input 2 (training mode) says otherwise. In training mode the engine
- * draws what no seed reproduces: models use `dropout` of the functional library, which has a key.
+ * ONNX's own dropout: the identity, unless input 2 (training mode) is true. In training mode the
+ * engine draws numbers that no seed reproduces; models use `dropout` of the functional library,
+ * which has a key.
  */
 export const dropout: OperatorDefinition = {
   name: "Dropout",
@@ -20,7 +21,7 @@ export const dropout: OperatorDefinition = {
   gradient: (context) => {
     const dy = context.gradient(0);
     if (!isTraining(context)) return [dy, undefined, undefined];
-    // The mask comes from the engine's own draw, so the gradient fits that draw exactly.
+    // The mask comes from the engine's own draw, so the gradient matches that draw exactly.
     const rate = context.inputs[1] === undefined ? 0.5 : context.constantNumbers(1)[0];
     const keep = 1 - (rate as number);
     const mask = cast(context.output(1), dy.dtype);

@@ -6,7 +6,7 @@ export const elu = unary(
   "Elu",
   ({ x, y, dy, attributes }) => {
     const alpha = attributes.number("alpha");
-    // With α = 1 the derivative has no jump: both branches are min(y, 0) + 1.
+    // With α = 1 the derivative is continuous: both branches are min(y, 0) + 1.
     if (alpha === 1) return mul(dy, add(clip(y, undefined, 0), 1));
     return where(greater(x, 0), dy, mul(dy, add(y, alpha)));
   },

@@ -1,8 +1,8 @@
-/** The gradient that Max and Min share: it goes to the chosen input, in equal parts among equal ones. */
+/** The gradient of Max and Min: it goes to the chosen input, and equal inputs share it evenly. */
 import { add, cast, div, equal, mul, sub, where } from "../../functional/index.ts";
 import type { GradientContext, Value } from "../../graph/index.ts";
 
-/** `beatsOrTies` compares like the operator: whether a is chosen over b, or equal to it. */
+/** @param beatsOrTies compares like the operator: whether a is chosen over b, or equal to it */
 export function extremumGradient(
   context: GradientContext,
   index: number,

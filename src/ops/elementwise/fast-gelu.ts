@@ -3,7 +3,7 @@ import type { OperatorDefinition } from "../../graph/index.ts";
 import { broadcastType, flopsPerElement } from "../shared.ts";
 import { geluTanhGradient } from "./gelu.ts";
 
-/** y = gelu(x + bias) by the tanh approximation; the bias may be left out. */
+/** y = gelu(x + bias) by the tanh approximation; the bias may be omitted. */
 export const fastGelu: OperatorDefinition = {
   name: "com.microsoft::FastGelu",
   inputs: [1, 2],

@@ -17,8 +17,8 @@ export const gelu = unary(
 const LOG_SCALE = -Math.log(Math.sqrt(2 * Math.PI));
 
 /**
- * dx = dy · (Φ + x φ), where Φ = ½ (1 + erf(x/√2)) and φ is its derivative. HardSigmoid is here ½ y + ½ in one pass over
- * memory: an erf lies between -1 and 1, so nothing is held.
+ * dx = dy · (Φ + x φ), where Φ = ½ (1 + erf(x/√2)) and φ is its derivative. HardSigmoid computes ½
+ * y + ½ in one pass over memory: an erf lies between -1 and 1, so nothing is clamped.
  */
 export function geluGradient(x: Value, dy: Value): Value {
   const s = mul(x, Math.SQRT1_2);
@@ -31,8 +31,8 @@ const C = 2 * Math.sqrt(2 / Math.PI);
 const CUBE = C * 0.044715;
 
 /**
- * y = x σ(v) with v = C x + CUBE x³, for ½ (1 + tanh(v/2)) = σ(v). So dx = dy · (σ + y (1 - σ) v'), where
- * v' = C + 3 CUBE x².
+ * y = x σ(v) with v = C x + CUBE x³, because ½ (1 + tanh(v/2)) = σ(v). So dx = dy · (σ + y (1 - σ)
+ * v'), where v' = C + 3 CUBE x².
  */
 export function geluTanhGradient(x: Value, y: Value, dy: Value): Value {
   const square = mul(x, x);

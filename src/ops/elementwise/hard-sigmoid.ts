@@ -1,7 +1,7 @@
 import { and, cast, greater, less, mul } from "../../functional/index.ts";
 import { unary } from "./shared.ts";
 
-/** y = α x + β, held between 0 and 1; the derivative where it is held is 0. */
+/** y = α x + β, clamped to [0, 1]; the derivative where it is clamped is 0. */
 export const hardSigmoid = unary(
   "HardSigmoid",
   ({ y, dy, attributes }) => {

@@ -1,7 +1,9 @@
 import { abs, add, cast, clip, less, mul } from "../../functional/index.ts";
 import { unary } from "./shared.ts";
 
-/** y = x h with h = clip(x/6 + 1/2, 0, 1); the derivative is h + x/6 within (-3, 3), and h outside. */
+/**
+ * y = x h with h = clip(x/6 + 1/2, 0, 1); the derivative is h + x/6 within (-3, 3), and h outside.
+ */
 export const hardSwish = unary(
   "HardSwish",
   ({ x, dy }) => {

@@ -2,7 +2,7 @@ import type { OperatorDefinition } from "../../graph/index.ts";
 import { flopsPerElement } from "../shared.ts";
 import { numberType } from "./shared.ts";
 
-/** Whether x is infinite, as bool; the attributes say of which sign. */
+/** Whether x is infinite, as bool; the attributes select the signs. */
 export const isInf: OperatorDefinition = {
   name: "IsInf",
   inputs: [1, 1],

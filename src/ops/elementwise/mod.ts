@@ -2,8 +2,8 @@ import { div, mul, neg, sub } from "../../functional/index.ts";
 import { binary } from "./shared.ts";
 
 /**
- * The rest of a / b: with the sign of b, or with `fmod` (which floats need) that of a.
- * da = dy; db = -dy times the whole quotient (a - y) / b.
+ * The remainder of a / b: with the sign of b or, with `fmod` (which floats need), that of a. da =
+ * dy; db = -dy times the integer quotient (a - y) / b.
  */
 export const mod = {
   ...binary("Mod", ({ a, b, y, dy, toA, toB }) => [

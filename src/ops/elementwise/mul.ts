@@ -1,7 +1,7 @@
 import { mul as times } from "../../functional/index.ts";
 import { binary } from "./shared.ts";
 
-/** c = a · b; of a square, both parts at once. */
+/** c = a · b; for a square, both terms of the gradient are computed at once. */
 export const mul = binary(
   "Mul",
   ({ a, b, dy, toA, toB }) =>

@@ -18,7 +18,7 @@ import { isFloat, toNumbers } from "../../tensor/index.ts";
 import { flopsPerElement } from "../shared.ts";
 import { broadcastOf, numberType } from "./shared.ts";
 
-/** y = x to the power e, of the type of x; e may have another type. */
+/** y = x to the power e, in the type of x; e may have another type. */
 export const pow: OperatorDefinition = {
   name: "Pow",
   inputs: [2, 2],
@@ -39,13 +39,15 @@ function baseGradient(context: GradientContext): Value {
   const [x, e, dy] = [context.input(0), context.input(1), context.gradient(0)];
   const known = singleExponent(context);
   if (known !== undefined) return constantRule(known, x, context.output(0), dy);
-  // x⁰ has the slope 0, at x = 0 too: the base is taken out of the way there.
+  // x⁰ has the slope 0, also at x = 0: the base is replaced there.
   const typed = cast(e, x.dtype);
   const safe = where(equal(typed, 0), 1, x);
   return mul(dy, mul(typed, power(safe, sub(typed, 1))));
 }
 
-/** The gradient for one exponent known in advance, in few passes and safe for a base of 0. */
+/**
+ * The gradient for an exponent that is known in advance, in few passes and correct for a base of 0.
+ */
 function constantRule(exponent: number, x: Value, y: Value, dy: Value): Value {
   switch (exponent) {
     case 0:

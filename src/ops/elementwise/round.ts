@@ -1,4 +1,4 @@
 import { stepFunction } from "./shared.ts";
 
-/** To the nearest integer, halves to the even one. */
+/** The nearest integer; halves are rounded to the even one. */
 export const round = stepFunction("Round");

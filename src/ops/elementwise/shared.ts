@@ -1,4 +1,4 @@
-/** What element-wise operators answer alike: types, and rules written as a derivative. */
+/** What elementwise operators have in common: types, and gradient rules written as a derivative. */
 import { sumTo } from "../../functional/index.ts";
 import type {
   AttributeReader,
@@ -13,7 +13,9 @@ import type {
 import { broadcastShapes, type DType, isFloat, type TensorType } from "../../tensor/index.ts";
 import { broadcastType, flopsPerElement } from "../shared.ts";
 
-/** What the gradient of y = f(x) is made from. Reuse `y` where that saves work. */
+/**
+ * The values from which the gradient of y = f(x) is computed. Use `y` again where that saves work.
+ */
 export interface UnaryRule {
   readonly x: Value;
   readonly y: Value;
@@ -23,11 +25,14 @@ export interface UnaryRule {
 
 export interface UnaryOptions {
   readonly attributes?: Readonly<Record<string, AttributeSpec>>;
-  /** Floating-point operations an element; 1 unless told. */
+  /** The number of floating-point operations for each element. Default: 1. */
   readonly flops?: number;
-  /** Whether integers are taken too. */
+  /** Whether integers are supported. Default: false. */
   readonly integers?: boolean;
-  /** Engines may compute it in several passes that read the input again: not in place. */
+  /**
+   * Whether engines may compute it in several passes that read the input again, so that it cannot
+   * run in place. Default: false.
+   */
   readonly severalPasses?: boolean;
   readonly batch?: BatchRule;
 }
@@ -58,7 +63,7 @@ export function unary(
   };
 }
 
-/** y = f(x), piecewise constant: its gradient is zero wherever there is one. */
+/** y = f(x), piecewise constant: its gradient is zero wherever it exists. */
 export function stepFunction(name: string, options: UnaryOptions = {}): OperatorDefinition {
   return {
     ...unary(name, ({ dy }) => dy, options),
@@ -67,8 +72,9 @@ export function stepFunction(name: string, options: UnaryOptions = {}): Operator
 }
 
 /**
- * y = f(a, b) with broadcasting, for numbers; `rule` gives da and db, called only where they are needed. It sums over
- * broadcast dims itself, by `toA` and `toB`: what can be done after the sum costs less there.
+ * y = f(a, b) with broadcasting, for numbers. `rule` returns functions for da and db, of which only
+ * the needed ones are called. They sum over broadcast dims themselves, by `toA` and `toB`:
+ * operations after the sum cost less.
  */
 export function binary(
   name: string,
@@ -114,7 +120,10 @@ export interface BinaryRule {
   readonly toB: (gradient: Value) => Value;
 }
 
-/** f(a, b, …) of several inputs of one type, broadcast; `rule` gives the gradient of each needed input. */
+/**
+ * f(a, b, …) of several inputs of one type, broadcast; `rule` returns the gradient of each needed
+ * input.
+ */
 export function variadic(
   name: string,
   rule: (context: GradientContext, index: number) => Value,
@@ -133,13 +142,13 @@ export function variadic(
           : undefined,
       ),
     flops: (context) => flopsPerElement(Math.max(1, context.inputs.length - 1))(context),
-    // With three inputs or more, engines accumulate in the output and read the rest later.
+    // With three or more inputs, engines accumulate in the output and read the other inputs later.
     inPlace: false,
     ...(batch && { batch }),
   };
 }
 
-/** A bool from two inputs of one type: a comparison, or logic on bools. */
+/** A bool from two inputs of one type: a comparison, or a logical operation on bools. */
 export function predicate(
   name: string,
   options: { takes?: (dtype: DType) => boolean; takesWhat?: string; form?: ElementForm } = {},
@@ -161,10 +170,10 @@ export function predicate(
   };
 }
 
-/** For `predicate`: what can be ordered. */
+/** The options of a `predicate` over types that can be ordered. */
 export const NUMBERS = { takes: (dtype: DType) => dtype !== "bool", takesWhat: "numbers" };
 
-/** Integers in, integers out, bit by bit. */
+/** Bitwise operations on integers, with an integer result. */
 export function bitwise(name: string, attributes: OperatorDefinition["attributes"] = {}) {
   return {
     name,

@@ -3,7 +3,7 @@ import type { OperatorDefinition } from "../../graph/index.ts";
 import { flopsPerElement } from "../shared.ts";
 import { broadcastOf } from "./shared.ts";
 
-/** y = a where the condition (bool) holds, elsewhere b. */
+/** y = a where the condition (bool) is true, and b elsewhere. */
 export const where: OperatorDefinition = {
   name: "Where",
   inputs: [3, 3],

@@ -2,7 +2,10 @@ import { cumSum as runningSum } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount, normalizeDim } from "../../tensor/index.ts";
 
-/** Running sums along the dim in input 1; `exclusive`: without the element itself; `reverse`: from the end. */
+/**
+ * Running sums along the dim in input 1. `exclusive`: each sum excludes the element itself;
+ * `reverse`: sums start at the end.
+ */
 export const cumSum: OperatorDefinition = {
   name: "CumSum",
   inputs: [2, 2],

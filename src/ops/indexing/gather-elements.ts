@@ -2,7 +2,10 @@ import type { OperatorDefinition } from "../../graph/index.ts";
 import { noFlops } from "../shared.ts";
 import { alongAxis, axisOf, checkIndices, dimOf, picksAlongAxis, sumAt } from "./shared.ts";
 
-/** For each element of input 1: the element of input 0 at its place, but at that number along `axis`. */
+/**
+ * For each element of input 1, the element of input 0 at the same position, but at that index along
+ * `axis`.
+ */
 export const gatherElements: OperatorDefinition = {
   name: "GatherElements",
   inputs: [2, 2],
@@ -25,7 +28,7 @@ export const gatherElements: OperatorDefinition = {
   },
   flops: noFlops,
   moves: true,
-  // PyTorch's gather and scatter, and those of other frameworks, refuse negative numbers.
+  // Gather and scatter of PyTorch and other frameworks refuse negative indices.
   indices: (context) => alongAxis(context, false),
   inPlace: false,
   batch: { picks: picksAlongAxis },

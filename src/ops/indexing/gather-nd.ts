@@ -5,7 +5,10 @@ import { noFlops } from "../shared.ts";
 import { checkIndices, picksTuples, tuplesInto } from "./shared.ts";
 import { sumRows } from "./sum-rows.ts";
 
-/** Parts of input 0 at the tuples in the last dim of input 1; the first `batch_dims` dims are shared. */
+/**
+ * Parts of input 0 at the index tuples in the last dim of input 1; the first `batch_dims` dims are
+ * shared.
+ */
 export const gatherND: OperatorDefinition = {
   name: "GatherND",
   inputs: [2, 2],

@@ -5,7 +5,7 @@ import { noFlops } from "../shared.ts";
 import { alongAxis, axisOf, checkIndices, dimOf, picksAlongAxis } from "./shared.ts";
 import { sumRows } from "./sum-rows.ts";
 
-/** Rows of input 0 along `axis` at the numbers in input 1: an embedding, if the axis is 0. */
+/** Rows of input 0 along `axis` at the indices in input 1: an embedding, if the axis is 0. */
 export const gather: OperatorDefinition = {
   name: "Gather",
   inputs: [2, 2],

@@ -8,8 +8,9 @@ import type {
 import { noFlops } from "../shared.ts";
 
 /**
- * Input 0 (indices) along a new dim `axis` of size input 1: the second of input 2 at the index, the first
- * elsewhere. Our own graphs compare with a range instead, which runs on every engine.
+ * Input 0 (indices) along a new dim `axis` of size input 1: the second element of input 2 at the
+ * index, the first elsewhere. Our own graphs compare with a range instead, which runs on every
+ * engine.
  */
 export const oneHot: OperatorDefinition = {
   name: "OneHot",
@@ -29,7 +30,7 @@ export const oneHot: OperatorDefinition = {
     context.needs(2) ? valuesGradient(context) : undefined,
   ],
   flops: noFlops,
-  // ONNX makes a row of zeros of any other number, which is no class.
+  // ONNX turns any other index into a row of zeros, which stands for no class.
   indices: (context) => [{ input: 0, places: context.constantNumbers(1), wraps: false }],
   inPlace: false,
 };
@@ -40,7 +41,7 @@ function newDim(context: InferContext, { length }: readonly number[]): number {
   return dim >= 0 && dim <= length ? dim : context.fail(`axis ${axis} is out of range`);
 }
 
-/** What reached the places that are off and those that are on. */
+/** The sums of the gradients at the off positions and at the on positions. */
 function valuesGradient(context: GradientContext): Value {
   const dy = context.gradient(0);
   const b = context.builder;

@@ -1,7 +1,10 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { noFlops } from "../shared.ts";
 
-/** The first elements along `time_axis` in reverse, as many for each of `batch_axis` as input 1 says. */
+/**
+ * Reverses the first elements along `time_axis`; input 1 holds their number for each index of
+ * `batch_axis`.
+ */
 export const reverseSequence: OperatorDefinition = {
   name: "ReverseSequence",
   inputs: [2, 2],

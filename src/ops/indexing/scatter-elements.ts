@@ -21,8 +21,9 @@ import {
 } from "./shared.ts";
 
 /**
- * Input 0 with each element of input 2 at its place, but at the number in input 1 along `axis`: replacing
- * (numbers must then not repeat) or combined with what is there.
+ * Input 0 with each element of input 2 at its own position, but at the index in input 1 along
+ * `axis`. It replaces the element that is there (indices must then not repeat) or is combined with
+ * it.
  */
 export const scatterElements: OperatorDefinition = {
   name: "ScatterElements",
@@ -67,13 +68,16 @@ export const scatterElements: OperatorDefinition = {
     }
   },
   flops: (context) => elementCount(context.input(2).shape),
-  // PyTorch's gather and scatter, and those of other frameworks, refuse negative numbers.
+  // Gather and scatter of PyTorch and other frameworks refuse negative indices.
   indices: (context) => alongAxis(context, false),
   inPlace: false,
   batch: { picks: picksAlongAxis },
 };
 
-/** Max and min: the elements equal to the result share its gradient evenly (as PyTorch's scatter_reduce). */
+/**
+ * For max and min: the elements equal to the result share its gradient evenly (as in PyTorch's
+ * scatter_reduce).
+ */
 function extremeGradient(context: GradientContext, axis: number): (Value | undefined)[] {
   const [x, indices, updates] = [context.input(0), context.input(1), context.input(2)];
   const y = context.output(0);

@@ -23,9 +23,10 @@ import {
 import { sumRows } from "./sum-rows.ts";
 
 /**
- * Input 0 with the parts at the tuples in the last dim of input 1 replaced by those in input 2 (tuples must
- * then not repeat) or combined with them. With a reduction and tuples that repeat, ONNX Runtime's CPU loses
- * updates on more than one thread: no rule of ours makes such a node.
+ * Input 0 with the parts at the index tuples in the last dim of input 1 replaced by those in input
+ * 2 (tuples must then not repeat), or combined with them. With a reduction and repeated tuples,
+ * ONNX Runtime's CPU provider loses updates on more than one thread: no rule of ours makes such a
+ * node.
  */
 export const scatterND: OperatorDefinition = {
   name: "ScatterND",
@@ -73,7 +74,7 @@ export const scatterND: OperatorDefinition = {
   batch: { picks: (context) => picksTuples(context, 0) },
 };
 
-/** Max and min: the elements equal to the result share its gradient evenly. */
+/** For max and min: the elements equal to the result share its gradient evenly. */
 function extremeGradient(context: GradientContext): (Value | undefined)[] {
   const [x, tuples, updates] = [context.input(0), context.input(1), context.input(2)];
   const y = context.output(0);

@@ -1,4 +1,4 @@
-/** What operators that read and write by number answer alike. */
+/** What operators that read and write by index have in common. */
 import {
   add,
   cast,
@@ -25,7 +25,7 @@ import { type DType, elementCount, normalizeDim, type Shape } from "../../tensor
 
 export const REDUCTION: AttributeSpec = { kind: "string", default: "none" };
 
-/** The shape of input `index`, which must hold numbers of places. */
+/** The shape of input `index`, which must hold indices. */
 export function checkIndices(context: InferContext, index: number): Shape {
   const { dtype, shape } = context.input(index);
   if (dtype !== "int32" && dtype !== "int64") context.failType("indices are int32 or int64");
@@ -45,25 +45,25 @@ export function axisOf(context: InferContext, shape: Shape): number {
   return normalizeDim(axis, shape.length) ?? context.fail(`axis ${axis} is out of range`);
 }
 
-/** Input 1 holds numbers of places along `axis` of input 0. */
+/** Declares that input 1 holds indices along `axis` of input 0. */
 export function alongAxis(context: InferContext, wraps: boolean): IndexUse[] {
   const { shape } = context.input(0);
   return [{ input: 1, places: [shape[axisOf(context, shape)] as number], wraps }];
 }
 
-/** Input 1 holds tuples of numbers, each of a dim of input 0 from `first` on. */
+/** Declares that input 1 holds index tuples, each into the dims of input 0 from `first` on. */
 export function tuplesInto(context: InferContext, first: number): IndexUse[] {
   const depth = context.input(1).shape.at(-1) as number;
   return [{ input: 1, places: context.input(0).shape.slice(first, first + depth), wraps: true }];
 }
 
-/** For a batch: input 1 holds numbers of places along `axis` of input 0. */
+/** For batches: input 1 holds indices along `axis` of input 0. */
 export const picksAlongAxis: NonNullable<BatchRule["picks"]> = ({ attributes, input }) => ({
   input: 1,
   dims: normalizeDim(attributes.number("axis"), input(0).shape.length) as number,
 });
 
-/** For a batch: input 1 holds tuples of numbers, each of a dim of input 0 from `first` on. */
+/** For batches: input 1 holds index tuples, each into the dims of input 0 from `first` on. */
 export function picksTuples({ input }: BatchContext, first: number): Picks {
   const depth = input(1).shape.at(-1) as number;
   return { input: 1, dims: Array.from({ length: depth }, (_, index) => first + index) };
@@ -75,8 +75,9 @@ export function dimOf(context: GradientContext, shape: Shape): number {
 }
 
 /**
- * The gradients of x and of updates that it was multiplied by: each is the product of all the others. An element that is zero is left out of the products,
- * and counts where it is the only one at its place.
+ * The gradients of x and of the updates that it was multiplied by: each is the product of all the
+ * other factors. A factor of zero is left out of the products, and its gradient is nonzero only if
+ * it is the only zero at its position.
  */
 export function productGradient(
   context: GradientContext,
@@ -98,8 +99,8 @@ export function productGradient(
 }
 
 /**
- * Zeros to scatter into, made at run time from an integer that is at hand: engines compute what depends on
- * constants alone once and keep it, and this may be as large as an embedding.
+ * Zeros to scatter into, computed at run time from an available integer: engines compute what
+ * depends on constants only once and keep it, and this may be as large as an embedding.
  */
 export function zerosBeside(indices: Value, dtype: DType, shape: Shape): Value {
   const count = elementCount(indices.shape);
@@ -108,8 +109,9 @@ export function zerosBeside(indices: Value, dtype: DType, shape: Shape): Value {
 }
 
 /**
- * Zeros of `shape` with each element of `updates` added at its place, but at the number in `indices` along `axis`. Half types are added in float32:
- * they have no kernel that adds, and too few digits for long sums.
+ * Zeros of `shape` with each element of `updates` added at its own position, but at the index in
+ * `indices` along `axis`. Half types are added in float32, because they have no kernel for it, and
+ * too few digits for long sums.
  */
 export function sumAt(indices: Value, updates: Value, axis: number, shape: Shape): Value {
   const { dtype } = updates;

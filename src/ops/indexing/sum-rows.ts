@@ -1,9 +1,10 @@
 /**
- * The gradient of looking up rows: rows that were read from one place are summed there.
+ * The gradient of looking up rows: the gradients of rows that were read from one position are
+ * summed there.
  *
- * ScatterND(add) would be the obvious operator, but ONNX Runtime's CPU loses updates of it where numbers repeat
- * and more than one thread runs. Both ways here give the same bits on any number of threads. What was
- * measured, and what else was tried: docs/lab.md.
+ * ScatterND(add) would be the obvious operator, but ONNX Runtime's CPU provider loses updates of it
+ * if indices repeat and more than one thread runs. Both methods here give the same bits on any
+ * number of threads. For what was measured, and what else was tried, see docs/lab.md.
  */
 import {
   add,
@@ -23,22 +24,28 @@ import type { Value } from "../../graph/index.ts";
 import type { DType } from "../../tensor/index.ts";
 import { zerosBeside } from "./shared.ts";
 
-/** Up to so many places a product with one-hot rows costs no more than scattering, and rounds less. */
+/**
+ * Up to this many positions, a product with one-hot rows costs no more than scattering, and rounds
+ * less.
+ */
 const MOST_PLACES_FOR_PRODUCT = 256;
-/** So many elements are scattered at once: their indices then stay in the cache. */
+/** The number of elements that are scattered at once: their indices then stay in the cache. */
 const MOST_ELEMENTS_AT_ONCE = 2 ** 19;
-/** At most so many scatterings, for a graph should stay readable. */
+/** The most scatter nodes, so that the graph stays readable. */
 const MOST_PIECES = 32;
-/** So many rows of a product at least, that no thread gets a single one, which is summed in another order. */
+/**
+ * The least number of rows of a product. It ensures that no thread gets a single row, which would
+ * be summed in another order.
+ */
 const LEAST_ROWS = 64;
 
 /**
  * @param rows (outer, number, inner)
- * @param indices (number): to which place each row belongs; may count from the end
- * @returns (outer, places, inner): at each place the sum of its rows
+ * @param indices (number): the position that each row belongs to; it may count from the end
+ * @returns (outer, positions, inner): at each position the sum of its rows
  */
 export function sumRows(rows: Value, indices: Value, places: number): Value {
-  // Half types have no kernel that adds, and too few digits for long sums.
+  // Half types have no kernel for the addition, and too few digits for long sums.
   const narrow = rows.dtype === "float16" || rows.dtype === "bfloat16";
   if (narrow) return cast(sumRows(cast(rows, "float32"), indices, places), rows.dtype);
   const [outer, , inner] = rows.shape as [number, number, number];
@@ -48,9 +55,10 @@ export function sumRows(rows: Value, indices: Value, places: number): Value {
 }
 
 /**
- * Which row belongs to which place, as a matrix of zeros and ones, times the rows. The result is made with at
- * least as many rows as columns: ONNX Runtime then cuts it into rows for its threads; if it cut columns,
- * the order in which it adds would depend on the number of threads.
+ * Multiplies the rows by a matrix of zeros and ones that says which row belongs to which position.
+ * The result is computed with at least as many rows as columns: ONNX Runtime then divides rows
+ * among its threads; if it divided columns, the order of the sums would depend on the number of
+ * threads.
  */
 function byProduct(rows: Value, indices: Value, places: number): Value {
   const [outer, count, inner] = rows.shape as [number, number, number];
@@ -67,8 +75,9 @@ function byProduct(rows: Value, indices: Value, places: number): Value {
 }
 
 /**
- * Adds element by element, in order, to a vector of zeros. One dim, because the operator then does half as much
- * for each element as with two; piece by piece, because it copies its indices (8 bytes an element).
+ * Adds element by element, in order, to a vector of zeros. The vector has one dim, because the
+ * operator then takes half the time for each element; it runs piece by piece, because the operator
+ * copies its indices (8 bytes for each element).
  */
 function byScatter(rows: Value, indices: Value, places: number): Value {
   const [outer, count, inner] = rows.shape as [number, number, number];
@@ -90,7 +99,10 @@ function byScatter(rows: Value, indices: Value, places: number): Value {
   return reshape(sums, [outer, places, inner]);
 }
 
-/** Where in the flat result each element of a row belongs, from where its row starts. */
+/**
+ * The position in the flat result of each element of a row, from the position at which the row
+ * starts.
+ */
 function elementIndices(starts: Value, outer: number, inner: number, places: number): Value {
   const { builder, dtype } = starts;
   const inRow = inner === 1 ? starts : add(starts, range(builder, dtype, 0, inner));

@@ -4,8 +4,8 @@ import { elementCount, normalizeDim } from "../../tensor/index.ts";
 import { axisOf, dimOf, zerosBeside } from "./shared.ts";
 
 /**
- * The input 1 largest elements (smallest, if `largest` is 0) along `axis`, and where they were (int64). Of equal
- * elements the first are chosen, and the gradient goes to those that were chosen.
+ * The k (input 1) largest elements (smallest, if `largest` is 0) along `axis`, and their indices
+ * (int64). Of equal elements the first are chosen, and the gradient goes to the chosen ones.
  */
 export const topK: OperatorDefinition = {
   name: "TopK",

@@ -3,7 +3,7 @@ import type { OperatorDefinition } from "../../graph/index.ts";
 import { normalizeDim } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
 
-/** The inputs one after the other along `axis`. */
+/** The concatenation of the inputs along `axis`. */
 export const concat: OperatorDefinition = {
   name: "Concat",
   inputs: [1, Infinity],

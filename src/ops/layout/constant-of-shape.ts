@@ -1,7 +1,9 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { noFlops } from "../shared.ts";
 
-/** A tensor of the shape in input 0, filled with the one element of `value` (0 in float32 unless told). */
+/**
+ * A tensor of the shape in input 0, filled with the one element of `value`. Default: 0 in float32.
+ */
 export const constantOfShape: OperatorDefinition = {
   name: "ConstantOfShape",
   inputs: [1, 1],

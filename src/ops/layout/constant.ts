@@ -2,7 +2,9 @@ import type { InferContext, OperatorDefinition } from "../../graph/index.ts";
 import type { TensorType } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
 
-/** A constant as a node. Our own graphs hold constants by name; imported ones have such nodes. */
+/**
+ * A constant as a node. Our own graphs hold constants by name; imported graphs contain such nodes.
+ */
 export const constant: OperatorDefinition = {
   name: "Constant",
   inputs: [0, 0],

@@ -4,8 +4,9 @@ import { sameShape } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
 
 /**
- * Input 0 as it is, but no gradient goes back through it: PyTorch's `detach`. With a mask (bool, its shape that of input 0 but for
- * a last dim of 1) that holds only where the mask is true: rows of padding, in embeddings.
+ * Input 0 unchanged, but no gradient flows back through it: PyTorch's `detach`. With a mask (bool,
+ * with the shape of input 0 except for a last dim of 1) that applies only where the mask is true,
+ * such as to rows of padding in embeddings.
  */
 export const detach: OperatorDefinition = {
   name: "lockstep::Detach",

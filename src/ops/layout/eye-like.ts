@@ -2,7 +2,10 @@ import type { OperatorDefinition } from "../../graph/index.ts";
 import { dtypeFromOnnx } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
 
-/** Ones on diagonal `k`, zeros elsewhere, in the shape of the input and the type `dtype` (or the input's). */
+/**
+ * Ones on diagonal `k` and zeros elsewhere, in the shape of the input and of type `dtype` (or the
+ * input's type).
+ */
 export const eyeLike: OperatorDefinition = {
   name: "EyeLike",
   inputs: [1, 1],

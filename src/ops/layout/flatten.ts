@@ -3,7 +3,7 @@ import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
 
-/** A matrix: dims before `axis` become the rows, the others the columns. */
+/** The input as a matrix: dims before `axis` become the rows, the others the columns. */
 export const flatten: OperatorDefinition = {
   name: "Flatten",
   inputs: [1, 1],

@@ -1,7 +1,7 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { noFlops } from "../shared.ts";
 
-/** Refused: how long its result is depends on the data, and shapes are static here. */
+/** Refused: the length of its result depends on the data, but shapes are static here. */
 export const nonZero: OperatorDefinition = {
   name: "NonZero",
   inputs: [1, 1],

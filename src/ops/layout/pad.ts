@@ -18,8 +18,9 @@ import { normalizeDim, type Shape } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
 
 /**
- * More elements before and after each dim (input 1; negative in mode `constant`: fewer). Modes: `constant`
- * (input 2, or zero), `reflect` (without repeating the edge), `edge`, `wrap`.
+ * Adds elements before and after each dim (input 1); negative numbers, in mode `constant`, remove
+ * elements. Modes: `constant` (input 2, or zero), `reflect` (without repeating the edge), `edge`,
+ * `wrap`.
  */
 export const pad: OperatorDefinition = {
   name: "Pad",
@@ -94,7 +95,7 @@ function amounts(
   return { before, after };
 }
 
-/** The gradient of the constant: what reached the padding. */
+/** The gradient of the constant: the sum of the gradients of the padding. */
 function outside(context: GradientContext, before: number[], after: number[]): Value {
   const x = context.input(0);
   const zeros = full(x.builder, x.dtype, x.shape, 0);

@@ -1,7 +1,10 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { noFlops } from "../shared.ts";
 
-/** Numbers from input 0 up to (without) input 1 in steps of input 2: all constants, for shapes are static. */
+/**
+ * Numbers from input 0 up to input 1, exclusive, in steps of input 2. All are constants, because
+ * shapes are static.
+ */
 export const range: OperatorDefinition = {
   name: "Range",
   inputs: [3, 3],

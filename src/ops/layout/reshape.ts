@@ -3,7 +3,10 @@ import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
 
-/** The same elements in another shape. One size may be -1; a size 0 copies the input's (unless `allowzero`). */
+/**
+ * The same elements in another shape. One size may be -1; a size 0 copies the input's (unless
+ * `allowzero`).
+ */
 export const reshape: OperatorDefinition = {
   name: "Reshape",
   inputs: [2, 2],

@@ -1,7 +1,7 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { noFlops } from "../shared.ts";
 
-/** How many elements, as int64. */
+/** The number of elements, as int64. */
 export const sizeOf: OperatorDefinition = {
   name: "Size",
   inputs: [1, 1],

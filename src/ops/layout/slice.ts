@@ -64,7 +64,9 @@ function backwardDims(context: BatchContext): number[] {
   return backwardOf(rangesOf(context, context.input(0).shape));
 }
 
-/** What is taken of each dim, by ONNX's rules for bounds that are negative or too large. */
+/**
+ * The range that is taken of each dim, by ONNX's rules for bounds that are negative or too large.
+ */
 function rangesOf(context: InferContext | GradientContext | BatchContext, shape: Shape): Range[] {
   const ranges: Range[] = shape.map((size) => ({ start: 0, step: 1, count: size }));
   const [starts, ends] = [context.constantNumbers(1), context.constantNumbers(2)];
@@ -84,7 +86,10 @@ function rangesOf(context: InferContext | GradientContext | BatchContext, shape:
   return ranges;
 }
 
-/** Elements `steps[dim]` apart, with zeros between and after: each dim becomes that many times as long. */
+/**
+ * Spreads elements `steps[dim]` apart, with zeros between and after them: each dim becomes that
+ * many times as long.
+ */
 function interleave(x: Value, steps: readonly number[]): Value {
   if (steps.every((step) => step === 1)) return x;
   const apart: number[] = [];

@@ -3,7 +3,10 @@ import type { InferContext, OperatorDefinition } from "../../graph/index.ts";
 import { normalizeDim } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
 
-/** Pieces along `axis`: of the sizes in input 1, or `num_outputs` equal ones (the last may be smaller). */
+/**
+ * Pieces along `axis`: of the sizes in input 1, or `num_outputs` equal ones (the last may be
+ * smaller).
+ */
 export const split: OperatorDefinition = {
   name: "Split",
   inputs: [1, 2],
@@ -34,7 +37,7 @@ export const split: OperatorDefinition = {
       const gradients = context.gradients.map((_, index) => context.gradient(index));
       return [concat(gradients, axis), undefined];
     }
-    // Only one piece counts: zeros around it.
+    // If only one piece reaches the loss, its gradient is padded with zeros.
     const only = reached[0] ?? 0;
     const size = (index: number) => context.output(index).shape[axis] as number;
     let start = 0;

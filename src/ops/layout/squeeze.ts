@@ -3,7 +3,7 @@ import type { OperatorDefinition } from "../../graph/index.ts";
 import { normalizeDim } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
 
-/** Without the dims in input 1, which have size 1; without input 1, without all dims of size 1. */
+/** Removes the dims in input 1, which have size 1; without input 1, all dims of size 1. */
 export const squeeze: OperatorDefinition = {
   name: "Squeeze",
   inputs: [1, 2],

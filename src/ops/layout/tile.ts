@@ -2,7 +2,7 @@ import { reduceSum, reshape } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { noFlops } from "../shared.ts";
 
-/** The input repeated as often as input 1 says for each dim. */
+/** The input repeated along each dim as often as input 1 says. */
 export const tile: OperatorDefinition = {
   name: "Tile",
   inputs: [2, 2],

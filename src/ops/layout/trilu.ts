@@ -1,7 +1,9 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { noFlops } from "../shared.ts";
 
-/** The upper (or lower) triangle of the last two dims from diagonal k (input 1) on; zeros elsewhere. */
+/**
+ * The upper (or lower) triangle of the last two dims from diagonal k (input 1) on; zeros elsewhere.
+ */
 export const trilu: OperatorDefinition = {
   name: "Trilu",
   inputs: [1, 2],

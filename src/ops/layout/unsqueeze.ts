@@ -3,7 +3,7 @@ import type { OperatorDefinition } from "../../graph/index.ts";
 import { normalizeDim } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
 
-/** With new dims of size 1 at the places in input 1, counted in the result. */
+/** Inserts dims of size 1 at the positions in input 1, which count in the result. */
 export const unsqueeze: OperatorDefinition = {
   name: "Unsqueeze",
   inputs: [2, 2],

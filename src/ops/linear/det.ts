@@ -26,7 +26,10 @@ export const det: OperatorDefinition = {
   inPlace: false,
 };
 
-/** The derivatives of the determinant. Of larger matrices they come from the inverse: those must not be singular (that gives NaN). */
+/**
+ * The derivatives of the determinant. For larger matrices they come from the inverse, so those must
+ * not be singular (the result would be NaN).
+ */
 function cofactors(context: GradientContext): Value {
   const x = context.input(0);
   const { builder, dtype, shape } = x;
@@ -38,7 +41,8 @@ function cofactors(context: GradientContext): Value {
       return mul(flip(x, [-1, -2]), signs);
     }
     case 3: {
-      // The element in row i and column j belongs to the rows and columns that follow, in turn.
+      // The cofactor at row i and column j is made of the elements in the next rows and columns, in
+      // cyclic order.
       const one = builder.ints([1, 2, 0]);
       const two = builder.ints([2, 0, 1]);
       const at = (rows: Value, columns: Value) => gather(gather(x, rows, -2), columns, -1);

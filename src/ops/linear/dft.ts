@@ -4,9 +4,10 @@ import { elementCount, normalizeDim, type Shape } from "../../tensor/index.ts";
 import { floatType } from "../shared.ts";
 
 /**
- * The discrete Fourier transform along one dim (input 2), cut or filled with zeros to a length (input 1). The last dim holds a real number or a real
- * and an imaginary part; in the result always both. `onesided`: of a real input, only the first half of the spectrum. The dim must be told: ONNX Runtime 1.30 reads memory
- * that is not its own where this input is left out.
+ * The discrete Fourier transform along one dim (input 2), cut or zero-padded to a length (input 1).
+ * The last dim holds a real number, or a real and an imaginary part; in the result always both.
+ * `onesided`: of a real input, only the first half of the spectrum. The dim must be given: ONNX
+ * Runtime 1.30 reads memory out of bounds if this input is omitted.
  */
 export const dft: OperatorDefinition = {
   name: "DFT",
@@ -57,7 +58,7 @@ function lengthOf(context: Context, shape: Shape, axis: number): number {
     : (context.constantNumbers(1)[0] as number);
 }
 
-/** The conjugate transpose of the matrix of roots of unity is that of the inverse, but for a factor. */
+/** The conjugate transpose of the matrix of roots of unity is its inverse, except for a factor. */
 function transposed(context: GradientContext): Value {
   const x = context.input(0);
   const axis = axisOf(context, x.shape) as number;
@@ -73,7 +74,7 @@ function transposed(context: GradientContext): Value {
   return fit(real, axis, x.shape[axis] as number);
 }
 
-/** `x` cut, or filled with zeros, to `size` along `axis`. */
+/** `x` cut or zero-padded to `size` along `axis`. */
 function fit(x: Value, axis: number, size: number): Value {
   const own = x.shape[axis] as number;
   if (own > size) return slice(x, [{ axis, start: 0, end: size }]);

@@ -4,8 +4,8 @@ import { elementCount, type Shape } from "../../tensor/index.ts";
 import { type Labels, parseEquation, type Terms } from "./equation.ts";
 
 /**
- * Einstein's sum over any number of operands. Ellipses and implicit results are understood; a label twice in one operand (a
- * diagonal) is refused.
+ * Einstein's sum over any number of operands. Ellipses and implicit results are supported; a label
+ * that occurs twice in one operand (a diagonal) is refused.
  */
 export const einsum: OperatorDefinition = {
   name: "Einsum",
@@ -41,7 +41,7 @@ export const einsum: OperatorDefinition = {
   batch: { reduces: "sum" },
 };
 
-/** The size of each label; a size of 1 gives way to another (broadcasting, under an ellipsis). */
+/** The size of each label. Under an ellipsis, a size of 1 broadcasts to another size. */
 function sizesOf({ operands }: Terms, shapes: readonly Shape[]): Map<string, number> {
   const sizes = new Map<string, number>();
   for (const [index, labels] of operands.entries()) {
@@ -54,8 +54,9 @@ function sizesOf({ operands }: Terms, shapes: readonly Shape[]): Map<string, num
 }
 
 /**
- * The sum of the gradient and the other operands over all labels but this operand's own. Labels that only this operand has were
- * summed over: their gradient is the same for all of them.
+ * The gradient of an operand: the sum of the product of dy and the other operands over all labels
+ * except this operand's own. Labels that only this operand has were summed over: the gradient is
+ * the same for all their positions.
  */
 function operandGradient(dy: Value, inputs: readonly Value[], terms: Terms, index: number): Value {
   const own = terms.operands[index] as Labels;
@@ -72,7 +73,8 @@ function operandGradient(dy: Value, inputs: readonly Value[], terms: Terms, inde
   const letters = lettersFor([...known]);
   const write = (labels: Labels) => labels.map((label) => letters.get(label)).join("");
   const left = [terms.result, ...others.map(({ labels }) => labels)].map(write).join(",");
-  // Under an ellipsis a dim of size 1 meets larger ones: each operand is made as large as its labels say.
+  // Under an ellipsis, a dim of size 1 may meet a larger one: each operand is expanded to the sizes
+  // of its labels.
   const grown = others.map(({ input, labels }) =>
     expand(
       input,
@@ -94,7 +96,7 @@ function operandGradient(dy: Value, inputs: readonly Value[], terms: Terms, inde
   );
 }
 
-/** A letter for each label: those of an ellipsis have none of their own. */
+/** A letter for each label, because the labels of an ellipsis are not letters. */
 function lettersFor(labels: readonly string[]): Map<string, string> {
   const alphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ".split("");
   const free = alphabet.filter((letter) => !labels.includes(letter));

@@ -1,7 +1,10 @@
-/** The equation of an Einsum as labels: `bij,bjk->bik`. */
+/** Parses the equation of an Einsum into labels: `bij,bjk->bik`. */
 import type { Shape } from "../../tensor/index.ts";
 
-/** A letter for each dim; the dims of an ellipsis are `...0`, `...1`, counted from its last dim. */
+/**
+ * A label for each dim: a letter; the dims of an ellipsis are `...0`, `...1`, counted from its last
+ * dim.
+ */
 export type Labels = readonly string[];
 
 export interface Terms {
@@ -9,7 +12,7 @@ export interface Terms {
   readonly result: Labels;
 }
 
-/** The labels of each operand and of the result, or what is wrong. */
+/** The labels of each operand and of the result, or what is wrong with the equation. */
 export function parseEquation(equation: string, shapes: readonly Shape[]): Terms | string {
   const [left, right, ...rest] = equation.replaceAll(/\s/g, "").split("->");
   const terms = (left ?? "").split(",");
@@ -44,7 +47,7 @@ export function parseEquation(equation: string, shapes: readonly Shape[]): Terms
   return { operands, result };
 }
 
-/** `a...b` → `a`, `...`, `b`. */
+/** Splits `a...b` into `a`, `...`, `b`. */
 function splitTerm(term: string): string[] {
   const [before, after] = term.split("...") as [string, string];
   return [...before.split(""), "...", ...after.split("")];
@@ -59,7 +62,7 @@ function labelsOf(term: string, rank: number): Labels | undefined {
   return splitTerm(term).flatMap((part) => (part === "..." ? dims : [part]));
 }
 
-/** A letter with two sizes; under an ellipsis a size of 1 fits any other. */
+/** Finds a letter with two sizes; under an ellipsis, a size of 1 fits any other. */
 function sizeConflict(operands: readonly Labels[], shapes: readonly Shape[]): string | undefined {
   const sizes = new Map<string, number>();
   for (const [index, labels] of operands.entries()) {

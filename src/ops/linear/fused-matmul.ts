@@ -3,8 +3,8 @@ import type { AttributeReader, OperatorDefinition, Value } from "../../graph/ind
 import { broadcastShapes, elementCount, type Shape } from "../../tensor/index.ts";
 
 /**
- * alpha · op(A) · op(B), an operator of ONNX Runtime: op swaps the last two dims (transA, transB), or moves the first dim of the batch
- * behind the batch (transBatchA, transBatchB).
+ * alpha · op(A) · op(B), an operator of ONNX Runtime. op swaps the last two dims (transA, transB),
+ * or moves the first batch dim behind the other batch dims (transBatchA, transBatchB).
  */
 export const fusedMatmul: OperatorDefinition = {
   name: "com.microsoft::FusedMatMul",
@@ -30,7 +30,7 @@ export const fusedMatmul: OperatorDefinition = {
     }
     return [{ dtype: a.dtype, shape: [...batch, left.at(-2) as number, right.at(-1) as number] }];
   },
-  // With a, b after their transposes: da = alpha · dc · bᵀ and db = alpha · aᵀ · dc.
+  // With a, b after their transpositions: da = alpha · dc · bᵀ and db = alpha · aᵀ · dc.
   gradient: (context) => {
     const { attributes } = context;
     const [a, b, dc] = [context.input(0), context.input(1), context.gradient(0)];
@@ -76,7 +76,7 @@ function isBatched(attributes: AttributeReader, side: Side): boolean {
   return flag(attributes, `transBatch${side}`);
 }
 
-/** Which dim of the operand becomes dim i of the matrices that are multiplied. */
+/** For each dim of the multiplied matrices, the dim of the operand that it comes from. */
 function permutation(rank: number, attributes: AttributeReader, side: Side): number[] {
   const order = Array.from({ length: rank }, (_, dim) => dim);
   const moved = isBatched(attributes, side) ? [...order.slice(1, -1), 0, rank - 1] : order;

@@ -2,7 +2,10 @@ import { gemm as gemmOf, mul, sumTo } from "../../functional/index.ts";
 import type { AttributeReader, OperatorDefinition, Value } from "../../graph/index.ts";
 import { broadcastShapes, elementCount, sameShape } from "../../tensor/index.ts";
 
-/** Y = alpha · op(A) · op(B) + beta · C, matrices only; op transposes if asked; C broadcasts to Y. */
+/**
+ * Y = alpha · op(A) · op(B) + beta · C, for matrices only; op optionally transposes; C broadcasts
+ * to Y.
+ */
 export const gemm: OperatorDefinition = {
   name: "Gemm",
   inputs: [2, 3],
@@ -56,7 +59,7 @@ export const gemm: OperatorDefinition = {
     return 2 * inner * elementCount(context.outputs[0]?.shape ?? []);
   },
   inPlace: false,
-  // C would be added once for each part.
+  // C would be added once for each part of the batch.
   batch: { reduces: ({ inputs }) => (inputs[2] === undefined ? "sum" : undefined) },
 };
 

@@ -3,7 +3,7 @@ import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
 import { floatType } from "../shared.ts";
 
-/** The inverse of each matrix (…, n, n). PyTorch exports `torch.linalg.inv` so. */
+/** The inverse of each matrix (…, n, n). PyTorch exports `torch.linalg.inv` as this operator. */
 export const inverse: OperatorDefinition = {
   name: "com.microsoft::Inverse",
   inputs: [1, 1],

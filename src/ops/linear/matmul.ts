@@ -42,8 +42,8 @@ export const matmul: OperatorDefinition = {
 };
 
 /**
- * The common case, rows times a matrix of weights: one product each over all leading dims at once, and no transposed
- * copy of the weights.
+ * The common case, rows times a matrix of weights: a single product over all leading dims, without
+ * a transposed copy of the weights.
  */
 function weightGradient(context: GradientContext): (Value | undefined)[] {
   const [a, b] = [context.input(0), context.input(1)];
@@ -58,7 +58,10 @@ function weightGradient(context: GradientContext): (Value | undefined)[] {
   ];
 }
 
-/** Of an operand that is itself a transpose, the gradient comes transposed, so that the two cancel. */
+/**
+ * The gradient of an operand that is itself a transpose is computed as a transpose, so that the two
+ * cancel.
+ */
 function batchedGradient(context: GradientContext): (Value | undefined)[] {
   const { a, b, dc } = asMatrices(context);
   const whole = (gradient: Value, like: Value, input: Value) =>
@@ -69,14 +72,19 @@ function batchedGradient(context: GradientContext): (Value | undefined)[] {
   ];
 }
 
-/** left · right, as the transpose of rightᵀ · leftᵀ where `operand`, of which it is the gradient, is a transpose. */
+/**
+ * left · right, computed as the transpose of rightᵀ · leftᵀ if `operand`, whose gradient it is, is
+ * a transpose.
+ */
 function product(left: Value, right: Value, operand: Value): Value {
   const undone = swapLast(operand);
   const isTransposed = operand.builder.makerOf(operand)?.inputs[0] === undone.name;
   return isTransposed ? swapLast(matmulOf(swapLast(right), swapLast(left))) : matmulOf(left, right);
 }
 
-/** The operands and the gradient with 1-d operands made matrices, and equal batches made one. */
+/**
+ * The operands and the gradient, with 1-d operands as matrices and equal batches merged into one.
+ */
 function asMatrices(context: GradientContext): { a: Value; b: Value; dc: Value } {
   const [a, b, dc] = [context.input(0), context.input(1), context.gradient(0)];
   const batch = dc.shape.slice(

@@ -23,9 +23,10 @@ import { type Shape, tensorFrom } from "../../tensor/index.ts";
 import { floatType, noGradient } from "../shared.ts";
 
 /**
- * softmax(scale · Q·Kᵀ + mask) · V (Vaswani et al. 2017) of Q (B, heads, T, size) or (B, T, heads · size), with fewer heads of K and V
- * if they are shared (grouped queries). Inputs: Q, K, V, mask, past keys, past values. Outputs: the result, present keys and values,
- * and the products of Q and K.
+ * softmax(scale · Q·Kᵀ + mask) · V (Vaswani et al. 2017) of Q (B, heads, T, size) or (B, T, heads ·
+ * size), with fewer heads of K and V if they are shared (grouped queries). Inputs: Q, K, V, mask,
+ * past keys, past values. Outputs: the result, present keys and values, and the products of Q and
+ * K.
  */
 export const attention: OperatorDefinition = {
   name: "Attention",
@@ -65,7 +66,7 @@ export const attention: OperatorDefinition = {
 interface Geometry {
   readonly batch: number;
   readonly heads: number;
-  /** Heads of K and V. */
+  /** The number of heads of K and V. */
   readonly shared: number;
   readonly queries: number;
   readonly keys: number;
@@ -100,7 +101,9 @@ interface Failing {
   fail(what: string): never;
 }
 
-/** The probabilities again from Q and K, then by hand: dS = P · (dP − Σ dY·Y). */
+/**
+ * Computes the probabilities again from Q and K, then applies the formula dS = P · (dP − Σ dY·Y).
+ */
 function attentionGradient(context: GradientContext): (Value | undefined)[] {
   refuseUnknown(context);
   const given = geometry({ ...context, fail: (what) => noGradient(context, `: ${what}`, "") });
@@ -151,7 +154,7 @@ function refuseUnknown(context: GradientContext): void {
   }
 }
 
-/** What is added to the scores, broadcastable to (B, heads of K, repeat, T, keys). */
+/** The value that is added to the scores; it broadcasts to (B, heads of K, repeat, T, keys). */
 function maskOf(context: GradientContext, size: Geometry): { value: Value } | undefined {
   const { dtype } = context.input(0);
   const { builder } = context;
@@ -174,7 +177,7 @@ function maskOf(context: GradientContext, size: Geometry): { value: Value } | un
   return parts.length === 0 ? undefined : { value: parts.reduce((a, b) => add(a, b)) };
 }
 
-/** A mask (…, heads, T, keys) with its heads as (heads of K, repeat). */
+/** A mask (…, heads, T, keys) whose heads are split into (heads of K, repeat). */
 function grouped(mask: Value, { heads, shared }: Geometry): Value {
   const shape = mask.shape;
   if (shape.length < 3) return mask;

@@ -14,9 +14,10 @@ import { flopsPerElement } from "../shared.ts";
 import { checkedChannels } from "./shared.ts";
 
 /**
- * (x − mean) / √(variance + epsilon) · scale + bias for each channel of X (N, C, …) (Ioffe & Szegedy 2015). With `training_mode`
- * the statistics are those of the batch, and outputs 1 and 2 are the running ones: momentum · old + (1 − momentum) · batch
- * (the variance of the population, as ONNX has it).
+ * (x − mean) / √(variance + epsilon) · scale + bias for each channel of X (N, C, …) (Ioffe &
+ * Szegedy 2015). With `training_mode` the statistics are those of the batch, and outputs 1 and 2
+ * are the running ones: momentum · old + (1 − momentum) · batch (with the population variance, as
+ * ONNX defines it).
  */
 export const batchNormalization: OperatorDefinition = {
   name: "BatchNormalization",
@@ -49,7 +50,7 @@ export const batchNormalization: OperatorDefinition = {
   inPlace: false,
 };
 
-/** Dims other than that of the channels. */
+/** All dims except that of the channels. */
 function otherDims(x: Value): number[] {
   return x.shape.map((_, dim) => dim).filter((dim) => dim !== 1);
 }
@@ -67,7 +68,7 @@ function inverseDeviation(context: GradientContext, variance: Value): Value {
   return reciprocal(sqrt(add(variance, context.attributes.number("epsilon"))));
 }
 
-/** The statistics are inputs like others. */
+/** The gradient in inference: the statistics are inputs like others. */
 function inferenceGradient(context: GradientContext): (Value | undefined)[] {
   const [x, scale, dy] = [context.input(0), context.input(1), context.gradient(0)];
   const axes = otherDims(x);
@@ -89,8 +90,8 @@ function inferenceGradient(context: GradientContext): (Value | undefined)[] {
 }
 
 /**
- * Through the batch's mean and variance: dx = a·dy + b·(x − mean) + c with one a, b, c a channel. Running statistics are state: no
- * gradient goes through outputs 1 and 2.
+ * The gradient through the batch's mean and variance: dx = a·dy + b·(x − mean) + c with one a, b, c
+ * for each channel. Running statistics are state: no gradient flows through outputs 1 and 2.
  */
 function trainingGradient(context: GradientContext): (Value | undefined)[] {
   const [x, scale, dy] = [context.input(0), context.input(1), context.gradient(0)];

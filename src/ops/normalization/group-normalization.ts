@@ -14,8 +14,8 @@ import { flopsPerElement } from "../shared.ts";
 import { checkedChannels } from "./shared.ts";
 
 /**
- * (x − mean) / √(variance + epsilon) · scale + bias of X (N, C, …): statistics over each of `num_groups` groups of channels, scale and
- * bias for each channel (Wu & He 2018).
+ * (x − mean) / √(variance + epsilon) · scale + bias of X (N, C, …): statistics over each of
+ * `num_groups` groups of channels, scale and bias for each channel (Wu & He 2018).
  */
 export const groupNormalization: OperatorDefinition = {
   name: "GroupNormalization",
@@ -39,7 +39,7 @@ export const groupNormalization: OperatorDefinition = {
   inPlace: false,
 };
 
-/** The same with a group for each channel (Ulyanov et al. 2016). */
+/** Group normalization with one group for each channel (Ulyanov et al. 2016). */
 export const instanceNormalization: OperatorDefinition = {
   name: "InstanceNormalization",
   inputs: [3, 3],
@@ -51,7 +51,10 @@ export const instanceNormalization: OperatorDefinition = {
   inPlace: false,
 };
 
-/** With c = x − mean, r = 1/√(variance + ε), g = dy · scale in each group: r · (g − mean(g) − c · r² · mean(g · c)). */
+/**
+ * With c = x − mean, r = 1/√(variance + ε), g = dy · scale in each group: r · (g − mean(g) − c · r²
+ * · mean(g · c)).
+ */
 function groupGradient(context: GradientContext, groups: number): (Value | undefined)[] {
   const [x, scale, dy] = [context.input(0), context.input(1), context.gradient(0)];
   const [batch, channels] = x.shape as unknown as [number, number];

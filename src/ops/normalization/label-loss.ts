@@ -1,4 +1,7 @@
-/** The two losses of ONNX that take class numbers: scores or log-probabilities (N, C, …) and labels (N, …). */
+/**
+ * The two losses of ONNX that take class indices: scores or log-probabilities (N, C, …) and labels
+ * (N, …).
+ */
 import {
   add,
   cast,
@@ -103,7 +106,10 @@ function lossType(context: InferContext) {
   return { dtype, shape: reduction === "none" ? expected : ([] as Shape) };
 }
 
-/** By how much each labelled element counts in the loss, times the loss's gradient: both as (N, 1, …). */
+/**
+ * The weight of each labelled element in the loss, times the loss's gradient; labels and weights
+ * are (N, 1, …).
+ */
 function shares(context: GradientContext, dLoss: Value): { labels: Value; share: Value } {
   const [x, given, weights] = [context.input(0), context.input(1), context.inputs[2]];
   if (context.needs(2)) {
@@ -127,7 +133,10 @@ function expandedShape([batch, ...rest]: Shape): Shape {
   return [batch as number, 1, ...rest];
 }
 
-/** Labels that all can be looked up, and the weight of each; undefined where each counts 1. */
+/**
+ * Labels that are all valid indices, and the weight of each; the weight is undefined if each counts
+ * 1.
+ */
 function weigh(
   { attributes }: Pick<BatchContext, "attributes">,
   x: Value,
@@ -144,7 +153,7 @@ function weigh(
   return { labels, weight: weight === undefined ? counted : mul(weight, counted) };
 }
 
-/** A mean over weights is their weighted sum over the sum of the weights. */
+/** A weighted mean is the weighted sum divided by the sum of the weights. */
 function ofBatch(op: string, context: BatchContext): "sum" | "mean" | Value | undefined {
   const { attributes, builder } = context;
   const [x, given, weights] = [context.input(0), context.input(1), context.inputs[2]];

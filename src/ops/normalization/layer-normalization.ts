@@ -26,8 +26,8 @@ import {
 } from "./shared.ts";
 
 /**
- * (x − mean) / √(variance + epsilon) · scale + bias over the dims from `axis` on (Ba et al. 2016). Outputs 1 and 2 are
- * the mean and the inverse deviation.
+ * (x − mean) / √(variance + epsilon) · scale + bias over the dims from `axis` on (Ba et al. 2016).
+ * Outputs 1 and 2 are the mean and the inverse deviation.
  */
 export const layerNormalization: OperatorDefinition = {
   name: "LayerNormalization",
@@ -51,7 +51,8 @@ export const layerNormalization: OperatorDefinition = {
   },
   // With rows x of n elements, c = x − mean, r = inverse deviation and g = dy · scale:
   //   dx = r · (g − mean(g) − c · r² · mean(g · c)).
-  // Through the statistics come −c · r³ · dr / n and dmean / n. Products with a vector take weighted means and sums.
+  // Through the statistics come −c · r³ · dr / n and dmean / n. Products with a vector take
+  // weighted means and sums.
   gradient: (context) => {
     const x = context.input(0);
     const { count, size, rows, vector, toScale } = normalizedRows(context);
@@ -90,7 +91,10 @@ export const layerNormalization: OperatorDefinition = {
   batch: { mixes: dimsFromAxis },
 };
 
-/** c and r from the forward node's outputs; in double precision computed again, for ONNX Runtime's outputs are float32 even then. */
+/**
+ * c and r from the forward node's outputs. In float64 they are computed again, because ONNX
+ * Runtime's outputs are float32 even then.
+ */
 function statistics(context: GradientContext, rows: Value): { centered: Value; inverse: Value } {
   const count = rows.shape[0] as number;
   if (rows.dtype !== "float64") {

@@ -11,7 +11,8 @@ export const logSoftmax: OperatorDefinition = {
   outputs: [1, 1],
   attributes: AXIS,
   infer: (context) => [checkedFloat(context)],
-  // dy − exp(y) · Σ dy. A cross-entropy's dy has one element a row: it is added where it stands, and Σ dy is that element.
+  // dy − exp(y) · Σ dy. The dy of a cross-entropy has one nonzero element in each row: it is added
+  // at its position, and Σ dy is that element.
   gradient: (context) => {
     const [y, dy] = [context.output(0), context.gradient(0)];
     const axis = axisOf(context.attributes, y.shape);
@@ -26,7 +27,10 @@ export const logSoftmax: OperatorDefinition = {
   batch: { mixes: ({ attributes, input }) => [axisOf(attributes, input(0).shape)] },
 };
 
-/** What was scattered along `axis` into zeros to make `dy`, if it was made so (the gradient of GatherElements). */
+/**
+ * If `dy` was made by scattering along `axis` into zeros (the gradient of GatherElements), what was
+ * scattered.
+ */
 function scattered(
   context: GradientContext,
   dy: Value,

@@ -13,7 +13,7 @@ import type { OperatorDefinition } from "../../graph/index.ts";
 import { flopsPerElement } from "../shared.ts";
 import { AXIS, axisOf, checkedFloat } from "./shared.ts";
 
-/** x divided by its p-norm along `axis`, p 1 or 2. A line of zeros stays zero. */
+/** x divided by its p-norm along `axis`, with p 1 or 2. A line of zeros stays zero. */
 export const lpNormalization: OperatorDefinition = {
   name: "LpNormalization",
   inputs: [1, 1],
@@ -24,7 +24,8 @@ export const lpNormalization: OperatorDefinition = {
     if (p !== 1 && p !== 2) context.fail(`p is 1 or 2, got ${p}`);
     return [checkedFloat(context)];
   },
-  // (dy − d · Σ dy·y) / norm, where d is how the norm changes with x: y for p 2, sign(x) for p 1.
+  // (dy − d · Σ dy·y) / norm, where d is the derivative of the norm: y for p = 2, sign(x) for p =
+  // 1.
   gradient: (context) => {
     const [x, y, dy] = [context.input(0), context.output(0), context.gradient(0)];
     const axes = [axisOf(context.attributes, x.shape)];

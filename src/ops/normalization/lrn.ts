@@ -3,7 +3,10 @@ import type { AttributeReader, OperatorDefinition, Value } from "../../graph/ind
 import { elementCount } from "../../tensor/index.ts";
 import { floatType, flopsPerElement } from "../shared.ts";
 
-/** x / (bias + alpha/size · Σ x² over `size` neighbouring channels)^beta of X (N, C, …) (Krizhevsky et al. 2012). */
+/**
+ * x / (bias + alpha/size · Σ x² over `size` neighbouring channels)^beta of X (N, C, …) (Krizhevsky
+ * et al. 2012).
+ */
 export const lrn: OperatorDefinition = {
   name: "LRN",
   inputs: [1, 1],
@@ -19,7 +22,8 @@ export const lrn: OperatorDefinition = {
     if (type.shape.length < 3) context.fail("takes an input (N, C, sizes)");
     return [type];
   },
-  // With s the sum in brackets: dy · s^−β − 2αβ · x · mean over the windows that see it of (dy · y / s).
+  // With s the sum in brackets: dy · s^−β − 2αβ · x · mean over the windows that contain it of (dy
+  // · y / s).
   gradient: (context) => {
     const { attributes } = context;
     const [x, y, dy] = [context.input(0), context.output(0), context.gradient(0)];
@@ -36,7 +40,10 @@ export const lrn: OperatorDefinition = {
   inPlace: false,
 };
 
-/** The mean over neighbouring channels, zeros beyond the ends; `mirrored` exchanges before and after. */
+/**
+ * The mean over neighbouring channels, with zeros beyond the ends; `mirrored` exchanges before and
+ * after.
+ */
 function windowMean(x: Value, attributes: AttributeReader, mirrored: boolean): Value {
   const size = attributes.number("size");
   const [batch, channels] = x.shape as unknown as [number, number];

@@ -12,7 +12,9 @@ import type { OperatorDefinition } from "../../graph/index.ts";
 import { flopsPerElement } from "../shared.ts";
 import { axisOf, checkBroadcast, checkedFloat, dimsFromAxis, normalizedRows } from "./shared.ts";
 
-/** x / √(mean of squares + epsilon) · scale over the dims from `axis` on (Zhang & Sennrich 2019). */
+/**
+ * x / √(mean of squares + epsilon) · scale over the dims from `axis` on (Zhang & Sennrich 2019).
+ */
 export const rmsNormalization: OperatorDefinition = {
   name: "RMSNormalization",
   inputs: [2, 2],

@@ -3,8 +3,9 @@ import type { OperatorDefinition } from "../../graph/index.ts";
 import { floatType, flopsPerElement, noGradient } from "../shared.ts";
 
 /**
- * Turns pairs of elements of X, (B, heads, T, size) or (B, T, heads · size), by angles that depend on the position (Su et al. 2021). The
- * cosines and sines are (B, T, pairs), or (positions, pairs) with position ids (B, T) as input 3.
+ * Rotates pairs of elements of X, (B, heads, T, size) or (B, T, heads · size), by angles that
+ * depend on the position (Su et al. 2021). The cosines and sines are (B, T, pairs), or (positions,
+ * pairs) with position ids (B, T) as input 3.
  */
 export const rotaryEmbedding: OperatorDefinition = {
   name: "RotaryEmbedding",
@@ -33,7 +34,7 @@ export const rotaryEmbedding: OperatorDefinition = {
     }
     return [type];
   },
-  // A rotation's transpose turns back.
+  // The transpose of a rotation is the rotation back.
   gradient: (context) => {
     if (context.needs(1) || context.needs(2)) {
       noGradient(context, "for its cosines and sines", "Keep these tables constant.");

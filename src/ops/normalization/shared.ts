@@ -1,4 +1,4 @@
-/** What normalizations answer alike. */
+/** What normalizations have in common. */
 import { assert } from "../../errors.ts";
 import { cast, expand, reshape, sumTo } from "../../functional/index.ts";
 import type {
@@ -53,7 +53,10 @@ export function checkBroadcast(context: InferContext, index: number, shape: Shap
   }
 }
 
-/** The type of input 0 (N, C, …), at least `dims` dims; inputs 1 to `last` are vectors over its channels. */
+/**
+ * The type of input 0 (N, C, …), at least `dims` dims; inputs 1 to `last` are vectors over its
+ * channels.
+ */
 export function checkedChannels(context: InferContext, dims: number, last: number): TensorType {
   const type = floatType(context);
   const channels = type.shape[1];
@@ -73,12 +76,15 @@ export function statisticsShape(shape: Shape, axis: number): number[] {
   return shape.map((size, dim) => (dim < axis ? size : 1));
 }
 
-/** The element type in which statistics are kept (`stash_type` 1: float32, but no less than the input's). */
+/**
+ * The element type in which statistics are kept (`stash_type` 1: float32, but not narrower than the
+ * input's).
+ */
 export function stashType(dtype: DType): DType {
   return dtype === "float64" ? "float64" : "float32";
 }
 
-/** Statistics of a normalization node (an output of it), in the element type of its input. */
+/** A statistics output of a normalization node, in the element type of its input. */
 export function statistic(context: GradientContext, index: number): Value {
   return cast(context.output(index), context.input(0).dtype);
 }
@@ -91,7 +97,7 @@ export function normalizedRows(context: GradientContext): {
   readonly rows: (x: Value) => Value;
   /** A scale or bias as a vector (size). */
   readonly vector: (x: Value) => Value;
-  /** A gradient (1, size) as that of a scale of the given shape. */
+  /** Reshapes a gradient (1, size) to that of a scale of the given shape. */
   readonly toScale: (gradient: Value, shape: Shape) => Value;
 } {
   const { shape } = context.input(0);
@@ -107,7 +113,7 @@ export function normalizedRows(context: GradientContext): {
   };
 }
 
-/** For layers that normalize over the dims from `axis` on. */
+/** The dims from `axis` on, for layers that normalize over them. */
 export function dimsFromAxis({ attributes, input }: BatchContext): number[] {
   const { shape } = input(0);
   const axis = axisOf(attributes, shape);

@@ -24,8 +24,8 @@ export const softmax: OperatorDefinition = {
 };
 
 /**
- * Σ p·dp in attention: where y = p · v and dp = dy · vᵀ, it is Σ y·dy, over a head's width and not over all keys (Dao et al. 2022).
- * Undefined where p and dp are not of this form.
+ * Σ p·dp in attention: if y = p · v and dp = dy · vᵀ, it is Σ y·dy, a sum over a head's width
+ * instead of all keys (Dao et al. 2022). Undefined if p and dp are not of this form.
  */
 function sumFromProduct(p: Value, dp: Value): Value | undefined {
   const { builder } = p;
@@ -48,7 +48,10 @@ function unshaped(x: Value): Value {
   return maker?.op === "Reshape" ? unshaped(x.builder.value(maker.inputs[0] as string)) : x;
 }
 
-/** Whether two values are equally many matrices of one size: a Reshape from one to the other moves no element. */
+/**
+ * Whether two values are the same number of matrices of the same size: a Reshape from one to the
+ * other moves no element.
+ */
 function sameMatrices(a: Value, b: Value): boolean {
   return (
     elementCount(a.shape) === elementCount(b.shape) &&

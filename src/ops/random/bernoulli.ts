@@ -1,4 +1,7 @@
 import { drawnLike } from "./shared.ts";
 
-/** Ones with the chance that the input gives, else zeros. As in PyTorch, no gradient goes to the chances. */
+/**
+ * Ones with the probability that the input gives, otherwise zeros. As in PyTorch, no gradient flows
+ * to the probabilities.
+ */
 export const bernoulli = drawnLike("Bernoulli", {});

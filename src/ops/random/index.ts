@@ -5,7 +5,10 @@ import { randomNormalLike } from "./random-normal-like.ts";
 import { randomUniform } from "./random-uniform.ts";
 import { randomUniformLike } from "./random-uniform-like.ts";
 
-/** Operators that an engine draws by itself: other numbers each time, which no seed of a run reproduces. */
+/**
+ * Operators for which the engine draws random numbers: different numbers each time, which no seed
+ * of a run reproduces.
+ */
 export const random = {
   Bernoulli: bernoulli,
   RandomNormal: randomNormal,

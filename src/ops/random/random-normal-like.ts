@@ -1,4 +1,7 @@
 import { drawnLike, NORMAL } from "./shared.ts";
 
-/** Normal numbers in the shape of the input. In training, models draw by the key of each sample instead. */
+/**
+ * Normally distributed numbers in the shape of the input. In training, models draw by the key of
+ * each sample instead.
+ */
 export const randomNormalLike = drawnLike("RandomNormalLike", NORMAL);

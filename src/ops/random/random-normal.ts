@@ -1,4 +1,4 @@
 import { drawn, NORMAL } from "./shared.ts";
 
-/** Normal numbers. */
+/** Normally distributed numbers. */
 export const randomNormal = drawn("RandomNormal", NORMAL);

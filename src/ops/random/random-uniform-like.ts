@@ -1,4 +1,4 @@
 import { drawnLike, UNIFORM } from "./shared.ts";
 
-/** Numbers even in [low, high) in the shape of the input. */
+/** Uniform numbers in [low, high) in the shape of the input. */
 export const randomUniformLike = drawnLike("RandomUniformLike", UNIFORM);

@@ -1,4 +1,4 @@
 import { drawn, UNIFORM } from "./shared.ts";
 
-/** Numbers even in [low, high). */
+/** Uniform numbers in [low, high). */
 export const randomUniform = drawn("RandomUniform", UNIFORM);

@@ -1,4 +1,4 @@
-/** What operators that draw answer alike. */
+/** What random operators have in common. */
 import type {
   AttributeSpec,
   GradientRule,
@@ -25,14 +25,14 @@ const SHARED: Readonly<Record<string, AttributeSpec>> = {
 
 const gradient: GradientRule = { zero: "what is drawn does not depend on the input" };
 
-/** The type that `dtype` names, or else that of the input or float32. */
+/** The type that `dtype` names; otherwise the type of the input, or float32. */
 function drawnType(context: InferContext, otherwise: DType): DType {
   if (!context.attributes.has("dtype")) return otherwise;
   const number = context.attributes.number("dtype");
   return dtypeFromOnnx(number) ?? context.failType(`type ${number} is not known`);
 }
 
-/** Numbers in the shape of the input, or for Bernoulli by the chances in it. */
+/** Random numbers in the shape of the input or, for Bernoulli, with the probabilities in it. */
 export function drawnLike(
   name: string,
   attributes: Readonly<Record<string, AttributeSpec>>,
@@ -53,7 +53,7 @@ export function drawnLike(
   };
 }
 
-/** Numbers in a shape that is told. */
+/** Random numbers in a given shape. */
 export function drawn(
   name: string,
   attributes: Readonly<Record<string, AttributeSpec>>,

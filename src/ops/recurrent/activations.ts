@@ -1,4 +1,7 @@
-/** The functions of recurrent cells, by the names that ONNX gives them, with the defaults of ONNX Runtime. */
+/**
+ * The activation functions of recurrent cells, by their names in ONNX, with the defaults of ONNX
+ * Runtime.
+ */
 import {
   add,
   elu,
@@ -13,7 +16,10 @@ import {
 import type { AttributeReader, InferContext, Value } from "../../graph/index.ts";
 
 interface Known {
-  /** The values that hold where the node gives none; `null`: it must give one; absent: takes none. */
+  /**
+   * The defaults of the constants. `null`: the node must give the constant; absent: the function
+   * has none.
+   */
   readonly alpha?: number | null;
   readonly beta?: number | null;
   readonly apply: (x: Value, alpha: number, beta: number) => Value;
@@ -44,14 +50,20 @@ const KNOWN: Readonly<Record<string, Known>> = {
   },
 };
 
-/** A function of a cell with its constants: data, so that the reference interpreter reads it too. */
+/**
+ * A function of a cell with its constants. It is data, so that the reference interpreter can use it
+ * too.
+ */
 export interface CellFunction {
   readonly name: string;
   readonly alpha: number;
   readonly beta: number;
 }
 
-/** The functions of all directions, in order; alphas and betas are taken by those that have some. */
+/**
+ * The functions of all directions, in order; alphas and betas are assigned to the functions that
+ * have them.
+ */
 export function cellFunctions(
   attributes: AttributeReader,
   defaults: readonly string[],
@@ -71,12 +83,12 @@ export function cellFunctions(
   });
 }
 
-/** Names are compared without case, as ONNX Runtime does. */
+/** Names are compared without regard to case, as in ONNX Runtime. */
 function named(name: string): string {
   return Object.keys(KNOWN).find((own) => own.toLowerCase() === name.toLowerCase()) ?? name;
 }
 
-/** Refuses functions that are not known, too few of them, and constants that are missing. */
+/** Refuses unknown functions, too few functions, and missing constants. */
 export function checkActivations(context: InferContext, count: number): void {
   const { attributes } = context;
   if (!attributes.has("activations")) return;

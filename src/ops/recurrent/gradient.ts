@@ -1,6 +1,7 @@
 /**
- * The gradient of a recurrence. It is written out, and its steps are differentiated one after the other; but the gradients of the weights
- * are one product each over all steps, as that of the input is. The steps take the place of the node, so nothing is computed twice.
+ * The gradient of a recurrence. It is unrolled, and its steps are differentiated one after the
+ * other; but the gradients of the weights, like that of the input, are a single product each over
+ * all steps. The unrolled steps replace the node, so nothing is computed twice.
  */
 import { add, concat, reshape, sumTo, zerosLike } from "../../functional/index.ts";
 import type { GradientContext, Value } from "../../graph/index.ts";
@@ -31,7 +32,10 @@ export function recurrentGradient(cell: Cell) {
   };
 }
 
-/** Where the gradient of the steps is asked for: before the products with weights, and at the first state. */
+/**
+ * The values at which the gradient of the steps is computed: before the products with weights, and
+ * at the first state.
+ */
 function leavesOf({ projected, products, first, peephole }: Trace): Value[] {
   const results = [...products.values()].flatMap((kept) => kept.results);
   const ends = [first.h, first.c, peephole].filter((value) => value !== undefined);
@@ -44,7 +48,10 @@ function isTurned(context: GradientContext, index: number): boolean {
   return index === 1 || context.attributes.string("direction") === "reverse";
 }
 
-/** The gradients of one direction, by input: its part of each, or its share of the input's. */
+/**
+ * The gradients of one direction, by input: its part of each, and its term of the gradient of the
+ * input.
+ */
 function partsOf(
   context: GradientContext,
   trace: Trace,
@@ -88,7 +95,7 @@ function partsOf(
   return context.inputs.map((_, index) => (context.needs(index) ? rules[index]?.() : undefined));
 }
 
-/** Shares of the input's gradient are added; all others stand one after the other. */
+/** The terms of the input's gradient are added; all other gradients are concatenated. */
 function joined(
   context: GradientContext,
   parts: readonly (readonly (Value | undefined)[])[],

@@ -31,8 +31,10 @@ const cell: Cell = {
 };
 
 /**
- * Gated recurrent unit (Cho et al. 2014) over whole sequences: X (steps, batch, inputs), W and R with rows in the order update, reset,
- * candidate; biases of both products one after the other; lengths; the first state. `linear_before_reset`: the gate falls on the product, as PyTorch has it.
+ * Gated recurrent unit (Cho et al. 2014) over whole sequences: X (steps, batch, inputs), W and R
+ * with rows in the order update, reset, candidate; the biases of both products, concatenated;
+ * lengths; the first state. `linear_before_reset`: the gate is applied to the product, as in
+ * PyTorch.
  */
 export const gru: OperatorDefinition = {
   name: "GRU",

@@ -22,7 +22,10 @@ const cell: Cell = {
   },
 };
 
-/** Input and forget gate, candidate and output gate; with peepholes the output gate's sum, for it looks at the next cell. */
+/**
+ * The input and forget gate, the candidate and the output gate; with peepholes, the output gate's
+ * sum instead, because that gate reads the next cell.
+ */
 function gatesOf(context: StepContext, sums: Value): readonly [Value, Value, Value, Value] {
   const { peepholes, state } = context;
   if (peepholes === undefined) {
@@ -38,8 +41,9 @@ function gatesOf(context: StepContext, sums: Value): readonly [Value, Value, Val
 }
 
 /**
- * Long short-term memory (Hochreiter & Schmidhuber 1997) over whole sequences: X (steps, batch, inputs), W and R with rows in the order
- * input, output, forget gate, candidate; biases of both products one after the other; lengths; first states; peepholes.
+ * Long short-term memory (Hochreiter & Schmidhuber 1997) over whole sequences: X (steps, batch,
+ * inputs), W and R with rows in the order input, output, forget gate, candidate; the biases of both
+ * products, concatenated; lengths; first states; peepholes.
  */
 export const lstm: OperatorDefinition = {
   name: "LSTM",

@@ -1,17 +1,19 @@
 /**
- * How the states of a recurrence lie: sequences by rows (batch, hidden) or by columns (hidden, batch). A product whose result has more columns than
- * rows is cut by ONNX Runtime into columns for its threads, and short pieces of columns are summed in another order than long ones. So
- * the larger of both sizes is that of the rows, and the bits are the same on any number of threads.
+ * The layout of the states of a recurrence: sequences are rows (batch, hidden) or columns (hidden,
+ * batch). If the result of a product has more columns than rows, ONNX Runtime divides columns among
+ * its threads, and short pieces of columns are summed in another order than long ones. So the
+ * larger of both sizes becomes the number of rows, and the bits are the same on any number of
+ * threads.
  */
 import { concat, gemm, reshape, split, swapLast, transpose } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
 
 export interface Orientation {
-  /** The axis along which gates stand one after the other. */
+  /** The axis along which gates are concatenated. */
   readonly axis: 0 | 1;
-  /** From (batch, size), and back. */
+  /** Converts from (batch, size) to this layout, and back. */
   turn(x: Value): Value;
-  /** (batch, hidden) · weightᵀ + plus, in this orientation; `weight` is (size, hidden). */
+  /** (batch, hidden) · weightᵀ + plus, in this layout; `weight` is (size, hidden). */
   product(weight: Value, h: Value, plus: Value | undefined): Value;
   /** (steps · batch, size) as one value for each step. */
   steps(rows: Value, steps: number): Value[];
@@ -53,7 +55,10 @@ function inSteps(x: Value, steps: number): Value[] {
   return split(x, new Array<number>(steps).fill(size), 0);
 }
 
-/** op(a) · op(b) + c of all steps at once, computed with the larger of the result's sizes as that of the rows; `c` is (columns). */
+/**
+ * op(a) · op(b) + c of all steps at once, computed so that the larger of the result's sizes is the
+ * number of rows; `c` is (columns).
+ */
 export function tallProduct(
   a: Value,
   b: Value,

@@ -14,7 +14,10 @@ const cell: Cell = {
   },
 };
 
-/** h = f(x · Wᵀ + h · Rᵀ + biases) over whole sequences (Elman 1990): X (steps, batch, inputs); lengths; the first state. */
+/**
+ * h = f(x · Wᵀ + h · Rᵀ + biases) over whole sequences (Elman 1990): X (steps, batch, inputs);
+ * lengths; the first state.
+ */
 export const rnn: OperatorDefinition = {
   name: "RNN",
   inputs: [3, 6],

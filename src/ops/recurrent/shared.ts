@@ -1,4 +1,4 @@
-/** What LSTM, GRU and RNN answer alike: attributes, sizes and types. */
+/** What LSTM, GRU and RNN have in common: attributes, sizes and types. */
 import type { AttributeSpec, CostContext, InferContext } from "../../graph/index.ts";
 import {
   elementCount,
@@ -18,19 +18,22 @@ export const recurrentAttributes = {
   hidden_size: { kind: "int", default: null },
 } as const satisfies Record<string, AttributeSpec>;
 
-/** What tells one kind of recurrence from another in its types. */
+/** The differences between kinds of recurrence that concern types. */
 export interface RecurrentForm {
-  /** How many blocks of rows its weights have. */
+  /** The number of blocks of rows of the weights. */
   readonly gates: number;
-  /** How many functions each direction has. */
+  /** The number of functions of each direction. */
   readonly activations: number;
-  /** A state beside the hidden one (LSTM): inputs 6 and 7 and output 2. */
+  /** Whether there is a state besides the hidden one (LSTM): inputs 6 and 7 and output 2. */
   readonly cell: boolean;
 }
 
 const DIRECTIONS = ["forward", "reverse", "bidirectional"];
 
-/** Y (steps, directions, batch, hidden) and the last states (directions, batch, hidden). */
+/**
+ * The types of Y (steps, directions, batch, hidden) and of the last states (directions, batch,
+ * hidden).
+ */
 export function recurrentTypes(context: InferContext, form: RecurrentForm): TensorType[] {
   const { attributes } = context;
   const { dtype, shape } = context.input(0);
@@ -73,7 +76,7 @@ export function recurrentTypes(context: InferContext, form: RecurrentForm): Tens
   return form.cell ? [y, last, last] : [y, last];
 }
 
-/** Both products of every step; the functions are few beside them. */
+/** The operations of both products of every step; those of the functions are negligible. */
 export function recurrentFlops(context: CostContext): number {
   const [steps = 0, batch = 0] = context.input(0).shape;
   const weights = elementCount(context.input(1).shape) + elementCount(context.input(2).shape);

@@ -1,6 +1,7 @@
 /**
- * A recurrence written out step by step in other operators. The product of the input with its weights is one for all steps. What
- * the gradient needs of the steps is kept in a trace.
+ * Unrolls a recurrence step by step into other operators. The product of the input with its weights
+ * is computed once for all steps. The values of the steps that the gradient needs are kept in a
+ * trace.
  */
 import {
   add,
@@ -20,7 +21,7 @@ import { cellFunctions } from "./activations.ts";
 import type { Cell, State } from "./cell.ts";
 import { type Orientation, orientationOf, tallProduct } from "./orientation.ts";
 
-/** A node, as far as unrolling looks at it. */
+/** The parts of a node that unrolling needs. */
 export interface RecurrentNode {
   readonly builder: GraphBuilder;
   readonly attributes: AttributeReader;
@@ -28,13 +29,17 @@ export interface RecurrentNode {
   input(index: number): Value;
 }
 
-/** The recurrent products with one part of the rows of R: by step, what was multiplied and what came out. */
+/**
+ * The recurrent products with one part of the rows of R: for each step, the factor and the result.
+ */
 export interface Products {
   readonly factors: Value[];
   readonly results: Value[];
 }
 
-/** What the gradient needs of one direction. No two directions share a value of these. */
+/**
+ * The values that the gradient needs of one direction. No two directions share any of these values.
+ */
 export interface Trace {
   /** (steps · batch, inputs), in the order in which the products read it. */
   readonly x: Value;
@@ -42,16 +47,16 @@ export interface Trace {
   /** (steps · batch, rows) */
   readonly projected: Value;
   readonly form: Orientation;
-  /** By the first row. */
+  /** The recurrent products, by their first row. */
   readonly products: Map<number, Products>;
-  /** (batch, hidden); `c` only of LSTM. */
+  /** (batch, hidden); `c` exists for LSTM only. */
   readonly first: State;
   /** (1, 3 · hidden) */
   readonly peephole: Value | undefined;
 }
 
 export interface Unrolled {
-  /** Y and the last states, as the node gives them. */
+  /** Y and the last states, as the outputs of the node. */
   readonly outputs: readonly Value[];
   readonly traces: readonly Trace[];
 }
@@ -76,7 +81,7 @@ export function unroll(cell: Cell, node: RecurrentNode): Unrolled {
   return { outputs, traces: runs.map((run) => run.trace) };
 }
 
-/** Reverses each sequence within its length; the same again undoes it. */
+/** Reverses each sequence within its length; applying it twice changes nothing. */
 export function reverseWithin(x: Value, lengths: Value): Value {
   return x.builder.one("ReverseSequence", [x, cast(lengths, "int64")], {
     batch_axis: 1,
@@ -84,7 +89,7 @@ export function reverseWithin(x: Value, lengths: Value): Value {
   });
 }
 
-/** Input 4, unless every sequence is known to be whole. */
+/** Input 4 (the lengths), unless every sequence is known to be complete. */
 export function lengthsOf(node: RecurrentNode): Value | undefined {
   const lengths = node.inputs[4];
   const known = lengths && node.builder.constantOf(lengths);
@@ -92,7 +97,7 @@ export function lengthsOf(node: RecurrentNode): Value | undefined {
   return known !== undefined && toNumbers(known).every((n) => n === steps) ? undefined : lengths;
 }
 
-/** Part `index` of a tensor whose first dim is that of directions. */
+/** Part `index` of a tensor whose first dim is the direction. */
 function partOf(value: Value, index: number): Value {
   const [count = 1, ...rest] = value.shape;
   const parts = split(value, new Array<number>(count).fill(1), 0);
@@ -119,7 +124,8 @@ function runDirection(
     return value && partOf(value, index);
   };
   const { dtype } = node.input(0);
-  // A value of its own: nothing that the input is made of may count as part of the recurrence.
+  // The value is made separate, so that nothing from which the input is computed counts as part of
+  // the recurrence.
   const own = (value: Value | undefined) =>
     node.builder.one("Identity", [value ?? full(node.builder, dtype, [batch, hidden], 0)]);
   const rows = cell.form.gates * hidden;
@@ -168,7 +174,9 @@ function runDirection(
   return { y: turned ? reverseWithin(y, lengths) : y, last: mapState(state, form.turn), trace };
 }
 
-/** The state after each step, by its place in the sequence (0 where that has ended), and the last one. */
+/**
+ * The state after each step, by its position in the sequence (0 after its end), and the last state.
+ */
 function runSteps(
   order: readonly number[],
   step: (state: State, t: number) => State,
@@ -193,7 +201,7 @@ function functionsOf(cell: Cell, attributes: AttributeReader, index: number) {
   return all.slice(index * count, (index + 1) * count);
 }
 
-/** Multiplies by rows of `weight` and keeps what was multiplied, by step. */
+/** Multiplies by rows of `weight` and records the factor of each step. */
 function productWith(form: Orientation, weight: Value, products: Map<number, Products>) {
   const [rows = 0] = weight.shape;
   const parts = new Map<number, Value>();
@@ -211,7 +219,7 @@ function productWith(form: Orientation, weight: Value, products: Map<number, Pro
   };
 }
 
-/** For each step, which sequences still last: bool (batch, 1). */
+/** For each step, which sequences have not ended: bool (batch, 1). */
 function stepsWithin(lengths: Value, steps: number): Value[] {
   const { builder } = lengths;
   const [batch = 0] = lengths.shape;

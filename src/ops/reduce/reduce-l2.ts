@@ -1,7 +1,10 @@
 import { div, equal, mul, sqrt, where } from "../../functional/index.ts";
 import { keptGradient, keptOutput, reduction } from "./shared.ts";
 
-/** Euclidean norm over the dims in input 1. The gradient is 0 where the norm is 0 (as PyTorch). */
+/**
+ * The Euclidean norm over the dims in input 1. The gradient is 0 where the norm is 0 (as in
+ * PyTorch).
+ */
 export const reduceL2 = reduction({
   name: "ReduceL2",
   gradient: (context) => {

@@ -8,7 +8,7 @@ export const reduceMean = reduction({
   gradient: (context) => {
     const x = context.input(0);
     const dy = keptGradient(context);
-    // Scaled before it is expanded: the small tensor is multiplied.
+    // The gradient is scaled before it is expanded, so that the small tensor is multiplied.
     return expand(mul(dy, elementCount(dy.shape) / elementCount(x.shape)), x.shape);
   },
   flops: 1,

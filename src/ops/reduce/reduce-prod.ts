@@ -3,13 +3,13 @@ import type { Value } from "../../graph/index.ts";
 import { dimsOf, keptGradient, reduction } from "./shared.ts";
 
 /**
- * Product over the dims in input 1 (all, if it is left out). Its gradient never divides, so it is right where
- * elements are zero, however many, and so are its own gradients.
+ * The product over the dims in input 1 (all, if it is omitted). Its gradient never divides, so it
+ * and its own gradients are correct however many elements are zero.
  */
 export const reduceProd = reduction({
   name: "ReduceProd",
   gradient: (context) => {
-    // One dim after the other: what the product over the first dims is, is the input of the next.
+    // One dim after the other: the product over the first dims is the input of the next.
     const dims = dimsOf(context);
     const inputs = [context.input(0)];
     for (const dim of dims.slice(0, -1)) {
@@ -25,8 +25,8 @@ export const reduceProd = reduction({
 });
 
 /**
- * The gradient of the product of x over one dim (dy has size 1 there), by halving: the product of both halves
- * is taken element by element, and so on. It touches each element a constant number of times.
+ * The gradient of the product of x over one dim (dy has size 1 there), by halving: both halves are
+ * multiplied element by element, and so on. It touches each element a constant number of times.
  */
 function alongDim(x: Value, dy: Value, axis: number): Value {
   const size = x.shape[axis] as number;

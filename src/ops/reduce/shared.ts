@@ -1,4 +1,4 @@
-/** What reductions answer alike: which dims go, and the shapes that are left. */
+/** What reductions have in common: the reduced dims, and the resulting shapes. */
 import { assert } from "../../errors.ts";
 import { reshape } from "../../functional/index.ts";
 import type {
@@ -22,19 +22,22 @@ export const REDUCE_ATTRIBUTES: Readonly<Record<string, AttributeSpec>> = {
   noop_with_empty_axes: { kind: "int", default: 0 },
 };
 
-/** What makes one reduction different from another. */
+/** What distinguishes one reduction from another. */
 export interface Reduction {
   readonly name: string;
   /** The gradient of the input. */
   readonly gradient: (context: GradientContext) => Value;
-  /** Operations for each input element. */
+  /** The number of operations for each input element. */
   readonly flops: number;
-  /** Whether reducing over no dims leaves the input as it is (a sum does, a sum of squares does not). */
+  /**
+   * Whether reducing over no dims leaves the input unchanged (true for a sum, not for a sum of
+   * squares).
+   */
   readonly idempotent: boolean;
   readonly batch?: BatchRule;
 }
 
-/** A reduction over the dims in input 1 (all, if it is left out). */
+/** A reduction over the dims in input 1 (all, if it is omitted). */
 export function reduction(of: Reduction): OperatorDefinition {
   const { name, gradient, flops, idempotent, batch } = of;
   return {
@@ -99,7 +102,9 @@ export function keptShape(context: GradientContext): Shape {
   return context.input(0).shape.map((size, dim) => (dims.has(dim) ? 1 : size));
 }
 
-/** In a gradient rule: the result as if `keepdims` were set, so that it broadcasts over the input. */
+/**
+ * In a gradient rule: the result as if `keepdims` were set, so that it broadcasts over the input.
+ */
 export function keptOutput(context: GradientContext): Value {
   return reshape(context.output(0), keptShape(context));
 }
@@ -109,7 +114,7 @@ export function keptGradient(context: GradientContext): Value {
   return reshape(context.gradient(0), keptShape(context));
 }
 
-/** ArgMax and ArgMin: the place of an extreme along one dim, as int64. */
+/** ArgMax and ArgMin: the index of an extreme along one dim, as int64. */
 export function positionOf(name: string): OperatorDefinition {
   return {
     name,

@@ -10,8 +10,8 @@ import { placesOf, readWindow, type Window } from "../convolution/index.ts";
 import { floatType } from "../shared.ts";
 
 /**
- * Windows (N, C · kernel, places), each laid back where it was cut from a picture of the given sizes (input 1); where they overlap they are
- * added. Input 2: the kernel.
+ * Puts windows (N, C · kernel, positions) back where they were cut from an image of the given sizes
+ * (input 1), and adds them where they overlap. Input 2: the kernel.
  */
 export const col2Im: OperatorDefinition = {
   name: "Col2Im",
@@ -48,7 +48,7 @@ function geometry(context: InferContext | GradientContext): { sizes: Shape; wind
   return { sizes, window: readWindow(context.attributes, sizes, kernel) };
 }
 
-/** The windows of a picture (N, C, …sizes): (N, C · kernel, places). */
+/** The windows of an image (N, C, …sizes): (N, C · kernel, positions). */
 function cut(picture: Value, window: Window): Value {
   const [batch, channels] = picture.shape as [number, number];
   const places = placesOf(window, picture.shape.slice(2));

@@ -22,8 +22,10 @@ import { linearTaps, readTaps, zeroOutside } from "./taps.ts";
 const { auto_pad: _, ...windowAttributes } = WINDOW_ATTRIBUTES;
 
 /**
- * A convolution of two dims whose kernel reads X (N, C, sizes) at moved places (Dai et al. 2017; Zhu et al. 2019). Inputs: X, W (M, C/group,
- * kernel), offsets (N, groups of offsets · kernel · 2, places), B (M), and a factor for each place read (N, groups · kernel, places).
+ * A two-dimensional convolution whose kernel reads X (N, C, sizes) at displaced positions (Dai et
+ * al. 2017; Zhu et al. 2019). Inputs: X, W (M, C/group, kernel), offsets (N, groups of offsets ·
+ * kernel · 2, positions), B (M), and a factor for each position read (N, groups · kernel,
+ * positions).
  */
 export const deformConv: OperatorDefinition = {
   name: "DeformConv",
@@ -88,7 +90,10 @@ function checkedPlaces(context: InferContext): readonly number[] {
   return offsets.shape.slice(2);
 }
 
-/** Reads the moved places of each group of offsets, then multiplies by the kernel as by a matrix. */
+/**
+ * Reads the displaced positions of each group of offsets, then multiplies by the kernel as a
+ * matrix.
+ */
 function convolve(context: GradientContext): Value {
   const [x, w, offsets] = [context.input(0), context.input(1), context.input(2)];
   const [bias, factors] = [context.inputs[3], context.inputs[4]];
@@ -122,7 +127,10 @@ function convolve(context: GradientContext): Value {
   return bias === undefined ? result : add(result, reshape(bias, [outputs, 1, 1]));
 }
 
-/** (kernel, places): where along `dim` each element of the kernel reads at each place, before it is moved. */
+/**
+ * (kernel, positions): the coordinate along `dim` that each element of the kernel reads at each
+ * position, without displacement.
+ */
 function unmoved(context: GradientContext, window: Window, places: Shape, dim: number): Value {
   const { builder } = context;
   const { dtype } = context.input(0);

@@ -25,8 +25,9 @@ import { floatType, throughComposition, unsupported } from "../shared.ts";
 import { column, linearTaps, readTaps, type Taps, zeroOutside } from "./taps.ts";
 
 /**
- * X (N, C, …sizes) read at the coordinates of the grid (N, …places, dims), which count the last dim first and go from -1 to 1 (Jaderberg
- * et al. 2015, "Spatial Transformer Networks").
+ * X (N, C, …sizes) read at the coordinates of the grid (N, …positions, dims). The last dim of X
+ * comes first in a coordinate, and coordinates go from -1 to 1 (Jaderberg et al. 2015, "Spatial
+ * Transformer Networks").
  */
 export const gridSample: OperatorDefinition = {
   name: "GridSample",
@@ -85,7 +86,7 @@ function sample(context: GradientContext): Value {
   return reshape(read, [batch, channels, ...places]);
 }
 
-/** What is read along a dim of `size` at the coordinates `given`, (batch, places) from -1 to 1. */
+/** The taps along a dim of `size` at the coordinates `given`, (batch, positions) from -1 to 1. */
 function tapsAlong(attributes: AttributeReader, given: Value, size: number): Taps {
   const isAligned = attributes.number("align_corners") === 1;
   const isZero = attributes.string("padding_mode") === "zeros";
@@ -116,7 +117,10 @@ function tapsAlong(attributes: AttributeReader, given: Value, size: number): Tap
   return isZero ? zeroOutside(taps, size) : taps;
 }
 
-/** Mirrors what lies outside, at the centres of the outermost elements (aligned) or at their edges. */
+/**
+ * Mirrors coordinates that lie outside, at the centres of the outermost elements (aligned) or at
+ * their edges.
+ */
 function reflect(x: Value, size: number, isAligned: boolean): Value {
   const low = isAligned ? 0 : -0.5;
   const span = isAligned ? size - 1 : size;
@@ -128,7 +132,10 @@ function reflect(x: Value, size: number, isAligned: boolean): Value {
   return add(where(isEven, rest, sub(span, rest)), low);
 }
 
-/** Keys's kernel (1981) with a = -0.75 over the four neighbours of `x` (batch, places). */
+/**
+ * The taps of Keys's cubic kernel (1981) with a = -0.75 over the four neighbours of `x` (batch,
+ * positions).
+ */
 function cubicTaps(x: Value): Taps {
   const a = -0.75;
   const low = floor(x);

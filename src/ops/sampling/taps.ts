@@ -1,6 +1,7 @@
 /**
- * Reading between the elements of a tensor: at a coordinate, a weighted sum of the nearest elements. Weights and places are functions of the
- * coordinate for each dim alone; those of all dims together are their products.
+ * Reads between the elements of a tensor: a value at a coordinate is a weighted sum of the nearest
+ * elements. Weights and positions are computed for each dim separately; a weight over all dims is
+ * the product of those of the dims.
  */
 import {
   add,
@@ -22,13 +23,15 @@ import {
 import type { Value } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
 
-/** What is read along one dim: `at` (whole numbers as floats) and `weight`, both (batch, taps, places). */
+/**
+ * The taps along one dim: `at` (integers as floats) and `weight`, both (batch, taps, positions).
+ */
 export interface Taps {
   readonly at: Value;
   readonly weight: Value;
 }
 
-/** The two neighbours of `x` (batch, places), the nearer with more weight. */
+/** The two neighbours of `x` (batch, positions); the nearer one has more weight. */
 export function linearTaps(x: Value): Taps {
   const low = column(floor(x));
   const part = sub(column(x), low);
@@ -43,7 +46,7 @@ export function column(x: Value): Value {
   return reshape(x, [x.shape[0] as number, 1, x.shape[1] as number]);
 }
 
-/** The taps with no weight for what lies outside of a dim of `size`. */
+/** The taps with weight 0 for positions outside of a dim of `size`. */
 export function zeroOutside({ at, weight }: Taps, size: number): Taps {
   const inside = and(greaterOrEqual(at, 0), lessOrEqual(at, size - 1));
   return { at, weight: mul(weight, cast(inside, weight.dtype)) };
@@ -52,7 +55,7 @@ export function zeroOutside({ at, weight }: Taps, size: number): Taps {
 /**
  * @param x (batch, channels, …sizes)
  * @param taps one for each of `sizes`
- * @returns (batch, places, channels)
+ * @returns (batch, positions, channels)
  */
 export function readTaps(x: Value, taps: readonly Taps[]): Value {
   const [batch, channels, ...sizes] = x.shape as [number, number, ...number[]];

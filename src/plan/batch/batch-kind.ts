@@ -1,49 +1,69 @@
-/** What can be known of a value of a model over a batch and over the parts of the batch. */
+/**
+ * The kinds of values of a model: how a value over the whole batch follows from its values over the
+ * parts of the batch.
+ */
 import type { Graph, Node, Value } from "../../graph/index.ts";
 
-/** One value in both graphs. */
+/** The same value in the graph of a part and in the graph of the whole batch. */
 export interface Pair {
   readonly part: Value;
   readonly whole: Value;
 }
 
 export type Kind =
-  /** The same in every part: constants, parameters and what is made of them. */
+  /** The value is the same in every part: constants, parameters, and what is computed from them. */
   | { readonly kind: "fixed" }
-  /** That of the whole is those of the parts, one after the other. */
+  /** The value of the whole is the concatenation of the values of the parts. */
   | { readonly kind: "rows" }
-  /** That of the whole is `factor` times the sum of those of the parts. `part` may be another value than the node's own. */
+  /**
+   * The value of the whole is `factor` times the sum of the values of the parts. `part` may be
+   * another value than the node's own output.
+   */
   | { readonly kind: "sum"; readonly factor: number; readonly part: Value }
-  /** Computed from sums: it has a meaning for the whole batch only. */
+  /** The value is computed from sums, so it has a meaning for the whole batch only. */
   | { readonly kind: "total" }
-  /** Nothing of the above, and why. */
+  /** The value is none of the above, for this reason. */
   | { readonly kind: "mixed"; readonly reason: string };
 
 export interface BatchKindsOptions {
   readonly part: Graph;
-  /** The same model, for more samples. */
+  /** The graph of the same model for more samples. */
   readonly whole: Graph;
-  /** Inputs whose leading dim is the batch. */
+  /** The inputs whose leading dim is the batch. */
   readonly fields: readonly string[];
-  /** Inputs that gradients are wanted for. */
+  /** The inputs that gradients are wanted for. */
   readonly parameters: readonly string[];
-  /** Values that running statistics are made of: those of a part are used in place of those of the whole. */
+  /**
+   * The values that running statistics are computed from: the values of a part are used in place of
+   * those of the whole.
+   */
   readonly statistics: ReadonlySet<string>;
-  /** Samples of a part over those of the batch: of `whole`, unless the part is the batch and `whole` shows only which dims are it. */
+  /**
+   * The samples of a part divided by the samples of the batch. The batch is that of `whole`, unless
+   * the part is itself the whole batch and `whole` only serves to show which dims are the batch.
+   */
   readonly share: number;
-  /** Samples of `part` and of `whole`; the same where the model has one size only. */
+  /**
+   * The numbers of samples of `part` and of `whole`. They are equal if the model has one size only.
+   */
   readonly sizes: readonly [part: number, whole: number];
-  /** Whether it is known from other sizes that no sample has to do with another: then what looks so is a difference of the graphs. */
+  /**
+   * Whether other sizes have shown that no sample depends on another. An apparent dependence is
+   * then a difference between the two graphs.
+   */
   readonly isVouched: boolean;
-  /** Whether means are taken as sums, so that what is divided is not rounded before it is added up. */
+  /** Whether means are computed as sums, so that a quotient is not rounded before it is added. */
   readonly exactMeans: boolean;
-  /** Whether totals that no parameter changes are made first, for the whole batch, and then given to every part. */
+  /**
+   * Whether totals that do not depend on parameters are computed first, for the whole batch, and
+   * then given to every part.
+   */
   readonly totalsFirst: boolean;
 }
 
 export type PartSum = Pick<Extract<Kind, { kind: "sum" }>, "factor" | "part">;
 
-/** A total that is given to the graph of a part as an input. */
+/** A total that the graph of a part takes as an input. */
 export interface Given {
   readonly input: string;
   readonly pair: Pair;
@@ -59,7 +79,7 @@ export interface Reading {
   readonly inputs: readonly (Pair | undefined)[];
 }
 
-/** A sum or total: it has no value before all parts have been seen. */
+/** Whether the kind is a sum or a total, which has no value before all parts were computed. */
 export function isOfBatch({ kind }: Kind): boolean {
   return kind === "sum" || kind === "total";
 }

@@ -1,6 +1,6 @@
 /**
- * How each value of a model over a batch follows from its values over the parts of the batch. Found by comparing the graph of a
- * part with that of the whole, node by node: dims that differ are the batch, and operators answer for the rest.
+ * How each value of a batch follows from its values in the parts: the graph of a part is compared
+ * with that of the whole. Dims of other sizes are the batch; operators' batch rules tell the rest.
  */
 import {
   type BatchRule,
@@ -35,16 +35,16 @@ export class BatchKinds {
   readonly share: number;
   readonly #shapes: BatchShapes;
   readonly #options: BatchKindsOptions;
-  /** By the name of the value of a part. */
+  /** The kinds, by the name of the value in the graph of a part. */
   readonly #kinds = new Map<string, Kind>();
   readonly #trained: Set<string>;
   readonly #statistics: Set<string>;
-  /** Values that stand for those of the given graphs, by the name in the graph of a part. */
+  /** The values of the builders that stand for given values, by name in the graph of a part. */
   readonly #pairs = new Map<string, Pair>();
   readonly #byPart = new Map<string, Pair>();
   readonly #whole: WholeGraph;
   readonly #alone: UnmatchedNodes;
-  /** Fixed values that are made of constants that depend on the size of the batch. */
+  /** The names of fixed values that are made of constants that depend on the size of the batch. */
   readonly #sized = new Set<string>();
   #difference: string | undefined;
 
@@ -87,17 +87,17 @@ export class BatchKinds {
     }
   }
 
-  /** Whether each node of the graph of a part is one of the other graph too. */
+  /** Whether every node of the graph of a part has a matching node in the other graph. */
   get isMatched(): boolean {
     return this.#alone.isEmpty;
   }
 
-  /** What a value of the given graph has become. */
+  /** The pair that stands for a value of the given graph. */
   pair(name: string): Pair | undefined {
     return this.#pairs.get(name);
   }
 
-  /** By the name of its value in the builder of a part; undefined for constants that a rule made. */
+  /** The pair of a value in the builder of a part; undefined for constants that a rule made. */
   pairOf(part: string): Pair | undefined {
     return this.#byPart.get(part);
   }
@@ -126,10 +126,7 @@ export class BatchKinds {
     this.#kinds.set(pair.part.name, kind);
   }
 
-  /**
-   * An input of a node; constants come with their first reader. Equal constants are one in a graph: what is one in the graph of a part
-   * may be two in the other.
-   */
+  /** The pair for an input of a node. One constant of a part may be two in the other graph. */
   #input(name: string, other: string): Pair | undefined {
     if (name === "") return undefined;
     const part = this.#options.part.constants.get(name);
@@ -138,7 +135,7 @@ export class BatchKinds {
     const whole = this.#whole.value(other);
     const alone = known === undefined ? this.#alone.value(name) : undefined;
     if (alone !== undefined && whole !== undefined) return this.#join(name, alone, whole);
-    // Another value than where it was made where the other graph alone shapes it before it is read.
+    // It differs from the value as made if only the other graph reshapes it before it is read.
     if (known !== undefined) return { part: known.part, whole: whole ?? known.whole };
     if (part === undefined || whole === undefined) {
       this.#difference ??= `the value "${name}"`;
@@ -152,7 +149,7 @@ export class BatchKinds {
     return pair;
   }
 
-  /** What comes from nodes of one graph and is read by a node of both: rows, as far as shapes can tell. */
+  /** Joins values of unmatched nodes that a matched node reads; shapes show if they are rows. */
   #join(name: string, part: Value, whole: Value): Pair {
     const pair = { part, whole };
     const isSame = sameShape(part.shape, whole.shape);
@@ -162,7 +159,7 @@ export class BatchKinds {
     return pair;
   }
 
-  /** A node that the other graph has not. What it gives is known at once if it only shapes its first input. */
+  /** Adds an unmatched node. If it only reshapes its first input, its kind is known at once. */
   #passOver(node: Node): void {
     const from = this.#pairs.get(passesOver(this.#options.part, node) ?? "");
     const [part] = this.#alone.add(node, (name) => this.#pairs.get(name)?.part);
@@ -197,7 +194,7 @@ export class BatchKinds {
     }
   }
 
-  /** Finds out what the outputs of a node are that is in both builders now. */
+  /** Determines the kinds of the outputs of a node that is now in both builders. */
   #take(node: Node, inputs: readonly (Pair | undefined)[], pairs: readonly [string, Pair][]): void {
     for (const [name, pair] of pairs) {
       if (name === "") continue;
@@ -223,7 +220,7 @@ export class BatchKinds {
     }
   }
 
-  /** Inputs for totals that this node reads beside what changes with the parameters. */
+  /** Makes inputs of the totals that this node reads beside rows or values with gradients. */
   #giveTotals(inputs: readonly (Pair | undefined)[]): (Pair | undefined)[] {
     const isGiven = (pair: Pair) =>
       isOfBatch(this.kindOf(pair)) &&
@@ -245,7 +242,7 @@ export class BatchKinds {
     });
   }
 
-  /** The kind of an output, or the value that stands for it. */
+  /** Determines the kind of an output, or the value that stands for it. */
   #judge(node: Node, inputs: readonly (Pair | undefined)[], pair: Pair): Kind | Pair {
     const kinds = inputs.map((input) => (input === undefined ? FIXED : this.kindOf(input)));
     const mixed = kinds.find(({ kind }) => kind === "mixed");
@@ -277,7 +274,7 @@ export class BatchKinds {
     return this.part.operators.find(node.op)?.batch ?? {};
   }
 
-  /** A node in which the dim of the batch goes. */
+  /** Determines the kind for a node that reduces the dim of the batch. */
   #reduced(node: Node, inputs: readonly (Pair | undefined)[], what: string): Kind | Pair {
     const unknown = this.#mixed(`${what} is no sum over the samples of a batch`);
     const { reduces, sumOf } = this.#ruleOf(node);
@@ -295,7 +292,7 @@ export class BatchKinds {
     return exactMean(mean, sumOf, node, values("part"));
   }
 
-  /** The nodes that the operator is made of, in both graphs. */
+  /** Replaces an operator in both graphs by the nodes that it is composed of. */
   #rewritten(
     node: Node,
     values: (side: keyof Pair) => (Value | undefined)[],

@@ -1,6 +1,7 @@
 /**
- * Whether a node mixes samples though its result still has the dim of the batch: a softmax along it, an order turned around, rows taken
- * by numbers that may be those of other samples.
+ * Whether a node mixes samples although its result still has the dim of the batch, such as a
+ * softmax along it, a reversal of its order, or rows picked by indices that may belong to other
+ * samples.
  */
 import {
   type BatchContext,
@@ -14,7 +15,7 @@ import { toNumbers } from "../../tensor/index.ts";
 import type { Pair } from "./batch-kind.ts";
 import { batchDim, picksOwnRows } from "./batch-picks.ts";
 
-/** @param samples of a part and of the whole */
+/** @param samples the numbers of samples of a part and of the whole */
 export function mixesSamples(
   node: Node,
   inputs: readonly (Pair | undefined)[],
@@ -37,7 +38,7 @@ export function mixesSamples(
   return !picksOwnRows({ numbers, component, from: first, dim: batch }, samples);
 }
 
-/** What the rules of a node for batches are given. */
+/** The context that is given to a node's rule for batches. */
 export function batchContext(
   builder: GraphBuilder,
   node: Node,

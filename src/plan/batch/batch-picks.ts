@@ -1,6 +1,7 @@
 /**
- * Whether rows that are taken by their numbers are of the sample that they are taken for. A graph shows that where the numbers along the
- * dim of the batch are made of constants: `x[arange(batch), last]` takes of sample i for sample i. Numbers that depend on data show nothing.
+ * Whether rows that are picked by index belong to the sample that they are picked for. A graph
+ * shows this if the indices along the dim of the batch are made of constants: `x[arange(batch),
+ * last]` picks a row of sample i for sample i. Indices that depend on data show nothing.
  */
 import type { GraphBuilder, Node, Value } from "../../graph/index.ts";
 import { operatorTable } from "../../ops/index.ts";
@@ -8,25 +9,25 @@ import { evaluateNode, fromTensor, type ReferenceTensor } from "../../reference/
 import { elementCount, isFloat, type Shape } from "../../tensor/index.ts";
 import type { Pair } from "./batch-kind.ts";
 
-/** Stands for an element that depends on data: no row has so large a number. */
+/** Stands for an element that depends on data. It is larger than any row index. */
 const UNKNOWN = 2 ** 40;
 
-/** The dim that is another one in the whole batch; -1 if there is none. */
+/** The dim whose size differs in the whole batch; -1 if there is none. */
 export function batchDim({ part, whole }: Pair): number {
   return part.shape.findIndex((size, dim) => size !== whole.shape[dim]);
 }
 
-/** Numbers of rows, and what they are numbers of. */
+/** Row indices, and the tensor that they index. */
 export interface Picking {
   readonly numbers: Pair;
-  /** Which of the numbers along the last dim of `numbers`, where these are tuples. */
+  /** If `numbers` holds tuples: which index of the tuple, along its last dim, is meant. */
   readonly component: number | undefined;
   readonly from: Pair;
-  /** Of `from`, that of the batch. */
+  /** The dim of `from` that is the batch. */
   readonly dim: number;
 }
 
-/** @param samples of a part and of the whole */
+/** @param samples the numbers of samples of a part and of the whole */
 export function picksOwnRows(
   { numbers, component, from, dim }: Picking,
   samples: readonly [part: number, whole: number],
@@ -48,7 +49,7 @@ interface Alignment {
   readonly places: number;
 }
 
-/** Whether each row has the number of a place of its own sample. */
+/** Whether each row has an index that belongs to its own sample. */
 function isAligned({ data, shape }: ReferenceTensor, wanted: Alignment): boolean {
   const { dim, component, samples, places } = wanted;
   const rows = shape[dim] as number;
@@ -65,7 +66,7 @@ function isAligned({ data, shape }: ReferenceTensor, wanted: Alignment): boolean
   return true;
 }
 
-/** Whole numbers of a graph as far as they do not depend on its inputs. */
+/** Evaluates integers of a graph as far as they do not depend on its inputs. */
 class Known {
   readonly #builder: GraphBuilder;
   readonly #found = new Map<string, ReferenceTensor | undefined>();
@@ -74,7 +75,9 @@ class Known {
     this.#builder = builder;
   }
 
-  /** Elements that depend on data are UNKNOWN; undefined where all do. */
+  /**
+   * The elements of a value. Elements that depend on data are UNKNOWN; undefined if all of them do.
+   */
   of(value: Value): ReferenceTensor | undefined {
     if (!this.#found.has(value.name)) this.#found.set(value.name, this.#make(value));
     return this.#found.get(value.name);
@@ -91,13 +94,16 @@ class Known {
     const output = node.outputs.indexOf(value.name);
     const types = node.outputs.map((name) => {
       const { dtype, shape } = this.#builder.value(name);
-      // UNKNOWN must come through as it is.
+      // UNKNOWN must not be changed by a conversion.
       return { dtype: moves ? ("float64" as const) : dtype, shape };
     });
     return inputs && evaluateNode(node, inputs, types)[output];
   }
 
-  /** Undefined unless all are known, or, where a node only moves elements, some. */
+  /**
+   * The inputs of a node. Undefined unless all are known or, for a node that only moves elements,
+   * at least some.
+   */
   #inputs(node: Node, isPartial: boolean): (ReferenceTensor | undefined)[] | undefined {
     const inputs: (ReferenceTensor | undefined)[] = [];
     let some = 0;

@@ -1,7 +1,7 @@
-/** What shapes for two sizes of the batch say of each other. */
+/** Compares the shapes of a value for two sizes of the batch. */
 import type { Shape } from "../../tensor/index.ts";
 
-/** Words that go on "this node ...". */
+/** The end of a sentence that begins with "this node". */
 export const RELATES = "relates the samples of a batch to each other";
 const OTHER = "has other dims at another size of the batch";
 type Fault = typeof RELATES | typeof OTHER;
@@ -11,7 +11,7 @@ export class BatchShapes {
   readonly #part: number;
   readonly #share: number;
 
-  /** The same size twice for a model that has one only. */
+  /** @param part, whole the two sizes; the same size twice for a model that has one only */
   constructor(part: number, whole: number) {
     this.isFixed = part === whole;
     this.#part = part;
@@ -20,12 +20,12 @@ export class BatchShapes {
 
   /**
    * Whether one dim is the batch (`rows`), or none.
-   * @param isOfRows whether the value is made of some that have the dim of the batch
+   * @param isOfRows whether the value is made of values that have the dim of the batch
    */
   relate(part: Shape, whole: Shape, isOfRows: boolean): "same" | "rows" | Fault {
     if (part.length !== whole.length) return OTHER;
     if (this.isFixed) {
-      // No dim is known to be the batch: one that can be is taken for it.
+      // Nothing shows which dim is the batch, so a dim that can be the batch counts as it.
       const isRows = isOfRows && part.some((size) => size % this.#part === 0);
       return isRows ? "rows" : "same";
     }

@@ -1,6 +1,7 @@
 /**
- * A number of a whole batch (its loss, a measure) as a function of sums over the parts of the batch: a loss that is a mean over
- * labelled elements is the sum of their losses over their number, whatever parts the batch is cut into.
+ * Expresses a number of a whole batch (its loss, a measure) as a function of sums over the parts of
+ * the batch. For example, a loss that is a mean over labelled elements is the sum of their losses
+ * divided by their number, however the batch is divided.
  */
 import { LockstepError } from "../../errors.ts";
 import { cast } from "../../functional/index.ts";
@@ -12,42 +13,57 @@ import { withOutputs } from "../gradient.ts";
 import type { Pair } from "./batch-kind.ts";
 import { BatchKinds } from "./batch-kinds.ts";
 
-/** A value of which the whole batch needs the sum over its parts. */
+/** A value whose sum over the parts is needed for the whole batch. */
 export interface Term {
-  /** An output of the graph of a part. */
+  /** The name of an output of the graph of a part. */
   readonly output: string;
   readonly type: TensorType;
-  /** That of the whole batch is so many times the sum over its parts. */
+  /** The value of the whole batch is the sum over its parts times this factor. */
   readonly factor: number;
-  /** Whether gradients go through it. */
+  /** Whether gradients flow through it. */
   readonly trained: boolean;
 }
 
-/** What is known of the whole batch before any part is computed: how many labels there are. */
+/**
+ * The values of the whole batch that must be known before any part is computed, such as the number
+ * of labels.
+ */
 export interface Totals {
-  /** Of a part. Its outputs are to be summed. */
+  /** The graph of a part. Its outputs are summed over the parts. */
   readonly graph: Graph;
   readonly terms: readonly Term[];
-  /** From the terms of the whole batch (inputs `term.0`, …) to what each part is given, in the order of `inputs`. */
+  /**
+   * The graph from the terms of the whole batch (inputs `term.0`, …) to the values that each part
+   * is given, in the order of `inputs`.
+   */
   readonly tail: Graph;
-  /** Inputs of the graph of a part. */
+  /** The names of the inputs of the graph of a part. */
   readonly inputs: readonly string[];
-  /** Terms that something is divided by: where all are 0, the batch holds nothing that counts. */
+  /**
+   * The indices of terms that something is divided by. If all of them are 0, the batch holds
+   * nothing that counts.
+   */
   readonly counts: readonly number[];
 }
 
 export interface BatchSums {
-  /** Of a part: outputs are the terms, then `kept`. */
+  /** The graph of a part. Its outputs are the terms, followed by `kept`. */
   readonly graph: Graph;
   readonly terms: readonly Term[];
-  /** From the terms of the whole batch (inputs `term.0`, …) to the number; undefined where that is the only term. */
+  /**
+   * The graph from the terms of the whole batch (inputs `term.0`, …) to the number; undefined if
+   * the number is the only term.
+   */
   readonly tail: Graph | undefined;
-  /** Terms that the number is divided by: where one is 0, the batch holds nothing that counts. */
+  /**
+   * The indices of terms that the number is divided by. If one of them is 0, the batch holds
+   * nothing that counts.
+   */
   readonly counts: readonly number[];
   readonly totals: Totals | undefined;
 }
 
-/** Why a number cannot be made from parts of a batch: a sentence without its end. */
+/** Why a number cannot be computed from parts of a batch: a sentence without its end. */
 export interface Inseparable {
   readonly reason: string;
 }
@@ -57,19 +73,22 @@ export function isInseparable(found: object): found is Inseparable {
 }
 
 export interface BatchSumsOptions {
-  /** Built for a part of the batch. */
+  /** The model built for a part of the batch. */
   readonly part: Model;
-  /** Built for all of it; where the part is all of it, for more, to show which dims are the batch. */
+  /**
+   * The model built for the whole batch or, if the part is the whole batch, for more samples, to
+   * show which dims are the batch.
+   */
   readonly whole: Model;
-  /** Samples of a part over those of the batch. */
+  /** The samples of a part divided by the samples of the batch. */
   readonly share: number;
-  /** Outputs of the graph of a part that stay. */
+  /** The outputs of the graph of a part that are kept. */
   readonly kept: readonly string[];
   readonly totalsFirst?: boolean;
   readonly isVouched?: boolean;
 }
 
-/** How output `of` of a model follows from parts of a batch. */
+/** Plans how output `of` of a model follows from the parts of a batch. */
 export function planBatchSums(of: string, options: BatchSumsOptions): BatchSums | Inseparable {
   const { part, kept, isVouched = false, totalsFirst = false } = options;
   const kinds = kindsOf([of, ...kept], options);
@@ -119,7 +138,7 @@ export function kindsOf(
   });
 }
 
-/** The values that a number of the batch is made of, and how. */
+/** The values that a number of the batch is computed from, and their kinds. */
 export interface Ways {
   readonly ends: readonly Pair[];
   readonly tail: Graph | undefined;
@@ -140,8 +159,9 @@ export function countsOf({ tail }: Ways, terms: readonly Term[]): number[] {
 }
 
 /**
- * For one sample a model may be computed in another way than for several, in which it cannot be seen what has to do with other
- * samples: that is looked for with two samples.
+ * A model may be computed differently for one sample than for several, and then its graph for one
+ * sample does not show which values depend on other samples. That is found out with the graph for
+ * two samples.
  */
 function planSingles(of: string, options: BatchSumsOptions): BatchSums | Inseparable {
   const { part } = options;
@@ -152,7 +172,10 @@ function planSingles(of: string, options: BatchSumsOptions): BatchSums | Insepar
   return { reason: `the model is computed in another way for one sample than for several` };
 }
 
-/** The model for another number of samples; itself where it is from a file that has one size only. */
+/**
+ * The model for another number of samples; the model itself if it comes from a file with one size
+ * only.
+ */
 export function resized(model: Model, batch: number): Model {
   try {
     return model.resized(batch);
@@ -170,7 +193,7 @@ export function fieldsOf({ batch, randomKey }: Model): string[] {
   return [...batch, ...(randomKey === undefined ? [] : [randomKey])];
 }
 
-/** All values that the next states are made of. */
+/** The names of all values that the next states are computed from. */
 function statisticsOf({ graph, states }: Model): ReadonlySet<string> {
   const found = new Set(states.map(({ next }) => next));
   for (const node of graph.nodes.toReversed()) {
@@ -181,7 +204,10 @@ function statisticsOf({ graph, states }: Model): ReadonlySet<string> {
   return found;
 }
 
-/** The values next to a total, on the way back, that parts can be summed of. */
+/**
+ * The values from which the totals are computed and which can be summed over the parts, found by
+ * walking back from the totals.
+ */
 function boundaryOf(kinds: BatchKinds, ...totals: readonly Pair[]): Pair[] {
   const ends: Pair[] = [];
   const seen = new Set<string>();
@@ -220,7 +246,9 @@ export function termsOf(
   return { terms, values };
 }
 
-/** The way from terms of the whole batch to results, its inputs named `term.0`, `term.1`, …. */
+/**
+ * The graph from terms of the whole batch to results. Its inputs are named `term.0`, `term.1`, ….
+ */
 function tailOf(kinds: BatchKinds, results: readonly Pair[], ends: readonly Pair[]): Graph {
   const side = kinds.share < 1 ? "whole" : "part";
   const built = kinds[side].build(results.map((pair) => pair[side]));
@@ -238,7 +266,10 @@ function tailOf(kinds: BatchKinds, results: readonly Pair[], ends: readonly Pair
   };
 }
 
-/** Terms without a gradient, one number each, that something is divided by: in the tail, or behind its `results`. */
+/**
+ * The indices of the terms, scalars without a gradient, that something is divided by: in the tail,
+ * or after its `results`.
+ */
 function divisors(tail: Graph, terms: readonly Term[], results: Iterable<string> = []): number[] {
   const divides = dividing(tail, results);
   return terms.flatMap(({ trained, type }, index) =>
@@ -246,7 +277,9 @@ function divisors(tail: Graph, terms: readonly Term[], results: Iterable<string>
   );
 }
 
-/** Values of a graph that something is divided by, and all that they are made of. */
+/**
+ * The values of a graph that something is divided by, and all values that they are computed from.
+ */
 function dividing({ nodes }: Pick<Graph, "nodes">, also: Iterable<string> = []): Set<string> {
   const divides = new Set(also);
   for (const node of nodes.toReversed()) {
@@ -259,7 +292,7 @@ function dividing({ nodes }: Pick<Graph, "nodes">, also: Iterable<string> = []):
   return divides;
 }
 
-/** @param results what the number of the batch is made of */
+/** @param results the values that the number of the batch is computed from */
 function totalsOf(kinds: BatchKinds, results: readonly Pair[]): Totals | undefined {
   if (kinds.given.length === 0) return undefined;
   const pairs = kinds.given.map(({ pair }) => pair);

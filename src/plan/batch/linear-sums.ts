@@ -1,20 +1,26 @@
-/** Sums over the parts of a batch under operators that are linear: scaled, added to each other and to what is the same in all parts. */
+/**
+ * Sums over the parts of a batch under linear operators: they may be scaled, and added to each
+ * other and to values that are the same in all parts.
+ */
 import { mul } from "../../functional/index.ts";
 import type { BatchRule, Value } from "../../graph/index.ts";
 import { isFloat, type Tensor, toNumbers } from "../../tensor/index.ts";
 import { type Kind, type Pair, type PartSum, type Reading, TOTAL } from "./batch-kind.ts";
 
 export interface LinearContext {
-  /** Samples of a part over those of the batch. */
+  /** The samples of a part divided by the samples of the batch. */
   readonly share: number;
-  /** Whether the model has one size only, so that a constant may or may not be the size of the batch. */
+  /**
+   * Whether the model has one size only, so that a constant may or may not depend on the size of
+   * the batch.
+   */
   readonly isFixed: boolean;
   kindOf(pair: Pair): Kind;
   /** Whether a fixed value is made of constants that depend on the size of the batch. */
   isSized(pair: Pair): boolean;
 }
 
-/** The kind of what a node makes of sums, totals and fixed values. */
+/** The kind of the output of a node whose inputs are sums, totals and fixed values. */
 export function linearKind(
   context: LinearContext,
   linear: BatchRule["linear"],
@@ -47,7 +53,10 @@ export function linearKind(
   return { kind: "sum", factor, part: again(result, [first], [sum.part]) };
 }
 
-/** What is the same in all parts counts once: as a mean over them. Other sums are brought to that. */
+/**
+ * A value that is the same in all parts counts once, as the mean over the parts. Other sums are
+ * converted to that form.
+ */
 function added(
   { share }: LinearContext,
   result: Pair,
@@ -62,7 +71,10 @@ function added(
   return { kind: "sum", factor, part: again(result, inputs, values) };
 }
 
-/** The same node over other values in place of these; itself where they are its own. */
+/**
+ * The value computed by the same node from other inputs; the value itself if the inputs are its
+ * own.
+ */
 function again({ part }: Pair, inputs: readonly Pair[], values: readonly Value[]): Value {
   const { builder } = part;
   const node = builder.makerOf(part);
@@ -84,7 +96,10 @@ function asSum(context: LinearContext, pair: Pair): PartSum | undefined {
   return ratio === undefined ? undefined : { factor: context.share * ratio, part: pair.part };
 }
 
-/** What a fixed value of the whole is, over that of a part; undefined where that is no number. */
+/**
+ * A fixed value of the whole divided by that of a part; undefined if the quotient is not one
+ * number.
+ */
 function ratioOf(context: LinearContext, pair: Pair): number | undefined {
   if (!context.isSized(pair)) return 1;
   const [own, other] = [
@@ -94,7 +109,7 @@ function ratioOf(context: LinearContext, pair: Pair): number | undefined {
   return own === undefined || other === undefined ? undefined : quotientOf(own, other);
 }
 
-/** The one number by which all elements differ. */
+/** The number by which all elements differ; undefined if there is no such number. */
 function quotientOf(part: Tensor, whole: Tensor): number | undefined {
   const other = toNumbers(whole);
   const ratios = toNumbers(part).map((value, index) => {
@@ -104,7 +119,7 @@ function quotientOf(part: Tensor, whole: Tensor): number | undefined {
   return Number.isFinite(first) && ratios.every((ratio) => ratio === first) ? first : undefined;
 }
 
-/** Without the last bits of constants that were rounded. */
+/** The factor without the rounding error of the constants that it was computed from. */
 function exact({ share }: LinearContext, factor: number): number {
   return [1, share].find((value) => Math.abs(factor / value - 1) < 1e-6) ?? factor;
 }

@@ -1,4 +1,7 @@
-/** The loss of a whole batch from its micro-batches: what each of them computes, and what is made of that at the end. */
+/**
+ * The loss of a whole batch from its micro-batches: what each micro-batch computes, and what is
+ * computed from their sums at the end.
+ */
 import { LockstepError } from "../../errors.ts";
 import { typeOf } from "../../graph/index.ts";
 import type { Model } from "../../nn/index.ts";
@@ -7,7 +10,7 @@ import { elementCount } from "../../tensor/index.ts";
 import { withOutputs } from "../gradient.ts";
 import { type BatchSums, isInseparable, planBatchSums, resized, sizeOf } from "./batch-sums.ts";
 
-/** @throws INVALID_OPTION where the loss of several micro-batches cannot be made from theirs */
+/** @throws INVALID_OPTION if the loss of a batch cannot be computed from its micro-batches */
 export function planLoss(model: Model, microBatches: number): BatchSums {
   const kept = model.states.map(({ next }) => next);
   const share = 1 / microBatches;
@@ -36,7 +39,7 @@ export function planLoss(model: Model, microBatches: number): BatchSums {
   );
 }
 
-/** The loss as it is, for a batch that is computed whole. */
+/** The loss without changes, for a batch that is computed as a whole. */
 export function plainLoss(model: Model): BatchSums {
   const graph = withOutputs(model.graph, [model.loss, ...model.states.map(({ next }) => next)]);
   const type = typeOf(model.graph, model.loss);
@@ -44,7 +47,10 @@ export function plainLoss(model: Model): BatchSums {
   return { graph, terms: [term], tail: undefined, counts: [], totals: undefined };
 }
 
-/** Whether the loss, or a part of it, is divided by a number: only then can it be that nothing counts. */
+/**
+ * Whether the loss, or a part of it, is divided by a computed number. Only then can the batch hold
+ * nothing that counts.
+ */
 function mayDivide({ graph, loss }: Model): boolean {
   const { nodes, types, constants } = withOutputs(graph, [loss]);
   return nodes.some(({ op, inputs, outputs }) => {

@@ -1,14 +1,16 @@
 /**
- * Which values of two graphs are the same value of one model, built for two sizes of the batch. For a batch of one sample, nodes that
- * would change no shape are often left out: they are passed over on the other side. Deeper in a model graphs may differ in earnest, where
- * another way to compute is better for another size.
+ * Finds the values that correspond in two graphs of one model, built for two sizes of the batch.
+ * For a batch of one sample, nodes that would not change a shape are often omitted; the other
+ * graph's nodes are then skipped. Parts of the graphs may also differ in earnest, if another
+ * computation is better for another size.
  */
 import type { Graph, Node } from "../../graph/index.ts";
 import { operatorTable } from "../../ops/index.ts";
 
 /**
- * Names in the second graph by those in the first, for what nodes make; without those beyond a node that the other graph has not.
- * Starts from the outputs of both, which are in the same order.
+ * The names of the second graph by the names of the first, for outputs of nodes. Values beyond a
+ * node without a counterpart are missing. The search starts from the outputs of both graphs, which
+ * are in the same order.
  */
 export function matchGraphs(part: Graph, whole: Graph): ReadonlyMap<string, string> {
   const [makers, others] = [makersOf(part), makersOf(whole)];
@@ -45,7 +47,7 @@ function makersOf({ nodes }: Graph): Map<string, Node> {
   return new Map(nodes.flatMap((node) => node.outputs.map((name) => [name, node])));
 }
 
-/** The input of a node that only shapes it. */
+/** The input of a node that only reshapes it. */
 export function passesOver({ constants }: Graph, { op, inputs }: Node): string | undefined {
   const rule = operatorTable.find(op)?.batch;
   const [first, ...others] = inputs;

@@ -1,4 +1,7 @@
-/** Numbers that a model gives for a batch (its loss, an accuracy), as functions of sums over parts of the batch. */
+/**
+ * Numbers that a model gives for a batch (its loss, an accuracy) as functions of sums over the
+ * parts of the batch.
+ */
 import type { Graph } from "../../graph/index.ts";
 import type { Model } from "../../nn/index.ts";
 import { countsOf, isInseparable, kindsOf, type Term, termsOf, waysOf } from "./batch-sums.ts";
@@ -6,23 +9,32 @@ import { countsOf, isInseparable, kindsOf, type Term, termsOf, waysOf } from "./
 export interface Measure {
   readonly name: string;
   readonly terms: readonly Term[];
-  /** From the terms of the whole (inputs `term.0`, …) to the number; undefined where that is the only term. */
+  /**
+   * The graph from the terms of the whole (inputs `term.0`, …) to the number; undefined if the
+   * number is the only term.
+   */
   readonly tail: Graph | undefined;
-  /** Terms that it is divided by: where one is 0, nothing was there to be measured. */
+  /**
+   * The indices of terms that the number is divided by. If one of them is 0, there was nothing to
+   * measure.
+   */
   readonly counts: readonly number[];
-  /** Why it is the mean over batches, weighted by their sizes, and not that of all samples; undefined where it is theirs. */
+  /**
+   * Why the number is the mean over batches, weighted by their sizes, and not the number of all
+   * samples together; undefined if it is that of all samples.
+   */
   readonly meanOfBatches: string | undefined;
 }
 
 export interface MeasuresPlan {
-  /** Of a batch; the terms of all measures are values of it. */
+  /** The graph of a batch; the terms of all measures are values of it. */
   readonly graph: Graph;
   readonly measures: readonly Measure[];
 }
 
 /**
- * @param whole for all samples; for more, where the part has all of them
- * @param share samples of `part` over all
+ * @param whole the model for all samples, or for more if `part` has all of them
+ * @param share the samples of `part` divided by all samples
  */
 export function planMeasures(
   part: Model,

@@ -1,4 +1,4 @@
-/** What an operator is made of, in place of it: see `BatchRule.reduces`. */
+/** Replaces an operator by the nodes that it is composed of: see `BatchRule.reduces`. */
 import { type BatchRule, type GraphBuilder, type Node, type Value } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
 import type { Kind, Pair, PartSum } from "./batch-kind.ts";
@@ -6,7 +6,7 @@ import { batchContext } from "./batch-mixing.ts";
 
 export interface Rewritten {
   readonly result: "sum" | "mean" | Value | undefined;
-  /** Those that were added for it. */
+  /** The nodes that were added. */
   readonly nodes: readonly Node[];
 }
 
@@ -22,7 +22,7 @@ export function rewriteNode(
   return { result, nodes: builder.nodes.slice(first) };
 }
 
-/** The outputs of a node in both graphs, by their names in the first. */
+/** The outputs of a node in both graphs, by their names in the first graph. */
 export function outputPairs(
   [part, whole]: readonly [GraphBuilder, GraphBuilder],
   node: Node,
@@ -34,7 +34,7 @@ export function outputPairs(
   });
 }
 
-/** The sum in place of a mean, which is rounded when it is divided. */
+/** The sum in place of a mean, whose division would be rounded. */
 export function exactMean(
   { factor, part }: PartSum,
   sumOf: string,

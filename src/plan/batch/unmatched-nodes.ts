@@ -1,4 +1,4 @@
-/** Nodes of the graph of a part of a batch that the graph of the whole batch has not. */
+/** Nodes of the graph of a part that have no counterpart in the graph of the whole batch. */
 import type { Graph, GraphBuilder, Node, Value } from "../../graph/index.ts";
 
 export class UnmatchedNodes {
@@ -19,7 +19,7 @@ export class UnmatchedNodes {
     return this.#values.get(name);
   }
 
-  /** @param matched a value of the graph that both have, by its name */
+  /** @param matched returns the value of that name if both graphs have it */
   add(node: Node, matched: (name: string) => Value | undefined): (Value | undefined)[] {
     const { op, name, attributes, outputs } = node;
     const inputs = node.inputs.map((input) => {

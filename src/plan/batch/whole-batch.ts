@@ -1,4 +1,4 @@
-/** Graphs that take sums over the parts of a batch and give numbers of the whole batch. */
+/** Graphs from sums over the parts of a batch to numbers of the whole batch. */
 import { cast, mul, reshape } from "../../functional/index.ts";
 import type { Graph, GraphBuilder, Value } from "../../graph/index.ts";
 import { type DType, isFloat, type Tensor } from "../../tensor/index.ts";
@@ -6,7 +6,7 @@ import type { Term } from "./batch-sums.ts";
 
 /**
  * Adds a tail to a builder and returns its results.
- * @param sums of each term, over all parts
+ * @param sums the sum of each term over all parts
  */
 export function addTail(
   builder: GraphBuilder,
@@ -46,7 +46,7 @@ export function addTail(
   return tail.outputs.map((name) => values.get(name) as Value);
 }
 
-/** The wider of float32 and what these have. */
+/** The wider of float32 and the given element types. */
 export function wideType(dtypes: readonly DType[]): DType {
   return dtypes.includes("float64") ? "float64" : "float32";
 }

@@ -1,4 +1,4 @@
-/** The graph of a whole batch, copied node by node as the nodes of a part find their own in it. */
+/** The graph of a whole batch, copied node by node as the nodes of a part are matched with it. */
 import { type Graph, type GraphBuilder, type Node, typeOf, type Value } from "../../graph/index.ts";
 import { newBuilder } from "../../ops/index.ts";
 import type { Tensor } from "../../tensor/index.ts";
@@ -7,7 +7,7 @@ export class WholeGraph {
   readonly builder: GraphBuilder;
   readonly graph: Graph;
   readonly #makers: ReadonlyMap<string, Node>;
-  /** By their names in the graph. */
+  /** The copied values, by their names in the graph. */
   readonly #values = new Map<string, Value>();
 
   constructor(graph: Graph) {
@@ -25,7 +25,10 @@ export class WholeGraph {
     return this.#makers.get(name);
   }
 
-  /** A value of the graph, with the nodes before it that no part has. */
+  /**
+   * A value of the graph. It is copied together with the nodes before it that have no counterpart
+   * in a part.
+   */
   value(name: string): Value | undefined {
     if (name === "") return undefined;
     const known = this.#values.get(name);
@@ -43,7 +46,7 @@ export class WholeGraph {
     return this.#values.get(name);
   }
 
-  /** A node of the graph over these values. */
+  /** Adds a node of the graph, with these values as its inputs. */
   add(node: Node, inputs: readonly (Value | undefined)[]): Value[] {
     const { op, name, attributes, outputs } = node;
     const values = this.builder.append(op, name, inputs, attributes, outputs);
@@ -53,16 +56,16 @@ export class WholeGraph {
     return values;
   }
 
-  /** Whether a value is this constant; so too for what is no constant here. */
+  /** Whether a value equals this constant; true as well if it is no constant here. */
   hasConstant(name: string, { bytes }: Tensor): boolean {
     const own = this.graph.constants.get(name)?.bytes;
     if (own === undefined) return true;
-    // Weights are often the same memory: large ones are then not compared.
+    // Weights often share memory: large ones are then not compared byte by byte.
     const isOne = own.buffer === bytes.buffer && own.byteOffset === bytes.byteOffset;
     return isOne || Buffer.compare(own, bytes) === 0;
   }
 
-  /** Takes another value in place of one of the graph. */
+  /** Replaces a value of the graph by another one. */
   replace(name: string, value: Value): void {
     this.#values.set(name, value);
   }

@@ -1,4 +1,7 @@
-/** How the ranks of one machine find each other: rank 0 makes the control block, the others look for its name. */
+/**
+ * How the ranks of one node find each other: rank 0 makes the control block, the others look for
+ * its name.
+ */
 import { setTimeout as delay } from "node:timers/promises";
 import { LockstepError } from "../../errors.ts";
 import { allocateMemory, type Memory, openMemory, pidNamespace } from "../../memory/index.ts";

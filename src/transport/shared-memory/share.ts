@@ -1,4 +1,7 @@
-/** Memory that the ranks of one machine show each other: they exchange its names, map it, and take the names away. */
+/**
+ * Memory that the ranks of one node show each other: they exchange its names, map it, and take the
+ * names away.
+ */
 import { LockstepError } from "../../errors.ts";
 import { type Memory, openMemory } from "../../memory/index.ts";
 import type { SharedRegion, Transport } from "../transport.ts";

@@ -1,6 +1,6 @@
 /**
- * Ranks that are processes of one machine (or threads of one process): messages by mailboxes, barriers by flags, and
- * memory that peers read and write in place. The names of all memory are gone as soon as everyone has it.
+ * Ranks that are processes of one node (or threads of one process). Messages go through mailboxes, barriers through
+ * flags, and peers read and write memory in place. All shared memory loses its name as soon as every rank has mapped it.
  */
 import { availableParallelism } from "node:os";
 import { LockstepError } from "../../errors.ts";
@@ -38,9 +38,9 @@ export interface SharedMemoryOptions extends GroupOptions {
   readonly name: string;
   /** `block` (the default) is for a thread that does nothing else; `poll` never blocks the event loop. */
   readonly wait?: WaitMode;
-  /** What the ranks are called in errors: their numbers in the run. Their own unless told. */
+  /** What errors call the ranks: their numbers in the run. Default: their numbers in this group. */
   readonly names?: readonly number[];
-  /** A rank whose process is stopped for so long is lost; 10 s unless told. One that gives no sign of life, in three times that. */
+  /** A rank whose process is stopped for so long is lost, and one that gives no sign of life for three times as long. Default: 10 s. */
   readonly silenceMs?: number;
 }
 
@@ -65,7 +65,7 @@ class SharedMemoryTransport implements Transport {
   readonly rank: number;
   readonly size: number;
   readonly generation: number;
-  readonly machines: readonly (readonly number[])[];
+  readonly nodes: readonly (readonly number[])[];
   readonly #options: SharedMemoryOptions;
   readonly #control: Control;
   readonly #pulse: Pulse;
@@ -92,7 +92,7 @@ class SharedMemoryTransport implements Transport {
     this.#control = control;
     this.#pulse = new Pulse(control, rank, peers, options.silenceMs ?? DEFAULT_SILENCE_MS);
     const everyone = Array.from({ length: size }, (_, peer) => peer);
-    this.machines = [everyone];
+    this.nodes = [everyone];
     this.#others = everyone.filter((peer) => peer !== rank);
     this.#outboxes = everyone.map((peer) => new Outbox(control, rank, peer));
     this.#readers = everyone.map(

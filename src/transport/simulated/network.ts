@@ -1,7 +1,8 @@
 /**
- * A network inside one process, for tests and for looking at plans of up to 1,024 ranks. Time is virtual: each message takes
- * `latency + bytes / bandwidth`, a lost one is sent again later. The order in which messages are delivered follows
- * from virtual time and the seed alone, so each run is like the last.
+ * A network inside one process, for tests and for looking at plans of up to 1,024 ranks. Time is
+ * virtual: each message takes `latency + bytes / bandwidth`, a lost one is sent again later. The
+ * order in which messages are delivered follows from virtual time and the seed alone, so each run
+ * is like the last.
  */
 import { LockstepError } from "../../errors.ts";
 import { disseminationBarrier } from "../dissemination.ts";
@@ -24,20 +25,20 @@ import { randomNumbers } from "./random.ts";
 export interface NetworkOptions {
   readonly size: number;
   readonly generation?: number;
-  /** Virtual microseconds of a message's way; 10 unless told. */
+  /** Virtual microseconds of a message's way. Default: 10. */
   readonly latencyUs?: number;
-  /** Virtual bytes a microsecond between two ranks; 1,000 (1 GB/s) unless told. */
+  /** Virtual bytes a microsecond between two ranks. Default: 1,000 (1 GB/s). */
   readonly bytesPerUs?: number;
-  /** Part of the messages that are lost once and sent again after `retryUs`; 0 unless told. */
+  /** Part of the messages that are lost once and sent again after `retryUs`. Default: 0. */
   readonly loss?: number;
   readonly retryUs?: number;
-  /** Virtual time by which a message may be late, at random; 0 unless told. */
+  /** Virtual time by which a message may be late, at random. Default: 0. */
   readonly jitterUs?: number;
   readonly seed?: number;
-  /** Real time that may pass while a rank waits and nothing is on its way; 30 s unless told. */
+  /** Real time that may pass while a rank waits and nothing is on its way. Default: 30 s. */
   readonly deadlineMs?: number;
-  /** The ranks by machine, each list ascending; every rank alone unless told. */
-  readonly machines?: readonly (readonly number[])[];
+  /** The ranks of each node, each list ascending. Default: every rank is a node of its own. */
+  readonly nodes?: readonly (readonly number[])[];
 }
 
 export class SimulatedNetwork {
@@ -64,7 +65,7 @@ export class SimulatedNetwork {
       jitterUs: 0,
       seed: 1,
       deadlineMs: DEFAULT_DEADLINE_MS,
-      machines: eachAlone(options.size),
+      nodes: eachAlone(options.size),
       ...options,
     };
     this.size = options.size;
@@ -163,7 +164,7 @@ export class SimulatedTransport implements Transport {
   readonly rank: number;
   readonly size: number;
   readonly generation: number;
-  readonly machines: readonly (readonly number[])[];
+  readonly nodes: readonly (readonly number[])[];
   readonly share = undefined;
   /** Virtual microseconds. */
   clock = 0;
@@ -183,7 +184,7 @@ export class SimulatedTransport implements Transport {
     this.rank = rank;
     this.size = network.size;
     this.generation = options.generation;
-    this.machines = options.machines;
+    this.nodes = options.nodes;
     this.#inboxes = Array.from({ length: network.size }, () => new Inbox());
   }
 
@@ -265,7 +266,9 @@ export class SimulatedTransport implements Transport {
     for (const other of this.#network.transports) if (other !== this) other.fail(errorOf(report));
   }
 
-  /** The first rank that something here waits for (or `rank`, if anything waits for it). @internal */
+  /**
+   * The first rank that something here waits for (or `rank`, if anything waits for it). @internal
+   */
   waitsFor(rank?: number): number | undefined {
     if (this.#dead) return undefined;
     return [...this.#waiting.values()].find((peer) => rank === undefined || peer === rank);

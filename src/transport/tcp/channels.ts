@@ -1,4 +1,7 @@
-/** What one peer sends us, by channel and number: matched with receives whatever stream it comes on. No socket here. */
+/**
+ * What one peer sends us, by channel and number: matched with receives whatever stream it comes on.
+ * No socket here.
+ */
 import type { Posted } from "../inbox.ts";
 import type { Frame } from "./frame.ts";
 import { EAGER_BYTES } from "./stripes.ts";
@@ -79,7 +82,9 @@ export class Channels {
     return undefined;
   }
 
-  /** Where a piece goes, or why it cannot be. Pieces of a stream come in the order of `stripes.ts`. */
+  /**
+   * Where a piece goes, or why it cannot be. Pieces of a stream come in the order of `stripes.ts`.
+   */
   place({ channel: number, sequence, total, offset, length }: Frame): Uint8Array | string {
     const channel = this.#channel(number);
     const arriving =
@@ -123,11 +128,10 @@ export class Channels {
   }
 
   /** A piece is there. */
-  placed({ channel: number, sequence, offset, length }: Frame): void {
+  placed({ channel: number, sequence, length }: Frame): void {
     const channel = this.#channel(number);
     const arriving = channel.arriving.get(sequence);
     if (arriving === undefined) return;
-    arriving.posted?.arrived?.(offset, length);
     arriving.left -= length;
     if (arriving.left > 0) return;
     channel.arriving.delete(sequence);

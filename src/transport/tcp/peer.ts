@@ -1,4 +1,7 @@
-/** What a rank holds for one other: streams both ways, messages under way, and when it was last heard. */
+/**
+ * What a rank holds for one other: streams both ways, messages under way, and when it was last
+ * heard.
+ */
 import type { Posted } from "../inbox.ts";
 import { Channels } from "./channels.ts";
 import { FRAME, type Frame } from "./frame.ts";
@@ -31,7 +34,10 @@ export class Peer {
   readonly #heardAt = new Map<Link, number>();
   readonly #channels = new Channels();
   readonly #nextSequence = new Map<number, number>();
-  /** Credits that came before their message, and messages that wait for theirs: by channel and number. */
+  /**
+   * Credits that came before their message, and messages that wait for theirs: by channel and
+   * number.
+   */
   readonly #credits = new Map<string, number>();
   readonly #uncredited = new Map<string, Outgoing & { channel: number; sequence: number }>();
   readonly #events: PeerEvents;
@@ -136,15 +142,9 @@ export class Peer {
   }
 
   /** Returns true if the message was there already. */
-  receive(
-    channel: number,
-    into: Uint8Array,
-    done: () => void,
-    arrived?: Posted["arrived"],
-  ): boolean {
+  receive(channel: number, into: Uint8Array, done: () => void): boolean {
     const posted: Posted = {
       into,
-      arrived,
       done,
       failed: (what) => this.#events.failed(String(what)),
     };

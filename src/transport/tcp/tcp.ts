@@ -1,4 +1,7 @@
-/** Ranks on any machines, each connected to each unless told. A group lives for one generation; the listener outlives it. */
+/**
+ * Ranks on any nodes, connected to each other over TCP. A group lives for one generation; the
+ * listener outlives it.
+ */
 import { LockstepError } from "../../errors.ts";
 import { disseminationBarrier } from "../dissemination.ts";
 import {
@@ -30,15 +33,20 @@ export interface TcpOptions extends GroupOptions {
   readonly listener: TcpListener;
   /** The address of each rank's listener, by rank. */
   readonly addresses: readonly string[];
-  /** A name for the group, the same on all ranks; `run` unless told. */
+  /** A name for the group, the same on all ranks. Default: `run`. */
   readonly group?: string;
-  /** Streams for each direction of each pair; 2 unless told. */
+  /** Streams for each direction of each pair. Default: 2. */
   readonly streams?: number;
-  /** The ranks to connect to, by agreement with them; all others unless told. Messages go to no one else. */
+  /**
+   * The ranks to connect to; they name this rank too. Messages go to no others. Default: all
+   * others.
+   */
   readonly peers?: readonly number[];
-  /** A rank that is silent for so long is lost; 10 s unless told. */
+  /** A rank that is silent for so long is lost. Default: 10 s. */
   readonly silenceMs?: number;
-  /** Within this each rank must have reached the others, where all are known to listen; the deadline unless told. */
+  /**
+   * How long it may take to reach the others, where all are known to listen. Default: the deadline.
+   */
   readonly reachMs?: number;
 }
 
@@ -53,7 +61,10 @@ interface Pending {
 const TICK_MS = 25;
 const PINGS_PER_SILENCE = 4;
 
-/** Connects to all other ranks, or to some. Rejects with UNAUTHORIZED, PROTOCOL, ADDRESS, DEADLINE, or the signal's reason. */
+/**
+ * Connects to all other ranks, or to some. Rejects with UNAUTHORIZED, PROTOCOL, ADDRESS, DEADLINE,
+ * or the signal's reason.
+ */
 export async function joinTcp(options: TcpOptions): Promise<Transport> {
   checkRank(options.rank, options.size);
   options.signal?.throwIfAborted();
@@ -67,7 +78,7 @@ class TcpTransport implements Transport {
   readonly rank: number;
   readonly size: number;
   readonly generation: number;
-  readonly machines: readonly (readonly number[])[];
+  readonly nodes: readonly (readonly number[])[];
   readonly share = undefined;
   readonly #options: TcpOptions;
   readonly #fate = new Fate();
@@ -90,7 +101,7 @@ class TcpTransport implements Transport {
     this.rank = options.rank;
     this.size = options.size;
     this.generation = options.generation ?? 0;
-    this.machines = eachAlone(options.size);
+    this.nodes = eachAlone(options.size);
     this.#deadlineMs = options.deadlineMs ?? DEFAULT_DEADLINE_MS;
     this.#silenceMs = options.silenceMs ?? 10_000;
     this.#streams = options.streams ?? 2;
@@ -107,7 +118,8 @@ class TcpTransport implements Transport {
       failed: (what) => this.#fail(protocolError(peer, what)),
       lost: (why) => this.#fail(peerLost(peer, why)),
       left: () => this.#left(peer),
-      // Who found it has told all that it is connected to; where that is not everyone, each passes it on.
+      // Who found it has told all that it is connected to; where that is not everyone, each passes
+      // it on.
       reported: (report) => {
         const error = errorOf(readReport(report, peer));
         if (this.#isWhole) this.#end(error);
@@ -165,7 +177,7 @@ class TcpTransport implements Transport {
     const peer = this.#peer(from);
     this.#fate.check();
     const waiting = this.#wait(from, `receiving ${into.byteLength} bytes`, options, (done) =>
-      peer.receive(options.channel ?? 0, into, done, options.onPiece),
+      peer.receive(options.channel ?? 0, into, done),
     );
     if (waiting !== undefined && peer.hasLeft) this.#left(from);
     return waiting;
@@ -197,7 +209,10 @@ class TcpTransport implements Transport {
     }
   }
 
-  /** Calls `start`; if that says it is not over, waits until it is, or the group fails, or time is up. */
+  /**
+   * Calls `start`; if that says it is not over, waits until it is, or the group fails, or time is
+   * up.
+   */
   #wait(
     peer: number,
     doing: string,

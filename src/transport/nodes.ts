@@ -1,6 +1,6 @@
 /**
- * Ranks on several machines, several on each: messages within a machine go through its shared memory, all others over
- * the network. When either fails, both do, on all ranks.
+ * Ranks on several nodes, several on each. Messages within a node go through its shared memory, all
+ * others over the network. When either fails, both do, on all ranks.
  */
 import { LockstepError } from "../errors.ts";
 import type { Memory } from "../memory/index.ts";
@@ -17,51 +17,60 @@ import {
   type Waiting,
 } from "./transport.ts";
 
-export interface MachinesOptions {
+export interface NodesOptions {
   /**
-   * The ranks of this machine, in their order, over shared memory; `names` there are the numbers that they have here,
-   * so that errors name them.
+   * The ranks of this node, in their order, over shared memory. Its `names` are the numbers that
+   * they have in the run, so that errors name them.
    */
   readonly local: Transport;
-  /** All ranks; no message goes to those of this machine, so it needs no connection to them. */
+  /** All ranks. No message goes to those of this node, so it needs no connection to them. */
   readonly network: Transport;
-  /** The ranks by machine: consecutive numbers, the first machine's first. The same on all ranks. */
-  readonly machines: readonly (readonly number[])[];
-  /** How long a wait for a whole barrier may take; 30 s unless told. All others are the transports' own. */
+  /**
+   * The ranks of each node: consecutive numbers, beginning with the first node's. The same on all
+   * ranks.
+   */
+  readonly nodes: readonly (readonly number[])[];
+  /**
+   * How long a barrier of all ranks may take; other waits have the transports' deadlines. Default:
+   * 30 s.
+   */
   readonly deadlineMs?: number;
 }
 
-/** Makes one transport of two, and owns them from now on. Throws INVALID_OPTION where they do not fit the machines. */
-export function joinMachines(options: MachinesOptions): Transport {
-  return new MachinesTransport(options);
+/**
+ * Makes one transport of two, which it closes from now on. Throws INVALID_OPTION where they do not
+ * fit the nodes.
+ */
+export function joinNodes(options: NodesOptions): Transport {
+  return new NodesTransport(options);
 }
 
-class MachinesTransport implements Transport {
+class NodesTransport implements Transport {
   readonly kind: string;
   readonly rank: number;
   readonly size: number;
   readonly generation: number;
-  readonly machines: readonly (readonly number[])[];
+  readonly nodes: readonly (readonly number[])[];
   readonly #local: Transport;
   readonly #network: Transport;
   readonly #fate = new Fate();
   readonly #mine: readonly number[];
   readonly #deadlineMs: number;
   readonly #subgroups = new SubgroupCounter();
-  /** Waits for the network that are not over. */
+  /** How many waits for the network have not ended. */
   #remoteWaits = 0;
   #closed = false;
 
-  constructor({ local, network, machines, deadlineMs = DEFAULT_DEADLINE_MS }: MachinesOptions) {
+  constructor({ local, network, nodes, deadlineMs = DEFAULT_DEADLINE_MS }: NodesOptions) {
     this.rank = network.rank;
     this.size = network.size;
     this.generation = network.generation;
     this.kind = `${local.kind} and ${network.kind}`;
-    this.machines = machines;
-    this.#mine = machines.find((ranks) => ranks.includes(network.rank)) ?? [];
+    this.nodes = nodes;
+    this.#mine = nodes.find((ranks) => ranks.includes(network.rank)) ?? [];
     this.#deadlineMs = deadlineMs;
     this.#network = network;
-    checkMachines(this, local);
+    checkNodes(this, local);
     const isBusy = () => this.#remoteWaits > 0;
     this.#local = new LocalGroup(local, { isBusy, failed: (error) => this.#fail(error) });
     network.signal.addEventListener("abort", () => this.#failWith(network));
@@ -90,21 +99,25 @@ class MachinesTransport implements Transport {
 
   barrier({ within, ...options }: BarrierOptions = {}): Waiting {
     this.#fate.check();
-    const isAlone = this.machines.length === 1;
-    return within === "machine" || isAlone ? this.#local.barrier(options) : this.#across(options);
+    const isAlone = this.nodes.length === 1;
+    return within === "node" || isAlone ? this.#local.barrier(options) : this.#across(options);
   }
 
-  /** The ranks of each machine meet, then their first ranks meet, then those say so at home. */
+  /**
+   * The ranks of each node meet; then the first ranks of all nodes meet; then the ranks of each
+   * node meet again.
+   */
   async #across(options: MessageOptions): Promise<void> {
     await this.#local.barrier(options);
-    const firsts = this.machines.map((ranks) => ranks[0] as number);
+    const firsts = this.nodes.map((ranks) => ranks[0] as number);
     if (this.#mine[0] === this.rank) {
       const { rank } = this;
       const send: Transport["send"] = (...given) => this.send(...given);
       const receive: Transport["receive"] = (...given) => this.receive(...given);
       await barrierAmong({ rank, send, receive }, firsts, options);
     }
-    // Whoever waits at home waits for another machine: it leaves naming that to its first rank.
+    // These ranks wait for another node. Only their first rank can name it, so their deadline must
+    // come after its own.
     const { deadlineMs = this.#deadlineMs } = options;
     const rounds = Math.ceil(Math.log2(firsts.length));
     await this.#local.barrier({ ...options, deadlineMs: (rounds + 1) * deadlineMs });
@@ -113,7 +126,7 @@ class MachinesTransport implements Transport {
   readonly share = async (memory: Memory): Promise<SharedRegion> => {
     const { share } = this.#local;
     if (share === undefined) {
-      throw new LockstepError("INVALID_OPTION", "The ranks of this machine share no memory.");
+      throw new LockstepError("INVALID_OPTION", "The ranks of this node share no memory.");
     }
     const { memories, close } = await share(memory);
     const byRank = Array.from({ length: this.size }, (_, rank) => {
@@ -123,7 +136,7 @@ class MachinesTransport implements Transport {
     return { memories: byRank, close };
   };
 
-  /** One with shared memory, if all its ranks are on this machine; else one of messages. */
+  /** It shares memory if all its ranks are on this node, and else it has messages only. */
   async subgroup(ranks: readonly number[]): Promise<Transport> {
     checkSubgroup(this, ranks);
     this.#fate.check();
@@ -163,18 +176,18 @@ class MachinesTransport implements Transport {
   }
 }
 
-function checkMachines(
-  { rank, size, machines }: Pick<Transport, "rank" | "size" | "machines">,
+function checkNodes(
+  { rank, size, nodes }: Pick<Transport, "rank" | "size" | "nodes">,
   local: Transport,
 ): void {
-  const consecutive = machines.flat().every((member, index) => member === index);
-  const mine = machines.find((ranks) => ranks.includes(rank));
+  const consecutive = nodes.flat().every((member, index) => member === index);
+  const mine = nodes.find((ranks) => ranks.includes(rank));
   const fits = mine?.length === local.size && mine.indexOf(rank) === local.rank;
-  if (consecutive && machines.flat().length === size && fits) return;
-  const list = machines.map((ranks) => `[${ranks.join(", ")}]`).join(", ");
+  if (consecutive && nodes.flat().length === size && fits) return;
+  const list = nodes.map((ranks) => `[${ranks.join(", ")}]`).join(", ");
   throw new LockstepError(
     "INVALID_OPTION",
-    `Rank ${rank} of ${size}, number ${local.rank} of ${local.size} on its machine, is not where the machines ${list} have it.`,
-    { hint: "Give each machine the next ranks, in order, on all ranks alike." },
+    `Rank ${rank} of ${size}, number ${local.rank} of ${local.size} on its node, is not where the nodes ${list} have it.`,
+    { hint: "Give each node the next ranks, in order, on all ranks alike." },
   );
 }

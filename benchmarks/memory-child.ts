@@ -1,0 +1,104 @@
+/** One worker that measures the memory of whole training steps of a GPT; prints one JSON object. Started by `memory.ts`. */
+import { readFileSync } from "node:fs";
+import { Group } from "../src/collectives/index.ts";
+import { createOrtEngine } from "../src/engine/index.ts";
+import { gpt } from "../src/nn/index.ts";
+import { adamw } from "../src/optimizer/index.ts";
+import { residentMemory, totalOf } from "../src/program/index.ts";
+import { byteLength, tensorFrom } from "../src/tensor/index.ts";
+import { type BatchFields, createTrainer } from "../src/train/index.ts";
+import { joinSharedMemory } from "../src/transport/index.ts";
+import type { GptSizes } from "./peers.ts";
+import { median } from "./report.ts";
+
+export interface MemoryRequest {
+  readonly sizes: GptSizes;
+  readonly microBatches: number;
+  readonly repeats: number;
+  readonly zero: 1 | 2 | 3 | undefined;
+  readonly group: { readonly name: string; readonly rank: number; readonly size: number };
+}
+
+export interface MemoryMeasurement {
+  /** Growth from before the first allocation to the most that there was. */
+  readonly peakBytes: number;
+  /** What the plan says of the same. */
+  readonly planned: Readonly<Record<string, number>>;
+  readonly plannedBytes: number;
+  readonly parameterBytes: number;
+  /** Of one step of the whole batch; median. */
+  readonly seconds: number;
+}
+
+const LOOK_MS = 20;
+
+console.log(JSON.stringify(await measure(JSON.parse(process.argv[2] ?? "{}") as MemoryRequest)));
+
+async function measure(request: MemoryRequest): Promise<MemoryMeasurement> {
+  const { sizes, microBatches, repeats, zero, group: place } = request;
+  const { layers, width, heads, context, batch, vocabulary } = sizes;
+  const engine = createOrtEngine({ threads: 1 });
+  const group = new Group({ engine, transport: await joinSharedMemory(place) });
+  const model = gpt({ layers, width, heads, context, vocabulary, tied: false }).build({
+    batch: batch / microBatches,
+    mode: "train",
+  });
+  const before = residentBytes();
+  let peak = before;
+  const look = () => {
+    peak = Math.max(peak, residentBytes());
+  };
+  const timer = setInterval(look, LOOK_MS);
+  const trainer = await createTrainer({
+    engine,
+    model,
+    optimizer: adamw({}),
+    microBatches,
+    clip: 1,
+    seed: 1,
+    ranks: { group, adapt: false },
+    zero,
+    parallel: zero === undefined ? { data: place.size } : undefined,
+  });
+  const fill = (into: BatchFields) => {
+    for (const tensor of Object.values(into)) {
+      const count = tensor.bytes.byteLength / 4;
+      const ids = Array.from({ length: count }, (_, i) => ((i * 7919) % 100_003) % vocabulary);
+      tensor.bytes.set(tensorFrom("int32", [count], ids).bytes);
+    }
+  };
+  const positions = { start: 0, end: batch };
+  await trainer.step({ positions, fill });
+  const times: number[] = [];
+  for (let i = 0; i < repeats; i++) {
+    const start = performance.now();
+    await trainer.step({ positions, fill });
+    times.push((performance.now() - start) / 1000);
+  }
+  look();
+  clearInterval(timer);
+  const planned = residentMemory(trainer.plan);
+  const parameterBytes = model.parameters.reduce((sum, { type }) => sum + byteLength(type), 0);
+  // Memory that workers share is divided among those that have it mapped: nobody leaves before all have looked.
+  await group.barrier();
+  trainer.close();
+  await group.close();
+  await engine.close();
+  return {
+    peakBytes: peak - before,
+    planned: Object.fromEntries(planned),
+    plannedBytes: totalOf(planned),
+    parameterBytes,
+    seconds: median(times),
+  };
+}
+
+/**
+ * Private memory and this process's part of what it shares: a page that four have mapped counts a quarter for each. As workers are alike,
+ * that is what each has made the machine give. Linux only.
+ */
+function residentBytes(): number {
+  const text = readFileSync("/proc/self/smaps_rollup", "utf8");
+  const field = (name: string) => Number(new RegExp(`${name}:\\s+(\\d+) kB`).exec(text)?.[1] ?? 0);
+  return (field("Pss_Anon") + field("Pss_Shmem")) * 1024;
+}
