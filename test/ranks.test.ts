@@ -7,10 +7,10 @@ import { after, test } from "node:test";
 import { isDeepStrictEqual } from "node:util";
 import { createOrtEngine, type Device } from "../src/engine/index.ts";
 import { LockstepError } from "../src/errors.ts";
-import { mul } from "../src/functional/index.ts";
-import type { Graph } from "../src/graph/index.ts";
+import { add, div, mul, reduceSum } from "../src/functional/index.ts";
+import type { Graph, Value } from "../src/graph/index.ts";
 import { createMesh, evenTopology } from "../src/mesh/index.ts";
-import { gpt, type ModelDefinition, resnet } from "../src/nn/index.ts";
+import { defineModel, gpt, linear, type ModelDefinition, resnet } from "../src/nn/index.ts";
 import { extendGraph } from "../src/ops/index.ts";
 import { adafactor, adamw, muon, type Optimizer } from "../src/optimizer/index.ts";
 import { applyStrategies, compress, data, type Strategy } from "../src/parallel/index.ts";
@@ -287,6 +287,29 @@ for (const [turn, [name, definition]] of Object.entries({ ...MODELS, gpt: PLAIN_
     });
   }
 }
+
+test("a loss with denominators of the whole batch gives the same bits however it is sharded", async () => {
+  const definition = defineModel("two tasks", (m) => {
+    const x = m.input("x", [m.batch, 4]);
+    const [first, second] = ["first", "second"].map((name) => m.input(name, [m.batch]));
+    const hidden = linear(m.child("body"), x, { outputs: 40 });
+    const errors = mul(hidden, hidden);
+    const mean = (weights: Value) => {
+      const each = reduceSum(errors, { axes: [1], keepdims: false });
+      const all = { keepdims: false };
+      return div(reduceSum(mul(each, weights), all), reduceSum(weights, all));
+    };
+    const [a, b] = [first, second].map((weights) => mean(weights as Value)) as [Value, Value];
+    return { loss: add(a, mul(b, 0.5)) };
+  });
+  const [alone] = await trainRanks(definition);
+  for (const [ranks, nodes, parallel] of SHARDED) {
+    const where = `${ranks} ranks on ${nodes} nodes, ${JSON.stringify(parallel)}`;
+    for (const { norms, losses } of await trainRanks(definition, { ranks, nodes, parallel })) {
+      assert.deepEqual({ norms, losses }, { norms: alone?.norms, losses: alone?.losses }, where);
+    }
+  }
+});
 
 test("axes that are stated: data alone, shard alone, and what their product must be", async () => {
   const [alone] = await trainRanks(GPT);

@@ -105,7 +105,7 @@ export function planUpdate(
     ownership === undefined ? [] : groups.flatMap((group) => heldOf(group, kept, ownership));
   for (const buffer of new Set(held.map((part) => part.buffer))) {
     program.shared.add(buffer);
-    const others = held.filter((part) => part.buffer === buffer);
+    const others = held.filter((part) => part.buffer === buffer && part.rank !== rank);
     const { byteLength } = program.buffers.get(buffer) as BufferSpec;
     program.touches(buffer, withoutExtents(byteLength, others));
   }

@@ -2,6 +2,7 @@
  * What ranks of other nodes hold of a trainer's state, brought to rank 0 for a checkpoint or an
  * export: into a file that is mapped, so that it takes no memory that the system cannot have back.
  */
+import { rmSync } from "node:fs";
 import { type FileHandle, open, rm } from "node:fs/promises";
 import type { Group } from "../collectives/index.ts";
 import { assert, LockstepError } from "../errors.ts";
@@ -44,7 +45,7 @@ export class Collector {
   ): Promise<void> {
     if (plan.isHeldInPlace || group === undefined) return;
     if (this.#asked?.step !== step) {
-      await this.close();
+      this.close();
       const file = exchange(instance, plan, group, path);
       this.#asked = { step, file };
     }
@@ -85,11 +86,10 @@ export class Collector {
     };
   }
 
-  async close(): Promise<void> {
-    const file = await this.#asked?.file.catch(() => undefined);
+  close(): void {
+    this.#found?.file.close();
     this.#asked = undefined;
     this.#found = undefined;
-    await file?.close();
   }
 }
 
@@ -168,9 +168,9 @@ class CollectedFile {
     return this.#memory.view(offset, part.byteLength);
   }
 
-  async close(): Promise<void> {
+  close(): void {
     this.#memory.close();
-    await rm(this.#path, { force: true });
+    rmSync(this.#path, { force: true });
   }
 }
 

@@ -179,9 +179,8 @@ export class Trainer {
 
   /** What they hold, as `Device.download` gives it: perhaps views, so it is read before the next step. */
   read(): Promise<TrainerState> {
-    return this.#alone(() => {
-      return this.#collector.read(this.#instance, this.plan, this.#from, this.#step);
-    });
+    const of = [this.#instance, this.plan, this.#from, this.#step] as const;
+    return this.#alone(() => this.#collector.read(...of));
   }
 
   /** All ranks call it after the same step: rank 0 gets what other nodes hold, in a file at `path`. */
@@ -194,11 +193,10 @@ export class Trainer {
   get isWhole(): boolean {
     return this.#collector.hasAll(this.plan, this.#step);
   }
-
   /** What the first step begins with; each tensor is read before the next is asked for. */
   beginning(): AsyncGenerator<[string, Tensor]> {
-    const { engine, model, seed = 0 } = this.#options;
-    return initialTensors(engine, [...model.parameters, ...model.states], seed);
+    const { engine, model, seed } = this.#options;
+    return initialTensors(engine, [...model.parameters, ...model.states], seed ?? 0);
   }
 
   /** Puts other values in the place of some. */
@@ -248,7 +246,7 @@ export class Trainer {
 
   close(): void {
     this.#broken ??= new LockstepError("ENGINE_CLOSED", "This trainer was closed.");
-    void this.#collector.close();
+    this.#collector.close();
     this.#instance.close();
   }
 

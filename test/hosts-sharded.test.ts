@@ -1,0 +1,104 @@
+/** Sharded runs over agents, through the command: parameters, gradients and slots that no host holds whole, and the weights of one process. */
+import assert from "node:assert/strict";
+import { existsSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { readSafetensors, weightsSha256 } from "../src/safetensors/index.ts";
+import type { RunEvent } from "../src/telemetry/index.ts";
+import { lockstep } from "./cli/support.ts";
+import { withFolder } from "./support/folder.ts";
+import { agentProcess, launch, rejectsWith, reportIn, token, withAgents } from "./support/hosts.ts";
+import { WORDS } from "./support/runs.ts";
+
+const RUN = `
+import { adamw, defineRun, gpt, text } from "lockstep";
+export default defineRun({
+  model: gpt({ layers: 2, width: 16, heads: 2, context: 16, dropout: 0.1 }),
+  data: text("words.txt", { heldOut: 0.1 }),
+  optimizer: adamw({ learningRate: 1e-2 }),
+  clipNorm: 1, batch: 8, microBatches: 4, steps: 12,
+  evaluate: { every: 5, samples: 10 }, checkpointEvery: 4,
+  sample: { prompt: "the ", tokens: 5 },
+  ...SHARING
+});`;
+
+const runOf = (sharing: object) => RUN.replace("SHARING", JSON.stringify(sharing));
+const files = { "words.txt": WORDS, "gpt.ts": runOf({}) };
+
+/** Words of the command, for two hosts. */
+const SHARINGS: readonly (readonly string[])[] = [
+  ["--zero", "1"],
+  ["--zero", "3"],
+  ["--workers", "2", "--parallel", "data=2,shard=2"],
+  ["--workers", "2", "--parallel", "shard=4"],
+];
+
+test("sharded over two agents: the weights, the losses and the files of one process", () =>
+  withFolder(files, async (folder) => {
+    const env = { LOCKSTEP_TOKEN: token };
+    const words = ["train", "gpt.ts", "--out", "out", "--anew", "--threads", "1"];
+    const alone = await lockstep(words, { cwd: folder, env });
+    assert.equal(alone.status, 0, alone.stderr);
+    const expected = reportIn(folder);
+    await withAgents([folder, folder], async (hosts) => {
+      for (const sharing of SHARINGS) {
+        const where = ["--hosts", hosts.join(",")];
+        const ended = await lockstep([...words, ...where, ...sharing], { cwd: folder, env });
+        assert.equal(ended.status, 0, `${sharing.join(" ")}: ${ended.stderr}`);
+        const { weightsSha256: weights, trainLoss, validationLoss, sample } = reportIn(folder);
+        assert.equal(weights, expected.weightsSha256, sharing.join(" "));
+        assert.equal(trainLoss, expected.trainLoss);
+        assert.ok(Math.abs((validationLoss ?? 0) - (expected.validationLoss ?? 1)) < 1e-6);
+        assert.equal(sample, expected.sample);
+        assert.deepEqual(
+          readdirSync(join(folder, "out")).filter((name) => name.endsWith(".tmp")),
+          [],
+        );
+      }
+    });
+  }));
+
+test("a sharded run over two agents is stopped, gone on with, and saved as one process saves it", () =>
+  withFolder({ ...files, "sharded.ts": runOf({ zero: 3, parallel: { shard: 2 } }) }, (folder) =>
+    withAgents([folder, folder], async (hosts) => {
+      const root = folder;
+      assert.equal(await launch({ hosts: hosts.slice(0, 1), root }), "finished");
+      const expected = await slotsIn(folder);
+      const controller = new AbortController();
+      const onEvent = (event: RunEvent) => {
+        if (event.type === "step" && event.step === 6) controller.abort();
+      };
+      const { signal } = controller;
+      const sharded = { hosts, root, file: "sharded.ts" };
+      assert.equal(await launch({ ...sharded, onEvent, signal }), "stopped");
+      assert.equal(await launch({ ...sharded, beginning: "resume" }), "finished");
+      assert.equal(await slotsIn(folder), expected);
+    }),
+  ));
+
+test("a worker that is lost: the last checkpoint holds, and that is said", () =>
+  withFolder({ ...files, "sharded.ts": runOf({ zero: 3, parallel: { shard: 2 } }) }, (folder) =>
+    withAgents([folder], async ([first = ""]) => {
+      const { child, host } = await agentProcess(folder);
+      const notices: string[] = [];
+      const onEvent = (event: RunEvent) => {
+        if (event.type === "notice") notices.push(event.text);
+        if (event.type === "step" && event.step === 9) child.kill("SIGKILL");
+      };
+      const overrides = { steps: 1_000_000 };
+      const sharded = { hosts: [first, host], root: folder, file: "sharded.ts" };
+      try {
+        await rejectsWith(launch({ ...sharded, overrides, onEvent }), "PEER_LOST", host);
+      } finally {
+        child.kill("SIGKILL");
+      }
+      assert.ok(existsSync(join(folder, "out", "checkpoint.safetensors")));
+      assert.match(notices.join("\n"), /which is not saved: --resume goes on from the last checkp/);
+    }),
+  ));
+
+/** The hash of all that a checkpoint holds, slots too. */
+async function slotsIn(folder: string): Promise<string> {
+  const path = join(folder, "out", "checkpoint.safetensors");
+  return weightsSha256((await readSafetensors(path)).tensors);
+}
