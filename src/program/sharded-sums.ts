@@ -39,9 +39,7 @@ import { type RowGather, type SumPlan, sumOf } from "./sums.ts";
 import { Together } from "./together.ts";
 import type { Wave } from "./waves.ts";
 
-/** Buffers of gradients that are filled while the one before is summed. */
 const BUFFERS = 2;
-/** The lane of sums over ranks. */
 const REDUCE = "reduce";
 const CONTROL = "control";
 const BESIDE = "what is summed beside";

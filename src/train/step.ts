@@ -50,7 +50,6 @@ import {
   type TrainerOptions,
 } from "./step-types.ts";
 
-/** Of a step in whose batch nothing counts. */
 const NOTHING = { loss: 0, gradientNorm: 0 };
 
 /** Allocates, compiles, and makes the initial values. @throws INVALID_OPTION, OUT_OF_MEMORY, ENGINE_FAILED, NO_GRADIENT */
