@@ -5,7 +5,7 @@
 import { gradientBuffer } from "./buffers.ts";
 import type { Layout } from "./layout.ts";
 import type { Piece } from "./pieces.ts";
-import type { CollectiveStage, ProgramBuilder, RunStage } from "./program.ts";
+import type { CollectiveStage, Extent, ProgramBuilder, RunStage } from "./program.ts";
 import { Reducer } from "./reduce.ts";
 import { evenRanges, type Levels, planLevels, type Range } from "./shares.ts";
 import { accumulatorsOf, planWaves, type Wave, type Waves } from "./waves.ts";
@@ -29,7 +29,7 @@ export class ReplicaSums {
   readonly #program: ProgramBuilder;
   readonly #levels: Levels;
   /** How many buffers of gradients there are. */
-  readonly accumulators: number;
+  readonly #accumulators: number;
   readonly #reducer: Reducer | undefined;
 
   /** @param layout of gradients */
@@ -46,15 +46,21 @@ export class ReplicaSums {
     const { waves, totals } = planned[replica] as Waves;
     this.waves = waves;
     // All ranks of a run have the same shared buffers.
-    this.accumulators = Math.max(...planned.map((own) => accumulatorsOf(own.waves)));
+    this.#accumulators = Math.max(...planned.map((own) => accumulatorsOf(own.waves)));
     const bufferOf = (slot: number) => gradientBuffer(totals[slot] as number);
     const names = { all: group, inner: group, outer: group };
     const reducing = { rank: replica, names, levels: this.#levels, bufferOf };
     this.#reducer = replicas === 1 ? undefined : new Reducer(program, layout, reducing);
-    for (let index = 0; index < this.accumulators; index++) {
-      // Only the tiles that this rank looks after are ever touched, and so take memory.
+    for (let index = 0; index < this.#accumulators; index++) {
       const name = this.#program.buffer(gradientBuffer(index), layout.byteLength);
       if (replicas > 1) this.#program.shared.add(name);
+    }
+  }
+
+  /** Of gradients only what this rank looks after is ever touched, and takes memory. */
+  touches(own: readonly Extent[]): void {
+    for (let index = 0; index < this.#accumulators; index++) {
+      this.#program.touches(gradientBuffer(index), own);
     }
   }
 

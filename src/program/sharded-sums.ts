@@ -15,7 +15,7 @@ import {
   valueOf,
 } from "../plan/index.ts";
 import { BucketSums, type GradientBucket } from "./bucket-sums.ts";
-import { besideBuffer, bucketBuffer, gradientBuffer } from "./buffers.ts";
+import { besideBuffer, bucketBuffer } from "./buffers.ts";
 import { type FlatVectors, flatName } from "./flat.ts";
 import { GATHER, Gathered, type Unit } from "./gathered.ts";
 import { planLayout } from "./layout.ts";
@@ -232,10 +232,7 @@ export class ShardedSums implements SumPlan {
       }
     }
     this.#sums.allocate(buckets);
-    const parts = ownExtents(this.#options.vectors.gradients, this.ownership);
-    for (let index = 0; index < this.#replicas.accumulators; index++) {
-      program.touches(gradientBuffer(index), parts);
-    }
+    this.#replicas.touches(ownExtents(this.#options.vectors.gradients, this.ownership));
     for (let lane = 0; lane < this.lanes; lane++) this.#beside.allocate(besideBuffer(lane));
     this.#control.allocate(CONTROL);
     for (const { graph } of this.#pieces) {

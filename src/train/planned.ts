@@ -10,6 +10,7 @@ import {
   type Range,
   type StepProgram,
 } from "../program/index.ts";
+import { checkMemory } from "./memory.ts";
 import { Pacing } from "./pacing.ts";
 import { parallelOf } from "./sharing.ts";
 import type { BatchFields, TrainerOptions } from "./step-types.ts";
@@ -29,7 +30,7 @@ export interface Planned {
   readonly sharing: Sharing;
 }
 
-/** @throws INVALID_OPTION, NO_GRADIENT */
+/** @throws INVALID_OPTION, NO_GRADIENT, OUT_OF_MEMORY */
 export function planOf(options: TrainerOptions): Planned {
   const { ranks, microBatches = 1 } = options;
   // More workers than micro-batches are an error of their own, before anything that their micro-batches would lead to.
@@ -37,7 +38,9 @@ export function planOf(options: TrainerOptions): Planned {
   const ranges = ranks?.ranges ?? evenRanges(microBatches, ranks?.group.size ?? 1);
   const sharing = { ranges, overlap: true };
   const step = inFormOf(options.engine, buildStep(options));
-  return { step, plan: lowered(options, step, sharing), sharing };
+  const plan = lowered(options, step, sharing);
+  checkMemory(plan, ranks?.group.size ?? 1);
+  return { step, plan, sharing };
 }
 
 /** With the forward and backward pass as the device runs it: what strategies cut of it then gives the bits of the whole. */

@@ -19,7 +19,6 @@ import { type Tensor, toNumbers } from "../tensor/index.ts";
 import { Collector } from "./collect.ts";
 import { holdsNothing } from "./empty-batch.ts";
 import { fillKeys, type Positions, positionsOf } from "./keys.ts";
-import { checkMemory } from "./memory.ts";
 import type { Pacing } from "./pacing.ts";
 import {
   type Fields,
@@ -57,7 +56,6 @@ export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
   checkOptions("createTrainer", options, TRAINER_OPTIONS);
   const { engine, model, ranks, seed = 0 } = options;
   const planned = planOf(options);
-  checkMemory(planned.plan, ranks?.group.size ?? 1);
   const instance = await instantiate(engine, planned.plan, ranks?.group);
   try {
     await initializeTrainer(engine, instance, planned.plan, model, seed);
