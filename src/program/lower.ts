@@ -265,7 +265,8 @@ class Lowering {
 
   /** What is computed once in a step from what was summed. */
   #afterSums(from: number): Stage[] {
-    const last = this.#step.tasks.findLastIndex(({ kind }) => kind === "reduce");
+    // With one micro-batch nothing is summed: what follows is then what comes after the gradients.
+    const last = this.#step.tasks.findLastIndex((task) => task.kind === "reduce" || isPiece(task));
     const after = this.#step.tasks.slice(last + 1).filter(isOfKind("compute"));
     return after.map((task): Stage => {
       this.#program.graph(task.graph, 1, () => this.#step.graphs.get(task.graph) as Graph);

@@ -15,6 +15,7 @@ import {
 } from "../functional/index.ts";
 import { defineModel, type ModelDefinition } from "../nn/index.ts";
 import { adamw, cosine, type Optimizer, sgd } from "../optimizer/index.ts";
+import { GRADIENT } from "../plan/index.ts";
 import { type DType, tensorFrom, toNumbers } from "../tensor/index.ts";
 import { createTrainer, type Trainer } from "./step.ts";
 import type { BatchFields, StepRequest } from "./step-types.ts";
@@ -145,6 +146,20 @@ const counting = defineModel("counting", (m) => {
     count.update(add(count.value, m.builder.scalar("int64", 1)));
   }
   return { loss: mean(mul(sub(x, average.value), weight)) };
+});
+
+test("a step computes the gradient of each micro-batch once", async () => {
+  for (const microBatches of [1, 2, 4]) {
+    await withTrainer({ microBatches }, async ({ plan }) => {
+      const { totals, compute } = plan.sides[0];
+      const written = [...totals, ...compute].flatMap((stage) =>
+        "runs" in stage
+          ? stage.runs.filter(({ graph }) => graph === GRADIENT).map(({ outputs }) => outputs)
+          : [],
+      );
+      assert.equal(written.length, microBatches);
+    });
+  }
 });
 
 test("states move once a step: the mean over micro-batches, and only when the step is committed", async () => {

@@ -140,7 +140,6 @@ async function compileOnce(
     // In its sequential mode, the library keeps the memory of a dead value for a later value of the
     // same shape: a GPT step then holds 455 MiB instead of 406 MiB. On a single CPU stream,
     // execution is sequential in either mode.
-    // step then holds 455 MiB instead of 406. On one CPU stream, runs are sequential all the same.
     check(f.setSessionExecutionMode(options, PARALLEL), doing);
     check(f.addSessionConfigEntry(options, "session.use_env_allocators", "1"), doing);
     check(f.addSessionConfigEntry(options, DISABLED_OPTIMIZERS, "GemmTransposeFusion"), doing);
