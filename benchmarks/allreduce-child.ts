@@ -4,12 +4,14 @@
  */
 import { Group } from "../src/collectives/index.ts";
 import { createOrtEngine } from "../src/engine/index.ts";
+import { instantiate } from "../src/execute/index.ts";
+import { listenTcp } from "../src/net/index.ts";
 import { gradientBuffer } from "../src/program/buffers.ts";
-import { evenRanges, instantiate, planLayout, planLevels } from "../src/program/index.ts";
+import { evenRanges, planLayout, planLevels } from "../src/program/index.ts";
 import { wholePieces } from "../src/program/pieces.ts";
 import { ProgramBuilder } from "../src/program/program.ts";
 import { Reducer } from "../src/program/reduce.ts";
-import { joinSharedMemory, joinTcp, listenTcp, type Transport } from "../src/transport/index.ts";
+import { joinSharedMemory, joinTcp, type Transport } from "../src/transport/index.ts";
 import { median } from "./report.ts";
 
 /** The same in all revisions, so that two of them can be compared. */

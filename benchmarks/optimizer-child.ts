@@ -1,9 +1,9 @@
 /** One process that measures the sweeps over flat vectors; prints one JSON object. Started by `optimizer.ts`. */
 import { createOrtEngine } from "../src/engine/index.ts";
+import { instantiate } from "../src/execute/instance.ts";
 import { adamw, rulesOf } from "../src/optimizer/index.ts";
 import { buildUpdates, type NormTask } from "../src/plan/index.ts";
 import { flatVectors } from "../src/program/flat.ts";
-import { instantiate } from "../src/program/instance.ts";
 import { planNorm } from "../src/program/norm.ts";
 import { ProgramBuilder, type Stage } from "../src/program/program.ts";
 import { sumStage } from "../src/program/runs.ts";

@@ -1,11 +1,12 @@
 /** One worker that measures whole training steps of a GPT, alone or with others; prints one JSON object. */
 import { Group, measureCosts } from "../src/collectives/index.ts";
 import { createOrtEngine } from "../src/engine/index.ts";
+import { listenTcp, parseAddress } from "../src/net/index.ts";
 import { gpt } from "../src/nn/index.ts";
 import { adamw } from "../src/optimizer/index.ts";
 import { tensorFrom } from "../src/tensor/index.ts";
 import { type BatchFields, createTrainer } from "../src/train/index.ts";
-import { joinSharedMemory, joinTcp, listenTcp, parseAddress } from "../src/transport/index.ts";
+import { joinSharedMemory, joinTcp } from "../src/transport/index.ts";
 import type { GptSizes } from "./peers.ts";
 import { median } from "./report.ts";
 

@@ -7,7 +7,7 @@ import { readFileSync } from "node:fs";
 import { after, test } from "node:test";
 import type { DataSource } from "../src/data/index.ts";
 import { createOrtEngine } from "../src/engine/index.ts";
-import { overrideRun, type Run } from "../src/train/index.ts";
+import { overrideRun, type Run } from "../src/run/index.ts";
 import { digits, movieRatings, shakespeare } from "../test/support/data.ts";
 import { lastMean, type Trained, trainRun } from "../test/support/train.ts";
 import bert from "./bert.ts";

@@ -98,6 +98,22 @@ export {
   zerosLike,
 } from "./functional/index.ts";
 export type { Graph, GraphBuilder, Value } from "./graph/index.ts";
+// Losses over values, and losses over the named outputs of a model from a file.
+export {
+  binaryCrossEntropyWithLogits,
+  crossEntropy,
+  formatInspection,
+  huber,
+  importGraph,
+  inspectModel,
+  l1,
+  mse,
+  type OnnxLoss,
+  type OnnxLossContext,
+  type OnnxOptions,
+  onnx,
+  toSymbolicBatch,
+} from "./import/index.ts";
 export {
   type Activation,
   type AttentionOptions,
@@ -160,25 +176,7 @@ export {
   type State,
   transformerBlock,
 } from "./nn/index.ts";
-// Losses over values, and losses over the named outputs of a model from a file.
-export {
-  binaryCrossEntropyWithLogits,
-  crossEntropy,
-  encodeModel,
-  formatInspection,
-  huber,
-  importGraph,
-  inspectModel,
-  l1,
-  mse,
-  type OnnxLoss,
-  type OnnxLossContext,
-  type OnnxOptions,
-  onnx,
-  readModel,
-  toSymbolicBatch,
-  writeModel,
-} from "./onnx/index.ts";
+export { encodeModel, readModel, writeModel } from "./onnx/index.ts";
 export {
   adafactor,
   adam,
@@ -193,5 +191,6 @@ export {
   sgd,
   wsd,
 } from "./optimizer/index.ts";
+export { defineRun, type RunOptions } from "./run/index.ts";
 export { type DType, type Shape, type Tensor, tensorFrom, toNumbers } from "./tensor/index.ts";
-export { createTrainer, defineRun, type RunOptions } from "./train/index.ts";
+export { createTrainer } from "./train/index.ts";

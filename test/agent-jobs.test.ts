@@ -11,8 +11,8 @@ import { startAgent } from "../src/agent/index.ts";
 import { LockstepError } from "../src/errors.ts";
 import { openHead, sealHead } from "../src/job/head.ts";
 import { type JobFiles, type JobHead, openJob } from "../src/job/index.ts";
-import { AGENT_PROTOCOL } from "../src/launch/agent-messages.ts";
-import { type Line, listenTcp, serveLines } from "../src/transport/index.ts";
+import { type Line, listenTcp, serveLines } from "../src/net/index.ts";
+import { AGENT_PROTOCOL } from "../src/protocol/agent-messages.ts";
 import { withFolder } from "./support/folder.ts";
 import {
   answerTo,

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import net from "node:net";
 import { test } from "node:test";
 import { startAgent } from "../src/agent/index.ts";
-import { listenTcp, parseAddress } from "../src/transport/index.ts";
+import { listenTcp, parseAddress } from "../src/net/index.ts";
 import { lockstep } from "./cli/support.ts";
 import { withFolder } from "./support/folder.ts";
 import { files, LOCAL, launch, rejectsWith, token } from "./support/hosts.ts";

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import net from "node:net";
 import { test } from "node:test";
-import { dialLine, parseAddress } from "../src/transport/index.ts";
+import { dialLine, parseAddress } from "../src/net/index.ts";
 import { lockstep } from "./cli/support.ts";
 import { withFolder } from "./support/folder.ts";
 import {

@@ -5,10 +5,10 @@ import net from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { startAgent } from "../src/agent/index.ts";
-import { AGENT_PROTOCOL } from "../src/launch/agent-messages.ts";
 import { launchLocal } from "../src/launch/index.ts";
+import { listenTcp, serveLines } from "../src/net/index.ts";
+import { AGENT_PROTOCOL } from "../src/protocol/agent-messages.ts";
 import type { RunEvent } from "../src/telemetry/index.ts";
-import { listenTcp, serveLines } from "../src/transport/index.ts";
 import { withFolder } from "./support/folder.ts";
 import {
   agentProcess,

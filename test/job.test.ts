@@ -24,13 +24,14 @@ import {
 import { createOrtEngine } from "../src/engine/index.ts";
 import { LockstepError } from "../src/errors.ts";
 import { add, mul } from "../src/functional/index.ts";
+import { importGraph } from "../src/import/index.ts";
 import { sealHead } from "../src/job/head.ts";
 import { type JobHead, makeJob, openJob, readJobFolder, writeJob } from "../src/job/index.ts";
 import { isBelow } from "../src/job/places.ts";
 import { fromPlain, toPlain } from "../src/job/plain.ts";
 import { VALUES_FILE } from "../src/job/schema.ts";
 import { defineModel, linear } from "../src/nn/index.ts";
-import { importGraph, readModel } from "../src/onnx/index.ts";
+import { readModel } from "../src/onnx/index.ts";
 import {
   adafactor,
   adam,
@@ -46,8 +47,8 @@ import {
   sgd,
   wsd,
 } from "../src/optimizer/index.ts";
+import { defineRun, openRunFolder, type Run, train } from "../src/run/index.ts";
 import { tensorFrom } from "../src/tensor/index.ts";
-import { defineRun, openRunFolder, type Run, train } from "../src/train/index.ts";
 import { withFolder } from "./support/folder.ts";
 import { imageRun, plainRun, reportOf, textRun, tryRun, WORDS } from "./support/runs.ts";
 

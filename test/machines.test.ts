@@ -3,11 +3,11 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { Group } from "../src/collectives/index.ts";
 import { createOrtEngine } from "../src/engine/index.ts";
+import { listenTcp } from "../src/net/index.ts";
 import {
   joinNodes,
   joinSharedMemory,
   joinTcp,
-  listenTcp,
   SimulatedNetwork,
   type Transport,
 } from "../src/transport/index.ts";

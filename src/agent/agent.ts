@@ -4,21 +4,21 @@
  * received, and no user's code is executed here.
  */
 import { LockstepError } from "../errors.ts";
-import {
-  type AgentReply,
-  type AgentRequest,
-  availableCores,
-  envelope,
-  errorMessage,
-  openRequest,
-} from "../launch/index.ts";
+import { availableCores } from "../launch/index.ts";
 import {
   type Line,
   listenTcp,
   type PortRange,
   serveLines,
   type TcpListener,
-} from "../transport/index.ts";
+} from "../net/index.ts";
+import {
+  type AgentReply,
+  type AgentRequest,
+  envelope,
+  errorMessage,
+  openRequest,
+} from "../protocol/index.ts";
 import { AssignedJob } from "./job.ts";
 
 export interface AgentOptions {

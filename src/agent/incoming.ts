@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { LockstepError } from "../errors.ts";
 import { fileError } from "../files/index.ts";
 import { makeJobFolder, removeJobFolder } from "../job/index.ts";
-import { type AgentJob, PIECES_AHEAD } from "../launch/index.ts";
+import { type AgentJob, PIECES_AHEAD } from "../protocol/index.ts";
 
 export interface IncomingOptions {
   readonly files: AgentJob["files"];

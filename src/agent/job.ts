@@ -4,8 +4,9 @@
  */
 import { LockstepError } from "../errors.ts";
 import { openJob, readJobFolder } from "../job/index.ts";
-import { type AgentJob, type AgentReply, availableCores, WorkerProcess } from "../launch/index.ts";
-import type { PortRange } from "../transport/index.ts";
+import { availableCores, WorkerProcess } from "../launch/index.ts";
+import type { PortRange } from "../net/index.ts";
+import { type AgentJob, type AgentReply } from "../protocol/index.ts";
 import { IncomingJob } from "./incoming.ts";
 import { outputAt } from "./places.ts";
 

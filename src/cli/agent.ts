@@ -3,8 +3,8 @@ import { statSync } from "node:fs";
 import { resolve } from "node:path";
 import { startAgent } from "../agent/index.ts";
 import { LockstepError } from "../errors.ts";
+import { checkToken, type PortRange, parseAddress } from "../net/index.ts";
 import { printableLine } from "../telemetry/index.ts";
-import { checkToken, type PortRange, parseAddress } from "../transport/index.ts";
 import { stopOnSignals } from "./signals.ts";
 
 export interface AgentFlags {

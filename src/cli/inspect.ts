@@ -1,6 +1,6 @@
 /** `lockstep inspect MODEL.onnx`. */
 
-import { formatInspection, inspectModel } from "../onnx/index.ts";
+import { formatInspection, inspectModel } from "../import/index.ts";
 import { printable, printableJson } from "../telemetry/index.ts";
 
 export function inspectCommand(model: string, { json }: { readonly json?: boolean }): void {

@@ -3,10 +3,10 @@
  * checks single values.
  */
 import { Command, InvalidArgumentError, Option } from "commander";
-import { DEFAULT_AGENT_PORT } from "../launch/index.ts";
+import type { PortRange } from "../net/index.ts";
 import { bytesOfText, type Recompute } from "../parallel/index.ts";
-import { CHANGEABLE, type Changeable } from "../train/index.ts";
-import type { PortRange } from "../transport/index.ts";
+import { DEFAULT_AGENT_PORT } from "../protocol/index.ts";
+import { CHANGEABLE, type Changeable } from "../run/index.ts";
 import { version } from "../version.ts";
 import { agentCommand } from "./agent.ts";
 import { inspectCommand } from "./inspect.ts";

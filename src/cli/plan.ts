@@ -1,7 +1,7 @@
 /** `lockstep plan FILE`, for a run file or a job. */
 import type { ParallelOptions } from "../parallel/index.ts";
+import { describePlan, planAsJson, settleMicroBatches } from "../run/index.ts";
 import { printable } from "../telemetry/index.ts";
-import { describePlan, planAsJson, settleMicroBatches } from "../train/index.ts";
 import { openTarget } from "./target.ts";
 
 export interface PlanFlags {

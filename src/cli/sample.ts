@@ -5,10 +5,11 @@ import { tokenizerFromJson } from "../data/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { readFileWhole } from "../files/index.ts";
+import { importGraph } from "../import/index.ts";
 import { availableCores } from "../launch/index.ts";
-import { importGraph, readModel } from "../onnx/index.ts";
+import { readModel } from "../onnx/index.ts";
+import { FILES, generateText } from "../run/index.ts";
 import { printable } from "../telemetry/index.ts";
-import { FILES, generateText } from "../train/index.ts";
 
 export interface SampleFlags {
   readonly prompt: string;

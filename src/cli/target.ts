@@ -6,7 +6,7 @@ import { type DataSource, text } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import { isJobFolder, type JobFolder, openJob, readJobFolder } from "../job/index.ts";
 import type { ParallelOptions } from "../parallel/index.ts";
-import { type Fingerprint, loadRun, overrideRun, type Run } from "../train/index.ts";
+import { type Fingerprint, loadRun, overrideRun, type Run } from "../run/index.ts";
 
 export interface TargetFlags extends ParallelOptions {
   readonly steps?: number;

@@ -3,8 +3,8 @@ import { basename, join } from "node:path";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { makeJobFolder, removeJobFolder, writeJobForNow } from "../job/index.ts";
-import { availableCores, type JobOverrides, launchLocal, launchOnHosts } from "../launch/index.ts";
-import { type EventSink, jsonlSink, terminalSink } from "../telemetry/index.ts";
+import { availableCores, launchLocal, launchOnHosts } from "../launch/index.ts";
+import { type JobOverrides } from "../protocol/index.ts";
 import {
   type Beginning,
   type Changeable,
@@ -15,7 +15,8 @@ import {
   type TrainOptions,
   type TrainResult,
   train,
-} from "../train/index.ts";
+} from "../run/index.ts";
+import { type EventSink, jsonlSink, terminalSink } from "../telemetry/index.ts";
 import { requireToken } from "./agent.ts";
 import { commandToResume } from "./command.ts";
 import { DATA_NOT_HERE, jobFrom, jobHere, rootFor, rootHere } from "./job.ts";

@@ -3,9 +3,9 @@
  * does not end the others.
  */
 import { randomBytes } from "node:crypto";
+import type { Assignment } from "../protocol/index.ts";
+import type { TrainResult } from "../run/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
-import type { TrainResult } from "../train/index.ts";
-import type { Assignment } from "./messages.ts";
 import { WorkerProcess } from "./process.ts";
 import { watchWorkers } from "./watch.ts";
 

@@ -4,8 +4,6 @@
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import type { TrainResult } from "../train/index.ts";
-import { processState } from "../transport/index.ts";
 import {
   type Assignment,
   type ErrorMessage,
@@ -13,7 +11,9 @@ import {
   type FromWorker,
   openFromWorker,
   type ToWorker,
-} from "./messages.ts";
+} from "../protocol/index.ts";
+import type { TrainResult } from "../run/index.ts";
+import { processState } from "../transport/index.ts";
 import type { Watched } from "./watch.ts";
 
 const LAST_LINES = 12;

@@ -1,18 +1,19 @@
 /** An agent as the launcher sees it, and the agent's workers. */
 import { LockstepError } from "../errors.ts";
 import type { JobFiles } from "../job/index.ts";
-import type { RunEvent } from "../telemetry/index.ts";
-import type { TrainResult } from "../train/index.ts";
-import type { Line } from "../transport/index.ts";
+import type { Line } from "../net/index.ts";
 import {
   type AgentJob,
   type AgentReply,
   type AgentRequest,
+  type ErrorMessage,
   envelope,
+  errorMessage,
   openReply,
   PIECE_BYTES,
-} from "./agent-messages.ts";
-import { type ErrorMessage, errorMessage } from "./messages.ts";
+} from "../protocol/index.ts";
+import type { TrainResult } from "../run/index.ts";
+import type { RunEvent } from "../telemetry/index.ts";
 import type { OwnClock } from "./own-clock.ts";
 import type { Watched } from "./watch.ts";
 

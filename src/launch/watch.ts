@@ -3,8 +3,8 @@
  * the cause of the first failure, after the leader has saved its state.
  */
 import { LockstepError } from "../errors.ts";
-import type { TrainResult } from "../train/index.ts";
-import { type ErrorMessage, isConsequence } from "./messages.ts";
+import { type ErrorMessage, isConsequence } from "../protocol/index.ts";
+import type { TrainResult } from "../run/index.ts";
 
 /** How long the leader may take to save its state when another worker has failed. */
 const SAVE_MS = 30_000;

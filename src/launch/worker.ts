@@ -6,23 +6,17 @@ import { Group, measureCosts } from "../collectives/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { openJob, readJobFolder } from "../job/index.ts";
-import { type JsonlSink, jsonlSink } from "../telemetry/index.ts";
-import { FILES, openRunFolder, overrideRun, type TrainResult, train } from "../train/index.ts";
-import {
-  joinNodes,
-  joinSharedMemory,
-  joinTcp,
-  listenTcp,
-  parseAddress,
-  type Transport,
-} from "../transport/index.ts";
+import { listenTcp, parseAddress } from "../net/index.ts";
 import {
   type Assignment,
   errorMessage,
   type FromWorker,
   type Meeting,
   type ToWorker,
-} from "./messages.ts";
+} from "../protocol/index.ts";
+import { FILES, openRunFolder, overrideRun, type TrainResult, train } from "../run/index.ts";
+import { type JsonlSink, jsonlSink } from "../telemetry/index.ts";
+import { joinNodes, joinSharedMemory, joinTcp, type Transport } from "../transport/index.ts";
 import { endProcess, outliveOutput } from "./survive.ts";
 
 /**

@@ -1,4 +1,3 @@
-export { type OnnxOptions, onnx } from "./define.ts";
 export {
   type EncodeOptions,
   encodeModel,
@@ -7,6 +6,8 @@ export {
   NEWEST_OPSET,
   OLDEST_OPSET,
   opsetOf,
+  toRawAttribute,
+  toRawTensor,
 } from "./encode.ts";
 export {
   type DecodeGraphOptions,
@@ -15,40 +16,18 @@ export {
   MIN_SHARED_BYTES,
   type SharedPlace,
 } from "./graph-file.ts";
-export type { DeclaredParameter } from "./import/declared.ts";
-export { type DimOptions } from "./import/dims.ts";
-export { foldConstants } from "./import/fold.ts";
-export {
-  type Imported,
-  type ImportedGraph,
-  type ImportIntoOptions,
-  type ImportOptions,
-  type ImportSink,
-  importGraph,
-  importInto,
-} from "./import/import.ts";
-export {
-  formatInspection,
-  type ImportedSummary,
-  type InspectedOperator,
-  type InspectedValue,
-  type Inspection,
-  inspectModel,
-} from "./inspect.ts";
-export type { InspectedWeight, InspectedWeights } from "./inspect-weights.ts";
-export {
-  type BinaryClassified,
-  binaryCrossEntropyWithLogits,
-  type Classified,
-  type Compared,
-  type ComparedLoss,
-  crossEntropy,
-  huber,
-  l1,
-  mse,
-  type OnnxLoss,
-  type OnnxLossContext,
-} from "./losses.ts";
 export { type DecodeOptions, decodeModel, type OnnxFile, readModel } from "./read.ts";
-export { type SymbolicExport, type SymbolicOptions, toSymbolicBatch } from "./symbolic.ts";
+export {
+  ATTRIBUTE_TYPES,
+  type RawAttribute,
+  type RawEntry,
+  type RawFunction,
+  type RawGraph,
+  type RawNode,
+  type RawOpsetId,
+  type RawTensor,
+  type RawType,
+  type RawValueInfo,
+} from "./schema.ts";
+export { elementTypeName } from "./tensor.ts";
 export { type WriteOptions, writeModel } from "./write.ts";

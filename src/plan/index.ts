@@ -18,13 +18,7 @@ export { type GradientGraph, gradientGraph, withOutputs } from "./gradient.ts";
 export { hashStep, type StepJson, stepFromJson, stepToJson } from "./json.ts";
 export { peakOfIntermediates } from "./liveness.ts";
 export { buildNamed } from "./named.ts";
-export {
-  arenaOf,
-  isPiece,
-  isRepeating,
-  type PassMemory,
-  passMemory,
-} from "./pass.ts";
+export { arenaOf, isPiece, isRepeating, type PassMemory, passMemory } from "./pass.ts";
 export { type Phases, phasesOf, unitOf } from "./phases.ts";
 export { describeStep } from "./print.ts";
 export { cutRepeating, type Repetition } from "./repeat.ts";

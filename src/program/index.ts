@@ -1,16 +1,7 @@
 export { planAccumulation } from "./accumulate.ts";
-export { cutGivesSameBits } from "./check-cut.ts";
 export { type Decision, decideShares } from "./decide-shares.ts";
-export { findNotFinite, type Suspect } from "./diagnose.ts";
-export type { EvaluationPlan } from "./evaluation.ts";
-export { type ExecuteOptions, executeTasks } from "./execute.ts";
+export { type EvaluationPlan } from "./evaluation.ts";
 export { type FlatVectors, flatVectors } from "./flat.ts";
-export { type Initialized, initialize } from "./initialize.ts";
-export {
-  Instance,
-  instantiate,
-  type StageOptions,
-} from "./instance.ts";
 export { type ProgramJson, programFromJson, programToJson } from "./json.ts";
 export {
   type Layout,
@@ -22,21 +13,24 @@ export {
 export { type Ground, groupsOfRank, rankGroups } from "./levels.ts";
 export { type LowerOptions, lower, type Side, type StepProgram } from "./lower.ts";
 export { type Summary, summaryOf } from "./norm.ts";
-export type {
-  CollectiveStage,
-  GraphSpec,
-  Program,
-  Run,
-  RunStage,
-  Stage,
-  Task,
-  TaskStage,
-  TensorRef,
+export {
+  type BufferPlace,
+  type BufferSpec,
+  COMPUTE,
+  type CollectiveStage,
+  type GraphSpec,
+  type Program,
+  type Run,
+  type RunStage,
+  residentBytes,
+  type Stage,
+  type Task,
+  type TaskStage,
+  type TensorRef,
 } from "./program.ts";
-export { COMPUTE, residentBytes } from "./program.ts";
 export { refsOf } from "./refs.ts";
 export { type MemoryKind, type Resident, residentMemory, totalOf } from "./resident.ts";
-export type { Held } from "./share-update.ts";
+export { type Held } from "./share-update.ts";
 export {
   type Combination,
   type Contribution,

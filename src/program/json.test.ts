@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { createOrtEngine } from "../engine/index.ts";
+import { initialize, instantiate } from "../execute/index.ts";
 import { add, div, mul, reduceMean, reduceSum, square } from "../functional/index.ts";
 import type { Value } from "../graph/index.ts";
 import { createMesh, evenTopology } from "../mesh/index.ts";
@@ -9,17 +10,10 @@ import { convnet, defineModel, gpt, linear, type ModelDefinition } from "../nn/i
 import { adamw, rulesOf } from "../optimizer/index.ts";
 import { buildStep } from "../plan/index.ts";
 import { elementCount, toNumbers } from "../tensor/index.ts";
-import {
-  initialize,
-  instantiate,
-  lower,
-  type ProgramJson,
-  programFromJson,
-  programToJson,
-  type StepProgram,
-  scalarsOf,
-  summaryOf,
-} from "./index.ts";
+import { type ProgramJson, programFromJson, programToJson } from "./json.ts";
+import { lower, type StepProgram } from "./lower.ts";
+import { summaryOf } from "./norm.ts";
+import { scalarsOf } from "./update.ts";
 
 const engine = createOrtEngine({ threads: 1 });
 after(() => engine.close());

@@ -6,9 +6,10 @@ import { rmSync } from "node:fs";
 import { type FileHandle, open, rm } from "node:fs/promises";
 import type { Group } from "../collectives/index.ts";
 import { assert, LockstepError } from "../errors.ts";
+import type { Instance } from "../execute/index.ts";
 import { fileError } from "../files/index.ts";
 import { type Memory, mapFile } from "../memory/index.ts";
-import type { Held, Instance, StepProgram } from "../program/index.ts";
+import type { Held, StepProgram } from "../program/index.ts";
 import { type ReadHeld, readState, type TrainerState } from "./state.ts";
 
 /** What is sent and written at once. */

@@ -1,5 +1,6 @@
 /** Batches in which nothing counts, for losses that are divided by several counts of the whole batch. */
-import type { Instance, StepProgram, Summary } from "../program/index.ts";
+import type { Instance } from "../execute/index.ts";
+import type { StepProgram, Summary } from "../program/index.ts";
 
 /**
  * Whether all counts that the loss is divided by are 0. A loss of 0/0 is computed again with counts of 1: if all is finite then, nothing

@@ -1,15 +1,10 @@
 /** What a trainer makes of its options and the ranks that it shares steps with: anew for each group. */
 import type { Device, HostTensor } from "../engine/index.ts";
+import { type Instance } from "../execute/index.ts";
 import type { Graph } from "../graph/index.ts";
 import { applyStrategies } from "../parallel/index.ts";
 import { buildStep, GRADIENT, type StepGraph } from "../plan/index.ts";
-import {
-  evenRanges,
-  type Instance,
-  lower,
-  type Range,
-  type StepProgram,
-} from "../program/index.ts";
+import { evenRanges, lower, type Range, type StepProgram } from "../program/index.ts";
 import { checkMemory } from "./memory.ts";
 import { Pacing } from "./pacing.ts";
 import { parallelOf } from "./sharing.ts";

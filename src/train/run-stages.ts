@@ -1,6 +1,7 @@
 /** Runs stages of a step one after the other, and measures what a rank does for itself. */
 import { assert } from "../errors.ts";
-import type { Instance, Stage, StageOptions, StepProgram } from "../program/index.ts";
+import type { Instance, StageOptions } from "../execute/index.ts";
+import type { Stage, StepProgram } from "../program/index.ts";
 import { toNumbers } from "../tensor/index.ts";
 import type { Pacing } from "./pacing.ts";
 import type { BatchFields, FillBatch } from "./step-types.ts";

@@ -13,7 +13,6 @@ import {
 } from "../parallel/index.ts";
 import type { Range } from "../program/index.ts";
 import { byteLength } from "../tensor/index.ts";
-import type { RunOptions } from "./run.ts";
 
 /** A rank among others that train the same model, each on its micro-batches of every step. */
 export interface Ranks {
@@ -39,8 +38,9 @@ export interface SharingOptions extends ParallelOptions {
   readonly strategies?: readonly Strategy[] | undefined;
 }
 
-/** What a run states of it. */
-export function sharingOf({ reproducible, bucketBytes, parallel, zero, recompute }: RunOptions) {
+/** The options of a run that say how ranks share a step. */
+export function sharingOf(run: Omit<SharingOptions, "model" | "microBatches" | "ranks">) {
+  const { reproducible, bucketBytes, parallel, zero, recompute } = run;
   return { reproducible, bucketBytes, parallel, zero, recompute };
 }
 

@@ -1,16 +1,10 @@
 /** What a trainer holds, by name: for first values, checkpoints and export. */
 import type { Device, DeviceTensor } from "../engine/index.ts";
 import { assert } from "../errors.ts";
+import { type Instance, initialize } from "../execute/index.ts";
 import type { Model } from "../nn/index.ts";
 import { type Rules } from "../optimizer/index.ts";
-import {
-  type Held,
-  type Instance,
-  initialize,
-  type StepProgram,
-  scalarsOf,
-  type TensorRef,
-} from "../program/index.ts";
+import { type Held, type StepProgram, scalarsOf, type TensorRef } from "../program/index.ts";
 import { byteLength, type Tensor } from "../tensor/index.ts";
 
 /**

@@ -1,8 +1,9 @@
 /** What can be wrong with a step, as sentences. */
 import { LockstepError } from "../errors.ts";
+import { findNotFinite, type Instance } from "../execute/index.ts";
 import type { Graph } from "../graph/index.ts";
 import { GRADIENT, type StepGraph } from "../plan/index.ts";
-import { findNotFinite, type Instance, type Side } from "../program/index.ts";
+import { type Side } from "../program/index.ts";
 
 export interface NotFinite {
   /** Counted from 0; the error counts from 1, as a run's progress does. */

@@ -4,17 +4,11 @@
  */
 import type { DeviceTensor } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
+import { cutGivesSameBits, type Instance, instantiate } from "../execute/index.ts";
 import { type Rules, rulesOf, scheduleFactor } from "../optimizer/index.ts";
 import { checkOptions } from "../options.ts";
 import type { StepGraph } from "../plan/index.ts";
-import {
-  cutGivesSameBits,
-  type Instance,
-  instantiate,
-  type Stage,
-  type StepProgram,
-  summaryOf,
-} from "../program/index.ts";
+import { type Stage, type StepProgram, summaryOf } from "../program/index.ts";
 import { type Tensor, toNumbers } from "../tensor/index.ts";
 import { Collector } from "./collect.ts";
 import { holdsNothing } from "./empty-batch.ts";

@@ -2,16 +2,6 @@ export { joinNodes, type NodesOptions } from "./nodes.ts";
 export { processState } from "./shared-memory/liveness.ts";
 export { joinSharedMemory, type SharedMemoryOptions } from "./shared-memory/shared-memory.ts";
 export { type NetworkOptions, SimulatedNetwork, SimulatedTransport } from "./simulated/network.ts";
-export { type Address, formatAddress, parseAddress } from "./tcp/address.ts";
-export { checkToken } from "./tcp/handshake.ts";
-export {
-  type DialLineOptions,
-  dialLine,
-  Line,
-  type LineHandler,
-  serveLines,
-} from "./tcp/line.ts";
-export { type ListenOptions, listenTcp, type PortRange, type TcpListener } from "./tcp/listener.ts";
 export { joinTcp, type TcpOptions } from "./tcp/tcp.ts";
 export {
   type BarrierOptions,

@@ -4,8 +4,8 @@
  */
 import { LockstepError } from "../errors.ts";
 import type { Memory } from "../memory/index.ts";
+import { checkRank, errorOf, Fate, reportOf } from "../net/index.ts";
 import { barrierAmong } from "./dissemination.ts";
-import { checkRank, errorOf, Fate, reportOf } from "./failure.ts";
 import { LocalGroup } from "./local-group.ts";
 import { checkSubgroup, MessageSubgroup, SubgroupCounter } from "./subgroup.ts";
 import {

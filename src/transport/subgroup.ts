@@ -3,8 +3,8 @@
  * channels of their own.
  */
 import { LockstepError } from "../errors.ts";
+import { checkRank } from "../net/index.ts";
 import { disseminationBarrier } from "./dissemination.ts";
-import { checkRank } from "./failure.ts";
 import type { BarrierOptions, MessageOptions, Transport, Waiting } from "./transport.ts";
 
 const CHANNELS = 2 ** 16;

@@ -7,7 +7,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { modelOf, node, someNumbers } from "../../src/onnx/raw.testing.ts";
+import { modelOf, node, someNumbers } from "../../src/import/raw.testing.ts";
 import { withFolder } from "../support/folder.ts";
 import { lockstep, runFiles } from "./support.ts";
 

@@ -9,7 +9,7 @@ import net from "node:net";
 import { dirname, join } from "node:path";
 import { describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { parseAddress } from "../../src/transport/index.ts";
+import { parseAddress } from "../../src/net/index.ts";
 import { withFolder } from "../support/folder.ts";
 import { agentProcess, files, GPT, reportIn, token, withProcesses } from "../support/hosts.ts";
 import { type Ended, lockstep } from "./support.ts";

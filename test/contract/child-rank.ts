@@ -5,13 +5,8 @@ import fs from "node:fs";
 import { Group } from "../../src/collectives/index.ts";
 import { createOrtEngine } from "../../src/engine/index.ts";
 import { LockstepError } from "../../src/errors.ts";
-import {
-  joinNodes,
-  joinSharedMemory,
-  joinTcp,
-  listenTcp,
-  type Transport,
-} from "../../src/transport/index.ts";
+import { listenTcp } from "../../src/net/index.ts";
+import { joinNodes, joinSharedMemory, joinTcp, type Transport } from "../../src/transport/index.ts";
 import { allocate } from "../support/ranks.ts";
 import { everyCollective } from "./collectives-contract.ts";
 

@@ -2,11 +2,11 @@
 import { after } from "node:test";
 import { Group } from "../../src/collectives/index.ts";
 import { createOrtEngine } from "../../src/engine/index.ts";
+import { listenTcp } from "../../src/net/index.ts";
 import {
   joinNodes,
   joinSharedMemory,
   joinTcp,
-  listenTcp,
   SimulatedNetwork,
   type TcpOptions,
   type Transport,

@@ -3,10 +3,11 @@ import assert from "node:assert/strict";
 import net from "node:net";
 import { describe, test } from "node:test";
 import { LockstepError } from "../../src/errors.ts";
-import { joinTcp, listenTcp, parseAddress, type Transport } from "../../src/transport/index.ts";
-import { dialPeer } from "../../src/transport/tcp/dial.ts";
-import { FRAME, type Frame } from "../../src/transport/tcp/frame.ts";
-import type { Link } from "../../src/transport/tcp/link.ts";
+import { dialPeer } from "../../src/net/dial.ts";
+import { FRAME, type Frame } from "../../src/net/frame.ts";
+import { listenTcp, parseAddress } from "../../src/net/index.ts";
+import type { Link } from "../../src/net/link.ts";
+import { joinTcp, type Transport } from "../../src/transport/index.ts";
 import { EAGER_BYTES, PIECE_BYTES } from "../../src/transport/tcp/stripes.ts";
 
 const token = "a token of hostile peers";

@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { LockstepError } from "../../src/errors.ts";
-import { joinSharedMemory, joinTcp, listenTcp, type Transport } from "../../src/transport/index.ts";
+import { listenTcp } from "../../src/net/index.ts";
+import { joinSharedMemory, joinTcp, type Transport } from "../../src/transport/index.ts";
 
 const SIZE = 3;
 /** Enough for every transport to have looked at its peers some times. */

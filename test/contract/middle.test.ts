@@ -2,14 +2,8 @@
 import assert from "node:assert/strict";
 import net from "node:net";
 import { test } from "node:test";
-import {
-  dialLine,
-  joinTcp,
-  listenTcp,
-  parseAddress,
-  serveLines,
-  type Transport,
-} from "../../src/transport/index.ts";
+import { dialLine, listenTcp, parseAddress, serveLines } from "../../src/net/index.ts";
+import { joinTcp, type Transport } from "../../src/transport/index.ts";
 
 const token = "a token for the middle";
 const HEADER_BYTES = 40;

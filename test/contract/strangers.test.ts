@@ -2,14 +2,8 @@
 import assert from "node:assert/strict";
 import net from "node:net";
 import { test } from "node:test";
-import {
-  dialLine,
-  type Line,
-  listenTcp,
-  parseAddress,
-  serveLines,
-} from "../../src/transport/index.ts";
-import { decodeHeader, FRAME, HEADER_BYTES } from "../../src/transport/tcp/frame.ts";
+import { decodeHeader, FRAME, HEADER_BYTES } from "../../src/net/frame.ts";
+import { dialLine, type Line, listenTcp, parseAddress, serveLines } from "../../src/net/index.ts";
 import { withFolder } from "../support/folder.ts";
 import { agentProcess, files, rejectsWith, token } from "../support/hosts.ts";
 

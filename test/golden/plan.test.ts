@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { text } from "../../src/data/index.ts";
 import { gpt } from "../../src/nn/index.ts";
 import { adamw } from "../../src/optimizer/index.ts";
-import { defineRun, describePlan } from "../../src/train/index.ts";
+import { defineRun, describePlan } from "../../src/run/index.ts";
 
 const file = fileURLToPath(new URL("../../../test/golden/plan.txt", import.meta.url));
 

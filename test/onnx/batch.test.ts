@@ -5,11 +5,12 @@ import path from "node:path";
 import { after, test } from "node:test";
 import * as ort from "onnxruntime-node";
 import { createOrtEngine, type HostTensor } from "../../src/engine/index.ts";
-import { encodeModel, mse, onnx } from "../../src/onnx/index.ts";
+import { mse, onnx } from "../../src/import/index.ts";
+import { encodeModel } from "../../src/onnx/index.ts";
 import { sgd } from "../../src/optimizer/index.ts";
+import { exportNotes, planExport } from "../../src/run/export.ts";
+import { bindWeights } from "../../src/run/forward.ts";
 import { tensorFrom } from "../../src/tensor/index.ts";
-import { exportNotes, planExport } from "../../src/train/export.ts";
-import { bindWeights } from "../../src/train/forward.ts";
 import { type BatchFields, createTrainer, type Trainer } from "../../src/train/index.ts";
 
 const engine = createOrtEngine({ threads: 1 });

@@ -4,6 +4,7 @@ import { test } from "node:test";
 import * as ort from "onnxruntime-node";
 import { reduceSum } from "../../src/functional/index.ts";
 import { typeOf } from "../../src/graph/index.ts";
+import { importGraph, toSymbolicBatch } from "../../src/import/index.ts";
 import {
   bert,
   convnet,
@@ -19,9 +20,9 @@ import {
   resnet,
   rnn,
 } from "../../src/nn/index.ts";
-import { decodeModel, encodeModel, importGraph, toSymbolicBatch } from "../../src/onnx/index.ts";
+import { decodeModel, encodeModel } from "../../src/onnx/index.ts";
+import { bindWeights, forwardGraph } from "../../src/run/forward.ts";
 import { type Tensor, tensorFrom } from "../../src/tensor/index.ts";
-import { bindWeights, forwardGraph } from "../../src/train/forward.ts";
 
 const small = { layers: 1, width: 16, heads: 2, context: 8, vocabulary: 30 } as const;
 

@@ -4,8 +4,9 @@ import { test } from "node:test";
 import * as ort from "onnxruntime-node";
 import { LockstepError } from "../../src/errors.ts";
 import type { Graph } from "../../src/graph/index.ts";
-import { decodeModel, importGraph } from "../../src/onnx/index.ts";
-import { type Attribute, modelOf, node } from "../../src/onnx/raw.testing.ts";
+import { importGraph } from "../../src/import/index.ts";
+import { type Attribute, modelOf, node } from "../../src/import/raw.testing.ts";
+import { decodeModel } from "../../src/onnx/index.ts";
 import { DTYPES, type DType, isFloat, type Tensor, tensorFrom } from "../../src/tensor/index.ts";
 
 const MAX = 2n ** 63n - 1n;

@@ -5,7 +5,8 @@ import path from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
 import { LockstepError } from "../../src/errors.ts";
-import { importGraph, type OnnxFile, readModel } from "../../src/onnx/index.ts";
+import { importGraph } from "../../src/import/index.ts";
+import { type OnnxFile, readModel } from "../../src/onnx/index.ts";
 import { operators } from "../../src/ops/index.ts";
 
 const folder = path.join(import.meta.dirname, "../../../test/onnx/fixtures");

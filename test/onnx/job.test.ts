@@ -6,11 +6,11 @@ import { after, test } from "node:test";
 import { arrays } from "../../src/data/index.ts";
 import { createOrtEngine } from "../../src/engine/index.ts";
 import { typeOf } from "../../src/graph/index.ts";
+import { crossEntropy, mse, type OnnxOptions, onnx } from "../../src/import/index.ts";
 import { makeJob, openJob, readJobFolder, writeJob } from "../../src/job/index.ts";
-import { crossEntropy, mse, type OnnxOptions, onnx } from "../../src/onnx/index.ts";
 import { adamw } from "../../src/optimizer/index.ts";
+import { defineRun, type Run } from "../../src/run/index.ts";
 import { tensorFrom } from "../../src/tensor/index.ts";
-import { defineRun, type Run } from "../../src/train/index.ts";
 import { withFolder } from "../support/folder.ts";
 import { reportOf, tryRun } from "../support/runs.ts";
 

@@ -5,13 +5,14 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, test } from "node:test";
 import * as ort from "onnxruntime-node";
+import { mse, onnx, toSymbolicBatch } from "../../src/import/index.ts";
+import { modelOf, node } from "../../src/import/raw.testing.ts";
 import type { Mode } from "../../src/nn/index.ts";
-import { encodeModel, mse, onnx, toSymbolicBatch } from "../../src/onnx/index.ts";
-import { modelOf, node } from "../../src/onnx/raw.testing.ts";
+import { encodeModel } from "../../src/onnx/index.ts";
 import { newBuilder } from "../../src/ops/index.ts";
 import { interpret } from "../../src/reference/index.ts";
+import { bindWeights, forwardGraph } from "../../src/run/forward.ts";
 import { type Tensor, tensorFrom, toNumbers } from "../../src/tensor/index.ts";
-import { bindWeights, forwardGraph } from "../../src/train/forward.ts";
 
 const folder = mkdtempSync(path.join(tmpdir(), "lockstep-noise-"));
 after(() => rmSync(folder, { recursive: true }));

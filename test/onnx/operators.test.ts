@@ -8,10 +8,11 @@ import path from "node:path";
 import { after, test } from "node:test";
 import * as ort from "onnxruntime-node";
 import { createOrtEngine, type HostTensor } from "../../src/engine/index.ts";
-import { encodeModel, mse, onnx } from "../../src/onnx/index.ts";
+import { mse, onnx } from "../../src/import/index.ts";
+import { encodeModel } from "../../src/onnx/index.ts";
 import { sgd } from "../../src/optimizer/index.ts";
+import { bindWeights, forwardGraph } from "../../src/run/forward.ts";
 import { type Shape, type Tensor, tensorFrom, toNumbers } from "../../src/tensor/index.ts";
-import { bindWeights, forwardGraph } from "../../src/train/forward.ts";
 import { createTrainer, type Trainer } from "../../src/train/index.ts";
 
 const engine = createOrtEngine({ threads: 2 });

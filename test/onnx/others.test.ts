@@ -7,7 +7,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { after, test } from "node:test";
 import { createOrtEngine } from "../../src/engine/index.ts";
-import { mse, onnx } from "../../src/onnx/index.ts";
+import { mse, onnx } from "../../src/import/index.ts";
 import { sgd } from "../../src/optimizer/index.ts";
 import { tensorFrom, toNumbers } from "../../src/tensor/index.ts";
 import { createTrainer } from "../../src/train/index.ts";

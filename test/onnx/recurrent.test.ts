@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { after, test } from "node:test";
 import { createOrtEngine } from "../../src/engine/index.ts";
-import { mse, onnx, toSymbolicBatch } from "../../src/onnx/index.ts";
+import { mse, onnx, toSymbolicBatch } from "../../src/import/index.ts";
 import { sgd } from "../../src/optimizer/index.ts";
 import { type DType, type Shape, tensorFrom } from "../../src/tensor/index.ts";
 import { createTrainer } from "../../src/train/index.ts";

@@ -11,18 +11,18 @@ import * as ort from "onnxruntime-node";
 import { createOrtEngine, type HostTensor } from "../../src/engine/index.ts";
 import {
   type DeclaredParameter,
-  encodeModel,
   formatInspection,
   inspectModel,
   mse,
   type OnnxOptions,
   onnx,
-} from "../../src/onnx/index.ts";
+} from "../../src/import/index.ts";
+import { encodeModel } from "../../src/onnx/index.ts";
 import { adamw, type Optimizer, sgd } from "../../src/optimizer/index.ts";
+import { stateDict } from "../../src/run/export.ts";
+import { bindWeights, forwardGraph } from "../../src/run/forward.ts";
 import { writeSafetensors } from "../../src/safetensors/index.ts";
 import { type Tensor, tensorFrom, toNumbers, transpose } from "../../src/tensor/index.ts";
-import { stateDict } from "../../src/train/export.ts";
-import { bindWeights, forwardGraph } from "../../src/train/forward.ts";
 import { createTrainer } from "../../src/train/index.ts";
 
 interface Numbers {

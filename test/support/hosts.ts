@@ -7,11 +7,11 @@ import { fileURLToPath } from "node:url";
 import { type Agent, startAgent } from "../../src/agent/index.ts";
 import { LockstepError } from "../../src/errors.ts";
 import type { JobFiles } from "../../src/job/index.ts";
-import { AGENT_PROTOCOL, PIECE_BYTES } from "../../src/launch/agent-messages.ts";
 import { type HostsOptions, launchOnHosts } from "../../src/launch/index.ts";
+import { dialLine, type Line } from "../../src/net/index.ts";
+import { AGENT_PROTOCOL, PIECE_BYTES } from "../../src/protocol/agent-messages.ts";
+import type { RunOverrides } from "../../src/run/index.ts";
 import type { Report } from "../../src/telemetry/index.ts";
-import type { RunOverrides } from "../../src/train/index.ts";
-import { dialLine, type Line } from "../../src/transport/index.ts";
 import { jobOfFile } from "./jobs.ts";
 import { WORDS } from "./runs.ts";
 

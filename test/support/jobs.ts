@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { dirname, join, parse, resolve } from "node:path";
 import { after } from "node:test";
 import { type JobFiles, makeJob, writeJob } from "../../src/job/index.ts";
-import { loadRun, overrideRun, type RunOverrides } from "../../src/train/index.ts";
+import { loadRun, overrideRun, type RunOverrides } from "../../src/run/index.ts";
 
 export interface FileJob {
   readonly file: string;

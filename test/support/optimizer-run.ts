@@ -1,9 +1,9 @@
 /** Runs an optimizer's own program over given gradients: no model, no data. */
 import type { Device } from "../../src/engine/index.ts";
+import { type Instance, instantiate } from "../../src/execute/instance.ts";
 import { type Optimizer, rulesOf } from "../../src/optimizer/index.ts";
 import { buildUpdates, type NormTask } from "../../src/plan/index.ts";
 import { flatVectors } from "../../src/program/flat.ts";
-import { type Instance, instantiate } from "../../src/program/instance.ts";
 import { planNorm, summaryOf } from "../../src/program/norm.ts";
 import { ProgramBuilder } from "../../src/program/program.ts";
 import { refsOf } from "../../src/program/refs.ts";

@@ -5,19 +5,19 @@ import { arrays, text } from "../../src/data/index.ts";
 import type { Device } from "../../src/engine/index.ts";
 import { gpt, mlp, resnet } from "../../src/nn/index.ts";
 import { adamw, cosine, sgd } from "../../src/optimizer/index.ts";
-import type { Report, RunEvent } from "../../src/telemetry/index.ts";
-import { jsonlSink } from "../../src/telemetry/index.ts";
-import { tensorFrom } from "../../src/tensor/index.ts";
 import {
   type Beginning,
   type Changeable,
   defineRun,
   openRunFolder,
-  type Ranks,
   type Run,
   type TrainResult,
   train,
-} from "../../src/train/index.ts";
+} from "../../src/run/index.ts";
+import type { Report, RunEvent } from "../../src/telemetry/index.ts";
+import { jsonlSink } from "../../src/telemetry/index.ts";
+import { tensorFrom } from "../../src/tensor/index.ts";
+import { type Ranks } from "../../src/train/index.ts";
 import { randomNumbers } from "./random.ts";
 
 export const WORDS = "the cat sat on the mat and the dog sat on the log; ".repeat(80);

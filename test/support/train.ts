@@ -2,8 +2,9 @@
 import { openData, positionsOfStep, sampleOrder } from "../../src/data/index.ts";
 import { type Device, evaluate } from "../../src/engine/index.ts";
 import { type Graph, typeOf } from "../../src/graph/index.ts";
+import { type Run } from "../../src/run/index.ts";
 import { byteLength, type Tensor, toNumbers } from "../../src/tensor/index.ts";
-import { createTrainer, type Run, type Trainer } from "../../src/train/index.ts";
+import { createTrainer, type Trainer } from "../../src/train/index.ts";
 import { sliceTo } from "./model.ts";
 
 export interface Trained {

@@ -5,7 +5,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { LockstepError } from "../../errors.ts";
 import { allocateMemory, type Memory, openMemory, pidNamespace } from "../../memory/index.ts";
-import { deadlinePassed, protocolError } from "../failure.ts";
+import { deadlinePassed, protocolError } from "../../net/index.ts";
 import { DEFAULT_DEADLINE_MS } from "../transport.ts";
 import { Control, controlBytes, JOINED, NOT_JOINED } from "./control.ts";
 import { isAlive, ownIdentity, type ProcessIdentity } from "./liveness.ts";

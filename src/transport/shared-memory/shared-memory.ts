@@ -13,7 +13,7 @@ import {
   protocolError,
   readReport,
   reportOf,
-} from "../failure.ts";
+} from "../../net/index.ts";
 import { checkSubgroup, SubgroupCounter } from "../subgroup.ts";
 import {
   type BarrierOptions,

@@ -3,7 +3,7 @@
  * spins a little and then sleeps on its doorbell; beside others on an event loop it looks again and again.
  */
 import type { LockstepError } from "../../errors.ts";
-import { deadlinePassed } from "../failure.ts";
+import { deadlinePassed } from "../../net/index.ts";
 import type { Waiting } from "../transport.ts";
 
 /** `block`: sleeps, for a thread of its own. `poll`: never blocks the event loop. */

@@ -5,7 +5,6 @@
  * is like the last.
  */
 import { LockstepError } from "../../errors.ts";
-import { disseminationBarrier } from "../dissemination.ts";
 import {
   checkRank,
   deadlinePassed,
@@ -14,7 +13,8 @@ import {
   peerLost,
   protocolError,
   reportOf,
-} from "../failure.ts";
+} from "../../net/index.ts";
+import { disseminationBarrier } from "../dissemination.ts";
 import { Inbox } from "../inbox.ts";
 import { eachAlone, MessageSubgroup, SubgroupCounter } from "../subgroup.ts";
 import type { BarrierOptions, MessageOptions, Transport, Waiting } from "../transport.ts";

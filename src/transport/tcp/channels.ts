@@ -2,8 +2,9 @@
  * What one peer sends us, by channel and number: matched with receives whatever stream it comes on.
  * No socket here.
  */
+
+import type { Frame } from "../../net/index.ts";
 import type { Posted } from "../inbox.ts";
-import type { Frame } from "./frame.ts";
 import { EAGER_BYTES } from "./stripes.ts";
 
 /** What may come before its receiver; then the stream is read no further. */

@@ -1,8 +1,7 @@
 /** How a rank meets its peers: it dials each for what it is to receive, and lets each in for what it is to send. */
-import { deadlinePassed, type Fate } from "../failure.ts";
-import { parseAddress } from "./address.ts";
-import { dialPeer } from "./dial.ts";
-import type { Admit, TcpListener } from "./listener.ts";
+
+import type { Admit, TcpListener } from "../../net/index.ts";
+import { deadlinePassed, dialPeer, type Fate, parseAddress } from "../../net/index.ts";
 import type { Peer } from "./peer.ts";
 import { withResolvers } from "./resolvers.ts";
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { FRAME, type Frame } from "./frame.ts";
-import type { Link, LinkHandler } from "./link.ts";
+import { FRAME, type Frame } from "../../net/frame.ts";
+import type { Link, LinkHandler } from "../../net/link.ts";
 import { Peer } from "./peer.ts";
 
 /** A stream whose other end is the test. */

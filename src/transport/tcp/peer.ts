@@ -2,10 +2,11 @@
  * What a rank holds for one other: streams both ways, messages under way, and when it was last
  * heard.
  */
+
+import type { Link, LinkHandler } from "../../net/index.ts";
+import { FRAME, type Frame } from "../../net/index.ts";
 import type { Posted } from "../inbox.ts";
 import { Channels } from "./channels.ts";
-import { FRAME, type Frame } from "./frame.ts";
-import type { Link, LinkHandler } from "./link.ts";
 import { EAGER_BYTES, PIECE_BYTES, PieceOrder, stripeOf } from "./stripes.ts";
 
 /** Small messages are copied into the socket's queue up to here; then they wait. */

@@ -1,5 +1,5 @@
 /** How a message is cut into pieces and laid on streams. Both ends know it, so what comes otherwise is a mistake. */
-import { FRAME, type Frame, JOINED_BYTES } from "./frame.ts";
+import { FRAME, type Frame, JOINED_BYTES } from "../../net/index.ts";
 
 /** Messages up to this length are copied and sent at once; longer ones when their receiver is there. */
 export const EAGER_BYTES = JOINED_BYTES;

@@ -3,17 +3,19 @@
  * listener outlives it.
  */
 import { LockstepError } from "../../errors.ts";
-import { disseminationBarrier } from "../dissemination.ts";
+import type { TcpListener } from "../../net/index.ts";
 import {
   checkRank,
   deadlinePassed,
   errorOf,
   Fate,
+  FRAME,
   peerLost,
   protocolError,
   readReport,
   reportOf,
-} from "../failure.ts";
+} from "../../net/index.ts";
+import { disseminationBarrier } from "../dissemination.ts";
 import { eachAlone, MessageSubgroup, SubgroupCounter } from "../subgroup.ts";
 import {
   type BarrierOptions,
@@ -24,8 +26,6 @@ import {
   type Waiting,
   type WaitOptions,
 } from "../transport.ts";
-import { FRAME } from "./frame.ts";
-import type { TcpListener } from "./listener.ts";
 import { admissions, dialAll, type Meeting } from "./meet.ts";
 import { Peer, type PeerEvents } from "./peer.ts";
 

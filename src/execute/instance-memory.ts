@@ -1,0 +1,151 @@
+/**
+ * The memory of an instance, by name: allocated here, kept from program to program and from group
+ * to group, and closed here. Groups only borrow what their collectives work on.
+ */
+import type { Group, GroupBuffer } from "../collectives/index.ts";
+import type { Device, DeviceBuffer, HostBuffer } from "../engine/index.ts";
+import { assert } from "../errors.ts";
+import type { BufferSpec } from "../program/index.ts";
+
+/** One copy moves at most so many bytes, because not every system can make larger views. */
+const COPY_BYTES = 2 ** 30;
+
+export class InstanceMemory {
+  readonly #device: Device;
+  readonly #buffers = new Map<string, DeviceBuffer>();
+  /** What collectives work on, as the group of all ranks sees it. */
+  readonly #registered = new Map<string, GroupBuffer>();
+  /** The same memory as groups of some of the ranks see it: by group and name. */
+  readonly #lent = new Map<string, GroupBuffer>();
+
+  /** The ranks of the program's groups, by name. */
+  readonly #ranks = new Map<string, readonly number[]>();
+
+  constructor(device: Device) {
+    this.#device = device;
+  }
+
+  /** This rank's buffer, or that of another rank of its node. */
+  buffer(name: string, rank?: number): DeviceBuffer {
+    if (rank !== undefined) return this.shared(name).of(rank);
+    const buffer = this.#buffers.get(name);
+    assert(buffer !== undefined, `the program has a buffer "${name}"`);
+    return buffer;
+  }
+
+  host(name: string, rank?: number): HostBuffer {
+    const buffer = this.buffer(name, rank);
+    assert(isHost(buffer), `the program has the buffer "${name}" in host memory`);
+    return buffer;
+  }
+
+  /** A buffer as collectives of all ranks see it. */
+  shared(name: string): GroupBuffer {
+    const buffer = this.#registered.get(name);
+    assert(buffer !== undefined, `the program shares the buffer "${name}"`);
+    return buffer;
+  }
+
+  /** The ranks of a group of the program. */
+  addGroup(name: string, ranks: readonly number[]): void {
+    this.#ranks.set(name, ranks);
+  }
+
+  /** A buffer as collectives of some of the ranks see it. */
+  lent(name: string, of: string, all: Group, group: Group): GroupBuffer {
+    const buffer = this.shared(name);
+    const key = `${of} ${name}`;
+    const known = this.#lent.get(key);
+    if (known?.own === buffer.own) return known;
+    const node = all.transport.nodes.find((ranks) => ranks.includes(all.rank)) ?? [];
+    const ranks = this.#ranks.get(of) ?? [];
+    const isInPlace = ranks.every((rank) => node.includes(rank));
+    const peers = isInPlace ? ranks.map((rank) => buffer.of(rank)) : [];
+    const lent = group.borrow(buffer.own, peers);
+    this.#lent.set(key, lent);
+    return lent;
+  }
+
+  /**
+   * Makes room for a private buffer. It keeps what it holds, unless it has to grow: then it starts
+   * as zeros.
+   */
+  async allocate(name: string, { byteLength, space, parts }: BufferSpec): Promise<void> {
+    const before = this.#buffers.get(name);
+    // What is registered stays so: other ranks may still share it, and all must register the same
+    // buffers later.
+    const isShared = this.#registered.has(name);
+    const isRightSpace = isShared || before?.space === space;
+    if (before !== undefined && isRightSpace && before.byteLength >= byteLength) return;
+    assert(!isShared, `the shared buffer "${name}" is large enough`);
+    // What an older buffer holds is copied whole.
+    const options = before === undefined ? { parts } : {};
+    await this.#replace(name, byteLength, () =>
+      space === "host"
+        ? this.#device.allocateHost(byteLength, options)
+        : this.#device.allocate(byteLength, options),
+    );
+  }
+
+  /**
+   * Makes room for a buffer that collectives of all ranks work on; they come here together. It
+   * keeps what it holds, as in `allocate`.
+   */
+  async share(name: string, { byteLength, parts }: BufferSpec, all: Group): Promise<void> {
+    // Where ranks' lengths differ they must not decide by them whether to register together.
+    if (this.#registered.get(name)?.byteLength === byteLength) return;
+    const before = this.#buffers.get(name);
+    const isKept = before?.byteLength === byteLength && isHost(before) && all.canRegister(before);
+    const own = isKept
+      ? before
+      : await this.#replace(
+          name,
+          byteLength,
+          () => all.newMemory(byteLength, before === undefined ? parts : undefined),
+          all,
+        );
+    this.#registered.set(name, await all.register(own));
+  }
+
+  /** Takes back from the group of all ranks what it has borrowed. Nothing is shared afterwards. */
+  release(all: Group): void {
+    for (const buffer of this.#registered.values()) all.release(buffer);
+    this.#registered.clear();
+    this.#lent.clear();
+  }
+
+  close(): void {
+    for (const buffer of this.#buffers.values()) buffer.close();
+    this.#buffers.clear();
+  }
+
+  async #replace<B extends DeviceBuffer>(
+    name: string,
+    byteLength: number,
+    allocate: () => B,
+    all?: Group,
+  ): Promise<B> {
+    const before = this.#buffers.get(name);
+    const registered = this.#registered.get(name);
+    const buffer = allocate();
+    if (before !== undefined && before.byteLength >= byteLength) {
+      await this.#copy(before, buffer, byteLength);
+    }
+    this.#buffers.set(name, buffer);
+    this.#registered.delete(name);
+    if (registered !== undefined) all?.release(registered);
+    before?.close();
+    return buffer;
+  }
+
+  async #copy(from: DeviceBuffer, to: DeviceBuffer, byteLength: number): Promise<void> {
+    for (let at = 0; at < byteLength; at += COPY_BYTES) {
+      const type = { dtype: "uint8", shape: [Math.min(COPY_BYTES, byteLength - at)] } as const;
+      await this.#device.copy(from.tensor(type, at), to.tensor(type, at));
+    }
+  }
+}
+
+function isHost(buffer: DeviceBuffer): buffer is HostBuffer {
+  return buffer.space === "host";
+}

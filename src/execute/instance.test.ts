@@ -1,0 +1,71 @@
+import assert from "node:assert/strict";
+import { after, describe, test } from "node:test";
+import { createOrtEngine, createReferenceEngine } from "../engine/index.ts";
+import { add } from "../functional/index.ts";
+import type { Graph } from "../graph/index.ts";
+import { newBuilder } from "../ops/index.ts";
+import { ProgramBuilder, type RunStage, type TensorRef } from "../program/program.ts";
+import { instantiate } from "./instance.ts";
+
+const devices = [createOrtEngine({ threads: 1 }), createReferenceEngine()];
+after(() => Promise.all(devices.map((device) => device.close())));
+
+const type = { dtype: "float32", shape: [4] } as const;
+const x: TensorRef = { buffer: "x", byteOffset: 16, type };
+const y: TensorRef = { buffer: "y", byteOffset: 0, type };
+
+function adding(amount: number): Graph {
+  const builder = newBuilder("adding");
+  return builder.build([add(builder.input("x", type), amount)]);
+}
+
+function program(amount: number, space: "device" | "host", byteLength = 64): ProgramBuilder {
+  const made = new ProgramBuilder();
+  made.buffer("x", byteLength, space);
+  made.buffer("y", 64);
+  made.graph("adding", 1, () => adding(amount));
+  return made;
+}
+
+const stage: RunStage = {
+  name: "adding",
+  runs: [{ graph: "adding", inputs: { x }, outputs: { [adding(1).outputs[0] as string]: y } }],
+  mode: "ordered",
+};
+
+for (const device of devices) {
+  describe(`an instance on ${device.name}`, () => {
+    test("takes the new graph of a name that the program before had, too", async () => {
+      const instance = await instantiate(device, program(1, "device"));
+      await instance.run(stage);
+      assert.deepEqual(await instance.read(y), [1, 1, 1, 1]);
+      await instance.load(program(2, "device"));
+      await instance.run(stage);
+      assert.deepEqual(await instance.read(y), [2, 2, 2, 2]);
+      instance.close();
+    });
+
+    test("keeps what a buffer holds when it moves between spaces, and zeros what grows", async () => {
+      const instance = await instantiate(device, program(1, "device"));
+      instance.write(x, [1, 2, 3, 4]);
+      for (const space of ["host", "device", "host"] as const) {
+        await instance.load(program(1, space));
+        assert.deepEqual(await instance.read(x), [1, 2, 3, 4]);
+        await instance.run(stage);
+        assert.deepEqual(await instance.read(y), [2, 3, 4, 5]);
+      }
+      assert.deepEqual([...instance.hostTensor(x).bytes.subarray(0, 4)], [0, 0, 128, 63]);
+      await instance.load(program(1, "host", 128));
+      assert.deepEqual(await instance.read(x), [0, 0, 0, 0]);
+      instance.close();
+    });
+
+    test("gives the bytes of host buffers only", async () => {
+      const instance = await instantiate(device, program(1, "device"));
+      assert.throws(() => instance.hostTensor(x), /has the buffer "x" in host memory/);
+      assert.throws(() => instance.host("x"), /has the buffer "x" in host memory/);
+      instance.close();
+      assert.throws(() => instance.host("x"), /has a buffer "x"/);
+    });
+  });
+}

@@ -1,0 +1,291 @@
+/**
+ * A program with memory and a device: the only place where its stages run. An instance owns its
+ * memory for its whole life. Groups live for one generation: `attach` lets the collectives of a
+ * program work on that memory with the ranks of one, `detach` takes it back, and what it holds
+ * (weights, slots) goes on with the next.
+ */
+
+import type { Group, Prepared } from "../collectives/index.ts";
+import type {
+  Binding,
+  Device,
+  DeviceTensor,
+  Executable,
+  HostBuffer,
+  HostTensor,
+} from "../engine/index.ts";
+import { assert } from "../errors.ts";
+import {
+  type BufferPlace,
+  COMPUTE,
+  type CollectiveStage,
+  type Program,
+  type Run,
+  type RunStage,
+  type Stage,
+  type Task,
+  type TaskStage,
+  type TensorRef,
+} from "../program/index.ts";
+import { tensorFrom, toNumbers } from "../tensor/index.ts";
+import { executeTasks } from "./execute.ts";
+import { InstanceMemory } from "./instance-memory.ts";
+import { inLanes } from "./lanes.ts";
+
+export interface StageOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Called for each task that computes, to measure what a rank computes for itself. */
+  readonly around?: (body: () => Promise<void>) => Promise<void>;
+}
+
+/**
+ * Allocates all buffers and compiles all graphs. `group` are all ranks, for programs with
+ * collectives. Throws ENGINE_FAILED; nothing is left behind then.
+ */
+export async function instantiate(
+  device: Device,
+  program: Program,
+  group?: Group,
+): Promise<Instance> {
+  const instance = new Instance(device);
+  try {
+    await instance.attach(program, group);
+    return instance;
+  } catch (error) {
+    instance.close();
+    throw error;
+  }
+}
+
+export class Instance {
+  readonly device: Device;
+  /** All ranks. */
+  #all: Group | undefined;
+  /** The groups of the program, by name. */
+  readonly #groups = new Map<string, Group>();
+  readonly #memory: InstanceMemory;
+  readonly #executables = new Map<string, Executable>();
+  readonly #tensors = new Map<string, DeviceTensor>();
+  readonly #bindings = new Map<RunStage, readonly Binding[]>();
+  readonly #prepared = new Map<CollectiveStage, Prepared>();
+
+  /** @internal Use `instantiate`. */
+  constructor(device: Device) {
+    this.device = device;
+    this.#memory = new InstanceMemory(device);
+  }
+
+  /**
+   * Goes on with the ranks of this group, or alone: all ranks attach together, each with its
+   * program. The group is closed after the instance has left it. Memory keeps what it holds, as in
+   * `load`. After a failure the instance is detached.
+   */
+  async attach(program: Program, all?: Group): Promise<void> {
+    assert(this.#all === undefined, "an instance is detached before it is attached to others");
+    this.#all = all;
+    try {
+      await this.load(program);
+    } catch (error) {
+      this.detach();
+      throw error;
+    }
+  }
+
+  /**
+   * Lets go of the groups, even failed ones, between two steps. All memory stays and keeps what it
+   * holds; collectives need a new `attach` first.
+   */
+  detach(): void {
+    this.#forgetBindings();
+    if (this.#all !== undefined) this.#memory.release(this.#all);
+    this.#all = undefined;
+    this.#groups.clear();
+  }
+
+  /**
+   * Makes room for a program, and compiles what is new in it; all attached ranks do it between the
+   * same steps. What a buffer holds is kept by its name, unless it has to grow: then it starts as
+   * zeros.
+   */
+  async load(program: Program): Promise<void> {
+    this.#forgetBindings();
+    await this.#openGroups(program);
+    for (const [name, spec] of program.buffers) {
+      if (program.shared.has(name)) await this.#memory.share(name, spec, this.#others());
+      else await this.#memory.allocate(name, spec);
+    }
+    await this.#compile(program);
+  }
+
+  /**
+   * What is compiled already stays open until all is there: a device compiles equal graphs once.
+   */
+  async #compile({ graphs }: Program): Promise<void> {
+    const compiled = new Map<string, Executable>();
+    try {
+      await inLanes([...graphs], this.device.threads, async ([name, { graph, threads }]) => {
+        const options = threads === "all" ? {} : { threads };
+        compiled.set(name, await this.device.compile(graph, options));
+      });
+    } catch (error) {
+      for (const executable of compiled.values()) executable.close();
+      throw error;
+    }
+    for (const executable of this.#executables.values()) executable.close();
+    this.#executables.clear();
+    for (const [name, executable] of compiled) this.#executables.set(name, executable);
+  }
+
+  tensor(ref: TensorRef): DeviceTensor {
+    const { buffer, rank, byteOffset, type } = ref;
+    const key = `${buffer}:${rank ?? ""}:${byteOffset}:${type.dtype}:${type.shape.join("x")}`;
+    let tensor = this.#tensors.get(key);
+    if (tensor === undefined) {
+      tensor = this.#memory.buffer(buffer, rank).tensor(type, byteOffset);
+      this.#tensors.set(key, tensor);
+    }
+    return tensor;
+  }
+
+  /** A tensor in a buffer that the program has in host memory. */
+  hostTensor(ref: TensorRef): HostTensor {
+    const tensor = this.tensor(ref);
+    assert(isHostTensor(tensor), `the program has the buffer "${ref.buffer}" in host memory`);
+    return tensor;
+  }
+
+  /** Writes a tensor of either space. */
+  write(ref: TensorRef, values: readonly number[]): void {
+    const { dtype, shape } = ref.type;
+    this.device.upload(this.tensor(ref), tensorFrom(dtype, shape, values).bytes);
+  }
+
+  /** What a tensor of either space holds. */
+  async read(ref: TensorRef): Promise<number[]> {
+    return toNumbers(await this.device.download(this.tensor(ref)));
+  }
+
+  /**
+   * A buffer that the program has in host memory: this rank's, or that of another rank of its
+   * machine.
+   */
+  host(name: string, rank?: number): HostBuffer {
+    return this.#memory.host(name, rank);
+  }
+
+  /** Runs a stage to its end. After a failure no run of it is under way. */
+  async run(stage: Stage, options: StageOptions = {}): Promise<void> {
+    if (stage.mode === "collective") return this.#collective(stage);
+    if (stage.mode === "tasks") return this.#tasks(stage, options);
+    const { signal } = options;
+    const bindings = this.#bind(stage);
+    if (stage.mode === "small") {
+      for (const binding of bindings) binding.runSync();
+      return;
+    }
+    const runOptions = signal === undefined ? {} : { signal };
+    const lanes = stage.mode === "parallel" ? this.device.threads : 1;
+    await inLanes(bindings, lanes, (binding) => binding.run(runOptions));
+  }
+
+  /** Closes graphs and memory, but no group. */
+  close(): void {
+    this.detach();
+    for (const executable of this.#executables.values()) executable.close();
+    this.#executables.clear();
+    this.#memory.close();
+  }
+
+  /**
+   * A failure ends the whole group: what waits for a peer would use memory that may be gone then.
+   */
+  async #tasks({ tasks }: TaskStage, options: StageOptions): Promise<void> {
+    const { signal, around = (body) => body() } = options;
+    const run = async ({ lane, work }: Task, ended: AbortSignal) => {
+      const body = async () => {
+        for (const stage of work) await this.run(stage, options);
+      };
+      const abort = () => this.#all?.transport.abort(ended.reason);
+      ended.addEventListener("abort", abort, { once: true });
+      try {
+        await (lane === COMPUTE ? around(body) : body());
+      } finally {
+        ended.removeEventListener("abort", abort);
+      }
+    };
+    try {
+      await executeTasks(tasks, run, { signal });
+    } catch (error) {
+      this.#all?.transport.abort(error);
+      throw error;
+    }
+  }
+
+  /** Opens what is new among a program's groups of ranks. All ranks do it in the same order. */
+  async #openGroups({ groups }: Program): Promise<void> {
+    for (const [name, ranks] of groups) {
+      const all = this.#others();
+      if (this.#groups.has(name)) continue;
+      this.#groups.set(name, ranks.length === all.size ? all : await all.subgroup(ranks));
+      this.#memory.addGroup(name, ranks);
+    }
+  }
+
+  /** All ranks. */
+  #others(): Group {
+    assert(this.#all !== undefined, "a program with other ranks is attached to them");
+    return this.#all;
+  }
+
+  #forgetBindings(): void {
+    for (const bindings of this.#bindings.values()) {
+      for (const binding of bindings) binding.close();
+    }
+    this.#bindings.clear();
+    this.#prepared.clear();
+    this.#tensors.clear();
+  }
+
+  /** Prepared when it is first run: all ranks come to it in one order. */
+  async #collective(stage: CollectiveStage): Promise<void> {
+    const { group: name, call, data, into } = stage;
+    const group = this.#groups.get(name);
+    assert(group !== undefined, `the program has a group "${name}"`);
+    if (call.kind === "barrier") return group.barrier();
+    let prepared = this.#prepared.get(stage);
+    if (prepared === undefined) {
+      assert(data !== undefined, `"${stage.name}" says where its data lie`);
+      const all = this.#others();
+      const seenBy = ({ buffer }: BufferPlace) =>
+        group === all ? this.#memory.shared(buffer) : this.#memory.lent(buffer, name, all, group);
+      const target = into && { into: seenBy(into), intoByteOffset: into.byteOffset };
+      const source = { data: seenBy(data), byteOffset: data.byteOffset };
+      prepared = group.prepare(call, { ...source, ...target });
+      this.#prepared.set(stage, prepared);
+    }
+    await prepared.run();
+  }
+
+  #bind(stage: RunStage): readonly Binding[] {
+    let bindings = this.#bindings.get(stage);
+    if (bindings === undefined) {
+      bindings = stage.runs.map((run) => this.#bindRun(run));
+      this.#bindings.set(stage, bindings);
+    }
+    return bindings;
+  }
+
+  #bindRun({ graph, inputs, outputs }: Run): Binding {
+    const executable = this.#executables.get(graph);
+    assert(executable !== undefined, `the program has a graph "${graph}"`);
+    return executable.bind({ inputs: this.#tensorsOf(inputs), outputs: this.#tensorsOf(outputs) });
+  }
+
+  #tensorsOf(refs: Readonly<Record<string, TensorRef>>): Record<string, DeviceTensor> {
+    return Object.fromEntries(Object.entries(refs).map(([name, ref]) => [name, this.tensor(ref)]));
+  }
+}
+
+function isHostTensor(tensor: DeviceTensor): tensor is HostTensor {
+  return tensor.buffer.space === "host";
+}

@@ -1,0 +1,23 @@
+export { type Address, formatAddress, parseAddress } from "./address.ts";
+export { dialPeer } from "./dial.ts";
+export {
+  checkRank,
+  deadlinePassed,
+  errorOf,
+  Fate,
+  peerLost,
+  protocolError,
+  readReport,
+  reportOf,
+} from "./failure.ts";
+export { FRAME, type Frame, JOINED_BYTES } from "./frame.ts";
+export { checkToken } from "./handshake.ts";
+export { type DialLineOptions, dialLine, Line, type LineHandler, serveLines } from "./line.ts";
+export { type Link, type LinkHandler } from "./link.ts";
+export {
+  type Admit,
+  type ListenOptions,
+  listenTcp,
+  type PortRange,
+  type TcpListener,
+} from "./listener.ts";

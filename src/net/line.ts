@@ -1,0 +1,164 @@
+/**
+ * A line between two programs that share a token: short messages of JSON, in order, beside the streams of a group. Both
+ * ends are bounded: a message has a largest size, and an end that is silent or does not read is gone.
+ */
+import { LockstepError } from "../errors.ts";
+import { parseAddress } from "./address.ts";
+import { dialPeer } from "./dial.ts";
+import { FRAME, type Frame } from "./frame.ts";
+import { checkToken } from "./handshake.ts";
+import type { Link } from "./link.ts";
+import type { TcpListener } from "./listener.ts";
+
+/** Of a message, as text in UTF-8. */
+const MAX_LINE_BYTES = 2 ** 20;
+/** What may wait to be sent to an end that reads slowly. */
+const MAX_BACKLOG_BYTES = 2 ** 24;
+const PING_MS = 1000;
+const SILENCE_MS = 10_000;
+const GROUP = "lockstep line 1";
+
+export interface LineHandler {
+  /** Parsed, and not checked any further. */
+  message(value: unknown): void;
+  /** Called once. Why the other end is gone, as in "its connection was closed". */
+  closed(why: string): void;
+}
+
+export class Line {
+  readonly #link: Link;
+  readonly #timer: NodeJS.Timeout;
+  #handler: LineHandler | undefined;
+  #heardAt = performance.now();
+  #buffer = new Uint8Array(0);
+  #end: string | undefined;
+
+  /** @internal Use `dialLine` or `serveLines`. */
+  constructor(link: Link) {
+    this.#link = link;
+    this.#timer = setInterval(() => this.#tick(), PING_MS).unref();
+    link.handler = {
+      destination: (frame) => this.#destination(frame),
+      frame: (frame) => this.#frame(frame),
+      closed: (why) => this.#gone(why),
+    };
+  }
+
+  /** Who hears of messages; to be set in the turn in which the line was got. */
+  set handler(handler: LineHandler) {
+    this.#handler = handler;
+    if (this.#end !== undefined) handler.closed(this.#end);
+  }
+
+  send(value: unknown): void {
+    if (this.#end !== undefined) return;
+    const bytes = Buffer.from(JSON.stringify(value));
+    const { byteLength } = bytes;
+    if (byteLength > MAX_LINE_BYTES)
+      return this.#fail(`a message of ${byteLength} bytes is too long`);
+    this.#link.write({ type: FRAME.message }, bytes);
+  }
+
+  /** Sends what waits, then closes. The handler hears of it. */
+  close(): void {
+    if (this.#end !== undefined) return;
+    this.#link.end();
+    this.#gone("it was closed here");
+  }
+
+  #tick(): void {
+    if (performance.now() - this.#heardAt > SILENCE_MS) this.#fail("it was silent for 10 s");
+    else if (this.#link.backlog > MAX_BACKLOG_BYTES) this.#fail("it does not read");
+    else this.#link.write({ type: FRAME.ping });
+  }
+
+  #destination({ length, total, offset }: Frame): Uint8Array | string {
+    if (length !== total || offset !== 0 || total > MAX_LINE_BYTES) {
+      return "it sent a message that is too long";
+    }
+    this.#buffer = new Uint8Array(length);
+    return this.#buffer;
+  }
+
+  #frame({ type }: Frame): void {
+    this.#heardAt = performance.now();
+    if (this.#end !== undefined || type === FRAME.ping) return;
+    if (type !== FRAME.message) return this.#fail("it sent a frame out of turn");
+    let value: unknown;
+    try {
+      value = JSON.parse(Buffer.from(this.#buffer).toString());
+    } catch {
+      return this.#fail("it sent a message that is not JSON");
+    }
+    this.#handler?.message(value);
+  }
+
+  #fail(why: string): void {
+    this.#gone(why);
+    this.#link.destroy();
+  }
+
+  #gone(why: string): void {
+    if (this.#end !== undefined) return;
+    this.#end = why;
+    clearInterval(this.#timer);
+    this.#handler?.closed(why);
+  }
+}
+
+export interface DialLineOptions {
+  /** host:port */
+  readonly address: string;
+  readonly token: string;
+  /** Encrypts; the other end must do so too. False unless told. */
+  readonly tls?: boolean;
+  readonly deadlineMs: number;
+  readonly signal: AbortSignal;
+}
+
+/** Dials until the other end is there. Rejects with UNAUTHORIZED, PROTOCOL, ADDRESS, DEADLINE, or the signal's reason. */
+export async function dialLine(options: DialLineOptions): Promise<Line> {
+  const { address, token, tls = false, deadlineMs, signal } = options;
+  const hello = { group: GROUP, generation: 0, size: 1, from: 0, to: 0, stream: 0 };
+  const place = parseAddress(address);
+  checkToken(token);
+  try {
+    return await new Promise<Line>((resolve, reject) => {
+      const welcomed = (link: Link) => resolve(new Line(link));
+      dialPeer({ address: place, token, tls, hello, deadlineMs, signal, welcomed }).catch(reject);
+    });
+  } catch (error) {
+    throw error instanceof LockstepError ? inWords(error, options) : error;
+  }
+}
+
+/** The dialer speaks of ranks; there are none here. */
+function inWords(error: LockstepError, options: DialLineOptions): LockstepError {
+  const { address, deadlineMs } = options;
+  const { code, message } = error;
+  const fields = { address };
+  switch (code) {
+    case "UNAUTHORIZED":
+      return new LockstepError(code, `${address} has another token.`, {
+        hint: "Give the same token on both sides.",
+        fields,
+      });
+    case "DEADLINE":
+      return new LockstepError(code, `${address} cannot be reached within ${deadlineMs} ms.`, {
+        fields,
+      });
+    case "PROTOCOL":
+      return new LockstepError(code, message.replace(/^Rank 0/, address), { fields });
+    default:
+      return new LockstepError(code, message, { fields });
+  }
+}
+
+/** Lines that have proved that they know the token; the result ends that. */
+export function serveLines(listener: TcpListener, onLine: (line: Line) => void): () => void {
+  return listener.serve(GROUP, 0, (_, link) => {
+    const line = new Line(link);
+    onLine(line);
+    return undefined;
+  });
+}

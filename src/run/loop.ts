@@ -1,0 +1,254 @@
+/**
+ * A run from start to end: opens the data, steps, validates, saves, reports. It decides nothing about how a step
+ * is computed (`step.ts`) and shows nothing itself: what happens goes to an event sink.
+ */
+import { positionsOfStep, sampleOrder } from "../data/index.ts";
+import { LockstepError } from "../errors.ts";
+import type { EventSink, Report, RunEvent } from "../telemetry/index.ts";
+import type { FillBatch } from "../train/index.ts";
+import { checkIdentity, readCheckpointHead } from "./checkpoint.ts";
+import { exportModel } from "./export.ts";
+import { finish } from "./finish.ts";
+import { checkBeginning, FILES, isFinished } from "./folder.ts";
+import { statedIdentity } from "./identity.ts";
+import { collect, keepLastGood, save, saveOrTell } from "./keep.ts";
+import { type FolderLock, lockFolder } from "./lock.ts";
+import { settleMicroBatches } from "./micro-batches.ts";
+import type { Run } from "./run.ts";
+import {
+  announce,
+  closeSession,
+  isLeader,
+  openSession,
+  type Session,
+  type SessionOptions,
+  secondsOf,
+  type TrainOptions,
+  tokensPerSample,
+} from "./session.ts";
+import type { Validated } from "./validation.ts";
+
+export type TrainResult =
+  | { readonly outcome: "finished"; readonly report: Report }
+  /** By its signal; the folder holds what is needed to go on. */
+  | { readonly outcome: "stopped" }
+  /** As one of several workers that does not lead: all files are the leader's. */
+  | { readonly outcome: "followed" }
+  /** All steps were done before. */
+  | { readonly outcome: "complete" };
+
+/** Throws what its parts throw; whatever was committed before is in the folder then. */
+export async function train(run: Run, given: TrainOptions): Promise<TrainResult> {
+  const options = stoppingTogether(given);
+  const { folder, asked } = options;
+  let lock: FolderLock | undefined;
+  try {
+    lock = isLeader(options) ? await lockFolder(folder, { signal: asked }) : undefined;
+    const session = await begin(run, options);
+    if (session === "complete") return { outcome: "complete" };
+    try {
+      return await runSession(session);
+    } finally {
+      await closeSession(session);
+    }
+  } catch (error) {
+    if (!(error instanceof NotBegun)) throw error;
+    const { steps } = run;
+    options.onEvent({ type: "stopped", step: 0, steps, out: folder.path, files: [] });
+    return { outcome: "stopped" };
+  } finally {
+    lock?.release();
+  }
+}
+
+/** Thrown where a stop was asked for before the first step. */
+class NotBegun extends Error {}
+
+async function begin(given: Run, options: SessionOptions): Promise<Session | "complete"> {
+  const { folder, beginning, asked, onEvent } = options;
+  try {
+    if (isLeader(options)) checkBeginning(folder, beginning);
+    const head = beginning === "resume" ? await readCheckpointHead(folder) : undefined;
+    const run = settleMicroBatches(given, head?.identity["microBatches"]);
+    if (head !== undefined) {
+      const { step } = head;
+      if (step > run.steps || (step === run.steps && isFinished(folder))) {
+        onEvent({ type: "complete", step, steps: run.steps, out: folder.path });
+        return "complete";
+      }
+      // What the run file and the command line say is known before any data is read.
+      checkIdentity(folder, head, statedIdentity(run), options.changes);
+    }
+    return await openSession(run, options, head);
+  } catch (error) {
+    // Of several workers that stop before all have met, those that wait miss the others.
+    const isConsequence =
+      error instanceof LockstepError && /^(PEER_LOST|ABORTED)$/.test(error.code);
+    if (asked.aborted && (isStop(error, asked) || isConsequence)) throw new NotBegun();
+    throw error;
+  }
+}
+
+async function runSession(session: Session): Promise<TrainResult> {
+  const last = { trainLoss: session.before.trainLoss };
+  try {
+    if (session.leads) announce(session);
+    const validationLoss = await runSteps(session, last);
+    const seconds = secondsOf(session);
+    if (!session.leads) {
+      await collect(session);
+      return { outcome: "followed" };
+    }
+    await save(session, last.trainLoss);
+    const report = await finish(session, { trainLoss: last.trainLoss, validationLoss, seconds });
+    return { outcome: "finished", report };
+  } catch (error) {
+    if (!session.leads) {
+      if (!isStop(error, session.options.signal)) throw error;
+      await collect(session);
+      return { outcome: "followed" };
+    }
+    if (!isStop(error, session.options.signal)) {
+      await keepLastGood(session, last.trainLoss, error);
+      throw error;
+    }
+    await stop(session, last.trainLoss);
+    return { outcome: "stopped" };
+  }
+}
+
+/** Several workers stop after the same step: a wish to stop travels with the gradients. */
+function stoppingTogether(options: TrainOptions): SessionOptions {
+  const { ranks, signal: asked } = options;
+  const nothing = () => undefined;
+  if (ranks === undefined) return { ...options, asked, stopNow: nothing, goOnAlone: nothing };
+  const together = new AbortController();
+  const stopNow = () => together.abort(new Error("A stop was asked for."));
+  return {
+    ...options,
+    signal: together.signal,
+    asked,
+    stopNow,
+    goOnAlone: () => {
+      if (asked.aborted) stopNow();
+      else asked.addEventListener("abort", stopNow, { once: true });
+    },
+  };
+}
+
+function isStop(error: unknown, signal: AbortSignal): boolean {
+  return signal.aborted && error === signal.reason;
+}
+
+/** Returns the validation loss after the last step. Throws the signal's reason when a stop is asked for. */
+async function runSteps(
+  session: Session,
+  last: { trainLoss: number },
+): Promise<number | undefined> {
+  const { run, options, data, trainer, validation } = session;
+  const { signal } = options;
+  const tell: EventSink = session.leads ? options.onEvent : () => undefined;
+  const order = sampleOrder(data.train.length, run.seed);
+  const measure = stopwatch(session);
+  let validationLoss: number | undefined;
+  for (let step = trainer.steps; step < run.steps; step++) {
+    signal.throwIfAborted();
+    const positions = positionsOfStep(step, run.batch);
+    const own = trainer.ownPositions(positions);
+    const indices = own.flatMap(({ start, end }) => order.indices(start, end));
+    const fill: FillBatch = (into) => data.train.read(indices, into);
+    const stop = options.asked.aborted;
+    const result = await trainer.step({ positions, fill, stop });
+    const { loss, gradientNorm, learningRate } = result;
+    if (result.stop) options.stopNow();
+    last.trainLoss = loss;
+    const [done, steps] = [step + 1, run.steps];
+    tell({
+      type: "step",
+      step: done,
+      steps,
+      loss,
+      gradientNorm,
+      learningRate,
+      ...measure(done),
+    });
+    if (result.isEmpty) tell({ type: "notice", text: nothingCounts(done) });
+    if (result.shared !== undefined) tell({ type: "shared", step: done, reason: result.shared });
+    if (validation !== undefined && done % run.evaluate.every === 0 && done < steps) {
+      const validated = await validation.run(options.asked);
+      if (validated !== undefined) tell(evaluated(done, validated));
+    }
+    if (done % run.checkpointEvery === 0 && done < steps) {
+      await (session.leads ? saveOrTell(session, loss) : collect(session));
+    }
+    measure.restart();
+  }
+  if (validation !== undefined) {
+    const validated = await validation.run(options.asked);
+    if (session.leads) options.goOnAlone();
+    signal.throwIfAborted();
+    if (validated !== undefined) tell(evaluated(run.steps, validated));
+    validationLoss = validated?.loss;
+  }
+  if (session.leads) options.goOnAlone();
+  return validationLoss;
+}
+
+function nothingCounts(step: number): string {
+  return `Step ${step}: no label of the batch counts for the loss, so the step changed nothing.`;
+}
+
+function evaluated(step: number, { loss, measures }: Validated): RunEvent {
+  if (loss === undefined) {
+    const text = `Step ${step}: no label of the held-out samples counts, so there is no validation loss.`;
+    return { type: "notice", text };
+  }
+  const others = Object.keys(measures).length === 0 ? {} : { measures };
+  return { type: "evaluated", step, loss, ...others };
+}
+
+interface Speed {
+  readonly samplesPerSecond: number;
+  readonly tokensPerSecond: number | undefined;
+  readonly secondsLeft: number;
+}
+
+/** Measures steps alone; the time left also counts validation and checkpoints so far. */
+function stopwatch({ run, options, model, data, trainer }: Session): {
+  (done: number): Speed;
+  restart(): void;
+} {
+  const { now } = options;
+  const tokens = tokensPerSample(model, data);
+  const [firstStep, beganMs] = [trainer.steps, now()];
+  let stepMs = beganMs;
+  const measure = (done: number): Speed => {
+    const at = now();
+    const samplesPerSecond = (1000 * run.batch) / Math.max(at - stepMs, 1e-3);
+    return {
+      samplesPerSecond,
+      tokensPerSecond: tokens && samplesPerSecond * tokens,
+      secondsLeft: (((at - beganMs) / (done - firstStep)) * (run.steps - done)) / 1000,
+    };
+  };
+  const restart = () => {
+    stepMs = now();
+  };
+  return Object.assign(measure, { restart });
+}
+
+/** Leaves a folder that can be gone on with, and sampled from. */
+async function stop(session: Session, trainLoss: number): Promise<void> {
+  const { options, run, trainer } = session;
+  const { folder, onEvent } = options;
+  const [step, steps, out] = [trainer.steps, run.steps, folder.path];
+  await save(session, trainLoss);
+  const { files } = await exportModel(session);
+  onEvent({
+    type: "stopped",
+    step,
+    steps,
+    out,
+    files: [...files, FILES.checkpoint, FILES.metrics],
+  });
+}
