@@ -72,6 +72,28 @@ test("what is not understood is refused with operator, node and file", () => {
   refusal(with1(), "ONNX_PARSE", /nothing gives the output "y"/);
 });
 
+test("a name that two values have is refused, in functions, branches and loops too", () => {
+  const says = /^test\.onnx is not a valid ONNX file: two of its values are named "a"\./;
+  const parts = { opset: 17, inputs: { x: [2] }, outputs: ["y"] };
+  const relu = (from: string, to: string) => node("Relu", [from], [to]);
+  const refused = (more: Partial<ModelParts>) =>
+    refusal({ ...parts, nodes: [relu("x", "y")], ...more }, "ONNX_PARSE", says);
+  const last = relu("a", "y");
+  // PyTorch's newer exporter writes such files for parameters that are called as operators are.
+  refused({ weights: { a: floats(1, 2) }, nodes: [node("Tanh", ["x"], ["a"]), last] });
+  refused({ nodes: [relu("x", "a"), node("Tanh", ["x"], ["a"]), last] });
+  refused({ inputs: { a: [2] }, nodes: [relu("a", "a"), last] });
+  refused({ nodes: [node("Split", ["x"], ["a", "a"]), last] });
+  const body = graphOf({ outputs: ["b"], nodes: [relu("x", "a"), relu("a", "a"), relu("a", "b")] });
+  refused({ nodes: [node("Loop", ["", "", "x"], ["y"], { body })] });
+  const twice = { ...shifted(), node: [relu("a", "a"), relu("a", "r")] };
+  refused({ functions: [twice], domains: ["acme"], nodes: [node("acme::Shifted", ["x"], ["y"])] });
+  // Weights that are also inputs, and outputs that are left out, are no such names.
+  const both = { inputs: { x: [2], w: [2] }, weights: { w: floats(1, 2) } };
+  load({ ...parts, ...both, nodes: [node("Mul", ["x", "w"], ["y"])] });
+  load({ ...parts, nodes: [node("Split", ["x"], ["y", ""]), relu("x", "z")] });
+});
+
 test("dims are bound by name, by batch, or by whole shapes", () => {
   const parts: ModelParts = {
     opset: 17,
