@@ -56,6 +56,21 @@ test("csv: words stand for numbers where told; other words are errors with file 
     },
   ));
 
+test("csv: names of columns may hold line breaks and be many", () => {
+  const many = Array.from({ length: 30_000 }, (_, at) => `column ${at}`);
+  const files = {
+    "lines.csv": 'a,"the\r\nwidth",b\r\n1,2,3\r\n',
+    "many.csv": `${many.join(",")},"the\r\nwidth"\n${many.map(() => 0).join(",")},2\n`,
+  };
+  return withFolder(files, async (baseDir) => {
+    const inputs = inputsOf({ "the\r\nwidth": ["float32", [1]] });
+    for (const file of Object.keys(files)) {
+      const read = await readAll(csv(file, { heldOut: 0 }), inputs, baseDir);
+      assert.deepEqual(read["the\r\nwidth"], [2], file);
+    }
+  });
+});
+
 test("csv: a quote that is never closed, files of other columns, and no rows", () =>
   withFolder(
     {

@@ -18,6 +18,10 @@ test("tables that can be read in two ways are refused, with the line", async () 
     ["wide row", "x,y\n1,2\n3,4,000\n", /line 3: 3 cells, but 2 columns/],
     ["narrow row", "x,y\n1,2\n3\n", /line 3: 1 cells, but 2 columns/],
     ["name twice", "x,y,x\n1,2,3\n", /line 1: two columns are named "x"/],
+    ["quote in a name", 'x,y"z\n1,2\n', /line 1: Invalid Opening Quote/],
+    ["open quote in the header", 'x,"y\n1,2\n', /line 1: Quote Not Closed/],
+    ["blank first line", "\nx,y\n1,2\n", /line 1: it is blank/],
+    ["carriage returns after quotes", '"x","y"\r1,2\r', /line 1: lines end with a carriage return/],
     ["carriage returns", "x,y\r1,2\r3,4\r", /line 1: lines end with a carriage return alone/],
     ["UTF-16", Buffer.from("\ufeffx,y\n1,2\n", "utf16le"), /line 1: the text is UTF-16/],
     ["UTF-16 unmarked", Buffer.from("x,y\n1,2\n", "utf16le"), /line 1: the text is not UTF-8/],
@@ -52,10 +56,15 @@ test("a file that is one JSON list is told to be one", () =>
 test("an object with a needed field twice is refused; strings and inner objects that hold its name are not", () =>
   withFolder(
     {
+      "escaped.jsonl": '{"x": 1}\n{"x": 2, "\\u0078" : 3}\n',
       "twice.jsonl": '{"x": 1}\n{"x": 2, "note": "n", "x" : 3}\n',
       "once.jsonl": '{"x": 1, "note": "\\"x\\": 5", "inner": {"x": 7}, "list": ["x"]}\n',
     },
     async (baseDir) => {
+      for (const file of ["twice.jsonl", "escaped.jsonl"]) {
+        const own = await failure(readAll(jsonl(file, { heldOut: 0 }), X, baseDir));
+        assert.match(own.message, /line 2: the object has two fields "x"/, file);
+      }
       const error = await failure(readAll(jsonl("twice.jsonl", { heldOut: 0 }), X, baseDir));
       assert.equal(error.code, "DATA_FORMAT");
       assert.match(error.message, /"twice.jsonl", line 2: the object has two fields "x"/);
