@@ -127,6 +127,7 @@ const LOSSES: Readonly<Record<string, (parts: Parts) => Value>> = {
     f.add(f.crossEntropy(logits, label, ignore), f.mul(sum(f.square(weight)), 0.1)),
   "a constant more": (parts) => f.add(mean(each(parts)), 3),
   "a constant less, sum": (parts) => f.sub(sum(each(parts)), 3),
+  "half of a sum and a constant": (parts) => f.mul(f.sub(sum(each(parts)), 3), 0.5),
   "a mean and a sum": ({ logits, y }) =>
     f.sub(f.mse(logits, y), f.mul(f.l1(logits, y, { reduction: "sum" }), 0.2)),
   "two tasks": ({ logits, label, y, mask }) => {

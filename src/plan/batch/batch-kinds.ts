@@ -9,7 +9,7 @@ import {
   typeOf,
   type Value,
 } from "../../graph/index.ts";
-import { newBuilder } from "../../ops/index.ts";
+import { builderLike } from "../../ops/index.ts";
 import { isFloat, sameShape } from "../../tensor/index.ts";
 import {
   type BatchKindsOptions,
@@ -55,7 +55,7 @@ export class BatchKinds {
     const { part, whole, fields, parameters, statistics } = options;
     this.share = options.share;
     this.#shapes = new BatchShapes(...options.sizes);
-    this.part = newBuilder(part.name);
+    this.part = builderLike(part);
     this.#whole = new WholeGraph(whole);
     this.whole = this.#whole.builder;
     this.#alone = new UnmatchedNodes(this.part, part);
