@@ -39,7 +39,7 @@ export interface Folded {
 }
 
 /** Operations that only move elements. */
-const MOVES =
+export const MOVES =
   /^(expand|view|reshape|unsqueeze|squeeze|permute|transpose|t|slice|select|index|index_select|embedding|repeat|clone|contiguous|alias|to|_to_copy|flatten|unflatten|gather|narrow|getitem|repeat_interleave|unsafe_view|cat)$/;
 /** Those of them that may omit some elements. */
 const PICKS = /^(slice|select|index|index_select|embedding|gather|narrow|getitem|cat)$/;
@@ -60,7 +60,7 @@ export function restoreFolded(context: FoldedContext): Folded {
   const lost = new Set<string>();
   const computed = new Set<string>();
   let open = byModule(context).filter(([initializer, reads]) => {
-    const operation = context.operations[(reads[0] as Read).node];
+    const operation = operationAt(context, (reads[0] as Read).node);
     if (operation === undefined || !COMPUTES.test(stemOf(initializer))) return true;
     return !isOfKnown(context, { initializer, reads, module: operation.module }, computed);
   });
@@ -101,6 +101,16 @@ export function restoreFolded(context: FoldedContext): Folded {
   return { weights, notices, lost: [...left, ...computed] };
 }
 
+/** The operation of a node, or of one that reads its result: nodes that split have no record. */
+function operationAt({ file, operations }: FoldedContext, node: number): Operation | undefined {
+  const { node: nodes } = file.model.graph;
+  const made = nodes[node]?.output ?? [];
+  const next = nodes.findIndex(({ input }) =>
+    input.some((name) => name !== "" && made.includes(name)),
+  );
+  return operations[node] ?? operations[next];
+}
+
 /** Names of buffers that hold no floats, and of statistics, which only normalizations read. */
 const OTHERS = /(_index|_ids|num_batches_tracked|running_mean|running_var)$/;
 
@@ -134,7 +144,7 @@ function byModule({ file, floats, reads, operations }: FoldedContext): [string, 
 }
 
 /** The name without its number: `embedding_2` → `embedding`. */
-function stemOf(name: string): string {
+export function stemOf(name: string): string {
   return name.replace(/_\d+$/, "");
 }
 

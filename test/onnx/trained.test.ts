@@ -129,6 +129,7 @@ for (const name of [
   "early",
   "windows",
   "capped",
+  "copied",
   "recurrent",
 ]) {
   // Of these the file has too little: see below.
@@ -212,6 +213,28 @@ test("folded normalizations are taken as fresh where their shifts are zeros, and
   });
   const some = modelOf("shifted", "new", { trainable: /^(conv3|norm3)/ });
   assert.equal(some.build({ batch: 4, mode: "train" }).parameters.length, 3);
+});
+
+test("a state that was computed from parameters is refused by their names", () => {
+  assert.throws(() => modelOf("state", "new").build({ batch: 4, mode: "train" }), {
+    code: "ONNX_UNSUPPORTED",
+    message: /computed constants from the parameters cell\.weight_ih, .*cell\.bias_hh/,
+  });
+  assert.throws(() => modelOf("spread", "new").build({ batch: 4, mode: "train" }), {
+    code: "ONNX_UNSUPPORTED",
+    message: /computed constants from the parameters bank,/,
+  });
+});
+
+test("what the exporter computed weights from, or dropped, is said before the first step", () => {
+  const notes = (name: string, way: string, loss?: string) =>
+    modelOf(name, way, loss === undefined ? {} : { loss }).build({ batch: 4, mode: "train" }).notes;
+  assert.match(notes("scaled", "old").join("\n"), /computed onnx::Gemm_\d+ from parameters/);
+  assert.match(notes("copied", "old").join("\n"), /again_1\.weight, act_1\.weight: weights of mod/);
+  const unsaid = notes("unsaid", "new-plain", "out").join("\n");
+  assert.match(unsaid, /updates buffers whenever it runs, which its file does not do: average\./);
+  assert.match(unsaid, /dropped the label smoothing of cross_entropy_loss \(0\.1\)/);
+  assert.match(unsaid, /gradients of embedding are not scaled by frequency/);
 });
 
 test("what the older exporter does not record of gradients is said in one line, with a list of parameters too", () => {
