@@ -1,4 +1,4 @@
-/** What a trainer holds, by name: for first values, checkpoints and export. */
+/** The tensors of a trainer by name, for first values, checkpoints and export. */
 import type { Device, DeviceTensor } from "../engine/index.ts";
 import { assert } from "../errors.ts";
 import { type Instance, initialize } from "../execute/index.ts";
@@ -8,20 +8,20 @@ import { type Held, type StepProgram, scalarsOf, type TensorRef } from "../progr
 import { byteLength, type Tensor } from "../tensor/index.ts";
 
 /**
- * By name: places on the device, or what they hold. Slots are named `PARAMETER.SLOT`:
+ * Tensors by name: places on the device, or their values. Slots are named `PARAMETER.SLOT`:
  * `blocks.0.weight.exp_avg`.
  */
 export interface TrainerTensors<T> {
   readonly parameters: Readonly<Record<string, T>>;
   readonly slots: Readonly<Record<string, T>>;
-  /** Running statistics. */
+  /** Tensors that steps replace and no gradient reaches, such as running statistics. */
   readonly states: Readonly<Record<string, T>>;
 }
 
-/** What a trainer's tensors hold. */
+/** The values of a trainer's tensors. */
 export type TrainerState = TrainerTensors<Tensor>;
 
-/** Gives the bytes of a part of a buffer that another rank holds. */
+/** Returns the bytes of a part of a buffer that another rank holds. */
 export type ReadHeld = (part: Held) => Uint8Array;
 
 export function namedTensors(
@@ -39,8 +39,9 @@ export function namedTensors(
 }
 
 /**
- * What all tensors hold: as `Device.download` gives it, or put together out of what the ranks hold
- * that have parts of it, tensor by tensor as it is asked for. Those ranks stand still meanwhile.
+ * Returns the values of all tensors: as `Device.download` gives them, or assembled from the parts
+ * that ranks hold, tensor by tensor as each is asked for. Those ranks must not run a step
+ * meanwhile.
  */
 export async function readState(
   instance: Instance,
@@ -80,7 +81,8 @@ function inParts(
     .filter(({ buffer }) => buffer === ref.buffer)
     .toSorted((a, b) => a.byteOffset - b.byteOffset);
   const view = (from: number, to: number) => instance.host(ref.buffer).view(from, to - from);
-  // This rank's memory is not even read where others hold what lies there: reading takes pages of it.
+  // This rank's copy of a part that others hold is not read, because reading would allocate its
+  // pages.
   const pieces = function* () {
     let at = start;
     for (const part of others) {
@@ -108,7 +110,10 @@ function inParts(
   };
 }
 
-/** Writes a tensor's bytes, but for the parts that other ranks hold: theirs are not touched, and take no memory here. */
+/**
+ * Writes a tensor's bytes except the parts that other ranks hold. Those are not touched, so they
+ * take no memory here.
+ */
 export function writeOwn(
   instance: Instance,
   { held }: StepProgram,
@@ -132,7 +137,7 @@ export function writeOwn(
   write(end);
 }
 
-/** Writes the tensors that are given; each must be one of the trainer's. */
+/** Writes the given tensors; each must be one of the trainer's. */
 export function writeState(
   instance: Instance,
   plan: StepProgram,
@@ -174,7 +179,10 @@ export async function initializeTrainer(
   }
 }
 
-/** One after the other: no rank has room for all of them. Each is read before the next is asked for. */
+/**
+ * Yields the first values one after the other, because no rank has room for all of them. Each must
+ * be used before the next is asked for.
+ */
 export async function* initialTensors(
   engine: Device,
   items: readonly (Model["parameters"][number] | Model["states"][number])[],
@@ -192,7 +200,10 @@ export async function* initialTensors(
   }
 }
 
-/** What the update of a step is given: its number, counted from 1, the factors of its gradients and of its learning rate. */
+/**
+ * Writes what the update of a step needs: its number, counted from 1, and the factors of its
+ * gradients and of its learning rate.
+ */
 export function writeScalars(
   instance: Instance,
   { scalars }: StepProgram,
