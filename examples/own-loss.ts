@@ -1,4 +1,4 @@
-// A user's own loss: the quantile loss, so that a network learns the range in which nine of ten
+// A loss of your own: the quantile loss, so that a network learns the range in which nine of ten
 // values lie. A loss is one number made of sums and means over the batch: also of quotients of them
 // (a mean over a mask), several of them added, and penalties of weights. It is the loss of the
 // whole batch in any number of micro-batches; a loss for which this is impossible is refused before

@@ -1,4 +1,4 @@
-// A user's own model: two towers place people and films in one space, and a small network on top
+// A model of your own: two towers place people and films in one space, and a small network on top
 // predicts the rating.
 import {
   adamw,
