@@ -91,7 +91,7 @@ test("weights that the loss does not reach are not trained, and stay in the othe
       ["w"],
     );
     assert.deepEqual(toNumbers(graph.constants.get("u") as Tensor), toNumbers(someNumbers([3, 5])));
-    assert.match(notes.join(), /not trained, for the loss does not depend on them: u\./);
+    assert.match(notes.join(), /not trained, because the loss does not depend on them: u\./);
   });
 });
 

@@ -332,7 +332,7 @@ test("a list of parameters decides names, frozen ones and ties", async () => {
     });
   refused("old-plain", [...list, { name: "nowhere.weight" }], /in the file: nowhere\.weight\./);
   // The older exporter made a constant of its rows.
-  refused("old", list, /no place in the file: places\.weight\./);
+  refused("old", list, /not in the file: places\.weight\./);
 });
 
 test("notes before the first step say what a file leaves open", () => {

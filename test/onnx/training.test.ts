@@ -130,6 +130,6 @@ test("weights that the exporter renamed are found by the module they come from",
   assert.throws(() => trainable(/absent/), {
     code: "INVALID_OPTION",
     message:
-      /no weight is trained, for none matches \/absent\/\.\n {2}Its weights are: tokens\.weight, /,
+      /no weight is trained, because none matches \/absent\/\.\n {2}Its weights are: tokens\.weight, /,
   });
 });
