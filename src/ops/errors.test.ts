@@ -67,7 +67,7 @@ const CASES: readonly [string, readonly Shape[], AttributeInputs, RegExp][] = [
       [1, 2, 4, 2],
     ],
     {},
-    /3 heads of Q are no multiple of 2/,
+    /3 heads of Q are not a multiple of 2/,
   ],
 ];
 

@@ -67,7 +67,7 @@ test("DFT and Det refuse what they cannot compute", () => {
   const b = newBuilder("bad");
   const x = b.input("x", { dtype: "float32", shape: [2, 3, 2] });
   const axis = (at: number) => b.scalar("int64", at);
-  assert.throws(() => b.one("DFT", [x, undefined, axis(2)]), /the axis is no dim of the signal/);
+  assert.throws(() => b.one("DFT", [x, undefined, axis(2)]), /the axis is not a dim of the signal/);
   assert.throws(
     () => b.one("DFT", [x, undefined, axis(1)], { onesided: 1 }),
     /onesided is for the spectrum of a real input/,
