@@ -10,9 +10,10 @@ export {
   type LayoutItem,
   planLayout,
 } from "./layout.ts";
-export { type Ground, groupsOfRank, rankGroups } from "./levels.ts";
+export type { Ground } from "./levels.ts";
 export { type LowerOptions, lower, type Side, type StepProgram } from "./lower.ts";
 export { type Summary, summaryOf } from "./norm.ts";
+export type { Held } from "./ownership.ts";
 export {
   type BufferPlace,
   type BufferSpec,
@@ -30,7 +31,6 @@ export {
 } from "./program.ts";
 export { refsOf } from "./refs.ts";
 export { type MemoryKind, type Resident, residentMemory, totalOf } from "./resident.ts";
-export { type Held } from "./share-update.ts";
 export {
   type Combination,
   type Contribution,

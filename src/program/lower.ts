@@ -25,8 +25,10 @@ import { type EvaluationPlan, evaluationStage, planEvaluation } from "./evaluati
 import { type FlatVectors, flatVectors } from "./flat.ts";
 import { type Ground, nameOfAll } from "./levels.ts";
 import { type NormPlan, planNorm } from "./norm.ts";
+import type { Held } from "./ownership.ts";
 import { Places, threadsOf } from "./places.ts";
 import {
+  allGather,
   type GraphSpec,
   type Program,
   ProgramBuilder,
@@ -38,7 +40,6 @@ import {
 import { refsOf } from "./refs.ts";
 import { scaledRun } from "./runs.ts";
 import { ShardedSums } from "./sharded-sums.ts";
-import type { Held } from "./share-update.ts";
 import { evenRanges, type Range } from "./shares.ts";
 import type { SumPlan } from "./sums.ts";
 import { planUpdate, type ScalarPlan } from "./update.ts";
@@ -145,12 +146,11 @@ class Lowering {
     this.#vectors = vectors;
     this.#ranges = options.ranges ?? evenRanges(step.microBatches, ground.mesh.size);
     const summing = { step, vectors, ground, rank, ranges: this.#ranges, lanes };
-    const isSharded = step.tasks.some(
-      (task) => task.kind === "reduce" && task.each === MICRO_BATCH,
-    );
-    const sums = isSharded
-      ? new ShardedSums(this.#program, summing)
-      : new WholeSums(this.#program, summing);
+    const isSharded = step.tasks
+      .filter(isOfKind("reduce"))
+      .some(({ each }) => each === MICRO_BATCH);
+    const Sums = isSharded ? ShardedSums : WholeSums;
+    const sums = new Sums(this.#program, summing);
     this.#sums = sums;
     const placing = { step, vectors, own: sums.own };
     this.#places = new Places({ ...placing, sums: (name, at) => sums.place(name, at) });
@@ -282,9 +282,8 @@ class Lowering {
     const width = elementCount(shape.slice(1));
     return this.#sums.rows.map(({ group, first, counts: rows }): Stage => {
       const counts = rows.map((count) => count * width);
-      const call = { kind: "allGather" as const, counts, dtype };
       const data = { buffer: "totals", byteOffset: first * width * bytesPerElement(dtype) };
-      return { name: "totals to all", mode: "collective", group, call, data };
+      return allGather("totals to all", group, { counts, dtype }, data);
     });
   }
 

@@ -78,6 +78,35 @@ export interface BufferPlace {
   readonly byteOffset: number;
 }
 
+/** All ranks of a group come here before any of them goes on. */
+export function barrier(name: string, group: string): CollectiveStage {
+  return { name, mode: "collective", group, call: { kind: "barrier" } };
+}
+
+/** Every rank of a group has its part in place; afterwards all have all parts. */
+export function allGather(
+  name: string,
+  group: string,
+  parts: Pick<Extract<Collective, { kind: "allGather" }>, "dtype" | "counts">,
+  data: BufferPlace,
+): CollectiveStage {
+  return { name, mode: "collective", group, call: { kind: "allGather", ...parts }, data };
+}
+
+/**
+ * Adds a task to a list, and returns its index.
+ * @param after the tasks that must be done first; undefined ones are left out
+ */
+export function addTask(
+  tasks: Task[],
+  task: Omit<Task, "after">,
+  after: readonly (number | undefined)[],
+): number {
+  const waits = after.filter((index) => index !== undefined).sort((a, b) => a - b);
+  tasks.push({ ...task, after: [...new Set(waits)] });
+  return tasks.length - 1;
+}
+
 export interface GraphSpec {
   readonly graph: Graph;
   /** 1: a run stays on one thread. */
@@ -125,7 +154,12 @@ export class ProgramBuilder implements Program {
     return name;
   }
 
-  /** Says of a buffer which bytes this rank touches. */
+  /** Makes a buffer, or makes it longer if it is shorter. */
+  growing(name: string, byteLength: number): string {
+    return this.buffer(name, Math.max(this.buffers.get(name)?.byteLength ?? 0, byteLength));
+  }
+
+  /** Says which bytes of a buffer this rank touches. */
   touches(name: string, parts: readonly Extent[]): void {
     const spec = this.buffers.get(name);
     assert(spec !== undefined, `the program has a buffer "${name}"`);
