@@ -2,6 +2,7 @@
 import { LockstepError } from "../errors.ts";
 import { typeOf } from "../graph/index.ts";
 import { byteLength, bytesPerElement, formatType, sameType } from "../tensor/index.ts";
+import { collectiveBytes } from "./costs.ts";
 import type { StepProgram } from "./lower.ts";
 import {
   type BufferPlace,
@@ -10,7 +11,6 @@ import {
   type Stage,
   type TensorRef,
 } from "./program.ts";
-import { collectiveBytes } from "./timeline.ts";
 
 /** @throws INVALID_GRAPH with the first fault */
 export function checkProgram(program: StepProgram): StepProgram {

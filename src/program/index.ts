@@ -1,4 +1,13 @@
 export { planAccumulation } from "./accumulate.ts";
+export {
+  collectiveBytes,
+  flopsOfStages,
+  planTimeline,
+  receivedBytes,
+  type Speeds,
+  type Timed,
+  type Timeline,
+} from "./costs.ts";
 export { type Decision, decideShares } from "./decide-shares.ts";
 export { type EvaluationPlan } from "./evaluation.ts";
 export { type FlatVectors, flatVectors } from "./flat.ts";
@@ -40,13 +49,4 @@ export {
   type Range,
   type Shares,
 } from "./shares.ts";
-export {
-  collectiveBytes,
-  flopsOfStages,
-  planTimeline,
-  type Speeds,
-  type Timed,
-  type Timeline,
-} from "./timeline.ts";
-export { receivedBytes } from "./traffic.ts";
 export { type ScalarPlan, scalarsOf } from "./update.ts";
