@@ -70,7 +70,7 @@ export function collectiveBytes({ call }: CollectiveStage): number {
   return bytesFrom(call, () => true);
 }
 
-/** The bytes of the parts of a collective that come from some of the ranks, given by their places. */
+/** The bytes that come from those ranks (by their places) that are counted. */
 function bytesFrom(call: CollectiveStage["call"], isCounted: (place: number) => boolean): number {
   if (call.kind === "barrier") return 0;
   const counts = call.kind === "allGather" ? call.counts : call.receiveCounts;

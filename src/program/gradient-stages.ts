@@ -43,7 +43,7 @@ export interface GradientStagesOptions {
   readonly pieces: readonly string[];
 }
 
-/** The run of a piece of computation, for a micro-batch (counted from the rank's first) in a lane. */
+/** The run of a piece, for a micro-batch (counted from the rank's first) in a lane. */
 export type RunOf = (piece: number, microBatch: number, lane: number) => Run;
 
 type Wave = Accumulation["waves"][number];

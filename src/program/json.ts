@@ -5,12 +5,12 @@
 import { LockstepError } from "../errors.ts";
 import { type Graph, type GraphJson, graphFromJson, graphToJson } from "../graph/index.ts";
 import { checkProgram } from "./check.ts";
-import type { Side, StepProgram } from "./lower.ts";
+import type { Side, StepProgram } from "./step-program.ts";
 
 /** The version of the form; it changes with every change of the form. */
 const FORMAT = "lockstep-program-3";
 
-/** The form of a value in JSON: maps are objects, sets are lists, and graphs have a form of theirs. */
+/** The form of a value in JSON: maps are objects, sets are lists, graphs have their own form. */
 type Json<Value> =
   Value extends ReadonlyMap<string, infer Item>
     ? Readonly<Record<string, Json<Item>>>

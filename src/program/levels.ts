@@ -23,7 +23,7 @@ export interface RankGroups {
   readonly names: { readonly all: string; readonly inner: string; readonly outer: string };
 }
 
-/** Groups for sums over all ranks: the ranks of an inner group read each other's memory in place. */
+/** Groups for sums over all ranks. The ranks of an inner group read each other's memory. */
 export function rankGroups({ mesh, topology }: Ground): RankGroups {
   const axes = wideAxes(mesh);
   // The inner groups span as many of the last axes as lie within a node.

@@ -1,6 +1,6 @@
 /**
- * Loss and gradient norm of a step, and the factor that the update multiplies gradients by: sums of squares of tiles,
- * then one tiny graph. Gradients are read once and not written.
+ * Computes the loss and the gradient norm of a step, and the factor by which the update multiplies
+ * gradients: sums of squares of tiles, then one tiny graph. Gradients are read once, not written.
  */
 import { backward } from "../autodiff/index.ts";
 import {
@@ -41,7 +41,7 @@ export interface NormOptions {
   readonly tail: Graph | undefined;
   /** Where the sums of the terms over all micro-batches lie. */
   readonly sums: readonly TensorRef[];
-  /** Which part of the gradient this rank has; all of it unless told. */
+  /** The part of the gradient that this rank has. Default: all of it. */
   readonly ownership?: Ownership | undefined;
 }
 

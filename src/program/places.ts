@@ -29,7 +29,7 @@ export interface At {
 
 export const FIRST: At = { microBatch: 0, lane: 0, from: 0 };
 
-/** The places of what micro-batches sum: how they become sums decides them. Undefined for other values. */
+/** The places of values that are summed over micro-batches; undefined for other values. */
 export type SumPlaces = (name: string, at: At) => TensorRef | undefined;
 
 export interface PlacesOptions {

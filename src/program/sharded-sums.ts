@@ -74,7 +74,7 @@ export class ShardedSums implements SumPlan {
   /** What ranks tell each other. */
   readonly #control: Together;
 
-  /** @throws INVALID_OPTION where an update needs whole parameters, or shard groups are no neighbours */
+  /** @throws INVALID_OPTION if an update needs whole parameters, or shard groups do not follow */
   constructor(program: ProgramBuilder, options: SumOptions) {
     const { step, vectors, ground, rank, lanes } = options;
     this.#program = program;

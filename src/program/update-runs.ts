@@ -32,7 +32,7 @@ export function elementRuns(
   });
 }
 
-/** One run for each parameter, in its own shape; the largest first, so that threads end together. */
+/** One run for each parameter, in its shape. The largest is first, so that threads end together. */
 export function tensorRuns(
   program: ProgramBuilder,
   group: GroupPlan,

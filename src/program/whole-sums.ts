@@ -37,7 +37,7 @@ export class WholeSums implements SumPlan {
   readonly #pieces: readonly ComputeTask[];
   readonly #stages: GradientStages;
 
-  /** Allocates the buffers of gradients. @throws INVALID_OPTION where shard groups are no neighbours */
+  /** Allocates the buffers of gradients. @throws INVALID_OPTION if shard groups do not follow */
   constructor(program: ProgramBuilder, options: SumOptions) {
     const { step, vectors, ground, rank, ranges, lanes } = options;
     this.#options = options;
