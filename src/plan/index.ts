@@ -1,5 +1,5 @@
 export { type Arena } from "./arena.ts";
-export { resized, sizeOf, type Term } from "./batch/batch-sums.ts";
+export { fieldsOf, resized, sizeOf, type Term } from "./batch/batch-sums.ts";
 export { planLoss } from "./batch/loss.ts";
 export { type Measure, type MeasuresPlan, planMeasures } from "./batch/measures.ts";
 export { addTail, wideType } from "./batch/whole-batch.ts";

@@ -5,6 +5,7 @@
  */
 import { assert } from "../errors.ts";
 import { bytesPerElement, type DType, elementCount, type TensorType } from "../tensor/index.ts";
+import type { TensorRef } from "./program.ts";
 
 /** Every tensor starts at a multiple of this many elements, which are 64 bytes or more. */
 export const ALIGNMENT = 64;
@@ -66,6 +67,19 @@ export function planLayout(items: readonly LayoutItem[], tile = tileFor(items)):
     byteOffset += group.length * bytesPerElement(group.dtype);
   }
   return { tile, groups, entries, byteLength: byteOffset };
+}
+
+/** The place of a tensor of a layout in a buffer; undefined if the layout does not have it. */
+export function entryRef(layout: Layout, buffer: string, name: string): TensorRef | undefined {
+  const entry = layout.entries.get(name);
+  return entry && { buffer, byteOffset: entry.byteOffset, type: entry.type };
+}
+
+/** The places of all tensors of a layout in a buffer, by name. */
+export function refsOf({ entries }: Layout, buffer: string): Map<string, TensorRef> {
+  return new Map(
+    [...entries].map(([name, { type, byteOffset }]) => [name, { buffer, byteOffset, type }]),
+  );
 }
 
 function layOutGroup(items: readonly LayoutItem[], tile: number, byteOffset: number): LayoutGroup {

@@ -14,7 +14,7 @@ import {
 import { byteLength, bytesPerElement, elementCount, type TensorType } from "../tensor/index.ts";
 import { activationBuffer, GRADIENTS, PARAMETERS, stateBuffer } from "./buffers.ts";
 import type { FlatVectors } from "./flat.ts";
-import { type Layout, planLayout } from "./layout.ts";
+import { entryRef, type Layout, planLayout } from "./layout.ts";
 import type { ProgramBuilder, Run, TensorRef } from "./program.ts";
 import { rowsRef } from "./runs.ts";
 
@@ -194,10 +194,4 @@ export class Places {
 /** The trainer reads and writes these in each step. */
 function countedRef(of: string, type: TensorType): TensorRef {
   return { buffer: `totals.${of}`, byteOffset: 0, type };
-}
-
-/** A tensor of a layout in a buffer; undefined where it is not among them. */
-export function entryRef(layout: Layout, buffer: string, name: string): TensorRef | undefined {
-  const entry = layout.entries.get(name);
-  return entry && { buffer, byteOffset: entry.byteOffset, type: entry.type };
 }

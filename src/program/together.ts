@@ -2,8 +2,7 @@
  * Small numbers that every rank of a group has for itself, brought together: each rank writes its
  * own at its place of a buffer; then all ranks have those of all, and sum them by themselves.
  */
-import type { Layout, LayoutGroup } from "./layout.ts";
-import { entryRef } from "./places.ts";
+import { entryRef, type Layout, type LayoutGroup } from "./layout.ts";
 import {
   allGather,
   type CollectiveStage,

@@ -3,7 +3,7 @@ import { type Rules, type StepContext } from "../optimizer/index.ts";
 import { bytesPerElement, elementCount, scalar, type Tensor } from "../tensor/index.ts";
 import { PARAMETERS, SCRATCH } from "./buffers.ts";
 import type { FlatVectors } from "./flat.ts";
-import type { LayoutEntry, LayoutGroup } from "./layout.ts";
+import { type LayoutEntry, type LayoutGroup, refsOf } from "./layout.ts";
 import {
   cutsOf,
   gatherParts,
@@ -22,7 +22,6 @@ import {
   type Stage,
   type TensorRef,
 } from "./program.ts";
-import { refsOf } from "./refs.ts";
 import { copyRun, sweepMode } from "./runs.ts";
 import { blocksOf, lengthOf, spanRef, wholeSpans } from "./spans.ts";
 import { type GroupPlan, planGroups, slotGroups } from "./update-groups.ts";
