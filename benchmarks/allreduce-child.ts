@@ -8,9 +8,9 @@ import { instantiate } from "../src/execute/index.ts";
 import { listenTcp } from "../src/net/index.ts";
 import { gradientBuffer } from "../src/program/buffers.ts";
 import { evenRanges, planLayout, planLevels } from "../src/program/index.ts";
-import { wholePieces } from "../src/program/pieces.ts";
 import { ProgramBuilder } from "../src/program/program.ts";
 import { Reducer } from "../src/program/reduce.ts";
+import { wholeSpans } from "../src/program/spans.ts";
 import { joinSharedMemory, joinTcp, type Transport } from "../src/transport/index.ts";
 import { median } from "./report.ts";
 
@@ -67,8 +67,8 @@ async function measure(bytes: number): Promise<AllReduceMeasurement> {
     program.shared.add(program.buffer(gradientBuffer(slot), layout.byteLength));
   }
   const names = { all: "ranks", inner: "ranks", outer: "ranks" };
-  const reducer = new Reducer(program, layout, { rank, names, levels, bufferOf: gradientBuffer });
-  const stages = reducer.stages(wholePieces(layout), "the vector");
+  const reducer = new Reducer(program, { rank, names, levels, bufferOf: gradientBuffer });
+  const stages = reducer.stages(wholeSpans(layout), "the vector");
   const instance = await instantiate(engine, program, group);
   const vector = instance.hostTensor({ buffer: gradientBuffer(0), byteOffset: 0, type }).bytes;
   const values = new Float32Array(vector.buffer, vector.byteOffset, count);

@@ -10,6 +10,7 @@ import { flatVectors } from "../src/program/flat.ts";
 import { planNorm } from "../src/program/norm.ts";
 import { ProgramBuilder, type Stage } from "../src/program/program.ts";
 import { sumStage } from "../src/program/runs.ts";
+import { wholeSpans } from "../src/program/spans.ts";
 import { planUpdate, scalarsOf } from "../src/program/update.ts";
 import type { DType } from "../src/tensor/index.ts";
 
@@ -62,7 +63,8 @@ async function measure({ threads, elements, repeats }: Request): Promise<Optimiz
     tail: undefined,
     sums: [losses],
   });
-  const sum = sumStage(program, plan.gradients, { from: "gradients.1", into: "gradients" });
+  const buffers = { from: "gradients.1", into: "gradients" };
+  const sum = sumStage(program, buffers, wholeSpans(plan.gradients));
   const instance = await instantiate(engine, program);
   for (const name of vectors) {
     const { buffer, byteOffset, byteLength } = instance.host(name).bytes;

@@ -199,11 +199,6 @@ export function isOfKind<Kind extends StepTask["kind"]>(
   return (task): task is Extract<StepTask, { readonly kind: Kind }> => task.kind === kind;
 }
 
-/** The task that makes a value; undefined for a value that exists before the step. */
-export function makerOf({ tasks }: StepGraph, name: string): StepTask | undefined {
-  return tasks.find(({ outputs }) => outputs.includes(name));
-}
-
 /** The roles of values that exist before a step begins. */
 const GIVEN: ReadonlySet<Role> = new Set(["batch", "parameter", "state", "slot", "control"]);
 

@@ -70,36 +70,48 @@ function isInParts({ held }: StepProgram, { buffer }: TensorRef): boolean {
   return held.some((part) => part.buffer === buffer);
 }
 
-function inParts(
-  instance: Instance,
-  { held }: StepProgram,
-  ref: TensorRef,
-  read: ReadHeld,
-): Tensor {
-  const [start, end] = [ref.byteOffset, ref.byteOffset + byteLength(ref.type)];
-  const others = held
-    .filter(({ buffer }) => buffer === ref.buffer)
+/** Bytes [from, to) of a buffer: this rank's own, or those that another rank holds. */
+interface HeldRange {
+  readonly from: number;
+  readonly to: number;
+  readonly held: Held | undefined;
+}
+
+/** Cuts a tensor where another rank holds the next bytes. */
+function* rangesOf(
+  plan: StepProgram,
+  { buffer, byteOffset, type }: TensorRef,
+): Generator<HeldRange> {
+  const end = byteOffset + byteLength(type);
+  const others = plan.held
+    .filter((part) => part.buffer === buffer)
     .toSorted((a, b) => a.byteOffset - b.byteOffset);
-  const view = (from: number, to: number) => instance.host(ref.buffer).view(from, to - from);
+  let at = byteOffset;
+  for (const held of others) {
+    const from = Math.max(at, held.byteOffset);
+    const to = Math.min(end, held.byteOffset + held.byteLength);
+    if (from >= to) continue;
+    if (at < from) yield { from: at, to: from, held: undefined };
+    yield { from, to, held };
+    at = to;
+  }
+  if (at < end) yield { from: at, to: end, held: undefined };
+}
+
+function inParts(instance: Instance, plan: StepProgram, ref: TensorRef, read: ReadHeld): Tensor {
   // This rank's copy of a part that others hold is not read, because reading would allocate its
   // pages.
   const pieces = function* () {
-    let at = start;
-    for (const part of others) {
-      const from = Math.max(start, part.byteOffset);
-      const to = Math.min(end, part.byteOffset + part.byteLength);
-      if (from >= to) continue;
-      if (at < from) yield view(at, from);
-      yield read(part).subarray(from - part.byteOffset, to - part.byteOffset);
-      at = to;
+    for (const { from, to, held } of rangesOf(plan, ref)) {
+      if (held === undefined) yield instance.host(ref.buffer).view(from, to - from);
+      else yield read(held).subarray(from - held.byteOffset, to - held.byteOffset);
     }
-    if (at < end) yield view(at, end);
   };
   return {
     ...ref.type,
     pieces,
     get bytes() {
-      const bytes = new Uint8Array(end - start);
+      const bytes = new Uint8Array(byteLength(ref.type));
       let at = 0;
       for (const piece of pieces()) {
         bytes.set(piece, at);
@@ -114,27 +126,13 @@ function inParts(
  * Writes a tensor's bytes except the parts that other ranks hold. Those are not touched, so they
  * take no memory here.
  */
-export function writeOwn(
-  instance: Instance,
-  { held }: StepProgram,
-  { buffer, byteOffset, type }: TensorRef,
-  bytes: Uint8Array,
-): void {
-  const end = byteOffset + byteLength(type);
-  const others = held
-    .filter((part) => part.buffer === buffer)
-    .toSorted((a, b) => a.byteOffset - b.byteOffset);
-  let at = byteOffset;
-  const write = (to: number) => {
-    if (to <= at) return;
-    const own = { buffer, byteOffset: at, type: { dtype: "uint8", shape: [to - at] } } as const;
-    instance.device.upload(instance.tensor(own), bytes.subarray(at - byteOffset, to - byteOffset));
-  };
-  for (const part of others) {
-    write(Math.min(end, part.byteOffset));
-    at = Math.max(at, Math.min(end, part.byteOffset + part.byteLength));
+function writeOwn(instance: Instance, plan: StepProgram, ref: TensorRef, bytes: Uint8Array): void {
+  for (const { from, to, held } of rangesOf(plan, ref)) {
+    if (held !== undefined) continue;
+    const type = { dtype: "uint8", shape: [to - from] } as const;
+    const own = instance.tensor({ buffer: ref.buffer, byteOffset: from, type });
+    instance.device.upload(own, bytes.subarray(from - ref.byteOffset, to - ref.byteOffset));
   }
-  write(end);
 }
 
 /** Writes the given tensors; each must be one of the trainer's. */

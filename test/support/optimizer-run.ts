@@ -4,9 +4,9 @@ import { type Instance, instantiate } from "../../src/execute/instance.ts";
 import { type Optimizer, rulesOf } from "../../src/optimizer/index.ts";
 import { buildUpdates, type NormTask } from "../../src/plan/index.ts";
 import { flatVectors } from "../../src/program/flat.ts";
+import { refsOf } from "../../src/program/layout.ts";
 import { planNorm, summaryOf } from "../../src/program/norm.ts";
 import { ProgramBuilder } from "../../src/program/program.ts";
-import { refsOf } from "../../src/program/refs.ts";
 import { planUpdate, scalarsOf } from "../../src/program/update.ts";
 import {
   byteLength,

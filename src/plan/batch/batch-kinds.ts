@@ -21,7 +21,7 @@ import {
   ROWS,
 } from "./batch-kind.ts";
 import { mixesSamples } from "./batch-mixing.ts";
-import { BatchShapes, RELATES } from "./batch-shapes.ts";
+import { RELATES, relateShapes } from "./batch-shapes.ts";
 import { type LinearContext, linearKind } from "./linear-sums.ts";
 import { matchGraphs, passesOver } from "./match-graphs.ts";
 import { exactMean, outputPairs, rewriteNode } from "./rewrite-node.ts";
@@ -33,7 +33,6 @@ export class BatchKinds {
   readonly whole: GraphBuilder;
   readonly given: Given[] = [];
   readonly share: number;
-  readonly #shapes: BatchShapes;
   readonly #options: BatchKindsOptions;
   /** The kinds, by the name of the value in the graph of a part. */
   readonly #kinds = new Map<string, Kind>();
@@ -54,7 +53,6 @@ export class BatchKinds {
     this.#options = options;
     const { part, whole, fields, parameters, statistics } = options;
     this.share = options.share;
-    this.#shapes = new BatchShapes(...options.sizes);
     this.part = newBuilder(part.name);
     this.#whole = new WholeGraph(whole);
     this.whole = this.#whole.builder;
@@ -63,7 +61,7 @@ export class BatchKinds {
     this.#statistics = new Set(statistics);
     this.#linear = {
       share: options.share,
-      isFixed: this.#shapes.isFixed,
+      isFixed: options.sizes[0] === options.sizes[1],
       kindOf: (pair) => this.kindOf(pair),
       isSized: ({ part: own }) => this.#sized.has(own.name),
     };
@@ -249,14 +247,15 @@ export class BatchKinds {
     if (mixed !== undefined) return mixed;
     const what = `"${node.name}" (${node.op})`;
     const isOfRows = kinds.some(({ kind }) => kind === "rows");
-    const relation = this.#shapes.relate(pair.part.shape, pair.whole.shape, isOfRows);
+    const { sizes } = this.#options;
+    const relation = relateShapes(sizes, pair.part.shape, pair.whole.shape, isOfRows);
     if (relation === "same") {
       if (kinds.every(({ kind }) => kind === "fixed")) return FIXED;
       if (isOfRows) return this.#reduced(node, inputs, what);
       return linearKind(this.#linear, this.#ruleOf(node).linear, { node, inputs }, pair);
     }
     if (relation !== "rows") return this.#mixed(`${what} ${relation}`);
-    if (mixesSamples(node, inputs, this.#options.sizes)) return this.#mixed(`${what} ${RELATES}`);
+    if (mixesSamples(node, inputs, sizes)) return this.#mixed(`${what} ${RELATES}`);
     const batchWide = inputs.find(
       (input) => input && isOfBatch(this.kindOf(input)) && !this.#statistics.has(input.part.name),
     );
