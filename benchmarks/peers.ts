@@ -1,4 +1,7 @@
-/** Peers: programs measured beside ours in the same run. One that is not there is named as missing. */
+/**
+ * Peers: programs that are measured beside ours in the same run. A peer that is not installed is
+ * named as missing.
+ */
 import { execFile, execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -6,7 +9,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import type { Link } from "./link.ts";
 
-/** Debian's, unless LOCKSTEP_PYTHON names one with another PyTorch. */
+/** The Python of the peers: LOCKSTEP_PYTHON names one that has PyTorch. Default: the system's. */
 const PYTHON = process.env["LOCKSTEP_PYTHON"] ?? "/usr/bin/python3";
 
 export interface GptSizes {
@@ -34,7 +37,10 @@ function sizesAsEnvironment(sizes: GptSizes, threads: number, repeats: number): 
   };
 }
 
-/** Tokens/s printed as "tok/s N" or "N tok/s" by a script, or undefined if it could not be run. */
+/**
+ * Returns the tokens/s that a script prints as "tok/s N" or "N tok/s", or undefined if it cannot be
+ * run.
+ */
 function tokensPerSecond(command: string, args: string[], env: NodeJS.ProcessEnv, cwd?: string) {
   try {
     const text = execFileSync(command, args, {
@@ -57,20 +63,24 @@ export interface PeerOptions {
   readonly repeats: number;
 }
 
-/** PyTorch's forward and backward (no optimizer step): `gpt_torch.py` under LOCKSTEP_PEERS. */
+/** Measures whole training steps of PyTorch 2: `gpt_torch2.py` under LOCKSTEP_PEERS. */
 export function torchStep(
   root: string,
-  { sizes, threads, repeats }: PeerOptions,
+  options: PeerOptions & { readonly bfloat16?: boolean; readonly compiled?: boolean },
 ): number | undefined {
-  const script = join(
-    process.env["LOCKSTEP_PEERS"] ?? join(root, "../shared/peers"),
-    "gpt_torch.py",
-  );
+  const { sizes, threads, repeats, bfloat16 = false, compiled = false } = options;
+  const folder = process.env["LOCKSTEP_PEERS"] ?? join(root, "../shared/peers");
+  const script = join(folder, "gpt_torch2.py");
   if (!existsSync(script) || !existsSync(PYTHON)) return undefined;
-  return tokensPerSecond(PYTHON, [script], sizesAsEnvironment(sizes, threads, repeats));
+  const modes = { ...(bfloat16 ? { BF16: "1" } : {}), ...(compiled ? { COMP: "1" } : {}) };
+  const env = { ...sizesAsEnvironment(sizes, threads, repeats), ...modes };
+  return tokensPerSecond(PYTHON, [script], env);
 }
 
-/** Whole steps of PyTorch's DistributedDataParallel over Gloo, in tokens/s of all processes together. */
+/**
+ * Measures whole steps of PyTorch's DistributedDataParallel over Gloo, in tokens/s of all processes
+ * together.
+ */
 export function torchDdp(
   root: string,
   { sizes, threads, repeats, workers }: PeerOptions & { readonly workers: number },
@@ -88,7 +98,9 @@ export interface LstmSizes {
   readonly vocabulary: number;
 }
 
-/** Whole steps of PyTorch's `nn.LSTM` between an embedding and a linear layer, in tokens/s. */
+/**
+ * Measures whole steps of PyTorch's `nn.LSTM` between an embedding and a linear layer, in tokens/s.
+ */
 export function torchLstm(
   root: string,
   { sizes, threads, repeats }: { sizes: LstmSizes; threads: number; repeats: number },
@@ -99,7 +111,7 @@ export function torchLstm(
   return tokensPerSecond(PYTHON, [script], sizesAsEnvironment(all, threads, repeats));
 }
 
-/** The same with one process at each end of a link. */
+/** Measures the same with one process at each end of a link. */
 export async function torchDdpOver(
   root: string,
   link: Link,
@@ -131,8 +143,9 @@ export async function torchDdpOver(
 }
 
 /**
- * The design's spike: forward and hand-written backward as one ONNX graph (no optimizer step). LOCKSTEP_SPIKE names
- * a folder that holds `gpt-step.mjs` and in which `npm i onnxruntime-node onnx-proto` was run.
+ * Measures the design's spike: forward and hand-written backward as one ONNX graph (without an
+ * optimizer step). LOCKSTEP_SPIKE names a folder that contains `gpt-step.mjs` and in which `npm i
+ * onnxruntime-node onnx-proto` was run.
  */
 export function spikeStep({ sizes, threads, repeats }: PeerOptions): number | undefined {
   const folder = process.env["LOCKSTEP_SPIKE"];
