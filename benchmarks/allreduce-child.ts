@@ -14,7 +14,7 @@ import { wholeSpans } from "../src/program/spans.ts";
 import { joinSharedMemory, joinTcp, type Transport } from "../src/transport/index.ts";
 import { median } from "./report.ts";
 
-/** The same in all revisions, so that two of them can be compared. */
+/** The request is the same in all revisions, so that two of them can be compared. */
 export interface AllReduceRequest {
   readonly transport: "shared-memory" | "tcp";
   readonly name: string;
@@ -22,13 +22,13 @@ export interface AllReduceRequest {
   readonly size: number;
   /** The first of `size` free ports. */
   readonly port: number;
-  /** Bytes of each case. */
+  /** The bytes of each case. */
   readonly bytes: readonly number[];
 }
 
 export interface AllReduceMeasurement {
   readonly bytes: number;
-  /** Median, in microseconds, of one sum. */
+  /** The median time of one sum, in microseconds. */
   readonly medianUs: number;
   readonly bestUs: number;
 }
@@ -42,7 +42,7 @@ if (request.rank === 0) console.log(JSON.stringify(results));
 await group.close();
 await engine.close();
 
-/** TCP: rank r listens on the first port and r. */
+/** Joins a group. Over TCP, rank r listens on the first port plus r. */
 async function join({ transport, name, rank, size, port }: AllReduceRequest): Promise<Transport> {
   if (transport === "shared-memory") return joinSharedMemory({ name, rank, size });
   const host = "127.0.0.1";

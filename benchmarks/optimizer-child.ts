@@ -1,4 +1,7 @@
-/** One process that measures the sweeps over flat vectors; prints one JSON object. Started by `optimizer.ts`. */
+/**
+ * One process that measures the sweeps over flat vectors, and prints one JSON object. Started by
+ * `optimizer.ts`.
+ */
 import { createOrtEngine } from "../src/engine/index.ts";
 import { instantiate } from "../src/execute/instance.ts";
 import { adamw, rulesOf } from "../src/optimizer/index.ts";
@@ -11,7 +14,7 @@ import { wholeSpans } from "../src/program/spans.ts";
 import { planUpdate, scalarsOf } from "../src/program/update.ts";
 import type { DType } from "../src/tensor/index.ts";
 
-/** Best of all repeats, in nanoseconds for each element. */
+/** The best of all repeats, in nanoseconds per element. */
 export interface OptimizerMeasurement {
   readonly update: number;
   readonly norm: number;
@@ -26,7 +29,7 @@ interface Request {
 
 const DTYPE: DType = "float32";
 
-/** A loss that is zero: only the gradients are looked at. */
+/** A loss that is zero, because only the gradients matter. */
 const NORM: NormTask = {
   kind: "norm",
   name: "norm",
@@ -65,7 +68,7 @@ async function measure({ threads, elements, repeats }: Request): Promise<Optimiz
   const instance = await instantiate(engine, program);
   for (const name of vectors) {
     const { buffer, byteOffset, byteLength } = instance.host(name).bytes;
-    // Small, so that sums stay finite over all repeats.
+    // The values are small, so that sums stay finite over all repeats.
     new Float32Array(buffer, byteOffset, byteLength / 4).fill(1e-3);
   }
   const context = { step: 5, gradientScale: 1 };

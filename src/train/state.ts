@@ -1,4 +1,4 @@
-/** What a trainer holds, by name: for first values, checkpoints and export. */
+/** The tensors of a trainer by name, for first values, checkpoints and export. */
 import type { Device, DeviceTensor } from "../engine/index.ts";
 import { assert } from "../errors.ts";
 import { type Instance, initialize } from "../execute/index.ts";
@@ -8,20 +8,20 @@ import { type Held, type StepProgram, scalarsOf, type TensorRef } from "../progr
 import { byteLength, type Tensor } from "../tensor/index.ts";
 
 /**
- * By name: places on the device, or what they hold. Slots are named `PARAMETER.SLOT`:
+ * Tensors by name: places on the device, or their values. Slots are named `PARAMETER.SLOT`:
  * `blocks.0.weight.exp_avg`.
  */
 export interface TrainerTensors<T> {
   readonly parameters: Readonly<Record<string, T>>;
   readonly slots: Readonly<Record<string, T>>;
-  /** Running statistics. */
+  /** Tensors that steps replace and no gradient reaches, such as running statistics. */
   readonly states: Readonly<Record<string, T>>;
 }
 
-/** What a trainer's tensors hold. */
+/** The values of a trainer's tensors. */
 export type TrainerState = TrainerTensors<Tensor>;
 
-/** Gives the bytes of a part of a buffer that another rank holds. */
+/** Returns the bytes of a part of a buffer that another rank holds. */
 export type ReadHeld = (part: Held) => Uint8Array;
 
 export function namedTensors(
@@ -39,8 +39,9 @@ export function namedTensors(
 }
 
 /**
- * What all tensors hold: as `Device.download` gives it, or put together out of what the ranks hold
- * that have parts of it, tensor by tensor as it is asked for. Those ranks stand still meanwhile.
+ * Returns the values of all tensors: as `Device.download` gives them, or assembled from the parts
+ * that ranks hold, tensor by tensor as each is asked for. Those ranks must not run a step
+ * meanwhile.
  */
 export async function readState(
   instance: Instance,
@@ -98,8 +99,8 @@ function* rangesOf(
 }
 
 function inParts(instance: Instance, plan: StepProgram, ref: TensorRef, read: ReadHeld): Tensor {
-  // This rank's memory is not even read where others hold what lies there: reading takes pages of
-  // it.
+  // This rank's copy of a part that others hold is not read, because reading would allocate its
+  // pages.
   const pieces = function* () {
     for (const { from, to, held } of rangesOf(plan, ref)) {
       if (held === undefined) yield instance.host(ref.buffer).view(from, to - from);
@@ -122,8 +123,8 @@ function inParts(instance: Instance, plan: StepProgram, ref: TensorRef, read: Re
 }
 
 /**
- * Writes a tensor's bytes, but for the parts that other ranks hold: these are not touched, and take
- * no memory here.
+ * Writes a tensor's bytes except the parts that other ranks hold. Those are not touched, so they
+ * take no memory here.
  */
 function writeOwn(instance: Instance, plan: StepProgram, ref: TensorRef, bytes: Uint8Array): void {
   for (const { from, to, held } of rangesOf(plan, ref)) {
@@ -134,7 +135,7 @@ function writeOwn(instance: Instance, plan: StepProgram, ref: TensorRef, bytes: 
   }
 }
 
-/** Writes the tensors that are given; each must be one of the trainer's. */
+/** Writes the given tensors; each must be one of the trainer's. */
 export function writeState(
   instance: Instance,
   plan: StepProgram,
@@ -176,7 +177,10 @@ export async function initializeTrainer(
   }
 }
 
-/** One after the other: no rank has room for all of them. Each is read before the next is asked for. */
+/**
+ * Yields the first values one after the other, because no rank has room for all of them. Each must
+ * be used before the next is asked for.
+ */
 export async function* initialTensors(
   engine: Device,
   items: readonly (Model["parameters"][number] | Model["states"][number])[],
@@ -194,7 +198,10 @@ export async function* initialTensors(
   }
 }
 
-/** What the update of a step is given: its number, counted from 1, the factors of its gradients and of its learning rate. */
+/**
+ * Writes what the update of a step needs: its number, counted from 1, and the factors of its
+ * gradients and of its learning rate.
+ */
 export function writeScalars(
   instance: Instance,
   { scalars }: StepProgram,

@@ -102,7 +102,7 @@ export class BatchKinds {
 
   kind(name: string): Kind {
     if (this.#difference !== undefined) {
-      const reason = `${this.#difference} is another one at another size of the batch`;
+      const reason = `${this.#difference} is different at another size of the batch`;
       return { kind: "mixed", reason };
     }
     const pair = this.#pairs.get(name);
@@ -151,7 +151,7 @@ export class BatchKinds {
   #join(name: string, part: Value, whole: Value): Pair {
     const pair = { part, whole };
     const isSame = sameShape(part.shape, whole.shape);
-    const reason = `"${name}" is computed in another way at another size of the batch`;
+    const reason = `"${name}" is computed differently at another size of the batch`;
     this.#set(name, pair, isSame ? this.#mixed(reason) : ROWS);
     this.#trained.add(part.name);
     return pair;
@@ -261,7 +261,7 @@ export class BatchKinds {
     );
     if (batchWide === undefined) return ROWS;
     return this.#mixed(
-      `${what} gives each sample something of all samples, "${batchWide.part.name}"`,
+      `${what} gives each sample a value of all samples, "${batchWide.part.name}"`,
     );
   }
 
@@ -275,7 +275,7 @@ export class BatchKinds {
 
   /** Determines the kind for a node that reduces the dim of the batch. */
   #reduced(node: Node, inputs: readonly (Pair | undefined)[], what: string): Kind | Pair {
-    const unknown = this.#mixed(`${what} is no sum over the samples of a batch`);
+    const unknown = this.#mixed(`${what} is not a sum over the samples of a batch`);
     const { reduces, sumOf } = this.#ruleOf(node);
     if (reduces === undefined || inputs.some((pair) => pair && isOfBatch(this.kindOf(pair)))) {
       return unknown;

@@ -3,7 +3,7 @@ import type { Shape } from "../../tensor/index.ts";
 
 /** The end of a sentence that begins with "this node". */
 export const RELATES = "relates the samples of a batch to each other";
-const OTHER = "has other dims at another size of the batch";
+const OTHER = "has different dims at another size of the batch";
 type Fault = typeof RELATES | typeof OTHER;
 
 /**
