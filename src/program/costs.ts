@@ -58,7 +58,7 @@ export function planTimeline(program: Program, { tasks }: TaskStage, speeds: Spe
     free.set(lane, end);
   }
   const secondsIn = (own: readonly Timed[]) =>
-    own.reduce((sum, { start, end }) => sum + end - start, 0);
+    own.reduce((sum, { start, end }) => sum + (end - start), 0);
   const seconds = Math.max(0, ...timed.map(({ end }) => end));
   const computing = secondsIn(timed.filter(({ task }) => task.lane === COMPUTE));
   const communicating = secondsIn(timed.filter(({ task }) => task.lane !== COMPUTE));
