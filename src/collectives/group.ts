@@ -71,13 +71,12 @@ export class Group {
   /**
    * Zeroed memory that `register` takes: it has a name where the transport shares memory. The
    * caller closes it.
-   * @param parts the only bytes of it that this rank will touch
    */
-  newMemory(byteLength: number, parts?: AllocateHostOptions["parts"]): HostBuffer {
+  newMemory(byteLength: number, options: Omit<AllocateHostOptions, "shareAs"> = {}): HostBuffer {
     const { share } = this.transport;
     return this.engine.allocateHost(
       byteLength,
-      share === undefined ? { parts } : { parts, shareAs: uniqueName() },
+      share === undefined ? options : { ...options, shareAs: uniqueName() },
     );
   }
 

@@ -40,14 +40,16 @@ export interface StageOptions {
 
 /**
  * Allocates all buffers and compiles all graphs. `group` are all ranks, for programs with
- * collectives. Throws ENGINE_FAILED; nothing is left behind then.
+ * collectives; `folder` is that of a disk, for programs with buffers there. Throws ENGINE_FAILED,
+ * OUT_OF_MEMORY, DISK_FULL; nothing is left behind then.
  */
 export async function instantiate(
   device: Device,
   program: Program,
   group?: Group,
+  folder?: string,
 ): Promise<Instance> {
-  const instance = new Instance(device);
+  const instance = new Instance(device, folder);
   try {
     await instance.attach(program, group);
     return instance;
@@ -70,9 +72,9 @@ export class Instance {
   readonly #prepared = new Map<CollectiveStage, Prepared>();
 
   /** @internal Use `instantiate`. */
-  constructor(device: Device) {
+  constructor(device: Device, folder: string | undefined) {
     this.device = device;
-    this.#memory = new InstanceMemory(device);
+    this.#memory = new InstanceMemory(device, folder);
   }
 
   /**

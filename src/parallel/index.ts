@@ -1,5 +1,5 @@
 export { type BucketOptions, bucketBytes, buckets, type Link } from "./buckets.ts";
-export { bytesOfText } from "./bytes.ts";
+export { bytesOfText, textOfBytes } from "./bytes.ts";
 export {
   type ChooseOptions,
   chooseParallel,
@@ -8,6 +8,7 @@ export {
 } from "./choose.ts";
 export { compress } from "./compress.ts";
 export { type DataOptions, data, PACES } from "./data.ts";
+export { OFFLOADS, type Offload, offload } from "./offload.ts";
 export { type Recompute, recompute } from "./recompute.ts";
 export { applyStrategies, type Strategy } from "./strategy.ts";
 export { sharedUpdates, zero1, zero2, zero3 } from "./zero.ts";

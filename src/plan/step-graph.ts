@@ -47,6 +47,8 @@ export interface StepValue {
   /** The type of the whole value, over all ranks and micro-batches. */
   readonly type: TensorType;
   readonly placement: Placement;
+  /** `disk`: it lies in a mapped file, so that it need not stay in memory. Default: in memory. */
+  readonly space?: "disk";
 }
 
 interface TaskBase {

@@ -15,6 +15,7 @@ export { type LowerOptions, lower, type Side, type StepProgram } from "./lower.t
 export { type Summary, summaryOf } from "./norm.ts";
 export {
   type BufferPlace,
+  type BufferSpace,
   type BufferSpec,
   COMPUTE,
   type CollectiveStage,
@@ -29,7 +30,7 @@ export {
   type TensorRef,
 } from "./program.ts";
 export { refsOf } from "./refs.ts";
-export { type MemoryKind, type Resident, residentMemory, totalOf } from "./resident.ts";
+export { type MemoryKind, onDisk, type Resident, residentMemory, totalOf } from "./resident.ts";
 export { type Held } from "./share-update.ts";
 export {
   type Combination,

@@ -8,7 +8,7 @@ import type { Side, StepProgram } from "./lower.ts";
 import type { BufferSpec, GraphSpec, TensorRef } from "./program.ts";
 
 /** Changes with every change of the form. */
-const FORMAT = "lockstep-program-3";
+const FORMAT = "lockstep-program-4";
 
 type Table<Value> = Readonly<Record<string, Value>>;
 

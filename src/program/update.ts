@@ -131,7 +131,7 @@ export function planUpdate(
     mode: "parallel",
   };
   if (copies.length > 0) {
-    program.buffer(SCRATCH, plan.parameters.byteLength);
+    program.buffer(SCRATCH, plan.parameters.byteLength, plan.spaces.parameters);
     if (keepsParameters) program.touches(SCRATCH, ownExtents(plan.parameters, ownership));
   }
   // Who reads parts in place (a gather, a checkpoint) finds them all of one step.

@@ -16,13 +16,20 @@ import {
   loadCheckpoint,
   type Progress,
 } from "./checkpoint.ts";
-import { type ExportPlan, exportNotes, planExport, trainedGraph } from "./export.ts";
+import { type ExportPlan, planExport, trainedGraph } from "./export.ts";
 import { factsOf } from "./facts.ts";
 import { fieldRanges } from "./field-ranges.ts";
 import { checkHolds, type Fingerprint, fingerprintOf } from "./fingerprint.ts";
-import { type Beginning, checkRoom, prepareFolder, type RunFolder } from "./folder.ts";
+import {
+  type Beginning,
+  checkRoom,
+  nearestFolder,
+  prepareFolder,
+  type RunFolder,
+} from "./folder.ts";
 import { samplingGraph } from "./generate.ts";
 import { type Change, type Changeable, type Identity, identityOf } from "./identity.ts";
+import { notesOf } from "./notes.ts";
 import type { Run } from "./run.ts";
 import { Validation } from "./validation.ts";
 
@@ -125,6 +132,7 @@ export async function openSession(
       ...sharingOf(run),
       seed: run.seed,
       ranks: options.ranks,
+      offloadFolder: nearestFolder(options.folder.path),
     });
     asked.throwIfAborted();
     const state =
@@ -214,32 +222,6 @@ export function isLeader({ ranks }: TrainOptions): boolean {
 export async function closeSession({ trainer, data }: Session): Promise<void> {
   trainer.close();
   await data.close();
-}
-
-/** What the user should know before the first step, and finds in the report. */
-export function notesOf(session: Session): string[] {
-  const { model, exporting } = session;
-  return [
-    ...model.notes,
-    ...(exporting === undefined ? [] : exportNotes(exporting)),
-    ...idleNote(session),
-    ...validationNote(session),
-  ];
-}
-
-/** A micro-batch of several keeps to one thread. */
-function idleNote({ run: { microBatches }, options: { engine, ranks } }: Session): string[] {
-  const { threads } = engine;
-  if (ranks !== undefined || microBatches === 1 || threads <= microBatches) return [];
-  return [
-    `${microBatches} of ${threads} threads compute gradients, each one of ${microBatches} micro-batches. State microBatches in the run to use more.`,
-  ];
-}
-
-function validationNote({ trainer, validation }: Session): string[] {
-  const why = trainer.plan.evaluation?.measures[0]?.meanOfBatches;
-  if (validation === undefined || why === undefined) return [];
-  return [`The validation loss is a mean over batches, for ${why}.`];
 }
 
 export function announce(session: Session): void {
