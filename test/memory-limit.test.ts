@@ -125,7 +125,7 @@ test(
       assert.match(refused.stderr, /optimizer slots 236 MB.*may have \d+ MB[^]*\[OUT_OF_MEMORY\]/);
       const all = train(...whole, "--offload", "disk");
       assert.equal(all.status, 0, all.stderr + all.stdout);
-      assert.match(all.stdout, /on the disk of "out" and not in memory lie optimizer slots 235 MB/);
+      assert.match(all.stdout, /optimizer slots 235[.\d]* MB lie on the disk of "out"/);
       const report = JSON.parse(readFileSync(join(folder, "out", "report.json"), "utf8"));
       assert.equal(report.steps, 2);
     }),

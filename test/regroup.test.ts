@@ -52,16 +52,18 @@ interface Crew {
 }
 
 /** Each sample depends on its position alone. */
-function filling({ start, end }: { readonly start: number; readonly end: number }): FillBatch {
+function filling(ranges: readonly { readonly start: number; readonly end: number }[]): FillBatch {
+  const positions = ranges.flatMap(({ start, end }) =>
+    Array.from({ length: end - start }, (_, index) => start + index),
+  );
   return (into) => {
     for (const [field, tensor] of Object.values(into).entries()) {
       const isClass = tensor.dtype === "int32";
-      const width = elementCount(tensor.shape) / (end - start);
-      const values: number[] = [];
-      for (let position = start; position < end; position++) {
+      const width = elementCount(tensor.shape) / positions.length;
+      const values = positions.flatMap((position) => {
         const numbers = randomNumbers(field * 1000 + position, width, [0, isClass ? CLASSES : 1]);
-        values.push(...(isClass ? numbers.map(Math.floor) : numbers));
-      }
+        return isClass ? numbers.map(Math.floor) : numbers;
+      });
       tensor.bytes.set(tensorFrom(tensor.dtype, tensor.shape, values).bytes);
     }
   };
@@ -73,10 +75,7 @@ async function steps(trainers: readonly Trainer[], count: number): Promise<void>
       for (let index = 0; index < count; index++) {
         const step = trainer.steps;
         const positions = { start: step * SAMPLES, end: (step + 1) * SAMPLES };
-        await trainer.step({
-          positions,
-          fill: filling(trainer.ownPositions(positions)[0] ?? positions),
-        });
+        await trainer.step({ positions, fill: filling(trainer.ownPositions(positions)) });
       }
     }),
   );

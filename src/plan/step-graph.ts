@@ -217,6 +217,9 @@ export function validateStep(step: StepGraph): StepGraph {
   const fail = (what: string): never => {
     throw new LockstepError("INVALID_GRAPH", `The step "${step.name}": ${what}.`);
   };
+  for (const [name, { space }] of step.values) {
+    if (space !== undefined && space !== "disk") fail(`"${name}" lies in "${space}"`);
+  }
   const made = new Set<string>();
   for (const task of step.tasks) {
     for (const name of [...task.inputs, ...task.outputs]) {

@@ -22,7 +22,7 @@ function diskNote({ trainer, options }: Session): string[] {
   if (kinds.length === 0) return [];
   const whose = options.ranks === undefined ? "" : " of each worker";
   return [
-    `Offload: on the disk of "${options.folder.path}" and not in memory lie ${kinds.join(", ")}${whose}, in files without names that go with the run. Steps are slower so.`,
+    `Offload: ${kinds.join(" and ")}${whose} lie on the disk of "${options.folder.path}" and not in memory, in files without names that go with the run. Steps are slower for it.`,
   ];
 }
 
