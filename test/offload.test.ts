@@ -5,12 +5,13 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import { type Ended, lockstep, runFiles } from "./cli/support.ts";
 import { withFolder } from "./support/folder.ts";
+import { agentProcess, token, withProcesses } from "./support/hosts.ts";
 
 const skip = process.platform === "win32" ? { skip: "there are no such files" } : {};
 const files = runFiles({ microBatches: "4", checkpointEvery: "2" });
 
 async function ok(words: readonly string[], cwd: string): Promise<Ended> {
-  const ended = await lockstep(words, { cwd });
+  const ended = await lockstep(words, { cwd, env: { LOCKSTEP_TOKEN: token } });
   assert.equal(ended.status, 0, ended.stderr + ended.stdout);
   return ended;
 }
@@ -91,6 +92,15 @@ describe("what a run keeps on disk", { concurrency: 2, ...skip }, () => {
       const expected = reportIn(cwd).weightsSha256;
       await ok([...train, "--workers", "2", "--offload", "disk"], cwd);
       assert.equal(reportIn(cwd).weightsSha256, expected);
+      await withProcesses([agentProcess(cwd)], async (hosts) => {
+        const over = ["--hosts", hosts.join(","), "--workers", "2", "--zero", "3"];
+        const { stdout } = await ok(
+          ["train", "job", "--out", "out", "--anew", ...over, "--offload", "disk"],
+          cwd,
+        );
+        assert.match(stdout, /Offload: parameters [\d.]+ kB and optimizer slots/);
+        assert.equal(reportIn(cwd).weightsSha256, expected);
+      });
       const sharing = ["--workers", "2", "--zero", "3", "--offload", "disk"];
       const { stdout } = await ok(["plan", "job", ...sharing], cwd);
       assert.match(stdout, /strategies: .*, offload to disk/);
