@@ -1,6 +1,6 @@
 /** State that lies on disk: the same weights through checkpoints and resumption, by real processes, and nothing left behind. */
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync, statfsSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statfsSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { type Ended, lockstep, runFiles } from "./cli/support.ts";
@@ -63,26 +63,34 @@ describe("what a run keeps on disk", { concurrency: 2, ...skip }, () => {
     }));
 
   test("workers that are killed leave no file, and their run goes on", () =>
-    withFolder(runFiles({ microBatches: "4", checkpointEvery: "2", steps: "12" }), async (cwd) => {
-      const train = ["train", "run.ts", "--threads", "1", "--out", "out"];
-      await ok(train, cwd);
-      const expected = reportIn(cwd).weightsSha256;
-      const disk = ["--workers", "2", "--zero", "3", "--offload", "disk"];
-      let isKilled = false;
-      const killed = await lockstep([...train, "--anew", ...disk], {
-        cwd,
-        leads: true,
-        onOutput: (stdout, child) => {
-          if (isKilled || !stdout.includes("step 4/")) return;
-          isKilled = true;
-          process.kill(-(child.pid as number), "SIGKILL");
-        },
-      });
-      assert.equal(killed.signal, "SIGKILL", killed.stdout);
-      assert.deepEqual(named(join(cwd, "out")), []);
-      await ok([...train, "--resume", ...disk], cwd);
-      assert.equal(reportIn(cwd).weightsSha256, expected);
-    }));
+    withFolder(
+      runFiles({ microBatches: "4", checkpointEvery: "10", steps: "300" }),
+      async (cwd) => {
+        const train = ["train", "run.ts", "--threads", "1", "--out", "out"];
+        await ok(train, cwd);
+        const expected = reportIn(cwd).weightsSha256;
+        const disk = ["--workers", "2", "--zero", "3", "--offload", "disk"];
+        const checkpoint = join(cwd, "out", "checkpoint.safetensors");
+        let watch: NodeJS.Timeout | undefined;
+        const killed = await lockstep([...train, "--anew", ...disk], {
+          cwd,
+          leads: true,
+          onOutput: (stdout, child) => {
+            if (watch !== undefined || !stdout.includes("step 1/")) return;
+            watch = setInterval(() => {
+              if (!existsSync(checkpoint)) return;
+              clearInterval(watch);
+              process.kill(-(child.pid as number), "SIGKILL");
+            }, 10);
+          },
+        });
+        clearInterval(watch);
+        assert.equal(killed.signal, "SIGKILL", killed.stdout);
+        assert.deepEqual(named(join(cwd, "out")), []);
+        await ok([...train, "--resume", ...disk], cwd);
+        assert.equal(reportIn(cwd).weightsSha256, expected);
+      },
+    ));
 
   test("a job and its plan say it, as the command line does", () =>
     withFolder(files, async (cwd) => {

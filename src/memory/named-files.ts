@@ -129,12 +129,16 @@ export function inPlace<Result>(place: Place, body: () => Result): Result {
     return body();
   } catch (cause) {
     if (cause instanceof LockstepError) throw cause;
-    throw refused(place, (cause as NodeJS.ErrnoException).code ?? String(cause), cause);
+    throw refused(place, (cause as NodeJS.ErrnoException).code ?? String(cause), { cause });
   }
 }
 
 /** The error for what the system refuses in a folder, by the system's own code, such as ENOSPC. */
-export function refused({ folder, use }: Place, code: string, cause?: unknown): LockstepError {
+export function refused(
+  { folder, use }: Place,
+  code: string,
+  { cause, byteLength }: { readonly cause?: unknown; readonly byteLength?: number } = {},
+): LockstepError {
   const why = REASONS.get(code) ?? `the system says ${code}`;
   const options = { fields: { folder, systemCode: code }, cause };
   // Only runs of several processes need shared memory.
@@ -146,9 +150,10 @@ export function refused({ folder, use }: Place, code: string, cause?: unknown): 
   }
   const isFull = ["ENOSPC", "EDQUOT", "EFBIG"].includes(code);
   const error: ErrorCode = isFull ? "DISK_FULL" : "IO_FAILED";
+  const what = byteLength === undefined ? "" : `, ${Math.ceil(byteLength / 1e6)} MB of it`;
   return new LockstepError(
     error,
-    `What a run keeps on disk cannot be written in "${folder}": ${why}.`,
+    `What a run keeps on disk cannot be written in "${folder}"${what}: ${why}.`,
     { ...options, hint: "Make room there, or take a folder of another disk: --out." },
   );
 }

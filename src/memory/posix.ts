@@ -71,10 +71,12 @@ export function posixPlatform(): Platform {
       if (linux) throw outOfMemory(byteLength, errno, place.folder);
       return;
     }
-    if (!CANNOT_RESERVE.has(errno)) throw refused(place, getSystemErrorName(-errno));
-    for (let at = 0; at < byteLength; at += ZEROS.byteLength) {
+    if (!CANNOT_RESERVE.has(errno))
+      throw refused(place, getSystemErrorName(-errno), { byteLength });
+    let at = 0;
+    while (at < byteLength) {
       const length = Math.min(ZEROS.byteLength, byteLength - at);
-      inPlace(place, () => fs.writeSync(fd, ZEROS, 0, length, byteOffset + at));
+      at += inPlace(place, () => fs.writeSync(fd, ZEROS, 0, length, byteOffset + at));
     }
   };
 
