@@ -1,4 +1,7 @@
-/** Memory as a limit: workers that share a model train where one process alone is refused with a sentence. */
+/**
+ * Memory limits: workers that share a model train where one process alone is refused with a
+ * sentence.
+ */
 import assert from "node:assert/strict";
 import { type SpawnSyncReturns, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync } from "node:fs";
@@ -26,10 +29,16 @@ export default defineRun({
   clipNorm: 1, batch: 4, microBatches: ${microBatches}, steps: 2,
 });`;
 
-/** Between what a worker of four needs (118 MB, three gathered layers and the process itself) and what all state takes (470 MB). */
+/**
+ * A limit between what one of four workers needs (118 MB, three gathered layers and the process
+ * itself) and what all state takes (470 MB).
+ */
 const LIMIT = 450e6;
 
-/** The folder of this process's control group for memory; undefined where there is none below which others can be made. */
+/**
+ * Returns the folder of this process's control group for memory; undefined if none can be created
+ * below it.
+ */
 function controlGroup(): string | undefined {
   const lines = existsSync("/proc/self/cgroup")
     ? readFileSync("/proc/self/cgroup", "utf8").split("\n")
@@ -56,7 +65,10 @@ function controlGroup(): string | undefined {
   });
 }
 
-/** Each process that Node starts gets a control group of its own, with the limit, before it does anything else. */
+/**
+ * Returns code that puts each process that Node starts into a control group with the limit, before
+ * it does anything else.
+ */
 function limited(parent: string, name: string): string {
   const code = `
     import { existsSync, mkdirSync, writeFileSync } from "node:fs";
@@ -95,7 +107,7 @@ function withLimit(body: (train: Train, folder: string) => void): Promise<void> 
 }
 
 test(
-  "four workers with zero 3 train below a limit that one process alone is refused at",
+  "four workers with zero 3 train below a limit at which one process alone is refused",
   { skip },
   () =>
     withLimit((train, folder) => {
@@ -138,7 +150,7 @@ function removeGroups(parent: string, name: string): void {
 }
 
 test(
-  "addresses that run out are an error with a code, and no crash",
+  "running out of addresses is an error with a code, and no crash",
   { skip: process.platform !== "linux" && "uses prlimit" },
   () =>
     withFolder({ "train.ts": runOf(4) }, async (folder) => {
@@ -153,7 +165,7 @@ test(
     }),
 );
 
-test("the refusal names what is needed and what there is", () => {
+test("the refusal names the memory that is needed and the memory that there is", () => {
   const program: Program = {
     buffers: new Map([
       ["parameters", { byteLength: 4e9, space: "device" }],
@@ -174,6 +186,6 @@ test("the refusal names what is needed and what there is", () => {
     (error: unknown) =>
       error instanceof LockstepError &&
       error.code === "OUT_OF_MEMORY" &&
-      /Each of 2 workers would need at least 9,000 MB.*may have 8,900 MB/.test(error.message),
+      /Each of 2 workers would need at least 9,000 MB.*may use only 8,900 MB/.test(error.message),
   );
 });

@@ -194,7 +194,7 @@ function outOfMemory(byteLength: number, errno: number, where?: string): Lockste
   const place = where === undefined ? "" : ` in ${where}`;
   return new LockstepError(
     "OUT_OF_MEMORY",
-    `${(byteLength / 2 ** 20).toFixed(1)} MiB of memory could not be had${place} (errno ${errno}).`,
+    `${(byteLength / 2 ** 20).toFixed(1)} MiB of memory could not be allocated${place} (errno ${errno}).`,
     {
       hint:
         where === "/dev/shm"
