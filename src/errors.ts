@@ -51,7 +51,7 @@ export type ErrorCode =
 
 /** What to do when memory does not suffice. */
 export const LESS_MEMORY =
-  "Let more workers share it (--workers 4 with --zero 3), use a smaller model or micro-batch, or a machine with more memory.";
+  "Let more workers share it (--workers 4 with --zero 3), keep the optimizer's state on disk (--offload disk), use a smaller model or micro-batch, or a machine with more memory.";
 
 /** Values that a program may read from an error. */
 export type ErrorFields = Readonly<

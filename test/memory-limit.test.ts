@@ -3,7 +3,7 @@
  * sentence.
  */
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
+import { type SpawnSyncReturns, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -16,7 +16,7 @@ import { withFolder } from "./support/folder.ts";
 const cli = fileURLToPath(new URL("../src/cli/main.js", import.meta.url));
 
 /** Seven products of 2048 × 2048: 29 million parameters, 16 bytes each with gradient and slots. */
-const RUN = `
+const runOf = (microBatches: number) => `
 import { adamw, arrays, defineRun, mlp, tensorFrom } from "lockstep";
 const x = Array.from({ length: 8 * 2048 }, (_, at) => ((at * 37) % 101) / 101);
 export default defineRun({
@@ -26,7 +26,7 @@ export default defineRun({
     label: tensorFrom("int32", [8], [0, 1, 0, 1, 1, 0, 1, 0]),
   }),
   optimizer: adamw({ learningRate: 1e-3 }),
-  clipNorm: 1, batch: 4, microBatches: 4, steps: 2,
+  clipNorm: 1, batch: 4, microBatches: ${microBatches}, steps: 2,
 });`;
 
 /**
@@ -84,31 +84,62 @@ const parent = controlGroup();
 const skip =
   parent === undefined ? "no control group with a limit of memory can be made here" : false;
 
+type Train = (...words: string[]) => SpawnSyncReturns<string>;
+
+/** Runs `body` in a folder whose runs have a control group with the limit for each of their processes. */
+function withLimit(body: (train: Train, folder: string) => void): Promise<void> {
+  return withFolder({ "train.ts": runOf(4), "one.ts": runOf(1) }, async (folder) => {
+    const name = `lockstep-test-${process.pid}`;
+    const group = parent as string;
+    const env = { ...process.env, NODE_OPTIONS: limited(group, name) };
+    const train: Train = (...words) =>
+      spawnSync(process.execPath, [cli, "train", ...words, "--threads", "1"], {
+        cwd: folder,
+        encoding: "utf8",
+        env,
+      });
+    try {
+      body(train, folder);
+    } finally {
+      removeGroups(group, name);
+    }
+  });
+}
+
 test(
   "four workers with zero 3 train below a limit at which one process alone is refused",
   { skip },
   () =>
-    withFolder({ "train.ts": RUN }, async (folder) => {
-      const name = `lockstep-test-${process.pid}`;
-      const group = parent as string;
-      const train = (...words: string[]) =>
-        spawnSync(process.execPath, [cli, "train", "train.ts", "--threads", "1", ...words], {
-          cwd: folder,
-          encoding: "utf8",
-          env: { ...process.env, NODE_OPTIONS: limited(group, name) },
-        });
-      try {
-        const alone = train("--workers", "1", "--out", "alone");
-        assert.equal(alone.status, 1, alone.stderr);
-        assert.match(alone.stderr, /One process alone would need at least \d+ MB of memory/);
-        assert.match(alone.stderr, /--workers 4 with --zero 3[^]*\[OUT_OF_MEMORY\]/);
-        const all = train("--workers", "4", "--zero", "3", "--out", "all");
-        assert.equal(all.status, 0, all.stderr + all.stdout);
-        const report = JSON.parse(readFileSync(join(folder, "all", "report.json"), "utf8"));
-        assert.equal(report.workers, 4);
-      } finally {
-        removeGroups(group, name);
-      }
+    withLimit((train, folder) => {
+      const alone = train("train.ts", "--workers", "1", "--out", "alone");
+      assert.equal(alone.status, 1, alone.stderr);
+      assert.match(alone.stderr, /One process alone would need at least \d+ MB of memory/);
+      assert.match(
+        alone.stderr,
+        /--workers 4 with --zero 3[^]*--offload disk[^]*\[OUT_OF_MEMORY\]/,
+      );
+      const all = train("train.ts", "--workers", "4", "--zero", "3", "--out", "all");
+      assert.equal(all.status, 0, all.stderr + all.stdout);
+      const report = JSON.parse(readFileSync(join(folder, "all", "report.json"), "utf8"));
+      assert.equal(report.workers, 4);
+    }),
+);
+
+test(
+  "one process trains with its slots on disk below a limit that it is refused at without",
+  { skip },
+  () =>
+    withLimit((train, folder) => {
+      // One micro-batch: gradients once.
+      const whole = ["one.ts", "--workers", "1", "--out", "out"];
+      const refused = train(...whole);
+      assert.equal(refused.status, 1, refused.stderr);
+      assert.match(refused.stderr, /optimizer slots 236 MB.*may have \d+ MB[^]*\[OUT_OF_MEMORY\]/);
+      const all = train(...whole, "--offload", "disk");
+      assert.equal(all.status, 0, all.stderr + all.stdout);
+      assert.match(all.stdout, /optimizer slots 235[.\d]* MB lie on the disk of "out"/);
+      const report = JSON.parse(readFileSync(join(folder, "out", "report.json"), "utf8"));
+      assert.equal(report.steps, 2);
     }),
 );
 
@@ -122,7 +153,7 @@ test(
   "running out of addresses is an error with a code, and no crash",
   { skip: process.platform !== "linux" && "uses prlimit" },
   () =>
-    withFolder({ "train.ts": RUN }, async (folder) => {
+    withFolder({ "train.ts": runOf(4) }, async (folder) => {
       const words = [cli, "train", "train.ts", "--threads", "1", "--out", "out"];
       const run = spawnSync("prlimit", [`--data=${500e6}`, process.execPath, ...words], {
         cwd: folder,

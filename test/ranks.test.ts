@@ -3,8 +3,7 @@
  * normalization, over any transport.
  */
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { isDeepStrictEqual } from "node:util";
@@ -26,11 +25,12 @@ import {
   type Trainer,
   type TrainerOptions,
 } from "../src/train/index.ts";
+import { onDisk } from "./support/folder.ts";
 import { randomNumbers } from "./support/random.ts";
 import { simulatedRanks } from "./support/ranks.ts";
 
 const engine = createOrtEngine({ threads: 1 });
-const folder = mkdtempSync(join(tmpdir(), "lockstep-ranks-"));
+const folder = mkdtempSync(join(onDisk(), "lockstep-ranks-"));
 let collected = 0;
 after(async () => {
   await engine.close();
@@ -92,7 +92,7 @@ interface Outcome {
 interface Setting
   extends Pick<
     TrainerOptions,
-    "reproducible" | "bucketBytes" | "parallel" | "zero" | "recompute" | "strategies"
+    "reproducible" | "bucketBytes" | "parallel" | "zero" | "recompute" | "offload" | "strategies"
   > {
   readonly threads?: number;
   /** The number of ranks of the run. Default: 1. */
@@ -118,7 +118,7 @@ async function trainRanks(
   setting: Setting = {},
 ): Promise<readonly Outcome[]> {
   const { ranks = 1, nodes = 1, optimizer = adamw({ learningRate: 1e-2 }), ...rest } = setting;
-  const { reproducible, bucketBytes, parallel, zero, recompute, strategies } = rest;
+  const { reproducible, bucketBytes, parallel, zero, recompute, offload, strategies } = rest;
   const simulated =
     ranks === 1 ? undefined : simulatedRanks(engine, ranks, nodes < ranks, nodesOf(ranks, nodes));
   const model = definition.build({ batch: SAMPLES / MICRO_BATCHES, mode: "train" });
@@ -136,6 +136,8 @@ async function trainRanks(
       parallel,
       zero,
       recompute,
+      offload,
+      offloadFolder: folder,
       strategies,
     });
   };
@@ -259,6 +261,52 @@ for (const [name, definition] of Object.entries({ ...MODELS, gpt: PLAIN_GPT })) 
     }
   });
 }
+
+for (const zero of [undefined, 1, 3] as const) {
+  test(`what lies on disk gives the same bits on 1 to 4 ranks, zero ${zero ?? "none"}`, async () => {
+    const [alone] = await trainRanks(GPT);
+    const places: Setting[] = [
+      ...[1, 2, 3, 4].map((ranks) => ({ ranks })),
+      { ranks: 2, nodes: 2 },
+      { ranks: 4, nodes: 2 },
+      { ranks: 4, nodes: 2, parallel: { data: 2, shard: 2 } },
+      { ranks: 2, recompute: "blocks" },
+    ];
+    for (const place of places) {
+      const afterwards = (trainers: readonly Trainer[]) => {
+        for (const { plan } of trainers) {
+          const lies = (name: string) => plan.buffers.get(name)?.space;
+          const isSharded = zero === 3 && trainers.length > 1;
+          assert.equal(lies("slot.0.exp_avg"), "disk");
+          assert.equal(lies("slot.0.exp_avg_sq"), "disk");
+          if (isSharded) assert.equal(lies("parameters"), "disk");
+          else if (zero !== undefined) assert.equal(lies("parameters"), "device");
+          assert.equal(lies("gradients"), "device");
+        }
+        const named = readdirSync(folder).filter((name) => name.startsWith("lockstep-"));
+        assert.deepEqual(named, [], "no file has a name");
+      };
+      const setting = { ...place, zero, bucketBytes: 6000, offload: "disk" as const, afterwards };
+      for (const [rank, outcome] of (await trainRanks(GPT, setting)).entries()) {
+        const weights = rank === 0 ? outcome.weights : (outcome.weights ?? alone?.weights);
+        const where = `rank ${rank} of ${JSON.stringify(place)}`;
+        assert.ok(isDeepStrictEqual({ ...outcome, weights }, alone), where);
+      }
+    }
+  });
+}
+
+test("slots of updates that ranks share out lie on disk with the same bits", async () => {
+  for (const optimizer of [muon({ learningRate: 1e-2 }), adafactor({ learningRate: 1e-2 })]) {
+    const [alone] = await trainRanks(GPT, { optimizer });
+    for (const place of [{ ranks: 1 }, { ranks: 3 }, { ranks: 4, nodes: 2 }]) {
+      const setting = { ...place, optimizer, offload: "disk" as const };
+      for (const outcome of await trainRanks(GPT, setting)) {
+        assert.deepEqual(outcome, alone, `${optimizer.kind}, ${JSON.stringify(place)}`);
+      }
+    }
+  }
+});
 
 /** Workers, their nodes, and the stated axes. Each model gets a third of them, with each stage. */
 const SHARDED = [

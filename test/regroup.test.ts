@@ -8,7 +8,13 @@ import { createOrtEngine, createReferenceEngine, type Device } from "../src/engi
 import { gpt, type ModelDefinition, resnet } from "../src/nn/index.ts";
 import { adamw, muon, type Optimizer } from "../src/optimizer/index.ts";
 import { elementCount, tensorFrom } from "../src/tensor/index.ts";
-import { createTrainer, type FillBatch, type Trainer } from "../src/train/index.ts";
+import {
+  createTrainer,
+  type FillBatch,
+  type Trainer,
+  type TrainerOptions,
+} from "../src/train/index.ts";
+import { onDisk } from "./support/folder.ts";
 import { randomNumbers } from "./support/random.ts";
 import { type SimulatedRanks, simulatedRanks } from "./support/ranks.ts";
 
@@ -46,16 +52,18 @@ interface Crew {
 }
 
 /** Fills samples that depend on their position alone. */
-function filling({ start, end }: { readonly start: number; readonly end: number }): FillBatch {
+function filling(ranges: readonly { readonly start: number; readonly end: number }[]): FillBatch {
+  const positions = ranges.flatMap(({ start, end }) =>
+    Array.from({ length: end - start }, (_, index) => start + index),
+  );
   return (into) => {
     for (const [field, tensor] of Object.values(into).entries()) {
       const isClass = tensor.dtype === "int32";
-      const width = elementCount(tensor.shape) / (end - start);
-      const values: number[] = [];
-      for (let position = start; position < end; position++) {
+      const width = elementCount(tensor.shape) / positions.length;
+      const values = positions.flatMap((position) => {
         const numbers = randomNumbers(field * 1000 + position, width, [0, isClass ? CLASSES : 1]);
-        values.push(...(isClass ? numbers.map(Math.floor) : numbers));
-      }
+        return isClass ? numbers.map(Math.floor) : numbers;
+      });
       tensor.bytes.set(tensorFrom(tensor.dtype, tensor.shape, values).bytes);
     }
   };
@@ -67,10 +75,7 @@ async function steps(trainers: readonly Trainer[], count: number): Promise<void>
       for (let index = 0; index < count; index++) {
         const step = trainer.steps;
         const positions = { start: step * SAMPLES, end: (step + 1) * SAMPLES };
-        await trainer.step({
-          positions,
-          fill: filling(trainer.ownPositions(positions)[0] ?? positions),
-        });
+        await trainer.step({ positions, fill: filling(trainer.ownPositions(positions)) });
       }
     }),
   );
@@ -96,8 +101,11 @@ function make(
   model: ModelDefinition,
   optimizer: Optimizer,
   group?: SimulatedRanks["groups"][number],
+  options: Pick<TrainerOptions, "zero" | "offload"> = {},
 ): Promise<Trainer> {
   return createTrainer({
+    ...options,
+    offloadFolder: onDisk(),
     engine,
     model: model.build({ batch: SAMPLES / MICRO_BATCHES, mode: "train" }),
     optimizer,
@@ -114,10 +122,11 @@ async function trainInTurn(
   [model, optimizer]: readonly [ModelDefinition, Optimizer],
   crews: readonly Crew[],
   leave: (met: SimulatedRanks) => void = () => undefined,
+  options: Pick<TrainerOptions, "zero" | "offload"> = {},
 ): Promise<Record<string, string>> {
   let met = meet(engine, crews[0] as Crew);
   const trainers = await Promise.all(
-    met.groups.map((group) => make(engine, model, optimizer, group)),
+    met.groups.map((group) => make(engine, model, optimizer, group, options)),
   );
   await steps(trainers, 2);
   for (const crew of crews.slice(1)) {
@@ -199,6 +208,15 @@ for (const [device, engine, work] of [
       }
     });
   }
+}
+
+for (const zero of [undefined, 3] as const) {
+  test(`what lies on disk goes from group to group, zero ${zero ?? "none"}`, async () => {
+    const what = [GPT, adamw({ learningRate: 1e-2 })] as const;
+    const crews = CREWS["4 ranks in place, then 3"] ?? [];
+    const found = await trainInTurn(cpu, what, crews, undefined, { zero, offload: "disk" });
+    assert.deepEqual(found, await trainAlone(cpu, what, 5));
+  });
 }
 
 test("a trainer leaves a failed group like any other", async () => {

@@ -4,7 +4,8 @@
  */
 import { Command, InvalidArgumentError, Option } from "commander";
 import type { PortRange } from "../net/index.ts";
-import { bytesOfText, type Recompute } from "../parallel/index.ts";
+import { notAmong } from "../options.ts";
+import { bytesOfText, OFFLOADS, type Offload, type Recompute } from "../parallel/index.ts";
 import { DEFAULT_AGENT_PORT } from "../protocol/index.ts";
 import { CHANGEABLE, type Changeable } from "../run/index.ts";
 import { version } from "../version.ts";
@@ -85,7 +86,13 @@ function again(text: string): Recompute {
   }
 }
 
-function sharing(): [Option, Option, Option] {
+function offload(text: string): Offload {
+  const found = OFFLOADS.find((known) => known === text);
+  if (found !== undefined) return found;
+  throw new InvalidArgumentError(`It ${notAmong(text, OFFLOADS)}.`);
+}
+
+function sharing(): [Option, Option, Option, Option] {
   return [
     new Option(
       "--parallel <axes>",
@@ -99,6 +106,10 @@ function sharing(): [Option, Option, Option] {
       "--recompute <how>",
       "recompute activations in the backward pass: of all blocks, or of as few as let those of a micro-batch fit, as in 2GB",
     ).argParser(again),
+    new Option(
+      "--offload <where>",
+      "disk: keep the optimizer's state in files of the run folder's disk, and with --zero 3 the parameters, too: less memory, slower",
+    ).argParser(offload),
   ];
 }
 
@@ -128,7 +139,7 @@ function tls(): Option {
  * help.
  */
 export function commandLine(): Command {
-  const [axes, stage, repeated] = sharing();
+  const [axes, stage, repeated, away] = sharing();
   const command = new Command("lockstep")
     .description(
       "Distributed training for TypeScript: any ONNX model, trained in step on any machines.",
@@ -157,6 +168,7 @@ export function commandLine(): Command {
     .addOption(axes)
     .addOption(stage)
     .addOption(repeated)
+    .addOption(away)
     .option("--threads <n>", "threads of each worker (default: all cores, divided)", whole(1))
     .option("--seed <n>", "seed of weights, sample order and dropout", whole(0))
     .option("--out <dir>", "folder that the run is written to (default: runs/NAME)")
@@ -221,6 +233,7 @@ export function commandLine(): Command {
     .addOption(axes)
     .addOption(stage)
     .addOption(repeated)
+    .addOption(away)
     .option("--rank <n>", "rank of the worker to show", whole(0), 0)
     .option("--machines <n>", "machines that the workers are on, equally many on each", whole(1), 1)
     .option(

@@ -16,11 +16,12 @@ export interface PlanFlags {
   readonly parallel?: ParallelOptions["parallel"];
   readonly zero?: ParallelOptions["zero"];
   readonly recompute?: ParallelOptions["recompute"];
+  readonly offload?: ParallelOptions["offload"];
 }
 
 export async function planCommand(file: string, flags: PlanFlags): Promise<void> {
   const { workers, rank, machines, gflops, bandwidth, latency, bucket } = flags;
-  const { parallel, zero, recompute } = flags;
+  const { parallel, zero, recompute, offload } = flags;
   const run = settleMicroBatches((await openTarget(file, {})).run);
   const options = {
     workers,
@@ -35,6 +36,7 @@ export async function planCommand(file: string, flags: PlanFlags): Promise<void>
     parallel,
     zero,
     recompute,
+    offload,
   };
   const json = flags.json === true;
   process.stdout.write(json ? planAsJson(run, options) : printable(describePlan(run, options)));

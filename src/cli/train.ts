@@ -21,7 +21,7 @@ import { requireToken } from "./agent.ts";
 import { commandToResume } from "./command.ts";
 import { DATA_NOT_HERE, jobFrom, jobHere, rootFor, rootHere } from "./job.ts";
 import { stopOnSignals } from "./signals.ts";
-import { openTarget, type Target, type TargetFlags } from "./target.ts";
+import { openTarget, sharingOf, type Target, type TargetFlags } from "./target.ts";
 import { type WorkersAsked, workersFor } from "./workers.ts";
 
 export interface TrainFlags extends TargetFlags {
@@ -175,8 +175,9 @@ async function trainByWorkers(
 }
 
 /** What the command line says in place of the job: a run file's job has it already. */
-function overridesOf({ steps, seed, parallel, zero, recompute }: TrainFlags): JobOverrides {
-  const asked = { steps, seed, parallel, zero, recompute };
+function overridesOf(flags: TrainFlags): JobOverrides {
+  const { steps, seed } = flags;
+  const asked = { steps, seed, ...sharingOf(flags) };
   return Object.fromEntries(Object.entries(asked).filter(([, value]) => value !== undefined));
 }
 

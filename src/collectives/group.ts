@@ -71,13 +71,12 @@ export class Group {
   /**
    * Returns zeroed memory for `register`; it has a name if the transport shares memory. The caller
    * closes it.
-   * @param parts the only parts of it that this rank will touch
    */
-  newMemory(byteLength: number, parts?: AllocateHostOptions["parts"]): HostBuffer {
+  newMemory(byteLength: number, options: Omit<AllocateHostOptions, "shareAs"> = {}): HostBuffer {
     const { share } = this.transport;
     return this.engine.allocateHost(
       byteLength,
-      share === undefined ? { parts } : { parts, shareAs: uniqueName() },
+      share === undefined ? options : { ...options, shareAs: uniqueName() },
     );
   }
 

@@ -68,6 +68,8 @@ export interface AllocateOptions {
 export interface AllocateHostOptions extends AllocateOptions {
   /** A name under which other processes can map the memory; without it the memory is private. */
   readonly shareAs?: string;
+  /** A folder of a disk: the memory lies in a file there, and need not stay in memory. */
+  readonly folder?: string | undefined;
 }
 
 export interface CompileOptions {

@@ -6,7 +6,7 @@
 import type { Group, GroupBuffer } from "../collectives/index.ts";
 import type { Device, DeviceBuffer, HostBuffer } from "../engine/index.ts";
 import { assert } from "../errors.ts";
-import type { BufferSpec } from "../program/index.ts";
+import type { BufferSpace, BufferSpec } from "../program/index.ts";
 
 /** Bytes that one copy moves at most, because some systems cannot make larger views. */
 const COPY_BYTES = 2 ** 30;
@@ -22,8 +22,12 @@ export class InstanceMemory {
   /** The ranks of the program's groups, by name. */
   readonly #ranks = new Map<string, readonly number[]>();
 
-  constructor(device: Device) {
+  readonly #folder: string | undefined;
+
+  /** @param folder of the disk for buffers whose space is `disk` */
+  constructor(device: Device, folder: string | undefined) {
     this.#device = device;
+    this.#folder = folder;
   }
 
   /** Returns this rank's buffer, or that of another rank of its node. */
@@ -76,15 +80,15 @@ export class InstanceMemory {
     // A registered buffer stays registered: other ranks may still share it, and later all ranks
     // must register the same buffers.
     const isShared = this.#registered.has(name);
-    const isRightSpace = isShared || before?.space === space;
+    const isRightSpace = isShared || (before !== undefined && spaceOf(before) === space);
     if (before !== undefined && isRightSpace && before.byteLength >= byteLength) return;
     assert(!isShared, `the shared buffer "${name}" is large enough`);
     // The contents of an older buffer are copied whole.
     const options = before === undefined ? { parts } : {};
     await this.#replace(name, byteLength, () =>
-      space === "host"
-        ? this.#device.allocateHost(byteLength, options)
-        : this.#device.allocate(byteLength, options),
+      space === "device"
+        ? this.#device.allocate(byteLength, options)
+        : this.#device.allocateHost(byteLength, { ...options, folder: this.#folderFor(space) }),
     );
   }
 
@@ -92,18 +96,23 @@ export class InstanceMemory {
    * Makes room for a buffer that collectives of all ranks work on. All ranks call this together.
    * The buffer keeps its contents as in `allocate`.
    */
-  async share(name: string, { byteLength, parts }: BufferSpec, all: Group): Promise<void> {
+  async share(name: string, { byteLength, space, parts }: BufferSpec, all: Group): Promise<void> {
     // Lengths may differ between ranks, so they must not decide whether the ranks register
     // together.
     if (this.#registered.get(name)?.byteLength === byteLength) return;
     const before = this.#buffers.get(name);
-    const isKept = before?.byteLength === byteLength && isHost(before) && all.canRegister(before);
+    const folder = this.#folderFor(space);
+    const isKept =
+      before?.byteLength === byteLength &&
+      isHost(before) &&
+      (spaceOf(before) === "disk") === (folder !== undefined) &&
+      all.canRegister(before);
     const own = isKept
       ? before
       : await this.#replace(
           name,
           byteLength,
-          () => all.newMemory(byteLength, before === undefined ? parts : undefined),
+          () => all.newMemory(byteLength, before === undefined ? { parts, folder } : { folder }),
           all,
         );
     this.#registered.set(name, await all.register(own));
@@ -119,6 +128,12 @@ export class InstanceMemory {
   close(): void {
     for (const buffer of this.#buffers.values()) buffer.close();
     this.#buffers.clear();
+  }
+
+  #folderFor(space: BufferSpace): string | undefined {
+    if (space !== "disk") return undefined;
+    assert(this.#folder !== undefined, "an instance with buffers on disk has a folder for them");
+    return this.#folder;
   }
 
   async #replace<B extends DeviceBuffer>(
@@ -146,6 +161,10 @@ export class InstanceMemory {
       await this.#device.copy(from.tensor(type, at), to.tensor(type, at));
     }
   }
+}
+
+function spaceOf(buffer: DeviceBuffer): BufferSpace {
+  return isHost(buffer) && buffer.memory.folder !== undefined ? "disk" : buffer.space;
 }
 
 function isHost(buffer: DeviceBuffer): buffer is HostBuffer {

@@ -1,10 +1,16 @@
 import assert from "node:assert/strict";
+import { tmpdir } from "node:os";
 import { after, describe, test } from "node:test";
 import { createOrtEngine, createReferenceEngine } from "../engine/index.ts";
 import { add } from "../functional/index.ts";
 import type { Graph } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
-import { ProgramBuilder, type RunStage, type TensorRef } from "../program/program.ts";
+import {
+  type BufferSpace,
+  ProgramBuilder,
+  type RunStage,
+  type TensorRef,
+} from "../program/program.ts";
 import { instantiate } from "./instance.ts";
 
 const devices = [createOrtEngine({ threads: 1 }), createReferenceEngine()];
@@ -19,7 +25,7 @@ function adding(amount: number): Graph {
   return builder.build([add(builder.input("x", type), amount)]);
 }
 
-function program(amount: number, space: "device" | "host", byteLength = 64): ProgramBuilder {
+function program(amount: number, space: BufferSpace, byteLength = 64): ProgramBuilder {
   const made = new ProgramBuilder();
   made.buffer("x", byteLength, space);
   made.buffer("y", 64);
@@ -46,10 +52,13 @@ for (const device of devices) {
     });
 
     test("a buffer keeps its contents when it moves between spaces, and is zeroed when it grows", async () => {
-      const instance = await instantiate(device, program(1, "device"));
+      const folder = tmpdir();
+      const instance = await instantiate(device, program(1, "device"), undefined, folder);
       instance.write(x, [1, 2, 3, 4]);
-      for (const space of ["host", "device", "host"] as const) {
+      for (const space of ["host", "device", "disk", "device", "disk", "host"] as const) {
         await instance.load(program(1, space));
+        const place = instance.tensor(x).buffer.space === "host" ? instance.host("x") : undefined;
+        assert.equal(place?.memory.folder, space === "disk" ? folder : undefined);
         assert.deepEqual(await instance.read(x), [1, 2, 3, 4]);
         await instance.run(stage);
         assert.deepEqual(await instance.read(y), [2, 3, 4, 5]);

@@ -40,15 +40,17 @@ export interface StageOptions {
 
 /**
  * Allocates all buffers and compiles all graphs. `group` has all ranks; a program with collectives
- * needs it. After a failure nothing stays allocated.
- * @throws ENGINE_FAILED when the device cannot allocate or compile
+ * needs it. `folder` is on a disk; a program with buffers there needs it. After a failure nothing stays
+ * allocated.
+ * @throws ENGINE_FAILED when the device cannot allocate or compile; OUT_OF_MEMORY, DISK_FULL
  */
 export async function instantiate(
   device: Device,
   program: Program,
   group?: Group,
+  folder?: string,
 ): Promise<Instance> {
-  const instance = new Instance(device);
+  const instance = new Instance(device, folder);
   try {
     await instance.attach(program, group);
     return instance;
@@ -71,9 +73,9 @@ export class Instance {
   readonly #prepared = new Map<CollectiveStage, Prepared>();
 
   /** @internal Use `instantiate`. */
-  constructor(device: Device) {
+  constructor(device: Device, folder: string | undefined) {
     this.device = device;
-    this.#memory = new InstanceMemory(device);
+    this.#memory = new InstanceMemory(device, folder);
   }
 
   /**

@@ -30,13 +30,14 @@ export function isFileOfJobs(name: string): boolean {
   return name === JOB_FILE || FILE_NAME.test(name);
 }
 
-/** How workers share a step, and what they compute again. */
+/** How workers share a step, what they compute again, and what they keep on disk. */
 export const sharingShape = {
   parallel: z.strictObject({ data: count.optional(), shard: count.optional() }).optional(),
   zero: z.union([z.literal(1), z.literal(2), z.literal(3)]).optional(),
   recompute: z
     .union([z.literal("blocks"), z.strictObject({ memory: z.union([count, name]) })])
     .optional(),
+  offload: z.literal("disk").optional(),
 };
 
 const run = z.strictObject({

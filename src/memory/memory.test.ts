@@ -5,6 +5,7 @@ import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
 import { allocateMemory, mapFile, openMemory } from "./memory.ts";
+import { pidNamespace } from "./named-files.ts";
 
 const hasCode = (code: string) => (error: unknown) => (error as { code?: string }).code === code;
 
@@ -104,6 +105,113 @@ test("the file of a dead process is removed", { skip: process.platform !== "linu
   allocateMemory(100, { shareAs: name }).close();
   assert.equal(left().length, 0);
 });
+
+const onPosix = { skip: process.platform === "win32" };
+
+function inFolder(body: (folder: string) => void): void {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "lockstep-"));
+  try {
+    body(folder);
+  } finally {
+    fs.rmSync(folder, { recursive: true });
+  }
+}
+
+test("memory in a file of a disk is zeroed, takes its space and has no name", onPosix, () =>
+  inFolder((folder) => {
+    const memory = allocateMemory(3 * 2 ** 20, { folder });
+    assert.deepEqual(fs.readdirSync(folder), []);
+    assert.equal(memory.folder, folder);
+    assert.ok(memory.bytes.every((byte) => byte === 0));
+    memory.bytes.fill(7);
+    assert.equal(memory.bytes.at(-1), 7);
+    memory.close();
+    assert.throws(() => memory.bytes, hasCode("ENGINE_CLOSED"));
+  }),
+);
+
+test("a file that processes share is for its user alone, and loses its name", onPosix, () =>
+  inFolder((folder) => {
+    const parts = [{ byteOffset: 2 ** 20, byteLength: 2 ** 20 }];
+    const memory = allocateMemory(2 ** 30, { folder, shareAs: "slots", parts });
+    const [file = ""] = fs.readdirSync(folder);
+    const { mode, blocks, size } = fs.statSync(path.join(folder, file));
+    assert.equal(mode & 0o777, 0o600);
+    assert.equal(size, 2 ** 30);
+    assert.ok(blocks * 512 >= 2 ** 20 && blocks * 512 < 2 ** 22, "only its parts take space");
+    const other = openMemory("slots", folder);
+    other.view(2 ** 20, 1)[0] = 5;
+    assert.equal(memory.view(2 ** 20, 1)[0], 5);
+    assert.throws(() => openMemory("slots"), hasCode("MEMORY_NAME"), "it is no shared memory");
+    memory.unlink();
+    assert.deepEqual(fs.readdirSync(folder), []);
+    memory.close();
+    assert.equal(other.view(2 ** 20, 1)[0], 5);
+    other.close();
+  }),
+);
+
+test("a link or a file in the place of a file on disk is not opened", onPosix, () =>
+  inFolder((folder) => {
+    const place = path.join(folder, `lockstep-slots.${pidNamespace()}.${process.pid}`);
+    const victim = path.join(folder, "victim");
+    fs.writeFileSync(victim, "mine");
+    fs.symlinkSync(victim, place);
+    assert.throws(() => allocateMemory(64, { folder, shareAs: "slots" }), hasCode("IO_FAILED"));
+    assert.throws(() => openMemory("slots", folder), hasCode("MEMORY_NAME"));
+    assert.equal(fs.readFileSync(victim, "utf8"), "mine");
+  }),
+);
+
+test("what a dead process left on disk is swept", { skip: process.platform !== "linux" }, () =>
+  inFolder((folder) => {
+    const script = `
+    import { allocateMemory } from ${JSON.stringify(new URL("./memory.js", import.meta.url).href)};
+    const [folder] = process.argv.slice(1);
+    allocateMemory(100, { folder });
+    allocateMemory(100, { folder, shareAs: "left" });
+    process.kill(process.pid, "SIGKILL");`;
+    const words = ["--input-type=module", "-e", script, folder];
+    const killed = spawnSync(process.execPath, words, { encoding: "utf8" });
+    assert.equal(killed.signal, "SIGKILL", killed.stderr);
+    assert.equal(fs.readdirSync(folder).length, 1, "the one that was to be shared");
+    allocateMemory(64, { folder }).close();
+    assert.deepEqual(fs.readdirSync(folder), []);
+  }),
+);
+
+const canMount =
+  process.platform === "linux" && spawnSync("unshare", ["-rm", "true"]).status === 0
+    ? {}
+    : { skip: "needs a mount namespace of its own" };
+
+test("a disk that is full is an error before anything is written there", canMount, () =>
+  inFolder((folder) => {
+    const script = `
+    import { allocateMemory } from ${JSON.stringify(new URL("./memory.js", import.meta.url).href)};
+    const [folder] = process.argv.slice(1);
+    const attempt = (what) => {
+      try { what(); console.log("had"); } catch (error) { console.log(error.code); }
+    };
+    attempt(() => allocateMemory(2 ** 19, { folder }).close());
+    attempt(() => allocateMemory(2 ** 23, { folder }));
+    // Beyond its parts nothing was taken, until it is asked for.
+    const parts = [{ byteOffset: 0, byteLength: 4096 }];
+    const memory = allocateMemory(2 ** 23, { folder, parts });
+    attempt(() => memory.reserve(2 ** 16, 2 ** 16));
+    attempt(() => memory.reserve(0, 2 ** 23));`;
+    const shell = `mount -t tmpfs -o size=1m tmpfs ${folder} && exec "$@"`;
+    const words = ["-rm", "sh", "-c", shell, "sh", process.execPath];
+    const run = spawnSync("unshare", [...words, "--input-type=module", "-e", script, folder], {
+      encoding: "utf8",
+    });
+    assert.deepEqual(
+      run.stdout.split("\n"),
+      ["had", "DISK_FULL", "had", "DISK_FULL", ""],
+      run.stderr,
+    );
+  }),
+);
 
 test("a file is mapped unchanged", () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "lockstep-"));

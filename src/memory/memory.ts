@@ -5,6 +5,7 @@
 import { constants } from "node:buffer";
 import { randomBytes } from "node:crypto";
 import fs from "node:fs";
+import { resolve } from "node:path";
 import koffi from "koffi";
 import { assert, LockstepError } from "../errors.ts";
 import type { Address } from "./ffi.ts";
@@ -25,6 +26,12 @@ export interface AllocateMemoryOptions {
    * The only parts that will ever be touched; the rest takes addresses but no memory. Default: all.
    */
   readonly parts?: readonly Part[] | undefined;
+  /**
+   * A folder of a disk: the memory lies in a file there, which the system writes out and reads again as
+   * memory runs short. The space on the disk is taken at once. The file loses its name at once, or with
+   * `shareAs` by `unlink`; it goes with the last process that has it mapped, however that ends.
+   */
+  readonly folder?: string | undefined;
 }
 
 /**
@@ -33,6 +40,8 @@ export interface AllocateMemoryOptions {
  */
 export class Memory {
   readonly byteLength: number;
+  /** The folder of the disk that it lies on; undefined for memory proper. */
+  readonly folder: string | undefined;
   #name: string | undefined;
   #mapping: Mapping | undefined;
   readonly #unlink: () => void;
@@ -44,9 +53,10 @@ export class Memory {
     mapping: Mapping | NamedMapping,
     byteLength: number,
     system: Platform,
-    name?: string,
+    { name, folder }: { readonly name?: string; readonly folder?: string | undefined } = {},
   ) {
     this.byteLength = byteLength;
+    this.folder = folder;
     this.#name = name;
     this.#mapping = mapping;
     this.#unlink = "unlink" in mapping ? mapping.unlink : () => undefined;
@@ -101,6 +111,22 @@ export class Memory {
   }
 
   /**
+   * Takes room for a part that was not among the `parts` that would be touched: without it, writing there
+   * ends the process where the disk is full. Throws OUT_OF_MEMORY, DISK_FULL.
+   */
+  reserve(byteOffset: number, byteLength: number): void {
+    if (byteLength === 0 || this.#views.system.reserve(this.#open(), { byteOffset, byteLength })) {
+      return;
+    }
+    const where = this.folder === undefined ? "of memory" : `on the disk of "${this.folder}"`;
+    throw new LockstepError(
+      this.folder === undefined ? "OUT_OF_MEMORY" : "DISK_FULL",
+      `${Math.ceil(byteLength / 1e6)} MB ${where} could not be had.`,
+      { fields: { byteLength } },
+    );
+  }
+
+  /**
    * Removes the name: those who have opened the memory keep it, nobody else can open it, and
    * nothing is left behind even if all of them are killed.
    */
@@ -150,25 +176,34 @@ function platform(): Platform {
   return cachedPlatform;
 }
 
-/** Allocates zeroed memory. Throws OUT_OF_MEMORY, or MEMORY_NAME if the name is taken. */
+/**
+ * Allocates zeroed memory. Throws OUT_OF_MEMORY, MEMORY_NAME if the name is taken, and with `folder`
+ * DISK_FULL and IO_FAILED.
+ */
 export function allocateMemory(byteLength: number, options: AllocateMemoryOptions = {}): Memory {
   assert(Number.isSafeInteger(byteLength) && byteLength >= 0, `memory of ${byteLength} bytes`);
   const system = platform();
   const mapped = Math.max(64, byteLength);
-  const name = options.shareAs;
-  const { parts = [{ byteOffset: 0, byteLength: mapped }] } = options;
-  const isSparse = options.parts !== undefined;
-  if (name === undefined) return new Memory(system.map(mapped, isSparse), byteLength, system);
-  return new Memory(system.create(checkName(name), mapped, parts), byteLength, system, name);
+  const { shareAs, parts = [{ byteOffset: 0, byteLength: mapped }] } = options;
+  if (shareAs === undefined && options.folder === undefined) {
+    return new Memory(system.map(mapped, options.parts !== undefined), byteLength, system);
+  }
+  // Processes with another working directory open it, too.
+  const folder = options.folder === undefined ? undefined : resolve(options.folder);
+  const name = shareAs === undefined ? uniqueName() : checkName(shareAs);
+  const mapping = system.create(name, mapped, parts, folder);
+  const memory = new Memory(mapping, byteLength, system, { name, folder });
+  if (shareAs === undefined) memory.unlink();
+  return memory;
 }
 
 /**
- * Opens memory that another process, or this one, allocated with `shareAs: name`. Throws
- * MEMORY_NAME.
+ * Opens memory that another process, or this one, allocated with `shareAs: name`, and with this folder
+ * if any. Throws MEMORY_NAME.
  */
-export function openMemory(name: string): Memory {
-  const mapping = platform().open(checkName(name));
-  return new Memory(mapping, mapping.byteLength, platform(), name);
+export function openMemory(name: string, folder?: string): Memory {
+  const mapping = platform().open(checkName(name), folder);
+  return new Memory(mapping, mapping.byteLength, platform(), { name, folder });
 }
 
 /**

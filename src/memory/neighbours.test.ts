@@ -6,7 +6,7 @@ import os from "node:os";
 import path from "node:path";
 import { type TestContext, test } from "node:test";
 import { allocateMemory, openMemory } from "./memory.ts";
-import { pidNamespace } from "./posix.ts";
+import { pidNamespace } from "./named-files.ts";
 
 const FOLDER = "/dev/shm";
 const NOBODY = 65_534;

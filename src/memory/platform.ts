@@ -28,13 +28,18 @@ export interface Platform {
    */
   map(byteLength: number, isSparse: boolean): Mapping;
   /**
-   * Creates zeroed pages under a name that no living process uses. The system reserves room for
-   * `parts` at once.
+   * Zeroed pages under a name that no living process uses. The system is asked at once for room for `parts`.
+   * @param folder of a disk: the pages are those of a file there. Throws DISK_FULL, IO_FAILED then.
    */
-  create(name: string, byteLength: number, parts: readonly Part[]): NamedMapping;
-  /** Maps pages that another process created. */
-  open(name: string): Mapping;
-  /** Maps the bytes of a file, read only. */
+  create(
+    name: string,
+    byteLength: number,
+    parts: readonly Part[],
+    folder: string | undefined,
+  ): NamedMapping;
+  /** Pages that another process created, in a folder of a disk or where memory is shared. */
+  open(name: string, folder: string | undefined): Mapping;
+  /** The bytes of a file, read only. */
   mapFile(path: string): Mapping;
   /**
    * Returns the memory to the system while JavaScript may still hold views of it. Returns false if
@@ -42,6 +47,8 @@ export interface Platform {
    */
   retire(mapping: Mapping): boolean;
   unmap(mapping: Mapping): void;
+  /** Asks for the pages of a part that is about to be written. Returns false where there is no room for them. */
+  reserve(mapping: Mapping, part: Part): boolean;
   /**
    * Asks for large pages for all private pages that were mapped with `address`. It is only a hint.
    */

@@ -108,10 +108,13 @@ export function windowsPlatform(): Platform {
   return {
     map: (byteLength) => allocate(byteLength, null),
 
-    create: (name, byteLength): NamedMapping => ({
-      ...allocate(byteLength, `Local\\lockstep-${name}`),
-      unlink: () => undefined, // the name goes with the last view
-    }),
+    create(name, byteLength, _, folder): NamedMapping {
+      if (folder !== undefined) throw notOnDisk();
+      return {
+        ...allocate(byteLength, `Local\\lockstep-${name}`),
+        unlink: () => undefined, // the name goes with the last view
+      };
+    },
 
     open(name): Mapping {
       const handle = openFileMapping(FILE_MAP_WRITE, 0, `Local\\lockstep-${name}`);
@@ -146,10 +149,18 @@ export function windowsPlatform(): Platform {
 
     retire: () => false,
 
+    reserve: () => true, // memory is committed when it is allocated
+
     unmap({ address }): void {
       unmapView(address);
     },
 
     preferLargePages: () => undefined, // large pages need a privilege on Windows
   };
+}
+
+function notOnDisk(): LockstepError {
+  return new LockstepError("INVALID_OPTION", "On Windows, no part of a run can be kept on disk.", {
+    hint: "Train without offload, or in WSL.",
+  });
 }

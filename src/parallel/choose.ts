@@ -7,6 +7,7 @@ import { createMesh, type Mesh, regularTopology, type Topology } from "../mesh/i
 import type { ReduceTask } from "../plan/index.ts";
 import { type BucketOptions, buckets } from "./buckets.ts";
 import { data } from "./data.ts";
+import { type Offload, offload } from "./offload.ts";
 import { type Recompute, recompute } from "./recompute.ts";
 import type { Strategy } from "./strategy.ts";
 import { sharedUpdates, zero1, zero2, zero3 } from "./zero.ts";
@@ -32,6 +33,11 @@ export interface ParallelOptions {
    * Each micro-batch that runs (one per thread) takes that much. It changes no bits.
    */
   readonly recompute?: Recompute | undefined;
+  /**
+   * `disk`: the optimizer's state lies in mapped files of the run folder's disk, and with ZeRO-3 the parameters,
+   * too. It changes no bits.
+   */
+  readonly offload?: Offload | undefined;
 }
 
 export interface ChooseOptions extends ParallelOptions {
@@ -73,9 +79,10 @@ export function chooseParallel(options: ChooseOptions): Parallel {
   const axes = (["data", "shard"] as const).filter((axis) => sizes[axis] > 1);
   const mesh = createMesh(Object.fromEntries(axes.map((axis) => [axis, sizes[axis]])));
   const again = options.recompute === undefined ? [] : [recompute(options.recompute)];
+  const away = options.offload === undefined ? [] : [offload(options.offload)];
   if (axes.length === 0) {
     const reason = "One worker computes the whole step.";
-    return { mesh, topology, strategies: again, reason };
+    return { mesh, topology, strategies: [...again, ...away], reason };
   }
   const sharded = sizes.shard > 1 ? "shard" : "data";
   const { zero = defaultZero(parallel, sizes.shard) } = options;
@@ -91,6 +98,7 @@ export function chooseParallel(options: ChooseOptions): Parallel {
     // Within a node, buckets gain nothing, because sums there take milliseconds of the same cores
     // that compute.
     ...(isSummedWhole && nodes.length > 1 && options.buckets ? [buckets(options.buckets)] : []),
+    ...away,
   ];
   const reason =
     parallel === undefined && options.zero === undefined

@@ -14,7 +14,7 @@ import {
 import { type StepGraph, type StepTask, type StepValue, validateStep } from "./step-graph.ts";
 
 /** The version of the form; it changes with every change of the form. */
-const FORMAT = "lockstep-step-1";
+const FORMAT = "lockstep-step-2";
 
 export interface StepJson {
   readonly format: string;

@@ -47,6 +47,8 @@ export interface StepValue {
   /** The type of the whole value, over all ranks and micro-batches. */
   readonly type: TensorType;
   readonly placement: Placement;
+  /** `disk`: it lies in a mapped file, so that it need not stay in memory. Default: in memory. */
+  readonly space?: "disk";
 }
 
 interface TaskBase {
@@ -210,6 +212,9 @@ export function validateStep(step: StepGraph): StepGraph {
   const fail = (what: string): never => {
     throw new LockstepError("INVALID_GRAPH", `The step "${step.name}": ${what}.`);
   };
+  for (const [name, { space }] of step.values) {
+    if (space !== undefined && space !== "disk") fail(`"${name}" lies in "${space}"`);
+  }
   const made = new Set<string>();
   for (const task of step.tasks) {
     for (const name of [...task.inputs, ...task.outputs]) {

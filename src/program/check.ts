@@ -8,6 +8,7 @@ import { byteLength, bytesPerElement, formatType, sameType } from "../tensor/ind
 import { collectiveBytes } from "./costs.ts";
 import {
   type BufferPlace,
+  type BufferSpace,
   type CollectiveStage,
   type Run,
   type Stage,
@@ -21,6 +22,8 @@ export function checkProgram(program: StepProgram): StepProgram {
   return program;
 }
 
+const SPACES: ReadonlySet<BufferSpace> = new Set(["host", "device", "disk"]);
+
 class Check {
   readonly #program: StepProgram;
 
@@ -30,8 +33,9 @@ class Check {
 
   all(): void {
     const { buffers, sides, slots, batch, parameters, scalars, held, evaluation } = this.#program;
-    for (const [name, { byteLength: bytes }] of buffers) {
+    for (const [name, { byteLength: bytes, space }] of buffers) {
       if (!Number.isSafeInteger(bytes) || bytes < 0) fail(`buffer "${name}" has ${bytes} bytes`);
+      if (!SPACES.has(space)) fail(`buffer "${name}" lies in "${space}", which is no space`);
     }
     for (const side of sides) {
       const { totals, compute, commit, evaluate, pieces = [], gradients, states } = side;

@@ -6,8 +6,16 @@
 import { LockstepError } from "../errors.ts";
 import { shardAxes } from "../mesh/index.ts";
 import { type Optimizer, type Rules, rulesOf, type UpdateRule } from "../optimizer/index.ts";
-import { isOfKind, MICRO_BATCH, type StepGraph, type UpdateTask, valueOf } from "../plan/index.ts";
+import {
+  isOfKind,
+  MICRO_BATCH,
+  type Role,
+  type StepGraph,
+  type UpdateTask,
+  valueOf,
+} from "../plan/index.ts";
 import { type Layout, type LayoutGroup, type LayoutItem, planLayout } from "./layout.ts";
+import type { BufferSpace } from "./program.ts";
 
 /** The parameters of one update task. */
 export interface UpdateGroup {
@@ -27,6 +35,8 @@ export interface FlatVectors {
    */
   readonly gradients: Layout;
   readonly updates: readonly UpdateGroup[];
+  /** Where parameters and slots lie. */
+  readonly spaces: { readonly parameters: BufferSpace; readonly slots: BufferSpace };
 }
 
 export function flatVectors(step: StepGraph, optimizer: Optimizer): FlatVectors {
@@ -42,6 +52,7 @@ export function flatVectors(step: StepGraph, optimizer: Optimizer): FlatVectors 
   const beside = others.map((name) => ({ name, type: valueOf(step, name).type, group: "summed" }));
   const parameters = planLayout(items);
   return {
+    spaces: { parameters: spaceOf(step, "parameter"), slots: spaceOf(step, "slot") },
     parameters,
     gradients: planLayout([...items, ...beside], parameters.tile),
     updates: parameters.groups.map((group, at) => {
@@ -50,6 +61,11 @@ export function flatVectors(step: StepGraph, optimizer: Optimizer): FlatVectors 
       return { task, rule, index: task.rule, decays: task.decays, group };
     }),
   };
+}
+
+function spaceOf(step: StepGraph, wanted: Role): BufferSpace {
+  const own = [...step.values.values()].filter(({ role }) => role === wanted);
+  return own.some(({ space }) => space === "disk") ? "disk" : "device";
 }
 
 function isParameter({ role }: { readonly role: string }): boolean {

@@ -16,6 +16,7 @@ export { type Summary, summaryOf } from "./norm.ts";
 export type { Held } from "./ownership.ts";
 export {
   type BufferPlace,
+  type BufferSpace,
   type BufferSpec,
   COMPUTE,
   type CollectiveStage,
@@ -28,7 +29,7 @@ export {
   type TaskStage,
   type TensorRef,
 } from "./program.ts";
-export { residentMemory, totalOf } from "./resident.ts";
+export { onDisk, residentMemory, totalOf } from "./resident.ts";
 export { evenRanges, planLevels, type Range } from "./shares.ts";
 export type { Side, StepProgram } from "./step-program.ts";
 export { scalarsOf } from "./update.ts";

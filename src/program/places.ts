@@ -68,7 +68,7 @@ export class Places {
   /** @param lanes micro-batches that run at once */
   allocate(program: ProgramBuilder, lanes: number): void {
     const { step, vectors } = this.#options;
-    program.buffer(PARAMETERS, vectors.parameters.byteLength);
+    program.buffer(PARAMETERS, vectors.parameters.byteLength, vectors.spaces.parameters);
     for (const side of [0, 1]) program.buffer(stateBuffer(side), this.states.byteLength);
     if (step.microBatches > 1) program.buffer("states.unused", this.states.byteLength);
     else program.buffer("losses", this.#terms.byteLength);

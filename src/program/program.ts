@@ -113,11 +113,17 @@ export interface GraphSpec {
   readonly threads: 1 | "all";
 }
 
+/**
+ * - `host`: the process reads or writes it as bytes;
+ * - `device`: only runs, uploads and downloads do;
+ * - `disk`: as `host`, in a mapped file of a disk, so that it need not stay in memory.
+ */
+export type BufferSpace = Space | "disk";
+
 /** Memory of a program. It starts as zeros. */
 export interface BufferSpec {
   readonly byteLength: number;
-  /** `host`: the process reads and writes it as bytes. `device`: only runs and transfers do. */
-  readonly space: Space;
+  readonly space: BufferSpace;
   /** The only bytes that this rank touches, and that take memory here; other ranks own the rest. */
   readonly parts?: readonly Extent[] | undefined;
 }
@@ -128,7 +134,7 @@ export interface Extent {
   readonly byteLength: number;
 }
 
-/** The bytes of a buffer that take memory on this rank. */
+/** The bytes of a buffer that take memory, or space on the disk, on this rank. */
 export function residentBytes({ byteLength, parts }: BufferSpec): number {
   return parts?.reduce((sum, part) => sum + part.byteLength, 0) ?? byteLength;
 }
@@ -149,7 +155,7 @@ export class ProgramBuilder implements Program {
   readonly graphs = new Map<string, GraphSpec>();
   readonly groups = new Map<string, readonly number[]>();
 
-  buffer(name: string, byteLength: number, space: Space = "device"): string {
+  buffer(name: string, byteLength: number, space: BufferSpace = "device"): string {
     this.buffers.set(name, { byteLength: Math.max(64, byteLength), space });
     return name;
   }

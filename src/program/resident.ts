@@ -19,17 +19,33 @@ export type MemoryKind =
 /** Bytes by kind; kinds of which there is nothing are left out. */
 export type Resident = ReadonlyMap<MemoryKind, number>;
 
-/** @param lanes micro-batches that run at once */
+/**
+ * What lies on a disk is not counted: see `onDisk`.
+ * @param lanes micro-batches that run at once
+ */
 export function residentMemory(program: Program, lanes = 1): Resident {
   const found = new Map<MemoryKind, number>();
   const add = (kind: MemoryKind, bytes: number) => {
     if (bytes > 0) found.set(kind, (found.get(kind) ?? 0) + bytes);
   };
-  for (const [name, spec] of program.buffers) add(kindOf(name), residentBytes(spec));
+  for (const [name, spec] of program.buffers) {
+    if (spec.space !== "disk") add(kindOf(name), residentBytes(spec));
+  }
   const peaks = [...program.graphs.values()].map(({ graph, threads }) => {
     return peakOfIntermediates(graph) * (threads === 1 ? lanes : 1);
   });
   add("within a piece", Math.max(0, ...peaks));
+  return found;
+}
+
+/** What a program keeps on the disk of its rank instead, in bytes by kind. */
+export function onDisk({ buffers }: Program): Resident {
+  const found = new Map<MemoryKind, number>();
+  for (const [name, spec] of buffers) {
+    if (spec.space !== "disk") continue;
+    const kind = kindOf(name);
+    found.set(kind, (found.get(kind) ?? 0) + residentBytes(spec));
+  }
   return found;
 }
 

@@ -48,7 +48,9 @@ function planSlots(program: ProgramBuilder, plan: FlatVectors): Map<number, Slot
         }),
       );
       const layout = planLayout(items, plan.gradients.tile);
-      return { name, layout, buffer: program.buffer(slotBuffer(index, name), layout.byteLength) };
+      const bytes = layout.byteLength;
+      const buffer = program.buffer(slotBuffer(index, name), bytes, plan.spaces.slots);
+      return { name, layout, buffer };
     });
     slots.set(index, planned);
   }

@@ -125,7 +125,7 @@ export function planUpdate(
   const owned = keepsParameters ? ownership : undefined;
   const scratched = groups.filter(({ target }) => target === SCRATCH);
   if (scratched.length > 0) {
-    program.buffer(SCRATCH, plan.parameters.byteLength);
+    program.buffer(SCRATCH, plan.parameters.byteLength, plan.spaces.parameters);
     if (keepsParameters) program.touches(SCRATCH, ownExtents(plan.parameters, ownership));
   }
   const copies = scratched.flatMap(({ group }) =>

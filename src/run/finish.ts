@@ -4,9 +4,9 @@ import { baselines } from "./baselines.ts";
 import { exportModel, trainedGraph } from "./export.ts";
 import { FILES, saveReport } from "./folder.ts";
 import { generateText } from "./generate.ts";
+import { notesOf } from "./notes.ts";
 import {
   engineName,
-  notesOf,
   parameterCount,
   type Session,
   tokensPerSample,

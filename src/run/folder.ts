@@ -8,6 +8,7 @@ import { access, lstat, mkdir, readdir, rename, rm, statfs } from "node:fs/promi
 import { dirname, join, resolve } from "node:path";
 import { LockstepError } from "../errors.ts";
 import { fileError, makeFolder, writeFileAtomic } from "../files/index.ts";
+import { isNamedFile } from "../memory/index.ts";
 import type { Report } from "../telemetry/index.ts";
 
 export interface RunFolder {
@@ -44,15 +45,20 @@ export type Beginning =
  * @throws IO_FAILED when it could not be written
  */
 export async function openRunFolder(path: string): Promise<RunFolder> {
-  let nearest = resolve(path);
-  while (!existsSync(nearest) && dirname(nearest) !== nearest) nearest = dirname(nearest);
   try {
     // With the slash, a file in the place of the folder is an error too.
-    await access(join(nearest, "/"), constants.W_OK);
+    await access(join(nearestFolder(path), "/"), constants.W_OK);
   } catch (error) {
     throw fileError(error, "write", path);
   }
   return { path, file: (name) => join(path, name) };
+}
+
+/** The folder itself, or the nearest one above it that exists: on the disk that it will be on. */
+export function nearestFolder(path: string): string {
+  let nearest = resolve(path);
+  while (!existsSync(nearest) && dirname(nearest) !== nearest) nearest = dirname(nearest);
+  return nearest;
 }
 
 /** Whether the folder's run has finished. */
@@ -135,12 +141,17 @@ async function moveAside(folder: RunFolder): Promise<void> {
   for (const name of names) await rename(folder.file(name), join(earlier, name));
 }
 
-/** Removes what a process left that was killed while it wrote (`files/atomic.ts` has the names). */
+/**
+ * What a process that was killed while it wrote has left (`files/atomic.ts` names it), or while it
+ * shared what it keeps on disk. By now the workers of this run have shared theirs, so no file of theirs has
+ * a name.
+ */
 async function removeLeftovers(folder: RunFolder): Promise<void> {
   const ours = new Set<string>(Object.values(FILES));
   for (const name of await readdir(folder.path)) {
     const target = /^\.(.+)\.[0-9a-f]{12}\.tmp$/.exec(name)?.[1];
-    if (target !== undefined && ours.has(target)) await rm(folder.file(name), { force: true });
+    const isOurs = (target !== undefined && ours.has(target)) || isNamedFile(name);
+    if (isOurs) await rm(folder.file(name), { force: true });
   }
 }
 

@@ -27,6 +27,7 @@ import {
   collectiveBytes,
   flopsOfStages,
   lower,
+  onDisk,
   planTimeline,
   programToJson,
   receivedBytes,
@@ -81,6 +82,7 @@ function planRank(run: Run, options: PlanOptions): RankPlan {
     parallel: options.parallel ?? run.parallel,
     zero: options.zero ?? run.zero,
     recompute: options.recompute ?? run.recompute,
+    offload: options.offload ?? run.offload,
     combination: reproducible ? "tree" : "any",
     buckets: { bucketBytes: bucket },
   });
@@ -158,6 +160,7 @@ function memoryLines(program: StepProgram): string[] {
     `  ${name}`,
     size(residentBytes(spec)),
     [
+      ...(spec.space === "disk" ? ["on disk"] : []),
       ...(program.shared.has(name) ? ["shared"] : []),
       ...(spec.parts === undefined ? [] : [`of ${size(spec.byteLength)}`]),
     ].join(", "),
@@ -170,6 +173,16 @@ function memoryLines(program: StepProgram): string[] {
     "",
     "memory of this rank, beside what the process itself takes",
     ...columns([...kinds, ["  in all", size(totalOf(resident)), ""]]),
+    ...diskLines(program),
+  ];
+}
+
+function diskLines(program: StepProgram): string[] {
+  const kinds = [...onDisk(program)];
+  if (kinds.length === 0) return [];
+  return [
+    "on the disk of this rank",
+    ...columns(kinds.map(([kind, bytes]) => [`  ${kind}`, size(bytes)])),
   ];
 }
 

@@ -7,8 +7,8 @@ import type { DataSource } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import type { ModelDefinition } from "../nn/index.ts";
 import type { Optimizer, Schedule } from "../optimizer/index.ts";
-import type { OptionKinds } from "../options.ts";
-import { bytesOfText, type ParallelOptions } from "../parallel/index.ts";
+import { notAmong, type OptionKinds } from "../options.ts";
+import { bytesOfText, OFFLOADS, type ParallelOptions } from "../parallel/index.ts";
 
 export interface RunOptions extends ParallelOptions {
   readonly model: ModelDefinition;
@@ -86,6 +86,7 @@ export interface RunOverrides {
   readonly parallel?: ParallelOptions["parallel"];
   readonly zero?: ParallelOptions["zero"];
   readonly recompute?: ParallelOptions["recompute"];
+  readonly offload?: ParallelOptions["offload"];
 }
 
 const positive = z.int().min(1);
@@ -107,6 +108,7 @@ const shape: OptionKinds<RunOptions> = {
       error: 'must be "blocks", or { memory: "2 GB" }, or { memory: BYTES }',
     })
     .optional(),
+  offload: z.enum(OFFLOADS, { error: ({ input }) => notAmong(input, OFFLOADS) }).optional(),
   seed: z
     .int()
     .min(0)

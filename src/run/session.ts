@@ -16,13 +16,20 @@ import {
   loadCheckpoint,
   type Progress,
 } from "./checkpoint.ts";
-import { type ExportPlan, exportNotes, planExport, trainedGraph } from "./export.ts";
+import { type ExportPlan, planExport, trainedGraph } from "./export.ts";
 import { factsOf } from "./facts.ts";
 import { fieldRanges } from "./field-ranges.ts";
 import { checkHolds, type Fingerprint, fingerprintOf } from "./fingerprint.ts";
-import { type Beginning, checkRoom, prepareFolder, type RunFolder } from "./folder.ts";
+import {
+  type Beginning,
+  checkRoom,
+  nearestFolder,
+  prepareFolder,
+  type RunFolder,
+} from "./folder.ts";
 import { samplingGraph } from "./generate.ts";
 import { type Change, type Changeable, type Identity, identityOf } from "./identity.ts";
+import { notesOf } from "./notes.ts";
 import type { Run } from "./run.ts";
 import { Validation } from "./validation.ts";
 
@@ -134,6 +141,7 @@ export async function openSession(
       ...sharingOf(run),
       seed: run.seed,
       ranks: options.ranks,
+      offloadFolder: nearestFolder(options.folder.path),
     });
     asked.throwIfAborted();
     const state =
@@ -226,32 +234,6 @@ export function isLeader({ ranks }: TrainOptions): boolean {
 export async function closeSession({ trainer, data }: Session): Promise<void> {
   trainer.close();
   await data.close();
-}
-
-/** Returns what the user should know before the first step, and finds in the report. */
-export function notesOf(session: Session): string[] {
-  const { model, exporting } = session;
-  return [
-    ...model.notes,
-    ...(exporting === undefined ? [] : exportNotes(exporting)),
-    ...idleNote(session),
-    ...validationNote(session),
-  ];
-}
-
-/** Warns that threads are idle, because a micro-batch of several uses one thread. */
-function idleNote({ run: { microBatches }, options: { engine, ranks } }: Session): string[] {
-  const { threads } = engine;
-  if (ranks !== undefined || microBatches === 1 || threads <= microBatches) return [];
-  return [
-    `Only ${microBatches} of ${threads} threads compute gradients, one for each of the ${microBatches} micro-batches. Set microBatches in the run to use more.`,
-  ];
-}
-
-function validationNote({ trainer, validation }: Session): string[] {
-  const why = trainer.plan.evaluation?.measures[0]?.meanOfBatches;
-  if (validation === undefined || why === undefined) return [];
-  return [`The validation loss is a mean over batches, for ${why}.`];
 }
 
 export function announce(session: Session): void {

@@ -70,7 +70,11 @@ export class Collector {
   /** Copies into this rank's own memory what other ranks hold after a step. */
   bringHere(instance: Instance, plan: StepProgram, step: number): void {
     const read = this.#reader(instance, plan, step);
-    for (const part of plan.held) instance.host(part.buffer).bytes.set(read(part), part.byteOffset);
+    for (const part of plan.held) {
+      const { memory, bytes } = instance.host(part.buffer);
+      memory.reserve(part.byteOffset, part.byteLength);
+      bytes.set(read(part), part.byteOffset);
+    }
   }
 
   /** Reads a part in place, or from what was collected after this step. */

@@ -8,7 +8,7 @@ import type { Graph } from "../graph/index.ts";
 import { applyStrategies } from "../parallel/index.ts";
 import { buildStep, GRADIENT, type StepGraph } from "../plan/index.ts";
 import { evenRanges, lower, type Range, type StepProgram } from "../program/index.ts";
-import { checkMemory } from "./memory.ts";
+import { checkDisk, checkMemory } from "./memory.ts";
 import { Pacing } from "./pacing.ts";
 import { parallelOf } from "./sharing.ts";
 import type { BatchFields, TrainerOptions } from "./step-types.ts";
@@ -28,7 +28,7 @@ export interface Planned {
   readonly sharing: Sharing;
 }
 
-/** @throws INVALID_OPTION, NO_GRADIENT, OUT_OF_MEMORY */
+/** @throws INVALID_OPTION, NO_GRADIENT, OUT_OF_MEMORY, DISK_FULL */
 export function planOf(options: TrainerOptions): Planned {
   const { ranks, microBatches = 1 } = options;
   // Checked first, because other checks would report more workers than micro-batches less clearly.
@@ -38,6 +38,7 @@ export function planOf(options: TrainerOptions): Planned {
   const step = inFormOf(options.engine, buildStep(options));
   const plan = lowered(options, step, sharing);
   checkMemory(plan, ranks?.group.size ?? 1);
+  checkDisk(plan, options.offloadFolder);
   return { step, plan, sharing };
 }
 

@@ -52,8 +52,8 @@ export interface SharingOptions extends ParallelOptions {
 
 /** Picks the options of a run that say how ranks share a step. */
 export function sharingOf(run: Omit<SharingOptions, "model" | "microBatches" | "ranks">) {
-  const { reproducible, bucketBytes, parallel, zero, recompute } = run;
-  return { reproducible, bucketBytes, parallel, zero, recompute };
+  const { reproducible, bucketBytes, parallel, zero, recompute, offload } = run;
+  return { reproducible, bucketBytes, parallel, zero, recompute, offload };
 }
 
 /**
@@ -61,7 +61,8 @@ export function sharingOf(run: Omit<SharingOptions, "model" | "microBatches" | "
  * @throws INVALID_OPTION when the workers cannot share the step this way
  */
 export function parallelOf(options: SharingOptions, overlap: boolean): Parallel {
-  const { ranks, microBatches = 1, reproducible = true, parallel, zero, recompute } = options;
+  const { ranks, microBatches = 1, reproducible = true } = options;
+  const { parallel, zero, recompute, offload } = options;
   const group = ranks?.group;
   const topology: Topology = { nodes: group?.transport.nodes ?? [[0]] };
   const size = group?.size ?? 1;
@@ -77,6 +78,7 @@ export function parallelOf(options: SharingOptions, overlap: boolean): Parallel 
     parallel,
     zero,
     recompute,
+    offload,
     combination: reproducible ? "tree" : "any",
     buckets: group && { bucketBytes: bucketOf(options, group), overlap },
   });

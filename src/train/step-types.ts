@@ -23,6 +23,8 @@ export interface TrainerOptions extends SharingOptions {
   readonly clip?: number | undefined;
   /** The seed of initial values and random layers. Default: 0. */
   readonly seed?: number | undefined;
+  /** Where what is offloaded lies: a folder of a disk, which exists. */
+  readonly offloadFolder?: string | undefined;
 }
 
 /**
@@ -46,6 +48,8 @@ export const TRAINER_OPTIONS: OptionKinds<TrainerOptions> = {
   parallel: anything.optional(),
   zero: anything.optional(),
   recompute: anything.optional(),
+  offload: anything.optional(),
+  offloadFolder: anything.optional(),
   strategies: anything.optional(),
 };
 

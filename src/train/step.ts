@@ -52,9 +52,9 @@ const NOTHING = { loss: 0, gradientNorm: 0 };
  */
 export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
   checkOptions("createTrainer", options, TRAINER_OPTIONS);
-  const { engine, model, ranks, seed = 0 } = options;
+  const { engine, model, ranks, seed = 0, offloadFolder } = options;
   const planned = planOf(options);
-  const instance = await instantiate(engine, planned.plan, ranks?.group);
+  const instance = await instantiate(engine, planned.plan, ranks?.group, offloadFolder);
   try {
     await initializeTrainer(engine, instance, planned.plan, model, seed);
     // Ranks read each other's parts in the first step.

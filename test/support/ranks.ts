@@ -84,7 +84,8 @@ interface Region {
 function mapped({ memories }: Region, rank: number, size: number): SharedRegion {
   const seen = Array.from({ length: size }, (_, peer) => {
     const memory = memories.get(peer);
-    return peer === rank || memory?.name === undefined ? memory : openMemory(memory.name);
+    if (peer === rank || memory?.name === undefined) return memory;
+    return openMemory(memory.name, memory.folder);
   });
   return {
     memories: seen,
