@@ -12,6 +12,8 @@ import type { Mapping, NamedMapping, Part, Platform } from "./platform.ts";
 import { posixPlatform } from "./posix.ts";
 import { windowsPlatform } from "./windows.ts";
 
+const PAGE_BYTES = 4096;
+
 /** The longest view that this JavaScript engine can hold: 4 GiB on Node 20. */
 export const LARGEST_VIEW = constants.MAX_LENGTH;
 
@@ -35,6 +37,8 @@ export class Memory {
   #mapping: Mapping | undefined;
   readonly #unlink: () => void;
   readonly #views: Views;
+  /** Whether other processes, or a file, have the same pages. */
+  readonly #isShared: boolean;
   #bytes: Uint8Array | undefined;
 
   /** @internal Use `allocateMemory`, `openMemory` or `mapFile`. */
@@ -42,9 +46,10 @@ export class Memory {
     mapping: Mapping | NamedMapping,
     byteLength: number,
     system: Platform,
-    name?: string,
+    { name, isShared = name !== undefined }: { name?: string; isShared?: boolean } = {},
   ) {
     this.byteLength = byteLength;
+    this.#isShared = isShared;
     this.#name = name;
     this.#mapping = mapping;
     this.#unlink = "unlink" in mapping ? mapping.unlink : () => undefined;
@@ -96,6 +101,18 @@ export class Memory {
     this.#views.live += 1;
     registry.register(buffer, this.#views);
     return new Uint8Array(buffer);
+  }
+
+  /**
+   * After reading much of what other processes hold: takes the pages out of this process, which has them again when it
+   * next touches them. What they hold stays. Does nothing to private memory.
+   */
+  letGo(byteOffset: number, byteLength: number): void {
+    const { address } = this.#open();
+    // Where pages are larger, the system may refuse, and nothing changes.
+    const start = byteOffset - (byteOffset % PAGE_BYTES);
+    const length = byteOffset + byteLength - start;
+    if (this.#isShared) this.#views.system.letGo(address + BigInt(start), length);
   }
 
   /**
@@ -157,7 +174,7 @@ export function allocateMemory(byteLength: number, options: AllocateMemoryOption
   const { parts = [{ byteOffset: 0, byteLength: mapped }] } = options;
   const isSparse = options.parts !== undefined;
   if (name === undefined) return new Memory(system.map(mapped, isSparse), byteLength, system);
-  return new Memory(system.create(checkName(name), mapped, parts), byteLength, system, name);
+  return new Memory(system.create(checkName(name), mapped, parts), byteLength, system, { name });
 }
 
 /**
@@ -166,7 +183,7 @@ export function allocateMemory(byteLength: number, options: AllocateMemoryOption
  */
 export function openMemory(name: string): Memory {
   const mapping = platform().open(checkName(name));
-  return new Memory(mapping, mapping.byteLength, platform(), name);
+  return new Memory(mapping, mapping.byteLength, platform(), { name });
 }
 
 /**
@@ -181,7 +198,7 @@ export function mapFile(path: string): Memory {
   if (stat.size === 0) return allocateMemory(0);
   try {
     const mapping = platform().mapFile(path);
-    return new Memory(mapping, mapping.byteLength, platform());
+    return new Memory(mapping, mapping.byteLength, platform(), { isShared: true });
   } catch (cause) {
     if (cause instanceof LockstepError) throw cause;
     throw new LockstepError("IO_FAILED", `${path} cannot be read: ${String(cause)}`, {

@@ -35,6 +35,8 @@ export interface Platform {
    */
   retire(mapping: Mapping): boolean;
   unmap(mapping: Mapping): void;
+  /** Takes pages of shared memory, from the first byte of one, out of this process, until it touches them again. A hint. */
+  letGo(address: Address, byteLength: number): void;
   /** Asks for large pages around `address`: all of the private pages that were mapped with it. A hint. */
   preferLargePages(address: Address): void;
 }

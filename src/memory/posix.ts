@@ -20,6 +20,7 @@ const PROT_WRITE = 2;
 const MAP_SHARED = 1;
 const MAP_PRIVATE = 2;
 const MAP_FIXED = 0x10;
+const MADV_DONTNEED = 4;
 const MADV_HUGEPAGE = 14;
 const LARGE_PAGE_BYTES = 2 ** 21;
 const FAILED = 2n ** 64n - 1n;
@@ -145,6 +146,8 @@ export function posixPlatform(): Platform {
     unmap({ address, byteLength }): void {
       munmap(address, byteLength);
     },
+
+    letGo: (address, byteLength) => void madvise(address, byteLength, MADV_DONTNEED),
 
     preferLargePages(address): void {
       const mapping = linux ? findMapping(address) : undefined;

@@ -1,6 +1,6 @@
 /**
  * The memory that a program takes on its rank, by what it is for: of buffers that ranks share out, only the parts that this rank looks
- * after. What the process itself, its compiled graphs and its data take comes on top.
+ * after. What a run's data take comes on top.
  */
 import { peakOfIntermediates } from "../plan/index.ts";
 import { GRADIENTS, PARAMETERS, SCRATCH } from "./buffers.ts";
@@ -14,7 +14,14 @@ export type MemoryKind =
   | "buckets"
   | "between pieces"
   | "within a piece"
+  | "the process itself"
   | "other";
+
+/**
+ * Private memory of a worker before it holds a tensor: Node.js and the modules (42 MiB), the plan and compiled graphs (20),
+ * and what the arena of activations has lost between its chunks. Measured by `npm run bench -- memory`.
+ */
+const PROCESS_BYTES = 75 * 2 ** 20;
 
 /** Bytes by kind; kinds of which there is nothing are left out. */
 export type Resident = ReadonlyMap<MemoryKind, number>;
@@ -30,6 +37,7 @@ export function residentMemory(program: Program, lanes = 1): Resident {
     return peakOfIntermediates(graph) * (threads === 1 ? lanes : 1);
   });
   add("within a piece", Math.max(0, ...peaks));
+  add("the process itself", PROCESS_BYTES);
   return found;
 }
 

@@ -66,24 +66,33 @@ export class Collector {
 
   /** Brings to this rank's own memory what others hold after a step. */
   bringHere(instance: Instance, plan: StepProgram, step: number): void {
-    const read = this.#reader(instance, plan, step);
-    for (const part of plan.held) instance.host(part.buffer).bytes.set(read(part), part.byteOffset);
+    const { read } = this.#reader(instance, plan, step);
+    for (const part of plan.held) {
+      instance.host(part.buffer).bytes.set(read(part, 0, part.byteLength), part.byteOffset);
+    }
   }
 
   /** Reads in place, or what was collected after this step. */
   #reader(instance: Instance, { isHeldInPlace }: StepProgram, step: number): ReadHeld {
-    return (part) => {
-      const { buffer, rank, byteOffset, byteLength } = part;
-      if (isHeldInPlace) {
-        return instance.host(buffer, rank).bytes.subarray(byteOffset, byteOffset + byteLength);
-      }
-      const found = this.#found?.step === step ? this.#found.file.bytes(part) : undefined;
-      if (found !== undefined) return found;
+    const placeOf = (part: Held): { readonly memory: Memory; readonly at: number } => {
+      const { buffer, rank, byteOffset } = part;
+      if (isHeldInPlace) return { memory: instance.host(buffer, rank).memory, at: byteOffset };
+      if (this.#found?.step === step) return this.#found.file.placeOf(part);
       throw new LockstepError(
         "PEER_LOST",
         `Worker ${rank} holds a part of "${buffer}" on another node, and has not sent it after step ${step}.`,
         { hint: "The last checkpoint has all parts: go on from it with --resume." },
       );
+    };
+    return {
+      read(part, byteOffset, byteLength) {
+        const { memory, at } = placeOf(part);
+        return memory.view(at + byteOffset, byteLength);
+      },
+      letGo(part, byteOffset, byteLength) {
+        const { memory, at } = placeOf(part);
+        memory.letGo(at + byteOffset, byteLength);
+      },
     };
   }
 
@@ -163,10 +172,10 @@ class CollectedFile {
     this.#offsets = offsets;
   }
 
-  bytes(part: Held): Uint8Array {
-    const offset = this.#offsets.get(keyOf(part));
-    assert(offset !== undefined, "a part that was collected");
-    return this.#memory.view(offset, part.byteLength);
+  placeOf(part: Held): { readonly memory: Memory; readonly at: number } {
+    const at = this.#offsets.get(keyOf(part));
+    assert(at !== undefined, "a part that was collected");
+    return { memory: this.#memory, at };
   }
 
   close(): void {

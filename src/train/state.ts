@@ -21,8 +21,17 @@ export interface TrainerTensors<T> {
 /** What a trainer's tensors hold. */
 export type TrainerState = TrainerTensors<Tensor>;
 
-/** Gives the bytes of a part of a buffer that another rank holds. */
-export type ReadHeld = (part: Held) => Uint8Array;
+/** What is read at once of what another rank holds. */
+const PIECE_BYTES = 2 ** 24;
+
+/**
+ * Gives bytes of a part of a buffer that another rank holds, from an offset in that part. They are let go of when they have been
+ * read, so that reading all of it takes no more memory than one piece.
+ */
+export interface ReadHeld {
+  read(part: Held, byteOffset: number, byteLength: number): Uint8Array;
+  letGo(part: Held, byteOffset: number, byteLength: number): void;
+}
 
 export function namedTensors(
   instance: Instance,
@@ -46,12 +55,12 @@ export async function readState(
   instance: Instance,
   plan: StepProgram,
   from: 0 | 1,
-  read: ReadHeld,
+  others: ReadHeld,
 ): Promise<TrainerState> {
   const all = async (refs: ReadonlyMap<string, TensorRef>) => {
     const found = [...refs].map(async ([name, ref]): Promise<[string, Tensor]> => {
       const tensor = isInParts(plan, ref)
-        ? inParts(instance, plan, ref, read)
+        ? inParts(instance, plan, ref, others)
         : await instance.device.download(instance.tensor(ref));
       return [name, tensor];
     });
@@ -73,22 +82,26 @@ function inParts(
   instance: Instance,
   { held }: StepProgram,
   ref: TensorRef,
-  read: ReadHeld,
+  others: ReadHeld,
 ): Tensor {
   const [start, end] = [ref.byteOffset, ref.byteOffset + byteLength(ref.type)];
-  const others = held
+  const parts = held
     .filter(({ buffer }) => buffer === ref.buffer)
     .toSorted((a, b) => a.byteOffset - b.byteOffset);
   const view = (from: number, to: number) => instance.host(ref.buffer).view(from, to - from);
   // This rank's memory is not even read where others hold what lies there: reading takes pages of it.
   const pieces = function* () {
     let at = start;
-    for (const part of others) {
+    for (const part of parts) {
       const from = Math.max(start, part.byteOffset);
       const to = Math.min(end, part.byteOffset + part.byteLength);
       if (from >= to) continue;
       if (at < from) yield view(at, from);
-      yield read(part).subarray(from - part.byteOffset, to - part.byteOffset);
+      for (at = from; at < to; at += PIECE_BYTES) {
+        const place = [part, at - part.byteOffset, Math.min(PIECE_BYTES, to - at)] as const;
+        yield others.read(...place);
+        others.letGo(...place);
+      }
       at = to;
     }
     if (at < end) yield view(at, end);
