@@ -148,7 +148,6 @@ export function posixPlatform(): Platform {
     },
 
     letGo: (address, byteLength) => void madvise(address, byteLength, MADV_DONTNEED),
-
     preferLargePages(address): void {
       const mapping = linux ? findMapping(address) : undefined;
       if (mapping !== undefined) madvise(mapping.address, mapping.byteLength, MADV_HUGEPAGE);

@@ -1,6 +1,7 @@
 /**
  * Parameters that no rank holds whole, brought together unit by unit, just before a piece of computation needs them, into one of two buffers
- * that take turns: copied out of the memory of the ranks that look after them, or sent by these where they are of other nodes.
+ * that take turns: copied out of the memory of the ranks that look after them, or sent by these where they are of other nodes. A tensor
+ * that lies with one rank of this node is not copied: it is read where it is.
  */
 import type { Graph } from "../graph/index.ts";
 import {
@@ -14,9 +15,11 @@ import {
   valueName,
   valueOf,
 } from "../plan/index.ts";
+import { byteLength, bytesPerElement } from "../tensor/index.ts";
 import { activationBuffer, PARAMETERS } from "./buffers.ts";
 import type { Layout } from "./layout.ts";
 import type { Ownership } from "./ownership.ts";
+import { entryRef } from "./places.ts";
 import {
   COMPUTE,
   type CollectiveStage,
@@ -28,7 +31,7 @@ import {
   type TensorRef,
 } from "./program.ts";
 import { copyGraph } from "./runs.ts";
-import { BLOCK_TILES, Spans, spanRef } from "./spans.ts";
+import { BLOCK_TILES, ownerOf, Spans, spanRef } from "./spans.ts";
 
 /** Buffers that are filled while the one before is used. */
 const BUFFERS = 2;
@@ -38,6 +41,9 @@ export const GATHER = "gather";
 /** What is gathered for a piece. */
 export interface Unit {
   readonly name: string;
+  /** Parameters that are read where they lie. */
+  readonly inPlace: ReadonlyMap<string, TensorRef>;
+  /** The others. */
   readonly spans: Spans;
   readonly buffer: string;
 }
@@ -56,12 +62,35 @@ export class Gathered {
 
   /** @param turn counts the units of a pass */
   unit(name: string, parameters: readonly string[], turn: number): Unit {
-    const spans = new Spans(this.#parameters, parameters);
+    const inPlace = new Map<string, TensorRef>();
+    for (const own of parameters) {
+      const ref = this.#inPlace(own);
+      if (ref !== undefined) inPlace.set(own, ref);
+    }
+    const copied = parameters.filter((own) => !inPlace.has(own));
+    const spans = new Spans(this.#parameters, copied);
     const buffer = `unit.${turn % BUFFERS}`;
     const before = this.#program.buffers.get(buffer)?.byteLength ?? 0;
     this.#program.buffer(buffer, Math.max(before, spans.byteLength));
     this.#program.shared.add(this.#ownership.isInPlace ? PARAMETERS : buffer);
-    return { name, spans, buffer };
+    return { name, inPlace, spans, buffer };
+  }
+
+  /** Where one rank of this node looks after all of a parameter; undefined where none does. */
+  #inPlace(name: string): TensorRef | undefined {
+    const { groups, tile } = this.#parameters;
+    const ref = entryRef(this.#parameters, PARAMETERS, name);
+    const group = groups.find(({ entries }) => entries.some((entry) => entry.name === name));
+    if (!this.#ownership.isInPlace || ref === undefined || group === undefined) return undefined;
+    const tileBytes = tile * bytesPerElement(group.dtype);
+    const from = ref.byteOffset - group.byteOffset;
+    const first = Math.floor(from / tileBytes);
+    const last = Math.floor((from + Math.max(1, byteLength(ref.type)) - 1) / tileBytes);
+    const owner = ownerOf(this.#ownership, group, first);
+    for (let at = first + 1; at <= last; at++) {
+      if (ownerOf(this.#ownership, group, at) !== owner) return undefined;
+    }
+    return ofOwner(this.#ownership, owner, ref);
   }
 
   /** What fills the unit's buffer. In place it is copied from all owners, else each copies its own and sends it. */
@@ -127,7 +156,7 @@ export class Gathered {
         if (role === "activation") {
           return { buffer: activations, byteOffset: arena.offsets.get(value) ?? 0, type };
         }
-        const gathered = role === "parameter" ? unit?.spans.ref(of, unit.buffer) : undefined;
+        const gathered = role === "parameter" && unit ? gatheredRef(unit, of) : undefined;
         return gathered ?? inputs[bound] ?? (outputs[bound] as TensorRef);
       };
       const refs = (bound: readonly string[], values: readonly string[]) =>
@@ -150,6 +179,11 @@ export class Gathered {
     }
     return { name, mode: "tasks", tasks };
   }
+}
+
+/** Where a piece finds a parameter of its unit. */
+export function gatheredRef({ inPlace, spans, buffer }: Unit, name: string): TensorRef | undefined {
+  return inPlace.get(name) ?? spans.ref(name, buffer);
 }
 
 /** A step that is nothing but one run of a graph. */

@@ -17,7 +17,7 @@ import {
 import { BucketSums, type GradientBucket } from "./bucket-sums.ts";
 import { besideBuffer, bucketBuffer } from "./buffers.ts";
 import { type FlatVectors, flatName } from "./flat.ts";
-import { GATHER, Gathered, type Unit } from "./gathered.ts";
+import { GATHER, Gathered, gatheredRef, type Unit } from "./gathered.ts";
 import { planLayout } from "./layout.ts";
 import { type Ground, groupsOfShard, type ShardGroups, shardGroups } from "./levels.ts";
 import { barrier, type Ownership, ownExtents } from "./ownership.ts";
@@ -160,7 +160,7 @@ export class ShardedSums implements SumPlan {
     const piece = this.#pieces.findIndex(({ inputs }) => inputs.includes(name));
     const unit = this.#gathers[piece];
     assert(unit !== undefined, `"${name}" is gathered for a piece`);
-    return unit.spans.ref(of, unit.buffer);
+    return gatheredRef(unit, of);
   }
 
   #bucketRef(name: string, lane: number): TensorRef | undefined {
