@@ -3,8 +3,9 @@
  * after. What a run's data take comes on top.
  */
 import { peakOfIntermediates } from "../plan/index.ts";
+import { byteLength } from "../tensor/index.ts";
 import { GRADIENTS, PARAMETERS, SCRATCH } from "./buffers.ts";
-import { type Program, residentBytes } from "./program.ts";
+import { type Program, residentBytes, type TensorRef } from "./program.ts";
 
 export type MemoryKind =
   | "parameters"
@@ -14,6 +15,7 @@ export type MemoryKind =
   | "buckets"
   | "between pieces"
   | "within a piece"
+  | "first values"
   | "the process itself"
   | "other";
 
@@ -26,8 +28,17 @@ const PROCESS_BYTES = 78 * 2 ** 20;
 /** Bytes by kind; kinds of which there is nothing are left out. */
 export type Resident = ReadonlyMap<MemoryKind, number>;
 
+/**
+ * Values of the size of a parameter that its first values are made of. The arena in which they lie keeps its memory, and pieces use
+ * it afterwards.
+ */
+const FIRST_VALUES = 3;
+
 /** @param lanes micro-batches that run at once */
-export function residentMemory(program: Program, lanes = 1): Resident {
+export function residentMemory(
+  program: Program & { readonly parameters?: ReadonlyMap<string, TensorRef> },
+  lanes = 1,
+): Resident {
   const found = new Map<MemoryKind, number>();
   const add = (kind: MemoryKind, bytes: number) => {
     if (bytes > 0) found.set(kind, (found.get(kind) ?? 0) + bytes);
@@ -36,7 +47,10 @@ export function residentMemory(program: Program, lanes = 1): Resident {
   const peaks = [...program.graphs.values()].map(({ graph, threads }) => {
     return peakOfIntermediates(graph) * (threads === 1 ? lanes : 1);
   });
-  add("within a piece", Math.max(0, ...peaks));
+  const within = Math.max(0, ...peaks);
+  add("within a piece", within);
+  const parameters = [...(program.parameters?.values() ?? [])].map(({ type }) => byteLength(type));
+  add("first values", FIRST_VALUES * Math.max(0, ...parameters) - within);
   add("the process itself", PROCESS_BYTES);
   return found;
 }
