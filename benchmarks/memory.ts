@@ -1,4 +1,7 @@
-/** How much memory does each of four workers take, and what does it cost, as more of a run's state is shared out? */
+/**
+ * How much memory does each of four workers take, and what does it cost, when more of a run's state
+ * is sharded?
+ */
 import { execFile } from "node:child_process";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -10,7 +13,7 @@ import type { GptSizes } from "./peers.ts";
 import { type Benchmark, compared, type Row } from "./report.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
-/** Parameters, gradients and slots outweigh activations. */
+/** Sizes at which parameters, gradients and slots outweigh activations. */
 const SIZES: GptSizes = {
   layers: 12,
   width: 512,

@@ -1,4 +1,7 @@
-/** Memory as a limit: workers that share a model train where one process alone is refused with a sentence. */
+/**
+ * Memory limits: workers that share a model train where one process alone is refused with a
+ * sentence.
+ */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync } from "node:fs";
@@ -27,12 +30,16 @@ export default defineRun({
 });`;
 
 /**
- * 1.2 times what `lockstep plan` says of a worker of four: 118 MB of state, 34 of two gathered layers, 50 of gradients on their
- * way, 50 for making first values, and the process itself. All state takes 470 MB.
+ * 1.2 times what `lockstep plan` predicts for one of four workers: 118 MB of state, 34 of two
+ * gathered layers, 50 of gradients that are exchanged, 50 to make first values, and the process
+ * itself. All state takes 470 MB.
  */
 const LIMIT = 1.2 * 334e6;
 
-/** The folder of this process's control group for memory; undefined where there is none below which others can be made. */
+/**
+ * Returns the folder of this process's control group for memory; undefined if none can be created
+ * below it.
+ */
 function controlGroup(): string | undefined {
   const lines = existsSync("/proc/self/cgroup")
     ? readFileSync("/proc/self/cgroup", "utf8").split("\n")
@@ -60,8 +67,8 @@ function controlGroup(): string | undefined {
 }
 
 /**
- * Each process that Node starts gets a control group of its own, with the limit, before it does anything else. A worker
- * leaves in a file of the run's folder what the most memory was that it had mapped.
+ * Returns code that puts each process that Node starts into a control group with the limit, before
+ * it does anything else. A worker writes its peak of mapped memory to a file of the run's folder.
  */
 function limited(parent: string, name: string): string {
   const code = `
@@ -84,7 +91,7 @@ const skip =
   parent === undefined ? "no control group with a limit of memory can be made here" : false;
 
 test(
-  "four workers with zero 3 train below a limit that one process alone is refused at",
+  "four workers with zero 3 train below a limit at which one process alone is refused",
   { skip },
   () =>
     withFolder({ "train.ts": RUN }, async (folder) => {
@@ -126,7 +133,7 @@ function removeGroups(parent: string, name: string): void {
 }
 
 test(
-  "addresses that run out are an error with a code, and no crash",
+  "running out of addresses is an error with a code, and no crash",
   { skip: process.platform !== "linux" && "uses prlimit" },
   () =>
     withFolder({ "train.ts": RUN }, async (folder) => {
@@ -141,7 +148,7 @@ test(
     }),
 );
 
-test("the refusal names what is needed and what there is", () => {
+test("the refusal names the memory that is needed and the memory that there is", () => {
   const program: Program = {
     buffers: new Map([
       ["parameters", { byteLength: 4e9, space: "device" }],
@@ -162,6 +169,6 @@ test("the refusal names what is needed and what there is", () => {
     (error: unknown) =>
       error instanceof LockstepError &&
       error.code === "OUT_OF_MEMORY" &&
-      /Each of 2 workers would need at least 9,000 MB.*may have 8,900 MB/.test(error.message),
+      /Each of 2 workers would need at least 9,000 MB.*may use only 8,900 MB/.test(error.message),
   );
 });

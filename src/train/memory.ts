@@ -1,22 +1,29 @@
-/** Whether a run has room: asked before anything is allocated, so that a sentence comes in the place of a killed process. */
+/**
+ * Checks that a run fits into memory before anything is allocated, so that the user reads a
+ * sentence instead of losing the process.
+ */
 import { totalmem } from "node:os";
 import { LockstepError } from "../errors.ts";
 import { type Program, residentMemory } from "../program/index.ts";
 
-/** Kinds that are held from the first step to the last, whatever the batch is. */
+/** The kinds of memory that are held from the first step to the last, for any batch size. */
 const KEPT = ["parameters", "gradients", "optimizer slots"] as const;
 
 /**
- * What this process may have: the limit of its control group (a container's), or all memory of the machine.
- * Limits of addresses (`ulimit -v`) show when memory is asked for.
+ * Returns the bytes that this process may use: the limit of its control group (a container's), or
+ * the memory of the machine. A limit of the address space (`ulimit -v`) shows only when memory is
+ * allocated.
  */
 export function memoryLimit(): number {
-  // 0 or undefined where nothing constrains it, and more than the machine has where a limit is "none".
+  // constrainedMemory() is 0 or undefined when nothing constrains the process, and more than the
+  // machine has when the limit is "none".
   const constrained = process.constrainedMemory?.() ?? 0;
   return constrained > 0 ? Math.min(constrained, totalmem()) : totalmem();
 }
 
-/** @throws OUT_OF_MEMORY where parameters, gradients and slots alone are more than this process may have */
+/**
+ * @throws OUT_OF_MEMORY when parameters, gradients and slots alone exceed what this process may use
+ */
 export function checkMemory(program: Program, workers: number, limit = memoryLimit()): void {
   const resident = residentMemory(program);
   const kept = KEPT.map((kind) => [kind, resident.get(kind) ?? 0] as const);
@@ -26,9 +33,9 @@ export function checkMemory(program: Program, workers: number, limit = memoryLim
   const who = workers === 1 ? "One process alone" : `Each of ${workers} workers`;
   throw new LockstepError(
     "OUT_OF_MEMORY",
-    `${who} would need at least ${megabytes(needed)} of memory for this run (${parts}), and may have ${megabytes(limit)}.`,
+    `${who} would need at least ${megabytes(needed)} of memory for this run (${parts}), but may use only ${megabytes(limit)}.`,
     {
-      hint: `Let workers share them: ${workers === 1 ? "--workers 4" : "more --workers"} with --zero 3 (zero: 3 in the run). Or take a smaller model, or allow more memory.`,
+      hint: `Share this memory among workers: ${workers === 1 ? "--workers 4" : "more --workers"} with --zero 3 (zero: 3 in the run). Or use a smaller model, or allow more memory.`,
       fields: { needed, limit },
     },
   );

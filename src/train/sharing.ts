@@ -1,4 +1,7 @@
-/** How ranks share a step: whose memory they can read, who has which micro-batches, how gradients travel. */
+/**
+ * The options that say how ranks share a step: whose memory they can read, who has which
+ * micro-batches, how gradients travel.
+ */
 import type { Group } from "../collectives/index.ts";
 import { LockstepError } from "../errors.ts";
 import { typeOf } from "../graph/index.ts";
@@ -14,13 +17,16 @@ import {
 import type { Range } from "../program/index.ts";
 import { byteLength } from "../tensor/index.ts";
 
-/** A rank among others that train the same model, each on its micro-batches of every step. */
+/** A rank among others that train the same model. Each computes its micro-batches of every step. */
 export interface Ranks {
-  /** Its engine is the trainer's. The trainer does not close it. */
+  /** The group uses the trainer's engine, and is not closed by the trainer. */
   readonly group: Group;
-  /** The micro-batches of each rank. Default: as even as can be. */
+  /** The micro-batches of each rank. Default: as even as possible. */
   readonly ranges?: readonly Range[];
-  /** Whether ranges follow the speeds of the ranks, which changes no bits. Default: true where no ranges are given. */
+  /**
+   * Whether ranges follow the speeds of the ranks; this changes no bits. Default: true if no ranges
+   * are given.
+   */
   readonly adapt?: boolean;
   /** The clock that measures speeds, in milliseconds. */
   readonly now?: () => number;
@@ -30,21 +36,30 @@ export interface SharingOptions extends ParallelOptions {
   readonly model: Model;
   readonly microBatches?: number | undefined;
   readonly ranks?: Ranks | undefined;
-  /** Whether any number of ranks gives the same bits, which takes sums in one order. Default: true. */
+  /**
+   * Whether any number of ranks gives the same bits, which requires sums in one order. Default:
+   * true.
+   */
   readonly reproducible?: boolean | undefined;
-  /** Bytes of gradients that travel together between nodes. Default: chosen from the group's measured costs. */
+  /**
+   * Bytes of gradients that travel together between nodes. Default: chosen from the group's
+   * measured costs.
+   */
   readonly bucketBytes?: number | undefined;
-  /** Further rewrites of the step, behind those that are chosen. */
+  /** Strategies that rewrite the step after the chosen ones. */
   readonly strategies?: readonly Strategy[] | undefined;
 }
 
-/** The options of a run that say how ranks share a step. */
+/** Picks the options of a run that say how ranks share a step. */
 export function sharingOf(run: Omit<SharingOptions, "model" | "microBatches" | "ranks">) {
   const { reproducible, bucketBytes, parallel, zero, recompute } = run;
   return { reproducible, bucketBytes, parallel, zero, recompute };
 }
 
-/** @param overlap whether gradients travel beside computation where they travel at all @throws INVALID_OPTION */
+/**
+ * @param overlap whether gradients are exchanged while the backward pass still runs
+ * @throws INVALID_OPTION when the workers cannot share the step this way
+ */
 export function parallelOf(options: SharingOptions, overlap: boolean): Parallel {
   const { ranks, microBatches = 1, reproducible = true, parallel, zero, recompute } = options;
   const group = ranks?.group;
@@ -74,7 +89,7 @@ function bucketOf({ bucketBytes: wanted, model }: SharingOptions, { costs }: Gro
   return bucketBytes(link, parameterBytes(model));
 }
 
-/** Of all parameters together. */
+/** Returns the bytes of all parameters together. */
 export function parameterBytes(model: Model): number {
   return model.parameters.reduce((sum, { name }) => sum + byteLength(typeOf(model.graph, name)), 0);
 }
