@@ -7,6 +7,7 @@ import { Group } from "../src/collectives/index.ts";
 import { createOrtEngine } from "../src/engine/index.ts";
 import { gpt } from "../src/nn/index.ts";
 import { adamw } from "../src/optimizer/index.ts";
+import type { ParallelOptions } from "../src/parallel/index.ts";
 import { residentMemory, totalOf } from "../src/program/index.ts";
 import { byteLength, tensorFrom } from "../src/tensor/index.ts";
 import { type BatchFields, createTrainer } from "../src/train/index.ts";
@@ -18,12 +19,15 @@ export interface MemoryRequest {
   readonly sizes: GptSizes;
   readonly microBatches: number;
   readonly repeats: number;
-  readonly zero: 1 | 2 | 3 | undefined;
+  /** How workers share the state. */
+  readonly sharing: ParallelOptions;
+  /** Whether memory is looked at; a measurement of speed alone does without. */
+  readonly looks: boolean;
   readonly group: { readonly name: string; readonly rank: number; readonly size: number };
 }
 
 export interface MemoryMeasurement {
-  /** The growth of memory from before the first allocation to its peak. */
+  /** The most that there was. */
   readonly peakBytes: number;
   /** The same memory as the plan predicts it. */
   readonly planned: Readonly<Record<string, number>>;
@@ -33,12 +37,13 @@ export interface MemoryMeasurement {
   readonly seconds: number;
 }
 
-const LOOK_MS = 20;
+/** A look walks through all pages of the process, and holds up what it does meanwhile. */
+const LOOK_MS = 100;
 
 console.log(JSON.stringify(await measure(JSON.parse(process.argv[2] ?? "{}") as MemoryRequest)));
 
 async function measure(request: MemoryRequest): Promise<MemoryMeasurement> {
-  const { sizes, microBatches, repeats, zero, group: place } = request;
+  const { sizes, microBatches, repeats, sharing, looks, group: place } = request;
   const { layers, width, heads, context, batch, vocabulary } = sizes;
   const engine = createOrtEngine({ threads: 1 });
   const group = new Group({ engine, transport: await joinSharedMemory(place) });
@@ -46,10 +51,9 @@ async function measure(request: MemoryRequest): Promise<MemoryMeasurement> {
     batch: batch / microBatches,
     mode: "train",
   });
-  const before = residentBytes();
-  let peak = before;
+  let peak = 0;
   const look = () => {
-    peak = Math.max(peak, residentBytes());
+    if (looks) peak = Math.max(peak, residentBytes());
   };
   const timer = setInterval(look, LOOK_MS);
   const trainer = await createTrainer({
@@ -60,8 +64,7 @@ async function measure(request: MemoryRequest): Promise<MemoryMeasurement> {
     clip: 1,
     seed: 1,
     ranks: { group, adapt: false },
-    zero,
-    parallel: zero === undefined ? { data: place.size } : undefined,
+    ...sharing,
   });
   const fill = (into: BatchFields) => {
     for (const tensor of Object.values(into)) {
@@ -71,7 +74,10 @@ async function measure(request: MemoryRequest): Promise<MemoryMeasurement> {
     }
   };
   const positions = { start: 0, end: batch };
+  // A first step touches all that the others do.
   await trainer.step({ positions, fill });
+  look();
+  clearInterval(timer);
   const times: number[] = [];
   for (let i = 0; i < repeats; i++) {
     const start = performance.now();
@@ -79,7 +85,6 @@ async function measure(request: MemoryRequest): Promise<MemoryMeasurement> {
     times.push((performance.now() - start) / 1000);
   }
   look();
-  clearInterval(timer);
   const planned = residentMemory(trainer.plan);
   const parameterBytes = model.parameters.reduce((sum, { type }) => sum + byteLength(type), 0);
   // Shared memory is divided among the processes that have it mapped, so nobody leaves before all
@@ -89,7 +94,7 @@ async function measure(request: MemoryRequest): Promise<MemoryMeasurement> {
   await group.close();
   await engine.close();
   return {
-    peakBytes: peak - before,
+    peakBytes: peak,
     planned: Object.fromEntries(planned),
     plannedBytes: totalOf(planned),
     parameterBytes,

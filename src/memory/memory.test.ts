@@ -213,6 +213,32 @@ test("a disk that is full is an error before anything is written there", canMoun
   }),
 );
 
+test("pages of shared memory that a process lets go of keep what they hold", {
+  skip: !hasSmaps(),
+}, () => {
+  const bytes = 64 * 2 ** 20;
+  const own = allocateMemory(bytes, { shareAs: `unit-${process.pid}-pages` });
+  own.bytes.fill(3);
+  const other = openMemory(own.name as string);
+  const before = residentBytes();
+  const sum = () => other.bytes.reduce((all, byte, at) => all + (at % 4096 === 5 ? byte : 0), 0);
+  assert.equal(sum(), 3 * (bytes / 4096));
+  assert.ok(residentBytes() - before > bytes / 2, "what was read is mapped here");
+  other.letGo(100, bytes - 100);
+  assert.ok(residentBytes() - before < bytes / 2, "and then no longer");
+  assert.equal(sum(), 3 * (bytes / 4096));
+  other.close();
+  own.close();
+});
+
+test("private memory is not let go of", () => {
+  const memory = allocateMemory(1 << 16);
+  memory.bytes.fill(4);
+  memory.letGo(0, 1 << 16);
+  assert.ok(memory.bytes.every((byte) => byte === 4));
+  memory.close();
+});
+
 test("a file is mapped unchanged", () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "lockstep-"));
   const file = path.join(folder, "weights");

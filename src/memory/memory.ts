@@ -13,6 +13,8 @@ import type { Mapping, NamedMapping, Part, Platform } from "./platform.ts";
 import { posixPlatform } from "./posix.ts";
 import { windowsPlatform } from "./windows.ts";
 
+const PAGE_BYTES = 4096;
+
 /** The longest view that this JavaScript engine can hold: 4 GiB on Node 20. */
 export const LARGEST_VIEW = constants.MAX_LENGTH;
 
@@ -46,6 +48,8 @@ export class Memory {
   #mapping: Mapping | undefined;
   readonly #unlink: () => void;
   readonly #views: Views;
+  /** Whether other processes, or a file, have the same pages. */
+  readonly #isShared: boolean;
   #bytes: Uint8Array | undefined;
 
   /** @internal Use `allocateMemory`, `openMemory` or `mapFile`. */
@@ -53,10 +57,16 @@ export class Memory {
     mapping: Mapping | NamedMapping,
     byteLength: number,
     system: Platform,
-    { name, folder }: { readonly name?: string; readonly folder?: string | undefined } = {},
+    given: {
+      readonly name?: string;
+      readonly folder?: string | undefined;
+      readonly isShared?: boolean;
+    } = {},
   ) {
+    const { name, folder, isShared = name !== undefined } = given;
     this.byteLength = byteLength;
     this.folder = folder;
+    this.#isShared = isShared;
     this.#name = name;
     this.#mapping = mapping;
     this.#unlink = "unlink" in mapping ? mapping.unlink : () => undefined;
@@ -124,6 +134,19 @@ export class Memory {
       `${Math.ceil(byteLength / 1e6)} MB ${where} could not be had.`,
       { fields: { byteLength } },
     );
+  }
+
+  /**
+   * Takes pages that other processes wrote, and that this one has read, out of this process, which
+   * maps them again when it next touches them. What they hold stays. It does nothing to private
+   * memory.
+   */
+  letGo(byteOffset: number, byteLength: number): void {
+    const { address } = this.#open();
+    // Where pages are larger, the system may refuse, and nothing changes.
+    const start = byteOffset - (byteOffset % PAGE_BYTES);
+    const length = byteOffset + byteLength - start;
+    if (this.#isShared) this.#views.system.letGo(address + BigInt(start), length);
   }
 
   /**
@@ -218,7 +241,7 @@ export function mapFile(path: string): Memory {
   if (stat.size === 0) return allocateMemory(0);
   try {
     const mapping = platform().mapFile(path);
-    return new Memory(mapping, mapping.byteLength, platform());
+    return new Memory(mapping, mapping.byteLength, platform(), { isShared: true });
   } catch (cause) {
     if (cause instanceof LockstepError) throw cause;
     throw new LockstepError("IO_FAILED", `${path} cannot be read: ${String(cause)}`, {

@@ -50,6 +50,11 @@ export interface Platform {
   /** Asks for the pages of a part that is about to be written. Returns false where there is no room for them. */
   reserve(mapping: Mapping, part: Part): boolean;
   /**
+   * Takes whole pages of shared memory out of this process until it touches them again. They keep
+   * what they hold. It is only a hint.
+   */
+  letGo(address: Address, byteLength: number): void;
+  /**
    * Asks for large pages for all private pages that were mapped with `address`. It is only a hint.
    */
   preferLargePages(address: Address): void;

@@ -16,6 +16,7 @@ const PROT_WRITE = 2;
 const MAP_SHARED = 1;
 const MAP_PRIVATE = 2;
 const MAP_FIXED = 0x10;
+const MADV_DONTNEED = 4;
 const MADV_HUGEPAGE = 14;
 const MADV_POPULATE_WRITE = 23;
 const EINTR = 4;
@@ -157,6 +158,7 @@ export function posixPlatform(): Platform {
       return true;
     },
 
+    letGo: (address, byteLength) => void madvise(address, byteLength, MADV_DONTNEED),
     preferLargePages(address): void {
       const mapping = linux ? findMapping(address) : undefined;
       if (mapping !== undefined) madvise(mapping.address, mapping.byteLength, MADV_HUGEPAGE);

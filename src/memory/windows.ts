@@ -155,6 +155,8 @@ export function windowsPlatform(): Platform {
       unmapView(address);
     },
 
+    letGo: () => undefined,
+
     preferLargePages: () => undefined, // large pages need a privilege on Windows
   };
 }

@@ -1,7 +1,8 @@
 /**
  * Parameters that no rank holds whole. They are gathered unit by unit, just before a piece of
  * computation needs them, into one of two buffers that take turns: copied out of the memory of the
- * ranks that own them, or sent by these ranks if they are of other nodes.
+ * ranks that own them, or sent by these ranks if they are of other nodes. A tensor that one rank of
+ * this node owns alone is not copied: it is read in place.
  */
 import type { Graph } from "../graph/index.ts";
 import {
@@ -15,9 +16,10 @@ import {
   valueName,
   valueOf,
 } from "../plan/index.ts";
+import { bytesPerElement, elementCount } from "../tensor/index.ts";
 import { activationBuffer, PARAMETERS } from "./buffers.ts";
 import type { Layout } from "./layout.ts";
-import { type Ownership, ofOwner } from "./ownership.ts";
+import { type Ownership, ofOwner, ownedSpans } from "./ownership.ts";
 import {
   addTask,
   allGather,
@@ -42,6 +44,9 @@ export const GATHER = "gather";
 /** The parameters that are gathered for a piece. */
 export interface Unit {
   readonly name: string;
+  /** Parameters that are read in place. */
+  readonly inPlace: ReadonlyMap<string, TensorRef>;
+  /** Where the others are brought together. */
   readonly room: Room;
   readonly buffer: string;
   /**
@@ -65,7 +70,13 @@ export class Gathered {
   /** @param turn counts the units of a pass */
   unit(name: string, parameters: readonly string[], turn: number): Unit {
     const { isInPlace, place, group } = this.#ownership;
-    const room = new Room(this.#parameters, parameters);
+    const inPlace = new Map<string, TensorRef>();
+    for (const own of parameters) {
+      const ref = isInPlace ? this.#atOwner(own) : undefined;
+      if (ref !== undefined) inPlace.set(own, ref);
+    }
+    const others = parameters.filter((own) => !inPlace.has(own));
+    const room = new Room(this.#parameters, others);
     const buffer = this.#program.growing(`unit.${turn % BUFFERS}`, room.byteLength);
     this.#program.shared.add(isInPlace ? PARAMETERS : buffer);
     const blocks = room.blocks(this.#ownership);
@@ -80,7 +91,23 @@ export class Gathered {
       const parts = { counts, dtype: span.group.dtype };
       return allGather(name, group, parts, { buffer, byteOffset });
     });
-    return { name, room, buffer, work: [{ name, runs, mode: "parallel" }, ...gathers] };
+    return { name, inPlace, room, buffer, work: [{ name, runs, mode: "parallel" }, ...gathers] };
+  }
+
+  /** A parameter in the memory of the rank that owns all of it; undefined if several own parts. */
+  #atOwner(name: string): TensorRef | undefined {
+    const { groups } = this.#parameters;
+    for (const group of groups) {
+      const entry = group.entries.find((each) => each.name === name);
+      if (entry === undefined) continue;
+      const { byteOffset, type } = entry;
+      const start = (byteOffset - group.byteOffset) / bytesPerElement(group.dtype);
+      const span = { group, start, end: start + elementCount(type.shape) };
+      const [first, ...rest] = ownedSpans(this.#ownership, span);
+      if (first === undefined || rest.length > 0) return undefined;
+      return ofOwner(this.#ownership, first.owner, { buffer: PARAMETERS, byteOffset, type });
+    }
+    return undefined;
   }
 
   /** A run of a graph that takes parameters, cut into pieces for which units are gathered. */
@@ -110,7 +137,7 @@ export class Gathered {
         if (role === "activation") {
           return { buffer: activations, byteOffset: arena.offsets.get(value) ?? 0, type };
         }
-        const parameter = role === "parameter" ? unit?.room.ref(of, unit.buffer) : undefined;
+        const parameter = role === "parameter" && unit ? gatheredRef(unit, of) : undefined;
         return parameter ?? inputs[bound] ?? (outputs[bound] as TensorRef);
       };
       const refs = (bound: readonly string[], values: readonly string[]) =>
@@ -132,6 +159,11 @@ export class Gathered {
     }
     return { name, mode: "tasks", tasks };
   }
+}
+
+/** Where a piece finds a parameter of its unit. */
+export function gatheredRef({ inPlace, room, buffer }: Unit, name: string): TensorRef | undefined {
+  return inPlace.get(name) ?? room.ref(name, buffer);
 }
 
 /** A step that is nothing but one run of a graph. */

@@ -1,10 +1,11 @@
 /**
  * The memory that a program takes on its rank, by purpose: of buffers that ranks divide, only the
- * parts that this rank owns. The process itself, compiled graphs and data take memory in addition.
+ * parts that this rank owns. A run's data take memory in addition.
  */
 import { peakOfIntermediates } from "../plan/index.ts";
+import { byteLength } from "../tensor/index.ts";
 import { GRADIENTS, PARAMETERS, SCRATCH } from "./buffers.ts";
-import { type Program, residentBytes } from "./program.ts";
+import { type Program, residentBytes, type TensorRef } from "./program.ts";
 
 export type MemoryKind =
   | "parameters"
@@ -14,16 +15,33 @@ export type MemoryKind =
   | "buckets"
   | "between pieces"
   | "within a piece"
+  | "first values"
+  | "the process itself"
   | "other";
+
+/**
+ * Private memory of a worker before it holds a tensor: Node.js and the modules (42 MiB), the plan and compiled graphs (25),
+ * and what the arena of activations has lost between its chunks. Measured by `npm run bench -- memory`.
+ */
+const PROCESS_BYTES = 78 * 2 ** 20;
 
 /** Bytes by kind; kinds of which there is nothing are left out. */
 export type Resident = ReadonlyMap<MemoryKind, number>;
 
 /**
+ * Values of the size of a parameter that its first values are made of. The arena in which they lie
+ * keeps its memory, and pieces use it afterwards.
+ */
+const FIRST_VALUES = 3;
+
+/**
  * What lies on a disk is not counted: see `onDisk`.
  * @param lanes micro-batches that run at once
  */
-export function residentMemory(program: Program, lanes = 1): Resident {
+export function residentMemory(
+  program: Program & { readonly parameters?: ReadonlyMap<string, TensorRef> },
+  lanes = 1,
+): Resident {
   const found = new Map<MemoryKind, number>();
   const add = (kind: MemoryKind, bytes: number) => {
     if (bytes > 0) found.set(kind, (found.get(kind) ?? 0) + bytes);
@@ -34,7 +52,11 @@ export function residentMemory(program: Program, lanes = 1): Resident {
   const peaks = [...program.graphs.values()].map(({ graph, threads }) => {
     return peakOfIntermediates(graph) * (threads === 1 ? lanes : 1);
   });
-  add("within a piece", Math.max(0, ...peaks));
+  const within = Math.max(0, ...peaks);
+  add("within a piece", within);
+  const parameters = [...(program.parameters?.values() ?? [])].map(({ type }) => byteLength(type));
+  add("first values", FIRST_VALUES * Math.max(0, ...parameters) - within);
+  add("the process itself", PROCESS_BYTES);
   return found;
 }
 

@@ -20,7 +20,7 @@ import {
 import { BucketSums, type GradientBucket } from "./bucket-sums.ts";
 import { besideBuffer, bucketBuffer } from "./buffers.ts";
 import { flatName, gradientAxes } from "./flat.ts";
-import { GATHER, Gathered, type Unit } from "./gathered.ts";
+import { GATHER, Gathered, gatheredRef, type Unit } from "./gathered.ts";
 import { planLayout } from "./layout.ts";
 import { areInPlace, groupsOfRank, placeIn, type RankGroups, shardGroups } from "./levels.ts";
 import { type Ownership, ownExtents } from "./ownership.ts";
@@ -153,7 +153,7 @@ export class ShardedSums implements SumPlan {
     if (role !== "parameter" || name === valueName("parameter", of)) return undefined;
     const unit = this.#pieces.find(({ task }) => task.inputs.includes(name))?.unit;
     assert(unit !== undefined, `"${name}" is gathered for a piece`);
-    return unit.room.ref(of, unit.buffer);
+    return gatheredRef(unit, of);
   }
 
   #bucketRef(name: string, lane: number): TensorRef | undefined {

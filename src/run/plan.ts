@@ -171,7 +171,7 @@ function memoryLines(program: StepProgram): string[] {
     "buffers, as far as this rank takes memory for them",
     ...columns(rows),
     "",
-    "memory of this rank, beside what the process itself takes",
+    "memory of this rank",
     ...columns([...kinds, ["  in all", size(totalOf(resident)), ""]]),
     ...diskLines(program),
   ];

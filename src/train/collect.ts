@@ -69,28 +69,35 @@ export class Collector {
 
   /** Copies into this rank's own memory what other ranks hold after a step. */
   bringHere(instance: Instance, plan: StepProgram, step: number): void {
-    const read = this.#reader(instance, plan, step);
+    const { read } = this.#reader(instance, plan, step);
     for (const part of plan.held) {
       const { memory, bytes } = instance.host(part.buffer);
       memory.reserve(part.byteOffset, part.byteLength);
-      bytes.set(read(part), part.byteOffset);
+      bytes.set(read(part, 0, part.byteLength), part.byteOffset);
     }
   }
 
   /** Reads a part in place, or from what was collected after this step. */
   #reader(instance: Instance, { isHeldInPlace }: StepProgram, step: number): ReadHeld {
-    return (part) => {
-      const { buffer, rank, byteOffset, byteLength } = part;
-      if (isHeldInPlace) {
-        return instance.host(buffer, rank).bytes.subarray(byteOffset, byteOffset + byteLength);
-      }
-      const found = this.#found?.step === step ? this.#found.file.bytes(part) : undefined;
-      if (found !== undefined) return found;
+    const placeOf = (part: Held): { readonly memory: Memory; readonly at: number } => {
+      const { buffer, rank, byteOffset } = part;
+      if (isHeldInPlace) return { memory: instance.host(buffer, rank).memory, at: byteOffset };
+      if (this.#found?.step === step) return this.#found.file.placeOf(part);
       throw new LockstepError(
         "PEER_LOST",
         `Worker ${rank} is on another node and has not sent its part of "${buffer}" after step ${step}.`,
         { hint: "Continue from the last checkpoint, which has all parts, with --resume." },
       );
+    };
+    return {
+      read(part, byteOffset, byteLength) {
+        const { memory, at } = placeOf(part);
+        return memory.view(at + byteOffset, byteLength);
+      },
+      letGo(part, byteOffset, byteLength) {
+        const { memory, at } = placeOf(part);
+        memory.letGo(at + byteOffset, byteLength);
+      },
     };
   }
 
@@ -173,10 +180,10 @@ class CollectedFile {
     this.#offsets = offsets;
   }
 
-  bytes(part: Held): Uint8Array {
-    const offset = this.#offsets.get(keyOf(part));
-    assert(offset !== undefined, "a part that was collected");
-    return this.#memory.view(offset, part.byteLength);
+  placeOf(part: Held): { readonly memory: Memory; readonly at: number } {
+    const at = this.#offsets.get(keyOf(part));
+    assert(at !== undefined, "a part that was collected");
+    return { memory: this.#memory, at };
   }
 
   close(): void {

@@ -21,8 +21,17 @@ export interface TrainerTensors<T> {
 /** The values of a trainer's tensors. */
 export type TrainerState = TrainerTensors<Tensor>;
 
-/** Returns the bytes of a part of a buffer that another rank holds. */
-export type ReadHeld = (part: Held) => Uint8Array;
+/** The most bytes of another rank's part that are read at once. */
+const PIECE_BYTES = 2 ** 24;
+
+/**
+ * Reads bytes of a part of a buffer that another rank holds, from an offset in that part. They are
+ * let go of after they have been read, so that reading a tensor takes the memory of one piece.
+ */
+export interface ReadHeld {
+  read(part: Held, byteOffset: number, byteLength: number): Uint8Array;
+  letGo(part: Held, byteOffset: number, byteLength: number): void;
+}
 
 export function namedTensors(
   instance: Instance,
@@ -47,12 +56,12 @@ export async function readState(
   instance: Instance,
   plan: StepProgram,
   from: 0 | 1,
-  read: ReadHeld,
+  others: ReadHeld,
 ): Promise<TrainerState> {
   const all = async (refs: ReadonlyMap<string, TensorRef>) => {
     const found = [...refs].map(async ([name, ref]): Promise<[string, Tensor]> => {
       const tensor = isInParts(plan, ref)
-        ? inParts(instance, plan, ref, read)
+        ? inParts(instance, plan, ref, others)
         : await instance.device.download(instance.tensor(ref));
       return [name, tensor];
     });
@@ -98,13 +107,20 @@ function* rangesOf(
   if (at < end) yield { from: at, to: end, held: undefined };
 }
 
-function inParts(instance: Instance, plan: StepProgram, ref: TensorRef, read: ReadHeld): Tensor {
+function inParts(instance: Instance, plan: StepProgram, ref: TensorRef, others: ReadHeld): Tensor {
   // This rank's copy of a part that others hold is not read, because reading would allocate its
   // pages.
   const pieces = function* () {
     for (const { from, to, held } of rangesOf(plan, ref)) {
-      if (held === undefined) yield instance.host(ref.buffer).view(from, to - from);
-      else yield read(held).subarray(from - held.byteOffset, to - held.byteOffset);
+      if (held === undefined) {
+        yield instance.host(ref.buffer).view(from, to - from);
+        continue;
+      }
+      for (let at = from; at < to; at += PIECE_BYTES) {
+        const place = [held, at - held.byteOffset, Math.min(PIECE_BYTES, to - at)] as const;
+        yield others.read(...place);
+        others.letGo(...place);
+      }
     }
   };
   return {
