@@ -7,7 +7,25 @@ export {
   type ParallelOptions,
 } from "./choose.ts";
 export { compress } from "./compress.ts";
+export {
+  type Cost,
+  type Machine,
+  memoryOf,
+  passOf,
+  type Sharing,
+  timeOf,
+  totalOf,
+} from "./cost.ts";
 export { type DataOptions, data, PACES } from "./data.ts";
+export {
+  comparison,
+  type Decision,
+  type DecideOptions,
+  decide,
+  nameOf,
+  outOfMemory,
+  type Priced,
+} from "./decide.ts";
 export { type Recompute, recompute } from "./recompute.ts";
 export { applyStrategies, type Strategy } from "./strategy.ts";
 export { sharedUpdates, zero1, zero2, zero3 } from "./zero.ts";

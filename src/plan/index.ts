@@ -13,6 +13,7 @@ export { addTail, wideType } from "./batch/whole-batch.ts";
 export { type Blocks, backwardOf, blocksOf } from "./blocks.ts";
 export { buildStep, GRADIENT, STOP, type StepOptions } from "./build.ts";
 export { type Cut, cutTask, cutWhereReady, inOrderMade } from "./cut.ts";
+export { type StepFacts, stepFacts } from "./facts.ts";
 export { flopsOf, flopsOfNodes } from "./flops.ts";
 export { type GradientGraph, gradientGraph, withOutputs } from "./gradient.ts";
 export { hashStep, type StepJson, stepFromJson, stepToJson } from "./json.ts";
