@@ -28,6 +28,8 @@ export default defineRun({
 
 /** Between what a worker of four needs (118 MB, three gathered layers and the process itself) and what all state takes (470 MB). */
 const LIMIT = 450e6;
+/** Below what a worker of four needs with zero 2 (424 MB with its process), and above what it needs with zero 3 (363 MB). */
+const TIGHT = 400e6;
 
 /** The folder of this process's control group for memory; undefined where there is none below which others can be made. */
 function controlGroup(): string | undefined {
@@ -57,13 +59,13 @@ function controlGroup(): string | undefined {
 }
 
 /** Each process that Node starts gets a control group of its own, with the limit, before it does anything else. */
-function limited(parent: string, name: string): string {
+function limited(parent: string, name: string, limit: number): string {
   const code = `
     import { existsSync, mkdirSync, writeFileSync } from "node:fs";
     const own = ${JSON.stringify(join(parent, name))} + "-" + process.pid;
     mkdirSync(own);
     const old = own + "/memory.limit_in_bytes";
-    writeFileSync(existsSync(old) ? old : own + "/memory.max", "${LIMIT}");
+    writeFileSync(existsSync(old) ? old : own + "/memory.max", "${limit}");
     writeFileSync(own + "/cgroup.procs", String(process.pid));`;
   return `--import=data:text/javascript,${encodeURIComponent(code)}`;
 }
@@ -83,7 +85,7 @@ test(
         spawnSync(process.execPath, [cli, "train", "train.ts", "--threads", "1", ...words], {
           cwd: folder,
           encoding: "utf8",
-          env: { ...process.env, NODE_OPTIONS: limited(group, name) },
+          env: { ...process.env, NODE_OPTIONS: limited(group, name, LIMIT) },
         });
       try {
         const alone = train("--workers", "1", "--out", "alone");
@@ -98,6 +100,28 @@ test(
         removeGroups(group, name);
       }
     }),
+);
+
+test("without any option, four workers choose zero 3 where nothing simpler fits", { skip }, () =>
+  withFolder({ "train.ts": RUN }, async (folder) => {
+    const name = `lockstep-choice-${process.pid}`;
+    const group = parent as string;
+    const words = ["train", "train.ts", "--threads", "1", "--workers", "4", "--out", "out"];
+    try {
+      const run = spawnSync(process.execPath, [cli, ...words], {
+        cwd: folder,
+        encoding: "utf8",
+        env: { ...process.env, NODE_OPTIONS: limited(group, name, TIGHT) },
+      });
+      assert.equal(run.status, 0, run.stderr + run.stdout);
+      assert.match(
+        run.stdout,
+        /sharing: Zero 3, because zero 1 would take \d+ MB a worker of the 400 MB that it has \(.*zero 2: \d+ MB\); zero 3 takes \d+ MB\./,
+      );
+    } finally {
+      removeGroups(group, name);
+    }
+  }),
 );
 
 function removeGroups(parent: string, name: string): void {

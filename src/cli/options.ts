@@ -75,6 +75,14 @@ function zero(text: string): 1 | 2 | 3 {
   throw new InvalidArgumentError("It must be 1, 2 or 3.");
 }
 
+function memory(text: string): number {
+  try {
+    return bytesOfText(text);
+  } catch {
+    throw new InvalidArgumentError("It must be a size of memory, as in 8GB.");
+  }
+}
+
 /** `blocks`, or a size of memory. */
 function again(text: string): Recompute {
   if (text === "blocks") return text;
@@ -217,6 +225,11 @@ export function commandLine(): Command {
       "--bucket <bytes>",
       "of gradients that travel together between machines (default: from bandwidth and latency)",
       whole(1),
+    )
+    .option(
+      "--memory <size>",
+      "that each worker may have, as in 8GB (default: its part of this machine's; with --machines: no limit)",
+      memory,
     )
     .option("--gflops <x>", "billion operations a second of one worker", fraction, 80)
     .option("--bandwidth <x>", "of a collective, in GB/s", fraction, 1)

@@ -6,5 +6,5 @@ export {
   type Prepared,
   type PrepareOptions,
 } from "./group.ts";
-export { DEFAULT_COSTS, type LinkCosts, measureCosts } from "./measure.ts";
+export { DEFAULT_COSTS, type LinkCosts, measureCosts, tellNumbers } from "./measure.ts";
 export { type Member, type Message, type Span, type Step, scheduleOf } from "./schedule.ts";

@@ -7,9 +7,9 @@ import { createMesh, type Mesh, regularTopology, type Topology } from "../mesh/i
 import type { Optimizer } from "../optimizer/index.ts";
 import { type ReduceTask, type StepGraph, stepFacts } from "../plan/index.ts";
 import { type BucketOptions, buckets } from "./buckets.ts";
+import { type CostOptions, chooseByCost, comparison, nameOf, type Priced } from "./by-cost.ts";
 import type { Machine } from "./cost.ts";
 import { data } from "./data.ts";
-import { comparison, type DecideOptions, decide, nameOf, type Priced } from "./decide.ts";
 import { type Recompute, recompute } from "./recompute.ts";
 import type { Strategy } from "./strategy.ts";
 import { sharedUpdates, zero1, zero2, zero3 } from "./zero.ts";
@@ -89,8 +89,8 @@ export function chooseParallel(options: ChooseOptions): Parallel {
   }
   const { bucketBytes = BUCKET_BYTES } = options.buckets ?? {};
   const machine: Machine = { ...options.machine, topology, bucketBytes };
-  const deciding = decidingOn(options, machine);
-  const { sharing, recompute: again = options.recompute, reason } = decide(deciding);
+  const from = costOptionsOf(options, machine);
+  const { sharing, recompute: again = options.recompute, reason } = chooseByCost(from);
   const { data: replicas, shard, zero } = sharing;
   const stated = {
     parallel: { data: replicas, shard },
@@ -98,7 +98,7 @@ export function chooseParallel(options: ChooseOptions): Parallel {
     recompute: again,
   };
   const predicted = () =>
-    comparison(deciding).map((way) => ({
+    comparison(from).map((way) => ({
       name: nameOf(way, machine),
       cost: way.cost,
       need: way.need,
@@ -108,10 +108,10 @@ export function chooseParallel(options: ChooseOptions): Parallel {
 }
 
 /** What is stated of recomputation is done before anything is predicted. */
-function decidingOn(
+function costOptionsOf(
   { step, optimizer, recompute: stated }: ChooseOptions,
   machine: Machine,
-): DecideOptions {
+): CostOptions {
   const mesh = createMesh({ data: machine.topology.nodes.flat().length });
   const factsWith = (how: Recompute) => stepFacts(recompute(how).rewrite(step, mesh), optimizer);
   if (stated !== undefined) return { facts: factsWith(stated), machine };

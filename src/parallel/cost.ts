@@ -50,6 +50,8 @@ export interface Cost {
   readonly seconds: number;
 }
 
+/** Of a rank, where nothing was measured: it is the same for all ways, and decides only how much communication hides beside it. */
+export const DEFAULT_FLOPS = 8e10;
 /** Bytes that a rank reads and writes in a second when it sums, copies or updates: AdamW takes 2.4 to 2.8 ns for the 28 bytes of an element. */
 const MEMORY_SPEED = 1e10;
 /** Of a pass, what is left when the first gradients are ready. */

@@ -6,7 +6,7 @@ import type { Model } from "../nn/index.ts";
 import { evenRanges } from "../program/index.ts";
 import type { EventSink, NetworkFacts } from "../telemetry/index.ts";
 import { elementCount } from "../tensor/index.ts";
-import { createTrainer, type Ranks, sharingOf, type Trainer } from "../train/index.ts";
+import { createTrainer, meetRoom, type Ranks, sharingOf, type Trainer } from "../train/index.ts";
 import { agree } from "./agree.ts";
 import {
   bytesWritten,
@@ -124,7 +124,7 @@ export async function openSession(
       microBatches: run.microBatches,
       ...sharingOf(run),
       seed: run.seed,
-      ranks: options.ranks,
+      ranks: options.ranks && (await withRoom(options.ranks)),
     });
     asked.throwIfAborted();
     const state =
@@ -174,6 +174,11 @@ export async function openSession(
     await data.close();
     throw error;
   }
+}
+
+/** How the step is shared is chosen from what all ranks have. */
+async function withRoom(ranks: Ranks): Promise<Ranks> {
+  return { ...ranks, room: ranks.room ?? (await meetRoom(ranks.group)) };
 }
 
 /** What data must give for a step of the model. */
@@ -257,6 +262,7 @@ export function announce(session: Session): void {
     engine: engineName(engine),
     workers: ranks?.group.size ?? 1,
     threads: engine.threads,
+    ...sharingTold(trainer, ranks),
     shares: ranges.map(({ count }) => count),
     ...(ranks === undefined ? {} : networkOf(ranks, trainer)),
     steps: run.steps,
@@ -274,6 +280,11 @@ export function announce(session: Session): void {
       "The checkpoint is of an older version: nothing tells whether it is whole, and whether data, " +
       "model and options are still those that it was begun with.",
   });
+}
+
+function sharingTold({ parallel }: Trainer, ranks?: Ranks): { readonly sharing?: string } {
+  const isPlain = ranks === undefined && parallel.strategies.length === 0;
+  return isPlain ? {} : { sharing: parallel.reason };
 }
 
 /** Nothing for a run on one node. */

@@ -2,12 +2,12 @@
 import type { Device, HostTensor } from "../engine/index.ts";
 import { type Instance } from "../execute/index.ts";
 import type { Graph } from "../graph/index.ts";
-import { applyStrategies } from "../parallel/index.ts";
+import { applyStrategies, type Parallel } from "../parallel/index.ts";
 import { buildStep, GRADIENT, type StepGraph } from "../plan/index.ts";
 import { evenRanges, lower, type Range, type StepProgram } from "../program/index.ts";
-import { checkMemory } from "./memory.ts";
+import { checkMemory, memoryLimit } from "./memory.ts";
 import { Pacing } from "./pacing.ts";
-import { parallelOf } from "./sharing.ts";
+import { checkRanks, parallelOf, roomFor } from "./sharing.ts";
 import type { BatchFields, TrainerOptions } from "./step-types.ts";
 
 /** What may change between two steps of a group of ranks. */
@@ -21,6 +21,8 @@ export interface Sharing {
 export interface Planned {
   /** Of one process, before any strategy. */
   readonly step: StepGraph;
+  /** How ranks share it, and why. */
+  readonly parallel: Parallel;
   readonly plan: StepProgram;
   readonly sharing: Sharing;
 }
@@ -29,13 +31,15 @@ export interface Planned {
 export function planOf(options: TrainerOptions): Planned {
   const { ranks, microBatches = 1 } = options;
   // More workers than micro-batches are an error of their own, before anything that their micro-batches would lead to.
-  parallelOf(options, true);
+  checkRanks(options);
   const ranges = ranks?.ranges ?? evenRanges(microBatches, ranks?.group.size ?? 1);
   const sharing = { ranges, overlap: true };
   const step = inFormOf(options.engine, buildStep(options));
-  const plan = lowered(options, step, sharing);
-  checkMemory(plan, ranks?.group.size ?? 1);
-  return { step, plan, sharing };
+  const parallel = parallelOf(options, step, options);
+  const plan = lowered(options, step, parallel, sharing);
+  const { memory } = roomFor(options);
+  checkMemory(plan, ranks?.group.size ?? 1, Math.min(memory, memoryLimit()));
+  return { step, parallel, plan, sharing };
 }
 
 /** With the forward and backward pass as the device runs it: what strategies cut of it then gives the bits of the whole. */
@@ -47,20 +51,27 @@ function inFormOf(engine: Device, step: StepGraph): StepGraph {
 /** The same step, shared in another way. */
 export function replan(
   options: TrainerOptions,
-  { step, sharing }: Planned,
+  { step, parallel: before, sharing }: Planned,
   change: Partial<Sharing>,
 ): Planned {
   const changed = { ...sharing, ...change };
-  return { step, plan: lowered(options, step, changed), sharing: changed };
+  const { reason, predicted } = before;
+  // What was chosen stays.
+  const parallel = {
+    ...parallelOf(options, step, before.stated, changed.overlap),
+    reason,
+    predicted,
+  };
+  return { step, parallel, plan: lowered(options, step, parallel, changed), sharing: changed };
 }
 
 function lowered(
   options: TrainerOptions,
   step: StepGraph,
-  { ranges, overlap }: Sharing,
+  { mesh, topology, strategies }: Parallel,
+  { ranges }: Sharing,
 ): StepProgram {
   const { engine, ranks, optimizer, evaluation, evaluationSamples } = options;
-  const { mesh, topology, strategies } = parallelOf(options, overlap);
   const all = [...strategies, ...(options.strategies ?? [])];
   return lower(applyStrategies(all, step, mesh), {
     ground: { mesh, topology },

@@ -7,6 +7,7 @@ import { assert, LockstepError } from "../errors.ts";
 import { cutGivesSameBits, type Instance, instantiate } from "../execute/index.ts";
 import { type Rules, rulesOf, scheduleFactor } from "../optimizer/index.ts";
 import { checkOptions } from "../options.ts";
+import type { Parallel } from "../parallel/index.ts";
 import type { StepGraph } from "../plan/index.ts";
 import { type Stage, type StepProgram, summaryOf } from "../program/index.ts";
 import { type Tensor, toNumbers } from "../tensor/index.ts";
@@ -95,6 +96,11 @@ export class Trainer {
   /** The step of one process, before any strategy. */
   get stepGraph(): StepGraph {
     return this.#planned.step;
+  }
+
+  /** How ranks share a step, and the reason. */
+  get parallel(): Parallel {
+    return this.#planned.parallel;
   }
 
   /** Steps that were committed. */

@@ -26,12 +26,12 @@ export interface Priced {
   readonly need: number;
 }
 
-export interface Decision extends Priced {
+export interface Chosen extends Priced {
   /** A sentence for people. */
   readonly reason: string;
 }
 
-export interface DecideOptions {
+export interface CostOptions {
   readonly facts: StepFacts;
   /** The step with all blocks computed again; undefined where that is not possible, or the user has stated what is computed again. */
   readonly repeating?: (() => StepFacts | undefined) | undefined;
@@ -46,23 +46,23 @@ const MARGIN = 1.1;
 const NEARLY = 1.05;
 
 /** @throws OUT_OF_MEMORY where no way fits */
-export function decide(options: DecideOptions): Decision {
+export function chooseByCost(options: CostOptions): Chosen {
   const { machine } = options;
   const ways = waysOf(options.facts, machine);
   const usual = ways[0] as Way;
-  const plain = best(ways, machine.memory);
-  if (plain === usual) return { ...plain.priced(), reason: usualReason(machine) };
+  // Where memory is no question, measurements and not predictions have shown what is fastest.
+  if (fits(usual, machine)) return { ...usual.priced(), reason: usualReason(machine) };
   const again = options.repeating?.();
   const repeating = again === undefined ? [] : repeatingWays(ways, options.facts, again, machine);
   const all = [...ways, ...repeating];
-  const found = best(all, machine.memory) ?? leastOf(all);
+  const found = best(all, machine) ?? leastOf(all);
   const priced = found.priced();
-  if (totalOf(priced.cost.memory) > machine.memory) throw noRoom(priced, machine);
+  if (totalOf(priced.cost.memory) > machine.memory) throw noRoom(priced, options);
   return { ...priced, reason: reasonOf(priced, ways, machine) };
 }
 
 /** All ways without recomputation, the simplest first, for people to compare. */
-export function comparison({ facts, machine }: DecideOptions): Priced[] {
+export function comparison({ facts, machine }: CostOptions): Priced[] {
   return waysOf(facts, machine).map((way) => way.priced());
 }
 
@@ -131,11 +131,15 @@ function needOf(memory: Cost["memory"]): number {
 }
 
 /** The fastest that fits, or one before it in the list that is nearly as fast. */
-function best(ways: readonly Way[], memory: number): Way | undefined {
-  const fits = (way: Way) => way.surelyNeeds <= memory || way.priced().need <= memory;
-  const fastest = ways.toSorted((a, b) => a.seconds - b.seconds).find(fits);
+function best(ways: readonly Way[], machine: Machine): Way | undefined {
+  const fitting = (way: Way) => fits(way, machine);
+  const fastest = ways.toSorted((a, b) => a.seconds - b.seconds).find(fitting);
   if (fastest === undefined) return undefined;
-  return ways.find((way) => way.seconds <= fastest.seconds * NEARLY && fits(way));
+  return ways.find((way) => way.seconds <= fastest.seconds * NEARLY && fitting(way));
+}
+
+function fits(way: Way, { memory }: Machine): boolean {
+  return way.surelyNeeds <= memory || way.priced().need <= memory;
 }
 
 function leastOf(ways: readonly Way[]): Way {
@@ -185,16 +189,16 @@ function reasonOf(found: Priced, ways: readonly Way[], machine: Machine): string
   const rivals = (found.recompute === undefined ? before : ways).map((way) => way.priced());
   const tooLarge = rivals.filter(({ need }) => need > memory);
   const [first, ...more] = tooLarge;
-  const own = `${textOfBytes(found.need)} a worker`;
+  const own = `${short(found.need)} a worker`;
   if (first === undefined) {
     const [rival] = rivals;
     if (rival === undefined) return `${upper(name)} takes ${own}.`;
     return `${upper(name)}, because a step is predicted to take ${seconds(found.cost.seconds)} with it and ${seconds(rival.cost.seconds)} with ${nameOf(rival, machine)}.`;
   }
-  const others = more.map((way) => `${nameOf(way, machine)} ${textOfBytes(way.need)}`);
-  const have = textOfBytes(memory);
+  const others = more.map((way) => `${nameOf(way, machine)}: ${short(way.need)}`);
+  const also = others.length > 0 ? ` (${others.join(", ")})` : "";
   const tight = found.need > memory ? ", which may not be enough either" : "";
-  return `${upper(name)}, because ${nameOf(first, machine)} would take ${textOfBytes(first.need)} a worker of the ${have} that it has${others.length > 0 ? `, and ${listed(others)}` : ""}; ${name} takes ${textOfBytes(found.need)}${tight}.`;
+  return `${upper(name)}, because ${nameOf(first, machine)} would take ${short(first.need)} a worker of the ${short(memory)} that it has${also}; ${name} takes ${short(found.need)}${tight}.`;
 }
 
 function isSame(a: Sharing, b: Sharing): boolean {
@@ -212,17 +216,26 @@ export function nameOf(
   return recompute === undefined ? way : `${way} with recomputation`;
 }
 
-function noRoom(least: Priced, machine: Machine): LockstepError {
+function noRoom(least: Priced, { facts, machine }: CostOptions): LockstepError {
   const { nodes, each } = sizesOf(machine);
   const { memory } = machine;
-  const kinds = Object.entries(least.cost.memory).filter(([, bytes]) => bytes > 0);
-  const parts = kinds.map(([kind, bytes]) => `${kind} ${textOfBytes(bytes)}`).join(", ");
+  const taken = least.cost.memory;
+  const kinds = [
+    ["parameters", taken.parameters],
+    ["gradients", taken.gradients],
+    ["optimizer slots", taken.slots],
+    ["what is gathered and sent", taken.buffers],
+    ["activations", taken.activations],
+  ] as const;
+  const held = kinds.filter(([, bytes]) => bytes > 0);
+  const parts = held.map(([kind, bytes]) => `${kind} ${short(bytes)}`).join(", ");
   const size = nodes * each;
   return outOfMemory({
     workers: size,
     needed: totalOf(least.cost.memory),
     parts: `${size === 1 ? "" : `with ${nameOf(least, machine)}: `}${parts}`,
     memory,
+    wholeRule: facts.wholeRule,
   });
 }
 
@@ -232,18 +245,25 @@ export function outOfMemory({
   needed,
   parts,
   memory,
+  wholeRule,
 }: {
   readonly workers: number;
   readonly needed: number;
   readonly parts: string;
   readonly memory: number;
+  /** The optimizer's rule that needs whole parameters, if there is one. */
+  readonly wholeRule?: string | undefined;
 }): LockstepError {
+  const share =
+    wholeRule === undefined
+      ? `Let workers share them: ${workers === 1 ? "--workers 4" : "more --workers"} with --zero 3 (zero: 3 in the run).`
+      : `The rule "${wholeRule}" needs whole parameters on every worker, so workers cannot share parameters and gradients. Use another optimizer.`;
   const who = workers === 1 ? "One process alone" : `Each of ${workers} workers`;
   return new LockstepError(
     "OUT_OF_MEMORY",
     `${who} would need at least ${megabytes(needed)} of memory for this run (${parts}), and may have ${megabytes(memory)}.`,
     {
-      hint: `Let workers share them: ${workers === 1 ? "--workers 4" : "more --workers"} with --zero 3 (zero: 3 in the run). Or take a smaller model or smaller micro-batches, or allow more memory.`,
+      hint: `${share} Or take a smaller model or smaller micro-batches, or allow more memory.`,
       fields: { needed, limit: memory },
     },
   );
@@ -253,8 +273,9 @@ function megabytes(bytes: number): string {
   return `${Math.ceil(bytes / 1e6).toLocaleString("en-US")} MB`;
 }
 
-function listed(texts: readonly string[]): string {
-  return texts.length < 2 ? texts.join("") : `${texts.slice(0, -1).join(", ")} and ${texts.at(-1)}`;
+/** Predictions have no more digits than these. */
+function short(bytes: number): string {
+  return textOfBytes(Number(bytes.toPrecision(3)));
 }
 
 function upper(text: string): string {
