@@ -97,7 +97,7 @@ function sharing(): [Option, Option, Option] {
   return [
     new Option(
       "--parallel <axes>",
-      "how workers share a step, as in data=2,shard=4: data holds the whole model, shard shares it out (default: by what the workers are on)",
+      "how workers share a step, as in data=2,shard=4: data holds the whole model, shard shares it out (default: by predicted memory and time)",
     ).argParser(parallel),
     new Option(
       "--zero <stage>",

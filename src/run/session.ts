@@ -138,6 +138,7 @@ export async function openSession(
         engine,
         planned: trainer.stepGraph,
         program: trainer.plan,
+        parallel: trainer.parallel,
         identity,
         state,
         step,
