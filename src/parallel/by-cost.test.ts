@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { LockstepError } from "../errors.ts";
 import { evenTopology } from "../mesh/index.ts";
 import type { StepFacts } from "../plan/index.ts";
-import { type Chosen, chooseByCost, nameOf } from "./by-cost.ts";
+import { type Chosen, chooseByCost, nameOf, type Priced } from "./by-cost.ts";
 import type { Machine } from "./cost.ts";
 
 /** 250 million parameters with AdamW, in eight micro-batches: 0.4 GB of activations each, 0.1 GB with all blocks computed again. */
@@ -46,12 +46,12 @@ function machineOf({ ranks, nodes, memory, link = LAN }: Case): Machine {
   return { topology, memory, lanes: 1, flopsPerSecond: 8e10, link, bucketBytes: 2 ** 24 };
 }
 
-function decided(wanted: Case): Chosen & { readonly name: string } {
+function decided(wanted: Case): Chosen & Priced & { readonly name: string } {
   const machine = machineOf(wanted);
   const facts = { ...FACTS, ...wanted.facts };
   const repeating = () => ({ ...AGAIN, ...wanted.facts, flops: AGAIN.flops });
   const chosen = chooseByCost({ facts, repeating, machine });
-  return { ...chosen, name: nameOf(chosen, machine) };
+  return { ...chosen, ...chosen.priced(), name: nameOf(chosen, machine) };
 }
 
 const NONE = Number.POSITIVE_INFINITY;

@@ -26,9 +26,11 @@ export interface Priced {
   readonly need: number;
 }
 
-export interface Chosen extends Priced {
+export interface Chosen extends Pick<Priced, "sharing" | "recompute"> {
   /** A sentence for people. */
   readonly reason: string;
+  /** Computed when it is asked for: the pass may have to be cut for it. */
+  readonly priced: () => Priced;
 }
 
 export interface CostOptions {
@@ -51,14 +53,18 @@ export function chooseByCost(options: CostOptions): Chosen {
   const ways = waysOf(options.facts, machine);
   const usual = ways[0] as Way;
   // Where memory is no question, measurements and not predictions have shown what is fastest.
-  if (fits(usual, machine)) return { ...usual.priced(), reason: usualReason(machine) };
+  if (fits(usual, machine)) {
+    const { sharing, priced } = usual;
+    return { sharing, recompute: undefined, reason: usualReason(machine), priced };
+  }
   const again = options.repeating?.();
   const repeating = again === undefined ? [] : repeatingWays(ways, options.facts, again, machine);
   const all = [...ways, ...repeating];
   const found = best(all, machine) ?? leastOf(all);
   const priced = found.priced();
   if (totalOf(priced.cost.memory) > machine.memory) throw noRoom(priced, options);
-  return { ...priced, reason: reasonOf(priced, ways, machine) };
+  const { sharing, recompute } = priced;
+  return { sharing, recompute, reason: reasonOf(priced, ways, machine), priced: () => priced };
 }
 
 /** All ways without recomputation, the simplest first, for people to compare. */

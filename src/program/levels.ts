@@ -38,7 +38,7 @@ export function rankGroups({ mesh, topology }: Ground): RankGroups {
   // The longest run of axes from the last one on whose groups lie within a node.
   for (let first = 0; first < axes.length; first++) {
     const inner = axes.slice(first);
-    const members = distinct(ranks.map((rank) => groupOf(mesh, inner, rank)));
+    const members = groupsOver(mesh, inner);
     if (!members.every((own) => isWithinNode(topology, own))) continue;
     return named(members, inner, inner.join(" and "), axes.slice(0, first).join(" and "));
   }
@@ -55,8 +55,15 @@ export function rankGroups({ mesh, topology }: Ground): RankGroups {
   );
 }
 
-function distinct(groups: readonly number[][]): number[][] {
-  return [...new Map(groups.map((group) => [group.join(), group])).values()];
+/** All groups of ranks along these axes, by their first ranks. */
+function groupsOver(mesh: Mesh, axes: readonly string[]): number[][] {
+  const seen = new Set<number>();
+  return ranksOf(mesh).flatMap((rank) => {
+    if (seen.has(rank)) return [];
+    const group = groupOf(mesh, axes, rank);
+    for (const member of group) seen.add(member);
+    return [group];
+  });
 }
 
 /** The ranks among which values are sharded over some axes, and those that hold the same parts. */
@@ -81,7 +88,7 @@ export function shardGroups(
   rank: number,
 ): ShardGroups {
   const others = wideAxes(mesh).filter((name) => !axes.includes(name));
-  const members = distinct(ranksOf(mesh).map((rank) => groupOf(mesh, axes, rank)));
+  const members = groupsOver(mesh, axes);
   if (!members.flat().every((other, index) => other === index)) {
     throw new LockstepError(
       "INVALID_OPTION",
