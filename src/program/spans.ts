@@ -94,17 +94,16 @@ export class Spans {
   /** Cut where owners no longer ascend: what collectives of all owners move at once. */
   runs(ownership: Ownership): OwnerRun[] {
     return this.#placed.flatMap((placed) => {
-      const runs: OwnerRun[] = [];
+      const runs: { group: LayoutGroup; start: number; end: number; counts: number[] }[] = [];
       let before = Number.POSITIVE_INFINITY;
       for (const { owner, start, end } of this.#ofOwners(placed, ownership)) {
-        const counts = ownership.ranks.map((_, place) => (place === owner ? end - start : 0));
-        const open = runs.at(-1);
-        if (open === undefined || owner <= before) {
+        if (owner <= before) {
+          const counts = ownership.ranks.map(() => 0);
           runs.push({ group: placed.group, start, end, counts });
-        } else {
-          const together = open.counts.map((count, place) => count + (counts[place] as number));
-          runs[runs.length - 1] = { ...open, end, counts: together };
         }
+        const open = runs.at(-1) as (typeof runs)[number];
+        open.end = end;
+        open.counts[owner] = end - start;
         before = owner;
       }
       return runs;
@@ -149,12 +148,25 @@ function startOf(group: LayoutGroup, entry: LayoutEntry): number {
   return (entry.byteOffset - group.byteOffset) / bytesPerElement(group.dtype);
 }
 
+/** By the cuts of an ownership and the place of a group: the owner of each tile. */
+const owners = new WeakMap<Ownership["cuts"], Map<number, readonly number[]>>();
+
 /** The rank (by its place) that looks after a tile of a group. */
 export function ownerOf({ cuts }: Ownership, group: LayoutGroup, tile: number): number {
+  const known = owners.get(cuts) ?? new Map<number, readonly number[]>();
+  owners.set(cuts, known);
+  const found = known.get(group.byteOffset) ?? ownersIn(cuts, group);
+  known.set(group.byteOffset, found);
+  return found[tile] ?? 0;
+}
+
+function ownersIn(cuts: Ownership["cuts"], group: LayoutGroup): readonly number[] {
+  const found: number[] = [];
   for (const cut of cuts) {
     if (cut[0]?.group.byteOffset !== group.byteOffset) continue;
-    const place = cut.findIndex(({ start, end }) => start <= tile && tile < end);
-    if (place >= 0) return place;
+    for (const [place, { start, end }] of cut.entries()) {
+      for (let tile = start; tile < end; tile++) found[tile] = place;
+    }
   }
-  return 0;
+  return found;
 }
