@@ -84,7 +84,8 @@ interface Way {
 function waysOf(facts: StepFacts, machine: Machine): Way[] {
   return sharings(facts, machine).map((sharing): Way => {
     const time = timeOf(sharing, facts, machine);
-    const most = { between: facts.pass.within, within: facts.pass.within + facts.pass.between };
+    const whole = sizeOf(facts.pass);
+    const most = { between: whole, within: whole };
     let known: Priced | undefined;
     return {
       sharing,

@@ -90,20 +90,24 @@ export function chooseParallel(options: ChooseOptions): Parallel {
   const { bucketBytes = BUCKET_BYTES } = options.buckets ?? {};
   const machine: Machine = { ...options.machine, topology, bucketBytes };
   const from = costOptionsOf(options, machine);
-  const { sharing, recompute: again = options.recompute, reason } = chooseByCost(from);
-  const { data: replicas, shard, zero } = sharing;
+  const chosen = chooseByCost(from);
+  const { data: replicas, shard, zero } = chosen.sharing;
   const stated = {
     parallel: { data: replicas, shard },
     zero: zero === 0 ? undefined : zero,
-    recompute: again,
+    recompute: chosen.recompute ?? options.recompute,
   };
-  const predicted = () =>
-    comparison(from).map((way) => ({
-      name: nameOf(way, machine),
-      cost: way.cost,
-      need: way.need,
-      isChosen: way.sharing.zero === zero && way.sharing.shard === shard,
-    }));
+  const rowOf = (way: Priced, isChosen: boolean): Prediction => {
+    return { name: nameOf(way, machine), cost: way.cost, need: way.need, isChosen };
+  };
+  const isPlain = chosen.recompute === undefined;
+  const predicted = () => [
+    ...comparison(from).map((way) =>
+      rowOf(way, isPlain && way.sharing.zero === zero && way.sharing.shard === shard),
+    ),
+    ...(isPlain ? [] : [rowOf(chosen.priced(), true)]),
+  ];
+  const { reason } = chosen;
   return { ...sharedAs(stated, topology, options), reason, predicted };
 }
 
