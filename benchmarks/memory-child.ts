@@ -1,4 +1,7 @@
-/** One worker that measures the memory of whole training steps of a GPT; prints one JSON object. Started by `memory.ts`. */
+/**
+ * One worker that measures the memory of whole training steps of a GPT, and prints one JSON object.
+ * Started by `memory.ts`.
+ */
 import { readFileSync } from "node:fs";
 import { Group } from "../src/collectives/index.ts";
 import { createOrtEngine } from "../src/engine/index.ts";
@@ -20,13 +23,13 @@ export interface MemoryRequest {
 }
 
 export interface MemoryMeasurement {
-  /** Growth from before the first allocation to the most that there was. */
+  /** The growth of memory from before the first allocation to its peak. */
   readonly peakBytes: number;
-  /** What the plan says of the same. */
+  /** The same memory as the plan predicts it. */
   readonly planned: Readonly<Record<string, number>>;
   readonly plannedBytes: number;
   readonly parameterBytes: number;
-  /** Of one step of the whole batch; median. */
+  /** The median seconds of one step of the whole batch. */
   readonly seconds: number;
 }
 
@@ -79,7 +82,8 @@ async function measure(request: MemoryRequest): Promise<MemoryMeasurement> {
   clearInterval(timer);
   const planned = residentMemory(trainer.plan);
   const parameterBytes = model.parameters.reduce((sum, { type }) => sum + byteLength(type), 0);
-  // Memory that workers share is divided among those that have it mapped: nobody leaves before all have looked.
+  // Shared memory is divided among the processes that have it mapped, so nobody leaves before all
+  // have read it.
   await group.barrier();
   trainer.close();
   await group.close();
@@ -94,8 +98,9 @@ async function measure(request: MemoryRequest): Promise<MemoryMeasurement> {
 }
 
 /**
- * Private memory and this process's part of what it shares: a page that four have mapped counts a quarter for each. As workers are alike,
- * that is what each has made the machine give. Linux only.
+ * Returns the private memory and this process's part of the shared memory: a page that four
+ * processes have mapped counts a quarter for each. Workers are alike, so this is what each of them
+ * takes from the machine. Linux only.
  */
 function residentBytes(): number {
   const text = readFileSync("/proc/self/smaps_rollup", "utf8");

@@ -1,4 +1,7 @@
-/** How much memory does each of four workers take, and what does it cost, as more of a run's state is shared out? */
+/**
+ * How much memory does each of four workers take, and what does it cost, when more of a run's state
+ * is sharded?
+ */
 import { execFile } from "node:child_process";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -8,7 +11,7 @@ import type { GptSizes } from "./peers.ts";
 import { type Benchmark, compared, type Row } from "./report.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
-/** Parameters, gradients and slots outweigh activations. */
+/** Sizes at which parameters, gradients and slots outweigh activations. */
 const SIZES: GptSizes = {
   layers: 12,
   width: 512,
@@ -65,7 +68,10 @@ async function measureAll(): Promise<{ rows: Row[]; missing: string[] }> {
   return { rows, missing: [] };
 }
 
-/** A quarter of 16 bytes a parameter, two gathered blocks, and activations. */
+/**
+ * Returns a row with the goal: a quarter of 16 bytes per parameter, two gathered blocks, and
+ * activations.
+ */
 function promised({ planned, parameterBytes }: MemoryMeasurement, peak: number): Row {
   const kinds = ["gathered units", "between pieces", "within a piece"];
   const rest = kinds.reduce((sum, kind) => sum + (planned[kind] ?? 0), 0);

@@ -1,6 +1,6 @@
 /**
- * Memory outlives groups: trainers leave one group and go on with other ranks, with the same bits
- * and to the same bits.
+ * Memory outlives groups: trainers leave one group and continue with other ranks, with the same
+ * bits before and after.
  */
 import assert from "node:assert/strict";
 import { after, describe, test } from "node:test";
@@ -40,12 +40,12 @@ const CONVOLUTION = resnet({
 /** How a number of ranks reach each other. */
 interface Crew {
   readonly ranks: number;
-  /** By memory of each node's own ranks, or by messages alone. */
+  /** Whether ranks of a node read each other's memory; otherwise they use messages alone. */
   readonly inPlace: boolean;
   readonly nodes?: readonly (readonly number[])[];
 }
 
-/** Each sample depends on its position alone. */
+/** Fills samples that depend on their position alone. */
 function filling({ start, end }: { readonly start: number; readonly end: number }): FillBatch {
   return (into) => {
     for (const [field, tensor] of Object.values(into).entries()) {
@@ -76,7 +76,7 @@ async function steps(trainers: readonly Trainer[], count: number): Promise<void>
   );
 }
 
-/** Everything that a checkpoint holds, by name, as text. */
+/** Returns everything that a checkpoint holds, by name, as text. */
 async function bits(trainer: Trainer): Promise<Record<string, string>> {
   const { parameters, slots, states } = await trainer.read();
   return Object.fromEntries(
@@ -108,7 +108,7 @@ function make(
   });
 }
 
-/** Trains with each crew in turn; those that are not in the next one end. */
+/** Trains with each crew in turn. Ranks that are not in the next crew end. */
 async function trainInTurn(
   engine: Device,
   [model, optimizer]: readonly [ModelDefinition, Optimizer],
@@ -139,7 +139,7 @@ async function trainInTurn(
   const found = await Promise.all(trainers.map(bits));
   for (const own of found) assert.deepEqual(own, found[0], "all ranks are alike");
   await met.close();
-  // Alone, from the memory that was shared.
+  // One rank trains alone, from the memory that was shared.
   const [last] = trainers as [Trainer];
   await last.attach();
   await steps([last], 1);
@@ -192,7 +192,7 @@ for (const [device, engine, work] of [
   for (const [name, what] of Object.entries(work)) {
     describe(`${name} on ${device}`, () => {
       for (const [way, crews] of Object.entries(CREWS)) {
-        test(`${way}: the bits of one process`, async () => {
+        test(`${way}: the bits are those of one process`, async () => {
           const expected = await trainAlone(engine, what, 2 * crews.length + 1);
           assert.deepEqual(await trainInTurn(engine, what, crews), expected);
         });
@@ -201,14 +201,14 @@ for (const [device, engine, work] of [
   }
 }
 
-test("a group that has failed is left like any other", async () => {
+test("a trainer leaves a failed group like any other", async () => {
   const what = [GPT, adamw({ learningRate: 1e-2 })] as const;
   const crews = CREWS["4 ranks in place, then 3"] ?? [];
   const fail = ({ groups }: SimulatedRanks) => groups[3]?.transport.abort(new Error("gone"));
   assert.deepEqual(await trainInTurn(cpu, what, crews, fail), await trainAlone(cpu, what, 5));
 });
 
-test("a trainer that could not be attached goes on with others", async () => {
+test("a trainer whose attach failed continues with other ranks", async () => {
   const [model, optimizer] = [GPT, adamw({ learningRate: 1e-2 })];
   const met = meet(cpu, { ranks: 2, inPlace: true });
   const trainers = await Promise.all(met.groups.map((group) => make(cpu, model, optimizer, group)));

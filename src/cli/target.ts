@@ -48,7 +48,7 @@ function openJobAt(path: string, flags: TargetFlags): Target {
   if (batch !== undefined || data !== undefined) {
     throw new LockstepError(
       "INVALID_OPTION",
-      "--batch and --data are for run files: a job holds the graphs of its batch, and names its data.",
+      "--batch and --data are for run files: a job contains the graphs of its batch, and names its data.",
       { hint: "Make the job again: lockstep job FILE --out DIR --batch N." },
     );
   }

@@ -207,12 +207,12 @@ async function trainOnHosts(
   });
 }
 
-/** Throws INVALID_OPTION. */
+/** @throws INVALID_OPTION when options do not fit together */
 function checkHosts({ hosts, dump, tls, dataRoot }: TrainFlags, { job }: Target): void {
   if (hosts === undefined && tls === true) {
     throw new LockstepError(
       "INVALID_OPTION",
-      "--tls is for --hosts: a run of one machine sends nothing.",
+      "--tls is for --hosts: a run on one machine sends nothing.",
     );
   }
   if (hosts === undefined && job === undefined && dataRoot !== undefined) {
@@ -229,12 +229,12 @@ function checkHosts({ hosts, dump, tls, dataRoot }: TrainFlags, { job }: Target)
 
 function beginningOf({ resume, anew, change }: TrainFlags): Beginning {
   if (change !== undefined && resume !== true) {
-    throw new LockstepError("INVALID_OPTION", "--change is for a run that goes on: --resume.");
+    throw new LockstepError("INVALID_OPTION", "--change is for a resumed run: add --resume.");
   }
   if (resume === true && anew === true) {
     throw new LockstepError(
       "INVALID_OPTION",
-      "--resume goes on with a run and --anew begins it from the start: give one of them.",
+      "--resume continues a run and --anew starts it again: give one of them.",
     );
   }
   if (resume === true) return "resume";

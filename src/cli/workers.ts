@@ -46,7 +46,7 @@ export function workersFor(request: WorkersRequest): Workers {
     "INVALID_OPTION",
     `A step of ${microBatches} micro-batches cannot be shared by ${workers.all} workers.`,
     {
-      hint: `Set microBatches in the run to ${workers.all} or more (the weights depend on it, and on nothing else), or use fewer workers.`,
+      hint: `Set microBatches in the run to ${workers.all} or more (the weights depend on microBatches, and not on the number of workers), or use fewer workers.`,
       fields: { workers: workers.all, microBatches },
     },
   );

@@ -211,7 +211,7 @@ async function badWidth(
 ): Promise<LockstepError> {
   const where = await lines.describe(row);
   return new LockstepError("DATA_FORMAT", `${where}: ${cells} cells, but ${names} columns.`, {
-    hint: 'A number is written 7000, not 7,000; a text that holds the delimiter stands in quotes: "a, b".',
+    hint: 'A number is written 7000, not 7,000; a text that contains the delimiter is put in quotes: "a, b".',
   });
 }
 
@@ -221,7 +221,7 @@ function badCell(
   cell = "",
   words: readonly string[] | undefined,
 ): LockstepError {
-  const what = words === undefined ? "no number" : "none of its categories";
+  const what = words === undefined ? "no number" : "not one of its categories";
   const hint =
     words === undefined
       ? "A number is written 1234.5. Words can stand for numbers: { categories: { COLUMN: [WORD, …] } }."

@@ -1,4 +1,4 @@
-/** Files that could be read as something else than what their makers meant. */
+/** Files that could be read differently from what their authors meant. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { inputsOf } from "../../test/support/batch.ts";
@@ -13,7 +13,7 @@ import { text } from "./text.ts";
 
 const X = inputsOf({ x: ["float32", [1]] });
 
-test("tables that can be read in two ways are refused, with the line", async () => {
+test("a table that can be read in two ways is refused with the line", async () => {
   const cases: readonly [string, string | Uint8Array, RegExp][] = [
     ["wide row", "x,y\n1,2\n3,4,000\n", /line 3: 3 cells, but 2 columns/],
     ["narrow row", "x,y\n1,2\n3\n", /line 3: 1 cells, but 2 columns/],
@@ -36,20 +36,20 @@ test("tables that can be read in two ways are refused, with the line", async () 
   }
 });
 
-test("a word that is no category is told with the categories", () =>
+test("the error for a word that is not a category lists the categories", () =>
   withFolder({ "d.csv": "x\nred\npink\n" }, async (baseDir) => {
     const source = csv("d.csv", { heldOut: 0, categories: { x: ["red", "blue"] } });
     const error = await failure(readAll(source, X, baseDir));
-    assert.match(error.message, /line 3: column "x" is "pink", which is none of its categories/);
+    assert.match(error.message, /line 3: column "x" is "pink", which is not one of its categories/);
   }));
 
-test("a file that is one JSON list is told to be one", () =>
+test("the error for a file that is one JSON list says so", () =>
   withFolder({ "d.jsonl": '[{"x": 1}, {"x": 2}]\n' }, async (baseDir) => {
     const error = await failure(readAll(jsonl("d.jsonl"), X, baseDir));
     assert.match(error.message, /line 1: a list, not an object/);
   }));
 
-test("an object with a needed field twice is refused; strings and inner objects that hold its name are not", () =>
+test("an object that has a needed field twice is refused; strings and inner objects with that name are not", () =>
   withFolder(
     {
       "twice.jsonl": '{"x": 1}\n{"x": 2, "note": "n", "x" : 3}\n',
@@ -64,7 +64,7 @@ test("an object with a needed field twice is refused; strings and inner objects 
     },
   ));
 
-test("of several globs, each must match a file", () =>
+test("each of several globs must match a file", () =>
   withFolder({ "a/1.csv": "x\n1\n", "b/1.csv": "x\n2\n" }, async (baseDir) => {
     const read = (...globs: string[]) => readAll(csv(globs, { heldOut: 0 }), X, baseDir);
     assert.equal((await read("a/*.csv", "b/*.csv", "!c/*.csv"))["x"]?.length, 2);
@@ -73,14 +73,14 @@ test("of several globs, each must match a file", () =>
     assert.match(error.message, /No file matches "c\/\*\.csv"/);
   }));
 
-test("a number that is no truth value does not become one", () =>
+test("a number that is not a boolean does not become one", () =>
   withFolder({ "d.csv": "x\n1\n2\n" }, async (baseDir) => {
     const inputs = inputsOf({ x: ["bool", [1]] });
     const error = await failure(readAll(csv("d.csv", { heldOut: 0 }), inputs, baseDir));
     assert.match(error.message, /line 3: .*holds 2, which bool cannot/);
   }));
 
-test("paths that are undefined and options that do not exist are refused where they stand", () => {
+test("undefined paths and unknown options are refused where they are stated", () => {
   const unset = undefined as unknown as string;
   const cases: readonly (() => unknown)[] = [
     () => csv(unset),

@@ -35,7 +35,7 @@ const stage: RunStage = {
 
 for (const device of devices) {
   describe(`an instance on ${device.name}`, () => {
-    test("takes the new graph of a name that the program before had, too", async () => {
+    test("an instance compiles the new graph when a program reuses the name of an earlier graph", async () => {
       const instance = await instantiate(device, program(1, "device"));
       await instance.run(stage);
       assert.deepEqual(await instance.read(y), [1, 1, 1, 1]);
@@ -45,7 +45,7 @@ for (const device of devices) {
       instance.close();
     });
 
-    test("keeps what a buffer holds when it moves between spaces, and zeros what grows", async () => {
+    test("a buffer keeps its contents when it moves between spaces, and is zeroed when it grows", async () => {
       const instance = await instantiate(device, program(1, "device"));
       instance.write(x, [1, 2, 3, 4]);
       for (const space of ["host", "device", "host"] as const) {
@@ -60,7 +60,7 @@ for (const device of devices) {
       instance.close();
     });
 
-    test("gives the bytes of host buffers only", async () => {
+    test("an instance gives the bytes of host buffers only", async () => {
       const instance = await instantiate(device, program(1, "device"));
       assert.throws(() => instance.hostTensor(x), /has the buffer "x" in host memory/);
       assert.throws(() => instance.host("x"), /has the buffer "x" in host memory/);

@@ -20,7 +20,7 @@ function twice(): Graph {
   return b.build([b.append("Identity", "out", [sum], {}, ["y"])[0] ?? sum]);
 }
 
-test("equal nodes and constants are merged, identities go, outputs keep their names", () => {
+test("equal nodes and constants are merged, identities are removed, outputs keep their names", () => {
   assert.equal(
     printGraph(simplifyGraph(twice())),
     `graph twice

@@ -18,7 +18,9 @@ export function ruleContext(importer: Importer, node: ImportNode): RuleContext {
   const pick = <T>(name: string, kind: string, otherwise: T): T => {
     const value = attribute(name);
     if (value === undefined) return otherwise;
-    return value.kind === kind ? (value.value as T) : fail(`attribute "${name}" is no ${kind}`);
+    return value.kind === kind
+      ? (value.value as T)
+      : fail(`attribute "${name}" is not of kind ${kind}`);
   };
   const input = (index: number): Value => {
     const value = node.inputs[index] ?? fail(`${node.op} has no input ${index}`);
@@ -55,7 +57,7 @@ export function ruleContext(importer: Importer, node: ImportNode): RuleContext {
       if (tensor !== undefined) return toNumbers(tensor);
       return fail(
         `input ${index} of ${node.op} is not known before the graph runs`,
-        "Shapes are static: what decides one must follow from the shapes of the inputs.",
+        "Shapes are static: a value that determines a shape must follow from the shapes of the inputs.",
       );
     },
     attribute,

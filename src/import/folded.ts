@@ -90,7 +90,7 @@ export function restoreFolded(context: FoldedContext): Folded {
       if (found.notice !== undefined) notices.push(found.notice);
       if (buffers.length > 0 && spokenOf([...candidates, ...buffers], operation).length !== 1) {
         notices.push(
-          `"${initializer}" was computed from ${name} or from a buffer (${list(buffers)}): it is taken for ${name}. ` +
+          `"${initializer}" was computed from ${name} or from a buffer (${list(buffers)}): it is treated as ${name}. ` +
             `With optimize=False the export has both.`,
         );
       }
@@ -229,7 +229,7 @@ function ungather(
   weight: (why: string, layout?: Weight["layout"]) => Weight,
 ): Undone | undefined {
   const { initializer, name, operator, reads } = found;
-  const why = `the file has what the exporter made of it: "${initializer}"`;
+  const why = `the file has what the exporter computed from it: "${initializer}"`;
   const isRepeated = REPEATS.test(operator);
   const isVector = tensor.shape.filter((size) => size > 1).length <= 1;
   const first = isRepeated ? repeated(tensor) : undefined;
@@ -261,8 +261,8 @@ function ungather(
 /** The file may have only a part of the parameter. */
 function inPart({ name, initializer }: Case, { shape }: Tensor, weight: Weight): Undone {
   const notice =
-    `Of ${name} the file has only what "${initializer}" was made of, ${formatShape(shape)}: ` +
-    `that is trained. With optimize=False the export keeps the whole.`;
+    `The file has only the part of ${name} that "${initializer}" was made of, ${formatShape(shape)}: ` +
+    `that part is trained. With optimize=False the export keeps the whole.`;
   return { weight, notice };
 }
 

@@ -175,8 +175,8 @@ class Guess {
       ({ node, input }) => node.opType === "BatchNormalization" && input > 2,
     );
     if (statistic) return { role: "statistic", why: "a running statistic" };
-    if (BUFFER_NAMES.test(name)) return constant("it is named as buffers are");
-    if (isMask(tensor)) return constant("it holds what masks hold");
+    if (BUFFER_NAMES.test(name)) return constant("its name is that of a buffer");
+    if (isMask(tensor)) return constant("it contains what masks contain");
     const factor = nodes.find(({ node, input }) => FACTORS[node.opType]?.includes(input));
     const isSetting = nodes.every(
       ({ node, input }) =>
@@ -184,7 +184,7 @@ class Guess {
     );
     if (isSetting) return constant(`${nodes[0]?.node.opType} reads it as a setting`);
     const isNamed = PARAMETER_NAMES.test(name) && !MADE_UP.test(name);
-    if (isNamed) return parameter("it is named as parameters are");
+    if (isNamed) return parameter("its name is that of a parameter");
     if (factor !== undefined && !isUniform(tensor)) {
       return parameter(`${factor.node.opType} reads it as a factor`);
     }
@@ -203,9 +203,9 @@ class Guess {
     if (isScale && !this.#isTorch) return parameter("it scales or shifts what was normalized");
     this.#unclear.push(name);
     if (MADE_UP.test(name) && (!isComputed || tensor.bytes.every((byte) => byte === 0))) {
-      return { ...constant("the exporter made it; nothing says of what"), unclear: true };
+      return { ...constant("the exporter made it, and does not say of what"), unclear: true };
     }
-    return { ...parameter("nothing says that it is not"), unclear: true };
+    return { ...parameter("nothing shows that it is not a parameter"), unclear: true };
   }
 
   /** Whether a node scales or shifts the result of an InstanceNormalization of the same module. */
@@ -272,7 +272,7 @@ class Guess {
     const fused = [...this.#weights.values()].filter(({ given }) => FUSED.test(given));
     if (this.#isTorch && fused.length > 0) {
       this.#notices.push(
-        `The exporter folded normalization into ${fused.length} weights of convolutions, so another model is trained than ` +
+        `The exporter folded normalization into ${fused.length} weights of convolutions, so the trained model differs from ` +
           `PyTorch's. Export with training=TrainingMode.PRESERVE and do_constant_folding=False to keep it.`,
       );
     }

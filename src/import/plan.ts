@@ -29,7 +29,11 @@ export function planWeights(file: OnnxFile): WeightPlan {
     const kind = kinds.get(weight.name);
     const isOther = kind === "buffer" || (kind === undefined && weight.unclear === true);
     if (!isOther || weight.role !== "parameter") continue;
-    weights.set(weight.name, { ...weight, role: "constant", why: "no parameter by the signature" });
+    weights.set(weight.name, {
+      ...weight,
+      role: "constant",
+      why: "not a parameter by the signature",
+    });
   }
   const notices = [...plan.notices];
   for (const name of statisticNames(plan.graph, true)) {
@@ -48,7 +52,7 @@ export function planWeights(file: OnnxFile): WeightPlan {
       unclear: true,
     });
     notices.push(
-      `${weight.name} is a table of sines, as fixed positions are: it stays constant. Name it in trainable to train it.`,
+      `${weight.name} is a table of sines, like fixed positions: it stays constant. Name it in trainable to train it.`,
     );
   }
   return { ...plan, weights, notices };

@@ -89,7 +89,7 @@ class Restoration {
     this.#notices.push(...this.#recurrences.notices());
     if (unused.length > 0) {
       this.#notices.push(
-        `The graph does not read these parameters (unused, or other names of some that it reads): ${list(unused)}.`,
+        `The graph does not read these parameters (they are unused, or the graph reads them under other names): ${list(unused)}.`,
       );
     }
     const graph = this.#edit.result();
@@ -227,7 +227,7 @@ class Restoration {
       }
       if (!areTransposed(this.#tensor(first.initializer), this.#tensor(place.initializer))) {
         this.#notices.push(
-          `"${place.initializer}" stands where ${target} was, but has other values: it stays constant.`,
+          `"${place.initializer}" is in the place of ${target}, but has other values: it stays constant.`,
         );
         continue;
       }

@@ -39,7 +39,7 @@ export function restoreTraining(
   if (unplaced.length === 0) return [];
   const names = [...new Set(unplaced)].slice(0, 4).join(", ");
   return [
-    `The exporter left out a detach that ${names} read, so gradients go where PyTorch's do not. ` +
+    `The exporter left out a detach that ${names} read, so gradients flow where PyTorch's do not. ` +
       `Export with optimize=False.`,
   ];
 }
@@ -71,7 +71,7 @@ export function unrecorded(graph: RawGraph, isTrained: (weight: string) => boole
   );
   const what = hasEmbedding ? "detach() or the padding_idx of embeddings" : "detach()";
   return (
-    `PyTorch's older exporter does not record ${what}: there gradients go on where PyTorch stops them ` +
+    `PyTorch's older exporter does not record ${what}: gradients flow there although PyTorch stops them ` +
     `(docs/exporting.md).`
   );
 }

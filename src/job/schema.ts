@@ -163,7 +163,7 @@ export function checkHead(value: unknown, version: string): JobHead {
     readonly version?: unknown;
   };
   if (said.lockstep !== "job") {
-    throw new LockstepError("JOB", `${JOB_FILE} is not of a job.`, {
+    throw new LockstepError("JOB", `${JOB_FILE} is not the head of a job.`, {
       hint: "`lockstep job train.ts --out DIR` makes the folder of a job.",
     });
   }
@@ -171,7 +171,7 @@ export function checkHead(value: unknown, version: string): JobHead {
     const made = String(said.version).slice(0, MAX_NAME);
     throw new LockstepError(
       "JOB_VERSION",
-      `The job was made by lockstep ${made}, and this is lockstep ${version}.`,
+      `The job was made by lockstep ${made}, but this is lockstep ${version}.`,
       {
         hint: "Use the same version of lockstep everywhere, or make the job again.",
         fields: { made, version },

@@ -39,12 +39,12 @@ test("after close, use is an error and old views are harmless", () => {
     memory.close();
     assert.throws(() => memory.bytes, hasCode("ENGINE_CLOSED"));
     assert.throws(() => memory.address, hasCode("ENGINE_CLOSED"));
-    view[5] = 3; // goes nowhere
+    view[5] = 3; // the write has no effect
     assert.equal(typeof view[5], "number");
   }
 });
 
-test("closing gives the pages back while views of them live", { skip: !hasSmaps() }, () => {
+test("closing returns the pages while views of them live", { skip: !hasSmaps() }, () => {
   const bytes = 64 * 2 ** 20;
   const before = residentBytes();
   const kept: Uint8Array[] = [];
@@ -59,14 +59,14 @@ test("closing gives the pages back while views of them live", { skip: !hasSmaps(
 });
 
 test("memory beyond 4 GiB has views of its parts", () => {
-  const memory = allocateMemory(6 * 2 ** 30); // pages that nobody touches cost nothing
+  const memory = allocateMemory(6 * 2 ** 30); // untouched pages cost nothing
   const late = memory.view(5 * 2 ** 30, 16);
   late[0] = 42;
   assert.equal(memory.view(5 * 2 ** 30, 1)[0], 42);
   memory.close();
 });
 
-test("more memory than there can be is an error", () => {
+test("an allocation larger than any memory is an error", () => {
   assert.throws(() => allocateMemory(2 ** 50), hasCode("OUT_OF_MEMORY"));
 });
 
@@ -85,7 +85,7 @@ test("shared memory has one owner, and openers see its bytes", () => {
   assert.throws(() => allocateMemory(1, { shareAs: "../evil" }), hasCode("MEMORY_NAME"));
 });
 
-test("what a dead process left is swept", { skip: process.platform !== "linux" }, () => {
+test("the file of a dead process is removed", { skip: process.platform !== "linux" }, () => {
   const name = `unit-${process.pid}-c`;
   const script = `
     import { allocateMemory } from ${JSON.stringify(new URL("./memory.js", import.meta.url).href)};
@@ -99,13 +99,13 @@ test("what a dead process left is swept", { skip: process.platform !== "linux" }
   assert.equal(left().length, 0, "a process that ends cleans up after itself");
   const killed = run("die");
   assert.equal(killed.signal, "SIGKILL", killed.stderr);
-  // It lies there until the next process that allocates named memory: this one, unless another test
-  // is faster.
+  // The file stays until the next process allocates named memory: this one, unless another test is
+  // faster.
   allocateMemory(100, { shareAs: name }).close();
   assert.equal(left().length, 0);
 });
 
-test("a file is mapped as it is", () => {
+test("a file is mapped unchanged", () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "lockstep-"));
   const file = path.join(folder, "weights");
   fs.writeFileSync(file, "weights of a model");

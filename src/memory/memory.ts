@@ -21,7 +21,9 @@ export interface AllocateMemoryOptions {
    * `_`, at most 100.
    */
   readonly shareAs?: string;
-  /** The only bytes that will ever be touched: the rest takes addresses and no memory. All of them by default. */
+  /**
+   * The only parts that will ever be touched; the rest takes addresses but no memory. Default: all.
+   */
   readonly parts?: readonly Part[] | undefined;
 }
 
@@ -123,7 +125,7 @@ export class Memory {
   #open(): Mapping {
     if (this.#mapping !== undefined) return this.#mapping;
     throw new LockstepError("ENGINE_CLOSED", "This memory was closed.", {
-      hint: "Keep what still uses it from outliving it.",
+      hint: "Close whatever uses it before the memory is closed.",
     });
   }
 }

@@ -113,7 +113,7 @@ export function posixPlatform(): Platform {
       const file = find(folder, name);
       if (file === undefined) {
         throw new LockstepError("MEMORY_NAME", `There is no shared memory "${name}".`, {
-          hint: "The process that made it has ended, or runs on another machine.",
+          hint: "The process that created it has ended, or runs on another machine.",
           fields: { name },
         });
       }
@@ -219,7 +219,7 @@ function notOwn(name: string, folder: string): LockstepError {
   return new LockstepError(
     "MEMORY_NAME",
     `The file of shared memory "${name}" in ${folder} is not one that this user made.`,
-    { hint: "Another user of this machine has put it there.", fields: { name } },
+    { hint: "Another user of this machine has created it.", fields: { name } },
   );
 }
 
@@ -242,9 +242,9 @@ function inFolder<Result>(folder: string, body: () => Result): Result {
         ["ENOSPC", "it is full"],
         ["EFBIG", "this process may not write files so large"],
         ["EMFILE", "this process has too many files open"],
-      ]).get(code ?? "") ?? `the system says ${code}`;
+      ]).get(code ?? "") ?? `the system reports ${code}`;
     throw new LockstepError("SHARED_MEMORY", `Memory cannot be shared in ${folder}: ${why}.`, {
-      hint: `Several workers of a machine share memory there. Give them a ${folder} that can be written (in a container: --shm-size, or a tmpfs), or train with one worker, which needs none.`,
+      hint: `The workers of a machine share memory there. Give them a ${folder} that can be written (in a container: --shm-size, or a tmpfs), or train with one worker, which needs none.`,
       fields: { folder },
       cause,
     });
@@ -305,7 +305,7 @@ function outOfMemory(byteLength: number, errno: number, where?: string): Lockste
   const place = where === undefined ? "" : ` in ${where}`;
   return new LockstepError(
     "OUT_OF_MEMORY",
-    `${(byteLength / 2 ** 20).toFixed(1)} MiB of memory could not be had${place} (errno ${errno}).`,
+    `${(byteLength / 2 ** 20).toFixed(1)} MiB of memory could not be allocated${place} (errno ${errno}).`,
     {
       hint:
         where === "/dev/shm"

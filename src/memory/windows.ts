@@ -78,7 +78,7 @@ export function windowsPlatform(): Platform {
     if (address !== null) return address;
     throw new LockstepError(
       "OUT_OF_MEMORY",
-      `${(byteLength / 2 ** 20).toFixed(1)} MiB of memory could not be had (Windows error ${error}).`,
+      `${(byteLength / 2 ** 20).toFixed(1)} MiB of memory could not be allocated (Windows error ${error}).`,
       {
         hint: "Use a smaller model or batch, or a larger paging file.",
         fields: { byteLength, error },
@@ -117,12 +117,12 @@ export function windowsPlatform(): Platform {
       const handle = openFileMapping(FILE_MAP_WRITE, 0, `Local\\lockstep-${name}`);
       if (handle === null) {
         throw new LockstepError("MEMORY_NAME", `There is no shared memory "${name}".`, {
-          hint: "The process that made it has ended, or runs on another machine.",
+          hint: "The process that created it has ended, or runs on another machine.",
           fields: { name },
         });
       }
       const address = view(handle, FILE_MAP_WRITE, 0);
-      const information = new Uint8Array(48); // MEMORY_BASIC_INFORMATION; RegionSize stands at 24
+      const information = new Uint8Array(48); // MEMORY_BASIC_INFORMATION has RegionSize at byte 24
       query(address, information, information.length);
       return {
         address,

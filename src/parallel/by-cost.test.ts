@@ -141,7 +141,7 @@ test("where nothing fits, the error has the smallest need and what would help", 
     (error: unknown) =>
       error instanceof LockstepError &&
       error.code === "OUT_OF_MEMORY" &&
-      /Each of 4 workers would need at least 1,\d+ MB of memory for this run \(with zero 3 with recomputation: parameters 250 MB, .*\), and may have 1,000 MB/.test(
+      /Each of 4 workers would need at least 1,\d+ MB of memory for this run \(with zero 3 with recomputation: parameters 250 MB, .*\), but may use only 1,000 MB/.test(
         error.message,
       ) &&
       /more --workers/.test(error.message),

@@ -263,14 +263,14 @@ export function outOfMemory({
 }): LockstepError {
   const share =
     wholeRule === undefined
-      ? `Let workers share them: ${workers === 1 ? "--workers 4" : "more --workers"} with --zero 3 (zero: 3 in the run).`
+      ? `Share this memory among workers: ${workers === 1 ? "--workers 4" : "more --workers"} with --zero 3 (zero: 3 in the run).`
       : `The rule "${wholeRule}" needs whole parameters on every worker, so workers cannot share parameters and gradients. Use another optimizer.`;
   const who = workers === 1 ? "One process alone" : `Each of ${workers} workers`;
   return new LockstepError(
     "OUT_OF_MEMORY",
-    `${who} would need at least ${megabytes(needed)} of memory for this run (${parts}), and may have ${megabytes(memory)}.`,
+    `${who} would need at least ${megabytes(needed)} of memory for this run (${parts}), but may use only ${megabytes(memory)}.`,
     {
-      hint: `${share} Or take a smaller model or smaller micro-batches, or allow more memory.`,
+      hint: `${share} Or use a smaller model or smaller micro-batches, or allow more memory.`,
       fields: { needed, limit: memory },
     },
   );

@@ -30,8 +30,9 @@ export interface ParallelOptions {
    */
   readonly zero?: 1 | 2 | 3 | undefined;
   /**
-   * Activations that are computed again in the backward pass instead of being kept: of all blocks of the model, or of as few as it takes
-   * for the activations of a micro-batch to fit the memory. Each micro-batch at work (one a thread) takes as much. It changes no bits.
+   * Which activations are computed again in the backward pass instead of being kept: those of all
+   * blocks of the model, or of as few as let the activations of a micro-batch fit the given memory.
+   * Each micro-batch that runs (one per thread) takes that much. It changes no bits.
    */
   readonly recompute?: Recompute | undefined;
 }
@@ -174,7 +175,7 @@ function stated(
   if (replicas * shard === size) return { data: replicas, shard };
   throw new LockstepError(
     "INVALID_OPTION",
-    `parallel: data ${replicas} times shard ${shard} makes ${replicas * shard} workers, and the run has ${size}.`,
+    `parallel: data ${replicas} times shard ${shard} makes ${replicas * shard} workers, but the run has ${size}.`,
     {
       hint: `Start ${replicas * shard} workers (--workers ${replicas * shard}), or state other sizes.`,
     },

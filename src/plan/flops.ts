@@ -1,10 +1,10 @@
-/** Operations of graphs, as their operators count them. */
+/** Counts the floating-point operations of graphs, as their operators define them. */
 import { type Graph, inferContext, type Node, typeOf } from "../graph/index.ts";
 import { operatorTable } from "../ops/index.ts";
 
 const known = new WeakMap<Graph, number>();
 
-/** Floating-point operations of one run of a graph. */
+/** Returns the floating-point operations of one execution of a graph. */
 export function flopsOf(graph: Graph): number {
   const before = known.get(graph);
   if (before !== undefined) return before;
@@ -13,7 +13,7 @@ export function flopsOf(graph: Graph): number {
   return flops;
 }
 
-/** Of some nodes of a graph. */
+/** Returns the floating-point operations of some nodes of a graph. */
 export function flopsOfNodes(graph: Graph, nodes: readonly Node[]): number {
   let flops = 0;
   for (const node of nodes) {

@@ -38,7 +38,7 @@ export function stepToJson({ name, microBatches, values, graphs, tasks }: StepGr
   };
 }
 
-/** @throws INVALID_GRAPH if the JSON is of another version, or invalid in itself */
+/** @throws INVALID_GRAPH when the JSON has a different version, or is invalid in itself */
 export function stepFromJson(json: StepJson): StepGraph {
   if (json.format !== FORMAT) {
     throw new LockstepError(

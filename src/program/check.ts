@@ -1,8 +1,11 @@
-/** Whether a program that came from elsewhere fits together: places within buffers, graphs that fit what they are run on, known groups. */
+/**
+ * Checks that a program from elsewhere fits together: places lie within buffers, graphs fit the
+ * tensors that they run on, and groups are known.
+ */
 import { LockstepError } from "../errors.ts";
 import { typeOf } from "../graph/index.ts";
 import { byteLength, bytesPerElement, formatType, sameType } from "../tensor/index.ts";
-import type { StepProgram } from "./lower.ts";
+import { collectiveBytes } from "./costs.ts";
 import {
   type BufferPlace,
   type CollectiveStage,
@@ -10,7 +13,7 @@ import {
   type Stage,
   type TensorRef,
 } from "./program.ts";
-import { collectiveBytes } from "./timeline.ts";
+import type { StepProgram } from "./step-program.ts";
 
 /** @throws INVALID_GRAPH with the first fault */
 export function checkProgram(program: StepProgram): StepProgram {

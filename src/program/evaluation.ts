@@ -1,10 +1,14 @@
-/** A model on held-out samples: forward passes over batches of them, and the loss and measures of all of them together. */
+/**
+ * Evaluates a model on held-out samples: forward passes over batches of them, and the loss and
+ * measures of all samples together.
+ */
 import { cast, concat, reshape } from "../functional/index.ts";
 import { type Graph, typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import { extendGraph } from "../ops/index.ts";
 import {
   buildNamed,
+  fieldsOf,
   type Measure,
   type MeasuresPlan,
   planMeasures,
@@ -15,7 +19,6 @@ import {
 } from "../plan/index.ts";
 import { byteLength, elementCount, isFloat, type TensorType } from "../tensor/index.ts";
 import type { ProgramBuilder, Run, RunStage, TensorRef } from "./program.ts";
-import { batchRefs } from "./refs.ts";
 
 /** Batches of one size. */
 export interface EvaluationBatch {
@@ -23,7 +26,7 @@ export interface EvaluationBatch {
   readonly fields: ReadonlyMap<string, TensorRef>;
   /** After a run: the terms of all measures, one after the other. */
   readonly sums: TensorRef;
-  /** Of each number in `sums`: that of all samples is the sum over batches of so many times the number. */
+  /** For each number in `sums`: the number of all samples is the sum of factor times number. */
   readonly factors: readonly number[];
   readonly graph: string;
   /** Inputs of the graph. */
@@ -40,8 +43,8 @@ export interface EvaluationPlan {
 }
 
 /**
- * @param wanted samples that an evaluation looks at, each once; of a model that has one size only, as many whole batches as
- * they are, and one at least
+ * @param wanted the number of samples that an evaluation looks at, each once. A model that has one
+ *   size only looks at as many whole batches as they make, and at least at one
  */
 export function planEvaluation(
   program: ProgramBuilder,
@@ -61,7 +64,7 @@ export function planEvaluation(
   const names = [model.loss, ...numbersOf(model)];
   const found = parts.map((part) => planMeasures(part, whole, names, sizeOf(part) / samples));
   const measures = found[0]?.measures ?? [];
-  for (const { buffer, type } of batchRefs(parts[0] as Model, "evaluation", 1).values()) {
+  for (const { buffer, type } of fieldRefs(parts[0] as Model).values()) {
     program.buffer(buffer, byteLength(type), "host");
   }
   const sizes = parts.map((part, index) => {
@@ -73,7 +76,7 @@ export function planEvaluation(
     const buffer = program.buffer(`evaluation sums.${index}`, byteLength(type), "host");
     return {
       samples: sizeOf(part),
-      fields: batchRefs(part, "evaluation", 1),
+      fields: fieldRefs(part),
       sums: { buffer, byteOffset: 0, type },
       factors: terms.flatMap(({ factor, type: { shape } }) =>
         new Array<number>(elementCount(shape)).fill(factor),
@@ -89,6 +92,16 @@ export function planEvaluation(
 export function evaluationStage(batch: EvaluationBatch, inputs: Run["inputs"]): RunStage {
   const run = { graph: batch.graph, inputs, outputs: { sums: batch.sums } };
   return { name: "evaluation", runs: [run], mode: "ordered" };
+}
+
+/** The fields of a batch, and the keys of its samples if the model has them. */
+function fieldRefs(model: Model): Map<string, TensorRef> {
+  return new Map(
+    fieldsOf(model).map((name) => {
+      const type = typeOf(model.graph, name);
+      return [name, { buffer: `evaluation.${name}`, byteOffset: 0, type }];
+    }),
+  );
 }
 
 /** Outputs of one float beside the loss. */

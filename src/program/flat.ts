@@ -1,9 +1,12 @@
 /**
- * The flat vectors of a step: parameters, and what is summed over micro-batches. Parameters that are updated in one way lie together, so
- * that small graphs sweep over them without seeing a boundary between tensors.
+ * The flat vectors of a step: parameters, and what is summed over micro-batches. Parameters that
+ * are updated in one way lie together, so that small graphs sweep over them and see no boundary
+ * between tensors.
  */
+import { LockstepError } from "../errors.ts";
+import { shardAxes } from "../mesh/index.ts";
 import { type Optimizer, type Rules, rulesOf, type UpdateRule } from "../optimizer/index.ts";
-import { isOfKind, type StepGraph, type UpdateTask, valueOf } from "../plan/index.ts";
+import { isOfKind, MICRO_BATCH, type StepGraph, type UpdateTask, valueOf } from "../plan/index.ts";
 import { type Layout, type LayoutGroup, type LayoutItem, planLayout } from "./layout.ts";
 
 /** The parameters of one update task. */
@@ -19,7 +22,9 @@ export interface UpdateGroup {
 export interface FlatVectors {
   /** By the names of parameters. */
   readonly parameters: Layout;
-  /** Gradients by the names of their parameters, at the same places; then what else is summed, by the names of the sums. */
+  /**
+   * Gradients by the names of their parameters, at the same places; then other sums by their names.
+   */
   readonly gradients: Layout;
   readonly updates: readonly UpdateGroup[];
 }
@@ -55,4 +60,22 @@ function isParameter({ role }: { readonly role: string }): boolean {
 export function flatName(step: StepGraph, sum: string): string {
   const { role, of } = valueOf(step, sum);
   return role === "gradient" ? of : sum;
+}
+
+/**
+ * The axes over which a step shards its gradients.
+ * @throws INVALID_OPTION if an update needs whole parameters
+ */
+export function gradientAxes(step: StepGraph, { updates }: FlatVectors): string[] {
+  const whole = updates.find(({ rule }) => rule.granularity === "tensor");
+  if (whole !== undefined) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      `The optimizer's rule "${whole.rule.name}" updates whole parameters, which no worker has where gradients are sharded.`,
+      { hint: "Use zero: 1, or another optimizer." },
+    );
+  }
+  const gradients = [...step.values.values()].filter(({ role }) => role === "gradient");
+  const placements = gradients.map(({ placement }) => shardAxes(placement));
+  return placements.find((axes) => axes.length > 0 && !axes.includes(MICRO_BATCH)) ?? [];
 }

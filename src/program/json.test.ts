@@ -11,8 +11,9 @@ import { adamw, rulesOf } from "../optimizer/index.ts";
 import { buildStep } from "../plan/index.ts";
 import { elementCount, toNumbers } from "../tensor/index.ts";
 import { type ProgramJson, programFromJson, programToJson } from "./json.ts";
-import { lower, type StepProgram } from "./lower.ts";
+import { lower } from "./lower.ts";
 import { summaryOf } from "./norm.ts";
+import type { StepProgram } from "./step-program.ts";
 import { scalarsOf } from "./update.ts";
 
 const engine = createOrtEngine({ threads: 1 });

@@ -14,7 +14,7 @@ import {
 import { byteLength, bytesPerElement, elementCount, type TensorType } from "../tensor/index.ts";
 import { activationBuffer, GRADIENTS, PARAMETERS, stateBuffer } from "./buffers.ts";
 import type { FlatVectors } from "./flat.ts";
-import { type Layout, planLayout } from "./layout.ts";
+import { entryRef, type Layout, planLayout } from "./layout.ts";
 import type { ProgramBuilder, Run, TensorRef } from "./program.ts";
 import { rowsRef } from "./runs.ts";
 
@@ -29,7 +29,7 @@ export interface At {
 
 export const FIRST: At = { microBatch: 0, lane: 0, from: 0 };
 
-/** The places of what micro-batches sum: how they become sums decides them. Undefined for other values. */
+/** The places of values that are summed over micro-batches; undefined for other values. */
 export type SumPlaces = (name: string, at: At) => TensorRef | undefined;
 
 export interface PlacesOptions {
@@ -194,10 +194,4 @@ export class Places {
 /** The trainer reads and writes these in each step. */
 function countedRef(of: string, type: TensorType): TensorRef {
   return { buffer: `totals.${of}`, byteOffset: 0, type };
-}
-
-/** A tensor of a layout in a buffer; undefined where it is not among them. */
-export function entryRef(layout: Layout, buffer: string, name: string): TensorRef | undefined {
-  const entry = layout.entries.get(name);
-  return entry && { buffer, byteOffset: entry.byteOffset, type: entry.type };
 }

@@ -1,6 +1,6 @@
 /**
- * The memory that a program takes on its rank, by what it is for: of buffers that ranks share out, only the parts that this rank looks
- * after. What the process itself, its compiled graphs and its data take comes on top.
+ * The memory that a program takes on its rank, by purpose: of buffers that ranks divide, only the
+ * parts that this rank owns. The process itself, compiled graphs and data take memory in addition.
  */
 import { peakOfIntermediates } from "../plan/index.ts";
 import { GRADIENTS, PARAMETERS, SCRATCH } from "./buffers.ts";

@@ -171,11 +171,3 @@ export function planLevels(
   const within = nodes.contributions.map((node) => combine(ranks.contributions, node));
   return { ranks, nodes, members, within };
 }
-
-/** The parts [start, end) into which `count` things are cut for `ranks`, as even as can be. */
-export function evenCuts(count: number, ranks: number): { start: number; end: number }[] {
-  return Array.from({ length: ranks }, (_, rank) => ({
-    start: Math.floor((count * rank) / ranks),
-    end: Math.floor((count * (rank + 1)) / ranks),
-  }));
-}

@@ -1,4 +1,7 @@
-/** What a rank of a run would do in a step, as text: made of plans alone, without an engine or another process. */
+/**
+ * Describes as text what a rank of a run would do in a step. It only plans, without an engine or
+ * another process.
+ */
 import { LockstepError } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import { evenTopology, formatMesh } from "../mesh/index.ts";
@@ -41,9 +44,12 @@ import { parameterBytes } from "../train/index.ts";
 import type { Run } from "./run.ts";
 
 export interface PlanOptions extends ParallelOptions {
-  /** Of all machines together. */
+  /** The workers of all nodes together. */
   readonly workers: number;
-  /** On each of them equally many workers, which read each other's memory in place. Default: 1. */
+  /**
+   * The number of nodes. Each has equally many workers, which read each other's memory in place.
+   * Default: 1.
+   */
   readonly machines?: number;
   readonly rank: number;
   readonly speeds: Speeds;
@@ -56,14 +62,14 @@ export interface PlanOptions extends ParallelOptions {
 interface RankPlan {
   readonly model: Model;
   readonly parallel: Parallel;
-  /** Of one process. */
+  /** The step of one process. */
   readonly alone: StepGraph;
-  /** As strategies have rewritten it. */
+  /** The step as the strategies have rewritten it. */
   readonly step: StepGraph;
   readonly program: StepProgram;
 }
 
-/** Throws INVALID_OPTION where the run cannot be shared so. */
+/** @throws INVALID_OPTION when the workers cannot share the run this way */
 function planRank(run: Run, options: PlanOptions): RankPlan {
   const { workers, rank, machines: count = 1, speeds } = options;
   check(run, workers, rank, count);
@@ -92,13 +98,17 @@ function planRank(run: Run, options: PlanOptions): RankPlan {
   return { model, parallel, alone, step, program };
 }
 
-/** The step of all ranks and the program of one, as JSON that is read back to the same bits. Throws as `describePlan` does. */
+/**
+ * Returns the step of all ranks and the program of one as JSON, which can be read back to the same
+ * bits.
+ * @throws as `describePlan` does
+ */
 export function planAsJson(run: Run, options: PlanOptions): string {
   const { step, program } = planRank(run, options);
   return `${JSON.stringify({ step: stepToJson(step), program: programToJson(program) })}\n`;
 }
 
-/** Throws INVALID_OPTION where the run cannot be shared so. */
+/** @throws INVALID_OPTION when the workers cannot share the run this way */
 export function describePlan(run: Run, options: PlanOptions): string {
   const { workers, rank, machines: count = 1, speeds } = options;
   const { model, parallel, alone, step, program: plan } = planRank(run, options);
@@ -130,7 +140,7 @@ function check({ microBatches }: Run, workers: number, rank: number, machines: n
     throw new LockstepError(
       "INVALID_OPTION",
       `There is no rank ${rank} of ${workers} workers for ${microBatches} micro-batches.`,
-      { hint: "Every worker needs a micro-batch: set microBatches in the run." },
+      { hint: "Each worker needs at least one micro-batch: set microBatches in the run." },
     );
   }
   evenTopology(workers, machines);
@@ -187,7 +197,10 @@ function memoryLines(program: StepProgram): string[] {
   ];
 }
 
-/** Of one micro-batch, as one piece and as it is cut; what is computed again for that. */
+/**
+ * Returns lines about the activations of one micro-batch: in one piece, and cut into pieces with
+ * what is recomputed.
+ */
 function activationLines(before: StepGraph, after: StepGraph): string[] {
   const pieces = after.tasks.filter(isPiece);
   const whole = `activations of a micro-batch: ${size(passMemory(before).within)} in one piece`;
@@ -235,7 +248,10 @@ function stageLines(plan: StepProgram, placeOf: (group: string) => number): stri
   ];
 }
 
-/** When the tasks of the last micro-batch would run, and how much of the communication is beside computation. */
+/**
+ * Returns lines about when the tasks of the last micro-batch would run, and how much of the
+ * communication is hidden by computation.
+ */
 function overlapLines(program: StepProgram, speeds: Speeds): string[] {
   const { sides, arena } = program;
   const stages = sides[0].compute.filter((each): each is TaskStage => each.mode === "tasks");

@@ -19,11 +19,13 @@ export interface Room {
 const KEPT = ["parameters", "gradients", "optimizer slots"] as const;
 
 /**
- * What this process may have: the limit of its control group (a container's), or all memory of the machine.
- * Limits of addresses (`ulimit -v`) show when memory is asked for.
+ * Returns the bytes that this process may use: the limit of its control group (a container's), or
+ * the memory of the machine. A limit of the address space (`ulimit -v`) shows only when memory is
+ * allocated.
  */
 export function memoryLimit(): number {
-  // 0 or undefined where nothing constrains it, and more than the machine has where a limit is "none".
+  // constrainedMemory() is 0 or undefined when nothing constrains the process, and more than the
+  // machine has when the limit is "none".
   const constrained = process.constrainedMemory?.() ?? 0;
   return constrained > 0 ? Math.min(constrained, totalmem()) : totalmem();
 }

@@ -1,4 +1,7 @@
-/** What a trainer makes of its options and the ranks that it shares steps with: anew for each group. */
+/**
+ * Plans the step of a trainer from its options and the ranks that it shares steps with. Each group
+ * needs a new plan.
+ */
 import type { Device, HostTensor } from "../engine/index.ts";
 import { type Instance } from "../execute/index.ts";
 import type { Graph } from "../graph/index.ts";
@@ -14,12 +17,12 @@ import type { BatchFields, TrainerOptions } from "./step-types.ts";
 export interface Sharing {
   /** The micro-batches of each rank. */
   readonly ranges: readonly Range[];
-  /** Whether gradients travel beside computation where they travel at all. */
+  /** Whether gradients are exchanged while the backward pass still runs. */
   readonly overlap: boolean;
 }
 
 export interface Planned {
-  /** Of one process, before any strategy. */
+  /** The step of one process, before any strategy. */
   readonly step: StepGraph;
   /** How ranks share it, and why. */
   readonly parallel: Parallel;
@@ -42,13 +45,16 @@ export function planOf(options: TrainerOptions): Planned {
   return { step, parallel, plan, sharing };
 }
 
-/** With the forward and backward pass as the device runs it: what strategies cut of it then gives the bits of the whole. */
+/**
+ * Puts the forward and backward pass into the form in which the device runs it. Pieces that
+ * strategies cut from this form give the bits of the whole.
+ */
 function inFormOf(engine: Device, step: StepGraph): StepGraph {
   const pass = engine.prepare(step.graphs.get(GRADIENT) as Graph);
   return { ...step, graphs: new Map(step.graphs).set(GRADIENT, pass) };
 }
 
-/** The same step, shared in another way. */
+/** Lowers the same step again with another sharing. */
 export function replan(
   options: TrainerOptions,
   { step, parallel: before, sharing }: Planned,
@@ -84,7 +90,7 @@ function lowered(
   });
 }
 
-/** Undefined where ranges do not follow the speeds of ranks. */
+/** Undefined when micro-batches do not follow the speeds of ranks. */
 export function pacingOf(
   { ranks }: TrainerOptions,
   { step, plan, sharing }: Planned,
@@ -94,10 +100,10 @@ export function pacingOf(
   return adapt ? new Pacing(ranks.group.rank, sharing.ranges, step.microBatches) : undefined;
 }
 
-/** Where the fields of a batch are filled in. */
+/** The tensors that the fields of a batch are written into. */
 export interface Fields {
   readonly batch: BatchFields;
-  /** For each size of an evaluation. */
+  /** One entry for each batch size of an evaluation. */
   readonly evaluation: readonly BatchFields[];
 }
 

@@ -20,13 +20,16 @@ import type { Range } from "../program/index.ts";
 import { byteLength } from "../tensor/index.ts";
 import { memoryLimit, type Room } from "./memory.ts";
 
-/** A rank among others that train the same model, each on its micro-batches of every step. */
+/** A rank among others that train the same model. Each computes its micro-batches of every step. */
 export interface Ranks {
-  /** Its engine is the trainer's. The trainer does not close it. */
+  /** The group uses the trainer's engine, and is not closed by the trainer. */
   readonly group: Group;
-  /** The micro-batches of each rank. Default: as even as can be. */
+  /** The micro-batches of each rank. Default: as even as possible. */
   readonly ranges?: readonly Range[];
-  /** Whether ranges follow the speeds of the ranks, which changes no bits. Default: true where no ranges are given. */
+  /**
+   * Whether ranges follow the speeds of the ranks; this changes no bits. Default: true if no ranges
+   * are given.
+   */
   readonly adapt?: boolean;
   /** What all ranks have, the same on all: how the step is shared is chosen from it. Default: memory without a limit. */
   readonly room?: Room;
@@ -38,11 +41,17 @@ export interface SharingOptions extends ParallelOptions {
   readonly model: Model;
   readonly microBatches?: number | undefined;
   readonly ranks?: Ranks | undefined;
-  /** Whether any number of ranks gives the same bits, which takes sums in one order. Default: true. */
+  /**
+   * Whether any number of ranks gives the same bits, which requires sums in one order. Default:
+   * true.
+   */
   readonly reproducible?: boolean | undefined;
-  /** Bytes of gradients that travel together between nodes. Default: chosen from the group's measured costs. */
+  /**
+   * Bytes of gradients that travel together between nodes. Default: chosen from the group's
+   * measured costs.
+   */
   readonly bucketBytes?: number | undefined;
-  /** Further rewrites of the step, behind those that are chosen. */
+  /** Strategies that rewrite the step after the chosen ones. */
   readonly strategies?: readonly Strategy[] | undefined;
 }
 
@@ -113,7 +122,7 @@ function linkOf(group: Group | undefined): Link {
   return { latency: messageUs / 1e6, bytesPerSecond: 1e6 / wireUsPerByte };
 }
 
-/** Of all parameters together. */
+/** Returns the bytes of all parameters together. */
 export function parameterBytes(model: Model): number {
   return model.parameters.reduce((sum, { name }) => sum + byteLength(typeOf(model.graph, name)), 0);
 }

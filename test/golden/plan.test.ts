@@ -1,4 +1,7 @@
-/** The plan of a rank, as people read it: a text file that says when it changes. `LOCKSTEP_GOLDEN=write` writes it anew. */
+/**
+ * The plan of a rank as people read it: a text file that shows every change.
+ * `LOCKSTEP_GOLDEN=write` writes it anew.
+ */
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
@@ -21,7 +24,7 @@ const run = defineRun({
 });
 const speeds = { flopsPerSecond: 80e9, bytesPerSecond: 1e9, latency: 1e-4 };
 
-test("the plan of a rank is the golden one", () => {
+test("the plan of a rank equals the golden one", () => {
   const plans = [
     describePlan(run, { workers: 3, rank: 1, speeds }),
     describePlan(run, { workers: 2, rank: 0, machines: 2, speeds, bucketBytes: 400_000 }),

@@ -1,6 +1,5 @@
 /**
- * Memory that the ranks of one node show each other: they exchange its names, map it, and take the
- * names away.
+ * Memory that the ranks of one node share: they exchange its names, map it, and remove the names.
  */
 import { LockstepError } from "../../errors.ts";
 import { type Memory, openMemory } from "../../memory/index.ts";
@@ -8,7 +7,7 @@ import type { SharedRegion, Transport } from "../transport.ts";
 
 const NAME_BYTES = 128;
 
-/** All ranks call it together. Throws MEMORY_NAME for memory without a name. */
+/** All ranks call this together. Throws MEMORY_NAME for memory without a name. */
 export async function shareByName(
   transport: Pick<Transport, "rank" | "size" | "send" | "receive" | "barrier">,
   memory: Memory,

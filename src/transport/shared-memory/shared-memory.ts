@@ -1,6 +1,7 @@
 /**
- * Ranks that are processes of one node (or threads of one process). Messages go through mailboxes, barriers through
- * flags, and peers read and write memory in place. All shared memory loses its name as soon as every rank has mapped it.
+ * A transport between processes of one node, or threads of one process. Messages go through
+ * mailboxes, barriers through flags, and peers read and write memory in place. Shared memory loses
+ * its name as soon as every rank has mapped it.
  */
 import { availableParallelism } from "node:os";
 import { LockstepError } from "../../errors.ts";
@@ -34,25 +35,24 @@ import { shareByName } from "./share.ts";
 import { type WaitMode, Waits } from "./waits.ts";
 
 export interface SharedMemoryOptions extends GroupOptions {
-  /** A name for the group, the same on all ranks and used by no other: letters, digits, `-` and `_`, at most 60. */
+  /** The group's name, unique and the same on all ranks: at most 60 letters, digits, `-`, `_`. */
   readonly name: string;
-  /** `block` (the default) is for a thread that does nothing else; `poll` never blocks the event loop. */
+  /** `block` (the default) is for a thread of its own; `poll` never blocks the event loop. */
   readonly wait?: WaitMode;
-  /** What errors call the ranks: their numbers in the run. Default: their numbers in this group. */
+  /** The numbers of the ranks in errors, those in the run. Default: those in this group. */
   readonly names?: readonly number[];
-  /** A rank whose process is stopped for so long is lost, and one that gives no sign of life for three times as long. Default: 10 s. */
+  /** A stopped rank is lost after this time, a silent one after three times this. Default: 10 s. */
   readonly silenceMs?: number;
 }
 
 const DEFAULT_SILENCE_MS = 10_000;
-
-/** Some ten microseconds, where each rank has a core; then the core is offered to others. */
+/** About ten microseconds of spinning, if each rank has a core. Then other threads get the core. */
 const MANY_SPINS = 2000;
 const FEW_SPINS = 4;
 const YIELDS = 100;
 const MANY_YIELDS = 400;
 
-/** Meets the other ranks. Rejects with DEADLINE naming a rank that did not come, PROTOCOL, OUT_OF_MEMORY. */
+/** Joins the other ranks. @throws DEADLINE naming a missing rank, PROTOCOL, OUT_OF_MEMORY */
 export async function joinSharedMemory(options: SharedMemoryOptions): Promise<Transport> {
   checkRank(options.rank, options.size);
   options.signal?.throwIfAborted();
@@ -263,7 +263,7 @@ class SharedMemoryTransport implements Transport {
     this.#sleeper.wakeAll(this.#control.address(doorbell));
   }
 
-  /** The flag goes up before the last look: who changes something after it sees the flag. */
+  /** Sleeps. The flag is set before the last look, so whoever changes something later sees it. */
   #sleep(ready: () => boolean, timeoutMs: number): void {
     const control = this.#control;
     const { words } = control;
@@ -281,7 +281,7 @@ class SharedMemoryTransport implements Transport {
     this.#fate.check();
   }
 
-  /** A rank may leave in order while others still talk among themselves. */
+  /** Fails if a rank that is waited for is dead or has left. */
   #checkPeers(isWanted: (peer: number) => boolean): void {
     this.#readFailure();
     if (this.#fate.error !== undefined) return;
