@@ -72,7 +72,7 @@ async function measure({ sizes, threads, repeats, started }: Request): Promise<S
       3 * parameters +
       gradientBuffers * parameters +
       Math.min(threads, microBatches) *
-        peakOfIntermediates(trainer.stepGraph.graphs.get(GRADIENT) as Graph),
+        peakOfIntermediates(trainer.planned.step.graphs.get(GRADIENT) as Graph),
     startSeconds,
     firstStepSeconds,
   };

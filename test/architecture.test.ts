@@ -62,7 +62,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "optimizer",
     "mesh",
   ],
-  parallel: ["errors", "tensor", "graph", "functional", "ops", "mesh", "plan"],
+  parallel: ["errors", "tensor", "graph", "functional", "ops", "optimizer", "mesh", "plan"],
   program: [
     "errors",
     "tensor",

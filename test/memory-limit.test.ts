@@ -42,6 +42,12 @@ const LIMIT = 1.2 * 334e6;
 const LIMIT_OF_ONE = 450e6;
 
 /**
+ * Below what a worker of four needs with zero 2 (424 MB with its process), and above what it needs
+ * with zero 3 (363 MB).
+ */
+const TIGHT = 400e6;
+
+/**
  * Returns the folder of this process's control group for memory; undefined if none can be created
  * below it.
  */
@@ -154,13 +160,27 @@ test(
       const whole = ["one.ts", "--workers", "1", "--out", "out"];
       const refused = train(...whole);
       assert.equal(refused.status, 1, refused.stderr);
-      assert.match(refused.stderr, /optimizer slots 236 MB.*may have \d+ MB[^]*\[OUT_OF_MEMORY\]/);
+      assert.match(
+        refused.stderr,
+        /optimizer slots 23[56][.\d]* MB.*may use only \d+ MB[^]*\[OUT_OF_MEMORY\]/,
+      );
       const all = train(...whole, "--offload", "disk");
       assert.equal(all.status, 0, all.stderr + all.stdout);
       assert.match(all.stdout, /optimizer slots 235[.\d]* MB lie on the disk of "out"/);
       const report = JSON.parse(readFileSync(join(folder, "out", "report.json"), "utf8"));
       assert.equal(report.steps, 2);
     }),
+);
+
+test("without any option, four workers choose zero 3 where nothing simpler fits", { skip }, () =>
+  withLimit(TIGHT, (train) => {
+    const run = train("train.ts", "--workers", "4", "--out", "out");
+    assert.equal(run.status, 0, run.stderr + run.stdout);
+    assert.match(
+      run.stdout,
+      /sharing: Zero 3, because zero 1 would take \d+ MB a worker of the 400 MB that it has \(.*zero 2: \d+ MB\); zero 3 takes \d+ MB\./,
+    );
+  }),
 );
 
 function removeGroups(parent: string, name: string): void {

@@ -76,7 +76,15 @@ function zero(text: string): 1 | 2 | 3 {
   throw new InvalidArgumentError("It must be 1, 2 or 3.");
 }
 
-/** Parses `blocks`, or a size of memory. */
+function memory(text: string): number {
+  try {
+    return bytesOfText(text);
+  } catch {
+    throw new InvalidArgumentError("It must be a size of memory, as in 8GB.");
+  }
+}
+
+/** `blocks`, or a size of memory. */
 function again(text: string): Recompute {
   if (text === "blocks") return text;
   try {
@@ -96,7 +104,7 @@ function sharing(): [Option, Option, Option, Option] {
   return [
     new Option(
       "--parallel <axes>",
-      "how workers share a step, as in data=2,shard=4: data replicates the model, shard divides it (default: chosen from the nodes of the workers)",
+      "how workers share a step, as in data=2,shard=4: data holds the whole model, shard shares it out (default: by predicted memory and time)",
     ).argParser(parallel),
     new Option(
       "--zero <stage>",
@@ -240,6 +248,11 @@ export function commandLine(): Command {
       "--bucket <bytes>",
       "bytes of gradients that travel together between machines (default: from bandwidth and latency)",
       whole(1),
+    )
+    .option(
+      "--memory <size>",
+      "that each worker may have, as in 8GB (default: its part of this machine's; with --machines: no limit)",
+      memory,
     )
     .option("--gflops <x>", "billion operations per second of one worker", fraction, 80)
     .option("--bandwidth <x>", "bandwidth of a collective, in GB/s", fraction, 1)

@@ -2,6 +2,7 @@
 import type { ParallelOptions } from "../parallel/index.ts";
 import { describePlan, planAsJson, settleMicroBatches } from "../run/index.ts";
 import { printable } from "../telemetry/index.ts";
+import { memoryLimit } from "../train/index.ts";
 import { openTarget } from "./target.ts";
 
 export interface PlanFlags {
@@ -11,6 +12,7 @@ export interface PlanFlags {
   readonly gflops: number;
   readonly bandwidth: number;
   readonly latency: number;
+  readonly memory?: number;
   readonly json?: boolean;
   readonly bucket?: number;
   readonly parallel?: ParallelOptions["parallel"];
@@ -32,6 +34,8 @@ export async function planCommand(file: string, flags: PlanFlags): Promise<void>
       bytesPerSecond: bandwidth * 1e9,
       latency: latency * 1e-6,
     },
+    // Of workers on other machines, only what is told is known.
+    memory: flags.memory ?? (machines === 1 ? memoryLimit() / workers : undefined),
     bucketBytes: bucket,
     parallel,
     zero,

@@ -55,6 +55,15 @@ function ringOfNodes(transport: Transport, byteLength: number): () => Promise<vo
 }
 
 async function largestOf(transport: Transport, own: readonly number[]): Promise<number[]> {
+  const all = await tellNumbers(transport, own);
+  return own.map((_, index) => Math.max(...all.map((values) => values[index] as number)));
+}
+
+/** Every rank tells all others equally many numbers. All ranks call it together. @returns those of each rank, by rank */
+export async function tellNumbers(
+  transport: Transport,
+  own: readonly number[],
+): Promise<readonly (readonly number[])[]> {
   const { rank, size } = transport;
   const bytesOf = ({ buffer }: Float64Array) => new Uint8Array(buffer);
   const mine = Float64Array.from(own);
@@ -71,7 +80,7 @@ async function largestOf(transport: Transport, own: readonly number[]): Promise<
           ],
     ),
   );
-  return own.map((_, index) => Math.max(...all.map((values) => values[index] as number)));
+  return all.map((values) => [...values]);
 }
 
 async function lowerQuartileUs(rounds: number, body: () => Promise<void>): Promise<number> {

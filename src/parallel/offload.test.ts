@@ -12,7 +12,7 @@ import {
   stepFromJson,
   stepToJson,
 } from "../plan/index.ts";
-import { applyStrategies, chooseParallel } from "./index.ts";
+import { applyStrategies, chooseParallel, type ParallelOptions } from "./index.ts";
 
 const model = gpt({ layers: 2, width: 32, heads: 2, context: 8, vocabulary: 11 }).build({
   batch: 2,
@@ -20,12 +20,20 @@ const model = gpt({ layers: 2, width: 32, heads: 2, context: 8, vocabulary: 11 }
 });
 const alone = buildStep({ model, optimizer: adamw(), microBatches: 4, clip: 1 });
 
-function stepOf(
-  workers: number,
-  options: Omit<Parameters<typeof chooseParallel>[0], "topology"> = {},
-) {
-  const topology = evenTopology(workers, 1);
-  const { mesh, strategies } = chooseParallel({ topology, offload: "disk", ...options });
+function stepOf(workers: number, options: ParallelOptions = {}) {
+  const { mesh, strategies } = chooseParallel({
+    topology: evenTopology(workers, 1),
+    step: alone,
+    optimizer: adamw(),
+    machine: {
+      memory: Number.POSITIVE_INFINITY,
+      lanes: 1,
+      flopsPerSecond: 8e10,
+      link: { latency: 1e-4, bytesPerSecond: 1e9 },
+    },
+    offload: "disk",
+    ...options,
+  });
   return applyStrategies(strategies, alone, mesh);
 }
 

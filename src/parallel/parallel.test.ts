@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { createMesh, evenTopology, type Mesh } from "../mesh/index.ts";
+import { createMesh, evenTopology, type Mesh, type Topology } from "../mesh/index.ts";
 import { gpt, type ModelDefinition, mlp } from "../nn/index.ts";
 import { adamw, muon, type Optimizer } from "../optimizer/index.ts";
 import {
@@ -25,6 +25,7 @@ import {
   chooseParallel,
   data,
   PACES,
+  type Parallel,
   sharedUpdates,
   zero1,
 } from "./index.ts";
@@ -179,7 +180,7 @@ test("a step survives JSON, and its hash shows any change", () => {
 
 test("a step is printed on a few lines", () => {
   const model = mlp({ inputs: 4, hidden: [8], outputs: 2 });
-  const { mesh, strategies } = chooseParallel({ topology: evenTopology(4, 2) });
+  const { mesh, strategies } = choose(evenTopology(4, 2), stepOf(model));
   const lines = describeStep(applyStrategies(strategies, stepOf(model), mesh));
   assert.ok(lines.length < 15, lines.join("\n"));
   assert.match(lines.join("\n"), /sum over micro-batch and data and shard \(tree\)/);
@@ -188,10 +189,10 @@ test("a step is printed on a few lines", () => {
 
 test("nodes sum in place within one, and replicate between them", () => {
   const chosen = (ranks: number, nodes: number) => {
-    const { mesh, strategies, reason } = chooseParallel({
-      topology: evenTopology(ranks, nodes),
-      buckets: { bucketBytes: 1000 },
-    });
+    const { mesh, strategies, reason } = choose(
+      evenTopology(ranks, nodes),
+      stepOf(GPT, adamw(), 8),
+    );
     assert.ok(reason.endsWith("."));
     return [axesOf(mesh), strategies.map(({ name }) => name.split(" ")[0]).join(" ")];
   };
@@ -199,10 +200,18 @@ test("nodes sum in place within one, and replicate between them", () => {
   assert.deepEqual(chosen(4, 1), ["shard=4", "data zero updates"]);
   assert.deepEqual(chosen(4, 4), ["data=4", "data updates buckets"]);
   assert.deepEqual(chosen(4, 2), ["data=2 shard=2", "data data zero updates buckets"]);
-  // Nodes of different sizes cannot form a mesh, so each rank counts as a node.
-  const uneven = chooseParallel({ topology: { nodes: [[0, 1], [2]] } });
+  // Nodes of different sizes cannot share a mesh: each rank counts as a node.
+  const uneven = choose({ nodes: [[0, 1], [2]] }, stepOf());
   assert.equal(axesOf(uneven.mesh), "data=3");
 });
+
+/** By predicted costs, with memory without a limit. */
+function choose(topology: Topology, step: StepGraph): Parallel {
+  const link = { latency: 1e-4, bytesPerSecond: 1e9 };
+  const machine = { memory: Number.POSITIVE_INFINITY, lanes: 1, flopsPerSecond: 8e10, link };
+  const optimizer = adamw();
+  return chooseParallel({ topology, step, optimizer, machine, buckets: { bucketBytes: 1000 } });
+}
 
 function axesOf({ axes }: Mesh): string {
   return axes.map(({ name, size }) => `${name}=${size}`).join(" ");

@@ -37,6 +37,7 @@ export function planArena(
   const lives = livesOf(pieces, bytesOf);
   lives.sort((a, b) => b.bytes - a.bytes || a.first - b.first || (a.name < b.name ? -1 : 1));
   const offsets = new Map<string, number>();
+  /** By their starts. */
   const placed: { life: Life; start: number; end: number }[] = [];
   let byteLength = 0;
   for (const life of lives) {
@@ -45,7 +46,8 @@ export function planArena(
     });
     const start = firstGap(rivals, life.bytes);
     const end = start + life.bytes;
-    placed.push({ life, start, end });
+    const behind = placed.findLastIndex((other) => other.start <= start);
+    placed.splice(behind + 1, 0, { life, start, end });
     offsets.set(life.name, start);
     byteLength = Math.max(byteLength, end);
   }
@@ -72,9 +74,10 @@ function livesOf(
   return [...lives.values()];
 }
 
+/** @param taken in the order of their starts */
 function firstGap(taken: readonly { start: number; end: number }[], bytes: number): number {
   let at = 0;
-  for (const { start, end } of taken.toSorted((a, b) => a.start - b.start)) {
+  for (const { start, end } of taken) {
     if (start - at >= bytes) return at;
     at = Math.max(at, end);
   }

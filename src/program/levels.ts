@@ -89,9 +89,14 @@ export function nameOfAll(mesh: Mesh): string {
 }
 
 function groupsOver(mesh: Mesh, axes: readonly string[]): RankGroups {
-  const ranks = Array.from({ length: mesh.size }, (_, rank) => rank);
-  const all = ranks.map((rank) => groupOf(mesh, axes, rank));
-  const members = [...new Map(all.map((own) => [own.join(), own])).values()];
+  const seen = new Set<number>();
+  const members: number[][] = [];
+  for (let rank = 0; rank < mesh.size; rank++) {
+    if (seen.has(rank)) continue;
+    const own = groupOf(mesh, axes, rank);
+    members.push(own);
+    for (const member of own) seen.add(member);
+  }
   const others = wideAxes(mesh).filter((name) => !axes.includes(name));
   return named(nameOfAll(mesh), members, axes, [nameOf(axes), nameOf(others)]);
 }

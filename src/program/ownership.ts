@@ -40,17 +40,29 @@ export function ownSpans(ownership: Ownership | undefined, group: LayoutGroup): 
   return cuts.map((cut) => ({ ...(cut[ownership.place] as Span), group }));
 }
 
+/** By the cuts of an ownership and the place of a group: the owner of each tile. */
+const known = new WeakMap<Ownership["cuts"], Map<number, readonly number[]>>();
+
+function ownersOf(ownership: Ownership, group: LayoutGroup): readonly number[] {
+  const tables = known.get(ownership.cuts) ?? new Map<number, readonly number[]>();
+  known.set(ownership.cuts, tables);
+  const found = tables.get(group.byteOffset);
+  if (found !== undefined) return found;
+  const owners: number[] = [];
+  for (const cut of cutsOf(ownership, group)) {
+    for (const [place, { start, end }] of cut.entries()) {
+      for (let at = start; at < end; at += group.tile) owners[at / group.tile] = place;
+    }
+  }
+  tables.set(group.byteOffset, owners);
+  return owners;
+}
+
 /** Cuts a span at changes of the owner. */
 export function ownedSpans(ownership: Ownership, { group, start, end }: Span): Owned[] {
   const { tile } = group;
-  const cuts = cutsOf(ownership, group);
-  const ownerAt = (at: number) => {
-    for (const cut of cuts) {
-      const place = cut.findIndex((own) => own.start <= at && at < own.end);
-      if (place >= 0) return place;
-    }
-    return 0;
-  };
+  const owners = ownersOf(ownership, group);
+  const ownerAt = (at: number) => owners[Math.floor(at / tile)] ?? 0;
   const spans: Owned[] = [];
   for (let at = start; at < end; ) {
     const owner = ownerAt(at);

@@ -78,17 +78,13 @@ export class Room {
   /** Cuts where owners no longer ascend: into what collectives of all owners move at once. */
   runs(ownership: Ownership): OwnerRun[] {
     return this.#placed.flatMap((placed) => {
-      const runs: OwnerRun[] = [];
+      const runs: (Span & { end: number; counts: number[] })[] = [];
       let before = Number.POSITIVE_INFINITY;
       for (const { owner, span } of ownedSpans(ownership, placed)) {
-        const count = span.end - span.start;
-        const counts = ownership.ranks.map((_, place) => (place === owner ? count : 0));
-        const open = runs.at(-1);
-        if (open === undefined || owner <= before) runs.push({ ...span, counts });
-        else {
-          const together = open.counts.map((own, place) => own + (counts[place] as number));
-          runs[runs.length - 1] = { ...open, end: span.end, counts: together };
-        }
+        if (owner <= before) runs.push({ ...span, counts: ownership.ranks.map(() => 0) });
+        const open = runs.at(-1) as (typeof runs)[number];
+        open.end = span.end;
+        open.counts[owner] = span.end - span.start;
         before = owner;
       }
       return runs;

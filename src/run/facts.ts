@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import type { Device } from "../engine/index.ts";
 import { type Graph, hashGraph } from "../graph/index.ts";
+import type { Parallel } from "../parallel/index.ts";
 import { GRADIENT, type StepGraph } from "../plan/index.ts";
 import type { Stage, StepProgram } from "../program/index.ts";
 import { formatType } from "../tensor/index.ts";
@@ -15,6 +16,7 @@ export interface FactsOf {
   readonly engine: Device;
   readonly planned: StepGraph;
   readonly program: StepProgram;
+  readonly parallel: Parallel;
   readonly identity: Identity;
   /** The hash of everything that the next step begins with. */
   readonly state: string;
@@ -22,7 +24,8 @@ export interface FactsOf {
   readonly step: number;
 }
 
-export function factsOf({ run, engine, planned, program, identity, state, step }: FactsOf): Facts {
+export function factsOf(of: FactsOf): Facts {
+  const { run, engine, planned, program, parallel, identity, state, step } = of;
   const { parameters, sides, updateHashes } = program;
   const gradient = planned.graphs.get(GRADIENT) as Graph;
   const places = [...parameters].map(
@@ -43,6 +46,7 @@ export function factsOf({ run, engine, planned, program, identity, state, step }
     // All ranks validate together.
     "the steps between validations": String(evaluate.every),
     "the samples of a validation": String(evaluate.samples),
+    "the way to share a step": JSON.stringify(parallel.stated),
     "the hash of the collectives": short([...new Set(collectives)]),
     "the micro-batches at once, which threads decide": String(program.atOnce ?? "any"),
     "the hash of the gradient graph": hashGraph(gradient).slice(0, 16),

@@ -54,7 +54,9 @@ export interface PlanOptions extends ParallelOptions {
   readonly machines?: number;
   readonly rank: number;
   readonly speeds: Speeds;
-  /** Bytes of gradients that travel together between nodes. Default: chosen from the speeds. */
+  /** Bytes that each worker may have. Default: no limit. */
+  readonly memory?: number | undefined;
+  /** Of gradients that travel together between machines; chosen from the speeds unless told. */
   readonly bucketBytes?: number | undefined;
 }
 
@@ -77,8 +79,14 @@ function planRank(run: Run, options: PlanOptions): RankPlan {
   const bucket =
     options.bucketBytes ?? run.bucketBytes ?? bucketBytes(speeds, parameterBytes(model));
   const { optimizer, microBatches, clipNorm, reproducible = true } = run;
+  const alone = buildStep({ model, optimizer, microBatches, clip: clipNorm });
+  const { memory = Number.POSITIVE_INFINITY } = options;
+  const { flopsPerSecond } = speeds;
   const parallel = chooseParallel({
     topology: evenTopology(workers, count),
+    step: alone,
+    optimizer,
+    machine: { memory, lanes: 1, flopsPerSecond, link: speeds },
     parallel: options.parallel ?? run.parallel,
     zero: options.zero ?? run.zero,
     recompute: options.recompute ?? run.recompute,
@@ -87,7 +95,6 @@ function planRank(run: Run, options: PlanOptions): RankPlan {
     buckets: { bucketBytes: bucket },
   });
   const { mesh, topology, strategies } = parallel;
-  const alone = buildStep({ model, optimizer, microBatches, clip: clipNorm });
   const step = applyStrategies(strategies, alone, mesh);
   const program = lower(step, { ground: { mesh, topology }, rank, optimizer });
   return { model, parallel, alone, step, program };
@@ -118,6 +125,7 @@ export function describePlan(run: Run, options: PlanOptions): string {
     `rank ${rank}: micro-batches ${listed(own)}`,
     "",
     ...parallelLines(parallel),
+    ...predictionLines(parallel),
     ...describeStep(step).map((line) => `  ${line}`),
     "",
     ...memoryLines(plan),
@@ -147,7 +155,23 @@ function parallelLines({ mesh, strategies, reason }: Parallel): string[] {
   return [reason, `${on}strategies: ${names.join(", ")}`];
 }
 
-/** Returns `4 to 7`, or `0, 4` if the micro-batches are not adjacent. */
+/** What the choice was made from. */
+function predictionLines({ predicted }: Parallel): string[] {
+  const ways = predicted?.() ?? [];
+  if (ways.length < 2) return [];
+  const rows = ways.map(({ name, need, cost, isChosen }) => [
+    `  ${name}`,
+    size(need),
+    `${size(cost.sent + cost.read)} of traffic, ${time(cost.exposed)} exposed, a step in ${time(cost.seconds)}${isChosen ? " (chosen)" : ""}`,
+  ]);
+  return [
+    "ways to share a step, as predicted: memory of a worker with its process",
+    ...columns(rows),
+    "",
+  ];
+}
+
+/** `4 to 7`, or `0, 4` where they do not follow each other. */
 function listed(microBatches: readonly number[]): string {
   const [first = 0] = microBatches;
   const last = microBatches.at(-1) ?? 0;
@@ -243,10 +267,14 @@ function stageLines(plan: StepProgram, placeOf: (group: string) => number): stri
  */
 function overlapLines(program: StepProgram, speeds: Speeds): string[] {
   const { sides, arena } = program;
-  const stage = sides[0].compute.find((each): each is TaskStage => each.mode === "tasks");
-  if (stage === undefined || arena === undefined) return [];
-  const timeline = planTimeline(program, stage, speeds);
-  const { communicating, computing, exposed } = timeline;
+  const stages = sides[0].compute.filter((each): each is TaskStage => each.mode === "tasks");
+  const timelines = stages.map((stage) => planTimeline(program, stage, speeds));
+  const timeline = timelines.at(-1);
+  if (timeline === undefined || arena === undefined) return [];
+  const sum = (of: (one: Timeline) => number) => timelines.reduce((all, one) => all + of(one), 0);
+  const communicating = sum((one) => one.communicating);
+  const computing = sum((one) => one.computing);
+  const exposed = sum((one) => one.exposed);
   const beside = percent(communicating - exposed, communicating);
   return [
     "",

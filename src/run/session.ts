@@ -4,9 +4,9 @@ import type { Device } from "../engine/index.ts";
 import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import { evenRanges } from "../program/index.ts";
-import type { EventSink, NetworkFacts } from "../telemetry/index.ts";
+import type { EventSink } from "../telemetry/index.ts";
 import { elementCount } from "../tensor/index.ts";
-import { createTrainer, type Ranks, sharingOf, type Trainer } from "../train/index.ts";
+import { createTrainer, meetRoom, type Ranks, sharingOf, type Trainer } from "../train/index.ts";
 import { agree } from "./agree.ts";
 import {
   bytesWritten,
@@ -31,6 +31,7 @@ import { samplingGraph } from "./generate.ts";
 import { type Change, type Changeable, type Identity, identityOf } from "./identity.ts";
 import { notesOf } from "./notes.ts";
 import type { Run } from "./run.ts";
+import { networkOf, sharingTold } from "./told.ts";
 import { Validation } from "./validation.ts";
 
 export interface TrainOptions {
@@ -140,7 +141,7 @@ export async function openSession(
       microBatches: run.microBatches,
       ...sharingOf(run),
       seed: run.seed,
-      ranks: options.ranks,
+      ranks: options.ranks && (await withRoom(options.ranks)),
       offloadFolder: nearestFolder(options.folder.path),
     });
     asked.throwIfAborted();
@@ -153,8 +154,9 @@ export async function openSession(
       const facts = factsOf({
         run,
         engine,
-        planned: trainer.stepGraph,
+        planned: trainer.planned.step,
         program: trainer.plan,
+        parallel: trainer.planned.parallel,
         identity,
         state,
         step,
@@ -193,7 +195,12 @@ export async function openSession(
   }
 }
 
-/** Returns what the data must give for a step of the model. */
+/** How the step is shared is chosen from what all ranks have. */
+async function withRoom(ranks: Ranks): Promise<Ranks> {
+  return { ...ranks, room: ranks.room ?? (await meetRoom(ranks.group)) };
+}
+
+/** What data must give for a step of the model. */
 export function inputsOf(model: Model): ModelInput[] {
   const ranges = fieldRanges(model);
   return model.batch.map((name) => ({
@@ -251,6 +258,7 @@ export function announce(session: Session): void {
     engine: engineName(engine),
     workers: ranks?.group.size ?? 1,
     threads: engine.threads,
+    ...sharingTold(trainer, ranks),
     shares: ranges.map(({ count }) => count),
     ...(ranks === undefined ? {} : networkOf(ranks, trainer)),
     steps: run.steps,
@@ -268,15 +276,6 @@ export function announce(session: Session): void {
       "The checkpoint was written by an older version: it does not show whether it is whole, and whether data, " +
       "model and options are still those that the run was started with.",
   });
-}
-
-/** Returns nothing for a run on one node. */
-function networkOf({ group }: Ranks, { plan }: Trainer): { readonly network?: NetworkFacts } {
-  const machines = group.transport.nodes.length;
-  if (machines === 1) return {};
-  const { messageUs, wireUsPerByte } = group.costs;
-  const { buckets } = plan;
-  return { network: { machines, messageUs, bytesPerSecond: 1e6 / wireUsPerByte, buckets } };
 }
 
 /** Returns the seconds of training so far, over all parts of a resumed run. */

@@ -111,8 +111,13 @@ test("other lines appear above the live line, which stays", () => {
   ]);
 });
 
-test("the workers' shares are shown at the start and when they change", () => {
-  const started = (workers: number, threads: number, shares: readonly number[]) => {
+test("workers are shown with their shares, at the start and when these change", () => {
+  const started = (
+    workers: number,
+    threads: number,
+    shares: readonly number[],
+    sharing?: string,
+  ) => {
     const event: RunEvent = {
       type: "started",
       notes: [],
@@ -125,18 +130,24 @@ test("the workers' shares are shown at the start and when they change", () => {
       workers,
       threads,
       shares,
+      ...(sharing === undefined ? {} : { sharing }),
       steps: 600,
       batch: 8,
       firstStep: 0,
       seconds: 1,
     };
-    return show(new Screen(), [[0, event]])[2];
+    return show(new Screen(), [[0, event]]);
   };
-  assert.equal(started(1, 2, [4]), "engine: e, 2 threads");
-  assert.equal(started(2, 1, [2, 2]), "engine: e, 2 workers of 1 thread: micro-batches 2 + 2 of 4");
+  assert.equal(started(1, 2, [4])[2], "engine: e, 2 threads");
+  assert.equal(
+    started(2, 1, [2, 2])[2],
+    "engine: e, 2 workers of 1 thread: micro-batches 2 + 2 of 4",
+  );
+  const sharing = "Zero 3, because data would take 5 GB a worker of the 3 GB that it has.";
+  assert.equal(started(2, 1, [2, 2], sharing)[3], `sharing: ${sharing}`);
   const many = Array.from({ length: 12 }, (_, rank) => (rank < 4 ? 2 : 1));
   assert.match(
-    started(12, 1, many) ?? "",
+    started(12, 1, many)[2] ?? "",
     /12 workers of 1 thread: micro-batches 1 to 2 each of 16/,
   );
   const reason = "Workers are as fast as 1.00 : 0.50: they now compute 3 + 1 micro-batches.";

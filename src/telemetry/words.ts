@@ -26,6 +26,7 @@ export function describe(
         ...(event.trains === undefined ? [] : [event.trains]),
         `data: ${event.data}`,
         `engine: ${event.engine}, ${workforce(event)}`,
+        ...(event.sharing === undefined ? [] : [`sharing: ${event.sharing}`]),
         ...(event.network === undefined ? [] : [networkLine(event.network)]),
         `${plural(event.steps, "step")} of ${plural(event.batch, "sample")}; ready in ${event.seconds.toFixed(1)} s` +
           (event.firstStep > 0 ? `; continuing after step ${event.firstStep}` : ""),

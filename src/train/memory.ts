@@ -2,13 +2,23 @@
  * Checks that a run fits into memory before anything is allocated, so that the user reads a
  * sentence instead of losing the process.
  */
-import { type StatsFs, statfsSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync } from "node:fs";
 import { totalmem } from "node:os";
-import { LockstepError } from "../errors.ts";
-import { fileError } from "../files/index.ts";
+import { type Group, tellNumbers } from "../collectives/index.ts";
+import type { Topology } from "../mesh/index.ts";
+import { outOfMemory, textOfBytes } from "../parallel/index.ts";
 import { onDisk, type Program, residentMemory, totalOf } from "../program/index.ts";
 
-/** The kinds of memory that are held from the first step to the last, for any batch size. */
+/** What every rank of a run has at least. */
+export interface Room {
+  /** Bytes that a rank may have; Infinity where it is not known. */
+  readonly memory: number;
+  /** The most micro-batches that a rank runs at once. */
+  readonly lanes: number;
+}
+
+/** Kinds that are held from the first step to the last, whatever the batch is. */
 const KEPT = ["parameters", "gradients", "optimizer slots"] as const;
 
 /**
@@ -23,68 +33,54 @@ export function memoryLimit(): number {
   return constrained > 0 ? Math.min(constrained, totalmem()) : totalmem();
 }
 
-/**
- * @throws OUT_OF_MEMORY when parameters, gradients and slots alone exceed what this process may use
- */
+/** What one rank tells all others about where it runs. */
+interface Place {
+  readonly limit: number;
+  readonly machine: number;
+  /** A number for the control group, which is equal for processes that share its limit. */
+  readonly controlGroup: number;
+  readonly lanes: number;
+}
+
+/** What the ranks of a run have, the same on all of them. All ranks call it together. Rejects with the group's error. */
+export async function meetRoom({ transport, engine }: Group): Promise<Room> {
+  const own = [memoryLimit(), totalmem(), controlGroup(), engine.threads];
+  const told = await tellNumbers(transport, own);
+  const places = told.map(([limit = 0, machine = 0, group = 0, most = 1]): Place => {
+    return { limit, machine, controlGroup: group, lanes: most };
+  });
+  return roomOf(places, transport.nodes);
+}
+
+/** Ranks of one control group share its limit, and ranks of one node its memory. */
+export function roomOf(places: readonly Place[], nodes: Topology["nodes"]): Room {
+  const memory = nodes.flatMap((ranks) => {
+    const own = ranks.flatMap((rank) => places[rank] ?? []);
+    return own.map(({ limit, machine, controlGroup: group }) => {
+      const sharers = own.filter((other) => other.controlGroup === group).length;
+      return Math.min(limit / sharers, machine / own.length);
+    });
+  });
+  return {
+    memory: Math.floor(Math.min(...memory)),
+    lanes: Math.max(...places.map(({ lanes }) => lanes)),
+  };
+}
+
+/** 0 where the system has no control groups. */
+function controlGroup(): number {
+  const path = "/proc/self/cgroup";
+  if (!existsSync(path)) return 0;
+  return createHash("sha256").update(readFileSync(path)).digest().readUInt32LE();
+}
+
+/** @throws OUT_OF_MEMORY where parameters, gradients and slots alone are more than this process may have */
 export function checkMemory(program: Program, workers: number, limit = memoryLimit()): void {
   const resident = residentMemory(program);
   const kept = KEPT.map((kind) => [kind, resident.get(kind) ?? 0] as const);
   const needed = kept.reduce((sum, [, bytes]) => sum + bytes, 0);
   if (needed <= limit) return;
-  const parts = kept.map(([kind, bytes]) => `${kind} ${megabytes(bytes)}`).join(", ");
-  const keepAway = totalOf(onDisk(program)) > 0 ? "" : ", or --offload disk (slower)";
-  const who = workers === 1 ? "One process alone" : `Each of ${workers} workers`;
-  throw new LockstepError(
-    "OUT_OF_MEMORY",
-    `${who} would need at least ${megabytes(needed)} of memory for this run (${parts}), but may use only ${megabytes(limit)}.`,
-    {
-      hint: `Share this memory among workers: ${workers === 1 ? "--workers 4" : "more --workers"} with --zero 3 (zero: 3 in the run)${keepAway}. Or use a smaller model, or allow more memory.`,
-      fields: { needed, limit },
-    },
-  );
-}
-
-/** File systems that keep their files in memory (tmpfs, ramfs). */
-const IN_MEMORY: ReadonlySet<number> = new Set([0x01021994, 0x858458f6]);
-
-/**
- * Asked as soon as it is known what lies on disk. Files take their space for good when they are made.
- * @throws INVALID_OPTION where the folder's disk is memory, DISK_FULL, IO_FAILED
- */
-export function checkDisk(program: Program, folder: string | undefined): void {
-  const needed = totalOf(onDisk(program));
-  if (needed === 0) return;
-  if (folder === undefined) {
-    throw new LockstepError("INVALID_OPTION", "offload needs a folder of a disk: offloadFolder.");
-  }
-  const { type, bavail, bsize } = statfs(folder);
-  if (process.platform === "linux" && IN_MEMORY.has(type)) {
-    throw new LockstepError(
-      "INVALID_OPTION",
-      `offload: the folder "${folder}" lies in memory (tmpfs), so nothing would be saved by it.`,
-      { hint: "Take a folder of a disk: --out." },
-    );
-  }
-  const free = bavail * bsize;
-  if (free >= needed) return;
-  throw new LockstepError(
-    "DISK_FULL",
-    `offload: each worker keeps ${megabytes(needed)} on the disk of "${folder}", which has ${megabytes(free)} left.`,
-    {
-      hint: "Make room there, take a folder of another disk (--out), or more workers with --zero 3.",
-      fields: { path: folder, needed, free },
-    },
-  );
-}
-
-function statfs(folder: string): StatsFs {
-  try {
-    return statfsSync(folder);
-  } catch (error) {
-    throw fileError(error, "write", folder);
-  }
-}
-
-function megabytes(bytes: number): string {
-  return `${Math.ceil(bytes / 1e6).toLocaleString("en-US")} MB`;
+  const parts = kept.map(([kind, bytes]) => `${kind} ${textOfBytes(bytes)}`).join(", ");
+  const isOffloaded = totalOf(onDisk(program)) > 0;
+  throw outOfMemory({ workers, needed, parts, memory: limit, isOffloaded });
 }

@@ -5,12 +5,13 @@
 import type { Device, HostTensor } from "../engine/index.ts";
 import { type Instance } from "../execute/index.ts";
 import type { Graph } from "../graph/index.ts";
-import { applyStrategies } from "../parallel/index.ts";
+import { applyStrategies, type Parallel } from "../parallel/index.ts";
 import { buildStep, GRADIENT, type StepGraph } from "../plan/index.ts";
 import { evenRanges, lower, type Range, type StepProgram } from "../program/index.ts";
-import { checkDisk, checkMemory } from "./memory.ts";
+import { checkDisk } from "./disk.ts";
+import { checkMemory, memoryLimit } from "./memory.ts";
 import { Pacing } from "./pacing.ts";
-import { parallelOf } from "./sharing.ts";
+import { checkRanks, parallelOf, roomFor } from "./sharing.ts";
 import type { BatchFields, TrainerOptions } from "./step-types.ts";
 
 /** What may change between two steps of a group of ranks. */
@@ -24,6 +25,8 @@ export interface Sharing {
 export interface Planned {
   /** The step of one process, before any strategy. */
   readonly step: StepGraph;
+  /** How ranks share it, and why. */
+  readonly parallel: Parallel;
   readonly plan: StepProgram;
   readonly sharing: Sharing;
 }
@@ -31,15 +34,17 @@ export interface Planned {
 /** @throws INVALID_OPTION, NO_GRADIENT, OUT_OF_MEMORY, DISK_FULL */
 export function planOf(options: TrainerOptions): Planned {
   const { ranks, microBatches = 1 } = options;
-  // Checked first, because other checks would report more workers than micro-batches less clearly.
-  parallelOf(options, true);
+  // More workers than micro-batches are an error of their own, before anything that their micro-batches would lead to.
+  checkRanks(options);
   const ranges = ranks?.ranges ?? evenRanges(microBatches, ranks?.group.size ?? 1);
   const sharing = { ranges, overlap: true };
   const step = inFormOf(options.engine, buildStep(options));
-  const plan = lowered(options, step, sharing);
-  checkMemory(plan, ranks?.group.size ?? 1);
+  const parallel = parallelOf(options, step, options);
+  const plan = lowered(options, step, parallel, sharing);
+  const { memory } = roomFor(options);
+  checkMemory(plan, ranks?.group.size ?? 1, Math.min(memory, memoryLimit()));
   checkDisk(plan, options.offloadFolder);
-  return { step, plan, sharing };
+  return { step, parallel, plan, sharing };
 }
 
 /**
@@ -54,20 +59,27 @@ function inFormOf(engine: Device, step: StepGraph): StepGraph {
 /** Lowers the same step again with another sharing. */
 export function replan(
   options: TrainerOptions,
-  { step, sharing }: Planned,
+  { step, parallel: before, sharing }: Planned,
   change: Partial<Sharing>,
 ): Planned {
   const changed = { ...sharing, ...change };
-  return { step, plan: lowered(options, step, changed), sharing: changed };
+  const { reason, predicted } = before;
+  // What was chosen stays.
+  const parallel = {
+    ...parallelOf(options, step, before.stated, changed.overlap),
+    reason,
+    predicted,
+  };
+  return { step, parallel, plan: lowered(options, step, parallel, changed), sharing: changed };
 }
 
 function lowered(
   options: TrainerOptions,
   step: StepGraph,
-  { ranges, overlap }: Sharing,
+  { mesh, topology, strategies }: Parallel,
+  { ranges }: Sharing,
 ): StepProgram {
   const { engine, ranks, optimizer, evaluation, evaluationSamples } = options;
-  const { mesh, topology, strategies } = parallelOf(options, overlap);
   const all = [...strategies, ...(options.strategies ?? [])];
   return lower(applyStrategies(all, step, mesh), {
     ground: { mesh, topology },

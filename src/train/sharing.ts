@@ -1,21 +1,24 @@
-/**
- * The options that say how ranks share a step: whose memory they can read, who has which
- * micro-batches, how gradients travel.
- */
-import type { Group } from "../collectives/index.ts";
+/** How ranks share a step: whose memory they can read, who has which micro-batches, how gradients travel. */
+import { DEFAULT_COSTS, type Group } from "../collectives/index.ts";
+import type { Device } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { typeOf } from "../graph/index.ts";
 import type { Topology } from "../mesh/index.ts";
 import type { Model } from "../nn/index.ts";
+import type { Optimizer } from "../optimizer/index.ts";
 import {
   bucketBytes,
   chooseParallel,
+  DEFAULT_FLOPS,
+  type Link,
   type Parallel,
   type ParallelOptions,
   type Strategy,
 } from "../parallel/index.ts";
+import type { StepGraph } from "../plan/index.ts";
 import type { Range } from "../program/index.ts";
 import { byteLength } from "../tensor/index.ts";
+import { memoryLimit, type Room } from "./memory.ts";
 
 /** A rank among others that train the same model. Each computes its micro-batches of every step. */
 export interface Ranks {
@@ -28,6 +31,8 @@ export interface Ranks {
    * are given.
    */
   readonly adapt?: boolean;
+  /** What all ranks have, the same on all: how the step is shared is chosen from it. Default: memory without a limit. */
+  readonly room?: Room;
   /** The clock that measures speeds, in milliseconds. */
   readonly now?: () => number;
 }
@@ -50,31 +55,50 @@ export interface SharingOptions extends ParallelOptions {
   readonly strategies?: readonly Strategy[] | undefined;
 }
 
-/** Picks the options of a run that say how ranks share a step. */
+export interface ChoosingOptions extends SharingOptions {
+  readonly engine: Device;
+  readonly optimizer: Optimizer;
+}
+
+/** The options of a run that say how ranks share a step. */
 export function sharingOf(run: Omit<SharingOptions, "model" | "microBatches" | "ranks">) {
   const { reproducible, bucketBytes, parallel, zero, recompute, offload } = run;
   return { reproducible, bucketBytes, parallel, zero, recompute, offload };
 }
 
+/** @throws INVALID_OPTION for more workers than micro-batches */
+export function checkRanks({ ranks, microBatches = 1 }: SharingOptions): void {
+  const size = ranks?.group.size ?? 1;
+  if (size <= microBatches) return;
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `A step of ${microBatches} micro-batches cannot be shared by ${size} workers.`,
+    { hint: `Set microBatches in the run to ${size} or more, or use fewer workers.` },
+  );
+}
+
 /**
- * @param overlap whether gradients are exchanged while the backward pass still runs
- * @throws INVALID_OPTION when the workers cannot share the step this way
+ * @param step of one process, in the form in which the device runs it
+ * @param stated what is asked for, or was chosen before
+ * @param overlap whether gradients travel beside computation where they travel at all
+ * @throws INVALID_OPTION, OUT_OF_MEMORY
  */
-export function parallelOf(options: SharingOptions, overlap: boolean): Parallel {
-  const { ranks, microBatches = 1, reproducible = true } = options;
-  const { parallel, zero, recompute, offload } = options;
+export function parallelOf(
+  options: ChoosingOptions,
+  step: StepGraph,
+  stated: ParallelOptions,
+  overlap = true,
+): Parallel {
+  const { ranks, reproducible = true, optimizer } = options;
+  const { parallel, zero, recompute, offload } = stated;
   const group = ranks?.group;
   const topology: Topology = { nodes: group?.transport.nodes ?? [[0]] };
-  const size = group?.size ?? 1;
-  if (size > microBatches) {
-    throw new LockstepError(
-      "INVALID_OPTION",
-      `A step of ${microBatches} micro-batches cannot be shared by ${size} workers.`,
-      { hint: `Set microBatches in the run to ${size} or more, or use fewer workers.` },
-    );
-  }
+  const link = linkOf(group);
   return chooseParallel({
     topology,
+    step,
+    optimizer,
+    machine: { ...roomFor(options), flopsPerSecond: DEFAULT_FLOPS, link },
     parallel,
     zero,
     recompute,
@@ -84,11 +108,19 @@ export function parallelOf(options: SharingOptions, overlap: boolean): Parallel 
   });
 }
 
-function bucketOf({ bucketBytes: wanted, model }: SharingOptions, { costs }: Group): number {
-  if (wanted !== undefined) return wanted;
-  const { messageUs, wireUsPerByte } = costs;
-  const link = { latency: messageUs / 1e6, bytesPerSecond: 1e6 / wireUsPerByte };
-  return bucketBytes(link, parameterBytes(model));
+/** What each rank has. Without a limit, all ranks choose the same whatever their threads are. */
+export function roomFor({ ranks, engine }: Pick<ChoosingOptions, "ranks" | "engine">): Room {
+  if (ranks === undefined) return { memory: memoryLimit(), lanes: engine.threads };
+  return ranks.room ?? { memory: Number.POSITIVE_INFINITY, lanes: 1 };
+}
+
+function bucketOf({ bucketBytes: wanted, model }: SharingOptions, group: Group): number {
+  return wanted ?? bucketBytes(linkOf(group), parameterBytes(model));
+}
+
+function linkOf(group: Group | undefined): Link {
+  const { messageUs, wireUsPerByte } = group?.costs ?? DEFAULT_COSTS;
+  return { latency: messageUs / 1e6, bytesPerSecond: 1e6 / wireUsPerByte };
 }
 
 /** Returns the bytes of all parameters together. */

@@ -8,7 +8,6 @@ import { assert, LockstepError } from "../errors.ts";
 import { cutGivesSameBits, type Instance, instantiate } from "../execute/index.ts";
 import { type Rules, rulesOf, scheduleFactor } from "../optimizer/index.ts";
 import { checkOptions } from "../options.ts";
-import type { StepGraph } from "../plan/index.ts";
 import { type Stage, type StepProgram, summaryOf } from "../program/index.ts";
 import { type Tensor, toNumbers } from "../tensor/index.ts";
 import { Collector } from "./collect.ts";
@@ -96,12 +95,12 @@ export class Trainer {
     return this.#planned.plan;
   }
 
-  /** The step of one process, before any strategy. */
-  get stepGraph(): StepGraph {
-    return this.#planned.step;
+  /** The step of one process, and how ranks share it, with the reason. */
+  get planned(): Planned {
+    return this.#planned;
   }
 
-  /** The number of committed steps. */
+  /** Steps that were committed. */
   get steps(): number {
     return this.#step;
   }
@@ -145,7 +144,7 @@ export class Trainer {
     const { loss, gradientNorm } = isEmpty ? NOTHING : summary;
     if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) {
       const found = { step, loss, gradientNorm };
-      throw await explainNotFinite(instance, this.stepGraph, side, found);
+      throw await explainNotFinite(instance, this.#planned.step, side, found);
     }
     const factor = schedule === undefined ? 1 : scheduleFactor(schedule, step, steps);
     writeScalars(instance, plan, this.#rules, { step: step + 1, gradientScale, factor });

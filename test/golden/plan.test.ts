@@ -43,4 +43,16 @@ test("a plan of 1,024 ranks is made in a moment", () => {
   const many = defineRun({ ...run.stated, batch: 1024, microBatches: 1024 });
   const plan = describePlan(many, { workers: 1024, rank: 1023, machines: 1024, speeds });
   assert.match(plan, /rank 1023: micro-batches 1023 to 1023/);
+  const all = { workers: 1024, rank: 1023, machines: 128, speeds };
+  const shared = describePlan(many, { ...all, parallel: { shard: 1024 } });
+  assert.match(shared, /zero stage 3 over "shard"/);
+});
+
+test("a plan says what each way to share the step would take, and why it is this one", () => {
+  const wanted = { workers: 8, rank: 0, machines: 2, speeds };
+  assert.match(describePlan(run, wanted), /zero 1 within each node .* \(chosen\)/);
+  const tight = describePlan(run, { ...wanted, memory: 176e6 });
+  assert.match(tight, /because zero 1 within each node would take \d+ MB a worker of the 176 MB/);
+  assert.match(tight, /exposed, a step in .* \(chosen\)/);
+  assert.throws(() => describePlan(run, { ...wanted, memory: 1e6 }), { code: "OUT_OF_MEMORY" });
 });
