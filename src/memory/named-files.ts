@@ -65,7 +65,7 @@ export function openNamed(
   const file = find(place, name);
   if (file === undefined) {
     throw new LockstepError("MEMORY_NAME", `There is no shared memory "${name}".`, {
-      hint: "The process that made it has ended, or runs on another machine.",
+      hint: "The process that created it has ended, or runs on another machine.",
       fields: { name },
     });
   }
@@ -76,7 +76,7 @@ export function openNamed(
   throw new LockstepError(
     "MEMORY_NAME",
     `The file of shared memory "${name}" in ${folder} is not one that this user made.`,
-    { hint: "Another user of this machine has put it there.", fields: { name } },
+    { hint: "Another user of this machine has created it.", fields: { name } },
   );
 }
 
@@ -139,13 +139,13 @@ export function refused(
   code: string,
   { cause, byteLength }: { readonly cause?: unknown; readonly byteLength?: number } = {},
 ): LockstepError {
-  const why = REASONS.get(code) ?? `the system says ${code}`;
+  const why = REASONS.get(code) ?? `the system reports ${code}`;
   const options = { fields: { folder, systemCode: code }, cause };
   // Only runs of several processes need shared memory.
   if (use === "shared") {
     return new LockstepError("SHARED_MEMORY", `Memory cannot be shared in ${folder}: ${why}.`, {
       ...options,
-      hint: `Several workers of a machine share memory there. Give them a ${folder} that can be written (in a container: --shm-size, or a tmpfs), or train with one worker, which needs none.`,
+      hint: `The workers of a machine share memory there. Give them a ${folder} that can be written (in a container: --shm-size, or a tmpfs), or train with one worker, which needs none.`,
     });
   }
   const isFull = ["ENOSPC", "EDQUOT", "EFBIG"].includes(code);

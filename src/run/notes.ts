@@ -4,7 +4,7 @@ import { onDisk } from "../program/index.ts";
 import { exportNotes } from "./export.ts";
 import type { Session } from "./session.ts";
 
-/** What the user should know before the first step, and finds in the report. */
+/** Returns what the user should know before the first step, and finds in the report. */
 export function notesOf(session: Session): string[] {
   const { model, exporting } = session;
   return [
@@ -26,12 +26,12 @@ function diskNote({ trainer, options }: Session): string[] {
   ];
 }
 
-/** A micro-batch of several keeps to one thread. */
+/** Warns that threads are idle, because a micro-batch of several uses one thread. */
 function idleNote({ run: { microBatches }, options: { engine, ranks } }: Session): string[] {
   const { threads } = engine;
   if (ranks !== undefined || microBatches === 1 || threads <= microBatches) return [];
   return [
-    `${microBatches} of ${threads} threads compute gradients, each one of ${microBatches} micro-batches. State microBatches in the run to use more.`,
+    `Only ${microBatches} of ${threads} threads compute gradients, one for each of the ${microBatches} micro-batches. Set microBatches in the run to use more.`,
   ];
 }
 
