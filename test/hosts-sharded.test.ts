@@ -96,7 +96,10 @@ test("a lost worker: the last checkpoint stays valid, and the error says so", ()
         child.kill("SIGKILL");
       }
       assert.ok(existsSync(join(folder, "out", "checkpoint.safetensors")));
-      assert.match(notices.join("\n"), /so it is not saved: --resume continues from the last checkp/);
+      assert.match(
+        notices.join("\n"),
+        /so it is not saved: --resume continues from the last checkp/,
+      );
     }),
   ));
 
