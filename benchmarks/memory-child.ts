@@ -23,6 +23,8 @@ export interface MemoryRequest {
   readonly sharing: ParallelOptions;
   /** Whether memory is looked at; a measurement of speed alone does without. */
   readonly looks: boolean;
+  /** A folder of a disk, for what is offloaded. */
+  readonly folder: string;
   readonly group: { readonly name: string; readonly rank: number; readonly size: number };
 }
 
@@ -43,7 +45,7 @@ const LOOK_MS = 100;
 console.log(JSON.stringify(await measure(JSON.parse(process.argv[2] ?? "{}") as MemoryRequest)));
 
 async function measure(request: MemoryRequest): Promise<MemoryMeasurement> {
-  const { sizes, microBatches, repeats, sharing, looks, group: place } = request;
+  const { sizes, microBatches, repeats, sharing, looks, folder, group: place } = request;
   const { layers, width, heads, context, batch, vocabulary } = sizes;
   const engine = createOrtEngine({ threads: 1 });
   const group = new Group({ engine, transport: await joinSharedMemory(place) });
@@ -65,6 +67,7 @@ async function measure(request: MemoryRequest): Promise<MemoryMeasurement> {
     seed: 1,
     ranks: { group, adapt: false },
     ...sharing,
+    offloadFolder: folder,
   });
   const fill = (into: BatchFields) => {
     for (const tensor of Object.values(into)) {

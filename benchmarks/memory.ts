@@ -39,6 +39,8 @@ const STAGES: readonly (readonly [name: string, sharing: ParallelOptions])[] = [
   ["hybrid (data 2, shard 2)", { parallel: { data: 2, shard: 2 } }],
   ["recompute (blocks)", { ...DATA, recompute: "blocks" }],
   ["zero 3, recompute (blocks)", { zero: 3, recompute: "blocks" }],
+  ["data, offload (disk)", { ...DATA, offload: "disk" }],
+  ["zero 3, offload (disk)", { zero: 3, offload: "disk" }],
 ];
 
 export const memory: Benchmark = {
@@ -132,14 +134,15 @@ function mebibytes(name: string, bytes: number): Row {
 
 function measure(
   workers: number,
-  request: Omit<MemoryRequest, "microBatches" | "group">,
+  request: Omit<MemoryRequest, "microBatches" | "group" | "folder">,
 ): Promise<MemoryMeasurement[]> {
   const name = `lockstep-bench-${process.pid}-${Date.now()}`;
   const entry = join(root, "build/benchmarks/memory-child.js");
   return Promise.all(
     Array.from({ length: workers }, async (_, rank) => {
       const group = { name, rank, size: workers };
-      const whole: MemoryRequest = { ...request, microBatches: MICRO_BATCHES, group };
+      const own = { microBatches: MICRO_BATCHES, group, folder: join(root, "build") };
+      const whole: MemoryRequest = { ...request, ...own };
       const words = [...WORKER_FLAGS, entry, JSON.stringify(whole)];
       const { stdout } = await promisify(execFile)(process.execPath, words);
       return JSON.parse(stdout) as MemoryMeasurement;

@@ -61,7 +61,7 @@ test(
         for (const place of ["/etc/passwd", "../far/secret.txt", "a/../../far/*", "{a,../far}/*"]) {
           const job = naming(place);
           const answer = await answerTo(address, jobMessage(job), job);
-          assert.match(answer, /"kind":"refused".*no place below the data roots/);
+          assert.match(answer, /"kind":"refused".*is not below the data roots/);
           assert.match(answer, /"code":"DATA_PLACE"/);
         }
         for (const [place, code] of [

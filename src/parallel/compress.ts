@@ -3,6 +3,7 @@
  * micro-batches and ranks, and cast back afterwards. After the fp16 hook of PyTorch's
  * DistributedDataParallel. `docs/strategies.md` explains this file line by line.
  */
+import { LockstepError } from "../errors.ts";
 import { cast } from "../functional/index.ts";
 import type { Graph, Value } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
@@ -24,13 +25,21 @@ import type { Strategy } from "./strategy.ts";
 /**
  * This changes results: sums have eleven significant bits, and a value above 65,504 becomes
  * infinite, which ends the step as not finite.
+ * @throws INVALID_OPTION when applied, if gradients are summed in buckets or shards
  */
 export function compress(): Strategy {
   return { name: "gradients in float16", rewrite };
 }
 
 function rewrite(step: StepGraph): StepGraph {
-  const sum = step.tasks.find(isOfKind("reduce"));
+  const [sum, ...others] = step.tasks.filter(isOfKind("reduce"));
+  if (others.length > 0 || sum?.each === MICRO_BATCH) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      "Gradients cannot be exchanged in float16 where they are summed in buckets or shards.",
+      { hint: "Use zero 1 or none, and on several nodes one bucket: a large bucketBytes." },
+    );
+  }
   const parts = (sum?.inputs ?? []).filter((name) => isWideGradient(valueOf(step, name)));
   if (sum === undefined || parts.length === 0) return step;
   const sums = parts.map((name) => sum.outputs[sum.inputs.indexOf(name)] as string);

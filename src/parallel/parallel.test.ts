@@ -23,11 +23,14 @@ import {
   bucketBytes,
   buckets,
   chooseParallel,
+  compress,
   data,
   PACES,
   type Parallel,
   sharedUpdates,
   zero1,
+  zero2,
+  zero3,
 } from "./index.ts";
 
 const GPT = gpt({ layers: 2, width: 32, heads: 2, context: 8, vocabulary: 11 });
@@ -104,6 +107,19 @@ test("zero 1 keeps gradients and slots sharded, divides updates, and gathers new
     assert.ok(gather.inputs.every((name) => update.outputs.includes(name)));
     assert.ok(gather.inputs.every((name) => valueOf(step, name).role === "parameter"));
   }
+});
+
+test("compression is refused where gradients are summed in shards or in buckets", () => {
+  const mesh = createMesh({ shard: 2 });
+  const summed = data({ axis: "shard" });
+  const ways = [[zero2(["shard"], 1000)], [zero3(["shard"])], [buckets({ bucketBytes: 1000 })]];
+  for (const way of ways) {
+    assert.throws(
+      () => applyStrategies([summed, ...way, compress()], stepOf(), mesh),
+      /cannot be exchanged in float16 .* in buckets or shards/,
+    );
+  }
+  applyStrategies([summed, zero1(["shard"]), compress()], stepOf(), mesh);
 });
 
 test("updates of whole parameters are divided by parameter, and their slots are gathered on all ranks", () => {

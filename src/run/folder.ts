@@ -45,9 +45,10 @@ export type Beginning =
  * @throws IO_FAILED when it could not be written
  */
 export async function openRunFolder(path: string): Promise<RunFolder> {
+  const nearest = nearestFolder(path);
   try {
     // With the slash, a file in the place of the folder is an error too.
-    await access(join(nearestFolder(path), "/"), constants.W_OK);
+    await access(join(nearest, "/"), constants.W_OK);
   } catch (error) {
     throw fileError(error, "write", path);
   }

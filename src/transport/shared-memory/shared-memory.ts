@@ -289,11 +289,17 @@ class SharedMemoryTransport implements Transport {
     for (const peer of this.#others) {
       if (this.#hasLeft(peer)) {
         if (!isWanted(peer)) continue;
-        return this.#fail(peerLost(this.#name(peer), "it has left the group"));
+        return this.#lose(peer, "it has left the group");
       }
       const trouble = this.#pulse.trouble(peer, now);
-      if (trouble !== undefined) return this.#fail(peerLost(this.#name(peer), trouble));
+      if (trouble !== undefined) return this.#lose(peer, trouble);
     }
+  }
+
+  /** A rank that fails reports the cause before it ends, so the report is looked for once more. */
+  #lose(peer: number, why: string): void {
+    this.#readFailure();
+    if (this.#fate.error === undefined) this.#fail(peerLost(this.#name(peer), why));
   }
 
   #hasLeft(peer: number): boolean {
