@@ -15,7 +15,7 @@ import {
 import { type AttributeInputs, encodeAttributes } from "./attributes.ts";
 import { type Attributes, type Graph, type Node, typeOf, validateGraph } from "./graph.ts";
 import { inferTypes } from "./infer.ts";
-import type { OperatorDefinition, OperatorTable } from "./operator.ts";
+import type { OperatorSignature, SignatureTable } from "./signature.ts";
 
 /** A handle to a value of a graph under construction. */
 export interface Value {
@@ -47,7 +47,7 @@ export interface EmitOptions {
 
 export class GraphBuilder {
   readonly name: string;
-  readonly operators: OperatorTable;
+  readonly #operators: SignatureTable;
   readonly #inputs: string[] = [];
   readonly #nodes: Node[] = [];
   /** The index in `#nodes` of the node that makes a value. */
@@ -59,13 +59,13 @@ export class GraphBuilder {
   readonly #counters = new Map<string, number>();
   #scope = "";
 
-  constructor(name: string, operators: OperatorTable) {
+  constructor(name: string, operators: SignatureTable) {
     this.name = name;
-    this.operators = operators;
+    this.#operators = operators;
   }
 
   /** A builder that holds all of `graph` and can add to it. */
-  static from(graph: Graph, operators: OperatorTable): GraphBuilder {
+  static from(graph: Graph, operators: SignatureTable): GraphBuilder {
     const builder = new GraphBuilder(graph.name, operators);
     for (const name of graph.inputs) builder.input(name, typeOf(graph, name));
     for (const [name, tensor] of graph.constants) builder.namedConstant(name, tensor);
@@ -298,8 +298,8 @@ export class GraphBuilder {
     this.#nodes.push(node);
   }
 
-  #definition(op: string): OperatorDefinition {
-    const definition = this.operators.find(op);
+  #definition(op: string): OperatorSignature {
+    const definition = this.#operators.find(op);
     if (definition === undefined) {
       throw new LockstepError("UNKNOWN_OPERATOR", `${this.#where()}: unknown operator "${op}".`);
     }

@@ -20,9 +20,6 @@ export {
   typeToJson,
 } from "./json.ts";
 export type {
-  AttributeKind,
-  AttributeReader,
-  AttributeSpec,
   BatchContext,
   BatchRule,
   CostContext,
@@ -30,17 +27,24 @@ export type {
   GradientContext,
   GradientRule,
   IndexUse,
-  InferContext,
   OperatorDefinition,
   OperatorTable,
   Picks,
 } from "./operator.ts";
 export { type PrintOptions, printGraph } from "./print.ts";
+export type {
+  AttributeKind,
+  AttributeReader,
+  AttributeSpec,
+  InferContext,
+  OperatorSignature,
+} from "./signature.ts";
 export {
   mergeEqual,
   removeIdentity,
   removeUnused,
   type SimplifyOptions,
   simplifyGraph,
+  withOutputs,
 } from "./simplify.ts";
 export { type SliceOptions, sliceGraph } from "./slice.ts";

@@ -9,10 +9,10 @@ import {
 } from "../tensor/index.ts";
 import { readAttributes } from "./attributes.ts";
 import type { Attributes } from "./graph.ts";
-import type { InferContext, OperatorDefinition } from "./operator.ts";
+import type { InferContext, OperatorSignature } from "./signature.ts";
 
 export interface InferRequest {
-  readonly definition: OperatorDefinition;
+  readonly definition: OperatorSignature;
   /** The path of the layer or node, for messages: `blocks.3.attention`. */
   readonly where: string;
   readonly inputs: readonly (TensorType | undefined)[];

@@ -40,6 +40,11 @@ export function removeUnused(graph: Graph): Graph {
   return assemble(graph, graph.name, { ...graph, nodes, constants });
 }
 
+/** The same graph with only these outputs and the nodes that they need; inputs are kept. */
+export function withOutputs(graph: Graph, outputs: readonly string[]): Graph {
+  return removeUnused({ ...graph, outputs });
+}
+
 /**
  * Lets readers of an Identity, or of a Cast to the same type, read its input. Outputs of the graph
  * keep their names.

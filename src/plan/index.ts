@@ -14,7 +14,7 @@ export { type Blocks, backwardOf, blocksOf } from "./blocks.ts";
 export { buildStep, GRADIENT, STOP, type StepOptions } from "./build.ts";
 export { type Cut, cutTask, cutWhereReady, inOrderMade } from "./cut.ts";
 export { flopsOf, flopsOfNodes } from "./flops.ts";
-export { type GradientGraph, gradientGraph, withOutputs } from "./gradient.ts";
+export { type GradientGraph, gradientGraph } from "./gradient.ts";
 export { hashStep, type StepJson, stepFromJson, stepToJson } from "./json.ts";
 export { peakOfIntermediates } from "./liveness.ts";
 export { buildNamed } from "./named.ts";

@@ -5,11 +5,10 @@
  */
 import { LockstepError } from "../../errors.ts";
 import { cast } from "../../functional/index.ts";
-import { type Graph, sliceGraph, type Value } from "../../graph/index.ts";
+import { type Graph, sliceGraph, type Value, withOutputs } from "../../graph/index.ts";
 import type { Model } from "../../nn/index.ts";
 import { operatorTable } from "../../ops/index.ts";
 import type { TensorType } from "../../tensor/index.ts";
-import { withOutputs } from "../gradient.ts";
 import type { Pair } from "./batch-kind.ts";
 import { BatchKinds } from "./batch-kinds.ts";
 

@@ -18,7 +18,6 @@ import { checkSubgroup, SubgroupCounter } from "../subgroup.ts";
 import {
   type BarrierOptions,
   DEFAULT_DEADLINE_MS,
-  type GroupOptions,
   type MessageOptions,
   type SharedRegion,
   type Transport,
@@ -30,19 +29,9 @@ import { createSleeper, type Sleeper } from "./futex.ts";
 import { joinControl } from "./join.ts";
 import { type ProcessIdentity, Pulse } from "./liveness.ts";
 import { MailboxReader, Outbox } from "./mailbox.ts";
+import type { SharedMemoryOptions } from "./options.ts";
 import { shareByName } from "./share.ts";
-import { type WaitMode, Waits } from "./waits.ts";
-
-export interface SharedMemoryOptions extends GroupOptions {
-  /** A name for the group, the same on all ranks and used by no other: letters, digits, `-` and `_`, at most 60. */
-  readonly name: string;
-  /** `block` (the default) is for a thread that does nothing else; `poll` never blocks the event loop. */
-  readonly wait?: WaitMode;
-  /** What errors call the ranks: their numbers in the run. Default: their numbers in this group. */
-  readonly names?: readonly number[];
-  /** A rank whose process is stopped for so long is lost, and one that gives no sign of life for three times as long. Default: 10 s. */
-  readonly silenceMs?: number;
-}
+import { Waits } from "./waits.ts";
 
 const DEFAULT_SILENCE_MS = 10_000;
 
