@@ -15,6 +15,7 @@ import {
 import { type AttributeInputs, encodeAttributes } from "./attributes.ts";
 import { type Attributes, type Graph, type Node, typeOf, validateGraph } from "./graph.ts";
 import { inferTypes } from "./infer.ts";
+import { reach } from "./reach.ts";
 import type { OperatorSignature, SignatureTable } from "./signature.ts";
 
 /** A handle to a value of a graph under construction. */
@@ -266,14 +267,10 @@ export class GraphBuilder {
 
   /** The finished graph, validated. Nodes that no output needs are removed; inputs are kept. */
   build(outputs: readonly Value[]): Graph {
-    const needed = new Set(outputs.map((value) => value.name));
-    const nodes: Node[] = [];
-    for (const node of this.#nodes.toReversed()) {
-      if (!node.outputs.some((output) => needed.has(output))) continue;
-      nodes.push(node);
-      for (const input of node.inputs) needed.add(input);
-    }
-    nodes.reverse();
+    const { nodes, values: needed } = reach(
+      this.#nodes,
+      outputs.map((value) => value.name),
+    );
     const constants = new Map([...this.#constants].filter(([name]) => needed.has(name)));
     const types = new Map<string, TensorType>();
     for (const name of [...this.#inputs, ...constants.keys()])

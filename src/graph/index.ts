@@ -10,7 +10,7 @@ export {
   validateGraph,
 } from "./graph.ts";
 export { hashGraph } from "./hash.ts";
-export { type InferRequest, inferContext, inferTypes } from "./infer.ts";
+export { type InferRequest, inferContext, inferContextOf, inferTypes } from "./infer.ts";
 export {
   type GraphJson,
   graphFromJson,
@@ -32,6 +32,7 @@ export type {
   Picks,
 } from "./operator.ts";
 export { type PrintOptions, printGraph } from "./print.ts";
+export { type Reach, reach } from "./reach.ts";
 export type {
   AttributeKind,
   AttributeReader,
@@ -39,12 +40,4 @@ export type {
   InferContext,
   OperatorSignature,
 } from "./signature.ts";
-export {
-  mergeEqual,
-  removeIdentity,
-  removeUnused,
-  type SimplifyOptions,
-  simplifyGraph,
-  withOutputs,
-} from "./simplify.ts";
-export { type SliceOptions, sliceGraph } from "./slice.ts";
+export { removeUnused, type SliceOptions, sliceGraph, withOutputs } from "./slice.ts";

@@ -10,10 +10,9 @@ export {
 export { plainLoss, planLoss } from "./batch/loss.ts";
 export { type Measure, type MeasuresPlan, planMeasures } from "./batch/measures.ts";
 export { addTail, wideType } from "./batch/whole-batch.ts";
-export { type Blocks, backwardOf, blocksOf } from "./blocks.ts";
+export { type Blocks, backwardOf, blocksOf, forwardNodes } from "./blocks.ts";
 export { buildStep, GRADIENT, STOP, type StepOptions } from "./build.ts";
 export { type Cut, cutTask, cutWhereReady, inOrderMade } from "./cut.ts";
-export { flopsOf, flopsOfNodes } from "./flops.ts";
 export { type GradientGraph, gradientGraph } from "./gradient.ts";
 export { hashStep, type StepJson, stepFromJson, stepToJson } from "./json.ts";
 export { peakOfIntermediates } from "./liveness.ts";

@@ -2,7 +2,7 @@
  * Estimates when the tasks of a stage would run, for plans: computation beside communication, each
  * at a given speed.
  */
-import { flopsOf } from "../plan/index.ts";
+import { flopsOf } from "../ops/index.ts";
 import { bytesPerElement } from "../tensor/index.ts";
 import {
   COMPUTE,

@@ -8,7 +8,7 @@ import {
   type Expectation,
   type Graph,
   type IndexUse,
-  inferContext,
+  inferContextOf,
   type Node,
   typeOf,
 } from "../graph/index.ts";
@@ -256,18 +256,7 @@ class Pass {
 function usesOf(graph: Graph, node: Node): readonly IndexUse[] {
   const definition = operatorTable.find(node.op);
   if (definition?.indices === undefined) return [];
-  const { indices } = definition;
-  const named = (name: string) => (name === "" ? undefined : name);
-  return indices(
-    inferContext({
-      definition,
-      where: node.name,
-      inputs: node.inputs.map((name) => named(name) && typeOf(graph, name)) as never,
-      constants: node.inputs.map((name) => graph.constants.get(name)),
-      attributes: node.attributes,
-      outputCount: node.outputs.length,
-    }),
-  );
+  return definition.indices(inferContextOf(graph, node, definition));
 }
 
 /** Values on the ways to indices, and to what else is expected to be in a range. */

@@ -3,6 +3,7 @@ import { LockstepError } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import { evenTopology, formatMesh } from "../mesh/index.ts";
 import type { Model } from "../nn/index.ts";
+import { flopsOf } from "../ops/index.ts";
 import {
   applyStrategies,
   bucketBytes,
@@ -13,7 +14,6 @@ import {
 import {
   buildStep,
   describeStep,
-  flopsOf,
   isPiece,
   passMemory,
   type StepGraph,
