@@ -5,6 +5,7 @@ import type { Model } from "../nn/index.ts";
 import { extendGraph } from "../ops/index.ts";
 import {
   buildNamed,
+  fieldsOf,
   type Measure,
   type MeasuresPlan,
   planMeasures,
@@ -14,8 +15,8 @@ import {
   wideType,
 } from "../plan/index.ts";
 import { byteLength, elementCount, isFloat, type TensorType } from "../tensor/index.ts";
+import { evaluationSumsBuffer, fieldBuffer } from "./buffers.ts";
 import type { ProgramBuilder, Run, RunStage, TensorRef } from "./program.ts";
-import { batchRefs } from "./refs.ts";
 
 /** Batches of one size. */
 export interface EvaluationBatch {
@@ -61,7 +62,7 @@ export function planEvaluation(
   const names = [model.loss, ...numbersOf(model)];
   const found = parts.map((part) => planMeasures(part, whole, names, sizeOf(part) / samples));
   const measures = found[0]?.measures ?? [];
-  for (const { buffer, type } of batchRefs(parts[0] as Model, "evaluation", 1).values()) {
+  for (const { buffer, type } of fieldRefs(parts[0] as Model).values()) {
     program.buffer(buffer, byteLength(type), "host");
   }
   const sizes = parts.map((part, index) => {
@@ -70,10 +71,10 @@ export function planEvaluation(
     const width = terms.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
     const dtype = wideType(terms.map((term) => term.type.dtype));
     const type: TensorType = { dtype, shape: [width] };
-    const buffer = program.buffer(`evaluation sums.${index}`, byteLength(type), "host");
+    const buffer = program.buffer(evaluationSumsBuffer(index), byteLength(type), "host");
     return {
       samples: sizeOf(part),
-      fields: batchRefs(part, "evaluation", 1),
+      fields: fieldRefs(part),
       sums: { buffer, byteOffset: 0, type },
       factors: terms.flatMap(({ factor, type: { shape } }) =>
         new Array<number>(elementCount(shape)).fill(factor),
@@ -89,6 +90,16 @@ export function planEvaluation(
 export function evaluationStage(batch: EvaluationBatch, inputs: Run["inputs"]): RunStage {
   const run = { graph: batch.graph, inputs, outputs: { sums: batch.sums } };
   return { name: "evaluation", runs: [run], mode: "ordered" };
+}
+
+/** Where the fields of a batch are filled in. */
+function fieldRefs(model: Model): Map<string, TensorRef> {
+  return new Map(
+    fieldsOf(model).map((name) => {
+      const buffer = fieldBuffer("evaluation", name);
+      return [name, { buffer, byteOffset: 0, type: typeOf(model.graph, name) }];
+    }),
+  );
 }
 
 /** Outputs of one float beside the loss. */

@@ -14,7 +14,7 @@ import {
   valueName,
   valueOf,
 } from "../plan/index.ts";
-import { activationBuffer, PARAMETERS } from "./buffers.ts";
+import { activationBuffer, PARAMETERS, unitBuffer } from "./buffers.ts";
 import type { Layout } from "./layout.ts";
 import type { Ownership } from "./ownership.ts";
 import {
@@ -57,7 +57,7 @@ export class Gathered {
   /** @param turn counts the units of a pass */
   unit(name: string, parameters: readonly string[], turn: number): Unit {
     const spans = new Spans(this.#parameters, parameters);
-    const buffer = `unit.${turn % BUFFERS}`;
+    const buffer = unitBuffer(turn % BUFFERS);
     const before = this.#program.buffers.get(buffer)?.byteLength ?? 0;
     this.#program.buffer(buffer, Math.max(before, spans.byteLength));
     this.#program.shared.add(this.#ownership.isInPlace ? PARAMETERS : buffer);

@@ -1,4 +1,5 @@
 export { planAccumulation } from "./accumulate.ts";
+export type { MemoryKind } from "./buffers.ts";
 export { type Decision, decideShares } from "./decide-shares.ts";
 export { type EvaluationPlan } from "./evaluation.ts";
 export { type FlatVectors, flatVectors } from "./flat.ts";
@@ -29,7 +30,7 @@ export {
   type TensorRef,
 } from "./program.ts";
 export { refsOf } from "./refs.ts";
-export { type MemoryKind, type Resident, residentMemory, totalOf } from "./resident.ts";
+export { type Resident, residentMemory, totalOf } from "./resident.ts";
 export { type Held } from "./share-update.ts";
 export {
   type Combination,

@@ -20,7 +20,7 @@ import {
   valueOf,
 } from "../plan/index.ts";
 import { bytesPerElement, elementCount } from "../tensor/index.ts";
-import { PARAMETERS, stateBuffer } from "./buffers.ts";
+import { PARAMETERS, stateBuffer, TOTALS } from "./buffers.ts";
 import { type EvaluationPlan, evaluationStage, planEvaluation } from "./evaluation.ts";
 import { type FlatVectors, flatVectors } from "./flat.ts";
 import { type Ground, nameOfAll } from "./levels.ts";
@@ -283,7 +283,7 @@ class Lowering {
     return this.#sums.rows.map(({ group, first, counts: rows }): Stage => {
       const counts = rows.map((count) => count * width);
       const call = { kind: "allGather" as const, counts, dtype };
-      const data = { buffer: "totals", byteOffset: first * width * bytesPerElement(dtype) };
+      const data = { buffer: TOTALS, byteOffset: first * width * bytesPerElement(dtype) };
       return { name: "totals to all", mode: "collective", group, call, data };
     });
   }

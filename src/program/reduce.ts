@@ -7,6 +7,7 @@
  * nodes gives the same bits.
  */
 import { assert } from "../errors.ts";
+import { COPIES, NODE_SUMS } from "./buffers.ts";
 import type { Layout, LayoutGroup } from "./layout.ts";
 import type { RankGroups } from "./levels.ts";
 import { gatherParts, type Ownership } from "./ownership.ts";
@@ -189,7 +190,7 @@ export class Reducer {
     const sources: BufferPlace[] = [];
     for (const [index, { rank: node }] of levels.nodes.contributions.entries()) {
       if (node !== this.#node) continue;
-      const target = this.#room("node", bytesOf(this.#layout, part));
+      const target = this.#room(NODE_SUMS, bytesOf(this.#layout, part));
       sources.push(target);
       const to = this.#compact(target, part);
       runs.push(...this.#sums(part, levels.within[index] as Combination, this.#inPlace(part), to));
@@ -218,7 +219,7 @@ export class Reducer {
         gives(from) ? (counts[this.#node] as number) : 0,
       );
       const givers = counts.flatMap((_, from) => (gives(from) ? [from] : []));
-      const into = this.#room("copies", bytes * givers.length);
+      const into = this.#room(COPIES, bytes * givers.length);
       for (const [at, from] of givers.entries()) {
         places.set(`${from} ${slot}`, { ...into, byteOffset: into.byteOffset + at * bytes });
       }

@@ -3,18 +3,8 @@
  * after. What the process itself, its compiled graphs and its data take comes on top.
  */
 import { peakOfIntermediates } from "../plan/index.ts";
-import { GRADIENTS, PARAMETERS, SCRATCH } from "./buffers.ts";
+import { kindOf, type MemoryKind } from "./buffers.ts";
 import { type Program, residentBytes } from "./program.ts";
-
-export type MemoryKind =
-  | "parameters"
-  | "gradients"
-  | "optimizer slots"
-  | "gathered units"
-  | "buckets"
-  | "between pieces"
-  | "within a piece"
-  | "other";
 
 /** Bytes by kind; kinds of which there is nothing are left out. */
 export type Resident = ReadonlyMap<MemoryKind, number>;
@@ -35,23 +25,4 @@ export function residentMemory(program: Program, lanes = 1): Resident {
 
 export function totalOf(resident: Resident): number {
   return [...resident.values()].reduce((sum, bytes) => sum + bytes, 0);
-}
-
-function kindOf(name: string): MemoryKind {
-  if (name === PARAMETERS || name === SCRATCH) return "parameters";
-  const [first] = name.split(".");
-  switch (first) {
-    case GRADIENTS:
-      return "gradients";
-    case "slot":
-      return "optimizer slots";
-    case "unit":
-      return "gathered units";
-    case "bucket":
-      return "buckets";
-    case "activations":
-      return "between pieces";
-    default:
-      return "other";
-  }
 }
