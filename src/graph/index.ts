@@ -30,6 +30,7 @@ export type {
   OperatorDefinition,
   OperatorTable,
   Picks,
+  Within,
 } from "./operator.ts";
 export { type PrintOptions, printGraph } from "./print.ts";
 export { type Reach, reach } from "./reach.ts";

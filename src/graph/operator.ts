@@ -150,6 +150,14 @@ export type ElementForm =
   /** Whether the input is false. */
   | { readonly kind: "negation" };
 
+/**
+ * - `elements`: each element for itself; inputs are broadcast;
+ * - `axis`: input 0 along the dim that the attribute `axis` names; other inputs belong to that dim;
+ * - `axes`: input 0 over the dims that input 1 lists;
+ * - `matrices`: the matrices in the last two dims of inputs 0 and 1.
+ */
+export type Within = "elements" | "axis" | "axes" | "matrices";
+
 export interface OperatorDefinition extends OperatorSignature {
   readonly gradient: GradientRule;
   /** Set if equal inputs give other outputs each time: the node is then not folded. */
@@ -175,6 +183,11 @@ export interface OperatorDefinition extends OperatorSignature {
    * Whether output 0 may be written over an input of the same type (element by element, in place).
    */
   readonly inPlace: boolean;
+  /**
+   * Within which of the last dims it works: the dims before them may be grouped in any other way,
+   * and no element changes. Default: not stated.
+   */
+  readonly within?: Within;
   /** What is known of batches and their parts. Default: nothing. */
   readonly batch?: BatchRule;
 }

@@ -31,4 +31,5 @@ export const clip: OperatorDefinition = {
   },
   flops: flopsPerElement(2),
   inPlace: true,
+  within: "elements",
 };
