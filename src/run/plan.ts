@@ -1,12 +1,13 @@
 /** What a rank of a run would do in a step, as text: made of plans alone, without an engine or another process. */
-import { LockstepError } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import { evenTopology, formatMesh } from "../mesh/index.ts";
+import { checkRank } from "../net/index.ts";
 import type { Model } from "../nn/index.ts";
 import { flopsOf } from "../ops/index.ts";
 import {
   applyStrategies,
   bucketBytes,
+  checkWorkers,
   chooseParallel,
   type Parallel,
   type ParallelOptions,
@@ -118,13 +119,8 @@ export function describePlan(run: Run, options: PlanOptions): string {
 }
 
 function check({ microBatches }: Run, workers: number, rank: number, machines: number): void {
-  if (workers > microBatches || rank >= workers) {
-    throw new LockstepError(
-      "INVALID_OPTION",
-      `There is no rank ${rank} of ${workers} workers for ${microBatches} micro-batches.`,
-      { hint: "Every worker needs a micro-batch: set microBatches in the run." },
-    );
-  }
+  checkWorkers(workers, microBatches);
+  checkRank(rank, workers);
   evenTopology(workers, machines);
 }
 

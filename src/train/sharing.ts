@@ -1,11 +1,11 @@
 /** How ranks share a step: whose memory they can read, who has which micro-batches, how gradients travel. */
 import type { Group } from "../collectives/index.ts";
-import { LockstepError } from "../errors.ts";
 import { typeOf } from "../graph/index.ts";
 import type { Topology } from "../mesh/index.ts";
 import type { Model } from "../nn/index.ts";
 import {
   bucketBytes,
+  checkWorkers,
   chooseParallel,
   type Parallel,
   type ParallelOptions,
@@ -50,13 +50,7 @@ export function parallelOf(options: SharingOptions, overlap: boolean): Parallel 
   const group = ranks?.group;
   const topology: Topology = { nodes: group?.transport.nodes ?? [[0]] };
   const size = group?.size ?? 1;
-  if (size > microBatches) {
-    throw new LockstepError(
-      "INVALID_OPTION",
-      `A step of ${microBatches} micro-batches cannot be shared by ${size} workers.`,
-      { hint: `Set microBatches in the run to ${size} or more, or use fewer workers.` },
-    );
-  }
+  checkWorkers(size, microBatches);
   return chooseParallel({
     topology,
     parallel,
