@@ -1,6 +1,11 @@
-/** `npm run bench -- NAME [--json] [--save] [--note=TEXT]`: one benchmark, one question, one dated result. */
+/**
+ * `npm run bench -- NAME [--against REV] [--json] [--save] [--note TEXT]`: one benchmark, one
+ * question, one dated result. With `--against`, that revision is built and measured beside this one.
+ */
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { buildRevision } from "./against.ts";
 import { allreduce } from "./allreduce.ts";
 import { memory } from "./memory.ts";
 import { network } from "./network.ts";
@@ -28,29 +33,46 @@ const benchmarks: readonly Benchmark[] = [
   memory,
 ];
 
-async function main(words: readonly string[]): Promise<number> {
-  const name = words.find((word) => !word.startsWith("--"));
-  const benchmark = benchmarks.find((candidate) => candidate.name === name);
-  if (benchmark === undefined) {
-    console.error(`Which benchmark? npm run bench -- NAME [--json] [--save] [--note=TEXT]`);
-    for (const { name: known, question } of benchmarks) console.error(`  ${known}: ${question}`);
+const OPTIONS = {
+  against: { type: "string" },
+  json: { type: "boolean", default: false },
+  save: { type: "boolean", default: false },
+  note: { type: "string" },
+} as const;
+
+async function main(words: string[]): Promise<number> {
+  const { values, positionals } = parseArgs({
+    args: words,
+    options: OPTIONS,
+    allowPositionals: true,
+  });
+  const benchmark = benchmarks.find(({ name }) => name === positionals[0]);
+  if (benchmark === undefined || positionals.length > 1) {
+    const options = "[--against REV] [--json] [--save] [--note TEXT]";
+    console.error(`Which benchmark? npm run bench -- NAME ${options}`);
+    for (const { name, question } of benchmarks) console.error(`  ${name}: ${question}`);
     return 1;
   }
-  console.error(`${benchmark.name}: ${benchmark.question}`);
-  const { rows, missing } = await benchmark.run();
-  const note = words.find((word) => word.startsWith("--note="))?.slice("--note=".length);
+  const { name, question, comparesRevisions = false } = benchmark;
+  if (values.against !== undefined && !comparesRevisions) {
+    console.error(`${name} does not measure another revision: leave out --against.`);
+    return 1;
+  }
+  const against = values.against === undefined ? undefined : buildRevision(root, values.against);
+  console.error(`${name}: ${question}`);
+  const { rows, missing } = await benchmark.run({ against });
   const result: Result = {
-    name: benchmark.name,
+    name,
     date: new Date().toISOString(),
     commit: currentCommit(root),
     machine: machineName(),
     rows,
     missing,
-    ...(note === undefined ? {} : { note }),
+    ...(values.note === undefined ? {} : { note: values.note }),
   };
   console.log(formatTable(result));
-  if (words.includes("--save")) console.log(`kept in ${saveResult(root, result)}`);
-  if (words.includes("--json")) console.log(JSON.stringify(result));
+  if (values.save) console.log(`kept in ${saveResult(root, result)}`);
+  if (values.json) console.log(JSON.stringify(result));
   return 0;
 }
 

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import type { Link } from "./link.ts";
 
-/** Debian's, unless LOCKSTEP_PYTHON names one with another PyTorch. */
+/** The Python of the peers: LOCKSTEP_PYTHON names one that has PyTorch. Default: the system's. */
 const PYTHON = process.env["LOCKSTEP_PYTHON"] ?? "/usr/bin/python3";
 
 export interface GptSizes {
@@ -57,17 +57,18 @@ export interface PeerOptions {
   readonly repeats: number;
 }
 
-/** PyTorch's forward and backward (no optimizer step): `gpt_torch.py` under LOCKSTEP_PEERS. */
+/** Whole training steps of PyTorch 2: `gpt_torch2.py` under LOCKSTEP_PEERS. */
 export function torchStep(
   root: string,
-  { sizes, threads, repeats }: PeerOptions,
+  options: PeerOptions & { readonly bfloat16?: boolean; readonly compiled?: boolean },
 ): number | undefined {
-  const script = join(
-    process.env["LOCKSTEP_PEERS"] ?? join(root, "../shared/peers"),
-    "gpt_torch.py",
-  );
+  const { sizes, threads, repeats, bfloat16 = false, compiled = false } = options;
+  const folder = process.env["LOCKSTEP_PEERS"] ?? join(root, "../shared/peers");
+  const script = join(folder, "gpt_torch2.py");
   if (!existsSync(script) || !existsSync(PYTHON)) return undefined;
-  return tokensPerSecond(PYTHON, [script], sizesAsEnvironment(sizes, threads, repeats));
+  const modes = { ...(bfloat16 ? { BF16: "1" } : {}), ...(compiled ? { COMP: "1" } : {}) };
+  const env = { ...sizesAsEnvironment(sizes, threads, repeats), ...modes };
+  return tokensPerSecond(PYTHON, [script], env);
 }
 
 /** Whole steps of PyTorch's DistributedDataParallel over Gloo, in tokens/s of all processes together. */

@@ -3,6 +3,7 @@ import { execFileSync } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
 import { join } from "node:path";
+import type { Revision } from "./against.ts";
 
 /** One measured case. `ratio` is value over peer value: above 1, more than the peer. */
 export interface Row {
@@ -33,7 +34,14 @@ export interface Benchmark {
   readonly name: string;
   /** The one question that it answers. */
   readonly question: string;
-  run(): Promise<{ rows: Row[]; missing: string[] }>;
+  /** Whether it can measure another revision in the same run. Default: false. */
+  readonly comparesRevisions?: boolean;
+  /** @param options.against another revision, which benchmarks that can measure it measure too */
+  run(options: BenchmarkOptions): Promise<{ rows: Row[]; missing: string[] }>;
+}
+
+export interface BenchmarkOptions {
+  readonly against?: Revision | undefined;
 }
 
 export function machineName(): string {
@@ -53,10 +61,10 @@ export function currentCommit(root: string): string {
   }
 }
 
-/** A row with its ratio to a peer's value. */
-export function compared(row: Omit<Row, "ratio" | "reached">, least?: number): Row {
+/** A row with its ratio to a peer's value, unless the ratio was measured by rounds. */
+export function compared(row: Omit<Row, "reached">, least?: number): Row {
   if (row.peerValue === undefined) return row;
-  const ratio = row.value / row.peerValue;
+  const ratio = row.ratio ?? row.value / row.peerValue;
   return { ...row, ratio, ...(least === undefined ? {} : { reached: ratio >= least }) };
 }
 

@@ -1,7 +1,6 @@
 /** Layers whose form changed: named pads, normalizations, resizing. */
 import type { AttributeValue, Value } from "../../graph/index.ts";
 import { INTERNAL_OPSET } from "../../onnx/index.ts";
-import { isFloat, toNumbers } from "../../tensor/index.ts";
 import { type Rule, type RuleContext, type RuleTable, rewrite } from "./rule.ts";
 
 const ints = (value: readonly number[]): AttributeValue => ({ kind: "ints", value });
@@ -172,22 +171,7 @@ function oldGemm({ node }: RuleContext) {
   return rewrite(node, { without: ["broadcast"] });
 }
 
-/**
- * A clip between 0 and 6 is ReLU6 to those who export it: its derivative is 0 at 0, which is
- * exactly the value of inactive channels. (The derivative of a clamp at its bounds is 1 or 0,
- * depending on the version of PyTorch.)
- */
-const relu6: Rule = ({ node, input, constant, one }) => {
-  const [low, high] = [1, 2].map((index) => {
-    const bound = constant(index);
-    return bound && toNumbers(bound)[0];
-  });
-  if (low !== 0 || high !== 6 || !isFloat(input(0).dtype)) return undefined;
-  return rewrite(node, { inputs: [one("Relu", [input(0)]), ...node.inputs.slice(1)] });
-};
-
 export const layerRules: RuleTable = {
-  Clip: [{ rule: relu6 }],
   Conv: [{ rule: autoPad }],
   MaxPool: [{ rule: autoPad }],
   AveragePool: [{ rule: autoPad }],

@@ -1,5 +1,5 @@
-import { equal, greater, less, sumTo, where } from "../../functional/index.ts";
-import type { OperatorDefinition } from "../../graph/index.ts";
+import { and, greater, less, sumTo, where } from "../../functional/index.ts";
+import type { OperatorDefinition, Value } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
 import { flopsPerElement } from "../shared.ts";
 import { numberType } from "./shared.ts";
@@ -22,9 +22,12 @@ export const clip: OperatorDefinition = {
   gradient: (context) => {
     const [x, low, high] = [context.input(0), context.inputs[1], context.inputs[2]];
     const dy = context.gradient(0);
+    const tests = [low && greater(x, low), high && less(x, high)].filter(isGiven);
+    const [first, second] = tests;
+    const isInside = first && second ? and(first, second) : first;
     return [
-      // An unchanged element lies within the bounds, which are included.
-      context.needs(0) ? where(equal(x, context.output(0)), dy, 0) : undefined,
+      // At a bound the derivative is 0, as in PyTorch (2.15): ReLU6 is a clip, too.
+      context.needs(0) ? (isInside ? where(isInside, dy, 0) : dy) : undefined,
       low && context.needs(1) ? sumTo(where(less(x, low), dy, 0), low.shape) : undefined,
       high && context.needs(2) ? sumTo(where(greater(x, high), dy, 0), high.shape) : undefined,
     ];
@@ -33,3 +36,7 @@ export const clip: OperatorDefinition = {
   inPlace: true,
   within: "elements",
 };
+
+function isGiven(value: Value | undefined): value is Value {
+  return value !== undefined;
+}
