@@ -1,4 +1,6 @@
-/** Another revision of Lockstep, built beside this one, so that both are measured in the same run. */
+/**
+ * Another revision of Lockstep, built beside this one, so that both are measured in the same run.
+ */
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";

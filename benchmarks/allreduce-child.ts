@@ -8,13 +8,13 @@ import { instantiate } from "../src/execute/index.ts";
 import { listenTcp } from "../src/net/index.ts";
 import { gradientBuffer } from "../src/program/buffers.ts";
 import { evenRanges, planLayout, planLevels } from "../src/program/index.ts";
-import { wholePieces } from "../src/program/pieces.ts";
 import { ProgramBuilder } from "../src/program/program.ts";
 import { Reducer } from "../src/program/reduce.ts";
+import { wholeSpans } from "../src/program/spans.ts";
 import { joinSharedMemory, joinTcp, type Transport } from "../src/transport/index.ts";
 import { median } from "./report.ts";
 
-/** The same in all revisions, so that two of them can be compared. */
+/** The request is the same in all revisions, so that two of them can be compared. */
 export interface AllReduceRequest {
   readonly transport: "shared-memory" | "tcp";
   readonly name: string;
@@ -22,13 +22,13 @@ export interface AllReduceRequest {
   readonly size: number;
   /** The first of `size` free ports. */
   readonly port: number;
-  /** Bytes of each case. */
+  /** The bytes of each case. */
   readonly bytes: readonly number[];
 }
 
 export interface AllReduceMeasurement {
   readonly bytes: number;
-  /** Median, in microseconds, of one sum. */
+  /** The median time of one sum, in microseconds. */
   readonly medianUs: number;
   readonly bestUs: number;
 }
@@ -42,7 +42,7 @@ if (request.rank === 0) console.log(JSON.stringify(results));
 await group.close();
 await engine.close();
 
-/** TCP: rank r listens on the first port and r. */
+/** Joins a group. Over TCP, rank r listens on the first port plus r. */
 async function join({ transport, name, rank, size, port }: AllReduceRequest): Promise<Transport> {
   if (transport === "shared-memory") return joinSharedMemory({ name, rank, size });
   const host = "127.0.0.1";
@@ -67,8 +67,8 @@ async function measure(bytes: number): Promise<AllReduceMeasurement> {
     program.shared.add(program.buffer(gradientBuffer(slot), layout.byteLength));
   }
   const names = { all: "ranks", inner: "ranks", outer: "ranks" };
-  const reducer = new Reducer(program, layout, { rank, names, levels, bufferOf: gradientBuffer });
-  const stages = reducer.stages(wholePieces(layout), "the vector");
+  const reducer = new Reducer(program, { rank, names, levels, bufferOf: gradientBuffer });
+  const stages = reducer.stages(wholeSpans(layout), "the vector");
   const instance = await instantiate(engine, program, group);
   const vector = instance.hostTensor({ buffer: gradientBuffer(0), byteOffset: 0, type }).bytes;
   const values = new Float32Array(vector.buffer, vector.byteOffset, count);

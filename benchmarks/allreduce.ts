@@ -1,7 +1,7 @@
 /**
- * How fast is the sum of a flat vector of float32 over processes of one computer, as a run makes it
- * of its gradients, over shared memory and over TCP? Against the all-reduces of Gloo and OpenMPI,
- * and of another revision, in the same run.
+ * How fast is the sum of a flat vector of float32 over the processes of one computer, in the form
+ * in which a run sums its gradients, over shared memory and over TCP? Compared with the all-reduces
+ * of Gloo and OpenMPI, and of another revision, in the same run.
  */
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -15,9 +15,9 @@ import { ratioOf, takeTurns } from "./rounds.ts";
 const run = promisify(execFile);
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const PYTHON = "/usr/bin/python3";
-/** For Gloo: one that has PyTorch. */
+/** The Python for Gloo, which needs PyTorch. */
 const TORCH_PYTHON = process.env["LOCKSTEP_PYTHON"] ?? PYTHON;
-/** MiB, as the scripts of the peers print them. */
+/** Sizes in MiB, as the scripts of the peers print them. */
 const CASES = [0.004, 0.25, 4, 25, 100] as const;
 const BYTES = [4096, 2 ** 18, 2 ** 22, 25 * 2 ** 20, 100 * 2 ** 20] as const;
 const ROUNDS = 3;
@@ -30,7 +30,7 @@ export const allreduce: Benchmark = {
   run: measureAll,
 };
 
-/** Microseconds by MiB. */
+/** Microseconds by size in MiB. */
 type Times = Map<number, number>;
 
 async function measureAll({ against }: BenchmarkOptions): Promise<{
@@ -81,7 +81,10 @@ function latency(name: string, us: number): Row {
   return { case: name, value: us, unit: "µs", goal: "at most 15 µs", reached: us <= 15 };
 }
 
-/** @param us microseconds by round @param peers each with its microseconds by round and its goal */
+/**
+ * @param us microseconds by round
+ * @param peers each with its microseconds by round and its goal
+ */
 function beside(
   name: string,
   bytes: number,
@@ -156,7 +159,7 @@ async function runPeer(command: string, args: readonly string[]): Promise<string
   }
 }
 
-/** Lines like `gloo 0.25MB 0.245 ms …`: microseconds by MiB. */
+/** Parses lines like `gloo 0.25MB 0.245 ms …` into microseconds by size in MiB. */
 function parseTimes(text: string): Times | undefined {
   const lines = [...text.matchAll(/^\w+ ([\d.]+)MB ([\d.]+) ms/gm)];
   if (lines.length === 0) return undefined;

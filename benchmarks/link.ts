@@ -1,4 +1,7 @@
-/** Two network namespaces of this benchmark, and a link of a given speed between them. Linux, as root, with iproute2. */
+/**
+ * Two network namespaces of this benchmark, and a link of a given speed between them. Needs Linux,
+ * root and iproute2.
+ */
 import { execFileSync } from "node:child_process";
 
 export interface Link {
@@ -6,12 +9,15 @@ export interface Link {
   readonly addresses: readonly [string, string];
   /** The device of each end. */
   readonly devices: readonly [string, string];
-  /** Words that start a command at an end. */
+  /** Returns the words that start a command at an end. */
   prefix(end: 0 | 1): string[];
   close(): void;
 }
 
-/** Undefined where the system has no such thing. @param megabits of each direction, a second */
+/**
+ * Returns undefined if the system has no namespaces.
+ * @param megabits the speed of each direction, in megabits per second
+ */
 export function makeLink(megabits: number): Link | undefined {
   const name = `lb${process.pid % 100_000}`;
   const spaces = [`${name}a`, `${name}b`] as const;
@@ -24,7 +30,7 @@ export function makeLink(megabits: number): Link | undefined {
       try {
         ip("netns", "delete", space);
       } catch {
-        // It was not made.
+        // The namespace was not created.
       }
     }
   };

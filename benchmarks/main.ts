@@ -1,6 +1,7 @@
 /**
  * `npm run bench -- NAME [--against REV] [--json] [--save] [--note TEXT]`: one benchmark, one
- * question, one dated result. With `--against`, that revision is built and measured beside this one.
+ * question, one dated result. With `--against`, that revision is built and measured beside this
+ * one.
  */
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";

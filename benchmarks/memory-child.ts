@@ -1,9 +1,13 @@
-/** One worker that measures the memory of whole training steps of a GPT; prints one JSON object. Started by `memory.ts`. */
+/**
+ * One worker that measures the memory of whole training steps of a GPT, and prints one JSON object.
+ * Started by `memory.ts`.
+ */
 import { readFileSync } from "node:fs";
 import { Group } from "../src/collectives/index.ts";
 import { createOrtEngine } from "../src/engine/index.ts";
 import { gpt } from "../src/nn/index.ts";
 import { adamw } from "../src/optimizer/index.ts";
+import type { ParallelOptions } from "../src/parallel/index.ts";
 import { residentMemory, totalOf } from "../src/program/index.ts";
 import { byteLength, tensorFrom } from "../src/tensor/index.ts";
 import { type BatchFields, createTrainer } from "../src/train/index.ts";
@@ -15,27 +19,31 @@ export interface MemoryRequest {
   readonly sizes: GptSizes;
   readonly microBatches: number;
   readonly repeats: number;
-  readonly zero: 1 | 2 | 3 | undefined;
+  /** How workers share the state. */
+  readonly sharing: ParallelOptions;
+  /** Whether memory is looked at; a measurement of speed alone does without. */
+  readonly looks: boolean;
   readonly group: { readonly name: string; readonly rank: number; readonly size: number };
 }
 
 export interface MemoryMeasurement {
-  /** Growth from before the first allocation to the most that there was. */
+  /** The most that there was. */
   readonly peakBytes: number;
-  /** What the plan says of the same. */
+  /** The same memory as the plan predicts it. */
   readonly planned: Readonly<Record<string, number>>;
   readonly plannedBytes: number;
   readonly parameterBytes: number;
-  /** Of one step of the whole batch; median. */
+  /** The median seconds of one step of the whole batch. */
   readonly seconds: number;
 }
 
-const LOOK_MS = 20;
+/** A look walks through all pages of the process, and holds up what it does meanwhile. */
+const LOOK_MS = 100;
 
 console.log(JSON.stringify(await measure(JSON.parse(process.argv[2] ?? "{}") as MemoryRequest)));
 
 async function measure(request: MemoryRequest): Promise<MemoryMeasurement> {
-  const { sizes, microBatches, repeats, zero, group: place } = request;
+  const { sizes, microBatches, repeats, sharing, looks, group: place } = request;
   const { layers, width, heads, context, batch, vocabulary } = sizes;
   const engine = createOrtEngine({ threads: 1 });
   const group = new Group({ engine, transport: await joinSharedMemory(place) });
@@ -43,10 +51,9 @@ async function measure(request: MemoryRequest): Promise<MemoryMeasurement> {
     batch: batch / microBatches,
     mode: "train",
   });
-  const before = residentBytes();
-  let peak = before;
+  let peak = 0;
   const look = () => {
-    peak = Math.max(peak, residentBytes());
+    if (looks) peak = Math.max(peak, residentBytes());
   };
   const timer = setInterval(look, LOOK_MS);
   const trainer = await createTrainer({
@@ -57,8 +64,7 @@ async function measure(request: MemoryRequest): Promise<MemoryMeasurement> {
     clip: 1,
     seed: 1,
     ranks: { group, adapt: false },
-    zero,
-    parallel: zero === undefined ? { data: place.size } : undefined,
+    ...sharing,
   });
   const fill = (into: BatchFields) => {
     for (const tensor of Object.values(into)) {
@@ -68,7 +74,10 @@ async function measure(request: MemoryRequest): Promise<MemoryMeasurement> {
     }
   };
   const positions = { start: 0, end: batch };
+  // A first step touches all that the others do.
   await trainer.step({ positions, fill });
+  look();
+  clearInterval(timer);
   const times: number[] = [];
   for (let i = 0; i < repeats; i++) {
     const start = performance.now();
@@ -76,16 +85,16 @@ async function measure(request: MemoryRequest): Promise<MemoryMeasurement> {
     times.push((performance.now() - start) / 1000);
   }
   look();
-  clearInterval(timer);
   const planned = residentMemory(trainer.plan);
   const parameterBytes = model.parameters.reduce((sum, { type }) => sum + byteLength(type), 0);
-  // Memory that workers share is divided among those that have it mapped: nobody leaves before all have looked.
+  // Shared memory is divided among the processes that have it mapped, so nobody leaves before all
+  // have read it.
   await group.barrier();
   trainer.close();
   await group.close();
   await engine.close();
   return {
-    peakBytes: peak - before,
+    peakBytes: peak,
     planned: Object.fromEntries(planned),
     plannedBytes: totalOf(planned),
     parameterBytes,
@@ -94,8 +103,9 @@ async function measure(request: MemoryRequest): Promise<MemoryMeasurement> {
 }
 
 /**
- * Private memory and this process's part of what it shares: a page that four have mapped counts a quarter for each. As workers are alike,
- * that is what each has made the machine give. Linux only.
+ * Returns the private memory and this process's part of the shared memory: a page that four
+ * processes have mapped counts a quarter for each. Workers are alike, so this is what each of them
+ * takes from the machine. Linux only.
  */
 function residentBytes(): number {
   const text = readFileSync("/proc/self/smaps_rollup", "utf8");

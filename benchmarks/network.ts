@@ -1,4 +1,7 @@
-/** Two machines with a slow network between them: what does it win to send gradients while others are computed? */
+/**
+ * Two machines with a slow network between them: what is gained by sending gradients while others
+ * are computed?
+ */
 import { execFile } from "node:child_process";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -16,7 +19,7 @@ const MEGABITS = 1000;
 const ROUNDS = 3;
 const REPEATS = 5;
 const FIRST_PORT = 29_800;
-/** A bucket that is never full: all gradients travel when all are there. */
+/** A bucket that is never full, so that all gradients are sent when all are ready. */
 const WHOLE = 2 ** 40;
 
 export const network: Benchmark = {
@@ -74,7 +77,7 @@ async function measureOver(link: Link, against: Revision | undefined) {
 
 let runs = 0;
 
-/** Tokens a second; over shared memory if there is no link. */
+/** Returns tokens per second; over shared memory if there is no link. */
 async function workers(
   link: Link | undefined,
   request: Partial<ScalingRequest> = {},

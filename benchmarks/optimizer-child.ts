@@ -1,4 +1,7 @@
-/** One process that measures the sweeps over flat vectors; prints one JSON object. Started by `optimizer.ts`. */
+/**
+ * One process that measures the sweeps over flat vectors, and prints one JSON object. Started by
+ * `optimizer.ts`.
+ */
 import { createOrtEngine } from "../src/engine/index.ts";
 import { instantiate } from "../src/execute/instance.ts";
 import { adamw, rulesOf } from "../src/optimizer/index.ts";
@@ -7,10 +10,11 @@ import { flatVectors } from "../src/program/flat.ts";
 import { planNorm } from "../src/program/norm.ts";
 import { ProgramBuilder, type Stage } from "../src/program/program.ts";
 import { sumStage } from "../src/program/runs.ts";
+import { wholeSpans } from "../src/program/spans.ts";
 import { planUpdate, scalarsOf } from "../src/program/update.ts";
 import type { DType } from "../src/tensor/index.ts";
 
-/** Best of all repeats, in nanoseconds for each element. */
+/** The best of all repeats, in nanoseconds per element. */
 export interface OptimizerMeasurement {
   readonly update: number;
   readonly norm: number;
@@ -25,7 +29,7 @@ interface Request {
 
 const DTYPE: DType = "float32";
 
-/** A loss that is zero: only the gradients are looked at. */
+/** A loss that is zero, because only the gradients matter. */
 const NORM: NormTask = {
   kind: "norm",
   name: "norm",
@@ -59,11 +63,12 @@ async function measure({ threads, elements, repeats }: Request): Promise<Optimiz
     tail: undefined,
     sums: [losses],
   });
-  const sum = sumStage(program, plan.gradients, { from: "gradients.1", into: "gradients" });
+  const buffers = { from: "gradients.1", into: "gradients" };
+  const sum = sumStage(program, buffers, wholeSpans(plan.gradients));
   const instance = await instantiate(engine, program);
   for (const name of vectors) {
     const { buffer, byteOffset, byteLength } = instance.host(name).bytes;
-    // Small, so that sums stay finite over all repeats.
+    // The values are small, so that sums stay finite over all repeats.
     new Float32Array(buffer, byteOffset, byteLength / 4).fill(1e-3);
   }
   const context = { step: 5, gradientScale: 1 };

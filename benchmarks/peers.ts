@@ -1,4 +1,7 @@
-/** Peers: programs measured beside ours in the same run. One that is not there is named as missing. */
+/**
+ * Peers: programs that are measured beside ours in the same run. A peer that is not installed is
+ * named as missing.
+ */
 import { execFile, execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -34,7 +37,10 @@ function sizesAsEnvironment(sizes: GptSizes, threads: number, repeats: number): 
   };
 }
 
-/** Tokens/s printed as "tok/s N" or "N tok/s" by a script, or undefined if it could not be run. */
+/**
+ * Returns the tokens/s that a script prints as "tok/s N" or "N tok/s", or undefined if it cannot be
+ * run.
+ */
 function tokensPerSecond(command: string, args: string[], env: NodeJS.ProcessEnv, cwd?: string) {
   try {
     const text = execFileSync(command, args, {
@@ -57,7 +63,7 @@ export interface PeerOptions {
   readonly repeats: number;
 }
 
-/** Whole training steps of PyTorch 2: `gpt_torch2.py` under LOCKSTEP_PEERS. */
+/** Measures whole training steps of PyTorch 2: `gpt_torch2.py` under LOCKSTEP_PEERS. */
 export function torchStep(
   root: string,
   options: PeerOptions & { readonly bfloat16?: boolean; readonly compiled?: boolean },
@@ -71,7 +77,10 @@ export function torchStep(
   return tokensPerSecond(PYTHON, [script], env);
 }
 
-/** Whole steps of PyTorch's DistributedDataParallel over Gloo, in tokens/s of all processes together. */
+/**
+ * Measures whole steps of PyTorch's DistributedDataParallel over Gloo, in tokens/s of all processes
+ * together.
+ */
 export function torchDdp(
   root: string,
   { sizes, threads, repeats, workers }: PeerOptions & { readonly workers: number },
@@ -89,7 +98,9 @@ export interface LstmSizes {
   readonly vocabulary: number;
 }
 
-/** Whole steps of PyTorch's `nn.LSTM` between an embedding and a linear layer, in tokens/s. */
+/**
+ * Measures whole steps of PyTorch's `nn.LSTM` between an embedding and a linear layer, in tokens/s.
+ */
 export function torchLstm(
   root: string,
   { sizes, threads, repeats }: { sizes: LstmSizes; threads: number; repeats: number },
@@ -100,7 +111,7 @@ export function torchLstm(
   return tokensPerSecond(PYTHON, [script], sizesAsEnvironment(all, threads, repeats));
 }
 
-/** The same with one process at each end of a link. */
+/** Measures the same with one process at each end of a link. */
 export async function torchDdpOver(
   root: string,
   link: Link,
@@ -132,8 +143,9 @@ export async function torchDdpOver(
 }
 
 /**
- * The design's spike: forward and hand-written backward as one ONNX graph (no optimizer step). LOCKSTEP_SPIKE names
- * a folder that holds `gpt-step.mjs` and in which `npm i onnxruntime-node onnx-proto` was run.
+ * Measures the design's spike: forward and hand-written backward as one ONNX graph (without an
+ * optimizer step). LOCKSTEP_SPIKE names a folder that contains `gpt-step.mjs` and in which `npm i
+ * onnxruntime-node onnx-proto` was run.
  */
 export function spikeStep({ sizes, threads, repeats }: PeerOptions): number | undefined {
   const folder = process.env["LOCKSTEP_SPIKE"];

@@ -1,4 +1,7 @@
-/** One process that measures whole training steps of a char-LSTM; prints one JSON object. Started by `recurrent.ts`. */
+/**
+ * One process that measures whole training steps of a char-LSTM, and prints one JSON object.
+ * Started by `recurrent.ts`.
+ */
 import { createOrtEngine } from "../src/engine/index.ts";
 import { crossEntropy } from "../src/functional/index.ts";
 import { defineModel, embedding, linear, lstm } from "../src/nn/index.ts";
@@ -9,7 +12,7 @@ import { median } from "./report.ts";
 
 export interface LstmMeasurement {
   readonly tokensPerSecond: number;
-  /** Building, differentiating and compiling everything. */
+  /** The seconds for building, differentiating and compiling everything. */
   readonly startSeconds: number;
 }
 
@@ -57,7 +60,7 @@ async function measure({ sizes, threads, repeats, microBatches }: Request) {
   return result;
 }
 
-/** Fixed pseudo-random ids: the same for every run. */
+/** Fixed pseudo-random ids, which are the same for every run. */
 function tokens(vocabulary: number) {
   return (into: Readonly<Record<string, { readonly bytes: Uint8Array }>>): void => {
     for (const { bytes } of Object.values(into)) {

@@ -1,4 +1,7 @@
-/** How fast is a training step of a char-LSTM (forward, backward, clipping, AdamW) against PyTorch's nn.LSTM? How long does it take to compile long ones? */
+/**
+ * How fast is a training step of a char-LSTM (forward, backward, clipping, AdamW), compared with
+ * PyTorch's nn.LSTM? How long does it take to compile long ones?
+ */
 import { execFileSync } from "node:child_process";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -22,7 +25,8 @@ function measureAll(): { rows: Row[]; missing: string[] } {
   for (const threads of [1, 2]) {
     for (const context of [64, 128]) {
       const sizes = { hidden: 256, context, batch: 32, vocabulary: 65 };
-      // Ours before and after the peer: the machine may slow down meanwhile; the better of the two counts.
+      // Ours is measured before and after the peer, because the machine may slow down meanwhile;
+      // the better result counts.
       const before = measure(sizes, threads);
       const torch = torchLstm(root, { sizes, threads, repeats: REPEATS });
       const after = measure(sizes, threads);

@@ -1,4 +1,7 @@
-/** What a benchmark reports, and where it goes: a table for people, one JSON line for programs, a file to keep. */
+/**
+ * What a benchmark reports, and where it goes: a table for people, one JSON line for programs, a
+ * file to keep.
+ */
 import { execFileSync } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
@@ -24,9 +27,9 @@ export interface Result {
   readonly commit: string;
   readonly machine: string;
   readonly rows: readonly Row[];
-  /** Peers that are not installed here: named, never skipped in silence. */
+  /** Peers that are not installed here. They are named, and never skipped silently. */
   readonly missing: readonly string[];
-  /** What a reader must know of how it was measured, as that others used the machine. */
+  /** What a reader must know about the measurement, for example that others used the machine. */
   readonly note?: string;
 }
 

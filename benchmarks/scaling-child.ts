@@ -1,4 +1,7 @@
-/** One worker that measures whole training steps of a GPT, alone or with others; prints one JSON object. */
+/**
+ * One worker that measures whole training steps of a GPT, alone or with others, and prints one JSON
+ * object.
+ */
 import { Group, measureCosts } from "../src/collectives/index.ts";
 import { createOrtEngine } from "../src/engine/index.ts";
 import { listenTcp, parseAddress } from "../src/net/index.ts";
@@ -19,7 +22,10 @@ export interface ScalingRequest {
   readonly warm?: number;
   readonly reproducible?: boolean;
   readonly bucketBytes?: number;
-  /** Undefined for a worker that is alone. With addresses, over TCP; else over shared memory. */
+  /**
+   * The group of the worker: over TCP if it has addresses, else over shared memory. Undefined for a
+   * worker alone.
+   */
   readonly group?: {
     readonly name: string;
     readonly rank: number;
@@ -29,9 +35,12 @@ export interface ScalingRequest {
 }
 
 export interface ScalingMeasurement {
-  /** Of one step of the whole batch; median. */
+  /** The median seconds of one step of the whole batch. */
   readonly seconds: number;
-  /** In collectives, of all steps together: sums are not among it, waits for slower workers are. */
+  /**
+   * The seconds in collectives, of all steps together. They include waits for slower workers, and
+   * no sums.
+   */
   readonly waiting: number;
 }
 
@@ -101,7 +110,7 @@ async function join(
   return group;
 }
 
-/** The same group, whose collectives add to the clock. */
+/** Returns the same group, whose collectives add to the clock. */
 function timed(group: Group, clock: { milliseconds: number }): Group {
   const measured = (body: () => Promise<void>) => async () => {
     const start = performance.now();

@@ -1,4 +1,7 @@
-/** How much faster are two workers than one, and than one with two threads? How much of a step do they wait? */
+/**
+ * How much faster are two workers than one, and than one with two threads? How long do they wait in
+ * a step?
+ */
 import { execFile, spawn } from "node:child_process";
 import { cpus } from "node:os";
 import { dirname, join } from "node:path";
@@ -26,7 +29,7 @@ export const scaling: Benchmark = {
 };
 
 interface Case {
-  /** Steps of the whole batch a second, of all processes together. */
+  /** Steps of the whole batch per second, of all processes together. */
   readonly speed: number;
   readonly waiting: number;
 }
@@ -134,7 +137,10 @@ async function workers(request: Partial<ScalingRequest> = {}, where: Where = {})
   };
 }
 
-/** Two workers of one core each, one of which it shares with a loop that never ends. */
+/**
+ * Measures two workers with one core each, one of which shares its core with a loop that never
+ * ends.
+ */
 async function besideABusyLoop(against: Revision | undefined): Promise<Row[]> {
   const name = "2 workers, one beside a busy loop";
   if (process.platform !== "linux" || cpus().length < 2) {
@@ -142,7 +148,7 @@ async function besideABusyLoop(against: Revision | undefined): Promise<Row[]> {
   }
   const busy = spawn("taskset", ["-c", "1", process.execPath, "-e", "for (;;);"]);
   try {
-    // Enough steps for the decision to be taken and to settle.
+    // These are enough steps for the decision to be taken and to settle.
     const request = { microBatches: SIZES.batch, warm: 9 };
     const together = async (folder: string) =>
       (await workers(request, { folder, pinned: true })).speed * TOKENS;

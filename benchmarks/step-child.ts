@@ -1,4 +1,7 @@
-/** One process that measures whole training steps of a GPT; prints one JSON object. Started by `step.ts`. */
+/**
+ * One process that measures whole training steps of a GPT, and prints one JSON object. Started by
+ * `step.ts`.
+ */
 import { readFileSync } from "node:fs";
 import { createOrtEngine } from "../src/engine/index.ts";
 import type { Graph } from "../src/graph/index.ts";
@@ -15,9 +18,12 @@ export interface StepMeasurement {
   readonly tokensPerSecond: number;
   /** Growth of the process's resident memory from before the first allocation to its peak. */
   readonly peakBytes: number;
-  /** Parameters, gradients (of the micro-batches at work, too), optimizer state, and the most that intermediate values take at once. */
+  /**
+   * The bytes of parameters, gradients (also those of running micro-batches), optimizer state, and
+   * the most that intermediate values take at once.
+   */
   readonly neededBytes: number;
-  /** From the start of the process to the start of the first step, and to its end. */
+  /** Seconds from the start of the process to the start of the first step, and to its end. */
   readonly startSeconds: number;
   readonly firstStepSeconds: number;
 }
@@ -38,7 +44,8 @@ async function measure({ sizes, threads, repeats, started }: Request): Promise<S
   const definition = gpt({ layers, width, heads, context, vocabulary, tied: false });
   const engine = createOrtEngine({ threads });
   const before = residentBytes("VmRSS");
-  // One more than the threads need: half of the activations at a time, and the same speed or better.
+  // More micro-batches than threads take half of the activations at a time, at the same speed or
+  // better.
   const microBatches = 4;
   const model = definition.build({ batch: batch / microBatches, mode: "train" });
   const optimizer = adamw({});
@@ -65,7 +72,7 @@ async function measure({ sizes, threads, repeats, started }: Request): Promise<S
       3 * parameters +
       gradientBuffers * parameters +
       Math.min(threads, microBatches) *
-        peakOfIntermediates(trainer.stepGraph.graphs.get(GRADIENT) as Graph),
+        peakOfIntermediates(trainer.planned.step.graphs.get(GRADIENT) as Graph),
     startSeconds,
     firstStepSeconds,
   };
@@ -74,7 +81,7 @@ async function measure({ sizes, threads, repeats, started }: Request): Promise<S
   return result;
 }
 
-/** Fixed pseudo-random ids: the same for every run. */
+/** Fixed pseudo-random ids, which are the same for every run. */
 function randomTokens(count: number, vocabulary: number) {
   const numbers = (seed: number) =>
     Array.from({ length: count }, (_, i) => ((i * 7919 + seed * 104729) % 100_003) % vocabulary);

@@ -1,7 +1,7 @@
 /**
- * How fast is a whole training step (forward, backward, clipping, AdamW), against PyTorch's, the
- * forward and backward of the design's spike, and another revision? How much memory does it take,
- * and how long until the first step?
+ * How fast is a whole training step (forward, backward, clipping, AdamW), compared with PyTorch's,
+ * with the forward and backward of the design's spike, and with another revision? How much memory
+ * does it take, and how long until the first step?
  */
 import { execFileSync } from "node:child_process";
 import { dirname, join } from "node:path";
@@ -96,7 +96,9 @@ function memoryAndStart(found: readonly StepMeasurement[], threads: number): Row
   ];
 }
 
-/** In a process of its own: peak memory and start-up are those of a fresh one. */
+/**
+ * Measures in a process of its own, because peak memory and start-up are those of a fresh process.
+ */
 function measure(threads: number, folder: Revision["folder"]): StepMeasurement {
   const started = Date.now();
   const text = execFileSync(

@@ -1,4 +1,5 @@
-// A char-LSTM learns to write like Shakespeare, byte by byte. Data: tinyshakespeare.txt under LOCKSTEP_DATA.
+// A char-LSTM learns to write like Shakespeare, byte by byte. Data: tinyshakespeare.txt under
+// LOCKSTEP_DATA.
 import {
   adamw,
   cosine,

@@ -1,4 +1,5 @@
-// Predicts clicks with DLRM, on made-up visitors whose taste depends on pairs: weekday × page, age × time of day.
+// Predicts clicks with DLRM, on made-up visitors whose taste depends on pairs: weekday × page, age
+// × time of day.
 import { adamw, arrays, defineRun, dlrm, linearSchedule, tensorFrom } from "lockstep";
 
 const samples = 20_000;

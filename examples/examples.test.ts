@@ -1,6 +1,7 @@
 /**
- * Every example learns: to a quick target in seconds, and to its own with LOCKSTEP_NIGHTLY=1, which runs all of its steps.
- * Without the real data, stand-ins only have to be learned better than at the start.
+ * Every example learns: to a quick target in seconds, and to its full target with
+ * LOCKSTEP_NIGHTLY=1, which runs all of its steps. Without the real data, a stand-in only has to be
+ * learned better than at the start.
  */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -29,7 +30,7 @@ const engine = createOrtEngine({ threads: 2 });
 after(() => engine.close());
 
 interface Target {
-  /** What the target is about, on held-out data: an output of the model. */
+  /** The output of the model on held-out data that the target is about. */
   readonly output: string;
   readonly atLeast?: number;
   readonly atMost?: number;
@@ -38,10 +39,10 @@ interface Target {
 interface Example {
   readonly run: Run;
   readonly data?: { readonly source: DataSource; readonly real: boolean };
-  /** Steps of the quick test. */
+  /** The number of steps of the quick test. */
   readonly steps: number;
   readonly quick: Target;
-  /** After all steps. */
+  /** The target after all steps. */
   readonly full: Target;
   readonly samples?: number;
 }
@@ -95,7 +96,8 @@ const EXAMPLES: readonly Example[] = [
   {
     run: mnistResnet,
     data: digits(),
-    // Fewer steps tell little: at the top of its learning rate the running statistics lag behind.
+    // Fewer steps show little: while the learning rate is highest, the running statistics lag
+    // behind.
     steps: 100,
     quick: { output: "accuracy", atLeast: 0.85 },
     full: { output: "accuracy", atLeast: 0.97 },
@@ -165,7 +167,7 @@ function checkTarget({ outputs }: Trained, { output, atLeast, atMost }: Target):
   if (atMost !== undefined) assert.ok(value <= atMost, `${output} ${value}, not ${atMost}`);
 }
 
-test("an example of one's own is less than a page", () => {
+test("a user's own example is shorter than a page", () => {
   for (const name of ["own-model", "own-layer", "own-loss"]) {
     const file = new URL(`../../examples/${name}.ts`, import.meta.url);
     const lines = readFileSync(file, "utf8").trimEnd().split("\n").length;

@@ -1,5 +1,5 @@
-// A network that PyTorch exported (test/onnx/make_fixtures.py says how) learns handwritten digits, without Python.
-// Data: the MNIST files under LOCKSTEP_DATA.
+// A network that PyTorch exported (test/onnx/make_fixtures.py says how) learns handwritten digits,
+// without Python. Data: the MNIST files under LOCKSTEP_DATA.
 import { adamw, crossEntropy, defineRun, idxImages, onnx } from "lockstep";
 
 const folder = process.env.LOCKSTEP_DATA ?? "data";

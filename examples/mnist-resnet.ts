@@ -1,4 +1,5 @@
-// A residual network with batch normalization reads handwritten digits. Data: the MNIST files under LOCKSTEP_DATA.
+// A residual network with batch normalization reads handwritten digits. Data: the MNIST files under
+// LOCKSTEP_DATA.
 import { cosine, defineRun, idxImages, resnet, sgd } from "lockstep";
 
 const folder = process.env.LOCKSTEP_DATA ?? "data";

@@ -1,4 +1,5 @@
-// Predicts how people rate films, by matrix factorization. Data: MovieLens 100k (ml-100k/u.data) under LOCKSTEP_DATA.
+// Predicts how people rate films, by matrix factorization. Data: MovieLens 100k (ml-100k/u.data)
+// under LOCKSTEP_DATA.
 import { adamw, defineRun, linearSchedule, matrixFactorization, ratings } from "lockstep";
 
 const folder = process.env.LOCKSTEP_DATA ?? "data";

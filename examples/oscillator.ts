@@ -1,4 +1,5 @@
-// Learns how a damped oscillator swings from its equation alone: u'' + 2·damping·u' + frequency²·u = 0, u(0) = 1, u'(0) = 0.
+// Learns how a damped oscillator swings from its equation alone: u'' + 2·damping·u' + frequency²·u
+// = 0, u(0) = 1, u'(0) = 0.
 import {
   adamw,
   add,
@@ -24,7 +25,8 @@ export default defineRun({
   model: pinn({
     residual: ({ u, du, ddu }) => add(add(ddu, mul(du, 2 * damping)), mul(u, frequency ** 2)),
     start: { value: 1, slope: 0 },
-    // The known solution, to measure the error: e^(-damping·t) · (cos(swing·t) + damping/swing · sin(swing·t)).
+    // The known solution, to measure the error: e^(-damping·t) · (cos(swing·t) + damping/swing ·
+    // sin(swing·t)).
     solution: (t) => {
       const turn = mul(t, swing);
       return mul(exp(mul(t, -damping)), add(cos(turn), mul(sin(turn), damping / swing)));

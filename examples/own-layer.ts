@@ -1,4 +1,4 @@
-// A layer of one's own: a gate that lets each channel through or not (squeeze and excitation, Hu et al. 2018).
+// A layer of your own: a gate for each channel (squeeze and excitation, Hu et al. 2018).
 import {
   adamw,
   classify,
@@ -20,7 +20,7 @@ import {
 
 const folder = process.env.LOCKSTEP_DATA ?? "data";
 
-/** A layer is a function of its scope, its input and its options. Its gradient is derived from what it is made of. */
+/** A layer is a function of scope, input and options. Its gradient follows from its operators. */
 function channelGate(scope: Scope, x: Value, { squeeze }: { squeeze: number }): Value {
   return scope.within(() => {
     const [batch = 0, channels = 0] = x.shape;

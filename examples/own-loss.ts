@@ -1,6 +1,8 @@
-// A loss of one's own: the quantile loss, so that a network learns the range in which nine of ten values lie.
-// A loss is one number made of sums and means over the batch: also quotients of them (a mean over a mask), several of them added, and
-// penalties of weights. It is that of the whole batch in any micro-batches; one that cannot be so is refused before the first step.
+// A loss of your own: the quantile loss, so that a network learns the range in which nine of ten
+// values lie. A loss is one number made of sums and means over the batch: also of quotients of them
+// (a mean over a mask), several of them added, and penalties of weights. It is the loss of the
+// whole batch in any number of micro-batches; a loss for which this is impossible is refused before
+// the first step.
 import {
   adamw,
   add,
@@ -17,7 +19,10 @@ import {
   type Value,
 } from "lockstep";
 
-/** Smallest where `quantile` of the targets lie below the prediction (Koenker and Bassett 1978). A scalar. */
+/**
+ * Returns a scalar that is smallest if `quantile` of the targets lie below the prediction (Koenker
+ * and Bassett 1978).
+ */
 function quantileLoss(prediction: Value, target: Value, quantile: number): Value {
   const error = sub(target, prediction);
   const cost = maximum(mul(error, quantile), mul(error, quantile - 1));

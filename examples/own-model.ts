@@ -1,4 +1,5 @@
-// A model of one's own: two towers place people and films in one space, and a small network on top tells the rating.
+// A model of your own: two towers place people and films in one space, and a small network on top
+// predicts the rating.
 import {
   adamw,
   add,
@@ -21,7 +22,8 @@ const towers = defineModel("towers", (m) => {
   const item = m.input("item", [m.batch], "int32");
   const rating = m.input("rating", [m.batch]);
 
-  // Every layer gets a scope, which names its parameters: `users.weight`, `hidden.weight`, `hidden.bias`, …
+  // Every layer gets a scope, which names its parameters: `users.weight`, `hidden.weight`,
+  // `hidden.bias`, …
   const person = embedding(m.child("users"), user, { vocabulary: 944, width: 16 });
   const film = embedding(m.child("items"), item, { vocabulary: 1683, width: 16 });
   const hidden = gelu(linear(m.child("hidden"), concat([person, film], 1), { outputs: 32 }));

@@ -1,4 +1,5 @@
-// A small GPT learns to write like Shakespeare, byte by byte. Data: tinyshakespeare.txt under LOCKSTEP_DATA.
+// A small GPT learns to write like Shakespeare, byte by byte. Data: tinyshakespeare.txt under
+// LOCKSTEP_DATA.
 import { adamw, cosine, defineRun, gpt, text } from "lockstep";
 
 const folder = process.env.LOCKSTEP_DATA ?? "data";

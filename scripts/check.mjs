@@ -1,4 +1,5 @@
-// Everything that must be clean before a commit: format, types, lint, unit tests. Stops at the first failure.
+// Checks everything that must be clean before a commit: format, types, lint, unit tests. Stops at
+// the first failure.
 import { spawnSync } from "node:child_process";
 
 const STEPS = [

@@ -1,6 +1,8 @@
-// Exports real models of PyTorch in many ways, trains them there and here, and compares: `node scripts/nightly-exports.mjs [MODEL ...]`.
-// LOCKSTEP_PYTHON names a Python with torch, torchvision, timm, transformers, diffusers, onnx, onnxscript and onnxruntime;
-// LOCKSTEP_EXPORTS a folder for the exports, which are made once. An hour or two on two cores. Results: test/nightly/results/.
+// Exports real models of PyTorch in many ways, trains them there and here, and compares: `node
+// scripts/nightly-exports.mjs [MODEL ...]`. LOCKSTEP_PYTHON names a Python with torch, torchvision,
+// timm, transformers, diffusers, onnx, onnxscript and onnxruntime. LOCKSTEP_EXPORTS names a folder
+// for the exports, which are made once. It takes an hour or two on two cores. Results are in
+// test/nightly/results/.
 import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
 import os from "node:os";
@@ -12,7 +14,7 @@ const needed =
   "import torch, torchvision, timm, transformers, diffusers, onnx, onnxscript, onnxruntime";
 if (spawnSync(python, ["-c", needed]).status !== 0) {
   console.log(
-    `Skipped: ${python} has not all of what it needs (${needed}). Set LOCKSTEP_PYTHON to one that has.`,
+    `Skipped: ${python} does not have all of: ${needed}. Set LOCKSTEP_PYTHON to a Python that has them.`,
   );
   process.exit(0);
 }

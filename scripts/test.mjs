@@ -1,4 +1,5 @@
-// Runs compiled tests with Node's own runner: `all`, `unit` (beside sources), or paths under build/.
+// Runs compiled tests with Node's own runner: `all`, `unit` (beside sources), or paths under
+// build/.
 import { spawnSync } from "node:child_process";
 import { availableParallelism } from "node:os";
 import { globSync } from "tinyglobby";
@@ -24,7 +25,7 @@ const result = spawnSync(
     "--test-timeout=300000",
     ...files,
   ],
-  // Tests load the official binding too, which would keep a record of its use for upload to its maker.
+  // Tests also load the official binding, which would record its use for upload to its maker.
   { stdio: "inherit", env: { ...process.env, ORT_DISABLE_TELEMETRY: "1" } },
 );
 process.exit(result.status ?? 1);

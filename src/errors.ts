@@ -1,6 +1,7 @@
 /**
- * Every error a user can meet. Errors are data with a sentence: a stable code, the fields, and a text that
- * says what was done, what was expected, what came, and what to do. Programmers' mistakes use `assert`.
+ * Every error that a user can meet. Errors are data with a sentence: a stable code, the fields, and
+ * a text that says what was done, what was expected, what came, and what to do. Programming
+ * mistakes use `assert`.
  */
 
 /** Stable codes, by area. Never reuse one for another meaning. */
@@ -33,24 +34,24 @@ export type ErrorCode =
   | "DATA_PLACE" // a place of data outside of the folders that data may come from
   | "DATA_DIFFERS" // data that is not what the job was made with
   | "NOT_DATA" // a part of a run that cannot be written down, so that no other process can have it
-  | "JOB" // a job that is no job, or whose parts do not fit each other
+  | "JOB" // a folder or file that is not a job, or whose parts do not fit each other
   | "JOB_VERSION" // a job of another version
   | "NOT_FINITE" // a loss or gradient that is NaN or infinite
   | "CHECKPOINT" // a run folder that cannot be resumed
   | "RUN_EXISTS" // a folder that holds an unfinished run, where another was to begin
   | "RUN_LOCKED" // a folder that another process is writing a run to
   | "PEER_LOST" // a worker of the group vanished or left
-  | "PEER_FAILED" // a worker on another machine failed without a code: a bug of lockstep
+  | "PEER_FAILED" // a worker on another machine failed without a code, which is a bug of lockstep
   | "DEADLINE" // a wait took longer than it may
   | "ABORTED" // the group was given up, by this worker or another
-  | "PROTOCOL" // bytes or a message that another version, run or program would send
+  | "PROTOCOL" // bytes or a message of a different version, run or program
   | "UNAUTHORIZED" // a peer that does not know the run's token
   | "AGENT_BUSY" // an agent that has a job already
   | "ADDRESS"; // an address that cannot be used: taken, unknown, unreachable
 
-/** What to do where memory does not suffice. */
+/** What to do when memory does not suffice. */
 export const LESS_MEMORY =
-  "Let more workers share it (--workers 4 with --zero 3), use a smaller model or micro-batch, or a machine with more memory.";
+  "Let more workers share it (--workers 4 with --zero 3), keep the optimizer's state on disk (--offload disk), use a smaller model or micro-batch, or a machine with more memory.";
 
 /** Values that a program may read from an error. */
 export type ErrorFields = Readonly<
@@ -78,12 +79,17 @@ export class LockstepError extends Error {
   }
 }
 
-/** States what the programmer holds to be true; a failure is a bug of ours, never the user's. */
+/**
+ * Checks what the programmer holds to be true. A failure is a bug of Lockstep, never the user's.
+ */
 export function assert(condition: unknown, what: string): asserts condition {
   if (!condition) throw new Error(`Lockstep bug: ${what}`);
 }
 
-/** What JavaScript throws where an array finds no memory, as an error with a code; every other error as it is. */
+/**
+ * Gives JavaScript's error for an array without memory a code. Every other error is returned
+ * unchanged.
+ */
 export function withCodeOfMemory(error: unknown): unknown {
   if (!(error instanceof RangeError) || !/allocation failed/i.test(error.message)) return error;
   return new LockstepError("OUT_OF_MEMORY", "There was no memory left for an array.", {

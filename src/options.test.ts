@@ -5,10 +5,10 @@ import { fileURLToPath } from "node:url";
 import type { DType, Scope, Value } from "./index.ts";
 import * as lockstep from "./index.ts";
 
-/** As run files call them: nothing has checked their types. */
+/** The public functions as run files call them, without type checks. */
 const api = lockstep as unknown as Readonly<Record<string, (...given: unknown[]) => unknown>>;
 
-/** Take values, numbers and texts by their place. */
+/** Functions that take values, numbers and texts by position. */
 const WITHOUT_OPTIONS: ReadonlySet<string> = new Set(
   `LockstepError abs accuracy activate add additiveMask and argMax argMin backward cast classify clip concat cos defineModel
   derivative differentiate div dropout elu equal erf exp expand flatten floor formatInspection full gather gatherElements gatherND
@@ -38,7 +38,7 @@ const call = (name: string, ...given: unknown[]) => {
   return made;
 };
 
-test("an option that does not exist is refused by every public function that takes options", () => {
+test("an unknown option is refused by every public function that takes options", () => {
   const gpt = { layers: 1, width: 8, heads: 2, context: 8 };
   const cases: readonly [name: string, ...given: unknown[]][] = [
     ["adam", { lr: 1e-3 }],
@@ -91,9 +91,7 @@ function within(shape: readonly number[], body: (m: Scope, x: Value) => unknown,
   model.build({ batch: 2, mode: "train" });
 }
 
-/**
- * A function of a model's values with an option that it does not have, and the one that is meant.
- */
+/** A function of a model's values with a misspelt option, and the option that is meant. */
 type Misspelt = readonly [
   name: string,
   shape: readonly number[],
@@ -154,7 +152,7 @@ const FUNCTIONS: readonly Misspelt[] = [
   ["causalMask", [3], () => [{ rows: 2, column: 2, start: 0 }], "columns"],
 ];
 
-test("layers and functions of values refuse an option that they do not have, and name the nearest", () => {
+test("layers and functions of values refuse an unknown option, and suggest the nearest", () => {
   for (const [name, shape, given, near] of LAYERS) {
     const what = (m: Scope, x: Value) => call(name, m.child("part"), x, ...given(x, m));
     refuses(() => within(shape, what), name, near, /part\b.*no option/);
@@ -169,7 +167,7 @@ test("layers and functions of values refuse an option that they do not have, and
   refuses(() => within([3], parameter), "parameter", "decay", /"w".*no option/);
 });
 
-test("values of layers' options have the right kind", () => {
+test("options of layers must have values of the right kind", () => {
   const wrong: readonly [string, readonly number[], object][] = [
     ["linear", [3], { outputs: "2" }],
     ["linear", [3], { outputs: 2, bias: "no" }],
@@ -189,7 +187,7 @@ test("values of layers' options have the right kind", () => {
   });
 });
 
-test("what works on files, engines and graphs refuses options that it does not have", async () => {
+test("functions of files, engines and graphs refuse unknown options", async () => {
   const model = lockstep.mlp({ inputs: 1, hidden: [], outputs: 2 });
   const { graph } = model.build({ batch: 2, mode: "train" });
   const cases: readonly [name: string, near: string, ...given: unknown[]][] = [
@@ -242,7 +240,7 @@ test("every public function is among these tests, or takes no options", () => {
   assert.deepEqual(missing, []);
 });
 
-test("what is no option at all, or has the wrong kind, is INVALID_OPTION and never a bug", () => {
+test("a value that is not options, or has the wrong kind, is INVALID_OPTION and never a bug", () => {
   const cases: readonly [name: string, ...given: unknown[]][] = [
     ["gpt"],
     ["mlp", null],
@@ -272,7 +270,7 @@ test("what is no option at all, or has the wrong kind, is INVALID_OPTION and nev
   }
 });
 
-test("a run has no other options than its own", () => {
+test("a run has no options but its own", () => {
   const run = {
     model: lockstep.mlp({ inputs: 1, hidden: [], outputs: 2 }),
     data: lockstep.csv("a.csv"),

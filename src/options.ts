@@ -120,6 +120,14 @@ function namesAt(
   return kind instanceof z.ZodObject ? namesAt(kind.shape, rest) : [];
 }
 
+/** What to say of a value that is none of these texts: `must be "a" or "b", and is "c"`. */
+export function notAmong(given: unknown, allowed: readonly string[]): string {
+  const all = allowed.map((text) => `"${text}"`).join(" or ");
+  const near = typeof given === "string" ? nearest(given, allowed) : undefined;
+  const meant = near === undefined ? "" : ` (did you mean "${near}"?)`;
+  return `must be ${all}, and is ${shown(given)}${meant}`;
+}
+
 /**
  * The name that a misspelt one most likely stands for: one that differs in a few letters or in the
  * way words are joined, or one of which the other is the beginning.

@@ -1,4 +1,4 @@
-/** Which lockstep this is, as its package says. */
+/** The version of lockstep, as its package says. */
 import { readFileSync } from "node:fs";
 
 export function version(): string {

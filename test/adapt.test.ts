@@ -1,4 +1,4 @@
-/** Ranks of different speeds: shares follow, and not a bit of the weights changes. */
+/** Ranks of different speeds: their shares follow, and no bit of the weights changes. */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { createOrtEngine } from "../src/engine/index.ts";
@@ -16,7 +16,10 @@ const VOCABULARY = 10;
 const definition = gpt({ layers: 1, width: 16, heads: 2, context: 8, vocabulary: VOCABULARY });
 const model = definition.build({ batch: 1, mode: "train" });
 
-/** A clock that each look moves on, by a time that depends on the step and on how much the rank computes. */
+/**
+ * Returns a clock that advances at each reading, by a time that depends on the step and on how much
+ * the rank computes.
+ */
 function clock(trainer: () => Trainer | undefined, pace: (step: number) => number): () => number {
   let time = 0;
   return () => {
@@ -40,7 +43,7 @@ function filling({ start, end }: { readonly start: number; readonly end: number 
 }
 
 interface Outcome {
-  /** By step. */
+  /** The number of micro-batches of each rank, by step. */
   readonly counts: readonly number[];
   readonly reasons: readonly string[];
   readonly weights: Readonly<Record<string, string>>;
@@ -92,7 +95,7 @@ async function train(
 
 for (const inPlace of [true, false]) {
   const how = inPlace ? "in place" : "by messages";
-  test(`a slow rank gets less, a recovered one its part back, the bits stay (${how})`, async () => {
+  test(`a slow rank gets fewer micro-batches and gets them back when it recovers, with the same bits (${how})`, async () => {
     const steps = 20;
     const [alone] = await train(1, inPlace, steps, () => 1);
     for (const ranks of [2, 3]) {

@@ -1,4 +1,7 @@
-/** Launchers that know the token and want more than they may have, and agents that answer with anything. */
+/**
+ * Launchers that know the token and ask for more than they may have, and agents that answer with
+ * anything.
+ */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -33,7 +36,7 @@ const onPosix = process.platform === "win32" ? { skip: "makes links and pipes" }
 const gptJob = (root: string) => jobOfFile({ file: join(root, "gpt.ts"), root });
 
 test(
-  "a job writes below the agent's folder only, and reads data below its data roots only, links followed",
+  "a job writes only below the agent's folder, and reads data only below its data roots, after following links",
   onPosix,
   () =>
     withFolder({ ...files, "far/secret.txt": WORDS, "data/words.txt": WORDS }, async (root) => {
@@ -84,7 +87,7 @@ test(
     }),
 );
 
-/** A good job that names another place of data, sealed as ours are. */
+/** Returns a valid job that names another place of data, sealed like ours. */
 function resealed(job: JobFiles, place: string): JobFiles {
   const head = JSON.parse(Buffer.concat(job.get("job.json") ?? []).toString()) as JobHead;
   const source = { ...head.data.source, globs: [place] };
@@ -92,7 +95,7 @@ function resealed(job: JobFiles, place: string): JobFiles {
   return new Map([...job, ["job.json", [bytes]]]);
 }
 
-test("a job that was changed on its way is refused, whatever file it was, and leaves no file", () =>
+test("a job that was changed on its way is refused, whichever file it was, and leaves no file", () =>
   withFolder({ ...files, "temporary/kept": "" }, (folder) =>
     withAgents([folder], async ([address = ""]) => {
       const good = await gptJob(folder);
@@ -150,7 +153,7 @@ test("a graph that does not fit its job ends the workers before they meet, and n
     }),
   ));
 
-test("a job has no more workers, threads, ranks, bytes and names than fit", () =>
+test("a job cannot have more workers, threads, ranks, bytes and names than allowed", () =>
   withFolder(files, async (folder) => {
     const agent = await startAgent({ ...LOCAL, folder, maxJobBytes: 2 ** 20 });
     const { address } = agent;
@@ -178,7 +181,7 @@ test("a job has no more workers, threads, ranks, bytes and names than fit", () =
     }
   }));
 
-/** Agents of one program each, that answer a job so; what the launcher says of it. */
+/** Starts agents that answer a job with this. Returns what the launcher reports. */
 async function saidOf(root: string, answer: (line: Line) => void): Promise<LockstepError> {
   const listener = await listenTcp(LOCAL);
   serveLines(listener, (line) => {
@@ -210,7 +213,7 @@ const step = {
   secondsLeft: 1,
 };
 
-test("an agent that says what none would say is named, whatever it is", () =>
+test("an agent that sends an impossible message is named", () =>
   withFolder(files, async (root) => {
     const accepted = { kind: "accepted" };
     const error = { code: "RUN_FILE", text: "no", fields: {} };
@@ -241,7 +244,7 @@ test("an agent that says what none would say is named, whatever it is", () =>
     }
   }));
 
-test("garbage in good messages of agents: an error of ours each time", () =>
+test("garbage in otherwise valid messages of agents always gives an error of ours", () =>
   withFolder(files, async (root) => {
     const random = randomSource(7);
     const good: readonly object[] = [
@@ -271,7 +274,7 @@ test("garbage in good messages of agents: an error of ours each time", () =>
 
 const JUNK = [null, -1, 1e300, "", "\u001b[31m", "x".repeat(30_000), [], {}, true, [[[[]]]]];
 
-/** With something in it replaced or taken away. */
+/** Returns the value with a part of it replaced or removed. */
 function spoilt(value: unknown, random: () => number): unknown {
   const keys = typeof value === "object" && value !== null ? Object.keys(value) : [];
   if (keys.length === 0 || random() < 0.2) return JUNK[Math.floor(random() * JUNK.length)];
@@ -282,7 +285,7 @@ function spoilt(value: unknown, random: () => number): unknown {
   return copy;
 }
 
-test("garbage in jobs is refused, and the agent goes on", () =>
+test("garbage in jobs is refused, and the agent stays usable", () =>
   withFolder(files, (folder) =>
     withAgents([folder], async ([address = ""]) => {
       const random = randomSource(11);
@@ -301,7 +304,7 @@ test("garbage in jobs is refused, and the agent goes on", () =>
     }),
   ));
 
-test("garbage in job.json is refused with a code, sealed as ours are", () =>
+test("garbage in job.json is refused with a code, even if it is sealed like ours", () =>
   withFolder(files, async (folder) => {
     const random = randomSource(13);
     const good = await gptJob(folder);
@@ -321,7 +324,9 @@ test("garbage in job.json is refused with a code, sealed as ours are", () =>
     assert.ok(refused > 200, `${refused}`);
   }));
 
-/** Looks around in every process that starts while it is there, and speaks out of turn as a worker. */
+/**
+ * Code that looks around in every process that starts, and sends messages out of turn as a worker.
+ */
 const CURIOUS = `
 import { writeFileSync } from "node:fs";
 if (process.send !== undefined) {
@@ -329,7 +334,7 @@ if (process.send !== undefined) {
   process.send({ kind: "event", event: { type: "x" } });
 }`;
 
-test("a worker has the token neither in its words nor in its environment, and is named when it speaks out of turn", () =>
+test("a worker has the token neither in its command line nor in its environment, and is named when it sends a message out of turn", () =>
   withFolder({ ...files, "curious.mjs": CURIOUS }, (folder) =>
     withAgents([folder], async ([host = ""]) => {
       const job = await gptJob(folder);

@@ -1,6 +1,7 @@
 /**
- * The rules of the house that a machine can check: who may import whom, no cycles, one door a folder, small
- * files, and no socket, clock, randomness or console where they do not belong. ARCHITECTURE.md says why.
+ * The architecture's rules that a machine can check: who may import whom, no cycles, one door for
+ * each folder, small files, and no socket, clock, randomness or console where they do not belong.
+ * ARCHITECTURE.md says why.
  */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -11,7 +12,7 @@ import { globSync } from "tinyglobby";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 
-/** In the order of the data: what each folder may import, beside itself. */
+/** What each folder may import besides itself, in the order of the data. */
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   errors: [],
   start: [],
@@ -61,7 +62,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "optimizer",
     "mesh",
   ],
-  parallel: ["errors", "tensor", "graph", "functional", "ops", "mesh", "plan"],
+  parallel: ["errors", "tensor", "graph", "functional", "ops", "optimizer", "mesh", "plan"],
   program: [
     "errors",
     "tensor",
@@ -138,7 +139,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   index: ["*"],
 };
 
-/** Folders that decide and compute only: no clock, no randomness, no socket, no file. */
+/** Folders that only decide and compute: no clock, no randomness, no socket, no file. */
 const PURE = [
   "tensor",
   "graph",
@@ -255,7 +256,7 @@ test("no import cycles, imports of types included", () => {
   assert.deepEqual(cycles, []);
 });
 
-// `any` is the linter's to find: it knows types from words.
+// The linter finds `any`, because it distinguishes types from words.
 test("no export *, no default exports, no enums, no ts-ignore", () => {
   const forbidden: readonly [RegExp, string][] = [
     [/^export \*/m, "export *"],

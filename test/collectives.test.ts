@@ -1,4 +1,7 @@
-/** What collectives promise beyond right results: errors with a name, bounds, and few bytes between nodes. */
+/**
+ * What collectives promise beyond right results: errors with a name, bounds, and few bytes between
+ * nodes.
+ */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import {
@@ -79,7 +82,7 @@ test("a thousand ranks meet in one process", async () => {
     network.transports.map(async (transport, rank) => {
       const group = new Group({ engine, transport });
       const [data, into] = [await allocate(group, 64), await allocate(group, 64)];
-      // Every rank gives its number to the three ranks behind it.
+      // Every rank sends its number to the three ranks behind it.
       const amounts = (isPeer: (distance: number) => boolean) =>
         Array.from({ length: size }, (_, peer) => (isPeer((peer - rank + size) % size) ? 1 : 0));
       const sendCounts = amounts((distance) => distance >= 1 && distance <= 3);
@@ -99,7 +102,7 @@ test("a thousand ranks meet in one process", async () => {
   assert.ok(network.elapsedUs < 1000, `${network.elapsedUs} virtual µs`);
 });
 
-/** All ways to put ranks on nodes, where nodes have consecutive ranks. */
+/** Returns all ways to put ranks on nodes with consecutive ranks. */
 function placements(size: number, first = 0): number[][][] {
   if (first === size) return [[]];
   return Array.from({ length: size - first }, (_, index) => index + 1).flatMap((count) => {
@@ -108,7 +111,7 @@ function placements(size: number, first = 0): number[][][] {
   });
 }
 
-test("schedules: what is sent is received, and each rank gets each part once, over any nodes", () => {
+test("schedules over any nodes: every message is received, and each rank gets each part once", () => {
   for (let size = 1; size <= 7; size++) {
     const counts = Array.from({ length: size }, (_, rank) => rank + 1);
     const starts = partsOf(counts).map(({ start }) => start);
@@ -199,7 +202,7 @@ test("requests that do not fit the group or its memory are refused", async () =>
   await close();
 });
 
-test("all ranks of all nodes measure the same costs, and one node has nothing to measure", async () => {
+test("all ranks of all nodes measure the same costs, and one node measures nothing", async () => {
   const several = simulatedRanks(engine, 4, true, [[0, 1, 2], [3]]);
   const costs = await Promise.all(several.groups.map(({ transport }) => measureCosts(transport)));
   for (const { messageUs, wireUsPerByte } of costs) {
@@ -214,7 +217,7 @@ test("all ranks of all nodes measure the same costs, and one node has nothing to
   await close();
 });
 
-test("memory is seen within a node, and in subgroups by the names that ranks have there", async () => {
+test("memory is visible within a node, and in subgroups by the ranks' numbers there", async () => {
   const nodes = [
     [0, 1],
     [2, 3, 4],
@@ -246,10 +249,10 @@ test("memory is seen within a node, and in subgroups by the names that ranks hav
   await close();
 });
 
-/** What two ranks gather of ten elements, each of its rank and 1. */
+/** The ten elements that two ranks gather; each contributes its rank and 1. */
 const HALVES = [1, 1, 1, 1, 1, 2, 2, 2, 2, 2];
 
-test("memory that a group has registered outlives it, and peers cannot map it twice", async () => {
+test("registered memory outlives its group, and peers cannot map it twice", async () => {
   const gather = { kind: "allGather", dtype: "float32", counts: [5, 5] } as const;
   const first = simulatedRanks(engine, 2, true);
   const memories = await Promise.all(
@@ -280,7 +283,7 @@ test("memory that a group has registered outlives it, and peers cannot map it tw
   for (const { memory } of memories) memory.close();
 });
 
-test("a group may work on memory that another owns, and leaves it open", async () => {
+test("a group may work on memory that another one owns, and leaves it open", async () => {
   const { groups, close } = simulatedRanks(engine, 2, true);
   await Promise.all(
     groups.map(async (group) => {

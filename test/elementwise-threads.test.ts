@@ -1,6 +1,6 @@
 /**
- * Element-wise operators and their gradients have the same bits on one thread and on two. Where ONNX Runtime itself
- * breaks this, the operator is listed, and the difference is held to the last bits.
+ * Element-wise operators and their gradients have the same bits on one thread and on two. Operators
+ * for which ONNX Runtime itself breaks this are listed, and may differ in the last bits only.
  */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
@@ -12,10 +12,13 @@ import { type Tensor, tensorFrom, toNumbers } from "../src/tensor/index.ts";
 import { randomNumbers } from "./support/random.ts";
 import { assertSameBitsAcrossThreads } from "./support/threads.ts";
 
-/** Large enough for ONNX Runtime to split, and no multiple of a vector's length. */
+/** Large enough for ONNX Runtime to split, and not a multiple of a vector's length. */
 const COUNT = 100_003;
 
-/** Vectors and single elements are computed by different code there, and threads meet anywhere. */
+/**
+ * ONNX Runtime computes vectors and single elements with different code here, and threads may meet
+ * anywhere.
+ */
 const INEXACT = ["Celu", "Log", "Mish", "Softplus"];
 
 const UNARY: Readonly<Record<string, readonly [number, number]>> = {

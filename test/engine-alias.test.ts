@@ -1,4 +1,7 @@
-/** What mayAlias allows is safe: random graphs give the same bits with and without outputs written over inputs. */
+/**
+ * The aliases that mayAlias allows are safe: random graphs give the same bits with and without
+ * outputs written over inputs.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
@@ -15,7 +18,9 @@ const BINARY = ["Add", "Mul", "Sub", "Max"];
 const MIXING = ["MatMul", "Transpose", "ReduceSum"];
 const INPUTS = ["a", "b", "c"];
 
-/** A node: an operator and which of the values before it are its inputs (counted from the newest). */
+/**
+ * A node: an operator, and which of the values before it are its inputs, counted from the newest.
+ */
 const node = fc.tuple(
   fc.constantFrom(...BINARY, ...BINARY, ...UNARY, ...MIXING),
   fc.nat(5),

@@ -1,4 +1,7 @@
-/** One process has one ONNX Runtime: the engine lives with the official binding, and with engines of other threads. */
+/**
+ * One process has one ONNX Runtime: the engine works beside the official binding, and beside
+ * engines of other threads.
+ */
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { test } from "node:test";
@@ -14,7 +17,7 @@ const type = { dtype: "float32" as const, shape: [3] };
 const graph = builder.build([builder.one("Neg", [builder.input("x", type)])]);
 const [output = ""] = graph.outputs;
 
-test("beside the official binding, which made the environment first", async () => {
+test("the engine works beside the official binding, which made the environment first", async () => {
   const session = await official.InferenceSession.create(encodeModel(graph));
   const engine = createOrtEngine({ threads: 2 });
   const x = tensorFrom("float32", [3], [1, 2, 3]);
@@ -28,7 +31,7 @@ test("beside the official binding, which made the environment first", async () =
   await session.release();
 });
 
-test("beside engines of other threads", async () => {
+test("the engine works beside engines of other threads", async () => {
   const engine = createOrtEngine({ threads: 2 });
   const path = new URL("./support/engine-worker.js", import.meta.url);
   const answers = await Promise.all(

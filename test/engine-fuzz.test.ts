@@ -1,4 +1,7 @@
-/** The binding is the one unsafe place: whatever comes, it answers with errors, and it keeps no memory. */
+/**
+ * The binding is the one place that can be unsafe: it must answer anything with errors, and leak no
+ * memory.
+ */
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import { test } from "node:test";
@@ -43,7 +46,7 @@ test("garbage and damaged models are errors", async () => {
       fc.asyncProperty(fc.oneof(damaged, truncated, garbage), async (bytes) => {
         try {
           const session = await compileModel(runtime, bytes, SETTINGS, "fuzz");
-          runtime.api.functions.releaseSession(session); // the damage did no harm
+          runtime.api.functions.releaseSession(session); // the damage has done no harm
         } catch (error) {
           assert.ok(
             error instanceof LockstepError && error.code === "ENGINE_FAILED",
@@ -119,7 +122,7 @@ test("wrong tensors in all combinations are errors", async () => {
   }
 });
 
-test("thousands of runs, bindings, sessions and failures keep no memory", {
+test("thousands of executions, bindings, sessions and failures leak no memory", {
   skip: process.platform !== "linux",
 }, async () => {
   const engine = createOrtEngine({ threads: 2 });

@@ -8,7 +8,7 @@ import { mul } from "../src/functional/index.ts";
 import { newBuilder } from "../src/ops/index.ts";
 import { tensorFrom, toNumbers } from "../src/tensor/index.ts";
 
-test("an engine goes on after its handles were collected: koffi unloads a library with its last handle", async () => {
+test("an engine keeps working after its handles were collected, although koffi unloads a library with its last handle", async () => {
   setFlagsFromString("--expose-gc");
   const collect = runInNewContext("gc") as () => void;
   const engine = createOrtEngine({ threads: 1 });

@@ -1,4 +1,4 @@
-/** Where workers of hosts listen, and what is said when one of them cannot be reached. */
+/** Where workers of hosts listen, and the error when one of them cannot be reached. */
 import assert from "node:assert/strict";
 import net from "node:net";
 import { test } from "node:test";
@@ -10,7 +10,10 @@ import { files, LOCAL, launch, rejectsWith, token } from "./support/hosts.ts";
 
 const onLinux = process.platform === "linux" ? {} : { skip: "needs 127.0.0.9" };
 
-/** Another address of an agent, that its workers do not have: a firewall that knows the agent's port alone. */
+/**
+ * Returns another address of an agent that its workers do not have, like a firewall that opens the
+ * agent's port alone.
+ */
 async function aliasOf(address: string) {
   const { host, port } = parseAddress(address);
   const open: net.Socket[] = [];
@@ -31,7 +34,7 @@ async function aliasOf(address: string) {
 }
 
 test(
-  "a worker that cannot be reached: who could not reach whom, where, within the agents' 10 s",
+  "a worker that cannot be reached: the error says who could not reach whom and where, within the agents' 10 s",
   onLinux,
   () =>
     withFolder(files, async (folder) => {
@@ -49,7 +52,7 @@ test(
     }),
 );
 
-/** Two neighbouring ports that are free, most likely. */
+/** Returns two neighbouring ports that are most likely free. */
 async function twoPorts() {
   for (let attempt = 0; ; attempt++) {
     const one = await listenTcp(LOCAL);
@@ -65,7 +68,7 @@ async function twoPorts() {
   }
 }
 
-test("of a range, the first port that is free is taken; a range in use is said", async () => {
+test("the first free port of a range is taken, and a range in use is an error", async () => {
   const ports = await twoPorts();
   const listen = { host: "127.0.0.1", token, ports };
   const [one, two] = [await listenTcp(listen), await listenTcp(listen)];
@@ -76,7 +79,7 @@ test("of a range, the first port that is free is taken; a range in use is said",
   two.close();
 });
 
-test("workers listen on the ports of their agent, and run; with too few it is said", () =>
+test("workers listen on the ports of their agent, and too few ports are an error", () =>
   withFolder(files, async (folder) => {
     const ports = await twoPorts();
     const agents = await Promise.all([0, 1].map(() => startAgent({ ...LOCAL, ports, folder })));
@@ -91,7 +94,7 @@ test("workers listen on the ports of their agent, and run; with too few it is sa
     }
   }));
 
-test("a range of ports that is none is refused", async () => {
+test("an invalid range of ports is refused", async () => {
   for (const text of ["4200-4100", "0-5", "x", "1-70000"]) {
     const ended = await lockstep(["agent", "--ports", text], {
       cwd: process.cwd(),

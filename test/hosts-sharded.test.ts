@@ -1,4 +1,7 @@
-/** Sharded runs over agents, through the command: parameters, gradients and slots that no host holds whole, and the weights of one process. */
+/**
+ * Sharded runs over agents, tested through the command: no host holds parameters, gradients and
+ * slots whole, and the weights are those of one process.
+ */
 import assert from "node:assert/strict";
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
@@ -25,7 +28,7 @@ export default defineRun({
 const runOf = (sharing: object) => RUN.replace("SHARING", JSON.stringify(sharing));
 const files = { "words.txt": WORDS, "gpt.ts": runOf({}) };
 
-/** Words of the command, for two hosts. */
+/** The words of the command for two hosts. */
 const SHARINGS: readonly (readonly string[])[] = [
   ["--zero", "1"],
   ["--zero", "3"],
@@ -33,7 +36,7 @@ const SHARINGS: readonly (readonly string[])[] = [
   ["--workers", "2", "--parallel", "shard=4"],
 ];
 
-test("sharded over two agents: the weights, the losses and the files of one process", () =>
+test("a run sharded over two agents gives the weights, losses and files of one process", () =>
   withFolder(files, async (folder) => {
     const env = { LOCKSTEP_TOKEN: token };
     const words = ["train", "gpt.ts", "--out", "out", "--anew", "--threads", "1"];
@@ -58,7 +61,7 @@ test("sharded over two agents: the weights, the losses and the files of one proc
     });
   }));
 
-test("a sharded run over two agents is stopped, gone on with, and saved as one process saves it", () =>
+test("a sharded run over two agents that is stopped and resumed is saved as one process saves it", () =>
   withFolder({ ...files, "sharded.ts": runOf({ zero: 3, parallel: { shard: 2 } }) }, (folder) =>
     withAgents([folder, folder], async (hosts) => {
       const root = folder;
@@ -76,7 +79,7 @@ test("a sharded run over two agents is stopped, gone on with, and saved as one p
     }),
   ));
 
-test("a worker that is lost: the last checkpoint holds, and that is said", () =>
+test("a lost worker: the last checkpoint stays valid, and the error says so", () =>
   withFolder({ ...files, "sharded.ts": runOf({ zero: 3, parallel: { shard: 2 } }) }, (folder) =>
     withAgents([folder], async ([first = ""]) => {
       const { child, host } = await agentProcess(folder);
@@ -93,11 +96,14 @@ test("a worker that is lost: the last checkpoint holds, and that is said", () =>
         child.kill("SIGKILL");
       }
       assert.ok(existsSync(join(folder, "out", "checkpoint.safetensors")));
-      assert.match(notices.join("\n"), /which is not saved: --resume goes on from the last checkp/);
+      assert.match(
+        notices.join("\n"),
+        /so it is not saved: --resume continues from the last checkp/,
+      );
     }),
   ));
 
-/** The hash of all that a checkpoint holds, slots too. */
+/** Returns the hash of everything that a checkpoint holds, slots included. */
 async function slotsIn(folder: string): Promise<string> {
   const path = join(folder, "out", "checkpoint.safetensors");
   return weightsSha256((await readSafetensors(path)).tensors);

@@ -1,4 +1,7 @@
-/** Runs over agents with TLS: `lockstep agent --tls` and `lockstep train --hosts --tls`, as processes. */
+/**
+ * Runs over agents with TLS: `lockstep agent --tls` and `lockstep train --hosts --tls`, as
+ * processes.
+ */
 import assert from "node:assert/strict";
 import net from "node:net";
 import { test } from "node:test";
@@ -17,7 +20,7 @@ import {
 
 const TLS = { words: ["--listen", "0", "--tls"] };
 
-/** A door before an agent that keeps what goes through. */
+/** Opens a door before an agent that keeps what goes through. */
 async function eavesdropper(address: string) {
   const heard: Buffer[] = [];
   const { host, port } = parseAddress(address);
@@ -40,7 +43,7 @@ async function eavesdropper(address: string) {
   };
 }
 
-test("two agents with TLS give the weights of one process, through the command; nothing is said in clear", () =>
+test("two agents with TLS give the weights of one process, and send nothing in clear", () =>
   withFolder(files, async (folder) => {
     const train = ["train", "gpt.ts", "--out", "out", "--anew"];
     const env = { LOCKSTEP_TOKEN: token };
@@ -66,11 +69,11 @@ test("two agents with TLS give the weights of one process, through the command; 
     });
   }));
 
-test("TLS on one side only is said at once, by both, and the right way works after it", () =>
+test("TLS on one side only is reported at once by both sides, and a correct start works after it", () =>
   withFolder(files, (folder) =>
     withProcesses([agentProcess(folder, TLS), agentProcess(folder)], async ([a = "", b = ""]) => {
       const root = folder;
-      const words = ["on both sides, or on none"];
+      const words = ["on both sides, or on neither"];
       await rejectsWith(launch({ hosts: [a], root }), "PROTOCOL", `${a} speaks with TLS`, ...words);
       const tls = true;
       await rejectsWith(
@@ -86,7 +89,7 @@ test("TLS on one side only is said at once, by both, and the right way works aft
     }),
   ));
 
-test("a wrong token under TLS is refused, and the host named", () =>
+test("a wrong token under TLS is refused, and the error names the host", () =>
   withFolder(files, (folder) =>
     withProcesses([agentProcess(folder, TLS)], async ([host = ""]) => {
       const running = launch({
@@ -95,13 +98,13 @@ test("a wrong token under TLS is refused, and the host named", () =>
         token: "another token of tests",
         tls: true,
       });
-      await rejectsWith(running, "UNAUTHORIZED", host, "another token");
+      await rejectsWith(running, "UNAUTHORIZED", host, "a different token");
       const plain = launch({ hosts: [host], root: folder, token: "another token of tests" });
       await rejectsWith(plain, "PROTOCOL", `${host} speaks with TLS`);
     }),
   ));
 
-test("a line with TLS to a program of another kind ends with a word", async () => {
+test("a line with TLS to a foreign program ends with an error", async () => {
   const web = net.createServer((socket) => socket.end("HTTP/1.1 400 Bad Request\r\n\r\n"));
   await new Promise<void>((resolve) => web.listen(0, "127.0.0.1", resolve));
   const address = `127.0.0.1:${(web.address() as net.AddressInfo).port}`;

@@ -1,4 +1,7 @@
-/** Runs over agents, here all on this machine's loopback: the same weights as one process, and failures that name the host. */
+/**
+ * Runs over agents, here all on this machine's loopback: the weights of one process, and failures
+ * that name the host.
+ */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import net from "node:net";
@@ -58,7 +61,7 @@ test("1 process, 2 local workers, and 2 agents with 1 and with 2 workers give th
     assert.equal(new Set(hashes).size, 1, hashes.join(" "));
   }));
 
-test("a stop is made by all hosts after the same step, and is gone on with", () =>
+test("all hosts stop after the same step, and the run can be resumed", () =>
   withFolder(files, (folder) =>
     withAgents([folder, folder], async (hosts) => {
       const root = folder;
@@ -75,7 +78,7 @@ test("a stop is made by all hosts after the same step, and is gone on with", () 
     }),
   ));
 
-test("a wrong token is refused, and the host named", () =>
+test("a wrong token is refused, and the error names the host", () =>
   withFolder(files, (folder) =>
     withAgents([folder], async ([host = ""]) => {
       const running = launch({ hosts: [host], root: folder, token: "another token of tests" });
@@ -83,7 +86,7 @@ test("a wrong token is refused, and the host named", () =>
     }),
   ));
 
-test("a port in use is said at the start of an agent", () =>
+test("a port in use is reported at the start of an agent", () =>
   withFolder(files, (folder) =>
     withAgents([folder], async ([host = ""]) => {
       const port = Number(host.split(":")[1]);
@@ -91,7 +94,7 @@ test("a port in use is said at the start of an agent", () =>
     }),
   ));
 
-test("hosts that cannot be reached are named, all of them", () =>
+test("all hosts that cannot be reached are named", () =>
   withFolder(files, (folder) =>
     withAgents([folder], async ([host = ""]) => {
       const [a, b] = [await closedPort(), await closedPort()];
@@ -100,7 +103,7 @@ test("hosts that cannot be reached are named, all of them", () =>
     }),
   ));
 
-test("hosts need the data and nothing else; one whose data is another or missing is named, and no others", () =>
+test("hosts need only the data; one whose data differs or is missing is named, and no others", () =>
   withFolder(
     { ...files, "a/words.txt": WORDS, "b/words.txt": WORDS.slice(0, 2000), "c/none.txt": "" },
     (folder) =>
@@ -112,7 +115,7 @@ test("hosts need the data and nothing else; one whose data is another or missing
           const differs = launch({ hosts: [a, b], root });
           await rejectsWith(differs, "DATA_DIFFERS", b, "The data here is 118 samples");
           await rejectsWith(launch({ hosts: [a, c], root }), "DATA_EMPTY", c, "words.txt");
-          // Failed jobs leave the agents free.
+          // The agents are free after failed jobs.
           const overrides = { steps: 2 };
           assert.equal(await launch({ hosts: [a], root, overrides }), "finished");
           reportIn(join(folder, "a"));
@@ -120,7 +123,7 @@ test("hosts need the data and nothing else; one whose data is another or missing
       ),
   ));
 
-test("a launcher that has no data makes the job without it, and hosts compare theirs", () =>
+test("a launcher without data makes the job without it, and hosts compare theirs", () =>
   withFolder(
     { "gpt.ts": GPT, "a/words.txt": WORDS.repeat(25), "b/words.txt": WORDS.repeat(24) },
     (folder) =>
@@ -147,7 +150,7 @@ test("an agent with several data roots finds the data in the one that has it", (
     }
   }));
 
-test("data and run folders that lie elsewhere are refused where the job is made", () =>
+test("data and run folders outside the roots are refused when the job is made", () =>
   withFolder(files, (folder) =>
     withAgents([folder], async (hosts) => {
       const root = folder;
@@ -157,7 +160,7 @@ test("data and run folders that lie elsewhere are refused where the job is made"
     }),
   ));
 
-test("an agent that has a job takes no second one, and the first goes on", () =>
+test("an agent with a job refuses a second one, and the first continues", () =>
   withFolder(files, (folder) =>
     withAgents([folder], async (hosts) => {
       let second: Promise<void> | undefined;
@@ -175,7 +178,7 @@ test("an agent that has a job takes no second one, and the first goes on", () =>
     }),
   ));
 
-test("an agent that dies in the middle of a run: its end within a second, naming the host", () =>
+test("an agent that dies in the middle of a run ends the run within a second, and the error names the host", () =>
   withFolder(files, (folder) =>
     withAgents([folder], async ([first = ""]) => {
       const { child, host } = await agentProcess(folder);
@@ -220,7 +223,7 @@ test("a launcher that vanishes: the workers stop and save, and the agent is free
     }),
   ));
 
-test("a launcher that vanishes while its job is on the way leaves the agent free, and no files", () =>
+test("a launcher that vanishes while it sends its job leaves the agent free, and no files", () =>
   withFolder(files, (folder) =>
     withAgents([folder], async ([address = ""]) => {
       const job = await jobOfFile({ file: join(folder, "gpt.ts"), root: folder });
@@ -241,7 +244,7 @@ test("a launcher that vanishes while its job is on the way leaves the agent free
     }),
   ));
 
-test("garbage, another version and unknown messages end a line, and the agent goes on", () =>
+test("garbage, a different version and unknown messages end a line, and the agent stays usable", () =>
   withFolder(files, (folder) =>
     withAgents([folder], async ([address = ""]) => {
       await garbage(address, Buffer.from("GET / HTTP/1.1\r\n\r\n".repeat(10)));
@@ -268,7 +271,7 @@ test("garbage, another version and unknown messages end a line, and the agent go
     }),
   ));
 
-test("a program that answers like no agent is named", () =>
+test("a program that does not answer like an agent is named", () =>
   withFolder(files, async (folder) => {
     const listener = await listenTcp(LOCAL);
     serveLines(listener, (line) => {

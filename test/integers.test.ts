@@ -1,6 +1,7 @@
 /**
- * Integer arithmetic of ONNX Runtime against the reference interpreter: overflow wraps, division is towards zero, shifts
- * and bits agree. Random numbers are made of these, so nothing here may be nearly right.
+ * Integer arithmetic of ONNX Runtime equals the reference interpreter's: overflow wraps, division
+ * rounds towards zero, shifts and bits agree. Random numbers are made of these operators, so the
+ * results must be exact.
  */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
@@ -15,7 +16,10 @@ const COUNT = 24;
 
 interface IntegerCase {
   readonly types: readonly DType[];
-  /** What the second operand may be; like the first unless told. None: the operator takes one input. */
+  /**
+   * The range of the second operand; "none" for an operator with one input. Default: that of the
+   * first.
+   */
   readonly second?: readonly [number, number] | "none";
   readonly attributes?: AttributeInputs;
 }

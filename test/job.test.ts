@@ -1,4 +1,7 @@
-/** Jobs: what a run file states as data, read back to the same run; and jobs that were changed, or fit nothing. */
+/**
+ * Jobs: what a run file states as data gives the same run when read back; changed jobs, and jobs
+ * whose parts do not fit, are refused.
+ */
 import assert from "node:assert/strict";
 import {
   cpSync,
@@ -57,14 +60,14 @@ after(() => engine.close());
 const { signal } = new AbortController();
 const never = { engine, signal, now: () => 0, onEvent: () => undefined };
 
-/** Makes a job of a run, writes it, and gives its folder. */
+/** Makes a job of a run, writes it, and returns its folder. */
 async function jobOf(run: Run, folder: string): Promise<string> {
   const { files } = await makeJob(run, { baseDir: folder, root: folder, signal });
   await writeJob(join(folder, "job"), files);
   return join(folder, "job");
 }
 
-/** Trains a job's folder as `tryRun` trains a run; returns the hash of the weights. */
+/** Trains a job's folder as `tryRun` trains a run. Returns the hash of the weights. */
 async function trainJob(job: string, root: string): Promise<string> {
   const opened = openJob(readJobFolder(job));
   opened.check();
@@ -112,7 +115,7 @@ const ownRun = defineRun({
 });
 
 for (const run of [textRun, imageRun, plainRun, ownRun]) {
-  test(`${run.name}: the job gives the weights that the run gives, to the last bit`, () =>
+  test(`${run.name}: the job gives the weights of the run, to the last bit`, () =>
     withFolder({ "words.txt": WORDS }, async (folder) => {
       await tryRun(run, { engine, folder });
       const expected = reportOf(join(folder, "out"));
@@ -129,7 +132,7 @@ for (const run of [textRun, imageRun, plainRun, ownRun]) {
     }));
 }
 
-test("the graphs of a job are models that anyone can open, and job.json is text for people", () =>
+test("the graphs of a job are models that anyone can open, and job.json is readable text", () =>
   withFolder({ "words.txt": WORDS }, async (folder) => {
     const job = await jobOf(textRun, folder);
     const names = readdirSync(job);
@@ -149,7 +152,7 @@ test("the graphs of a job are models that anyone can open, and job.json is text 
     assert.ok(!head.includes(folder), "it names no place of this machine");
   }));
 
-test("the job of the same run is the same, byte for byte", () =>
+test("two jobs of the same run are the same, byte for byte", () =>
   withFolder({ "words.txt": WORDS }, async (folder) => {
     const make = () => makeJob(textRun, { baseDir: folder, root: folder, signal });
     const bytesOf = ({ files }: Awaited<ReturnType<typeof make>>) =>
@@ -168,7 +171,7 @@ const optimizers: readonly Optimizer[] = [
 ];
 
 for (const optimizer of optimizers) {
-  test(`${optimizer.kind} goes to JSON and back`, () => {
+  test(`${optimizer.kind} survives JSON`, () => {
     const text = JSON.stringify(toPlain(optimizer.options, "options"));
     const read = optimizerOf(
       optimizer.kind,
@@ -181,7 +184,7 @@ for (const optimizer of optimizers) {
   });
 }
 
-test("schedules go to JSON and back, and others are refused", () => {
+test("schedules survive JSON, and unknown ones are refused", () => {
   for (const schedule of [cosine({ warmup: 3, final: 0.1 }), wsd({ decay: 2 })]) {
     const text = JSON.stringify(toPlain(schedule, "schedule"));
     assert.deepEqual(scheduleOf(JSON.parse(text) as Schedule), schedule);
@@ -189,7 +192,7 @@ test("schedules go to JSON and back, and others are refused", () => {
   assert.throws(() => scheduleOf({ kind: "eval" } as never), { code: "INVALID_OPTION" });
 });
 
-test("what is no data is refused by its place", () => {
+test("a value that cannot be written as data is refused by its place", () => {
   for (const value of [() => 1, Symbol("x"), new Map(), 1n]) {
     assert.throws(() => toPlain({ a: [value] }, "options"), {
       code: "NOT_DATA",
@@ -237,7 +240,7 @@ test("a place of data stays below its root, whatever a glob matches", () => {
   for (const [folder, place, isGlob] of bad) assert.ok(!isBelow(folder, place, isGlob), place);
 });
 
-/** The job's head with something else in it, sealed anew. */
+/** Replaces a part of the job's head and seals it anew. */
 function reseal(job: string, change: (head: JobHead) => unknown): void {
   const head = JSON.parse(readFileSync(join(job, "job.json"), "utf8")) as JobHead;
   const { sha256: _, ...changed } = { ...head, ...(change(head) as object) };
@@ -248,11 +251,11 @@ const changes: readonly (readonly [string, string, RegExp, (head: JobHead) => un
   [
     "another version",
     "JOB_VERSION",
-    /by lockstep 99\.0\.0, and this is/,
+    /by lockstep 99\.0\.0, but this is/,
     () => ({ version: "99.0.0" }),
   ],
   ["another format", "JOB_VERSION", /made by/, () => ({ format: 2 })],
-  ["no job", "JOB", /not of a job/, () => ({ lockstep: "model" })],
+  ["no job", "JOB", /not the head of a job/, () => ({ lockstep: "model" })],
   ["an unknown field", "JOB", /more/, () => ({ more: 1 })],
   [
     "a batch beyond all bounds",
@@ -269,7 +272,7 @@ const changes: readonly (readonly [string, string, RegExp, (head: JobHead) => un
   [
     "a batch that was not recorded",
     "JOB",
-    /does not hold the model/,
+    /does not contain the model/,
     ({ run }) => ({ run: { ...run, batch: 12 } }),
   ],
   [
@@ -347,7 +350,7 @@ const changes: readonly (readonly [string, string, RegExp, (head: JobHead) => un
   [
     "a graph of another size",
     "JOB",
-    /not of|does not hold/,
+    /not of|does not contain/,
     ({ model }) => ({
       model: { ...model, builds: model.builds.map((own) => ({ ...own, batch: own.batch + 1 })) },
     }),
@@ -365,7 +368,7 @@ function changedForms(
   return { ...model, forms };
 }
 
-test("a job that was made up, sealed as ours are: each fault has a code, and nothing is trained", () =>
+test("a made-up job that is sealed like ours: each fault has a code, and nothing is trained", () =>
   withFolder({ "words.txt": WORDS }, async (folder) => {
     const good = await jobOf(ownRun, folder);
     for (const [what, code, message, change] of changes) {
@@ -444,7 +447,7 @@ test("a graph whose constants lie where no value does, and a value of another ty
     });
   }));
 
-test("data outside of the roots is refused, by links too; several roots are looked through", () =>
+test("data outside the roots is refused, also through links; several roots are searched", () =>
   withFolder({ "a/words.txt": WORDS, "b/words.txt": WORDS }, async (folder) => {
     const [a, b] = [join(folder, "a"), join(folder, "b")];
     const { files } = await makeJob(textRun, { baseDir: a, root: a, signal });
@@ -470,7 +473,7 @@ test("data outside of the roots is refused, by links too; several roots are look
     assert.equal((await trained).outcome, "finished");
   }));
 
-test("other data than where the job was made is refused", () =>
+test("data that differs from what the job was made with is refused", () =>
   withFolder({ "words.txt": WORDS }, async (folder) => {
     const job = await jobOf(textRun, folder);
     writeFileSync(join(folder, "words.txt"), WORDS.replace("cat", "cow"));
@@ -480,7 +483,7 @@ test("other data than where the job was made is refused", () =>
     });
   }));
 
-test("a job names data below its root only, whatever source names it", async () => {
+test("a job names only data below its root, whatever source names it", async () => {
   for (const data of sources) {
     const run = defineRun({ ...textRun.stated, data });
     const outside = makeJob(run, { baseDir: "/a/b", root: "/c", signal });
@@ -498,7 +501,7 @@ test("a job names data below its root only, whatever source names it", async () 
   }
 });
 
-test("a job can be made where its data is not, and holds what is then assumed", () =>
+test("a job can be made without its data, and records what is then assumed", () =>
   withFolder({ "there/words.txt": WORDS.repeat(4) }, async (folder) => {
     const here = { baseDir: folder, root: folder, signal };
     await assert.rejects(makeJob(textRun, here), { code: "DATA_EMPTY" });

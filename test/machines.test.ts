@@ -1,4 +1,7 @@
-/** One transport over several nodes: which way messages go, which memory is shared, and how errors reach all ranks. */
+/**
+ * One transport over several nodes: which way messages go, which memory is shared, and how errors
+ * reach all ranks.
+ */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { Group } from "../src/collectives/index.ts";
@@ -18,7 +21,7 @@ after(() => engine.close());
 
 let runs = 0;
 
-/** All ranks in this process. */
+/** Joins all ranks in this process. */
 async function meet(
   nodes: readonly (readonly number[])[],
   networks: readonly Transport[],
@@ -35,7 +38,7 @@ async function meet(
   );
 }
 
-test("no message between ranks of one node crosses the network, and a barrier crosses once a node", async () => {
+test("no message between ranks of one node crosses the network, and a barrier crosses once for each node", async () => {
   const nodes = [
     [0, 1, 2],
     [3, 4, 5],
@@ -61,7 +64,7 @@ test("no message between ranks of one node crosses the network, and a barrier cr
   await Promise.all(transports.map((transport) => transport.close()));
 });
 
-test("ranks of one node make groups with memory of their own, others groups of messages", async () => {
+test("subgroups within one node share memory, and others use messages", async () => {
   const nodes = [
     [0, 1],
     [2, 3],
@@ -83,7 +86,7 @@ test("ranks of one node make groups with memory of their own, others groups of m
       // Rank `mine + 1` comes first in the group of its node.
       assert.deepEqual([...data.bytes], [11 + mine, 10 + mine, 0, 0]);
       await local.barrier();
-      // In the group across nodes, each rank gives the first byte that its node has gathered.
+      // In the group across nodes, each rank contributes the first byte that its node has gathered.
       const own = across.borrow(data.own);
       assert.throws(() => own.of(1 - across.rank), /cannot be read here/);
       data.bytes[across.rank] = 11 + mine;
@@ -128,7 +131,8 @@ test("an abort in a group of one node ends the waits of all nodes, and names the
     ),
   );
   locals[3]?.abort(new Error("enough"));
-  // The subgroup's other end finds it as it waits; rank 3 itself tells its node and the network.
+  // The subgroup's other rank finds the abort while it waits; rank 3 itself tells its node and the
+  // network.
   await ended;
   for (const transport of transports) {
     const { fields } = transport.signal.reason as { fields: unknown };

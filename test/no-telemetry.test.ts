@@ -1,4 +1,7 @@
-/** ONNX Runtime from npm keeps a record of its use in the user's cache, for upload to its maker. Ours must not. */
+/**
+ * ONNX Runtime from npm records its use in the user's cache, for upload to its maker. Ours must
+ * not.
+ */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";

@@ -1,7 +1,7 @@
 /**
  * Whole runs on a device whose memory cannot be reached as bytes: training with checkpoints,
- * resume, validation, export and ranks that share a step. What passes here takes device memory for
- * nothing but what it is.
+ * resume, validation, export and ranks that share a step. These tests show that no code reads
+ * device memory directly.
  */
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
@@ -38,7 +38,7 @@ for (const [run, stopAt] of [
   [imageRun, 2],
   [plainRun, 2],
 ] as const) {
-  test(`${run.name}: it learns what a CPU learns, goes on from a checkpoint, and exports`, () =>
+  test(`${run.name}: it learns what a CPU learns, resumes from a checkpoint, and exports`, () =>
     withFolder(files, async (folder) => {
       const at = (name: string) => join(folder, name);
       await tryRun(run, { engine: cpu, folder, out: at("cpu") });
@@ -81,7 +81,7 @@ async function sameWeights(one: string, two: string): Promise<void> {
   }
 }
 
-/** All ranks of a run, in this process. */
+/** Tries all ranks of a run in this process. */
 async function tryTogether(
   run: Run,
   { folder, out, inPlace }: { folder: string; out: string; inPlace: boolean },

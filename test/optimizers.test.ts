@@ -1,4 +1,6 @@
-/** Lion, Adafactor and Muon against plain transcriptions, and what all optimizers have in common. */
+/**
+ * Lion, Adafactor and Muon compared with plain transcriptions, and properties of all optimizers.
+ */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { createOrtEngine, createReferenceEngine, type Device } from "../src/engine/index.ts";
@@ -122,7 +124,7 @@ test("only matrices decay unless a selector says otherwise", async () => {
   ]);
 });
 
-// Long enough for blocks of 16, 4 and 1 tiles, in groups with and without decay.
+// The parameters are long enough for blocks of 16, 4 and 1 tiles, in groups with and without decay.
 const LARGE: Readonly<Record<string, Shape>> = {
   w1: [300, 700],
   b1: [700],

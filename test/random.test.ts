@@ -1,6 +1,7 @@
 /**
- * Random numbers as graphs: the same bits in the reference interpreter and on one and two threads of ONNX Runtime, and
- * numbers that look random to the usual tests. Keys are fixed, so nothing here fails by chance.
+ * Random numbers as graphs: they have the same bits in the reference interpreter and on one and two
+ * threads of ONNX Runtime, and look random to the usual tests. Keys are fixed, so nothing here
+ * fails by chance.
  */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
@@ -57,7 +58,7 @@ describe("random numbers", () => {
     assert.deepEqual(many.slice(0, 5000), few);
   });
 
-  test("bits: each is balanced, and neighbours are independent", async () => {
+  test("each bit is balanced, and neighbours are independent", async () => {
     const count = 2 ** 19;
     for (const key of [0, 1, -1]) {
       const bits = await run((builder, k) => randomBits(builder, [count], k), [key]);
@@ -81,7 +82,7 @@ describe("random numbers", () => {
     }
   });
 
-  test("keys next to each other give independent numbers, also shifted ones", async () => {
+  test("neighbouring keys give independent numbers, also shifted ones", async () => {
     const count = 4096;
     const draw: Draw = (builder, key) => uniform(builder, [count], key);
     const rows = await Promise.all([0, 1, 2, 3].map((key) => run(draw, [key])));
@@ -97,7 +98,7 @@ describe("random numbers", () => {
     }
   });
 
-  test("uniform: in range, even, of the type asked for", async () => {
+  test("uniform numbers are in range, evenly distributed, and of the requested type", async () => {
     const count = 200_000;
     const draw: Draw = (builder, key) => uniform(builder, [count], key, { low: -2, high: 3 });
     const numbers = await run(draw, [11]);
@@ -111,7 +112,7 @@ describe("random numbers", () => {
     assert.equal(graph.types.get(graph.outputs[0] as string)?.dtype, "float64");
   });
 
-  test("normal: moments, tails, and the same bits on every number of threads", async () => {
+  test("normal numbers have the right moments and tails, and the same bits on every number of threads", async () => {
     const count = 400_001;
     const draw: Draw = (builder, key) => normal(builder, [count], key);
     const numbers = await run(draw, [12], 2);
@@ -175,12 +176,12 @@ describe("random numbers", () => {
   });
 });
 
-/** How many standard deviations `count` of `trials` is away from what is expected. */
+/** Returns by how many standard deviations `count` of `trials` differs from the expected number. */
 function deviation(count: number, trials: number, probability: number): number {
   return (count - trials * probability) / Math.sqrt(trials * probability * (1 - probability));
 }
 
-/** Chi-square over `bins` equal bins, as standard deviations from its mean. */
+/** Returns chi-square over `bins` equal bins, as standard deviations from its mean. */
 function chiSquare(values: readonly number[], bins: number): number {
   const counts = new Array<number>(bins).fill(0);
   for (const value of values) counts[value] = (counts[value] as number) + 1;

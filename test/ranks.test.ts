@@ -1,7 +1,9 @@
-/** The same weights, bit for bit, on any number of ranks: with dropout, with batch normalization, however bytes travel. */
+/**
+ * The weights are the same, bit for bit, on any number of ranks: with dropout, with batch
+ * normalization, over any transport.
+ */
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { isDeepStrictEqual } from "node:util";
@@ -23,11 +25,12 @@ import {
   type Trainer,
   type TrainerOptions,
 } from "../src/train/index.ts";
+import { onDisk } from "./support/folder.ts";
 import { randomNumbers } from "./support/random.ts";
 import { simulatedRanks } from "./support/ranks.ts";
 
 const engine = createOrtEngine({ threads: 1 });
-const folder = mkdtempSync(join(tmpdir(), "lockstep-ranks-"));
+const folder = mkdtempSync(join(onDisk(), "lockstep-ranks-"));
 let collected = 0;
 after(async () => {
   await engine.close();
@@ -59,7 +62,7 @@ const MODELS: Readonly<Record<string, ModelDefinition>> = {
   }),
 };
 
-/** Each sample depends on its position alone. */
+/** Fills samples that depend on their position alone. */
 function filling(ranges: readonly { readonly start: number; readonly end: number }[]): FillBatch {
   const positions = ranges.flatMap(({ start, end }) =>
     Array.from({ length: end - start }, (_, index) => start + index),
@@ -82,22 +85,22 @@ function filling(ranges: readonly { readonly start: number; readonly end: number
 interface Outcome {
   readonly losses: readonly number[];
   readonly norms: readonly number[];
-  /** Undefined where nodes hold parts that this rank is not given. */
+  /** Undefined if other nodes hold parts that this rank does not get. */
   readonly weights: Readonly<Record<string, string>> | undefined;
 }
 
 interface Setting
   extends Pick<
     TrainerOptions,
-    "reproducible" | "bucketBytes" | "parallel" | "zero" | "recompute" | "strategies"
+    "reproducible" | "bucketBytes" | "parallel" | "zero" | "recompute" | "offload" | "strategies"
   > {
   readonly threads?: number;
-  /** How many ranks the run has. Default: 1. */
+  /** The number of ranks of the run. Default: 1. */
   readonly ranks?: number;
-  /** How many nodes they are on; ranks of one node read each other's memory. Default: 1. */
+  /** The number of nodes. Ranks of one node read each other's memory. Default: 1. */
   readonly nodes?: number;
   readonly optimizer?: Optimizer;
-  /** The engine of rank 0. Default: the same as that of all ranks. */
+  /** The engine of rank 0. Default: that of all ranks. */
   readonly engine?: Device;
   readonly afterwards?: (trainers: readonly Trainer[]) => void;
 }
@@ -115,7 +118,7 @@ async function trainRanks(
   setting: Setting = {},
 ): Promise<readonly Outcome[]> {
   const { ranks = 1, nodes = 1, optimizer = adamw({ learningRate: 1e-2 }), ...rest } = setting;
-  const { reproducible, bucketBytes, parallel, zero, recompute, strategies } = rest;
+  const { reproducible, bucketBytes, parallel, zero, recompute, offload, strategies } = rest;
   const simulated =
     ranks === 1 ? undefined : simulatedRanks(engine, ranks, nodes < ranks, nodesOf(ranks, nodes));
   const model = definition.build({ batch: SAMPLES / MICRO_BATCHES, mode: "train" });
@@ -133,6 +136,8 @@ async function trainRanks(
       parallel,
       zero,
       recompute,
+      offload,
+      offloadFolder: folder,
       strategies,
     });
   };
@@ -162,7 +167,7 @@ async function runSteps(trainer: Trainer): Promise<Outcome> {
   return { losses, norms, weights: Object.fromEntries(weights) as Outcome["weights"] };
 }
 
-/** Ranks, and the nodes that they are on: all on one, each on its own, several on each of several. */
+/** Ranks and their nodes: all on one, each on its own, several on each of several. */
 const PLACES: readonly (readonly [number, number])[] = [
   ...[2, 3, 4, 8].flatMap((ranks) => [[ranks, 1] as const, [ranks, ranks] as const]),
   [4, 2],
@@ -177,7 +182,7 @@ for (const [name, definition] of Object.entries(MODELS)) {
     assert.ok(alone !== undefined);
     assert.notEqual(alone.losses[0], alone.losses[STEPS - 1]);
     for (const [ranks, nodes] of PLACES) {
-      // Of several buckets between nodes.
+      // There are several buckets between nodes.
       const outcomes = await trainRanks(definition, { ranks, nodes, bucketBytes: 6000 });
       for (const [rank, outcome] of outcomes.entries()) {
         assert.deepEqual(outcome, alone, `rank ${rank} of ${ranks} on ${nodes} nodes`);
@@ -187,7 +192,7 @@ for (const [name, definition] of Object.entries(MODELS)) {
 }
 
 for (const optimizer of [muon({ learningRate: 1e-2 }), adafactor({ learningRate: 1e-2 })]) {
-  test(`${optimizer.kind}: its update is shared, and gives the same bits`, async () => {
+  test(`${optimizer.kind}: its update is divided among ranks, and gives the same bits`, async () => {
     const [alone] = await trainRanks(GPT, { optimizer });
     for (const [ranks, nodes] of [
       [2, 1],
@@ -201,7 +206,10 @@ for (const optimizer of [muon({ learningRate: 1e-2 }), adafactor({ learningRate:
   });
 }
 
-/** Without dropout, an engine may fuse what is cut: scores and their factors, residual additions and normalizations. */
+/**
+ * A model without dropout, in which an engine may fuse what is cut: scores and their factors,
+ * residual additions and normalizations.
+ */
 const PLAIN_GPT = gpt({ layers: 3, width: 64, heads: 2, context: 16, vocabulary: CLASSES });
 
 for (const [name, definition] of Object.entries({ ...MODELS, gpt: PLAIN_GPT })) {
@@ -220,7 +228,7 @@ for (const [name, definition] of Object.entries({ ...MODELS, gpt: PLAIN_GPT })) 
 }
 
 for (const [name, definition] of Object.entries({ ...MODELS, gpt: PLAIN_GPT })) {
-  test(`${name}: activations that are computed again give the same bits, alone and on ranks`, async () => {
+  test(`${name}: recomputed activations give the same bits, alone and on ranks`, async () => {
     const [expected] = await trainRanks(definition);
     const places: Setting[] = [
       { ranks: 1 },
@@ -243,7 +251,7 @@ for (const [name, definition] of Object.entries({ ...MODELS, gpt: PLAIN_GPT })) 
           expected?.norms,
           `rank ${rank} of ${JSON.stringify(place)}`,
         );
-        // Rank 0 is given what other nodes hold.
+        // Only rank 0 gets what other nodes hold.
         const weights = rank === 0 ? outcome.weights : (outcome.weights ?? expected?.weights);
         assert.ok(
           isDeepStrictEqual({ ...outcome, weights }, expected),
@@ -254,7 +262,53 @@ for (const [name, definition] of Object.entries({ ...MODELS, gpt: PLAIN_GPT })) 
   });
 }
 
-/** Workers, the nodes that they are on, and the axes that are stated. Each model has a third of them, with each stage. */
+for (const zero of [undefined, 1, 3] as const) {
+  test(`what lies on disk gives the same bits on 1 to 4 ranks, zero ${zero ?? "none"}`, async () => {
+    const [alone] = await trainRanks(GPT);
+    const places: Setting[] = [
+      ...[1, 2, 3, 4].map((ranks) => ({ ranks })),
+      { ranks: 2, nodes: 2 },
+      { ranks: 4, nodes: 2 },
+      { ranks: 4, nodes: 2, parallel: { data: 2, shard: 2 } },
+      { ranks: 2, recompute: "blocks" },
+    ];
+    for (const place of places) {
+      const afterwards = (trainers: readonly Trainer[]) => {
+        for (const { plan } of trainers) {
+          const lies = (name: string) => plan.buffers.get(name)?.space;
+          const isSharded = zero === 3 && trainers.length > 1;
+          assert.equal(lies("slot.0.exp_avg"), "disk");
+          assert.equal(lies("slot.0.exp_avg_sq"), "disk");
+          if (isSharded) assert.equal(lies("parameters"), "disk");
+          else if (zero !== undefined) assert.equal(lies("parameters"), "device");
+          assert.equal(lies("gradients"), "device");
+        }
+        const named = readdirSync(folder).filter((name) => name.startsWith("lockstep-"));
+        assert.deepEqual(named, [], "no file has a name");
+      };
+      const setting = { ...place, zero, bucketBytes: 6000, offload: "disk" as const, afterwards };
+      for (const [rank, outcome] of (await trainRanks(GPT, setting)).entries()) {
+        const weights = rank === 0 ? outcome.weights : (outcome.weights ?? alone?.weights);
+        const where = `rank ${rank} of ${JSON.stringify(place)}`;
+        assert.ok(isDeepStrictEqual({ ...outcome, weights }, alone), where);
+      }
+    }
+  });
+}
+
+test("slots of updates that ranks share out lie on disk with the same bits", async () => {
+  for (const optimizer of [muon({ learningRate: 1e-2 }), adafactor({ learningRate: 1e-2 })]) {
+    const [alone] = await trainRanks(GPT, { optimizer });
+    for (const place of [{ ranks: 1 }, { ranks: 3 }, { ranks: 4, nodes: 2 }]) {
+      const setting = { ...place, optimizer, offload: "disk" as const };
+      for (const outcome of await trainRanks(GPT, setting)) {
+        assert.deepEqual(outcome, alone, `${optimizer.kind}, ${JSON.stringify(place)}`);
+      }
+    }
+  }
+});
+
+/** Workers, their nodes, and the stated axes. Each model gets a third of them, with each stage. */
 const SHARDED = [
   [2, 2, { shard: 2 }],
   [3, 3, { shard: 3 }],
@@ -279,7 +333,7 @@ for (const [turn, [name, definition]] of Object.entries({ ...MODELS, gpt: PLAIN_
         const setting = { ranks, nodes, parallel, zero, bucketBytes: 6000 };
         for (const [rank, outcome] of (await trainRanks(definition, setting)).entries()) {
           assert.deepEqual(outcome.norms, alone?.norms, `rank ${rank} of ${where}`);
-          // Rank 0 is given what other nodes hold.
+          // Only rank 0 gets what other nodes hold.
           const weights = rank === 0 ? outcome.weights : (outcome.weights ?? alone?.weights);
           assert.ok(isDeepStrictEqual({ ...outcome, weights }, alone), `rank ${rank} of ${where}`);
         }
@@ -311,7 +365,7 @@ test("a loss with denominators of the whole batch gives the same bits however it
   }
 });
 
-test("axes that are stated: data alone, shard alone, and what their product must be", async () => {
+test("stated axes: data alone, shard alone, and a product that must be the number of workers", async () => {
   const [alone] = await trainRanks(GPT);
   for (const parallel of [{ data: 2 }, { shard: 2 }]) {
     for (const outcome of await trainRanks(GPT, { ranks: 2, parallel })) {
@@ -320,11 +374,11 @@ test("axes that are stated: data alone, shard alone, and what their product must
   }
   await assert.rejects(
     trainRanks(GPT, { ranks: 2, parallel: { data: 2, shard: 2 } }),
-    /data 2 times shard 2 makes 4 workers, and the run has 2/,
+    /data 2 times shard 2 makes 4 workers, but the run has 2/,
   );
 });
 
-test("what needs whole parameters is refused where gradients are sharded", async () => {
+test("an optimizer that needs whole parameters is refused if gradients are sharded", async () => {
   for (const nodes of [1, 2]) {
     await assert.rejects(
       trainRanks(GPT, { ranks: 2, nodes, zero: 3, optimizer: muon() }),
@@ -340,7 +394,7 @@ function stagesOf({ plan }: Trainer): Stage[] {
   );
 }
 
-test("between nodes, each bucket travels beside the segments that follow", async () => {
+test("between nodes, each bucket is sent while the following segments are computed", async () => {
   let seen = 0;
   const afterwards = (trainers: readonly Trainer[]) => {
     for (const { plan } of trainers) {
@@ -360,7 +414,7 @@ test("between nodes, each bucket travels beside the segments that follow", async
   assert.equal(seen, 2);
 });
 
-/** The engine with another way to compile. */
+/** Returns the engine with another `compile`. */
 function engineWith(compile: Device["compile"]): Device {
   const { name, version, threads } = engine;
   return {
@@ -379,7 +433,7 @@ function engineWith(compile: Device["compile"]): Device {
   };
 }
 
-/** Segments of a gradient are computed in another way than the whole. */
+/** An engine that computes segments of a gradient differently from the whole. */
 const oddEngine = engineWith((graph, options) => {
   if (!graph.name.endsWith("piece 1")) return engine.compile(graph, options);
   const builder = extendGraph(graph);
@@ -387,7 +441,10 @@ const oddEngine = engineWith((graph, options) => {
   return engine.compile(renameTo(builder.build(outputs), graph.outputs), options);
 });
 
-/** The second segment fails, when the first bucket is under way, in the `nth` of its runs. */
+/**
+ * Returns an engine whose second segment fails in its `nth` execution, while the first bucket is
+ * being sent.
+ */
 function failingEngine(nth: number): Device {
   let runs = 0;
   return engineWith(async (graph, options) => {
@@ -411,7 +468,10 @@ function failingEngine(nth: number): Device {
   });
 }
 
-/** The same graph, whose outputs have these names; what had them before gets others. */
+/**
+ * Returns the same graph with these names for its outputs; values that had the names before get
+ * others.
+ */
 function renameTo(graph: Graph, names: readonly string[]): Graph {
   const swapped = new Map<string, string>();
   for (const [index, output] of graph.outputs.entries()) {
@@ -446,13 +506,14 @@ test("a rank whose engine gives other bits for segments computes the gradient wh
   for (const outcome of outcomes) assert.deepEqual(outcome, alone);
 });
 
-test("a segment that fails beside a bucket ends the run of all ranks", async () => {
-  // One run to check the cut, four micro-batches a step, and then the last one of the second step.
+test("a segment that fails while a bucket is sent ends the run of all ranks", async () => {
+  // One execution checks the cut, four are the micro-batches of a step, and then follows the last
+  // one of the second step.
   const setting = { ranks: 2, nodes: 2, bucketBytes: 6000, engine: failingEngine(1 + 4 + 4) };
   await assert.rejects(trainRanks(GPT, setting), /no more/);
 });
 
-test("an order of sums that is not reproducible is nearly the same, and moves fewer bytes", async () => {
+test("sums in any order give nearly the same, and move fewer bytes", async () => {
   const [alone] = await trainRanks(GPT);
   assert.ok(alone !== undefined);
   for (const [ranks, nodes] of [
@@ -463,7 +524,7 @@ test("an order of sums that is not reproducible is nearly the same, and moves fe
     const traffic: number[] = [];
     const outcomes: Outcome[] = [];
     for (const reproducible of [true, false]) {
-      // The last rank has a part of each piece to sum, however small.
+      // The last rank has a part of each piece to sum, however small it is.
       const afterwards = (trainers: readonly Trainer[]) => {
         const last = trainers.at(-1) as Trainer;
         const { groups } = last.plan;
@@ -486,7 +547,7 @@ test("more ranks than micro-batches are refused", async () => {
   await assert.rejects(trainRanks(GPT, { ranks: 9 }), /8 micro-batches cannot be shared by 9/);
 });
 
-test("gradients that travel in float16 take half the traffic, and train nearly the same", async () => {
+test("gradients in float16 halve the traffic, and train nearly the same", async () => {
   const model = PLAIN_GPT.build({ batch: 2, mode: "train" });
   const optimizer = adamw({ learningRate: 1e-2 });
   const mesh = createMesh({ data: 2 });

@@ -1,4 +1,4 @@
-/** What the README shows is run as it stands. */
+/** The code in the README is run unchanged. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 
-test("the README's run trains, and the lines below it work", () => {
+test("the README's run trains, and the commands below it work", () => {
   const readme = readFileSync(join(root, "README.md"), "utf8");
   const code = /```ts\n(\/\/ train\.ts\n[\s\S]*?)```/.exec(readme)?.[1];
   assert.ok(code !== undefined, "the README has a run file");

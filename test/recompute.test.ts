@@ -1,4 +1,6 @@
-/** Activations that are computed again: the same weights, bit for bit, in less memory, for all kinds of models. */
+/**
+ * Recomputed activations: the same weights, bit for bit, in less memory, for all kinds of models.
+ */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { createOrtEngine } from "../src/engine/index.ts";
@@ -115,7 +117,7 @@ async function train(
 
 for (const [name, definition] of Object.entries(MODELS)) {
   for (const microBatches of [1, 2]) {
-    test(`${name}, ${microBatches} at a time: the same bits`, async () => {
+    test(`${name}, ${microBatches} at a time: recomputation gives the same bits`, async () => {
       const whole = await train(definition, { microBatches });
       const again = await train(definition, { microBatches, recompute: "blocks" });
       assert.equal(whole.pieces, 1);

@@ -1,6 +1,6 @@
 /**
- * LSTM, GRU and RNN on ONNX Runtime: its kernels against the reference interpreter, our gradients on it in float32 against
- * themselves in float64, and the same bits on one thread and on two.
+ * LSTM, GRU and RNN on ONNX Runtime: its kernels are compared with the reference interpreter, our
+ * gradients in float32 with those in float64, and the bits of one thread with those of two.
  */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -42,7 +42,7 @@ const ALL = [
   "ThresholdedRelu",
 ];
 
-/** The node's outputs and a loss in which each of their elements counts. */
+/** Returns the node's outputs and a loss in which each of their elements counts. */
 function graphOf(node: DrawnNode, dtype: DType = "float32"): Graph {
   const builder = newBuilder(node.op);
   const values: Record<string, Value> = {};
@@ -100,14 +100,14 @@ test("the kernels of ONNX Runtime compute what the reference interpreter does", 
   );
 });
 
-test("gradients in ONNX Runtime, of the graph that training runs", async () => {
+test("ONNX Runtime computes the gradients of the graph that training runs", async () => {
   await fc.assert(
     fc.asyncProperty(drawNode(ALL), (node) => compare(gradientGraphOf(node), feedsOf(node))),
     { numRuns: 60, seed: 12, includeErrorInReport: true },
   );
 });
 
-test("in float64, for which ONNX Runtime has no such kernel, nodes are written out", async () => {
+test("recurrent nodes are unrolled in float64, for which ONNX Runtime has no kernel", async () => {
   await fc.assert(
     fc.asyncProperty(drawNode(["Sigmoid", "Tanh"]), (node) =>
       compare(graphOf(node, "float64"), feedsOf(node, "float64")),
@@ -116,7 +116,7 @@ test("in float64, for which ONNX Runtime has no such kernel, nodes are written o
   );
 });
 
-test("what is differentiated holds no recurrent node any more: its steps are shared by both passes", () => {
+test("a differentiated graph has no recurrent node, and both passes share its steps", () => {
   fc.assert(
     fc.property(drawNode(), (node) => {
       const graph = gradientGraphOf(node);

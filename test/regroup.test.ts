@@ -1,6 +1,6 @@
 /**
- * Memory outlives groups: trainers leave one group and go on with other ranks, with the same bits
- * and to the same bits.
+ * Memory outlives groups: trainers leave one group and continue with other ranks, with the same
+ * bits before and after.
  */
 import assert from "node:assert/strict";
 import { after, describe, test } from "node:test";
@@ -8,7 +8,13 @@ import { createOrtEngine, createReferenceEngine, type Device } from "../src/engi
 import { gpt, type ModelDefinition, resnet } from "../src/nn/index.ts";
 import { adamw, muon, type Optimizer } from "../src/optimizer/index.ts";
 import { elementCount, tensorFrom } from "../src/tensor/index.ts";
-import { createTrainer, type FillBatch, type Trainer } from "../src/train/index.ts";
+import {
+  createTrainer,
+  type FillBatch,
+  type Trainer,
+  type TrainerOptions,
+} from "../src/train/index.ts";
+import { onDisk } from "./support/folder.ts";
 import { randomNumbers } from "./support/random.ts";
 import { type SimulatedRanks, simulatedRanks } from "./support/ranks.ts";
 
@@ -40,22 +46,24 @@ const CONVOLUTION = resnet({
 /** How a number of ranks reach each other. */
 interface Crew {
   readonly ranks: number;
-  /** By memory of each node's own ranks, or by messages alone. */
+  /** Whether ranks of a node read each other's memory; otherwise they use messages alone. */
   readonly inPlace: boolean;
   readonly nodes?: readonly (readonly number[])[];
 }
 
-/** Each sample depends on its position alone. */
-function filling({ start, end }: { readonly start: number; readonly end: number }): FillBatch {
+/** Fills samples that depend on their position alone. */
+function filling(ranges: readonly { readonly start: number; readonly end: number }[]): FillBatch {
+  const positions = ranges.flatMap(({ start, end }) =>
+    Array.from({ length: end - start }, (_, index) => start + index),
+  );
   return (into) => {
     for (const [field, tensor] of Object.values(into).entries()) {
       const isClass = tensor.dtype === "int32";
-      const width = elementCount(tensor.shape) / (end - start);
-      const values: number[] = [];
-      for (let position = start; position < end; position++) {
+      const width = elementCount(tensor.shape) / positions.length;
+      const values = positions.flatMap((position) => {
         const numbers = randomNumbers(field * 1000 + position, width, [0, isClass ? CLASSES : 1]);
-        values.push(...(isClass ? numbers.map(Math.floor) : numbers));
-      }
+        return isClass ? numbers.map(Math.floor) : numbers;
+      });
       tensor.bytes.set(tensorFrom(tensor.dtype, tensor.shape, values).bytes);
     }
   };
@@ -67,16 +75,13 @@ async function steps(trainers: readonly Trainer[], count: number): Promise<void>
       for (let index = 0; index < count; index++) {
         const step = trainer.steps;
         const positions = { start: step * SAMPLES, end: (step + 1) * SAMPLES };
-        await trainer.step({
-          positions,
-          fill: filling(trainer.ownPositions(positions)[0] ?? positions),
-        });
+        await trainer.step({ positions, fill: filling(trainer.ownPositions(positions)) });
       }
     }),
   );
 }
 
-/** Everything that a checkpoint holds, by name, as text. */
+/** Returns everything that a checkpoint holds, by name, as text. */
 async function bits(trainer: Trainer): Promise<Record<string, string>> {
   const { parameters, slots, states } = await trainer.read();
   return Object.fromEntries(
@@ -96,8 +101,11 @@ function make(
   model: ModelDefinition,
   optimizer: Optimizer,
   group?: SimulatedRanks["groups"][number],
+  options: Pick<TrainerOptions, "zero" | "offload"> = {},
 ): Promise<Trainer> {
   return createTrainer({
+    ...options,
+    offloadFolder: onDisk(),
     engine,
     model: model.build({ batch: SAMPLES / MICRO_BATCHES, mode: "train" }),
     optimizer,
@@ -108,16 +116,17 @@ function make(
   });
 }
 
-/** Trains with each crew in turn; those that are not in the next one end. */
+/** Trains with each crew in turn. Ranks that are not in the next crew end. */
 async function trainInTurn(
   engine: Device,
   [model, optimizer]: readonly [ModelDefinition, Optimizer],
   crews: readonly Crew[],
   leave: (met: SimulatedRanks) => void = () => undefined,
+  options: Pick<TrainerOptions, "zero" | "offload"> = {},
 ): Promise<Record<string, string>> {
   let met = meet(engine, crews[0] as Crew);
   const trainers = await Promise.all(
-    met.groups.map((group) => make(engine, model, optimizer, group)),
+    met.groups.map((group) => make(engine, model, optimizer, group, options)),
   );
   await steps(trainers, 2);
   for (const crew of crews.slice(1)) {
@@ -139,7 +148,7 @@ async function trainInTurn(
   const found = await Promise.all(trainers.map(bits));
   for (const own of found) assert.deepEqual(own, found[0], "all ranks are alike");
   await met.close();
-  // Alone, from the memory that was shared.
+  // One rank trains alone, from the memory that was shared.
   const [last] = trainers as [Trainer];
   await last.attach();
   await steps([last], 1);
@@ -192,7 +201,7 @@ for (const [device, engine, work] of [
   for (const [name, what] of Object.entries(work)) {
     describe(`${name} on ${device}`, () => {
       for (const [way, crews] of Object.entries(CREWS)) {
-        test(`${way}: the bits of one process`, async () => {
+        test(`${way}: the bits are those of one process`, async () => {
           const expected = await trainAlone(engine, what, 2 * crews.length + 1);
           assert.deepEqual(await trainInTurn(engine, what, crews), expected);
         });
@@ -201,14 +210,23 @@ for (const [device, engine, work] of [
   }
 }
 
-test("a group that has failed is left like any other", async () => {
+for (const zero of [undefined, 3] as const) {
+  test(`what lies on disk goes from group to group, zero ${zero ?? "none"}`, async () => {
+    const what = [GPT, adamw({ learningRate: 1e-2 })] as const;
+    const crews = CREWS["4 ranks in place, then 3"] ?? [];
+    const found = await trainInTurn(cpu, what, crews, undefined, { zero, offload: "disk" });
+    assert.deepEqual(found, await trainAlone(cpu, what, 5));
+  });
+}
+
+test("a trainer leaves a failed group like any other", async () => {
   const what = [GPT, adamw({ learningRate: 1e-2 })] as const;
   const crews = CREWS["4 ranks in place, then 3"] ?? [];
   const fail = ({ groups }: SimulatedRanks) => groups[3]?.transport.abort(new Error("gone"));
   assert.deepEqual(await trainInTurn(cpu, what, crews, fail), await trainAlone(cpu, what, 5));
 });
 
-test("a trainer that could not be attached goes on with others", async () => {
+test("a trainer whose attach failed continues with other ranks", async () => {
   const [model, optimizer] = [GPT, adamw({ learningRate: 1e-2 })];
   const met = meet(cpu, { ranks: 2, inPlace: true });
   const trainers = await Promise.all(met.groups.map((group) => make(cpu, model, optimizer, group)));

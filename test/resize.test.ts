@@ -1,4 +1,7 @@
-/** Every mode of Resize: the engine's numbers against the reference, and gradients against finite differences. */
+/**
+ * Every mode of Resize: the engine's numbers are compared with the reference, and gradients with
+ * finite differences.
+ */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { createOrtEngine, type Device, evaluate } from "../src/engine/index.ts";
@@ -17,7 +20,7 @@ after(() => engine.close());
 
 interface ResizeCase {
   readonly attributes: AttributeInputs;
-  /** Of the two last dims of (1, 2, 5, 6). */
+  /** The sizes of the two last dims of (1, 2, 5, 6). */
   readonly sizes: readonly number[];
   readonly region?: readonly number[];
 }
@@ -26,7 +29,7 @@ const cases: ResizeCase[] = [];
 for (const mode of ["linear", "cubic"]) {
   for (const coordinate_transformation_mode of ["half_pixel", "asymmetric", "align_corners"]) {
     for (const exclude_outside of [0, 1]) {
-      // Excluding is for kernels that reach further than the two neighbours.
+      // exclude_outside matters for kernels that reach further than the two neighbours.
       for (const antialias of mode === "linear" && exclude_outside === 1 ? [1] : [0, 1]) {
         const attributes = { mode, coordinate_transformation_mode, exclude_outside, antialias };
         cases.push({ attributes, sizes: [3, 9] });

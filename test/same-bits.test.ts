@@ -1,6 +1,6 @@
 /**
- * Gradients of lookups, reductions and layout at sizes where ONNX Runtime uses its threads: the same bits on
- * one thread and on two, twenty times over.
+ * Gradients of lookups, reductions and layout, at sizes for which ONNX Runtime uses its threads:
+ * they have the same bits on one thread and on two, in twenty executions.
  */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -60,7 +60,9 @@ async function check(
   await assertSameBitsAcrossThreads(graph, inputs, { engine });
 }
 
-/** Numbers below `places`, small ones much more often than large ones, as words in a text. */
+/**
+ * Returns numbers below `places`, small ones much more often than large ones, like words in a text.
+ */
 function draw(shape: Shape, places: number): Tensor {
   const next = randomSource(3);
   const numbers = Array.from({ length: elementCount(shape) }, () =>
@@ -89,7 +91,7 @@ test("lookup on the last and on a middle axis", async () => {
   await check([16, 300, 64], (x, ids) => gather(x, ids as Value, 1), draw([500], 300));
 });
 
-test("what is looked up often is summed right, and in pieces", async () => {
+test("rows that are looked up often are summed correctly, and in pieces", async () => {
   const [places, count, width] = [1000, 30_000, 48];
   const b = newBuilder("sum");
   const table = b.input("table", { dtype: "float32", shape: [places, width] });
@@ -112,7 +114,7 @@ test("what is looked up often is summed right, and in pieces", async () => {
   }
 });
 
-test("scatterND keeps all updates where tuples repeat", () => {
+test("scatterND keeps all updates if tuples repeat", () => {
   const at = draw([2048, 1], 65);
   const updates = tensorFrom("float32", [2048, 128], randomNumbers(6, 2048 * 128));
   return check(
@@ -122,7 +124,7 @@ test("scatterND keeps all updates where tuples repeat", () => {
   );
 });
 
-test("GatherElements and GatherND with numbers that repeat", async () => {
+test("GatherElements and GatherND with repeated indices", async () => {
   const elements = draw([2048, 64], 65);
   await check([65, 64], (x, ids) => gatherElements(x, ids as Value, 0), elements);
   await check([70, 70, 64], (x, ids) => gatherND(x, ids as Value), draw([2048, 2], 70));
@@ -136,7 +138,7 @@ test("reductions over first, last, middle and all dims", async () => {
   }
 });
 
-test("extremes, products, running sums, orders", async () => {
+test("extremes, products, running sums and sorted orders", async () => {
   await check([512, 256], (x) => reduceMax(x, { axes: [1] }));
   await check([256, 512], (x) => reduceMax(x, { axes: [0] }));
   await check([64, 512], (x) => reduceProd(x, { axes: [1] }));
@@ -144,7 +146,7 @@ test("extremes, products, running sums, orders", async () => {
   await check([512, 256], (x) => topK(x, 8).values);
 });
 
-test("what moves elements", async () => {
+test("operators that move elements", async () => {
   await check([64, 48, 48], (x) => pad(x, [0, 3, 3], [0, 3, 3], "reflect"));
   await check([64, 48, 48], (x) => pad(x, [0, 3, 3], [0, 3, 3], "edge"));
   await check([512, 256], (x) => slice(x, [{ axis: 1, start: 255, end: 0, step: -3 }]));

@@ -1,4 +1,7 @@
-/** The same weights, bit for bit, on one thread and on two, for each number of micro-batches. */
+/**
+ * The weights are the same, bit for bit, on one thread and on two, for each number of
+ * micro-batches.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createOrtEngine, evaluate } from "../src/engine/index.ts";
@@ -24,7 +27,7 @@ const MODELS: Readonly<Record<string, ModelDefinition>> = {
   }),
 };
 
-/** The same samples at every step: they are learned by heart. */
+/** Fills the same samples at every step, so that they are learned by heart. */
 function fill(into: BatchFields): void {
   for (const [index, tensor] of Object.values(into).entries()) {
     const isClass = tensor.dtype === "int32";

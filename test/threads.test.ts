@@ -1,4 +1,7 @@
-/** The trap test itself: it must catch the fault that it was made for, and let honest operators pass. */
+/**
+ * The trap test itself: it must catch the fault that it was made for, and let correct operators
+ * pass.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Graph } from "../src/graph/index.ts";
@@ -9,7 +12,10 @@ import { assertSameBitsAcrossThreads } from "./support/threads.ts";
 const TABLE: Shape = [65, 128];
 const ROWS = 2048;
 
-/** Rows added to a table at repeated indices, by `op`; nodes are written out, for no builder makes ScatterND(add). */
+/**
+ * Adds rows to a table at repeated indices with `op`. Nodes are written out, because no builder
+ * makes ScatterND(add).
+ */
 function scatterAdd(op: "ScatterND" | "ScatterElements", indices: Shape): Graph {
   const types: [string, TensorType][] = [
     ["table", { dtype: "float32", shape: TABLE }],
@@ -50,17 +56,17 @@ function inputsFor(indices: Shape) {
   };
 }
 
-test("catches ScatterND(add) losing updates on two threads", async () => {
+test("the trap catches ScatterND(add), which loses updates on two threads", async () => {
   const graph = scatterAdd("ScatterND", [ROWS, 1]);
   await assert.rejects(
-    // Half of the runs lose updates on two idle cores; on busy ones, threads seldom meet.
+    // Half of the executions lose updates on two idle cores; on busy ones, threads seldom meet.
     assertSameBitsAcrossThreads(graph, inputsFor([ROWS, 1]), { rounds: 2000 }),
     /differs between 1 and 2 threads/,
     "ONNX Runtime has repaired ScatterND(add): say so in docs/decisions and allow it",
   );
 });
 
-test("lets ScatterElements(add) pass, which is right", async () => {
+test("the trap lets ScatterElements(add) pass, which is correct", async () => {
   const graph = scatterAdd("ScatterElements", [ROWS, 128]);
   await assertSameBitsAcrossThreads(graph, inputsFor([ROWS, 128]));
 });

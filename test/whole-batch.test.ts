@@ -1,6 +1,7 @@
 /**
- * A step's loss and gradient are those of its whole batch, whatever it is cut into and whoever computes the parts. The witness is the
- * graph of the whole batch, differentiated and run by itself.
+ * A step's loss and gradient are those of its whole batch, whatever it is cut into and whichever
+ * rank computes the parts. They are compared with the graph of the whole batch, differentiated and
+ * executed by itself.
  */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
@@ -72,7 +73,7 @@ function model(loss: (parts: Parts) => Value): ModelDefinition {
   });
 }
 
-/** One loss for each sample. */
+/** Returns one loss for each sample. */
 const each = ({ logits, y }: Parts) =>
   f.reduceSum(f.square(f.sub(logits, y)), { axes: [1], keepdims: false });
 
@@ -127,6 +128,7 @@ const LOSSES: Readonly<Record<string, (parts: Parts) => Value>> = {
     f.add(f.crossEntropy(logits, label, ignore), f.mul(sum(f.square(weight)), 0.1)),
   "a constant more": (parts) => f.add(mean(each(parts)), 3),
   "a constant less, sum": (parts) => f.sub(sum(each(parts)), 3),
+  "half of a sum and a constant": (parts) => f.mul(f.sub(sum(each(parts)), 3), 0.5),
   "a mean and a sum": ({ logits, y }) =>
     f.sub(f.mse(logits, y), f.mul(f.l1(logits, y, { reduction: "sum" }), 0.2)),
   "two tasks": ({ logits, label, y, mask }) => {
@@ -176,7 +178,7 @@ const LOSSES: Readonly<Record<string, (parts: Parts) => Value>> = {
   "ONNX, negative log-likelihood, weights": onnxLoss("NegativeLogLikelihoodLoss", {}, true),
 };
 
-/** Field by field, for samples [start, end). */
+/** Fills field by field, for samples [start, end). */
 function filling(
   definition: ModelDefinition,
   dtype: DType,
@@ -217,7 +219,7 @@ interface Found {
 
 const RATE = 0.5;
 
-/** Loss and gradients of one step, as each rank has them. */
+/** Returns loss and gradients of one step, as each rank has them. */
 async function stepped(
   definition: ModelDefinition,
   microBatches: number,
@@ -265,7 +267,7 @@ async function parametersOf(trainer: Trainer): Promise<Record<string, number[]>>
   return Object.fromEntries(Object.entries(parameters).map(([name, t]) => [name, toNumbers(t)]));
 }
 
-/** The graph of the whole batch, differentiated and run as it is. */
+/** Executes the graph of the whole batch, differentiated as it is. */
 async function witness(definition: ModelDefinition, dtype: DType): Promise<Found> {
   const whole = definition.build({ batch: SAMPLES, mode: "train", dtype });
   const trainer = await createTrainer({
@@ -324,7 +326,7 @@ function assertClose(found: Found, expected: Found, dtype: DType, what: string):
   }
 }
 
-/** Micro-batches and workers. */
+/** Numbers of micro-batches and workers. */
 const CUTS = [
   [1, 1],
   [2, 2],
@@ -344,7 +346,7 @@ async function assertWhole(definition: ModelDefinition, dtype: DType): Promise<v
 }
 
 for (const [name, loss] of Object.entries(LOSSES)) {
-  // Softplus has no form for float64 on this engine.
+  // Softplus has no float64 kernel in this engine.
   const dtype = name.startsWith("binary") ? "float32" : "float64";
   test(`${name}: loss and gradient are those of the whole batch`, () =>
     assertWhole(model(loss), dtype));
@@ -364,7 +366,7 @@ for (const [name, definition] of Object.entries(MODELS)) {
     assertWhole(definition, "float32"));
 }
 
-/** Losses in which a sample has to do with the others of its batch. */
+/** Losses in which a sample depends on the others of its batch. */
 const RELATED: Readonly<Record<string, (parts: Parts) => Value>> = {
   contrastive: ({ logits, y, m }) => {
     const similar = f.matmul(logits, f.transpose(y, [1, 0]));
@@ -447,7 +449,10 @@ for (const microBatches of [1, 4]) {
   });
 }
 
-/** Losses with several denominators, in which all can be 0 at once: no label counts, and every mask is 0. */
+/**
+ * Losses with several denominators, which can all be 0 at once: no label counts, and every mask is
+ * 0.
+ */
 const DENOMINATORS: Readonly<Record<string, (parts: Parts) => Value>> = {
   "two tasks, divided plainly": (parts) => {
     const { logits, label, mask } = parts;
@@ -489,7 +494,9 @@ const setAll =
 const unlabelled = setAll("label", IGNORED);
 const unmasked = setAll("mask", 0);
 
-/** A usual step, one whose batch is changed, and a usual one; each rank gives what it saw. */
+/**
+ * Makes a usual step, one whose batch is changed, and a usual one. Each rank returns what it saw.
+ */
 async function threeSteps(
   loss: (parts: Parts) => Value,
   [microBatches, ranks]: readonly [number, number],
@@ -532,7 +539,7 @@ async function threeSteps(
 }
 
 for (const [name, loss] of Object.entries(DENOMINATORS)) {
-  test(`${name}: a batch in which nothing counts changes nothing, and is said`, async () => {
+  test(`${name}: a batch in which nothing counts changes nothing, and the result says so`, async () => {
     for (const cut of CUTS) {
       for (const seen of await threeSteps(loss, cut, [unlabelled, unmasked])) {
         const { result, last, steps, before, between, after: end } = seen;
@@ -545,7 +552,7 @@ for (const [name, loss] of Object.entries(DENOMINATORS)) {
   });
 }
 
-test("labels held above 1 beside a penalty: without a label the penalty is the loss, and trains", async () => {
+test("labels clamped to 1 beside a penalty: without a label the penalty is the loss, and trains", async () => {
   const loss = LOSSES["some labels and a penalty"] as (parts: Parts) => Value;
   for (const cut of CUTS) {
     for (const { result, before, between } of await threeSteps(loss, cut, [unlabelled])) {

@@ -1,4 +1,7 @@
-/** Runs shared by real processes: the same weights as one process alone, and failures with a name and a bound. */
+/**
+ * Runs shared by real processes: the weights of one process alone, and failures with a name and a
+ * bound.
+ */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -23,7 +26,7 @@ export default defineRun({
   clipNorm: 1, batch: 8, microBatches: 8, steps: 50,
 });`;
 
-/** Batch normalization, which has statistics of its own; and momentum. */
+/** A run with batch normalization, which has statistics of its own, and with momentum. */
 const RESNET = `
 import { defineRun, npy, resnet, sgd } from "lockstep";
 export default defineRun({
@@ -39,12 +42,14 @@ const labels = npyOf(
   tensorFrom("int32", [IMAGES], randomNumbers(2, IMAGES, [0, 3]).map(Math.floor)),
 );
 
-/** Has workers give up when they are told to, with a word. */
+/** Makes workers throw this error at SIGUSR2. */
 const FRAGILE = `--import=data:text/javascript,${encodeURIComponent(
   'process.on("SIGUSR2", () => { throw new Error("the floor gave way"); });',
 )}`;
 
-/** Says each time that it is run; every process would have a seed and data of its own. */
+/**
+ * A run file that reports each execution; every execution would have a seed and data of its own.
+ */
 const DRAWN = `
 import { appendFileSync } from "node:fs";
 import { adamw, arrays, defineRun, mlp, tensorFrom } from "lockstep";
@@ -72,7 +77,7 @@ interface Launch {
   readonly folder: string;
   readonly workers: number;
   readonly file?: string;
-  /** A folder, in place of a run file. */
+  /** A job's folder, in place of a run file. */
   readonly job?: string;
   readonly threads?: number;
   readonly steps?: number;
@@ -102,7 +107,7 @@ function reportIn(folder: string): Report {
   return JSON.parse(readFileSync(join(folder, "out", "report.json"), "utf8")) as Report;
 }
 
-/** The processes that this one has started, in order. */
+/** Returns the processes that this one has started, in order. */
 function children(): number[] {
   const path = `/proc/self/task/${process.pid}/children`;
   return readFileSync(path, "utf8").trim().split(" ").map(Number);
@@ -157,7 +162,7 @@ for (const [file, crews] of Object.entries(CREWS)) {
     }));
 }
 
-test("a stop is made after the same step by all, and gone on with by another number of workers", () =>
+test("all workers stop after the same step, and another number of workers resumes the run", () =>
   withFolder(files, async (folder) => {
     assert.equal(await launch({ folder, workers: 1, steps: 30 }), "finished");
     const whole = reportIn(folder).weightsSha256;
@@ -245,7 +250,7 @@ test("an error of one worker is the run's error", () =>
     await assert.rejects(losing, { code: "DATA_EMPTY" });
   }));
 
-test("a run file that does not load ends the workers that wait for its job", onLinux, () =>
+test("a run file that cannot be loaded ends the workers that wait for its job", onLinux, () =>
   withFolder(files, async (folder) => {
     await assert.rejects(launch({ folder, workers: 2, file: "none.ts" }), {
       code: "FILE_NOT_FOUND",
@@ -254,7 +259,7 @@ test("a run file that does not load ends the workers that wait for its job", onL
   }),
 );
 
-test("a run file is executed once, in the launcher: numbers that it draws are the same for all", () =>
+test("a run file is executed once, in the launcher, so numbers that it draws are the same for all", () =>
   withFolder(files, async (folder) => {
     assert.equal(await launch({ folder, workers: 2, file: "drawn.ts" }), "finished");
     const executed = readFileSync(join(folder, "executed.txt"), "utf8");
@@ -268,6 +273,6 @@ test("data that changes after the job was made is refused", () =>
     writeFileSync(join(folder, "words.txt"), WORDS.slice(0, 2000));
     await assert.rejects(launch({ folder, workers: 2, job }), {
       code: "DATA_DIFFERS",
-      message: /The data here is 118 samples.*, and the job was made with 2\d\d samples/,
+      message: /The data here is 118 samples.*, but the job was made with 2\d\d samples/,
     });
   }));

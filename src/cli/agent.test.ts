@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { requireToken } from "./agent.ts";
 
-test("a token that is missing or short is refused, and not shown", () => {
+test("a missing or short token is refused, and not printed", () => {
   assert.throws(() => requireToken(undefined), { code: "UNAUTHORIZED" });
   assert.throws(() => requireToken(""), { code: "UNAUTHORIZED" });
   for (const token of ["a", "fifteen letters"]) {

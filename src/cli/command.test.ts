@@ -4,7 +4,7 @@ import { commandToResume } from "./command.ts";
 
 const node = "/usr/bin/node";
 
-test("the command to go on is the one that was typed, and --resume", () => {
+test("the command that resumes a run is the typed one with --resume", () => {
   const cases: [string[], Record<string, string>, string][] = [
     [["/home/me/p/build/main.js", "train", "a.ts"], {}, "node build/main.js train a.ts --resume"],
     [["/usr/bin/lockstep", "train", "a.ts", "--anew"], {}, "lockstep train a.ts --resume"],
@@ -42,7 +42,7 @@ test("the command to go on is the one that was typed, and --resume", () => {
       {},
       "LOCKSTEP_TOKEN=… lockstep train a.ts --resume",
     ],
-    // A script that runs something else which then runs this.
+    // A script that runs another program, which then runs this one.
     [
       ["/home/me/p/build/main.js", "train", "a.ts"],
       { npm_lifecycle_event: "all", npm_lifecycle_script: "sh all.sh" },

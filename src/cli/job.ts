@@ -14,8 +14,8 @@ export async function jobCommand(file: string, flags: JobFlags): Promise<void> {
   const { out } = flags;
   const target = await openTarget(file, flags);
   if (target.job !== undefined) {
-    throw new LockstepError("INVALID_OPTION", `"${file}" is a job already.`, {
-      hint: "Give a run file.",
+    throw new LockstepError("INVALID_OPTION", `"${file}" is already a job.`, {
+      hint: "Name a run file.",
     });
   }
   const stop = stopOnSignals(() => undefined);
@@ -34,8 +34,10 @@ export async function jobCommand(file: string, flags: JobFlags): Promise<void> {
   }
 }
 
-const notHere = "not on this machine, so nothing tells whether that of others is right";
-/** Said when a run on hosts begins without the launcher having seen its data. */
+const notHere = "not on this machine, so it cannot show whether that of others is right";
+/**
+ * The note that is shown when a run on hosts begins and its data is not on the launcher's machine.
+ */
 export const DATA_NOT_HERE = `The data is ${notHere}; the hosts compare theirs with each other.`;
 
 /**
@@ -47,7 +49,7 @@ export function rootFor({ dataRoot = [process.cwd()] }: Pick<TargetFlags, "dataR
   if (others.length === 0) return resolve(root);
   throw new LockstepError(
     "INVALID_OPTION",
-    "A job names its data from one folder: give one --data-root.",
+    "A job names its data relative to one folder: give one --data-root.",
   );
 }
 

@@ -4,7 +4,8 @@
  */
 import { Command, InvalidArgumentError, Option } from "commander";
 import type { PortRange } from "../net/index.ts";
-import { bytesOfText, type Recompute } from "../parallel/index.ts";
+import { notAmong } from "../options.ts";
+import { bytesOfText, OFFLOADS, type Offload, type Recompute } from "../parallel/index.ts";
 import { DEFAULT_AGENT_PORT } from "../protocol/index.ts";
 import { CHANGEABLE, type Changeable } from "../run/index.ts";
 import { version } from "../version.ts";
@@ -56,7 +57,7 @@ function changes(text: string): readonly Changeable[] {
   return names(text).map((name) => {
     const found = CHANGEABLE.find((changeable) => changeable === name);
     if (found !== undefined) return found;
-    throw new InvalidArgumentError(`"${name}" is none of: ${CHANGEABLE.join(", ")}.`);
+    throw new InvalidArgumentError(`"${name}" must be one of: ${CHANGEABLE.join(", ")}.`);
   });
 }
 
@@ -75,6 +76,14 @@ function zero(text: string): 1 | 2 | 3 {
   throw new InvalidArgumentError("It must be 1, 2 or 3.");
 }
 
+function memory(text: string): number {
+  try {
+    return bytesOfText(text);
+  } catch {
+    throw new InvalidArgumentError("It must be a size of memory, as in 8GB.");
+  }
+}
+
 /** `blocks`, or a size of memory. */
 function again(text: string): Recompute {
   if (text === "blocks") return text;
@@ -85,44 +94,60 @@ function again(text: string): Recompute {
   }
 }
 
-function sharing(): [Option, Option, Option] {
+function offload(text: string): Offload {
+  const found = OFFLOADS.find((known) => known === text);
+  if (found !== undefined) return found;
+  throw new InvalidArgumentError(`It ${notAmong(text, OFFLOADS)}.`);
+}
+
+function sharing(): [Option, Option, Option, Option] {
   return [
     new Option(
       "--parallel <axes>",
-      "how workers share a step, as in data=2,shard=4: data holds the whole model, shard shares it out (default: by what the workers are on)",
+      "how workers share a step, as in data=2,shard=4: data holds the whole model, shard shares it out (default: by predicted memory and time)",
     ).argParser(parallel),
     new Option(
       "--zero <stage>",
-      "what workers share out: optimizer state (1), gradients too (2), parameters too (3)",
+      "what workers share: optimizer state (1), gradients too (2), parameters too (3)",
     ).argParser(zero),
     new Option(
       "--recompute <how>",
-      "compute activations again in the backward pass: of all blocks, or of as few as make those of a micro-batch fit, as in 2GB",
+      "recompute activations in the backward pass: of all blocks, or of as few as let those of a micro-batch fit, as in 2GB",
     ).argParser(again),
+    new Option(
+      "--offload <where>",
+      "disk: keep the optimizer's state in files of the run folder's disk, and with --zero 3 the parameters, too: less memory, slower",
+    ).argParser(offload),
   ];
 }
 
 function token(): Option {
   return new Option(
     "--token <secret>",
-    "the same for all, 16 characters or more; others can see it here, in the environment they do not",
+    "the same secret for all, 16 characters or more; other users can read it on the command line, but not in the environment",
   ).env("LOCKSTEP_TOKEN");
 }
 
 function dataRoot(what: string): Option {
-  return new Option("--data-root <dir...>", `${what}, links followed (default: the current one)`);
+  return new Option(
+    "--data-root <dir...>",
+    `${what}, after following links (default: the current one)`,
+  );
 }
 
 function tls(): Option {
-  return new Option("--tls", "encrypt what is sent, with a key made of the token; the same on all");
+  return new Option(
+    "--tls",
+    "encrypt the traffic with a key derived from the token; the same on all",
+  );
 }
 
 /**
- * Throws CommanderError for words that it does not understand, and for `--help`, after the help was
- * shown.
+ * Throws CommanderError for words that it does not understand, and for `--help` after printing the
+ * help.
  */
 export function commandLine(): Command {
-  const [axes, stage, repeated] = sharing();
+  const [axes, stage, repeated, away] = sharing();
   const command = new Command("lockstep")
     .description(
       "Distributed training for TypeScript: any ONNX model, trained in step on any machines.",
@@ -138,12 +163,12 @@ export function commandLine(): Command {
     .option("--batch <n>", "samples of a step", whole(1))
     .option(
       "--workers <n>",
-      "processes that share each step, or `cores` for one a core (default: 1); with --hosts, on each host",
+      "processes that share each step, or `cores` for one per core (default: 1); with --hosts, on each host",
       workers,
     )
     .option(
       "--hosts <list>",
-      "agents to run on: a,b:4100 … Each has the data, below its --data-root; the run goes there as a job, and the first writes the run's folder",
+      "agents to run on: a,b:4100 … Each needs the data below its --data-root. The run is sent to them as a job, and the first one writes the run's folder",
       names,
     )
     .addOption(token())
@@ -151,19 +176,20 @@ export function commandLine(): Command {
     .addOption(axes)
     .addOption(stage)
     .addOption(repeated)
+    .addOption(away)
     .option("--threads <n>", "threads of each worker (default: all cores, divided)", whole(1))
-    .option("--seed <n>", "of weights, sample order and dropout", whole(0))
-    .option("--out <dir>", "where the run is written (default: runs/NAME)")
+    .option("--seed <n>", "seed of weights, sample order and dropout", whole(0))
+    .option("--out <dir>", "folder that the run is written to (default: runs/NAME)")
     .option("--data <glob...>", "text files or folders to train on, instead of the run's data")
     .addOption(dataRoot("folder below which the data of a job lies"))
-    .option("--resume", "go on from the run's last checkpoint")
+    .option("--resume", "continue from the run's last checkpoint")
     .option(
       "--change <names>",
-      `with --resume: what may be another than before: ${CHANGEABLE.join(", ")}`,
+      `with --resume: options that may differ from before: ${CHANGEABLE.join(", ")}`,
       changes,
     )
-    .option("--anew", "begin from the start where an unfinished run lies; it is moved aside")
-    .option("--dump <dir>", "write every compiled graph there as .onnx files")
+    .option("--anew", "start again where an unfinished run lies; its files are moved aside")
+    .option("--dump <dir>", "write every compiled graph to this folder as .onnx files")
     .action(trainCommand);
   command
     .command("job")
@@ -172,9 +198,9 @@ export function commandLine(): Command {
     .requiredOption("--out <dir>", "the folder of the job")
     .option("--steps <n>", "optimizer steps", whole(1))
     .option("--batch <n>", "samples of a step", whole(1))
-    .option("--seed <n>", "of weights, sample order and dropout", whole(0))
+    .option("--seed <n>", "seed of weights, sample order and dropout", whole(0))
     .option("--data <glob...>", "text files or folders to train on, instead of the run's data")
-    .addOption(dataRoot("folder that the job names its data from"))
+    .addOption(dataRoot("folder that the job names its data relative to"))
     .action(jobCommand);
   command
     .command("agent")
@@ -183,23 +209,27 @@ export function commandLine(): Command {
     )
     .option(
       "--listen <[host:]port>",
-      "an address of this machine, for the agent and its workers; without host, only this machine reaches it",
+      "address of this machine for the agent and its workers; without a host, only this machine reaches it",
       String(DEFAULT_AGENT_PORT),
     )
     .option(
       "--ports <first-last>",
-      "that the workers of this machine, and nothing else, listen on: one for each worker, to be opened in a firewall (default: any)",
+      "ports that the workers of this machine listen on, one for each worker, to be opened in a firewall (default: any)",
       ports,
     )
     .addOption(token())
     .addOption(tls())
     .addOption(dataRoot("folder below which jobs may read data"))
-    .option("--max-workers <n>", "that a job may start here (default: 4 a core)", whole(1))
-    .option("--max-job <n>", "MiB of the files of a job (default: 1024)", whole(1))
+    .option(
+      "--max-workers <n>",
+      "workers that a job may start here (default: 4 per core)",
+      whole(1),
+    )
+    .option("--max-job <n>", "limit of the files of a job, in MiB (default: 1024)", whole(1))
     .action(agentCommand);
   command
     .command("inspect")
-    .description("say what is in an .onnx file: operators, parameters, flops, missing gradients")
+    .description("describe an .onnx file: operators, parameters, flops, missing gradients")
     .argument("<model>", "a .onnx file")
     .option("--json", "as one JSON object")
     .action(inspectCommand);
@@ -211,26 +241,32 @@ export function commandLine(): Command {
     .addOption(axes)
     .addOption(stage)
     .addOption(repeated)
-    .option("--rank <n>", "which of them", whole(0), 0)
-    .option("--machines <n>", "that they are on, equally many on each", whole(1), 1)
+    .addOption(away)
+    .option("--rank <n>", "rank of the worker to show", whole(0), 0)
+    .option("--machines <n>", "machines that the workers are on, equally many on each", whole(1), 1)
     .option(
       "--bucket <bytes>",
-      "of gradients that travel together between machines (default: from bandwidth and latency)",
+      "bytes of gradients that travel together between machines (default: from bandwidth and latency)",
       whole(1),
     )
-    .option("--gflops <x>", "billion operations a second of one worker", fraction, 80)
-    .option("--bandwidth <x>", "of a collective, in GB/s", fraction, 1)
-    .option("--latency <x>", "of a collective, in microseconds", fraction, 100)
+    .option(
+      "--memory <size>",
+      "that each worker may have, as in 8GB (default: its part of this machine's; with --machines: no limit)",
+      memory,
+    )
+    .option("--gflops <x>", "billion operations per second of one worker", fraction, 80)
+    .option("--bandwidth <x>", "bandwidth of a collective, in GB/s", fraction, 1)
+    .option("--latency <x>", "latency of a collective, in microseconds", fraction, 100)
     .option("--json", "the step of all workers and the program of this one, as one JSON object")
     .action(planCommand);
   command
     .command("sample")
     .description("generate text with a trained model")
     .argument("<dir>", "the folder of a run")
-    .option("--prompt <text>", "what the text begins with", "")
-    .option("--tokens <n>", "how many tokens to generate", whole(1), 300)
-    .option("--temperature <x>", "0: always the likeliest token", fraction, 0.8)
-    .option("--seed <n>", "another text for the same prompt", whole(0), 1)
+    .option("--prompt <text>", "beginning of the text", "")
+    .option("--tokens <n>", "number of tokens to generate", whole(1), 300)
+    .option("--temperature <x>", "randomness; 0 always takes the most likely token", fraction, 0.8)
+    .option("--seed <n>", "seed; each gives another text for the same prompt", whole(0), 1)
     .option("--threads <n>", "threads (default: all cores)", whole(1))
     .action(sampleCommand);
   return command;

@@ -2,6 +2,7 @@
 import type { ParallelOptions } from "../parallel/index.ts";
 import { describePlan, planAsJson, settleMicroBatches } from "../run/index.ts";
 import { printable } from "../telemetry/index.ts";
+import { memoryLimit } from "../train/index.ts";
 import { openTarget } from "./target.ts";
 
 export interface PlanFlags {
@@ -11,16 +12,18 @@ export interface PlanFlags {
   readonly gflops: number;
   readonly bandwidth: number;
   readonly latency: number;
+  readonly memory?: number;
   readonly json?: boolean;
   readonly bucket?: number;
   readonly parallel?: ParallelOptions["parallel"];
   readonly zero?: ParallelOptions["zero"];
   readonly recompute?: ParallelOptions["recompute"];
+  readonly offload?: ParallelOptions["offload"];
 }
 
 export async function planCommand(file: string, flags: PlanFlags): Promise<void> {
   const { workers, rank, machines, gflops, bandwidth, latency, bucket } = flags;
-  const { parallel, zero, recompute } = flags;
+  const { parallel, zero, recompute, offload } = flags;
   const run = settleMicroBatches((await openTarget(file, {})).run);
   const options = {
     workers,
@@ -31,10 +34,13 @@ export async function planCommand(file: string, flags: PlanFlags): Promise<void>
       bytesPerSecond: bandwidth * 1e9,
       latency: latency * 1e-6,
     },
+    // Of workers on other machines, only what is told is known.
+    memory: flags.memory ?? (machines === 1 ? memoryLimit() / workers : undefined),
     bucketBytes: bucket,
     parallel,
     zero,
     recompute,
+    offload,
   };
   const json = flags.json === true;
   process.stdout.write(json ? planAsJson(run, options) : printable(describePlan(run, options)));

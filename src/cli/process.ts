@@ -27,12 +27,12 @@ function folderError(error: unknown): LockstepError | undefined {
     return undefined;
   const { code } = error as NodeJS.ErrnoException;
   const [isGone, path] = [code === "ENOENT", process.env["PWD"]];
-  const why = isGone ? "it was deleted or moved" : `the system says ${code}`;
+  const why = isGone ? "it was deleted or moved" : `the system reports ${code}`;
   const name = path === undefined ? "" : ` "${path}"`;
   return new LockstepError(
     isGone ? "FILE_NOT_FOUND" : "IO_FAILED",
-    `The current folder${name} cannot be found out: ${why}.`,
-    { hint: "Go to a folder that exists, and give the command again: cd." },
+    `The current folder${name} cannot be determined: ${why}.`,
+    { hint: "Change to a folder that exists (cd), and run the command again." },
   );
 }
 
@@ -72,6 +72,6 @@ try {
 } catch (error) {
   fail(error);
 }
-// After a failure or a stop, work that was begun may never end by itself, such as opening data or a
-// call of the engine.
+// After a failure or a stop, work such as opening data or a call of the engine may never end by
+// itself.
 if (process.exitCode !== undefined) endProcess(Number(process.exitCode));

@@ -23,8 +23,8 @@ export async function sampleCommand(dir: string, flags: SampleFlags): Promise<vo
   const [model, tokenizer] = [join(dir, FILES.model), join(dir, FILES.tokenizer)];
   for (const path of [model, tokenizer]) {
     if (existsSync(path)) continue;
-    throw new LockstepError("FILE_NOT_FOUND", `There is no "${path}".`, {
-      hint: "Give the folder of a run of a model of text that was finished or stopped, such as runs/gpt.",
+    throw new LockstepError("FILE_NOT_FOUND", `There is no file "${path}".`, {
+      hint: "Name the folder of a finished or stopped run of a language model, such as runs/gpt.",
     });
   }
   const { graph } = importGraph(readModel(model), { dims: { batch: 1 } });
@@ -45,7 +45,7 @@ export async function sampleCommand(dir: string, flags: SampleFlags): Promise<vo
       temperature,
       seed,
     })) {
-      if (!isHeard) break; // `lockstep sample … | head`
+      if (!isHeard) break; // as in `lockstep sample … | head`
       process.stdout.write(process.stdout.isTTY ? printable(piece) : piece);
     }
     process.stdout.write("\n");

@@ -29,7 +29,7 @@ function trial(
   }
 }
 
-test("the first signal asks for a stop, once; what follows at once is the same one", () => {
+test("the first signal asks for a stop once, and a second one right after it does not count", () => {
   const { status, aborted, asked, killed } = trial((send) => {
     send("SIGINT", 100);
     send("SIGINT", 130);
@@ -48,13 +48,13 @@ test("a second signal later ends the process by that signal", () => {
   assert.deepEqual({ status, asked, killed }, { status: 143, asked: 1, killed: ["SIGINT"] });
 });
 
-test("afterwards signals are the system's again", () => {
+test("after the handler is removed, signals have their usual effect", () => {
   const before = process.listenerCount("SIGINT");
   trial(() => assert.equal(process.listenerCount("SIGINT"), before + 1));
   assert.equal(process.listenerCount("SIGINT"), before);
 });
 
-test("a terminal that is closed asks for a stop, unless the process is to outlive it", () => {
+test("closing the terminal asks for a stop, unless the process is to outlive it", () => {
   const hangUp = (outlives: boolean) => trial((send) => send("SIGHUP", 0), outlives);
   const { status, aborted } = hangUp(false);
   assert.deepEqual({ status, aborted }, { status: 129, aborted: true });

@@ -36,19 +36,19 @@ export async function openTarget(path: string, flags: TargetFlags): Promise<Targ
 
 async function openRunFile(path: string, flags: TargetFlags): Promise<Target> {
   const loaded = await loadRun(path);
-  const { steps, batch, seed, parallel, zero, recompute } = flags;
+  const { steps, batch, seed } = flags;
   const data = flags.data && textOf(flags.data, loaded);
-  const run = overrideRun(loaded, { steps, batch, seed, data, parallel, zero, recompute });
+  const run = overrideRun(loaded, { steps, batch, seed, data, ...sharingOf(flags) });
   const baseDir = resolve(dirname(path));
   return { run, baseDir, roots: undefined, holds: undefined, job: undefined };
 }
 
 function openJobAt(path: string, flags: TargetFlags): Target {
-  const { steps, seed, batch, data, parallel, zero, recompute } = flags;
+  const { steps, seed, batch, data } = flags;
   if (batch !== undefined || data !== undefined) {
     throw new LockstepError(
       "INVALID_OPTION",
-      "--batch and --data are for run files: a job holds the graphs of its batch, and names its data.",
+      "--batch and --data are for run files: a job contains the graphs of its batch, and names its data.",
       { hint: "Make the job again: lockstep job FILE --out DIR --batch N." },
     );
   }
@@ -56,8 +56,18 @@ function openJobAt(path: string, flags: TargetFlags): Target {
   const opened = openJob(job);
   opened.check();
   const roots = (flags.dataRoot ?? [process.cwd()]).map((root) => resolve(root));
-  const run = overrideRun(opened.run, { steps, seed, parallel, zero, recompute });
+  const run = overrideRun(opened.run, { steps, seed, ...sharingOf(flags) });
   return { run, baseDir: opened.baseIn(roots), roots, holds: opened.holds, job };
+}
+
+/** How workers share a step, as the command line says it. */
+export function sharingOf({
+  parallel,
+  zero,
+  recompute,
+  offload,
+}: ParallelOptions): ParallelOptions {
+  return { parallel, zero, recompute, offload };
 }
 
 /**

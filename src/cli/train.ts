@@ -21,7 +21,7 @@ import { requireToken } from "./agent.ts";
 import { commandToResume } from "./command.ts";
 import { DATA_NOT_HERE, jobFrom, jobHere, rootFor, rootHere } from "./job.ts";
 import { stopOnSignals } from "./signals.ts";
-import { openTarget, type Target, type TargetFlags } from "./target.ts";
+import { openTarget, sharingOf, type Target, type TargetFlags } from "./target.ts";
 import { type WorkersAsked, workersFor } from "./workers.ts";
 
 export interface TrainFlags extends TargetFlags {
@@ -175,8 +175,9 @@ async function trainByWorkers(
 }
 
 /** What the command line says in place of the job: a run file's job has it already. */
-function overridesOf({ steps, seed, parallel, zero, recompute }: TrainFlags): JobOverrides {
-  const asked = { steps, seed, parallel, zero, recompute };
+function overridesOf(flags: TrainFlags): JobOverrides {
+  const { steps, seed } = flags;
+  const asked = { steps, seed, ...sharingOf(flags) };
   return Object.fromEntries(Object.entries(asked).filter(([, value]) => value !== undefined));
 }
 
@@ -207,12 +208,12 @@ async function trainOnHosts(
   });
 }
 
-/** Throws INVALID_OPTION. */
+/** @throws INVALID_OPTION when options do not fit together */
 function checkHosts({ hosts, dump, tls, dataRoot }: TrainFlags, { job }: Target): void {
   if (hosts === undefined && tls === true) {
     throw new LockstepError(
       "INVALID_OPTION",
-      "--tls is for --hosts: a run of one machine sends nothing.",
+      "--tls is for --hosts: a run on one machine sends nothing.",
     );
   }
   if (hosts === undefined && job === undefined && dataRoot !== undefined) {
@@ -229,12 +230,12 @@ function checkHosts({ hosts, dump, tls, dataRoot }: TrainFlags, { job }: Target)
 
 function beginningOf({ resume, anew, change }: TrainFlags): Beginning {
   if (change !== undefined && resume !== true) {
-    throw new LockstepError("INVALID_OPTION", "--change is for a run that goes on: --resume.");
+    throw new LockstepError("INVALID_OPTION", "--change is for a resumed run: add --resume.");
   }
   if (resume === true && anew === true) {
     throw new LockstepError(
       "INVALID_OPTION",
-      "--resume goes on with a run and --anew begins it from the start: give one of them.",
+      "--resume continues a run and --anew starts it again: give one of them.",
     );
   }
   if (resume === true) return "resume";

@@ -5,7 +5,7 @@ import { type WorkersRequest, workersFor } from "./workers.ts";
 
 const plain = { asked: undefined, threads: undefined, cores: 8, microBatches: 8, hosts: undefined };
 
-test("one worker unless told, a core each with `cores`, and never more than micro-batches", () => {
+test("the default is one worker, `cores` means one per core, and there are never more than micro-batches", () => {
   const cases: readonly [Partial<WorkersRequest>, number, number][] = [
     [{}, 1, 1],
     [{ asked: 3 }, 3, 3],
@@ -24,7 +24,7 @@ test("one worker unless told, a core each with `cores`, and never more than micr
   }
 });
 
-test("more workers than micro-batches, and the cores of other machines, are refused", () => {
+test("more workers than micro-batches, and `cores` with --hosts, are refused", () => {
   const refused = (request: Partial<WorkersRequest>, expected: RegExp) =>
     assert.throws(
       () => workersFor({ ...plain, ...request }),

@@ -1,5 +1,5 @@
 /**
- * The collectives that a group of ranks can be asked for, checked. Pure: no transport and no
+ * The collectives that a group of ranks can run, and their checks. Pure: no transport and no
  * memory.
  */
 import { LockstepError } from "../errors.ts";
@@ -8,13 +8,14 @@ import type { DType } from "../tensor/index.ts";
 /** A collective without its memory. Counts are in elements. */
 export type Collective =
   /**
-   * Rank r has part r of the data, of `counts[r]` elements, in its place; afterwards every rank has
+   * Rank r has part r of the data, of `counts[r]` elements, at its place. Afterwards every rank has
    * all parts.
    */
   | { readonly kind: "allGather"; readonly dtype: DType; readonly counts: readonly number[] }
   /**
-   * The data of a rank are `sendCounts[p]` elements for each rank p, one after the other. It
-   * receives `receiveCounts[p]` elements from each, one after the other, in another place.
+   * The data of a rank has `sendCounts[p]` elements for each rank p, one part after the other. The
+   * rank receives `receiveCounts[p]` elements from each, one part after the other, in a different
+   * place.
    */
   | {
       readonly kind: "allToAll";
@@ -29,7 +30,7 @@ export interface Part {
   readonly length: number;
 }
 
-/** Parts of the given lengths, one after the other. */
+/** Returns parts of the given lengths, one after the other. */
 export function partsOf(counts: readonly number[]): Part[] {
   let start = 0;
   return counts.map((length) => {
@@ -39,7 +40,10 @@ export function partsOf(counts: readonly number[]): Part[] {
   });
 }
 
-/** How many elements a collective needs at its data, and at the place that it writes to. */
+/**
+ * Returns the number of elements that a collective needs in its data, and in the place that it
+ * writes to.
+ */
 export function extentOf(collective: Collective): { readonly data: number; readonly into: number } {
   const total = (counts: readonly number[]) => counts.reduce((sum, count) => sum + count, 0);
   if (collective.kind === "allGather") return { data: total(collective.counts), into: 0 };

@@ -17,15 +17,15 @@ export interface GroupSettings {
   readonly engine: Device;
   readonly transport: Transport;
   /**
-   * What messages between nodes cost; see `measureCosts`. The same on all ranks. Default: those of
-   * a local network.
+   * The measured costs of messages between nodes (`measureCosts`), the same on all ranks. Default:
+   * those of a local network.
    */
   readonly costs?: LinkCosts;
 }
 
 /**
- * Where a collective works: it reads and writes `data`; an all-to-all writes `into`. Offsets are in
- * bytes.
+ * The memory of a collective: it reads and writes `data`; an all-to-all writes `into`. Offsets are
+ * in bytes.
  */
 export interface PrepareOptions {
   readonly data: GroupBuffer;
@@ -39,8 +39,8 @@ export interface PrepareOptions {
 export interface Prepared {
   readonly steps: readonly Step[];
   /**
-   * Runs of one group take their turns in the order in which they are asked for, which must be the
-   * same on all ranks. Rejects with the group's error.
+   * Runs the collective. Collectives of one group run in the order in which they are called, which
+   * must be the same on all ranks. Rejects with the group's error.
    */
   run(): Promise<void>;
 }
@@ -50,7 +50,7 @@ export class Group {
   readonly engine: Device;
   costs: LinkCosts;
   readonly #buffers = new Set<GroupBuffer>();
-  /** The last run that was asked for; the next one waits for it. */
+  /** The last collective that was called; the next one waits for it. */
   #last: Promise<unknown> | undefined;
 
   /** The group owns the transport and closes it; the engine is the caller's. */
@@ -69,30 +69,29 @@ export class Group {
   }
 
   /**
-   * Zeroed memory that `register` takes: it has a name where the transport shares memory. The
-   * caller closes it.
-   * @param parts the only bytes of it that this rank will touch
+   * Returns zeroed memory for `register`; it has a name if the transport shares memory. The caller
+   * closes it.
    */
-  newMemory(byteLength: number, parts?: AllocateHostOptions["parts"]): HostBuffer {
+  newMemory(byteLength: number, options: Omit<AllocateHostOptions, "shareAs"> = {}): HostBuffer {
     const { share } = this.transport;
     return this.engine.allocateHost(
       byteLength,
-      share === undefined ? { parts } : { parts, shareAs: uniqueName() },
+      share === undefined ? options : { ...options, shareAs: uniqueName() },
     );
   }
 
   /**
-   * Whether `register` takes this memory: a name that peers have opened is gone, and they cannot
-   * open it again.
+   * Whether `register` takes this memory. Memory that peers have opened has lost its name, so they
+   * cannot open it again.
    */
   canRegister({ memory }: HostBuffer): boolean {
     return this.transport.share === undefined || memory.name !== undefined;
   }
 
   /**
-   * Lets collectives work on memory: peers of this node map it where the transport shares memory.
-   * It stays the caller's, who releases it here before closing it. All ranks register together.
-   * Rejects with MEMORY_NAME.
+   * Lets collectives work on memory, which peers of this node map if the transport shares memory.
+   * The memory stays the caller's, who releases it here before closing it. All ranks register
+   * together. Rejects with MEMORY_NAME.
    */
   async register(own: HostBuffer): Promise<GroupBuffer> {
     const region = await this.transport.share?.(own.memory);
@@ -101,13 +100,13 @@ export class Group {
     return buffer;
   }
 
-  /** Unmaps the peers' memory. No collective works on it any more. */
+  /** Unmaps the peers' memory. No collective may work on it any more. */
   release(buffer: GroupBuffer): void {
     if (this.#buffers.delete(buffer)) buffer.letGo();
   }
 
   /**
-   * Memory that another group has registered; it needs no release. All ranks do the same.
+   * Borrows memory that another group has registered; it needs no release. All ranks do the same.
    * @param peers the memory of this group's ranks, by rank, as far as it can be read here
    */
   borrow(own: HostBuffer, peers: readonly (HostBuffer | undefined)[] = []): GroupBuffer {
@@ -125,7 +124,10 @@ export class Group {
     checkFits(data, byteOffset, extent.data * unit);
     if (collective.kind === "allToAll") {
       if (into === undefined)
-        throw new LockstepError("INVALID_OPTION", "An all-to-all needs a place for its result.");
+        throw new LockstepError(
+          "INVALID_OPTION",
+          "An all-to-all needs `into`, the place for its result.",
+        );
       checkFits(into, intoByteOffset, extent.into * unit);
     }
     const bytesOf = ({ space, rank: owner = rank, start, length }: Span): Uint8Array => {
@@ -155,8 +157,8 @@ export class Group {
   }
 
   /**
-   * A group of some of the ranks, with the same engine and costs. Its members call it, and close
-   * it.
+   * Creates a group of some of the ranks, with the same engine and costs. All members call this,
+   * and each closes its group.
    */
   async subgroup(ranks: readonly number[]): Promise<Group> {
     const transport = await this.transport.subgroup(ranks);
@@ -170,13 +172,13 @@ export class Group {
   }
 }
 
-/** Memory of this rank and, where the transport shares memory, of the other ranks of its node. */
+/** The memory of this rank and, if the transport shares memory, of the other ranks of its node. */
 export class GroupBuffer {
   /** The memory of this rank. */
   readonly own: HostBuffer;
   readonly #group: Group;
   readonly #peers: readonly (HostBuffer | undefined)[];
-  /** Where this group has registered the memory: what it has mapped of the peers' memory. */
+  /** The mapped memory of peers, if this group has registered the memory. */
   readonly #region: SharedRegion | undefined;
 
   /** @internal Use `Group.register` or `Group.borrow`. */
@@ -214,14 +216,14 @@ export class GroupBuffer {
     return this.own.bytes;
   }
 
-  /** The memory of a rank. @throws INVALID_BINDING where it cannot be read here */
+  /** Returns the memory of a rank. @throws INVALID_BINDING when it cannot be read here */
   of(rank: number): HostBuffer {
     const buffer = rank === this.#group.rank ? this.own : this.#peers[rank];
     if (buffer !== undefined) return buffer;
     throw new LockstepError("INVALID_BINDING", `The memory of rank ${rank} cannot be read here.`);
   }
 
-  /** @internal Unmaps what this group has mapped of the peers' memory. */
+  /** @internal Unmaps the peers' memory that this group has mapped. */
   letGo(): void {
     if (this.#region === undefined) return;
     for (const buffer of this.#peers) buffer?.close();

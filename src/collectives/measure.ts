@@ -3,27 +3,26 @@
  */
 import { type Transport, waitForAll } from "../transport/index.ts";
 
-/** Between nodes. How large the buckets are in which gradients travel follows from it. */
+/** The costs of messages between nodes. The size of gradient buckets follows from them. */
 export interface LinkCosts {
-  /** Microseconds of a message without content. */
+  /** Microseconds that a message without content takes. */
   readonly messageUs: number;
-  /** Microseconds of each byte that a rank sends, while all ranks of its node do the same. */
+  /** Microseconds per byte that a rank sends, while all ranks of its node do the same. */
   readonly wireUsPerByte: number;
 }
 
-/** A local network: used where nothing was measured. */
+/** The costs of a local network, which are used when nothing was measured. */
 export const DEFAULT_COSTS: LinkCosts = { messageUs: 60, wireUsPerByte: 1 / 2000 };
 
-/** Of the large message that is timed. */
+/** The size of the large message that is timed. */
 const LARGE_BYTES = 2 ** 20;
 const SMALL_BYTES = 8;
 const WARM_ROUNDS = 5;
 
 /**
- * Times messages that every rank sends to a rank of the next node. Of each number it takes the
- * lower quartile of a few rounds, and then the largest of all ranks, so that every rank gets the
- * same result. All ranks call it together. Rejects with the group's error. Where there is one node
- * only, nothing is measured.
+ * Times messages that every rank sends to a rank of the next node. It takes the lower quartile of a
+ * few rounds, and then the largest value of all ranks, so that every rank gets the same result. All
+ * ranks call it together. With one node, nothing is measured. Rejects with the group's error.
  */
 export async function measureCosts(transport: Transport): Promise<LinkCosts> {
   if (transport.nodes.length === 1) return DEFAULT_COSTS;
@@ -35,8 +34,8 @@ export async function measureCosts(transport: Transport): Promise<LinkCosts> {
 }
 
 /**
- * Every rank sends to the rank of the next node that has its place there; where there is none, the
- * places begin anew.
+ * Every rank sends to the rank with the same place on the next node; if that node has fewer ranks,
+ * places wrap around.
  */
 function ringOfNodes(transport: Transport, byteLength: number): () => Promise<void> {
   const { rank, nodes } = transport;
@@ -56,6 +55,15 @@ function ringOfNodes(transport: Transport, byteLength: number): () => Promise<vo
 }
 
 async function largestOf(transport: Transport, own: readonly number[]): Promise<number[]> {
+  const all = await tellNumbers(transport, own);
+  return own.map((_, index) => Math.max(...all.map((values) => values[index] as number)));
+}
+
+/** Every rank tells all others equally many numbers. All ranks call it together. @returns those of each rank, by rank */
+export async function tellNumbers(
+  transport: Transport,
+  own: readonly number[],
+): Promise<readonly (readonly number[])[]> {
   const { rank, size } = transport;
   const bytesOf = ({ buffer }: Float64Array) => new Uint8Array(buffer);
   const mine = Float64Array.from(own);
@@ -72,7 +80,7 @@ async function largestOf(transport: Transport, own: readonly number[]): Promise<
           ],
     ),
   );
-  return own.map((_, index) => Math.max(...all.map((values) => values[index] as number)));
+  return all.map((values) => [...values]);
 }
 
 async function lowerQuartileUs(rounds: number, body: () => Promise<void>): Promise<number> {

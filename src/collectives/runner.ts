@@ -1,5 +1,5 @@
 /**
- * Carries out a schedule: messages go to the transport, and copies are made in place. It does no
+ * Runs a schedule: messages go to the transport, and copies are made in place. It does no
  * arithmetic.
  */
 import { type Transport, type Waiting, waitForAll } from "../transport/index.ts";
@@ -8,8 +8,8 @@ import type { Message, Span, Step } from "./schedule.ts";
 type Action = () => Waiting;
 
 /**
- * Finds all places once, so that the result can be called many times.
- * @param bytesOf the memory of a span
+ * Resolves all places once, so that the result can be called many times.
+ * @param bytesOf returns the memory of a span
  */
 export function prepareSteps(
   steps: readonly Step[],

@@ -12,7 +12,7 @@ export interface Span extends Part {
    */
   readonly space: "data" | "into";
   /**
-   * The rank whose memory is meant. Default: this rank. Others only where their memory is shared.
+   * The rank whose memory is meant; another rank only if its memory is shared. Default: this rank.
    */
   readonly rank?: number;
 }
@@ -30,10 +30,10 @@ export type Step =
       readonly receives: readonly Message[];
     }
   | { readonly do: "copy"; readonly from: Span; readonly to: readonly Span[] }
-  /** Waits until all ranks of this node have come here. */
+  /** Waits until all ranks of this node have reached this step. */
   | { readonly do: "barrier" };
 
-/** How one rank takes part. */
+/** The position of one rank in a collective. */
 export interface Member {
   readonly rank: number;
   /** The ranks of each node. */
@@ -59,7 +59,7 @@ export function scheduleOf(collective: Collective, member: Member): readonly Ste
  * Every rank sends its part to one rank of every other node, its deputy there. Then every rank
  * copies its own part, and those that it has received, into the memory of the other ranks of its
  * node. So each byte crosses the network once for each node, and all ranks of a node share the
- * sending. Where memory is not shared, every rank counts as a node.
+ * sending. If memory is not shared, every rank counts as a node.
  */
 function allGather({ rank, nodes, shared }: Member, parts: readonly Part[]): Step[] {
   const places = shared ? nodes : parts.map((_, peer) => [peer]);
@@ -83,11 +83,12 @@ function allGather({ rank, nodes, shared }: Member, parts: readonly Part[]): Ste
       neighbours.map((peer) => ({ ...span(owner), rank: peer })),
     ),
   );
-  // No rank writes before its neighbours have come here, and none goes on before they have written.
+  // No rank writes before its neighbours have reached the first barrier, or continues before they
+  // have written.
   return [{ do: "barrier" }, ...messages, ...copies, { do: "barrier" }];
 }
 
-/** Every rank sends to every other at once. */
+/** Sends from every rank to every other at once. */
 function allToAll(rank: number, sent: readonly Part[], received: readonly Part[]): Step[] {
   const from = (peer: number): Span => ({ space: "data", ...(sent[peer] as Part) });
   const into = (peer: number): Span => ({ space: "into", ...(received[peer] as Part) });
@@ -106,12 +107,12 @@ function nodeOf(nodes: Member["nodes"], rank: number): readonly number[] {
   return nodes.find((ranks) => ranks.includes(rank)) ?? [rank];
 }
 
-/** The ranks after this one first, so that not all ranks turn to rank 0 at once. */
+/** Puts the ranks after this one first, so that not all ranks send to rank 0 at once. */
 function inTurn(ranks: readonly number[], rank: number): number[] {
   return [...ranks.filter((peer) => peer >= rank), ...ranks.filter((peer) => peer < rank)];
 }
 
-/** Empty messages are left out, by the sender and the receiver alike. */
+/** Leaves out empty messages, at the sender and at the receiver alike. */
 function exchange(sends: readonly Message[], receives: readonly Message[]): Step[] {
   const full = (list: readonly Message[]) => list.filter(({ span }) => span.length > 0);
   const [out, back] = [full(sends), full(receives)];

@@ -16,7 +16,7 @@ const X = tensorFrom(
 );
 const Y = tensorFrom("int64", [20], ROWS);
 
-/** As numpy.save writes it. */
+/** Returns a file as numpy.save writes it. */
 function npyFile(descr: string, shape: string, data: Uint8Array, version = 1): Buffer {
   const header = `{'descr': '${descr}', 'fortran_order': False, 'shape': ${shape}, }`;
   const start = version === 1 ? 10 : 12;
@@ -34,7 +34,7 @@ function npyFile(descr: string, shape: string, data: Uint8Array, version = 1): B
   ]);
 }
 
-test("npy: arrays of files, of both header versions", () =>
+test("npy: arrays of files are read, with both header versions", () =>
   withFolder(
     { "x.npy": npyFile("<f4", "(20, 2)", X.bytes), "d/y.npy": npyFile("<i8", "(20,)", Y.bytes, 2) },
     async (baseDir) => {
@@ -42,7 +42,7 @@ test("npy: arrays of files, of both header versions", () =>
     },
   ));
 
-test("npy: what is cut, foreign, or of another order is named", () =>
+test("npy: a file that is cut, foreign or in another order is refused by name", () =>
   withFolder(
     {
       "cut.npy": npyFile("<f4", "(20, 2)", X.bytes.subarray(1)),
@@ -71,7 +71,7 @@ test("npy: what is cut, foreign, or of another order is named", () =>
     },
   ));
 
-test("safetensors: only what the model needs is opened, large arrays by ranges", () =>
+test("safetensors: only the tensors that the model needs are opened, and large ones are read by ranges", () =>
   withFolder({}, async (baseDir) => {
     const path = join(baseDir, "data.safetensors");
     await writeSafetensors(

@@ -39,7 +39,7 @@ function checkTensors(named: unknown): void {
     ([, tensor]) => !(typeof tensor === "object" && tensor !== null && "bytes" in tensor),
   );
   if (entries.length > 0 && wrong === undefined) return;
-  const what = wrong === undefined ? "has no arrays" : `"${wrong[0]}" is no tensor`;
+  const what = wrong === undefined ? "has no arrays" : `"${wrong[0]}" is not a tensor`;
   throw new LockstepError("INVALID_OPTION", `arrays(): ${what}.`, {
     hint: 'Make tensors of numbers: tensorFrom("float32", [3, 2], numbers).',
   });
@@ -115,7 +115,7 @@ export async function openSafetensors(
         "DATA_FORMAT",
         `The model needs a field "${key}", but ${name} has none.`,
         {
-          hint: `It holds ${describeArrays(byName)}. Tell which one feeds which input: { fields: { INPUT: NAME } }.`,
+          hint: `It has ${describeArrays(byName)}. Say which one feeds which input: { fields: { INPUT: NAME } }.`,
         },
       );
     }

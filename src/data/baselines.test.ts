@@ -18,8 +18,8 @@ function part(text: string | Uint8Array, pieceBytes = 1000): TextPart {
 }
 
 /**
- * Random text of a known bigram source over `symbols` letters: each goes to one of two others, 3 to
- * 1.
+ * Returns random text of a known bigram source over `symbols` letters: each letter is followed by
+ * one of two others, at odds of 3 to 1.
  */
 function markovText(length: number, symbols: number): Buffer {
   const text = Buffer.alloc(length);
@@ -33,7 +33,7 @@ function markovText(length: number, symbols: number): Buffer {
   return text;
 }
 
-test("on text of a bigram source the bigram model comes to the entropy of the source", async () => {
+test("on text of a bigram source the bigram model reaches the entropy of the source", async () => {
   const text = markovText(200_000, 20);
   const bitsPerByte = await bigramBitsPerByte(
     part(text.subarray(0, 150_000)),
@@ -43,21 +43,21 @@ test("on text of a bigram source the bigram model comes to the entropy of the so
   assert.ok(Math.abs(bitsPerByte - entropy) < 0.01, `${bitsPerByte} against ${entropy}`);
 });
 
-test("smoothing: text never seen costs about eight bits a byte, not infinitely many", async () => {
+test("smoothing: unseen text costs about eight bits a byte, not infinitely many", async () => {
   const seen = part("a".repeat(100));
   const other = part(Uint8Array.from({ length: 2000 }, (_, i) => (i * 97) % 256));
   const bitsPerByte = await bigramBitsPerByte(seen, other);
   assert.ok(bitsPerByte > 7 && bitsPerByte < 12, String(bitsPerByte));
 });
 
-test("the pieces' borders do not matter", async () => {
+test("the result does not depend on how the text is cut into pieces", async () => {
   const text = markovText(5000, 9);
   const whole = await bigramBitsPerByte(part(text, 5000), part(text, 5000));
   const small = await bigramBitsPerByte(part(text, 7), part(text, 13));
   assert.equal(small, whole);
 });
 
-test("gzip: the size that zlib gives at level 9", async () => {
+test("gzip: the size equals that of zlib at level 9", async () => {
   const text = markovText(50_000, 20);
   const bitsPerByte = await gzipBitsPerByte(part(text, 4096));
   assert.equal(bitsPerByte, (8 * gzipSync(text, { level: 9 }).length) / text.length);

@@ -73,7 +73,7 @@ export function checkRows(name: string, type: TensorType, source: string): void 
   if (type.shape.length > 0) return;
   throw new LockstepError(
     "DATA_FORMAT",
-    `${source}: "${name}" is a scalar, not one value a sample.`,
+    `${source}: "${name}" is a scalar, but must have one value for each sample.`,
     {
       hint: "The first dim of an array counts the samples.",
     },

@@ -8,7 +8,7 @@ import { csv, ratings } from "./csv.ts";
 
 const ROWS = Array.from({ length: 20 }, (_, i) => i);
 
-test("csv: columns by name, several files, quotes, blank lines, any line ends", () =>
+test("csv: columns are found by name in several files, with quotes, blank lines and any line ends", () =>
   withFolder(
     {
       "a.csv": `a,b,"the, y",note\r\n${ROWS.slice(0, 10)
@@ -24,7 +24,7 @@ test("csv: columns by name, several files, quotes, blank lines, any line ends", 
     },
   ));
 
-test("csv: words stand for numbers where told; other words are errors with file and line", () =>
+test("csv: words become numbers if categories are given, else the error names file and line", () =>
   withFolder(
     {
       "iris.csv": "width,kind\n1,setosa\n\n2,virginica\n3,setosa\n",
@@ -56,7 +56,22 @@ test("csv: words stand for numbers where told; other words are errors with file 
     },
   ));
 
-test("csv: a quote that is never closed, files of other columns, and no rows", () =>
+test("csv: names of columns may hold line breaks and be many", () => {
+  const many = Array.from({ length: 30_000 }, (_, at) => `column ${at}`);
+  const files = {
+    "lines.csv": 'a,"the\r\nwidth",b\r\n1,2,3\r\n',
+    "many.csv": `${many.join(",")},"the\r\nwidth"\n${many.map(() => 0).join(",")},2\n`,
+  };
+  return withFolder(files, async (baseDir) => {
+    const inputs = inputsOf({ "the\r\nwidth": ["float32", [1]] });
+    for (const file of Object.keys(files)) {
+      const read = await readAll(csv(file, { heldOut: 0 }), inputs, baseDir);
+      assert.deepEqual(read["the\r\nwidth"], [2], file);
+    }
+  });
+});
+
+test("csv: an open quote, files with different columns, and a file without rows are refused", () =>
   withFolder(
     {
       "open.csv": 'a,b\n1,"2\n3,4\n',
@@ -76,7 +91,7 @@ test("csv: a quote that is never closed, files of other columns, and no rows", (
     },
   ));
 
-test("csv: any table of numbers comes back", () =>
+test("csv: any table of numbers is read back", () =>
   fc.assert(
     fc.asyncProperty(
       fc.array(fc.tuple(fc.double({ noNaN: true, noDefaultInfinity: true }), fc.integer()), {
@@ -100,7 +115,7 @@ test("csv: any table of numbers comes back", () =>
     { numRuns: 30 },
   ));
 
-test("ratings are read as MovieLens writes them", () =>
+test("ratings are read in MovieLens's format", () =>
   withFolder({ "u.data": "196\t242\t3\t881250949\n186\t302\t4\t891717742\n" }, async (baseDir) => {
     const inputs = inputsOf({
       user: ["int32", [1]],

@@ -80,15 +80,10 @@ async function readHeader(
   documents: readonly Document[],
   source: CsvSource,
   name: string,
-): Promise<string[]> {
-  let header: string[] | undefined;
+): Promise<readonly string[]> {
+  let header: readonly string[] | undefined;
   for (const document of documents) {
-    const start = await partOf(document, 0, Math.min(document.byteLength, MAX_HEADER_BYTES));
-    const text = Buffer.from(start)
-      .toString("utf8")
-      .replace(/^\ufeff/, "");
-    const own = parseRows(text.split(/\r?\n/, 1)[0] ?? "", source)[0] ?? [];
-    checkHeader(own, text, document.name);
+    const own = parseHeader(await firstRecord(document), document.name, source);
     header ??= own;
     if (own.join("\n") !== header.join("\n")) {
       throw new LockstepError(
@@ -103,24 +98,61 @@ async function readHeader(
   return header ?? [];
 }
 
-/**
- * Throws DATA_FORMAT for names that occur twice, and for files whose lines cannot be told apart.
- */
-function checkHeader(names: readonly string[], text: string, file: string): void {
-  const fail = (what: string, hint: string): never => {
-    throw new LockstepError("DATA_FORMAT", `"${file}", line 1: ${what}.`, {
-      hint,
-      fields: { file },
+/** The first record of a file: up to the first line break that is not inside double quotes. */
+async function firstRecord(document: Document): Promise<string> {
+  for (let size = FIRST_READ_BYTES; ; size *= 4) {
+    const length = Math.min(document.byteLength, size);
+    const bytes = await partOf(document, 0, length);
+    let isQuoted = false;
+    let end = bytes.findIndex((byte) => {
+      if (byte === QUOTE) isQuoted = !isQuoted;
+      return byte === NEWLINE && !isQuoted;
     });
-  };
-  const twice = names.find((column, at) => names.indexOf(column) !== at);
-  if (twice !== undefined) fail(`two columns are named "${twice}"`, "Give each a name of its own.");
-  if (/^[^\n]*\r(?!\n)/.test(text)) {
-    fail("lines end with a carriage return alone", "Save the file with ordinary ends of lines.");
+    if (end < 0 && length < document.byteLength && length < MAX_HEADER_BYTES) continue;
+    // A quote that is never closed is reported by the parser, with the first line.
+    if (end < 0 && isQuoted) end = bytes.indexOf(NEWLINE);
+    const record = Buffer.from(end < 0 ? bytes : bytes.subarray(0, end));
+    return record
+      .toString("utf8")
+      .replace(/^\ufeff/, "")
+      .replace(/\r$/, "");
   }
 }
 
-const MAX_HEADER_BYTES = 1 << 20;
+/**
+ * Throws DATA_FORMAT for names that occur twice, and for files whose lines cannot be told apart.
+ */
+function parseHeader(text: string, file: string, source: CsvSource): readonly string[] {
+  const fail = (what: string, hint: string, cause?: unknown): never => {
+    throw new LockstepError("DATA_FORMAT", `"${file}", line 1: ${what}.`, {
+      hint,
+      fields: { file },
+      cause,
+    });
+  };
+  if (text.replace(/"[^"]*"/g, "").includes("\r")) {
+    fail("lines end with a carriage return alone", "Save the file with ordinary ends of lines.");
+  }
+  let names: readonly string[] = [];
+  try {
+    names = parseRows(text, source)[0] ?? [];
+  } catch (error) {
+    const hint = 'A double quote inside a quoted name is written twice: "".';
+    fail((error as CsvError).message, hint, error);
+  }
+  if (names.length === 0) {
+    const hint = "The first line names the columns; for files without one: { header: [NAME, …] }.";
+    fail("it is blank", hint);
+  }
+  const twice = names.find((column, at) => names.indexOf(column) !== at);
+  if (twice !== undefined) fail(`two columns are named "${twice}"`, "Give each a name of its own.");
+  return names;
+}
+
+const NEWLINE = 10;
+const QUOTE = 34;
+const MAX_HEADER_BYTES = 1 << 26;
+const FIRST_READ_BYTES = 1 << 16;
 
 function csvRecords(
   lines: LineIndex,
@@ -211,7 +243,7 @@ async function badWidth(
 ): Promise<LockstepError> {
   const where = await lines.describe(row);
   return new LockstepError("DATA_FORMAT", `${where}: ${cells} cells, but ${names} columns.`, {
-    hint: 'A number is written 7000, not 7,000; a text that holds the delimiter stands in quotes: "a, b".',
+    hint: 'A number is written 7000, not 7,000; a text that contains the delimiter is put in quotes: "a, b".',
   });
 }
 
@@ -221,7 +253,7 @@ function badCell(
   cell = "",
   words: readonly string[] | undefined,
 ): LockstepError {
-  const what = words === undefined ? "no number" : "none of its categories";
+  const what = words === undefined ? "no number" : "not one of its categories";
   const hint =
     words === undefined
       ? "A number is written 1234.5. Words can stand for numbers: { categories: { COLUMN: [WORD, …] } }."

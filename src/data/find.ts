@@ -70,7 +70,7 @@ async function checkEach(globs: readonly string[], baseDir: string): Promise<voi
     throw new LockstepError(
       "DATA_EMPTY",
       `No file matches "${pattern}" in "${resolve(baseDir)}", though the other globs match some.`,
-      { hint: "Leave it out, or correct it.", fields: { globs, baseDir: resolve(baseDir) } },
+      { hint: "Remove it, or correct it.", fields: { globs, baseDir: resolve(baseDir) } },
     );
   }
 }

@@ -6,7 +6,7 @@ import { withFolder } from "../../test/support/folder.ts";
 import { failure, readAll } from "../../test/support/tables.ts";
 import { idxImages } from "./idx.ts";
 
-/** IDX: zeros, type, dims, sizes. */
+/** Returns an IDX file: zeros, type, dims, sizes, data. */
 function idxFile(shape: readonly number[], data: Uint8Array, type = 8): Buffer {
   const header = Buffer.alloc(4 + 4 * shape.length);
   header[2] = type;
@@ -36,7 +36,7 @@ test("idx: images scale to 0 … 1 for floats and stay bytes for integers, plain
     },
   ));
 
-test("idx: cut, unzippable, foreign and uneven files are named", () =>
+test("idx: a file that is cut, cannot be unzipped, is foreign or of a different length is refused by name", () =>
   withFolder(
     {
       good: idxFile([3, 2, 2], new Uint8Array(12)),

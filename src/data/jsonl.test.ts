@@ -8,7 +8,7 @@ import { openData } from "./open.ts";
 
 const ROWS = Array.from({ length: 20 }, (_, i) => i);
 
-test("jsonl: numbers, lists and truth values of each object", () =>
+test("jsonl: numbers, lists and booleans of each object become fields", () =>
   withFolder(
     {
       "a.jsonl": `${ROWS.slice(0, 9)
@@ -21,7 +21,7 @@ test("jsonl: numbers, lists and truth values of each object", () =>
     async (baseDir) => checkRows(await readAll(jsonl("*.jsonl", { heldOut: 0 }), XY, baseDir), 20),
   ));
 
-test("jsonl: a line that differs, or is no JSON, is named", () =>
+test("jsonl: a line that differs or is not JSON is refused by name", () =>
   withFolder(
     {
       "shape.jsonl": '{"x":[1,2],"y":1}\n\n{"x":[1,2,3],"y":1}',

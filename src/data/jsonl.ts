@@ -169,13 +169,15 @@ const ONE_OBJECT =
 function isTwice(text: string, name: string): boolean {
   const key = JSON.stringify(name);
   const first = text.indexOf(key);
-  if (first === -1 || text.indexOf(key, first + 1) === -1) return false;
+  const isOnce = first === -1 || text.indexOf(key, first + 1) === -1;
+  // A key may be written with escapes: "\u0078" is "x".
+  if (isOnce && !text.includes("\\")) return false;
   let depth = 0;
   let found = 0;
   for (const [token] of text.matchAll(/"(?:[^"\\]|\\.)*"\s*:?|[[\]{}]/g)) {
     if (token === "{" || token === "[") depth++;
     else if (token === "}" || token === "]") depth--;
-    else if (depth === 1 && token.endsWith(":") && token.slice(0, -1).trimEnd() === key) found++;
+    else if (depth === 1 && token.endsWith(":") && JSON.parse(token.slice(0, -1)) === name) found++;
   }
   return found > 1;
 }

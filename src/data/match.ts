@@ -55,7 +55,7 @@ export function matchFields(
         {
           hint:
             `Its fields are ${list(Object.entries(available).map(([key, value]) => `"${key}" (${describe(value)})`))}. ` +
-            `Tell which one feeds it: { fields: { "${input.name}": … } }.`,
+            `Say which one feeds it: { fields: { "${input.name}": … } }.`,
         },
       );
     }

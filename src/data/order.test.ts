@@ -19,7 +19,7 @@ test("a permutation is a bijection of [0, n) for any n, seed and stream", () => 
   );
 });
 
-test("it stays exact for 10^12 samples and up to 2^53", () => {
+test("a permutation is exact for 10^12 samples and up to 2^53", () => {
   for (const n of [10 ** 12, 999_999_999_989, 2 ** 40, 2 ** 53 - 1]) {
     const permute = permutation(n, 7, 3);
     const indices = [0, 1, 2, n - 3, n - 2, n - 1, Math.floor(n / 2)];
@@ -93,7 +93,7 @@ test("neighbours in the order are unrelated samples", () => {
   }
 });
 
-test("epochs and seeds differ; the same seed gives the same order, asked in any order", () => {
+test("epochs and seeds give different orders, and the same seed the same order, asked in any sequence", () => {
   const order = sampleOrder(500, 1);
   const first = order.indices(0, 500);
   const second = order.indices(500, 1000);
@@ -111,7 +111,7 @@ test("epochs and seeds differ; the same seed gives the same order, asked in any 
   assert.deepEqual(other.indices(495, 505), [...first.slice(495), ...second.slice(0, 5)]);
 });
 
-test("golden values: an order once used must never change", () => {
+test("golden values: the order of a seed never changes", () => {
   assert.deepEqual(
     sampleOrder(10, 0).indices(0, 20),
     [7, 0, 5, 2, 6, 9, 4, 3, 8, 1, 3, 8, 1, 2, 9, 0, 4, 5, 7, 6],

@@ -42,9 +42,9 @@ export function rootCheck({ roots }: Base): (path: string, place: string) => voi
     }
     throw new LockstepError(
       "DATA_PLACE",
-      `The data "${place}" lies outside of the folders that data may come from.`,
+      `The data "${place}" lies outside the folders that data may come from.`,
       {
-        hint: "Links count by where they lead. --data-root names such a folder, and can be given several times.",
+        hint: "A link counts as the place that it leads to. --data-root names a folder that data may come from, and can be given several times.",
         fields: { place },
       },
     );

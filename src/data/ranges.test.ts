@@ -24,7 +24,7 @@ async function told(read: Promise<unknown>): Promise<string> {
   return message;
 }
 
-test("a class outside of its range is told with file, line, field and limits, when data is opened", () =>
+test("a class outside its range is refused when data is opened, with file, line, field and limits", () =>
   withFolder(
     { "d.csv": "label\n0\n2\n-7\n\n3\n", "d.jsonl": '{"label": 0}\n{"label": -1}\n' },
     async (baseDir) => {
@@ -40,13 +40,13 @@ test("a class outside of its range is told with file, line, field and limits, wh
     },
   ));
 
-test("numbers within the range, and those that do not count, are read", () =>
+test("numbers within the range and ignored numbers are read", () =>
   withFolder({ "d.csv": "label\n0\n2\n-7\n1\n" }, async (baseDir) => {
     const { label } = await readAll(csv("d.csv", { heldOut: 0 }), LABELS, baseDir);
     assert.deepEqual(label?.sort(ascending), [-7, 0, 1, 2]);
   }));
 
-test("each element of a sample has the range of its place", async () => {
+test("each element of a sample has a range of its own", async () => {
   const inputs = inputsOf({ ids: ["int32", [1, 2]] }).map((input) => ({
     ...input,
     ranges: [{ low: 0, high: 1, except: [] }, undefined],
@@ -61,13 +61,13 @@ test("each element of a sample has the range of its place", async () => {
   );
 });
 
-test("a number that is not finite names its sample", () => {
+test("the error for a number that is not finite names its sample", () => {
   const x = tensorFrom("float32", [3, 2], [1, 2, 3, 4, 5, Number.NaN]);
   const read = readAll(arrays({ x }, { heldOut: 0 }), inputsOf({ x: ["float32", [1, 2]] }), ".");
   return told(read).then((message) => assert.match(message, /row 2 .*element 1 .* is NaN/));
 });
 
-test("whole numbers up to 2^53 feed int64, and others name their row", () =>
+test("integers up to 2^53 feed int64, and the error for others names their row", () =>
   withFolder({ "d.csv": "n\n9007199254740991\n", "bad.csv": "n\n1\n1.5\n" }, async (baseDir) => {
     const inputs = inputsOf({ n: ["int64", [1]] });
     const { n } = await readAll(csv("d.csv", { heldOut: 0 }), inputs, baseDir);
@@ -78,7 +78,7 @@ test("whole numbers up to 2^53 feed int64, and others name their row", () =>
     );
   }));
 
-test("a tokenizer with more ids than the model's vocabulary is told when data is opened", () =>
+test("a tokenizer with more ids than the model's vocabulary is refused when data is opened", () =>
   withFolder({ "a.txt": "only ASCII here, and enough of it\n".repeat(4) }, async (baseDir) => {
     const inputs = inputsOf({ ids: ["int32", [1, 8]] }).map((input) => ({
       ...input,

@@ -40,7 +40,7 @@ export async function checkValues(
 function hintFor(range: ValueRange | undefined): string {
   return range === undefined
     ? "Leave the sample out, or replace the value: one such number would reach every weight."
-    : "Correct the data, or make the model's table or number of classes larger; labels that do not count need `ignoreIndex`.";
+    : "Correct the data, or enlarge the model's table or its number of classes; labels that do not count need `ignoreIndex`.";
 }
 
 export function wordsOf({ whole = true, low, high, except }: ValueRange): string {

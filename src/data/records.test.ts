@@ -19,7 +19,7 @@ const X = tensorFrom(
 );
 const Y = tensorFrom("int64", [20], ROWS);
 
-test("arrays in memory: rows are held out, all others are trained on, none twice", async () => {
+test("arrays in memory: some rows are held out, all others are trained on, none is used twice", async () => {
   const dataset = await openData(arrays({ x: X, y: Y }), { inputs: XY, baseDir: "." });
   assert.equal(dataset.train.length, 18);
   assert.equal(dataset.validation?.length, 2);
@@ -35,14 +35,14 @@ test("arrays in memory: rows are held out, all others are trained on, none twice
   assert.equal(dataset.summary, "20 rows of arrays(x, y), 2 held out");
 });
 
-test("only the fields that are asked for are read", async () => {
+test("only the requested fields are read", async () => {
   const dataset = await openData(arrays({ x: X, y: Y, z: Y }), { inputs: XY, baseDir: "." });
   const { y, ...others } = await readSamples(dataset.train, XY.slice(1), [0, 0, 5]);
   assert.equal(y?.[0], y?.[1]);
   assert.deepEqual(others, {});
 });
 
-test("any element type feeds any that can hold its values", () => {
+test("any element type feeds any type that can hold its values", () => {
   const types = Object.keys(DTYPES) as DType[];
   return fc.assert(
     fc.asyncProperty(
@@ -72,7 +72,7 @@ test("an integer that the model's type cannot hold is refused, not wrapped aroun
   assert.match(error.message, /field "y" holds 1099511627776, which int32 cannot/);
 });
 
-test("shapes and types that do not fit are refused, with both sides in the sentence", async () => {
+test("shapes and types that do not fit are refused, and the error names both sides", async () => {
   const source = arrays({ x: X, y: Y }, { heldOut: 0 });
   const open = (inputs: readonly ModelInput[], batch?: number) =>
     failure(openData(source, { inputs, baseDir: ".", ...(batch === undefined ? {} : { batch }) }));

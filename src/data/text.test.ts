@@ -15,7 +15,7 @@ import { text } from "./text.ts";
 
 const INPUTS = inputsOf({ ids: ["int32", [2, 8]], targets: ["int32", [2, 8]] });
 
-/** A page of lines that no other page has. */
+/** Returns a page of lines that no other page has. */
 function page(name: string, lines = 40): string {
   return Array.from(
     { length: lines },
@@ -36,7 +36,7 @@ async function allIds(dataset: Dataset, which: "train" | "validation"): Promise<
   return Buffer.from(ids ?? []).toString();
 }
 
-test("windows follow each other without overlap; targets are one token on", () =>
+test("windows follow each other without overlap, and targets are shifted by one token", () =>
   withFolder({ "a.txt": "abcdefghijklmnopqrstuvwxyz" }, async (baseDir) => {
     const dataset = await openData(text("*.txt", { heldOut: 0 }), { inputs: INPUTS, baseDir });
     assert.equal(dataset.train.length, 3); // 27 tokens with the separator: [0, 9), [8, 17), [16, 25)
@@ -46,7 +46,7 @@ test("windows follow each other without overlap; targets are one token on", () =
     assert.equal(Buffer.from(targets ?? []).toString(), "rstuvwxybcdefghi");
   }));
 
-test("a stride smaller than the context makes windows that overlap; int64 inputs are fed too", () =>
+test("a stride smaller than the context makes overlapping windows, and int64 inputs are fed too", () =>
   withFolder({ "a.txt": "abcdefghijklmnopqrstuvwxyz" }, async (baseDir) => {
     const inputs = inputsOf({ tokens: ["int64", [1, 8]] });
     const source = text("a.txt", { heldOut: 0, stride: 3, fields: { tokens: "ids" } });
@@ -56,7 +56,7 @@ test("a stride smaller than the context makes windows that overlap; int64 inputs
     assert.equal(Buffer.from(tokens ?? []).toString(), "stuvwxyz");
   }));
 
-test("files come in one order everywhere: by the code units of their paths", () =>
+test("files have the same order everywhere: by the code units of their paths", () =>
   withFolder(
     { "b/x.md": "1", "a.md": "2", "Z.md": "3", "ä.md": "4", "b.md": "5" },
     async (baseDir) => {
@@ -69,7 +69,7 @@ test("files come in one order everywhere: by the code units of their paths", () 
     },
   ));
 
-test("files beyond the base folder and absolute paths are found", () =>
+test("files outside the base folder and absolute paths are found", () =>
   withFolder({ "data/a.txt": page("a"), "run/x": "" }, async (folder) => {
     assert.equal((await findFiles(["../data/*.txt"], { baseDir: join(folder, "run") })).length, 1);
     assert.equal(
@@ -78,7 +78,7 @@ test("files beyond the base folder and absolute paths are found", () =>
     );
   }));
 
-test("a copy of a file, under whatever name, is left out", () =>
+test("a copy of a file is left out, whatever its name", () =>
   withFolder(
     { "a.txt": page("one"), "b/c.txt": page("one"), "d.txt": page("two") },
     async (baseDir) => {
@@ -89,7 +89,7 @@ test("a copy of a file, under whatever name, is left out", () =>
     },
   ));
 
-test("whole files are held out, and no line of theirs is trained on", () =>
+test("whole files are held out, and none of their lines is trained on", () =>
   withFolder(
     Object.fromEntries(Array.from({ length: 60 }, (_, i) => [`file-${i}.txt`, page(`page ${i}`)])),
     async (baseDir) => {
@@ -132,7 +132,7 @@ test("near-duplicates are on one side: versions, translations of a build, a copy
   assert.equal(split.validation.length, held.size * 4);
 });
 
-test("of a single file the tail is held out, from a line's start on", () =>
+test("the tail of a single file is held out, from the start of a line on", () =>
   withFolder({ "a.txt": page("long", 200) }, async (baseDir) => {
     const dataset = await openData(text("a.txt", { heldOut: 0.1 }), { inputs: INPUTS, baseDir });
     const train = await textOf(dataset.text?.train);
@@ -142,7 +142,7 @@ test("of a single file the tail is held out, from a line's start on", () =>
     assert.ok(Math.abs(held.length / page("long", 200).length - 0.1) < 0.02);
   }));
 
-test("what is too short to be validated on is trained on", () =>
+test("text that is too short for validation is trained on", () =>
   withFolder({ "a.txt": page("short", 3) }, async (baseDir) => {
     const dataset = await openData(text("a.txt"), { inputs: INPUTS, baseDir });
     assert.equal(dataset.validation, undefined);
@@ -161,7 +161,7 @@ test("without a newline the tail begins between two characters", async () => {
   }
 });
 
-test("text too large for memory is read by ranges, to the same bytes", () =>
+test("text too large for memory is read by ranges, with the same bytes", () =>
   withFolder(
     { "a.txt": page("a", 7), "b.txt": page("b", 1), "c.txt": page("c", 9) },
     async (baseDir) => {
@@ -199,7 +199,7 @@ test("a tokenizer.json is used, and bytes are still counted", () =>
     assert.equal(dataset.text.tokenizer.decode(ids ?? []), "a says line ");
   }));
 
-/** Bytes, and one merge for every pair in `says line number`. */
+/** Returns a BPE over bytes with one merge for every pair in `says line number`. */
 function smallBpe(): string {
   const vocab: Record<string, number> = { Ġ: 0 };
   for (let byte = 33; byte < 127; byte++) vocab[String.fromCharCode(byte)] = byte;
@@ -266,7 +266,7 @@ test("errors name the glob and the folder, the numbers, and both sides", () =>
   }));
 
 test(
-  "a file that may not be read is an error that names it",
+  "the error for a file without read permission names it",
   { skip: process.getuid?.() === 0 },
   () =>
     withFolder({ "a.txt": page("a"), "secret.txt": "x" }, async (baseDir) => {

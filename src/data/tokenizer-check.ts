@@ -36,7 +36,7 @@ const PRE_TOKENIZERS = [
 /** Throws DATA_FORMAT naming the option; `path` is used in its message. */
 export function checkTokenizer(json: object, path: string): void {
   const { truncation, padding, model, normalizer, pre_tokenizer, added_tokens } = json as Json;
-  const refuse = (option: string, hint = "Set it otherwise in the file."): never => {
+  const refuse = (option: string, hint = "Change this option in the file."): never => {
     throw new LockstepError("DATA_FORMAT", `"${path}": ${option} is not supported.`, {
       hint,
       fields: { path },
@@ -63,7 +63,7 @@ function checkModel(model: Json, byteLevel: boolean, refuse: Refuse): void {
   if (Number(model["dropout"] ?? 0) > 0) {
     refuse(
       "`dropout` of the model",
-      'Set "dropout": null: the same text is to give the same tokens.',
+      'Set "dropout": null, so that the same text always gives the same tokens.',
     );
   }
   if (model["type"] !== "BPE") return;
@@ -105,9 +105,9 @@ export function addedTokenCheck(json: object, path: string): (text: string) => v
     if (found === undefined) return;
     throw new LockstepError(
       "DATA_FORMAT",
-      `The text holds "${found}", which is a token of its own in "${path}"; with the pre-tokenizer Metaspace that is not supported.`,
+      `The text contains "${found}", which is a token of its own in "${path}"; with the pre-tokenizer Metaspace that is not supported.`,
       {
-        hint: "Take such tokens out of the text, or out of the file's `added_tokens`.",
+        hint: "Remove such tokens from the text, or from the file's `added_tokens`.",
         fields: { path },
       },
     );

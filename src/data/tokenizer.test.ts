@@ -4,10 +4,10 @@ import fc from "fast-check";
 import { byteAlphabet, byteTokenizer } from "./tokenizer-bytes.ts";
 import { tokenizerFromJson } from "./tokenizer-file.ts";
 
-/** Text of any kind: ASCII, emoji, marks, and what a document may begin with. */
+/** Text of any kind: ASCII, emoji, combining marks, and what a document may begin with. */
 const anyText = fc.string({ unit: "binary", maxLength: 60 });
 
-test("bytes: any text comes back, at once and byte by byte", () => {
+test("bytes: any text is decoded again, at once and byte by byte", () => {
   const tokenizer = byteTokenizer();
   fc.assert(
     fc.property(anyText, (text) => {
@@ -20,7 +20,7 @@ test("bytes: any text comes back, at once and byte by byte", () => {
   );
 });
 
-test("bytes: any bytes decode alike at once and streamed, with U+FFFD for what is broken", () => {
+test("bytes: any bytes decode to the same text at once and streamed, with U+FFFD for invalid ones", () => {
   const tokenizer = byteTokenizer();
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 40 }), (bytes) => {
@@ -31,7 +31,7 @@ test("bytes: any bytes decode alike at once and streamed, with U+FFFD for what i
   );
 });
 
-test("bytes: a character is held back until it is whole", () => {
+test("bytes: a character is held back until it is complete", () => {
   const decoder = byteTokenizer().decoder();
   assert.deepEqual(
     [...Buffer.from("aé€😀")].map((byte) => decoder.push(byte)),
@@ -41,7 +41,7 @@ test("bytes: a character is held back until it is whole", () => {
   assert.equal(decoder.end(), "\ufffd");
 });
 
-test("bytes: tokenizer.json holds 256 symbols in the order of their bytes, and is known again", () => {
+test("bytes: tokenizer.json has 256 symbols in the order of their bytes, and is recognized again", () => {
   const json = byteTokenizer().toJson();
   const parsed = JSON.parse(json) as {
     model: { vocab: Record<string, number>; merges: unknown[] };
@@ -56,7 +56,10 @@ test("bytes: tokenizer.json holds 256 symbols in the order of their bytes, and i
   assert.equal(tokenizerFromJson(json, "tokenizer.json").kind, "bytes");
 });
 
-/** A byte-level BPE that merges `t h`, `th e` and the bytes of `é`, and has one special token. */
+/**
+ * Returns a byte-level BPE that merges `t h`, `th e` and the bytes of `é`, and has one special
+ * token.
+ */
 function smallBpe(): string {
   const json = JSON.parse(byteTokenizer().toJson()) as {
     model: { vocab: Record<string, number>; merges: string[] };
@@ -84,7 +87,7 @@ function smallBpe(): string {
   return JSON.stringify(json);
 }
 
-test("bpe: merges apply, special tokens separate, text comes back, streamed or not", () => {
+test("bpe: merges apply, special tokens separate, and text is decoded again, streamed or not", () => {
   const tokenizer = tokenizerFromJson(smallBpe(), "tokenizer.json");
   assert.equal(tokenizer.kind, "bpe");
   assert.equal(tokenizer.size, 260);
@@ -100,7 +103,7 @@ test("bpe: merges apply, special tokens separate, text comes back, streamed or n
   );
 });
 
-test("a tokenizer.json that is none is an error that names the file", () => {
+test("a file that is not a tokenizer.json is refused by name", () => {
   for (const json of ["", "{", "[]", "null", "{}", '{"model":{"type":"Nonsense"}}']) {
     assert.throws(() => tokenizerFromJson(json, "my/tokenizer.json"), {
       code: "FILE_CORRUPT",

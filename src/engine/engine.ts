@@ -28,8 +28,8 @@ export interface Device {
    */
   attach(memory: Memory): HostBuffer;
   /**
-   * The form of a graph that this device runs: of the same values, inputs and outputs. What is cut into pieces is cut in this form, so
-   * that pieces give the bits of the whole.
+   * Returns the form of a graph that this device runs, with the same values, inputs and outputs. A
+   * graph is cut into pieces in this form, so that pieces give the bits of the whole.
    */
   prepare(graph: Graph): Graph;
   /**
@@ -58,13 +58,18 @@ export interface Device {
 }
 
 export interface AllocateOptions {
-  /** The only bytes that will ever be touched, where a device can do without memory for the rest. All of them by default. */
+  /**
+   * The only parts that will ever be touched; a device may have no memory for the rest. Default:
+   * all.
+   */
   readonly parts?: AllocateMemoryOptions["parts"];
 }
 
 export interface AllocateHostOptions extends AllocateOptions {
   /** A name under which other processes can map the memory; without it the memory is private. */
   readonly shareAs?: string;
+  /** A folder of a disk: the memory lies in a file there, and need not stay in memory. */
+  readonly folder?: string | undefined;
 }
 
 export interface CompileOptions {

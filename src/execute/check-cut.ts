@@ -1,9 +1,14 @@
-/** Whether a gradient graph that is cut into segments gives the same bits as whole: an engine may fuse nodes across a cut. */
+/**
+ * Checks that a gradient graph that is cut into segments gives the same bits as the whole graph.
+ * The check is needed because an engine may fuse nodes across a cut.
+ */
 import { createHash } from "node:crypto";
 import type { Run, RunStage, Side } from "../program/index.ts";
 import type { Instance } from "./instance.ts";
 
-/** Computes the first micro-batch both ways, from the batch that is there. Only gradients are written. */
+/**
+ * Computes the first micro-batch both ways, from the batch that is loaded. Writes gradients only.
+ */
 export async function cutGivesSameBits(
   instance: Instance,
   { gradients, pieces = [] }: Side,

@@ -1,4 +1,4 @@
-/** After a step that is not finite: runs it again with a probe on every value, and names where it began. */
+/** Finds where a step stopped being finite: runs its graph again with a probe on every value. */
 import { cast, concat, mul, reduceSum, reshape } from "../functional/index.ts";
 import { type Graph, type Node, typeOf } from "../graph/index.ts";
 import { extendGraph } from "../ops/index.ts";
@@ -8,15 +8,16 @@ import type { Instance } from "./instance.ts";
 
 export interface Suspect {
   readonly tensor: string;
-  /** The node that made it; undefined for an input. */
+  /** The node that computes the value; undefined for an input of the graph. */
   readonly node: string | undefined;
   readonly kind: "input" | "activation" | "gradient";
 }
 
 /**
- * The value at which a run went wrong, or undefined if its loss and gradients are finite: the way back from the first output
- * that is not finite, over values that are not finite, to one whose node had only finite inputs. So an infinity that does no
- * harm (a mask before a softmax) is not blamed.
+ * Returns the value at which a call went wrong, or undefined if its loss and gradients are finite.
+ * The search goes back from the first output that is not finite, over values that are not finite,
+ * to one whose node had only finite inputs. So an infinity that does no harm (a mask before a
+ * softmax) is not blamed.
  * @param forward the nodes of the forward pass; the others compute gradients
  */
 export async function findNotFinite(
@@ -57,7 +58,10 @@ function wayBack(
   }
 }
 
-/** A probe is the sum of x·0: zero, or NaN where anything is not finite. Nodes that no probe needs are left out. */
+/**
+ * Adds a probe to every value: the sum of x·0, which is zero, or NaN if an element is not finite.
+ * Nodes that no probe needs are left out.
+ */
 function withProbes(graph: Graph, values: readonly string[]): Graph {
   const builder = extendGraph(graph);
   const probes = values.map((name) => {

@@ -1,6 +1,7 @@
 /**
- * Runs tasks by readiness: a task starts as soon as what it needs is done and its lane is free. Overlap of computation and
- * communication is nothing more than that. Tasks of one lane start in the order of the program, on every rank alike.
+ * Runs tasks as they become ready: a task starts when the tasks that it needs are done and its lane
+ * is free. This is how communication overlaps computation. Tasks of one lane start in the order of
+ * the program, which is the same on every rank.
  */
 import type { Task } from "../program/index.ts";
 
@@ -9,8 +10,8 @@ export interface ExecuteOptions {
 }
 
 /**
- * Resolves when all tasks are done. After a failure nothing new is started, what runs is told by the signal, and this rejects with the
- * first error when all of it has ended.
+ * Resolves when all tasks are done. After a failure no task starts, the signal of the running tasks
+ * is aborted, and the promise rejects with the first error when they have ended.
  */
 export async function executeTasks(
   tasks: readonly Task[],
@@ -48,7 +49,7 @@ export async function executeTasks(
   for (;;) {
     if (options.signal?.aborted === true) failure ??= { error: options.signal.reason };
     if (failure === undefined) {
-      const taken = new Set(busy); // lanes whose next task is under way or comes before
+      const taken = new Set(busy); // lanes that are busy, or have an earlier task that still waits
       for (const index of waiting) {
         const task = tasks[index] as Task;
         const isReady = task.after.every((needed) => done.has(needed));

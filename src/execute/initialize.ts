@@ -1,4 +1,6 @@
-/** First values of parameters and states, made by graphs straight into their places. */
+/**
+ * Computes the first values of parameters and states with graphs that write them where they belong.
+ */
 import type { Device, DeviceBuffer, DeviceTensor, Executable } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { hashGraph } from "../graph/index.ts";
@@ -13,7 +15,9 @@ export interface Initialized {
   readonly into: DeviceTensor;
 }
 
-/** Values depend on the seed and each tensor's name alone. Equal graphs are compiled once. */
+/**
+ * Values depend only on the seed and on the name of each tensor. Equal graphs are compiled once.
+ */
 export async function initialize(
   device: Device,
   tensors: readonly Initialized[],
@@ -41,14 +45,14 @@ export async function initialize(
   }
 }
 
-/** Runs a graph of one output. */
+/** Runs a graph that has one output. */
 async function runInto(
   device: Device,
   executable: Executable,
   inputs: Readonly<Record<string, Tensor>>,
   into: DeviceTensor,
 ): Promise<void> {
-  // Equal graphs share a session, whose names are those of the graph that was compiled.
+  // Equal graphs share a session, which has the names of the graph that was compiled first.
   const output = executable.graph.outputs[0] as string;
   const buffers: DeviceBuffer[] = [];
   try {

@@ -1,31 +1,36 @@
 /**
- * The memory of an instance, by name: allocated here, kept from program to program and from group
- * to group, and closed here. Groups only borrow what their collectives work on.
+ * The memory of an instance, by name. Buffers are allocated and closed here, and are kept from
+ * program to program and from group to group. Groups only borrow the buffers that their collectives
+ * work on.
  */
 import type { Group, GroupBuffer } from "../collectives/index.ts";
 import type { Device, DeviceBuffer, HostBuffer } from "../engine/index.ts";
 import { assert } from "../errors.ts";
-import type { BufferSpec } from "../program/index.ts";
+import type { BufferSpace, BufferSpec } from "../program/index.ts";
 
-/** One copy moves at most so many bytes, because not every system can make larger views. */
+/** Bytes that one copy moves at most, because some systems cannot make larger views. */
 const COPY_BYTES = 2 ** 30;
 
 export class InstanceMemory {
   readonly #device: Device;
   readonly #buffers = new Map<string, DeviceBuffer>();
-  /** What collectives work on, as the group of all ranks sees it. */
+  /** The buffers that collectives work on, as the group of all ranks sees them. */
   readonly #registered = new Map<string, GroupBuffer>();
-  /** The same memory as groups of some of the ranks see it: by group and name. */
+  /** The same buffers as groups of some of the ranks see them, by group and name. */
   readonly #lent = new Map<string, GroupBuffer>();
 
   /** The ranks of the program's groups, by name. */
   readonly #ranks = new Map<string, readonly number[]>();
 
-  constructor(device: Device) {
+  readonly #folder: string | undefined;
+
+  /** @param folder of the disk for buffers whose space is `disk` */
+  constructor(device: Device, folder: string | undefined) {
     this.#device = device;
+    this.#folder = folder;
   }
 
-  /** This rank's buffer, or that of another rank of its node. */
+  /** Returns this rank's buffer, or that of another rank of its node. */
   buffer(name: string, rank?: number): DeviceBuffer {
     if (rank !== undefined) return this.shared(name).of(rank);
     const buffer = this.#buffers.get(name);
@@ -39,19 +44,19 @@ export class InstanceMemory {
     return buffer;
   }
 
-  /** A buffer as collectives of all ranks see it. */
+  /** Returns a buffer as collectives of all ranks see it. */
   shared(name: string): GroupBuffer {
     const buffer = this.#registered.get(name);
     assert(buffer !== undefined, `the program shares the buffer "${name}"`);
     return buffer;
   }
 
-  /** The ranks of a group of the program. */
+  /** Remembers the ranks of a group of the program. */
   addGroup(name: string, ranks: readonly number[]): void {
     this.#ranks.set(name, ranks);
   }
 
-  /** A buffer as collectives of some of the ranks see it. */
+  /** Returns a buffer as collectives of some of the ranks see it. */
   lent(name: string, of: string, all: Group, group: Group): GroupBuffer {
     const buffer = this.shared(name);
     const key = `${of} ${name}`;
@@ -67,47 +72,53 @@ export class InstanceMemory {
   }
 
   /**
-   * Makes room for a private buffer. It keeps what it holds, unless it has to grow: then it starts
-   * as zeros.
+   * Makes room for a private buffer. The buffer keeps its contents, but is filled with zeros if it
+   * has to grow.
    */
   async allocate(name: string, { byteLength, space, parts }: BufferSpec): Promise<void> {
     const before = this.#buffers.get(name);
-    // What is registered stays so: other ranks may still share it, and all must register the same
-    // buffers later.
+    // A registered buffer stays registered: other ranks may still share it, and later all ranks
+    // must register the same buffers.
     const isShared = this.#registered.has(name);
-    const isRightSpace = isShared || before?.space === space;
+    const isRightSpace = isShared || (before !== undefined && spaceOf(before) === space);
     if (before !== undefined && isRightSpace && before.byteLength >= byteLength) return;
     assert(!isShared, `the shared buffer "${name}" is large enough`);
-    // What an older buffer holds is copied whole.
+    // The contents of an older buffer are copied whole.
     const options = before === undefined ? { parts } : {};
     await this.#replace(name, byteLength, () =>
-      space === "host"
-        ? this.#device.allocateHost(byteLength, options)
-        : this.#device.allocate(byteLength, options),
+      space === "device"
+        ? this.#device.allocate(byteLength, options)
+        : this.#device.allocateHost(byteLength, { ...options, folder: this.#folderFor(space) }),
     );
   }
 
   /**
-   * Makes room for a buffer that collectives of all ranks work on; they come here together. It
-   * keeps what it holds, as in `allocate`.
+   * Makes room for a buffer that collectives of all ranks work on. All ranks call this together.
+   * The buffer keeps its contents as in `allocate`.
    */
-  async share(name: string, { byteLength, parts }: BufferSpec, all: Group): Promise<void> {
-    // Where ranks' lengths differ they must not decide by them whether to register together.
+  async share(name: string, { byteLength, space, parts }: BufferSpec, all: Group): Promise<void> {
+    // Lengths may differ between ranks, so they must not decide whether the ranks register
+    // together.
     if (this.#registered.get(name)?.byteLength === byteLength) return;
     const before = this.#buffers.get(name);
-    const isKept = before?.byteLength === byteLength && isHost(before) && all.canRegister(before);
+    const folder = this.#folderFor(space);
+    const isKept =
+      before?.byteLength === byteLength &&
+      isHost(before) &&
+      (spaceOf(before) === "disk") === (folder !== undefined) &&
+      all.canRegister(before);
     const own = isKept
       ? before
       : await this.#replace(
           name,
           byteLength,
-          () => all.newMemory(byteLength, before === undefined ? parts : undefined),
+          () => all.newMemory(byteLength, before === undefined ? { parts, folder } : { folder }),
           all,
         );
     this.#registered.set(name, await all.register(own));
   }
 
-  /** Takes back from the group of all ranks what it has borrowed. Nothing is shared afterwards. */
+  /** Takes all buffers back from the group of all ranks. Nothing is shared afterwards. */
   release(all: Group): void {
     for (const buffer of this.#registered.values()) all.release(buffer);
     this.#registered.clear();
@@ -117,6 +128,12 @@ export class InstanceMemory {
   close(): void {
     for (const buffer of this.#buffers.values()) buffer.close();
     this.#buffers.clear();
+  }
+
+  #folderFor(space: BufferSpace): string | undefined {
+    if (space !== "disk") return undefined;
+    assert(this.#folder !== undefined, "an instance with buffers on disk has a folder for them");
+    return this.#folder;
   }
 
   async #replace<B extends DeviceBuffer>(
@@ -144,6 +161,10 @@ export class InstanceMemory {
       await this.#device.copy(from.tensor(type, at), to.tensor(type, at));
     }
   }
+}
+
+function spaceOf(buffer: DeviceBuffer): BufferSpace {
+  return isHost(buffer) && buffer.memory.folder !== undefined ? "disk" : buffer.space;
 }
 
 function isHost(buffer: DeviceBuffer): buffer is HostBuffer {

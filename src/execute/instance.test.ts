@@ -1,10 +1,16 @@
 import assert from "node:assert/strict";
+import { tmpdir } from "node:os";
 import { after, describe, test } from "node:test";
 import { createOrtEngine, createReferenceEngine } from "../engine/index.ts";
 import { add } from "../functional/index.ts";
 import type { Graph } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
-import { ProgramBuilder, type RunStage, type TensorRef } from "../program/program.ts";
+import {
+  type BufferSpace,
+  ProgramBuilder,
+  type RunStage,
+  type TensorRef,
+} from "../program/program.ts";
 import { instantiate } from "./instance.ts";
 
 const devices = [createOrtEngine({ threads: 1 }), createReferenceEngine()];
@@ -19,7 +25,7 @@ function adding(amount: number): Graph {
   return builder.build([add(builder.input("x", type), amount)]);
 }
 
-function program(amount: number, space: "device" | "host", byteLength = 64): ProgramBuilder {
+function program(amount: number, space: BufferSpace, byteLength = 64): ProgramBuilder {
   const made = new ProgramBuilder();
   made.buffer("x", byteLength, space);
   made.buffer("y", 64);
@@ -35,7 +41,7 @@ const stage: RunStage = {
 
 for (const device of devices) {
   describe(`an instance on ${device.name}`, () => {
-    test("takes the new graph of a name that the program before had, too", async () => {
+    test("an instance compiles the new graph when a program reuses the name of an earlier graph", async () => {
       const instance = await instantiate(device, program(1, "device"));
       await instance.run(stage);
       assert.deepEqual(await instance.read(y), [1, 1, 1, 1]);
@@ -45,11 +51,14 @@ for (const device of devices) {
       instance.close();
     });
 
-    test("keeps what a buffer holds when it moves between spaces, and zeros what grows", async () => {
-      const instance = await instantiate(device, program(1, "device"));
+    test("a buffer keeps its contents when it moves between spaces, and is zeroed when it grows", async () => {
+      const folder = tmpdir();
+      const instance = await instantiate(device, program(1, "device"), undefined, folder);
       instance.write(x, [1, 2, 3, 4]);
-      for (const space of ["host", "device", "host"] as const) {
+      for (const space of ["host", "device", "disk", "device", "disk", "host"] as const) {
         await instance.load(program(1, space));
+        const place = instance.tensor(x).buffer.space === "host" ? instance.host("x") : undefined;
+        assert.equal(place?.memory.folder, space === "disk" ? folder : undefined);
         assert.deepEqual(await instance.read(x), [1, 2, 3, 4]);
         await instance.run(stage);
         assert.deepEqual(await instance.read(y), [2, 3, 4, 5]);
@@ -60,7 +69,7 @@ for (const device of devices) {
       instance.close();
     });
 
-    test("gives the bytes of host buffers only", async () => {
+    test("an instance gives the bytes of host buffers only", async () => {
       const instance = await instantiate(device, program(1, "device"));
       assert.throws(() => instance.hostTensor(x), /has the buffer "x" in host memory/);
       assert.throws(() => instance.host("x"), /has the buffer "x" in host memory/);

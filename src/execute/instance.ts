@@ -1,8 +1,8 @@
 /**
- * A program with memory and a device: the only place where its stages run. An instance owns its
- * memory for its whole life. Groups live for one generation: `attach` lets the collectives of a
- * program work on that memory with the ranks of one, `detach` takes it back, and what it holds
- * (weights, slots) goes on with the next.
+ * A program with memory and a device: the only place where the stages of a program run. An instance
+ * owns its memory for its whole life, while a group lives for one generation. `attach` lets the
+ * collectives of a program work on that memory with the ranks of a group, `detach` takes the memory
+ * back, and its contents (weights, slots) stay for the next group.
  */
 
 import type { Group, Prepared } from "../collectives/index.ts";
@@ -34,20 +34,23 @@ import { inLanes } from "./lanes.ts";
 
 export interface StageOptions {
   readonly signal?: AbortSignal | undefined;
-  /** Called for each task that computes, to measure what a rank computes for itself. */
+  /** Wraps each task that computes, so that the time a rank computes alone can be measured. */
   readonly around?: (body: () => Promise<void>) => Promise<void>;
 }
 
 /**
- * Allocates all buffers and compiles all graphs. `group` are all ranks, for programs with
- * collectives. Throws ENGINE_FAILED; nothing is left behind then.
+ * Allocates all buffers and compiles all graphs. `group` has all ranks; a program with collectives
+ * needs it. `folder` is on a disk; a program with buffers there needs it. After a failure nothing stays
+ * allocated.
+ * @throws ENGINE_FAILED when the device cannot allocate or compile; OUT_OF_MEMORY, DISK_FULL
  */
 export async function instantiate(
   device: Device,
   program: Program,
   group?: Group,
+  folder?: string,
 ): Promise<Instance> {
-  const instance = new Instance(device);
+  const instance = new Instance(device, folder);
   try {
     await instance.attach(program, group);
     return instance;
@@ -59,7 +62,7 @@ export async function instantiate(
 
 export class Instance {
   readonly device: Device;
-  /** All ranks. */
+  /** The group of all ranks. */
   #all: Group | undefined;
   /** The groups of the program, by name. */
   readonly #groups = new Map<string, Group>();
@@ -70,15 +73,15 @@ export class Instance {
   readonly #prepared = new Map<CollectiveStage, Prepared>();
 
   /** @internal Use `instantiate`. */
-  constructor(device: Device) {
+  constructor(device: Device, folder: string | undefined) {
     this.device = device;
-    this.#memory = new InstanceMemory(device);
+    this.#memory = new InstanceMemory(device, folder);
   }
 
   /**
-   * Goes on with the ranks of this group, or alone: all ranks attach together, each with its
-   * program. The group is closed after the instance has left it. Memory keeps what it holds, as in
-   * `load`. After a failure the instance is detached.
+   * Continues with the ranks of this group, or alone. All ranks attach together, each with its
+   * program. The group must stay open until the instance is detached. Memory keeps its contents as
+   * in `load`. After a failure the instance is detached.
    */
   async attach(program: Program, all?: Group): Promise<void> {
     assert(this.#all === undefined, "an instance is detached before it is attached to others");
@@ -92,8 +95,8 @@ export class Instance {
   }
 
   /**
-   * Lets go of the groups, even failed ones, between two steps. All memory stays and keeps what it
-   * holds; collectives need a new `attach` first.
+   * Leaves the groups, also failed ones, between two steps. All memory keeps its contents;
+   * collectives need a new `attach` first.
    */
   detach(): void {
     this.#forgetBindings();
@@ -103,9 +106,9 @@ export class Instance {
   }
 
   /**
-   * Makes room for a program, and compiles what is new in it; all attached ranks do it between the
-   * same steps. What a buffer holds is kept by its name, unless it has to grow: then it starts as
-   * zeros.
+   * Makes room for a program and compiles its new graphs. All attached ranks call this between the
+   * same two steps. A buffer keeps its contents by name, but is filled with zeros if it has to
+   * grow.
    */
   async load(program: Program): Promise<void> {
     this.#forgetBindings();
@@ -118,7 +121,8 @@ export class Instance {
   }
 
   /**
-   * What is compiled already stays open until all is there: a device compiles equal graphs once.
+   * Graphs that were compiled before stay open until all new ones are compiled, because a device
+   * compiles equal graphs once.
    */
   async #compile({ graphs }: Program): Promise<void> {
     const compiled = new Map<string, Executable>();
@@ -147,33 +151,33 @@ export class Instance {
     return tensor;
   }
 
-  /** A tensor in a buffer that the program has in host memory. */
+  /** Returns a tensor in a buffer that the program has in host memory. */
   hostTensor(ref: TensorRef): HostTensor {
     const tensor = this.tensor(ref);
     assert(isHostTensor(tensor), `the program has the buffer "${ref.buffer}" in host memory`);
     return tensor;
   }
 
-  /** Writes a tensor of either space. */
+  /** Writes values into a tensor in host or device memory. */
   write(ref: TensorRef, values: readonly number[]): void {
     const { dtype, shape } = ref.type;
     this.device.upload(this.tensor(ref), tensorFrom(dtype, shape, values).bytes);
   }
 
-  /** What a tensor of either space holds. */
+  /** Returns the values of a tensor in host or device memory. */
   async read(ref: TensorRef): Promise<number[]> {
     return toNumbers(await this.device.download(this.tensor(ref)));
   }
 
   /**
-   * A buffer that the program has in host memory: this rank's, or that of another rank of its
-   * machine.
+   * Returns a buffer that the program has in host memory: this rank's, or that of another rank of
+   * its node.
    */
   host(name: string, rank?: number): HostBuffer {
     return this.#memory.host(name, rank);
   }
 
-  /** Runs a stage to its end. After a failure no run of it is under way. */
+  /** Runs a stage to its end. After a failure no call of the stage is still running. */
   async run(stage: Stage, options: StageOptions = {}): Promise<void> {
     if (stage.mode === "collective") return this.#collective(stage);
     if (stage.mode === "tasks") return this.#tasks(stage, options);
@@ -188,7 +192,7 @@ export class Instance {
     await inLanes(bindings, lanes, (binding) => binding.run(runOptions));
   }
 
-  /** Closes graphs and memory, but no group. */
+  /** Closes the graphs and the memory, but no group. */
   close(): void {
     this.detach();
     for (const executable of this.#executables.values()) executable.close();
@@ -197,7 +201,8 @@ export class Instance {
   }
 
   /**
-   * A failure ends the whole group: what waits for a peer would use memory that may be gone then.
+   * A failure ends the whole group, because a task that waits for a peer would use memory that may
+   * be freed by then.
    */
   async #tasks({ tasks }: TaskStage, options: StageOptions): Promise<void> {
     const { signal, around = (body) => body() } = options;
@@ -221,7 +226,7 @@ export class Instance {
     }
   }
 
-  /** Opens what is new among a program's groups of ranks. All ranks do it in the same order. */
+  /** Opens the groups of ranks that are new in a program. All ranks open them in the same order. */
   async #openGroups({ groups }: Program): Promise<void> {
     for (const [name, ranks] of groups) {
       const all = this.#others();
@@ -231,7 +236,7 @@ export class Instance {
     }
   }
 
-  /** All ranks. */
+  /** Returns the group of all ranks. */
   #others(): Group {
     assert(this.#all !== undefined, "a program with other ranks is attached to them");
     return this.#all;
@@ -246,7 +251,7 @@ export class Instance {
     this.#tensors.clear();
   }
 
-  /** Prepared when it is first run: all ranks come to it in one order. */
+  /** Prepares a collective when it first runs; all ranks reach it in the same order. */
   async #collective(stage: CollectiveStage): Promise<void> {
     const { group: name, call, data, into } = stage;
     const group = this.#groups.get(name);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { inLanes } from "./lanes.ts";
 
-test("every item is taken once, and never more than the lanes at once", async () => {
+test("inLanes takes every item once and never exceeds the number of lanes", async () => {
   const taken: number[] = [];
   let [open, most] = [0, 0];
   await inLanes([...new Array(20).keys()], 3, async (item) => {
@@ -19,7 +19,7 @@ test("every item is taken once, and never more than the lanes at once", async ()
   assert.equal(most, 3);
 });
 
-test("after a failure nothing starts, and what was under way has ended", async () => {
+test("after a failure no item starts, and all running items have ended", async () => {
   const log: string[] = [];
   let release = (): void => undefined;
   const gate = new Promise<void>((resolve) => {

@@ -1,8 +1,8 @@
-/** A bounded number of things at once. */
+/** Runs a bounded number of asynchronous calls at the same time. */
 
 /**
- * Calls `body` for every item, at most `lanes` at a time. After a failure no further item is started; when this
- * rejects, none is under way.
+ * Calls `body` for every item, at most `lanes` at a time. After a failure no further item starts,
+ * and the promise rejects when none is running.
  */
 export async function inLanes<T>(
   items: readonly T[],

@@ -1,6 +1,6 @@
 /**
  * Files that are replaced as a whole or not at all: they are written beside their place, flushed,
- * and renamed. A reader sees the old file or the new one, whatever happens in between.
+ * and renamed. A reader sees the old file or the new one, never a mixture.
  */
 import { randomBytes } from "node:crypto";
 import { type FileHandle, open, rename, rm } from "node:fs/promises";

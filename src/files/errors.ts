@@ -56,6 +56,6 @@ function explain(error: SystemError, doing: Doing): [ErrorCode, string, string?]
     case "ENFILE":
       return ["IO_FAILED", "too many files are open"];
     default:
-      return ["IO_FAILED", `the system says ${error.code}`];
+      return ["IO_FAILED", `the system reports ${error.code}`];
   }
 }

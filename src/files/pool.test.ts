@@ -13,13 +13,13 @@ const FILES = Object.fromEntries(
   ]),
 );
 
-/** Files below `folder` that this process has open. */
+/** Returns the files below `folder` that this process has open. */
 function openFiles(folder: string): number {
   return readdirSync("/proc/self/fd").filter((descriptor) => {
     try {
       return readlinkSync(`/proc/self/fd/${descriptor}`).startsWith(folder);
     } catch {
-      return false; // closed meanwhile
+      return false; // the file was closed meanwhile
     }
   }).length;
 }
@@ -44,7 +44,7 @@ test(
         );
       }
       await pool.read(join(folder, "f0"), 0, new Uint8Array(1));
-      assert.ok(openFiles(folder) <= 5, `${openFiles(folder)} files open`); // up to three, and some being closed
+      assert.ok(openFiles(folder) <= 5, `${openFiles(folder)} files open`); // up to three may be open, and some are just being closed
       await pool.close();
     }),
 );

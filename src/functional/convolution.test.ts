@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { newBuilder } from "../ops/index.ts";
 import { averagePool, conv, convTranspose, einsum, maxPool } from "./index.ts";
 
-test("Convolutions and pools: one number for all dims, or a list", () => {
+test("Convolutions and pools take one number for all dims, or a list", () => {
   const b = newBuilder("convolution");
   const float = (...shape: number[]) => b.input(`x${shape.join("x")}`, { dtype: "float32", shape });
   const x = float(2, 4, 9, 8);

@@ -68,7 +68,7 @@ test("Losses of two tensors: gradients away from the kinks", () => {
   }
 });
 
-test("A loss says which shapes do not fit", () => {
+test("a loss says which shapes do not fit", () => {
   const b = newBuilder("loss");
   const x = b.input("x", { dtype: "float32", shape: [4, 1] });
   const y = b.input("y", { dtype: "float32", shape: [4] });

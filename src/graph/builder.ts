@@ -58,11 +58,14 @@ export class GraphBuilder {
   readonly #values = new Map<string, Value>();
   readonly #expectations: Expectation[] = [];
   readonly #counters = new Map<string, number>();
+  readonly #reserved: ReadonlySet<string>;
   #scope = "";
 
-  constructor(name: string, operators: SignatureTable) {
+  /** @param reserved names that will be given later, so that no other value takes them */
+  constructor(name: string, operators: SignatureTable, reserved: ReadonlySet<string> = new Set()) {
     this.name = name;
     this.#operators = operators;
+    this.#reserved = reserved;
   }
 
   /** A builder that holds all of `graph` and can add to it. */
@@ -313,7 +316,8 @@ export class GraphBuilder {
       const count = (this.#counters.get(prefix) ?? 0) + 1;
       this.#counters.set(prefix, count);
       const name = `${prefix}_${count}`;
-      if (!this.#values.has(name) && !this.#values.has(`${name}.0`)) return name;
+      const isTaken = (own: string) => this.#values.has(own) || this.#reserved.has(own);
+      if (!isTaken(name) && !isTaken(`${name}.0`)) return name;
     }
   }
 

@@ -44,16 +44,16 @@ function sample(options: Options = {}): Graph {
   };
 }
 
-test("names do not count", () => {
+test("names do not change the hash", () => {
   assert.equal(hashGraph(sample()), hashGraph(sample({ prefix: "layer.7/" })));
 });
 
-test("equal contents of constants are equal", () => {
+test("constants with equal contents have equal hashes", () => {
   const weight = tensorFrom("float32", [2], [1, 2]);
   assert.equal(hashGraph(sample()), hashGraph(sample({ weight })));
 });
 
-test("everything else counts", () => {
+test("everything but names changes the hash", () => {
   const variants: Options[] = [
     {},
     { op: "Mul" },

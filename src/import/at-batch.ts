@@ -97,7 +97,7 @@ function planned(
     const [reason = ""] = error.message.split("\n");
     throw new LockstepError(
       "ONNX_UNSUPPORTED",
-      `${file.name} was exported for batches of ${from}, and cannot be had for others: ${reason}`,
+      `${file.name} was exported for batches of ${from} and cannot be rebuilt for other sizes: ${reason}`,
       {
         hint:
           `Train with a batch of ${from} in one micro-batch, or export it with a dynamic batch` +
@@ -121,9 +121,9 @@ function checkDrawn({ graph }: Rebatching, file: OnnxFile, from: number): void {
   if (told === undefined) return;
   throw new LockstepError(
     "ONNX_UNSUPPORTED",
-    `${file.name}: node "${told.name}" (${told.op}) draws for batches of ${from}, and for no others.`,
+    `${file.name}: node "${told.name}" (${told.op}) draws numbers for batches of ${from} only.`,
     {
-      hint: `Train with micro-batches of ${from} (batch divided by microBatches), or draw by randn_like of an activation.`,
+      hint: `Train with micro-batches of ${from} (batch divided by microBatches), or draw with randn_like of an activation.`,
       fields: { file: file.name, node: told.name, batch: from },
     },
   );
@@ -132,7 +132,7 @@ function checkDrawn({ graph }: Rebatching, file: OnnxFile, from: number): void {
 function valueOf(made: ReadonlyMap<string, Value>, value: Value): Value {
   const found = made.get(value.name);
   if (found !== undefined) return found;
-  throw new LockstepError("ONNX_UNSUPPORTED", `"${value.name}" is the same whatever is put in.`);
+  throw new LockstepError("ONNX_UNSUPPORTED", `"${value.name}" is the same for any input.`);
 }
 
 /** Records what a file requests of its sink, so that it can be requested again. */

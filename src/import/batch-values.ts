@@ -166,7 +166,7 @@ function dependent(where: string): never {
 function columnsOf(tensors: Triple<Tensor>, where: string): Triple<number>[] {
   const [first] = tensors;
   if (tensors.some(({ shape }) => shape.length !== first.shape.length)) {
-    throw new Inexpressible(`${where} has another rank at other batch sizes`);
+    throw new Inexpressible(`${where} has a different rank at other batch sizes`);
   }
   return first.shape.map(
     (_, dim) => tensors.map(({ shape }) => shape[dim]) as unknown as Triple<number>,

@@ -19,7 +19,9 @@ export function ruleContext(importer: NodeImporter, node: ImportNode): RuleConte
   const pick = <T>(name: string, kind: string, otherwise: T): T => {
     const value = attribute(name);
     if (value === undefined) return otherwise;
-    return value.kind === kind ? (value.value as T) : fail(`attribute "${name}" is no ${kind}`);
+    return value.kind === kind
+      ? (value.value as T)
+      : fail(`attribute "${name}" is not of kind ${kind}`);
   };
   const input = (index: number): Value => {
     const value = node.inputs[index] ?? fail(`${node.op} has no input ${index}`);
@@ -56,7 +58,7 @@ export function ruleContext(importer: NodeImporter, node: ImportNode): RuleConte
       if (tensor !== undefined) return toNumbers(tensor);
       return fail(
         `input ${index} of ${node.op} is not known before the graph runs`,
-        "Shapes are static: what decides one must follow from the shapes of the inputs.",
+        "Shapes are static: a value that determines a shape must follow from the shapes of the inputs.",
       );
     },
     attribute,

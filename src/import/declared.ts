@@ -226,10 +226,10 @@ class Declaration {
     const more = this.#unplaced.length > 6 ? ` and ${this.#unplaced.length - 6} more` : "";
     throw new LockstepError(
       "INVALID_OPTION",
-      `${this.#file.name}: these of the parameters given have no place in the file: ${shown}${more}.`,
+      `${this.#file.name}: these of the given parameters are not in the file: ${shown}${more}.`,
       {
         hint:
-          "Their names and values are not there. Leave out what the model does not use, give the values from which the file " +
+          "Neither their names nor their values are there. Leave out what the model does not use, give the values from which the file " +
           "was exported, or export without the exporter's optimizer (docs/exporting.md).",
         fields: { file: this.#file.name },
       },

@@ -47,7 +47,7 @@ const linear: ModelParts = {
 
 const train = (batch: number) => ({ batch, mode: "train" }) as const;
 
-test("what only other outputs need may be unknown, of another kind or a sequence: they are left out, and said", () => {
+test("an output that the loss does not need is left out, with a note, if it is unknown, of another kind or a sequence", () => {
   const parts: ModelParts = {
     ...linear,
     domains: ["acme"],
@@ -92,11 +92,11 @@ test("weights that the loss does not reach are not trained, and stay in the othe
       ["w"],
     );
     assert.deepEqual(toNumbers(graph.constants.get("u") as Tensor), toNumbers(someNumbers([3, 5])));
-    assert.match(notes.join(), /not trained, for the loss does not depend on them: u\./);
+    assert.match(notes.join(), /not trained, because the loss does not depend on them: u\./);
   });
 });
 
-test("other float types are converted where a dtype is given, and the refusal without it says how", async () => {
+test("other float types are converted if a dtype is given, and refused with a hint otherwise", async () => {
   for (const own of ["float16", "bfloat16", "float64"] as const) {
     const parts: ModelParts = {
       ...linear,
@@ -139,7 +139,7 @@ test("other float types are converted where a dtype is given, and the refusal wi
   });
 });
 
-test("the first dim is the run's batch, whatever dims and shapes say; other sizes that they fix are said", () => {
+test("the first dim is the run's batch, whatever dims and shapes say; a note tells of other fixed sizes", () => {
   const parts: ModelParts = { ...linear, inputs: { x: ["batch", "length", 3] } };
   return withModel(parts, (model) => {
     const definition = model({ dims: { batch: 4, length: 5 } });
@@ -147,7 +147,7 @@ test("the first dim is the run's batch, whatever dims and shapes say; other size
     assert.deepEqual(notes, ["length is 5 in this run, and will be in model.onnx."]);
     assert.throws(() => definition.build(train(2)), {
       code: "INVALID_OPTION",
-      message: /asks for a batch of 4, the run's micro-batches are of 2/,
+      message: /asks for a batch of 4, but the run's micro-batches have 2 samples/,
     });
     const { graph } = definition.build({ batch: 7, mode: "eval" });
     assert.deepEqual(graph.types.get("x")?.shape, [7, 5, 3]);
@@ -156,7 +156,7 @@ test("the first dim is the run's batch, whatever dims and shapes say; other size
   });
 });
 
-test("constants near the limit of what is folded are treated alike at all sizes: model.onnx takes any batch", () => {
+test("constants near the folding limit are treated alike at all sizes, so model.onnx takes any batch", () => {
   const count = 18_000;
   const parts: ModelParts = {
     ...linear,
@@ -182,7 +182,7 @@ test("constants near the limit of what is folded are treated alike at all sizes:
   });
 });
 
-/** A file for two samples, of which the nodes between `x` (2, 3, 4) and `y` are given. */
+/** Returns a file for two samples, with the given nodes between `x` (2, 3, 4) and `y`. */
 function ofTwo(nodes: ModelParts["nodes"], weights: Record<string, Tensor> = {}): ModelParts {
   return {
     opset: 18,
@@ -193,9 +193,9 @@ function ofTwo(nodes: ModelParts["nodes"], weights: Record<string, Tensor> = {})
   };
 }
 
-test("a file for two samples computes each sample at other sizes as it does in its own", async () => {
+test("a file for two samples computes each sample the same way at other batch sizes", async () => {
   const cases: ModelParts[] = [
-    // Merged and parted again, beside a dim of the same size as the batch.
+    // The samples are merged and separated again, beside a dim of the same size as the batch.
     ofTwo(
       [
         node("Reshape", ["h", "flat"], ["f"]),
@@ -205,7 +205,7 @@ test("a file for two samples computes each sample at other sizes as it does in i
       ],
       { flat: int64(6, 4), heads: int64(2, 3, 2, 2), back: int64(2, -1) },
     ),
-    // Something that is the same for all samples, repeated; and indices of samples.
+    // A value that is the same for all samples is repeated; there are also indices of samples.
     ofTwo(
       [
         node("Expand", ["token", "tokens"], ["e"]),
@@ -218,7 +218,7 @@ test("a file for two samples computes each sample at other sizes as it does in i
         places: tensorFrom("int64", [2, 2, 2], [0, 0, 0, 2, 1, 0, 1, 2]),
       },
     ),
-    // A constant for each sample.
+    // There is a constant for each sample.
     ofTwo([node("Add", ["h", "bias"], ["y"])], {
       bias: tensorFrom("float32", [2, 1, 4], [1, 2, 3, 4, 1, 2, 3, 4]),
     }),
@@ -246,7 +246,7 @@ test("a file for two samples computes each sample at other sizes as it does in i
   }
 });
 
-test("what would mix samples keeps the file's batch, and is refused at others with what to do", async () => {
+test("a graph that would mix samples keeps the file's batch, and is refused at others with advice", async () => {
   const cases: [ModelParts, RegExp][] = [
     [
       ofTwo([node("ReduceMean", ["h", "axes"], ["y"], { keepdims: 0 })], { axes: int64(0) }),
@@ -262,7 +262,7 @@ test("what would mix samples keeps the file's batch, and is refused at others wi
         first: tensorFrom("int64", [1, 1], [0]),
         row: someNumbers([1, 3, 4]),
       }),
-      /writes at places that do not depend on the batch/,
+      /writes at positions that do not depend on the batch/,
     ],
   ];
   for (const [parts, reason] of cases) {
@@ -279,7 +279,7 @@ test("what would mix samples keeps the file's batch, and is refused at others wi
         (error: Error) => {
           assert.match(
             error.message,
-            /was exported for batches of 2, and cannot be had for others/,
+            /was exported for batches of 2 and cannot be rebuilt for other sizes/,
           );
           assert.match(error.message, reason);
           assert.match(error.message, /Train with a batch of 2 in one micro-batch/);

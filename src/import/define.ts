@@ -92,7 +92,7 @@ function trainedByLoss(model: Model): Model {
     parameters: model.parameters.filter(({ name }) => reached.has(name)),
     notes: [
       ...model.notes,
-      `${others.length} weights are not trained, for the loss does not depend on them: ${shown.join(", ")}${more}.`,
+      `${others.length} weights are not trained, because the loss does not depend on them: ${shown.join(", ")}${more}.`,
     ],
   };
 }
@@ -165,7 +165,7 @@ function batchOf(
     if (size === undefined || size === batch || scope.mode !== "train") return;
     throw new LockstepError(
       "INVALID_OPTION",
-      `${file.name}: ${option} asks for a batch of ${size}, the run's micro-batches are of ${batch}.`,
+      `${file.name}: ${option} asks for a batch of ${size}, but the run's micro-batches have ${batch} samples.`,
       { hint: "Leave the batch out there: it follows from batch and microBatches of the run." },
     );
   };
@@ -265,7 +265,7 @@ function noneTrained(file: OnnxFile, plan: WeightPlan, trainable: OnnxOptions["t
   const shown = names.slice(0, 8).join(", ");
   throw new LockstepError(
     "INVALID_OPTION",
-    `${file.name}: no weight is trained${trainable instanceof RegExp ? `, for none matches ${trainable}` : ""}.`,
+    `${file.name}: no weight is trained${trainable instanceof RegExp ? `, because none matches ${trainable}` : ""}.`,
     {
       hint: `Its weights are: ${names.length === 0 ? "none" : shown}${names.length > 8 ? ", …" : ""}.`,
       fields: { file: file.name },
@@ -277,9 +277,9 @@ function checkType(file: OnnxFile, name: string, own: string, wanted: string): v
   if (own === wanted) return;
   throw new LockstepError(
     "INVALID_OPTION",
-    `${file.name}: weight "${name}" is ${own}, the model is trained in ${wanted}.`,
+    `${file.name}: weight "${name}" is ${own}, but the model is trained in ${wanted}.`,
     {
-      hint: `Say onnx(…, { dtype: "float32" }): all floats of the file are converted when it is read${own === "float64" ? '; or dtype: "float64"' : ""}.`,
+      hint: `Set onnx(…, { dtype: "float32" }) to convert all floats of the file when it is read${own === "float64" ? '; or dtype: "float64"' : ""}.`,
       fields: { file: file.name },
     },
   );

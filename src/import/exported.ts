@@ -61,6 +61,18 @@ export function signatureOf(graph: RawGraph): ReadonlyMap<string, Placeholder> |
   return found;
 }
 
+/**
+ * The buffers that the module itself replaces when it runs, by their names in its state dict. The
+ * graph of the file computes at most what they are replaced by.
+ */
+export function replacedBuffers(graph: RawGraph): readonly string[] {
+  const text = metadata(graph, "pkg.torch.export.ExportedProgram.graph_signature") ?? "";
+  // The second form is that of versions before 2.7.
+  const forms =
+    /^\w+: BUFFER_MUTATION target='([^'\n]*)'|OutputKind\.BUFFER_MUTATION: \d+>, arg=TensorArgument\(name='\w+'\), target='([^'\n]*)'/gm;
+  return [...text.matchAll(forms)].map(([, target, older]) => target ?? older ?? "");
+}
+
 /** The operation that a node was made for; undefined if the file does not say. */
 export function operationOf(node: RawNode): Operation | undefined {
   const text = metadata(node, "pkg.torch.onnx.fx_node");

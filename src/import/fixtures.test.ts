@@ -81,7 +81,7 @@ for (const name of names.filter((item) => !item.startsWith("cnn-train"))) {
 }
 
 for (const name of names) {
-  test(`${name}: gradients are those of PyTorch`, () => {
+  test(`${name}: gradients equal PyTorch's`, () => {
     const { file, fixture, dims } = load(name);
     const { batch = 1 } = dims;
     const model = onnx(file, {
@@ -97,7 +97,7 @@ for (const name of names) {
     let compared = 0;
     for (const [weight, want] of Object.entries(fixture.gradients)) {
       const gradient = gradients.get(weight);
-      // Convolutions that the exporter merged with a normalization have names of its own.
+      // Convolutions that the exporter merged with a normalization have different names.
       if (gradient === undefined) continue;
       const parameter = model.parameters.find((one) => one.name === weight);
       const own = parameter?.stored?.transposed === true ? transposed(want) : want;

@@ -33,7 +33,7 @@ export interface Folded {
 }
 
 /** Operations that only move elements. */
-const MOVES =
+export const MOVES =
   /^(expand|view|reshape|unsqueeze|squeeze|permute|transpose|t|slice|select|index|index_select|embedding|repeat|clone|contiguous|alias|to|_to_copy|flatten|unflatten|gather|narrow|getitem|repeat_interleave|unsafe_view|cat)$/;
 /** Those of them that may omit some elements. */
 const PICKS = /^(slice|select|index|index_select|embedding|gather|narrow|getitem|cat)$/;
@@ -54,7 +54,7 @@ export function restoreFolded(context: FoldedContext): Folded {
   const lost = new Set<string>();
   const computed = new Set<string>();
   let open = byModule(context).filter(([initializer, reads]) => {
-    const operation = context.operations[(reads[0] as Read).node];
+    const operation = operationAt(context, (reads[0] as Read).node);
     if (operation === undefined || !COMPUTES.test(stemOf(initializer))) return true;
     return !isOfKnown(context, { initializer, reads, module: operation.module }, computed);
   });
@@ -84,7 +84,7 @@ export function restoreFolded(context: FoldedContext): Folded {
       if (found.notice !== undefined) notices.push(found.notice);
       if (buffers.length > 0 && spokenOf([...candidates, ...buffers], operation).length !== 1) {
         notices.push(
-          `"${initializer}" was computed from ${name} or from a buffer (${list(buffers)}): it is taken for ${name}. ` +
+          `"${initializer}" was computed from ${name} or from a buffer (${list(buffers)}): it is treated as ${name}. ` +
             `With optimize=False the export has both.`,
         );
       }
@@ -93,6 +93,16 @@ export function restoreFolded(context: FoldedContext): Folded {
   }
   const left = [...lost].filter((name) => context.names.has(name));
   return { weights, notices, lost: [...left, ...computed] };
+}
+
+/** The operation of a node, or of one that reads its result: nodes that split have no record. */
+function operationAt({ file, operations }: FoldedContext, node: number): Operation | undefined {
+  const { node: nodes } = file.model.graph;
+  const made = nodes[node]?.output ?? [];
+  const next = nodes.findIndex(({ input }) =>
+    input.some((name) => name !== "" && made.includes(name)),
+  );
+  return operations[node] ?? operations[next];
 }
 
 /** Names of buffers that hold no floats, and of statistics, which only normalizations read. */
@@ -128,7 +138,7 @@ function byModule({ file, floats, reads, operations }: FoldedContext): [string, 
 }
 
 /** The name without its number: `embedding_2` → `embedding`. */
-function stemOf(name: string): string {
+export function stemOf(name: string): string {
   return name.replace(/_\d+$/, "");
 }
 
@@ -223,7 +233,7 @@ function ungather(
   weight: (why: string, layout?: Weight["layout"]) => Weight,
 ): Undone | undefined {
   const { initializer, name, operator, reads } = found;
-  const why = `the file has what the exporter made of it: "${initializer}"`;
+  const why = `the file has what the exporter computed from it: "${initializer}"`;
   const isRepeated = REPEATS.test(operator);
   const isVector = tensor.shape.filter((size) => size > 1).length <= 1;
   const first = isRepeated ? repeated(tensor) : undefined;
@@ -255,8 +265,8 @@ function ungather(
 /** The file may have only a part of the parameter. */
 function inPart({ name, initializer }: Case, { shape }: Tensor, weight: Weight): Undone {
   const notice =
-    `Of ${name} the file has only what "${initializer}" was made of, ${formatShape(shape)}: ` +
-    `that is trained. With optimize=False the export keeps the whole.`;
+    `The file has only the part of ${name} that "${initializer}" was made of, ${formatShape(shape)}: ` +
+    `that part is trained. With optimize=False the export keeps the whole.`;
   return { weight, notice };
 }
 

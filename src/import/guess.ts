@@ -6,22 +6,22 @@
 
 import type { OnnxFile, RawGraph, RawNode, RawTensor } from "../onnx/index.ts";
 import { elementCount, type Tensor } from "../tensor/index.ts";
+import { tieCopies } from "./copies.ts";
 import { GraphEdit } from "./edit.ts";
 import { MADE_UP, moduleNames, nodeModules, type OwnName, path, WEIGHTS } from "./module-names.ts";
 import { tensorflowNotices, WrittenOut } from "./others.ts";
 import { ownNames } from "./own-names.ts";
 import { Recurrences } from "./recurrent.ts";
-import { areTransposed } from "./same.ts";
 import { gatherFrom, type Table, tableOf } from "./tables.ts";
 import { unrecorded } from "./training.ts";
 import {
   floatInitializers,
   isMask,
   isUniform,
+  list,
   nestedReaders,
   type Read,
   type Reader,
-  readsOf,
   type Weight,
   type WeightPlan,
 } from "./weights.ts";
@@ -49,15 +49,20 @@ const COMPARISONS = ["Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"
 /** Common names of weights in modules. */
 const PARAMETER_NAMES =
   /(^|[._/:])(\w*weight\w*|\w*bias|bias_[ih]h\w*|gamma\w*|beta\w*|kernel|\w*token\w*|\w*embed\w*|\w*scale\w*|alpha|slope\w*|\w*bias_table|\w*_emb|query|latents?|temperature|ls\d?|layer_scale\w*|w\d?|b\d?|ReadVariableOp(\/resource)?)(:0)?$/i;
-/** Common names of buffers in modules. */
+/** Names that only buffers have. */
 const BUFFER_NAMES =
-  /(mask|inv_freq|freqs|cos|sin|rotary|sinusoid|slopes$|alibi|anchor|(^|[._])(mean|std|pe)$|(^|\.)table$|position_ids|final_logits_bias|running_|moving_(mean|var)|_index$|\bbuffer)/i;
+  /(inv_freq|freqs|rotary|sinusoid|slopes$|alibi|position_ids|final_logits_bias|running_|moving_(mean|var)|_index$)/i;
+/** Names that most often are those of buffers. */
+const PERHAPS_BUFFERS = /(^|[._])(mask|cos|sin|anchors?|mean|std|pe|table|ema|buffer\d*)([._]|$)/i;
 
 /**
  * The name of a weight or bias of a convolution into which a normalization was folded: it is no
  * weight of the state dict any more.
  */
 const FUSED = /^onnx::Conv_\d+$/;
+
+/** Weights of operators that take them as modules have them: another name is that of a result. */
+const COMPUTED = /^onnx::(Gemm|ConvTranspose)_\d+$/;
 
 type Judgement = Pick<Weight, "role" | "why" | "unclear">;
 
@@ -72,7 +77,7 @@ class Guess {
   readonly #edit: GraphEdit;
   readonly #weights = new Map<string, Weight>();
   readonly #notices: string[] = [];
-  readonly #unclear: string[] = [];
+  #unclear: string[] = [];
   readonly #isTorch: boolean;
   readonly #moduleOfNode: (node: string) => string | undefined;
   /** The modules with an InstanceNormalization. */
@@ -94,7 +99,7 @@ class Guess {
   }
 
   plan(): WeightPlan {
-    const { names, reads } = ownNames(this.#file, this.#floats, this.#moduleOfNode);
+    const { names, reads, again } = ownNames(this.#file, this.#floats, this.#moduleOfNode);
     const modules = moduleNames(this.#graph, this.#floats, names);
     const packed = this.#recurrent(reads);
     for (const [given, all] of reads) {
@@ -125,8 +130,15 @@ class Guess {
       this.#weights.set(name, { name, ...judged, why, given, layout, ties: [], ...also });
     }
     this.#nested(reads);
-    this.#tie();
+    const tied = new Set(tieCopies(this.#file, this.#floats, this.#edit, this.#weights));
+    this.#unclear = this.#unclear.filter((given) => !tied.has(given));
     this.#say();
+    if (again.length > 0) {
+      this.#notices.push(
+        `${list(again)}: weights of modules that seem to be called again, so each is taken for that of the first call. If they ` +
+          `are modules of their own with equal values, export with do_constant_folding=False.`,
+      );
+    }
     const graph = this.#edit.result();
     const isTrained = (name: string) => this.#weights.get(name)?.role === "parameter";
     const gradients = this.#isTorch ? [unrecorded(graph, isTrained)] : [];
@@ -175,8 +187,13 @@ class Guess {
       ({ node, input }) => node.opType === "BatchNormalization" && input > 2,
     );
     if (statistic) return { role: "statistic", why: "a running statistic" };
-    if (BUFFER_NAMES.test(name)) return constant("it is named as buffers are");
-    if (isMask(tensor)) return constant("it holds what masks hold");
+    if (BUFFER_NAMES.test(name)) return constant("its name is that of a buffer");
+    if (isMask(tensor)) return constant("it contains what masks contain");
+    const isPerhapsBuffer = PERHAPS_BUFFERS.test(name) && !PARAMETER_NAMES.test(name);
+    if (isPerhapsBuffer && !MADE_UP.test(name)) {
+      this.#unclear.push(name);
+      return { ...constant("its name is that of a buffer"), unclear: true };
+    }
     const factor = nodes.find(({ node, input }) => FACTORS[node.opType]?.includes(input));
     const isSetting = nodes.every(
       ({ node, input }) =>
@@ -184,7 +201,7 @@ class Guess {
     );
     if (isSetting) return constant(`${nodes[0]?.node.opType} reads it as a setting`);
     const isNamed = PARAMETER_NAMES.test(name) && !MADE_UP.test(name);
-    if (isNamed) return parameter("it is named as parameters are");
+    if (isNamed) return parameter("its name is that of a parameter");
     if (factor !== undefined && !isUniform(tensor)) {
       return parameter(`${factor.node.opType} reads it as a factor`);
     }
@@ -203,9 +220,9 @@ class Guess {
     if (isScale && !this.#isTorch) return parameter("it scales or shifts what was normalized");
     this.#unclear.push(name);
     if (MADE_UP.test(name) && (!isComputed || tensor.bytes.every((byte) => byte === 0))) {
-      return { ...constant("the exporter made it; nothing says of what"), unclear: true };
+      return { ...constant("the exporter made it, and does not say of what"), unclear: true };
     }
-    return { ...parameter("nothing says that it is not"), unclear: true };
+    return { ...parameter("nothing shows that it is not a parameter"), unclear: true };
   }
 
   /** Whether a node scales or shifts the result of an InstanceNormalization of the same module. */
@@ -224,37 +241,6 @@ class Guess {
     );
   }
 
-  /** Ties a folded transposed copy of a weight to that weight, if the file has it too. */
-  #tie(): void {
-    const matrices = [...this.#weights.values()].filter(({ role }) => role === "parameter");
-    for (const copy of matrices) {
-      if (copy.layout !== "transposed") continue;
-      const own = this.#tensor(copy.given);
-      if (own === undefined || isUniform(own)) continue;
-      const source = matrices.find(({ name, layout, given }) => {
-        const other = layout === "same" && name !== copy.name ? this.#tensor(given) : undefined;
-        return other !== undefined && areTransposed(other, own);
-      });
-      if (source === undefined) continue;
-      const turned = this.#edit.prepend("Transpose", [source.name], `${source.name}/transposed`, {
-        perm: [1, 0],
-      });
-      for (const place of readsOf(
-        { ...this.#graph, node: this.#edit.nodes },
-        new Map([[copy.name, this.#floats.get(copy.given) as RawTensor]]),
-      )) {
-        this.#edit.redirect(place, turned);
-      }
-      this.#weights.delete(copy.name);
-      this.#weights.set(source.name, { ...source, ties: [...source.ties, copy.name] });
-    }
-  }
-
-  #tensor(given: string): Tensor | undefined {
-    const raw = this.#floats.get(given);
-    return raw === undefined || raw.dims.length !== 2 ? undefined : this.#file.tensor(raw);
-  }
-
   #say(): void {
     if (this.#unclear.length > 0) {
       const roles = this.#unclear.map((given) => {
@@ -269,10 +255,20 @@ class Guess {
     if (this.#file.model.producerName === "tf2onnx") {
       this.#notices.push(...tensorflowNotices(this.#graph, this.#floats));
     }
+    const computed = [...this.#weights.values()].filter(({ role, given }) => {
+      return role === "parameter" && COMPUTED.test(given);
+    });
+    if (this.#isTorch && computed.length > 0) {
+      this.#notices.push(
+        `The exporter computed ${list(computed.map(({ given }) => given))} from parameters that the file has no more (weight_norm, ` +
+          `parts of a parameter, …): what it computed is trained, which may be another model than PyTorch's. Export with ` +
+          `do_constant_folding=False to keep them.`,
+      );
+    }
     const fused = [...this.#weights.values()].filter(({ given }) => FUSED.test(given));
     if (this.#isTorch && fused.length > 0) {
       this.#notices.push(
-        `The exporter folded normalization into ${fused.length} weights of convolutions, so another model is trained than ` +
+        `The exporter folded normalization (batch normalization, weight_norm) into ${fused.length} weights of convolutions, so the trained model differs from ` +
           `PyTorch's. Export with training=TrainingMode.PRESERVE and do_constant_folding=False to keep it.`,
       );
     }

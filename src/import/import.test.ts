@@ -15,7 +15,7 @@ function refusal(parts: ModelParts, code: string, message: RegExp, options?: Imp
   assert.throws(() => load(parts, options), { name: "LockstepError", code, message });
 }
 
-test("what is not understood is refused with operator, node and file", () => {
+test("an unsupported node is refused with operator, node and file", () => {
   const inputs = { x: [2, 3] };
   const with1 = (...nodes: ModelParts["nodes"]): ModelParts => ({
     opset: 17,
@@ -41,7 +41,7 @@ test("what is not understood is refused with operator, node and file", () => {
   refusal(
     with1(node("Relu", ["absent"], ["y"])),
     "ONNX_UNSUPPORTED",
-    /reads "absent", which nothing before it gives/,
+    /reads "absent", which no node before it computes/,
   );
   refusal(
     with1(node("MatMul", ["x", "x"], ["y"])),
@@ -69,7 +69,29 @@ test("what is not understood is refused with operator, node and file", () => {
     /SequenceMap with a subgraph/,
   );
   refusal({ ...with1(), opset: 99 }, "ONNX_UNSUPPORTED", /operator set 99; 7 to 26/);
-  refusal(with1(), "ONNX_PARSE", /nothing gives the output "y"/);
+  refusal(with1(), "ONNX_PARSE", /no node computes the output "y"/);
+});
+
+test("a name that two values have is refused, in functions, branches and loops too", () => {
+  const says = /^test\.onnx is not a valid ONNX file: two of its values are named "a"\./;
+  const parts = { opset: 17, inputs: { x: [2] }, outputs: ["y"] };
+  const relu = (from: string, to: string) => node("Relu", [from], [to]);
+  const refused = (more: Partial<ModelParts>) =>
+    refusal({ ...parts, nodes: [relu("x", "y")], ...more }, "ONNX_PARSE", says);
+  const last = relu("a", "y");
+  // PyTorch's newer exporter writes such files for parameters that are called as operators are.
+  refused({ weights: { a: floats(1, 2) }, nodes: [node("Tanh", ["x"], ["a"]), last] });
+  refused({ nodes: [relu("x", "a"), node("Tanh", ["x"], ["a"]), last] });
+  refused({ inputs: { a: [2] }, nodes: [relu("a", "a"), last] });
+  refused({ nodes: [node("Split", ["x"], ["a", "a"]), last] });
+  const body = graphOf({ outputs: ["b"], nodes: [relu("x", "a"), relu("a", "a"), relu("a", "b")] });
+  refused({ nodes: [node("Loop", ["", "", "x"], ["y"], { body })] });
+  const twice = { ...shifted(), node: [relu("a", "a"), relu("a", "r")] };
+  refused({ functions: [twice], domains: ["acme"], nodes: [node("acme::Shifted", ["x"], ["y"])] });
+  // Weights that are also inputs, and outputs that are left out, are no such names.
+  const both = { inputs: { x: [2], w: [2] }, weights: { w: floats(1, 2) } };
+  load({ ...parts, ...both, nodes: [node("Mul", ["x", "w"], ["y"])] });
+  load({ ...parts, nodes: [node("Split", ["x"], ["y", ""]), relu("x", "z")] });
 });
 
 test("dims are bound by name, by batch, or by whole shapes", () => {
@@ -94,7 +116,7 @@ test("dims are bound by name, by batch, or by whole shapes", () => {
   });
 });
 
-test("weights that are trained become inputs, the others stay constants", () => {
+test("trained weights become inputs, and the others stay constants", () => {
   const weights: Record<string, Tensor> = {
     "body.w": floats(1, 2),
     "head.w": floats(3, 4),
@@ -127,7 +149,7 @@ test("weights that are trained become inputs, the others stay constants", () => 
   );
 });
 
-test("weights that an exporter merged because they were equal are trained apart; tied ones stay tied", () => {
+test("weights that an exporter merged because they were equal are trained separately, and tied ones stay tied", () => {
   const parts: ModelParts = {
     opset: 17,
     inputs: { x: [2] },
@@ -170,7 +192,7 @@ function shifted(): RawFunction {
   };
 }
 
-test("functions are inlined, with their attributes and inputs that were left out", () => {
+test("functions are inlined, with their attributes and omitted inputs", () => {
   const { graph } = load({
     opset: 17,
     domains: ["acme"],
@@ -204,7 +226,7 @@ test("a function that calls itself is refused", () => {
   );
 });
 
-test("an output that is a constant, an input or given twice keeps its name", () => {
+test("an output that is a constant, an input or listed twice keeps its name", () => {
   const { graph } = load({
     opset: 17,
     inputs: { x: [2] },

@@ -163,9 +163,13 @@ function outputsOf(
     try {
       const value = scope.find(name);
       if (value === undefined) {
-        throw new LockstepError("ONNX_PARSE", `${file.name}: nothing gives the output "${name}".`, {
-          fields: { file: file.name },
-        });
+        throw new LockstepError(
+          "ONNX_PARSE",
+          `${file.name}: no node computes the output "${name}".`,
+          {
+            fields: { file: file.name },
+          },
+        );
       }
       outputs.set(name, importer.tensor(value, `output "${name}"`));
     } catch (error) {

@@ -29,8 +29,8 @@ export interface ImportHooks {
 
 /** Suggestions that work, the most likely first. */
 const UNKNOWN_HINT =
-  "Rewrite that layer in plain tensor operations before exporting: a cell called in a Python loop, for instance, exports as " +
-  "operators that are known. Or add a definition: src/ops has one file an operator.";
+  "Rewrite that layer in plain tensor operations before the export: a cell called in a Python loop, for instance, exports as " +
+  "known operators. Or add a definition: src/ops has one file for each operator.";
 
 const MAX_INLINED = 32;
 const MAX_NODES = 2_000_000;
@@ -88,7 +88,7 @@ export class Importer implements NodeImporter {
     const domain = domainOf(raw.domain);
     const inputs = raw.input.map((input) => {
       if (input === "") return undefined;
-      return scope.find(input) ?? this.fail(`reads "${input}", which nothing before it gives`);
+      return scope.find(input) ?? this.fail(`reads "${input}", which no node before it computes`);
     });
     const body = this.#functions.get(functionKey(raw.domain, raw.opType, raw.overload));
     if (body !== undefined) return this.#call(body, raw, inputs, name, scope);
@@ -222,7 +222,7 @@ export class Importer implements NodeImporter {
     if (!this.#sequences.has(value)) return value;
     return this.fail(
       `${what} is a sequence of tensors`,
-      "Sequences are understood where their length and the places read are known beforehand.",
+      "Sequences are supported if their length and the positions that are read are known before the graph runs.",
     );
   }
 
@@ -230,7 +230,7 @@ export class Importer implements NodeImporter {
   numbers(value: Value): number[] {
     const tensor = this.builder.constantOf(value);
     return tensor === undefined
-      ? this.fail("a setting is not known beforehand")
+      ? this.fail("a setting is not known before the graph runs")
       : toNumbers(tensor);
   }
 

@@ -15,7 +15,7 @@ test("a model is described: operators, weights, cost, gradients", () => {
   assert.equal(found.problem, undefined);
   const gemm = found.imported?.operators.find(({ name }) => name === "Gemm");
   assert.equal(gemm?.count, 3);
-  // Products and the addition of a bias.
+  // The products, and the addition of a bias.
   const products = 2 * 10 * (6 * 12 + 12 * 12 + 12 * 3);
   assert.ok(gemm.flops >= products && gemm.flops < products * 1.2, `${gemm.flops}`);
   assert.deepEqual(found.imported?.withoutGradient, []);

@@ -233,7 +233,7 @@ export function formatInspection(inspection: Inspection): string {
   ];
   if (imported !== undefined) {
     lines.push(
-      `Operators as trained: ${quantity(imported.flops)}FLOP a forward run`,
+      `Operators as trained: ${quantity(imported.flops)}FLOP for a forward pass`,
       ...table([
         ["operator", "nodes", "FLOP", "gradient"],
         ...imported.operators.map(({ name, count: times, flops, gradient }) => [

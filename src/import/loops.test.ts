@@ -1,4 +1,4 @@
-/** Loop and Scan against ONNX Runtime, which runs them as they stand. */
+/** Loop and Scan, compared with ONNX Runtime, which runs them unchanged. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as ort from "onnxruntime-node";
@@ -17,7 +17,7 @@ const numbers = (shape: readonly number[], seed = 1): Tensor => {
 const count = (value: number) => scalar("int64", value);
 const flag = (value: number) => scalar("bool", value);
 
-/** A body: its inputs have the types given, its outputs those that a reader finds. */
+/** Returns a body. Its inputs have the given types; a reader infers those of its outputs. */
 function bodyOf(
   inputs: readonly [string, "float32" | "int64" | "bool", readonly number[]][],
   outputs: readonly [string, "float32" | "int64" | "bool", readonly number[]][],
@@ -32,7 +32,7 @@ function bodyOf(
   };
 }
 
-/** Imports the model, runs it, and has ONNX Runtime run the file itself. */
+/** Imports the model, runs it, and compares with ONNX Runtime on the file itself. */
 async function check(parts: ModelParts, feeds: Record<string, Tensor>) {
   const bytes = modelOf(parts);
   const { graph } = importGraph(decodeModel(bytes, { name: "test.onnx" }));
@@ -55,7 +55,7 @@ async function check(parts: ModelParts, feeds: Record<string, Tensor>) {
   return graph;
 }
 
-/** h ← tanh(h · w + x[round]), and 2h by round. */
+/** Computes h ← tanh(h · w + x[round]), and 2h for each round. */
 const cell = (weights: ModelParts["weights"] = {}) =>
   bodyOf(
     [
@@ -92,26 +92,26 @@ const loop = (limit: Tensor, weights?: ModelParts["weights"]): ModelParts => ({
   nodes: [node("Loop", ["limit", "yes", "h0"], ["last", "all"], { body: cell(weights) })],
 });
 
-test("Loop: carried and collected values, values from around it", async () => {
+test("Loop: carried and collected values, and values from around the loop", async () => {
   const graph = await check(loop(count(4)), { x: numbers([4, 2, 3], 2) });
   assert.equal(graph.nodes.filter(({ op }) => op === "Tanh").length, 4);
 });
 
-test("Loop: a weight inside of the body is there once", async () => {
+test("Loop: a weight inside the body exists once", async () => {
   const parts = loop(count(3), { w: numbers([3, 3]) });
   const graph = await check(parts, { x: numbers([4, 2, 3], 2) });
   const weights = [...graph.constants.values()].filter(({ shape }) => shape.join() === "3,3");
   assert.equal(weights.length, 1);
 });
 
-test("Loop: no round at all, and no round because its condition is false", async () => {
+test("Loop: no round at all, and no round because the condition is false", async () => {
   await check(loop(count(0)), { x: numbers([4, 2, 3], 2) });
   const parts = loop(count(3));
   const never = { ...parts, weights: { ...parts.weights, yes: flag(0) } };
   await check(never, { x: numbers([4, 2, 3], 2) });
 });
 
-test("Loop: a condition that follows from the round ends it", async () => {
+test("Loop: a condition that follows from the round ends the loop", async () => {
   const parts = loop(count(4));
   const body = cell();
   const nodes = body.node.slice(0, -1);
@@ -125,7 +125,7 @@ test("Loop: a condition that follows from the round ends it", async () => {
   assert.equal(graph.nodes.filter(({ op }) => op === "Tanh").length, 3);
 });
 
-test("Loop: one that depends on data, or has no end, is refused with a sentence", () => {
+test("Loop: a number of rounds that depends on data or has no end is refused", () => {
   const refuse = (parts: ModelParts, message: RegExp) =>
     assert.throws(() => importGraph(decodeModel(modelOf(parts), { name: "test.onnx" })), {
       code: "ONNX_UNSUPPORTED",
@@ -148,7 +148,7 @@ test("Loop: one that depends on data, or has no end, is refused with a sentence"
         }),
       ],
     },
-    /\(Loop\): whether it goes on after a round depends on data\.\n {2}Loops are written out/,
+    /\(Loop\): whether it goes on after a round depends on data\.\n {2}Loops are unrolled/,
   );
   const still = bodyOf(
     [
@@ -167,7 +167,7 @@ test("Loop: one that depends on data, or has no end, is refused with a sentence"
   );
 });
 
-test("Loop in a loop sees the values of all around it", async () => {
+test("Loop: a loop inside a loop sees the values of all loops around it", async () => {
   const inner = bodyOf(
     [
       ["j", "int64", []],

@@ -59,7 +59,7 @@ class Rounds {
     this.#importer.nodes(body.node, scope);
     return body.output.map(
       ({ name: output }) =>
-        scope.find(output) ?? this.#importer.fail(`nothing in its body gives "${output}"`),
+        scope.find(output) ?? this.#importer.fail(`no node in its body computes "${output}"`),
     );
   }
 }
@@ -133,7 +133,7 @@ function known({ builder, fail }: RuleContext, value: Value, what: string): numb
   if (tensor !== undefined) return toNumbers(tensor)[0] ?? 0;
   return fail(
     `${what} depends on data`,
-    "Loops are written out, so their number of rounds must follow from shapes: export a loop that always runs as often as it may, and choose results with Where.",
+    "Loops are unrolled, so their number of rounds must follow from shapes: export a loop that always runs the maximum number of rounds, and choose results with Where.",
   );
 }
 
@@ -166,7 +166,7 @@ function nothing({ builder, fail }: RuleContext, node: LoopNode, index: number):
   const dtype = type && dtypeFromOnnx(type.elemType);
   const sizes = type?.shape?.dim.map(({ dimValue }) => dimValue);
   if (dtype === undefined || sizes === undefined || sizes.includes(undefined)) {
-    return fail("it has no rounds, and its body does not say what one would give");
+    return fail("it has no rounds, and its body does not declare the type of a result");
   }
   return builder.constant(tensorFrom(dtype, [0, ...(sizes as number[])], []));
 }

@@ -49,9 +49,9 @@ export function checkGiven(model: unknown, options: OnnxOptions): void {
   if (typeof options.loss !== "string" && typeof options.loss !== "function") {
     throw new LockstepError(
       "INVALID_OPTION",
-      `onnx("${String(model)}"): loss is ${typeof options.loss}.`,
+      `onnx("${String(model)}"): loss is of type ${typeof options.loss}.`,
       {
-        hint: "It must be a loss, crossEntropy({…}), or the name of an output that is one.",
+        hint: "It must be a loss such as crossEntropy({…}), or the name of an output that is the loss.",
       },
     );
   }

@@ -50,8 +50,8 @@ export function tensorflowNotices(
   return [
     ...(folded.length > 0
       ? [
-          `tf2onnx folded batch normalization into ${list(folded)}: scale, shift and statistics are one there, so another model is ` +
-            "trained than Keras's (docs/exporting.md).",
+          `tf2onnx folded batch normalization into ${list(folded)}: scale, shift and statistics are one there, so the trained model differs ` +
+            "from Keras's (docs/exporting.md).",
         ]
       : []),
     ...(bare.length > 0

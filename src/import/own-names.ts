@@ -4,13 +4,18 @@
  */
 import type { OnnxFile, RawTensor } from "../onnx/index.ts";
 import { MADE_UP, moduleNames } from "./module-names.ts";
-import { isUniform, type Read } from "./weights.ts";
+import { isUniform, moduleOf, type Read } from "./weights.ts";
 
 export interface OwnNames {
   /** The initializer that has the values, by each other name. */
   readonly names: ReadonlyMap<string, string>;
   /** The reads, by the name of a weight. */
   readonly reads: ReadonlyMap<string, readonly Read[]>;
+  /**
+   * The names of weights in modules that seem to be called again (`act_1` after `act`), if no
+   * weight of the file has the module's name.
+   */
+  readonly again: readonly string[];
 }
 
 /**
@@ -36,6 +41,20 @@ export function ownNames(
   }
   const modules = moduleNames(graph, floats, names);
   const scopes = new Map<string, string | undefined>();
+  // By initializer and name in the module: the first read. A module that is called again has the
+  // same weight, under a made-up name.
+  const firsts = new Map<string, string>();
+  const again = new Set<string>();
+  const firstOf = (read: string, initializer: string): string | undefined => {
+    const name = modules.get(read)?.name;
+    if (name === undefined || !MADE_UP.test(read)) return undefined;
+    const own = `${initializer}\n${name}`;
+    const base = `${initializer}\n${calledFirst(name)}`;
+    if (!firsts.has(own) && firsts.has(base)) again.add(name);
+    const first = firsts.get(own) ?? firsts.get(base) ?? read;
+    firsts.set(own, first);
+    return first;
+  };
   const isCopy = (read: string, initializer: string, module: string | undefined): boolean => {
     if (read === initializer || !MADE_UP.test(read)) return false;
     const [one, other] = [modules.get(read)?.name, modules.get(initializer)?.name];
@@ -52,9 +71,19 @@ export function ownNames(
       const initializer = source(read);
       if (!floats.has(initializer)) continue;
       if (read === initializer) scopes.set(read, module);
-      const own = isCopy(read, initializer, module) ? initializer : read;
+      // Those of recurrent layers are assigned by their layers (`recurrent.ts`).
+      const first = (!RECURRENT.test(opType) && firstOf(read, initializer)) || read;
+      const own = isCopy(read, initializer, module) ? initializer : first;
       reads.set(own, [...(reads.get(own) ?? []), { node, input: index, initializer }]);
     }
   }
-  return { names, reads };
+  return { names, reads, again: [...again] };
+}
+
+const RECURRENT = /^(LSTM|GRU|RNN)$/;
+
+/** The name in the module's first call: `encoder.act_1.weight` → `encoder.act.weight`. */
+function calledFirst(name: string): string {
+  const module = moduleOf(name);
+  return module.replace(/_\d+$/, "") + name.slice(module.length);
 }

@@ -5,12 +5,12 @@
 import { LockstepError } from "../errors.ts";
 import type { OnnxFile } from "../onnx/index.ts";
 import { elementCount, type Tensor, toNumbers } from "../tensor/index.ts";
-import { operationOf, signatureOf } from "./exported.ts";
+import { operationOf, replacedBuffers, signatureOf } from "./exported.ts";
 import { guessWeights } from "./guess.ts";
 import { PROJECTION } from "./recurrent.ts";
 import { restoreWeights } from "./restore.ts";
 import { statisticNames } from "./statistics.ts";
-import type { Weight, WeightPlan } from "./weights.ts";
+import { list, type Weight, type WeightPlan } from "./weights.ts";
 
 /** The weights to train: selected by name, or `true` for all parameters of the model. */
 export type Trainable = true | RegExp | ((name: string, tensor: Tensor) => boolean);
@@ -29,7 +29,11 @@ export function planWeights(file: OnnxFile): WeightPlan {
     const kind = kinds.get(weight.name);
     const isOther = kind === "buffer" || (kind === undefined && weight.unclear === true);
     if (!isOther || weight.role !== "parameter") continue;
-    weights.set(weight.name, { ...weight, role: "constant", why: "no parameter by the signature" });
+    weights.set(weight.name, {
+      ...weight,
+      role: "constant",
+      why: "not a parameter by the signature",
+    });
   }
   const notices = [...plan.notices];
   for (const name of statisticNames(plan.graph, true)) {
@@ -48,10 +52,24 @@ export function planWeights(file: OnnxFile): WeightPlan {
       unclear: true,
     });
     notices.push(
-      `${weight.name} is a table of sines, as fixed positions are: it stays constant. Name it in trainable to train it.`,
+      `${weight.name} is a table of sines, like fixed positions: it stays constant. Name it in trainable to train it.`,
     );
   }
-  return { ...plan, weights, notices };
+  const gradients = [...plan.gradients, ...lostUpdates(file, plan)];
+  return { ...plan, weights, notices, gradients };
+}
+
+/** A sentence about buffers that the module updates in training mode, and this run does not. */
+function lostUpdates({ model }: OnnxFile, { graph }: WeightPlan): readonly string[] {
+  const updated = statisticNames(graph, false);
+  const lost = replacedBuffers(model.graph).filter(
+    (name) => !updated.has(name) && !name.endsWith("num_batches_tracked"),
+  );
+  if (lost.length === 0) return [];
+  return [
+    `The module updates buffers whenever it runs, which its file does not do: ${list(lost)}. They stay as they are there, ` +
+      `so what follows from them differs from PyTorch's after the first step.`,
+  ];
 }
 
 /**

@@ -38,7 +38,7 @@ export function drawing(
       "ONNX_UNSUPPORTED",
       `noise of shape ${formatShape(shape)} does not belong to single samples`,
       {
-        hint: "Draw it with the batch as its first dim, by randn_like of an activation for instance, or make it an input.",
+        hint: "Draw it with the batch as its first dim, for instance with randn_like of an activation, or make it an input.",
       },
     );
   }

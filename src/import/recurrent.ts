@@ -74,7 +74,7 @@ export class Recurrences {
     const more = names.length > 6 ? ` and ${names.length - 6} more` : "";
     return [
       `${names.slice(0, 6).join(", ")}${more}: weights of recurrent layers as ONNX packs them (its order of gates, all biases in ` +
-        "one tensor). They are trained and saved so: the file does not say what they were before.",
+        "one tensor). They are trained and saved in this form: the file does not say what they were before.",
     ];
   }
 

@@ -126,7 +126,7 @@ export class Maker {
     if (first !== undefined && mixesSamples(node, first.dim, rank, constants)) fail(NO_PLACE);
     if (varying && WRITES.has(node.op) && first !== undefined) {
       const isWhole = [1, 2].every((at) => rows.has(at) || this.places.has(node.inputs[at] ?? ""));
-      if (!isWhole) fail("it writes at places that do not depend on the batch");
+      if (!isWhole) fail("it writes at positions that do not depend on the batch");
     }
     for (const [index, output] of node.outputs.entries()) {
       const value = results[index];
@@ -201,7 +201,7 @@ export class Maker {
     }
     const line = lineOf(tensor as Tensor, rows);
     return line === undefined
-      ? fail("a constant has other elements for each sample")
+      ? fail("a constant has different elements for each sample")
       : this.#builder.constant(drawLine(line, rows, this.#to));
   }
 

@@ -7,9 +7,10 @@
 
 import type { OnnxFile, RawNode } from "../onnx/index.ts";
 import type { Tensor } from "../tensor/index.ts";
+import { tieReads } from "./copies.ts";
 import { GraphEdit } from "./edit.ts";
 import { type Operation, operationOf, type Placeholder } from "./exported.ts";
-import { lostBuffers, restoreFolded } from "./folded.ts";
+import { lostBuffers, MOVES, restoreFolded, stemOf } from "./folded.ts";
 import { layoutOf, operands, outputChannels } from "./forms.ts";
 import { layersOf, Recurrences } from "./recurrent.ts";
 import { areTransposed } from "./same.ts";
@@ -89,7 +90,7 @@ class Restoration {
     this.#notices.push(...this.#recurrences.notices());
     if (unused.length > 0) {
       this.#notices.push(
-        `The graph does not read these parameters (unused, or other names of some that it reads): ${list(unused)}.`,
+        `The graph does not read these parameters (they are unused, or the graph reads them under other names): ${list(unused)}.`,
       );
     }
     const graph = this.#edit.result();
@@ -227,7 +228,7 @@ class Restoration {
       }
       if (!areTransposed(this.#tensor(first.initializer), this.#tensor(place.initializer))) {
         this.#notices.push(
-          `"${place.initializer}" stands where ${target} was, but has other values: it stays constant.`,
+          `"${place.initializer}" is in the place of ${target}, but has other values: it stays constant.`,
         );
         continue;
       }
@@ -265,11 +266,14 @@ class Restoration {
         this.#weights.set(known.name, { ...known, ties: [...known.ties, other] });
       }
     }
+    const others = this.#others.filter(({ initializer }) => !this.#weights.has(initializer));
+    const isMoved = (initializer: string) => MOVES.test(stemOf(initializer));
+    const untied = tieReads(this.#file, this.#floats, this.#edit, this.#weights, others, isMoved);
     const folded = restoreFolded({
       file: this.#file,
       floats: this.#floats,
       edit: this.#edit,
-      reads: this.#others.filter(({ initializer }) => !this.#weights.has(initializer)),
+      reads: untied.reads,
       operations: this.#operations,
       names,
       buffers: lostBuffers(
@@ -281,7 +285,12 @@ class Restoration {
     for (const weight of folded.weights) this.#weights.set(weight.name, weight);
     this.#notices.push(...folded.notices);
     const normalizations = [...names].filter((name) => this.#isNormalization(name));
-    const lost = [...folded.lost, ...normalizations, ...this.#recurrences.projections];
+    const lost = [
+      ...untied.lost,
+      ...folded.lost,
+      ...normalizations,
+      ...this.#recurrences.projections,
+    ];
     return { lost: [...new Set(lost)], unused: [...names].filter((name) => !lost.includes(name)) };
   }
 

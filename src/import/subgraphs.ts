@@ -21,7 +21,7 @@ export function inlineSubgraphs(
   }
   return importer.fail(
     `the operator ${node.op} with a subgraph is not supported`,
-    "Of those, If, Loop and Scan are; write the model with one of them, or without.",
+    "If, Loop and Scan are supported; rewrite the model with one of them, or without.",
   );
 }
 
@@ -43,6 +43,6 @@ function takenBranch(
   const inner = scope.branch(`${name}/`);
   importer.graph(branch, inner);
   return branch.output.map(
-    (output) => inner.find(output.name) ?? importer.fail(`nothing gives "${output.name}"`),
+    (output) => inner.find(output.name) ?? importer.fail(`no node computes "${output.name}"`),
   );
 }

@@ -31,7 +31,7 @@ for (const [name, input, dims] of [
   ["mlp-13", "x", [2, 3]],
   ["torch-encoder-16", "x", [4, 8]],
 ] as const) {
-  test(`${name}: bound to a size, exported for all, it computes what the original does`, async () => {
+  test(`${name}: a graph exported for all sizes computes at one size what the original does`, async () => {
     const file = readModel(fixture(name));
     const found = toSymbolicBatch(
       (batch) => importGraph(file, { dims: { batch, length: dims[0] } }).graph,
@@ -66,11 +66,12 @@ for (const [name, input, dims] of [
   });
 }
 
-test("what depends on the batch in other ways is computed in the graph", async () => {
+test("values that depend on the batch in other ways are computed in the graph", async () => {
   const build = (batch: number): Graph => {
     const b = newBuilder("shapes");
     const x = b.input("x", { dtype: "float32", shape: [batch, 2, 3] });
-    // The batch twice in one shape, multiples of it, a constant repeated along it.
+    // The batch occurs twice in one shape, in multiples, and as the number of repeats of a
+    // constant.
     const merged = reshape(transpose(x, [1, 0, 2]), [2 * batch, 3]);
     const pairs = reshape(merged, [batch, 2, 3, 1]);
     const rows = b.constant(
@@ -92,7 +93,7 @@ test("what depends on the batch in other ways is computed in the graph", async (
   }
 });
 
-test("what cannot be expressed keeps the batch fixed and says why", () => {
+test("a model that cannot be expressed for all sizes keeps its batch and says why", () => {
   const build = (batch: number): Graph => {
     const b = newBuilder("scaled");
     const x = b.input("x", { dtype: "float32", shape: [batch] });

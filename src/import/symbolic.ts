@@ -88,7 +88,7 @@ class Comparison {
         !sameNames(other.inputs, graph.inputs) ||
         !sameNames(other.outputs, graph.outputs)
       ) {
-        throw new Inexpressible("the model has other nodes at other batch sizes");
+        throw new Inexpressible("the model has different nodes at other batch sizes");
       }
     }
     for (let at = 0; at < graph.nodes.length; at++) this.#node(at);
@@ -132,7 +132,7 @@ class Comparison {
     const [a, b, c] = this.#graphs;
     const shapes = [typeOf(a, name), typeOf(b, name), typeOf(c, name)].map(({ shape }) => shape);
     if (shapes.some((shape) => shape.length !== shapes[0]?.length)) {
-      throw new Inexpressible(`"${name}" has another rank at other batch sizes`);
+      throw new Inexpressible(`"${name}" has a different rank at other batch sizes`);
     }
     return shapes as unknown as Triple<Shape>;
   }
@@ -170,7 +170,7 @@ class Comparison {
       this.#made.set(key, known);
       return known;
     }
-    throw new Inexpressible(`node "${node.name}" (${node.op}) reads other values`);
+    throw new Inexpressible(`node "${node.name}" (${node.op}) reads different values`);
   }
 
   #varying(tensors: Triple<Tensor>, node: Node, index: number): string {

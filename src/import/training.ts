@@ -36,11 +36,41 @@ export function restoreTraining(
       if (gone.includes(read)) edit.detachInput({ node, input });
     }
   }
-  if (unplaced.length === 0) return [];
+  const said = [...smoothed(operations), ...byFrequency(operations)];
+  if (unplaced.length === 0) return said;
   const names = [...new Set(unplaced)].slice(0, 4).join(", ");
   return [
-    `The exporter left out a detach that ${names} read, so gradients go where PyTorch's do not. ` +
+    ...said,
+    `The exporter left out a detach that ${names} read, so gradients flow where PyTorch's do not. ` +
       `Export with optimize=False.`,
+  ];
+}
+
+/** Says which embeddings divide gradients by how often an id occurs, which no graph does. */
+function byFrequency(operations: readonly (Operation | undefined)[]): string[] {
+  const found = operations.filter((operation) => {
+    // (table, ids, padding_idx, scale_grad_by_freq)
+    return operation?.operator === "embedding" && operation.args.split(", ")[3] === "True";
+  });
+  if (found.length === 0) return [];
+  const names = [...new Set(found.map((operation) => operation?.name))].join(", ");
+  return [
+    `The gradients of ${names} are not scaled by frequency (scale_grad_by_freq) as PyTorch's.`,
+  ];
+}
+
+/** Says which cross-entropies of the module smooth labels: the exporter drops that option. */
+function smoothed(operations: readonly (Operation | undefined)[]): string[] {
+  const found = operations.flatMap((operation) => {
+    if (operation?.operator !== "cross_entropy_loss") return [];
+    // (input, target, weight, reduction, ignore_index, label_smoothing)
+    const smoothing = Number(operation.args.split(", ")[5] ?? "0");
+    return smoothing > 0 ? [`${operation.name} (${smoothing})`] : [];
+  });
+  if (found.length === 0) return [];
+  return [
+    `The exporter dropped the label smoothing of ${[...new Set(found)].join(", ")}: the file computes the loss without it. ` +
+      `For the smoothed one, export the logits and state crossEntropy({ …, labelSmoothing }).`,
   ];
 }
 
@@ -71,7 +101,7 @@ export function unrecorded(graph: RawGraph, isTrained: (weight: string) => boole
   );
   const what = hasEmbedding ? "detach() or the padding_idx of embeddings" : "detach()";
   return (
-    `PyTorch's older exporter does not record ${what}: there gradients go on where PyTorch stops them ` +
+    `PyTorch's older exporter does not record ${what}: gradients flow there although PyTorch stops them ` +
     `(docs/exporting.md).`
   );
 }

@@ -1,6 +1,6 @@
 /**
- * Signals, grids, regions and what else is written with other operators: in ONNX Runtime as it is,
- * and imported in ours.
+ * Signals, grids, regions and other operators that are composed of others, compared with ONNX
+ * Runtime, which runs them unchanged.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -173,10 +173,10 @@ const CASES: Readonly<Record<string, ImportCase>> = {
 };
 
 for (const [name, given] of Object.entries(CASES)) {
-  test(`${name}: imported, it computes what it did`, () => checkImport(name, given));
+  test(`${name}: the imported graph computes the same`, () => checkImport(name, given));
 }
 
-test("a mode that is not known is refused with node, operator and mode", () => {
+test("an unknown mode is refused with node, operator and mode", () => {
   const cases: [ImportCase, RegExp][] = [
     [
       made("RoiAlign", 16, image, regions, { mode: "max" }),

@@ -1,6 +1,6 @@
 /**
- * Old and composed forms of operators: each small model runs as it is in ONNX Runtime, and imported
- * in ours.
+ * Old and composed forms of operators: each small model runs unchanged in ONNX Runtime, and
+ * imported in Lockstep.
  */
 import { test } from "node:test";
 import { scalar, type Tensor, tensorFrom } from "../tensor/index.ts";
@@ -346,5 +346,5 @@ const CASES: Readonly<Record<string, ImportCase>> = {
 };
 
 for (const [name, made] of Object.entries(CASES)) {
-  test(`${name}: imported, it computes what it did`, () => checkImport(name, made));
+  test(`${name}: the imported graph computes the same`, () => checkImport(name, made));
 }

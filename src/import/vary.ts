@@ -29,7 +29,7 @@ export function affine(values: Triple<number>, where: string): { factor: number;
   const factor = (values[1] - values[0]) / (b - a);
   const offset = values[0] - factor * a;
   if (!Number.isInteger(factor) || offset + factor * c !== values[2]) {
-    throw new Inexpressible(`${where} is no simple function of the batch size`);
+    throw new Inexpressible(`${where} is not an affine function of the batch size`);
   }
   return { factor, offset };
 }

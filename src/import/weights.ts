@@ -40,7 +40,10 @@ export interface WeightPlan {
    * surprise the user.
    */
   readonly notices: readonly string[];
-  /** Sentences about where gradients flow, which no list of parameters can tell. */
+  /**
+   * Sentences about where gradients flow and which buffers change, which no list of parameters can
+   * tell.
+   */
   readonly gradients: readonly string[];
   /**
    * Parameters of the model that the file no longer has, with the constants into which they were

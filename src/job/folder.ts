@@ -45,9 +45,9 @@ export async function writeJob(folder: string, files: JobFiles): Promise<void> {
   if (other !== undefined) {
     throw new LockstepError(
       "IO_FAILED",
-      `"${folder}" holds "${other}", which is no file of a job.`,
+      `"${folder}" holds "${other}", which is not a file of a job.`,
       {
-        hint: "Give a folder that is empty, or that of an older job.",
+        hint: "Name an empty folder, or that of an older job.",
         fields: { folder },
       },
     );
@@ -112,10 +112,7 @@ export function readJobFolder(folder: string): JobFolder {
   const bytes = (file: string) => {
     const found = all.get(file);
     if (found !== undefined) return found;
-    throw new LockstepError(
-      "JOB",
-      `${JOB_FILE} speaks of "${file}", which is not among its files.`,
-    );
+    throw new LockstepError("JOB", `${JOB_FILE} names "${file}", which is not among its files.`);
   };
   return {
     path: folder,

@@ -50,7 +50,7 @@ function blankHash(bytes: Uint8Array): string {
 
 export function changedFile(file: string, cause?: unknown): LockstepError {
   return new LockstepError("FILE_CORRUPT", `${file} of the job is not as it was written.`, {
-    hint: "Make the job again from its run file, or copy it again. A job is not edited: its files hold each other's hashes.",
+    hint: "Make the job again from its run file, or copy it again. A job cannot be edited, because its files contain each other's hashes.",
     fields: { file },
     cause,
   });

@@ -216,13 +216,14 @@ function checkFit(
   const where = `the graph "${build.graph}"`;
   for (const { name, type } of [...form.parameters, ...form.states]) {
     const found = formatType(typeIn(graph, name, build));
-    if (found !== type) throw faulty(`${where} has "${name}" as ${found}, and the job as ${type}`);
+    if (found !== type)
+      throw faulty(`${where} has "${name}" as ${found}, but the job has it as ${type}`);
   }
   for (const { name, type, initializer } of [...parameters, ...states]) {
     if (initializer.kind !== "tensor" || formatType(initializer.tensor) === formatType(type))
       continue;
     const found = formatType(initializer.tensor);
-    throw faulty(`the first value of "${name}" is ${found}, and ${where} has ${formatType(type)}`);
+    throw faulty(`the first value of "${name}" is ${found}, but ${where} has ${formatType(type)}`);
   }
   for (const name of [...batch, ...(randomKey === undefined ? [] : [randomKey])]) {
     const { shape } = typeIn(graph, name, build);
@@ -241,7 +242,7 @@ function checkFit(
   const unknown = graph.inputs.find((name) => !named.includes(name));
   if (unknown !== undefined || new Set(named).size < named.length) {
     throw faulty(
-      `${where} has an input "${unknown ?? ""}" that the job does not speak of, or one twice`,
+      `${where} has an input "${unknown ?? ""}" that the job does not name, or has it twice`,
     );
   }
   for (const name of [loss, ...Object.values(outputs), ...states.map(({ next }) => next)]) {

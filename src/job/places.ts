@@ -29,7 +29,7 @@ export function placesBelow(source: DataSource, baseDir: string, root: string): 
       "DATA_PLACE",
       `The data of this run is named from "${baseDir}", which is not below "${root}".`,
       {
-        hint: "Start the command in a folder that run file and data lie below, or name one with --data-root.",
+        hint: "Start the command in a folder that contains the run file and the data, or name one with --data-root.",
       },
     );
   }
@@ -61,8 +61,8 @@ export function checkPlaces({ folder, source }: Places, where = "below the data 
 }
 
 function outside(place: string, where: string): LockstepError {
-  return new LockstepError("DATA_PLACE", `The data "${place}" is no place ${where}.`, {
-    hint: "Data of a job lies below folders that are named where it is run: --data-root, or else the current folder.",
+  return new LockstepError("DATA_PLACE", `The data "${place}" is not ${where}.`, {
+    hint: "The data of a job lies below the folders that are named where it runs: --data-root, or else the current folder.",
     fields: { place },
   });
 }

@@ -81,7 +81,7 @@ export function fromPlain(plain: Plain, where: string, depth = 0): unknown {
   if (expression !== undefined) return expressionOf(expression, where);
   if (number !== undefined) {
     if (/^(?:-0|NaN|-?Infinity)$/.test(String(number))) return Number(number);
-    throw faulty(where, "has a number that is none");
+    throw faulty(where, "has a number that is not valid");
   }
   return Object.fromEntries(
     Object.entries(plain).map(([name, inner]) => [
@@ -98,12 +98,12 @@ function isList(plain: Plain): plain is readonly Plain[] {
 function expressionOf(parts: Plain, where: string): RegExp {
   const [source, flags, ...others] = isList(parts) ? parts : [];
   if (typeof source !== "string" || typeof flags !== "string" || others.length > 0) {
-    throw faulty(where, "has a regular expression that is none");
+    throw faulty(where, "has a regular expression that is not valid");
   }
   try {
     return new RegExp(source, flags);
   } catch {
-    throw faulty(where, `has a regular expression that is none: /${source}/${flags}`);
+    throw faulty(where, `has a regular expression that is not valid: /${source}/${flags}`);
   }
 }
 

@@ -94,9 +94,9 @@ function unknownBuild(name: string, asked: Asked, known: ReadonlySet<string>): L
   const { batch, mode } = asked;
   return new LockstepError(
     "JOB",
-    `The job does not hold the model "${name}" for ${batch} samples at a time to ${mode === "train" ? "train" : "evaluate"}: it was made for another run.`,
+    `The job does not contain the model "${name}" for ${batch} samples at a time to ${mode === "train" ? "train" : "evaluate"}: it was made for a different run.`,
     {
-      hint: `It holds: ${[...known].join(", ")}. Make the job again for this batch, these micro-batches, and where the data is.`,
+      hint: `It contains: ${[...known].join(", ")}. Make the job again for this batch and these micro-batches, on a machine that has the data.`,
       fields: { batch, mode },
     },
   );

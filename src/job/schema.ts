@@ -30,13 +30,14 @@ export function isFileOfJobs(name: string): boolean {
   return name === JOB_FILE || FILE_NAME.test(name);
 }
 
-/** How workers share a step, and what they compute again. */
+/** How workers share a step, what they compute again, and what they keep on disk. */
 export const sharingShape = {
   parallel: z.strictObject({ data: count.optional(), shard: count.optional() }).optional(),
   zero: z.union([z.literal(1), z.literal(2), z.literal(3)]).optional(),
   recompute: z
     .union([z.literal("blocks"), z.strictObject({ memory: z.union([count, name]) })])
     .optional(),
+  offload: z.literal("disk").optional(),
 };
 
 const run = z.strictObject({
@@ -163,7 +164,7 @@ export function checkHead(value: unknown, version: string): JobHead {
     readonly version?: unknown;
   };
   if (said.lockstep !== "job") {
-    throw new LockstepError("JOB", `${JOB_FILE} is not of a job.`, {
+    throw new LockstepError("JOB", `${JOB_FILE} is not the head of a job.`, {
       hint: "`lockstep job train.ts --out DIR` makes the folder of a job.",
     });
   }
@@ -171,7 +172,7 @@ export function checkHead(value: unknown, version: string): JobHead {
     const made = String(said.version).slice(0, MAX_NAME);
     throw new LockstepError(
       "JOB_VERSION",
-      `The job was made by lockstep ${made}, and this is lockstep ${version}.`,
+      `The job was made by lockstep ${made}, but this is lockstep ${version}.`,
       {
         hint: "Use the same version of lockstep everywhere, or make the job again.",
         fields: { made, version },

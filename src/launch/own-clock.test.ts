@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { OwnClock } from "./own-clock.ts";
 
-test("a process that stood still knows it for a while, and forgets it", () => {
+test("a process that was stopped knows it for a while, then forgets it", () => {
   let now = 0;
   const clock = new OwnClock(() => now);
   try {

@@ -204,7 +204,7 @@ function stoodStill(milliseconds: number): LockstepError {
   return new LockstepError(
     "ABORTED",
     `This command itself was stopped, for ${seconds} s, and the agents wait 10 s for it. They save the run and stop.`,
-    { hint: "Go on with it: the same command with --resume.", fields: { seconds } },
+    { hint: "Continue it with the same command and --resume.", fields: { seconds } },
   );
 }
 

@@ -9,4 +9,5 @@ export {
   preferLargePages,
   uniqueName,
 } from "./memory.ts";
-export { loadSystemLibrary, pidNamespace } from "./posix.ts";
+export { isNamedFile, pidNamespace } from "./named-files.ts";
+export { loadSystemLibrary } from "./posix.ts";

@@ -5,6 +5,7 @@ import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
 import { allocateMemory, mapFile, openMemory } from "./memory.ts";
+import { pidNamespace } from "./named-files.ts";
 
 const hasCode = (code: string) => (error: unknown) => (error as { code?: string }).code === code;
 
@@ -39,12 +40,12 @@ test("after close, use is an error and old views are harmless", () => {
     memory.close();
     assert.throws(() => memory.bytes, hasCode("ENGINE_CLOSED"));
     assert.throws(() => memory.address, hasCode("ENGINE_CLOSED"));
-    view[5] = 3; // goes nowhere
+    view[5] = 3; // the write has no effect
     assert.equal(typeof view[5], "number");
   }
 });
 
-test("closing gives the pages back while views of them live", { skip: !hasSmaps() }, () => {
+test("closing returns the pages while views of them live", { skip: !hasSmaps() }, () => {
   const bytes = 64 * 2 ** 20;
   const before = residentBytes();
   const kept: Uint8Array[] = [];
@@ -59,14 +60,14 @@ test("closing gives the pages back while views of them live", { skip: !hasSmaps(
 });
 
 test("memory beyond 4 GiB has views of its parts", () => {
-  const memory = allocateMemory(6 * 2 ** 30); // pages that nobody touches cost nothing
+  const memory = allocateMemory(6 * 2 ** 30); // untouched pages cost nothing
   const late = memory.view(5 * 2 ** 30, 16);
   late[0] = 42;
   assert.equal(memory.view(5 * 2 ** 30, 1)[0], 42);
   memory.close();
 });
 
-test("more memory than there can be is an error", () => {
+test("an allocation larger than any memory is an error", () => {
   assert.throws(() => allocateMemory(2 ** 50), hasCode("OUT_OF_MEMORY"));
 });
 
@@ -85,7 +86,7 @@ test("shared memory has one owner, and openers see its bytes", () => {
   assert.throws(() => allocateMemory(1, { shareAs: "../evil" }), hasCode("MEMORY_NAME"));
 });
 
-test("what a dead process left is swept", { skip: process.platform !== "linux" }, () => {
+test("the file of a dead process is removed", { skip: process.platform !== "linux" }, () => {
   const name = `unit-${process.pid}-c`;
   const script = `
     import { allocateMemory } from ${JSON.stringify(new URL("./memory.js", import.meta.url).href)};
@@ -99,13 +100,146 @@ test("what a dead process left is swept", { skip: process.platform !== "linux" }
   assert.equal(left().length, 0, "a process that ends cleans up after itself");
   const killed = run("die");
   assert.equal(killed.signal, "SIGKILL", killed.stderr);
-  // It lies there until the next process that allocates named memory: this one, unless another test
-  // is faster.
+  // The file stays until the next process allocates named memory: this one, unless another test is
+  // faster.
   allocateMemory(100, { shareAs: name }).close();
   assert.equal(left().length, 0);
 });
 
-test("a file is mapped as it is", () => {
+const onPosix = { skip: process.platform === "win32" };
+
+function inFolder(body: (folder: string) => void): void {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "lockstep-"));
+  try {
+    body(folder);
+  } finally {
+    fs.rmSync(folder, { recursive: true });
+  }
+}
+
+test("memory in a file of a disk is zeroed, takes its space and has no name", onPosix, () =>
+  inFolder((folder) => {
+    const memory = allocateMemory(3 * 2 ** 20, { folder });
+    assert.deepEqual(fs.readdirSync(folder), []);
+    assert.equal(memory.folder, folder);
+    assert.ok(memory.bytes.every((byte) => byte === 0));
+    memory.bytes.fill(7);
+    assert.equal(memory.bytes.at(-1), 7);
+    memory.close();
+    assert.throws(() => memory.bytes, hasCode("ENGINE_CLOSED"));
+  }),
+);
+
+test("a file that processes share is for its user alone, and loses its name", onPosix, () =>
+  inFolder((folder) => {
+    const parts = [{ byteOffset: 2 ** 20, byteLength: 2 ** 20 }];
+    const memory = allocateMemory(2 ** 30, { folder, shareAs: "slots", parts });
+    const [file = ""] = fs.readdirSync(folder);
+    const { mode, blocks, size } = fs.statSync(path.join(folder, file));
+    assert.equal(mode & 0o777, 0o600);
+    assert.equal(size, 2 ** 30);
+    assert.ok(blocks * 512 >= 2 ** 20 && blocks * 512 < 2 ** 22, "only its parts take space");
+    const other = openMemory("slots", folder);
+    other.view(2 ** 20, 1)[0] = 5;
+    assert.equal(memory.view(2 ** 20, 1)[0], 5);
+    assert.throws(() => openMemory("slots"), hasCode("MEMORY_NAME"), "it is no shared memory");
+    memory.unlink();
+    assert.deepEqual(fs.readdirSync(folder), []);
+    memory.close();
+    assert.equal(other.view(2 ** 20, 1)[0], 5);
+    other.close();
+  }),
+);
+
+test("a link or a file in the place of a file on disk is not opened", onPosix, () =>
+  inFolder((folder) => {
+    const place = path.join(folder, `lockstep-slots.${pidNamespace()}.${process.pid}`);
+    const victim = path.join(folder, "victim");
+    fs.writeFileSync(victim, "mine");
+    fs.symlinkSync(victim, place);
+    assert.throws(() => allocateMemory(64, { folder, shareAs: "slots" }), hasCode("IO_FAILED"));
+    assert.throws(() => openMemory("slots", folder), hasCode("MEMORY_NAME"));
+    assert.equal(fs.readFileSync(victim, "utf8"), "mine");
+  }),
+);
+
+test("what a dead process left on disk is swept", { skip: process.platform !== "linux" }, () =>
+  inFolder((folder) => {
+    const script = `
+    import { allocateMemory } from ${JSON.stringify(new URL("./memory.js", import.meta.url).href)};
+    const [folder] = process.argv.slice(1);
+    allocateMemory(100, { folder });
+    allocateMemory(100, { folder, shareAs: "left" });
+    process.kill(process.pid, "SIGKILL");`;
+    const words = ["--input-type=module", "-e", script, folder];
+    const killed = spawnSync(process.execPath, words, { encoding: "utf8" });
+    assert.equal(killed.signal, "SIGKILL", killed.stderr);
+    assert.equal(fs.readdirSync(folder).length, 1, "the one that was to be shared");
+    allocateMemory(64, { folder }).close();
+    assert.deepEqual(fs.readdirSync(folder), []);
+  }),
+);
+
+const canMount =
+  process.platform === "linux" && spawnSync("unshare", ["-rm", "true"]).status === 0
+    ? {}
+    : { skip: "needs a mount namespace of its own" };
+
+test("a disk that is full is an error before anything is written there", canMount, () =>
+  inFolder((folder) => {
+    const script = `
+    import { allocateMemory } from ${JSON.stringify(new URL("./memory.js", import.meta.url).href)};
+    const [folder] = process.argv.slice(1);
+    const attempt = (what) => {
+      try { what(); console.log("had"); } catch (error) { console.log(error.code); }
+    };
+    attempt(() => allocateMemory(2 ** 19, { folder }).close());
+    attempt(() => allocateMemory(2 ** 23, { folder }));
+    // Beyond its parts nothing was taken, until it is asked for.
+    const parts = [{ byteOffset: 0, byteLength: 4096 }];
+    const memory = allocateMemory(2 ** 23, { folder, parts });
+    attempt(() => memory.reserve(2 ** 16, 2 ** 16));
+    attempt(() => memory.reserve(0, 2 ** 23));`;
+    const shell = `mount -t tmpfs -o size=1m tmpfs ${folder} && exec "$@"`;
+    const words = ["-rm", "sh", "-c", shell, "sh", process.execPath];
+    const run = spawnSync("unshare", [...words, "--input-type=module", "-e", script, folder], {
+      encoding: "utf8",
+    });
+    assert.deepEqual(
+      run.stdout.split("\n"),
+      ["had", "DISK_FULL", "had", "DISK_FULL", ""],
+      run.stderr,
+    );
+  }),
+);
+
+test("pages of shared memory that a process lets go of keep what they hold", {
+  skip: !hasSmaps(),
+}, () => {
+  const bytes = 64 * 2 ** 20;
+  const own = allocateMemory(bytes, { shareAs: `unit-${process.pid}-pages` });
+  own.bytes.fill(3);
+  const other = openMemory(own.name as string);
+  const before = residentBytes();
+  const sum = () => other.bytes.reduce((all, byte, at) => all + (at % 4096 === 5 ? byte : 0), 0);
+  assert.equal(sum(), 3 * (bytes / 4096));
+  assert.ok(residentBytes() - before > bytes / 2, "what was read is mapped here");
+  other.letGo(100, bytes - 100);
+  assert.ok(residentBytes() - before < bytes / 2, "and then no longer");
+  assert.equal(sum(), 3 * (bytes / 4096));
+  other.close();
+  own.close();
+});
+
+test("private memory is not let go of", () => {
+  const memory = allocateMemory(1 << 16);
+  memory.bytes.fill(4);
+  memory.letGo(0, 1 << 16);
+  assert.ok(memory.bytes.every((byte) => byte === 4));
+  memory.close();
+});
+
+test("a file is mapped unchanged", () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "lockstep-"));
   const file = path.join(folder, "weights");
   fs.writeFileSync(file, "weights of a model");

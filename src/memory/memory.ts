@@ -5,12 +5,15 @@
 import { constants } from "node:buffer";
 import { randomBytes } from "node:crypto";
 import fs from "node:fs";
+import { resolve } from "node:path";
 import koffi from "koffi";
 import { assert, LockstepError } from "../errors.ts";
 import type { Address } from "./ffi.ts";
 import type { Mapping, NamedMapping, Part, Platform } from "./platform.ts";
 import { posixPlatform } from "./posix.ts";
 import { windowsPlatform } from "./windows.ts";
+
+const PAGE_BYTES = 4096;
 
 /** The longest view that this JavaScript engine can hold: 4 GiB on Node 20. */
 export const LARGEST_VIEW = constants.MAX_LENGTH;
@@ -21,8 +24,16 @@ export interface AllocateMemoryOptions {
    * `_`, at most 100.
    */
   readonly shareAs?: string;
-  /** The only bytes that will ever be touched: the rest takes addresses and no memory. All of them by default. */
+  /**
+   * The only parts that will ever be touched; the rest takes addresses but no memory. Default: all.
+   */
   readonly parts?: readonly Part[] | undefined;
+  /**
+   * A folder of a disk: the memory lies in a file there, which the system writes out and reads again as
+   * memory runs short. The space on the disk is taken at once. The file loses its name at once, or with
+   * `shareAs` by `unlink`; it goes with the last process that has it mapped, however that ends.
+   */
+  readonly folder?: string | undefined;
 }
 
 /**
@@ -31,10 +42,14 @@ export interface AllocateMemoryOptions {
  */
 export class Memory {
   readonly byteLength: number;
+  /** The folder of the disk that it lies on; undefined for memory proper. */
+  readonly folder: string | undefined;
   #name: string | undefined;
   #mapping: Mapping | undefined;
   readonly #unlink: () => void;
   readonly #views: Views;
+  /** Whether other processes, or a file, have the same pages. */
+  readonly #isShared: boolean;
   #bytes: Uint8Array | undefined;
 
   /** @internal Use `allocateMemory`, `openMemory` or `mapFile`. */
@@ -42,9 +57,16 @@ export class Memory {
     mapping: Mapping | NamedMapping,
     byteLength: number,
     system: Platform,
-    name?: string,
+    given: {
+      readonly name?: string;
+      readonly folder?: string | undefined;
+      readonly isShared?: boolean;
+    } = {},
   ) {
+    const { name, folder, isShared = name !== undefined } = given;
     this.byteLength = byteLength;
+    this.folder = folder;
+    this.#isShared = isShared;
     this.#name = name;
     this.#mapping = mapping;
     this.#unlink = "unlink" in mapping ? mapping.unlink : () => undefined;
@@ -99,6 +121,35 @@ export class Memory {
   }
 
   /**
+   * Takes room for a part that was not among the `parts` that would be touched: without it, writing there
+   * ends the process where the disk is full. Throws OUT_OF_MEMORY, DISK_FULL.
+   */
+  reserve(byteOffset: number, byteLength: number): void {
+    if (byteLength === 0 || this.#views.system.reserve(this.#open(), { byteOffset, byteLength })) {
+      return;
+    }
+    const where = this.folder === undefined ? "of memory" : `on the disk of "${this.folder}"`;
+    throw new LockstepError(
+      this.folder === undefined ? "OUT_OF_MEMORY" : "DISK_FULL",
+      `${Math.ceil(byteLength / 1e6)} MB ${where} could not be had.`,
+      { fields: { byteLength } },
+    );
+  }
+
+  /**
+   * Takes pages that other processes wrote, and that this one has read, out of this process, which
+   * maps them again when it next touches them. What they hold stays. It does nothing to private
+   * memory.
+   */
+  letGo(byteOffset: number, byteLength: number): void {
+    const { address } = this.#open();
+    // Where pages are larger, the system may refuse, and nothing changes.
+    const start = byteOffset - (byteOffset % PAGE_BYTES);
+    const length = byteOffset + byteLength - start;
+    if (this.#isShared) this.#views.system.letGo(address + BigInt(start), length);
+  }
+
+  /**
    * Removes the name: those who have opened the memory keep it, nobody else can open it, and
    * nothing is left behind even if all of them are killed.
    */
@@ -123,7 +174,7 @@ export class Memory {
   #open(): Mapping {
     if (this.#mapping !== undefined) return this.#mapping;
     throw new LockstepError("ENGINE_CLOSED", "This memory was closed.", {
-      hint: "Keep what still uses it from outliving it.",
+      hint: "Close whatever uses it before the memory is closed.",
     });
   }
 }
@@ -148,25 +199,34 @@ function platform(): Platform {
   return cachedPlatform;
 }
 
-/** Allocates zeroed memory. Throws OUT_OF_MEMORY, or MEMORY_NAME if the name is taken. */
+/**
+ * Allocates zeroed memory. Throws OUT_OF_MEMORY, MEMORY_NAME if the name is taken, and with `folder`
+ * DISK_FULL and IO_FAILED.
+ */
 export function allocateMemory(byteLength: number, options: AllocateMemoryOptions = {}): Memory {
   assert(Number.isSafeInteger(byteLength) && byteLength >= 0, `memory of ${byteLength} bytes`);
   const system = platform();
   const mapped = Math.max(64, byteLength);
-  const name = options.shareAs;
-  const { parts = [{ byteOffset: 0, byteLength: mapped }] } = options;
-  const isSparse = options.parts !== undefined;
-  if (name === undefined) return new Memory(system.map(mapped, isSparse), byteLength, system);
-  return new Memory(system.create(checkName(name), mapped, parts), byteLength, system, name);
+  const { shareAs, parts = [{ byteOffset: 0, byteLength: mapped }] } = options;
+  if (shareAs === undefined && options.folder === undefined) {
+    return new Memory(system.map(mapped, options.parts !== undefined), byteLength, system);
+  }
+  // Processes with another working directory open it, too.
+  const folder = options.folder === undefined ? undefined : resolve(options.folder);
+  const name = shareAs === undefined ? uniqueName() : checkName(shareAs);
+  const mapping = system.create(name, mapped, parts, folder);
+  const memory = new Memory(mapping, byteLength, system, { name, folder });
+  if (shareAs === undefined) memory.unlink();
+  return memory;
 }
 
 /**
- * Opens memory that another process, or this one, allocated with `shareAs: name`. Throws
- * MEMORY_NAME.
+ * Opens memory that another process, or this one, allocated with `shareAs: name`, and with this folder
+ * if any. Throws MEMORY_NAME.
  */
-export function openMemory(name: string): Memory {
-  const mapping = platform().open(checkName(name));
-  return new Memory(mapping, mapping.byteLength, platform(), name);
+export function openMemory(name: string, folder?: string): Memory {
+  const mapping = platform().open(checkName(name), folder);
+  return new Memory(mapping, mapping.byteLength, platform(), { name, folder });
 }
 
 /**
@@ -181,7 +241,7 @@ export function mapFile(path: string): Memory {
   if (stat.size === 0) return allocateMemory(0);
   try {
     const mapping = platform().mapFile(path);
-    return new Memory(mapping, mapping.byteLength, platform());
+    return new Memory(mapping, mapping.byteLength, platform(), { isShared: true });
   } catch (cause) {
     if (cause instanceof LockstepError) throw cause;
     throw new LockstepError("IO_FAILED", `${path} cannot be read: ${String(cause)}`, {

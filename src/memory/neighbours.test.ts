@@ -6,7 +6,7 @@ import os from "node:os";
 import path from "node:path";
 import { type TestContext, test } from "node:test";
 import { allocateMemory, openMemory } from "./memory.ts";
-import { pidNamespace } from "./posix.ts";
+import { pidNamespace } from "./named-files.ts";
 
 const FOLDER = "/dev/shm";
 const NOBODY = 65_534;
@@ -46,7 +46,7 @@ test("a file of another user is neither opened nor in the way", { skip }, (conte
   made.close();
 });
 
-test("a link is not followed, and a pipe holds nobody up", { skip }, (context) => {
+test("a link is not followed, and a pipe does not block", { skip }, (context) => {
   const secret = path.join(fs.mkdtempSync(path.join(os.tmpdir(), "lockstep-test-")), "secret");
   context.after(() => fs.rmSync(path.dirname(secret), { recursive: true }));
   fs.writeFileSync(secret, Buffer.alloc(4096, 9), { mode: 0o600 });
@@ -61,7 +61,9 @@ test("a link is not followed, and a pipe holds nobody up", { skip }, (context) =
   assert.ok(fs.readFileSync(secret).every((byte) => byte === 9));
 });
 
-test("what others may open is not ours, and what they left is not swept", { skip }, (context) => {
+test("a file that others may open is refused, and a file of another user is not removed", {
+  skip,
+}, (context) => {
   const open = foreign(context, "open", (file) => {
     fs.writeFileSync(file, Buffer.alloc(64));
     fs.chmodSync(file, 0o666);

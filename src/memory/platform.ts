@@ -1,4 +1,7 @@
-/** What a system must offer: pages of memory, private, named or of a file. Implementations know only this. */
+/**
+ * What a system must offer: pages of memory, private, named or backed by a file. Implementations
+ * know only this interface.
+ */
 import type { Address } from "./ffi.ts";
 
 export interface Mapping {
@@ -6,35 +9,53 @@ export interface Mapping {
   readonly byteLength: number;
 }
 
-/** Bytes of a mapping. */
+/** A range of bytes of a mapping. */
 export interface Part {
   readonly byteOffset: number;
   readonly byteLength: number;
 }
 
 export interface NamedMapping extends Mapping {
-  /** Removes the name; those who mapped it keep their memory. */
+  /** Removes the name. Processes that mapped the memory keep it. */
   readonly unlink: () => void;
 }
 
 export interface Platform {
   /**
-   * Zeroed pages. `isSparse`: only parts of them will be touched, so pages stay as small as the system has them.
-   * Throws OUT_OF_MEMORY.
+   * Maps zeroed pages. If `isSparse`, only parts of them will be touched, so the system's smallest
+   * pages are used.
+   * @throws OUT_OF_MEMORY
    */
   map(byteLength: number, isSparse: boolean): Mapping;
-  /** Zeroed pages under a name that no living process uses. The system is asked at once for room for `parts`. */
-  create(name: string, byteLength: number, parts: readonly Part[]): NamedMapping;
-  /** Pages that another process created. */
-  open(name: string): Mapping;
+  /**
+   * Zeroed pages under a name that no living process uses. The system is asked at once for room for `parts`.
+   * @param folder of a disk: the pages are those of a file there. Throws DISK_FULL, IO_FAILED then.
+   */
+  create(
+    name: string,
+    byteLength: number,
+    parts: readonly Part[],
+    folder: string | undefined,
+  ): NamedMapping;
+  /** Pages that another process created, in a folder of a disk or where memory is shared. */
+  open(name: string, folder: string | undefined): Mapping;
   /** The bytes of a file, read only. */
   mapFile(path: string): Mapping;
   /**
-   * Gives the memory back while JavaScript may still hold views of it. Returns false where the system can only
-   * do so by unmapping, which must then wait until the views are gone.
+   * Returns the memory to the system while JavaScript may still hold views of it. Returns false if
+   * the system can do so only by unmapping, which must then wait until the views are gone.
    */
   retire(mapping: Mapping): boolean;
   unmap(mapping: Mapping): void;
-  /** Asks for large pages around `address`: all of the private pages that were mapped with it. A hint. */
+  /** Asks for the pages of a part that is about to be written. Returns false where there is no room for them. */
+  reserve(mapping: Mapping, part: Part): boolean;
+  /**
+   * Takes whole pages of shared memory out of this process until it touches them again. They keep
+   * what they hold. It is only a hint.
+   */
+  letGo(address: Address, byteLength: number): void;
+  /**
+   * Asks for large pages for all private pages that were mapped with `address`. It is only a hint.
+   */
   preferLargePages(address: Address): void;
 }

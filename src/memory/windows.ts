@@ -78,7 +78,7 @@ export function windowsPlatform(): Platform {
     if (address !== null) return address;
     throw new LockstepError(
       "OUT_OF_MEMORY",
-      `${(byteLength / 2 ** 20).toFixed(1)} MiB of memory could not be had (Windows error ${error}).`,
+      `${(byteLength / 2 ** 20).toFixed(1)} MiB of memory could not be allocated (Windows error ${error}).`,
       {
         hint: "Use a smaller model or batch, or a larger paging file.",
         fields: { byteLength, error },
@@ -108,21 +108,24 @@ export function windowsPlatform(): Platform {
   return {
     map: (byteLength) => allocate(byteLength, null),
 
-    create: (name, byteLength): NamedMapping => ({
-      ...allocate(byteLength, `Local\\lockstep-${name}`),
-      unlink: () => undefined, // the name goes with the last view
-    }),
+    create(name, byteLength, _, folder): NamedMapping {
+      if (folder !== undefined) throw notOnDisk();
+      return {
+        ...allocate(byteLength, `Local\\lockstep-${name}`),
+        unlink: () => undefined, // the name goes with the last view
+      };
+    },
 
     open(name): Mapping {
       const handle = openFileMapping(FILE_MAP_WRITE, 0, `Local\\lockstep-${name}`);
       if (handle === null) {
         throw new LockstepError("MEMORY_NAME", `There is no shared memory "${name}".`, {
-          hint: "The process that made it has ended, or runs on another machine.",
+          hint: "The process that created it has ended, or runs on another machine.",
           fields: { name },
         });
       }
       const address = view(handle, FILE_MAP_WRITE, 0);
-      const information = new Uint8Array(48); // MEMORY_BASIC_INFORMATION; RegionSize stands at 24
+      const information = new Uint8Array(48); // MEMORY_BASIC_INFORMATION has RegionSize at byte 24
       query(address, information, information.length);
       return {
         address,
@@ -146,10 +149,20 @@ export function windowsPlatform(): Platform {
 
     retire: () => false,
 
+    reserve: () => true, // memory is committed when it is allocated
+
     unmap({ address }): void {
       unmapView(address);
     },
 
+    letGo: () => undefined,
+
     preferLargePages: () => undefined, // large pages need a privilege on Windows
   };
+}
+
+function notOnDisk(): LockstepError {
+  return new LockstepError("INVALID_OPTION", "On Windows, no part of a run can be kept on disk.", {
+    hint: "Train without offload, or in WSL.",
+  });
 }

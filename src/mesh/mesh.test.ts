@@ -21,12 +21,12 @@ test("a mesh has places and groups on each axis, and on several", () => {
   assert.throws(() => createMesh({ data: 1.5 }), /has size 1.5/);
 });
 
-test("nodes hold equally many ranks in order, or each rank counts as one", () => {
+test("nodes have equally many ranks in order, or else each rank counts as a node", () => {
   assert.deepEqual(evenTopology(4, 2).nodes, [
     [0, 1],
     [2, 3],
   ]);
-  assert.throws(() => evenTopology(5, 2), /cannot be shared out evenly/);
+  assert.throws(() => evenTopology(5, 2), /cannot be divided evenly/);
   assert.equal(isWithinNode(evenTopology(4, 2), [2, 3]), true);
   assert.equal(isWithinNode(evenTopology(4, 2), [1, 2]), false);
   assert.deepEqual(regularTopology({ nodes: [[0, 1], [2]] }).nodes, [[0], [1], [2]]);
@@ -41,7 +41,7 @@ test("nodes hold equally many ranks in order, or each rank counts as one", () =>
   );
 });
 
-test("a placement is read in a word", () => {
+test("a placement is printed in one word", () => {
   assert.equal(formatPlacement({}), "replicated");
   assert.equal(
     formatPlacement({ "micro-batch": "partial", shard: { shard: "flat" } }),

@@ -42,9 +42,18 @@ export function placeOn(mesh: Mesh, axis: string, rank: number): number {
  */
 export function groupOf(mesh: Mesh, axes: readonly string[], rank: number): number[] {
   for (const name of axes) axisOf(mesh, name);
-  const fixed = mesh.axes.filter(({ name }) => !axes.includes(name));
-  return Array.from({ length: mesh.size }, (_, other) => other).filter((other) =>
-    fixed.every(({ name }) => placeOn(mesh, name, other) === placeOn(mesh, name, rank)),
+  const varied = mesh.axes
+    .filter(({ name }) => axes.includes(name))
+    .map(({ name, size }) => ({ size, stride: strideOf(mesh, name, rank) }));
+  const first = varied.reduce(
+    (at, { size, stride }) => at - (Math.floor(rank / stride) % size) * stride,
+    rank,
+  );
+  // Later axes vary faster, so the ranks come in ascending order.
+  return varied.reduce<number[]>(
+    (ranks, { size, stride }) =>
+      ranks.flatMap((start) => Array.from({ length: size }, (_, place) => start + place * stride)),
+    [first],
   );
 }
 

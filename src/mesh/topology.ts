@@ -17,7 +17,7 @@ export function evenTopology(ranks: number, nodes: number): Topology {
   if (!Number.isInteger(ranks / nodes) || nodes < 1) {
     throw new LockstepError(
       "INVALID_OPTION",
-      `${ranks} workers cannot be shared out evenly to ${nodes} nodes.`,
+      `${ranks} workers cannot be divided evenly among ${nodes} nodes.`,
     );
   }
   const each = ranks / nodes;

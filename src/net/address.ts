@@ -1,4 +1,7 @@
-/** Addresses as people write them: `host:port`, `[v6]:port`. An interface is named by its address, never guessed. */
+/**
+ * Parses addresses as people write them: `host:port`, `[v6]:port`. An interface is named by its
+ * address, never guessed.
+ */
 import { LockstepError } from "../errors.ts";
 
 export interface Address {
@@ -6,7 +9,7 @@ export interface Address {
   readonly port: number;
 }
 
-/** Throws ADDRESS. */
+/** @throws ADDRESS when the text is not an address */
 export function parseAddress(text: string): Address {
   const [, six, four, digits] =
     /^(?:\[([0-9a-fA-F:.%\w]+)\]|([^:[\]\s]+)):(\d{1,5})$/.exec(text) ?? [];
@@ -22,7 +25,10 @@ export function formatAddress({ host, port }: Address): string {
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
-/** The system's words for an address that does not work, as ours. `resolved` is what the name of its host stands for. */
+/**
+ * Turns a system error about an address into one of ours. `resolved` is the address that the host's
+ * name stands for.
+ */
 export function addressError(
   error: NodeJS.ErrnoException,
   address: Address,
@@ -42,9 +48,12 @@ function explain(code: string | undefined, where: string): [string, string?] {
     case "EADDRINUSE":
       return [`${where} is in use by another program.`, "Choose another port, or 0 for any."];
     case "EADDRNOTAVAIL":
-      return [`${where} is not an address of this machine.`, "Name one of its own addresses."];
+      return [
+        `${where} is not an address of this machine.`,
+        "Name one of this machine's addresses.",
+      ];
     case "EACCES":
-      return [`${where} is not allowed to this user.`, "Choose a port from 1024."];
+      return [`This user is not allowed to listen at ${where}.`, "Choose a port from 1024 on."];
     case "ENOTFOUND":
     case "EAI_AGAIN":
       return [`The host of ${where} is not known.`];

@@ -1,4 +1,7 @@
-/** How a rank gets a stream to another: dials until the other is there, makes sure of it, and says what it wants. */
+/**
+ * Gets a stream to another rank: dials until the other rank listens, verifies it, and says what the
+ * stream is for.
+ */
 import { setTimeout as delay } from "node:timers/promises";
 import { LockstepError } from "../errors.ts";
 import { addressError, formatAddress } from "./address.ts";
@@ -8,19 +11,22 @@ import { encodeHello, type Hello, introduce, type Secrets, unauthorized } from "
 import { type DialOptions, Link } from "./link.ts";
 
 const RETRY_MS = 50;
-/** What a peer's address may say before the peer has begun to listen. */
+/** Errors that an address may give before the peer listens. */
 const NOT_YET = ["ECONNREFUSED", "ECONNRESET", "EHOSTUNREACH", "ENETUNREACH", "ETIMEDOUT"];
 
 export interface DialRequest extends DialOptions, Secrets {
   readonly hello: Hello;
   readonly deadlineMs: number;
-  /** Until the other end has proved itself, where it is known to listen already. */
+  /** Milliseconds until the peer must have proved itself, if it is known to listen already. */
   readonly reachMs?: number;
-  /** Takes the link at once: what follows the welcome may be in the same packet. */
+  /** Must take the link at once, because the data after the welcome may be in the same packet. */
   readonly welcomed: (link: Link) => void;
 }
 
-/** Rejects with UNAUTHORIZED, PROTOCOL, ADDRESS or DEADLINE naming the rank, or the signal's reason. */
+/**
+ * Opens a stream to a rank.
+ * @throws UNAUTHORIZED, PROTOCOL, ADDRESS or DEADLINE naming the rank, or the signal's reason
+ */
 export async function dialPeer(request: DialRequest): Promise<void> {
   const { deadlineMs, reachMs = deadlineMs, signal } = request;
   const reachAt = performance.now() + Math.min(reachMs, deadlineMs);
@@ -35,7 +41,7 @@ export async function dialPeer(request: DialRequest): Promise<void> {
       if (!(error instanceof LockstepError) || error.code !== "ADDRESS") throw error;
       const { systemCode } = error.fields;
       if (!NOT_YET.includes(String(systemCode))) throw unreachable(request, error);
-      // The last attempt is cut short; what those before it have met says more.
+      // The last attempt was cut short, so an earlier error says more.
       if (last === undefined || systemCode !== "ETIMEDOUT") last = error;
     }
     if (performance.now() > reachAt) throw unreachable(request, last);
@@ -103,15 +109,15 @@ function systemError(code: string): NodeJS.ErrnoException {
 
 const WORDS: Readonly<Record<string, string>> = {
   ECONNREFUSED: "nothing listens there",
-  ECONNRESET: "what listens there closes the connection",
+  ECONNRESET: "the program that listens there closes the connection",
   ETIMEDOUT: "there is no answer",
-  EHOSTUNREACH: "there is no way to that host",
-  ENETUNREACH: "there is no way to that network",
+  EHOSTUNREACH: "there is no route to that host",
+  ENETUNREACH: "there is no route to that network",
   ENOTFOUND: "the name of the host is not known",
   EAI_AGAIN: "the name of the host cannot be looked up",
 };
 
-/** `last` is what the last attempt ended with. */
+/** `last` is the error of the last attempt. */
 function unreachable(request: DialRequest, last: LockstepError): LockstepError {
   const { hello, address, deadlineMs, reachMs } = request;
   const { systemCode, resolved } = last.fields;
@@ -128,7 +134,7 @@ function unreachable(request: DialRequest, last: LockstepError): LockstepError {
     "ADDRESS",
     `Worker ${hello.from} could not reach worker ${hello.to} at ${where}${name}: ${what}.`,
     {
-      hint: "Names of hosts must mean the same everywhere, and firewalls let the ports of workers through (`lockstep agent --ports`).",
+      hint: "A host name must mean the same on every machine, and firewalls must let the workers' ports through (`lockstep agent --ports`).",
       fields: { peer: hello.to, address: where, systemCode: systemCode ?? "" },
       cause: last,
     },

@@ -23,14 +23,14 @@ function keysOf(
   return [one.finish(change(other.share)), other.finish(change(one.share))];
 }
 
-test("the generator is that of the draft's test vector", () => {
+test("the generator equals that of the draft's test vector", () => {
   const channel = Buffer.from("oc\x0bB_responder\x0bA_initiator");
   const id = Buffer.from("7e4b4791d6a8ef019b936c79fb7f2c57", "hex");
   const expected = "a6fc82c3b8968fbb2e06fee81ca858586dea50d248f0c7ca6a18b0902a30b36b";
   assert.equal(generatorOf("Password", channel, id).toHex(), expected);
 });
 
-test("two ends with the same token have the same keys, others in every connection and direction", () => {
+test("two ends with the same token have the same keys, which differ in every connection and direction", () => {
   const [mine, theirs] = keysOf();
   assert.deepEqual(mine, theirs);
   const [next] = keysOf();
@@ -43,7 +43,7 @@ test("two ends with the same token have the same keys, others in every connectio
   assert.equal(new Set(all.map((key) => Buffer.from(key).toString("hex"))).size, 10);
 });
 
-test("another token, another point or other words in clear give other keys on both ends", () => {
+test("a different token, point or cleartext gives different keys on both ends", () => {
   const changed: ((share: Share) => Share)[] = [
     ({ point }) => ({ point, said: said("without TLS") }),
     (share) => ({ ...share, point: new Exchange("dialer", "guess", said("")).share.point }),
@@ -59,7 +59,7 @@ test("another token, another point or other words in clear give other keys on bo
   }
 });
 
-test("one's own share come back, the neutral point and bytes that are no point are refused", () => {
+test("one's own share, the neutral point and bytes that are not a point are refused", () => {
   const one = new Exchange("dialer", token, said("hello"));
   assert.equal(one.finish(one.share), undefined);
   for (const point of [
@@ -72,7 +72,7 @@ test("one's own share come back, the neutral point and bytes that are no point a
   }
 });
 
-test("a tag is the standard's, whatever pieces its bytes came in, and counts frames", () => {
+test("a tag follows the standard however its bytes are split, and counts frames", () => {
   const key = randomBytes(32);
   const bytes = randomBytes(100_000);
   const [whole, cut] = [new Seal(key), new Seal(key)];
@@ -88,11 +88,11 @@ test("a tag is the standard's, whatever pieces its bytes came in, and counts fra
     const check = createDecipheriv("chacha20-poly1305", key, nonce, options);
     check.setAAD(bytes, { plaintextLength: 0 });
     check.setAuthTag(tag);
-    assert.equal(check.final().byteLength, 0); // throws for another tag
+    assert.equal(check.final().byteLength, 0); // throws if the tag differs
   }
 });
 
-test("changed, repeated, left out and exchanged frames have other tags", () => {
+test("frames that are changed, repeated, left out or exchanged have different tags", () => {
   const key = randomBytes(32);
   const tagsOf = (frames: readonly string[]) => {
     const seal = new Seal(key);

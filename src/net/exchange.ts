@@ -1,7 +1,8 @@
 /**
- * A key out of a password: CPace (draft-irtf-cfrg-cpace) over ristretto255 and SHA-512. Two ends that know the same token
- * get the same keys; one that does not learns only that its one guess was wrong, and nothing that it could try further
- * guesses on, whether it dialed, was dialed, or only listened. It knows no socket.
+ * Derives keys from a password: CPace (draft-irtf-cfrg-cpace) over ristretto255 and SHA-512. Two
+ * ends that know the same token get the same keys. An end that does not know it learns only that
+ * one guess was wrong, and nothing to test further guesses on, whether it dialed, was dialed or
+ * only listened. This file knows no socket.
  */
 import { createHash, createHmac, hkdfSync, randomBytes, timingSafeEqual } from "node:crypto";
 import { ristretto255, ristretto255_hasher } from "@noble/curves/ed25519.js";
@@ -11,26 +12,26 @@ type Point = InstanceType<typeof ristretto255.Point>;
 
 export type Side = "dialer" | "listener";
 
-/** What one end sends of itself: a point, and what it says in clear, which both ends must have seen alike. */
+/** What one end sends about itself: a point, and cleartext that both ends must have seen alike. */
 export interface Share {
-  /** 32 bytes. */
+  /** The encoded point, 32 bytes. */
   readonly point: Uint8Array;
   readonly said: Uint8Array;
 }
 
-/** Each of 32 bytes, another one in each connection and each direction. */
+/** Keys of 32 bytes each. They differ in each connection and direction. */
 export interface SessionKeys {
-  /** What each end sends to show that it has the keys; the dialer does so first. */
+  /** What each end sends to prove that it has the keys. The dialer sends first. */
   readonly proofs: Readonly<Record<Side, Uint8Array>>;
-  /** Of what each end sends afterwards. */
+  /** The key that seals the frames of each end. */
   readonly frames: Readonly<Record<Side, Uint8Array>>;
-  /** For TLS over the same connection. */
+  /** The key for TLS over the same connection. */
   readonly tls: Uint8Array;
 }
 
 export const POINT_BYTES = 32;
 const KEY_BYTES = 32;
-const HASH_BLOCK_BYTES = 128; // of SHA-512
+const HASH_BLOCK_BYTES = 128; // the block size of SHA-512
 const GENERATOR = Buffer.from("CPaceRistretto255");
 const SESSION = Buffer.from("CPaceRistretto255_ISK");
 /** The channel identifier of the draft: this protocol and its version. */
@@ -45,17 +46,20 @@ export class Exchange {
   constructor(side: Side, token: string, said: Uint8Array) {
     this.#side = side;
     const { Fn } = ristretto255.Point;
-    // Twice as many random bytes as the order has: the rest of the division is even to 2^-256.
+    // Twice as many random bytes as the order has: the remainder is uniform up to 2^-256.
     this.#scalar = (BigInt(`0x${randomBytes(64).toString("hex")}`) % (Fn.ORDER - 1n)) + 1n;
     this.#own = { point: generatorOf(token).multiply(this.#scalar).toBytes(), said };
   }
 
-  /** What goes to the other end. */
+  /** What is sent to the other end. */
   get share(): Share {
     return this.#own;
   }
 
-  /** Undefined for a share that no honest end sends: no point, the neutral one, or our own come back. */
+  /**
+   * Returns the keys, or undefined for a share that no honest end sends: not a point, the neutral
+   * one, or our own.
+   */
   finish(theirs: Share): SessionKeys | undefined {
     if (Buffer.compare(theirs.point, this.#own.point) === 0) return undefined;
     let secret: Uint8Array;
@@ -89,7 +93,10 @@ export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   return a.byteLength === b.byteLength && timingSafeEqual(a, b);
 }
 
-/** A point that nobody knows the logarithm of, from the token alone. Exported for the draft's test vector. */
+/**
+ * Returns a point whose logarithm nobody knows, derived from the token alone. Exported for the
+ * draft's test vector.
+ */
 export function generatorOf(
   token: string,
   channel: Uint8Array = CHANNEL,
@@ -104,12 +111,12 @@ export function generatorOf(
   return deriveToCurve(createHash("sha512").update(text).digest());
 }
 
-/** Each part behind its length, so that no two lists give the same bytes. */
+/** Puts the length before each part, so that no two lists give the same bytes. */
 function joined(parts: readonly Uint8Array[]): Uint8Array {
   return Buffer.concat(parts.flatMap((part) => [lengthOf(part.byteLength), part]));
 }
 
-/** LEB128, as the draft has it. */
+/** Encodes a length in LEB128, as the draft requires. */
 function lengthOf(byteLength: number): Uint8Array {
   const bytes: number[] = [];
   let left = byteLength;

@@ -1,4 +1,7 @@
-/** How a group fails: once, with one error that names the rank at fault, for every wait under way and every later one. */
+/**
+ * How a group fails: once, with one error that names the rank at fault, for every current and later
+ * wait.
+ */
 import { setMaxListeners } from "node:events";
 import { type ErrorCode, LockstepError } from "../errors.ts";
 
@@ -7,7 +10,7 @@ export interface FailureReport {
   readonly code: ErrorCode;
   /** The rank at fault, or -1. */
   readonly peer: number;
-  /** The rank that found it. */
+  /** The rank that detected the failure. */
   readonly by: number;
   readonly text: string;
 }
@@ -30,7 +33,7 @@ export function protocolError(peer: number, what: string): LockstepError {
   return new LockstepError("PROTOCOL", `Rank ${peer}: ${what}.`, { fields: { peer } });
 }
 
-/** What the peers are told of `error`, found by rank `by`. */
+/** Returns the report that the peers get about `error`, which rank `by` detected. */
 export function reportOf(error: unknown, by: number): FailureReport {
   if (error instanceof LockstepError && REPORTED.includes(error.code)) {
     const { peer, by: found } = error.fields;
@@ -45,7 +48,7 @@ export function reportOf(error: unknown, by: number): FailureReport {
   return { code: "ABORTED", peer: by, by, text: `Rank ${by} aborted: ${text}` };
 }
 
-/** A report as it came from rank `from`, checked. */
+/** Checks a report that came from rank `from`. */
 export function readReport(value: unknown, from: number): FailureReport {
   const given = typeof value === "object" && value !== null ? value : {};
   const { code, peer, by, text } = given as Record<string, unknown>;
@@ -57,7 +60,7 @@ export function readReport(value: unknown, from: number): FailureReport {
   };
 }
 
-/** The error that a report from a peer becomes here. */
+/** Turns a report from a peer into an error. */
 export function errorOf({ code, peer, by, text }: FailureReport): LockstepError {
   return new LockstepError(code, text, { fields: { peer, by } });
 }
@@ -67,14 +70,14 @@ export function checkRank(rank: number, size: number): void {
   throw new LockstepError("INVALID_OPTION", `There is no rank ${rank} in a group of ${size}.`);
 }
 
-/** Whether the group still lives, and those who want to know when it does not. */
+/** Whether the group is alive. It calls those who want to know when the group fails. */
 export class Fate {
   readonly #controller = new AbortController();
   readonly #listeners = new Set<(error: LockstepError) => void>();
   #error: LockstepError | undefined;
 
   constructor() {
-    setMaxListeners(0, this.#controller.signal); // each dial listens, and each collective may
+    setMaxListeners(0, this.#controller.signal); // each dial adds a listener, and each collective may
   }
 
   get signal(): AbortSignal {
@@ -85,7 +88,7 @@ export class Fate {
     return this.#error;
   }
 
-  /** The first failure counts. Returns whether this was it. */
+  /** Records a failure; only the first counts. Returns whether this was the first. */
   fail(error: LockstepError): boolean {
     if (this.#error !== undefined) return false;
     this.#error = error;
@@ -99,7 +102,7 @@ export class Fate {
     if (this.#error !== undefined) throw this.#error;
   }
 
-  /** Calls `listener` once if the group fails; the result takes it away again. */
+  /** Calls `listener` once if the group fails. The result removes the listener. */
   onFail(listener: (error: LockstepError) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);

@@ -49,7 +49,7 @@ function message(payload: Uint8Array, given: Partial<Frame> = {}): Uint8Array {
   return Buffer.concat([head, payload]);
 }
 
-test("a stream cut anywhere gives the same messages", () => {
+test("a stream that is cut anywhere gives the same messages", () => {
   const random = randomNumbers(1);
   const sent = Array.from({ length: 20 }, (_, index) => Buffer.alloc(random(300), index));
   const stream = Buffer.concat(sent.map((bytes, sequence) => message(bytes, { sequence })));
@@ -103,7 +103,7 @@ test("100,000 random and mutated frames neither crash nor take memory", () => {
   assert.ok(process.memoryUsage().arrayBuffers - before < 2 ** 28);
 });
 
-test("what a header claims is bounded", () => {
+test("the lengths that a header claims are bounded", () => {
   const refuse = (frame: Partial<Frame> & Pick<Frame, "type">, expected: RegExp) => {
     const { reader, broken } = sink();
     reader.feed(encodeHeader(frame));
@@ -116,16 +116,16 @@ test("what a header claims is bounded", () => {
   refuse({ ...message, length: 8, channel: -1 }, /impossible/);
   refuse({ ...message, length: 8, sequence: 0.5 }, /impossible/);
   refuse({ ...message, length: 8, total: Number.NaN }, /impossible/);
-  refuse({ ...message, length: 8, total: 2 ** 30 }, /nobody had asked/);
+  refuse({ ...message, length: 8, total: 2 ** 30 }, /not expected/);
   refuse({ ...message, length: 8, sequence: 1e9 }, /out of turn/);
   refuse({ type: FRAME.hello, length: MAX_CONTROL_BYTES + 1 }, /impossible/);
-  refuse({ type: FRAME.ping, length: 1 }, /stray/);
-  refuse({ type: FRAME.bye, sequence: 1 }, /stray/);
-  refuse({ type: FRAME.credit, channel: 1, total: 8, length: 8 }, /stray/);
+  refuse({ type: FRAME.ping, length: 1 }, /unexpected contents/);
+  refuse({ type: FRAME.bye, sequence: 1 }, /unexpected contents/);
+  refuse({ type: FRAME.credit, channel: 1, total: 8, length: 8 }, /unexpected contents/);
   refuse({ type: 99 as Frame["type"] }, /unknown type/);
 });
 
-test("a sealed stream that is altered, repeated, cut or swapped anywhere is refused there", () => {
+test("a sealed stream that is altered, repeated, cut or swapped is refused at that place", () => {
   const key = new Uint8Array(32).fill(7);
   const sent = [5, 0, 300].map((length, sequence) => Buffer.alloc(length, sequence + 1));
   const seal = new Seal(key);
@@ -148,7 +148,7 @@ test("a sealed stream that is altered, repeated, cut or swapped anywhere is refu
     altered[at] = (altered[at] as number) ^ 4;
     const before = at < first.byteLength ? 0 : at < first.byteLength + second.byteLength ? 1 : 2;
     assert.deepEqual(
-      [read(altered).count, /not its own/.test(read(altered).broken ?? "")],
+      [read(altered).count, /seal is wrong/.test(read(altered).broken ?? "")],
       [before, true],
     );
   }
@@ -158,6 +158,7 @@ test("a sealed stream that is altered, repeated, cut or swapped anywhere is refu
     [first, third],
     [first.subarray(0, -1), second],
   ];
-  for (const parts of others) assert.match(read(Buffer.concat(parts)).broken ?? "", /not its own/);
-  assert.match(read(whole, new Uint8Array(32).fill(8)).broken ?? "", /not its own/);
+  for (const parts of others)
+    assert.match(read(Buffer.concat(parts)).broken ?? "", /seal is wrong/);
+  assert.match(read(whole, new Uint8Array(32).fill(8)).broken ?? "", /seal is wrong/);
 });

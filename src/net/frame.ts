@@ -1,10 +1,11 @@
 /**
- * Frames on a stream: 40 bytes of header, then the payload; on a sealed stream each of the two is followed by its tag. The
- * reader trusts nothing: it checks the tag and every field of a header before it takes a byte of the payload, hands on
- before its tag is checked, and never allocates by what a header says. It knows no socket.
+ * Frames on a stream: a header of 40 bytes, then the payload. On a sealed stream each of the two is
+ * followed by its tag. The reader trusts nothing: it checks the tag and every field of a header
+ * before it takes a byte of the payload, passes nothing on before its tag is checked, and never
+ * allocates what a header asks for. This file knows no socket.
  *
- * Header, little endian: magic u16, version u8, type u8, payload bytes u32, channel f64, sequence f64, length of the
- * whole message f64, offset of the payload in it f64.
+ * The header, little endian: magic u16, version u8, type u8, payload bytes u32, channel f64,
+ * sequence f64, length of the whole message f64, offset of the payload in it f64.
  */
 import { sameBytes } from "./exchange.ts";
 import { type Seal, TAG_BYTES } from "./seal.ts";
@@ -28,26 +29,26 @@ export type FrameType = (typeof FRAME)[keyof typeof FRAME];
 
 export interface Frame {
   readonly type: FrameType;
-  /** Bytes of the payload. */
+  /** The bytes of the payload. */
   readonly length: number;
   readonly channel: number;
   /** The number of the message within its channel. */
   readonly sequence: number;
-  /** Bytes of the whole message, of which the payload is the part from `offset`. */
+  /** The bytes of the whole message, of which the payload is the part from `offset`. */
   readonly total: number;
   readonly offset: number;
 }
 
 export const PROTOCOL_VERSION = 2;
 export const HEADER_BYTES = 40;
-/** The longest payload of a message frame, and of all others. */
+/** The longest payload of a message frame, and of all other frames. */
 export const MAX_FRAME_BYTES = 2 ** 20;
 export const MAX_CONTROL_BYTES = 2048;
 
 const MAGIC = 0x534c;
 const NOT_OURS = "sent bytes that are not Lockstep's";
 const TYPES: ReadonlySet<number> = new Set(Object.values(FRAME));
-/** Those with a payload, and those that speak of a message; all others are a header with nothing in it. */
+/** The types with a payload, and those about a message. All others are an empty header. */
 const WITH_PAYLOAD: ReadonlySet<number> = new Set([
   FRAME.message,
   FRAME.abort,
@@ -58,11 +59,14 @@ const WITH_PAYLOAD: ReadonlySet<number> = new Set([
   FRAME.join,
 ]);
 const OF_MESSAGE: ReadonlySet<number> = new Set([FRAME.message, FRAME.credit, FRAME.offer]);
-/** A payload of up to so many bytes is copied into its frame: one buffer is cheaper to send than three. */
+/**
+ * A payload of up to this many bytes is copied into its frame, because one buffer is cheaper to
+ * send than three.
+ */
 export const JOINED_BYTES = 2 ** 16;
 const LARGEST_MESSAGE = 2 ** 46;
 
-/** What may be left out is 0; `total` is `length` unless told. */
+/** Fields that are left out are 0, and `total` is `length`. */
 export type Head = Partial<Frame> & Pick<Frame, "type">;
 
 export function encodeHeader(frame: Head): Uint8Array {
@@ -84,7 +88,10 @@ function writeHeader(bytes: Uint8Array, frame: Head): void {
   view.setFloat64(32, offset, true);
 }
 
-/** The bytes of a frame, to be sent one after the other. `payload` is in them, not copied if it is long. */
+/**
+ * Returns the bytes of a frame, to be sent one after the other. They include `payload`, which is
+ * not copied if it is long.
+ */
 export function sealFrame(head: Head, payload: Uint8Array, seal: Seal | undefined): Uint8Array[] {
   const length = payload.byteLength;
   const isJoined = length <= JOINED_BYTES;
@@ -107,18 +114,18 @@ function writeTag(seal: Seal | undefined, bytes: Uint8Array, into: Uint8Array): 
   seal?.tag(into);
 }
 
-/** Whether a header may begin so: looks at two bytes. */
+/** Whether a header may begin with these two bytes. */
 function isOurs(bytes: Uint8Array): boolean {
   return (bytes[0] ?? 0) + 256 * (bytes[1] ?? 0) === MAGIC;
 }
 
-/** A frame, or what is wrong with it. */
+/** Returns a frame, or what is wrong with it. */
 export function decodeHeader(bytes: Uint8Array): Frame | string {
   const view = new DataView(bytes.buffer, bytes.byteOffset, HEADER_BYTES);
   if (!isOurs(bytes)) return NOT_OURS;
   const version = view.getUint8(2);
   if (version !== PROTOCOL_VERSION) {
-    return `speaks version ${version} of the protocol, this one ${PROTOCOL_VERSION}`;
+    return `speaks version ${version} of the protocol, but this side speaks ${PROTOCOL_VERSION}`;
   }
   const type = view.getUint8(3);
   if (!TYPES.has(type)) return `sent a frame of unknown type ${type}`;
@@ -134,27 +141,35 @@ export function decodeHeader(bytes: Uint8Array): Frame | string {
     return "sent a frame with impossible numbers";
   }
   const stray = !OF_MESSAGE.has(type) && (channel > 0 || sequence > 0 || total > length);
-  if (stray || (length > 0 && !WITH_PAYLOAD.has(type))) return "sent a frame with stray contents";
+  if (stray || (length > 0 && !WITH_PAYLOAD.has(type)))
+    return "sent a frame with unexpected contents";
   return { type: type as FrameType, length, channel, sequence, total, offset };
 }
 
 export interface FrameHandler {
-  /** Where the payload of this message frame goes: exactly `length` bytes, or why it is refused. */
+  /**
+   * Returns exactly `length` bytes for the payload of this message frame, or why the frame is
+   * refused.
+   */
   destination(frame: Frame): Uint8Array | string;
-  /** The frame is complete. A message's payload is where it belongs; another's is given, valid during the call. */
+  /**
+   * Called when a frame is complete. The payload of a message is at its destination; any other
+   * payload is given, and is valid during the call.
+   */
   frame(frame: Frame, payload: Uint8Array): void;
-  /** The stream is of no use any more. */
+  /** Called when the stream cannot be used any more. */
   broken(what: string): void;
 }
 
-const ALTERED = "sent a frame that is not its own, or was changed on its way";
+const ALTERED =
+  "sent a frame whose seal is wrong: it was changed on its way, or another program sent it";
 
-/** Takes a stream apart. Bytes may come in pieces of any length. */
+/** Splits a stream into frames. Bytes may come in pieces of any length. */
 export class FrameReader {
   readonly #handler: FrameHandler;
   readonly #header = new Uint8Array(HEADER_BYTES + TAG_BYTES);
   readonly #control = new Uint8Array(MAX_CONTROL_BYTES);
-  /** The tag that came, and the one that is right. */
+  /** The tag that came, and the correct one. */
   readonly #tag = new Uint8Array(TAG_BYTES);
   readonly #made = new Uint8Array(TAG_BYTES);
   #seal: Seal | undefined;
@@ -177,30 +192,30 @@ export class FrameReader {
     return this.#frame !== undefined || this.#filled > 0;
   }
 
-  /** Between two frames: all that follow are sealed. */
+  /** Seals all frames that follow. Must be set between two frames. */
   set seal(seal: Seal) {
     this.#seal = seal;
     this.#expect(this.#header);
   }
 
-  /** Where the next bytes of a payload could be read to directly; undefined at a header or a tag. */
+  /** Where the next bytes of a payload can be read to directly; undefined at a header or a tag. */
   get direct(): Uint8Array | undefined {
     if (this.#broken || this.#target !== this.#payload) return undefined;
     return this.#target.subarray(this.#filled);
   }
 
-  /** Bytes up to the next payload while pieces of a message follow each other. */
+  /** The bytes up to the next payload while pieces of a message follow each other. */
   get between(): number | undefined {
     const { length = 0, offset = 0, total = 0 } = this.#frame ?? {};
     if (this.#target !== this.#tag || offset + length >= total) return undefined;
     return TAG_BYTES - this.#filled + this.#header.byteLength;
   }
 
-  /** So many bytes were read to where `direct` said. */
+  /** Says that this many bytes were read to where `direct` pointed. */
   advance(count: number): void {
     const from = this.#filled;
     this.#filled += count;
-    // An answer of another program may be shorter than a header.
+    // An answer of a foreign program may be shorter than a header.
     const atHeader = this.#frame === undefined && this.#seal === undefined;
     if (atHeader && from < 2 && this.#filled >= 2 && !isOurs(this.#header)) {
       return this.#break(NOT_OURS);

@@ -1,7 +1,8 @@
 /**
- * How two ends of a stream make sure of each other. Both send a point and say whether they use TLS; then the dialer shows that it
- * has the keys that follow, and only then the listener; then the stream is sealed, or goes on as TLS. What the dialer wants is said
- * under the keys. A stranger learns nothing of the token, and nothing of the run.
+ * How two ends of a stream verify each other. Both send a point and say whether they use TLS. Then
+ * the dialer proves that it has the keys that follow from the points, and after it the listener.
+ * From then on the stream is sealed, or continues as TLS, and the dialer says what it wants. A
+ * stranger learns nothing about the token or the run.
  */
 import { LockstepError } from "../errors.ts";
 import {
@@ -17,19 +18,19 @@ import { FRAME, type Frame } from "./frame.ts";
 import type { Link } from "./link.ts";
 import { Seal } from "./seal.ts";
 
-/** What a dialer asks for, once it is known. */
+/** What a dialer asks for, after it has proved itself. */
 export interface Hello {
-  /** The group, one for all ranks of a run. */
+  /** The name of the group, which all ranks of a run share. */
   readonly group: string;
   readonly generation: number;
   readonly size: number;
-  /** The rank that dials, and the one it wants. */
+  /** The rank that dials, and the rank that it wants. */
   readonly from: number;
   readonly to: number;
   readonly stream: number;
 }
 
-/** Both ends must know the same token, and both use TLS or neither. */
+/** Both ends must know the same token, and must both use TLS or both not. */
 export interface Secrets {
   readonly token: string;
   readonly tls: boolean;
@@ -39,7 +40,7 @@ export function encodeHello(hello: Hello): Uint8Array {
   return Buffer.from(JSON.stringify(hello));
 }
 
-/** Undefined unless every field is what it must be. */
+/** Returns undefined unless every field is valid. */
 export function decodeHello(bytes: Uint8Array): Hello | undefined {
   let value: unknown;
   try {
@@ -57,28 +58,34 @@ export function decodeHello(bytes: Uint8Array): Hello | undefined {
   return valid ? (value as Hello) : undefined;
 }
 
-/** Each guess costs a stranger a connection (docs/decisions/0015): so many characters are beyond all patience. */
+/**
+ * Each guess costs a stranger a connection (docs/decisions/0015), so nobody can guess this many
+ * characters.
+ */
 const LEAST_CHARACTERS = 16;
 
-/** Throws INVALID_OPTION for a token that could be guessed. */
+/** @throws INVALID_OPTION when the token is short enough to be guessed */
 export function checkToken(token: string): void {
   if (token.length >= LEAST_CHARACTERS) return;
   throw new LockstepError(
     "INVALID_OPTION",
-    `The token has ${token.length} characters, and needs ${LEAST_CHARACTERS} or more.`,
-    { hint: "Give the same longer one everywhere: openssl rand -hex 16 makes one." },
+    `The token has ${token.length} characters, but needs ${LEAST_CHARACTERS} or more.`,
+    { hint: "Use the same longer token everywhere: openssl rand -hex 16 makes one." },
   );
 }
 
-/** One end until the stream is sealed. */
+/** One end of a stream until it is sealed. */
 export interface Introduction {
-  /** Throws UNAUTHORIZED or PROTOCOL naming the rank that was dialed. */
+  /** @throws UNAUTHORIZED or PROTOCOL naming the rank that was dialed */
   heard(frame: Frame, payload: Uint8Array): void;
-  /** Whether this end has shown that it knows the token, and waits for the other to do so. */
+  /** Whether this end has proved that it knows the token, and waits for the other end's proof. */
   readonly hasProved: boolean;
 }
 
-/** The end that dials rank `to`; `secured` is called when what follows is its peer's. */
+/**
+ * Introduces the end that dials rank `to`. `secured` is called when all that follows comes from its
+ * peer.
+ */
 export function introduce(
   link: Link,
   { token, tls }: Secrets,
@@ -97,7 +104,8 @@ export function introduce(
         const theirs = decodeShare(payload);
         if (theirs !== undefined && usesTls(theirs) !== tls) throw tlsDiffers(to, tls);
         keys = theirs && exchange.finish(theirs);
-        if (keys === undefined) throw protocolError(to, "answered what no other end does");
+        if (keys === undefined)
+          throw protocolError(to, "gave an answer that no Lockstep program gives");
         link.write({ type: FRAME.proof }, keys.proofs.dialer);
       } else if (keys !== undefined && type === FRAME.proof) {
         if (!sameBytes(payload, keys.proofs.listener)) throw unauthorized(to);
@@ -107,7 +115,10 @@ export function introduce(
   };
 }
 
-/** The end that was dialed, by nobody knows whom yet. The result takes its frames, and returns false when it is to be sent away; `refused` hears of one with another token. */
+/**
+ * Receives a dialer that has not proved itself. The result takes its frames, and returns false if
+ * the connection must be closed. `refused` is called for a dialer with a different token.
+ */
 export function receiveStranger(
   link: Link,
   { token, tls }: Secrets,
@@ -168,7 +179,7 @@ function decodeShare(bytes: Uint8Array): Share | undefined {
 }
 
 export function unauthorized(peer: number): LockstepError {
-  return new LockstepError("UNAUTHORIZED", `Rank ${peer} has another token.`, {
+  return new LockstepError("UNAUTHORIZED", `Rank ${peer} has a different token.`, {
     hint: "Start every worker of a run with the same token.",
     fields: { peer },
   });
@@ -176,8 +187,8 @@ export function unauthorized(peer: number): LockstepError {
 
 function tlsDiffers(peer: number, ours: boolean): LockstepError {
   const [theirs, own] = ours ? ["without", "with"] : ["with", "without"];
-  return new LockstepError("PROTOCOL", `Rank ${peer} speaks ${theirs} TLS, this side ${own}.`, {
-    hint: "Give --tls on both sides, or on none.",
+  return new LockstepError("PROTOCOL", `Rank ${peer} speaks ${theirs} TLS, but this side ${own}.`, {
+    hint: "Use --tls on both sides, or on neither.",
     fields: { peer },
   });
 }

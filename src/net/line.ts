@@ -1,6 +1,7 @@
 /**
- * A line between two programs that share a token: short messages of JSON, in order, beside the streams of a group. Both
- * ends are bounded: a message has a largest size, and an end that is silent or does not read is gone.
+ * A line between two programs that share a token: short messages of JSON, in order, beside the
+ * streams of a group. Messages have a largest size, and a line is closed when the other end is
+ * silent or does not read.
  */
 import { LockstepError } from "../errors.ts";
 import { parseAddress } from "./address.ts";
@@ -10,18 +11,18 @@ import { checkToken } from "./handshake.ts";
 import type { Link } from "./link.ts";
 import type { TcpListener } from "./listener.ts";
 
-/** Of a message, as text in UTF-8. */
+/** The largest message, in bytes of UTF-8. */
 const MAX_LINE_BYTES = 2 ** 20;
-/** What may wait to be sent to an end that reads slowly. */
+/** The bytes that may wait for an end that reads slowly. */
 const MAX_BACKLOG_BYTES = 2 ** 24;
 const PING_MS = 1000;
 const SILENCE_MS = 10_000;
 const GROUP = "lockstep line 1";
 
 export interface LineHandler {
-  /** Parsed, and not checked any further. */
+  /** The value is parsed, and not checked any further. */
   message(value: unknown): void;
-  /** Called once. Why the other end is gone, as in "its connection was closed". */
+  /** Called once with the reason why the other end is gone, as in "its connection was closed". */
   closed(why: string): void;
 }
 
@@ -44,7 +45,10 @@ export class Line {
     };
   }
 
-  /** Who hears of messages; to be set in the turn in which the line was got. */
+  /**
+   * The receiver of messages. It must be set in the same turn of the event loop in which the line
+   * was obtained.
+   */
   set handler(handler: LineHandler) {
     this.#handler = handler;
     if (this.#end !== undefined) handler.closed(this.#end);
@@ -59,7 +63,7 @@ export class Line {
     this.#link.write({ type: FRAME.message }, bytes);
   }
 
-  /** Sends what waits, then closes. The handler hears of it. */
+  /** Sends what waits, then closes. The handler is told. */
   close(): void {
     if (this.#end !== undefined) return;
     this.#link.end();
@@ -107,16 +111,19 @@ export class Line {
 }
 
 export interface DialLineOptions {
-  /** host:port */
+  /** As host:port. */
   readonly address: string;
   readonly token: string;
-  /** Encrypts; the other end must do so too. False unless told. */
+  /** Whether the connection is encrypted; the other end must use the same setting. Default: false. */
   readonly tls?: boolean;
   readonly deadlineMs: number;
   readonly signal: AbortSignal;
 }
 
-/** Dials until the other end is there. Rejects with UNAUTHORIZED, PROTOCOL, ADDRESS, DEADLINE, or the signal's reason. */
+/**
+ * Dials until the other end listens.
+ * @throws UNAUTHORIZED, PROTOCOL, ADDRESS, DEADLINE, or the signal's reason
+ */
 export async function dialLine(options: DialLineOptions): Promise<Line> {
   const { address, token, tls = false, deadlineMs, signal } = options;
   const hello = { group: GROUP, generation: 0, size: 1, from: 0, to: 0, stream: 0 };
@@ -132,19 +139,19 @@ export async function dialLine(options: DialLineOptions): Promise<Line> {
   }
 }
 
-/** The dialer speaks of ranks; there are none here. */
+/** Rewrites errors of the dialer, which name ranks, because a line has none. */
 function inWords(error: LockstepError, options: DialLineOptions): LockstepError {
   const { address, deadlineMs } = options;
   const { code, message } = error;
   const fields = { address };
   switch (code) {
     case "UNAUTHORIZED":
-      return new LockstepError(code, `${address} has another token.`, {
-        hint: "Give the same token on both sides.",
+      return new LockstepError(code, `${address} has a different token.`, {
+        hint: "Use the same token on both sides.",
         fields,
       });
     case "DEADLINE":
-      return new LockstepError(code, `${address} cannot be reached within ${deadlineMs} ms.`, {
+      return new LockstepError(code, `${address} could not be reached within ${deadlineMs} ms.`, {
         fields,
       });
     case "PROTOCOL":
@@ -154,7 +161,10 @@ function inWords(error: LockstepError, options: DialLineOptions): LockstepError 
   }
 }
 
-/** Lines that have proved that they know the token; the result ends that. */
+/**
+ * Calls `onLine` for each line whose other end has proved that it knows the token. The result ends
+ * this.
+ */
 export function serveLines(listener: TcpListener, onLine: (line: Line) => void): () => void {
   return listener.serve(GROUP, 0, (_, link) => {
     const line = new Line(link);

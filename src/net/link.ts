@@ -1,6 +1,6 @@
 /**
- * One stream between two ranks: a socket and the reader of its frames. The end that dialed reads payloads straight to
- * where they belong, so the receiver of data is the one that dials.
+ * One stream between two ranks: a socket and the reader of its frames. The end that dialed reads
+ * payloads directly to their destination, so the receiver of data is the one that dials.
  */
 import net from "node:net";
 import tls from "node:tls";
@@ -20,7 +20,10 @@ import type { Seal } from "./seal.ts";
 export interface LinkHandler {
   readonly destination: FrameHandler["destination"];
   readonly frame: (frame: Frame, payload: Uint8Array) => void;
-  /** No more frames will come. Called once. Whether that is because of what the other end sent. */
+  /**
+   * Called once when no more frames will come. `isBroken` says whether the other end sent something
+   * invalid.
+   */
   readonly closed: (why: string, isBroken: boolean) => void;
 }
 
@@ -28,9 +31,11 @@ export interface DialOptions {
   readonly address: Address;
   /** The local address to dial from. */
   readonly localAddress?: string;
-  /** Whether it goes on as TLS: then payloads are not read straight to where they belong. */
+  /**
+   * Whether the stream continues as TLS. Payloads are then not read directly to their destination.
+   */
   readonly tls: boolean;
-  /** Ends the attempt. */
+  /** Aborting it ends the attempt. */
   readonly signal: AbortSignal;
 }
 
@@ -41,12 +46,15 @@ interface Outgoing {
 }
 
 const NOTHING = new Uint8Array(0);
-/** So much is given to the socket ahead; what comes after it is sealed when it is its turn, while this is on its way. */
+/**
+ * The bytes that are given to the socket ahead. Later bytes are sealed when it is their turn, while
+ * these are sent.
+ */
 const AHEAD_BYTES = 2 ** 22;
 const STAGING_BYTES = 2 ** 16;
-/** Payloads shorter than this are not worth a read of their own. */
+/** Payloads shorter than this do not pay for a read of their own. */
 const DIRECT_BYTES = 2 ** 14;
-/** TLS without certificates: both sides have a key of this connection alone. */
+/** TLS without certificates: both sides have a key for this connection alone. */
 const TLS_OPTIONS = {
   ciphers: "ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-CHACHA20-POLY1305",
   minVersion: "TLSv1.2",
@@ -54,7 +62,7 @@ const TLS_OPTIONS = {
 } as const;
 const TLS_IDENTITY = "lockstep";
 
-/** Node.js takes `pskCallback` here too, as its own server uses it; its types do not say so. */
+/** Node.js accepts `pskCallback` here, as its own server uses it, but its types do not say so. */
 function serverOptions(psk: Buffer): tls.TLSSocketOptions {
   const options: tls.TLSSocketOptions & Pick<tls.TlsOptions, "pskCallback"> = {
     ...TLS_OPTIONS,
@@ -88,7 +96,10 @@ export class Link {
     this.#listen();
   }
 
-  /** Rejects with ADDRESS, also after so long, or with the signal's reason. */
+  /**
+   * Dials an address.
+   * @throws ADDRESS, also when it takes too long, or the signal's reason
+   */
   static dial(
     { address, localAddress, tls: secure, signal }: DialOptions,
     timeoutMs: number,
@@ -142,19 +153,19 @@ export class Link {
     });
   }
 
-  /** Who hears of frames from now on. */
+  /** The receiver of frames from now on. */
   set handler(handler: LinkHandler) {
     this.#handler = handler;
     if (this.#why !== undefined) handler.closed(this.#why, this.#isBroken);
   }
 
-  /** Seals every frame from now on, and takes only those that are sealed so. */
+  /** Seals every frame from now on, and accepts only frames that are sealed likewise. */
   seal(out: Seal, into: Seal): void {
     this.#seal = out;
     this.#reader.seal = into;
   }
 
-  /** Goes on as TLS with this key. Closes where that fails. */
+  /** Continues as TLS with this key. Closes the link if that fails. */
   startTls(side: Side, key: Uint8Array, done: () => void): void {
     const plain = this.#socket;
     plain.removeAllListeners("data").removeAllListeners("close").off("end", this.#ended);
@@ -164,7 +175,7 @@ export class Link {
         ? tls.connect({
             ...TLS_OPTIONS,
             socket: plain,
-            rejectUnauthorized: false, // there are no certificates: a wrong key ends the handshake
+            rejectUnauthorized: false, // there are no certificates, and a wrong key ends the handshake
             checkServerIdentity: () => undefined,
             pskCallback: () => ({ psk, identity: TLS_IDENTITY }),
           })
@@ -182,19 +193,20 @@ export class Link {
     return this.#paused;
   }
 
-  /** Whether the beginning of a frame has come, and not its end. */
+  /** Whether a part of a frame has come, and its end has not. */
   get isInFrame(): boolean {
     return this.#reader.isInFrame;
   }
 
-  /** Bytes that wait to be sent. */
+  /** The bytes that wait to be sent. */
   get backlog(): number {
     return this.#socket.writableLength + this.#queuedBytes;
   }
 
   /**
-   * A payload of up to `JOINED_BYTES` may be written again at once, a longer one when `done` is called. That is called when
-   * the frame is on its way, or never, if the link closes before.
+   * Writes a frame. A payload of up to `JOINED_BYTES` may be overwritten at once, a longer one when
+   * `done` is called: when the frame has been handed to the system. If the link closes before,
+   * `done` is never called.
    */
   write(head: Head, payload: Uint8Array = NOTHING, done?: () => void): void {
     if (this.#why !== undefined || this.#isEnding) return;
@@ -253,7 +265,7 @@ export class Link {
     this.#socket.destroy();
   }
 
-  /** Does not keep the process alive. */
+  /** Lets the process end while the link is open. */
   unref(): void {
     this.#socket.unref();
   }
@@ -264,7 +276,8 @@ export class Link {
     this.#socket.on("error", (error: NodeJS.ErrnoException) =>
       this.#close(`its connection failed (${error.code ?? error.message})`),
     );
-    // At once, and not when all that waits was sent: who has ended a stream reads nothing any more.
+    // The link ends at once, even if bytes still wait, because an end that has closed its stream
+    // reads nothing any more.
     this.#socket.on("end", this.#ended).on("close", this.#ended);
   }
 

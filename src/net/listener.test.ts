@@ -16,7 +16,7 @@ test("addresses are read strictly", () => {
   }
 });
 
-test("a port in use, and an address of another machine, are errors with a name", async () => {
+test("a port in use and an address of another machine give errors that name them", async () => {
   const first = await listenTcp(here);
   const { port } = parseAddress(first.address);
   await assert.rejects(listenTcp({ ...here, port }), hasCode("ADDRESS"));
@@ -24,7 +24,7 @@ test("a port in use, and an address of another machine, are errors with a name",
   first.close();
 });
 
-test("garbage on the port is closed, and the group still meets", async () => {
+test("a connection that sends garbage is closed, and the group still meets", async () => {
   const listeners = await Promise.all([listenTcp(here), listenTcp(here)]);
   const addresses = listeners.map(({ address }) => address);
   const { port } = parseAddress(addresses[0] ?? "");
@@ -50,7 +50,7 @@ test("garbage on the port is closed, and the group still meets", async () => {
   for (const listener of listeners) listener.close();
 });
 
-test("a listener serves generation after generation", async () => {
+test("a listener serves one generation after another", async () => {
   const listeners = await Promise.all([listenTcp(here), listenTcp(here)]);
   const addresses = listeners.map(({ address }) => address);
   for (const generation of [1, 2, 3]) {

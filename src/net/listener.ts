@@ -1,6 +1,7 @@
 /**
- * The door of a rank: takes connections, makes sure that they know the token, and hands them to the group they ask for. One
- * listener serves all generations, one after the other. What is not Lockstep's is closed at once.
+ * The listener of a rank: accepts connections, verifies that they know the token, and hands them to
+ * the group that they ask for. One listener serves all generations, one after the other. A
+ * connection that is not Lockstep's is closed at once.
  */
 import net from "node:net";
 import { LockstepError } from "../errors.ts";
@@ -16,19 +17,19 @@ export interface PortRange {
 }
 
 export interface ListenOptions {
-  /** One of this machine's addresses, or a name of it. */
+  /** An address of this machine, or a name of one. */
   readonly host: string;
-  /** 0, the default, for any that is free. */
+  /** The port; 0 chooses any free one. Default: 0. */
   readonly port?: number;
-  /** The first that is free of these ports, instead of `port`. */
+  /** Takes the first free port of this range instead of `port`. */
   readonly ports?: PortRange;
-  /** At least 16 characters. Who does not know it is refused. It never travels. */
+  /** At least 16 characters. A dialer that does not know it is refused. The token is never sent. */
   readonly token: string;
-  /** Encrypts, with a key made of the token; false unless told. */
+  /** Whether connections are encrypted, with a key derived from the token. Default: false. */
   readonly tls?: boolean;
 }
 
-/** Takes a link that has proved itself, or says why not. */
+/** Accepts a link that has proved itself, or returns why not. */
 export type Admit = (hello: Hello, link: Link) => string | undefined;
 
 const HELD_MS = 60_000;
@@ -57,7 +58,7 @@ export class TcpListener {
     this.#server = net.createServer((socket) => this.#greet(socket));
   }
 
-  /** host:port, with the port that was chosen. */
+  /** As host:port, with the port that was chosen. */
   get address(): string {
     return formatAddress(this.#address);
   }
@@ -81,11 +82,14 @@ export class TcpListener {
     });
   }
 
-  /** Links for this group and generation go to `admit`; the result ends that. @internal */
+  /** Gives links of this group and generation to `admit`. The result ends this. @internal */
   serve(group: string, generation: number, admit: Admit): () => void {
     const key = keyOf(group, generation);
     if (this.#groups.has(key)) {
-      throw new LockstepError("INVALID_OPTION", `Generation ${generation} is joined already here.`);
+      throw new LockstepError(
+        "INVALID_OPTION",
+        `This process has joined generation ${generation} already.`,
+      );
     }
     this.#groups.set(key, admit);
     for (const held of this.#held) {
@@ -97,12 +101,15 @@ export class TcpListener {
     return () => this.#groups.delete(key);
   }
 
-  /** Whether someone with another token was turned away. Only a hint: it may have been anyone. @internal */
+  /**
+   * Whether a dialer with a different token was refused. This is only a hint, because it may have
+   * been anyone. @internal
+   */
   get hasRefused(): boolean {
     return this.#hasRefused;
   }
 
-  /** Takes no more connections. Those of groups live on. */
+  /** Accepts no more connections. Those of groups stay open. */
   close(): void {
     for (const { link, timer } of this.#held) {
       clearTimeout(timer);
@@ -126,7 +133,7 @@ export class TcpListener {
       },
     });
     link.handler = {
-      destination: () => "sent data before it was let in",
+      destination: () => "sent data before it was admitted",
       closed: () => undefined,
       frame: (frame: Frame, payload: Uint8Array) => {
         if (!isSecured) {
@@ -142,7 +149,7 @@ export class TcpListener {
     };
   }
 
-  /** Waits for its group, if that is not joined yet. */
+  /** Hands a link to its group, or keeps it until the group is joined. */
   #known(hello: Hello, link: Link): void {
     const admit = this.#groups.get(keyOf(hello.group, hello.generation));
     if (admit !== undefined) return this.#admit(admit, hello, link);
@@ -151,7 +158,7 @@ export class TcpListener {
     const held: Held = { hello, link, timer };
     this.#held.add(held);
     link.handler = {
-      destination: () => "sent data before it was let in",
+      destination: () => "sent data before it was admitted",
       frame: () => link.destroy(),
       closed: () => {
         clearTimeout(timer);
@@ -171,7 +178,10 @@ export class TcpListener {
   }
 }
 
-/** Opens the door. Rejects with ADDRESS, and with INVALID_OPTION for a token that could be guessed. */
+/**
+ * Opens a listener.
+ * @throws ADDRESS; INVALID_OPTION when the token is short enough to be guessed
+ */
 export async function listenTcp(options: ListenOptions): Promise<TcpListener> {
   const { host, port = 0, ports, token } = options;
   checkToken(token);

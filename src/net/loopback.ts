@@ -1,6 +1,7 @@
 /**
- * Streams that do not leave the machine: a small queue keeps what is on its way in the cache. The system lets it grow
- * to megabytes, which a network needs and a loopback does not; then each byte goes to memory and back.
+ * Keeps the queues of streams within the machine short, so that the data on its way stays in the
+ * cache. The system lets a queue grow to megabytes, which a network needs and a loopback does not;
+ * each byte would then go to memory and back.
  */
 import type net from "node:net";
 import { loadSystemLibrary } from "../memory/index.ts";
@@ -15,12 +16,18 @@ type SetSocketOption = (
 
 const SOL_SOCKET = 1;
 const SO_SNDBUF = 7;
-/** The system doubles it for its own needs. From 768 KiB on nothing is won, below 256 KiB streams run dry (docs/lab.md). */
+/**
+ * The system doubles this value for its own needs. More than 768 KiB brings nothing, and with less
+ * than 256 KiB streams run dry (docs/lab.md).
+ */
 const QUEUE_BYTES = 2 ** 19;
 
 let setSocketOption: SetSocketOption | undefined;
 
-/** Does nothing where the stream leaves the machine, or the system is another. A hint: failures do not matter. */
+/**
+ * Does nothing if the stream leaves the machine, or the system is not Linux. It is only a hint, so
+ * failures do not matter.
+ */
 export function keepQueueShort(socket: net.Socket): void {
   const { localAddress, remoteAddress } = socket;
   if (process.platform !== "linux" || localAddress !== remoteAddress) return;

@@ -3,7 +3,7 @@ import { createDecipheriv, randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { KEY_BYTES, NONCE_BYTES, NodeTagger, newTagger, TAG_BYTES } from "./poly1305.ts";
 
-test("both ways to make tags make the standard's, for bytes of any length at any place, whichever begins first", () => {
+test("both implementations make the standard's tags, for bytes of any length and alignment, whichever begins first", () => {
   const key = randomBytes(KEY_BYTES);
   const memory = randomBytes(70_000);
   const shared = Buffer.from(new SharedArrayBuffer(5000)).fill(9);
@@ -30,11 +30,11 @@ test("both ways to make tags make the standard's, for bytes of any length at any
     const check = createDecipheriv("chacha20-poly1305", key, nonce, options);
     check.setAAD(bytes, { plaintextLength: 0 });
     check.setAuthTag(tag);
-    assert.equal(check.final().byteLength, 0); // throws for another tag
+    assert.equal(check.final().byteLength, 0); // throws if the tag differs
   }
 });
 
-test("a tag has a key, a number and a place of the right length", () => {
+test("a tagger refuses a key, a nonce and a destination of the wrong length", () => {
   const tagger = newTagger(new Uint8Array(KEY_BYTES));
   assert.throws(() => newTagger(new Uint8Array(31)));
   assert.throws(() => tagger.begin(new Uint8Array(11)));

@@ -1,7 +1,8 @@
 /**
- * Tags of ChaCha20-Poly1305 (RFC 8439) over bytes that are not encrypted. Node.js makes an object for each tag, which takes four
- * times as long as the tag of a short frame: so OpenSSL's own functions are called, where this program exports them and they
- * give the same tag. Elsewhere tags are made by `node:crypto`; they are the same bytes.
+ * Tags of ChaCha20-Poly1305 (RFC 8439) over bytes that are not encrypted. Node.js makes an object
+ * for each tag, which takes four times as long as the tag of a short frame. So OpenSSL's own
+ * functions are called if this program exports them and they give the same tag; otherwise
+ * `node:crypto` makes the tags, which are the same bytes.
  */
 import { type CipherCCM, createCipheriv } from "node:crypto";
 import { type Address, loadProgram } from "../memory/index.ts";
@@ -10,12 +11,12 @@ export const KEY_BYTES = 32;
 export const NONCE_BYTES = 12;
 export const TAG_BYTES = 16;
 
-/** One tag after the other, under one key. */
+/** Makes one tag after the other, under one key. */
 export interface Tagger {
-  /** @param nonce 12 bytes, never the same twice under one key */
+  /** @param nonce 12 bytes, which must never repeat under one key */
   begin(nonce: Uint8Array): void;
   add(bytes: Uint8Array): void;
-  /** Writes the tag of all that was added since `begin`: 16 bytes. */
+  /** Writes the tag of everything that was added since `begin`: 16 bytes. */
   end(into: Uint8Array): void;
 }
 
@@ -26,7 +27,7 @@ export function newTagger(key: Uint8Array): Tagger {
   return openSsl === "missing" ? new NodeTagger(key) : new OpenSslTagger(key, openSsl);
 }
 
-/** @internal By `node:crypto`. */
+/** A tagger that uses `node:crypto`. @internal */
 export class NodeTagger implements Tagger {
   readonly #key: Uint8Array;
   #cipher: CipherCCM | undefined;
@@ -45,7 +46,7 @@ export class NodeTagger implements Tagger {
   }
 
   end(into: Uint8Array): void {
-    if (this.#cipher === undefined) throw new Error("A tag ends that was not begun.");
+    if (this.#cipher === undefined) throw new Error("A tag was ended that was not begun.");
     this.#cipher.final();
     into.set(this.#cipher.getAuthTag());
     this.#cipher = undefined;
@@ -74,10 +75,10 @@ interface OpenSsl {
   readonly control: (context: Address, type: number, value: number, bytes: Uint8Array) => number;
 }
 
-/** EVP_CTRL_AEAD_GET_TAG of <openssl/evp.h>. */
+/** The value of EVP_CTRL_AEAD_GET_TAG in <openssl/evp.h>. */
 const GET_TAG = 0x10;
 
-/** What a tagger holds outside of JavaScript, to be freed when it is collected. */
+/** The native context of each tagger, freed when the tagger is collected. */
 const contexts = new FinalizationRegistry<() => unknown>((free) => free());
 
 class OpenSslTagger implements Tagger {
@@ -112,7 +113,10 @@ class OpenSslTagger implements Tagger {
 
 let openSsl: OpenSsl | "missing" | undefined;
 
-/** "missing" where this program does not export the functions, or they do not give the tag that `node:crypto` gives. */
+/**
+ * Returns "missing" if this program does not export the functions, or they do not give the tag of
+ * `node:crypto`.
+ */
 function tryOpenSsl(): OpenSsl | "missing" {
   try {
     const functions = bindOpenSsl();
@@ -154,9 +158,9 @@ function check(status: number): void {
   if (status !== 1) throw new Error("OpenSSL cannot make a tag.");
 }
 
-/** Native code reads and writes as many, whatever there is. */
+/** Native code reads and writes a fixed number of bytes, so lengths are checked here. */
 function checkLength(bytes: Uint8Array, wanted: number): void {
   if (bytes.byteLength !== wanted) {
-    throw new Error(`${bytes.byteLength} bytes where a tag takes ${wanted}.`);
+    throw new Error(`A tag needs ${wanted} bytes here, but got ${bytes.byteLength}.`);
   }
 }

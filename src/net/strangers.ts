@@ -1,4 +1,7 @@
-/** Connections that have not proved themselves yet: few, and not for long. Who is closed too early dials again. */
+/**
+ * Bounds the connections that have not proved themselves yet: there are few, and not for long. A
+ * legitimate dialer that is closed too early dials again.
+ */
 import type net from "node:net";
 
 const STRANGER_MS = 5000;
@@ -12,14 +15,17 @@ interface Stranger {
 }
 
 export class Strangers {
-  /** The oldest first. */
+  /** All such connections, the oldest first. */
   readonly #all = new Map<net.Socket, Stranger>();
 
   get count(): number {
     return this.#all.size;
   }
 
-  /** Where there are too many, the oldest goes, silent ones first: a newcomer may be the one that is waited for. */
+  /**
+   * Adds a connection. If there are too many, the oldest is closed, silent ones first, because a
+   * newcomer may be the one that is waited for.
+   */
   add(socket: net.Socket): void {
     const address = socket.remoteAddress ?? "";
     const near = [...this.#all].filter(([, stranger]) => stranger.address === address);
@@ -30,13 +36,13 @@ export class Strangers {
     socket.once("close", () => this.trust(socket));
   }
 
-  /** It has sent something that makes sense. */
+  /** Says that a connection has sent something valid. */
   heard(socket: net.Socket): void {
     const stranger = this.#all.get(socket);
     if (stranger !== undefined) stranger.hasSpoken = true;
   }
 
-  /** It has proved itself, or is gone. */
+  /** Says that a connection has proved itself, or is gone. */
   trust(socket: net.Socket): void {
     clearTimeout(this.#all.get(socket)?.timer);
     this.#all.delete(socket);

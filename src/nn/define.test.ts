@@ -33,14 +33,14 @@ test("a model lists its inputs and outputs under readable names", () => {
   assert.equal(model.graph.types.get("layers.2.weight")?.dtype, "float32");
 });
 
-test("parameters take the element type of the build; states stand still in eval mode", () => {
+test("parameters have the element type of the build, and states do not change in eval mode", () => {
   const model = running.build({ batch: 1, mode: "eval", dtype: "float64" });
   assert.equal(model.graph.types.get("layers.2.weight")?.dtype, "float64");
   const next = model.graph.nodes.find(({ outputs }) => outputs.includes("layers.2.count.next"));
   assert.deepEqual(next?.inputs, ["layers.2.count"]);
 });
 
-test("the key appears when a layer draws from it", () => {
+test("the random key is an input only if a layer draws from it", () => {
   const model = defineModel("random", (m) => {
     const x = m.input("x", [m.batch]);
     assert.equal(m.key.dtype, "int32");
@@ -51,7 +51,7 @@ test("the key appears when a layer draws from it", () => {
   assert.deepEqual(model.batch, ["x"]);
 });
 
-test("mistakes are named with the layer", () => {
+test("mistakes are reported with the layer", () => {
   const broken = (body: Parameters<typeof defineModel>[1]) => () =>
     defineModel("broken", body).build({ batch: 2, mode: "train" });
   assert.throws(

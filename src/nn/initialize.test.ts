@@ -30,7 +30,7 @@ test("initial values are what their initializer says", () => {
   assert.ok(Math.abs(mean - 2) < 0.08 && Math.abs(deviation - 0.5) < 0.06, `${mean} ${deviation}`);
 });
 
-test("they depend on seed and name, and on nothing else", () => {
+test("initial values depend only on seed and name", () => {
   const normal: Initializer = { kind: "normal", standardDeviation: 1 };
   assert.deepEqual(values(normal), values(normal));
   assert.notDeepEqual(values(normal), values(normal, 2));

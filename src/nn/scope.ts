@@ -104,7 +104,7 @@ export class Scope {
     const text = String(name);
     if (!/^\w[\w.-]*$/.test(text)) {
       this.fail(
-        `"${text}" is no name for a layer`,
+        `"${text}" is not a valid name for a layer`,
         "Use letters, digits and underscores; dots between levels.",
       );
     }
@@ -172,7 +172,7 @@ export class Scope {
     if (this.#again) {
       const value = this.#declared(full, type);
       const entry = this.#model.states.find(({ declared }) => declared.name === full);
-      return this.#stateHandle(value, entry ?? this.fail(`"${full}" is no state`));
+      return this.#stateHandle(value, entry ?? this.fail(`"${full}" is not a state`));
     }
     const entry: StateEntry = { declared: { name: full, type, initializer }, next: undefined };
     this.#model.states.push(entry);

@@ -1,5 +1,5 @@
 /**
- * Graphs of all our models, written and read again: the very same, and what does not fit is
+ * Graphs of all our models are the same after writing and reading, and what does not fit is
  * refused.
  */
 import assert from "node:assert/strict";
@@ -32,7 +32,7 @@ function roundTrip(graph: Graph): Graph {
   });
 }
 
-/** As plain values, in the order of each part. */
+/** Converts a graph to plain values, in the order of each part. */
 function plain(graph: Graph): unknown {
   const tensors = (value: unknown): unknown =>
     value instanceof Uint8Array
@@ -61,14 +61,14 @@ const models: readonly ModelDefinition[] = [
 
 for (const model of models) {
   for (const mode of ["train", "eval"] as const) {
-    test(`${model.name}, to ${mode}: the same graph`, () => {
+    test(`${model.name}, to ${mode}: the graph is the same after writing and reading`, () => {
       const { graph } = model.build({ batch: 3, mode });
       assert.deepEqual(plain(roundTrip(graph)), plain(graph));
     });
   }
 }
 
-test("floats of attributes keep all their bits, also where ONNX has fewer", () => {
+test("floats of attributes keep all their bits, also if ONNX has fewer", () => {
   for (const epsilon of [1e-5, 0.1, 1 / 3, Number.POSITIVE_INFINITY, -0]) {
     const builder = newBuilder("floats");
     const x = builder.input("x", { dtype: "float32", shape: [2, 3] });
@@ -78,7 +78,7 @@ test("floats of attributes keep all their bits, also where ONNX has fewer", () =
   }
 });
 
-test("a node that reads what is defined later, an unknown operator and a wrong shape are refused", () => {
+test("a node that reads a later value, an unknown operator and a wrong shape are refused", () => {
   const builder = newBuilder("faulty");
   const x = builder.input("x", { dtype: "float32", shape: [2, 3] });
   const weight = builder.namedConstant("weight", tensorFrom("float32", [3, 2], [1, 2, 3, 4, 5, 6]));

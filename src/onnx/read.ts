@@ -8,6 +8,7 @@ import { LockstepError } from "../errors.ts";
 import { fileError, requireFile } from "../files/index.ts";
 import { type Memory, mapFile } from "../memory/index.ts";
 import type { Tensor } from "../tensor/index.ts";
+import { nameOfTwo } from "./names.ts";
 import { modelTable, type RawGraph, type RawModel, type RawTensor } from "./schema.ts";
 import { decodeTensor } from "./tensor.ts";
 import { decodeMessage } from "./wire-read.ts";
@@ -79,6 +80,17 @@ export function decodeModel(bytes: Uint8Array, options: DecodeOptions = {}): Onn
   if (!model.opsetImport.some(({ domain }) => domain === "" || domain === "ai.onnx")) {
     if (graph.node.length > 0 && model.opsetImport.length === 0)
       wrong("it imports no operator set");
+  }
+  const twice = nameOfTwo(model);
+  if (twice !== undefined) {
+    throw new LockstepError(
+      "ONNX_PARSE",
+      `${name} is not a valid ONNX file: two of its values are named "${twice}".`,
+      {
+        hint: `Which of them a node reads cannot be told. If "${twice}" is the name of a parameter, give it a longer one and export again.`,
+        fields: { file: name },
+      },
+    );
   }
   const { folder } = options;
   const mapped = new Map<string, Memory>();

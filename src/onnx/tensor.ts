@@ -1,4 +1,7 @@
-/** `TensorProto` → `Tensor`: typed data and raw data, with views instead of copies wherever the layout allows it. */
+/**
+ * Converts `TensorProto` to `Tensor`: typed and raw data, with views instead of copies wherever the
+ * layout allows it.
+ */
 import { assert, LockstepError } from "../errors.ts";
 import {
   bytesPerElement,
@@ -17,7 +20,7 @@ const MAX_BYTES = 2 ** 42;
 
 /**
  * Decodes one tensor. `what` names it and its file.
- * @throws ONNX_UNSUPPORTED for element types that we have not; ONNX_PARSE if data and shape do not fit.
+ * @throws ONNX_UNSUPPORTED for unsupported element types; ONNX_PARSE if data and shape do not fit.
  */
 export function decodeTensor(raw: RawTensor, what: string, external?: ExternalReader): Tensor {
   const dtype = dtypeFromOnnx(raw.dataType);
@@ -82,7 +85,10 @@ function ownBytes(
   }
 }
 
-/** Varints → little-endian integers of `width` bytes. Every varint takes a byte or more, which bounds the result. */
+/**
+ * Converts varints to little-endian integers of `width` bytes. Every varint takes a byte or more,
+ * which bounds the result.
+ */
 function unpack(
   varints: Uint8Array,
   width: number,

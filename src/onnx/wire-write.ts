@@ -15,7 +15,10 @@ export function encodeMessage<T>(table: MessageTable<T>, message: T): Uint8Array
   return bytes;
 }
 
-/** As `encodeMessage`; large byte fields are not copied, and each is looked at when it is its turn. */
+/**
+ * Encodes like `encodeMessage`. Large byte fields are not copied, and each is read when it is its
+ * turn.
+ */
 export function encodeInPieces<T>(table: MessageTable<T>, message: T): BytesInPieces {
   const chunks: Chunk[] = [];
   const length = encodeInto(table, message as Fields, chunks, new BinaryWriter());
@@ -42,7 +45,10 @@ export function* inTurn(chunks: readonly Chunk[]): Generator<Uint8Array> {
 /** What every reader of protocol buffers takes. */
 export const MAX_MESSAGE_BYTES = 2 ** 31 - 1;
 
-/** Appends the message's bytes to `chunks` and returns their number. Large byte fields are not copied. */
+/**
+ * Appends the message's bytes to `chunks` and returns their number, without copying large byte
+ * fields.
+ */
 function encodeInto(table: Table, message: Fields, chunks: Chunk[], writer: BinaryWriter): number {
   let length = 0;
   const flush = () => {

@@ -49,7 +49,7 @@ const attributeValues: fc.Arbitrary<AttributeValue> = fc.oneof(
   tensors.map((value) => ({ kind: "tensor" as const, value })),
 );
 
-/** Chains of made-up operators: the codec knows none. */
+/** Returns chains of made-up operators, because the codec knows none. */
 const graphs: fc.Arbitrary<Graph> = fc
   .record({
     constants: fc.array(tensors, { maxLength: 4 }),
@@ -75,7 +75,7 @@ const graphs: fc.Arbitrary<Graph> = fc
     return { name: "random", inputs: ["x"], outputs, nodes, constants: named, types };
   });
 
-test("what is encoded comes back, message by message and bit by bit", () => {
+test("an encoded message is decoded to the same bits", () => {
   fc.assert(
     fc.property(graphs, (graph) => {
       const { model, tensor } = decodeModel(encodeModel(graph, { valueTypes: true }));
@@ -91,7 +91,7 @@ test("what is encoded comes back, message by message and bit by bit", () => {
   );
 });
 
-/** Varints of 64-bit two's complement. */
+/** Encodes varints of 64-bit two's complement. */
 function varints(values: readonly bigint[]): Uint8Array {
   const bytes: number[] = [];
   for (const value of values) {
@@ -131,7 +131,7 @@ function bytesOf(array: Float32Array | Float64Array): Uint8Array {
   return new Uint8Array(array.buffer);
 }
 
-test("numbers written one by one are read like packed ones", () => {
+test("numbers that are written one by one are read like packed ones", () => {
   // TensorProto: dims 3, data_type 1 (float32), float_data as three single fields (tag 0x25).
   const single = [1, 2, 3].flatMap((v) => [0x25, ...bytesOf(Float32Array.of(v))]);
   const graph = [0x2a, 4 + single.length, 8, 3, 16, 1, ...single];
@@ -142,7 +142,7 @@ test("numbers written one by one are read like packed ones", () => {
   assert.deepEqual(toNumbers(file.tensor(raw as RawTensor)), [1, 2, 3]);
 });
 
-test("damaged files are refused with a code or read, and never anything else", () => {
+test("a damaged file is read, or refused with a code", () => {
   const folder = path.join(import.meta.dirname, "../../../test/onnx/fixtures");
   const files = fs.readdirSync(folder).filter((name) => name.endsWith(".onnx"));
   assert.ok(files.length > 0);
@@ -197,7 +197,7 @@ function wrap(field: number, inner: Uint8Array): Uint8Array<ArrayBuffer> {
   return Uint8Array.from([...head, ...inner]);
 }
 
-test("external data: written beside the model, read back by offset and length, kept inside the folder", async () => {
+test("external data is written beside the model, read by offset and length, and kept inside the folder", async () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "lockstep-onnx-"));
   try {
     const file = path.join(folder, "model.onnx");

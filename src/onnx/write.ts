@@ -1,4 +1,7 @@
-/** A graph → an `.onnx` file, with large weights in a file beside it where one message cannot hold them. */
+/**
+ * Writes a graph to an `.onnx` file. Large weights go to a file beside it if one message cannot
+ * hold them.
+ */
 import path from "node:path";
 import { writeFileAtomic } from "../files/index.ts";
 import type { Graph } from "../graph/index.ts";
@@ -9,7 +12,10 @@ import type { BytesInPieces } from "./wire.ts";
 import { encodeInPieces, inTurn } from "./wire-write.ts";
 
 export interface WriteOptions extends EncodeOptions {
-  /** Weights in `FILE.data` beside the model: when one file cannot hold them (`auto`), or always. */
+  /**
+   * Whether weights go to `FILE.data` beside the model: if one file cannot hold them (`auto`), or
+   * always.
+   */
   readonly externalData?: "auto" | "always";
 }
 
@@ -42,7 +48,10 @@ export async function writeModel(
   await writeFileAtomic(file, encodeInPieces(modelTable, model).pieces());
 }
 
-/** Replaces the data of large tensors by references to `location`; returns what that file must hold, in order. */
+/**
+ * Replaces the data of large tensors by references to `location`. Returns what that file must hold,
+ * in order.
+ */
 function moveOut(weights: readonly RawTensor[], location: string): (Uint8Array | BytesInPieces)[] {
   const pieces: (Uint8Array | BytesInPieces)[] = [];
   let end = 0;

@@ -1,4 +1,4 @@
-/** What a user reads when shapes do not fit. */
+/** The errors that a user reads when shapes do not fit. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { backward } from "../autodiff/index.ts";
@@ -67,7 +67,7 @@ const CASES: readonly [string, readonly Shape[], AttributeInputs, RegExp][] = [
       [1, 2, 4, 2],
     ],
     {},
-    /3 heads of Q are no multiple of 2/,
+    /3 heads of Q are not a multiple of 2/,
   ],
 ];
 
@@ -82,7 +82,7 @@ for (const [op, shapes, attributes, message] of CASES) {
   });
 }
 
-test("Class weights and tables of angles have no gradient, and that is said", () => {
+test("the error says that class weights and tables of angles have no gradient", () => {
   const b = newBuilder("errors");
   const x = b.input("x", { dtype: "float32", shape: [2, 4] });
   const labels = b.input("labels", { dtype: "int64", shape: [2] });
@@ -94,7 +94,7 @@ test("Class weights and tables of angles have no gradient, and that is said", ()
   });
 });
 
-test("A mode that is not known is named, and is no mismatch of shapes", () => {
+test("an unknown mode is refused by name, and not as a mismatch of shapes", () => {
   const b = newBuilder("errors");
   const x = b.input("x", { dtype: "float32", shape: [1, 3, 5] });
   const sizes = b.ints([1, 3, 4]);

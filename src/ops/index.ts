@@ -9,6 +9,12 @@ export function newBuilder(name: string): GraphBuilder {
   return new GraphBuilder(name, operatorTable);
 }
 
+/** A builder for a copy of `graph`: values that are added beside do not take the names of its own. */
+export function builderLike({ name, inputs, constants, nodes }: Graph): GraphBuilder {
+  const own = [...inputs, ...constants.keys(), ...nodes.flatMap(({ outputs }) => outputs)];
+  return new GraphBuilder(name, operatorTable, new Set(own));
+}
+
 /** A builder that already contains all of `graph`. */
 export function extendGraph(graph: Graph): GraphBuilder {
   return GraphBuilder.from(graph, operatorTable);

@@ -58,11 +58,11 @@ test("every schedule stays between its final factor and 1, and only falls after 
   );
 });
 
-test("a schedule that ends must know when", () => {
+test("a schedule that ends must know the number of steps", () => {
   assert.throws(() => scheduleFactor(cosine(), 3), { code: "INVALID_OPTION", message: /cosine/ });
 });
 
-test("options out of range are named", () => {
+test("options out of range are refused by name", () => {
   assert.throws(() => cosine({ warmup: -1 }), { code: "INVALID_OPTION", message: /warmup/ });
   assert.throws(() => linear({ final: 2 }), { code: "INVALID_OPTION", message: /final/ });
   assert.throws(() => wsd({ decay: Number.NaN }), { code: "INVALID_OPTION", message: /decay/ });

@@ -8,14 +8,17 @@ const UNITS = new Map(
   }),
 );
 
-/** Bytes of `2 GB`, `512MiB`, `8e6`. @throws INVALID_OPTION */
+/**
+ * Returns the bytes of `2 GB`, `512MiB`, `8e6`.
+ * @throws INVALID_OPTION when the text is not a size
+ */
 export function bytesOfText(text: number | string): number {
   const [, digits = "", unit = ""] = /^\s*([\d.]+(?:e\d+)?)\s*([a-z]*)\s*$/i.exec(`${text}`) ?? [];
   const bytes = Math.floor(
     Number(digits || Number.NaN) * (UNITS.get(unit.toLowerCase() || "b") ?? Number.NaN),
   );
   if (Number.isSafeInteger(bytes) && bytes > 0) return bytes;
-  throw new LockstepError("INVALID_OPTION", `"${text}" is no size of memory.`, {
+  throw new LockstepError("INVALID_OPTION", `"${text}" is not a size of memory.`, {
     hint: 'Write it as in "2 GB", "500 MB", "512 MiB", or as a number of bytes.',
   });
 }

@@ -4,9 +4,13 @@
  */
 import { LockstepError } from "../errors.ts";
 import { createMesh, type Mesh, regularTopology, type Topology } from "../mesh/index.ts";
-import type { ReduceTask } from "../plan/index.ts";
+import type { Optimizer } from "../optimizer/index.ts";
+import { type ReduceTask, type StepGraph, stepFacts } from "../plan/index.ts";
 import { type BucketOptions, buckets } from "./buckets.ts";
+import { type CostOptions, chooseByCost, comparison, nameOf, type Priced } from "./by-cost.ts";
+import type { Machine } from "./cost.ts";
 import { data } from "./data.ts";
+import { type Offload, offload } from "./offload.ts";
 import { type Recompute, recompute } from "./recompute.ts";
 import type { Strategy } from "./strategy.ts";
 import { sharedUpdates, zero1, zero2, zero3 } from "./zero.ts";
@@ -27,13 +31,28 @@ export interface ParallelOptions {
    */
   readonly zero?: 1 | 2 | 3 | undefined;
   /**
-   * Activations that are computed again in the backward pass instead of being kept: of all blocks of the model, or of as few as it takes
-   * for the activations of a micro-batch to fit the memory. Each micro-batch at work (one a thread) takes as much. It changes no bits.
+   * Which activations are computed again in the backward pass instead of being kept: those of all
+   * blocks of the model, or of as few as let the activations of a micro-batch fit the given memory.
+   * Each micro-batch that runs (one per thread) takes that much. It changes no bits.
    */
   readonly recompute?: Recompute | undefined;
+  /**
+   * `disk`: the optimizer's state lies in mapped files of the run folder's disk, and with ZeRO-3 the parameters,
+   * too. It changes no bits.
+   */
+  readonly offload?: Offload | undefined;
 }
 
-export interface ChooseOptions extends ParallelOptions {
+/** What the choice is made from where none is stated. */
+export interface ChooseFrom {
+  /** Of one process, before any strategy. */
+  readonly step: StepGraph;
+  readonly optimizer: Optimizer;
+  /** The same on all ranks, so that all choose the same. */
+  readonly machine: Omit<Machine, "topology" | "bucketBytes" | "isOffloaded">;
+}
+
+export interface ChooseOptions extends ParallelOptions, ChooseFrom {
   readonly topology: Topology;
   /** How sums over ranks are combined. Default: `tree`. */
   readonly combination?: ReduceTask["combination"] | undefined;
@@ -50,35 +69,99 @@ export interface Parallel {
   readonly strategies: readonly Strategy[];
   /** The reason for the choice, in a sentence for people. */
   readonly reason: string;
+  /** The choice in the words of a run. */
+  readonly stated: ParallelOptions;
+  /** What was predicted of the ways that there are; undefined where the user has stated one. */
+  readonly predicted: (() => readonly Prediction[]) | undefined;
+}
+
+/** One of the ways to share the step. */
+export interface Prediction extends Pick<Priced, "cost" | "need"> {
+  readonly name: string;
+  readonly isChosen: boolean;
 }
 
 /** The size of a bucket in bytes if none is given. */
 const BUCKET_BYTES = 2 ** 22;
 
 /**
- * Without options, the ranks of one node sum in place, which makes ZeRO-1 free (each rank updates
- * its shard, and the shards reach all ranks through shared memory); between nodes the update is
- * repeated, so that only gradients are sent.
- * @throws INVALID_OPTION
+ * As stated; and if neither `parallel` nor `zero` is, by predicted costs: the fastest way that fits the memory of a rank.
+ * @throws INVALID_OPTION; OUT_OF_MEMORY where no way fits
  */
 export function chooseParallel(options: ChooseOptions): Parallel {
   const topology = regularTopology(options.topology);
+  if (options.parallel !== undefined || options.zero !== undefined) {
+    const { parallel, zero, recompute: again, offload: away } = options;
+    return sharedAs({ parallel, zero, recompute: again, offload: away }, topology, options);
+  }
+  const { bucketBytes = BUCKET_BYTES } = options.buckets ?? {};
+  const isOffloaded = options.offload !== undefined;
+  const machine: Machine = { ...options.machine, topology, bucketBytes, isOffloaded };
+  const from = costOptionsOf(options, machine);
+  const chosen = chooseByCost(from);
+  const { data: replicas, shard, zero } = chosen.sharing;
+  const stated = {
+    parallel: { data: replicas, shard },
+    zero: zero === 0 ? undefined : zero,
+    recompute: chosen.recompute ?? options.recompute,
+    offload: options.offload,
+  };
+  const rowOf = (way: Priced, isChosen: boolean): Prediction => {
+    return { name: nameOf(way, machine), cost: way.cost, need: way.need, isChosen };
+  };
+  const isPlain = chosen.recompute === undefined;
+  const predicted = () => [
+    ...comparison(from).map((way) =>
+      rowOf(way, isPlain && way.sharing.zero === zero && way.sharing.shard === shard),
+    ),
+    ...(isPlain ? [] : [rowOf(chosen.priced(), true)]),
+  ];
+  const { reason } = chosen;
+  return { ...sharedAs(stated, topology, options), reason, predicted };
+}
+
+/** What is stated of recomputation is done before anything is predicted. */
+function costOptionsOf(
+  { step, optimizer, recompute: stated }: ChooseOptions,
+  machine: Machine,
+): CostOptions {
+  const mesh = createMesh({ data: machine.topology.nodes.flat().length });
+  const factsWith = (how: Recompute) => stepFacts(recompute(how).rewrite(step, mesh), optimizer);
+  if (stated !== undefined) return { facts: factsWith(stated), machine };
+  const repeating = () => {
+    try {
+      return factsWith("blocks");
+    } catch (error) {
+      if (error instanceof LockstepError && error.code === "INVALID_OPTION") return undefined;
+      throw error;
+    }
+  };
+  return { facts: stepFacts(step, optimizer), repeating, machine };
+}
+
+function sharedAs(
+  options: ParallelOptions,
+  topology: Topology,
+  { combination = "tree", buckets: bucketing }: Pick<ChooseOptions, "combination" | "buckets">,
+): Parallel {
   const { nodes } = topology;
   const each = nodes[0]?.length ?? 1;
   const size = nodes.length * each;
-  const { parallel, combination = "tree" } = options;
+  const { parallel } = options;
   const sizes =
     parallel === undefined ? { data: nodes.length, shard: each } : stated(parallel, size);
   const axes = (["data", "shard"] as const).filter((axis) => sizes[axis] > 1);
   const mesh = createMesh(Object.fromEntries(axes.map((axis) => [axis, sizes[axis]])));
   const again = options.recompute === undefined ? [] : [recompute(options.recompute)];
+  const away = options.offload === undefined ? [] : [offload(options.offload)];
+  const shared = { mesh, topology, stated: options, predicted: undefined };
   if (axes.length === 0) {
     const reason = "One worker computes the whole step.";
-    return { mesh, topology, strategies: again, reason };
+    return { ...shared, strategies: [...again, ...away], reason };
   }
   const sharded = sizes.shard > 1 ? "shard" : "data";
-  const { zero = defaultZero(parallel, sizes.shard) } = options;
-  const { bucketBytes = BUCKET_BYTES } = options.buckets ?? {};
+  const { zero = sizes.shard > 1 ? 3 : 0 } = options;
+  const { bucketBytes = BUCKET_BYTES } = bucketing ?? {};
   const isSummedWhole = zero < 2;
   const strategies = [
     ...again,
@@ -87,15 +170,13 @@ export function chooseParallel(options: ChooseOptions): Parallel {
     ...(zero === 2 ? [zero2([sharded], bucketBytes)] : []),
     ...(zero === 3 ? [zero3([sharded])] : []),
     ...(isSummedWhole ? [sharedUpdates(axes)] : []),
-    // Within a node, buckets gain nothing: sums there take milliseconds of the same cores that
-    // compute.
-    ...(isSummedWhole && nodes.length > 1 && options.buckets ? [buckets(options.buckets)] : []),
+    // Within a node, buckets gain nothing, because sums there take milliseconds of the same cores
+    // that compute.
+    ...(isSummedWhole && nodes.length > 1 && bucketing ? [buckets(bucketing)] : []),
+    ...away,
   ];
-  const reason =
-    parallel === undefined && options.zero === undefined
-      ? reasonOf(nodes.length, each)
-      : `As stated: ${axes.map((axis) => `${axis} ${sizes[axis]}`).join(", ")}${zero > 0 ? `, zero ${zero}` : ""}.`;
-  return { mesh, topology, strategies, reason };
+  const reason = `As stated: ${axes.map((axis) => `${axis} ${sizes[axis]}`).join(", ")}${zero > 0 ? `, zero ${zero}` : ""}.`;
+  return { ...shared, strategies, reason };
 }
 
 function stated(
@@ -105,27 +186,9 @@ function stated(
   if (replicas * shard === size) return { data: replicas, shard };
   throw new LockstepError(
     "INVALID_OPTION",
-    `parallel: data ${replicas} times shard ${shard} makes ${replicas * shard} workers, and the run has ${size}.`,
+    `parallel: data ${replicas} times shard ${shard} makes ${replicas * shard} workers, but the run has ${size}.`,
     {
       hint: `Start ${replicas * shard} workers (--workers ${replicas * shard}), or state other sizes.`,
     },
-  );
-}
-
-function defaultZero(parallel: ParallelOptions["parallel"], shard: number): 0 | 1 | 3 {
-  if (parallel !== undefined) return shard > 1 ? 3 : 0;
-  return shard > 1 ? 1 : 0;
-}
-
-function reasonOf(nodes: number, each: number): string {
-  if (nodes === 1) {
-    return `${each} workers of one node share memory: each sums and updates its part of the weights in place.`;
-  }
-  if (each === 1) {
-    return `${nodes} nodes of one worker: each has all weights, and gradients travel in buckets beside computation.`;
-  }
-  return (
-    `${nodes} nodes of ${each} workers: within a node each sums and updates its part in place, ` +
-    "and between nodes gradients travel in buckets beside computation."
   );
 }

@@ -1,13 +1,11 @@
-export { type BucketOptions, bucketBytes, buckets, type Link } from "./buckets.ts";
-export { bytesOfText } from "./bytes.ts";
-export {
-  type ChooseOptions,
-  chooseParallel,
-  type Parallel,
-  type ParallelOptions,
-} from "./choose.ts";
+export { bucketBytes, buckets, type Link } from "./buckets.ts";
+export { comparison, outOfMemory } from "./by-cost.ts";
+export { bytesOfText, textOfBytes } from "./bytes.ts";
+export { chooseParallel, type Parallel, type ParallelOptions } from "./choose.ts";
 export { compress } from "./compress.ts";
-export { type DataOptions, data, PACES } from "./data.ts";
+export { DEFAULT_FLOPS, totalOf } from "./cost.ts";
+export { data, PACES } from "./data.ts";
+export { OFFLOADS, type Offload, offload } from "./offload.ts";
 export { type Recompute, recompute } from "./recompute.ts";
 export { applyStrategies, type Strategy } from "./strategy.ts";
 export { checkWorkers } from "./workers.ts";

@@ -1,10 +1,10 @@
 /**
- * Strategies are pure rewrites of a step: what they change is seen without a process, an engine or
+ * Strategies are pure rewrites of a step, so their effect is tested without a process, an engine or
  * a clock.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { createMesh, evenTopology, type Mesh } from "../mesh/index.ts";
+import { createMesh, evenTopology, type Mesh, type Topology } from "../mesh/index.ts";
 import { gpt, type ModelDefinition, mlp } from "../nn/index.ts";
 import { adamw, muon, type Optimizer } from "../optimizer/index.ts";
 import {
@@ -25,6 +25,7 @@ import {
   chooseParallel,
   data,
   PACES,
+  type Parallel,
   sharedUpdates,
   zero1,
 } from "./index.ts";
@@ -42,7 +43,7 @@ function stepOf(
 
 const kinds = ({ tasks }: StepGraph) => tasks.map(({ kind }) => kind);
 
-test("the step of one process: gradients, their sum, a decision, the update", () => {
+test("the step of one process has gradients, their sum, a decision, and the update", () => {
   const step = stepOf();
   assert.deepEqual(kinds(step), ["compute", "reduce", "norm", "decide", "update", "update"]);
   const [reduce] = step.tasks.filter(isOfKind("reduce"));
@@ -61,7 +62,7 @@ test("a batch that is computed whole has nothing to sum", () => {
   ]);
 });
 
-test("data: what is summed over micro-batches is summed over the axis, and paces are told", () => {
+test("data sums over the axis what is summed over micro-batches, and exchanges paces", () => {
   const mesh = createMesh({ data: 3 });
   const step = applyStrategies([data()], stepOf(), mesh);
   const [reduce] = step.tasks.filter(isOfKind("reduce"));
@@ -86,7 +87,7 @@ test("an axis of one rank changes nothing", () => {
   assert.equal(hashStep(applyStrategies(strategies, step, mesh)), hashStep(step));
 });
 
-test("zero 1: gradients and slots stay sharded, updates are shared out, new parameters go to all", () => {
+test("zero 1 keeps gradients and slots sharded, divides updates, and gathers new parameters on all ranks", () => {
   const mesh = createMesh({ data: 2, shard: 2 });
   const strategies = [data(), data({ axis: "shard" }), zero1(["shard"])];
   const step = applyStrategies(strategies, stepOf(), mesh);
@@ -105,7 +106,7 @@ test("zero 1: gradients and slots stay sharded, updates are shared out, new para
   }
 });
 
-test("updates of whole parameters are shared out by parameter, and their slots go to all", () => {
+test("updates of whole parameters are divided by parameter, and their slots are gathered on all ranks", () => {
   const mesh = createMesh({ data: 2 });
   const step = applyStrategies([data(), sharedUpdates(["data"])], stepOf(GPT, muon()), mesh);
   const shared = step.tasks.filter(isOfKind("update")).filter(({ axes }) => axes.length > 0);
@@ -115,7 +116,7 @@ test("updates of whole parameters are shared out by parameter, and their slots g
   assert.deepEqual([...roles].sort(), ["parameter", "slot"]);
 });
 
-test("buckets: each sum stands behind the piece that makes the last of it, and all is summed once", () => {
+test("each bucket is summed after the piece that makes its last gradient, and all gradients are summed once", () => {
   const mesh = createMesh({ data: 2 });
   const before = applyStrategies([data()], stepOf(), mesh);
   const step = applyStrategies([data(), buckets({ bucketBytes: 4000 })], stepOf(), mesh);
@@ -144,7 +145,7 @@ test("buckets: each sum stands behind the piece that makes the last of it, and a
   assert.equal(whole.tasks.filter(isOfKind("reduce")).length, reduces.length);
 });
 
-test("strategies compose in any order that their needs allow", () => {
+test("strategies compose in any order that they allow", () => {
   const mesh = createMesh({ data: 2, shard: 2 });
   const bucketed = buckets({ bucketBytes: 4000 });
   const one = [data(), data({ axis: "shard" }), zero1(["shard"]), bucketed];
@@ -156,7 +157,7 @@ test("strategies compose in any order that their needs allow", () => {
   assert.deepEqual(tasks(one).slice(-6), tasks(other).slice(-6));
 });
 
-test("a step is JSON and back, and its hash tells any change", () => {
+test("a step survives JSON, and its hash shows any change", () => {
   const mesh = createMesh({ data: 2, shard: 2 });
   const strategies = [
     data(),
@@ -171,27 +172,27 @@ test("a step is JSON and back, and its hash tells any change", () => {
   assert.equal(hashStep(read), hashStep(step));
   assert.notEqual(hashStep(step), hashStep(stepOf()));
   const other = { ...JSON.parse(text), format: "lockstep-step-0" };
-  assert.throws(() => stepFromJson(other), /this version reads "lockstep-step-1"/);
+  assert.throws(() => stepFromJson(other), /this version reads "lockstep-step-2"/);
   const cut = JSON.parse(text);
   cut.tasks.splice(0, 1);
   assert.throws(() => stepFromJson(cut), /too early/);
 });
 
-test("a step is read at one glance", () => {
+test("a step is printed on a few lines", () => {
   const model = mlp({ inputs: 4, hidden: [8], outputs: 2 });
-  const { mesh, strategies } = chooseParallel({ topology: evenTopology(4, 2) });
+  const { mesh, strategies } = choose(evenTopology(4, 2), stepOf(model));
   const lines = describeStep(applyStrategies(strategies, stepOf(model), mesh));
   assert.ok(lines.length < 15, lines.join("\n"));
   assert.match(lines.join("\n"), /sum over micro-batch and data and shard \(tree\)/);
   assert.match(lines.join("\n"), /decide +commit or abort/);
 });
 
-test("what is chosen for nodes: in place within one, replicated between them", () => {
+test("nodes sum in place within one, and replicate between them", () => {
   const chosen = (ranks: number, nodes: number) => {
-    const { mesh, strategies, reason } = chooseParallel({
-      topology: evenTopology(ranks, nodes),
-      buckets: { bucketBytes: 1000 },
-    });
+    const { mesh, strategies, reason } = choose(
+      evenTopology(ranks, nodes),
+      stepOf(GPT, adamw(), 8),
+    );
     assert.ok(reason.endsWith("."));
     return [axesOf(mesh), strategies.map(({ name }) => name.split(" ")[0]).join(" ")];
   };
@@ -200,15 +201,23 @@ test("what is chosen for nodes: in place within one, replicated between them", (
   assert.deepEqual(chosen(4, 4), ["data=4", "data updates buckets"]);
   assert.deepEqual(chosen(4, 2), ["data=2 shard=2", "data data zero updates buckets"]);
   // Nodes of different sizes cannot share a mesh: each rank counts as a node.
-  const uneven = chooseParallel({ topology: { nodes: [[0, 1], [2]] } });
+  const uneven = choose({ nodes: [[0, 1], [2]] }, stepOf());
   assert.equal(axesOf(uneven.mesh), "data=3");
 });
+
+/** By predicted costs, with memory without a limit. */
+function choose(topology: Topology, step: StepGraph): Parallel {
+  const link = { latency: 1e-4, bytesPerSecond: 1e9 };
+  const machine = { memory: Number.POSITIVE_INFINITY, lanes: 1, flopsPerSecond: 8e10, link };
+  const optimizer = adamw();
+  return chooseParallel({ topology, step, optimizer, machine, buckets: { bucketBytes: 1000 } });
+}
 
 function axesOf({ axes }: Mesh): string {
   return axes.map(({ name, size }) => `${name}=${size}`).join(" ");
 }
 
-test("buckets are worth their latency, and several where there is enough", () => {
+test("buckets are large enough for their latency, and several if there are enough bytes", () => {
   assert.equal(bucketBytes({ latency: 1e-5, bytesPerSecond: 1e10 }, 80e6), 10e6);
   assert.equal(bucketBytes({ latency: 1e-3, bytesPerSecond: 1e8 }, 1e6), 1_600_000);
   assert.equal(bucketBytes({ latency: 1e-6, bytesPerSecond: 1e9 }, 1000), 2 ** 16);

@@ -1,4 +1,7 @@
-/** Which nodes are computed again, what is kept instead, and how a memory limit chooses: seen in the step alone. */
+/**
+ * Which nodes are computed again, what is kept instead, and how a memory limit chooses; tested on
+ * the step alone.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createMesh } from "../mesh/index.ts";
@@ -59,19 +62,20 @@ const memory = (step: StepGraph) => {
   return between + within;
 };
 
-test("blocks: a piece forward and one backward for each, and in little more than one block's memory", () => {
+test("blocks: each has a forward and a backward piece, in little more than the memory of one block", () => {
   const before = stepOf();
   const after = rewritten([recompute("blocks")], before);
-  // Embeddings, blocks and the head; the pass turns round within the head.
+  // There are embeddings, blocks and the head; forward turns to backward within the head.
   assert.equal(after.tasks.filter(isPiece).length, 2 * (LAYERS + 1) + 1);
   assert.ok(memory(after) < 0.35 * memory(before), `${memory(after)} of ${memory(before)}`);
-  // Forward is a third of forward and backward, and neither the head nor the end of a block is repeated.
+  // Forward is a third of forward and backward, and neither the head nor the end of a block is
+  // repeated.
   const share = flops(after) / flops(before);
   assert.ok(share > 1.1 && share < 1.34, `${share}`);
   assert.equal(after.graphs.get(GRADIENT), before.graphs.get(GRADIENT));
 });
 
-test("what a block hands on is its last activation; what is inside it is not kept", () => {
+test("a block passes on its last activation, and the ones inside it are not kept", () => {
   const step = rewritten([recompute("blocks")]);
   const kept = step.tasks
     .filter(isPiece)
@@ -101,7 +105,7 @@ test("every gradient, term and state is made once, by nodes that are not repeate
   }
 });
 
-test("a limit of memory is kept, with fewer operations the more there is", () => {
+test("a limit of memory is kept, with fewer operations the larger it is", () => {
   const before = stepOf();
   const blocks = rewritten([recompute("blocks")], before);
   const [most, least] = [memory(before), memory(blocks)];
@@ -116,12 +120,12 @@ test("a limit of memory is kept, with fewer operations the more there is", () =>
   assert.ok(earlier < flops(blocks));
   const enough = rewritten([recompute({ memory: `${most} B` })], before);
   assert.equal(enough.tasks.filter(isPiece).length, 1, "nothing is cut where all fits");
-  // On several ranks, another strategy may cut the pass: the limit holds for its pieces too.
+  // On several ranks, another strategy may cut the pass, and the limit holds for its pieces too.
   const shared = rewritten([recompute({ memory: most }), data(), zero3(["data"])], before, 2);
   assert.ok(memory(shared) <= most);
 });
 
-test("no fewer blocks would do: one less is over the limit", () => {
+test("the number of blocks is minimal: one less exceeds the limit", () => {
   const before = stepOf();
   const repeats = (step: StepGraph) =>
     graphsOf(step).filter(({ nodes }) => nodes.some(({ name }) => name.endsWith("/again"))).length;
@@ -136,24 +140,24 @@ test("no fewer blocks would do: one less is over the limit", () => {
   assert.ok((counts[0] ?? 0) < repeats(blocks) || (counts[2] ?? 0) < (counts[0] ?? 0));
 });
 
-test("a limit that all blocks do not reach, a model of one block and a size that is none are refused", () => {
+test("a limit below that of all blocks, a model of one block and an invalid size are refused", () => {
   const tooLittle = () => rewritten([recompute({ memory: "10 kB" })]);
-  assert.throws(tooLittle, /take \S+ MB, and \S+ [kM]B with all blocks computed again.*10 kB/);
+  assert.throws(tooLittle, /take \S+ MB, or \S+ [kM]B with all blocks computed again.*10 kB/);
   const linear = gpt({ layers: 1, width: 8, heads: 1, context: 4 });
-  assert.throws(() => recompute({ memory: "much" }), /"much" is no size of memory/);
+  assert.throws(() => recompute({ memory: "much" }), /"much" is not a size of memory/);
   const cutBefore = () => rewritten([zero3(["data"]), recompute("blocks")], stepOf(linear), 2);
   assert.throws(cutBefore, /recompute comes before/);
 });
 
-test("sizes of memory", () => {
+test("sizes of memory are parsed and printed", () => {
   const sizes = ["2 GB", "1.5kb", "512 MiB", "8e6", "7B", 42];
   assert.deepEqual(sizes.map(bytesOfText), [2e9, 1500, 2 ** 29, 8e6, 7, 42]);
   for (const wrong of ["", "GB", "-1 GB", "2 parsecs", "0 MB", "1..2 GB", Number.NaN, -3]) {
-    assert.throws(() => bytesOfText(wrong), /no size of memory/, `${wrong}`);
+    assert.throws(() => bytesOfText(wrong), /not a size of memory/, `${wrong}`);
   }
 });
 
-test("with zero 3, a backward piece gathers no parameters but those of its block", () => {
+test("with zero 3, a backward piece gathers only the parameters of its block", () => {
   const step = rewritten([recompute("blocks"), data(), zero3(["data"])], stepOf(), 2);
   const gathers = step.tasks.filter(isOfKind("gather")).filter(({ each }) => each !== "step");
   const units = gathers.map(({ inputs }) => [
@@ -182,7 +186,7 @@ test("buckets and zero 2 keep the pieces, and sum each gradient once", () => {
   }
 });
 
-test("a step with repeated nodes is JSON and back", () => {
+test("a step with repeated nodes survives JSON", () => {
   const step = rewritten([recompute("blocks")]);
   const text = JSON.stringify(stepToJson(step));
   assert.equal(JSON.stringify(stepToJson(stepFromJson(JSON.parse(text)))), text);

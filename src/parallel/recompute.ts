@@ -1,8 +1,10 @@
 /**
- * Activation recomputation: what the forward part of a block makes for its own backward part is not kept, but computed again there out of
- * what entered the block. After Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016. The repeated nodes stand in the graph of
- * the backward piece, for an engine orders the nodes of one graph as it likes. Only what the backward part needs is repeated: no loss, and
- * no state of the model, which is so never updated twice. Random layers draw from keys that are inputs, so they repeat what they drew.
+ * Activation recomputation: the activations inside a block are not kept for its backward part, but
+ * computed again there from the block's inputs. After Chen et al., "Training Deep Nets with
+ * Sublinear Memory Cost", 2016. The repeated nodes are in the graph of the backward piece, because
+ * an engine may reorder the nodes within a graph. Only what the backward part needs is repeated: no
+ * loss, and no state of the model, so a state is never updated twice. Random layers draw from keys
+ * that are inputs, so they draw the same numbers again.
  */
 import { LockstepError } from "../errors.ts";
 import { type Graph, reach, typeOf } from "../graph/index.ts";
@@ -22,7 +24,10 @@ import { byteLength } from "../tensor/index.ts";
 import { bytesOfText, textOfBytes } from "./bytes.ts";
 import type { Strategy } from "./strategy.ts";
 
-/** `blocks`: every block is computed again. `memory`: as few as it takes, for each micro-batch at work. As in `8e6` or `"2 GB"`. */
+/**
+ * `blocks`: every block is computed again. `memory`: as few blocks as it takes, for each running
+ * micro-batch; given as `8e6` or `"2 GB"`.
+ */
 export type Recompute = "blocks" | { readonly memory: number | string };
 
 interface Pass {
@@ -32,14 +37,19 @@ interface Pass {
   readonly blocks: Blocks;
 }
 
-/** The forward nodes of a block that its backward piece needs, what they take and what they save. */
+/**
+ * The forward nodes of a block that its backward piece needs, with their cost and the memory that
+ * they save.
+ */
 interface Priced extends Repetition {
   readonly flops: number;
-  /** Bytes that need not be kept until the backward part. */
+  /** The bytes that need not be kept until the backward part. */
   readonly saved: number;
 }
 
-/** It comes before strategies that cut the pass: they keep its pieces. */
+/**
+ * Returns the strategy. It must come before strategies that cut the pass, which keep its pieces.
+ */
 export function recompute(how: Recompute): Strategy {
   const memory = how === "blocks" ? undefined : bytesOfText(how.memory);
   return {
@@ -60,16 +70,16 @@ export function recompute(how: Recompute): Strategy {
       if (found.length > 0) return repeat(pass, found);
       throw new LockstepError(
         "INVALID_OPTION",
-        `recompute: the model of "${step.name}" has ${pass.blocks.count} block, and nothing in it that could be computed again.`,
+        `recompute: the model of "${step.name}" has ${pass.blocks.count} block, and nothing in it can be computed again.`,
         {
-          hint: "Blocks are read off the names of parameters, as in blocks.0.weight, blocks.1.weight.",
+          hint: "Blocks are found by the names of parameters, as in blocks.0.weight, blocks.1.weight.",
         },
       );
     },
   };
 }
 
-/** Those that save something. */
+/** Returns the repetitions that save memory. */
 function repetitionsOf({ graph, blocks }: Pass): Priced[] {
   const { count, pieceOf, blockOf } = blocks;
   const readers = new Map<string, Set<number>>();
@@ -79,7 +89,7 @@ function repetitionsOf({ graph, blocks }: Pass): Priced[] {
   }
   return Array.from({ length: count - 1 }, (_, block): Priced => {
     const piece = backwardOf(count, block);
-    // What others read too is kept.
+    // A value that other nodes read too is kept.
     const isOwn = (name: string) =>
       blockOf.get(name) === block &&
       !graph.outputs.includes(name) &&
@@ -98,9 +108,9 @@ function repeat({ step, task, blocks }: Pass, chosen: readonly Repetition[]): St
 }
 
 /**
- * As few repeated operations as it takes.
- * @param isCut whether other strategies may cut the pass: then it has to fit in pieces too
- * @throws INVALID_OPTION where all blocks are not enough
+ * Chooses as few repeated operations as the memory requires.
+ * @param isCut whether other strategies may cut the pass, so that it has to fit in pieces too
+ * @throws INVALID_OPTION when all blocks are not enough
  */
 function withinMemory(
   pass: Pass,
@@ -121,8 +131,10 @@ function withinMemory(
   if (least > memory) {
     throw new LockstepError(
       "INVALID_OPTION",
-      `recompute: the activations of a micro-batch take ${textOfBytes(without)}, and ${textOfBytes(least)} with all blocks computed again, which is more than the ${textOfBytes(memory)} that are stated.`,
-      { hint: `State ${textOfBytes(least)} or more, or more micro-batches, which are smaller.` },
+      `recompute: the activations of a micro-batch take ${textOfBytes(without)}, or ${textOfBytes(least)} with all blocks computed again, which is more than the limit of ${textOfBytes(memory)}.`,
+      {
+        hint: `Set the limit to ${textOfBytes(least)} or more, or use more micro-batches, which are smaller.`,
+      },
     );
   }
   let [tooFew, enough] = [0, found.length];
@@ -133,7 +145,7 @@ function withinMemory(
   }
   const chosen = first(enough);
   let spare = memory - sizeOf(chosen);
-  // The last one may have made some before it needless.
+  // The last one may have made earlier ones unnecessary.
   const fewer = byWorth.slice(0, enough).filter(({ saved }, index) => {
     if (saved > spare || index === enough - 1) return true;
     spare -= saved;

@@ -8,7 +8,7 @@ export function checkWorkers(workers: number, microBatches: number): void {
     "INVALID_OPTION",
     `A step of ${microBatches} micro-batches cannot be shared by ${workers} workers.`,
     {
-      hint: `Set microBatches in the run to ${workers} or more (the weights depend on it, and on nothing else), or use fewer workers.`,
+      hint: `Set microBatches in the run to ${workers} or more (the weights depend on microBatches, and not on the number of workers), or use fewer workers.`,
       fields: { workers, microBatches },
     },
   );

@@ -4,7 +4,7 @@
  * Trillion Parameter Models", 2020. When these strategies are applied, gradients are already summed
  * over the axes.
  */
-import { axisOf, type Mesh, type Placement } from "../mesh/index.ts";
+import { axisOf, type Placement } from "../mesh/index.ts";
 import {
   type ComputeTask,
   cutTask,
@@ -32,13 +32,9 @@ import type { Strategy } from "./strategy.ts";
  * (reduce-scatter); the new parameters go to all ranks (all-gather).
  */
 export function zero1(axes: readonly string[]): Strategy {
-  return {
-    name: `zero stage 1 over ${quoted(axes)}`,
-    rewrite: (step, mesh) => {
-      const wide = wideAxes(mesh, axes);
-      return wide.length === 0 ? step : shardUpdates(step, wide, ["slot", "gradient"]);
-    },
-  };
+  return overWide("zero stage 1", axes, (step, wide) =>
+    shardUpdates(step, wide, ["slot", "gradient"]),
+  );
 }
 
 /**
@@ -47,18 +43,13 @@ export function zero1(axes: readonly string[]): Strategy {
  * @param bucketBytes a bucket is closed when it holds this many bytes
  */
 export function zero2(axes: readonly string[], bucketBytes: number): Strategy {
-  return {
-    name: `zero stage 2 over ${quoted(axes)}`,
-    rewrite: (step, mesh) => {
-      const wide = wideAxes(mesh, axes);
-      if (wide.length === 0) return step;
-      const sharded = shardUpdates(step, wide, ["slot", "gradient"]);
-      const cut = cutWhole(sharded, (task) => {
-        return cutWhereReady(sharded, task, bucketsOf(sharded, [task], bucketBytes)).step;
-      });
-      return reduceEach(cut, cut.tasks.filter(isPiece));
-    },
-  };
+  return overWide("zero stage 2", axes, (step, wide) => {
+    const sharded = shardUpdates(step, wide, ["slot", "gradient"]);
+    const cut = cutWhole(sharded, (task) => {
+      return cutWhereReady(sharded, task, bucketsOf(sharded, [task], bucketBytes)).step;
+    });
+    return reduceEach(cut);
+  });
 }
 
 /**
@@ -67,43 +58,14 @@ export function zero2(axes: readonly string[], bucketBytes: number): Strategy {
  * pass, and freed afterwards.
  */
 export function zero3(axes: readonly string[]): Strategy {
-  return {
-    name: `zero stage 3 over ${quoted(axes)}`,
-    rewrite: (step, mesh) => {
-      const wide = wideAxes(mesh, axes);
-      if (wide.length === 0) return step;
-      const sharded = shardUpdates(step, wide, ["slot", "gradient", "parameter"]);
-      const cut = cutWhole(sharded, (task) => {
-        const { phaseOf } = phasesOf(sharded, task);
-        return cutTask(sharded, task, (_, index) => phaseOf[index] as number).step;
-      });
-      const values = new Map(cut.values);
-      let at = -1;
-      const tasks = cut.tasks.flatMap((other): StepTask[] => {
-        if (!isPiece(other)) return [other];
-        at += 1;
-        const used = other.inputs.filter((name) => isSharded(valueOf(cut, name), "parameter"));
-        if (used.length === 0) return [other];
-        const gathered = used.map((name) => gatheredName(cut, name, at));
-        for (const [index, name] of used.entries()) {
-          const value = valueOf(cut, name);
-          values.set(gathered[index] as string, { ...value, placement: {} });
-        }
-        const gather: GatherTask = {
-          kind: "gather",
-          name: `parameters of piece ${at}`,
-          each: MICRO_BATCH,
-          axes: wide,
-          inputs: used,
-          outputs: gathered,
-        };
-        const inputs = other.inputs.map((name) => gathered[used.indexOf(name)] ?? name);
-        return [gather, { ...other, inputs }];
-      });
-      const gathering = { ...cut, values, tasks };
-      return reduceEach(gathering, tasks.filter(isPiece));
-    },
-  };
+  return overWide("zero stage 3", axes, (step, wide) => {
+    const sharded = shardUpdates(step, wide, ["slot", "gradient", "parameter"]);
+    const cut = cutWhole(sharded, (task) => {
+      const { phaseOf } = phasesOf(sharded, task);
+      return cutTask(sharded, task, (_, index) => phaseOf[index] as number).step;
+    });
+    return reduceEach(gatherEach(cut, wide));
+  });
 }
 
 /**
@@ -112,18 +74,54 @@ export function zero3(axes: readonly string[]): Strategy {
  * them can write a checkpoint.
  */
 export function sharedUpdates(axes: readonly string[]): Strategy {
+  return overWide("updates of whole parameters shared out", axes, (step, wide) => {
+    const shared = step.tasks.filter((task) => isUpdate(task, "tensor"));
+    return shareUpdates(step, shared, wide, ["parameter", "slot"]);
+  });
+}
+
+/** A strategy over those axes that have several ranks. Without any, the step stays as it is. */
+function overWide(
+  name: string,
+  axes: readonly string[],
+  rewrite: (step: StepGraph, wide: readonly string[]) => StepGraph,
+): Strategy {
   return {
-    name: `updates of whole parameters shared out over ${quoted(axes)}`,
+    name: `${name} over ${axes.map((axis) => `"${axis}"`).join(" and ")}`,
     rewrite: (step, mesh) => {
-      const wide = wideAxes(mesh, axes);
-      const shared = step.tasks.filter((task) => isUpdate(task, "tensor"));
-      return wide.length === 0 ? step : shareUpdates(step, shared, wide, ["parameter", "slot"]);
+      const wide = axes.filter((axis) => axisOf(mesh, axis).size > 1);
+      return wide.length === 0 ? step : rewrite(step, wide);
     },
   };
 }
 
-function gatheredName(step: StepGraph, name: string, piece: number): string {
-  return valueName(`gathered ${piece} parameter`, valueOf(step, name).of);
+/** Gathers the sharded parameters of each piece directly before it. */
+function gatherEach(step: StepGraph, axes: readonly string[]): StepGraph {
+  const values = new Map(step.values);
+  let at = -1;
+  const tasks = step.tasks.flatMap((piece): StepTask[] => {
+    if (!isPiece(piece)) return [piece];
+    at += 1;
+    const used = piece.inputs.filter((name) => isSharded(valueOf(step, name), "parameter"));
+    if (used.length === 0) return [piece];
+    const gathered = used.map((name) => {
+      const value = valueOf(step, name);
+      const own = valueName(`gathered ${at} parameter`, value.of);
+      values.set(own, { ...value, placement: {} });
+      return own;
+    });
+    const gather: GatherTask = {
+      kind: "gather",
+      name: `parameters of piece ${at}`,
+      each: MICRO_BATCH,
+      axes,
+      inputs: used,
+      outputs: gathered,
+    };
+    const inputs = piece.inputs.map((name) => gathered[used.indexOf(name)] ?? name);
+    return [gather, { ...piece, inputs }];
+  });
+  return { ...step, values, tasks };
 }
 
 function isUpdate(task: StepTask, granularity: UpdateTask["granularity"]): task is UpdateTask {
@@ -183,7 +181,8 @@ function isSharded({ role, placement }: StepValue, wanted: Role): boolean {
  * Sums gradients while micro-batches are computed, behind each piece; the other sums are made at
  * the end.
  */
-function reduceEach(step: StepGraph, pieces: readonly ComputeTask[]): StepGraph {
+function reduceEach(step: StepGraph): StepGraph {
+  const pieces = step.tasks.filter(isPiece);
   const [whole] = step.tasks.filter(isOfKind("reduce"));
   if (whole === undefined) return step;
   const sumOf = (name: string) => whole.outputs[whole.inputs.indexOf(name)] as string;
@@ -214,12 +213,4 @@ function place(
     if (roles.includes(value.role)) values.set(name, { ...value, placement });
   }
   return { ...step, values };
-}
-
-function wideAxes(mesh: Mesh, axes: readonly string[]): string[] {
-  return axes.filter((axis) => axisOf(mesh, axis).size > 1);
-}
-
-function quoted(axes: readonly string[]): string {
-  return axes.map((axis) => `"${axis}"`).join(" and ");
 }

@@ -1,16 +1,18 @@
-/** Where the values that pieces of a computation hand on lie: one arena, whose places are used again and again. */
+/**
+ * Places the values that pieces of a computation pass on in one arena, in which places are reused.
+ */
 
 const ALIGNMENT = 64; // bytes
 
 export interface Arena {
-  /** Bytes from its start, by value. */
+  /** The offset of each value in bytes. */
   readonly offsets: ReadonlyMap<string, number>;
   readonly byteLength: number;
-  /** Bytes that it would have if no place were used twice. */
+  /** The bytes that the arena would take if no place were reused. */
   readonly withoutReuse: number;
 }
 
-/** What a piece takes and gives. */
+/** The inputs and outputs of a piece. */
 export interface Piecewise {
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
@@ -19,14 +21,14 @@ export interface Piecewise {
 interface Life {
   readonly name: string;
   readonly bytes: number;
-  /** The piece that makes it, and the last that reads it. */
+  /** The piece that makes the value, and the last that reads it. */
   readonly first: number;
   readonly last: number;
 }
 
 /**
- * Places for values that are made and read by pieces that run one after the other.
- * @param bytesOf of a value that is to be placed; undefined for others
+ * Plans places for values that are made and read by pieces that run one after the other.
+ * @param bytesOf returns the bytes of a value that is to be placed; undefined for others
  */
 export function planArena(
   pieces: readonly Piecewise[],
@@ -35,6 +37,7 @@ export function planArena(
   const lives = livesOf(pieces, bytesOf);
   lives.sort((a, b) => b.bytes - a.bytes || a.first - b.first || (a.name < b.name ? -1 : 1));
   const offsets = new Map<string, number>();
+  /** By their starts. */
   const placed: { life: Life; start: number; end: number }[] = [];
   let byteLength = 0;
   for (const life of lives) {
@@ -43,7 +46,8 @@ export function planArena(
     });
     const start = firstGap(rivals, life.bytes);
     const end = start + life.bytes;
-    placed.push({ life, start, end });
+    const behind = placed.findLastIndex((other) => other.start <= start);
+    placed.splice(behind + 1, 0, { life, start, end });
     offsets.set(life.name, start);
     byteLength = Math.max(byteLength, end);
   }
@@ -70,9 +74,10 @@ function livesOf(
   return [...lives.values()];
 }
 
+/** @param taken in the order of their starts */
 function firstGap(taken: readonly { start: number; end: number }[], bytes: number): number {
   let at = 0;
-  for (const { start, end } of taken.toSorted((a, b) => a.start - b.start)) {
+  for (const { start, end } of taken) {
     if (start - at >= bytes) return at;
     at = Math.max(at, end);
   }

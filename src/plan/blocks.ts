@@ -1,6 +1,7 @@
 /**
- * Blocks of a forward and backward pass: the forward nodes of a unit of parameters (or of a few small ones), and the backward nodes that go
- * with them. A pass in pieces runs its blocks forward, turns round within the last one, and runs them backward.
+ * Finds the blocks of a forward and backward pass: the forward nodes of a unit of parameters (or of
+ * a few small units), and the backward nodes that belong to them. A pass in pieces runs its blocks
+ * forward, turns round within the last one, and runs them backward.
  */
 import { type Graph, type Node, reach, typeOf } from "../graph/index.ts";
 import { byteLength } from "../tensor/index.ts";
@@ -9,15 +10,20 @@ import { type ComputeTask, type StepGraph, valueOf } from "./step-graph.ts";
 
 export interface Blocks {
   readonly count: number;
-  /** The piece of each node. Block b is computed forward in piece b, and backward in piece `backwardOf(b)`. */
+  /**
+   * The piece of each node. Block b runs forward in piece b, and backward in piece `backwardOf(b)`.
+   */
   readonly pieceOf: ReadonlyMap<Node, number>;
   /** The block of each value that a forward node makes. */
   readonly blockOf: ReadonlyMap<string, number>;
-  /** Values that another block's forward part reads. */
+  /** The values that another block's forward part reads. */
   readonly boundary: ReadonlySet<string>;
 }
 
-/** Of the last block, both are one piece. */
+/**
+ * Returns the piece in which a block runs backward. Forward and backward of the last block are one
+ * piece.
+ */
 export function backwardOf(count: number, block: number): number {
   return 2 * (count - 1) - block;
 }
@@ -25,7 +31,7 @@ export function backwardOf(count: number, block: number): number {
 interface Candidate {
   readonly units: Set<string>;
   readonly nodes: Node[];
-  /** Of its parameters, and of what its nodes make. */
+  /** The bytes of its parameters, and of the values that its nodes make. */
   parameters: number;
   made: number;
 }
@@ -69,7 +75,7 @@ export function blocksOf(step: StepGraph, task: ComputeTask): Blocks {
   return found;
 }
 
-/** Neighbours that are small together, in parameters as in activations, become one block. */
+/** Merges neighbours that are small together, in parameters as in activations. */
 function merged(candidates: readonly Candidate[]): Candidate[] {
   const most = (of: (one: Candidate) => number) => Math.max(...candidates.map(of));
   const [parameters, made] = [most((one) => one.parameters), most((one) => one.made)];
@@ -92,8 +98,8 @@ function merged(candidates: readonly Candidate[]): Candidate[] {
 }
 
 /**
- * The forward part of a pass: the nodes that the terms of the loss and the next states need. What
- * only gradients need is the backward part.
+ * Returns the forward part of a pass: the nodes that the terms of the loss and the next states
+ * need. What only gradients need is the backward part.
  */
 export function forwardNodes(step: StepGraph, task: ComputeTask): Node[] {
   const graph = step.graphs.get(task.graph) as Graph;
@@ -104,8 +110,9 @@ export function forwardNodes(step: StepGraph, task: ComputeTask): Node[] {
 }
 
 /**
- * A backward node goes with the block whose parameters and inner activations it reads, and after all that it reads; one that reads
- * neither (of boundaries and constants only) goes with its first reader.
+ * Places backward nodes. A backward node belongs to the block whose parameters and inner
+ * activations it reads, and comes after everything that it reads. A node that reads neither (only
+ * boundaries and constants) belongs to its first reader.
  */
 function placeBackward(
   graph: Graph,
@@ -117,7 +124,7 @@ function placeBackward(
   for (const [name, block] of blockOf) {
     if (!boundary.has(name)) pieceBy.set(name, backwardOf(count, block));
   }
-  // A parameter that several blocks use is at hand with the last of them.
+  // A parameter that several blocks use is available with the last of them.
   for (const [node, block] of pieceOf) {
     for (const name of node.inputs)
       if (unitBy.has(name)) pieceBy.set(name, backwardOf(count, block));

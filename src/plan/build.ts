@@ -32,8 +32,6 @@ export interface StepOptions {
 
 /** The name of the graph that computes loss and gradients of a micro-batch. */
 export const GRADIENT = "gradient";
-/** The name of the value that says whether any rank wants to stop. */
-export const STOP = valueName("control", "stop");
 
 /**
  * @throws INVALID_OPTION if nothing is trained, a parameter is not a float, no rule selects a

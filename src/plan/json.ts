@@ -14,7 +14,7 @@ import {
 import { type StepGraph, type StepTask, type StepValue, validateStep } from "./step-graph.ts";
 
 /** The version of the form; it changes with every change of the form. */
-const FORMAT = "lockstep-step-1";
+const FORMAT = "lockstep-step-2";
 
 export interface StepJson {
   readonly format: string;
@@ -38,7 +38,7 @@ export function stepToJson({ name, microBatches, values, graphs, tasks }: StepGr
   };
 }
 
-/** @throws INVALID_GRAPH if the JSON is of another version, or invalid in itself */
+/** @throws INVALID_GRAPH when the JSON has a different version, or is invalid in itself */
 export function stepFromJson(json: StepJson): StepGraph {
   if (json.format !== FORMAT) {
     throw new LockstepError(

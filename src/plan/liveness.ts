@@ -1,8 +1,14 @@
-/** How much memory a graph's values take while it runs: computed from lifetimes, without running it. */
+/**
+ * Computes how much memory a graph's values take during an execution, from their lifetimes, without
+ * executing it.
+ */
 import type { Graph } from "../graph/index.ts";
 import { byteLength } from "../tensor/index.ts";
 
-/** The most bytes that values between inputs and outputs take at once when nodes run in the graph's order. */
+/**
+ * Returns the most bytes that values between inputs and outputs take at once when nodes run in the
+ * graph's order.
+ */
 export function peakOfIntermediates(graph: Graph): number {
   const kept = new Set([...graph.inputs, ...graph.outputs, ...graph.constants.keys()]);
   const lastUse = new Map<string, number>();

@@ -15,7 +15,7 @@ export function buildNamed(builder: GraphBuilder, outputs: ReadonlyMap<string, V
 }
 
 /** The same graph with other names for its outputs, which must be distinct outputs of nodes. */
-export function renameOutputs(graph: Graph, names: readonly string[]): Graph {
+function renameOutputs(graph: Graph, names: readonly string[]): Graph {
   const renamed = new Map<string, string>();
   for (const [index, output] of graph.outputs.entries()) {
     const name = names[index];

@@ -1,4 +1,7 @@
-/** The forward and backward pass of a micro-batch in a step, whole or in pieces, and the memory that its activations take. */
+/**
+ * The forward and backward pass of a micro-batch in a step, whole or in pieces, and the memory of
+ * its activations.
+ */
 import type { Graph } from "../graph/index.ts";
 import { byteLength } from "../tensor/index.ts";
 import { type Arena, planArena } from "./arena.ts";
@@ -11,7 +14,7 @@ export function isPiece(task: StepTask): task is ComputeTask {
   return task.kind === "compute" && task.graph.startsWith(GRADIENT);
 }
 
-/** Places for what the pieces of a pass hand on. */
+/** Plans places for the values that the pieces of a pass pass on. */
 export function arenaOf(step: StepGraph, pieces: readonly ComputeTask[]): Arena {
   return planArena(pieces, (name) => {
     const { role, type } = valueOf(step, name);
@@ -19,16 +22,19 @@ export function arenaOf(step: StepGraph, pieces: readonly ComputeTask[]): Arena 
   });
 }
 
-/** Whether pieces of the pass compute nodes of other pieces again. Then it is never run whole, which would take the memory that they save. */
+/**
+ * Whether pieces of the pass compute nodes of other pieces again. Such a pass is never run whole,
+ * because that would take the memory that the pieces save.
+ */
 export function isRepeating(step: StepGraph): boolean {
   const nodesOf = (name: string) => step.graphs.get(name)?.nodes.length ?? 0;
   const inPieces = step.tasks.filter(isPiece).reduce((sum, { graph }) => sum + nodesOf(graph), 0);
   return inPieces > nodesOf(GRADIENT);
 }
 
-/** Bytes of the activations of one micro-batch. */
+/** The bytes of the activations of one micro-batch. */
 export interface PassMemory {
-  /** What pieces hand on: the length of their arena. */
+  /** The length of the arena that pieces pass values on in. */
   readonly between: number;
   /** The most that is live at once inside one piece, if its nodes run in the order of its graph. */
   readonly within: number;

@@ -1,7 +1,7 @@
 /** Prints a step as text, one line for each task, so that people see what a strategy did. */
 import { formatPlacement } from "../mesh/index.ts";
 import { byteLength } from "../tensor/index.ts";
-import { type StepGraph, type StepTask, valueOf } from "./step-graph.ts";
+import { type StepGraph, type StepTask, type StepValue, valueOf } from "./step-graph.ts";
 
 /**
  * ```
@@ -42,8 +42,12 @@ function describeTask(step: StepGraph, task: StepTask): string {
 function describeValues(step: StepGraph, names: readonly string[]): string {
   const values = names.map((name) => valueOf(step, name));
   const bytes = values.reduce((sum, { type }) => sum + byteLength(type), 0);
-  const placements = [...new Set(values.map(({ placement }) => formatPlacement(placement)))];
+  const placements = [...new Set(values.map(formatPlace))];
   return `${names.length} value${names.length === 1 ? "" : "s"}, ${size(bytes)}, ${list(placements)}`;
+}
+
+function formatPlace({ placement, space }: StepValue): string {
+  return `${formatPlacement(placement)}${space === undefined ? "" : ` on ${space}`}`;
 }
 
 function size(bytes: number): string {

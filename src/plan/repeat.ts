@@ -1,15 +1,24 @@
-/** Cuts a computation of the step into pieces of which some begin by computing nodes of earlier pieces again. */
+/**
+ * Cuts a computation of the step into pieces, some of which begin by computing nodes of earlier
+ * pieces again.
+ */
 import { type Graph, type Node, typeOf } from "../graph/index.ts";
 import { cutTask } from "./cut.ts";
 import type { ComputeTask, StepGraph } from "./step-graph.ts";
 
 export interface Repetition {
   readonly piece: number;
-  /** In their order in the graph. What they make is read in this piece under another name, and leaves it nowhere. */
+  /**
+   * The nodes in the order of the graph. Their results have other names in this piece, and stay
+   * inside it.
+   */
   readonly nodes: readonly Node[];
 }
 
-/** @param pieceOf each node of the task's graph; none is in an earlier piece than what it reads */
+/**
+ * @param pieceOf the piece of each node of the task's graph; no node is in an earlier piece than
+ * the nodes that it reads
+ */
 export function cutRepeating(
   step: StepGraph,
   task: ComputeTask,

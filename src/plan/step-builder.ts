@@ -54,5 +54,8 @@ export function givenName(step: StepBuilder, input: string): string {
   for (const role of ["batch", "parameter", "state", "total"]) {
     if (step.values.has(valueName(role, input))) return valueName(role, input);
   }
-  throw new LockstepError("INVALID_GRAPH", `Nothing gives the model's input "${input}".`);
+  throw new LockstepError(
+    "INVALID_GRAPH",
+    `No value of the step feeds the model's input "${input}".`,
+  );
 }

@@ -47,6 +47,8 @@ export interface StepValue {
   /** The type of the whole value, over all ranks and micro-batches. */
   readonly type: TensorType;
   readonly placement: Placement;
+  /** `disk`: it lies in a mapped file, so that it need not stay in memory. Default: in memory. */
+  readonly space?: "disk";
 }
 
 interface TaskBase {
@@ -199,11 +201,6 @@ export function isOfKind<Kind extends StepTask["kind"]>(
   return (task): task is Extract<StepTask, { readonly kind: Kind }> => task.kind === kind;
 }
 
-/** The task that makes a value; undefined for a value that exists before the step. */
-export function makerOf({ tasks }: StepGraph, name: string): StepTask | undefined {
-  return tasks.find(({ outputs }) => outputs.includes(name));
-}
-
 /** The roles of values that exist before a step begins. */
 const GIVEN: ReadonlySet<Role> = new Set(["batch", "parameter", "state", "slot", "control"]);
 
@@ -215,10 +212,14 @@ export function validateStep(step: StepGraph): StepGraph {
   const fail = (what: string): never => {
     throw new LockstepError("INVALID_GRAPH", `The step "${step.name}": ${what}.`);
   };
+  for (const [name, { space }] of step.values) {
+    if (space !== undefined && space !== "disk") fail(`"${name}" lies in "${space}"`);
+  }
   const made = new Set<string>();
   for (const task of step.tasks) {
     for (const name of [...task.inputs, ...task.outputs]) {
-      if (!step.values.has(name)) fail(`task "${task.name}" names "${name}", which is no value`);
+      if (!step.values.has(name))
+        fail(`task "${task.name}" names "${name}", which is not a value of the step`);
     }
     for (const name of task.inputs) {
       const { role } = valueOf(step, name);
@@ -236,7 +237,7 @@ export function validateStep(step: StepGraph): StepGraph {
 function checkCompute(step: StepGraph, task: ComputeTask, fail: (what: string) => never): void {
   const graph = step.graphs.get(task.graph);
   if (graph === undefined)
-    return fail(`task "${task.name}" runs "${task.graph}", which is no graph`);
+    return fail(`task "${task.name}" runs "${task.graph}", which is not a graph of the step`);
   const sides = [
     [graph.inputs, task.graphInputs, task.inputs],
     [graph.outputs, task.graphOutputs, task.outputs],

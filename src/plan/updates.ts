@@ -89,7 +89,7 @@ function ruleOf(
   if (!isFloat(parameter.type.dtype)) {
     throw new LockstepError(
       "INVALID_OPTION",
-      `Parameter "${parameter.name}" is ${parameter.type.dtype}: only floats are trained.`,
+      `Parameter "${parameter.name}" is ${parameter.type.dtype}, but only floats can be trained.`,
     );
   }
   const index = rules.findIndex(({ selects }) => isSelected(selects, parameter));

@@ -1,8 +1,10 @@
-/** The order in which one rank computes its micro-batches, and adds them up into its contributions. */
+/**
+ * The order in which one rank computes its micro-batches and sums them to its contributions.
+ */
 import { assert } from "../errors.ts";
 import type { Contribution } from "./shares.ts";
 
-/** One addition of the tree: buffer `from` into buffer `into`, after the gradients of micro-batch `after`. */
+/** One addition of the tree, after micro-batch `after`: buffer `from` into buffer `into`. */
 export interface TreeSum {
   readonly after: number;
   readonly from: number;
@@ -11,7 +13,7 @@ export interface TreeSum {
 
 /** Micro-batches are counted from the first of the rank. */
 export interface Accumulation {
-  /** The buffer that each micro-batch writes. Contribution `slot` ends in the buffer of that number. */
+  /** The buffer that each micro-batch writes. The sum of contribution `slot` is in buffer `slot`. */
   readonly leaves: readonly number[];
   readonly sums: readonly TreeSum[];
   /** Micro-batches that run at once, and then their sums. */
@@ -28,9 +30,10 @@ interface Growing extends Pick<Contribution, "slot" | "count"> {
 }
 
 /**
- * Micro-batches in order, `lanes` at a time; what a wave has made is added up as far as the tree goes: node j of level k is
- * the sum of micro-batches [j·2ᵏ, (j+1)·2ᵏ) of a contribution, so the order of additions depends on its length alone.
- * Contributions come in the order of their slots. One of n micro-batches takes about log₂(n) + lanes buffers.
+ * Micro-batches run in order, `lanes` at a time, and a wave is summed as far as the tree goes. Node
+ * j of level k is the sum of micro-batches [j·2ᵏ, (j+1)·2ᵏ) of a contribution, so the order
+ * of additions depends on its length alone. Contributions come in the order of their slots. A
+ * contribution of n micro-batches takes about log₂(n) + lanes buffers.
  */
 export function planAccumulation(
   contributions: readonly Pick<Contribution, "slot" | "count">[],
@@ -77,7 +80,7 @@ function grow(
   });
 }
 
-/** The first buffer that is free, and will not be wanted by a contribution before `current` is done. */
+/** The first free buffer in which no contribution begins before `current` is done. */
 function freeBuffer(growing: readonly Growing[], used: Set<number>, current: Growing): number {
   let buffer = 0;
   const isWanted = (candidate: number) =>
@@ -88,7 +91,7 @@ function freeBuffer(growing: readonly Growing[], used: Set<number>, current: Gro
   return buffer;
 }
 
-/** Additions that can be made: neighbours of one level; all that is left when the contribution is complete. */
+/** The additions of neighbours of one level, and all others when the contribution is complete. */
 function merges({ open, made, count }: Growing): { from: number; into: number }[] {
   const found: { from: number; into: number }[] = [];
   const merge = (at: number): void => {
@@ -97,7 +100,7 @@ function merges({ open, made, count }: Growing): { from: number; into: number }[
     found.push({ from: from.buffer, into: into.buffer });
     into.level += 1;
   };
-  // The first pair of one level: all before it is of higher levels, so the pair is a node of the tree.
+  // What lies before the first pair of one level has higher levels: the pair is a node of the tree.
   const pair = () => open.findIndex((node, at) => node.level === open[at - 1]?.level);
   for (let at = pair(); at > 0; at = pair()) merge(at);
   if (made === count) while (open.length > 1) merge(open.length - 1);

@@ -1,77 +1,76 @@
 /**
- * The gradients of one piece of the pass, brought together in a buffer for each lane, and summed by the ranks that look after them: in place
- * out of the memory of all, or out of what all have sent.
+ * Sums of the gradients of one piece of the pass, which lie together in a buffer for each lane. The
+ * ranks that own them sum them: in place out of the memory of all, or out of what all have sent.
  */
 import { bytesPerElement } from "../tensor/index.ts";
 import { bucketBuffer, gradientBuffer, receivedBuffer } from "./buffers.ts";
-import { ofOwner } from "./gathered.ts";
-import { barrier, type Ownership } from "./ownership.ts";
-import type { CollectiveStage, ProgramBuilder, Run, RunStage, TensorRef } from "./program.ts";
-import { BLOCK_TILES, type Span, type Spans, spanRef } from "./spans.ts";
-import { leavesOf, renumber, treeGraph } from "./tree-graph.ts";
+import { type Ownership, ofOwner } from "./ownership.ts";
+import {
+  barrier,
+  type CollectiveStage,
+  type ProgramBuilder,
+  type Run,
+  type RunStage,
+  type TensorRef,
+} from "./program.ts";
+import type { OwnerRun, Room } from "./room.ts";
+import { treeRun } from "./runs.ts";
+import { type Span, spanRef } from "./spans.ts";
 import { leafOf, type Wave } from "./waves.ts";
 
 /** The gradients of one piece. */
 export interface GradientBucket {
   readonly name: string;
-  readonly spans: Spans;
-  /** Which of the buffers it has. */
+  readonly room: Room;
+  /** The index of its buffer. */
   readonly buffer: number;
 }
 
-/** Where the micro-batch of a rank (by its place) in a lane has left what is summed. */
-export type Leaf = (owner: number, lane: number) => TensorRef;
-
-export interface BucketSumsOptions {
-  readonly ownership: Ownership;
-  /** Micro-batches of each rank in a wave. */
-  readonly lanes: number;
-}
+/** The place where the micro-batch of a rank (by its place) in a lane has left what is summed. */
+type Leaf = (owner: number, lane: number) => TensorRef;
 
 export class BucketSums {
   readonly #program: ProgramBuilder;
-  readonly #options: BucketSumsOptions;
-  /** By bucket, lane and how many ranks have a micro-batch there. */
+  readonly #ownership: Ownership;
+  readonly #lanes: number;
+  /** By bucket, lane and the number of ranks that have a micro-batch there. */
   readonly #exchanges = new Map<string, readonly CollectiveStage[]>();
 
-  constructor(program: ProgramBuilder, options: BucketSumsOptions) {
+  /** @param lanes the number of micro-batches of each rank in a wave */
+  constructor(program: ProgramBuilder, ownership: Ownership, lanes: number) {
     this.#program = program;
-    this.#options = options;
+    this.#ownership = ownership;
+    this.#lanes = lanes;
   }
 
-  /** Room for what other ranks send of the largest of the buckets. */
+  /** Makes room for what other ranks send of the largest of the buckets. */
   allocate(buckets: readonly GradientBucket[]): void {
-    const { ownership, lanes } = this.#options;
-    if (ownership.isInPlace) return;
-    const bytes = Math.max(0, ...buckets.map(({ spans }) => this.#received(spans).byteLength));
-    for (let lane = 0; lane < lanes; lane++) {
+    if (this.#ownership.isInPlace) return;
+    const bytes = Math.max(0, ...buckets.map(({ room }) => this.#received(room).byteLength));
+    for (let lane = 0; lane < this.#lanes; lane++) {
       this.#program.shared.add(this.#program.buffer(receivedBuffer(lane), bytes));
     }
   }
 
-  /** Sums what this rank looks after, out of what all ranks have made in a wave. */
+  /** Sums the spans that this rank owns, out of what all ranks have made in a wave. */
   stages(wave: Wave, bucket: GradientBucket): (RunStage | CollectiveStage)[] {
-    const { name, spans, buffer } = bucket;
-    const { ownership, lanes } = this.#options;
-    const { place, isInPlace } = ownership;
-    const received = this.#received(spans);
-    const runs = spans
-      .blocks(ownership, BLOCK_TILES)
-      .filter(({ owner }) => owner === place)
-      .flatMap(({ span }) =>
-        this.sums(wave, span, (owner, lane) =>
-          isInPlace
-            ? ofOwner(ownership, owner, spans.placeOf(span, bucketBuffer(buffer, lane)))
-            : received.placeOf(span, owner, receivedBuffer(lane)),
-        ),
-      );
+    const { name, room, buffer } = bucket;
+    const { place, isInPlace, ranks, group } = this.#ownership;
+    const received = this.#received(room);
+    const own = room.blocks(this.#ownership).filter(({ owner }) => owner === place);
+    const runs = own.flatMap(({ span }) =>
+      this.sums(wave, span, (owner, lane) =>
+        isInPlace
+          ? ofOwner(this.#ownership, owner, room.placeOf(span, bucketBuffer(buffer, lane)))
+          : received.placeOf(span, owner, receivedBuffer(lane)),
+      ),
+    );
     const sum: RunStage = { name, runs, mode: "parallel" };
     if (isInPlace) {
-      const [there, read] = [`${name} are there`, `${name} are read`];
-      return [barrier(ownership, there), sum, barrier(ownership, read)];
+      return [barrier(`${name} are there`, group), sum, barrier(`${name} are read`, group)];
     }
-    const exchanges = Array.from({ length: lanes }, (_, lane) => {
-      const givers = ownership.ranks.filter((_, from) => from * lanes + lane < wave.count).length;
+    const exchanges = Array.from({ length: this.#lanes }, (_, lane) => {
+      const givers = ranks.filter((__, from) => from * this.#lanes + lane < wave.count).length;
       return givers === 0 ? [] : this.#exchange(bucket, lane, givers);
     });
     return [...exchanges.flat(), sum];
@@ -79,41 +78,31 @@ export class BucketSums {
 
   /** The sums of a wave for one span. */
   sums({ sums }: Wave, span: Span, leaf: Leaf): Run[] {
-    const { lanes } = this.#options;
-    const type = { dtype: span.group.dtype, shape: [span.end - span.start] };
-    return sums.map(({ accumulator, combination }): Run => {
-      const used = leavesOf(combination);
-      const shape = renumber(combination, used);
-      const graph = treeGraph(this.#program, shape, { count: used.length, type, tiles: 1 });
-      const inputs = used.map((id, part) => {
+    return sums.map(({ accumulator, combination }) =>
+      treeRun(this.#program, combination, [spanRef(span, gradientBuffer(accumulator))], (id) => {
         const source = leafOf(id);
-        const ref =
-          "accumulator" in source
-            ? spanRef(span, gradientBuffer(source.accumulator))
-            : leaf(Math.floor(source.microBatch / lanes), source.microBatch % lanes);
-        return [`part.${part}.0`, ref] as const;
-      });
-      const outputs = { "total.0": spanRef(span, gradientBuffer(accumulator)) };
-      return { graph, inputs: Object.fromEntries(inputs), outputs };
-    });
+        if ("accumulator" in source) return spanRef(span, gradientBuffer(source.accumulator));
+        const { microBatch } = source;
+        return leaf(Math.floor(microBatch / this.#lanes), microBatch % this.#lanes);
+      }),
+    );
   }
 
-  /** The first so many ranks give each owner what it looks after of theirs. */
+  /** The first `givers` ranks send to each owner what it owns of theirs. */
   #exchange(
-    { name, spans, buffer }: GradientBucket,
+    { name, room, buffer }: GradientBucket,
     lane: number,
     givers: number,
   ): readonly CollectiveStage[] {
     const key = `${name} ${lane} ${givers}`;
     const known = this.#exchanges.get(key);
     if (known !== undefined) return known;
-    const { ownership } = this.#options;
-    const received = this.#received(spans);
-    const stages = spans.runs(ownership).map(({ counts, ...span }, index): CollectiveStage => {
-      const { place, group } = ownership;
+    const { place, group } = this.#ownership;
+    const received = this.#received(room);
+    const stages = received.runs.map(({ counts, ...span }, index): CollectiveStage => {
       const sendCounts = counts.map((count) => (place < givers ? count : 0));
       const receiveCounts = counts.map((_, from) => (from < givers ? (counts[place] ?? 0) : 0));
-      const { byteOffset } = spans.placeOf(span, bucketBuffer(buffer, lane));
+      const { byteOffset } = room.placeOf(span, bucketBuffer(buffer, lane));
       return {
         name: `${name} to those who sum them`,
         mode: "collective",
@@ -127,38 +116,38 @@ export class BucketSums {
     return stages;
   }
 
-  /** Where what this rank looks after of a bucket lies when it was received: run after run, and in each, rank after rank. */
-  #received(spans: Spans): Received {
-    const { ownership } = this.#options;
-    const { place, ranks } = ownership;
-    const runs = spans.runs(ownership).map(({ counts, ...run }) => {
-      const before = counts.slice(0, place).reduce((sum, count) => sum + count, 0);
-      return { ...run, start: run.start + before, count: counts[place] ?? 0 };
+  /** The places of what this rank receives of a bucket: run after run; in each, rank after rank. */
+  #received(room: Room): Received {
+    const { place, ranks } = this.#ownership;
+    const runs = room.runs(this.#ownership);
+    const own = runs.map(({ group, start, counts }): Span => {
+      const first = counts.slice(0, place).reduce((sum, count) => sum + count, start);
+      return { group, start: first, end: first + (counts[place] ?? 0) };
     });
-    const offsets: number[] = [];
     let byteLength = 0;
-    for (const { group, count } of runs) {
-      // For elements of any width.
-      byteLength = Math.ceil(byteLength / 64) * 64;
-      offsets.push(byteLength);
-      byteLength += ranks.length * count * bytesPerElement(group.dtype);
-    }
+    const offsets = own.map(({ group, start, end }) => {
+      // Elements of any width can lie here.
+      const byteOffset = Math.ceil(byteLength / 64) * 64;
+      byteLength = byteOffset + ranks.length * (end - start) * bytesPerElement(group.dtype);
+      return byteOffset;
+    });
     const placeOf = ({ group, start, end }: Span, owner: number, buffer: string): TensorRef => {
-      const at = runs.findIndex(
-        (run) => run.group === group && run.start <= start && end <= run.start + run.count,
+      const at = own.findIndex(
+        (run) => run.group === group && run.start <= start && end <= run.end,
       );
-      const { start: first, count } = runs[at] as (typeof runs)[number];
-      const elements = owner * count + (start - first);
+      const run = own[at] as Span;
+      const elements = owner * (run.end - run.start) + (start - run.start);
       const byteOffset = (offsets[at] as number) + elements * bytesPerElement(group.dtype);
       return { buffer, byteOffset, type: { dtype: group.dtype, shape: [end - start] } };
     };
-    return { byteLength, offsets, placeOf };
+    return { runs, byteLength, offsets, placeOf };
   }
 }
 
 interface Received {
+  readonly runs: readonly OwnerRun[];
   readonly byteLength: number;
-  /** By run of the spans. */
+  /** By run. */
   readonly offsets: readonly number[];
   /** What a rank (by its place) has sent of a span. */
   placeOf(span: Span, owner: number, buffer: string): TensorRef;

@@ -90,6 +90,8 @@ export type MemoryKind =
   | "buckets"
   | "between pieces"
   | "within a piece"
+  | "first values"
+  | "the process itself"
   | "other";
 
 const KINDS: ReadonlyMap<string, MemoryKind> = new Map([

@@ -1,22 +1,28 @@
-/** Whether a program that came from elsewhere fits together: places within buffers, graphs that fit what they are run on, known groups. */
+/**
+ * Checks that a program from elsewhere fits together: places lie within buffers, graphs fit the
+ * tensors that they run on, and groups are known.
+ */
 import { LockstepError } from "../errors.ts";
 import { typeOf } from "../graph/index.ts";
 import { byteLength, bytesPerElement, formatType, sameType } from "../tensor/index.ts";
-import type { StepProgram } from "./lower.ts";
+import { collectiveBytes } from "./costs.ts";
 import {
   type BufferPlace,
+  type BufferSpace,
   type CollectiveStage,
   type Run,
   type Stage,
   type TensorRef,
 } from "./program.ts";
-import { collectiveBytes } from "./timeline.ts";
+import type { StepProgram } from "./step-program.ts";
 
 /** @throws INVALID_GRAPH with the first fault */
 export function checkProgram(program: StepProgram): StepProgram {
   new Check(program).all();
   return program;
 }
+
+const SPACES: ReadonlySet<BufferSpace> = new Set(["host", "device", "disk"]);
 
 class Check {
   readonly #program: StepProgram;
@@ -27,8 +33,9 @@ class Check {
 
   all(): void {
     const { buffers, sides, slots, batch, parameters, scalars, held, evaluation } = this.#program;
-    for (const [name, { byteLength: bytes }] of buffers) {
+    for (const [name, { byteLength: bytes, space }] of buffers) {
       if (!Number.isSafeInteger(bytes) || bytes < 0) fail(`buffer "${name}" has ${bytes} bytes`);
+      if (!SPACES.has(space)) fail(`buffer "${name}" lies in "${space}", which is no space`);
     }
     for (const side of sides) {
       const { totals, compute, commit, evaluate, pieces = [], gradients, states } = side;

@@ -1,6 +1,6 @@
 /**
- * How many micro-batches each rank computes, from how fast each was. A pure function of numbers that all ranks have: so all
- * decide the same in the same step.
+ * Decides how many micro-batches each rank computes, from the speeds of all. It is a pure function
+ * of numbers that all ranks have, so all decide the same in the same step.
  */
 import { assert } from "../errors.ts";
 import type { Range } from "./shares.ts";
@@ -11,11 +11,12 @@ export interface Decision {
   readonly reason: string | undefined;
 }
 
-/** A change must save this part of a step: it costs planning, and speeds are never measured exactly. */
+/** A change must save this part of a step: it costs planning, and speeds are measured roughly. */
 const LEAST_GAIN = 0.1;
 
 /**
- * The ranges with which the slowest rank ends first; `current` where others would not win a tenth of a step.
+ * Returns the ranges with which the slowest rank ends first, or `current` if the gain is less than
+ * a tenth of a step.
  * Speeds are in micro-batches a second, of any unit that is the same for all.
  */
 export function decideShares(
@@ -41,7 +42,10 @@ export function decideShares(
   return { ranges: rangesOf(counts), reason };
 }
 
-/** One for each, and each further one to the rank that would end it first: no other counts end earlier. */
+/**
+ * Each rank gets one, and each further one goes to the rank that would end it first. No other
+ * counts end earlier.
+ */
 function fairCounts(speeds: readonly number[], microBatches: number): number[] {
   const counts = speeds.map(() => 1);
   for (let given = counts.length; given < microBatches; given++) {

@@ -1,4 +1,7 @@
-/** A model on held-out samples: forward passes over batches of them, and the loss and measures of all of them together. */
+/**
+ * Evaluates a model on held-out samples: forward passes over batches of them, and the loss and
+ * measures of all samples together.
+ */
 import { cast, concat, reshape } from "../functional/index.ts";
 import { type Graph, typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
@@ -24,7 +27,7 @@ export interface EvaluationBatch {
   readonly fields: ReadonlyMap<string, TensorRef>;
   /** After a run: the terms of all measures, one after the other. */
   readonly sums: TensorRef;
-  /** Of each number in `sums`: that of all samples is the sum over batches of so many times the number. */
+  /** For each number in `sums`: the number of all samples is the sum of factor times number. */
   readonly factors: readonly number[];
   readonly graph: string;
   /** Inputs of the graph. */
@@ -41,8 +44,8 @@ export interface EvaluationPlan {
 }
 
 /**
- * @param wanted samples that an evaluation looks at, each once; of a model that has one size only, as many whole batches as
- * they are, and one at least
+ * @param wanted the number of samples that an evaluation looks at, each once. A model that has one
+ *   size only looks at as many whole batches as they make, and at least at one
  */
 export function planEvaluation(
   program: ProgramBuilder,
@@ -92,7 +95,7 @@ export function evaluationStage(batch: EvaluationBatch, inputs: Run["inputs"]): 
   return { name: "evaluation", runs: [run], mode: "ordered" };
 }
 
-/** Where the fields of a batch are filled in. */
+/** The fields of a batch, and the keys of its samples if the model has them. */
 function fieldRefs(model: Model): Map<string, TensorRef> {
   return new Map(
     fieldsOf(model).map((name) => {

@@ -1,10 +1,21 @@
 /**
- * The flat vectors of a step: parameters, and what is summed over micro-batches. Parameters that are updated in one way lie together, so
- * that small graphs sweep over them without seeing a boundary between tensors.
+ * The flat vectors of a step: parameters, and what is summed over micro-batches. Parameters that
+ * are updated in one way lie together, so that small graphs sweep over them and see no boundary
+ * between tensors.
  */
+import { LockstepError } from "../errors.ts";
+import { shardAxes } from "../mesh/index.ts";
 import { type Optimizer, type Rules, rulesOf, type UpdateRule } from "../optimizer/index.ts";
-import { isOfKind, type StepGraph, type UpdateTask, valueOf } from "../plan/index.ts";
+import {
+  isOfKind,
+  MICRO_BATCH,
+  type Role,
+  type StepGraph,
+  type UpdateTask,
+  valueOf,
+} from "../plan/index.ts";
 import { type Layout, type LayoutGroup, type LayoutItem, planLayout } from "./layout.ts";
+import type { BufferSpace } from "./program.ts";
 
 /** The parameters of one update task. */
 export interface UpdateGroup {
@@ -19,9 +30,13 @@ export interface UpdateGroup {
 export interface FlatVectors {
   /** By the names of parameters. */
   readonly parameters: Layout;
-  /** Gradients by the names of their parameters, at the same places; then what else is summed, by the names of the sums. */
+  /**
+   * Gradients by the names of their parameters, at the same places; then other sums by their names.
+   */
   readonly gradients: Layout;
   readonly updates: readonly UpdateGroup[];
+  /** Where parameters and slots lie. */
+  readonly spaces: { readonly parameters: BufferSpace; readonly slots: BufferSpace };
 }
 
 export function flatVectors(step: StepGraph, optimizer: Optimizer): FlatVectors {
@@ -37,6 +52,7 @@ export function flatVectors(step: StepGraph, optimizer: Optimizer): FlatVectors 
   const beside = others.map((name) => ({ name, type: valueOf(step, name).type, group: "summed" }));
   const parameters = planLayout(items);
   return {
+    spaces: { parameters: spaceOf(step, "parameter"), slots: spaceOf(step, "slot") },
     parameters,
     gradients: planLayout([...items, ...beside], parameters.tile),
     updates: parameters.groups.map((group, at) => {
@@ -47,6 +63,11 @@ export function flatVectors(step: StepGraph, optimizer: Optimizer): FlatVectors 
   };
 }
 
+function spaceOf(step: StepGraph, wanted: Role): BufferSpace {
+  const own = [...step.values.values()].filter(({ role }) => role === wanted);
+  return own.some(({ space }) => space === "disk") ? "disk" : "device";
+}
+
 function isParameter({ role }: { readonly role: string }): boolean {
   return role === "parameter";
 }
@@ -55,4 +76,22 @@ function isParameter({ role }: { readonly role: string }): boolean {
 export function flatName(step: StepGraph, sum: string): string {
   const { role, of } = valueOf(step, sum);
   return role === "gradient" ? of : sum;
+}
+
+/**
+ * The axes over which a step shards its gradients.
+ * @throws INVALID_OPTION if an update needs whole parameters
+ */
+export function gradientAxes(step: StepGraph, { updates }: FlatVectors): string[] {
+  const whole = updates.find(({ rule }) => rule.granularity === "tensor");
+  if (whole !== undefined) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      `The optimizer's rule "${whole.rule.name}" updates whole parameters, which no worker has where gradients are sharded.`,
+      { hint: "Use zero: 1, or another optimizer." },
+    );
+  }
+  const gradients = [...step.values.values()].filter(({ role }) => role === "gradient");
+  const placements = gradients.map(({ placement }) => shardAxes(placement));
+  return placements.find((axes) => axes.length > 0 && !axes.includes(MICRO_BATCH)) ?? [];
 }

@@ -1,6 +1,8 @@
 /**
- * Parameters that no rank holds whole, brought together unit by unit, just before a piece of computation needs them, into one of two buffers
- * that take turns: copied out of the memory of the ranks that look after them, or sent by these where they are of other nodes.
+ * Parameters that no rank holds whole. They are gathered unit by unit, just before a piece of
+ * computation needs them, into one of two buffers that take turns: copied out of the memory of the
+ * ranks that own them, or sent by these ranks if they are of other nodes. A tensor that one rank of
+ * this node owns alone is not copied: it is read in place.
  */
 import type { Graph } from "../graph/index.ts";
 import {
@@ -14,10 +16,13 @@ import {
   valueName,
   valueOf,
 } from "../plan/index.ts";
+import { bytesPerElement, elementCount } from "../tensor/index.ts";
 import { activationBuffer, PARAMETERS, unitBuffer } from "./buffers.ts";
 import type { Layout } from "./layout.ts";
-import type { Ownership } from "./ownership.ts";
+import { type Ownership, ofOwner, ownedSpans } from "./ownership.ts";
 import {
+  addTask,
+  allGather,
   COMPUTE,
   type CollectiveStage,
   type ProgramBuilder,
@@ -27,26 +32,34 @@ import {
   type Task,
   type TensorRef,
 } from "./program.ts";
-import { copyGraph } from "./runs.ts";
-import { BLOCK_TILES, Spans, spanRef } from "./spans.ts";
+import { Room } from "./room.ts";
+import { copyRun } from "./runs.ts";
+import { spanRef } from "./spans.ts";
 
-/** Buffers that are filled while the one before is used. */
+/** The number of buffers: one is filled while the one before it is used. */
 const BUFFERS = 2;
 /** The lane of copies. */
 export const GATHER = "gather";
 
-/** What is gathered for a piece. */
+/** The parameters that are gathered for a piece. */
 export interface Unit {
   readonly name: string;
-  readonly spans: Spans;
+  /** Parameters that are read in place. */
+  readonly inPlace: ReadonlyMap<string, TensorRef>;
+  /** Where the others are brought together. */
+  readonly room: Room;
   readonly buffer: string;
+  /**
+   * What fills the buffer. In place, parts are copied from all owners; else each owner copies its
+   * own parts and sends them.
+   */
+  readonly work: readonly (RunStage | CollectiveStage)[];
 }
 
 export class Gathered {
   readonly #program: ProgramBuilder;
   readonly #parameters: Layout;
   readonly #ownership: Ownership;
-  readonly #works = new Map<Unit, readonly (RunStage | CollectiveStage)[]>();
 
   constructor(program: ProgramBuilder, parameters: Layout, ownership: Ownership) {
     this.#program = program;
@@ -56,39 +69,48 @@ export class Gathered {
 
   /** @param turn counts the units of a pass */
   unit(name: string, parameters: readonly string[], turn: number): Unit {
-    const spans = new Spans(this.#parameters, parameters);
-    const buffer = unitBuffer(turn % BUFFERS);
-    const before = this.#program.buffers.get(buffer)?.byteLength ?? 0;
-    this.#program.buffer(buffer, Math.max(before, spans.byteLength));
-    this.#program.shared.add(this.#ownership.isInPlace ? PARAMETERS : buffer);
-    return { name, spans, buffer };
-  }
-
-  /** What fills the unit's buffer. In place it is copied from all owners, else each copies its own and sends it. */
-  work(unit: Unit): readonly (RunStage | CollectiveStage)[] {
-    const known = this.#works.get(unit);
-    if (known !== undefined) return known;
-    const { name, spans, buffer } = unit;
     const { isInPlace, place, group } = this.#ownership;
-    const blocks = spans.blocks(this.#ownership, BLOCK_TILES);
+    const inPlace = new Map<string, TensorRef>();
+    for (const own of parameters) {
+      const ref = isInPlace ? this.#atOwner(own) : undefined;
+      if (ref !== undefined) inPlace.set(own, ref);
+    }
+    const others = parameters.filter((own) => !inPlace.has(own));
+    const room = new Room(this.#parameters, others);
+    const buffer = this.#program.growing(unitBuffer(turn % BUFFERS), room.byteLength);
+    this.#program.shared.add(isInPlace ? PARAMETERS : buffer);
+    const blocks = room.blocks(this.#ownership);
     const copied = blocks.filter(({ owner }) => isInPlace || owner === place);
-    const runs = copied.map(({ owner, span }): Run => {
+    const runs = copied.map(({ owner, span }) => {
       const from = ofOwner(this.#ownership, owner, spanRef(span, PARAMETERS));
-      const graph = copyGraph(this.#program, span);
-      return { graph, inputs: { from }, outputs: { to: spans.placeOf(span, buffer) } };
+      return copyRun(this.#program, from, room.placeOf(span, buffer));
     });
-    const sent = isInPlace ? [] : spans.runs(this.#ownership);
-    const gathers = sent.map(({ counts, ...span }): CollectiveStage => {
-      const { byteOffset } = spans.placeOf(span, buffer);
-      const call = { kind: "allGather" as const, counts, dtype: span.group.dtype };
-      return { name, mode: "collective", group, call, data: { buffer, byteOffset } };
+    const sent = isInPlace ? [] : room.runs(this.#ownership);
+    const gathers = sent.map(({ counts, ...span }) => {
+      const { byteOffset } = room.placeOf(span, buffer);
+      const parts = { counts, dtype: span.group.dtype };
+      return allGather(name, group, parts, { buffer, byteOffset });
     });
-    const work = [{ name, runs, mode: "parallel" as const }, ...gathers];
-    this.#works.set(unit, work);
-    return work;
+    return { name, inPlace, room, buffer, work: [{ name, runs, mode: "parallel" }, ...gathers] };
   }
 
-  /** A run of a graph that takes parameters, cut into pieces that each find theirs gathered. */
+  /** A parameter in the memory of the rank that owns all of it; undefined if several own parts. */
+  #atOwner(name: string): TensorRef | undefined {
+    const { groups } = this.#parameters;
+    for (const group of groups) {
+      const entry = group.entries.find((each) => each.name === name);
+      if (entry === undefined) continue;
+      const { byteOffset, type } = entry;
+      const start = (byteOffset - group.byteOffset) / bytesPerElement(group.dtype);
+      const span = { group, start, end: start + elementCount(type.shape) };
+      const [first, ...rest] = ownedSpans(this.#ownership, span);
+      if (first === undefined || rest.length > 0) return undefined;
+      return ofOwner(this.#ownership, first.owner, { buffer: PARAMETERS, byteOffset, type });
+    }
+    return undefined;
+  }
+
+  /** A run of a graph that takes parameters, cut into pieces for which units are gathered. */
   inPieces(
     name: string,
     graph: Graph,
@@ -98,37 +120,25 @@ export class Gathered {
     const { phases, phaseOf } = phasesOf(step, task);
     const { step: cut, pieces } = cutTask(step, task, (_, index) => phaseOf[index] as number);
     const arena = arenaOf(cut, pieces);
-    const activations = activationBuffer(0);
-    const before = this.#program.buffers.get(activations)?.byteLength ?? 0;
-    this.#program.buffer(activations, Math.max(before, arena.byteLength));
+    const activations = this.#program.growing(activationBuffer(0), arena.byteLength);
     const tasks: Task[] = [];
+    /** The last task that uses each buffer. */
     const used: Record<string, number> = {};
     let computed: number | undefined;
     for (const [index, piece] of pieces.entries()) {
-      const names = (phases[index]?.parameters ?? []).filter((value) =>
+      const gathered = (phases[index]?.parameters ?? []).filter((value) =>
         piece.inputs.includes(value),
       );
-      const own = names.map((value) => valueOf(cut, value).of);
+      const own = gathered.map((value) => valueOf(cut, value).of);
       const unit =
         own.length === 0 ? undefined : this.unit(`parameters of ${piece.name}`, own, index);
-      const waits = [computed];
-      if (unit !== undefined) {
-        const free = used[unit.buffer];
-        tasks.push({
-          name: unit.name,
-          lane: GATHER,
-          after: free === undefined ? [] : [free],
-          work: this.work(unit),
-        });
-        waits.push(tasks.length - 1);
-      }
       const place = (value: string, bound: string): TensorRef => {
         const { role, of, type } = valueOf(cut, value);
         if (role === "activation") {
           return { buffer: activations, byteOffset: arena.offsets.get(value) ?? 0, type };
         }
-        const gathered = role === "parameter" ? unit?.spans.ref(of, unit.buffer) : undefined;
-        return gathered ?? inputs[bound] ?? (outputs[bound] as TensorRef);
+        const parameter = role === "parameter" && unit ? gatheredRef(unit, of) : undefined;
+        return parameter ?? inputs[bound] ?? (outputs[bound] as TensorRef);
       };
       const refs = (bound: readonly string[], values: readonly string[]) =>
         Object.fromEntries(bound.map((own, at) => [own, place(values[at] as string, own)]));
@@ -138,18 +148,22 @@ export class Gathered {
         inputs: refs(piece.graphInputs, piece.inputs),
         outputs: refs(piece.graphOutputs, piece.outputs),
       };
-      const after = waits.filter((at) => at !== undefined);
-      tasks.push({
-        name: piece.name,
-        lane: COMPUTE,
-        after,
-        work: [{ name: piece.name, runs: [run], mode: "ordered" }],
-      });
-      computed = tasks.length - 1;
+      const waits = [computed];
+      if (unit !== undefined) {
+        const gather = { name: unit.name, lane: GATHER, work: unit.work };
+        waits.push(addTask(tasks, gather, [used[unit.buffer]]));
+      }
+      const stage: RunStage = { name: piece.name, runs: [run], mode: "ordered" };
+      computed = addTask(tasks, { name: piece.name, lane: COMPUTE, work: [stage] }, waits);
       if (unit !== undefined) used[unit.buffer] = computed;
     }
     return { name, mode: "tasks", tasks };
   }
+}
+
+/** Where a piece finds a parameter of its unit. */
+export function gatheredRef({ inPlace, room, buffer }: Unit, name: string): TensorRef | undefined {
+  return inPlace.get(name) ?? room.ref(name, buffer);
 }
 
 /** A step that is nothing but one run of a graph. */
@@ -177,9 +191,4 @@ function stepOf(
   };
   const graphs = new Map([[name, graph]]);
   return { step: { name, microBatches: 1, values, graphs, tasks: [task] }, task };
-}
-
-/** A place in the memory of the rank at a place of the node. */
-export function ofOwner({ place, ranks }: Ownership, owner: number, ref: TensorRef): TensorRef {
-  return owner === place ? ref : { ...ref, rank: ranks[owner] as number };
 }

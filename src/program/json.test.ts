@@ -11,8 +11,9 @@ import { adamw, rulesOf } from "../optimizer/index.ts";
 import { buildStep } from "../plan/index.ts";
 import { elementCount, toNumbers } from "../tensor/index.ts";
 import { type ProgramJson, programFromJson, programToJson } from "./json.ts";
-import { lower, type StepProgram } from "./lower.ts";
+import { lower } from "./lower.ts";
 import { summaryOf } from "./norm.ts";
+import type { StepProgram } from "./step-program.ts";
 import { scalarsOf } from "./update.ts";
 
 const engine = createOrtEngine({ threads: 1 });
@@ -142,6 +143,7 @@ test("a program that does not fit together is refused, whatever is wrong with it
     ["buffers/parameters/byteLength", 64, /puts \d+ bytes at \d+ of "parameters"/],
     ["buffers/gradients", undefined, /names the buffer "gradients"/],
     ["buffers/parameters/byteLength", -1, /has -1 bytes/],
+    ["buffers/parameters/space", "dsk", /"parameters" lies in "dsk", which is no space/],
     ["graphs/gradient", undefined, /which is no graph/],
     ["sides/0/gradients/0/inputs/ids/byteOffset", -4, /at -4 of/],
     ["sides/0/gradients/0/inputs/ids/type/shape", [1], /binds .* to "ids"/],

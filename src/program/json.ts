@@ -1,98 +1,48 @@
-/** A program as JSON and back: `lockstep plan FILE --json` writes it, and what is read back gives the same bits. */
+/**
+ * A program as JSON and back: `lockstep plan FILE --json` writes it, and what is read back gives
+ * the same bits.
+ */
 import { LockstepError } from "../errors.ts";
-import { type GraphJson, graphFromJson, graphToJson } from "../graph/index.ts";
-import type { Measure } from "../plan/index.ts";
+import { type Graph, type GraphJson, graphFromJson, graphToJson } from "../graph/index.ts";
 import { checkProgram } from "./check.ts";
-import type { EvaluationBatch, EvaluationPlan } from "./evaluation.ts";
-import type { Side, StepProgram } from "./lower.ts";
-import type { BufferSpec, GraphSpec, TensorRef } from "./program.ts";
+import type { Side, StepProgram } from "./step-program.ts";
 
-/** Changes with every change of the form. */
-const FORMAT = "lockstep-program-3";
+/** The version of the form; it changes with every change of the form. */
+const FORMAT = "lockstep-program-4";
 
-type Table<Value> = Readonly<Record<string, Value>>;
+/** The form of a value in JSON: maps are objects, sets are lists, graphs have their own form. */
+type Json<Value> =
+  Value extends ReadonlyMap<string, infer Item>
+    ? Readonly<Record<string, Json<Item>>>
+    : Value extends ReadonlySet<infer Item>
+      ? readonly Item[]
+      : Value extends Graph
+        ? GraphJson
+        : Value extends object
+          ? { readonly [Key in keyof Value]: Json<Value[Key]> }
+          : Value;
 
-interface SideJson extends Omit<Side, "states"> {
-  readonly states: Table<TensorRef>;
-}
-
-interface EvaluationJson extends Omit<EvaluationPlan, "sizes" | "measures"> {
-  readonly sizes: readonly (Omit<EvaluationBatch, "fields"> & {
-    readonly fields: Table<TensorRef>;
-  })[];
-  readonly measures: readonly (Omit<Measure, "tail"> & { readonly tail?: GraphJson })[];
-}
-
-export interface ProgramJson
-  extends Omit<
-    StepProgram,
-    | "buffers"
-    | "shared"
-    | "graphs"
-    | "groups"
-    | "sides"
-    | "arena"
-    | "slots"
-    | "batch"
-    | "parameters"
-    | "evaluation"
-  > {
-  readonly format: string;
-  readonly buffers: Table<BufferSpec>;
-  readonly shared: readonly string[];
-  readonly graphs: Table<Omit<GraphSpec, "graph"> & { readonly graph: GraphJson }>;
-  readonly groups: Table<readonly number[]>;
-  readonly sides: readonly [SideJson, SideJson];
-  readonly arena?: {
-    readonly offsets: Table<number>;
-    readonly byteLength: number;
-    readonly withoutReuse: number;
-  };
-  readonly slots: Table<TensorRef>;
-  readonly batch: Table<TensorRef>;
-  readonly parameters: Table<TensorRef>;
-  readonly evaluation?: EvaluationJson;
-}
+export type ProgramJson = Json<StepProgram> & { readonly format: string };
 
 export function programToJson(program: StepProgram): ProgramJson {
-  const {
-    buffers,
-    shared,
-    graphs,
-    groups,
-    sides,
-    arena,
-    evaluation,
-    slots,
-    batch,
-    parameters,
-    ...rest
-  } = program;
-  const [first, second] = sides;
-  const side = (own: Side): SideJson => ({ ...own, states: Object.fromEntries(own.states) });
-  return {
-    format: FORMAT,
-    ...rest,
-    buffers: Object.fromEntries(buffers),
-    shared: [...shared],
-    graphs: Object.fromEntries(
-      [...graphs].map(([name, spec]) => [name, { ...spec, graph: graphToJson(spec.graph) }]),
-    ),
-    groups: Object.fromEntries(groups),
-    sides: [side(first), side(second)],
-    ...(arena === undefined
-      ? {}
-      : { arena: { ...arena, offsets: Object.fromEntries(arena.offsets) } }),
-    slots: Object.fromEntries(slots),
-    batch: Object.fromEntries(batch),
-    parameters: Object.fromEntries(parameters),
-    ...(evaluation === undefined ? {} : { evaluation: evaluationToJson(evaluation) }),
-  };
+  return { format: FORMAT, ...(toJson(program) as Json<StepProgram>) };
 }
 
-/** @throws INVALID_GRAPH where it is of another version, or does not fit together */
-export function programFromJson(json: ProgramJson): StepProgram {
-  const { format, graphs, sides, arena, evaluation, ...rest } = json;
+function toJson(value: unknown): unknown {
+  if (value instanceof Set) return [...value];
+  if (value instanceof Map) return toJson(Object.fromEntries(value));
+  if (Array.isArray(value)) return value.map(toJson);
+  if (typeof value !== "object" || value === null) return value;
+  if (isGraph(value)) return graphToJson(value);
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, toJson(item)]));
+}
+
+function isGraph(value: object): value is Graph {
+  return "nodes" in value && "constants" in value && value.constants instanceof Map;
+}
+
+/** @throws INVALID_GRAPH if it is of another version, or does not fit together */
+export function programFromJson({ format, ...json }: ProgramJson): StepProgram {
   if (format !== FORMAT) {
     throw new LockstepError(
       "INVALID_GRAPH",
@@ -100,51 +50,33 @@ export function programFromJson(json: ProgramJson): StepProgram {
       { hint: "Write it again with this version of lockstep." },
     );
   }
-  const [first, second] = sides;
-  const side = (own: SideJson): Side => ({ ...own, states: mapOf(own.states) });
+  const { arena, evaluation } = json;
+  const [first, second] = json.sides;
+  const side = (own: Json<Side>): Side => ({ ...own, states: mapOf(own.states) });
   return checkProgram({
-    ...rest,
-    counted: rest.counted,
-    atOnce: rest.atOnce,
-    stop: rest.stop,
-    paces: rest.paces,
+    ...json,
     buffers: mapOf(json.buffers),
     shared: new Set(json.shared),
-    graphs: new Map(
-      Object.entries(graphs).map(([name, spec]) => {
-        return [name, { ...spec, graph: graphFromJson(spec.graph) }];
-      }),
-    ),
+    graphs: mapOf(json.graphs, (spec) => ({ ...spec, graph: graphFromJson(spec.graph) })),
     groups: mapOf(json.groups),
     sides: [side(first), side(second)],
     arena: arena && { ...arena, offsets: mapOf(arena.offsets) },
     slots: mapOf(json.slots),
     batch: mapOf(json.batch),
     parameters: mapOf(json.parameters),
-    evaluation: evaluation && evaluationFromJson(evaluation),
+    evaluation: evaluation && {
+      ...evaluation,
+      sizes: evaluation.sizes.map((size) => ({ ...size, fields: mapOf(size.fields) })),
+      measures: evaluation.measures.map((measure) => {
+        return { ...measure, tail: measure.tail && graphFromJson(measure.tail) };
+      }),
+    },
   });
 }
 
-function evaluationToJson({ samples, sizes, measures }: EvaluationPlan): EvaluationJson {
-  return {
-    samples,
-    sizes: sizes.map((size) => ({ ...size, fields: Object.fromEntries(size.fields) })),
-    measures: measures.map(({ tail, ...measure }) =>
-      tail === undefined ? measure : { ...measure, tail: graphToJson(tail) },
-    ),
-  };
-}
-
-function evaluationFromJson({ samples, sizes, measures }: EvaluationJson): EvaluationPlan {
-  return {
-    samples,
-    sizes: sizes.map((size) => ({ ...size, fields: mapOf(size.fields) })),
-    measures: measures.map(({ tail, ...measure }) => {
-      return { ...measure, tail: tail && graphFromJson(tail) };
-    }),
-  };
-}
-
-function mapOf<Value>(table: Table<Value>): Map<string, Value> {
-  return new Map(Object.entries(table));
+function mapOf<Item, Own = Item>(
+  table: Readonly<Record<string, Item>>,
+  read: (item: Item) => Own = (item) => item as unknown as Own,
+): Map<string, Own> {
+  return new Map(Object.entries(table).map(([name, item]) => [name, read(item)]));
 }

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { byteLength, bytesPerElement, type DType } from "../tensor/index.ts";
 import { planLayout } from "./layout.ts";
-import { blocksBetween } from "./sweep.ts";
+import { blocksOf, wholeSpans } from "./spans.ts";
 
 const items = fc
   .array(
@@ -50,11 +50,12 @@ test("blocks cover a group once, in order", () => {
       ];
       const layout = planLayout(items, 64);
       let at = 0;
-      for (const block of blocksBetween(0, (layout.groups[0]?.length ?? 0) / 64)) {
-        assert.equal(block.firstTile, at);
-        at += block.tiles;
+      for (const { start, end } of wholeSpans(layout).flatMap(blocksOf)) {
+        assert.equal(start, at);
+        assert.ok([16, 4, 1].includes((end - start) / 64));
+        at = end;
       }
-      assert.equal(at, tiles);
+      assert.equal(at, tiles * 64);
     }),
   );
 });

@@ -1,11 +1,13 @@
 /**
- * Where tensors lie in one flat vector: grouped, aligned, and padded to whole tiles, so that element-wise graphs
- * sweep over a group and never see a boundary between parameters. It computes places and holds no memory.
+ * The layout of tensors in one flat vector: grouped, aligned, and padded to whole tiles, so that
+ * element-wise graphs sweep over a group and see no boundary between tensors. Places only, no
+ * memory.
  */
 import { assert } from "../errors.ts";
 import { bytesPerElement, type DType, elementCount, type TensorType } from "../tensor/index.ts";
+import type { TensorRef } from "./program.ts";
 
-/** Every tensor starts at a multiple of this many elements: at least 64 bytes for any element type. */
+/** Every tensor starts at a multiple of this many elements, which are 64 bytes or more. */
 export const ALIGNMENT = 64;
 const SMALLEST_TILE = 1024;
 const LARGEST_TILE = 32768;
@@ -25,9 +27,11 @@ export interface LayoutEntry extends LayoutItem {
 export interface LayoutGroup {
   readonly key: string;
   readonly dtype: DType;
+  /** The layout's tile, in elements. */
+  readonly tile: number;
   /** From the start of the vector. */
   readonly byteOffset: number;
-  /** In elements, padding included: a multiple of the layout's tile. Padding is zero and stays so. */
+  /** In elements, with padding: a multiple of the tile. Padding is zero and stays so. */
   readonly length: number;
   readonly entries: readonly LayoutEntry[];
 }
@@ -40,7 +44,7 @@ export interface Layout {
   readonly byteLength: number;
 }
 
-/** Lays out `items` in their order; groups follow in the order of their first item. */
+/** Lays out `items` in their order. Groups follow each other in the order of their first items. */
 export function planLayout(items: readonly LayoutItem[], tile = tileFor(items)): Layout {
   assert(tile % ALIGNMENT === 0, "a tile is a multiple of the alignment");
   const members = new Map<string, LayoutItem[]>();
@@ -65,6 +69,19 @@ export function planLayout(items: readonly LayoutItem[], tile = tileFor(items)):
   return { tile, groups, entries, byteLength: byteOffset };
 }
 
+/** The place of a tensor of a layout in a buffer; undefined if the layout does not have it. */
+export function entryRef(layout: Layout, buffer: string, name: string): TensorRef | undefined {
+  const entry = layout.entries.get(name);
+  return entry && { buffer, byteOffset: entry.byteOffset, type: entry.type };
+}
+
+/** The places of all tensors of a layout in a buffer, by name. */
+export function refsOf({ entries }: Layout, buffer: string): Map<string, TensorRef> {
+  return new Map(
+    [...entries].map(([name, { type, byteOffset }]) => [name, { buffer, byteOffset, type }]),
+  );
+}
+
 function layOutGroup(items: readonly LayoutItem[], tile: number, byteOffset: number): LayoutGroup {
   const first = items[0];
   assert(first !== undefined, "a group has an item");
@@ -78,14 +95,15 @@ function layOutGroup(items: readonly LayoutItem[], tile: number, byteOffset: num
   return {
     key: first.group,
     dtype: first.type.dtype,
+    tile,
     byteOffset,
     length: roundUp(length, tile),
     entries,
   };
 }
 
-/** Tiles that stay in a core's cache for large vectors; little padding for small ones. */
-export function tileFor(items: readonly LayoutItem[]): number {
+/** Large vectors have tiles that stay in a core's cache; small ones have little padding. */
+function tileFor(items: readonly LayoutItem[]): number {
   let elements = 0;
   for (const item of items) elements += elementCount(item.type.shape);
   let tile = SMALLEST_TILE;

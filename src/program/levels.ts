@@ -1,6 +1,6 @@
 /**
- * How the ranks of a step reach each other, for sums over all of them: an inner level, whose ranks read each other's memory in place, and an
- * outer one, between whose ranks messages go.
+ * The two levels on which the ranks of a step reach each other: inner groups of ranks, and outer
+ * groups of the ranks that have the same place in their inner groups.
  */
 import { LockstepError } from "../errors.ts";
 import { groupOf, isWithinNode, type Mesh, regularTopology, type Topology } from "../mesh/index.ts";
@@ -12,104 +12,75 @@ export interface Ground {
 }
 
 export interface RankGroups {
-  /** The inner groups: ranks that sum in place, ascending. Groups of one where none share memory. */
+  /** The ranks of the inner groups. */
   readonly members: readonly (readonly number[])[];
-  /** The axes of the mesh that lie within the inner groups; undefined where a group is a part of an axis. */
-  readonly innerAxes: readonly string[] | undefined;
-  /** Names of the groups of a rank in its program; `inner` and `outer` are `all` where the other is of one rank. */
+  /** The axes of the mesh that an inner group spans; undefined if it is a part of an axis. */
+  readonly axes: readonly string[] | undefined;
+  /**
+   * The names of a rank's groups in its program. `inner` or `outer` is `all` if the other has one
+   * rank only.
+   */
   readonly names: { readonly all: string; readonly inner: string; readonly outer: string };
 }
 
+/** Groups for sums over all ranks. The ranks of an inner group read each other's memory. */
 export function rankGroups({ mesh, topology }: Ground): RankGroups {
   const axes = wideAxes(mesh);
-  const all = nameOfAll(mesh);
-  const ranks = ranksOf(mesh);
-  const named = (
-    members: number[][],
-    innerAxes: string[] | undefined,
-    inner: string,
-    outer: string,
-  ) => {
-    const isOne = members.length === 1;
-    const isAlone = members.every((own) => own.length === 1);
-    const names = { all, inner: isOne ? all : inner, outer: isAlone ? all : outer };
-    return { members, innerAxes, names };
-  };
-  // The longest run of axes from the last one on whose groups lie within a node.
+  // The inner groups span as many of the last axes as lie within a node.
   for (let first = 0; first < axes.length; first++) {
-    const inner = axes.slice(first);
-    const members = distinct(ranks.map((rank) => groupOf(mesh, inner, rank)));
-    if (!members.every((own) => isWithinNode(topology, own))) continue;
-    return named(members, inner, inner.join(" and "), axes.slice(0, first).join(" and "));
+    const groups = groupsOver(mesh, axes.slice(first));
+    if (areInPlace(groups, topology)) return groups;
   }
   const { nodes } = regularTopology(topology);
   if (axes.length === 1 && nodes.some((own) => own.length > 1)) {
-    const members = nodes.map((own) => [...own]);
-    return named(members, undefined, `${all}, within a node`, `${all}, across nodes`);
+    const all = nameOfAll(mesh);
+    return named(all, nodes, undefined, [`${all}, within a node`, `${all}, across nodes`]);
   }
-  return named(
-    ranks.map((rank) => [rank]),
-    [],
-    all,
-    all,
-  );
+  return groupsOver(mesh, []);
 }
 
-function distinct(groups: readonly number[][]): number[][] {
-  return [...new Map(groups.map((group) => [group.join(), group])).values()];
-}
-
-/** The ranks among which values are sharded over some axes, and those that hold the same parts. */
-export interface ShardGroups {
-  /** `replicas` are the ranks of one place in all shard groups. */
-  readonly names: { readonly all: string; readonly shard: string; readonly replicas: string };
-  /** The ranks of the shard groups, replica after replica. */
-  readonly members: readonly (readonly number[])[];
-  /** Whether the ranks of a shard group read each other's memory in place; else messages go between them. */
-  readonly isInPlace: boolean;
-  /** The replica that the rank is in, and its place among the ranks of it. */
-  readonly replica: number;
-  readonly place: number;
-  /** The ranks of that replica. */
-  readonly ranks: readonly number[];
-}
-
-/** @throws INVALID_OPTION where the ranks of a shard group do not follow each other */
-export function shardGroups(
-  { mesh, topology }: Ground,
-  axes: readonly string[],
-  rank: number,
-): ShardGroups {
+/**
+ * Groups for values that are sharded over some axes: the ranks of an outer group hold the same
+ * part.
+ * @throws INVALID_OPTION if the ranks of an inner group do not follow each other
+ */
+export function shardGroups({ mesh }: Ground, axes: readonly string[]): RankGroups {
+  const groups = groupsOver(mesh, axes);
+  if (groups.members.flat().every((rank, index) => rank === index)) return groups;
   const others = wideAxes(mesh).filter((name) => !axes.includes(name));
-  const members = distinct(ranksOf(mesh).map((rank) => groupOf(mesh, axes, rank)));
-  if (!members.flat().every((other, index) => other === index)) {
-    throw new LockstepError(
-      "INVALID_OPTION",
-      `The mesh has the axis ${nameOf(axes)} before ${nameOf(others)}: the ranks that share a value do not follow each other.`,
-      { hint: "Put the axes over which values are sharded last." },
-    );
-  }
-  const replica = members.findIndex((own) => own.includes(rank));
-  const ranks = members[replica] as readonly number[];
-  return {
-    replica,
-    place: ranks.indexOf(rank),
-    ranks,
-    names: { all: nameOfAll(mesh), shard: nameOf(axes), replicas: nameOf(others) },
-    members,
-    isInPlace: members.every((own) => isWithinNode(topology, own)),
-  };
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `The mesh has the axis ${nameOf(axes)} before ${nameOf(others)}: the ranks that share a value do not follow each other.`,
+    { hint: "Put the axes over which values are sharded last." },
+  );
 }
 
-/** The ranks of a rank's groups, by name. */
-export function groupsOfShard(groups: ShardGroups): Map<string, readonly number[]> {
-  const { names, members, ranks, place } = groups;
-  const found = new Map([[names.all, members.flat()]]).set(names.shard, [...ranks]);
-  if (members.length === 1) return found;
-  return found.set(
-    names.replicas,
-    members.map((own) => own[place] as number),
-  );
+/** Whether the ranks of each inner group read each other's memory in place. */
+export function areInPlace({ members }: RankGroups, topology: Topology): boolean {
+  return members.every((own) => isWithinNode(topology, own));
+}
+
+/** The inner group of a rank, its number among them, and the place of the rank in it. */
+export function placeIn(members: RankGroups["members"], rank: number) {
+  const number = members.findIndex((own) => own.includes(rank));
+  const ranks = members[number] as readonly number[];
+  return { number, ranks, place: ranks.indexOf(rank) };
+}
+
+/** The ranks of a rank's groups of several ranks, by name. */
+export function groupsOfRank(
+  { members, names }: RankGroups,
+  rank: number,
+): Map<string, readonly number[]> {
+  const { ranks, place } = placeIn(members, rank);
+  const groups = [
+    [names.all, members.flat()],
+    ...(names.inner === names.all ? [] : [[names.inner, ranks] as const]),
+    ...(names.outer === names.all
+      ? []
+      : [[names.outer, members.map((own) => own[place] as number)] as const]),
+  ] as const;
+  return new Map(groups.filter(([, own]) => own.length > 1));
 }
 
 /** The name of the group of all ranks. */
@@ -117,33 +88,36 @@ export function nameOfAll(mesh: Mesh): string {
   return nameOf(wideAxes(mesh));
 }
 
-/** Axes of more than one rank. */
+function groupsOver(mesh: Mesh, axes: readonly string[]): RankGroups {
+  const seen = new Set<number>();
+  const members: number[][] = [];
+  for (let rank = 0; rank < mesh.size; rank++) {
+    if (seen.has(rank)) continue;
+    const own = groupOf(mesh, axes, rank);
+    members.push(own);
+    for (const member of own) seen.add(member);
+  }
+  const others = wideAxes(mesh).filter((name) => !axes.includes(name));
+  return named(nameOfAll(mesh), members, axes, [nameOf(axes), nameOf(others)]);
+}
+
+function named(
+  all: string,
+  members: RankGroups["members"],
+  axes: RankGroups["axes"],
+  [inner, outer]: readonly [inner: string, outer: string],
+): RankGroups {
+  const isOne = members.length === 1;
+  const isAlone = members.every((own) => own.length === 1);
+  const names = { all, inner: isOne || isAlone ? all : inner, outer: isAlone ? all : outer };
+  return { members, axes, names };
+}
+
+/** The names of the axes of more than one rank. */
 function wideAxes({ axes }: Mesh): string[] {
   return axes.filter(({ size }) => size > 1).map(({ name }) => name);
 }
 
 function nameOf(axes: readonly string[]): string {
   return axes.join(" and ");
-}
-
-function ranksOf({ size }: Mesh): number[] {
-  return Array.from({ length: size }, (_, rank) => rank);
-}
-
-/** The ranks of a rank's groups, by name. */
-export function groupsOfRank(
-  { members, names }: RankGroups,
-  rank: number,
-): Map<string, readonly number[]> {
-  const own = members.find((ranks) => ranks.includes(rank)) ?? [rank];
-  const place = own.indexOf(rank);
-  const groups = new Map<string, readonly number[]>([[names.all, members.flat()]]);
-  if (names.inner !== names.all) groups.set(names.inner, own);
-  if (names.outer !== names.all) {
-    groups.set(
-      names.outer,
-      members.map((ranks) => ranks[place] as number),
-    );
-  }
-  return groups;
 }

@@ -1,14 +1,15 @@
 /**
- * From the step of all ranks to the program of one: where its tensors lie, which graphs it runs on them, and what it exchanges with whom.
- * Running statistics are kept twice, so that a step that is not committed leaves no trace.
+ * Lowers the step of all ranks to the program of one: where its tensors lie, which graphs it runs
+ * on them, and what it exchanges with whom. Running statistics are kept twice, so that a step that
+ * is not committed leaves no trace.
  */
 import { assert } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { Optimizer } from "../optimizer/index.ts";
 import {
-  type Arena,
   COUNTED,
+  type ComputeTask,
   GRADIENT,
   isOfKind,
   isPiece,
@@ -23,25 +24,17 @@ import { bytesPerElement, elementCount } from "../tensor/index.ts";
 import { PARAMETERS, stateBuffer, TOTALS } from "./buffers.ts";
 import { type EvaluationPlan, evaluationStage, planEvaluation } from "./evaluation.ts";
 import { type FlatVectors, flatVectors } from "./flat.ts";
+import { refsOf } from "./layout.ts";
 import { type Ground, nameOfAll } from "./levels.ts";
 import { type NormPlan, planNorm } from "./norm.ts";
-import { Places, threadsOf } from "./places.ts";
-import {
-  type GraphSpec,
-  type Program,
-  ProgramBuilder,
-  type Run,
-  type RunStage,
-  type Stage,
-  type TensorRef,
-} from "./program.ts";
-import { refsOf } from "./refs.ts";
+import { Places, type SumPlaces, threadsOf } from "./places.ts";
+import { allGather, type GraphSpec, ProgramBuilder, type RunStage, type Stage } from "./program.ts";
 import { scaledRun } from "./runs.ts";
 import { ShardedSums } from "./sharded-sums.ts";
-import type { Held } from "./share-update.ts";
 import { evenRanges, type Range } from "./shares.ts";
+import type { Counted, Side, StepProgram } from "./step-program.ts";
 import type { SumPlan } from "./sums.ts";
-import { planUpdate, type ScalarPlan } from "./update.ts";
+import { planUpdate } from "./update.ts";
 import { WholeSums } from "./whole-sums.ts";
 
 /** What one rank is to do. */
@@ -60,69 +53,7 @@ export interface LowerOptions {
   readonly evaluationSamples?: number | undefined;
 }
 
-/** Stages that differ by which of the two sets of states is the last committed one. */
-export interface Side {
-  /** Comes first: what every micro-batch is given of the whole batch. Nothing for most losses. */
-  readonly totals: readonly Stage[];
-  /** Loss, gradients and summary. Nothing that was committed changes. */
-  readonly compute: readonly Stage[];
-  /** The update. Afterwards the other side is the committed one. */
-  readonly commit: readonly Stage[];
-  /** The gradient of each micro-batch of this rank, as a run of the whole graph; none where no rank has all parameters. */
-  readonly gradients: readonly Run[];
-  /** The first of them in the pieces in which a step computes it; undefined where that is whole. */
-  readonly pieces: readonly RunStage[] | undefined;
-  /** For each size of `evaluation`. */
-  readonly evaluate: readonly Stage[];
-  readonly states: ReadonlyMap<string, TensorRef>;
-}
-
-/** How it is found out whether a batch holds anything that counts. */
-export interface Counted {
-  /** After `totals` 1 where all counts are 0, else 0. */
-  readonly none: TensorRef;
-  /** Written before: what stands for the counts where all are 0. It is 0, so that the loss is what it is. */
-  readonly instead: TensorRef;
-}
-
-/** All that a rank does in a step, and where it finds what goes in and comes out. */
-export interface StepProgram extends Program {
-  readonly sides: readonly [Side, Side];
-  /** What the pieces of a micro-batch hand on; undefined where the gradient graph runs whole. */
-  readonly arena: Arena | undefined;
-  /** In how many parts gradients are summed over ranks. */
-  readonly buckets: number;
-  /** What `summaryOf` reads after `compute`. */
-  readonly summary: TensorRef;
-  /** Of losses that are divided by counts of the whole batch, which are made first. */
-  readonly counted: Counted | undefined;
-  /** What `scalarsOf` makes before `commit`. */
-  readonly scalars: readonly ScalarPlan[];
-  /** By `PARAMETER.SLOT`. */
-  readonly slots: ReadonlyMap<string, TensorRef>;
-  /** What other ranks hold of slots and parameters, each alone. */
-  readonly held: readonly Held[];
-  /** What this rank holds of them alone, in the order in which others have it among `held`. */
-  readonly kept: readonly Held[];
-  /** Whether `held` can be read in place; else it has to be sent. */
-  readonly isHeldInPlace: boolean;
-  /** Hashes of the graphs that update, the same on all ranks. */
-  readonly updateHashes: readonly string[];
-  /** Micro-batches that each rank computes at once, where ranks compute in waves: the same on all. Undefined where they do not. */
-  readonly atOnce: number | undefined;
-  /** The micro-batches that this rank computes, by their places in the step: rows of the batch, in this order. */
-  readonly microBatches: readonly number[];
-  /** Written before a step by each rank; after it, how many asked for a stop. Undefined for one micro-batch. */
-  readonly stop: TensorRef | undefined;
-  /** Seconds a micro-batch, by rank: each writes its own before a step; after it, all have all. Undefined for one rank. */
-  readonly paces: TensorRef | undefined;
-  /** Fields of this rank's part of the batch, by name; the key of each sample is among them if the model has one. */
-  readonly batch: ReadonlyMap<string, TensorRef>;
-  readonly evaluation: EvaluationPlan | undefined;
-  readonly parameters: ReadonlyMap<string, TensorRef>;
-}
-
-/** @throws INVALID_OPTION where ranks have no micro-batch, or the placements of the step cannot be lowered */
+/** @throws INVALID_OPTION if a rank has no micro-batch, or placements cannot be lowered */
 export function lower(step: StepGraph, options: LowerOptions): StepProgram {
   return new Lowering(step, options).plan();
 }
@@ -132,54 +63,47 @@ class Lowering {
   readonly #options: LowerOptions;
   readonly #program = new ProgramBuilder();
   readonly #vectors: FlatVectors;
-  /** The micro-batches of each rank, where they are ranges. */
-  readonly #ranges: readonly Range[];
   readonly #sums: SumPlan;
   readonly #places: Places;
+  /** Whether no rank has all parameters: then nothing runs that needs all of them at once. */
+  readonly #isFullySharded: boolean;
 
   constructor(step: StepGraph, options: LowerOptions) {
-    const { ground, rank, lanes = 1 } = options;
+    const { ground, rank, lanes = 1, optimizer } = options;
     this.#step = step;
     this.#options = options;
-    const vectors = flatVectors(step, options.optimizer);
-    this.#vectors = vectors;
-    this.#ranges = options.ranges ?? evenRanges(step.microBatches, ground.mesh.size);
-    const summing = { step, vectors, ground, rank, ranges: this.#ranges, lanes };
-    const isSharded = step.tasks.some(
-      (task) => task.kind === "reduce" && task.each === MICRO_BATCH,
-    );
-    const sums = isSharded
-      ? new ShardedSums(this.#program, summing)
-      : new WholeSums(this.#program, summing);
+    this.#vectors = flatVectors(step, optimizer);
+    const vectors = this.#vectors;
+    const ranges = options.ranges ?? evenRanges(step.microBatches, ground.mesh.size);
+    const isEach = ({ each }: { readonly each: string }) => each === MICRO_BATCH;
+    this.#isFullySharded = step.tasks.filter(isOfKind("gather")).some(isEach);
+    const Sums = step.tasks.filter(isOfKind("reduce")).some(isEach) ? ShardedSums : WholeSums;
+    const sums = new Sums(this.#program, { step, vectors, ground, rank, ranges, lanes });
     this.#sums = sums;
-    const placing = { step, vectors, own: sums.own };
-    this.#places = new Places({ ...placing, sums: (name, at) => sums.place(name, at) });
+    const sumPlaces: SumPlaces = (name, at) => sums.place(name, at);
+    this.#places = new Places({ step, vectors, own: sums.own, sums: sumPlaces });
+    this.#places.allocate(this.#program, sums.lanes);
+    if (ranges.length > 1 && this.#program.buffers.has(TOTALS)) this.#program.shared.add(TOTALS);
   }
 
   plan(): StepProgram {
     const { evaluation, evaluationSamples = evaluation && sizeOf(evaluation) } = this.#options;
-    this.#places.allocate(this.#program, this.#sums.lanes);
-    if (this.#ranges.length > 1 && this.#program.buffers.has("totals")) {
-      this.#program.shared.add("totals");
-    }
     const pieces = this.#step.tasks.filter(isPiece);
     if (!this.#isFullySharded && !isRepeating(this.#step)) {
-      const whole = this.#step.graphs.get(GRADIENT) as Graph;
-      this.#program.graph(GRADIENT, threadsOf(this.#step), () => whole);
+      this.#program.graph(GRADIENT, threadsOf(this.#step), () => this.#graph(GRADIENT));
     }
     const evaluated =
       evaluation && planEvaluation(this.#program, evaluation, evaluationSamples as number);
     const norm = this.#norm();
     const { rank, ground } = this.#options;
     const { ownership } = this.#sums;
-    const sharing = {
+    const update = planUpdate(this.#program, this.#vectors, {
       rank,
       ranks: ground.mesh.size,
       all: nameOfAll(ground.mesh),
       ownership,
       keepsParameters: this.#isFullySharded,
-    };
-    const update = planUpdate(this.#program, this.#vectors, sharing);
+    });
     const side = (from: number): Side => ({
       gradients: (this.#isFullySharded ? [] : this.#sums.own).map((_, microBatch) =>
         this.#places.wholeRun(pieces, { microBatch, lane: 0, from }),
@@ -223,11 +147,8 @@ class Lowering {
     };
   }
 
-  /** Whether no rank has all parameters: then nothing runs that would need all of them at once. */
-  get #isFullySharded(): boolean {
-    return this.#step.tasks.some(({ kind, ...task }) => {
-      return kind === "gather" && "each" in task && task.each === MICRO_BATCH;
-    });
+  #graph(name: string): Graph {
+    return this.#step.graphs.get(name) as Graph;
   }
 
   #counted(): Counted | undefined {
@@ -239,13 +160,13 @@ class Lowering {
   #norm(): NormPlan {
     const task = this.#step.tasks.find(isOfKind("norm"));
     assert(task !== undefined, "a step has a norm");
-    const tail = task.tail === undefined ? undefined : this.#step.graphs.get(task.tail);
+    const tail = task.tail === undefined ? undefined : this.#graph(task.tail);
     const sums = task.terms.map(({ value }) => this.#places.ref(value));
     const { ownership } = this.#sums;
     return planNorm(this.#program, this.#vectors, { task, tail, sums, ownership });
   }
 
-  /** What is done before the gradients: what micro-batches are given of the whole batch. */
+  /** What is done before the gradients: it makes the totals that micro-batches are given. */
   #totalStages(from: number): Stage[] {
     const before = this.#step.tasks.slice(0, this.#step.tasks.findIndex(isPiece));
     return before.flatMap((task): Stage[] => {
@@ -253,13 +174,9 @@ class Lowering {
         return task.each === "step" ? this.#gatherTotals(task.inputs[0] as string) : [];
       }
       assert(task.kind === "compute", `"${task.name}" comes after the gradients`);
-      this.#program.graph(task.graph, 1, () => this.#step.graphs.get(task.graph) as Graph);
       const isOfEach = task.each === MICRO_BATCH;
-      const own = isOfEach ? this.#sums.own : [0];
-      const runs = own.map((_, microBatch) =>
-        this.#places.run(task, { microBatch, lane: 0, from }),
-      );
-      return [{ name: task.name, runs, mode: isOfEach ? "parallel" : "small" }];
+      const count = isOfEach ? this.#sums.own.length : 1;
+      return [this.#computed(task, count, isOfEach ? "parallel" : "small", from)];
     });
   }
 
@@ -268,11 +185,16 @@ class Lowering {
     // With one micro-batch nothing is summed: what follows is then what comes after the gradients.
     const last = this.#step.tasks.findLastIndex((task) => task.kind === "reduce" || isPiece(task));
     const after = this.#step.tasks.slice(last + 1).filter(isOfKind("compute"));
-    return after.map((task): Stage => {
-      this.#program.graph(task.graph, 1, () => this.#step.graphs.get(task.graph) as Graph);
-      const run = this.#places.run(task, { microBatch: 0, lane: 0, from });
-      return { name: task.name, runs: [run], mode: "parallel" };
-    });
+    return after.map((task) => this.#computed(task, 1, "parallel", from));
+  }
+
+  /** One run of a task for each of the first `count` micro-batches of this rank. */
+  #computed(task: ComputeTask, count: number, mode: RunStage["mode"], from: number): RunStage {
+    this.#program.graph(task.graph, 1, () => this.#graph(task.graph));
+    const runs = Array.from({ length: count }, (_, microBatch) =>
+      this.#places.run(task, { microBatch, lane: 0, from }),
+    );
+    return { name: task.name, runs, mode };
   }
 
   /** Each rank's rows of what micro-batches have made go to all. */
@@ -282,9 +204,8 @@ class Lowering {
     const width = elementCount(shape.slice(1));
     return this.#sums.rows.map(({ group, first, counts: rows }): Stage => {
       const counts = rows.map((count) => count * width);
-      const call = { kind: "allGather" as const, counts, dtype };
       const data = { buffer: TOTALS, byteOffset: first * width * bytesPerElement(dtype) };
-      return { name: "totals to all", mode: "collective", group, call, data };
+      return allGather("totals to all", group, { counts, dtype }, data);
     });
   }
 

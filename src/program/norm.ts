@@ -1,6 +1,6 @@
 /**
- * Loss and gradient norm of a step, and the factor that the update multiplies gradients by: sums of squares of tiles,
- * then one tiny graph. Gradients are read once and not written.
+ * Computes the loss and the gradient norm of a step, and the factor by which the update multiplies
+ * gradients: sums of squares of tiles, then one tiny graph. Gradients are read once, not written.
  */
 import { backward } from "../autodiff/index.ts";
 import {
@@ -21,9 +21,19 @@ import { addTail, buildNamed, type NormTask, wideType } from "../plan/index.ts";
 import { bytesPerElement, type DType, type TensorType } from "../tensor/index.ts";
 import { GRADIENTS, PARTIALS, SUMMARY_BUFFER } from "./buffers.ts";
 import type { FlatVectors } from "./flat.ts";
-import { cutsOf, gatherTiles, type Ownership, ownPieces } from "./ownership.ts";
-import type { ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
-import { type Block, blockRef, blocksBetween, elementsIn, sweepMode } from "./sweep.ts";
+import { cutsOf, type Ownership, ownSpans } from "./ownership.ts";
+import { allGather, type ProgramBuilder, type Run, type Stage, type TensorRef } from "./program.ts";
+import { sweepMode } from "./runs.ts";
+import {
+  blocksOf,
+  lengthOf,
+  type Span,
+  spanRef,
+  tilesIn,
+  tilesOf,
+  wholeSpan,
+  wholeSpans,
+} from "./spans.ts";
 
 export interface NormOptions {
   readonly task: NormTask;
@@ -31,7 +41,7 @@ export interface NormOptions {
   readonly tail: Graph | undefined;
   /** Where the sums of the terms over all micro-batches lie. */
   readonly sums: readonly TensorRef[];
-  /** Which part of the gradient this rank has; all of it unless told. */
+  /** The part of the gradient that this rank has. Default: all of it. */
   readonly ownership?: Ownership | undefined;
 }
 
@@ -88,7 +98,7 @@ export function planNorm(
   const graph = program.graph("summary", 1, () => summaryGraph(partials.type, options));
   return {
     stages: [
-      { name: "squares", runs, mode: sweepMode(elementsIn(plan.parameters.groups), 0.25) },
+      { name: "squares", runs, mode: sweepMode(lengthOf(wholeSpans(plan.parameters)), 0.25) },
       ...gathers,
       {
         name: "summary",
@@ -102,48 +112,49 @@ export function planNorm(
 
 function squareRuns(
   program: ProgramBuilder,
-  plan: FlatVectors,
+  { updates }: FlatVectors,
   dtype: DType,
   ownership: Ownership | undefined,
 ): { runs: Run[]; gathers: Stage[]; count: number } {
-  const layout = plan.gradients;
   const gathers: Stage[] = [];
+  const width = bytesPerElement(dtype);
   let count = 0;
-  const runs = plan.updates.flatMap(({ group }) => {
-    const byteOffset = count * bytesPerElement(dtype);
-    count += group.length / layout.tile;
+  const runs = updates.flatMap(({ group }) => {
+    const first = count;
+    const placeOf = ({ start }: Span) => ({
+      buffer: PARTIALS,
+      byteOffset: (first + start / group.tile) * width,
+    });
+    count += tilesIn(wholeSpan(group));
     for (const cut of cutsOf(ownership, group)) {
+      program.shared.add(PARTIALS);
+      const parts = { counts: cut.map(tilesIn), dtype };
       const name = `squares of ${group.key} to all`;
-      const place = { name, group: ownership?.group ?? "", buffer: PARTIALS };
-      gathers.push(gatherTiles(program, cut, { ...place, dtype, perTile: 1, byteOffset }));
+      gathers.push(allGather(name, ownership?.group ?? "", parts, placeOf(cut[0] as Span)));
     }
-    const own = ownPieces(ownership, group, layout.tile);
-    return own.flatMap(({ start, end }) =>
-      blocksBetween(start, end).map((block): Run => {
-        const inputs: Record<string, TensorRef> = {};
-        const outputs: Record<string, TensorRef> = {};
-        for (let at = 0; at < block.tiles; at++) {
-          const firstTile = block.firstTile + at;
-          const tile = { firstTile, tiles: 1 };
-          const shape = [1, layout.tile];
-          inputs[`gradient.${at}`] = blockRef(GRADIENTS, layout, group, tile, shape);
-          const place = byteOffset + firstTile * bytesPerElement(dtype);
-          const type = { dtype, shape: [1] };
-          outputs[`squares.${at}`] = { buffer: PARTIALS, byteOffset: place, type };
-        }
-        const type = { dtype: group.dtype, shape: [1, layout.tile] };
-        return { graph: squareGraph(program, type, block, dtype), inputs, outputs };
-      }),
-    );
+    const blocks = ownSpans(ownership, group).flatMap(blocksOf);
+    return blocks.map((block): Run => {
+      const tiles = tilesOf(block);
+      const gradients = tiles.map((tile) => spanRef(tile, GRADIENTS, [1, group.tile]));
+      const squares = tiles.map((tile) => ({ ...placeOf(tile), type: { dtype, shape: [1] } }));
+      return {
+        graph: squareGraph(program, (gradients[0] as TensorRef).type, tiles.length, dtype),
+        inputs: Object.fromEntries(gradients.map((ref, at) => [`gradient.${at}`, ref])),
+        outputs: Object.fromEntries(squares.map((ref, at) => [`squares.${at}`, ref])),
+      };
+    });
   });
   return { runs, gathers, count };
 }
 
-/** Tile after tile: a tile's squares stay in the cache, and its sum has the same bits whatever tiles are beside it. */
+/**
+ * Computes tile after tile: a tile's squares stay in the cache, and its sum has the same bits
+ * whatever tiles are beside it.
+ */
 function squareGraph(
   program: ProgramBuilder,
   type: TensorType,
-  { tiles }: Block,
+  tiles: number,
   dtype: DType,
 ): string {
   return program.graph(`squares.${type.dtype}.${tiles}`, 1, () => {

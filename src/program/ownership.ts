@@ -3,13 +3,12 @@
  * and updates parameters and slots there; new parameters are gathered. Other ranks need its slots
  * only for a checkpoint. After Rajbhandari et al., "ZeRO", 2020 (its first stage).
  */
-import { bytesPerElement, type DType } from "../tensor/index.ts";
 import type { Layout, LayoutGroup } from "./layout.ts";
-import { elementsOf, offsetOf, type Piece } from "./pieces.ts";
-import type { CollectiveStage, Extent, ProgramBuilder } from "./program.ts";
+import { allGather, type CollectiveStage, type Extent, type TensorRef } from "./program.ts";
+import { extentOf, lengthOf, type Span, wholeSpan } from "./spans.ts";
 
 export interface Ownership {
-  /** The name of the group of ranks that share out the parts. */
+  /** The name of the group of ranks that divide the parts among them. */
   readonly group: string;
   /** Whether they read each other's memory in place; else messages go between them. */
   readonly isInPlace: boolean;
@@ -17,81 +16,113 @@ export interface Ownership {
   readonly place: number;
   readonly ranks: readonly number[];
   /**
-   * Pieces, each cut into a part for each rank. Every rank owns all of the groups that have no
-   * pieces here.
+   * Spans, each cut into a part for each rank. Every rank owns all of the groups that have no cut.
    */
-  readonly cuts: readonly (readonly Piece[])[];
+  readonly cuts: readonly (readonly Span[])[];
 }
 
-/** All ranks of the group have come here. */
-export function barrier({ group }: Ownership, name: string): CollectiveStage {
-  return { name, mode: "collective", group, call: { kind: "barrier" } };
+/** A span that one rank owns, given by its place. */
+export interface Owned {
+  readonly owner: number;
+  readonly span: Span;
 }
 
-/** The cuts of one group; none where every rank owns all of it. */
-export function cutsOf(ownership: Ownership | undefined, group: LayoutGroup): readonly Piece[][] {
+/** The cuts of one group; none if every rank owns all of it. */
+export function cutsOf(ownership: Ownership | undefined, group: LayoutGroup): (readonly Span[])[] {
   const cuts = ownership?.cuts.filter(([first]) => first?.group.byteOffset === group.byteOffset);
-  return (cuts ?? []).map((cut) => [...cut]);
+  return cuts ?? [];
 }
 
-/** The pieces of a group that this rank owns. */
-export function ownPieces(
+/** The spans of a group that this rank owns. */
+export function ownSpans(ownership: Ownership | undefined, group: LayoutGroup): Span[] {
+  const cuts = cutsOf(ownership, group);
+  if (ownership === undefined || cuts.length === 0) return [wholeSpan(group)];
+  return cuts.map((cut) => ({ ...(cut[ownership.place] as Span), group }));
+}
+
+/** By the cuts of an ownership and the place of a group: the owner of each tile. */
+const known = new WeakMap<Ownership["cuts"], Map<number, readonly number[]>>();
+
+function ownersOf(ownership: Ownership, group: LayoutGroup): readonly number[] {
+  const tables = known.get(ownership.cuts) ?? new Map<number, readonly number[]>();
+  known.set(ownership.cuts, tables);
+  const found = tables.get(group.byteOffset);
+  if (found !== undefined) return found;
+  const owners: number[] = [];
+  for (const cut of cutsOf(ownership, group)) {
+    for (const [place, { start, end }] of cut.entries()) {
+      for (let at = start; at < end; at += group.tile) owners[at / group.tile] = place;
+    }
+  }
+  tables.set(group.byteOffset, owners);
+  return owners;
+}
+
+/** Cuts a span at changes of the owner. */
+export function ownedSpans(ownership: Ownership, { group, start, end }: Span): Owned[] {
+  const { tile } = group;
+  const owners = ownersOf(ownership, group);
+  const ownerAt = (at: number) => owners[Math.floor(at / tile)] ?? 0;
+  const spans: Owned[] = [];
+  for (let at = start; at < end; ) {
+    const owner = ownerAt(at);
+    let next = at;
+    while (next < end && ownerAt(next) === owner) {
+      next = Math.min(end, (Math.floor(next / tile) + 1) * tile);
+    }
+    spans.push({ owner, span: { group, start: at, end: next } });
+    at = next;
+  }
+  return spans;
+}
+
+/** A part of a buffer that one rank alone has written. */
+export interface Held extends Extent {
+  readonly buffer: string;
+  readonly rank: number;
+}
+
+/** What each owner of a group's parts holds of groups that lie as it does. */
+export function heldParts(
   ownership: Ownership | undefined,
   group: LayoutGroup,
-  tile: number,
-): Piece[] {
-  const cuts = cutsOf(ownership, group);
-  if (ownership === undefined || cuts.length === 0) {
-    return [{ group, start: 0, end: group.length / tile }];
-  }
-  return cuts.map((cut) => ({ ...(cut[ownership.place] as Piece), group }));
+  lying: readonly { readonly buffer: string; readonly group: LayoutGroup }[],
+): Held[] {
+  return lying.flatMap(({ buffer, group: own }) =>
+    cutsOf(ownership, group).flatMap((cut) =>
+      cut.map((part, place) => {
+        const rank = ownership?.ranks[place] as number;
+        return { buffer, rank, ...extentOf({ ...part, group: own }) };
+      }),
+    ),
+  );
 }
 
-export interface GatherOptions {
-  readonly name: string;
-  /** The name of the group of ranks. */
-  readonly group: string;
-  readonly buffer: string;
-  readonly dtype: DType;
-  /** How many elements of the buffer belong to a tile. */
-  readonly perTile: number;
-  /** Where the elements of the group's first tile begin. */
-  readonly byteOffset: number;
+/** A place in the memory of the rank that has this place in the group. */
+export function ofOwner({ place, ranks }: Ownership, owner: number, ref: TensorRef): TensorRef {
+  return owner === place ? ref : { ...ref, rank: ranks[owner] as number };
 }
 
-/** All-gathers a buffer that has the same number of elements for each tile of a piece. */
-export function gatherTiles(
-  program: ProgramBuilder,
-  cut: readonly Piece[],
-  { name, group, buffer, dtype, perTile, byteOffset }: GatherOptions,
-): CollectiveStage {
-  program.shared.add(buffer);
-  const counts = cut.map(({ start, end }) => (end - start) * perTile);
-  const first = (cut[0] as Piece).start * perTile * bytesPerElement(dtype);
-  const data = { buffer, byteOffset: byteOffset + first };
-  const call = { kind: "allGather" as const, counts, dtype };
-  return { name, mode: "collective", group, call, data };
-}
-
-/** All-gathers the pieces of a buffer that has their layout. */
+/** All-gathers the parts of a cut in a buffer that has their layout. */
 export function gatherParts(
-  program: ProgramBuilder,
-  layout: Layout,
-  cut: readonly Piece[],
-  { name, group, buffer }: Pick<GatherOptions, "name" | "group" | "buffer">,
+  name: string,
+  group: string,
+  cut: readonly Span[],
+  buffer: string,
 ): CollectiveStage {
-  const { dtype, byteOffset } = (cut[0] as Piece).group;
-  const perTile = layout.tile;
-  return gatherTiles(program, cut, { name, group, buffer, dtype, perTile, byteOffset });
+  const first = cut[0] as Span;
+  const counts = cut.map((part) => lengthOf([part]));
+  const data = { buffer, byteOffset: extentOf(first).byteOffset };
+  return allGather(name, group, { counts, dtype: first.group.dtype }, data);
 }
 
-/** What this rank touches of a buffer with this layout: what it looks after, and groups that belong to all. */
-export function ownExtents(layout: Layout, ownership: Ownership | undefined): Extent[] {
-  const pieces = layout.groups.flatMap((group) => ownPieces(ownership, group, layout.tile));
-  return pieces.map((piece) => extentOf(layout, piece)).filter(({ byteLength }) => byteLength > 0);
+/** The bytes of a buffer that this rank touches: what it owns, and groups that all own. */
+export function ownExtents({ groups }: Layout, ownership: Ownership | undefined): Extent[] {
+  const own = groups.flatMap((group) => ownSpans(ownership, group));
+  return own.map(extentOf).filter(({ byteLength }) => byteLength > 0);
 }
 
-/** What is left of a buffer without the parts that other ranks look after. */
+/** What remains of a buffer without the parts that other ranks own. */
 export function withoutExtents(byteLength: number, others: readonly Extent[]): Extent[] {
   const rest: Extent[] = [];
   let at = 0;
@@ -101,9 +132,4 @@ export function withoutExtents(byteLength: number, others: readonly Extent[]): E
     at = Math.max(at, other.byteOffset + other.byteLength);
   }
   return rest;
-}
-
-export function extentOf(layout: Layout, piece: Piece): Extent {
-  const byteLength = elementsOf(layout, piece) * bytesPerElement(piece.group.dtype);
-  return { byteOffset: offsetOf(layout, piece), byteLength };
 }

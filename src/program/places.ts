@@ -25,7 +25,7 @@ import {
   UNUSED_STATES,
 } from "./buffers.ts";
 import type { FlatVectors } from "./flat.ts";
-import { type Layout, planLayout } from "./layout.ts";
+import { entryRef, type Layout, planLayout } from "./layout.ts";
 import type { ProgramBuilder, Run, TensorRef } from "./program.ts";
 import { rowsRef } from "./runs.ts";
 
@@ -40,7 +40,7 @@ export interface At {
 
 export const FIRST: At = { microBatch: 0, lane: 0, from: 0 };
 
-/** The places of what micro-batches sum: how they become sums decides them. Undefined for other values. */
+/** The places of values that are summed over micro-batches; undefined for other values. */
 export type SumPlaces = (name: string, at: At) => TensorRef | undefined;
 
 export interface PlacesOptions {
@@ -79,7 +79,7 @@ export class Places {
   /** @param lanes micro-batches that run at once */
   allocate(program: ProgramBuilder, lanes: number): void {
     const { step, vectors } = this.#options;
-    program.buffer(PARAMETERS, vectors.parameters.byteLength);
+    program.buffer(PARAMETERS, vectors.parameters.byteLength, vectors.spaces.parameters);
     for (const side of [0, 1]) program.buffer(stateBuffer(side), this.states.byteLength);
     if (step.microBatches > 1) program.buffer(UNUSED_STATES, this.states.byteLength);
     else program.buffer(LOSSES, this.#terms.byteLength);
@@ -205,10 +205,4 @@ export class Places {
 /** The trainer reads and writes these in each step. */
 function countedRef(of: string, type: TensorType): TensorRef {
   return { buffer: countedBuffer(of), byteOffset: 0, type };
-}
-
-/** A tensor of a layout in a buffer; undefined where it is not among them. */
-export function entryRef(layout: Layout, buffer: string, name: string): TensorRef | undefined {
-  const entry = layout.entries.get(name);
-  return entry && { buffer, byteOffset: entry.byteOffset, type: entry.type };
 }

@@ -1,6 +1,6 @@
 /**
- * A program is data: named buffers, named graphs, and stages of runs that say which graph reads and writes which
- * places. It can be printed, hashed and sent; `instance.ts` gives it memory and an engine.
+ * A program is data: named buffers, named graphs, and stages of runs that say which graph reads and
+ * writes which places. It is printed, hashed and sent; an instance gives it memory and a device.
  */
 import type { Collective } from "../collectives/index.ts";
 import type { Space } from "../engine/index.ts";
@@ -33,7 +33,7 @@ export interface RunStage {
   readonly runs: readonly Run[];
   /**
    * - `ordered`: one after the other, each on all threads;
-   * - `parallel`: independent of each other, each on one thread, as many at once as there are threads;
+   * - `parallel`: independent of each other, each on one thread, as many at once as threads;
    * - `small`: one after the other on the calling thread, microseconds each.
    */
   readonly mode: "ordered" | "parallel" | "small";
@@ -56,13 +56,13 @@ export interface CollectiveStage {
 export interface TaskStage {
   readonly name: string;
   readonly mode: "tasks";
-  /** In an order in which they could run one after the other; on all ranks alike where they communicate. */
+  /** They can run one after the other in this order. Those that communicate are on all ranks. */
   readonly tasks: readonly Task[];
 }
 
 export interface Task {
   readonly name: string;
-  /** Tasks of one lane run one at a time, in their order: `compute`, and one lane for each group of ranks. */
+  /** The tasks of a lane run one at a time, in their order. `compute` is the lane of computation. */
   readonly lane: string;
   /** Tasks (by index, all smaller than its own) that must be done first. */
   readonly after: readonly number[];
@@ -78,18 +78,53 @@ export interface BufferPlace {
   readonly byteOffset: number;
 }
 
+/** All ranks of a group come here before any of them goes on. */
+export function barrier(name: string, group: string): CollectiveStage {
+  return { name, mode: "collective", group, call: { kind: "barrier" } };
+}
+
+/** Every rank of a group has its part in place; afterwards all have all parts. */
+export function allGather(
+  name: string,
+  group: string,
+  parts: Pick<Extract<Collective, { kind: "allGather" }>, "dtype" | "counts">,
+  data: BufferPlace,
+): CollectiveStage {
+  return { name, mode: "collective", group, call: { kind: "allGather", ...parts }, data };
+}
+
+/**
+ * Adds a task to a list, and returns its index.
+ * @param after the tasks that must be done first; undefined ones are left out
+ */
+export function addTask(
+  tasks: Task[],
+  task: Omit<Task, "after">,
+  after: readonly (number | undefined)[],
+): number {
+  const waits = after.filter((index) => index !== undefined).sort((a, b) => a - b);
+  tasks.push({ ...task, after: [...new Set(waits)] });
+  return tasks.length - 1;
+}
+
 export interface GraphSpec {
   readonly graph: Graph;
   /** 1: a run stays on one thread. */
   readonly threads: 1 | "all";
 }
 
+/**
+ * - `host`: the process reads or writes it as bytes;
+ * - `device`: only runs, uploads and downloads do;
+ * - `disk`: as `host`, in a mapped file of a disk, so that it need not stay in memory.
+ */
+export type BufferSpace = Space | "disk";
+
 /** Memory of a program. It starts as zeros. */
 export interface BufferSpec {
   readonly byteLength: number;
-  /** `host`: the process reads or writes it as bytes. `device`: only runs, uploads and downloads do. */
-  readonly space: Space;
-  /** Where other ranks look after the rest of it, the only bytes that this rank touches: just these take memory. */
+  readonly space: BufferSpace;
+  /** The only bytes that this rank touches, and that take memory here; other ranks own the rest. */
   readonly parts?: readonly Extent[] | undefined;
 }
 
@@ -99,7 +134,7 @@ export interface Extent {
   readonly byteLength: number;
 }
 
-/** The bytes of a buffer that take memory on this rank. */
+/** The bytes of a buffer that take memory, or space on the disk, on this rank. */
 export function residentBytes({ byteLength, parts }: BufferSpec): number {
   return parts?.reduce((sum, part) => sum + part.byteLength, 0) ?? byteLength;
 }
@@ -109,7 +144,7 @@ export interface Program {
   /** Buffers that collectives work on: they are host memory, and peers map them where they can. */
   readonly shared: ReadonlySet<string>;
   readonly graphs: ReadonlyMap<string, GraphSpec>;
-  /** The ranks that this rank communicates with, itself among them, ascending; by the names that collectives use. */
+  /** The ranks (ascending, with this one) of each group that collectives of this rank name. */
   readonly groups: ReadonlyMap<string, readonly number[]>;
 }
 
@@ -120,12 +155,17 @@ export class ProgramBuilder implements Program {
   readonly graphs = new Map<string, GraphSpec>();
   readonly groups = new Map<string, readonly number[]>();
 
-  buffer(name: string, byteLength: number, space: Space = "device"): string {
+  buffer(name: string, byteLength: number, space: BufferSpace = "device"): string {
     this.buffers.set(name, { byteLength: Math.max(64, byteLength), space });
     return name;
   }
 
-  /** Says of a buffer which bytes this rank touches. */
+  /** Makes a buffer, or makes it longer if it is shorter. */
+  growing(name: string, byteLength: number): string {
+    return this.buffer(name, Math.max(this.buffers.get(name)?.byteLength ?? 0, byteLength));
+  }
+
+  /** Says which bytes of a buffer this rank touches. */
   touches(name: string, parts: readonly Extent[]): void {
     const spec = this.buffers.get(name);
     assert(spec !== undefined, `the program has a buffer "${name}"`);

@@ -1,72 +1,69 @@
 /**
- * Replicas of a sharded step: each has a range of the micro-batches, and sums it by itself. What of the one tree lies across ranges is summed
- * at the end of a step, between the ranks that look after the same part in each replica.
+ * Replicas of a sharded step: each has a range of the micro-batches, and sums it by itself. The
+ * rest of the one tree is summed at the end of a step, between the ranks that own the same part in
+ * each replica.
  */
 import { gradientBuffer } from "./buffers.ts";
 import type { Layout } from "./layout.ts";
-import type { Piece } from "./pieces.ts";
-import type { CollectiveStage, Extent, ProgramBuilder, RunStage } from "./program.ts";
+import type { RankGroups } from "./levels.ts";
+import type { CollectiveStage, ProgramBuilder, RunStage } from "./program.ts";
 import { Reducer } from "./reduce.ts";
-import { evenRanges, type Levels, planLevels, type Range } from "./shares.ts";
+import { evenRanges, planLevels, type Range } from "./shares.ts";
+import type { Span } from "./spans.ts";
 import { accumulatorsOf, planWaves, type Wave, type Waves } from "./waves.ts";
 
-export interface ReplicaSumsOptions {
+export interface ReplicaOptions {
+  /** Its inner groups are the replicas. */
+  readonly groups: RankGroups;
   readonly microBatches: number;
-  readonly replicas: number;
-  /** Which of them this rank is in. */
+  /** The number of this rank's replica. */
   readonly replica: number;
-  /** The name of the group of the ranks of one place in all replicas. */
-  readonly group: string;
-  /** Micro-batches of a replica that run at once. */
+  /** The number of micro-batches of a replica that run at once. */
   readonly perWave: number;
   readonly reproducible: boolean;
 }
 
-export class ReplicaSums {
+export interface Replicas {
   /** The micro-batches of each replica. */
   readonly ranges: readonly Range[];
+  /** Those of this rank's replica. */
   readonly waves: readonly Wave[];
-  readonly #program: ProgramBuilder;
-  readonly #levels: Levels;
-  /** How many buffers of gradients there are. */
-  readonly #accumulators: number;
-  readonly #reducer: Reducer | undefined;
+  /** The buffers in which gradients are summed. */
+  readonly accumulators: readonly string[];
+  /** After the last wave: sums over all replicas, in the place of this one's. */
+  sum(spans: readonly Span[], what: string): readonly (RunStage | CollectiveStage)[];
+}
 
-  /** @param layout of gradients */
-  constructor(program: ProgramBuilder, layout: Layout, options: ReplicaSumsOptions) {
-    const { microBatches, replicas, replica, group, perWave, reproducible } = options;
-    this.#program = program;
-    this.ranges = evenRanges(microBatches, replicas);
-    const members = this.ranges.map((_, index) => [index]);
-    this.#levels = planLevels(this.ranges, members, { reproducible });
-    const planned = members.map((_, index): Waves => {
-      const own = this.#levels.ranks.contributions.filter(({ rank }) => rank === index);
-      return planWaves(own, perWave);
-    });
-    const { waves, totals } = planned[replica] as Waves;
-    this.waves = waves;
-    // All ranks of a run have the same shared buffers.
-    this.#accumulators = Math.max(...planned.map((own) => accumulatorsOf(own.waves)));
-    const bufferOf = (slot: number) => gradientBuffer(totals[slot] as number);
-    const names = { all: group, inner: group, outer: group };
-    const reducing = { rank: replica, names, levels: this.#levels, bufferOf };
-    this.#reducer = replicas === 1 ? undefined : new Reducer(program, layout, reducing);
-    for (let index = 0; index < this.#accumulators; index++) {
-      const name = this.#program.buffer(gradientBuffer(index), layout.byteLength);
-      if (replicas > 1) this.#program.shared.add(name);
-    }
-  }
-
-  /** Of gradients only what this rank looks after is ever touched, and takes memory. */
-  touches(own: readonly Extent[]): void {
-    for (let index = 0; index < this.#accumulators; index++) {
-      this.#program.touches(gradientBuffer(index), own);
-    }
-  }
-
-  /** After the last wave: the sums over all replicas, in the place of this one's. */
-  stages(pieces: readonly Piece[], what: string): (RunStage | CollectiveStage)[] {
-    if (this.#reducer === undefined || pieces.length === 0) return [];
-    return this.#reducer.stages(pieces, `${what}, of all replicas`);
-  }
+/** @param layout of gradients */
+export function planReplicas(
+  program: ProgramBuilder,
+  layout: Layout,
+  { groups, microBatches, replica, perWave, reproducible }: ReplicaOptions,
+): Replicas {
+  const ranges = evenRanges(microBatches, groups.members.length);
+  const isOne = ranges.length === 1;
+  const members = ranges.map((_, index) => [index]);
+  const levels = planLevels(ranges, members, { reproducible });
+  const planned = ranges.map((_, index): Waves => {
+    const own = levels.ranks.contributions.filter(({ rank }) => rank === index);
+    return planWaves(own, perWave);
+  });
+  const { waves, totals } = planned[replica] as Waves;
+  // All ranks of a run have the same shared buffers.
+  const count = Math.max(...planned.map((own) => accumulatorsOf(own.waves)));
+  const accumulators = Array.from({ length: count }, (_, index) =>
+    program.buffer(gradientBuffer(index), layout.byteLength),
+  );
+  if (!isOne) for (const name of accumulators) program.shared.add(name);
+  const bufferOf = (slot: number) => gradientBuffer(totals[slot] as number);
+  const { outer } = groups.names;
+  const names = { all: outer, inner: outer, outer };
+  const reducer = new Reducer(program, { rank: replica, names, levels, bufferOf });
+  return {
+    ranges,
+    waves,
+    accumulators,
+    sum: (spans, what) =>
+      isOne || spans.length === 0 ? [] : reducer.stages(spans, `${what}, of all replicas`),
+  };
 }

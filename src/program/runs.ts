@@ -1,13 +1,23 @@
-/** Runs that programs are made of: sums of buffers, scaled copies, and the places of rows. */
+/** Runs that programs are made of: sums along a tree, scaled copies, copies, and places of rows. */
 import { add, mul } from "../functional/index.ts";
+import type { Value } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
 import { buildNamed } from "../plan/index.ts";
 import { bytesPerElement, elementCount, type TensorType } from "../tensor/index.ts";
-import type { Layout } from "./layout.ts";
-import { elementsOf, type Piece, wholePieces } from "./pieces.ts";
 import type { ProgramBuilder, Run, RunStage, TensorRef } from "./program.ts";
-import type { Span } from "./spans.ts";
-import { blockRef, blocksBetween, sweepMode } from "./sweep.ts";
+import type { Combination } from "./shares.ts";
+import { blocksOf, lengthOf, type Span, spanRef, tilesIn } from "./spans.ts";
+
+/** Work below this stays on the calling thread: handing it to others would cost as much. */
+const SMALL_NANOSECONDS = 200_000;
+
+/**
+ * The mode of a stage that sweeps over so many elements.
+ * @param cost nanoseconds for each element, measured (see docs/lab.md)
+ */
+export function sweepMode(elements: number, cost: number): RunStage["mode"] {
+  return elements * cost < SMALL_NANOSECONDS ? "small" : "parallel";
+}
 
 /** A part of a tensor along its leading dim. */
 export function rowsRef(buffer: string, type: TensorType, index: number): TensorRef {
@@ -15,27 +25,70 @@ export function rowsRef(buffer: string, type: TensorType, index: number): Tensor
   return { buffer, byteOffset: index * bytes, type };
 }
 
-/** `into += from` over these pieces, block by block. */
+function leavesOf(combination: Combination): number[] {
+  return typeof combination === "number" ? [combination] : combination.flatMap(leavesOf);
+}
+
+/** The same shape with leaves counted from 0: combinations of one shape share a graph. */
+function renumber(combination: Combination, used: readonly number[]): Combination {
+  if (typeof combination === "number") return used.indexOf(combination);
+  return [renumber(combination[0], used), renumber(combination[1], used)];
+}
+
+/**
+ * Sums parts along a tree, tile after tile, so that what is between two additions stays in the
+ * cache.
+ * @param totals the places of the sums, one for each tile; all have one type
+ * @param partOf the place of a leaf of the combination in a tile
+ */
+export function treeRun(
+  program: ProgramBuilder,
+  combination: Combination,
+  totals: readonly TensorRef[],
+  partOf: (leaf: number, tile: number) => TensorRef,
+): Run {
+  const leaves = leavesOf(combination);
+  const shape = renumber(combination, leaves);
+  const { type } = totals[0] as TensorRef;
+  const size = `${type.dtype}.${type.shape.join("x")}.${totals.length}`;
+  // The name has the shape of the tree, which may change in a run with the ranges of ranks.
+  const graph = program.graph(`tree.${JSON.stringify(shape)}.${size}`, 1, () => {
+    const builder = newBuilder("tree");
+    const sums = totals.map((_, tile): [string, Value] => {
+      const values = leaves.map((__, part) => builder.input(`part.${part}.${tile}`, type));
+      const resolve = (part: Combination): Value =>
+        typeof part === "number"
+          ? (values[part] as Value)
+          : add(resolve(part[0]), resolve(part[1]));
+      return [`total.${tile}`, resolve(shape)];
+    });
+    return buildNamed(builder, new Map(sums));
+  });
+  const inputs = totals.flatMap((_, tile) =>
+    leaves.map((leaf, part) => [`part.${part}.${tile}`, partOf(leaf, tile)] as const),
+  );
+  const outputs = totals.map((total, tile) => [`total.${tile}`, total] as const);
+  return { graph, inputs: Object.fromEntries(inputs), outputs: Object.fromEntries(outputs) };
+}
+
+/** `into += from` over these spans, block by block. */
 export function sumStage(
   program: ProgramBuilder,
-  layout: Layout,
   { from, into }: { readonly from: string; readonly into: string },
-  pieces: readonly Piece[] = wholePieces(layout),
+  spans: readonly Span[],
 ): RunStage {
-  const runs = pieces.flatMap(({ group, start, end }) =>
-    blocksBetween(start, end).map((block): Run => {
-      const total = blockRef(into, layout, group, block);
-      const graph = program.graph(`sum.${group.dtype}.${block.tiles}`, 1, () => {
-        const builder = newBuilder("sum");
-        const sum = add(builder.input("total", total.type), builder.input("part", total.type));
-        return buildNamed(builder, new Map([["total/next", sum]]));
-      });
-      const part = blockRef(from, layout, group, block);
-      return { graph, inputs: { total, part }, outputs: { "total/next": total } };
-    }),
-  );
-  const elements = pieces.reduce((sum, piece) => sum + elementsOf(layout, piece), 0);
-  return { name: `${into} += ${from}`, runs, mode: sweepMode(elements, 0.25) };
+  const runs = spans.flatMap(blocksOf).map((block): Run => {
+    const total = spanRef(block, into);
+    const { dtype } = total.type;
+    const graph = program.graph(`sum.${dtype}.${tilesIn(block)}`, 1, () => {
+      const builder = newBuilder("sum");
+      const sum = add(builder.input("total", total.type), builder.input("part", total.type));
+      return buildNamed(builder, new Map([["total/next", sum]]));
+    });
+    const part = spanRef(block, from);
+    return { graph, inputs: { total, part }, outputs: { "total/next": total } };
+  });
+  return { name: `${into} += ${from}`, runs, mode: sweepMode(lengthOf(spans), 0.25) };
 }
 
 /** A tensor times a number, into another place. */
@@ -54,31 +107,13 @@ export function scaledRun(
   return { graph, inputs: { from }, outputs: { to } };
 }
 
-/** What lies in one buffer of a layout to another of it, block by block. */
-export function copyRuns(
-  program: ProgramBuilder,
-  layout: Layout,
-  { from, to }: { readonly from: string; readonly to: string },
-  pieces: readonly Piece[],
-): Run[] {
-  return pieces.flatMap(({ group, start, end }) =>
-    blocksBetween(start, end).map((block): Run => {
-      const graph = copyGraph(program, { group, start: 0, end: block.tiles * layout.tile });
-      return {
-        graph,
-        inputs: { from: blockRef(from, layout, group, block) },
-        outputs: { to: blockRef(to, layout, group, block) },
-      };
-    }),
-  );
-}
-
-/** From `from` to `to`. */
-export function copyGraph(program: ProgramBuilder, { group, start, end }: Span): string {
-  const type = { dtype: group.dtype, shape: [end - start] };
-  return program.graph(`copy.${type.dtype}.${end - start}`, 1, () => {
+/** A copy of a tensor to a place of the same type. */
+export function copyRun(program: ProgramBuilder, from: TensorRef, to: TensorRef): Run {
+  const { dtype, shape } = from.type;
+  const graph = program.graph(`copy.${dtype}.${shape.join("x")}`, 1, () => {
     const builder = newBuilder("copy");
-    const copied = builder.one("Identity", [builder.input("from", type)]);
+    const copied = builder.one("Identity", [builder.input("from", from.type)]);
     return buildNamed(builder, new Map([["to", copied]]));
   });
+  return { graph, inputs: { from }, outputs: { to } };
 }

@@ -1,7 +1,9 @@
 /**
- * Sums that no rank holds whole: ranks run their micro-batches in waves, and behind each piece of the pass its gradients go to the ranks that
- * look after them. Where parameters are sharded too, each piece finds its own in a buffer that is filled just before, and used again for
- * the piece after the next. After Rajbhandari et al., "ZeRO", 2020 (stages 2 and 3): within a node, ranks read each other's memory in place.
+ * Sums that no rank holds whole: ranks run their micro-batches in waves, and behind each piece of
+ * the pass its gradients go to the ranks that own them. If parameters are sharded too, each piece
+ * finds its own in a buffer that is filled just before, and used again for the piece after the
+ * next. After Rajbhandari et al., "ZeRO", 2020 (stages 2 and 3): within a node, ranks read each
+ * other's memory in place.
  */
 import { assert } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
@@ -11,19 +13,21 @@ import {
   isPiece,
   MICRO_BATCH,
   type StepGraph,
+  type StepTask,
   valueName,
   valueOf,
 } from "../plan/index.ts";
 import { BucketSums, type GradientBucket } from "./bucket-sums.ts";
 import { besideBuffer, bucketBuffer } from "./buffers.ts";
-import { type FlatVectors, flatName } from "./flat.ts";
-import { GATHER, Gathered, type Unit } from "./gathered.ts";
+import { flatName, gradientAxes } from "./flat.ts";
+import { GATHER, Gathered, gatheredRef, type Unit } from "./gathered.ts";
 import { planLayout } from "./layout.ts";
-import { type Ground, groupsOfShard, type ShardGroups, shardGroups } from "./levels.ts";
-import { barrier, type Ownership, ownExtents } from "./ownership.ts";
-import { cutPiece, type Piece, wholePieces } from "./pieces.ts";
+import { areInPlace, groupsOfRank, placeIn, type RankGroups, shardGroups } from "./levels.ts";
+import { type Ownership, ownExtents } from "./ownership.ts";
 import { type At, type Places } from "./places.ts";
 import {
+  addTask,
+  barrier,
   COMPUTE,
   type CollectiveStage,
   type ProgramBuilder,
@@ -32,10 +36,10 @@ import {
   type Task,
   type TensorRef,
 } from "./program.ts";
-import { ReplicaSums } from "./replica-sums.ts";
-import { axesOf, bucketTiles, byPiece, gatherOf, reduceOf } from "./sharded-plan.ts";
-import { Spans } from "./spans.ts";
-import { type RowGather, type SumPlan, sumOf } from "./sums.ts";
+import { planReplicas, type Replicas } from "./replica-sums.ts";
+import { Room } from "./room.ts";
+import { cutEvenly, readySpans, type Span, wholeSpans } from "./spans.ts";
+import { type RowGather, type SumOptions, type SumPlan, sumOf } from "./sums.ts";
 import { Together } from "./together.ts";
 import type { Wave } from "./waves.ts";
 
@@ -44,12 +48,11 @@ const REDUCE = "reduce";
 const CONTROL = "control";
 const BESIDE = "what is summed beside";
 
-export interface ShardedSumsOptions {
-  readonly step: StepGraph;
-  readonly vectors: FlatVectors;
-  readonly ground: Ground;
-  readonly rank: number;
-  readonly lanes: number;
+/** A piece of the pass, what is gathered for it, and the gradients that it makes. */
+interface ShardedPiece {
+  readonly task: ComputeTask;
+  readonly unit: Unit | undefined;
+  readonly bucket: GradientBucket | undefined;
 }
 
 export class ShardedSums implements SumPlan {
@@ -58,17 +61,12 @@ export class ShardedSums implements SumPlan {
   readonly followsRanges = false;
   readonly ownership: Ownership;
   readonly rows: readonly RowGather[];
-  readonly #program: ProgramBuilder;
-  readonly #options: ShardedSumsOptions;
-  readonly #replicas: ReplicaSums;
-  readonly #sums: BucketSums;
-  readonly #pieces: readonly ComputeTask[];
-  /** How parameters come together. */
   readonly gathered: Gathered;
-  /** By piece; undefined where it takes no parameter that is gathered. */
-  readonly #gathers: readonly (Unit | undefined)[];
-  /** By piece; undefined where it makes no gradient. */
-  readonly #buckets: readonly (GradientBucket | undefined)[];
+  readonly #program: ProgramBuilder;
+  readonly #options: SumOptions;
+  readonly #replicas: Replicas;
+  readonly #sums: BucketSums;
+  readonly #pieces: readonly ShardedPiece[];
   /** By bucket and for what is beside them: how replicas sum what they have. */
   readonly #overReplicas = new Map<string, readonly (RunStage | CollectiveStage)[]>();
   /** What is summed beside the gradients: small, and whole on every rank. */
@@ -76,76 +74,72 @@ export class ShardedSums implements SumPlan {
   /** What ranks tell each other. */
   readonly #control: Together;
 
-  /** @throws INVALID_OPTION where an update needs whole parameters, or shard groups are no neighbours */
-  constructor(program: ProgramBuilder, options: ShardedSumsOptions) {
+  /** @throws INVALID_OPTION if an update needs whole parameters, or shard groups do not follow */
+  constructor(program: ProgramBuilder, options: SumOptions) {
     const { step, vectors, ground, rank, lanes } = options;
     this.#program = program;
     this.#options = options;
-    const groups = shardGroups(ground, axesOf(step, vectors), rank);
-    const { members, names, isInPlace, replica, ranks, place } = groups;
-    for (const [name, own] of groupsOfShard(groups)) program.groups.set(name, own);
+    const groups = shardGroups(ground, gradientAxes(step, vectors));
+    const { members, names } = groups;
+    const { number: replica, ranks, place } = placeIn(members, rank);
+    for (const [name, own] of groupsOfRank(groups, rank)) program.groups.set(name, own);
     const { microBatches } = step;
     const each = Math.floor(Math.floor(microBatches / members.length) / ranks.length);
     this.lanes = Math.min(lanes, Math.max(1, each));
     const reduces = step.tasks.filter(isOfKind("reduce"));
-    this.#replicas = new ReplicaSums(program, vectors.gradients, {
+    this.#replicas = planReplicas(program, vectors.gradients, {
+      groups,
       microBatches,
-      replicas: members.length,
       replica,
-      group: names.replicas,
       perWave: ranks.length * this.lanes,
       reproducible: reduces.every(({ combination }) => combination === "tree"),
     });
     const reducing = reduces.filter((task) => task.each === MICRO_BATCH);
-    const tiles = bucketTiles(step, vectors, reducing);
-    const cut = (piece: Piece) => cutPiece(piece, ranks.length);
-    const cuts = tiles.flat().map(cut);
-    this.ownership = { group: names.shard, isInPlace, place, ranks, cuts };
-    this.own = this.#replicas.waves.flatMap((wave) => this.#ownOf(wave));
+    const buckets = reducing.map(({ outputs }) => outputs.map((name) => flatName(step, name)));
+    const isGradient = ({ group }: Span) => group.key !== "summed";
+    const spans = readySpans(vectors.gradients, buckets).map((own) => own.filter(isGradient));
+    const cut = (span: Span) => cutEvenly(span, ranks.length);
+    const isInPlace = areInPlace(groups, ground.topology);
+    const cuts = spans.flat().map(cut);
+    this.ownership = { group: names.inner, isInPlace, place, ranks, cuts };
+    this.own = this.#replicas.waves.flatMap((wave) => this.#ofPlace(wave, place));
     this.rows = this.#rowGathers(groups);
-    this.#pieces = step.tasks.filter(isPiece);
     this.gathered = new Gathered(program, vectors.parameters, this.ownership);
-    const gathers = step.tasks
-      .filter(isOfKind("gather"))
-      .filter((task) => task.each === MICRO_BATCH);
-    this.#gathers = byPiece(
-      this.#pieces,
-      (piece) => gatherOf(piece, gathers),
-      ({ name, inputs }, turn) => {
-        const own = inputs.map((input) => valueOf(step, input).of);
-        return this.gathered.unit(name, own, turn);
-      },
-    );
-    this.#buckets = byPiece(
-      this.#pieces,
-      (piece) => reduceOf(piece, reducing),
-      ({ name, outputs }, turn) => {
-        const own = outputs.map((output) => flatName(step, output));
-        return { name, spans: new Spans(vectors.gradients, own), buffer: turn % BUFFERS };
-      },
-    );
-    this.#sums = new BucketSums(program, { ownership: this.ownership, lanes: this.lanes });
+    this.#pieces = this.#piecesOf(step);
+    this.#sums = new BucketSums(program, this.ownership, this.lanes);
     const rest = reduces.filter((task) => task.each === "step").flatMap(({ outputs }) => outputs);
-    const itemsOf = (isControl: boolean) =>
-      rest
-        .filter((name) => (valueOf(step, name).role === "control") === isControl)
-        .map((name) => ({ name, type: valueOf(step, name).type, group: "summed" }));
-    const inShard = { group: names.shard, ranks: ranks.length, place };
-    const inAll = { group: names.all, ranks: members.flat().length, place: rank };
-    const beside = planLayout(itemsOf(false), vectors.gradients.tile);
-    this.#beside = new Together(program, { layout: beside, ...inShard });
-    this.#control = new Together(program, { layout: planLayout(itemsOf(true), 1024), ...inAll });
+    const layoutOf = (isControl: boolean, tile: number) => {
+      const own = rest.filter((name) => (valueOf(step, name).role === "control") === isControl);
+      const items = own.map((name) => ({ name, type: valueOf(step, name).type, group: "summed" }));
+      return planLayout(items, tile);
+    };
+    this.#beside = new Together(program, {
+      layout: layoutOf(false, vectors.gradients.tile),
+      group: names.inner,
+      ranks: ranks.length,
+      place,
+    });
+    this.#control = new Together(program, {
+      layout: layoutOf(true, 1024),
+      group: names.all,
+      ranks: members.flat().length,
+      place: rank,
+    });
     this.#allocate();
     for (const [index, { name }] of reducing.entries()) {
-      const own = (tiles[index] ?? []).map((piece) => cut(piece)[place] as Piece);
-      this.#overReplicas.set(name, this.#replicas.stages(own, name));
+      const own = (spans[index] ?? []).map((span) => cut(span)[place] as Span);
+      this.#overReplicas.set(name, this.#replicas.sum(own, name));
     }
-    const summed = wholePieces(vectors.gradients).filter(({ group }) => group.key === "summed");
-    this.#overReplicas.set(BESIDE, this.#replicas.stages(summed, BESIDE));
+    const summed = wholeSpans(vectors.gradients).filter((span) => !isGradient(span));
+    this.#overReplicas.set(BESIDE, this.#replicas.sum(summed, BESIDE));
   }
 
   get buckets(): number {
-    return this.#buckets.filter((unit) => unit !== undefined).length;
+    return this.#allBuckets.length;
+  }
+
+  get #allBuckets(): readonly GradientBucket[] {
+    return this.#pieces.flatMap(({ bucket }) => bucket ?? []);
   }
 
   place(name: string, { lane }: At): TensorRef | undefined {
@@ -157,21 +151,20 @@ export class ShardedSums implements SumPlan {
     }
     const { of, role } = valueOf(step, name);
     if (role !== "parameter" || name === valueName("parameter", of)) return undefined;
-    const piece = this.#pieces.findIndex(({ inputs }) => inputs.includes(name));
-    const unit = this.#gathers[piece];
+    const unit = this.#pieces.find(({ task }) => task.inputs.includes(name))?.unit;
     assert(unit !== undefined, `"${name}" is gathered for a piece`);
-    return unit.spans.ref(of, unit.buffer);
+    return gatheredRef(unit, of);
   }
 
   #bucketRef(name: string, lane: number): TensorRef | undefined {
-    for (const bucket of this.#buckets) {
-      const found = bucket?.spans.ref(name, bucketBuffer(bucket.buffer, lane));
+    for (const { room, buffer } of this.#allBuckets) {
+      const found = room.ref(name, bucketBuffer(buffer, lane));
       if (found !== undefined) return found;
     }
     return undefined;
   }
 
-  /** Waves have no paces to follow: all ranks run as many micro-batches in each. */
+  /** There are no paces to follow in waves: all ranks run as many micro-batches in each. */
   control(of: string): TensorRef | undefined {
     if (of === "paces") return undefined;
     return this.#control.ref(valueName("control", of), CONTROL);
@@ -183,126 +176,129 @@ export class ShardedSums implements SumPlan {
 
   stages(places: Places, from: number): Stage[] {
     const { waves } = this.#replicas;
+    const { isInPlace, place, group } = this.ownership;
     let before = 0;
     const stages = waves.map((wave): Stage => {
       const first = before;
-      before += this.#ownOf(wave).length;
-      const isLast = waves.at(-1) === wave;
-      return {
-        name: `wave from ${wave.first}`,
-        mode: "tasks",
-        tasks: this.#tasks(wave, first, isLast, places, from),
-      };
+      const count = this.#ofPlace(wave, place).length;
+      before += count;
+      const runs = (task: ComputeTask) =>
+        Array.from({ length: count }, (_, lane) =>
+          places.run(task, { microBatch: first + lane, lane, from }),
+        );
+      const tasks = this.#tasks(wave, runs);
+      return { name: `wave from ${wave.first}`, mode: "tasks", tasks };
     });
-    const there = "all parameters are there";
-    return [...(this.ownership.isInPlace ? [barrier(this.ownership, there)] : []), ...stages];
+    return [...(isInPlace ? [barrier("all parameters are there", group)] : []), ...stages];
   }
 
-  /** This rank's micro-batches of a wave. */
-  #ownOf(wave: Wave): number[] {
-    return this.#ofPlace(wave, this.ownership.place);
-  }
-
+  /** The micro-batches of a wave that the rank at a place runs. */
   #ofPlace({ first, count }: Wave, place: number): number[] {
     const own = Array.from({ length: this.lanes }, (_, lane) => place * this.lanes + lane);
     return own.filter((index) => index < count).map((index) => first + index);
   }
 
-  /** The ranks of a replica have neighbouring micro-batches of each wave, and replicas those of the step. */
-  #rowGathers({ names }: ShardGroups): RowGather[] {
+  /** The ranks of a replica have neighbouring micro-batches of a wave, and replicas of the step. */
+  #rowGathers({ names }: RankGroups): RowGather[] {
     const { waves, ranges } = this.#replicas;
     const ofWaves = waves.map((wave) => {
       const counts = this.ownership.ranks.map((_, place) => this.#ofPlace(wave, place).length);
-      return { group: names.shard, first: wave.first, counts };
+      return { group: names.inner, first: wave.first, counts };
     });
     if (ranges.length === 1) return ofWaves;
     const counts = ranges.map(({ count }) => count);
-    return [...ofWaves, { group: names.replicas, first: 0, counts }];
+    return [...ofWaves, { group: names.outer, first: 0, counts }];
+  }
+
+  #piecesOf(step: StepGraph): ShardedPiece[] {
+    const { gradients } = this.#options.vectors;
+    const isEach = (task: StepTask) => "each" in task && task.each === MICRO_BATCH;
+    const gathers = step.tasks.filter(isOfKind("gather")).filter(isEach);
+    const reduces = step.tasks.filter(isOfKind("reduce")).filter(isEach);
+    let [units, buckets] = [0, 0];
+    return step.tasks.filter(isPiece).map((task): ShardedPiece => {
+      const gather = gathers.find(({ outputs }) => outputs.some((v) => task.inputs.includes(v)));
+      const reduce = reduces.find(({ inputs }) => inputs.some((v) => task.outputs.includes(v)));
+      const taken = gather?.inputs.map((input) => valueOf(step, input).of);
+      const made = reduce?.outputs.map((output) => flatName(step, output));
+      return {
+        task,
+        unit: gather && this.gathered.unit(gather.name, taken ?? [], units++),
+        bucket: reduce && {
+          name: reduce.name,
+          room: new Room(gradients, made ?? []),
+          buffer: buckets++ % BUFFERS,
+        },
+      };
+    });
   }
 
   #allocate(): void {
-    const { step } = this.#options;
+    const { step, vectors } = this.#options;
     const program = this.#program;
-    const buckets = this.#buckets.filter((bucket) => bucket !== undefined);
+    const buckets = this.#allBuckets;
     for (let buffer = 0; buffer < BUFFERS; buffer++) {
       const own = buckets.filter((bucket) => bucket.buffer === buffer);
-      const bytes = Math.max(0, ...own.map(({ spans }) => spans.byteLength));
+      const bytes = Math.max(0, ...own.map(({ room }) => room.byteLength));
       for (let lane = 0; lane < this.lanes; lane++) {
         program.shared.add(program.buffer(bucketBuffer(buffer, lane), bytes));
       }
     }
     this.#sums.allocate(buckets);
-    this.#replicas.touches(ownExtents(this.#options.vectors.gradients, this.ownership));
+    // Only what this rank owns of gradients is ever touched, and takes memory.
+    const own = ownExtents(vectors.gradients, this.ownership);
+    for (const name of this.#replicas.accumulators) program.touches(name, own);
     for (let lane = 0; lane < this.lanes; lane++) this.#beside.allocate(besideBuffer(lane));
     this.#control.allocate(CONTROL);
-    for (const { graph } of this.#pieces) {
-      program.graph(graph, 1, () => step.graphs.get(graph) as Graph);
+    for (const { task } of this.#pieces) {
+      program.graph(task.graph, 1, () => step.graphs.get(task.graph) as Graph);
     }
   }
 
-  #tasks(wave: Wave, first: number, isLast: boolean, places: Places, from: number): Task[] {
+  #tasks(wave: Wave, runsOf: (task: ComputeTask) => RunStage["runs"]): Task[] {
+    const isLast = this.#replicas.waves.at(-1) === wave;
+    const over = (name: string) => (isLast ? (this.#overReplicas.get(name) ?? []) : []);
     const tasks: Task[] = [];
-    const add = (task: Omit<Task, "after">, after: readonly (number | undefined)[]): number => {
-      const waits = after.filter((index) => index !== undefined).sort((a, b) => a - b);
-      tasks.push({ ...task, after: [...new Set(waits)] });
-      return tasks.length - 1;
-    };
     // Messages of all ranks go in one order; what is copied in place waits for nobody.
     const gatherLane = this.ownership.isInPlace ? GATHER : REDUCE;
-    const own = this.#ownOf(wave);
     // The last task that uses each buffer.
     const unitUsed: Record<string, number> = {};
     const bucketUsed: (number | undefined)[] = [];
-    const gathered = new Map<number, number>();
-    const gather = (index: number): void => {
-      const unit = this.#gathers[index];
-      if (unit === undefined) return;
-      const task = { name: unit.name, lane: gatherLane, work: this.gathered.work(unit) };
-      gathered.set(index, add(task, [unitUsed[unit.buffer]]));
+    const gather = (unit: Unit | undefined) => {
+      if (unit === undefined) return undefined;
+      const { name, buffer, work } = unit;
+      return addTask(tasks, { name, lane: gatherLane, work }, [unitUsed[buffer]]);
     };
     let computed: number | undefined;
-    gather(0);
-    for (const [index, piece] of this.#pieces.entries()) {
-      const bucket = this.#buckets[index];
-      const runs = own.map((_, lane) =>
-        places.run(piece, { microBatch: first + lane, lane, from }),
-      );
-      const stage: RunStage = { name: piece.name, runs, mode: "parallel" };
-      const free = bucket && bucketUsed[bucket.buffer];
+    let gathered = gather(this.#pieces[0]?.unit);
+    for (const [index, { task, unit, bucket }] of this.#pieces.entries()) {
+      const { name } = task;
+      const work: RunStage[] = [{ name, runs: runsOf(task), mode: "parallel" }];
       // Parameters of the next piece come before the sums of this one.
-      gather(index + 1);
-      computed = add({ name: piece.name, lane: COMPUTE, work: [stage] }, [
-        computed,
-        gathered.get(index),
-        free,
-      ]);
-      const unit = this.#gathers[index];
+      const next = gather(this.#pieces[index + 1]?.unit);
+      const waits = [computed, gathered, bucket && bucketUsed[bucket.buffer]];
+      computed = addTask(tasks, { name, lane: COMPUTE, work }, waits);
+      gathered = next;
       if (unit !== undefined) unitUsed[unit.buffer] = computed;
       if (bucket === undefined) continue;
-      const over = isLast ? (this.#overReplicas.get(bucket.name) ?? []) : [];
-      const work = [...this.#sums.stages(wave, bucket), ...over];
-      bucketUsed[bucket.buffer] = add({ name: bucket.name, lane: REDUCE, work }, [computed]);
+      const sums = [...this.#sums.stages(wave, bucket), ...over(bucket.name)];
+      const reduce = { name: bucket.name, lane: REDUCE, work: sums };
+      bucketUsed[bucket.buffer] = addTask(tasks, reduce, [computed]);
     }
-    const rest = [
-      ...this.#sumBeside(wave),
-      ...(isLast ? (this.#overReplicas.get(BESIDE) ?? []) : []),
-      ...(isLast ? this.#control.summed(CONTROL, "what ranks tell") : []),
-    ];
-    add({ name: BESIDE, lane: REDUCE, work: rest }, [computed]);
+    const told = isLast ? this.#control.summed(CONTROL, "what ranks tell") : [];
+    const rest = [...this.#sumBeside(wave), ...over(BESIDE), ...told];
+    addTask(tasks, { name: BESIDE, lane: REDUCE, work: rest }, [computed]);
     return tasks;
   }
 
   /** Every rank sums all of it. */
   #sumBeside(wave: Wave): (RunStage | CollectiveStage)[] {
     const { gradients } = this.#options.vectors;
-    const { layout } = this.#beside;
-    const runs = layout.groups.flatMap((group) => {
-      const whole = gradients.groups.find(
-        ({ key, dtype }) => key === group.key && dtype === group.dtype,
-      );
+    const runs = this.#beside.layout.groups.flatMap((group) => {
+      const { key, dtype, length } = group;
+      const whole = gradients.groups.find((other) => other.key === key && other.dtype === dtype);
       assert(whole !== undefined, "what is summed beside the gradients has a place behind them");
-      const span = { group: whole, start: 0, end: group.length };
-      return this.#sums.sums(wave, span, (owner, lane) =>
+      return this.#sums.sums(wave, { group: whole, start: 0, end: length }, (owner, lane) =>
         this.#beside.of(owner, group, besideBuffer(lane)),
       );
     });

@@ -96,9 +96,14 @@ function halvesOfLast(from: Contribution, all: readonly Contribution[]): Contrib
 /**
  * How contributions make up a range: along the tree; one after the other where they are no nodes of
  * it.
+ * @param among the indices of those that may lie in the range
  */
-function combine(contributions: readonly Contribution[], range: Range): Combination {
-  const own = contributions.flatMap((from, index) => (isWithin(from, range) ? [index] : []));
+function combine(
+  contributions: readonly Contribution[],
+  range: Range,
+  among: readonly number[] = [...contributions.keys()],
+): Combination {
+  const own = among.filter((index) => isWithin(contributions[index] as Contribution, range));
   const [first, ...others] = own;
   assert(first !== undefined, "contributions make up the range");
   if (others.length === 0) return first;
@@ -107,7 +112,7 @@ function combine(contributions: readonly Contribution[], range: Range): Combinat
     const from = contributions[index] as Contribution;
     return isWithin(from, left) || isWithin(from, right);
   });
-  if (isCut) return [combine(contributions, left), combine(contributions, right)];
+  if (isCut) return [combine(contributions, left, own), combine(contributions, right, own)];
   return others.reduce<Combination>((sum, index) => [sum, index], first);
 }
 
@@ -165,12 +170,4 @@ export function planLevels(
   const nodes = planShares(ofNodes, options);
   const within = nodes.contributions.map((node) => combine(ranks.contributions, node));
   return { ranks, nodes, members, within };
-}
-
-/** The parts [start, end) into which `count` things are cut for `ranks`, as even as can be. */
-export function evenCuts(count: number, ranks: number): { start: number; end: number }[] {
-  return Array.from({ length: ranks }, (_, rank) => ({
-    start: Math.floor((count * rank) / ranks),
-    end: Math.floor((count * (rank + 1)) / ranks),
-  }));
 }

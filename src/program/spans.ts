@@ -1,11 +1,10 @@
-/** Ranges of elements of a flat vector, with room for them elsewhere: the tensors of a unit or a bucket, brought together. */
-import { bytesPerElement, elementCount } from "../tensor/index.ts";
-import { ALIGNMENT, type Layout, type LayoutEntry, type LayoutGroup } from "./layout.ts";
-import type { Ownership } from "./ownership.ts";
-import type { TensorRef } from "./program.ts";
-
-/** Tiles that one small run copies or sums. */
-export const BLOCK_TILES = 16;
+/**
+ * Spans of flat vectors: they are cut into even parts, into blocks for small graphs, and into what
+ * becomes ready together. Places only, no memory.
+ */
+import { byteLength, bytesPerElement } from "../tensor/index.ts";
+import type { Layout, LayoutGroup } from "./layout.ts";
+import type { Extent, TensorRef } from "./program.ts";
 
 /** Elements [start, end) of a group. */
 export interface Span {
@@ -14,147 +13,88 @@ export interface Span {
   readonly end: number;
 }
 
-/** Elements that lie one after the other in both rooms, owner after owner. */
-export interface OwnerRun extends Span {
-  /** Elements of each owner, by its place. */
-  readonly counts: readonly number[];
+/**
+ * Tiles in a block, longest first: one run is about a millisecond of work, far above the cost of a
+ * call. The last blocks of a span are shorter, so that each length is compiled once.
+ */
+const BLOCKS = [16, 4, 1] as const;
+
+export function wholeSpan(group: LayoutGroup): Span {
+  return { group, start: 0, end: group.length };
 }
 
-interface Placed extends Span {
-  /** Of its first byte, in the other room. */
-  readonly byteOffset: number;
+export function wholeSpans({ groups }: Layout): Span[] {
+  return groups.map(wholeSpan);
 }
 
-/** The tensors of these names, neighbours together. */
-export class Spans {
-  readonly byteLength: number;
-  readonly #layout: Layout;
-  readonly #placed: readonly Placed[];
+export function lengthOf(spans: readonly Span[]): number {
+  return spans.reduce((sum, { start, end }) => sum + end - start, 0);
+}
 
-  constructor(layout: Layout, names: readonly string[]) {
-    this.#layout = layout;
-    const wanted = new Set(names);
-    const placed: Placed[] = [];
-    let bytes = 0;
-    for (const group of layout.groups) {
-      const width = bytesPerElement(group.dtype);
-      for (const entry of group.entries) {
-        if (!wanted.has(entry.name)) continue;
-        const start = (entry.byteOffset - group.byteOffset) / width;
-        // Without the padding behind it: in a room that others use too, that is not zero.
-        const end = start + elementCount(entry.type.shape);
-        const last = placed.at(-1);
-        if (last?.group === group && last.end === start)
-          placed[placed.length - 1] = { ...last, end };
-        else placed.push({ group, start, end, byteOffset: bytes });
-        bytes += Math.ceil((end - start) / ALIGNMENT) * ALIGNMENT * width;
+export function tilesIn({ group, start, end }: Span): number {
+  return (end - start) / group.tile;
+}
+
+/** Whole tiles, cut into `parts` as even as can be; with more parts than tiles, some are empty. */
+export function cutEvenly(span: Span, parts: number): Span[] {
+  const { group, start } = span;
+  const cut = (at: number) => start + group.tile * Math.floor((tilesIn(span) * at) / parts);
+  return Array.from({ length: parts }, (_, at) => ({ group, start: cut(at), end: cut(at + 1) }));
+}
+
+/** The blocks of whole tiles that small graphs sweep over. */
+export function blocksOf({ group, start, end }: Span): Span[] {
+  const blocks: Span[] = [];
+  let at = start;
+  for (const tiles of BLOCKS) {
+    const length = tiles * group.tile;
+    for (; at + length <= end; at += length) blocks.push({ group, start: at, end: at + length });
+  }
+  return blocks;
+}
+
+export function tilesOf(span: Span): Span[] {
+  return cutEvenly(span, tilesIn(span));
+}
+
+/** The bytes of a span in a buffer that has the whole layout. */
+export function extentOf({ group, start, end }: Span): Extent {
+  const width = bytesPerElement(group.dtype);
+  return { byteOffset: group.byteOffset + start * width, byteLength: (end - start) * width };
+}
+
+/** A span as a tensor of a buffer that has the whole layout. */
+export function spanRef(span: Span, buffer: string, shape = [lengthOf([span])]): TensorRef {
+  const { byteOffset } = extentOf(span);
+  return { buffer, byteOffset, type: { dtype: span.group.dtype, shape } };
+}
+
+/**
+ * Cuts a layout by when its tensors are ready: list b has the tiles whose last tensor is in bucket
+ * b.
+ * @param buckets the names of tensors, in the order in which they become ready; a tensor that is in
+ *   none of them is ready before
+ */
+export function readySpans(layout: Layout, buckets: readonly (readonly string[])[]): Span[][] {
+  const bucketOf = new Map(buckets.flatMap((names, at) => names.map((name) => [name, at])));
+  const spans = buckets.map((): Span[] => []);
+  for (const group of layout.groups) {
+    const { tile } = group;
+    const tileBytes = tile * bytesPerElement(group.dtype);
+    const ready = new Array<number>(group.length / tile).fill(0);
+    for (const { name, byteOffset, type } of group.entries) {
+      const from = byteOffset - group.byteOffset;
+      const last = Math.floor((from + Math.max(1, byteLength(type)) - 1) / tileBytes);
+      for (let at = Math.floor(from / tileBytes); at <= last; at++) {
+        ready[at] = Math.max(ready[at] ?? 0, bucketOf.get(name) ?? 0);
       }
     }
-    this.#placed = placed;
-    this.byteLength = bytes;
-  }
-
-  /** A tensor in the other room; undefined where it is not among them. */
-  ref(name: string, buffer: string): TensorRef | undefined {
-    const entry = this.#layout.entries.get(name);
-    if (entry === undefined) return undefined;
-    const at = this.#placed.find(
-      ({ group, start, end }) =>
-        group.entries.includes(entry) &&
-        startOf(group, entry) >= start &&
-        startOf(group, entry) < end,
-    );
-    if (at === undefined) return undefined;
-    const within = (startOf(at.group, entry) - at.start) * bytesPerElement(at.group.dtype);
-    return { buffer, byteOffset: at.byteOffset + within, type: entry.type };
-  }
-
-  /** Cut where owners change, and into blocks of at most `tiles` tiles. */
-  blocks(ownership: Ownership, tiles: number): { readonly owner: number; readonly span: Span }[] {
-    const { tile } = this.#layout;
-    return this.#placed.flatMap(({ group, start, end }) => {
-      const blocks: { owner: number; span: Span }[] = [];
-      for (let at = start; at < end; ) {
-        const owner = ownerOf(ownership, group, Math.floor(at / tile));
-        let next = at;
-        while (next < end && ownerOf(ownership, group, Math.floor(next / tile)) === owner) {
-          const isWhole = next % tile === 0 && next + tile <= end;
-          // Whole tiles go together; parts of a tile by themselves.
-          if (!isWhole && next > at) break;
-          next = Math.min(end, (Math.floor(next / tile) + 1) * tile);
-          if (!isWhole || next - at >= tiles * tile) break;
-        }
-        blocks.push({ owner, span: { group, start: at, end: next } });
-        at = next;
-      }
-      return blocks;
-    });
-  }
-
-  /** Cut where owners no longer ascend: what collectives of all owners move at once. */
-  runs(ownership: Ownership): OwnerRun[] {
-    return this.#placed.flatMap((placed) => {
-      const runs: OwnerRun[] = [];
-      let before = Number.POSITIVE_INFINITY;
-      for (const { owner, start, end } of this.#ofOwners(placed, ownership)) {
-        const counts = ownership.ranks.map((_, place) => (place === owner ? end - start : 0));
-        const open = runs.at(-1);
-        if (open === undefined || owner <= before) {
-          runs.push({ group: placed.group, start, end, counts });
-        } else {
-          const together = open.counts.map((count, place) => count + (counts[place] as number));
-          runs[runs.length - 1] = { ...open, end, counts: together };
-        }
-        before = owner;
-      }
-      return runs;
-    });
-  }
-
-  #ofOwners(
-    { group, start, end }: Span,
-    ownership: Ownership,
-  ): { readonly owner: number; readonly start: number; readonly end: number }[] {
-    const { tile } = this.#layout;
-    const parts: { owner: number; start: number; end: number }[] = [];
-    for (let at = start; at < end; ) {
-      const owner = ownerOf(ownership, group, Math.floor(at / tile));
-      let next = at;
-      while (next < end && ownerOf(ownership, group, Math.floor(next / tile)) === owner) {
-        next = Math.min(end, (Math.floor(next / tile) + 1) * tile);
-      }
-      parts.push({ owner, start: at, end: next });
-      at = next;
+    for (let start = 0; start < ready.length; ) {
+      let end = start + 1;
+      while (end < ready.length && ready[end] === ready[start]) end += 1;
+      spans[ready[start] as number]?.push({ group, start: start * tile, end: end * tile });
+      start = end;
     }
-    return parts;
   }
-
-  /** A span where it lies in the other room. */
-  placeOf({ group, start, end }: Span, buffer: string): TensorRef {
-    const at = this.#placed.find(
-      (placed) => placed.group === group && placed.start <= start && end <= placed.end,
-    ) as Placed;
-    const byteOffset = at.byteOffset + (start - at.start) * bytesPerElement(group.dtype);
-    return { buffer, byteOffset, type: { dtype: group.dtype, shape: [end - start] } };
-  }
-}
-
-/** A span where it lies in a buffer with the whole layout. */
-export function spanRef({ group, start, end }: Span, buffer: string): TensorRef {
-  const byteOffset = group.byteOffset + start * bytesPerElement(group.dtype);
-  return { buffer, byteOffset, type: { dtype: group.dtype, shape: [end - start] } };
-}
-
-function startOf(group: LayoutGroup, entry: LayoutEntry): number {
-  return (entry.byteOffset - group.byteOffset) / bytesPerElement(group.dtype);
-}
-
-/** The rank (by its place) that looks after a tile of a group. */
-export function ownerOf({ cuts }: Ownership, group: LayoutGroup, tile: number): number {
-  for (const cut of cuts) {
-    if (cut[0]?.group.byteOffset !== group.byteOffset) continue;
-    const place = cut.findIndex(({ start, end }) => start <= tile && tile < end);
-    if (place >= 0) return place;
-  }
-  return 0;
+  return spans;
 }

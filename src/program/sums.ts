@@ -1,11 +1,28 @@
-/** How what micro-batches make becomes the sums that a step needs: the two ways share this form. */
+/** How what micro-batches make becomes the sums that a step needs: the form of both ways. */
 import { type StepGraph, valueName, valueOf } from "../plan/index.ts";
+import type { FlatVectors } from "./flat.ts";
 import type { Gathered } from "./gathered.ts";
+import type { Ground } from "./levels.ts";
 import type { Ownership } from "./ownership.ts";
 import type { At, Places } from "./places.ts";
 import type { RunStage, Stage, TensorRef } from "./program.ts";
+import type { Range } from "./shares.ts";
 
-/** Rows of the micro-batches from `first` on, of which each rank of a group has made so many: they go to all of these. */
+export interface SumOptions {
+  readonly step: StepGraph;
+  readonly vectors: FlatVectors;
+  readonly ground: Ground;
+  readonly rank: number;
+  /** The micro-batches of each rank. */
+  readonly ranges: readonly Range[];
+  /** The number of micro-batches that may run at once. */
+  readonly lanes: number;
+}
+
+/**
+ * Rows of the micro-batches from `first` on, of which each rank of a group has made so many: they
+ * go to all of these.
+ */
 export interface RowGather {
   readonly group: string;
   readonly first: number;
@@ -15,27 +32,36 @@ export interface RowGather {
 export interface SumPlan {
   /** The micro-batches of this rank, by their places in the step. */
   readonly own: readonly number[];
-  /** Micro-batches that run at once at most. */
+  /** The most micro-batches that run at once. */
   readonly lanes: number;
-  /** Whether each rank computes the range of micro-batches that it was given; else all ranks compute in waves. */
+  /** Whether each rank computes the range that it was given; else all ranks compute in waves. */
   readonly followsRanges: boolean;
   /** How what each micro-batch has made comes to all ranks, in this order. */
   readonly rows: readonly RowGather[];
-  /** In how many parts gradients are summed over ranks. */
+  /** The number of parts in which gradients are summed over ranks. */
   readonly buckets: number;
-  /** Who updates what; undefined where each rank updates all. */
+  /** Who updates what; undefined if each rank updates all. */
   readonly ownership: Ownership | undefined;
-  /** How parameters come together, where no rank has all of them. */
+  /** How parameters are gathered; undefined if each rank has all of them. */
   readonly gathered?: Gathered;
   place(name: string, at: At): TensorRef | undefined;
-  /** Where a rank writes what it tells the others in a step, and reads what all have told; undefined where nothing is told. */
+  /**
+   * The place where a rank writes what it tells the others in a step, and reads what all have told;
+   * undefined if nothing is told.
+   */
   control(of: string): TensorRef | undefined;
   stages(places: Places, from: number): Stage[];
-  /** The first micro-batch in the pieces in which a step computes it, where that can be compared with the whole. */
+  /**
+   * The first micro-batch in the pieces in which a step computes it; undefined if that cannot be
+   * compared with the whole.
+   */
   pieces(places: Places, from: number): RunStage[] | undefined;
 }
 
-/** The sum to which a value of a micro-batch goes: `gradient:w` for `partial gradient:w`. Undefined for other values. */
+/**
+ * The sum to which a value of a micro-batch goes: `gradient:w` for `partial gradient:w`. Undefined
+ * for other values.
+ */
 export function sumOf(step: StepGraph, name: string): string | undefined {
   const { of } = valueOf(step, name);
   const stage = name.slice(0, name.length - of.length - 1);

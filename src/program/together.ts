@@ -1,16 +1,23 @@
 /**
- * Small numbers that every rank of a group has for itself, brought together: each writes at its own place of a buffer, and then all have
- * those of all, and sum them by themselves.
+ * Small numbers that every rank of a group has for itself, brought together: each rank writes its
+ * own at its place of a buffer; then all ranks have those of all, and sum them by themselves.
  */
-import type { Layout, LayoutGroup } from "./layout.ts";
-import { entryRef } from "./places.ts";
-import type { CollectiveStage, ProgramBuilder, Run, RunStage, TensorRef } from "./program.ts";
-import { spanRef } from "./spans.ts";
-import { chain, treeGraph } from "./tree-graph.ts";
+import { entryRef, type Layout, type LayoutGroup } from "./layout.ts";
+import {
+  allGather,
+  type CollectiveStage,
+  type ProgramBuilder,
+  type Run,
+  type RunStage,
+  type TensorRef,
+} from "./program.ts";
+import { treeRun } from "./runs.ts";
+import type { Combination } from "./shares.ts";
+import { spanRef, wholeSpan } from "./spans.ts";
 
 export interface TogetherOptions {
   readonly layout: Layout;
-  /** The name of the group of ranks, how many they are, and this one's place. */
+  /** The name of the group of ranks, their number, and the place of this one. */
   readonly group: string;
   readonly ranks: number;
   readonly place: number;
@@ -28,42 +35,38 @@ export class Together {
   }
 
   allocate(buffer: string): void {
-    const { ranks } = this.#options;
-    const bytes = ranks * this.layout.byteLength;
+    const bytes = this.#options.ranks * this.layout.byteLength;
     this.#program.shared.add(this.#program.buffer(buffer, bytes));
   }
 
-  /** Where this rank writes a value; undefined where it is not among them. */
+  /** The place where this rank writes a value; undefined if the layout does not have it. */
   ref(name: string, buffer: string): TensorRef | undefined {
     const found = entryRef(this.layout, buffer, name);
     return found && this.#at(this.#options.place, found);
   }
 
-  /** What a rank has written of a group of the layout. */
+  /** What the rank at a place has written of a group of the layout. */
   of(place: number, group: LayoutGroup, buffer: string): TensorRef {
-    return this.#at(place, spanRef({ group, start: 0, end: group.length }, buffer));
+    return this.#at(place, spanRef(wholeSpan(group), buffer));
   }
 
-  /** After it, this rank has what all have written. */
+  /** Afterwards this rank has what all have written. */
   gather(buffer: string, name: string): CollectiveStage[] {
     const { group, ranks } = this.#options;
     const { byteLength } = this.layout;
     if (byteLength === 0) return [];
-    const counts = Array.from({ length: ranks }, () => byteLength);
-    const call = { kind: "allGather" as const, counts, dtype: "uint8" as const };
-    return [{ name, mode: "collective", group, call, data: { buffer, byteOffset: 0 } }];
+    const counts = new Array<number>(ranks).fill(byteLength);
+    return [allGather(name, group, { counts, dtype: "uint8" }, { buffer, byteOffset: 0 })];
   }
 
   /** Each rank finds the sums, one rank after the other, where it has written its own. */
   summed(buffer: string, name: string): (RunStage | CollectiveStage)[] {
     const { ranks, place } = this.#options;
-    const places = Array.from({ length: ranks }, (_, index) => index);
+    const others = Array.from({ length: ranks - 1 }, (_, index) => index + 1);
+    const chain = others.reduce<Combination>((sum, at) => [sum, at], 0);
     const runs = this.layout.groups.map((group): Run => {
-      const type = { dtype: group.dtype, shape: [group.length] };
-      const graph = treeGraph(this.#program, chain(ranks), { count: ranks, type, tiles: 1 });
-      const inputs = places.map((at) => [`part.${at}.0`, this.of(at, group, buffer)] as const);
-      const outputs = { "total.0": this.of(place, group, buffer) };
-      return { graph, inputs: Object.fromEntries(inputs), outputs };
+      const total = this.of(place, group, buffer);
+      return treeRun(this.#program, chain, [total], (at) => this.of(at, group, buffer));
     });
     return [...this.gather(buffer, `${name} of all`), { name, runs, mode: "small" }];
   }

@@ -1,44 +1,40 @@
-/** The optimizer's part of a program: its slots, its scalars, and the stage that updates every parameter. */
-import { hashGraph } from "../graph/index.ts";
-import { type Rules, type StepContext, updateType } from "../optimizer/index.ts";
-import { elementCount, scalar, type Tensor } from "../tensor/index.ts";
-import { GRADIENTS, PARAMETERS, SCRATCH } from "./buffers.ts";
+/** The optimizer's part of a program: slots, scalars, and the stages that update all parameters. */
+import { type Rules, type StepContext } from "../optimizer/index.ts";
+import { bytesPerElement, elementCount, scalar, type Tensor } from "../tensor/index.ts";
+import { PARAMETERS, SCRATCH } from "./buffers.ts";
 import type { FlatVectors } from "./flat.ts";
-import type { LayoutEntry, LayoutGroup } from "./layout.ts";
+import { type LayoutEntry, type LayoutGroup, refsOf } from "./layout.ts";
 import {
   cutsOf,
-  extentOf,
   gatherParts,
+  type Held,
+  heldParts,
   type Ownership,
   ownExtents,
-  ownPieces,
+  ownSpans,
   withoutExtents,
 } from "./ownership.ts";
-import type { Piece } from "./pieces.ts";
-import type { BufferSpec, ProgramBuilder, Run, Stage, TensorRef } from "./program.ts";
-import { refsOf } from "./refs.ts";
-import { copyRuns } from "./runs.ts";
-import { gatherStage, type Held, shareEntries } from "./share-update.ts";
-import { type Block, blocksBetween, elementsIn, sweepMode, tileRefs } from "./sweep.ts";
-import { graphsOf, updateGraph } from "./update-graph.ts";
 import {
-  type GroupPlan,
-  needsScratch,
-  planGroups,
-  planSlots,
-  type SlotPlan,
-  slotGroup,
-  targetOf,
-} from "./update-groups.ts";
+  allGather,
+  type BufferSpec,
+  barrier,
+  type ProgramBuilder,
+  type Stage,
+  type TensorRef,
+} from "./program.ts";
+import { copyRun, sweepMode } from "./runs.ts";
+import { blocksOf, lengthOf, spanRef, wholeSpans } from "./spans.ts";
+import { type GroupPlan, planGroups, slotGroups } from "./update-groups.ts";
+import { elementRuns, tensorRuns, updateHashes } from "./update-runs.ts";
 
 export interface UpdatePlan {
   readonly stages: readonly Stage[];
   /** By `PARAMETER.SLOT`. */
   readonly slots: ReadonlyMap<string, TensorRef>;
-  /** What each rank of this one's group holds alone, this one too: parts of slots, and of parameters. */
+  /** The parts of slots and parameters that each rank of this one's group holds alone. */
   readonly held: readonly Held[];
   readonly scalars: readonly ScalarPlan[];
-  /** Hashes of what makes the update, the same on all ranks: of a graph for each shape that some rank updates. */
+  /** The hashes of the graphs that update, for each shape that some rank updates. */
   readonly hashes: readonly string[];
 }
 
@@ -75,237 +71,138 @@ export interface UpdateSharing {
   readonly ranks: number;
   /** The group of all ranks. */
   readonly all: string;
-  /** Of groups that are updated element by element; all of them on every rank unless told. */
+  /** The owners of groups that are updated element by element. Default: every rank owns all. */
   readonly ownership?: Ownership | undefined;
   /** Whether new parameters stay with the rank that made them. */
   readonly keepsParameters?: boolean;
 }
 
-/** Updates of whole tensors are shared out to all ranks, those of elements to those that `ownership` names. */
+/**
+ * Updates of whole tensors are divided among all ranks, those of elements among the ranks that
+ * `ownership` names.
+ */
 export function planUpdate(
   program: ProgramBuilder,
   plan: FlatVectors,
   sharing: UpdateSharing = { rank: 0, ranks: 1, all: "" },
 ): UpdatePlan {
   const { rank, ranks, all, ownership, keepsParameters = false } = sharing;
-  const slots = planSlots(program, plan);
-  const groups = planGroups(program, plan, slots);
+  const groups = planGroups(program, plan);
+  const owners = ownership?.group ?? all;
   const shared = groups.filter(({ task }) => task.granularity === "tensor" && task.axes.length > 0);
   const gathers = [
-    ...shared.flatMap((group) => gatherStages(program, group, ranks, all)),
-    ...groups.flatMap((group) =>
-      (keepsParameters ? [] : cutsOf(ownership, group.group)).map((cut) => {
-        const place = { name: `new ${group.group.key} to all`, group: ownership?.group ?? all };
-        return gatherParts(program, plan.parameters, cut, { ...place, buffer: targetOf(group) });
+    ...shared.flatMap((group) => gatherEntries(program, group, ranks, all)),
+    ...(keepsParameters ? [] : groups).flatMap(({ group, target }) =>
+      cutsOf(ownership, group).map((cut) => {
+        program.shared.add(target);
+        return gatherParts(`new ${group.key} to all`, owners, cut, target);
       }),
     ),
   ];
-  const kept = keepsParameters ? [{ buffer: PARAMETERS, layout: plan.parameters }] : [];
-  const held =
-    ownership === undefined ? [] : groups.flatMap((group) => heldOf(group, kept, ownership));
+  const held = groups.flatMap((group) => {
+    const lying = group.slots.flatMap((slot) =>
+      slotGroups(slot, group.group).map((own) => ({ buffer: slot.buffer, group: own })),
+    );
+    const kept = keepsParameters ? [{ buffer: PARAMETERS, group: group.group }] : [];
+    return heldParts(ownership, group.group, [...lying, ...kept]);
+  });
   for (const buffer of new Set(held.map((part) => part.buffer))) {
     program.shared.add(buffer);
     const others = held.filter((part) => part.buffer === buffer && part.rank !== rank);
     const { byteLength } = program.buffers.get(buffer) as BufferSpec;
     program.touches(buffer, withoutExtents(byteLength, others));
   }
-  const runs = groups.flatMap((group) =>
-    group.rule.granularity === "element"
-      ? elementRuns(program, plan, group, ownPieces(ownership, group.group, plan.gradients.tile))
-      : tensorRuns(program, group, entriesOf(group, { rank, ranks })),
-  );
-  const swept = groups.every(({ rule }) => rule.granularity === "element");
-  const mode = swept ? sweepMode(elementsIn(plan.parameters.groups), 2) : "parallel";
-  const update: Stage = { name: "update", runs, mode };
-  const copies = groups.filter(needsScratch);
-  const copyBack: Stage = {
-    name: "copy back",
-    runs: copies.flatMap((group) =>
-      copyRuns(
-        program,
-        plan.parameters,
-        { from: SCRATCH, to: PARAMETERS },
-        ownPieces(keepsParameters ? ownership : undefined, group.group, plan.gradients.tile),
-      ),
-    ),
-    mode: "parallel",
-  };
-  if (copies.length > 0) {
-    program.buffer(SCRATCH, plan.parameters.byteLength);
+  const runs = groups.flatMap((group) => {
+    const { group: own, task, rule } = group;
+    if (rule.granularity === "element") {
+      return elementRuns(program, group, ownSpans(ownership, own));
+    }
+    const entries = task.axes.length === 0 ? own.entries : (shareEntries(own, ranks)[rank] ?? []);
+    return tensorRuns(program, group, entries);
+  });
+  const isSwept = groups.every(({ rule }) => rule.granularity === "element");
+  const mode = isSwept ? sweepMode(lengthOf(wholeSpans(plan.parameters)), 2) : "parallel";
+  const owned = keepsParameters ? ownership : undefined;
+  const scratched = groups.filter(({ target }) => target === SCRATCH);
+  if (scratched.length > 0) {
+    program.buffer(SCRATCH, plan.parameters.byteLength, plan.spaces.parameters);
     if (keepsParameters) program.touches(SCRATCH, ownExtents(plan.parameters, ownership));
   }
-  // Who reads parts in place (a gather, a checkpoint) finds them all of one step.
-  const settled: Stage = {
-    name: "new parameters are there",
-    mode: "collective",
-    group: ownership?.group ?? all,
-    call: { kind: "barrier" },
-  };
+  const copies = scratched.flatMap(({ group }) =>
+    ownSpans(owned, group)
+      .flatMap(blocksOf)
+      .map((block) => copyRun(program, spanRef(block, SCRATCH), spanRef(block, PARAMETERS))),
+  );
+  const copyBack: Stage = { name: "copy back", runs: copies, mode: "parallel" };
   return {
     stages: [
-      update,
+      { name: "update", runs, mode },
       ...gathers,
-      ...(copies.length > 0 ? [copyBack] : []),
-      ...(keepsParameters && ownership?.isInPlace ? [settled] : []),
+      ...(scratched.length > 0 ? [copyBack] : []),
+      // Who reads parts in place (a gather, a checkpoint) finds them all of one step.
+      ...(owned?.isInPlace ? [barrier("new parameters are there", owners)] : []),
     ],
-    slots: slotRefs([...slots.values()].flat()),
+    slots: slotRefs(groups),
     held,
     scalars: groups.map(({ index, decays, scalars }) => {
       return { rule: index, decays, places: scalars };
     }),
-    hashes: groups.flatMap((group) => graphsOf(plan, group).map(hashGraph)),
+    hashes: groups.flatMap(updateHashes),
   };
 }
 
-function slotRefs(slots: readonly SlotPlan[]): Map<string, TensorRef> {
+function slotRefs(groups: readonly GroupPlan[]): Map<string, TensorRef> {
+  const slots = new Set(groups.flatMap((group) => group.slots));
   return new Map(
-    slots.flatMap(({ name, buffer, layout }) =>
+    [...slots].flatMap(({ name, buffer, layout }) =>
       [...refsOf(layout, buffer)].map(([parameter, ref]) => [`${parameter}.${name}`, ref] as const),
     ),
   );
 }
 
-/** The parameters that this rank updates. */
-function entriesOf(
-  { group, task }: GroupPlan,
-  { rank, ranks }: { readonly rank: number; readonly ranks: number },
-): readonly LayoutEntry[] {
-  return task.axes.length === 0 ? group.entries : (shareEntries(group, ranks)[rank] ?? []);
-}
-
-/** What each rank holds of a group's slots, and of what else lies as its parameters do. */
-function heldOf(
-  { group, slots }: GroupPlan,
-  others: readonly Pick<SlotPlan, "buffer" | "layout">[],
-  ownership: Ownership,
-): Held[] {
-  return [...slots, ...others].flatMap(({ buffer, layout }) => {
-    const own = layout.groups.find(({ key }) => key === slotGroup(group) || key === group.key);
-    const cuts = own === undefined ? [] : cutsOf(ownership, group);
-    return cuts.flatMap((cut) =>
-      cut.flatMap((part, place) =>
-        own === undefined
-          ? []
-          : {
-              buffer,
-              rank: ownership.ranks[place] as number,
-              ...extentOf(layout, { ...part, group: own }),
-            },
-      ),
-    );
-  });
-}
-
-/** Tiles of flat vectors, in place; a block of tiles is one graph, tile after tile. */
-function elementRuns(
-  program: ProgramBuilder,
-  plan: FlatVectors,
-  group: GroupPlan,
-  pieces: readonly Piece[],
-): Run[] {
-  const { rule, decays, slots, scalars } = group;
-  const { tile } = plan.gradients;
-  const blocks = pieces.flatMap(({ start, end }) => blocksBetween(start, end));
-  return blocks.map((block) => {
-    const places = tilePlaces(plan, group, block);
-    const type = { dtype: group.group.dtype, shape: [tile] };
-    const name = `update.${rule.name}.${decays ? "decay" : "plain"}.${type.dtype}.${block.tiles}`;
-    const graph = program.graph(`${name}.${group.index}`, 1, () =>
-      updateGraph(name, group, block.tiles, () => ({
-        parameter: type,
-        slots: Object.fromEntries(slots.map((slot) => [slot.name, updateType(type)])),
-      })),
-    );
-    return {
-      graph,
-      inputs: { ...scalarInputs(scalars), ...places.inputs },
-      outputs: places.outputs,
-    };
-  });
-}
-
-function tilePlaces(
-  plan: FlatVectors,
-  planned: GroupPlan,
-  block: Block,
-): Pick<Run, "inputs" | "outputs"> {
-  const inputs: Record<string, TensorRef> = {};
-  const outputs: Record<string, TensorRef> = {};
-  const { group, slots } = planned;
-  const put = (name: string, refs: readonly TensorRef[], written = refs): void => {
-    for (const [index, ref] of refs.entries()) inputs[`${name}.${index}`] = ref;
-    for (const [index, ref] of written.entries()) outputs[`${name}.${index}/next`] = ref;
-  };
-  const target = targetOf(planned);
-  put(
-    "parameter",
-    tileRefs(PARAMETERS, plan.parameters, group, block),
-    tileRefs(target, plan.parameters, group, block),
-  );
-  put("gradient", tileRefs(GRADIENTS, plan.gradients, group, block), []);
-  for (const { name, layout, buffer } of slots) {
-    const own = layout.groups.find(({ key }) => key === slotGroup(group)) as typeof group;
-    put(name, tileRefs(buffer, layout, own, block));
+/**
+ * The entries that each rank updates. An update of whole tensors (Muon's matrices) costs as much as
+ * a micro-batch, so each rank updates consecutive entries, of about as many elements for each rank.
+ */
+function shareEntries(group: LayoutGroup, ranks: number): readonly LayoutEntry[][] {
+  const shares = Array.from({ length: ranks }, (): LayoutEntry[] => []);
+  const total = group.entries.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
+  let before = 0;
+  for (const entry of group.entries) {
+    const count = elementCount(entry.type.shape);
+    // An entry goes to the rank in whose even share its middle lies.
+    const middle = (before + count / 2) / Math.max(1, total);
+    shares[Math.min(ranks - 1, Math.floor(middle * ranks))]?.push(entry);
+    before += count;
   }
-  return { inputs, outputs };
+  return shares;
 }
 
 /** What each rank has updated goes to all: parameters, and slots, so that all ranks stay alike. */
-function gatherStages(
+function gatherEntries(
   program: ProgramBuilder,
-  group: GroupPlan,
+  { group, slots, target }: GroupPlan,
   ranks: number,
   all: string,
 ): Stage[] {
-  const names = shareEntries(group.group, ranks).map((own) => own.map(({ name }) => name));
-  const places: [string, LayoutGroup][] = [[targetOf(group), group.group]];
-  for (const { layout, buffer } of group.slots) {
-    // Slots whose types differ from those of the parameters lie in groups of their own.
-    const own = layout.groups.filter(({ key }) => key === slotGroup(group.group));
-    for (const lies of own) places.push([buffer, lies]);
-  }
-  return places.map(([buffer, lies]) => gatherStage(program, buffer, lies, { names, group: all }));
-}
-
-/** One run for each parameter, in its own shape; the largest first, so that threads end together. */
-function tensorRuns(
-  program: ProgramBuilder,
-  group: GroupPlan,
-  entries: readonly LayoutEntry[],
-): Run[] {
-  const { rule, decays, slots, scalars } = group;
-  const target = targetOf(group);
-  const sized = entries.toSorted((a, b) => elementCount(b.type.shape) - elementCount(a.type.shape));
-  return sized.map(({ name: parameter, type, byteOffset }) => {
-    const own = slots.map(({ name, layout, buffer }) => {
-      const entry = layout.entries.get(parameter) as NonNullable<
-        ReturnType<typeof layout.entries.get>
-      >;
-      return [name, { buffer, byteOffset: entry.byteOffset, type: entry.type }] as const;
+  const shares = shareEntries(group, ranks).map((own) => new Set(own.map(({ name }) => name)));
+  const places = [
+    [target, group] as const,
+    ...slots.flatMap((slot) => slotGroups(slot, group).map((own) => [slot.buffer, own] as const)),
+  ];
+  return places.map(([buffer, { entries, dtype, length, byteOffset }]) => {
+    program.shared.add(buffer);
+    // Each rank's part begins at its first entry. A rank without entries has an empty part.
+    const starts = shares.map((names) => entries.find(({ name }) => names.has(name))?.byteOffset);
+    let next = length;
+    const counts = starts.toReversed().map((start, fromEnd) => {
+      const isFirst = fromEnd === ranks - 1;
+      const own = start === undefined ? next : (start - byteOffset) / bytesPerElement(dtype);
+      const count = next - (isFirst ? 0 : own);
+      next -= count;
+      return count;
     });
-    const name = `update.${rule.name}.${decays ? "decay" : "plain"}.${type.dtype}.${type.shape.join("x")}`;
-    const graph = program.graph(`${name}.${group.index}`, 1, () =>
-      updateGraph(name, group, 1, () => ({
-        parameter: type,
-        slots: Object.fromEntries(own.map(([slot, ref]) => [slot, ref.type])),
-      })),
-    );
-    return {
-      graph,
-      inputs: {
-        ...scalarInputs(scalars),
-        "parameter.0": { buffer: PARAMETERS, byteOffset, type },
-        "gradient.0": { buffer: GRADIENTS, byteOffset, type },
-        ...Object.fromEntries(own.map(([slot, ref]) => [`${slot}.0`, ref])),
-      },
-      outputs: {
-        "parameter.0/next": { buffer: target, byteOffset, type },
-        ...Object.fromEntries(own.map(([slot, ref]) => [`${slot}.0/next`, ref])),
-      },
-    };
+    const parts = { counts: counts.toReversed(), dtype };
+    return allGather(`new ${buffer} to all`, all, parts, { buffer, byteOffset });
   });
-}
-
-function scalarInputs(scalars: Readonly<Record<string, TensorRef>>): Record<string, TensorRef> {
-  return Object.fromEntries(Object.entries(scalars).map(([name, ref]) => [`scalar.${name}`, ref]));
 }

@@ -1,6 +1,7 @@
 /**
- * Waves: all ranks run a few micro-batches each at the same time, neighbours in the order of the step, and what a wave has made is summed
- * before the next begins. The order of additions is that of the one tree over all micro-batches.
+ * Waves: all ranks run a few micro-batches each at the same time, neighbours in the order of the
+ * step, and what a wave has made is summed before the next begins. Additions have the order of the
+ * one tree over all micro-batches.
  */
 import type { Combination, Range } from "./shares.ts";
 
@@ -22,7 +23,7 @@ export interface Wave {
 /** More accumulators than any tree needs. */
 const MOST_ACCUMULATORS = 64;
 
-/** The leaf of a combination that stands for a wave's micro-batch, counted from the wave's first. */
+/** The leaf of a combination for a wave's micro-batch, counted from the wave's first. */
 export function ofMicroBatch(index: number): number {
   return MOST_ACCUMULATORS + index;
 }
@@ -52,7 +53,8 @@ export interface Waves {
 }
 
 /**
- * @param ranges micro-batches that follow each other: each range is summed by itself, as a tree over all micro-batches sums a node of it
+ * Sums each range by itself, as the tree over all micro-batches sums a node.
+ * @param ranges micro-batches that follow each other
  * @param perWave micro-batches of all ranks together; the last wave may have fewer
  */
 export function planWaves(ranges: readonly Range[], perWave: number): Waves {
@@ -99,7 +101,7 @@ function merge(open: Open[]): void {
   open.push({ ...left, level: left.level + 1, combination, accumulator: undefined });
 }
 
-/** The first accumulator that a sum is made of, or else a free one: the first micro-batches stay in the first. */
+/** The first accumulator that a sum is made of, or else a free one. */
 function place(combination: Combination, used: ReadonlySet<number>): number {
   const own = accumulatorsIn(combination);
   if (own.length > 0) return Math.min(...own);

@@ -39,7 +39,10 @@ export interface Assignment {
 }
 
 /** The options of a job that a run may replace: they need no graph that the job does not have. */
-export type JobOverrides = Pick<RunOverrides, "steps" | "seed" | "parallel" | "zero" | "recompute">;
+export type JobOverrides = Pick<
+  RunOverrides,
+  "steps" | "seed" | "parallel" | "zero" | "recompute" | "offload"
+>;
 
 /** How the workers of a run find each other. */
 export type Meeting =

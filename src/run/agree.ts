@@ -1,14 +1,20 @@
-/** Before the first step: every worker says what it is about to run, and all must say the same. */
+/**
+ * Before the first step every worker tells the others what it is about to run, and all must say the
+ * same.
+ */
 import type { Group } from "../collectives/index.ts";
 import { LockstepError } from "../errors.ts";
 
-/** Short texts by what they are about: `seed` → `1`. */
+/** Short texts by name: `seed` → `1`. */
 export type Facts = Readonly<Record<string, string>>;
 
-/** Far above what facts take; a longer message is not from one of ours. */
+/** The limit of a message's size; facts are far smaller, so a larger message is not one of ours. */
 const MAX_BYTES = 2 ** 20;
 
-/** All workers call it. @throws PROTOCOL, on the worker that differs from worker 0 and on worker 0 */
+/**
+ * All workers call this together.
+ * @throws PROTOCOL on the worker that differs from worker 0, and on worker 0
+ */
 export async function agree(group: Group, own: Facts): Promise<void> {
   const { rank, size } = group;
   const peers = rank === 0 ? Array.from({ length: size - 1 }, (_, index) => index + 1) : [0];
@@ -20,7 +26,7 @@ export async function agree(group: Group, own: Facts): Promise<void> {
     const differing = rank === 0 ? peer : rank;
     throw new LockstepError(
       "PROTOCOL",
-      `Worker ${differing} would run something else than worker 0: ${differences.join("; ")}.`,
+      `Worker ${differing} would run something different from worker 0: ${differences.join("; ")}.`,
       {
         hint: "All workers need the same run file, the same data and the same version of lockstep.",
         fields: { peer: differing },
@@ -37,7 +43,10 @@ async function exchange({ transport }: Group, peer: number, own: Facts): Promise
   await Promise.all([transport.receive(peer, theirLength), transport.send(peer, length)]);
   const bytes = theirLength.readUInt32LE();
   if (bytes > MAX_BYTES) {
-    throw new LockstepError("PROTOCOL", `Worker ${peer} says ${bytes} bytes about its program.`);
+    throw new LockstepError(
+      "PROTOCOL",
+      `Worker ${peer} announces ${bytes} bytes of facts about its program, which is too many.`,
+    );
   }
   const theirs = Buffer.alloc(bytes);
   await Promise.all([transport.receive(peer, theirs), transport.send(peer, mine)]);
@@ -47,7 +56,10 @@ async function exchange({ transport }: Group, peer: number, own: Facts): Promise
       Object.entries(parsed as object).map(([key, value]) => [key, String(value)]),
     );
   } catch {
-    throw new LockstepError("PROTOCOL", `Worker ${peer} says nothing readable about its program.`);
+    throw new LockstepError(
+      "PROTOCOL",
+      `Worker ${peer} sent facts about its program that cannot be read.`,
+    );
   }
 }
 

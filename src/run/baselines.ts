@@ -1,8 +1,11 @@
-/** The model's loss as bits per byte of held-out text, beside a bigram model and gzip. Byte-level text only. */
+/**
+ * Compares the model's loss, as bits per byte of held-out text, with a bigram model and gzip. For
+ * byte-level text only.
+ */
 import { bigramBitsPerByte, type Dataset, gzipBitsPerByte } from "../data/index.ts";
 import type { BitsPerByte } from "../telemetry/index.ts";
 
-/** @param loss nats per token on held-out text; a token is a byte */
+/** @param loss in nats per token on held-out text; a token is a byte */
 export async function baselines(
   data: Dataset,
   loss: number | undefined,

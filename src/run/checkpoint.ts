@@ -1,4 +1,6 @@
-/** A run's checkpoint: everything that the next step reads, in one file that is replaced whole. */
+/**
+ * The checkpoint of a run: everything that the next step reads, in one file that is replaced whole.
+ */
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { LockstepError } from "../errors.ts";
@@ -23,28 +25,34 @@ import {
 } from "./identity.ts";
 
 const FORMAT = "lockstep-checkpoint-2";
-/** Without identity and hashes: all that it says of its run is its seed, its batch and the optimizer's name. */
+/**
+ * The format without identity and hashes. It records only the seed, the batch and the optimizer's
+ * name of its run.
+ */
 const OLD_FORMAT = "lockstep-checkpoint-1";
 
-/** After a loss that was not finite, what may be another without being named: that is what a person tries next. */
+/**
+ * The options that may change without being named after a loss that was not finite, because
+ * changing them is the usual cure.
+ */
 const CURES: readonly Changeable[] = ["learningRate", "schedule", "steps", "clipNorm"];
 
-/** How far a run is. */
+/** How far a run has come. */
 export interface Progress {
-  /** Steps done. */
+  /** The number of committed steps. */
   readonly step: number;
-  /** Of training so far. */
+  /** Seconds of training so far. */
   readonly seconds: number;
-  /** Of the last step. */
+  /** The loss of the last step. */
   readonly trainLoss: number;
 }
 
-/** What the head of a checkpoint says. */
+/** The head of a checkpoint. */
 export interface CheckpointHead extends Progress {
   readonly identity: Identity;
-  /** Whether the step after it had a loss that is not finite. */
+  /** Whether the step after the checkpoint had a loss that is not finite. */
   readonly diverged: boolean;
-  /** SHA-256 of each tensor by name; undefined in an old checkpoint. */
+  /** The SHA-256 of each tensor by name; undefined in an old checkpoint. */
   readonly hashes: Readonly<Record<string, string>> | undefined;
 }
 
@@ -53,7 +61,10 @@ export interface SaveOptions extends Progress {
   readonly diverged: boolean;
 }
 
-/** Of the checkpoint, and for a new run also of both files of weights: a resumed one replaces them. */
+/**
+ * Returns the bytes that a run writes: those of the checkpoint, and for a new run also those of
+ * both files of weights. A resumed run replaces the files of weights.
+ */
 export function bytesWritten(trainer: Trainer, beginning: Beginning): number {
   const { parameters, slots, states } = trainer.tensors();
   const bytes = (tensors: Readonly<Record<string, TensorType>>) =>
@@ -63,7 +74,7 @@ export function bytesWritten(trainer: Trainer, beginning: Beginning): number {
   return saved + (beginning === "resume" ? 0 : 2 * weights);
 }
 
-/** Writes all state of the trainer, or nothing. Returns the path. */
+/** Writes the whole state of the trainer, or nothing. Returns the path. */
 export async function saveCheckpoint(
   folder: RunFolder,
   trainer: Trainer,
@@ -72,7 +83,7 @@ export async function saveCheckpoint(
   return write(folder, prefixed(await trainer.read()), options);
 }
 
-/** A checkpoint of step 0, without tensors: the seed makes them. */
+/** Writes a checkpoint of step 0. It has no tensors, because the seed determines them. */
 export function saveBeginning(
   folder: RunFolder,
   options: Pick<SaveOptions, "identity" | "diverged">,
@@ -100,13 +111,13 @@ async function write(
   return path;
 }
 
-/** So that a bit that flips in the head is found as one in a tensor is. */
+/** Hashes the head, so that a flipped bit in it is found like one in a tensor. */
 function hashOfHead(said: Readonly<Record<string, string>>): string {
   const names = Object.keys(said).sort();
   return sha256Of(names.flatMap((name) => [name, said[name] ?? ""]));
 }
 
-/** Over the type and the bytes. */
+/** Hashes the type and the bytes. */
 function hashOf(tensor: Tensor): string {
   const hash = createHash("sha256").update(formatType(tensor));
   hashBytes(hash, tensor);
@@ -114,14 +125,15 @@ function hashOf(tensor: Tensor): string {
 }
 
 /**
- * What the folder's checkpoint says of its run.
- * Throws CHECKPOINT when there is none or none that is understood, FILE_CORRUPT when its head is damaged.
+ * Reads the head of the folder's checkpoint.
+ * @throws CHECKPOINT when there is none, or none that this version understands
+ * @throws FILE_CORRUPT when the head is damaged
  */
 export async function readCheckpointHead(folder: RunFolder): Promise<CheckpointHead> {
   const path = folder.file(FILES.checkpoint);
   if (!existsSync(path)) {
     throw new LockstepError("CHECKPOINT", `There is nothing to resume in "${folder.path}".`, {
-      hint: "Start the run without --resume, or give the folder of an earlier one with --out.",
+      hint: "Start the run without --resume, or name the folder of an earlier run with --out.",
     });
   }
   const { metadata } = await readSafetensorsHeader(path);
@@ -129,15 +141,17 @@ export async function readCheckpointHead(folder: RunFolder): Promise<CheckpointH
   if (format !== FORMAT && format !== OLD_FORMAT) {
     throw new LockstepError(
       "CHECKPOINT",
-      `The checkpoint "${path}" has the format ${format ?? "unknown"}, which this version does not know.`,
-      { hint: "Resume with the version of lockstep that wrote it, or take another --out." },
+      `The checkpoint "${path}" has the format ${format ?? "unknown"}, which this version cannot read.`,
+      {
+        hint: "Resume with the version of lockstep that wrote it, or name another folder with --out.",
+      },
     );
   }
   const { sha256: _, ...said } = metadata;
   if (format === FORMAT && sha256 !== hashOfHead(said)) throw damaged(path, "its head");
   const progress = { step: Number(step), seconds: Number(seconds), trainLoss: Number(trainLoss) };
   if (!Number.isSafeInteger(progress.step) || progress.step < 0 || !(progress.seconds >= 0)) {
-    throw new LockstepError("FILE_CORRUPT", `The checkpoint "${path}" does not say its step.`);
+    throw new LockstepError("FILE_CORRUPT", `The checkpoint "${path}" does not record its step.`);
   }
   if (format === FORMAT) {
     const identity = JSON.parse(rest["identity"] ?? "{}") as Identity;
@@ -150,8 +164,9 @@ export async function readCheckpointHead(folder: RunFolder): Promise<CheckpointH
 }
 
 /**
- * What is another in a run that goes on, and may be: it was named, or it is a cure after a divergence. What `now` says nothing
- * about is not compared. Throws CHECKPOINT naming what differs and may not.
+ * Returns the options that differ in a resumed run and may differ: they were named, or are a cure
+ * after a divergence. Options that `now` does not have are not compared.
+ * @throws CHECKPOINT naming the options that differ and may not
  */
 export function checkIdentity(
   folder: RunFolder,
@@ -174,8 +189,9 @@ function only(identity: Identity, wanted: (name: string) => boolean): Identity {
 }
 
 /**
- * Puts the folder's checkpoint into the trainer. Returns the hash of all that was loaded.
- * Throws CHECKPOINT for another model's or a damaged tensor, FILE_CORRUPT; the trainer is then as it was.
+ * Loads the folder's checkpoint into the trainer. Returns the hash of everything that was loaded.
+ * After an error the trainer is unchanged.
+ * @throws CHECKPOINT when a tensor is damaged or the model is different; FILE_CORRUPT
  */
 export async function loadCheckpoint(
   folder: RunFolder,
@@ -189,7 +205,8 @@ export async function loadCheckpoint(
   const types = new Map(entries.map((entry) => [entry.name, entry]));
   for (const [name, place] of wanted) checkTensor(path, name, types.get(name), place);
   const found: string[] = [];
-  // Twice, tensor by tensor: nothing is written before all is known to be whole, and no process has room for all at once.
+  // The file is read twice, tensor by tensor: it is checked whole before anything is written, and
+  // no process has room for all tensors at once.
   for await (const [name, tensor] of eachTensor(path)) {
     if (!wanted.has(name)) {
       throw otherModel(path, `it has ${name} ${formatType(tensor)}, this model has no such tensor`);
@@ -203,7 +220,7 @@ export async function loadCheckpoint(
   return sha256Of(found);
 }
 
-/** The hash of all that a trainer begins with. */
+/** Returns the hash of everything that a trainer begins with. */
 export async function hashOfState(trainer: Trainer): Promise<string> {
   if (!trainer.isWhole) {
     const found: string[] = [];
@@ -224,7 +241,7 @@ function damaged(path: string, what: string): LockstepError {
     "CHECKPOINT",
     `The checkpoint "${path}" is damaged: ${what} is not as it was written.`,
     {
-      hint: "Take an older copy of the file, or begin anew: --anew. The disk or the copy may be faulty.",
+      hint: "Use an older copy of the file, or start again with --anew. The disk or the copy may be faulty.",
       fields: { path },
     },
   );
@@ -244,18 +261,18 @@ function checkTensor(
 function otherModel(path: string, difference: string): LockstepError {
   return new LockstepError(
     "CHECKPOINT",
-    `The checkpoint "${path}" is of another model: ${difference}.`,
+    `The checkpoint "${path}" belongs to a different model: ${difference}.`,
     { hint: "Resume with the model of the run that was stopped." },
   );
 }
 
-/** The same the other way, for one tensor. */
+/** Reverses `prefixed` for one tensor. */
 function unprefixed(name: string, tensor: Tensor): Partial<TrainerTensors<Tensor>> {
   const end = name.indexOf("/");
   return { [name.slice(0, end)]: { [name.slice(end + 1)]: tensor } };
 }
 
-/** Every tensor under `parameters/`, `slots/` or `states/`. */
+/** Prefixes the name of every tensor with `parameters/`, `slots/` or `states/`. */
 function prefixed<T>(all: TrainerTensors<T>): Map<string, T> {
   return new Map(
     Object.entries(all).flatMap(([kind, tensors]) =>

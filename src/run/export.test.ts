@@ -1,4 +1,7 @@
-/** The end of a run: what could fail there fails at the beginning, and weights are kept whatever fails. */
+/**
+ * The end of a run: what could fail at the end fails at the beginning, and weights are kept
+ * whatever fails.
+ */
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -22,7 +25,10 @@ import { defineRun } from "./run.ts";
 const engine = createOrtEngine({ threads: 1 });
 after(() => engine.close());
 
-/** Two samples that share a softmax: no other number of them means the same. */
+/**
+ * A model whose two samples share a softmax, so that any other batch size would mean something
+ * else.
+ */
 function coupledRun(folder: string, batch: number, microBatches: number) {
   const file = join(folder, "coupled.onnx");
   writeFileSync(
@@ -52,7 +58,7 @@ function coupledRun(folder: string, batch: number, microBatches: number) {
   });
 }
 
-test("a file of one batch size trains with it, and its model.onnx has it: said at the start and in the report", () =>
+test("a file of one batch size trains with it and exports it, and the run says so at its start and in its report", () =>
   withFolder({}, async (folder) => {
     const { events } = await tryRun(coupledRun(folder, 2, 1), { engine, folder });
     const started = events.find(({ type }) => type === "started");
@@ -70,7 +76,7 @@ test("a file of one batch size trains with it, and its model.onnx has it: said a
     assert.deepEqual(y?.dims, [2, 2]);
   }));
 
-test("other batches than that of the file are refused before the first step, and nothing is written", () =>
+test("a batch size that the file does not have is refused before the first step, and nothing is written", () =>
   withFolder({}, async (folder) => {
     await assert.rejects(tryRun(coupledRun(folder, 4, 1), { engine, folder }), {
       code: "ONNX_UNSUPPORTED",
@@ -79,7 +85,7 @@ test("other batches than that of the file are refused before the first step, and
     assert.ok(!existsSync(join(folder, "out", "checkpoint.safetensors")));
   }));
 
-test("a model.onnx that cannot be written leaves the weights and the checkpoint, and says so", () =>
+test("a model.onnx that cannot be written leaves the weights and the checkpoint, and the error says so", () =>
   withFolder({}, async (folder) => {
     const out = join(folder, "out");
     const events: RunEvent[] = [];
@@ -88,7 +94,7 @@ test("a model.onnx that cannot be written leaves the weights and the checkpoint,
       folder,
       stopAt: (event) => {
         events.push(event);
-        // A folder stands where the file should go.
+        // A folder takes the place of the file.
         if (event.type === "step" && event.step === 1) mkdirSync(join(out, "model.onnx"));
         return false;
       },
@@ -104,7 +110,7 @@ test("a model.onnx that cannot be written leaves the weights and the checkpoint,
     );
   }));
 
-test("what stands in the way of a file of the run is found before the first step", () =>
+test("anything in the place of a file of the run is found before the first step", () =>
   withFolder({}, async (folder) => {
     const out = join(folder, "out");
     const stopAt = (event: RunEvent) => event.type === "step" && event.step === 2;
@@ -131,11 +137,11 @@ test("a disk without room for the files of a run is found before the first step"
     await checkRoom(place, 1);
     await assert.rejects(checkRoom(place, 2 ** 60), {
       code: "DISK_FULL",
-      message: /need about 1,099,511,627,776 MiB, and the disk of ".*" has [\d,]+ MiB left/,
+      message: /need about 1,099,511,627,776 MiB, but the disk of ".*" has only [\d,]+ MiB left/,
     });
   }));
 
-test("a sample of text that the model cannot give is refused before the first step", () =>
+test("a text sample that the model cannot generate is refused before the first step", () =>
   withFolder({ "words.txt": WORDS }, async (folder) => {
     const model = defineModel("flat", (m) => {
       const ids = cast(m.input("ids", [m.batch, 16], "int32"), "float32");
@@ -152,6 +158,6 @@ test("a sample of text that the model cannot give is refused before the first st
         return false;
       },
     });
-    await assert.rejects(running, { code: "INVALID_OPTION", message: /does not generate text/ });
+    await assert.rejects(running, { code: "INVALID_OPTION", message: /cannot generate text/ });
     assert.ok(!events.some(({ type }) => type === "step"));
   }));

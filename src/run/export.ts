@@ -1,4 +1,7 @@
-/** What a run leaves for others: its weights, a forward model for any ONNX runtime, and its tokenizer. */
+/**
+ * Writes what others use of a run: its weights, a forward model for any ONNX runtime, and its
+ * tokenizer.
+ */
 import type { Dataset } from "../data/index.ts";
 import { assert, LockstepError } from "../errors.ts";
 import { writeFileAtomic } from "../files/index.ts";
@@ -13,24 +16,25 @@ import { FILES, type RunFolder } from "./folder.ts";
 import { bindWeights, forwardGraph } from "./forward.ts";
 import type { Run } from "./run.ts";
 
-/** `model.onnx` but for its weights, which are inputs. */
+/** `model.onnx` without its weights, which are inputs here. */
 export interface ExportPlan {
   readonly forward: SymbolicExport;
-  /** The only batch size that `model.onnx` will take; undefined if it takes any. */
+  /** The only batch size that `model.onnx` takes; undefined if it takes any. */
   readonly batch: number | undefined;
 }
 
 /**
- * Makes all of `model.onnx` that can be made before the first step, so that nothing but the disk is left to fail after the last.
- * A model that cannot be had for any batch size is planned for `sizes[0]`, or the first of them that it has.
- * Throws what the model throws where it has none.
+ * Builds `model.onnx` before the first step, as far as possible, so that after the last step only
+ * the disk can fail. A model that cannot be built for any batch size is planned for the first of
+ * `sizes` that it can be built for, else for `sizes[0]`.
+ * @throws what the model throws when it cannot be built for any of them
  */
 export function planExport(model: ModelDefinition, sizes: readonly number[]): ExportPlan {
   const build = (batch: number) =>
     forwardGraph(model.build({ batch, mode: "eval", exported: true }));
   const batch = sizes.find((size, at) => at === sizes.length - 1 || isBuilt(() => build(size)));
   const forward = toSymbolicBatch(build, { fixedBatch: batch ?? 1 });
-  opsetOf(forward.graph); // throws where no operator set has all of its operators
+  opsetOf(forward.graph); // throws if no operator set has all operators of the graph
   return { forward, batch: forward.fixed === undefined ? undefined : batch };
 }
 
@@ -44,14 +48,16 @@ function isBuilt(build: () => Graph): boolean {
   }
 }
 
-/** What the user should know of the exported model before the run. */
+/** Returns what the user should know about the exported model before the run. */
 export function exportNotes({ forward, batch }: ExportPlan): string[] {
   if (batch === undefined) return [];
   const reason = forward.fixed?.replace(/\.$/, "");
   return [`${FILES.model} will take batches of ${batch} only: ${reason}.`];
 }
 
-/** The trained forward graph for `batch` samples. It holds the weights as long as no step follows. */
+/**
+ * Returns the trained forward graph for `batch` samples. Its weights are valid until the next step.
+ */
 export async function trainedGraph(run: Run, trainer: Trainer, batch: number): Promise<Graph> {
   const { parameters, states } = await trainer.read();
   return bindWeights(forwardGraph(run.model.build({ batch, mode: "eval", exported: true })), {
@@ -60,7 +66,7 @@ export async function trainedGraph(run: Run, trainer: Trainer, batch: number): P
   });
 }
 
-/** What an export needs of a session. */
+/** The parts of a session that an export needs. */
 export interface Exporting {
   readonly options: { readonly folder: RunFolder };
   readonly model: Model;
@@ -69,7 +75,7 @@ export interface Exporting {
   readonly exporting: ExportPlan | undefined;
 }
 
-/** Parameters in the form that the state dict of their module has, under all of their names. */
+/** Returns the parameters in the form of their module's state dict, under all of their names. */
 export function stateDict(
   model: Model,
   parameters: Readonly<Record<string, Tensor>>,
@@ -84,7 +90,7 @@ export function stateDict(
   return all;
 }
 
-/** A weight in the form of its file; what has to be transposed is so when it is looked at. */
+/** Returns a weight in the form of its file; a transposed weight is transposed when it is read. */
 function storedForm(own: Tensor, { shape, transposed }: StoredForm): Tensor {
   const { dtype, pieces } = own;
   if (transposed !== true) {
@@ -106,17 +112,17 @@ function lazily(form: TensorType, read: () => Uint8Array): Tensor {
 }
 
 export interface Exported {
-  /** Names within the folder. */
+  /** File names within the folder. */
   readonly files: readonly string[];
-  /** SHA-256 over the parameters' bytes in name order. */
+  /** The SHA-256 of the parameters' bytes in the order of their names. */
   readonly weightsSha256: string;
 }
 
-/** Writes `model.safetensors`, then `model.onnx` and, for text, `tokenizer.json`. */
+/** Writes `model.safetensors`, then `model.onnx`, and `tokenizer.json` for text. */
 export async function exportModel(session: Exporting): Promise<Exported> {
   const { options, trainer, data, exporting } = session;
   const { folder } = options;
-  assert(exporting !== undefined, "the worker that exports has planned it");
+  assert(exporting !== undefined, "the worker that exports has planned the export");
   const { forward } = exporting;
   await exportWeights(session);
   const { parameters, states } = await trainer.read();
@@ -130,7 +136,9 @@ export async function exportModel(session: Exporting): Promise<Exported> {
   return { files, weightsSha256: weightsSha256(new Map(Object.entries(parameters))) };
 }
 
-/** Writes `model.safetensors`: trained weights and running statistics. Returns its name. */
+/**
+ * Writes trained weights and running statistics to `model.safetensors`. Returns the file's name.
+ */
 export async function exportWeights({ options, model, trainer }: Exporting): Promise<string> {
   const { folder } = options;
   const { parameters, states } = await trainer.read();

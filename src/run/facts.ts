@@ -1,7 +1,8 @@
-/** What all workers of a run must have in common, in short texts that can be compared. */
+/** The facts that must be equal on all workers of a run, as short texts that can be compared. */
 import { createHash } from "node:crypto";
 import type { Device } from "../engine/index.ts";
 import { type Graph, hashGraph } from "../graph/index.ts";
+import type { Parallel } from "../parallel/index.ts";
 import { GRADIENT, type StepGraph } from "../plan/index.ts";
 import type { Stage, StepProgram } from "../program/index.ts";
 import { formatType } from "../tensor/index.ts";
@@ -15,21 +16,24 @@ export interface FactsOf {
   readonly engine: Device;
   readonly planned: StepGraph;
   readonly program: StepProgram;
+  readonly parallel: Parallel;
   readonly identity: Identity;
-  /** The hash of all that the next step begins with. */
+  /** The hash of everything that the next step begins with. */
   readonly state: string;
-  /** The step that comes next. */
+  /** The index of the next step. */
   readonly step: number;
 }
 
-export function factsOf({ run, engine, planned, program, identity, state, step }: FactsOf): Facts {
+export function factsOf(of: FactsOf): Facts {
+  const { run, engine, planned, program, parallel, identity, state, step } = of;
   const { parameters, sides, updateHashes } = program;
   const gradient = planned.graphs.get(GRADIENT) as Graph;
   const places = [...parameters].map(
     ([name, { byteOffset, type }]) => `${name} ${byteOffset} ${formatType(type)}`,
   );
   const { steps, evaluate } = run;
-  // Each once: replicas of a sharded step may have different numbers of waves.
+  // Each collective is listed once, because replicas of a sharded step may have different numbers
+  // of waves.
   const collectives = collectivesOf([...sides[0].totals, ...sides[0].compute]);
   const ofRun = Object.entries(identity).map(([name, value]) => [`the ${name}`, value]);
   return {
@@ -39,9 +43,10 @@ export function factsOf({ run, engine, planned, program, identity, state, step }
     "the number of steps": String(steps),
     ...Object.fromEntries(ofRun),
     "the hash of the weights and slots": state.slice(0, 16),
-    // Ranks validate together.
+    // All ranks validate together.
     "the steps between validations": String(evaluate.every),
     "the samples of a validation": String(evaluate.samples),
+    "the way to share a step": JSON.stringify(parallel.stated),
     "the hash of the collectives": short([...new Set(collectives)]),
     "the micro-batches at once, which threads decide": String(program.atOnce ?? "any"),
     "the hash of the gradient graph": hashGraph(gradient).slice(0, 16),
@@ -50,7 +55,7 @@ export function factsOf({ run, engine, planned, program, identity, state, step }
   };
 }
 
-/** What all ranks of an axis take part in, in order. */
+/** Lists what all ranks of an axis take part in, in order. */
 function collectivesOf(stages: readonly Stage[]): string[] {
   return stages.flatMap((stage) => {
     if (stage.mode === "tasks") return stage.tasks.flatMap(({ work }) => collectivesOf(work));

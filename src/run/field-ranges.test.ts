@@ -21,7 +21,7 @@ import { fieldRanges } from "./field-ranges.ts";
 const BATCH = 3;
 const mean = (x: Value) => reduceMean(x, { keepdims: false });
 
-/** The ranges of a model of one field `ids` (batch, 4), in words. */
+/** Returns the ranges of a model with one field `ids` (batch, 4), as text. */
 function rangesOf(body: (m: Scope, ids: Value) => Value): string[] {
   const model = defineModel("one_field", (m) => ({
     loss: mean(body(m, m.input("ids", [m.batch, 4], "int32"))),
@@ -36,14 +36,14 @@ function rangesOf(body: (m: Scope, ids: Value) => Value): string[] {
 const table = (m: Scope, ids: Value, vocabulary: number) =>
   embedding(m.child("table"), ids, { vocabulary, width: 2 });
 
-test("ids of a language model are those of its vocabulary, and so are its targets", () => {
+test("ids and targets of a language model are limited to its vocabulary", () => {
   const model = gpt({ layers: 1, width: 8, heads: 2, context: 4, vocabulary: 50 });
   const ranges = fieldRanges(model.build({ batch: 2, mode: "train" }));
   const all = [{ low: 0, high: 49, except: [] }];
   assert.deepEqual(Object.fromEntries(ranges), { ids: all, targets: all });
 });
 
-test("columns of one field have the ranges of their own tables", () => {
+test("columns of one field have the ranges of the tables that they index", () => {
   const model = dlrm({ dense: 3, categories: [5, 100, 7] });
   const ranges = fieldRanges(model.build({ batch: 2, mode: "train" }));
   assert.deepEqual(
@@ -53,7 +53,7 @@ test("columns of one field have the ranges of their own tables", () => {
   assert.equal(ranges.has("dense"), false);
 });
 
-test("what is sliced off has no range, what is cast, shaped and shifted has", () => {
+test("a value that is sliced off has no range; one that is cast, reshaped or shifted has", () => {
   assert.deepEqual(
     rangesOf((m, ids) => table(m, slice(ids, [{ axis: 1, start: 0, end: 2 }]), 9)),
     ["0..8", "0..8", "any", "any"],
@@ -69,7 +69,7 @@ test("what is sliced off has no range, what is cast, shaped and shifted has", ()
   );
 });
 
-test("a number that is replaced is no index, and an ignored label no class", () => {
+test("a replaced number is not taken for an index, nor an ignored label for a class", () => {
   const masked = (ids: Value) => where(equal(ids, -1), 0, ids);
   assert.deepEqual(
     rangesOf((m, ids) => table(m, masked(ids), 9)),
@@ -86,7 +86,7 @@ test("a number that is replaced is no index, and an ignored label no class", () 
   assert.deepEqual(loss(-100), ["0..5,-100"]);
 });
 
-test("rows that a field picks from what was computed may be counted from the end", () => {
+test("indices into rows that were computed may be negative", () => {
   const picked = (m: Scope, ids: Value) => {
     const rows = reshape(linear(m.child("in"), m.input("x", [m.batch, 2]), { outputs: 2 }), [
       2 * BATCH,
@@ -96,7 +96,7 @@ test("rows that a field picks from what was computed may be counted from the end
   assert.deepEqual(rangesOf(picked), ["-6..5"]);
 });
 
-test("targets of a binary cross-entropy are from 0 to 1, fractions too", () => {
+test("targets of a binary cross-entropy range from 0 to 1, fractions included", () => {
   const body = (target: (y: Value) => Value) =>
     defineModel("binary", (m) => {
       const x = m.input("x", [m.batch, 2]);
@@ -107,11 +107,11 @@ test("targets of a binary cross-entropy are from 0 to 1, fractions too", () => {
     }).build({ batch: BATCH, mode: "train" });
   const range = { whole: false, low: 0, high: 1, except: [] };
   assert.deepEqual(Object.fromEntries(fieldRanges(body((y) => y))), { y: [range] });
-  // What is computed first may be anything.
+  // A target that is computed from the field first has no range.
   assert.equal(fieldRanges(body((y) => sub(y, 1))).size, 0);
 });
 
-test("labels of every pixel of large images have their range at once", () => {
+test("labels of every pixel of large images get their range quickly", () => {
   const side = 256;
   const model = defineModel("pixels", (m) => {
     const x = m.input("x", [m.batch, 3, side, side]);

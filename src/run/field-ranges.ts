@@ -1,6 +1,7 @@
 /**
- * Which values the fields of a batch may hold, read off the model's graph: numbers of classes and rows of tables end up as indices. Each element of a
- * field is followed through nodes that only move elements, to the nodes that take it for the number of a place.
+ * Finds from the model's graph which values the fields of a batch may hold, because class labels
+ * and row numbers are used as indices. Each element of a field is followed through nodes that only
+ * move elements to the nodes that use it as an index.
  */
 import type { ValueRange } from "../data/index.ts";
 import {
@@ -17,24 +18,27 @@ import { operatorTable } from "../ops/index.ts";
 import { evaluateNode, fromTensor, type ReferenceTensor } from "../reference/index.ts";
 import { elementCount } from "../tensor/index.ts";
 
-/** For each element of a sample, in order; one range if it is that of all. Undefined: any number will do. */
+/**
+ * The range of each element of a sample, in order; a single range if all have the same. Undefined
+ * where any number is valid.
+ */
 export type FieldRanges = readonly (ValueRange | undefined)[];
 
-/** Elements of fields, by number, and what was done to all of them. */
+/** Elements of fields by number, and what was done to all of them. */
 interface Followed {
   readonly elements: ReferenceTensor;
-  /** Added to the value on its way. */
+  /** The number that was added to the value on its way. */
   readonly shift: number;
-  /** Numbers in the field that are replaced on the way. */
+  /** The numbers that are replaced on the way. */
   readonly replaced: readonly number[];
 }
 
 type FormOf<K extends ElementForm["kind"]> = Extract<ElementForm, { kind: K }>;
 
-/** Numbers of elements begin here, far above those that constants hold. */
+/** Elements are numbered from here on, far above the numbers that constants hold. */
 const FIRST = 2 ** 40;
 
-/** By the name of the field; fields without limits are left out. */
+/** Returns ranges by the name of the field. Fields without limits are left out. */
 export function fieldRanges(model: Model): ReadonlyMap<string, FieldRanges> {
   const pass = new Pass(model);
   for (const node of model.graph.nodes) pass.visit(node);
@@ -49,7 +53,10 @@ class Pass {
   readonly #producers: ReadonlyMap<string, Node>;
   readonly #followed = new Map<string, Followed>();
   readonly #constants = new Map<string, ReferenceTensor>();
-  /** For each element, from `FIRST` on: which of `#ranges` holds; 0 for none. Fields may have millions of elements. */
+  /**
+   * For each element, from `FIRST` on, the index of its range in `#ranges`; 0 for none. It is a
+   * typed array because fields may have millions of elements.
+   */
   readonly #rangeOf: Uint16Array;
   readonly #ranges: (ValueRange | undefined)[] = [undefined];
   readonly #numbers = new Map<string, number>();
@@ -111,12 +118,13 @@ class Pass {
     return found;
   }
 
-  /** The elements of an input that holds indices are numbers of places. */
+  /** Limits the elements of an input that holds indices to the rows or classes that exist. */
   #limit(node: Node, { input, places, wraps, ignored }: IndexUse): void {
     const followed = this.#followed.get(node.inputs[input] ?? "");
     if (followed === undefined) return;
     const { elements, shift, replaced } = followed;
-    // A table that is learned, or given with the model, has no row −1: PyTorch's embeddings refuse it too.
+    // An index of −1 is refused for a table that is learned or part of the model, as PyTorch's
+    // embeddings refuse it.
     const mayWrap = wraps && !this.#isTable(node.inputs[0] ?? "");
     const except = [...replaced, ...(ignored === undefined ? [] : [ignored - shift])];
     const ranges = places.map((count) => {
@@ -126,14 +134,14 @@ class Pass {
     this.#narrow(elements, ranges);
   }
 
-  /** The value must be in a range, where it is elements of fields as they are. */
+  /** Limits a value to a range, if it consists of unchanged elements of fields. */
   expect({ value, range }: Expectation): void {
     const followed = this.#followed.get(value);
     if (followed === undefined || followed.shift !== 0 || followed.replaced.length > 0) return;
     this.#narrow(followed.elements, [range]);
   }
 
-  /** `ranges`: of the elements in order, again and again. */
+  /** Narrows the elements in order; `ranges` repeats from its beginning. */
   #narrow(elements: ReferenceTensor, ranges: readonly ValueRange[]): void {
     const numbers = ranges.map((range) => this.#numberOf(range));
     for (let at = 0; at < elements.data.length; at++) {
@@ -188,7 +196,7 @@ class Pass {
     }
   }
 
-  /** `Where(x == c, k, x)`: c stands for something else. */
+  /** Handles `Where(x == c, k, x)`, where c is replaced by k. */
   #choose(node: Node, form: FormOf<"choice">): void {
     const [test, yes, no] = [
       this.#equality(node.inputs[form.condition] ?? ""),
@@ -233,7 +241,7 @@ class Pass {
     this.#followed.set(node.outputs[0] ?? "", { ...followed, shift });
   }
 
-  /** A constant all of whose elements are one number. */
+  /** Returns the number that all elements of a constant are, if they are equal. */
   #number(name: string): number | undefined {
     const data = this.#constant(name)?.data;
     const value = data?.[0];
@@ -259,7 +267,7 @@ function usesOf(graph: Graph, node: Node): readonly IndexUse[] {
   return definition.indices(inferContextOf(graph, node, definition));
 }
 
-/** Values on the ways to indices, and to what else is expected to be in a range. */
+/** Returns the values on the way to indices, and to other values with an expected range. */
 function neededFor({ graph, expectations }: Model): ReadonlySet<string> {
   const needed = new Set(expectations.map(({ value }) => value));
   for (const node of graph.nodes.toReversed()) {
@@ -270,7 +278,7 @@ function neededFor({ graph, expectations }: Model): ReadonlySet<string> {
   return needed;
 }
 
-/** What both ranges allow. */
+/** Returns what both ranges allow. */
 function both(a: ValueRange | undefined, b: ValueRange | undefined): ValueRange | undefined {
   if (a === undefined || b === undefined) return a ?? b;
   const except = [...new Set([...a.except, ...b.except])].sort((x, y) => x - y);
@@ -278,7 +286,7 @@ function both(a: ValueRange | undefined, b: ValueRange | undefined): ValueRange 
     ...(a.whole === false && b.whole === false ? { whole: false } : {}),
     low: Math.max(a.low, b.low),
     high: Math.min(a.high, b.high),
-    // Where one use replaces a number and another takes it for a place, that one's limits hold.
+    // A number that one use replaces and another uses as an index must be in the other's range.
     except: except.filter((value) =>
       [a, b].every((r) => r.except.includes(value) || (value >= r.low && value <= r.high)),
     ),

@@ -1,25 +1,31 @@
-/** What data holds, in a few digits: equal for data of which every sample is the same, whatever file it came from. */
+/**
+ * A short digest of what data holds. It is equal for data with equal samples, from any kind of
+ * file.
+ */
 import { createHash, type Hash } from "node:crypto";
 import type { Dataset, ModelInput, SampleSet, TextPart } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import { byteLength, type Tensor, tensorFromBytes } from "../tensor/index.ts";
 
-/** Samples beyond this many bytes, as the model sees them, are looked at in evenly spread blocks of so many bytes in all. */
+/**
+ * Data of more bytes than this, as the model sees it, is sampled in evenly spread blocks of this
+ * many bytes in total.
+ */
 const MAX_BYTES = 2 ** 27;
-/** Text up to this many bytes is looked at byte by byte. */
+/** Text of up to this many bytes is hashed as a whole. */
 const MAX_TEXT_BYTES = 2 ** 29;
-/** What is read at once. */
+/** The number of bytes that are read at once. */
 const BLOCK_BYTES = 2 ** 20;
 const DIGITS = 16;
 
 export interface Fingerprint {
   /** `12 samples, 3 held out, content 0f3a…`. */
   readonly data: string;
-  /** Of text. */
+  /** The digest of the tokenizer, for text. */
   readonly tokenizer?: string;
 }
 
-/** Throws what reading the samples throws, and the reason of `signal`. */
+/** @throws what reading the samples throws, and the reason of `signal` */
 export async function fingerprintOf(
   { train, validation, text }: Dataset,
   inputs: readonly ModelInput[],
@@ -40,7 +46,7 @@ export async function fingerprintOf(
   return { data, tokenizer: digits(createHash("sha256").update(text.tokenizer.toJson())) };
 }
 
-/** Throws DATA_DIFFERS where the data is not what it must be. */
+/** @throws DATA_DIFFERS when the data is not what it must be */
 export function checkHolds(found: Fingerprint, wanted: Fingerprint | undefined): void {
   if (wanted === undefined) return;
   const [what, here, there] =
@@ -50,8 +56,8 @@ export function checkHolds(found: Fingerprint, wanted: Fingerprint | undefined):
   if (here === there) return;
   throw new LockstepError(
     "DATA_DIFFERS",
-    `The ${what} here is ${here}, and the job was made with ${there}.`,
-    { hint: "Put the same files there as where the job was made, or make the job again." },
+    `The ${what} here is ${here}, but the job was made with ${there}.`,
+    { hint: "Copy the files that the job was made with to this place, or make the job again." },
   );
 }
 
@@ -76,7 +82,7 @@ async function addSamples(
   const looked = Math.min(blocks, Math.max(2, Math.floor(MAX_BYTES / (count * each))));
   for (let block = 0; block < looked; block++) {
     signal.throwIfAborted();
-    // Of all blocks those at even distances, the first and the last among them.
+    // Blocks are taken at even distances, with the first and the last.
     const at = looked === 1 ? 0 : Math.round((block * (blocks - 1)) / (looked - 1));
     const first = at * count;
     const indices = Array.from(

@@ -4,9 +4,9 @@ import { baselines } from "./baselines.ts";
 import { exportModel, trainedGraph } from "./export.ts";
 import { FILES, saveReport } from "./folder.ts";
 import { generateText } from "./generate.ts";
+import { notesOf } from "./notes.ts";
 import {
   engineName,
-  notesOf,
   parameterCount,
   type Session,
   tokensPerSample,
@@ -19,7 +19,7 @@ export interface Results {
   readonly seconds: number;
 }
 
-/** Throws the signal's reason when a stop is asked for; a resumed run then comes back here. */
+/** @throws the signal's reason when a stop is asked for; a resumed run then continues here */
 export async function finish(session: Session, results: Results): Promise<Report> {
   const { run, options, model, data, exporting } = session;
   const { folder, engine, signal, onEvent } = options;
@@ -58,7 +58,7 @@ export async function finish(session: Session, results: Results): Promise<Report
   return report;
 }
 
-/** A sample of a model of text; undefined for other models. */
+/** Generates a sample with a model of text; undefined for other models. */
 async function sampleText({ run, options, data, trainer }: Session): Promise<string | undefined> {
   if (data.text === undefined || run.sample === undefined) return undefined;
   const { prompt = "", tokens = 300 } = run.sample;

@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { withFolder } from "../../test/support/folder.ts";
 import { checkBeginning, openRunFolder, prepareFolder } from "./folder.ts";
 
-test("naming a folder makes nothing, and says at once if it could not be written", () =>
+test("naming a folder creates nothing, and fails at once if it could not be written", () =>
   withFolder({ file: "" }, async (folder) => {
     const deep = join(folder, "a/b/c");
     assert.equal((await openRunFolder(deep)).file("x"), join(deep, "x"));
@@ -15,7 +15,7 @@ test("naming a folder makes nothing, and says at once if it could not be written
     }
   }));
 
-test("a folder that a system refuses to make is an error, not a wait", {
+test("a folder that the system cannot create is an error, not a wait", {
   skip: process.platform !== "linux",
 }, async () => {
   const folder = {
@@ -25,7 +25,7 @@ test("a folder that a system refuses to make is an error, not a wait", {
   await assert.rejects(prepareFolder(folder, "new"), { code: "IO_FAILED" });
 });
 
-test("a run that begins where a finished one lies moves it aside, and leaves other files alone", () =>
+test("a run that begins in the folder of a finished one moves its files aside, and leaves other files alone", () =>
   withFolder(
     {
       "report.json": "1",
@@ -44,7 +44,7 @@ test("a run that begins where a finished one lies moves it aside, and leaves oth
     },
   ));
 
-test("an unfinished run is guarded; one that goes on is no longer finished", () =>
+test("an unfinished run is guarded, and a resumed run is no longer finished", () =>
   withFolder({ "checkpoint.safetensors": "1" }, async (path) => {
     const folder = await openRunFolder(path);
     assert.throws(() => checkBeginning(folder, "new"), { code: "RUN_EXISTS" });

@@ -8,7 +8,7 @@ const forward = (definition: ModelDefinition) => {
   return { inputs: graph.inputs.filter((name) => !name.includes(".")), outputs: graph.outputs };
 };
 
-test("a forward graph predicts: it needs no label, and measures nothing", () => {
+test("a forward graph predicts without labels and measures nothing", () => {
   assert.deepEqual(forward(mlp({ inputs: 3, hidden: [], outputs: 2 })), {
     inputs: ["x"],
     outputs: ["logits"],

@@ -1,11 +1,14 @@
-/** The forward half of a model: weights and batch fields in, outputs (not the loss) out. */
+/**
+ * The forward half of a model: takes weights and batch fields, and gives outputs without the loss.
+ */
 import { type Graph, sliceGraph, typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { Tensor } from "../tensor/index.ts";
 
 /**
- * Cuts the loss, other scalars (measures: an accuracy) and the fields that only they read (labels, targets) off a model built in
- * `eval` mode. Weights are inputs of the graph: `bindWeights` gives them values.
+ * Removes the loss, other scalars (measures such as an accuracy) and the fields that only these
+ * read (labels, targets) from a model built in `eval` mode. Weights are inputs of the graph:
+ * `bindWeights` gives them values.
  */
 export function forwardGraph(model: Model): Graph {
   const named = Object.values(model.outputs);
@@ -14,7 +17,7 @@ export function forwardGraph(model: Model): Graph {
   return sliceGraph(model.graph, { name: model.name, outputs });
 }
 
-/** The graph with some of its inputs as constants, which are views of the tensors. */
+/** Returns the graph with some of its inputs as constants, which are views of the tensors. */
 export function bindWeights(graph: Graph, weights: Readonly<Record<string, Tensor>>): Graph {
   const isBound = (name: string) => Object.hasOwn(weights, name);
   const bound = graph.inputs.filter(isBound);

@@ -19,7 +19,7 @@ after(async () => {
 });
 const tokenizer = byteTokenizer();
 
-/** A small model with its initial weights, for one sample. */
+/** Returns a small model with its initial weights, for one sample. */
 async function smallModel(): Promise<Graph> {
   const definition = gpt({ layers: 1, width: 16, heads: 2, context: 8 });
   const model = definition.build({ batch: 1, mode: "train" });
@@ -39,7 +39,10 @@ async function smallModel(): Promise<Graph> {
   }
 }
 
-/** A "language model" that knows one text by heart: what follows each byte. Bytes must not repeat. */
+/**
+ * Returns a "language model" that knows one text by heart: it predicts the byte that follows each
+ * byte. Bytes must not repeat.
+ */
 function parrot(bytes: readonly number[]): Graph {
   const model = defineModel("parrot", (m) => {
     const ids = m.input("ids", [m.batch, 4], "int32");
@@ -61,14 +64,14 @@ async function pieces(options: Omit<GenerateOptions, "engine" | "tokenizer">): P
   return made;
 }
 
-test("the forward graph has weights as constants, and no loss, labels or random key", async () => {
+test("the forward graph has weights as constants, and no loss, label or random key", async () => {
   const graph = await smallModel();
   assert.deepEqual(graph.inputs, ["ids"]);
   assert.deepEqual(graph.outputs, ["logits"]);
   assert.equal(formatType(typeOf(graph, "logits")), "float32[1, 8, 256]");
 });
 
-test("at temperature 0 each token is the likeliest by the reference, past the end of the context too", async () => {
+test("at temperature 0 each token is the most likely one, also beyond the end of the context", async () => {
   const graph = await smallModel();
   const history = [tokenizer.separator, ...tokenizer.encode("ab")];
   const tokens = 14;
@@ -89,7 +92,7 @@ test("at temperature 0 each token is the likeliest by the reference, past the en
   assert.equal(other.join(""), text, "no seed has a say");
 });
 
-test("the same seed gives the same text, another seed another", async () => {
+test("the same seed gives the same text, and another seed a different one", async () => {
   const graph = await smallModel();
   const make = async (seed: number) =>
     (await pieces({ graph, prompt: "", tokens: 12, temperature: 1, seed })).join("");
@@ -97,7 +100,7 @@ test("the same seed gives the same text, another seed another", async () => {
   assert.notEqual(await make(1), await make(2));
 });
 
-test("a character comes when its last byte is there, never in parts", async () => {
+test("a character is emitted when its last byte is there, never in parts", async () => {
   const text = "aé€😀z";
   const bytes = [...Buffer.from(text, "utf8")];
   assert.equal(new Set(bytes).size, bytes.length);
@@ -115,7 +118,7 @@ test("a character comes when its last byte is there, never in parts", async () =
   );
 });
 
-test("a model that is not of text is refused", async () => {
+test("a model that is not a language model is refused", async () => {
   const model = mlp({ inputs: 4, hidden: [], outputs: 2 }).build({ batch: 1, mode: "eval" });
   const weights = model.parameters.map(({ name, type }) => {
     const values = new Array<number>(type.shape.reduce((a, b) => a * b, 1)).fill(0);

@@ -1,4 +1,7 @@
-/** Text from a language model, token by token. Sampling is a graph too: the Gumbel trick, then ArgMax. */
+/**
+ * Generates text with a language model, token by token. Sampling is a graph too: the Gumbel trick,
+ * then ArgMax.
+ */
 import type { TokenDecoder, Tokenizer } from "../data/index.ts";
 import type { Binding, Device, HostTensor } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
@@ -19,18 +22,18 @@ import { byteLength, tensorFrom } from "../tensor/index.ts";
 
 export interface GenerateOptions {
   readonly engine: Device;
-  /** Ids int32 (1, context) in; logits (1, context, vocabulary) as the first output. */
+  /** Takes ids int32 (1, context); its first output is logits (1, context, vocabulary). */
   readonly graph: Graph;
   readonly tokenizer: Tokenizer;
   readonly prompt: string;
-  /** How many tokens to make. */
+  /** The number of tokens to generate. */
   readonly tokens: number;
-  /** Above 1: wilder; below: tamer. 0 takes the likeliest token. Default 0.8. */
+  /** Scales randomness: 0 takes the most likely token. Default: 0.8. */
   readonly temperature?: number;
   readonly seed?: number;
 }
 
-/** Yields the prompt, then pieces of text as their last byte is there. */
+/** Yields the prompt, then pieces of text as soon as their last byte is there. */
 export async function* generateText(options: GenerateOptions): AsyncGenerator<string> {
   const { engine, tokenizer, prompt, tokens, temperature = 0.8, seed = 1 } = options;
   const sampler = await openSampler(engine, options.graph);
@@ -97,7 +100,10 @@ async function openSampler(engine: Device, forward: Graph): Promise<Sampler> {
   };
 }
 
-/** Adds to a forward graph: the logits at one position, plus Gumbel noise times the temperature; ArgMax. */
+/**
+ * Adds sampling to a forward graph: the logits at one position, plus Gumbel noise times the
+ * temperature, then ArgMax.
+ */
 export function samplingGraph(forward: Graph): Graph {
   const builder = extendGraph(forward);
   const [output = ""] = forward.outputs;
@@ -106,7 +112,7 @@ export function samplingGraph(forward: Graph): Graph {
   if (forward.inputs.length !== 1 || logits.shape.length !== 3 || batch !== 1) {
     throw new LockstepError(
       "INVALID_OPTION",
-      `Model "${forward.name}" does not generate text: it must take ids (1, context) and give logits (1, context, vocabulary).`,
+      `Model "${forward.name}" cannot generate text: it must take ids (1, context) and give logits (1, context, vocabulary).`,
       { hint: "Sample from the run of a gpt model." },
     );
   }
@@ -117,7 +123,8 @@ export function samplingGraph(forward: Graph): Graph {
   const row = reshape(gather(rows, position), [vocabulary as number]);
   const noise = maximum(uniform(builder, [vocabulary as number], key), 1e-20);
   const gumbel = neg(log(maximum(neg(log(noise)), 1e-20)));
-  // The same choice as row / temperature + gumbel, and exactly the likeliest token at temperature 0.
+  // This makes the same choice as row / temperature + gumbel, and takes the most likely token at
+  // temperature 0.
   const scores = add(row, mul(cast(gumbel, logits.dtype), temperature));
   const token = builder.one("ArgMax", [scores], { axis: 0, keepdims: 0 });
   return builder.build([cast(token, "int32")]);

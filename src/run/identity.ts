@@ -1,6 +1,6 @@
 /**
- * What makes a run this run: all that its weights depend on, beside the versions of what computes them, as short texts by
- * name. A checkpoint holds them, and workers compare them.
+ * The identity of a run: everything that its weights depend on, except the versions of what
+ * computes them, as short texts by name. A checkpoint records it, and workers compare it.
  */
 import { createHash } from "node:crypto";
 import { LockstepError } from "../errors.ts";
@@ -15,7 +15,7 @@ import type { Run } from "./run.ts";
 /** `batch` → `8`, `optimizer.weightDecay` → `0.1`. */
 export type Identity = Readonly<Record<string, string>>;
 
-/** What may be changed on purpose in a run that goes on: the first words of an identity's names. */
+/** What may be changed on purpose in a resumed run: the first words of an identity's names. */
 export const CHANGEABLE = [
   "model",
   "data",
@@ -38,7 +38,7 @@ export interface Change {
   readonly now: string;
 }
 
-/** What the run file and the command line say. */
+/** Returns what the run file and the command line say. */
 export function statedIdentity(run: Run): Identity {
   const { seed, batch, microBatches, clipNorm, schedule = { kind: "constant" }, steps } = run;
   const endsWithRun = schedule.kind !== "constant" && schedule.steps === undefined;
@@ -48,14 +48,14 @@ export function statedIdentity(run: Run): Identity {
     microBatches: String(microBatches),
     reproducible: String(run.reproducible !== false),
     clipNorm: clipNorm === undefined ? "none" : String(clipNorm),
-    // A run with a constant schedule may go on for longer: its steps are the same.
+    // A run with a constant schedule may be prolonged, because its steps stay the same.
     ...(endsWithRun ? { steps: String(steps) } : {}),
     ...leaves("schedule", schedule),
     ...optimizerIdentity(run),
   };
 }
 
-/** All of it. `model` is built to train, for one micro-batch. */
+/** Returns the whole identity. `model` is built for training, for one micro-batch. */
 export function identityOf(run: Run, model: Model, { data, tokenizer }: Fingerprint): Identity {
   return {
     ...statedIdentity(run),
@@ -75,7 +75,7 @@ function optimizerIdentity({ optimizer }: Run): Identity {
     found[`optimizer${of}.weightDecay`] = String(rule.weightDecay);
     Object.assign(found, leaves(`optimizer${of}.selects`, selects));
     Object.assign(found, leaves(`optimizer${of}.decay`, rule.decay));
-    // A rule's other numbers are in the scalars that it makes of a step, and in its graph.
+    // The other numbers of a rule are in its graph and in the scalars that it makes for a step.
     for (const step of [1, 2, 1000]) {
       const context = { step, learningRate: 1, gradientScale: 1, weightDecay: 1 };
       Object.assign(found, leaves(`optimizer${of}.at step ${step}`, rule.scalars(context)));
@@ -85,7 +85,7 @@ function optimizerIdentity({ optimizer }: Run): Identity {
   return found;
 }
 
-/** Of the update of a small parameter. */
+/** Hashes the update of a small parameter. */
 function updateHash(rule: UpdateRule): string {
   const builder = newBuilder("update");
   const type: TensorType = { dtype: "float32", shape: [4, 3] };
@@ -116,7 +116,7 @@ function updateHash(rule: UpdateRule): string {
   return hashGraph(graph).slice(0, 16);
 }
 
-/** Every value of plain data by its path. */
+/** Returns every value of plain data by its path. */
 function leaves(path: string, value: unknown): Record<string, string> {
   if (value === undefined) return {};
   if (typeof value !== "object" || value === null || value instanceof RegExp) {
@@ -129,7 +129,7 @@ function leaves(path: string, value: unknown): Record<string, string> {
   ) as Record<string, string>;
 }
 
-/** What differs, of what both know. */
+/** Returns the differences between names that both identities have. */
 export function changesBetween(before: Identity, now: Identity): Change[] {
   const names = [...new Set([...Object.keys(before), ...Object.keys(now)])];
   return names
@@ -138,9 +138,9 @@ export function changesBetween(before: Identity, now: Identity): Change[] {
 }
 
 function isComparable(name: string, before: Identity, now: Identity): boolean {
-  // Schedules of which one does not end with the run differ by what they are.
+  // Schedules already differ in their kind if only one of them ends with the run.
   if (name === "steps") return name in before && name in now;
-  // The sizes of a batch are part of a graph.
+  // The graph contains the sizes of the batch, so it is compared only if they are equal.
   if (name === "model") return part(before) === part(now);
   return true;
 }
@@ -149,28 +149,31 @@ function part({ batch, microBatches }: Identity): number {
   return Number(batch) / Number(microBatches);
 }
 
-/** The word that `--change` takes for a name. */
+/** Returns the word that `--change` takes for a name. */
 export function changeableOf(name: string): string {
   return /^\w+/.exec(name)?.[0] ?? name;
 }
 
-/** That a run cannot go on as another, and how it can. */
+/**
+ * Returns the error of a run that cannot be resumed with different options. It says how the run can
+ * be resumed.
+ */
 export function changedError(changes: readonly Change[], path: string): LockstepError {
-  const said = changes.map(({ name, before, now }) => `${name} ${before}, and this run has ${now}`);
+  const said = changes.map(({ name, before, now }) => `${name} ${before}, but this run has ${now}`);
   const names = [...new Set(changes.map(({ name }) => changeableOf(name)))];
   return new LockstepError(
     "CHECKPOINT",
-    `The checkpoint "${path}" is of a run with ${said.slice(0, 4).join("; with ")}.`,
+    `The checkpoint "${path}" belongs to a run with ${said.slice(0, 4).join("; with ")}.`,
     {
       hint:
-        `Resume with what the run was begun with, or take the difference on purpose: --change ${names.join(",")}. ` +
-        "Or begin anew: --anew, or another --out.",
+        `Resume with the options that the run was started with, or accept the change with --change ${names.join(",")}. ` +
+        "Or start again with --anew, or in another folder with --out.",
       fields: { path, changed: names },
     },
   );
 }
 
-/** SHA-256 over texts, in hexadecimal. */
+/** Returns the SHA-256 of texts in hexadecimal. */
 export function sha256Of(texts: readonly string[]): string {
   const hash = createHash("sha256");
   for (const text of texts) hash.update(`${text.length}:${text};`);

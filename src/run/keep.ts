@@ -1,4 +1,4 @@
-/** What of a run is kept on disk while it goes on, and what when it fails. */
+/** Keeps a run on disk: checkpoints while it runs, and what can be saved when it fails. */
 import { existsSync } from "node:fs";
 import { positionsOfStep, sampleOrder } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
@@ -7,12 +7,12 @@ import { exportModel, exportWeights } from "./export.ts";
 import { collectedPath, FILES } from "./folder.ts";
 import { type Session, secondsOf } from "./session.ts";
 
-/** All workers take part in it before the one that leads saves or exports what the steps have made. */
+/** Collects what other nodes hold. All workers take part before the leader saves or exports. */
 export async function collect({ options, trainer }: Session): Promise<void> {
   await trainer.collect(collectedPath(options.folder));
 }
 
-/** Writes a checkpoint of the steps done, unless there is one. */
+/** Writes a checkpoint of the committed steps, unless there is one already. */
 export async function save(session: Session, trainLoss: number, diverged = false): Promise<void> {
   const { options, identity, trainer } = session;
   const step = trainer.steps;
@@ -24,7 +24,7 @@ export async function save(session: Session, trainLoss: number, diverged = false
   options.onEvent({ type: "checkpoint", step, path });
 }
 
-/** As `save`; what cannot be written now, because a disk is full, is told, and stays for the next time. */
+/** Saves like `save`. If the disk is full it only warns, and the next checkpoint tries again. */
 export async function saveOrTell(session: Session, trainLoss: number): Promise<void> {
   try {
     await save(session, trainLoss);
@@ -32,15 +32,16 @@ export async function saveOrTell(session: Session, trainLoss: number): Promise<v
     if (!(error instanceof LockstepError) || !/^(?:DISK_FULL|IO_FAILED)$/.test(error.code))
       throw error;
     const { options, trainer } = session;
-    const text = `step ${trainer.steps}: no checkpoint, the one before is kept. ${error.message}`;
+    const text = `step ${trainer.steps}: no checkpoint was written, and the one before is kept. ${error.message}`;
     options.onEvent({ type: "notice", text });
   }
 }
 
 /**
- * A failed step has changed nothing, so the weights after the step before are kept. After a loss that is not finite they
- * do not replace a checkpoint, which is from a better time; after any other failure the run can go on from here.
- * What cannot be written now (the disk is full) leaves the older file whole.
+ * Saves the weights after a failed step. A failed step changes nothing, so these are the weights
+ * after the step before. After a loss that is not finite they do not replace a checkpoint, which is
+ * from before the divergence; after any other failure the run can be resumed from them. If nothing
+ * can be written (the disk is full), the older file stays whole.
  */
 export async function keepLastGood(
   session: Session,
@@ -60,16 +61,16 @@ export async function keepLastGood(
       files.push(FILES.checkpoint, await exportWeights(session));
     }
   } catch {
-    // The first failure is the one to tell of.
+    // The first failure is the one to report.
   }
   try {
     onEvent({ type: "failed", step, code, out, files });
   } catch {
-    // It may be the sink that failed.
+    // The sink itself may have failed.
   }
 }
 
-/** Where other nodes hold parts of the state, and nobody can be asked for them after a failure. */
+/** Keeps the last checkpoint when nodes that may have failed hold parts of the state. */
 async function keepOld(session: Session, code: string): Promise<string[]> {
   const { options, identity, trainer } = session;
   const { folder, onEvent } = options;
@@ -79,7 +80,7 @@ async function keepOld(session: Session, code: string): Promise<string[]> {
   const from = isThere ? "the last checkpoint" : "the initial weights";
   onEvent({
     type: "notice",
-    text: `Workers of other nodes hold parts of the state after step ${trainer.steps}, which is not saved: --resume goes on from ${from}.`,
+    text: `Workers of other nodes hold parts of the state after step ${trainer.steps}, so it is not saved: --resume continues from ${from}.`,
   });
   return isThere ? [] : [FILES.checkpoint];
 }
@@ -92,7 +93,7 @@ async function keepDiverged(session: Session, trainLoss: number): Promise<string
   const tell = (from: string, words: string) =>
     onEvent({
       type: "notice",
-      text: `To go on from ${from}, change the learning rate or the clipping in the run file, and add ${words}.`,
+      text: `To continue from ${from}, change the learning rate or the clipping in the run file, and add ${words}.`,
     });
   if (existsSync(folder.file(FILES.checkpoint))) {
     tell("the last checkpoint", "--resume --change learningRate,clipNorm");
@@ -102,14 +103,15 @@ async function keepDiverged(session: Session, trainLoss: number): Promise<string
     await save(session, trainLoss, true);
     tell(`step ${trainer.steps}`, "--resume");
   } else {
-    // The last update has spoilt the weights; those before it are gone, but for the first.
+    // The last update has spoilt the weights. Of the weights before it only the initial ones can be
+    // computed again.
     await saveBeginning(folder, { identity, diverged: true });
     tell("the initial weights", "--resume");
   }
   return [...files, FILES.checkpoint];
 }
 
-/** Whether the weights give a finite loss for samples that had one. */
+/** Whether the weights give a finite loss for samples that had one before. */
 async function isUsable({ run, data, trainer }: Session): Promise<boolean> {
   if (trainer.steps === 0) return true;
   const { start } = positionsOfStep(trainer.steps - 1, run.batch);

@@ -6,7 +6,10 @@ import { LockstepError } from "../errors.ts";
 import { requireFile } from "../files/index.ts";
 import { isRun, type Run } from "./run.ts";
 
-/** Throws FILE_NOT_FOUND, RUN_FILE (a module that does not load or exports no run), or what the file throws. */
+/**
+ * @throws FILE_NOT_FOUND; RUN_FILE when the module does not load or exports no run; or what the
+ * file throws
+ */
 export async function loadRun(file: string): Promise<Run> {
   const path = resolve(file);
   if (!existsSync(path)) {
@@ -15,7 +18,8 @@ export async function loadRun(file: string): Promise<Run> {
     });
   }
   requireFile(path);
-  // The file's `lockstep` is this very package as it is loaded already, wherever the file lies and however it asks for it.
+  // `lockstep` in the file means this package as it is loaded already, wherever the file lies and
+  // however it imports it.
   const lockstep: unknown = await import("../index.ts");
   const jiti = createJiti(import.meta.url, { virtualModules: { lockstep }, fsCache: false });
   let exported: unknown;
@@ -40,10 +44,13 @@ export async function loadRun(file: string): Promise<Run> {
   return exported;
 }
 
-/** The error's words, and the line of the user's code that it came from: in the run file, or in a file that it imports. */
+/**
+ * Returns the error's message and the line of the user's code that caused it, in the run file or in
+ * a file that it imports.
+ */
 function reasonOf(error: unknown, path: string): string {
   if (!(error instanceof Error)) return String(error);
-  // The loader's form of a call of something imported: `(0 , _lockstep.gpt)`.
+  // The loader writes a call of an import as `(0 , _lockstep.gpt)`.
   const message = error.message.replace(/\(0 , \w+\.(\w+)\)/g, "$1").replace(/\s+/g, " ");
   if (message.includes(path)) return message;
   for (const line of error.stack?.split("\n") ?? []) {
@@ -55,7 +62,7 @@ function reasonOf(error: unknown, path: string): string {
   return message;
 }
 
-/** Of this package, or of one that somebody installed. */
+/** Whether a line belongs to this package or to an installed one. */
 function isForeign(line: string): boolean {
   const own = new URL("../", import.meta.url);
   return /node_modules|node:/.test(line) || line.includes(own.href) || line.includes(own.pathname);

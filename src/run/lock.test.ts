@@ -9,7 +9,7 @@ import { lockFolder } from "./lock.ts";
 
 const module = new URL("lock.js", import.meta.url).href;
 
-/** Another process that takes the folder and keeps it until it is killed. */
+/** Starts another process that takes the folder and keeps it until it is killed. */
 function owner(path: string): Promise<ChildProcess> {
   const code = `
     const { lockFolder } = await import(${JSON.stringify(module)});
@@ -25,7 +25,7 @@ function owner(path: string): Promise<ChildProcess> {
   });
 }
 
-test("a second owner is refused and told who the first is; a killed one is followed at once", () =>
+test("a second owner is refused and told who the first is, and may take over at once from a killed one", () =>
   withFolder({}, async (base) => {
     const path = join(base, "run");
     const folder = await openRunFolder(path);
@@ -45,7 +45,7 @@ test("a second owner is refused and told who the first is; a killed one is follo
     assert.ok(existsSync(path), "it was there before: its first owner made it");
   }));
 
-test("a folder that was made for a run that wrote nothing goes away with it", () =>
+test("a folder that was created for a run that wrote nothing is removed with it", () =>
   withFolder({}, async (base) => {
     const path = join(base, "run");
     (await lockFolder(await openRunFolder(path))).release();
@@ -65,7 +65,7 @@ test("an owner on another machine is gone if its number stays the same", () =>
     lock.release();
   }));
 
-test("an owner on another machine lives if its number changes", () =>
+test("an owner on another machine is alive if its number changes", () =>
   withFolder({ "run.lock": JSON.stringify({ ...elsewhere, beat: "1" }) }, async (path) => {
     let beat = 1;
     const timer = setInterval(() => {
@@ -83,7 +83,7 @@ test("an owner on another machine lives if its number changes", () =>
     }
   }));
 
-test("a file that nobody can read counts for nothing; a link or a folder in its place is refused", () =>
+test("an unreadable lock file counts as none, and a link or folder in its place is refused", () =>
   withFolder({ "run.lock": "{", "other/x": "", target: "mine" }, async (path) => {
     (await lockFolder(await openRunFolder(path))).release();
     symlinkSync(join(path, "target"), join(path, "run.lock"));

@@ -1,7 +1,8 @@
 /**
- * One process at a time writes a run's folder. It holds a lock of the kernel on the file `run.lock`, which ends with the process
- * however that ends, and which file servers keep for all machines that share a folder. Where a file system has no locks,
- * and where the last owner was another machine, the file is watched: whoever owns it writes a new number into it every few seconds.
+ * The lock of a run's folder: one process at a time writes it. The process holds a kernel lock on
+ * the file `run.lock`. The lock ends with the process however that ends, and file servers keep it
+ * for all machines that share a folder. Where a file system has no locks, or the last owner was on
+ * another machine, the file is watched: its owner writes a new number into it every few seconds.
  */
 import { randomBytes } from "node:crypto";
 import {
@@ -27,39 +28,42 @@ import { loadSystemLibrary } from "../memory/index.ts";
 import type { RunFolder } from "./folder.ts";
 
 const FILE = "run.lock";
-/** How often an owner writes a new number. */
+/** The milliseconds after which an owner writes a new number. */
 const BEAT_MS = 5_000;
-/** How long a file without a new number is watched before its owner counts as gone. */
+/** The milliseconds without a new number after which an owner counts as gone. */
 const WATCH_MS = 3 * BEAT_MS + 1_000;
-/** How long two that begin at once may take to see each other, where there are no locks of the kernel. */
+/**
+ * The milliseconds in which two processes that begin at once see each other, on file systems
+ * without locks.
+ */
 const FIRST_MS = 500;
 
 export interface FolderLock {
-  /** Gives the folder free. A second call does nothing. */
+  /** Releases the folder. A second call does nothing. */
   release(): void;
 }
 
 export interface LockOptions {
-  /** Of the watch over an owner on another machine. */
+  /** The milliseconds for which the file of an owner on another machine is watched. */
   readonly watchMs?: number;
-  /** Ends the watch; its reason is thrown. */
+  /** Aborting it ends the watch and throws its reason. */
   readonly signal?: AbortSignal;
 }
 
-/** What stands in the file. */
+/** The contents of the file. */
 interface Owner {
   readonly host: string;
   readonly pid: number;
-  /** In words of ISO 8601. */
+  /** In ISO 8601. */
   readonly since: string;
-  /** The same for all processes, in containers too, between two starts of a machine. */
+  /** The identity of a machine's boot; the same for all its processes, also in containers. */
   readonly boot: string;
   readonly beat: string;
 }
 
 /**
- * Makes the folder if need be, and takes it for this process.
- * @throws RUN_LOCKED naming the owner, IO_FAILED
+ * Creates the folder if needed, and locks it for this process.
+ * @throws RUN_LOCKED naming the owner; IO_FAILED
  */
 export async function lockFolder(
   folder: RunFolder,
@@ -71,7 +75,7 @@ export async function lockFolder(
     await makeFolder(folder.path);
     for (;;) {
       const taken = takeFile(folder, path);
-      if (taken === undefined) continue; // its last owner has just removed it
+      if (taken === undefined) continue; // the last owner has just removed the file
       try {
         await watch(folder, path, taken, options);
       } catch (error) {
@@ -80,7 +84,7 @@ export async function lockFolder(
       }
       const lock = hold(path, taken.file, isNew);
       if (taken.isLocked) return lock;
-      // Of two who begin at once, the one who wrote last has it.
+      // Of two processes that begin at once, the last to write owns the folder.
       const own = readOwner(path)?.beat;
       await delay(FIRST_MS);
       const owner = readOwner(path);
@@ -95,17 +99,20 @@ export async function lockFolder(
 
 interface Taken {
   readonly file: number;
-  /** By the kernel, where the file system has locks. */
+  /** Whether the kernel holds the lock; false if the file system has no locks. */
   readonly isLocked: boolean;
 }
 
-/** Undefined when the name means another file by now. */
+/** Returns undefined when the name belongs to another file by now. */
 function takeFile(folder: RunFolder, path: string): Taken | undefined {
   const { O_RDWR, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants;
   const file = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o644);
   try {
     if (!fstatSync(file).isFile()) {
-      throw new LockstepError("IO_FAILED", `"${path}" is no file, and a run needs one there.`);
+      throw new LockstepError(
+        "IO_FAILED",
+        `"${path}" is not a file, but a run needs a file there.`,
+      );
     }
     const lock = kernelLock(file);
     if (lock === "held") throw locked(folder, readOwner(path));
@@ -128,13 +135,13 @@ function kernelLock(file: number): "taken" | "held" | "unknown" {
   const exclusiveAtOnce = 2 | 4;
   if (flock(file, exclusiveAtOnce) === 0) return "taken";
   const { EWOULDBLOCK, EAGAIN } = koffi.os.errno;
-  // Some file systems have no locks. There, the number in the file alone tells of an owner.
+  // Some file systems have no locks. There only the number in the file shows an owner.
   return [EWOULDBLOCK, EAGAIN].includes(koffi.errno()) ? "held" : "unknown";
 }
 
 /**
- * Waits until it is known that the owner whom the file names is gone. On this machine the lock of the kernel has told
- * already; a lock of another machine may not be seen here.
+ * Waits until the owner that the file names is known to be gone. The kernel lock has already shown
+ * this for an owner on this machine, but a lock of another machine may not be visible here.
  */
 async function watch(
   folder: RunFolder,
@@ -154,7 +161,7 @@ async function watch(
   }
 }
 
-/** `leave` gives up a file that another has taken meanwhile. */
+/** `leave` gives up a file that another process has taken meanwhile. */
 function hold(path: string, file: number, isNew: boolean): FolderLock & { leave(): void } {
   const owner = {
     host: hostname(),
@@ -170,7 +177,7 @@ function hold(path: string, file: number, isNew: boolean): FolderLock & { leave(
     try {
       ftruncateSync(file, writeSync(file, text, 0));
     } catch {
-      // A full disk does not take the lock away.
+      // A full disk does not end the lock.
     }
   };
   beat();
@@ -184,7 +191,7 @@ function hold(path: string, file: number, isNew: boolean): FolderLock & { leave(
     leave,
     release: () => {
       if (!isOpen) return;
-      // The name goes first: whoever opens it from now on makes a file of its own.
+      // The name is removed first, so that whoever opens it from now on creates a new file.
       rmSync(path, { force: true });
       leave();
       if (isNew) removeEmpty(dirname(path));
@@ -192,12 +199,12 @@ function hold(path: string, file: number, isNew: boolean): FolderLock & { leave(
   };
 }
 
-/** A run that ended before it wrote anything leaves no folder. */
+/** Removes the folder of a run that ended before it wrote anything. */
 function removeEmpty(path: string): void {
   try {
     rmdirSync(path);
   } catch {
-    // It holds something.
+    // The folder is not empty.
   }
 }
 
@@ -223,7 +230,7 @@ function locked({ path }: RunFolder, owner: Owner | undefined): LockstepError {
   const who =
     owner === undefined ? "another process" : `process ${pid} on "${host}", since ${since}`;
   return new LockstepError("RUN_LOCKED", `A run is being written to "${path}" by ${who}.`, {
-    hint: "Wait for its end or stop it; or take another folder: --out.",
+    hint: "Wait for its end, stop it, or name another folder with --out.",
     fields: { path, host, pid, since },
   });
 }

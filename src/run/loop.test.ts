@@ -32,7 +32,7 @@ for (const [run, stopAt] of [
   [textRun, 4],
   [imageRun, 2],
 ] as const) {
-  test(`${run.name}: stopped and resumed, the weights are those of a run that never stopped`, () =>
+  test(`${run.name}: a stopped and resumed run has the weights of one that never stopped`, () =>
     withFolder(files, async (folder) => {
       const [whole, parts] = [join(folder, "whole"), join(folder, "parts")];
       await tryRun(run, { engine, folder, out: whole });
@@ -58,7 +58,7 @@ for (const [run, stopAt] of [
 test("seconds add up over the parts of a resumed run", () =>
   withFolder(files, async (folder) => {
     const out = join(folder, "out");
-    // Each look at the clock takes 10 ms there, so seconds count looks.
+    // Each reading of this clock takes 10 ms, so seconds count readings.
     await tryRun(textRun, { engine, folder, stopAt: atStep(7) });
     const { metadata } = await readSafetensors(join(out, "checkpoint.safetensors"));
     const before = Number(metadata["seconds"]);
@@ -68,7 +68,7 @@ test("seconds add up over the parts of a resumed run", () =>
     assert.ok(Math.abs((tokensPerSecond ?? 0) - (8 * 4 * 16) / seconds) < 1e-6);
   }));
 
-test("a killed run goes on from its last checkpoint, and no step is in the metrics twice", () =>
+test("a killed run resumes from its last checkpoint, and each step is in the metrics once", () =>
   withFolder(files, async (folder) => {
     const out = join(folder, "out");
     const path = join(out, "checkpoint.safetensors");
@@ -99,7 +99,7 @@ test("a killed run goes on from its last checkpoint, and no step is in the metri
     assert.ok(!readdirSync(out).some((name) => name.endsWith(".tmp")), "nothing is left over");
   }));
 
-test("a finished run goes on with more steps; with the same steps there is nothing to do", () =>
+test("a finished run continues with more steps, and does nothing with the same steps", () =>
   withFolder(files, async (folder) => {
     await tryRun(textRun, { engine, folder });
     const again = await tryRun(textRun, { engine, folder, beginning: "resume" });
@@ -112,7 +112,7 @@ test("a finished run goes on with more steps; with the same steps there is nothi
     const resume = { engine, folder, beginning: "resume" } as const;
     await assert.rejects(tryRun(more, resume), {
       code: "CHECKPOINT",
-      message: /with steps 8, and this run has 10.*--change steps/s,
+      message: /with steps 8, but this run has 10.*--change steps/s,
     });
     const { events } = await tryRun(more, { ...resume, changes: ["steps"] });
     const changes = [{ name: "steps", before: "8", now: "10" }];
@@ -178,7 +178,7 @@ test("a stop during start-up writes nothing", () =>
     assert.ok(!existsSync(out));
   }));
 
-test("a stop after the last step is gone on with at the end", () =>
+test("a run that was stopped after its last step resumes at its end", () =>
   withFolder(files, async (folder) => {
     const out = join(folder, "out");
     const last = (event: RunEvent) => event.type === "checkpoint" && event.step === 8;
@@ -192,7 +192,7 @@ test("a stop after the last step is gone on with at the end", () =>
     assert.ok((reportOf(out).sample ?? "").startsWith("the "));
   }));
 
-test("the report has every field and no surprise, and the weights have its SHA-256", () =>
+test("the report has exactly the expected fields, and the SHA-256 of the weights", () =>
   withFolder(files, async (folder) => {
     const out = join(folder, "out");
     await tryRun(plainRun, { engine, folder });
@@ -249,7 +249,7 @@ test("a loss that is not finite stops the run, names step and tensor, and keeps 
     assert.ok(!existsSync(join(out, "report.json")));
   }));
 
-test("a checkpoint that does not fit is refused, and changes nothing", async (t) => {
+test("a checkpoint that does not fit is refused and changes nothing", async (t) => {
   await withFolder(files, async (folder) => {
     const out = join(folder, "out");
     const path = join(out, "checkpoint.safetensors");
@@ -265,7 +265,7 @@ test("a checkpoint that does not fit is refused, and changes nothing", async (t)
         wider,
         good,
         "CHECKPOINT",
-        /with model gpt, graph \w+, and this run has gpt/,
+        /with model gpt, graph \w+, but this run has gpt/,
       ],
       ["cut short", textRun, good.subarray(0, good.length - 8), "FILE_CORRUPT", /checkpoint/],
       ["no header", textRun, good.subarray(0, 4), "FILE_CORRUPT", /checkpoint/],
@@ -289,12 +289,12 @@ test("a checkpoint that does not fit is refused, and changes nothing", async (t)
     writeFileSync(path, good);
     await assert.rejects(
       tryRun(wider, { engine, folder, beginning: "resume", changes: ["model"] }),
-      { code: "CHECKPOINT", message: /is of another model: / },
+      { code: "CHECKPOINT", message: /belongs to a different model: / },
     );
   });
 });
 
-test("a stop during validation is heeded within a batch, and the steps are saved", () =>
+test("a stop during validation takes effect within a batch, and the steps are saved", () =>
   withFolder(files, async (folder) => {
     const run = { ...textRun, evaluate: { every: 3, samples: 1e6 } };
     const out = join(folder, "out");
@@ -310,7 +310,7 @@ test("a stop during validation is heeded within a batch, and the steps are saved
     assert.equal(metadata["step"], "3");
   }));
 
-test("a stop while data is being opened does not wait for it", () =>
+test("a stop while data is being opened takes effect at once", () =>
   withFolder(files, async (folder) => {
     const controller = new AbortController();
     const { openRunFolder, train } = await import("./index.ts");

@@ -1,11 +1,12 @@
 /**
- * A run from start to end: opens the data, steps, validates, saves, reports. It decides nothing about how a step
- * is computed (`step.ts`) and shows nothing itself: what happens goes to an event sink.
+ * A run from start to end: opens the data, steps, validates, saves, reports. It does not decide how
+ * a step is computed (`train/step.ts`) and shows nothing itself: it sends events to a sink.
  */
 import { positionsOfStep, sampleOrder } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import type { EventSink, Report, RunEvent } from "../telemetry/index.ts";
 import type { FillBatch } from "../train/index.ts";
+import { announce } from "./announce.ts";
 import { checkIdentity, readCheckpointHead } from "./checkpoint.ts";
 import { exportModel } from "./export.ts";
 import { finish } from "./finish.ts";
@@ -16,7 +17,6 @@ import { type FolderLock, lockFolder } from "./lock.ts";
 import { settleMicroBatches } from "./micro-batches.ts";
 import type { Run } from "./run.ts";
 import {
-  announce,
   closeSession,
   isLeader,
   openSession,
@@ -30,14 +30,17 @@ import type { Validated } from "./validation.ts";
 
 export type TrainResult =
   | { readonly outcome: "finished"; readonly report: Report }
-  /** By its signal; the folder holds what is needed to go on. */
+  /** The signal stopped it; the folder holds what a resumed run needs. */
   | { readonly outcome: "stopped" }
-  /** As one of several workers that does not lead: all files are the leader's. */
+  /** The run of a worker that does not lead; the leader writes all files. */
   | { readonly outcome: "followed" }
-  /** All steps were done before. */
+  /** All steps had been committed before. */
   | { readonly outcome: "complete" };
 
-/** Throws what its parts throw; whatever was committed before is in the folder then. */
+/**
+ * Runs all steps. After a failure the folder holds what was committed before.
+ * @throws what its parts throw
+ */
 export async function train(run: Run, given: TrainOptions): Promise<TrainResult> {
   const options = stoppingTogether(given);
   const { folder, asked } = options;
@@ -61,7 +64,7 @@ export async function train(run: Run, given: TrainOptions): Promise<TrainResult>
   }
 }
 
-/** Thrown where a stop was asked for before the first step. */
+/** Thrown when a stop is asked for before the first step. */
 class NotBegun extends Error {}
 
 async function begin(given: Run, options: SessionOptions): Promise<Session | "complete"> {
@@ -76,12 +79,12 @@ async function begin(given: Run, options: SessionOptions): Promise<Session | "co
         onEvent({ type: "complete", step, steps: run.steps, out: folder.path });
         return "complete";
       }
-      // What the run file and the command line say is known before any data is read.
+      // What the run file and the command line say is checked before any data is read.
       checkIdentity(folder, head, statedIdentity(run), options.changes);
     }
     return await openSession(run, options, head);
   } catch (error) {
-    // Of several workers that stop before all have met, those that wait miss the others.
+    // When workers stop before all have met, the waiting ones report missing peers.
     const isConsequence =
       error instanceof LockstepError && /^(PEER_LOST|ABORTED)$/.test(error.code);
     if (asked.aborted && (isStop(error, asked) || isConsequence)) throw new NotBegun();
@@ -117,7 +120,7 @@ async function runSession(session: Session): Promise<TrainResult> {
   }
 }
 
-/** Several workers stop after the same step: a wish to stop travels with the gradients. */
+/** Lets several workers stop after the same step: a wish to stop travels with the gradients. */
 function stoppingTogether(options: TrainOptions): SessionOptions {
   const { ranks, signal: asked } = options;
   const nothing = () => undefined;
@@ -140,7 +143,10 @@ function isStop(error: unknown, signal: AbortSignal): boolean {
   return signal.aborted && error === signal.reason;
 }
 
-/** Returns the validation loss after the last step. Throws the signal's reason when a stop is asked for. */
+/**
+ * Returns the validation loss after the last step.
+ * @throws the signal's reason when a stop is asked for
+ */
 async function runSteps(
   session: Session,
   last: { trainLoss: number },
@@ -213,7 +219,9 @@ interface Speed {
   readonly secondsLeft: number;
 }
 
-/** Measures steps alone; the time left also counts validation and checkpoints so far. */
+/**
+ * Measures the time of steps alone. The time left also includes validation and checkpoints so far.
+ */
 function stopwatch({ run, options, model, data, trainer }: Session): {
   (done: number): Speed;
   restart(): void;
@@ -237,7 +245,7 @@ function stopwatch({ run, options, model, data, trainer }: Session): {
   return Object.assign(measure, { restart });
 }
 
-/** Leaves a folder that can be gone on with, and sampled from. */
+/** Leaves a folder that can be resumed and sampled from. */
 async function stop(session: Session, trainLoss: number): Promise<void> {
   const { options, run, trainer } = session;
   const { folder, onEvent } = options;

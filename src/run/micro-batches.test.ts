@@ -15,7 +15,7 @@ const options = {
   steps: 1,
 };
 
-test("a run gets micro-batches by its batch, unless it states them", () => {
+test("a run gets its number of micro-batches from its batch, unless it states one", () => {
   const of = (batch: number) => settleMicroBatches(defineRun({ ...options, batch })).microBatches;
   assert.deepEqual([1, 3, 4, 6, 8, 16, 20, 64, 512].map(of), [1, 1, 2, 2, 4, 8, 4, 8, 8]);
   const stated = defineRun({ ...options, batch: 64, microBatches: 2 });
@@ -23,14 +23,14 @@ test("a run gets micro-batches by its batch, unless it states them", () => {
   assert.equal(settleMicroBatches(stated, "4").microBatches, 2, "the checkpoint is then compared");
 });
 
-test("a run that goes on has those of its checkpoint", () => {
+test("a resumed run has the micro-batches of its checkpoint", () => {
   const run = defineRun({ ...options, batch: 64 });
   assert.equal(settleMicroBatches(run, "1").microBatches, 1);
   assert.equal(settleMicroBatches(run, "3").microBatches, 8, "they do not divide the batch");
 });
 
-test("a loss of the whole batch, which its parts do not give, keeps the batch whole", () => {
-  // Each sample against all others of its batch.
+test("the batch stays whole if its loss cannot be computed from parts", () => {
+  // The loss compares each sample with all others of its batch.
   const contrast = defineModel("contrast", (m) => {
     const x = m.input("x", [m.batch, 4]);
     const label = m.input("label", [m.batch], "int32");
@@ -43,7 +43,7 @@ test("a loss of the whole batch, which its parts do not give, keeps the batch wh
   assert.equal(settleMicroBatches(run(options.model)).microBatches, 8);
 });
 
-test("a model with statistics over its batch is not cut without being told", () => {
+test("a model with batch statistics is cut into micro-batches only on request", () => {
   const { microBatches: _, ...unstated } = imageRun.stated;
   assert.equal(settleMicroBatches(defineRun(unstated)).microBatches, 1);
 });

@@ -1,15 +1,18 @@
-/** Into how many parts a batch is cut, where the run file does not say so. */
+/** Chooses the number of micro-batches when the run file does not state it. */
 import { planLoss } from "../plan/index.ts";
 import type { Run } from "./run.ts";
 import { overrideRun } from "./run.ts";
 
-/** The most micro-batches that a run gets without having said so, and the fewest samples of each. */
+/**
+ * The largest number of micro-batches that is chosen, and the smallest number of samples of each.
+ */
 const MOST_PARTS = 8;
 const LEAST_SAMPLES = 2;
 
 /**
- * The run with a number of micro-batches: its own, else that of the checkpoint it goes on from, else one that follows from
- * the batch and the model alone, so that the weights are the same for any number of workers.
+ * Returns the run with a number of micro-batches: its own, else that of its checkpoint, else one
+ * that follows from the batch and the model alone, so that the weights are the same for any number
+ * of workers.
  */
 export function settleMicroBatches(run: Run, found?: string): Run {
   if (run.stated.microBatches !== undefined) return run;
@@ -24,13 +27,13 @@ function defaultMicroBatches({ batch, model }: Run): number {
   if (parts === 1) return 1;
   try {
     const part = model.build({ batch: batch / parts, mode: "train" });
-    // Statistics over a batch are others over its parts: who wants them cut says so.
+    // Batch statistics change when a batch is cut, so such a model is cut only on request.
     if (part.states.length > 0) return 1;
     planLoss(part, parts);
     return parts;
   } catch {
-    // A loss that cannot be made from parts, or a model that can be had for some sizes only. What else is wrong is said when it
-    // is built.
+    // The loss cannot be computed from parts, or the model cannot be built for this size. Other
+    // errors are reported when it is built.
     return 1;
   }
 }

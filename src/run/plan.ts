@@ -1,4 +1,7 @@
-/** What a rank of a run would do in a step, as text: made of plans alone, without an engine or another process. */
+/**
+ * Describes as text what a rank of a run would do in a step. It only plans, without an engine or
+ * another process.
+ */
 import type { Graph } from "../graph/index.ts";
 import { evenTopology, formatMesh } from "../mesh/index.ts";
 import { checkRank } from "../net/index.ts";
@@ -25,6 +28,7 @@ import {
   collectiveBytes,
   flopsOfStages,
   lower,
+  onDisk,
   planTimeline,
   programToJson,
   receivedBytes,
@@ -39,15 +43,21 @@ import {
 } from "../program/index.ts";
 import { elementCount } from "../tensor/index.ts";
 import { parameterBytes } from "../train/index.ts";
+import { columns, operations, percent, size, time } from "./columns.ts";
 import type { Run } from "./run.ts";
 
 export interface PlanOptions extends ParallelOptions {
-  /** Of all machines together. */
+  /** The workers of all nodes together. */
   readonly workers: number;
-  /** On each of them equally many workers, which read each other's memory in place. Default: 1. */
+  /**
+   * The number of nodes. Each has equally many workers, which read each other's memory in place.
+   * Default: 1.
+   */
   readonly machines?: number;
   readonly rank: number;
   readonly speeds: Speeds;
+  /** Bytes that each worker may have. Default: no limit. */
+  readonly memory?: number | undefined;
   /** Of gradients that travel together between machines; chosen from the speeds unless told. */
   readonly bucketBytes?: number | undefined;
 }
@@ -55,14 +65,14 @@ export interface PlanOptions extends ParallelOptions {
 interface RankPlan {
   readonly model: Model;
   readonly parallel: Parallel;
-  /** Of one process. */
+  /** The step of one process. */
   readonly alone: StepGraph;
-  /** As strategies have rewritten it. */
+  /** The step as the strategies have rewritten it. */
   readonly step: StepGraph;
   readonly program: StepProgram;
 }
 
-/** Throws INVALID_OPTION where the run cannot be shared so. */
+/** @throws INVALID_OPTION when the workers cannot share the run this way */
 function planRank(run: Run, options: PlanOptions): RankPlan {
   const { workers, rank, machines: count = 1, speeds } = options;
   check(run, workers, rank, count);
@@ -71,28 +81,38 @@ function planRank(run: Run, options: PlanOptions): RankPlan {
   const bucket =
     options.bucketBytes ?? run.bucketBytes ?? bucketBytes(speeds, parameterBytes(model));
   const { optimizer, microBatches, clipNorm, reproducible = true } = run;
+  const alone = buildStep({ model, optimizer, microBatches, clip: clipNorm });
+  const { memory = Number.POSITIVE_INFINITY } = options;
+  const { flopsPerSecond } = speeds;
   const parallel = chooseParallel({
     topology: evenTopology(workers, count),
+    step: alone,
+    optimizer,
+    machine: { memory, lanes: 1, flopsPerSecond, link: speeds },
     parallel: options.parallel ?? run.parallel,
     zero: options.zero ?? run.zero,
     recompute: options.recompute ?? run.recompute,
+    offload: options.offload ?? run.offload,
     combination: reproducible ? "tree" : "any",
     buckets: { bucketBytes: bucket },
   });
   const { mesh, topology, strategies } = parallel;
-  const alone = buildStep({ model, optimizer, microBatches, clip: clipNorm });
   const step = applyStrategies(strategies, alone, mesh);
   const program = lower(step, { ground: { mesh, topology }, rank, optimizer });
   return { model, parallel, alone, step, program };
 }
 
-/** The step of all ranks and the program of one, as JSON that is read back to the same bits. Throws as `describePlan` does. */
+/**
+ * Returns the step of all ranks and the program of one as JSON, which can be read back to the same
+ * bits.
+ * @throws as `describePlan` does
+ */
 export function planAsJson(run: Run, options: PlanOptions): string {
   const { step, program } = planRank(run, options);
   return `${JSON.stringify({ step: stepToJson(step), program: programToJson(program) })}\n`;
 }
 
-/** Throws INVALID_OPTION where the run cannot be shared so. */
+/** @throws INVALID_OPTION when the workers cannot share the run this way */
 export function describePlan(run: Run, options: PlanOptions): string {
   const { workers, rank, machines: count = 1, speeds } = options;
   const { model, parallel, alone, step, program: plan } = planRank(run, options);
@@ -107,6 +127,7 @@ export function describePlan(run: Run, options: PlanOptions): string {
     `rank ${rank}: micro-batches ${listed(own)}`,
     "",
     ...parallelLines(parallel),
+    ...predictionLines(parallel),
     ...describeStep(step).map((line) => `  ${line}`),
     "",
     ...memoryLines(plan),
@@ -131,6 +152,22 @@ function parallelLines({ mesh, strategies, reason }: Parallel): string[] {
   return [reason, `${on}strategies: ${names.join(", ")}`];
 }
 
+/** What the choice was made from. */
+function predictionLines({ predicted }: Parallel): string[] {
+  const ways = predicted?.() ?? [];
+  if (ways.length < 2) return [];
+  const rows = ways.map(({ name, need, cost, isChosen }) => [
+    `  ${name}`,
+    size(need),
+    `${size(cost.sent + cost.read)} of traffic, ${time(cost.exposed)} exposed, a step in ${time(cost.seconds)}${isChosen ? " (chosen)" : ""}`,
+  ]);
+  return [
+    "ways to share a step, as predicted: memory of a worker with its process",
+    ...columns(rows),
+    "",
+  ];
+}
+
 /** `4 to 7`, or `0, 4` where they do not follow each other. */
 function listed(microBatches: readonly number[]): string {
   const [first = 0] = microBatches;
@@ -144,6 +181,7 @@ function memoryLines(program: StepProgram): string[] {
     `  ${name}`,
     size(residentBytes(spec)),
     [
+      ...(spec.space === "disk" ? ["on disk"] : []),
       ...(program.shared.has(name) ? ["shared"] : []),
       ...(spec.parts === undefined ? [] : [`of ${size(spec.byteLength)}`]),
     ].join(", "),
@@ -154,12 +192,25 @@ function memoryLines(program: StepProgram): string[] {
     "buffers, as far as this rank takes memory for them",
     ...columns(rows),
     "",
-    "memory of this rank, beside what the process itself takes",
+    "memory of this rank",
     ...columns([...kinds, ["  in all", size(totalOf(resident)), ""]]),
+    ...diskLines(program),
   ];
 }
 
-/** Of one micro-batch, as one piece and as it is cut; what is computed again for that. */
+function diskLines(program: StepProgram): string[] {
+  const kinds = [...onDisk(program)];
+  if (kinds.length === 0) return [];
+  return [
+    "on the disk of this rank",
+    ...columns(kinds.map(([kind, bytes]) => [`  ${kind}`, size(bytes)])),
+  ];
+}
+
+/**
+ * Returns lines about the activations of one micro-batch: in one piece, and cut into pieces with
+ * what is recomputed.
+ */
 function activationLines(before: StepGraph, after: StepGraph): string[] {
   const pieces = after.tasks.filter(isPiece);
   const whole = `activations of a micro-batch: ${size(passMemory(before).within)} in one piece`;
@@ -207,13 +258,20 @@ function stageLines(plan: StepProgram, placeOf: (group: string) => number): stri
   ];
 }
 
-/** When the tasks of the last micro-batch would run, and how much of the communication is beside computation. */
+/**
+ * Returns lines about when the tasks of the last micro-batch would run, and how much of the
+ * communication is hidden by computation.
+ */
 function overlapLines(program: StepProgram, speeds: Speeds): string[] {
   const { sides, arena } = program;
-  const stage = sides[0].compute.find((each): each is TaskStage => each.mode === "tasks");
-  if (stage === undefined || arena === undefined) return [];
-  const timeline = planTimeline(program, stage, speeds);
-  const { communicating, computing, exposed } = timeline;
+  const stages = sides[0].compute.filter((each): each is TaskStage => each.mode === "tasks");
+  const timelines = stages.map((stage) => planTimeline(program, stage, speeds));
+  const timeline = timelines.at(-1);
+  if (timeline === undefined || arena === undefined) return [];
+  const sum = (of: (one: Timeline) => number) => timelines.reduce((all, one) => all + of(one), 0);
+  const communicating = sum((one) => one.communicating);
+  const computing = sum((one) => one.computing);
+  const exposed = sum((one) => one.exposed);
   const beside = percent(communicating - exposed, communicating);
   return [
     "",
@@ -233,38 +291,4 @@ function timelineLines({ tasks }: Timeline): string[] {
       `${time(start)} to ${time(end)}`,
     ]),
   );
-}
-
-function percent(part: number, whole: number): string {
-  return whole === 0 ? "none" : `${Math.round((100 * part) / whole)}%`;
-}
-
-function columns(rows: readonly (readonly string[])[]): string[] {
-  const widths = [0, 1].map((at) => Math.max(...rows.map((row) => (row[at] ?? "").length)));
-  return rows.map(([a = "", b = "", c = ""]) =>
-    `${a.padEnd(widths[0] ?? 0)}  ${b.padStart(widths[1] ?? 0)}  ${c}`.trimEnd(),
-  );
-}
-
-function size(bytes: number): string {
-  return scaled(bytes, 1000, ["B", "kB", "MB", "GB", "TB"]);
-}
-
-function operations(flops: number): string {
-  return scaled(flops, 1000, ["FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP"]);
-}
-
-function time(seconds: number): string {
-  if (seconds === 0) return "0 ms";
-  return seconds < 1e-3 ? `${(seconds * 1e6).toFixed(0)} µs` : `${(seconds * 1e3).toFixed(1)} ms`;
-}
-
-function scaled(value: number, step: number, units: readonly string[]): string {
-  let at = 0;
-  let rest = value;
-  while (rest >= step && at < units.length - 1) {
-    rest /= step;
-    at += 1;
-  }
-  return `${rest >= 100 || Number.isInteger(rest) ? Math.round(rest) : rest.toFixed(1)} ${units[at]}`;
 }

@@ -1,6 +1,7 @@
 /**
- * What a run will ask of its model, asked without an engine and before any step: by the steps, validation, the export and the sample.
- * So a job can hold all that the workers will ask for.
+ * Builds everything that a run will ask of its model, without an engine and before any step: for
+ * the steps, validation, the export and the sample. So a job can contain all that the workers will
+ * ask for.
  */
 import { openData } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
@@ -13,26 +14,28 @@ import type { Run } from "./run.ts";
 import { inputsOf, unlessAborted } from "./session.ts";
 
 export interface RehearsalOptions {
-  /** Relative paths and globs of the run's data start here. */
+  /** The folder that relative paths and globs of the run's data start from. */
   readonly baseDir: string;
-  /** Folders below which data must lie; anywhere if undefined. */
+  /** The folders below which data must lie. Default: anywhere. */
   readonly roots?: readonly string[] | undefined;
-  /** Whether data that is not on this machine is no error. */
+  /** Whether data may be missing on this machine. */
   readonly mayLackData: boolean;
   readonly signal: AbortSignal;
 }
 
 export interface Rehearsal {
-  /** What the data holds; undefined where it is not here. */
+  /** The digest of the data; undefined if the data is not on this machine. */
   readonly holds: Fingerprint | undefined;
 }
 
-/** Throws what planning the run throws, what opening its data throws, and the reason of `signal`. */
+/**
+ * @throws what planning the run throws, what opening its data throws, and the reason of `signal`
+ */
 export async function rehearse(run: Run, options: RehearsalOptions): Promise<Rehearsal> {
   const micro = run.batch / run.microBatches;
   const model = run.model.build({ batch: micro, mode: "train" });
   const evaluation = run.model.build({ batch: micro, mode: "eval" });
-  // Among its sizes is that of the sample of text, which is made with one at a time.
+  // The text sample is generated one at a time, so one of the sizes is 1.
   planExport(run.model, [1, micro]);
   const found = await lookAtData(run, inputsOf(model), options);
   const { optimizer, microBatches, clipNorm } = run;
@@ -46,7 +49,7 @@ export async function rehearse(run: Run, options: RehearsalOptions): Promise<Reh
   return { holds: found?.holds };
 }
 
-/** Where nobody has counted: that there are at least so many. */
+/** Returns the least number of held-out samples to assume when the data cannot be counted. */
 function assumedSamples({ data, evaluate }: Run): number | undefined {
   return data.heldOut === 0 ? undefined : evaluate.samples;
 }

@@ -1,4 +1,7 @@
-/** What a run that goes on takes from its checkpoint, what it refuses, and what it finds out about a damaged file. */
+/**
+ * Resuming: what a run takes from its checkpoint, what it refuses, and what it detects in a damaged
+ * file.
+ */
 import assert from "node:assert/strict";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -42,7 +45,7 @@ for (const [name, change] of [
   ["model", { model: mlp({ inputs: [1], hidden: [4], outputs: 2, activation: "tanh" }) }],
   ["data", { data: csv("rows.csv", { heldOut: 0.5 }) }],
 ] as const) {
-  test(`another ${name} is refused by name, or taken on purpose and told`, () =>
+  test(`a different ${name} is refused by name, or accepted on request and reported`, () =>
     withFolder(files, async (folder) => {
       await tryRun(run, { engine, folder, stopAt: atStep(2) });
       const other = defineRun({ ...options, ...change });
@@ -58,18 +61,18 @@ for (const [name, change] of [
     }));
 }
 
-test("rows that were added, and values that are others, are another data", () =>
+test("added rows and changed values make different data", () =>
   withFolder(files, async (folder) => {
     await tryRun(run, { engine, folder, stopAt: atStep(2) });
     for (const text of [rows(32), rows(24, 1.5)]) {
       writeFileSync(join(folder, "rows.csv"), text);
       await assert.rejects(tryRun(run, { engine, folder, beginning: "resume" }), {
-        message: /with data 24 samples, 0 held out, content \w+, and this run has (24|32) samples/,
+        message: /with data 24 samples, 0 held out, content \w+, but this run has (24|32) samples/,
       });
     }
   }));
 
-test("a run with a constant learning rate may go on for longer", () =>
+test("a run with a constant learning rate may be prolonged", () =>
   withFolder(files, async (folder) => {
     await tryRun(run, { engine, folder });
     const longer = defineRun({ ...options, steps: 9 });
@@ -78,7 +81,7 @@ test("a run with a constant learning rate may go on for longer", () =>
     assert.equal(reportOf(join(folder, "out")).steps, 9);
   }));
 
-test("micro-batches that were stated stay those of the run when they are stated no more", () =>
+test("micro-batches that were stated once stay those of the run", () =>
   withFolder(files, async (folder) => {
     const stated = defineRun({ ...options, microBatches: 2 });
     const [whole, out] = [join(folder, "whole"), join(folder, "out")];
@@ -88,7 +91,7 @@ test("micro-batches that were stated stay those of the run when they are stated 
     assert.equal(reportOf(out).weightsSha256, reportOf(whole).weightsSha256);
   }));
 
-test("after a divergence before the first checkpoint, the run goes on with a lower learning rate", () =>
+test("after a divergence before the first checkpoint, the run continues with a lower learning rate", () =>
   withFolder({ "rows.csv": rows(24, 1e3) }, async (folder) => {
     const wild = { ...options, optimizer: sgd({ learningRate: 1e25 }), checkpointEvery: 100 };
     await assert.rejects(tryRun(defineRun(wild), { engine, folder }), { code: "NOT_FINITE" });
@@ -100,7 +103,7 @@ test("after a divergence before the first checkpoint, the run goes on with a low
     assert.ok(existsSync(join(folder, "out/checkpoint.safetensors")));
   }));
 
-test("a bit that flips in a tensor or in the head of a checkpoint is found", () =>
+test("a flipped bit in a tensor or in the head of a checkpoint is found", () =>
   withFolder(files, async (folder) => {
     await tryRun(run, { engine, folder, stopAt: atStep(2) });
     const path = join(folder, "out/checkpoint.safetensors");
@@ -126,7 +129,7 @@ test("a bit that flips in a tensor or in the head of a checkpoint is found", () 
     assert.equal((await resume()).result.outcome, "finished");
   }));
 
-test("a checkpoint of an older version goes on, and what it cannot tell is said", () =>
+test("a checkpoint of an older version is resumed, with a warning about what it does not record", () =>
   withFolder(files, async (folder) => {
     await tryRun(run, { engine, folder, stopAt: atStep(2) });
     const path = join(folder, "out/checkpoint.safetensors");
@@ -138,5 +141,5 @@ test("a checkpoint of an older version goes on, and what it cannot tell is said"
     assert.ok(notice?.type === "notice" && /older version/.test(notice.text));
     await writeSafetensors(path, tensors, { ...old, seed: "2", batch: "8", optimizer: "adamw" });
     const resume = tryRun(run, { engine, folder, beginning: "resume" });
-    await assert.rejects(resume, { message: /with seed 2, and this run has 1/ });
+    await assert.rejects(resume, { message: /with seed 2, but this run has 1/ });
   }));

@@ -14,7 +14,7 @@ const options: RunOptions = {
   steps: 95,
 };
 
-test("defaults follow from what is stated", () => {
+test("defaults follow from the stated options", () => {
   const { name, microBatches, seed, evaluate, checkpointEvery } = defineRun(options);
   assert.deepEqual(
     { name, microBatches, seed, evaluate, checkpointEvery },
@@ -29,7 +29,7 @@ test("defaults follow from what is stated", () => {
   assert.equal(defineRun({ ...options, steps: 3 }).checkpointEvery, 1);
 });
 
-test("what the command line overrides moves the defaults that depend on it, and nothing else", () => {
+test("an override of the command line changes only the defaults that depend on it", () => {
   const run = defineRun({ ...options, evaluate: { samples: 7 }, seed: 4 });
   const short = overrideRun(run, { steps: 20, batch: undefined, seed: undefined });
   assert.deepEqual(
@@ -40,7 +40,7 @@ test("what the command line overrides moves the defaults that depend on it, and 
   assert.equal(stated.checkpointEvery, 33);
 });
 
-test("every option is checked, and named when it is wrong", () => {
+test("every option is checked, and the error names the wrong one", () => {
   const wrong: readonly [string, unknown][] = [
     ["model", undefined],
     ["model", {}],
@@ -84,7 +84,7 @@ test("every option is checked, and named when it is wrong", () => {
   });
 });
 
-test("a run is what defineRun gives, nothing that looks like it", () => {
+test("only the result of defineRun counts as a run", () => {
   assert.ok(isRun(defineRun(options)));
   for (const value of [options, undefined, null, 1, {}, "run"]) assert.ok(!isRun(value));
 });

@@ -1,63 +1,82 @@
-/** A run as a user writes it: model, data, optimizer and a few numbers. Data only: nothing here starts anything. */
+/**
+ * A run as a user writes it: model, data, optimizer and a few numbers. It is only data and starts
+ * nothing.
+ */
 import { z } from "zod";
 import type { DataSource } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import type { ModelDefinition } from "../nn/index.ts";
 import type { Optimizer, Schedule } from "../optimizer/index.ts";
-import type { OptionKinds } from "../options.ts";
-import { bytesOfText, type ParallelOptions } from "../parallel/index.ts";
+import { notAmong, type OptionKinds } from "../options.ts";
+import { bytesOfText, OFFLOADS, type ParallelOptions } from "../parallel/index.ts";
 
 export interface RunOptions extends ParallelOptions {
   readonly model: ModelDefinition;
   readonly data: DataSource;
   readonly optimizer: Optimizer;
-  /** Samples of one step. It never depends on how many machines take part. */
+  /** The number of samples of one step. It never depends on the number of nodes. */
   readonly batch: number;
-  /** Optimizer steps. */
+  /** The number of optimizer steps. */
   readonly steps: number;
-  /** The folder under `runs/`, unless `--out` says another; the model's name unless told. */
+  /**
+   * The name of the folder under `runs/`, unless `--out` names another. Default: the model's name.
+   */
   readonly name?: string;
-  /** How the learning rate changes over the run; constant unless told. */
+  /** How the learning rate changes over the run. Default: constant. */
   readonly schedule?: Schedule;
-  /** Gradients are clipped to this global norm; not at all unless told. */
+  /**
+   * The largest global norm of the gradient; a larger gradient is scaled down to it. Default: no
+   * limit.
+   */
   readonly clipNorm?: number;
   /**
-   * The batch is cut into this many equal parts, whose gradients are summed in one fixed order. Each runs on one thread and as many
-   * at once as there are threads: a multiple of the threads is fastest for large models, and more parts need less
-   * memory. Default: the largest of 8, 4 and 2 that leaves each part two samples or more; 1 where there is none, and for models
-   * that compute with a batch as a whole (batch normalization).
+   * The number of equal parts that the batch is cut into; their gradients are summed in one fixed
+   * order. Each part runs on one thread, and as many at once as there are threads. A multiple of
+   * the threads is fastest for large models, and more parts need less memory. Default: the largest
+   * of 8, 4 and 2 that leaves each part two samples or more, else 1; and 1 for models with batch
+   * statistics (batch normalization).
    */
   readonly microBatches?: number;
   /**
-   * Whether the weights are the same bits for any number of workers and machines. Default true. False allows the order of sums
-   * to depend on them, which saves traffic between machines where micro-batches do not divide evenly.
+   * Whether the weights have the same bits for any number of workers and nodes. False lets the
+   * order of sums depend on them, which saves traffic between nodes if micro-batches do not divide
+   * evenly. Default: true.
    */
   readonly reproducible?: boolean;
-  /** Gradients travel between machines in buckets of about so many bytes; chosen from measured costs unless told. */
+  /** Bytes of gradients that travel together between nodes. Default: chosen from measured costs. */
   readonly bucketBytes?: number;
-  /** Of weights, sample order and dropout. Default 1. */
+  /** The seed of weights, sample order and dropout. Default: 1. */
   readonly seed?: number;
-  /** Validation every so many steps (default: a tenth of the run), over at most so many samples (default 256). */
+  /**
+   * `every`: steps between validations (default: a tenth of the run). `samples`: the most samples
+   * that each looks at (default: 256).
+   */
   readonly evaluate?: { readonly every?: number; readonly samples?: number };
-  /** A checkpoint every so many steps; at least at the end and at a stop. Default: a tenth of the run. */
+  /**
+   * Steps between checkpoints. One is also written at the end and at a stop. Default: a tenth of
+   * the run.
+   */
   readonly checkpointEvery?: number;
-  /** Text to generate at the end, for models of text: what it begins with, and how many tokens. */
+  /** The text to generate at the end, for models of text: its beginning, and its number of tokens. */
   readonly sample?: { readonly prompt?: string; readonly tokens?: number };
 }
 
 /** A checked run with its defaults filled in. */
 export interface Run extends RunOptions {
   readonly name: string;
-  /** 1 where none is stated, until `settleMicroBatches` has looked at the model and the checkpoint. */
+  /** 1 if none is stated, until `settleMicroBatches` has looked at the model and the checkpoint. */
   readonly microBatches: number;
   readonly seed: number;
   readonly evaluate: { readonly every: number; readonly samples: number };
   readonly checkpointEvery: number;
-  /** As it was stated, without defaults: some depend on options that the command line may override. */
+  /**
+   * The options as they were stated, without defaults, because some defaults depend on options that
+   * the command line may override.
+   */
   readonly stated: RunOptions;
 }
 
-/** What the command line may override. */
+/** The options that the command line may override. */
 export interface RunOverrides {
   readonly steps?: number | undefined;
   readonly batch?: number | undefined;
@@ -67,6 +86,7 @@ export interface RunOverrides {
   readonly parallel?: ParallelOptions["parallel"];
   readonly zero?: ParallelOptions["zero"];
   readonly recompute?: ParallelOptions["recompute"];
+  readonly offload?: ParallelOptions["offload"];
 }
 
 const positive = z.int().min(1);
@@ -88,6 +108,7 @@ const shape: OptionKinds<RunOptions> = {
       error: 'must be "blocks", or { memory: "2 GB" }, or { memory: BYTES }',
     })
     .optional(),
+  offload: z.enum(OFFLOADS, { error: ({ input }) => notAmong(input, OFFLOADS) }).optional(),
   seed: z
     .int()
     .min(0)
@@ -100,7 +121,10 @@ const shape: OptionKinds<RunOptions> = {
 };
 const schema = z.strictObject(shape);
 
-/** States a run; the default export of a run file. Throws INVALID_OPTION naming every option that is wrong. */
+/**
+ * Checks a run; the default export of a run file.
+ * @throws INVALID_OPTION naming every option that is wrong
+ */
 export function defineRun(options: RunOptions): Run {
   const checked = schema.safeParse(options);
   if (!checked.success) {
@@ -134,13 +158,13 @@ export function defineRun(options: RunOptions): Run {
   };
 }
 
-/** The run with options of the command line in place of its own. */
+/** Returns the run with options of the command line in place of its own. */
 export function overrideRun(run: Run, overrides: RunOverrides): Run {
   const given = Object.entries(overrides).filter(([, value]) => value !== undefined);
   return defineRun({ ...run.stated, ...Object.fromEntries(given) });
 }
 
-/** Whether a run file's export is what `defineRun` returns. */
+/** Whether a run file's export is a result of `defineRun`. */
 export function isRun(value: unknown): value is Run {
   return z.looseObject(shape).safeParse(value).success && Reflect.has(value as object, "stated");
 }

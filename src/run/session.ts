@@ -1,12 +1,11 @@
-/** All that the steps of a run share, made before the first of them. */
+/** Everything that the steps of a run share. It is made before the first step. */
 import { type Dataset, type ModelInput, openData } from "../data/index.ts";
 import type { Device } from "../engine/index.ts";
 import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
-import { evenRanges } from "../program/index.ts";
-import type { EventSink, NetworkFacts } from "../telemetry/index.ts";
+import type { EventSink } from "../telemetry/index.ts";
 import { elementCount } from "../tensor/index.ts";
-import { createTrainer, type Ranks, sharingOf, type Trainer } from "../train/index.ts";
+import { createTrainer, meetRoom, type Ranks, sharingOf, type Trainer } from "../train/index.ts";
 import { agree } from "./agree.ts";
 import {
   bytesWritten,
@@ -16,11 +15,17 @@ import {
   loadCheckpoint,
   type Progress,
 } from "./checkpoint.ts";
-import { type ExportPlan, exportNotes, planExport, trainedGraph } from "./export.ts";
+import { type ExportPlan, planExport, trainedGraph } from "./export.ts";
 import { factsOf } from "./facts.ts";
 import { fieldRanges } from "./field-ranges.ts";
 import { checkHolds, type Fingerprint, fingerprintOf } from "./fingerprint.ts";
-import { type Beginning, checkRoom, prepareFolder, type RunFolder } from "./folder.ts";
+import {
+  type Beginning,
+  checkRoom,
+  nearestFolder,
+  prepareFolder,
+  type RunFolder,
+} from "./folder.ts";
 import { samplingGraph } from "./generate.ts";
 import { type Change, type Changeable, type Identity, identityOf } from "./identity.ts";
 import type { Run } from "./run.ts";
@@ -29,30 +34,37 @@ import { Validation } from "./validation.ts";
 export interface TrainOptions {
   readonly engine: Device;
   readonly folder: RunFolder;
-  /** Relative paths and globs of the run's data start here. */
+  /** The folder that relative paths and globs of the run's data start from. */
   readonly baseDir: string;
-  /** Folders below which the run's data must lie, links followed; anywhere if undefined. */
+  /** The folders below which the run's data must lie, after following links. Default: anywhere. */
   readonly roots?: readonly string[] | undefined;
-  /** What the data must hold; anything if undefined. */
+  /** The digest that the data must have. Default: any. */
   readonly holds?: Fingerprint | undefined;
   readonly beginning: Beginning;
-  /** What may be another than before in a run that goes on. */
+  /** The options that may change in a resumed run. */
   readonly changes?: readonly Changeable[] | undefined;
-  /** Asks for a clean stop: the step at hand is finished and saved. */
+  /** Aborting it asks for a clean stop: the current step is finished and saved. */
   readonly signal: AbortSignal;
   readonly onEvent: EventSink;
-  /** Milliseconds since the process started. */
+  /** Returns the milliseconds since the process started. */
   readonly now: () => number;
   /** The other workers of the run, which all get the same run. Default: none. */
   readonly ranks?: Ranks | undefined;
 }
 
-/** `signal` here ends the loop; with several workers, on all of them after the same step. */
+/**
+ * Here, aborting `signal` ends the loop; with several workers, on all of them after the same step.
+ */
 export interface SessionOptions extends TrainOptions {
-  /** Of a stop that was asked for, on this worker. Before the first step nothing is lost by heeding it at once. */
+  /**
+   * Aborted when a stop is asked for on this worker. Before the first step it takes effect at once,
+   * because nothing is lost.
+   */
   readonly asked: AbortSignal;
   stopNow(): void;
-  /** From here on nothing is done together: a stop that is asked for is made at once. */
+  /**
+   * Ends the work that ranks do together. A stop that is asked for afterwards takes effect at once.
+   */
   goOnAlone(): void;
 }
 
@@ -63,29 +75,31 @@ export interface Session {
   readonly data: Dataset;
   readonly trainer: Trainer;
   readonly validation: Validation | undefined;
-  /** Where the run was when this session began. */
+  /** The state of the run when this session began. */
   readonly before: Before;
   readonly identity: Identity;
   readonly startedMs: number;
-  /** Whether this worker validates, writes the folder and tells what happens: one of a run does. */
+  /**
+   * Whether this worker validates, writes the folder and reports events. One worker of a run does.
+   */
   readonly leads: boolean;
   /** The step of the last checkpoint that was written. */
   saved: number | undefined;
-  /** What is exported at the end, by the worker that leads. */
+  /** What the leader exports at the end. */
   readonly exporting: ExportPlan | undefined;
 }
 
-/** Where a run goes on. */
+/** The state that a run continues from. */
 export interface Before extends Progress {
-  /** What is another since then. */
+  /** The options that have changed since then. */
   readonly changes: readonly Change[];
-  /** Whether nothing tells that the checkpoint is whole and of this very run. */
+  /** Whether the checkpoint is too old to show that it is whole and belongs to this run. */
   readonly isOld: boolean;
 }
 
 /**
- * `head` is of the checkpoint that the run goes on from, if it does.
- * Throws the reason of `asked` when it is aborted meanwhile; nothing was written then.
+ * Opens a session. `head` is that of the checkpoint, when the run is resumed.
+ * @throws the reason of `asked` when it is aborted meanwhile; nothing was written then
  */
 export async function openSession(
   run: Run,
@@ -97,7 +111,7 @@ export async function openSession(
   const leads = isLeader(options);
   const microBatch = run.batch / run.microBatches;
   const model = run.model.build({ batch: microBatch, mode: "train" });
-  // Everything that could fail after the last step fails here.
+  // What could fail after the last step fails here.
   const exporting = leads ? planExport(run.model, [1, microBatch]) : undefined;
   const inputs = inputsOf(model);
   const data = await unlessAborted(
@@ -124,7 +138,8 @@ export async function openSession(
       microBatches: run.microBatches,
       ...sharingOf(run),
       seed: run.seed,
-      ranks: options.ranks,
+      ranks: options.ranks && (await withRoom(options.ranks)),
+      offloadFolder: nearestFolder(options.folder.path),
     });
     asked.throwIfAborted();
     const state =
@@ -136,8 +151,9 @@ export async function openSession(
       const facts = factsOf({
         run,
         engine,
-        planned: trainer.stepGraph,
+        planned: trainer.planned.step,
         program: trainer.plan,
+        parallel: trainer.planned.parallel,
         identity,
         state,
         step,
@@ -145,7 +161,7 @@ export async function openSession(
       await agree(options.ranks.group, facts);
     }
     if (leads) {
-      // Text that is asked for at the end can be had from this model, or it is refused now.
+      // A text sample that this model cannot generate is refused now.
       const isText = data.text !== undefined && run.sample !== undefined;
       if (isText) samplingGraph(await trainedGraph(run, trainer, 1));
       await prepareFolder(options.folder, options.beginning);
@@ -176,6 +192,11 @@ export async function openSession(
   }
 }
 
+/** How the step is shared is chosen from what all ranks have. */
+async function withRoom(ranks: Ranks): Promise<Ranks> {
+  return { ...ranks, room: ranks.room ?? (await meetRoom(ranks.group)) };
+}
+
 /** What data must give for a step of the model. */
 export function inputsOf(model: Model): ModelInput[] {
   const ranges = fieldRanges(model);
@@ -186,7 +207,10 @@ export function inputsOf(model: Model): ModelInput[] {
   }));
 }
 
-/** What `work` gives, or the signal's reason as soon as it is aborted; the work is not waited for then. */
+/**
+ * Resolves with the result of `work`, or rejects with the signal's reason as soon as it is aborted,
+ * without waiting for the work.
+ */
 export async function unlessAborted<Result>(
   work: Promise<Result>,
   signal: AbortSignal,
@@ -206,7 +230,7 @@ export async function unlessAborted<Result>(
 
 const BEGINNING = { step: 0, seconds: 0, trainLoss: Number.NaN, hashes: undefined };
 
-/** Rank 0 of several workers, or the only one. */
+/** Whether this is rank 0 of several workers, or the only one. */
 export function isLeader({ ranks }: TrainOptions): boolean {
   return ranks === undefined || ranks.group.rank === 0;
 }
@@ -216,76 +240,7 @@ export async function closeSession({ trainer, data }: Session): Promise<void> {
   await data.close();
 }
 
-/** What the user should know before the first step, and finds in the report. */
-export function notesOf(session: Session): string[] {
-  const { model, exporting } = session;
-  return [
-    ...model.notes,
-    ...(exporting === undefined ? [] : exportNotes(exporting)),
-    ...idleNote(session),
-    ...validationNote(session),
-  ];
-}
-
-/** A micro-batch of several keeps to one thread. */
-function idleNote({ run: { microBatches }, options: { engine, ranks } }: Session): string[] {
-  const { threads } = engine;
-  if (ranks !== undefined || microBatches === 1 || threads <= microBatches) return [];
-  return [
-    `${microBatches} of ${threads} threads compute gradients, each one of ${microBatches} micro-batches. State microBatches in the run to use more.`,
-  ];
-}
-
-function validationNote({ trainer, validation }: Session): string[] {
-  const why = trainer.plan.evaluation?.measures[0]?.meanOfBatches;
-  if (validation === undefined || why === undefined) return [];
-  return [`The validation loss is a mean over batches, for ${why}.`];
-}
-
-export function announce(session: Session): void {
-  const { run, options, model, data, trainer, before } = session;
-  const { engine, folder, onEvent, now, ranks } = options;
-  const ranges = ranks?.ranges ?? evenRanges(run.microBatches, ranks?.group.size ?? 1);
-  onEvent({
-    type: "started",
-    name: run.name,
-    out: folder.path,
-    model: model.name,
-    parameters: parameterCount(model),
-    ...(model.trains === undefined ? {} : { trains: model.trains }),
-    data: data.summary,
-    engine: engineName(engine),
-    workers: ranks?.group.size ?? 1,
-    threads: engine.threads,
-    shares: ranges.map(({ count }) => count),
-    ...(ranks === undefined ? {} : networkOf(ranks, trainer)),
-    steps: run.steps,
-    batch: run.batch,
-    firstStep: before.step,
-    seconds: now() / 1000,
-    notes: notesOf(session),
-  });
-  const { step, changes, isOld } = before;
-  if (changes.length > 0) onEvent({ type: "changed", step, changes });
-  if (!isOld) return;
-  onEvent({
-    type: "notice",
-    text:
-      "The checkpoint is of an older version: nothing tells whether it is whole, and whether data, " +
-      "model and options are still those that it was begun with.",
-  });
-}
-
-/** Nothing for a run on one node. */
-function networkOf({ group }: Ranks, { plan }: Trainer): { readonly network?: NetworkFacts } {
-  const machines = group.transport.nodes.length;
-  if (machines === 1) return {};
-  const { messageUs, wireUsPerByte } = group.costs;
-  const { buckets } = plan;
-  return { network: { machines, messageUs, bytesPerSecond: 1e6 / wireUsPerByte, buckets } };
-}
-
-/** Seconds of training so far, over all parts of a resumed run. */
+/** Returns the seconds of training so far, over all parts of a resumed run. */
 export function secondsOf({ options, startedMs, before }: Session): number {
   return before.seconds + (options.now() - startedMs) / 1000;
 }
@@ -298,7 +253,7 @@ export function parameterCount(model: Model): number {
   return model.parameters.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
 }
 
-/** Tokens of a sample of text; undefined for other data. */
+/** Returns the tokens of a sample of text; undefined for other data. */
 export function tokensPerSample(model: Model, data: Dataset): number | undefined {
   const ids = model.batch[0];
   if (data.text === undefined || ids === undefined) return undefined;

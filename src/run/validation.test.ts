@@ -25,7 +25,7 @@ import { type Validated, Validation } from "./validation.ts";
 const engine = createOrtEngine({ threads: 1 });
 after(() => engine.close());
 
-/** Sample i has the value of each field at i. */
+/** Returns samples: sample i has the i-th value of each field. */
 function samplesOf(
   length: number,
   value: (field: string, sample: number, at: number) => number,
@@ -70,7 +70,10 @@ async function validate(
 
 const sum = (x: Value) => reduceSum(x, { keepdims: false });
 
-/** The prediction is x; beside the loss, a share of marked samples and the root of the mean. */
+/**
+ * A model whose prediction is x. Beside the loss it gives a share of marked samples and the root of
+ * a mean.
+ */
 const probe = defineModel("probe", (m) => {
   const x = mul(m.input("x", [m.batch]), m.parameter("one", [], { kind: "ones" }));
   const marked = m.input("marked", [m.batch]);
@@ -81,7 +84,7 @@ const probe = defineModel("probe", (m) => {
 });
 
 for (const batch of [1, 2, 4, 7, 11, 32]) {
-  test(`eleven samples in batches of ${batch}: each counts once`, async () => {
+  test(`eleven samples in batches of ${batch} count once each`, async () => {
     const seen: number[] = [];
     const value = (field: string, i: number) => (field === "x" ? i + 1 : Number(i % 5 === 1));
     const { loss, measures } = await validate(probe, samplesOf(11, value, seen), batch);
@@ -94,7 +97,7 @@ for (const batch of [1, 2, 4, 7, 11, 32]) {
   });
 }
 
-test("some of many samples: the same ones every time, spread over all", async () => {
+test("a validation on some of many samples takes the same ones every time, spread over all", async () => {
   for (const batch of [4, 6]) {
     const seen: number[] = [];
     await validate(
@@ -126,13 +129,13 @@ test("ignored labels do not count, whatever batch they are in", async () => {
   }
 });
 
-test("without any label that counts there is no loss", async () => {
+test("there is no loss if no label counts", async () => {
   const value = (field: string) => (field === "x" ? 1 : -100);
   const { loss } = await validate(tagger, samplesOf(10, value), 4);
   assert.equal(loss, undefined);
 });
 
-test("a masked language model hides the same tokens of a text in any batch", async () => {
+test("a masked language model masks the same tokens of a text in any batch", async () => {
   const model = bert({ layers: 1, width: 8, heads: 2, context: 12, vocabulary: 9 });
   const samples = samplesOf(10, (_, i, at) => (i * 5 + at * 3) % 8);
   const whole = await validate(model, samples, 10);
@@ -142,7 +145,7 @@ test("a masked language model hides the same tokens of a text in any batch", asy
   }
 });
 
-test("a loss that relates samples to each other is the mean over batches, and says so", async () => {
+test("a loss that relates samples to each other is the mean over batches, and a note says so", async () => {
   const contrastive = defineModel("contrastive", (m) => {
     const x = mul(m.input("x", [m.batch, 2]), m.parameter("one", [], { kind: "ones" }));
     const own = Array.from({ length: m.batch }, (_, i) => i);

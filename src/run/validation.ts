@@ -1,6 +1,7 @@
 /**
- * Loss and measures on held-out samples, as if they were one batch: the same samples every time, each once (but for a model with one size of
- * batch, which may be too large), spread over all that is held out. Batches of them are run one by one, and sums over them are added up.
+ * Loss and measures on held-out samples, computed as if they were one batch. The same samples are
+ * used every time, each once, spread over all that is held out; a model with one batch size may use
+ * fewer of them. Batches are run one by one, and their sums are added up.
  */
 import type { Group } from "../collectives/index.ts";
 import type { SampleSet } from "../data/index.ts";
@@ -12,14 +13,16 @@ import { elementCount, type Tensor, tensorFrom, toNumbers } from "../tensor/inde
 import type { Trainer } from "../train/index.ts";
 
 export interface Validated {
-  /** Undefined where no held-out sample has a label that counts. */
+  /** Undefined if no held-out sample has a label that counts. */
   readonly loss: number | undefined;
-  /** Other numbers that the model gives, by name; without those that nothing was there for. */
+  /**
+   * Other numbers that the model gives, by name. Numbers without a sample that counts are left out.
+   */
   readonly measures: Readonly<Record<string, number>>;
 }
 
 interface Batch {
-  /** Which of the trainer's evaluations it is for. */
+  /** The index of the batch's size among the trainer's evaluations. */
   readonly size: number;
   readonly indices: readonly number[];
 }
@@ -32,8 +35,8 @@ export class Validation {
   readonly #group: Group | undefined;
 
   /**
-   * Of the samples that the trainer's evaluation is planned for. The workers of `group` take turns with the batches, and all of them make
-   * the same calls.
+   * Validates on the samples that the trainer's evaluation is planned for. The workers of `group`
+   * take turns with the batches, and all of them make the same calls.
    */
   constructor(samples: SampleSet, trainer: Trainer, group?: Group) {
     const { evaluation } = trainer.plan;
@@ -45,20 +48,21 @@ export class Validation {
     this.#batches = batchesOf(evaluation, samples.length);
   }
 
-  /** Whether parameters are sent while a batch is evaluated: then all workers evaluate at once. */
+  /** Whether parameters are sent while a batch is evaluated. All workers then evaluate at once. */
   get #isTogether(): boolean {
     const { isHeldInPlace, sides } = this.#trainer.plan;
     return !isHeldInPlace && sides[0].evaluate.some(({ mode }) => mode === "tasks");
   }
 
   /**
-   * On the worker that leads; on others, what they have found alone. Undefined where a stop was asked for before all batches were done:
-   * each worker heeds `asked` after the batch at hand, unless all evaluate at once.
+   * Returns the result on the leader, and on other workers what they computed alone. Returns
+   * undefined if a stop was asked for before all batches were done: each worker looks at `asked`
+   * after its current batch, unless all evaluate at once.
    */
   async run(asked?: AbortSignal): Promise<Validated | undefined> {
     const { rank, size } = this.#group ?? { rank: 0, size: 1 };
     const width = this.#plan.sizes[0]?.factors.length ?? 0;
-    // The last number says whether a worker has left some out.
+    // The last number says whether a worker has skipped batches.
     const sums = new Float64Array(width * this.#batches.length + 1);
     const rounds = Math.ceil(this.#batches.length / size);
     for (let round = 0; round < rounds; round++) {
@@ -68,7 +72,7 @@ export class Validation {
         sums[sums.length - 1] = 1;
         break;
       }
-      // Who has none left takes part with one that is not counted.
+      // A worker without a batch of its own evaluates one that is not counted.
       const batch = own ?? (this.#isTogether ? this.#batches[0] : undefined);
       if (batch === undefined) break;
       const read = (into: Parameters<SampleSet["read"]>[1]) =>
@@ -101,7 +105,7 @@ function batchesOf({ samples, sizes }: EvaluationPlan, held: number): Batch[] {
   return batches;
 }
 
-/** What the measures are, of sums over all samples. */
+/** Computes the measures from sums over all samples. */
 export function validated({ measures }: EvaluationPlan, totals: readonly number[]): Validated {
   let at = 0;
   const found: [string, number][] = [];
@@ -119,7 +123,7 @@ export function validated({ measures }: EvaluationPlan, totals: readonly number[
   };
 }
 
-/** Undefined where it is divided by nothing. */
+/** Returns undefined if the divisor is 0. */
 function numberOf({ terms, tail, counts }: Measure, sums: readonly number[]): number | undefined {
   if (tail === undefined) return sums[0];
   let at = 0;
@@ -136,7 +140,10 @@ function numberOf({ terms, tail, counts }: Measure, sums: readonly number[]): nu
   return toNumbers(results[tail.outputs[0] ?? ""] as Tensor)[0];
 }
 
-/** Fills in, on rank 0, what the other ranks have found: rank r every size-th part of `width` numbers from r on. */
+/**
+ * Collects on rank 0 what the other ranks computed: rank r has every size-th group of `width`
+ * numbers, beginning with group r.
+ */
 async function collect(
   { transport, rank, size }: Group,
   numbers: Float64Array,

@@ -49,7 +49,10 @@ export async function readSafetensors(path: string): Promise<SafetensorsContent>
   return { tensors, metadata };
 }
 
-/** The tensors of a file in its order, each read when it is its turn. Throws FILE_NOT_FOUND, FILE_CORRUPT or IO_FAILED. */
+/**
+ * Yields the tensors of a file in its order, each read when it is asked for. Throws FILE_NOT_FOUND,
+ * FILE_CORRUPT or IO_FAILED.
+ */
 export async function* eachTensor(path: string): AsyncGenerator<readonly [string, Tensor]> {
   const file = await openRange(path);
   try {

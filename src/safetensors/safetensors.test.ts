@@ -37,7 +37,7 @@ const anyTensor: fc.Arbitrary<Tensor> = fc
     return { dtype, shape, bytes };
   });
 
-test("what is written is read: whole, in place, and by its header", () =>
+test("a written file is read whole, in place, and by its header", () =>
   fc.assert(
     fc.asyncProperty(
       fc.dictionary(fc.string({ unit: "binary", minLength: 1, maxLength: 12 }), anyTensor, {
@@ -66,9 +66,9 @@ test("what is written is read: whole, in place, and by its header", () =>
     { numRuns: 25 },
   ));
 
-test("a file laid out like the reference writer's is read", () => {
-  // As safetensors 0.8.0 lays it out: save({"b": float32 [1.5, -2], "a": int64 [[3]]},
-  // metadata={"k": "v"})
+test("a file of the reference writer is read", () => {
+  // This is what safetensors 0.8.0 writes for save({"b": float32 [1.5, -2], "a": int64 [[3]]},
+  // metadata={"k": "v"}).
   const header = `{"__metadata__":{"k":"v"},"a":{"dtype":"I64","shape":[1,1],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}`;
   const padded = Buffer.from(header.padEnd(Math.ceil(header.length / 8) * 8));
   const length = Buffer.alloc(8);

@@ -1,4 +1,7 @@
-/** Writes safetensors files from tensors where they lie: no copy, whole or not at all. */
+/**
+ * Writes safetensors files from tensors in place, without a copy. A file is written as a whole or
+ * not at all.
+ */
 import { createHash, type Hash } from "node:crypto";
 import { writeFileAtomic } from "../files/index.ts";
 import { byteLength, piecesOf, type Tensor } from "../tensor/index.ts";
@@ -14,9 +17,12 @@ export async function writeSafetensors(
 }
 
 export interface SafetensorsPieces {
-  /** One after the other they are the file; tensors are not copied, and each is looked at when it is its turn. */
+  /**
+   * The pieces that make the file, in order. Tensors are not copied, and each is read when it is
+   * its turn.
+   */
   readonly pieces: Iterable<Uint8Array>;
-  /** Where each tensor begins in the file, by name. */
+  /** The offset of each tensor in the file, by name. */
   readonly offsets: ReadonlyMap<string, number>;
 }
 

@@ -17,7 +17,7 @@ const STEP: RunEvent = {
 
 const isTaken = (value: unknown) => eventSchema.safeParse(value).success;
 
-test("an event is taken as it was sent, over JSON too, where null stands for a number that is not finite", () => {
+test("an event is accepted as it was sent, also over JSON, where null stands for a number that is not finite", () => {
   const event = { ...STEP, gradientNorm: Number.POSITIVE_INFINITY };
   const over = eventSchema.parse(JSON.parse(JSON.stringify(event)));
   const { tokensPerSecond: _, ...rest } = event;
@@ -25,7 +25,7 @@ test("an event is taken as it was sent, over JSON too, where null stands for a n
   assert.deepEqual(eventSchema.parse(event), event);
 });
 
-test("what is no event is refused", () => {
+test("a value that is not an event is refused", () => {
   const { loss: _, ...without } = STEP as unknown as Record<string, unknown>;
   for (const value of [
     undefined,

@@ -62,6 +62,7 @@ const FIELDS: { readonly [Type in RunEvent["type"]]: Fields<Extract<RunEvent, { 
     engine: text,
     workers: count,
     threads: count,
+    sharing: text.optional(),
     shares: z.array(count).max(MAX_LIST),
     network: z.strictObject(network).optional(),
     steps: count,

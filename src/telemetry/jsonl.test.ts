@@ -51,7 +51,7 @@ function steps(path: string): unknown[] {
   return objects.map(({ type, step: number }) => (type === "step" ? number : type));
 }
 
-test("each step is a line, with what is worth keeping", () =>
+test("each step is a line with the values worth keeping", () =>
   withFolder({}, async (folder) => {
     const path = join(folder, "metrics.jsonl");
     write(path, [started(0), step(1), step(2)]);
@@ -63,7 +63,7 @@ test("each step is a line, with what is worth keeping", () =>
     assert.deepEqual(steps(path), ["started", 1, 2]);
   }));
 
-test("a new run begins anew; one that goes on drops what comes after its step, and a broken line", () =>
+test("a new run starts the file anew; a resumed one removes the lines after its step, and a broken line", () =>
   withFolder({}, async (folder) => {
     const path = join(folder, "metrics.jsonl");
     write(path, [started(0), step(1), step(2), { type: "evaluated", step: 2, loss: 1 }, step(3)]);
@@ -84,7 +84,7 @@ test("nothing is written before the run has started", () =>
 
 const onPosix = process.platform === "win32" ? { skip: "has no links and pipes" } : {};
 
-test("only a regular file that has no other name is written to", onPosix, () =>
+test("a file that is not regular, or has a second name, is refused", onPosix, () =>
   withFolder({ private: "mine" }, async (folder) => {
     const file = (name: string) => join(folder, name);
     symlinkSync(file("private"), file("link"));
@@ -98,11 +98,14 @@ test("only a regular file that has no other name is written to", onPosix, () =>
   }),
 );
 
-test("a file that cannot grow loses lines, says so once, and ends with a whole line", onPosix, () =>
-  withFolder({}, async (folder) => {
-    const path = join(folder, "metrics.jsonl");
-    const module = new URL("jsonl.js", import.meta.url).href;
-    const code = `
+test(
+  "a file that cannot grow loses lines, reports it once, and ends with a whole line",
+  onPosix,
+  () =>
+    withFolder({}, async (folder) => {
+      const path = join(folder, "metrics.jsonl");
+      const module = new URL("jsonl.js", import.meta.url).href;
+      const code = `
       const { jsonlSink } = await import(${JSON.stringify(module)});
       const troubles = [];
       const options = { now: () => 1, onTrouble: (text) => troubles.push(text) };
@@ -110,17 +113,17 @@ test("a file that cannot grow loses lines, says so once, and ends with a whole l
       sink(${JSON.stringify(started(0))});
       for (let step = 1; step < 60; step++) sink({ ...${JSON.stringify(step(1))}, step });
       console.log(JSON.stringify(troubles));`;
-    const words = ["-c", 'ulimit -f 4; exec "$@"', "sh", process.execPath];
-    const said = execFileSync("sh", [...words, "--input-type=module", "-e", code]).toString();
-    const [first = "", ...others] = JSON.parse(said) as string[];
-    assert.match(first, /^Cannot write ".*metrics.jsonl": .*goes on/s);
-    assert.equal(others.length, 0);
-    const kept = steps(path);
-    assert.ok(kept.length > 5 && kept.length < 40);
-    assert.deepEqual(
-      kept.slice(1),
-      Array.from({ length: kept.length - 1 }, (_, at) => at + 1),
-    );
-    assert.ok(readFileSync(path, "utf8").endsWith("\n"));
-  }),
+      const words = ["-c", 'ulimit -f 4; exec "$@"', "sh", process.execPath];
+      const said = execFileSync("sh", [...words, "--input-type=module", "-e", code]).toString();
+      const [first = "", ...others] = JSON.parse(said) as string[];
+      assert.match(first, /^Cannot write ".*metrics.jsonl": .*continues/s);
+      assert.equal(others.length, 0);
+      const kept = steps(path);
+      assert.ok(kept.length > 5 && kept.length < 40);
+      assert.deepEqual(
+        kept.slice(1),
+        Array.from({ length: kept.length - 1 }, (_, at) => at + 1),
+      );
+      assert.ok(readFileSync(path, "utf8").endsWith("\n"));
+    }),
 );

@@ -54,7 +54,7 @@ export function jsonlSink(
     } catch (error) {
       cutOff(file, length);
       const { message } = fileError(error, "write", path) as Error;
-      if (lost++ === 0) onTrouble(`${message}\n  The run goes on without these lines.`);
+      if (lost++ === 0) onTrouble(`${message}\n  The run continues without these lines.`);
       return;
     }
     length += bytes.length;
@@ -84,9 +84,9 @@ function openLines(path: string, step: number): { readonly file: number; readonl
     file = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o666);
     const stat = fstatSync(file);
     if (!stat.isFile() || stat.nlink > 1) {
-      const what = stat.isFile() ? "it has another name too" : "it is no regular file";
+      const what = stat.isFile() ? "it has a second name" : "it is not a regular file";
       throw new LockstepError("IO_FAILED", `Cannot write "${path}": ${what}.`, {
-        hint: "A run writes to files of its own folder only. Move it away.",
+        hint: "A run writes only to files in its own folder. Move it away.",
         fields: { path },
       });
     }

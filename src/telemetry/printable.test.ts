@@ -7,7 +7,7 @@ import { printable, printableEvent, printableJson, printableLine } from "./print
 const ATTACK = "\u001b]0;title\u0007\u001b[2J\u009b31m\u202egnp.exe\r\u2028\u0000";
 const UNPRINTABLE = /[^\P{C}\n\p{Co}\p{Cn}\p{Cs}]|[\u2028\u2029]/u;
 
-test("whatever a text holds, no control or format character of it is printed", () => {
+test("no control or format character of a text is printed", () => {
   for (const text of [printable(ATTACK), printableLine(`${ATTACK}\n`)]) {
     assert.doesNotMatch(text, UNPRINTABLE);
     assert.match(text, /title/);
@@ -18,7 +18,7 @@ test("whatever a text holds, no control or format character of it is printed", (
   );
 });
 
-test("JSON that is printed is the same JSON", () => {
+test("JSON that is made printable keeps its value", () => {
   fc.assert(
     fc.property(fc.json({ stringUnit: "binary" }), (json) => {
       const text = printableJson(JSON.stringify(JSON.parse(json), null, 2));
@@ -28,7 +28,7 @@ test("JSON that is printed is the same JSON", () => {
   );
 });
 
-test("every text of an event is made printable, names of measures too", () => {
+test("every text of an event is made printable, including names of measures", () => {
   const event = {
     type: "evaluated",
     step: 3,

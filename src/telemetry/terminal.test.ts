@@ -6,7 +6,7 @@ import { printable } from "./printable.ts";
 import { type TerminalOptions, terminalSink } from "./terminal.ts";
 import { duration } from "./words.ts";
 
-/** What a terminal of so many columns shows: lines, the last of which is where the cursor is. */
+/** What a terminal of this many columns shows: its lines, of which the last has the cursor. */
 class Screen extends Writable {
   readonly isTTY: boolean;
   readonly columns: number;
@@ -21,7 +21,7 @@ class Screen extends Writable {
     done();
   }
   get lines(): string[] {
-    // oxlint-disable-next-line no-control-regex -- escape sequences are what this is about
+    // oxlint-disable-next-line no-control-regex -- this test is about escape sequences
     const text = this.written.replace(/\x1b\[\d*m/g, "");
     // oxlint-disable-next-line no-control-regex
     return text.split("\n").map((line) => line.replace(/^.*\r\x1b\[2K/s, ""));
@@ -55,7 +55,7 @@ function show(
   return screen.lines;
 }
 
-test("a terminal shows one line that is written over, at every width", () => {
+test("a terminal shows one line that is rewritten, at every width", () => {
   for (const columns of [20, 40, 60, 80, 120, 200]) {
     const screen = new Screen({ columns });
     const most = { steps: 1_000_000, tokensPerSecond: 1_234_567, secondsLeft: 359_999 };
@@ -77,7 +77,7 @@ test("a terminal shows one line that is written over, at every width", () => {
   );
 });
 
-test("it is repainted ten times a second at most, and the last step is always shown", () => {
+test("the line is repainted at most ten times a second, and the last step is always shown", () => {
   const screen = new Screen();
   show(screen, [
     [0, step(1)],
@@ -90,7 +90,7 @@ test("it is repainted ten times a second at most, and the last step is always sh
   assert.deepEqual(painted, ["1", "4", "600"]);
 });
 
-test("other lines come above the live line, which stays", () => {
+test("other lines appear above the live line, which stays", () => {
   const lines = show(
     new Screen(),
     [
@@ -105,14 +105,19 @@ test("other lines come above the live line, which stays", () => {
     "step 1: validation loss 2.5000",
     "Stopping after this step. Ctrl-C again ends at once, without saving.",
     "Stopped after step 1 of 600. Saved in runs/a.",
-    "Go on with:",
+    "Continue with:",
     "  lockstep train a.ts --resume",
     "",
   ]);
 });
 
 test("workers are shown with their shares, at the start and when these change", () => {
-  const started = (workers: number, threads: number, shares: readonly number[]) => {
+  const started = (
+    workers: number,
+    threads: number,
+    shares: readonly number[],
+    sharing?: string,
+  ) => {
     const event: RunEvent = {
       type: "started",
       notes: [],
@@ -125,18 +130,24 @@ test("workers are shown with their shares, at the start and when these change", 
       workers,
       threads,
       shares,
+      ...(sharing === undefined ? {} : { sharing }),
       steps: 600,
       batch: 8,
       firstStep: 0,
       seconds: 1,
     };
-    return show(new Screen(), [[0, event]])[2];
+    return show(new Screen(), [[0, event]]);
   };
-  assert.equal(started(1, 2, [4]), "engine: e, 2 threads");
-  assert.equal(started(2, 1, [2, 2]), "engine: e, 2 workers of 1 thread: micro-batches 2 + 2 of 4");
+  assert.equal(started(1, 2, [4])[2], "engine: e, 2 threads");
+  assert.equal(
+    started(2, 1, [2, 2])[2],
+    "engine: e, 2 workers of 1 thread: micro-batches 2 + 2 of 4",
+  );
+  const sharing = "Zero 3, because data would take 5 GB a worker of the 3 GB that it has.";
+  assert.equal(started(2, 1, [2, 2], sharing)[3], `sharing: ${sharing}`);
   const many = Array.from({ length: 12 }, (_, rank) => (rank < 4 ? 2 : 1));
   assert.match(
-    started(12, 1, many) ?? "",
+    started(12, 1, many)[2] ?? "",
     /12 workers of 1 thread: micro-batches 1 to 2 each of 16/,
   );
   const reason = "Workers are as fast as 1.00 : 0.50: they now compute 3 + 1 micro-batches.";
@@ -148,7 +159,7 @@ test("workers are shown with their shares, at the start and when these change", 
   assert.match(lines[1] ?? "", /step 6\/600/, "progress stays");
 });
 
-test("an error comes on a line of its own, below the last progress", () => {
+test("an error is printed on a line of its own, below the last progress", () => {
   const failed: RunEvent = { type: "failed", step: 1, code: "DISK_FULL", out: "o", files: [] };
   const lines = show(new Screen({ columns: 60 }), [
     [0, step(1)],
@@ -159,7 +170,7 @@ test("an error comes on a line of its own, below the last progress", () => {
   assert.equal(lines[1], "");
 });
 
-test("elsewhere plain lines come now and then, without a single escape", () => {
+test("without a terminal, plain lines are printed from time to time, without escapes", () => {
   const screen = new Screen({ isTTY: false });
   const lines = show(screen, [
     [0, step(1)],
@@ -198,7 +209,7 @@ const report: Report = {
   notes: [],
 };
 
-test("colours are for terminals, and NO_COLOR turns them off", () => {
+test("colours are used on terminals only, and NO_COLOR turns them off", () => {
   const event: RunEvent = {
     type: "finished",
     report,
@@ -220,7 +231,7 @@ test("colours are for terminals, and NO_COLOR turns them off", () => {
   }
 });
 
-test("the end says what came of it, and a sample cannot play tricks on the terminal", () => {
+test("the end shows the result, and a sample cannot send escapes to the terminal", () => {
   const event: RunEvent = {
     type: "finished",
     report,
@@ -261,7 +272,7 @@ test("the end says what came of it, and a sample cannot play tricks on the termi
   ]);
 });
 
-test("durations and text for people", () => {
+test("durations and texts are readable", () => {
   const cases = [
     [0.4, "0 s"],
     [59.4, "59 s"],

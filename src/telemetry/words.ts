@@ -26,15 +26,16 @@ export function describe(
         ...(event.trains === undefined ? [] : [event.trains]),
         `data: ${event.data}`,
         `engine: ${event.engine}, ${workforce(event)}`,
+        ...(event.sharing === undefined ? [] : [`sharing: ${event.sharing}`]),
         ...(event.network === undefined ? [] : [networkLine(event.network)]),
         `${plural(event.steps, "step")} of ${plural(event.batch, "sample")}; ready in ${event.seconds.toFixed(1)} s` +
-          (event.firstStep > 0 ? `; going on after step ${event.firstStep}` : ""),
+          (event.firstStep > 0 ? `; continuing after step ${event.firstStep}` : ""),
         ...event.notes.map((note) => `note: ${note}`),
       ];
     case "changed":
       return event.changes.map(
         ({ name, before, now }) =>
-          `from step ${event.step + 1} on, ${name} is ${now}, not ${before}`,
+          `from step ${event.step + 1} on, ${name} is ${now} instead of ${before}`,
       );
     case "notice":
       return [event.text];
@@ -50,17 +51,17 @@ export function describe(
       if (event.files.length === 0) return ["Stopped before the first step: nothing was written."];
       return [
         `Stopped after step ${event.step} of ${event.steps}. Saved in ${colors.bold(event.out)}.`,
-        "Go on with:",
+        "Continue with:",
         `  ${colors.bold(resume)}`,
       ];
     case "failed":
       return event.files.length === 0
         ? []
-        : [`What was good after step ${event.step} is in ${event.out}:`, ...wrap(event.files)];
+        : [`The files as of step ${event.step} are in ${event.out}:`, ...wrap(event.files)];
     case "complete":
       return [
-        `Nothing to do: ${event.out} holds ${plural(event.step, "step")}, and ${event.steps} were asked for.`,
-        "Ask for more with --steps, or begin from the start with --anew.",
+        `Nothing to do: ${event.out} has ${plural(event.step, "step")} done, and ${event.steps} were asked for.`,
+        "Ask for more with --steps, or start again with --anew.",
       ];
     case "finished":
       return finished(event.report, event.files, event.out, colors);

@@ -19,8 +19,8 @@ export interface TensorType {
 export interface Tensor extends TensorType {
   readonly bytes: Uint8Array;
   /**
-   * Of a tensor that lies in several places, as in the memory of several processes: views of them, one after the other.
-   * Its `bytes` are a copy, made anew whenever they are asked for.
+   * The views, one after the other, of a tensor that lies in several places, such as the memory of
+   * several processes.
    */
   readonly pieces?: () => Iterable<Uint8Array>;
 }

@@ -1,6 +1,6 @@
 /**
- * What ranks of other nodes hold of a trainer's state, brought to rank 0 for a checkpoint or an
- * export: into a file that is mapped, so that it takes no memory that the system cannot have back.
+ * Brings to rank 0 the parts of a trainer's state that ranks of other nodes hold, for a checkpoint
+ * or an export. They go into a mapped file, whose pages the system can take back.
  */
 import { rmSync } from "node:fs";
 import { type FileHandle, open, rm } from "node:fs/promises";
@@ -12,32 +12,33 @@ import { type Memory, mapFile } from "../memory/index.ts";
 import type { Held, StepProgram } from "../program/index.ts";
 import { type ReadHeld, readState, type TrainerState } from "./state.ts";
 
-/** What is sent and written at once. */
+/** Bytes that are sent and written at once. */
 const CHUNK_BYTES = 2 ** 22;
 
-/** Of the file that parts of other nodes are collected in. */
+/** Returns the size of the file in which parts of other nodes are collected. */
 export function collectedBytes({ held, isHeldInPlace }: StepProgram): number {
   return isHeldInPlace ? 0 : held.reduce((sum, part) => sum + part.byteLength, 0);
 }
 
 export interface CollectOptions {
-  /** Undefined for one rank alone. */
+  /** Undefined when there is one rank. */
   readonly group: Group | undefined;
-  /** Steps that were committed. */
+  /** The number of committed steps. */
   readonly step: number;
-  /** Of the file. */
+  /** The path of the file. */
   readonly path: string;
 }
 
 export class Collector {
-  /** The step whose parts were asked for last, and what came of it. */
+  /** The last step whose parts were asked for, and the result. */
   #asked: { readonly step: number; readonly file: Promise<CollectedFile | undefined> } | undefined;
-  /** What rank 0 has of it. */
+  /** The parts that rank 0 has collected. */
   #found: { readonly step: number; readonly file: CollectedFile } | undefined;
 
   /**
-   * All ranks call it after the same step, and get the same answer when they call it again. Rank 0
-   * throws DISK_FULL and IO_FAILED; the others do not hear of it.
+   * All ranks call this after the same step. A second call for the same step returns the same
+   * result.
+   * @throws DISK_FULL or IO_FAILED on rank 0 only, when the file cannot be written
    */
   async collect(
     instance: Instance,
@@ -54,36 +55,49 @@ export class Collector {
     if (file !== undefined) this.#found = { step, file };
   }
 
-  /** Whether all that others held after this step can be read. */
+  /** Whether all that other ranks held after this step can be read. */
   hasAll({ held, isHeldInPlace }: StepProgram, step: number): boolean {
     return held.length === 0 || isHeldInPlace || this.#found?.step === step;
   }
 
-  /** What all tensors hold after a step; of those in parts, what is read when they are asked for. */
+  /**
+   * Returns the values of all tensors after a step. A tensor in parts is read when it is asked for.
+   */
   read(instance: Instance, plan: StepProgram, from: 0 | 1, step: number): Promise<TrainerState> {
     return readState(instance, plan, from, this.#reader(instance, plan, step));
   }
 
-  /** Brings to this rank's own memory what others hold after a step. */
+  /** Copies into this rank's own memory what other ranks hold after a step. */
   bringHere(instance: Instance, plan: StepProgram, step: number): void {
-    const read = this.#reader(instance, plan, step);
-    for (const part of plan.held) instance.host(part.buffer).bytes.set(read(part), part.byteOffset);
+    const { read } = this.#reader(instance, plan, step);
+    for (const part of plan.held) {
+      const { memory, bytes } = instance.host(part.buffer);
+      memory.reserve(part.byteOffset, part.byteLength);
+      bytes.set(read(part, 0, part.byteLength), part.byteOffset);
+    }
   }
 
-  /** Reads in place, or what was collected after this step. */
+  /** Reads a part in place, or from what was collected after this step. */
   #reader(instance: Instance, { isHeldInPlace }: StepProgram, step: number): ReadHeld {
-    return (part) => {
-      const { buffer, rank, byteOffset, byteLength } = part;
-      if (isHeldInPlace) {
-        return instance.host(buffer, rank).bytes.subarray(byteOffset, byteOffset + byteLength);
-      }
-      const found = this.#found?.step === step ? this.#found.file.bytes(part) : undefined;
-      if (found !== undefined) return found;
+    const placeOf = (part: Held): { readonly memory: Memory; readonly at: number } => {
+      const { buffer, rank, byteOffset } = part;
+      if (isHeldInPlace) return { memory: instance.host(buffer, rank).memory, at: byteOffset };
+      if (this.#found?.step === step) return this.#found.file.placeOf(part);
       throw new LockstepError(
         "PEER_LOST",
-        `Worker ${rank} holds a part of "${buffer}" on another node, and has not sent it after step ${step}.`,
-        { hint: "The last checkpoint has all parts: go on from it with --resume." },
+        `Worker ${rank} is on another node and has not sent its part of "${buffer}" after step ${step}.`,
+        { hint: "Continue from the last checkpoint, which has all parts, with --resume." },
       );
+    };
+    return {
+      read(part, byteOffset, byteLength) {
+        const { memory, at } = placeOf(part);
+        return memory.view(at + byteOffset, byteLength);
+      },
+      letGo(part, byteOffset, byteLength) {
+        const { memory, at } = placeOf(part);
+        memory.letGo(at + byteOffset, byteLength);
+      },
     };
   }
 
@@ -94,7 +108,7 @@ export class Collector {
   }
 }
 
-/** Rank 0 gets what the ranks hold among which its own parts are shared out. */
+/** Sends to rank 0 what the other ranks of its shard group hold. */
 async function exchange(
   instance: Instance,
   { held, kept }: StepProgram,
@@ -112,7 +126,10 @@ async function exchange(
   return undefined;
 }
 
-/** After a failure to write, what is under way is still taken, so that the messages that follow are found. */
+/**
+ * Receives the parts of all ranks. After a failed write the remaining messages are still received,
+ * so that the next exchange starts at the right message.
+ */
 async function receiveAll(
   held: readonly Held[],
   { transport }: Group,
@@ -163,10 +180,10 @@ class CollectedFile {
     this.#offsets = offsets;
   }
 
-  bytes(part: Held): Uint8Array {
-    const offset = this.#offsets.get(keyOf(part));
-    assert(offset !== undefined, "a part that was collected");
-    return this.#memory.view(offset, part.byteLength);
+  placeOf(part: Held): { readonly memory: Memory; readonly at: number } {
+    const at = this.#offsets.get(keyOf(part));
+    assert(at !== undefined, "a part that was collected");
+    return { memory: this.#memory, at };
   }
 
   close(): void {

@@ -1,10 +1,14 @@
-/** Batches in which nothing counts, for losses that are divided by several counts of the whole batch. */
+/**
+ * Detects batches that contain no label that counts, for losses that are divided by several counts
+ * of the whole batch.
+ */
 import type { Instance } from "../execute/index.ts";
 import type { StepProgram, Summary } from "../program/index.ts";
 
 /**
- * Whether all counts that the loss is divided by are 0. A loss of 0/0 is computed again with counts of 1: if all is finite then, nothing
- * else is wrong with it. All ranks see the same numbers and do the same.
+ * Whether all counts that the loss is divided by are 0. A loss of 0/0 is computed again with counts
+ * of 1: if all is finite then, nothing else is wrong with it. All ranks see the same numbers and
+ * decide the same.
  * @param again computes the totals and the step once more
  */
 export async function holdsNothing(

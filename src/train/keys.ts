@@ -1,13 +1,19 @@
-/** Keys of random layers: one for each sample, from the seed and the sample's place in the global order alone. */
+/**
+ * Keys of random layers: one for each sample, computed only from the seed and the sample's position
+ * in the global order.
+ */
 import type { HostTensor } from "../engine/index.ts";
 
-/** Positions [start, end) of the global sample order. */
+/** The positions [start, end) of the global sample order. */
 export interface Positions {
   readonly start: number;
   readonly end: number;
 }
 
-/** Writes the keys of the samples at these positions: the same on every worker, in any split. */
+/**
+ * Writes the keys of the samples at these positions. They are the same on every worker and in any
+ * split into micro-batches.
+ */
 export function fillKeys(tensor: HostTensor, seed: number, positions: readonly Positions[]): void {
   const { buffer, byteOffset, length } = tensor.bytes;
   const keys = new Int32Array(buffer, byteOffset, length / 4);
@@ -20,12 +26,15 @@ export function fillKeys(tensor: HostTensor, seed: number, positions: readonly P
   }
 }
 
-/** What is above 32 bits. */
+/** Returns the bits above the lowest 32. */
 function high(value: number): number {
   return Math.floor(value / 2 ** 32);
 }
 
-/** The finalizer of MurmurHash3 (Appleby, public domain) over a shifted value, so that 0 does not stay 0. */
+/**
+ * The finalizer of MurmurHash3 (Appleby, public domain) of a shifted value, so that 0 does not map
+ * to 0.
+ */
 function mix(value: number): number {
   let x = (value + 0x9e3779b9) | 0;
   x = Math.imul(x ^ (x >>> 16), 0x85ebca6b);
@@ -33,7 +42,10 @@ function mix(value: number): number {
   return x ^ (x >>> 16);
 }
 
-/** The samples of these of a step's `of` micro-batches; those that follow each other as one range. */
+/**
+ * Returns the positions of the samples in these of a step's `of` micro-batches. Adjacent ranges are
+ * merged.
+ */
 export function positionsOf(
   microBatches: readonly number[],
   { start, end }: Positions,

@@ -1,19 +1,77 @@
-/** Whether a run has room: asked before anything is allocated, so that a sentence comes in the place of a killed process. */
+/**
+ * Checks that a run fits into memory before anything is allocated, so that the user reads a
+ * sentence instead of losing the process.
+ */
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync } from "node:fs";
 import { totalmem } from "node:os";
-import { LockstepError } from "../errors.ts";
-import { type Program, residentMemory } from "../program/index.ts";
+import { type Group, tellNumbers } from "../collectives/index.ts";
+import type { Topology } from "../mesh/index.ts";
+import { outOfMemory, textOfBytes } from "../parallel/index.ts";
+import { onDisk, type Program, residentMemory, totalOf } from "../program/index.ts";
+
+/** What every rank of a run has at least. */
+export interface Room {
+  /** Bytes that a rank may have; Infinity where it is not known. */
+  readonly memory: number;
+  /** The most micro-batches that a rank runs at once. */
+  readonly lanes: number;
+}
 
 /** Kinds that are held from the first step to the last, whatever the batch is. */
 const KEPT = ["parameters", "gradients", "optimizer slots"] as const;
 
 /**
- * What this process may have: the limit of its control group (a container's), or all memory of the machine.
- * Limits of addresses (`ulimit -v`) show when memory is asked for.
+ * Returns the bytes that this process may use: the limit of its control group (a container's), or
+ * the memory of the machine. A limit of the address space (`ulimit -v`) shows only when memory is
+ * allocated.
  */
 export function memoryLimit(): number {
-  // 0 or undefined where nothing constrains it, and more than the machine has where a limit is "none".
+  // constrainedMemory() is 0 or undefined when nothing constrains the process, and more than the
+  // machine has when the limit is "none".
   const constrained = process.constrainedMemory?.() ?? 0;
   return constrained > 0 ? Math.min(constrained, totalmem()) : totalmem();
+}
+
+/** What one rank tells all others about where it runs. */
+interface Place {
+  readonly limit: number;
+  readonly machine: number;
+  /** A number for the control group, which is equal for processes that share its limit. */
+  readonly controlGroup: number;
+  readonly lanes: number;
+}
+
+/** What the ranks of a run have, the same on all of them. All ranks call it together. Rejects with the group's error. */
+export async function meetRoom({ transport, engine }: Group): Promise<Room> {
+  const own = [memoryLimit(), totalmem(), controlGroup(), engine.threads];
+  const told = await tellNumbers(transport, own);
+  const places = told.map(([limit = 0, machine = 0, group = 0, most = 1]): Place => {
+    return { limit, machine, controlGroup: group, lanes: most };
+  });
+  return roomOf(places, transport.nodes);
+}
+
+/** Ranks of one control group share its limit, and ranks of one node its memory. */
+export function roomOf(places: readonly Place[], nodes: Topology["nodes"]): Room {
+  const memory = nodes.flatMap((ranks) => {
+    const own = ranks.flatMap((rank) => places[rank] ?? []);
+    return own.map(({ limit, machine, controlGroup: group }) => {
+      const sharers = own.filter((other) => other.controlGroup === group).length;
+      return Math.min(limit / sharers, machine / own.length);
+    });
+  });
+  return {
+    memory: Math.floor(Math.min(...memory)),
+    lanes: Math.max(...places.map(({ lanes }) => lanes)),
+  };
+}
+
+/** 0 where the system has no control groups. */
+function controlGroup(): number {
+  const path = "/proc/self/cgroup";
+  if (!existsSync(path)) return 0;
+  return createHash("sha256").update(readFileSync(path)).digest().readUInt32LE();
 }
 
 /** @throws OUT_OF_MEMORY where parameters, gradients and slots alone are more than this process may have */
@@ -22,18 +80,7 @@ export function checkMemory(program: Program, workers: number, limit = memoryLim
   const kept = KEPT.map((kind) => [kind, resident.get(kind) ?? 0] as const);
   const needed = kept.reduce((sum, [, bytes]) => sum + bytes, 0);
   if (needed <= limit) return;
-  const parts = kept.map(([kind, bytes]) => `${kind} ${megabytes(bytes)}`).join(", ");
-  const who = workers === 1 ? "One process alone" : `Each of ${workers} workers`;
-  throw new LockstepError(
-    "OUT_OF_MEMORY",
-    `${who} would need at least ${megabytes(needed)} of memory for this run (${parts}), and may have ${megabytes(limit)}.`,
-    {
-      hint: `Let workers share them: ${workers === 1 ? "--workers 4" : "more --workers"} with --zero 3 (zero: 3 in the run). Or take a smaller model, or allow more memory.`,
-      fields: { needed, limit },
-    },
-  );
-}
-
-function megabytes(bytes: number): string {
-  return `${Math.ceil(bytes / 1e6).toLocaleString("en-US")} MB`;
+  const parts = kept.map(([kind, bytes]) => `${kind} ${textOfBytes(bytes)}`).join(", ");
+  const isOffloaded = totalOf(onDisk(program)) > 0;
+  throw outOfMemory({ workers, needed, parts, memory: limit, isOffloaded });
 }

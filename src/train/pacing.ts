@@ -1,20 +1,23 @@
-/** How fast each rank is, and when that is reason enough to share micro-batches in another way. */
+/** Measures the pace of each rank, and decides when to share out the micro-batches anew. */
 import { type Decision, decideShares, type Range } from "../program/index.ts";
 
-/** Steps between two decisions. */
+/** The number of steps between two decisions. */
 const WINDOW = 6;
-/** Of them do not count: what is heard is of the step before, and the first step after a change binds and reads anew. */
+/**
+ * The steps of a window that do not count: paces arrive one step late, and the first step after a
+ * change binds and reads anew.
+ */
 const UNCOUNTED = 2;
 
 /**
- * Every rank writes before a step its own pace in the step before; the sum over ranks brings all of them to all, beside
- * the gradients. So all ranks have the same numbers and take the same decision.
+ * Before each step every rank writes its pace in the step before. The sum over ranks, which travels
+ * beside the gradients, brings all paces to all ranks, so all take the same decision.
  */
 export class Pacing {
   readonly #rank: number;
   readonly #microBatches: number;
   #ranges: readonly Range[];
-  /** Seconds a micro-batch, of all ranks, by step. */
+  /** The seconds that each rank needed for a micro-batch, by step. */
   #heard: number[][] = [];
   #own = 0;
 
@@ -28,17 +31,17 @@ export class Pacing {
     this.#own = seconds / microBatches;
   }
 
-  /** What this rank adds to the sum over ranks: its own pace at its place. */
+  /** Returns what this rank adds to the sum over ranks: its own pace at its own index. */
   told(): readonly number[] {
     return this.#ranges.map((_, rank) => (rank === this.#rank ? this.#own : 0));
   }
 
-  /** Takes the sum over ranks: the paces of all. */
+  /** Takes the paces of all ranks, which are the sum over ranks. */
   hear(paces: readonly number[]): void {
     this.#heard.push([...paces]);
   }
 
-  /** Something once in some steps, and only where it changes something. */
+  /** Returns a new sharing of the micro-batches once in WINDOW steps, if it would be faster. */
   decide(): Decision | undefined {
     if (this.#heard.length < WINDOW) return undefined;
     const counted = this.#heard.slice(UNCOUNTED);

@@ -1,66 +1,86 @@
-/** What a trainer makes of its options and the ranks that it shares steps with: anew for each group. */
+/**
+ * Plans the step of a trainer from its options and the ranks that it shares steps with. Each group
+ * needs a new plan.
+ */
 import type { Device, HostTensor } from "../engine/index.ts";
 import { type Instance } from "../execute/index.ts";
 import type { Graph } from "../graph/index.ts";
-import { applyStrategies } from "../parallel/index.ts";
+import { applyStrategies, checkWorkers, type Parallel } from "../parallel/index.ts";
 import { buildStep, GRADIENT, type StepGraph } from "../plan/index.ts";
 import { evenRanges, lower, type Range, type StepProgram } from "../program/index.ts";
-import { checkMemory } from "./memory.ts";
+import { checkDisk } from "./disk.ts";
+import { checkMemory, memoryLimit } from "./memory.ts";
 import { Pacing } from "./pacing.ts";
-import { parallelOf } from "./sharing.ts";
+import { parallelOf, roomFor } from "./sharing.ts";
 import type { BatchFields, TrainerOptions } from "./step-types.ts";
 
 /** What may change between two steps of a group of ranks. */
 export interface Sharing {
   /** The micro-batches of each rank. */
   readonly ranges: readonly Range[];
-  /** Whether gradients travel beside computation where they travel at all. */
+  /** Whether gradients are exchanged while the backward pass still runs. */
   readonly overlap: boolean;
 }
 
 export interface Planned {
-  /** Of one process, before any strategy. */
+  /** The step of one process, before any strategy. */
   readonly step: StepGraph;
+  /** How ranks share it, and why. */
+  readonly parallel: Parallel;
   readonly plan: StepProgram;
   readonly sharing: Sharing;
 }
 
-/** @throws INVALID_OPTION, NO_GRADIENT, OUT_OF_MEMORY */
+/** @throws INVALID_OPTION, NO_GRADIENT, OUT_OF_MEMORY, DISK_FULL */
 export function planOf(options: TrainerOptions): Planned {
   const { ranks, microBatches = 1 } = options;
   // More workers than micro-batches are an error of their own, before anything that their micro-batches would lead to.
-  parallelOf(options, true);
-  const ranges = ranks?.ranges ?? evenRanges(microBatches, ranks?.group.size ?? 1);
+  const size = ranks?.group.size ?? 1;
+  checkWorkers(size, microBatches);
+  const ranges = ranks?.ranges ?? evenRanges(microBatches, size);
   const sharing = { ranges, overlap: true };
   const step = inFormOf(options.engine, buildStep(options));
-  const plan = lowered(options, step, sharing);
-  checkMemory(plan, ranks?.group.size ?? 1);
-  return { step, plan, sharing };
+  const parallel = parallelOf(options, step, options);
+  const plan = lowered(options, step, parallel, sharing);
+  const { memory } = roomFor(options);
+  checkMemory(plan, size, Math.min(memory, memoryLimit()));
+  checkDisk(plan, options.offloadFolder);
+  return { step, parallel, plan, sharing };
 }
 
-/** With the forward and backward pass as the device runs it: what strategies cut of it then gives the bits of the whole. */
+/**
+ * Puts the forward and backward pass into the form in which the device runs it. Pieces that
+ * strategies cut from this form give the bits of the whole.
+ */
 function inFormOf(engine: Device, step: StepGraph): StepGraph {
   const pass = engine.prepare(step.graphs.get(GRADIENT) as Graph);
   return { ...step, graphs: new Map(step.graphs).set(GRADIENT, pass) };
 }
 
-/** The same step, shared in another way. */
+/** Lowers the same step again with another sharing. */
 export function replan(
   options: TrainerOptions,
-  { step, sharing }: Planned,
+  { step, parallel: before, sharing }: Planned,
   change: Partial<Sharing>,
 ): Planned {
   const changed = { ...sharing, ...change };
-  return { step, plan: lowered(options, step, changed), sharing: changed };
+  const { reason, predicted } = before;
+  // What was chosen stays.
+  const parallel = {
+    ...parallelOf(options, step, before.stated, changed.overlap),
+    reason,
+    predicted,
+  };
+  return { step, parallel, plan: lowered(options, step, parallel, changed), sharing: changed };
 }
 
 function lowered(
   options: TrainerOptions,
   step: StepGraph,
-  { ranges, overlap }: Sharing,
+  { mesh, topology, strategies }: Parallel,
+  { ranges }: Sharing,
 ): StepProgram {
   const { engine, ranks, optimizer, evaluation, evaluationSamples } = options;
-  const { mesh, topology, strategies } = parallelOf(options, overlap);
   const all = [...strategies, ...(options.strategies ?? [])];
   return lower(applyStrategies(all, step, mesh), {
     ground: { mesh, topology },
@@ -73,7 +93,7 @@ function lowered(
   });
 }
 
-/** Undefined where ranges do not follow the speeds of ranks. */
+/** Undefined when micro-batches do not follow the speeds of ranks. */
 export function pacingOf(
   { ranks }: TrainerOptions,
   { step, plan, sharing }: Planned,
@@ -83,10 +103,10 @@ export function pacingOf(
   return adapt ? new Pacing(ranks.group.rank, sharing.ranges, step.microBatches) : undefined;
 }
 
-/** Where the fields of a batch are filled in. */
+/** The tensors that the fields of a batch are written into. */
 export interface Fields {
   readonly batch: BatchFields;
-  /** For each size of an evaluation. */
+  /** One entry for each batch size of an evaluation. */
   readonly evaluation: readonly BatchFields[];
 }
 

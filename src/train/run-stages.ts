@@ -1,4 +1,6 @@
-/** Runs stages of a step one after the other, and measures what a rank does for itself. */
+/**
+ * Runs the stages of a step one after the other, and measures the time that a rank computes alone.
+ */
 import { assert } from "../errors.ts";
 import type { Instance, StageOptions } from "../execute/index.ts";
 import type { Stage, StepProgram } from "../program/index.ts";
@@ -15,8 +17,9 @@ export async function runStages(
 }
 
 /**
- * Seconds that this rank computes alone: everything before the first collective, and segments beside collectives.
- * @param now milliseconds
+ * Returns the seconds that this rank computes alone: everything before the first collective, and
+ * segments beside collectives.
+ * @param now returns the time in milliseconds
  */
 export async function runMeasured(
   instance: Instance,
@@ -36,7 +39,7 @@ export async function runMeasured(
   return milliseconds / 1000;
 }
 
-/** Writes what this rank tells the others in a step: a wish to stop, and its pace. */
+/** Writes what this rank tells the others in a step: whether it wants to stop, and its pace. */
 export function tellOthers(
   instance: Instance,
   { stop, paces }: StepProgram,
@@ -49,14 +52,14 @@ export function tellOthers(
 
 export interface EvaluationOf {
   readonly plan: StepProgram;
-  /** Which of the two sets of states is the last committed one. */
+  /** The index of the set of states that was committed last. */
   readonly from: 0 | 1;
-  /** Which of the sizes of the plan's evaluation the batch has. */
+  /** The index of the batch's size among the sizes of the plan's evaluation. */
   readonly size: number;
   readonly fields: BatchFields | undefined;
 }
 
-/** What one batch of held-out samples adds to the sums over all of them. */
+/** Returns what one batch of held-out samples adds to the sums over all of them. */
 export async function runEvaluation(
   instance: Instance,
   { plan, from, size, fields }: EvaluationOf,

@@ -1,27 +1,37 @@
 /** How ranks share a step: whose memory they can read, who has which micro-batches, how gradients travel. */
-import type { Group } from "../collectives/index.ts";
+import { DEFAULT_COSTS, type Group } from "../collectives/index.ts";
+import type { Device } from "../engine/index.ts";
 import { typeOf } from "../graph/index.ts";
 import type { Topology } from "../mesh/index.ts";
 import type { Model } from "../nn/index.ts";
+import type { Optimizer } from "../optimizer/index.ts";
 import {
   bucketBytes,
-  checkWorkers,
   chooseParallel,
+  DEFAULT_FLOPS,
+  type Link,
   type Parallel,
   type ParallelOptions,
   type Strategy,
 } from "../parallel/index.ts";
+import type { StepGraph } from "../plan/index.ts";
 import type { Range } from "../program/index.ts";
 import { byteLength } from "../tensor/index.ts";
+import { memoryLimit, type Room } from "./memory.ts";
 
-/** A rank among others that train the same model, each on its micro-batches of every step. */
+/** A rank among others that train the same model. Each computes its micro-batches of every step. */
 export interface Ranks {
-  /** Its engine is the trainer's. The trainer does not close it. */
+  /** The group uses the trainer's engine, and is not closed by the trainer. */
   readonly group: Group;
-  /** The micro-batches of each rank. Default: as even as can be. */
+  /** The micro-batches of each rank. Default: as even as possible. */
   readonly ranges?: readonly Range[];
-  /** Whether ranges follow the speeds of the ranks, which changes no bits. Default: true where no ranges are given. */
+  /**
+   * Whether ranges follow the speeds of the ranks; this changes no bits. Default: true if no ranges
+   * are given.
+   */
   readonly adapt?: boolean;
+  /** What all ranks have, the same on all: how the step is shared is chosen from it. Default: memory without a limit. */
+  readonly room?: Room;
   /** The clock that measures speeds, in milliseconds. */
   readonly now?: () => number;
 }
@@ -30,45 +40,78 @@ export interface SharingOptions extends ParallelOptions {
   readonly model: Model;
   readonly microBatches?: number | undefined;
   readonly ranks?: Ranks | undefined;
-  /** Whether any number of ranks gives the same bits, which takes sums in one order. Default: true. */
+  /**
+   * Whether any number of ranks gives the same bits, which requires sums in one order. Default:
+   * true.
+   */
   readonly reproducible?: boolean | undefined;
-  /** Bytes of gradients that travel together between nodes. Default: chosen from the group's measured costs. */
+  /**
+   * Bytes of gradients that travel together between nodes. Default: chosen from the group's
+   * measured costs.
+   */
   readonly bucketBytes?: number | undefined;
-  /** Further rewrites of the step, behind those that are chosen. */
+  /** Strategies that rewrite the step after the chosen ones. */
   readonly strategies?: readonly Strategy[] | undefined;
+}
+
+export interface ChoosingOptions extends SharingOptions {
+  readonly engine: Device;
+  readonly optimizer: Optimizer;
 }
 
 /** The options of a run that say how ranks share a step. */
 export function sharingOf(run: Omit<SharingOptions, "model" | "microBatches" | "ranks">) {
-  const { reproducible, bucketBytes, parallel, zero, recompute } = run;
-  return { reproducible, bucketBytes, parallel, zero, recompute };
+  const { reproducible, bucketBytes, parallel, zero, recompute, offload } = run;
+  return { reproducible, bucketBytes, parallel, zero, recompute, offload };
 }
 
-/** @param overlap whether gradients travel beside computation where they travel at all @throws INVALID_OPTION */
-export function parallelOf(options: SharingOptions, overlap: boolean): Parallel {
-  const { ranks, microBatches = 1, reproducible = true, parallel, zero, recompute } = options;
+/**
+ * @param step of one process, in the form in which the device runs it
+ * @param stated what is asked for, or was chosen before
+ * @param overlap whether gradients travel beside computation where they travel at all
+ * @throws INVALID_OPTION, OUT_OF_MEMORY
+ */
+export function parallelOf(
+  options: ChoosingOptions,
+  step: StepGraph,
+  stated: ParallelOptions,
+  overlap = true,
+): Parallel {
+  const { ranks, reproducible = true, optimizer } = options;
+  const { parallel, zero, recompute, offload } = stated;
   const group = ranks?.group;
   const topology: Topology = { nodes: group?.transport.nodes ?? [[0]] };
-  const size = group?.size ?? 1;
-  checkWorkers(size, microBatches);
+  const link = linkOf(group);
   return chooseParallel({
     topology,
+    step,
+    optimizer,
+    machine: { ...roomFor(options), flopsPerSecond: DEFAULT_FLOPS, link },
     parallel,
     zero,
     recompute,
+    offload,
     combination: reproducible ? "tree" : "any",
     buckets: group && { bucketBytes: bucketOf(options, group), overlap },
   });
 }
 
-function bucketOf({ bucketBytes: wanted, model }: SharingOptions, { costs }: Group): number {
-  if (wanted !== undefined) return wanted;
-  const { messageUs, wireUsPerByte } = costs;
-  const link = { latency: messageUs / 1e6, bytesPerSecond: 1e6 / wireUsPerByte };
-  return bucketBytes(link, parameterBytes(model));
+/** What each rank has. Without a limit, all ranks choose the same whatever their threads are. */
+export function roomFor({ ranks, engine }: Pick<ChoosingOptions, "ranks" | "engine">): Room {
+  if (ranks === undefined) return { memory: memoryLimit(), lanes: engine.threads };
+  return ranks.room ?? { memory: Number.POSITIVE_INFINITY, lanes: 1 };
 }
 
-/** Of all parameters together. */
+function bucketOf({ bucketBytes: wanted, model }: SharingOptions, group: Group): number {
+  return wanted ?? bucketBytes(linkOf(group), parameterBytes(model));
+}
+
+function linkOf(group: Group | undefined): Link {
+  const { messageUs, wireUsPerByte } = group?.costs ?? DEFAULT_COSTS;
+  return { latency: messageUs / 1e6, bytesPerSecond: 1e6 / wireUsPerByte };
+}
+
+/** Returns the bytes of all parameters together. */
 export function parameterBytes(model: Model): number {
   return model.parameters.reduce((sum, { name }) => sum + byteLength(typeOf(model.graph, name)), 0);
 }

@@ -1,4 +1,4 @@
-/** What a trainer holds, by name: for first values, checkpoints and export. */
+/** The tensors of a trainer by name, for first values, checkpoints and export. */
 import type { Device, DeviceTensor } from "../engine/index.ts";
 import { assert } from "../errors.ts";
 import { type Instance, initialize } from "../execute/index.ts";
@@ -8,21 +8,30 @@ import { type Held, type StepProgram, scalarsOf, type TensorRef } from "../progr
 import { byteLength, type Tensor } from "../tensor/index.ts";
 
 /**
- * By name: places on the device, or what they hold. Slots are named `PARAMETER.SLOT`:
+ * Tensors by name: places on the device, or their values. Slots are named `PARAMETER.SLOT`:
  * `blocks.0.weight.exp_avg`.
  */
 export interface TrainerTensors<T> {
   readonly parameters: Readonly<Record<string, T>>;
   readonly slots: Readonly<Record<string, T>>;
-  /** Running statistics. */
+  /** Tensors that steps replace and no gradient reaches, such as running statistics. */
   readonly states: Readonly<Record<string, T>>;
 }
 
-/** What a trainer's tensors hold. */
+/** The values of a trainer's tensors. */
 export type TrainerState = TrainerTensors<Tensor>;
 
-/** Gives the bytes of a part of a buffer that another rank holds. */
-export type ReadHeld = (part: Held) => Uint8Array;
+/** The most bytes of another rank's part that are read at once. */
+const PIECE_BYTES = 2 ** 24;
+
+/**
+ * Reads bytes of a part of a buffer that another rank holds, from an offset in that part. They are
+ * let go of after they have been read, so that reading a tensor takes the memory of one piece.
+ */
+export interface ReadHeld {
+  read(part: Held, byteOffset: number, byteLength: number): Uint8Array;
+  letGo(part: Held, byteOffset: number, byteLength: number): void;
+}
 
 export function namedTensors(
   instance: Instance,
@@ -39,19 +48,20 @@ export function namedTensors(
 }
 
 /**
- * What all tensors hold: as `Device.download` gives it, or put together out of what the ranks hold
- * that have parts of it, tensor by tensor as it is asked for. Those ranks stand still meanwhile.
+ * Returns the values of all tensors: as `Device.download` gives them, or assembled from the parts
+ * that ranks hold, tensor by tensor as each is asked for. Those ranks must not run a step
+ * meanwhile.
  */
 export async function readState(
   instance: Instance,
   plan: StepProgram,
   from: 0 | 1,
-  read: ReadHeld,
+  others: ReadHeld,
 ): Promise<TrainerState> {
   const all = async (refs: ReadonlyMap<string, TensorRef>) => {
     const found = [...refs].map(async ([name, ref]): Promise<[string, Tensor]> => {
       const tensor = isInParts(plan, ref)
-        ? inParts(instance, plan, ref, read)
+        ? inParts(instance, plan, ref, others)
         : await instance.device.download(instance.tensor(ref));
       return [name, tensor];
     });
@@ -69,35 +79,55 @@ function isInParts({ held }: StepProgram, { buffer }: TensorRef): boolean {
   return held.some((part) => part.buffer === buffer);
 }
 
-function inParts(
-  instance: Instance,
-  { held }: StepProgram,
-  ref: TensorRef,
-  read: ReadHeld,
-): Tensor {
-  const [start, end] = [ref.byteOffset, ref.byteOffset + byteLength(ref.type)];
-  const others = held
-    .filter(({ buffer }) => buffer === ref.buffer)
+/** Bytes [from, to) of a buffer: this rank's own, or those that another rank holds. */
+interface HeldRange {
+  readonly from: number;
+  readonly to: number;
+  readonly held: Held | undefined;
+}
+
+/** Cuts a tensor where another rank holds the next bytes. */
+function* rangesOf(
+  plan: StepProgram,
+  { buffer, byteOffset, type }: TensorRef,
+): Generator<HeldRange> {
+  const end = byteOffset + byteLength(type);
+  const others = plan.held
+    .filter((part) => part.buffer === buffer)
     .toSorted((a, b) => a.byteOffset - b.byteOffset);
-  const view = (from: number, to: number) => instance.host(ref.buffer).view(from, to - from);
-  // This rank's memory is not even read where others hold what lies there: reading takes pages of it.
+  let at = byteOffset;
+  for (const held of others) {
+    const from = Math.max(at, held.byteOffset);
+    const to = Math.min(end, held.byteOffset + held.byteLength);
+    if (from >= to) continue;
+    if (at < from) yield { from: at, to: from, held: undefined };
+    yield { from, to, held };
+    at = to;
+  }
+  if (at < end) yield { from: at, to: end, held: undefined };
+}
+
+function inParts(instance: Instance, plan: StepProgram, ref: TensorRef, others: ReadHeld): Tensor {
+  // This rank's copy of a part that others hold is not read, because reading would allocate its
+  // pages.
   const pieces = function* () {
-    let at = start;
-    for (const part of others) {
-      const from = Math.max(start, part.byteOffset);
-      const to = Math.min(end, part.byteOffset + part.byteLength);
-      if (from >= to) continue;
-      if (at < from) yield view(at, from);
-      yield read(part).subarray(from - part.byteOffset, to - part.byteOffset);
-      at = to;
+    for (const { from, to, held } of rangesOf(plan, ref)) {
+      if (held === undefined) {
+        yield instance.host(ref.buffer).view(from, to - from);
+        continue;
+      }
+      for (let at = from; at < to; at += PIECE_BYTES) {
+        const place = [held, at - held.byteOffset, Math.min(PIECE_BYTES, to - at)] as const;
+        yield others.read(...place);
+        others.letGo(...place);
+      }
     }
-    if (at < end) yield view(at, end);
   };
   return {
     ...ref.type,
     pieces,
     get bytes() {
-      const bytes = new Uint8Array(end - start);
+      const bytes = new Uint8Array(byteLength(ref.type));
       let at = 0;
       for (const piece of pieces()) {
         bytes.set(piece, at);
@@ -108,31 +138,20 @@ function inParts(
   };
 }
 
-/** Writes a tensor's bytes, but for the parts that other ranks hold: theirs are not touched, and take no memory here. */
-export function writeOwn(
-  instance: Instance,
-  { held }: StepProgram,
-  { buffer, byteOffset, type }: TensorRef,
-  bytes: Uint8Array,
-): void {
-  const end = byteOffset + byteLength(type);
-  const others = held
-    .filter((part) => part.buffer === buffer)
-    .toSorted((a, b) => a.byteOffset - b.byteOffset);
-  let at = byteOffset;
-  const write = (to: number) => {
-    if (to <= at) return;
-    const own = { buffer, byteOffset: at, type: { dtype: "uint8", shape: [to - at] } } as const;
-    instance.device.upload(instance.tensor(own), bytes.subarray(at - byteOffset, to - byteOffset));
-  };
-  for (const part of others) {
-    write(Math.min(end, part.byteOffset));
-    at = Math.max(at, Math.min(end, part.byteOffset + part.byteLength));
+/**
+ * Writes a tensor's bytes except the parts that other ranks hold. Those are not touched, so they
+ * take no memory here.
+ */
+function writeOwn(instance: Instance, plan: StepProgram, ref: TensorRef, bytes: Uint8Array): void {
+  for (const { from, to, held } of rangesOf(plan, ref)) {
+    if (held !== undefined) continue;
+    const type = { dtype: "uint8", shape: [to - from] } as const;
+    const own = instance.tensor({ buffer: ref.buffer, byteOffset: from, type });
+    instance.device.upload(own, bytes.subarray(from - ref.byteOffset, to - ref.byteOffset));
   }
-  write(end);
 }
 
-/** Writes the tensors that are given; each must be one of the trainer's. */
+/** Writes the given tensors; each must be one of the trainer's. */
 export function writeState(
   instance: Instance,
   plan: StepProgram,
@@ -174,7 +193,10 @@ export async function initializeTrainer(
   }
 }
 
-/** One after the other: no rank has room for all of them. Each is read before the next is asked for. */
+/**
+ * Yields the first values one after the other, because no rank has room for all of them. Each must
+ * be used before the next is asked for.
+ */
 export async function* initialTensors(
   engine: Device,
   items: readonly (Model["parameters"][number] | Model["states"][number])[],
@@ -192,7 +214,10 @@ export async function* initialTensors(
   }
 }
 
-/** What the update of a step is given: its number, counted from 1, the factors of its gradients and of its learning rate. */
+/**
+ * Writes what the update of a step needs: its number, counted from 1, and the factors of its
+ * gradients and of its learning rate.
+ */
 export function writeScalars(
   instance: Instance,
   { scalars }: StepProgram,

@@ -1,4 +1,4 @@
-/** What can be wrong with a step, as sentences. */
+/** Describes what is wrong with a step in sentences. */
 import { assert, LockstepError } from "../errors.ts";
 import { findNotFinite, type Instance } from "../execute/index.ts";
 import type { Graph } from "../graph/index.ts";
@@ -6,7 +6,7 @@ import { forwardNodes, GRADIENT, isOfKind, type StepGraph } from "../plan/index.
 import { type Side } from "../program/index.ts";
 
 export interface NotFinite {
-  /** Counted from 0; the error counts from 1, as a run's progress does. */
+  /** Counted from 0; the error counts from 1 as a run's progress does. */
   readonly step: number;
   readonly loss: number;
   readonly gradientNorm: number;
@@ -26,7 +26,7 @@ function notFiniteError(found: NotFinite): LockstepError {
   return new LockstepError(
     "NOT_FINITE",
     `Step ${step + 1}: ${what}. The first ${kind ?? "tensor"} that is not finite is "${tensor}"${made}${where}. ` +
-      "The step was not applied: weights are as after the step before.",
+      "The step was not applied: the weights are those after the step before.",
     {
       hint:
         kind === "input"
@@ -44,7 +44,7 @@ function notFiniteError(found: NotFinite): LockstepError {
   );
 }
 
-/** Runs the gradient of each micro-batch again, with probes, and says where it went wrong. */
+/** Runs the gradient of each micro-batch again with probes, and says where it went wrong. */
 export async function explainNotFinite(
   instance: Instance,
   stepGraph: StepGraph,

@@ -1,4 +1,4 @@
-/** What a trainer is made of, what a step is asked for, and what it gives. */
+/** The types of a trainer: its options, the request for a step, the result of a step. */
 import type { Device, HostTensor } from "../engine/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { Optimizer, Schedule } from "../optimizer/index.ts";
@@ -8,24 +8,29 @@ import type { SharingOptions } from "./sharing.ts";
 
 export interface TrainerOptions extends SharingOptions {
   readonly engine: Device;
-  /** Built to train, for one micro-batch. */
+  /** The model built for training, for one micro-batch. */
   readonly model: Model;
-  /** The same model built for evaluation, for one batch of it. */
+  /** The same model built for evaluation, for one batch. */
   readonly evaluation?: Model | undefined;
-  /** How many samples an evaluation looks at; those of one batch unless told. */
+  /** The number of samples that an evaluation looks at. Default: those of one batch. */
   readonly evaluationSamples?: number | undefined;
   readonly optimizer: Optimizer;
   /** Default: constant. */
   readonly schedule?: Schedule | undefined;
-  /** Steps of the run, for schedules that end with it. */
+  /** The number of steps of the run, for schedules that end with it. */
   readonly steps?: number | undefined;
   /** The largest global norm of the gradient. Default: no limit. */
   readonly clip?: number | undefined;
-  /** Of initial values and random layers. Default: 0. */
+  /** The seed of initial values and random layers. Default: 0. */
   readonly seed?: number | undefined;
+  /** Where what is offloaded lies: a folder of a disk, which exists. */
+  readonly offloadFolder?: string | undefined;
 }
 
-/** What there is to give; run files are checked by `defineRun`, and most of this is made by the house. */
+/**
+ * The options that exist. Their values are checked by `defineRun`, and most of them are made inside
+ * Lockstep.
+ */
 export const TRAINER_OPTIONS: OptionKinds<TrainerOptions> = {
   engine: anything,
   model: anything,
@@ -43,11 +48,13 @@ export const TRAINER_OPTIONS: OptionKinds<TrainerOptions> = {
   parallel: anything.optional(),
   zero: anything.optional(),
   recompute: anything.optional(),
+  offload: anything.optional(),
+  offloadFolder: anything.optional(),
   strategies: anything.optional(),
 };
 
 /**
- * Tensors of the batch by input name; the leading dim is all samples of this rank, micro-batch
+ * The tensors of the batch by input name. The leading dim has all samples of this rank, micro-batch
  * after micro-batch.
  */
 export type BatchFields = Readonly<Record<string, HostTensor>>;
@@ -55,32 +62,32 @@ export type FillBatch = (into: BatchFields) => void | Promise<void>;
 
 export interface StepRequest {
   /**
-   * The samples of this step in the global order: random layers depend on them, not on the number
-   * of workers.
+   * The samples of this step in the global order. Random layers depend on them, and not on the
+   * number of workers.
    */
   readonly positions: Positions;
   readonly fill: FillBatch;
   /** Asks all ranks to stop after this step. */
   readonly stop?: boolean;
-  /** Ends the step before it is committed. */
+  /** Aborting it ends the step before it is committed. */
   readonly signal?: AbortSignal;
 }
 
 export interface StepResult {
   /** Counted from 0. */
   readonly step: number;
-  /** Of the whole batch. */
+  /** The loss of the whole batch. */
   readonly loss: number;
-  /** Before clipping. */
+  /** The global norm of the gradient, before clipping. */
   readonly gradientNorm: number;
   readonly learningRate: number;
   /**
-   * The batch holds no label that counts: loss and gradient have no value and are given as 0, and
-   * the step has changed nothing.
+   * Whether the batch contains no label that counts. Loss and gradient then have no value and are
+   * given as 0, and the step changed nothing.
    */
   readonly isEmpty: boolean;
-  /** Whether some rank asked for a stop: the same on all. */
+  /** Whether a rank asked for a stop; the same on all ranks. */
   readonly stop: boolean;
-  /** Why ranks share micro-batches in another way from the next step on. */
+  /** Why the micro-batches are shared out differently from the next step on. */
   readonly shared?: string;
 }

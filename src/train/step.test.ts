@@ -25,7 +25,7 @@ after(() => engine.close());
 
 const mean = (x: Parameters<typeof reduceMean>[0]) => reduceMean(x, { keepdims: false });
 
-/** y = 3x - 1, learned from points on the line. */
+/** The model y = 3x - 1, learned from points on the line. */
 const line = defineModel("line", (m) => {
   const x = m.input("x", [m.batch, 1]);
   const y = m.input("y", [m.batch, 1]);
@@ -135,7 +135,7 @@ test("micro-batches give the step of the whole batch", async () => {
   }
 });
 
-/** Keeps a running mean of x and counts its steps. */
+/** A model that keeps a running mean of x and counts its steps. */
 const counting = defineModel("counting", (m) => {
   const x = m.input("x", [m.batch, 1]);
   const weight = m.parameter("weight", [1], { kind: "ones" });
@@ -162,7 +162,7 @@ test("a step computes the gradient of each micro-batch once", async () => {
   }
 });
 
-test("states move once a step: the mean over micro-batches, and only when the step is committed", async () => {
+test("states change once a step, by the mean over micro-batches, and only when the step is committed", async () => {
   for (const microBatches of [1, 2, 4]) {
     await withTrainer({ model: counting, microBatches, dtype: "float64" }, async (trainer) => {
       let average = 0;
@@ -187,7 +187,7 @@ function spoil(into: BatchFields): void {
   if (x !== undefined) write(x, [...toNumbers(x).slice(0, -1), Number.NaN]);
 }
 
-test("a batch with a NaN stops the step, by name, and leaves no trace", () =>
+test("a NaN in the batch stops the step, names the tensor and changes nothing", () =>
   withTrainer({ microBatches: 4 }, async (trainer) => {
     for (let step = 0; step < 3; step++) await trainer.step(points(step));
     const before = await numbers(trainer);
@@ -201,7 +201,7 @@ test("a batch with a NaN stops the step, by name, and leaves no trace", () =>
     assert.equal((await trainer.step(points(3))).step, 3);
   }));
 
-test("the first bad activation and the first bad gradient are named", async () => {
+test("the error names the first activation or gradient that is not finite", async () => {
   const model = (name: string, body: (x: Parameters<typeof log>[0]) => typeof x) =>
     defineModel(name, (m) => {
       const x = m.input("x", [m.batch, 1]);
@@ -215,7 +215,7 @@ test("the first bad activation and the first bad gradient are named", async () =
       message: /The first activation that is not finite is "layer\/Log_1" of node "layer\/Log_1"/,
     }),
   );
-  // An infinity that a later node takes away is not blamed.
+  // An infinity that a later node removes is not blamed.
   const masked = model("masked", (x) => add(exp(log(x)), sqrt(sub(mul(x, x), 1))));
   await withTrainer({ model: masked }, (trainer) =>
     assert.rejects(trainer.step(points(0)), { message: /activation .* "layer\/Sqrt_1"/ }),
@@ -229,7 +229,7 @@ test("the first bad activation and the first bad gradient are named", async () =
   );
 });
 
-test("a trainer goes on from another's tensors, bit for bit", async () => {
+test("a trainer continues from another's tensors with the same bits", async () => {
   const setup = { model: counting, microBatches: 2 };
   const straight = await withTrainer(setup, async (trainer) => {
     for (let step = 0; step < 9; step++) await trainer.step(points(step));
@@ -251,7 +251,7 @@ test("a trainer goes on from another's tensors, bit for bit", async () => {
   assert.deepEqual(resumed, straight);
 });
 
-test("an abort before the commit leaves no trace", () =>
+test("an abort before the commit changes nothing", () =>
   withTrainer({}, async (trainer) => {
     await trainer.step(points(0));
     const before = await numbers(trainer);
@@ -261,7 +261,7 @@ test("an abort before the commit leaves no trace", () =>
     assert.equal(trainer.steps, 1);
   }));
 
-test("a batch that cannot be read is no step", () =>
+test("a step whose batch cannot be read changes nothing", () =>
   withTrainer({}, async (trainer) => {
     const before = await numbers(trainer);
     const failure = new Error("no such file");
@@ -272,7 +272,7 @@ test("a batch that cannot be read is no step", () =>
     assert.equal((await trainer.step(points(0))).step, 0);
   }));
 
-test("two steps at once are a mistake", () =>
+test("two steps at once are refused", () =>
   withTrainer({}, async (trainer) => {
     const first = trainer.step(points(0));
     await assert.rejects(trainer.step(points(1)), /follow each other/);
@@ -284,7 +284,7 @@ test("keys of random layers follow the samples' positions, not the split into mi
   const keyed = defineModel("keyed", (m) => {
     const x = m.input("x", [m.batch, 1]);
     const weight = m.parameter("weight", [1], { kind: "ones" });
-    // The parameter gets the mean of the keys as its gradient.
+    // The gradient of the parameter is the mean of the keys.
     const key = reshape(cast(m.key, x.dtype), x.shape);
     return { loss: mean(mul(add(mul(x, 0), key), weight)) };
   });
@@ -302,7 +302,7 @@ test("keys of random layers follow the samples' positions, not the split into mi
   for (const [i, norm] of one.entries()) assert.ok(Math.abs(norm - (four[i] as number)) < 1e-3);
 });
 
-test("a closed trainer says so", async () => {
+test("a closed trainer refuses a step and says why", async () => {
   const trainer = await withTrainer({}, async (open) => open);
   await assert.rejects(trainer.step(points(0)), { code: "ENGINE_CLOSED" });
   assert.throws(() => trainer.tensors(), { code: "ENGINE_CLOSED" });

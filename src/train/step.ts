@@ -1,13 +1,13 @@
 /**
- * The training step: fill, compute, decide, commit. A step is a transaction: until its loss and gradient norm are
- * known to be finite, nothing that was committed changes. It knows no data source and no file.
+ * The training step: fill, compute, decide, commit. A step is a transaction: until its loss and
+ * gradient norm are known to be finite, nothing that was committed changes. This file knows no data
+ * source and no file.
  */
 import type { DeviceTensor } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
 import { cutGivesSameBits, type Instance, instantiate } from "../execute/index.ts";
 import { type Rules, rulesOf, scheduleFactor } from "../optimizer/index.ts";
 import { checkOptions } from "../options.ts";
-import type { StepGraph } from "../plan/index.ts";
 import { type Stage, type StepProgram, summaryOf } from "../program/index.ts";
 import { type Tensor, toNumbers } from "../tensor/index.ts";
 import { Collector } from "./collect.ts";
@@ -45,15 +45,18 @@ import {
 
 const NOTHING = { loss: 0, gradientNorm: 0 };
 
-/** Allocates, compiles, and makes the initial values. @throws INVALID_OPTION, OUT_OF_MEMORY, ENGINE_FAILED, NO_GRADIENT */
+/**
+ * Allocates memory, compiles graphs, and computes the initial values.
+ * @throws INVALID_OPTION, OUT_OF_MEMORY, ENGINE_FAILED, NO_GRADIENT
+ */
 export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
   checkOptions("createTrainer", options, TRAINER_OPTIONS);
-  const { engine, model, ranks, seed = 0 } = options;
+  const { engine, model, ranks, seed = 0, offloadFolder } = options;
   const planned = planOf(options);
-  const instance = await instantiate(engine, planned.plan, ranks?.group);
+  const instance = await instantiate(engine, planned.plan, ranks?.group, offloadFolder);
   try {
     await initializeTrainer(engine, instance, planned.plan, model, seed);
-    // Ranks read each other's parts.
+    // Ranks read each other's parts in the first step.
     if (planned.plan.held.length > 0) await ranks?.group.barrier();
   } catch (error) {
     instance.close();
@@ -87,14 +90,14 @@ export class Trainer {
     this.#fields = fieldsOf(this.#instance, this.plan);
   }
 
-  /** Of the next step: another one than before where ranks share micro-batches in another way. */
+  /** The program of the next step. It changes when micro-batches are shared out anew. */
   get plan(): StepProgram {
     return this.#planned.plan;
   }
 
-  /** The step of one process, before any strategy. */
-  get stepGraph(): StepGraph {
-    return this.#planned.step;
+  /** The step of one process, and how ranks share it, with the reason. */
+  get planned(): Planned {
+    return this.#planned;
   }
 
   /** Steps that were committed. */
@@ -102,12 +105,12 @@ export class Trainer {
     return this.#step;
   }
 
-  /** Those of a step's samples that this rank computes, in the order in which `fill` is asked for them. */
+  /** The positions of a step's samples that this rank computes, in the order of `fill`. */
   ownPositions(positions: Positions): Positions[] {
     return positionsOf(this.plan.microBatches, positions, this.#options.microBatches);
   }
 
-  /** One step. @throws NOT_FINITE naming the step and the first tensor that is not finite; weights are untouched */
+  /** Makes one step. @throws NOT_FINITE naming step and tensor; weights are unchanged */
   step(request: StepRequest): Promise<StepResult> {
     return this.#alone(() => this.#transact(request));
   }
@@ -141,7 +144,7 @@ export class Trainer {
     const { loss, gradientNorm } = isEmpty ? NOTHING : summary;
     if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) {
       const found = { step, loss, gradientNorm };
-      throw await explainNotFinite(instance, this.stepGraph, side, found);
+      throw await explainNotFinite(instance, this.#planned.step, side, found);
     }
     const factor = schedule === undefined ? 1 : scheduleFactor(schedule, step, steps);
     writeScalars(instance, plan, this.#rules, { step: step + 1, gradientScale, factor });
@@ -154,51 +157,53 @@ export class Trainer {
   }
 
   /**
-   * One batch of held-out samples. What it adds to the sums over all of them, in the order of the plan's measures and their terms.
-   * @param size which of the sizes of the plan's evaluation it has
+   * Evaluates one batch of held-out samples. Returns what it adds to the sums over all of them, in
+   * the order of the plan's measures and their terms.
+   * @param size the index of the batch's size among the sizes of the plan's evaluation
    */
   evaluate(size: number, fill: FillBatch): Promise<number[]> {
     const at = { plan: this.plan, from: this.#from, size, fields: this.#fields.evaluation[size] };
     return this.#alone(() => runEvaluation(this.#instance, at, fill));
   }
 
-  /** The places of everything that a checkpoint holds, by name: what is uploaded there is what the next step reads. */
+  /** The places of a checkpoint's tensors by name; the next step reads what is uploaded there. */
   tensors(): TrainerTensors<DeviceTensor> {
     this.#check();
     return namedTensors(this.#instance, this.plan, this.#from);
   }
 
-  /** What they hold, as `Device.download` gives it: perhaps views, so it is read before the next step. */
+  /** The values of these tensors. They may be views, so read them before the next step. */
   read(): Promise<TrainerState> {
     const of = [this.#instance, this.plan, this.#from, this.#step] as const;
     return this.#alone(() => this.#collector.read(...of));
   }
 
-  /** All ranks call it after the same step: rank 0 gets what other nodes hold, in a file at `path`. */
+  /** Collects what other nodes hold in `path` on rank 0. All ranks call it after the same step. */
   collect(path: string): Promise<void> {
     const at = { group: this.#options.ranks?.group, step: this.#step, path };
     return this.#alone(() => this.#collector.collect(this.#instance, this.plan, at));
   }
 
-  /** Whether this rank can read all that a checkpoint holds. */
+  /** Whether this rank can read all tensors of a checkpoint. */
   get isWhole(): boolean {
     return this.#collector.hasAll(this.plan, this.#step);
   }
-  /** What the first step begins with; each tensor is read before the next is asked for. */
+  /** Yields the tensors before the first step. Each must be used before the next is asked for. */
   beginning(): AsyncGenerator<[string, Tensor]> {
     const { engine, model, seed } = this.#options;
     return initialTensors(engine, [...model.parameters, ...model.states], seed ?? 0);
   }
 
-  /** Puts other values in the place of some. */
+  /** Replaces the values of the given tensors. */
   write(given: Partial<TrainerState>): void {
     this.#check();
     writeState(this.#instance, this.plan, this.#from, given);
   }
 
   /**
-   * Lets go of the other ranks, between two steps and before their group is closed; it may have failed. What was
-   * committed stays, with what neighbours kept of the optimizer's slots. The next step needs an `attach` first.
+   * Leaves the other ranks, between two steps and before their group is closed; the group may have
+   * failed. What was committed stays, with the optimizer slots that neighbours held. The next step
+   * needs an `attach` first.
    */
   detach(): void {
     assert(!this.#busy, "a trainer is detached between two steps");
@@ -211,9 +216,10 @@ export class Trainer {
   }
 
   /**
-   * After `detach`: goes on with other ranks, or alone. All ranks of the group attach together, with equal tensors after
-   * the same step. After a failure in here the tensors are as before, and the trainer may be attached to others.
-   * @throws INVALID_OPTION for more ranks than micro-batches, and what the group throws
+   * Continues with other ranks or alone, after `detach`. All ranks of the group attach together,
+   * with equal tensors after the same step. After a failure the tensors are unchanged, and the
+   * trainer may be attached to others.
+   * @throws INVALID_OPTION when there are more ranks than micro-batches; and what the group throws
    */
   attach(ranks?: Ranks): Promise<void> {
     return this.#alone(async () => {
@@ -230,7 +236,7 @@ export class Trainer {
     });
   }
 
-  /** Goes on as if `step` steps had been committed, with the tensors as they are now. */
+  /** Continues as if `step` steps had been committed, with the tensors as they are. */
   resumeAt(step: number): void {
     this.#step = step;
   }
@@ -252,7 +258,7 @@ export class Trainer {
     }
   }
 
-  /** Measures what this rank does alone: everything before the first collective, and segments beside collectives. */
+  /** Runs stages, and measures the time that this rank computes alone. */
   async #compute(stages: readonly Stage[], signal?: AbortSignal): Promise<void> {
     const { now = () => performance.now() } = this.#options.ranks ?? {};
     const seconds = await runMeasured(this.#instance, stages, { now, signal });
@@ -260,8 +266,9 @@ export class Trainer {
   }
 
   /**
-   * Before the first step of a cut gradient: only if it gives the bits of the whole graph are gradients made so. Each rank
-   * decides for itself, for its own collectives stay the same.
+   * Checks before the first step that a gradient cut into pieces gives the bits of the whole graph;
+   * if not, gradients are exchanged after the whole pass. Each rank decides for itself, because its
+   * collectives stay the same.
    */
   async #checkCut(): Promise<void> {
     const side = this.plan.sides[this.#from];
@@ -272,7 +279,7 @@ export class Trainer {
     if (!isSame) await this.#reshare({ overlap: false });
   }
 
-  /** After a commit: ranks that were slow get less to do. All ranks decide the same in the same step. */
+  /** Gives slow ranks fewer micro-batches after a commit. All ranks decide the same. */
   async #adapt(): Promise<string | undefined> {
     const decision = this.#pacing?.decide();
     if (decision === undefined) return undefined;
@@ -280,7 +287,7 @@ export class Trainer {
     return decision.reason;
   }
 
-  /** Plans the next steps anew. After a failure in here the trainer is not used again. */
+  /** Plans the next steps anew. After a failure the trainer cannot be used again. */
   async #reshare(change: Partial<Sharing>): Promise<void> {
     const planned = replan(this.#options, this.#planned, change);
     await this.#orBreak(() => this.#instance.load(planned.plan));
@@ -288,7 +295,7 @@ export class Trainer {
     this.#fields = fieldsOf(this.#instance, this.plan);
   }
 
-  /** After a failure in here weights are half old and half new: the trainer is not used again. */
+  /** After a failure the weights are half old and half new, so the trainer cannot be used again. */
   async #commit(stages: readonly Stage[]): Promise<void> {
     await this.#orBreak(() => runStages(this.#instance, stages));
     this.#from = this.#from === 0 ? 1 : 0;

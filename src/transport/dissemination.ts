@@ -1,19 +1,17 @@
 /**
- * A barrier made of messages: in round k each rank greets the one 2^k further. Hensgen, Finkel and
- * Manber, 1988.
+ * A barrier made of messages: in round k each rank sends to the rank 2^k further (Hensgen, Finkel
+ * and Manber, 1988).
  */
 import { type BarrierOptions, type Transport, type WaitOptions, waitForAll } from "./transport.ts";
 
-/** A channel that users of a transport leave alone. */
+/** The channel of barriers, which users of a transport must not use. */
 export const BARRIER_CHANNEL = 0xffff;
 
 const NOTHING = new Uint8Array(0);
 
 type Messages = Pick<Transport, "rank" | "send" | "receive">;
 
-/**
- * Waits for all ranks, or for those of this node, in log2 of their number rounds of empty messages.
- */
+/** Waits for all ranks, or for those of this node, in log2(ranks) rounds of empty messages. */
 export function disseminationBarrier(
   transport: Messages & Pick<Transport, "size" | "nodes">,
   { within, ...options }: BarrierOptions = {},
@@ -24,7 +22,7 @@ export function disseminationBarrier(
   return barrierAmong(transport, within === "node" ? mine : everyone, options);
 }
 
-/** Waits for `members`, which all name them in the same order. */
+/** Waits for `members`, which all ranks name in the same order. */
 export async function barrierAmong(
   transport: Messages,
   members: readonly number[],

@@ -1,6 +1,6 @@
 /**
  * The ranks of one node, or some of them, in a run over several nodes. When this group fails the
- * run fails, and the other way round.
+ * run fails, and the reverse.
  */
 import type { LockstepError } from "../errors.ts";
 import type {

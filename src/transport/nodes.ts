@@ -117,7 +117,7 @@ class NodesTransport implements Transport {
       await barrierAmong({ rank, send, receive }, firsts, options);
     }
     // These ranks wait for another node. Only their first rank can name it, so their deadline must
-    // come after its own.
+    // be later than its own.
     const { deadlineMs = this.#deadlineMs } = options;
     const rounds = Math.ceil(Math.log2(firsts.length));
     await this.#local.barrier({ ...options, deadlineMs: (rounds + 1) * deadlineMs });
@@ -136,7 +136,7 @@ class NodesTransport implements Transport {
     return { memories: byRank, close };
   };
 
-  /** It shares memory if all its ranks are on this node, and else it has messages only. */
+  /** Shares memory if all its ranks are on this node; otherwise it has messages only. */
   async subgroup(ranks: readonly number[]): Promise<Transport> {
     checkSubgroup(this, ranks);
     this.#fate.check();
@@ -187,7 +187,7 @@ function checkNodes(
   const list = nodes.map((ranks) => `[${ranks.join(", ")}]`).join(", ");
   throw new LockstepError(
     "INVALID_OPTION",
-    `Rank ${rank} of ${size}, number ${local.rank} of ${local.size} on its node, is not where the nodes ${list} have it.`,
-    { hint: "Give each node the next ranks, in order, on all ranks alike." },
+    `Rank ${rank} of ${size}, number ${local.rank} of ${local.size} on its node, does not fit the nodes ${list}.`,
+    { hint: "Number the ranks node by node, in order, in the same way on all ranks." },
   );
 }

@@ -1,6 +1,6 @@
 /**
- * A group of some ranks of a group. Its messages go through the whole group, with ranks renamed, in
- * channels of their own.
+ * A group of some ranks of a group. Its messages go through the parent group, with ranks
+ * renumbered, in channels of their own.
  */
 import { LockstepError } from "../errors.ts";
 import { checkRank } from "../net/index.ts";
@@ -9,7 +9,7 @@ import type { BarrierOptions, MessageOptions, Transport, Waiting } from "./trans
 
 const CHANNELS = 2 ** 16;
 
-/** Throws INVALID_OPTION unless `ranks` are different ranks of the group, this one among them. */
+/** Throws INVALID_OPTION unless `ranks` are distinct ranks of the group that include this one. */
 export function checkSubgroup(
   { rank, size }: Pick<Transport, "rank" | "size">,
   ranks: readonly number[],
@@ -18,17 +18,17 @@ export function checkSubgroup(
   if (new Set(ranks).size === ranks.length && ranks.includes(rank)) return;
   throw new LockstepError(
     "INVALID_OPTION",
-    `Rank ${rank} cannot make a group of the ranks ${ranks.join(", ")}.`,
-    { hint: "Name each member once, and only the members make the group." },
+    `Rank ${rank} cannot create a group of the ranks ${ranks.join(", ")}.`,
+    { hint: "Name each member once; only the members may create the group." },
   );
 }
 
-/** Every rank on a node of its own. */
+/** Returns nodes that have one rank each. */
 export function eachAlone(size: number): number[][] {
   return Array.from({ length: size }, (_, rank) => [rank]);
 }
 
-/** The nodes of the members of a subgroup, by their ranks in it. */
+/** Returns the nodes of a subgroup's members, by their ranks in it. */
 export function nodesWithin(nodes: Transport["nodes"], ranks: readonly number[]): number[][] {
   const byNode = new Map<number, number[]>();
   for (const [index, rank] of ranks.entries()) {
@@ -41,8 +41,8 @@ export function nodesWithin(nodes: Transport["nodes"], ranks: readonly number[])
 }
 
 /**
- * A number that the members of a subgroup compute alike: FNV-1a of its ranks and of how often it
- * was made.
+ * Returns a number that all members of a subgroup compute alike: FNV-1a of its ranks and of how
+ * many times it was created.
  */
 export function subgroupId(ranks: readonly number[], nth: number): number {
   let hash = 0x811c9dc5;
@@ -51,13 +51,13 @@ export function subgroupId(ranks: readonly number[], nth: number): number {
       hash = Math.imul(hash ^ ((number >>> shift) & 0xff), 0x01000193);
     }
   }
-  return (hash >>> 0) + 1; // 0 is the whole group
+  return (hash >>> 0) + 1; // 0 is the parent group
 }
 
 export class SubgroupCounter {
   readonly #counts = new Map<string, number>();
 
-  /** The id of the next subgroup of these ranks. */
+  /** Returns the id of the next subgroup of these ranks. */
   next(ranks: readonly number[]): number {
     const key = ranks.join();
     const nth = this.#counts.get(key) ?? 0;
@@ -66,7 +66,7 @@ export class SubgroupCounter {
   }
 }
 
-/** It fails with its parent, and does not close it. */
+/** A subgroup over messages. It fails with its parent, and does not close it. */
 export class MessageSubgroup implements Transport {
   readonly kind: string;
   readonly rank: number;

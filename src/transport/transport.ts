@@ -6,19 +6,20 @@
  *
  * A group lives for one generation. When anything goes wrong on any rank (a peer vanishes, a wait
  * passes its deadline, someone aborts) the whole group has failed: every wait on every rank ends
- * with an error that names the rank at fault, and so does every later call. A run goes on with a
+ * with an error that names the rank at fault, and so does every later call. A run continues with a
  * new group.
  */
 import type { Memory } from "../memory/index.ts";
 
 /**
- * A wait. It is undefined where there is nothing to wait for, so that such a wait costs no turn of
- * the event loop.
+ * A wait. It is undefined if there is nothing to wait for, so that such a wait costs no turn of the
+ * event loop.
  */
 export type Waiting = Promise<void> | undefined;
 
 /**
- * Starts all, then waits for all. Where one throws at once, rejections of the others are handled.
+ * Starts all, then waits for all. If one throws at once, the rejections of the others are still
+ * handled.
  */
 export function waitForAll(starts: readonly (() => Waiting)[]): Waiting {
   const waits: Promise<void>[] = [];
@@ -41,8 +42,8 @@ export interface MessageOptions {
   /** How long this wait may take. Default: the group's deadline. */
   readonly deadlineMs?: number;
   /**
-   * Whether the event loop has other waits to serve. While it has, a wait that blocks the thread
-   * must be short.
+   * Whether the event loop has other waits to serve. While it has, a wait may block the thread only
+   * briefly.
    */
   readonly isBusy?: () => boolean;
 }
@@ -66,7 +67,7 @@ export interface Transport {
    * through `share`. Nodes are in the order of their first ranks, and the same on all ranks.
    */
   readonly nodes: readonly (readonly number[])[];
-  /** Aborted when the group has failed; its reason is the error that every wait got. */
+  /** Aborted when the group fails; its reason is the error of every wait. */
   readonly signal: AbortSignal;
 
   /**
@@ -83,15 +84,15 @@ export interface Transport {
   barrier(options?: BarrierOptions): Waiting;
 
   /**
-   * Shows memory to the other ranks of this node, which read and write it in place. Undefined where
+   * Shares memory with the other ranks of this node, which read and write it in place. Undefined if
    * memory cannot be shared. All ranks call it in the same order, each with named memory of its
    * own, of any size.
    */
   readonly share: ((memory: Memory) => Promise<SharedRegion>) | undefined;
 
   /**
-   * A group of some of these ranks, in the order given. Its members call it, in the same order, and
-   * close it.
+   * Creates a group of some of these ranks, in the given order. All members call it, in the same
+   * order, and each closes its group.
    */
   subgroup(ranks: readonly number[]): Promise<Transport>;
 
@@ -105,8 +106,8 @@ export interface Transport {
 
 export interface SharedRegion {
   /**
-   * By rank; undefined for ranks of other nodes. This rank's is the memory that was given. Do not
-   * close these.
+   * The memory of each rank; undefined for ranks of other nodes. This rank's entry is the memory
+   * that was given. Do not close these.
    */
   readonly memories: readonly (Memory | undefined)[];
   /** Unmaps the peers' memory. */
@@ -118,7 +119,7 @@ export interface GroupOptions {
   readonly size: number;
   /** Default: 0. */
   readonly generation?: number;
-  /** How long a wait may take. Default: 30 s. */
+  /** Milliseconds that a wait may take. Default: 30 s. */
   readonly deadlineMs?: number;
   /** Aborting it aborts the group. */
   readonly signal?: AbortSignal;

@@ -1,6 +1,6 @@
 /**
- * Every mistake that a user can make ends with status 1, one sentence with a code, and nothing half-written.
- * Each case is the command itself, in a folder of its own.
+ * Every mistake of a user ends with status 1, one sentence with a code, and nothing half-written.
+ * Each case runs the command itself, in a folder of its own.
  */
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
@@ -15,21 +15,21 @@ const fixtures = join(dirname(fileURLToPath(import.meta.url)), "../../../test/on
 const mlp = readFileSync(join(fixtures, "mlp-17.onnx"));
 
 interface Case {
-  /** Fields of the run that are replaced. */
+  /** The fields of the run that are replaced. */
   readonly run?: Readonly<Record<string, string>>;
   readonly files?: Readonly<Record<string, string | Uint8Array>>;
   /** Default: `train run.ts`. */
   readonly words?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
-  /** Run before the command, by a shell. */
+  /** A shell command that is run before. */
   readonly shell?: string;
   readonly code: string;
   readonly says: RegExp;
-  /** Names in `runs/tiny` afterwards; undefined: no folder. */
+  /** The names in `runs/tiny` afterwards; undefined: no folder. */
   readonly leaves?: readonly string[];
 }
 
-/** A run of a model from a file, with data that fits the fixture. */
+/** Returns the fields of a run with a model from a file, and data that fits the fixture. */
 const ofFile = (loss = 'crossEntropy({ logits: "output", labels: "label" })') => ({
   model: `onnx("model.onnx", { loss: ${loss} })`,
   data: 'csv("table.csv", { fields: {} })',
@@ -98,7 +98,7 @@ const CASES: Readonly<Record<string, Case>> = {
   "a limit of memory that nothing reaches": {
     words: ["train", "run.ts", "--recompute", "10B"],
     code: "INVALID_OPTION",
-    says: /activations of a micro-batch take .* computed again, which is more than the 10 B.*State/s,
+    says: /activations of a micro-batch take .* computed again, which is more than the limit of 10 B.*Set the limit/s,
   },
   "what to compute again, in other words": {
     run: { recompute: '"all"' },
@@ -216,7 +216,7 @@ const CASES: Readonly<Record<string, Case>> = {
   "an unfinished run in the way": {
     files: { "runs/tiny/checkpoint.safetensors": "of great value" },
     code: "RUN_EXISTS",
-    says: /--resume\..*--anew\..*--out\./,
+    says: /--resume, .*--anew .*--out\./,
     leaves: ["checkpoint.safetensors"],
   },
   "a missing engine": {
@@ -253,13 +253,13 @@ const CASES: Readonly<Record<string, Case>> = {
   "a run file where a job is written": {
     words: ["job", "run.ts", "--out", "."],
     code: "IO_FAILED",
-    says: /no file of a job/,
+    says: /not a file of a job/,
   },
   "a job of data that lies elsewhere": {
     run: { data: 'text("../*.txt")' },
     words: ["job", "run.ts", "--out", "job"],
     code: "DATA_PLACE",
-    says: /"\.\.\/\*\.txt" is no place below/,
+    says: /"\.\.\/\*\.txt" is not below/,
   },
   "a folder that holds no job": {
     files: { "job/job.json": "{}" },
@@ -291,7 +291,7 @@ const CASES: Readonly<Record<string, Case>> = {
   "a folder to sample from that holds no model": {
     words: ["sample", "."],
     code: "FILE_NOT_FOUND",
-    says: /model\.onnx".*folder of a run/s,
+    says: /model\.onnx".*folder of a finished or stopped run/s,
   },
 };
 

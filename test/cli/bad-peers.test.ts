@@ -1,6 +1,6 @@
 /**
- * Workers, agents and strangers that do not do what they should, through the command itself: status 1, a sentence that names who it
- * was, a code, and all of it within a bound.
+ * Workers, agents and strangers that misbehave, tested through the command: status 1, a sentence
+ * that names who it was, a code, and all of it within a bound.
  */
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
@@ -52,7 +52,7 @@ function childrenOf(pid: number | undefined): number[] {
   return existsSync(path) ? readFileSync(path, "utf8").trim().split(" ").map(Number) : [];
 }
 
-/** This package as if it were of another version: the path of its command. */
+/** Copies this package as if it had another version. Returns the path of its command. */
 async function otherVersion(folder: string): Promise<string> {
   let root = dirname(fileURLToPath(import.meta.url));
   while (!existsSync(join(root, "node_modules"))) root = dirname(root);
@@ -65,7 +65,7 @@ async function otherVersion(folder: string): Promise<string> {
 }
 
 describe("bad peers", { concurrency: 2 }, () => {
-  test("a run file that gives another run each time it is executed: all ranks have that of the launcher", () =>
+  test("a run file that differs each time it is executed: all ranks have the launcher's run", () =>
     withFolder(
       { ...files, "gpt.ts": GPT.replace("batch: 8", "seed: process.pid, batch: 8") },
       async (cwd) => {
@@ -74,30 +74,30 @@ describe("bad peers", { concurrency: 2 }, () => {
       },
     ));
 
-  test("another version of lockstep on one host: both versions and the host, before anything starts", () =>
+  test("a different version of lockstep on one host: the error names both versions and the host before anything starts", () =>
     withFolder(files, async (cwd) => {
       const main = await otherVersion(join(cwd, "other"));
       await withProcesses([agentProcess(cwd), agentProcess(cwd, { main })], async (hosts) => {
         const ended = await train(cwd, ["--hosts", hosts.join(",")]);
-        const says = /made by lockstep \d\S+, and this is lockstep 99\.0\.0\./;
+        const says = /made by lockstep \d\S+, but this is lockstep 99\.0\.0\./;
         assertFails(ended, "JOB_VERSION", `On ${hosts[1]}: `, says);
       });
     }));
 
-  test("a wrong token: the host; garbage before it does the agent no harm", () =>
+  test("a wrong token: the error names the host, and garbage before it does the agent no harm", () =>
     withFolder(files, (cwd) =>
       withProcesses([agentProcess(cwd)], async ([host = ""]) => {
         for (const bytes of ["GET / HTTP/1.1\r\n\r\n".repeat(9), "\0".repeat(99_999)]) {
           await knock(host, bytes);
         }
         const wrong = await train(cwd, ["--hosts", host, "--token", "another token of tests"]);
-        assertFails(wrong, "UNAUTHORIZED", `${host} has another token`);
+        assertFails(wrong, "UNAUTHORIZED", `${host} has a different token`);
         const right = await train(cwd, ["--hosts", host, "--steps", "2"]);
         assert.equal(right.status, 0, right.stderr);
       }),
     ));
 
-  test("a port in use: which, at the start of the agent", () =>
+  test("a port in use: the error names it at the start of the agent", () =>
     withFolder(files, (cwd) =>
       withProcesses([agentProcess(cwd)], async ([host = ""]) => {
         const ended = await lockstep(["agent", "--listen", host], { cwd, env });
@@ -105,7 +105,7 @@ describe("bad peers", { concurrency: 2 }, () => {
       }),
     ));
 
-  test("a run that states no micro-batches is shared by hosts too", () =>
+  test("hosts share a run that states no micro-batches", () =>
     withFolder({ ...files, "gpt.ts": GPT.replace("microBatches: 4,", "") }, (cwd) =>
       withProcesses([agentProcess(cwd), agentProcess(cwd)], async (hosts) => {
         const alone = await train(cwd, ["--workers", "1", "--steps", "3"]);
@@ -117,7 +117,7 @@ describe("bad peers", { concurrency: 2 }, () => {
       }),
     ));
 
-  test("a worker of this machine that vanishes: which, and by what", onLinux, () =>
+  test("a worker of this machine that vanishes: the error names it and the reason", onLinux, () =>
     withFolder(files, async (cwd) => {
       const ended = await train(cwd, ["--workers", "2", ...FOREVER], (launcher) => {
         process.kill(childrenOf(launcher)[1] as number, "SIGKILL");
@@ -126,7 +126,7 @@ describe("bad peers", { concurrency: 2 }, () => {
     }),
   );
 
-  test("the leader of this machine is stopped: it is named, and saves", onLinux, () =>
+  test("the leader of this machine is stopped: the error names it, and it saves", onLinux, () =>
     withFolder(files, async (cwd) => {
       let leader = 0;
       const ended = await train(cwd, ["--workers", "2", ...FOREVER], (launcher) => {
@@ -138,18 +138,21 @@ describe("bad peers", { concurrency: 2 }, () => {
     }),
   );
 
-  test("a worker of a host that stops reading: which, and the host", onLinux, () =>
-    withFolder(files, (cwd) =>
-      withProcesses([agentProcess(cwd), agentProcess(cwd)], async (hosts, agents) => {
-        const ended = await train(cwd, ["--hosts", hosts.join(","), ...FOREVER], () => {
-          process.kill(childrenOf(agents[1]?.child.pid)[0] as number, "SIGSTOP");
-        });
-        assertFails(ended, "PEER_LOST", /Rank 1 .*silent/, `Worker 1 is on ${hosts[1]}`);
-      }),
-    ),
+  test(
+    "a worker of a host that stops reading: the error names the worker and the host",
+    onLinux,
+    () =>
+      withFolder(files, (cwd) =>
+        withProcesses([agentProcess(cwd), agentProcess(cwd)], async (hosts, agents) => {
+          const ended = await train(cwd, ["--hosts", hosts.join(","), ...FOREVER], () => {
+            process.kill(childrenOf(agents[1]?.child.pid)[0] as number, "SIGSTOP");
+          });
+          assertFails(ended, "PEER_LOST", /Rank 1 .*silent/, `Worker 1 is on ${hosts[1]}`);
+        }),
+      ),
   );
 
-  test("an agent that stops reading: the host", onLinux, () =>
+  test("an agent that stops reading: the error names the host", onLinux, () =>
     withFolder(files, (cwd) =>
       withProcesses([agentProcess(cwd), agentProcess(cwd)], async (hosts, agents) => {
         const ended = await train(cwd, ["--hosts", hosts.join(","), ...FOREVER], () => {
@@ -180,7 +183,7 @@ describe("bad peers", { concurrency: 2 }, () => {
     ),
   );
 
-  test("a host that nothing listens on, and one that takes connections and says nothing", () =>
+  test("a host without a listener, and one that accepts connections and sends nothing, are named", () =>
     withFolder(files, async (cwd) => {
       const taken: net.Socket[] = [];
       const mute = net.createServer((socket) => void taken.push(socket));
@@ -189,7 +192,11 @@ describe("bad peers", { concurrency: 2 }, () => {
       try {
         const hosts = ["127.0.0.1:1", `127.0.0.1:${port}`];
         const ended = await train(cwd, ["--hosts", hosts.join(",")]);
-        assertFails(ended, "DEADLINE", ...hosts.map((host) => `${host} cannot be reached within`));
+        assertFails(
+          ended,
+          "DEADLINE",
+          ...hosts.map((host) => `${host} could not be reached within`),
+        );
       } finally {
         mute.close();
         for (const socket of taken) socket.destroy();
@@ -197,7 +204,7 @@ describe("bad peers", { concurrency: 2 }, () => {
     }));
 });
 
-/** Resolves when the other end has had enough. */
+/** Sends bytes. Resolves when the other end closes the connection. */
 function knock(address: string, bytes: string): Promise<void> {
   const { host, port } = parseAddress(address);
   return new Promise((resolve) => {

@@ -1,4 +1,7 @@
-/** `lockstep job` and `lockstep train JOB`, through the command: a run file is executed once, and its job trains anywhere. */
+/**
+ * `lockstep job` and `lockstep train JOB`, tested through the command: a run file is executed once,
+ * and its job trains anywhere.
+ */
 import assert from "node:assert/strict";
 import {
   appendFileSync,
@@ -18,7 +21,7 @@ import { type Ended, lockstep, runFiles } from "./support.ts";
 
 const env = { LOCKSTEP_TOKEN: token };
 
-/** A run file that says each time that it is executed, and gives another seed each time. */
+/** A run file that reports each execution, and has another seed each time. */
 const files = runFiles({ seed: "process.pid", microBatches: "2", steps: "4" });
 const counted = {
   ...files,
@@ -43,7 +46,7 @@ async function fails(words: readonly string[], cwd: string, code: string, says: 
 const executions = (cwd: string) => readFileSync(join(cwd, "executed.txt"), "utf8").length / 5;
 
 describe("jobs", { concurrency: 2 }, () => {
-  test("a job trains alone, by workers and on hosts to the same weights, without its run file", () =>
+  test("a job gives the same weights alone, with workers and on hosts, without its run file", () =>
     withFolder(counted, async (cwd) => {
       const made = await ok(["job", "run.ts", "--out", "job"], cwd);
       assert.match(
@@ -59,7 +62,7 @@ describe("jobs", { concurrency: 2 }, () => {
         await ok(["train", "job", "--out", "out", "--anew", ...words], cwd);
         hashes.push(reportIn(cwd).weightsSha256);
       }
-      // The agents have the data and nothing else.
+      // The agents have only the data.
       for (const host of ["a", "b"]) {
         mkdirSync(join(cwd, host));
         symlinkSync(join(cwd, "words.txt"), join(cwd, host, "words.txt"));
@@ -74,7 +77,7 @@ describe("jobs", { concurrency: 2 }, () => {
       assert.equal(executions(cwd), 1);
     }));
 
-  test("the weights of a job are those of its run file, with and without options of the command line", () =>
+  test("a job gives the weights of its run file, with and without options of the command line", () =>
     withFolder(runFiles({ microBatches: "2" }), async (cwd) => {
       for (const words of [[], ["--seed", "7", "--steps", "3"]]) {
         await ok(["train", "run.ts", "--out", "out", "--anew", ...words], cwd);
@@ -88,7 +91,7 @@ describe("jobs", { concurrency: 2 }, () => {
       }
     }));
 
-  test("how workers share the step of a job is asked on the command line, and changes no bits", () =>
+  test("the command line says how workers share the step of a job, which changes no bits", () =>
     withFolder(runFiles({ microBatches: "2" }), async (cwd) => {
       await ok(["job", "run.ts", "--out", "job"], cwd);
       await ok(["train", "job", "--out", "out"], cwd);
@@ -101,7 +104,7 @@ describe("jobs", { concurrency: 2 }, () => {
         await ok([...train, ...words], cwd);
         assert.equal(reportIn(cwd).weightsSha256, expected);
       }
-      const tooLittle = /more than the 10 B that are stated/;
+      const tooLittle = /more than the limit of 10 B/;
       await fails([...train, "--recompute", "10B"], cwd, "INVALID_OPTION", tooLittle);
       await withProcesses([agentProcess(cwd)], async (hosts) => {
         const words = ["train", "job", "--out", "out", "--hosts", hosts.join(",")];
@@ -135,7 +138,7 @@ describe("jobs", { concurrency: 2 }, () => {
       assert.deepEqual(readdirSync(temporary), []);
     }));
 
-  test("a job goes on where it was stopped, by another number of workers", () =>
+  test("a stopped job resumes with another number of workers", () =>
     withFolder(runFiles({ microBatches: "2" }), async (cwd) => {
       await ok(["job", "run.ts", "--out", "job"], cwd);
       await ok(["train", "job", "--out", "whole"], cwd);
@@ -149,13 +152,13 @@ describe("jobs", { concurrency: 2 }, () => {
       assert.match(shown.stdout, /^tiny: gpt/);
     }));
 
-  test("what is wrong with a job is said, and nothing is begun", () =>
+  test("a fault in a job is reported, and nothing starts", () =>
     withFolder(runFiles({ microBatches: "2" }), async (cwd) => {
       await ok(["job", "run.ts", "--out", "job"], cwd);
       const train = ["train", "job", "--out", "out"];
       await fails([...train, "--batch", "8"], cwd, "INVALID_OPTION", /Make the job again/);
       await fails([...train, "--data", "*.txt"], cwd, "INVALID_OPTION", /Make the job again/);
-      await fails(["job", "job", "--out", "other"], cwd, "INVALID_OPTION", /is a job already/);
+      await fails(["job", "job", "--out", "other"], cwd, "INVALID_OPTION", /is already a job/);
       renameSync(join(cwd, "words.txt"), join(cwd, "kept.txt"));
       await fails(train, cwd, "DATA_EMPTY", /words\.txt/);
       symlinkSync("/etc/passwd", join(cwd, "words.txt"));

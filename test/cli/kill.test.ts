@@ -1,4 +1,7 @@
-/** `kill -9` of a run's processes, all at once or the first of them: nothing is left behind, and `--resume` goes on. */
+/**
+ * `kill -9` of a run's processes, all at once or only the first: nothing is left behind, and
+ * `--resume` continues.
+ */
 import assert from "node:assert/strict";
 import type { ChildProcess } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, watch } from "node:fs";
@@ -23,7 +26,7 @@ const run = runFiles({
 const train = (cwd: string, ...words: readonly string[]): Promise<Ended> =>
   lockstep(["train", "run.ts", "--threads", "1", ...words], { cwd });
 
-/** A process and all that descend from it. */
+/** Returns a process and all its descendants. */
 function family(pid: number): number[] {
   const path = `/proc/${pid}/task/${pid}/children`;
   const words = existsSync(path) ? readFileSync(path, "utf8").trim().split(" ") : [];
@@ -38,7 +41,10 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** Those that are there after they were given a while to go: a process lets go of its files before it ends. */
+/**
+ * Returns the processes that are still there after a while, because a process closes its files
+ * before it ends.
+ */
 async function left(pids: readonly number[]): Promise<number[]> {
   const deadlineAt = performance.now() + 5000;
   while (pids.some(isAlive) && performance.now() < deadlineAt) {
@@ -47,7 +53,7 @@ async function left(pids: readonly number[]): Promise<number[]> {
   return pids.filter(isAlive);
 }
 
-/** Shared memory whose name ends with one of these processes. */
+/** Returns the shared memory whose name ends with one of these processes. */
 function memoryOf(pids: readonly number[]): string[] {
   const owners = new Set(pids);
   return readdirSync(SHARED).filter(
@@ -59,7 +65,7 @@ interface Killed extends Ended {
   readonly pids: readonly number[];
 }
 
-/** Runs workers until `when`, then kills. Resolves when none of them is there any more. */
+/** Runs workers until `when`, then kills. Resolves when all of them are gone. */
 async function killed(
   cwd: string,
   workers: number,
@@ -73,7 +79,7 @@ async function killed(
     process.kill(whom === "all" ? -child.pid : child.pid, "SIGKILL");
   };
   const words = ["train", "run.ts", "--threads", "1", "--workers", String(workers)];
-  // The pipe of the output closes when the last process that holds it has ended.
+  // The output pipe closes when the last process that holds it has ended.
   const ended = await lockstep(words, { cwd, leads: true, onOutput });
   return { ...ended, pids };
 }
@@ -84,7 +90,7 @@ for (const [workers, whom] of [
   [2, "launcher"],
 ] as const) {
   test(
-    `${whom === "all" ? `all processes of ${workers} workers` : "the launcher alone"} killed in the middle: nothing is left, and the rest of the run gives the same weights`,
+    `${whom === "all" ? `all processes of ${workers} workers` : "the launcher alone"} killed in the middle: nothing is left, and the resumed run gives the same weights`,
     onLinux,
     () =>
       withFolder(run, async (cwd) => {
@@ -98,10 +104,11 @@ for (const [workers, whom] of [
         assert.deepEqual(await left(pids), [], "processes");
 
         const resumed = await train(cwd, "--resume", "--workers", String(workers));
-        // Names are there only while workers meet or change shares: what was caught then, this start has swept.
+        // Names exist only while workers meet or change shares. If the kill left one, this start
+        // has removed it.
         assert.deepEqual(memoryOf(pids), [], "shared memory");
         assert.equal(resumed.status, 0, resumed.stderr);
-        const from = Number(/going on after step (\d+)/.exec(resumed.stdout)?.[1]);
+        const from = Number(/continuing after step (\d+)/.exec(resumed.stdout)?.[1]);
         assert.ok(from >= 8 && from <= 24, resumed.stdout);
         const [whole, out] = [join(cwd, "whole"), join(cwd, "runs/tiny")];
         assert.equal(reportOf(out).weightsSha256, reportOf(whole).weightsSha256);
@@ -119,7 +126,7 @@ for (const [workers, whom] of [
 }
 
 test(
-  "shared memory of a run that was killed before all had it is gone at the next start, of one process too",
+  "shared memory of a run that was killed before all ranks had it is removed at the next start, also of one process",
   onLinux,
   () =>
     withFolder(run, async (cwd) => {

@@ -1,4 +1,4 @@
-/** The command as people run it: another process, in a folder without node_modules. */
+/** Runs the command as people run it: another process, in a folder without node_modules. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -15,11 +15,11 @@ export interface Ended {
 export interface Setting {
   readonly cwd: string;
   readonly env?: Readonly<Record<string, string>>;
-  /** Words before the command: `["sh", "-c", …]`. */
+  /** The words before the command: `["sh", "-c", …]`. */
   readonly through?: readonly string[];
-  /** Leads a group of processes of its own, with all that it starts. */
+  /** Whether it leads a group of processes, which contains all that it starts. */
   readonly leads?: boolean;
-  /** Called with all of stdout so far, at each piece. */
+  /** Called at each piece of stdout with all of stdout so far. */
   readonly onOutput?: (stdout: string, child: ChildProcess) => void;
 }
 
@@ -47,7 +47,10 @@ export function lockstep(words: readonly string[], setting: Setting): Promise<En
 
 const WORDS = "the cat sat on the mat and the dog sat on the log; ".repeat(60);
 
-/** A folder to begin with: text, and a run file that trains on it in a second. `fields` replaces fields of the run. */
+/**
+ * Returns the files of a folder to begin with: text, and a run file that trains on it in a second.
+ * `fields` replaces fields of the run.
+ */
 export function runFiles(
   fields: Readonly<Record<string, string>> = {},
 ): Readonly<Record<string, string>> {

@@ -1,4 +1,7 @@
-/** What lies around a run: its folder's other owners, terminals and disks that go away, pipes, limits, a machine without /dev/shm. */
+/**
+ * The surroundings of a run: other owners of its folder, terminals and disks that go away, pipes,
+ * limits, a machine without /dev/shm.
+ */
 import assert from "node:assert/strict";
 import { type ChildProcess, execFileSync, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
@@ -19,7 +22,7 @@ const long = { steps: "100000", checkpointEvery: "100000", evaluate: "{ every: 1
 const train = (cwd: string, ...words: readonly string[]): Promise<Ended> =>
   lockstep(["train", "run.ts", "--threads", "1", ...words], { cwd });
 
-/** Trains for ever, until `body` at the first step has asked for its end. */
+/** Trains until `body`, called at the first step, has stopped it. */
 function living(
   cwd: string,
   words: readonly string[],
@@ -38,7 +41,7 @@ function living(
   });
 }
 
-/** Words before the command: `shell` first, in a mount namespace of its own. */
+/** Returns the words before the command that run `shell` first, in a mount namespace of its own. */
 const inNamespace = (shell: string) => [
   "unshare",
   "-m",
@@ -50,7 +53,7 @@ const inNamespace = (shell: string) => [
 
 describe("what lies around a run", { concurrency: 2 }, () => {
   for (const workers of [1, 2]) {
-    test(`a folder in which ${workers === 1 ? "a process" : "a worker"} trains is refused to others, also to go on`, () =>
+    test(`a folder in which ${workers === 1 ? "a process" : "a worker"} trains is refused to others, also to --resume`, () =>
       withFolder(runFiles(long), async (cwd) => {
         const others: Promise<Ended>[] = [];
         const first = await living(cwd, ["--workers", String(workers)], (child) => {
@@ -71,51 +74,45 @@ describe("what lies around a run", { concurrency: 2 }, () => {
       }));
   }
 
-  test(
-    "a reader that goes away, and an output that is full, take nothing from a run",
-    onPosix,
-    () =>
-      withFolder(runFiles({ steps: "40" }), async (cwd) => {
-        const unread = await living(cwd, ["--out", "unread"], (child) => {
-          child.stdout?.destroy();
-          child.stderr?.destroy();
-        });
-        const through = ["sh", "-c", 'exec "$@" > /dev/full 2> /dev/full', "sh"];
-        const words = ["train", "run.ts", "--threads", "1", "--out", "full"];
-        const full = await lockstep(words, { cwd, through });
-        for (const [{ status }, out] of [
-          [unread, "unread"],
-          [full, "full"],
-        ] as const) {
-          assert.equal(status, 0);
-          assert.equal(reportOf(join(cwd, out)).steps, 40);
-        }
-      }),
+  test("a reader that goes away and an output that is full do not disturb a run", onPosix, () =>
+    withFolder(runFiles({ steps: "40" }), async (cwd) => {
+      const unread = await living(cwd, ["--out", "unread"], (child) => {
+        child.stdout?.destroy();
+        child.stderr?.destroy();
+      });
+      const through = ["sh", "-c", 'exec "$@" > /dev/full 2> /dev/full', "sh"];
+      const words = ["train", "run.ts", "--threads", "1", "--out", "full"];
+      const full = await lockstep(words, { cwd, through });
+      for (const [{ status }, out] of [
+        [unread, "unread"],
+        [full, "full"],
+      ] as const) {
+        assert.equal(status, 0);
+        assert.equal(reportOf(join(cwd, out)).steps, 40);
+      }
+    }),
   );
 
-  test(
-    "a folder that was deleted under the command is said, by every command that needs it",
-    onLinux,
-    () =>
-      withFolder({ ...runFiles(), "gone/empty": "" }, async (cwd) => {
-        const through = ["sh", "-c", 'cd gone && rm -r ../gone && exec "$@"', "sh"];
-        const env = { LOCKSTEP_TOKEN: "sixteen letters or more" };
-        const commands = [
-          ["train", "run.ts"],
-          ["train", join(cwd, "run.ts"), "--workers", "2"],
-          ["plan", "run.ts"],
-          ["agent", "--listen", "0"],
-        ];
-        for (const words of commands) {
-          mkdirSync(join(cwd, "gone"), { recursive: true });
-          const { status, stderr } = await lockstep(words, { cwd, env, through });
-          assert.equal(status, 1, words.join(" "));
-          assert.match(
-            stderr,
-            /^lockstep: The current folder ".*gone" .*deleted.*\n.*\[FILE_NOT_FOUND\]\n$/,
-          );
-        }
-      }),
+  test("every command that needs the current folder says when it was deleted", onLinux, () =>
+    withFolder({ ...runFiles(), "gone/empty": "" }, async (cwd) => {
+      const through = ["sh", "-c", 'cd gone && rm -r ../gone && exec "$@"', "sh"];
+      const env = { LOCKSTEP_TOKEN: "sixteen letters or more" };
+      const commands = [
+        ["train", "run.ts"],
+        ["train", join(cwd, "run.ts"), "--workers", "2"],
+        ["plan", "run.ts"],
+        ["agent", "--listen", "0"],
+      ];
+      for (const words of commands) {
+        mkdirSync(join(cwd, "gone"), { recursive: true });
+        const { status, stderr } = await lockstep(words, { cwd, env, through });
+        assert.equal(status, 1, words.join(" "));
+        assert.match(
+          stderr,
+          /^lockstep: The current folder ".*gone" .*deleted.*\n.*\[FILE_NOT_FOUND\]\n$/,
+        );
+      }
+    }),
   );
 
   for (const [what, shell] of [
@@ -147,7 +144,7 @@ describe("what lies around a run", { concurrency: 2 }, () => {
     );
   }
 
-  test("a hang-up stops well and saves, with workers too", onPosix, () =>
+  test("a hang-up stops the run cleanly and saves, with workers too", onPosix, () =>
     withFolder(runFiles(long), async (cwd) => {
       for (const workers of ["1", "2"]) {
         const { status, stdout, stderr } = await living(
@@ -162,9 +159,9 @@ describe("what lies around a run", { concurrency: 2 }, () => {
     }),
   );
 
-  test("under nohup a hang-up means nothing", onLinux, () =>
+  test("a hang-up is ignored under nohup", onLinux, () =>
     withFolder(runFiles({ steps: "40" }), async (cwd) => {
-      // So nohup leaves the input of a terminal: as a /dev/null that cannot be read.
+      // nohup replaces the input of a terminal by a /dev/null that cannot be read.
       const through = ["sh", "-c", 'exec "$@" 0> /dev/null', "sh"];
       const { status } = await living(cwd, [], (child) => child.kill("SIGHUP"), through);
       assert.equal(status, 0);
@@ -172,7 +169,7 @@ describe("what lies around a run", { concurrency: 2 }, () => {
     }),
   );
 
-  test("begun alone, gone on with by two workers, and alone again: the same weights", () =>
+  test("a run that starts alone, continues with two workers and ends alone gives the same weights", () =>
     withFolder(runFiles({ batch: "8", steps: "12" }), async (cwd) => {
       const ends = [
         await train(cwd, "--out", "whole"),
@@ -205,7 +202,7 @@ describe("what lies around a run", { concurrency: 2 }, () => {
         execFileSync("rm", ["-r", join(out, name)]);
         writeFileSync(join(out, name), kept);
       }
-      // What is replaced by a rename does not follow a link.
+      // A file that is replaced by a rename does not follow a link.
       execFileSync("rm", [join(out, "model.safetensors")]);
       symlinkSync(join(cwd, "private"), join(out, "model.safetensors"));
       const { status, stderr } = await train(cwd, "--resume", "--steps", "4");
@@ -220,7 +217,7 @@ describe("what lies around a run", { concurrency: 2 }, () => {
     }),
   );
 
-  test("pipes and devices where files are named: refused, and nothing waits", onPosix, () =>
+  test("pipes and devices in the place of files are refused, and nothing waits", onPosix, () =>
     withFolder(runFiles(), async (cwd) => {
       execFileSync("mkfifo", [join(cwd, "pipe")]);
       const modules = {
@@ -244,7 +241,7 @@ describe("what lies around a run", { concurrency: 2 }, () => {
     }),
   );
 
-  test("too few open files: said in a sentence", onPosix, () =>
+  test("a limit on open files that is too low is reported in a sentence", onPosix, () =>
     withFolder(runFiles(), async (cwd) => {
       const through = ["sh", "-c", 'ulimit -n 100; exec "$@"', "sh"];
       const { status, stderr } = await lockstep(["train", "run.ts"], { cwd, through });
@@ -253,7 +250,7 @@ describe("what lies around a run", { concurrency: 2 }, () => {
     }),
   );
 
-  test("a run file that throws is named with the line, in a file that it imports too", () =>
+  test("a run file that throws is reported with the line, also in a file that it imports", () =>
     withFolder(
       {
         "run.ts": 'import { half } from "./half.ts";\nexport default half(3);\n',
@@ -273,7 +270,7 @@ describe("what lies around a run", { concurrency: 2 }, () => {
       },
     ));
 
-  test("a run file of CommonJS has this very package", () =>
+  test("a run file of CommonJS gets this very package", () =>
     withFolder(
       {
         ...runFiles(),
@@ -288,16 +285,16 @@ describe("what lies around a run", { concurrency: 2 }, () => {
       },
       async (cwd) => {
         const { stderr } = await lockstep(["train", "run.cjs"], { cwd });
-        // An error of another copy would be called one of the run file.
+        // An error of a second copy would be reported as one of the run file.
         assert.match(stderr, /learningRate.*\[INVALID_OPTION\]/s);
       },
     ));
 
-  test("without /dev/shm one process trains, and several say what is missing", canUnshare, () =>
+  test("without /dev/shm one process trains, and several report what is missing", canUnshare, () =>
     withFolder(runFiles(), async (cwd) => {
       for (const shell of [
         "mount -t tmpfs -o ro,size=1m tmpfs /dev/shm",
-        // Nothing is left of /dev but what Node.js needs.
+        // Only what Node.js needs is left of /dev.
         "mkdir -p dev; mount -t tmpfs tmpfs dev; for d in null zero urandom random full; do touch dev/$d; mount --bind /dev/$d dev/$d; done; ln -sf /proc/self/fd dev/fd; mount --rbind dev /dev",
       ]) {
         const through = inNamespace(shell);

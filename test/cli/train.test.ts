@@ -14,10 +14,10 @@ import { withFolder } from "../support/folder.ts";
 import { metricsOf, reportOf } from "../support/runs.ts";
 import { type Ended, lockstep, runFiles } from "./support.ts";
 
-/** More steps than a test waits for. */
+/** A run with more steps than a test waits for. */
 const long = { steps: "100000", checkpointEvery: "100000", evaluate: "{ every: 100000 }" };
 
-/** Sends signals, one right after the other, when the first step was shown. */
+/** Sends signals one right after the other, when the first step has been shown. */
 function stopBySignals(cwd: string, signals: readonly NodeJS.Signals[]): Promise<Ended> {
   let left = signals;
   const onOutput = (stdout: string, child: ChildProcess) => {
@@ -29,7 +29,7 @@ function stopBySignals(cwd: string, signals: readonly NodeJS.Signals[]): Promise
 }
 
 describe("lockstep train", { concurrency: 2 }, () => {
-  test("writes the folder of a run, and samples from it", () =>
+  test("train writes the folder of a run, and sample generates from it", () =>
     withFolder(runFiles(), async (cwd) => {
       const trained = await lockstep(["train", "run.ts", "--dump", "dump", "--threads", "1"], {
         cwd,
@@ -124,12 +124,12 @@ describe("lockstep train", { concurrency: 2 }, () => {
       },
     ));
 
-  test("Ctrl-C saves and says how to go on; sent twice at once, as npm does, it is one", () =>
+  test("Ctrl-C saves and says how to continue; two at once, as npm sends them, count as one", () =>
     withFolder(runFiles(long), async (cwd) => {
       const ended = await stopBySignals(cwd, ["SIGINT", "SIGINT"]);
       assert.deepEqual([ended.status, ended.stderr], [130, ""]);
       const step = Number(/Stopped after step (\d+) of 100000\./.exec(ended.stdout)?.[1]);
-      const command = /Go on with:\n {2}(.*)\n$/.exec(ended.stdout)?.[1];
+      const command = /Continue with:\n {2}(.*)\n$/.exec(ended.stdout)?.[1];
       assert.match(command ?? "", /^node \S*main\.js train run\.ts --resume$/);
       assert.ok(step >= 1 && !existsSync(join(cwd, "runs/tiny/report.json")));
 
@@ -146,7 +146,7 @@ describe("lockstep train", { concurrency: 2 }, () => {
       assert.match(again.stdout, /^Nothing to do: /);
     }));
 
-  test("SIGTERM is a clean stop too, with its own status", () =>
+  test("SIGTERM stops cleanly too, with its own status", () =>
     withFolder(runFiles(long), async (cwd) => {
       const ended = await stopBySignals(cwd, ["SIGTERM"]);
       assert.equal(ended.status, 143);
@@ -156,7 +156,7 @@ describe("lockstep train", { concurrency: 2 }, () => {
     }));
 });
 
-/** The exported model in plain ONNX Runtime, at several batch sizes, against our engine. */
+/** Compares the exported model in plain ONNX Runtime, at several batch sizes, with our engine. */
 async function modelRunsAnywhere(path: string): Promise<void> {
   const session = await ort.InferenceSession.create(path, { logSeverityLevel: 3 });
   const engine = createOrtEngine({ threads: 2 });

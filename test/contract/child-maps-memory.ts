@@ -1,4 +1,4 @@
-/** A second process: maps memory by its name, adds one to each byte of it, and ends. */
+/** A second process: maps memory by its name, adds one to each byte, and ends. */
 import { openMemory } from "../../src/memory/index.ts";
 
 const memory = openMemory(process.argv[2] ?? "");

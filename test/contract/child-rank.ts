@@ -1,6 +1,4 @@
-/**
- * One rank as a process of its own: joins, does its task, prints what came of it as one JSON line.
- */
+/** One rank as a process of its own: joins, does its task, prints the result as one JSON line. */
 import fs from "node:fs";
 import { Group } from "../../src/collectives/index.ts";
 import { createOrtEngine } from "../../src/engine/index.ts";
@@ -21,10 +19,10 @@ export interface RankTask {
   readonly token?: string;
   readonly tls?: boolean;
   readonly deadlineMs?: number;
-  /** Of shared memory. */
+  /** The silence limit of shared memory. */
   readonly silenceMs?: number;
   readonly task: "contract" | "loop";
-  /** For `contract`: how many elements. */
+  /** For `contract`: the numbers of elements. */
   readonly counts?: readonly number[];
   /**
    * For `loop`: the collective that is repeated, and which rank does what in which call. Default:
@@ -34,7 +32,7 @@ export interface RankTask {
   readonly fault?: {
     readonly rank: number;
     readonly call: number;
-    /** "nothing": it only says that it is there. */
+    /** "nothing": it only reports that it has reached this call. */
     readonly do: "die" | "abort" | "stop" | "nothing";
   };
 }
@@ -103,7 +101,7 @@ async function joinNetwork(given: RankTask, peers?: readonly number[]): Promise<
   return joined.finally(() => listener.close());
 }
 
-/** One collective until something fails, at most a thousand times. */
+/** Repeats one collective until something fails, at most a thousand times. */
 async function loop(group: Group): Promise<void> {
   const { size } = group;
   const counts = Array<number>(size).fill(Math.floor(100_000 / size));
@@ -122,7 +120,7 @@ async function loop(group: Group): Promise<void> {
   for (let round = 0; round < 1000; round++) await prepared.run();
 }
 
-/** Counts the calls of the transport, and lets go wrong what the task says. */
+/** Counts the calls of the transport, and causes the fault that the task asks for. */
 function withFault(transport: Transport): Transport {
   const { fault } = task;
   if (fault?.rank !== task.rank) return transport;
@@ -147,7 +145,7 @@ function withFault(transport: Transport): Transport {
   });
 }
 
-/** At once: the next thing may be the end. */
+/** Writes synchronously, because the next call may end the process. */
 function say(word: RankResult): void {
   fs.writeSync(1, `${JSON.stringify(word)}\n`);
 }

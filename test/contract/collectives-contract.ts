@@ -1,4 +1,7 @@
-/** What every transport must do for every collective: written once, run over each. */
+/**
+ * What every transport must do for every collective. The tests are written once, and run over each
+ * transport.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Group, type GroupBuffer, type Part, partsOf } from "../../src/collectives/index.ts";
@@ -7,7 +10,7 @@ import { allocate, free, runOnce } from "../support/ranks.ts";
 
 export interface ContractOptions {
   readonly name: string;
-  /** One group for each rank, in one process; the groups close when the test is done. */
+  /** Returns one group for each rank, in one process. The groups close when the test is done. */
   readonly makeGroups: (size: number) => Promise<readonly Group[]>;
   readonly worlds?: readonly number[];
   readonly counts?: readonly number[];
@@ -24,15 +27,18 @@ const TYPES: readonly DType[] = [
   "uint8",
 ];
 const COUNTS = [0, 1, 17, 1000];
-/** More than one slot of a mailbox, and more than what is sent before the receiver asks for it. Of one type only. */
+/**
+ * More elements than one slot of a mailbox holds, and than what is sent before the receiver asks
+ * for it. Tested for one type only.
+ */
 const LARGE_COUNT = 70_001;
 const LARGE_TYPES: readonly DType[] = ["float32"];
 const WORLDS = [1, 2, 3, 4, 5, 6, 7, 8];
-/** Bytes before and after what a collective works on. */
+/** The bytes before and after the memory that a collective works on. */
 const MARGIN = 8;
 const GARBAGE = 0xa5;
 
-/** A small whole number for each rank and place, so that every type has it exactly. */
+/** Returns a small integer for each rank and index, which every type can hold exactly. */
 function valueAt(rank: number, index: number): number {
   return (rank * 7 + index * 3) % 101;
 }
@@ -55,12 +61,12 @@ export function collectivesContract(options: ContractOptions): void {
   }
 }
 
-/** What one rank does; all ranks do it together, in one process or in several. */
+/** Runs every collective as one rank. All ranks run it together, in one process or in several. */
 export async function everyCollective(group: Group, counts: readonly number[]): Promise<void> {
   const most = Math.max(...counts);
   const data = await allocate(group, 8 * most + 2 * MARGIN);
   const into = await allocate(group, 8 * most * group.size + 2 * MARGIN);
-  // The same memory in place, where the transport shares it, and by messages alone.
+  // The same memory is used in place, if the transport shares it, and by messages alone.
   const ways = { "in place": data, "by messages": group.borrow(data.own) };
   for (const [way, buffer] of Object.entries(ways)) {
     for (const count of counts) {
@@ -103,7 +109,7 @@ async function allGather(group: Group, data: GroupBuffer, given: Case): Promise<
   }
 }
 
-/** Rank r gives rank p up to six elements, none to some. */
+/** Rank r sends up to six elements to rank p, and none to some. */
 async function allToAll(
   group: Group,
   data: GroupBuffer,
@@ -139,7 +145,7 @@ function even(count: number, size: number): number[] {
   );
 }
 
-/** Parts of odd lengths, some empty. */
+/** Returns parts of odd lengths, some of them empty. */
 function uneven(count: number, size: number): number[] {
   const counts = Array.from({ length: size }, (_, rank) =>
     rank % 3 === 1 ? 0 : Math.min(rank + 1, Math.floor(count / size)),
@@ -149,7 +155,7 @@ function uneven(count: number, size: number): number[] {
   return counts;
 }
 
-/** Writes a part behind the margin. */
+/** Writes a part after the margin. */
 function put(
   buffer: GroupBuffer,
   dtype: DType,
@@ -161,7 +167,7 @@ function put(
   buffer.bytes.set(tensorFrom(dtype, [length], values).bytes, offset);
 }
 
-/** Fails unless the buffer holds these values behind the margin, and nothing was written beside them. */
+/** Fails unless the buffer has these values after the margin, and nothing was written outside. */
 function assertHolds(
   buffer: GroupBuffer,
   dtype: DType,

@@ -98,7 +98,7 @@ collectivesContract({
   },
 });
 
-/** Ranks over TCP, all in this process. */
+/** Joins ranks over TCP, all in this process. */
 async function joinAll(
   size: number,
   host: string,

@@ -1,7 +1,7 @@
 /**
- * What every device must do, as tests: types, transfers, bindings, aliasing, runs at once, ends and
- * errors, with tensors in its own memory and in host memory. Run over each implementation by
- * `engine.test.ts`; what one cannot do is skipped by name, with the reason.
+ * What every device must do, as tests: types, transfers, bindings, aliasing, parallel executions,
+ * ends and errors, with tensors in its own memory and in host memory. `engine.test.ts` runs them
+ * over each implementation; what one cannot do is skipped by name, with the reason.
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -30,7 +30,7 @@ import {
 
 export interface ContractOptions {
   readonly create: () => Device;
-  /** Types that the engine cannot pass through, each with the reason. */
+  /** The types that the engine cannot pass through, each with the reason. */
   readonly skipTypes?: Readonly<Partial<Record<DType, string>>>;
 }
 
@@ -71,12 +71,12 @@ export function graphOf(
   return builder.build([body(values, builder)].flat());
 }
 
-/** x + y over vectors of `length`. */
+/** Returns a graph for x + y over vectors of `length`. */
 export function addition(length: number): Graph {
   return graphOf({ x: [length], y: [length] }, ({ x, y }, b) => b.one("Add", [x, y]));
 }
 
-/** Whose tensors, and where they lie. */
+/** The device of tensors, and their memory space. */
 interface On {
   readonly get: () => Device;
   readonly create: () => Device;
@@ -87,7 +87,7 @@ function allocate(engine: Device, space: Space, bytes: number): DeviceBuffer {
   return space === "host" ? engine.allocateHost(bytes) : engine.allocate(bytes);
 }
 
-/** A tensor in a buffer of its own, filled. */
+/** Returns a filled tensor in a buffer of its own. */
 function place(engine: Device, space: Space, dtype: DType, shape: Shape, fill = 0): DeviceTensor {
   const type = { dtype, shape };
   const tensor = allocate(engine, space, Math.max(1, byteLength(type))).tensor(type);
@@ -168,7 +168,7 @@ function describeTransfers({ create }: ContractOptions): void {
   const vector = { dtype: F32, shape: [4] };
   const values = tensorFrom(F32, [4], [1, 2, 3, 4]).bytes;
 
-  test("device memory starts as zeros, and gives back what was uploaded", async () => {
+  test("device memory starts as zeros, and returns what was uploaded", async () => {
     const engine = create();
     const buffer = engine.allocate(64);
     assert.equal(buffer.space, "device");
@@ -184,7 +184,7 @@ function describeTransfers({ create }: ContractOptions): void {
     await engine.close();
   });
 
-  test("host memory is seen as bytes, on both ways", async () => {
+  test("host memory is seen as bytes, in both directions", async () => {
     const engine = create();
     const tensor = engine.allocateHost(16).tensor(vector);
     assert.equal(tensor.buffer.space, "host");
@@ -211,7 +211,7 @@ function describeTransfers({ create }: ContractOptions): void {
     });
   }
 
-  test("transfers of another length, of another device or after a close are errors", async () => {
+  test("transfers of a wrong length, of another device or after a close are errors", async () => {
     const [engine, other] = [create(), create()];
     const tensor = engine.allocate(64).tensor(vector);
     assert.throws(() => engine.upload(tensor, values.subarray(4)), code("SHAPE_MISMATCH"));
@@ -229,7 +229,7 @@ function describeTransfers({ create }: ContractOptions): void {
     await Promise.all([engine.close(), other.close()]);
   });
 
-  test("one run takes tensors of both spaces", async () => {
+  test("one execution takes tensors of both spaces", async () => {
     const engine = create();
     const executable = await engine.compile(addition(4));
     const x = place(engine, "host", F32, [4], 1);
@@ -315,7 +315,7 @@ function overlapping(outputs: Record<string, DeviceTensor>, engine: Device, spac
 }
 
 function describeAliases({ get, space }: On): void {
-  test("an update may be written over what it updates", async () => {
+  test("an update may be written over its input", async () => {
     const engine = get();
     const graph = graphOf({ p: [1000], g: [1000] }, ({ p, g }, b) => {
       const decayed = b.one("Mul", [p, b.scalar(F32, 0.5)]);
@@ -332,7 +332,7 @@ function describeAliases({ get, space }: On): void {
     executable.close();
   });
 
-  test("aliases are allowed only where they are safe", async () => {
+  test("aliases are allowed only if they are safe", async () => {
     const engine = get();
     const allows = async (graph: Graph, output: number, input: string) => {
       const executable = await engine.compile(graph);
@@ -362,7 +362,7 @@ function describeAliases({ get, space }: On): void {
 }
 
 function describeRuns({ get, space }: On): void {
-  test("several bindings run at once, and one graph serves all of them", async () => {
+  test("several bindings run at the same time, and one graph serves all of them", async () => {
     const engine = get();
     const executable = await engine.compile(addition(10_000));
     const runs = Array.from({ length: 8 }, (_, i) =>
@@ -380,7 +380,7 @@ function describeRuns({ get, space }: On): void {
     executable.close();
   });
 
-  test("a run on the calling thread gives the same", async () => {
+  test("an execution on the calling thread gives the same result", async () => {
     const engine = get();
     const executable = await engine.compile(addition(3));
     const { binding, output } = bindAddition(engine, space, executable, 1, 2);
@@ -389,7 +389,7 @@ function describeRuns({ get, space }: On): void {
     executable.close();
   });
 
-  test("two runs of one binding do not overlap", async () => {
+  test("two executions of one binding do not overlap", async () => {
     const engine = get();
     const executable = await engine.compile(addition(3));
     const { binding } = bindAddition(engine, space, executable, 1, 2);
@@ -421,7 +421,7 @@ function describeRuns({ get, space }: On): void {
     second.close();
   });
 
-  test("a signal ends a run, and the binding runs again after it", async () => {
+  test("a signal ends an execution, and the binding runs again after it", async () => {
     const engine = get();
     const executable = await engine.compile(addition(4));
     const { binding, output } = bindAddition(engine, space, executable, 1, 2);
@@ -430,13 +430,13 @@ function describeRuns({ get, space }: On): void {
     const controller = new AbortController();
     const run = binding.run({ signal: controller.signal });
     controller.abort(reason);
-    await run.catch((error: unknown) => assert.equal(error, reason)); // or it was done already
+    await run.catch((error: unknown) => assert.equal(error, reason)); // or it had ended already
     await binding.run();
     assert.deepEqual(await numbersIn(engine, output), [3, 3, 3, 3]);
     executable.close();
   });
 
-  test("an operator that no engine has is an error, and harms nothing", async () => {
+  test("an unknown operator is an error, and does no harm", async () => {
     const engine = get();
     const good = addition(2);
     const nodes = good.nodes.map((node) => ({ ...node, op: "NoSuchOperator" }));
@@ -448,7 +448,7 @@ function describeRuns({ get, space }: On): void {
 }
 
 function describeEnds({ create, space }: On): void {
-  test("closing twice is harmless, using after close is an error", async () => {
+  test("closing twice does no harm, and use after close is an error", async () => {
     const engine = create();
     const executable = await engine.compile(addition(4));
     const { binding, output } = bindAddition(engine, space, executable, 1, 2);
@@ -473,7 +473,7 @@ function describeEnds({ create, space }: On): void {
     await assert.rejects(engine.compile(addition(4)), code("ENGINE_CLOSED"));
   });
 
-  test("closing during runs waits for them", async () => {
+  test("closing waits for executions in progress", async () => {
     const engine = create();
     const executable = await engine.compile(addition(100_000));
     const runs = Array.from({ length: 6 }, () => bindAddition(engine, space, executable, 1, 2));
@@ -492,7 +492,7 @@ function describeEnds({ create, space }: On): void {
     await engine.close();
     assert.equal(ended, runs.length);
     await Promise.all(running);
-    for (const view of views) assert.equal(view.byteLength, 400_000); // still harmless to read
+    for (const view of views) assert.equal(view.byteLength, 400_000); // reading them still does no harm
     assert.equal(views.flatMap((view) => [view[0], view.at(-1)]).length, 12);
   });
 

@@ -1,4 +1,4 @@
-/** The contract of engines, over each of them. */
+/** Runs the contract of engines over each of them. */
 import { createOrtEngine, createReferenceEngine } from "../../src/engine/index.ts";
 import { engineContract } from "./engine-contract.ts";
 

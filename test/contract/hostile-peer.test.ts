@@ -1,4 +1,7 @@
-/** A rank that knows the token and sends what it should not, of many kinds: the other ends at once and names it, long before a deadline. */
+/**
+ * A rank that knows the token and sends invalid data of many kinds: the other rank ends at once and
+ * names it, long before a deadline.
+ */
 import assert from "node:assert/strict";
 import net from "node:net";
 import { describe, test } from "node:test";
@@ -16,7 +19,9 @@ const LARGE = 3 * PIECE_BYTES;
 const small = new Uint8Array(100);
 const half = LARGE / 2;
 
-/** The hostile rank 1: links that take its messages, and links that take what it asks for. */
+/**
+ * The hostile rank 1: the links that take its messages, and the links that take what it asks for.
+ */
 interface Hostile {
   readonly data: readonly Link[];
   readonly asks: readonly Link[];
@@ -260,7 +265,7 @@ describe("a hostile rank", { concurrency: 8 }, () => {
           receives === undefined
             ? victim.send(1, new Uint8Array(sends ?? 0))
             : victim.receive(1, new Uint8Array(receives));
-        // A second one waits for what can only be missed after the first.
+        // A second receive waits for a message that can only be missed after the first.
         const after = waiting?.then(() => victim.receive(1, new Uint8Array(1)));
         send(hostile);
         await assert.rejects(after ?? Promise.resolve(), namesTheHostile);
@@ -269,7 +274,9 @@ describe("a hostile rank", { concurrency: 8 }, () => {
   }
 });
 
-/** A stream that ends within a frame, while its sender keeps the other end open and reads nothing. */
+/**
+ * Ways to end a stream within a frame. The sender keeps the other direction open and reads nothing.
+ */
 const ENDINGS: Readonly<Record<string, (raw: net.Socket) => void>> = {
   "ends a stream": (raw) => raw.end(),
   "resets a stream": (raw) => raw.resetAndDestroy(),
@@ -277,7 +284,7 @@ const ENDINGS: Readonly<Record<string, (raw: net.Socket) => void>> = {
 
 describe("a rank that is gone in the middle of a frame", { concurrency: 8 }, () => {
   for (const [name, end] of Object.entries(ENDINGS)) {
-    test(`who ${name} is found at once, not when it was silent for long`, async () => {
+    test(`a rank that ${name} is found at once, not after the silence limit`, async () => {
       const listeners = await Promise.all(
         [0, 1].map(() => listenTcp({ host: "127.0.0.1", token })),
       );
@@ -325,17 +332,17 @@ function namesTheHostile(error: unknown): boolean {
   return true;
 }
 
-/** @param near where it goes */
+/** @param near the socket that the bytes go to */
 type Change = (bytes: Buffer, near: net.Socket) => readonly Buffer[];
 
 interface Door {
   readonly address: string;
-  /** Changes what goes through from now on, away from who dialed. */
+  /** Changes what goes through from now on, in the direction away from the dialer. */
   change(how: Change): void;
   close(): void;
 }
 
-/** Between two ranks, as someone on the network may be. */
+/** Opens a door between two ranks, as someone on the network could. */
 async function doorTo(address: string): Promise<Door> {
   const { host, port } = parseAddress(address);
   let change: Change = (bytes) => [bytes];
@@ -382,7 +389,7 @@ const MIDDLE: Readonly<Record<string, (bytes: Buffer) => readonly Buffer[]>> = {
 
 describe("someone in the middle", { concurrency: 8 }, () => {
   for (const [name, how] of Object.entries(MIDDLE)) {
-    test(`who ${name} is found at once`, async () => {
+    test(`someone in the middle who ${name} is found at once`, async () => {
       const listeners = await Promise.all(
         [0, 1].map(() => listenTcp({ host: "127.0.0.1", token })),
       );

@@ -1,4 +1,7 @@
-/** A rank that leaves in order takes away nothing of what it has done: only who waits for more of it has lost it. */
+/**
+ * A rank that leaves in order loses nothing that it has sent: only a rank that waits for more of it
+ * has lost it.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { LockstepError } from "../../src/errors.ts";
@@ -6,7 +9,7 @@ import { listenTcp } from "../../src/net/index.ts";
 import { joinSharedMemory, joinTcp, type Transport } from "../../src/transport/index.ts";
 
 const SIZE = 3;
-/** Enough for every transport to have looked at its peers some times. */
+/** Enough turns for every transport to look at its peers several times. */
 const ROUND_TRIPS = 5000;
 
 const JOINS: Readonly<Record<string, () => Promise<Transport[]>>> = {
@@ -30,7 +33,7 @@ const JOINS: Readonly<Record<string, () => Promise<Transport[]>>> = {
 };
 
 for (const [name, join] of Object.entries(JOINS)) {
-  test(`${name}: a rank's last words are heard after it has left, and waiting for more names it`, async () => {
+  test(`${name}: a rank's last message arrives after it has left, and waiting for more names the rank`, async () => {
     const [first, second, third] = (await join()) as [Transport, Transport, Transport];
     try {
       await Promise.all([first.barrier(), second.barrier(), third.barrier()]);

@@ -1,4 +1,7 @@
-/** A man in the middle of two ranks who can change, repeat, leave out, exchange and reflect what is sent, and has no token. */
+/**
+ * Someone in the middle of two ranks who can change, repeat, leave out, exchange and reflect what
+ * is sent, and has no token.
+ */
 import assert from "node:assert/strict";
 import net from "node:net";
 import { test } from "node:test";
@@ -8,14 +11,17 @@ import { joinTcp, type Transport } from "../../src/transport/index.ts";
 const token = "a token for the middle";
 const HEADER_BYTES = 40;
 const TAG_BYTES = 16;
-/** Where a payload begins: header and payload each have a tag behind them. */
+/** The offset of a payload: header and payload are each followed by a tag. */
 const PAYLOAD = HEADER_BYTES + TAG_BYTES;
 const FRAME_MESSAGE = 1;
 
 /** What the man in the middle does with the frames of one direction, as they are on the wire. */
 type Meddle = (frame: Buffer, send: (bytes: Uint8Array) => void) => void;
 
-/** A door before an address. Frames of the end that was dialed, from its first message on, go through `meddle`. */
+/**
+ * Opens a door before an address. The frames of the end that was dialed go through `meddle`, from
+ * its first message on.
+ */
 async function middle(address: string, meddle: Meddle) {
   const sockets: net.Socket[] = [];
   const server = net.createServer((near) => {
@@ -30,7 +36,7 @@ async function middle(address: string, meddle: Meddle) {
       for (;;) {
         if (left.byteLength < HEADER_BYTES) return;
         const payload = left.readUInt32LE(4);
-        // The challenge and the proof of the end that was dialed come before tags do.
+        // The challenge and the proof of the end that was dialed come before there are tags.
         const tags = isSealed ? (payload > 0 ? 2 : 1) * TAG_BYTES : 0;
         const byteLength = HEADER_BYTES + payload + tags;
         if (left.byteLength < byteLength) return;
@@ -91,7 +97,7 @@ async function withMiddle(
   }
 }
 
-/** Two messages, of which the second is long enough to be asked for first. */
+/** Exchanges two messages, of which the second is long enough to be asked for first. */
 async function exchange(reader: Transport, sender: Transport): Promise<Uint8Array[]> {
   const received = [new Uint8Array(1000), new Uint8Array(300_000)];
   const sending = received.map(async (into, index) =>
@@ -104,7 +110,7 @@ async function exchange(reader: Transport, sender: Transport): Promise<Uint8Arra
   return received;
 }
 
-test("what is only carried arrives", () =>
+test("frames that are passed on unchanged arrive", () =>
   withMiddle(
     (frame, send) => send(frame),
     async (reader, sender) => {
@@ -151,7 +157,7 @@ for (const [what, meddle] of Object.entries(MEDDLING)) {
     }));
 }
 
-test("a line whose messages are changed on the way ends, and the change is not heard", async () => {
+test("a line whose messages are changed on the way ends, and the change is not delivered", async () => {
   const listener = await listenTcp({ host: "127.0.0.1", token });
   const endServing = serveLines(listener, (line) => {
     line.handler = { message: () => line.send({ answer: 1 }), closed: () => undefined };
@@ -175,13 +181,13 @@ test("a line whose messages are changed on the way ends, and the change is not h
   }
 });
 
-test("an end that sends our own bytes back is refused, and so is one that knows no token", async () => {
+test("an end that sends our own bytes back is refused, and so is one without the token", async () => {
   const { signal } = new AbortController();
   const echo = net.createServer((socket) => {
     socket.on("error", () => undefined);
     socket.on("data", (bytes) => {
       const reflected = Buffer.from(bytes);
-      if (reflected[3] === 16) reflected[3] = 17; // its hello as our challenge
+      if (reflected[3] === 16) reflected[3] = 17; // its hello serves as our challenge
       socket.write(reflected);
     });
   });

@@ -1,4 +1,7 @@
-/** Two networks with a slow and lossy link between them: sums and weights are still right, and a dead link is found. */
+/**
+ * Two networks with a slow and lossy link between them: sums and weights are still right, and a
+ * dead link is found.
+ */
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { lockstep } from "../cli/support.ts";
@@ -8,7 +11,7 @@ import { type LossyLink, openLossyLink } from "../support/lossy-link.ts";
 import { WORDS } from "../support/runs.ts";
 import { runRanks } from "./ranks.ts";
 
-/** Skips where there can be no such link. */
+/** Skips the test if there can be no such link. */
 async function withLink(t: TestContext, body: (link: LossyLink) => Promise<void>): Promise<void> {
   let link: LossyLink;
   try {
@@ -35,7 +38,7 @@ const ranksOver = ({ hosts, prefix }: LossyLink) => ({
   prefix: (rank: number) => prefix(rank === 0 ? 0 : 1),
 });
 
-test("every collective is right over a link that delays and loses", (t) =>
+test("every collective is right over a link that delays and loses packets", (t) =>
   withLink(t, async (link) => {
     const results = await runRanks({
       ...ranksOver(link),
@@ -81,7 +84,10 @@ const folders = {
   ),
 };
 
-/** An agent with TLS at each end, each with a folder of its own, and the launcher at the first end. */
+/**
+ * Starts an agent with TLS at each end, each with a folder of its own, and the launcher at the
+ * first end.
+ */
 async function trainOver(
   link: LossyLink,
   folder: string,
@@ -109,7 +115,7 @@ async function trainOver(
   }
 }
 
-test("a run over such a link gives the weights of one process, and nothing is said in clear", (t) =>
+test("a run over such a link gives the weights of one process, and sends nothing in clear", (t) =>
   withLink(t, (link) =>
     withFolder(folders, async (folder) => {
       const words = ["train", "gpt.ts", "--out", "out", "--threads", "1"];
@@ -124,7 +130,7 @@ test("a run over such a link gives the weights of one process, and nothing is sa
     }),
   ));
 
-test("a run whose link goes dead ends with the name of the host that is out of reach", (t) =>
+test("a run whose link goes dead ends with the name of the unreachable host", (t) =>
   withLink(t, (link) =>
     withFolder(folders, async (folder) => {
       let isCut = false;

@@ -1,4 +1,7 @@
-/** Ranks as real processes: every collective, and every way in which one of them can fail the others. */
+/**
+ * Ranks as real processes: every collective, and every way in which one of them can fail the
+ * others.
+ */
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import { test } from "node:test";
@@ -80,7 +83,7 @@ test("a rank that is stopped passes the deadline of the others", async () => {
   assertNothingLeft();
 });
 
-test("a rank that is stopped is lost, long before the deadline", async () => {
+test("a rank that is stopped is lost long before the deadline", async () => {
   const [result] = await runRanks({
     transport: "shared-memory",
     size: 2,
@@ -109,7 +112,7 @@ test("a rank that never comes is named", async () => {
   assertNothingLeft();
 });
 
-test("a rank with another token is refused, and both say so", async () => {
+test("a rank with a different token is refused, and both report it", async () => {
   const results = await runRanks({
     transport: "tcp",
     size: 2,
@@ -120,7 +123,7 @@ test("a rank with another token is refused, and both say so", async () => {
   assert.ok(results.some((result) => result?.code === "UNAUTHORIZED"));
   for (const [rank, result] of results.entries()) {
     assert.equal(result?.peer, 1 - rank);
-    assert.match(result?.text ?? "", /another token/);
+    assert.match(result?.text ?? "", /a different token/);
   }
 });
 

@@ -1,4 +1,4 @@
-/** Starts ranks as processes of their own, and gathers what they say. */
+/** Starts ranks as processes of their own, and gathers their results. */
 import { spawn } from "node:child_process";
 import net from "node:net";
 import { fileURLToPath } from "node:url";
@@ -9,18 +9,18 @@ let groups = 0;
 
 export interface RanksOptions extends Omit<RankTask, "rank" | "name" | "addresses"> {
   readonly host?: string;
-  /** A token of its own for some rank. */
+  /** The tokens of ranks that have another one. */
   readonly tokens?: Readonly<Record<number, string>>;
-  /** Goes before the command, by rank: another network, a limit. */
+  /** Words before the command, by rank: another network, a limit. */
   readonly prefix?: (rank: number) => readonly string[];
   readonly addresses?: readonly string[];
-  /** Ranks that are killed at the end: they were stopped. */
+  /** Ranks that were stopped, and are killed at the end. */
   readonly stopped?: readonly number[];
-  /** Called when the rank with a fault is at it. */
+  /** Called when the rank with a fault has reached it. */
   readonly onFault?: () => void;
 }
 
-/** The last word of each rank; undefined where it said nothing. */
+/** Returns the last result of each rank; undefined if it reported nothing. */
 export async function runRanks(options: RanksOptions): Promise<(RankResult | undefined)[]> {
   groups += 1;
   const name = `ranks-${process.pid}-${groups}`;

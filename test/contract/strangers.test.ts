@@ -1,4 +1,7 @@
-/** Connections of those who do not know the token: bounded, closed after seconds, in nobody's way, and without anything to guess by. */
+/**
+ * Connections from strangers without the token: they are bounded, closed after seconds, block
+ * nobody, and learn nothing to guess by.
+ */
 import assert from "node:assert/strict";
 import net from "node:net";
 import { test } from "node:test";
@@ -15,7 +18,7 @@ interface Silent {
   readonly closed: Promise<void>;
 }
 
-/** Connects, says these bytes, and no more. */
+/** Connects, sends these bytes, and nothing more. */
 function stranger(address: string, bytes: Uint8Array = new Uint8Array(0)): Promise<Silent> {
   const { host, port } = parseAddress(address);
   return new Promise((resolve) => {
@@ -30,13 +33,13 @@ function stranger(address: string, bytes: Uint8Array = new Uint8Array(0)): Promi
   });
 }
 
-/** What a TLS client begins with, without its end. */
+/** The beginning of a TLS client's hello, without its end. */
 const TLS_BEGINNING = Buffer.from("16030100f8010000f40303", "hex");
 
 for (const tls of [false, true]) {
   const way = tls ? "with TLS" : "without TLS";
 
-  test(`${way}, 256 silent connections are in nobody's way, and all are closed`, async () => {
+  test(`${way}, 256 silent connections block nobody, and all are closed`, async () => {
     const listener = await listenTcp({ host: "127.0.0.1", token, tls });
     const lines: Line[] = [];
     const stop = serveLines(listener, (line) => {
@@ -74,7 +77,7 @@ for (const tls of [false, true]) {
     }));
 }
 
-/** Accepts, and keeps what comes. Answers each connection with these bytes. */
+/** Listens, and keeps what comes. Answers each connection with these bytes. */
 async function ear(answer: Uint8Array = new Uint8Array(0)) {
   const heard: Buffer[] = [];
   const open: net.Socket[] = [];
@@ -103,7 +106,7 @@ test("a launcher with TLS whose handshake stalls sends no proof", async () => {
   mute.close();
 });
 
-/** A header, a point that is random to who has no token, and whether TLS is used. */
+/** A header, a point that looks random without the token, and whether TLS is used. */
 const HELLO_BYTES = HEADER_BYTES + 33;
 
 function assertOnlyHellos(heard: Buffer): void {
@@ -114,7 +117,7 @@ function assertOnlyHellos(heard: Buffer): void {
   }
 }
 
-test("who listens or connects without the token gets public keys and no proof of it", async () => {
+test("an end without the token gets public keys and no proof of the token, whether it listens or connects", async () => {
   const mute = await ear();
   await rejectsWith(
     dialLine({ address: mute.address, token, deadlineMs: 300, signal }),
@@ -139,7 +142,7 @@ test("who listens or connects without the token gets public keys and no proof of
   listener.close();
 });
 
-test("a short token is refused on both sides, with the way to make one", async () => {
+test("a short token is refused on both sides, and the error says how to make one", async () => {
   const short = "fifteen letters";
   const says = ["16 or more", "openssl rand -hex 16 makes one"];
   await rejectsWith(listenTcp({ host: "127.0.0.1", token: short }), "INVALID_OPTION", ...says);

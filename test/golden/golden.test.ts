@@ -1,6 +1,7 @@
 /**
- * Loss curves of small models, kept as text: one line a step. A change of operators, gradients, initial values, optimizers or the order of
- * data shows here. LOCKSTEP_GOLDEN=write writes the files anew; say in the commit why a curve moved.
+ * Loss curves of small models, kept as text with one line for each step. A change of operators,
+ * gradients, initial values, optimizers or the order of data shows here. LOCKSTEP_GOLDEN=write
+ * writes the files anew; the commit must say why a curve moved.
  */
 import assert from "node:assert/strict";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
@@ -19,9 +20,12 @@ interface Curve {
   readonly model: ModelDefinition;
   readonly optimizer: Optimizer;
   readonly microBatches?: number;
-  /** Whole numbers in a batch field are below this. */
+  /** Integers of a batch field are below this. */
   readonly limits: Readonly<Record<string, number>>;
-  /** Relative, after the first steps; ReLU networks amplify the last bits of a machine more than smooth ones. Default: 1e-3. */
+  /**
+   * The relative tolerance after the first steps. ReLU networks amplify the last bits of a machine
+   * more than smooth ones. Default: 1e-3.
+   */
   readonly tolerance?: number;
 }
 
@@ -85,13 +89,16 @@ const CURVES: Readonly<Record<string, Curve>> = {
 };
 
 const STEPS = 30;
-/** Last bits have not yet grown: here a small change of a rule shows. */
+/**
+ * The number of first steps, in which last bits have not grown yet, so that a small change of a
+ * rule shows.
+ */
 const EARLY = 5;
 const EARLY_TOLERANCE = 1e-4;
 const BATCH = 8;
 
 for (const [name, curve] of Object.entries(CURVES)) {
-  test(`${name}: the loss curve is the golden one`, async () => {
+  test(`${name}: the loss curve equals the golden one`, async () => {
     const losses = await lossesOf(curve);
     const file = new URL(`../../../test/golden/${name}.txt`, import.meta.url);
     if (process.env["LOCKSTEP_GOLDEN"] === "write") {
@@ -128,7 +135,7 @@ async function lossesOf({ model, optimizer, microBatches = 1, limits }: Curve): 
   return losses;
 }
 
-/** One batch, learned by heart. */
+/** Returns one batch, which is learned by heart. */
 function filler(limits: Curve["limits"]): FillBatch {
   return (fields) => {
     for (const [index, [name, tensor]] of Object.entries(fields).entries()) {

@@ -1,4 +1,7 @@
-/** The plan of a rank, as people read it: a text file that says when it changes. `LOCKSTEP_GOLDEN=write` writes it anew. */
+/**
+ * The plan of a rank as people read it: a text file that shows every change.
+ * `LOCKSTEP_GOLDEN=write` writes it anew.
+ */
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
@@ -21,7 +24,7 @@ const run = defineRun({
 });
 const speeds = { flopsPerSecond: 80e9, bytesPerSecond: 1e9, latency: 1e-4 };
 
-test("the plan of a rank is the golden one", () => {
+test("the plan of a rank equals the golden one", () => {
   const plans = [
     describePlan(run, { workers: 3, rank: 1, speeds }),
     describePlan(run, { workers: 2, rank: 0, machines: 2, speeds, bucketBytes: 400_000 }),
@@ -40,4 +43,16 @@ test("a plan of 1,024 ranks is made in a moment", () => {
   const many = defineRun({ ...run.stated, batch: 1024, microBatches: 1024 });
   const plan = describePlan(many, { workers: 1024, rank: 1023, machines: 1024, speeds });
   assert.match(plan, /rank 1023: micro-batches 1023 to 1023/);
+  const all = { workers: 1024, rank: 1023, machines: 128, speeds };
+  const shared = describePlan(many, { ...all, parallel: { shard: 1024 } });
+  assert.match(shared, /zero stage 3 over "shard"/);
+});
+
+test("a plan says what each way to share the step would take, and why it is this one", () => {
+  const wanted = { workers: 8, rank: 0, machines: 2, speeds };
+  assert.match(describePlan(run, wanted), /zero 1 within each node .* \(chosen\)/);
+  const tight = describePlan(run, { ...wanted, memory: 176e6 });
+  assert.match(tight, /because zero 1 within each node would take \d+ MB a worker of the 176 MB/);
+  assert.match(tight, /exposed, a step in .* \(chosen\)/);
+  assert.throws(() => describePlan(run, { ...wanted, memory: 1e6 }), { code: "OUT_OF_MEMORY" });
 });

@@ -1,4 +1,7 @@
-/** Files of one batch size and files of any, trained, exported and run at several sizes: against PyTorch's numbers. */
+/**
+ * Files of one batch size and files of any, trained, exported and run at several sizes, compared
+ * with PyTorch's numbers.
+ */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import path from "node:path";
@@ -99,7 +102,7 @@ function fill(into: BatchFields, fields: Readonly<Record<string, Numbers>>): voi
   }
 }
 
-/** `model.onnx` in ONNX Runtime itself. */
+/** Compares with `model.onnx` in ONNX Runtime itself. */
 async function compare(
   plan: ReturnType<typeof planExport>,
   trainer: Trainer,
@@ -128,13 +131,13 @@ async function compare(
   }
 }
 
-test("a file whose indices of samples cannot be told from zeros keeps its batch, and says so at once", () => {
+test("a file in which indices of samples cannot be told from zeros keeps its batch, and says so at once", () => {
   const definition = modelOf("masked-1");
   const plan = planExport(definition, [1, 1]);
   assert.equal(plan.batch, 1);
   assert.match(
     exportNotes(plan)[0] ?? "",
-    /^model\.onnx will take batches of 1 only: .*masked-1\.onnx was exported for batches of 1, and cannot be had for others: node "/,
+    /^model\.onnx will take batches of 1 only: .*masked-1\.onnx was exported for batches of 1 and cannot be rebuilt for other sizes: node "/,
   );
   assert.throws(() => definition.build({ batch: 4, mode: "train" }), {
     code: "ONNX_UNSUPPORTED",

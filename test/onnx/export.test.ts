@@ -1,4 +1,7 @@
-/** Models of the library, exported for any batch size, in plain ONNX Runtime against the graph of that very size. */
+/**
+ * Models of the library, exported for any batch size, compared in plain ONNX Runtime with the graph
+ * of that very size.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as ort from "onnxruntime-node";
@@ -56,7 +59,7 @@ function numbers(count: number, value: (i: number) => number): number[] {
   return Array.from({ length: count }, (_, i) => value(i));
 }
 
-/** Weights that depend on the place only. */
+/** Returns weights that depend on their index only. */
 function weightsOf(model: Model): Record<string, Tensor> {
   return Object.fromEntries(
     [...model.parameters, ...model.states].map(({ name, type }) => {
@@ -105,7 +108,7 @@ for (const [name, definition] of Object.entries(MODELS)) {
         }),
       );
       const other = await ort.InferenceSession.create(encodeModel(fixed));
-      // And what was exported can be read again, bound to this size.
+      // The exported model can be read again, bound to this size.
       const again = importGraph(decodeModel(bytes), { dims: { batch } }).graph;
       assert.ok(!again.nodes.some(({ op }) => op === "Shape"));
       const third = await ort.InferenceSession.create(encodeModel(again));

@@ -1,4 +1,7 @@
-/** What import computes beforehand is what ONNX Runtime computes, whatever the numbers; or it is left to the engine. */
+/**
+ * Constants that the import folds equal what ONNX Runtime computes, for any numbers; otherwise they
+ * are left to the engine.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as ort from "onnxruntime-node";
@@ -20,7 +23,10 @@ function int64(...values: bigint[]): Tensor {
   };
 }
 
-/** Two vectors, every special value against every other; the wild ones are those that are left to the engine. */
+/**
+ * Returns two vectors that pair every special value with every other. Wild ones are left to the
+ * engine.
+ */
 function pairs(dtype: DType, isWild = false): [Tensor, Tensor] {
   if (dtype === "int64") {
     const all = [0n, 1n, -1n, 7n, MAX, -MAX - 1n, ...(isWild ? [2n ** 53n + 1n] : [])];
@@ -127,7 +133,7 @@ test("special numbers are folded as the engine computes them, or left to it", as
         intraOpNumThreads: 1,
       });
     } catch {
-      continue; // no kernel for this type
+      continue; // the engine has no kernel for this type
     }
     const graph = fold(bytes, label);
     const isFolded = graph?.nodes.every(({ op: own }) => own === "Identity") === true;
@@ -143,7 +149,7 @@ test("special numbers are folded as the engine computes them, or left to it", as
   assert.ok(folded > 150, `${folded} were folded`);
 });
 
-/** An output that is a constant passes an Identity. */
+/** Returns the constant of an output, which passes an Identity. */
 function constantOf(graph: Graph, name: string): Tensor {
   const node = graph.nodes.find(({ outputs }) => outputs[0] === name);
   return graph.constants.get(node?.inputs[0] ?? name) as Tensor;

@@ -1,4 +1,4 @@
-/** Real exports whose nodes were changed at random: imported, or refused with a code, and nothing else. */
+/** Real exports whose nodes were changed at random: each is imported, or refused with a code. */
 import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
 import path from "node:path";
@@ -73,7 +73,10 @@ function change(file: OnnxFile, { node: which, at, to, number, kind }: Change): 
   }
 }
 
-/** All pairs take half a minute: each node meets one in eleven of the operators, others than its neighbours do. */
+/**
+ * Testing all pairs takes half a minute, so each node meets one in eleven of the operators,
+ * different ones from its neighbours.
+ */
 const EVERY = 11;
 
 test("an operator in the place of another is imported or refused with a code", () => {

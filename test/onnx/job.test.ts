@@ -1,4 +1,7 @@
-/** Runs of models from files, as jobs: the graphs and weights of the file travel, and train to the same bits without it. */
+/**
+ * Runs of models from files, as jobs: the graphs and weights of the file travel with the job, and
+ * train to the same bits without the file.
+ */
 import assert from "node:assert/strict";
 import { copyFileSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -20,7 +23,7 @@ after(() => engine.close());
 const BATCH = 8;
 const SAMPLES = 40;
 
-/** Samples for whatever the model asks for, and a run of it. */
+/** Makes a run of a file, with samples for whatever the model asks for. */
 function runOf(file: string, options: OnnxOptions, microBatches: number): Run {
   const model = onnx(file, options);
   const size = BATCH / microBatches;
@@ -50,13 +53,13 @@ const CASES: readonly (readonly [string, OnnxOptions, number])[] = [
   ["fixtures/mlp-17", { loss: target }, 2],
   ["fixtures/encoder-17", { loss: labels, dims: { length: 6 } }, 4],
   ["fixtures/cnn-train-15", { loss: labels, trainable: /^head\./ }, 1],
-  // Of one batch size.
+  // This file has one batch size.
   ["batch/masked-4", { loss: target }, 2],
   ["batch/patches-1-old", { loss: target }, 4],
 ];
 
 for (const [name, options, microBatches] of CASES) {
-  test(`${name}: the job trains without the file, to the weights of the run`, () =>
+  test(`${name}: the job trains without the file to the weights of the run`, () =>
     withFolder({}, async (folder) => {
       const source = join(import.meta.dirname, `../../../test/onnx/${name}.onnx`);
       const file = join(folder, "model.onnx");

@@ -203,6 +203,74 @@ class Recurrent(nn.Module):
         return self.head(x)
 
 
+class Copied(nn.Module):
+    """Weights that are read in several forms: turned, in part, and by modules that are called again."""
+
+    def __init__(self):
+        super().__init__()
+        self.encode, self.bias = nn.Linear(6, 4), nn.Parameter(torch.zeros(6))
+        self.again, self.act = nn.Linear(6, 6, bias=False), nn.PReLU()
+        self.bank = nn.Parameter(torch.randn(6, 2, 3))
+
+    def forward(self, x):
+        for _ in range(2):
+            x = x + self.act(self.again(x.unsqueeze(1))).squeeze(1)
+        x = F.linear(torch.tanh(self.encode(x)), self.encode.weight.t(), self.bias)
+        return torch.einsum("bi,ijk->bjk", x, self.bank).flatten(1) + (x @ self.bank[:, 1]).repeat(1, 2)
+
+
+class State(nn.Module):
+    """The first round of a recurrence reads parameters alone, so the optimizer computes it."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.first = nn.GRUCell(2, 3), nn.Parameter(torch.ones(1, 3))
+
+    def forward(self, x):
+        state = self.first.expand(x.shape[0], -1)
+        for _ in range(2):
+            state = self.cell(x, state)
+        return state
+
+
+class Spread(nn.Module):
+    """A weight of which the optimizer repeats a part."""
+
+    def __init__(self):
+        super().__init__()
+        self.bank = nn.Parameter(torch.randn(2, 3, 3))
+
+    def forward(self, x):
+        whole = (x[:, None, None] * self.bank).flatten(1).sum(1, keepdim=True)
+        return whole + x.repeat(1, 2) @ self.bank[1].repeat(2, 1)
+
+
+class Scaled(nn.Module):
+    """Weights that are computed from others."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
+
+    def forward(self, x):
+        return self.mix(x)
+
+
+class Unsaid(nn.Module):
+    """What training does beside following gradients, and options that the newer exporter drops."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix, self.words = nn.Linear(3, 4), nn.Embedding(4, 4, scale_grad_by_freq=True)
+        self.register_buffer("average", torch.zeros(4))
+
+    def forward(self, x):
+        x = self.mix(x)
+        self.average.mul_(0.9).add_(x.detach().mean(0) * 0.1)
+        x = x - self.average + self.words(x.argmax(1))
+        return F.cross_entropy(x, torch.zeros_like(x[:, 0], dtype=torch.int64), label_smoothing=0.1)
+
+
 def floats(*shape):
     return torch.sin(torch.arange(float(torch.Size(shape).numel()))).reshape(shape)
 
@@ -217,6 +285,11 @@ MODULES = {
     "windows": (Windows, {"x": floats(BATCH, 6, 4)}, False, list(WAYS)),
     "capped": (Capped, {"x": floats(BATCH, 3)}, False, ["new", "new-plain", "old", "old-plain"]),
     "normed": (Normed, {"x": floats(BATCH, 1, 4, 4)}, True, ["new-plain", "old-plain"]),
+    "copied": (Copied, {"x": floats(BATCH, 6)}, False, ["new", "new-dynamic", "new-plain", "old", "old-plain"]),
+    "state": (State, {"x": floats(BATCH, 2)}, False, ["new"]),
+    "spread": (Spread, {"x": floats(BATCH, 3)}, False, ["new"]),
+    "scaled": (Scaled, {"x": floats(BATCH, 3)}, False, ["old"]),
+    "unsaid": (Unsaid, {"x": floats(BATCH, 3)}, True, ["new-plain"]),
     "recurrent": (Recurrent, {"x": floats(BATCH, 5, 3)}, False, ["new", "new-partly", "old", "old-plain"]),
 }
 

@@ -1,4 +1,7 @@
-/** What a file draws: by the key of each sample in training, alike for all in validation, and by the engine's own operator in the export. */
+/**
+ * Random numbers of a file: drawn by the key of each sample in training, alike for all samples in
+ * validation, and by the engine's own operator in the export.
+ */
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -17,7 +20,7 @@ import { type Tensor, tensorFrom, toNumbers } from "../../src/tensor/index.ts";
 const folder = mkdtempSync(path.join(tmpdir(), "lockstep-noise-"));
 after(() => rmSync(folder, { recursive: true }));
 
-/** y = x · w + noise, by one node that draws. */
+/** Returns y = x · w + noise, where one node draws the noise. */
 function model(op: string, attributes: Parameters<typeof node>[3] = {}, width = 500, fixed = 0) {
   const file = path.join(folder, `${op}-${Math.abs(width)}-${fixed}.onnx`);
   const inputs = op === "RandomNormal" || op === "RandomUniform" ? [] : ["h"];
@@ -36,7 +39,7 @@ function model(op: string, attributes: Parameters<typeof node>[3] = {}, width = 
   return onnx(file, { loss: mse({ prediction: "y", target: "t" }) });
 }
 
-/** The output for samples with these keys. */
+/** Returns the output for samples with these keys. */
 function run(definition: ReturnType<typeof model>, keys: readonly number[], mode: Mode, x = 1) {
   const batch = keys.length;
   const { graph, randomKey } = definition.build({ batch, mode });
@@ -57,7 +60,7 @@ const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / 
 const variance = (values: readonly number[]) =>
   mean(values.map((value) => (value - mean(values)) ** 2));
 
-test("a sample's noise depends on its key, and on no other sample beside it", () => {
+test("a sample's noise depends on its key, and not on the samples beside it", () => {
   for (const op of ["RandomNormalLike", "RandomUniformLike", "Bernoulli"]) {
     const definition = model(op);
     const [a, b, c] = run(definition, [11, 22, 33], "train");
@@ -87,7 +90,7 @@ test("noise has the mean and the spread that the file asks for", () => {
   assert.ok(Math.abs(mean(ones) - 0.5) < 0.03, `${mean(ones)}`);
 });
 
-test("in validation noise is the same for every sample, and takes no key", () => {
+test("in validation noise is the same for every sample, and needs no key", () => {
   const definition = model("RandomNormalLike");
   assert.equal(definition.build({ batch: 2, mode: "eval" }).randomKey, undefined);
   const [first, second] = run(definition, [8, 9], "eval");
@@ -104,7 +107,7 @@ test("a file of a fixed batch draws the same for a sample in any other batch", (
   assert.deepEqual(run(fixed, [33], "train"), wanted.slice(2));
 });
 
-test("noise of a shape that is told: for this batch, and refused for another", () => {
+test("noise of a fixed shape is drawn for its batch, and refused for another", () => {
   const definition = model("RandomNormal", { shape: [3, 40] }, 40, 3);
   assert.equal(run(definition, [1, 2, 3], "train").length, 3);
   assert.throws(() => definition.build({ batch: 1, mode: "train" }), {
@@ -118,7 +121,7 @@ test("noise of a shape that is told: for this batch, and refused for another", (
   });
 });
 
-test("the exported file keeps the operator, for any batch: other noise each time", async () => {
+test("the exported file keeps the operator for any batch, and draws other noise each time", async () => {
   const definition = model("RandomNormalLike");
   const weights = { w: tensorFrom("float32", [500], new Array<number>(500).fill(0.25)) };
   const symbolic = toSymbolicBatch((batch) =>

@@ -1,6 +1,7 @@
 /**
- * Modules of operators that few models have, exported by PyTorch's two exporters (make_operators.py): five steps of SGD give the losses, weights
- * and outputs that PyTorch has after them, and what is exported then runs in plain ONNX Runtime.
+ * Modules with operators that few models have, exported by PyTorch's two exporters
+ * (make_operators.py): five steps of SGD give PyTorch's losses, weights and outputs, and the export
+ * runs in plain ONNX Runtime.
  */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
@@ -50,7 +51,7 @@ function write(tensor: HostTensor | undefined, { data }: Numbers): void {
 const files = readdirSync(folder).filter((file) => file.endsWith(".onnx"));
 
 for (const file of files) {
-  test(`${file}: five steps as PyTorch takes them, and the export`, async () => {
+  test(`${file}: five steps equal PyTorch's, and so does the export`, async () => {
     const name = file.replace(/-(?:new|old)\.onnx$/, "");
     const given = JSON.parse(readFileSync(path.join(folder, `${name}.json`), "utf8")) as Record5;
     const names = Object.keys(given.weights);

@@ -1,6 +1,7 @@
 /**
- * Files of converters other than PyTorch's exporter: Keras by tf2onnx, Flax by jax2onnx. Exactly their parameters are trained, and 20
- * steps of SGD are those of the framework. make_others.py makes the files.
+ * Files of converters other than PyTorch's exporter: Keras by tf2onnx, Flax by jax2onnx. Exactly
+ * their parameters are trained, and 20 steps of SGD equal those of the framework. make_others.py
+ * makes the files.
  */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -26,7 +27,7 @@ interface Facts {
   readonly x: Numbers;
   readonly target: Numbers;
   readonly losses: readonly number[];
-  /** By the names of the file. */
+  /** The weights after the steps, by the names of the file. */
   readonly after: Readonly<Record<string, Numbers>>;
 }
 
@@ -41,7 +42,7 @@ const modelOf = (name: string, output: string) =>
 
 const NAMES = ["keras-conv", "keras-embed", "keras-block"];
 for (const name of [...NAMES, "flax-mlp", "flax-conv", "flax-embed", "flax-block"]) {
-  test(`${name}: its parameters are trained, and 20 steps are those of the framework`, async () => {
+  test(`${name}: its parameters are trained, and 20 steps equal those of the framework`, async () => {
     const facts = factsOf(name);
     const { batch, rate, steps, x, target } = facts;
     const model = modelOf(name, facts.output).build({ batch, mode: "train" });
@@ -78,7 +79,7 @@ for (const name of [...NAMES, "flax-mlp", "flax-conv", "flax-embed", "flax-block
   });
 }
 
-test("what tf2onnx folded or left out is said before the first step", () => {
+test("a note before the first step says what tf2onnx folded or left out", () => {
   const notesOf = (name: string, output: string) =>
     modelOf(name, output).build({ batch: 4, mode: "train" }).notes.join("\n");
   const folded = notesOf("keras-mlp", factsOf("keras-mlp").output);

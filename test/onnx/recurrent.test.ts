@@ -1,4 +1,7 @@
-/** PyTorch's exports of recurrent layers and loops (see make_recurrent.py): 20 steps of SGD beside PyTorch's own, and what is exported again. */
+/**
+ * PyTorch's exports of recurrent layers and loops (see make_recurrent.py): 20 steps of SGD equal
+ * PyTorch's, and the export works.
+ */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
@@ -38,7 +41,7 @@ for (const name of names) {
   });
   const batch = fixture.x.shape[0] as number;
 
-  test(`${name}: 20 steps of SGD are those of PyTorch`, async () => {
+  test(`${name}: 20 steps of SGD equal PyTorch's`, async () => {
     const trainer = await createTrainer({
       engine,
       model: model.build({ batch, mode: "train" }),

@@ -1,6 +1,6 @@
 /**
- * Exactly what PyTorch trains is trained: small modules by both exporters, folded and plain, after some steps of SGD here and there.
- * make_trained.py makes the files.
+ * Exactly what PyTorch trains is trained: small modules by both exporters, folded and plain,
+ * compared after some steps of SGD. make_trained.py makes the files.
  */
 import assert from "node:assert/strict";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -40,7 +40,10 @@ interface Facts {
   readonly target: Numbers;
   readonly before: Readonly<Record<string, Numbers>>;
   readonly after: Readonly<Record<string, Numbers>>;
-  /** After as many steps of AdamW, with a rate of 0.01, decay of 0.1 for all parameters; and the outputs then. */
+  /**
+   * The weights after the same number of steps of AdamW (rate 0.01, decay 0.1 for all parameters),
+   * and the outputs then.
+   */
   readonly adamw?: Readonly<Record<string, Numbers>>;
   readonly adamwOut?: Numbers;
 }
@@ -63,7 +66,7 @@ const modelOf = (name: string, way: string, options: Partial<OnnxOptions> = {}) 
     ...options,
   });
 
-/** Trains as PyTorch did; what a state dict would hold then, and what was said before. */
+/** Trains as PyTorch did. Returns what a state dict would hold then, and the notes. */
 async function train(
   name: string,
   way: string,
@@ -106,7 +109,7 @@ function compare(got: Tensor, want: Numbers, what: string): void {
   }
 }
 
-/** Weights of which the file has but rows: compared with those rows that moved. */
+/** Compares weights of which the file has only rows with the rows that moved. */
 function compareRows(got: Tensor, before: Numbers, want: Numbers, what: string): void {
   const width = want.shape[1] as number;
   const rows = (values: readonly number[]) =>
@@ -129,15 +132,16 @@ for (const name of [
   "early",
   "windows",
   "capped",
+  "copied",
   "recurrent",
 ]) {
-  // Of these the file has too little: see below.
+  // The file has too little of these; see below.
   const lacking = ["tied.old", "stopped.old-plain", "windows.old"];
   const ways = factsOf(name).ways.filter((way) => !lacking.includes(`${name}.${way}`));
   for (const way of ways) {
-    test(`${name}, ${way}: after some steps all weights are those of PyTorch`, async () => {
+    test(`${name}, ${way}: after some steps all weights equal PyTorch's`, async () => {
       const facts = factsOf(name);
-      // What the older exporter leaves open is said by the list.
+      // A list says what the older exporter leaves open.
       const isOpen = name === "tied" && way.startsWith("old");
       const options = isOpen ? { parameters: facts.parameters } : {};
       const { dict, model } = await train(name, way, options);
@@ -160,14 +164,14 @@ for (const name of [
           `${own} is trained`,
         );
       }
-      // Only what was computed from a table is there in part, and then it is said.
-      const said = model.notes.filter((note) => note.includes("only what")).length;
+      // Only a parameter computed from a table is there in part, and then a note says so.
+      const said = model.notes.filter((note) => note.includes("only the part of")).length;
       assert.equal(said, rows.size);
     });
   }
 }
 
-test("tables and scales that the older exporter folded are trained as PyTorch does, under the names that are left", async () => {
+test("tables and scales that the older exporter folded are trained as in PyTorch, under the names that are left", async () => {
   const { after: want, parameters: trained } = factsOf("windows");
   const { dict, model } = await train("windows", "old");
   const scales = Object.keys(dict).filter((name) => name.startsWith("onnx::Mul_"));
@@ -188,24 +192,24 @@ test("tables and scales that the older exporter folded are trained as PyTorch do
   ]);
 });
 
-test("a buffer that was folded is not taken for a parameter, and what may be either is said", () => {
+test("a folded buffer is not taken for a parameter, and a note tells what may be either", () => {
   const { parameters, notes } = modelOf("windows", "new").build({ batch: 4, mode: "train" });
   assert.equal(parameters.length, factsOf("windows").parameters.length);
   const said = notes.filter((note) => note.includes("or from a buffer (blocks."));
-  // The file was made without traces of source: those name what was read.
+  // The file was made without traces of source, which name what was read.
   assert.equal(said.length, 4);
   const { roles } = inspectModel(fileOf("windows", "old-plain"));
   const shift = roles.weights.find(({ name }) => name === "blocks.0.shift");
   assert.equal(shift?.role, "constant");
 });
 
-test("folded normalizations are taken as fresh where their shifts are zeros, and that is said; others are refused", () => {
+test("folded normalizations whose shifts are zeros count as fresh, with a note; others are refused", () => {
   const { notes } = modelOf("fresh", "new").build({ batch: 4, mode: "train" });
   const [said = ""] = notes.filter((note) => note.includes("taken as fresh"));
   assert.match(said, /: norm1, norm2, norm3, norm4\. .*export with optimize=False/);
   const plain = modelOf("fresh", "old-plain").build({ batch: 4, mode: "train" });
   assert.ok(!plain.notes.some((note) => note.includes("fresh")));
-  // Shifts of a tenth; scales of zero, which leave nothing of the weights.
+  // The shifts are a tenth; scales of zero leave nothing of the weights.
   assert.throws(() => modelOf("shifted", "new").build({ batch: 4, mode: "train" }), {
     code: "ONNX_UNSUPPORTED",
     message: /from the parameters norm1\.weight, norm1\.bias, norm2\.weight, norm2\.bias, so/,
@@ -214,7 +218,29 @@ test("folded normalizations are taken as fresh where their shifts are zeros, and
   assert.equal(some.build({ batch: 4, mode: "train" }).parameters.length, 3);
 });
 
-test("what the older exporter does not record of gradients is said in one line, with a list of parameters too", () => {
+test("a state that was computed from parameters is refused by their names", () => {
+  assert.throws(() => modelOf("state", "new").build({ batch: 4, mode: "train" }), {
+    code: "ONNX_UNSUPPORTED",
+    message: /computed constants from the parameters cell\.weight_ih, .*cell\.bias_hh/,
+  });
+  assert.throws(() => modelOf("spread", "new").build({ batch: 4, mode: "train" }), {
+    code: "ONNX_UNSUPPORTED",
+    message: /computed constants from the parameters bank,/,
+  });
+});
+
+test("what the exporter computed weights from, or dropped, is said before the first step", () => {
+  const notes = (name: string, way: string, loss?: string) =>
+    modelOf(name, way, loss === undefined ? {} : { loss }).build({ batch: 4, mode: "train" }).notes;
+  assert.match(notes("scaled", "old").join("\n"), /computed onnx::Gemm_\d+ from parameters/);
+  assert.match(notes("copied", "old").join("\n"), /again_1\.weight, act_1\.weight: weights of mod/);
+  const unsaid = notes("unsaid", "new-plain", "out").join("\n");
+  assert.match(unsaid, /updates buffers whenever it runs, which its file does not do: average\./);
+  assert.match(unsaid, /dropped the label smoothing of cross_entropy_loss \(0\.1\)/);
+  assert.match(unsaid, /gradients of embedding are not scaled by frequency/);
+});
+
+test("one note says what the older exporter does not record of gradients, with a list of parameters too", () => {
   const saying = (name: string, way: string, options: Partial<OnnxOptions> = {}) =>
     modelOf(name, way, options)
       .build({ batch: 4, mode: "train" })
@@ -225,7 +251,7 @@ test("what the older exporter does not record of gradients is said in one line, 
   assert.match(saying("stopped", "old-plain").join("\n"), both);
   const { parameters } = factsOf("stopped");
   assert.match(saying("stopped", "old-plain", { parameters }).join("\n"), both);
-  // Its index is a constant: no embedding.
+  // Its index is a constant, so it is not an embedding.
   assert.match(saying("windows", "old-plain").join("\n"), one);
   assert.match(saying("merged", "old").join("\n"), one);
   for (const way of ["new-dynamic", "new-plain"]) assert.deepEqual(saying("stopped", way), []);
@@ -237,14 +263,14 @@ for (const way of factsOf("recurrent").ways) {
     const { adamw: want = {}, adamwOut, inputs, batch } = factsOf("recurrent");
     const optimizer = adamw({ learningRate: 0.01, weightDecay: 0.1, decay: {} });
     const { dict, model } = await train("recurrent", way, {}, optimizer);
-    // As load_state_dict(strict=True) has it: these names, no others, with these shapes.
+    // Like load_state_dict(strict=True): exactly these names, with these shapes.
     assert.deepEqual(Object.keys(dict).sort(), Object.keys(want).sort());
     for (const [key, tensor] of Object.entries(dict)) compare(tensor, want[key] as Numbers, key);
-    // Nothing but what is said of every file of the older exporter.
+    // There are no notes but the one that every file of the older exporter gets.
     const [always = "", ...more] = way.startsWith("old") ? model.notes : ["", ...model.notes];
     assert.deepEqual(more, []);
     assert.equal(always.includes("does not record detach()"), way.startsWith("old"));
-    // Weights of the head may be turned there.
+    // Weights of the head may be transposed there.
     const forward = forwardGraph(modelOf("recurrent", way).build({ batch, mode: "eval" }));
     const weights = Object.fromEntries(
       model.parameters.map(({ name, stored }) => {
@@ -262,7 +288,7 @@ for (const way of factsOf("recurrent").ways) {
   });
 }
 
-test("a layer whose order of gates the file does not tell keeps ONNX's names, and it is said", () => {
+test("a layer whose order of gates the file does not tell keeps ONNX's names, with a note", () => {
   const file = path.join(folder, "../recurrent/lstm-new.onnx");
   const model = onnx(file, { loss: mse({ prediction: "y", target: "target" }) });
   const { parameters, notes } = model.build({ batch: 4, mode: "train" });
@@ -311,7 +337,7 @@ test("a pattern of module names chooses the weights of either exporter's files",
   );
 });
 
-test("a list of parameters is the truth: names, frozen ones, ties", async () => {
+test("a list of parameters decides names, frozen ones and ties", async () => {
   const facts = factsOf("tied");
   const list = facts.parameters.map((item) =>
     item.name === "mix.bias" ? { ...item, requiresGrad: false } : item,
@@ -329,10 +355,10 @@ test("a list of parameters is the truth: names, frozen ones, ties", async () => 
     });
   refused("old-plain", [...list, { name: "nowhere.weight" }], /in the file: nowhere\.weight\./);
   // The older exporter made a constant of its rows.
-  refused("old", list, /no place in the file: places\.weight\./);
+  refused("old", list, /not in the file: places\.weight\./);
 });
 
-test("what a file leaves open is said before the first step", () => {
+test("notes before the first step say what a file leaves open", () => {
   const { notes } = modelOf("tied", "old").build({ batch: 4, mode: "train" });
   const open = notes.find((note) => note.startsWith("The file does not say which of these"));
   assert.match(open ?? "", /wave \(trained\)/);

@@ -1,4 +1,4 @@
-/** Exports of PyTorch, trained whole: graph, gradient, optimizer and engine. */
+/** Exports of PyTorch, trained as a whole: graph, gradient, optimizer and engine. */
 import assert from "node:assert/strict";
 import path from "node:path";
 import { after, test } from "node:test";
@@ -47,7 +47,7 @@ async function train(
   }
 }
 
-test("an exported MLP learns a function it did not know", async () => {
+test("an exported MLP learns a new function", async () => {
   const model = onnx(fixture("mlp-17"), { loss: mse({ prediction: "output", target: "target" }) });
   await train(
     model,
@@ -84,7 +84,7 @@ test("an exported transformer learns to repeat its input, by cross-entropy", asy
   );
 });
 
-test("only the head of an exported network is trained; running statistics are learned", async () => {
+test("only the head of an exported network is trained, and running statistics are learned", async () => {
   const model = onnx(fixture("cnn-train-15"), {
     trainable: /^head\./,
     loss: crossEntropy({ logits: "output", labels: "labels" }),
@@ -130,6 +130,6 @@ test("weights that the exporter renamed are found by the module they come from",
   assert.throws(() => trainable(/absent/), {
     code: "INVALID_OPTION",
     message:
-      /no weight is trained, for none matches \/absent\/\.\n {2}Its weights are: tokens\.weight, /,
+      /no weight is trained, because none matches \/absent\/\.\n {2}Its weights are: tokens\.weight, /,
   });
 });

@@ -13,7 +13,7 @@ export function inputsOf(types: Readonly<Record<string, readonly [DType, Shape]>
   return Object.entries(types).map(([name, [dtype, shape]]) => ({ name, type: { dtype, shape } }));
 }
 
-/** Reads samples as numbers, in tensors of the inputs' types with as many rows as there are indices. */
+/** Reads samples as numbers, into tensors of the inputs' types with one row for each index. */
 export async function readSamples(
   samples: SampleSet,
   inputs: readonly ModelInput[],

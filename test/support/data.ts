@@ -1,6 +1,7 @@
 /**
- * Real data for tests and examples, found by `LOCKSTEP_DATA` (default: `shared/data` beside the repository), and small
- * stand-ins of the same fields where it is not there: learnable, and the same on every machine.
+ * Real data for tests and examples, found by `LOCKSTEP_DATA` (default: `shared/data` beside the
+ * repository). If it is missing, small stand-ins with the same fields, which are learnable and the
+ * same on every machine.
  */
 import { existsSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
@@ -16,7 +17,10 @@ export function dataPath(name: string): string | undefined {
   return existsSync(path) ? path : undefined;
 }
 
-/** The folder of package.json: this file is compiled to another depth than it is written at. */
+/**
+ * Returns the folder of package.json, because compiled files are nested differently from their
+ * sources.
+ */
 function repositoryRoot(): string {
   let folder = dirname(fileURLToPath(import.meta.url));
   while (!existsSync(join(folder, "package.json"))) {
@@ -29,7 +33,7 @@ function repositoryRoot(): string {
 
 export interface TestData {
   readonly source: DataSource;
-  /** False: a stand-in, for which targets met on real data may not hold. */
+  /** False for a stand-in, for which targets met on real data may not hold. */
   readonly real: boolean;
 }
 
@@ -83,7 +87,7 @@ export function syntheticDigits(count: number): DataSource {
   });
 }
 
-/** Ratings that a factorization of rank 2 explains, but for rounding. */
+/** Ratings that a factorization of rank 2 explains except for rounding. */
 export function syntheticRatings(count: number): DataSource {
   const random = randomSource(9);
   const tastes = (size: number) =>

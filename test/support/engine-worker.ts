@@ -1,4 +1,7 @@
-/** A thread that makes an engine of its own, computes -x for the numbers it was given, and answers. */
+/**
+ * A thread that creates an engine of its own, computes -x for the numbers that it is given, and
+ * answers.
+ */
 import { parentPort, workerData } from "node:worker_threads";
 import { createOrtEngine, evaluate } from "../../src/engine/index.ts";
 import { newBuilder } from "../../src/ops/index.ts";

@@ -1,6 +1,7 @@
 /**
- * Checks gradient rules against central finite differences in float64, on the reference interpreter.
- * The function checked is Σ seed·output for random seeds, so that every output element counts.
+ * Checks gradient rules against central finite differences in float64, on the reference
+ * interpreter. The function checked is Σ seed·output for random seeds, so that every output element
+ * counts.
  */
 import assert from "node:assert/strict";
 import { backward } from "../../src/autodiff/index.ts";
@@ -19,23 +20,23 @@ import {
 import { randomNumbers } from "./random.ts";
 
 export interface GradientCase {
-  /** Float64 inputs, by name: their shapes, or tensors where the values matter (kinks, indices). */
+  /** Float64 inputs by name: their shapes, or tensors if the values matter (kinks, indices). */
   readonly inputs: Readonly<Record<string, Shape | Tensor>>;
   /** The function under test. Several outputs are allowed; integer and bool ones are ignored. */
   readonly build: (
     values: Readonly<Record<string, Value>>,
     builder: GraphBuilder,
   ) => Value | Value[];
-  /** Range of random inputs; [-1, 1] unless told. Keep kinks and poles out of it. */
+  /** The range of random inputs. It must avoid kinks and poles. Default: [-1, 1]. */
   readonly range?: readonly [number, number];
   readonly seed?: number;
-  /** Relative tolerance; 1e-6 unless told. */
+  /** The relative tolerance. Default: 1e-6. */
   readonly tolerance?: number;
-  /** Also check the gradient of the gradient (contracted with random vectors). */
+  /** Whether the gradient of the gradient is checked too (contracted with random vectors). */
   readonly second?: boolean;
 }
 
-/** Fails with input, index, and both numbers where the rule and finite differences differ. */
+/** Fails if the rule and finite differences differ, with input, index, and both numbers. */
 export function checkGradient(gradientCase: GradientCase): void {
   const tensors = drawInputs(gradientCase);
   const loss = (builder: GraphBuilder, values: Record<string, Value>) =>
@@ -101,7 +102,7 @@ function gradientGraph(
   );
   const reached = wrt.filter((_, index) => gradients[index] !== undefined);
   const present = gradients.filter((gradient) => gradient !== undefined);
-  // A gradient may be the seed or an input itself: outputs must be values of their own.
+  // A gradient may be the seed or an input itself, but outputs must be values of their own.
   const own = [result, ...present].map((value) => mul(value, 1));
   return { graph: builder.build(own), wrt: reached };
 }
@@ -133,7 +134,10 @@ function drawInputs({ inputs, range = [-1, 1], seed = 1 }: GradientCase): Record
   );
 }
 
-/** Σ over outputs of a random vector times the output: a scalar in which every element counts. */
+/**
+ * Returns the sum over outputs of a random vector times the output: a scalar in which every element
+ * counts.
+ */
 function contract(outputs: Value | Value[], seed: number): Value {
   const list = (Array.isArray(outputs) ? outputs : [outputs]).filter((o) => isFloat(o.dtype));
   const terms = list.map((output, index) => {
@@ -144,7 +148,7 @@ function contract(outputs: Value | Value[], seed: number): Value {
   return terms.reduce((left, right) => add(left, right));
 }
 
-/** Which elements are checked: all of a small tensor, 24 spread ones of a large one. */
+/** Returns the elements that are checked: all of a small tensor, 24 spread ones of a large one. */
 function probes(count: number): number[] {
   if (count <= 24) return Array.from({ length: count }, (_, i) => i);
   return Array.from({ length: 24 }, (_, i) => Math.floor((i * count) / 24));

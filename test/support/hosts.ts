@@ -1,4 +1,7 @@
-/** Runs over agents on this machine's loopback: agents in this process or as processes, and launches over them. */
+/**
+ * Runs over agents on this machine's loopback: agents in this process or as processes, and launches
+ * over them.
+ */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -30,7 +33,7 @@ export const LOCAL = { host: "127.0.0.1", port: 0, token } as const;
 
 export type Launch = Partial<Omit<HostsOptions, "overrides" | "hosts" | "root">> &
   Pick<HostsOptions, "hosts" | "root"> & {
-    /** Below the root; its data too. */
+    /** The run file, below the root, as is its data. */
     readonly file?: string;
     readonly overrides?: RunOverrides;
   };
@@ -55,7 +58,7 @@ export async function launch({ file = "gpt.ts", overrides = {}, ...options }: La
   });
 }
 
-/** Agents with their folders, all closed in the end. */
+/** Starts agents with their folders, and closes all of them at the end. */
 export async function withAgents(
   folders: readonly string[],
   body: (hosts: readonly string[]) => Promise<void>,
@@ -73,7 +76,10 @@ export function reportIn(folder: string): Report {
   return JSON.parse(readFileSync(join(folder, "out", "report.json"), "utf8")) as Report;
 }
 
-/** Rejects with a LockstepError of this code whose text has all of these words. */
+/**
+ * Rejects unless the promise rejects with a LockstepError of this code whose text has all of these
+ * words.
+ */
 export function rejectsWith(running: Promise<unknown>, code: string, ...words: readonly string[]) {
   return assert.rejects(running, (error) => {
     assert.ok(error instanceof LockstepError, String(error));
@@ -88,20 +94,20 @@ const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
 export interface AgentProcess {
   readonly child: ChildProcess;
   readonly host: string;
-  /** Ends it, and waits for that. */
+  /** Ends the process, and waits for that. */
   end(): Promise<void>;
 }
 
 export interface AgentProcessOptions {
-  /** Words after `agent`. */
+  /** The words after `agent`. */
   readonly words?: readonly string[];
-  /** Goes before the command: another network. */
+  /** The words before the command: another network. */
   readonly prefix?: readonly string[];
-  /** Of another installation. */
+  /** The command of another installation. */
   readonly main?: string;
 }
 
-/** `lockstep agent` as a process of its own, when it listens. */
+/** Starts `lockstep agent` as a process of its own. Resolves when it listens. */
 export async function agentProcess(
   folder: string,
   { words = ["--listen", "0"], prefix = [], main = MAIN }: AgentProcessOptions = {},
@@ -132,7 +138,7 @@ export async function agentProcess(
   return { child, host, end };
 }
 
-/** Agents as processes, all ended in the end. */
+/** Starts agents as processes, and ends all of them at the end. */
 export async function withProcesses(
   starts: readonly Promise<AgentProcess>[],
   body: (hosts: readonly string[], agents: readonly AgentProcess[]) => Promise<void>,
@@ -148,7 +154,7 @@ export async function withProcesses(
   }
 }
 
-/** What a launcher says first: of a job, with some fields in place of ours. */
+/** Returns a launcher's first message about a job, with some fields replaced. */
 export function jobMessage(
   job: JobFiles,
   fields: Readonly<Record<string, unknown>> = {},
@@ -180,7 +186,10 @@ interface Heard {
   readonly port?: number;
 }
 
-/** Sends a message, and the files of a job as they are asked for. Resolves with why the line ended. */
+/**
+ * Sends a message, and the files of a job as they are asked for. Resolves with the reason why the
+ * line ended.
+ */
 export function offer(
   line: Line,
   message: unknown,
@@ -206,7 +215,7 @@ export function offer(
   });
 }
 
-/** The first answer, or why there was none. */
+/** Returns the first answer, or why there was none. */
 export async function answerTo(
   address: string,
   message: unknown,

@@ -9,11 +9,11 @@ import { loadRun, overrideRun, type RunOverrides } from "../../src/run/index.ts"
 export interface FileJob {
   readonly file: string;
   readonly overrides?: RunOverrides;
-  /** That its data lies below; any place of this machine unless told. */
+  /** The folder that its data lies below. Default: any place of this machine. */
   readonly root?: string;
 }
 
-/** Executes the run file, once. */
+/** Executes the run file once. */
 export async function jobOfFile({ file, overrides = {}, root }: FileJob): Promise<JobFiles> {
   const run = overrideRun(await loadRun(file), overrides);
   const baseDir = dirname(resolve(file));
@@ -27,7 +27,7 @@ export async function jobOfFile({ file, overrides = {}, root }: FileJob): Promis
   return files;
 }
 
-/** The same in a folder, which is taken away when the tests of the process have ended. */
+/** Does the same in a folder, which is removed when the tests of the process have ended. */
 export async function jobFolderOf(job: FileJob): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), "lockstep-test-job-"));
   after(() => rmSync(folder, { recursive: true, force: true }));

@@ -1,6 +1,7 @@
 /**
- * The wire between two network namespaces, as a process: a TUN device in each, and IP packets carried from one to the other
- * late and not always. Arguments: name and namespace of either end. Told "cut", it carries nothing more; it ends with its parent.
+ * The wire between two network namespaces, as a process: a TUN device in each, and IP packets that
+ * are carried from one to the other late and not always. Arguments: name and namespace of each end.
+ * After "cut" it carries nothing more. It ends with its parent.
  */
 import fs from "node:fs";
 import koffi from "koffi";
@@ -9,7 +10,7 @@ import { randomSource } from "./random.ts";
 const DELAY_MS = 3;
 const JITTER_MS = 1;
 const LOSS = 0.02;
-/** Packets on the way in one direction; what comes then is lost, as in any router. */
+/** The most packets on the way in one direction. Further ones are lost, as in any router. */
 const MOST_ON_THE_WAY = 1000;
 const LARGEST_PACKET = 2 ** 16;
 const TICK_MS = 1;
@@ -21,7 +22,10 @@ const IFF_NO_PI = 0x1000;
 const IFREQ_BYTES = 40;
 const NAME_BYTES = 16;
 
-/** What went over the wire; `clear` of them had a word of what ranks say of themselves in them for all to read. */
+/**
+ * What went over the wire. `clear` counts the packets that contain a readable word of what ranks
+ * send about themselves.
+ */
 export interface Carried {
   readonly passed: number;
   readonly lost: number;
@@ -39,7 +43,7 @@ const read = libc.func("long read(int fd, void *into, size_t count)") as Transfe
 const write = libc.func("long write(int fd, void *from, size_t count)") as Transfer;
 type Transfer = (fd: number, bytes: Uint8Array, count: number) => number;
 
-/** A TUN device in a namespace, which this thread is in afterwards. */
+/** Opens a TUN device in a namespace, which this thread then stays in. */
 function openEnd(name: string, namespace: string): number {
   const space = fs.openSync(`/run/netns/${namespace}`, "r");
   if (setns(space, CLONE_NEWNET) !== 0) throw new Error(`setns: errno ${koffi.errno()}`);
@@ -62,7 +66,7 @@ const random = randomSource(17);
 const buffer = Buffer.alloc(LARGEST_PACKET);
 let isCut = false;
 
-/** One direction. Packets stay in order. */
+/** Carries packets in one direction, in order. */
 function carry(from: number, to: number): () => void {
   const queue: OnTheWay[] = [];
   return () => {

@@ -1,6 +1,6 @@
 /**
- * Two network namespaces with a slow and lossy link between them: of the kernel where it has netem, otherwise of two TUN
- * devices and a process that carries packets from one to the other.
+ * Two network namespaces with a slow and lossy link between them: made by the kernel if it has
+ * netem, otherwise by two TUN devices and a process that carries packets from one to the other.
  */
 import { type ChildProcess, fork, spawnSync } from "node:child_process";
 import { once } from "node:events";
@@ -8,13 +8,13 @@ import { fileURLToPath } from "node:url";
 import type { Carried } from "./link-relay.ts";
 
 export interface LossyLink {
-  /** Goes before a command that is to run at this end. */
+  /** Returns the words before a command that is to run at this end. */
   readonly prefix: (end: 0 | 1) => readonly string[];
   /** The address of each end. */
   readonly hosts: readonly [string, string];
-  /** From now on nothing comes through, and nobody is told. */
+  /** Cuts the link: nothing comes through, and nobody is told. */
   cut(): void;
-  /** Undefined where the kernel carries. */
+  /** Undefined if the kernel carries the packets. */
   carried(): Promise<Carried | undefined>;
   close(): Promise<void>;
 }
@@ -23,7 +23,7 @@ const HOSTS = ["10.77.0.1", "10.77.0.2"] as const;
 const NETEM = "netem delay 3ms 1ms loss";
 let links = 0;
 
-/** Rejects with why there can be none. */
+/** Rejects with the reason if there can be no link. */
 export async function openLossyLink(): Promise<LossyLink> {
   if (process.platform !== "linux") throw new Error("needs Linux");
   links += 1;
@@ -64,7 +64,7 @@ export async function openLossyLink(): Promise<LossyLink> {
 type Ways = Pick<LossyLink, "cut" | "carried" | "close">;
 type Spaces = readonly [string, string];
 
-/** Undefined where the kernel has no netem. */
+/** Returns undefined if the kernel has no netem. */
 function byKernel(name: string, spaces: Spaces): Ways | undefined {
   const [a, b] = spaces;
   run(`ip link add ${name}0 netns ${a} type veth peer name ${name}1 netns ${b}`);
@@ -120,7 +120,7 @@ async function answer(child: ChildProcess): Promise<Answer> {
   return message;
 }
 
-/** Throws with the command and what it said. */
+/** Throws with the command and its output. */
 function run(command: string): void {
   const [program = "", ...words] = command.split(" ");
   const { status, stderr, error } = spawnSync(program, words, { encoding: "utf8" });

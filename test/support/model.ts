@@ -1,4 +1,4 @@
-/** Whole models in tests: initial values and batches by a seed, on the reference interpreter. */
+/** Whole models in tests: initial values and batches from a seed, on the reference interpreter. */
 import assert from "node:assert/strict";
 import { differentiate } from "../../src/autodiff/index.ts";
 import type { Graph } from "../../src/graph/index.ts";
@@ -17,7 +17,7 @@ import { randomNumbers, randomSource } from "./random.ts";
 
 export type Tensors = Record<string, Tensor>;
 
-/** Values for parameters and states, as their initializers say. */
+/** Returns values for parameters and states from their initializers. */
 export function drawWeights(model: Model, seed = 1): Tensors {
   const all = [...model.parameters, ...model.states];
   return Object.fromEntries(
@@ -53,7 +53,7 @@ function drawTensor(type: TensorType, initializer: Initializer, seed: number): T
   }
 }
 
-/** Floats in [-1, 1] and whole numbers in [0, limit) for each field of the batch. */
+/** Returns floats in [-1, 1] and integers in [0, limit) for each field of the batch. */
 export function drawBatch(model: Model, limits: Record<string, number> = {}, seed = 7): Tensors {
   const names = [...model.batch, ...(model.randomKey === undefined ? [] : [model.randomKey])];
   return Object.fromEntries(
@@ -69,13 +69,13 @@ export function drawBatch(model: Model, limits: Record<string, number> = {}, see
   );
 }
 
-/** The graph with only these outputs. */
+/** Returns the graph with only these outputs. */
 export function sliceTo(graph: Graph, outputs: readonly string[]): Graph {
   const builder = extendGraph(graph);
   return builder.build(outputs.map((name) => builder.value(name)));
 }
 
-/** Loss and gradients by parameter name. */
+/** Returns the loss, and the gradients by parameter name. */
 export function lossAndGradients(
   model: Model,
   inputs: Tensors,
@@ -94,14 +94,14 @@ export function lossAndGradients(
 export interface ModelCheck {
   readonly batch?: number;
   readonly limits?: Record<string, number>;
-  /** How many elements of each parameter are moved. Default: 3. */
+  /** The number of elements of each parameter that are moved. Default: 3. */
   readonly probes?: number;
   readonly tolerance?: number;
 }
 
 /**
- * Checks the gradient of a whole model, in float64, against central differences. Weights are drawn away from their initial values, so
- * that zeros and ones count too.
+ * Checks the gradient of a whole model in float64 against central differences. Weights are moved
+ * away from their initial values, so that zeros and ones count too.
  */
 export function checkModelGradients(definition: ModelDefinition, check: ModelCheck = {}): void {
   const { batch = 2, limits = {}, probes = 3, tolerance = 1e-6 } = check;

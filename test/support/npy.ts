@@ -1,4 +1,4 @@
-/** A `.npy` file's bytes, as NumPy writes them. */
+/** Returns the bytes of a `.npy` file as NumPy writes them. */
 import type { Tensor } from "../../src/tensor/index.ts";
 
 const DESCRIPTIONS: Readonly<Record<string, string>> = { float32: "<f4", int32: "<i4" };

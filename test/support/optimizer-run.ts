@@ -1,12 +1,12 @@
-/** Runs an optimizer's own program over given gradients: no model, no data. */
+/** Runs an optimizer's own program over given gradients, without a model or data. */
 import type { Device } from "../../src/engine/index.ts";
 import { type Instance, instantiate } from "../../src/execute/instance.ts";
 import { type Optimizer, rulesOf } from "../../src/optimizer/index.ts";
 import { buildUpdates, type NormTask } from "../../src/plan/index.ts";
 import { flatVectors } from "../../src/program/flat.ts";
+import { refsOf } from "../../src/program/layout.ts";
 import { planNorm, summaryOf } from "../../src/program/norm.ts";
 import { ProgramBuilder } from "../../src/program/program.ts";
-import { refsOf } from "../../src/program/refs.ts";
 import { planUpdate, scalarsOf } from "../../src/program/update.ts";
 import {
   byteLength,
@@ -17,7 +17,7 @@ import {
   toNumbers,
 } from "../../src/tensor/index.ts";
 
-/** A loss that is zero: only the gradients are looked at. */
+/** A loss that is zero, because only the gradients matter. */
 const NORM: NormTask = {
   kind: "norm",
   name: "norm",
@@ -40,7 +40,7 @@ export interface OptimizerRun {
   readonly clip?: number;
 }
 
-/** Parameters after each step, and the norms of the gradients before clipping. */
+/** Returns the parameters after each step, and the norms of the gradients before clipping. */
 export async function runOptimizer(
   engine: Device,
   { shapes, start, gradients, optimizer, dtype = "float64", clip }: OptimizerRun,
@@ -109,7 +109,7 @@ async function readParameters(
   return found;
 }
 
-/** Fails where two runs differ by more than `tolerance`, relative to 1. */
+/** Returns the largest difference between two runs, relative to 1. */
 export function worstDifference(a: Numbers, b: Numbers): number {
   let worst = 0;
   for (const [name, values] of Object.entries(a)) {

@@ -1,4 +1,7 @@
-/** Lion, Adafactor and Muon as their papers and PyTorch write them: plain loops in float64, one tensor at a time. */
+/**
+ * Lion, Adafactor and Muon as their papers and PyTorch write them: plain loops in float64, one
+ * tensor at a time.
+ */
 import type { Shape } from "../../src/tensor/index.ts";
 
 /** Returns the parameter after each step. */

@@ -25,7 +25,7 @@ export interface SimulatedRanks {
 
 /**
  * @param inPlace whether ranks of one node share memory
- * @param nodes Default: one node of all ranks where they share memory, else each rank alone
+ * @param nodes Default: one node of all ranks if they share memory, else each rank alone
  */
 export function simulatedRanks(
   engine: Device,
@@ -51,7 +51,10 @@ export function simulatedRanks(
   };
 }
 
-/** Memory that collectives of a group work on. All ranks allocate together; `free` closes it. */
+/**
+ * Allocates memory that collectives of a group work on. All ranks allocate together; `free` closes
+ * it.
+ */
 export function allocate(group: Group, byteLength: number): Promise<GroupBuffer> {
   return group.register(group.newMemory(byteLength));
 }
@@ -75,13 +78,14 @@ interface Region {
 }
 
 /**
- * What a rank sees: each rank maps the memory of the others for itself, so that none closes
+ * Returns what a rank sees: each rank maps the memory of the others for itself, so that none closes
  * another's.
  */
 function mapped({ memories }: Region, rank: number, size: number): SharedRegion {
   const seen = Array.from({ length: size }, (_, peer) => {
     const memory = memories.get(peer);
-    return peer === rank || memory?.name === undefined ? memory : openMemory(memory.name);
+    if (peer === rank || memory?.name === undefined) return memory;
+    return openMemory(memory.name, memory.folder);
   });
   return {
     memories: seen,
@@ -92,8 +96,8 @@ function mapped({ memories }: Region, rank: number, size: number): SharedRegion 
 }
 
 /**
- * The same transport; the n-th memory that each rank shares is seen by all ranks of its node, and
- * so it is in subgroups within one node. `name` is that of the group in `regions`.
+ * Returns the same transport with shared memory: all ranks of a node, also in subgroups within it,
+ * see the n-th memory that each of them shares. `name` is that of the group in `regions`.
  */
 function sharing(transport: Transport, regions: Map<string, Region>, name = "all"): Transport {
   const { kind, rank, size, generation, nodes, signal } = transport;

@@ -1,4 +1,4 @@
-/** Drawn LSTM, GRU and RNN nodes with all that ONNX lets them have. */
+/** Draws LSTM, GRU and RNN nodes with every option that ONNX has. */
 import fc from "fast-check";
 import type { AttributeInputs, Value } from "../../src/graph/index.ts";
 import type { Shape } from "../../src/tensor/index.ts";
@@ -9,14 +9,14 @@ export interface DrawnNode {
   readonly op: RecurrentOp;
   readonly attributes: AttributeInputs;
   readonly lengths: readonly number[] | undefined;
-  /** Float inputs that the node has, by name. */
+  /** The float inputs of the node, by name. */
   readonly shapes: Readonly<Record<string, Shape>>;
   readonly batch: number;
 }
 
 const GATES = { LSTM: 4, GRU: 3, RNN: 1 } as const;
 const FUNCTIONS = { LSTM: 3, GRU: 2, RNN: 1 } as const;
-/** Smooth where inputs are drawn, so that finite differences hold. */
+/** Functions that are smooth where inputs are drawn, so that finite differences hold. */
 const SMOOTH = ["Sigmoid", "Tanh", "Softplus", "ScaledTanh", "Affine", "Elu"];
 const NAMES = ["x", "w", "r", "b", "lengths", "h", "c", "p"];
 
@@ -76,7 +76,7 @@ export function drawNode(functions: readonly string[] = SMOOTH): fc.Arbitrary<Dr
     });
 }
 
-/** The node over named values; those that it does not have are left out. */
+/** Builds the node over named values; absent ones are left out. */
 export function buildNode(node: DrawnNode, values: Readonly<Record<string, Value>>): Value[] {
   const inputs = NAMES.slice(0, node.op === "LSTM" ? 8 : 6).map((name) => values[name]);
   while (inputs.at(-1) === undefined) inputs.pop();

@@ -1,4 +1,4 @@
-/** Small runs of whole length, in this process, with their folders. */
+/** Small complete runs in this process, with their folders. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { arrays, text } from "../../src/data/index.ts";
@@ -22,7 +22,7 @@ import { randomNumbers } from "./random.ts";
 
 export const WORDS = "the cat sat on the mat and the dog sat on the log; ".repeat(80);
 
-/** Needs `words.txt` in the base folder. Dropout, and two micro-batches. */
+/** A run that needs `words.txt` in the base folder, with dropout and two micro-batches. */
 export const textRun = defineRun({
   name: "words",
   model: gpt({ layers: 1, width: 16, heads: 2, context: 16, dropout: 0.2 }),
@@ -44,7 +44,7 @@ const images = {
   label: tensorFrom("int32", [IMAGES], randomNumbers(2, IMAGES, [0, 3]).map(Math.floor)),
 };
 
-/** Batch normalization: a run with running statistics. */
+/** A run with batch normalization, so with running statistics. */
 export const imageRun = defineRun({
   name: "images",
   model: resnet({ image: [1, 8, 8], classes: 3, blocks: [1], channels: [4], stem: "small" }),
@@ -55,7 +55,7 @@ export const imageRun = defineRun({
   steps: 6,
 });
 
-/** Too simple to have anything: nothing held out, no text. */
+/** A run as simple as possible: nothing held out, no text. */
 export const plainRun = defineRun({
   name: "plain",
   model: mlp({ inputs: [1, 8, 8], hidden: [4], outputs: 3 }),
@@ -67,11 +67,11 @@ export const plainRun = defineRun({
 
 export interface Trial {
   readonly engine: Device;
-  /** Both the run's folder and where its data lies. */
+  /** The run's folder, which also has its data. */
   readonly folder: string;
   readonly out?: string;
   readonly beginning?: Beginning;
-  /** What may be another than before. */
+  /** The options that may change. */
   readonly changes?: readonly Changeable[];
   /** Asks for a stop as soon as it returns true. */
   readonly stopAt?: (event: RunEvent) => boolean;

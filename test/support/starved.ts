@@ -1,18 +1,22 @@
 /**
- * For how long a run could not go on because other processes had the processors. What ends "within a second" ends without a wait for a
- * deadline; on a loaded machine it takes as much longer as it waits for its turn. Linux counts that for each thread, in
- * nanoseconds (`schedstat`).
+ * Measures how long a run could not continue because other processes had the processors. A test of
+ * "within a second" runs without waiting for a deadline; on a loaded machine it takes longer by the
+ * time that it waits for a processor. Linux counts that time for each thread, in nanoseconds
+ * (`schedstat`).
  */
 import fs from "node:fs";
 
 export interface Starvation {
-  /** Milliseconds since the beginning without those in which a thread of this process, or of one below it, waited for a processor. */
+  /**
+   * Returns the milliseconds since the beginning, without those in which a thread of this process,
+   * or of one below it, waited for a processor.
+   */
   stop(): number;
 }
 
 const EVERY_MS = 10;
 
-/** Begins now. */
+/** Starts the measurement. */
 export function watchStarvation(): Starvation {
   const begun = performance.now();
   const waits: (readonly [from: number, to: number])[] = [];
@@ -46,7 +50,10 @@ function unionOf(spans: readonly (readonly [number, number])[]): number {
   return total;
 }
 
-/** Milliseconds that each thread has waited for a processor, by its number; none where the system does not tell. */
+/**
+ * Returns the milliseconds that each thread has waited for a processor, by its number; none if the
+ * system does not tell.
+ */
 function waitsByThread(pid = process.pid, found = new Map<string, number>()): Map<string, number> {
   try {
     for (const thread of fs.readdirSync(`/proc/${pid}/task`)) {
@@ -58,7 +65,7 @@ function waitsByThread(pid = process.pid, found = new Map<string, number>()): Ma
       }
     }
   } catch {
-    return found; // it has ended
+    return found; // the process has ended
   }
   return found;
 }

@@ -1,10 +1,13 @@
-/** Sources of tables under test: all their samples, their failures, and one table that every format can hold. */
+/**
+ * Sources of tables under test: all their samples, their failures, and one table that every format
+ * can hold.
+ */
 import assert from "node:assert/strict";
 import { type DataSource, type ModelInput, openData } from "../../src/data/index.ts";
 import type { LockstepError } from "../../src/errors.ts";
 import { inputsOf, readSamples } from "./batch.ts";
 
-/** The error that a promise must end with. */
+/** Resolves with the error that a promise must reject with. */
 export function failure(promise: Promise<unknown>): Promise<LockstepError> {
   return promise.then(
     () => assert.fail("it should have failed"),
@@ -12,7 +15,7 @@ export function failure(promise: Promise<unknown>): Promise<LockstepError> {
   );
 }
 
-/** All samples for training, as numbers. */
+/** Returns all samples for training, as numbers. */
 export async function readAll(
   source: DataSource,
   inputs: readonly ModelInput[],
@@ -26,10 +29,13 @@ export async function readAll(
   }
 }
 
-/** x = [i, i / 2], y = i. */
+/** The inputs x = [i, i / 2] and y = i. */
 export const XY = inputsOf({ x: ["float32", [1, 2]], y: ["int32", [1]] });
 
-/** Rows 0, 1, 2 … of x = [i, i / 2], y = i, in any order, from which every source is checked alike. */
+/**
+ * Checks that the rows are 0, 1, 2 … of x = [i, i / 2], y = i, in any order. Every source is
+ * checked alike.
+ */
 export function checkRows({ x, y }: Record<string, number[]>, rows: number): void {
   assert.deepEqual(
     [...(y ?? [])].sort((a, b) => a - b),

@@ -1,6 +1,6 @@
 /**
- * The trap test: a graph gives the same bits on one thread and on two, time after time. It catches kernels that
- * lose updates or add in the order in which threads happen to run.
+ * The trap test: a graph gives the same bits on one thread and on two, in many executions. It
+ * catches kernels that lose updates, or add in the order in which threads happen to run.
  */
 import assert from "node:assert/strict";
 import {
@@ -13,9 +13,11 @@ import { type Graph, typeOf } from "../../src/graph/index.ts";
 import { byteLength, type Tensor } from "../../src/tensor/index.ts";
 
 export interface SameBitsOptions {
-  /** Runs on two threads that are compared with the one on one thread; 20 unless told. */
+  /**
+   * The number of executions on two threads that are compared with one on one thread. Default: 20.
+   */
   readonly rounds?: number;
-  /** An engine with two threads or more; one of its own unless told. */
+  /** An engine with two threads or more. Default: a new one. */
   readonly engine?: Device;
 }
 
@@ -46,7 +48,7 @@ export async function assertSameBitsAcrossThreads(
   }
 }
 
-/** The bytes of every output, for each of `rounds` runs. */
+/** Returns the bytes of every output, for each of `rounds` executions. */
 async function outputsOf(
   engine: Device,
   graph: Graph,
@@ -74,7 +76,7 @@ async function outputsOf(
     const binding = executable.bind(bound);
     const results: Uint8Array[][] = [];
     for (let round = 0; round < rounds; round++) {
-      binding.runSync(); // one thread fewer in the process: the two of the pool then really run at once
+      binding.runSync(); // With one thread fewer in the process, the two of the pool really run at once.
       results.push(graph.outputs.map((name) => Uint8Array.from(bound.outputs[name]?.bytes ?? [])));
     }
     return results;

@@ -1,4 +1,4 @@
-/** Trains a run in memory, without its folder: for tests that ask what it learns. */
+/** Trains a run in memory, without its folder, for tests of what it learns. */
 import { openData, positionsOfStep, sampleOrder } from "../../src/data/index.ts";
 import { type Device, evaluate } from "../../src/engine/index.ts";
 import { type Graph, typeOf } from "../../src/graph/index.ts";
@@ -8,15 +8,15 @@ import { createTrainer, type Trainer } from "../../src/train/index.ts";
 import { sliceTo } from "./model.ts";
 
 export interface Trained {
-  /** Of each step. */
+  /** The loss of each step. */
   readonly losses: readonly number[];
-  /** The model's outputs on held-out samples, or on training samples where nothing is held out. */
+  /** The model's outputs on held-out samples, or on training samples if nothing is held out. */
   readonly outputs: Readonly<Record<string, number[]>>;
 }
 
 export interface TrainRunOptions {
   readonly engine: Device;
-  /** How many held-out samples to look at. Default: 1,000, or all. */
+  /** The number of held-out samples to look at. Default: 1,000, or all. */
   readonly samples?: number;
   /** Default: all. */
   readonly outputs?: readonly string[];
@@ -81,7 +81,7 @@ async function copies(trainer: Trainer): Promise<Record<string, Tensor>> {
   );
 }
 
-/** The mean of the last `count` numbers. */
+/** Returns the mean of the last `count` numbers. */
 export function lastMean(numbers: readonly number[], count: number): number {
   const last = numbers.slice(-count);
   return last.reduce((a, b) => a + b, 0) / last.length;

@@ -1,4 +1,7 @@
-/** GPT's loss and gradients against PyTorch's, with equal weights: on the reference interpreter and on ONNX Runtime. */
+/**
+ * GPT's loss and gradients equal PyTorch's, with equal weights: on the reference interpreter and on
+ * ONNX Runtime.
+ */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, test } from "node:test";
@@ -43,12 +46,12 @@ const engine = createOrtEngine({ threads: 2 });
 after(() => engine.close());
 
 for (const [name, definition] of Object.entries(models)) {
-  test(`${name}: loss and gradients are PyTorch's, in float64`, async () => {
+  test(`${name}: loss and gradients equal PyTorch's, in float64`, async () => {
     await compare(name, definition, "float64", 1e-8, async (graph, inputs) =>
       interpret(graph, inputs),
     );
   });
-  test(`${name}: loss and gradients are PyTorch's, on ONNX Runtime`, async () => {
+  test(`${name}: loss and gradients equal PyTorch's, on ONNX Runtime`, async () => {
     await compare(name, definition, "float32", 1e-5, async (graph, inputs) =>
       evaluate(engine, graph, inputs),
     );
@@ -81,7 +84,7 @@ async function compare(
   }
 }
 
-/** The formula of gpt.py. */
+/** Computes the inputs with the formula of gpt.py. */
 function inputsOf(model: Model): Record<string, Tensor> {
   const ids = (factor: number, offset: number): Tensor =>
     tensorFrom(

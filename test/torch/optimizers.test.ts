@@ -1,4 +1,4 @@
-/** Ten steps of each optimizer against PyTorch, in float64 (numbers by optimizers.py). */
+/** Ten steps of each optimizer equal PyTorch's, in float64 (numbers by optimizers.py). */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, test } from "node:test";

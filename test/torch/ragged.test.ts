@@ -1,6 +1,6 @@
 /**
- * Losses whose number of labels differs from sample to sample, in 1 to 8 micro-batches: loss and gradients by name are PyTorch's for the whole
- * batch at once (`ragged.py`).
+ * Losses whose number of labels differs from sample to sample, in 1 to 8 micro-batches: loss and
+ * gradients by name equal PyTorch's for the whole batch at once (`ragged.py`).
  */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -38,7 +38,7 @@ const numbers = (count: number, at: (index: number) => number) =>
   Array.from({ length: count }, (_, i) => at(i));
 const isPresent = (i: number) => i % LENGTH < (LENGTHS[Math.floor(i / LENGTH)] as number);
 
-/** Of the whole batch, sample after sample. */
+/** The fields of the whole batch, sample after sample. */
 const DATA: Readonly<Record<string, readonly number[]>> = {
   ids: numbers(COUNT, (i) => (3 * i + Math.floor(i / 5)) % VOCABULARY),
   labels: numbers(COUNT, (i) => (isPresent(i) ? (2 * i + Math.floor(i / 7)) % CLASSES : IGNORED)),
@@ -129,7 +129,7 @@ const fill: FillBatch = (into) => {
   }
 };
 
-/** Loss and gradients of one step: what SGD at a rate of 1 takes away. */
+/** Returns loss and gradients of one step: what SGD at a rate of 1 subtracts. */
 async function stepped(definition: ModelDefinition, microBatches: number, dtype: DType) {
   const trainer = await createTrainer({
     engine,
@@ -162,7 +162,7 @@ test("each loss of the test is one that PyTorch computed", () => {
 });
 
 for (const [name, loss] of Object.entries(LOSSES)) {
-  // Softplus has no form for float64 on this engine.
+  // Softplus has no float64 kernel in this engine.
   const dtype = name.startsWith("binary") ? "float32" : "float64";
   const tolerance = dtype === "float64" ? 1e-10 : 1e-6;
   test(`${name}: PyTorch's loss and gradients in 1, 2, 4 and 8 micro-batches`, async () => {

@@ -1,6 +1,6 @@
 /**
- * Compares operators and our gradients with PyTorch's numbers (`fixtures/`, made by `generate.py`): in float64 on
- * the reference interpreter, and in float32 on ONNX Runtime.
+ * Compares operators and our gradients with PyTorch's numbers (`fixtures/`, made by `generate.py`):
+ * in float64 on the reference interpreter, and in float32 on ONNX Runtime.
  */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -36,7 +36,7 @@ interface FixtureCase {
   readonly tolerance?: number;
 }
 
-/** Builds what a case means where that is not one ONNX operator. */
+/** Builds a case that is not one ONNX operator. */
 export type CaseBuilder = (
   inputs: readonly (Value | undefined)[],
   attributes: AttributeInputs,
@@ -70,7 +70,7 @@ export function checkFamily(
   });
 }
 
-/** The outputs of the case and then the gradients, as one graph in the given precision. */
+/** Returns the outputs of the case and then the gradients, as one graph in the given precision. */
 function prepare(
   fixture: FixtureCase,
   precision: DType,
@@ -130,7 +130,8 @@ function compare(
     ...present.map(([name, data]) => ({ what: `gradient of ${name}`, shape: undefined, data })),
   ];
   const actual = graph.outputs.map((name) => results[name] as Tensor);
-  // Where PyTorch has zeros, a rule may say that there is no gradient at all: such a one is left out here.
+  // If PyTorch has zeros, a rule may say that there is no gradient at all; such a gradient is left
+  // out here.
   const wanted = expected.filter(
     ({ data }, index) =>
       index < fixture.outputs.length ||

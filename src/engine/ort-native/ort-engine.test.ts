@@ -33,7 +33,7 @@ async function inTemporaryFolder(body: (folder: string) => Promise<void>): Promi
   }
 }
 
-test("says its version and its threads", async () => {
+test("the engine tells its version and its threads", async () => {
   const engine = createOrtEngine({ threads: 3 });
   assert.match(engine.version, /^onnxruntime \d+\.\d+\.\d+/);
   assert.equal(engine.threads, 3);
@@ -43,7 +43,7 @@ test("says its version and its threads", async () => {
   }
 });
 
-test("a library that is missing, or is another one, is an error", async () => {
+test("a library that is missing or foreign is an error", async () => {
   const missing = { library: "/nowhere/libonnxruntime.so" };
   assert.throws(() => createOrtEngine(missing), hasCode("ENGINE_LIBRARY"));
   await inTemporaryFolder((folder) => {
@@ -128,7 +128,7 @@ test("writes a profile when a session ends", async () => {
   });
 });
 
-test("sessions share one arena, and say how much of it they needed", async () => {
+test("sessions share one arena, and report how much of it they needed", async () => {
   const engine = createOrtEngine({ threads: 1 });
   assert.equal(engine.arena(), undefined);
   const tensorBytes = 256 * 256 * 4;
@@ -149,7 +149,7 @@ test("sessions share one arena, and say how much of it they needed", async () =>
   await engine.close();
 });
 
-test("large constants are used where they lie, even at odd addresses", async () => {
+test("large constants are used in place, even at odd addresses", async () => {
   const engine = createOrtEngine({ threads: 2, maxEmbeddedBytes: 0 });
   const builder = newBuilder("frozen");
   const [rows, width] = [2 ** 16, 4];
@@ -176,7 +176,7 @@ test("large constants are used where they lie, even at odd addresses", async () 
   await engine.close();
 });
 
-test("a failure in a run names the graph, and the next run is right", async () => {
+test("a failed execution names the graph, and the next one is right", async () => {
   const engine = createOrtEngine({ threads: 2 });
   const builder = newBuilder("lookup");
   const table = builder.input("table", { dtype: "float32", shape: [4, 2] });

@@ -39,7 +39,7 @@ function reshapes(graph: Graph): number {
   return graph.nodes.filter(({ op }) => op === "Reshape").length;
 }
 
-/** The same numbers, and types that inference finds too. */
+/** Checks that the graphs give the same numbers, and that inference finds the same types. */
 function checkSame(graph: Graph, changed: Graph): void {
   validateGraph(changed);
   const inferred = extendGraph(changed).build(
@@ -71,7 +71,7 @@ test("rows stay rows between products", () => {
   );
   const changed = regroup(graph);
   checkSame(graph, changed);
-  // One for the rows, and one for each result.
+  // There is one for the rows, and one for each result.
   assert.equal(reshapes(changed), 3);
 });
 
@@ -88,11 +88,11 @@ test("attention and its gradient need no other batch dims for their products", (
   assert.ok(reshapes(graph) > 8);
   const changed = regroup(fuseTransposedProducts(graph));
   checkSame(graph, changed);
-  // The loss's own gradient, a number.
+  // The loss's own gradient is a number.
   assert.equal(reshapes(changed), 1);
 });
 
-test("what depends on its dims keeps them", () => {
+test("a node whose result depends on its dims keeps them", () => {
   const graph = graphOf({ x: [6, 4], y: [2, 3, 1], z: [3, 4] }, ({ x, y, z }, builder) => {
     const grown = reshape(mul(x as Value, 2), [2, 3, 4]);
     const first = builder.one("Softmax", [grown], { axis: 1 });
@@ -102,7 +102,7 @@ test("what depends on its dims keeps them", () => {
   checkSame(graph, regroup(graph));
 });
 
-test("an input is read where the graph says, for an output may be written over it", () => {
+test("an input is read where the graph says, because an output may be written over it", () => {
   const graph = graphOf({ x: [2, 3] }, ({ x }) => {
     const view = reshape(x as Value, [6]);
     return [mul(x as Value, 2), mul(view, reshape(mul(view, 3), [6]))];

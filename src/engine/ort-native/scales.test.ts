@@ -15,8 +15,8 @@ const engine = createOrtEngine({ threads: 1 });
 after(() => engine.close());
 
 /**
- * Scores of attention and their gradients: a factor that one product has on its input, and another
- * on its result.
+ * Returns attention scores and their gradients, with a factor that one product has on its input,
+ * and another on its result.
  */
 function attention(): Graph {
   const b = newBuilder("attention");
@@ -39,7 +39,7 @@ function feedsOf(graph: Graph): Record<string, Tensor> {
   return Object.fromEntries(entries);
 }
 
-test("factors go into products as ONNX Runtime's own optimizer would put them: the same bits", async () => {
+test("factors are moved into products as ONNX Runtime's own optimizer moves them, with the same bits", async () => {
   const graph = attention();
   const fused = fuseScales(graph);
   const factors = fused.nodes.filter(({ attributes }) => "alpha" in attributes);
@@ -55,12 +55,12 @@ test("factors go into products as ONNX Runtime's own optimizer would put them: t
     assert.deepEqual(found[name]?.bytes, expected[name]?.bytes, name);
 });
 
-test("done again, it changes nothing", () => {
+test("a second pass changes nothing", () => {
   const once = fuseScales(attention());
   assert.equal(fuseScales(once), once);
 });
 
-test("a result that others read too keeps its factor behind it", () => {
+test("a result that other nodes read too keeps the factor after it", () => {
   const b = newBuilder("shared");
   const x = b.input("x", { dtype: "float32", shape: [4, 4] });
   const y = matmul(x, x);

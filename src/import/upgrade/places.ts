@@ -89,8 +89,7 @@ const globalLpPool: Rule = ({ input, int }) => {
  */
 const maxUnpool: Rule = ({ node, input, ints, fail }) => {
   const [x, numbers] = [input(0), input(1)];
-  if (node.inputs[2] !== undefined)
-    return fail("a shape that is told for its output is not supported");
+  if (node.inputs[2] !== undefined) return fail("an explicit shape of its output is not supported");
   const kernel = ints("kernel_shape") ?? [];
   const pads = ints("pads") ?? [];
   const sizes = kernel.map((size, dim) => {

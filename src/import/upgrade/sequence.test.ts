@@ -1,6 +1,6 @@
 /**
- * Sequences of known length: each small model runs as it is in ONNX Runtime, and without them in
- * ours.
+ * Sequences of known length: each small model runs unchanged in ONNX Runtime, and without sequences
+ * in Lockstep.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -14,7 +14,7 @@ import { type ModelParts, modelOf, node, someNumbers } from "../raw.testing.ts";
 const ints = (...values: number[]) => tensorFrom("int64", [values.length], values);
 const at = (position: number) => scalar("int64", position);
 
-/** `x` is (2, 7, 3). */
+/** The input `x` has the shape (2, 7, 3). */
 const CASES: Readonly<Record<string, Pick<ModelParts, "nodes" | "weights">>> = {
   "pieces of equal size, the last smaller": {
     nodes: [
@@ -94,7 +94,7 @@ for (const [name, parts] of Object.entries(CASES)) {
   });
 }
 
-test("sequences that are not known beforehand, or do not fit, are refused", () => {
+test("a sequence that is not known before the graph runs, or does not fit, is refused", () => {
   const cases: [ModelParts["nodes"], RegExp, Record<string, Tensor>?][] = [
     [[node("SequenceAt", ["x", "p"], ["y"])], /an input is not a sequence/, { p: at(0) }],
     [
@@ -114,7 +114,7 @@ test("sequences that are not known beforehand, or do not fit, are refused", () =
     ],
     [
       [node("SequenceConstruct", ["x"], ["s"]), node("Relu", ["s"], ["y"])],
-      /input 0 is a sequence of tensors.*\n.*known beforehand/,
+      /input 0 is a sequence of tensors.*\n.*known before the graph runs/,
     ],
     [
       [

@@ -19,7 +19,7 @@ import { additiveMask } from "./positions.ts";
 import { gru, lstm, rnn } from "./recurrent.ts";
 import { residual } from "./transformer.ts";
 
-/** A layer alone: input `x` of this shape, output `y`. */
+/** Builds a layer alone, with input `x` of this shape and output `y`. */
 function build(shape: Shape, layer: (m: Scope, x: Value) => Value, mode: Mode = "train"): Model {
   return defineModel("one_layer", (m) => {
     const y = layer(m.child("layer"), m.input("x", shape));
@@ -55,11 +55,11 @@ test("linear: weight is [inputs, outputs]", () => {
   assert.deepEqual(y, [14.5, 25, 36]);
 });
 
-test("batch normalization: statistics of the batch in training, running ones in evaluation", () => {
+test("batch normalization uses statistics of the batch in training, and running ones in evaluation", () => {
   const x = tensorFrom("float64", [2, 1, 2], [1, 2, 3, 6]);
   const training = build([2, 1, 2], (m, v) => batchNorm(m, v, { epsilon: 0 }));
   const weights = drawWeights(training);
-  // mean 3, variance 3.5, unbiased 14/3
+  // The mean is 3, the variance 3.5, the unbiased variance 14/3.
   near(
     run(training, { ...weights, x }),
     [-2, -1, 0, 3].map((d) => d / Math.sqrt(3.5)),
@@ -78,7 +78,7 @@ test("batch normalization: statistics of the batch in training, running ones in 
   near(run(evaluation, { ...weights, ...running, x }), [-0.5, 0, 0.5, 2]);
 });
 
-test("group normalization: mean 0 and variance 1 in each group of each sample", () => {
+test("group normalization gives mean 0 and variance 1 in each group of each sample", () => {
   const shape = [2, 4, 3];
   const x = tensorFrom("float64", shape, randomNumbers(3, 24));
   const model = build(shape, (m, v) => groupNorm(m, v, { groups: 2, epsilon: 0 }));
@@ -120,7 +120,7 @@ test("convolution and pooling: shapes and names", () => {
   );
 });
 
-test("a GPT does not look ahead; without the causal mask attention does", () => {
+test("a GPT does not look ahead, and attention without the causal mask does", () => {
   const model = gpt({ layers: 2, width: 8, heads: 2, context: 6, vocabulary: 9 }).build({
     batch: 1,
     mode: "eval",
@@ -136,7 +136,7 @@ test("a GPT does not look ahead; without the causal mask attention does", () => 
   assert.notDeepEqual(after.slice(3 * 9, 4 * 9), before.slice(3 * 9, 4 * 9));
 });
 
-test("attention does not look where the mask forbids", () => {
+test("attention does not look at masked positions", () => {
   const shape = [2, 4, 6];
   const model = defineModel("masked", (m) => {
     const x = m.input("x", shape);
@@ -150,7 +150,7 @@ test("attention does not look where the mask forbids", () => {
   const x = randomNumbers(5, 48);
   const y = (values: number[]) =>
     run(model, { ...weights, allowed, x: tensorFrom("float64", shape, values) });
-  // Token 2 of sample 0 is hidden from the others: only its own row changes.
+  // Token 2 of sample 0 is hidden from the others, so only its own row changes.
   const changed = y(x.map((value, i) => (i >= 12 && i < 18 ? value + 1 : value)));
   const original = y(x);
   near(changed.slice(0, 12), original.slice(0, 12));
@@ -215,7 +215,7 @@ test("mistakes in layers name the layer", () => {
   );
 });
 
-test("recurrent layers: states of all steps, the last one, and weights by layer and direction", () => {
+test("recurrent layers give the states of all steps and the last one, and name weights by layer and direction", () => {
   const model = build([2, 5, 3], (m, x) => {
     return lstm(m, x, { hidden: 4, layers: 2, bidirectional: true, dropout: 0.5 }).y;
   });
@@ -230,7 +230,7 @@ test("recurrent layers: states of all steps, the last one, and weights by layer 
   assert.deepEqual(model.graph.types.get("y")?.shape, [2, 5, 8]);
 });
 
-test("recurrent layers: the last state is that of the last step, and a sequence's length ends it", () => {
+test("the last state of a recurrent layer is that of the last step, and a sequence's length ends it", () => {
   const x = tensorFrom("float64", [1, 3, 2], [1, 2, -1, 0.5, 3, -2]);
   for (const layer of [lstm, gru, rnn]) {
     const whole = (m: Scope, v: Value) => layer(m, v, { hidden: 2 });
@@ -253,7 +253,7 @@ test("recurrent layers: the last state is that of the last step, and a sequence'
   }
 });
 
-test("recurrent layers refuse what they cannot be", () => {
+test("recurrent layers refuse impossible options", () => {
   assert.throws(
     () => build([2, 5], (m, x) => lstm(m, x, { hidden: 4 }).y),
     /\(batch, steps, width\)/,
@@ -265,7 +265,7 @@ test("recurrent layers refuse what they cannot be", () => {
   );
 });
 
-test("layers that cannot work as asked are refused when they are built", () => {
+test("layers with impossible options are refused when they are built", () => {
   const cases: readonly [Shape, (m: Scope, x: Value) => Value, RegExp][] = [
     [[1, 4], (m, x) => batchNorm(m, x), /one value for each channel of a micro-batch/],
     [[1, 4, 1, 1], (m, x) => batchNorm(m, x), /one value for each channel/],

@@ -48,7 +48,7 @@ test("ResNet-18 has 11,689,512 parameters, BERT base with its head 109,514,298",
   assert.equal(count(bert({ ...base, segments: 2 })), 109_514_298);
 });
 
-test("other models have the parameters that arithmetic says", () => {
+test("other models have the computed number of parameters", () => {
   assert.equal(count(mlp({ inputs: [1, 28, 28], hidden: [128], outputs: 10 })), 101_770);
   const ratings = matrixFactorization({ users: 943, items: 1682, width: 16 });
   assert.equal(count(ratings), (943 + 1682) * 17 + 1);
@@ -58,7 +58,7 @@ test("other models have the parameters that arithmetic says", () => {
   assert.equal(count(clicks), bottom + (5 + 7) * 4 + top);
 });
 
-test("a GPT's names are those of the field", () => {
+test("a GPT's parameters have the usual names", () => {
   const model = gpt({ layers: 2, width: 8, heads: 2, context: 4 }).build({
     batch: 3,
     mode: "train",
@@ -97,7 +97,7 @@ test("a GPT's names are those of the field", () => {
   assert.ok(model.graph.nodes.some(({ name }) => name.startsWith("blocks.1.attention/Softmax")));
 });
 
-test("options that cannot be are refused, saying what to do", () => {
+test("impossible options are refused with advice", () => {
   const base = { layers: 2, width: 380, heads: 6, context: 8 };
   assert.throws(() => gpt(base), {
     code: "INVALID_OPTION",

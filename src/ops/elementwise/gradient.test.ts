@@ -1,4 +1,7 @@
-/** Every rule of this family against finite differences, over shapes drawn at random. */
+/**
+ * Every gradient rule of this family is compared with finite differences, over shapes drawn at
+ * random.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
@@ -10,11 +13,14 @@ import { elementwise } from "./index.ts";
 interface UnaryCase {
   readonly range?: readonly [number, number];
   readonly attributes?: AttributeInputs;
-  /** Rules made of `where` have second derivatives of zero, or others that differ at kinks. */
+  /**
+   * Whether the second derivative is checked. Rules made of `where` have second derivatives of
+   * zero, or ones that differ at kinks.
+   */
   readonly second?: boolean;
 }
 
-/** Ranges keep clear of kinks and poles; two-sided functions get a range on each side. */
+/** Ranges that avoid kinks and poles. Two-sided functions get a range on each side. */
 const UNARY: Readonly<Record<string, readonly UnaryCase[]>> = {
   Abs: [{ range: [0.1, 1] }, { range: [-1, -0.1] }],
   Acos: [{ range: [-0.8, 0.8] }],

@@ -1,4 +1,4 @@
-/** What the operators of this family refuse, and the types that they give. */
+/** The types that operators of this family refuse, and the types of their results. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { DType, Shape } from "../../tensor/index.ts";

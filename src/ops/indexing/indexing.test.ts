@@ -31,14 +31,17 @@ const size = fc.integer({ min: 1, max: 4 });
 const seed = fc.integer({ min: 1, max: 1e6 });
 const runs = { numRuns: 25, seed: 1, includeErrorInReport: true };
 
-/** Numbers of places in a dim of `places`, some counted from the end. */
+/** Returns indices into a dim of `places` elements, some counted from the end. */
 function indices(shape: Shape, places: number, from: number, dtype: DType = "int64"): Tensor {
   const next = randomSource(from);
   const draw = () => Math.floor(next() * 2 * places) - places;
   return tensorFrom(dtype, shape, Array.from({ length: elementCount(shape) }, draw));
 }
 
-/** Numbers along `axis` that do not repeat: each line is a piece of a shuffled 0 … places - 1. */
+/**
+ * Returns indices along `axis` that do not repeat: each line is a part of a shuffled 0 … places -
+ * 1.
+ */
 function distinctIndices(shape: Shape, axis: number, places: number, from: number): Tensor {
   const next = randomSource(from);
   const stride = elementCount(shape.slice(axis + 1));
@@ -53,7 +56,7 @@ function distinctIndices(shape: Shape, axis: number, places: number, from: numbe
   return tensorFrom("int64", shape, data);
 }
 
-test("Gather: gradients on every axis, with numbers that repeat, in small and large tables", () => {
+test("Gather: gradients on every axis, with repeated indices, in small and large tables", () => {
   fc.assert(
     fc.property(size, size, size, seed, fc.nat(2), (a, b, count, from, axis) => {
       for (const places of [a + 1, 300]) {
@@ -81,7 +84,7 @@ test("Gather: second gradients by product and by scatter", () => {
   }
 });
 
-test("Gather: the gradient of one constant number is padding", () => {
+test("Gather: the gradient of one constant index is padding", () => {
   for (const number of [1, -1]) {
     checkGradient({
       inputs: { x: [2, 4, 3] },
@@ -212,7 +215,7 @@ test("CumSum: gradients, exclusive and reverse", () => {
   );
 });
 
-test("TopK: the gradient goes to the elements that were chosen", () => {
+test("TopK: the gradient goes to the chosen elements", () => {
   const x = tensorFrom("float64", [2, 4], [0.3, 1.2, -0.5, 0.9, 2, -1, 0.1, 1]);
   checkGradient({ inputs: { x }, build: (v) => topK(v["x"] as Value, 3).values, second: true });
   checkGradient({
@@ -233,7 +236,7 @@ test("OneHot and ReverseSequence: gradients", () => {
   });
 });
 
-test("oneHot: a vector for each index", () => {
+test("oneHot gives a vector for each index", () => {
   const b = newBuilder("hot");
   const ids = tensorFrom("int32", [2, 2], [0, 2, 1, 1]);
   const graph = b.build([oneHot(b.input("ids", ids), 3, "float32")]);
@@ -242,7 +245,7 @@ test("oneHot: a vector for each index", () => {
   assert.deepEqual(toNumbers(hot), [1, 0, 0, 0, 0, 1, 0, 1, 0, 0, 1, 0]);
 });
 
-test("wrong indices and axes are refused with what is wrong", () => {
+test("wrong indices and axes are refused, and the error says what is wrong", () => {
   const b = newBuilder("bad");
   const x = b.input("x", { dtype: "float32", shape: [3, 2] });
   assert.throws(() => gather(x, x), /indices are int32 or int64/);

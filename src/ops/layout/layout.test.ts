@@ -73,7 +73,7 @@ test("Transpose, Expand, Tile: gradients", () => {
   );
 });
 
-test("Concat and Split: gradients, also where only some pieces reach the loss", () => {
+test("Concat and Split: gradients, also if only some pieces reach the loss", () => {
   fc.assert(
     fc.property(shapes, size, size, fc.nat(), (shape, first, second, pick) => {
       const axis = pick % shape.length;
@@ -210,7 +210,7 @@ test("Shape, Size, ConstantOfShape, Range, EyeLike, Constant: values", () => {
   );
 });
 
-test("NonZero is refused with advice, and wrong shapes say what is wrong", () => {
+test("NonZero is refused with advice, and errors about shapes say what is wrong", () => {
   const x = newBuilder("bad").input("x", { dtype: "float32", shape: [2, 3] });
   const b = x.builder;
   assert.throws(() => b.one("NonZero", [x]), /depends on the data[^]*Where/);

@@ -27,7 +27,7 @@ export const dft: OperatorDefinition = {
     if (isOneSided && (parts === 2 || context.attributes.number("inverse") === 1)) {
       context.fail("onesided is for the spectrum of a real input");
     }
-    const axis = axisOf(context, shape) ?? context.fail("the axis is no dim of the signal");
+    const axis = axisOf(context, shape) ?? context.fail("the axis is not a dim of the signal");
     const length = lengthOf(context, shape, axis);
     if (!(length >= 1)) context.fail(`a length of ${length}`);
     const bins = isOneSided ? Math.floor(length / 2) + 1 : length;

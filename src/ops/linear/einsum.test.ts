@@ -27,7 +27,7 @@ for (const [equation, ...shapes] of forms) {
   });
 }
 
-test("Einsum refuses diagonals, sizes that differ and results from nowhere", () => {
+test("Einsum refuses diagonals, sizes that differ, and results that no input has", () => {
   const b = newBuilder("einsum");
   const x = b.input("x", { dtype: "float32", shape: [2, 3] });
   for (const equation of ["ii->i", "ij,ij->k", "ij,jk->ik", "ijk->i", "ij->ii"]) {

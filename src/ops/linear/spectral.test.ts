@@ -31,7 +31,7 @@ test("DFT: gradients over drawn sizes, lengths, axes and directions", () => {
   );
 });
 
-test("a real signal from half of its spectrum: gradients, bins cut and filled up", () => {
+test("a real signal from half of its spectrum: gradients, with bins cut and filled up", () => {
   fc.assert(
     fc.property(size, size, seed, (bins, length, from) => {
       checkGradient({
@@ -63,11 +63,11 @@ test("Det and Inverse: gradients, first and second", () => {
   }
 });
 
-test("what DFT and Det do not take is refused", () => {
+test("DFT and Det refuse what they cannot compute", () => {
   const b = newBuilder("bad");
   const x = b.input("x", { dtype: "float32", shape: [2, 3, 2] });
   const axis = (at: number) => b.scalar("int64", at);
-  assert.throws(() => b.one("DFT", [x, undefined, axis(2)]), /the axis is no dim of the signal/);
+  assert.throws(() => b.one("DFT", [x, undefined, axis(2)]), /the axis is not a dim of the signal/);
   assert.throws(
     () => b.one("DFT", [x, undefined, axis(1)], { onesided: 1 }),
     /onesided is for the spectrum of a real input/,

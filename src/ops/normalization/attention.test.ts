@@ -45,7 +45,7 @@ test("Attention: gradient with masks of every shape, and of the mask", () => {
   });
 });
 
-test("Attention: what has no gradient is said", () => {
+test("Attention: an input without a gradient is refused by name", () => {
   const builder = newBuilder("attention");
   const q = builder.input("q", { dtype: "float32", shape: [1, 2, 3, 4] });
   const y = builder.one("Attention", [q, q, q], { softcap: 5 });

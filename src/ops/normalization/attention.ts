@@ -84,7 +84,7 @@ function geometry(context: Pick<InferContext, "attributes" | "inputs"> & Failing
   const heads = rank === 4 ? (q[1] as number) : attributes.number("q_num_heads");
   const shared = rank === 4 ? (k[1] as number) : attributes.number("kv_num_heads");
   if (heads < 1 || shared < 1 || heads % shared !== 0) {
-    context.fail(`${heads} heads of Q are no multiple of ${shared} heads of K`);
+    context.fail(`${heads} heads of Q are not a multiple of ${shared} heads of K`);
   }
   const per = (shape: Shape, count: number) =>
     rank === 4 ? (shape[3] as number) : (shape[2] as number) / count;

@@ -60,7 +60,7 @@ test("LogSoftmax: elements picked from some rows only", () => {
   });
 });
 
-test("The gradient of a cross-entropy passes three times over the logits: exp, scale, minus one at the label", () => {
+test("the gradient of a cross-entropy passes three times over the logits: exp, scale, minus one at the label", () => {
   const builder = newBuilder("lean");
   const logits = builder.input("logits", { dtype: "float32", shape: [64, 100] });
   const labels = builder.input("labels", { dtype: "int64", shape: [64] });
@@ -75,7 +75,7 @@ test("The gradient of a cross-entropy passes three times over the logits: exp, s
   );
 });
 
-/** softmax(q · kᵀ) · v, as nodes. */
+/** Returns softmax(q · kᵀ) · v as nodes. */
 function attend([q, k, v]: readonly Value[]): Value {
   return matmul(softmax(matmul(q as Value, k as Value, { transB: true })), v as Value);
 }
@@ -126,7 +126,7 @@ test("Softmax between products whose values are arranged in two ways: gradient",
   });
 });
 
-test("The gradient of attention sums over the width of a head, not over the keys", () => {
+test("the gradient of attention sums over the width of a head, not over the keys", () => {
   const builder = newBuilder("attention");
   const inputs = ["q", "k", "v"].map((name) =>
     builder.input(name, { dtype: "float32", shape: [2, 3, 64, 16] }),

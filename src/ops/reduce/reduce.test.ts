@@ -32,7 +32,7 @@ const reductions = shapes.chain((shape) =>
   }),
 );
 
-/** Checks the gradient of a gradient as well. `tensor` gives the inputs where values matter. */
+/** Checks first and second gradients. `tensor` gives the inputs if their values matter. */
 function checkReduction(
   op: string,
   range: readonly [number, number],
@@ -51,7 +51,10 @@ function checkReduction(
   );
 }
 
-/** Numbers 0.1 apart in a random order: an extreme stays the extreme when one is moved a little. */
+/**
+ * Returns numbers 0.1 apart in a random order, so that an extreme stays the extreme when one is
+ * moved a little.
+ */
 function distinct(shape: Shape): Tensor {
   const next = randomSource(7);
   const numbers = Array.from({ length: elementCount(shape) }, (_, i) => ({ i, key: next() }));
@@ -73,7 +76,7 @@ for (const op of ["ReduceMax", "ReduceMin"]) {
   test(`${op}: gradients, first and second`, () => checkReduction(op, [-1, 1], distinct));
 }
 
-test("ReduceProd: first and second gradients where elements are zero, however many", () => {
+test("ReduceProd: first and second gradients with any number of zeros", () => {
   for (const zeros of [[2], [0, 3], [0, 1, 2, 3, 4]]) {
     const numbers = [1.5, -0.7, 2, 0.3, -1.1].map((value, i) => (zeros.includes(i) ? 0 : value));
     checkGradient({
@@ -109,7 +112,7 @@ test("ReduceLogSumExp: no overflow, and gradients that sum to one", () => {
   }
 });
 
-test("ArgMax and ArgMin: places, the last of several on request, no gradient", () => {
+test("ArgMax and ArgMin: indices, the last of several on request, no gradient", () => {
   const place = (op: string, attributes: Record<string, number>) => {
     const b = newBuilder("arg");
     const tensor = tensorFrom("float32", [2, 3], [1, 5, 5, 0, -1, -1]);

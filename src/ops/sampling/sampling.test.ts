@@ -92,7 +92,7 @@ test("Col2Im: gradients over drawn windows", () => {
   );
 });
 
-test("roiAlign: the gradient of pictures, and none of regions", () => {
+test("roiAlign: the gradient of images, and none of regions", () => {
   const boxes = tensorFrom("float64", [2, 4], [0.4, -0.7, 3.1, 2.2, 1.3, 0.2, 2.4, 3.9]);
   const pictures = tensorFrom("int32", [2], [1, 0]);
   for (const samples of [0, 2]) {
@@ -108,7 +108,7 @@ test("roiAlign: the gradient of pictures, and none of regions", () => {
   }
 });
 
-test("detach: the value to the last bit, as a constant", () => {
+test("detach gives the value to the last bit, as a constant", () => {
   const b = newBuilder("detach");
   const given = tensorFrom("float32", [6], [...randomNumbers(3, 4), 1e-3, -7e5]);
   const x = b.input("x", given);

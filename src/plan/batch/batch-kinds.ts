@@ -9,7 +9,7 @@ import {
   typeOf,
   type Value,
 } from "../../graph/index.ts";
-import { newBuilder, operatorTable } from "../../ops/index.ts";
+import { builderLike, operatorTable } from "../../ops/index.ts";
 import { isFloat, sameShape } from "../../tensor/index.ts";
 import {
   type BatchKindsOptions,
@@ -21,7 +21,7 @@ import {
   ROWS,
 } from "./batch-kind.ts";
 import { mixesSamples } from "./batch-mixing.ts";
-import { BatchShapes, RELATES } from "./batch-shapes.ts";
+import { RELATES, relateShapes } from "./batch-shapes.ts";
 import { type LinearContext, linearKind } from "./linear-sums.ts";
 import { matchGraphs, passesOver } from "./match-graphs.ts";
 import { exactMean, outputPairs, rewriteNode } from "./rewrite-node.ts";
@@ -33,7 +33,6 @@ export class BatchKinds {
   readonly whole: GraphBuilder;
   readonly given: Given[] = [];
   readonly share: number;
-  readonly #shapes: BatchShapes;
   readonly #options: BatchKindsOptions;
   /** The kinds, by the name of the value in the graph of a part. */
   readonly #kinds = new Map<string, Kind>();
@@ -54,8 +53,7 @@ export class BatchKinds {
     this.#options = options;
     const { part, whole, fields, parameters, statistics } = options;
     this.share = options.share;
-    this.#shapes = new BatchShapes(...options.sizes);
-    this.part = newBuilder(part.name);
+    this.part = builderLike(part);
     this.#whole = new WholeGraph(whole);
     this.whole = this.#whole.builder;
     this.#alone = new UnmatchedNodes(this.part, part);
@@ -63,7 +61,7 @@ export class BatchKinds {
     this.#statistics = new Set(statistics);
     this.#linear = {
       share: options.share,
-      isFixed: this.#shapes.isFixed,
+      isFixed: options.sizes[0] === options.sizes[1],
       kindOf: (pair) => this.kindOf(pair),
       isSized: ({ part: own }) => this.#sized.has(own.name),
     };
@@ -104,7 +102,7 @@ export class BatchKinds {
 
   kind(name: string): Kind {
     if (this.#difference !== undefined) {
-      const reason = `${this.#difference} is another one at another size of the batch`;
+      const reason = `${this.#difference} is different at another size of the batch`;
       return { kind: "mixed", reason };
     }
     const pair = this.#pairs.get(name);
@@ -153,7 +151,7 @@ export class BatchKinds {
   #join(name: string, part: Value, whole: Value): Pair {
     const pair = { part, whole };
     const isSame = sameShape(part.shape, whole.shape);
-    const reason = `"${name}" is computed in another way at another size of the batch`;
+    const reason = `"${name}" is computed differently at another size of the batch`;
     this.#set(name, pair, isSame ? this.#mixed(reason) : ROWS);
     this.#trained.add(part.name);
     return pair;
@@ -249,20 +247,21 @@ export class BatchKinds {
     if (mixed !== undefined) return mixed;
     const what = `"${node.name}" (${node.op})`;
     const isOfRows = kinds.some(({ kind }) => kind === "rows");
-    const relation = this.#shapes.relate(pair.part.shape, pair.whole.shape, isOfRows);
+    const { sizes } = this.#options;
+    const relation = relateShapes(sizes, pair.part.shape, pair.whole.shape, isOfRows);
     if (relation === "same") {
       if (kinds.every(({ kind }) => kind === "fixed")) return FIXED;
       if (isOfRows) return this.#reduced(node, inputs, what);
       return linearKind(this.#linear, this.#ruleOf(node).linear, { node, inputs }, pair);
     }
     if (relation !== "rows") return this.#mixed(`${what} ${relation}`);
-    if (mixesSamples(node, inputs, this.#options.sizes)) return this.#mixed(`${what} ${RELATES}`);
+    if (mixesSamples(node, inputs, sizes)) return this.#mixed(`${what} ${RELATES}`);
     const batchWide = inputs.find(
       (input) => input && isOfBatch(this.kindOf(input)) && !this.#statistics.has(input.part.name),
     );
     if (batchWide === undefined) return ROWS;
     return this.#mixed(
-      `${what} gives each sample something of all samples, "${batchWide.part.name}"`,
+      `${what} gives each sample a value of all samples, "${batchWide.part.name}"`,
     );
   }
 
@@ -276,7 +275,7 @@ export class BatchKinds {
 
   /** Determines the kind for a node that reduces the dim of the batch. */
   #reduced(node: Node, inputs: readonly (Pair | undefined)[], what: string): Kind | Pair {
-    const unknown = this.#mixed(`${what} is no sum over the samples of a batch`);
+    const unknown = this.#mixed(`${what} is not a sum over the samples of a batch`);
     const { reduces, sumOf } = this.#ruleOf(node);
     if (reduces === undefined || inputs.some((pair) => pair && isOfBatch(this.kindOf(pair)))) {
       return unknown;

@@ -99,7 +99,7 @@ export function planBatchSums(of: string, options: BatchSumsOptions): BatchSums 
     if (!totalsFirst && !isVouched) return planBatchSums(of, { ...options, totalsFirst: true });
     if (isInseparable(ways)) return ways;
     const names = trained.map(({ part: own }) => `"${own.name}"`).join(" and ");
-    return { reason: `it is no sum of ${names}, but another function of them` };
+    return { reason: `it is not a sum of ${names}, but another function of them` };
   }
   const totals = totalsFirst ? totalsOf(kinds, ways.ends) : undefined;
   if (totals?.graph.inputs.some((name) => totals.inputs.includes(name)) === true) {
@@ -147,7 +147,8 @@ export function waysOf(kinds: BatchKinds, of: string): Ways | Inseparable {
   const kind = kinds.kind(of);
   const pair = kinds.pair(of);
   if (kind.kind === "mixed") return { reason: kind.reason };
-  if (kind.kind === "rows" || pair === undefined) return { reason: `"${of}" is no single number` };
+  if (kind.kind === "rows" || pair === undefined)
+    return { reason: `"${of}" is not a single number` };
   if (kind.kind !== "total") return { ends: [pair], tail: undefined };
   const ends = boundaryOf(kinds, pair);
   return { ends, tail: tailOf(kinds, [pair], ends) };
@@ -168,7 +169,7 @@ function planSingles(of: string, options: BatchSumsOptions): BatchSums | Insepar
   const found = planBatchSums(of, { ...options, ...pair });
   if (isInseparable(found)) return found;
   if (found.totals === undefined) return planBatchSums(of, { ...options, isVouched: true });
-  return { reason: `the model is computed in another way for one sample than for several` };
+  return { reason: `the model is computed differently for one sample than for several` };
 }
 
 /**

@@ -1,6 +1,6 @@
 /** The graph of a whole batch, copied node by node as the nodes of a part are matched with it. */
 import { type Graph, type GraphBuilder, type Node, typeOf, type Value } from "../../graph/index.ts";
-import { newBuilder } from "../../ops/index.ts";
+import { builderLike } from "../../ops/index.ts";
 import type { Tensor } from "../../tensor/index.ts";
 
 export class WholeGraph {
@@ -12,7 +12,7 @@ export class WholeGraph {
 
   constructor(graph: Graph) {
     this.graph = graph;
-    this.builder = newBuilder(graph.name);
+    this.builder = builderLike(graph);
     for (const name of graph.inputs) {
       this.#values.set(name, this.builder.input(name, typeOf(graph, name)));
     }

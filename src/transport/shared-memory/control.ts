@@ -1,24 +1,28 @@
 /**
- * The control block of a group: a few words for each rank, each on cache lines of its own, and a mailbox for each
- * ordered pair of ranks. This file knows where things lie; what they mean is the others' affair.
+ * The control block of a group: a few words for each rank, each on cache lines of its own, and a
+ * mailbox for each ordered pair of ranks. This file knows the layout only; other files give the
+ * words their meaning.
  */
 import { assert } from "../../errors.ts";
 import type { Address, Memory } from "../../memory/index.ts";
 
 const MAGIC = 0x4c4f434b;
 const VERSION = 2;
-const LINE = 128; // two cache lines: processors fetch them in pairs
+const LINE = 128; // two cache lines, because processors fetch them in pairs
 const HEADER_BYTES = 4096;
 const REPORT_AT = 1024;
 const REPORT_BYTES = HEADER_BYTES - REPORT_AT;
 const RANK_BYTES = 4 * LINE;
-/** Slots of a mailbox. */
+/** The slots of a mailbox. */
 export const SLOTS = 4;
-/** Before the bytes of a slot: channel, length of the message, offset in it, bytes here; eight bytes each. */
+/**
+ * The bytes before the data of a slot: channel, length of the message, offset in it, bytes here;
+ * eight bytes each.
+ */
 export const SLOT_HEADER_BYTES = 32;
 const MAILBOX_BUDGET = 2 ** 24;
 
-/** Places of words in the header. */
+/** The places of words in the header. */
 const WORD = {
   magic: 0,
   version: 1,
@@ -33,7 +37,7 @@ export const JOINED = 1;
 export const LEFT = 2;
 
 export interface MailboxPlace {
-  /** Slots written by the sender, and read by the receiver. */
+  /** The number of slots that the sender has written, and that the receiver has read. */
   readonly written: number;
   readonly read: number;
   readonly slots: readonly { readonly header: Float64Array; readonly bytes: Uint8Array }[];
@@ -56,7 +60,7 @@ function mailboxBytes(size: number): number {
 export class Control {
   readonly memory: Memory;
   readonly size: number;
-  /** All of it as words, for Atomics. */
+  /** The whole block as words, for Atomics. */
   readonly words: Int32Array;
 
   constructor(memory: Memory, size: number) {
@@ -70,7 +74,7 @@ export class Control {
     this.words = new Int32Array(buffer, byteOffset, controlBytes(size) >> 2);
   }
 
-  /** The last thing its maker does. */
+  /** Makes the block valid; its creator calls this last. */
   publish(generation: number): void {
     this.words[WORD.version] = VERSION;
     this.words[WORD.size] = this.size;
@@ -78,7 +82,10 @@ export class Control {
     Atomics.store(this.words, WORD.magic, MAGIC);
   }
 
-  /** Undefined while it is being made; else what is wrong with it, or the empty string. */
+  /**
+   * Returns undefined while the block is being created, otherwise what is wrong with it, or the
+   * empty string.
+   */
   static mismatch(memory: Memory, size: number, generation: number): string | undefined {
     if (memory.byteLength < HEADER_BYTES) return undefined;
     const { buffer, byteOffset } = memory.bytes;
@@ -88,10 +95,13 @@ export class Control {
     const found = [words[WORD.version], words[WORD.size], words[WORD.generation]];
     const names = ["version", "size", "generation"];
     const at = wanted.findIndex((value, index) => value !== found[index]);
-    return at < 0 ? "" : `its group has ${names[at]} ${found[at]}, this one ${wanted[at]}`;
+    return at < 0 ? "" : `its group has ${names[at]} ${found[at]}, but this one has ${wanted[at]}`;
   }
 
-  /** Words of a rank: what it sleeps on, whether it sleeps, how many barriers it has reached. */
+  /**
+   * The words of a rank: the word that it sleeps on, whether it sleeps, how many barriers it has
+   * reached.
+   */
   doorbell(rank: number): number {
     return (HEADER_BYTES + rank * RANK_BYTES) >> 2;
   }
@@ -104,12 +114,15 @@ export class Control {
     return this.doorbell(rank) + LINE / 4;
   }
 
-  /** NOT_JOINED, JOINED, LEFT; after it: process id, start of the process (two words), namespace. */
+  /**
+   * The state: NOT_JOINED, JOINED or LEFT. The words after it are the process id, the start of the
+   * process (two words) and its namespace.
+   */
   state(rank: number): number {
     return this.doorbell(rank) + (2 * LINE) / 4;
   }
 
-  /** Goes up while the rank's event loop turns. */
+  /** Counts up while the rank's event loop turns. */
   beat(rank: number): number {
     return this.doorbell(rank) + (3 * LINE) / 4;
   }
@@ -133,7 +146,7 @@ export class Control {
     return { written: base >> 2, read: (base + LINE) >> 2, slots };
   }
 
-  /** Writes the first failure; false if there is one already. */
+  /** Writes the first failure. Returns false if there is one already. */
   writeFailure(report: object): boolean {
     if (Atomics.compareExchange(this.words, WORD.failure, 0, 1) !== 0) return false;
     const text = Buffer.from(JSON.stringify(report)).subarray(0, REPORT_BYTES);

@@ -1,11 +1,17 @@
-/** Sleeping until another process changes a word of shared memory: futexes on Linux, short naps elsewhere. */
+/**
+ * Sleeping until another process changes a word of shared memory: futexes on Linux, short sleeps
+ * elsewhere.
+ */
 import { type Address, loadSystemLibrary } from "../../memory/index.ts";
 
 export interface Sleeper {
-  /** Blocks this thread while the word at `address` is `expected`, at most so long. It may wake early. */
+  /**
+   * Blocks this thread while the word at `address` is `expected`, for at most `timeoutMs`. It may
+   * return early.
+   */
   wait(address: Address, expected: number, timeoutMs: number): void;
   wakeAll(address: Address): void;
-  /** Lets others run on this core, if any want to. */
+  /** Lets other threads run on this core. */
   yield(): void;
 }
 

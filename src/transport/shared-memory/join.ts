@@ -1,6 +1,6 @@
 /**
- * How the ranks of one node find each other: rank 0 makes the control block, the others look for
- * its name.
+ * How the ranks of one node find each other: rank 0 creates the control block, and the others look
+ * for its name.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { LockstepError } from "../../errors.ts";
@@ -55,7 +55,9 @@ function makeControl({ name, size }: SharedMemoryOptions, generation: number): M
   return memory;
 }
 
-/** The control block that a living rank 0 has made; what a dead one left behind is passed over. */
+/**
+ * Finds the control block of a living rank 0. A block that a dead rank 0 left behind is skipped.
+ */
 async function findControl(
   { name, size, names = [] }: SharedMemoryOptions,
   generation: number,
@@ -82,7 +84,7 @@ function tryOpen(name: string): Memory | undefined {
   try {
     return openMemory(name);
   } catch (error) {
-    // Not there yet, or without its pages yet.
+    // the block is not there yet, or has no pages yet
     if (error instanceof LockstepError && NOT_YET.includes(error.code)) return undefined;
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw error;
@@ -99,7 +101,7 @@ function writeIdentity(control: Control, rank: number): void {
   Atomics.store(control.words, at, JOINED);
 }
 
-/** Throws PROTOCOL for a process whose id means nothing here. */
+/** @throws PROTOCOL when the process id has no meaning in this container */
 function readIdentity(control: Control, rank: number, name: number): ProcessIdentity {
   const at = control.state(rank);
   const [pid = 0, low = 0, high = 0, namespace] = control.words.subarray(at + 1, at + 5);

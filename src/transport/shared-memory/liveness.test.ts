@@ -27,21 +27,21 @@ async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise((resolve) => setImmediate(resolve));
 }
 
-/** What is found after looks at these moments, in milliseconds, with a beat for each. */
+/** Returns what the heart reports at these moments, in milliseconds, with a beat for each. */
 function found(heart: Heart, moments: readonly number[], beat: (now: number) => number = () => 1) {
   return moments.map((now) => heart.trouble(beat(now), now)).at(-1);
 }
 
 const seconds = (count: number) => Array.from({ length: count + 1 }, (_, second) => 1000 * second);
 
-test("a stopped process is found after its time, and one that goes on again is not", onLinux, () =>
+test("a stopped process is found after the limit, and one that continues is not", onLinux, () =>
   withChild("setInterval(() => 0, 1e6)", async (child, pid) => {
     const identity = { pid, start: startOf(pid) };
     child.kill("SIGSTOP");
     await until(() => processState(pid) === "T");
     assert.equal(found(new Heart(identity, 10_000), seconds(9)), undefined);
     assert.match(found(new Heart(identity, 10_000), seconds(11)) ?? "", /is stopped, for 1\d s/);
-    // Whoever looks was stopped too: a gap says nothing of the other.
+    // The observer was stopped too, so the gap says nothing about the other process.
     assert.equal(found(new Heart(identity, 10_000), [0, 1000, 600_000]), undefined);
     child.kill("SIGCONT");
     await until(() => processState(pid) !== "T");
@@ -54,7 +54,7 @@ test("a stopped process is found after its time, and one that goes on again is n
   }),
 );
 
-test("a process whose event loop is held up by computing lives", onLinux, () =>
+test("a process whose computation blocks its event loop counts as alive", onLinux, () =>
   withChild("for (;;);", async (_, pid) => {
     const heart = new Heart({ pid, start: startOf(pid) }, 1000);
     for (let second = 0; second < 12; second++) {

@@ -1,10 +1,10 @@
-/** Who a process is: its id alone is used again one day, with its start it is not. */
+/** The identity of a process: its id may be reused, so its start time belongs to it. */
 import fs from "node:fs";
 import type { Control } from "./control.ts";
 
 export interface ProcessIdentity {
   readonly pid: number;
-  /** Ticks since the machine started; 0 where the system does not say. */
+  /** The start in ticks since boot; 0 if the system does not tell. */
   readonly start: number;
 }
 
@@ -12,12 +12,12 @@ export function ownIdentity(): ProcessIdentity {
   return { pid: process.pid, start: statusOf(process.pid)?.start ?? 0 };
 }
 
-/** Whether this very process runs. A zombie does not. */
+/** Whether this process is running. A zombie is not. */
 export function isAlive(identity: ProcessIdentity): boolean {
   return lookAt(identity) !== "ended";
 }
 
-/** What the system says of a process; `ticks` of processor time that it has used. */
+/** What the system says about a process. `ticks` is the processor time that it has used. */
 export interface Look {
   readonly state: string;
   readonly ticks: number;
@@ -40,16 +40,26 @@ function lookAt({ pid, start }: ProcessIdentity): Look | "ended" | "unknown" {
   }
 }
 
-/** Between two looks at most so much counts: whoever looks may have been stopped itself. */
+/**
+ * The most milliseconds that count between two observations, because the observer may have been
+ * stopped itself.
+ */
 const MAX_GAP_MS = 1000;
-/** A process that is not stopped may wait for a disk, or be watched by a debugger. */
+/**
+ * A process that is not stopped may wait for a disk or be in a debugger, so it gets this many times
+ * the limit.
+ */
 const QUIET_FACTOR = 3;
-/** Where the system does not tell of processor time, only the event loop beats, and long computations hold it up. */
+/**
+ * Where the system does not tell the processor time, only the beats of the event loop count, and
+ * long computations delay them.
+ */
 const UNKNOWN_FACTOR = 12;
 
 /**
- * Watches a process of this machine that others wait for: that it has not ended, and that it goes on. One that computes
- * uses processor time, and one that waits beats, so slow ones are never taken for stopped ones.
+ * Watches a process of this machine that others wait for: whether it has ended, and whether it
+ * makes progress. A process that computes uses processor time, and one that waits beats, so slow
+ * processes are never taken for stopped ones.
  */
 export class Heart {
   readonly #identity: ProcessIdentity;
@@ -63,7 +73,10 @@ export class Heart {
     this.#silenceMs = silenceMs;
   }
 
-  /** What is wrong with it, as in "its process 12 has ended"; undefined while it lives. `beat` is its own count. */
+  /**
+   * Returns what is wrong with the process, as in "its process 12 has ended"; undefined while it
+   * lives. `beat` is the process's own counter.
+   */
   trouble(beat: number, now: number): string | undefined {
     const { pid } = this.#identity;
     if (pid === process.pid) return undefined;
@@ -72,7 +85,7 @@ export class Heart {
     const gap = Math.min(MAX_GAP_MS, now - (this.#lookedAt ?? now));
     this.#lookedAt = now;
     const isStopped = look !== "unknown" && look.state === "T";
-    const isBusy = look !== "unknown" && look.state === "D"; // in the system: a slow disk
+    const isBusy = look !== "unknown" && look.state === "D"; // in a system call: a slow disk
     const signs = `${beat} ${look === "unknown" ? "" : look.ticks} ${isStopped}`;
     this.#quietMs = signs === this.#signs && !isBusy ? this.#quietMs + gap : 0;
     this.#signs = signs;
@@ -85,7 +98,7 @@ export class Heart {
 
 const BEATS_PER_SILENCE = 10;
 
-/** The beats of all ranks of a group, this one's own among them. */
+/** The beats of all ranks of a group, including this rank's own. */
 export class Pulse {
   readonly #control: Control;
   readonly #hearts: readonly Heart[];
@@ -103,19 +116,21 @@ export class Pulse {
     this.#timer = setInterval(beat, silenceMs / BEATS_PER_SILENCE).unref();
   }
 
-  /** What is wrong with a rank; undefined while it lives. */
+  /** Returns what is wrong with a rank; undefined while it lives. */
   trouble(peer: number, now: number): string | undefined {
     const beat = Atomics.load(this.#control.words, this.#control.beat(peer));
     return this.#hearts[peer]?.trouble(beat, now);
   }
 
-  /** No more beats. Before the control block is closed. */
+  /** Stops the beats. Must be called before the control block is closed. */
   close(): void {
     clearInterval(this.#timer);
   }
 }
 
-/** `T` for a process of this machine that is stopped; undefined where the system does not say. */
+/**
+ * Returns `T` for a process of this machine that is stopped; undefined if the system does not tell.
+ */
 export function processState(pid: number): string | undefined {
   return statusOf(pid)?.state;
 }
@@ -123,7 +138,7 @@ export function processState(pid: number): string | undefined {
 function statusOf(pid: number): (Look & { readonly start: number }) | undefined {
   try {
     const text = fs.readFileSync(`/proc/${pid}/stat`, "latin1");
-    const fields = text.slice(text.lastIndexOf(")") + 2).split(" "); // from the third on
+    const fields = text.slice(text.lastIndexOf(")") + 2).split(" "); // the fields from the third on
     const ticks = Number(fields[11]) + Number(fields[12]);
     return { state: fields[0] ?? "X", ticks, start: Number(fields[19]) };
   } catch {

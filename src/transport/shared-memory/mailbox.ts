@@ -1,9 +1,12 @@
-/** Messages of one ordered pair of ranks: a ring of slots that one side writes and the other reads, in pieces. */
+/**
+ * The messages of one ordered pair of ranks: a ring of slots that one side writes and the other
+ * reads, in pieces.
+ */
 import { assert } from "../../errors.ts";
 import { Inbox, type Posted } from "../inbox.ts";
 import { type Control, type MailboxPlace, SLOTS } from "./control.ts";
 
-/** A message on its way out. */
+/** A message that is being sent. */
 interface Outgoing {
   readonly channel: number;
   readonly bytes: Uint8Array;
@@ -56,7 +59,7 @@ export class Outbox {
   }
 }
 
-/** What came too early is kept here, up to a bound; then the sender waits. */
+/** The bytes of early messages that are kept here; beyond them the sender waits. */
 const EARLY_BYTES = 2 ** 26;
 const EARLY_COUNT = 4096;
 
@@ -74,14 +77,14 @@ export class MailboxReader {
   readonly #mismatch: (what: string) => void;
   #current: Incoming | undefined;
 
-  /** `mismatch` hears of a message that is not what was expected. */
+  /** `mismatch` is called for a message that is not what was expected. */
   constructor(control: Control, from: number, to: number, mismatch: (what: string) => void) {
     this.#words = control.words;
     this.#place = control.mailbox(from, to);
     this.#mismatch = mismatch;
   }
 
-  /** Reads what is there. Returns whether anything was read. */
+  /** Reads what has come. Returns whether anything was read. */
   pump(): boolean {
     const { written, read, slots } = this.#place;
     let count = Atomics.load(this.#words, read);
@@ -105,7 +108,7 @@ export class MailboxReader {
     return moved;
   }
 
-  /** Its receiver may have come while it was arriving. */
+  /** Keeps a message, unless its receiver has come while it was arriving. */
   #keep(channel: number, message: Uint8Array): void {
     const posted = this.inbox.takePosted(channel);
     if (posted === undefined) this.inbox.keepEarly(channel, message);
@@ -118,7 +121,7 @@ export class MailboxReader {
     }
   }
 
-  /** Undefined where there is no room for what nobody waits for, or the message is wrong. */
+  /** Returns undefined if there is no room for an early message, or the message is wrong. */
   #begin(channel: number, total: number): Incoming | undefined {
     const posted = this.inbox.takePosted(channel);
     if (posted !== undefined) {

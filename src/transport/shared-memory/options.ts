@@ -1,14 +1,14 @@
-/** What a rank says to join a group of ranks that are on its own node. */
+/** The options with which a rank joins a group of ranks on its own node. */
 import type { GroupOptions } from "../transport.ts";
 import type { WaitMode } from "./waits.ts";
 
 export interface SharedMemoryOptions extends GroupOptions {
-  /** A name for the group, the same on all ranks and used by no other: letters, digits, `-` and `_`, at most 60. */
+  /** The group's name, unique and the same on all ranks: at most 60 letters, digits, `-`, `_`. */
   readonly name: string;
-  /** `block` (the default) is for a thread that does nothing else; `poll` never blocks the event loop. */
+  /** `block` (the default) is for a thread of its own; `poll` never blocks the event loop. */
   readonly wait?: WaitMode;
-  /** What errors call the ranks: their numbers in the run. Default: their numbers in this group. */
+  /** The numbers of the ranks in errors, those in the run. Default: those in this group. */
   readonly names?: readonly number[];
-  /** A rank whose process is stopped for so long is lost, and one that gives no sign of life for three times as long. Default: 10 s. */
+  /** A stopped rank is lost after this time, a silent one after three times this. Default: 10 s. */
   readonly silenceMs?: number;
 }

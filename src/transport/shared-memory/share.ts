@@ -1,14 +1,14 @@
 /**
- * Memory that the ranks of one node show each other: they exchange its names, map it, and take the
- * names away.
+ * Memory that the ranks of one node share: they exchange its names, map it, and remove the names.
  */
 import { LockstepError } from "../../errors.ts";
 import { type Memory, openMemory } from "../../memory/index.ts";
 import type { SharedRegion, Transport } from "../transport.ts";
 
-const NAME_BYTES = 128;
+/** Of a name, a zero, and the folder of a disk if the memory lies on one. */
+const NAME_BYTES = 128 + 4096;
 
-/** All ranks call it together. Throws MEMORY_NAME for memory without a name. */
+/** All ranks call this together. Throws MEMORY_NAME for memory without a name. */
 export async function shareByName(
   transport: Pick<Transport, "rank" | "size" | "send" | "receive" | "barrier">,
   memory: Memory,
@@ -18,7 +18,7 @@ export async function shareByName(
     throw new LockstepError("MEMORY_NAME", "Only memory with a name can be shared with peers.");
   }
   const mine = Buffer.alloc(NAME_BYTES);
-  mine.write(memory.name);
+  mine.write(`${memory.name}\0${memory.folder ?? ""}`);
   const names = await Promise.all(
     Array.from({ length: size }, async (_, peer) => {
       if (peer === rank) return undefined;
@@ -26,10 +26,14 @@ export async function shareByName(
       const received = transport.receive(peer, theirs);
       await transport.send(peer, mine);
       await received;
-      return theirs.toString("latin1").replace(/\0.*$/, "");
+      return theirs.toString();
     }),
   );
-  const opened = names.map((name) => (name === undefined ? undefined : openMemory(name)));
+  const opened = names.map((text) => {
+    if (text === undefined) return undefined;
+    const [name = "", folder = ""] = text.split("\0");
+    return openMemory(name, folder === "" ? undefined : folder);
+  });
   await transport.barrier();
   memory.unlink();
   return {

@@ -1,6 +1,7 @@
 /**
- * Ranks that are processes of one node (or threads of one process). Messages go through mailboxes, barriers through
- * flags, and peers read and write memory in place. All shared memory loses its name as soon as every rank has mapped it.
+ * A transport between processes of one node, or threads of one process. Messages go through
+ * mailboxes, barriers through flags, and peers read and write memory in place. Shared memory loses
+ * its name as soon as every rank has mapped it.
  */
 import { availableParallelism } from "node:os";
 import { LockstepError } from "../../errors.ts";
@@ -34,14 +35,13 @@ import { shareByName } from "./share.ts";
 import { Waits } from "./waits.ts";
 
 const DEFAULT_SILENCE_MS = 10_000;
-
-/** Some ten microseconds, where each rank has a core; then the core is offered to others. */
+/** About ten microseconds of spinning, if each rank has a core. Then other threads get the core. */
 const MANY_SPINS = 2000;
 const FEW_SPINS = 4;
 const YIELDS = 100;
 const MANY_YIELDS = 400;
 
-/** Meets the other ranks. Rejects with DEADLINE naming a rank that did not come, PROTOCOL, OUT_OF_MEMORY. */
+/** Joins the other ranks. @throws DEADLINE naming a missing rank, PROTOCOL, OUT_OF_MEMORY */
 export async function joinSharedMemory(options: SharedMemoryOptions): Promise<Transport> {
   checkRank(options.rank, options.size);
   options.signal?.throwIfAborted();
@@ -252,7 +252,7 @@ class SharedMemoryTransport implements Transport {
     this.#sleeper.wakeAll(this.#control.address(doorbell));
   }
 
-  /** The flag goes up before the last look: who changes something after it sees the flag. */
+  /** Sleeps. The flag is set before the last look, so whoever changes something later sees it. */
   #sleep(ready: () => boolean, timeoutMs: number): void {
     const control = this.#control;
     const { words } = control;
@@ -270,7 +270,7 @@ class SharedMemoryTransport implements Transport {
     this.#fate.check();
   }
 
-  /** A rank may leave in order while others still talk among themselves. */
+  /** Fails if a rank that is waited for is dead or has left. */
   #checkPeers(isWanted: (peer: number) => boolean): void {
     this.#readFailure();
     if (this.#fate.error !== undefined) return;

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Waits } from "./waits.ts";
 
-test("only a rank that a wait is for is wanted, and only until its last words have come", async () => {
+test("a rank is wanted only by a wait for it, and only until its last message has come", async () => {
   const arrived = new Set<number>();
   const onItsWay = new Set<number>();
   const asked: boolean[][] = [];
@@ -17,7 +17,7 @@ test("only a rank that a wait is for is wanted, and only until its last words ha
     sleep: () => undefined,
     checkPeers: (isWanted) => {
       const before = [1, 2, 3].map(isWanted);
-      onItsWay.add(2); // what a rank says just before it leaves
+      onItsWay.add(2); // the last message of a rank that leaves
       asked.push(before, [1, 2, 3].map(isWanted));
     },
     fail: (error) => assert.fail(error),

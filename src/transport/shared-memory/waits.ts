@@ -1,57 +1,64 @@
 /**
- * The waits of one rank: each looks at shared memory until what it waits for is there. On a thread of its own a rank
- * spins a little and then sleeps on its doorbell; beside others on an event loop it looks again and again.
+ * The waits of one rank: each looks at shared memory until its condition holds. A rank on a thread
+ * of its own spins a little and then sleeps on its doorbell. A rank that shares an event loop with
+ * others looks again and again.
  */
 import type { LockstepError } from "../../errors.ts";
 import { deadlinePassed } from "../../net/index.ts";
 import type { Waiting } from "../transport.ts";
 
-/** `block`: sleeps, for a thread of its own. `poll`: never blocks the event loop. */
+/** `block` sleeps, for a thread of its own. `poll` never blocks the event loop. */
 export type WaitMode = "block" | "poll";
 
 export interface Wait {
   readonly ready: () => boolean;
-  /** The rank that is waited for, as this group numbers it, and as errors name it. */
+  /** Returns the rank that is waited for, as this group numbers it, and as errors name it. */
   readonly from: () => number;
   readonly peer: () => number;
   readonly doing: string;
   readonly deadlineMs: number;
-  /** Whether to look some times before anything else is begun: for waits that come alone. */
+  /** Whether to look a few times before anything else starts; for waits that come alone. */
   readonly alone: boolean;
-  /** Whether the event loop has more to do meanwhile. */
+  /** Whether the event loop has other work meanwhile. */
   readonly isBusy?: (() => boolean) | undefined;
 }
 
 export interface WaitsOptions {
   readonly mode: WaitMode;
-  /** Looks before the core is offered to others; few where ranks share a core. */
+  /** The number of looks before the core is offered to other threads; few if ranks share a core. */
   readonly spins: number;
-  /** Looks after that, each with an offer, before sleeping. */
+  /** The number of looks after that, each with an offer of the core, before sleeping. */
   readonly yields: number;
-  /** Lets others run on this core. */
+  /** Lets other threads run on this core. */
   readonly yield: () => void;
-  /** Moves what can be moved, for all waits. */
+  /** Moves the data of all waits as far as possible. */
   readonly pump: () => void;
-  /** Sleeps until the doorbell rings, unless `ready` before; at most so long. */
+  /** Sleeps until the doorbell rings or `ready` holds, for at most `timeoutMs`. */
   readonly sleep: (ready: () => boolean, timeoutMs: number) => void;
-  /** Looks for failed and dead peers, and for those that have left although they are wanted; fails the group if there are any. */
+  /** Fails the group if a peer has failed, died, or left although it is wanted. */
   readonly checkPeers: (isWanted: (peer: number) => boolean) => void;
   readonly fail: (error: LockstepError) => void;
 }
 
 interface Pending extends Wait {
   readonly since: number;
-  /** Without what passed while this process itself was stopped. */
+  /** The time waited, without the time in which this process itself was stopped. */
   waitedMs: number;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
 }
 
-/** How long the event loop may be blocked, and how long where it has other waits to serve. */
+/**
+ * The milliseconds for which the event loop may be blocked; the second value holds while it has
+ * other waits to serve.
+ */
 const SLICE_MS = 20;
 const BUSY_SLICE_MS = 0.1;
 const CHECK_MS = 40;
-/** Between two checks at most so much counts: this process may have been stopped meanwhile. */
+/**
+ * The most milliseconds that count between two checks, because this process may have been stopped
+ * meanwhile.
+ */
 const MAX_GAP_MS = 1000;
 const IDLE_POLLS = 50;
 
@@ -76,7 +83,7 @@ export class Waits {
     });
   }
 
-  /** Ends every wait. */
+  /** Ends every wait with an error. */
   failAll(error: LockstepError): void {
     for (const { reject } of this.#pending) reject(error);
     this.#pending.clear();
@@ -98,7 +105,7 @@ export class Waits {
     if (this.#options.mode === "poll") {
       const done = this.#look();
       this.#idle = done ? 0 : this.#idle + 1;
-      // What is over needs no peer any more: it may have left meanwhile.
+      // A finished wait needs no peer any more, and the peer may have left meanwhile.
       if (this.#pending.size > 0) this.#check();
       this.#schedule(false);
       return;
@@ -131,7 +138,7 @@ export class Waits {
     return false;
   }
 
-  /** Ends the waits that are over; returns whether there were any. */
+  /** Ends the waits whose condition holds. Returns whether there were any. */
   #look(): boolean {
     this.#options.pump();
     let any = false;
@@ -150,7 +157,10 @@ export class Waits {
     return false;
   }
 
-  /** Whether a wait for this rank is not over, after another look: its last words may have come just before it left. */
+  /**
+   * Whether a wait for this rank remains after another look, because its last message may have come
+   * just before it left.
+   */
   #isWanted(peer: number): boolean {
     this.#options.pump();
     for (const { from, ready } of this.#pending) if (from() === peer && !ready()) return true;

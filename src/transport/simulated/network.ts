@@ -1,8 +1,7 @@
 /**
- * A network inside one process, for tests and for looking at plans of up to 1,024 ranks. Time is
- * virtual: each message takes `latency + bytes / bandwidth`, a lost one is sent again later. The
- * order in which messages are delivered follows from virtual time and the seed alone, so each run
- * is like the last.
+ * A network inside one process, for tests and for plans of up to 1,024 ranks. Time is virtual: each
+ * message takes `latency + bytes / bandwidth`, and a lost one is sent again later. The order of
+ * deliveries follows from virtual time and the seed alone, so every run is the same.
  */
 import { LockstepError } from "../../errors.ts";
 import {
@@ -25,17 +24,17 @@ import { randomNumbers } from "./random.ts";
 export interface NetworkOptions {
   readonly size: number;
   readonly generation?: number;
-  /** Virtual microseconds of a message's way. Default: 10. */
+  /** Virtual microseconds that a message travels. Default: 10. */
   readonly latencyUs?: number;
-  /** Virtual bytes a microsecond between two ranks. Default: 1,000 (1 GB/s). */
+  /** Virtual bytes per microsecond between two ranks. Default: 1,000 (1 GB/s). */
   readonly bytesPerUs?: number;
-  /** Part of the messages that are lost once and sent again after `retryUs`. Default: 0. */
+  /** The fraction of messages that are lost once and sent again after `retryUs`. Default: 0. */
   readonly loss?: number;
   readonly retryUs?: number;
-  /** Virtual time by which a message may be late, at random. Default: 0. */
+  /** The largest random delay of a message, in virtual microseconds. Default: 0. */
   readonly jitterUs?: number;
   readonly seed?: number;
-  /** Real time that may pass while a rank waits and nothing is on its way. Default: 30 s. */
+  /** Real milliseconds that ranks may wait with no message on its way. Default: 30 s. */
   readonly deadlineMs?: number;
   /** The ranks of each node, each list ascending. Default: every rank is a node of its own. */
   readonly nodes?: readonly (readonly number[])[];
@@ -47,7 +46,7 @@ export class SimulatedNetwork {
   readonly #options: Required<NetworkOptions>;
   readonly #queue = new DeliveryQueue();
   readonly #random: () => number;
-  /** When the last message of a pair arrives: they keep their order. */
+  /** When the last message of each pair arrives, because messages of a pair keep their order. */
   readonly #lastArrival = new Map<number, number>();
   #sent = 0;
   #order = 0;
@@ -76,7 +75,7 @@ export class SimulatedNetwork {
     );
   }
 
-  /** Virtual microseconds that have passed on the rank that is furthest. */
+  /** Virtual microseconds that have passed on the most advanced rank. */
   get elapsedUs(): number {
     return Math.max(...this.transports.map(({ clock }) => clock));
   }
@@ -89,7 +88,7 @@ export class SimulatedNetwork {
     return this.#bytes;
   }
 
-  /** The rank is gone from now on: it says nothing more, and the others find out. */
+  /** Kills a rank: it sends nothing more, and the others detect it. */
   kill(rank: number): void {
     this.transports[rank]?.die();
     for (const other of this.transports) {
@@ -116,7 +115,7 @@ export class SimulatedNetwork {
   }
 
   /**
-   * Delivers in the order of virtual time, when no rank has more to do now.
+   * Delivers messages in the order of virtual time, when no rank has anything else to do now.
    *
    * @internal
    */
@@ -135,7 +134,10 @@ export class SimulatedNetwork {
     });
   }
 
-  /** Nothing is on its way: whoever still waits may wait so long for the ranks that compute. */
+  /**
+   * Called when no message is on its way. Ranks that still wait may wait `deadlineMs` for the ranks
+   * that compute.
+   */
   #quiet(): void {
     const before = this.#order;
     const { deadlineMs } = this.#options;
@@ -166,9 +168,9 @@ export class SimulatedTransport implements Transport {
   readonly generation: number;
   readonly nodes: readonly (readonly number[])[];
   readonly share = undefined;
-  /** Virtual microseconds. */
+  /** The rank's time in virtual microseconds. */
   clock = 0;
-  /** Called before each message of this rank, with its number: to kill it there. */
+  /** Called before each message of this rank, with its number: a test can kill the rank there. */
   onMessage: ((message: number) => void) | undefined;
   readonly #network: SimulatedNetwork;
   readonly #fate = new Fate();
@@ -258,7 +260,7 @@ export class SimulatedTransport implements Transport {
     this.#dead = true;
   }
 
-  /** The group fails, on all ranks. @internal */
+  /** Fails the group on all ranks. @internal */
   fail(error: LockstepError): void {
     if (this.#dead || !this.#fate.fail(error)) return;
     this.#waiting.clear();
@@ -267,7 +269,8 @@ export class SimulatedTransport implements Transport {
   }
 
   /**
-   * The first rank that something here waits for (or `rank`, if anything waits for it). @internal
+   * Returns the first rank that something here waits for (or `rank`, if anything waits for it).
+   * @internal
    */
   waitsFor(rank?: number): number | undefined {
     if (this.#dead) return undefined;
@@ -293,7 +296,7 @@ export class SimulatedTransport implements Transport {
       this.#fill(from, posted.into, bytes);
       posted.done();
     } catch {
-      // the group has failed, and told the waiting one
+      // the group has failed, and the waits have been told
     }
   }
 

@@ -1,4 +1,4 @@
-/** Messages on their way, in the order of virtual time: a binary heap. */
+/** The messages that are on their way, in the order of virtual time: a binary heap. */
 
 export interface Delivery {
   readonly at: number;
@@ -6,7 +6,7 @@ export interface Delivery {
   readonly from: number;
   readonly to: number;
   readonly channel: number;
-  /** Undefined: the sender has left. */
+  /** Undefined if the sender has left. */
   readonly bytes: Uint8Array | undefined;
 }
 

@@ -1,4 +1,4 @@
-/** Random numbers that are the same in each run. */
+/** Random numbers that are the same in every run. */
 
 /** Mulberry32: numbers in [0, 1) from a seed. */
 export function randomNumbers(seed: number): () => number {

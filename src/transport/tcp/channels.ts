@@ -1,13 +1,13 @@
 /**
- * What one peer sends us, by channel and number: matched with receives whatever stream it comes on.
- * No socket here.
+ * What one peer sends us, by channel and number. Messages are matched with receives whatever stream
+ * they come on. This file knows no socket.
  */
 
 import type { Frame } from "../../net/index.ts";
 import type { Posted } from "../inbox.ts";
 import { EAGER_BYTES } from "./stripes.ts";
 
-/** What may come before its receiver; then the stream is read no further. */
+/** The bytes that may come before their receiver. Beyond them the stream is not read. */
 const EARLY_BYTES = 2 ** 24;
 const EARLY_COUNT = 4096;
 
@@ -18,15 +18,15 @@ interface Arriving {
 }
 
 interface Channel {
-  /** Receives so far. */
+  /** The number of receives so far. */
   posts: number;
-  /** Messages that were sent or offered so far: they come in order. */
+  /** The number of messages that were sent or offered so far; they come in order. */
   known: number;
-  /** Offered and without receiver: their lengths. */
+  /** The lengths of messages that were offered and have no receiver yet. */
   readonly offered: Map<number, number>;
   readonly posted: Map<number, Posted>;
   readonly arriving: Map<number, Arriving>;
-  /** Complete, without receiver. */
+  /** Complete messages that have no receiver yet. */
   readonly early: Map<number, Uint8Array>;
 }
 
@@ -35,17 +35,17 @@ export class Channels {
   #earlyBytes = 0;
   #earlyCount = 0;
 
-  /** Whether no more should be read until something was taken. */
+  /** Whether reading must pause until a message is taken. */
   get full(): boolean {
     return this.#earlyBytes > EARLY_BYTES || this.#earlyCount > EARLY_COUNT;
   }
 
-  /** The number of the next receive of a channel. */
+  /** Returns the number of the next receive of a channel. */
   nextPost(number: number): number {
     return this.#channel(number).posts;
   }
 
-  /** The next receive of a channel. Returns its message, if that is complete, or "waiting". */
+  /** Adds the next receive of a channel. Returns its message if that is complete, else "waiting". */
   post(number: number, posted: Posted): Uint8Array | "waiting" {
     const channel = this.#channel(number);
     const sequence = channel.posts;
@@ -67,7 +67,10 @@ export class Channels {
     return "waiting";
   }
 
-  /** A message is ready to be sent when its receiver is there. Returns what is wrong with that. */
+  /**
+   * Records that a message is ready to be sent when its receiver is there. Returns what is wrong
+   * with that.
+   */
   offer({ channel: number, sequence, total }: Frame): string | undefined {
     const channel = this.#channel(number);
     const wrong = this.#next(channel, number, sequence);
@@ -77,14 +80,15 @@ export class Channels {
     if (posted !== undefined) {
       return posted.into.byteLength === total ? undefined : otherLength(total, posted);
     }
-    if (sequence < channel.posts) return undefined; // came on another stream in the meantime
+    if (sequence < channel.posts) return undefined; // the message came on another stream in the meantime
     channel.offered.set(sequence, total);
     this.#earlyCount += 1;
     return undefined;
   }
 
   /**
-   * Where a piece goes, or why it cannot be. Pieces of a stream come in the order of `stripes.ts`.
+   * Returns the destination of a piece, or why there is none. Pieces of a stream come in the order
+   * of `stripes.ts`.
    */
   place({ channel: number, sequence, total, offset, length }: Frame): Uint8Array | string {
     const channel = this.#channel(number);
@@ -106,7 +110,7 @@ export class Channels {
     if (posted !== undefined && posted.into.byteLength !== total) return otherLength(total, posted);
     if (posted === undefined && sequence < channel.posts) return outOfTurn(number, sequence);
     if (posted === undefined && total > EAGER_BYTES) {
-      return `sent ${total} bytes that nobody had asked for`;
+      return `sent ${total} bytes that were not expected`;
     }
     channel.posted.delete(sequence);
     const arriving = { into: posted?.into ?? new Uint8Array(total), posted, left: total };
@@ -118,17 +122,17 @@ export class Channels {
     return arriving;
   }
 
-  /** Messages of a channel are sent or offered one after the other. */
+  /** Checks that messages of a channel are sent or offered one after the other. */
   #next(channel: Channel, number: number, sequence: number): string | undefined {
     if (sequence !== channel.known) return outOfTurn(number, sequence);
     if (this.#earlyCount > 4 * EARLY_COUNT) {
-      return "sent too many messages that nobody had asked for";
+      return "sent too many messages that were not expected";
     }
     channel.known += 1;
     return undefined;
   }
 
-  /** A piece is there. */
+  /** Records that a piece has arrived. */
   placed({ channel: number, sequence, length }: Frame): void {
     const channel = this.#channel(number);
     const arriving = channel.arriving.get(sequence);
@@ -140,7 +144,7 @@ export class Channels {
       arriving.posted.done();
       return;
     }
-    const late = channel.posted.get(sequence); // came while the message was arriving
+    const late = channel.posted.get(sequence); // the receive came while the message was arriving
     if (late === undefined) {
       channel.early.set(sequence, arriving.into);
       return;

@@ -1,4 +1,7 @@
-/** How a rank meets its peers: it dials each for what it is to receive, and lets each in for what it is to send. */
+/**
+ * How a rank connects to its peers: it dials each peer that it receives from, and admits each peer
+ * that it sends to.
+ */
 
 import type { Admit, TcpListener } from "../../net/index.ts";
 import { deadlinePassed, dialPeer, type Fate, parseAddress } from "../../net/index.ts";
@@ -44,7 +47,7 @@ export async function dialAll(
   await Promise.all(dials);
 }
 
-/** `admitted` is fulfilled when all streams of all peers have come. */
+/** `admitted` resolves when all streams of all peers have come. */
 export function admissions({ rank, size, peers, streams, deadlineMs, fate }: Meeting): {
   readonly admitted: Promise<void>;
   readonly admit: Admit;
@@ -60,12 +63,12 @@ export function admissions({ rank, size, peers, streams, deadlineMs, fate }: Mee
   if (left === 0) resolve();
   const admit: Admit = (hello, link) => {
     const { from, to, stream } = hello;
-    if (hello.size !== size) return `it is a group of ${size} ranks, not of ${hello.size}`;
-    if (to !== rank) return `it is rank ${rank}, not ${to}`;
+    if (hello.size !== size) return `its group has ${size} ranks, not ${hello.size}`;
+    if (to !== rank) return `its rank is ${rank}, not ${to}`;
     const peer = peers.get(from);
-    if (peer === undefined) return `there is no rank ${from} to be let in`;
+    if (peer === undefined) return `rank ${from} is not expected`;
     if (stream >= streams) return `it uses ${streams} streams`;
-    if (peer.outbound[stream] !== undefined) return `rank ${from} is here already`;
+    if (peer.outbound[stream] !== undefined) return `rank ${from} is connected already`;
     peer.addOutbound(stream, link);
     left -= 1;
     if (left === 0) resolve();

@@ -34,7 +34,7 @@ function peerWithLinks() {
   return { peer, heard, inbound, outbound };
 }
 
-test("a peer that leaves ends its streams one by one: a late goodbye on one makes no loss of another", () => {
+test("a peer that leaves ends its streams one by one, and a late goodbye on one does not count as a loss", () => {
   const { peer, heard, inbound, outbound } = peerWithLinks();
   for (const link of [inbound[0], outbound[1]]) {
     link.bye();
@@ -45,7 +45,7 @@ test("a peer that leaves ends its streams one by one: a late goodbye on one make
   assert.deepEqual([peer.hasLeft, heard], [true, ["left"]]);
 });
 
-test("a stream that ends without a goodbye is a loss, whatever was said on the others", () => {
+test("a stream that ends without a goodbye is a loss, whatever the others have received", () => {
   const { heard, inbound, outbound } = peerWithLinks();
   inbound[0].bye();
   outbound[0].handler?.closed("its connection was closed", false);

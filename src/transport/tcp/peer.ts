@@ -1,6 +1,6 @@
 /**
- * What a rank holds for one other: streams both ways, messages under way, and when it was last
- * heard.
+ * What a rank keeps for each peer: streams in both directions, messages in progress, and when it
+ * was last heard.
  */
 
 import type { Link, LinkHandler } from "../../net/index.ts";
@@ -9,9 +9,9 @@ import type { Posted } from "../inbox.ts";
 import { Channels } from "./channels.ts";
 import { EAGER_BYTES, PIECE_BYTES, PieceOrder, stripeOf } from "./stripes.ts";
 
-/** Small messages are copied into the socket's queue up to here; then they wait. */
+/** Small messages are copied into the socket's queue up to this many bytes; then they wait. */
 const MAX_BACKLOG_BYTES = 2 ** 22;
-/** What may be asked for before it is sent. */
+/** The number of messages that may be asked for before they are sent. */
 const MAX_CREDITS = 2 ** 16;
 
 interface Outgoing {
@@ -27,22 +27,25 @@ export interface PeerEvents {
 }
 
 export class Peer {
-  /** Dialed by us: its messages come here. */
+  /** Streams that we dialed; the peer's messages come on them. */
   readonly inbound: Link[] = [];
-  /** Dialed by it: our messages go there. */
+  /** Streams that the peer dialed; our messages go on them. */
   readonly outbound: Link[] = [];
   /** When each stream was last heard. */
   readonly #heardAt = new Map<Link, number>();
   readonly #channels = new Channels();
   readonly #nextSequence = new Map<number, number>();
   /**
-   * Credits that came before their message, and messages that wait for theirs: by channel and
+   * Credits that came before their message, and messages that wait for their credit, by channel and
    * number.
    */
   readonly #credits = new Map<string, number>();
   readonly #uncredited = new Map<string, Outgoing & { channel: number; sequence: number }>();
   readonly #events: PeerEvents;
-  /** Streams on which it said that it leaves; each may end at its own time, and some are late. */
+  /**
+   * The streams on which the peer has said goodbye. Each may end at its own time, and some end
+   * late.
+   */
   readonly #byes = new Set<Link>();
   #byeAt = Number.POSITIVE_INFINITY;
   readonly #streams: number;
@@ -100,18 +103,18 @@ export class Peer {
     };
   }
 
-  /** All streams have just been heard. */
+  /** Records that all streams have just been heard. */
   heard(): void {
     const now = performance.now();
     for (const link of this.#heardAt.keys()) this.#heardAt.set(link, now);
   }
 
-  /** Fails when a stream was silent for so long, where it is read. */
+  /** Fails if a stream that is being read was silent for this long. */
   checkSilence(silenceMs: number): void {
     if (this.hasLeft) return;
     const now = performance.now();
     if (now - this.#byeAt > silenceMs) {
-      return this.#events.failed("says that it leaves, on some of its streams only");
+      return this.#events.failed("says that it leaves on some of its streams only");
     }
     for (const [link, at] of this.#heardAt) {
       if (link.isPaused) this.#heardAt.set(link, now);
@@ -125,7 +128,10 @@ export class Peer {
     return this.#byes.size > 0 && this.inbound.every((link) => this.#byes.has(link));
   }
 
-  /** Returns true if `bytes` may be written again at once; else `done` says when. */
+  /**
+   * Returns true if `bytes` may be overwritten at once; otherwise `done` is called when they may
+   * be.
+   */
   send(channel: number, bytes: Uint8Array, done: () => void): boolean {
     const sequence = this.#nextSequence.get(channel) ?? 0;
     this.#nextSequence.set(channel, sequence + 1);
@@ -142,7 +148,7 @@ export class Peer {
     return false;
   }
 
-  /** Returns true if the message was there already. */
+  /** Returns true if the message had come already; otherwise `done` is called when it comes. */
   receive(channel: number, into: Uint8Array, done: () => void): boolean {
     const posted: Posted = {
       into,
@@ -167,7 +173,7 @@ export class Peer {
     return false;
   }
 
-  /** On every stream, in both directions. */
+  /** Sends a frame on every stream in both directions. */
   tell(type: Frame["type"], payload?: Uint8Array): void {
     for (const link of [...this.inbound, ...this.outbound]) {
       link.write({ type }, payload);
@@ -190,7 +196,7 @@ export class Peer {
     const link = this.outbound[0] as Link;
     const atOnce = link.backlog < MAX_BACKLOG_BYTES;
     const head = { type: FRAME.message, channel, sequence, total: bytes.byteLength } as const;
-    // Copied there, as all payloads of up to EAGER_BYTES are.
+    // Bytes of up to EAGER_BYTES are copied, as all such payloads are.
     link.write(head, bytes, atOnce ? undefined : done);
     return atOnce;
   }
@@ -201,7 +207,7 @@ export class Peer {
   ): void {
     const total = bytes.byteLength;
     if (expected !== total) {
-      this.#events.failed(`expects ${expected} bytes where ${total} are sent`);
+      this.#events.failed(`expects ${expected} bytes, but ${total} are sent`);
       return;
     }
     let left = 0;
@@ -245,7 +251,7 @@ export class Peer {
         return;
       case FRAME.abort:
         return this.#reported(payload);
-      default: // refused before
+      default: // such a frame was refused before
     }
   }
 
@@ -257,9 +263,9 @@ export class Peer {
       return this.#sendLarge(message, total);
     }
     const isPast = sequence < (this.#nextSequence.get(channel) ?? 0);
-    if (isPast || this.#credits.has(key)) return this.#events.failed("asks for a message again");
+    if (isPast || this.#credits.has(key)) return this.#events.failed("asks for a message twice");
     if (total <= EAGER_BYTES || this.#credits.size >= MAX_CREDITS) {
-      return this.#events.failed("asks for what it gets without");
+      return this.#events.failed("asks for a message that it gets without asking");
     }
     this.#credits.set(key, total);
   }

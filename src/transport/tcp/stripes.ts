@@ -1,14 +1,22 @@
-/** How a message is cut into pieces and laid on streams. Both ends know it, so what comes otherwise is a mistake. */
+/**
+ * How a message is cut into pieces that are distributed over streams. Both ends know the rule, so
+ * any other order is an error.
+ */
 import { FRAME, type Frame, JOINED_BYTES } from "../../net/index.ts";
 
-/** Messages up to this length are copied and sent at once; longer ones when their receiver is there. */
+/**
+ * Messages up to this length are copied and sent at once; longer ones when their receiver is there.
+ */
 export const EAGER_BYTES = JOINED_BYTES;
-/** What is handed on at once, when it is whole and checked. Shorter ones cost more than they save (docs/decisions/0016). */
+/**
+ * A piece is passed on when it is whole and checked. Shorter pieces cost more than they save
+ * (docs/decisions/0016).
+ */
 export const PIECE_BYTES = 2 ** 20;
-/** A message is worth several streams from here on. */
+/** Messages from this length on are sent over several streams. */
 const STRIPED_BYTES = 2 ** 18;
 
-/** The part of a message that goes over one of the streams, in bytes; empty where it goes over others alone. */
+/** Returns the bytes of a message that go over one stream; empty if only others carry it. */
 export function stripeOf(total: number, stream: number, streams: number) {
   const used = total >= STRIPED_BYTES ? streams : 1;
   if (stream >= used) return { from: total, to: total };
@@ -16,7 +24,7 @@ export function stripeOf(total: number, stream: number, streams: number) {
   return { from: Math.min(total, stream * share), to: Math.min(total, (stream + 1) * share) };
 }
 
-/** The pieces of one stream come one after the other: each message whole before the next, and nothing in between. */
+/** Checks the order of pieces on one stream: each message must be whole before the next begins. */
 export class PieceOrder {
   readonly #stream: number;
   readonly #streams: number;
@@ -28,7 +36,7 @@ export class PieceOrder {
     this.#streams = streams;
   }
 
-  /** What is wrong with a frame that comes now. */
+  /** Returns what is wrong with a frame that comes now. */
   check(frame: Frame): string | undefined {
     const { type, channel, sequence, total, offset, length } = frame;
     const last = this.#last;
@@ -43,7 +51,7 @@ export class PieceOrder {
         channel === last.channel &&
         sequence === last.sequence &&
         total === last.total;
-      if (!goesOn) return "broke a message off in the middle";
+      if (!goesOn) return "broke off a message in the middle";
       from = last.offset + last.length;
     }
     if (offset !== from || length !== Math.min(PIECE_BYTES, this.#to - from)) {

@@ -1,5 +1,5 @@
 /**
- * Ranks on any nodes, connected to each other over TCP. A group lives for one generation; the
+ * A transport between ranks on any nodes, connected over TCP. A group lives for one generation; the
  * listener outlives it.
  */
 import { LockstepError } from "../../errors.ts";
@@ -33,19 +33,20 @@ export interface TcpOptions extends GroupOptions {
   readonly listener: TcpListener;
   /** The address of each rank's listener, by rank. */
   readonly addresses: readonly string[];
-  /** A name for the group, the same on all ranks. Default: `run`. */
+  /** The name of the group, the same on all ranks. Default: `run`. */
   readonly group?: string;
-  /** Streams for each direction of each pair. Default: 2. */
+  /** The streams in each direction of each pair. Default: 2. */
   readonly streams?: number;
   /**
-   * The ranks to connect to; they name this rank too. Messages go to no others. Default: all
-   * others.
+   * The ranks to connect to; they must name this rank too. Messages go to no other rank. Default:
+   * all others.
    */
   readonly peers?: readonly number[];
-  /** A rank that is silent for so long is lost. Default: 10 s. */
+  /** Milliseconds after which a silent rank is lost. Default: 10 s. */
   readonly silenceMs?: number;
   /**
-   * How long it may take to reach the others, where all are known to listen. Default: the deadline.
+   * Milliseconds in which the others must be reached, if all are known to listen. Default: the
+   * deadline.
    */
   readonly reachMs?: number;
 }
@@ -82,14 +83,14 @@ class TcpTransport implements Transport {
   readonly share = undefined;
   readonly #options: TcpOptions;
   readonly #fate = new Fate();
-  /** By rank, those that there is a connection to. */
+  /** The connected peers by rank. */
   readonly #peers: ReadonlyMap<number, Peer>;
   readonly #pending = new Set<Pending>();
   readonly #subgroups = new SubgroupCounter();
   readonly #deadlineMs: number;
   readonly #silenceMs: number;
   readonly #streams: number;
-  /** Whether each rank is connected to each. */
+  /** Whether every rank is connected to every other. */
   readonly #isWhole: boolean;
   readonly #onAbort = () => this.abort(this.#options.signal?.reason);
   #timer: NodeJS.Timeout | undefined;
@@ -118,8 +119,8 @@ class TcpTransport implements Transport {
       failed: (what) => this.#fail(protocolError(peer, what)),
       lost: (why) => this.#fail(peerLost(peer, why)),
       left: () => this.#left(peer),
-      // Who found it has told all that it is connected to; where that is not everyone, each passes
-      // it on.
+      // The rank that detected the failure has told all ranks that it is connected to. If that is
+      // not every rank, each passes the report on.
       reported: (report) => {
         const error = errorOf(readReport(report, peer));
         if (this.#isWhole) this.#end(error);
@@ -210,8 +211,8 @@ class TcpTransport implements Transport {
   }
 
   /**
-   * Calls `start`; if that says it is not over, waits until it is, or the group fails, or time is
-   * up.
+   * Calls `start`. If the wait is not over then, waits until it is, or the group fails, or the
+   * deadline passes.
    */
   #wait(
     peer: number,
@@ -248,7 +249,7 @@ class TcpTransport implements Transport {
     );
   }
 
-  /** A rank has left in order: a failure only for who still wants something of it. */
+  /** Handles a rank that has left in order. It is a failure only if something still waits for it. */
   #left(peer: number, wanted = false): void {
     const waits = wanted || [...this.#pending].some((pending) => pending.peer === peer);
     if (waits) this.#fail(peerLost(peer, "it has left the group"));
@@ -266,7 +267,7 @@ class TcpTransport implements Transport {
     for (const peer of this.#peers.values()) peer.checkSilence(this.#silenceMs);
   }
 
-  /** Fails here and tells the others. */
+  /** Fails the group here and tells the others. */
   #fail(error: LockstepError): void {
     if (this.#fate.error !== undefined) return;
     const report = Buffer.from(JSON.stringify(reportOf(error, this.rank)));
@@ -284,10 +285,10 @@ class TcpTransport implements Transport {
   }
 }
 
-/** A rank that does not come may have been turned away. */
+/** Adds the hint that the missing rank may have been refused. */
 function withHint(error: unknown, { hasRefused }: TcpListener): unknown {
   if (!(error instanceof LockstepError) || error.code !== "DEADLINE" || !hasRefused) return error;
   const { code, message, fields } = error;
-  const hint = "A worker that called here was refused: it has another token.";
+  const hint = "A worker that connected here was refused, because it has a different token.";
   return new LockstepError(code, message, { hint, fields, cause: error });
 }

@@ -1,0 +1,301 @@
+/**
+ * Chooses how a step is shared where the user states nothing: the fastest way that fits the memory of a rank, and of nearly equal ones the
+ * simplest. A pure function of numbers, so ranks that are given the same numbers choose the same.
+ */
+import { LockstepError } from "../errors.ts";
+import type { PassMemory, StepFacts } from "../plan/index.ts";
+import { textOfBytes } from "./bytes.ts";
+import {
+  type Cost,
+  type Machine,
+  memoryOf,
+  passOf,
+  type Sharing,
+  sizesOf,
+  timeOf,
+  totalOf,
+} from "./cost.ts";
+import type { Recompute } from "./recompute.ts";
+
+/** A way to share a step, with what it is predicted to cost. */
+export interface Priced {
+  readonly sharing: Sharing;
+  readonly recompute: Recompute | undefined;
+  readonly cost: Cost;
+  /** Bytes of a rank, with what its process takes and with a margin. */
+  readonly need: number;
+}
+
+export interface Chosen extends Pick<Priced, "sharing" | "recompute"> {
+  /** A sentence for people. */
+  readonly reason: string;
+  /** Computed when it is asked for: the pass may have to be cut for it. */
+  readonly priced: () => Priced;
+}
+
+export interface CostOptions {
+  readonly facts: StepFacts;
+  /** The step with all blocks computed again; undefined where that is not possible, or the user has stated what is computed again. */
+  readonly repeating?: (() => StepFacts | undefined) | undefined;
+  readonly machine: Machine;
+}
+
+/** What a process takes before it has a tensor: Node.js, the engine's library, compiled graphs. */
+const PROCESS_BYTES = 160e6;
+/** The engine's own memory for activations is not exactly what lifetimes of values say. */
+const MARGIN = 1.1;
+/** Predicted times that differ by less are equal. */
+const NEARLY = 1.05;
+
+/** @throws OUT_OF_MEMORY where no way fits */
+export function chooseByCost(options: CostOptions): Chosen {
+  const { machine } = options;
+  const ways = waysOf(options.facts, machine);
+  const usual = ways[0] as Way;
+  // Where memory is no question, measurements and not predictions have shown what is fastest.
+  if (fits(usual, machine)) {
+    const { sharing, priced } = usual;
+    return { sharing, recompute: undefined, reason: usualReason(machine), priced };
+  }
+  const again = options.repeating?.();
+  const repeating = again === undefined ? [] : repeatingWays(ways, options.facts, again, machine);
+  const all = [...ways, ...repeating];
+  const found = best(all, machine) ?? leastOf(all);
+  const priced = found.priced();
+  if (totalOf(priced.cost.memory) > machine.memory) throw noRoom(priced, options);
+  const { sharing, recompute } = priced;
+  return { sharing, recompute, reason: reasonOf(priced, ways, machine), priced: () => priced };
+}
+
+/** All ways without recomputation, the simplest first, for people to compare. */
+export function comparison({ facts, machine }: CostOptions): Priced[] {
+  return waysOf(facts, machine).map((way) => way.priced());
+}
+
+/** Memory is computed when it is asked for: the pass may have to be cut for it. */
+interface Way {
+  readonly sharing: Sharing;
+  readonly seconds: number;
+  /** Whether it certainly fits, without a look at the pass in pieces. */
+  readonly surelyNeeds: number;
+  priced(): Priced;
+}
+
+function waysOf(facts: StepFacts, machine: Machine): Way[] {
+  return sharings(facts, machine).map((sharing): Way => {
+    const time = timeOf(sharing, facts, machine);
+    const whole = sizeOf(facts.pass);
+    const most = { between: whole, within: whole };
+    let known: Priced | undefined;
+    return {
+      sharing,
+      seconds: time.seconds,
+      surelyNeeds: needOf(memoryOf(sharing, facts, machine, most)),
+      priced() {
+        if (known !== undefined) return known;
+        const memory = memoryOf(sharing, facts, machine, passOf(sharing, facts, machine));
+        known = { sharing, recompute: undefined, cost: { ...time, memory }, need: needOf(memory) };
+        return known;
+      },
+    };
+  });
+}
+
+/** The same ways with as few blocks computed again as make each fit, or with all where it does not. */
+function repeatingWays(
+  ways: readonly Way[],
+  facts: StepFacts,
+  again: StepFacts,
+  machine: Machine,
+): Way[] {
+  return ways.map(({ sharing, priced }): Way => {
+    const least = again.inPieces();
+    const memory = memoryOf(sharing, again, machine, least);
+    const lanes = memory.activations / Math.max(1, sizeOf(least));
+    const room = (machine.memory - PROCESS_BYTES) / MARGIN - totalOf(memory) + memory.activations;
+    const budget = Math.floor(room / lanes);
+    const full = priced().cost.memory.activations / lanes;
+    const saved = Math.max(1, full - sizeOf(least));
+    const share = Math.min(1, Math.max(0, (full - budget) / saved));
+    const isPart = share < 1 && budget >= sizeOf(least);
+    const flops = facts.flops + (isPart ? share : 1) * (again.flops - facts.flops);
+    const time = timeOf(sharing, { ...again, flops }, machine);
+    const activations = lanes * (isPart ? Math.min(budget, full) : sizeOf(least));
+    const cost = { ...time, memory: { ...memory, activations } };
+    const recompute = isPart ? { memory: budget } : "blocks";
+    const need = needOf(cost.memory);
+    const way = { sharing, recompute, cost, need } as const;
+    return { sharing, seconds: time.seconds, surelyNeeds: need, priced: () => way };
+  });
+}
+
+function sizeOf({ between, within }: PassMemory): number {
+  return between + within;
+}
+
+function needOf(memory: Cost["memory"]): number {
+  return totalOf(memory) * MARGIN + PROCESS_BYTES;
+}
+
+/** The fastest that fits, or one before it in the list that is nearly as fast. */
+function best(ways: readonly Way[], machine: Machine): Way | undefined {
+  const fitting = (way: Way) => fits(way, machine);
+  const fastest = ways.toSorted((a, b) => a.seconds - b.seconds).find(fitting);
+  if (fastest === undefined) return undefined;
+  return ways.find((way) => way.seconds <= fastest.seconds * NEARLY && fitting(way));
+}
+
+function fits(way: Way, { memory }: Machine): boolean {
+  return way.surelyNeeds <= memory || way.priced().need <= memory;
+}
+
+function leastOf(ways: readonly Way[]): Way {
+  return ways.reduce((least, way) => (way.priced().need < least.priced().need ? way : least));
+}
+
+/**
+ * The simplest first. On one node ranks sum in place, which makes ZeRO-1 free; between nodes each rank (or each place on a node) updates
+ * all of its part, so that only gradients are sent.
+ */
+function sharings({ wholeRule }: StepFacts, machine: Machine): Sharing[] {
+  const { nodes, each } = sizesOf(machine);
+  const size = nodes * each;
+  if (size === 1) return [{ data: 1, shard: 1, zero: 0 }];
+  const data: Sharing = { data: size, shard: 1, zero: 0 };
+  const over = (shard: number) =>
+    ([1, 2, 3] as const).map((zero): Sharing => ({ data: size / shard, shard, zero }));
+  const [first = data, ...more] = over(each === 1 ? size : each);
+  const all =
+    each === 1 ? [data, first, ...more] : [first, data, ...more, ...(nodes > 1 ? over(size) : [])];
+  return all.filter(({ zero }) => zero < 2 || wholeRule === undefined);
+}
+
+function usualReason(machine: Machine): string {
+  const { nodes, each } = sizesOf(machine);
+  if (nodes * each === 1) return "One worker computes the whole step.";
+  if (nodes === 1) {
+    return `${each} workers of one node share memory: each sums and updates its part of the weights in place.`;
+  }
+  if (each === 1) {
+    return `${nodes} nodes of one worker: each has all weights, and gradients travel in buckets beside computation.`;
+  }
+  return (
+    `${nodes} nodes of ${each} workers: within a node each sums and updates its part in place, ` +
+    "and between nodes gradients travel in buckets beside computation."
+  );
+}
+
+/** Why it is none of the simpler ways. */
+function reasonOf(found: Priced, ways: readonly Way[], machine: Machine): string {
+  const { memory } = machine;
+  const name = nameOf(found, machine);
+  const before = ways.slice(
+    0,
+    ways.findIndex(({ sharing }) => isSame(sharing, found.sharing)),
+  );
+  const rivals = (found.recompute === undefined ? before : ways).map((way) => way.priced());
+  const tooLarge = rivals.filter(({ need }) => need > memory);
+  const [first, ...more] = tooLarge;
+  const own = `${short(found.need)} a worker`;
+  if (first === undefined) {
+    const [rival] = rivals;
+    if (rival === undefined) return `${upper(name)} takes ${own}.`;
+    return `${upper(name)}, because a step is predicted to take ${seconds(found.cost.seconds)} with it and ${seconds(rival.cost.seconds)} with ${nameOf(rival, machine)}.`;
+  }
+  const others = more.map((way) => `${nameOf(way, machine)}: ${short(way.need)}`);
+  const also = others.length > 0 ? ` (${others.join(", ")})` : "";
+  const tight = found.need > memory ? ", which may not be enough either" : "";
+  return `${upper(name)}, because ${nameOf(first, machine)} would take ${short(first.need)} a worker of the ${short(memory)} that it has${also}; ${name} takes ${short(found.need)}${tight}.`;
+}
+
+function isSame(a: Sharing, b: Sharing): boolean {
+  return a.data === b.data && a.shard === b.shard && a.zero === b.zero;
+}
+
+/** As in `zero 3 within each node, with recomputation`. */
+export function nameOf(
+  { sharing: { data, shard, zero }, recompute }: Pick<Priced, "sharing" | "recompute">,
+  machine: Machine,
+): string {
+  const { nodes, each } = sizesOf(machine);
+  const where = nodes > 1 && each > 1 && data > 1 && shard > 1 ? " within each node" : "";
+  const way = nodes * each === 1 ? "one worker" : zero === 0 ? "data" : `zero ${zero}${where}`;
+  return recompute === undefined ? way : `${way} with recomputation`;
+}
+
+function noRoom(least: Priced, { facts, machine }: CostOptions): LockstepError {
+  const { nodes, each } = sizesOf(machine);
+  const { memory } = machine;
+  const taken = least.cost.memory;
+  const kinds = [
+    ["parameters", taken.parameters],
+    ["gradients", taken.gradients],
+    ["optimizer slots", taken.slots],
+    ["what is gathered and sent", taken.buffers],
+    ["activations", taken.activations],
+  ] as const;
+  const held = kinds.filter(([, bytes]) => bytes > 0);
+  const parts = held.map(([kind, bytes]) => `${kind} ${short(bytes)}`).join(", ");
+  const size = nodes * each;
+  return outOfMemory({
+    workers: size,
+    needed: totalOf(least.cost.memory),
+    parts: `${size === 1 ? "" : `with ${nameOf(least, machine)}: `}${parts}`,
+    memory,
+    wholeRule: facts.wholeRule,
+    isOffloaded: machine.isOffloaded,
+  });
+}
+
+/** The error of a run that has no room. @param parts what takes how much */
+export function outOfMemory({
+  workers,
+  needed,
+  parts,
+  memory,
+  wholeRule,
+  isOffloaded = false,
+}: {
+  readonly workers: number;
+  readonly needed: number;
+  readonly parts: string;
+  readonly memory: number;
+  /** The optimizer's rule that needs whole parameters, if there is one. */
+  readonly wholeRule?: string | undefined;
+  /** Whether what is needed only for updates lies on disk already. Default: false. */
+  readonly isOffloaded?: boolean | undefined;
+}): LockstepError {
+  const away = isOffloaded
+    ? ""
+    : ", or keep the optimizer's state on disk: --offload disk (slower)";
+  const share =
+    wholeRule === undefined
+      ? `Share this memory among workers: ${workers === 1 ? "--workers 4" : "more --workers"} with --zero 3 (zero: 3 in the run)${away}.`
+      : `The rule "${wholeRule}" needs whole parameters on every worker, so workers cannot share parameters and gradients. Use another optimizer${away}.`;
+  const who = workers === 1 ? "One process alone" : `Each of ${workers} workers`;
+  return new LockstepError(
+    "OUT_OF_MEMORY",
+    `${who} would need at least ${megabytes(needed)} of memory for this run (${parts}), but may use only ${megabytes(memory)}.`,
+    {
+      hint: `${share} Or use a smaller model or smaller micro-batches, or allow more memory.`,
+      fields: { needed, limit: memory },
+    },
+  );
+}
+
+function megabytes(bytes: number): string {
+  return `${Math.ceil(bytes / 1e6).toLocaleString("en-US")} MB`;
+}
+
+/** Predictions have no more digits than these. */
+function short(bytes: number): string {
+  return textOfBytes(Number(bytes.toPrecision(3)));
+}
+
+function upper(text: string): string {
+  return text.slice(0, 1).toUpperCase() + text.slice(1);
+}
+
+function seconds(time: number): string {
+  return time < 1 ? `${(time * 1e3).toPrecision(3)} ms` : `${time.toPrecision(3)} s`;
+}

@@ -1,0 +1,271 @@
+/**
+ * A model of what a way to share a step costs: memory, traffic and time of a rank, from numbers of the step and of the machine. It is for
+ * choosing, and knows the lowering only in outline: the plan of a rank (`program/`) has the exact numbers.
+ */
+import type { Topology } from "../mesh/index.ts";
+import type { PassMemory, StepFacts } from "../plan/index.ts";
+import type { Link } from "./buckets.ts";
+
+/** A way to share a step: the sizes of the axes, and what is sharded over `shard`. */
+export interface Sharing {
+  /** Groups of ranks that each hold all that is sharded. */
+  readonly data: number;
+  /** Ranks that share out what `zero` says. */
+  readonly shard: number;
+  readonly zero: 0 | 1 | 2 | 3;
+}
+
+/** What ranks have. */
+export interface Machine {
+  /** Nodes of equally many ranks. */
+  readonly topology: Topology;
+  /** Bytes that each rank may have. Infinity: unknown or without a limit. */
+  readonly memory: number;
+  /** Micro-batches that a rank may run at once. */
+  readonly lanes: number;
+  readonly flopsPerSecond: number;
+  /** Between nodes, of each rank while all others do the same. */
+  readonly link: Link;
+  /** A bucket of gradients is closed when it holds this many bytes. */
+  readonly bucketBytes: number;
+  /** Whether what is needed only for updates lies on disk. Default: false. */
+  readonly isOffloaded?: boolean;
+}
+
+/** Predictions for a rank and a step. Sizes are in bytes, times in seconds. */
+export interface Cost {
+  readonly memory: {
+    readonly parameters: number;
+    readonly gradients: number;
+    readonly slots: number;
+    /** Gathered parameters, and gradients on their way. */
+    readonly buffers: number;
+    readonly activations: number;
+  };
+  /** What the rank receives over links between nodes. */
+  readonly sent: number;
+  /** What the rank reads in the memory of neighbours on its node. */
+  readonly read: number;
+  readonly computing: number;
+  /** Communication beside which nothing is computed; copies within a node are all of it, for they keep the same cores busy. */
+  readonly exposed: number;
+  readonly seconds: number;
+}
+
+/** Of a rank, where nothing was measured: it is the same for all ways, and decides only how much communication hides beside it. */
+export const DEFAULT_FLOPS = 8e10;
+/** Bytes that a rank reads and writes in a second when it sums, copies or updates: AdamW takes 2.4 to 2.8 ns for the 28 bytes of an element. */
+const MEMORY_SPEED = 1e10;
+/** Of a pass, what is left when the first gradients are ready. */
+const BACKWARD = 2 / 3;
+/** Two buffers take turns, so that one is filled while the other is used. */
+const TURNS = 2;
+
+/**
+ * Activations of a micro-batch, as this way runs the pass. A whole pass that is cut so that gradients travel beside it is run whole once,
+ * before the first step, to see that both give the same bits.
+ */
+export function passOf({ zero }: Sharing, facts: StepFacts, machine: Machine): PassMemory {
+  const { pass, isRepeating, inPieces } = facts;
+  if (zero >= 2 || isRepeating) return inPieces();
+  return sizesOf(machine).nodes === 1 ? pass : { ...pass, between: inPieces().between };
+}
+
+/** @param pass the activations of a micro-batch */
+export function memoryOf(
+  sharing: Sharing,
+  facts: StepFacts,
+  machine: Machine,
+  pass: PassMemory,
+): Cost["memory"] {
+  const { zero, shard, data } = sharing;
+  const { nodes, each } = sizesOf(machine);
+  const lanes = lanesOf(sharing, facts, machine);
+  const { parameters, gradients, slots, scratch } = facts;
+  const part = (least: number) => (zero >= least ? 1 / shard : 1);
+  const bucket = bucketOf(sharing, facts, machine);
+  const activations = lanes * (pass.between + pass.within);
+  const { isOffloaded = false } = machine;
+  const held = {
+    parameters: scratch * part(3) + (isOffloaded && part(3) < 1 ? 0 : parameters * part(3)),
+    slots: isOffloaded ? 0 : slots * part(1) + facts.wholeSlots,
+    activations,
+  };
+  if (zero < 2) {
+    const buffers = wholeBuffers(facts.microBatches, nodes * each, lanes);
+    // Sums of the own node, and what other nodes send of a bucket.
+    const copies = nodes === 1 ? 0 : (bucket * (each > 1 ? 2 : 1)) / each;
+    return { ...held, gradients: gradients * buffers, buffers: copies };
+  }
+  const sums = waveBuffers(facts.microBatches / data, shard * lanes);
+  const received = isInPlace(sharing, machine) ? 0 : lanes;
+  const units = zero === 3 ? TURNS * facts.largestUnit : 0;
+  const ofReplicas = data > 1 ? bucket / shard : 0;
+  return {
+    ...held,
+    gradients: (gradients * sums) / shard,
+    buffers: units + bucket * (TURNS * lanes + received) + ofReplicas,
+  };
+}
+
+export function totalOf({ parameters, gradients, slots, buffers, activations }: Cost["memory"]) {
+  return parameters + gradients + slots + buffers + activations;
+}
+
+/** Everything but memory. */
+export function timeOf(sharing: Sharing, facts: StepFacts, machine: Machine): Omit<Cost, "memory"> {
+  const { zero, shard } = sharing;
+  const { nodes, each } = sizesOf(machine);
+  const own = Math.ceil(facts.microBatches / (nodes * each));
+  const pass = facts.flops / machine.flopsPerSecond;
+  const touched = 2 * facts.parameters + facts.gradients + 2 * facts.slots;
+  const update = touched / (zero > 0 ? shard : 1) / MEMORY_SPEED;
+  const moved =
+    zero < 2 ? wholeSums(sharing, facts, machine, pass) : waves(sharing, facts, machine, pass);
+  const computing = own * pass;
+  const { sent, read, exposed } = moved;
+  return { sent, read, computing, exposed, seconds: computing + exposed + update };
+}
+
+interface Moved {
+  readonly sent: number;
+  readonly read: number;
+  readonly exposed: number;
+}
+
+/** Every rank has whole gradients, and they are summed once a step, beside the last backward pass where they travel. */
+function wholeSums(sharing: Sharing, facts: StepFacts, machine: Machine, pass: number): Moved {
+  const { zero, shard } = sharing;
+  const { nodes, each } = sizesOf(machine);
+  const { link, bucketBytes } = machine;
+  const { gradients, parameters, microBatches } = facts;
+  const lanes = lanesOf(sharing, facts, machine);
+  const inPlace = isInPlace(sharing, machine);
+  // A rank of several micro-batches leaves its last addition to those who sum.
+  const halves = microBatches >= 2 * nodes * each ? 2 : 1;
+  const summed = gradients * others(each) * halves;
+  const spread = zero === 1 && inPlace ? 0 : gradients * others(each);
+  const contributions = isOfTree(microBatches, nodes) ? 1 : 2;
+  const exchanged = (((1 + contributions) * gradients) / each) * others(nodes);
+  const fresh = zero === 1 ? gather(parameters, shard, machine, inPlace) : NOTHING;
+  const buckets = Math.max(1, Math.ceil(gradients / bucketBytes));
+  const wire = nodes === 1 ? 0 : 2 * buckets * link.latency + exchanged / link.bytesPerSecond;
+  const beside = BACKWARD * pass * lanes;
+  const late = Math.max(wire / buckets, wire - beside);
+  return {
+    sent: exchanged + fresh.sent,
+    read: summed + spread + fresh.read,
+    exposed: (summed + spread) / MEMORY_SPEED + (nodes === 1 ? 0 : late) + fresh.seconds,
+  };
+}
+
+/** Ranks run micro-batches in waves; in each, gradients go to the ranks that own them, and with zero 3 parameters come from these. */
+function waves(sharing: Sharing, facts: StepFacts, machine: Machine, pass: number): Moved {
+  const { data, shard, zero } = sharing;
+  const { link } = machine;
+  const inPlace = isInPlace(sharing, machine);
+  const lanes = lanesOf(sharing, facts, machine);
+  const count = Math.ceil(facts.microBatches / data / (shard * lanes));
+  const reduced = facts.gradients * lanes * others(shard);
+  const gathered = zero === 3 ? facts.gathered : 0;
+  const fresh = zero === 2 ? gather(facts.parameters, shard, machine, inPlace) : NOTHING;
+  const came = gather(gathered, shard, machine, inPlace);
+  const bucket = bucketOf(sharing, facts, machine);
+  const buckets = Math.max(1, Math.ceil(facts.gradients / bucket));
+  // The first parameters and the last gradients have nothing beside them.
+  const ends = inPlace ? 0 : came.seconds / buckets + reduced / buckets / link.bytesPerSecond;
+  const wire = inPlace ? 0 : reduced / link.bytesPerSecond + buckets * link.latency + came.seconds;
+  const late = Math.max(ends, wire - pass * lanes);
+  const copied = inPlace ? (reduced + came.read) / MEMORY_SPEED : 0;
+  const replicas = data === 1 ? 0 : ((2 * facts.gradients) / shard) * others(data);
+  const last = data === 1 ? 0 : replicas / link.bytesPerSecond + 2 * buckets * link.latency;
+  const lateReplicas = Math.max(last / buckets, last - BACKWARD * pass * lanes);
+  return {
+    sent: count * ((inPlace ? 0 : reduced) + came.sent) + replicas + fresh.sent,
+    read: count * ((inPlace ? reduced : 0) + came.read) + fresh.read,
+    exposed:
+      count * ((inPlace ? 0 : late) + copied) + (data === 1 ? 0 : lateReplicas) + fresh.seconds,
+  };
+}
+
+interface Gathering {
+  readonly sent: number;
+  readonly read: number;
+  readonly seconds: number;
+}
+
+const NOTHING: Gathering = { sent: 0, read: 0, seconds: 0 };
+
+/** All ranks of a shard group get what each has a part of. Over nodes of several ranks, each byte goes to a node once. */
+function gather(bytes: number, shard: number, machine: Machine, inPlace: boolean): Gathering {
+  const all = bytes * others(shard);
+  if (inPlace) return { sent: 0, read: all, seconds: all / MEMORY_SPEED };
+  const { nodes, each } = sizesOf(machine);
+  const sent = (bytes * others(nodes)) / each;
+  const read = all - sent;
+  const { bytesPerSecond, latency } = machine.link;
+  return { sent, read, seconds: latency + sent / bytesPerSecond + read / MEMORY_SPEED };
+}
+
+function others(ranks: number): number {
+  return (ranks - 1) / ranks;
+}
+
+export function sizesOf({ topology: { nodes } }: Pick<Machine, "topology">): {
+  readonly nodes: number;
+  readonly each: number;
+} {
+  return { nodes: nodes.length, each: nodes[0]?.length ?? 1 };
+}
+
+/** Whether the ranks of a shard group can read each other's memory. */
+function isInPlace({ shard }: Sharing, machine: Machine): boolean {
+  return shard <= sizesOf(machine).each;
+}
+
+/** Micro-batches that a rank runs at once. */
+function lanesOf(
+  { data, shard, zero }: Sharing,
+  { microBatches }: StepFacts,
+  { lanes }: Machine,
+): number {
+  const each =
+    zero < 2 ? Math.ceil(microBatches / (data * shard)) : Math.floor(microBatches / data / shard);
+  return Math.min(lanes, Math.max(1, each));
+}
+
+/** The largest of the parts in which gradients go from rank to rank. */
+function bucketOf({ zero }: Sharing, facts: StepFacts, { bucketBytes }: Machine): number {
+  if (zero === 3) return facts.largestUnit;
+  return Math.min(facts.gradients, Math.max(bucketBytes, facts.largestGradient));
+}
+
+/** Gradients of `own` micro-batches, `lanes` at once, and the sums of a binary tree over them that wait for their other half. */
+function wholeBuffers(microBatches: number, ranks: number, lanes: number): number {
+  const own = Math.ceil(microBatches / ranks);
+  let most = 1;
+  for (let done = 0; done < own; done += lanes) {
+    most = Math.max(most, onesOf(done) + Math.min(lanes, own - done));
+  }
+  return Math.min(own, most + (isOfTree(microBatches, ranks) ? 0 : 1));
+}
+
+/** Sums that wait between waves. */
+function waveBuffers(microBatches: number, perWave: number): number {
+  let most = 1;
+  for (let done = perWave; done < microBatches; done += perWave) {
+    most = Math.max(most, onesOf(done));
+  }
+  // Else a wave ends within nodes of the tree.
+  return Number.isInteger(Math.log2(perWave)) ? most : most + 1;
+}
+
+/** Whether each rank has one node of the tree: else it has several, whose sums are kept and sent one by one. */
+function isOfTree(microBatches: number, ranks: number): boolean {
+  return ranks === 1 || Number.isInteger(Math.log2(microBatches / ranks));
+}
+
+/** The number of ones in the binary form: so many nodes of the tree make up the first `count` leaves. */
+function onesOf(count: number): number {
+  return count.toString(2).replaceAll("0", "").length;
+}

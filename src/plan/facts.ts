@@ -1,0 +1,98 @@
+/** What a step takes of a machine, in numbers: what a choice between strategies is made from. */
+import type { Graph } from "../graph/index.ts";
+import { flopsOf } from "../ops/index.ts";
+import { type Optimizer, rulesOf } from "../optimizer/index.ts";
+import { byteLength } from "../tensor/index.ts";
+import { cutTask } from "./cut.ts";
+import { isPiece, isRepeating, type PassMemory, passMemory } from "./pass.ts";
+import { phasesOf } from "./phases.ts";
+import { type ComputeTask, isOfKind, type StepGraph, valueName, valueOf } from "./step-graph.ts";
+
+/** Sizes are in bytes and of the whole step, before anything is divided among ranks. */
+export interface StepFacts {
+  readonly microBatches: number;
+  readonly parameters: number;
+  /** All that is summed over micro-batches. */
+  readonly gradients: number;
+  /** Optimizer slots that are updated element by element, so that ranks can divide them. */
+  readonly slots: number;
+  /** Optimizer slots of rules that need whole parameters: every rank has them. */
+  readonly wholeSlots: number;
+  /** New parameters that cannot be written over the old ones. */
+  readonly scratch: number;
+  /** The first rule that needs whole parameters and their gradients, if there is one. */
+  readonly wholeRule: string | undefined;
+  /** The largest gradient of one parameter. */
+  readonly largestGradient: number;
+  /** Floating-point operations of the forward and backward pass of a micro-batch. */
+  readonly flops: number;
+  /** The largest unit of parameters, which are gathered together. */
+  readonly largestUnit: number;
+  /** Parameters that are gathered in one pass: those of a unit once forward and once backward. */
+  readonly gathered: number;
+  /** Activations of a micro-batch with the pass as it stands in the step. */
+  readonly pass: PassMemory;
+  /** The same with the pass in pieces. It takes longer to compute, so only if it is asked for. */
+  readonly inPieces: () => PassMemory;
+  /** Whether the pass computes activations again: then it is never run as a whole. */
+  readonly isRepeating: boolean;
+}
+
+/** @param step of one process, before any strategy; or with the pass cut by `recompute` alone */
+export function stepFacts(step: StepGraph, optimizer: Optimizer): StepFacts {
+  const rules = rulesOf(optimizer);
+  const updates = step.tasks.filter(isOfKind("update"));
+  const pieces = step.tasks.filter(isPiece);
+  const parameters = [...step.values].filter(
+    ([name, { role, of }]) => role === "parameter" && name === valueName("parameter", of),
+  );
+  const bytesOf = (names: Iterable<string>) =>
+    [...names].reduce((sum, name) => sum + byteLength(valueOf(step, name).type), 0);
+  const slotsOf = (granularity: "element" | "tensor") =>
+    bytesOf(
+      updates
+        .filter((task) => task.granularity === granularity)
+        .flatMap(({ inputs }) => inputs.filter((name) => valueOf(step, name).role === "slot")),
+    );
+  const parameterBytes = bytesOf(parameters.map(([name]) => name));
+  const summed = step.tasks.filter(isOfKind("reduce")).flatMap(({ outputs }) => outputs);
+  const whole = updates.find(({ granularity }) => granularity === "tensor");
+  const gathers = gatheredSizes(step, pieces);
+  const pass = passMemory(step);
+  const [first] = pieces;
+  const isCut = pieces.length > 1 || first === undefined;
+  let inPieces: PassMemory | undefined = isCut ? pass : undefined;
+  return {
+    microBatches: step.microBatches,
+    parameters: parameterBytes,
+    gradients: summed.length === 0 ? parameterBytes : bytesOf(summed),
+    slots: slotsOf("element"),
+    wholeSlots: slotsOf("tensor"),
+    scratch: updates.some(({ rule }) => rules[rule]?.rule.inPlace === false) ? parameterBytes : 0,
+    wholeRule: whole && rules[whole.rule]?.rule.name,
+    largestGradient: Math.max(0, ...parameters.map(([, { type }]) => byteLength(type))),
+    flops: pieces.reduce((sum, { graph }) => sum + flopsOf(step.graphs.get(graph) as Graph), 0),
+    largestUnit: Math.max(0, ...gathers),
+    gathered: gathers.reduce((sum, bytes) => sum + bytes, 0),
+    pass,
+    inPieces: () => (inPieces ??= passMemory(cutAtUnits(step, first as ComputeTask))),
+    isRepeating: isRepeating(step),
+  };
+}
+
+/** By piece: the parameters that it would gather. */
+function gatheredSizes(step: StepGraph, pieces: readonly ComputeTask[]): number[] {
+  const [first] = pieces;
+  const sizeOf = (names: readonly string[]) =>
+    names
+      .map((name) => valueOf(step, name))
+      .filter(({ role }) => role === "parameter")
+      .reduce((sum, { type }) => sum + byteLength(type), 0);
+  if (pieces.length > 1 || first === undefined) return pieces.map(({ inputs }) => sizeOf(inputs));
+  return phasesOf(step, first).phases.map(({ parameters }) => sizeOf(parameters));
+}
+
+function cutAtUnits(step: StepGraph, task: ComputeTask): StepGraph {
+  const { phaseOf } = phasesOf(step, task);
+  return cutTask(step, task, (_, index) => phaseOf[index] as number).step;
+}

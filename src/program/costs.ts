@@ -1,0 +1,112 @@
+/**
+ * What stages cost, for plans: operations, bytes, and when tasks would run, with computation beside
+ * communication, each at a given speed.
+ */
+import { flopsOf } from "../ops/index.ts";
+import { byteLength, bytesPerElement } from "../tensor/index.ts";
+import {
+  COMPUTE,
+  type CollectiveStage,
+  type Program,
+  type RunStage,
+  type Stage,
+  type Task,
+  type TaskStage,
+} from "./program.ts";
+
+export interface Speeds {
+  readonly flopsPerSecond: number;
+  /** Seconds until a collective has begun. */
+  readonly latency: number;
+  readonly bytesPerSecond: number;
+}
+
+export interface Timed {
+  readonly task: Task;
+  readonly flops: number;
+  /** Bytes that its collectives bring to this rank. */
+  readonly bytes: number;
+  /** Seconds from the start of the stage. */
+  readonly start: number;
+  readonly end: number;
+}
+
+export interface Timeline {
+  readonly tasks: readonly Timed[];
+  readonly seconds: number;
+  readonly computing: number;
+  readonly communicating: number;
+  /** Communication beside which nothing is computed. */
+  readonly exposed: number;
+}
+
+/** Times tasks as `executeTasks` would run them: one task of a lane at a time, in order. */
+export function planTimeline(program: Program, { tasks }: TaskStage, speeds: Speeds): Timeline {
+  const free = new Map<string, number>();
+  const timed: Timed[] = [];
+  // Every task comes after those that it waits for, and after those of its lane.
+  for (const task of tasks) {
+    const { lane, work } = task;
+    const ready = Math.max(0, ...task.after.map((needed) => timed[needed]?.end ?? 0));
+    const start = Math.max(ready, free.get(lane) ?? 0);
+    const flops = lane === COMPUTE ? flopsOfStages(program, work) : 0;
+    const collectives = work.filter((stage) => stage.mode === "collective");
+    const bytes = collectives.reduce((sum, stage) => sum + collectiveBytes(stage), 0);
+    const waiting = collectives.length * speeds.latency + bytes / speeds.bytesPerSecond;
+    const end = start + (lane === COMPUTE ? flops / speeds.flopsPerSecond : waiting);
+    timed.push({ task, flops, bytes, start, end });
+    free.set(lane, end);
+  }
+  const secondsIn = (own: readonly Timed[]) =>
+    own.reduce((sum, { start, end }) => sum + (end - start), 0);
+  const seconds = Math.max(0, ...timed.map(({ end }) => end));
+  const computing = secondsIn(timed.filter(({ task }) => task.lane === COMPUTE));
+  const communicating = secondsIn(timed.filter(({ task }) => task.lane !== COMPUTE));
+  return { tasks: timed, seconds, computing, communicating, exposed: seconds - computing };
+}
+
+/** The bytes that a collective works on; 0 for a barrier. */
+export function collectiveBytes({ call }: CollectiveStage): number {
+  return bytesFrom(call, () => true);
+}
+
+/** The bytes that come from those ranks (by their places) that are counted. */
+function bytesFrom(call: CollectiveStage["call"], isCounted: (place: number) => boolean): number {
+  if (call.kind === "barrier") return 0;
+  const counts = call.kind === "allGather" ? call.counts : call.receiveCounts;
+  const counted = counts.filter((_, place) => isCounted(place));
+  return counted.reduce((sum, count) => sum + count, 0) * bytesPerElement(call.dtype);
+}
+
+/**
+ * The bytes that a rank receives from others: those that it reads in their memory, and those that
+ * are sent to it.
+ * @param placeOf this rank's place in a group
+ */
+export function receivedBytes(
+  stages: readonly Stage[],
+  placeOf: (group: string) => number,
+): number {
+  return stages.flatMap(stagesIn).reduce((sum, stage) => {
+    if (stage.mode === "collective") {
+      return sum + bytesFrom(stage.call, (place) => place !== placeOf(stage.group));
+    }
+    const places = stage.runs.flatMap(({ inputs }) => Object.values(inputs));
+    const others = places.filter(({ rank }) => rank !== undefined);
+    return others.reduce((all, { type }) => all + byteLength(type), sum);
+  }, 0);
+}
+
+export function flopsOfStages(program: Program, stages: readonly Stage[]): number {
+  return stages.flatMap(stagesIn).reduce((sum, stage) => {
+    const runs = stage.mode === "collective" ? [] : stage.runs;
+    return runs.reduce((all, { graph }) => {
+      const found = program.graphs.get(graph);
+      return all + (found === undefined ? 0 : flopsOf(found.graph));
+    }, sum);
+  }, 0);
+}
+
+function stagesIn(stage: Stage): readonly (RunStage | CollectiveStage)[] {
+  return stage.mode === "tasks" ? stage.tasks.flatMap(({ work }) => work) : [stage];
+}

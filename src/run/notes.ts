@@ -1,0 +1,42 @@
+/** What is special about a run, in sentences for people. */
+import { textOfBytes } from "../parallel/index.ts";
+import { onDisk } from "../program/index.ts";
+import { exportNotes } from "./export.ts";
+import type { Session } from "./session.ts";
+
+/** Returns what the user should know before the first step, and finds in the report. */
+export function notesOf(session: Session): string[] {
+  const { model, exporting } = session;
+  return [
+    ...model.notes,
+    ...(exporting === undefined ? [] : exportNotes(exporting)),
+    ...diskNote(session),
+    ...idleNote(session),
+    ...validationNote(session),
+  ];
+}
+
+/** What lies on disk and not in memory. */
+function diskNote({ trainer, options }: Session): string[] {
+  const kinds = [...onDisk(trainer.plan)].map(([kind, bytes]) => `${kind} ${textOfBytes(bytes)}`);
+  if (kinds.length === 0) return [];
+  const whose = options.ranks === undefined ? "" : " of each worker";
+  return [
+    `Offload: ${kinds.join(" and ")}${whose} lie on the disk of "${options.folder.path}" and not in memory, in files without names that go with the run. Steps are slower for it.`,
+  ];
+}
+
+/** Warns that threads are idle, because a micro-batch of several uses one thread. */
+function idleNote({ run: { microBatches }, options: { engine, ranks } }: Session): string[] {
+  const { threads } = engine;
+  if (ranks !== undefined || microBatches === 1 || threads <= microBatches) return [];
+  return [
+    `Only ${microBatches} of ${threads} threads compute gradients, one for each of the ${microBatches} micro-batches. Set microBatches in the run to use more.`,
+  ];
+}
+
+function validationNote({ trainer, validation }: Session): string[] {
+  const why = trainer.plan.evaluation?.measures[0]?.meanOfBatches;
+  if (validation === undefined || why === undefined) return [];
+  return [`The validation loss is a mean over batches, for ${why}.`];
+}
