@@ -13,6 +13,7 @@ import {
   readAttributes,
   type Value,
 } from "../graph/index.ts";
+import { operatorTable } from "../ops/index.ts";
 import { isFloat, sameShape, toNumbers } from "../tensor/index.ts";
 
 /**
@@ -114,7 +115,7 @@ interface Pass {
 
 function propagate(node: Node, pass: Pass): void {
   const { builder, active, gradients } = pass;
-  const definition = builder.operators.find(node.op);
+  const definition = operatorTable.find(node.op);
   assert(definition !== undefined, `${node.op} was known when the node was added`);
   const rule = definition.gradient;
   if ("zero" in rule) return;

@@ -3,6 +3,7 @@
  * machine.
  */
 import { LockstepError } from "../errors.ts";
+import { checkWorkers } from "../parallel/index.ts";
 
 /** A number, or one worker for each core of the machine. */
 export type WorkersAsked = number | "cores";
@@ -41,13 +42,6 @@ export function workersFor(request: WorkersRequest): Workers {
     );
   }
   const workers = { each: asked, all: asked * (hosts ?? 1) };
-  if (workers.all <= microBatches) return workers;
-  throw new LockstepError(
-    "INVALID_OPTION",
-    `A step of ${microBatches} micro-batches cannot be shared by ${workers.all} workers.`,
-    {
-      hint: `Set microBatches in the run to ${workers.all} or more (the weights depend on microBatches, and not on the number of workers), or use fewer workers.`,
-      fields: { workers: workers.all, microBatches },
-    },
-  );
+  checkWorkers(workers.all, microBatches);
+  return workers;
 }

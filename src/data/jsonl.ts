@@ -9,11 +9,11 @@ import { type Document, loadDocuments } from "./document.ts";
 import { findFiles } from "./find.ts";
 import { indexLines, type LineIndex } from "./lines.ts";
 import type { Field } from "./match.ts";
-import { globsOf, TEXT_OPTIONS } from "./options.ts";
+import { globsOf } from "./options.ts";
 import { openRecords, type Records } from "./records.ts";
 import type { Dataset, OpenRequest } from "./source.ts";
 import { MAX_KEPT_BYTES } from "./store.ts";
-import { openDocuments, type TextOptions } from "./text.ts";
+import { openDocuments, TEXT_OPTIONS, type TextOptions } from "./text.ts";
 
 export interface JsonlOptions extends TextOptions {
   /** The field that holds a text. Default: fields of numbers feed inputs of their names. */

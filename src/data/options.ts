@@ -3,9 +3,8 @@
  * that was not set.
  */
 import { LockstepError } from "../errors.ts";
-import { count, lists, type OptionKinds, share, word } from "../options.ts";
+import { lists, type OptionKinds, share, word } from "../options.ts";
 import type { SourceOptions } from "./source.ts";
-import type { TextOptions } from "./text.ts";
 
 /** The list of one glob or several. Throws INVALID_OPTION. */
 export function globsOf(source: string, globs: unknown): readonly string[] {
@@ -29,12 +28,6 @@ export function checkPath(source: string, what: string, path: unknown): void {
 export const SOURCE_OPTIONS: OptionKinds<SourceOptions> = {
   heldOut: share.optional(),
   fields: lists(word).optional(),
-};
-
-export const TEXT_OPTIONS: OptionKinds<TextOptions> = {
-  ...SOURCE_OPTIONS,
-  tokenizer: word.optional(),
-  stride: count.optional(),
 };
 
 function fail(source: string, wanted: string, got: unknown): never {

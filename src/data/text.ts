@@ -8,11 +8,11 @@
  */
 import { LockstepError } from "../errors.ts";
 import { readFileWhole } from "../files/index.ts";
-import { checkOptions } from "../options.ts";
+import { checkOptions, count, type OptionKinds, word } from "../options.ts";
 import { type Document, loadDocuments } from "./document.ts";
 import { findFiles } from "./find.ts";
 import { matchFields } from "./match.ts";
-import { globsOf, TEXT_OPTIONS } from "./options.ts";
+import { globsOf, SOURCE_OPTIONS } from "./options.ts";
 import { pathOf } from "./place.ts";
 import { wordsOf } from "./ranges.ts";
 import { checkHeldOut, checkSize } from "./records.ts";
@@ -35,6 +35,12 @@ export interface TextOptions extends SourceOptions {
    */
   readonly stride?: number;
 }
+
+export const TEXT_OPTIONS: OptionKinds<TextOptions> = {
+  ...SOURCE_OPTIONS,
+  tokenizer: word.optional(),
+  stride: count.optional(),
+};
 
 export interface TextSource extends TextOptions {
   readonly kind: "text";

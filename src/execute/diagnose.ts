@@ -1,7 +1,6 @@
 /** Finds where a step stopped being finite: runs its graph again with a probe on every value. */
 import { cast, concat, mul, reduceSum, reshape } from "../functional/index.ts";
-import type { Graph } from "../graph/index.ts";
-import { typeOf } from "../graph/index.ts";
+import { type Graph, type Node, typeOf } from "../graph/index.ts";
 import { extendGraph } from "../ops/index.ts";
 import type { Run } from "../program/index.ts";
 import { byteLength, isFloat, toNumbers } from "../tensor/index.ts";
@@ -19,13 +18,14 @@ export interface Suspect {
  * The search goes back from the first output that is not finite, over values that are not finite,
  * to one whose node had only finite inputs. So an infinity that does no harm (a mask before a
  * softmax) is not blamed.
+ * @param forward the nodes of the forward pass; the others compute gradients
  */
 export async function findNotFinite(
   instance: Instance,
   graph: Graph,
+  forward: readonly Node[],
   run: Run,
 ): Promise<Suspect | undefined> {
-  const forward = graph.nodes.filter(({ name }) => !isGradient(name));
   for (const nodes of [forward, graph.nodes]) {
     const values = [...graph.inputs, ...nodes.flatMap(({ outputs }) => outputs)].filter(
       (name) => name !== "" && isFloat(typeOf(graph, name).dtype),
@@ -33,12 +33,17 @@ export async function findNotFinite(
     const probes = await runProbes(instance, withProbes(graph, values), run);
     const bad = new Set(values.filter((_, index) => !Number.isFinite(probes[index])));
     const output = graph.outputs.find((name) => bad.has(name));
-    if (output !== undefined) return wayBack(graph, output, bad);
+    if (output !== undefined) return wayBack(graph, new Set(forward), output, bad);
   }
   return undefined;
 }
 
-function wayBack(graph: Graph, output: string, bad: ReadonlySet<string>): Suspect {
+function wayBack(
+  graph: Graph,
+  forward: ReadonlySet<Node>,
+  output: string,
+  bad: ReadonlySet<string>,
+): Suspect {
   const makers = new Map(graph.nodes.flatMap((node) => node.outputs.map((name) => [name, node])));
   let tensor = output;
   for (;;) {
@@ -46,16 +51,11 @@ function wayBack(graph: Graph, output: string, bad: ReadonlySet<string>): Suspec
     if (maker === undefined) return { tensor, node: undefined, kind: "input" };
     const cause = maker.inputs.find((name) => bad.has(name));
     if (cause === undefined) {
-      const kind = isGradient(maker.name) ? "gradient" : "activation";
+      const kind = forward.has(maker) ? "activation" : "gradient";
       return { tensor, node: maker.name, kind };
     }
     tensor = cause;
   }
-}
-
-/** Differentiation names the nodes that it adds with this prefix. */
-function isGradient(nodeName: string): boolean {
-  return nodeName.startsWith("gradient");
 }
 
 /**

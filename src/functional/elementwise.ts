@@ -53,17 +53,15 @@ export function gelu(x: Value, options: { approximate?: "none" | "tanh" } = {}):
 }
 
 /**
- * x σ(α x): a cheap approximation of gelu (α = 1.702) or, with α = 1, SiLU. It needs an engine with
- * Microsoft's operators.
+ * x σ(α x): a cheap approximation of gelu (α = 1.702). It needs an engine with Microsoft's
+ * operators.
  */
 export function quickGelu(x: Value, alpha = 1.702): Value {
   return x.builder.one("com.microsoft::QuickGelu", [x], { alpha });
 }
 
-/** x σ(x), also called swish; a single fused operator where engines have one. */
-export function silu(x: Value): Value {
-  return x.dtype === "float64" ? mul(x, sigmoid(x)) : quickGelu(x, 1);
-}
+/** x σ(x), also called swish. */
+export const silu = (x: Value): Value => mul(x, sigmoid(x));
 
 /** x for x > 0, else slope · x. */
 export function leakyRelu(x: Value, slope = 0.01): Value {

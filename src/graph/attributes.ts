@@ -5,7 +5,7 @@
 import { assert, LockstepError } from "../errors.ts";
 import type { Tensor } from "../tensor/index.ts";
 import type { Attributes, AttributeValue } from "./graph.ts";
-import type { AttributeReader, AttributeSpec, OperatorDefinition } from "./operator.ts";
+import type { AttributeReader, AttributeSpec, OperatorSignature } from "./signature.ts";
 
 /** What a caller of the builder writes: the kind comes from the operator's definition. */
 export type AttributeInput =
@@ -20,7 +20,7 @@ export type AttributeInput =
 export type AttributeInputs = Readonly<Record<string, AttributeInput | undefined>>;
 
 export function encodeAttributes(
-  definition: OperatorDefinition,
+  definition: OperatorSignature,
   inputs: AttributeInputs,
   where: string,
 ): Attributes {
@@ -69,7 +69,7 @@ function encode(spec: AttributeSpec, input: AttributeInput, where: string): Attr
 }
 
 export function readAttributes(
-  definition: OperatorDefinition,
+  definition: OperatorSignature,
   attributes: Attributes,
   where: string,
 ): AttributeReader {

@@ -15,7 +15,8 @@ import {
 import { type AttributeInputs, encodeAttributes } from "./attributes.ts";
 import { type Attributes, type Graph, type Node, typeOf, validateGraph } from "./graph.ts";
 import { inferTypes } from "./infer.ts";
-import type { OperatorDefinition, OperatorTable } from "./operator.ts";
+import { reach } from "./reach.ts";
+import type { OperatorSignature, SignatureTable } from "./signature.ts";
 
 /** A handle to a value of a graph under construction. */
 export interface Value {
@@ -47,7 +48,7 @@ export interface EmitOptions {
 
 export class GraphBuilder {
   readonly name: string;
-  readonly operators: OperatorTable;
+  readonly #operators: SignatureTable;
   readonly #inputs: string[] = [];
   readonly #nodes: Node[] = [];
   /** The index in `#nodes` of the node that makes a value. */
@@ -61,14 +62,14 @@ export class GraphBuilder {
   #scope = "";
 
   /** @param reserved names that will be given later, so that no other value takes them */
-  constructor(name: string, operators: OperatorTable, reserved: ReadonlySet<string> = new Set()) {
+  constructor(name: string, operators: SignatureTable, reserved: ReadonlySet<string> = new Set()) {
     this.name = name;
-    this.operators = operators;
+    this.#operators = operators;
     this.#reserved = reserved;
   }
 
   /** A builder that holds all of `graph` and can add to it. */
-  static from(graph: Graph, operators: OperatorTable): GraphBuilder {
+  static from(graph: Graph, operators: SignatureTable): GraphBuilder {
     const builder = new GraphBuilder(graph.name, operators);
     for (const name of graph.inputs) builder.input(name, typeOf(graph, name));
     for (const [name, tensor] of graph.constants) builder.namedConstant(name, tensor);
@@ -269,14 +270,10 @@ export class GraphBuilder {
 
   /** The finished graph, validated. Nodes that no output needs are removed; inputs are kept. */
   build(outputs: readonly Value[]): Graph {
-    const needed = new Set(outputs.map((value) => value.name));
-    const nodes: Node[] = [];
-    for (const node of this.#nodes.toReversed()) {
-      if (!node.outputs.some((output) => needed.has(output))) continue;
-      nodes.push(node);
-      for (const input of node.inputs) needed.add(input);
-    }
-    nodes.reverse();
+    const { nodes, values: needed } = reach(
+      this.#nodes,
+      outputs.map((value) => value.name),
+    );
     const constants = new Map([...this.#constants].filter(([name]) => needed.has(name)));
     const types = new Map<string, TensorType>();
     for (const name of [...this.#inputs, ...constants.keys()])
@@ -301,8 +298,8 @@ export class GraphBuilder {
     this.#nodes.push(node);
   }
 
-  #definition(op: string): OperatorDefinition {
-    const definition = this.operators.find(op);
+  #definition(op: string): OperatorSignature {
+    const definition = this.#operators.find(op);
     if (definition === undefined) {
       throw new LockstepError("UNKNOWN_OPERATOR", `${this.#where()}: unknown operator "${op}".`);
     }

@@ -10,7 +10,7 @@ export {
   validateGraph,
 } from "./graph.ts";
 export { hashGraph } from "./hash.ts";
-export { type InferRequest, inferContext, inferTypes } from "./infer.ts";
+export { type InferRequest, inferContext, inferContextOf, inferTypes } from "./infer.ts";
 export {
   type GraphJson,
   graphFromJson,
@@ -20,9 +20,6 @@ export {
   typeToJson,
 } from "./json.ts";
 export type {
-  AttributeKind,
-  AttributeReader,
-  AttributeSpec,
   BatchContext,
   BatchRule,
   CostContext,
@@ -30,17 +27,18 @@ export type {
   GradientContext,
   GradientRule,
   IndexUse,
-  InferContext,
   OperatorDefinition,
   OperatorTable,
   Picks,
+  Within,
 } from "./operator.ts";
 export { type PrintOptions, printGraph } from "./print.ts";
-export {
-  mergeEqual,
-  removeIdentity,
-  removeUnused,
-  type SimplifyOptions,
-  simplifyGraph,
-} from "./simplify.ts";
-export { type SliceOptions, sliceGraph } from "./slice.ts";
+export { type Reach, reach } from "./reach.ts";
+export type {
+  AttributeKind,
+  AttributeReader,
+  AttributeSpec,
+  InferContext,
+  OperatorSignature,
+} from "./signature.ts";
+export { removeUnused, type SliceOptions, sliceGraph, withOutputs } from "./slice.ts";

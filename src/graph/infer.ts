@@ -8,11 +8,11 @@ import {
   toNumbers,
 } from "../tensor/index.ts";
 import { readAttributes } from "./attributes.ts";
-import type { Attributes } from "./graph.ts";
-import type { InferContext, OperatorDefinition } from "./operator.ts";
+import { type Attributes, type Graph, type Node, typeOf } from "./graph.ts";
+import type { InferContext, OperatorSignature } from "./signature.ts";
 
 export interface InferRequest {
-  readonly definition: OperatorDefinition;
+  readonly definition: OperatorSignature;
   /** The path of the layer or node, for messages: `blocks.3.attention`. */
   readonly where: string;
   readonly inputs: readonly (TensorType | undefined)[];
@@ -64,6 +64,22 @@ export function inferContext(request: InferRequest): InferContext {
     fail: (what, hint) => raise("SHAPE_MISMATCH", what, hint),
     failType: (what, hint) => raise("TYPE_MISMATCH", what, hint),
   };
+}
+
+/** What is known of a node of a finished graph, whose types have been inferred. */
+export function inferContextOf(
+  graph: Graph,
+  node: Node,
+  definition: OperatorSignature,
+): InferContext {
+  return inferContext({
+    definition,
+    where: node.name,
+    inputs: node.inputs.map((name) => (name === "" ? undefined : typeOf(graph, name))),
+    constants: node.inputs.map((name) => graph.constants.get(name)),
+    attributes: node.attributes,
+    outputCount: node.outputs.length,
+  });
 }
 
 function checkCount(

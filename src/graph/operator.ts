@@ -4,51 +4,12 @@
  */
 import type { Tensor, TensorType } from "../tensor/index.ts";
 import type { GraphBuilder, Value } from "./builder.ts";
-import type { AttributeValue } from "./graph.ts";
-
-export type AttributeKind = AttributeValue["kind"];
-
-/** The type of an attribute and, if it may be omitted, its default (`null`: it has no default). */
-export interface AttributeSpec {
-  readonly kind: AttributeKind;
-  readonly default?: number | string | readonly number[] | readonly string[] | null;
-}
-
-/**
- * Reads a node's attributes with the defaults of its definition. Throws INVALID_ATTRIBUTE if one is
- * missing.
- */
-export interface AttributeReader {
-  has(name: string): boolean;
-  /** The value of an `int` or a `float`. */
-  number(name: string): number;
-  string(name: string): string;
-  numbers(name: string): readonly number[];
-  strings(name: string): readonly string[];
-  tensor(name: string): Tensor;
-}
-
-/** What shape inference knows of a node. */
-export interface InferContext {
-  readonly op: string;
-  readonly inputs: readonly (TensorType | undefined)[];
-  /** The number of outputs that the node has. */
-  readonly outputCount: number;
-  readonly attributes: AttributeReader;
-  /** The type of input `index`. Throws INVALID_GRAPH if it was omitted. */
-  input(index: number): TensorType;
-  /** The value of input `index`, if it is a constant of the graph (a shape, axes, …). */
-  constant(index: number): Tensor | undefined;
-  /**
-   * The elements of a constant as numbers. Throws SHAPE_MISMATCH "must be a constant" if they are
-   * not known.
-   */
-  constantNumbers(index: number): number[];
-  /** Throws SHAPE_MISMATCH with the operator, the layer and this text. */
-  fail(what: string, hint?: string): never;
-  /** Throws TYPE_MISMATCH with the operator, the layer and this text. */
-  failType(what: string, hint?: string): never;
-}
+import type {
+  AttributeReader,
+  InferContext,
+  OperatorSignature,
+  SignatureTable,
+} from "./signature.ts";
 
 /**
  * What a gradient rule knows of a node. It emits nodes into `builder`, made of operators that have
@@ -189,15 +150,15 @@ export type ElementForm =
   /** Whether the input is false. */
   | { readonly kind: "negation" };
 
-export interface OperatorDefinition {
-  /** The name: `Conv`, or with a domain other than ONNX's own `com.microsoft::FusedMatMul`. */
-  readonly name: string;
-  /** The numbers of inputs and outputs that a node may have: [least, most]. */
-  readonly inputs: readonly [number, number];
-  readonly outputs: readonly [number, number];
-  readonly attributes: Readonly<Record<string, AttributeSpec>>;
-  /** Checks the types of the inputs, and infers those of the outputs. */
-  readonly infer: (context: InferContext) => readonly TensorType[];
+/**
+ * - `elements`: each element for itself; inputs are broadcast;
+ * - `axis`: input 0 along the dim that the attribute `axis` names; other inputs belong to that dim;
+ * - `axes`: input 0 over the dims that input 1 lists;
+ * - `matrices`: the matrices in the last two dims of inputs 0 and 1.
+ */
+export type Within = "elements" | "axis" | "axes" | "matrices";
+
+export interface OperatorDefinition extends OperatorSignature {
   readonly gradient: GradientRule;
   /** Set if equal inputs give other outputs each time: the node is then not folded. */
   readonly draws?: true;
@@ -222,11 +183,16 @@ export interface OperatorDefinition {
    * Whether output 0 may be written over an input of the same type (element by element, in place).
    */
   readonly inPlace: boolean;
+  /**
+   * Within which of the last dims it works: the dims before them may be grouped in any other way,
+   * and no element changes. Default: not stated.
+   */
+  readonly within?: Within;
   /** What is known of batches and their parts. Default: nothing. */
   readonly batch?: BatchRule;
 }
 
 /** Looks up operators; `ops/` has the full table. */
-export interface OperatorTable {
+export interface OperatorTable extends SignatureTable {
   find(op: string): OperatorDefinition | undefined;
 }

@@ -1,7 +1,8 @@
-/** Extracts a part of a graph as a graph: the nodes between cut points and outputs. */
+/** Extracts a part of a graph as a graph: the nodes between cut points and outputs, or all that outputs need. */
 import { LockstepError } from "../errors.ts";
 import type { Tensor, TensorType } from "../tensor/index.ts";
 import { type Graph, type Node, typeOf, validateGraph } from "./graph.ts";
+import { reach } from "./reach.ts";
 
 export interface SliceOptions {
   readonly name?: string;
@@ -20,29 +21,19 @@ export interface SliceOptions {
  */
 export function sliceGraph(graph: Graph, options: SliceOptions): Graph {
   const cuts = new Set(options.inputs);
-  const needed = new Set<string>();
-  const want = (name: string) => {
-    if (name !== "" && !cuts.has(name)) needed.add(name);
-  };
   for (const name of [...cuts, ...options.outputs]) {
     typeOf(graph, name);
   }
-  for (const name of options.outputs) want(name);
-  const nodes: Node[] = [];
-  for (const node of graph.nodes.toReversed()) {
-    if (!node.outputs.some((output) => needed.has(output))) continue;
+  const { nodes, values: needed } = reach(graph.nodes, options.outputs, (name) => cuts.has(name));
+  for (const node of nodes) {
     const cut = node.outputs.find((output) => cuts.has(output));
-    if (cut !== undefined) {
-      throw new LockstepError(
-        "INVALID_GRAPH",
-        `Graph "${graph.name}": cannot cut at "${cut}", for other outputs of node "${node.name}" are needed.`,
-        { hint: "Cut at all outputs of the node, or at its inputs." },
-      );
-    }
-    nodes.push(node);
-    for (const input of node.inputs) want(input);
+    if (cut === undefined) continue;
+    throw new LockstepError(
+      "INVALID_GRAPH",
+      `Graph "${graph.name}": cannot cut at "${cut}", for other outputs of node "${node.name}" are needed.`,
+      { hint: "Cut at all outputs of the node, or at its inputs." },
+    );
   }
-  nodes.reverse();
   const inputs = [...cuts, ...graph.inputs.filter((name) => needed.has(name))];
   const constants = new Map([...graph.constants].filter(([name]) => needed.has(name)));
   return assemble(graph, options.name ?? graph.name, {
@@ -53,11 +44,23 @@ export function sliceGraph(graph: Graph, options: SliceOptions): Graph {
   });
 }
 
+/** Removes nodes and constants that no output needs; inputs are kept. */
+export function removeUnused(graph: Graph): Graph {
+  const { nodes, values: needed } = reach(graph.nodes, graph.outputs);
+  const constants = new Map([...graph.constants].filter(([name]) => needed.has(name)));
+  return assemble(graph, graph.name, { ...graph, nodes, constants });
+}
+
+/** The same graph with only these outputs and the nodes that they need; inputs are kept. */
+export function withOutputs(graph: Graph, outputs: readonly string[]): Graph {
+  return removeUnused({ ...graph, outputs });
+}
+
 /**
  * A graph of some of the nodes of `graph`, with the types of the values that remain. It is
  * validated.
  */
-export function assemble(
+function assemble(
   graph: Graph,
   name: string,
   parts: {

@@ -6,12 +6,13 @@ import {
   type Value,
 } from "../graph/index.ts";
 import { INTERNAL_OPSET } from "../onnx/index.ts";
+import { operatorTable } from "../ops/index.ts";
 import { scalar, toNumbers } from "../tensor/index.ts";
-import type { Importer } from "./importer.ts";
+import type { NodeImporter } from "./node-importer.ts";
 import type { ImportNode, RuleContext } from "./upgrade/index.ts";
 
 /** The context of the rules for `node`. */
-export function ruleContext(importer: Importer, node: ImportNode): RuleContext {
+export function ruleContext(importer: NodeImporter, node: ImportNode): RuleContext {
   const { builder } = importer;
   const fail = (what: string, hint?: string): never => importer.fail(what, hint);
   const attribute = (name: string) => node.attributes[name];
@@ -31,7 +32,7 @@ export function ruleContext(importer: Importer, node: ImportNode): RuleContext {
     return value && builder.constantOf(value);
   };
   const emit: RuleContext["emit"] = (op, inputs, attributes = {}, outputs = 1) => {
-    const definition = builder.operators.find(op);
+    const definition = operatorTable.find(op);
     const encoded = definition ? encodeAttributes(definition, attributes, node.name) : {};
     const name = importer.fresh(`${node.name}/${op}`);
     const names =
@@ -80,7 +81,7 @@ export function ruleContext(importer: Importer, node: ImportNode): RuleContext {
  * value without effect.
  */
 export function checkAttributes(
-  importer: Importer,
+  importer: NodeImporter,
   node: ImportNode,
   definition: OperatorDefinition,
 ): Attributes {

@@ -16,8 +16,9 @@ import {
   tensorFrom,
   toNumbers,
 } from "../tensor/index.ts";
-import { type OnnxOptions, onnx } from "./define.ts";
+import { onnx } from "./define.ts";
 import { mse } from "./losses.ts";
+import type { OnnxOptions } from "./options.ts";
 import { type ModelParts, modelOf, node, someNumbers } from "./raw.testing.ts";
 import { toSymbolicBatch } from "./symbolic.ts";
 

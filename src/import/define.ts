@@ -19,35 +19,14 @@ import {
 import { type OnnxFile, readModel } from "../onnx/index.ts";
 import { elementCount, type Tensor } from "../tensor/index.ts";
 import { importAtBatch } from "./at-batch.ts";
-import { type DeclaredParameter, declareParameters } from "./declared.ts";
-import { type TrainedFloat, withFloats } from "./floats.ts";
-import { checkGiven } from "./given.ts";
+import { declareParameters } from "./declared.ts";
+import { withFloats } from "./floats.ts";
 import type { Imported, ImportOptions, ImportSink } from "./import.ts";
 import type { OnnxLoss } from "./losses.ts";
+import { checkGiven, type OnnxOptions } from "./options.ts";
 import { planWeights, summarizeWeights } from "./plan.ts";
 import type { Draw } from "./random.ts";
 import type { Weight, WeightPlan } from "./weights.ts";
-
-export interface OnnxOptions extends Omit<ImportOptions, "trainable"> {
-  /** The loss to minimize. See `crossEntropy` and others in `losses.ts`. */
-  readonly loss: OnnxLoss;
-  /** The weights that are trained, by name; the others stay constants. Default: all. */
-  readonly trainable?: RegExp | ((name: string) => boolean);
-  /**
-   * The parameters of the module that the file came from, if the file alone does not give them
-   * correctly: a safetensors file of its state dict, or a list. docs/exporting.md has the Python
-   * code that writes it.
-   */
-  readonly parameters?: string | URL | readonly DeclaredParameter[];
-  /**
-   * The type of all floats of the model: weights, inputs and intermediate values are converted when
-   * it is read. It is needed for files in float16, bfloat16 and float64. Default: float32, which
-   * the file must have.
-   */
-  readonly dtype?: TrainedFloat;
-  /** Whether running statistics that the file has fixed are updated again. Default: false. */
-  readonly trainStatistics?: boolean;
-}
 
 /**
  * Trains a model from a file:

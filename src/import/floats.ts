@@ -6,14 +6,13 @@
 
 import type { OnnxFile } from "../onnx/index.ts";
 import {
-  ATTRIBUTE_TYPES,
   type RawAttribute,
   type RawGraph,
   type RawNode,
   type RawTensor,
   type RawType,
   type RawValueInfo,
-  toRawTensor,
+  toRawAttribute,
 } from "../onnx/index.ts";
 import {
   convertTensor,
@@ -96,21 +95,7 @@ function inAttribute(own: RawAttribute, dtype: TrainedFloat): RawAttribute {
 }
 
 function tensorAttribute(name: string, tensor: Tensor): RawAttribute {
-  return {
-    name,
-    type: ATTRIBUTE_TYPES.tensor,
-    refAttrName: "",
-    f: undefined,
-    i: undefined,
-    s: undefined,
-    t: toRawTensor("", tensor),
-    g: undefined,
-    floats: [],
-    ints: [],
-    strings: [],
-    tensors: [],
-    graphs: [],
-  };
+  return toRawAttribute(name, { kind: "tensor", value: tensor });
 }
 
 function inNumber(number: number, dtype: TrainedFloat): number {

@@ -10,7 +10,7 @@ import {
   typeOf,
   type Value,
 } from "../graph/index.ts";
-import { newBuilder } from "../ops/index.ts";
+import { newBuilder, operatorTable } from "../ops/index.ts";
 import { evaluateSurely } from "../reference/index.ts";
 import { elementCount, isFloat } from "../tensor/index.ts";
 import type { ImportNode } from "./upgrade/index.ts";
@@ -33,7 +33,7 @@ export function foldConstants(graph: Graph): Graph {
   }
   for (const node of graph.nodes) {
     const inputs = node.inputs.map((name) => values.get(name));
-    const definition = builder.operators.find(node.op);
+    const definition = operatorTable.find(node.op);
     const folded =
       definition === undefined || node.outputs.some((output) => outputs.has(output))
         ? undefined

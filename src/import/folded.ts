@@ -5,24 +5,18 @@
  * reported as lost.
  */
 
-import type { OnnxFile, RawTensor } from "../onnx/index.ts";
+import type { RawTensor } from "../onnx/index.ts";
 import { evaluateNode, fromTensor, toTensor } from "../reference/index.ts";
 import { formatShape, scalar, type Tensor, tensorFrom } from "../tensor/index.ts";
 import type { GraphEdit } from "./edit.ts";
 import type { Operation, Placeholder } from "./exported.ts";
 import { isOfKnown } from "./known.ts";
+import type { RestoreContext } from "./restore-context.ts";
 import { repeated } from "./same.ts";
 import { gatherFrom, tableOf } from "./tables.ts";
 import { isMask, isUniform, list, moduleOf, type Read, type Weight } from "./weights.ts";
 
-export interface FoldedContext {
-  readonly file: OnnxFile;
-  readonly floats: ReadonlyMap<string, RawTensor>;
-  readonly edit: GraphEdit;
-  /** The reads of initializers that are not parameters themselves. */
-  readonly reads: readonly Read[];
-  /** The operation of each node. */
-  readonly operations: readonly (Operation | undefined)[];
+export interface FoldedContext extends RestoreContext {
   /** The names of parameters that the file does not have; those that are found are removed. */
   readonly names: Set<string>;
   /** The names of buffers that the file does not have. */

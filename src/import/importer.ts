@@ -8,9 +8,11 @@ import { LockstepError } from "../errors.ts";
 import { type GraphBuilder, type OperatorDefinition, type Value } from "../graph/index.ts";
 import type { OnnxFile, RawAttribute, RawFunction, RawGraph, RawNode } from "../onnx/index.ts";
 import { INTERNAL_OPSET, NEWEST_OPSET, OLDEST_OPSET } from "../onnx/index.ts";
+import { operatorTable } from "../ops/index.ts";
 import { type Tensor, toNumbers } from "../tensor/index.ts";
 import { checkAttributes, ruleContext } from "./context.ts";
 import { foldNode } from "./fold.ts";
+import type { NodeImporter } from "./node-importer.ts";
 import { domainOf, Scope } from "./scope.ts";
 import { inlineSubgraphs } from "./subgraphs.ts";
 import { type ImportNode, rulesFor } from "./upgrade/index.ts";
@@ -33,7 +35,7 @@ const UNKNOWN_HINT =
 const MAX_INLINED = 32;
 const MAX_NODES = 2_000_000;
 
-export class Importer {
+export class Importer implements NodeImporter {
   readonly builder: GraphBuilder;
   readonly file: OnnxFile;
   readonly #hooks: ImportHooks;
@@ -141,7 +143,7 @@ export class Importer {
   }
 
   #definition(op: string): OperatorDefinition | undefined {
-    return this.builder.operators.find(op);
+    return operatorTable.find(op);
   }
 
   /** Adds a graph's initializers as constants, then its nodes. */

@@ -1,5 +1,5 @@
 export { type DeclaredParameter } from "./declared.ts";
-export { type OnnxOptions, onnx } from "./define.ts";
+export { onnx } from "./define.ts";
 export { type DimOptions } from "./dims.ts";
 export { foldConstants } from "./fold.ts";
 export {
@@ -33,4 +33,5 @@ export {
   type OnnxLoss,
   type OnnxLossContext,
 } from "./losses.ts";
+export type { OnnxOptions } from "./options.ts";
 export { type SymbolicExport, type SymbolicOptions, toSymbolicBatch } from "./symbolic.ts";

@@ -1,17 +1,10 @@
 /** Inspects a model: its operators, parameters and cost, and what prevents training it. */
 
 import { LockstepError } from "../errors.ts";
-import {
-  type GradientRule,
-  type Graph,
-  inferContext,
-  type Node,
-  type OperatorDefinition,
-  typeOf,
-} from "../graph/index.ts";
+import type { GradientRule, Graph } from "../graph/index.ts";
 import type { RawGraph, RawNode, RawValueInfo } from "../onnx/index.ts";
 import { elementTypeName, type OnnxFile, readModel } from "../onnx/index.ts";
-import { operatorTable } from "../ops/index.ts";
+import { flopsOfNode, operatorTable } from "../ops/index.ts";
 import { checkOptions } from "../options.ts";
 import { bytesPerElement, dtypeFromOnnx, elementCount, isFloat } from "../tensor/index.ts";
 import { DIM_OPTIONS, type DimOptions } from "./dims.ts";
@@ -191,9 +184,7 @@ function count(names: readonly string[]): InspectedOperator[] {
 function summarize(graph: Graph): ImportedSummary {
   const flops = new Map<string, number>();
   for (const node of graph.nodes) {
-    const definition = operatorTable.find(node.op);
-    if (definition === undefined) continue;
-    flops.set(node.op, (flops.get(node.op) ?? 0) + flopsOf(graph, node, definition));
+    flops.set(node.op, (flops.get(node.op) ?? 0) + flopsOfNode(graph, node));
   }
   const operators = count(graph.nodes.map(({ op }) => op))
     .map((operator) => ({
@@ -209,21 +200,6 @@ function summarize(graph: Graph): ImportedSummary {
       .filter(({ gradient }) => gradient !== "yes" && gradient !== "zero")
       .map(({ name, gradient }) => `${name}: ${gradient}`),
   };
-}
-
-/** The floating-point operations of one execution of a node. */
-function flopsOf(graph: Graph, node: Node, definition: OperatorDefinition): number {
-  const type = (name: string) => (name === "" ? undefined : typeOf(graph, name));
-  const context = inferContext({
-    definition,
-    where: node.name,
-    inputs: node.inputs.map(type),
-    constants: node.inputs.map((name) => graph.constants.get(name)),
-    attributes: node.attributes,
-    outputCount: node.outputs.length,
-  });
-  const outputs = node.outputs.flatMap((name) => type(name) ?? []);
-  return definition.flops({ ...context, outputs });
 }
 
 function describeGradient(rule: GradientRule | undefined): string {

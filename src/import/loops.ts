@@ -7,7 +7,7 @@ import type { Value } from "../graph/index.ts";
 import type { RawGraph } from "../onnx/index.ts";
 import { dtypeFromOnnx, normalizeDim, scalar, tensorFrom, toNumbers } from "../tensor/index.ts";
 import { ruleContext } from "./context.ts";
-import type { Importer } from "./importer.ts";
+import type { NodeImporter } from "./node-importer.ts";
 import type { Scope } from "./scope.ts";
 import type { ImportNode, RuleContext } from "./upgrade/index.ts";
 
@@ -24,7 +24,7 @@ const MAX_ROUNDS = 10_000;
  * data.
  */
 export function writeOut(
-  importer: Importer,
+  importer: NodeImporter,
   node: LoopNode,
   scope: Scope,
 ): readonly (Value | undefined)[] {
@@ -35,12 +35,12 @@ export function writeOut(
 
 /** Runs the body once for each call. */
 class Rounds {
-  readonly #importer: Importer;
+  readonly #importer: NodeImporter;
   readonly #node: LoopNode;
   readonly #shared: Scope;
   #count = 0;
 
-  constructor(importer: Importer, node: LoopNode, scope: Scope) {
+  constructor(importer: NodeImporter, node: LoopNode, scope: Scope) {
     this.#importer = importer;
     this.#node = node;
     this.#shared = scope.branch(`${node.name}/`);

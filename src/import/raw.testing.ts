@@ -1,7 +1,7 @@
 /** Helpers for tests: models as messages, in any operator set. */
 import assert from "node:assert/strict";
 import * as ort from "onnxruntime-node";
-import { toRawTensor } from "../onnx/encode.ts";
+import { emptyAttribute, toRawTensor } from "../onnx/encode.ts";
 import { decodeModel } from "../onnx/read.ts";
 import {
   ATTRIBUTE_TYPES,
@@ -48,21 +48,7 @@ export function node(
 }
 
 export function attribute(name: string, value: Attribute | undefined, ref = ""): RawAttribute {
-  const raw: RawAttribute = {
-    name,
-    type: 0,
-    refAttrName: ref,
-    f: undefined,
-    i: undefined,
-    s: undefined,
-    t: undefined,
-    g: undefined,
-    floats: [],
-    ints: [],
-    strings: [],
-    tensors: [],
-    graphs: [],
-  };
+  const raw = { ...emptyAttribute(name, 0), refAttrName: ref };
   if (value === undefined) return raw;
   if (typeof value === "number") return { ...raw, type: ATTRIBUTE_TYPES.int, i: value };
   if (typeof value === "string") {

@@ -2,14 +2,14 @@
 import type { Value } from "../graph/index.ts";
 import type { RawGraph } from "../onnx/index.ts";
 import { toNumbers } from "../tensor/index.ts";
-import type { Importer } from "./importer.ts";
 import { writeOut } from "./loops.ts";
+import type { NodeImporter } from "./node-importer.ts";
 import type { Scope } from "./scope.ts";
 import type { ImportNode } from "./upgrade/index.ts";
 
 /** The results of a node with subgraphs, whose nodes are added to the surrounding graph. */
 export function inlineSubgraphs(
-  importer: Importer,
+  importer: NodeImporter,
   node: ImportNode,
   graphs: ReadonlyMap<string, RawGraph>,
   scope: Scope,
@@ -26,7 +26,7 @@ export function inlineSubgraphs(
 }
 
 function takenBranch(
-  importer: Importer,
+  importer: NodeImporter,
   { inputs: [condition], name }: ImportNode,
   graphs: ReadonlyMap<string, RawGraph>,
   scope: Scope,

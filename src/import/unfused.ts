@@ -5,21 +5,15 @@
  * PyTorch initializes it: scales and variances of one. This assumption is reported.
  */
 
-import type { OnnxFile, RawNode, RawTensor } from "../onnx/index.ts";
+import type { RawNode } from "../onnx/index.ts";
 import { evaluateNode, fromTensor, toTensor } from "../reference/index.ts";
 import { type Tensor, tensorFrom, toNumbers } from "../tensor/index.ts";
-import type { GraphEdit } from "./edit.ts";
 import type { Operation, Placeholder } from "./exported.ts";
 import { matrixLayout, outputChannels } from "./forms.ts";
-import { list, moduleOf, type Read, type Weight } from "./weights.ts";
+import type { RestoreContext } from "./restore-context.ts";
+import { list, moduleOf, type Weight } from "./weights.ts";
 
-export interface UnfusedContext {
-  readonly file: OnnxFile;
-  readonly floats: ReadonlyMap<string, RawTensor>;
-  readonly edit: GraphEdit;
-  readonly reads: readonly Read[];
-  /** The operation of each node. */
-  readonly operations: readonly (Operation | undefined)[];
+export interface UnfusedContext extends RestoreContext {
   /** The weights of the signature, by the names that operations read. */
   readonly signature: ReadonlyMap<string, Placeholder>;
 }

@@ -146,10 +146,11 @@ function toRawAttributes(attributes: Attributes): RawAttribute[] {
   return Object.entries(attributes).map(([name, value]) => toRawAttribute(name, value));
 }
 
-export function toRawAttribute(name: string, value: AttributeValue): RawAttribute {
-  const raw: RawAttribute = {
+/** An attribute without a value, of a type by its number in ONNX. */
+export function emptyAttribute(name: string, type: number): RawAttribute {
+  return {
     name,
-    type: ATTRIBUTE_TYPES[value.kind],
+    type,
     refAttrName: "",
     f: undefined,
     i: undefined,
@@ -162,6 +163,10 @@ export function toRawAttribute(name: string, value: AttributeValue): RawAttribut
     tensors: [],
     graphs: [],
   };
+}
+
+export function toRawAttribute(name: string, value: AttributeValue): RawAttribute {
+  const raw = emptyAttribute(name, ATTRIBUTE_TYPES[value.kind]);
   switch (value.kind) {
     case "float":
       raw.f = value.value;

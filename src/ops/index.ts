@@ -1,6 +1,7 @@
 import { type Graph, GraphBuilder } from "../graph/index.ts";
 import { operatorTable } from "./table.ts";
 
+export { flopsOf, flopsOfNode, flopsOfNodes } from "./flops.ts";
 export { type OperatorName, operators, operatorTable } from "./table.ts";
 
 /** A builder with the table of all operators. */

@@ -5,7 +5,7 @@ import type { Value } from "../graph/index.ts";
 import { checkOptions, finite, type OptionKinds, positive } from "../options.ts";
 import type { DType } from "../tensor/index.ts";
 import { forAll, type Rules, type UpdateContext, type Updated } from "./optimizer.ts";
-import { COMMON_OPTIONS, type CommonOptions, checked } from "./options.ts";
+import { COMMON_OPTIONS, type CommonOptions, checked, checkedCommon } from "./options.ts";
 
 export interface AdafactorOptions extends CommonOptions {
   /**
@@ -55,9 +55,7 @@ export function adafactorRules(options: AdafactorOptions): Rules {
     name: "adafactor",
     granularity: "tensor",
     inPlace: false, // the step depends on the root mean square of the parameter
-    learningRate: checked("adafactor", "learningRate", options.learningRate ?? 1e-2, { from: 0 }),
-    weightDecay: checked("adafactor", "weightDecay", options.weightDecay ?? 0, { from: 0 }),
-    decay: options.decay,
+    ...checkedCommon("adafactor", options, { learningRate: 1e-2, weightDecay: 0 }),
     slots: [
       {
         name: "row_var",

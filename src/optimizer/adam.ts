@@ -11,7 +11,13 @@ import {
   type Updated,
   type UpdateRule,
 } from "./optimizer.ts";
-import { COMMON_OPTIONS, type CommonOptions, checked, checkedBetas } from "./options.ts";
+import {
+  COMMON_OPTIONS,
+  type CommonOptions,
+  checked,
+  checkedBetas,
+  checkedCommon,
+} from "./options.ts";
 
 export interface AdamOptions extends CommonOptions {
   readonly betas?: readonly [number, number];
@@ -37,9 +43,7 @@ export function adamwRule(options: AdamOptions): UpdateRule {
   return {
     name: "adamw",
     granularity: "element",
-    learningRate: checked("adamw", "learningRate", options.learningRate ?? 1e-3, { from: 0 }),
-    weightDecay: checked("adamw", "weightDecay", options.weightDecay ?? 1e-2, { from: 0 }),
-    decay: options.decay,
+    ...checkedCommon("adamw", options, { learningRate: 1e-3, weightDecay: 1e-2 }),
     slots: [{ name: "exp_avg" }, { name: "exp_avg_sq" }],
     scalars: (context) => ({
       ...momentScalars(context, beta1, beta2, eps),
@@ -63,9 +67,7 @@ export function adamRules(options: AdamOptions): Rules {
   return forAll({
     name: "adam",
     granularity: "element",
-    learningRate: checked("adam", "learningRate", options.learningRate ?? 1e-3, { from: 0 }),
-    weightDecay: checked("adam", "weightDecay", options.weightDecay ?? 0, { from: 0 }),
-    decay: options.decay,
+    ...checkedCommon("adam", options, { learningRate: 1e-3, weightDecay: 0 }),
     slots: [{ name: "exp_avg" }, { name: "exp_avg_sq" }],
     scalars: (context) => ({
       ...momentScalars(context, beta1, beta2, eps),

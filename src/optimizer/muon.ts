@@ -16,7 +16,7 @@ import {
 } from "../options.ts";
 import { type AdamOptions, adamwRule } from "./adam.ts";
 import type { Rules, UpdateRule } from "./optimizer.ts";
-import { COMMON_OPTIONS, type CommonOptions, checked } from "./options.ts";
+import { COMMON_OPTIONS, type CommonOptions, checked, checkedCommon } from "./options.ts";
 import { type ParameterSelector, selector } from "./select.ts";
 
 export interface MuonOptions extends CommonOptions {
@@ -78,9 +78,7 @@ function muonRule(options: MuonOptions): UpdateRule {
   return {
     name: "muon",
     granularity: "tensor",
-    learningRate: checked("muon", "learningRate", options.learningRate ?? 1e-3, { from: 0 }),
-    weightDecay: checked("muon", "weightDecay", options.weightDecay ?? 0.1, { from: 0 }),
-    decay: options.decay,
+    ...checkedCommon("muon", options, { learningRate: 1e-3, weightDecay: 0.1 }),
     slots: [{ name: "momentum_buffer" }],
     scalars: ({ learningRate, gradientScale, weightDecay }) => ({
       learningRate,

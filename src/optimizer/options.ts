@@ -43,6 +43,23 @@ export function checked(optimizer: string, name: string, value: number, bounds: 
   );
 }
 
+/**
+ * The learning rate, the weight decay and its selector, checked. `defaults` are the optimizer's
+ * own. Throws INVALID_OPTION.
+ */
+export function checkedCommon(
+  optimizer: string,
+  options: CommonOptions,
+  defaults: Required<Omit<CommonOptions, "decay">>,
+) {
+  const { learningRate = defaults.learningRate, weightDecay = defaults.weightDecay } = options;
+  return {
+    learningRate: checked(optimizer, "learningRate", learningRate, { from: 0 }),
+    weightDecay: checked(optimizer, "weightDecay", weightDecay, { from: 0 }),
+    decay: options.decay,
+  };
+}
+
 export function checkedBetas(
   optimizer: string,
   betas: readonly [number, number],

@@ -2,7 +2,13 @@
 import { add, mul, sign, sub } from "../functional/index.ts";
 import { checkOptions, flag, notNegative, type OptionKinds, pair } from "../options.ts";
 import { forAll, type Rules, type SlotSpec } from "./optimizer.ts";
-import { COMMON_OPTIONS, type CommonOptions, checked, checkedBetas } from "./options.ts";
+import {
+  COMMON_OPTIONS,
+  type CommonOptions,
+  checked,
+  checkedBetas,
+  checkedCommon,
+} from "./options.ts";
 
 export interface SgdOptions extends CommonOptions {
   readonly momentum?: number;
@@ -32,9 +38,7 @@ export function sgdRules(options: SgdOptions): Rules {
   return forAll({
     name: "sgd",
     granularity: "element",
-    learningRate: checked("sgd", "learningRate", options.learningRate ?? 1e-3, { from: 0 }),
-    weightDecay: checked("sgd", "weightDecay", options.weightDecay ?? 0, { from: 0 }),
-    decay: options.decay,
+    ...checkedCommon("sgd", options, { learningRate: 1e-3, weightDecay: 0 }),
     slots,
     scalars: ({ step, learningRate, gradientScale, weightDecay }) => ({
       learningRate,
@@ -77,9 +81,7 @@ export function lionRules(options: LionOptions): Rules {
   return forAll({
     name: "lion",
     granularity: "element",
-    learningRate: checked("lion", "learningRate", options.learningRate ?? 1e-4, { from: 0 }),
-    weightDecay: checked("lion", "weightDecay", options.weightDecay ?? 0, { from: 0 }),
-    decay: options.decay,
+    ...checkedCommon("lion", options, { learningRate: 1e-4, weightDecay: 0 }),
     slots: [{ name: "exp_avg" }],
     scalars: ({ learningRate, gradientScale, weightDecay }) => ({
       learningRate,

@@ -6,10 +6,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createMesh } from "../mesh/index.ts";
 import { gpt, type ModelDefinition, resnet } from "../nn/index.ts";
+import { flopsOf } from "../ops/index.ts";
 import { adamw } from "../optimizer/index.ts";
 import {
   buildStep,
-  flopsOf,
   GRADIENT,
   isOfKind,
   isPiece,

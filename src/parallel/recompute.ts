@@ -7,14 +7,14 @@
  * that are inputs, so they draw the same numbers again.
  */
 import { LockstepError } from "../errors.ts";
-import { type Graph, typeOf } from "../graph/index.ts";
+import { type Graph, reach, typeOf } from "../graph/index.ts";
+import { flopsOfNodes } from "../ops/index.ts";
 import {
   type Blocks,
   backwardOf,
   blocksOf,
   type ComputeTask,
   cutRepeating,
-  flopsOfNodes,
   isPiece,
   passMemory,
   type Repetition,
@@ -94,18 +94,12 @@ function repetitionsOf({ graph, blocks }: Pass): Priced[] {
       blockOf.get(name) === block &&
       !graph.outputs.includes(name) &&
       [...(readers.get(name) ?? [])].every((reader) => reader === block || reader === piece);
-    const needed = new Set(
-      [...blockOf.keys()].filter((n) => isOwn(n) && readers.get(n)?.has(piece)),
-    );
-    const bytes = [...needed].map((name) => byteLength(typeOf(graph, name)));
-    const nodes = graph.nodes.toReversed().filter((node) => {
-      if (pieceOf.get(node) !== block || !node.outputs.some((name) => needed.has(name)))
-        return false;
-      for (const input of node.inputs) if (isOwn(input)) needed.add(input);
-      return true;
-    });
+    const needed = [...blockOf.keys()].filter((n) => isOwn(n) && readers.get(n)?.has(piece));
+    const bytes = needed.map((name) => byteLength(typeOf(graph, name)));
+    const own = graph.nodes.filter((node) => pieceOf.get(node) === block);
+    const { nodes } = reach(own, needed, (name) => !isOwn(name));
     const saved = bytes.reduce((sum, each) => sum + each, 0);
-    return { piece, nodes: nodes.toReversed(), flops: flopsOfNodes(graph, nodes), saved };
+    return { piece, nodes, flops: flopsOfNodes(graph, nodes), saved };
   }).filter(({ saved }) => saved > 0);
 }
 

@@ -3,7 +3,7 @@
  * a few small units), and the backward nodes that belong to them. A pass in pieces runs its blocks
  * forward, turns round within the last one, and runs them backward.
  */
-import { type Graph, type Node, typeOf } from "../graph/index.ts";
+import { type Graph, type Node, reach, typeOf } from "../graph/index.ts";
 import { byteLength } from "../tensor/index.ts";
 import { unitsOf } from "./phases.ts";
 import { type ComputeTask, type StepGraph, valueOf } from "./step-graph.ts";
@@ -39,7 +39,7 @@ interface Candidate {
 export function blocksOf(step: StepGraph, task: ComputeTask): Blocks {
   const graph = step.graphs.get(task.graph) as Graph;
   const { unitBy, bytesOf } = unitsOf(step, task);
-  const forward = forwardNodes(step, task, graph);
+  const forward = forwardNodes(step, task);
   const madeBy = (nodes: readonly Node[]) =>
     nodes
       .flatMap(({ outputs }) => outputs.filter((name) => name !== ""))
@@ -97,17 +97,16 @@ function merged(candidates: readonly Candidate[]): Candidate[] {
   return blocks;
 }
 
-/** Returns the nodes that the terms of the loss and the next states need. */
-function forwardNodes(step: StepGraph, task: ComputeTask, graph: Graph): Node[] {
+/**
+ * Returns the forward part of a pass: the nodes that the terms of the loss and the next states
+ * need. What only gradients need is the backward part.
+ */
+export function forwardNodes(step: StepGraph, task: ComputeTask): Node[] {
+  const graph = step.graphs.get(task.graph) as Graph;
   const isGradient = (index: number) =>
     valueOf(step, task.outputs[index] as string).role === "gradient";
-  const needed = new Set(task.graphOutputs.filter((_, index) => !isGradient(index)));
-  const nodes = graph.nodes.toReversed().filter(({ inputs, outputs }) => {
-    if (!outputs.some((name) => needed.has(name))) return false;
-    for (const input of inputs) needed.add(input);
-    return true;
-  });
-  return nodes.toReversed();
+  const outputs = task.graphOutputs.filter((_, index) => !isGradient(index));
+  return reach(graph.nodes, outputs).nodes;
 }
 
 /**

@@ -1,9 +1,9 @@
 /** What a step takes of a machine, in numbers: what a choice between strategies is made from. */
 import type { Graph } from "../graph/index.ts";
+import { flopsOf } from "../ops/index.ts";
 import { type Optimizer, rulesOf } from "../optimizer/index.ts";
 import { byteLength } from "../tensor/index.ts";
 import { cutTask } from "./cut.ts";
-import { flopsOf } from "./flops.ts";
 import { isPiece, isRepeating, type PassMemory, passMemory } from "./pass.ts";
 import { phasesOf } from "./phases.ts";
 import { type ComputeTask, isOfKind, type StepGraph, valueName, valueOf } from "./step-graph.ts";

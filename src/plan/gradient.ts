@@ -3,7 +3,6 @@ import { differentiate } from "../autodiff/index.ts";
 import { assert } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
-import { extendGraph } from "../ops/index.ts";
 import type { BatchSums } from "./batch/batch-sums.ts";
 
 export interface GradientGraph {
@@ -24,10 +23,4 @@ export function gradientGraph(
   const objective = terms.find(({ trained }) => trained) ?? terms[0];
   assert(objective !== undefined, "a loss has a term");
   return differentiate({ ...graph, name: `${model.name} gradient` }, objective.output, names);
-}
-
-/** The same graph with only these outputs and the nodes that they need. */
-export function withOutputs(graph: Graph, outputs: readonly string[]): Graph {
-  const builder = extendGraph(graph);
-  return builder.build(outputs.map((name) => builder.value(name)));
 }

@@ -2,7 +2,7 @@
  * What stages cost, for plans: operations, bytes, and when tasks would run, with computation beside
  * communication, each at a given speed.
  */
-import { flopsOf } from "../plan/index.ts";
+import { flopsOf } from "../ops/index.ts";
 import { byteLength, bytesPerElement } from "../tensor/index.ts";
 import {
   COMPUTE,

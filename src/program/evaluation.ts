@@ -18,6 +18,7 @@ import {
   wideType,
 } from "../plan/index.ts";
 import { byteLength, elementCount, isFloat, type TensorType } from "../tensor/index.ts";
+import { evaluationSumsBuffer, fieldBuffer } from "./buffers.ts";
 import type { ProgramBuilder, Run, RunStage, TensorRef } from "./program.ts";
 
 /** Batches of one size. */
@@ -73,7 +74,7 @@ export function planEvaluation(
     const width = terms.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
     const dtype = wideType(terms.map((term) => term.type.dtype));
     const type: TensorType = { dtype, shape: [width] };
-    const buffer = program.buffer(`evaluation sums.${index}`, byteLength(type), "host");
+    const buffer = program.buffer(evaluationSumsBuffer(index), byteLength(type), "host");
     return {
       samples: sizeOf(part),
       fields: fieldRefs(part),
@@ -98,8 +99,8 @@ export function evaluationStage(batch: EvaluationBatch, inputs: Run["inputs"]): 
 function fieldRefs(model: Model): Map<string, TensorRef> {
   return new Map(
     fieldsOf(model).map((name) => {
-      const type = typeOf(model.graph, name);
-      return [name, { buffer: `evaluation.${name}`, byteOffset: 0, type }];
+      const buffer = fieldBuffer("evaluation", name);
+      return [name, { buffer, byteOffset: 0, type: typeOf(model.graph, name) }];
     }),
   );
 }

@@ -17,7 +17,7 @@ import {
   valueOf,
 } from "../plan/index.ts";
 import { bytesPerElement, elementCount } from "../tensor/index.ts";
-import { activationBuffer, PARAMETERS } from "./buffers.ts";
+import { activationBuffer, PARAMETERS, unitBuffer } from "./buffers.ts";
 import type { Layout } from "./layout.ts";
 import { type Ownership, ofOwner, ownedSpans } from "./ownership.ts";
 import {
@@ -77,7 +77,7 @@ export class Gathered {
     }
     const others = parameters.filter((own) => !inPlace.has(own));
     const room = new Room(this.#parameters, others);
-    const buffer = this.#program.growing(`unit.${turn % BUFFERS}`, room.byteLength);
+    const buffer = this.#program.growing(unitBuffer(turn % BUFFERS), room.byteLength);
     this.#program.shared.add(isInPlace ? PARAMETERS : buffer);
     const blocks = room.blocks(this.#ownership);
     const copied = blocks.filter(({ owner }) => isInPlace || owner === place);

@@ -21,7 +21,7 @@ import {
   valueOf,
 } from "../plan/index.ts";
 import { bytesPerElement, elementCount } from "../tensor/index.ts";
-import { PARAMETERS, stateBuffer } from "./buffers.ts";
+import { PARAMETERS, stateBuffer, TOTALS } from "./buffers.ts";
 import { type EvaluationPlan, evaluationStage, planEvaluation } from "./evaluation.ts";
 import { type FlatVectors, flatVectors } from "./flat.ts";
 import { refsOf } from "./layout.ts";
@@ -83,8 +83,7 @@ class Lowering {
     const sumPlaces: SumPlaces = (name, at) => sums.place(name, at);
     this.#places = new Places({ step, vectors, own: sums.own, sums: sumPlaces });
     this.#places.allocate(this.#program, sums.lanes);
-    if (ranges.length > 1 && this.#program.buffers.has("totals"))
-      this.#program.shared.add("totals");
+    if (ranges.length > 1 && this.#program.buffers.has(TOTALS)) this.#program.shared.add(TOTALS);
   }
 
   plan(): StepProgram {
@@ -205,7 +204,7 @@ class Lowering {
     const width = elementCount(shape.slice(1));
     return this.#sums.rows.map(({ group, first, counts: rows }): Stage => {
       const counts = rows.map((count) => count * width);
-      const data = { buffer: "totals", byteOffset: first * width * bytesPerElement(dtype) };
+      const data = { buffer: TOTALS, byteOffset: first * width * bytesPerElement(dtype) };
       return allGather("totals to all", group, { counts, dtype }, data);
     });
   }

@@ -12,7 +12,18 @@ import {
   valueOf,
 } from "../plan/index.ts";
 import { byteLength, bytesPerElement, elementCount, type TensorType } from "../tensor/index.ts";
-import { activationBuffer, GRADIENTS, PARAMETERS, stateBuffer } from "./buffers.ts";
+import {
+  activationBuffer,
+  countedBuffer,
+  fieldBuffer,
+  GIVEN_TOTALS,
+  GRADIENTS,
+  LOSSES,
+  PARAMETERS,
+  stateBuffer,
+  TOTALS,
+  UNUSED_STATES,
+} from "./buffers.ts";
 import type { FlatVectors } from "./flat.ts";
 import { entryRef, type Layout, planLayout } from "./layout.ts";
 import type { ProgramBuilder, Run, TensorRef } from "./program.ts";
@@ -70,14 +81,14 @@ export class Places {
     const { step, vectors } = this.#options;
     program.buffer(PARAMETERS, vectors.parameters.byteLength, vectors.spaces.parameters);
     for (const side of [0, 1]) program.buffer(stateBuffer(side), this.states.byteLength);
-    if (step.microBatches > 1) program.buffer("states.unused", this.states.byteLength);
-    else program.buffer("losses", this.#terms.byteLength);
+    if (step.microBatches > 1) program.buffer(UNUSED_STATES, this.states.byteLength);
+    else program.buffer(LOSSES, this.#terms.byteLength);
     for (const { buffer, type } of this.batchRefs().values()) {
       program.buffer(buffer, byteLength(type), "host");
     }
     if (this.#totals.entries.size > 0) {
-      program.buffer("totals.given", this.#totals.byteLength);
-      program.buffer("totals", byteLength(valueOf(step, valueName("total", "all parts")).type));
+      program.buffer(GIVEN_TOTALS, this.#totals.byteLength);
+      program.buffer(TOTALS, byteLength(valueOf(step, valueName("total", "all parts")).type));
     }
     for (const { name, type } of this.#itemsOf("counted")) {
       program.buffer(countedRef(name, type).buffer, byteLength(type), "host");
@@ -95,7 +106,7 @@ export class Places {
       this.#itemsOf("batch").map(({ name, type: { dtype, shape } }) => {
         const [rows = 1, ...rest] = shape;
         const type = { dtype, shape: [(rows / step.microBatches) * own.length, ...rest] };
-        return [name, { buffer: `batch.${name}`, byteOffset: 0, type }];
+        return [name, { buffer: fieldBuffer("batch", name), byteOffset: 0, type }];
       }),
     );
   }
@@ -147,7 +158,7 @@ export class Places {
     const { of, type } = valueOf(step, name);
     switch (name.slice(0, name.length - of.length - 1)) {
       case "batch":
-        return rowsRef(`batch.${of}`, this.#ofMicroBatch(type), microBatch);
+        return rowsRef(fieldBuffer("batch", of), this.#ofMicroBatch(type), microBatch);
       case "parameter":
         return entryRef(vectors.parameters, PARAMETERS, of);
       case "state":
@@ -155,20 +166,20 @@ export class Places {
       case "next state": {
         // Of what is not averaged, that of a rank's first micro-batch holds.
         const isUnused = step.microBatches > 1 && microBatch > 0;
-        return entryRef(this.states, isUnused ? "states.unused" : stateBuffer(1 - from), of);
+        return entryRef(this.states, isUnused ? UNUSED_STATES : stateBuffer(1 - from), of);
       }
       case "activation": {
         const byteOffset = this.arena.offsets.get(name) ?? 0;
         return { buffer: activationBuffer(lane), byteOffset, type };
       }
       case "total":
-        return this.#total(of, type, microBatch) ?? entryRef(this.#totals, "totals.given", of);
+        return this.#total(of, type, microBatch) ?? entryRef(this.#totals, GIVEN_TOTALS, of);
       case "counted":
         return countedRef(of, type);
       case "gradient":
         return entryRef(vectors.gradients, GRADIENTS, of);
       case "term":
-        if (step.microBatches === 1) return entryRef(this.#terms, "losses", of);
+        if (step.microBatches === 1) return entryRef(this.#terms, LOSSES, of);
         return entryRef(vectors.gradients, GRADIENTS, name);
       default:
         return entryRef(vectors.gradients, GRADIENTS, name);
@@ -181,17 +192,17 @@ export class Places {
 
   /** A row for each micro-batch of the step, or all rows. */
   #total(of: string, type: TensorType, microBatch: number): TensorRef | undefined {
-    if (of === "all parts") return { buffer: "totals", byteOffset: 0, type };
+    if (of === "all parts") return { buffer: TOTALS, byteOffset: 0, type };
     if (of !== "parts") return undefined;
     const { dtype, shape } = type;
     const own: TensorType = { dtype, shape: shape.slice(1) };
     const row = this.#options.own[microBatch] as number;
     const byteOffset = row * elementCount(own.shape) * bytesPerElement(dtype);
-    return { buffer: "totals", byteOffset, type: own };
+    return { buffer: TOTALS, byteOffset, type: own };
   }
 }
 
 /** The trainer reads and writes these in each step. */
 function countedRef(of: string, type: TensorType): TensorRef {
-  return { buffer: `totals.${of}`, byteOffset: 0, type };
+  return { buffer: countedBuffer(of), byteOffset: 0, type };
 }

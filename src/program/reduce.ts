@@ -7,6 +7,7 @@
  * nodes gives the same bits.
  */
 import { assert } from "../errors.ts";
+import { COPIES, NODE_SUMS } from "./buffers.ts";
 import type { LayoutGroup } from "./layout.ts";
 import type { RankGroups } from "./levels.ts";
 import { gatherParts, type Ownership } from "./ownership.ts";
@@ -159,7 +160,7 @@ export class Reducer {
   #sumNeighbours(part: Span): { runs: Run[]; sources: BufferPlace[] } {
     const { nodes, within } = this.#options.levels;
     const own = within.filter((_, index) => nodes.contributions[index]?.rank === this.#node);
-    const sources = own.map(() => this.#room("node", extentOf(part).byteLength));
+    const sources = own.map(() => this.#room(NODE_SUMS, extentOf(part).byteLength));
     const runs = own.flatMap((combination, index) => {
       const to = sources[index] as BufferPlace;
       return this.#sums(part, combination, this.#inPlace, (tile) => refWithin(to, part, tile));
@@ -182,7 +183,7 @@ export class Reducer {
     const stages = Array.from({ length: slots }, (_, slot): CollectiveStage => {
       const given = contributions.flatMap((from, index) => (from.slot === slot ? [index] : []));
       const givers = new Set(given.map((index) => contributions[index]?.rank));
-      const into = this.#room("copies", bytes * given.length);
+      const into = this.#room(COPIES, bytes * given.length);
       for (const [at, index] of given.entries()) {
         places[index] = { ...into, byteOffset: into.byteOffset + at * bytes };
       }

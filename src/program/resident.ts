@@ -4,20 +4,8 @@
  */
 import { peakOfIntermediates } from "../plan/index.ts";
 import { byteLength } from "../tensor/index.ts";
-import { GRADIENTS, PARAMETERS, SCRATCH } from "./buffers.ts";
+import { kindOf, type MemoryKind } from "./buffers.ts";
 import { type Program, residentBytes, type TensorRef } from "./program.ts";
-
-export type MemoryKind =
-  | "parameters"
-  | "gradients"
-  | "optimizer slots"
-  | "gathered units"
-  | "buckets"
-  | "between pieces"
-  | "within a piece"
-  | "first values"
-  | "the process itself"
-  | "other";
 
 /**
  * Private memory of a worker before it holds a tensor: Node.js and the modules (42 MiB), the plan and compiled graphs (25),
@@ -73,23 +61,4 @@ export function onDisk({ buffers }: Program): Resident {
 
 export function totalOf(resident: Resident): number {
   return [...resident.values()].reduce((sum, bytes) => sum + bytes, 0);
-}
-
-function kindOf(name: string): MemoryKind {
-  if (name === PARAMETERS || name === SCRATCH) return "parameters";
-  const [first] = name.split(".");
-  switch (first) {
-    case GRADIENTS:
-      return "gradients";
-    case "slot":
-      return "optimizer slots";
-    case "unit":
-      return "gathered units";
-    case "bucket":
-      return "buckets";
-    case "activations":
-      return "between pieces";
-    default:
-      return "other";
-  }
 }

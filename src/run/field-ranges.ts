@@ -9,7 +9,7 @@ import {
   type Expectation,
   type Graph,
   type IndexUse,
-  inferContext,
+  inferContextOf,
   type Node,
   typeOf,
 } from "../graph/index.ts";
@@ -264,18 +264,7 @@ class Pass {
 function usesOf(graph: Graph, node: Node): readonly IndexUse[] {
   const definition = operatorTable.find(node.op);
   if (definition?.indices === undefined) return [];
-  const { indices } = definition;
-  const named = (name: string) => (name === "" ? undefined : name);
-  return indices(
-    inferContext({
-      definition,
-      where: node.name,
-      inputs: node.inputs.map((name) => named(name) && typeOf(graph, name)) as never,
-      constants: node.inputs.map((name) => graph.constants.get(name)),
-      attributes: node.attributes,
-      outputCount: node.outputs.length,
-    }),
-  );
+  return definition.indices(inferContextOf(graph, node, definition));
 }
 
 /** Returns the values on the way to indices, and to other values with an expected range. */

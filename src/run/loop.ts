@@ -6,6 +6,7 @@ import { positionsOfStep, sampleOrder } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import type { EventSink, Report, RunEvent } from "../telemetry/index.ts";
 import type { FillBatch } from "../train/index.ts";
+import { announce } from "./announce.ts";
 import { checkIdentity, readCheckpointHead } from "./checkpoint.ts";
 import { exportModel } from "./export.ts";
 import { finish } from "./finish.ts";
@@ -16,7 +17,6 @@ import { type FolderLock, lockFolder } from "./lock.ts";
 import { settleMicroBatches } from "./micro-batches.ts";
 import type { Run } from "./run.ts";
 import {
-  announce,
   closeSession,
   isLeader,
   openSession,

@@ -2,13 +2,15 @@
  * Describes as text what a rank of a run would do in a step. It only plans, without an engine or
  * another process.
  */
-import { LockstepError } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import { evenTopology, formatMesh } from "../mesh/index.ts";
+import { checkRank } from "../net/index.ts";
 import type { Model } from "../nn/index.ts";
+import { flopsOf } from "../ops/index.ts";
 import {
   applyStrategies,
   bucketBytes,
+  checkWorkers,
   chooseParallel,
   type Parallel,
   type ParallelOptions,
@@ -16,7 +18,6 @@ import {
 import {
   buildStep,
   describeStep,
-  flopsOf,
   isPiece,
   passMemory,
   type StepGraph,
@@ -42,6 +43,7 @@ import {
 } from "../program/index.ts";
 import { elementCount } from "../tensor/index.ts";
 import { parameterBytes } from "../train/index.ts";
+import { columns, operations, percent, size, time } from "./columns.ts";
 import type { Run } from "./run.ts";
 
 export interface PlanOptions extends ParallelOptions {
@@ -138,13 +140,8 @@ export function describePlan(run: Run, options: PlanOptions): string {
 }
 
 function check({ microBatches }: Run, workers: number, rank: number, machines: number): void {
-  if (workers > microBatches || rank >= workers) {
-    throw new LockstepError(
-      "INVALID_OPTION",
-      `There is no rank ${rank} of ${workers} workers for ${microBatches} micro-batches.`,
-      { hint: "Each worker needs at least one micro-batch: set microBatches in the run." },
-    );
-  }
+  checkWorkers(workers, microBatches);
+  checkRank(rank, workers);
   evenTopology(workers, machines);
 }
 
@@ -294,38 +291,4 @@ function timelineLines({ tasks }: Timeline): string[] {
       `${time(start)} to ${time(end)}`,
     ]),
   );
-}
-
-function percent(part: number, whole: number): string {
-  return whole === 0 ? "none" : `${Math.round((100 * part) / whole)}%`;
-}
-
-function columns(rows: readonly (readonly string[])[]): string[] {
-  const widths = [0, 1].map((at) => Math.max(...rows.map((row) => (row[at] ?? "").length)));
-  return rows.map(([a = "", b = "", c = ""]) =>
-    `${a.padEnd(widths[0] ?? 0)}  ${b.padStart(widths[1] ?? 0)}  ${c}`.trimEnd(),
-  );
-}
-
-function size(bytes: number): string {
-  return scaled(bytes, 1000, ["B", "kB", "MB", "GB", "TB"]);
-}
-
-function operations(flops: number): string {
-  return scaled(flops, 1000, ["FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP"]);
-}
-
-function time(seconds: number): string {
-  if (seconds === 0) return "0 ms";
-  return seconds < 1e-3 ? `${(seconds * 1e6).toFixed(0)} µs` : `${(seconds * 1e3).toFixed(1)} ms`;
-}
-
-function scaled(value: number, step: number, units: readonly string[]): string {
-  let at = 0;
-  let rest = value;
-  while (rest >= step && at < units.length - 1) {
-    rest /= step;
-    at += 1;
-  }
-  return `${rest >= 100 || Number.isInteger(rest) ? Math.round(rest) : rest.toFixed(1)} ${units[at]}`;
 }

@@ -3,7 +3,6 @@ import { type Dataset, type ModelInput, openData } from "../data/index.ts";
 import type { Device } from "../engine/index.ts";
 import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
-import { evenRanges } from "../program/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
 import { elementCount } from "../tensor/index.ts";
 import { createTrainer, meetRoom, type Ranks, sharingOf, type Trainer } from "../train/index.ts";
@@ -29,9 +28,7 @@ import {
 } from "./folder.ts";
 import { samplingGraph } from "./generate.ts";
 import { type Change, type Changeable, type Identity, identityOf } from "./identity.ts";
-import { notesOf } from "./notes.ts";
 import type { Run } from "./run.ts";
-import { networkOf, sharingTold } from "./told.ts";
 import { Validation } from "./validation.ts";
 
 export interface TrainOptions {
@@ -241,41 +238,6 @@ export function isLeader({ ranks }: TrainOptions): boolean {
 export async function closeSession({ trainer, data }: Session): Promise<void> {
   trainer.close();
   await data.close();
-}
-
-export function announce(session: Session): void {
-  const { run, options, model, data, trainer, before } = session;
-  const { engine, folder, onEvent, now, ranks } = options;
-  const ranges = ranks?.ranges ?? evenRanges(run.microBatches, ranks?.group.size ?? 1);
-  onEvent({
-    type: "started",
-    name: run.name,
-    out: folder.path,
-    model: model.name,
-    parameters: parameterCount(model),
-    ...(model.trains === undefined ? {} : { trains: model.trains }),
-    data: data.summary,
-    engine: engineName(engine),
-    workers: ranks?.group.size ?? 1,
-    threads: engine.threads,
-    ...sharingTold(trainer, ranks),
-    shares: ranges.map(({ count }) => count),
-    ...(ranks === undefined ? {} : networkOf(ranks, trainer)),
-    steps: run.steps,
-    batch: run.batch,
-    firstStep: before.step,
-    seconds: now() / 1000,
-    notes: notesOf(session),
-  });
-  const { step, changes, isOld } = before;
-  if (changes.length > 0) onEvent({ type: "changed", step, changes });
-  if (!isOld) return;
-  onEvent({
-    type: "notice",
-    text:
-      "The checkpoint was written by an older version: it does not show whether it is whole, and whether data, " +
-      "model and options are still those that the run was started with.",
-  });
 }
 
 /** Returns the seconds of training so far, over all parts of a resumed run. */

@@ -5,13 +5,13 @@
 import type { Device, HostTensor } from "../engine/index.ts";
 import { type Instance } from "../execute/index.ts";
 import type { Graph } from "../graph/index.ts";
-import { applyStrategies, type Parallel } from "../parallel/index.ts";
+import { applyStrategies, checkWorkers, type Parallel } from "../parallel/index.ts";
 import { buildStep, GRADIENT, type StepGraph } from "../plan/index.ts";
 import { evenRanges, lower, type Range, type StepProgram } from "../program/index.ts";
 import { checkDisk } from "./disk.ts";
 import { checkMemory, memoryLimit } from "./memory.ts";
 import { Pacing } from "./pacing.ts";
-import { checkRanks, parallelOf, roomFor } from "./sharing.ts";
+import { parallelOf, roomFor } from "./sharing.ts";
 import type { BatchFields, TrainerOptions } from "./step-types.ts";
 
 /** What may change between two steps of a group of ranks. */
@@ -35,14 +35,15 @@ export interface Planned {
 export function planOf(options: TrainerOptions): Planned {
   const { ranks, microBatches = 1 } = options;
   // More workers than micro-batches are an error of their own, before anything that their micro-batches would lead to.
-  checkRanks(options);
-  const ranges = ranks?.ranges ?? evenRanges(microBatches, ranks?.group.size ?? 1);
+  const size = ranks?.group.size ?? 1;
+  checkWorkers(size, microBatches);
+  const ranges = ranks?.ranges ?? evenRanges(microBatches, size);
   const sharing = { ranges, overlap: true };
   const step = inFormOf(options.engine, buildStep(options));
   const parallel = parallelOf(options, step, options);
   const plan = lowered(options, step, parallel, sharing);
   const { memory } = roomFor(options);
-  checkMemory(plan, ranks?.group.size ?? 1, Math.min(memory, memoryLimit()));
+  checkMemory(plan, size, Math.min(memory, memoryLimit()));
   checkDisk(plan, options.offloadFolder);
   return { step, parallel, plan, sharing };
 }

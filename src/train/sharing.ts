@@ -1,7 +1,6 @@
 /** How ranks share a step: whose memory they can read, who has which micro-batches, how gradients travel. */
 import { DEFAULT_COSTS, type Group } from "../collectives/index.ts";
 import type { Device } from "../engine/index.ts";
-import { LockstepError } from "../errors.ts";
 import { typeOf } from "../graph/index.ts";
 import type { Topology } from "../mesh/index.ts";
 import type { Model } from "../nn/index.ts";
@@ -64,17 +63,6 @@ export interface ChoosingOptions extends SharingOptions {
 export function sharingOf(run: Omit<SharingOptions, "model" | "microBatches" | "ranks">) {
   const { reproducible, bucketBytes, parallel, zero, recompute, offload } = run;
   return { reproducible, bucketBytes, parallel, zero, recompute, offload };
-}
-
-/** @throws INVALID_OPTION for more workers than micro-batches */
-export function checkRanks({ ranks, microBatches = 1 }: SharingOptions): void {
-  const size = ranks?.group.size ?? 1;
-  if (size <= microBatches) return;
-  throw new LockstepError(
-    "INVALID_OPTION",
-    `A step of ${microBatches} micro-batches cannot be shared by ${size} workers.`,
-    { hint: `Set microBatches in the run to ${size} or more, or use fewer workers.` },
-  );
 }
 
 /**

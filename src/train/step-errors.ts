@@ -1,8 +1,8 @@
 /** Describes what is wrong with a step in sentences. */
-import { LockstepError } from "../errors.ts";
+import { assert, LockstepError } from "../errors.ts";
 import { findNotFinite, type Instance } from "../execute/index.ts";
 import type { Graph } from "../graph/index.ts";
-import { GRADIENT, type StepGraph } from "../plan/index.ts";
+import { forwardNodes, GRADIENT, isOfKind, type StepGraph } from "../plan/index.ts";
 import { type Side } from "../program/index.ts";
 
 export interface NotFinite {
@@ -47,13 +47,16 @@ function notFiniteError(found: NotFinite): LockstepError {
 /** Runs the gradient of each micro-batch again with probes, and says where it went wrong. */
 export async function explainNotFinite(
   instance: Instance,
-  { graphs }: StepGraph,
+  stepGraph: StepGraph,
   { gradients }: Side,
   step: Pick<NotFinite, "step" | "loss" | "gradientNorm">,
 ): Promise<LockstepError> {
-  const graph = graphs.get(GRADIENT) as Graph;
+  const graph = stepGraph.graphs.get(GRADIENT) as Graph;
+  const pass = stepGraph.tasks.filter(isOfKind("compute")).find((task) => task.graph === GRADIENT);
+  assert(pass !== undefined, "a step has a forward and backward pass");
+  const forward = forwardNodes(stepGraph, pass);
   for (const [microBatch, run] of gradients.entries()) {
-    const found = await findNotFinite(instance, graph, run);
+    const found = await findNotFinite(instance, graph, forward, run);
     if (found !== undefined) return notFiniteError({ ...step, microBatch, ...found });
   }
   return notFiniteError({ ...step, tensor: "the sum of gradients" });

@@ -1,6 +1,7 @@
 export { joinNodes, type NodesOptions } from "./nodes.ts";
 export { processState } from "./shared-memory/liveness.ts";
-export { joinSharedMemory, type SharedMemoryOptions } from "./shared-memory/shared-memory.ts";
+export type { SharedMemoryOptions } from "./shared-memory/options.ts";
+export { joinSharedMemory } from "./shared-memory/shared-memory.ts";
 export { type NetworkOptions, SimulatedNetwork, SimulatedTransport } from "./simulated/network.ts";
 export { joinTcp, type TcpOptions } from "./tcp/tcp.ts";
 export {

@@ -4,7 +4,6 @@
  */
 import { type Address, preferLargePages } from "../../memory/index.ts";
 import type { Handle, OrtApi } from "./api.ts";
-import type { Runtime } from "./runtime.ts";
 
 /**
  * The smallest remainder that is split off a chunk; the library's default would waste up to 128
@@ -19,40 +18,6 @@ const MAX_DEAD_BYTES = 65536;
  */
 const FIRST_REGION_BYTES = 2 ** 29;
 
-export function registerArena(api: OrtApi, env: Handle, memoryInfo: Handle): void {
-  const { functions: f, check, made } = api;
-  const doing = "making the arena";
-  const settings = {
-    arena_extend_strategy: 0, // double the size
-    initial_chunk_size_bytes: FIRST_REGION_BYTES,
-    max_dead_bytes_per_chunk: MAX_DEAD_BYTES,
-  };
-  const keys = Object.keys(settings);
-  const values = Object.values(settings);
-  const config = made<Handle>(doing, (out) => f.createArenaCfgV2(keys, values, keys.length, out));
-  try {
-    check(f.createAndRegisterAllocator(env, memoryInfo, config), doing);
-  } finally {
-    f.releaseArenaCfg(config);
-  }
-}
-
-/**
- * Makes the arena allocate its region, and asks for large pages there: steps of a GPT run up to 4%
- * faster.
- */
-export function prepareArena(runtime: Runtime, session: Handle): void {
-  if (runtime.state.arenaPrepared) return;
-  runtime.state.arenaPrepared = true;
-  const { functions: f, check, made } = runtime.api;
-  const doing = "preparing the arena";
-  withAllocator(runtime, session, (allocator) => {
-    const probe = made<Address>(doing, (out) => f.allocatorAlloc(allocator, 256, out));
-    preferLargePages(probe);
-    check(f.allocatorFree(allocator, probe), doing);
-  });
-}
-
 /** The memory that sessions use for activations, in bytes. */
 export interface ArenaStatistics {
   readonly inUse: number;
@@ -60,33 +25,76 @@ export interface ArenaStatistics {
   readonly peak: number;
 }
 
-/**
- * The statistics of the arena that `session` and all others use; undefined before ONNX Runtime
- * 1.23.
- */
-export function readArena(runtime: Runtime, session: Handle): ArenaStatistics | undefined {
-  const { functions: f, made } = runtime.api;
-  const { allocatorGetStats, getKeyValue, releaseKeyValuePairs } = f;
-  if (!allocatorGetStats || !getKeyValue || !releaseKeyValuePairs) return undefined;
-  return withAllocator(runtime, session, (allocator) => {
-    const pairs = made<Handle>("reading the arena", (out) => allocatorGetStats(allocator, out));
-    try {
-      const read = (key: string) => Number(getKeyValue(pairs, key) ?? 0);
-      return { inUse: read("InUse"), peak: read("MaxInUse") };
-    } finally {
-      releaseKeyValuePairs(pairs);
-    }
-  });
-}
+export class Arena {
+  readonly #api: OrtApi;
+  readonly #memoryInfo: Handle;
+  #isPrepared = false;
 
-function withAllocator<T>(runtime: Runtime, session: Handle, use: (allocator: Handle) => T): T {
-  const { functions: f, made } = runtime.api;
-  const allocator = made<Handle>("opening the arena", (out) =>
-    f.createAllocator(session, runtime.memoryInfo, out),
-  );
-  try {
-    return use(allocator);
-  } finally {
-    f.releaseAllocator(allocator);
+  /** Registers the arena in `env`. `memoryInfo` describes the memory that it gives out. */
+  constructor(api: OrtApi, env: Handle, memoryInfo: Handle) {
+    this.#api = api;
+    this.#memoryInfo = memoryInfo;
+    const { functions: f, check, made } = api;
+    const doing = "making the arena";
+    const settings = {
+      arena_extend_strategy: 0, // double the size
+      initial_chunk_size_bytes: FIRST_REGION_BYTES,
+      max_dead_bytes_per_chunk: MAX_DEAD_BYTES,
+    };
+    const keys = Object.keys(settings);
+    const values = Object.values(settings);
+    const config = made<Handle>(doing, (out) => f.createArenaCfgV2(keys, values, keys.length, out));
+    try {
+      check(f.createAndRegisterAllocator(env, memoryInfo, config), doing);
+    } finally {
+      f.releaseArenaCfg(config);
+    }
+  }
+
+  /**
+   * With the first session: makes the arena allocate its region, and asks for large pages there.
+   * Steps of a GPT run up to 4% faster.
+   */
+  prepare(session: Handle): void {
+    if (this.#isPrepared) return;
+    this.#isPrepared = true;
+    const { functions: f, check, made } = this.#api;
+    const doing = "preparing the arena";
+    this.#withAllocator(session, (allocator) => {
+      const probe = made<Address>(doing, (out) => f.allocatorAlloc(allocator, 256, out));
+      preferLargePages(probe);
+      check(f.allocatorFree(allocator, probe), doing);
+    });
+  }
+
+  /**
+   * The statistics of the arena that `session` and all others use; undefined before ONNX Runtime
+   * 1.23.
+   */
+  read(session: Handle): ArenaStatistics | undefined {
+    const { functions: f, made } = this.#api;
+    const { allocatorGetStats, getKeyValue, releaseKeyValuePairs } = f;
+    if (!allocatorGetStats || !getKeyValue || !releaseKeyValuePairs) return undefined;
+    return this.#withAllocator(session, (allocator) => {
+      const pairs = made<Handle>("reading the arena", (out) => allocatorGetStats(allocator, out));
+      try {
+        const read = (key: string) => Number(getKeyValue(pairs, key) ?? 0);
+        return { inUse: read("InUse"), peak: read("MaxInUse") };
+      } finally {
+        releaseKeyValuePairs(pairs);
+      }
+    });
+  }
+
+  #withAllocator<T>(session: Handle, use: (allocator: Handle) => T): T {
+    const { functions: f, made } = this.#api;
+    const allocator = made<Handle>("opening the arena", (out) =>
+      f.createAllocator(session, this.#memoryInfo, out),
+    );
+    try {
+      return use(allocator);
+    } finally {
+      f.releaseAllocator(allocator);
+    }
   }
 }

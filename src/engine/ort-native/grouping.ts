@@ -1,8 +1,9 @@
 /**
- * Finds the operators that work on the last dims of their tensors only, so that the dims before
- * them may be grouped in any way.
+ * Finds nodes that work within the last dims of their tensors, as their operators say, so that the
+ * dims before them may be grouped in any way.
  */
 import type { AttributeValue, Graph, Node } from "../../graph/index.ts";
+import { operatorTable } from "../../ops/index.ts";
 import { elementCount, type Shape, sameShape, toNumbers } from "../../tensor/index.ts";
 
 /**
@@ -16,28 +17,24 @@ export interface Groupable {
   readonly attributes: Node["attributes"];
 }
 
-const ELEMENTWISE: ReadonlySet<string> = new Set(
-  (
-    "Abs Add And Cast Ceil Clip Cos Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid LeakyRelu Less " +
-    "LessOrEqual Log Max Min Mul Neg Not Or Pow Reciprocal Relu Sigmoid Sign Sin Sqrt Sub Tanh Where Xor " +
-    "com.microsoft::QuickGelu"
-  ).split(" "),
-);
-const ROWS: ReadonlySet<string> = new Set(["Softmax", "LogSoftmax", "LayerNormalization"]);
-const REDUCTIONS: ReadonlySet<string> = new Set(["ReduceMean", "ReduceSum", "ReduceMax"]);
-const PRODUCTS: ReadonlySet<string> = new Set(["MatMul", "com.microsoft::FusedMatMul"]);
-
 /** Undefined for a node whose dims must stay as they are. */
 export function groupable(graph: Graph, node: Node): Groupable | undefined {
   const shapes = node.inputs.map((name) => graph.types.get(name)?.shape);
   const out = graph.types.get(node.outputs[0] ?? "")?.shape;
   if (out === undefined || shapes.some((shape) => shape === undefined)) return undefined;
   const given = shapes as readonly Shape[];
-  if (ELEMENTWISE.has(node.op)) return elementwise(node, given, out);
-  if (ROWS.has(node.op)) return alongRows(node, given, out);
-  if (PRODUCTS.has(node.op)) return product(node, given);
-  if (REDUCTIONS.has(node.op)) return reduction(graph, node, given);
-  return undefined;
+  switch (operatorTable.find(node.op)?.within) {
+    case "elements":
+      return elementwise(node, given, out);
+    case "axis":
+      return alongAxis(node, given, out);
+    case "axes":
+      return overAxes(graph, node, given);
+    case "matrices":
+      return product(node, given);
+    case undefined:
+      return undefined;
+  }
 }
 
 function elementwise(node: Node, shapes: readonly Shape[], out: Shape): Groupable | undefined {
@@ -55,7 +52,7 @@ function elementwise(node: Node, shapes: readonly Shape[], out: Shape): Groupabl
 }
 
 /** A node that works along the last dim; its other inputs (a scale, a bias) belong to that dim. */
-function alongRows(node: Node, shapes: readonly Shape[], out: Shape): Groupable | undefined {
+function alongAxis(node: Node, shapes: readonly Shape[], out: Shape): Groupable | undefined {
   const axis = node.attributes["axis"]?.value ?? -1;
   if (axis !== -1 && axis !== out.length - 1) return undefined;
   if (shapes.slice(1).some((shape) => shape.length > 1)) return undefined;
@@ -80,7 +77,7 @@ function product(node: Node, [a = [], b = []]: readonly Shape[]): Groupable | un
 }
 
 /** A reduction over dims counted from the end, which are kept with size 1. */
-function reduction(graph: Graph, node: Node, shapes: readonly Shape[]): Groupable | undefined {
+function overAxes(graph: Graph, node: Node, shapes: readonly Shape[]): Groupable | undefined {
   const given = graph.constants.get(node.inputs[1] ?? "");
   const axes = given === undefined ? [] : toNumbers(given);
   if (axes.length === 0 || axes.some((axis) => axis >= 0)) return undefined;

@@ -34,7 +34,7 @@ import type {
   HostBuffer,
   Space,
 } from "../engine.ts";
-import { type ArenaStatistics, readArena } from "./arena.ts";
+import type { ArenaStatistics } from "./arena.ts";
 import { SessionCache } from "./cache.ts";
 import { OrtExecutable } from "./executable.ts";
 import { findOrtLibrary } from "./library.ts";
@@ -211,7 +211,7 @@ class NativeEngine implements OrtEngine {
   arena(): ArenaStatistics | undefined {
     this.#open();
     const [executable] = this.#executables;
-    return executable && readArena(this.#runtime, executable.session.handle);
+    return executable && this.#runtime.arena.read(executable.session.handle);
   }
 
   close(): Promise<void> {

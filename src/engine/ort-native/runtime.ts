@@ -5,7 +5,7 @@
  */
 import { assert } from "../../errors.ts";
 import { type Handle, loadOrtApi, type OrtApi } from "./api.ts";
-import { registerArena } from "./arena.ts";
+import { Arena } from "./arena.ts";
 
 export interface Runtime {
   readonly api: OrtApi;
@@ -15,15 +15,13 @@ export interface Runtime {
   readonly poolThreads: number;
   /** Whether idle threads of the pool spin before they sleep. */
   readonly poolSpins: boolean;
+  /** The memory of activations, which all sessions share. */
+  readonly arena: Arena;
   readonly state: RuntimeState;
   release(): void;
 }
 
 export interface RuntimeState {
-  /**
-   * Whether the arena has been prepared, which happens once per process, with the first session.
-   */
-  arenaPrepared: boolean;
   /** False if another binding made the environment before us, without a pool. */
   poolUsable: boolean;
 }
@@ -57,6 +55,7 @@ export function acquireRuntime(library: string, threads: number, spin: boolean):
     memoryInfo: mine.memoryInfo,
     poolThreads: mine.poolThreads,
     poolSpins: mine.poolSpins,
+    arena: mine.arena,
     state: mine.state,
     release() {
       if (released) return;
@@ -85,14 +84,14 @@ function createShared(api: OrtApi, threads: number, spin: boolean): Shared {
     const memoryInfo = made<Handle>(doing, (out) =>
       f.createCpuMemoryInfo(ARENA_ALLOCATOR, DEFAULT_MEMORY, out),
     );
-    registerArena(api, env, memoryInfo);
     return {
       api,
       env,
       memoryInfo,
       poolThreads: threads,
       poolSpins: spin,
-      state: { arenaPrepared: false, poolUsable: true },
+      arena: new Arena(api, env, memoryInfo),
+      state: { poolUsable: true },
       users: 0,
     };
   } finally {

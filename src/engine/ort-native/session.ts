@@ -9,7 +9,6 @@ import type { Address } from "../../memory/index.ts";
 import { encodeModel } from "../../onnx/index.ts";
 import { bytesPerElement, DTYPES, type Tensor, type TensorType } from "../../tensor/index.ts";
 import type { Handle, Status } from "./api.ts";
-import { prepareArena } from "./arena.ts";
 import { fuseTransposedProducts, transposeFirst } from "./fuse.ts";
 import { type LoweredGraph, lowerGraph } from "./lower.ts";
 import { regroup } from "./regroup.ts";
@@ -79,7 +78,7 @@ export async function createSession(
 ): Promise<Session> {
   const lowered = lowerGraph(fastForm(graph), settings.maxEmbeddedBytes);
   const handle = await compileModel(runtime, encodeModel(lowered.graph), settings, graph.name);
-  prepareArena(runtime, handle);
+  runtime.arena.prepare(handle);
   return new Session(runtime, handle, lowered);
 }
 

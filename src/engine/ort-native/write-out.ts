@@ -11,7 +11,7 @@ import {
   typeOf,
   type Value,
 } from "../../graph/index.ts";
-import { newBuilder } from "../../ops/index.ts";
+import { newBuilder, operatorTable } from "../../ops/index.ts";
 
 /** Operators that ONNX Runtime 1.30 supports in float32 only, according to its own errors. */
 const FLOAT32_ALONE: ReadonlySet<string> = new Set(["GRU", "LSTM", "RNN"]);
@@ -44,7 +44,7 @@ function written(
   node: Node,
   inputs: readonly (Value | undefined)[],
 ): readonly Value[] {
-  const definition = builder.operators.find(node.op);
+  const definition = operatorTable.find(node.op);
   assert(definition?.written !== undefined, `${node.op} has a form in other operators`);
   return definition.written({
     builder,

@@ -2,7 +2,14 @@ import { mul } from "../../functional/index.ts";
 import type { AttributeReader, GradientContext, OperatorDefinition } from "../../graph/index.ts";
 import { elementCount, type Shape } from "../../tensor/index.ts";
 import { type AxisMap, spreadTiles, transposeMaps } from "./axis-map.ts";
-import { isTiling, POOL_ATTRIBUTES, pooledType, poolWindow, windowTaps } from "./pool.ts";
+import {
+  globalPoolType,
+  isTiling,
+  POOL_ATTRIBUTES,
+  pooledType,
+  poolWindow,
+  windowTaps,
+} from "./pool.ts";
 
 /**
  * The mean of each window of X (N, C, sizes). With `count_include_pad` the zeros of the padding are
@@ -51,11 +58,7 @@ export const globalAveragePool: OperatorDefinition = {
   inputs: [1, 1],
   outputs: [1, 1],
   attributes: {},
-  infer: (context) => {
-    const { dtype, shape } = context.input(0);
-    if (shape.length < 3) context.fail("takes an input (N, C, sizes)");
-    return [{ dtype, shape: shape.map((size, dim) => (dim < 2 ? size : 1)) }];
-  },
+  infer: (context) => [globalPoolType(context)],
   gradient: (context) => [globalMean(context)],
   flops: (context) => elementCount(context.input(0).shape),
   inPlace: false,

@@ -2,6 +2,7 @@ import type { AttributeReader, InferContext, OperatorDefinition } from "../../gr
 import { elementCount, type Shape } from "../../tensor/index.ts";
 import { floatType } from "../shared.ts";
 import { sumOverPlaces } from "./conv.ts";
+import { checkBias, operandShapes } from "./kernel.ts";
 import { kernelGradient } from "./kernel-gradient.ts";
 import { extent, readWindow, WINDOW_ATTRIBUTES, type Window, windowAttributes } from "./window.ts";
 
@@ -44,25 +45,16 @@ export const convTranspose: OperatorDefinition = {
 };
 
 function checkedKernel(context: InferContext): Shape {
-  const [x, w, bias] = [context.input(0), context.input(1), context.inputs[2]];
+  const { x, w } = operandShapes(context, "C, M/group, sizes");
   const group = context.attributes.number("group");
-  if ([w, bias].some((type) => type !== undefined && type.dtype !== x.dtype)) {
-    context.failType("inputs must have one element type");
+  if (x[1] !== w[0]) {
+    context.fail(`the input has ${x[1]} channels, the kernel expects ${w[0]}`);
   }
-  if (x.shape.length < 3 || w.shape.length !== x.shape.length) {
-    context.fail("takes an input (N, C, sizes) and a kernel (C, M/group, sizes) of equal rank");
+  if ((x[1] as number) % group !== 0) {
+    context.fail(`${x[1]} channels do not divide into ${group} groups`);
   }
-  if (x.shape[1] !== w.shape[0]) {
-    context.fail(`the input has ${x.shape[1]} channels, the kernel expects ${w.shape[0]}`);
-  }
-  if ((x.shape[1] as number) % group !== 0) {
-    context.fail(`${x.shape[1]} channels do not divide into ${group} groups`);
-  }
-  const channels = (w.shape[1] as number) * group;
-  if (bias !== undefined && (bias.shape.length !== 1 || bias.shape[0] !== channels)) {
-    context.fail(`the bias must have ${channels} elements`);
-  }
-  return w.shape;
+  checkBias(context, (w[1] as number) * group);
+  return w;
 }
 
 /**

@@ -8,6 +8,7 @@ import type {
 } from "../../graph/index.ts";
 import { elementCount, type Shape } from "../../tensor/index.ts";
 import { floatType } from "../shared.ts";
+import { checkBias, operandShapes } from "./kernel.ts";
 import { kernelGradient } from "./kernel-gradient.ts";
 import {
   extent,
@@ -55,26 +56,16 @@ export function sumOverPlaces(dy: Value): Value {
 }
 
 function checkedKernel(context: InferContext): Shape {
-  const [x, w, bias] = [context.input(0), context.input(1), context.inputs[2]];
+  const { x, w } = operandShapes(context, "M, C/group, sizes");
   const group = context.attributes.number("group");
-  if ([w, bias].some((type) => type !== undefined && type.dtype !== x.dtype)) {
-    context.failType("inputs must have one element type");
+  if (x[1] !== (w[1] as number) * group) {
+    context.fail(`the input has ${x[1]} channels, the kernel expects ${w[1]} in ${group} groups`);
   }
-  if (x.shape.length < 3 || w.shape.length !== x.shape.length) {
-    context.fail("takes an input (N, C, sizes) and a kernel (M, C/group, sizes) of equal rank");
+  if ((w[0] as number) % group !== 0) {
+    context.fail(`${w[0]} output channels do not divide into ${group} groups`);
   }
-  if (x.shape[1] !== (w.shape[1] as number) * group) {
-    context.fail(
-      `the input has ${x.shape[1]} channels, the kernel expects ${w.shape[1]} in ${group} groups`,
-    );
-  }
-  if ((w.shape[0] as number) % group !== 0) {
-    context.fail(`${w.shape[0]} output channels do not divide into ${group} groups`);
-  }
-  if (bias !== undefined && (bias.shape.length !== 1 || bias.shape[0] !== w.shape[0])) {
-    context.fail(`the bias must have ${w.shape[0]} elements`);
-  }
-  return w.shape;
+  checkBias(context, w[0] as number);
+  return w;
 }
 
 function windowOf(attributes: AttributeReader, x: Shape, w: Shape): Window {

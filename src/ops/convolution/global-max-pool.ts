@@ -2,6 +2,7 @@ import { argMax, reshape } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
 import { sumAt } from "../indexing/index.ts";
+import { globalPoolType } from "./pool.ts";
 
 /** The maximum over all spatial dims. The gradient goes to the first of several equal maxima. */
 export const globalMaxPool: OperatorDefinition = {
@@ -9,11 +10,7 @@ export const globalMaxPool: OperatorDefinition = {
   inputs: [1, 1],
   outputs: [1, 1],
   attributes: {},
-  infer: (context) => {
-    const { dtype, shape } = context.input(0);
-    if (shape.length < 3) context.fail("takes an input (N, C, sizes)");
-    return [{ dtype, shape: shape.map((size, dim) => (dim < 2 ? size : 1)) }];
-  },
+  infer: (context) => [globalPoolType(context)],
   gradient: (context) => {
     const x = context.input(0);
     const inner = elementCount(x.shape.slice(2));

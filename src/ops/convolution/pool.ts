@@ -27,6 +27,13 @@ export function pooledType(context: InferContext): TensorType {
   return { dtype, shape: [...shape.slice(0, 2), ...places] };
 }
 
+/** The type of the result of a pool over all spatial dims: input 0 is (N, C, sizes). */
+export function globalPoolType(context: InferContext): TensorType {
+  const { dtype, shape } = context.input(0);
+  if (shape.length < 3) context.fail("takes an input (N, C, sizes)");
+  return { dtype, shape: shape.map((size, dim) => (dim < 2 ? size : 1)) };
+}
+
 /** Whether the windows divide the input into tiles, without overlap or remainder. */
 export function isTiling(window: Window, sizes: Shape): boolean {
   return window.kernel.every(

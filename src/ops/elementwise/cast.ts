@@ -22,5 +22,6 @@ export const cast: OperatorDefinition = {
   flops: noFlops,
   moves: true,
   inPlace: true,
+  within: "elements",
   batch: { linear: "together" },
 };

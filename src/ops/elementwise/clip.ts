@@ -34,6 +34,7 @@ export const clip: OperatorDefinition = {
   },
   flops: flopsPerElement(2),
   inPlace: true,
+  within: "elements",
 };
 
 function isGiven(value: Value | undefined): value is Value {

@@ -15,4 +15,5 @@ export const not: OperatorDefinition = {
   flops: flopsPerElement(),
   form: { kind: "negation" },
   inPlace: true,
+  within: "elements",
 };

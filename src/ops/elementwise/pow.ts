@@ -33,6 +33,7 @@ export const pow: OperatorDefinition = {
   ],
   flops: flopsPerElement(10),
   inPlace: true,
+  within: "elements",
 };
 
 function baseGradient(context: GradientContext): Value {

@@ -59,6 +59,7 @@ export function unary(
     ],
     flops: flopsPerElement(options.flops ?? 1),
     inPlace: options.severalPasses !== true,
+    within: "elements",
     ...(options.batch && { batch: options.batch }),
   };
 }
@@ -105,6 +106,7 @@ export function binary(
     },
     flops: flopsPerElement(options.flops ?? 1),
     inPlace: true,
+    within: "elements",
     ...(options.batch && { batch: options.batch }),
     ...(options.form && { form: options.form }),
   };
@@ -144,6 +146,7 @@ export function variadic(
     flops: (context) => flopsPerElement(Math.max(1, context.inputs.length - 1))(context),
     // With three or more inputs, engines accumulate in the output and read the other inputs later.
     inPlace: false,
+    within: "elements",
     ...(batch && { batch }),
   };
 }
@@ -166,6 +169,7 @@ export function predicate(
     gradient: { zero: `${name} gives a bool` },
     flops: flopsPerElement(),
     inPlace: false,
+    within: "elements",
     ...(options.form && { form: options.form }),
   };
 }
@@ -188,6 +192,7 @@ export function bitwise(name: string, attributes: OperatorDefinition["attributes
     gradient: { zero: `${name} gives integers` },
     flops: flopsPerElement(),
     inPlace: false,
+    within: "elements",
   } satisfies OperatorDefinition;
 }
 

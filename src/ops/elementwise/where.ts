@@ -27,4 +27,5 @@ export const where: OperatorDefinition = {
   flops: flopsPerElement(),
   form: { kind: "choice", condition: 0, yes: 1, no: 2 },
   inPlace: false,
+  within: "elements",
 };

@@ -64,6 +64,7 @@ export const fusedMatmul: OperatorDefinition = {
     return 2 * inner * elementCount(context.outputs[0]?.shape ?? []);
   },
   inPlace: false,
+  within: "matrices",
 };
 
 type Side = "A" | "B";

@@ -38,6 +38,7 @@ export const matmul: OperatorDefinition = {
   flops: (context: CostContext) =>
     2 * elementCount(context.outputs[0]?.shape ?? []) * (context.input(0).shape.at(-1) as number),
   inPlace: false,
+  within: "matrices",
   batch: { reduces: "sum", linear: "each" },
 };
 

@@ -88,6 +88,7 @@ export const layerNormalization: OperatorDefinition = {
   },
   flops: flopsPerElement(8),
   inPlace: false,
+  within: "axis",
   batch: { mixes: dimsFromAxis },
 };
 

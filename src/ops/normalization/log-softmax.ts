@@ -24,6 +24,7 @@ export const logSoftmax: OperatorDefinition = {
   },
   flops: flopsPerElement(5),
   inPlace: false,
+  within: "axis",
   batch: { mixes: ({ attributes, input }) => [axisOf(attributes, input(0).shape)] },
 };
 

@@ -20,6 +20,7 @@ export const softmax: OperatorDefinition = {
   },
   flops: flopsPerElement(5),
   inPlace: false,
+  within: "axis",
   batch: { mixes: ({ attributes, input }) => [axisOf(attributes, input(0).shape)] },
 };
 

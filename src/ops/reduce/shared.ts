@@ -56,6 +56,7 @@ export function reduction(of: Reduction): OperatorDefinition {
     gradient: (context) => [gradient(context), undefined],
     flops: (context) => flops * elementCount(context.input(0).shape),
     inPlace: false,
+    within: "axes",
     ...(batch && { batch }),
   };
 }

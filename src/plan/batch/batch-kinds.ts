@@ -9,7 +9,7 @@ import {
   typeOf,
   type Value,
 } from "../../graph/index.ts";
-import { builderLike } from "../../ops/index.ts";
+import { builderLike, operatorTable } from "../../ops/index.ts";
 import { isFloat, sameShape } from "../../tensor/index.ts";
 import {
   type BatchKindsOptions,
@@ -204,7 +204,7 @@ export class BatchKinds {
   }
 
   #mark(node: Node, inputs: readonly (Pair | undefined)[], pairs: readonly [string, Pair][]): void {
-    const isStep = "zero" in (this.part.operators.find(node.op)?.gradient ?? {});
+    const isStep = "zero" in (operatorTable.find(node.op)?.gradient ?? {});
     const isTrained = !isStep && inputs.some((pair) => pair && this.isTrained(pair));
     const own = inputs.filter((pair) => pair && isOfBatch(this.kindOf(pair))) as Pair[];
     const isStatistic = own.length > 0 && own.every(({ part }) => this.#statistics.has(part.name));
@@ -270,7 +270,7 @@ export class BatchKinds {
   }
 
   #ruleOf(node: Node): BatchRule {
-    return this.part.operators.find(node.op)?.batch ?? {};
+    return operatorTable.find(node.op)?.batch ?? {};
   }
 
   /** Determines the kind for a node that reduces the dim of the batch. */

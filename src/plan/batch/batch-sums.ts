@@ -5,11 +5,10 @@
  */
 import { LockstepError } from "../../errors.ts";
 import { cast } from "../../functional/index.ts";
-import { type Graph, sliceGraph, type Value } from "../../graph/index.ts";
+import { type Graph, reach, sliceGraph, type Value, withOutputs } from "../../graph/index.ts";
 import type { Model } from "../../nn/index.ts";
 import { operatorTable } from "../../ops/index.ts";
 import type { TensorType } from "../../tensor/index.ts";
-import { withOutputs } from "../gradient.ts";
 import type { Pair } from "./batch-kind.ts";
 import { BatchKinds } from "./batch-kinds.ts";
 
@@ -196,13 +195,8 @@ export function fieldsOf({ batch, randomKey }: Model): string[] {
 
 /** The names of all values that the next states are computed from. */
 function statisticsOf({ graph, states }: Model): ReadonlySet<string> {
-  const found = new Set(states.map(({ next }) => next));
-  for (const node of graph.nodes.toReversed()) {
-    if (node.outputs.some((output) => found.has(output))) {
-      for (const input of node.inputs) found.add(input);
-    }
-  }
-  return found;
+  const next = states.map((state) => state.next);
+  return reach(graph.nodes, next).values;
 }
 
 /**

@@ -3,11 +3,10 @@
  * computed from their sums at the end.
  */
 import { LockstepError } from "../../errors.ts";
-import { typeOf } from "../../graph/index.ts";
+import { typeOf, withOutputs } from "../../graph/index.ts";
 import type { Model } from "../../nn/index.ts";
 import { operatorTable } from "../../ops/index.ts";
 import { elementCount } from "../../tensor/index.ts";
-import { withOutputs } from "../gradient.ts";
 import { type BatchSums, isInseparable, planBatchSums, resized, sizeOf } from "./batch-sums.ts";
 
 /** @throws INVALID_OPTION if the loss of a batch cannot be computed from its micro-batches */

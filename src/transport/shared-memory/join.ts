@@ -9,7 +9,7 @@ import { deadlinePassed, protocolError } from "../../net/index.ts";
 import { DEFAULT_DEADLINE_MS } from "../transport.ts";
 import { Control, controlBytes, JOINED, NOT_JOINED } from "./control.ts";
 import { isAlive, ownIdentity, type ProcessIdentity } from "./liveness.ts";
-import type { SharedMemoryOptions } from "./shared-memory.ts";
+import type { SharedMemoryOptions } from "./options.ts";
 
 const LOOK_MS = 2;
 const NOT_YET = ["MEMORY_NAME", "OUT_OF_MEMORY"];

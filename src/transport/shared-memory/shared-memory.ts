@@ -19,7 +19,6 @@ import { checkSubgroup, SubgroupCounter } from "../subgroup.ts";
 import {
   type BarrierOptions,
   DEFAULT_DEADLINE_MS,
-  type GroupOptions,
   type MessageOptions,
   type SharedRegion,
   type Transport,
@@ -31,19 +30,9 @@ import { createSleeper, type Sleeper } from "./futex.ts";
 import { joinControl } from "./join.ts";
 import { type ProcessIdentity, Pulse } from "./liveness.ts";
 import { MailboxReader, Outbox } from "./mailbox.ts";
+import type { SharedMemoryOptions } from "./options.ts";
 import { shareByName } from "./share.ts";
-import { type WaitMode, Waits } from "./waits.ts";
-
-export interface SharedMemoryOptions extends GroupOptions {
-  /** The group's name, unique and the same on all ranks: at most 60 letters, digits, `-`, `_`. */
-  readonly name: string;
-  /** `block` (the default) is for a thread of its own; `poll` never blocks the event loop. */
-  readonly wait?: WaitMode;
-  /** The numbers of the ranks in errors, those in the run. Default: those in this group. */
-  readonly names?: readonly number[];
-  /** A stopped rank is lost after this time, a silent one after three times this. Default: 10 s. */
-  readonly silenceMs?: number;
-}
+import { Waits } from "./waits.ts";
 
 const DEFAULT_SILENCE_MS = 10_000;
 /** About ten microseconds of spinning, if each rank has a core. Then other threads get the core. */
