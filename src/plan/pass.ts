@@ -7,11 +7,20 @@ import { byteLength } from "../tensor/index.ts";
 import { type Arena, planArena } from "./arena.ts";
 import { GRADIENT } from "./build.ts";
 import { peakOfIntermediates } from "./liveness.ts";
-import { type ComputeTask, type StepGraph, type StepTask, valueOf } from "./step-graph.ts";
+import {
+  type ComputeTask,
+  MICRO_BATCH,
+  type StepGraph,
+  type StepTask,
+  valueOf,
+} from "./step-graph.ts";
 
-/** Whether a task is the forward and backward pass of a micro-batch, or a piece of it. */
+/**
+ * Whether a task is the forward and backward pass of a micro-batch, or a piece of it. What is made
+ * of gradients once in a step is none, whatever its name is.
+ */
 export function isPiece(task: StepTask): task is ComputeTask {
-  return task.kind === "compute" && task.graph.startsWith(GRADIENT);
+  return task.kind === "compute" && task.each === MICRO_BATCH && task.graph.startsWith(GRADIENT);
 }
 
 /** Plans places for the values that the pieces of a pass pass on. */
