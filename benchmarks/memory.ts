@@ -22,7 +22,9 @@ const SIZES: GptSizes = {
   batch: 4,
   vocabulary: 256,
 };
-/** For the promise of ZeRO 3: so much state that a process itself weighs little beside its quarter. */
+/**
+ * For the promise of ZeRO 3: so much state that a process itself weighs little beside its quarter.
+ */
 const LARGE: GptSizes = { ...SIZES, layers: 24, width: 768 };
 /** For the speed of ZeRO 3: the step that `scaling` measures. */
 const USUAL: GptSizes = { layers: 6, width: 384, heads: 6, context: 256, batch: 8, vocabulary: 65 };

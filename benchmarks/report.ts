@@ -16,7 +16,9 @@ export interface Row {
   readonly peer?: string;
   readonly peerValue?: number;
   readonly ratio?: number;
-  /** The stated goal for `ratio` (or for `value`, if there is no peer) and whether it was reached. */
+  /**
+   * The stated goal for `ratio` (or for `value`, if there is no peer) and whether it was reached.
+   */
   readonly goal?: string;
   readonly reached?: boolean;
 }

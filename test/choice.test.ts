@@ -1,4 +1,6 @@
-/** What a choice between strategies is made from: predictions, against the plans that they predict. */
+/**
+ * What a choice between strategies is made from: predictions, against the plans that they predict.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { evenTopology } from "../src/mesh/index.ts";

@@ -103,7 +103,10 @@ const skip =
 
 type Train = (...words: string[]) => SpawnSyncReturns<string>;
 
-/** Runs `body` in a folder whose runs have a control group with the limit for each of their processes. */
+/**
+ * Runs `body` in a folder whose runs have a control group with the limit for each of their
+ * processes.
+ */
 function withLimit(limit: number, body: (train: Train, folder: string) => void): Promise<void> {
   return withFolder({ "train.ts": runOf(4), "one.ts": runOf(1) }, async (folder) => {
     const name = `lockstep-test-${process.pid}`;

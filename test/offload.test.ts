@@ -1,4 +1,7 @@
-/** State that lies on disk: the same weights through checkpoints and resumption, by real processes, and nothing left behind. */
+/**
+ * State that lies on disk: the same weights through checkpoints and resumption, by real processes,
+ * and nothing left behind.
+ */
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync, statfsSync } from "node:fs";
 import { join } from "node:path";

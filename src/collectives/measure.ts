@@ -59,7 +59,10 @@ async function largestOf(transport: Transport, own: readonly number[]): Promise<
   return own.map((_, index) => Math.max(...all.map((values) => values[index] as number)));
 }
 
-/** Every rank tells all others equally many numbers. All ranks call it together. @returns those of each rank, by rank */
+/**
+ * Every rank tells all others equally many numbers. All ranks call it together.
+ * @returns those of each rank, by rank
+ */
 export async function tellNumbers(
   transport: Transport,
   own: readonly number[],

@@ -40,8 +40,8 @@ export interface StageOptions {
 
 /**
  * Allocates all buffers and compiles all graphs. `group` has all ranks; a program with collectives
- * needs it. `folder` is on a disk; a program with buffers there needs it. After a failure nothing stays
- * allocated.
+ * needs it. `folder` is on a disk; a program with buffers there needs it. After a failure nothing
+ * stays allocated.
  * @throws ENGINE_FAILED when the device cannot allocate or compile; OUT_OF_MEMORY, DISK_FULL
  */
 export async function instantiate(

@@ -1,4 +1,7 @@
-/** Extracts a part of a graph as a graph: the nodes between cut points and outputs, or all that outputs need. */
+/**
+ * Extracts a part of a graph as a graph: the nodes between cut points and outputs, or all that
+ * outputs need.
+ */
 import { LockstepError } from "../errors.ts";
 import type { Tensor, TensorType } from "../tensor/index.ts";
 import { type Graph, type Node, typeOf, validateGraph } from "./graph.ts";

@@ -20,8 +20,9 @@ const LAST_LINES = 12;
 const LAST_BYTES = 8192;
 const LOOK_MS = 1000;
 /**
- * The space for new JavaScript objects has two halves of at most 4 MiB. A worker makes many objects while it plans and few
- * afterwards; with the default of Node.js (16) it would keep 24 MiB more for the rest of the run.
+ * The space for new JavaScript objects has two halves of at most 4 MiB. A worker makes many objects
+ * while it plans and few afterwards; with the default of Node.js (16) it would keep 24 MiB more for
+ * the rest of the run.
  */
 export const WORKER_FLAGS = ["--max-semi-space-size=4"] as const;
 /**

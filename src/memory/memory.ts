@@ -29,9 +29,10 @@ export interface AllocateMemoryOptions {
    */
   readonly parts?: readonly Part[] | undefined;
   /**
-   * A folder of a disk: the memory lies in a file there, which the system writes out and reads again as
-   * memory runs short. The space on the disk is taken at once. The file loses its name at once, or with
-   * `shareAs` by `unlink`; it goes with the last process that has it mapped, however that ends.
+   * A folder of a disk: the memory lies in a file there, which the system writes out and reads
+   * again as memory runs short. The space on the disk is taken at once. The file loses its name at
+   * once, or with `shareAs` by `unlink`; it goes with the last process that has it mapped, however
+   * that ends.
    */
   readonly folder?: string | undefined;
 }
@@ -121,8 +122,8 @@ export class Memory {
   }
 
   /**
-   * Takes room for a part that was not among the `parts` that would be touched: without it, writing there
-   * ends the process where the disk is full. Throws OUT_OF_MEMORY, DISK_FULL.
+   * Takes room for a part that was not among the `parts` that would be touched: without it, writing
+   * there ends the process where the disk is full. Throws OUT_OF_MEMORY, DISK_FULL.
    */
   reserve(byteOffset: number, byteLength: number): void {
     if (byteLength === 0 || this.#views.system.reserve(this.#open(), { byteOffset, byteLength })) {
@@ -200,8 +201,8 @@ function platform(): Platform {
 }
 
 /**
- * Allocates zeroed memory. Throws OUT_OF_MEMORY, MEMORY_NAME if the name is taken, and with `folder`
- * DISK_FULL and IO_FAILED.
+ * Allocates zeroed memory. Throws OUT_OF_MEMORY, MEMORY_NAME if the name is taken, and with
+ * `folder` DISK_FULL and IO_FAILED.
  */
 export function allocateMemory(byteLength: number, options: AllocateMemoryOptions = {}): Memory {
   assert(Number.isSafeInteger(byteLength) && byteLength >= 0, `memory of ${byteLength} bytes`);
@@ -221,8 +222,8 @@ export function allocateMemory(byteLength: number, options: AllocateMemoryOption
 }
 
 /**
- * Opens memory that another process, or this one, allocated with `shareAs: name`, and with this folder
- * if any. Throws MEMORY_NAME.
+ * Opens memory that another process, or this one, allocated with `shareAs: name`, and with this
+ * folder if any. Throws MEMORY_NAME.
  */
 export function openMemory(name: string, folder?: string): Memory {
   const mapping = platform().open(checkName(name), folder);

@@ -13,7 +13,9 @@ import { type ErrorCode, LockstepError } from "../errors.ts";
 /** A folder for files of memory. */
 export interface Place {
   readonly folder: string;
-  /** `shared`: files in memory, for several processes. `disk`: files that hold what memory cannot. */
+  /**
+   * `shared`: files in memory, for several processes. `disk`: files that hold what memory cannot.
+   */
   readonly use: "shared" | "disk";
 }
 

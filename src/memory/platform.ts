@@ -28,7 +28,8 @@ export interface Platform {
    */
   map(byteLength: number, isSparse: boolean): Mapping;
   /**
-   * Zeroed pages under a name that no living process uses. The system is asked at once for room for `parts`.
+   * Zeroed pages under a name that no living process uses. The system is asked at once for room for
+   * `parts`.
    * @param folder of a disk: the pages are those of a file there. Throws DISK_FULL, IO_FAILED then.
    */
   create(
@@ -47,7 +48,10 @@ export interface Platform {
    */
   retire(mapping: Mapping): boolean;
   unmap(mapping: Mapping): void;
-  /** Asks for the pages of a part that is about to be written. Returns false where there is no room for them. */
+  /**
+   * Asks for the pages of a part that is about to be written. Returns false where there is no room
+   * for them.
+   */
   reserve(mapping: Mapping, part: Part): boolean;
   /**
    * Takes whole pages of shared memory out of this process until it touches them again. They keep

@@ -62,7 +62,9 @@ export function posixPlatform(): Platform {
   const placeOf = (folder: string | undefined): Place =>
     folder === undefined ? shared : { folder, use: "disk" };
 
-  /** Takes the space of a part of a file: without it, a write to a page there would end the process. */
+  /**
+   * Takes the space of a part of a file: without it, a write to a page there would end the process.
+   */
   const reserve = (place: Place, fd: number, { byteOffset, byteLength }: Part): void => {
     let errno: number;
     do errno = fallocate(fd, byteOffset, byteLength);

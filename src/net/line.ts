@@ -114,7 +114,9 @@ export interface DialLineOptions {
   /** As host:port. */
   readonly address: string;
   readonly token: string;
-  /** Whether the connection is encrypted; the other end must use the same setting. Default: false. */
+  /**
+   * Whether the connection is encrypted; the other end must use the same setting. Default: false.
+   */
   readonly tls?: boolean;
   readonly deadlineMs: number;
   readonly signal: AbortSignal;

@@ -9,7 +9,9 @@ export function newBuilder(name: string): GraphBuilder {
   return new GraphBuilder(name, operatorTable);
 }
 
-/** A builder for a copy of `graph`: values that are added beside do not take the names of its own. */
+/**
+ * A builder for a copy of `graph`: values that are added beside do not take the names of its own.
+ */
 export function builderLike({ name, inputs, constants, nodes }: Graph): GraphBuilder {
   const own = [...inputs, ...constants.keys(), ...nodes.flatMap(({ outputs }) => outputs)];
   return new GraphBuilder(name, operatorTable, new Set(own));

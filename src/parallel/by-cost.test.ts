@@ -1,4 +1,7 @@
-/** The choice of how to share a step, from numbers alone: a table of machines and what is chosen on them. */
+/**
+ * The choice of how to share a step, from numbers alone: a table of machines and what is chosen on
+ * them.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { LockstepError } from "../errors.ts";
@@ -7,7 +10,10 @@ import type { StepFacts } from "../plan/index.ts";
 import { type Chosen, chooseByCost, nameOf, type Priced } from "./by-cost.ts";
 import type { Machine } from "./cost.ts";
 
-/** 250 million parameters with AdamW, in eight micro-batches: 0.4 GB of activations each, 0.1 GB with all blocks computed again. */
+/**
+ * 250 million parameters with AdamW, in eight micro-batches: 0.4 GB of activations each, 0.1 GB
+ * with all blocks computed again.
+ */
 const FACTS: StepFacts = {
   microBatches: 8,
   parameters: 1e9,

@@ -1,6 +1,7 @@
 /**
- * Chooses how a step is shared where the user states nothing: the fastest way that fits the memory of a rank, and of nearly equal ones the
- * simplest. A pure function of numbers, so ranks that are given the same numbers choose the same.
+ * Chooses how a step is shared where the user states nothing: the fastest way that fits the memory
+ * of a rank, and of nearly equal ones the simplest. A pure function of numbers, so ranks that are
+ * given the same numbers choose the same.
  */
 import { LockstepError } from "../errors.ts";
 import type { PassMemory, StepFacts } from "../plan/index.ts";
@@ -22,29 +23,32 @@ export interface Priced {
   readonly sharing: Sharing;
   readonly recompute: Recompute | undefined;
   readonly cost: Cost;
-  /** Bytes of a rank, with what its process takes and with a margin. */
+  /** The bytes that a rank needs, with those of its process and a margin. */
   readonly need: number;
 }
 
 export interface Chosen extends Pick<Priced, "sharing" | "recompute"> {
   /** A sentence for people. */
   readonly reason: string;
-  /** Computed when it is asked for: the pass may have to be cut for it. */
+  /** Computes the costs; it may cut the pass into pieces for that. */
   readonly priced: () => Priced;
 }
 
 export interface CostOptions {
   readonly facts: StepFacts;
-  /** The step with all blocks computed again; undefined where that is not possible, or the user has stated what is computed again. */
+  /**
+   * The step with all blocks computed again; undefined where that is not possible, or the user has
+   * stated what is computed again.
+   */
   readonly repeating?: (() => StepFacts | undefined) | undefined;
   readonly machine: Machine;
 }
 
-/** What a process takes before it has a tensor: Node.js, the engine's library, compiled graphs. */
+/** The bytes that a process takes before it has a tensor, with what first values need. */
 const PROCESS_BYTES = 160e6;
-/** The engine's own memory for activations is not exactly what lifetimes of values say. */
+/** The engine's arena of activations takes more than the lifetimes of values say. */
 const MARGIN = 1.1;
-/** Predicted times that differ by less are equal. */
+/** Predicted times count as equal if their ratio is below this. */
 const NEARLY = 1.05;
 
 /** @throws OUT_OF_MEMORY where no way fits */
@@ -72,11 +76,11 @@ export function comparison({ facts, machine }: CostOptions): Priced[] {
   return waysOf(facts, machine).map((way) => way.priced());
 }
 
-/** Memory is computed when it is asked for: the pass may have to be cut for it. */
+/** A way whose memory is computed on demand, because the pass may have to be cut for it. */
 interface Way {
   readonly sharing: Sharing;
   readonly seconds: number;
-  /** Whether it certainly fits, without a look at the pass in pieces. */
+  /** An upper bound of the bytes that it needs, without cutting the pass. */
   readonly surelyNeeds: number;
   priced(): Priced;
 }
@@ -101,7 +105,9 @@ function waysOf(facts: StepFacts, machine: Machine): Way[] {
   });
 }
 
-/** The same ways with as few blocks computed again as make each fit, or with all where it does not. */
+/**
+ * The same ways with as few blocks computed again as make each fit, or with all where it does not.
+ */
 function repeatingWays(
   ways: readonly Way[],
   facts: StepFacts,
@@ -154,8 +160,8 @@ function leastOf(ways: readonly Way[]): Way {
 }
 
 /**
- * The simplest first. On one node ranks sum in place, which makes ZeRO-1 free; between nodes each rank (or each place on a node) updates
- * all of its part, so that only gradients are sent.
+ * The simplest first. On one node ranks sum in place, which makes ZeRO-1 free; between nodes each
+ * rank (or each place on a node) updates all of its part, so that only gradients are sent.
  */
 function sharings({ wholeRule }: StepFacts, machine: Machine): Sharing[] {
   const { nodes, each } = sizesOf(machine);
@@ -185,7 +191,7 @@ function usualReason(machine: Machine): string {
   );
 }
 
-/** Why it is none of the simpler ways. */
+/** Says why a simpler way was not chosen. */
 function reasonOf(found: Priced, ways: readonly Way[], machine: Machine): string {
   const { memory } = machine;
   const name = nameOf(found, machine);
@@ -212,7 +218,7 @@ function isSame(a: Sharing, b: Sharing): boolean {
   return a.data === b.data && a.shard === b.shard && a.zero === b.zero;
 }
 
-/** As in `zero 3 within each node, with recomputation`. */
+/** Names a way for people, as in `zero 3 within each node, with recomputation`. */
 export function nameOf(
   { sharing: { data, shard, zero }, recompute }: Pick<Priced, "sharing" | "recompute">,
   machine: Machine,
@@ -287,7 +293,7 @@ function megabytes(bytes: number): string {
   return `${Math.ceil(bytes / 1e6).toLocaleString("en-US")} MB`;
 }
 
-/** Predictions have no more digits than these. */
+/** Formats a prediction with three digits. */
 function short(bytes: number): string {
   return textOfBytes(Number(bytes.toPrecision(3)));
 }

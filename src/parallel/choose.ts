@@ -37,8 +37,8 @@ export interface ParallelOptions {
    */
   readonly recompute?: Recompute | undefined;
   /**
-   * `disk`: the optimizer's state lies in mapped files of the run folder's disk, and with ZeRO-3 the parameters,
-   * too. It changes no bits.
+   * `disk`: the optimizer's state lies in mapped files of the run folder's disk, and with ZeRO-3
+   * the parameters, too. It changes no bits.
    */
   readonly offload?: Offload | undefined;
 }
@@ -85,7 +85,8 @@ export interface Prediction extends Pick<Priced, "cost" | "need"> {
 const BUCKET_BYTES = 2 ** 22;
 
 /**
- * As stated; and if neither `parallel` nor `zero` is, by predicted costs: the fastest way that fits the memory of a rank.
+ * As stated; and if neither `parallel` nor `zero` is, by predicted costs: the fastest way that fits
+ * the memory of a rank.
  * @throws INVALID_OPTION; OUT_OF_MEMORY where no way fits
  */
 export function chooseParallel(options: ChooseOptions): Parallel {

@@ -1,6 +1,7 @@
 /**
- * A model of what a way to share a step costs: memory, traffic and time of a rank, from numbers of the step and of the machine. It is for
- * choosing, and knows the lowering only in outline: the plan of a rank (`program/`) has the exact numbers.
+ * A model of what a way to share a step costs: memory, traffic and time of a rank, from numbers of
+ * the step and of the machine. It is for choosing, and knows the lowering only in outline: the plan
+ * of a rank (`program/`) has the exact numbers.
  */
 import type { Topology } from "../mesh/index.ts";
 import type { PassMemory, StepFacts } from "../plan/index.ts";
@@ -8,14 +9,14 @@ import type { Link } from "./buckets.ts";
 
 /** A way to share a step: the sizes of the axes, and what is sharded over `shard`. */
 export interface Sharing {
-  /** Groups of ranks that each hold all that is sharded. */
+  /** The number of shard groups; each holds the whole model. */
   readonly data: number;
-  /** Ranks that share out what `zero` says. */
+  /** The number of ranks of a shard group. */
   readonly shard: number;
   readonly zero: 0 | 1 | 2 | 3;
 }
 
-/** What ranks have. */
+/** The hardware of the ranks. */
 export interface Machine {
   /** Nodes of equally many ranks. */
   readonly topology: Topology;
@@ -24,11 +25,11 @@ export interface Machine {
   /** Micro-batches that a rank may run at once. */
   readonly lanes: number;
   readonly flopsPerSecond: number;
-  /** Between nodes, of each rank while all others do the same. */
+  /** The link of a rank to another node while all ranks use theirs. */
   readonly link: Link;
   /** A bucket of gradients is closed when it holds this many bytes. */
   readonly bucketBytes: number;
-  /** Whether what is needed only for updates lies on disk. Default: false. */
+  /** Whether optimizer slots and sharded parameters lie on disk. Default: false. */
   readonly isOffloaded?: boolean;
 }
 
@@ -47,23 +48,33 @@ export interface Cost {
   /** What the rank reads in the memory of neighbours on its node. */
   readonly read: number;
   readonly computing: number;
-  /** Communication beside which nothing is computed; copies within a node are all of it, for they keep the same cores busy. */
+  /**
+   * The seconds of communication that no computation hides. Copies within a node are never hidden,
+   * because they use the same cores.
+   */
   readonly exposed: number;
   readonly seconds: number;
 }
 
-/** Of a rank, where nothing was measured: it is the same for all ways, and decides only how much communication hides beside it. */
+/**
+ * The speed of a rank if it was not measured. All ways have the same, so it decides only how much
+ * communication the computation hides.
+ */
 export const DEFAULT_FLOPS = 8e10;
-/** Bytes that a rank reads and writes in a second when it sums, copies or updates: AdamW takes 2.4 to 2.8 ns for the 28 bytes of an element. */
+/**
+ * The bytes that a rank reads and writes in a second when it sums, copies or updates. It was
+ * measured with AdamW, which takes 2.4 to 2.8 ns for the 28 bytes of an element.
+ */
 const MEMORY_SPEED = 1e10;
-/** Of a pass, what is left when the first gradients are ready. */
+/** The part of a pass that is left when the first gradients are ready. */
 const BACKWARD = 2 / 3;
-/** Two buffers take turns, so that one is filled while the other is used. */
+/** Gathered units are double-buffered: one is filled while the other is used. */
 const TURNS = 2;
 
 /**
- * Activations of a micro-batch, as this way runs the pass. A whole pass that is cut so that gradients travel beside it is run whole once,
- * before the first step, to see that both give the same bits.
+ * Returns the bytes of activations of a micro-batch, as this way runs the pass. A whole pass that is cut so that
+ * gradients travel beside it is run whole once, before the first step, to see that both give the
+ * same bits.
  */
 export function passOf({ zero }: Sharing, facts: StepFacts, machine: Machine): PassMemory {
   const { pass, isRepeating, inPieces } = facts;
@@ -112,7 +123,7 @@ export function totalOf({ parameters, gradients, slots, buffers, activations }: 
   return parameters + gradients + slots + buffers + activations;
 }
 
-/** Everything but memory. */
+/** Predicts traffic and times; `memoryOf` predicts memory. */
 export function timeOf(sharing: Sharing, facts: StepFacts, machine: Machine): Omit<Cost, "memory"> {
   const { zero, shard } = sharing;
   const { nodes, each } = sizesOf(machine);
@@ -133,7 +144,10 @@ interface Moved {
   readonly exposed: number;
 }
 
-/** Every rank has whole gradients, and they are summed once a step, beside the last backward pass where they travel. */
+/**
+ * The costs of sums of whole gradients, which are made once a step. Between nodes they are exchanged
+ * beside the last backward pass.
+ */
 function wholeSums(sharing: Sharing, facts: StepFacts, machine: Machine, pass: number): Moved {
   const { zero, shard } = sharing;
   const { nodes, each } = sizesOf(machine);
@@ -159,7 +173,10 @@ function wholeSums(sharing: Sharing, facts: StepFacts, machine: Machine, pass: n
   };
 }
 
-/** Ranks run micro-batches in waves; in each, gradients go to the ranks that own them, and with zero 3 parameters come from these. */
+/**
+ * The costs of ZeRO-2 and ZeRO-3: ranks run micro-batches in waves. In each wave, gradients go to
+ * the ranks that own their shards, and with ZeRO-3 parameters come from there.
+ */
 function waves(sharing: Sharing, facts: StepFacts, machine: Machine, pass: number): Moved {
   const { data, shard, zero } = sharing;
   const { link } = machine;
@@ -196,7 +213,10 @@ interface Gathering {
 
 const NOTHING: Gathering = { sent: 0, read: 0, seconds: 0 };
 
-/** All ranks of a shard group get what each has a part of. Over nodes of several ranks, each byte goes to a node once. */
+/**
+ * The costs of an all-gather within a shard group. Between nodes of several ranks, each byte goes to
+ * a node once.
+ */
 function gather(bytes: number, shard: number, machine: Machine, inPlace: boolean): Gathering {
   const all = bytes * others(shard);
   if (inPlace) return { sent: 0, read: all, seconds: all / MEMORY_SPEED };
@@ -218,12 +238,12 @@ export function sizesOf({ topology: { nodes } }: Pick<Machine, "topology">): {
   return { nodes: nodes.length, each: nodes[0]?.length ?? 1 };
 }
 
-/** Whether the ranks of a shard group can read each other's memory. */
+/** Whether the ranks of a shard group are on one node, and read each other's memory. */
 function isInPlace({ shard }: Sharing, machine: Machine): boolean {
   return shard <= sizesOf(machine).each;
 }
 
-/** Micro-batches that a rank runs at once. */
+/** The number of micro-batches that a rank runs at once. */
 function lanesOf(
   { data, shard, zero }: Sharing,
   { microBatches }: StepFacts,
@@ -234,13 +254,16 @@ function lanesOf(
   return Math.min(lanes, Math.max(1, each));
 }
 
-/** The largest of the parts in which gradients go from rank to rank. */
+/** The bytes of the largest bucket in which gradients are exchanged. */
 function bucketOf({ zero }: Sharing, facts: StepFacts, { bucketBytes }: Machine): number {
   if (zero === 3) return facts.largestUnit;
   return Math.min(facts.gradients, Math.max(bucketBytes, facts.largestGradient));
 }
 
-/** Gradients of `own` micro-batches, `lanes` at once, and the sums of a binary tree over them that wait for their other half. */
+/**
+ * The number of gradient buffers: one for each micro-batch that runs, and one for each sum of the
+ * reduction tree that waits for its other half.
+ */
 function wholeBuffers(microBatches: number, ranks: number, lanes: number): number {
   const own = Math.ceil(microBatches / ranks);
   let most = 1;
@@ -250,7 +273,7 @@ function wholeBuffers(microBatches: number, ranks: number, lanes: number): numbe
   return Math.min(own, most + (isOfTree(microBatches, ranks) ? 0 : 1));
 }
 
-/** Sums that wait between waves. */
+/** The most sums of the reduction tree that are kept between two waves. */
 function waveBuffers(microBatches: number, perWave: number): number {
   let most = 1;
   for (let done = perWave; done < microBatches; done += perWave) {
@@ -260,12 +283,15 @@ function waveBuffers(microBatches: number, perWave: number): number {
   return Number.isInteger(Math.log2(perWave)) ? most : most + 1;
 }
 
-/** Whether each rank has one node of the tree: else it has several, whose sums are kept and sent one by one. */
+/**
+ * Whether the micro-batches of each rank are one node of the reduction tree. If not, they are
+ * several, whose sums are kept and sent one by one.
+ */
 function isOfTree(microBatches: number, ranks: number): boolean {
   return ranks === 1 || Number.isInteger(Math.log2(microBatches / ranks));
 }
 
-/** The number of ones in the binary form: so many nodes of the tree make up the first `count` leaves. */
+/** The number of nodes of the tree that the first `count` leaves make up. */
 function onesOf(count: number): number {
   return count.toString(2).replaceAll("0", "").length;
 }

@@ -1,8 +1,8 @@
 /**
- * Offload: what a step needs only for its update lies in mapped files of a disk, and takes memory only
- * as long as there is some to spare. These are the optimizer's slots, and parameters that are sharded
- * (ZeRO-3), because each piece of the pass uses gathered copies of them. After Rajbhandari et al.,
- * "ZeRO-Infinity", 2021. It comes after the strategies that shard.
+ * Offload: what a step needs only for its update lies in mapped files of a disk, and takes memory
+ * only as long as there is some to spare. These are the optimizer's slots, and parameters that are
+ * sharded (ZeRO-3), because each piece of the pass uses gathered copies of them. After Rajbhandari
+ * et al., "ZeRO-Infinity", 2021. It comes after the strategies that shard.
  */
 import { type StepGraph, type StepValue } from "../plan/index.ts";
 import type { Strategy } from "./strategy.ts";

@@ -13,7 +13,9 @@ export interface TreeSum {
 
 /** Micro-batches are counted from the first of the rank. */
 export interface Accumulation {
-  /** The buffer that each micro-batch writes. The sum of contribution `slot` is in buffer `slot`. */
+  /**
+   * The buffer that each micro-batch writes. The sum of contribution `slot` is in buffer `slot`.
+   */
   readonly leaves: readonly number[];
   readonly sums: readonly TreeSum[];
   /** Micro-batches that run at once, and then their sums. */

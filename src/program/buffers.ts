@@ -1,4 +1,6 @@
-/** The names of a program's buffers, and what each buffer is for. No other file spells a name out. */
+/**
+ * The names of a program's buffers, and what each buffer is for. No other file spells a name out.
+ */
 
 export const PARAMETERS = "parameters";
 /** New parameters where they cannot be written over those that are still read. */

@@ -1,4 +1,7 @@
-/** A program is data: what is written and read back gives the same bits, and what does not fit together is refused. */
+/**
+ * A program is data: what is written and read back gives the same bits, and what does not fit
+ * together is refused.
+ */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { createOrtEngine } from "../engine/index.ts";

@@ -62,7 +62,9 @@ export interface TaskStage {
 
 export interface Task {
   readonly name: string;
-  /** The tasks of a lane run one at a time, in their order. `compute` is the lane of computation. */
+  /**
+   * The tasks of a lane run one at a time, in their order. `compute` is the lane of computation.
+   */
   readonly lane: string;
   /** Tasks (by index, all smaller than its own) that must be done first. */
   readonly after: readonly number[];

@@ -8,8 +8,9 @@ import { kindOf, type MemoryKind } from "./buffers.ts";
 import { type Program, residentBytes, type TensorRef } from "./program.ts";
 
 /**
- * Private memory of a worker before it holds a tensor: Node.js and the modules (42 MiB), the plan and compiled graphs (25),
- * and what the arena of activations has lost between its chunks. Measured by `npm run bench -- memory`.
+ * Private memory of a worker before it holds a tensor: Node.js and the modules (42 MiB), the plan
+ * and compiled graphs (25), and what the arena of activations has lost between its chunks. Measured
+ * by `npm run bench -- memory`.
  */
 const PROCESS_BYTES = 78 * 2 ** 20;
 

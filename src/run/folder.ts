@@ -144,8 +144,8 @@ async function moveAside(folder: RunFolder): Promise<void> {
 
 /**
  * What a process that was killed while it wrote has left (`files/atomic.ts` names it), or while it
- * shared what it keeps on disk. By now the workers of this run have shared theirs, so no file of theirs has
- * a name.
+ * shared what it keeps on disk. By now the workers of this run have shared theirs, so no file of
+ * theirs has a name.
  */
 async function removeLeftovers(folder: RunFolder): Promise<void> {
   const ours = new Set<string>(Object.values(FILES));

@@ -57,7 +57,9 @@ export interface RunOptions extends ParallelOptions {
    * the run.
    */
   readonly checkpointEvery?: number;
-  /** The text to generate at the end, for models of text: its beginning, and its number of tokens. */
+  /**
+   * The text to generate at the end, for models of text: its beginning, and its number of tokens.
+   */
   readonly sample?: { readonly prompt?: string; readonly tokens?: number };
 }
 

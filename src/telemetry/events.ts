@@ -28,7 +28,10 @@ export interface RunStarted {
   readonly workers: number;
   /** The number of threads of each worker. */
   readonly threads: number;
-  /** How workers share a step, and the reason: a sentence. Not there for one worker that computes a step as it is. */
+  /**
+   * How workers share a step, and the reason: a sentence. Not there for one worker that computes a
+   * step as it is.
+   */
   readonly sharing?: string;
   /** The number of micro-batches of a step that each worker computes at first, by rank. */
   readonly shares: readonly number[];

@@ -9,7 +9,8 @@ import { onDisk, type Program, totalOf } from "../program/index.ts";
 const IN_MEMORY: ReadonlySet<number> = new Set([0x01021994, 0x858458f6]);
 
 /**
- * Asked as soon as it is known what lies on disk. Files take their space for good when they are made.
+ * Asked as soon as it is known what lies on disk. Files take their space for good when they are
+ * made.
  * @throws INVALID_OPTION where the folder's disk is memory, DISK_FULL, IO_FAILED
  */
 export function checkDisk(program: Program, folder: string | undefined): void {

@@ -42,7 +42,10 @@ interface Place {
   readonly lanes: number;
 }
 
-/** What the ranks of a run have, the same on all of them. All ranks call it together. Rejects with the group's error. */
+/**
+ * What the ranks of a run have, the same on all of them. All ranks call it together. Rejects with
+ * the group's error.
+ */
 export async function meetRoom({ transport, engine }: Group): Promise<Room> {
   const own = [memoryLimit(), totalmem(), controlGroup(), engine.threads];
   const told = await tellNumbers(transport, own);
@@ -74,7 +77,10 @@ function controlGroup(): number {
   return createHash("sha256").update(readFileSync(path)).digest().readUInt32LE();
 }
 
-/** @throws OUT_OF_MEMORY where parameters, gradients and slots alone are more than this process may have */
+/**
+ * @throws OUT_OF_MEMORY where parameters, gradients and slots alone are more than this process may
+ * have
+ */
 export function checkMemory(program: Program, workers: number, limit = memoryLimit()): void {
   const resident = residentMemory(program);
   const kept = KEPT.map((kind) => [kind, resident.get(kind) ?? 0] as const);

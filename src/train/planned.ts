@@ -34,7 +34,8 @@ export interface Planned {
 /** @throws INVALID_OPTION, NO_GRADIENT, OUT_OF_MEMORY, DISK_FULL */
 export function planOf(options: TrainerOptions): Planned {
   const { ranks, microBatches = 1 } = options;
-  // More workers than micro-batches are an error of their own, before anything that their micro-batches would lead to.
+  // More workers than micro-batches are an error of their own, before anything that their
+  // micro-batches would lead to.
   const size = ranks?.group.size ?? 1;
   checkWorkers(size, microBatches);
   const ranges = ranks?.ranges ?? evenRanges(microBatches, size);

@@ -1,4 +1,7 @@
-/** How ranks share a step: whose memory they can read, who has which micro-batches, how gradients travel. */
+/**
+ * How ranks share a step: whose memory they can read, who has which micro-batches, how gradients
+ * travel.
+ */
 import { DEFAULT_COSTS, type Group } from "../collectives/index.ts";
 import type { Device } from "../engine/index.ts";
 import { typeOf } from "../graph/index.ts";
@@ -30,7 +33,10 @@ export interface Ranks {
    * are given.
    */
   readonly adapt?: boolean;
-  /** What all ranks have, the same on all: how the step is shared is chosen from it. Default: memory without a limit. */
+  /**
+   * What all ranks have, the same on all: how the step is shared is chosen from it. Default: memory
+   * without a limit.
+   */
   readonly room?: Room;
   /** The clock that measures speeds, in milliseconds. */
   readonly now?: () => number;

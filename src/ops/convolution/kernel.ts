@@ -1,4 +1,6 @@
-/** The checks of inputs that Conv and ConvTranspose have in common: x, a kernel, and maybe a bias. */
+/**
+ * The checks of inputs that Conv and ConvTranspose have in common: x, a kernel, and maybe a bias.
+ */
 import type { InferContext } from "../../graph/index.ts";
 import type { Shape } from "../../tensor/index.ts";
 

@@ -45,7 +45,9 @@ export class Channels {
     return this.#channel(number).posts;
   }
 
-  /** Adds the next receive of a channel. Returns its message if that is complete, else "waiting". */
+  /**
+   * Adds the next receive of a channel. Returns its message if that is complete, else "waiting".
+   */
   post(number: number, posted: Posted): Uint8Array | "waiting" {
     const channel = this.#channel(number);
     const sequence = channel.posts;

@@ -249,7 +249,9 @@ class TcpTransport implements Transport {
     );
   }
 
-  /** Handles a rank that has left in order. It is a failure only if something still waits for it. */
+  /**
+   * Handles a rank that has left in order. It is a failure only if something still waits for it.
+   */
   #left(peer: number, wanted = false): void {
     const waits = wanted || [...this.#pending].some((pending) => pending.peer === peer);
     if (waits) this.#fail(peerLost(peer, "it has left the group"));
