@@ -23,6 +23,8 @@ const result = spawnSync(
     "--test",
     `--test-concurrency=${availableParallelism()}`,
     "--test-timeout=300000",
+    // Unlike "tap", which is the default outside a terminal, it repeats the failed tests at the end.
+    "--test-reporter=spec",
     ...files,
   ],
   // Tests also load the official binding, which would record its use for upload to its maker.
