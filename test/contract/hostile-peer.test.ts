@@ -15,6 +15,10 @@ import { EAGER_BYTES, PIECE_BYTES } from "../../src/transport/tcp/stripes.ts";
 
 const token = "a token of hostile peers";
 const STREAMS = 2;
+/** So long that a test cannot end by it: what is wrong must be found by itself. */
+const SILENCE_MS = 60_000;
+/** For the one kind that only the silence of a stream shows. */
+const SHORT_SILENCE_MS = 2000;
 const LARGE = 3 * PIECE_BYTES;
 const small = new Uint8Array(100);
 const half = LARGE / 2;
@@ -28,6 +32,7 @@ interface Hostile {
 }
 
 async function withHostile(
+  silenceMs: number,
   body: (victim: Transport, hostile: Hostile) => Promise<void>,
 ): Promise<void> {
   const host = "127.0.0.1";
@@ -59,7 +64,7 @@ async function withHostile(
     }),
   );
   const addresses = [listener.address, own.address];
-  const joined = joinTcp({ listener, addresses, rank: 0, size: 2, silenceMs: 400 });
+  const joined = joinTcp({ listener, addresses, rank: 0, size: 2, silenceMs });
   const [victim] = await Promise.all([joined, admitted, ...dialed]);
   try {
     await body(victim, { data, asks });
@@ -77,6 +82,7 @@ interface Kind {
   /** What the victim waits for: bytes to receive, or to send. */
   readonly receives?: number;
   readonly sends?: number;
+  readonly silenceMs?: number;
 }
 
 const message = (sequence: number, rest: Partial<Frame> = {}) =>
@@ -237,6 +243,7 @@ const KINDS: readonly Kind[] = [
   {
     name: "a goodbye on one stream only",
     ...receivesSmall,
+    silenceMs: SHORT_SILENCE_MS,
     send: ({ data, asks }) => {
       data[1]?.write({ type: FRAME.bye });
       const timer = setInterval(() => {
@@ -258,9 +265,9 @@ const KINDS: readonly Kind[] = [
 ];
 
 describe("a hostile rank", { concurrency: 8 }, () => {
-  for (const { name, send, receives, sends } of KINDS) {
+  for (const { name, send, receives, sends, silenceMs = SILENCE_MS } of KINDS) {
     test(name, () =>
-      withHostile(async (victim, hostile) => {
+      withHostile(silenceMs, async (victim, hostile) => {
         const waiting =
           receives === undefined
             ? victim.send(1, new Uint8Array(sends ?? 0))
@@ -297,7 +304,7 @@ describe("a rank that is gone in the middle of a frame", { concurrency: 8 }, () 
             addresses: rank === 0 ? [addresses[0] ?? "", door.address] : addresses,
             rank,
             size: 2,
-            silenceMs: 60_000,
+            silenceMs: SILENCE_MS,
           }),
         ),
       );
@@ -402,7 +409,7 @@ describe("someone in the middle", { concurrency: 8 }, () => {
             addresses: rank === 0 ? [addresses[0] ?? "", door.address] : addresses,
             rank,
             size: 2,
-            silenceMs: 400,
+            silenceMs: SILENCE_MS,
           }),
         ),
       );
