@@ -10,7 +10,7 @@ import { adamw } from "../src/optimizer/index.ts";
 import { GRADIENT, peakOfIntermediates } from "../src/plan/index.ts";
 import { planAccumulation } from "../src/program/index.ts";
 import { byteLength, tensorFrom } from "../src/tensor/index.ts";
-import { createTrainer } from "../src/train/step.ts";
+import { createTrainer } from "../src/train/create.ts";
 import type { GptSizes } from "./peers.ts";
 import { median } from "./report.ts";
 

@@ -11,6 +11,7 @@ import { elementCount, tensorFrom } from "../src/tensor/index.ts";
 import {
   createTrainer,
   type FillBatch,
+  joinTrainer,
   type Trainer,
   type TrainerOptions,
 } from "../src/train/index.ts";
@@ -96,14 +97,13 @@ function meet(engine: Device, { ranks, inPlace, nodes }: Crew): SimulatedRanks {
   return simulatedRanks(engine, ranks, inPlace, nodes);
 }
 
-function make(
+function optionsOf(
   engine: Device,
-  model: ModelDefinition,
-  optimizer: Optimizer,
+  [model, optimizer]: readonly [ModelDefinition, Optimizer],
   group?: SimulatedRanks["groups"][number],
   options: Pick<TrainerOptions, "zero" | "offload"> = {},
-): Promise<Trainer> {
-  return createTrainer({
+): TrainerOptions {
+  return {
     ...options,
     offloadFolder: onDisk(),
     engine,
@@ -113,44 +113,49 @@ function make(
     microBatches: MICRO_BATCHES,
     bucketBytes: 2000,
     ranks: group && { group, adapt: false },
-  });
+  };
 }
 
-/** Trains with each crew in turn. Ranks that are not in the next crew end. */
+/**
+ * Trains with each crew in turn. Ranks that are not in the next crew end, and newcomers join.
+ * @param leave called before each change of crew
+ */
 async function trainInTurn(
   engine: Device,
-  [model, optimizer]: readonly [ModelDefinition, Optimizer],
+  what: readonly [ModelDefinition, Optimizer],
   crews: readonly Crew[],
   leave: (met: SimulatedRanks) => void = () => undefined,
   options: Pick<TrainerOptions, "zero" | "offload"> = {},
 ): Promise<Record<string, string>> {
   let met = meet(engine, crews[0] as Crew);
-  const trainers = await Promise.all(
-    met.groups.map((group) => make(engine, model, optimizer, group, options)),
+  let trainers = await Promise.all(
+    met.groups.map((group) => createTrainer(optionsOf(engine, what, group, options))),
   );
   await steps(trainers, 2);
   for (const crew of crews.slice(1)) {
     leave(met);
-    for (const trainer of trainers) trainer.detach();
+    const next = meet(engine, crew);
+    const staying = trainers.slice(0, crew.ranks);
     const before = await bits(trainers[0] as Trainer);
-    await met.close();
-    for (const trainer of trainers.splice(crew.ranks)) trainer.close();
-    met = meet(engine, crew);
-    await Promise.all(
-      trainers.map((trainer, rank) =>
-        trainer.attach({ group: met.groups[rank] as (typeof met.groups)[number], adapt: false }),
-      ),
+    trainers = await Promise.all(
+      next.groups.map(async (group, rank) => {
+        const trainer = staying[rank];
+        if (trainer === undefined) return joinTrainer(optionsOf(engine, what, group, options));
+        await trainer.regroup({ group, adapt: false });
+        return trainer;
+      }),
     );
+    await met.close();
+    met = next;
     for (const trainer of trainers) assert.deepEqual(await bits(trainer), before);
     await steps(trainers, 2);
   }
-  for (const trainer of trainers) trainer.detach();
   const found = await Promise.all(trainers.map(bits));
   for (const own of found) assert.deepEqual(own, found[0], "all ranks are alike");
-  await met.close();
-  // One rank trains alone, from the memory that was shared.
+  // One rank trains alone, with what the others held.
   const [last] = trainers as [Trainer];
-  await last.attach();
+  await last.regroup();
+  await met.close();
   await steps([last], 1);
   const result = await bits(last);
   for (const trainer of trainers) trainer.close();
@@ -159,10 +164,10 @@ async function trainInTurn(
 
 async function trainAlone(
   engine: Device,
-  [model, optimizer]: readonly [ModelDefinition, Optimizer],
+  what: readonly [ModelDefinition, Optimizer],
   count: number,
 ): Promise<Record<string, string>> {
-  const trainer = await make(engine, model, optimizer);
+  const trainer = await createTrainer(optionsOf(engine, what));
   await steps([trainer], count);
   const result = await bits(trainer);
   trainer.close();
@@ -173,6 +178,15 @@ const CREWS: Readonly<Record<string, readonly Crew[]>> = {
   "4 ranks in place, then 3": [
     { ranks: 4, inPlace: true },
     { ranks: 3, inPlace: true },
+  ],
+  "2 ranks in place, then 4, then 3": [
+    { ranks: 2, inPlace: true },
+    { ranks: 4, inPlace: true },
+    { ranks: 3, inPlace: true },
+  ],
+  "2 ranks by messages, then 3": [
+    { ranks: 2, inPlace: false },
+    { ranks: 3, inPlace: false },
   ],
   "4 ranks by messages, then 3 in place, then 2 by messages": [
     { ranks: 4, inPlace: false },
@@ -226,36 +240,32 @@ test("a trainer leaves a failed group like any other", async () => {
   assert.deepEqual(await trainInTurn(cpu, what, crews, fail), await trainAlone(cpu, what, 5));
 });
 
-test("a trainer whose attach failed continues with other ranks", async () => {
-  const [model, optimizer] = [GPT, adamw({ learningRate: 1e-2 })];
+test("a trainer whose regrouping failed continues with other ranks", async () => {
+  const what = [GPT, adamw({ learningRate: 1e-2 })] as const;
   const met = meet(cpu, { ranks: 2, inPlace: true });
-  const trainers = await Promise.all(met.groups.map((group) => make(cpu, model, optimizer, group)));
+  const trainers = await Promise.all(
+    met.groups.map((group) => createTrainer(optionsOf(cpu, what, group))),
+  );
   await steps(trainers, 2);
-  for (const trainer of trainers) trainer.detach();
-  await met.close();
-  await assert.rejects(steps(trainers, 1), /is attached before its next step/);
 
   // The second rank never comes, and the group fails while the first waits for it.
   const failing = meet(cpu, { ranks: 2, inPlace: false });
   const [first, second] = trainers as [Trainer, Trainer];
   const [group, other] = failing.groups;
-  const attaching = first.attach({ group: group as NonNullable<typeof group>, adapt: false });
+  const regrouping = first.regroup({ group: group as NonNullable<typeof group>, adapt: false });
   other?.transport.abort(new Error("gone"));
-  await attaching.then(
-    () => first.detach(),
-    () => undefined,
-  );
+  await assert.rejects(regrouping, { code: "ABORTED" });
   await failing.close();
 
   const again = meet(cpu, { ranks: 2, inPlace: true });
   await Promise.all(
     again.groups.map((member, rank) =>
-      (rank === 0 ? first : second).attach({ group: member, adapt: false }),
+      (rank === 0 ? first : second).regroup({ group: member, adapt: false }),
     ),
   );
+  await met.close();
   await steps(trainers, 2);
-  for (const trainer of trainers) trainer.detach();
-  assert.deepEqual(await bits(first), await trainAlone(cpu, [model, optimizer], 4));
+  assert.deepEqual(await bits(first), await trainAlone(cpu, what, 4));
   for (const trainer of trainers) trainer.close();
   await again.close();
 });

@@ -9,6 +9,13 @@ export {
 } from "./costs.ts";
 export { type Decision, decideShares } from "./decide-shares.ts";
 export { type EvaluationPlan } from "./evaluation.ts";
+export {
+  DECISION_BYTES,
+  type JournalPlan,
+  journalPlaces,
+  overwritten,
+  stageOf,
+} from "./journal.ts";
 export { type ProgramJson, programFromJson, programToJson } from "./json.ts";
 export { planLayout } from "./layout.ts";
 export { lower } from "./lower.ts";
@@ -20,6 +27,7 @@ export {
   type BufferSpec,
   COMPUTE,
   type CollectiveStage,
+  type GraphSpec,
   type Program,
   type Run,
   type RunStage,

@@ -37,6 +37,11 @@ export interface RunStage {
    * - `small`: one after the other on the calling thread, microseconds each.
    */
   readonly mode: "ordered" | "parallel" | "small";
+  /**
+   * Whether each run overwrites values that no other rank has, so that they are written to the
+   * journal first (`planJournal`).
+   */
+  readonly isLogged?: boolean;
 }
 
 /** All ranks of the group come here; none passes before what it needs of the others is there. */

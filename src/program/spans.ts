@@ -43,10 +43,15 @@ export function cutEvenly(span: Span, parts: number): Span[] {
 }
 
 /** The blocks of whole tiles that small graphs sweep over. */
-export function blocksOf({ group, start, end }: Span): Span[] {
+export function blocksOf(span: Span): Span[] {
+  return blocksOfTiles(span, BLOCKS);
+}
+
+/** @param sizes the tiles of blocks, longest first; the last is 1 */
+export function blocksOfTiles({ group, start, end }: Span, sizes: readonly number[]): Span[] {
   const blocks: Span[] = [];
   let at = start;
-  for (const tiles of BLOCKS) {
+  for (const tiles of sizes) {
     const length = tiles * group.tile;
     for (; at + length <= end; at += length) blocks.push({ group, start: at, end: at + length });
   }

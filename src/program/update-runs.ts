@@ -8,7 +8,7 @@ import { elementCount } from "../tensor/index.ts";
 import { GRADIENTS, PARAMETERS } from "./buffers.ts";
 import type { LayoutEntry, LayoutGroup } from "./layout.ts";
 import type { ProgramBuilder, Run, TensorRef } from "./program.ts";
-import { blocksOf, type Span, spanRef, tilesOf, wholeSpan } from "./spans.ts";
+import { blocksOf, blocksOfTiles, type Span, spanRef, tilesOf, wholeSpan } from "./spans.ts";
 import { type GroupPlan, slotGroups } from "./update-groups.ts";
 
 /** What is updated by itself: a tile, or a whole parameter. Places by name: `parameter`, slots. */
@@ -20,13 +20,20 @@ interface Part {
   readonly slots: Readonly<Record<string, TensorRef>>;
 }
 
+/** Tiles in a block whose old values go to the journal first: few, so that they stay in a cache. */
+const LOGGED_BLOCKS = [4, 1] as const;
+
 /** The runs that update these spans in place: a block of tiles is one graph, tile after tile. */
 export function elementRuns(
   program: ProgramBuilder,
   group: GroupPlan,
   spans: readonly Span[],
+  isLogged: boolean,
 ): Run[] {
-  return spans.flatMap(blocksOf).map((block) => {
+  const blocks = spans.flatMap((span) =>
+    isLogged ? blocksOfTiles(span, LOGGED_BLOCKS) : blocksOf(span),
+  );
+  return blocks.map((block) => {
     const parts = tilesOf(block).map((tile) => tilePart(group, tile));
     return updateRun(program, group, `${parts.length}`, parts);
   });

@@ -3,6 +3,7 @@ import { type Rules, type StepContext } from "../optimizer/index.ts";
 import { bytesPerElement, elementCount, scalar, type Tensor } from "../tensor/index.ts";
 import { PARAMETERS, SCRATCH } from "./buffers.ts";
 import type { FlatVectors } from "./flat.ts";
+import { type JournalPlan, planJournal } from "./journal.ts";
 import { type LayoutEntry, type LayoutGroup, refsOf } from "./layout.ts";
 import {
   cutsOf,
@@ -36,6 +37,8 @@ export interface UpdatePlan {
   readonly scalars: readonly ScalarPlan[];
   /** The hashes of the graphs that update, for each shape that some rank updates. */
   readonly hashes: readonly string[];
+  /** Undefined if every rank updates everything. */
+  readonly journal: JournalPlan | undefined;
 }
 
 /** Where the host writes the scalars of a rule before an update. */
@@ -75,6 +78,8 @@ export interface UpdateSharing {
   readonly ownership?: Ownership | undefined;
   /** Whether new parameters stay with the rank that made them. */
   readonly keepsParameters?: boolean;
+  /** The runs at once of an update. Default: 1. */
+  readonly lanes?: number;
 }
 
 /**
@@ -86,7 +91,7 @@ export function planUpdate(
   plan: FlatVectors,
   sharing: UpdateSharing = { rank: 0, ranks: 1, all: "" },
 ): UpdatePlan {
-  const { rank, ranks, all, ownership, keepsParameters = false } = sharing;
+  const { rank, ranks, all, ownership, keepsParameters = false, lanes = 1 } = sharing;
   const groups = planGroups(program, plan);
   const owners = ownership?.group ?? all;
   const shared = groups.filter(({ task }) => task.granularity === "tensor" && task.axes.length > 0);
@@ -112,14 +117,20 @@ export function planUpdate(
     const { byteLength } = program.buffers.get(buffer) as BufferSpec;
     program.touches(buffer, withoutExtents(byteLength, others));
   }
-  const runs = groups.flatMap((group) => {
-    const { group: own, task, rule } = group;
-    if (rule.granularity === "element") {
-      return elementRuns(program, group, ownSpans(ownership, own));
-    }
-    const entries = task.axes.length === 0 ? own.entries : (shareEntries(own, ranks)[rank] ?? []);
-    return tensorRuns(program, group, entries);
-  });
+  // What every rank updates for itself is not lost with one of them.
+  const isLogged = (group: GroupPlan) =>
+    shared.includes(group) || cutsOf(ownership, group.group).length > 0;
+  const runsOf = (some: readonly GroupPlan[]) =>
+    some.flatMap((group) => {
+      const { group: own, task, rule } = group;
+      if (rule.granularity === "element") {
+        return elementRuns(program, group, ownSpans(ownership, own), isLogged(group));
+      }
+      const entries = task.axes.length === 0 ? own.entries : (shareEntries(own, ranks)[rank] ?? []);
+      return tensorRuns(program, group, entries);
+    });
+  const logged = runsOf(groups.filter(isLogged));
+  const others = runsOf(groups.filter((group) => !isLogged(group)));
   const isSwept = groups.every(({ rule }) => rule.granularity === "element");
   const mode = isSwept ? sweepMode(lengthOf(wholeSpans(plan.parameters)), 2) : "parallel";
   const owned = keepsParameters ? ownership : undefined;
@@ -127,6 +138,7 @@ export function planUpdate(
   if (scratched.length > 0) {
     program.buffer(SCRATCH, plan.parameters.byteLength, plan.spaces.parameters);
     if (keepsParameters) program.touches(SCRATCH, ownExtents(plan.parameters, ownership));
+    if (scratched.some(isLogged)) program.shared.add(SCRATCH);
   }
   const copies = scratched.flatMap(({ group }) =>
     ownSpans(owned, group)
@@ -136,7 +148,8 @@ export function planUpdate(
   const copyBack: Stage = { name: "copy back", runs: copies, mode: "parallel" };
   return {
     stages: [
-      { name: "update", runs, mode },
+      ...(logged.length > 0 ? [{ name: "update", runs: logged, mode, isLogged: true }] : []),
+      ...(others.length > 0 ? [{ name: "update", runs: others, mode }] : []),
       ...gathers,
       ...(scratched.length > 0 ? [copyBack] : []),
       // Who reads parts in place (a gather, a checkpoint) finds them all of one step.
@@ -148,6 +161,7 @@ export function planUpdate(
       return { rule: index, decays, places: scalars };
     }),
     hashes: groups.flatMap(updateHashes),
+    journal: groups.some(isLogged) ? planJournal(program, logged, lanes) : undefined,
   };
 }
 

@@ -1,8 +1,9 @@
 export { collectedBytes } from "./collect.ts";
+export { createTrainer, joinTrainer } from "./create.ts";
 export { meetRoom, memoryLimit, type Room } from "./memory.ts";
 export { parameterBytes, type Ranks, sharingOf } from "./sharing.ts";
 export { type TrainerTensors } from "./state.ts";
-export { createTrainer, Trainer } from "./step.ts";
+export { Trainer } from "./step.ts";
 export {
   type BatchFields,
   type FillBatch,

@@ -80,14 +80,14 @@ function isInParts({ held }: StepProgram, { buffer }: TensorRef): boolean {
 }
 
 /** Bytes [from, to) of a buffer: this rank's own, or those that another rank holds. */
-interface HeldRange {
+export interface HeldRange {
   readonly from: number;
   readonly to: number;
   readonly held: Held | undefined;
 }
 
 /** Cuts a tensor where another rank holds the next bytes. */
-function* rangesOf(
+export function* rangesOf(
   plan: StepProgram,
   { buffer, byteOffset, type }: TensorRef,
 ): Generator<HeldRange> {
