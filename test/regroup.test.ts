@@ -7,17 +7,15 @@ import { after, describe, test } from "node:test";
 import { createOrtEngine, createReferenceEngine, type Device } from "../src/engine/index.ts";
 import { gpt, type ModelDefinition, resnet } from "../src/nn/index.ts";
 import { adamw, muon, type Optimizer } from "../src/optimizer/index.ts";
-import { elementCount, tensorFrom } from "../src/tensor/index.ts";
 import {
   createTrainer,
-  type FillBatch,
   joinTrainer,
   type Trainer,
   type TrainerOptions,
 } from "../src/train/index.ts";
 import { onDisk } from "./support/folder.ts";
-import { randomNumbers } from "./support/random.ts";
 import { type SimulatedRanks, simulatedRanks } from "./support/ranks.ts";
+import { bitsOf, fillingAt } from "./support/steps.ts";
 
 const cpu = createOrtEngine({ threads: 1 });
 const opaque = createReferenceEngine();
@@ -52,44 +50,18 @@ interface Crew {
   readonly nodes?: readonly (readonly number[])[];
 }
 
-/** Fills samples that depend on their position alone. */
-function filling(ranges: readonly { readonly start: number; readonly end: number }[]): FillBatch {
-  const positions = ranges.flatMap(({ start, end }) =>
-    Array.from({ length: end - start }, (_, index) => start + index),
-  );
-  return (into) => {
-    for (const [field, tensor] of Object.values(into).entries()) {
-      const isClass = tensor.dtype === "int32";
-      const width = elementCount(tensor.shape) / positions.length;
-      const values = positions.flatMap((position) => {
-        const numbers = randomNumbers(field * 1000 + position, width, [0, isClass ? CLASSES : 1]);
-        return isClass ? numbers.map(Math.floor) : numbers;
-      });
-      tensor.bytes.set(tensorFrom(tensor.dtype, tensor.shape, values).bytes);
-    }
-  };
-}
-
 async function steps(trainers: readonly Trainer[], count: number): Promise<void> {
   await Promise.all(
     trainers.map(async (trainer) => {
       for (let index = 0; index < count; index++) {
         const step = trainer.steps;
         const positions = { start: step * SAMPLES, end: (step + 1) * SAMPLES };
-        await trainer.step({ positions, fill: filling(trainer.ownPositions(positions)) });
+        await trainer.step({
+          positions,
+          fill: fillingAt(trainer.ownPositions(positions), CLASSES),
+        });
       }
     }),
-  );
-}
-
-/** Returns everything that a checkpoint holds, by name, as text. */
-async function bits(trainer: Trainer): Promise<Record<string, string>> {
-  const { parameters, slots, states } = await trainer.read();
-  return Object.fromEntries(
-    Object.entries({ ...parameters, ...slots, ...states }).map(([name, { bytes }]) => [
-      name,
-      Buffer.from(bytes).toString("base64"),
-    ]),
   );
 }
 
@@ -136,7 +108,7 @@ async function trainInTurn(
     leave(met);
     const next = meet(engine, crew);
     const staying = trainers.slice(0, crew.ranks);
-    const before = await bits(trainers[0] as Trainer);
+    const before = await bitsOf(trainers[0] as Trainer);
     trainers = await Promise.all(
       next.groups.map(async (group, rank) => {
         const trainer = staying[rank];
@@ -147,17 +119,17 @@ async function trainInTurn(
     );
     await met.close();
     met = next;
-    for (const trainer of trainers) assert.deepEqual(await bits(trainer), before);
+    for (const trainer of trainers) assert.deepEqual(await bitsOf(trainer), before);
     await steps(trainers, 2);
   }
-  const found = await Promise.all(trainers.map(bits));
+  const found = await Promise.all(trainers.map(bitsOf));
   for (const own of found) assert.deepEqual(own, found[0], "all ranks are alike");
   // One rank trains alone, with what the others held.
   const [last] = trainers as [Trainer];
   await last.regroup();
   await met.close();
   await steps([last], 1);
-  const result = await bits(last);
+  const result = await bitsOf(last);
   for (const trainer of trainers) trainer.close();
   return result;
 }
@@ -169,7 +141,7 @@ async function trainAlone(
 ): Promise<Record<string, string>> {
   const trainer = await createTrainer(optionsOf(engine, what));
   await steps([trainer], count);
-  const result = await bits(trainer);
+  const result = await bitsOf(trainer);
   trainer.close();
   return result;
 }
@@ -265,7 +237,7 @@ test("a trainer whose regrouping failed continues with other ranks", async () =>
   );
   await met.close();
   await steps(trainers, 2);
-  assert.deepEqual(await bits(first), await trainAlone(cpu, what, 4));
+  assert.deepEqual(await bitsOf(first), await trainAlone(cpu, what, 4));
   for (const trainer of trainers) trainer.close();
   await again.close();
 });

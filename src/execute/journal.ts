@@ -17,6 +17,17 @@ export interface Decision {
   readonly isEmpty: boolean;
 }
 
+/** The last decision that the rank of a journal has made; undefined before the first. */
+export function decisionIn(memory: HostBuffer): Decision | undefined {
+  const { buffer, byteOffset } = memory.view(0, DECISION_BYTES);
+  // The number of steps is read first: it is written last.
+  const steps = Atomics.load(new Int32Array(buffer, byteOffset + STEPS_AT, 1), 0);
+  const [gradientScale = 0, isEmpty] = new Float64Array(buffer, byteOffset, 2);
+  return steps === 0 ? undefined : { steps, gradientScale, isEmpty: isEmpty === 1 };
+}
+
+const STEPS_AT = 16;
+
 export class Journal {
   /** The gradient scale, and whether the batch is empty. */
   readonly #decision: Float64Array;
@@ -35,20 +46,13 @@ export class Journal {
     };
     const { buffer, byteOffset } = memory.view(0, DECISION_BYTES);
     this.#decision = new Float64Array(buffer, byteOffset, 2);
-    this.#steps = words(DECISION_BYTES - 4, 1);
+    this.#steps = words(STEPS_AT, 1);
     this.#lanes = words(places.lanes, plan.lanes);
     this.#done = words(places.done, plan.runs);
     this.#slots = Array.from({ length: plan.lanes }, (_, lane) =>
       memory.view(places.slots + lane * plan.slotBytes, plan.slotBytes),
     );
     this.#free = this.#slots.map((_, lane) => lane);
-  }
-
-  /** The last decision; undefined before the first. */
-  get decision(): Decision | undefined {
-    const steps = Atomics.load(this.#steps, 0);
-    const [gradientScale = 0, isEmpty] = this.#decision;
-    return steps === 0 ? undefined : { steps, gradientScale, isEmpty: isEmpty === 1 };
   }
 
   decide({ steps, gradientScale, isEmpty }: Decision): void {

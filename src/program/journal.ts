@@ -6,7 +6,7 @@
  * undo part of ARIES (Mohan et al., 1992).
  */
 import { byteLength } from "../tensor/index.ts";
-import { JOURNAL } from "./buffers.ts";
+import { JOURNAL, SCALARS } from "./buffers.ts";
 import type { ProgramBuilder, Run, RunStage, TensorRef } from "./program.ts";
 
 /** The layout of a journal, in bytes. */
@@ -62,9 +62,18 @@ export function planJournal(
   return plan;
 }
 
+/** The buffers that another rank needs to make these runs in this rank's place. */
+export function buffersOf(runs: readonly Run[]): Set<string> {
+  const refs = runs.flatMap(({ inputs, outputs }) => [
+    ...Object.values(inputs),
+    ...Object.values(outputs),
+  ]);
+  return new Set(refs.map(({ buffer }) => buffer).filter((buffer) => buffer !== SCALARS));
+}
+
 /**
- * A stage of another rank's commit, as this rank can run it there: in the memory of that rank.
- * Undefined if it writes what only that rank maps.
+ * A stage of another rank's commit, as this rank can run it there: in the memory of that rank, with
+ * scalars of its own. Undefined if it needs what only that rank maps.
  */
 export function stageOf(
   stage: RunStage,
@@ -78,8 +87,7 @@ export function stageOf(
         shared.has(ref.buffer) ? { ...ref, rank: ref.rank ?? rank } : ref,
       ]),
     );
-  const outputs = stage.runs.flatMap((run) => Object.values(run.outputs));
-  if (!outputs.every(({ buffer }) => shared.has(buffer))) return undefined;
+  if (![...buffersOf(stage.runs)].every((buffer) => shared.has(buffer))) return undefined;
   const runs = stage.runs.map(({ graph, inputs, outputs: places }) => {
     return { graph, inputs: there(inputs), outputs: there(places) };
   });

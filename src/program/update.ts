@@ -1,7 +1,7 @@
 /** The optimizer's part of a program: slots, scalars, and the stages that update all parameters. */
 import { type Rules, type StepContext } from "../optimizer/index.ts";
 import { bytesPerElement, elementCount, scalar, type Tensor } from "../tensor/index.ts";
-import { PARAMETERS, SCRATCH } from "./buffers.ts";
+import { GRADIENTS, PARAMETERS, SCRATCH } from "./buffers.ts";
 import type { FlatVectors } from "./flat.ts";
 import { type JournalPlan, planJournal } from "./journal.ts";
 import { type LayoutEntry, type LayoutGroup, refsOf } from "./layout.ts";
@@ -118,19 +118,22 @@ export function planUpdate(
     program.touches(buffer, withoutExtents(byteLength, others));
   }
   // What every rank updates for itself is not lost with one of them.
-  const isLogged = (group: GroupPlan) =>
-    shared.includes(group) || cutsOf(ownership, group.group).length > 0;
-  const runsOf = (some: readonly GroupPlan[]) =>
-    some.flatMap((group) => {
-      const { group: own, task, rule } = group;
-      if (rule.granularity === "element") {
-        return elementRuns(program, group, ownSpans(ownership, own), isLogged(group));
-      }
-      const entries = task.axes.length === 0 ? own.entries : (shareEntries(own, ranks)[rank] ?? []);
-      return tensorRuns(program, group, entries);
-    });
-  const logged = runsOf(groups.filter(isLogged));
-  const others = runsOf(groups.filter((group) => !isLogged(group)));
+  const isLogged = shared.length > 0 || held.length > 0 || gathers.length > 0;
+  const runs = groups.flatMap((group) => {
+    const { group: own, task, rule } = group;
+    if (rule.granularity === "element") {
+      return elementRuns(program, group, ownSpans(ownership, own), isLogged);
+    }
+    const entries = task.axes.length === 0 ? own.entries : (shareEntries(own, ranks)[rank] ?? []);
+    return tensorRuns(program, group, entries);
+  });
+  if (isLogged) {
+    // All ranks share the same buffers, also one that has nothing to update.
+    for (const { slots, target } of groups) {
+      const own = slots.map(({ buffer }) => buffer);
+      for (const buffer of [PARAMETERS, GRADIENTS, target, ...own]) program.shared.add(buffer);
+    }
+  }
   const isSwept = groups.every(({ rule }) => rule.granularity === "element");
   const mode = isSwept ? sweepMode(lengthOf(wholeSpans(plan.parameters)), 2) : "parallel";
   const owned = keepsParameters ? ownership : undefined;
@@ -138,7 +141,6 @@ export function planUpdate(
   if (scratched.length > 0) {
     program.buffer(SCRATCH, plan.parameters.byteLength, plan.spaces.parameters);
     if (keepsParameters) program.touches(SCRATCH, ownExtents(plan.parameters, ownership));
-    if (scratched.some(isLogged)) program.shared.add(SCRATCH);
   }
   const copies = scratched.flatMap(({ group }) =>
     ownSpans(owned, group)
@@ -148,8 +150,7 @@ export function planUpdate(
   const copyBack: Stage = { name: "copy back", runs: copies, mode: "parallel" };
   return {
     stages: [
-      ...(logged.length > 0 ? [{ name: "update", runs: logged, mode, isLogged: true }] : []),
-      ...(others.length > 0 ? [{ name: "update", runs: others, mode }] : []),
+      { name: "update", runs, mode, ...(isLogged ? { isLogged } : {}) },
       ...gathers,
       ...(scratched.length > 0 ? [copyBack] : []),
       // Who reads parts in place (a gather, a checkpoint) finds them all of one step.
@@ -161,7 +162,7 @@ export function planUpdate(
       return { rule: index, decays, places: scalars };
     }),
     hashes: groups.flatMap(updateHashes),
-    journal: groups.some(isLogged) ? planJournal(program, logged, lanes) : undefined,
+    journal: isLogged ? planJournal(program, runs, lanes) : undefined,
   };
 }
 

@@ -6,9 +6,21 @@
  */
 import { type Group, tellNumbers } from "../collectives/index.ts";
 import { assert, LockstepError } from "../errors.ts";
-import { type Decision, type Instance, instantiate, Journal } from "../execute/index.ts";
+import {
+  type Decision,
+  decisionIn,
+  type Instance,
+  instantiate,
+  Journal,
+} from "../execute/index.ts";
 import { type Rules, rulesOf, scheduleFactor } from "../optimizer/index.ts";
-import { type CollectiveStage, type Stage, type StepProgram, stageOf } from "../program/index.ts";
+import {
+  type CollectiveStage,
+  type JournalPlan,
+  type Stage,
+  type StepProgram,
+  stageOf,
+} from "../program/index.ts";
 import { bytesPerElement } from "../tensor/index.ts";
 import { type Planned, planOf, programOf } from "./planned.ts";
 import { runStages } from "./run-stages.ts";
@@ -86,7 +98,8 @@ async function tell(group: Group | undefined, standing?: Standing): Promise<Told
 }
 
 function toldOf({ options, instance, planned, steps }: Standing): Told {
-  const decision = journalOf(instance, planned.plan)?.decision;
+  const { journal } = planned.plan;
+  const decision = journal && decisionIn(instance.host(journal.buffer));
   const isPending = decision !== undefined && decision.steps > steps;
   const place = options.ranks?.group.rank ?? 0;
   return { place, steps, decision: isPending ? decision : undefined };
@@ -114,7 +127,7 @@ function finishingOf(before: Standing, told: readonly Told[]): Finishing | undef
   const decisions = [
     ...living.map(({ decision }) => decision),
     // What a lost rank had decided counts only where it is seen: in the memory of its node.
-    ...lost.map((rank) => reachable(before, rank)?.decision),
+    ...lost.map((rank) => decisionOf(before, rank)),
   ];
   const decision = decisions.find((made) => made?.steps === before.steps + 1);
   if (decision === undefined) return undefined;
@@ -124,11 +137,10 @@ function finishingOf(before: Standing, told: readonly Told[]): Finishing | undef
   return { decision, lost: first === toldOf(before).place ? lost : [] };
 }
 
-/** The journal of another rank of the group before, if it lies in memory of this node. */
-function reachable({ instance, planned }: Standing, rank: number): Journal | undefined {
-  const { journal } = planned.plan;
-  if (journal === undefined || !instance.canReach(journal.buffer, rank)) return undefined;
-  return new Journal(instance.host(journal.buffer, rank), journal);
+/** What a rank of the group before has decided, if its journal lies in memory of this node. */
+function decisionOf({ instance, planned }: Standing, rank: number): Decision | undefined {
+  const { buffer } = planned.plan.journal as JournalPlan;
+  return instance.canReach(buffer, rank) ? decisionIn(instance.host(buffer, rank)) : undefined;
 }
 
 /** Updates what this rank and the lost ranks have to update. */
@@ -145,10 +157,11 @@ async function startCommit(before: Standing, { decision, lost }: Finishing): Pro
   own?.decide(decision);
   await runStages(instance, alone(plan.sides[from].commit), { journal: own });
   for (const rank of lost) {
-    const journal = reachable(before, rank);
-    if (journal === undefined) throw lostState(rank);
-    journal.decide(decision);
     const theirs = programOf(options, planned, rank);
+    const layout = theirs.journal as JournalPlan;
+    if (!instance.canReach(layout.buffer, rank)) throw lostState(rank);
+    const journal = new Journal(instance.host(layout.buffer, rank), layout);
+    journal.decide(decision);
     await instance.addGraphs(theirs);
     const stages = alone(theirs.sides[from].commit).flatMap((stage) =>
       stage.mode === "collective" || stage.mode === "tasks"

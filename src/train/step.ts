@@ -277,6 +277,8 @@ export class Trainer {
     try {
       await body();
     } catch (error) {
+      // The next group finishes what this one has not.
+      if (this.#options.ranks?.group.transport.signal.aborted === true) throw error;
       this.#broken = error instanceof Error ? error : new Error(String(error));
       throw error;
     }
