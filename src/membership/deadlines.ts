@@ -118,6 +118,7 @@ function ofGeneration(draft: Draft, at: At): void {
   if (drained.length > 0) {
     at(state.time, () => pause(draft, `${capital(workers(drained))} will leave after this step.`));
   }
+  if (state.done.length > 0) return; // the run is about to be finished
   const newcomers = candidates(draft);
   if (newcomers.length === 0 || members.length - drained.length >= options.maxWorkers) return;
   const ids = newcomers.map(({ id }) => id);
@@ -149,6 +150,8 @@ function ofGathering(draft: Draft, at: At): void {
     at(state.remindAt, () => {
       state.remindAt = undefined;
     });
+  } else if (freePlaces(draft).some(({ rest }) => rest <= 0)) {
+    return; // workers start there at once
   } else if (state.generation.number > 0 || starting < missing) {
     at(state.time, () => wait(draft, missing));
   }

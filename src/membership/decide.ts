@@ -7,7 +7,8 @@
  * generation is formed only when every member of the old one has left it (`ready`) or is fenced
  * (dead, or nothing that it says is taken any more). Messages of an older generation are ignored.
  */
-import { FORGET_MS, mostSetbacks } from "./bounds.ts";
+import { assert } from "../errors.ts";
+import { FORGET_MS } from "./bounds.ts";
 import { meetDeadlines } from "./deadlines.ts";
 import {
   breakUp,
@@ -16,8 +17,8 @@ import {
   type Draft,
   dismiss,
   draftOf,
-  end,
   enter,
+  fence,
   gather,
   lose,
   remove,
@@ -25,6 +26,7 @@ import {
   tell,
   withStatus,
 } from "./draft.ts";
+import { judge } from "./judge.ts";
 import type {
   Action,
   Decision,
@@ -37,6 +39,8 @@ import { capital, causeOfEnd, counted, named, workers } from "./words.ts";
 
 /** How much later than asked for the leader may be called until its own clock stands still. */
 const LATE_MS = 500;
+/** What is done may make more due, but never so often. */
+const MOST_ROUNDS = 100;
 /** A process that was ended by one of these was ended from outside. */
 const FROM_OUTSIDE = ["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"];
 
@@ -85,7 +89,8 @@ export function decide(
   state.calledAt = now;
   take(draft, event);
   const next = settle(draft);
-  state.wakeAt = next === undefined ? now : now + (next - state.time);
+  const whole = next === undefined ? 0 : Math.ceil(next - state.time);
+  state.wakeAt = now + Math.max(1, whole);
   const { actions } = draft;
   const texts = actions.flatMap((action) => (action.kind === "tell" ? [action.text] : []));
   const wakeAt = next === undefined ? undefined : state.wakeAt;
@@ -95,57 +100,16 @@ export function decide(
 /** Decides until nothing more is due. Returns when something will be; undefined after the end. */
 function settle(draft: Draft): number | undefined {
   const { state } = draft;
-  let next: number | undefined;
-  while (next === undefined) {
+  for (let round = 0; round < MOST_ROUNDS; round++) {
     const comesApart = state.phase === "pausing" || state.phase === "breaking";
     const isApart = withStatus(draft, "member").length + withStatus(draft, "lost").length === 0;
     if (comesApart && isApart) gather(draft);
     judge(draft);
     if (state.phase === "ended") return undefined;
-    next = meetDeadlines(draft);
+    const next = meetDeadlines(draft);
+    if (next !== undefined) return next;
   }
-  return next;
-}
-
-/** Ends the run when it is finished, or when it would only fail again. */
-function judge(draft: Draft): void {
-  const { state, options } = draft;
-  const { mishaps, generation, done, setbacks } = state;
-  if (state.phase === "ended") return;
-  if (done.length > 0 && done.length === generation.members.length) {
-    const text = `All ${counted(done.length, "worker")} of generation ${generation.number} are done.`;
-    return end(draft, { outcome: "finished", requeue: false, text });
-  }
-  const own = mishaps.filter(({ kind }) => kind === "own");
-  const [first] = own;
-  if (first !== undefined) {
-    const { code, worker, text: cause } = first;
-    const same = own.filter((mishap) => mishap.code === code);
-    const nobodyIsLeft = state.workers.every(
-      ({ status }) => status === "lost" || status === "dismissed" || status === "done",
-    );
-    const failedAll = nobodyIsLeft && own.length === mishaps.length;
-    if (failedAll || same.length >= 3) {
-      const who = failedAll ? own : same;
-      const ids = who.map((mishap) => mishap.worker);
-      const failed =
-        who.length === 1 ? "failed by an error of its own" : "failed by errors of their own";
-      const text =
-        `The run ends, because ${workers(ids)} ${failed} at step ${state.committed + 1} ` +
-        `and no worker was left that did not (${cause}). It would fail again if it were started again.`;
-      const shown = failedAll ? text : text.replace("and no worker was left that did not ", "");
-      const error = code === undefined ? {} : { code };
-      return end(draft, { outcome: "failed", requeue: false, worker, ...error, text: shown });
-    }
-  }
-  const most = mostSetbacks(state, options);
-  if (setbacks <= most) return;
-  const requeue = mishaps.some(({ kind }) => kind === "lost");
-  const last = mishaps.at(-1);
-  const cause =
-    last === undefined ? "" : ` The last one lost was worker ${last.worker}: ${last.text}.`;
-  const text = `The run ends, because it was set back ${setbacks} times without a newly committed step after step ${state.furthest}.${cause}`;
-  end(draft, { outcome: "failed", requeue, ...(last && { worker: last.worker }), text });
+  assert(false, "a decision comes to an end");
 }
 
 function take(draft: Draft, event: MembershipEvent): void {
@@ -181,11 +145,12 @@ type OfWorker = Exclude<
   { readonly kind: "time" | "restored" | "join" | "beats" | "reported" }
 >;
 
-/** An event of one worker. Only its end matters of a worker that was given up. */
+/** An event of one worker. Of one that was given up, or may go, only its end matters. */
 function takeOf(draft: Draft, worker: WorkerState, event: OfWorker): void {
   const { state } = draft;
+  const { status } = worker;
   if (event.kind === "ended" || event.kind === "refused") return gone(draft, worker, event);
-  if (worker.status === "lost") return;
+  if (status === "lost" || status === "dismissed" || status === "done") return;
   if (event.kind !== "closed" && event.kind !== "drain") worker.heard = state.time;
   switch (event.kind) {
     case "ready":
@@ -197,15 +162,14 @@ function takeOf(draft: Draft, worker: WorkerState, event: OfWorker): void {
       return;
     case "failed": {
       const { own, code, text: cause } = event;
-      return lose(draft, worker, { kind: own ? "own" : "lost", cause, code });
+      return lose(draft, worker, { kind: own ? "own" : "consequence", cause, code });
     }
     case "closed":
-      if (worker.status === "dismissed" || worker.status === "done") return;
       return lose(draft, worker, { kind: "lost", cause: "its connection closed" });
     case "drain":
       return drain(draft, worker, event.why);
     case "done":
-      if (worker.status !== "member") return;
+      if (status !== "member") return;
       setStatus(draft, worker, "done");
       state.done.push(worker.id);
   }
@@ -232,46 +196,42 @@ type Gone = Extract<MembershipEvent, { readonly kind: "ended" | "refused" }>;
 
 /** The worker cannot do anything any more. */
 function gone(draft: Draft, worker: WorkerState, event: Gone): void {
-  const { status } = worker;
-  if (event.kind === "refused") {
-    if (status !== "lost") lose(draft, worker, { kind: "lost", cause: "it was refused" });
-    return remove(draft, worker);
-  }
-  const isExpected = status === "lost" || status === "dismissed" || status === "done";
+  const isExpected = ["lost", "leaving", "dismissed", "done"].includes(worker.status);
   if (isExpected) return remove(draft, worker);
+  if (event.kind === "refused") {
+    return lose(draft, worker, { kind: "lost", cause: "it is refused", dead: true });
+  }
   const isOutside = event.signal !== null && FROM_OUTSIDE.includes(event.signal);
   lose(draft, worker, { kind: isOutside ? "lost" : "crash", cause: causeOfEnd(event), dead: true });
 }
 
+type Reported = Extract<MembershipEvent, { readonly kind: "reported" }>;
+
 /**
- * One report breaks the generation, and the accused must answer like everyone else: it may be only
- * the way between both that is broken. After the second report without a new step it is given up.
+ * The first report breaks the generation, and all are asked to answer, the accused too: it may be
+ * only the way between the two that is broken. Later reports in the same generation may follow from
+ * its end, so they say nothing. A worker that breaks two generations like this, without a new step
+ * between, is given up.
  */
-function report(
-  draft: Draft,
-  { by, worker: about, generation }: Extract<MembershipEvent, { readonly kind: "reported" }>,
-): void {
+function report(draft: Draft, { by, worker: about, generation }: Reported): void {
   const { state, byId } = draft;
   const [worker, witness] = [byId.get(about), byId.get(by)];
-  if (generation !== state.generation.number || worker === undefined || witness === undefined)
-    return;
-  if (witness.status === "lost" || worker.status === "lost" || worker.status === "done") return;
-  if (!state.generation.members.some((member) => member.worker === about)) return;
-  const known = state.reports.filter((made) => made.worker === about);
-  if (known.some((made) => made.by === by && made.generation === generation)) return;
-  state.reports.push({ by, worker: about, generation });
-  const witnesses = [...new Set([...known.map((made) => made.by), by])];
+  if (state.phase !== "running" && state.phase !== "pausing") return;
+  if (generation !== state.generation.number) return;
+  if (worker?.status !== "member" || witness?.status !== "member") return;
+  witness.heard = state.time;
+  const known = state.reports.filter((made) => made.worker === about).map((made) => made.by);
+  state.reports.push({ by, worker: about });
   if (known.length > 0) {
-    return lose(draft, worker, { kind: "lost", cause: `${workers(witnesses)} could not reach it` });
+    const cause = `${workers([...new Set([...known, by])])} could not reach it`;
+    return lose(draft, worker, { kind: "lost", cause });
   }
-  breakUp(
-    draft,
-    capital(`${named(witness)} could not reach ${named(worker)}; all are asked to meet again.`),
-  );
+  const text = `${named(witness)} could not reach ${named(worker)}; all members meet anew.`;
+  breakUp(draft, capital(text));
 }
 
 function drain(draft: Draft, worker: WorkerState, why: string): void {
-  if (worker.draining || worker.status === "dismissed" || worker.status === "done") return;
+  if (worker.draining) return;
   worker.draining = true;
   close(draft, worker);
   tell(draft, "left", capital(`${named(worker)} is asked to leave: ${why}.`), worker.id);
@@ -288,7 +248,8 @@ function join(draft: Draft, place: string, node: string): void {
   };
   if (state.phase === "ended") return refuse(FORGET_MS, "the run has ended");
   for (const old of state.workers.filter((worker) => worker.place === place)) {
-    lose(draft, old, { kind: "lost", cause: "another worker joins in its place" });
+    if (old.status === "dismissed" || old.status === "done") fence(draft, old);
+    else lose(draft, old, { kind: "lost", cause: "another worker joins in its place" });
   }
   const record = state.records[place];
   const rest = (record?.restUntil ?? 0) - state.time;

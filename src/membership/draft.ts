@@ -110,8 +110,9 @@ export function lose(draft: Draft, worker: WorkerState, { kind, cause, code, dea
   const { state } = draft;
   if (worker.status === "lost") return;
   tell(draft, "lost", lostText(state, worker, cause), worker.id);
-  state.mishaps.push({ worker: worker.id, kind, code, text: cause });
   const wasMember = worker.status === "member";
+  const generation = wasMember ? state.generation.number : undefined;
+  state.mishaps.push({ worker: worker.id, kind, code, text: cause, generation });
   const rank = state.generation.members.findIndex((member) => member.worker === worker.id);
   if (wasMember) state.gone.push({ worker: worker.id, samples: state.samples[rank] });
   setAside(draft, worker, kind === "own");

@@ -264,8 +264,13 @@ export interface PlaceRecord {
 
 export interface Mishap {
   readonly worker: number;
-  /** own: an error of its own. crash: its process ended by itself. lost: anything else. */
-  readonly kind: "own" | "crash" | "lost";
+  /**
+   * own: by an error of its own. consequence: by an error that only says that another worker is
+   * lost. crash: its process ended by itself. lost: anything else, which comes from outside.
+   */
+  readonly kind: "own" | "consequence" | "crash" | "lost";
+  /** The generation whose member it was; undefined if it was none. */
+  readonly generation: number | undefined;
   readonly code: string | undefined;
   readonly text: string;
 }
@@ -273,5 +278,4 @@ export interface Mishap {
 export interface Report {
   readonly by: number;
   readonly worker: number;
-  readonly generation: number;
 }
