@@ -105,6 +105,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "program",
     "execute",
   ],
+  membership: ["errors"],
   run: ["*"],
   job: [
     "errors",
@@ -153,6 +154,7 @@ const PURE = [
   "plan",
   "parallel",
   "program",
+  "membership",
 ];
 
 /** Files over the limit, each with its reason. */

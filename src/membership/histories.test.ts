@@ -1,0 +1,173 @@
+/** Random histories of a run's workers: what must hold in each of them is in `Simulation`. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { Simulation, type SimulationOptions } from "./simulation.testing.ts";
+import type { MembershipEvent } from "./types.ts";
+
+/** Faults by chance; `pick` chooses among the living workers. */
+type Fault = {
+  readonly kind:
+    | "kill"
+    | "segfault"
+    | "stop"
+    | "resume"
+    | "fail"
+    | "drain"
+    | "join"
+    | "close"
+    | "accuse"
+    | "leave"
+    | "sleep"
+    | "jump"
+    | "restore"
+    | "stale"
+    | "unreachable";
+  readonly pick: number;
+  readonly wait: number;
+};
+
+function happen(run: Simulation, { kind, pick }: Fault): void {
+  const living = run.living();
+  const worker = living[pick % Math.max(1, living.length)];
+  if (run.verdict !== undefined) return;
+  switch (kind) {
+    case "join":
+      return run.hear({ kind: "join", place: `far/${pick % 3}`, node: `far${pick % 2}` });
+    case "sleep":
+      run.leaderSleepsUntil = run.now + pick * 100;
+      return;
+    case "jump":
+      return run.jump((pick - 50) * 10_000);
+    case "restore":
+      return run.hear({ kind: "restored" });
+    default:
+  }
+  if (worker === undefined) return;
+  const { id, lastGeneration } = worker;
+  switch (kind) {
+    case "kill":
+      return run.die(worker, null, "SIGKILL");
+    case "segfault":
+      return run.die(worker, null, "SIGSEGV");
+    case "stop":
+      return run.stop(worker);
+    case "resume":
+      return run.resume(worker);
+    case "fail":
+      return run.fail(worker, pick % 2 === 0 ? "DIVERGED" : "OUT_OF_MEMORY", pick % 3 > 0);
+    case "drain":
+      return run.hear({ kind: "drain", worker: id, why: "its machine is needed" });
+    case "close":
+      return run.hear({ kind: "closed", worker: id });
+    case "unreachable":
+      run.unreachable.add(id);
+      return run.stop(worker);
+    case "leave":
+      return run.leave(worker);
+    case "accuse": {
+      const by = living[(pick + 1) % living.length]?.id ?? id;
+      return run.hear({ kind: "reported", by, worker: id, generation: lastGeneration });
+    }
+    case "stale": {
+      const generation = lastGeneration - 1;
+      const step = run.committed + 5;
+      const stale: MembershipEvent[] = [
+        { kind: "ready", worker: id, generation, step },
+        { kind: "committed", worker: id, generation, step },
+        { kind: "reported", by: id, worker: id, generation },
+        { kind: "ended", worker: 9999, status: 0, signal: null },
+      ];
+      return run.hear(stale[pick % stale.length] as MembershipEvent);
+    }
+    default:
+  }
+}
+
+const fault = fc.record({
+  kind: fc.constantFrom<Fault["kind"]>(
+    "kill",
+    "kill",
+    "segfault",
+    "stop",
+    "resume",
+    "fail",
+    "drain",
+    "join",
+    "join",
+    "close",
+    "accuse",
+    "leave",
+    "sleep",
+    "jump",
+    "restore",
+    "stale",
+    "unreachable",
+  ),
+  pick: fc.nat(100),
+  wait: fc.oneof(fc.nat(60), fc.nat(3000)),
+});
+
+const settings = fc
+  .record({
+    minWorkers: fc.integer({ min: 1, max: 3 }),
+    more: fc.nat(3),
+    local: fc.integer({ min: 0, max: 5 }),
+    stepMs: fc.integer({ min: 60, max: 900 }),
+    seed: fc.nat(),
+  })
+  .map(
+    ({ minWorkers, more, local, stepMs, seed }): SimulationOptions => ({
+      minWorkers,
+      maxWorkers: minWorkers + more,
+      places: Array.from({ length: local }, (_, i) => ({ name: `here/${i}`, node: `h${i % 2}` })),
+      stepMs,
+      seed,
+    }),
+  );
+
+function checkEnd(run: Simulation): void {
+  if (run.verdict !== undefined) {
+    assert.equal(run.state.phase, "ended");
+    return;
+  }
+  const { workers } = run.state;
+  const known = new Set(workers.map(({ id }) => id));
+  for (const { id, isRefused, isStopped } of run.living()) {
+    assert.ok(known.has(id) || isRefused, `worker ${id} lives and is forgotten`);
+    assert.ok(isRefused || !isStopped, `worker ${id} stands still and was not found`);
+  }
+  for (const { id } of workers) {
+    assert.ok(run.processes.get(id)?.isAlive, `worker ${id} is dead and not found`);
+  }
+}
+
+/** Whether a worker can still start, at once or after its rest. */
+function hasCapacity({ state, options }: Simulation): boolean {
+  const open = options.places.filter(({ name }) => !state.records[name]?.closed).length;
+  const guests = state.workers.filter(({ place }) => place.startsWith("far")).length;
+  return open + guests >= options.minWorkers;
+}
+
+test("in any history no two generations commit, nobody is forgotten, and steps go on", () => {
+  const property = (options: SimulationOptions, faults: readonly Fault[]) => {
+    const run = new Simulation(options);
+    for (const one of faults) {
+      happen(run, one);
+      run.pass(one.wait);
+    }
+    run.pass(25_000); // every loss is found
+    if (run.verdict === undefined && hasCapacity(run)) {
+      const before = run.commits;
+      const goesOn = () => run.commits >= before + 3 || run.verdict !== undefined;
+      assert.ok(run.pass(400_000, goesOn), `no progress: ${JSON.stringify(run.state)}`);
+      run.pass(25_000);
+    }
+    if (run.verdict === undefined && !hasCapacity(run)) {
+      assert.equal(run.state.phase, "gathering");
+      assert.match(run.told.join(" "), /The run waits/);
+    }
+    checkEnd(run);
+  };
+  fc.assert(fc.property(settings, fc.array(fault, { maxLength: 30 }), property), { numRuns: 2000 });
+});
