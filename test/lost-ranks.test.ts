@@ -137,7 +137,7 @@ async function lose(work: Work, victim: number, run: number) {
   const again = await Promise.all(
     next.groups.map(async (group, rank) => {
       const trainer = living[rank];
-      if (trainer === undefined) return joinTrainer(optionsOf(cpu, work, group));
+      if (trainer === undefined) return (await joinTrainer(optionsOf(cpu, work, group))) as Trainer;
       await trainer.regroup({ group, adapt: false });
       return trainer;
     }),
@@ -170,7 +170,7 @@ describe("a rank that is lost at any run of a step", () => {
           outcomes.add(steps);
         }
       }
-      assert.deepEqual([...outcomes].sort(), [LOSS, LOSS + 1], "before and after the decision");
+      assert.deepEqual([...outcomes].sort((a, b) => a - b), [LOSS, LOSS + 1], "before and after the decision");
     });
   }
 });

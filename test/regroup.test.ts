@@ -112,7 +112,9 @@ async function trainInTurn(
     trainers = await Promise.all(
       next.groups.map(async (group, rank) => {
         const trainer = staying[rank];
-        if (trainer === undefined) return joinTrainer(optionsOf(engine, what, group, options));
+        if (trainer === undefined) {
+          return (await joinTrainer(optionsOf(engine, what, group, options))) as Trainer;
+        }
         await trainer.regroup({ group, adapt: false });
         return trainer;
       }),

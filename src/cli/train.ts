@@ -4,6 +4,7 @@ import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { makeJobFolder, removeJobFolder, writeJobForNow } from "../job/index.ts";
 import { availableCores, launchLocal, launchOnHosts } from "../launch/index.ts";
+import { leastWorkers } from "../parallel/index.ts";
 import { type JobOverrides } from "../protocol/index.ts";
 import {
   type Beginning,
@@ -146,15 +147,17 @@ async function trainByWorkers(
   flags: TrainFlags,
   options: WorkersOptions,
 ): Promise<Outcome> {
-  const { baseDir, roots = [rootHere(baseDir)], job } = target;
+  const { run, baseDir, roots = [rootHere(baseDir)], job } = target;
+  const minWorkers = leastWorkers(run.parallel);
   if (job !== undefined) {
-    return launchLocal({ ...options, job: job.path, roots, overrides: overridesOf(flags) });
+    const overrides = overridesOf(flags);
+    return launchLocal({ ...options, minWorkers, job: job.path, roots, overrides });
   }
   const folder = await makeJobFolder();
-  const remove = () => removeJobFolder(folder).catch(() => undefined);
   try {
     return await launchLocal({
       ...options,
+      minWorkers,
       roots,
       overrides: {},
       job: async () => {
@@ -162,15 +165,9 @@ async function trainByWorkers(
         await writeJobForNow(folder, files);
         return folder;
       },
-      onEvent: (event) => {
-        // All workers have read the job. Its files are removed now, so that nothing is left behind
-        // if this process is killed.
-        if (event.type === "started") void remove();
-        options.onEvent(event);
-      },
     });
   } finally {
-    await remove();
+    await removeJobFolder(folder).catch(() => undefined);
   }
 }
 

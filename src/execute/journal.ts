@@ -4,7 +4,12 @@
  */
 import type { Binding, HostBuffer, HostTensor } from "../engine/index.ts";
 import { assert } from "../errors.ts";
-import { DECISION_BYTES, type JournalPlan, journalPlaces } from "../program/index.ts";
+import {
+  DECISION_BYTES,
+  DECISION_NUMBERS,
+  type JournalPlan,
+  journalPlaces,
+} from "../program/index.ts";
 import { inLanes } from "./lanes.ts";
 
 /** What the ranks of a step have decided: it is committed. */
@@ -15,6 +20,18 @@ export interface Decision {
   readonly gradientScale: number;
   /** Whether the batch has no label that counts, so that nothing is updated. */
   readonly isEmpty: boolean;
+  readonly loss: number;
+  readonly gradientNorm: number;
+}
+
+/** The decision without its steps, in the order in which it is written. */
+export function numbersOf({ gradientScale, isEmpty, loss, gradientNorm }: Decision): number[] {
+  return [gradientScale, Number(isEmpty), loss, gradientNorm];
+}
+
+export function decisionOf(steps: number, numbers: Iterable<number>): Decision {
+  const [gradientScale = 0, isEmpty, loss = 0, gradientNorm = 0] = numbers;
+  return { steps, gradientScale, isEmpty: isEmpty === 1, loss, gradientNorm };
 }
 
 /** The last decision that the rank of a journal has made; undefined before the first. */
@@ -22,14 +39,13 @@ export function decisionIn(memory: HostBuffer): Decision | undefined {
   const { buffer, byteOffset } = memory.view(0, DECISION_BYTES);
   // The number of steps is read first: it is written last.
   const steps = Atomics.load(new Int32Array(buffer, byteOffset + STEPS_AT, 1), 0);
-  const [gradientScale = 0, isEmpty] = new Float64Array(buffer, byteOffset, 2);
-  return steps === 0 ? undefined : { steps, gradientScale, isEmpty: isEmpty === 1 };
+  if (steps === 0) return undefined;
+  return decisionOf(steps, new Float64Array(buffer, byteOffset, DECISION_NUMBERS));
 }
 
-const STEPS_AT = 16;
+const STEPS_AT = 8 * DECISION_NUMBERS;
 
 export class Journal {
-  /** The gradient scale, and whether the batch is empty. */
   readonly #decision: Float64Array;
   /** The number of steps; 0 before the first decision. */
   readonly #steps: Int32Array;
@@ -45,7 +61,7 @@ export class Journal {
       return new Int32Array(buffer, byteOffset, count);
     };
     const { buffer, byteOffset } = memory.view(0, DECISION_BYTES);
-    this.#decision = new Float64Array(buffer, byteOffset, 2);
+    this.#decision = new Float64Array(buffer, byteOffset, DECISION_NUMBERS);
     this.#steps = words(STEPS_AT, 1);
     this.#lanes = words(places.lanes, plan.lanes);
     this.#done = words(places.done, plan.runs);
@@ -55,11 +71,10 @@ export class Journal {
     this.#free = this.#slots.map((_, lane) => lane);
   }
 
-  decide({ steps, gradientScale, isEmpty }: Decision): void {
-    this.#decision[0] = gradientScale;
-    this.#decision[1] = Number(isEmpty);
+  decide(decision: Decision): void {
+    this.#decision.set(numbersOf(decision));
     // The number of steps is written last: a reader that finds it finds the others too.
-    Atomics.store(this.#steps, 0, steps);
+    Atomics.store(this.#steps, 0, decision.steps);
   }
 
   /** Puts back what runs have overwritten that began and are not done. */

@@ -35,6 +35,7 @@ const STOPPED_LOOKS = 15;
 export type OtherMessage = Exclude<FromWorker, { readonly kind: "done" | "error" }>;
 
 export class WorkerProcess implements Watched {
+  /** Its rank, or its number among the workers of a run that come and go. */
   readonly rank: number;
   /** Resolves with the first failure; stays pending if there is none. */
   readonly failed: Promise<ErrorMessage>;
@@ -46,6 +47,8 @@ export class WorkerProcess implements Watched {
   readonly #process: ChildProcess;
   readonly #onMessage: (message: OtherMessage) => void;
   #fail: (error: ErrorMessage) => void = () => undefined;
+  /** How the process ended, once it has. */
+  end: { readonly status: number | null; readonly signal: string | null } | undefined;
   #stderr = "";
   #killed = false;
   #stoppedLooks = 0;
@@ -70,16 +73,22 @@ export class WorkerProcess implements Watched {
     const watch = setInterval(() => this.#look(), LOOK_MS).unref();
     this.ended = new Promise((resolve) => {
       this.#process.once("error", (error) => {
+        this.end = { status: null, signal: null };
         this.#crashed(error.message);
         resolve();
       });
       // "close" comes after the streams have ended, so the last lines of output are there.
       this.#process.once("close", (status, signal) => {
         clearInterval(watch);
+        this.end = { status, signal };
         this.#closed(status, signal);
         resolve();
       });
     });
+  }
+
+  get pid(): number | undefined {
+    return this.#process.pid;
   }
 
   start(job: Assignment): void {

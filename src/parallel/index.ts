@@ -8,5 +8,5 @@ export { data, PACES } from "./data.ts";
 export { OFFLOADS, type Offload, offload } from "./offload.ts";
 export { type Recompute, recompute } from "./recompute.ts";
 export { applyStrategies, type Strategy } from "./strategy.ts";
-export { checkWorkers } from "./workers.ts";
+export { axesFor, checkWorkers, leastWorkers } from "./workers.ts";
 export { sharedUpdates, zero1, zero2, zero3 } from "./zero.ts";

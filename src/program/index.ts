@@ -11,6 +11,7 @@ export { type Decision, decideShares } from "./decide-shares.ts";
 export { type EvaluationPlan } from "./evaluation.ts";
 export {
   DECISION_BYTES,
+  DECISION_NUMBERS,
   type JournalPlan,
   journalPlaces,
   overwritten,

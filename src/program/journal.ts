@@ -29,8 +29,9 @@ export interface JournalPlaces {
   readonly byteLength: number;
 }
 
-/** The decision of a step: two numbers of 8 bytes, and a word. */
-export const DECISION_BYTES = 20;
+/** The decision of a step: numbers of 8 bytes, and the number of steps as a word. */
+export const DECISION_NUMBERS = 4;
+export const DECISION_BYTES = 8 * DECISION_NUMBERS + 4;
 const LINE = 64;
 
 export function journalPlaces({ lanes, slotBytes, runs }: JournalPlan): JournalPlaces {

@@ -29,13 +29,14 @@ export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
 
 /**
  * Makes a trainer that takes the state of a run from the other ranks of its group, which call
- * `Trainer.regroup` together.
+ * `Trainer.regroup` together. Returns undefined when none of them has one: the run begins.
  * @throws INVALID_OPTION, OUT_OF_MEMORY, ENGINE_FAILED, and what the group throws
  */
-export async function joinTrainer(options: TrainerOptions): Promise<Trainer> {
+export async function joinTrainer(options: TrainerOptions): Promise<Trainer | undefined> {
   checkOptions("joinTrainer", options, TRAINER_OPTIONS);
-  const { planned, instance, steps } = await moveTo(options);
-  const trainer = new Trainer(options, planned, instance);
-  trainer.resumeAt(steps);
+  const moved = await moveTo(options);
+  if (moved === undefined) return undefined;
+  const trainer = new Trainer(options, moved.planned, moved.instance);
+  trainer.resumeAt(moved.steps);
   return trainer;
 }

@@ -6,6 +6,7 @@ export { type TrainerTensors } from "./state.ts";
 export { Trainer } from "./step.ts";
 export {
   type BatchFields,
+  type CommittedStep,
   type FillBatch,
   type StepRequest,
   type StepResult,

@@ -9,11 +9,14 @@ import { assert, LockstepError } from "../errors.ts";
 import {
   type Decision,
   decisionIn,
+  decisionOf,
   type Instance,
   instantiate,
   Journal,
+  numbersOf,
 } from "../execute/index.ts";
 import { type Rules, rulesOf, scheduleFactor } from "../optimizer/index.ts";
+import { axesFor } from "../parallel/index.ts";
 import {
   type CollectiveStage,
   type JournalPlan,
@@ -37,6 +40,8 @@ export interface Standing {
   readonly from: 0 | 1;
   /** Committed steps. */
   readonly steps: number;
+  /** The decision of the last committed step; undefined before the first. */
+  readonly last: Decision | undefined;
 }
 
 /** What a rank tells the others of its new group. */
@@ -45,7 +50,7 @@ interface Told {
   readonly place: number;
   /** Committed steps; -1 for a newcomer. */
   readonly steps: number;
-  /** The decision to commit another step, whose commit has not ended. */
+  /** The last decision; that of the next step, if its commit has begun and not ended. */
   readonly decision: Decision | undefined;
 }
 
@@ -55,11 +60,16 @@ const NEWCOMER: Told = { place: -1, steps: -1, decision: undefined };
  * Continues with the ranks of `options`, or alone. All of them call this together: trainers of one
  * group before, and newcomers, which have no standing. After a failure the standing is still good,
  * so the trainer can move to yet another group.
+ * @returns undefined if no rank has a state
  * @throws PEER_LOST when a lost rank held what no other can read; what the new group throws
  */
-export async function moveTo(options: TrainerOptions, before?: Standing): Promise<Standing> {
+export async function moveTo(
+  options: TrainerOptions,
+  before?: Standing,
+): Promise<Standing | undefined> {
   const group = options.ranks?.group;
   const told = await tell(group, before);
+  if (told.every(({ steps }) => steps < 0)) return undefined;
   const finishing = before && finishingOf(before, told);
   let standing = before;
   if (before !== undefined && finishing !== undefined) await startCommit(before, finishing);
@@ -69,11 +79,12 @@ export async function moveTo(options: TrainerOptions, before?: Standing): Promis
   }
   const now = await tell(group, standing);
   const steps = Math.max(...now.map((rank) => rank.steps));
-  assert(steps >= 0, "a group that is moved to has a trainer with a state");
-  const planned = planOf(options);
+  const parallel = axesFor(options.parallel, group?.size ?? 1);
+  const planned = planOf({ ...options, parallel });
   const instance = await instantiate(options.engine, planned.plan, group, options.offloadFolder);
   try {
-    const moved = { options, planned, instance, from: 0, steps } as const;
+    const last = now.find(({ decision }) => decision?.steps === steps)?.decision;
+    const moved = { options, planned, instance, from: 0, steps, last } as const;
     await fill(moved, standing, now);
     await group?.barrier();
     return moved;
@@ -86,23 +97,25 @@ export async function moveTo(options: TrainerOptions, before?: Standing): Promis
 async function tell(group: Group | undefined, standing?: Standing): Promise<Told[]> {
   const own = standing === undefined ? NEWCOMER : toldOf(standing);
   if (group === undefined) return [own];
-  const { place, steps, decision } = own;
-  const { steps: decided = -1, gradientScale = 0, isEmpty = false } = decision ?? {};
-  const numbers = [place, steps, decided, gradientScale, Number(isEmpty)];
+  const { place, steps, decision = NONE } = own;
+  const numbers = [place, steps, decision.steps, ...numbersOf(decision)];
   const all = await tellNumbers(group.transport, numbers);
-  return all.map(([at = -1, done = -1, next = -1, scale = 0, empty = 0]) => ({
+  return all.map(([at = -1, done = -1, next = 0, ...rest]) => ({
     place: at,
     steps: done,
-    decision: next < 0 ? undefined : { steps: next, gradientScale: scale, isEmpty: empty === 1 },
+    decision: next === 0 ? undefined : decisionOf(next, rest),
   }));
 }
 
-function toldOf({ options, instance, planned, steps }: Standing): Told {
+/** Stands for no decision in a message. */
+const NONE: Decision = { steps: 0, gradientScale: 0, isEmpty: false, loss: 0, gradientNorm: 0 };
+
+function toldOf({ options, instance, planned, steps, last }: Standing): Told {
   const { journal } = planned.plan;
-  const decision = journal && decisionIn(instance.host(journal.buffer));
-  const isPending = decision !== undefined && decision.steps > steps;
+  const next = journal && decisionIn(instance.host(journal.buffer));
+  const isPending = next !== undefined && next.steps > steps;
   const place = options.ranks?.group.rank ?? 0;
-  return { place, steps, decision: isPending ? decision : undefined };
+  return { place, steps, decision: isPending ? next : last };
 }
 
 /** How a rank finishes the commit of a step. */
@@ -127,7 +140,7 @@ function finishingOf(before: Standing, told: readonly Told[]): Finishing | undef
   const decisions = [
     ...living.map(({ decision }) => decision),
     // What a lost rank had decided counts only where it is seen: in the memory of its node.
-    ...lost.map((rank) => decisionOf(before, rank)),
+    ...lost.map((rank) => decisionAt(before, rank)),
   ];
   const decision = decisions.find((made) => made?.steps === before.steps + 1);
   if (decision === undefined) return undefined;
@@ -138,7 +151,7 @@ function finishingOf(before: Standing, told: readonly Told[]): Finishing | undef
 }
 
 /** What a rank of the group before has decided, if its journal lies in memory of this node. */
-function decisionOf({ instance, planned }: Standing, rank: number): Decision | undefined {
+function decisionAt({ instance, planned }: Standing, rank: number): Decision | undefined {
   const { buffer } = planned.plan.journal as JournalPlan;
   return instance.canReach(buffer, rank) ? decisionIn(instance.host(buffer, rank)) : undefined;
 }
@@ -175,7 +188,7 @@ async function startCommit(before: Standing, { decision, lost }: Finishing): Pro
 /** Takes what the other ranks have updated. None of them writes any more. */
 async function endCommit(before: Standing, { decision }: Finishing): Promise<Standing> {
   const { planned, instance, from } = before;
-  const after = { ...before, steps: decision.steps };
+  const after = { ...before, steps: decision.steps, last: decision };
   if (decision.isEmpty) return after;
   const { commit } = planned.plan.sides[from];
   for (const stage of commit.slice(alone(commit).length)) {

@@ -5,7 +5,7 @@
  */
 import type { DeviceTensor } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
-import { cutGivesSameBits, type Instance, type Journal } from "../execute/index.ts";
+import { cutGivesSameBits, type Decision, type Instance, type Journal } from "../execute/index.ts";
 import { type Rules, rulesOf, scheduleFactor } from "../optimizer/index.ts";
 import { type Stage, type StepProgram, summaryOf } from "../program/index.ts";
 import { type Tensor, toNumbers } from "../tensor/index.ts";
@@ -15,7 +15,7 @@ import { fillKeys, type Positions, positionsOf } from "./keys.ts";
 import type { Pacing } from "./pacing.ts";
 import { type Fields, fieldsOf, type Planned, pacingOf, replan, type Sharing } from "./planned.ts";
 import { journalOf, moveTo, type Standing } from "./regroup.ts";
-import { runEvaluation, runMeasured, runStages, tellOthers } from "./run-stages.ts";
+import { runEvaluation, runMeasured, runStages, tellOthers, wishesOf } from "./run-stages.ts";
 import type { Ranks } from "./sharing.ts";
 import {
   initialTensors,
@@ -27,6 +27,7 @@ import {
 } from "./state.ts";
 import { explainNotFinite } from "./step-errors.ts";
 import {
+  type CommittedStep,
   type FillBatch,
   type StepRequest,
   type StepResult,
@@ -46,6 +47,7 @@ export class Trainer {
   #isCutChecked = false;
   #fields: Fields;
   #step = 0;
+  #last: Decision | undefined;
   #from: 0 | 1 = 0;
   #busy = false;
   #broken: Error | undefined;
@@ -87,8 +89,9 @@ export class Trainer {
   }
 
   async #transact(request: StepRequest): Promise<StepResult> {
-    const { positions, fill, signal, stop: isAsked = false } = request;
-    const { model, schedule, steps, seed = 0 } = this.#options;
+    const { positions, fill, signal, stop = false, regroup = false } = request;
+    const own = { stop, regroup };
+    const { model, seed = 0 } = this.#options;
     const step = this.#step;
     const keys = model.randomKey === undefined ? undefined : this.#fields.batch[model.randomKey];
     if (keys !== undefined) fillKeys(keys, seed, this.ownPositions(positions));
@@ -97,13 +100,12 @@ export class Trainer {
     const { plan } = this;
     const side = plan.sides[this.#from];
     const [instance, pacing] = [this.#instance, this.#pacing];
-    const tell = () => tellOthers(instance, plan, isAsked, pacing);
+    const tell = () => tellOthers(instance, plan, own, pacing);
     tell();
     await runStages(instance, side.totals, { signal });
     await this.#compute(side.compute, signal);
     if (plan.paces !== undefined) pacing?.hear(await instance.read(plan.paces));
-    const [wishes = 0] =
-      plan.stop === undefined ? [Number(isAsked)] : await instance.read(plan.stop);
+    const wishes = await wishesOf(instance, plan, own);
     const summary = summaryOf(toNumbers(instance.hostTensor(plan.summary)));
     const { gradientScale } = summary;
     const again = async () => {
@@ -116,14 +118,15 @@ export class Trainer {
       const found = { step, loss, gradientNorm };
       throw await explainNotFinite(instance, this.#planned.step, side, found);
     }
-    const factor = schedule === undefined ? 1 : scheduleFactor(schedule, step, steps);
+    const factor = this.#factor(step);
     writeScalars(instance, plan, this.#rules, { step: step + 1, gradientScale, factor });
-    this.#journal?.decide({ steps: step + 1, gradientScale, isEmpty });
+    const decision = { steps: step + 1, gradientScale, isEmpty, loss, gradientNorm };
+    this.#journal?.decide(decision);
     if (isEmpty) this.#step += 1;
     else await this.#commit(side.commit);
+    this.#last = decision;
     const reason = await this.#adapt();
-    const learningRate = (this.#rules[0]?.rule.learningRate ?? 0) * factor;
-    const result = { step, loss, gradientNorm, learningRate, isEmpty, stop: wishes > 0 };
+    const result = { ...this.#committed(decision), ...wishes };
     return reason === undefined ? result : { ...result, shared: reason };
   }
 
@@ -177,23 +180,39 @@ export class Trainer {
    * middle of a step, and is still open. A step that any of them has decided to commit is
    * committed; another one is not, and is to be made again. After a failure the trainer may move to
    * yet another group.
+   * @returns the step that was committed meanwhile, if there was one
    * @throws INVALID_OPTION when there are more ranks than micro-batches; PEER_LOST when a lost rank
    *   held what no other can read; and what the group throws
    */
-  regroup(ranks?: Ranks): Promise<void> {
+  regroup(ranks?: Ranks): Promise<CommittedStep | undefined> {
     return this.#alone(async () => {
       const before = this.#standing();
-      this.#take(await moveTo({ ...this.#options, ranks }, before));
+      const moved = (await moveTo({ ...this.#options, ranks }, before)) as Standing;
+      this.#take(moved);
       before.instance.close();
+      const { last } = moved;
+      return last === undefined || moved.steps === before.steps ? undefined : this.#committed(last);
     });
+  }
+
+  #committed({ steps, loss, gradientNorm, isEmpty }: Decision): CommittedStep {
+    const learningRate = (this.#rules[0]?.rule.learningRate ?? 0) * this.#factor(steps - 1);
+    return { step: steps - 1, loss, gradientNorm, learningRate, isEmpty };
+  }
+
+  /** What the schedule makes of the learning rate in a step, counted from 0. */
+  #factor(step: number): number {
+    const { schedule, steps } = this.#options;
+    return schedule === undefined ? 1 : scheduleFactor(schedule, step, steps);
   }
 
   #standing(): Standing {
     const [options, planned, instance] = [this.#options, this.#planned, this.#instance];
-    return { options, planned, instance, from: this.#from, steps: this.#step };
+    return { options, planned, instance, from: this.#from, steps: this.#step, last: this.#last };
   }
 
-  #take({ options, planned, instance, from, steps }: Standing): void {
+  #take({ options, planned, instance, from, steps, last }: Standing): void {
+    this.#last = last;
     this.#collector.close();
     this.#collector = new Collector();
     this.#options = options;
