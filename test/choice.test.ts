@@ -61,7 +61,6 @@ for (const { ranks, nodes, microBatches, lanes } of MACHINES) {
       const resident = new Map(residentMemory({ ...program, graphs }, lanes));
       // A prediction counts the tensors of steps; what a process takes beside them comes on top.
       resident.delete("the process itself");
-      resident.delete("first values");
       near(totalOf(cost.memory), planned(resident), `memory of ${of}`);
       near(cost.sent + cost.read, traffic, `traffic of ${of}`);
     }

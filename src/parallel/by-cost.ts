@@ -4,7 +4,7 @@
  * given the same numbers choose the same.
  */
 import { LockstepError } from "../errors.ts";
-import type { PassMemory, StepFacts } from "../plan/index.ts";
+import { type PassMemory, PROCESS_BYTES, type StepFacts } from "../plan/index.ts";
 import { textOfBytes } from "./bytes.ts";
 import {
   type Cost,
@@ -44,8 +44,6 @@ export interface CostOptions {
   readonly machine: Machine;
 }
 
-/** The bytes that a process takes before it has a tensor, with what first values need. */
-const PROCESS_BYTES = 160e6;
 /** The engine's arena of activations takes more than the lifetimes of values say. */
 const MARGIN = 1.1;
 /** Predicted times count as equal if their ratio is below this. */
