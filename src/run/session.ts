@@ -126,6 +126,7 @@ export async function openSession(
     const identity = identityOf(run, model, fingerprint);
     const changes =
       head === undefined ? [] : checkIdentity(options.folder, head, identity, options.changes);
+    const offloadFolder = nearestFolder(options.folder.path);
     trainer = await createTrainer({
       engine,
       model,
@@ -138,8 +139,8 @@ export async function openSession(
       microBatches: run.microBatches,
       ...sharingOf(run),
       seed: run.seed,
-      ranks: options.ranks && (await withRoom(options.ranks)),
-      offloadFolder: nearestFolder(options.folder.path),
+      ranks: options.ranks && (await withRoom(options.ranks, offloadFolder)),
+      offloadFolder,
     });
     asked.throwIfAborted();
     const state =
@@ -193,8 +194,8 @@ export async function openSession(
 }
 
 /** How the step is shared is chosen from what all ranks have. */
-async function withRoom(ranks: Ranks): Promise<Ranks> {
-  return { ...ranks, room: ranks.room ?? (await meetRoom(ranks.group)) };
+async function withRoom(ranks: Ranks, folder: string): Promise<Ranks> {
+  return { ...ranks, room: ranks.room ?? (await meetRoom(ranks.group, folder)) };
 }
 
 /** What data must give for a step of the model. */
