@@ -2,7 +2,7 @@
 import type { ParallelOptions } from "../parallel/index.ts";
 import { describePlan, planAsJson, settleMicroBatches } from "../run/index.ts";
 import { printable } from "../telemetry/index.ts";
-import { memoryLimit } from "../train/index.ts";
+import { diskFor, diskRoom, memoryLimit } from "../train/index.ts";
 import { openTarget } from "./target.ts";
 
 export interface PlanFlags {
@@ -34,8 +34,9 @@ export async function planCommand(file: string, flags: PlanFlags): Promise<void>
       bytesPerSecond: bandwidth * 1e9,
       latency: latency * 1e-6,
     },
-    // Of workers on other machines, only what is told is known.
+    // Of workers on other machines, only what is stated is known.
     memory: flags.memory ?? (machines === 1 ? memoryLimit() / workers : undefined),
+    disk: machines === 1 ? diskFor(diskRoom(process.cwd()), workers) : undefined,
     bucketBytes: bucket,
     parallel,
     zero,

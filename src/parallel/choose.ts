@@ -105,12 +105,12 @@ export function chooseParallel(options: ChooseOptions): Parallel {
     parallel: { data: replicas, shard },
     zero: zero === 0 ? undefined : zero,
     recompute: chosen.recompute ?? options.recompute,
-    offload: options.offload,
+    offload: chosen.offload ?? options.offload,
   };
   const rowOf = (way: Priced, isChosen: boolean): Prediction => {
     return { name: nameOf(way, machine), cost: way.cost, need: way.need, isChosen };
   };
-  const isPlain = chosen.recompute === undefined;
+  const isPlain = chosen.recompute === undefined && chosen.offload === undefined;
   const predicted = () => [
     ...comparison(from).map((way) =>
       rowOf(way, isPlain && way.sharing.zero === zero && way.sharing.shard === shard),

@@ -4,8 +4,9 @@
  * of a rank (`program/`) has the exact numbers.
  */
 import type { Topology } from "../mesh/index.ts";
-import type { PassMemory, StepFacts } from "../plan/index.ts";
+import { MEMORY_SPEED, type PassMemory, type StepFacts } from "../plan/index.ts";
 import type { Link } from "./buckets.ts";
+import { type Disk, diskSeconds, keptOnDisk } from "./disk-cost.ts";
 
 /** A way to share a step: the sizes of the axes, and what is sharded over `shard`. */
 export interface Sharing {
@@ -31,6 +32,8 @@ export interface Machine {
   readonly bucketBytes: number;
   /** Whether optimizer slots and sharded parameters lie on disk. Default: false. */
   readonly isOffloaded?: boolean;
+  /** Where they could lie. Undefined: there is no disk for them, or none that is known. */
+  readonly disk?: Disk | undefined;
 }
 
 /** Predictions for a rank and a step. Sizes are in bytes, times in seconds. */
@@ -61,11 +64,6 @@ export interface Cost {
  * communication the computation hides.
  */
 export const DEFAULT_FLOPS = 8e10;
-/**
- * The bytes that a rank reads and writes in a second when it sums, copies or updates. It was
- * measured with AdamW, which takes 2.4 to 2.8 ns for the 28 bytes of an element.
- */
-const MEMORY_SPEED = 1e10;
 /** The part of a pass that is left when the first gradients are ready. */
 const BACKWARD = 2 / 3;
 /** Gathered units are double-buffered: one is filled while the other is used. */
@@ -135,7 +133,20 @@ export function timeOf(sharing: Sharing, facts: StepFacts, machine: Machine): Om
     zero < 2 ? wholeSums(sharing, facts, machine, pass) : waves(sharing, facts, machine, pass);
   const computing = own * pass;
   const { sent, read, exposed } = moved;
-  return { sent, read, computing, exposed, seconds: computing + exposed + update };
+  const seconds = computing + exposed + update + offloadSeconds(sharing, facts, machine);
+  return { sent, read, computing, exposed, seconds };
+}
+
+function offloadSeconds(sharing: Sharing, facts: StepFacts, machine: Machine): number {
+  const { isOffloaded = false, disk } = machine;
+  if (!isOffloaded || disk === undefined) return 0;
+  const waves = waveCount(sharing, facts, machine);
+  return diskSeconds(keptOnDisk(sharing, facts), waves, disk);
+}
+
+function waveCount(sharing: Sharing, facts: StepFacts, machine: Machine): number {
+  const { data, shard } = sharing;
+  return Math.ceil(facts.microBatches / data / (shard * lanesOf(sharing, facts, machine)));
 }
 
 interface Moved {
@@ -182,7 +193,7 @@ function waves(sharing: Sharing, facts: StepFacts, machine: Machine, pass: numbe
   const { link } = machine;
   const inPlace = isInPlace(sharing, machine);
   const lanes = lanesOf(sharing, facts, machine);
-  const count = Math.ceil(facts.microBatches / data / (shard * lanes));
+  const count = waveCount(sharing, facts, machine);
   const reduced = facts.gradients * lanes * others(shard);
   const gathered = zero === 3 ? facts.gathered : 0;
   const fresh = zero === 2 ? gather(facts.parameters, shard, machine, inPlace) : NOTHING;

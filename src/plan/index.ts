@@ -6,7 +6,7 @@ export { addTail, wideType } from "./batch/whole-batch.ts";
 export { type Blocks, backwardOf, blocksOf, forwardNodes } from "./blocks.ts";
 export { buildStep, GRADIENT } from "./build.ts";
 export { cutTask, cutWhereReady, inOrderMade } from "./cut.ts";
-export { type StepFacts, stepFacts } from "./facts.ts";
+export { MEMORY_SPEED, PROCESS_BYTES, type StepFacts, stepFacts } from "./facts.ts";
 export { hashStep, type StepJson, stepFromJson, stepToJson } from "./json.ts";
 export { peakOfIntermediates } from "./liveness.ts";
 export { buildNamed } from "./named.ts";

@@ -94,7 +94,6 @@ export type MemoryKind =
   | "buckets"
   | "between pieces"
   | "within a piece"
-  | "first values"
   | "the process itself"
   | "other";
 

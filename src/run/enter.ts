@@ -16,7 +16,7 @@ export interface EnterOptions {
   readonly members: Members | undefined;
   /** Aborting it ends the wait for a generation. */
   readonly asked: AbortSignal;
-  readonly settings: Omit<TrainerOptions, "ranks">;
+  readonly settings: Omit<TrainerOptions, "ranks"> & { readonly offloadFolder: string };
   /** Gives a new trainer the state that the run begins with. Returns the hash of that state. */
   readonly begin: (trainer: Trainer) => Promise<string>;
   /** What all ranks must have alike. */
@@ -52,7 +52,7 @@ async function enterGroup(
   { members, settings, begin, facts, asked }: EnterOptions,
   given: Ranks | undefined,
 ): Promise<Entered> {
-  const ranks = given && (await withRoom(given));
+  const ranks = given && (await withRoom(given, settings.offloadFolder));
   const options = { ...settings, ranks };
   const joined = members && (await joinTrainer(options));
   const trainer = joined ?? (await createTrainer(options));
@@ -68,6 +68,6 @@ async function enterGroup(
 }
 
 /** How the step is shared is chosen from what all ranks have. */
-export async function withRoom(ranks: Ranks): Promise<Ranks> {
-  return { ...ranks, room: ranks.room ?? (await meetRoom(ranks.group)) };
+export async function withRoom(ranks: Ranks, folder: string): Promise<Ranks> {
+  return { ...ranks, room: ranks.room ?? (await meetRoom(ranks.group, folder)) };
 }

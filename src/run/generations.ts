@@ -5,6 +5,7 @@ import { agree } from "./agree.ts";
 import { MOVED, withRoom } from "./enter.ts";
 import { planExport } from "./export.ts";
 import { factsHere } from "./facts.ts";
+import { nearestFolder } from "./folder.ts";
 import { lockFolder } from "./lock.ts";
 import { isLoss } from "./members.ts";
 import type { Session } from "./session.ts";
@@ -28,7 +29,7 @@ export async function enterNext(
     for (let reason = lost; ; ) {
       const given = await members.next(trainer.steps, reason);
       try {
-        const ranks = await withRoom(given);
+        const ranks = await withRoom(given, nearestFolder(options.folder.path));
         found = (await trainer.regroup(ranks)) ?? found;
         await agree(ranks.group, factsHere({ run, engine, trainer, identity, state: MOVED }));
         session.ranks = ranks;

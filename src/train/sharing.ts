@@ -20,6 +20,7 @@ import {
 import type { StepGraph } from "../plan/index.ts";
 import type { Range } from "../program/index.ts";
 import { byteLength } from "../tensor/index.ts";
+import { diskFor, diskRoom } from "./disk.ts";
 import { memoryLimit, type Room } from "./memory.ts";
 
 /** A rank among others that train the same model. Each computes its micro-batches of every step. */
@@ -63,6 +64,7 @@ export interface SharingOptions extends ParallelOptions {
 export interface ChoosingOptions extends SharingOptions {
   readonly engine: Device;
   readonly optimizer: Optimizer;
+  readonly offloadFolder?: string | undefined;
 }
 
 /** The options of a run that say how ranks share a step. */
@@ -103,8 +105,15 @@ export function parallelOf(
 }
 
 /** What each rank has. Without a limit, all ranks choose the same whatever their threads are. */
-export function roomFor({ ranks, engine }: Pick<ChoosingOptions, "ranks" | "engine">): Room {
-  if (ranks === undefined) return { memory: memoryLimit(), lanes: engine.threads };
+export function roomFor({
+  ranks,
+  engine,
+  offloadFolder,
+}: Pick<ChoosingOptions, "ranks" | "engine" | "offloadFolder">): Room {
+  if (ranks === undefined) {
+    const disk = diskFor(diskRoom(offloadFolder), 1);
+    return { memory: memoryLimit(), lanes: engine.threads, disk };
+  }
   return ranks.room ?? { memory: Number.POSITIVE_INFINITY, lanes: 1 };
 }
 

@@ -2,10 +2,10 @@
 import type { Device, DeviceTensor } from "../engine/index.ts";
 import { assert } from "../errors.ts";
 import { type Instance, initialize } from "../execute/index.ts";
-import type { Model } from "../nn/index.ts";
+import type { ElementRange, Model } from "../nn/index.ts";
 import { type Rules } from "../optimizer/index.ts";
 import { type Held, type StepProgram, scalarsOf, type TensorRef } from "../program/index.ts";
-import { byteLength, type Tensor } from "../tensor/index.ts";
+import { byteLength, bytesPerElement, type Tensor } from "../tensor/index.ts";
 
 /**
  * Tensors by name: places on the device, or their values. Slots are named `PARAMETER.SLOT`:
@@ -177,26 +177,27 @@ export async function initializeTrainer(
   seed: number,
 ): Promise<void> {
   const refs = new Map([...plan.parameters, ...plan.sides[0].states]);
-  const refOf = (name: string) => refs.get(name) as TensorRef;
-  const items = [...model.parameters, ...model.states];
-  const shared = items.filter(({ name }) => isInParts(plan, refOf(name)));
-  const whole = items.filter((item) => !shared.includes(item));
   await initialize(
     engine,
-    whole.map(({ name, type, initializer }) => {
-      return { name, type, initializer, into: instance.tensor(refOf(name)) };
+    [...model.parameters, ...model.states].map(({ name, type, initializer }) => {
+      const ref = refs.get(name) as TensorRef;
+      const own = isInParts(plan, ref) ? ownElements(plan, ref) : undefined;
+      return { name, type, initializer, into: instance.tensor(ref), own };
     }),
     seed,
   );
-  for await (const [name, { bytes }] of initialTensors(engine, shared, seed)) {
-    writeOwn(instance, plan, refOf(name), bytes);
-  }
 }
 
-/**
- * Yields the first values one after the other, because no rank has room for all of them. Each must
- * be used before the next is asked for.
- */
+/** The elements of a tensor that no other rank holds. */
+function ownElements(plan: StepProgram, ref: TensorRef): ElementRange[] {
+  const size = bytesPerElement(ref.type.dtype);
+  const own = [...rangesOf(plan, ref)].filter(({ held }) => held === undefined);
+  return own.map(({ from, to }) => {
+    return { start: (from - ref.byteOffset) / size, end: (to - ref.byteOffset) / size };
+  });
+}
+
+/** Yields the first values one after the other. Each must be used before the next is asked for. */
 export async function* initialTensors(
   engine: Device,
   items: readonly (Model["parameters"][number] | Model["states"][number])[],
