@@ -5,6 +5,7 @@
  * back, and its contents (weights, slots) stay for the next group.
  */
 
+import { setImmediate } from "node:timers/promises";
 import type { Group, Prepared } from "../collectives/index.ts";
 import type {
   Binding,
@@ -187,8 +188,9 @@ export class Instance {
       for (const binding of bindings) binding.runSync();
       return;
     }
+    if (stage.mode === "sweep" && this.device.threads === 1) return sweep(bindings, signal);
     const runOptions = signal === undefined ? {} : { signal };
-    const lanes = stage.mode === "parallel" ? this.device.threads : 1;
+    const lanes = stage.mode === "ordered" ? 1 : this.device.threads;
     await inLanes(bindings, lanes, (binding) => binding.run(runOptions));
   }
 
@@ -288,6 +290,18 @@ export class Instance {
 
   #tensorsOf(refs: Readonly<Record<string, TensorRef>>): Record<string, DeviceTensor> {
     return Object.fromEntries(Object.entries(refs).map(([name, ref]) => [name, this.tensor(ref)]));
+  }
+}
+
+/**
+ * Runs bindings of a millisecond each on the calling thread, and serves the event loop in between.
+ * To hand each to another thread and hear of its end would take longer.
+ */
+async function sweep(bindings: readonly Binding[], signal?: AbortSignal): Promise<void> {
+  for (const [index, binding] of bindings.entries()) {
+    if (index > 0) await setImmediate();
+    signal?.throwIfAborted();
+    binding.runSync();
   }
 }
 

@@ -79,8 +79,9 @@ function bytesFrom(call: CollectiveStage["call"], isCounted: (place: number) => 
 }
 
 /**
- * The bytes that a rank receives from others: those that it reads in their memory, and those that
- * are sent to it.
+ * The bytes that a rank receives from others: those that it reads in their memory, those that are
+ * sent to it, and those that neighbours write to its memory, which are as many as it writes to
+ * theirs.
  * @param placeOf this rank's place in a group
  */
 export function receivedBytes(
@@ -91,7 +92,10 @@ export function receivedBytes(
     if (stage.mode === "collective") {
       return sum + bytesFrom(stage.call, (place) => place !== placeOf(stage.group));
     }
-    const places = stage.runs.flatMap(({ inputs }) => Object.values(inputs));
+    const places = stage.runs.flatMap(({ inputs, outputs }) => [
+      ...Object.values(inputs),
+      ...Object.values(outputs),
+    ]);
     const others = places.filter(({ rank }) => rank !== undefined);
     return others.reduce((all, { type }) => all + byteLength(type), sum);
   }, 0);
