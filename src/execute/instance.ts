@@ -33,7 +33,7 @@ import { compileAll } from "./compile.ts";
 import { executeTasks } from "./execute.ts";
 import { InstanceMemory } from "./instance-memory.ts";
 import { type Journal, runLogged } from "./journal.ts";
-import { inLanes } from "./lanes.ts";
+import { runBindings } from "./run-bindings.ts";
 
 export interface StageOptions {
   readonly signal?: AbortSignal | undefined;
@@ -185,14 +185,8 @@ export class Instance {
     if (stage.mode === "tasks") return this.#tasks(stage, options);
     const { signal, journal } = options;
     if (stage.isLogged === true && journal !== undefined) return this.#logged(stage, journal);
-    const bindings = this.#bind(stage);
-    if (stage.mode === "small") {
-      for (const binding of bindings) binding.runSync();
-      return;
-    }
-    const runOptions = signal === undefined ? {} : { signal };
-    const lanes = stage.mode === "parallel" ? this.device.threads : 1;
-    await inLanes(bindings, lanes, (binding) => binding.run(runOptions));
+    const { threads } = this.device;
+    await runBindings([...this.#bind(stage).entries()], { mode: stage.mode, threads, signal });
   }
 
   /** Compiles the graphs of another rank's program that this rank's program does not have. */
@@ -291,8 +285,7 @@ export class Instance {
       places = stage.runs.map((run) => overwritten(run).map((ref) => this.hostTensor(ref)));
       this.#overwritten.set(stage, places);
     }
-    const lanes = stage.mode === "parallel" ? this.device.threads : 1;
-    await runLogged(bindings, places, journal, { lanes, isSmall: stage.mode === "small" });
+    await runLogged(bindings, places, journal, { mode: stage.mode, threads: this.device.threads });
   }
 
   #bind(stage: RunStage): readonly Binding[] {

@@ -10,7 +10,7 @@ import {
   type JournalPlan,
   journalPlaces,
 } from "../program/index.ts";
-import { inLanes } from "./lanes.ts";
+import { type RunBindings, runBindings } from "./run-bindings.ts";
 
 /** What the ranks of a step have decided: it is committed. */
 export interface Decision {
@@ -128,15 +128,16 @@ export async function runLogged(
   bindings: readonly Binding[],
   places: readonly (readonly HostTensor[])[],
   journal: Journal,
-  { lanes, isSmall }: { readonly lanes: number; readonly isSmall: boolean },
+  options: Omit<RunBindings, "around">,
 ): Promise<void> {
   const placesOf = (run: number) => places[run] as readonly HostTensor[];
   journal.undo(placesOf);
   const left = [...bindings.entries()].filter(([run]) => !journal.isDone(run));
-  await inLanes(left, lanes, async ([run, binding]) => {
-    const lane = journal.begin(run, placesOf(run));
-    if (isSmall) binding.runSync();
-    else await binding.run({});
-    journal.end(run, lane);
+  await runBindings(left, {
+    ...options,
+    around: (run) => {
+      const lane = journal.begin(run, placesOf(run));
+      return () => journal.end(run, lane);
+    },
   });
 }

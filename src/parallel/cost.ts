@@ -103,7 +103,8 @@ export function memoryOf(
   if (zero < 2) {
     const buffers = wholeBuffers(facts.microBatches, nodes * each, lanes);
     // Sums of the own node, and what other nodes send of a bucket.
-    const copies = nodes === 1 ? 0 : (bucket * (each > 1 ? 2 : 1)) / each;
+    const ofNode = each > 1 ? 1 : 0;
+    const copies = nodes === 1 ? 0 : (bucket * (1 - 1 / nodes + ofNode)) / each;
     return { ...held, gradients: gradients * buffers, buffers: copies };
   }
   const sums = waveBuffers(facts.microBatches / data, shard * lanes);

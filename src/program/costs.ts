@@ -85,8 +85,9 @@ function bytesFrom(call: CollectiveStage["call"], isCounted: (place: number) => 
 }
 
 /**
- * The bytes that a rank receives from others: those that it reads in their memory, and those that
- * are sent to it.
+ * The bytes that a rank receives from others: those that it reads in their memory, those that are
+ * sent to it, and those that neighbours write to its memory, which are as many as it writes to
+ * theirs.
  * @param placeOf this rank's place in a group
  */
 export function receivedBytes(
@@ -101,11 +102,11 @@ export function receivedBytes(
   }, 0);
 }
 
-/** The bytes that runs read in the memory of other ranks. */
+/** The bytes that runs read and write in the memory of other ranks. */
 function readBytes(stage: RunStage | CollectiveStage): number {
   const runs = stage.mode === "collective" ? [] : stage.runs;
   return runs
-    .flatMap(({ inputs }) => Object.values(inputs))
+    .flatMap(({ inputs, outputs }) => [...Object.values(inputs), ...Object.values(outputs)])
     .filter(({ rank }) => rank !== undefined)
     .reduce((sum, { type }) => sum + byteLength(type), 0);
 }

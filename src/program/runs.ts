@@ -16,7 +16,7 @@ const SMALL_NANOSECONDS = 200_000;
  * @param cost nanoseconds for each element, measured (see docs/lab.md)
  */
 export function sweepMode(elements: number, cost: number): RunStage["mode"] {
-  return elements * cost < SMALL_NANOSECONDS ? "small" : "parallel";
+  return elements * cost < SMALL_NANOSECONDS ? "small" : "sweep";
 }
 
 /** A part of a tensor along its leading dim. */
@@ -40,34 +40,45 @@ function renumber(combination: Combination, used: readonly number[]): Combinatio
  * cache.
  * @param totals the places of the sums, one for each tile; all have one type
  * @param partOf the place of a leaf of the combination in a tile
+ * @param copies more places that the sums are copied to out of the cache: lists like `totals`
  */
 export function treeRun(
   program: ProgramBuilder,
   combination: Combination,
   totals: readonly TensorRef[],
   partOf: (leaf: number, tile: number) => TensorRef,
+  copies: readonly (readonly TensorRef[])[] = [],
 ): Run {
   const leaves = leavesOf(combination);
   const shape = renumber(combination, leaves);
   const { type } = totals[0] as TensorRef;
-  const size = `${type.dtype}.${type.shape.join("x")}.${totals.length}`;
+  const places = 1 + copies.length;
+  const size = `${type.dtype}.${type.shape.join("x")}.${totals.length}.${places}`;
   // The name has the shape of the tree, which may change in a run with the ranges of ranks.
   const graph = program.graph(`tree.${JSON.stringify(shape)}.${size}`, 1, () => {
     const builder = newBuilder("tree");
-    const sums = totals.map((_, tile): [string, Value] => {
+    const sums = totals.flatMap((_, tile): [string, Value][] => {
       const values = leaves.map((__, part) => builder.input(`part.${part}.${tile}`, type));
       const resolve = (part: Combination): Value =>
         typeof part === "number"
           ? (values[part] as Value)
           : add(resolve(part[0]), resolve(part[1]));
-      return [`total.${tile}`, resolve(shape)];
+      const sum = resolve(shape);
+      const copied = copies.map((__, copy): [string, Value] => [
+        `copy.${copy}.${tile}`,
+        builder.one("Identity", [sum]),
+      ]);
+      return [[`total.${tile}`, sum], ...copied];
     });
     return buildNamed(builder, new Map(sums));
   });
   const inputs = totals.flatMap((_, tile) =>
     leaves.map((leaf, part) => [`part.${part}.${tile}`, partOf(leaf, tile)] as const),
   );
-  const outputs = totals.map((total, tile) => [`total.${tile}`, total] as const);
+  const outputs = totals.flatMap((total, tile) => [
+    [`total.${tile}`, total] as const,
+    ...copies.map((to, copy) => [`copy.${copy}.${tile}`, to[tile] as TensorRef] as const),
+  ]);
   return { graph, inputs: Object.fromEntries(inputs), outputs: Object.fromEntries(outputs) };
 }
 

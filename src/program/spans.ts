@@ -68,6 +68,14 @@ export function extentOf({ group, start, end }: Span): Extent {
   return { byteOffset: group.byteOffset + start * width, byteLength: (end - start) * width };
 }
 
+/**
+ * Cuts a block into what one addition takes: two tiles, where there are two. A call of an operator
+ * costs as much as a few thousand elements, and a sum with its copies still fits a core's cache.
+ */
+export function additionsOf(block: Span): Span[] {
+  return cutEvenly(block, Math.max(1, tilesIn(block) / 2));
+}
+
 /** A span as a tensor of a buffer that has the whole layout. */
 export function spanRef(span: Span, buffer: string, shape = [lengthOf([span])]): TensorRef {
   const { byteOffset } = extentOf(span);
