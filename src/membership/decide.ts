@@ -108,7 +108,7 @@ function settle(draft: Draft): number | undefined {
   const { state } = draft;
   for (let round = 0; round < MOST_ROUNDS; round++) {
     const comesApart = state.phase === "pausing" || state.phase === "breaking";
-    const isApart = withStatus(draft, "member").length + withStatus(draft, "lost").length === 0;
+    const isApart = withStatus(draft, "member").length === 0;
     if (comesApart && isApart) gather(draft);
     judge(draft);
     if (state.phase === "ended") return undefined;
