@@ -34,21 +34,25 @@ import { capital, counted, named, span, workers } from "./words.ts";
 /** Sets what is to be done at a time of the leader's own clock. */
 type At = (time: number, what: () => void) => void;
 
-/** Does all that is due. Returns when the next is due, or undefined if something was done. */
+/** Does what is due. Returns when the next is due, or undefined if something was done. */
 export function meetDeadlines(draft: Draft): number | undefined {
   const { state } = draft;
-  const due: (() => void)[] = [];
   let next = Number.POSITIVE_INFINITY;
-  const at: At = (time, what) => {
-    if (time <= state.time) due.push(what);
-    else next = Math.min(next, time);
-  };
-  for (const worker of state.workers) ofWorker(draft, worker, at);
-  if (state.phase === "gathering") ofGathering(draft, at);
-  else ofGeneration(draft, at);
-  ofPlaces(draft, at);
-  for (const what of due) if ((state.phase as string) !== "ended") what();
-  return due.length === 0 ? next : undefined;
+  // What is done for one kind of deadline can change whether another is due.
+  for (const collect of [ofWorkers, ofGathering, ofGeneration, ofPlaces]) {
+    const due: (() => void)[] = [];
+    collect(draft, (time, what) => {
+      if (time <= state.time) due.push(what);
+      else next = Math.min(next, time);
+    });
+    for (const what of due) if (state.phase !== "ended") what();
+    if (due.length > 0) return undefined;
+  }
+  return next;
+}
+
+function ofWorkers(draft: Draft, at: At): void {
+  for (const worker of draft.state.workers) ofWorker(draft, worker, at);
 }
 
 function ofWorker(draft: Draft, worker: WorkerState, at: At): void {
@@ -101,7 +105,7 @@ function ofGeneration(draft: Draft, at: At): void {
   const { number } = state.generation;
   const members = withStatus(draft, "member");
   const [first] = members;
-  if (first === undefined || state.phase === "breaking") return;
+  if (first === undefined || (state.phase !== "running" && state.phase !== "pausing")) return;
   const stuck = (ms: number, what: string) =>
     at(state.progressAt + ms, () =>
       breakUp(
@@ -135,6 +139,7 @@ function ofGeneration(draft: Draft, at: At): void {
 /** No generation lives: one is formed as soon as enough workers are ready, or people are told. */
 function ofGathering(draft: Draft, at: At): void {
   const { state, options } = draft;
+  if (state.phase !== "gathering") return;
   if (withStatus(draft, "lost").length > 0) return; // not before all of them are fenced
   const ready = candidates(draft);
   const starting = withStatus(draft, "starting").length;

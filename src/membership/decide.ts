@@ -8,7 +8,7 @@
  * (dead, or nothing that it says is taken any more). Messages of an older generation are ignored.
  */
 import { assert } from "../errors.ts";
-import { FORGET_MS } from "./bounds.ts";
+import { BEAT_MS, FORGET_MS } from "./bounds.ts";
 import { meetDeadlines } from "./deadlines.ts";
 import {
   breakUp,
@@ -37,7 +37,12 @@ import type {
 } from "./types.ts";
 import { capital, causeOfEnd, counted, named, workers } from "./words.ts";
 
-/** How much later than asked for the leader may be called until its own clock stands still. */
+/** The leader wants to be called this often at least. */
+const LOOK_MS = 1_000;
+/**
+ * If it is called this much later than it asked for, it was stopped or its clock jumped. Then hardly
+ * any time counts, so that it blames no worker for that.
+ */
 const LATE_MS = 500;
 /** What is done may make more due, but never so often. */
 const MOST_ROUNDS = 100;
@@ -84,13 +89,14 @@ export function decide(
 ): Decision {
   const draft = draftOf(before, options);
   const { state } = draft;
-  const mostPassed = Math.max(0, before.wakeAt - before.calledAt) + LATE_MS;
-  state.time += Math.min(Math.max(0, now - before.calledAt), mostPassed);
+  const passed = Math.max(0, now - before.calledAt);
+  const isLate = now > before.wakeAt + LATE_MS;
+  state.time += isLate ? Math.min(passed, BEAT_MS) : passed;
   state.calledAt = now;
   take(draft, event);
   const next = settle(draft);
-  const whole = next === undefined ? 0 : Math.ceil(next - state.time);
-  state.wakeAt = now + Math.max(1, whole);
+  const wait = next === undefined ? 0 : Math.ceil(next - state.time);
+  state.wakeAt = now + Math.min(LOOK_MS, Math.max(1, wait));
   const { actions } = draft;
   const texts = actions.flatMap((action) => (action.kind === "tell" ? [action.text] : []));
   const wakeAt = next === undefined ? undefined : state.wakeAt;
@@ -102,7 +108,7 @@ function settle(draft: Draft): number | undefined {
   const { state } = draft;
   for (let round = 0; round < MOST_ROUNDS; round++) {
     const comesApart = state.phase === "pausing" || state.phase === "breaking";
-    const isApart = withStatus(draft, "member").length + withStatus(draft, "lost").length === 0;
+    const isApart = withStatus(draft, "member").length === 0;
     if (comesApart && isApart) gather(draft);
     judge(draft);
     if (state.phase === "ended") return undefined;

@@ -174,7 +174,7 @@ export function pause(draft: Draft, why: string): void {
   regroup(draft, "after-step");
 }
 
-/** Every member has left, and every lost worker is fenced. */
+/** Every member has left its generation, or is lost. */
 export function gather(draft: Draft): void {
   enterPhase(draft, "gathering");
 }

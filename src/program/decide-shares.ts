@@ -12,7 +12,7 @@ export interface Decision {
 }
 
 /** A change must save this part of a step: it costs planning, and speeds are measured roughly. */
-const LEAST_GAIN = 0.1;
+export const LEAST_GAIN = 0.1;
 
 /**
  * Returns the ranges with which the slowest rank ends first, or `current` if the gain is less than
@@ -54,6 +54,25 @@ function fairCounts(speeds: readonly number[], microBatches: number): number[] {
     counts[first] = (counts[first] as number) + 1;
   }
   return counts;
+}
+
+/**
+ * The part of a step that other ranges would have saved where a micro-batch took each rank `paces`
+ * seconds; negative if they would have cost more.
+ */
+export function savingOf(
+  ranges: readonly Range[],
+  current: readonly Range[],
+  paces: readonly number[],
+): number {
+  const speeds = paces.map((pace) => 1 / pace);
+  const [then, now] = [ranges, current].map((all) =>
+    slowest(
+      all.map(({ count }) => count),
+      speeds,
+    ),
+  ) as [number, number];
+  return 1 - then / now;
 }
 
 function slowest(counts: readonly number[], speeds: readonly number[]): number {

@@ -7,7 +7,7 @@ export {
   type Speeds,
   type Timeline,
 } from "./costs.ts";
-export { type Decision, decideShares } from "./decide-shares.ts";
+export { type Decision, decideShares, LEAST_GAIN, savingOf } from "./decide-shares.ts";
 export { type EvaluationPlan } from "./evaluation.ts";
 export {
   DECISION_BYTES,

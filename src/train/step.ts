@@ -273,7 +273,7 @@ export class Trainer {
   async #adapt(): Promise<string | undefined> {
     const decision = this.#pacing?.decide();
     if (decision === undefined) return undefined;
-    await this.#reshare({ ranges: decision.ranges });
+    if (decision.isNew) await this.#reshare({ ranges: decision.ranges });
     return decision.reason;
   }
 
