@@ -170,7 +170,11 @@ describe("a rank that is lost at any run of a step", () => {
           outcomes.add(steps);
         }
       }
-      assert.deepEqual([...outcomes].sort((a, b) => a - b), [LOSS, LOSS + 1], "before and after the decision");
+      assert.deepEqual(
+        [...outcomes].sort((a, b) => a - b),
+        [LOSS, LOSS + 1],
+        "before and after the decision",
+      );
     });
   }
 });

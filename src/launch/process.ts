@@ -158,9 +158,14 @@ export class WorkerProcess implements Watched {
     this.#crashed(signal === null ? `with status ${status}` : `by ${signal}`);
   }
 
+  /** The last lines of its output for errors. */
+  get lastWords(): string {
+    return this.#stderr.trimEnd().split("\n").slice(-LAST_LINES).join("\n    ");
+  }
+
   #crashed(how: string): void {
     this.crash = how;
-    const words = this.#stderr.trimEnd().split("\n").slice(-LAST_LINES).join("\n    ");
+    const words = this.lastWords;
     const last = words === "" ? "It said nothing." : `Its last words:\n    ${words}`;
     const text = `Worker ${this.rank} (process ${this.#process.pid}) ended ${how}.\n  ${last}`;
     this.#failWith({ code: "PEER_LOST", text, fields: { peer: this.rank } });

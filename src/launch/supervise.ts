@@ -158,6 +158,10 @@ class Supervisor {
     });
     void worker.ended.then(() => {
       if (worker.outcome !== undefined) this.#take({ kind: "done", worker: id });
+      const words = worker.lastWords;
+      if (worker.crash !== undefined && words !== "" && !this.#isOver) {
+        this.#options.onEvent({ type: "notice", text: `Worker ${id} said at last:\n    ${words}` });
+      }
       const { status = null, signal = null } = worker.end ?? {};
       this.#take({ kind: "ended", worker: id, status, signal });
     });
