@@ -10,7 +10,7 @@ import { assert } from "../errors.ts";
 import { COPIES, NODE_SUMS } from "./buffers.ts";
 import type { LayoutGroup } from "./layout.ts";
 import type { RankGroups } from "./levels.ts";
-import { gatherParts, type Ownership } from "./ownership.ts";
+import { gatherParts } from "./ownership.ts";
 import {
   type BufferPlace,
   barrier,
@@ -20,7 +20,7 @@ import {
   type RunStage,
   type TensorRef,
 } from "./program.ts";
-import { sweepMode, treeRun } from "./runs.ts";
+import { treeRun, treeStage } from "./runs.ts";
 import type { Combination, Levels } from "./shares.ts";
 import { blocksOf, cutEvenly, extentOf, lengthOf, type Span, spanRef, tilesOf } from "./spans.ts";
 
@@ -90,30 +90,13 @@ export class Reducer {
     const local = all.flatMap((own) => own.local);
     const totals = all.flatMap((own) => own.totals);
     const neighbours = this.#neighbours.length;
-    const sum = (name: string, runs: readonly Run[], parts: number): RunStage => {
-      const [first] = runs;
-      const tiles = first === undefined ? 1 : Object.keys(first.outputs).length;
-      const inputs = first === undefined ? 0 : Object.keys(first.inputs).length / tiles;
-      return { name, runs, mode: sweepMode(lengthOf(spans), (0.25 * inputs) / parts) };
-    };
     return [
       ...(neighbours > 1 ? [barrier(`neighbours have ${what}`, this.#inner)] : []),
-      ...(local.length > 0 ? [sum(`sums of this node, ${what}`, local, neighbours)] : []),
+      ...(local.length > 0 ? [treeStage(`sums of this node, ${what}`, local)] : []),
       ...all.flatMap(({ exchanges }) => exchanges),
-      sum(`sum of ${what}`, totals, neighbours * this.#options.levels.members.length),
+      treeStage(`sum of ${what}`, totals),
       ...all.flatMap(({ gathers }) => gathers),
     ];
-  }
-
-  /**
-   * Which parts of these spans the ranks of this node keep; undefined if all parts are gathered.
-   */
-  ownership(spans: readonly Span[]): Ownership | undefined {
-    const kept = spans.filter(({ group }) => this.#keeps(group));
-    const ranks = this.#neighbours;
-    if (kept.length === 0 || ranks.length === 1) return undefined;
-    const cuts = kept.map((span) => cutEvenly(span, ranks.length));
-    return { group: this.#inner, isInPlace: true, place: this.#place, ranks, cuts };
   }
 
   #keeps(group: LayoutGroup): boolean {

@@ -22,8 +22,8 @@ import { besideBuffer, bucketBuffer } from "./buffers.ts";
 import { flatName, gradientAxes } from "./flat.ts";
 import { GATHER, Gathered, gatheredRef, type Unit } from "./gathered.ts";
 import { planLayout } from "./layout.ts";
-import { areInPlace, groupsOfRank, placeIn, type RankGroups, shardGroups } from "./levels.ts";
-import { type Ownership, ownExtents } from "./ownership.ts";
+import { groupsOfRank, placeIn, type RankGroups, shardGroups } from "./levels.ts";
+import { type Ownership, ownExtents, ownershipOf } from "./ownership.ts";
 import { type At, type Places } from "./places.ts";
 import {
   addTask,
@@ -98,10 +98,7 @@ export class ShardedSums implements SumPlan {
     const buckets = reducing.map(({ outputs }) => outputs.map((name) => flatName(step, name)));
     const isGradient = ({ group }: Span) => group.key !== "summed";
     const spans = readySpans(vectors.gradients, buckets).map((own) => own.filter(isGradient));
-    const cut = (span: Span) => cutEvenly(span, ranks.length);
-    const isInPlace = areInPlace(groups, ground.topology);
-    const cuts = spans.flat().map(cut);
-    this.ownership = { group: names.inner, isInPlace, place, ranks, cuts };
+    this.ownership = ownershipOf(ground, groups, rank, spans.flat());
     this.own = this.#replicas.waves.flatMap((wave) => this.#ofPlace(wave, place));
     this.rows = this.#rowGathers(groups);
     this.gathered = new Gathered(program, vectors.parameters, this.ownership);
@@ -127,7 +124,7 @@ export class ShardedSums implements SumPlan {
     });
     this.#allocate();
     for (const [index, { name }] of reducing.entries()) {
-      const own = (spans[index] ?? []).map((span) => cut(span)[place] as Span);
+      const own = (spans[index] ?? []).map((s) => cutEvenly(s, ranks.length)[place] as Span);
       this.#overReplicas.set(name, this.#replicas.sum(own, name));
     }
     const summed = wholeSpans(vectors.gradients).filter((span) => !isGradient(span));
