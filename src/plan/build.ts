@@ -98,8 +98,6 @@ function addGradient(step: StepBuilder, model: Model, loss: BatchSums): void {
     each: MICRO_BATCH,
     inputs: graph.inputs.map((name) => givenName(step, name)),
     outputs: graph.outputs.map((name) => outputs.get(name) as string),
-    graphInputs: graph.inputs,
-    graphOutputs: graph.outputs,
   });
   if (sums.length === 0) return;
   step.tasks.push({

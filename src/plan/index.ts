@@ -2,7 +2,7 @@ export { type Arena } from "./arena.ts";
 export { fieldsOf, resized, sizeOf, type Term } from "./batch/batch-sums.ts";
 export { planLoss } from "./batch/loss.ts";
 export { type Measure, type MeasuresPlan, planMeasures } from "./batch/measures.ts";
-export { addTail, wideType } from "./batch/whole-batch.ts";
+export { addTail, vectorGraph, vectorType, wideType } from "./batch/whole-batch.ts";
 export { type Blocks, backwardOf, blocksOf, forwardNodes } from "./blocks.ts";
 export { buildStep, GRADIENT } from "./build.ts";
 export { cutTask, cutWhereReady, inOrderMade } from "./cut.ts";

@@ -40,7 +40,7 @@ export function unitsOf(step: StepGraph, task: ComputeTask): Units {
   const units = new Map<string, string[]>();
   const bytes = new Map<string, number>();
   const unitBy = new Map<string, string>();
-  for (const [index, input] of task.graphInputs.entries()) {
+  for (const [index, input] of (step.graphs.get(task.graph)?.inputs ?? []).entries()) {
     const name = task.inputs[index] as string;
     const { role, of, type } = valueOf(step, name);
     if (role !== "parameter") continue;

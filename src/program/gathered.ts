@@ -16,9 +16,8 @@ import {
   valueName,
   valueOf,
 } from "../plan/index.ts";
-import { bytesPerElement, elementCount } from "../tensor/index.ts";
 import { activationBuffer, PARAMETERS, unitBuffer } from "./buffers.ts";
-import type { Layout } from "./layout.ts";
+import { entryRef, type Layout } from "./layout.ts";
 import { type Ownership, ofOwner, ownedSpans } from "./ownership.ts";
 import {
   addTask,
@@ -34,7 +33,7 @@ import {
 } from "./program.ts";
 import { Room } from "./room.ts";
 import { copyRun } from "./runs.ts";
-import { spanRef } from "./spans.ts";
+import { spanOf, spanRef } from "./spans.ts";
 
 /** The number of buffers: one is filled while the one before it is used. */
 const BUFFERS = 2;
@@ -96,18 +95,11 @@ export class Gathered {
 
   /** A parameter in the memory of the rank that owns all of it; undefined if several own parts. */
   #atOwner(name: string): TensorRef | undefined {
-    const { groups } = this.#parameters;
-    for (const group of groups) {
-      const entry = group.entries.find((each) => each.name === name);
-      if (entry === undefined) continue;
-      const { byteOffset, type } = entry;
-      const start = (byteOffset - group.byteOffset) / bytesPerElement(group.dtype);
-      const span = { group, start, end: start + elementCount(type.shape) };
-      const [first, ...rest] = ownedSpans(this.#ownership, span);
-      if (first === undefined || rest.length > 0) return undefined;
-      return ofOwner(this.#ownership, first.owner, { buffer: PARAMETERS, byteOffset, type });
-    }
-    return undefined;
+    const ref = entryRef(this.#parameters, PARAMETERS, name);
+    const span = spanOf(this.#parameters, name);
+    const [first, ...rest] = span === undefined ? [] : ownedSpans(this.#ownership, span);
+    if (ref === undefined || first === undefined || rest.length > 0) return undefined;
+    return ofOwner(this.#ownership, first.owner, ref);
   }
 
   /** A run of a graph that takes parameters, cut into pieces for which units are gathered. */
@@ -129,9 +121,9 @@ export class Gathered {
       const gathered = (phases[index]?.parameters ?? []).filter((value) =>
         piece.inputs.includes(value),
       );
-      const own = gathered.map((value) => valueOf(cut, value).of);
+      const taken = gathered.map((value) => valueOf(cut, value).of);
       const unit =
-        own.length === 0 ? undefined : this.unit(`parameters of ${piece.name}`, own, index);
+        taken.length === 0 ? undefined : this.unit(`parameters of ${piece.name}`, taken, index);
       const place = (value: string, bound: string): TensorRef => {
         const { role, of, type } = valueOf(cut, value);
         if (role === "activation") {
@@ -141,12 +133,13 @@ export class Gathered {
         return parameter ?? inputs[bound] ?? (outputs[bound] as TensorRef);
       };
       const refs = (bound: readonly string[], values: readonly string[]) =>
-        Object.fromEntries(bound.map((own, at) => [own, place(values[at] as string, own)]));
-      this.#program.graph(piece.graph, "all", () => cut.graphs.get(piece.graph) as Graph);
+        Object.fromEntries(bound.map((name, at) => [name, place(values[at] as string, name)]));
+      const own = cut.graphs.get(piece.graph) as Graph;
+      this.#program.graph(piece.graph, "all", () => own);
       const run: Run = {
         graph: piece.graph,
-        inputs: refs(piece.graphInputs, piece.inputs),
-        outputs: refs(piece.graphOutputs, piece.outputs),
+        inputs: refs(own.inputs, piece.inputs),
+        outputs: refs(own.outputs, piece.outputs),
       };
       const waits = [computed];
       if (unit !== undefined) {
@@ -186,8 +179,6 @@ function stepOf(
     each: MICRO_BATCH,
     inputs: graph.inputs.map(declare("batch")),
     outputs: graph.outputs.map(declare("summary")),
-    graphInputs: graph.inputs,
-    graphOutputs: graph.outputs,
   };
   const graphs = new Map([[name, graph]]);
   return { step: { name, microBatches: 1, values, graphs, tasks: [task] }, task };

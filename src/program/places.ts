@@ -119,12 +119,13 @@ export class Places {
 
   /** One run of a task. */
   run(task: ComputeTask, at: At): Run {
+    const graph = this.#options.step.graphs.get(task.graph) as Graph;
     const refs = (names: readonly string[], values: readonly string[]) =>
       Object.fromEntries(names.map((name, index) => [name, this.ref(values[index] as string, at)]));
     return {
       graph: task.graph,
-      inputs: refs(task.graphInputs, task.inputs),
-      outputs: refs(task.graphOutputs, task.outputs),
+      inputs: refs(graph.inputs, task.inputs),
+      outputs: refs(graph.outputs, task.outputs),
     };
   }
 

@@ -22,11 +22,10 @@ import {
 } from "./batch-kind.ts";
 import { mixesSamples } from "./batch-mixing.ts";
 import { RELATES, relateShapes } from "./batch-shapes.ts";
+import { GraphCopy } from "./graph-copy.ts";
 import { type LinearContext, linearKind } from "./linear-sums.ts";
 import { matchGraphs, passesOver } from "./match-graphs.ts";
 import { exactMean, outputPairs, rewriteNode } from "./rewrite-node.ts";
-import { UnmatchedNodes } from "./unmatched-nodes.ts";
-import { WholeGraph } from "./whole-graph.ts";
 
 export class BatchKinds {
   readonly part: GraphBuilder;
@@ -41,8 +40,9 @@ export class BatchKinds {
   /** The values of the builders that stand for given values, by name in the graph of a part. */
   readonly #pairs = new Map<string, Pair>();
   readonly #byPart = new Map<string, Pair>();
-  readonly #whole: WholeGraph;
-  readonly #alone: UnmatchedNodes;
+  readonly #whole: GraphCopy;
+  /** Nodes of the graph of a part that have no counterpart in the graph of the whole batch. */
+  readonly #alone: GraphCopy;
   /** The names of fixed values that are made of constants that depend on the size of the batch. */
   readonly #sized = new Set<string>();
   #difference: string | undefined;
@@ -54,9 +54,9 @@ export class BatchKinds {
     const { part, whole, fields, parameters, statistics } = options;
     this.share = options.share;
     this.part = builderLike(part);
-    this.#whole = new WholeGraph(whole);
+    this.#whole = new GraphCopy(whole);
     this.whole = this.#whole.builder;
-    this.#alone = new UnmatchedNodes(this.part, part);
+    this.#alone = new GraphCopy(part, this.part);
     this.#trained = new Set(parameters);
     this.#statistics = new Set(statistics);
     this.#linear = {
@@ -131,7 +131,7 @@ export class BatchKinds {
     const key = part === undefined ? name : `${name}\n${other}`;
     const known = this.#pairs.get(key);
     const whole = this.#whole.value(other);
-    const alone = known === undefined ? this.#alone.value(name) : undefined;
+    const alone = known === undefined ? this.#alone.copied(name) : undefined;
     if (alone !== undefined && whole !== undefined) return this.#join(name, alone, whole);
     // It differs from the value as made if only the other graph reshapes it before it is read.
     if (known !== undefined) return { part: known.part, whole: whole ?? known.whole };
@@ -160,7 +160,7 @@ export class BatchKinds {
   /** Adds an unmatched node. If it only reshapes its first input, its kind is known at once. */
   #passOver(node: Node): void {
     const from = this.#pairs.get(passesOver(this.#options.part, node) ?? "");
-    const [part] = this.#alone.add(node, (name) => this.#pairs.get(name)?.part);
+    const [part] = this.#alone.addBeside(node, (name) => this.#pairs.get(name)?.part);
     if (from === undefined || part === undefined) return;
     const kind = this.kindOf(from);
     const pair = { part, whole: from.whole };

@@ -9,6 +9,7 @@ import { type Graph, reach, sliceGraph, type Value, withOutputs } from "../../gr
 import type { Model } from "../../nn/index.ts";
 import { operatorTable } from "../../ops/index.ts";
 import type { TensorType } from "../../tensor/index.ts";
+import { renameValues } from "../named.ts";
 import type { Pair } from "./batch-kind.ts";
 import { BatchKinds } from "./batch-kinds.ts";
 
@@ -23,31 +24,8 @@ export interface Term {
   readonly trained: boolean;
 }
 
-/**
- * The values of the whole batch that must be known before any part is computed, such as the number
- * of labels.
- */
-export interface Totals {
-  /** The graph of a part. Its outputs are summed over the parts. */
-  readonly graph: Graph;
-  readonly terms: readonly Term[];
-  /**
-   * The graph from the terms of the whole batch (inputs `term.0`, …) to the values that each part
-   * is given, in the order of `inputs`.
-   */
-  readonly tail: Graph;
-  /** The names of the inputs of the graph of a part. */
-  readonly inputs: readonly string[];
-  /**
-   * The indices of terms that something is divided by. If all of them are 0, the batch holds
-   * nothing that counts.
-   */
-  readonly counts: readonly number[];
-}
-
-export interface BatchSums {
-  /** The graph of a part. Its outputs are the terms, followed by `kept`. */
-  readonly graph: Graph;
+/** A number of the whole batch as a function of sums over its parts. */
+export interface Sums {
   readonly terms: readonly Term[];
   /**
    * The graph from the terms of the whole batch (inputs `term.0`, …) to the number; undefined if
@@ -59,6 +37,24 @@ export interface BatchSums {
    * nothing that counts.
    */
   readonly counts: readonly number[];
+}
+
+/**
+ * The values of the whole batch that must be known before any part is computed, such as the number
+ * of labels. Only if all of `counts` are 0, the batch holds nothing that counts.
+ */
+export interface Totals extends Sums {
+  /** The graph of a part. Its outputs are summed over the parts. */
+  readonly graph: Graph;
+  /** The graph to the values that each part is given, in the order of `inputs`. */
+  readonly tail: Graph;
+  /** The names of the inputs of the graph of a part. */
+  readonly inputs: readonly string[];
+}
+
+export interface BatchSums extends Sums {
+  /** The graph of a part. Its outputs are the terms, followed by `kept`. */
+  readonly graph: Graph;
   readonly totals: Totals | undefined;
 }
 
@@ -250,15 +246,7 @@ function tailOf(kinds: BatchKinds, results: readonly Pair[], ends: readonly Pair
   const { outputs } = built;
   const sliced = sliceGraph(built, { inputs: ends.map((end) => end[side].name), outputs });
   const names = new Map(ends.map((end, index) => [end[side].name, `term.${index}`]));
-  const rename = (name: string) => names.get(name) ?? name;
-  return {
-    ...sliced,
-    name: "tail",
-    inputs: sliced.inputs.map(rename),
-    outputs: sliced.outputs.map(rename),
-    nodes: sliced.nodes.map((node) => ({ ...node, inputs: node.inputs.map(rename) })),
-    types: new Map([...sliced.types].map(([name, type]) => [rename(name), type])),
-  };
+  return renameValues({ ...sliced, name: "tail" }, names);
 }
 
 /**

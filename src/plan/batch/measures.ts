@@ -2,23 +2,12 @@
  * Numbers that a model gives for a batch (its loss, an accuracy) as functions of sums over the
  * parts of the batch.
  */
-import type { Graph } from "../../graph/index.ts";
+import type { Graph, Value } from "../../graph/index.ts";
 import type { Model } from "../../nn/index.ts";
-import { countsOf, isInseparable, kindsOf, type Term, termsOf, waysOf } from "./batch-sums.ts";
+import { countsOf, isInseparable, kindsOf, type Sums, termsOf, waysOf } from "./batch-sums.ts";
 
-export interface Measure {
+export interface Measure extends Sums {
   readonly name: string;
-  readonly terms: readonly Term[];
-  /**
-   * The graph from the terms of the whole (inputs `term.0`, …) to the number; undefined if the
-   * number is the only term.
-   */
-  readonly tail: Graph | undefined;
-  /**
-   * The indices of terms that the number is divided by. If one of them is 0, there was nothing to
-   * measure.
-   */
-  readonly counts: readonly number[];
   /**
    * Why the number is the mean over batches, weighted by their sizes, and not the number of all
    * samples together; undefined if it is that of all samples.
@@ -43,34 +32,17 @@ export function planMeasures(
   share: number,
 ): MeasuresPlan {
   const kinds = kindsOf(names, { part, whole, share }, true);
-  const outputs = new Map<string, Term>();
   const measures = names.map((name): Measure => {
     const ways = waysOf(kinds, name);
     if (isInseparable(ways)) {
-      const value = kinds.pair(name)?.part;
-      const term = {
-        output: value?.name ?? name,
-        type: value?.type as Term["type"],
-        factor: share,
-        trained: false,
-      };
-      return {
-        name,
-        terms: [term],
-        tail: undefined,
-        counts: [],
-        meanOfBatches: share < 1 ? ways.reason : undefined,
-      };
+      const { name: output, type } = kinds.pair(name)?.part as Value;
+      const term = { output, type, factor: share, trained: false };
+      const meanOfBatches = share < 1 ? ways.reason : undefined;
+      return { name, terms: [term], tail: undefined, counts: [], meanOfBatches };
     }
     const { terms } = termsOf(kinds, ways.ends);
-    for (const term of terms) outputs.set(term.output, term);
-    return {
-      name,
-      terms,
-      tail: ways.tail,
-      counts: countsOf(ways, terms),
-      meanOfBatches: undefined,
-    };
+    const counts = countsOf(ways, terms);
+    return { name, terms, tail: ways.tail, counts, meanOfBatches: undefined };
   });
   const all = measures.flatMap(({ terms }) => terms.map(({ output }) => output));
   return {
