@@ -8,9 +8,8 @@ import type { Graph } from "../graph/index.ts";
 import {
   arenaOf,
   type ComputeTask,
-  cutTask,
+  cutAtUnits,
   MICRO_BATCH,
-  phasesOf,
   type StepGraph,
   type StepValue,
   valueName,
@@ -19,16 +18,14 @@ import {
 import { activationBuffer, PARAMETERS, unitBuffer } from "./buffers.ts";
 import { entryRef, type Layout } from "./layout.ts";
 import { type Ownership, ofOwner, ownedSpans } from "./ownership.ts";
+import { type PieceWork, pieceTasks } from "./pieces.ts";
 import {
-  addTask,
   allGather,
-  COMPUTE,
   type CollectiveStage,
   type ProgramBuilder,
   type Run,
   type RunStage,
   type Stage,
-  type Task,
   type TensorRef,
 } from "./program.ts";
 import { Room } from "./room.ts";
@@ -37,8 +34,6 @@ import { spanOf, spanRef } from "./spans.ts";
 
 /** The number of buffers: one is filled while the one before it is used. */
 const BUFFERS = 2;
-/** The lane of copies. */
-export const GATHER = "gather";
 
 /** The parameters that are gathered for a piece. */
 export interface Unit {
@@ -109,19 +104,12 @@ export class Gathered {
     { inputs, outputs }: Pick<Run, "inputs" | "outputs">,
   ): Stage {
     const { step, task } = stepOf(name, graph, this.#parameters);
-    const { phases, phaseOf } = phasesOf(step, task);
-    const { step: cut, pieces } = cutTask(step, task, (_, index) => phaseOf[index] as number);
+    const { step: cut, pieces } = cutAtUnits(step, task);
     const arena = arenaOf(cut, pieces);
     const activations = this.#program.growing(activationBuffer(0), arena.byteLength);
-    const tasks: Task[] = [];
-    /** The last task that uses each buffer. */
-    const used: Record<string, number> = {};
-    let computed: number | undefined;
-    for (const [index, piece] of pieces.entries()) {
-      const gathered = (phases[index]?.parameters ?? []).filter((value) =>
-        piece.inputs.includes(value),
-      );
-      const taken = gathered.map((value) => valueOf(cut, value).of);
+    const works = pieces.map((piece, index): PieceWork => {
+      const read = piece.inputs.map((value) => valueOf(cut, value));
+      const taken = read.filter(({ role }) => role === "parameter").map(({ of }) => of);
       const unit =
         taken.length === 0 ? undefined : this.unit(`parameters of ${piece.name}`, taken, index);
       const place = (value: string, bound: string): TensorRef => {
@@ -141,16 +129,10 @@ export class Gathered {
         inputs: refs(own.inputs, piece.inputs),
         outputs: refs(own.outputs, piece.outputs),
       };
-      const waits = [computed];
-      if (unit !== undefined) {
-        const gather = { name: unit.name, lane: GATHER, work: unit.work };
-        waits.push(addTask(tasks, gather, [used[unit.buffer]]));
-      }
       const stage: RunStage = { name: piece.name, runs: [run], mode: "ordered" };
-      computed = addTask(tasks, { name: piece.name, lane: COMPUTE, work: [stage] }, waits);
-      if (unit !== undefined) used[unit.buffer] = computed;
-    }
-    return { name, mode: "tasks", tasks };
+      return { name: piece.name, work: [stage], gather: unit };
+    });
+    return { name, mode: "tasks", tasks: pieceTasks(works) };
   }
 }
 

@@ -133,19 +133,13 @@ export class Places {
   wholeRun(pieces: readonly ComputeTask[], at: At): Run {
     const graph = this.#options.step.graphs.get(GRADIENT) as Graph;
     const runs = pieces.map((piece) => this.run(piece, at));
-    const pick = (names: readonly string[], refs: readonly Run["inputs"][]) => {
-      const all = Object.assign({}, ...refs) as Run["inputs"];
-      return Object.fromEntries(names.map((name) => [name, all[name] as TensorRef]));
-    };
-    const inputs = pick(
-      graph.inputs,
-      runs.map((run) => run.inputs),
+    const places: Run["inputs"] = Object.assign(
+      {},
+      ...runs.flatMap(({ inputs, outputs }) => [inputs, outputs]),
     );
-    const outputs = pick(
-      graph.outputs,
-      runs.map((run) => run.outputs),
-    );
-    return { graph: GRADIENT, inputs, outputs };
+    const pick = (names: readonly string[]) =>
+      Object.fromEntries(names.map((name) => [name, places[name] as TensorRef]));
+    return { graph: GRADIENT, inputs: pick(graph.inputs), outputs: pick(graph.outputs) };
   }
 
   #itemsOf(stage: string) {

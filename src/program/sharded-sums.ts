@@ -20,10 +20,11 @@ import {
 import { BucketSums, type GradientBucket } from "./bucket-sums.ts";
 import { besideBuffer, bucketBuffer } from "./buffers.ts";
 import { flatName, gradientAxes } from "./flat.ts";
-import { GATHER, Gathered, gatheredRef, type Unit } from "./gathered.ts";
+import { Gathered, gatheredRef, type Unit } from "./gathered.ts";
 import { planLayout } from "./layout.ts";
 import { groupsOfRank, placeIn, type RankGroups, shardGroups } from "./levels.ts";
 import { type Ownership, ownExtents, ownershipOf } from "./ownership.ts";
+import { GATHER, type PieceWork, pieceTasks, REDUCE } from "./pieces.ts";
 import { type At, type Places } from "./places.ts";
 import {
   addTask,
@@ -44,7 +45,6 @@ import { Together } from "./together.ts";
 import type { Wave } from "./waves.ts";
 
 const BUFFERS = 2;
-const REDUCE = "reduce";
 const CONTROL = "control";
 const BESIDE = "what is summed beside";
 
@@ -255,33 +255,19 @@ export class ShardedSums implements SumPlan {
   #tasks(wave: Wave, runsOf: (task: ComputeTask) => RunStage["runs"]): Task[] {
     const isLast = this.#replicas.waves.at(-1) === wave;
     const over = (name: string) => (isLast ? (this.#overReplicas.get(name) ?? []) : []);
-    const tasks: Task[] = [];
-    // Messages of all ranks go in one order; what is copied in place waits for nobody.
-    const gatherLane = this.ownership.isInPlace ? GATHER : REDUCE;
-    // The last task that uses each buffer.
-    const unitUsed: Record<string, number> = {};
-    const bucketUsed: (number | undefined)[] = [];
-    const gather = (unit: Unit | undefined) => {
-      if (unit === undefined) return undefined;
-      const { name, buffer, work } = unit;
-      return addTask(tasks, { name, lane: gatherLane, work }, [unitUsed[buffer]]);
-    };
-    let computed: number | undefined;
-    let gathered = gather(this.#pieces[0]?.unit);
-    for (const [index, { task, unit, bucket }] of this.#pieces.entries()) {
+    const pieces = this.#pieces.map(({ task, unit, bucket }): PieceWork => {
       const { name } = task;
+      const sums = bucket && {
+        name: bucket.name,
+        work: [...this.#sums.stages(wave, bucket), ...over(bucket.name)],
+        buffer: bucketBuffer(bucket.buffer, 0),
+      };
       const work: RunStage[] = [{ name, runs: runsOf(task), mode: "parallel" }];
-      // Parameters of the next piece come before the sums of this one.
-      const next = gather(this.#pieces[index + 1]?.unit);
-      const waits = [computed, gathered, bucket && bucketUsed[bucket.buffer]];
-      computed = addTask(tasks, { name, lane: COMPUTE, work }, waits);
-      gathered = next;
-      if (unit !== undefined) unitUsed[unit.buffer] = computed;
-      if (bucket === undefined) continue;
-      const sums = [...this.#sums.stages(wave, bucket), ...over(bucket.name)];
-      const reduce = { name: bucket.name, lane: REDUCE, work: sums };
-      bucketUsed[bucket.buffer] = addTask(tasks, reduce, [computed]);
-    }
+      return { name, work, gather: unit, sums: sums === undefined ? [] : [sums] };
+    });
+    // Messages of all ranks go in one order; what is copied in place waits for nobody.
+    const tasks = pieceTasks(pieces, this.ownership.isInPlace ? GATHER : REDUCE);
+    const computed = tasks.findLastIndex(({ lane }) => lane === COMPUTE);
     const told = isLast ? this.#control.summed(CONTROL, "what ranks tell") : [];
     const rest = [...this.#sumBeside(wave), ...over(BESIDE), ...told];
     addTask(tasks, { name: BESIDE, lane: REDUCE, work: rest }, [computed]);

@@ -18,14 +18,13 @@ import { type FlatVectors, flatName } from "./flat.ts";
 import { entryRef } from "./layout.ts";
 import { groupsOfRank, rankGroups, shardGroups } from "./levels.ts";
 import { type Ownership, ownershipOf } from "./ownership.ts";
+import { type PieceWork, pieceTasks } from "./pieces.ts";
 import { type At, type Places, threadsOf } from "./places.ts";
 import {
-  COMPUTE,
   type CollectiveStage,
   type ProgramBuilder,
   type RunStage,
   type Stage,
-  type Task,
   type TaskStage,
   type TensorRef,
 } from "./program.ts";
@@ -34,9 +33,6 @@ import { planLevels, type Range } from "./shares.ts";
 import { readySpans, type Span, wholeSpans } from "./spans.ts";
 import { type RowGather, type SumOptions, type SumPlan, sumOf } from "./sums.ts";
 import { planWaves, type Wave, waveStage } from "./waves.ts";
-
-/** The lane of sums over ranks. */
-const REDUCE = "reduce";
 
 /** What is summed together over ranks. */
 interface Bucket {
@@ -175,19 +171,18 @@ export class WholeSums implements SumPlan {
 
   /** The last wave: sums over ranks travel beside the pieces that are still computed. */
   #overlapped(wave: Wave, computed: readonly RunStage[]): TaskStage {
-    const tasks: Task[] = [];
-    let before: readonly number[] = [];
-    for (const [piece, stage] of computed.entries()) {
-      tasks.push({ name: stage.name, lane: COMPUTE, after: before, work: [stage] });
-      before = [tasks.length - 1];
-      for (const [index, { name, spans, after, overRanks }] of this.#buckets.entries()) {
-        if (after !== piece) continue;
-        const work = [...this.#sum(wave, index, spans), ...overRanks];
-        tasks.push({ name, lane: REDUCE, after: before, work });
-      }
-    }
+    const pieces = computed.map((stage, piece): PieceWork => {
+      const sums = [...this.#buckets.entries()].filter(([, { after }]) => after === piece);
+      return {
+        name: stage.name,
+        work: [stage],
+        sums: sums.map(([index, { name, spans, overRanks }]) => {
+          return { name, work: [...this.#sum(wave, index, spans), ...overRanks] };
+        }),
+      };
+    });
     const last = wave.first + wave.count - 1;
-    return { name: `gradients ${wave.first} to ${last}`, mode: "tasks", tasks };
+    return { name: `gradients ${wave.first} to ${last}`, mode: "tasks", tasks: pieceTasks(pieces) };
   }
 
   /** What is summed after a wave, in all of the gradient or in a bucket of it. */
