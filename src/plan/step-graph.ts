@@ -6,7 +6,7 @@
 import { assert, LockstepError } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import type { Placement } from "../mesh/index.ts";
-import type { TensorType } from "../tensor/index.ts";
+import { byteLength, type TensorType } from "../tensor/index.ts";
 
 /**
  * The axis along which the micro-batches of a step lie. It is not an axis of a mesh: ranks run
@@ -190,6 +190,11 @@ export function valueOf(step: StepGraph, name: string): StepValue {
   const value = step.values.get(name);
   assert(value !== undefined, `the step "${step.name}" has a value "${name}"`);
   return value;
+}
+
+/** The bytes of values of a step together, over all ranks and micro-batches. */
+export function bytesOf(step: StepGraph, names: Iterable<string>): number {
+  return [...names].reduce((sum, name) => sum + byteLength(valueOf(step, name).type), 0);
 }
 
 export function isOfKind<Kind extends StepTask["kind"]>(

@@ -3,15 +3,14 @@
  * the batch. For example, a loss that is a mean over labelled elements is the sum of their losses
  * divided by their number, however the batch is divided.
  */
-import { LockstepError } from "../../errors.ts";
 import { cast } from "../../functional/index.ts";
-import { type Graph, reach, sliceGraph, type Value, withOutputs } from "../../graph/index.ts";
-import type { Model } from "../../nn/index.ts";
+import { type Graph, sliceGraph, type Value, withOutputs } from "../../graph/index.ts";
 import { operatorTable } from "../../ops/index.ts";
 import type { TensorType } from "../../tensor/index.ts";
 import { renameValues } from "../named.ts";
-import type { Pair } from "./batch-kind.ts";
+import type { BatchKindsOptions, Pair } from "./batch-kind.ts";
 import { BatchKinds } from "./batch-kinds.ts";
+import { sizeOf } from "./model-batch.ts";
 
 /** A value whose sum over the parts is needed for the whole batch. */
 export interface Term {
@@ -67,26 +66,15 @@ export function isInseparable(found: object): found is Inseparable {
   return "reason" in found;
 }
 
-export interface BatchSumsOptions {
-  /** The model built for a part of the batch. */
-  readonly part: Model;
-  /**
-   * The model built for the whole batch or, if the part is the whole batch, for more samples, to
-   * show which dims are the batch.
-   */
-  readonly whole: Model;
-  /** The samples of a part divided by the samples of the batch. */
-  readonly share: number;
+export interface BatchSumsOptions extends Omit<BatchKindsOptions, "exactMeans"> {
   /** The outputs of the graph of a part that are kept. */
   readonly kept: readonly string[];
-  readonly totalsFirst?: boolean;
-  readonly isVouched?: boolean;
 }
 
 /** Plans how output `of` of a model follows from the parts of a batch. */
 export function planBatchSums(of: string, options: BatchSumsOptions): BatchSums | Inseparable {
   const { part, kept, isVouched = false, totalsFirst = false } = options;
-  const kinds = kindsOf([of, ...kept], options);
+  const kinds = new BatchKinds([of, ...kept], options);
   if (!kinds.isMatched && !isVouched && sizeOf(part) === 1) return planSingles(of, options);
   const ways = waysOf(kinds, of);
   const trained = isInseparable(ways) ? [] : ways.ends.filter((end) => kinds.isTrained(end));
@@ -111,26 +99,6 @@ export function planBatchSums(of: string, options: BatchSumsOptions): BatchSums 
     counts: countsOf(ways, terms),
     totals,
   };
-}
-
-export function kindsOf(
-  outputs: readonly string[],
-  options: Pick<BatchSumsOptions, "part" | "whole" | "share" | "isVouched" | "totalsFirst">,
-  exactMeans = false,
-): BatchKinds {
-  const { part, whole, share, isVouched = false, totalsFirst = false } = options;
-  return new BatchKinds({
-    part: withOutputs(part.graph, outputs),
-    whole: withOutputs(whole.graph, outputs),
-    fields: fieldsOf(part),
-    parameters: part.parameters.map(({ name }) => name),
-    statistics: statisticsOf(part),
-    share,
-    sizes: [sizeOf(part), sizeOf(whole)],
-    isVouched,
-    exactMeans,
-    totalsFirst,
-  });
 }
 
 /** The values that a number of the batch is computed from, and their kinds. */
@@ -166,33 +134,6 @@ function planSingles(of: string, options: BatchSumsOptions): BatchSums | Insepar
   if (isInseparable(found)) return found;
   if (found.totals === undefined) return planBatchSums(of, { ...options, isVouched: true });
   return { reason: `the model is computed differently for one sample than for several` };
-}
-
-/**
- * The model for another number of samples; the model itself if it comes from a file with one size
- * only.
- */
-export function resized(model: Model, batch: number): Model {
-  try {
-    return model.resized(batch);
-  } catch (error) {
-    if (error instanceof LockstepError && error.code === "ONNX_UNSUPPORTED") return model;
-    throw error;
-  }
-}
-
-export function sizeOf(model: Model): number {
-  return model.graph.types.get(model.batch[0] ?? "")?.shape[0] ?? 1;
-}
-
-export function fieldsOf({ batch, randomKey }: Model): string[] {
-  return [...batch, ...(randomKey === undefined ? [] : [randomKey])];
-}
-
-/** The names of all values that the next states are computed from. */
-function statisticsOf({ graph, states }: Model): ReadonlySet<string> {
-  const next = states.map((state) => state.next);
-  return reach(graph.nodes, next).values;
 }
 
 /**

@@ -2,9 +2,10 @@
  * Numbers that a model gives for a batch (its loss, an accuracy) as functions of sums over the
  * parts of the batch.
  */
-import type { Graph, Value } from "../../graph/index.ts";
+import type { Graph } from "../../graph/index.ts";
 import type { Model } from "../../nn/index.ts";
-import { countsOf, isInseparable, kindsOf, type Sums, termsOf, waysOf } from "./batch-sums.ts";
+import { BatchKinds } from "./batch-kinds.ts";
+import { countsOf, isInseparable, type Sums, termsOf, waysOf } from "./batch-sums.ts";
 
 export interface Measure extends Sums {
   readonly name: string;
@@ -31,11 +32,11 @@ export function planMeasures(
   names: readonly string[],
   share: number,
 ): MeasuresPlan {
-  const kinds = kindsOf(names, { part, whole, share }, true);
+  const kinds = new BatchKinds(names, { part, whole, share, exactMeans: true });
   const measures = names.map((name): Measure => {
     const ways = waysOf(kinds, name);
     if (isInseparable(ways)) {
-      const { name: output, type } = kinds.pair(name)?.part as Value;
+      const { name: output, type } = kinds.pair(name)?.part ?? kinds.part.value(name);
       const term = { output, type, factor: share, trained: false };
       const meanOfBatches = share < 1 ? ways.reason : undefined;
       return { name, terms: [term], tail: undefined, counts: [], meanOfBatches };
