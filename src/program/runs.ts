@@ -24,7 +24,8 @@ export function rowsRef(buffer: string, type: TensorType, index: number): Tensor
   return { buffer, byteOffset: index * bytes, type };
 }
 
-function leavesOf(combination: Combination): number[] {
+/** The leaves of a combination, from left to right. */
+export function leavesOf(combination: Combination): number[] {
   return typeof combination === "number" ? [combination] : combination.flatMap(leavesOf);
 }
 

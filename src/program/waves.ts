@@ -5,7 +5,7 @@
  */
 import { gradientBuffer } from "./buffers.ts";
 import type { ProgramBuilder, Run, RunStage, TensorRef } from "./program.ts";
-import { treeRun, treeStage } from "./runs.ts";
+import { leavesOf, treeRun, treeStage } from "./runs.ts";
 import type { Combination, Range } from "./shares.ts";
 import { blocksOf, type Span, spanRef, tilesOf } from "./spans.ts";
 
@@ -145,8 +145,11 @@ export function waveRuns(
 
 /** The sums of a wave that lie in buffers of gradients, in these spans. */
 export function waveStage(program: ProgramBuilder, wave: Wave, spans: readonly Span[]): RunStage {
+  // Tile after tile, what is between two additions stays in the cache. A single addition sweeps over
+  // a block at once, which is faster.
+  const isSingle = wave.sums.every(({ combination }) => leavesOf(combination).length === 2);
   const runs = spans.flatMap(blocksOf).flatMap((block) => {
-    const tiles = tilesOf(block);
+    const tiles = isSingle ? [block] : tilesOf(block);
     return waveRuns(program, wave, tiles.length, {
       accumulator: (index, tile) => spanRef(tiles[tile] as Span, gradientBuffer(index)),
     });
