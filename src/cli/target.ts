@@ -5,7 +5,7 @@ import { escapePath } from "tinyglobby";
 import { type DataSource, text } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import { isJobFolder, type JobFolder, openJob, readJobFolder } from "../job/index.ts";
-import type { ParallelOptions } from "../parallel/index.ts";
+import { type ParallelOptions, statedIn } from "../parallel/index.ts";
 import { type Fingerprint, loadRun, overrideRun, type Run } from "../run/index.ts";
 
 export interface TargetFlags extends ParallelOptions {
@@ -38,7 +38,7 @@ async function openRunFile(path: string, flags: TargetFlags): Promise<Target> {
   const loaded = await loadRun(path);
   const { steps, batch, seed } = flags;
   const data = flags.data && textOf(flags.data, loaded);
-  const run = overrideRun(loaded, { steps, batch, seed, data, ...sharingOf(flags) });
+  const run = overrideRun(loaded, { steps, batch, seed, data, ...statedIn(flags) });
   const baseDir = resolve(dirname(path));
   return { run, baseDir, roots: undefined, holds: undefined, job: undefined };
 }
@@ -56,18 +56,8 @@ function openJobAt(path: string, flags: TargetFlags): Target {
   const opened = openJob(job);
   opened.check();
   const roots = (flags.dataRoot ?? [process.cwd()]).map((root) => resolve(root));
-  const run = overrideRun(opened.run, { steps, seed, ...sharingOf(flags) });
+  const run = overrideRun(opened.run, { steps, seed, ...statedIn(flags) });
   return { run, baseDir: opened.baseIn(roots), roots, holds: opened.holds, job };
-}
-
-/** How workers share a step, as the command line says it. */
-export function sharingOf({
-  parallel,
-  zero,
-  recompute,
-  offload,
-}: ParallelOptions): ParallelOptions {
-  return { parallel, zero, recompute, offload };
 }
 
 /**

@@ -4,7 +4,7 @@ import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { makeJobFolder, removeJobFolder, writeJobForNow } from "../job/index.ts";
 import { availableCores, launchLocal, launchOnHosts } from "../launch/index.ts";
-import { leastWorkers } from "../parallel/index.ts";
+import { leastWorkers, statedIn } from "../parallel/index.ts";
 import { type JobOverrides } from "../protocol/index.ts";
 import {
   type Beginning,
@@ -22,7 +22,7 @@ import { requireToken } from "./agent.ts";
 import { commandToResume } from "./command.ts";
 import { DATA_NOT_HERE, jobFrom, jobHere, rootFor, rootHere } from "./job.ts";
 import { stopOnSignals } from "./signals.ts";
-import { openTarget, sharingOf, type Target, type TargetFlags } from "./target.ts";
+import { openTarget, type Target, type TargetFlags } from "./target.ts";
 import { type WorkersAsked, workersFor } from "./workers.ts";
 
 export interface TrainFlags extends TargetFlags {
@@ -174,7 +174,7 @@ async function trainByWorkers(
 /** What the command line says in place of the job: a run file's job has it already. */
 function overridesOf(flags: TrainFlags): JobOverrides {
   const { steps, seed } = flags;
-  const asked = { steps, seed, ...sharingOf(flags) };
+  const asked = { steps, seed, ...statedIn(flags) };
   return Object.fromEntries(Object.entries(asked).filter(([, value]) => value !== undefined));
 }
 

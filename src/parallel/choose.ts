@@ -43,6 +43,12 @@ export interface ParallelOptions {
   readonly offload?: Offload | undefined;
 }
 
+/** The options of parallelism, without others beside them. */
+export function statedIn(options: ParallelOptions): ParallelOptions {
+  const { parallel, zero, recompute: again, offload: away } = options;
+  return { parallel, zero, recompute: again, offload: away };
+}
+
 /** What the choice is made from where none is stated. */
 export interface ChooseFrom {
   /** Of one process, before any strategy. */
@@ -92,8 +98,7 @@ const BUCKET_BYTES = 2 ** 22;
 export function chooseParallel(options: ChooseOptions): Parallel {
   const topology = regularTopology(options.topology);
   if (options.parallel !== undefined || options.zero !== undefined) {
-    const { parallel, zero, recompute: again, offload: away } = options;
-    return sharedAs({ parallel, zero, recompute: again, offload: away }, topology, options);
+    return sharedAs(statedIn(options), topology, options);
   }
   const { bucketBytes = BUCKET_BYTES } = options.buckets ?? {};
   const isOffloaded = options.offload !== undefined;

@@ -133,9 +133,8 @@ export function timeOf(sharing: Sharing, facts: StepFacts, machine: Machine): Om
   const moved =
     zero < 2 ? wholeSums(sharing, facts, machine, pass) : waves(sharing, facts, machine, pass);
   const computing = own * pass;
-  const { sent, read, exposed } = moved;
-  const seconds = computing + exposed + update + offloadSeconds(sharing, facts, machine);
-  return { sent, read, computing, exposed, seconds };
+  const seconds = computing + moved.exposed + update + offloadSeconds(sharing, facts, machine);
+  return { ...moved, computing, seconds };
 }
 
 function offloadSeconds(sharing: Sharing, facts: StepFacts, machine: Machine): number {
@@ -150,11 +149,7 @@ function waveCount(sharing: Sharing, facts: StepFacts, machine: Machine): number
   return Math.ceil(facts.microBatches / data / (shard * lanesOf(sharing, facts, machine)));
 }
 
-interface Moved {
-  readonly sent: number;
-  readonly read: number;
-  readonly exposed: number;
-}
+type Moved = Pick<Cost, "sent" | "read" | "exposed">;
 
 /**
  * The costs of sums of whole gradients, which are made once a step. Between nodes they are exchanged
@@ -181,7 +176,7 @@ function wholeSums(sharing: Sharing, facts: StepFacts, machine: Machine, pass: n
   return {
     sent: exchanged + fresh.sent,
     read: summed + spread + fresh.read,
-    exposed: (summed + spread) / MEMORY_SPEED + (nodes === 1 ? 0 : late) + fresh.seconds,
+    exposed: (summed + spread) / MEMORY_SPEED + (nodes === 1 ? 0 : late) + fresh.exposed,
   };
 }
 
@@ -202,8 +197,8 @@ function waves(sharing: Sharing, facts: StepFacts, machine: Machine, pass: numbe
   const bucket = bucketOf(sharing, facts, machine);
   const buckets = Math.max(1, Math.ceil(facts.gradients / bucket));
   // The first parameters and the last gradients have nothing beside them.
-  const ends = inPlace ? 0 : came.seconds / buckets + reduced / buckets / link.bytesPerSecond;
-  const wire = inPlace ? 0 : reduced / link.bytesPerSecond + buckets * link.latency + came.seconds;
+  const ends = inPlace ? 0 : came.exposed / buckets + reduced / buckets / link.bytesPerSecond;
+  const wire = inPlace ? 0 : reduced / link.bytesPerSecond + buckets * link.latency + came.exposed;
   const late = Math.max(ends, wire - pass * lanes);
   const copied = inPlace ? (reduced + came.read) / MEMORY_SPEED : 0;
   const replicas = data === 1 ? 0 : ((2 * facts.gradients) / shard) * others(data);
@@ -213,30 +208,24 @@ function waves(sharing: Sharing, facts: StepFacts, machine: Machine, pass: numbe
     sent: count * ((inPlace ? 0 : reduced) + came.sent) + replicas + fresh.sent,
     read: count * ((inPlace ? reduced : 0) + came.read) + fresh.read,
     exposed:
-      count * ((inPlace ? 0 : late) + copied) + (data === 1 ? 0 : lateReplicas) + fresh.seconds,
+      count * ((inPlace ? 0 : late) + copied) + (data === 1 ? 0 : lateReplicas) + fresh.exposed,
   };
 }
 
-interface Gathering {
-  readonly sent: number;
-  readonly read: number;
-  readonly seconds: number;
-}
-
-const NOTHING: Gathering = { sent: 0, read: 0, seconds: 0 };
+const NOTHING: Moved = { sent: 0, read: 0, exposed: 0 };
 
 /**
- * The costs of an all-gather within a shard group. Between nodes of several ranks, each byte goes to
- * a node once.
+ * The costs of an all-gather within a shard group, if nothing is computed beside it. Between nodes
+ * of several ranks, each byte goes to a node once.
  */
-function gather(bytes: number, shard: number, machine: Machine, inPlace: boolean): Gathering {
+function gather(bytes: number, shard: number, machine: Machine, inPlace: boolean): Moved {
   const all = bytes * others(shard);
-  if (inPlace) return { sent: 0, read: all, seconds: all / MEMORY_SPEED };
+  if (inPlace) return { sent: 0, read: all, exposed: all / MEMORY_SPEED };
   const { nodes, each } = sizesOf(machine);
   const sent = (bytes * others(nodes)) / each;
   const read = all - sent;
   const { bytesPerSecond, latency } = machine.link;
-  return { sent, read, seconds: latency + sent / bytesPerSecond + read / MEMORY_SPEED };
+  return { sent, read, exposed: latency + sent / bytesPerSecond + read / MEMORY_SPEED };
 }
 
 function others(ranks: number): number {

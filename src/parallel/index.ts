@@ -1,7 +1,7 @@
 export { bucketBytes, buckets, type Link } from "./buckets.ts";
 export { comparison } from "./by-cost.ts";
 export { bytesOfText, textOfBytes } from "./bytes.ts";
-export { chooseParallel, type Parallel, type ParallelOptions } from "./choose.ts";
+export { chooseParallel, type Parallel, type ParallelOptions, statedIn } from "./choose.ts";
 export { compress } from "./compress.ts";
 export { DEFAULT_FLOPS, totalOf } from "./cost.ts";
 export { data, PACES } from "./data.ts";

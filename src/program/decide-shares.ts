@@ -3,7 +3,7 @@
  * of numbers that all ranks have, so all decide the same in the same step.
  */
 import { assert } from "../errors.ts";
-import type { Range } from "./shares.ts";
+import { type Range, rangesOf } from "./shares.ts";
 
 export interface Decision {
   readonly ranges: readonly Range[];
@@ -77,13 +77,4 @@ export function savingOf(
 
 function slowest(counts: readonly number[], speeds: readonly number[]): number {
   return Math.max(...counts.map((count, rank) => count / (speeds[rank] as number)));
-}
-
-function rangesOf(counts: readonly number[]): Range[] {
-  let first = 0;
-  return counts.map((count) => {
-    const range = { first, count };
-    first += count;
-    return range;
-  });
 }

@@ -1,4 +1,3 @@
-export { planAccumulation } from "./accumulate.ts";
 export {
   collectiveBytes,
   flopsOfStages,
@@ -42,3 +41,4 @@ export { onDisk, residentMemory, totalOf } from "./resident.ts";
 export { evenRanges, planLevels, type Range } from "./shares.ts";
 export type { Side, StepProgram } from "./step-program.ts";
 export { scalarsOf } from "./update.ts";
+export { planWaves } from "./waves.ts";

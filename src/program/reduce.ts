@@ -11,7 +11,7 @@ import { assert } from "../errors.ts";
 import { COPIES, NODE_SUMS } from "./buffers.ts";
 import type { LayoutGroup } from "./layout.ts";
 import type { RankGroups } from "./levels.ts";
-import { gatherParts, type Ownership } from "./ownership.ts";
+import { gatherParts } from "./ownership.ts";
 import {
   type BufferPlace,
   barrier,
@@ -21,7 +21,7 @@ import {
   type RunStage,
   type TensorRef,
 } from "./program.ts";
-import { sweepMode, treeRun } from "./runs.ts";
+import { treeRun, treeStage } from "./runs.ts";
 import type { Combination, Levels } from "./shares.ts";
 import {
   additionsOf,
@@ -99,34 +99,16 @@ export class Reducer {
     const local = all.flatMap((own) => own.local);
     const totals = all.flatMap((own) => own.totals);
     const neighbours = this.#neighbours.length;
-    const sum = (name: string, runs: readonly Run[], parts: number): RunStage => {
-      const [first] = runs;
-      const names = Object.keys(first?.outputs ?? {});
-      const tiles = Math.max(1, names.filter((output) => output.startsWith("total.")).length);
-      const inputs = Object.keys(first?.inputs ?? {}).length / tiles;
-      return { name, runs, mode: sweepMode(lengthOf(spans), (0.25 * inputs) / parts) };
-    };
     // Neighbours write to each other's memory, so none goes on before all have written.
     const isSpread = spans.some(({ group }) => this.#isSpread(group));
     return [
       ...(neighbours > 1 ? [barrier(`neighbours have ${what}`, this.#inner)] : []),
-      ...(local.length > 0 ? [sum(`sums of this node, ${what}`, local, neighbours)] : []),
+      ...(local.length > 0 ? [treeStage(`sums of this node, ${what}`, local)] : []),
       ...all.flatMap(({ exchanges }) => exchanges),
-      sum(`sum of ${what}`, totals, neighbours * this.#options.levels.members.length),
+      treeStage(`sum of ${what}`, totals),
       ...(isSpread ? [barrier(`neighbours have the sum of ${what}`, this.#inner)] : []),
       ...all.flatMap(({ gathers }) => gathers),
     ];
-  }
-
-  /**
-   * Which parts of these spans the ranks of this node keep; undefined if all parts are gathered.
-   */
-  ownership(spans: readonly Span[]): Ownership | undefined {
-    const kept = spans.filter(({ group }) => this.#keeps(group));
-    const ranks = this.#neighbours;
-    if (kept.length === 0 || ranks.length === 1) return undefined;
-    const cuts = kept.map((span) => cutEvenly(span, ranks.length));
-    return { group: this.#inner, isInPlace: true, place: this.#place, ranks, cuts };
   }
 
   #keeps(group: LayoutGroup): boolean {

@@ -6,7 +6,6 @@ import { buildNamed } from "../plan/index.ts";
 import { bytesPerElement, elementCount, type TensorType } from "../tensor/index.ts";
 import type { ProgramBuilder, Run, RunStage, TensorRef } from "./program.ts";
 import type { Combination } from "./shares.ts";
-import { blocksOf, lengthOf, type Span, spanRef, tilesIn } from "./spans.ts";
 
 /** Work below this stays on the calling thread: handing it to others would cost as much. */
 const SMALL_NANOSECONDS = 200_000;
@@ -25,7 +24,8 @@ export function rowsRef(buffer: string, type: TensorType, index: number): Tensor
   return { buffer, byteOffset: index * bytes, type };
 }
 
-function leavesOf(combination: Combination): number[] {
+/** The leaves of a combination, from left to right. */
+export function leavesOf(combination: Combination): number[] {
   return typeof combination === "number" ? [combination] : combination.flatMap(leavesOf);
 }
 
@@ -82,24 +82,11 @@ export function treeRun(
   return { graph, inputs: Object.fromEntries(inputs), outputs: Object.fromEntries(outputs) };
 }
 
-/** `into += from` over these spans, block by block. */
-export function sumStage(
-  program: ProgramBuilder,
-  { from, into }: { readonly from: string; readonly into: string },
-  spans: readonly Span[],
-): RunStage {
-  const runs = spans.flatMap(blocksOf).map((block): Run => {
-    const total = spanRef(block, into);
-    const { dtype } = total.type;
-    const graph = program.graph(`sum.${dtype}.${tilesIn(block)}`, 1, () => {
-      const builder = newBuilder("sum");
-      const sum = add(builder.input("total", total.type), builder.input("part", total.type));
-      return buildNamed(builder, new Map([["total/next", sum]]));
-    });
-    const part = spanRef(block, from);
-    return { graph, inputs: { total, part }, outputs: { "total/next": total } };
-  });
-  return { name: `${into} += ${from}`, runs, mode: sweepMode(lengthOf(spans), 0.25) };
+/** A stage of independent sums along a tree. */
+export function treeStage(name: string, runs: readonly Run[]): RunStage {
+  const read = runs.flatMap(({ inputs }) => Object.values(inputs));
+  const elements = read.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
+  return { name, runs, mode: sweepMode(elements, 0.25) };
 }
 
 /** A tensor times a number, into another place. */

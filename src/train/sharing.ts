@@ -16,6 +16,7 @@ import {
   type Parallel,
   type ParallelOptions,
   type Strategy,
+  statedIn,
 } from "../parallel/index.ts";
 import type { StepGraph } from "../plan/index.ts";
 import type { Range } from "../program/index.ts";
@@ -69,8 +70,8 @@ export interface ChoosingOptions extends SharingOptions {
 
 /** The options of a run that say how ranks share a step. */
 export function sharingOf(run: Omit<SharingOptions, "model" | "microBatches" | "ranks">) {
-  const { reproducible, bucketBytes, parallel, zero, recompute, offload } = run;
-  return { reproducible, bucketBytes, parallel, zero, recompute, offload };
+  const { reproducible, bucketBytes } = run;
+  return { reproducible, bucketBytes, ...statedIn(run) };
 }
 
 /**
@@ -86,19 +87,15 @@ export function parallelOf(
   overlap = true,
 ): Parallel {
   const { ranks, reproducible = true, optimizer } = options;
-  const { parallel, zero, recompute, offload } = stated;
   const group = ranks?.group;
   const topology: Topology = { nodes: group?.transport.nodes ?? [[0]] };
   const link = linkOf(group);
   return chooseParallel({
+    ...statedIn(stated),
     topology,
     step,
     optimizer,
     machine: { ...roomFor(options), flopsPerSecond: DEFAULT_FLOPS, link },
-    parallel,
-    zero,
-    recompute,
-    offload,
     combination: reproducible ? "tree" : "any",
     buckets: group && { bucketBytes: bucketOf(options, group), overlap },
   });

@@ -2,6 +2,7 @@
 import type { Device, DeviceTensor } from "../engine/index.ts";
 import { assert } from "../errors.ts";
 import { type Instance, initialize } from "../execute/index.ts";
+import type { Memory } from "../memory/index.ts";
 import type { ElementRange, Model } from "../nn/index.ts";
 import { type Rules } from "../optimizer/index.ts";
 import { type Held, type StepProgram, scalarsOf, type TensorRef } from "../program/index.ts";
@@ -24,14 +25,8 @@ export type TrainerState = TrainerTensors<Tensor>;
 /** The most bytes of another rank's part that are read at once. */
 const PIECE_BYTES = 2 ** 24;
 
-/**
- * Reads bytes of a part of a buffer that another rank holds, from an offset in that part. They are
- * let go of after they have been read, so that reading a tensor takes the memory of one piece.
- */
-export interface ReadHeld {
-  read(part: Held, byteOffset: number, byteLength: number): Uint8Array;
-  letGo(part: Held, byteOffset: number, byteLength: number): void;
-}
+/** Finds the memory, and the place in it, of a part of a buffer that another rank holds. */
+export type PlaceOf = (part: Held) => { readonly memory: Memory; readonly at: number };
 
 export function namedTensors(
   instance: Instance,
@@ -56,7 +51,7 @@ export async function readState(
   instance: Instance,
   plan: StepProgram,
   from: 0 | 1,
-  others: ReadHeld,
+  others: PlaceOf,
 ): Promise<TrainerState> {
   const all = async (refs: ReadonlyMap<string, TensorRef>) => {
     const found = [...refs].map(async ([name, ref]): Promise<[string, Tensor]> => {
@@ -107,7 +102,7 @@ export function* rangesOf(
   if (at < end) yield { from: at, to: end, held: undefined };
 }
 
-function inParts(instance: Instance, plan: StepProgram, ref: TensorRef, others: ReadHeld): Tensor {
+function inParts(instance: Instance, plan: StepProgram, ref: TensorRef, others: PlaceOf): Tensor {
   // This rank's copy of a part that others hold is not read, because reading would allocate its
   // pages.
   const pieces = function* () {
@@ -116,10 +111,12 @@ function inParts(instance: Instance, plan: StepProgram, ref: TensorRef, others: 
         yield instance.host(ref.buffer).view(from, to - from);
         continue;
       }
+      const { memory, at: start } = others(held);
       for (let at = from; at < to; at += PIECE_BYTES) {
-        const place = [held, at - held.byteOffset, Math.min(PIECE_BYTES, to - at)] as const;
-        yield others.read(...place);
-        others.letGo(...place);
+        const place = [start + at - held.byteOffset, Math.min(PIECE_BYTES, to - at)] as const;
+        yield memory.view(...place);
+        // So reading a tensor takes the memory of one piece.
+        memory.letGo(...place);
       }
     }
   };
