@@ -137,6 +137,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "job",
     "protocol",
   ],
+  chaos: ["errors", "launch"],
   agent: ["errors", "files", "net", "job", "protocol", "launch"],
   cli: ["*"],
   index: ["*"],

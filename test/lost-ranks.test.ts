@@ -108,7 +108,7 @@ async function runsOf(work: Work): Promise<number[]> {
   await Promise.all(trainers.map(step));
   for (const trainer of trainers) trainer.close();
   await met.close();
-  return mortals.map(({ runs }) => runs);
+  return mortals.map(({ deeds }) => deeds.length);
 }
 
 /**

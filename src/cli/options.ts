@@ -3,6 +3,7 @@
  * checks single values.
  */
 import { Command, InvalidArgumentError, Option } from "commander";
+import { KINDS } from "../chaos/index.ts";
 import type { PortRange } from "../net/index.ts";
 import { notAmong } from "../options.ts";
 import { bytesOfText, OFFLOADS, type Offload, type Recompute } from "../parallel/index.ts";
@@ -10,11 +11,12 @@ import { DEFAULT_AGENT_PORT } from "../protocol/index.ts";
 import { CHANGEABLE, type Changeable } from "../run/index.ts";
 import { version } from "../version.ts";
 import { agentCommand } from "./agent.ts";
+import { chaosCommand } from "./chaos.ts";
 import { inspectCommand } from "./inspect.ts";
 import { jobCommand } from "./job.ts";
 import { planCommand } from "./plan.ts";
 import { sampleCommand } from "./sample.ts";
-import { trainCommand } from "./train.ts";
+import { type TrainFlags, trainCommand } from "./train.ts";
 import type { WorkersAsked } from "./workers.ts";
 
 function whole(least: number): (text: string) => number {
@@ -40,6 +42,14 @@ function fraction(text: string): number {
     throw new InvalidArgumentError("It must be a number, 0 or more.");
   }
   return value;
+}
+
+/** Milliseconds of a time such as 5s, 500ms or 2 (seconds). */
+function duration(text: string): number {
+  const [, number, unit = "s"] = /^(\d+(?:\.\d+)?)(ms|s)?$/.exec(text) ?? [];
+  const value = Number(number) * (unit === "ms" ? 1 : 1000);
+  if (value >= 1) return value;
+  throw new InvalidArgumentError("It must be a time, as in 5s or 500ms.");
 }
 
 function ports(text: string): PortRange {
@@ -121,6 +131,28 @@ function sharing(): [Option, Option, Option, Option] {
   ];
 }
 
+/** The options of a run, wherever its workers are. */
+function withRun(command: Command): Command {
+  for (const option of sharing()) command.addOption(option);
+  return command
+    .argument("<file>", "a module with: export default defineRun({…}), or the folder of a job")
+    .option("--steps <n>", "optimizer steps", whole(1))
+    .option("--batch <n>", "samples of a step", whole(1))
+    .option("--threads <n>", "threads of each worker (default: all cores, divided)", whole(1))
+    .option("--seed <n>", "seed of weights, sample order and dropout", whole(0))
+    .option("--out <dir>", "folder that the run is written to (default: runs/NAME)")
+    .option("--data <glob...>", "text files or folders to train on, instead of the run's data")
+    .addOption(dataRoot("folder below which the data of a job lies"))
+    .option("--resume", "continue from the run's last checkpoint")
+    .option(
+      "--change <names>",
+      `with --resume: options that may differ from before: ${CHANGEABLE.join(", ")}`,
+      changes,
+    )
+    .option("--anew", "start again where an unfinished run lies; its files are moved aside")
+    .option("--dump <dir>", "write every compiled graph to this folder as .onnx files");
+}
+
 function token(): Option {
   return new Option(
     "--token <secret>",
@@ -155,12 +187,8 @@ export function commandLine(): Command {
     .version(version())
     .exitOverride()
     .configureOutput({ outputError: () => undefined });
-  command
-    .command("train")
+  withRun(command.command("train"))
     .description("train the run that a TypeScript module exports, or a job")
-    .argument("<file>", "a module with: export default defineRun({…}), or the folder of a job")
-    .option("--steps <n>", "optimizer steps", whole(1))
-    .option("--batch <n>", "samples of a step", whole(1))
     .option(
       "--workers <n>",
       "processes that share each step, or `cores` for one per core (default: 1); with --hosts, on each host",
@@ -173,24 +201,20 @@ export function commandLine(): Command {
     )
     .addOption(token())
     .addOption(tls())
-    .addOption(axes)
-    .addOption(stage)
-    .addOption(repeated)
-    .addOption(away)
-    .option("--threads <n>", "threads of each worker (default: all cores, divided)", whole(1))
-    .option("--seed <n>", "seed of weights, sample order and dropout", whole(0))
-    .option("--out <dir>", "folder that the run is written to (default: runs/NAME)")
-    .option("--data <glob...>", "text files or folders to train on, instead of the run's data")
-    .addOption(dataRoot("folder below which the data of a job lies"))
-    .option("--resume", "continue from the run's last checkpoint")
-    .option(
-      "--change <names>",
-      `with --resume: options that may differ from before: ${CHANGEABLE.join(", ")}`,
-      changes,
-    )
-    .option("--anew", "start again where an unfinished run lies; its files are moved aside")
-    .option("--dump <dir>", "write every compiled graph to this folder as .onnx files")
-    .action(trainCommand);
+    .action((file: string, flags: TrainFlags) => trainCommand(file, flags));
+  withRun(command.command("chaos"))
+    .description("train like `lockstep train`, and do faults to the run's own workers meanwhile")
+    .option("--workers <n>", "processes that share each step, 2 or more (default: 4)", whole(2))
+    .option("--every <time>", "mean time between two faults, as in 5s or 500ms", duration, 5000)
+    .option("--kinds <list>", `faults to choose from: ${Object.keys(KINDS).join(", ")}`, names, [
+      "kill",
+      "stop",
+      "segfault",
+    ])
+    .option("--faults <n>", "most faults (default: no limit)", whole(1))
+    .option("--chaos-seed <n>", "seed of the faults (default: drawn, and printed)", whole(0))
+    .option("--replay <file>", "do the faults of this chaos.jsonl, each after the same step")
+    .action(chaosCommand);
   command
     .command("job")
     .description("write the run of a TypeScript module as a job: data that any lockstep can train")

@@ -3,7 +3,7 @@ import { basename, join } from "node:path";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { makeJobFolder, removeJobFolder, writeJobForNow } from "../job/index.ts";
-import { availableCores, launchLocal, launchOnHosts } from "../launch/index.ts";
+import { availableCores, type LaunchOptions, launchLocal, launchOnHosts } from "../launch/index.ts";
 import { leastWorkers, statedIn } from "../parallel/index.ts";
 import { type JobOverrides } from "../protocol/index.ts";
 import {
@@ -11,6 +11,7 @@ import {
   type Changeable,
   FILES,
   openRunFolder,
+  type RunFolder,
   readCheckpointHead,
   settleMicroBatches,
   type TrainOptions,
@@ -39,7 +40,22 @@ export interface TrainFlags extends TargetFlags {
   readonly dump?: string;
 }
 
-export async function trainCommand(file: string, flags: TrainFlags): Promise<void> {
+/** What watches a run from its command, and may do something to its workers. */
+export interface Onlooker {
+  readonly onEvent: EventSink;
+  readonly onWorkers: NonNullable<LaunchOptions["onWorkers"]>;
+  /** Is given what shows events, and the folder of the run, before it begins. */
+  readonly onReady: (show: EventSink, folder: RunFolder) => void;
+}
+
+/**
+ * @param onlooker only for runs whose workers are processes of this machine
+ */
+export async function trainCommand(
+  file: string,
+  flags: TrainFlags,
+  onlooker?: Onlooker,
+): Promise<void> {
   const beginning = beginningOf(flags);
   const opened = await openTarget(file, flags);
   checkHosts(flags, opened);
@@ -80,9 +96,11 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
     beginning,
     changes: flags.change,
     signal: stop.signal,
-    onEvent: metrics === undefined ? show : both(show, metrics.sink),
+    onEvent: toAll(show, metrics?.sink, onlooker?.onEvent),
   };
+  onlooker?.onReady(show, folder);
   const { dump } = flags;
+  const onWorkers = onlooker?.onWorkers;
   try {
     const outcome = await unlessStopped(target, out, shared, () =>
       flags.hosts !== undefined
@@ -93,7 +111,7 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
               { ...shared, folder, now: () => performance.now() },
               { threads, dump },
             )
-          : trainByWorkers(target, flags, { ...shared, out, workers, threads, dump }),
+          : trainByWorkers(target, flags, { ...shared, out, workers, threads, dump, onWorkers }),
     );
     if (outcome === "stopped") process.exitCode = stop.status();
   } finally {
@@ -140,6 +158,7 @@ interface WorkersOptions extends Shared {
   readonly workers: number;
   readonly threads: number;
   readonly dump: string | undefined;
+  readonly onWorkers: LaunchOptions["onWorkers"];
 }
 
 async function trainByWorkers(
@@ -239,9 +258,8 @@ function beginningOf({ resume, anew, change }: TrainFlags): Beginning {
   return anew === true ? "anew" : "new";
 }
 
-function both(first: EventSink, second: EventSink): EventSink {
+function toAll(...sinks: readonly (EventSink | undefined)[]): EventSink {
   return (event) => {
-    first(event);
-    second(event);
+    for (const sink of sinks) sink?.(event);
   };
 }

@@ -24,6 +24,7 @@ export class Generations implements Members {
   /** The present generation; 0 before the first. */
   #number = 0;
   #isWanted = false;
+  #hasBegun = false;
   /** Ends the present generation on this worker. */
   #leave = new AbortController();
   #formed: Formed | undefined;
@@ -52,6 +53,10 @@ export class Generations implements Members {
 
   isWanted(): boolean {
     return this.#isWanted;
+  }
+
+  hasBegun(): boolean {
+    return this.#hasBegun;
   }
 
   async next(step: number, lost?: unknown): Promise<Ranks> {
@@ -84,6 +89,7 @@ export class Generations implements Members {
     const formed = this.#formed;
     this.#formed = undefined;
     this.#number = formed.generation;
+    this.#hasBegun = formed.hasBegun;
     this.#isWanted = false;
     this.#leave = new AbortController();
     return formed;

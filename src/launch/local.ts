@@ -3,7 +3,7 @@ import { hostname } from "node:os";
 import type { Assignment } from "../protocol/index.ts";
 import type { TrainResult } from "../run/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
-import { supervise } from "./supervise.ts";
+import { type SuperviseOptions, supervise } from "./supervise.ts";
 
 export interface LaunchOptions extends Omit<Assignment, "job" | "rank" | "meeting" | "startedAt"> {
   /** The folder of the job, or a function that makes it while the worker processes start. */
@@ -13,6 +13,8 @@ export interface LaunchOptions extends Omit<Assignment, "job" | "rank" | "meetin
   readonly onEvent: EventSink;
   /** Aborting it asks for a clean stop. */
   readonly signal: AbortSignal;
+  /** Is given the workers before the first of them starts. */
+  readonly onWorkers?: SuperviseOptions["onWorkers"] | undefined;
 }
 
 /**
@@ -22,7 +24,7 @@ export interface LaunchOptions extends Omit<Assignment, "job" | "rank" | "meetin
  *   the error of making the job
  */
 export async function launchLocal(options: LaunchOptions): Promise<TrainResult["outcome"]> {
-  const { job, onEvent, signal, workers, minWorkers = 1, ...shared } = options;
+  const { job, onEvent, signal, onWorkers, workers, minWorkers = 1, ...shared } = options;
   const places = Array.from({ length: workers }, (_, index) => ({
     name: `${index}`,
     node: hostname(),
@@ -33,5 +35,6 @@ export async function launchLocal(options: LaunchOptions): Promise<TrainResult["
     job: typeof job === "string" ? Promise.resolve(job) : job(),
     onEvent,
     signal,
+    onWorkers,
   });
 }

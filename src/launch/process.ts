@@ -110,6 +110,12 @@ export class WorkerProcess implements Watched {
     if (this.#process.connected) this.#process.send(message, () => undefined);
   }
 
+  /** Returns false if the process has ended. */
+  signal(name: NodeJS.Signals): boolean {
+    const { exitCode, signalCode } = this.#process;
+    return exitCode === null && signalCode === null && this.#process.kill(name);
+  }
+
   kill(): void {
     this.#killed = true;
     if (this.#process.exitCode === null) this.#process.kill("SIGKILL");

@@ -7,6 +7,7 @@ import { randomBytes } from "node:crypto";
 import { LockstepError } from "../errors.ts";
 import {
   type Action,
+  answerToLeave,
   BEAT_MS,
   decide,
   firstState,
@@ -19,7 +20,9 @@ import { type Assignment, isConsequence } from "../protocol/index.ts";
 import type { TrainResult } from "../run/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
 import { processSign } from "../transport/index.ts";
+import type { LocalWorker, LocalWorkers } from "./local-workers.ts";
 import { type OtherMessage, WorkerProcess } from "./process.ts";
+import { Telling } from "./telling.ts";
 
 export interface SuperviseOptions {
   readonly membership: MembershipOptions;
@@ -30,6 +33,8 @@ export interface SuperviseOptions {
   readonly onEvent: EventSink;
   /** Aborting it asks for a clean stop. */
   readonly signal: AbortSignal;
+  /** Is given the workers before the first of them starts. */
+  readonly onWorkers?: ((workers: LocalWorkers) => void) | undefined;
 }
 
 /** @throws the error of a worker that ended the run; PEER_LOST when too many workers are lost */
@@ -42,10 +47,13 @@ export async function supervise(options: SuperviseOptions): Promise<TrainResult[
   }
 }
 
-/** What is told of every run that nothing happens to. */
-const PLAIN = ["started", "joined", "spare", "regroup", "ended"];
+/**
+ * A signal to all processes of a run at once is a stop, of which the launcher hears too. Only after
+ * this time is it that of one worker.
+ */
+const ALL_MS = 100;
 
-class Supervisor {
+class Supervisor implements LocalWorkers {
   readonly outcome: Promise<TrainResult["outcome"]>;
   readonly #options: SuperviseOptions;
   readonly #group = `lockstep-${process.pid}-${randomBytes(6).toString("hex")}`;
@@ -55,15 +63,20 @@ class Supervisor {
   readonly #signs = new Map<number, string>();
   readonly #look: NodeJS.Timeout;
   readonly #onStop = () => this.#stop();
+  /** Workers that are to leave, and have not been let go. */
+  readonly #asked = new Set<number>();
   #state: MembershipState = firstState(performance.now());
   #timer: NodeJS.Timeout | undefined;
-  #lastStep = 0;
   #isOver = false;
+  readonly #telling: Telling;
+  readonly #tally = { lost: 0, first: 0 };
+  readonly #members = new Set<number>();
   #resolve: (outcome: TrainResult["outcome"]) => void = () => undefined;
   #reject: (error: unknown) => void = () => undefined;
 
   constructor(options: SuperviseOptions) {
     this.#options = options;
+    this.#telling = new Telling(options.onEvent);
     this.outcome = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
@@ -71,7 +84,28 @@ class Supervisor {
     options.job.catch((error: unknown) => this.#end(() => this.#reject(error)));
     options.signal.addEventListener("abort", this.#onStop, { once: true });
     this.#look = setInterval(() => this.#listen(), BEAT_MS);
+    options.onWorkers?.(this);
     this.#take({ kind: "time" });
+  }
+
+  list(): LocalWorker[] {
+    return this.#state.workers
+      .filter(({ status }) => ["starting", "ready", "member"].includes(status))
+      .map(({ id, place, status }) => ({ number: id, place, isMember: status === "member" }));
+  }
+
+  signal(worker: number, name: NodeJS.Signals): boolean {
+    return this.#workers.get(worker)?.signal(name) ?? false;
+  }
+
+  reopen(place: string): void {
+    const found = this.#options.membership.places.find(({ name }) => name === place);
+    const isTaken = this.#state.workers.some((worker) => worker.place === place);
+    if (found !== undefined && !isTaken) this.#take({ kind: "join", place, node: found.node });
+  }
+
+  get counts(): { readonly lost: number; readonly joined: number } {
+    return { lost: this.#tally.lost, joined: this.#members.size - this.#tally.first };
   }
 
   /** Ends all workers that are left. */
@@ -94,6 +128,20 @@ class Supervisor {
     if (wakeAt === undefined || this.#isOver) return;
     const wait = Math.max(0, wakeAt - performance.now());
     this.#timer = setTimeout(() => this.#take({ kind: "time" }), Math.min(wait, 2 ** 30));
+    this.#letGo();
+    this.#stopAlone();
+  }
+
+  /** Ends a run that is to stop when no worker is left that could save its state. */
+  #stopAlone(): void {
+    const { signal } = this.#options;
+    const gone = ["lost", "dismissed", "done"];
+    if (!signal.aborted || this.#state.workers.some(({ status }) => !gone.includes(status))) return;
+    if (this.#state.done.length > 0) return; // it is about to be finished
+    const { begun, hasStopped } = this.#telling;
+    if (begun === undefined && !hasStopped) return this.#end(() => this.#reject(signal.reason));
+    this.#telling.stoppedAt(this.#state.saved);
+    this.#end(() => this.#resolve("stopped"));
   }
 
   #act(action: Action): void {
@@ -112,10 +160,13 @@ class Supervisor {
       }
       case "form": {
         const { number: generation, members } = action.generation;
+        const hasBegun = this.#telling.begun !== undefined;
+        for (const { worker } of members) this.#members.add(worker);
+        if (generation === 1) this.#tally.first = members.length;
         for (const [rank, { worker }] of members.entries()) {
           this.#workers
             .get(worker)
-            ?.tell({ kind: "form", generation, rank, workers: members.length });
+            ?.tell({ kind: "form", generation, rank, workers: members.length, hasBegun });
         }
         return;
       }
@@ -124,17 +175,11 @@ class Supervisor {
       case "end":
         return this.#end(() => this.#conclude(action.verdict));
       case "tell":
-        if (this.#isWorthTelling(action)) {
-          this.#options.onEvent({ type: "notice", text: action.text });
-        }
+        if (action.about === "lost") this.#tally.lost += 1;
+        this.#telling.membership(action, this.#state.generation, this.#options.signal);
         return;
       case "refuse":
     }
-  }
-
-  #isWorthTelling({ about }: Extract<Action, { readonly kind: "tell" }>): boolean {
-    const isFirst = this.#state.generation.number <= 1 && about === "generation";
-    return !isFirst && !PLAIN.includes(about);
   }
 
   #start(id: number): void {
@@ -160,7 +205,12 @@ class Supervisor {
       if (worker.outcome !== undefined) this.#take({ kind: "done", worker: id });
       const words = worker.lastWords;
       if (worker.crash !== undefined && words !== "" && !this.#isOver) {
-        this.#options.onEvent({ type: "notice", text: `Worker ${id} said at last:\n    ${words}` });
+        this.#telling.notice(`Worker ${id} said at last:\n    ${words}`);
+      }
+      const { aborted } = this.#options.signal;
+      // It has stopped before it took part.
+      if (aborted && worker.outcome === "stopped") {
+        this.#take({ kind: "drain", worker: id, why: "the run stops" });
       }
       const { status = null, signal = null } = worker.end ?? {};
       this.#take({ kind: "ended", worker: id, status, signal });
@@ -174,6 +224,12 @@ class Supervisor {
         return;
       case "ready":
         return this.#take({ ...message, worker: id });
+      case "drain":
+        setTimeout(() => {
+          this.#asked.add(id);
+          this.#letGo();
+        }, ALL_MS);
+        return;
       case "lost": {
         const lost = this.#state.generation.members[message.rank]?.worker;
         if (lost === undefined || message.generation !== this.#state.generation.number) return;
@@ -182,14 +238,13 @@ class Supervisor {
       }
       case "event": {
         const { event } = message;
+        const { number: generation } = this.#state.generation;
+        if (event.type === "checkpoint") this.#take({ kind: "saved", step: event.step });
+        if (event.type === "started") this.#take({ kind: "saved", step: event.firstStep });
         if (event.type === "step") {
-          const { number: generation } = this.#state.generation;
           this.#take({ kind: "committed", worker: id, generation, step: event.step });
-          // A new leader may tell of a step that the one before has told of.
-          if (event.step <= this.#lastStep) return;
-          this.#lastStep = event.step;
         }
-        this.#options.onEvent(event);
+        this.#telling.pass(event);
         return;
       }
       case "listening":
@@ -209,8 +264,30 @@ class Supervisor {
     if (beats.length > 0) this.#take({ kind: "beats", beats });
   }
 
+  /**
+   * Lets workers go that are asked to leave, once others hold the state; while only others that
+   * start could, it waits for those. Without any others the run stops.
+   */
+  #letGo(): void {
+    const { signal, membership } = this.#options;
+    if (this.#asked.size === 0 || signal.aborted || this.#isOver) return;
+    const answer = answerToLeave(this.#state, this.#asked, membership);
+    if (answer === "wait") return;
+    const asked = [...this.#asked];
+    this.#asked.clear();
+    if (answer === "go") {
+      for (const worker of asked) this.#take({ kind: "drain", worker, why: "it got SIGTERM" });
+      return;
+    }
+    const text =
+      "The run stops, because too few workers would be left without those that got SIGTERM.";
+    this.#telling.notice(text);
+    this.#stop();
+  }
+
   #stop(): void {
     for (const worker of this.#workers.values()) worker.stop();
+    this.#stopAlone();
   }
 
   #end(conclude: () => void): void {
@@ -225,8 +302,8 @@ class Supervisor {
       this.#resolve(outcomes.find((own) => own !== "followed") ?? "stopped");
       return;
     }
-    const failure = worker === undefined ? undefined : this.#workers.get(worker)?.failure;
-    if (failure === undefined || worker === undefined) {
+    const { failure, crash } = this.#workers.get(worker ?? -1) ?? {};
+    if (failure === undefined || crash !== undefined || worker === undefined) {
       this.#reject(new LockstepError("PEER_LOST", text));
       return;
     }

@@ -24,6 +24,18 @@ export function endProcess(status: number): never {
   return process.exit(status);
 }
 
+const PR_SET_PDEATHSIG = 1;
+const SIGKILL = 9;
+
+/** Lets the system kill this process when its parent ends, also while it is stopped. */
+export function endWithParent(): void {
+  if (process.platform !== "linux") return;
+  const prctl = loadSystemLibrary().func<(option: number, value: number) => number>(
+    "int prctl(int option, unsigned long value)",
+  );
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
 /**
  * Whether whoever started this process wants it to outlive its terminal, as `nohup` does. Node.js
  * forgets which signals were ignored before it started, but `nohup` leaves another trace: it

@@ -27,7 +27,7 @@ import {
 import { type JsonlSink, jsonlSink } from "../telemetry/index.ts";
 import { joinNodes, joinSharedMemory, joinTcp, type Transport } from "../transport/index.ts";
 import { Generations } from "./generations.ts";
-import { endProcess, outliveOutput } from "./survive.ts";
+import { endProcess, endWithParent, outliveOutput } from "./survive.ts";
 
 /**
  * The longest that one may work alone while others wait. Those that have ended, stopped or fallen
@@ -135,6 +135,8 @@ function figures(path: string): JsonlSink {
   return jsonlSink(path, {
     now: Date.now,
     onTrouble: (text) => void tell({ kind: "event", event: { type: "notice", text } }),
+    // A worker that leads in the middle of a run writes on what the leader before has written.
+    continues: true,
   });
 }
 
@@ -208,6 +210,15 @@ function askToStop(): void {
 }
 
 /**
+ * A worker that comes and goes leaves alone, if the launcher does not stop the run. Without it, the
+ * others could not go on: all stop after the same step.
+ */
+function askToLeave(): void {
+  if (generations === undefined) askToStop();
+  else void tell({ kind: "drain" });
+}
+
+/**
  * Another worker is lost. What was done is saved; where nothing was, there is nobody to wait for.
  */
 function stopAlone(): void {
@@ -216,12 +227,12 @@ function stopAlone(): void {
 }
 
 outliveOutput();
+endWithParent();
 process.on("uncaughtException", (error) => {
   process.stderr.write(`${error.stack ?? String(error)}\n`);
   endProcess(1);
 });
-// Asked to end, alone or with all others, it ends the run well: all stop after the same step.
-process.on("SIGTERM", askToStop);
+process.on("SIGTERM", askToLeave);
 // Not process.exit: the engine may be in the middle of a run on another thread.
 process.on("disconnect", () => {
   if (!isDone) process.kill(process.pid, "SIGKILL");

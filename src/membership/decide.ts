@@ -63,6 +63,7 @@ export function firstState(now: number): MembershipState {
     records: {},
     committed: 0,
     furthest: 0,
+    saved: 0,
     progressAt: 0,
     hasCommitted: false,
     pace: undefined,
@@ -138,6 +139,11 @@ function take(draft: Draft, event: MembershipEvent): void {
       return;
     case "reported":
       return report(draft, event);
+    case "saved":
+      state.saved = event.step;
+      // A run that is resumed begins there.
+      if (event.step > state.furthest) state.furthest = state.committed = event.step;
+      return;
     default: {
       const worker = draft.byId.get(event.worker);
       if (worker === undefined || state.phase === "ended") return;
@@ -148,7 +154,7 @@ function take(draft: Draft, event: MembershipEvent): void {
 
 type OfWorker = Exclude<
   MembershipEvent,
-  { readonly kind: "time" | "restored" | "join" | "beats" | "reported" }
+  { readonly kind: "time" | "restored" | "join" | "beats" | "reported" | "saved" }
 >;
 
 /** An event of one worker. Of one that was given up, or may go, only its end matters. */

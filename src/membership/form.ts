@@ -20,8 +20,10 @@ export function form(draft: Draft): void {
   const all = [...old, ...candidates(draft).filter((worker) => !old.includes(worker))];
   const chosen = byNode(all.slice(0, options.maxWorkers));
   const living = [...all, ...withStatus(draft, "leaving")];
-  const step = Math.max(...living.map((worker) => worker.step));
-  const holders = living.filter((worker) => worker.step === step).map(({ id }) => id);
+  const held = Math.max(...living.map((worker) => worker.step));
+  // Workers that are new hold nothing.
+  const step = held === 0 ? state.saved : held;
+  const holders = living.filter((worker) => held > 0 && worker.step === held).map(({ id }) => id);
   const members = chosen.map(({ id, node, step: own }) => ({ worker: id, node, step: own }));
   state.generation = { number: state.generation.number + 1, members, step, holders };
   begin(draft, chosen, generationText(state.generation, state));

@@ -1,5 +1,6 @@
 export { BEAT_MS, patienceOf } from "./bounds.ts";
 export { decide, firstState } from "./decide.ts";
+export { answerToLeave } from "./leave.ts";
 export type {
   Action,
   Beat,

@@ -54,6 +54,8 @@ export type MembershipEvent =
       readonly step: number;
       readonly samples?: readonly number[];
     }
+  /** The state after this step lies on disk, and a run without any other state continues from it. */
+  | { readonly kind: "saved"; readonly step: number }
   /** A member says that it has lost another one. */
   | {
       readonly kind: "reported";
@@ -203,6 +205,8 @@ export interface MembershipState {
   /** The last committed step, and the furthest one that ever was committed. */
   committed: number;
   furthest: number;
+  /** The step of the last checkpoint; 0 before the first. */
+  saved: number;
   /** When this generation was formed or last committed a step. */
   progressAt: number;
   /** Whether this generation has committed a step. */

@@ -53,11 +53,15 @@ export function restText({ name, node }: Place, losses: number, rest: number): s
 
 /** "Generation 5 begins after step 811 with workers 1 and 2; 16 samples of worker 3 go to them." */
 export function generationText(
-  { number, members, step }: Generation,
-  { gone, committed }: MembershipState,
+  { number, members, step, holders }: Generation,
+  { gone, committed, furthest }: MembershipState,
 ): string {
   const ids = members.map(({ worker }) => worker);
   const text = `Generation ${number} begins after step ${step} with ${workers(ids)}`;
+  if (holders.length === 0 && furthest > 0 && number > 1) {
+    const from = step === 0 ? "its beginning" : `its checkpoint of step ${step}`;
+    return `${text}: no worker that lives holds the state of the run, so it goes on from ${from}.`;
+  }
   if (step < committed) {
     const repeated =
       step + 1 === committed ? `step ${committed} is` : `steps ${step + 1} to ${committed} are`;

@@ -73,6 +73,8 @@ export interface Formed {
   readonly generation: number;
   readonly rank: number;
   readonly workers: number;
+  /** Whether the run has begun, in an earlier generation. */
+  readonly hasBegun: boolean;
 }
 
 export type ToWorker =
@@ -103,6 +105,8 @@ export type FromWorker =
   | { readonly kind: "ready"; readonly generation: number; readonly step: number }
   /** A member has lost another one of its generation, by rank. */
   | { readonly kind: "lost"; readonly generation: number; readonly rank: number }
+  /** The worker was asked to leave the run, by SIGTERM. */
+  | { readonly kind: "drain" }
   | { readonly kind: "done"; readonly outcome: TrainResult["outcome"] }
   | { readonly kind: "error"; readonly error: ErrorMessage };
 
@@ -113,6 +117,7 @@ const fromWorker = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("beat") }),
   z.strictObject({ kind: z.literal("ready"), generation: count, step: count }),
   z.strictObject({ kind: z.literal("lost"), generation: count, rank: count }),
+  z.strictObject({ kind: z.literal("drain") }),
   z.strictObject({ kind: z.literal("done"), outcome }),
   z.strictObject({ kind: z.literal("error"), error: errorSchema }),
 ]);

@@ -29,6 +29,8 @@ export const FILES = {
   metrics: "metrics.jsonl",
   /** The report, which only a finished run has. */
   report: "report.json",
+  /** The faults that `lockstep chaos` did. */
+  chaos: "chaos.jsonl",
 } as const;
 
 /** How a run begins in its folder. */

@@ -17,6 +17,11 @@ export interface Members {
   next(step: number, lost?: unknown): Promise<Ranks>;
   /** Whether the worker is asked to leave its group after the present step. */
   isWanted(): boolean;
+  /**
+   * Whether the run had begun before the present generation. If none of its members has a state,
+   * it continues from the last checkpoint.
+   */
+  hasBegun(): boolean;
 }
 
 /** The codes of errors that end a group and not the run: a rank is lost, or does not answer. */

@@ -1,4 +1,5 @@
 /** Everything that the steps of a run share. It is made before the first step. */
+import { existsSync } from "node:fs";
 import { type Dataset, type ModelInput, openData } from "../data/index.ts";
 import type { Device } from "../engine/index.ts";
 import { typeOf } from "../graph/index.ts";
@@ -13,6 +14,7 @@ import {
   hashOfState,
   loadCheckpoint,
   type Progress,
+  readCheckpointHead,
 } from "./checkpoint.ts";
 import { enter } from "./enter.ts";
 import { type ExportPlan, planExport, trainedGraph } from "./export.ts";
@@ -23,6 +25,7 @@ import {
   type Beginning,
   checkBeginning,
   checkRoom,
+  FILES,
   nearestFolder,
   prepareFolder,
   type RunFolder,
@@ -135,6 +138,8 @@ export async function openSession(
   );
   let trainer: Trainer | undefined;
   let lock = given;
+  let from = head;
+  const hasBegun = () => options.members?.hasBegun() ?? false;
   try {
     asked.throwIfAborted();
     const fingerprint = await fingerprintOf(data, inputs, asked);
@@ -162,27 +167,31 @@ export async function openSession(
       members: options.members,
       asked,
       settings,
-      begin: (made) =>
-        head === undefined ? hashOfState(made) : loadCheckpoint(options.folder, made, head),
+      begin: async (made) => {
+        // All workers that held the state are lost.
+        if (hasBegun()) from = await lastCheckpoint(options.folder);
+        return from === undefined ? hashOfState(made) : loadCheckpoint(options.folder, made, from);
+      },
       facts: (made, state) => factsHere({ run, engine, trainer: made, identity, state }),
     });
     trainer = entered.trainer;
-    const { step, seconds, trainLoss, hashes } = head ?? BEGINNING;
+    const { step, seconds, trainLoss, hashes } = from ?? BEGINNING;
     const leads = ranks === undefined || ranks.group.rank === 0;
     if (leads && !hasJoined) {
       if (lock === undefined) {
         // The worker that was to lead was lost before the first generation.
         lock = await lockFolder(options.folder, { signal: asked });
-        checkBeginning(options.folder, options.beginning);
+        if (!hasBegun()) checkBeginning(options.folder, options.beginning);
         exporting = planExport(run.model, [1, microBatch]);
       }
       // A text sample that this model cannot generate is refused now.
       const isText = data.text !== undefined && run.sample !== undefined;
       if (isText) samplingGraph(await trainedGraph(run, trainer, 1));
-      await prepareFolder(options.folder, options.beginning);
-      await checkRoom(options.folder, bytesWritten(trainer, options.beginning));
+      const beginning = hasBegun() ? "resume" : options.beginning;
+      await prepareFolder(options.folder, beginning);
+      await checkRoom(options.folder, bytesWritten(trainer, beginning));
     }
-    const isOld = head !== undefined && hashes === undefined;
+    const isOld = from !== undefined && hashes === undefined;
     const before = { step, seconds, trainLoss, changes, isOld };
     const held = data.validation;
     const validation = held && new Validation(held, trainer);
@@ -218,6 +227,10 @@ export function inputsOf(model: Model): ModelInput[] {
     type: typeOf(model.graph, name),
     ranges: ranges.get(name),
   }));
+}
+
+async function lastCheckpoint(folder: RunFolder): Promise<CheckpointHead | undefined> {
+  return existsSync(folder.file(FILES.checkpoint)) ? readCheckpointHead(folder) : undefined;
 }
 
 const BEGINNING = { step: 0, seconds: 0, trainLoss: Number.NaN, hashes: undefined };

@@ -28,18 +28,24 @@ export interface JsonlOptions {
    * again.
    */
   readonly onTrouble?: (text: string) => void;
+  /**
+   * Whether this process may go on with the file of another one that wrote it before: then the file
+   * is opened by the first event after a step, too. Default: only by the `started` event.
+   */
+  readonly continues?: boolean;
 }
 
 /**
  * Writes `path` from the `started` event on. A new run starts the file anew; a resumed run keeps
  * the lines up to the step after which it continues, so that no step is recorded twice.
+ * A process that continues the file of another one keeps those lines too.
  * The sink throws IO_FAILED if `path` is not a regular file with a single name, or cannot be made.
  * Later failures, such as a full disk, lose lines but do not stop the run: the file always ends
  * with a whole line.
  */
 export function jsonlSink(
   path: string,
-  { now, onTrouble = () => undefined }: JsonlOptions,
+  { now, onTrouble = () => undefined, continues = false }: JsonlOptions,
 ): JsonlSink {
   let file: number | undefined;
   let length = 0;
@@ -63,9 +69,8 @@ export function jsonlSink(
   };
   return {
     sink: (event) => {
-      if (event.type === "started" && file === undefined) {
-        ({ file, length } = openLines(path, event.firstStep));
-      }
+      const from = continues || event.type === "started" ? stepBefore(event) : undefined;
+      if (from !== undefined && file === undefined) ({ file, length } = openLines(path, from));
       const line = lineOf(event);
       if (line !== undefined) append(`${JSON.stringify({ time: now(), ...line })}\n`);
     },
@@ -74,6 +79,22 @@ export function jsonlSink(
       file = undefined;
     },
   };
+}
+
+/** The step after which an event begins the lines of a process. */
+function stepBefore(event: RunEvent): number | undefined {
+  switch (event.type) {
+    case "started":
+      return event.firstStep;
+    case "step":
+      return event.step - 1;
+    case "evaluated":
+    case "checkpoint":
+    case "shared":
+      return event.step;
+    default:
+      return undefined;
+  }
 }
 
 /** Opens the file, cut after the lines of step `step`, and returns its length in bytes. */

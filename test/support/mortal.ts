@@ -1,39 +1,47 @@
-/** A device whose runs come to an end: what a process does that is killed in the middle. */
+/**
+ * A rank that comes to an end: what a process does that is killed in the middle. What its last run
+ * or message has written stays, and nobody learns that it has ended.
+ */
 import type { Binding, Device, Executable } from "../../src/engine/index.ts";
+import type { Transport } from "../../src/transport/index.ts";
+
+type Waiting = ReturnType<Transport["send"]>;
+
+/** What a rank does that others can see: runs write memory, and meetings are messages. */
+export type Deed = "run" | "meeting";
 
 export interface Mortal {
   readonly device: Device;
-  /** Runs so far, since the last `dieAt`. */
-  readonly runs: number;
-  /**
-   * The run of this number, counted from 0, is the last. It has written its outputs, but nobody
-   * learns that it has ended.
-   */
-  dieAt(run: number): void;
+  /** The same transport, whose messages are deeds of this rank. */
+  transport(given: Transport): Transport;
+  /** Deeds so far, since the last `dieAt`. Without a transport they are runs. */
+  readonly deeds: readonly Deed[];
+  /** The deed of this number, counted from 0, is the last. */
+  dieAt(deed: number): void;
 }
 
 export class Dead extends Error {}
 
 export function mortal(device: Device): Mortal {
-  let runs = 0;
+  let deeds: Deed[] = [];
   let last = Number.POSITIVE_INFINITY;
-  const count = () => {
-    if (runs > last) throw new Dead("the process is dead");
-    runs += 1;
+  const check = () => {
+    if (deeds.length > last) throw new Dead("the process is dead");
   };
-  const end = () => {
-    if (runs > last) throw new Dead("the process is dead");
+  const count = (deed: Deed) => {
+    check();
+    deeds.push(deed);
   };
   const bound = (binding: Binding): Binding => ({
     run: async (options) => {
-      count();
+      count("run");
       await binding.run(options);
-      end();
+      check();
     },
     runSync: () => {
-      count();
+      count("run");
       binding.runSync();
-      end();
+      check();
     },
     close: () => binding.close(),
   });
@@ -42,6 +50,32 @@ export function mortal(device: Device): Mortal {
     bind: (tensors) => bound(executable.bind(tensors)),
     mayAlias: (output, input) => executable.mayAlias(output, input),
     close: () => executable.close(),
+  });
+  const meeting = (body: () => Waiting): Waiting => {
+    try {
+      count("meeting");
+      const waiting = body();
+      if (waiting !== undefined) return waiting.then(check);
+      check();
+      return undefined;
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  };
+  const met = (given: Transport): Transport => ({
+    kind: given.kind,
+    rank: given.rank,
+    size: given.size,
+    generation: given.generation,
+    nodes: given.nodes,
+    signal: given.signal,
+    share: given.share?.bind(given),
+    send: (...words) => meeting(() => given.send(...words)),
+    receive: (...words) => meeting(() => given.receive(...words)),
+    barrier: (...words) => meeting(() => given.barrier(...words)),
+    subgroup: async (ranks) => met(await given.subgroup(ranks)),
+    abort: (reason) => given.abort(reason),
+    close: () => given.close(),
   });
   return {
     device: {
@@ -58,12 +92,13 @@ export function mortal(device: Device): Mortal {
       copy: (...given) => device.copy(...given),
       close: () => device.close(),
     },
-    get runs() {
-      return runs;
+    transport: met,
+    get deeds() {
+      return deeds;
     },
-    dieAt(run) {
-      runs = 0;
-      last = run;
+    dieAt(deed) {
+      deeds = [];
+      last = deed;
     },
   };
 }

@@ -1,0 +1,126 @@
+/**
+ * The faults that a chaos run does to its own workers: their kinds, how they are drawn from a seed,
+ * and how they are written to a file and read back. It knows no process and no clock.
+ */
+import { z } from "zod";
+import { LockstepError } from "../errors.ts";
+
+/** What each kind of fault does to a worker's process. */
+export const KINDS = {
+  kill: "ends it by SIGKILL",
+  stop: "stops it by SIGSTOP, so that it hangs",
+  segfault: "ends it by SIGSEGV, as a crash of native code does",
+  "slow-worker": "stops it for most of the next seconds, again and again",
+  preempt: "asks it to leave by SIGTERM; its place gets another worker later",
+} as const;
+
+export type FaultKind = keyof typeof KINDS;
+
+/** Kinds that one machine cannot have without the rights of its administrator. */
+const ELSEWHERE: Readonly<Record<string, string>> = {
+  partition: "the workers of one machine share memory, and have no network between them",
+  "slow-link": "the workers of one machine share memory, and have no network between them",
+  "disk-full": "only an administrator can fill or limit the disk of a run",
+  "slow-disk": "only an administrator can slow down a disk",
+};
+
+/** A fault that was done, or is to be done again. */
+export interface Fault {
+  /** The last committed step when it was done. */
+  readonly step: number;
+  /** The worker, by its number in the run. */
+  readonly worker: number;
+  readonly kind: FaultKind;
+  /** When it was done, in seconds since the start of the run. A replay goes by steps. */
+  readonly seconds: number;
+}
+
+/** A fault before it is known which workers live. */
+export interface Draw {
+  readonly afterMs: number;
+  readonly kind: FaultKind;
+  /** In [0, 1): which of the workers that live then. */
+  readonly which: number;
+}
+
+/**
+ * Faults without end, drawn from a seed. The times between two lie between half and one and a half
+ * times `everyMs`.
+ */
+export function* drawFaults(
+  seed: number,
+  { everyMs, kinds }: { readonly everyMs: number; readonly kinds: readonly FaultKind[] },
+): Generator<Draw, never> {
+  const random = randomFrom(seed);
+  for (;;) {
+    const afterMs = everyMs * (0.5 + random());
+    const kind = kinds[Math.floor(random() * kinds.length)] as FaultKind;
+    yield { afterMs, kind, which: random() };
+  }
+}
+
+/** Numbers in [0, 1): SplitMix32, a 32-bit form of Steele, Lea and Flood's SplitMix (2014). */
+function randomFrom(seed: number): () => number {
+  let state = seed | 0;
+  return () => {
+    state = (state + 0x9e3779b9) | 0;
+    let x = state ^ (state >>> 16);
+    x = Math.imul(x, 0x21f0aaad);
+    x = Math.imul(x ^ (x >>> 15), 0x735a2d97);
+    return ((x ^ (x >>> 15)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** @throws INVALID_OPTION for a kind that is unknown, or that one machine cannot have */
+export function kindsOf(names: readonly string[]): FaultKind[] {
+  return names.map((name) => {
+    if (Object.hasOwn(KINDS, name)) return name as FaultKind;
+    const known = Object.keys(KINDS).join(", ");
+    const why = ELSEWHERE[name];
+    throw new LockstepError(
+      "INVALID_OPTION",
+      why === undefined
+        ? `There is no fault "${name}".`
+        : `The fault "${name}" is not possible in a run of one machine: ${why}.`,
+      { hint: `Possible are: ${known}.`, fields: { kind: name } },
+    );
+  });
+}
+
+const faultSchema = z.strictObject({
+  step: z.int().min(0),
+  worker: z.int().min(0),
+  kind: z.enum(Object.keys(KINDS) as [FaultKind, ...FaultKind[]]),
+  seconds: z.number().min(0),
+});
+
+export function lineOf({ step, worker, kind, seconds }: Fault): string {
+  return `${JSON.stringify({ step, worker, kind, seconds })}\n`;
+}
+
+/**
+ * Reads the faults of a file of JSON lines, in the order in which they are to be done.
+ * @throws FILE_CORRUPT naming the first line that is not a fault
+ */
+export function faultsIn(text: string, path: string): Fault[] {
+  const lines = text.split("\n").map((line, index) => ({ line: line.trim(), number: index + 1 }));
+  const faults = lines
+    .filter(({ line }) => line !== "")
+    .map(({ line, number }) => {
+      const checked = faultSchema.safeParse(jsonOf(line));
+      if (checked.success) return checked.data;
+      throw new LockstepError("FILE_CORRUPT", `Line ${number} of "${path}" is not a fault.`, {
+        hint: "A fault is written as lockstep chaos writes it to chaos.jsonl in the folder of its run.",
+        fields: { path, line: number },
+      });
+    });
+  return faults.sort((a, b) => a.step - b.step);
+}
+
+function jsonOf(line: string): unknown {
+  try {
+    return JSON.parse(line) as unknown;
+  } catch {
+    return undefined;
+  }
+}

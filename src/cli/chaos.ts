@@ -1,0 +1,119 @@
+/**
+ * `lockstep chaos FILE`: trains like `lockstep train`, and does faults to the run's own workers, to
+ * show that it gives the same weights all the same.
+ */
+import { randomInt } from "node:crypto";
+import { appendFileSync, readFileSync } from "node:fs";
+import { Chaos, type Fault, faultsIn, kindsOf, lineOf } from "../chaos/index.ts";
+import { fileError } from "../files/index.ts";
+import { type LocalWorkers } from "../launch/index.ts";
+import { FILES, type RunFolder } from "../run/index.ts";
+import type { EventSink, Report } from "../telemetry/index.ts";
+import { type TrainFlags, trainCommand } from "./train.ts";
+
+export interface ChaosFlags extends Omit<TrainFlags, "hosts" | "token" | "tls" | "workers"> {
+  readonly workers?: number;
+  /** In milliseconds. */
+  readonly every: number;
+  readonly kinds: readonly string[];
+  readonly faults?: number;
+  readonly chaosSeed?: number;
+  /** A file of faults to do again. */
+  readonly replay?: string;
+}
+
+export async function chaosCommand(file: string, flags: ChaosFlags): Promise<void> {
+  const { every, kinds, faults, chaosSeed, replay, ...train } = flags;
+  const seed = chaosSeed ?? randomInt(2 ** 31);
+  const diary = new Diary();
+  const chaos = new Chaos({
+    seed,
+    everyMs: every,
+    kinds: kindsOf(kinds),
+    most: faults ?? Number.POSITIVE_INFINITY,
+    replay: replay === undefined ? undefined : readFaults(replay),
+    now: () => performance.now(),
+    onFault: (fault, number) => diary.write(fault, number),
+  });
+  const seen: { workers?: LocalWorkers; report?: Report } = {};
+  try {
+    await trainCommand(
+      file,
+      { ...train, workers: train.workers ?? 4 },
+      {
+        onReady: (show, folder) => {
+          diary.open(show, folder);
+          const from = replay === undefined ? `drawn with seed ${seed}` : `those of ${replay}`;
+          diary.tell(`Faults are done to this run's own workers: ${from}.`);
+        },
+        onWorkers: (given) => {
+          seen.workers = given;
+          chaos.attach(given);
+        },
+        onEvent: (event) => {
+          if (event.type === "started") diary.begin();
+          if (event.type === "step") chaos.committed(event.step);
+          if (event.type === "finishing" || event.type === "stopping") chaos.end();
+          if (event.type === "finished") seen.report = event.report;
+        },
+      },
+    );
+  } finally {
+    chaos.end();
+    const { lost, joined } = seen.workers?.counts ?? { lost: 0, joined: 0 };
+    const again = replay === undefined ? ` (--chaos-seed ${seed})` : "";
+    const weights = seen.report === undefined ? "" : `; weightsSha256 ${seen.report.weightsSha256}`;
+    const { count } = chaos;
+    diary.tell(`${count} faults${again}: ${lost} workers lost, ${joined} joined${weights}.`);
+    if (diary.path !== undefined) diary.tell(`The same again: --replay ${diary.path}`);
+  }
+}
+
+/** Tells each fault, and writes it to the folder of the run once that is the run's. */
+class Diary {
+  /** The file, once a fault is written to it. */
+  path: string | undefined;
+  #folder: RunFolder | undefined;
+  #show: EventSink = () => undefined;
+  #waiting = "";
+  #hasBegun = false;
+
+  open(show: EventSink, folder: RunFolder): void {
+    [this.#show, this.#folder] = [show, folder];
+  }
+
+  begin(): void {
+    this.#hasBegun = true;
+    this.#append("");
+  }
+
+  tell(text: string): void {
+    this.#show({ type: "notice", text });
+  }
+
+  write(fault: Fault, number: number): void {
+    const { kind, worker, step, seconds } = fault;
+    this.tell(`Fault ${number}: ${kind} of worker ${worker}, after step ${step}, at ${seconds} s.`);
+    this.#append(lineOf(fault));
+  }
+
+  #append(text: string): void {
+    this.#waiting += text;
+    if (!this.#hasBegun || this.#waiting === "" || this.#folder === undefined) return;
+    const path = this.#folder.file(FILES.chaos);
+    try {
+      appendFileSync(path, this.#waiting);
+    } catch (error) {
+      this.tell(`${(fileError(error, "write", path) as Error).message}`);
+    }
+    [this.#waiting, this.path] = ["", path];
+  }
+}
+
+function readFaults(path: string): Fault[] {
+  try {
+    return faultsIn(readFileSync(path, "utf8"), path);
+  } catch (error) {
+    throw fileError(error, "read", path);
+  }
+}

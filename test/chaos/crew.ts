@@ -1,0 +1,238 @@
+/**
+ * A crew of ranks in this process that trains, loses ranks where a test says so, and meets again
+ * with newcomers, as often as it takes.
+ */
+import assert from "node:assert/strict";
+import { Group } from "../../src/collectives/index.ts";
+import type { Device } from "../../src/engine/index.ts";
+import { LockstepError } from "../../src/errors.ts";
+import { gpt } from "../../src/nn/index.ts";
+import { adamw } from "../../src/optimizer/index.ts";
+import {
+  createTrainer,
+  joinTrainer,
+  type Trainer,
+  type TrainerOptions,
+} from "../../src/train/index.ts";
+import { Dead, type Deed, type Mortal, mortal } from "../support/mortal.ts";
+import { type SimulatedRanks, simulatedRanks } from "../support/ranks.ts";
+import { bitsOf, fillingAt } from "../support/steps.ts";
+
+const SAMPLES = 4;
+const CLASSES = 10;
+export const RANKS = 3;
+const STEPS = 3;
+
+export type Sharing = Pick<TrainerOptions, "zero" | "parallel">;
+
+/** The ways in which ranks share a step. */
+export const WAYS: Readonly<Record<string, Sharing>> = {
+  data: { parallel: { data: RANKS } },
+  "zero 1": { zero: 1 },
+  "zero 2": { zero: 2 },
+  "zero 3": { zero: 3 },
+};
+
+export type Phase =
+  | "forward"
+  /** The n-th message of the step, or of the meeting; those of collectives, and a barrier's. */
+  | { readonly message: number }
+  /** The n-th of the runs that update parameters. */
+  | { readonly update: number }
+  /** The n-th message in which ranks bring new parameters together. */
+  | { readonly gather: number };
+
+export interface Fault {
+  /** In the group that it is lost from: survivors keep their order, and newcomers are the last. */
+  readonly rank: number;
+  /** Counted from 0. */
+  readonly step?: number;
+  /** The first meeting after a loss is 1. A fault has a step or a meeting. */
+  readonly meeting?: number;
+  /** In a step. */
+  readonly phase?: Phase;
+  /** The n-th of all that the rank does in the meeting. */
+  readonly deed?: number;
+}
+
+/** A fault, as a sentence of a test. */
+export function failAt(fault: Fault): Fault {
+  return fault;
+}
+
+/** Where in the deeds of a step a phase is. Undefined if the step has no such phase. */
+export function deedOf(deeds: readonly Deed[], phase: Phase): number | undefined {
+  if (phase === "forward") return 0;
+  const lastRun = deeds.lastIndexOf("run");
+  const firstUpdate = deeds.slice(0, lastRun).lastIndexOf("meeting") + 1;
+  const [from, to, deed, nth]: [number, number, Deed, number] =
+    "update" in phase
+      ? [firstUpdate, lastRun + 1, "run", phase.update]
+      : "gather" in phase
+        ? [lastRun + 1, deeds.length, "meeting", phase.gather]
+        : [0, deeds.length, "meeting", phase.message];
+  const places = [...deeds.entries()].slice(from, to).filter(([, made]) => made === deed);
+  return places[nth]?.[0];
+}
+
+function optionsOf(engine: Device, sharing: Sharing, group?: Group): TrainerOptions {
+  const { parallel, ...rest } = sharing;
+  return {
+    ...rest,
+    ...(parallel === undefined ? {} : { parallel: { data: group?.size ?? 1 } }),
+    engine,
+    model: gpt({
+      layers: 1,
+      width: 16,
+      heads: 2,
+      context: 4,
+      vocabulary: CLASSES,
+      dropout: 0.1,
+    }).build({ batch: 1, mode: "train" }),
+    optimizer: adamw({ learningRate: 1e-2 }),
+    clip: 1,
+    microBatches: SAMPLES,
+    ranks: group && { group, adapt: false },
+  };
+}
+
+async function step(trainer: Trainer): Promise<void> {
+  const at = trainer.steps;
+  const positions = { start: at * SAMPLES, end: (at + 1) * SAMPLES };
+  await trainer.step({ positions, fill: fillingAt(trainer.ownPositions(positions), CLASSES) });
+}
+
+/** What one process gives. */
+export async function bitsOfOne(engine: Device, sharing: Sharing): Promise<Record<string, string>> {
+  const trainer = await createTrainer(optionsOf(engine, sharing));
+  while (trainer.steps < STEPS) await step(trainer);
+  const bits = await bitsOf(trainer);
+  trainer.close();
+  return bits;
+}
+
+/** A process with a rank. It has no trainer before it has a state. */
+class Member {
+  readonly life: Mortal;
+  trainer: Trainer | undefined;
+
+  constructor(engine: Device) {
+    this.life = mortal(engine);
+  }
+}
+
+export class Crew {
+  /** What each rank did in the last step or meeting that all survived, by rank. */
+  deeds: (readonly Deed[])[] = [];
+  readonly #engine: Device;
+  readonly #sharing: Sharing;
+  readonly #met: SimulatedRanks[] = [];
+  readonly #lost: Trainer[] = [];
+  #members: Member[] = [];
+  #groups: Group[] = [];
+
+  constructor(engine: Device, sharing: Sharing) {
+    this.#engine = engine;
+    this.#sharing = sharing;
+  }
+
+  async start(): Promise<void> {
+    this.#fillUp();
+    this.#meet();
+    await Promise.all(
+      this.#members.map(async (member, rank) => {
+        const { device } = member.life;
+        member.trainer = await createTrainer(optionsOf(device, this.#sharing, this.#groups[rank]));
+      }),
+    );
+  }
+
+  /** The steps that all have committed. */
+  get steps(): number {
+    const steps = new Set(this.#members.map(({ trainer }) => trainer?.steps));
+    assert.equal(steps.size, 1, "all are after the same step");
+    return [...steps][0] as number;
+  }
+
+  /** Makes a step; the victim is lost at one of its deeds. Returns whether all survived. */
+  async step(victim?: { readonly rank: number; readonly deed: number }): Promise<boolean> {
+    return this.#together(victim, async ({ trainer }, rank) => {
+      await step(trainer as Trainer);
+      // A victim that got to the end of the step is lost then.
+      if (rank === victim?.rank) throw new Dead("the process is dead");
+    });
+  }
+
+  /** Survivors and newcomers meet in a new group. Returns whether all survived. */
+  async meetAgain(victim?: { readonly rank: number; readonly deed: number }): Promise<boolean> {
+    this.#fillUp();
+    this.#meet();
+    const survived = await this.#together(victim, async (member, rank) => {
+      const group = this.#groups[rank] as Group;
+      if (member.trainer !== undefined) await member.trainer.regroup({ group, adapt: false });
+      else member.trainer = await joinTrainer(optionsOf(member.life.device, this.#sharing, group));
+      if (rank === victim?.rank) throw new Dead("the process is dead");
+    });
+    return survived;
+  }
+
+  /** Makes the steps that are left, and returns the bits that all have. */
+  async finish(): Promise<Record<string, string>> {
+    while (this.steps < STEPS) assert.ok(await this.step(), "nobody is lost any more");
+    const found = await Promise.all(this.#members.map(({ trainer }) => bitsOf(trainer as Trainer)));
+    for (const bits of found) assert.deepEqual(bits, found[0], "all ranks are alike");
+    return found[0] as Record<string, string>;
+  }
+
+  async close(): Promise<void> {
+    for (const { trainer } of this.#members) trainer?.close();
+    for (const trainer of this.#lost) trainer.close();
+    for (const met of this.#met) await met.close();
+  }
+
+  #fillUp(): void {
+    while (this.#members.length < RANKS) this.#members.push(new Member(this.#engine));
+  }
+
+  #meet(): void {
+    const met = simulatedRanks(this.#engine, RANKS, true);
+    this.#met.push(met);
+    this.#groups = met.groups.map(
+      ({ transport }, rank) =>
+        new Group({
+          engine: this.#engine,
+          transport: (this.#members[rank] as Member).life.transport(transport),
+        }),
+    );
+  }
+
+  /** Does something on all ranks. Whoever dies is lost; the others see that its process ended. */
+  async #together(
+    victim: { readonly rank: number; readonly deed: number } | undefined,
+    body: (member: Member, rank: number) => Promise<void>,
+  ): Promise<boolean> {
+    for (const [rank, { life }] of this.#members.entries()) {
+      life.dieAt(rank === victim?.rank ? victim.deed : Number.POSITIVE_INFINITY);
+    }
+    const dead = new Set<Member>();
+    await Promise.all(
+      this.#members.map(async (member, rank) => {
+        try {
+          await body(member, rank);
+        } catch (error) {
+          if (error instanceof Dead) {
+            dead.add(member);
+            this.#groups[rank]?.transport.abort(new Error("gone"));
+          } else {
+            assert.ok(victim !== undefined && error instanceof LockstepError, String(error));
+            assert.match(error.code, /^(PEER_LOST|ABORTED)$/, error.message);
+          }
+        }
+      }),
+    );
+    this.deeds = this.#members.map(({ life }) => life.deeds);
+    for (const { trainer } of dead) if (trainer !== undefined) this.#lost.push(trainer);
+    this.#members = this.#members.filter((member) => !dead.has(member));
+    return dead.size === 0;
+  }
+}

@@ -1,0 +1,73 @@
+/** Faults done at random to the processes of a run: it ends with the weights of one worker. */
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { faultsIn } from "../../src/chaos/index.ts";
+import { lockstep, runFiles } from "../cli/support.ts";
+import { withFolder } from "../support/folder.ts";
+import { metricsOf, reportOf } from "../support/runs.ts";
+
+const onLinux = process.platform === "linux" ? {} : { skip: "looks at /proc and /dev/shm" };
+
+const STEPS = 160;
+const run = runFiles({
+  model: "gpt({ layers: 1, width: 16, heads: 2, context: 16, dropout: 0.1 })",
+  batch: "8",
+  microBatches: "8",
+  steps: String(STEPS),
+  evaluate: "{ every: 40 }",
+  checkpointEvery: "20",
+});
+
+/** Faults tied to steps, so that the test takes as long on a slow machine: 8 of three kinds. */
+const FAULTS = [
+  [5, 1, "kill"],
+  [20, 0, "segfault"],
+  [35, 2, "stop"],
+  [60, 3, "kill"],
+  [61, 4, "segfault"],
+  [80, 5, "kill"],
+  [110, 6, "segfault"],
+  [130, 7, "kill"],
+]
+  .map(([step, worker, kind]) => `${JSON.stringify({ step, worker, kind, seconds: 0 })}\n`)
+  .join("");
+
+/** The processes of the machine that have this process among their parents. */
+function children(): number[] {
+  const path = `/proc/self/task/${process.pid}/children`;
+  return readFileSync(path, "utf8").trim().split(" ").filter(Boolean).map(Number);
+}
+
+for (const zero of [1, 3]) {
+  test(`4 workers, zero ${zero}, and 8 faults: the weights of one worker`, onLinux, () =>
+    withFolder({ ...run, "faults.jsonl": FAULTS }, async (cwd) => {
+      const words = ["run.ts", "--threads", "1"];
+      const one = await lockstep(["train", ...words, "--out", "one"], { cwd });
+      assert.equal(one.status, 0, one.stderr);
+      const before = new Set(readdirSync("/dev/shm"));
+      const chaos = ["--workers", "4", "--zero", String(zero), "--replay", "faults.jsonl"];
+      const { status, stdout, stderr } = await lockstep(["chaos", ...words, ...chaos], { cwd });
+      assert.equal(status, 0, `${stdout}\n${stderr}`);
+      const { weightsSha256 } = reportOf(join(cwd, "one"));
+      const out = join(cwd, "runs/tiny");
+      assert.equal(reportOf(out).weightsSha256, weightsSha256);
+      assert.match(stdout, new RegExp(`8 faults.*: \\d+ workers lost.*${weightsSha256}`));
+      const path = join(out, "chaos.jsonl");
+      const done = faultsIn(readFileSync(path, "utf8"), path);
+      assert.equal(done.length, 8);
+      const steps = metricsOf(out).filter(({ type }) => type === "step");
+      assert.deepEqual(
+        steps.map(({ step }) => step),
+        Array.from({ length: STEPS }, (_, index) => index + 1),
+        "metrics have every step once",
+      );
+      const left = readdirSync("/dev/shm").filter(
+        (name) => !before.has(name) && name.startsWith("lockstep-lockstep-"),
+      );
+      assert.deepEqual(left, []);
+      assert.deepEqual(children(), []);
+    }),
+  );
+}
