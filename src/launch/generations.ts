@@ -7,6 +7,7 @@ import type { Device } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import type { Formed, FromWorker } from "../protocol/index.ts";
 import type { Members } from "../run/index.ts";
+import type { History } from "../telemetry/index.ts";
 import type { Ranks } from "../train/index.ts";
 import { joinSharedMemory } from "../transport/index.ts";
 
@@ -19,6 +20,15 @@ export interface GenerationsOptions {
   readonly tell: (message: FromWorker) => void;
 }
 
+/** Before the launcher has told anything. */
+const NOTHING: History = {
+  workersLost: 0,
+  workersJoined: 0,
+  generations: 0,
+  stepsRepeated: 0,
+  recoverySeconds: [],
+};
+
 export class Generations implements Members {
   readonly #options: GenerationsOptions;
   /** The present generation; 0 before the first. */
@@ -27,6 +37,7 @@ export class Generations implements Members {
   /** Ends the present generation on this worker. */
   #leave = new AbortController();
   #formed: Formed | undefined;
+  #history: History = NOTHING;
   #told: () => void = () => undefined;
 
   constructor(options: GenerationsOptions) {
@@ -48,6 +59,15 @@ export class Generations implements Members {
     if (when === "now") {
       this.#leave.abort(new LockstepError("ABORTED", "The members of this run meet anew."));
     }
+  }
+
+  history(): History {
+    return this.#history;
+  }
+
+  /** Takes what the launcher knows of the workers of the run. */
+  tell(history: History): void {
+    this.#history = history;
   }
 
   isWanted(): boolean {

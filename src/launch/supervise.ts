@@ -19,6 +19,7 @@ import { type Assignment, isConsequence } from "../protocol/index.ts";
 import type { TrainResult } from "../run/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
 import { processSign } from "../transport/index.ts";
+import { HistoryKeeper } from "./history.ts";
 import { type OtherMessage, WorkerProcess } from "./process.ts";
 
 export interface SuperviseOptions {
@@ -59,6 +60,7 @@ class Supervisor {
   #timer: NodeJS.Timeout | undefined;
   #lastStep = 0;
   #isOver = false;
+  readonly #history = new HistoryKeeper(() => performance.now());
   #resolve: (outcome: TrainResult["outcome"]) => void = () => undefined;
   #reject: (error: unknown) => void = () => undefined;
 
@@ -89,7 +91,10 @@ class Supervisor {
     const { membership } = this.#options;
     const { state, actions, wakeAt } = decide(performance.now(), this.#state, event, membership);
     this.#state = state;
-    for (const action of actions) this.#act(action);
+    for (const action of actions) {
+      this.#act(action);
+      if (this.#history.take(action)) this.#tellHistory();
+    }
     clearTimeout(this.#timer);
     if (wakeAt === undefined || this.#isOver) return;
     const wait = Math.max(0, wakeAt - performance.now());
@@ -125,7 +130,9 @@ class Supervisor {
         return this.#end(() => this.#conclude(action.verdict));
       case "tell":
         if (this.#isWorthTelling(action)) {
-          this.#options.onEvent({ type: "notice", text: action.text });
+          const { about, worker, text } = action;
+          const whose = worker === undefined ? {} : { worker };
+          this.#options.onEvent({ type: "membership", about, ...whose, text });
         }
         return;
       case "refuse":
@@ -185,9 +192,14 @@ class Supervisor {
         if (event.type === "step") {
           const { number: generation } = this.#state.generation;
           this.#take({ kind: "committed", worker: id, generation, step: event.step });
+          if (this.#history.committed()) this.#tellHistory();
           // A new leader may tell of a step that the one before has told of.
           if (event.step <= this.#lastStep) return;
           this.#lastStep = event.step;
+        }
+        if (event.type === "repeated") {
+          this.#history.repeated();
+          this.#tellHistory();
         }
         this.#options.onEvent(event);
         return;
@@ -207,6 +219,11 @@ class Supervisor {
     const beats = [...this.#beats].map((worker) => ({ worker, generation }));
     this.#beats.clear();
     if (beats.length > 0) this.#take({ kind: "beats", beats });
+  }
+
+  #tellHistory(): void {
+    const { history } = this.#history;
+    for (const worker of this.#workers.values()) worker.tell({ kind: "history", history });
   }
 
   #stop(): void {

@@ -237,6 +237,9 @@ process.on("message", (message: ToWorker) => {
     case "form":
       generations?.form(message);
       break;
+    case "history":
+      generations?.tell(message.history);
+      break;
     case "regroup":
       generations?.regroup(message.generation, message.when);
       break;

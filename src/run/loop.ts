@@ -166,6 +166,7 @@ async function runSteps(
   const measure = stopwatch(session);
   const committed = (step: CommittedStep | undefined) => {
     if (step === undefined) return;
+    session.last = step;
     const { loss, gradientNorm, learningRate } = step;
     const [done, { steps }] = [step.step + 1, run];
     last.trainLoss = loss;
@@ -179,7 +180,11 @@ async function runSteps(
   while (trainer.steps < run.steps) {
     signal.throwIfAborted();
     const step = trainer.steps;
-    const result = await together(session, () => makeStep(session, step), committed);
+    const again = (found: CommittedStep | undefined) => {
+      committed(found);
+      if (trainer.steps === step) tell({ type: "repeated", step: step + 1 });
+    };
+    const result = await together(session, () => makeStep(session, step), again);
     if (result !== undefined) {
       if (result.stop) options.stopNow();
       committed(result);

@@ -4,6 +4,7 @@
  * enters another, between two steps or after its group has failed.
  */
 import { LockstepError } from "../errors.ts";
+import type { History } from "../telemetry/index.ts";
 import type { Ranks } from "../train/index.ts";
 
 /** How a worker takes part in generations. */
@@ -15,6 +16,8 @@ export interface Members {
    * @throws the reason to end the run
    */
   next(step: number, lost?: unknown): Promise<Ranks>;
+  /** What has happened to the workers of the run so far. */
+  history(): History;
   /** Whether the worker is asked to leave its group after the present step. */
   isWanted(): boolean;
 }

@@ -5,7 +5,7 @@ import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
 import { elementCount } from "../tensor/index.ts";
-import { type Ranks, sharingOf, type Trainer } from "../train/index.ts";
+import { type CommittedStep, type Ranks, sharingOf, type Trainer } from "../train/index.ts";
 import {
   bytesWritten,
   type CheckpointHead,
@@ -95,6 +95,8 @@ export interface Session {
   leads: boolean;
   /** The lock of the run's folder, if this worker has it. */
   lock: FolderLock | undefined;
+  /** The last committed step that this worker knows of. */
+  last: CommittedStep | undefined;
   /** Whether the run has other workers than at its first step here. */
   hasMoved: boolean;
   /** The step of the last checkpoint that was written. */
@@ -199,6 +201,7 @@ export async function openSession(
       startedMs,
       leads,
       lock,
+      last: undefined,
       hasMoved: hasJoined,
       exporting,
       saved: undefined,
