@@ -6,7 +6,7 @@ import { DEFAULT_COSTS, Group } from "../collectives/index.ts";
 import type { Device } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import type { Formed, FromWorker } from "../protocol/index.ts";
-import type { Members } from "../run/index.ts";
+import { isOfGroup, type Members } from "../run/index.ts";
 import type { History } from "../telemetry/index.ts";
 import type { Ranks } from "../train/index.ts";
 import { joinSharedMemory } from "../transport/index.ts";
@@ -37,6 +37,7 @@ export class Generations implements Members {
   /** Ends the present generation on this worker. */
   #leave = new AbortController();
   #formed: Formed | undefined;
+  #ended: LockstepError | undefined;
   #history: History = NOTHING;
   #told: () => void = () => undefined;
 
@@ -48,6 +49,13 @@ export class Generations implements Members {
   form(formed: Formed): void {
     if (formed.generation <= this.#number) return;
     this.#formed = formed;
+    this.#told();
+  }
+
+  /** There is no next generation: another worker has ended the run. */
+  end(reason: LockstepError): void {
+    this.#ended = reason;
+    this.#leave.abort(new LockstepError("ABORTED", reason.message));
     this.#told();
   }
 
@@ -82,14 +90,14 @@ export class Generations implements Members {
       try {
         return await this.#meet(formed);
       } catch (error) {
-        if (!(error instanceof LockstepError)) throw error;
+        if (!isOfGroup(error)) throw error;
         this.#tellLost(error);
       }
     }
   }
 
   #tellLost(error: unknown): void {
-    if (!(error instanceof LockstepError)) return;
+    if (!isOfGroup(error)) return;
     const { peer } = error.fields;
     if (typeof peer !== "number" || error.code === "ABORTED") return;
     this.#options.tell({ kind: "lost", generation: this.#number, rank: peer });
@@ -97,6 +105,7 @@ export class Generations implements Members {
 
   async #nextFormed(): Promise<Formed> {
     while (this.#formed === undefined) {
+      if (this.#ended !== undefined) throw this.#ended;
       await new Promise<void>((resolve) => {
         this.#told = resolve;
       });

@@ -19,8 +19,10 @@ import { type Assignment, isConsequence } from "../protocol/index.ts";
 import type { TrainResult } from "../run/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
 import { processSign } from "../transport/index.ts";
+import { atMost, SAVE_MS } from "./at-most.ts";
 import { HistoryKeeper } from "./history.ts";
 import { type OtherMessage, WorkerProcess } from "./process.ts";
+import { errorOf } from "./worker-error.ts";
 
 export interface SuperviseOptions {
   readonly membership: MembershipOptions;
@@ -33,7 +35,7 @@ export interface SuperviseOptions {
   readonly signal: AbortSignal;
 }
 
-/** @throws the error of a worker that ended the run; PEER_LOST when too many workers are lost */
+/** @throws the error by which a worker has ended; PEER_LOST when too many workers are lost */
 export async function supervise(options: SuperviseOptions): Promise<TrainResult["outcome"]> {
   const supervisor = new Supervisor(options);
   try {
@@ -161,7 +163,9 @@ class Supervisor {
     void worker.failed.then((error) => {
       if (worker.crash !== undefined) return;
       const { code = "BUG", text } = error;
-      this.#take({ kind: "failed", worker: id, code, text, own: !isConsequence(error) });
+      if (isConsequence(error)) {
+        this.#take({ kind: "failed", worker: id, code, text, own: false });
+      } else void this.#fail(worker);
     });
     void worker.ended.then(() => {
       if (worker.outcome !== undefined) this.#take({ kind: "done", worker: id });
@@ -230,6 +234,19 @@ class Supervisor {
     for (const worker of this.#workers.values()) worker.stop();
   }
 
+  /**
+   * A worker has ended by an error of its own: that is the run's, and would only come again. The
+   * leader of the generation saves what was committed.
+   */
+  async #fail(failed: WorkerProcess): Promise<void> {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    for (const worker of this.#workers.values()) worker.stop(true);
+    const leader = this.#workers.get(this.#state.generation.members[0]?.worker ?? -1);
+    await atMost(SAVE_MS, leader?.ended ?? Promise.resolve());
+    this.#reject(errorOf(failed));
+  }
+
   #end(conclude: () => void): void {
     if (this.#isOver) return;
     this.#isOver = true;
@@ -242,18 +259,7 @@ class Supervisor {
       this.#resolve(outcomes.find((own) => own !== "followed") ?? "stopped");
       return;
     }
-    const failure = worker === undefined ? undefined : this.#workers.get(worker)?.failure;
-    if (failure === undefined || worker === undefined) {
-      this.#reject(new LockstepError("PEER_LOST", text));
-      return;
-    }
-    const fields = { ...failure.fields, worker };
-    if (failure.code !== undefined) {
-      this.#reject(new LockstepError(failure.code, failure.text, { fields }));
-      return;
-    }
-    const error = new Error(failure.text.split("\n")[0]);
-    error.stack = failure.text;
-    this.#reject(error);
+    const fields = worker === undefined ? {} : { worker };
+    this.#reject(new LockstepError("PEER_LOST", text, { fields }));
   }
 }

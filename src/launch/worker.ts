@@ -212,6 +212,7 @@ function askToStop(): void {
  */
 function stopAlone(): void {
   askToStop();
+  generations?.end(new LockstepError("ABORTED", "Another worker has ended the run."));
   if (!hasMet) meeting.abort(new LockstepError("ABORTED", "Another worker is lost."));
 }
 

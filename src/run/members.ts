@@ -25,8 +25,12 @@ export interface Members {
 /** The codes of errors that end a group and not the run: a rank is lost, or does not answer. */
 const LOSSES = ["PEER_LOST", "DEADLINE", "ABORTED", "PROTOCOL"];
 
+/** Whether an error can come from a group whose ranks do not reach each other. */
+export function isOfGroup(error: unknown): error is LockstepError {
+  return error instanceof LockstepError && LOSSES.includes(error.code);
+}
+
 /** Whether an error only says that the group of these ranks has failed. */
 export function isLoss(error: unknown, ranks: Ranks | undefined): boolean {
-  if (ranks === undefined || !(error instanceof LockstepError)) return false;
-  return ranks.group.transport.signal.aborted && LOSSES.includes(error.code);
+  return ranks?.group.transport.signal.aborted === true && isOfGroup(error);
 }
