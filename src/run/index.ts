@@ -1,4 +1,4 @@
-export { readCheckpointHead } from "./checkpoint.ts";
+export { openStep, readCheckpointHead } from "./checkpoint.ts";
 export { type Fingerprint } from "./fingerprint.ts";
 export { type Beginning, FILES, openRunFolder, type RunFolder } from "./folder.ts";
 export { type GenerateOptions, generateText } from "./generate.ts";

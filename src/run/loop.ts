@@ -7,14 +7,15 @@ import { LockstepError } from "../errors.ts";
 import type { EventSink, Report, RunEvent } from "../telemetry/index.ts";
 import type { FillBatch } from "../train/index.ts";
 import { announce } from "./announce.ts";
-import { checkIdentity, readCheckpointHead } from "./checkpoint.ts";
+import { checkIdentity } from "./checkpoint.ts";
 import { exportModel } from "./export.ts";
 import { finish } from "./finish.ts";
 import { checkBeginning, FILES, isFinished } from "./folder.ts";
 import { statedIdentity } from "./identity.ts";
-import { collect, keepLastGood, save, saveOrTell } from "./keep.ts";
+import { keepLastGood, save, saveOrTell } from "./keep.ts";
 import { type FolderLock, lockFolder } from "./lock.ts";
 import { settleMicroBatches } from "./micro-batches.ts";
+import { chooseCheckpoint } from "./resume.ts";
 import type { Run } from "./run.ts";
 import {
   closeSession,
@@ -68,10 +69,11 @@ export async function train(run: Run, given: TrainOptions): Promise<TrainResult>
 class NotBegun extends Error {}
 
 async function begin(given: Run, options: SessionOptions): Promise<Session | "complete"> {
-  const { folder, beginning, asked, onEvent } = options;
+  const { folder, beginning, asked, onEvent, ranks } = options;
   try {
     if (isLeader(options)) checkBeginning(folder, beginning);
-    const head = beginning === "resume" ? await readCheckpointHead(folder) : undefined;
+    const from = beginning === "resume" ? await chooseCheckpoint(folder, ranks?.group) : undefined;
+    const head = from?.head;
     const run = settleMicroBatches(given, head?.identity["microBatches"]);
     if (head !== undefined) {
       const { step } = head;
@@ -80,9 +82,9 @@ async function begin(given: Run, options: SessionOptions): Promise<Session | "co
         return "complete";
       }
       // What the run file and the command line say is checked before any data is read.
-      checkIdentity(folder, head, statedIdentity(run), options.changes);
+      checkIdentity(head, statedIdentity(run), options.changes);
     }
-    return await openSession(run, options, head);
+    return await openSession(run, options, from);
   } catch (error) {
     // When workers stop before all have met, the waiting ones report missing peers.
     const isConsequence =
@@ -98,17 +100,14 @@ async function runSession(session: Session): Promise<TrainResult> {
     if (session.leads) announce(session);
     const validationLoss = await runSteps(session, last);
     const seconds = secondsOf(session);
-    if (!session.leads) {
-      await collect(session);
-      return { outcome: "followed" };
-    }
     await save(session, last.trainLoss);
+    if (!session.leads) return { outcome: "followed" };
     const report = await finish(session, { trainLoss: last.trainLoss, validationLoss, seconds });
     return { outcome: "finished", report };
   } catch (error) {
     if (!session.leads) {
       if (!isStop(error, session.options.signal)) throw error;
-      await collect(session);
+      await save(session, last.trainLoss);
       return { outcome: "followed" };
     }
     if (!isStop(error, session.options.signal)) {
@@ -185,7 +184,7 @@ async function runSteps(
       if (validated !== undefined) tell(evaluated(done, validated));
     }
     if (done % run.checkpointEvery === 0 && done < steps) {
-      await (session.leads ? saveOrTell(session, loss) : collect(session));
+      await saveOrTell(session, loss);
     }
     measure.restart();
   }
@@ -257,6 +256,6 @@ async function stop(session: Session, trainLoss: number): Promise<void> {
     step,
     steps,
     out,
-    files: [...files, FILES.checkpoint, FILES.metrics],
+    files: [...files, FILES.checkpoints, FILES.metrics],
   });
 }

@@ -7,14 +7,7 @@ import type { EventSink } from "../telemetry/index.ts";
 import { elementCount } from "../tensor/index.ts";
 import { createTrainer, meetRoom, type Ranks, sharingOf, type Trainer } from "../train/index.ts";
 import { agree } from "./agree.ts";
-import {
-  bytesWritten,
-  type CheckpointHead,
-  checkIdentity,
-  hashOfState,
-  loadCheckpoint,
-  type Progress,
-} from "./checkpoint.ts";
+import { bytesWritten, checkIdentity, hashOfState, loadCheckpoint } from "./checkpoint.ts";
 import { type ExportPlan, planExport, trainedGraph } from "./export.ts";
 import { factsOf } from "./facts.ts";
 import { fieldRanges } from "./field-ranges.ts";
@@ -27,8 +20,11 @@ import {
   type RunFolder,
 } from "./folder.ts";
 import { samplingGraph } from "./generate.ts";
+import type { CheckpointHead, Progress } from "./head.ts";
 import { type Change, type Changeable, type Identity, identityOf } from "./identity.ts";
+import type { Chosen } from "./resume.ts";
 import type { Run } from "./run.ts";
+import { Saver } from "./saver.ts";
 import { Validation } from "./validation.ts";
 
 export interface TrainOptions {
@@ -48,6 +44,8 @@ export interface TrainOptions {
   readonly onEvent: EventSink;
   /** Returns the milliseconds since the process started. */
   readonly now: () => number;
+  /** Returns the bytes of memory that are free. Default: what the system says. */
+  readonly freeMemory?: (() => number) | undefined;
   /** The other workers of the run, which all get the same run. Default: none. */
   readonly ranks?: Ranks | undefined;
 }
@@ -83,8 +81,8 @@ export interface Session {
    * Whether this worker validates, writes the folder and reports events. One worker of a run does.
    */
   readonly leads: boolean;
-  /** The step of the last checkpoint that was written. */
-  saved: number | undefined;
+  /** This worker's part in writing checkpoints. */
+  readonly saver: Saver;
   /** What the leader exports at the end. */
   readonly exporting: ExportPlan | undefined;
 }
@@ -93,19 +91,22 @@ export interface Session {
 export interface Before extends Progress {
   /** The options that have changed since then. */
   readonly changes: readonly Change[];
+  /** Sentences about newer checkpoints that cannot be used. */
+  readonly notices: readonly string[];
   /** Whether the checkpoint is too old to show that it is whole and belongs to this run. */
   readonly isOld: boolean;
 }
 
 /**
- * Opens a session. `head` is that of the checkpoint, when the run is resumed.
+ * Opens a session. `from` is the checkpoint, when the run is resumed.
  * @throws the reason of `asked` when it is aborted meanwhile; nothing was written then
  */
 export async function openSession(
   run: Run,
   options: SessionOptions,
-  head?: CheckpointHead,
+  from?: Chosen,
 ): Promise<Session> {
+  const head = from?.head;
   const { engine, baseDir, roots, asked, now } = options;
   const startedMs = now();
   const leads = isLeader(options);
@@ -124,8 +125,7 @@ export async function openSession(
     const fingerprint = await fingerprintOf(data, inputs, asked);
     checkHolds(fingerprint, options.holds);
     const identity = identityOf(run, model, fingerprint);
-    const changes =
-      head === undefined ? [] : checkIdentity(options.folder, head, identity, options.changes);
+    const changes = head === undefined ? [] : checkIdentity(head, identity, options.changes);
     trainer = await createTrainer({
       engine,
       model,
@@ -143,10 +143,8 @@ export async function openSession(
     });
     asked.throwIfAborted();
     const state =
-      head === undefined
-        ? await hashOfState(trainer)
-        : await loadCheckpoint(options.folder, trainer, head);
-    const { step, seconds, trainLoss, hashes } = head ?? BEGINNING;
+      head === undefined ? await hashOfState(trainer) : await loadCheckpoint(trainer, head);
+    const { step, seconds, trainLoss, isOld } = head ?? BEGINNING;
     if (options.ranks !== undefined) {
       const facts = factsOf({
         run,
@@ -164,11 +162,11 @@ export async function openSession(
       // A text sample that this model cannot generate is refused now.
       const isText = data.text !== undefined && run.sample !== undefined;
       if (isText) samplingGraph(await trainedGraph(run, trainer, 1));
-      await prepareFolder(options.folder, options.beginning);
-      await checkRoom(options.folder, bytesWritten(trainer, options.beginning));
+      await prepareFolder(options.folder, options.beginning, head?.step);
+      await checkRoom(options.folder, bytesWritten(trainer, run, options.beginning));
     }
-    const isOld = head !== undefined && hashes === undefined;
-    const before = { step, seconds, trainLoss, changes, isOld };
+    const { notices = [] } = from ?? {};
+    const before = { step, seconds, trainLoss, changes, isOld, notices };
     const held = data.validation;
     const validation = held && new Validation(held, trainer, options.ranks?.group);
     return {
@@ -183,7 +181,7 @@ export async function openSession(
       startedMs,
       leads,
       exporting,
-      saved: undefined,
+      saver: new Saver(isSaved(before, head) ? step : undefined),
     };
   } catch (error) {
     trainer?.close();
@@ -195,6 +193,11 @@ export async function openSession(
 /** How the step is shared is chosen from what all ranks have. */
 async function withRoom(ranks: Ranks): Promise<Ranks> {
   return { ...ranks, room: ranks.room ?? (await meetRoom(ranks.group)) };
+}
+
+/** Whether the checkpoint that the run continues from says all that a new one would. */
+function isSaved({ changes, isOld }: Before, head?: CheckpointHead): boolean {
+  return head !== undefined && changes.length === 0 && !isOld && !head.diverged;
 }
 
 /** What data must give for a step of the model. */
@@ -228,14 +231,15 @@ export async function unlessAborted<Result>(
   }
 }
 
-const BEGINNING = { step: 0, seconds: 0, trainLoss: Number.NaN, hashes: undefined };
+const BEGINNING = { step: 0, seconds: 0, trainLoss: Number.NaN, isOld: false };
 
 /** Whether this is rank 0 of several workers, or the only one. */
 export function isLeader({ ranks }: TrainOptions): boolean {
   return ranks === undefined || ranks.group.rank === 0;
 }
 
-export async function closeSession({ trainer, data }: Session): Promise<void> {
+export async function closeSession({ trainer, data, saver }: Session): Promise<void> {
+  await saver.idle();
   trainer.close();
   await data.close();
 }

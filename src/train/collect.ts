@@ -64,12 +64,12 @@ export class Collector {
    * Returns the values of all tensors after a step. A tensor in parts is read when it is asked for.
    */
   read(instance: Instance, plan: StepProgram, from: 0 | 1, step: number): Promise<TrainerState> {
-    return readState(instance, plan, from, this.#reader(instance, plan, step));
+    return readState(instance, plan, from, this.reader(instance, plan, step));
   }
 
   /** Copies into this rank's own memory what other ranks hold after a step. */
   bringHere(instance: Instance, plan: StepProgram, step: number): void {
-    const { read } = this.#reader(instance, plan, step);
+    const { read } = this.reader(instance, plan, step);
     for (const part of plan.held) {
       const { memory, bytes } = instance.host(part.buffer);
       memory.reserve(part.byteOffset, part.byteLength);
@@ -78,7 +78,7 @@ export class Collector {
   }
 
   /** Reads a part in place, or from what was collected after this step. */
-  #reader(instance: Instance, { isHeldInPlace }: StepProgram, step: number): ReadHeld {
+  reader(instance: Instance, { isHeldInPlace }: StepProgram, step: number): ReadHeld {
     const placeOf = (part: Held): { readonly memory: Memory; readonly at: number } => {
       const { buffer, rank, byteOffset } = part;
       if (isHeldInPlace) return { memory: instance.host(buffer, rank).memory, at: byteOffset };

@@ -1,5 +1,6 @@
 export { collectedBytes } from "./collect.ts";
 export { meetRoom, memoryLimit, type Room } from "./memory.ts";
+export { type PartedTensor, StateParts, stateBytes } from "./parts.ts";
 export { parameterBytes, type Ranks, sharingOf } from "./sharing.ts";
 export { type TrainerTensors } from "./state.ts";
 export { createTrainer, Trainer } from "./step.ts";

@@ -1,6 +1,5 @@
 /** The tensors of a trainer by name, for first values, checkpoints and export. */
 import type { Device, DeviceTensor } from "../engine/index.ts";
-import { assert } from "../errors.ts";
 import { type Instance, initialize } from "../execute/index.ts";
 import type { Model } from "../nn/index.ts";
 import { type Rules } from "../optimizer/index.ts";
@@ -22,7 +21,7 @@ export interface TrainerTensors<T> {
 export type TrainerState = TrainerTensors<Tensor>;
 
 /** The most bytes of another rank's part that are read at once. */
-const PIECE_BYTES = 2 ** 24;
+export const PIECE_BYTES = 2 ** 24;
 
 /**
  * Reads bytes of a part of a buffer that another rank holds, from an offset in that part. They are
@@ -79,20 +78,20 @@ function isInParts({ held }: StepProgram, { buffer }: TensorRef): boolean {
   return held.some((part) => part.buffer === buffer);
 }
 
-/** Bytes [from, to) of a buffer: this rank's own, or those that another rank holds. */
-interface HeldRange {
+/** Bytes [from, to) of a buffer, and the part that holds them, if it is among the given ones. */
+export interface HeldRange {
   readonly from: number;
   readonly to: number;
   readonly held: Held | undefined;
 }
 
-/** Cuts a tensor where another rank holds the next bytes. */
-function* rangesOf(
-  plan: StepProgram,
+/** Cuts a tensor at the parts of buffers that one rank alone holds. */
+export function* rangesOf(
+  parts: readonly Held[],
   { buffer, byteOffset, type }: TensorRef,
 ): Generator<HeldRange> {
   const end = byteOffset + byteLength(type);
-  const others = plan.held
+  const others = parts
     .filter((part) => part.buffer === buffer)
     .toSorted((a, b) => a.byteOffset - b.byteOffset);
   let at = byteOffset;
@@ -111,7 +110,7 @@ function inParts(instance: Instance, plan: StepProgram, ref: TensorRef, others: 
   // This rank's copy of a part that others hold is not read, because reading would allocate its
   // pages.
   const pieces = function* () {
-    for (const { from, to, held } of rangesOf(plan, ref)) {
+    for (const { from, to, held } of rangesOf(plan.held, ref)) {
       if (held === undefined) {
         yield instance.host(ref.buffer).view(from, to - from);
         continue;
@@ -143,29 +142,11 @@ function inParts(instance: Instance, plan: StepProgram, ref: TensorRef, others: 
  * take no memory here.
  */
 function writeOwn(instance: Instance, plan: StepProgram, ref: TensorRef, bytes: Uint8Array): void {
-  for (const { from, to, held } of rangesOf(plan, ref)) {
+  for (const { from, to, held } of rangesOf(plan.held, ref)) {
     if (held !== undefined) continue;
     const type = { dtype: "uint8", shape: [to - from] } as const;
     const own = instance.tensor({ buffer: ref.buffer, byteOffset: from, type });
     instance.device.upload(own, bytes.subarray(from - ref.byteOffset, to - ref.byteOffset));
-  }
-}
-
-/** Writes the given tensors; each must be one of the trainer's. */
-export function writeState(
-  instance: Instance,
-  plan: StepProgram,
-  from: 0 | 1,
-  given: Partial<TrainerState>,
-): void {
-  const { parameters, slots } = plan;
-  const places = { parameters, slots, states: plan.sides[from].states };
-  for (const kind of ["parameters", "slots", "states"] as const) {
-    for (const [name, { bytes }] of Object.entries(given[kind] ?? {})) {
-      const place = places[kind].get(name);
-      assert(place !== undefined, `the trainer has "${name}" among its ${kind}`);
-      writeOwn(instance, plan, place, bytes);
-    }
   }
 }
 
