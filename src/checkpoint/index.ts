@@ -1,4 +1,5 @@
 export { type Read, readsFor, type StoredPart, type StoredTensor } from "./assemble.ts";
+export { type Difference, differences } from "./compare.ts";
 export {
   beginDraft,
   discardDraft,
@@ -16,6 +17,7 @@ export {
   describeFault,
   FAULTS,
   type Fault,
+  readTensor,
   type Source,
   sourceOf,
   TensorReader,

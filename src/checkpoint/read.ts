@@ -4,6 +4,7 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { LockstepError } from "../errors.ts";
 import { FilePool, openRange } from "../files/index.ts";
+import { byteLength, type Tensor } from "../tensor/index.ts";
 import { readsFor, type StoredTensor } from "./assemble.ts";
 import type { Manifest } from "./manifest.ts";
 
@@ -106,4 +107,17 @@ export class TensorReader {
   close(): Promise<void> {
     return this.#pool.close();
   }
+}
+
+/** Reads a whole tensor. @throws FILE_NOT_FOUND, FILE_CORRUPT, IO_FAILED */
+export async function readTensor(source: Source, name: string): Promise<Tensor> {
+  const { dtype, shape } = source.tensors.get(name) as StoredTensor;
+  const bytes = new Uint8Array(byteLength({ dtype, shape }));
+  const reader = new TensorReader(source);
+  try {
+    await reader.read(name, 0, bytes);
+  } finally {
+    await reader.close();
+  }
+  return { dtype, shape, bytes };
 }
