@@ -15,6 +15,10 @@ import { EAGER_BYTES, PIECE_BYTES } from "../../src/transport/tcp/stripes.ts";
 
 const token = "a token of hostile peers";
 const STREAMS = 2;
+/** So long that a test cannot end by it: what is wrong must be found by itself. */
+const SILENCE_MS = 60_000;
+/** For what only the silence of a stream shows, or what it sends not to be silent. */
+const SHORT_SILENCE_MS = 2000;
 const LARGE = 3 * PIECE_BYTES;
 const small = new Uint8Array(100);
 const half = LARGE / 2;
@@ -28,6 +32,7 @@ interface Hostile {
 }
 
 async function withHostile(
+  silenceMs: number,
   body: (victim: Transport, hostile: Hostile) => Promise<void>,
 ): Promise<void> {
   const host = "127.0.0.1";
@@ -59,7 +64,7 @@ async function withHostile(
     }),
   );
   const addresses = [listener.address, own.address];
-  const joined = joinTcp({ listener, addresses, rank: 0, size: 2, silenceMs: 400 });
+  const joined = joinTcp({ listener, addresses, rank: 0, size: 2, silenceMs });
   const [victim] = await Promise.all([joined, admitted, ...dialed]);
   try {
     await body(victim, { data, asks });
@@ -77,6 +82,7 @@ interface Kind {
   /** What the victim waits for: bytes to receive, or to send. */
   readonly receives?: number;
   readonly sends?: number;
+  readonly silenceMs?: number;
 }
 
 const message = (sequence: number, rest: Partial<Frame> = {}) =>
@@ -237,6 +243,7 @@ const KINDS: readonly Kind[] = [
   {
     name: "a goodbye on one stream only",
     ...receivesSmall,
+    silenceMs: SHORT_SILENCE_MS,
     send: ({ data, asks }) => {
       data[1]?.write({ type: FRAME.bye });
       const timer = setInterval(() => {
@@ -258,9 +265,9 @@ const KINDS: readonly Kind[] = [
 ];
 
 describe("a hostile rank", { concurrency: 8 }, () => {
-  for (const { name, send, receives, sends } of KINDS) {
+  for (const { name, send, receives, sends, silenceMs = SILENCE_MS } of KINDS) {
     test(name, () =>
-      withHostile(async (victim, hostile) => {
+      withHostile(silenceMs, async (victim, hostile) => {
         const waiting =
           receives === undefined
             ? victim.send(1, new Uint8Array(sends ?? 0))
@@ -297,7 +304,7 @@ describe("a rank that is gone in the middle of a frame", { concurrency: 8 }, () 
             addresses: rank === 0 ? [addresses[0] ?? "", door.address] : addresses,
             rank,
             size: 2,
-            silenceMs: 60_000,
+            silenceMs: SILENCE_MS,
           }),
         ),
       );
@@ -375,6 +382,9 @@ async function doorTo(address: string): Promise<Door> {
   };
 }
 
+/** Only the frames that follow show it; the other rank sends them to be heard in time. */
+const HOLDS_BACK = "holds the end of a frame back";
+
 /** What someone in the middle, who does not know the token, does to the next bytes. */
 const MIDDLE: Readonly<Record<string, (bytes: Buffer) => readonly Buffer[]>> = {
   "alters a value": (bytes) => [flipped(bytes, bytes.byteLength - 20)],
@@ -382,7 +392,7 @@ const MIDDLE: Readonly<Record<string, (bytes: Buffer) => readonly Buffer[]>> = {
   "alters a tag": (bytes) => [flipped(bytes, bytes.byteLength - 1)],
   "repeats a frame": (bytes) => [bytes, bytes],
   "leaves bytes out": (bytes) => [bytes.subarray(0, 60), bytes.subarray(70)],
-  "holds the end of a frame back": (bytes) => [bytes.subarray(0, 100)],
+  [HOLDS_BACK]: (bytes) => [bytes.subarray(0, 100)],
   "adds bytes": (bytes) => [Buffer.alloc(100, 7), bytes],
   "swaps two frames": (bytes) => [bytes.subarray(156 + 16), bytes.subarray(0, 156 + 16)],
 };
@@ -402,7 +412,7 @@ describe("someone in the middle", { concurrency: 8 }, () => {
             addresses: rank === 0 ? [addresses[0] ?? "", door.address] : addresses,
             rank,
             size: 2,
-            silenceMs: 400,
+            silenceMs: name === HOLDS_BACK ? SHORT_SILENCE_MS : SILENCE_MS,
           }),
         ),
       );
