@@ -1,9 +1,10 @@
 /** Keeps a run on disk: checkpoints while it runs, and what can be saved when it fails. */
 import { positionsOfStep, sampleOrder } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
+import { said } from "./draft.ts";
 import { exportModel, exportWeights } from "./export.ts";
 import { FILES, hasCheckpoint } from "./folder.ts";
-import { notWritten, said, saveAlone, saveBeginning, saveTogether } from "./save.ts";
+import { notWritten, saveAlone, saveBeginning, saveTogether } from "./save.ts";
 import type { Session } from "./session.ts";
 
 /**

@@ -5,26 +5,14 @@
  */
 import { join } from "node:path";
 import { z } from "zod";
-import {
-  beginDraft,
-  discardDraft,
-  gatherShards,
-  type HeldTensor,
-  layOutShard,
-  type Manifest,
-  type Piece,
-  publish,
-  type StoredPart,
-  type StoredTensor,
-  shareOut,
-} from "../checkpoint/index.ts";
+import { beginDraft, discardDraft, gatherShards, publish } from "../checkpoint/index.ts";
 import type { Group } from "../collectives/index.ts";
 import { LockstepError } from "../errors.ts";
-import { version } from "../version.ts";
+import { byteLength } from "../tensor/index.ts";
+import { type Draft, identified, manifestOf, nodeOf, plan, type Said, said } from "./draft.ts";
 import { collectedPath, FILES, removeOutdated } from "./folder.ts";
-import { sha256Of } from "./identity.ts";
-import { fitsBeside, freeMemory, shardInCopy, shardInPlace } from "./saver.ts";
-import { type Session, secondsOf } from "./session.ts";
+import { readyShard } from "./saver.ts";
+import type { Session } from "./session.ts";
 import { receiveText, sendText } from "./tell.ts";
 
 /** What the leader tells each of the others at a save. */
@@ -47,13 +35,10 @@ type Order = z.infer<typeof order>;
 /** The milliseconds of waiting for an earlier checkpoint that are worth a notice. */
 const LONG_MS = 1000;
 
-/** What a checkpoint says besides its tensors. */
-export type Said = Pick<Manifest, "step" | "seconds" | "trainLoss" | "diverged">;
-
 /**
  * `beside`: the workers copy what they hold and go on; the checkpoint is completed beside training,
- * or a notice says why not. It waits for a
- * checkpoint before that is not complete yet. `now`: it is complete when this ends, and the workers leave each other.
+ * or a notice says why not. It waits for a checkpoint before that is not complete yet. `now`: it is
+ * complete when this ends, and the workers leave each other.
  */
 export type How = "beside" | "now";
 
@@ -65,11 +50,21 @@ export type How = "beside" | "now";
  */
 export async function saveTogether(session: Session, loss: number, how: How): Promise<void> {
   if (!session.leads) return follow(session);
+  const { options, saver } = session;
+  if (saver.hasLeft) return saveAlone(session, said(session, loss, false));
+  try {
+    await lead(session, loss, how);
+  } finally {
+    // After a failure of the group the workers that are left save together again.
+    const isLost = options.ranks?.group.transport.signal.aborted === true;
+    saver.hasLeft = how === "now" && !isLost;
+  }
+}
+
+async function lead(session: Session, loss: number, how: How): Promise<void> {
   const { options, trainer, saver } = session;
   const { folder, ranks } = options;
   const step = trainer.steps;
-  if (saver.hasLeft) return saveAlone(session, said(session, loss, false));
-  saver.hasLeft = how === "now";
   const waitedMs = await saver.idle();
   if (how === "beside" && waitedMs > LONG_MS) tellWait(session, waitedMs);
   if (saver.saved === step) {
@@ -78,21 +73,27 @@ export async function saveTogether(session: Session, loss: number, how: How): Pr
     if (collects) await trainer.collect(collectedPath(folder));
     return;
   }
-  const draft = await plan(session, nodeOf(ranks?.group));
+  const draft = plan(session, nodeOf(ranks?.group));
   const beside = how === "beside" && draft.isRoom;
   if (how === "beside" && !beside) tellNoRoom(session, draft.bytes);
+  const checkpoints = folder.file(FILES.checkpoints);
   let path: string;
   try {
-    path = await beginDraft(folder.file(FILES.checkpoints), step, draft.writers);
+    path = await beginDraft(checkpoints, step, draft.writers);
   } catch (error) {
     await tellOthers(ranks?.group, () => ({ collects: false, waits: false }));
     throw error;
   }
-  await tellOthers(ranks?.group, (rank) => {
-    const pieces = draft.shares.get(rank);
-    const shard = pieces && { draft: path, beside, pieces: [...pieces] };
-    return { collects: true, waits: how === "now", ...(shard === undefined ? {} : { shard }) };
-  });
+  try {
+    await tellOthers(ranks?.group, (rank) => {
+      const pieces = draft.shares.get(rank);
+      const shard = pieces && { draft: path, beside, pieces: [...pieces] };
+      return { collects: true, waits: how === "now", ...(shard === undefined ? {} : { shard }) };
+    });
+  } catch (error) {
+    await discardDraft(checkpoints, path);
+    throw error;
+  }
   const { signal } = ranks?.group.transport ?? {};
   const completion = { path, beside, said: said(session, loss, false), signal };
   await untilAllHaveWritten(how, ranks?.group, () => complete(session, draft, completion));
@@ -119,7 +120,7 @@ export async function saveAlone(session: Session, of: Said): Promise<void> {
   const { options, saver } = session;
   await saver.idle();
   if (saver.saved === of.step && !of.diverged) return;
-  const draft = await plan(session, [options.ranks?.group.rank ?? 0]);
+  const draft = plan(session, [options.ranks?.group.rank ?? 0]);
   const path = await beginDraft(options.folder.file(FILES.checkpoints), of.step, draft.writers);
   await complete(session, draft, { path, beside: false, said: of });
 }
@@ -131,26 +132,6 @@ export async function saveBeginning({ run, options, identity }: Session, diverge
   const of = { step: 0, seconds: 0, trainLoss: null, diverged };
   const body = { ...of, position: 0, seed: run.seed, ...identified(identity) };
   await publish(checkpoints, path, { ...body, shards: [], tensors: {} });
-}
-
-/** What a checkpoint of the committed steps says. */
-export function said(session: Session, loss: number, diverged: boolean): Said {
-  const trainLoss = Number.isFinite(loss) ? loss : null;
-  return { step: session.trainer.steps, seconds: secondsOf(session), trainLoss, diverged };
-}
-
-function identified(
-  identity: Session["identity"],
-): Pick<Manifest, "lockstep" | "identity" | "identitySha256"> {
-  const entries = Object.entries(identity).toSorted(([a], [b]) => (a < b ? -1 : 1));
-  return { lockstep: version(), identity, identitySha256: sha256Of(entries.flat()) };
-}
-
-/** The ranks of this machine, which see the same folder. */
-function nodeOf(group: Group | undefined): readonly number[] {
-  if (group === undefined) return [0];
-  const { rank, nodes } = group.transport;
-  return nodes.find((ranks) => ranks.includes(rank)) ?? [rank];
 }
 
 async function tellOthers(group: Group | undefined, orderOf: (rank: number) => Order) {
@@ -165,15 +146,24 @@ async function follow(session: Session): Promise<void> {
   const { options, trainer, saver } = session;
   const { folder, ranks } = options;
   if (ranks === undefined) return;
-  const parsed = order.safeParse(JSON.parse(await receiveText(ranks.group.transport, 0)));
-  if (!parsed.success) {
-    throw new LockstepError("PROTOCOL", "The first worker sent an order to save that is not one.");
-  }
-  const { collects, waits, shard } = parsed.data;
+  const { collects, waits, shard } = read(await receiveText(ranks.group.transport, 0));
   if (collects) await trainer.collect(collectedPath(folder));
   await saver.idle();
   if (shard !== undefined) await writeOwn(session, ranks.group.rank, shard);
   if (waits) await ranks.group.barrier();
+}
+
+function read(text: string): Order {
+  try {
+    return order.parse(JSON.parse(text));
+  } catch (cause) {
+    throw notUnderstood(cause);
+  }
+}
+
+function notUnderstood(cause?: unknown): LockstepError {
+  const text = "The first worker sent an order to save that cannot be understood.";
+  return new LockstepError("PROTOCOL", text, { cause });
 }
 
 async function writeOwn(
@@ -183,33 +173,15 @@ async function writeOwn(
 ): Promise<void> {
   const path = join(options.folder.file(FILES.checkpoints), draft);
   const parts = trainer.parts();
-  const ready = beside ? await shardInCopy(parts, pieces) : shardInPlace(parts, pieces);
+  const known = new Map(parts.list().map((tensor) => [tensor.name, byteLength(tensor)]));
+  for (const { name, from, to } of pieces) {
+    if (!(from >= 0 && from < to && to <= (known.get(name) ?? 0))) throw notUnderstood();
+  }
+  const ready = await readyShard(parts, pieces, beside);
   // The leader reads from the file's name how it has ended, and says it.
   const write = () => ready.write(path, rank).catch(() => undefined);
-  if (beside) saver.begin(write);
+  if (ready.isCopy) saver.begin(write);
   else await write();
-}
-
-/** What a save will write. */
-interface Draft {
-  readonly tensors: readonly HeldTensor[];
-  /** The ranks that write something, in the order of their shards. */
-  readonly writers: readonly number[];
-  readonly shares: ReadonlyMap<number, readonly Piece[]>;
-  readonly bytes: number;
-  /** Whether the free memory has room for a copy. */
-  readonly isRoom: boolean;
-}
-
-async function plan({ trainer, options }: Session, node: readonly number[]): Promise<Draft> {
-  const tensors = trainer.parts().list();
-  const leader = options.ranks?.group.rank ?? 0;
-  const all = shareOut(tensors, { writers: node, leader });
-  const shares = new Map([...all].filter(([, pieces]) => pieces.length > 0));
-  const each = [...shares.values()].flat();
-  const bytes = each.reduce((sum, { from, to }) => sum + to - from, 0);
-  const free = (options.freeMemory ?? freeMemory)();
-  return { tensors, shares, writers: [...shares.keys()], bytes, isRoom: fitsBeside(bytes, free) };
 }
 
 interface Completion {
@@ -242,7 +214,7 @@ async function complete(session: Session, draft: Draft, of: Completion): Promise
     // `signal` is there when all workers save together.
     if (of.signal !== undefined) await trainer.collect(collectedPath(options.folder));
     const parts = trainer.parts();
-    return of.beside ? shardInCopy(parts, own) : shardInPlace(parts, own);
+    return readyShard(parts, own, of.beside);
   });
   const write = async () => {
     if (own.length > 0) await ready.write(folder, rank);
@@ -255,7 +227,8 @@ async function complete(session: Session, draft: Draft, of: Completion): Promise
   const tell = (path: string) => {
     options.onEvent({ type: "checkpoint", step: of.said.step, path });
   };
-  if (!of.beside) return tell(await orUndo(write));
+  if (of.beside && !ready.isCopy) tellNoRoom(session, draft.bytes);
+  if (!ready.isCopy) return tell(await orUndo(write));
   saver.begin(async () => {
     try {
       tell(await orUndo(write));
@@ -289,31 +262,4 @@ function tellWait(session: Session, waitedMs: number): void {
   const { options, trainer } = session;
   const text = `Step ${trainer.steps}: training waited ${(waitedMs / 1000).toFixed(1)} s until the checkpoint before was on disk. A larger checkpointEvery would avoid this.`;
   options.onEvent({ type: "notice", text });
-}
-
-function manifestOf(
-  { run, identity }: Session,
-  { tensors, writers, shares }: Draft,
-  of: Said,
-  shards: Manifest["shards"],
-): Manifest {
-  const types = new Map(tensors.map((tensor) => [tensor.name, tensor]));
-  const parts = new Map<string, StoredPart[]>(tensors.map(({ name }) => [name, []]));
-  for (const [shard, rank] of writers.entries()) {
-    for (const { name, from, start, end } of layOutShard(shares.get(rank) ?? [], types).pieces) {
-      parts.get(name)?.push({ shard, start, end, from });
-    }
-  }
-  const stored = tensors.map(({ name, dtype, shape }): [string, StoredTensor] => {
-    const own = (parts.get(name) ?? []).toSorted((a, b) => a.from - b.from);
-    return [name, { dtype, shape, parts: own }];
-  });
-  return {
-    ...identified(identity),
-    ...of,
-    position: of.step * run.batch,
-    seed: run.seed,
-    shards,
-    tensors: Object.fromEntries(stored),
-  };
 }

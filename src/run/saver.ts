@@ -5,6 +5,7 @@
 import { freemem } from "node:os";
 import { setImmediate as turn } from "node:timers/promises";
 import { layOutShard, type Piece, writeShard } from "../checkpoint/index.ts";
+import { LockstepError } from "../errors.ts";
 import { allocateMemory } from "../memory/index.ts";
 import type { StateParts } from "../train/index.ts";
 
@@ -62,12 +63,30 @@ export class Saver {
 
 /** A shard that is ready to be written. */
 export interface ReadyShard {
+  /** Whether training may go on while it is written. */
+  readonly isCopy: boolean;
   write(draft: string, rank: number): Promise<void>;
 }
 
+/** @param beside whether it is to be a copy; it is none when there is no memory for it */
+export async function readyShard(
+  parts: StateParts,
+  pieces: readonly Piece[],
+  beside: boolean,
+): Promise<ReadyShard> {
+  if (!beside) return shardInPlace(parts, pieces);
+  try {
+    return await shardInCopy(parts, pieces);
+  } catch (error) {
+    if (!(error instanceof LockstepError) || error.code !== "OUT_OF_MEMORY") throw error;
+    return shardInPlace(parts, pieces);
+  }
+}
+
 /** The shard is read out of the memory of ranks while it is written, before their next step. */
-export function shardInPlace(parts: StateParts, pieces: readonly Piece[]): ReadyShard {
+function shardInPlace(parts: StateParts, pieces: readonly Piece[]): ReadyShard {
   return {
+    isCopy: false,
     write: (draft, rank) => writeShard(draft, rank, read(parts, pieces)),
   };
 }
@@ -76,10 +95,7 @@ export function shardInPlace(parts: StateParts, pieces: readonly Piece[]): Ready
  * Copies what the shard will hold, so that it can be written while training goes on.
  * @throws OUT_OF_MEMORY
  */
-export async function shardInCopy(
-  parts: StateParts,
-  pieces: readonly Piece[],
-): Promise<ReadyShard> {
+async function shardInCopy(parts: StateParts, pieces: readonly Piece[]): Promise<ReadyShard> {
   const { byteLength } = layOutShard(pieces, typesOf(parts));
   const memory = allocateMemory(byteLength);
   try {
@@ -94,6 +110,7 @@ export async function shardInCopy(
     throw error;
   }
   return {
+    isCopy: true,
     write: async (draft, rank) => {
       try {
         await writeShard(draft, rank, viewsOf(memory));

@@ -40,9 +40,11 @@ export class StateParts {
   list(): PartedTensor[] {
     const { held, kept } = this.#plan;
     return [...this.#refs].map(([name, ref]) => {
-      const parts = [...rangesOf([...held, ...kept], ref)].map(({ from, to, held: by }) => {
-        return { from: from - ref.byteOffset, to: to - ref.byteOffset, owner: by?.rank };
-      });
+      const parts = [...rangesOf({ held: [...held, ...kept] }, ref)].map(
+        ({ from, to, held: by }) => {
+          return { from: from - ref.byteOffset, to: to - ref.byteOffset, owner: by?.rank };
+        },
+      );
       return { name, ...ref.type, parts };
     });
   }
@@ -50,7 +52,7 @@ export class StateParts {
   /** The bytes that this rank has itself: those that it writes when a checkpoint is loaded. */
   own(): { readonly name: string; readonly from: number; readonly to: number }[] {
     return [...this.#refs].flatMap(([name, ref]) =>
-      [...rangesOf(this.#plan.held, ref)]
+      [...rangesOf(this.#plan, ref)]
         .filter(({ held }) => held === undefined)
         .map(({ from, to }) => ({ name, from: from - ref.byteOffset, to: to - ref.byteOffset })),
     );
@@ -64,7 +66,7 @@ export class StateParts {
   async *read(name: string, from: number, to: number): AsyncGenerator<Uint8Array> {
     const ref = this.#ref(name);
     const within = bytesOf(ref, from, to);
-    for (const { from: start, to: end, held } of rangesOf(this.#plan.held, within)) {
+    for (const { from: start, to: end, held } of rangesOf(this.#plan, within)) {
       for (let at = start; at < end; at += PIECE_BYTES) {
         const length = Math.min(PIECE_BYTES, end - at);
         if (held === undefined) {

@@ -78,20 +78,20 @@ function isInParts({ held }: StepProgram, { buffer }: TensorRef): boolean {
   return held.some((part) => part.buffer === buffer);
 }
 
-/** Bytes [from, to) of a buffer, and the part that holds them, if it is among the given ones. */
+/** Bytes [from, to) of a buffer: this rank's own, or those that another rank holds. */
 export interface HeldRange {
   readonly from: number;
   readonly to: number;
   readonly held: Held | undefined;
 }
 
-/** Cuts a tensor at the parts of buffers that one rank alone holds. */
+/** Cuts a tensor where another rank holds the next bytes. */
 export function* rangesOf(
-  parts: readonly Held[],
+  plan: Pick<StepProgram, "held">,
   { buffer, byteOffset, type }: TensorRef,
 ): Generator<HeldRange> {
   const end = byteOffset + byteLength(type);
-  const others = parts
+  const others = plan.held
     .filter((part) => part.buffer === buffer)
     .toSorted((a, b) => a.byteOffset - b.byteOffset);
   let at = byteOffset;
@@ -110,7 +110,7 @@ function inParts(instance: Instance, plan: StepProgram, ref: TensorRef, others: 
   // This rank's copy of a part that others hold is not read, because reading would allocate its
   // pages.
   const pieces = function* () {
-    for (const { from, to, held } of rangesOf(plan.held, ref)) {
+    for (const { from, to, held } of rangesOf(plan, ref)) {
       if (held === undefined) {
         yield instance.host(ref.buffer).view(from, to - from);
         continue;
@@ -142,7 +142,7 @@ function inParts(instance: Instance, plan: StepProgram, ref: TensorRef, others: 
  * take no memory here.
  */
 function writeOwn(instance: Instance, plan: StepProgram, ref: TensorRef, bytes: Uint8Array): void {
-  for (const { from, to, held } of rangesOf(plan.held, ref)) {
+  for (const { from, to, held } of rangesOf(plan, ref)) {
     if (held !== undefined) continue;
     const type = { dtype: "uint8", shape: [to - from] } as const;
     const own = instance.tensor({ buffer: ref.buffer, byteOffset: from, type });
