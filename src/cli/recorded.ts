@@ -10,7 +10,7 @@ import { LockstepError } from "../errors.ts";
 import { writeFileAtomic } from "../files/index.ts";
 import { sharingShape } from "../job/index.ts";
 import { COMMAND_FILE } from "../run/index.ts";
-import type { TrainFlags } from "./train.ts";
+import type { TrainFlags } from "./target.ts";
 
 const count = z.int().min(0);
 const flags = z.strictObject({

@@ -7,12 +7,14 @@ import { LockstepError } from "../errors.ts";
 import { isJobFolder, type JobFolder, openJob, readJobFolder } from "../job/index.ts";
 import type { ParallelOptions } from "../parallel/index.ts";
 import {
+  type Changeable,
   type Fingerprint,
   loadRun,
   overrideRun,
   type Run,
   type RunOverrides,
 } from "../run/index.ts";
+import type { WorkersAsked } from "./workers.ts";
 
 export interface TargetFlags extends ParallelOptions {
   readonly steps?: number;
@@ -23,6 +25,21 @@ export interface TargetFlags extends ParallelOptions {
   readonly keepEvery?: number;
   readonly data?: readonly string[];
   readonly dataRoot?: readonly string[];
+}
+
+/** The flags of `lockstep train`. */
+export interface TrainFlags extends TargetFlags {
+  readonly workers?: WorkersAsked;
+  /** The addresses of the agents; `workers` is then the number of workers on each. */
+  readonly hosts?: readonly string[];
+  readonly token?: string;
+  readonly tls?: boolean;
+  readonly threads?: number;
+  readonly out?: string;
+  readonly resume?: boolean;
+  readonly change?: readonly Changeable[];
+  readonly anew?: boolean;
+  readonly dump?: string;
 }
 
 export interface Target {

@@ -7,7 +7,6 @@ import { availableCores, launchLocal, launchOnHosts } from "../launch/index.ts";
 import { type JobOverrides } from "../protocol/index.ts";
 import {
   type Beginning,
-  type Changeable,
   FILES,
   openRunFolder,
   readCheckpointHead,
@@ -22,22 +21,8 @@ import { commandToResume } from "./command.ts";
 import { DATA_NOT_HERE, jobFrom, jobHere, rootFor, rootHere } from "./job.ts";
 import { recordCommand } from "./recorded.ts";
 import { stopOnSignals } from "./signals.ts";
-import { keepingOf, openTarget, sharingOf, type Target, type TargetFlags } from "./target.ts";
-import { type WorkersAsked, workersFor } from "./workers.ts";
-
-export interface TrainFlags extends TargetFlags {
-  readonly workers?: WorkersAsked;
-  /** The addresses of the agents; `workers` is then the number of workers on each. */
-  readonly hosts?: readonly string[];
-  readonly token?: string;
-  readonly tls?: boolean;
-  readonly threads?: number;
-  readonly out?: string;
-  readonly resume?: boolean;
-  readonly change?: readonly Changeable[];
-  readonly anew?: boolean;
-  readonly dump?: string;
-}
+import { keepingOf, openTarget, sharingOf, type Target, type TrainFlags } from "./target.ts";
+import { workersFor } from "./workers.ts";
 
 export function trainCommand(file: string, flags: TrainFlags): Promise<void> {
   return trainTarget(file, flags, commandToResume(process.argv, process.env, process.cwd()));
