@@ -272,12 +272,14 @@ test("garbage, a different version and unknown messages end a line, and the agen
 
 test("a program that does not answer like an agent is named", () =>
   withFolder(files, async (folder) => {
+    const other = AGENT_PROTOCOL + 1;
     const listener = await listenTcp(LOCAL);
     serveLines(listener, (line) => {
-      line.handler = { message: () => line.send({ v: 7 }), closed: () => undefined };
+      line.handler = { message: () => line.send({ v: other }), closed: () => undefined };
     });
     const hosts = [listener.address];
-    await rejectsWith(launch({ hosts, root: folder }), "PROTOCOL", listener.address, "version 7");
+    const words = [listener.address, `version ${other}`];
+    await rejectsWith(launch({ hosts, root: folder }), "PROTOCOL", ...words);
     listener.close();
     const web = net.createServer((socket) =>
       socket.end("HTTP/1.1 400 Bad Request\r\n\r\n".repeat(9)),
