@@ -5,15 +5,14 @@
 import { readFileSync } from "node:fs";
 import { Group } from "../src/collectives/index.ts";
 import { createOrtEngine } from "../src/engine/index.ts";
-import { gpt } from "../src/nn/index.ts";
-import { adamw } from "../src/optimizer/index.ts";
 import type { ParallelOptions } from "../src/parallel/index.ts";
 import { residentMemory, totalOf } from "../src/program/index.ts";
-import { byteLength, tensorFrom } from "../src/tensor/index.ts";
-import { type BatchFields, createTrainer } from "../src/train/index.ts";
+import { byteLength } from "../src/tensor/index.ts";
+import { createTrainer } from "../src/train/index.ts";
 import { joinSharedMemory } from "../src/transport/index.ts";
 import type { GptSizes } from "./peers.ts";
 import { median } from "./report.ts";
+import { timeSteps, trainedGpt } from "./steps.ts";
 
 export interface MemoryRequest {
   readonly sizes: GptSizes;
@@ -46,13 +45,9 @@ console.log(JSON.stringify(await measure(JSON.parse(process.argv[2] ?? "{}") as 
 
 async function measure(request: MemoryRequest): Promise<MemoryMeasurement> {
   const { sizes, microBatches, repeats, sharing, looks, folder, group: place } = request;
-  const { layers, width, heads, context, batch, vocabulary } = sizes;
   const engine = createOrtEngine({ threads: 1 });
   const group = new Group({ engine, transport: await joinSharedMemory(place) });
-  const model = gpt({ layers, width, heads, context, vocabulary, tied: false }).build({
-    batch: batch / microBatches,
-    mode: "train",
-  });
+  const trained = trainedGpt(sizes, microBatches);
   let peak = 0;
   const look = () => {
     if (looks) peak = Math.max(peak, residentBytes());
@@ -60,36 +55,22 @@ async function measure(request: MemoryRequest): Promise<MemoryMeasurement> {
   const timer = setInterval(look, LOOK_MS);
   const trainer = await createTrainer({
     engine,
-    model,
-    optimizer: adamw({}),
-    microBatches,
-    clip: 1,
-    seed: 1,
+    ...trained,
     ranks: { group, adapt: false },
     ...sharing,
     offloadFolder: folder,
   });
-  const fill = (into: BatchFields) => {
-    for (const tensor of Object.values(into)) {
-      const count = tensor.bytes.byteLength / 4;
-      const ids = Array.from({ length: count }, (_, i) => ((i * 7919) % 100_003) % vocabulary);
-      tensor.bytes.set(tensorFrom("int32", [count], ids).bytes);
-    }
-  };
-  const positions = { start: 0, end: batch };
   // A first step touches all that the others do.
-  await trainer.step({ positions, fill });
+  await timeSteps(trainer, sizes, 1);
   look();
   clearInterval(timer);
-  const times: number[] = [];
-  for (let i = 0; i < repeats; i++) {
-    const start = performance.now();
-    await trainer.step({ positions, fill });
-    times.push((performance.now() - start) / 1000);
-  }
+  const times = await timeSteps(trainer, sizes, repeats);
   look();
   const planned = residentMemory(trainer.plan);
-  const parameterBytes = model.parameters.reduce((sum, { type }) => sum + byteLength(type), 0);
+  const parameterBytes = trained.model.parameters.reduce(
+    (sum, { type }) => sum + byteLength(type),
+    0,
+  );
   // Shared memory is divided among the processes that have it mapped, so nobody leaves before all
   // have read it.
   await group.barrier();

@@ -9,9 +9,9 @@ import { buildUpdates, type NormTask } from "../src/plan/index.ts";
 import { flatVectors } from "../src/program/flat.ts";
 import { planNorm } from "../src/program/norm.ts";
 import { ProgramBuilder, type Stage } from "../src/program/program.ts";
-import { sumStage } from "../src/program/runs.ts";
 import { wholeSpans } from "../src/program/spans.ts";
 import { planUpdate, scalarsOf } from "../src/program/update.ts";
+import { planWaves, type Wave, waveStage } from "../src/program/waves.ts";
 import type { DType } from "../src/tensor/index.ts";
 
 /** The best of all repeats, in nanoseconds per element. */
@@ -63,8 +63,8 @@ async function measure({ threads, elements, repeats }: Request): Promise<Optimiz
     tail: undefined,
     sums: [losses],
   });
-  const buffers = { from: "gradients.1", into: "gradients" };
-  const sum = sumStage(program, buffers, wholeSpans(plan.gradients));
+  const [wave] = planWaves([{ first: 0, count: 2 }], { perWave: 2, isInPlace: true }).waves;
+  const sum = waveStage(program, wave as Wave, wholeSpans(plan.gradients));
   const instance = await instantiate(engine, program);
   for (const name of vectors) {
     const { buffer, byteOffset, byteLength } = instance.host(name).bytes;

@@ -6,7 +6,7 @@ import { createOrtEngine } from "../src/engine/index.ts";
 import { crossEntropy } from "../src/functional/index.ts";
 import { defineModel, embedding, linear, lstm } from "../src/nn/index.ts";
 import { adamw } from "../src/optimizer/index.ts";
-import { createTrainer } from "../src/train/step.ts";
+import { createTrainer } from "../src/train/create.ts";
 import type { LstmSizes } from "./peers.ts";
 import { median } from "./report.ts";
 

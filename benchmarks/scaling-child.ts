@@ -5,13 +5,11 @@
 import { Group, measureCosts } from "../src/collectives/index.ts";
 import { createOrtEngine } from "../src/engine/index.ts";
 import { listenTcp, parseAddress } from "../src/net/index.ts";
-import { gpt } from "../src/nn/index.ts";
-import { adamw } from "../src/optimizer/index.ts";
-import { tensorFrom } from "../src/tensor/index.ts";
-import { type BatchFields, createTrainer } from "../src/train/index.ts";
+import { createTrainer } from "../src/train/index.ts";
 import { joinSharedMemory, joinTcp } from "../src/transport/index.ts";
 import type { GptSizes } from "./peers.ts";
 import { median } from "./report.ts";
+import { timeSteps, trainedGpt } from "./steps.ts";
 
 export interface ScalingRequest {
   readonly sizes: GptSizes;
@@ -48,41 +46,19 @@ console.log(JSON.stringify(await measure(JSON.parse(process.argv[2] ?? "{}") as 
 
 async function measure(request: ScalingRequest): Promise<ScalingMeasurement> {
   const { sizes, microBatches, threads, repeats, warm = 2, reproducible, bucketBytes } = request;
-  const { layers, width, heads, context, batch, vocabulary } = sizes;
   const engine = createOrtEngine({ threads });
   const clock = { milliseconds: 0 };
   const group = request.group && timed(await join(engine, request.group), clock);
-  const model = gpt({ layers, width, heads, context, vocabulary, tied: false }).build({
-    batch: batch / microBatches,
-    mode: "train",
-  });
   const trainer = await createTrainer({
     engine,
-    model,
-    optimizer: adamw({}),
-    microBatches,
-    clip: 1,
-    seed: 1,
+    ...trainedGpt(sizes, microBatches),
     ranks: group && { group },
     reproducible,
     bucketBytes,
   });
-  const fill = (into: BatchFields) => {
-    for (const tensor of Object.values(into)) {
-      const count = tensor.bytes.byteLength / 4;
-      const ids = Array.from({ length: count }, (_, i) => ((i * 7919) % 100_003) % vocabulary);
-      tensor.bytes.set(tensorFrom("int32", [count], ids).bytes);
-    }
-  };
-  const positions = { start: 0, end: batch };
-  for (let i = 0; i < warm; i++) await trainer.step({ positions, fill });
-  const times: number[] = [];
+  await timeSteps(trainer, sizes, warm);
   clock.milliseconds = 0;
-  for (let i = 0; i < repeats; i++) {
-    const start = performance.now();
-    await trainer.step({ positions, fill });
-    times.push((performance.now() - start) / 1000);
-  }
+  const times = await timeSteps(trainer, sizes, repeats);
   const total = times.reduce((sum, time) => sum + time, 0);
   const waiting = clock.milliseconds / 1000 / total;
   trainer.close();

@@ -8,9 +8,9 @@ import type { Graph } from "../src/graph/index.ts";
 import { gpt } from "../src/nn/index.ts";
 import { adamw } from "../src/optimizer/index.ts";
 import { GRADIENT, peakOfIntermediates } from "../src/plan/index.ts";
-import { planAccumulation } from "../src/program/index.ts";
+import { planWaves } from "../src/program/index.ts";
 import { byteLength, tensorFrom } from "../src/tensor/index.ts";
-import { createTrainer } from "../src/train/step.ts";
+import { createTrainer } from "../src/train/create.ts";
 import type { GptSizes } from "./peers.ts";
 import { median } from "./report.ts";
 
@@ -63,8 +63,9 @@ async function measure({ sizes, threads, repeats, started }: Request): Promise<S
     times.push((performance.now() - start) / 1000);
   }
   const parameters = model.parameters.reduce((sum, { type }) => sum + byteLength(type), 0);
-  const whole = [{ slot: 0, count: microBatches }];
-  const gradientBuffers = planAccumulation(whole, Math.min(threads, microBatches)).buffers;
+  const whole = [{ first: 0, count: microBatches }];
+  const perWave = Math.min(threads, microBatches);
+  const gradientBuffers = planWaves(whole, { perWave, isInPlace: true }).accumulators;
   const result = {
     tokensPerSecond: (batch * context) / median(times),
     peakBytes: residentBytes("VmHWM") - before,

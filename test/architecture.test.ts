@@ -106,6 +106,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "program",
     "execute",
   ],
+  membership: ["errors"],
   run: ["*"],
   job: [
     "errors",
@@ -131,7 +132,9 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "net",
     "transport",
     "collectives",
+    "membership",
     "run",
+    "train",
     "job",
     "protocol",
   ],
@@ -154,6 +157,7 @@ const PURE = [
   "plan",
   "parallel",
   "program",
+  "membership",
 ];
 
 /** Files over the limit, each with its reason. */

@@ -7,16 +7,15 @@ import { after, describe, test } from "node:test";
 import { createOrtEngine, createReferenceEngine, type Device } from "../src/engine/index.ts";
 import { gpt, type ModelDefinition, resnet } from "../src/nn/index.ts";
 import { adamw, muon, type Optimizer } from "../src/optimizer/index.ts";
-import { elementCount, tensorFrom } from "../src/tensor/index.ts";
 import {
   createTrainer,
-  type FillBatch,
+  joinTrainer,
   type Trainer,
   type TrainerOptions,
 } from "../src/train/index.ts";
 import { onDisk } from "./support/folder.ts";
-import { randomNumbers } from "./support/random.ts";
 import { type SimulatedRanks, simulatedRanks } from "./support/ranks.ts";
+import { bitsOf, fillingAt } from "./support/steps.ts";
 
 const cpu = createOrtEngine({ threads: 1 });
 const opaque = createReferenceEngine();
@@ -51,44 +50,18 @@ interface Crew {
   readonly nodes?: readonly (readonly number[])[];
 }
 
-/** Fills samples that depend on their position alone. */
-function filling(ranges: readonly { readonly start: number; readonly end: number }[]): FillBatch {
-  const positions = ranges.flatMap(({ start, end }) =>
-    Array.from({ length: end - start }, (_, index) => start + index),
-  );
-  return (into) => {
-    for (const [field, tensor] of Object.values(into).entries()) {
-      const isClass = tensor.dtype === "int32";
-      const width = elementCount(tensor.shape) / positions.length;
-      const values = positions.flatMap((position) => {
-        const numbers = randomNumbers(field * 1000 + position, width, [0, isClass ? CLASSES : 1]);
-        return isClass ? numbers.map(Math.floor) : numbers;
-      });
-      tensor.bytes.set(tensorFrom(tensor.dtype, tensor.shape, values).bytes);
-    }
-  };
-}
-
 async function steps(trainers: readonly Trainer[], count: number): Promise<void> {
   await Promise.all(
     trainers.map(async (trainer) => {
       for (let index = 0; index < count; index++) {
         const step = trainer.steps;
         const positions = { start: step * SAMPLES, end: (step + 1) * SAMPLES };
-        await trainer.step({ positions, fill: filling(trainer.ownPositions(positions)) });
+        await trainer.step({
+          positions,
+          fill: fillingAt(trainer.ownPositions(positions), CLASSES),
+        });
       }
     }),
-  );
-}
-
-/** Returns everything that a checkpoint holds, by name, as text. */
-async function bits(trainer: Trainer): Promise<Record<string, string>> {
-  const { parameters, slots, states } = await trainer.read();
-  return Object.fromEntries(
-    Object.entries({ ...parameters, ...slots, ...states }).map(([name, { bytes }]) => [
-      name,
-      Buffer.from(bytes).toString("base64"),
-    ]),
   );
 }
 
@@ -96,14 +69,13 @@ function meet(engine: Device, { ranks, inPlace, nodes }: Crew): SimulatedRanks {
   return simulatedRanks(engine, ranks, inPlace, nodes);
 }
 
-function make(
+function optionsOf(
   engine: Device,
-  model: ModelDefinition,
-  optimizer: Optimizer,
+  [model, optimizer]: readonly [ModelDefinition, Optimizer],
   group?: SimulatedRanks["groups"][number],
   options: Pick<TrainerOptions, "zero" | "offload"> = {},
-): Promise<Trainer> {
-  return createTrainer({
+): TrainerOptions {
+  return {
     ...options,
     offloadFolder: onDisk(),
     engine,
@@ -113,58 +85,65 @@ function make(
     microBatches: MICRO_BATCHES,
     bucketBytes: 2000,
     ranks: group && { group, adapt: false },
-  });
+  };
 }
 
-/** Trains with each crew in turn. Ranks that are not in the next crew end. */
+/**
+ * Trains with each crew in turn. Ranks that are not in the next crew end, and newcomers join.
+ * @param leave called before each change of crew
+ */
 async function trainInTurn(
   engine: Device,
-  [model, optimizer]: readonly [ModelDefinition, Optimizer],
+  what: readonly [ModelDefinition, Optimizer],
   crews: readonly Crew[],
   leave: (met: SimulatedRanks) => void = () => undefined,
   options: Pick<TrainerOptions, "zero" | "offload"> = {},
 ): Promise<Record<string, string>> {
   let met = meet(engine, crews[0] as Crew);
-  const trainers = await Promise.all(
-    met.groups.map((group) => make(engine, model, optimizer, group, options)),
+  let trainers = await Promise.all(
+    met.groups.map((group) => createTrainer(optionsOf(engine, what, group, options))),
   );
   await steps(trainers, 2);
   for (const crew of crews.slice(1)) {
     leave(met);
-    for (const trainer of trainers) trainer.detach();
-    const before = await bits(trainers[0] as Trainer);
-    await met.close();
-    for (const trainer of trainers.splice(crew.ranks)) trainer.close();
-    met = meet(engine, crew);
-    await Promise.all(
-      trainers.map((trainer, rank) =>
-        trainer.attach({ group: met.groups[rank] as (typeof met.groups)[number], adapt: false }),
-      ),
+    const next = meet(engine, crew);
+    const staying = trainers.slice(0, crew.ranks);
+    const before = await bitsOf(trainers[0] as Trainer);
+    trainers = await Promise.all(
+      next.groups.map(async (group, rank) => {
+        const trainer = staying[rank];
+        if (trainer === undefined) {
+          return (await joinTrainer(optionsOf(engine, what, group, options))) as Trainer;
+        }
+        await trainer.regroup({ group, adapt: false });
+        return trainer;
+      }),
     );
-    for (const trainer of trainers) assert.deepEqual(await bits(trainer), before);
+    await met.close();
+    met = next;
+    for (const trainer of trainers) assert.deepEqual(await bitsOf(trainer), before);
     await steps(trainers, 2);
   }
-  for (const trainer of trainers) trainer.detach();
-  const found = await Promise.all(trainers.map(bits));
+  const found = await Promise.all(trainers.map(bitsOf));
   for (const own of found) assert.deepEqual(own, found[0], "all ranks are alike");
-  await met.close();
-  // One rank trains alone, from the memory that was shared.
+  // One rank trains alone, with what the others held.
   const [last] = trainers as [Trainer];
-  await last.attach();
+  await last.regroup();
+  await met.close();
   await steps([last], 1);
-  const result = await bits(last);
+  const result = await bitsOf(last);
   for (const trainer of trainers) trainer.close();
   return result;
 }
 
 async function trainAlone(
   engine: Device,
-  [model, optimizer]: readonly [ModelDefinition, Optimizer],
+  what: readonly [ModelDefinition, Optimizer],
   count: number,
 ): Promise<Record<string, string>> {
-  const trainer = await make(engine, model, optimizer);
+  const trainer = await createTrainer(optionsOf(engine, what));
   await steps([trainer], count);
-  const result = await bits(trainer);
+  const result = await bitsOf(trainer);
   trainer.close();
   return result;
 }
@@ -173,6 +152,15 @@ const CREWS: Readonly<Record<string, readonly Crew[]>> = {
   "4 ranks in place, then 3": [
     { ranks: 4, inPlace: true },
     { ranks: 3, inPlace: true },
+  ],
+  "2 ranks in place, then 4, then 3": [
+    { ranks: 2, inPlace: true },
+    { ranks: 4, inPlace: true },
+    { ranks: 3, inPlace: true },
+  ],
+  "2 ranks by messages, then 3": [
+    { ranks: 2, inPlace: false },
+    { ranks: 3, inPlace: false },
   ],
   "4 ranks by messages, then 3 in place, then 2 by messages": [
     { ranks: 4, inPlace: false },
@@ -226,36 +214,32 @@ test("a trainer leaves a failed group like any other", async () => {
   assert.deepEqual(await trainInTurn(cpu, what, crews, fail), await trainAlone(cpu, what, 5));
 });
 
-test("a trainer whose attach failed continues with other ranks", async () => {
-  const [model, optimizer] = [GPT, adamw({ learningRate: 1e-2 })];
+test("a trainer whose regrouping failed continues with other ranks", async () => {
+  const what = [GPT, adamw({ learningRate: 1e-2 })] as const;
   const met = meet(cpu, { ranks: 2, inPlace: true });
-  const trainers = await Promise.all(met.groups.map((group) => make(cpu, model, optimizer, group)));
+  const trainers = await Promise.all(
+    met.groups.map((group) => createTrainer(optionsOf(cpu, what, group))),
+  );
   await steps(trainers, 2);
-  for (const trainer of trainers) trainer.detach();
-  await met.close();
-  await assert.rejects(steps(trainers, 1), /is attached before its next step/);
 
   // The second rank never comes, and the group fails while the first waits for it.
   const failing = meet(cpu, { ranks: 2, inPlace: false });
   const [first, second] = trainers as [Trainer, Trainer];
   const [group, other] = failing.groups;
-  const attaching = first.attach({ group: group as NonNullable<typeof group>, adapt: false });
+  const regrouping = first.regroup({ group: group as NonNullable<typeof group>, adapt: false });
   other?.transport.abort(new Error("gone"));
-  await attaching.then(
-    () => first.detach(),
-    () => undefined,
-  );
+  await assert.rejects(regrouping, { code: "ABORTED" });
   await failing.close();
 
   const again = meet(cpu, { ranks: 2, inPlace: true });
   await Promise.all(
     again.groups.map((member, rank) =>
-      (rank === 0 ? first : second).attach({ group: member, adapt: false }),
+      (rank === 0 ? first : second).regroup({ group: member, adapt: false }),
     ),
   );
+  await met.close();
   await steps(trainers, 2);
-  for (const trainer of trainers) trainer.detach();
-  assert.deepEqual(await bits(first), await trainAlone(cpu, [model, optimizer], 4));
+  assert.deepEqual(await bitsOf(first), await trainAlone(cpu, what, 4));
   for (const trainer of trainers) trainer.close();
   await again.close();
 });

@@ -6,7 +6,6 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { LockstepError } from "../src/errors.ts";
 import { launchLocal } from "../src/launch/index.ts";
 import type { Report, RunEvent } from "../src/telemetry/index.ts";
 import { tensorFrom } from "../src/tensor/index.ts";
@@ -15,7 +14,6 @@ import { jobFolderOf } from "./support/jobs.ts";
 import { npyOf } from "./support/npy.ts";
 import { randomNumbers } from "./support/random.ts";
 import { WORDS } from "./support/runs.ts";
-import { type Starvation, watchStarvation } from "./support/starved.ts";
 
 const GPT = `
 import { adamw, defineRun, gpt, text } from "lockstep";
@@ -71,6 +69,10 @@ const files = {
   "gpt.ts": GPT,
   "resnet.ts": RESNET,
   "drawn.ts": DRAWN,
+  "diverging.ts": GPT.replace("learningRate: 1e-2", "learningRate: 1e30").replace(
+    "clipNorm: 1,",
+    "",
+  ),
 };
 
 interface Launch {
@@ -177,67 +179,84 @@ test("all workers stop after the same step, and another number of workers resume
     assert.equal(reportIn(folder).weightsSha256, whole);
   }));
 
+/** Launches a run, and does something to a worker after a step. Returns what the run told of it. */
+async function launchAndHarm(
+  options: Launch,
+  step: number,
+  harm: (pids: readonly number[]) => void,
+): Promise<string> {
+  const notices: string[] = [];
+  let harmed = false;
+  const onEvent = (event: RunEvent) => {
+    if (event.type === "notice") notices.push(event.text);
+    if (harmed || event.type !== "step" || event.step < step) return;
+    harmed = true;
+    harm(children());
+  };
+  assert.equal(await launch({ ...options, onEvent }), "finished");
+  assert.deepEqual(sharedMemory(), []);
+  return notices.join("\n");
+}
+
+async function weightsOfOne(folder: string, steps: number): Promise<string> {
+  assert.equal(await launch({ folder, workers: 1, steps }), "finished");
+  return reportIn(folder).weightsSha256;
+}
+
 for (const [how, rank] of [
   ["SIGKILL", 1],
   ["SIGKILL", 0],
   ["SIGUSR2", 1],
 ] as const) {
-  test(
-    `worker ${rank} lost by ${how}: the run ends within a second, with its last words`,
-    onLinux,
-    () =>
-      withFolder(files, async (folder) => {
-        let since: Starvation | undefined;
-        const onEvent = (event: RunEvent) => {
-          if (event.type !== "step" || event.step !== 3) return;
-          since = watchStarvation();
-          process.kill(children()[rank] as number, how);
-        };
-        process.env["NODE_OPTIONS"] = FRAGILE;
-        const losing = launch({ folder, workers: 2, steps: 100_000, onEvent });
-        delete process.env["NODE_OPTIONS"];
-        await assert.rejects(losing, (error) => {
-          assert.ok(error instanceof LockstepError && error.code === "PEER_LOST", String(error));
-          assert.match(error.message, new RegExp(`Worker ${rank} \\(process \\d+\\) ended`));
-          assert.match(error.message, how === "SIGUSR2" ? /the floor gave way/ : /by SIGKILL/);
-          return true;
-        });
-        const took = since?.stop() ?? Number.POSITIVE_INFINITY;
-        assert.ok(took < 1000, `${took} ms`);
-        assert.deepEqual(sharedMemory(), []);
-      }),
+  test(`worker ${rank} lost by ${how}: the run goes on to the weights of one worker`, onLinux, () =>
+    withFolder(files, async (folder) => {
+      const expected = await weightsOfOne(folder, 120);
+      process.env["NODE_OPTIONS"] = FRAGILE;
+      const running = launchAndHarm({ folder, workers: 3, steps: 120 }, 3, (pids) => {
+        process.kill(pids[rank] as number, how);
+      });
+      delete process.env["NODE_OPTIONS"];
+      const told = await running;
+      assert.equal(reportIn(folder).weightsSha256, expected);
+      assert.match(told, new RegExp(`Worker ${rank} .* was lost at step`));
+      assert.match(told, how === "SIGUSR2" ? /the floor gave way/ : /by SIGKILL/);
+      assert.match(told, /Generation 2 begins after step/);
+    }),
   );
 }
 
-test("a worker lost before all have met: the others are not waited for", onLinux, () =>
+test("a worker lost before all have met: the others do not wait for it", onLinux, () =>
   withFolder(files, async (folder) => {
-    const losing = launch({ folder, workers: 3 });
-    const lostAt = performance.now();
+    const running = launch({ folder, workers: 3, steps: 20 });
     process.kill(children()[1] as number, "SIGKILL");
-    await assert.rejects(losing, (error) => {
-      assert.ok(error instanceof LockstepError && error.code === "PEER_LOST", String(error));
-      assert.match(error.message, /Worker 1 \(process \d+\) ended by SIGKILL/);
-      return true;
-    });
-    const took = performance.now() - lostAt;
-    assert.ok(took < 8000, `${took} ms`); // the others load the run first
+    assert.equal(await running, "finished");
+    const { weightsSha256 } = reportIn(folder);
+    assert.equal(weightsSha256, await weightsOfOne(folder, 20));
     assert.deepEqual(sharedMemory(), []);
   }),
 );
 
-test("a worker that is stopped passes the deadline of the others, and is named", onLinux, () =>
+test("a worker that is stopped is found, killed and replaced", onLinux, () =>
   withFolder(files, async (folder) => {
-    const deadlineMs = 1500;
-    const onEvent = (event: RunEvent) => {
-      if (event.type === "step" && event.step === 3)
-        process.kill(children()[1] as number, "SIGSTOP");
-    };
-    const losing = launch({ folder, workers: 2, steps: 100_000, onEvent, deadlineMs });
-    await assert.rejects(losing, (error) => {
-      assert.ok(error instanceof LockstepError && error.code === "DEADLINE", String(error));
-      assert.match(error.message, /Rank 1 did not answer within 1500 ms/);
-      return true;
+    const expected = await weightsOfOne(folder, 60);
+    const told = await launchAndHarm({ folder, workers: 2, steps: 60 }, 5, (pids) => {
+      process.kill(pids[1] as number, "SIGSTOP");
     });
+    assert.equal(reportIn(folder).weightsSha256, expected);
+    assert.match(told, /Worker 1 .* was lost .*: it showed no sign of life for/);
+  }),
+);
+
+test("workers that all end by the same error end the run, and it is not tried again", onLinux, () =>
+  withFolder(files, async (folder) => {
+    const notices: RunEvent[] = [];
+    const losing = launch({
+      folder,
+      workers: 2,
+      file: "diverging.ts",
+      onEvent: (event) => void notices.push(event),
+    });
+    await assert.rejects(losing, { code: "NOT_FINITE" });
     assert.deepEqual(sharedMemory(), []);
   }),
 );

@@ -93,7 +93,7 @@ export class AssignedJob {
           // behind if this agent is killed.
           if (this.#listening === own) void this.#incoming.remove();
           tell({ ...message, rank });
-        } else if (rank === 0) tell(message);
+        } else if (rank === 0 && message.kind === "event") tell(message);
       });
       void worker.failed.then((error) =>
         tell({

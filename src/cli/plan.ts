@@ -1,11 +1,11 @@
 /** `lockstep plan FILE`, for a run file or a job. */
-import type { ParallelOptions } from "../parallel/index.ts";
+import { type ParallelOptions, statedIn } from "../parallel/index.ts";
 import { describePlan, planAsJson, settleMicroBatches } from "../run/index.ts";
 import { printable } from "../telemetry/index.ts";
-import { memoryLimit } from "../train/index.ts";
+import { diskFor, diskRoom, memoryLimit } from "../train/index.ts";
 import { openTarget } from "./target.ts";
 
-export interface PlanFlags {
+export interface PlanFlags extends ParallelOptions {
   readonly workers: number;
   readonly rank: number;
   readonly machines: number;
@@ -15,15 +15,10 @@ export interface PlanFlags {
   readonly memory?: number;
   readonly json?: boolean;
   readonly bucket?: number;
-  readonly parallel?: ParallelOptions["parallel"];
-  readonly zero?: ParallelOptions["zero"];
-  readonly recompute?: ParallelOptions["recompute"];
-  readonly offload?: ParallelOptions["offload"];
 }
 
 export async function planCommand(file: string, flags: PlanFlags): Promise<void> {
   const { workers, rank, machines, gflops, bandwidth, latency, bucket } = flags;
-  const { parallel, zero, recompute, offload } = flags;
   const run = settleMicroBatches((await openTarget(file, {})).run);
   const options = {
     workers,
@@ -34,13 +29,11 @@ export async function planCommand(file: string, flags: PlanFlags): Promise<void>
       bytesPerSecond: bandwidth * 1e9,
       latency: latency * 1e-6,
     },
-    // Of workers on other machines, only what is told is known.
+    // Of workers on other machines, only what is stated is known.
     memory: flags.memory ?? (machines === 1 ? memoryLimit() / workers : undefined),
+    disk: machines === 1 ? diskFor(diskRoom(process.cwd()), workers) : undefined,
     bucketBytes: bucket,
-    parallel,
-    zero,
-    recompute,
-    offload,
+    ...statedIn(flags),
   };
   const json = flags.json === true;
   process.stdout.write(json ? planAsJson(run, options) : printable(describePlan(run, options)));

@@ -5,7 +5,7 @@ import { escapePath } from "tinyglobby";
 import { type DataSource, text } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import { isJobFolder, type JobFolder, openJob, readJobFolder } from "../job/index.ts";
-import type { ParallelOptions } from "../parallel/index.ts";
+import { type ParallelOptions, statedIn } from "../parallel/index.ts";
 import {
   type Changeable,
   type Fingerprint,
@@ -70,7 +70,7 @@ async function openRunFile(path: string, flags: TargetFlags): Promise<Target> {
     seed,
     data,
     ...keepingOf(flags),
-    ...sharingOf(flags),
+    ...statedIn(flags),
   });
   const baseDir = resolve(dirname(path));
   return { run, baseDir, roots: undefined, holds: undefined, job: undefined };
@@ -89,7 +89,7 @@ function openJobAt(path: string, flags: TargetFlags): Target {
   const opened = openJob(job);
   opened.check();
   const roots = (flags.dataRoot ?? [process.cwd()]).map((root) => resolve(root));
-  const run = overrideRun(opened.run, { steps, seed, ...keepingOf(flags), ...sharingOf(flags) });
+  const run = overrideRun(opened.run, { steps, seed, ...keepingOf(flags), ...statedIn(flags) });
   return { run, baseDir: opened.baseIn(roots), roots, holds: opened.holds, job };
 }
 
@@ -100,16 +100,6 @@ export function keepingOf({
   keepEvery,
 }: TargetFlags): Pick<RunOverrides, "checkpointEvery" | "keepLast" | "keepEvery"> {
   return { checkpointEvery, keepLast, keepEvery };
-}
-
-/** How workers share a step, as the command line says it. */
-export function sharingOf({
-  parallel,
-  zero,
-  recompute,
-  offload,
-}: ParallelOptions): ParallelOptions {
-  return { parallel, zero, recompute, offload };
 }
 
 /**

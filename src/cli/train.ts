@@ -4,6 +4,7 @@ import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { makeJobFolder, removeJobFolder, writeJobForNow } from "../job/index.ts";
 import { availableCores, launchLocal, launchOnHosts } from "../launch/index.ts";
+import { leastWorkers, statedIn } from "../parallel/index.ts";
 import { type JobOverrides } from "../protocol/index.ts";
 import {
   type Beginning,
@@ -21,7 +22,7 @@ import { commandToResume } from "./command.ts";
 import { DATA_NOT_HERE, jobFrom, jobHere, rootFor, rootHere } from "./job.ts";
 import { recordCommand } from "./recorded.ts";
 import { stopOnSignals } from "./signals.ts";
-import { keepingOf, openTarget, sharingOf, type Target, type TrainFlags } from "./target.ts";
+import { keepingOf, openTarget, type Target, type TrainFlags } from "./target.ts";
 import { workersFor } from "./workers.ts";
 
 export function trainCommand(file: string, flags: TrainFlags): Promise<void> {
@@ -151,15 +152,17 @@ async function trainByWorkers(
   flags: TrainFlags,
   options: WorkersOptions,
 ): Promise<Outcome> {
-  const { baseDir, roots = [rootHere(baseDir)], job } = target;
+  const { run, baseDir, roots = [rootHere(baseDir)], job } = target;
+  const minWorkers = leastWorkers(run.parallel);
   if (job !== undefined) {
-    return launchLocal({ ...options, job: job.path, roots, overrides: overridesOf(flags) });
+    const overrides = overridesOf(flags);
+    return launchLocal({ ...options, minWorkers, job: job.path, roots, overrides });
   }
   const folder = await makeJobFolder();
-  const remove = () => removeJobFolder(folder).catch(() => undefined);
   try {
     return await launchLocal({
       ...options,
+      minWorkers,
       roots,
       overrides: {},
       job: async () => {
@@ -167,22 +170,16 @@ async function trainByWorkers(
         await writeJobForNow(folder, files);
         return folder;
       },
-      onEvent: (event) => {
-        // All workers have read the job. Its files are removed now, so that nothing is left behind
-        // if this process is killed.
-        if (event.type === "started") void remove();
-        options.onEvent(event);
-      },
     });
   } finally {
-    await remove();
+    await removeJobFolder(folder).catch(() => undefined);
   }
 }
 
 /** What the command line says in place of the job: a run file's job has it already. */
 function overridesOf(flags: TrainFlags): JobOverrides {
   const { steps, seed } = flags;
-  const asked = { steps, seed, ...keepingOf(flags), ...sharingOf(flags) };
+  const asked = { steps, seed, ...keepingOf(flags), ...statedIn(flags) };
   return Object.fromEntries(Object.entries(asked).filter(([, value]) => value !== undefined));
 }
 

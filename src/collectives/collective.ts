@@ -15,7 +15,7 @@ export type Collective =
   /**
    * The data of a rank has `sendCounts[p]` elements for each rank p, one part after the other. The
    * rank receives `receiveCounts[p]` elements from each, one part after the other, in a different
-   * place.
+   * place. A rank that receives nothing from itself leaves its own part where it is.
    */
   | {
       readonly kind: "allToAll";

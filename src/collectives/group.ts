@@ -216,6 +216,11 @@ export class GroupBuffer {
     return this.own.bytes;
   }
 
+  /** Whether the memory of a rank can be read here. */
+  has(rank: number): boolean {
+    return rank === this.#group.rank || this.#peers[rank] !== undefined;
+  }
+
   /** Returns the memory of a rank. @throws INVALID_BINDING when it cannot be read here */
   of(rank: number): HostBuffer {
     const buffer = rank === this.#group.rank ? this.own : this.#peers[rank];

@@ -88,14 +88,17 @@ function allGather({ rank, nodes, shared }: Member, parts: readonly Part[]): Ste
   return [{ do: "barrier" }, ...messages, ...copies, { do: "barrier" }];
 }
 
-/** Sends from every rank to every other at once. */
+/**
+ * Sends from every rank to every other at once. Its own part is copied only if the rank asks for
+ * it.
+ */
 function allToAll(rank: number, sent: readonly Part[], received: readonly Part[]): Step[] {
   const from = (peer: number): Span => ({ space: "data", ...(sent[peer] as Part) });
   const into = (peer: number): Span => ({ space: "into", ...(received[peer] as Part) });
   const ranks = sent.map((_, peer) => peer).filter((peer) => peer !== rank);
   const peers = inTurn(ranks, rank);
   return [
-    ...copy(from(rank), [into(rank)]),
+    ...(into(rank).length > 0 ? copy(from(rank), [into(rank)]) : []),
     ...exchange(
       peers.map((peer) => ({ peer, span: from(peer) })),
       peers.map((peer) => ({ peer, span: into(peer) })),

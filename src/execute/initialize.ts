@@ -1,11 +1,24 @@
 /**
- * Computes the first values of parameters and states with graphs that write them where they belong.
+ * Computes the first values of parameters and states, piece by piece, with graphs that write them
+ * where they belong.
  */
 import type { Device, DeviceBuffer, DeviceTensor, Executable } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { hashGraph } from "../graph/index.ts";
-import { type Initializer, initialValue } from "../nn/index.ts";
-import { formatType, sameType, type Tensor, type TensorType } from "../tensor/index.ts";
+import {
+  type ElementRange,
+  type Initializer,
+  type InitialPiece,
+  initialValue,
+} from "../nn/index.ts";
+import {
+  byteLength,
+  bytesPerElement,
+  elementCount,
+  formatType,
+  sameType,
+  type TensorType,
+} from "../tensor/index.ts";
 import { inLanes } from "./lanes.ts";
 
 export interface Initialized {
@@ -13,7 +26,15 @@ export interface Initialized {
   readonly type: TensorType;
   readonly initializer: Initializer;
   readonly into: DeviceTensor;
+  /**
+   * The elements that are written; the others are not touched, and nothing is computed for pieces
+   * that have none. Default: all.
+   */
+  readonly own?: readonly ElementRange[] | undefined;
 }
+
+/** Inputs of a piece lie in one buffer, at multiples of this. */
+const ALIGNMENT = 64; // bytes
 
 /**
  * Values depend only on the seed and on the name of each tensor. Equal graphs are compiled once.
@@ -24,17 +45,27 @@ export async function initialize(
   seed: number,
 ): Promise<void> {
   const compiled = new Map<string, Promise<Executable>>();
+  const executableOf = (graph: InitialPiece["graph"]): Promise<Executable> => {
+    const hash = hashGraph(graph);
+    const compiling = compiled.get(hash) ?? device.compile(graph, { threads: 1 });
+    compiled.set(hash, compiling);
+    return compiling;
+  };
   const makeOne = async (item: Initialized): Promise<void> => {
     const value = initialValue(item, seed);
     if (value.kind === "tensor") {
       checkType(item, value.tensor);
-      device.upload(item.into, value.tensor.bytes);
+      const bytes = bytesPerElement(item.type.dtype);
+      for (const range of ownRanges(item)) {
+        const part = value.tensor.bytes.subarray(range.start * bytes, range.end * bytes);
+        device.upload(elements(item.into, range), part);
+      }
       return;
     }
-    const hash = hashGraph(value.graph);
-    const compiling = compiled.get(hash) ?? device.compile(value.graph, { threads: 1 });
-    compiled.set(hash, compiling);
-    await runInto(device, await compiling, value.inputs, item.into);
+    for (const piece of value.pieces) {
+      if (piece.parts.every((part) => overlaps(item, part).length === 0)) continue;
+      await runPiece(device, await executableOf(piece.graph), piece, item);
+    }
   };
   try {
     await inLanes(tensors, device.threads, makeOne);
@@ -45,36 +76,86 @@ export async function initialize(
   }
 }
 
-/** Runs a graph that has one output. */
-async function runInto(
+/** Writes a piece in place, or as far as it is this rank's out of a buffer of its own. */
+async function runPiece(
   device: Device,
   executable: Executable,
-  inputs: Readonly<Record<string, Tensor>>,
-  into: DeviceTensor,
+  { inputs, parts }: InitialPiece,
+  item: Initialized,
 ): Promise<void> {
   // Equal graphs share a session, which has the names of the graph that was compiled first.
-  const output = executable.graph.outputs[0] as string;
+  const { outputs } = executable.graph;
   const buffers: DeviceBuffer[] = [];
+  const allocate = (bytes: number): DeviceBuffer => {
+    const buffer = device.allocate(bytes);
+    buffers.push(buffer);
+    return buffer;
+  };
   try {
-    const feeds = Object.entries(inputs).map(([name, tensor]) => {
-      const buffer = device.allocate(tensor.bytes.byteLength);
-      buffers.push(buffer);
-      const place = buffer.tensor(tensor);
+    const given = Object.entries(inputs);
+    const feeds = allocate(given.length * ALIGNMENT);
+    const places = given.map(([name, tensor], index) => {
+      const place = feeds.tensor(tensor, index * ALIGNMENT);
       device.upload(place, tensor.bytes);
       return [name, place] as const;
     });
+    const made = parts.map((part) => {
+      const type = vector(item.type, part);
+      const isOwn = overlaps(item, part).some(({ start, end }) => {
+        return start === part.start && end === part.end;
+      });
+      return isOwn ? elements(item.into, part) : allocate(byteLength(type)).tensor(type);
+    });
     const binding = executable.bind({
-      inputs: Object.fromEntries(feeds),
-      outputs: { [output]: into },
+      inputs: Object.fromEntries(places),
+      outputs: Object.fromEntries(outputs.map((name, index) => [name, made[index]])) as Record<
+        string,
+        DeviceTensor
+      >,
     });
     try {
       await binding.run();
     } finally {
       binding.close();
     }
+    for (const [index, part] of parts.entries()) {
+      const from = made[index] as DeviceTensor;
+      if (from.buffer === item.into.buffer) continue;
+      for (const { start, end } of overlaps(item, part)) {
+        const within = { start: start - part.start, end: end - part.start };
+        await device.copy(elements(from, within), elements(item.into, { start, end }));
+      }
+    }
   } finally {
     for (const buffer of buffers) buffer.close();
   }
+}
+
+/** A range of a tensor as a vector. */
+function elements(
+  { buffer, byteOffset, ...type }: DeviceTensor,
+  range: ElementRange,
+): DeviceTensor {
+  const start = byteOffset + range.start * bytesPerElement(type.dtype);
+  return buffer.tensor(vector(type, range), start);
+}
+
+function vector({ dtype }: TensorType, { start, end }: ElementRange): TensorType {
+  return { dtype, shape: [end - start] };
+}
+
+function ownRanges({ type, own }: Initialized): readonly ElementRange[] {
+  return own ?? [{ start: 0, end: elementCount(type.shape) }];
+}
+
+/** What of a part is written. */
+function overlaps(item: Initialized, part: ElementRange): ElementRange[] {
+  return ownRanges(item)
+    .map(({ start, end }) => ({
+      start: Math.max(start, part.start),
+      end: Math.min(end, part.end),
+    }))
+    .filter(({ start, end }) => start < end);
 }
 
 function checkType({ name, type }: Initialized, given: TensorType): void {

@@ -19,6 +19,7 @@ import {
   type BufferPlace,
   COMPUTE,
   type CollectiveStage,
+  overwritten,
   type Program,
   type Run,
   type RunStage,
@@ -28,14 +29,18 @@ import {
   type TensorRef,
 } from "../program/index.ts";
 import { tensorFrom, toNumbers } from "../tensor/index.ts";
+import { compileAll } from "./compile.ts";
 import { executeTasks } from "./execute.ts";
 import { InstanceMemory } from "./instance-memory.ts";
-import { inLanes } from "./lanes.ts";
+import { type Journal, runLogged } from "./journal.ts";
+import { runBindings } from "./run-bindings.ts";
 
 export interface StageOptions {
   readonly signal?: AbortSignal | undefined;
   /** Wraps each task that computes, so that the time a rank computes alone can be measured. */
   readonly around?: (body: () => Promise<void>) => Promise<void>;
+  /** Where logged runs are written down. Runs that it has as done are left out. */
+  readonly journal?: Journal | undefined;
 }
 
 /**
@@ -70,6 +75,7 @@ export class Instance {
   readonly #executables = new Map<string, Executable>();
   readonly #tensors = new Map<string, DeviceTensor>();
   readonly #bindings = new Map<RunStage, readonly Binding[]>();
+  readonly #overwritten = new Map<RunStage, readonly (readonly HostTensor[])[]>();
   readonly #prepared = new Map<CollectiveStage, Prepared>();
 
   /** @internal Use `instantiate`. */
@@ -125,16 +131,7 @@ export class Instance {
    * compiles equal graphs once.
    */
   async #compile({ graphs }: Program): Promise<void> {
-    const compiled = new Map<string, Executable>();
-    try {
-      await inLanes([...graphs], this.device.threads, async ([name, { graph, threads }]) => {
-        const options = threads === "all" ? {} : { threads };
-        compiled.set(name, await this.device.compile(graph, options));
-      });
-    } catch (error) {
-      for (const executable of compiled.values()) executable.close();
-      throw error;
-    }
+    const compiled = await compileAll(this.device, graphs);
     for (const executable of this.#executables.values()) executable.close();
     this.#executables.clear();
     for (const [name, executable] of compiled) this.#executables.set(name, executable);
@@ -177,19 +174,27 @@ export class Instance {
     return this.#memory.host(name, rank);
   }
 
+  /** Whether `host` can return this buffer of another rank. */
+  canReach(name: string, rank: number): boolean {
+    return this.#memory.shared(name).has(rank);
+  }
+
   /** Runs a stage to its end. After a failure no call of the stage is still running. */
   async run(stage: Stage, options: StageOptions = {}): Promise<void> {
     if (stage.mode === "collective") return this.#collective(stage);
     if (stage.mode === "tasks") return this.#tasks(stage, options);
-    const { signal } = options;
-    const bindings = this.#bind(stage);
-    if (stage.mode === "small") {
-      for (const binding of bindings) binding.runSync();
-      return;
+    const { signal, journal } = options;
+    if (stage.isLogged === true && journal !== undefined) return this.#logged(stage, journal);
+    const { threads } = this.device;
+    await runBindings([...this.#bind(stage).entries()], { mode: stage.mode, threads, signal });
+  }
+
+  /** Compiles the graphs of another rank's program that this rank's program does not have. */
+  async addGraphs({ graphs }: Pick<Program, "graphs">): Promise<void> {
+    const missing = [...graphs].filter(([name]) => !this.#executables.has(name));
+    for (const [name, executable] of await compileAll(this.device, missing)) {
+      this.#executables.set(name, executable);
     }
-    const runOptions = signal === undefined ? {} : { signal };
-    const lanes = stage.mode === "parallel" ? this.device.threads : 1;
-    await inLanes(bindings, lanes, (binding) => binding.run(runOptions));
   }
 
   /** Closes the graphs and the memory, but no group. */
@@ -247,6 +252,7 @@ export class Instance {
       for (const binding of bindings) binding.close();
     }
     this.#bindings.clear();
+    this.#overwritten.clear();
     this.#prepared.clear();
     this.#tensors.clear();
   }
@@ -269,6 +275,17 @@ export class Instance {
       this.#prepared.set(stage, prepared);
     }
     await prepared.run();
+  }
+
+  /** Runs what the journal does not have as done. What was interrupted is undone first. */
+  async #logged(stage: RunStage, journal: Journal): Promise<void> {
+    const bindings = this.#bind(stage);
+    let places = this.#overwritten.get(stage);
+    if (places === undefined) {
+      places = stage.runs.map((run) => overwritten(run).map((ref) => this.hostTensor(ref)));
+      this.#overwritten.set(stage, places);
+    }
+    await runLogged(bindings, places, journal, { mode: stage.mode, threads: this.device.threads });
   }
 
   #bind(stage: RunStage): readonly Binding[] {

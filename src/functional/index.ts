@@ -121,6 +121,8 @@ export {
   type NormalOptions,
   normal,
   normalPairs,
+  normalPieces,
+  pairsOf,
   type RandomKey,
   randomBits,
   type UniformOptions,

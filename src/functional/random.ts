@@ -47,8 +47,17 @@ export function foldIn(key: Value, stream: number): Value {
   return mix(add(mix(key), Math.imul(stream, GOLDEN)));
 }
 
-/** Int32 numbers with 32 random bits each. */
-export function randomBits(builder: GraphBuilder, shape: Shape, key: RandomKey): Value {
+/**
+ * Int32 numbers with 32 random bits each.
+ * @param start int32 `[]` or `[1]`: the position of the first number among those of the key.
+ * Default: 0
+ */
+export function randomBits(
+  builder: GraphBuilder,
+  shape: Shape,
+  key: RandomKey,
+  start?: Value,
+): Value {
   const given = typeof key === "number" ? builder.scalar("int32", key | 0) : reshape(key, []);
   const count = elementCount(shape);
   // Two small ranges are used instead of a large one, so that the constants that engines fold into
@@ -57,7 +66,9 @@ export function randomBits(builder: GraphBuilder, shape: Shape, key: RandomKey):
   const rows = Math.ceil(count / columns);
   const down = range(builder, "int32", 0, rows);
   const across = mul(range(builder, "int32", 0, columns), GOLDEN);
-  const starts = add(mul(down, Math.imul(columns, GOLDEN)), foldIn(given, 1));
+  const own = foldIn(given, 1);
+  const base = start === undefined ? own : add(own, mul(reshape(start, []), GOLDEN));
+  const starts = add(mul(down, Math.imul(columns, GOLDEN)), base);
   const places = add(reshape(starts, [rows, 1]), reshape(across, [1, columns]));
   // The key is added again between rounds, so that no two keys give the same sequence at shifted
   // positions.
@@ -76,6 +87,11 @@ export interface UniformOptions {
   readonly low?: number;
   readonly high?: number;
   readonly dtype?: DType;
+  /**
+   * Int32 `[]` or `[1]`: the position of the first number among those of the key, so that a tensor
+   * can be drawn in pieces. Default: 0.
+   */
+  readonly start?: Value;
 }
 
 /** Uniform random numbers in [low, high), drawn with 24 bits in float32. Default: [0, 1). */
@@ -83,9 +99,9 @@ export function uniform(
   builder: GraphBuilder,
   shape: Shape,
   key: RandomKey,
-  { low = 0, high = 1, dtype = "float32" }: UniformOptions = {},
+  { low = 0, high = 1, dtype = "float32", start }: UniformOptions = {},
 ): Value {
-  const unit = toUnit(randomBits(builder, shape, key));
+  const unit = toUnit(randomBits(builder, shape, key, start));
   const scaled = low === 0 && high === 1 ? unit : add(mul(unit, high - low), low);
   return cast(scaled, dtype);
 }
@@ -109,14 +125,47 @@ export function normal(
   builder: GraphBuilder,
   shape: Shape,
   key: RandomKey,
-  { mean = 0, standardDeviation = 1, dtype = "float32" }: NormalOptions = {},
+  options: NormalOptions = {},
 ): Value {
   const count = elementCount(shape);
-  const pairs = Math.ceil(count / 2);
+  const pairs = pairsOf(count);
   const unit = toUnit(randomBits(builder, [2, pairs], key));
   const row = (index: number) => slice(unit, [{ axis: 0, start: index, end: index + 1 }]);
   const both = concat(normalPairs(row(0), row(1)), 0);
-  const drawn = reshape(first(reshape(both, [2 * pairs]), count), shape);
+  return scaledNormal(reshape(first(reshape(both, [2 * pairs]), count), shape), options);
+}
+
+/**
+ * The same numbers as those of `normal` in a vector of `count` elements, in two pieces: elements
+ * that follow each other, and those that lie half a vector behind them. The second piece is shorter
+ * where the vector ends, and left out where it would be empty.
+ * @param from int32 `[1]`: the position of the first element
+ * @param behind int32 `[1]`: the same plus `pairsOf(count)`
+ * @param sizes the elements of both pieces
+ */
+export function normalPieces(
+  key: Value,
+  from: Value,
+  behind: Value,
+  sizes: readonly [number, number],
+  options: NormalOptions = {},
+): Value[] {
+  const [size, short] = sizes;
+  const draw = (start: Value) => uniform(key.builder, [size], key, { start });
+  const [near, far] = normalPairs(draw(from), draw(behind));
+  const drawn = short === 0 ? [near] : [near, first(far, short)];
+  return drawn.map((piece) => scaledNormal(piece, options));
+}
+
+/** The number of pairs of numbers of which `normal` draws `count`. */
+export function pairsOf(count: number): number {
+  return Math.ceil(count / 2);
+}
+
+function scaledNormal(
+  drawn: Value,
+  { mean = 0, standardDeviation = 1, dtype = "float32" }: NormalOptions,
+): Value {
   const scaled = standardDeviation === 1 ? drawn : mul(drawn, standardDeviation);
   return cast(mean === 0 ? scaled : add(scaled, mean), dtype);
 }

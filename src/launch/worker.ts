@@ -4,8 +4,9 @@
  */
 import { Group, measureCosts } from "../collectives/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
-import { LockstepError } from "../errors.ts";
+import { assert, LockstepError } from "../errors.ts";
 import { openJob, readJobFolder } from "../job/index.ts";
+import { BEAT_MS } from "../membership/index.ts";
 import { listenTcp, parseAddress } from "../net/index.ts";
 import {
   type Assignment,
@@ -14,9 +15,18 @@ import {
   type Meeting,
   type ToWorker,
 } from "../protocol/index.ts";
-import { FILES, openRunFolder, overrideRun, type TrainResult, train } from "../run/index.ts";
+import {
+  FILES,
+  openRunFolder,
+  overrideRun,
+  type Run,
+  type TrainOptions,
+  type TrainResult,
+  train,
+} from "../run/index.ts";
 import { type JsonlSink, jsonlSink } from "../telemetry/index.ts";
 import { joinNodes, joinSharedMemory, joinTcp, type Transport } from "../transport/index.ts";
+import { Generations } from "./generations.ts";
 import { endProcess, outliveOutput } from "./survive.ts";
 
 /**
@@ -30,6 +40,7 @@ const REACH_MS = 8000;
 const stop = new AbortController();
 /** Ends a meeting that cannot come about any more. */
 const meeting = new AbortController();
+let generations: Generations | undefined;
 let isDone = false;
 let hasMet = false;
 let tellAddresses: (addresses: readonly string[]) => void = () => undefined;
@@ -53,41 +64,70 @@ async function work(job: Assignment): Promise<TrainResult["outcome"]> {
   const folder = await openRunFolder(job.out);
   const engine = createOrtEngine({ threads, ...(dump === undefined ? {} : { dump }) });
   // The worker that writes checkpoints writes figures too, because the launcher may be on another
-  // machine, or end a step earlier.
-  const metrics = job.rank === 0 ? figures(folder.file(FILES.metrics)) : undefined;
+  // machine, or end a step earlier. Only that worker has events.
+  let metrics: JsonlSink | undefined;
+  const options: TrainOptions = {
+    engine,
+    folder,
+    baseDir: opened.baseIn(roots),
+    roots,
+    holds: opened.holds,
+    beginning: job.beginning,
+    changes: job.changes,
+    signal: stop.signal,
+    now: () => performance.timeOrigin + performance.now() - startedAt,
+    onEvent: (event) => {
+      metrics ??= figures(folder.file(FILES.metrics));
+      metrics.sink(event);
+      void tell({ kind: "event", event });
+    },
+  };
   try {
-    const transport = await meet(job);
-    hasMet = true;
-    const group = new Group({ engine, transport });
-    try {
-      // Between nodes, how gradients are cut into buckets follows from what a message costs.
-      group.costs = await measureCosts(transport);
-      const { outcome } = await train(run, {
-        engine,
-        folder,
-        baseDir: opened.baseIn(roots),
-        roots,
-        holds: opened.holds,
-        beginning: job.beginning,
-        changes: job.changes,
-        signal: stop.signal,
-        now: () => performance.timeOrigin + performance.now() - startedAt,
-        onEvent: (event) => {
-          metrics?.sink(event);
-          void tell({ kind: "event", event });
-        },
-        ranks: { group },
-      });
-      return outcome;
-    } catch (error) {
-      group.transport.abort(error);
-      throw error;
-    } finally {
-      await group.close();
-    }
+    const { kind } = job.meeting;
+    const trained = kind === "generations" ? inGenerations : inOneGroup;
+    return await trained(job, run, options);
   } finally {
     metrics?.close();
     await engine.close();
+  }
+}
+
+/** Trains with workers that come and go. */
+async function inGenerations(
+  { meeting: { group }, rank, deadlineMs = DEADLINE_MS }: Assignment,
+  run: Run,
+  options: TrainOptions,
+): Promise<TrainResult["outcome"]> {
+  const { engine } = options;
+  const send = (message: FromWorker) => void tell(message);
+  const members = new Generations({ engine, group, deadlineMs, tell: send });
+  generations = members;
+  const beats = setInterval(() => send({ kind: "beat" }), BEAT_MS).unref();
+  try {
+    return (await train(run, { ...options, members, leads: rank === 0 })).outcome;
+  } finally {
+    clearInterval(beats);
+  }
+}
+
+/** Trains with the same workers from the first step to the last. */
+async function inOneGroup(
+  job: Assignment,
+  run: Run,
+  options: TrainOptions,
+): Promise<TrainResult["outcome"]> {
+  const transport = await meet(job);
+  hasMet = true;
+  const group = new Group({ engine: options.engine, transport });
+  try {
+    // Between nodes, how gradients are cut into buckets follows from what a message costs.
+    group.costs = await measureCosts(transport);
+    return (await train(run, { ...options, ranks: { group } })).outcome;
+  } catch (error) {
+    group.transport.abort(error);
+    throw error;
+  } finally {
+    await group.close();
   }
 }
 
@@ -101,6 +141,7 @@ function figures(path: string): JsonlSink {
 async function meet(job: Assignment): Promise<Transport> {
   const { rank, workers: size, deadlineMs = DEADLINE_MS } = job;
   const { signal } = meeting;
+  assert(job.meeting.kind !== "generations", "workers that come and go meet in generations");
   if (job.meeting.kind === "memory") {
     return joinSharedMemory({ name: job.meeting.group, rank, size, deadlineMs, signal });
   }
@@ -192,6 +233,12 @@ process.on("message", (message: ToWorker) => {
       break;
     case "addresses":
       tellAddresses(message.addresses);
+      break;
+    case "form":
+      generations?.form(message);
+      break;
+    case "regroup":
+      generations?.regroup(message.generation, message.when);
       break;
     case "stop":
       if (message.alone === true) stopAlone();

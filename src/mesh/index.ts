@@ -1,3 +1,3 @@
-export { axisOf, createMesh, formatMesh, groupOf, type Mesh, placeOn } from "./mesh.ts";
+export { axisOf, createMesh, formatMesh, groupOf, type Mesh } from "./mesh.ts";
 export { formatPlacement, type Placement, REPLICATED, shardAxes } from "./placement.ts";
 export { evenTopology, isWithinNode, regularTopology, type Topology } from "./topology.ts";

@@ -6,7 +6,6 @@ import {
   formatPlacement,
   groupOf,
   isWithinNode,
-  placeOn,
   regularTopology,
 } from "./index.ts";
 
@@ -16,7 +15,6 @@ test("a mesh has places and groups on each axis, and on several", () => {
   assert.deepEqual(groupOf(mesh, ["data"], 4), [1, 4]);
   assert.deepEqual(groupOf(mesh, ["tensor"], 4), [3, 4, 5]);
   assert.deepEqual(groupOf(mesh, ["data", "tensor"], 4), [0, 1, 2, 3, 4, 5]);
-  assert.deepEqual([placeOn(mesh, "data", 4), placeOn(mesh, "tensor", 4)], [1, 1]);
   assert.throws(() => groupOf(mesh, ["pipeline"], 0), /no axis "pipeline"/);
   assert.throws(() => createMesh({ data: 1.5 }), /has size 1.5/);
 });

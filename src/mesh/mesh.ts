@@ -32,11 +32,6 @@ export function axisOf(mesh: Mesh, name: string): MeshAxis {
   throw new LockstepError("INVALID_OPTION", `The mesh ${formatMesh(mesh)} has no axis "${name}".`);
 }
 
-/** The index of a rank on an axis. */
-export function placeOn(mesh: Mesh, axis: string, rank: number): number {
-  return Math.floor(rank / strideOf(mesh, axis, rank)) % axisOf(mesh, axis).size;
-}
-
 /**
  * The ranks that differ from `rank` in their index on these axes only, ascending, including `rank`.
  */

@@ -1,5 +1,11 @@
 export { defineModel, type ModelOutputs } from "./define.ts";
-export { type InitialValue, initialKey, initialValue } from "./initialize.ts";
+export {
+  type ElementRange,
+  type InitialPiece,
+  type InitialValue,
+  initialKey,
+  initialValue,
+} from "./initialize.ts";
 export { fanIn, glorotUniform, heNormal, normal, ones, uniform, zeros } from "./initializers.ts";
 export { type Activation, activate } from "./layers/activation.ts";
 export { type AttentionOptions, attention } from "./layers/attention.ts";

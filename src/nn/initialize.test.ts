@@ -1,18 +1,36 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { interpret } from "../reference/index.ts";
-import { type Tensor, type TensorType, tensorFrom, toNumbers } from "../tensor/index.ts";
+import {
+  elementCount,
+  type Tensor,
+  type TensorType,
+  tensorFrom,
+  toNumbers,
+} from "../tensor/index.ts";
 import { initialKey, initialValue } from "./initialize.ts";
 import type { Initializer } from "./model.ts";
 
 const type: TensorType = { dtype: "float32", shape: [30, 20] };
 
-function values(initializer: Initializer, seed = 1, name = "weight"): number[] {
-  const value = initialValue({ name, type, initializer }, seed);
+function values(initializer: Initializer, seed = 1, name = "weight", of = type): number[] {
+  const value = initialValue({ name, type: of, initializer }, seed);
   if (value.kind === "tensor") return toNumbers(value.tensor);
-  const output = interpret(value.graph, value.inputs)[value.graph.outputs[0] as string] as Tensor;
-  assert.deepEqual({ dtype: output.dtype, shape: output.shape }, type);
-  return toNumbers(output);
+  const found = new Array<number>(elementCount(of.shape));
+  for (const { graph, inputs, parts } of value.pieces) {
+    const outputs = interpret(graph, inputs);
+    assert.equal(graph.outputs.length, parts.length);
+    for (const [index, { start, end }] of parts.entries()) {
+      const output = outputs[graph.outputs[index] as string] as Tensor;
+      assert.deepEqual([output.dtype, output.shape], [of.dtype, [end - start]]);
+      for (const [at, number] of toNumbers(output).entries()) {
+        assert.equal(found[start + at], undefined, "each element is made once");
+        found[start + at] = number;
+      }
+    }
+  }
+  assert.ok(!found.includes(undefined as unknown as number), "every element is made");
+  return found;
 }
 
 test("initial values are what their initializer says", () => {

@@ -3,61 +3,134 @@
  * the same values, in any order, and a model that gains a layer keeps the values of the others.
  * Random values are graphs for the engine.
  */
-import { full, normal, uniform } from "../functional/index.ts";
-import type { Graph, GraphBuilder, Value } from "../graph/index.ts";
+import { full, normalPieces, pairsOf, uniform } from "../functional/index.ts";
+import type { Graph, Value } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
-import { type Tensor, type TensorType, tensorFrom } from "../tensor/index.ts";
+import { elementCount, type Tensor, type TensorType, tensorFrom } from "../tensor/index.ts";
 import type { Initializer } from "./model.ts";
 
-/** An initial value: the tensor itself, or a graph whose only output is the tensor. */
+/** An initial value: the tensor itself, or graphs that make it piece by piece. */
 export type InitialValue =
   | { readonly kind: "tensor"; readonly tensor: Tensor }
-  | {
-      readonly kind: "graph";
-      readonly graph: Graph;
-      readonly inputs: Readonly<Record<string, Tensor>>;
-    };
+  | { readonly kind: "pieces"; readonly pieces: readonly InitialPiece[] };
+
+/** A graph whose outputs are pieces of a tensor. Pieces of one size have the same graph. */
+export interface InitialPiece {
+  readonly graph: Graph;
+  readonly inputs: Readonly<Record<string, Tensor>>;
+  /** The elements of the tensor, which counts as flat, that each output of the graph holds. */
+  readonly parts: readonly ElementRange[];
+}
+
+/** The elements [start, end) of a tensor. */
+export interface ElementRange {
+  readonly start: number;
+  readonly end: number;
+}
 
 /**
- * Makes the initial value of a parameter or state. The graph depends on type and initializer only,
- * so equal layers share it.
+ * The most elements of an output of a piece. A piece takes some intermediate values of that size;
+ * made whole, a large tensor would take them in its own size, and the engine would keep that
+ * memory. It is a multiple of every vector register, so that pieces have the bits of the whole.
+ */
+const PIECE = 2 ** 16;
+
+/**
+ * Makes the initial value of a parameter or state. The graphs depend on type and initializer only,
+ * so equal layers share them.
  */
 export function initialValue(
   { name, type, initializer }: { name: string; type: TensorType; initializer: Initializer },
   seed: number,
 ): InitialValue {
   if (initializer.kind === "tensor") return { kind: "tensor", tensor: initializer.tensor };
-  const graph = initialGraph(type, initializer);
   const key = tensorFrom("int32", [1], [initialKey(seed, name)]);
-  return { kind: "graph", graph, inputs: graph.inputs.length === 0 ? {} : { key } };
+  const count = elementCount(type.shape);
+  const pieces =
+    initializer.kind === "normal"
+      ? normalValue(initializer, type, count, key)
+      : evenValue(initializer, type, count, key);
+  return { kind: "pieces", pieces };
 }
 
-function initialGraph(
-  type: TensorType,
-  initializer: Exclude<Initializer, { kind: "tensor" }>,
-): Graph {
-  const builder = newBuilder(`initial ${initializer.kind}`);
-  const { dtype } = type;
-  switch (initializer.kind) {
-    case "zeros":
-      return builder.build([full(builder, dtype, type.shape, 0)]);
-    case "ones":
-      return builder.build([full(builder, dtype, type.shape, 1)]);
-    case "constant":
-      return builder.build([full(builder, dtype, type.shape, initializer.value)]);
-    case "normal":
-      return builder.build([
-        normal(builder, type.shape, keyOf(builder), { ...initializer, dtype }),
-      ]);
-    case "uniform":
-      return builder.build([
-        uniform(builder, type.shape, keyOf(builder), { ...initializer, dtype }),
-      ]);
-  }
+type Kind<K extends Initializer["kind"]> = Extract<Initializer, { kind: K }>;
+
+/** The first half of a vector of normally distributed numbers is drawn together with the second. */
+function normalValue(
+  initializer: Kind<"normal">,
+  { dtype }: TensorType,
+  count: number,
+  key: Tensor,
+): InitialPiece[] {
+  const pairs = pairsOf(count);
+  const options = { ...initializer, dtype };
+  const graphOf = cached((size = 0, short = 0) => {
+    const builder = newBuilder("initial normal");
+    const [drawn, from, behind] = (["key", "from", "behind"] as const).map((input) =>
+      builder.input(input, INDEX),
+    ) as [Value, Value, Value];
+    return builder.build(normalPieces(drawn, from, behind, [size, short], options));
+  });
+  return rangesOf(pairs).map(({ start, end }): InitialPiece => {
+    const behind = { start: pairs + start, end: Math.min(count, pairs + end) };
+    return {
+      graph: graphOf(end - start, behind.end - behind.start),
+      inputs: { key, from: index(start), behind: index(behind.start) },
+      parts: behind.start === behind.end ? [{ start, end }] : [{ start, end }, behind],
+    };
+  });
 }
 
-function keyOf(builder: GraphBuilder): Value {
-  return builder.input("key", { dtype: "int32", shape: [1] });
+/** Each element by itself. */
+function evenValue(
+  initializer: Kind<"zeros" | "ones" | "constant" | "uniform">,
+  { dtype }: TensorType,
+  count: number,
+  key: Tensor,
+): InitialPiece[] {
+  const graphOf = cached((size = 0) => {
+    const builder = newBuilder(`initial ${initializer.kind}`);
+    if (initializer.kind !== "uniform") {
+      return builder.build([full(builder, dtype, [size], constantOf(initializer))]);
+    }
+    const drawn = builder.input("key", INDEX);
+    const start = builder.input("from", INDEX);
+    return builder.build([uniform(builder, [size], drawn, { ...initializer, dtype, start })]);
+  });
+  return rangesOf(count).map((range): InitialPiece => {
+    const { start, end } = range;
+    const inputs = initializer.kind === "uniform" ? { key, from: index(start) } : {};
+    return { graph: graphOf(end - start), inputs, parts: [range] };
+  });
+}
+
+function constantOf(initializer: Kind<"zeros" | "ones" | "constant">): number {
+  if (initializer.kind === "constant") return initializer.value;
+  return initializer.kind === "ones" ? 1 : 0;
+}
+
+const INDEX: TensorType = { dtype: "int32", shape: [1] };
+
+/** Positions wrap as those within a graph do. */
+function index(position: number): Tensor {
+  return tensorFrom("int32", [1], [position | 0]);
+}
+
+function rangesOf(count: number): ElementRange[] {
+  return Array.from({ length: Math.ceil(count / PIECE) }, (_, at) => {
+    return { start: at * PIECE, end: Math.min(count, (at + 1) * PIECE) };
+  });
+}
+
+/** Makes a graph once for each size of a piece. */
+function cached(make: (...sizes: number[]) => Graph): (...sizes: number[]) => Graph {
+  const made = new Map<string, Graph>();
+  return (...sizes) => {
+    const name = sizes.join();
+    const graph = made.get(name) ?? make(...sizes);
+    made.set(name, graph);
+    return graph;
+  };
 }
 
 /**

@@ -45,11 +45,12 @@ interface Case {
   readonly memory: number;
   readonly link?: Machine["link"];
   readonly facts?: Partial<StepFacts>;
+  readonly disk?: Machine["disk"];
 }
 
-function machineOf({ ranks, nodes, memory, link = LAN }: Case): Machine {
+function machineOf({ ranks, nodes, memory, link = LAN, disk }: Case): Machine {
   const topology = evenTopology(ranks, nodes);
-  return { topology, memory, lanes: 1, flopsPerSecond: 8e10, link, bucketBytes: 2 ** 24 };
+  return { topology, memory, lanes: 1, flopsPerSecond: 8e10, link, bucketBytes: 2 ** 24, disk };
 }
 
 function decided(wanted: Case): Chosen & Priced & { readonly name: string } {
@@ -164,4 +165,45 @@ test("where a rule needs whole parameters, the error does not advise to share th
 test("within the margin of the prediction, the smallest is tried and said to be tight", () => {
   const { reason } = decided({ ...FOUR, memory: 1.7e9 });
   assert.match(reason, /which may not be enough either\.$/);
+});
+
+const DISK = { room: 1e11, bytesPerSecond: 1e8 };
+
+test("a disk is used only where nothing fits without it, and the reason says so", () => {
+  const whole = { ranks: 1, nodes: 1, disk: DISK } as const;
+  assert.equal(decided({ ...whole, memory: NONE }).offload, undefined);
+  // One process: 7 GB with parameters, gradients of the tree, slots and activations.
+  const { offload, recompute, name, need, reason, cost } = decided({ ...whole, memory: 6.5e9 });
+  assert.equal(offload, "disk", reason);
+  assert.equal(recompute, undefined);
+  assert.equal(name, "one worker with offload to disk");
+  assert.ok(need <= 6.5e9 && cost.memory.slots === 0);
+  assert.match(
+    reason,
+    /^One worker with offload to disk, because one worker would take \d\.\d+ GB a worker of the 6\.5 GB that it has; one worker with offload to disk takes \d\.\d+ GB\.$/,
+  );
+  // Slots are read and written once.
+  const inMemory = decided({ ...whole, memory: NONE }).cost;
+  const more = cost.seconds - inMemory.seconds;
+  assert.ok(Math.abs(more - (2 * FACTS.slots) / DISK.bytesPerSecond) < 1e-9, `${more} s`);
+});
+
+test("four workers keep parameters on disk too, where memory has no room for a quarter", () => {
+  const tight = { ...FOUR, memory: 1.4e9 };
+  assert.throws(() => decided(tight), { code: "OUT_OF_MEMORY" });
+  const { name, sharing, cost } = decided({ ...tight, disk: DISK });
+  assert.equal(sharing.zero, 3, name);
+  assert.equal(cost.memory.parameters + cost.memory.slots, 0);
+});
+
+test("a disk without room, and one that is used already, are no help", () => {
+  const tight = { ...FOUR, memory: 1.4e9 };
+  // A quarter of the slots takes 500 MB.
+  const full = { ...DISK, room: 4e8 };
+  assert.throws(() => decided({ ...tight, disk: full }), /--offload disk/);
+  const machine = { ...machineOf({ ...tight, memory: 1e8, disk: DISK }), isOffloaded: true };
+  assert.throws(
+    () => chooseByCost({ facts: FACTS, machine }),
+    (error: unknown) => error instanceof LockstepError && !/--offload/.test(String(error.hint)),
+  );
 });

@@ -3,8 +3,8 @@
  * of a rank, and of nearly equal ones the simplest. A pure function of numbers, so ranks that are
  * given the same numbers choose the same.
  */
-import { LockstepError } from "../errors.ts";
-import type { PassMemory, StepFacts } from "../plan/index.ts";
+import type { LockstepError } from "../errors.ts";
+import { type PassMemory, PROCESS_BYTES, type StepFacts } from "../plan/index.ts";
 import { textOfBytes } from "./bytes.ts";
 import {
   type Cost,
@@ -16,18 +16,22 @@ import {
   timeOf,
   totalOf,
 } from "./cost.ts";
+import { keptOnDisk } from "./disk-cost.ts";
+import type { Offload } from "./offload.ts";
+import { outOfMemory } from "./out-of-memory.ts";
 import type { Recompute } from "./recompute.ts";
 
 /** A way to share a step, with what it is predicted to cost. */
 export interface Priced {
   readonly sharing: Sharing;
   readonly recompute: Recompute | undefined;
+  readonly offload: Offload | undefined;
   readonly cost: Cost;
   /** The bytes that a rank needs, with those of its process and a margin. */
   readonly need: number;
 }
 
-export interface Chosen extends Pick<Priced, "sharing" | "recompute"> {
+export interface Chosen extends Pick<Priced, "sharing" | "recompute" | "offload"> {
   /** A sentence for people. */
   readonly reason: string;
   /** Computes the costs; it may cut the pass into pieces for that. */
@@ -44,8 +48,6 @@ export interface CostOptions {
   readonly machine: Machine;
 }
 
-/** The bytes that a process takes before it has a tensor, with what first values need. */
-const PROCESS_BYTES = 160e6;
 /** The engine's arena of activations takes more than the lifetimes of values say. */
 const MARGIN = 1.1;
 /** Predicted times count as equal if their ratio is below this. */
@@ -59,16 +61,40 @@ export function chooseByCost(options: CostOptions): Chosen {
   // Where memory is no question, measurements and not predictions have shown what is fastest.
   if (fits(usual, machine)) {
     const { sharing, priced } = usual;
-    return { sharing, recompute: undefined, reason: usualReason(machine), priced };
+    const way = { sharing, recompute: undefined, offload: undefined } as const;
+    return { ...way, reason: usualReason(machine), priced };
   }
   const again = options.repeating?.();
-  const repeating = again === undefined ? [] : repeatingWays(ways, options.facts, again, machine);
-  const all = [...ways, ...repeating];
-  const found = best(all, machine) ?? leastOf(all);
+  const repeatedToo = (own: readonly Way[], on: Machine) =>
+    again === undefined ? own : [...own, ...repeatingWays(own, options.facts, again, on)];
+  const inMemory = repeatedToo(ways, machine);
+  // A disk is the last resort.
+  const offloaded = () => repeatedToo(offloadedWays(options.facts, machine), onDisk(machine));
+  const found = best(inMemory, machine) ?? lastResort(inMemory, offloaded(), machine);
   const priced = found.priced();
   if (totalOf(priced.cost.memory) > machine.memory) throw noRoom(priced, options);
-  const { sharing, recompute } = priced;
-  return { sharing, recompute, reason: reasonOf(priced, ways, machine), priced: () => priced };
+  const { sharing, recompute, offload } = priced;
+  const reason = reasonOf(priced, ways, machine);
+  return { sharing, recompute, offload, reason, priced: () => priced };
+}
+
+function lastResort(inMemory: readonly Way[], offloaded: readonly Way[], machine: Machine): Way {
+  return best(offloaded, machine) ?? leastOf([...inMemory, ...offloaded]);
+}
+
+function onDisk(machine: Machine): Machine {
+  return { ...machine, isOffloaded: true };
+}
+
+/** The ways whose updates' state has room on the disk, if it does not lie there already. */
+function offloadedWays(facts: StepFacts, machine: Machine): Way[] {
+  const { disk, isOffloaded = false } = machine;
+  if (disk === undefined || isOffloaded) return [];
+  const hasRoom = ({ sharing }: Way) => {
+    const { parameters, slots } = keptOnDisk(sharing, facts);
+    return parameters + slots > 0 && parameters + slots <= disk.room;
+  };
+  return waysOf(facts, onDisk(machine), "disk").filter(hasRoom);
 }
 
 /** All ways without recomputation, the simplest first, for people to compare. */
@@ -85,7 +111,8 @@ interface Way {
   priced(): Priced;
 }
 
-function waysOf(facts: StepFacts, machine: Machine): Way[] {
+/** @param offload what is chosen, if it is not stated */
+function waysOf(facts: StepFacts, machine: Machine, offload?: Offload): Way[] {
   return sharings(facts, machine).map((sharing): Way => {
     const time = timeOf(sharing, facts, machine);
     const whole = sizeOf(facts.pass);
@@ -98,7 +125,8 @@ function waysOf(facts: StepFacts, machine: Machine): Way[] {
       priced() {
         if (known !== undefined) return known;
         const memory = memoryOf(sharing, facts, machine, passOf(sharing, facts, machine));
-        known = { sharing, recompute: undefined, cost: { ...time, memory }, need: needOf(memory) };
+        const cost = { ...time, memory };
+        known = { sharing, recompute: undefined, offload, cost, need: needOf(memory) };
         return known;
       },
     };
@@ -130,7 +158,7 @@ function repeatingWays(
     const cost = { ...time, memory: { ...memory, activations } };
     const recompute = isPart ? { memory: budget } : "blocks";
     const need = needOf(cost.memory);
-    const way = { sharing, recompute, cost, need } as const;
+    const way = { sharing, recompute, offload: priced().offload, cost, need } as const;
     return { sharing, seconds: time.seconds, surelyNeeds: need, priced: () => way };
   });
 }
@@ -199,7 +227,8 @@ function reasonOf(found: Priced, ways: readonly Way[], machine: Machine): string
     0,
     ways.findIndex(({ sharing }) => isSame(sharing, found.sharing)),
   );
-  const rivals = (found.recompute === undefined ? before : ways).map((way) => way.priced());
+  const isPlain = found.recompute === undefined && found.offload === undefined;
+  const rivals = (isPlain ? before : ways).map((way) => way.priced());
   const tooLarge = rivals.filter(({ need }) => need > memory);
   const [first, ...more] = tooLarge;
   const own = `${short(found.need)} a worker`;
@@ -218,15 +247,23 @@ function isSame(a: Sharing, b: Sharing): boolean {
   return a.data === b.data && a.shard === b.shard && a.zero === b.zero;
 }
 
-/** Names a way for people, as in `zero 3 within each node, with recomputation`. */
+/** Names a way for people, as in `zero 3 within each node with recomputation`. */
 export function nameOf(
-  { sharing: { data, shard, zero }, recompute }: Pick<Priced, "sharing" | "recompute">,
+  {
+    sharing: { data, shard, zero },
+    recompute,
+    offload,
+  }: Pick<Priced, "sharing" | "recompute" | "offload">,
   machine: Machine,
 ): string {
   const { nodes, each } = sizesOf(machine);
   const where = nodes > 1 && each > 1 && data > 1 && shard > 1 ? " within each node" : "";
   const way = nodes * each === 1 ? "one worker" : zero === 0 ? "data" : `zero ${zero}${where}`;
-  return recompute === undefined ? way : `${way} with recomputation`;
+  const more = [
+    ...(recompute === undefined ? [] : ["with recomputation"]),
+    ...(offload === undefined ? [] : ["with offload to disk"]),
+  ];
+  return [way, ...more].join(" ");
 }
 
 function noRoom(least: Priced, { facts, machine }: CostOptions): LockstepError {
@@ -249,48 +286,8 @@ function noRoom(least: Priced, { facts, machine }: CostOptions): LockstepError {
     parts: `${size === 1 ? "" : `with ${nameOf(least, machine)}: `}${parts}`,
     memory,
     wholeRule: facts.wholeRule,
-    isOffloaded: machine.isOffloaded,
+    isOffloaded: machine.isOffloaded === true || least.offload !== undefined,
   });
-}
-
-/** The error of a run that has no room. @param parts what takes how much */
-export function outOfMemory({
-  workers,
-  needed,
-  parts,
-  memory,
-  wholeRule,
-  isOffloaded = false,
-}: {
-  readonly workers: number;
-  readonly needed: number;
-  readonly parts: string;
-  readonly memory: number;
-  /** The optimizer's rule that needs whole parameters, if there is one. */
-  readonly wholeRule?: string | undefined;
-  /** Whether what is needed only for updates lies on disk already. Default: false. */
-  readonly isOffloaded?: boolean | undefined;
-}): LockstepError {
-  const away = isOffloaded
-    ? ""
-    : ", or keep the optimizer's state on disk: --offload disk (slower)";
-  const share =
-    wholeRule === undefined
-      ? `Share this memory among workers: ${workers === 1 ? "--workers 4" : "more --workers"} with --zero 3 (zero: 3 in the run)${away}.`
-      : `The rule "${wholeRule}" needs whole parameters on every worker, so workers cannot share parameters and gradients. Use another optimizer${away}.`;
-  const who = workers === 1 ? "One process alone" : `Each of ${workers} workers`;
-  return new LockstepError(
-    "OUT_OF_MEMORY",
-    `${who} would need at least ${megabytes(needed)} of memory for this run (${parts}), but may use only ${megabytes(memory)}.`,
-    {
-      hint: `${share} Or use a smaller model or smaller micro-batches, or allow more memory.`,
-      fields: { needed, limit: memory },
-    },
-  );
-}
-
-function megabytes(bytes: number): string {
-  return `${Math.ceil(bytes / 1e6).toLocaleString("en-US")} MB`;
 }
 
 /** Formats a prediction with three digits. */

@@ -43,6 +43,12 @@ export interface ParallelOptions {
   readonly offload?: Offload | undefined;
 }
 
+/** The options of parallelism, without others beside them. */
+export function statedIn(options: ParallelOptions): ParallelOptions {
+  const { parallel, zero, recompute: again, offload: away } = options;
+  return { parallel, zero, recompute: again, offload: away };
+}
+
 /** What the choice is made from where none is stated. */
 export interface ChooseFrom {
   /** Of one process, before any strategy. */
@@ -92,8 +98,7 @@ const BUCKET_BYTES = 2 ** 22;
 export function chooseParallel(options: ChooseOptions): Parallel {
   const topology = regularTopology(options.topology);
   if (options.parallel !== undefined || options.zero !== undefined) {
-    const { parallel, zero, recompute: again, offload: away } = options;
-    return sharedAs({ parallel, zero, recompute: again, offload: away }, topology, options);
+    return sharedAs(statedIn(options), topology, options);
   }
   const { bucketBytes = BUCKET_BYTES } = options.buckets ?? {};
   const isOffloaded = options.offload !== undefined;
@@ -105,12 +110,12 @@ export function chooseParallel(options: ChooseOptions): Parallel {
     parallel: { data: replicas, shard },
     zero: zero === 0 ? undefined : zero,
     recompute: chosen.recompute ?? options.recompute,
-    offload: options.offload,
+    offload: chosen.offload ?? options.offload,
   };
   const rowOf = (way: Priced, isChosen: boolean): Prediction => {
     return { name: nameOf(way, machine), cost: way.cost, need: way.need, isChosen };
   };
-  const isPlain = chosen.recompute === undefined;
+  const isPlain = chosen.recompute === undefined && chosen.offload === undefined;
   const predicted = () => [
     ...comparison(from).map((way) =>
       rowOf(way, isPlain && way.sharing.zero === zero && way.sharing.shard === shard),

@@ -84,16 +84,11 @@ function castTask(
   { inputs, outputs }: Pick<ComputeTask, "inputs" | "outputs">,
 ): { readonly task: ComputeTask; readonly graph: Graph } {
   const builder = newBuilder(name);
-  const graphInputs = inputs.map((_, at) => `from.${at}`);
-  const graphOutputs = outputs.map((_, at) => `to.${at}`);
   const typeOf = (value: string) => (step.values.get(value) as StepValue).type;
   const made = inputs.map((input, at): [string, Value] => {
-    const from = builder.input(graphInputs[at] as string, typeOf(input));
-    return [graphOutputs[at] as string, cast(from, typeOf(outputs[at] as string).dtype)];
+    const from = builder.input(`from.${at}`, typeOf(input));
+    return [`to.${at}`, cast(from, typeOf(outputs[at] as string).dtype)];
   });
   const graph = buildNamed(builder, new Map(made));
-  return {
-    task: { kind: "compute", name, graph: name, each, inputs, outputs, graphInputs, graphOutputs },
-    graph,
-  };
+  return { task: { kind: "compute", name, graph: name, each, inputs, outputs }, graph };
 }

@@ -4,8 +4,9 @@
  * of a rank (`program/`) has the exact numbers.
  */
 import type { Topology } from "../mesh/index.ts";
-import type { PassMemory, StepFacts } from "../plan/index.ts";
+import { MEMORY_SPEED, type PassMemory, type StepFacts } from "../plan/index.ts";
 import type { Link } from "./buckets.ts";
+import { type Disk, diskSeconds, keptOnDisk } from "./disk-cost.ts";
 
 /** A way to share a step: the sizes of the axes, and what is sharded over `shard`. */
 export interface Sharing {
@@ -31,6 +32,8 @@ export interface Machine {
   readonly bucketBytes: number;
   /** Whether optimizer slots and sharded parameters lie on disk. Default: false. */
   readonly isOffloaded?: boolean;
+  /** Where they could lie. Undefined: there is no disk for them, or none that is known. */
+  readonly disk?: Disk | undefined;
 }
 
 /** Predictions for a rank and a step. Sizes are in bytes, times in seconds. */
@@ -61,11 +64,6 @@ export interface Cost {
  * communication the computation hides.
  */
 export const DEFAULT_FLOPS = 8e10;
-/**
- * The bytes that a rank reads and writes in a second when it sums, copies or updates. It was
- * measured with AdamW, which takes 2.4 to 2.8 ns for the 28 bytes of an element.
- */
-const MEMORY_SPEED = 1e10;
 /** The part of a pass that is left when the first gradients are ready. */
 const BACKWARD = 2 / 3;
 /** Gathered units are double-buffered: one is filled while the other is used. */
@@ -105,7 +103,8 @@ export function memoryOf(
   if (zero < 2) {
     const buffers = wholeBuffers(facts.microBatches, nodes * each, lanes);
     // Sums of the own node, and what other nodes send of a bucket.
-    const copies = nodes === 1 ? 0 : (bucket * (each > 1 ? 2 : 1)) / each;
+    const ofNode = each > 1 ? 1 : 0;
+    const copies = nodes === 1 ? 0 : (bucket * (1 - 1 / nodes + ofNode)) / each;
     return { ...held, gradients: gradients * buffers, buffers: copies };
   }
   const sums = waveBuffers(facts.microBatches / data, shard * lanes);
@@ -134,15 +133,23 @@ export function timeOf(sharing: Sharing, facts: StepFacts, machine: Machine): Om
   const moved =
     zero < 2 ? wholeSums(sharing, facts, machine, pass) : waves(sharing, facts, machine, pass);
   const computing = own * pass;
-  const { sent, read, exposed } = moved;
-  return { sent, read, computing, exposed, seconds: computing + exposed + update };
+  const seconds = computing + moved.exposed + update + offloadSeconds(sharing, facts, machine);
+  return { ...moved, computing, seconds };
 }
 
-interface Moved {
-  readonly sent: number;
-  readonly read: number;
-  readonly exposed: number;
+function offloadSeconds(sharing: Sharing, facts: StepFacts, machine: Machine): number {
+  const { isOffloaded = false, disk } = machine;
+  if (!isOffloaded || disk === undefined) return 0;
+  const waves = waveCount(sharing, facts, machine);
+  return diskSeconds(keptOnDisk(sharing, facts), waves, disk);
 }
+
+function waveCount(sharing: Sharing, facts: StepFacts, machine: Machine): number {
+  const { data, shard } = sharing;
+  return Math.ceil(facts.microBatches / data / (shard * lanesOf(sharing, facts, machine)));
+}
+
+type Moved = Pick<Cost, "sent" | "read" | "exposed">;
 
 /**
  * The costs of sums of whole gradients, which are made once a step. Between nodes they are exchanged
@@ -169,7 +176,7 @@ function wholeSums(sharing: Sharing, facts: StepFacts, machine: Machine, pass: n
   return {
     sent: exchanged + fresh.sent,
     read: summed + spread + fresh.read,
-    exposed: (summed + spread) / MEMORY_SPEED + (nodes === 1 ? 0 : late) + fresh.seconds,
+    exposed: (summed + spread) / MEMORY_SPEED + (nodes === 1 ? 0 : late) + fresh.exposed,
   };
 }
 
@@ -182,7 +189,7 @@ function waves(sharing: Sharing, facts: StepFacts, machine: Machine, pass: numbe
   const { link } = machine;
   const inPlace = isInPlace(sharing, machine);
   const lanes = lanesOf(sharing, facts, machine);
-  const count = Math.ceil(facts.microBatches / data / (shard * lanes));
+  const count = waveCount(sharing, facts, machine);
   const reduced = facts.gradients * lanes * others(shard);
   const gathered = zero === 3 ? facts.gathered : 0;
   const fresh = zero === 2 ? gather(facts.parameters, shard, machine, inPlace) : NOTHING;
@@ -190,8 +197,8 @@ function waves(sharing: Sharing, facts: StepFacts, machine: Machine, pass: numbe
   const bucket = bucketOf(sharing, facts, machine);
   const buckets = Math.max(1, Math.ceil(facts.gradients / bucket));
   // The first parameters and the last gradients have nothing beside them.
-  const ends = inPlace ? 0 : came.seconds / buckets + reduced / buckets / link.bytesPerSecond;
-  const wire = inPlace ? 0 : reduced / link.bytesPerSecond + buckets * link.latency + came.seconds;
+  const ends = inPlace ? 0 : came.exposed / buckets + reduced / buckets / link.bytesPerSecond;
+  const wire = inPlace ? 0 : reduced / link.bytesPerSecond + buckets * link.latency + came.exposed;
   const late = Math.max(ends, wire - pass * lanes);
   const copied = inPlace ? (reduced + came.read) / MEMORY_SPEED : 0;
   const replicas = data === 1 ? 0 : ((2 * facts.gradients) / shard) * others(data);
@@ -201,30 +208,24 @@ function waves(sharing: Sharing, facts: StepFacts, machine: Machine, pass: numbe
     sent: count * ((inPlace ? 0 : reduced) + came.sent) + replicas + fresh.sent,
     read: count * ((inPlace ? reduced : 0) + came.read) + fresh.read,
     exposed:
-      count * ((inPlace ? 0 : late) + copied) + (data === 1 ? 0 : lateReplicas) + fresh.seconds,
+      count * ((inPlace ? 0 : late) + copied) + (data === 1 ? 0 : lateReplicas) + fresh.exposed,
   };
 }
 
-interface Gathering {
-  readonly sent: number;
-  readonly read: number;
-  readonly seconds: number;
-}
-
-const NOTHING: Gathering = { sent: 0, read: 0, seconds: 0 };
+const NOTHING: Moved = { sent: 0, read: 0, exposed: 0 };
 
 /**
- * The costs of an all-gather within a shard group. Between nodes of several ranks, each byte goes to
- * a node once.
+ * The costs of an all-gather within a shard group, if nothing is computed beside it. Between nodes
+ * of several ranks, each byte goes to a node once.
  */
-function gather(bytes: number, shard: number, machine: Machine, inPlace: boolean): Gathering {
+function gather(bytes: number, shard: number, machine: Machine, inPlace: boolean): Moved {
   const all = bytes * others(shard);
-  if (inPlace) return { sent: 0, read: all, seconds: all / MEMORY_SPEED };
+  if (inPlace) return { sent: 0, read: all, exposed: all / MEMORY_SPEED };
   const { nodes, each } = sizesOf(machine);
   const sent = (bytes * others(nodes)) / each;
   const read = all - sent;
   const { bytesPerSecond, latency } = machine.link;
-  return { sent, read, seconds: latency + sent / bytesPerSecond + read / MEMORY_SPEED };
+  return { sent, read, exposed: latency + sent / bytesPerSecond + read / MEMORY_SPEED };
 }
 
 function others(ranks: number): number {

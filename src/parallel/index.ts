@@ -1,12 +1,14 @@
 export { bucketBytes, buckets, type Link } from "./buckets.ts";
-export { comparison, outOfMemory } from "./by-cost.ts";
+export { comparison } from "./by-cost.ts";
 export { bytesOfText, textOfBytes } from "./bytes.ts";
-export { chooseParallel, type Parallel, type ParallelOptions } from "./choose.ts";
+export { chooseParallel, type Parallel, type ParallelOptions, statedIn } from "./choose.ts";
 export { compress } from "./compress.ts";
 export { DEFAULT_FLOPS, totalOf } from "./cost.ts";
 export { data, PACES } from "./data.ts";
+export { DISK_SPEED, type Disk } from "./disk-cost.ts";
 export { OFFLOADS, type Offload, offload } from "./offload.ts";
+export { outOfMemory } from "./out-of-memory.ts";
 export { type Recompute, recompute } from "./recompute.ts";
 export { applyStrategies, type Strategy } from "./strategy.ts";
-export { checkWorkers } from "./workers.ts";
+export { axesFor, checkWorkers, leastWorkers } from "./workers.ts";
 export { sharedUpdates, zero1, zero2, zero3 } from "./zero.ts";

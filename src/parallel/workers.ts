@@ -1,5 +1,8 @@
 /** How many workers can share a step. */
 import { LockstepError } from "../errors.ts";
+import type { ParallelOptions } from "./choose.ts";
+
+type Axes = ParallelOptions["parallel"];
 
 /** @throws INVALID_OPTION for more workers than micro-batches, because each needs at least one */
 export function checkWorkers(workers: number, microBatches: number): void {
@@ -12,4 +15,20 @@ export function checkWorkers(workers: number, microBatches: number): void {
       fields: { workers, microBatches },
     },
   );
+}
+
+/**
+ * The stated axes of a run for another number of workers: one axis follows that number. Two axes
+ * stay as they are, so such a run needs all its workers (`leastWorkers`).
+ */
+export function axesFor(parallel: Axes, workers: number): Axes {
+  const { data = 1, shard = 1 } = parallel ?? {};
+  if (parallel === undefined || (data > 1 && shard > 1)) return parallel;
+  return shard > 1 ? { shard: workers } : { data: workers };
+}
+
+/** The fewest workers with which a run goes on. */
+export function leastWorkers(parallel: Axes): number {
+  const { data = 1, shard = 1 } = parallel ?? {};
+  return data > 1 && shard > 1 ? data * shard : 1;
 }

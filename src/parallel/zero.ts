@@ -7,13 +7,12 @@
 import { axisOf, type Placement } from "../mesh/index.ts";
 import {
   type ComputeTask,
-  cutTask,
+  cutAtUnits,
   cutWhereReady,
   type GatherTask,
   isOfKind,
   isPiece,
   MICRO_BATCH,
-  phasesOf,
   type ReduceTask,
   type Role,
   type StepGraph,
@@ -60,10 +59,7 @@ export function zero2(axes: readonly string[], bucketBytes: number): Strategy {
 export function zero3(axes: readonly string[]): Strategy {
   return overWide("zero stage 3", axes, (step, wide) => {
     const sharded = shardUpdates(step, wide, ["slot", "gradient", "parameter"]);
-    const cut = cutWhole(sharded, (task) => {
-      const { phaseOf } = phasesOf(sharded, task);
-      return cutTask(sharded, task, (_, index) => phaseOf[index] as number).step;
-    });
+    const cut = cutWhole(sharded, (task) => cutAtUnits(sharded, task).step);
     return reduceEach(gatherEach(cut, wide));
   });
 }

@@ -105,7 +105,7 @@ export function forwardNodes(step: StepGraph, task: ComputeTask): Node[] {
   const graph = step.graphs.get(task.graph) as Graph;
   const isGradient = (index: number) =>
     valueOf(step, task.outputs[index] as string).role === "gradient";
-  const outputs = task.graphOutputs.filter((_, index) => !isGradient(index));
+  const outputs = graph.outputs.filter((_, index) => !isGradient(index));
   return reach(graph.nodes, outputs).nodes;
 }
 

@@ -1,12 +1,14 @@
 /** Builds the step of one process from a model and an optimizer. Strategies start from it. */
+import { differentiate } from "../autodiff/index.ts";
+import { assert } from "../errors.ts";
 import { typeOf } from "../graph/index.ts";
 import { REPLICATED } from "../mesh/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { Optimizer } from "../optimizer/index.ts";
 import { isFloat, type TensorType } from "../tensor/index.ts";
-import { type BatchSums, fieldsOf } from "./batch/batch-sums.ts";
+import type { BatchSums } from "./batch/batch-sums.ts";
 import { planLoss } from "./batch/loss.ts";
-import { gradientGraph } from "./gradient.ts";
+import { fieldsOf } from "./batch/model-batch.ts";
 import { givenName, PARTIAL, StepBuilder } from "./step-builder.ts";
 import {
   MICRO_BATCH,
@@ -62,8 +64,16 @@ function addGiven(step: StepBuilder, model: Model): void {
   for (const { name, type } of model.states) step.value("state", name, type);
 }
 
+/**
+ * The forward and backward pass of a micro-batch: from it come the terms of the loss, the next
+ * states and all gradients, but no other outputs of the model.
+ */
 function addGradient(step: StepBuilder, model: Model, loss: BatchSums): void {
-  const { graph, gradients } = gradientGraph(model, loss);
+  const names = model.parameters.map(({ name }) => name);
+  const objective = loss.terms.find(({ trained }) => trained) ?? loss.terms[0];
+  assert(objective !== undefined, "a loss has a term");
+  const forward = { ...loss.graph, name: `${model.name} gradient` };
+  const { graph, gradients } = differentiate(forward, objective.output, names);
   step.graphs.set(GRADIENT, graph);
   const outputs = new Map<string, string>();
   const sums: [string, string][] = [];
@@ -98,8 +108,6 @@ function addGradient(step: StepBuilder, model: Model, loss: BatchSums): void {
     each: MICRO_BATCH,
     inputs: graph.inputs.map((name) => givenName(step, name)),
     outputs: graph.outputs.map((name) => outputs.get(name) as string),
-    graphInputs: graph.inputs,
-    graphOutputs: graph.outputs,
   });
   if (sums.length === 0) return;
   step.tasks.push({

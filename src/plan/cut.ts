@@ -28,11 +28,10 @@ export function cutWhereReady(
   lists: readonly (readonly string[])[],
 ): Cut {
   const graph = step.graphs.get(task.graph) as Graph;
-  const bound = new Map(task.graphOutputs.map((name, index) => [name, task.outputs[index]]));
   const last = Math.max(0, lists.length - 1);
   const neededBy = new Map<string, number>();
-  for (const output of graph.outputs) {
-    const at = lists.findIndex((names) => names.includes(bound.get(output) as string));
+  for (const [index, output] of graph.outputs.entries()) {
+    const at = lists.findIndex((names) => names.includes(task.outputs[index] as string));
     if (at >= 0) neededBy.set(output, at);
   }
   const pieces = new Map<Node, number>();
@@ -58,8 +57,8 @@ export function cutTask(
 ): Cut {
   const graph = step.graphs.get(task.graph) as Graph;
   const bound = new Map<string, string>([
-    ...task.graphInputs.map((name, index) => [name, task.inputs[index] as string] as const),
-    ...task.graphOutputs.map((name, index) => [name, task.outputs[index] as string] as const),
+    ...graph.inputs.map((name, index) => [name, task.inputs[index] as string] as const),
+    ...graph.outputs.map((name, index) => [name, task.outputs[index] as string] as const),
   ]);
   const values = new Map(step.values);
   const graphs = new Map(step.graphs);
@@ -89,8 +88,6 @@ export function cutTask(
       ...task,
       name: `${task.name}, piece ${index}`,
       graph: piece.name,
-      graphInputs: piece.inputs,
-      graphOutputs: piece.outputs,
       inputs: piece.inputs.map(valueFor),
       outputs: piece.outputs.map(valueFor),
     };
@@ -149,7 +146,7 @@ export function inOrderMade(step: StepGraph, task: ComputeTask): string[] {
   const madeAt = new Map(
     graph.nodes.flatMap(({ outputs }, index) => outputs.map((output) => [output, index] as const)),
   );
-  const at = (index: number) => madeAt.get(task.graphOutputs[index] as string) ?? -1;
+  const at = (index: number) => madeAt.get(graph.outputs[index] as string) ?? -1;
   const order = [...task.outputs.keys()].sort((a, b) => at(a) - at(b));
   return order.map((index) => task.outputs[index] as string);
 }

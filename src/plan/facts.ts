@@ -3,10 +3,28 @@ import type { Graph } from "../graph/index.ts";
 import { flopsOf } from "../ops/index.ts";
 import { type Optimizer, rulesOf } from "../optimizer/index.ts";
 import { byteLength } from "../tensor/index.ts";
-import { cutTask } from "./cut.ts";
 import { isPiece, isRepeating, type PassMemory, passMemory } from "./pass.ts";
-import { phasesOf } from "./phases.ts";
-import { type ComputeTask, isOfKind, type StepGraph, valueName, valueOf } from "./step-graph.ts";
+import { cutAtUnits, phasesOf } from "./phases.ts";
+import {
+  bytesOf,
+  type ComputeTask,
+  isOfKind,
+  type StepGraph,
+  valueName,
+  valueOf,
+} from "./step-graph.ts";
+
+/**
+ * Private memory of a worker beside its tensors: Node.js and the modules, the plan and compiled
+ * graphs, and what the engine's arena keeps for itself. Measured by `npm run bench -- memory`.
+ */
+export const PROCESS_BYTES = 78 * 2 ** 20;
+
+/**
+ * The bytes that a rank reads and writes in a second when it sums, copies or updates. It was
+ * measured with AdamW, which takes 2.4 to 2.8 ns for the 28 bytes of an element.
+ */
+export const MEMORY_SPEED = 1e10;
 
 /** Sizes are in bytes and of the whole step, before anything is divided among ranks. */
 export interface StepFacts {
@@ -46,15 +64,17 @@ export function stepFacts(step: StepGraph, optimizer: Optimizer): StepFacts {
   const parameters = [...step.values].filter(
     ([name, { role, of }]) => role === "parameter" && name === valueName("parameter", of),
   );
-  const bytesOf = (names: Iterable<string>) =>
-    [...names].reduce((sum, name) => sum + byteLength(valueOf(step, name).type), 0);
   const slotsOf = (granularity: "element" | "tensor") =>
     bytesOf(
+      step,
       updates
         .filter((task) => task.granularity === granularity)
         .flatMap(({ inputs }) => inputs.filter((name) => valueOf(step, name).role === "slot")),
     );
-  const parameterBytes = bytesOf(parameters.map(([name]) => name));
+  const parameterBytes = bytesOf(
+    step,
+    parameters.map(([name]) => name),
+  );
   const summed = step.tasks.filter(isOfKind("reduce")).flatMap(({ outputs }) => outputs);
   const whole = updates.find(({ granularity }) => granularity === "tensor");
   const gathers = gatheredSizes(step, pieces);
@@ -65,7 +85,7 @@ export function stepFacts(step: StepGraph, optimizer: Optimizer): StepFacts {
   return {
     microBatches: step.microBatches,
     parameters: parameterBytes,
-    gradients: summed.length === 0 ? parameterBytes : bytesOf(summed),
+    gradients: summed.length === 0 ? parameterBytes : bytesOf(step, summed),
     slots: slotsOf("element"),
     wholeSlots: slotsOf("tensor"),
     scratch: updates.some(({ rule }) => rules[rule]?.rule.inPlace === false) ? parameterBytes : 0,
@@ -75,7 +95,7 @@ export function stepFacts(step: StepGraph, optimizer: Optimizer): StepFacts {
     largestUnit: Math.max(0, ...gathers),
     gathered: gathers.reduce((sum, bytes) => sum + bytes, 0),
     pass,
-    inPieces: () => (inPieces ??= passMemory(cutAtUnits(step, first as ComputeTask))),
+    inPieces: () => (inPieces ??= passMemory(cutAtUnits(step, first as ComputeTask).step)),
     isRepeating: isRepeating(step),
   };
 }
@@ -83,16 +103,9 @@ export function stepFacts(step: StepGraph, optimizer: Optimizer): StepFacts {
 /** By piece: the parameters that it would gather. */
 function gatheredSizes(step: StepGraph, pieces: readonly ComputeTask[]): number[] {
   const [first] = pieces;
-  const sizeOf = (names: readonly string[]) =>
-    names
-      .map((name) => valueOf(step, name))
-      .filter(({ role }) => role === "parameter")
-      .reduce((sum, { type }) => sum + byteLength(type), 0);
-  if (pieces.length > 1 || first === undefined) return pieces.map(({ inputs }) => sizeOf(inputs));
-  return phasesOf(step, first).phases.map(({ parameters }) => sizeOf(parameters));
-}
-
-function cutAtUnits(step: StepGraph, task: ComputeTask): StepGraph {
-  const { phaseOf } = phasesOf(step, task);
-  return cutTask(step, task, (_, index) => phaseOf[index] as number).step;
+  const isParameter = (name: string) => valueOf(step, name).role === "parameter";
+  if (pieces.length > 1 || first === undefined) {
+    return pieces.map(({ inputs }) => bytesOf(step, inputs.filter(isParameter)));
+  }
+  return phasesOf(step, first).phases.map((parameters) => bytesOf(step, parameters));
 }

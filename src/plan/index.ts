@@ -1,20 +1,22 @@
 export { type Arena } from "./arena.ts";
-export { fieldsOf, resized, sizeOf, type Term } from "./batch/batch-sums.ts";
+export { type Term } from "./batch/batch-sums.ts";
 export { planLoss } from "./batch/loss.ts";
 export { type Measure, type MeasuresPlan, planMeasures } from "./batch/measures.ts";
-export { addTail, wideType } from "./batch/whole-batch.ts";
+export { fieldsOf, resized, sizeOf } from "./batch/model-batch.ts";
+export { addTail, vectorGraph, vectorType, wideType } from "./batch/whole-batch.ts";
 export { type Blocks, backwardOf, blocksOf, forwardNodes } from "./blocks.ts";
 export { buildStep, GRADIENT } from "./build.ts";
-export { cutTask, cutWhereReady, inOrderMade } from "./cut.ts";
-export { type StepFacts, stepFacts } from "./facts.ts";
+export { cutWhereReady, inOrderMade } from "./cut.ts";
+export { MEMORY_SPEED, PROCESS_BYTES, type StepFacts, stepFacts } from "./facts.ts";
 export { hashStep, type StepJson, stepFromJson, stepToJson } from "./json.ts";
 export { peakOfIntermediates } from "./liveness.ts";
 export { buildNamed } from "./named.ts";
 export { arenaOf, isPiece, isRepeating, type PassMemory, passMemory } from "./pass.ts";
-export { phasesOf, unitOf } from "./phases.ts";
+export { cutAtUnits, unitOf } from "./phases.ts";
 export { describeStep } from "./print.ts";
 export { cutRepeating, type Repetition } from "./repeat.ts";
 export {
+  bytesOf,
   type ComputeTask,
   type GatherTask,
   isOfKind,

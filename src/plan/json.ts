@@ -1,6 +1,4 @@
-/**
- * Converts a step to JSON and back, and computes its hash, which ranks compare before they begin.
- */
+/** Converts a step to JSON and back, and computes its hash. */
 import { createHash } from "node:crypto";
 import { LockstepError } from "../errors.ts";
 import {
@@ -14,7 +12,7 @@ import {
 import { type StepGraph, type StepTask, type StepValue, validateStep } from "./step-graph.ts";
 
 /** The version of the form; it changes with every change of the form. */
-const FORMAT = "lockstep-step-2";
+const FORMAT = "lockstep-step-3";
 
 export interface StepJson {
   readonly format: string;

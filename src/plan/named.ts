@@ -23,9 +23,15 @@ function renameOutputs(graph: Graph, names: readonly string[]): Graph {
     assert(name === output || !graph.types.has(name), `"${name}" is a name of its own`);
     renamed.set(output, name);
   }
-  const rename = (name: string) => renamed.get(name) ?? name;
+  return renameValues(graph, renamed);
+}
+
+/** The same graph with other names for some of its values that are no constants. */
+export function renameValues(graph: Graph, names: ReadonlyMap<string, string>): Graph {
+  const rename = (name: string) => names.get(name) ?? name;
   return {
     ...graph,
+    inputs: graph.inputs.map(rename),
     outputs: graph.outputs.map(rename),
     nodes: graph.nodes.map((node) => ({
       ...node,

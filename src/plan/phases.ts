@@ -4,15 +4,12 @@
  * modules in Zhao et al., "PyTorch FSDP", VLDB 2023; here, units are derived from parameter names.
  */
 import { byteLength } from "../tensor/index.ts";
+import { type Cut, cutTask } from "./cut.ts";
 import { type ComputeTask, type StepGraph, valueOf } from "./step-graph.ts";
 
-export interface Phase {
-  /** The names of the parameter values that are gathered in this phase. */
-  readonly parameters: readonly string[];
-}
-
 export interface Phases {
-  readonly phases: readonly Phase[];
+  /** By phase: the names of the parameter values that are gathered in it. */
+  readonly phases: readonly (readonly string[])[];
   /** The phase of each node of the task's graph, by the index of the node. */
   readonly phaseOf: readonly number[];
 }
@@ -40,7 +37,7 @@ export function unitsOf(step: StepGraph, task: ComputeTask): Units {
   const units = new Map<string, string[]>();
   const bytes = new Map<string, number>();
   const unitBy = new Map<string, string>();
-  for (const [index, input] of task.graphInputs.entries()) {
+  for (const [index, input] of (step.graphs.get(task.graph)?.inputs ?? []).entries()) {
     const name = task.inputs[index] as string;
     const { role, of, type } = valueOf(step, name);
     if (role !== "parameter") continue;
@@ -74,9 +71,13 @@ export function phasesOf(step: StepGraph, task: ComputeTask): Phases {
     return phases.length - 1;
   });
   return {
-    phases: phases.map((names) => {
-      return { parameters: [...names].flatMap((name) => parameters.get(name) ?? []) };
-    }),
+    phases: phases.map((names) => [...names].flatMap((name) => parameters.get(name) ?? [])),
     phaseOf,
   };
+}
+
+/** Cuts a pass into a piece for each of its phases. */
+export function cutAtUnits(step: StepGraph, task: ComputeTask): Cut {
+  const { phaseOf } = phasesOf(step, task);
+  return cutTask(step, task, (_, index) => phaseOf[index] as number);
 }

@@ -1,7 +1,6 @@
 /** Prints a step as text, one line for each task, so that people see what a strategy did. */
 import { formatPlacement } from "../mesh/index.ts";
-import { byteLength } from "../tensor/index.ts";
-import { type StepGraph, type StepTask, type StepValue, valueOf } from "./step-graph.ts";
+import { bytesOf, type StepGraph, type StepTask, type StepValue, valueOf } from "./step-graph.ts";
 
 /**
  * ```
@@ -41,7 +40,7 @@ function describeTask(step: StepGraph, task: StepTask): string {
 /** Says how many values these are, how large they are, and how they are placed. */
 function describeValues(step: StepGraph, names: readonly string[]): string {
   const values = names.map((name) => valueOf(step, name));
-  const bytes = values.reduce((sum, { type }) => sum + byteLength(type), 0);
+  const bytes = bytesOf(step, names);
   const placements = [...new Set(values.map(formatPlace))];
   return `${names.length} value${names.length === 1 ? "" : "s"}, ${size(bytes)}, ${list(placements)}`;
 }

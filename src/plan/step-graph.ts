@@ -6,7 +6,7 @@
 import { assert, LockstepError } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import type { Placement } from "../mesh/index.ts";
-import type { TensorType } from "../tensor/index.ts";
+import { byteLength, type TensorType } from "../tensor/index.ts";
 
 /**
  * The axis along which the micro-batches of a step lie. It is not an axis of a mesh: ranks run
@@ -58,17 +58,14 @@ interface TaskBase {
   readonly outputs: readonly string[];
 }
 
-/** An execution of a graph: once for each micro-batch, or once per step. */
+/**
+ * An execution of a graph: once for each micro-batch, or once per step. The task's inputs and
+ * outputs are those of the graph, in the graph's order.
+ */
 export interface ComputeTask extends TaskBase {
   readonly kind: "compute";
   readonly graph: string;
   readonly each: typeof MICRO_BATCH | "step";
-  /**
-   * The names of inputs and outputs inside the graph, in the order of the task's inputs and
-   * outputs.
-   */
-  readonly graphInputs: readonly string[];
-  readonly graphOutputs: readonly string[];
 }
 
 /**
@@ -195,6 +192,11 @@ export function valueOf(step: StepGraph, name: string): StepValue {
   return value;
 }
 
+/** The bytes of values of a step together, over all ranks and micro-batches. */
+export function bytesOf(step: StepGraph, names: Iterable<string>): number {
+  return [...names].reduce((sum, name) => sum + byteLength(valueOf(step, name).type), 0);
+}
+
 export function isOfKind<Kind extends StepTask["kind"]>(
   kind: Kind,
 ): (task: StepTask) => task is Extract<StepTask, { readonly kind: Kind }> {
@@ -229,24 +231,15 @@ export function validateStep(step: StepGraph): StepGraph {
       if (made.has(name)) fail(`"${task.name}" makes "${name}" a second time`);
       made.add(name);
     }
-    if (task.kind === "compute") checkCompute(step, task, fail);
+    if (task.kind !== "compute") continue;
+    const graph = step.graphs.get(task.graph);
+    if (graph === undefined)
+      return fail(`task "${task.name}" runs "${task.graph}", which is not a graph of the step`);
+    for (const side of ["inputs", "outputs"] as const) {
+      const [count, wanted] = [task[side].length, graph[side].length];
+      if (count === wanted) continue;
+      fail(`"${task.name}" has ${count} ${side}, but its graph "${task.graph}" has ${wanted}`);
+    }
   }
   return step;
-}
-
-function checkCompute(step: StepGraph, task: ComputeTask, fail: (what: string) => never): void {
-  const graph = step.graphs.get(task.graph);
-  if (graph === undefined)
-    return fail(`task "${task.name}" runs "${task.graph}", which is not a graph of the step`);
-  const sides = [
-    [graph.inputs, task.graphInputs, task.inputs],
-    [graph.outputs, task.graphOutputs, task.outputs],
-  ] as const;
-  for (const [own, bound, values] of sides) {
-    if (bound.length !== values.length) fail(`"${task.name}" does not bind each name to a value`);
-    const strange = bound.find((name) => !own.includes(name));
-    if (strange !== undefined) fail(`graph "${task.graph}" has no "${strange}"`);
-    const missing = own.find((name) => !bound.includes(name));
-    if (missing !== undefined) fail(`"${task.name}" leaves "${missing}" of its graph unbound`);
-  }
 }

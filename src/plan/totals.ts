@@ -3,33 +3,16 @@
  * labels, for losses with several denominators), as tasks of two graphs: one for the part of a
  * micro-batch, and one for the whole from all parts.
  */
-import { and, cast, concat, equal, reduceSum, reshape, slice, where } from "../functional/index.ts";
+import { and, cast, equal, reduceSum, reshape, slice, where } from "../functional/index.ts";
 import { type Graph, typeOf, type Value } from "../graph/index.ts";
 import { REPLICATED } from "../mesh/index.ts";
-import { extendGraph, newBuilder } from "../ops/index.ts";
+import { newBuilder } from "../ops/index.ts";
 import { elementCount, type TensorType } from "../tensor/index.ts";
 import type { BatchSums, Totals } from "./batch/batch-sums.ts";
-import { addTail, wideType } from "./batch/whole-batch.ts";
+import { addTail, vectorGraph, vectorType } from "./batch/whole-batch.ts";
 import { buildNamed } from "./named.ts";
 import { givenName, type StepBuilder } from "./step-builder.ts";
 import { MICRO_BATCH, valueName } from "./step-graph.ts";
-
-/** The type of the vector that holds the terms of a micro-batch. */
-function totalsWidth({ terms }: Totals): TensorType {
-  const width = terms.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
-  return { dtype: wideType(terms.map(({ type }) => type.dtype)), shape: [width] };
-}
-
-/** The graph that computes the terms and joins them in the vector `totals`. */
-function partTotals(totals: Totals): Graph {
-  const { graph, terms } = totals;
-  const { dtype } = totalsWidth(totals);
-  const builder = extendGraph(graph);
-  const parts = terms.map(({ output, type }) =>
-    reshape(cast(builder.value(output), dtype), [elementCount(type.shape)]),
-  );
-  return buildNamed(builder, new Map([["totals", concat(parts, 0)]]));
-}
 
 /**
  * The value that replaces the counts if all of them are 0. It is 0 itself, unless the trainer wants
@@ -79,9 +62,9 @@ function wholeTotals({ terms, tail, inputs, counts }: Totals, all: TensorType): 
  */
 export function addTotals(step: StepBuilder, { totals }: BatchSums): void {
   if (totals === undefined) return;
-  const width = totalsWidth(totals);
+  const width = vectorType(totals.terms);
   const all = { dtype: width.dtype, shape: [step.microBatches, ...width.shape] };
-  step.graphs.set("totals", partTotals(totals));
+  step.graphs.set("totals", vectorGraph(totals.graph, totals.terms, "totals"));
   step.graphs.set("totals of the batch", wholeTotals(totals, all));
   const parts = step.value("total", "parts", all, { [MICRO_BATCH]: { shard: 0 } });
   const together = step.value("total", "all parts", all);
@@ -101,8 +84,6 @@ export function addTotals(step: StepBuilder, { totals }: BatchSums): void {
       each: MICRO_BATCH,
       inputs,
       outputs: [parts],
-      graphInputs: totals.graph.inputs,
-      graphOutputs: ["totals"],
     },
     {
       kind: "gather",
@@ -118,9 +99,7 @@ export function addTotals(step: StepBuilder, { totals }: BatchSums): void {
       graph: "totals of the batch",
       each: "step",
       inputs: [together, ...instead],
-      outputs: [...given, ...none],
-      graphInputs: ["totals", ...(isCounted ? [INSTEAD] : [])],
-      graphOutputs: [...totals.inputs, ...(isCounted ? [NONE] : [])],
+      outputs: [...none, ...given],
     },
   );
 }

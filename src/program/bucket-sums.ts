@@ -14,9 +14,8 @@ import {
   type TensorRef,
 } from "./program.ts";
 import type { OwnerRun, Room } from "./room.ts";
-import { treeRun } from "./runs.ts";
 import { type Span, spanRef } from "./spans.ts";
-import { leafOf, type Wave } from "./waves.ts";
+import { type Wave, waveRuns } from "./waves.ts";
 
 /** The gradients of one piece. */
 export interface GradientBucket {
@@ -77,15 +76,11 @@ export class BucketSums {
   }
 
   /** The sums of a wave for one span. */
-  sums({ sums }: Wave, span: Span, leaf: Leaf): Run[] {
-    return sums.map(({ accumulator, combination }) =>
-      treeRun(this.#program, combination, [spanRef(span, gradientBuffer(accumulator))], (id) => {
-        const source = leafOf(id);
-        if ("accumulator" in source) return spanRef(span, gradientBuffer(source.accumulator));
-        const { microBatch } = source;
-        return leaf(Math.floor(microBatch / this.#lanes), microBatch % this.#lanes);
-      }),
-    );
+  sums(wave: Wave, span: Span, leaf: Leaf): Run[] {
+    return waveRuns(this.#program, wave, 1, {
+      accumulator: (index) => spanRef(span, gradientBuffer(index)),
+      microBatch: (index) => leaf(Math.floor(index / this.#lanes), index % this.#lanes),
+    });
   }
 
   /** The first `givers` ranks send to each owner what it owns of theirs. */

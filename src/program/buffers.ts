@@ -12,6 +12,8 @@ export const SCALARS = "scalars";
 /** Sums of squares of the gradient's tiles. */
 export const PARTIALS = "partials";
 export const SUMMARY_BUFFER = "summary";
+/** What the runs of a commit overwrite, and which of them are done. */
+export const JOURNAL = "journal";
 /** The next states of micro-batches whose states are not used. */
 export const UNUSED_STATES = "states.unused";
 /** The terms of the loss of a batch that is computed whole. */
@@ -92,7 +94,6 @@ export type MemoryKind =
   | "buckets"
   | "between pieces"
   | "within a piece"
-  | "first values"
   | "the process itself"
   | "other";
 

@@ -1,15 +1,17 @@
 /**
  * Checks that a program from elsewhere fits together: places lie within buffers, graphs fit the
- * tensors that they run on, and groups are known.
+ * tensors that they run on, and groups are known. It walks through all of a program, so that
+ * whatever names a place is checked.
  */
 import { LockstepError } from "../errors.ts";
-import { typeOf } from "../graph/index.ts";
+import { type Graph, typeOf } from "../graph/index.ts";
 import { byteLength, bytesPerElement, formatType, sameType } from "../tensor/index.ts";
 import { collectiveBytes } from "./costs.ts";
 import {
   type BufferPlace,
   type BufferSpace,
   type CollectiveStage,
+  type Extent,
   type Run,
   type Stage,
   type TensorRef,
@@ -32,55 +34,31 @@ class Check {
   }
 
   all(): void {
-    const { buffers, sides, slots, batch, parameters, scalars, held, evaluation } = this.#program;
+    const { buffers, graphs: _, ...rest } = this.#program;
     for (const [name, { byteLength: bytes, space }] of buffers) {
       if (!Number.isSafeInteger(bytes) || bytes < 0) fail(`buffer "${name}" has ${bytes} bytes`);
       if (!SPACES.has(space)) fail(`buffer "${name}" lies in "${space}", which is no space`);
     }
-    for (const side of sides) {
-      const { totals, compute, commit, evaluate, pieces = [], gradients, states } = side;
-      for (const stage of [...totals, ...compute, ...commit, ...evaluate, ...pieces]) {
-        this.#stage(stage);
-      }
-      for (const run of gradients) this.#run("gradients", run);
-      this.#refs("states", states.values());
-    }
-    const { summary, counted, stop, paces } = this.#program;
-    const single = [summary, counted?.none, counted?.instead, stop, paces].filter(
-      (ref) => ref !== undefined,
-    );
-    const places = scalars.flatMap((scalar) => Object.values(scalar.places));
-    const fields = (evaluation?.sizes ?? []).flatMap((size) => [
-      ...size.fields.values(),
-      size.sums,
-    ]);
-    this.#refs("the program", [
-      ...single,
-      ...places,
-      ...fields,
-      ...[slots, batch, parameters].flatMap((refs) => [...refs.values()]),
-    ]);
-    for (const { buffer, byteOffset, byteLength: bytes } of held) {
-      this.#within("slots", { buffer, byteOffset }, bytes);
-    }
+    this.#walk("", rest);
   }
 
-  #stage(stage: Stage): void {
-    switch (stage.mode) {
-      case "tasks":
-        for (const [index, task] of stage.tasks.entries()) {
-          if (task.after.some((needed) => !(needed >= 0 && needed < index))) {
-            fail(`task "${task.name}" waits for one that does not come before it`);
-          }
-          for (const own of task.work) this.#stage(own);
-        }
-        break;
-      case "collective":
-        this.#collective(stage);
-        break;
-      default:
-        for (const run of stage.runs) this.#run(stage.name, run);
+  /** Checks a part of the program, found at these keys, and all parts of it. */
+  #walk(where: string, part: unknown): void {
+    if (typeof part !== "object" || part === null || isGraph(part)) return;
+    if (isPlace(part)) {
+      const bytes = "type" in part ? byteLength(part.type) : (part.byteLength ?? 0);
+      return this.#within(where, part, bytes);
     }
+    if (isRun(part)) this.#run(where, part);
+    if (isOfMode(part, "collective")) this.#collective(part);
+    if (isOfMode(part, "tasks")) {
+      for (const [index, { name, after }] of part.tasks.entries()) {
+        if (after.every((needed) => needed >= 0 && needed < index)) continue;
+        fail(`task "${name}" waits for one that does not come before it`);
+      }
+    }
+    const parts: Iterable<[string, unknown]> = part instanceof Map ? part : Object.entries(part);
+    for (const [key, own] of parts) this.#walk(`${where}/${key}`, own);
   }
 
   #collective(stage: CollectiveStage): void {
@@ -119,11 +97,6 @@ class Check {
         }
       }
     }
-    this.#refs(where, [...Object.values(inputs), ...Object.values(outputs)]);
-  }
-
-  #refs(where: string, refs: Iterable<TensorRef>): void {
-    for (const ref of refs) this.#within(where, ref, byteLength(ref.type));
   }
 
   #within(where: string, { buffer, byteOffset }: BufferPlace, bytes: number): void {
@@ -135,6 +108,26 @@ class Check {
       fail(`"${where}" puts ${bytes} bytes at ${byteOffset} of "${buffer}", which has ${size}`);
     }
   }
+}
+
+/** Whether a part of a program is a place, with the type or the bytes of what lies there. */
+function isPlace(part: object): part is TensorRef | (BufferPlace & Partial<Extent>) {
+  return "buffer" in part && "byteOffset" in part;
+}
+
+function isRun(part: object): part is Run {
+  return "graph" in part && "inputs" in part && "outputs" in part;
+}
+
+function isOfMode<Mode extends Stage["mode"]>(
+  part: object,
+  mode: Mode,
+): part is Extract<Stage, { readonly mode: Mode }> {
+  return "mode" in part && part.mode === mode;
+}
+
+export function isGraph(part: object): part is Graph {
+  return "nodes" in part && "constants" in part && part.constants instanceof Map;
 }
 
 function fail(what: string): never {

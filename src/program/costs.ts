@@ -3,6 +3,7 @@
  * communication, each at a given speed.
  */
 import { flopsOf } from "../ops/index.ts";
+import { MEMORY_SPEED } from "../plan/index.ts";
 import { byteLength, bytesPerElement } from "../tensor/index.ts";
 import {
   COMPUTE,
@@ -26,6 +27,8 @@ export interface Timed {
   readonly flops: number;
   /** Bytes that its collectives bring to this rank. */
   readonly bytes: number;
+  /** Bytes that its runs read in the memory of other ranks of the node. */
+  readonly read: number;
   /** Seconds from the start of the stage. */
   readonly start: number;
   readonly end: number;
@@ -35,6 +38,7 @@ export interface Timeline {
   readonly tasks: readonly Timed[];
   readonly seconds: number;
   readonly computing: number;
+  /** With what is read in the memory of the node's other ranks, which uses the same cores. */
   readonly communicating: number;
   /** Communication beside which nothing is computed. */
   readonly exposed: number;
@@ -53,15 +57,17 @@ export function planTimeline(program: Program, { tasks }: TaskStage, speeds: Spe
     const collectives = work.filter((stage) => stage.mode === "collective");
     const bytes = collectives.reduce((sum, stage) => sum + collectiveBytes(stage), 0);
     const waiting = collectives.length * speeds.latency + bytes / speeds.bytesPerSecond;
-    const end = start + (lane === COMPUTE ? flops / speeds.flopsPerSecond : waiting);
-    timed.push({ task, flops, bytes, start, end });
+    const read = work.reduce((sum, stage) => sum + readBytes(stage), 0);
+    const own = lane === COMPUTE ? flops / speeds.flopsPerSecond : waiting;
+    const end = start + own + read / MEMORY_SPEED;
+    timed.push({ task, flops, bytes, read, start, end });
     free.set(lane, end);
   }
-  const secondsIn = (own: readonly Timed[]) =>
-    own.reduce((sum, { start, end }) => sum + (end - start), 0);
+  const busy = timed.reduce((sum, { start, end }) => sum + (end - start), 0);
   const seconds = Math.max(0, ...timed.map(({ end }) => end));
-  const computing = secondsIn(timed.filter(({ task }) => task.lane === COMPUTE));
-  const communicating = secondsIn(timed.filter(({ task }) => task.lane !== COMPUTE));
+  const flops = timed.reduce((sum, each) => sum + each.flops, 0);
+  const computing = flops / speeds.flopsPerSecond;
+  const communicating = busy - computing;
   return { tasks: timed, seconds, computing, communicating, exposed: seconds - computing };
 }
 
@@ -79,8 +85,9 @@ function bytesFrom(call: CollectiveStage["call"], isCounted: (place: number) => 
 }
 
 /**
- * The bytes that a rank receives from others: those that it reads in their memory, and those that
- * are sent to it.
+ * The bytes that a rank receives from others: those that it reads in their memory, those that are
+ * sent to it, and those that neighbours write to its memory, which are as many as it writes to
+ * theirs.
  * @param placeOf this rank's place in a group
  */
 export function receivedBytes(
@@ -91,10 +98,17 @@ export function receivedBytes(
     if (stage.mode === "collective") {
       return sum + bytesFrom(stage.call, (place) => place !== placeOf(stage.group));
     }
-    const places = stage.runs.flatMap(({ inputs }) => Object.values(inputs));
-    const others = places.filter(({ rank }) => rank !== undefined);
-    return others.reduce((all, { type }) => all + byteLength(type), sum);
+    return sum + readBytes(stage);
   }, 0);
+}
+
+/** The bytes that runs read and write in the memory of other ranks. */
+function readBytes(stage: RunStage | CollectiveStage): number {
+  const runs = stage.mode === "collective" ? [] : stage.runs;
+  return runs
+    .flatMap(({ inputs, outputs }) => [...Object.values(inputs), ...Object.values(outputs)])
+    .filter(({ rank }) => rank !== undefined)
+    .reduce((sum, { type }) => sum + byteLength(type), 0);
 }
 
 export function flopsOfStages(program: Program, stages: readonly Stage[]): number {

@@ -3,7 +3,7 @@
  * of numbers that all ranks have, so all decide the same in the same step.
  */
 import { assert } from "../errors.ts";
-import type { Range } from "./shares.ts";
+import { type Range, rangesOf } from "./shares.ts";
 
 export interface Decision {
   readonly ranges: readonly Range[];
@@ -12,7 +12,7 @@ export interface Decision {
 }
 
 /** A change must save this part of a step: it costs planning, and speeds are measured roughly. */
-const LEAST_GAIN = 0.1;
+export const LEAST_GAIN = 0.1;
 
 /**
  * Returns the ranges with which the slowest rank ends first, or `current` if the gain is less than
@@ -56,15 +56,25 @@ function fairCounts(speeds: readonly number[], microBatches: number): number[] {
   return counts;
 }
 
-function slowest(counts: readonly number[], speeds: readonly number[]): number {
-  return Math.max(...counts.map((count, rank) => count / (speeds[rank] as number)));
+/**
+ * The part of a step that other ranges would have saved where a micro-batch took each rank `paces`
+ * seconds; negative if they would have cost more.
+ */
+export function savingOf(
+  ranges: readonly Range[],
+  current: readonly Range[],
+  paces: readonly number[],
+): number {
+  const speeds = paces.map((pace) => 1 / pace);
+  const [then, now] = [ranges, current].map((all) =>
+    slowest(
+      all.map(({ count }) => count),
+      speeds,
+    ),
+  ) as [number, number];
+  return 1 - then / now;
 }
 
-function rangesOf(counts: readonly number[]): Range[] {
-  let first = 0;
-  return counts.map((count) => {
-    const range = { first, count };
-    first += count;
-    return range;
-  });
+function slowest(counts: readonly number[], speeds: readonly number[]): number {
+  return Math.max(...counts.map((count, rank) => count / (speeds[rank] as number)));
 }

@@ -2,22 +2,19 @@
  * Evaluates a model on held-out samples: forward passes over batches of them, and the loss and
  * measures of all samples together.
  */
-import { cast, concat, reshape } from "../functional/index.ts";
-import { type Graph, typeOf } from "../graph/index.ts";
+import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
-import { extendGraph } from "../ops/index.ts";
 import {
-  buildNamed,
   fieldsOf,
   type Measure,
   type MeasuresPlan,
   planMeasures,
   resized,
   sizeOf,
-  type Term,
-  wideType,
+  vectorGraph,
+  vectorType,
 } from "../plan/index.ts";
-import { byteLength, elementCount, isFloat, type TensorType } from "../tensor/index.ts";
+import { byteLength, elementCount, isFloat } from "../tensor/index.ts";
 import { evaluationSumsBuffer, fieldBuffer } from "./buffers.ts";
 import type { ProgramBuilder, Run, RunStage, TensorRef } from "./program.ts";
 
@@ -71,9 +68,7 @@ export function planEvaluation(
   const sizes = parts.map((part, index) => {
     const { graph, measures: own } = found[index] as MeasuresPlan;
     const terms = own.flatMap((measure) => measure.terms);
-    const width = terms.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
-    const dtype = wideType(terms.map((term) => term.type.dtype));
-    const type: TensorType = { dtype, shape: [width] };
+    const type = vectorType(terms);
     const buffer = program.buffer(evaluationSumsBuffer(index), byteLength(type), "host");
     return {
       samples: sizeOf(part),
@@ -83,7 +78,7 @@ export function planEvaluation(
         new Array<number>(elementCount(shape)).fill(factor),
       ),
       inputs: graph.inputs,
-      graph: program.graph(`evaluation.${index}`, "all", () => sumsGraph(graph, terms, type)),
+      graph: program.graph(`evaluation.${index}`, "all", () => vectorGraph(graph, terms, "sums")),
     };
   });
   return { samples, sizes, measures };
@@ -111,12 +106,4 @@ function numbersOf({ graph, outputs }: Model): string[] {
     const { dtype, shape } = typeOf(graph, name);
     return isFloat(dtype) && shape.length === 0;
   });
-}
-
-function sumsGraph(graph: Graph, terms: readonly Term[], { dtype }: TensorType): Graph {
-  const builder = extendGraph(graph);
-  const parts = terms.map(({ output, type }) =>
-    reshape(cast(builder.value(output), dtype), [elementCount(type.shape)]),
-  );
-  return buildNamed(builder, new Map([["sums", concat(parts, 0)]]));
 }

@@ -8,38 +8,32 @@ import type { Graph } from "../graph/index.ts";
 import {
   arenaOf,
   type ComputeTask,
-  cutTask,
+  cutAtUnits,
   MICRO_BATCH,
-  phasesOf,
   type StepGraph,
   type StepValue,
   valueName,
   valueOf,
 } from "../plan/index.ts";
-import { bytesPerElement, elementCount } from "../tensor/index.ts";
 import { activationBuffer, PARAMETERS, unitBuffer } from "./buffers.ts";
-import type { Layout } from "./layout.ts";
+import { entryRef, type Layout } from "./layout.ts";
 import { type Ownership, ofOwner, ownedSpans } from "./ownership.ts";
+import { type PieceWork, pieceTasks } from "./pieces.ts";
 import {
-  addTask,
   allGather,
-  COMPUTE,
   type CollectiveStage,
   type ProgramBuilder,
   type Run,
   type RunStage,
   type Stage,
-  type Task,
   type TensorRef,
 } from "./program.ts";
 import { Room } from "./room.ts";
 import { copyRun } from "./runs.ts";
-import { spanRef } from "./spans.ts";
+import { spanOf, spanRef } from "./spans.ts";
 
 /** The number of buffers: one is filled while the one before it is used. */
 const BUFFERS = 2;
-/** The lane of copies. */
-export const GATHER = "gather";
 
 /** The parameters that are gathered for a piece. */
 export interface Unit {
@@ -96,18 +90,11 @@ export class Gathered {
 
   /** A parameter in the memory of the rank that owns all of it; undefined if several own parts. */
   #atOwner(name: string): TensorRef | undefined {
-    const { groups } = this.#parameters;
-    for (const group of groups) {
-      const entry = group.entries.find((each) => each.name === name);
-      if (entry === undefined) continue;
-      const { byteOffset, type } = entry;
-      const start = (byteOffset - group.byteOffset) / bytesPerElement(group.dtype);
-      const span = { group, start, end: start + elementCount(type.shape) };
-      const [first, ...rest] = ownedSpans(this.#ownership, span);
-      if (first === undefined || rest.length > 0) return undefined;
-      return ofOwner(this.#ownership, first.owner, { buffer: PARAMETERS, byteOffset, type });
-    }
-    return undefined;
+    const ref = entryRef(this.#parameters, PARAMETERS, name);
+    const span = spanOf(this.#parameters, name);
+    const [first, ...rest] = span === undefined ? [] : ownedSpans(this.#ownership, span);
+    if (ref === undefined || first === undefined || rest.length > 0) return undefined;
+    return ofOwner(this.#ownership, first.owner, ref);
   }
 
   /** A run of a graph that takes parameters, cut into pieces for which units are gathered. */
@@ -117,21 +104,14 @@ export class Gathered {
     { inputs, outputs }: Pick<Run, "inputs" | "outputs">,
   ): Stage {
     const { step, task } = stepOf(name, graph, this.#parameters);
-    const { phases, phaseOf } = phasesOf(step, task);
-    const { step: cut, pieces } = cutTask(step, task, (_, index) => phaseOf[index] as number);
+    const { step: cut, pieces } = cutAtUnits(step, task);
     const arena = arenaOf(cut, pieces);
     const activations = this.#program.growing(activationBuffer(0), arena.byteLength);
-    const tasks: Task[] = [];
-    /** The last task that uses each buffer. */
-    const used: Record<string, number> = {};
-    let computed: number | undefined;
-    for (const [index, piece] of pieces.entries()) {
-      const gathered = (phases[index]?.parameters ?? []).filter((value) =>
-        piece.inputs.includes(value),
-      );
-      const own = gathered.map((value) => valueOf(cut, value).of);
+    const works = pieces.map((piece, index): PieceWork => {
+      const read = piece.inputs.map((value) => valueOf(cut, value));
+      const taken = read.filter(({ role }) => role === "parameter").map(({ of }) => of);
       const unit =
-        own.length === 0 ? undefined : this.unit(`parameters of ${piece.name}`, own, index);
+        taken.length === 0 ? undefined : this.unit(`parameters of ${piece.name}`, taken, index);
       const place = (value: string, bound: string): TensorRef => {
         const { role, of, type } = valueOf(cut, value);
         if (role === "activation") {
@@ -141,23 +121,18 @@ export class Gathered {
         return parameter ?? inputs[bound] ?? (outputs[bound] as TensorRef);
       };
       const refs = (bound: readonly string[], values: readonly string[]) =>
-        Object.fromEntries(bound.map((own, at) => [own, place(values[at] as string, own)]));
-      this.#program.graph(piece.graph, "all", () => cut.graphs.get(piece.graph) as Graph);
+        Object.fromEntries(bound.map((name, at) => [name, place(values[at] as string, name)]));
+      const own = cut.graphs.get(piece.graph) as Graph;
+      this.#program.graph(piece.graph, "all", () => own);
       const run: Run = {
         graph: piece.graph,
-        inputs: refs(piece.graphInputs, piece.inputs),
-        outputs: refs(piece.graphOutputs, piece.outputs),
+        inputs: refs(own.inputs, piece.inputs),
+        outputs: refs(own.outputs, piece.outputs),
       };
-      const waits = [computed];
-      if (unit !== undefined) {
-        const gather = { name: unit.name, lane: GATHER, work: unit.work };
-        waits.push(addTask(tasks, gather, [used[unit.buffer]]));
-      }
       const stage: RunStage = { name: piece.name, runs: [run], mode: "ordered" };
-      computed = addTask(tasks, { name: piece.name, lane: COMPUTE, work: [stage] }, waits);
-      if (unit !== undefined) used[unit.buffer] = computed;
-    }
-    return { name, mode: "tasks", tasks };
+      return { name: piece.name, work: [stage], gather: unit };
+    });
+    return { name, mode: "tasks", tasks: pieceTasks(works) };
   }
 }
 
@@ -186,8 +161,6 @@ function stepOf(
     each: MICRO_BATCH,
     inputs: graph.inputs.map(declare("batch")),
     outputs: graph.outputs.map(declare("summary")),
-    graphInputs: graph.inputs,
-    graphOutputs: graph.outputs,
   };
   const graphs = new Map([[name, graph]]);
   return { step: { name, microBatches: 1, values, graphs, tasks: [task] }, task };

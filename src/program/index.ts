@@ -1,4 +1,3 @@
-export { planAccumulation } from "./accumulate.ts";
 export {
   collectiveBytes,
   flopsOfStages,
@@ -7,8 +6,16 @@ export {
   type Speeds,
   type Timeline,
 } from "./costs.ts";
-export { type Decision, decideShares } from "./decide-shares.ts";
+export { type Decision, decideShares, LEAST_GAIN, savingOf } from "./decide-shares.ts";
 export { type EvaluationPlan } from "./evaluation.ts";
+export {
+  DECISION_BYTES,
+  DECISION_NUMBERS,
+  type JournalPlan,
+  journalPlaces,
+  overwritten,
+  stageOf,
+} from "./journal.ts";
 export { type ProgramJson, programFromJson, programToJson } from "./json.ts";
 export { planLayout } from "./layout.ts";
 export { lower } from "./lower.ts";
@@ -20,6 +27,7 @@ export {
   type BufferSpec,
   COMPUTE,
   type CollectiveStage,
+  type GraphSpec,
   type Program,
   type Run,
   type RunStage,
@@ -33,3 +41,4 @@ export { onDisk, residentMemory, totalOf } from "./resident.ts";
 export { evenRanges, planLevels, type Range } from "./shares.ts";
 export type { Side, StepProgram } from "./step-program.ts";
 export { scalarsOf } from "./update.ts";
+export { planWaves } from "./waves.ts";

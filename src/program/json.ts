@@ -4,11 +4,11 @@
  */
 import { LockstepError } from "../errors.ts";
 import { type Graph, type GraphJson, graphFromJson, graphToJson } from "../graph/index.ts";
-import { checkProgram } from "./check.ts";
+import { checkProgram, isGraph } from "./check.ts";
 import type { Side, StepProgram } from "./step-program.ts";
 
 /** The version of the form; it changes with every change of the form. */
-const FORMAT = "lockstep-program-4";
+const FORMAT = "lockstep-program-5";
 
 /** The form of a value in JSON: maps are objects, sets are lists, graphs have their own form. */
 type Json<Value> =
@@ -35,10 +35,6 @@ function toJson(value: unknown): unknown {
   if (typeof value !== "object" || value === null) return value;
   if (isGraph(value)) return graphToJson(value);
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, toJson(item)]));
-}
-
-function isGraph(value: object): value is Graph {
-  return "nodes" in value && "constants" in value && value.constants instanceof Map;
 }
 
 /** @throws INVALID_GRAPH if it is of another version, or does not fit together */

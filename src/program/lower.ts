@@ -103,6 +103,7 @@ class Lowering {
       all: nameOfAll(ground.mesh),
       ownership,
       keepsParameters: this.#isFullySharded,
+      lanes: this.#options.lanes ?? 1,
     });
     const side = (from: number): Side => ({
       gradients: (this.#isFullySharded ? [] : this.#sums.own).map((_, microBatch) =>
@@ -137,6 +138,7 @@ class Lowering {
       kept: update.held.filter((part) => part.rank === rank),
       isHeldInPlace: ownership?.isInPlace ?? true,
       updateHashes: update.hashes,
+      journal: update.journal,
       atOnce: this.#sums.followsRanges ? undefined : this.#sums.lanes,
       microBatches: this.#sums.own,
       stop: this.#sums.control("stop"),

@@ -4,8 +4,9 @@
  * only for a checkpoint. After Rajbhandari et al., "ZeRO", 2020 (its first stage).
  */
 import type { Layout, LayoutGroup } from "./layout.ts";
+import { areInPlace, type Ground, placeIn, type RankGroups } from "./levels.ts";
 import { allGather, type CollectiveStage, type Extent, type TensorRef } from "./program.ts";
-import { extentOf, lengthOf, type Span, wholeSpan } from "./spans.ts";
+import { cutEvenly, extentOf, lengthOf, type Span, wholeSpan } from "./spans.ts";
 
 export interface Ownership {
   /** The name of the group of ranks that divide the parts among them. */
@@ -19,6 +20,19 @@ export interface Ownership {
    * Spans, each cut into a part for each rank. Every rank owns all of the groups that have no cut.
    */
   readonly cuts: readonly (readonly Span[])[];
+}
+
+/** The inner group of a rank owns spans, a part of each for each of its ranks. */
+export function ownershipOf(
+  { topology }: Ground,
+  groups: RankGroups,
+  rank: number,
+  spans: readonly Span[],
+): Ownership {
+  const { ranks, place } = placeIn(groups.members, rank);
+  const cuts = spans.map((span) => cutEvenly(span, ranks.length));
+  const isInPlace = areInPlace(groups, topology);
+  return { group: groups.names.inner, isInPlace, place, ranks, cuts };
 }
 
 /** A span that one rank owns, given by its place. */

@@ -119,12 +119,13 @@ export class Places {
 
   /** One run of a task. */
   run(task: ComputeTask, at: At): Run {
+    const graph = this.#options.step.graphs.get(task.graph) as Graph;
     const refs = (names: readonly string[], values: readonly string[]) =>
       Object.fromEntries(names.map((name, index) => [name, this.ref(values[index] as string, at)]));
     return {
       graph: task.graph,
-      inputs: refs(task.graphInputs, task.inputs),
-      outputs: refs(task.graphOutputs, task.outputs),
+      inputs: refs(graph.inputs, task.inputs),
+      outputs: refs(graph.outputs, task.outputs),
     };
   }
 
@@ -132,19 +133,13 @@ export class Places {
   wholeRun(pieces: readonly ComputeTask[], at: At): Run {
     const graph = this.#options.step.graphs.get(GRADIENT) as Graph;
     const runs = pieces.map((piece) => this.run(piece, at));
-    const pick = (names: readonly string[], refs: readonly Run["inputs"][]) => {
-      const all = Object.assign({}, ...refs) as Run["inputs"];
-      return Object.fromEntries(names.map((name) => [name, all[name] as TensorRef]));
-    };
-    const inputs = pick(
-      graph.inputs,
-      runs.map((run) => run.inputs),
+    const places: Run["inputs"] = Object.assign(
+      {},
+      ...runs.flatMap(({ inputs, outputs }) => [inputs, outputs]),
     );
-    const outputs = pick(
-      graph.outputs,
-      runs.map((run) => run.outputs),
-    );
-    return { graph: GRADIENT, inputs, outputs };
+    const pick = (names: readonly string[]) =>
+      Object.fromEntries(names.map((name) => [name, places[name] as TensorRef]));
+    return { graph: GRADIENT, inputs: pick(graph.inputs), outputs: pick(graph.outputs) };
   }
 
   #itemsOf(stage: string) {

@@ -34,9 +34,16 @@ export interface RunStage {
   /**
    * - `ordered`: one after the other, each on all threads;
    * - `parallel`: independent of each other, each on one thread, as many at once as threads;
+   * - `sweep`: as `parallel`, but each takes a millisecond at most. A device of one thread runs them
+   *   on the calling thread, which serves its event loop in between;
    * - `small`: one after the other on the calling thread, microseconds each.
    */
-  readonly mode: "ordered" | "parallel" | "small";
+  readonly mode: "ordered" | "parallel" | "sweep" | "small";
+  /**
+   * Whether each run overwrites values that no other rank has, so that they are written to the
+   * journal first (`planJournal`).
+   */
+  readonly isLogged?: boolean;
 }
 
 /** All ranks of the group come here; none passes before what it needs of the others is there. */

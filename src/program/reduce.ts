@@ -2,15 +2,16 @@
  * Lowers the sum of all ranks' contributions to stages, for some spans of the flat gradient.
  * Within a node, every rank reads its part of its neighbours' buffers in place and sums it (a
  * reduce-scatter). Between nodes, the ranks that have the same place in their nodes exchange parts
- * of these sums by all-to-all, and add them up. Then all-gathers bring the sums to all ranks that
- * need them. All additions follow the one tree over micro-batches, so any placement of ranks on
- * nodes gives the same bits.
+ * of these sums by all-to-all, and add them up. On a single node, the runs that sum also write the
+ * sums to the memory of the neighbours that need them; otherwise all-gathers bring them there. All
+ * additions follow the one tree over micro-batches, so any placement of ranks on nodes gives the
+ * same bits.
  */
 import { assert } from "../errors.ts";
 import { COPIES, NODE_SUMS } from "./buffers.ts";
 import type { LayoutGroup } from "./layout.ts";
 import type { RankGroups } from "./levels.ts";
-import { gatherParts, type Ownership } from "./ownership.ts";
+import { gatherParts } from "./ownership.ts";
 import {
   type BufferPlace,
   barrier,
@@ -20,9 +21,17 @@ import {
   type RunStage,
   type TensorRef,
 } from "./program.ts";
-import { sweepMode, treeRun } from "./runs.ts";
+import { treeRun, treeStage } from "./runs.ts";
 import type { Combination, Levels } from "./shares.ts";
-import { blocksOf, cutEvenly, extentOf, lengthOf, type Span, spanRef, tilesOf } from "./spans.ts";
+import {
+  additionsOf,
+  blocksOf,
+  cutEvenly,
+  extentOf,
+  lengthOf,
+  type Span,
+  spanRef,
+} from "./spans.ts";
 
 export interface ReduceOptions {
   readonly rank: number;
@@ -90,46 +99,43 @@ export class Reducer {
     const local = all.flatMap((own) => own.local);
     const totals = all.flatMap((own) => own.totals);
     const neighbours = this.#neighbours.length;
-    const sum = (name: string, runs: readonly Run[], parts: number): RunStage => {
-      const [first] = runs;
-      const tiles = first === undefined ? 1 : Object.keys(first.outputs).length;
-      const inputs = first === undefined ? 0 : Object.keys(first.inputs).length / tiles;
-      return { name, runs, mode: sweepMode(lengthOf(spans), (0.25 * inputs) / parts) };
-    };
+    // Neighbours write to each other's memory, so none goes on before all have written.
+    const isSpread = spans.some(({ group }) => this.#isSpread(group));
     return [
       ...(neighbours > 1 ? [barrier(`neighbours have ${what}`, this.#inner)] : []),
-      ...(local.length > 0 ? [sum(`sums of this node, ${what}`, local, neighbours)] : []),
+      ...(local.length > 0 ? [treeStage(`sums of this node, ${what}`, local)] : []),
       ...all.flatMap(({ exchanges }) => exchanges),
-      sum(`sum of ${what}`, totals, neighbours * this.#options.levels.members.length),
+      treeStage(`sum of ${what}`, totals),
+      ...(isSpread ? [barrier(`neighbours have the sum of ${what}`, this.#inner)] : []),
       ...all.flatMap(({ gathers }) => gathers),
     ];
-  }
-
-  /**
-   * Which parts of these spans the ranks of this node keep; undefined if all parts are gathered.
-   */
-  ownership(spans: readonly Span[]): Ownership | undefined {
-    const kept = spans.filter(({ group }) => this.#keeps(group));
-    const ranks = this.#neighbours;
-    if (kept.length === 0 || ranks.length === 1) return undefined;
-    const cuts = kept.map((span) => cutEvenly(span, ranks.length));
-    return { group: this.#inner, isInPlace: true, place: this.#place, ranks, cuts };
   }
 
   #keeps(group: LayoutGroup): boolean {
     return this.#options.keeps?.(group) ?? false;
   }
 
+  /**
+   * Whether each rank writes the sums of its part to its neighbours' memory too, as it makes them.
+   */
+  #isSpread(group: LayoutGroup): boolean {
+    const isOneNode = this.#options.levels.members.length === 1;
+    return isOneNode && this.#neighbours.length > 1 && !this.#keeps(group);
+  }
+
   #ofSpan(span: Span, what: string): SpanStages {
     const { members, ranks, nodes } = this.#options.levels;
     const parts = cutEvenly(span, this.#neighbours.length);
     const part = parts[this.#place] as Span;
+    if (members.length === 1) {
+      const { rank } = this.#options;
+      const others = this.#neighbours.filter((peer) => peer !== rank);
+      const to = this.#isSpread(span.group) ? others : [];
+      const totals = this.#totals(part, ranks.combination, this.#inPlace, to);
+      return { local: [], exchanges: [], totals, gathers: [] };
+    }
     const isGathered = parts.length > 1 && !this.#keeps(span.group);
     const gathers = isGathered ? [this.#gather(parts, what, this.#inner)] : [];
-    if (members.length === 1) {
-      const totals = this.#totals(part, ranks.combination, this.#inPlace);
-      return { local: [], exchanges: [], totals, gathers };
-    }
     const subparts = cutEvenly(part, members.length);
     const { runs: local, sources } = this.#isNested
       ? this.#sumNeighbours(part)
@@ -168,7 +174,10 @@ export class Reducer {
     return { runs, sources };
   }
 
-  /** Exchanges what nodes contribute to each other's subparts, slot by slot. */
+  /**
+   * Exchanges what nodes contribute to each other's subparts, slot by slot. What this node itself
+   * contributes to its own subpart is read where it lies.
+   */
   #exchange(
     subparts: readonly Span[],
     sources: readonly BufferPlace[],
@@ -178,18 +187,24 @@ export class Reducer {
     const own = subparts[this.#node] as Span;
     const { dtype, key } = own.group;
     const bytes = extentOf(own).byteLength;
-    /** By contribution. */
+    const before = extentOf(own).byteOffset - extentOf(subparts[0] as Span).byteOffset;
+    /** Where the contributions to the own subpart lie, by contribution. */
     const places: BufferPlace[] = [];
     const stages = Array.from({ length: slots }, (_, slot): CollectiveStage => {
       const given = contributions.flatMap((from, index) => (from.slot === slot ? [index] : []));
-      const givers = new Set(given.map((index) => contributions[index]?.rank));
-      const into = this.#room(COPIES, bytes * given.length);
-      for (const [at, index] of given.entries()) {
+      const giverOf = (index: number) => contributions[index]?.rank;
+      const received = given.filter((index) => giverOf(index) !== this.#node);
+      const into = this.#room(COPIES, bytes * received.length);
+      for (const [at, index] of received.entries()) {
         places[index] = { ...into, byteOffset: into.byteOffset + at * bytes };
       }
       const data = sources[slot] ?? sources[0];
       assert(data !== undefined, "a node has a contribution");
-      const isGiver = givers.has(this.#node);
+      const isGiver = received.length < given.length;
+      for (const index of given.filter((each) => giverOf(each) === this.#node)) {
+        places[index] = { ...data, byteOffset: data.byteOffset + before };
+      }
+      const givers = new Set(received.map(giverOf));
       const sendCounts = subparts.map((to) => (isGiver ? lengthOf([to]) : 0));
       const receiveCounts = subparts.map((__, from) => (givers.has(from) ? lengthOf([own]) : 0));
       return {
@@ -206,10 +221,15 @@ export class Reducer {
     return { stages, placeOf };
   }
 
-  #totals(part: Span, combination: Combination, placeOf: PlaceOf): Run[] {
-    return this.#sums(part, combination, placeOf, (tile) =>
-      spanRef(tile, this.#options.bufferOf(0)),
-    );
+  /** @param others the neighbours whose memory gets the sums too */
+  #totals(
+    part: Span,
+    combination: Combination,
+    placeOf: PlaceOf,
+    others: readonly number[] = [],
+  ): Run[] {
+    const totalOf = (tile: Span) => spanRef(tile, this.#options.bufferOf(0));
+    return this.#sums(part, combination, placeOf, totalOf, others);
   }
 
   #sums(
@@ -217,12 +237,14 @@ export class Reducer {
     combination: Combination,
     placeOf: PlaceOf,
     totalOf: (tile: Span) => TensorRef,
+    others: readonly number[] = [],
   ): Run[] {
     return blocksOf(part).map((block) => {
-      const tiles = tilesOf(block);
-      return treeRun(this.#program, combination, tiles.map(totalOf), (leaf, tile) =>
-        placeOf(leaf, tiles[tile] as Span),
-      );
+      const tiles = additionsOf(block);
+      const totals = tiles.map(totalOf);
+      const copies = others.map((rank) => totals.map((total) => ({ ...total, rank })));
+      const partOf = (leaf: number, tile: number) => placeOf(leaf, tiles[tile] as Span);
+      return treeRun(this.#program, combination, totals, partOf, copies);
     });
   }
 

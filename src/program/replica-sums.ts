@@ -10,7 +10,7 @@ import type { CollectiveStage, ProgramBuilder, RunStage } from "./program.ts";
 import { Reducer } from "./reduce.ts";
 import { evenRanges, planLevels, type Range } from "./shares.ts";
 import type { Span } from "./spans.ts";
-import { accumulatorsOf, planWaves, type Wave, type Waves } from "./waves.ts";
+import { planWaves, type Wave, type Waves } from "./waves.ts";
 
 export interface ReplicaOptions {
   /** Its inner groups are the replicas. */
@@ -46,19 +46,18 @@ export function planReplicas(
   const levels = planLevels(ranges, members, { reproducible });
   const planned = ranges.map((_, index): Waves => {
     const own = levels.ranks.contributions.filter(({ rank }) => rank === index);
-    return planWaves(own, perWave);
+    return planWaves(own, { perWave, isInPlace: false });
   });
-  const { waves, totals } = planned[replica] as Waves;
+  const { waves } = planned[replica] as Waves;
   // All ranks of a run have the same shared buffers.
-  const count = Math.max(...planned.map((own) => accumulatorsOf(own.waves)));
+  const count = Math.max(...planned.map((own) => own.accumulators));
   const accumulators = Array.from({ length: count }, (_, index) =>
     program.buffer(gradientBuffer(index), layout.byteLength),
   );
   if (!isOne) for (const name of accumulators) program.shared.add(name);
-  const bufferOf = (slot: number) => gradientBuffer(totals[slot] as number);
   const { outer } = groups.names;
   const names = { all: outer, inner: outer, outer };
-  const reducer = new Reducer(program, { rank: replica, names, levels, bufferOf });
+  const reducer = new Reducer(program, { rank: replica, names, levels, bufferOf: gradientBuffer });
   return {
     ranges,
     waves,

@@ -2,35 +2,18 @@
  * The memory that a program takes on its rank, by purpose: of buffers that ranks divide, only the
  * parts that this rank owns. A run's data take memory in addition.
  */
-import { peakOfIntermediates } from "../plan/index.ts";
-import { byteLength } from "../tensor/index.ts";
+import { PROCESS_BYTES, peakOfIntermediates } from "../plan/index.ts";
 import { kindOf, type MemoryKind } from "./buffers.ts";
-import { type Program, residentBytes, type TensorRef } from "./program.ts";
-
-/**
- * Private memory of a worker before it holds a tensor: Node.js and the modules (42 MiB), the plan
- * and compiled graphs (25), and what the arena of activations has lost between its chunks. Measured
- * by `npm run bench -- memory`.
- */
-const PROCESS_BYTES = 78 * 2 ** 20;
+import { type Program, residentBytes } from "./program.ts";
 
 /** Bytes by kind; kinds of which there is nothing are left out. */
 export type Resident = ReadonlyMap<MemoryKind, number>;
 
 /**
- * Values of the size of a parameter that its first values are made of. The arena in which they lie
- * keeps its memory, and pieces use it afterwards.
- */
-const FIRST_VALUES = 3;
-
-/**
  * What lies on a disk is not counted: see `onDisk`.
  * @param lanes micro-batches that run at once
  */
-export function residentMemory(
-  program: Program & { readonly parameters?: ReadonlyMap<string, TensorRef> },
-  lanes = 1,
-): Resident {
+export function residentMemory(program: Program, lanes = 1): Resident {
   const found = new Map<MemoryKind, number>();
   const add = (kind: MemoryKind, bytes: number) => {
     if (bytes > 0) found.set(kind, (found.get(kind) ?? 0) + bytes);
@@ -41,10 +24,7 @@ export function residentMemory(
   const peaks = [...program.graphs.values()].map(({ graph, threads }) => {
     return peakOfIntermediates(graph) * (threads === 1 ? lanes : 1);
   });
-  const within = Math.max(0, ...peaks);
-  add("within a piece", within);
-  const parameters = [...(program.parameters?.values() ?? [])].map(({ type }) => byteLength(type));
-  add("first values", FIRST_VALUES * Math.max(0, ...parameters) - within);
+  add("within a piece", Math.max(0, ...peaks));
   add("the process itself", PROCESS_BYTES);
   return found;
 }

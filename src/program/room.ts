@@ -2,11 +2,11 @@
  * Room for some tensors of a flat vector in another buffer, where they lie close together: the
  * parameters of a unit, or the gradients of a bucket.
  */
-import { bytesPerElement, elementCount } from "../tensor/index.ts";
+import { bytesPerElement } from "../tensor/index.ts";
 import { ALIGNMENT, type Layout } from "./layout.ts";
 import { type Owned, type Ownership, ownedSpans } from "./ownership.ts";
 import type { TensorRef } from "./program.ts";
-import type { Span } from "./spans.ts";
+import { entrySpan, type Span, spanOf } from "./spans.ts";
 
 /** The most tiles that one small run copies or sums. */
 const BLOCK_TILES = 16;
@@ -37,9 +37,8 @@ export class Room {
       const width = bytesPerElement(group.dtype);
       for (const entry of group.entries) {
         if (!wanted.has(entry.name)) continue;
-        const start = (entry.byteOffset - group.byteOffset) / width;
         // The padding behind a tensor is left out: in a room that others use too, it is not zero.
-        const end = start + elementCount(entry.type.shape);
+        const { start, end } = entrySpan(group, entry);
         const last = placed.at(-1);
         if (last?.group === group && last.end === start) {
           placed[placed.length - 1] = { ...last, end };
@@ -53,12 +52,10 @@ export class Room {
 
   /** A tensor in the room; undefined if it is not among the room's tensors. */
   ref(name: string, buffer: string): TensorRef | undefined {
-    const entry = this.#layout.entries.get(name);
-    const group = this.#layout.groups.find(({ entries }) => entries.some((own) => own === entry));
-    if (entry === undefined || group === undefined) return undefined;
-    const start = (entry.byteOffset - group.byteOffset) / bytesPerElement(group.dtype);
-    const place = this.#find({ group, start, end: start + 1 }, buffer);
-    return place && { ...place, type: entry.type };
+    const span = spanOf(this.#layout, name);
+    const place = span && this.#find(span, buffer);
+    const type = this.#layout.entries.get(name)?.type;
+    return place && type && { ...place, type };
   }
 
   /** The place of a span in the room. */

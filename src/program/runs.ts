@@ -6,7 +6,6 @@ import { buildNamed } from "../plan/index.ts";
 import { bytesPerElement, elementCount, type TensorType } from "../tensor/index.ts";
 import type { ProgramBuilder, Run, RunStage, TensorRef } from "./program.ts";
 import type { Combination } from "./shares.ts";
-import { blocksOf, lengthOf, type Span, spanRef, tilesIn } from "./spans.ts";
 
 /** Work below this stays on the calling thread: handing it to others would cost as much. */
 const SMALL_NANOSECONDS = 200_000;
@@ -16,7 +15,7 @@ const SMALL_NANOSECONDS = 200_000;
  * @param cost nanoseconds for each element, measured (see docs/lab.md)
  */
 export function sweepMode(elements: number, cost: number): RunStage["mode"] {
-  return elements * cost < SMALL_NANOSECONDS ? "small" : "parallel";
+  return elements * cost < SMALL_NANOSECONDS ? "small" : "sweep";
 }
 
 /** A part of a tensor along its leading dim. */
@@ -25,7 +24,8 @@ export function rowsRef(buffer: string, type: TensorType, index: number): Tensor
   return { buffer, byteOffset: index * bytes, type };
 }
 
-function leavesOf(combination: Combination): number[] {
+/** The leaves of a combination, from left to right. */
+export function leavesOf(combination: Combination): number[] {
   return typeof combination === "number" ? [combination] : combination.flatMap(leavesOf);
 }
 
@@ -40,55 +40,53 @@ function renumber(combination: Combination, used: readonly number[]): Combinatio
  * cache.
  * @param totals the places of the sums, one for each tile; all have one type
  * @param partOf the place of a leaf of the combination in a tile
+ * @param copies more places that the sums are copied to out of the cache: lists like `totals`
  */
 export function treeRun(
   program: ProgramBuilder,
   combination: Combination,
   totals: readonly TensorRef[],
   partOf: (leaf: number, tile: number) => TensorRef,
+  copies: readonly (readonly TensorRef[])[] = [],
 ): Run {
   const leaves = leavesOf(combination);
   const shape = renumber(combination, leaves);
   const { type } = totals[0] as TensorRef;
-  const size = `${type.dtype}.${type.shape.join("x")}.${totals.length}`;
+  const places = 1 + copies.length;
+  const size = `${type.dtype}.${type.shape.join("x")}.${totals.length}.${places}`;
   // The name has the shape of the tree, which may change in a run with the ranges of ranks.
   const graph = program.graph(`tree.${JSON.stringify(shape)}.${size}`, 1, () => {
     const builder = newBuilder("tree");
-    const sums = totals.map((_, tile): [string, Value] => {
+    const sums = totals.flatMap((_, tile): [string, Value][] => {
       const values = leaves.map((__, part) => builder.input(`part.${part}.${tile}`, type));
       const resolve = (part: Combination): Value =>
         typeof part === "number"
           ? (values[part] as Value)
           : add(resolve(part[0]), resolve(part[1]));
-      return [`total.${tile}`, resolve(shape)];
+      const sum = resolve(shape);
+      const copied = copies.map((__, copy): [string, Value] => [
+        `copy.${copy}.${tile}`,
+        builder.one("Identity", [sum]),
+      ]);
+      return [[`total.${tile}`, sum], ...copied];
     });
     return buildNamed(builder, new Map(sums));
   });
   const inputs = totals.flatMap((_, tile) =>
     leaves.map((leaf, part) => [`part.${part}.${tile}`, partOf(leaf, tile)] as const),
   );
-  const outputs = totals.map((total, tile) => [`total.${tile}`, total] as const);
+  const outputs = totals.flatMap((total, tile) => [
+    [`total.${tile}`, total] as const,
+    ...copies.map((to, copy) => [`copy.${copy}.${tile}`, to[tile] as TensorRef] as const),
+  ]);
   return { graph, inputs: Object.fromEntries(inputs), outputs: Object.fromEntries(outputs) };
 }
 
-/** `into += from` over these spans, block by block. */
-export function sumStage(
-  program: ProgramBuilder,
-  { from, into }: { readonly from: string; readonly into: string },
-  spans: readonly Span[],
-): RunStage {
-  const runs = spans.flatMap(blocksOf).map((block): Run => {
-    const total = spanRef(block, into);
-    const { dtype } = total.type;
-    const graph = program.graph(`sum.${dtype}.${tilesIn(block)}`, 1, () => {
-      const builder = newBuilder("sum");
-      const sum = add(builder.input("total", total.type), builder.input("part", total.type));
-      return buildNamed(builder, new Map([["total/next", sum]]));
-    });
-    const part = spanRef(block, from);
-    return { graph, inputs: { total, part }, outputs: { "total/next": total } };
-  });
-  return { name: `${into} += ${from}`, runs, mode: sweepMode(lengthOf(spans), 0.25) };
+/** A stage of independent sums along a tree. */
+export function treeStage(name: string, runs: readonly Run[]): RunStage {
+  const read = runs.flatMap(({ inputs }) => Object.values(inputs));
+  const elements = read.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
+  return { name, runs, mode: sweepMode(elements, 0.25) };
 }
 
 /** A tensor times a number, into another place. */

@@ -20,10 +20,11 @@ import {
 import { BucketSums, type GradientBucket } from "./bucket-sums.ts";
 import { besideBuffer, bucketBuffer } from "./buffers.ts";
 import { flatName, gradientAxes } from "./flat.ts";
-import { GATHER, Gathered, gatheredRef, type Unit } from "./gathered.ts";
+import { Gathered, gatheredRef, type Unit } from "./gathered.ts";
 import { planLayout } from "./layout.ts";
-import { areInPlace, groupsOfRank, placeIn, type RankGroups, shardGroups } from "./levels.ts";
-import { type Ownership, ownExtents } from "./ownership.ts";
+import { groupsOfRank, placeIn, type RankGroups, shardGroups } from "./levels.ts";
+import { type Ownership, ownExtents, ownershipOf } from "./ownership.ts";
+import { GATHER, type PieceWork, pieceTasks, REDUCE } from "./pieces.ts";
 import { type At, type Places } from "./places.ts";
 import {
   addTask,
@@ -44,7 +45,6 @@ import { Together } from "./together.ts";
 import type { Wave } from "./waves.ts";
 
 const BUFFERS = 2;
-const REDUCE = "reduce";
 const CONTROL = "control";
 const BESIDE = "what is summed beside";
 
@@ -98,10 +98,7 @@ export class ShardedSums implements SumPlan {
     const buckets = reducing.map(({ outputs }) => outputs.map((name) => flatName(step, name)));
     const isGradient = ({ group }: Span) => group.key !== "summed";
     const spans = readySpans(vectors.gradients, buckets).map((own) => own.filter(isGradient));
-    const cut = (span: Span) => cutEvenly(span, ranks.length);
-    const isInPlace = areInPlace(groups, ground.topology);
-    const cuts = spans.flat().map(cut);
-    this.ownership = { group: names.inner, isInPlace, place, ranks, cuts };
+    this.ownership = ownershipOf(ground, groups, rank, spans.flat());
     this.own = this.#replicas.waves.flatMap((wave) => this.#ofPlace(wave, place));
     this.rows = this.#rowGathers(groups);
     this.gathered = new Gathered(program, vectors.parameters, this.ownership);
@@ -127,7 +124,7 @@ export class ShardedSums implements SumPlan {
     });
     this.#allocate();
     for (const [index, { name }] of reducing.entries()) {
-      const own = (spans[index] ?? []).map((span) => cut(span)[place] as Span);
+      const own = (spans[index] ?? []).map((s) => cutEvenly(s, ranks.length)[place] as Span);
       this.#overReplicas.set(name, this.#replicas.sum(own, name));
     }
     const summed = wholeSpans(vectors.gradients).filter((span) => !isGradient(span));
@@ -258,33 +255,19 @@ export class ShardedSums implements SumPlan {
   #tasks(wave: Wave, runsOf: (task: ComputeTask) => RunStage["runs"]): Task[] {
     const isLast = this.#replicas.waves.at(-1) === wave;
     const over = (name: string) => (isLast ? (this.#overReplicas.get(name) ?? []) : []);
-    const tasks: Task[] = [];
-    // Messages of all ranks go in one order; what is copied in place waits for nobody.
-    const gatherLane = this.ownership.isInPlace ? GATHER : REDUCE;
-    // The last task that uses each buffer.
-    const unitUsed: Record<string, number> = {};
-    const bucketUsed: (number | undefined)[] = [];
-    const gather = (unit: Unit | undefined) => {
-      if (unit === undefined) return undefined;
-      const { name, buffer, work } = unit;
-      return addTask(tasks, { name, lane: gatherLane, work }, [unitUsed[buffer]]);
-    };
-    let computed: number | undefined;
-    let gathered = gather(this.#pieces[0]?.unit);
-    for (const [index, { task, unit, bucket }] of this.#pieces.entries()) {
+    const pieces = this.#pieces.map(({ task, unit, bucket }): PieceWork => {
       const { name } = task;
+      const sums = bucket && {
+        name: bucket.name,
+        work: [...this.#sums.stages(wave, bucket), ...over(bucket.name)],
+        buffer: bucketBuffer(bucket.buffer, 0),
+      };
       const work: RunStage[] = [{ name, runs: runsOf(task), mode: "parallel" }];
-      // Parameters of the next piece come before the sums of this one.
-      const next = gather(this.#pieces[index + 1]?.unit);
-      const waits = [computed, gathered, bucket && bucketUsed[bucket.buffer]];
-      computed = addTask(tasks, { name, lane: COMPUTE, work }, waits);
-      gathered = next;
-      if (unit !== undefined) unitUsed[unit.buffer] = computed;
-      if (bucket === undefined) continue;
-      const sums = [...this.#sums.stages(wave, bucket), ...over(bucket.name)];
-      const reduce = { name: bucket.name, lane: REDUCE, work: sums };
-      bucketUsed[bucket.buffer] = addTask(tasks, reduce, [computed]);
-    }
+      return { name, work, gather: unit, sums: sums === undefined ? [] : [sums] };
+    });
+    // Messages of all ranks go in one order; what is copied in place waits for nobody.
+    const tasks = pieceTasks(pieces, this.ownership.isInPlace ? GATHER : REDUCE);
+    const computed = tasks.findLastIndex(({ lane }) => lane === COMPUTE);
     const told = isLast ? this.#control.summed(CONTROL, "what ranks tell") : [];
     const rest = [...this.#sumBeside(wave), ...over(BESIDE), ...told];
     addTask(tasks, { name: BESIDE, lane: REDUCE, work: rest }, [computed]);

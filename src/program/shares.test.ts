@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { planAccumulation } from "./accumulate.ts";
 import {
   type Combination,
   evenRanges,
@@ -9,21 +8,20 @@ import {
   type Range,
   type ShareOptions,
 } from "./shares.ts";
+import { planWaves } from "./waves.ts";
 
 /** Runs the plans of all ranks on brackets instead of numbers. */
 function expression(ranges: readonly Range[], lanes: number, options: ShareOptions = {}): string {
   const shares = planShares(ranges, options);
-  const held = ranges.map((range, rank) => {
+  const held = ranges.map((_, rank) => {
     const own = shares.contributions.filter((from) => from.rank === rank);
-    const { leaves, sums, waves, buffers } = planAccumulation(own, lanes);
-    const buffer = new Array<string>(buffers).fill("");
-    for (const { first, last } of waves) {
-      for (let leaf = first; leaf <= last; leaf++) {
-        buffer[leaves[leaf] as number] = String(range.first + leaf);
-      }
-      for (const { from, into } of sums.filter(({ after }) => after === last)) {
-        buffer[into] = `(${buffer[into]} ${buffer[from]})`;
-      }
+    const { waves, accumulators } = planWaves(own, { perWave: lanes, isInPlace: true });
+    const buffer = new Array<string>(accumulators).fill("");
+    const sumOf = (part: Combination): string =>
+      typeof part === "number" ? (buffer[part] as string) : `(${sumOf(part[0])} ${sumOf(part[1])})`;
+    for (const { first, leaves, sums } of waves) {
+      for (const [index, leaf] of leaves.entries()) buffer[leaf] = String(first + index);
+      for (const { accumulator, combination } of sums) buffer[accumulator] = sumOf(combination);
     }
     return buffer;
   });

@@ -34,14 +34,19 @@ export interface Shares {
 /** Ranges that differ by one at most; the longer ones first. */
 export function evenRanges(microBatches: number, ranks: number): Range[] {
   assert(ranks >= 1 && ranks <= microBatches, "every rank has a micro-batch");
-  const ranges: Range[] = [];
+  const least = Math.floor(microBatches / ranks);
+  const longer = microBatches % ranks;
+  return rangesOf(Array.from({ length: ranks }, (_, rank) => least + (rank < longer ? 1 : 0)));
+}
+
+/** Ranges of these lengths that follow each other. */
+export function rangesOf(counts: readonly number[]): Range[] {
   let first = 0;
-  for (let rank = 0; rank < ranks; rank++) {
-    const count = Math.ceil((microBatches - first) / (ranks - rank));
-    ranges.push({ first, count });
+  return counts.map((count) => {
+    const range = { first, count };
     first += count;
-  }
-  return ranges;
+    return range;
+  });
 }
 
 export interface ShareOptions {

@@ -2,8 +2,8 @@
  * Spans of flat vectors: they are cut into even parts, into blocks for small graphs, and into what
  * becomes ready together. Places only, no memory.
  */
-import { byteLength, bytesPerElement } from "../tensor/index.ts";
-import type { Layout, LayoutGroup } from "./layout.ts";
+import { bytesPerElement, elementCount } from "../tensor/index.ts";
+import type { Layout, LayoutEntry, LayoutGroup } from "./layout.ts";
 import type { Extent, TensorRef } from "./program.ts";
 
 /** Elements [start, end) of a group. */
@@ -35,6 +35,19 @@ export function tilesIn({ group, start, end }: Span): number {
   return (end - start) / group.tile;
 }
 
+/** The span of a tensor of a layout, without the padding behind it; undefined for others. */
+export function spanOf({ groups, entries }: Layout, name: string): Span | undefined {
+  const entry = entries.get(name);
+  const group = groups.find((own) => entry !== undefined && own.entries.includes(entry));
+  return group && entry && entrySpan(group, entry);
+}
+
+/** The span of an entry of a group. */
+export function entrySpan(group: LayoutGroup, { byteOffset, type }: LayoutEntry): Span {
+  const start = (byteOffset - group.byteOffset) / bytesPerElement(group.dtype);
+  return { group, start, end: start + elementCount(type.shape) };
+}
+
 /** Whole tiles, cut into `parts` as even as can be; with more parts than tiles, some are empty. */
 export function cutEvenly(span: Span, parts: number): Span[] {
   const { group, start } = span;
@@ -43,10 +56,15 @@ export function cutEvenly(span: Span, parts: number): Span[] {
 }
 
 /** The blocks of whole tiles that small graphs sweep over. */
-export function blocksOf({ group, start, end }: Span): Span[] {
+export function blocksOf(span: Span): Span[] {
+  return blocksOfTiles(span, BLOCKS);
+}
+
+/** @param sizes the tiles of blocks, longest first; the last is 1 */
+export function blocksOfTiles({ group, start, end }: Span, sizes: readonly number[]): Span[] {
   const blocks: Span[] = [];
   let at = start;
-  for (const tiles of BLOCKS) {
+  for (const tiles of sizes) {
     const length = tiles * group.tile;
     for (; at + length <= end; at += length) blocks.push({ group, start: at, end: at + length });
   }
@@ -61,6 +79,14 @@ export function tilesOf(span: Span): Span[] {
 export function extentOf({ group, start, end }: Span): Extent {
   const width = bytesPerElement(group.dtype);
   return { byteOffset: group.byteOffset + start * width, byteLength: (end - start) * width };
+}
+
+/**
+ * Cuts a block into what one addition takes: two tiles, where there are two. A call of an operator
+ * costs as much as a few thousand elements, and a sum with its copies still fits a core's cache.
+ */
+export function additionsOf(block: Span): Span[] {
+  return cutEvenly(block, Math.max(1, tilesIn(block) / 2));
 }
 
 /** A span as a tensor of a buffer that has the whole layout. */
@@ -80,13 +106,12 @@ export function readySpans(layout: Layout, buckets: readonly (readonly string[])
   const spans = buckets.map((): Span[] => []);
   for (const group of layout.groups) {
     const { tile } = group;
-    const tileBytes = tile * bytesPerElement(group.dtype);
     const ready = new Array<number>(group.length / tile).fill(0);
-    for (const { name, byteOffset, type } of group.entries) {
-      const from = byteOffset - group.byteOffset;
-      const last = Math.floor((from + Math.max(1, byteLength(type)) - 1) / tileBytes);
-      for (let at = Math.floor(from / tileBytes); at <= last; at++) {
-        ready[at] = Math.max(ready[at] ?? 0, bucketOf.get(name) ?? 0);
+    for (const entry of group.entries) {
+      const { start, end } = entrySpan(group, entry);
+      const last = Math.floor((Math.max(end, start + 1) - 1) / tile);
+      for (let at = Math.floor(start / tile); at <= last; at++) {
+        ready[at] = Math.max(ready[at] ?? 0, bucketOf.get(entry.name) ?? 0);
       }
     }
     for (let start = 0; start < ready.length; ) {

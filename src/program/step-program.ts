@@ -1,6 +1,7 @@
 /** The program of a rank for a step, with the places of what goes in and comes out. */
 import type { Arena } from "../plan/index.ts";
 import type { EvaluationPlan } from "./evaluation.ts";
+import type { JournalPlan } from "./journal.ts";
 import type { Held } from "./ownership.ts";
 import type { Program, Run, RunStage, Stage, TensorRef } from "./program.ts";
 import type { ScalarPlan } from "./update.ts";
@@ -57,6 +58,8 @@ export interface StepProgram extends Program {
   readonly kept: readonly Held[];
   /** Whether `held` can be read in place; else it has to be sent. */
   readonly isHeldInPlace: boolean;
+  /** What a commit writes down before it overwrites values that no other rank has. */
+  readonly journal: JournalPlan | undefined;
   /** The hashes of the graphs that update, the same on all ranks. */
   readonly updateHashes: readonly string[];
   /**

@@ -6,10 +6,10 @@ import { updateType } from "../optimizer/index.ts";
 import { buildNamed } from "../plan/index.ts";
 import { elementCount } from "../tensor/index.ts";
 import { GRADIENTS, PARAMETERS } from "./buffers.ts";
-import type { LayoutEntry, LayoutGroup } from "./layout.ts";
+import { entryRef, type LayoutEntry, type LayoutGroup } from "./layout.ts";
 import type { ProgramBuilder, Run, TensorRef } from "./program.ts";
-import { blocksOf, type Span, spanRef, tilesOf, wholeSpan } from "./spans.ts";
-import { type GroupPlan, slotGroups } from "./update-groups.ts";
+import { blocksOf, blocksOfTiles, type Span, spanRef, tilesOf, wholeSpan } from "./spans.ts";
+import { type GroupPlan, type SlotPlan, slotGroups } from "./update-groups.ts";
 
 /** What is updated by itself: a tile, or a whole parameter. Places by name: `parameter`, slots. */
 interface Part {
@@ -20,13 +20,20 @@ interface Part {
   readonly slots: Readonly<Record<string, TensorRef>>;
 }
 
+/** Tiles in a block whose old values go to the journal first: few, so that they stay in a cache. */
+const LOGGED_BLOCKS = [4, 1] as const;
+
 /** The runs that update these spans in place: a block of tiles is one graph, tile after tile. */
 export function elementRuns(
   program: ProgramBuilder,
   group: GroupPlan,
   spans: readonly Span[],
+  isLogged: boolean,
 ): Run[] {
-  return spans.flatMap(blocksOf).map((block) => {
+  const blocks = spans.flatMap((span) =>
+    isLogged ? blocksOfTiles(span, LOGGED_BLOCKS) : blocksOf(span),
+  );
+  return blocks.map((block) => {
     const parts = tilesOf(block).map((tile) => tilePart(group, tile));
     return updateRun(program, group, `${parts.length}`, parts);
   });
@@ -56,30 +63,35 @@ export function updateHashes(group: GroupPlan): string[] {
   return parts.map((part) => hashGraph(updateGraph(name, group, [part])));
 }
 
-function tilePart({ slots, group, target }: GroupPlan, tile: Span): Part {
-  const places = slots.map((slot) => {
-    const [own] = slotGroups(slot, group);
-    return [slot.name, spanRef({ ...tile, group: own as LayoutGroup }, slot.buffer)] as const;
-  });
-  return {
-    parameter: spanRef(tile, PARAMETERS),
-    target: spanRef(tile, target),
-    gradient: spanRef(tile, GRADIENTS),
-    slots: Object.fromEntries(places),
-  };
+function tilePart(group: GroupPlan, tile: Span): Part {
+  return partOf(
+    group,
+    (buffer) => spanRef(tile, buffer),
+    (slot) => {
+      const [own] = slotGroups(slot, group.group);
+      return spanRef({ ...tile, group: own as LayoutGroup }, slot.buffer);
+    },
+  );
 }
 
-function tensorPart({ slots, target }: GroupPlan, { name, type, byteOffset }: LayoutEntry): Part {
-  const places = slots.map(({ name: slot, layout, buffer }) => {
-    const entry = layout.entries.get(name) as LayoutEntry;
-    return [slot, { buffer, byteOffset: entry.byteOffset, type: entry.type }] as const;
-  });
-  const ref = (buffer: string) => ({ buffer, byteOffset, type });
+function tensorPart(group: GroupPlan, { name, type, byteOffset }: LayoutEntry): Part {
+  return partOf(
+    group,
+    (buffer) => ({ buffer, byteOffset, type }),
+    ({ layout, buffer }) => entryRef(layout, buffer, name) as TensorRef,
+  );
+}
+
+function partOf(
+  { slots, target }: GroupPlan,
+  refIn: (buffer: string) => TensorRef,
+  slotRef: (slot: SlotPlan) => TensorRef,
+): Part {
   return {
-    parameter: ref(PARAMETERS),
-    target: ref(target),
-    gradient: ref(GRADIENTS),
-    slots: Object.fromEntries(places),
+    parameter: refIn(PARAMETERS),
+    target: refIn(target),
+    gradient: refIn(GRADIENTS),
+    slots: Object.fromEntries(slots.map((slot) => [slot.name, slotRef(slot)])),
   };
 }
 

@@ -1,8 +1,9 @@
 /** The optimizer's part of a program: slots, scalars, and the stages that update all parameters. */
 import { type Rules, type StepContext } from "../optimizer/index.ts";
 import { bytesPerElement, elementCount, scalar, type Tensor } from "../tensor/index.ts";
-import { PARAMETERS, SCRATCH } from "./buffers.ts";
+import { GRADIENTS, PARAMETERS, SCRATCH } from "./buffers.ts";
 import type { FlatVectors } from "./flat.ts";
+import { type JournalPlan, planJournal } from "./journal.ts";
 import { type LayoutEntry, type LayoutGroup, refsOf } from "./layout.ts";
 import {
   cutsOf,
@@ -36,6 +37,8 @@ export interface UpdatePlan {
   readonly scalars: readonly ScalarPlan[];
   /** The hashes of the graphs that update, for each shape that some rank updates. */
   readonly hashes: readonly string[];
+  /** Undefined if every rank updates everything. */
+  readonly journal: JournalPlan | undefined;
 }
 
 /** Where the host writes the scalars of a rule before an update. */
@@ -75,6 +78,8 @@ export interface UpdateSharing {
   readonly ownership?: Ownership | undefined;
   /** Whether new parameters stay with the rank that made them. */
   readonly keepsParameters?: boolean;
+  /** The runs at once of an update. Default: 1. */
+  readonly lanes?: number;
 }
 
 /**
@@ -86,7 +91,7 @@ export function planUpdate(
   plan: FlatVectors,
   sharing: UpdateSharing = { rank: 0, ranks: 1, all: "" },
 ): UpdatePlan {
-  const { rank, ranks, all, ownership, keepsParameters = false } = sharing;
+  const { rank, ranks, all, ownership, keepsParameters = false, lanes = 1 } = sharing;
   const groups = planGroups(program, plan);
   const owners = ownership?.group ?? all;
   const shared = groups.filter(({ task }) => task.granularity === "tensor" && task.axes.length > 0);
@@ -112,14 +117,23 @@ export function planUpdate(
     const { byteLength } = program.buffers.get(buffer) as BufferSpec;
     program.touches(buffer, withoutExtents(byteLength, others));
   }
+  // What every rank updates for itself is not lost with one of them.
+  const isLogged = shared.length > 0 || held.length > 0 || gathers.length > 0;
   const runs = groups.flatMap((group) => {
     const { group: own, task, rule } = group;
     if (rule.granularity === "element") {
-      return elementRuns(program, group, ownSpans(ownership, own));
+      return elementRuns(program, group, ownSpans(ownership, own), isLogged);
     }
     const entries = task.axes.length === 0 ? own.entries : (shareEntries(own, ranks)[rank] ?? []);
     return tensorRuns(program, group, entries);
   });
+  if (isLogged) {
+    // All ranks share the same buffers, also one that has nothing to update.
+    for (const { slots, target } of groups) {
+      const own = slots.map(({ buffer }) => buffer);
+      for (const buffer of [PARAMETERS, GRADIENTS, target, ...own]) program.shared.add(buffer);
+    }
+  }
   const isSwept = groups.every(({ rule }) => rule.granularity === "element");
   const mode = isSwept ? sweepMode(lengthOf(wholeSpans(plan.parameters)), 2) : "parallel";
   const owned = keepsParameters ? ownership : undefined;
@@ -136,7 +150,7 @@ export function planUpdate(
   const copyBack: Stage = { name: "copy back", runs: copies, mode: "parallel" };
   return {
     stages: [
-      { name: "update", runs, mode },
+      { name: "update", runs, mode, ...(isLogged ? { isLogged } : {}) },
       ...gathers,
       ...(scratched.length > 0 ? [copyBack] : []),
       // Who reads parts in place (a gather, a checkpoint) finds them all of one step.
@@ -148,6 +162,7 @@ export function planUpdate(
       return { rule: index, decays, places: scalars };
     }),
     hashes: groups.flatMap(updateHashes),
+    journal: isLogged ? planJournal(program, runs, lanes) : undefined,
   };
 }
 

@@ -1,33 +1,41 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Combination, planShares, type Range } from "./shares.ts";
-import { accumulatorsOf, leafOf, planWaves } from "./waves.ts";
+import { planWaves } from "./waves.ts";
 
 /** The tree as nested pairs of micro-batches. */
 type Tree = number | readonly [Tree, Tree];
 
 const whole = (count: number): Range[] => [{ first: 0, count }];
 
-function treeOfWaves(microBatches: number, perWave: number): Tree {
-  return treesOfWaves(whole(microBatches), perWave)[0] as Tree;
-}
-
-function treesOfWaves(ranges: readonly Range[], perWave: number): Tree[] {
+/** The sums of ranges; no sum may lose what another one still needs. */
+function treesOfWaves(ranges: readonly Range[], perWave: number, isInPlace = false): Tree[] {
   const held = new Map<number, Tree>();
-  const { waves, totals } = planWaves(ranges, perWave);
-  assert.equal(totals[0], 0);
-  for (const { first, sums } of waves) {
+  const { waves, accumulators } = planWaves(ranges, { perWave, isInPlace });
+  for (const { first, count, leaves, sums } of waves) {
+    for (let index = 0; isInPlace && index < count; index++) {
+      const leaf = leaves[index] as number;
+      assert.ok(leaf < accumulators && !held.has(leaf), "a leaf overwrites no sum");
+      held.set(leaf, first + index);
+    }
+    const read = new Set<number>();
     const resolve = (part: Combination): Tree => {
       if (typeof part !== "number") return [resolve(part[0]), resolve(part[1])];
-      const leaf = leafOf(part);
-      return "microBatch" in leaf ? first + leaf.microBatch : (held.get(leaf.accumulator) as Tree);
+      if (part < 0) return first - 1 - part;
+      read.add(part);
+      return held.get(part) as Tree;
     };
     const made = sums.map(
       ({ accumulator, combination }) => [accumulator, resolve(combination)] as const,
     );
-    for (const [accumulator, tree] of made) held.set(accumulator, tree);
+    for (const accumulator of read) held.delete(accumulator);
+    for (const [accumulator, tree] of made) {
+      assert.ok(accumulator < accumulators && !held.has(accumulator), "no sum is overwritten");
+      held.set(accumulator, tree);
+    }
   }
-  return totals.map((accumulator) => held.get(accumulator) as Tree);
+  assert.equal(held.size, ranges.length);
+  return ranges.map((_, range) => held.get(range) as Tree);
 }
 
 test("waves of any size give the one tree over all micro-batches", () => {
@@ -35,23 +43,34 @@ test("waves of any size give the one tree over all micro-batches", () => {
     const ranges = Array.from({ length: microBatches }, (_, first) => ({ first, count: 1 }));
     const expected = planShares(ranges).combination;
     for (let perWave = 1; perWave <= microBatches + 1; perWave++) {
-      const found = treeOfWaves(microBatches, perWave);
-      assert.deepEqual(found, expected, `${microBatches} in waves of ${perWave}`);
+      for (const isInPlace of [false, true]) {
+        const [found] = treesOfWaves(whole(microBatches), perWave, isInPlace);
+        assert.deepEqual(found, expected, `${microBatches} in waves of ${perWave}`);
+      }
     }
   }
 });
 
 test("few accumulators are enough, and no sum reads one that another has overwritten", () => {
-  assert.equal(accumulatorsOf(planWaves(whole(8), 4).waves), 1);
-  assert.equal(accumulatorsOf(planWaves(whole(8), 8).waves), 1);
-  assert.ok(accumulatorsOf(planWaves(whole(64), 1).waves) <= 7);
+  const accumulatorsOf = (count: number, perWave: number, isInPlace = false) =>
+    planWaves(whole(count), { perWave, isInPlace }).accumulators;
+  assert.equal(accumulatorsOf(8, 4), 1);
+  assert.equal(accumulatorsOf(8, 8), 1);
+  assert.ok(accumulatorsOf(64, 1) <= 7);
+  for (let count = 1; count <= 70; count++) {
+    assert.ok(accumulatorsOf(count, 1, true) <= Math.ceil(Math.log2(count)) + 1);
+    for (const perWave of [2, 3, 8, 200]) {
+      assert.ok(accumulatorsOf(count, perWave, true) <= Math.ceil(Math.log2(count)) + perWave);
+    }
+  }
   for (const [microBatches, perWave] of [
     [7, 3],
     [13, 5],
     [29, 3],
     [31, 4],
   ] as const) {
-    for (const { sums } of planWaves(whole(microBatches), perWave).waves) {
+    const options = { perWave, isInPlace: false };
+    for (const { sums } of planWaves(whole(microBatches), options).waves) {
       for (const { accumulator } of sums) {
         const others = sums.filter((sum) => sum.accumulator !== accumulator);
         const read = others.flatMap(({ combination }) => [combination].flat(9) as number[]);
@@ -72,13 +91,15 @@ test("each range is summed by itself, as the tree over all micro-batches sums it
       const { contributions, combination } = planShares(ranges);
       const single = Array.from({ length: microBatches }, (_, first) => ({ first, count: 1 }));
       for (const perWave of [1, 2, 3, 5]) {
-        const trees = [0, 1].flatMap((rank) => {
-          const own = contributions.filter((from) => from.rank === rank);
-          return treesOfWaves(own, perWave);
-        });
-        const resolve = (part: Combination): Tree =>
-          typeof part === "number" ? (trees[part] as Tree) : [resolve(part[0]), resolve(part[1])];
-        assert.deepEqual(resolve(combination), planShares(single).combination);
+        for (const isInPlace of [false, true]) {
+          const trees = [0, 1].flatMap((rank) => {
+            const own = contributions.filter((from) => from.rank === rank);
+            return treesOfWaves(own, perWave, isInPlace);
+          });
+          const resolve = (part: Combination): Tree =>
+            typeof part === "number" ? (trees[part] as Tree) : [resolve(part[0]), resolve(part[1])];
+          assert.deepEqual(resolve(combination), planShares(single).combination);
+        }
       }
     }
   }

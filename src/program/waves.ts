@@ -1,9 +1,13 @@
 /**
- * Waves: all ranks run a few micro-batches each at the same time, neighbours in the order of the
- * step, and what a wave has made is summed before the next begins. Additions have the order of the
- * one tree over all micro-batches.
+ * Waves: micro-batches that run at the same time, neighbours in the order of the step. What a wave
+ * has made is summed before the next begins. Additions have the order of the one tree over all
+ * micro-batches.
  */
+import { gradientBuffer } from "./buffers.ts";
+import type { ProgramBuilder, Run, RunStage, TensorRef } from "./program.ts";
+import { leavesOf, treeRun, treeStage } from "./runs.ts";
 import type { Combination, Range } from "./shares.ts";
+import { blocksOf, type Span, spanRef, tilesOf } from "./spans.ts";
 
 /** A sum that is kept: into which accumulator it goes, and of what it is made. */
 export interface Kept {
@@ -12,81 +16,92 @@ export interface Kept {
   readonly combination: Combination;
 }
 
-export interface Wave {
-  /** Micro-batches [first, first + count) of the step. */
-  readonly first: number;
-  readonly count: number;
-  /** What is summed after it, into accumulators that no sum of the wave has still to read. */
+export interface Wave extends Range {
+  /** The accumulator that each micro-batch writes; empty if they write to other places. */
+  readonly leaves: readonly number[];
+  /** What is summed after it: no sum reads an accumulator that another one writes. */
   readonly sums: readonly Kept[];
 }
 
-/** More accumulators than any tree needs. */
-const MOST_ACCUMULATORS = 64;
+export interface Waves {
+  readonly waves: readonly Wave[];
+  /** The number of accumulators. After the last wave the sum of range `r` is in accumulator `r`. */
+  readonly accumulators: number;
+}
+
+export interface WaveOptions {
+  /** Micro-batches that run at the same time; the last wave may have fewer. */
+  readonly perWave: number;
+  /** Whether micro-batches write what they make into accumulators. */
+  readonly isInPlace: boolean;
+}
 
 /** The leaf of a combination for a wave's micro-batch, counted from the wave's first. */
-export function ofMicroBatch(index: number): number {
-  return MOST_ACCUMULATORS + index;
+function ofMicroBatch(index: number): number {
+  return -1 - index;
 }
 
-/** What a leaf stands for. */
-export function leafOf(
-  leaf: number,
-): { readonly accumulator: number } | { readonly microBatch: number } {
-  return leaf < MOST_ACCUMULATORS
-    ? { accumulator: leaf }
-    : { microBatch: leaf - MOST_ACCUMULATORS };
-}
-
+/** A node of the tree of a range. */
 interface Open {
   readonly range: number;
   readonly level: number;
   readonly combination: Combination;
-  /** Where it lies already; undefined for what the wave has just made. */
+  /** Where it lies already; undefined for what has yet to be summed. */
   readonly accumulator: number | undefined;
 }
 
-/** Waves, and where the sum of each range lies after the last of them. */
-export interface Waves {
-  readonly waves: readonly Wave[];
-  /** By range: an accumulator. That of the first range is 0. */
-  readonly totals: readonly number[];
-}
-
 /**
- * Sums each range by itself, as the tree over all micro-batches sums a node.
+ * Sums each range by itself, as the tree over all micro-batches sums a node: node j of level k is
+ * the sum of micro-batches [j·2ᵏ, (j+1)·2ᵏ) of a range, so the order of additions depends on the
+ * length of the range alone. In place, a range of n micro-batches takes about log₂(n) + `perWave`
+ * accumulators.
  * @param ranges micro-batches that follow each other
- * @param perWave micro-batches of all ranks together; the last wave may have fewer
  */
-export function planWaves(ranges: readonly Range[], perWave: number): Waves {
+export function planWaves(ranges: readonly Range[], { perWave, isInPlace }: WaveOptions): Waves {
   const waves: Wave[] = [];
   let open: Open[] = [];
   const start = ranges[0]?.first ?? 0;
-  const end = ranges.reduce((sum, { count }) => sum + count, start);
-  const rangeOf = (microBatch: number) =>
-    ranges.findIndex((own) => microBatch < own.first + own.count);
+  const ends = ranges.map(({ first, count }) => first + count);
+  const waveOf = (microBatch: number) => Math.floor((microBatch - start) / perWave);
+  const used = new Set<number>();
+  let accumulators = 0;
+  /** The range's own accumulator, or one in which no range begins before this one has ended. */
+  const take = (range: number): number => {
+    const last = waveOf((ends[range] as number) - 1);
+    const isWanted = (at: number) => waveOf(ranges[at]?.first ?? Number.POSITIVE_INFINITY) <= last;
+    let free = used.has(range) ? 0 : range;
+    while (used.has(free) || (free !== range && isWanted(free))) free += 1;
+    used.add(free);
+    accumulators = Math.max(accumulators, free + 1);
+    return free;
+  };
+  const end = ends.at(-1) ?? start;
   for (let first = start; first < end; first += perWave) {
     const count = Math.min(perWave, end - first);
+    const leaves: number[] = [];
     for (let index = 0; index < count; index++) {
-      const range = rangeOf(first + index);
-      open.push({ range, level: 0, combination: ofMicroBatch(index), accumulator: undefined });
+      const range = ends.findIndex((rangeEnd) => first + index < rangeEnd);
+      const accumulator = isInPlace ? take(range) : undefined;
+      if (accumulator !== undefined) leaves.push(accumulator);
+      const combination = accumulator ?? ofMicroBatch(index);
+      open.push({ range, level: 0, combination, accumulator });
       // Neighbours of one level are halves of a node of the tree.
       while (isOfOneRange(open) && open.at(-1)?.level === open.at(-2)?.level) merge(open);
-      const isLast = first + index + 1 === end || rangeOf(first + index + 1) !== range;
-      if (isLast) while (isOfOneRange(open)) merge(open);
+      if (first + index + 1 === ends[range]) while (isOfOneRange(open)) merge(open);
     }
-    // What one sum of the wave reads is not what another writes: they may run at once.
-    const used = new Set(open.flatMap(({ combination }) => accumulatorsIn(combination)));
     const sums: Kept[] = [];
     open = open.map((node): Open => {
       if (node.accumulator !== undefined) return node;
-      const accumulator = place(node.combination, used);
-      used.add(accumulator);
+      const own = accumulatorsIn(node.combination);
+      const accumulator = own.length > 0 ? Math.min(...own) : take(node.range);
       sums.push({ accumulator, combination: node.combination });
       return { ...node, combination: accumulator, accumulator };
     });
-    waves.push({ first, count, sums });
+    used.clear();
+    for (const { accumulator } of open) used.add(accumulator as number);
+    waves.push({ first, count, leaves, sums });
   }
-  return { waves, totals: open.map(({ accumulator }) => accumulator as number) };
+  return { waves, accumulators };
 }
 
 /** Whether the last two sums are of one range. */
@@ -101,22 +116,43 @@ function merge(open: Open[]): void {
   open.push({ ...left, level: left.level + 1, combination, accumulator: undefined });
 }
 
-/** The first accumulator that a sum is made of, or else a free one. */
-function place(combination: Combination, used: ReadonlySet<number>): number {
-  const own = accumulatorsIn(combination);
-  if (own.length > 0) return Math.min(...own);
-  let free = 0;
-  while (used.has(free)) free += 1;
-  return free;
-}
-
 function accumulatorsIn(combination: Combination): number[] {
   if (typeof combination !== "number") return combination.flatMap(accumulatorsIn);
-  return combination < MOST_ACCUMULATORS ? [combination] : [];
+  return combination >= 0 ? [combination] : [];
 }
 
-/** How many accumulators the waves need. */
-export function accumulatorsOf(waves: readonly Wave[]): number {
-  const all = waves.flatMap(({ sums }) => sums.map(({ accumulator }) => accumulator));
-  return Math.max(...all) + 1;
+/** The places of what a wave sums, in some tiles. */
+export interface WavePlaces {
+  accumulator(index: number, tile: number): TensorRef;
+  /** What a micro-batch has made, counted from the wave's first. Not needed in place. */
+  microBatch?(index: number, tile: number): TensorRef;
+}
+
+/** The sums of a wave in `tiles` tiles. */
+export function waveRuns(
+  program: ProgramBuilder,
+  { sums }: Wave,
+  tiles: number,
+  { accumulator, microBatch = accumulator }: WavePlaces,
+): Run[] {
+  return sums.map(({ accumulator: to, combination }) => {
+    const totals = Array.from({ length: tiles }, (_, tile) => accumulator(to, tile));
+    return treeRun(program, combination, totals, (leaf, tile) =>
+      leaf < 0 ? microBatch(ofMicroBatch(leaf), tile) : accumulator(leaf, tile),
+    );
+  });
+}
+
+/** The sums of a wave that lie in buffers of gradients, in these spans. */
+export function waveStage(program: ProgramBuilder, wave: Wave, spans: readonly Span[]): RunStage {
+  // Tile after tile, what is between two additions stays in the cache. A single addition sweeps over
+  // a block at once, which is faster.
+  const isSingle = wave.sums.every(({ combination }) => leavesOf(combination).length === 2);
+  const runs = spans.flatMap(blocksOf).flatMap((block) => {
+    const tiles = isSingle ? [block] : tilesOf(block);
+    return waveRuns(program, wave, tiles.length, {
+      accumulator: (index, tile) => spanRef(tiles[tile] as Span, gradientBuffer(index)),
+    });
+  });
+  return treeStage("sums of micro-batches", runs);
 }

@@ -1,6 +1,7 @@
 /**
  * Sums of whole gradients: a rank sums its micro-batches along the tree, and then ranks sum theirs.
- * Each rank has a range of the micro-batches, which may follow its speed.
+ * Each rank has a range of the micro-batches, which may follow its speed. If the forward and
+ * backward pass is cut into pieces, sums over ranks travel beside the rest of the last wave.
  */
 import type { Graph } from "../graph/index.ts";
 import { shardAxes } from "../mesh/index.ts";
@@ -12,36 +13,59 @@ import {
   type StepGraph,
   valueOf,
 } from "../plan/index.ts";
-import { type Accumulation, planAccumulation } from "./accumulate.ts";
 import { gradientBuffer } from "./buffers.ts";
 import { type FlatVectors, flatName } from "./flat.ts";
-import { type Bucket, GradientStages, type RunOf } from "./gradient-stages.ts";
 import { entryRef } from "./layout.ts";
-import { areInPlace, groupsOfRank, placeIn, rankGroups, shardGroups } from "./levels.ts";
-import type { Ownership } from "./ownership.ts";
+import { groupsOfRank, rankGroups, shardGroups } from "./levels.ts";
+import { type Ownership, ownershipOf } from "./ownership.ts";
+import { type PieceWork, pieceTasks } from "./pieces.ts";
 import { type At, type Places, threadsOf } from "./places.ts";
-import type { ProgramBuilder, RunStage, Stage, TensorRef } from "./program.ts";
+import {
+  type CollectiveStage,
+  type ProgramBuilder,
+  type RunStage,
+  type Stage,
+  type TaskStage,
+  type TensorRef,
+} from "./program.ts";
 import { Reducer } from "./reduce.ts";
 import { planLevels, type Range } from "./shares.ts";
-import { cutEvenly, readySpans, type Span, wholeSpans } from "./spans.ts";
+import { readySpans, type Span, wholeSpans } from "./spans.ts";
 import { type RowGather, type SumOptions, type SumPlan, sumOf } from "./sums.ts";
+import { planWaves, type Wave, waveStage } from "./waves.ts";
+
+/** What is summed together over ranks. */
+interface Bucket {
+  readonly name: string;
+  readonly spans: readonly Span[];
+  /** The piece of computation after which it is ready. */
+  readonly after: number;
+  /** The sum over ranks; nothing for one rank alone. */
+  readonly overRanks: readonly (RunStage | CollectiveStage)[];
+}
 
 export class WholeSums implements SumPlan {
   readonly own: readonly number[];
   readonly lanes: number;
   readonly followsRanges = true;
   readonly rows: readonly RowGather[];
-  readonly buckets: number;
   readonly ownership: Ownership | undefined;
   readonly #options: SumOptions;
-  readonly #sums: Accumulation;
+  /** Micro-batches are counted from the rank's first. */
+  readonly #waves: readonly Wave[];
+  /** The buffer that each micro-batch writes. */
+  readonly #leaves: readonly number[];
   readonly #pieces: readonly ComputeTask[];
-  readonly #stages: GradientStages;
+  readonly #buckets: readonly Bucket[];
+  readonly #program: ProgramBuilder;
+  /** There are few different sums, which are made again and again. */
+  readonly #sums = new Map<string, RunStage>();
 
   /** Allocates the buffers of gradients. @throws INVALID_OPTION if shard groups do not follow */
   constructor(program: ProgramBuilder, options: SumOptions) {
     const { step, vectors, ground, rank, ranges, lanes } = options;
     this.#options = options;
+    this.#program = program;
     const groups = rankGroups(ground);
     for (const [name, ranks] of groupsOfRank(groups, rank)) program.groups.set(name, ranks);
     const isAlone = ranges.length === 1;
@@ -53,9 +77,14 @@ export class WholeSums implements SumPlan {
     const reproducible = reduces.every(({ combination }) => combination === "tree");
     const levels = planLevels(ranges, groups.members, { reproducible });
     const contributions = levels.ranks.contributions.filter((from) => from.rank === rank);
-    this.#sums = planAccumulation(contributions, lanes);
-    this.lanes = Math.max(...this.#sums.waves.map((wave) => wave.last - wave.first + 1));
-    for (let index = 0; index < Math.max(this.#sums.buffers, levels.ranks.slots); index++) {
+    const { waves, accumulators } = planWaves(
+      contributions.map((own) => ({ first: own.first - first, count: own.count })),
+      { perWave: lanes, isInPlace: true },
+    );
+    this.#waves = waves;
+    this.#leaves = waves.flatMap((wave) => wave.leaves);
+    this.lanes = Math.max(...waves.map((wave) => wave.count));
+    for (let index = 0; index < Math.max(accumulators, levels.ranks.slots); index++) {
       const name = program.buffer(gradientBuffer(index), vectors.gradients.byteLength);
       if (!isAlone && index < levels.ranks.slots) program.shared.add(name);
     }
@@ -77,31 +106,27 @@ export class WholeSums implements SumPlan {
     const keeps = (group: Span["group"]) => isOfNode && isSharded(group);
     const reducing = { rank, names: groups.names, levels, bufferOf: gradientBuffer, keeps };
     const reducer = isAlone ? undefined : new Reducer(program, reducing);
-    const buckets = bucketsOf(step, vectors, this.#pieces, reducer);
-    this.buckets = buckets.length;
-    const spans = wholeSpans(vectors.gradients);
-    const pieces = this.#pieces.map(({ name }) => name);
-    this.#stages = new GradientStages({ program, spans, sums: this.#sums, lanes, buckets, pieces });
-    const summed = buckets.flatMap((bucket) => bucket.spans);
-    if (over.length === 0 || isOfNode) {
-      this.ownership = reducer?.ownership(summed);
-      return;
-    }
-    // The ranks that divide an update are not those of a node: each has whole sums of gradients.
+    this.#buckets = bucketsOf(step, vectors, this.#pieces, reducer);
+    if (over.length === 0) return;
     const shards = shardGroups(ground, over);
-    const { ranks, place } = placeIn(shards.members, rank);
-    const group = shards.names.inner;
-    program.groups.set(group, ranks);
-    const cuts = summed
-      .filter((span) => isSharded(span.group))
-      .map((s) => cutEvenly(s, ranks.length));
-    this.ownership = { group, isInPlace: areInPlace(shards, ground.topology), place, ranks, cuts };
+    const summed = this.#buckets.flatMap((bucket) => bucket.spans);
+    this.ownership = ownershipOf(
+      ground,
+      shards,
+      rank,
+      summed.filter((s) => isSharded(s.group)),
+    );
+    program.groups.set(this.ownership.group, this.ownership.ranks);
+  }
+
+  get buckets(): number {
+    return this.#buckets.length;
   }
 
   place(name: string, { microBatch }: At): TensorRef | undefined {
     const { step, vectors } = this.#options;
     const { gradients } = vectors;
-    const buffer = gradientBuffer(this.#sums.leaves[microBatch] as number);
+    const buffer = gradientBuffer(this.#leaves[microBatch] as number);
     const { role, of } = valueOf(step, name);
     // What is computed whole goes where its sum would.
     if (step.microBatches === 1) {
@@ -116,17 +141,57 @@ export class WholeSums implements SumPlan {
   }
 
   stages(places: Places, from: number): Stage[] {
-    return this.#stages.stages(this.#runOf(places, from));
+    const spans = wholeSpans(this.#options.vectors.gradients);
+    return this.#waves.flatMap((wave): Stage[] => {
+      const computed = this.#computed(wave, places, from);
+      const isLast = wave === this.#waves.at(-1);
+      if (isLast && computed.length > 1) return [this.#overlapped(wave, computed)];
+      const overRanks = isLast ? this.#buckets.flatMap((bucket) => bucket.overRanks) : [];
+      return [...computed, ...this.#sum(wave, "all", spans), ...overRanks];
+    });
   }
 
   pieces(places: Places, from: number): RunStage[] | undefined {
     if (this.#pieces.length === 1 || isRepeating(this.#options.step)) return undefined;
-    return this.#stages.computed({ first: 0, last: 0 }, this.#runOf(places, from));
+    return this.#computed({ first: 0, count: 1 }, places, from);
   }
 
-  #runOf(places: Places, from: number): RunOf {
-    return (piece, microBatch, lane) =>
-      places.run(this.#pieces[piece] as ComputeTask, { microBatch, lane, from });
+  /** Some micro-batches at once, piece by piece, without anything of other ranks. */
+  #computed({ first, count }: Range, places: Places, from: number): RunStage[] {
+    // Without parallel micro-batches, one run has all threads.
+    const isWhole = this.#pieces.length === 1 && this.#options.lanes === 1;
+    return this.#pieces.map((piece) => {
+      const runs = Array.from({ length: count }, (_, lane) =>
+        places.run(piece, { microBatch: first + lane, lane, from }),
+      );
+      const name = `${piece.name} ${first} to ${first + count - 1}`;
+      return { name, runs, mode: isWhole ? "ordered" : "parallel" };
+    });
+  }
+
+  /** The last wave: sums over ranks travel beside the pieces that are still computed. */
+  #overlapped(wave: Wave, computed: readonly RunStage[]): TaskStage {
+    const pieces = computed.map((stage, piece): PieceWork => {
+      const sums = [...this.#buckets.entries()].filter(([, { after }]) => after === piece);
+      return {
+        name: stage.name,
+        work: [stage],
+        sums: sums.map(([index, { name, spans, overRanks }]) => {
+          return { name, work: [...this.#sum(wave, index, spans), ...overRanks] };
+        }),
+      };
+    });
+    const last = wave.first + wave.count - 1;
+    return { name: `gradients ${wave.first} to ${last}`, mode: "tasks", tasks: pieceTasks(pieces) };
+  }
+
+  /** What is summed after a wave, in all of the gradient or in a bucket of it. */
+  #sum(wave: Wave, of: number | "all", spans: readonly Span[]): readonly RunStage[] {
+    if (wave.sums.length === 0 || spans.length === 0) return [];
+    const key = JSON.stringify([wave.sums, of]);
+    const stage = this.#sums.get(key) ?? waveStage(this.#program, wave, spans);
+    this.#sums.set(key, stage);
+    return [stage];
   }
 }
 

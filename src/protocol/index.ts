@@ -14,6 +14,7 @@ export {
   type Assignment,
   type ErrorMessage,
   errorMessage,
+  type Formed,
   type FromWorker,
   isConsequence,
   type JobOverrides,

@@ -59,6 +59,11 @@ export type Meeting =
    * Each worker listens at this address of its machine and is then told the addresses of all
    * workers.
    */
+  /**
+   * The workers of this machine come and go: each is told of its generations. Their groups in
+   * shared memory have the name of the run and the number of the generation.
+   */
+  | { readonly kind: "generations"; readonly group: string }
   | {
       readonly kind: "network";
       readonly group: string;
@@ -71,6 +76,13 @@ export type Meeting =
       readonly tls: boolean;
     };
 
+/** The place of a worker in a generation. */
+export interface Formed {
+  readonly generation: number;
+  readonly rank: number;
+  readonly workers: number;
+}
+
 export type ToWorker =
   | { readonly kind: "job"; readonly job: Assignment }
   /** The address (host:port) at which each worker listens, by rank. */
@@ -79,18 +91,36 @@ export type ToWorker =
    * Stop after the current step. `alone`: another worker is lost, and a worker that has not yet met
    * all others ends at once.
    */
-  | { readonly kind: "stop"; readonly alone?: boolean };
+  | { readonly kind: "stop"; readonly alone?: boolean }
+  /** The worker is in this generation, and meets its other members. */
+  | ({ readonly kind: "form" } & Formed)
+  /** Leave this generation: after the present step, or now, because it cannot commit any more. */
+  | {
+      readonly kind: "regroup";
+      readonly generation: number;
+      readonly when: "after-step" | "now";
+    };
 
 export type FromWorker =
   | { readonly kind: "event"; readonly event: RunEvent }
   /** The worker listens on this port. */
   | { readonly kind: "listening"; readonly port: number }
+  /** The event loop of the worker runs. */
+  | { readonly kind: "beat" }
+  /** The worker has left this generation, with the state after `step`, and waits for the next. */
+  | { readonly kind: "ready"; readonly generation: number; readonly step: number }
+  /** A member has lost another one of its generation, by rank. */
+  | { readonly kind: "lost"; readonly generation: number; readonly rank: number }
   | { readonly kind: "done"; readonly outcome: TrainResult["outcome"] }
   | { readonly kind: "error"; readonly error: ErrorMessage };
 
+const count = z.int().min(0);
 const fromWorker = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("event"), event: eventSchema }),
   z.strictObject({ kind: z.literal("listening"), port }),
+  z.strictObject({ kind: z.literal("beat") }),
+  z.strictObject({ kind: z.literal("ready"), generation: count, step: count }),
+  z.strictObject({ kind: z.literal("lost"), generation: count, rank: count }),
   z.strictObject({ kind: z.literal("done"), outcome }),
   z.strictObject({ kind: z.literal("error"), error: errorSchema }),
 ]);

@@ -6,8 +6,8 @@ import { notesOf } from "./notes.ts";
 import { engineName, parameterCount, type Session } from "./session.ts";
 
 export function announce(session: Session): void {
-  const { run, options, model, data, trainer, before } = session;
-  const { engine, folder, onEvent, now, ranks } = options;
+  const { run, options, model, data, trainer, ranks, before } = session;
+  const { engine, folder, onEvent, now } = options;
   const ranges = ranks?.ranges ?? evenRanges(run.microBatches, ranks?.group.size ?? 1);
   onEvent({
     type: "started",

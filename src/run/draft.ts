@@ -48,9 +48,9 @@ export interface Draft {
   readonly isRoom: boolean;
 }
 
-export function plan({ trainer, options }: Session, node: readonly number[]): Draft {
+export function plan({ trainer, options, ranks }: Session, node: readonly number[]): Draft {
   const tensors = trainer.parts().list();
-  const leader = options.ranks?.group.rank ?? 0;
+  const leader = ranks?.group.rank ?? 0;
   const all = shareOut(tensors, { writers: node, leader });
   const shares = new Map([...all].filter(([, pieces]) => pieces.length > 0));
   const each = [...shares.values()].flat();

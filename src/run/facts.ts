@@ -6,6 +6,7 @@ import type { Parallel } from "../parallel/index.ts";
 import { GRADIENT, type StepGraph } from "../plan/index.ts";
 import type { Stage, StepProgram } from "../program/index.ts";
 import { formatType } from "../tensor/index.ts";
+import type { Trainer } from "../train/index.ts";
 import { version } from "../version.ts";
 import type { Facts } from "./agree.ts";
 import type { Identity } from "./identity.ts";
@@ -67,4 +68,15 @@ function short(texts: readonly string[]): string {
   const hash = createHash("sha256");
   for (const text of texts) hash.update(`${text}\n`);
   return hash.digest("hex").slice(0, 16);
+}
+
+interface Here extends Pick<FactsOf, "run" | "engine" | "identity" | "state"> {
+  readonly trainer: Trainer;
+}
+
+/** The facts of the next step, by a trainer of it. */
+export function factsHere({ trainer, ...here }: Here): Facts {
+  const { planned, plan, steps } = trainer;
+  const { step, parallel } = planned;
+  return factsOf({ ...here, planned: step, program: plan, parallel, step: steps });
 }

@@ -5,13 +5,8 @@ import { exportModel, trainedGraph } from "./export.ts";
 import { FILES, saveReport } from "./folder.ts";
 import { generateText } from "./generate.ts";
 import { notesOf } from "./notes.ts";
-import {
-  engineName,
-  parameterCount,
-  type Session,
-  tokensPerSample,
-  unlessAborted,
-} from "./session.ts";
+import { engineName, parameterCount, type Session, tokensPerSample } from "./session.ts";
+import { unlessAborted } from "./unless-aborted.ts";
 
 export interface Results {
   readonly trainLoss: number;
@@ -44,7 +39,7 @@ export async function finish(session: Session, results: Results): Promise<Report
     seed: run.seed,
     weightsSha256: exported.weightsSha256,
     engine: engineName(engine),
-    workers: options.ranks?.group.size ?? 1,
+    workers: session.ranks?.group.size ?? 1,
     threads: engine.threads,
     batch: run.batch,
     bitsPerByte: bitsPerByte ?? null,

@@ -7,7 +7,7 @@ import { type Graph, typeOf } from "../graph/index.ts";
 import { defineModel, gpt, mlp } from "../nn/index.ts";
 import { sgd } from "../optimizer/index.ts";
 import { formatType, type Tensor, tensorFrom, toNumbers } from "../tensor/index.ts";
-import { createTrainer } from "../train/step.ts";
+import { createTrainer } from "../train/create.ts";
 import { bindWeights, forwardGraph } from "./forward.ts";
 import { type GenerateOptions, generateText } from "./generate.ts";
 

@@ -8,6 +8,7 @@ export { type CheckpointHead } from "./head.ts";
 export { CHANGEABLE, type Changeable, changesBetween } from "./identity.ts";
 export { loadRun } from "./load.ts";
 export { type TrainResult, train } from "./loop.ts";
+export { isLoss, type Members } from "./members.ts";
 export { settleMicroBatches } from "./micro-batches.ts";
 export { describePlan, type PlanOptions, planAsJson } from "./plan.ts";
 export { type Rehearsal, type RehearsalOptions, rehearse } from "./rehearse.ts";

@@ -5,17 +5,17 @@
 import { positionsOfStep, sampleOrder } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import type { EventSink, Report, RunEvent } from "../telemetry/index.ts";
-import type { FillBatch } from "../train/index.ts";
+import type { CommittedStep, FillBatch, StepResult } from "../train/index.ts";
 import { announce } from "./announce.ts";
-import { checkIdentity } from "./checkpoint.ts";
+import { checkIdentity, readCheckpointHead } from "./checkpoint.ts";
 import { exportModel } from "./export.ts";
 import { finish } from "./finish.ts";
 import { checkBeginning, FILES, isFinished } from "./folder.ts";
+import { enterNext, together } from "./generations.ts";
 import { statedIdentity } from "./identity.ts";
 import { keepLastGood, save, saveOrTell } from "./keep.ts";
 import { type FolderLock, lockFolder } from "./lock.ts";
 import { settleMicroBatches } from "./micro-batches.ts";
-import { chooseCheckpoint } from "./resume.ts";
 import type { Run } from "./run.ts";
 import {
   closeSession,
@@ -48,11 +48,12 @@ export async function train(run: Run, given: TrainOptions): Promise<TrainResult>
   let lock: FolderLock | undefined;
   try {
     lock = isLeader(options) ? await lockFolder(folder, { signal: asked }) : undefined;
-    const session = await begin(run, options);
+    const session = await begin(run, options, lock);
     if (session === "complete") return { outcome: "complete" };
     try {
       return await runSession(session);
     } finally {
+      lock = session.lock;
       await closeSession(session);
     }
   } catch (error) {
@@ -68,12 +69,15 @@ export async function train(run: Run, given: TrainOptions): Promise<TrainResult>
 /** Thrown when a stop is asked for before the first step. */
 class NotBegun extends Error {}
 
-async function begin(given: Run, options: SessionOptions): Promise<Session | "complete"> {
-  const { folder, beginning, asked, onEvent, ranks } = options;
+async function begin(
+  given: Run,
+  options: SessionOptions,
+  lock: FolderLock | undefined,
+): Promise<Session | "complete"> {
+  const { folder, beginning, asked, onEvent } = options;
   try {
     if (isLeader(options)) checkBeginning(folder, beginning);
-    const from = beginning === "resume" ? await chooseCheckpoint(folder, ranks?.group) : undefined;
-    const head = from?.head;
+    const head = beginning === "resume" ? await readCheckpointHead(folder) : undefined;
     const run = settleMicroBatches(given, head?.identity["microBatches"]);
     if (head !== undefined) {
       const { step } = head;
@@ -84,7 +88,7 @@ async function begin(given: Run, options: SessionOptions): Promise<Session | "co
       // What the run file and the command line say is checked before any data is read.
       checkIdentity(head, statedIdentity(run), options.changes);
     }
-    return await openSession(run, options, from);
+    return await openSession(run, options, lock, head);
   } catch (error) {
     // When workers stop before all have met, the waiting ones report missing peers.
     const isConsequence =
@@ -121,9 +125,10 @@ async function runSession(session: Session): Promise<TrainResult> {
 
 /** Lets several workers stop after the same step: a wish to stop travels with the gradients. */
 function stoppingTogether(options: TrainOptions): SessionOptions {
-  const { ranks, signal: asked } = options;
+  const { ranks, members, signal: asked } = options;
   const nothing = () => undefined;
-  if (ranks === undefined) return { ...options, asked, stopNow: nothing, goOnAlone: nothing };
+  if (ranks === undefined && members === undefined)
+    return { ...options, asked, stopNow: nothing, goOnAlone: nothing };
   const together = new AbortController();
   const stopNow = () => together.abort(new Error("A stop was asked for."));
   return {
@@ -150,53 +155,83 @@ async function runSteps(
   session: Session,
   last: { trainLoss: number },
 ): Promise<number | undefined> {
-  const { run, options, data, trainer, validation } = session;
-  const { signal } = options;
-  const tell: EventSink = session.leads ? options.onEvent : () => undefined;
-  const order = sampleOrder(data.train.length, run.seed);
+  const { run, options, trainer } = session;
+  const { signal, members } = options;
+  const tell: EventSink = (event) => {
+    if (session.leads) options.onEvent(event);
+  };
   const measure = stopwatch(session);
-  let validationLoss: number | undefined;
-  for (let step = trainer.steps; step < run.steps; step++) {
-    signal.throwIfAborted();
-    const positions = positionsOfStep(step, run.batch);
-    const own = trainer.ownPositions(positions);
-    const indices = own.flatMap(({ start, end }) => order.indices(start, end));
-    const fill: FillBatch = (into) => data.train.read(indices, into);
-    const stop = options.asked.aborted;
-    const result = await trainer.step({ positions, fill, stop });
-    const { loss, gradientNorm, learningRate } = result;
-    if (result.stop) options.stopNow();
+  const committed = (step: CommittedStep | undefined) => {
+    if (step === undefined) return;
+    const { loss, gradientNorm, learningRate } = step;
+    const [done, { steps }] = [step.step + 1, run];
     last.trainLoss = loss;
-    const [done, steps] = [step + 1, run.steps];
-    tell({
-      type: "step",
-      step: done,
-      steps,
-      loss,
-      gradientNorm,
-      learningRate,
-      ...measure(done),
-    });
-    if (result.isEmpty) tell({ type: "notice", text: nothingCounts(done) });
-    if (result.shared !== undefined) tell({ type: "shared", step: done, reason: result.shared });
-    if (validation !== undefined && done % run.evaluate.every === 0 && done < steps) {
-      const validated = await validation.run(options.asked);
-      if (validated !== undefined) tell(evaluated(done, validated));
+    tell({ type: "step", step: done, steps, loss, gradientNorm, learningRate, ...measure(done) });
+    if (step.isEmpty) tell({ type: "notice", text: nothingCounts(done) });
+    measure.restart();
+  };
+  // A newcomer does what the others do between the last step and the next, because they may have
+  // been interrupted in it.
+  if (session.hasMoved) await together(session, () => between(session, last, tell), committed);
+  while (trainer.steps < run.steps) {
+    signal.throwIfAborted();
+    const step = trainer.steps;
+    const result = await together(session, () => makeStep(session, step), committed);
+    if (result !== undefined) {
+      if (result.stop) options.stopNow();
+      committed(result);
+      if (result.shared !== undefined) {
+        tell({ type: "shared", step: trainer.steps, reason: result.shared });
+      }
     }
-    if (done % run.checkpointEvery === 0 && done < steps) {
-      await saveOrTell(session, loss);
+    await together(session, () => between(session, last, tell), committed);
+    if (result?.regroup === true && members !== undefined && !signal.aborted) {
+      committed(await enterNext(session));
+      await together(session, () => between(session, last, tell), committed);
     }
     measure.restart();
   }
-  if (validation !== undefined) {
-    const validated = await validation.run(options.asked);
-    if (session.leads) options.goOnAlone();
-    signal.throwIfAborted();
-    if (validated !== undefined) tell(evaluated(run.steps, validated));
-    validationLoss = validated?.loss;
+  return together(session, () => validateAtEnd(session, tell), committed);
+}
+
+/** Makes a step. Undefined if it is committed already, because others have finished it. */
+async function makeStep(session: Session, step: number): Promise<StepResult | undefined> {
+  const { run, options, data, trainer } = session;
+  if (trainer.steps > step) return undefined;
+  const positions = positionsOfStep(step, run.batch);
+  const own = trainer.ownPositions(positions);
+  const order = sampleOrder(data.train.length, run.seed);
+  const indices = own.flatMap(({ start, end }) => order.indices(start, end));
+  const fill: FillBatch = (into) => data.train.read(indices, into);
+  const regroup = options.members?.isWanted() ?? false;
+  return trainer.step({ positions, fill, stop: options.asked.aborted, regroup });
+}
+
+/** Validates and saves after a step, where that is due. */
+async function between(
+  session: Session,
+  last: { readonly trainLoss: number },
+  tell: EventSink,
+): Promise<void> {
+  const { run, options, trainer, validation } = session;
+  const done = trainer.steps;
+  if (done >= run.steps || done === 0) return;
+  if (validation !== undefined && done % run.evaluate.every === 0) {
+    const validated = await validation.run(session.ranks?.group, options.asked);
+    if (validated !== undefined) tell(evaluated(done, validated));
   }
+  if (done % run.checkpointEvery === 0) {
+    await saveOrTell(session, last.trainLoss);
+  }
+}
+
+async function validateAtEnd(session: Session, tell: EventSink): Promise<number | undefined> {
+  const { run, options, ranks, validation } = session;
+  const validated = await validation?.run(ranks?.group, options.asked);
   if (session.leads) options.goOnAlone();
-  return validationLoss;
+  if (validation !== undefined) options.signal.throwIfAborted();
+  if (validated !== undefined) tell(evaluated(run.steps, validated));
+  return validated?.loss;
 }
 
 function nothingCounts(step: number): string {

@@ -12,6 +12,7 @@ import {
   bucketBytes,
   checkWorkers,
   chooseParallel,
+  type Disk,
   type Parallel,
   type ParallelOptions,
 } from "../parallel/index.ts";
@@ -58,6 +59,8 @@ export interface PlanOptions extends ParallelOptions {
   readonly speeds: Speeds;
   /** Bytes that each worker may have. Default: no limit. */
   readonly memory?: number | undefined;
+  /** Where each worker may keep what is needed only for updates. Default: nowhere. */
+  readonly disk?: Disk | undefined;
   /** Of gradients that travel together between machines; chosen from the speeds unless told. */
   readonly bucketBytes?: number | undefined;
 }
@@ -82,13 +85,13 @@ function planRank(run: Run, options: PlanOptions): RankPlan {
     options.bucketBytes ?? run.bucketBytes ?? bucketBytes(speeds, parameterBytes(model));
   const { optimizer, microBatches, clipNorm, reproducible = true } = run;
   const alone = buildStep({ model, optimizer, microBatches, clip: clipNorm });
-  const { memory = Number.POSITIVE_INFINITY } = options;
+  const { memory = Number.POSITIVE_INFINITY, disk } = options;
   const { flopsPerSecond } = speeds;
   const parallel = chooseParallel({
     topology: evenTopology(workers, count),
     step: alone,
     optimizer,
-    machine: { memory, lanes: 1, flopsPerSecond, link: speeds },
+    machine: { memory, lanes: 1, flopsPerSecond, link: speeds, disk },
     parallel: options.parallel ?? run.parallel,
     zero: options.zero ?? run.zero,
     recompute: options.recompute ?? run.recompute,

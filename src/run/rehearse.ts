@@ -11,7 +11,8 @@ import { lower } from "../program/index.ts";
 import { planExport } from "./export.ts";
 import { type Fingerprint, fingerprintOf } from "./fingerprint.ts";
 import type { Run } from "./run.ts";
-import { inputsOf, unlessAborted } from "./session.ts";
+import { inputsOf } from "./session.ts";
+import { unlessAborted } from "./unless-aborted.ts";
 
 export interface RehearsalOptions {
   /** The folder that relative paths and globs of the run's data start from. */

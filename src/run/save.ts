@@ -50,30 +50,40 @@ export type How = "beside" | "now";
  */
 export async function saveTogether(session: Session, loss: number, how: How): Promise<void> {
   if (!session.leads) return follow(session);
-  const { options, saver } = session;
+  const { saver } = session;
   if (saver.hasLeft) return saveAlone(session, said(session, loss, false));
   try {
     await lead(session, loss, how);
   } finally {
     // After a failure of the group the workers that are left save together again.
-    const isLost = options.ranks?.group.transport.signal.aborted === true;
+    const isLost = session.ranks?.group.transport.signal.aborted === true;
     saver.hasLeft = how === "now" && !isLost;
   }
 }
 
+/**
+ * The workers that save together; undefined for one that saves alone. Where workers come and go the
+ * leader writes all, out of the memory that it shares with the others: a message that is lost with
+ * its generation would leave some waiting for an order that others have heard.
+ */
+function groupOf({ options, ranks }: Session): Group | undefined {
+  return options.members === undefined ? ranks?.group : undefined;
+}
+
 async function lead(session: Session, loss: number, how: How): Promise<void> {
   const { options, trainer, saver } = session;
-  const { folder, ranks } = options;
+  const { folder } = options;
+  const group = groupOf(session);
   const step = trainer.steps;
   const waitedMs = await saver.idle();
   if (how === "beside" && waitedMs > LONG_MS) tellWait(session, waitedMs);
   if (saver.saved === step) {
     const collects = how === "now";
-    await tellOthers(ranks?.group, () => ({ collects, waits: false }));
+    await tellOthers(group, () => ({ collects, waits: false }));
     if (collects) await trainer.collect(collectedPath(folder));
     return;
   }
-  const draft = plan(session, nodeOf(ranks?.group));
+  const draft = plan(session, nodeOf(group));
   const beside = how === "beside" && draft.isRoom;
   if (how === "beside" && !beside) tellNoRoom(session, draft.bytes);
   const checkpoints = folder.file(FILES.checkpoints);
@@ -81,11 +91,11 @@ async function lead(session: Session, loss: number, how: How): Promise<void> {
   try {
     path = await beginDraft(checkpoints, step, draft.writers);
   } catch (error) {
-    await tellOthers(ranks?.group, () => ({ collects: false, waits: false }));
+    await tellOthers(group, () => ({ collects: false, waits: false }));
     throw error;
   }
   try {
-    await tellOthers(ranks?.group, (rank) => {
+    await tellOthers(group, (rank) => {
       const pieces = draft.shares.get(rank);
       const shard = pieces && { draft: path, beside, pieces: [...pieces] };
       return { collects: true, waits: how === "now", ...(shard === undefined ? {} : { shard }) };
@@ -94,9 +104,9 @@ async function lead(session: Session, loss: number, how: How): Promise<void> {
     await discardDraft(checkpoints, path);
     throw error;
   }
-  const { signal } = ranks?.group.transport ?? {};
+  const { signal } = group?.transport ?? {};
   const completion = { path, beside, said: said(session, loss, false), signal };
-  await untilAllHaveWritten(how, ranks?.group, () => complete(session, draft, completion));
+  await untilAllHaveWritten(how, group, () => complete(session, draft, completion));
 }
 
 /** A worker that leaves before the others have written might be taken for a lost one. */
@@ -120,7 +130,7 @@ export async function saveAlone(session: Session, of: Said): Promise<void> {
   const { options, saver } = session;
   await saver.idle();
   if (saver.saved === of.step && !of.diverged) return;
-  const draft = plan(session, [options.ranks?.group.rank ?? 0]);
+  const draft = plan(session, [session.ranks?.group.rank ?? 0]);
   const path = await beginDraft(options.folder.file(FILES.checkpoints), of.step, draft.writers);
   await complete(session, draft, { path, beside: false, said: of });
 }
@@ -144,13 +154,14 @@ async function tellOthers(group: Group | undefined, orderOf: (rank: number) => O
 
 async function follow(session: Session): Promise<void> {
   const { options, trainer, saver } = session;
-  const { folder, ranks } = options;
-  if (ranks === undefined) return;
-  const { collects, waits, shard } = read(await receiveText(ranks.group.transport, 0));
+  const { folder } = options;
+  const group = groupOf(session);
+  if (group === undefined) return;
+  const { collects, waits, shard } = read(await receiveText(group.transport, 0));
   if (collects) await trainer.collect(collectedPath(folder));
   await saver.idle();
-  if (shard !== undefined) await writeOwn(session, ranks.group.rank, shard);
-  if (waits) await ranks.group.barrier();
+  if (shard !== undefined) await writeOwn(session, group.rank, shard);
+  if (waits) await group.barrier();
 }
 
 function read(text: string): Order {
@@ -198,7 +209,7 @@ async function complete(session: Session, draft: Draft, of: Completion): Promise
   const { options, trainer, saver } = session;
   const checkpoints = options.folder.file(FILES.checkpoints);
   const folder = join(checkpoints, of.path);
-  const rank = options.ranks?.group.rank ?? 0;
+  const rank = session.ranks?.group.rank ?? 0;
   saver.saved = of.said.step;
   const orUndo = async <T>(body: () => Promise<T>): Promise<T> => {
     try {

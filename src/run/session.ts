@@ -5,15 +5,16 @@ import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
 import { elementCount } from "../tensor/index.ts";
-import { createTrainer, meetRoom, type Ranks, sharingOf, type Trainer } from "../train/index.ts";
-import { agree } from "./agree.ts";
+import { type Ranks, sharingOf, type Trainer } from "../train/index.ts";
 import { bytesWritten, checkIdentity, hashOfState, loadCheckpoint } from "./checkpoint.ts";
+import { enter } from "./enter.ts";
 import { type ExportPlan, planExport, trainedGraph } from "./export.ts";
-import { factsOf } from "./facts.ts";
+import { factsHere } from "./facts.ts";
 import { fieldRanges } from "./field-ranges.ts";
 import { checkHolds, type Fingerprint, fingerprintOf } from "./fingerprint.ts";
 import {
   type Beginning,
+  checkBeginning,
   checkRoom,
   nearestFolder,
   prepareFolder,
@@ -22,9 +23,12 @@ import {
 import { samplingGraph } from "./generate.ts";
 import type { CheckpointHead, Progress } from "./head.ts";
 import { type Change, type Changeable, type Identity, identityOf } from "./identity.ts";
-import type { Chosen } from "./resume.ts";
+import { type FolderLock, lockFolder } from "./lock.ts";
+import { type Members } from "./members.ts";
+import { type Chosen, chooseCheckpoint } from "./resume.ts";
 import type { Run } from "./run.ts";
 import { Saver } from "./saver.ts";
+import { unlessAborted } from "./unless-aborted.ts";
 import { Validation } from "./validation.ts";
 
 export interface TrainOptions {
@@ -48,6 +52,10 @@ export interface TrainOptions {
   readonly freeMemory?: (() => number) | undefined;
   /** The other workers of the run, which all get the same run. Default: none. */
   readonly ranks?: Ranks | undefined;
+  /** Workers that come and go, in place of `ranks`. */
+  readonly members?: Members | undefined;
+  /** With `members`: whether this worker writes the run's folder in the first generation. */
+  readonly leads?: boolean | undefined;
 }
 
 /**
@@ -72,19 +80,25 @@ export interface Session {
   readonly model: Model;
   readonly data: Dataset;
   readonly trainer: Trainer;
+  /** The other workers of the present generation; undefined if there are none. */
+  ranks: Ranks | undefined;
   readonly validation: Validation | undefined;
   /** The state of the run when this session began. */
   readonly before: Before;
   readonly identity: Identity;
   readonly startedMs: number;
   /**
-   * Whether this worker validates, writes the folder and reports events. One worker of a run does.
+   * Whether this worker writes the folder and reports events: rank 0 of a generation does.
    */
-  readonly leads: boolean;
+  leads: boolean;
+  /** The lock of the run's folder, if this worker has it. */
+  lock: FolderLock | undefined;
+  /** Whether the run has other workers than at its first step here. */
+  hasMoved: boolean;
   /** This worker's part in writing checkpoints. */
   readonly saver: Saver;
   /** What the leader exports at the end. */
-  readonly exporting: ExportPlan | undefined;
+  exporting: ExportPlan | undefined;
 }
 
 /** The state that a run continues from. */
@@ -98,35 +112,37 @@ export interface Before extends Progress {
 }
 
 /**
- * Opens a session. `from` is the checkpoint, when the run is resumed.
+ * Opens a session. `head` is that of the newest checkpoint, when the run is resumed.
  * @throws the reason of `asked` when it is aborted meanwhile; nothing was written then
  */
 export async function openSession(
   run: Run,
   options: SessionOptions,
-  from?: Chosen,
+  given: FolderLock | undefined,
+  head?: CheckpointHead,
 ): Promise<Session> {
-  const head = from?.head;
   const { engine, baseDir, roots, asked, now } = options;
   const startedMs = now();
-  const leads = isLeader(options);
+  const isFirst = isLeader(options);
   const microBatch = run.batch / run.microBatches;
   const model = run.model.build({ batch: microBatch, mode: "train" });
   // What could fail after the last step fails here.
-  const exporting = leads ? planExport(run.model, [1, microBatch]) : undefined;
+  let exporting = isFirst ? planExport(run.model, [1, microBatch]) : undefined;
   const inputs = inputsOf(model);
   const data = await unlessAborted(
     openData(run.data, { inputs, baseDir, roots, batch: run.batch }),
     asked,
   );
   let trainer: Trainer | undefined;
+  let lock = given;
   try {
     asked.throwIfAborted();
     const fingerprint = await fingerprintOf(data, inputs, asked);
     checkHolds(fingerprint, options.holds);
     const identity = identityOf(run, model, fingerprint);
-    const changes = head === undefined ? [] : checkIdentity(head, identity, options.changes);
-    trainer = await createTrainer({
+    let from: Chosen | undefined;
+    let changes: readonly Change[] = [];
+    const settings = {
       engine,
       model,
       evaluation: run.model.build({ batch: microBatch, mode: "eval" }),
@@ -138,61 +154,65 @@ export async function openSession(
       microBatches: run.microBatches,
       ...sharingOf(run),
       seed: run.seed,
-      ranks: options.ranks && (await withRoom(options.ranks)),
       offloadFolder: nearestFolder(options.folder.path),
+    };
+    // Slow work is done by now, so that the other workers do not wait for a newcomer.
+    const { ranks, hasJoined, ...entered } = await enter({
+      ranks: options.ranks,
+      members: options.members,
+      asked,
+      settings,
+      begin: async (made, group) => {
+        if (head === undefined) return hashOfState(made);
+        from = await chooseCheckpoint(options.folder, group);
+        changes = checkIdentity(from.head, identity, options.changes);
+        return loadCheckpoint(made, from.head);
+      },
+      facts: (made, state) => factsHere({ run, engine, trainer: made, identity, state }),
     });
-    asked.throwIfAborted();
-    const state =
-      head === undefined ? await hashOfState(trainer) : await loadCheckpoint(trainer, head);
-    const { step, seconds, trainLoss, isOld } = head ?? BEGINNING;
-    if (options.ranks !== undefined) {
-      const facts = factsOf({
-        run,
-        engine,
-        planned: trainer.planned.step,
-        program: trainer.plan,
-        parallel: trainer.planned.parallel,
-        identity,
-        state,
-        step,
-      });
-      await agree(options.ranks.group, facts);
-    }
-    if (leads) {
+    trainer = entered.trainer;
+    const used = from?.head ?? head;
+    const { step, seconds, trainLoss, isOld } = used ?? BEGINNING;
+    const leads = ranks === undefined || ranks.group.rank === 0;
+    if (leads && !hasJoined) {
+      if (lock === undefined) {
+        // The worker that was to lead was lost before the first generation.
+        lock = await lockFolder(options.folder, { signal: asked });
+        checkBeginning(options.folder, options.beginning);
+        exporting = planExport(run.model, [1, microBatch]);
+      }
       // A text sample that this model cannot generate is refused now.
       const isText = data.text !== undefined && run.sample !== undefined;
       if (isText) samplingGraph(await trainedGraph(run, trainer, 1));
-      await prepareFolder(options.folder, options.beginning, head?.step);
+      await prepareFolder(options.folder, options.beginning, used?.step);
       await checkRoom(options.folder, bytesWritten(trainer, run, options.beginning));
     }
     const { notices = [] } = from ?? {};
     const before = { step, seconds, trainLoss, changes, isOld, notices };
     const held = data.validation;
-    const validation = held && new Validation(held, trainer, options.ranks?.group);
+    const validation = held && new Validation(held, trainer);
     return {
       run,
       options,
       model,
       data,
       trainer,
+      ranks,
       validation,
       before,
       identity,
       startedMs,
       leads,
+      lock,
+      hasMoved: hasJoined,
       exporting,
-      saver: new Saver(isSaved(before, head) ? step : undefined),
+      saver: new Saver(isSaved(before, used) ? step : undefined),
     };
   } catch (error) {
     trainer?.close();
     await data.close();
     throw error;
   }
-}
-
-/** How the step is shared is chosen from what all ranks have. */
-async function withRoom(ranks: Ranks): Promise<Ranks> {
-  return { ...ranks, room: ranks.room ?? (await meetRoom(ranks.group)) };
 }
 
 /** Whether the checkpoint that the run continues from says all that a new one would. */
@@ -210,37 +230,19 @@ export function inputsOf(model: Model): ModelInput[] {
   }));
 }
 
-/**
- * Resolves with the result of `work`, or rejects with the signal's reason as soon as it is aborted,
- * without waiting for the work.
- */
-export async function unlessAborted<Result>(
-  work: Promise<Result>,
-  signal: AbortSignal,
-): Promise<Result> {
-  signal.throwIfAborted();
-  let stop: () => void = () => undefined;
-  const aborted = new Promise<never>((_, reject) => {
-    stop = () => reject(signal.reason as Error);
-    signal.addEventListener("abort", stop, { once: true });
-  });
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener("abort", stop);
-  }
-}
-
 const BEGINNING = { step: 0, seconds: 0, trainLoss: Number.NaN, isOld: false };
 
-/** Whether this is rank 0 of several workers, or the only one. */
-export function isLeader({ ranks }: TrainOptions): boolean {
+/** Whether this is rank 0 of several workers, or the only one, when the run begins. */
+export function isLeader({ ranks, members, leads }: TrainOptions): boolean {
+  if (members !== undefined) return leads === true;
   return ranks === undefined || ranks.group.rank === 0;
 }
 
-export async function closeSession({ trainer, data, saver }: Session): Promise<void> {
+export async function closeSession(session: Session): Promise<void> {
+  const { trainer, data, ranks, options, saver } = session;
   await saver.idle();
   trainer.close();
+  if (options.members !== undefined) await ranks?.group.close();
   await data.close();
 }
 

@@ -19,7 +19,7 @@ import type { Value } from "../graph/index.ts";
 import { bert, defineModel, type ModelDefinition } from "../nn/index.ts";
 import { sgd } from "../optimizer/index.ts";
 import { elementCount, tensorFrom } from "../tensor/index.ts";
-import { createTrainer } from "../train/step.ts";
+import { createTrainer } from "../train/create.ts";
 import { type Validated, Validation } from "./validation.ts";
 
 const engine = createOrtEngine({ threads: 1 });

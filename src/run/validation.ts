@@ -32,18 +32,13 @@ export class Validation {
   readonly #plan: EvaluationPlan;
   readonly #samples: SampleSet;
   readonly #trainer: Trainer;
-  readonly #group: Group | undefined;
 
-  /**
-   * Validates on the samples that the trainer's evaluation is planned for. The workers of `group`
-   * take turns with the batches, and all of them make the same calls.
-   */
-  constructor(samples: SampleSet, trainer: Trainer, group?: Group) {
+  /** Validates on the samples that the trainer's evaluation is planned for. */
+  constructor(samples: SampleSet, trainer: Trainer) {
     const { evaluation } = trainer.plan;
     assert(evaluation !== undefined, "the trainer has a model for evaluation");
     this.#samples = samples;
     this.#trainer = trainer;
-    this.#group = group;
     this.#plan = evaluation;
     this.#batches = batchesOf(evaluation, samples.length);
   }
@@ -55,12 +50,13 @@ export class Validation {
   }
 
   /**
+   * The workers of `group` take turns with the batches, and all of them make the same calls.
    * Returns the result on the leader, and on other workers what they computed alone. Returns
    * undefined if a stop was asked for before all batches were done: each worker looks at `asked`
    * after its current batch, unless all evaluate at once.
    */
-  async run(asked?: AbortSignal): Promise<Validated | undefined> {
-    const { rank, size } = this.#group ?? { rank: 0, size: 1 };
+  async run(group?: Group, asked?: AbortSignal): Promise<Validated | undefined> {
+    const { rank, size } = group ?? { rank: 0, size: 1 };
     const width = this.#plan.sizes[0]?.factors.length ?? 0;
     // The last number says whether a worker has skipped batches.
     const sums = new Float64Array(width * this.#batches.length + 1);
@@ -80,7 +76,7 @@ export class Validation {
       const found = await this.#trainer.evaluate(batch.size, read);
       if (own !== undefined) sums.set(found, index * width);
     }
-    if (this.#group !== undefined) await collect(this.#group, sums, width);
+    if (group !== undefined) await collect(group, sums, width);
     if (sums.at(-1) !== 0) return undefined;
     const totals = Array.from({ length: width }, (_, at) => {
       let total = 0;

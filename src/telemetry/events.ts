@@ -95,14 +95,14 @@ export interface StepDone {
 }
 
 /**
- * The workers compute different numbers of micro-batches after this step, because they are not
- * equally fast.
+ * The workers are not equally fast: they compute different numbers of micro-batches after this
+ * step, or one of them is far below the rest.
  */
 export interface SharesChanged {
   readonly type: "shared";
   /** The number of steps done. */
   readonly step: number;
-  /** A sentence that says how fast each worker was and how many micro-batches it computes now. */
+  /** Says how fast each worker was and how many micro-batches it computes now, or who is slow. */
   readonly reason: string;
 }
 

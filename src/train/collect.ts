@@ -10,7 +10,7 @@ import type { Instance } from "../execute/index.ts";
 import { fileError } from "../files/index.ts";
 import { type Memory, mapFile } from "../memory/index.ts";
 import type { Held, StepProgram } from "../program/index.ts";
-import { type ReadHeld, readState, type TrainerState } from "./state.ts";
+import { type PlaceOf, readState, type TrainerState } from "./state.ts";
 
 /** Bytes that are sent and written at once. */
 const CHUNK_BYTES = 2 ** 22;
@@ -64,22 +64,23 @@ export class Collector {
    * Returns the values of all tensors after a step. A tensor in parts is read when it is asked for.
    */
   read(instance: Instance, plan: StepProgram, from: 0 | 1, step: number): Promise<TrainerState> {
-    return readState(instance, plan, from, this.reader(instance, plan, step));
+    return readState(instance, plan, from, this.placeOf(instance, plan, step));
   }
 
   /** Copies into this rank's own memory what other ranks hold after a step. */
   bringHere(instance: Instance, plan: StepProgram, step: number): void {
-    const { read } = this.reader(instance, plan, step);
+    const placeOf = this.placeOf(instance, plan, step);
     for (const part of plan.held) {
       const { memory, bytes } = instance.host(part.buffer);
+      const { memory: source, at } = placeOf(part);
       memory.reserve(part.byteOffset, part.byteLength);
-      bytes.set(read(part, 0, part.byteLength), part.byteOffset);
+      bytes.set(source.view(at, part.byteLength), part.byteOffset);
     }
   }
 
-  /** Reads a part in place, or from what was collected after this step. */
-  reader(instance: Instance, { isHeldInPlace }: StepProgram, step: number): ReadHeld {
-    const placeOf = (part: Held): { readonly memory: Memory; readonly at: number } => {
+  /** Finds parts in place, or in what was collected after this step. */
+  placeOf(instance: Instance, { isHeldInPlace }: StepProgram, step: number): PlaceOf {
+    return (part) => {
       const { buffer, rank, byteOffset } = part;
       if (isHeldInPlace) return { memory: instance.host(buffer, rank).memory, at: byteOffset };
       if (this.#found?.step === step) return this.#found.file.placeOf(part);
@@ -88,16 +89,6 @@ export class Collector {
         `Worker ${rank} is on another node and has not sent its part of "${buffer}" after step ${step}.`,
         { hint: "Continue from the last checkpoint, which has all parts, with --resume." },
       );
-    };
-    return {
-      read(part, byteOffset, byteLength) {
-        const { memory, at } = placeOf(part);
-        return memory.view(at + byteOffset, byteLength);
-      },
-      letGo(part, byteOffset, byteLength) {
-        const { memory, at } = placeOf(part);
-        memory.letGo(at + byteOffset, byteLength);
-      },
     };
   }
 
@@ -180,7 +171,7 @@ class CollectedFile {
     this.#offsets = offsets;
   }
 
-  placeOf(part: Held): { readonly memory: Memory; readonly at: number } {
+  placeOf(part: Held): ReturnType<PlaceOf> {
     const at = this.#offsets.get(keyOf(part));
     assert(at !== undefined, "a part that was collected");
     return { memory: this.#memory, at };

@@ -2,11 +2,31 @@
 import { type StatsFs, statfsSync } from "node:fs";
 import { LockstepError } from "../errors.ts";
 import { fileError } from "../files/index.ts";
-import { textOfBytes } from "../parallel/index.ts";
+import { DISK_SPEED, type Disk, textOfBytes } from "../parallel/index.ts";
 import { onDisk, type Program, totalOf } from "../program/index.ts";
 
 /** File systems that keep their files in memory (tmpfs, ramfs). */
 const IN_MEMORY: ReadonlySet<number> = new Set([0x01021994, 0x858458f6]);
+
+/**
+ * Returns the free bytes of the folder's disk; 0 where nothing can be offloaded to it, because its
+ * files lie in memory or the system cannot map them (Windows).
+ */
+export function diskRoom(folder: string | undefined): number {
+  if (folder === undefined || process.platform === "win32") return 0;
+  const { type, bavail, bsize } = statfs(folder);
+  return isInMemory(type) ? 0 : bavail * bsize;
+}
+
+/** The part of a disk that each of `sharers` ranks has; undefined if there is nothing. */
+export function diskFor(room: number, sharers: number): Disk | undefined {
+  if (room === 0) return undefined;
+  return { room: room / sharers, bytesPerSecond: DISK_SPEED / sharers };
+}
+
+function isInMemory(type: number): boolean {
+  return process.platform === "linux" && IN_MEMORY.has(type);
+}
 
 /**
  * Asked as soon as it is known what lies on disk. Files take their space for good when they are
@@ -20,7 +40,7 @@ export function checkDisk(program: Program, folder: string | undefined): void {
     throw new LockstepError("INVALID_OPTION", "offload needs a folder of a disk: offloadFolder.");
   }
   const { type, bavail, bsize } = statfs(folder);
-  if (process.platform === "linux" && IN_MEMORY.has(type)) {
+  if (isInMemory(type)) {
     throw new LockstepError(
       "INVALID_OPTION",
       `offload: the folder "${folder}" lies in memory (tmpfs), so nothing would be saved by it.`,

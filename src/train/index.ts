@@ -1,11 +1,14 @@
 export { collectedBytes } from "./collect.ts";
+export { createTrainer, joinTrainer } from "./create.ts";
+export { diskFor, diskRoom } from "./disk.ts";
 export { meetRoom, memoryLimit, type Room } from "./memory.ts";
 export { type PartedTensor, StateParts, stateBytes } from "./parts.ts";
 export { parameterBytes, type Ranks, sharingOf } from "./sharing.ts";
 export { type TrainerTensors } from "./state.ts";
-export { createTrainer, Trainer } from "./step.ts";
+export { Trainer } from "./step.ts";
 export {
   type BatchFields,
+  type CommittedStep,
   type FillBatch,
   type StepRequest,
   type StepResult,

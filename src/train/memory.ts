@@ -7,8 +7,9 @@ import { existsSync, readFileSync } from "node:fs";
 import { totalmem } from "node:os";
 import { type Group, tellNumbers } from "../collectives/index.ts";
 import type { Topology } from "../mesh/index.ts";
-import { outOfMemory, textOfBytes } from "../parallel/index.ts";
+import { type Disk, outOfMemory, textOfBytes } from "../parallel/index.ts";
 import { onDisk, type Program, residentMemory, totalOf } from "../program/index.ts";
+import { diskFor, diskRoom } from "./disk.ts";
 
 /** What every rank of a run has at least. */
 export interface Room {
@@ -16,6 +17,8 @@ export interface Room {
   readonly memory: number;
   /** The most micro-batches that a rank runs at once. */
   readonly lanes: number;
+  /** Where state may lie that is needed only for updates. */
+  readonly disk?: Disk | undefined;
 }
 
 /** Kinds that are held from the first step to the last, whatever the batch is. */
@@ -40,22 +43,28 @@ interface Place {
   /** A number for the control group, which is equal for processes that share its limit. */
   readonly controlGroup: number;
   readonly lanes: number;
+  /** Free bytes of the disk of the run's folder. */
+  readonly disk: number;
 }
 
 /**
  * What the ranks of a run have, the same on all of them. All ranks call it together. Rejects with
  * the group's error.
+ * @param folder a folder of this rank's disk
  */
-export async function meetRoom({ transport, engine }: Group): Promise<Room> {
-  const own = [memoryLimit(), totalmem(), controlGroup(), engine.threads];
+export async function meetRoom({ transport, engine }: Group, folder?: string): Promise<Room> {
+  const own = [memoryLimit(), totalmem(), controlGroup(), engine.threads, diskRoom(folder)];
   const told = await tellNumbers(transport, own);
-  const places = told.map(([limit = 0, machine = 0, group = 0, most = 1]): Place => {
-    return { limit, machine, controlGroup: group, lanes: most };
+  const places = told.map(([limit = 0, machine = 0, group = 0, most = 1, disk = 0]): Place => {
+    return { limit, machine, controlGroup: group, lanes: most, disk };
   });
   return roomOf(places, transport.nodes);
 }
 
-/** Ranks of one control group share its limit, and ranks of one node its memory. */
+/**
+ * Ranks of one control group share its limit, and ranks of one node its memory and its disk. Without
+ * a disk on every node there is none.
+ */
 export function roomOf(places: readonly Place[], nodes: Topology["nodes"]): Room {
   const memory = nodes.flatMap((ranks) => {
     const own = ranks.flatMap((rank) => places[rank] ?? []);
@@ -67,6 +76,10 @@ export function roomOf(places: readonly Place[], nodes: Topology["nodes"]): Room
   return {
     memory: Math.floor(Math.min(...memory)),
     lanes: Math.max(...places.map(({ lanes }) => lanes)),
+    disk: diskFor(
+      Math.min(...places.map(({ disk }) => disk)),
+      Math.max(...nodes.map(({ length }) => length)),
+    ),
   };
 }
 

@@ -5,7 +5,7 @@
 import type { Instance } from "../execute/index.ts";
 import type { StepProgram, TensorRef } from "../program/index.ts";
 import { byteLength, type TensorType } from "../tensor/index.ts";
-import { PIECE_BYTES, type ReadHeld, rangesOf } from "./state.ts";
+import { PIECE_BYTES, type PlaceOf, rangesOf } from "./state.ts";
 
 /** A tensor under the name `parameters/NAME`, `slots/PARAMETER.SLOT` or `states/NAME`. */
 export interface PartedTensor extends TensorType {
@@ -22,9 +22,9 @@ export class StateParts {
   readonly #instance: Instance;
   readonly #plan: StepProgram;
   readonly #refs: ReadonlyMap<string, TensorRef>;
-  readonly #others: ReadHeld;
+  readonly #others: PlaceOf;
 
-  constructor(instance: Instance, plan: StepProgram, from: 0 | 1, others: ReadHeld) {
+  constructor(instance: Instance, plan: StepProgram, from: 0 | 1, others: PlaceOf) {
     const { parameters, slots, sides } = plan;
     const kinds = { parameters, slots, states: sides[from].states };
     this.#instance = instance;
@@ -74,9 +74,10 @@ export class StateParts {
           yield (await this.#instance.device.download(this.#instance.tensor(place))).bytes;
           continue;
         }
-        const place = [held, at - held.byteOffset, length] as const;
-        yield this.#others.read(...place);
-        this.#others.letGo(...place);
+        const { memory, at: first } = this.#others(held);
+        yield memory.view(first + at - held.byteOffset, length);
+        // So reading a tensor takes the memory of one piece.
+        memory.letGo(first + at - held.byteOffset, length);
       }
     }
   }

@@ -75,17 +75,27 @@ export function replan(
   return { step, parallel, plan: lowered(options, step, parallel, changed), sharing: changed };
 }
 
+/** The program of another rank of the same group. */
+export function programOf(
+  options: TrainerOptions,
+  { step, parallel, sharing }: Planned,
+  rank: number,
+): StepProgram {
+  return lowered(options, step, parallel, sharing, rank);
+}
+
 function lowered(
   options: TrainerOptions,
   step: StepGraph,
   { mesh, topology, strategies }: Parallel,
   { ranges }: Sharing,
+  rank = options.ranks?.group.rank ?? 0,
 ): StepProgram {
-  const { engine, ranks, optimizer, evaluation, evaluationSamples } = options;
+  const { engine, optimizer, evaluation, evaluationSamples } = options;
   const all = [...strategies, ...(options.strategies ?? [])];
   return lower(applyStrategies(all, step, mesh), {
     ground: { mesh, topology },
-    rank: ranks?.group.rank ?? 0,
+    rank,
     ranges,
     lanes: engine.threads,
     optimizer,

@@ -39,15 +39,39 @@ export async function runMeasured(
   return milliseconds / 1000;
 }
 
-/** Writes what this rank tells the others in a step: whether it wants to stop, and its pace. */
+/** What a rank wishes to happen after a step. */
+export interface Wishes {
+  readonly stop: boolean;
+  readonly regroup: boolean;
+}
+
+/**
+ * In the sum over ranks, wishes to stop count this much, and wishes to regroup 1. With fewer ranks
+ * than this the sum is exact in float32.
+ */
+const STOP = 4096;
+
+/** Writes what this rank tells the others in a step: its wishes, and its pace. */
 export function tellOthers(
   instance: Instance,
   { stop, paces }: StepProgram,
-  isAsked: boolean,
+  wishes: Wishes,
   pacing: Pacing | undefined,
 ): void {
-  if (stop !== undefined) instance.write(stop, [Number(isAsked)]);
+  const own = STOP * Number(wishes.stop) + Number(wishes.regroup);
+  if (stop !== undefined) instance.write(stop, [own]);
   if (paces !== undefined && pacing) instance.write(paces, pacing.told());
+}
+
+/** What some rank wishes, once the step is computed. */
+export async function wishesOf(
+  instance: Instance,
+  { stop }: StepProgram,
+  own: Wishes,
+): Promise<Wishes> {
+  if (stop === undefined) return own;
+  const [sum = 0] = await instance.read(stop);
+  return { stop: sum >= STOP, regroup: sum % STOP > 0 };
 }
 
 export interface EvaluationOf {

@@ -16,10 +16,12 @@ import {
   type Parallel,
   type ParallelOptions,
   type Strategy,
+  statedIn,
 } from "../parallel/index.ts";
 import type { StepGraph } from "../plan/index.ts";
 import type { Range } from "../program/index.ts";
 import { byteLength } from "../tensor/index.ts";
+import { diskFor, diskRoom } from "./disk.ts";
 import { memoryLimit, type Room } from "./memory.ts";
 
 /** A rank among others that train the same model. Each computes its micro-batches of every step. */
@@ -63,12 +65,13 @@ export interface SharingOptions extends ParallelOptions {
 export interface ChoosingOptions extends SharingOptions {
   readonly engine: Device;
   readonly optimizer: Optimizer;
+  readonly offloadFolder?: string | undefined;
 }
 
 /** The options of a run that say how ranks share a step. */
 export function sharingOf(run: Omit<SharingOptions, "model" | "microBatches" | "ranks">) {
-  const { reproducible, bucketBytes, parallel, zero, recompute, offload } = run;
-  return { reproducible, bucketBytes, parallel, zero, recompute, offload };
+  const { reproducible, bucketBytes } = run;
+  return { reproducible, bucketBytes, ...statedIn(run) };
 }
 
 /**
@@ -84,27 +87,30 @@ export function parallelOf(
   overlap = true,
 ): Parallel {
   const { ranks, reproducible = true, optimizer } = options;
-  const { parallel, zero, recompute, offload } = stated;
   const group = ranks?.group;
   const topology: Topology = { nodes: group?.transport.nodes ?? [[0]] };
   const link = linkOf(group);
   return chooseParallel({
+    ...statedIn(stated),
     topology,
     step,
     optimizer,
     machine: { ...roomFor(options), flopsPerSecond: DEFAULT_FLOPS, link },
-    parallel,
-    zero,
-    recompute,
-    offload,
     combination: reproducible ? "tree" : "any",
     buckets: group && { bucketBytes: bucketOf(options, group), overlap },
   });
 }
 
 /** What each rank has. Without a limit, all ranks choose the same whatever their threads are. */
-export function roomFor({ ranks, engine }: Pick<ChoosingOptions, "ranks" | "engine">): Room {
-  if (ranks === undefined) return { memory: memoryLimit(), lanes: engine.threads };
+export function roomFor({
+  ranks,
+  engine,
+  offloadFolder,
+}: Pick<ChoosingOptions, "ranks" | "engine" | "offloadFolder">): Room {
+  if (ranks === undefined) {
+    const disk = diskFor(diskRoom(offloadFolder), 1);
+    return { memory: memoryLimit(), lanes: engine.threads, disk };
+  }
   return ranks.room ?? { memory: Number.POSITIVE_INFINITY, lanes: 1 };
 }
 

@@ -1,10 +1,11 @@
 /** The tensors of a trainer by name, for first values, checkpoints and export. */
 import type { Device, DeviceTensor } from "../engine/index.ts";
 import { type Instance, initialize } from "../execute/index.ts";
-import type { Model } from "../nn/index.ts";
+import type { Memory } from "../memory/index.ts";
+import type { ElementRange, Model } from "../nn/index.ts";
 import { type Rules } from "../optimizer/index.ts";
 import { type Held, type StepProgram, scalarsOf, type TensorRef } from "../program/index.ts";
-import { byteLength, type Tensor } from "../tensor/index.ts";
+import { byteLength, bytesPerElement, type Tensor } from "../tensor/index.ts";
 
 /**
  * Tensors by name: places on the device, or their values. Slots are named `PARAMETER.SLOT`:
@@ -23,14 +24,8 @@ export type TrainerState = TrainerTensors<Tensor>;
 /** The most bytes of another rank's part that are read at once. */
 export const PIECE_BYTES = 2 ** 24;
 
-/**
- * Reads bytes of a part of a buffer that another rank holds, from an offset in that part. They are
- * let go of after they have been read, so that reading a tensor takes the memory of one piece.
- */
-export interface ReadHeld {
-  read(part: Held, byteOffset: number, byteLength: number): Uint8Array;
-  letGo(part: Held, byteOffset: number, byteLength: number): void;
-}
+/** Finds the memory, and the place in it, of a part of a buffer that another rank holds. */
+export type PlaceOf = (part: Held) => { readonly memory: Memory; readonly at: number };
 
 export function namedTensors(
   instance: Instance,
@@ -55,7 +50,7 @@ export async function readState(
   instance: Instance,
   plan: StepProgram,
   from: 0 | 1,
-  others: ReadHeld,
+  others: PlaceOf,
 ): Promise<TrainerState> {
   const all = async (refs: ReadonlyMap<string, TensorRef>) => {
     const found = [...refs].map(async ([name, ref]): Promise<[string, Tensor]> => {
@@ -106,7 +101,7 @@ export function* rangesOf(
   if (at < end) yield { from: at, to: end, held: undefined };
 }
 
-function inParts(instance: Instance, plan: StepProgram, ref: TensorRef, others: ReadHeld): Tensor {
+function inParts(instance: Instance, plan: StepProgram, ref: TensorRef, others: PlaceOf): Tensor {
   // This rank's copy of a part that others hold is not read, because reading would allocate its
   // pages.
   const pieces = function* () {
@@ -115,10 +110,12 @@ function inParts(instance: Instance, plan: StepProgram, ref: TensorRef, others: 
         yield instance.host(ref.buffer).view(from, to - from);
         continue;
       }
+      const { memory, at: start } = others(held);
       for (let at = from; at < to; at += PIECE_BYTES) {
-        const place = [held, at - held.byteOffset, Math.min(PIECE_BYTES, to - at)] as const;
-        yield others.read(...place);
-        others.letGo(...place);
+        const place = [start + at - held.byteOffset, Math.min(PIECE_BYTES, to - at)] as const;
+        yield memory.view(...place);
+        // So reading a tensor takes the memory of one piece.
+        memory.letGo(...place);
       }
     }
   };
@@ -137,19 +134,6 @@ function inParts(instance: Instance, plan: StepProgram, ref: TensorRef, others: 
   };
 }
 
-/**
- * Writes a tensor's bytes except the parts that other ranks hold. Those are not touched, so they
- * take no memory here.
- */
-function writeOwn(instance: Instance, plan: StepProgram, ref: TensorRef, bytes: Uint8Array): void {
-  for (const { from, to, held } of rangesOf(plan, ref)) {
-    if (held !== undefined) continue;
-    const type = { dtype: "uint8", shape: [to - from] } as const;
-    const own = instance.tensor({ buffer: ref.buffer, byteOffset: from, type });
-    instance.device.upload(own, bytes.subarray(from - ref.byteOffset, to - ref.byteOffset));
-  }
-}
-
 export async function initializeTrainer(
   engine: Device,
   instance: Instance,
@@ -158,26 +142,27 @@ export async function initializeTrainer(
   seed: number,
 ): Promise<void> {
   const refs = new Map([...plan.parameters, ...plan.sides[0].states]);
-  const refOf = (name: string) => refs.get(name) as TensorRef;
-  const items = [...model.parameters, ...model.states];
-  const shared = items.filter(({ name }) => isInParts(plan, refOf(name)));
-  const whole = items.filter((item) => !shared.includes(item));
   await initialize(
     engine,
-    whole.map(({ name, type, initializer }) => {
-      return { name, type, initializer, into: instance.tensor(refOf(name)) };
+    [...model.parameters, ...model.states].map(({ name, type, initializer }) => {
+      const ref = refs.get(name) as TensorRef;
+      const own = isInParts(plan, ref) ? ownElements(plan, ref) : undefined;
+      return { name, type, initializer, into: instance.tensor(ref), own };
     }),
     seed,
   );
-  for await (const [name, { bytes }] of initialTensors(engine, shared, seed)) {
-    writeOwn(instance, plan, refOf(name), bytes);
-  }
 }
 
-/**
- * Yields the first values one after the other, because no rank has room for all of them. Each must
- * be used before the next is asked for.
- */
+/** The elements of a tensor that no other rank holds. */
+function ownElements(plan: StepProgram, ref: TensorRef): ElementRange[] {
+  const size = bytesPerElement(ref.type.dtype);
+  const own = [...rangesOf(plan, ref)].filter(({ held }) => held === undefined);
+  return own.map(({ from, to }) => {
+    return { start: (from - ref.byteOffset) / size, end: (to - ref.byteOffset) / size };
+  });
+}
+
+/** Yields the first values one after the other. Each must be used before the next is asked for. */
 export async function* initialTensors(
   engine: Device,
   items: readonly (Model["parameters"][number] | Model["states"][number])[],

@@ -69,11 +69,14 @@ export interface StepRequest {
   readonly fill: FillBatch;
   /** Asks all ranks to stop after this step. */
   readonly stop?: boolean;
+  /** Asks all ranks to leave their group after this step. */
+  readonly regroup?: boolean;
   /** Aborting it ends the step before it is committed. */
   readonly signal?: AbortSignal;
 }
 
-export interface StepResult {
+/** A step that all ranks have committed. */
+export interface CommittedStep {
   /** Counted from 0. */
   readonly step: number;
   /** The loss of the whole batch. */
@@ -86,8 +89,13 @@ export interface StepResult {
    * given as 0, and the step changed nothing.
    */
   readonly isEmpty: boolean;
+}
+
+export interface StepResult extends CommittedStep {
   /** Whether a rank asked for a stop; the same on all ranks. */
   readonly stop: boolean;
+  /** Whether a rank asked for another group; the same on all ranks. */
+  readonly regroup: boolean;
   /** Why the micro-batches are shared out differently from the next step on. */
   readonly shared?: string;
 }

@@ -17,7 +17,8 @@ import { defineModel, type ModelDefinition } from "../nn/index.ts";
 import { adamw, cosine, type Optimizer, sgd } from "../optimizer/index.ts";
 import { GRADIENT } from "../plan/index.ts";
 import { type DType, tensorFrom, toNumbers } from "../tensor/index.ts";
-import { createTrainer, type Trainer } from "./step.ts";
+import { createTrainer } from "./create.ts";
+import type { Trainer } from "./step.ts";
 import type { BatchFields, StepRequest } from "./step-types.ts";
 
 const engine = createOrtEngine({ threads: 2 });

@@ -5,9 +5,8 @@
  */
 import type { DeviceTensor } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
-import { cutGivesSameBits, type Instance, instantiate } from "../execute/index.ts";
+import { cutGivesSameBits, type Decision, type Instance, type Journal } from "../execute/index.ts";
 import { type Rules, rulesOf, scheduleFactor } from "../optimizer/index.ts";
-import { checkOptions } from "../options.ts";
 import { type Stage, type StepProgram, summaryOf } from "../program/index.ts";
 import { type Tensor, toNumbers } from "../tensor/index.ts";
 import { Collector } from "./collect.ts";
@@ -15,19 +14,11 @@ import { holdsNothing } from "./empty-batch.ts";
 import { fillKeys, type Positions, positionsOf } from "./keys.ts";
 import type { Pacing } from "./pacing.ts";
 import { StateParts } from "./parts.ts";
-import {
-  type Fields,
-  fieldsOf,
-  type Planned,
-  pacingOf,
-  planOf,
-  replan,
-  type Sharing,
-} from "./planned.ts";
-import { runEvaluation, runMeasured, runStages, tellOthers } from "./run-stages.ts";
+import { type Fields, fieldsOf, type Planned, pacingOf, replan, type Sharing } from "./planned.ts";
+import { journalOf, moveTo, type Standing } from "./regroup.ts";
+import { runEvaluation, runMeasured, runStages, tellOthers, wishesOf } from "./run-stages.ts";
 import type { Ranks } from "./sharing.ts";
 import {
-  initializeTrainer,
   initialTensors,
   namedTensors,
   type TrainerState,
@@ -36,51 +27,32 @@ import {
 } from "./state.ts";
 import { explainNotFinite } from "./step-errors.ts";
 import {
+  type CommittedStep,
   type FillBatch,
   type StepRequest,
   type StepResult,
-  TRAINER_OPTIONS,
   type TrainerOptions,
 } from "./step-types.ts";
 
 const NOTHING = { loss: 0, gradientNorm: 0 };
 
-/**
- * Allocates memory, compiles graphs, and computes the initial values.
- * @throws INVALID_OPTION, OUT_OF_MEMORY, ENGINE_FAILED, NO_GRADIENT
- */
-export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
-  checkOptions("createTrainer", options, TRAINER_OPTIONS);
-  const { engine, model, ranks, seed = 0, offloadFolder } = options;
-  const planned = planOf(options);
-  const instance = await instantiate(engine, planned.plan, ranks?.group, offloadFolder);
-  try {
-    await initializeTrainer(engine, instance, planned.plan, model, seed);
-    // Ranks read each other's parts in the first step.
-    if (planned.plan.held.length > 0) await ranks?.group.barrier();
-  } catch (error) {
-    instance.close();
-    throw error;
-  }
-  return new Trainer(options, planned, instance);
-}
-
 export class Trainer {
-  readonly #instance: Instance;
   readonly #rules: Rules;
-  readonly #collector = new Collector();
+  #instance: Instance;
+  #journal: Journal | undefined;
+  #collector = new Collector();
   #options: TrainerOptions;
   #pacing: Pacing | undefined;
   #planned: Planned;
-  #isAttached = true;
   #isCutChecked = false;
   #fields: Fields;
   #step = 0;
+  #last: Decision | undefined;
   #from: 0 | 1 = 0;
   #busy = false;
   #broken: Error | undefined;
 
-  /** @internal Use `createTrainer`. */
+  /** @internal Use `createTrainer` or `joinTrainer`. */
   constructor(options: TrainerOptions, planned: Planned, instance: Instance) {
     this.#options = options;
     this.#instance = instance;
@@ -88,6 +60,7 @@ export class Trainer {
     this.#planned = planned;
     this.#pacing = pacingOf(options, planned);
     this.#fields = fieldsOf(this.#instance, this.plan);
+    this.#journal = journalOf(this.#instance, this.plan);
   }
 
   /** The program of the next step. It changes when micro-batches are shared out anew. */
@@ -116,9 +89,9 @@ export class Trainer {
   }
 
   async #transact(request: StepRequest): Promise<StepResult> {
-    const { positions, fill, signal, stop: isAsked = false } = request;
-    const { model, schedule, steps, seed = 0 } = this.#options;
-    assert(this.#isAttached, "a trainer that was detached is attached before its next step");
+    const { positions, fill, signal, stop = false, regroup = false } = request;
+    const own = { stop, regroup };
+    const { model, seed = 0 } = this.#options;
     const step = this.#step;
     const keys = model.randomKey === undefined ? undefined : this.#fields.batch[model.randomKey];
     if (keys !== undefined) fillKeys(keys, seed, this.ownPositions(positions));
@@ -127,13 +100,12 @@ export class Trainer {
     const { plan } = this;
     const side = plan.sides[this.#from];
     const [instance, pacing] = [this.#instance, this.#pacing];
-    const tell = () => tellOthers(instance, plan, isAsked, pacing);
+    const tell = () => tellOthers(instance, plan, own, pacing);
     tell();
     await runStages(instance, side.totals, { signal });
     await this.#compute(side.compute, signal);
     if (plan.paces !== undefined) pacing?.hear(await instance.read(plan.paces));
-    const [wishes = 0] =
-      plan.stop === undefined ? [Number(isAsked)] : await instance.read(plan.stop);
+    const wishes = await wishesOf(instance, plan, own);
     const summary = summaryOf(toNumbers(instance.hostTensor(plan.summary)));
     const { gradientScale } = summary;
     const again = async () => {
@@ -146,13 +118,15 @@ export class Trainer {
       const found = { step, loss, gradientNorm };
       throw await explainNotFinite(instance, this.#planned.step, side, found);
     }
-    const factor = schedule === undefined ? 1 : scheduleFactor(schedule, step, steps);
+    const factor = this.#factor(step);
     writeScalars(instance, plan, this.#rules, { step: step + 1, gradientScale, factor });
+    const decision = { steps: step + 1, gradientScale, isEmpty, loss, gradientNorm };
+    this.#journal?.decide(decision);
     if (isEmpty) this.#step += 1;
     else await this.#commit(side.commit);
+    this.#last = decision;
     const reason = await this.#adapt();
-    const learningRate = (this.#rules[0]?.rule.learningRate ?? 0) * factor;
-    const result = { step, loss, gradientNorm, learningRate, isEmpty, stop: wishes > 0 };
+    const result = { ...this.#committed(decision), ...wishes };
     return reason === undefined ? result : { ...result, shared: reason };
   }
 
@@ -198,43 +172,59 @@ export class Trainer {
   parts(): StateParts {
     this.#check();
     const of = [this.#instance, this.plan, this.#step] as const;
-    return new StateParts(of[0], of[1], this.#from, this.#collector.reader(...of));
+    return new StateParts(of[0], of[1], this.#from, this.#collector.placeOf(...of));
   }
 
   /**
-   * Leaves the other ranks, between two steps and before their group is closed; the group may have
-   * failed. What was committed stays, with the optimizer slots that neighbours held. The next step
-   * needs an `attach` first.
+   * Continues with other ranks, or alone. All ranks of the new group call this together, or
+   * `joinTrainer`; those that have trainers were in one group before, which may have failed in the
+   * middle of a step, and is still open. A step that any of them has decided to commit is
+   * committed; another one is not, and is to be made again. After a failure the trainer may move to
+   * yet another group.
+   * @returns the step that was committed meanwhile, if there was one
+   * @throws INVALID_OPTION when there are more ranks than micro-batches; PEER_LOST when a lost rank
+   *   held what no other can read; and what the group throws
    */
-  detach(): void {
-    assert(!this.#busy, "a trainer is detached between two steps");
-    this.#check();
-    if (!this.#isAttached) return;
-    this.#collector.bringHere(this.#instance, this.plan, this.#step);
-    this.#planned = { ...this.#planned, plan: { ...this.plan, held: [] } };
-    this.#instance.detach();
-    this.#isAttached = false;
-  }
-
-  /**
-   * Continues with other ranks or alone, after `detach`. All ranks of the group attach together,
-   * with equal tensors after the same step. After a failure the tensors are unchanged, and the
-   * trainer may be attached to others.
-   * @throws INVALID_OPTION when there are more ranks than micro-batches; and what the group throws
-   */
-  attach(ranks?: Ranks): Promise<void> {
+  regroup(ranks?: Ranks): Promise<CommittedStep | undefined> {
     return this.#alone(async () => {
-      assert(!this.#isAttached, "a trainer is detached before it is attached to other ranks");
-      const options = { ...this.#options, ranks };
-      const planned = planOf(options);
-      await this.#instance.attach(planned.plan, ranks?.group);
-      this.#isAttached = true;
-      this.#options = options;
-      this.#planned = planned;
-      this.#pacing = pacingOf(options, planned);
-      this.#isCutChecked = false;
-      this.#fields = fieldsOf(this.#instance, this.plan);
+      const before = this.#standing();
+      const moved = (await moveTo({ ...this.#options, ranks }, before)) as Standing;
+      this.#take(moved);
+      before.instance.close();
+      const { last } = moved;
+      return last === undefined || moved.steps === before.steps ? undefined : this.#committed(last);
     });
+  }
+
+  #committed({ steps, loss, gradientNorm, isEmpty }: Decision): CommittedStep {
+    const learningRate = (this.#rules[0]?.rule.learningRate ?? 0) * this.#factor(steps - 1);
+    return { step: steps - 1, loss, gradientNorm, learningRate, isEmpty };
+  }
+
+  /** What the schedule makes of the learning rate in a step, counted from 0. */
+  #factor(step: number): number {
+    const { schedule, steps } = this.#options;
+    return schedule === undefined ? 1 : scheduleFactor(schedule, step, steps);
+  }
+
+  #standing(): Standing {
+    const [options, planned, instance] = [this.#options, this.#planned, this.#instance];
+    return { options, planned, instance, from: this.#from, steps: this.#step, last: this.#last };
+  }
+
+  #take({ options, planned, instance, from, steps, last }: Standing): void {
+    this.#last = last;
+    this.#collector.close();
+    this.#collector = new Collector();
+    this.#options = options;
+    this.#planned = planned;
+    this.#instance = instance;
+    this.#from = from;
+    this.#step = steps;
+    this.#pacing = pacingOf(options, planned);
+    this.#isCutChecked = false;
+    this.#fields = fieldsOf(instance, this.plan);
+    this.#journal = journalOf(instance, this.plan);
   }
 
   /** Continues as if `step` steps had been committed, with the tensors as they are. */
@@ -284,7 +274,7 @@ export class Trainer {
   async #adapt(): Promise<string | undefined> {
     const decision = this.#pacing?.decide();
     if (decision === undefined) return undefined;
-    await this.#reshare({ ranges: decision.ranges });
+    if (decision.isNew) await this.#reshare({ ranges: decision.ranges });
     return decision.reason;
   }
 
@@ -298,7 +288,7 @@ export class Trainer {
 
   /** After a failure the weights are half old and half new, so the trainer cannot be used again. */
   async #commit(stages: readonly Stage[]): Promise<void> {
-    await this.#orBreak(() => runStages(this.#instance, stages));
+    await this.#orBreak(() => runStages(this.#instance, stages, { journal: this.#journal }));
     this.#from = this.#from === 0 ? 1 : 0;
     this.#step += 1;
   }
@@ -307,6 +297,8 @@ export class Trainer {
     try {
       await body();
     } catch (error) {
+      // The next group finishes what this one has not.
+      if (this.#options.ranks?.group.transport.signal.aborted === true) throw error;
       this.#broken = error instanceof Error ? error : new Error(String(error));
       throw error;
     }

@@ -1,5 +1,5 @@
 export { joinNodes, type NodesOptions } from "./nodes.ts";
-export { processState } from "./shared-memory/liveness.ts";
+export { processSign, processState } from "./shared-memory/liveness.ts";
 export type { SharedMemoryOptions } from "./shared-memory/options.ts";
 export { joinSharedMemory } from "./shared-memory/shared-memory.ts";
 export { type NetworkOptions, SimulatedNetwork, SimulatedTransport } from "./simulated/network.ts";

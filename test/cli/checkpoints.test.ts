@@ -100,7 +100,7 @@ describe("checkpoints", { concurrency: 2 }, () => {
       const { stdout } = await ok(["checkpoints", "out", "--verify"], cwd);
       assert.match(
         stdout,
-        /^step 2 +[\d.]+ kB +loss \d\.\d{4}, [\d.]+ s of training, 2 shards, whole\n/,
+        /^step 2 +[\d.]+ kB +loss \d\.\d{4}, [\d.]+ s of training, 1 shard, whole\n/,
       );
       const { stdout: compared } = await ok(["checkpoints", "out", "--diff", "4", "6"], cwd);
       assert.match(compared, /the same model, data and options\n(\d+) of \1 tensors differ/);
@@ -117,7 +117,7 @@ describe("checkpoints", { concurrency: 2 }, () => {
       assert.equal(damaged.status, 1);
       assert.match(
         damaged.stdout,
-        /step 6 +damaged: its shard ".*shard-00001-of-00002\.safetensors"/,
+        /step 6 +damaged: its shard ".*shard-00001-of-00001\.safetensors"/,
       );
       rmSync(join(out, "checkpoints/step-4/manifest.json"));
       const listed = await lockstep(["checkpoints", "out"], { cwd });
@@ -196,7 +196,7 @@ describe("checkpoints", { concurrency: 2 }, () => {
   }
 
   test(
-    "a disk that is full for the shard of one worker: the run says so and goes on",
+    "a disk that is full for the worker that saves: the run says so and goes on",
     { skip: !existsSync("/usr/bin/prlimit") && "needs prlimit" },
     () =>
       withFolder(runFiles({ ...LARGER, steps: "8" }), async (cwd) => {
@@ -205,7 +205,7 @@ describe("checkpoints", { concurrency: 2 }, () => {
         const { status, stdout, stderr } = await lockstep(words, {
           cwd,
           onOutput: (_, { pid }) => {
-            const worker = pid === undefined ? undefined : childrenOf(pid).at(-1);
+            const worker = pid === undefined ? undefined : childrenOf(pid)[0];
             if (worker === undefined || !existsSync(join(cwd, "out/metrics.jsonl"))) return;
             if (limited === worker) return;
             limited = worker;
@@ -222,8 +222,7 @@ describe("checkpoints", { concurrency: 2 }, () => {
         assert.match(stdout, /step 8\/8/);
         assert.match(stderr, /annot write .*checkpoints.step-8": .*\[DISK_FULL\]/s);
         await allAreWhole(join(cwd, "out"));
-        // At the end the first worker, whose disk is not full, has saved alone.
-        assert.equal(checkpointsOf(join(cwd, "out")).at(-1), 8);
+        assert.ok(!checkpointsOf(join(cwd, "out")).includes(8));
         assert.deepEqual(draftsIn(join(cwd, "out")), []);
       }),
   );

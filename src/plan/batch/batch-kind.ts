@@ -2,7 +2,8 @@
  * The kinds of values of a model: how a value over the whole batch follows from its values over the
  * parts of the batch.
  */
-import type { Graph, Node, Value } from "../../graph/index.ts";
+import type { Node, Value } from "../../graph/index.ts";
+import type { Model } from "../../nn/index.ts";
 
 /** The same value in the graph of a part and in the graph of the whole batch. */
 export interface Pair {
@@ -26,39 +27,30 @@ export type Kind =
   | { readonly kind: "mixed"; readonly reason: string };
 
 export interface BatchKindsOptions {
-  readonly part: Graph;
-  /** The graph of the same model for more samples. */
-  readonly whole: Graph;
-  /** The inputs whose leading dim is the batch. */
-  readonly fields: readonly string[];
-  /** The inputs that gradients are wanted for. */
-  readonly parameters: readonly string[];
+  /** The model built for a part of the batch. */
+  readonly part: Model;
   /**
-   * The values that running statistics are computed from: the values of a part are used in place of
-   * those of the whole.
+   * The model built for the whole batch or, if the part is the whole batch, for more samples, to
+   * show which dims are the batch.
    */
-  readonly statistics: ReadonlySet<string>;
-  /**
-   * The samples of a part divided by the samples of the batch. The batch is that of `whole`, unless
-   * the part is itself the whole batch and `whole` only serves to show which dims are the batch.
-   */
+  readonly whole: Model;
+  /** The samples of a part divided by the samples of the batch. */
   readonly share: number;
   /**
-   * The numbers of samples of `part` and of `whole`. They are equal if the model has one size only.
-   */
-  readonly sizes: readonly [part: number, whole: number];
-  /**
    * Whether other sizes have shown that no sample depends on another. An apparent dependence is
-   * then a difference between the two graphs.
+   * then a difference between the two graphs. Default: false.
    */
-  readonly isVouched: boolean;
-  /** Whether means are computed as sums, so that a quotient is not rounded before it is added. */
-  readonly exactMeans: boolean;
+  readonly isVouched?: boolean;
+  /**
+   * Whether means are computed as sums, so that a quotient is not rounded before it is added.
+   * Default: false.
+   */
+  readonly exactMeans?: boolean;
   /**
    * Whether totals that do not depend on parameters are computed first, for the whole batch, and
-   * then given to every part.
+   * then given to every part. Default: false.
    */
-  readonly totalsFirst: boolean;
+  readonly totalsFirst?: boolean;
 }
 
 export type PartSum = Pick<Extract<Kind, { kind: "sum" }>, "factor" | "part">;

@@ -8,6 +8,7 @@ import {
   type Node,
   typeOf,
   type Value,
+  withOutputs,
 } from "../../graph/index.ts";
 import { builderLike, operatorTable } from "../../ops/index.ts";
 import { isFloat, sameShape } from "../../tensor/index.ts";
@@ -22,18 +23,20 @@ import {
 } from "./batch-kind.ts";
 import { mixesSamples } from "./batch-mixing.ts";
 import { RELATES, relateShapes } from "./batch-shapes.ts";
+import { GraphCopy } from "./graph-copy.ts";
 import { type LinearContext, linearKind } from "./linear-sums.ts";
 import { matchGraphs, passesOver } from "./match-graphs.ts";
+import { fieldsOf, sizeOf, statisticsOf } from "./model-batch.ts";
 import { exactMean, outputPairs, rewriteNode } from "./rewrite-node.ts";
-import { UnmatchedNodes } from "./unmatched-nodes.ts";
-import { WholeGraph } from "./whole-graph.ts";
 
-export class BatchKinds {
+export class BatchKinds implements LinearContext {
   readonly part: GraphBuilder;
   readonly whole: GraphBuilder;
   readonly given: Given[] = [];
   readonly share: number;
   readonly #options: BatchKindsOptions;
+  /** The numbers of samples of a part and of the whole; equal if the model has one size only. */
+  readonly #sizes: readonly [part: number, whole: number];
   /** The kinds, by the name of the value in the graph of a part. */
   readonly #kinds = new Map<string, Kind>();
   readonly #trained: Set<string>;
@@ -41,31 +44,27 @@ export class BatchKinds {
   /** The values of the builders that stand for given values, by name in the graph of a part. */
   readonly #pairs = new Map<string, Pair>();
   readonly #byPart = new Map<string, Pair>();
-  readonly #whole: WholeGraph;
-  readonly #alone: UnmatchedNodes;
+  readonly #whole: GraphCopy;
+  /** Nodes of the graph of a part that have no counterpart in the graph of the whole batch. */
+  readonly #alone: GraphCopy;
   /** The names of fixed values that are made of constants that depend on the size of the batch. */
   readonly #sized = new Set<string>();
   #difference: string | undefined;
 
-  readonly #linear: LinearContext;
-
-  constructor(options: BatchKindsOptions) {
+  /** @param outputs of the model; only what they need is looked at */
+  constructor(outputs: readonly string[], options: BatchKindsOptions) {
+    const { part: model } = options;
+    const part = withOutputs(model.graph, outputs);
     this.#options = options;
-    const { part, whole, fields, parameters, statistics } = options;
+    this.#sizes = [sizeOf(model), sizeOf(options.whole)];
     this.share = options.share;
     this.part = builderLike(part);
-    this.#whole = new WholeGraph(whole);
+    this.#whole = new GraphCopy(withOutputs(options.whole.graph, outputs));
     this.whole = this.#whole.builder;
-    this.#alone = new UnmatchedNodes(this.part, part);
-    this.#trained = new Set(parameters);
-    this.#statistics = new Set(statistics);
-    this.#linear = {
-      share: options.share,
-      isFixed: options.sizes[0] === options.sizes[1],
-      kindOf: (pair) => this.kindOf(pair),
-      isSized: ({ part: own }) => this.#sized.has(own.name),
-    };
-    const rows = new Set(fields);
+    this.#alone = new GraphCopy(part, this.part);
+    this.#trained = new Set(model.parameters.map(({ name }) => name));
+    this.#statistics = new Set(statisticsOf(model));
+    const rows = new Set(fieldsOf(model));
     for (const name of part.inputs) {
       const other = this.#whole.value(name);
       if (other === undefined) {
@@ -75,7 +74,7 @@ export class BatchKinds {
       const pair = { part: this.part.input(name, typeOf(part, name)), whole: other };
       this.#set(name, pair, rows.has(name) ? ROWS : FIXED);
     }
-    const names = matchGraphs(part, whole);
+    const names = matchGraphs(part, this.#whole.graph);
     for (const node of part.nodes) {
       if (this.#difference !== undefined) return;
       const made = node.outputs.find((name) => name !== "") ?? "";
@@ -113,6 +112,14 @@ export class BatchKinds {
     return this.#kinds.get(part.name) ?? FIXED;
   }
 
+  get isFixed(): boolean {
+    return this.#sizes[0] === this.#sizes[1];
+  }
+
+  isSized({ part }: Pair): boolean {
+    return this.#sized.has(part.name);
+  }
+
   /** Whether a gradient of a parameter can go through this value. */
   isTrained({ part }: Pair): boolean {
     return this.#trained.has(part.name);
@@ -127,11 +134,11 @@ export class BatchKinds {
   /** The pair for an input of a node. One constant of a part may be two in the other graph. */
   #input(name: string, other: string): Pair | undefined {
     if (name === "") return undefined;
-    const part = this.#options.part.constants.get(name);
+    const part = this.#alone.graph.constants.get(name);
     const key = part === undefined ? name : `${name}\n${other}`;
     const known = this.#pairs.get(key);
     const whole = this.#whole.value(other);
-    const alone = known === undefined ? this.#alone.value(name) : undefined;
+    const alone = known === undefined ? this.#alone.copied(name) : undefined;
     if (alone !== undefined && whole !== undefined) return this.#join(name, alone, whole);
     // It differs from the value as made if only the other graph reshapes it before it is read.
     if (known !== undefined) return { part: known.part, whole: whole ?? known.whole };
@@ -159,14 +166,14 @@ export class BatchKinds {
 
   /** Adds an unmatched node. If it only reshapes its first input, its kind is known at once. */
   #passOver(node: Node): void {
-    const from = this.#pairs.get(passesOver(this.#options.part, node) ?? "");
-    const [part] = this.#alone.add(node, (name) => this.#pairs.get(name)?.part);
+    const from = this.#pairs.get(passesOver(this.#alone.graph, node) ?? "");
+    const [part] = this.#alone.addBeside(node, (name) => this.#pairs.get(name)?.part);
     if (from === undefined || part === undefined) return;
     const kind = this.kindOf(from);
     const pair = { part, whole: from.whole };
     this.#set(node.outputs[0] as string, pair, kind.kind === "sum" ? { ...kind, part } : kind);
     if (this.isTrained(from)) this.#trained.add(part.name);
-    if (this.#sized.has(from.part.name)) this.#sized.add(part.name);
+    if (this.isSized(from)) this.#sized.add(part.name);
     if (this.#statistics.has(from.part.name)) this.#statistics.add(part.name);
   }
 
@@ -175,12 +182,9 @@ export class BatchKinds {
     if (this.#difference !== undefined) return;
     const used = this.#options.totalsFirst ? this.#giveTotals(inputs) : inputs;
     const { op, name, attributes, outputs } = node;
-    const own = used.map((pair) => pair?.part);
+    const [own, theirs] = [used.map((pair) => pair?.part), used.map((pair) => pair?.whole)];
     const part = this.part.append(op, name, own, attributes, outputs);
-    const whole = this.#whole.add(
-      other,
-      used.map((pair) => pair?.whole),
-    );
+    const whole = this.#whole.add(other, theirs);
     const pairs = node.outputs.map((name, index): [string, Pair] => [
       name,
       { part: part[index] as Value, whole: whole[index] as Value },
@@ -208,7 +212,7 @@ export class BatchKinds {
     const isTrained = !isStep && inputs.some((pair) => pair && this.isTrained(pair));
     const own = inputs.filter((pair) => pair && isOfBatch(this.kindOf(pair))) as Pair[];
     const isStatistic = own.length > 0 && own.every(({ part }) => this.#statistics.has(part.name));
-    const isSized = inputs.some((pair) => pair && this.#sized.has(pair.part.name));
+    const isSized = inputs.some((pair) => pair && this.isSized(pair));
     for (const [name, pair] of pairs) {
       if (name === "") continue;
       const now = this.#pairs.get(name) ?? pair;
@@ -247,15 +251,14 @@ export class BatchKinds {
     if (mixed !== undefined) return mixed;
     const what = `"${node.name}" (${node.op})`;
     const isOfRows = kinds.some(({ kind }) => kind === "rows");
-    const { sizes } = this.#options;
-    const relation = relateShapes(sizes, pair.part.shape, pair.whole.shape, isOfRows);
+    const relation = relateShapes(this.#sizes, pair.part.shape, pair.whole.shape, isOfRows);
     if (relation === "same") {
       if (kinds.every(({ kind }) => kind === "fixed")) return FIXED;
       if (isOfRows) return this.#reduced(node, inputs, what);
-      return linearKind(this.#linear, this.#ruleOf(node).linear, { node, inputs }, pair);
+      return linearKind(this, this.#ruleOf(node).linear, { node, inputs }, pair);
     }
     if (relation !== "rows") return this.#mixed(`${what} ${relation}`);
-    if (mixesSamples(node, inputs, sizes)) return this.#mixed(`${what} ${RELATES}`);
+    if (mixesSamples(node, inputs, this.#sizes)) return this.#mixed(`${what} ${RELATES}`);
     const batchWide = inputs.find(
       (input) => input && isOfBatch(this.kindOf(input)) && !this.#statistics.has(input.part.name),
     );
@@ -300,12 +303,8 @@ export class BatchKinds {
     const part = rewriteNode(this.part, node, values("part"), rule);
     const whole = rewriteNode(this.whole, node, values("whole"), rule);
     for (const [index, own] of part.nodes.entries()) {
-      const pairs = outputPairs([this.part, this.whole], own, whole.nodes[index]);
-      this.#take(
-        own,
-        own.inputs.map((name) => this.pairOf(name)),
-        pairs,
-      );
+      const inputs = own.inputs.map((name) => this.pairOf(name));
+      this.#take(own, inputs, outputPairs([this.part, this.whole], own, whole.nodes[index]));
     }
     if (typeof part.result !== "object" || typeof whole.result !== "object") {
       return typeof part.result === "object" ? undefined : part.result;

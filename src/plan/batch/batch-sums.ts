@@ -3,14 +3,14 @@
  * the batch. For example, a loss that is a mean over labelled elements is the sum of their losses
  * divided by their number, however the batch is divided.
  */
-import { LockstepError } from "../../errors.ts";
 import { cast } from "../../functional/index.ts";
-import { type Graph, reach, sliceGraph, type Value, withOutputs } from "../../graph/index.ts";
-import type { Model } from "../../nn/index.ts";
+import { type Graph, sliceGraph, type Value, withOutputs } from "../../graph/index.ts";
 import { operatorTable } from "../../ops/index.ts";
 import type { TensorType } from "../../tensor/index.ts";
-import type { Pair } from "./batch-kind.ts";
+import { renameValues } from "../named.ts";
+import type { BatchKindsOptions, Pair } from "./batch-kind.ts";
 import { BatchKinds } from "./batch-kinds.ts";
+import { sizeOf } from "./model-batch.ts";
 
 /** A value whose sum over the parts is needed for the whole batch. */
 export interface Term {
@@ -23,31 +23,8 @@ export interface Term {
   readonly trained: boolean;
 }
 
-/**
- * The values of the whole batch that must be known before any part is computed, such as the number
- * of labels.
- */
-export interface Totals {
-  /** The graph of a part. Its outputs are summed over the parts. */
-  readonly graph: Graph;
-  readonly terms: readonly Term[];
-  /**
-   * The graph from the terms of the whole batch (inputs `term.0`, …) to the values that each part
-   * is given, in the order of `inputs`.
-   */
-  readonly tail: Graph;
-  /** The names of the inputs of the graph of a part. */
-  readonly inputs: readonly string[];
-  /**
-   * The indices of terms that something is divided by. If all of them are 0, the batch holds
-   * nothing that counts.
-   */
-  readonly counts: readonly number[];
-}
-
-export interface BatchSums {
-  /** The graph of a part. Its outputs are the terms, followed by `kept`. */
-  readonly graph: Graph;
+/** A number of the whole batch as a function of sums over its parts. */
+export interface Sums {
   readonly terms: readonly Term[];
   /**
    * The graph from the terms of the whole batch (inputs `term.0`, …) to the number; undefined if
@@ -59,6 +36,24 @@ export interface BatchSums {
    * nothing that counts.
    */
   readonly counts: readonly number[];
+}
+
+/**
+ * The values of the whole batch that must be known before any part is computed, such as the number
+ * of labels. Only if all of `counts` are 0, the batch holds nothing that counts.
+ */
+export interface Totals extends Sums {
+  /** The graph of a part. Its outputs are summed over the parts. */
+  readonly graph: Graph;
+  /** The graph to the values that each part is given, in the order of `inputs`. */
+  readonly tail: Graph;
+  /** The names of the inputs of the graph of a part. */
+  readonly inputs: readonly string[];
+}
+
+export interface BatchSums extends Sums {
+  /** The graph of a part. Its outputs are the terms, followed by `kept`. */
+  readonly graph: Graph;
   readonly totals: Totals | undefined;
 }
 
@@ -71,26 +66,15 @@ export function isInseparable(found: object): found is Inseparable {
   return "reason" in found;
 }
 
-export interface BatchSumsOptions {
-  /** The model built for a part of the batch. */
-  readonly part: Model;
-  /**
-   * The model built for the whole batch or, if the part is the whole batch, for more samples, to
-   * show which dims are the batch.
-   */
-  readonly whole: Model;
-  /** The samples of a part divided by the samples of the batch. */
-  readonly share: number;
+export interface BatchSumsOptions extends Omit<BatchKindsOptions, "exactMeans"> {
   /** The outputs of the graph of a part that are kept. */
   readonly kept: readonly string[];
-  readonly totalsFirst?: boolean;
-  readonly isVouched?: boolean;
 }
 
 /** Plans how output `of` of a model follows from the parts of a batch. */
 export function planBatchSums(of: string, options: BatchSumsOptions): BatchSums | Inseparable {
   const { part, kept, isVouched = false, totalsFirst = false } = options;
-  const kinds = kindsOf([of, ...kept], options);
+  const kinds = new BatchKinds([of, ...kept], options);
   if (!kinds.isMatched && !isVouched && sizeOf(part) === 1) return planSingles(of, options);
   const ways = waysOf(kinds, of);
   const trained = isInseparable(ways) ? [] : ways.ends.filter((end) => kinds.isTrained(end));
@@ -115,26 +99,6 @@ export function planBatchSums(of: string, options: BatchSumsOptions): BatchSums 
     counts: countsOf(ways, terms),
     totals,
   };
-}
-
-export function kindsOf(
-  outputs: readonly string[],
-  options: Pick<BatchSumsOptions, "part" | "whole" | "share" | "isVouched" | "totalsFirst">,
-  exactMeans = false,
-): BatchKinds {
-  const { part, whole, share, isVouched = false, totalsFirst = false } = options;
-  return new BatchKinds({
-    part: withOutputs(part.graph, outputs),
-    whole: withOutputs(whole.graph, outputs),
-    fields: fieldsOf(part),
-    parameters: part.parameters.map(({ name }) => name),
-    statistics: statisticsOf(part),
-    share,
-    sizes: [sizeOf(part), sizeOf(whole)],
-    isVouched,
-    exactMeans,
-    totalsFirst,
-  });
 }
 
 /** The values that a number of the batch is computed from, and their kinds. */
@@ -170,33 +134,6 @@ function planSingles(of: string, options: BatchSumsOptions): BatchSums | Insepar
   if (isInseparable(found)) return found;
   if (found.totals === undefined) return planBatchSums(of, { ...options, isVouched: true });
   return { reason: `the model is computed differently for one sample than for several` };
-}
-
-/**
- * The model for another number of samples; the model itself if it comes from a file with one size
- * only.
- */
-export function resized(model: Model, batch: number): Model {
-  try {
-    return model.resized(batch);
-  } catch (error) {
-    if (error instanceof LockstepError && error.code === "ONNX_UNSUPPORTED") return model;
-    throw error;
-  }
-}
-
-export function sizeOf(model: Model): number {
-  return model.graph.types.get(model.batch[0] ?? "")?.shape[0] ?? 1;
-}
-
-export function fieldsOf({ batch, randomKey }: Model): string[] {
-  return [...batch, ...(randomKey === undefined ? [] : [randomKey])];
-}
-
-/** The names of all values that the next states are computed from. */
-function statisticsOf({ graph, states }: Model): ReadonlySet<string> {
-  const next = states.map((state) => state.next);
-  return reach(graph.nodes, next).values;
 }
 
 /**
@@ -250,15 +187,7 @@ function tailOf(kinds: BatchKinds, results: readonly Pair[], ends: readonly Pair
   const { outputs } = built;
   const sliced = sliceGraph(built, { inputs: ends.map((end) => end[side].name), outputs });
   const names = new Map(ends.map((end, index) => [end[side].name, `term.${index}`]));
-  const rename = (name: string) => names.get(name) ?? name;
-  return {
-    ...sliced,
-    name: "tail",
-    inputs: sliced.inputs.map(rename),
-    outputs: sliced.outputs.map(rename),
-    nodes: sliced.nodes.map((node) => ({ ...node, inputs: node.inputs.map(rename) })),
-    types: new Map([...sliced.types].map(([name, type]) => [rename(name), type])),
-  };
+  return renameValues({ ...sliced, name: "tail" }, names);
 }
 
 /**

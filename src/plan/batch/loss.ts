@@ -7,7 +7,8 @@ import { typeOf, withOutputs } from "../../graph/index.ts";
 import type { Model } from "../../nn/index.ts";
 import { operatorTable } from "../../ops/index.ts";
 import { elementCount } from "../../tensor/index.ts";
-import { type BatchSums, isInseparable, planBatchSums, resized, sizeOf } from "./batch-sums.ts";
+import { type BatchSums, isInseparable, planBatchSums } from "./batch-sums.ts";
+import { resized, sizeOf } from "./model-batch.ts";
 
 /** @throws INVALID_OPTION if the loss of a batch cannot be computed from its micro-batches */
 export function planLoss(model: Model, microBatches: number): BatchSums {

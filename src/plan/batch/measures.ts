@@ -4,21 +4,11 @@
  */
 import type { Graph } from "../../graph/index.ts";
 import type { Model } from "../../nn/index.ts";
-import { countsOf, isInseparable, kindsOf, type Term, termsOf, waysOf } from "./batch-sums.ts";
+import { BatchKinds } from "./batch-kinds.ts";
+import { countsOf, isInseparable, type Sums, termsOf, waysOf } from "./batch-sums.ts";
 
-export interface Measure {
+export interface Measure extends Sums {
   readonly name: string;
-  readonly terms: readonly Term[];
-  /**
-   * The graph from the terms of the whole (inputs `term.0`, …) to the number; undefined if the
-   * number is the only term.
-   */
-  readonly tail: Graph | undefined;
-  /**
-   * The indices of terms that the number is divided by. If one of them is 0, there was nothing to
-   * measure.
-   */
-  readonly counts: readonly number[];
   /**
    * Why the number is the mean over batches, weighted by their sizes, and not the number of all
    * samples together; undefined if it is that of all samples.
@@ -42,35 +32,18 @@ export function planMeasures(
   names: readonly string[],
   share: number,
 ): MeasuresPlan {
-  const kinds = kindsOf(names, { part, whole, share }, true);
-  const outputs = new Map<string, Term>();
+  const kinds = new BatchKinds(names, { part, whole, share, exactMeans: true });
   const measures = names.map((name): Measure => {
     const ways = waysOf(kinds, name);
     if (isInseparable(ways)) {
-      const value = kinds.pair(name)?.part;
-      const term = {
-        output: value?.name ?? name,
-        type: value?.type as Term["type"],
-        factor: share,
-        trained: false,
-      };
-      return {
-        name,
-        terms: [term],
-        tail: undefined,
-        counts: [],
-        meanOfBatches: share < 1 ? ways.reason : undefined,
-      };
+      const { name: output, type } = kinds.pair(name)?.part ?? kinds.part.value(name);
+      const term = { output, type, factor: share, trained: false };
+      const meanOfBatches = share < 1 ? ways.reason : undefined;
+      return { name, terms: [term], tail: undefined, counts: [], meanOfBatches };
     }
     const { terms } = termsOf(kinds, ways.ends);
-    for (const term of terms) outputs.set(term.output, term);
-    return {
-      name,
-      terms,
-      tail: ways.tail,
-      counts: countsOf(ways, terms),
-      meanOfBatches: undefined,
-    };
+    const counts = countsOf(ways, terms);
+    return { name, terms, tail: ways.tail, counts, meanOfBatches: undefined };
   });
   const all = measures.flatMap(({ terms }) => terms.map(({ output }) => output));
   return {

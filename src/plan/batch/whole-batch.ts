@@ -1,7 +1,15 @@
 /** Graphs from sums over the parts of a batch to numbers of the whole batch. */
-import { cast, mul, reshape } from "../../functional/index.ts";
+import { cast, concat, mul, reshape } from "../../functional/index.ts";
 import type { Graph, GraphBuilder, Value } from "../../graph/index.ts";
-import { type DType, isFloat, type Tensor } from "../../tensor/index.ts";
+import { extendGraph } from "../../ops/index.ts";
+import {
+  type DType,
+  elementCount,
+  isFloat,
+  type Tensor,
+  type TensorType,
+} from "../../tensor/index.ts";
+import { buildNamed } from "../named.ts";
 import type { Term } from "./batch-sums.ts";
 
 /**
@@ -44,6 +52,22 @@ export function addTail(
     }
   }
   return tail.outputs.map((name) => values.get(name) as Value);
+}
+
+/** The type of a vector of all terms, one after the other. */
+export function vectorType(terms: readonly Term[]): TensorType {
+  const width = terms.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
+  return { dtype: wideType(terms.map(({ type }) => type.dtype)), shape: [width] };
+}
+
+/** The graph of a part with all of its terms in one vector, its only output, of this name. */
+export function vectorGraph(graph: Graph, terms: readonly Term[], name: string): Graph {
+  const { dtype } = vectorType(terms);
+  const builder = extendGraph(graph);
+  const parts = terms.map(({ output, type }) =>
+    reshape(cast(builder.value(output), dtype), [elementCount(type.shape)]),
+  );
+  return buildNamed(builder, new Map([[name, concat(parts, 0)]]));
 }
 
 /** The wider of float32 and the given element types. */

@@ -135,6 +135,17 @@ export function processState(pid: number): string | undefined {
   return statusOf(pid)?.state;
 }
 
+/**
+ * Returns something that changes while a process of this machine lives: the processor time that it
+ * has used. It also changes while a system call of it does not return, as on a slow disk. Undefined
+ * if the system does not tell.
+ */
+export function processSign(pid: number): string | undefined {
+  const status = statusOf(pid);
+  if (status === undefined) return undefined;
+  return status.state === "D" ? `waiting at ${performance.now()}` : String(status.ticks);
+}
+
 function statusOf(pid: number): (Look & { readonly start: number }) | undefined {
   try {
     const text = fs.readFileSync(`/proc/${pid}/stat`, "latin1");

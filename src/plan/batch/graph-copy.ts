@@ -1,19 +1,20 @@
-/** The graph of a whole batch, copied node by node as the nodes of a part are matched with it. */
+/** A graph that is copied into a builder node by node. */
 import { type Graph, type GraphBuilder, type Node, typeOf, type Value } from "../../graph/index.ts";
 import { builderLike } from "../../ops/index.ts";
 import type { Tensor } from "../../tensor/index.ts";
 
-export class WholeGraph {
+export class GraphCopy {
   readonly builder: GraphBuilder;
   readonly graph: Graph;
   readonly #makers: ReadonlyMap<string, Node>;
   /** The copied values, by their names in the graph. */
   readonly #values = new Map<string, Value>();
 
-  constructor(graph: Graph) {
+  /** @param builder to which others add, too. Default: a new one, with the inputs of the graph */
+  constructor(graph: Graph, builder?: GraphBuilder) {
     this.graph = graph;
-    this.builder = builderLike(graph);
-    for (const name of graph.inputs) {
+    this.builder = builder ?? builderLike(graph);
+    for (const name of builder === undefined ? graph.inputs : []) {
       this.#values.set(name, this.builder.input(name, typeOf(graph, name)));
     }
     this.#makers = new Map(
@@ -21,14 +22,20 @@ export class WholeGraph {
     );
   }
 
+  get isEmpty(): boolean {
+    return this.#values.size === 0;
+  }
+
+  /** A value that has been copied. */
+  copied(name: string): Value | undefined {
+    return this.#values.get(name);
+  }
+
   makerOf(name: string): Node | undefined {
     return this.#makers.get(name);
   }
 
-  /**
-   * A value of the graph. It is copied together with the nodes before it that have no counterpart
-   * in a part.
-   */
+  /** A value of the graph, which is copied together with the nodes before it if it is not yet. */
   value(name: string): Value | undefined {
     if (name === "") return undefined;
     const known = this.#values.get(name);
@@ -54,6 +61,16 @@ export class WholeGraph {
       if (output !== "") this.#values.set(output, values[index] as Value);
     }
     return values;
+  }
+
+  /** Adds a node beside those of others, which return the value of that name if they have it. */
+  addBeside(node: Node, ofOthers: (name: string) => Value | undefined): Value[] {
+    const inputs = node.inputs.map((name) => {
+      const constant = this.graph.constants.get(name);
+      const known = this.#values.get(name) ?? ofOthers(name);
+      return known ?? (constant && this.builder.constant(constant));
+    });
+    return this.add(node, inputs);
   }
 
   /** Whether a value equals this constant; true as well if it is no constant here. */

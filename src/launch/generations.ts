@@ -1,0 +1,106 @@
+/**
+ * The generations of a worker whose launcher leads the run's membership: it is told of each, meets
+ * the other members in shared memory, and says when it has left.
+ */
+import { DEFAULT_COSTS, Group } from "../collectives/index.ts";
+import type { Device } from "../engine/index.ts";
+import { LockstepError } from "../errors.ts";
+import type { Formed, FromWorker } from "../protocol/index.ts";
+import type { Members } from "../run/index.ts";
+import type { Ranks } from "../train/index.ts";
+import { joinSharedMemory } from "../transport/index.ts";
+
+export interface GenerationsOptions {
+  readonly engine: Device;
+  /** What the names of all groups of the run begin with. */
+  readonly group: string;
+  /** How long a wait for another member may take that lives. */
+  readonly deadlineMs: number;
+  readonly tell: (message: FromWorker) => void;
+}
+
+export class Generations implements Members {
+  readonly #options: GenerationsOptions;
+  /** The present generation; 0 before the first. */
+  #number = 0;
+  #isWanted = false;
+  /** Ends the present generation on this worker. */
+  #leave = new AbortController();
+  #formed: Formed | undefined;
+  #told: () => void = () => undefined;
+
+  constructor(options: GenerationsOptions) {
+    this.#options = options;
+  }
+
+  /** Takes what the launcher says of a generation. */
+  form(formed: Formed): void {
+    if (formed.generation <= this.#number) return;
+    this.#formed = formed;
+    this.#told();
+  }
+
+  /** Leaves a generation, at once or when it is asked after a step. */
+  regroup(generation: number, when: "after-step" | "now"): void {
+    if (this.#formed?.generation === generation && when === "now") this.#formed = undefined;
+    if (generation !== this.#number) return;
+    this.#isWanted = true;
+    if (when === "now") {
+      this.#leave.abort(new LockstepError("ABORTED", "The members of this run meet anew."));
+    }
+  }
+
+  isWanted(): boolean {
+    return this.#isWanted;
+  }
+
+  async next(step: number, lost?: unknown): Promise<Ranks> {
+    this.#tellLost(lost);
+    for (;;) {
+      this.#options.tell({ kind: "ready", generation: this.#number, step });
+      const formed = await this.#nextFormed();
+      try {
+        return await this.#meet(formed);
+      } catch (error) {
+        if (!(error instanceof LockstepError)) throw error;
+        this.#tellLost(error);
+      }
+    }
+  }
+
+  #tellLost(error: unknown): void {
+    if (!(error instanceof LockstepError)) return;
+    const { peer } = error.fields;
+    if (typeof peer !== "number" || error.code === "ABORTED") return;
+    this.#options.tell({ kind: "lost", generation: this.#number, rank: peer });
+  }
+
+  async #nextFormed(): Promise<Formed> {
+    while (this.#formed === undefined) {
+      await new Promise<void>((resolve) => {
+        this.#told = resolve;
+      });
+    }
+    const formed = this.#formed;
+    this.#formed = undefined;
+    this.#number = formed.generation;
+    this.#isWanted = false;
+    this.#leave = new AbortController();
+    return formed;
+  }
+
+  async #meet({ generation, rank, workers: size }: Formed): Promise<Ranks> {
+    const { engine, group: name, deadlineMs } = this.#options;
+    const { signal } = this.#leave;
+    const transport = await joinSharedMemory({
+      name: `${name}-${generation}`,
+      rank,
+      size,
+      generation,
+      deadlineMs,
+      signal,
+    });
+    // Between nodes costs would be measured.
+    return { group: new Group({ engine, transport, costs: DEFAULT_COSTS }) };
+  }
+}

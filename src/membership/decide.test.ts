@@ -1,0 +1,428 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { BEAT_MS, patienceOf, withStep } from "./bounds.ts";
+import { decide, firstState } from "./decide.ts";
+import type { Action, Decision, MembershipEvent, MembershipOptions, Verdict } from "./types.ts";
+
+/** A leader that is told what happens; workers that are not named as silent beat by themselves. */
+class Leader {
+  readonly options: MembershipOptions;
+  state = firstState(0);
+  now = 0;
+  text = "";
+  actions: readonly Action[] = [];
+
+  constructor(options: Partial<MembershipOptions> & { readonly local?: number } = {}) {
+    const { local = 3, minWorkers = 1, maxWorkers = Math.max(1, local) } = options;
+    const places = Array.from({ length: local }, (_, i) => ({ name: `b/${i}`, node: "b" }));
+    this.options = { minWorkers, maxWorkers, places };
+    this.hear({ kind: "time" });
+  }
+
+  hear(event: MembershipEvent): Decision {
+    const decision = decide(this.now, this.state, event, this.options);
+    this.state = decision.state;
+    this.actions = decision.actions;
+    this.text += ` ${decision.reason}`;
+    return decision;
+  }
+
+  /** Lets time pass, in beats. */
+  pass(ms: number, silent: readonly number[] = [], waiting = false): this {
+    const all: Action[] = [];
+    for (const end = this.now + ms; this.now < end; ) {
+      this.now = Math.min(end, this.now + BEAT_MS);
+      const ids = this.state.workers.map(({ id }) => id).filter((id) => !silent.includes(id));
+      const generation = this.state.generation.number;
+      const beats = ids.map((worker) => ({ worker, generation, waiting }));
+      all.push(...this.hear({ kind: "beats", beats }).actions);
+    }
+    this.actions = all;
+    return this;
+  }
+
+  ready(...ids: readonly number[]): this {
+    const generation = this.state.generation.number;
+    for (const worker of ids) {
+      this.hear({ kind: "ready", worker, generation, step: this.state.committed });
+    }
+    return this;
+  }
+
+  /** Commits steps of 100 ms. */
+  steps(count: number, samples?: readonly number[]): this {
+    for (let i = 0; i < count; i++) {
+      this.now += 100;
+      this.beat();
+      const worker = this.members[0] as number;
+      const generation = this.state.generation.number;
+      const step = this.state.committed + 1;
+      const shares = samples === undefined ? {} : { samples };
+      this.hear({ kind: "committed", worker, generation, step, ...shares });
+    }
+    return this;
+  }
+
+  beat(): void {
+    this.pass(0.001);
+  }
+
+  kill(worker: number): Decision {
+    return this.hear({ kind: "ended", worker, status: null, signal: "SIGKILL" });
+  }
+
+  fail(worker: number, code = "DIVERGED", text = "the loss is not finite"): Decision {
+    this.hear({ kind: "failed", worker, code, text, own: true });
+    return this.hear({ kind: "ended", worker, status: 1, signal: null });
+  }
+
+  get members(): number[] {
+    return this.state.generation.members.map(({ worker }) => worker);
+  }
+
+  did(kind: Action["kind"]): Action | undefined {
+    return this.actions.find((action) => action.kind === kind);
+  }
+
+  verdict(): Verdict | undefined {
+    const found = this.did("end");
+    return found?.kind === "end" ? found.verdict : undefined;
+  }
+
+  /** What was told since the last call. */
+  said(): string {
+    const { text } = this;
+    this.text = "";
+    return text.trim();
+  }
+}
+
+/** A run of some workers of host b that has committed ten steps. */
+function running(workers = 3, options: Partial<MembershipOptions> = {}): Leader {
+  const leader = new Leader({ local: workers, ...options });
+  const ids = leader.state.workers.map(({ id }) => id);
+  leader.ready(...ids).steps(10);
+  leader.said();
+  return leader;
+}
+
+test("a run begins when all workers that were started are ready", () => {
+  const leader = new Leader({ local: 3 });
+  assert.equal(leader.actions.filter(({ kind }) => kind === "start").length, 3);
+  leader.ready(0, 2);
+  assert.deepEqual(leader.members, []);
+  leader.said();
+  leader.ready(1);
+  assert.deepEqual(leader.members, [0, 1, 2]);
+  assert.equal(leader.said(), "Generation 1 begins after step 0 with workers 0, 1 and 2.");
+});
+
+test("it does not wait for a slow starter longer than half a minute", () => {
+  const leader = new Leader({ local: 3 }).ready(0, 1).pass(29_000);
+  assert.deepEqual(leader.members, []);
+  assert.deepEqual(leader.pass(1_500).members, [0, 1]);
+});
+
+test("a killed worker is lost at once, and the others go on with its samples", () => {
+  const leader = running().steps(1, [16, 16, 16]);
+  leader.now += 40;
+  leader.kill(2);
+  assert.equal(
+    leader.said(),
+    "Worker 2 (host b) was lost at step 12, found in 40 ms: it was killed by SIGKILL.",
+  );
+  const asked = { kind: "regroup", generation: 1, workers: [0, 1], when: "now" };
+  assert.deepEqual(leader.did("regroup"), asked);
+  leader.ready(0, 1);
+  assert.match(
+    leader.said(),
+    /^Generation 2 begins after step 11 with workers 0 and 1; 16 samples of worker 2 are given to workers 0 and 1\./,
+  );
+});
+
+test("a lost worker is replaced at once, and its successor enters between two steps", () => {
+  const leader = running();
+  leader.kill(2);
+  leader.ready(0, 1);
+  const start = { kind: "start", worker: 3, place: "b/2", node: "b" };
+  assert.deepEqual(leader.did("start"), start);
+  leader.steps(2).hear({ kind: "ready", worker: 3, generation: 0, step: 0 });
+  const asked = { kind: "regroup", generation: 2, workers: [0, 1], when: "after-step" };
+  assert.deepEqual(leader.did("regroup"), asked);
+  leader.steps(1).ready(0, 1);
+  assert.deepEqual(leader.members, [0, 1, 3]);
+  assert.deepEqual(leader.state.generation.holders, [0, 1]);
+  assert.equal(leader.state.generation.step, 13);
+});
+
+test("a stopped worker is found within a bound that follows the time of a step", () => {
+  const leader = running().pass(1_000, [1]);
+  assert.equal(leader.did("kill"), undefined);
+  leader.pass(1_000, [1]);
+  assert.deepEqual(leader.did("kill"), { kind: "kill", worker: 1 });
+  assert.match(leader.said(), /found in 1\.5 s: it showed no sign of life for 1\.5 s/);
+
+  const steady = (ms: number) => {
+    let pace = withStep(undefined, ms);
+    for (let i = 0; i < 40; i++) pace = withStep(pace, ms);
+    return Math.round(patienceOf(pace));
+  };
+  assert.deepEqual(
+    [10, 100, 1_000, 10_000, 600_000].map(steady),
+    [1_500, 1_500, 2_000, 20_000, 300_000],
+  );
+  // One validation of a minute among steps of 100 ms hides a hang for seconds only.
+  assert.ok(patienceOf(withStep({ mean: 100, deviation: 10 }, 60_000)) < 4_000);
+});
+
+test("no generation begins before a lost worker is dead or refused", () => {
+  for (const end of ["ended", "refused"] as const) {
+    const leader = running().pass(2_000, [1]).ready(0, 2);
+    assert.equal(leader.state.generation.number, 1);
+    // It is not dead after all, but nobody believes it any more.
+    leader.ready(1);
+    leader.hear({ kind: "committed", worker: 1, generation: 1, step: 99 });
+    assert.equal(leader.state.generation.number, 1);
+    assert.equal(leader.state.committed, 10);
+    if (end === "ended") leader.kill(1);
+    else leader.hear({ kind: "refused", worker: 1 });
+    assert.deepEqual(leader.members, [0, 2]);
+  }
+});
+
+test("a worker that cannot be killed ends the run, rather than that two generations live", () => {
+  const leader = running(2).pass(30_000, [1]);
+  assert.equal(leader.verdict()?.requeue, true);
+  assert.match(leader.said(), /is still there after 1 attempt.*could not be killed in 4 attempts/);
+});
+
+test("messages of an older generation change nothing", () => {
+  const leader = running();
+  leader.kill(2);
+  leader.ready(0, 1);
+  leader.said();
+  for (const event of [
+    { kind: "ready", worker: 0, generation: 1, step: 10 },
+    { kind: "committed", worker: 0, generation: 1, step: 11 },
+    { kind: "reported", by: 0, worker: 1, generation: 1 },
+  ] as const) {
+    assert.deepEqual(leader.hear(event).actions, []);
+  }
+  assert.deepEqual([leader.state.phase, leader.state.committed], ["running", 10]);
+});
+
+test("below the minimum the run waits, says so, and goes on by itself", () => {
+  const leader = running(3, { minWorkers: 3 });
+  leader.kill(2);
+  leader.ready(0, 1);
+  leader.beat();
+  assert.match(
+    leader.said(),
+    /The run waits after step 10: 2 workers are ready, and it needs 3; 1 worker is starting\./,
+  );
+  leader.pass(61_000);
+  assert.match(leader.said(), /^The run waits after step 10/);
+  leader.hear({ kind: "ready", worker: 3, generation: 0, step: 0 });
+  assert.deepEqual(leader.members, [0, 1, 3]);
+});
+
+test("a flapping worker is set aside, twice as long each time, until one is of use", () => {
+  const leader = running(2);
+  leader.steps(20).kill(1);
+  leader.ready(0);
+  assert.deepEqual(leader.did("start"), { kind: "start", worker: 2, place: "b/1", node: "b" });
+  assert.doesNotMatch(leader.said(), /aside/);
+  for (const [worker, rest] of [
+    [2, 1],
+    [3, 2],
+    [4, 4],
+  ] as const) {
+    leader.kill(worker);
+    assert.match(
+      leader.said(),
+      new RegExp(
+        `Place b/1 \\(host b\\) is set aside for ${rest} s, because ${rest === 1 ? 2 : rest === 2 ? 3 : 4} workers were lost there in a row before`,
+      ),
+    );
+    leader.steps(3).pass(rest * 1_000 - 500);
+    assert.equal(leader.did("start"), undefined);
+    leader.pass(1_000);
+    assert.ok(leader.did("start"));
+  }
+  leader.hear({ kind: "ready", worker: 5, generation: 0, step: 0 });
+  leader.ready(0).steps(25).said();
+  leader.kill(5);
+  leader.ready(0);
+  assert.ok(leader.did("start"), "it was of use, so its successor starts at once");
+});
+
+test("a guest that flaps is not admitted before its rest is over", () => {
+  const leader = running(1, { maxWorkers: 2 });
+  const join = () => leader.hear({ kind: "join", place: "far/0", node: "far" });
+  join();
+  leader.kill(1);
+  join();
+  leader.kill(2);
+  leader.said();
+  join();
+  assert.deepEqual(leader.did("refuse"), { kind: "refuse", place: "far/0", retryMs: 1_000 });
+  assert.match(leader.said(), /not admitted: 2 workers of it were lost in a row/);
+  leader.pass(1_000);
+  join();
+  assert.ok(leader.did("admit"));
+});
+
+test("workers beyond the most stand by, and take the place of a lost one at once", () => {
+  const leader = running(3, { maxWorkers: 2 });
+  assert.deepEqual(leader.members, [0, 1]);
+  leader.kill(0);
+  leader.ready(1);
+  assert.deepEqual(leader.members, [1, 2]);
+});
+
+test("workers that come together enter together", () => {
+  const leader = running(1, { maxWorkers: 4 });
+  for (const place of ["x", "y"]) leader.hear({ kind: "join", place, node: place });
+  leader.hear({ kind: "ready", worker: 1, generation: 0, step: 0 });
+  assert.equal(leader.state.phase, "running");
+  leader.hear({ kind: "ready", worker: 2, generation: 0, step: 0 });
+  leader.ready(0);
+  assert.deepEqual(leader.members, [0, 1, 2]);
+});
+
+test("a worker that is asked to leave finishes the step, hands over and goes; it is not lost", () => {
+  const leader = running();
+  leader.hear({ kind: "drain", worker: 2, why: "its machine is preempted" });
+  const asked = { kind: "regroup", generation: 1, workers: [0, 1, 2], when: "after-step" };
+  assert.deepEqual(leader.did("regroup"), asked);
+  assert.match(leader.said(), /Worker 2 \(host b\) is asked to leave: its machine is preempted\./);
+  leader.steps(1).ready(0, 1, 2);
+  assert.deepEqual(leader.members, [0, 1]);
+  assert.deepEqual(leader.state.generation.holders, [0, 1, 2]);
+  assert.equal(leader.did("dismiss"), undefined);
+  leader.steps(1);
+  assert.deepEqual(leader.did("dismiss"), { kind: "dismiss", worker: 2 });
+  leader.hear({ kind: "ended", worker: 2, status: 0, signal: null });
+  leader.pass(5_000);
+  assert.deepEqual([leader.did("start"), leader.members], [undefined, [0, 1]]);
+  assert.doesNotMatch(leader.said(), /lost/);
+});
+
+test("one report of a peer makes all meet anew; the second one costs the accused its place", () => {
+  const leader = running();
+  leader.hear({ kind: "reported", by: 0, worker: 1, generation: 1 });
+  assert.match(leader.said(), /^Worker 0 \(host b\) could not reach worker 1 \(host b\); all/);
+  leader.hear({ kind: "reported", by: 2, worker: 1, generation: 1 }); // follows from the end of 1
+  leader.ready(0, 1, 2);
+  assert.deepEqual(leader.members, [0, 1, 2]);
+  leader.hear({ kind: "reported", by: 2, worker: 1, generation: 2 });
+  assert.match(
+    leader.said(),
+    /Worker 1 .* was lost at step 11.*workers 0 and 2 could not reach it/,
+  );
+  assert.ok(leader.did("kill"));
+});
+
+test("members that all wait for each other meet anew", () => {
+  const leader = running().pass(2_000, [], true);
+  assert.match(
+    leader.said(),
+    /^Generation 1 is formed anew, because all its members have waited for each other at step 11 for 1\.5 s\./,
+  );
+});
+
+test("an error that every worker has by itself ends the run, and says not to start it again", () => {
+  const leader = running();
+  leader.fail(0);
+  leader.fail(1);
+  assert.equal(leader.verdict(), undefined);
+  leader.hear({ kind: "failed", worker: 2, code: "DIVERGED", text: "the loss is NaN", own: true });
+  assert.equal(leader.verdict()?.requeue, false);
+  assert.equal(leader.verdict()?.code, "DIVERGED");
+  assert.match(
+    leader.verdict()?.text ?? "",
+    /workers 0, 1 and 2 failed at step 11 by errors of their own \(none is left\): the loss is not finite\. Do not start it again/,
+  );
+});
+
+test("an error that one worker has costs that worker, and the run goes on", () => {
+  const leader = running();
+  leader.fail(1, "IO", "its disk is broken");
+  leader.ready(0, 2).steps(5);
+  assert.deepEqual([leader.members, leader.state.phase], [[0, 2], "running"]);
+  assert.match(leader.said(), /set aside for 1 s, because its worker was lost/);
+});
+
+test("the same error in three generations in a row, without a step between, is the run's", () => {
+  const leader = running();
+  for (const worker of [0, 1]) {
+    leader.fail(worker);
+    leader.ready(...[0, 1, 2].filter((id) => id > worker));
+  }
+  leader.hear({ kind: "failed", worker: 2, code: "DIVERGED", text: "the loss is NaN", own: true });
+  assert.equal(leader.verdict()?.requeue, false);
+});
+
+test("the death of all workers at once is no error of theirs: the run starts them anew", () => {
+  const leader = running();
+  for (const worker of [0, 1, 2]) leader.kill(worker);
+  assert.equal(leader.actions.filter(({ kind }) => kind === "start").length, 3);
+  leader.said();
+  for (const worker of [3, 4, 5]) {
+    leader.hear({ kind: "ready", worker, generation: 0, step: 8 });
+  }
+  assert.match(
+    leader.said(),
+    /no worker that lives holds the state after step 10, so steps 9 to 10 are computed again/,
+  );
+  assert.equal(leader.state.committed, 8);
+});
+
+test("too many losses without a committed step between end the run", () => {
+  for (const [signal, requeue] of [
+    ["SIGKILL", true],
+    ["SIGSEGV", false],
+  ] as const) {
+    const leader = new Leader({ local: 1 });
+    for (let worker = 0; leader.state.phase !== "ended"; worker++) {
+      assert.ok(worker < 6);
+      leader.pass(300_000, [], false);
+      leader.hear({ kind: "ready", worker, generation: 0, step: 0 });
+      leader.hear({ kind: "ended", worker, status: null, signal });
+    }
+    assert.equal(leader.verdict()?.requeue, requeue);
+    assert.match(leader.verdict()?.text ?? "", /set back 6 times after step 0 without a newly/);
+  }
+});
+
+test("a leader that was stopped, or whose clock jumps, blames nobody", () => {
+  for (const jump of [3_600_000, -3_600_000]) {
+    const leader = running();
+    leader.now += jump;
+    leader.hear({ kind: "time" });
+    leader.pass(5_000);
+    assert.deepEqual([leader.said(), leader.members], ["", [0, 1, 2]]);
+    leader.pass(2_000, [2]);
+    assert.match(leader.said(), /Worker 2 .* was lost/);
+  }
+});
+
+test("a leader that was restarted from its stored state finds its workers again", () => {
+  const leader = running();
+  leader.state = JSON.parse(JSON.stringify(leader.state)) as Leader["state"];
+  leader.now += 60_000;
+  leader.hear({ kind: "restored" });
+  leader.pass(1_000).steps(3);
+  assert.deepEqual([leader.said(), leader.state.committed], ["", 13]);
+});
+
+test("the run is finished when every member is done", () => {
+  const leader = running(2);
+  leader.hear({ kind: "done", worker: 1 });
+  leader.hear({ kind: "ended", worker: 1, status: 0, signal: null });
+  assert.equal(leader.verdict(), undefined);
+  leader.hear({ kind: "done", worker: 0 });
+  assert.deepEqual([leader.verdict()?.outcome, leader.verdict()?.requeue], ["finished", false]);
+  const { actions, wakeAt } = leader.hear({ kind: "time" });
+  assert.deepEqual([actions, wakeAt], [[], undefined]);
+});

@@ -1,0 +1,268 @@
+/**
+ * What the leader of a run's membership decides: who takes part, in which generation, and when the
+ * run cannot go on. It is a pure function of what it is told and of the time, in the manner of
+ * torchft's lighthouse (`quorum_compute`), and gives a reason with everything that it decides.
+ *
+ * Two generations can never both commit. A step needs all members of its generation; and a new
+ * generation is formed only when every member of the old one has left it (`ready`) or is fenced
+ * (dead, or nothing that it says is taken any more). Messages of an older generation are ignored.
+ */
+import { assert } from "../errors.ts";
+import { BEAT_MS, FORGET_MS } from "./bounds.ts";
+import { meetDeadlines } from "./deadlines.ts";
+import {
+  breakUp,
+  close,
+  commit,
+  type Draft,
+  dismiss,
+  draftOf,
+  enter,
+  fence,
+  gather,
+  lose,
+  remove,
+  setStatus,
+  tell,
+  withStatus,
+} from "./draft.ts";
+import { judge } from "./judge.ts";
+import type {
+  Action,
+  Decision,
+  MembershipEvent,
+  MembershipOptions,
+  MembershipState,
+  WorkerState,
+} from "./types.ts";
+import { capital, causeOfEnd, counted, named, workers } from "./words.ts";
+
+/** The leader wants to be called this often at least. */
+const LOOK_MS = 1_000;
+/**
+ * If it is called this much later than it asked for, it was stopped or its clock jumped. Then hardly
+ * any time counts, so that it blames no worker for that.
+ */
+const LATE_MS = 500;
+/** What is done may make more due, but never so often. */
+const MOST_ROUNDS = 100;
+/** A process that was ended by one of these was ended from outside. */
+const FROM_OUTSIDE = ["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"];
+
+/** The state before the first worker. The first event is `time`. */
+export function firstState(now: number): MembershipState {
+  return {
+    phase: "gathering",
+    since: 0,
+    time: 0,
+    calledAt: now,
+    wakeAt: now,
+    nextWorker: 0,
+    generation: { number: 0, members: [], step: 0, holders: [] },
+    workers: [],
+    records: {},
+    committed: 0,
+    furthest: 0,
+    progressAt: 0,
+    hasCommitted: false,
+    pace: undefined,
+    done: [],
+    samples: [],
+    mishaps: [],
+    setbacks: 0,
+    reports: [],
+    gone: [],
+    remindAt: undefined,
+  };
+}
+
+/**
+ * Takes one event, and decides all that follows from it and from the time. The caller carries out
+ * the actions in order, keeps the new state, and calls again with the next event or at `wakeAt`.
+ * @param now milliseconds of any clock. If it jumps, or the caller was stopped, no worker is blamed
+ */
+export function decide(
+  now: number,
+  before: MembershipState,
+  event: MembershipEvent,
+  options: MembershipOptions,
+): Decision {
+  const draft = draftOf(before, options);
+  const { state } = draft;
+  const passed = Math.max(0, now - before.calledAt);
+  const isLate = now > before.wakeAt + LATE_MS;
+  state.time += isLate ? Math.min(passed, BEAT_MS) : passed;
+  state.calledAt = now;
+  take(draft, event);
+  const next = settle(draft);
+  const wait = next === undefined ? 0 : Math.ceil(next - state.time);
+  state.wakeAt = now + Math.min(LOOK_MS, Math.max(1, wait));
+  const { actions } = draft;
+  const texts = actions.flatMap((action) => (action.kind === "tell" ? [action.text] : []));
+  const wakeAt = next === undefined ? undefined : state.wakeAt;
+  return { state, actions, reason: texts.join(" "), wakeAt };
+}
+
+/** Decides until nothing more is due. Returns when something will be; undefined after the end. */
+function settle(draft: Draft): number | undefined {
+  const { state } = draft;
+  for (let round = 0; round < MOST_ROUNDS; round++) {
+    const comesApart = state.phase === "pausing" || state.phase === "breaking";
+    const isApart = withStatus(draft, "member").length === 0;
+    if (comesApart && isApart) gather(draft);
+    judge(draft);
+    if (state.phase === "ended") return undefined;
+    const next = meetDeadlines(draft);
+    if (next !== undefined) return next;
+  }
+  assert(false, "a decision comes to an end");
+}
+
+function take(draft: Draft, event: MembershipEvent): void {
+  const { state } = draft;
+  switch (event.kind) {
+    case "time":
+      return;
+    case "restored":
+      for (const worker of state.workers) worker.heard = state.time;
+      return;
+    case "join":
+      return join(draft, event.place, event.node);
+    case "beats":
+      for (const { worker, generation, waiting = false } of event.beats) {
+        const found = draft.byId.get(worker);
+        if (found === undefined) continue;
+        found.heard = state.time;
+        if (generation === state.generation.number) found.waiting = waiting;
+      }
+      return;
+    case "reported":
+      return report(draft, event);
+    default: {
+      const worker = draft.byId.get(event.worker);
+      if (worker === undefined || state.phase === "ended") return;
+      return takeOf(draft, worker, event);
+    }
+  }
+}
+
+type OfWorker = Exclude<
+  MembershipEvent,
+  { readonly kind: "time" | "restored" | "join" | "beats" | "reported" }
+>;
+
+/** An event of one worker. Of one that was given up, or may go, only its end matters. */
+function takeOf(draft: Draft, worker: WorkerState, event: OfWorker): void {
+  const { state } = draft;
+  const { status } = worker;
+  if (event.kind === "ended" || event.kind === "refused") return gone(draft, worker, event);
+  if (status === "lost" || status === "dismissed" || status === "done") return;
+  if (event.kind !== "closed" && event.kind !== "drain") worker.heard = state.time;
+  switch (event.kind) {
+    case "ready":
+      return ready(draft, worker, event);
+    case "committed":
+      if (event.generation !== state.generation.number) return;
+      commit(draft, event.step, event.samples);
+      for (const leaving of withStatus(draft, "leaving")) dismiss(draft, leaving);
+      return;
+    case "failed": {
+      const { own, code, text: cause } = event;
+      return lose(draft, worker, { kind: own ? "own" : "consequence", cause, code });
+    }
+    case "closed":
+      return lose(draft, worker, { kind: "lost", cause: "its connection closed" });
+    case "drain":
+      return drain(draft, worker, event.why);
+    case "done":
+      if (status !== "member") return;
+      setStatus(draft, worker, "done");
+      state.done.push(worker.id);
+  }
+}
+
+type Ready = Extract<MembershipEvent, { readonly kind: "ready" }>;
+
+function ready(draft: Draft, worker: WorkerState, { generation, step }: Ready): void {
+  const { state, options } = draft;
+  if (worker.status === "ready") worker.step = step;
+  const isMember = worker.status === "member" && generation === state.generation.number;
+  if (!isMember && worker.status !== "starting") return;
+  const isNew = worker.status === "starting";
+  setStatus(draft, worker, worker.draining ? "leaving" : "ready");
+  worker.step = step;
+  if (isMember && state.phase === "running") {
+    breakUp(draft, capital(`${named(worker)} has left generation ${generation} by itself.`));
+  }
+  const isFull = withStatus(draft, "member").length >= options.maxWorkers;
+  if (isNew && isFull) tell(draft, "spare", capital(`${named(worker)} stands by.`), worker.id);
+}
+
+type Gone = Extract<MembershipEvent, { readonly kind: "ended" | "refused" }>;
+
+/** The worker cannot do anything any more. */
+function gone(draft: Draft, worker: WorkerState, event: Gone): void {
+  const isExpected = ["lost", "leaving", "dismissed", "done"].includes(worker.status);
+  if (isExpected) return remove(draft, worker);
+  if (event.kind === "refused") {
+    return lose(draft, worker, { kind: "lost", cause: "it is refused", dead: true });
+  }
+  const isOutside = event.signal !== null && FROM_OUTSIDE.includes(event.signal);
+  lose(draft, worker, { kind: isOutside ? "lost" : "crash", cause: causeOfEnd(event), dead: true });
+}
+
+type Reported = Extract<MembershipEvent, { readonly kind: "reported" }>;
+
+/**
+ * The first report breaks the generation, and all are asked to answer, the accused too: it may be
+ * only the way between the two that is broken. Later reports in the same generation may follow from
+ * its end, so they say nothing. A worker that breaks two generations like this, without a new step
+ * between, is given up.
+ */
+function report(draft: Draft, { by, worker: about, generation }: Reported): void {
+  const { state, byId } = draft;
+  const [worker, witness] = [byId.get(about), byId.get(by)];
+  if (state.phase !== "running" && state.phase !== "pausing") return;
+  if (generation !== state.generation.number) return;
+  if (worker?.status !== "member" || witness?.status !== "member") return;
+  witness.heard = state.time;
+  const known = state.reports.filter((made) => made.worker === about).map((made) => made.by);
+  state.reports.push({ by, worker: about });
+  if (known.length > 0) {
+    const cause = `${workers([...new Set([...known, by])])} could not reach it`;
+    return lose(draft, worker, { kind: "lost", cause });
+  }
+  const text = `${named(witness)} could not reach ${named(worker)}; all members meet anew.`;
+  breakUp(draft, capital(text));
+}
+
+function drain(draft: Draft, worker: WorkerState, why: string): void {
+  if (worker.draining) return;
+  worker.draining = true;
+  close(draft, worker);
+  tell(draft, "left", capital(`${named(worker)} is asked to leave: ${why}.`), worker.id);
+  if (worker.status !== "member") dismiss(draft, worker);
+}
+
+/** Admits a worker, unless its place is set aside, or too many take part already. */
+function join(draft: Draft, place: string, node: string): void {
+  const { state, options, actions } = draft;
+  const refuse = (retryMs: number, why: string) => {
+    const refusal: Action = { kind: "refuse", place, retryMs };
+    actions.push(refusal);
+    tell(draft, "aside", `A worker of host ${node} (place ${place}) is not admitted: ${why}.`);
+  };
+  if (state.phase === "ended") return refuse(FORGET_MS, "the run has ended");
+  for (const old of state.workers.filter((worker) => worker.place === place)) {
+    if (old.status === "dismissed" || old.status === "done") fence(draft, old);
+    else lose(draft, old, { kind: "lost", cause: "another worker joins in its place" });
+  }
+  const record = state.records[place];
+  const rest = (record?.restUntil ?? 0) - state.time;
+  if (rest > 0)
+    return refuse(rest, `${counted(record?.losses ?? 0, "worker")} of it were lost in a row`);
+  if (record?.closed) state.records[place] = { ...record, closed: false };
+  const most = 2 * options.maxWorkers + options.places.length;
+  if (state.workers.length >= most) return refuse(FORGET_MS, `${most} workers take part already`);
+  enter(draft, "admit", place, node);
+}

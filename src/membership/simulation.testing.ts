@@ -1,0 +1,365 @@
+/**
+ * A run of simulated workers, led by `decide`, on a simulated clock: messages take time, workers
+ * die, stand still, fail and leave. After each decision it checks what must hold in any history.
+ */
+import assert from "node:assert/strict";
+import { BEAT_MS } from "./bounds.ts";
+import { decide, firstState } from "./decide.ts";
+import type {
+  Action,
+  Generation,
+  MembershipEvent,
+  MembershipOptions,
+  MembershipState,
+  Verdict,
+} from "./types.ts";
+
+interface Process {
+  readonly id: number;
+  readonly place: string;
+  isAlive: boolean;
+  isStopped: boolean;
+  /** Nothing that it says is taken any more. */
+  isRefused: boolean;
+  /** The generation that it computes in; undefined after it has left one. */
+  generation: number | undefined;
+  lastGeneration: number;
+  step: number;
+  leavesAfterStep: boolean;
+  /** What it was told while it stood still. */
+  inbox: (() => void)[];
+}
+
+interface Entry {
+  readonly at: number;
+  readonly run: () => void;
+}
+
+export interface SimulationOptions extends MembershipOptions {
+  readonly stepMs: number;
+  readonly seed: number;
+}
+
+export class Simulation {
+  readonly options: SimulationOptions;
+  readonly processes = new Map<number, Process>();
+  readonly formed: Generation[] = [];
+  readonly told: string[] = [];
+  now = 1e6;
+  state: MembershipState;
+  verdict: Verdict | undefined;
+  /** The furthest step that was committed, and the generation that committed last. */
+  committed = 0;
+  committedBy = 0;
+  commits = 0;
+  /** Until then nobody calls the leader. */
+  leaderSleepsUntil = 0;
+  /** Workers that cannot be killed, only refused. */
+  readonly unreachable = new Set<number>();
+  /** While true, workers that are started fail by themselves. */
+  failing: string | undefined;
+  #queue: Entry[] = [];
+  #random: number;
+  #wakeAt = 0;
+  #jumped = 0;
+  #decisions = 0;
+
+  constructor(options: SimulationOptions) {
+    this.options = options;
+    this.#random = options.seed;
+    this.state = firstState(this.now);
+    this.hear({ kind: "time" });
+    this.#every(BEAT_MS, () => this.#beat());
+    this.#every(options.stepMs, () => this.#commit());
+  }
+
+  /** @returns a number below `limit`; the same ones for the same seed */
+  random(limit: number): number {
+    this.#random = (Math.imul(this.#random, 1_664_525) + 1_013_904_223) >>> 0;
+    return (this.#random / 2 ** 32) * limit;
+  }
+
+  after(ms: number, run: () => void): void {
+    const at = this.now + ms;
+    let index = this.#queue.length;
+    while (index > 0 && (this.#queue[index - 1] as Entry).at > at) index--;
+    this.#queue.splice(index, 0, { at, run });
+  }
+
+  /** Lets time pass, or until something holds. Returns whether it does. */
+  pass(ms: number, until: () => boolean = () => false): boolean {
+    const end = this.now + ms;
+    while (!until()) {
+      const wake = Math.max(this.#wakeAt, this.leaderSleepsUntil);
+      const [next] = this.#queue;
+      const at = Math.min(next?.at ?? Number.POSITIVE_INFINITY, wake);
+      if (at > end) {
+        this.now = end;
+        return until();
+      }
+      this.now = Math.max(this.now, at);
+      if (next !== undefined && next.at <= at) {
+        this.#queue.shift();
+        next.run();
+      } else {
+        this.hear({ kind: "time" });
+      }
+    }
+    return true;
+  }
+
+  /** The caller's clock jumps. */
+  jump(ms: number): void {
+    this.#jumped += ms;
+  }
+
+  living(): Process[] {
+    return [...this.processes.values()].filter(({ isAlive }) => isAlive);
+  }
+
+  /** Tells the leader of an event, at once, and carries out what it decides. */
+  hear(event: MembershipEvent): void {
+    if (this.now < this.leaderSleepsUntil) {
+      const late = this.leaderSleepsUntil - this.now;
+      if (event.kind !== "time") this.after(late, () => this.hear(event));
+      return;
+    }
+    if ("worker" in event && this.processes.get(event.worker)?.isRefused) return;
+    this.#decide(event);
+  }
+
+  /** As `hear`, also of a worker that is refused. */
+  #decide(event: MembershipEvent): void {
+    // Every seventh time, because it takes most of the time of a simulation.
+    const isWatched = this.#decisions++ % 7 === 0;
+    const before = isWatched ? JSON.stringify(this.state) : "";
+    const now = this.now + this.#jumped;
+    const decision = decide(now, this.state, event, this.options);
+    if (isWatched) assert.equal(JSON.stringify(this.state), before, "the given state stays so");
+    const { actions, reason, wakeAt, state } = decision;
+    assert.equal(actions.length > 0, reason !== "", `a reason for ${JSON.stringify(actions)}`);
+    if (reason !== "") {
+      assert.match(reason, /^[A-Z].*\.$/s);
+      assert.doesNotMatch(reason, /undefined|NaN|Infinity|\.\./);
+    }
+    this.state = isWatched ? (JSON.parse(JSON.stringify(state)) as MembershipState) : state;
+    if (wakeAt === undefined) assert.equal(state.phase, "ended");
+    else assert.ok(wakeAt > now && wakeAt <= now + 1000, `wakes after ${wakeAt - now} ms`);
+    this.#wakeAt = wakeAt === undefined ? Number.POSITIVE_INFINITY : this.now + wakeAt - now;
+    for (const action of actions) this.#carryOut(action);
+  }
+
+  #every(ms: number, run: () => void): void {
+    this.after(ms, () => {
+      run();
+      this.#every(ms, run);
+    });
+  }
+
+  #beat(): void {
+    const beats = this.living()
+      .filter(({ isStopped, isRefused }) => !isStopped && !isRefused)
+      .map(({ id, lastGeneration, generation }) => {
+        const stands = generation !== undefined && !this.#canCommit(generation);
+        return { worker: id, generation: lastGeneration, waiting: stands };
+      });
+    if (beats.length > 0) this.hear({ kind: "beats", beats });
+  }
+
+  #membersIn(generation: number): (Process | undefined)[] {
+    const formed = this.formed.find(({ number }) => number === generation);
+    return (formed?.members ?? []).map(({ worker }) => this.processes.get(worker));
+  }
+
+  #canCommit(generation: number): boolean {
+    return this.#membersIn(generation).every(
+      (member) =>
+        member?.isAlive &&
+        !member.isStopped &&
+        !member.isRefused &&
+        member.generation === generation,
+    );
+  }
+
+  /** Each generation whose members are all there commits a step. */
+  #commit(): void {
+    const able = this.formed.slice(-8).filter(({ number }) => this.#canCommit(number));
+    assert.ok(able.length <= 1, "only one generation can commit");
+    const [generation] = able;
+    if (generation === undefined) return;
+    assert.ok(generation.number >= this.committedBy, "no older generation commits");
+    this.committedBy = generation.number;
+    const members = this.#membersIn(generation.number) as Process[];
+    const step = Math.max(...members.map((member) => member.step)) + 1;
+    this.committed = Math.max(this.committed, step);
+    this.commits += 1;
+    const { number } = generation;
+    for (const member of members) {
+      this.after(this.random(10), () => {
+        if (!member.isAlive || member.generation !== number) return;
+        member.step = step;
+        const isFirst = member === members[0];
+        if (isFirst || this.random(1) < 0.2) {
+          this.#say({ kind: "committed", worker: member.id, generation: number, step });
+        }
+        if (member.leavesAfterStep) this.leave(member);
+      });
+    }
+  }
+
+  #say(event: MembershipEvent): void {
+    this.after(this.random(20), () => this.hear(event));
+  }
+
+  /** Leaves its generation, and says so. */
+  leave(member: Process): void {
+    const { id, step, lastGeneration, generation } = member;
+    if (generation === undefined || !member.isAlive) return;
+    [member.generation, member.leavesAfterStep] = [undefined, false];
+    this.#say({ kind: "ready", worker: id, generation: lastGeneration, step });
+  }
+
+  /** The process dies, and its neighbours may notice before the leader does. */
+  die(process: Process, status: number | null, signal: string | null): void {
+    if (!process.isAlive) return;
+    process.isAlive = false;
+    const { id, generation } = process;
+    this.#say({ kind: "ended", worker: id, status, signal });
+    if (generation === undefined) return;
+    for (const member of this.#membersIn(generation)) {
+      if (member === undefined || !member.isAlive || this.random(1) < 0.5) continue;
+      this.after(this.random(30), () => {
+        if (member.generation !== generation || member.isStopped) return;
+        if (this.random(1) < 0.5) {
+          this.#say({ kind: "reported", by: member.id, worker: id, generation });
+        } else this.leave(member);
+      });
+    }
+  }
+
+  stop(process: Process): void {
+    process.isStopped = true;
+  }
+
+  resume(process: Process): void {
+    process.isStopped = false;
+    for (const act of process.inbox.splice(0)) act();
+  }
+
+  fail(process: Process, code: string, own = true): void {
+    if (!process.isAlive || process.isStopped) return;
+    const { id } = process;
+    process.isAlive = false;
+    const text = `it failed with ${code}`;
+    this.hear({ kind: "failed", worker: id, code, text, own });
+    this.after(this.random(20), () =>
+      this.hear({ kind: "ended", worker: id, status: 1, signal: null }),
+    );
+  }
+
+  /** A message to a worker, which is taken when it runs. */
+  #ask(worker: number, act: (process: Process) => void): void {
+    this.after(this.random(10), () => {
+      const process = this.processes.get(worker);
+      if (process === undefined || !process.isAlive) return;
+      if (process.isStopped) process.inbox.push(() => process.isAlive && act(process));
+      else act(process);
+    });
+  }
+
+  #carryOut(action: Action): void {
+    switch (action.kind) {
+      case "tell":
+        assert.match(action.text, /^[A-Z].*\.$/s);
+        this.told.push(action.text);
+        return;
+      case "start":
+      case "admit":
+        return this.#launch(action.worker, action.place);
+      case "kill":
+        return this.#kill(action.worker);
+      case "regroup":
+        for (const id of action.workers) {
+          this.#ask(id, (process) => {
+            if (process.lastGeneration !== action.generation) return;
+            if (action.when === "now") this.after(this.random(100), () => this.leave(process));
+            else process.leavesAfterStep = true;
+          });
+        }
+        return;
+      case "dismiss":
+        return this.#ask(action.worker, (process) => this.die(process, 0, null));
+      case "form":
+        return this.#form(action.generation);
+      case "end":
+        this.verdict = action.verdict;
+        for (const process of this.processes.values()) process.isAlive = false;
+        return;
+      case "refuse":
+        assert.ok(action.retryMs > 0);
+    }
+  }
+
+  #launch(id: number, place: string): void {
+    assert.ok(!this.processes.has(id), "numbers are given once");
+    const process: Process = {
+      id,
+      place,
+      isAlive: true,
+      isStopped: false,
+      isRefused: false,
+      generation: undefined,
+      lastGeneration: 0,
+      step: 0,
+      leavesAfterStep: false,
+      inbox: [],
+    };
+    this.processes.set(id, process);
+    this.after(50 + this.random(1500), () => {
+      if (!process.isAlive) return;
+      if (this.failing !== undefined) return this.fail(process, this.failing);
+      this.#say({ kind: "ready", worker: id, generation: 0, step: 0 });
+    });
+  }
+
+  #kill(id: number): void {
+    const process = this.processes.get(id);
+    this.after(this.random(50), () => {
+      if (process === undefined) return;
+      if (this.unreachable.has(id)) {
+        process.isRefused = true;
+        this.#decide({ kind: "refused", worker: id });
+        return;
+      }
+      process.isAlive = false;
+      this.#say({ kind: "ended", worker: id, status: null, signal: "SIGKILL" });
+    });
+  }
+
+  #form(generation: Generation): void {
+    const { number, members, step } = generation;
+    const { minWorkers, maxWorkers } = this.options;
+    assert.equal(number, (this.formed.at(-1)?.number ?? 0) + 1);
+    assert.ok(members.length >= minWorkers && members.length <= maxWorkers);
+    assert.equal(new Set(members.map(({ worker }) => worker)).size, members.length);
+    const nodes = members.map(({ node }) => node);
+    const changes = nodes.filter((node, rank) => node !== nodes[rank - 1]).length;
+    assert.equal(changes, new Set(nodes).size, "members of a node follow each other");
+    for (const process of this.living()) {
+      const isIn = process.generation !== undefined;
+      assert.ok(!isIn || process.isRefused, `worker ${process.id} has left its generation`);
+    }
+    for (const { worker } of members) {
+      assert.ok(!this.processes.get(worker)?.isRefused, "no member is fenced");
+    }
+    this.formed.push(generation);
+    for (const { worker } of members) {
+      this.#ask(worker, (process) => {
+        if (process.lastGeneration >= number) return;
+        process.step = Math.max(step, 0);
+        [process.generation, process.lastGeneration] = [number, number];
+        process.leavesAfterStep = false;
+      });
+    }
+  }
+}

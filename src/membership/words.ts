@@ -1,0 +1,72 @@
+/** The sentences in which the leader of a run says what it decided, and why. */
+import type { Generation, MembershipEvent, MembershipState, Place, WorkerState } from "./types.ts";
+
+export function named({ id, node }: Pick<WorkerState, "id" | "node">): string {
+  return `worker ${id} (host ${node})`;
+}
+
+/** "1 worker", "2 workers" */
+export function counted(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? "" : "s"}`;
+}
+
+/** "1", "1 and 2", "1, 2 and 3"; of many only the first are listed. */
+function listed(ids: readonly number[]): string {
+  const shown = ids.length > 12 ? ids.slice(0, 10) : ids;
+  const all = [...shown.map(String), ...(shown === ids ? [] : [`${ids.length - 10} more`])];
+  return all.length === 1 ? `${all[0]}` : `${all.slice(0, -1).join(", ")} and ${all.at(-1)}`;
+}
+
+export function workers(ids: readonly number[]): string {
+  return `${ids.length === 1 ? "worker" : "workers"} ${listed(ids)}`;
+}
+
+export function span(ms: number): string {
+  if (ms < 1000) return `${Math.round(ms)} ms`;
+  if (ms < 120_000) return `${Number((ms / 1000).toFixed(1))} s`;
+  return `${Math.round(ms / 60_000)} min`;
+}
+
+export function capital(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+/** "Worker 3 (host b) was lost at step 812, found in 40 ms: it was killed by SIGKILL." */
+export function lostText(state: MembershipState, worker: WorkerState, cause: string): string {
+  const where = worker.status === "member" ? ` at step ${state.committed + 1}` : "";
+  const found = span(state.time - worker.heard);
+  return capital(`${named(worker)} was lost${where}, found in ${found}: ${cause}.`);
+}
+
+export function causeOfEnd({
+  status,
+  signal,
+}: Extract<MembershipEvent, { readonly kind: "ended" }>): string {
+  if (signal !== null) return `it was killed by ${signal}`;
+  return `its process ended with status ${status ?? "unknown"}`;
+}
+
+export function restText({ name, node }: Place, losses: number, rest: number): string {
+  const times = losses === 1 ? "its worker was lost" : `${losses} workers were lost there in a row`;
+  return `Place ${name} (host ${node}) is set aside for ${span(rest)}, because ${times} before it was of use.`;
+}
+
+/** "Generation 5 begins after step 811 with workers 1 and 2; 16 samples of worker 3 go to them." */
+export function generationText(
+  { number, members, step }: Generation,
+  { gone, committed }: MembershipState,
+): string {
+  const ids = members.map(({ worker }) => worker);
+  const text = `Generation ${number} begins after step ${step} with ${workers(ids)}`;
+  if (step < committed) {
+    const repeated =
+      step + 1 === committed ? `step ${committed} is` : `steps ${step + 1} to ${committed} are`;
+    return `${text}: no worker that lives holds the state after step ${committed}, so ${repeated} computed again.`;
+  }
+  if (gone.length === 0) return `${text}.`;
+  const from = workers(gone.map(({ worker }) => worker));
+  const known = gone.every(({ samples }) => samples !== undefined);
+  const sum = gone.reduce((total, { samples = 0 }) => total + samples, 0);
+  const what = known ? `${counted(sum, "sample")} of ${from} are` : `what ${from} computed is`;
+  return `${text}; ${what} given to ${workers(ids)}.`;
+}

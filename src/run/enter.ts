@@ -1,0 +1,74 @@
+/** A worker enters its first generation, or its only group: with a trainer, and in agreement. */
+import type { Group } from "../collectives/index.ts";
+import {
+  createTrainer,
+  joinTrainer,
+  meetRoom,
+  type Ranks,
+  type Trainer,
+  type TrainerOptions,
+} from "../train/index.ts";
+import { agree, type Facts } from "./agree.ts";
+import { isLoss, type Members } from "./members.ts";
+import { unlessAborted } from "./unless-aborted.ts";
+
+export interface EnterOptions {
+  readonly ranks: Ranks | undefined;
+  readonly members: Members | undefined;
+  /** Aborting it ends the wait for a generation. */
+  readonly asked: AbortSignal;
+  readonly settings: Omit<TrainerOptions, "ranks"> & { readonly offloadFolder: string };
+  /** Gives a new trainer the state that the run begins with. Returns the hash of that state. */
+  readonly begin: (trainer: Trainer, group: Group | undefined) => Promise<string>;
+  /** What all ranks must have alike. */
+  readonly facts: (trainer: Trainer, state: string) => Facts;
+}
+
+export interface Entered {
+  readonly ranks: Ranks | undefined;
+  readonly trainer: Trainer;
+  /** Whether the state came from other workers, which had begun before. */
+  readonly hasJoined: boolean;
+}
+
+/** Stands for the state of a run in which this worker, or all of them, have moved. */
+export const MOVED = "moved";
+
+/** Tries again while generations fail. @throws what ends the run */
+export async function enter(options: EnterOptions): Promise<Entered> {
+  const { members, asked } = options;
+  for (let lost: unknown; ; ) {
+    const given = options.ranks ?? (members && (await unlessAborted(members.next(0, lost), asked)));
+    try {
+      return await enterGroup(options, given);
+    } catch (error) {
+      if (members === undefined || !isLoss(error, given)) throw error;
+      await given?.group.close();
+      lost = error;
+    }
+  }
+}
+
+async function enterGroup(
+  { members, settings, begin, facts, asked }: EnterOptions,
+  given: Ranks | undefined,
+): Promise<Entered> {
+  const ranks = given && (await withRoom(given, settings.offloadFolder));
+  const options = { ...settings, ranks };
+  const joined = members && (await joinTrainer(options));
+  const trainer = joined ?? (await createTrainer(options));
+  try {
+    asked.throwIfAborted();
+    const state = joined === undefined ? await begin(trainer, ranks?.group) : MOVED;
+    if (ranks !== undefined) await agree(ranks.group, facts(trainer, state));
+    return { ranks, trainer, hasJoined: joined !== undefined };
+  } catch (error) {
+    trainer.close();
+    throw error;
+  }
+}
+
+/** How the step is shared is chosen from what all ranks have. */
+export async function withRoom(ranks: Ranks, folder: string): Promise<Ranks> {
+  return { ...ranks, room: ranks.room ?? (await meetRoom(ranks.group, folder)) };
+}

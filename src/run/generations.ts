@@ -1,0 +1,76 @@
+/** A worker of a run goes from one generation of workers to the next. */
+import { assert } from "../errors.ts";
+import type { CommittedStep } from "../train/index.ts";
+import { agree } from "./agree.ts";
+import { MOVED, withRoom } from "./enter.ts";
+import { planExport } from "./export.ts";
+import { factsHere } from "./facts.ts";
+import { nearestFolder } from "./folder.ts";
+import { lockFolder } from "./lock.ts";
+import { isLoss } from "./members.ts";
+import type { Session } from "./session.ts";
+
+/**
+ * Leaves the group of ranks and enters the next generation. Tries again while generations fail.
+ * @param lost the error that says that the group has failed; undefined for an orderly change
+ * @returns the step that was committed meanwhile, if there was one
+ * @throws what ends the run
+ */
+export async function enterNext(
+  session: Session,
+  lost?: unknown,
+): Promise<CommittedStep | undefined> {
+  const { run, options, trainer, identity } = session;
+  const { members, engine } = options;
+  assert(members !== undefined && session.ranks !== undefined, "a run whose workers come and go");
+  let found: CommittedStep | undefined;
+  const old = [session.ranks];
+  try {
+    for (let reason = lost; ; ) {
+      const given = await members.next(trainer.steps, reason);
+      try {
+        const ranks = await withRoom(given, nearestFolder(options.folder.path));
+        found = (await trainer.regroup(ranks)) ?? found;
+        await agree(ranks.group, factsHere({ run, engine, trainer, identity, state: MOVED }));
+        session.ranks = ranks;
+        session.hasMoved = true;
+        await takeLead(session);
+        return found;
+      } catch (error) {
+        if (!isLoss(error, given)) throw error;
+        old.push(given);
+        reason = error;
+      }
+    }
+  } finally {
+    for (const { group } of old) await group.close();
+  }
+}
+
+/** Rank 0 of a generation writes the folder of the run. */
+async function takeLead(session: Session): Promise<void> {
+  const { run, options, ranks } = session;
+  session.leads = ranks?.group.rank === 0;
+  if (!session.leads) return;
+  session.lock ??= await lockFolder(options.folder, { signal: options.asked });
+  session.exporting ??= planExport(run.model, [1, run.batch / run.microBatches]);
+}
+
+/**
+ * Does what all workers of a generation do together, again and again while workers are lost.
+ * @param moved called after each change of generation, with the step that was committed meanwhile
+ */
+export async function together<Result>(
+  session: Session,
+  body: () => Promise<Result>,
+  moved: (step: CommittedStep | undefined) => void,
+): Promise<Result> {
+  for (;;) {
+    try {
+      return await body();
+    } catch (error) {
+      if (session.options.members === undefined || !isLoss(error, session.ranks)) throw error;
+      moved(await enterNext(session, error));
+    }
+  }
+}
