@@ -41,7 +41,15 @@ export interface Assignment {
 /** The options of a job that a run may replace: they need no graph that the job does not have. */
 export type JobOverrides = Pick<
   RunOverrides,
-  "steps" | "seed" | "parallel" | "zero" | "recompute" | "offload"
+  | "steps"
+  | "seed"
+  | "checkpointEvery"
+  | "keepLast"
+  | "keepEvery"
+  | "parallel"
+  | "zero"
+  | "recompute"
+  | "offload"
 >;
 
 /** How the workers of a run find each other. */

@@ -58,7 +58,7 @@ export async function finish(session: Session, results: Results): Promise<Report
     history: options.members?.history() ?? NOTHING_HAPPENED,
   };
   await saveReport(folder, report);
-  const files = [...exported.files, FILES.checkpoint, FILES.metrics, FILES.report];
+  const files = [...exported.files, FILES.checkpoints, FILES.metrics, FILES.report];
   onEvent({ type: "finished", report, files, out: folder.path });
   return report;
 }

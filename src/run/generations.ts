@@ -62,21 +62,23 @@ async function takeLead(session: Session): Promise<void> {
   options.onEvent({ type: "generation", step: trainer.steps, workers, shares });
 }
 
+/** Called after a change of generation, with a step that has to be told. */
+export type Moved = (step: CommittedStep | undefined) => void;
+
 /**
- * Does what all workers of a generation do together, again and again while workers are lost.
- * @param moved called after each change of generation, with the step that was committed meanwhile
+ * Does what all workers of a generation do together. If a worker is lost, enters the next
+ * generation and returns undefined.
  */
-export async function together<Result>(
+export async function unlessLost<Result>(
   session: Session,
   body: () => Promise<Result>,
-  moved: (step: CommittedStep | undefined) => void,
-): Promise<Result> {
-  for (;;) {
-    try {
-      return await body();
-    } catch (error) {
-      if (session.options.members === undefined || !isLoss(error, session.ranks)) throw error;
-      moved(await enterNext(session, error));
-    }
+  moved: Moved,
+): Promise<Result | undefined> {
+  try {
+    return await body();
+  } catch (error) {
+    if (session.options.members === undefined || !isLoss(error, session.ranks)) throw error;
+    moved(await enterNext(session, error));
+    return undefined;
   }
 }
