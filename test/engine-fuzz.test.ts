@@ -151,7 +151,7 @@ test("thousands of executions, bindings, sessions and failures leak no memory", 
     buffer.close();
     await assert.rejects(engine.compile(broken));
   };
-  for (let i = 0; i < 30; i++) await round();
+  for (let i = 0; i < 150; i++) await round();
   const before = nativeBytes();
   for (let i = 0; i < 200; i++) await round();
   const grown = nativeBytes() - before;
