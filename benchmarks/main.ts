@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { buildRevision } from "./against.ts";
 import { allreduce } from "./allreduce.ts";
+import { checkpoint } from "./checkpoint.ts";
 import { memory } from "./memory.ts";
 import { network } from "./network.ts";
 import { optimizer } from "./optimizer.ts";
@@ -32,6 +33,7 @@ const benchmarks: readonly Benchmark[] = [
   network,
   recurrent,
   memory,
+  checkpoint,
 ];
 
 const OPTIONS = {

@@ -9,7 +9,9 @@ import { fileError } from "../files/index.ts";
 import { type LocalWorkers } from "../launch/index.ts";
 import { FILES, type RunFolder } from "../run/index.ts";
 import type { EventSink, Report } from "../telemetry/index.ts";
-import { type TrainFlags, trainCommand } from "./train.ts";
+import { commandToResume } from "./command.ts";
+import type { TrainFlags } from "./target.ts";
+import { trainTarget } from "./train.ts";
 
 export interface ChaosFlags extends Omit<TrainFlags, "hosts" | "token" | "tls" | "workers"> {
   readonly workers?: number;
@@ -37,9 +39,10 @@ export async function chaosCommand(file: string, flags: ChaosFlags): Promise<voi
   });
   const seen: { workers?: LocalWorkers; report?: Report } = {};
   try {
-    await trainCommand(
+    await trainTarget(
       file,
       { ...train, workers: train.workers ?? 4 },
+      commandToResume(process.argv, process.env, process.cwd()),
       {
         onReady: (show, folder) => {
           diary.open(show, folder);

@@ -1,3 +1,5 @@
+import type { Generation } from "../membership/index.ts";
+
 /** The workers of a run on this machine, for those who try what the run survives. */
 export interface LocalWorkers {
   /** Those that take part or are starting, ascending by number. */
@@ -14,4 +16,20 @@ export interface LocalWorker {
   readonly place: string;
   /** Whether it belongs to the present generation. */
   readonly isMember: boolean;
+}
+
+/** Counts the workers that were lost, and those that joined after the first generation. */
+export class Tally {
+  lost = 0;
+  readonly #members = new Set<number>();
+  #first = 0;
+
+  formed({ number, members }: Generation): void {
+    for (const { worker } of members) this.#members.add(worker);
+    if (number === 1) this.#first = members.length;
+  }
+
+  get counts(): LocalWorkers["counts"] {
+    return { lost: this.lost, joined: this.#members.size - this.#first };
+  }
 }

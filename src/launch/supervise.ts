@@ -19,10 +19,13 @@ import {
 import { type Assignment, isConsequence } from "../protocol/index.ts";
 import type { TrainResult } from "../run/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
-import { processSign } from "../transport/index.ts";
-import type { LocalWorker, LocalWorkers } from "./local-workers.ts";
+import { atMost, SAVE_MS } from "./at-most.ts";
+import { HistoryKeeper } from "./history.ts";
+import { type LocalWorker, type LocalWorkers, Tally } from "./local-workers.ts";
 import { type OtherMessage, WorkerProcess } from "./process.ts";
+import { Signs } from "./signs.ts";
 import { Telling } from "./telling.ts";
+import { errorOf } from "./worker-error.ts";
 
 export interface SuperviseOptions {
   readonly membership: MembershipOptions;
@@ -37,7 +40,7 @@ export interface SuperviseOptions {
   readonly onWorkers?: ((workers: LocalWorkers) => void) | undefined;
 }
 
-/** @throws the error of a worker that ended the run; PEER_LOST when too many workers are lost */
+/** @throws the error by which a worker has ended; PEER_LOST when too many workers are lost */
 export async function supervise(options: SuperviseOptions): Promise<TrainResult["outcome"]> {
   const supervisor = new Supervisor(options);
   try {
@@ -47,10 +50,7 @@ export async function supervise(options: SuperviseOptions): Promise<TrainResult[
   }
 }
 
-/**
- * A signal to all processes of a run at once is a stop, of which the launcher hears too. Only after
- * this time is it that of one worker.
- */
+/** A signal to all processes of a run reaches the launcher too; after this time it is one's own. */
 const ALL_MS = 100;
 
 class Supervisor implements LocalWorkers {
@@ -59,8 +59,7 @@ class Supervisor implements LocalWorkers {
   readonly #group = `lockstep-${process.pid}-${randomBytes(6).toString("hex")}`;
   readonly #workers = new Map<number, WorkerProcess>();
   readonly #all: WorkerProcess[] = [];
-  readonly #beats = new Set<number>();
-  readonly #signs = new Map<number, string>();
+  readonly #signs = new Signs();
   readonly #look: NodeJS.Timeout;
   readonly #onStop = () => this.#stop();
   /** Workers that are to leave, and have not been let go. */
@@ -69,8 +68,8 @@ class Supervisor implements LocalWorkers {
   #timer: NodeJS.Timeout | undefined;
   #isOver = false;
   readonly #telling: Telling;
-  readonly #tally = { lost: 0, first: 0 };
-  readonly #members = new Set<number>();
+  readonly #tally = new Tally();
+  readonly #history = new HistoryKeeper(() => performance.now());
   #resolve: (outcome: TrainResult["outcome"]) => void = () => undefined;
   #reject: (error: unknown) => void = () => undefined;
 
@@ -104,8 +103,8 @@ class Supervisor implements LocalWorkers {
     if (found !== undefined && !isTaken) this.#take({ kind: "join", place, node: found.node });
   }
 
-  get counts(): { readonly lost: number; readonly joined: number } {
-    return { lost: this.#tally.lost, joined: this.#members.size - this.#tally.first };
+  get counts(): LocalWorkers["counts"] {
+    return this.#tally.counts;
   }
 
   /** Ends all workers that are left. */
@@ -123,7 +122,10 @@ class Supervisor implements LocalWorkers {
     const { membership } = this.#options;
     const { state, actions, wakeAt } = decide(performance.now(), this.#state, event, membership);
     this.#state = state;
-    for (const action of actions) this.#act(action);
+    for (const action of actions) {
+      this.#act(action);
+      if (this.#history.take(action)) this.#tellHistory();
+    }
     clearTimeout(this.#timer);
     if (wakeAt === undefined || this.#isOver) return;
     const wait = Math.max(0, wakeAt - performance.now());
@@ -161,8 +163,7 @@ class Supervisor implements LocalWorkers {
       case "form": {
         const { number: generation, members } = action.generation;
         const hasBegun = this.#telling.begun !== undefined;
-        for (const { worker } of members) this.#members.add(worker);
-        if (generation === 1) this.#tally.first = members.length;
+        this.#tally.formed(action.generation);
         for (const [rank, { worker }] of members.entries()) {
           this.#workers
             .get(worker)
@@ -199,7 +200,9 @@ class Supervisor implements LocalWorkers {
     void worker.failed.then((error) => {
       if (worker.crash !== undefined) return;
       const { code = "BUG", text } = error;
-      this.#take({ kind: "failed", worker: id, code, text, own: !isConsequence(error) });
+      if (isConsequence(error)) {
+        this.#take({ kind: "failed", worker: id, code, text, own: false });
+      } else void this.#fail(worker);
     });
     void worker.ended.then(() => {
       if (worker.outcome !== undefined) this.#take({ kind: "done", worker: id });
@@ -220,15 +223,11 @@ class Supervisor implements LocalWorkers {
   #hear(id: number, message: OtherMessage): void {
     switch (message.kind) {
       case "beat":
-        this.#beats.add(id);
-        return;
+        return this.#signs.beat(id);
       case "ready":
         return this.#take({ ...message, worker: id });
       case "drain":
-        setTimeout(() => {
-          this.#asked.add(id);
-          this.#letGo();
-        }, ALL_MS);
+        setTimeout(() => this.#letGo(id), ALL_MS);
         return;
       case "lost": {
         const lost = this.#state.generation.members[message.rank]?.worker;
@@ -243,6 +242,11 @@ class Supervisor implements LocalWorkers {
         if (event.type === "started") this.#take({ kind: "saved", step: event.firstStep });
         if (event.type === "step") {
           this.#take({ kind: "committed", worker: id, generation, step: event.step });
+          if (this.#history.committed()) this.#tellHistory();
+        }
+        if (event.type === "repeated") {
+          this.#history.repeated();
+          this.#tellHistory();
         }
         this.#telling.pass(event);
         return;
@@ -251,24 +255,15 @@ class Supervisor implements LocalWorkers {
     }
   }
 
-  /** Looks for signs of life: beats of the event loop, or processor time that was used. */
   #listen(): void {
-    for (const [id, worker] of this.#workers) {
-      const sign = worker.pid === undefined ? undefined : processSign(worker.pid);
-      if (sign !== undefined && sign !== this.#signs.get(id)) this.#beats.add(id);
-      if (sign !== undefined) this.#signs.set(id, sign);
-    }
     const { number: generation } = this.#state.generation;
-    const beats = [...this.#beats].map((worker) => ({ worker, generation }));
-    this.#beats.clear();
+    const beats = this.#signs.take(this.#workers).map((worker) => ({ worker, generation }));
     if (beats.length > 0) this.#take({ kind: "beats", beats });
   }
 
-  /**
-   * Lets workers go that are asked to leave, once others hold the state; while only others that
-   * start could, it waits for those. Without any others the run stops.
-   */
-  #letGo(): void {
+  /** Lets workers go that are asked to leave, or stops the run (`answerToLeave`). */
+  #letGo(asking?: number): void {
+    if (asking !== undefined) this.#asked.add(asking);
     const { signal, membership } = this.#options;
     if (this.#asked.size === 0 || signal.aborted || this.#isOver) return;
     const answer = answerToLeave(this.#state, this.#asked, membership);
@@ -279,15 +274,31 @@ class Supervisor implements LocalWorkers {
       for (const worker of asked) this.#take({ kind: "drain", worker, why: "it got SIGTERM" });
       return;
     }
-    const text =
-      "The run stops, because too few workers would be left without those that got SIGTERM.";
-    this.#telling.notice(text);
+    this.#telling.notice("The run stops, because too few workers would be left.");
     this.#stop();
+  }
+
+  #tellHistory(): void {
+    const { history } = this.#history;
+    for (const worker of this.#workers.values()) worker.tell({ kind: "history", history });
   }
 
   #stop(): void {
     for (const worker of this.#workers.values()) worker.stop();
     this.#stopAlone();
+  }
+
+  /**
+   * A worker has ended by an error of its own: that is the run's, and would only come again. The
+   * leader of the generation saves what was committed.
+   */
+  async #fail(failed: WorkerProcess): Promise<void> {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    for (const worker of this.#workers.values()) worker.stop(true);
+    const leader = this.#workers.get(this.#state.generation.members[0]?.worker ?? -1);
+    await atMost(SAVE_MS, leader?.ended ?? Promise.resolve());
+    this.#reject(errorOf(failed));
   }
 
   #end(conclude: () => void): void {
@@ -302,18 +313,7 @@ class Supervisor implements LocalWorkers {
       this.#resolve(outcomes.find((own) => own !== "followed") ?? "stopped");
       return;
     }
-    const { failure, crash } = this.#workers.get(worker ?? -1) ?? {};
-    if (failure === undefined || crash !== undefined || worker === undefined) {
-      this.#reject(new LockstepError("PEER_LOST", text));
-      return;
-    }
-    const fields = { ...failure.fields, worker };
-    if (failure.code !== undefined) {
-      this.#reject(new LockstepError(failure.code, failure.text, { fields }));
-      return;
-    }
-    const error = new Error(failure.text.split("\n")[0]);
-    error.stack = failure.text;
-    this.#reject(error);
+    const fields = worker === undefined ? {} : { worker };
+    this.#reject(new LockstepError("PEER_LOST", text, { fields }));
   }
 }

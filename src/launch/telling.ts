@@ -27,10 +27,17 @@ export class Telling {
   }
 
   /** Tells what was decided about the members of the run, unless that is so in every run. */
-  membership({ about, text }: Told, { number }: Generation, { aborted }: AbortSignal): void {
+  membership(
+    { about, worker, text }: Told,
+    { number }: Generation,
+    { aborted }: AbortSignal,
+  ): void {
     const isFirst = number <= 1 && about === "generation";
     const isEnd = aborted && about === "left";
-    if (!isFirst && !isEnd && !PLAIN.includes(about)) this.notice(text);
+    if (!isFirst && !isEnd && !PLAIN.includes(about)) {
+      const whose = worker === undefined ? {} : { worker };
+      this.#onEvent({ type: "membership", about, ...whose, text });
+    }
   }
 
   /** Passes on an event of a worker, unless it is told already. */

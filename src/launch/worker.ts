@@ -135,8 +135,6 @@ function figures(path: string): JsonlSink {
   return jsonlSink(path, {
     now: Date.now,
     onTrouble: (text) => void tell({ kind: "event", event: { type: "notice", text } }),
-    // A worker that leads in the middle of a run writes on what the leader before has written.
-    continues: true,
   });
 }
 
@@ -223,6 +221,7 @@ function askToLeave(): void {
  */
 function stopAlone(): void {
   askToStop();
+  generations?.end(new LockstepError("ABORTED", "Another worker has ended the run."));
   if (!hasMet) meeting.abort(new LockstepError("ABORTED", "Another worker is lost."));
 }
 
@@ -247,6 +246,9 @@ process.on("message", (message: ToWorker) => {
       break;
     case "form":
       generations?.form(message);
+      break;
+    case "history":
+      generations?.tell(message.history);
       break;
     case "regroup":
       generations?.regroup(message.generation, message.when);

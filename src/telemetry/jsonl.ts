@@ -28,28 +28,23 @@ export interface JsonlOptions {
    * again.
    */
   readonly onTrouble?: (text: string) => void;
-  /**
-   * Whether this process may go on with the file of another one that wrote it before: then the file
-   * is opened by the first event after a step, too. Default: only by the `started` event.
-   */
-  readonly continues?: boolean;
 }
 
 /**
  * Writes `path` from the `started` event on. A new run starts the file anew; a resumed run keeps
  * the lines up to the step after which it continues, so that no step is recorded twice.
- * A process that continues the file of another one keeps those lines too.
  * The sink throws IO_FAILED if `path` is not a regular file with a single name, or cannot be made.
  * Later failures, such as a full disk, lose lines but do not stop the run: the file always ends
  * with a whole line.
  */
 export function jsonlSink(
   path: string,
-  { now, onTrouble = () => undefined, continues = false }: JsonlOptions,
+  { now, onTrouble = () => undefined }: JsonlOptions,
 ): JsonlSink {
   let file: number | undefined;
   let length = 0;
   let lost = 0;
+  let lastStep = 0;
   const append = (text: string): void => {
     if (file === undefined) return;
     const bytes = Buffer.from(text, "utf8");
@@ -69,8 +64,17 @@ export function jsonlSink(
   };
   return {
     sink: (event) => {
-      const from = continues || event.type === "started" ? stepBefore(event) : undefined;
-      if (from !== undefined && file === undefined) ({ file, length } = openLines(path, from));
+      if (event.type === "started" && file === undefined) {
+        ({ file, length } = openLines(path, event.firstStep));
+      }
+      // This worker goes on with a file that another one has written.
+      if (event.type === "generation" && file === undefined) {
+        ({ file, length, lastStep } = openLines(path, event.step));
+      }
+      if (event.type === "step") {
+        if (event.step <= lastStep) return;
+        lastStep = event.step;
+      }
       const line = lineOf(event);
       if (line !== undefined) append(`${JSON.stringify({ time: now(), ...line })}\n`);
     },
@@ -81,24 +85,16 @@ export function jsonlSink(
   };
 }
 
-/** The step after which an event begins the lines of a process. */
-function stepBefore(event: RunEvent): number | undefined {
-  switch (event.type) {
-    case "started":
-      return event.firstStep;
-    case "step":
-      return event.step - 1;
-    case "evaluated":
-    case "checkpoint":
-    case "shared":
-      return event.step;
-    default:
-      return undefined;
-  }
+interface OpenLines {
+  readonly file: number;
+  /** In bytes. */
+  readonly length: number;
+  /** The last step that has a line of its own. */
+  readonly lastStep: number;
 }
 
-/** Opens the file, cut after the lines of step `step`, and returns its length in bytes. */
-function openLines(path: string, step: number): { readonly file: number; readonly length: number } {
+/** Opens the file, cut after the lines of step `step`. */
+function openLines(path: string, step: number): OpenLines {
   const { O_RDWR, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants;
   let file: number | undefined;
   try {
@@ -111,9 +107,10 @@ function openLines(path: string, step: number): { readonly file: number; readonl
         fields: { path },
       });
     }
-    const length = step === 0 ? 0 : lengthUpTo(readFileSync(file), step);
+    const bytes = readFileSync(file);
+    const length = step === 0 ? 0 : lengthUpTo(bytes, step);
     ftruncateSync(file, length);
-    return { file, length };
+    return { file, length, lastStep: lastStepIn(bytes.toString("utf8", 0, length)) };
   } catch (error) {
     if (file !== undefined) closeSync(file);
     throw fileError(error, "write", path);
@@ -128,6 +125,11 @@ function lengthUpTo(bytes: Buffer, step: number): number {
     if (end === -1 || stepOf(bytes.toString("utf8", length, end)) > step) return length;
     length = end + 1;
   }
+}
+
+function lastStepIn(text: string): number {
+  const lines = text.split("\n").filter((line) => line.includes('"type":"step"'));
+  return lines.length === 0 ? 0 : stepOf(lines.at(-1) as string);
 }
 
 /**
@@ -157,6 +159,9 @@ function lineOf(event: RunEvent): object | undefined {
     case "failed":
     case "notice":
     case "changed":
+    case "membership":
+    case "generation":
+    case "repeated":
       return event;
     case "stopping":
     case "complete":

@@ -59,7 +59,7 @@ export function mortal(device: Device): Mortal {
       check();
       return undefined;
     } catch (error) {
-      return Promise.reject(error);
+      return Promise.reject(error as Error);
     }
   };
   const met = (given: Transport): Transport => ({
