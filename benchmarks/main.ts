@@ -11,6 +11,7 @@ import { allreduce } from "./allreduce.ts";
 import { memory } from "./memory.ts";
 import { network } from "./network.ts";
 import { optimizer } from "./optimizer.ts";
+import { recovery } from "./recovery.ts";
 import { recurrent } from "./recurrent.ts";
 import {
   type Benchmark,
@@ -32,6 +33,7 @@ const benchmarks: readonly Benchmark[] = [
   network,
   recurrent,
   memory,
+  recovery,
 ];
 
 const OPTIONS = {
