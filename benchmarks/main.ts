@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { buildRevision } from "./against.ts";
 import { allreduce } from "./allreduce.ts";
+import { checkpoint } from "./checkpoint.ts";
 import { memory } from "./memory.ts";
 import { network } from "./network.ts";
 import { optimizer } from "./optimizer.ts";
@@ -34,6 +35,7 @@ const benchmarks: readonly Benchmark[] = [
   recurrent,
   memory,
   recovery,
+  checkpoint,
 ];
 
 const OPTIONS = {

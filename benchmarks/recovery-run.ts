@@ -132,15 +132,15 @@ export class WatchedRun {
     const at = performance.now();
     if (event.type === "started") this.parameters = event.parameters;
     if (event.type === "step") this.moments.push({ at, kind: "step", step: event.step });
-    if (event.type === "notice") {
-      if (process.env["LOCKSTEP_BENCH_TELLS"] !== undefined) console.error(event.text);
-      const formed = /^Generation \d+ begins after step (\d+) with workers? ([\d, and]*\d)/.exec(
-        event.text,
-      );
-      if (formed !== null) {
+    if (event.type === "membership") {
+      const { about, text } = event;
+      if (process.env["LOCKSTEP_BENCH_TELLS"] !== undefined) console.error(text);
+      if (about === "lost") this.moments.push({ at, kind: "lost" });
+      const formed = /begins after step (\d+) with workers? ([\d, and]*\d)/.exec(text);
+      if (about === "generation" && formed !== null) {
         const workers = (formed[2] as string).match(/\d+/g)?.length ?? 0;
         this.moments.push({ at, kind: "generation", step: Number(formed[1]), workers });
-      } else if (/ was lost\b/.test(event.text)) this.moments.push({ at, kind: "lost" });
+      }
     }
     this.#told();
   }

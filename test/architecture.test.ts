@@ -22,6 +22,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   files: ["errors"],
   memory: ["errors"],
   safetensors: ["errors", "tensor", "files"],
+  checkpoint: ["errors", "tensor", "files", "safetensors"],
   telemetry: ["errors", "files"],
   graph: ["errors", "tensor"],
   functional: ["errors", "options", "tensor", "graph"],

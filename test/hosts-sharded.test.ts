@@ -3,15 +3,17 @@
  * slots whole, and the weights are those of one process.
  */
 import assert from "node:assert/strict";
-import { existsSync, readdirSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { readSafetensors, weightsSha256 } from "../src/safetensors/index.ts";
+import { sourceOf, TensorReader } from "../src/checkpoint/index.ts";
 import type { RunEvent } from "../src/telemetry/index.ts";
+import { byteLength } from "../src/tensor/index.ts";
 import { lockstep } from "./cli/support.ts";
 import { withFolder } from "./support/folder.ts";
 import { agentProcess, launch, rejectsWith, reportIn, token, withAgents } from "./support/hosts.ts";
-import { WORDS } from "./support/runs.ts";
+import { checkpointsOf, newestOf, WORDS } from "./support/runs.ts";
 
 const RUN = `
 import { adamw, defineRun, gpt, text } from "lockstep";
@@ -95,7 +97,7 @@ test("a lost worker: the last checkpoint stays valid, and the error says so", ()
       } finally {
         child.kill("SIGKILL");
       }
-      assert.ok(existsSync(join(folder, "out", "checkpoint.safetensors")));
+      assert.ok(checkpointsOf(join(folder, "out")).length > 0);
       assert.match(
         notices.join("\n"),
         /so it is not saved: --resume continues from the last checkp/,
@@ -105,6 +107,21 @@ test("a lost worker: the last checkpoint stays valid, and the error says so", ()
 
 /** Returns the hash of everything that a checkpoint holds, slots included. */
 async function slotsIn(folder: string): Promise<string> {
-  const path = join(folder, "out", "checkpoint.safetensors");
-  return weightsSha256((await readSafetensors(path)).tensors);
+  const { tensors } = await newestOf(join(folder, "out"));
+  const path = join(
+    folder,
+    "out",
+    "checkpoints",
+    `step-${checkpointsOf(join(folder, "out")).at(-1)}`,
+  );
+  const hash = createHash("sha256");
+  const source = sourceOf(path, await newestOf(join(folder, "out")));
+  const reader = new TensorReader(source);
+  for (const [name, type] of Object.entries(tensors).sort(([a], [b]) => (a < b ? -1 : 1))) {
+    const bytes = new Uint8Array(byteLength(type));
+    await reader.read(name, 0, bytes);
+    hash.update(name).update(bytes);
+  }
+  await reader.close();
+  return hash.digest("hex");
 }

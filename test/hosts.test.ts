@@ -3,7 +3,6 @@
  * that name the host.
  */
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import net from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -28,7 +27,7 @@ import {
   withAgents,
 } from "./support/hosts.ts";
 import { jobFolderOf, jobOfFile } from "./support/jobs.ts";
-import { WORDS } from "./support/runs.ts";
+import { checkpointsOf, WORDS } from "./support/runs.ts";
 import { type Starvation, watchStarvation } from "./support/starved.ts";
 
 test("1 process, 2 local workers, and 2 agents with 1 and with 2 workers give the same weights", () =>
@@ -219,7 +218,7 @@ test("a launcher that vanishes: the workers stop and save, and the agent is free
       await gone;
       const overrides = { steps: 2 };
       await launch({ hosts: [address], root: folder, out: "next", overrides });
-      readFileSync(join(folder, "out", "checkpoint.safetensors"));
+      assert.ok(checkpointsOf(join(folder, "out")).length > 0);
     }),
   ));
 
@@ -273,12 +272,14 @@ test("garbage, a different version and unknown messages end a line, and the agen
 
 test("a program that does not answer like an agent is named", () =>
   withFolder(files, async (folder) => {
+    const other = AGENT_PROTOCOL + 1;
     const listener = await listenTcp(LOCAL);
     serveLines(listener, (line) => {
-      line.handler = { message: () => line.send({ v: 7 }), closed: () => undefined };
+      line.handler = { message: () => line.send({ v: other }), closed: () => undefined };
     });
     const hosts = [listener.address];
-    await rejectsWith(launch({ hosts, root: folder }), "PROTOCOL", listener.address, "version 7");
+    const words = [listener.address, `version ${other}`];
+    await rejectsWith(launch({ hosts, root: folder }), "PROTOCOL", ...words);
     listener.close();
     const web = net.createServer((socket) =>
       socket.end("HTTP/1.1 400 Bad Request\r\n\r\n".repeat(9)),

@@ -188,7 +188,7 @@ async function launchAndHarm(
   const notices: string[] = [];
   let harmed = false;
   const onEvent = (event: RunEvent) => {
-    if (event.type === "notice") notices.push(event.text);
+    if (event.type === "notice" || event.type === "membership") notices.push(event.text);
     if (harmed || event.type !== "step" || event.step < step) return;
     harmed = true;
     harm(children());
@@ -221,6 +221,20 @@ for (const [how, rank] of [
       assert.match(told, new RegExp(`Worker ${rank} .* was lost at step`));
       assert.match(told, how === "SIGUSR2" ? /the floor gave way/ : /by SIGKILL/);
       assert.match(told, /Generation 2 begins after step/);
+      const { history } = reportIn(folder);
+      assert.equal(history.workersLost, 1);
+      assert.ok(history.generations >= 2 && history.recoverySeconds.length === 1);
+      // Each step has one line, whoever leads.
+      const lines = readFileSync(join(folder, "out", "metrics.jsonl"), "utf8")
+        .trim()
+        .split("\n");
+      const steps = lines
+        .map((line) => JSON.parse(line) as { type: string; step: number })
+        .filter(({ type }) => type === "step");
+      assert.deepEqual(
+        steps.map(({ step }) => step),
+        Array.from({ length: 120 }, (_, index) => index + 1),
+      );
     }),
   );
 }

@@ -22,8 +22,10 @@ export function commandToResume(
     (/\.[cm]?[jt]s$/.test(script)
       ? ["node", [relative(cwd, script) || script, ...words]]
       : [env["npm_command"] === "exec" ? `npx ${basename(script)}` : basename(script), words]);
+  // The command `lockstep resume` is its own.
+  const all = typed[0] === "resume" ? rest : [...rest, "--resume"];
   const secret = bare.length < typed.length ? ["LOCKSTEP_TOKEN=…"] : [];
-  return [...secret, program, ...[...rest, "--resume"].map(quote)].join(" ");
+  return [...secret, program, ...all.map(quote)].join(" ");
 }
 
 /** Removes the token: a secret must not appear on a terminal or in its log. */

@@ -1,104 +1,32 @@
 /**
- * The commands and their options. Each command has its own file; this one defines their names and
- * checks single values.
+ * The commands and their options. Each command has its own file; this one defines their names.
  */
-import { Command, InvalidArgumentError, Option } from "commander";
-import type { PortRange } from "../net/index.ts";
-import { notAmong } from "../options.ts";
-import { bytesOfText, OFFLOADS, type Offload, type Recompute } from "../parallel/index.ts";
+import { Command, Option } from "commander";
 import { DEFAULT_AGENT_PORT } from "../protocol/index.ts";
-import { CHANGEABLE, type Changeable } from "../run/index.ts";
+import { CHANGEABLE } from "../run/index.ts";
 import { version } from "../version.ts";
 import { agentCommand } from "./agent.ts";
+import { checkpointsCommand } from "./checkpoints.ts";
+import { exportCommand } from "./export.ts";
 import { inspectCommand } from "./inspect.ts";
 import { jobCommand } from "./job.ts";
 import { planCommand } from "./plan.ts";
+import { resumeCommand } from "./resume.ts";
 import { sampleCommand } from "./sample.ts";
 import { trainCommand } from "./train.ts";
-import type { WorkersAsked } from "./workers.ts";
-
-function whole(least: number): (text: string) => number {
-  return (text) => {
-    const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
-    if (!Number.isSafeInteger(value) || value < least) {
-      throw new InvalidArgumentError(`It must be a whole number, ${least} or more.`);
-    }
-    return value;
-  };
-}
-
-function workers(text: string): WorkersAsked {
-  if (text === "cores") return text;
-  const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
-  if (Number.isSafeInteger(value) && value >= 1) return value;
-  throw new InvalidArgumentError("It must be a whole number, 1 or more, or the word cores.");
-}
-
-function fraction(text: string): number {
-  const value = text.trim() === "" ? Number.NaN : Number(text);
-  if (!(value >= 0 && value < Number.POSITIVE_INFINITY)) {
-    throw new InvalidArgumentError("It must be a number, 0 or more.");
-  }
-  return value;
-}
-
-function ports(text: string): PortRange {
-  const [, first, last = first] = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(text) ?? [];
-  const range = { first: Number(first), last: Number(last) };
-  if (range.first >= 1 && range.last >= range.first && range.last <= 65535) return range;
-  throw new InvalidArgumentError("It must be a range of ports, as in 4200-4215.");
-}
-
-function names(text: string): readonly string[] {
-  return text.split(",").map((name) => name.trim());
-}
-
-function changes(text: string): readonly Changeable[] {
-  return names(text).map((name) => {
-    const found = CHANGEABLE.find((changeable) => changeable === name);
-    if (found !== undefined) return found;
-    throw new InvalidArgumentError(`"${name}" must be one of: ${CHANGEABLE.join(", ")}.`);
-  });
-}
-
-/** Parses `data=2,shard=4`. */
-function parallel(text: string): { readonly data?: number; readonly shard?: number } {
-  const entries = names(text).map((axis): [string, number] => {
-    const [, name, size] = /^(data|shard)=(\d+)$/.exec(axis) ?? [];
-    if (name !== undefined && Number(size) >= 1) return [name, Number(size)];
-    throw new InvalidArgumentError("It must be sizes of axes, as in data=2,shard=4.");
-  });
-  return Object.fromEntries(entries);
-}
-
-function zero(text: string): 1 | 2 | 3 {
-  if (text === "1" || text === "2" || text === "3") return Number(text) as 1 | 2 | 3;
-  throw new InvalidArgumentError("It must be 1, 2 or 3.");
-}
-
-function memory(text: string): number {
-  try {
-    return bytesOfText(text);
-  } catch {
-    throw new InvalidArgumentError("It must be a size of memory, as in 8GB.");
-  }
-}
-
-/** `blocks`, or a size of memory. */
-function again(text: string): Recompute {
-  if (text === "blocks") return text;
-  try {
-    return { memory: bytesOfText(text) };
-  } catch {
-    throw new InvalidArgumentError("It must be the word blocks, or a size of memory, as in 2GB.");
-  }
-}
-
-function offload(text: string): Offload {
-  const found = OFFLOADS.find((known) => known === text);
-  if (found !== undefined) return found;
-  throw new InvalidArgumentError(`It ${notAmong(text, OFFLOADS)}.`);
-}
+import {
+  again,
+  changes,
+  fraction,
+  memory,
+  names,
+  offload,
+  parallel,
+  ports,
+  whole,
+  workers,
+  zero,
+} from "./values.ts";
 
 function sharing(): [Option, Option, Option, Option] {
   return [
@@ -182,6 +110,17 @@ export function commandLine(): Command {
     .option("--out <dir>", "folder that the run is written to (default: runs/NAME)")
     .option("--data <glob...>", "text files or folders to train on, instead of the run's data")
     .addOption(dataRoot("folder below which the data of a job lies"))
+    .option(
+      "--checkpoint-every <n>",
+      "steps between checkpoints (default: a tenth of the run)",
+      whole(1),
+    )
+    .option("--keep-last <n>", "how many of the newest checkpoints are kept (default: 2)", whole(1))
+    .option(
+      "--keep-every <n>",
+      "checkpoints whose step is a multiple of it are kept for good (default: none)",
+      whole(1),
+    )
     .option("--resume", "continue from the run's last checkpoint")
     .option(
       "--change <names>",
@@ -191,6 +130,38 @@ export function commandLine(): Command {
     .option("--anew", "start again where an unfinished run lies; its files are moved aside")
     .option("--dump <dir>", "write every compiled graph to this folder as .onnx files")
     .action(trainCommand);
+  command
+    .command("resume")
+    .description("continue the run of a folder: the command that started it, with --resume")
+    .argument("<dir>", "the folder of a run")
+    .option("--steps <n>", "optimizer steps, with --change steps", whole(1))
+    .option("--workers <n>", "processes that share each step, or `cores`", workers)
+    .option("--threads <n>", "threads of each worker", whole(1))
+    .option(
+      "--change <names>",
+      `options that may differ from before: ${CHANGEABLE.join(", ")}`,
+      changes,
+    )
+    .action(resumeCommand);
+  command
+    .command("checkpoints")
+    .description("list the checkpoints of a run, check that they are whole, or compare two")
+    .argument("<dir>", "the folder of a run")
+    .option("--verify", "read every shard and compare it with its hash")
+    .option("--diff <steps...>", "compare the checkpoints of two steps, as in --diff 100 200")
+    .action(checkpointsCommand);
+  command
+    .command("export")
+    .description("write the model of a checkpoint, as the run itself does at its end")
+    .argument("<dir>", "the folder of a run")
+    .requiredOption("--to <file>", "model.onnx, or model.safetensors for Hugging Face tools")
+    .option(
+      "--step <n>",
+      "the step of the checkpoint (default: the newest that is whole)",
+      whole(1),
+    )
+    .option("--run <file>", "the run file or job of the run, if the folder does not record it")
+    .action(exportCommand);
   command
     .command("job")
     .description("write the run of a TypeScript module as a job: data that any lockstep can train")

@@ -6,14 +6,40 @@ import { type DataSource, text } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import { isJobFolder, type JobFolder, openJob, readJobFolder } from "../job/index.ts";
 import { type ParallelOptions, statedIn } from "../parallel/index.ts";
-import { type Fingerprint, loadRun, overrideRun, type Run } from "../run/index.ts";
+import {
+  type Changeable,
+  type Fingerprint,
+  loadRun,
+  overrideRun,
+  type Run,
+  type RunOverrides,
+} from "../run/index.ts";
+import type { WorkersAsked } from "./workers.ts";
 
 export interface TargetFlags extends ParallelOptions {
   readonly steps?: number;
   readonly batch?: number;
   readonly seed?: number;
+  readonly checkpointEvery?: number;
+  readonly keepLast?: number;
+  readonly keepEvery?: number;
   readonly data?: readonly string[];
   readonly dataRoot?: readonly string[];
+}
+
+/** The flags of `lockstep train`. */
+export interface TrainFlags extends TargetFlags {
+  readonly workers?: WorkersAsked;
+  /** The addresses of the agents; `workers` is then the number of workers on each. */
+  readonly hosts?: readonly string[];
+  readonly token?: string;
+  readonly tls?: boolean;
+  readonly threads?: number;
+  readonly out?: string;
+  readonly resume?: boolean;
+  readonly change?: readonly Changeable[];
+  readonly anew?: boolean;
+  readonly dump?: string;
 }
 
 export interface Target {
@@ -38,7 +64,14 @@ async function openRunFile(path: string, flags: TargetFlags): Promise<Target> {
   const loaded = await loadRun(path);
   const { steps, batch, seed } = flags;
   const data = flags.data && textOf(flags.data, loaded);
-  const run = overrideRun(loaded, { steps, batch, seed, data, ...statedIn(flags) });
+  const run = overrideRun(loaded, {
+    steps,
+    batch,
+    seed,
+    data,
+    ...keepingOf(flags),
+    ...statedIn(flags),
+  });
   const baseDir = resolve(dirname(path));
   return { run, baseDir, roots: undefined, holds: undefined, job: undefined };
 }
@@ -56,8 +89,17 @@ function openJobAt(path: string, flags: TargetFlags): Target {
   const opened = openJob(job);
   opened.check();
   const roots = (flags.dataRoot ?? [process.cwd()]).map((root) => resolve(root));
-  const run = overrideRun(opened.run, { steps, seed, ...statedIn(flags) });
+  const run = overrideRun(opened.run, { steps, seed, ...keepingOf(flags), ...statedIn(flags) });
   return { run, baseDir: opened.baseIn(roots), roots, holds: opened.holds, job };
+}
+
+/** Which checkpoints are written and kept, as the command line says it. */
+export function keepingOf({
+  checkpointEvery,
+  keepLast,
+  keepEvery,
+}: TargetFlags): Pick<RunOverrides, "checkpointEvery" | "keepLast" | "keepEvery"> {
+  return { checkpointEvery, keepLast, keepEvery };
 }
 
 /**

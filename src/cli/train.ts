@@ -8,7 +8,6 @@ import { leastWorkers, statedIn } from "../parallel/index.ts";
 import { type JobOverrides } from "../protocol/index.ts";
 import {
   type Beginning,
-  type Changeable,
   FILES,
   openRunFolder,
   readCheckpointHead,
@@ -21,25 +20,21 @@ import { type EventSink, jsonlSink, terminalSink } from "../telemetry/index.ts";
 import { requireToken } from "./agent.ts";
 import { commandToResume } from "./command.ts";
 import { DATA_NOT_HERE, jobFrom, jobHere, rootFor, rootHere } from "./job.ts";
+import { recordCommand } from "./recorded.ts";
 import { stopOnSignals } from "./signals.ts";
-import { openTarget, type Target, type TargetFlags } from "./target.ts";
-import { type WorkersAsked, workersFor } from "./workers.ts";
+import { keepingOf, openTarget, type Target, type TrainFlags } from "./target.ts";
+import { workersFor } from "./workers.ts";
 
-export interface TrainFlags extends TargetFlags {
-  readonly workers?: WorkersAsked;
-  /** The addresses of the agents; `workers` is then the number of workers on each. */
-  readonly hosts?: readonly string[];
-  readonly token?: string;
-  readonly tls?: boolean;
-  readonly threads?: number;
-  readonly out?: string;
-  readonly resume?: boolean;
-  readonly change?: readonly Changeable[];
-  readonly anew?: boolean;
-  readonly dump?: string;
+export function trainCommand(file: string, flags: TrainFlags): Promise<void> {
+  return trainTarget(file, flags, commandToResume(process.argv, process.env, process.cwd()));
 }
 
-export async function trainCommand(file: string, flags: TrainFlags): Promise<void> {
+/** @param resumeCommand what is shown after a stop */
+export async function trainTarget(
+  file: string,
+  flags: TrainFlags,
+  resumeCommand: string,
+): Promise<void> {
   const beginning = beginningOf(flags);
   const opened = await openTarget(file, flags);
   checkHosts(flags, opened);
@@ -64,7 +59,7 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
     stream: process.stdout,
     now: () => performance.now(),
     env: process.env,
-    resumeCommand: commandToResume(process.argv, process.env, process.cwd()),
+    resumeCommand,
   });
   // With several workers, the first one writes the run's folder and its metrics.
   const isHere = workers === 1 && flags.hosts === undefined;
@@ -74,13 +69,22 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
         onTrouble: (text) => show({ type: "notice", text }),
       })
     : undefined;
+  // The folder of a run on hosts lies on the hosts, and this machine has its run file.
+  let recorded: Promise<void> | undefined;
+  const record: EventSink = ({ type }) => {
+    if (type !== "started" || flags.hosts !== undefined) return;
+    recorded = recordCommand(out, file, flags).catch((error: unknown) => {
+      const [why] = (error instanceof Error ? error.message : String(error)).split("\n");
+      show({ type: "notice", text: `${why} So "lockstep resume" cannot continue this run.` });
+    });
+  };
   const stop = stopOnSignals(() => show({ type: "stopping" }));
   const threads = flags.threads ?? Math.max(1, Math.floor(cores / workers));
   const shared = {
     beginning,
     changes: flags.change,
     signal: stop.signal,
-    onEvent: metrics === undefined ? show : both(show, metrics.sink),
+    onEvent: both(metrics === undefined ? show : both(show, metrics.sink), record),
   };
   const { dump } = flags;
   try {
@@ -97,6 +101,7 @@ export async function trainCommand(file: string, flags: TrainFlags): Promise<voi
     );
     if (outcome === "stopped") process.exitCode = stop.status();
   } finally {
+    await recorded;
     stop.end();
     metrics?.close();
   }
@@ -174,7 +179,7 @@ async function trainByWorkers(
 /** What the command line says in place of the job: a run file's job has it already. */
 function overridesOf(flags: TrainFlags): JobOverrides {
   const { steps, seed } = flags;
-  const asked = { steps, seed, ...statedIn(flags) };
+  const asked = { steps, seed, ...keepingOf(flags), ...statedIn(flags) };
   return Object.fromEntries(Object.entries(asked).filter(([, value]) => value !== undefined));
 }
 

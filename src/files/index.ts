@@ -1,4 +1,4 @@
-export { type FileContent, writeFileAtomic } from "./atomic.ts";
+export { type FileContent, syncFolder, writeFileAtomic } from "./atomic.ts";
 export { fileError } from "./errors.ts";
 export { makeFolder } from "./folder.ts";
 export { FilePool } from "./pool.ts";

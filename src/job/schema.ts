@@ -52,6 +52,8 @@ const run = z.strictObject({
   ...sharingShape,
   evaluate: z.strictObject({ every: count.optional(), samples: count.optional() }).optional(),
   checkpointEvery: count.optional(),
+  keepLast: count.optional(),
+  keepEvery: count.optional(),
   sample: z
     .strictObject({ prompt: text.optional(), tokens: count.max(2 ** 24).optional() })
     .optional(),

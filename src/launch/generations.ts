@@ -6,7 +6,8 @@ import { DEFAULT_COSTS, Group } from "../collectives/index.ts";
 import type { Device } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import type { Formed, FromWorker } from "../protocol/index.ts";
-import type { Members } from "../run/index.ts";
+import { isOfGroup, type Members } from "../run/index.ts";
+import type { History } from "../telemetry/index.ts";
 import type { Ranks } from "../train/index.ts";
 import { joinSharedMemory } from "../transport/index.ts";
 
@@ -19,6 +20,15 @@ export interface GenerationsOptions {
   readonly tell: (message: FromWorker) => void;
 }
 
+/** Before the launcher has told anything. */
+const NOTHING: History = {
+  workersLost: 0,
+  workersJoined: 0,
+  generations: 0,
+  stepsRepeated: 0,
+  recoverySeconds: [],
+};
+
 export class Generations implements Members {
   readonly #options: GenerationsOptions;
   /** The present generation; 0 before the first. */
@@ -27,6 +37,8 @@ export class Generations implements Members {
   /** Ends the present generation on this worker. */
   #leave = new AbortController();
   #formed: Formed | undefined;
+  #ended: LockstepError | undefined;
+  #history: History = NOTHING;
   #told: () => void = () => undefined;
 
   constructor(options: GenerationsOptions) {
@@ -40,6 +52,13 @@ export class Generations implements Members {
     this.#told();
   }
 
+  /** There is no next generation: another worker has ended the run. */
+  end(reason: LockstepError): void {
+    this.#ended = reason;
+    this.#leave.abort(new LockstepError("ABORTED", reason.message));
+    this.#told();
+  }
+
   /** Leaves a generation, at once or when it is asked after a step. */
   regroup(generation: number, when: "after-step" | "now"): void {
     if (this.#formed?.generation === generation && when === "now") this.#formed = undefined;
@@ -48,6 +67,15 @@ export class Generations implements Members {
     if (when === "now") {
       this.#leave.abort(new LockstepError("ABORTED", "The members of this run meet anew."));
     }
+  }
+
+  history(): History {
+    return this.#history;
+  }
+
+  /** Takes what the launcher knows of the workers of the run. */
+  tell(history: History): void {
+    this.#history = history;
   }
 
   isWanted(): boolean {
@@ -62,14 +90,14 @@ export class Generations implements Members {
       try {
         return await this.#meet(formed);
       } catch (error) {
-        if (!(error instanceof LockstepError)) throw error;
+        if (!isOfGroup(error)) throw error;
         this.#tellLost(error);
       }
     }
   }
 
   #tellLost(error: unknown): void {
-    if (!(error instanceof LockstepError)) return;
+    if (!isOfGroup(error)) return;
     const { peer } = error.fields;
     if (typeof peer !== "number" || error.code === "ABORTED") return;
     this.#options.tell({ kind: "lost", generation: this.#number, rank: peer });
@@ -77,6 +105,7 @@ export class Generations implements Members {
 
   async #nextFormed(): Promise<Formed> {
     while (this.#formed === undefined) {
+      if (this.#ended !== undefined) throw this.#ended;
       await new Promise<void>((resolve) => {
         this.#told = resolve;
       });

@@ -19,7 +19,10 @@ import { type Assignment, isConsequence } from "../protocol/index.ts";
 import type { TrainResult } from "../run/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
 import { processSign } from "../transport/index.ts";
+import { atMost, SAVE_MS } from "./at-most.ts";
+import { HistoryKeeper } from "./history.ts";
 import { type OtherMessage, WorkerProcess } from "./process.ts";
+import { errorOf } from "./worker-error.ts";
 
 export interface SuperviseOptions {
   readonly membership: MembershipOptions;
@@ -32,7 +35,7 @@ export interface SuperviseOptions {
   readonly signal: AbortSignal;
 }
 
-/** @throws the error of a worker that ended the run; PEER_LOST when too many workers are lost */
+/** @throws the error by which a worker has ended; PEER_LOST when too many workers are lost */
 export async function supervise(options: SuperviseOptions): Promise<TrainResult["outcome"]> {
   const supervisor = new Supervisor(options);
   try {
@@ -59,6 +62,7 @@ class Supervisor {
   #timer: NodeJS.Timeout | undefined;
   #lastStep = 0;
   #isOver = false;
+  readonly #history = new HistoryKeeper(() => performance.now());
   #resolve: (outcome: TrainResult["outcome"]) => void = () => undefined;
   #reject: (error: unknown) => void = () => undefined;
 
@@ -89,7 +93,10 @@ class Supervisor {
     const { membership } = this.#options;
     const { state, actions, wakeAt } = decide(performance.now(), this.#state, event, membership);
     this.#state = state;
-    for (const action of actions) this.#act(action);
+    for (const action of actions) {
+      this.#act(action);
+      if (this.#history.take(action)) this.#tellHistory();
+    }
     clearTimeout(this.#timer);
     if (wakeAt === undefined || this.#isOver) return;
     const wait = Math.max(0, wakeAt - performance.now());
@@ -125,7 +132,9 @@ class Supervisor {
         return this.#end(() => this.#conclude(action.verdict));
       case "tell":
         if (this.#isWorthTelling(action)) {
-          this.#options.onEvent({ type: "notice", text: action.text });
+          const { about, worker, text } = action;
+          const whose = worker === undefined ? {} : { worker };
+          this.#options.onEvent({ type: "membership", about, ...whose, text });
         }
         return;
       case "refuse":
@@ -154,7 +163,9 @@ class Supervisor {
     void worker.failed.then((error) => {
       if (worker.crash !== undefined) return;
       const { code = "BUG", text } = error;
-      this.#take({ kind: "failed", worker: id, code, text, own: !isConsequence(error) });
+      if (isConsequence(error)) {
+        this.#take({ kind: "failed", worker: id, code, text, own: false });
+      } else void this.#fail(worker);
     });
     void worker.ended.then(() => {
       if (worker.outcome !== undefined) this.#take({ kind: "done", worker: id });
@@ -185,9 +196,14 @@ class Supervisor {
         if (event.type === "step") {
           const { number: generation } = this.#state.generation;
           this.#take({ kind: "committed", worker: id, generation, step: event.step });
+          if (this.#history.committed()) this.#tellHistory();
           // A new leader may tell of a step that the one before has told of.
           if (event.step <= this.#lastStep) return;
           this.#lastStep = event.step;
+        }
+        if (event.type === "repeated") {
+          this.#history.repeated();
+          this.#tellHistory();
         }
         this.#options.onEvent(event);
         return;
@@ -212,8 +228,26 @@ class Supervisor {
     }
   }
 
+  #tellHistory(): void {
+    const { history } = this.#history;
+    for (const worker of this.#workers.values()) worker.tell({ kind: "history", history });
+  }
+
   #stop(): void {
     for (const worker of this.#workers.values()) worker.stop();
+  }
+
+  /**
+   * A worker has ended by an error of its own: that is the run's, and would only come again. The
+   * leader of the generation saves what was committed.
+   */
+  async #fail(failed: WorkerProcess): Promise<void> {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    for (const worker of this.#workers.values()) worker.stop(true);
+    const leader = this.#workers.get(this.#state.generation.members[0]?.worker ?? -1);
+    await atMost(SAVE_MS, leader?.ended ?? Promise.resolve());
+    this.#reject(errorOf(failed));
   }
 
   #end(conclude: () => void): void {
@@ -228,18 +262,7 @@ class Supervisor {
       this.#resolve(outcomes.find((own) => own !== "followed") ?? "stopped");
       return;
     }
-    const failure = worker === undefined ? undefined : this.#workers.get(worker)?.failure;
-    if (failure === undefined || worker === undefined) {
-      this.#reject(new LockstepError("PEER_LOST", text));
-      return;
-    }
-    const fields = { ...failure.fields, worker };
-    if (failure.code !== undefined) {
-      this.#reject(new LockstepError(failure.code, failure.text, { fields }));
-      return;
-    }
-    const error = new Error(failure.text.split("\n")[0]);
-    error.stack = failure.text;
-    this.#reject(error);
+    const fields = worker === undefined ? {} : { worker };
+    this.#reject(new LockstepError("PEER_LOST", text, { fields }));
   }
 }

@@ -2,12 +2,11 @@
  * How a run of several workers ends, wherever they are: when all have ended successfully, or with
  * the cause of the first failure, after the leader has saved its state.
  */
-import { LockstepError } from "../errors.ts";
 import { type ErrorMessage, isConsequence } from "../protocol/index.ts";
 import type { TrainResult } from "../run/index.ts";
+import { atMost, SAVE_MS } from "./at-most.ts";
+import { errorOf } from "./worker-error.ts";
 
-/** How long the leader may take to save its state when another worker has failed. */
-const SAVE_MS = 30_000;
 /** How long to wait for the cause of a failure after its consequences were seen. */
 const CAUSE_MS = 500;
 
@@ -49,7 +48,7 @@ export async function watchWorkers(
     const failed = all.filter(({ failure }) => failure !== undefined);
     if (failed.length === 0) return all[0]?.outcome ?? "stopped";
     await settle(all);
-    throw errorOf(all);
+    throw causeOf(all);
   } finally {
     signal.removeEventListener("abort", stop);
     for (const worker of all) worker.kill();
@@ -88,30 +87,15 @@ function never(): Promise<void> {
   return new Promise(() => undefined);
 }
 
-async function atMost(milliseconds: number, what: Promise<unknown>): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, milliseconds);
-  });
-  await Promise.race([what, late]);
-  clearTimeout(timer);
-}
-
 /**
  * Chooses the error to report: a crash first, then an error with a cause of its own, then errors
  * that only follow from another.
  */
-function errorOf(all: readonly Watched[]): Error {
+function causeOf(all: readonly Watched[]): Error {
   const failed = all.filter(({ failure }) => failure !== undefined);
   const first =
     failed.find(({ crash }) => crash !== undefined) ??
     failed.find(({ failure }) => failure !== undefined && !isConsequence(failure)) ??
     failed[0];
-  const failure = first?.failure;
-  if (first === undefined || failure === undefined) return new Error("no worker failed");
-  const fields = { ...failure.fields, worker: first.rank };
-  if (failure.code !== undefined) return new LockstepError(failure.code, failure.text, { fields });
-  const error = new Error(failure.text.split("\n")[0]);
-  error.stack = failure.text;
-  return error;
+  return errorOf(first ?? { rank: 0, failure: undefined });
 }

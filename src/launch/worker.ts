@@ -212,6 +212,7 @@ function askToStop(): void {
  */
 function stopAlone(): void {
   askToStop();
+  generations?.end(new LockstepError("ABORTED", "Another worker has ended the run."));
   if (!hasMet) meeting.abort(new LockstepError("ABORTED", "Another worker is lost."));
 }
 
@@ -236,6 +237,9 @@ process.on("message", (message: ToWorker) => {
       break;
     case "form":
       generations?.form(message);
+      break;
+    case "history":
+      generations?.tell(message.history);
       break;
     case "regroup":
       generations?.regroup(message.generation, message.when);

@@ -14,7 +14,7 @@ import { errorSchema, notUnderstood, outcome, port } from "./checks.ts";
  * The version of these messages. It changes with every change that an older side would not
  * understand.
  */
-export const AGENT_PROTOCOL = 6;
+export const AGENT_PROTOCOL = 7;
 export const DEFAULT_AGENT_PORT = 4100;
 
 const MAX_WORKERS = 4096;
@@ -55,6 +55,9 @@ const jobFields = z.strictObject({
   overrides: z.strictObject({
     steps: count.optional(),
     seed: count.optional(),
+    checkpointEvery: count.optional(),
+    keepLast: count.optional(),
+    keepEvery: count.optional(),
     ...sharingShape,
   }),
   /** The options that may change in a run that is resumed. */

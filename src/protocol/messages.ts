@@ -6,7 +6,7 @@ import { z } from "zod";
 import { type ErrorCode, type ErrorFields, LockstepError, withCodeOfMemory } from "../errors.ts";
 import type { PortRange } from "../net/index.ts";
 import type { Beginning, Changeable, RunOverrides, TrainResult } from "../run/index.ts";
-import { eventSchema, type RunEvent } from "../telemetry/index.ts";
+import { eventSchema, type History, type RunEvent } from "../telemetry/index.ts";
 import { errorSchema, notUnderstood, outcome, port } from "./checks.ts";
 
 /** What a worker of this machine needs to take part in a run. */
@@ -41,7 +41,15 @@ export interface Assignment {
 /** The options of a job that a run may replace: they need no graph that the job does not have. */
 export type JobOverrides = Pick<
   RunOverrides,
-  "steps" | "seed" | "parallel" | "zero" | "recompute" | "offload"
+  | "steps"
+  | "seed"
+  | "checkpointEvery"
+  | "keepLast"
+  | "keepEvery"
+  | "parallel"
+  | "zero"
+  | "recompute"
+  | "offload"
 >;
 
 /** How the workers of a run find each other. */
@@ -86,6 +94,8 @@ export type ToWorker =
   | { readonly kind: "stop"; readonly alone?: boolean }
   /** The worker is in this generation, and meets its other members. */
   | ({ readonly kind: "form" } & Formed)
+  /** What has happened to the workers of the run. */
+  | { readonly kind: "history"; readonly history: History }
   /** Leave this generation: after the present step, or now, because it cannot commit any more. */
   | {
       readonly kind: "regroup";

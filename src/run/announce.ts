@@ -29,7 +29,8 @@ export function announce(session: Session): void {
     seconds: now() / 1000,
     notes: notesOf(session),
   });
-  const { step, changes, isOld } = before;
+  const { step, changes, isOld, notices } = before;
+  for (const text of notices) onEvent({ type: "notice", text });
   if (changes.length > 0) onEvent({ type: "changed", step, changes });
   if (!isOld) return;
   onEvent({

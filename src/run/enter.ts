@@ -1,4 +1,5 @@
 /** A worker enters its first generation, or its only group: with a trainer, and in agreement. */
+import type { Group } from "../collectives/index.ts";
 import {
   createTrainer,
   joinTrainer,
@@ -18,7 +19,7 @@ export interface EnterOptions {
   readonly asked: AbortSignal;
   readonly settings: Omit<TrainerOptions, "ranks"> & { readonly offloadFolder: string };
   /** Gives a new trainer the state that the run begins with. Returns the hash of that state. */
-  readonly begin: (trainer: Trainer) => Promise<string>;
+  readonly begin: (trainer: Trainer, group: Group | undefined) => Promise<string>;
   /** What all ranks must have alike. */
   readonly facts: (trainer: Trainer, state: string) => Facts;
 }
@@ -58,7 +59,7 @@ async function enterGroup(
   const trainer = joined ?? (await createTrainer(options));
   try {
     asked.throwIfAborted();
-    const state = joined === undefined ? await begin(trainer) : MOVED;
+    const state = joined === undefined ? await begin(trainer, ranks?.group) : MOVED;
     if (ranks !== undefined) await agree(ranks.group, facts(trainer, state));
     return { ranks, trainer, hasJoined: joined !== undefined };
   } catch (error) {

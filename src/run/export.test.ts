@@ -82,7 +82,7 @@ test("a batch size that the file does not have is refused before the first step,
       code: "ONNX_UNSUPPORTED",
       message: /exported for batches of 2.*\n.*a batch of 2 in one micro-batch/,
     });
-    assert.ok(!existsSync(join(folder, "out", "checkpoint.safetensors")));
+    assert.ok(!existsSync(join(folder, "out", "checkpoints")));
   }));
 
 test("a model.onnx that cannot be written leaves the weights and the checkpoint, and the error says so", () =>
@@ -102,11 +102,12 @@ test("a model.onnx that cannot be written leaves the weights and the checkpoint,
     await assert.rejects(failing, { code: "IO_FAILED", message: /model\.onnx/ });
     const failed = events.at(-1);
     assert.ok(failed?.type === "failed");
-    assert.deepEqual(failed.files, ["checkpoint.safetensors", "model.safetensors"]);
+    assert.deepEqual(failed.files, ["checkpoints", "model.safetensors"]);
     const { tensors } = await readSafetensors(join(out, "model.safetensors"));
     assert.equal(tensors.size, 4);
     assert.ok(
-      existsSync(join(out, "checkpoint.safetensors")) && !existsSync(join(out, "report.json")),
+      existsSync(join(out, "checkpoints/step-4/manifest.json")) &&
+        !existsSync(join(out, "report.json")),
     );
   }));
 

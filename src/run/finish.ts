@@ -1,5 +1,5 @@
 /** The end of a run: exports, compares with other models of text, generates a sample, reports. */
-import type { Report } from "../telemetry/index.ts";
+import type { History, Report } from "../telemetry/index.ts";
 import { baselines } from "./baselines.ts";
 import { exportModel, trainedGraph } from "./export.ts";
 import { FILES, saveReport } from "./folder.ts";
@@ -7,6 +7,15 @@ import { generateText } from "./generate.ts";
 import { notesOf } from "./notes.ts";
 import { engineName, parameterCount, type Session, tokensPerSample } from "./session.ts";
 import { unlessAborted } from "./unless-aborted.ts";
+
+/** For workers that do not come and go. */
+const NOTHING_HAPPENED: History = {
+  workersLost: 0,
+  workersJoined: 0,
+  generations: 1,
+  stepsRepeated: 0,
+  recoverySeconds: [],
+};
 
 export interface Results {
   readonly trainLoss: number;
@@ -46,9 +55,10 @@ export async function finish(session: Session, results: Results): Promise<Report
     sample: sample ?? null,
     modelBatch: exporting?.batch ?? "any",
     notes: notesOf(session),
+    history: options.members?.history() ?? NOTHING_HAPPENED,
   };
   await saveReport(folder, report);
-  const files = [...exported.files, FILES.checkpoint, FILES.metrics, FILES.report];
+  const files = [...exported.files, FILES.checkpoints, FILES.metrics, FILES.report];
   onEvent({ type: "finished", report, files, out: folder.path });
   return report;
 }

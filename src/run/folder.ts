@@ -6,6 +6,14 @@
 import { constants, existsSync } from "node:fs";
 import { access, lstat, mkdir, readdir, rename, rm, statfs } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
+import {
+  listSteps,
+  outdated,
+  type Retention,
+  removeDrafts,
+  removeStep,
+  setAside,
+} from "../checkpoint/index.ts";
 import { LockstepError } from "../errors.ts";
 import { fileError, makeFolder, writeFileAtomic } from "../files/index.ts";
 import { isNamedFile } from "../memory/index.ts";
@@ -16,20 +24,31 @@ export interface RunFolder {
   file(name: string): string;
 }
 
+export const OLD_CHECKPOINT = "checkpoint.safetensors";
+export const COMMAND_FILE = "run.json";
+
 /** The files in the order in which they are shown to the user. */
 export const FILES = {
   model: "model.onnx",
   parameters: "model.safetensors",
   tokenizer: "tokenizer.json",
   /**
-   * Everything that a step needs: parameters, optimizer slots, running statistics, and the number
-   * of committed steps.
+   * A folder of checkpoints. Each has everything that a step needs: parameters, optimizer slots,
+   * running statistics, and the number of committed steps.
    */
-  checkpoint: "checkpoint.safetensors",
+  checkpoints: "checkpoints",
   metrics: "metrics.jsonl",
   /** The report, which only a finished run has. */
   report: "report.json",
 } as const;
+
+/** Other files that a run's folder may hold. */
+const OTHERS = [
+  /** The only checkpoint of a run of an earlier version. It is resumed from. */
+  OLD_CHECKPOINT,
+  /** The command that started the run. */
+  COMMAND_FILE,
+];
 
 /** How a run begins in its folder. */
 export type Beginning =
@@ -67,11 +86,15 @@ export function isFinished(folder: RunFolder): boolean {
   return existsSync(folder.file(FILES.report));
 }
 
+/** Whether there is a checkpoint, whole or not. */
+export function hasCheckpoint(folder: RunFolder): boolean {
+  const isOld = existsSync(folder.file(OLD_CHECKPOINT));
+  return isOld || listSteps(folder.file(FILES.checkpoints)).length > 0;
+}
+
 /** @throws RUN_EXISTS when a run would begin over an unfinished one */
 export function checkBeginning(folder: RunFolder, beginning: Beginning): void {
-  if (beginning !== "new" || isFinished(folder) || !existsSync(folder.file(FILES.checkpoint))) {
-    return;
-  }
+  if (beginning !== "new" || isFinished(folder) || !hasCheckpoint(folder)) return;
   throw new LockstepError(
     "RUN_EXISTS",
     `"${folder.path}" holds a run that is not finished, and this run would start over it.`,
@@ -82,14 +105,25 @@ export function checkBeginning(folder: RunFolder, beginning: Beginning): void {
   );
 }
 
-/** Prepares the folder for the first step of a run. */
-export async function prepareFolder(folder: RunFolder, beginning: Beginning): Promise<void> {
+/**
+ * Prepares the folder for the first step of a run. Checkpoints of later steps than `step`, from
+ * which a run is resumed, are kept under another name: they are damaged, or others do not have them.
+ */
+export async function prepareFolder(
+  folder: RunFolder,
+  beginning: Beginning,
+  step = Number.POSITIVE_INFINITY,
+): Promise<void> {
   try {
     await makeFolder(folder.path);
     await removeLeftovers(folder);
     if (beginning === "resume") await checkPlaces(folder);
-    if (beginning === "resume") await rm(folder.file(FILES.report), { force: true });
-    else await moveAside(folder);
+    if (beginning === "resume") {
+      await rm(folder.file(FILES.report), { force: true });
+      const checkpoints = folder.file(FILES.checkpoints);
+      const later = listSteps(checkpoints).filter((found) => found > step);
+      for (const found of later) await setAside(checkpoints, found);
+    } else await moveAside(folder);
   } catch (error) {
     throw fileError(error, "write", folder.path);
   }
@@ -103,11 +137,14 @@ async function checkPlaces(folder: RunFolder): Promise<void> {
   for (const name of Object.values(FILES)) {
     const path = folder.file(name);
     const found = await lstat(path).catch(() => undefined);
-    // A link is replaced, and its target is left alone.
-    if (found === undefined || found.isFile() || found.isSymbolicLink()) continue;
+    const isFolder = name === FILES.checkpoints;
+    // A link is replaced, and its target is left alone. A folder may be a link to one.
+    if (found === undefined || found.isSymbolicLink()) continue;
+    if (isFolder ? found.isDirectory() : found.isFile()) continue;
+    const what = isFolder ? "a folder" : "a file";
     throw new LockstepError(
       "IO_FAILED",
-      `"${path}" is not a file, but the run will write a file there.`,
+      `"${path}" is not ${what}, but the run will write ${what} there.`,
       {
         hint: "Move it away, and resume again.",
         fields: { path },
@@ -133,7 +170,9 @@ export async function checkRoom(folder: RunFolder, bytes: number): Promise<void>
 }
 
 async function moveAside(folder: RunFolder): Promise<void> {
-  const names = Object.values(FILES).filter((name) => existsSync(folder.file(name)));
+  const names = [...Object.values(FILES), ...OTHERS].filter((name) =>
+    existsSync(folder.file(name)),
+  );
   if (names.length === 0) return;
   let number = 1;
   while (existsSync(folder.file(`earlier-${number}`))) number++;
@@ -148,11 +187,24 @@ async function moveAside(folder: RunFolder): Promise<void> {
  * theirs has a name.
  */
 async function removeLeftovers(folder: RunFolder): Promise<void> {
-  const ours = new Set<string>(Object.values(FILES));
+  await removeDrafts(folder.file(FILES.checkpoints));
+  const ours = new Set<string>([...Object.values(FILES), ...OTHERS]);
   for (const name of await readdir(folder.path)) {
     const target = /^\.(.+)\.[0-9a-f]{12}\.tmp$/.exec(name)?.[1];
     const isOurs = (target !== undefined && ours.has(target)) || isNamedFile(name);
     if (isOurs) await rm(folder.file(name), { force: true });
+  }
+}
+
+/** Removes the checkpoints that need not be kept. */
+export async function removeOutdated(folder: RunFolder, keep: Retention): Promise<void> {
+  const checkpoints = folder.file(FILES.checkpoints);
+  const steps = listSteps(checkpoints);
+  try {
+    for (const step of outdated(steps, keep)) await removeStep(checkpoints, step);
+    if (steps.length >= keep.keepLast) await rm(folder.file(OLD_CHECKPOINT), { force: true });
+  } catch (error) {
+    throw fileError(error, "write", checkpoints);
   }
 }
 
@@ -161,7 +213,7 @@ async function removeLeftovers(folder: RunFolder): Promise<void> {
  * that is being written, so that one that a killed process leaves is removed.
  */
 export function collectedPath(folder: RunFolder): string {
-  return folder.file(`.${FILES.checkpoint}.${"0".repeat(12)}.tmp`);
+  return folder.file(`.${FILES.checkpoints}.${"0".repeat(12)}.tmp`);
 }
 
 export async function saveReport(folder: RunFolder, report: Report): Promise<void> {

@@ -1,5 +1,6 @@
 /** A worker of a run goes from one generation of workers to the next. */
 import { assert } from "../errors.ts";
+import { evenRanges } from "../program/index.ts";
 import type { CommittedStep } from "../train/index.ts";
 import { agree } from "./agree.ts";
 import { MOVED, withRoom } from "./enter.ts";
@@ -13,7 +14,8 @@ import type { Session } from "./session.ts";
 /**
  * Leaves the group of ranks and enters the next generation. Tries again while generations fail.
  * @param lost the error that says that the group has failed; undefined for an orderly change
- * @returns the step that was committed meanwhile, if there was one
+ * @returns the last committed step, if it has to be told: it was committed meanwhile, or the worker
+ *   that was to tell it may be lost
  * @throws what ends the run
  */
 export async function enterNext(
@@ -24,6 +26,7 @@ export async function enterNext(
   const { members, engine } = options;
   assert(members !== undefined && session.ranks !== undefined, "a run whose workers come and go");
   let found: CommittedStep | undefined;
+  const hasLed = session.leads;
   const old = [session.ranks];
   try {
     for (let reason = lost; ; ) {
@@ -35,7 +38,7 @@ export async function enterNext(
         session.ranks = ranks;
         session.hasMoved = true;
         await takeLead(session);
-        return found;
+        return found ?? (hasLed ? undefined : session.last);
       } catch (error) {
         if (!isLoss(error, given)) throw error;
         old.push(given);
@@ -49,28 +52,33 @@ export async function enterNext(
 
 /** Rank 0 of a generation writes the folder of the run. */
 async function takeLead(session: Session): Promise<void> {
-  const { run, options, ranks } = session;
+  const { run, options, ranks, trainer } = session;
   session.leads = ranks?.group.rank === 0;
   if (!session.leads) return;
   session.lock ??= await lockFolder(options.folder, { signal: options.asked });
   session.exporting ??= planExport(run.model, [1, run.batch / run.microBatches]);
+  const workers = ranks?.group.size ?? 1;
+  const shares = evenRanges(run.microBatches, workers).map(({ count }) => count);
+  options.onEvent({ type: "generation", step: trainer.steps, workers, shares });
 }
 
+/** Called after a change of generation, with a step that has to be told. */
+export type Moved = (step: CommittedStep | undefined) => void;
+
 /**
- * Does what all workers of a generation do together, again and again while workers are lost.
- * @param moved called after each change of generation, with the step that was committed meanwhile
+ * Does what all workers of a generation do together. If a worker is lost, enters the next
+ * generation and returns undefined.
  */
-export async function together<Result>(
+export async function unlessLost<Result>(
   session: Session,
   body: () => Promise<Result>,
-  moved: (step: CommittedStep | undefined) => void,
-): Promise<Result> {
-  for (;;) {
-    try {
-      return await body();
-    } catch (error) {
-      if (session.options.members === undefined || !isLoss(error, session.ranks)) throw error;
-      moved(await enterNext(session, error));
-    }
+  moved: Moved,
+): Promise<Result | undefined> {
+  try {
+    return await body();
+  } catch (error) {
+    if (session.options.members === undefined || !isLoss(error, session.ranks)) throw error;
+    moved(await enterNext(session, error));
+    return undefined;
   }
 }

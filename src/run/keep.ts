@@ -1,39 +1,32 @@
 /** Keeps a run on disk: checkpoints while it runs, and what can be saved when it fails. */
-import { existsSync } from "node:fs";
 import { positionsOfStep, sampleOrder } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
-import { saveBeginning, saveCheckpoint } from "./checkpoint.ts";
+import { said } from "./draft.ts";
 import { exportModel, exportWeights } from "./export.ts";
-import { collectedPath, FILES } from "./folder.ts";
-import { type Session, secondsOf } from "./session.ts";
+import { FILES, hasCheckpoint } from "./folder.ts";
+import { notWritten, saveAlone, saveBeginning, saveTogether } from "./save.ts";
+import type { Session } from "./session.ts";
 
-/** Collects what other nodes hold. All workers take part before the leader saves or exports. */
-export async function collect({ options, trainer }: Session): Promise<void> {
-  await trainer.collect(collectedPath(options.folder));
+/**
+ * Writes a checkpoint of the committed steps, unless there is one already. All workers call it
+ * together before they leave each other; a leader that is left then saves alone.
+ */
+export function save(session: Session, trainLoss: number): Promise<void> {
+  return saveTogether(session, trainLoss, "now");
 }
 
-/** Writes a checkpoint of the committed steps, unless there is one already. */
-export async function save(session: Session, trainLoss: number, diverged = false): Promise<void> {
-  const { options, identity, trainer } = session;
-  const step = trainer.steps;
-  if (session.saved === step) return;
-  await collect(session);
-  const progress = { step, seconds: secondsOf(session), trainLoss, identity, diverged };
-  const path = await saveCheckpoint(options.folder, trainer, progress);
-  session.saved = step;
-  options.onEvent({ type: "checkpoint", step, path });
-}
-
-/** Saves like `save`. If the disk is full it only warns, and the next checkpoint tries again. */
+/**
+ * Begins a checkpoint of the committed steps, which is completed beside training. All workers call
+ * it together. If the disk is full it only warns, and the next checkpoint tries again.
+ */
 export async function saveOrTell(session: Session, trainLoss: number): Promise<void> {
   try {
-    await save(session, trainLoss);
+    await saveTogether(session, trainLoss, "beside");
   } catch (error) {
     if (!(error instanceof LockstepError) || !/^(?:DISK_FULL|IO_FAILED)$/.test(error.code))
       throw error;
     const { options, trainer } = session;
-    const text = `step ${trainer.steps}: no checkpoint was written, and the one before is kept. ${error.message}`;
-    options.onEvent({ type: "notice", text });
+    options.onEvent({ type: "notice", text: notWritten(trainer.steps, error) });
   }
 }
 
@@ -57,8 +50,8 @@ export async function keepLastGood(
     if (!trainer.isWhole) files.push(...(await keepOld(session, code)));
     else if (code === "NOT_FINITE") files.push(...(await keepDiverged(session, trainLoss)));
     else if (step > session.before.step) {
-      await save(session, trainLoss);
-      files.push(FILES.checkpoint, await exportWeights(session));
+      await saveAlone(session, said(session, trainLoss, false));
+      files.push(FILES.checkpoints, await exportWeights(session));
     }
   } catch {
     // The first failure is the one to report.
@@ -72,43 +65,44 @@ export async function keepLastGood(
 
 /** Keeps the last checkpoint when nodes that may have failed hold parts of the state. */
 async function keepOld(session: Session, code: string): Promise<string[]> {
-  const { options, identity, trainer } = session;
+  const { options, trainer, saver } = session;
   const { folder, onEvent } = options;
-  const isThere = existsSync(folder.file(FILES.checkpoint));
-  const diverged = code === "NOT_FINITE";
-  if (!isThere) await saveBeginning(folder, { identity, diverged });
+  await saver.idle();
+  const isThere = hasCheckpoint(folder);
+  if (!isThere) await saveBeginning(session, code === "NOT_FINITE");
   const from = isThere ? "the last checkpoint" : "the initial weights";
   onEvent({
     type: "notice",
     text: `Workers of other nodes hold parts of the state after step ${trainer.steps}, so it is not saved: --resume continues from ${from}.`,
   });
-  return isThere ? [] : [FILES.checkpoint];
+  return isThere ? [] : [FILES.checkpoints];
 }
 
 /** Returns the files that were written. */
 async function keepDiverged(session: Session, trainLoss: number): Promise<string[]> {
-  const { options, trainer, identity } = session;
+  const { options, trainer, saver } = session;
   const { folder, onEvent } = options;
+  await saver.idle();
   const { files } = await exportModel(session);
   const tell = (from: string, words: string) =>
     onEvent({
       type: "notice",
       text: `To continue from ${from}, change the learning rate or the clipping in the run file, and add ${words}.`,
     });
-  if (existsSync(folder.file(FILES.checkpoint))) {
+  if (hasCheckpoint(folder)) {
     tell("the last checkpoint", "--resume --change learningRate,clipNorm");
     return [...files];
   }
   if (await isUsable(session)) {
-    await save(session, trainLoss, true);
+    await saveAlone(session, said(session, trainLoss, true));
     tell(`step ${trainer.steps}`, "--resume");
   } else {
     // The last update has spoilt the weights. Of the weights before it only the initial ones can be
     // computed again.
-    await saveBeginning(folder, { identity, diverged: true });
+    await saveBeginning(session, true);
     tell("the initial weights", "--resume");
   }
-  return [...files, FILES.checkpoint];
+  return [...files, FILES.checkpoints];
 }
 
 /** Whether the weights give a finite loss for samples that had one before. */

@@ -1,13 +1,16 @@
 import assert from "node:assert/strict";
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join, relative } from "node:path";
 import { after, test } from "node:test";
 import { withFolder } from "../../test/support/folder.ts";
 import {
+  checkpointsOf,
   imageRun,
   metricsOf,
+  newestOf,
   plainRun,
   reportOf,
+  shardsOf,
   textRun,
   tryRun,
   WORDS,
@@ -60,8 +63,7 @@ test("seconds add up over the parts of a resumed run", () =>
     const out = join(folder, "out");
     // Each reading of this clock takes 10 ms, so seconds count readings.
     await tryRun(textRun, { engine, folder, stopAt: atStep(7) });
-    const { metadata } = await readSafetensors(join(out, "checkpoint.safetensors"));
-    const before = Number(metadata["seconds"]);
+    const { seconds: before } = await newestOf(out);
     await tryRun(textRun, { engine, folder, beginning: "resume" });
     const { seconds, tokensPerSecond } = reportOf(out);
     assert.ok(before > 0.1 && seconds > before && seconds < 2 * before, `${before} ${seconds}`);
@@ -71,22 +73,22 @@ test("seconds add up over the parts of a resumed run", () =>
 test("a killed run resumes from its last checkpoint, and each step is in the metrics once", () =>
   withFolder(files, async (folder) => {
     const out = join(folder, "out");
-    const path = join(out, "checkpoint.safetensors");
     const failure = new Error("as good as kill -9");
-    let killedAt: Buffer | undefined;
     const failing = tryRun(textRun, {
       engine,
       folder,
       stopAt: (event) => {
-        if (event.type === "checkpoint") killedAt ??= readFileSync(path);
         if (event.type === "step" && event.step === 6) throw failure;
         return false;
       },
     });
     await assert.rejects(failing, failure);
-    assert.ok(killedAt !== undefined, "the checkpoint after step 3");
-    writeFileSync(path, killedAt);
-    writeFileSync(join(out, `.checkpoint.safetensors.${"0".repeat(12)}.tmp`), "half");
+    assert.deepEqual(checkpointsOf(out), [3, 6]);
+    rmSync(join(out, "checkpoints/step-6"), { recursive: true });
+    const draft = join(out, "checkpoints", `.step-6.${"0".repeat(12)}.tmp`);
+    mkdirSync(draft);
+    writeFileSync(join(draft, "rank-0.part"), "half");
+    writeFileSync(join(out, `.report.json.${"0".repeat(12)}.tmp`), "half");
     const metrics = readFileSync(join(out, "metrics.jsonl"), "utf8");
     writeFileSync(join(out, "metrics.jsonl"), `${metrics}{"type":"step","st`);
 
@@ -96,7 +98,9 @@ test("a killed run resumes from its last checkpoint, and each step is in the met
       steps.map(({ step }) => step),
       [1, 2, 3, 4, 5, 6, 7, 8],
     );
-    assert.ok(!readdirSync(out).some((name) => name.endsWith(".tmp")), "nothing is left over");
+    const left = readdirSync(out, { recursive: true }).map(String);
+    assert.ok(!left.some((name) => name.endsWith(".tmp")), "nothing is left over");
+    assert.deepEqual(checkpointsOf(out), [6, 8]);
   }));
 
 test("a finished run continues with more steps, and does nothing with the same steps", () =>
@@ -134,12 +138,14 @@ test("no run is ever deleted: an unfinished one is guarded, others are moved asi
   withFolder(files, async (folder) => {
     const out = join(folder, "out");
     await tryRun(textRun, { engine, folder, stopAt: atStep(4) });
-    const checkpoint = readFileSync(join(out, "checkpoint.safetensors"));
+    const [name = ""] = shardsOf(out);
+    const checkpoint = readFileSync(name);
     await assert.rejects(tryRun(textRun, { engine, folder }), { code: "RUN_EXISTS" });
-    assert.deepEqual(readFileSync(join(out, "checkpoint.safetensors")), checkpoint);
+    assert.deepEqual(readFileSync(name), checkpoint);
 
     await tryRun(textRun, { engine, folder, beginning: "anew" });
-    assert.deepEqual(readFileSync(join(out, "earlier-1/checkpoint.safetensors")), checkpoint);
+    const moved = join(out, "earlier-1", relative(out, name));
+    assert.deepEqual(readFileSync(moved), checkpoint);
     assert.equal(metricsOf(out)[0]?.type, "started");
     await tryRun(textRun, { engine, folder });
     assert.ok(existsSync(join(out, "earlier-2/report.json")), "the finished one was moved aside");
@@ -213,7 +219,7 @@ test("the report has exactly the expected fields, and the SHA-256 of the weights
     const { tensors } = await readSafetensors(join(out, "model.safetensors"));
     assert.equal(report.weightsSha256, weightsSha256(tensors), "there are no states");
     assert.deepEqual(readdirSync(out).sort(), [
-      "checkpoint.safetensors",
+      "checkpoints",
       "metrics.jsonl",
       "model.onnx",
       "model.safetensors",
@@ -252,8 +258,8 @@ test("a loss that is not finite stops the run, names step and tensor, and keeps 
 test("a checkpoint that does not fit is refused and changes nothing", async (t) => {
   await withFolder(files, async (folder) => {
     const out = join(folder, "out");
-    const path = join(out, "checkpoint.safetensors");
     await tryRun(textRun, { engine, folder, stopAt: atStep(2) });
+    const [path = ""] = shardsOf(out);
     const good = readFileSync(path);
     const model = gpt({ layers: 1, width: 32, heads: 2, context: 16, dropout: 0.2 });
     const wider = { ...textRun, model };
@@ -267,10 +273,10 @@ test("a checkpoint that does not fit is refused and changes nothing", async (t) 
         "CHECKPOINT",
         /with model gpt, graph \w+, but this run has gpt/,
       ],
-      ["cut short", textRun, good.subarray(0, good.length - 8), "FILE_CORRUPT", /checkpoint/],
-      ["no header", textRun, good.subarray(0, 4), "FILE_CORRUPT", /checkpoint/],
-      ["garbage", textRun, Buffer.alloc(1000, 7), "FILE_CORRUPT", /checkpoint/],
-      ["empty", textRun, Buffer.alloc(0), "FILE_CORRUPT", /checkpoint/],
+      ["cut short", textRun, good.subarray(0, good.length - 8), "CHECKPOINT", /shard.*shorter/],
+      ["no header", textRun, good.subarray(0, 4), "CHECKPOINT", /shard.*shorter/],
+      ["garbage", textRun, Buffer.alloc(good.length, 7), "CHECKPOINT", /shard.* not as it was/],
+      ["empty", textRun, Buffer.alloc(0), "CHECKPOINT", /shard.*shorter/],
     ];
     for (const [name, run, bytes, code, words] of cases) {
       await t.test(name, async () => {
@@ -306,8 +312,7 @@ test("a stop during validation takes effect within a batch, and the steps are sa
       saved.map((event) => event.type === "checkpoint" && event.step),
       [3],
     );
-    const { metadata } = await readSafetensors(join(out, "checkpoint.safetensors"));
-    assert.equal(metadata["step"], "3");
+    assert.equal((await newestOf(out)).step, 3);
   }));
 
 test("a stop while data is being opened takes effect at once", () =>

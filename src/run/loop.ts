@@ -11,9 +11,9 @@ import { checkIdentity, readCheckpointHead } from "./checkpoint.ts";
 import { exportModel } from "./export.ts";
 import { finish } from "./finish.ts";
 import { checkBeginning, FILES, isFinished } from "./folder.ts";
-import { enterNext, together } from "./generations.ts";
+import { enterNext, type Moved, unlessLost } from "./generations.ts";
 import { statedIdentity } from "./identity.ts";
-import { collect, keepLastGood, save, saveOrTell } from "./keep.ts";
+import { keepLastGood, save, saveOrTell } from "./keep.ts";
 import { type FolderLock, lockFolder } from "./lock.ts";
 import { settleMicroBatches } from "./micro-batches.ts";
 import type { Run } from "./run.ts";
@@ -25,8 +25,8 @@ import {
   type SessionOptions,
   secondsOf,
   type TrainOptions,
-  tokensPerSample,
 } from "./session.ts";
+import { stopwatch } from "./stopwatch.ts";
 import type { Validated } from "./validation.ts";
 
 export type TrainResult =
@@ -86,7 +86,7 @@ async function begin(
         return "complete";
       }
       // What the run file and the command line say is checked before any data is read.
-      checkIdentity(folder, head, statedIdentity(run), options.changes);
+      checkIdentity(head, statedIdentity(run), options.changes);
     }
     return await openSession(run, options, lock, head);
   } catch (error) {
@@ -104,17 +104,14 @@ async function runSession(session: Session): Promise<TrainResult> {
     if (session.leads) announce(session);
     const validationLoss = await runSteps(session, last);
     const seconds = secondsOf(session);
-    if (!session.leads) {
-      await collect(session);
-      return { outcome: "followed" };
-    }
     await save(session, last.trainLoss);
+    if (!session.leads) return { outcome: "followed" };
     const report = await finish(session, { trainLoss: last.trainLoss, validationLoss, seconds });
     return { outcome: "finished", report };
   } catch (error) {
     if (!session.leads) {
       if (!isStop(error, session.options.signal)) throw error;
-      await collect(session);
+      await save(session, last.trainLoss);
       return { outcome: "followed" };
     }
     if (!isStop(error, session.options.signal)) {
@@ -166,6 +163,7 @@ async function runSteps(
   const measure = stopwatch(session);
   const committed = (step: CommittedStep | undefined) => {
     if (step === undefined) return;
+    session.last = step;
     const { loss, gradientNorm, learningRate } = step;
     const [done, { steps }] = [step.step + 1, run];
     last.trainLoss = loss;
@@ -173,13 +171,19 @@ async function runSteps(
     if (step.isEmpty) tell({ type: "notice", text: nothingCounts(done) });
     measure.restart();
   };
-  // A newcomer does what the others do between the last step and the next, because they may have
-  // been interrupted in it.
-  if (session.hasMoved) await together(session, () => between(session, last, tell), committed);
+  // A newcomer does what the others do after a change of generation.
+  if (session.hasMoved) await rest(session, last, tell, committed);
   while (trainer.steps < run.steps) {
     signal.throwIfAborted();
     const step = trainer.steps;
-    const result = await together(session, () => makeStep(session, step), committed);
+    const result = await unlessLost(
+      session,
+      () => makeStep(session, step),
+      (found) => {
+        committed(found);
+        if (trainer.steps === step) tell({ type: "repeated", step: step + 1 });
+      },
+    );
     if (result !== undefined) {
       if (result.stop) options.stopNow();
       committed(result);
@@ -187,20 +191,37 @@ async function runSteps(
         tell({ type: "shared", step: trainer.steps, reason: result.shared });
       }
     }
-    await together(session, () => between(session, last, tell), committed);
+    await rest(session, last, tell, committed);
     if (result?.regroup === true && members !== undefined && !signal.aborted) {
       committed(await enterNext(session));
-      await together(session, () => between(session, last, tell), committed);
+      await rest(session, last, tell, committed);
     }
     measure.restart();
   }
-  return together(session, () => validateAtEnd(session, tell), committed);
+  for (;;) {
+    const done = await unlessLost(session, () => validateAtEnd(session, tell), committed);
+    if (done !== undefined) return done.loss;
+  }
 }
 
-/** Makes a step. Undefined if it is committed already, because others have finished it. */
-async function makeStep(session: Session, step: number): Promise<StepResult | undefined> {
+/**
+ * What all workers do between two steps, and after each change of generation: a worker may be lost
+ * when some have done it already and others have not, so all of them do it again.
+ */
+async function rest(
+  session: Session,
+  last: { readonly trainLoss: number },
+  tell: EventSink,
+  moved: Moved,
+): Promise<void> {
+  for (;;) {
+    const done = await unlessLost(session, () => between(session, last, tell), moved);
+    if (done !== undefined) return;
+  }
+}
+
+async function makeStep(session: Session, step: number): Promise<StepResult> {
   const { run, options, data, trainer } = session;
-  if (trainer.steps > step) return undefined;
   const positions = positionsOfStep(step, run.batch);
   const own = trainer.ownPositions(positions);
   const order = sampleOrder(data.train.length, run.seed);
@@ -215,26 +236,30 @@ async function between(
   session: Session,
   last: { readonly trainLoss: number },
   tell: EventSink,
-): Promise<void> {
+): Promise<"done"> {
   const { run, options, trainer, validation } = session;
   const done = trainer.steps;
-  if (done >= run.steps || done === 0) return;
+  if (done >= run.steps || done === 0) return "done";
   if (validation !== undefined && done % run.evaluate.every === 0) {
     const validated = await validation.run(session.ranks?.group, options.asked);
-    if (validated !== undefined) tell(evaluated(done, validated));
+    if (validated !== undefined && session.validated !== done) tell(evaluated(done, validated));
+    session.validated = done;
   }
-  if (done % run.checkpointEvery === 0) {
-    await (session.leads ? saveOrTell(session, last.trainLoss) : collect(session));
-  }
+  if (done % run.checkpointEvery === 0) await saveOrTell(session, last.trainLoss);
+  return "done";
 }
 
-async function validateAtEnd(session: Session, tell: EventSink): Promise<number | undefined> {
+/** Returns the loss of the validation after the last step, if there is one. */
+async function validateAtEnd(
+  session: Session,
+  tell: EventSink,
+): Promise<{ readonly loss: number | undefined }> {
   const { run, options, ranks, validation } = session;
   const validated = await validation?.run(ranks?.group, options.asked);
   if (session.leads) options.goOnAlone();
   if (validation !== undefined) options.signal.throwIfAborted();
   if (validated !== undefined) tell(evaluated(run.steps, validated));
-  return validated?.loss;
+  return { loss: validated?.loss };
 }
 
 function nothingCounts(step: number): string {
@@ -250,38 +275,6 @@ function evaluated(step: number, { loss, measures }: Validated): RunEvent {
   return { type: "evaluated", step, loss, ...others };
 }
 
-interface Speed {
-  readonly samplesPerSecond: number;
-  readonly tokensPerSecond: number | undefined;
-  readonly secondsLeft: number;
-}
-
-/**
- * Measures the time of steps alone. The time left also includes validation and checkpoints so far.
- */
-function stopwatch({ run, options, model, data, trainer }: Session): {
-  (done: number): Speed;
-  restart(): void;
-} {
-  const { now } = options;
-  const tokens = tokensPerSample(model, data);
-  const [firstStep, beganMs] = [trainer.steps, now()];
-  let stepMs = beganMs;
-  const measure = (done: number): Speed => {
-    const at = now();
-    const samplesPerSecond = (1000 * run.batch) / Math.max(at - stepMs, 1e-3);
-    return {
-      samplesPerSecond,
-      tokensPerSecond: tokens && samplesPerSecond * tokens,
-      secondsLeft: (((at - beganMs) / (done - firstStep)) * (run.steps - done)) / 1000,
-    };
-  };
-  const restart = () => {
-    stepMs = now();
-  };
-  return Object.assign(measure, { restart });
-}
-
 /** Leaves a folder that can be resumed and sampled from. */
 async function stop(session: Session, trainLoss: number): Promise<void> {
   const { options, run, trainer } = session;
@@ -294,6 +287,6 @@ async function stop(session: Session, trainLoss: number): Promise<void> {
     step,
     steps,
     out,
-    files: [...files, FILES.checkpoint, FILES.metrics],
+    files: [...files, FILES.checkpoints, FILES.metrics],
   });
 }

@@ -4,6 +4,7 @@
  * enters another, between two steps or after its group has failed.
  */
 import { LockstepError } from "../errors.ts";
+import type { History } from "../telemetry/index.ts";
 import type { Ranks } from "../train/index.ts";
 
 /** How a worker takes part in generations. */
@@ -15,6 +16,8 @@ export interface Members {
    * @throws the reason to end the run
    */
   next(step: number, lost?: unknown): Promise<Ranks>;
+  /** What has happened to the workers of the run so far. */
+  history(): History;
   /** Whether the worker is asked to leave its group after the present step. */
   isWanted(): boolean;
 }
@@ -22,8 +25,12 @@ export interface Members {
 /** The codes of errors that end a group and not the run: a rank is lost, or does not answer. */
 const LOSSES = ["PEER_LOST", "DEADLINE", "ABORTED", "PROTOCOL"];
 
+/** Whether an error can come from a group whose ranks do not reach each other. */
+export function isOfGroup(error: unknown): error is LockstepError {
+  return error instanceof LockstepError && LOSSES.includes(error.code);
+}
+
 /** Whether an error only says that the group of these ranks has failed. */
 export function isLoss(error: unknown, ranks: Ranks | undefined): boolean {
-  if (ranks === undefined || !(error instanceof LockstepError)) return false;
-  return ranks.group.transport.signal.aborted && LOSSES.includes(error.code);
+  return ranks?.group.transport.signal.aborted === true && isOfGroup(error);
 }

@@ -57,6 +57,13 @@ export interface RunOptions extends ParallelOptions {
    * the run.
    */
   readonly checkpointEvery?: number;
+  /** How many of the newest checkpoints are kept. Default: 2. */
+  readonly keepLast?: number;
+  /**
+   * Checkpoints whose step is a multiple of it are kept for good: a multiple of `checkpointEvery`.
+   * Default: none.
+   */
+  readonly keepEvery?: number;
   /**
    * The text to generate at the end, for models of text: its beginning, and its number of tokens.
    */
@@ -71,6 +78,7 @@ export interface Run extends RunOptions {
   readonly seed: number;
   readonly evaluate: { readonly every: number; readonly samples: number };
   readonly checkpointEvery: number;
+  readonly keepLast: number;
   /**
    * The options as they were stated, without defaults, because some defaults depend on options that
    * the command line may override.
@@ -85,11 +93,17 @@ export interface RunOverrides {
   readonly seed?: number | undefined;
   readonly data?: DataSource | undefined;
   readonly microBatches?: number | undefined;
+  readonly checkpointEvery?: number | undefined;
+  readonly keepLast?: number | undefined;
+  readonly keepEvery?: number | undefined;
   readonly parallel?: ParallelOptions["parallel"];
   readonly zero?: ParallelOptions["zero"];
   readonly recompute?: ParallelOptions["recompute"];
   readonly offload?: ParallelOptions["offload"];
 }
+
+/** The one before is there if the newest is damaged. */
+const DEFAULT_KEEP_LAST = 2;
 
 const positive = z.int().min(1);
 const shape: OptionKinds<RunOptions> = {
@@ -119,6 +133,8 @@ const shape: OptionKinds<RunOptions> = {
   schedule: z.looseObject({ kind: z.string() }).optional(),
   evaluate: z.strictObject({ every: positive.optional(), samples: positive.optional() }).optional(),
   checkpointEvery: positive.optional(),
+  keepLast: positive.optional(),
+  keepEvery: positive.optional(),
   sample: z.strictObject({ prompt: z.string().optional(), tokens: positive.optional() }).optional(),
 };
 const schema = z.strictObject(shape);
@@ -155,9 +171,27 @@ export function defineRun(options: RunOptions): Run {
       every: options.evaluate?.every ?? tenth,
       samples: options.evaluate?.samples ?? 256,
     },
-    checkpointEvery: options.checkpointEvery ?? tenth,
+    checkpointEvery: checkpointEvery(options, tenth),
+    keepLast: options.keepLast ?? DEFAULT_KEEP_LAST,
     stated: options,
   };
+}
+
+/** @throws INVALID_OPTION when no checkpoint is written at the steps that are to be kept */
+function checkpointEvery(options: RunOptions, tenth: number): number {
+  const { checkpointEvery: stated, keepEvery } = options;
+  if (keepEvery === undefined) return stated ?? tenth;
+  if (stated !== undefined && keepEvery % stated !== 0) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      `defineRun: keepEvery is ${keepEvery}, but checkpoints are written every ${stated} steps (checkpointEvery).`,
+      { hint: "Make keepEvery a multiple of checkpointEvery." },
+    );
+  }
+  if (stated !== undefined) return stated;
+  let every = Math.min(tenth, keepEvery);
+  while (keepEvery % every !== 0) every -= 1;
+  return every;
 }
 
 /** Returns the run with options of the command line in place of its own. */

@@ -5,15 +5,8 @@ import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
 import { elementCount } from "../tensor/index.ts";
-import { type Ranks, sharingOf, type Trainer } from "../train/index.ts";
-import {
-  bytesWritten,
-  type CheckpointHead,
-  checkIdentity,
-  hashOfState,
-  loadCheckpoint,
-  type Progress,
-} from "./checkpoint.ts";
+import { type CommittedStep, type Ranks, sharingOf, type Trainer } from "../train/index.ts";
+import { bytesWritten, checkIdentity, hashOfState, loadCheckpoint } from "./checkpoint.ts";
 import { enter } from "./enter.ts";
 import { type ExportPlan, planExport, trainedGraph } from "./export.ts";
 import { factsHere } from "./facts.ts";
@@ -28,10 +21,13 @@ import {
   type RunFolder,
 } from "./folder.ts";
 import { samplingGraph } from "./generate.ts";
+import type { CheckpointHead, Progress } from "./head.ts";
 import { type Change, type Changeable, type Identity, identityOf } from "./identity.ts";
 import { type FolderLock, lockFolder } from "./lock.ts";
 import { type Members } from "./members.ts";
+import { type Chosen, chooseCheckpoint } from "./resume.ts";
 import type { Run } from "./run.ts";
+import { Saver } from "./saver.ts";
 import { unlessAborted } from "./unless-aborted.ts";
 import { Validation } from "./validation.ts";
 
@@ -52,6 +48,8 @@ export interface TrainOptions {
   readonly onEvent: EventSink;
   /** Returns the milliseconds since the process started. */
   readonly now: () => number;
+  /** Returns the bytes of memory that are free. Default: what the system says. */
+  readonly freeMemory?: (() => number) | undefined;
   /** The other workers of the run, which all get the same run. Default: none. */
   readonly ranks?: Ranks | undefined;
   /** Workers that come and go, in place of `ranks`. */
@@ -95,10 +93,14 @@ export interface Session {
   leads: boolean;
   /** The lock of the run's folder, if this worker has it. */
   lock: FolderLock | undefined;
+  /** The last committed step that this worker knows of. */
+  last: CommittedStep | undefined;
+  /** The step after which this worker has validated last. */
+  validated: number | undefined;
   /** Whether the run has other workers than at its first step here. */
   hasMoved: boolean;
-  /** The step of the last checkpoint that was written. */
-  saved: number | undefined;
+  /** This worker's part in writing checkpoints. */
+  readonly saver: Saver;
   /** What the leader exports at the end. */
   exporting: ExportPlan | undefined;
 }
@@ -107,12 +109,14 @@ export interface Session {
 export interface Before extends Progress {
   /** The options that have changed since then. */
   readonly changes: readonly Change[];
+  /** Sentences about newer checkpoints that cannot be used. */
+  readonly notices: readonly string[];
   /** Whether the checkpoint is too old to show that it is whole and belongs to this run. */
   readonly isOld: boolean;
 }
 
 /**
- * Opens a session. `head` is that of the checkpoint, when the run is resumed.
+ * Opens a session. `head` is that of the newest checkpoint, when the run is resumed.
  * @throws the reason of `asked` when it is aborted meanwhile; nothing was written then
  */
 export async function openSession(
@@ -140,8 +144,8 @@ export async function openSession(
     const fingerprint = await fingerprintOf(data, inputs, asked);
     checkHolds(fingerprint, options.holds);
     const identity = identityOf(run, model, fingerprint);
-    const changes =
-      head === undefined ? [] : checkIdentity(options.folder, head, identity, options.changes);
+    let from: Chosen | undefined;
+    let changes: readonly Change[] = [];
     const settings = {
       engine,
       model,
@@ -162,12 +166,17 @@ export async function openSession(
       members: options.members,
       asked,
       settings,
-      begin: (made) =>
-        head === undefined ? hashOfState(made) : loadCheckpoint(options.folder, made, head),
+      begin: async (made, group) => {
+        if (head === undefined) return hashOfState(made);
+        from = await chooseCheckpoint(options.folder, group);
+        changes = checkIdentity(from.head, identity, options.changes);
+        return loadCheckpoint(made, from.head);
+      },
       facts: (made, state) => factsHere({ run, engine, trainer: made, identity, state }),
     });
     trainer = entered.trainer;
-    const { step, seconds, trainLoss, hashes } = head ?? BEGINNING;
+    const used = from?.head ?? head;
+    const { step, seconds, trainLoss, isOld } = used ?? BEGINNING;
     const leads = ranks === undefined || ranks.group.rank === 0;
     if (leads && !hasJoined) {
       if (lock === undefined) {
@@ -179,11 +188,11 @@ export async function openSession(
       // A text sample that this model cannot generate is refused now.
       const isText = data.text !== undefined && run.sample !== undefined;
       if (isText) samplingGraph(await trainedGraph(run, trainer, 1));
-      await prepareFolder(options.folder, options.beginning);
-      await checkRoom(options.folder, bytesWritten(trainer, options.beginning));
+      await prepareFolder(options.folder, options.beginning, used?.step);
+      await checkRoom(options.folder, bytesWritten(trainer, run, options.beginning));
     }
-    const isOld = head !== undefined && hashes === undefined;
-    const before = { step, seconds, trainLoss, changes, isOld };
+    const { notices = [] } = from ?? {};
+    const before = { step, seconds, trainLoss, changes, isOld, notices };
     const held = data.validation;
     const validation = held && new Validation(held, trainer);
     return {
@@ -199,15 +208,22 @@ export async function openSession(
       startedMs,
       leads,
       lock,
+      last: undefined,
+      validated: undefined,
       hasMoved: hasJoined,
       exporting,
-      saved: undefined,
+      saver: new Saver(isSaved(before, used) ? step : undefined),
     };
   } catch (error) {
     trainer?.close();
     await data.close();
     throw error;
   }
+}
+
+/** Whether the checkpoint that the run continues from says all that a new one would. */
+function isSaved({ changes, isOld }: Before, head?: CheckpointHead): boolean {
+  return head !== undefined && changes.length === 0 && !isOld && !head.diverged;
 }
 
 /** What data must give for a step of the model. */
@@ -220,7 +236,7 @@ export function inputsOf(model: Model): ModelInput[] {
   }));
 }
 
-const BEGINNING = { step: 0, seconds: 0, trainLoss: Number.NaN, hashes: undefined };
+const BEGINNING = { step: 0, seconds: 0, trainLoss: Number.NaN, isOld: false };
 
 /** Whether this is rank 0 of several workers, or the only one, when the run begins. */
 export function isLeader({ ranks, members, leads }: TrainOptions): boolean {
@@ -228,7 +244,9 @@ export function isLeader({ ranks, members, leads }: TrainOptions): boolean {
   return ranks === undefined || ranks.group.rank === 0;
 }
 
-export async function closeSession({ trainer, data, ranks, options }: Session): Promise<void> {
+export async function closeSession(session: Session): Promise<void> {
+  const { trainer, data, ranks, options, saver } = session;
+  await saver.idle();
   trainer.close();
   if (options.members !== undefined) await ranks?.group.close();
   await data.close();

@@ -5,13 +5,7 @@
  * Format: https://github.com/huggingface/safetensors (README, "Format").
  */
 import { LockstepError } from "../errors.ts";
-import {
-  byteLength,
-  type DType,
-  formatType,
-  type Tensor,
-  type TensorType,
-} from "../tensor/index.ts";
+import { byteLength, type DType, formatType, type TensorType } from "../tensor/index.ts";
 
 /** Where a tensor lies; offsets are relative to the start of the file. */
 export interface Entry extends TensorType {
@@ -55,10 +49,10 @@ const NAMES: Readonly<Record<DType, string>> = {
 const DTYPE_OF = new Map((Object.keys(NAMES) as DType[]).map((dtype) => [NAMES[dtype], dtype]));
 
 /** The bytes before the first tensor, and the tensors in the order in which their bytes follow. */
-export function encodeHeader(
-  tensors: ReadonlyMap<string, Tensor>,
+export function encodeHeader<T extends TensorType>(
+  tensors: ReadonlyMap<string, T>,
   metadata: Readonly<Record<string, string>>,
-): { bytes: Uint8Array; order: readonly (readonly [string, Tensor])[] } {
+): { bytes: Uint8Array; order: readonly (readonly [string, T])[] } {
   const named = [...tensors].sort(([a], [b]) => compareNames(a, b));
   // Tensors with larger elements come first, so that each tensor is aligned to its element; the
   // reference writer does the same.
@@ -83,7 +77,7 @@ export function encodeHeader(
   return { bytes, order: sorted };
 }
 
-function elementBytes(tensor: Tensor): number {
+function elementBytes(tensor: TensorType): number {
   return byteLength({ dtype: tensor.dtype, shape: [] });
 }
 

@@ -1,4 +1,4 @@
-export type { Entry, Header } from "./format.ts";
+export { type Entry, encodeHeader, type Header } from "./format.ts";
 export {
   eachTensor,
   parseSafetensors,

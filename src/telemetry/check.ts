@@ -3,7 +3,7 @@
  * or stored.
  */
 import { z } from "zod";
-import type { NetworkFacts, Report, RunEvent } from "./events.ts";
+import type { History, NetworkFacts, Report, RunEvent } from "./events.ts";
 
 /** The most characters of a sentence, and (`MAX_SAMPLE`) of a text that a model has generated. */
 const MAX_TEXT = 2 ** 14;
@@ -29,6 +29,14 @@ const network = {
   buckets: count,
 } satisfies Fields<NetworkFacts>;
 
+const history = {
+  workersLost: count,
+  workersJoined: count,
+  generations: count,
+  stepsRepeated: count,
+  recoverySeconds: z.array(figure).max(MAX_LIST),
+} satisfies Fields<History>;
+
 const report = {
   name: text,
   steps: count,
@@ -49,6 +57,7 @@ const report = {
   sample: z.string().max(MAX_SAMPLE).nullable(),
   modelBatch: z.union([count, z.literal("any")]),
   notes: texts,
+  history: z.strictObject(history),
 } satisfies Fields<Report>;
 
 const FIELDS: { readonly [Type in RunEvent["type"]]: Fields<Extract<RunEvent, { type: Type }>> } = {
@@ -76,6 +85,9 @@ const FIELDS: { readonly [Type in RunEvent["type"]]: Fields<Extract<RunEvent, { 
     changes: z.array(z.strictObject({ name: text, before: text, now: text })).max(MAX_LIST),
   },
   notice: { text },
+  membership: { about: text, worker: count.optional(), text },
+  generation: { step: count, workers: count, shares: z.array(count).max(MAX_LIST) },
+  repeated: { step: count },
   step: {
     step: count,
     steps: count,

@@ -3,6 +3,9 @@
 export type RunEvent =
   | RunStarted
   | RunChanged
+  | MembershipChanged
+  | GenerationBegun
+  | StepRepeated
   | Notice
   | StepDone
   | SharesChanged
@@ -69,6 +72,34 @@ export interface RunChanged {
     readonly before: string;
     readonly now: string;
   }[];
+}
+
+/** Workers were lost, came or left, with the reason. */
+export interface MembershipChanged {
+  readonly type: "membership";
+  /** What it is about: `lost`, `left`, `aside`, `generation`, `waiting` and so on. */
+  readonly about: string;
+  /** The number of the worker, which no other worker of the run gets. */
+  readonly worker?: number;
+  /** One sentence or more. */
+  readonly text: string;
+}
+
+/** The run goes on with other workers. */
+export interface GenerationBegun {
+  readonly type: "generation";
+  /** The number of steps done. */
+  readonly step: number;
+  readonly workers: number;
+  /** The number of micro-batches of a step that each worker computes at first, by rank. */
+  readonly shares: readonly number[];
+}
+
+/** A step is made again, because a worker was lost in it before it was committed. */
+export interface StepRepeated {
+  readonly type: "repeated";
+  /** Counted from 1, as in `StepDone`. */
+  readonly step: number;
 }
 
 /** Something that a person should know and that does not stop the run. */
@@ -206,6 +237,20 @@ export interface Report {
   readonly modelBatch: number | "any";
   /** Sentences that say what is special about this model or its export. */
   readonly notes: readonly string[];
+  /** What happened to the workers of this part of the run. */
+  readonly history: History;
+}
+
+/** What happened to the workers of a run. */
+export interface History {
+  readonly workersLost: number;
+  /** Workers that came after the first step. */
+  readonly workersJoined: number;
+  readonly generations: number;
+  /** Steps that were made again, because a worker was lost before they were committed. */
+  readonly stepsRepeated: number;
+  /** From each loss that was noticed to the next committed step; the last 1,000. */
+  readonly recoverySeconds: readonly number[];
 }
 
 /** Bits per byte of the held-out text. */

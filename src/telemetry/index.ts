@@ -4,6 +4,7 @@ export type {
   CheckpointSaved,
   Evaluated,
   EventSink,
+  History,
   NetworkFacts,
   Report,
   RunComplete,

@@ -44,6 +44,7 @@ export function jsonlSink(
   let file: number | undefined;
   let length = 0;
   let lost = 0;
+  let lastStep = 0;
   const append = (text: string): void => {
     if (file === undefined) return;
     const bytes = Buffer.from(text, "utf8");
@@ -66,6 +67,14 @@ export function jsonlSink(
       if (event.type === "started" && file === undefined) {
         ({ file, length } = openLines(path, event.firstStep));
       }
+      // This worker goes on with a file that another one has written.
+      if (event.type === "generation" && file === undefined) {
+        ({ file, length, lastStep } = openLines(path, event.step));
+      }
+      if (event.type === "step") {
+        if (event.step <= lastStep) return;
+        lastStep = event.step;
+      }
       const line = lineOf(event);
       if (line !== undefined) append(`${JSON.stringify({ time: now(), ...line })}\n`);
     },
@@ -76,8 +85,16 @@ export function jsonlSink(
   };
 }
 
-/** Opens the file, cut after the lines of step `step`, and returns its length in bytes. */
-function openLines(path: string, step: number): { readonly file: number; readonly length: number } {
+interface OpenLines {
+  readonly file: number;
+  /** In bytes. */
+  readonly length: number;
+  /** The last step that has a line of its own. */
+  readonly lastStep: number;
+}
+
+/** Opens the file, cut after the lines of step `step`. */
+function openLines(path: string, step: number): OpenLines {
   const { O_RDWR, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants;
   let file: number | undefined;
   try {
@@ -90,9 +107,10 @@ function openLines(path: string, step: number): { readonly file: number; readonl
         fields: { path },
       });
     }
-    const length = step === 0 ? 0 : lengthUpTo(readFileSync(file), step);
+    const bytes = readFileSync(file);
+    const length = step === 0 ? 0 : lengthUpTo(bytes, step);
     ftruncateSync(file, length);
-    return { file, length };
+    return { file, length, lastStep: lastStepIn(bytes.toString("utf8", 0, length)) };
   } catch (error) {
     if (file !== undefined) closeSync(file);
     throw fileError(error, "write", path);
@@ -107,6 +125,11 @@ function lengthUpTo(bytes: Buffer, step: number): number {
     if (end === -1 || stepOf(bytes.toString("utf8", length, end)) > step) return length;
     length = end + 1;
   }
+}
+
+function lastStepIn(text: string): number {
+  const lines = text.split("\n").filter((line) => line.includes('"type":"step"'));
+  return lines.length === 0 ? 0 : stepOf(lines.at(-1) as string);
 }
 
 /**
@@ -136,6 +159,9 @@ function lineOf(event: RunEvent): object | undefined {
     case "failed":
     case "notice":
     case "changed":
+    case "membership":
+    case "generation":
+    case "repeated":
       return event;
     case "stopping":
     case "complete":

@@ -207,6 +207,13 @@ const report: Report = {
   sample: "one\n\x1b[31mtwo\n",
   modelBatch: "any",
   notes: [],
+  history: {
+    workersLost: 0,
+    workersJoined: 0,
+    generations: 1,
+    stepsRepeated: 0,
+    recoverySeconds: [],
+  },
 };
 
 test("colours are used on terminals only, and NO_COLOR turns them off", () => {

@@ -38,7 +38,11 @@ export function describe(
           `from step ${event.step + 1} on, ${name} is ${now} instead of ${before}`,
       );
     case "notice":
+    case "membership":
       return [event.text];
+    case "generation":
+    case "repeated":
+      return []; // the membership that leads to it is told
     case "shared":
       return [`step ${event.step}: ${event.reason}`];
     case "evaluated":

@@ -64,12 +64,12 @@ export class Collector {
    * Returns the values of all tensors after a step. A tensor in parts is read when it is asked for.
    */
   read(instance: Instance, plan: StepProgram, from: 0 | 1, step: number): Promise<TrainerState> {
-    return readState(instance, plan, from, this.#placeOf(instance, plan, step));
+    return readState(instance, plan, from, this.placeOf(instance, plan, step));
   }
 
   /** Copies into this rank's own memory what other ranks hold after a step. */
   bringHere(instance: Instance, plan: StepProgram, step: number): void {
-    const placeOf = this.#placeOf(instance, plan, step);
+    const placeOf = this.placeOf(instance, plan, step);
     for (const part of plan.held) {
       const { memory, bytes } = instance.host(part.buffer);
       const { memory: source, at } = placeOf(part);
@@ -79,7 +79,7 @@ export class Collector {
   }
 
   /** Finds parts in place, or in what was collected after this step. */
-  #placeOf(instance: Instance, { isHeldInPlace }: StepProgram, step: number): PlaceOf {
+  placeOf(instance: Instance, { isHeldInPlace }: StepProgram, step: number): PlaceOf {
     return (part) => {
       const { buffer, rank, byteOffset } = part;
       if (isHeldInPlace) return { memory: instance.host(buffer, rank).memory, at: byteOffset };

@@ -2,6 +2,7 @@ export { collectedBytes } from "./collect.ts";
 export { createTrainer, joinTrainer } from "./create.ts";
 export { diskFor, diskRoom } from "./disk.ts";
 export { meetRoom, memoryLimit, type Room } from "./memory.ts";
+export { type PartedTensor, StateParts, stateBytes } from "./parts.ts";
 export { parameterBytes, type Ranks, sharingOf } from "./sharing.ts";
 export { type TrainerTensors } from "./state.ts";
 export { Trainer } from "./step.ts";

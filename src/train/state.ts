@@ -1,6 +1,5 @@
 /** The tensors of a trainer by name, for first values, checkpoints and export. */
 import type { Device, DeviceTensor } from "../engine/index.ts";
-import { assert } from "../errors.ts";
 import { type Instance, initialize } from "../execute/index.ts";
 import type { Memory } from "../memory/index.ts";
 import type { ElementRange, Model } from "../nn/index.ts";
@@ -23,7 +22,7 @@ export interface TrainerTensors<T> {
 export type TrainerState = TrainerTensors<Tensor>;
 
 /** The most bytes of another rank's part that are read at once. */
-const PIECE_BYTES = 2 ** 24;
+export const PIECE_BYTES = 2 ** 24;
 
 /** Finds the memory, and the place in it, of a part of a buffer that another rank holds. */
 export type PlaceOf = (part: Held) => { readonly memory: Memory; readonly at: number };
@@ -83,7 +82,7 @@ export interface HeldRange {
 
 /** Cuts a tensor where another rank holds the next bytes. */
 export function* rangesOf(
-  plan: StepProgram,
+  plan: Pick<StepProgram, "held">,
   { buffer, byteOffset, type }: TensorRef,
 ): Generator<HeldRange> {
   const end = byteOffset + byteLength(type);
@@ -133,37 +132,6 @@ function inParts(instance: Instance, plan: StepProgram, ref: TensorRef, others: 
       return bytes;
     },
   };
-}
-
-/**
- * Writes a tensor's bytes except the parts that other ranks hold. Those are not touched, so they
- * take no memory here.
- */
-function writeOwn(instance: Instance, plan: StepProgram, ref: TensorRef, bytes: Uint8Array): void {
-  for (const { from, to, held } of rangesOf(plan, ref)) {
-    if (held !== undefined) continue;
-    const type = { dtype: "uint8", shape: [to - from] } as const;
-    const own = instance.tensor({ buffer: ref.buffer, byteOffset: from, type });
-    instance.device.upload(own, bytes.subarray(from - ref.byteOffset, to - ref.byteOffset));
-  }
-}
-
-/** Writes the given tensors; each must be one of the trainer's. */
-export function writeState(
-  instance: Instance,
-  plan: StepProgram,
-  from: 0 | 1,
-  given: Partial<TrainerState>,
-): void {
-  const { parameters, slots } = plan;
-  const places = { parameters, slots, states: plan.sides[from].states };
-  for (const kind of ["parameters", "slots", "states"] as const) {
-    for (const [name, { bytes }] of Object.entries(given[kind] ?? {})) {
-      const place = places[kind].get(name);
-      assert(place !== undefined, `the trainer has "${name}" among its ${kind}`);
-      writeOwn(instance, plan, place, bytes);
-    }
-  }
 }
 
 export async function initializeTrainer(

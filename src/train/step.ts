@@ -13,6 +13,7 @@ import { Collector } from "./collect.ts";
 import { holdsNothing } from "./empty-batch.ts";
 import { fillKeys, type Positions, positionsOf } from "./keys.ts";
 import type { Pacing } from "./pacing.ts";
+import { StateParts } from "./parts.ts";
 import { type Fields, fieldsOf, type Planned, pacingOf, replan, type Sharing } from "./planned.ts";
 import { journalOf, moveTo, type Standing } from "./regroup.ts";
 import {
@@ -30,7 +31,6 @@ import {
   type TrainerState,
   type TrainerTensors,
   writeScalars,
-  writeState,
 } from "./state.ts";
 import { explainNotFinite } from "./step-errors.ts";
 import {
@@ -176,10 +176,11 @@ export class Trainer {
     return initialTensors(engine, [...model.parameters, ...model.states], seed ?? 0);
   }
 
-  /** Replaces the values of the given tensors. */
-  write(given: Partial<TrainerState>): void {
+  /** The same tensors in the parts that ranks hold, until the next step. */
+  parts(): StateParts {
     this.#check();
-    writeState(this.#instance, this.plan, this.#from, given);
+    const of = [this.#instance, this.plan, this.#step] as const;
+    return new StateParts(of[0], of[1], this.#from, this.#collector.placeOf(...of));
   }
 
   /**

@@ -109,7 +109,8 @@ for (const [workers, whom] of [
         assert.deepEqual(memoryOf(pids), [], "shared memory");
         assert.equal(resumed.status, 0, resumed.stderr);
         const from = Number(/continuing after step (\d+)/.exec(resumed.stdout)?.[1]);
-        assert.ok(from >= 8 && from <= 24, resumed.stdout);
+        // The checkpoint of step 8 was begun, and may not have been complete; that of step 4 was.
+        assert.ok(from >= 4 && from <= 24, resumed.stdout);
         const [whole, out] = [join(cwd, "whole"), join(cwd, "runs/tiny")];
         assert.equal(reportOf(out).weightsSha256, reportOf(whole).weightsSha256);
         const steps = metricsOf(out).filter(({ type }) => type === "step");

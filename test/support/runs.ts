@@ -1,6 +1,7 @@
 /** Small complete runs in this process, with their folders. */
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { listSteps, type Manifest, readManifest } from "../../src/checkpoint/index.ts";
 import { arrays, text } from "../../src/data/index.ts";
 import type { Device } from "../../src/engine/index.ts";
 import { gpt, mlp, resnet } from "../../src/nn/index.ts";
@@ -75,6 +76,7 @@ export interface Trial {
   readonly changes?: readonly Changeable[];
   /** Asks for a stop as soon as it returns true. */
   readonly stopAt?: (event: RunEvent) => boolean;
+  readonly freeMemory?: () => number;
   /** The other workers, which try the same run. */
   readonly ranks?: Ranks;
 }
@@ -99,6 +101,7 @@ export async function tryRun(run: Run, trial: Trial): Promise<Tried> {
       beginning,
       changes: trial.changes,
       ranks: trial.ranks,
+      freeMemory: trial.freeMemory,
       signal: controller.signal,
       now: () => (clock += 10),
       onEvent: (event) => {
@@ -115,6 +118,23 @@ export async function tryRun(run: Run, trial: Trial): Promise<Tried> {
 
 export function reportOf(out: string): Report {
   return JSON.parse(readFileSync(join(out, "report.json"), "utf8")) as Report;
+}
+
+/** The steps of a run's checkpoints, ascending. */
+export function checkpointsOf(out: string): number[] {
+  return listSteps(join(out, "checkpoints"));
+}
+
+/** The manifest of a run's newest checkpoint. */
+export function newestOf(out: string): Promise<Manifest> {
+  return readManifest(join(out, "checkpoints", `step-${checkpointsOf(out).at(-1)}`));
+}
+
+/** The shards of a run's newest checkpoint. */
+export function shardsOf(out: string): string[] {
+  const folder = join(out, "checkpoints", `step-${checkpointsOf(out).at(-1)}`);
+  const files = readdirSync(folder).filter((name) => name.endsWith(".safetensors"));
+  return files.sort().map((name) => join(folder, name));
 }
 
 export interface MetricsLine {

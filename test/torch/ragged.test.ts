@@ -144,7 +144,7 @@ async function stepped(definition: ModelDefinition, microBatches: number, dtype:
         return [name, tensorFrom(own, shape, values)];
       },
     );
-    trainer.write({ parameters: Object.fromEntries(started) });
+    for (const [name, { bytes }] of started) trainer.parts().write(`parameters/${name}`, 0, bytes);
     const { loss } = await trainer.step({ positions: { start: 0, end: SAMPLES }, fill });
     const { parameters: now } = await trainer.read();
     const gradients = started.map(([name, before]): [string, number[]] => {

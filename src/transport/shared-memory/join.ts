@@ -29,7 +29,8 @@ export async function joinControl(options: SharedMemoryOptions): Promise<Joined>
     if (performance.now() > deadlineAt) {
       throw deadlinePassed(nameOf(peer), `joining group "${options.name}"`, deadlineMs);
     }
-    await delay(LOOK_MS, undefined, signal === undefined ? {} : { signal });
+    signal?.throwIfAborted();
+    await delay(LOOK_MS);
   };
   const memory =
     rank === 0 ? makeControl(options, generation) : await findControl(options, generation, pause);

@@ -1,0 +1,118 @@
+/** `lockstep checkpoints DIR`: lists the checkpoints of a run, checks them, or compares two. */
+import { statSync } from "node:fs";
+import { join } from "node:path";
+import { describeFault, differences, listSteps } from "../checkpoint/index.ts";
+import { LockstepError } from "../errors.ts";
+import {
+  type CheckpointHead,
+  changesBetween,
+  columns,
+  FILES,
+  openStep,
+  size,
+} from "../run/index.ts";
+import { printable } from "../telemetry/index.ts";
+
+export interface CheckpointsFlags {
+  readonly verify?: boolean;
+  /** Two steps. */
+  readonly diff?: readonly string[];
+}
+
+/** The most tensors that are named. */
+const MOST_NAMED = 20;
+
+export async function checkpointsCommand(dir: string, flags: CheckpointsFlags): Promise<void> {
+  const folder = join(dir, FILES.checkpoints);
+  const steps = listSteps(folder);
+  if (steps.length === 0) {
+    throw new LockstepError("CHECKPOINT", `"${dir}" has no checkpoints.`, {
+      hint: "Name the folder of a run, such as runs/gpt.",
+    });
+  }
+  const lines =
+    flags.diff === undefined
+      ? await listed(folder, steps, flags.verify === true)
+      : await compared(folder, steps, flags.diff);
+  console.log(printable(lines.join("\n")));
+}
+
+/** Sets the exit status to 1 when one of them is damaged. */
+async function listed(
+  folder: string,
+  steps: readonly number[],
+  verifies: boolean,
+): Promise<string[]> {
+  const rows: string[][] = [];
+  for (const step of steps) {
+    const fault = await describe(folder, step, verifies);
+    if ("fault" in fault) process.exitCode = 1;
+    rows.push([`step ${step}`, "fault" in fault ? "" : size(fault.bytes), fault.text]);
+  }
+  return columns(rows);
+}
+
+type Described =
+  | { readonly bytes: number; readonly text: string }
+  | { readonly fault: true; readonly text: string };
+
+async function describe(folder: string, step: number, verifies: boolean): Promise<Described> {
+  let head: CheckpointHead;
+  try {
+    head = await openStep(folder, step);
+  } catch (error) {
+    return { fault: true, text: firstLine(error) };
+  }
+  const { files } = head.source;
+  const faults: string[] = [];
+  for (const [shard, file] of verifies ? files.entries() : []) {
+    const fault = await head.source.check(shard);
+    if (fault !== undefined) faults.push(describeFault(file, fault));
+  }
+  if (faults.length > 0) return { fault: true, text: `damaged: ${faults.join("; ")}` };
+  const bytes = files.reduce((sum, file) => sum + sizeOf(file), 0);
+  const loss = Number.isFinite(head.trainLoss) ? `loss ${head.trainLoss.toFixed(4)}, ` : "";
+  const shards = `${files.length} ${files.length === 1 ? "shard" : "shards"}`;
+  const told = verifies ? ", whole" : "";
+  return { bytes, text: `${loss}${head.seconds.toFixed(1)} s of training, ${shards}${told}` };
+}
+
+function sizeOf(file: string): number {
+  return statSync(file, { throwIfNoEntry: false })?.size ?? 0;
+}
+
+function firstLine(error: unknown): string {
+  const [line = ""] = (error instanceof Error ? error.message : String(error)).split("\n");
+  return line;
+}
+
+async function compared(
+  folder: string,
+  steps: readonly number[],
+  words: readonly string[],
+): Promise<string[]> {
+  const [one, other, more] = words.map(Number);
+  if (one === undefined || other === undefined || more !== undefined) {
+    throw new LockstepError("INVALID_OPTION", "--diff takes two steps, as in --diff 100 200.");
+  }
+  for (const step of [one, other]) {
+    if (steps.includes(step)) continue;
+    throw new LockstepError("CHECKPOINT", `There is no checkpoint of step ${step}.`, {
+      hint: `There are those of the steps ${steps.join(", ")}.`,
+    });
+  }
+  const [a, b] = [await openStep(folder, one), await openStep(folder, other)];
+  const options = changesBetween(a.identity, b.identity).map(
+    ({ name, before, now }) => `${name} is ${before} and ${now}`,
+  );
+  const found = await differences(a.source, b.source);
+  const named = found.slice(0, MOST_NAMED).map(({ name, what }) => `${name} ${what}`);
+  const rest = found.length - named.length;
+  return [
+    `step ${one}: loss ${a.trainLoss.toFixed(4)}; step ${other}: loss ${b.trainLoss.toFixed(4)}`,
+    ...(options.length === 0 ? ["the same model, data and options"] : options),
+    `${found.length} of ${a.source.tensors.size} tensors differ`,
+    ...named.map((line) => `  ${line}`),
+    ...(rest > 0 ? [`  and ${rest} more`] : []),
+  ];
+}

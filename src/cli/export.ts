@@ -1,0 +1,60 @@
+/** `lockstep export DIR --to FILE`: a model out of a checkpoint. */
+import { join, resolve } from "node:path";
+import { LockstepError } from "../errors.ts";
+import {
+  type CheckpointHead,
+  chooseCheckpoint,
+  exportCheckpoint,
+  FILES,
+  openRunFolder,
+  openStep,
+} from "../run/index.ts";
+import { printable } from "../telemetry/index.ts";
+import { goTo, recordedCommand } from "./recorded.ts";
+import { openTarget, type Target, type TargetFlags } from "./target.ts";
+
+export interface ExportFlags {
+  readonly to: string;
+  readonly step?: number;
+  readonly run?: string;
+}
+
+export async function exportCommand(dir: string, flags: ExportFlags): Promise<void> {
+  const [path, to] = [resolve(dir), resolve(flags.to)];
+  const { head, notices } = await headOf(path, flags.step);
+  for (const notice of notices) console.error(printable(notice));
+  const { run } = await targetOf(dir, flags.run);
+  const { notes } = await exportCheckpoint(run, head, to);
+  const lines = [`${flags.to}: the model after step ${head.step}`, ...notes];
+  console.log(printable(lines.join("\n")));
+}
+
+async function headOf(
+  path: string,
+  step: number | undefined,
+): Promise<{ readonly head: CheckpointHead; readonly notices: readonly string[] }> {
+  if (step === undefined) return chooseCheckpoint(await openRunFolder(path));
+  return { head: await openStep(join(path, FILES.checkpoints), step), notices: [] };
+}
+
+/** The run that wrote the checkpoints: it knows the forward graph and the names of a state dict. */
+async function targetOf(dir: string, given: string | undefined): Promise<Target> {
+  if (given !== undefined) return openTarget(given, {});
+  try {
+    const recorded = recordedCommand(dir);
+    goTo(recorded);
+    return await openTarget(recorded.file, targetFlags(recorded.flags));
+  } catch (error) {
+    if (!(error instanceof LockstepError) || error.code !== "CHECKPOINT") throw error;
+    throw new LockstepError("CHECKPOINT", error.message.split("\n")[0] ?? "", {
+      hint: "Name the run file or the job of the run: --run FILE.",
+      cause: error,
+    });
+  }
+}
+
+/** The options that the model depends on. */
+function targetFlags({ steps, batch, seed }: TargetFlags): TargetFlags {
+  const known = Object.entries({ steps, batch, seed }).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(known);
+}

@@ -1,0 +1,64 @@
+/** Keeps what happens to the workers of a run: who was lost, who came, how long each loss cost. */
+import type { Action } from "../membership/index.ts";
+import type { History } from "../telemetry/index.ts";
+
+/** The most recoveries that are kept. */
+const MOST = 1000;
+
+export class HistoryKeeper {
+  readonly #now: () => number;
+  readonly #lost = new Set<number>();
+  readonly #seen = new Set<number>();
+  readonly #recoverySeconds: number[] = [];
+  #joined = 0;
+  #generations = 0;
+  #stepsRepeated = 0;
+  /** When the first loss was noticed that no committed step has followed. */
+  #lostAt: number | undefined;
+
+  /** @param now milliseconds */
+  constructor(now: () => number) {
+    this.#now = now;
+  }
+
+  /** Takes an action of the membership. Returns whether the history has changed. */
+  take(action: Action): boolean {
+    if (action.kind === "tell" && action.about === "lost" && action.worker !== undefined) {
+      this.#lost.add(action.worker);
+      // A worker that was in no generation is no loss to a step.
+      if (this.#seen.has(action.worker)) this.#lostAt ??= this.#now();
+      return true;
+    }
+    if (action.kind !== "form") return false;
+    for (const { worker } of action.generation.members) {
+      if (!this.#seen.has(worker) && this.#generations > 0) this.#joined += 1;
+      this.#seen.add(worker);
+    }
+    this.#generations = action.generation.number;
+    return true;
+  }
+
+  /** A step was committed. */
+  committed(): boolean {
+    if (this.#lostAt === undefined) return false;
+    this.#recoverySeconds.push((this.#now() - this.#lostAt) / 1000);
+    if (this.#recoverySeconds.length > MOST) this.#recoverySeconds.shift();
+    this.#lostAt = undefined;
+    return true;
+  }
+
+  /** A step is made again. */
+  repeated(): void {
+    this.#stepsRepeated += 1;
+  }
+
+  get history(): History {
+    return {
+      workersLost: this.#lost.size,
+      workersJoined: this.#joined,
+      generations: this.#generations,
+      stepsRepeated: this.#stepsRepeated,
+      recoverySeconds: [...this.#recoverySeconds],
+    };
+  }
+}

@@ -1,0 +1,140 @@
+/**
+ * One worker's part in writing a checkpoint: it writes its shard out of its memory, or out of a copy
+ * beside training. It knows which write is under way, and no group.
+ */
+import { freemem } from "node:os";
+import { setImmediate as turn } from "node:timers/promises";
+import { layOutShard, type Piece, writeShard } from "../checkpoint/index.ts";
+import { LockstepError } from "../errors.ts";
+import { allocateMemory } from "../memory/index.ts";
+import type { StateParts } from "../train/index.ts";
+
+/** The part of the free memory that copies of the state may take. */
+const PART_OF_FREE = 0.5;
+
+/** Returns the bytes that this process may still take: those of its container, or of the machine. */
+export function freeMemory(): number {
+  return process.availableMemory?.() ?? freemem();
+}
+
+/** Whether there is room for a copy of what all workers of this machine write. */
+export function fitsBeside(bytes: number, free: number): boolean {
+  return bytes <= free * PART_OF_FREE;
+}
+
+export class Saver {
+  /** The step of the last checkpoint that was written, or that is being written. */
+  saved: number | undefined;
+  /** Whether the workers have saved together for the last time. */
+  hasLeft = false;
+  hasToldNoRoom = false;
+  hasToldWait = false;
+  #writing: Promise<void> | undefined;
+  #failure: { readonly error: unknown } | undefined;
+
+  constructor(saved?: number) {
+    this.saved = saved;
+  }
+
+  /**
+   * Lets a write go on beside training. It handles its own errors; any other is a bug, which the
+   * next `idle` throws.
+   */
+  begin(write: () => Promise<void>): void {
+    this.#writing = write()
+      .catch((error: unknown) => {
+        this.#failure ??= { error };
+      })
+      .finally(() => {
+        this.#writing = undefined;
+      });
+  }
+
+  /** Waits for the write that is under way. Returns the milliseconds that this took. */
+  async idle(): Promise<number> {
+    const began = performance.now();
+    await this.#writing;
+    const failure = this.#failure;
+    this.#failure = undefined;
+    if (failure !== undefined) throw failure.error;
+    return performance.now() - began;
+  }
+}
+
+/** A shard that is ready to be written. */
+export interface ReadyShard {
+  /** Whether training may go on while it is written. */
+  readonly isCopy: boolean;
+  write(draft: string, rank: number): Promise<void>;
+}
+
+/** @param beside whether it is to be a copy; it is none when there is no memory for it */
+export async function readyShard(
+  parts: StateParts,
+  pieces: readonly Piece[],
+  beside: boolean,
+): Promise<ReadyShard> {
+  if (!beside) return shardInPlace(parts, pieces);
+  try {
+    return await shardInCopy(parts, pieces);
+  } catch (error) {
+    if (!(error instanceof LockstepError) || error.code !== "OUT_OF_MEMORY") throw error;
+    return shardInPlace(parts, pieces);
+  }
+}
+
+/** The shard is read out of the memory of ranks while it is written, before their next step. */
+function shardInPlace(parts: StateParts, pieces: readonly Piece[]): ReadyShard {
+  return {
+    isCopy: false,
+    write: (draft, rank) => writeShard(draft, rank, read(parts, pieces)),
+  };
+}
+
+/**
+ * Copies what the shard will hold, so that it can be written while training goes on.
+ * @throws OUT_OF_MEMORY
+ */
+async function shardInCopy(parts: StateParts, pieces: readonly Piece[]): Promise<ReadyShard> {
+  const { byteLength } = layOutShard(pieces, typesOf(parts));
+  const memory = allocateMemory(byteLength);
+  try {
+    let at = 0;
+    for await (const piece of read(parts, pieces)) {
+      memory.view(at, piece.byteLength).set(piece);
+      at += piece.byteLength;
+      await turn();
+    }
+  } catch (error) {
+    memory.close();
+    throw error;
+  }
+  return {
+    isCopy: true,
+    write: async (draft, rank) => {
+      try {
+        await writeShard(draft, rank, viewsOf(memory));
+      } finally {
+        memory.close();
+      }
+    },
+  };
+}
+
+const VIEW_BYTES = 2 ** 26;
+
+function* viewsOf(memory: ReturnType<typeof allocateMemory>): Generator<Uint8Array> {
+  for (let at = 0; at < memory.byteLength; at += VIEW_BYTES) {
+    yield memory.view(at, Math.min(VIEW_BYTES, memory.byteLength - at));
+  }
+}
+
+async function* read(parts: StateParts, pieces: readonly Piece[]): AsyncGenerator<Uint8Array> {
+  const { header, pieces: placed } = layOutShard(pieces, typesOf(parts));
+  yield header;
+  for (const { name, from, to } of placed) yield* parts.read(name, from, to);
+}
+
+function typesOf(parts: StateParts): Parameters<typeof layOutShard>[1] {
+  return new Map(parts.list().map((tensor) => [tensor.name, tensor]));
+}

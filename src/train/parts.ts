@@ -1,0 +1,103 @@
+/**
+ * The tensors of a checkpoint in the parts that ranks hold: which there are, what their bytes are,
+ * and where they are written back. A rank reads and writes only what it asks for.
+ */
+import type { Instance } from "../execute/index.ts";
+import type { StepProgram, TensorRef } from "../program/index.ts";
+import { byteLength, type TensorType } from "../tensor/index.ts";
+import { PIECE_BYTES, type PlaceOf, rangesOf } from "./state.ts";
+
+/** A tensor under the name `parameters/NAME`, `slots/PARAMETER.SLOT` or `states/NAME`. */
+export interface PartedTensor extends TensorType {
+  readonly name: string;
+  /** In order, without a gap. `owner`: the one rank that holds it; undefined if all ranks do. */
+  readonly parts: readonly {
+    readonly from: number;
+    readonly to: number;
+    readonly owner: number | undefined;
+  }[];
+}
+
+export class StateParts {
+  readonly #instance: Instance;
+  readonly #plan: StepProgram;
+  readonly #refs: ReadonlyMap<string, TensorRef>;
+  readonly #others: PlaceOf;
+
+  constructor(instance: Instance, plan: StepProgram, from: 0 | 1, others: PlaceOf) {
+    const { parameters, slots, sides } = plan;
+    const kinds = { parameters, slots, states: sides[from].states };
+    this.#instance = instance;
+    this.#plan = plan;
+    this.#others = others;
+    this.#refs = new Map(
+      Object.entries(kinds).flatMap(([kind, refs]) =>
+        [...refs].map(([name, ref]) => [`${kind}/${name}`, ref] as const),
+      ),
+    );
+  }
+
+  list(): PartedTensor[] {
+    const { held, kept } = this.#plan;
+    return [...this.#refs].map(([name, ref]) => {
+      const parts = [...rangesOf({ held: [...held, ...kept] }, ref)].map(
+        ({ from, to, held: by }) => {
+          return { from: from - ref.byteOffset, to: to - ref.byteOffset, owner: by?.rank };
+        },
+      );
+      return { name, ...ref.type, parts };
+    });
+  }
+
+  /** The bytes that this rank has itself: those that it writes when a checkpoint is loaded. */
+  own(): { readonly name: string; readonly from: number; readonly to: number }[] {
+    return [...this.#refs].flatMap(([name, ref]) =>
+      [...rangesOf(this.#plan, ref)]
+        .filter(({ held }) => held === undefined)
+        .map(({ from, to }) => ({ name, from: from - ref.byteOffset, to: to - ref.byteOffset })),
+    );
+  }
+
+  /**
+   * Yields the bytes [from, to) of a tensor in pieces, until the next step. Each must be used before
+   * the next is asked for.
+   * @throws PEER_LOST when a rank of another node has them and has not sent them
+   */
+  async *read(name: string, from: number, to: number): AsyncGenerator<Uint8Array> {
+    const ref = this.#ref(name);
+    const within = bytesOf(ref, from, to);
+    for (const { from: start, to: end, held } of rangesOf(this.#plan, within)) {
+      for (let at = start; at < end; at += PIECE_BYTES) {
+        const length = Math.min(PIECE_BYTES, end - at);
+        if (held === undefined) {
+          const place = bytesOf({ ...ref, byteOffset: 0 }, at, at + length);
+          yield (await this.#instance.device.download(this.#instance.tensor(place))).bytes;
+          continue;
+        }
+        const { memory, at: first } = this.#others(held);
+        yield memory.view(first + at - held.byteOffset, length);
+        // So reading a tensor takes the memory of one piece.
+        memory.letGo(first + at - held.byteOffset, length);
+      }
+    }
+  }
+
+  /** Writes bytes of a tensor that this rank has itself. */
+  write(name: string, from: number, bytes: Uint8Array): void {
+    const place = bytesOf(this.#ref(name), from, from + bytes.byteLength);
+    this.#instance.device.upload(this.#instance.tensor(place), bytes);
+  }
+
+  #ref(name: string): TensorRef {
+    return this.#refs.get(name) as TensorRef;
+  }
+}
+
+function bytesOf({ buffer, byteOffset }: TensorRef, from: number, to: number): TensorRef {
+  return { buffer, byteOffset: byteOffset + from, type: { dtype: "uint8", shape: [to - from] } };
+}
+
+/** The bytes of all tensors. */
+export function stateBytes(tensors: readonly TensorType[]): number {
+  return tensors.reduce((sum, type) => sum + byteLength(type), 0);
+}
