@@ -223,6 +223,9 @@ class Supervisor {
     const beats = [...this.#beats].map((worker) => ({ worker, generation }));
     this.#beats.clear();
     if (beats.length > 0) this.#take({ kind: "beats", beats });
+    for (const [worker, { isStopped }] of this.#workers) {
+      if (isStopped) this.#take({ kind: "stopped", worker });
+    }
   }
 
   #tellHistory(): void {

@@ -54,6 +54,8 @@ export type MembershipEvent =
       readonly step: number;
       readonly samples?: readonly number[];
     }
+  /** The worker's process is stopped by a signal. It has time to go on, until its next beat. */
+  | { readonly kind: "stopped"; readonly worker: number }
   /** A member says that it has lost another one. */
   | {
       readonly kind: "reported";
@@ -244,6 +246,8 @@ export interface WorkerState {
   /** The last sign of life. */
   heard: number;
   waiting: boolean;
+  /** Whether its process was found stopped by a signal after its last sign of life. */
+  stopped: boolean;
   draining: boolean;
   /** The step whose state it holds. */
   step: number;
