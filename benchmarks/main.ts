@@ -12,6 +12,7 @@ import { checkpoint } from "./checkpoint.ts";
 import { memory } from "./memory.ts";
 import { network } from "./network.ts";
 import { optimizer } from "./optimizer.ts";
+import { recovery } from "./recovery.ts";
 import { recurrent } from "./recurrent.ts";
 import {
   type Benchmark,
@@ -33,6 +34,7 @@ const benchmarks: readonly Benchmark[] = [
   network,
   recurrent,
   memory,
+  recovery,
   checkpoint,
 ];
 

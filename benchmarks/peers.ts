@@ -2,12 +2,15 @@
  * Peers: programs that are measured beside ours in the same run. A peer that is not installed is
  * named as missing.
  */
-import { execFile, execFileSync } from "node:child_process";
+import { type ChildProcessByStdio, execFile, execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
+import type { Readable } from "node:stream";
 import { promisify } from "node:util";
 import type { Link } from "./link.ts";
+import { median } from "./report.ts";
 
 /** The Python of the peers: LOCKSTEP_PYTHON names one that has PyTorch. Default: the system's. */
 const PYTHON = process.env["LOCKSTEP_PYTHON"] ?? "/usr/bin/python3";
@@ -111,7 +114,74 @@ export function torchLstm(
   return tokensPerSecond(PYTHON, [script], sizesAsEnvironment(all, threads, repeats));
 }
 
-/** Measures the same with one process at each end of a link. */
+export interface Restarts {
+  /** From the end of a process to the next step, in seconds. */
+  readonly seconds: readonly number[];
+  /** The median seconds of a step with its checkpoint. */
+  readonly step: number;
+}
+
+/**
+ * Measures how long torchrun takes to continue after one of its processes was killed: it restarts
+ * all of them, and they continue from the checkpoint of the last step. Linux only.
+ */
+export async function torchElastic(
+  root: string,
+  { sizes, threads, repeats, workers, kills }: PeerOptions & { workers: number; kills: number },
+): Promise<Restarts | undefined> {
+  if (!existsSync(PYTHON)) return undefined;
+  const folder = mkdtempSync(join(tmpdir(), "lockstep-bench-"));
+  const words = ["--standalone", `--nproc-per-node=${workers}`, `--max-restarts=${kills + 1}`];
+  const script = join(root, "benchmarks/peers/gpt_elastic.py");
+  const torchrun = spawn(PYTHON, ["-m", "torch.distributed.run", ...words, script], {
+    env: {
+      ...sizesAsEnvironment(sizes, threads, repeats),
+      CHECKPOINT: join(folder, "checkpoint"),
+      GLOO_SOCKET_IFNAME: "lo",
+    },
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  try {
+    return await killAgainAndAgain(torchrun, workers, kills);
+  } finally {
+    torchrun.kill("SIGTERM"); // it ends its processes
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Kills one process after the other, each after some steps. Undefined if the steps end. */
+function killAgainAndAgain(
+  torchrun: ChildProcessByStdio<null, Readable, null>,
+  workers: number,
+  kills: number,
+): Promise<Restarts | undefined> {
+  const [seconds, times]: [number[], number[]] = [[], []];
+  const pids = new Map<number, number>();
+  let [stepAt, killedAt, calm] = [0, 0, 0];
+  const kill = () => {
+    killedAt = performance.now();
+    process.kill(pids.get(seconds.length % workers) as number, "SIGKILL");
+  };
+  return new Promise((resolve) => {
+    torchrun.on("error", () => resolve(undefined));
+    torchrun.on("close", () => resolve(undefined));
+    createInterface({ input: torchrun.stdout }).on("line", (line) => {
+      const started = /^rank (\d+) pid (\d+)$/.exec(line);
+      if (started !== null) pids.set(Number(started[1]), Number(started[2]));
+      if (!line.startsWith("step ")) return;
+      const at = performance.now();
+      if (killedAt > 0) seconds.push((at - killedAt) / 1000);
+      else if (calm > 1) times.push((at - stepAt) / 1000);
+      calm = killedAt > 0 ? 0 : calm + 1;
+      [stepAt, killedAt] = [at, 0];
+      if (seconds.length === kills) resolve({ seconds, step: median(times) });
+      // At another time of a step each time, by the golden ratio.
+      else if (calm === 4) setTimeout(kill, 1000 * median(times) * ((seconds.length * 0.618) % 1));
+    });
+  });
+}
+
+/** Measures `torchDdp` with one process at each end of a link. */
 export async function torchDdpOver(
   root: string,
   link: Link,

@@ -128,6 +128,11 @@ export function commandLine(): Command {
       workers,
     )
     .option(
+      "--min-workers <n>",
+      "with fewer workers the run waits for others (default: 1)",
+      whole(1),
+    )
+    .option(
       "--hosts <list>",
       "agents to run on: a,b:4100 … Each needs the data below its --data-root. The run is sent to them as a job, and the first one writes the run's folder",
       names,

@@ -30,6 +30,7 @@ export interface TargetFlags extends ParallelOptions {
 /** The flags of `lockstep train`. */
 export interface TrainFlags extends TargetFlags {
   readonly workers?: WorkersAsked;
+  readonly minWorkers?: number;
   /** The addresses of the agents; `workers` is then the number of workers on each. */
   readonly hosts?: readonly string[];
   readonly token?: string;

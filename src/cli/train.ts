@@ -65,6 +65,13 @@ export async function trainTarget(
     microBatches: run.microBatches,
     hosts: flags.hosts?.length,
   });
+  if (flags.minWorkers !== undefined && flags.minWorkers > workers) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      `A run of ${workers} ${workers === 1 ? "worker" : "workers"} cannot wait for ${flags.minWorkers}.`,
+      { hint: "Use a larger --workers or a smaller --min-workers." },
+    );
+  }
   const show = terminalSink({
     stream: process.stdout,
     now: () => performance.now(),
@@ -166,7 +173,7 @@ async function trainByWorkers(
   options: WorkersOptions,
 ): Promise<Outcome> {
   const { run, baseDir, roots = [rootHere(baseDir)], job } = target;
-  const minWorkers = leastWorkers(run.parallel);
+  const minWorkers = Math.max(flags.minWorkers ?? 1, leastWorkers(run.parallel));
   if (job !== undefined) {
     const overrides = overridesOf(flags);
     return launchLocal({ ...options, minWorkers, job: job.path, roots, overrides });
@@ -224,7 +231,13 @@ async function trainOnHosts(
 }
 
 /** @throws INVALID_OPTION when options do not fit together */
-function checkHosts({ hosts, dump, tls, dataRoot }: TrainFlags, { job }: Target): void {
+function checkHosts({ hosts, dump, tls, dataRoot, minWorkers }: TrainFlags, { job }: Target): void {
+  if (hosts !== undefined && minWorkers !== undefined) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      "--min-workers is for one machine: over --hosts a lost worker ends the run.",
+    );
+  }
   if (hosts === undefined && tls === true) {
     throw new LockstepError(
       "INVALID_OPTION",

@@ -19,8 +19,11 @@ export async function executeTasks(
   options: ExecuteOptions = {},
 ): Promise<void> {
   const ended = new AbortController();
-  const signal =
-    options.signal === undefined ? ended.signal : AbortSignal.any([options.signal, ended.signal]);
+  const { signal } = ended;
+  // Not AbortSignal.any: a signal that lives long would keep a little of each step.
+  const end = () => ended.abort(options.signal?.reason);
+  if (options.signal?.aborted === true) end();
+  options.signal?.addEventListener("abort", end, { once: true });
   const waiting = new Set(tasks.keys());
   const done = new Set<number>();
   const running = new Map<number, Promise<void>>();
@@ -30,7 +33,7 @@ export async function executeTasks(
   const start = (index: number, task: Task): void => {
     waiting.delete(index);
     busy.add(task.lane);
-    const end = run(task, signal).then(
+    const result = run(task, signal).then(
       () => void done.add(index),
       (error: unknown) => {
         failure ??= { error };
@@ -39,7 +42,7 @@ export async function executeTasks(
     );
     running.set(
       index,
-      end.then(() => {
+      result.then(() => {
         running.delete(index);
         busy.delete(task.lane);
       }),
@@ -47,7 +50,7 @@ export async function executeTasks(
   };
 
   for (;;) {
-    if (options.signal?.aborted === true) failure ??= { error: options.signal.reason };
+    if (signal.aborted) failure ??= { error: signal.reason };
     if (failure === undefined) {
       const taken = new Set(busy); // lanes that are busy, or have an earlier task that still waits
       for (const index of waiting) {
@@ -60,5 +63,6 @@ export async function executeTasks(
     if (running.size === 0) break;
     await Promise.race(running.values());
   }
+  options.signal?.removeEventListener("abort", end);
   if (failure !== undefined) throw failure.error;
 }

@@ -103,7 +103,7 @@ export class WorkerProcess implements Watched {
    */
   stop(alone = false): void {
     this.tell({ kind: "stop", alone });
-    if (alone && this.#isStopped) this.#process.kill("SIGCONT");
+    if (alone && this.isStopped) this.#process.kill("SIGCONT");
   }
 
   tell(message: ToWorker): void {
@@ -145,13 +145,14 @@ export class WorkerProcess implements Watched {
     }
   }
 
-  get #isStopped(): boolean {
+  /** Whether the process is stopped by a signal. */
+  get isStopped(): boolean {
     const { pid, exitCode } = this.#process;
     return pid !== undefined && exitCode === null && processState(pid) === "T";
   }
 
   #look(): void {
-    this.#stoppedLooks = this.#isStopped ? this.#stoppedLooks + 1 : 0;
+    this.#stoppedLooks = this.isStopped ? this.#stoppedLooks + 1 : 0;
     if (this.#stoppedLooks < STOPPED_LOOKS || this.failure !== undefined) return;
     this.crash = "stopped";
     const what = `is stopped, for ${STOPPED_LOOKS} s`;

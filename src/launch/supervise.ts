@@ -259,6 +259,9 @@ class Supervisor implements LocalWorkers {
     const { number: generation } = this.#state.generation;
     const beats = this.#signs.take(this.#workers).map((worker) => ({ worker, generation }));
     if (beats.length > 0) this.#take({ kind: "beats", beats });
+    for (const [worker, { isStopped }] of this.#workers) {
+      if (isStopped) this.#take({ kind: "stopped", worker });
+    }
   }
 
   /** Lets workers go that are asked to leave, or stops the run (`answerToLeave`). */

@@ -58,7 +58,9 @@ export function withStep(pace: Pace | undefined, took: number): Pace {
   };
 }
 
+/** A process that is stopped by a signal is not slow, so its bound does not follow the steps. */
 export function silenceBound({ hasCommitted, pace }: MembershipState, worker: WorkerState): number {
+  if (worker.stopped) return LEAST_PATIENCE_MS;
   return worker.status === "member" && hasCommitted ? patienceOf(pace) : UNMEASURED_MS;
 }
 

@@ -84,7 +84,8 @@ function ofWorker(draft: Draft, worker: WorkerState, at: At): void {
     case "ready":
   }
   const bound = silenceBound(state, worker);
-  late(worker.heard + bound, `it showed no sign of life for ${span(bound)}`);
+  const stopped = worker.stopped ? ", and its process is stopped by a signal" : "";
+  late(worker.heard + bound, `it showed no sign of life for ${span(bound)}${stopped}`);
 }
 
 function killAgain(draft: Draft, worker: WorkerState): void {

@@ -175,6 +175,21 @@ test("a stopped worker is found within a bound that follows the time of a step",
   assert.ok(patienceOf(withStep({ mean: 100, deviation: 10 }, 60_000)) < 4_000);
 });
 
+test("a process that is stopped by a signal is found in 1.5 s, however long a step takes", () => {
+  const leader = running();
+  leader.state = { ...leader.state, pace: { mean: 10_000, deviation: 1_000 } };
+  leader.hear({ kind: "stopped", worker: 1 });
+  // One that goes on in time is not lost.
+  leader.pass(1_000, [1]).pass(250).pass(5_000, [1]);
+  assert.equal(leader.did("kill"), undefined);
+  leader.hear({ kind: "stopped", worker: 1 });
+  assert.deepEqual(leader.did("kill"), { kind: "kill", worker: 1 });
+  assert.match(
+    leader.said(),
+    /found in 5 s: .* for 1\.5 s, and its process is stopped by a signal/,
+  );
+});
+
 test("no generation begins before a lost worker is dead or refused", () => {
   for (const end of ["ended", "refused"] as const) {
     const leader = running().pass(2_000, [1]).ready(0, 2);

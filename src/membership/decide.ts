@@ -134,6 +134,7 @@ function take(draft: Draft, event: MembershipEvent): void {
         const found = draft.byId.get(worker);
         if (found === undefined) continue;
         found.heard = state.time;
+        found.stopped = false;
         if (generation === state.generation.number) found.waiting = waiting;
       }
       return;
@@ -163,7 +164,7 @@ function takeOf(draft: Draft, worker: WorkerState, event: OfWorker): void {
   const { status } = worker;
   if (event.kind === "ended" || event.kind === "refused") return gone(draft, worker, event);
   if (status === "lost" || status === "dismissed" || status === "done") return;
-  if (event.kind !== "closed" && event.kind !== "drain") worker.heard = state.time;
+  if (isSign(event)) [worker.heard, worker.stopped] = [state.time, false];
   switch (event.kind) {
     case "ready":
       return ready(draft, worker, event);
@@ -178,6 +179,9 @@ function takeOf(draft: Draft, worker: WorkerState, event: OfWorker): void {
     }
     case "closed":
       return lose(draft, worker, { kind: "lost", cause: "its connection closed" });
+    case "stopped":
+      worker.stopped = true;
+      return;
     case "drain":
       return drain(draft, worker, event.why);
     case "done":
@@ -185,6 +189,11 @@ function takeOf(draft: Draft, worker: WorkerState, event: OfWorker): void {
       setStatus(draft, worker, "done");
       state.done.push(worker.id);
   }
+}
+
+/** Whether a worker that this comes from is alive and runs. */
+function isSign({ kind }: OfWorker): boolean {
+  return kind !== "closed" && kind !== "drain" && kind !== "stopped";
 }
 
 type Ready = Extract<MembershipEvent, { readonly kind: "ready" }>;

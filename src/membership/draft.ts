@@ -72,6 +72,7 @@ export function enter(draft: Draft, kind: "start" | "admit", place: string, node
     since: state.time,
     heard: state.time,
     waiting: false,
+    stopped: false,
     draining: false,
     step: 0,
     steps: 0,

@@ -56,6 +56,8 @@ export type MembershipEvent =
     }
   /** The state after this step lies on disk, and a run without any other state continues from it. */
   | { readonly kind: "saved"; readonly step: number }
+  /** The worker's process is stopped by a signal. It has time to go on, until its next beat. */
+  | { readonly kind: "stopped"; readonly worker: number }
   /** A member says that it has lost another one. */
   | {
       readonly kind: "reported";
@@ -248,6 +250,8 @@ export interface WorkerState {
   /** The last sign of life. */
   heard: number;
   waiting: boolean;
+  /** Whether its process was found stopped by a signal after its last sign of life. */
+  stopped: boolean;
   draining: boolean;
   /** The step whose state it holds. */
   step: number;

@@ -31,8 +31,11 @@ export interface Planned {
   readonly sharing: Sharing;
 }
 
-/** @throws INVALID_OPTION, NO_GRADIENT, OUT_OF_MEMORY, DISK_FULL */
-export function planOf(options: TrainerOptions): Planned {
+/**
+ * @param known the step of one process, if it was built before; it is the same for any ranks
+ * @throws INVALID_OPTION, NO_GRADIENT, OUT_OF_MEMORY, DISK_FULL
+ */
+export function planOf(options: TrainerOptions, known?: StepGraph): Planned {
   const { ranks, microBatches = 1 } = options;
   // More workers than micro-batches are an error of their own, before anything that their
   // micro-batches would lead to.
@@ -40,7 +43,7 @@ export function planOf(options: TrainerOptions): Planned {
   checkWorkers(size, microBatches);
   const ranges = ranks?.ranges ?? evenRanges(microBatches, size);
   const sharing = { ranges, overlap: true };
-  const step = inFormOf(options.engine, buildStep(options));
+  const step = known ?? inFormOf(options.engine, buildStep(options));
   const parallel = parallelOf(options, step, options);
   const plan = lowered(options, step, parallel, sharing);
   const { memory } = roomFor(options);

@@ -80,7 +80,7 @@ export async function moveTo(
   const now = await tell(group, standing);
   const steps = Math.max(...now.map((rank) => rank.steps));
   const parallel = axesFor(options.parallel, group?.size ?? 1);
-  const planned = planOf({ ...options, parallel });
+  const planned = planOf({ ...options, parallel }, before?.planned.step);
   const instance = await instantiate(options.engine, planned.plan, group, options.offloadFolder);
   try {
     const last = now.find(({ decision }) => decision?.steps === steps)?.decision;

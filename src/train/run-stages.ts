@@ -6,7 +6,8 @@ import type { Instance, StageOptions } from "../execute/index.ts";
 import type { Stage, StepProgram } from "../program/index.ts";
 import { toNumbers } from "../tensor/index.ts";
 import type { Pacing } from "./pacing.ts";
-import type { BatchFields, FillBatch } from "./step-types.ts";
+import type { Ranks } from "./sharing.ts";
+import type { BatchFields, FillBatch, StepRequest } from "./step-types.ts";
 
 export async function runStages(
   instance: Instance,
@@ -37,6 +38,16 @@ export async function runMeasured(
   await around(() => runStages(instance, stages.slice(0, alone), { signal }));
   await runStages(instance, stages.slice(alone), { signal, around });
   return milliseconds / 1000;
+}
+
+/**
+ * What ends the computation of a step. When the group has failed, the step cannot be committed, and
+ * the next group waits for this rank.
+ */
+export function endOf({ signal }: StepRequest, ranks: Ranks | undefined): AbortSignal | undefined {
+  const failed = ranks?.group.transport.signal;
+  if (signal === undefined || failed === undefined) return signal ?? failed;
+  return AbortSignal.any([signal, failed]);
 }
 
 /** What a rank wishes to happen after a step. */

@@ -16,7 +16,14 @@ import type { Pacing } from "./pacing.ts";
 import { StateParts } from "./parts.ts";
 import { type Fields, fieldsOf, type Planned, pacingOf, replan, type Sharing } from "./planned.ts";
 import { journalOf, moveTo, type Standing } from "./regroup.ts";
-import { runEvaluation, runMeasured, runStages, tellOthers, wishesOf } from "./run-stages.ts";
+import {
+  endOf,
+  runEvaluation,
+  runMeasured,
+  runStages,
+  tellOthers,
+  wishesOf,
+} from "./run-stages.ts";
 import type { Ranks } from "./sharing.ts";
 import {
   initialTensors,
@@ -89,7 +96,8 @@ export class Trainer {
   }
 
   async #transact(request: StepRequest): Promise<StepResult> {
-    const { positions, fill, signal, stop = false, regroup = false } = request;
+    const { positions, fill, stop = false, regroup = false } = request;
+    const signal = endOf(request, this.#options.ranks);
     const own = { stop, regroup };
     const { model, seed = 0 } = this.#options;
     const step = this.#step;

@@ -282,6 +282,12 @@ const CASES: Readonly<Record<string, Case>> = {
     code: "FILE_CORRUPT",
     says: /job\.json of the job is not as it was written/,
   },
+  "fewer workers than the run waits for": {
+    run: { microBatches: "2" },
+    words: ["train", "run.ts", "--workers", "2", "--min-workers", "3"],
+    code: "INVALID_OPTION",
+    says: /A run of 2 workers cannot wait for 3/,
+  },
   "roots for the data of a run file": {
     words: ["train", "run.ts", "--data-root", "."],
     code: "INVALID_OPTION",
