@@ -33,3 +33,6 @@ export class Tally {
     return { lost: this.lost, joined: this.#members.size - this.#first };
   }
 }
+
+/** A signal to all processes of a run reaches the launcher too; after this time it is one's own. */
+export const ALL_MS = 100;

@@ -21,7 +21,7 @@ import type { TrainResult } from "../run/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
 import { atMost, SAVE_MS } from "./at-most.ts";
 import { HistoryKeeper } from "./history.ts";
-import { type LocalWorker, type LocalWorkers, Tally } from "./local-workers.ts";
+import { ALL_MS, type LocalWorker, type LocalWorkers, Tally } from "./local-workers.ts";
 import { type OtherMessage, WorkerProcess } from "./process.ts";
 import { Signs } from "./signs.ts";
 import { Telling } from "./telling.ts";
@@ -49,9 +49,6 @@ export async function supervise(options: SuperviseOptions): Promise<TrainResult[
     await supervisor.close();
   }
 }
-
-/** A signal to all processes of a run reaches the launcher too; after this time it is one's own. */
-const ALL_MS = 100;
 
 class Supervisor implements LocalWorkers {
   readonly outcome: Promise<TrainResult["outcome"]>;
@@ -227,8 +224,7 @@ class Supervisor implements LocalWorkers {
       case "ready":
         return this.#take({ ...message, worker: id });
       case "drain":
-        setTimeout(() => this.#letGo(id), ALL_MS);
-        return;
+        return void setTimeout(() => this.#letGo(id), ALL_MS);
       case "lost": {
         const lost = this.#state.generation.members[message.rank]?.worker;
         if (lost === undefined || message.generation !== this.#state.generation.number) return;
