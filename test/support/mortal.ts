@@ -59,7 +59,7 @@ export function mortal(device: Device): Mortal {
       check();
       return undefined;
     } catch (error) {
-      return Promise.reject(error as Error);
+      return Promise.reject(error instanceof Error ? error : new Error(String(error)));
     }
   };
   const met = (given: Transport): Transport => ({
