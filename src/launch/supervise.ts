@@ -289,14 +289,16 @@ class Supervisor implements LocalWorkers {
 
   /**
    * A worker has ended by an error of its own: that is the run's, and would only come again. The
-   * leader of the generation saves what was committed.
+   * leader of the generation saves what was committed; before the first generation, the worker that
+   * has made the run's folder removes it.
    */
   async #fail(failed: WorkerProcess): Promise<void> {
     if (this.#isOver) return;
     this.#isOver = true;
     for (const worker of this.#workers.values()) worker.stop(true);
     const leader = this.#workers.get(this.#state.generation.members[0]?.worker ?? -1);
-    await atMost(SAVE_MS, leader?.ended ?? Promise.resolve());
+    const all = Promise.all(this.#all.map(({ ended }) => ended));
+    await atMost(SAVE_MS, leader?.ended ?? all);
     this.#reject(errorOf(failed));
   }
 
