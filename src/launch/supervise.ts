@@ -288,17 +288,16 @@ class Supervisor implements LocalWorkers {
   }
 
   /**
-   * A worker has ended by an error of its own: that is the run's, and would only come again. The
-   * leader of the generation saves what was committed; before the first generation, the worker that
-   * has made the run's folder removes it.
+   * A worker has ended by an error of its own, which would only come again. The leader saves; before
+   * the first generation, the worker that has made the run's folder removes it.
    */
   async #fail(failed: WorkerProcess): Promise<void> {
     if (this.#isOver) return;
     this.#isOver = true;
     for (const worker of this.#workers.values()) worker.stop(true);
     const leader = this.#workers.get(this.#state.generation.members[0]?.worker ?? -1);
-    const all = Promise.all(this.#all.map(({ ended }) => ended));
-    await atMost(SAVE_MS, leader?.ended ?? all);
+    const awaited = leader === undefined ? this.#all : [leader];
+    await atMost(SAVE_MS, Promise.all(awaited.map(({ ended }) => ended)));
     this.#reject(errorOf(failed));
   }
 

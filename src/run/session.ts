@@ -6,10 +6,8 @@ import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
 import { elementCount } from "../tensor/index.ts";
-
 import { type CommittedStep, type Ranks, sharingOf, type Trainer } from "../train/index.ts";
 import { bytesWritten, checkIdentity, hashOfState, loadCheckpoint } from "./checkpoint.ts";
-
 import { enter } from "./enter.ts";
 import { type ExportPlan, planExport, trainedGraph } from "./export.ts";
 import { factsHere } from "./facts.ts";
