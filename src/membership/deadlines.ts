@@ -71,8 +71,8 @@ function ofWorkers(draft: Draft, at: At): void {
 function ofWorker(draft: Draft, worker: WorkerState, at: At): void {
   const { state } = draft;
   const { since, status } = worker;
-  const late = (end: number, cause: string) =>
-    at(end, () => lose(draft, worker, { kind: "lost", cause }));
+  const late = (end: number, cause: () => string) =>
+    at(end, () => lose(draft, worker, { kind: "lost", cause: cause() }));
   switch (status) {
     case "done":
       return; // the others are watched, and the run ends with the last
@@ -87,18 +87,21 @@ function ofWorker(draft: Draft, worker: WorkerState, at: At): void {
     case "leaving":
       return at(since + HANDOVER_MS, () => dismiss(draft, worker));
     case "starting":
-      late(since + WORK_MS, `it was not ready within ${span(WORK_MS)}`);
+      late(since + WORK_MS, () => `it was not ready within ${span(WORK_MS)}`);
       break;
     case "member":
       if (state.phase === "breaking") {
-        late(state.since + ANSWER_MS, `it did not leave its generation within ${span(ANSWER_MS)}`);
+        const text = () => `it did not leave its generation within ${span(ANSWER_MS)}`;
+        late(state.since + ANSWER_MS, text);
       }
       break;
     case "ready":
   }
   const bound = silenceBound(state, worker);
-  const stopped = worker.stopped ? ", and its process is stopped by a signal" : "";
-  late(worker.heard + bound, `it showed no sign of life for ${span(bound)}${stopped}`);
+  late(worker.heard + bound, () => {
+    const stopped = worker.stopped ? ", and its process is stopped by a signal" : "";
+    return `it showed no sign of life for ${span(bound)}${stopped}`;
+  });
 }
 
 function killAgain(draft: Draft, worker: WorkerState): void {

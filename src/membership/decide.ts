@@ -84,7 +84,7 @@ export function firstState(now: number): MembershipState {
 }
 
 /**
- * Takes one event, and decides all that follows from it and from the time. The caller carries out
+ * Takes one event, or several that came at once, and decides all that follows from it and from the time. The caller carries out
  * the actions in order, keeps the new state, and calls again with the next event or at `wakeAt`.
  * @param now milliseconds of any clock. If it jumps, or the caller was stopped, no worker is blamed
  */
@@ -129,8 +129,11 @@ function take(draft: Draft, event: MembershipEvent): void {
   switch (event.kind) {
     case "time":
       return;
+    case "several":
+      for (const one of event.events) take(draft, one);
+      return;
     case "restored":
-      for (const { id } of state.workers) change(draft, id, { heard: state.time });
+      for (const { id } of state.workers) hear(draft, id);
       return;
     case "join":
       return join(draft, event.place, event.node);
@@ -154,15 +157,25 @@ function take(draft: Draft, event: MembershipEvent): void {
 
 function takeBeat(draft: Draft, { worker: id, generation, waiting = false }: Beat): void {
   const { state } = draft;
-  const found = find(draft, id);
-  if (found === undefined) return;
-  const waits = generation === state.generation.number ? waiting : found.waiting;
-  change(draft, id, { heard: state.time, stopped: false, waiting: waits });
+  if (find(draft, id) === undefined) return;
+  change(draft, id, (worker) => {
+    worker.heard = state.time;
+    worker.stopped = false;
+    if (generation === state.generation.number) worker.waiting = waiting;
+  });
+}
+
+/** A sign of life. */
+function hear(draft: Draft, id: number): WorkerState {
+  return change(draft, id, (worker) => {
+    worker.heard = draft.state.time;
+    worker.stopped = false;
+  });
 }
 
 type OfWorker = Exclude<
   MembershipEvent,
-  { readonly kind: "time" | "restored" | "join" | "beats" | "reported" | "saved" }
+  { readonly kind: "time" | "several" | "restored" | "join" | "beats" | "reported" | "saved" }
 >;
 
 /** An event of one worker. Of one that was given up, or may go, only its end matters. */
@@ -171,7 +184,7 @@ function takeOf(draft: Draft, known: WorkerState, event: OfWorker): void {
   const { id, status } = known;
   if (event.kind === "ended" || event.kind === "refused") return gone(draft, known, event);
   if (status === "lost" || status === "dismissed" || status === "done") return;
-  const worker = isSign(event) ? change(draft, id, { heard: state.time, stopped: false }) : known;
+  const worker = isSign(event) ? hear(draft, id) : known;
   switch (event.kind) {
     case "ready":
       return ready(draft, worker, event);
@@ -188,7 +201,9 @@ function takeOf(draft: Draft, known: WorkerState, event: OfWorker): void {
       return lose(draft, worker, { kind: "lost", cause: "its connection closed" });
     case "stopped":
       draft.touched.add(id);
-      change(draft, id, { stopped: true });
+      change(draft, id, (still) => {
+        still.stopped = true;
+      });
       return;
     case "drain":
       return drain(draft, worker, event.why);
@@ -208,11 +223,14 @@ type Ready = Extract<MembershipEvent, { readonly kind: "ready" }>;
 
 function ready(draft: Draft, worker: WorkerState, { generation, step }: Ready): void {
   const { state, options } = draft;
-  if (worker.status === "ready") change(draft, worker.id, { step });
   const isMember = worker.status === "member" && generation === state.generation.number;
-  if (!isMember && worker.status !== "starting") return;
+  if (!isMember && worker.status !== "starting" && worker.status !== "ready") return;
+  change(draft, worker.id, (found) => {
+    found.step = step;
+  });
+  if (worker.status === "ready") return;
   const isNew = worker.status === "starting";
-  setStatus(draft, worker, worker.draining ? "leaving" : "ready", { step });
+  setStatus(draft, worker, worker.draining ? "leaving" : "ready");
   if (isMember && state.phase === "running") {
     breakUp(draft, capital(`${named(worker)} has left generation ${generation} by itself.`));
   }
@@ -247,7 +265,7 @@ function report(draft: Draft, { by, worker: about, generation }: Reported): void
   if (state.phase !== "running" && state.phase !== "pausing") return;
   if (generation !== state.generation.number) return;
   if (worker?.status !== "member" || witness?.status !== "member") return;
-  change(draft, by, { heard: state.time });
+  hear(draft, by);
   const known = state.reports.filter((made) => made.worker === about).map((made) => made.by);
   state.reports = [...state.reports, { by, worker: about }];
   if (known.length > 0) {
@@ -260,7 +278,9 @@ function report(draft: Draft, { by, worker: about, generation }: Reported): void
 
 function drain(draft: Draft, worker: WorkerState, why: string): void {
   if (worker.draining) return;
-  change(draft, worker.id, { draining: true });
+  change(draft, worker.id, (leaving) => {
+    leaving.draining = true;
+  });
   close(draft, worker);
   tell(draft, "left", capital(`${named(worker)} is asked to leave: ${why}.`), worker.id);
   if (worker.status !== "member") dismiss(draft, worker);

@@ -63,13 +63,19 @@ export function find({ state }: Draft, id: number): WorkerState | undefined {
   return worker?.id === id ? worker : undefined;
 }
 
-/** Replaces a worker of the draft by one with other values, and returns it. */
-export function change(draft: Draft, id: number, values: Partial<WorkerState>): WorkerState {
+type Changeable = { -readonly [Name in keyof WorkerState]: WorkerState[Name] };
+
+/**
+ * Replaces a worker of the draft by a copy of it that `edit` has changed, and returns that. (An
+ * object of new values would be spread over the old ones: three times as slow.)
+ */
+export function change(draft: Draft, id: number, edit: (worker: Changeable) => void): WorkerState {
   const workers = ownWorkers(draft);
   const index = placeIn(workers, id);
   const before = workers[index] as WorkerState;
   assert(before.id === id, "a worker that changes takes part");
-  const after = { ...before, ...values };
+  const after = { ...before };
+  edit(after);
   workers[index] = after;
   draft.roster.change(before, after);
   return after;
@@ -92,14 +98,13 @@ export function candidates(draft: Draft): readonly WorkerState[] {
   return withStatus(draft, "ready");
 }
 
-export function setStatus(
-  draft: Draft,
-  { id }: WorkerState,
-  status: WorkerState["status"],
-  values: Partial<WorkerState> = {},
-): void {
+export function setStatus(draft: Draft, { id }: WorkerState, status: WorkerState["status"]): void {
   draft.touched.add(id);
-  change(draft, id, { ...values, status, since: draft.state.time, waiting: false });
+  change(draft, id, (worker) => {
+    worker.status = status;
+    worker.since = draft.state.time;
+    worker.waiting = false;
+  });
 }
 
 export function enter(draft: Draft, kind: "start" | "admit", place: string, node: string): void {
@@ -135,7 +140,10 @@ export function remove(draft: Draft, { id }: WorkerState): void {
 
 /** Kills a worker, and waits for its end before any generation is formed (fencing). */
 export function fence(draft: Draft, worker: WorkerState): void {
-  setStatus(draft, worker, "lost", { kills: worker.kills + 1 });
+  setStatus(draft, worker, "lost");
+  change(draft, worker.id, (lost) => {
+    lost.kills += 1;
+  });
   draft.actions.push({ kind: "kill", worker: worker.id });
 }
 
@@ -257,8 +265,11 @@ export function commit(draft: Draft, step: number, samples: readonly number[] | 
     const took = (state.time - state.progressAt) / (step - state.committed);
     state.pace = withStep(state.pace, took);
   }
-  for (const { id, steps } of withStatus(draft, "member")) {
-    change(draft, id, { step, steps: steps + step - state.committed });
+  for (const { id } of withStatus(draft, "member")) {
+    change(draft, id, (member) => {
+      member.step = step;
+      member.steps += step - state.committed;
+    });
   }
   [state.committed, state.progressAt, state.hasCommitted] = [step, state.time, true];
   state.lookAt = state.time; // the bound of all members may be shorter now

@@ -27,6 +27,8 @@ export interface Place {
 export type MembershipEvent =
   /** The time that `wakeAt` asked for has come; also the first event of a run. */
   | { readonly kind: "time" }
+  /** What came at once is taken in this order, and decided on once. */
+  | { readonly kind: "several"; readonly events: readonly MembershipEvent[] }
   /** The leader was restarted from its stored state: every worker has time anew to be heard. */
   | { readonly kind: "restored" }
   /** A worker that was not started by the launcher asks to take part. */
