@@ -5,8 +5,8 @@ import { copyFile, mkdir, readdir, readFile, rm, truncate, writeFile } from "nod
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
-import { randomSource } from "../../test/support/random.ts";
 import { withFolder } from "../../test/support/folder.ts";
+import { randomSource } from "../../test/support/random.ts";
 import { openFolderStore } from "./folder-store.ts";
 
 const module = new URL("folder-store.js", import.meta.url).href;

@@ -14,7 +14,14 @@ import {
   type MembershipEvent,
   type MembershipOptions,
 } from "../../src/membership/index.ts";
-import { type FromWorker, openFromWorker, type ToWorker } from "../../src/protocol/index.ts";
+import {
+  type AgentReply,
+  type AgentRequest,
+  envelope,
+  type FromWorker,
+  openReply,
+  type Told,
+} from "../../src/protocol/index.ts";
 import { randomSource } from "./random.ts";
 
 export interface CrowdOptions {
@@ -161,29 +168,44 @@ export class Crowd {
     for (const action of decision.actions) this.#carryOut(action);
   }
 
-  /** A message has come, as the text that a connection carries. */
-  #receive(text: string, worker: number): void {
+  /** A message of an agent has come, as the text that a connection carries. */
+  #receive(text: string, agent: number): void {
     this.#coordinate(() => {
-      const message = openFromWorker(JSON.parse(text), `worker ${worker}`);
-      const { number: generation } = this.state.generation;
-      switch (message.kind) {
-        case "beat":
-          this.#signs.add(worker);
+      const reply = openReply(JSON.parse(text), `agent ${agent}`);
+      switch (reply.kind) {
+        case "signs":
+          for (const worker of reply.alive) this.#signs.add(worker);
           return;
-        case "ready":
-          return this.#hear({ ...message, worker });
-        case "lost": {
-          const about = this.state.generation.members[message.rank]?.worker;
-          if (about === undefined || message.generation !== generation) return;
-          return this.#hear({ kind: "reported", by: worker, worker: about, generation });
+        case "ended": {
+          const { kind, worker, status, signal } = reply;
+          return this.#hear({ kind, worker, status, signal });
         }
-        case "event":
-          if (message.event.type !== "step") return;
-          return this.#hear({ kind: "committed", worker, generation, step: message.event.step });
+        case "said":
+          return this.#hearWorker(reply.worker, reply.message);
         default:
-          assert.fail(`worker ${worker} says ${message.kind}`);
+          assert.fail(`agent ${agent} sends ${reply.kind}`);
       }
     });
+  }
+
+  #hearWorker(worker: number, message: FromWorker): void {
+    const { number: generation, members } = this.state.generation;
+    switch (message.kind) {
+      case "ready": {
+        const { kind, generation: left, step } = message;
+        return this.#hear({ kind, worker, generation: left, step });
+      }
+      case "lost": {
+        const about = members[message.rank]?.worker;
+        if (about === undefined || message.generation !== generation) return;
+        return this.#hear({ kind: "reported", by: worker, worker: about, generation });
+      }
+      case "event":
+        if (message.event.type !== "step") return;
+        return this.#hear({ kind: "committed", worker, generation, step: message.event.step });
+      default:
+        assert.fail(`worker ${worker} says ${message.kind}`);
+    }
   }
 
   #takeSigns(): void {
@@ -233,21 +255,25 @@ export class Crowd {
     const { number, members } = generation;
     this.#formed = generation;
     this.#present = 0;
-    for (const [rank, { worker }] of members.entries()) {
-      const hasBegun = number > 1;
-      const form = { kind: "form", generation: number, rank, workers: members.length } as const;
-      this.#tell(worker, { ...form, hasBegun });
+    for (const [rank, { worker, node }] of members.entries()) {
+      // The addresses of all members are left out: they would be ten thousand in each message.
+      const own = [{ node: rank, address: `${node}:40000` }];
+      const form = { kind: "form", generation: number, rank, members: own } as const;
+      this.#tell(worker, { ...form, hasBegun: number > 1 });
     }
   }
 
   /** Writes a message, which takes its time to the worker. */
-  #tell(worker: number, message: ToWorker): void {
-    const text = JSON.stringify(message);
+  #tell(worker: number, message: Told): void {
+    const request: AgentRequest = { kind: "tell", worker, message };
+    const text = JSON.stringify(envelope(request));
     this.messages += 1;
     this.bytes += text.length;
     this.#after(5, () => {
       const agent = this.#byWorker.get(worker);
-      if (agent?.worker === worker && !agent.hangs) this.#told(agent, JSON.parse(text) as ToWorker);
+      if (agent?.worker === worker && !agent.hangs) {
+        this.#told(agent, (JSON.parse(text) as { message: Told }).message);
+      }
     });
   }
 
@@ -271,15 +297,19 @@ export class Crowd {
     });
   }
 
-  #say({ worker }: Agent, message: FromWorker): void {
-    if (worker === undefined) return;
-    const text = JSON.stringify(message);
-    this.messages += 1;
-    this.bytes += text.length;
-    this.#after(1 + this.#random() * 19, () => this.#receive(text, worker));
+  #say(agent: Agent, message: FromWorker): void {
+    const { worker } = agent;
+    if (worker !== undefined) this.#send(agent, { kind: "said", worker, message });
   }
 
-  #told(agent: Agent, message: ToWorker): void {
+  #send({ index }: Agent, reply: AgentReply): void {
+    const text = JSON.stringify(envelope(reply));
+    this.messages += 1;
+    this.bytes += text.length;
+    this.#after(1 + this.#random() * 19, () => this.#receive(text, index));
+  }
+
+  #told(agent: Agent, message: Told): void {
     switch (message.kind) {
       case "form":
         agent.generation = message.generation;
@@ -315,7 +345,9 @@ export class Crowd {
   #beat(moment: number): void {
     for (let index = moment; index < this.agents.length; index += MOMENTS) {
       const agent = this.agents[index] as Agent;
-      if (agent.lives && !agent.hangs) this.#say(agent, { kind: "beat" });
+      const { worker } = agent;
+      if (worker === undefined || !agent.lives || agent.hangs) continue;
+      this.#send(agent, { kind: "signs", alive: [worker], stopped: [] });
     }
   }
 
@@ -356,10 +388,9 @@ export class Crowd {
     }
     this.#end(agent);
     const isSeen = chance < 0.7;
-    this.#after(5, () => {
-      if (isSeen) this.#hear({ kind: "ended", worker, status: null, signal: "SIGKILL" });
-      else this.#hear({ kind: "closed", worker });
-    });
+    const end = { status: null, signal: "SIGKILL", words: "" } as const;
+    if (isSeen) this.#send(agent, { kind: "ended", worker, ...end });
+    else this.#after(5, () => this.#hear({ kind: "closed", worker }));
   }
 
   /** Another member may notice that a worker is gone before the coordinator does. */
