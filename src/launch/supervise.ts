@@ -3,6 +3,7 @@
  * generations, replaces those that are lost, and ends the run. What to do is decided in
  * `membership/`, by a pure function; here it is done.
  */
+import type { StateStore } from "../durable/index.ts";
 import { LockstepError } from "../errors.ts";
 import {
   type Action,
@@ -14,7 +15,7 @@ import {
   type MembershipState,
   type Verdict,
 } from "../membership/index.ts";
-import { isConsequence } from "../protocol/index.ts";
+import { isConsequence, type Standing } from "../protocol/index.ts";
 import type { TrainResult } from "../run/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
 import { atMost, SAVE_MS } from "./at-most.ts";
@@ -22,7 +23,10 @@ import type { Crew, CrewEvents } from "./crew.ts";
 import { tellFormed } from "./forming.ts";
 import { type OtherMessage, WorkerHandle } from "./handle.ts";
 import { HistoryKeeper } from "./history.ts";
+import { Keeper } from "./keeper.ts";
 import { ALL_MS, type LocalWorker, type LocalWorkers, Tally } from "./local-workers.ts";
+import { sinceStored, tellAgain } from "./restore.ts";
+import type { StoredRun } from "./stored.ts";
 import { Telling } from "./telling.ts";
 
 export interface SuperviseOptions {
@@ -37,6 +41,13 @@ export interface SuperviseOptions {
   readonly signal: AbortSignal;
   /** Is given the workers before the first of them starts. */
   readonly onWorkers?: ((workers: LocalWorkers) => void) | undefined;
+  /** Where the state of the run is kept for another launcher, and what one before has left. */
+  readonly kept?:
+    | (Pick<StoredRun, "group" | "job"> & {
+        readonly store: StateStore;
+        readonly last: StoredRun | undefined;
+      })
+    | undefined;
 }
 
 /** @throws the error by which a worker has ended; PEER_LOST when too many workers are lost */
@@ -61,9 +72,11 @@ class Supervisor implements LocalWorkers {
   #state: MembershipState = firstState(performance.now());
   #timer: NodeJS.Timeout | undefined;
   #isOver = false;
+  #hasGivenOver = false;
   readonly #telling: Telling;
   readonly #tally = new Tally();
   readonly #history = new HistoryKeeper(() => performance.now());
+  readonly #keeper: Keeper | undefined;
   #resolve: (outcome: TrainResult["outcome"]) => void = () => undefined;
   #reject: (error: unknown) => void = () => undefined;
 
@@ -84,7 +97,46 @@ class Supervisor implements LocalWorkers {
       hasBegun: () => this.#telling.begun !== undefined,
     });
     options.onWorkers?.(this);
-    this.#take({ kind: "time" });
+    const { kept } = options;
+    this.#keeper =
+      kept &&
+      new Keeper({
+        store: kept.store,
+        run: () => this.#stored(kept),
+        notice: (text) => this.#telling.notice(text),
+        fenced: (error) => this.#giveOver(error),
+      });
+    if (kept?.last === undefined) this.#take({ kind: "time" });
+    else this.#restore(kept.last);
+  }
+
+  #stored({ group, job }: Pick<StoredRun, "group" | "job">): StoredRun {
+    const { history } = this.#history;
+    return { group, job, state: this.#state, begun: this.#telling.begun, history };
+  }
+
+  /** Goes on where another launcher ended, with the workers that have gone on meanwhile. */
+  #restore({ state, begun, history }: StoredRun): void {
+    this.#state = state;
+    const members = state.generation.members.map(({ worker }) => worker);
+    this.#telling.resume(begun, state.committed);
+    this.#history.resume(history, members);
+    const { taken = new Map<number, Standing>() } = this.#crew;
+    const living = state.workers.filter(({ id }) => taken.has(id));
+    for (const { id } of living) this.#handle(id);
+    this.#crew.adopt?.(this.#workers);
+    this.#telling.notice(
+      `The run goes on after step ${state.committed} with ${living.length} of ${state.workers.length} workers, which it finds again.`,
+    );
+    tellAgain(state, this.#workers, begun !== undefined);
+    this.#take(sinceStored(state, taken));
+    this.#crew.listen?.();
+  }
+
+  /** Another launcher leads the run: its workers are left to that one. */
+  #giveOver(error: LockstepError): void {
+    this.#hasGivenOver = true;
+    this.#end(() => this.#reject(error));
   }
 
   list(): LocalWorker[] {
@@ -112,9 +164,11 @@ class Supervisor implements LocalWorkers {
     this.#isOver = true;
     clearTimeout(this.#timer);
     this.#options.signal.removeEventListener("abort", this.#onStop);
+    if (this.#hasGivenOver) return this.#crew.leave?.();
     for (const worker of this.#all) worker.kill();
     await Promise.all(this.#all.map(({ ended }) => ended));
     this.#crew.close();
+    await this.#keeper?.close();
   }
 
   get #membership(): MembershipOptions {
@@ -135,10 +189,9 @@ class Supervisor implements LocalWorkers {
     const now = performance.now();
     const { state, actions, wakeAt } = decide(now, this.#state, event, this.#membership);
     this.#state = state;
-    for (const action of actions) {
-      this.#act(action);
-      if (this.#history.take(action)) this.#tellHistory();
-    }
+    const act = () => this.#actAll(actions);
+    if (this.#keeper === undefined) act();
+    else this.#keeper.follow(actions, act);
     clearTimeout(this.#timer);
     if (wakeAt === undefined || this.#isOver) return;
     const wait = Math.max(0, wakeAt - performance.now());
@@ -157,6 +210,13 @@ class Supervisor implements LocalWorkers {
     if (begun === undefined && !hasStopped) return this.#end(() => this.#reject(signal.reason));
     this.#telling.stoppedAt(this.#state.saved);
     this.#end(() => this.#resolve("stopped"));
+  }
+
+  #actAll(actions: readonly Action[]): void {
+    for (const action of actions) {
+      this.#act(action);
+      if (this.#history.take(action)) this.#tellHistory();
+    }
   }
 
   #act(action: Action): void {
@@ -189,11 +249,15 @@ class Supervisor implements LocalWorkers {
   }
 
   #start(id: number, place: string): void {
+    const worker = this.#handle(id);
+    this.#crew.start(worker, place);
+    if (this.#options.signal.aborted) worker.stop();
+  }
+
+  #handle(id: number): WorkerHandle {
     const worker = new WorkerHandle(id, (message) => this.#hear(id, message));
     this.#workers.set(id, worker);
     this.#all.push(worker);
-    this.#crew.start(worker, place);
-    if (this.#options.signal.aborted) worker.stop();
     void worker.failed.then((error) => {
       if (worker.crash !== undefined) return;
       const { code = "BUG", text } = error;
@@ -217,6 +281,7 @@ class Supervisor implements LocalWorkers {
         this.#take({ kind: "refused", worker: id });
       }
     });
+    return worker;
   }
 
   #hear(id: number, message: OtherMessage): void {
@@ -238,6 +303,7 @@ class Supervisor implements LocalWorkers {
         const { number: generation } = this.#state.generation;
         if (event.type === "checkpoint") this.#take({ kind: "saved", step: event.step });
         if (event.type === "started") this.#take({ kind: "saved", step: event.firstStep });
+        const isKept = event.type === "checkpoint" || event.type === "started";
         if (event.type === "step") {
           this.#take({ kind: "committed", worker: id, generation, step: event.step });
           if (this.#history.committed()) this.#tellHistory();
@@ -247,6 +313,7 @@ class Supervisor implements LocalWorkers {
           this.#tellHistory();
         }
         this.#telling.pass(event);
+        if (isKept) this.#keeper?.note();
         return;
       }
       case "beat":

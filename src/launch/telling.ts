@@ -22,6 +22,11 @@ export class Telling {
     this.#onEvent = onEvent;
   }
 
+  /** Goes on where the telling of an earlier launcher ended. */
+  resume(begun: RunStarted | undefined, step: number): void {
+    [this.begun, this.#lastStep] = [begun, step];
+  }
+
   notice(text: string): void {
     this.#onEvent({ type: "notice", text });
   }
