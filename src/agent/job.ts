@@ -31,6 +31,8 @@ export interface AssignedJobOptions {
 
 /** How long workers may take to stop and save after their launcher has vanished. */
 const ABANDONED_MS = 30_000;
+/** How long those that are in a generation may take to leave it together. */
+const TOGETHER_MS = 5_000;
 /** The most threads of a worker, as a multiple of the machine's cores. */
 const MAX_OVERLOAD = 4;
 
@@ -220,8 +222,15 @@ export class AssignedJob {
     this.#incoming.abort();
     if (this.#workers.size === 0) return this.kill();
     this.#isEnding = true;
-    for (const worker of this.#workers.values()) worker.tell({ kind: "stop", alone: true });
-    this.#timer ??= setTimeout(() => this.kill(), ABANDONED_MS);
+    const stop = (alone: boolean) => {
+      for (const worker of this.#workers.values()) worker.tell({ kind: "stop", alone });
+    };
+    // Together they stop after the same step, and save all that was done.
+    stop(false);
+    this.#timer = setTimeout(() => {
+      stop(true);
+      this.#timer = setTimeout(() => this.kill(), ABANDONED_MS);
+    }, TOGETHER_MS);
   }
 }
 

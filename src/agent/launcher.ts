@@ -40,6 +40,7 @@ export class Launcher {
     const standing = this.#standings.get(worker);
     if (standing === undefined || message.kind !== "form") return;
     const { generation } = message;
+    if (generation <= standing.generation) return; // it was told before
     this.#standings.set(worker, { ...standing, generation, isReady: false });
   }
 

@@ -1,5 +1,7 @@
 /** Waits for agents, each of which may fail in its own way. */
 import { LockstepError } from "../errors.ts";
+import type { JobFiles } from "../job/index.ts";
+import type { AgentJob, Standing } from "../protocol/index.ts";
 import { atMost } from "./at-most.ts";
 import type { RemoteAgent } from "./remote.ts";
 
@@ -17,7 +19,30 @@ export async function within(deadlineMs: number, agent: RemoteAgent): Promise<vo
   }
 }
 
-export function late(name: string, deadlineMs: number): LockstepError {
+/**
+ * Asks an agent for the workers of the run, which an earlier launcher has left; one that has none
+ * gets the job.
+ */
+export async function takenFrom(
+  agent: RemoteAgent,
+  { message, files }: { readonly message: AgentJob; readonly files: JobFiles },
+  deadlineMs: number,
+): Promise<readonly Standing[]> {
+  try {
+    agent.takeOver(message.group, message.term ?? 0);
+    if ((await atMost(deadlineMs, agent.takenOver)) === "late") throw late(agent.name, deadlineMs);
+    const taken = await agent.takenOver;
+    if (taken !== undefined) return taken;
+    agent.offer(message, files);
+    await within(deadlineMs, agent);
+    return [];
+  } catch (error) {
+    agent.leave();
+    throw error;
+  }
+}
+
+function late(name: string, deadlineMs: number): LockstepError {
   const text = `${name} did not take the job within ${deadlineMs} ms.`;
   return new LockstepError("DEADLINE", text, { fields: { host: name } });
 }

@@ -1,5 +1,5 @@
 /** Keeps what happens to the workers of a run: who was lost, who came, how long each loss cost. */
-import type { Action } from "../membership/index.ts";
+import type { Action, Generation } from "../membership/index.ts";
 import type { History } from "../telemetry/index.ts";
 
 /** The most recoveries that are kept. */
@@ -22,8 +22,8 @@ export class HistoryKeeper {
     this.#now = now;
   }
 
-  /** Goes on with what an earlier launcher has counted, and the members of its last generation. */
-  resume(history: History, members: readonly number[]): void {
+  /** Goes on with what an earlier launcher has counted, and its last generation. */
+  resume(history: History, { members }: Generation): void {
     const { workersLost, workersJoined, generations, stepsRepeated, recoverySeconds } = history;
     this.#lostBefore = workersLost;
     [this.#joined, this.#generations, this.#stepsRepeated] = [
@@ -32,7 +32,7 @@ export class HistoryKeeper {
       stepsRepeated,
     ];
     this.#recoverySeconds.push(...recoverySeconds);
-    for (const member of members) this.#seen.add(member);
+    for (const { worker } of members) this.#seen.add(worker);
   }
 
   /** Takes an action of the membership. Returns whether the history has changed. */

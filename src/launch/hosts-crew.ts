@@ -15,8 +15,7 @@ import {
   type TcpListener,
 } from "../net/index.ts";
 import { type AgentJob, openOffer, type Standing } from "../protocol/index.ts";
-import { all, late, oneOf, within } from "./agents.ts";
-import { atMost } from "./at-most.ts";
+import { all, oneOf, takenFrom, within } from "./agents.ts";
 import type { Crew, CrewEvents } from "./crew.ts";
 import { WorkerHandle } from "./handle.ts";
 import { OwnClock } from "./own-clock.ts";
@@ -176,34 +175,22 @@ export class HostsCrew implements Crew {
    */
   async #takeOver(): Promise<void> {
     const { hosts, secrets, deadlineMs, signal, offer } = this.#options;
-    const { group, term = 0 } = offer.message;
     const takeOne = async (name: string) => {
       const line = await dialLine({ address: name, ...secrets, deadlineMs, signal });
       const agent = this.#agent(name, line);
-      try {
-        agent.takeOver(group, term);
-        const waited = await atMost(deadlineMs, agent.takenOver);
-        if (waited === "late") throw late(name, deadlineMs);
-        const taken = await agent.takenOver;
-        if (taken === undefined) {
-          agent.offer(offer.message, offer.files);
-          await within(deadlineMs, agent);
-        }
-        this.#seatFirst(agent, taken ?? []);
-      } catch (error) {
-        agent.leave();
-        throw error;
-      }
+      return { agent, taken: await takenFrom(agent, offer, deadlineMs) };
     };
     const ends = await Promise.allSettled(hosts.map(takeOne));
+    for (const end of ends) {
+      if (end.status === "fulfilled") this.#seatFirst(end.value.agent, end.value.taken);
+    }
     const failures = ends.flatMap((end) =>
       end.status === "rejected" ? [end.reason as unknown] : [],
     );
     const isFenced = (error: unknown) => error instanceof LockstepError && error.code === "FENCED";
     const fenced = failures.find(isFenced);
     if (fenced !== undefined || this.#seats.size === 0) {
-      for (const { agent } of this.#seats.values()) agent.leave();
-      this.#seats.clear();
+      this.leave();
       throw fenced ?? oneOf(failures);
     }
     for (const name of hosts) if (!this.#seats.has(name)) void this.#redial(name);

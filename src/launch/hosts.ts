@@ -111,7 +111,8 @@ async function lead(options: HostsOptions, store: StateStore | undefined) {
     crew: (events) => crew.attach(events),
     onEvent,
     signal,
-    ...(store === undefined ? {} : { kept: { store, group, job, last } }),
+    // Where no worker has gone on, the run begins like any other, from its checkpoint.
+    ...(store && { kept: { store, group, job, last: crew.taken.size > 0 ? last : undefined } }),
   });
 }
 

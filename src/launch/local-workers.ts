@@ -1,4 +1,4 @@
-import type { Generation } from "../membership/index.ts";
+import type { Generation, MembershipState } from "../membership/index.ts";
 
 /** The workers of a run on this machine, for those who try what the run survives. */
 export interface LocalWorkers {
@@ -16,6 +16,12 @@ export interface LocalWorker {
   readonly place: string;
   /** Whether it belongs to the present generation. */
   readonly isMember: boolean;
+}
+
+export function listOf({ workers }: MembershipState): LocalWorker[] {
+  return workers
+    .filter(({ status }) => ["starting", "ready", "member"].includes(status))
+    .map(({ id, place, status }) => ({ number: id, place, isMember: status === "member" }));
 }
 
 /** Counts the workers that were lost, and those that joined after the first generation. */

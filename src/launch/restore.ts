@@ -1,7 +1,7 @@
 /** How a launcher goes on with a run that another one led before, whose workers have gone on. */
 import type { MembershipEvent, MembershipState } from "../membership/index.ts";
 import type { Standing } from "../protocol/index.ts";
-import { tellFormed } from "./forming.ts";
+import { tellFormed, tellRegroup } from "./forming.ts";
 import type { WorkerHandle } from "./handle.ts";
 
 /** What has happened to the workers of a stored state, by those that were found alive. */
@@ -35,7 +35,6 @@ export function tellAgain(
   tellFormed(generation, workers, hasBegun);
   if (phase === "running") return;
   const when = phase === "pausing" ? "after-step" : "now";
-  for (const { worker } of generation.members) {
-    workers.get(worker)?.tell({ kind: "regroup", generation: generation.number, when });
-  }
+  const asked = generation.members.map(({ worker }) => worker);
+  tellRegroup({ generation: generation.number, workers: asked, when }, workers);
 }

@@ -3,8 +3,6 @@
  * generations, replaces those that are lost, and ends the run. What to do is decided in
  * `membership/`, by a pure function; here it is done.
  */
-import type { StateStore } from "../durable/index.ts";
-import { LockstepError } from "../errors.ts";
 import {
   type Action,
   answerToLeave,
@@ -13,42 +11,22 @@ import {
   type MembershipEvent,
   type MembershipOptions,
   type MembershipState,
-  type Verdict,
 } from "../membership/index.ts";
 import { isConsequence, type Standing } from "../protocol/index.ts";
 import type { TrainResult } from "../run/index.ts";
-import type { EventSink } from "../telemetry/index.ts";
 import { atMost, SAVE_MS } from "./at-most.ts";
-import type { Crew, CrewEvents } from "./crew.ts";
-import { tellFormed } from "./forming.ts";
+import type { Crew } from "./crew.ts";
+import { tellFormed, tellRegroup } from "./forming.ts";
 import { type OtherMessage, WorkerHandle } from "./handle.ts";
+import { endedOf, heardOf, signsOf } from "./hearing.ts";
 import { HistoryKeeper } from "./history.ts";
 import { Keeper } from "./keeper.ts";
-import { ALL_MS, type LocalWorker, type LocalWorkers, Tally } from "./local-workers.ts";
+import { ALL_MS, type LocalWorker, type LocalWorkers, listOf, Tally } from "./local-workers.ts";
 import { sinceStored, tellAgain } from "./restore.ts";
 import type { StoredRun } from "./stored.ts";
+import type { SuperviseOptions } from "./supervise-options.ts";
 import { Telling } from "./telling.ts";
-
-export interface SuperviseOptions {
-  /** With fewer workers the run waits. */
-  readonly minWorkers: number;
-  /** Workers beyond this number stand by. */
-  readonly maxWorkers: number;
-  /** Makes what starts the workers. */
-  readonly crew: (events: CrewEvents) => Crew;
-  readonly onEvent: EventSink;
-  /** Aborting it asks for a clean stop. */
-  readonly signal: AbortSignal;
-  /** Is given the workers before the first of them starts. */
-  readonly onWorkers?: ((workers: LocalWorkers) => void) | undefined;
-  /** Where the state of the run is kept for another launcher, and what one before has left. */
-  readonly kept?:
-    | (Pick<StoredRun, "group" | "job"> & {
-        readonly store: StateStore;
-        readonly last: StoredRun | undefined;
-      })
-    | undefined;
-}
+import { endOf } from "./verdict.ts";
 
 /** @throws the error by which a worker has ended; PEER_LOST when too many workers are lost */
 export async function supervise(options: SuperviseOptions): Promise<TrainResult["outcome"]> {
@@ -59,6 +37,8 @@ export async function supervise(options: SuperviseOptions): Promise<TrainResult[
     await supervisor.close();
   }
 }
+
+type Outcome = TrainResult["outcome"];
 
 class Supervisor implements LocalWorkers {
   readonly outcome: Promise<TrainResult["outcome"]>;
@@ -72,12 +52,13 @@ class Supervisor implements LocalWorkers {
   #state: MembershipState = firstState(performance.now());
   #timer: NodeJS.Timeout | undefined;
   #isOver = false;
+  /** Whether another launcher leads the run: its workers are left to that one. */
   #hasGivenOver = false;
   readonly #telling: Telling;
   readonly #tally = new Tally();
   readonly #history = new HistoryKeeper(() => performance.now());
   readonly #keeper: Keeper | undefined;
-  #resolve: (outcome: TrainResult["outcome"]) => void = () => undefined;
+  #resolve: (outcome: Outcome | Promise<Outcome>) => void = () => undefined;
   #reject: (error: unknown) => void = () => undefined;
 
   constructor(options: SuperviseOptions) {
@@ -89,7 +70,7 @@ class Supervisor implements LocalWorkers {
     });
     options.signal.addEventListener("abort", this.#onStop, { once: true });
     this.#crew = options.crew({
-      signs: (alive, stopped) => this.#listen(alive, stopped),
+      signs: (alive, stopped) => this.#takeAll(signsOf(this.#state, alive, stopped)),
       opened: (places) => this.#open(places),
       notice: (text) => this.#telling.notice(text),
       failed: (error) => this.#end(() => this.#reject(error)),
@@ -102,47 +83,39 @@ class Supervisor implements LocalWorkers {
       kept &&
       new Keeper({
         store: kept.store,
-        run: () => this.#stored(kept),
+        run: () => {
+          const { group, job } = kept;
+          const { history } = this.#history;
+          return { group, job, state: this.#state, begun: this.#telling.begun, history };
+        },
         notice: (text) => this.#telling.notice(text),
-        fenced: (error) => this.#giveOver(error),
+        fenced: (error) => {
+          this.#hasGivenOver = true;
+          this.#end(() => this.#reject(error));
+        },
       });
     if (kept?.last === undefined) this.#take({ kind: "time" });
     else this.#restore(kept.last);
   }
 
-  #stored({ group, job }: Pick<StoredRun, "group" | "job">): StoredRun {
-    const { history } = this.#history;
-    return { group, job, state: this.#state, begun: this.#telling.begun, history };
-  }
-
   /** Goes on where another launcher ended, with the workers that have gone on meanwhile. */
   #restore({ state, begun, history }: StoredRun): void {
     this.#state = state;
-    const members = state.generation.members.map(({ worker }) => worker);
     this.#telling.resume(begun, state.committed);
-    this.#history.resume(history, members);
+    this.#history.resume(history, state.generation);
     const { taken = new Map<number, Standing>() } = this.#crew;
     const living = state.workers.filter(({ id }) => taken.has(id));
     for (const { id } of living) this.#handle(id);
     this.#crew.adopt?.(this.#workers);
-    this.#telling.notice(
-      `The run goes on after step ${state.committed} with ${living.length} of ${state.workers.length} workers, which it finds again.`,
-    );
+    const found = `${living.length} of ${state.workers.length} workers`;
+    this.#telling.notice(`The run goes on after step ${state.committed} with ${found}.`);
     tellAgain(state, this.#workers, begun !== undefined);
     this.#take(sinceStored(state, taken));
     this.#crew.listen?.();
   }
 
-  /** Another launcher leads the run: its workers are left to that one. */
-  #giveOver(error: LockstepError): void {
-    this.#hasGivenOver = true;
-    this.#end(() => this.#reject(error));
-  }
-
   list(): LocalWorker[] {
-    return this.#state.workers
-      .filter(({ status }) => ["starting", "ready", "member"].includes(status))
-      .map(({ id, place, status }) => ({ number: id, place, isMember: status === "member" }));
+    return listOf(this.#state);
   }
 
   signal(worker: number, name: NodeJS.Signals): boolean {
@@ -182,6 +155,10 @@ class Supervisor implements LocalWorkers {
       if (this.#state.records[place]?.closed === true) this.reopen(place);
     }
     this.#take({ kind: "time" });
+  }
+
+  #takeAll(events: readonly MembershipEvent[]): void {
+    for (const event of events) this.#take(event);
   }
 
   #take(event: MembershipEvent): void {
@@ -226,20 +203,15 @@ class Supervisor implements LocalWorkers {
         return this.#start(action.worker, action.place);
       case "kill":
         return this.#workers.get(action.worker)?.kill();
-      case "regroup": {
-        const { generation, when } = action;
-        for (const id of action.workers) {
-          this.#workers.get(id)?.tell({ kind: "regroup", generation, when });
-        }
-        return;
-      }
+      case "regroup":
+        return tellRegroup(action, this.#workers);
       case "form":
         this.#tally.formed(action.generation);
         return tellFormed(action.generation, this.#workers, this.#telling.begun !== undefined);
       case "dismiss":
         return this.#workers.get(action.worker)?.kill();
       case "end":
-        return this.#end(() => this.#conclude(action.verdict));
+        return this.#end(() => this.#resolve(endOf(action.verdict, this.#all)));
       case "tell":
         if (action.about === "lost") this.#tally.lost += 1;
         this.#telling.membership(action, this.#state.generation, this.#options.signal);
@@ -265,66 +237,36 @@ class Supervisor implements LocalWorkers {
         this.#take({ kind: "failed", worker: id, code, text, own: false });
       } else void this.#fail(worker);
     });
-    void worker.ended.then(({ status, signal, words, refused }) => {
-      if (worker.outcome !== undefined) this.#take({ kind: "done", worker: id });
-      if (worker.crash !== undefined && words !== "" && !this.#isOver) {
-        this.#telling.notice(`Worker ${id} said at last:\n    ${words}`);
+    void worker.ended.then((end) => {
+      if (worker.crash !== undefined && end.words !== "" && !this.#isOver) {
+        this.#telling.notice(`Worker ${id} said at last:\n    ${end.words}`);
       }
-      const { aborted } = this.#options.signal;
-      // It has stopped before it took part.
-      if (aborted && worker.outcome === "stopped") {
-        this.#take({ kind: "drain", worker: id, why: "the run stops" });
-      }
-      if (refused === undefined) this.#take({ kind: "ended", worker: id, status, signal });
-      else {
-        this.#take({ kind: "closed", worker: id, why: refused });
-        this.#take({ kind: "refused", worker: id });
-      }
+      this.#takeAll(endedOf(worker, end, this.#options.signal.aborted));
     });
     return worker;
   }
 
   #hear(id: number, message: OtherMessage): void {
     switch (message.kind) {
-      case "ready": {
-        const { kind, generation, step } = message;
-        return this.#take({ kind, generation, step, worker: id });
-      }
+      case "ready":
+      case "lost":
+        return this.#takeAll(heardOf(this.#state, id, message));
       case "drain":
         return void setTimeout(() => this.#letGo(id), ALL_MS);
-      case "lost": {
-        const lost = this.#state.generation.members[message.rank]?.worker;
-        if (lost === undefined || message.generation !== this.#state.generation.number) return;
-        const { generation } = message;
-        return this.#take({ kind: "reported", by: id, worker: lost, generation });
-      }
       case "event": {
         const { event } = message;
-        const { number: generation } = this.#state.generation;
-        if (event.type === "checkpoint") this.#take({ kind: "saved", step: event.step });
-        if (event.type === "started") this.#take({ kind: "saved", step: event.firstStep });
-        const isKept = event.type === "checkpoint" || event.type === "started";
-        if (event.type === "step") {
-          this.#take({ kind: "committed", worker: id, generation, step: event.step });
-          if (this.#history.committed()) this.#tellHistory();
-        }
+        this.#takeAll(heardOf(this.#state, id, message));
+        if (event.type === "step" && this.#history.committed()) this.#tellHistory();
         if (event.type === "repeated") {
           this.#history.repeated();
           this.#tellHistory();
         }
         this.#telling.pass(event);
-        if (isKept) this.#keeper?.note();
+        if (event.type === "checkpoint" || event.type === "started") this.#keeper?.note();
         return;
       }
       case "beat":
     }
-  }
-
-  #listen(alive: readonly number[], stopped: readonly number[]): void {
-    const { number: generation } = this.#state.generation;
-    const beats = alive.map((worker) => ({ worker, generation }));
-    if (beats.length > 0) this.#take({ kind: "beats", beats });
-    for (const worker of stopped) this.#take({ kind: "stopped", worker });
   }
 
   /** Lets workers go that are asked to leave, or stops the run (`answerToLeave`). */
@@ -372,15 +314,5 @@ class Supervisor implements LocalWorkers {
     if (this.#isOver) return;
     this.#isOver = true;
     conclude();
-  }
-
-  #conclude({ outcome, worker, text }: Verdict): void {
-    const outcomes = this.#all.flatMap((process) => process.outcome ?? []);
-    if (outcome === "finished") {
-      this.#resolve(outcomes.find((own) => own !== "followed") ?? "stopped");
-      return;
-    }
-    const fields = worker === undefined ? {} : { worker };
-    this.#reject(new LockstepError("PEER_LOST", text, { fields }));
   }
 }
