@@ -111,11 +111,21 @@ async function tell(group: Group | undefined, standing?: Standing): Promise<Told
 const NONE: Decision = { steps: 0, gradientScale: 0, isEmpty: false, loss: 0, gradientNorm: 0 };
 
 function toldOf({ options, instance, planned, steps, last }: Standing): Told {
-  const { journal } = planned.plan;
-  const next = journal && decisionIn(instance.host(journal.buffer));
-  const isPending = next !== undefined && next.steps > steps;
-  const place = options.ranks?.group.rank ?? 0;
-  return { place, steps, decision: isPending ? next : last };
+  const { group } = options.ranks ?? {};
+  // Also what a neighbour has decided: if it is lost, only this node sees that.
+  const near = neighbours(group);
+  const decisions =
+    planned.plan.journal === undefined
+      ? []
+      : near.map((rank) => decisionAt({ instance, planned }, rank));
+  const pending = decisions.find((made) => made !== undefined && made.steps > steps);
+  return { place: group?.rank ?? 0, steps, decision: pending ?? last };
+}
+
+/** The ranks of this rank's node, itself included. */
+function neighbours(group: Group | undefined): readonly number[] {
+  if (group === undefined) return [0];
+  return group.transport.nodes.find((ranks) => ranks.includes(group.rank)) ?? [group.rank];
 }
 
 /** How a rank finishes the commit of a step. */
@@ -132,26 +142,24 @@ interface Finishing {
  */
 function finishingOf(before: Standing, told: readonly Told[]): Finishing | undefined {
   if (before.planned.plan.journal === undefined) return undefined;
-  const size = before.options.ranks?.group.size ?? 1;
-  const living = told.filter(({ place }) => place >= 0);
-  const lost = Array.from({ length: size }, (_, rank) => rank).filter(
-    (rank) => !living.some(({ place }) => place === rank),
-  );
-  const decisions = [
-    ...living.map(({ decision }) => decision),
-    // What a lost rank had decided counts only where it is seen: in the memory of its node.
-    ...lost.map((rank) => decisionAt(before, rank)),
-  ];
-  const decision = decisions.find((made) => made?.steps === before.steps + 1);
+  const decision = told.find((rank) => rank.decision?.steps === before.steps + 1)?.decision;
   if (decision === undefined) return undefined;
+  const { group } = before.options.ranks ?? {};
+  const place = group?.rank ?? 0;
+  const near = neighbours(group);
+  const living = told.filter((rank) => near.includes(rank.place));
+  const lost = near.filter((rank) => !living.some((one) => one.place === rank));
   const first = living
     .filter(({ steps }) => steps === before.steps)
-    .reduce((least, { place }) => Math.min(least, place), Number.POSITIVE_INFINITY);
-  return { decision, lost: first === toldOf(before).place ? lost : [] };
+    .reduce((least, one) => Math.min(least, one.place), Number.POSITIVE_INFINITY);
+  return { decision, lost: first === place ? lost : [] };
 }
 
 /** What a rank of the group before has decided, if its journal lies in memory of this node. */
-function decisionAt({ instance, planned }: Standing, rank: number): Decision | undefined {
+function decisionAt(
+  { instance, planned }: Pick<Standing, "instance" | "planned">,
+  rank: number,
+): Decision | undefined {
   const { buffer } = planned.plan.journal as JournalPlan;
   return instance.canReach(buffer, rank) ? decisionIn(instance.host(buffer, rank)) : undefined;
 }
