@@ -50,6 +50,7 @@ export type JobOverrides = Pick<
   | "zero"
   | "recompute"
   | "offload"
+  | "buddies"
 >;
 
 /** How the workers of a run find each other. */
