@@ -177,8 +177,10 @@ function takeOf(draft: Draft, worker: WorkerState, event: OfWorker): void {
       const { own, code, text: cause } = event;
       return lose(draft, worker, { kind: own ? "own" : "consequence", cause, code });
     }
-    case "closed":
-      return lose(draft, worker, { kind: "lost", cause: "its connection closed" });
+    case "closed": {
+      const { why = "its connection closed" } = event;
+      return lose(draft, worker, { kind: "lost", cause: why });
+    }
     case "stopped":
       worker.stopped = true;
       return;
