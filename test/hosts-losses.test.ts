@@ -55,13 +55,13 @@ interface Harmed {
 
 /** Launches a run of `STEPS` steps, and does something after some of them. */
 async function launchAnd(
-  options: Launch,
+  { after = "step", ...options }: Launch & { readonly after?: "checkpoint" | "step" },
   deeds: Readonly<Record<number, (told: readonly RunEvent[]) => void>>,
 ): Promise<Harmed> {
   const events: RunEvent[] = [];
   const onEvent = (event: RunEvent) => {
     events.push(event);
-    if (event.type === "step") deeds[event.step]?.(events);
+    if (event.type === after) deeds[event.step]?.(events);
   };
   const overrides = { steps: STEPS, ...options.overrides };
   assert.equal(await launch({ ...options, overrides, onEvent }), "finished");
@@ -140,14 +140,52 @@ test("the machine that leads is lost: another one leads, and writes its own fold
   withMachines(["a", "b"], async (root, agents) => {
     const [a, b] = agents as [AgentProcess, AgentProcess];
     const { told } = await launchAnd(
-      { hosts: [a.host, b.host], root, workers: 2, overrides: { checkpointEvery: 10 } },
-      { 15: () => a.child.kill("SIGKILL") },
+      {
+        hosts: [a.host, b.host],
+        root,
+        workers: 2,
+        overrides: { checkpointEvery: 10 },
+        after: "checkpoint",
+      },
+      { 10: () => a.child.kill("SIGKILL") },
     );
     assert.match(told, /Another machine leads from now on: its folder ".*b\/out"/);
     const report = reportIn(join(root, "b"));
     assert.equal(report.weightsSha256, expected);
     assert.deepEqual(checkpointsOf(join(root, "a/out")), [10]);
     assert.deepEqual(checkpointsOf(join(root, "b/out")), [30, 40]);
+  }),
+);
+
+test("an agent that is asked to end: its workers leave after a step, and it goes", onLinux, () =>
+  withMachines(["a", "b"], async (root, agents) => {
+    const [a, b] = agents as [AgentProcess, AgentProcess];
+    const { told, events } = await launchAnd(
+      { hosts: [a.host, b.host], root },
+      { 5: () => void b.child.kill("SIGTERM") },
+    );
+    await b.end();
+    assert.equal(b.child.exitCode, 0);
+    assert.match(told, /Worker 1 .* is asked to leave: it got SIGTERM/);
+    const sizes = events.flatMap((event) => (event.type === "generation" ? [event.workers] : []));
+    assert.deepEqual(sizes, [1]);
+    const { weightsSha256, history } = reportIn(join(root, "a"));
+    assert.equal(weightsSha256, expected);
+    assert.deepEqual([history.workersLost, history.stepsRepeated], [0, 0]);
+  }),
+);
+
+test("workers beyond the most stand by, and take the places of those that are lost", onLinux, () =>
+  withMachines(["a", "b"], async (root, agents) => {
+    const [a, b] = agents as [AgentProcess, AgentProcess];
+    const { events, told } = await launchAnd(
+      { hosts: [a.host, b.host], root, workers: 2, minWorkers: 2, maxWorkers: 2 },
+      { 5: () => void a.child.kill("SIGKILL") },
+    );
+    assert.match(told, /Generation 2 begins after step \d+ with workers 2 and 3/);
+    const sizes = events.flatMap((event) => (event.type === "generation" ? [event.workers] : []));
+    assert.deepEqual(sizes, [2]);
+    assert.equal(reportIn(join(root, "b")).weightsSha256, expected);
   }),
 );
 

@@ -30,6 +30,9 @@ export interface RemoteOptions {
   readonly nodeOf: (rank: number) => string | undefined;
 }
 
+/** How long an agent may take to end a worker while it says nothing at all. */
+const HUNG_MS = 3000;
+
 type Signal = Extract<AgentRequest, { readonly kind: "signal" }>["name"];
 
 export class RemoteAgent {
@@ -83,6 +86,7 @@ export class RemoteAgent {
       },
       signal: (name) => {
         this.#send({ kind: "signal", worker: number, name: name as Signal });
+        if (name === "SIGKILL") setTimeout(() => this.#giveUp(worker), HUNG_MS).unref();
         return !this.#isOver;
       },
     };
@@ -94,6 +98,14 @@ export class RemoteAgent {
     this.#send({ kind: "end" });
     this.#isOver = true;
     this.#options.line.close();
+  }
+
+  /** An agent that neither ends a worker nor says anything hangs; the others do not wait longer. */
+  #giveUp(worker: WorkerHandle): void {
+    const { line } = this.#options;
+    if (worker.isOver || this.#isOver || line.silentMs < HUNG_MS) return;
+    this.#over(`it was silent for ${(line.silentMs / 1000).toFixed(1)} s`);
+    line.close();
   }
 
   #send(request: AgentRequest): void {

@@ -202,6 +202,7 @@ class Supervisor implements LocalWorkers {
       } else void this.#fail(worker);
     });
     void worker.ended.then(({ status, signal, words, refused }) => {
+      if (worker.outcome === "complete") this.#end(() => this.#resolve("complete"));
       if (worker.outcome !== undefined) this.#take({ kind: "done", worker: id });
       if (worker.crash !== undefined && words !== "" && !this.#isOver) {
         this.#telling.notice(`Worker ${id} said at last:\n    ${words}`);
