@@ -29,10 +29,11 @@ import {
   ports,
   whole,
   workers,
+  yesOrNo,
   zero,
 } from "./values.ts";
 
-function sharing(): [Option, Option, Option, Option] {
+function sharing(): [Option, Option, Option, Option, Option] {
   return [
     new Option(
       "--parallel <axes>",
@@ -50,6 +51,10 @@ function sharing(): [Option, Option, Option, Option] {
       "--offload <where>",
       "disk: keep the optimizer's state in files of the run folder's disk, and with --zero 3 the parameters, too: less memory, slower",
     ).argParser(offload),
+    new Option(
+      "--buddies <word>",
+      "no: what is sharded over several machines has no copy on another machine, and is lost with its own (default: yes)",
+    ).argParser(yesOrNo),
   ];
 }
 
@@ -119,7 +124,7 @@ function tls(): Option {
  * help.
  */
 export function commandLine(): Command {
-  const [axes, stage, repeated, away] = sharing();
+  const [axes, stage, repeated, away, doubled] = sharing();
   const command = new Command("lockstep")
     .description(
       "Distributed training for TypeScript: any ONNX model, trained in step on any machines.",
@@ -268,6 +273,7 @@ export function commandLine(): Command {
     .addOption(stage)
     .addOption(repeated)
     .addOption(away)
+    .addOption(doubled)
     .option("--rank <n>", "rank of the worker to show", whole(0), 0)
     .option("--machines <n>", "machines that the workers are on, equally many on each", whole(1), 1)
     .option(

@@ -53,6 +53,7 @@ export type JobOverrides = Pick<
   | "zero"
   | "recompute"
   | "offload"
+  | "buddies"
 >;
 
 /** A worker listens at an address of its machine, for workers of other machines. */
