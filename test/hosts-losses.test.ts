@@ -31,6 +31,7 @@ const machines = {
   "a/words.txt": WORDS,
   "b/words.txt": WORDS,
   "c/words.txt": WORDS,
+  "d/words.txt": WORDS.slice(0, 2000),
 };
 
 let expected = "";
@@ -48,6 +49,13 @@ function childrenOf({ child }: AgentProcess): number[] {
   return existsSync(path) ? readFileSync(path, "utf8").trim().split(" ").map(Number) : [];
 }
 
+interface Watch {
+  /** After which events the deeds are done. Default: `step`. */
+  readonly after?: "checkpoint" | "step";
+  /** Is given what is told of members. */
+  readonly heard?: (text: string) => void;
+}
+
 interface Harmed {
   readonly told: string;
   readonly events: readonly RunEvent[];
@@ -55,13 +63,14 @@ interface Harmed {
 
 /** Launches a run of `STEPS` steps, and does something after some of them. */
 async function launchAnd(
-  { after = "step", ...options }: Launch & { readonly after?: "checkpoint" | "step" },
+  { after = "step", heard, ...options }: Launch & Watch,
   deeds: Readonly<Record<number, (told: readonly RunEvent[]) => void>>,
 ): Promise<Harmed> {
   const events: RunEvent[] = [];
   const onEvent = (event: RunEvent) => {
     events.push(event);
     if (event.type === after) deeds[event.step]?.(events);
+    if (event.type === "membership") heard?.(event.text);
   };
   const overrides = { steps: STEPS, ...options.overrides };
   assert.equal(await launch({ ...options, overrides, onEvent }), "finished");
@@ -189,33 +198,42 @@ test("workers beyond the most stand by, and take the places of those that are lo
   }),
 );
 
-test("a machine that joins in the middle takes the place of one that was lost", onLinux, () =>
-  withMachines(["a", "b"], async (root, agents) => {
-    const [a, b] = agents as [AgentProcess, AgentProcess];
-    let address = "";
-    let guest: ReturnType<typeof joinProcess> | undefined;
-    const { events } = await launchAnd(
-      {
-        hosts: [a.host, b.host],
-        root,
-        listen: "127.0.0.1:0",
-        onListening: (at) => {
-          address = at;
+test(
+  "a machine that joins in the middle takes the place of one that was lost; one with other data is told, and does not end the run",
+  onLinux,
+  () =>
+    withMachines(["a", "b"], async (root, agents) => {
+      const [a, b] = agents as [AgentProcess, AgentProcess];
+      let address = "";
+      let stranger: ReturnType<typeof joinProcess> | undefined;
+      let guest: ReturnType<typeof joinProcess> | undefined;
+      const { events } = await launchAnd(
+        {
+          hosts: [a.host, b.host],
+          root,
+          listen: "127.0.0.1:0",
+          onListening: (at) => {
+            address = at;
+          },
+          minWorkers: 3,
+          maxWorkers: 8,
+          workers: 2,
+          heard: (text) => {
+            if (guest !== undefined || !/was lost.*The data here is/.test(text)) return;
+            stranger?.child.kill("SIGTERM");
+            guest = joinProcess(address, join(root, "c"), ["--workers", "1"]);
+          },
         },
-        minWorkers: 3,
-        maxWorkers: 8,
-        workers: 2,
-      },
-      {
-        5: () => {
-          b.child.kill("SIGKILL");
-          guest = joinProcess(address, join(root, "c"), ["--workers", "1"]);
+        {
+          5: () => {
+            b.child.kill("SIGKILL");
+            stranger = joinProcess(address, join(root, "d"), ["--workers", "1"]);
+          },
         },
-      },
-    );
-    const sizes = events.flatMap((event) => (event.type === "generation" ? [event.workers] : []));
-    assert.deepEqual(sizes, [3]);
-    assert.equal(reportIn(join(root, "a")).weightsSha256, expected);
-    assert.equal(await guest?.ended, 0);
-  }),
+      );
+      const sizes = events.flatMap((event) => (event.type === "generation" ? [event.workers] : []));
+      assert.deepEqual(sizes, [3]);
+      assert.equal(reportIn(join(root, "a")).weightsSha256, expected);
+      assert.deepEqual(await Promise.all([guest?.ended, stranger?.ended]), [0, 0]);
+    }),
 );

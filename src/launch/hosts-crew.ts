@@ -124,7 +124,8 @@ export class HostsCrew implements Crew {
     for (const agent of agents) {
       // What it has sent meanwhile may be a fault.
       if (agent.fault !== undefined) throw agent.fault;
-      this.#seats.set(agent.name, { agent, own: message.own });
+      if (agent.isOver) void this.#redial(agent.name);
+      else this.#seats.set(agent.name, { agent, own: message.own });
     }
   }
 
@@ -173,7 +174,7 @@ export class HostsCrew implements Crew {
         agent = this.#agent(name, line);
         agent.offer(offer.message, offer.files);
         await within(RETAKE_MS, agent);
-        return this.#seat(agent, offer.message.own);
+        if (!agent.isOver) return this.#seat(agent, offer.message.own);
       } catch (error) {
         agent?.end();
         if (signal.aborted) return;
@@ -215,7 +216,7 @@ export class HostsCrew implements Crew {
     try {
       agent.offer({ ...message, own }, files);
       await within(RETAKE_MS, agent);
-      this.#seat(agent, own);
+      if (!agent.isOver) this.#seat(agent, own);
     } catch (error) {
       this.#guests.delete(name);
       agent.end();

@@ -93,6 +93,11 @@ export class RemoteAgent {
     this.#send({ kind: "start", worker: number });
   }
 
+  /** Whether the agent is gone. */
+  get isOver(): boolean {
+    return this.#isOver;
+  }
+
   /** Ends the job, its workers, and the connection. */
   end(): void {
     this.#send({ kind: "end" });

@@ -98,9 +98,9 @@ class Supervisor implements LocalWorkers {
   }
 
   reopen(place: string): void {
-    const found = this.#crew.places.find(({ name }) => name === place);
+    const { node } = this.#crew.places.find(({ name }) => name === place) ?? {};
     const isTaken = this.#state.workers.some((worker) => worker.place === place);
-    if (found !== undefined && !isTaken) this.#take({ kind: "join", place, node: found.node });
+    if (node !== undefined && !isTaken) this.#take({ kind: "join", place, node });
   }
 
   get counts(): LocalWorkers["counts"] {
@@ -197,9 +197,11 @@ class Supervisor implements LocalWorkers {
     void worker.failed.then((error) => {
       if (worker.crash !== undefined) return;
       const { code = "BUG", text } = error;
-      if (isConsequence(error)) {
-        this.#take({ kind: "failed", worker: id, code, text, own: false });
-      } else void this.#fail(worker);
+      const own = !isConsequence(error);
+      // A newcomer that cannot take part, because it has other data, does not end the run.
+      const isNew = this.#telling.begun !== undefined && !this.#tally.has(id);
+      if (own && !isNew) void this.#fail(worker);
+      else this.#take({ kind: "failed", worker: id, code, text, own });
     });
     void worker.ended.then(({ status, signal, words, refused }) => {
       if (worker.outcome === "complete") this.#end(() => this.#resolve("complete"));
@@ -213,10 +215,7 @@ class Supervisor implements LocalWorkers {
         this.#take({ kind: "drain", worker: id, why: "the run stops" });
       }
       if (refused === undefined) this.#take({ kind: "ended", worker: id, status, signal });
-      else {
-        this.#take({ kind: "closed", worker: id, why: refused });
-        this.#take({ kind: "refused", worker: id });
-      }
+      else this.#take({ kind: "refused", worker: id, why: refused });
     });
   }
 

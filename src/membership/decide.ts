@@ -197,10 +197,8 @@ function takeOf(draft: Draft, known: WorkerState, event: OfWorker): void {
       const { own, code, text: cause } = event;
       return lose(draft, worker, { kind: own ? "own" : "consequence", cause, code });
     }
-    case "closed": {
-      const { why = "its connection closed" } = event;
-      return lose(draft, worker, { kind: "lost", cause: why });
-    }
+    case "closed":
+      return lose(draft, worker, { kind: "lost", cause: "its connection closed" });
     case "stopped":
       draft.touched.add(id);
       change(draft, id, (still) => {
@@ -247,7 +245,8 @@ function gone(draft: Draft, worker: WorkerState, event: Gone): void {
   const isExpected = ["lost", "leaving", "dismissed", "done"].includes(worker.status);
   if (isExpected) return remove(draft, worker);
   if (event.kind === "refused") {
-    return lose(draft, worker, { kind: "lost", cause: "it is refused", dead: true });
+    const { why: cause = "it is refused" } = event;
+    return lose(draft, worker, { kind: "lost", cause, dead: true });
   }
   const isOutside = event.signal !== null && FROM_OUTSIDE.includes(event.signal);
   lose(draft, worker, { kind: isOutside ? "lost" : "crash", cause: causeOfEnd(event), dead: true });
