@@ -135,6 +135,7 @@ export class HostsCrew implements Crew {
       host,
       line,
       onSigns: (alive, stopped) => this.#events?.signs(alive, stopped),
+      onUnreachable: (worker, why) => this.#events?.closed(worker, why),
       onClosed: (why, fault) => this.#lost(agent, why, fault, isGuest),
       nodeOf: (rank) => this.#events?.nodeOf(rank),
     });

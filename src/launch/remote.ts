@@ -21,6 +21,8 @@ export interface RemoteOptions {
   readonly host: string;
   readonly line: Line;
   readonly onSigns: OnSigns;
+  /** A worker of the agent cannot be reached any more; called for all of them before they end. */
+  readonly onUnreachable: (worker: number, why: string) => void;
   /**
    * The agent is gone, with its workers: the line has closed, or (`fault`) the agent sent what none
    * sends.
@@ -222,7 +224,8 @@ export class RemoteAgent {
     this.#options.onClosed(why, fault);
     const left = [...this.#workers.values()];
     this.#workers.clear();
-    for (const worker of left) worker.close(refused(`its agent is gone: ${why}`));
+    for (const { number } of left) this.#options.onUnreachable(number, `its agent is gone: ${why}`);
+    for (const worker of left) worker.close(refused(why));
   }
 }
 

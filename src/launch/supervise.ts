@@ -77,6 +77,7 @@ class Supervisor implements LocalWorkers {
     options.signal.addEventListener("abort", this.#onStop, { once: true });
     this.#crew = options.crew({
       signs: (alive, stopped) => this.#listen(alive, stopped),
+      closed: (worker, why) => this.#take({ kind: "closed", worker, why }),
       opened: (places) => this.#open(places),
       notice: (text) => this.#telling.notice(text),
       failed: (error) => this.#end(() => this.#reject(error)),
@@ -209,13 +210,12 @@ class Supervisor implements LocalWorkers {
       if (worker.crash !== undefined && words !== "" && !this.#isOver) {
         this.#telling.notice(`Worker ${id} said at last:\n    ${words}`);
       }
-      const { aborted } = this.#options.signal;
       // It has stopped before it took part.
-      if (aborted && worker.outcome === "stopped") {
+      if (this.#options.signal.aborted && worker.outcome === "stopped") {
         this.#take({ kind: "drain", worker: id, why: "the run stops" });
       }
       if (refused === undefined) this.#take({ kind: "ended", worker: id, status, signal });
-      else this.#take({ kind: "refused", worker: id, why: refused });
+      else this.#take({ kind: "refused", worker: id });
     });
   }
 

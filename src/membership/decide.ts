@@ -197,8 +197,10 @@ function takeOf(draft: Draft, known: WorkerState, event: OfWorker): void {
       const { own, code, text: cause } = event;
       return lose(draft, worker, { kind: own ? "own" : "consequence", cause, code });
     }
-    case "closed":
-      return lose(draft, worker, { kind: "lost", cause: "its connection closed" });
+    case "closed": {
+      const { why: cause = "its connection closed" } = event;
+      return lose(draft, worker, { kind: "lost", cause });
+    }
     case "stopped":
       draft.touched.add(id);
       change(draft, id, (still) => {
@@ -245,8 +247,7 @@ function gone(draft: Draft, worker: WorkerState, event: Gone): void {
   const isExpected = ["lost", "leaving", "dismissed", "done"].includes(worker.status);
   if (isExpected) return remove(draft, worker);
   if (event.kind === "refused") {
-    const { why: cause = "it is refused" } = event;
-    return lose(draft, worker, { kind: "lost", cause, dead: true });
+    return lose(draft, worker, { kind: "lost", cause: "it is refused", dead: true });
   }
   const isOutside = event.signal !== null && FROM_OUTSIDE.includes(event.signal);
   lose(draft, worker, { kind: isOutside ? "lost" : "crash", cause: causeOfEnd(event), dead: true });

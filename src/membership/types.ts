@@ -83,9 +83,9 @@ export type MembershipEvent =
       readonly signal: string | null;
     }
   /** The connection to the worker has closed; its process may live. */
-  | { readonly kind: "closed"; readonly worker: number }
+  | { readonly kind: "closed"; readonly worker: number; readonly why?: string }
   /** The worker cannot be killed from here, but nothing that it says is taken any more. */
-  | { readonly kind: "refused"; readonly worker: number; readonly why?: string }
+  | { readonly kind: "refused"; readonly worker: number }
   /** The worker is to leave: a preemption notice, a signal, a person. */
   | { readonly kind: "drain"; readonly worker: number; readonly why: string }
   /** The worker has nothing left to do, because all steps are done. */

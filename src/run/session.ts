@@ -152,11 +152,6 @@ export async function openSession(
     const fingerprint = await fingerprintOf(data, inputs, asked);
     checkHolds(fingerprint, options.holds);
     const identity = identityOf(run, model, fingerprint);
-    if (options.members !== undefined) {
-      // The folder could be locked. Another worker may lead the first generation, so it locks it.
-      lock?.release();
-      lock = undefined;
-    }
     let from: Chosen | undefined;
     let changes: readonly Change[] = [];
     const settings = {
