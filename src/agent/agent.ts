@@ -97,6 +97,8 @@ export class Agent {
   #holder: Line | undefined;
   #job: AssignedJob | undefined;
   #isClosed = false;
+  /** Why it refused the last job. */
+  refusal: unknown;
   #leave: (hasEnded: boolean) => void = () => undefined;
 
   /** @internal Use `startAgent` or `joinRun`. */
@@ -170,6 +172,7 @@ export class Agent {
     let job: AssignedJob | undefined;
     const tell = (reply: AgentReply) => line.send(envelope(reply));
     const refuse = (error: unknown) => {
+      this.refusal = error;
       tell({ kind: "refused", error: errorMessage(error) });
       line.close();
     };

@@ -21,7 +21,7 @@ import {
   train,
 } from "../run/index.ts";
 import { type EventSink, jsonlSink, terminalSink } from "../telemetry/index.ts";
-import { addressFor, requireToken } from "./agent.ts";
+import { meetingPlace, requireToken } from "./agent.ts";
 import { commandToResume } from "./command.ts";
 import { DATA_NOT_HERE, jobFrom, jobHere, rootFor, rootHere } from "./job.ts";
 import { recordCommand } from "./recorded.ts";
@@ -232,7 +232,7 @@ async function trainOnHosts(
   const own =
     hosts === undefined
       ? await startAgent({
-          host: addressFor(listen ?? "0").host,
+          host: meetingPlace(listen ?? "0").host,
           port: 0,
           token,
           tls,
@@ -248,7 +248,7 @@ async function trainOnHosts(
       job: made.files,
       overrides: target.job === undefined ? {} : overridesOf(flags),
       hosts: hosts ?? [own?.address ?? ""],
-      ...(listen === undefined ? {} : { listen: formatAddress(addressFor(listen)) }),
+      ...(listen === undefined ? {} : { listen: formatAddress(meetingPlace(listen)) }),
       onListening: (address) =>
         options.onEvent({ type: "notice", text: `Machines can join: lockstep join ${address}` }),
       minWorkers,

@@ -23,6 +23,8 @@ export interface Crew {
 
 export interface CrewEvents {
   readonly signs: OnSigns;
+  /** The connection to a worker has closed. Its end follows when that of all others of it is told. */
+  readonly closed: (worker: number, why: string) => void;
   /** These places are there now, or there again. */
   readonly opened: (places: readonly string[]) => void;
   readonly notice: (text: string) => void;

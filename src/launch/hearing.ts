@@ -51,5 +51,5 @@ export function endedOf(
   // It has stopped before it took part.
   if (stops && outcome === "stopped") events.push({ kind: "drain", worker, why: "the run stops" });
   if (refused === undefined) return [...events, { kind: "ended", worker, status, signal }];
-  return [...events, { kind: "closed", worker, why: refused }, { kind: "refused", worker }];
+  return [...events, { kind: "refused", worker }];
 }

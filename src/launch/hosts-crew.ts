@@ -163,6 +163,7 @@ export class HostsCrew implements Crew {
   #seatFirst(agent: RemoteAgent, taken: readonly Standing[]): void {
     // What it has sent meanwhile may be a fault.
     if (agent.fault !== undefined) throw agent.fault;
+    if (agent.isOver) return void this.#redial(agent.name);
     const { own } = this.#options.offer.message;
     this.#seats.set(agent.name, { agent, own, taken });
     this.#countPlaces();
@@ -202,6 +203,7 @@ export class HostsCrew implements Crew {
       host,
       line,
       onSigns: (alive, stopped) => this.#events?.signs(alive, stopped),
+      onUnreachable: (worker, why) => this.#events?.closed(worker, why),
       onClosed: (why, fault) => this.#lost(agent, why, fault, isGuest),
       nodeOf: (rank) => this.#events?.nodeOf(rank),
     });
@@ -242,7 +244,7 @@ export class HostsCrew implements Crew {
         agent = this.#agent(name, line);
         agent.offer(offer.message, offer.files);
         await within(RETAKE_MS, agent);
-        return this.#seat(agent, offer.message.own);
+        if (!agent.isOver) return this.#seat(agent, offer.message.own);
       } catch (error) {
         agent?.end();
         if (signal.aborted) return;
@@ -285,7 +287,7 @@ export class HostsCrew implements Crew {
     try {
       agent.offer({ ...message, own }, files);
       await within(RETAKE_MS, agent);
-      this.#seat(agent, own);
+      if (!agent.isOver) this.#seat(agent, own);
     } catch (error) {
       this.#guests.delete(name);
       agent.end();

@@ -23,6 +23,8 @@ const AGAIN_MS = 1_000;
 const LAST_MS = 5_000;
 
 export class Keeper {
+  /** Whether another launcher leads the run. */
+  isFenced = false;
   readonly #options: KeeperOptions;
   readonly #waiting: (() => void)[] = [];
   #isWriting = false;
@@ -66,7 +68,7 @@ export class Keeper {
         await this.#options.store.write(toStore(this.#options.run()));
       } catch (error) {
         if (error instanceof LockstepError && error.code === "FENCED") {
-          this.#isOver = true;
+          [this.isFenced, this.#isOver] = [true, true];
           return this.#options.fenced(error);
         }
         const text = error instanceof Error ? error.message : String(error);

@@ -35,6 +35,11 @@ export class Tally {
     if (number === 1) this.#first = members.length;
   }
 
+  /** Whether the worker was in a generation. */
+  has(worker: number): boolean {
+    return this.#members.has(worker);
+  }
+
   get counts(): LocalWorkers["counts"] {
     return { lost: this.lost, joined: this.#members.size - this.#first };
   }

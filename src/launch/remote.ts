@@ -22,6 +22,8 @@ export interface RemoteOptions {
   readonly host: string;
   readonly line: Line;
   readonly onSigns: OnSigns;
+  /** A worker of the agent cannot be reached any more; called for all of them before they end. */
+  readonly onUnreachable: (worker: number, why: string) => void;
   /**
    * The agent is gone, with its workers: the line has closed, or (`fault`) the agent sent what none
    * sends.
@@ -30,6 +32,9 @@ export interface RemoteOptions {
   /** The node of a rank of the present generation. */
   readonly nodeOf: (rank: number) => string | undefined;
 }
+
+/** How long an agent may take to end a worker while it says nothing at all. */
+const HUNG_MS = 3000;
 
 type Signal = Extract<AgentRequest, { readonly kind: "signal" }>["name"];
 
@@ -124,9 +129,15 @@ export class RemoteAgent {
       },
       signal: (name) => {
         this.#send({ kind: "signal", worker: number, name: name as Signal });
+        if (name === "SIGKILL") setTimeout(() => this.#giveUp(worker), HUNG_MS).unref();
         return !this.#isOver;
       },
     };
+  }
+
+  /** Whether the agent is gone. */
+  get isOver(): boolean {
+    return this.#isOver;
   }
 
   /** Ends the job, its workers, and the connection. */
@@ -134,6 +145,14 @@ export class RemoteAgent {
     this.#send({ kind: "end" });
     this.#isOver = true;
     this.#options.line.close();
+  }
+
+  /** An agent that neither ends a worker nor says anything hangs; the others do not wait longer. */
+  #giveUp(worker: WorkerHandle): void {
+    const { line } = this.#options;
+    if (worker.isOver || this.#isOver || line.silentMs < HUNG_MS) return;
+    this.#over(`it was silent for ${(line.silentMs / 1000).toFixed(1)} s`);
+    line.close();
   }
 
   #send(request: AgentRequest): void {
@@ -163,7 +182,8 @@ export class RemoteAgent {
     try {
       take();
     } catch (error) {
-      this.#over("it sent a message that is not understood", error as LockstepError);
+      if (!(error instanceof LockstepError)) throw error;
+      this.#over("it sent a message that is not understood", error);
       this.#options.line.close();
     }
   }
@@ -266,7 +286,8 @@ export class RemoteAgent {
     this.#options.onClosed(why, fault);
     const left = [...this.#workers.values()];
     this.#workers.clear();
-    for (const worker of left) worker.close(refused(`its agent is gone: ${why}`));
+    for (const { number } of left) this.#options.onUnreachable(number, `its agent is gone: ${why}`);
+    for (const worker of left) worker.close(refused(why));
   }
 }
 

@@ -52,8 +52,6 @@ class Supervisor implements LocalWorkers {
   #state: MembershipState = firstState(performance.now());
   #timer: NodeJS.Timeout | undefined;
   #isOver = false;
-  /** Whether another launcher leads the run: its workers are left to that one. */
-  #hasGivenOver = false;
   readonly #telling: Telling;
   readonly #tally = new Tally();
   readonly #history = new HistoryKeeper(() => performance.now());
@@ -71,6 +69,7 @@ class Supervisor implements LocalWorkers {
     options.signal.addEventListener("abort", this.#onStop, { once: true });
     this.#crew = options.crew({
       signs: (alive, stopped) => this.#takeAll(signsOf(this.#state, alive, stopped)),
+      closed: (worker, why) => this.#take({ kind: "closed", worker, why }),
       opened: (places) => this.#open(places),
       notice: (text) => this.#telling.notice(text),
       failed: (error) => this.#end(() => this.#reject(error)),
@@ -89,10 +88,7 @@ class Supervisor implements LocalWorkers {
           return { group, job, state: this.#state, begun: this.#telling.begun, history };
         },
         notice: (text) => this.#telling.notice(text),
-        fenced: (error) => {
-          this.#hasGivenOver = true;
-          this.#end(() => this.#reject(error));
-        },
+        fenced: (error) => this.#end(() => this.#reject(error)),
       });
     if (kept?.last === undefined) this.#take({ kind: "time" });
     else this.#restore(kept.last);
@@ -103,6 +99,7 @@ class Supervisor implements LocalWorkers {
     this.#state = state;
     this.#telling.resume(begun, state.committed);
     this.#history.resume(history, state.generation);
+    this.#tally.formed(state.generation);
     const { taken = new Map<number, Standing>() } = this.#crew;
     const living = state.workers.filter(({ id }) => taken.has(id));
     for (const { id } of living) this.#handle(id);
@@ -123,21 +120,21 @@ class Supervisor implements LocalWorkers {
   }
 
   reopen(place: string): void {
-    const found = this.#crew.places.find(({ name }) => name === place);
+    const { node } = this.#crew.places.find(({ name }) => name === place) ?? {};
     const isTaken = this.#state.workers.some((worker) => worker.place === place);
-    if (found !== undefined && !isTaken) this.#take({ kind: "join", place, node: found.node });
+    if (node !== undefined && !isTaken) this.#take({ kind: "join", place, node });
   }
 
   get counts(): LocalWorkers["counts"] {
     return this.#tally.counts;
   }
 
-  /** Ends all workers that are left. */
+  /** Ends all workers that are left, unless another launcher leads them. */
   async close(): Promise<void> {
     this.#isOver = true;
     clearTimeout(this.#timer);
     this.#options.signal.removeEventListener("abort", this.#onStop);
-    if (this.#hasGivenOver) return this.#crew.leave?.();
+    if (this.#keeper?.isFenced === true) return this.#crew.leave?.();
     for (const worker of this.#all) worker.kill();
     await Promise.all(this.#all.map(({ ended }) => ended));
     this.#crew.close();
@@ -233,11 +230,14 @@ class Supervisor implements LocalWorkers {
     void worker.failed.then((error) => {
       if (worker.crash !== undefined) return;
       const { code = "BUG", text } = error;
-      if (isConsequence(error)) {
-        this.#take({ kind: "failed", worker: id, code, text, own: false });
-      } else void this.#fail(worker);
+      const own = !isConsequence(error);
+      // A newcomer that cannot take part, because it has other data, does not end the run.
+      const isNew = this.#telling.begun !== undefined && !this.#tally.has(id);
+      if (own && !isNew) void this.#fail(worker);
+      else this.#take({ kind: "failed", worker: id, code, text, own });
     });
     void worker.ended.then((end) => {
+      if (worker.outcome === "complete") this.#end(() => this.#resolve("complete"));
       if (worker.crash !== undefined && end.words !== "" && !this.#isOver) {
         this.#telling.notice(`Worker ${id} said at last:\n    ${end.words}`);
       }

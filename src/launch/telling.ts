@@ -60,6 +60,14 @@ export class Telling {
         if (event.step <= this.#lastStep) return;
         this.#lastStep = event.step;
         break;
+      case "complete":
+        if (this.hasStopped) return; // every worker finds it
+        this.hasStopped = true;
+        break;
+      case "failed":
+        // It is replaced, or the run ends by another error.
+        if (event.code === "PEER_LOST") return;
+        break;
       case "stopped":
         // A worker that has not begun knows nothing of the run.
         if (this.hasStopped || (this.begun !== undefined && event.step === 0)) return;
