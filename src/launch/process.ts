@@ -14,6 +14,7 @@ import {
 } from "../protocol/index.ts";
 import type { TrainResult } from "../run/index.ts";
 import { processState } from "../transport/index.ts";
+import { flipBit, type Range } from "./flip-bit.ts";
 import type { Watched } from "./watch.ts";
 
 const LAST_LINES = 12;
@@ -34,7 +35,7 @@ export const WORKER_FLAGS = ["--max-semi-space-size=4", "--optimize-for-size"] a
 const STOPPED_LOOKS = 15;
 
 /** Messages that do not concern how a run ends, which `watchWorkers` watches. */
-export type OtherMessage = Exclude<FromWorker, { readonly kind: "done" | "error" }>;
+export type OtherMessage = Exclude<FromWorker, { readonly kind: "done" | "error" | "weights" }>;
 
 export class WorkerProcess implements Watched {
   /** Its rank, or its number among the workers of a run that come and go. */
@@ -54,6 +55,7 @@ export class WorkerProcess implements Watched {
   #stderr = "";
   #killed = false;
   #stoppedLooks = 0;
+  #weights: Range | undefined;
 
   constructor(rank: number, onMessage: (message: OtherMessage) => void) {
     this.rank = rank;
@@ -116,6 +118,13 @@ export class WorkerProcess implements Watched {
     return exitCode === null && signalCode === null && this.#process.kill(name);
   }
 
+  /** Returns false if the process has ended, or has no weights yet. */
+  flipBit(which: number): boolean {
+    const { pid, exitCode, signalCode } = this.#process;
+    if (pid === undefined || exitCode !== null || signalCode !== null) return false;
+    return this.#weights !== undefined && flipBit(pid, this.#weights, which);
+  }
+
   kill(): void {
     this.#killed = true;
     if (this.#process.exitCode === null) this.#process.kill("SIGKILL");
@@ -139,6 +148,9 @@ export class WorkerProcess implements Watched {
         break;
       case "error":
         this.#failWith(message.error);
+        break;
+      case "weights":
+        this.#weights = message;
         break;
       default:
         this.#onMessage(message);

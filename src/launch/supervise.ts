@@ -90,8 +90,8 @@ class Supervisor implements LocalWorkers {
       .map(({ id, place, status }) => ({ number: id, place, isMember: status === "member" }));
   }
 
-  signal(worker: number, name: NodeJS.Signals): boolean {
-    return this.#workers.get(worker)?.signal(name) ?? false;
+  process(worker: number) {
+    return this.#workers.get(worker);
   }
 
   reopen(place: string): void {

@@ -23,6 +23,7 @@ import {
   type TrainOptions,
   type TrainResult,
   train,
+  type WeightsPlace,
 } from "../run/index.ts";
 import { type JsonlSink, jsonlSink } from "../telemetry/index.ts";
 import { joinNodes, joinSharedMemory, joinTcp, type Transport } from "../transport/index.ts";
@@ -104,7 +105,8 @@ async function inGenerations(
   generations = members;
   const beats = setInterval(() => send({ kind: "beat" }), BEAT_MS).unref();
   try {
-    return (await train(run, { ...options, members, leads: rank === 0 })).outcome;
+    const onWeights = (place: WeightsPlace) => send({ kind: "weights", ...place });
+    return (await train(run, { ...options, members, leads: rank === 0, onWeights })).outcome;
   } finally {
     clearInterval(beats);
   }

@@ -115,6 +115,8 @@ export type FromWorker =
   | { readonly kind: "ready"; readonly generation: number; readonly step: number }
   /** A member has lost another one of its generation, by rank. */
   | { readonly kind: "lost"; readonly generation: number; readonly rank: number }
+  /** Where weights lie in its memory, in the present generation. */
+  | { readonly kind: "weights"; readonly address: number; readonly byteLength: number }
   /** The worker was asked to leave the run, by SIGTERM. */
   | { readonly kind: "drain" }
   | { readonly kind: "done"; readonly outcome: TrainResult["outcome"] }
@@ -127,6 +129,7 @@ const fromWorker = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("beat") }),
   z.strictObject({ kind: z.literal("ready"), generation: count, step: count }),
   z.strictObject({ kind: z.literal("lost"), generation: count, rank: count }),
+  z.strictObject({ kind: z.literal("weights"), address: count, byteLength: count }),
   z.strictObject({ kind: z.literal("drain") }),
   z.strictObject({ kind: z.literal("done"), outcome }),
   z.strictObject({ kind: z.literal("error"), error: errorSchema }),

@@ -22,6 +22,8 @@ export interface EnterOptions {
   readonly begin: (trainer: Trainer, group: Group | undefined) => Promise<string>;
   /** What all ranks must have alike. */
   readonly facts: (trainer: Trainer, state: string) => Facts;
+  /** What all do once they agree. `isNew`: the state came from other workers. */
+  readonly agreed: (trainer: Trainer, group: Group | undefined, isNew: boolean) => Promise<void>;
 }
 
 export interface Entered {
@@ -50,7 +52,7 @@ export async function enter(options: EnterOptions): Promise<Entered> {
 }
 
 async function enterGroup(
-  { members, settings, begin, facts, asked }: EnterOptions,
+  { members, settings, begin, facts, agreed, asked }: EnterOptions,
   given: Ranks | undefined,
 ): Promise<Entered> {
   const ranks = given && (await withRoom(given, settings.offloadFolder));
@@ -61,6 +63,7 @@ async function enterGroup(
     asked.throwIfAborted();
     const state = joined === undefined ? await begin(trainer, ranks?.group) : MOVED;
     if (ranks !== undefined) await agree(ranks.group, facts(trainer, state));
+    await agreed(trainer, ranks?.group, joined !== undefined);
     return { ranks, trainer, hasJoined: joined !== undefined };
   } catch (error) {
     trainer.close();

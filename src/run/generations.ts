@@ -9,7 +9,9 @@ import { factsHere } from "./facts.ts";
 import { nearestFolder } from "./folder.ts";
 import { lockFolder } from "./lock.ts";
 import { isLoss } from "./members.ts";
+import { enterCommitted, shareLedger } from "./samples.ts";
 import type { Session } from "./session.ts";
+import { tellWeights } from "./weights-place.ts";
 
 /**
  * Leaves the group of ranks and enters the next generation. Tries again while generations fail.
@@ -34,9 +36,12 @@ export async function enterNext(
       try {
         const ranks = await withRoom(given, nearestFolder(options.folder.path));
         found = (await trainer.regroup(ranks)) ?? found;
+        enterCommitted(session);
         await agree(ranks.group, factsHere({ run, engine, trainer, identity, state: MOVED }));
+        session.ledger = await shareLedger(ranks.group, trainer.steps, session.ledger);
         session.ranks = ranks;
         session.hasMoved = true;
+        tellWeights(trainer, options.onWeights);
         await takeLead(session);
         return found ?? (hasLed ? undefined : session.last);
       } catch (error) {

@@ -213,6 +213,8 @@ const report: Report = {
     generations: 1,
     stepsRepeated: 0,
     recoverySeconds: [],
+    samplesCommitted: 0,
+    samplesRepeated: 0,
   },
 };
 

@@ -8,6 +8,7 @@ import type {
   RunEvent,
   RunFinishing,
   RunStarted,
+  StateHealed,
   StepDone,
 } from "./events.ts";
 
@@ -43,6 +44,8 @@ export function describe(
     case "generation":
     case "repeated":
       return []; // the membership that leads to it is told
+    case "healed":
+      return [healing(event)];
     case "shared":
       return [`step ${event.step}: ${event.reason}`];
     case "evaluated":
@@ -70,6 +73,12 @@ export function describe(
     case "finished":
       return finished(event.report, event.files, event.out, colors);
   }
+}
+
+function healing({ step, rank, from, since, isExact }: StateHealed): string {
+  const found = `After step ${step}, weights of worker ${rank} were not what they should be, and were replaced by those of worker ${from}.`;
+  if (isExact) return `${found} No committed step was computed with them.`;
+  return `${found} Steps ${since + 1} to ${step} may have been computed with them; with checkReplicas: 1 that cannot happen.`;
 }
 
 /** Formats measures as `, accuracy 0.9312`. */
