@@ -20,9 +20,9 @@ export type Said = Pick<Manifest, "step" | "seconds" | "trainLoss" | "diverged" 
 /** What a checkpoint of the committed steps says. */
 export function said(session: Session, loss: number, diverged: boolean): Said {
   const trainLoss = Number.isFinite(loss) ? loss : null;
-  const { trainer, ledger } = session;
+  const { trainer, samples } = session;
   const [step, seconds] = [trainer.steps, secondsOf(session)];
-  return { step, seconds, trainLoss, diverged, ledger: ledger.record };
+  return { step, seconds, trainLoss, diverged, ledger: samples.ledger.record };
 }
 
 export function identified(

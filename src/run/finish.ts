@@ -33,7 +33,7 @@ export async function finish(session: Session, results: Results): Promise<Report
   const bitsPerByte = await unlessAborted(baselines(data, validationLoss), signal);
   signal.throwIfAborted();
   const sample = await sampleText(session);
-  const { samplesCommitted: samples, samplesRepeated } = session.ledger;
+  const { samplesCommitted: samples, samplesRepeated } = session.samples.ledger;
   const tokens = tokensPerSample(model, data);
   const report: Report = {
     name: run.name,

@@ -3,7 +3,7 @@
  * already. Files are replaced whole, and no run is ever deleted: a run that begins in the folder of
  * another moves the other's files into `earlier-1`, `earlier-2` and so on.
  */
-import { constants, existsSync } from "node:fs";
+import { constants, existsSync, readFileSync } from "node:fs";
 import { access, lstat, mkdir, readdir, rename, rm, statfs } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import {
@@ -26,6 +26,7 @@ export interface RunFolder {
 
 export const OLD_CHECKPOINT = "checkpoint.safetensors";
 export const COMMAND_FILE = "run.json";
+const MARK_FILE = "run.mark";
 
 /** The files in the order in which they are shown to the user. */
 export const FILES = {
@@ -50,6 +51,8 @@ const OTHERS = [
   OLD_CHECKPOINT,
   /** The command that started the run. */
   COMMAND_FILE,
+  /** Which run of several machines has prepared the folder. */
+  MARK_FILE,
 ];
 
 /** How a run begins in its folder. */
@@ -129,6 +132,20 @@ export async function prepareFolder(
   } catch (error) {
     throw fileError(error, "write", folder.path);
   }
+}
+
+/** Whether the folder was prepared for this run, by whichever machine that sees it. */
+export function isMarked(folder: RunFolder, mark: string): boolean {
+  try {
+    return readFileSync(folder.file(MARK_FILE), "utf8") === mark;
+  } catch {
+    return false; // there is none
+  }
+}
+
+/** Notes that the folder is prepared for this run. */
+export async function markFolder(folder: RunFolder, mark: string): Promise<void> {
+  await writeFileAtomic(folder.file(MARK_FILE), mark);
 }
 
 /**

@@ -18,6 +18,7 @@ import { type FolderLock, lockFolder } from "./lock.ts";
 import { settleMicroBatches } from "./micro-batches.ts";
 import type { Run } from "./run.ts";
 import { beginEntry, enterCommitted } from "./samples.ts";
+import { collectParts } from "./save.ts";
 import {
   closeSession,
   isLeader,
@@ -264,6 +265,8 @@ async function validateAtEnd(
   const { run, options, ranks, trainer, validation } = session;
   await trainer.verify();
   const validated = await validation?.run(ranks?.group, options.asked);
+  // From here on the leader needs nobody, so that none can be lost.
+  if (options.members !== undefined) await collectParts(session);
   if (session.leads) options.goOnAlone();
   if (validation !== undefined) options.signal.throwIfAborted();
   if (validated !== undefined) tell(evaluated(run.steps, validated));

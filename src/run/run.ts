@@ -106,6 +106,7 @@ export interface RunOverrides {
   readonly zero?: ParallelOptions["zero"];
   readonly recompute?: ParallelOptions["recompute"];
   readonly offload?: ParallelOptions["offload"];
+  readonly buddies?: ParallelOptions["buddies"];
 }
 
 /** The one before is there if the newest is damaged. */
@@ -132,6 +133,7 @@ const shape: OptionKinds<RunOptions> = {
     })
     .optional(),
   offload: z.enum(OFFLOADS, { error: ({ input }) => notAmong(input, OFFLOADS) }).optional(),
+  buddies: z.boolean().optional(),
   seed: z
     .int()
     .min(0)

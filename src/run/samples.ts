@@ -43,7 +43,11 @@ export interface Entering {
   /** The other workers, if there are any. */
   readonly ranks: Ranks | undefined;
   readonly trainer: Trainer;
-  readonly ledger: Ledger;
+  readonly samples: Committing;
+}
+
+export interface Committing {
+  ledger: Ledger;
   /** Which micro-batches each worker computes. */
   shares: Shares | undefined;
   /** The last step that was begun. */
@@ -67,19 +71,19 @@ export async function beginEntry(
   step: number,
   own: readonly PositionRange[],
 ): Promise<void> {
-  const { run, ranks, trainer, ledger } = session;
+  const { run, ranks, trainer, samples } = session;
   const { ranges } = trainer.planned.sharing;
-  if (session.shares?.ranges !== ranges) {
-    session.shares = { ranges, microBatches: await tellShares(session) };
+  if (samples.shares?.ranges !== ranges) {
+    samples.shares = { ranges, microBatches: await tellShares(session) };
   }
   const positions = positionsOfStep(step, run.batch);
   const { rank = 0, generation = 0 } = ranks?.group.transport ?? {};
-  const parts = session.shares.microBatches.map((microBatches, at) =>
+  const parts = samples.shares.microBatches.map((microBatches, at) =>
     at === rank ? own : positionsOf(microBatches, positions, run.microBatches),
   );
   const entry = { step, positions, generation, parts };
-  ledger.check(entry);
-  session.entry = entry;
+  samples.ledger.check(entry);
+  samples.entry = entry;
 }
 
 /** Every worker tells the others which micro-batches its program really has. */
@@ -91,7 +95,7 @@ async function tellShares({ run, ranks, trainer }: Entering): Promise<number[][]
 }
 
 /** Enters the last step that was begun, if it is committed and not entered yet. */
-export function enterCommitted({ entry, ledger, trainer }: Entering): void {
+export function enterCommitted({ samples: { entry, ledger }, trainer }: Entering): void {
   if (entry !== undefined && entry.step === ledger.steps && trainer.steps > ledger.steps) {
     ledger.commit(entry);
   }

@@ -1,6 +1,6 @@
 /** Everything that the steps of a run share. It is made before the first step. */
 
-import { type Entry, Ledger } from "../checkpoint/index.ts";
+import { Ledger } from "../checkpoint/index.ts";
 import { type Dataset, type ModelInput, openData } from "../data/index.ts";
 import type { Device } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
@@ -25,6 +25,7 @@ import {
   type Beginning,
   checkBeginning,
   checkRoom,
+  markFolder,
   nearestFolder,
   prepareFolder,
   type RunFolder,
@@ -36,7 +37,7 @@ import { type FolderLock, lockFolder } from "./lock.ts";
 import { type Members } from "./members.ts";
 import { type Chosen, chooseCheckpoint } from "./resume.ts";
 import type { Run } from "./run.ts";
-import { ledgerOf, type Shares, shareLedger } from "./samples.ts";
+import { type Committing, ledgerOf, shareLedger } from "./samples.ts";
 import { Saver } from "./saver.ts";
 import { unlessAborted } from "./unless-aborted.ts";
 import { Validation } from "./validation.ts";
@@ -69,6 +70,11 @@ export interface TrainOptions {
   readonly onWeights?: ((place: WeightsPlace) => void) | undefined;
   /** With `members`: whether this worker writes the run's folder in the first generation. */
   readonly leads?: boolean | undefined;
+  /**
+   * With `members` of several machines: what marks folders that the run has prepared. Another
+   * machine may lead from some step on, and then writes its own folder.
+   */
+  readonly mark?: string | undefined;
 }
 
 /**
@@ -106,12 +112,8 @@ export interface Session {
   leads: boolean;
   /** The lock of the run's folder, if this worker has it. */
   lock: FolderLock | undefined;
-  /** The samples that the committed steps are made of. */
-  ledger: Ledger;
-  /** Which micro-batches each worker computes. */
-  shares: Shares | undefined;
-  /** The last step that was begun. */
-  entry: Entry | undefined;
+  /** Which samples the steps commit. */
+  readonly samples: Committing;
   /** The last committed step that this worker knows of. */
   last: CommittedStep | undefined;
   /** The step after which this worker has validated last. */
@@ -228,6 +230,7 @@ export async function openSession(
       if (isText) samplingGraph(await trainedGraph(run, trainer, 1));
       const beginning = hasBegun() ? "resume" : options.beginning;
       await prepareFolder(options.folder, beginning, used?.step);
+      if (options.mark !== undefined) await markFolder(options.folder, options.mark);
       await checkRoom(options.folder, bytesWritten(trainer, run, beginning));
     }
     const { notices = [] } = from ?? {};
@@ -242,9 +245,7 @@ export async function openSession(
       trainer,
       ranks,
       validation,
-      ledger: ledger ?? new Ledger(),
-      shares: undefined,
-      entry: undefined,
+      samples: { ledger: ledger ?? new Ledger(), shares: undefined, entry: undefined },
       before,
       identity,
       startedMs,

@@ -71,6 +71,7 @@ export const TRAINER_OPTIONS: OptionKinds<TrainerOptions> = {
   offload: anything.optional(),
   checkReplicas: anything.optional(),
   onHealed: anything.optional(),
+  buddies: anything.optional(),
   offloadFolder: anything.optional(),
   strategies: anything.optional(),
 };

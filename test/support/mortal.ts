@@ -20,6 +20,8 @@ export interface Mortal {
   dieAt(deed: number): void;
   /** Something happens to the memory of the rank before the deed of this number, once. */
   beforeDeed(deed: number, what: () => void): void;
+  /** What it does now is the last. */
+  die(): void;
 }
 
 export class Dead extends Error {}
@@ -111,6 +113,9 @@ export function mortal(device: Device): Mortal {
     beforeDeed(at, what) {
       deeds = [];
       happens = { at, what };
+    },
+    die() {
+      last = -1;
     },
   };
 }
