@@ -186,7 +186,10 @@ export function errorMessage(thrown: unknown): ErrorMessage {
   return { code: undefined, text, fields: {} };
 }
 
-/** Whether an error only says that another worker has failed. */
+/**
+ * Whether an error says nothing against the run: another worker has failed, or bytes in memory have
+ * changed by themselves. Then the run goes on with other workers, or from its checkpoint.
+ */
 export function isConsequence({ code }: ErrorMessage): boolean {
-  return code === "PEER_LOST" || code === "ABORTED";
+  return code === "PEER_LOST" || code === "ABORTED" || code === "DRIFT";
 }

@@ -106,6 +106,8 @@ export class Guard {
       if (wrong.length === 0) return;
       const since = this.#since;
       if (round > MOST_ROUNDS || wrong.some(({ right }) => right === undefined)) {
+        // Nobody leaves before all know it: one who did not would go on with this state.
+        await this.#group?.barrier().catch(() => undefined);
         throw drift(wrong, at.steps, since);
       }
       for (const one of wrong) {
@@ -277,7 +279,7 @@ function drift(wrong: readonly Wrong[], step: number, since: number): LockstepEr
   const ranks = [...new Set(wrong.map(({ rank }) => rank))];
   const who = `${ranks.length === 1 ? "worker" : "workers"} ${ranks.join(", ")}`;
   return new LockstepError("DRIFT", `${reasonOf(wrong, who, step)} The state is not saved.`, {
-    hint: "Continue from the last good checkpoint with --resume. If it happens again, test the memory of these workers' machines.",
+    hint: "The last checkpoint is good (--resume continues from it). If it happens again, test the memory of these workers' machines.",
     fields: { step, workers: ranks, since },
   });
 }

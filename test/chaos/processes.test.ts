@@ -120,3 +120,37 @@ test(
     });
   },
 );
+
+test(
+  "a bit flips in weights that one worker alone has: the run falls back by itself",
+  onLinux,
+  () => {
+    const files = runFiles({
+      model: "gpt({ layers: 1, width: 16, heads: 2, context: 16, dropout: 0.1 })",
+      batch: "6",
+      microBatches: "6",
+      steps: "24",
+      // The bit flips between a commit and the validation that follows.
+      evaluate: "{ every: 1, samples: 256 }",
+      checkpointEvery: "4",
+      checkReplicas: "1",
+    });
+    const flip = { step: 10, worker: 1, kind: "bit-flip", seconds: 0 };
+    return withFolder({ ...files, "faults.jsonl": `${JSON.stringify(flip)}\n` }, async (cwd) => {
+      const words = ["run.ts", "--threads", "1"];
+      const one = await lockstep(["train", ...words, "--out", "one"], { cwd });
+      assert.equal(one.status, 0, one.stderr);
+      const chaos = ["--workers", "2", "--zero", "3", "--replay", "faults.jsonl"];
+      const { status, stdout, stderr } = await lockstep(["chaos", ...words, ...chaos], { cwd });
+      assert.equal(status, 0, `${stdout}\n${stderr}`);
+      assert.match(stdout, /Bytes of the state of worker \d have changed by themselves after step/);
+      const from = Number(
+        /no worker that lives holds .* checkpoint of step (\d+)/.exec(stdout)?.[1],
+      );
+      const { weightsSha256, history } = reportOf(join(cwd, "runs/tiny"));
+      assert.equal(weightsSha256, reportOf(join(cwd, "one")).weightsSha256);
+      assert.equal(history.samplesCommitted, 24 * 6);
+      assert.ok(from >= 4 && history.samplesRepeated >= (10 - from) * 6, `${from}: ${stdout}`);
+    });
+  },
+);
