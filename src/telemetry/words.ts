@@ -95,6 +95,12 @@ function finished(report: Report, files: readonly string[], out: string, colors:
     `${plural(steps, "step")}, ${plural(samples, "sample")} in ${duration(seconds)}, ${speed(report)}: ` +
       `training loss ${trainLoss.toFixed(4)}${held}`,
   ];
+  const { samplesRepeated } = report.history;
+  if (samplesRepeated > 0) {
+    lines.push(
+      `${plural(samplesRepeated, "sample")} of committed steps were computed again, because the run fell back to a checkpoint.`,
+    );
+  }
   if (report.bitsPerByte !== null) lines.push("", ...compare(report.bitsPerByte, colors));
   if (report.sample !== null) {
     const sample = report.sample.trimEnd().split("\n");
