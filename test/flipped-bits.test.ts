@@ -49,6 +49,8 @@ const CONVOLUTION = resnet({
 interface Setting extends Pick<TrainerOptions, "zero" | "parallel" | "checkReplicas"> {
   readonly ranks: number;
   readonly model?: ModelDefinition;
+  /** Whether the state is also checked between steps, as before a checkpoint. */
+  readonly verifies?: boolean;
   /** Whether ranks share memory; otherwise only messages go between them. */
   readonly inPlace?: boolean;
 }
@@ -130,6 +132,10 @@ async function train(
         ),
       );
       if (step === FLIP) deeds = ranks.map(({ life }) => life.deeds.length);
+      if (setting.verifies === true) {
+        for (const { life } of ranks) life.beforeDeed(-1, () => undefined);
+        await Promise.all(ranks.map(({ trainer }) => trainer.verify()));
+      }
     }
     const all = await Promise.all(ranks.map(({ trainer }) => bitsOf(trainer)));
     const [bits = "", ...others] = all.map((one) => JSON.stringify(one));
@@ -271,4 +277,19 @@ test("without checks nothing is found", async () => {
     train(setting, (ranks) => flip(ranks[1] as Rank, "slots", 10)),
     { name: "AssertionError" },
   );
+});
+
+test("a check between two steps does not stand for that of the step which follows", async () => {
+  for (const checkReplicas of [1, 2]) {
+    const setting = { ...three, verifies: true, checkReplicas };
+    const { bits, healed } = await train(setting, (ranks) => {
+      const victim = ranks[1] as Rank;
+      victim.life.beforeDeed(1, () => flip(victim, "parameters", 20));
+    });
+    const [first, ...others] = healed;
+    assert.deepEqual(others, []);
+    const { bits: expected } = await train(setting);
+    const isExact = checkReplicas === 1;
+    assert.deepEqual([first?.rank, first?.isExact, bits === expected], [1, isExact, isExact]);
+  }
 });

@@ -54,6 +54,8 @@ export class Guard {
   #due: number;
   /** The number of committed steps when the state was found right for the last time. */
   #since: number;
+  /** The number of committed steps when a step that was checked was decided for the last time. */
+  #decided: number;
   #sealed: (Measured & { readonly steps: number }) | undefined;
   #beganAt = 0;
   /** The time of the last step without checks, and of the checks since a step has begun. */
@@ -63,19 +65,16 @@ export class Guard {
   /**
    * The first check is due at once.
    * @param steps committed steps
-   * @param since the number of committed steps when the state was known to be right
+   * @param before what guarded the same state; by default the state is known to be right
    */
-  constructor({ ranks, checkReplicas, onHealed }: GuardOptions, steps: number, since = steps) {
+  constructor({ ranks, checkReplicas, onHealed }: GuardOptions, steps: number, before?: Guard) {
     this.#group = ranks?.group;
     this.#every = checkReplicas;
     this.#onHealed = onHealed ?? (() => undefined);
     this.#now = ranks?.now ?? (() => performance.now());
     this.#due = steps;
-    this.#since = since;
-  }
-
-  get since(): number {
-    return this.#since;
+    this.#since = before === undefined ? steps : before.#since;
+    this.#decided = before === undefined ? steps - 1 : before.#decided;
   }
 
   /** Called before a step uses the state. */
@@ -101,9 +100,16 @@ export class Guard {
     { again, isSound }: { readonly again: () => Promise<void>; readonly isSound: () => boolean },
   ): Promise<void> {
     if (this.#every === 0 || (at.steps < this.#due && isSound())) return;
+    const steps = await this.#heal(at, again);
+    this.#due = at.steps + steps;
+    this.#decided = at.steps;
+  }
+
+  /** Returns the steps to the next check that ranks ask for, once all is right. */
+  async #heal(at: Guarded, again: () => Promise<void>): Promise<number> {
     for (let round = 1; ; round++) {
-      const wrong = await this.#wrong(at);
-      if (wrong.length === 0) return;
+      const { wrong, steps } = await this.#compare(at);
+      if (wrong.length === 0) return steps;
       const since = this.#since;
       if (round > MOST_ROUNDS || wrong.some(({ right }) => right === undefined)) {
         // Nobody leaves before all know it: one who did not would go on with this state.
@@ -114,8 +120,10 @@ export class Guard {
         await replace(at, this.#group, one);
         this.#learn(at, one);
       }
+      // Others may read in place what was replaced.
+      await this.#group?.barrier();
       for (const { rank, right, isOld } of wrong) {
-        const isExact = !isOld || since >= at.steps - 1;
+        const isExact = !isOld || this.#decided >= at.steps - 1;
         this.#onHealed({ step: at.steps, rank, from: right?.rank ?? rank, since, isExact });
       }
       await again();
@@ -123,22 +131,23 @@ export class Guard {
   }
 
   /** Checks the state between two steps, and heals it. All ranks call it together. @throws DRIFT */
-  verify(at: Guarded): Promise<void> {
-    return this.check(at, { again: () => Promise.resolve(), isSound: () => false });
+  async verify(at: Guarded): Promise<void> {
+    // The step that follows is checked when that is due: bits may flip while it is computed.
+    if (this.#every !== 0) await this.#heal(at, () => Promise.resolve());
   }
 
-  /** Compares the sums of all ranks. If they are as they should be, the next check is due later. */
-  async #wrong(at: Guarded): Promise<readonly Wrong[]> {
+  /** Compares the sums of all ranks. */
+  async #compare(
+    at: Guarded,
+  ): Promise<{ readonly wrong: readonly Wrong[]; readonly steps: number }> {
     const now = await this.#measured(at);
     if (this.#sealed?.steps !== at.steps) this.#sealed = { steps: at.steps, ...now };
     const { sum: sealed, ms } = this.#sealed;
     const wish = this.#every ?? stepsBetween((ms + now.ms) / 1000, this.#stepMs / 1000);
     const { told, steps } = await tellSums(this.#group, { sealed, now: now.sum, at, wish });
     const wrong = wrongRanks(told);
-    if (wrong.length > 0) return wrong;
-    this.#since = at.steps;
-    this.#due = at.steps + steps;
-    return [];
+    if (wrong.length === 0) this.#since = at.steps;
+    return { wrong, steps };
   }
 
   /** Sums the state, if it will be checked before the next commit. */

@@ -231,7 +231,7 @@ export class Trainer {
     this.#isCutChecked = false;
     this.#fields = fieldsOf(instance, this.plan);
     this.#journal = journalOf(instance, this.plan);
-    this.#guard = new Guard(options, steps, this.#guard.since);
+    this.#guard = new Guard(options, steps, this.#guard);
   }
 
   /** Continues as if `step` steps had been committed, with the tensors as they are. */
