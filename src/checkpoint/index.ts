@@ -11,6 +11,7 @@ export {
   setAside,
   stepFolder,
 } from "./folder.ts";
+export { type Entry, Ledger, type LedgerRecord, ledgerSchema } from "./ledger.ts";
 export { MANIFEST, type Manifest, manifestSha256, type Shard } from "./manifest.ts";
 export {
   damaged,

@@ -99,13 +99,14 @@ function asError(thrown: unknown): Error {
 export async function openStep(checkpoints: string, step: number): Promise<CheckpointHead> {
   const path = stepFolder(checkpoints, step);
   const manifest = await readManifest(path);
-  const { seconds, trainLoss, identity, diverged } = manifest;
+  const { seconds, trainLoss, identity, diverged, ledger } = manifest;
   return {
     step,
     seconds,
     trainLoss: trainLoss ?? Number.NaN,
     identity,
     diverged,
+    ledger,
     path,
     isOld: false,
     state: manifestSha256(manifest),

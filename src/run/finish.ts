@@ -33,7 +33,7 @@ export async function finish(session: Session, results: Results): Promise<Report
   const bitsPerByte = await unlessAborted(baselines(data, validationLoss), signal);
   signal.throwIfAborted();
   const sample = await sampleText(session);
-  const samples = run.steps * run.batch;
+  const { samplesCommitted: samples, samplesRepeated } = session.samples.ledger;
   const tokens = tokensPerSample(model, data);
   const report: Report = {
     name: run.name,
@@ -55,7 +55,11 @@ export async function finish(session: Session, results: Results): Promise<Report
     sample: sample ?? null,
     modelBatch: exporting?.batch ?? "any",
     notes: notesOf(session),
-    history: options.members?.history() ?? NOTHING_HAPPENED,
+    history: {
+      ...(options.members?.history() ?? NOTHING_HAPPENED),
+      samplesCommitted: samples,
+      samplesRepeated,
+    },
   };
   await saveReport(folder, report);
   const files = [...exported.files, FILES.checkpoints, FILES.metrics, FILES.report];

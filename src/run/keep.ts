@@ -47,7 +47,8 @@ export async function keepLastGood(
   const [step, out] = [trainer.steps, folder.path];
   const files: string[] = [];
   try {
-    if (!trainer.isWhole) files.push(...(await keepOld(session, code)));
+    if (code === "DRIFT") files.push(...(await keepVerified(session)));
+    else if (!trainer.isWhole) files.push(...(await keepOld(session, code)));
     else if (code === "NOT_FINITE") files.push(...(await keepDiverged(session, trainLoss)));
     else if (step > session.before.step) {
       await saveAlone(session, said(session, trainLoss, false));
@@ -76,6 +77,14 @@ async function keepOld(session: Session, code: string): Promise<string[]> {
     text: `Workers of other nodes hold parts of the state after step ${trainer.steps}, so it is not saved: --resume continues from ${from}.`,
   });
   return isThere ? [] : [FILES.checkpoints];
+}
+
+/** Keeps the last checkpoint, which was checked, when the state cannot be trusted any more. */
+async function keepVerified(session: Session): Promise<string[]> {
+  await session.saver.idle();
+  if (hasCheckpoint(session.options.folder)) return [];
+  await saveBeginning(session, false);
+  return [FILES.checkpoints];
 }
 
 /** Returns the files that were written. */
