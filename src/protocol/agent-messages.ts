@@ -58,6 +58,7 @@ const jobFields = z.strictObject({
     checkpointEvery: count.optional(),
     keepLast: count.optional(),
     keepEvery: count.optional(),
+    checkpoints: z.string().max(2000).optional(),
     ...sharingShape,
   }),
   /** The options that may change in a run that is resumed. */

@@ -46,6 +46,7 @@ export type JobOverrides = Pick<
   | "checkpointEvery"
   | "keepLast"
   | "keepEvery"
+  | "checkpoints"
   | "parallel"
   | "zero"
   | "recompute"

@@ -191,7 +191,7 @@ export async function openSession(
       if (lock === undefined) {
         // The worker that was to lead was lost before the first generation.
         lock = await lockFolder(options.folder, { signal: asked });
-        if (!hasBegun()) checkBeginning(options.folder, options.beginning);
+        if (!hasBegun()) await checkBeginning(options.folder, options.beginning);
         exporting = planExport(run.model, [1, microBatch]);
       }
       // A text sample that this model cannot generate is refused now.
@@ -199,7 +199,8 @@ export async function openSession(
       if (isText) samplingGraph(await trainedGraph(run, trainer, 1));
       const beginning = hasBegun() ? "resume" : options.beginning;
       await prepareFolder(options.folder, beginning, used?.step);
-      await checkRoom(options.folder, bytesWritten(trainer, run, beginning));
+      const { checkpoints } = options.folder;
+      await checkRoom(options.folder, bytesWritten(trainer, run, beginning, checkpoints));
     }
     const { notices = [] } = from ?? {};
     const before = { step, seconds, trainLoss, changes, isOld, notices };

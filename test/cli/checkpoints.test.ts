@@ -12,10 +12,9 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import { readManifest, sourceOf } from "../../src/checkpoint/index.ts";
 import { readSafetensors } from "../../src/safetensors/index.ts";
 import { withFolder } from "../support/folder.ts";
-import { checkpointsOf, reportOf, shardsOf } from "../support/runs.ts";
+import { checkpointsOf, reportOf, shardsOf, sourceIn } from "../support/runs.ts";
 import { type Ended, lockstep, runFiles } from "./support.ts";
 
 const files = runFiles({ microBatches: "4", checkpointEvery: "2" });
@@ -37,8 +36,7 @@ async function ok(words: readonly string[], cwd: string): Promise<Ended> {
 /** Every checkpoint that has its name is whole. */
 async function allAreWhole(out: string): Promise<void> {
   for (const step of checkpointsOf(out)) {
-    const path = join(out, "checkpoints", `step-${step}`);
-    const source = sourceOf(path, await readManifest(path));
+    const source = await sourceIn(out, step);
     for (const shard of source.files.keys()) {
       assert.equal(await source.check(shard), undefined, `step ${step}, shard ${shard}`);
     }
