@@ -5,7 +5,17 @@
  * is told by the name of its file: a rename needs no space on a full disk.
  */
 import { existsSync } from "node:fs";
-import { mkdir, readdir, rename, rm, rmdir, stat, truncate, writeFile } from "node:fs/promises";
+import {
+  mkdir,
+  open,
+  readdir,
+  rename,
+  rm,
+  rmdir,
+  stat,
+  truncate,
+  writeFile,
+} from "node:fs/promises";
 import { join } from "node:path";
 import { LockstepError } from "../errors.ts";
 import {
@@ -114,11 +124,7 @@ export class FolderStore implements CheckpointStore {
     }
   }
 
-  async gather(
-    draft: string,
-    writers: readonly number[],
-    signal?: AbortSignal,
-  ): Promise<Shard[]> {
+  async gather(draft: string, writers: readonly number[], signal?: AbortSignal): Promise<Shard[]> {
     const [folder, path] = [join(this.place, draft), this.#goalOf(draft)];
     try {
       const look = () => namesAndSizes(folder);
@@ -144,7 +150,7 @@ export class FolderStore implements CheckpointStore {
   async publish(draft: string, manifest: Manifest): Promise<string> {
     const path = this.pathOf(manifest.step);
     try {
-      await writeFileAtomic(join(this.place, draft, MANIFEST), manifestText(manifest));
+      await writeFlushed(join(this.place, draft, MANIFEST), manifestText(manifest));
       const old = existsSync(path) ? join(this.place, draftName(manifest.step)) : undefined;
       if (old !== undefined) await rename(path, old);
       await rename(join(this.place, draft), path);
@@ -196,6 +202,17 @@ export class FolderStore implements CheckpointStore {
 
   async putAway(): Promise<void> {
     // They lie in the folder of the run, and go with it.
+  }
+}
+
+/** The draft that it is in becomes visible as a whole. */
+async function writeFlushed(path: string, text: string): Promise<void> {
+  const file = await open(path, "wx");
+  try {
+    await file.writeFile(text);
+    await file.sync();
+  } finally {
+    await file.close();
   }
 }
 

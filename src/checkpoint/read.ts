@@ -50,7 +50,10 @@ export function filesOf(files: readonly string[]): ShardFiles {
     files,
     isEverywhere: false,
     whole: { chunkBytes: 2 ** 20, atOnce: 1 },
-    sizeOf: (shard) => stat(path(shard)).then(({ size }) => size).catch(() => undefined),
+    sizeOf: (shard) =>
+      stat(path(shard))
+        .then(({ size }) => size)
+        .catch(() => undefined),
     read: (shard, start, into) => pool.read(path(shard), start, into),
     close: () => pool.close(),
   };

@@ -122,11 +122,7 @@ export class S3Store implements CheckpointStore {
     return this.#key(stepName(step), shardFile(id, rank));
   }
 
-  async gather(
-    draft: string,
-    writers: readonly number[],
-    signal?: AbortSignal,
-  ): Promise<Shard[]> {
+  async gather(draft: string, writers: readonly number[], signal?: AbortSignal): Promise<Shard[]> {
     const { step, id } = knownDraft(draft);
     const look = async () => {
       const found = await this.#list(`${draft}/`);

@@ -101,10 +101,7 @@ export function keepingOf({
   keepLast,
   keepEvery,
   checkpoints,
-}: TargetFlags): Pick<
-  RunOverrides,
-  "checkpointEvery" | "keepLast" | "keepEvery" | "checkpoints"
-> {
+}: TargetFlags): Pick<RunOverrides, "checkpointEvery" | "keepLast" | "keepEvery" | "checkpoints"> {
   return { checkpointEvery, keepLast, keepEvery, checkpoints };
 }
 

@@ -53,8 +53,7 @@ export async function trainTarget(
   // The folder of a run on hosts lies on the hosts, and they reach the place for checkpoints.
   const isOnHosts = flags.hosts !== undefined;
   const folder = await openRunFolder(out, isOnHosts ? undefined : opened.run.checkpoints);
-  const head =
-    beginning === "resume" && !isOnHosts ? await readCheckpointHead(folder) : undefined;
+  const head = beginning === "resume" && !isOnHosts ? await readCheckpointHead(folder) : undefined;
   const run = settleMicroBatches(opened.run, head?.identity["microBatches"]);
   const target = { ...opened, run };
   const placed = run.checkpoints === undefined ? flags : { ...flags, checkpoints: run.checkpoints };

@@ -3,7 +3,12 @@
  * loaded.
  */
 import { existsSync } from "node:fs";
-import { type CheckpointStore, manifestSha256, readRangeOf, type Source } from "../checkpoint/index.ts";
+import {
+  type CheckpointStore,
+  manifestSha256,
+  readRangeOf,
+  type Source,
+} from "../checkpoint/index.ts";
 import { LockstepError } from "../errors.ts";
 import { formatType, sameType, type TensorType } from "../tensor/index.ts";
 import { collectedBytes, type StateParts, stateBytes, type Trainer } from "../train/index.ts";

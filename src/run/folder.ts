@@ -6,12 +6,7 @@
 import { constants, existsSync } from "node:fs";
 import { access, lstat, mkdir, readdir, rename, rm, statfs } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
-import {
-  type CheckpointStore,
-  openStore,
-  outdated,
-  type Retention,
-} from "../checkpoint/index.ts";
+import { type CheckpointStore, openStore, outdated, type Retention } from "../checkpoint/index.ts";
 import { LockstepError } from "../errors.ts";
 import { fileError, makeFolder, writeFileAtomic } from "../files/index.ts";
 import { isNamedFile } from "../memory/index.ts";

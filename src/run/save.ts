@@ -257,8 +257,8 @@ async function removeOld({ run, options }: Session): Promise<void> {
     await removeOutdated(options.folder, run);
   } catch (error) {
     if (!(error instanceof LockstepError)) throw error;
-    const [why] = error.message.split("\n");
-    options.onEvent({ type: "notice", text: `Older checkpoints were not removed. ${why}` });
+    const text = `Older checkpoints were not removed. ${inOneLine(error)}`;
+    options.onEvent({ type: "notice", text });
   }
 }
 
@@ -269,7 +269,11 @@ function tellFailure({ options }: Session, step: number, error: unknown): void {
 }
 
 export function notWritten(step: number, error: LockstepError): string {
-  return `step ${step}: no checkpoint was written, and the one before is kept. ${error.message}`;
+  return `step ${step}: no checkpoint was written, and the one before is kept. ${inOneLine(error)}`;
+}
+
+function inOneLine({ message }: LockstepError): string {
+  return message.replaceAll(/\s*\n\s*/g, " ");
 }
 
 function tellNoRoom(session: Session, bytes: number): void {

@@ -74,10 +74,10 @@ function contract(open: () => Promise<Place>): void {
     assert.deepEqual(await store.manifest(3), manifest);
     assert.equal((await place.list(store)).length, 3);
     const hash = createHash("sha256").update(LARGE).digest("hex");
-    assert.deepEqual([manifest.shards[1]?.byteLength, manifest.shards[1]?.sha256], [
-      LARGE.byteLength,
-      hash,
-    ]);
+    assert.deepEqual(
+      [manifest.shards[1]?.byteLength, manifest.shards[1]?.sha256],
+      [LARGE.byteLength, hash],
+    );
     const source = store.source(3, manifest);
     assert.deepEqual([await source.check(0), await source.check(1)], [undefined, undefined]);
     const found = new Uint8Array(1000);
@@ -203,7 +203,9 @@ async function openFolders(): Promise<Place> {
     open: async () => new FolderStore(join(root, `place-${++count}`)),
     list: async ({ place }) => {
       const all = await readdir(place, { recursive: true, withFileTypes: true }).catch(() => []);
-      return all.filter((one) => one.isFile()).map(({ parentPath, name }) => join(parentPath, name));
+      return all
+        .filter((one) => one.isFile())
+        .map(({ parentPath, name }) => join(parentPath, name));
     },
     change: (_, path, bytes) => (bytes === undefined ? unlink(path) : writeFile(path, bytes)),
     close: () => rm(root, { recursive: true, force: true }),

@@ -1,5 +1,5 @@
 /** Small complete runs in this process, with their folders. */
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { FolderStore, type Manifest, type Source } from "../../src/checkpoint/index.ts";
 import { arrays, text } from "../../src/data/index.ts";
@@ -89,7 +89,7 @@ export interface Tried {
 export async function tryRun(run: Run, trial: Trial): Promise<Tried> {
   const { engine, folder, out = join(folder, "out"), beginning = "new" } = trial;
   const controller = new AbortController();
-  const opened = await openRunFolder(out);
+  const opened = await openRunFolder(out, run.checkpoints);
   let clock = 0;
   const metrics = jsonlSink(opened.file("metrics.jsonl"), { now: () => clock });
   const events: RunEvent[] = [];
@@ -122,7 +122,9 @@ export function reportOf(out: string): Report {
 
 /** The steps of a run's checkpoints, ascending. */
 export function checkpointsOf(out: string): number[] {
-  return readdirSync(join(out, "checkpoints"))
+  const folder = join(out, "checkpoints");
+  if (!existsSync(folder)) return [];
+  return readdirSync(folder)
     .flatMap((name) => /^step-(\d+)$/.exec(name)?.[1] ?? [])
     .map(Number)
     .sort((a, b) => a - b);

