@@ -148,8 +148,8 @@ async function besideABusyLoop(against: Revision | undefined): Promise<Row[]> {
   }
   const busy = spawn("taskset", ["-c", "1", process.execPath, "-e", "for (;;);"]);
   try {
-    // These are enough steps for the decision to be taken and to settle.
-    const request = { microBatches: SIZES.batch, warm: 9 };
+    // The shares change when the evidence pays for it (`train/pacing.ts`), after 12 steps or so.
+    const request = { microBatches: SIZES.batch, warm: 20 };
     const together = async (folder: string) =>
       (await workers(request, { folder, pinned: true })).speed * TOKENS;
     const { own, before, ideal } = await takeTurns(

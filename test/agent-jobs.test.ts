@@ -159,10 +159,9 @@ test("a job cannot have more workers, threads, ranks, bytes and names than allow
     const { address } = agent;
     const job = await gptJob(folder);
     const refusals: readonly [Readonly<Record<string, unknown>>, RegExp][] = [
-      [{ own: 4096, workers: 4096 }, /at most \d+ workers.*4096 were asked for.*--max-workers/],
+      [{ own: 4096 }, /at most \d+ workers.*4096 were asked for.*--max-workers/],
       [{ threads: 4096 }, /4096 threads/],
-      [{ own: 2, workers: 3 }, /do not fit/],
-      [{ firstRank: 1, workers: 1 }, /do not fit/],
+      [{ own: 0 }, /own/],
       [{ group: "../../x" }, /group/],
       [{ group: "g".repeat(65) }, /group/],
       [{ overrides: { batch: 4 } }, /batch/],
@@ -181,11 +180,15 @@ test("a job cannot have more workers, threads, ranks, bytes and names than allow
     }
   }));
 
-/** Starts agents that answer a job with this. Returns what the launcher reports. */
-async function saidOf(root: string, answer: (line: Line) => void): Promise<LockstepError> {
+/** Starts an agent that answers each message with this. Returns what the launcher reports. */
+async function saidOf(
+  root: string,
+  answer: (line: Line, kind: unknown) => void,
+): Promise<LockstepError> {
   const listener = await listenTcp(LOCAL);
   serveLines(listener, (line) => {
-    line.handler = { message: () => answer(line), closed: () => undefined };
+    const message = (value: unknown) => answer(line, (value as { readonly kind?: unknown }).kind);
+    line.handler = { message, closed: () => undefined };
   });
   try {
     const running = launch({ hosts: [listener.address], root, deadlineMs: 1000 });
@@ -201,6 +204,7 @@ async function saidOf(root: string, answer: (line: Line) => void): Promise<Locks
   }
 }
 
+const said = (message: object, worker = 0) => ({ kind: "said", worker, message });
 const tell = (line: Line, message: object) => line.send({ v: AGENT_PROTOCOL, ...message });
 const step = {
   type: "step",
@@ -217,28 +221,32 @@ test("an agent that sends an impossible message is named", () =>
   withFolder(files, async (root) => {
     const accepted = { kind: "accepted" };
     const error = { code: "RUN_FILE", text: "no", fields: {} };
+    const ended = { kind: "ended", worker: 0, status: 0, signal: null, words: "" };
     const faults: readonly (readonly unknown[])[] = [
-      [{ kind: "event", event: step }],
+      [said({ kind: "event", event: step })],
       [accepted, accepted],
       [accepted, { kind: "refused", error }],
-      [accepted, { kind: "event", event: { type: "started" } }],
-      [accepted, { kind: "event", event: { ...step, loss: {} } }],
-      [accepted, { kind: "event", event: { type: "constructor" } }],
-      [accepted, { kind: "event", event: null }],
-      [accepted, { kind: "listening", rank: 7, port: 1 }],
-      [accepted, { kind: "listening", rank: 0, port: 1 }, { kind: "listening", rank: 0, port: 2 }],
+      [accepted, said({ kind: "event", event: { type: "started" } })],
+      [accepted, said({ kind: "event", event: { ...step, loss: {} } })],
+      [accepted, said({ kind: "event", event: { type: "constructor" } })],
+      [accepted, said({ kind: "event", event: null })],
+      [accepted, said({ kind: "ready", generation: 0, step: 0, port: 1 }, 7)],
+      [accepted, said({ kind: "ready", generation: 0, step: 0, port: 70_000 })],
+      [accepted, { kind: "signs", alive: [1], stopped: [] }],
       [accepted, { kind: "more", pieces: 1 }],
       [{ kind: "more", pieces: 1e6 }],
-      [accepted, { kind: "ended", rank: 1 }],
-      [accepted, { kind: "failed", rank: 0, error: { text: 1 } }],
-      [accepted, { kind: "failed", rank: 0, error: { ...error, code: "\u001b[2J" } }],
-      [accepted, { kind: "failed", rank: 0, error: { ...error, fields: { a: { b: 1 } } } }],
+      [accepted, { ...ended, worker: 1 }],
+      [accepted, ended, ended],
+      [accepted, { ...ended, signal: "\u001b[2J" }],
+      [accepted, said({ kind: "error", error: { text: 1 } })],
+      [accepted, said({ kind: "error", error: { ...error, code: "\u001b[2J" } })],
+      [accepted, said({ kind: "error", error: { ...error, fields: { a: { b: 1 } } } })],
       [accepted, { kind: "launch" }],
       [{ kind: "accepted", more: 1 }],
     ];
     for (const messages of faults) {
-      const { code, message } = await saidOf(root, (line) => {
-        for (const each of messages) tell(line, each as object);
+      const { code, message } = await saidOf(root, (line, kind) => {
+        for (const each of kind === "job" ? messages : []) tell(line, each as object);
       });
       assert.equal(code, "PROTOCOL", `${JSON.stringify(messages)}: ${message}`);
     }
@@ -249,24 +257,31 @@ test("garbage in otherwise valid messages of agents always gives an error of our
     const random = randomSource(7);
     const good: readonly object[] = [
       { kind: "accepted" },
-      { kind: "listening", rank: 0, port: 4100 },
-      { kind: "event", event: step },
-      { kind: "event", event: { type: "stopped", step: 1, steps: 2, out: "o", files: ["a"] } },
-      {
+      said({ kind: "ready", generation: 0, step: 0, port: 4100 }),
+      said({ kind: "lost", generation: 1, rank: 0 }),
+      said({ kind: "event", event: step }),
+      said({
+        kind: "event",
+        event: { type: "stopped", step: 1, steps: 2, out: "o", files: ["a"] },
+      }),
+      said({
         kind: "event",
         event: { type: "changed", step: 1, changes: [{ name: "a", before: "b", now: "c" }] },
-      },
-      { kind: "failed", rank: 0, error: { code: "RUN_FILE", text: "no", fields: { a: [1] } } },
+      }),
+      said({ kind: "error", error: { code: "RUN_FILE", text: "no", fields: { a: [1] } } }),
+      { kind: "signs", alive: [0], stopped: [0] },
+      { kind: "ended", worker: 0, status: 1, signal: null, words: "no" },
     ];
     for (let round = 0; round < 40; round++) {
       const messages = Array.from({ length: 6 }, () => {
         const message = good[Math.floor(random() * good.length)] as object;
         return random() < 0.5 ? message : (spoilt(message, random) as object);
       });
-      const { code } = await saidOf(root, (line) => {
-        tell(line, { kind: "accepted" });
+      const { code } = await saidOf(root, (line, kind) => {
+        if (kind === "job") tell(line, { kind: "accepted" });
+        if (kind !== "start") return;
         for (const message of messages) tell(line, message);
-        line.close();
+        tell(line, { kind: "launch" });
       });
       assert.match(code, /PROTOCOL|RUN_FILE|PEER_FAILED|PEER_LOST/);
     }

@@ -123,6 +123,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "data",
     "run",
   ],
+  durable: ["errors", "files", "run"],
   protocol: ["errors", "telemetry", "net", "run", "job"],
   launch: [
     "errors",
@@ -134,6 +135,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "transport",
     "collectives",
     "membership",
+    "durable",
     "run",
     "train",
     "job",

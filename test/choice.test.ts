@@ -35,7 +35,8 @@ for (const { ranks, nodes, microBatches, lanes } of MACHINES) {
     const step = buildStep({ model: built, optimizer, microBatches, clip: 1 });
     const topology = evenTopology(ranks, nodes);
     const link = { latency: 1e-4, bytesPerSecond: 1e9 };
-    const machine = { topology, memory: 1e12, lanes, flopsPerSecond: 8e10, link, bucketBytes };
+    const each = { memory: 1e12, lanes, flopsPerSecond: 8e10, bucketBytes };
+    const machine = { ...each, topology, link, hasBuddies: true };
     const ways = comparison({ facts: stepFacts(step, optimizer), machine });
     for (const { sharing, cost } of ways) {
       const { data, shard, zero } = sharing;

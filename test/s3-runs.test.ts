@@ -3,11 +3,12 @@
  * request to a server that says nothing ends.
  */
 import assert from "node:assert/strict";
-import { after, before, describe, test } from "node:test";
 import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
 import { openStore } from "../src/checkpoint/index.ts";
 import { createOrtEngine } from "../src/engine/index.ts";
-import { defineRun } from "../src/run/index.ts";
+import { prepareFolder } from "../src/run/folder.ts";
+import { defineRun, openRunFolder } from "../src/run/index.ts";
 import { withFolder } from "./support/folder.ts";
 import { simulatedRanks } from "./support/ranks.ts";
 import { reportOf, textRun, tryRun, WORDS } from "./support/runs.ts";
@@ -67,6 +68,23 @@ describe("a bucket", { skip: NO_S3 }, () => {
       assert.ok(started?.type === "started" && started.firstStep === 5);
       assert.equal(reportOf(out).weightsSha256, reportOf(whole).weightsSha256);
       await engine.close();
+    }));
+
+  test("keeps what a run has when another machine leads it, and puts it away for another run", () =>
+    withFolder({}, async (path) => {
+      const folder = await openRunFolder(path, "s3://runs/led");
+      const { checkpoints } = folder;
+      const draft = await checkpoints.begin(3, [0]);
+      await checkpoints.write(draft, 0, { byteLength: 5, pieces: [Buffer.from("bytes")] });
+      const shards = await checkpoints.gather(draft, [0]);
+      const said = { lockstep: "1", position: 0, seed: 1, seconds: 0, trainLoss: null };
+      const identity = { diverged: false, identity: {}, identitySha256: "0".repeat(64) };
+      await checkpoints.publish(draft, { ...said, ...identity, step: 3, shards, tensors: {} });
+      await prepareFolder(folder, "anew", 4);
+      assert.deepEqual(await checkpoints.steps(), [3]);
+      await prepareFolder(folder, "anew");
+      assert.deepEqual(await checkpoints.steps(), []);
+      assert.deepEqual(await openStore("s3://runs/led/earlier-1", server.env()).steps(), [3]);
     }));
 
   test("whose server says nothing any more ends a request with its address", async () => {

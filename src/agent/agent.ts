@@ -6,6 +6,7 @@
 import { LockstepError } from "../errors.ts";
 import { availableCores } from "../launch/index.ts";
 import {
+  dialLine,
   type Line,
   listenTcp,
   type PortRange,
@@ -21,11 +22,10 @@ import {
 } from "../protocol/index.ts";
 import { AssignedJob } from "./job.ts";
 
-export interface AgentOptions {
-  /** An address of this machine, at which the agent and its workers listen. */
+/** What an agent allows, wherever its launcher comes from. */
+export interface AgentLimits {
+  /** An address of this machine, at which its workers listen. */
   readonly host: string;
-  /** The port of the agent; 0 for any free port. */
-  readonly port: number;
   /** The ports that workers listen on; nothing else uses them. Default: any. */
   readonly ports?: PortRange | undefined;
   readonly token: string;
@@ -46,6 +46,11 @@ export interface AgentOptions {
   readonly onNews?: (text: string) => void;
 }
 
+export interface AgentOptions extends AgentLimits {
+  /** The port of the agent, at the address of its workers; 0 for any free port. */
+  readonly port: number;
+}
+
 const MAX_JOB_BYTES = 2 ** 30;
 
 type JobRequest = Extract<AgentRequest, { readonly kind: "job" }>;
@@ -56,35 +61,84 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   return new Agent(options, await listenTcp({ host, port, token, tls }));
 }
 
+export interface JoinOptions extends Omit<AgentLimits, "host"> {
+  /** Where the launcher of a running run listens: host:port. */
+  readonly address: string;
+  /** Default: the address of this machine from which the launcher is dialed. */
+  readonly host?: string | undefined;
+  /** How many workers take part. */
+  readonly workers: number;
+  readonly deadlineMs: number;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Asks a running launcher to let this machine take part, and serves it like an agent.
+ * @throws UNAUTHORIZED, PROTOCOL, ADDRESS, DEADLINE, or the signal's reason
+ */
+export async function joinRun(options: JoinOptions): Promise<Agent> {
+  const { address, workers, token, tls = false, deadlineMs, signal } = options;
+  const line = await dialLine({ address, token, tls, deadlineMs, signal });
+  const { host = line.localHost } = options;
+  const agent = new Agent({ ...options, host, maxWorkers: workers });
+  agent.greet(line);
+  line.send(envelope({ kind: "join", host, workers }));
+  return agent;
+}
+
 export class Agent {
-  readonly #options: AgentOptions;
-  readonly #listener: TcpListener;
-  readonly #endServing: () => void;
+  /** Resolves when no launcher is connected any more, with whether the last one ended its job. */
+  readonly left: Promise<boolean>;
+  readonly #options: AgentLimits;
+  readonly #listener: TcpListener | undefined;
+  readonly #endServing: (() => void) | undefined;
   readonly #lines = new Set<Line>();
   #job: AssignedJob | undefined;
+  #isClosed = false;
+  #leave: (hasEnded: boolean) => void = () => undefined;
 
-  /** @internal Use `startAgent`. */
-  constructor(options: AgentOptions, listener: TcpListener) {
+  /** @internal Use `startAgent` or `joinRun`. */
+  constructor(options: AgentLimits, listener?: TcpListener) {
     this.#options = options;
     this.#listener = listener;
-    this.#endServing = serveLines(listener, (line) => this.#greet(line));
+    this.#endServing = listener && serveLines(listener, (line) => this.greet(line));
+    this.left = new Promise((resolve) => {
+      this.#leave = resolve;
+    });
   }
 
-  /** The address as host:port, with the port that was chosen. */
+  /** The address at which it listens as host:port, with the port that was chosen. */
   get address(): string {
-    return this.#listener.address;
+    return this.#listener?.address ?? "";
+  }
+
+  /** Takes no more jobs, and asks the workers of the current one to leave it between two steps. */
+  async drain(): Promise<void> {
+    this.#stopListening();
+    const job = this.#job;
+    if (job === undefined || job.workers === 0) return;
+    this.#news("The workers of this machine leave the run.");
+    job.drain();
+    await job.empty;
   }
 
   /** Ends the current job and takes no more. */
   async close(): Promise<void> {
-    this.#endServing();
-    this.#listener.close();
+    this.#stopListening();
     for (const line of this.#lines) line.close();
     this.#job?.kill();
     await this.#job?.ended;
   }
 
-  #greet(line: Line): void {
+  #stopListening(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#endServing?.();
+    this.#listener?.close();
+  }
+
+  /** Serves a launcher. @internal */
+  greet(line: Line): void {
     this.#lines.add(line);
     let job: AssignedJob | undefined;
     const tell = (reply: AgentReply) => line.send(envelope(reply));
@@ -113,8 +167,10 @@ export class Agent {
       },
       closed: (why) => {
         this.#lines.delete(line);
-        if (job !== undefined && !job.isOver) this.#news(`The launcher is gone: ${why}.`);
+        const hasEnded = job?.isEnding === true;
+        if (job !== undefined && !hasEnded) this.#news(`The launcher is gone: ${why}.`);
         job?.abandon();
+        if (this.#lines.size === 0) this.#leave(hasEnded);
       },
     };
   }
@@ -136,9 +192,8 @@ export class Agent {
     const bounds = { maxWorkers, maxJobBytes };
     const job = new AssignedJob({ request, ...places, ...bounds, tell, refuse });
     this.#job = job;
-    const { name, firstRank, own, workers } = request;
-    const ranks = own === 1 ? `${firstRank}` : `${firstRank} to ${firstRank + own - 1}`;
-    this.#news(`${name}: worker ${ranks} of ${workers}.`);
+    const { name, own } = request;
+    this.#news(`${name}: ${own} ${own === 1 ? "worker" : "workers"}.`);
     void job.ended.then(() => {
       this.#job = undefined;
       this.#news(`${name}: ended.`);
@@ -151,11 +206,13 @@ export class Agent {
     switch (request.kind) {
       case "piece":
         return job.take(request.bytes);
-      case "addresses":
-        return job.addresses(request.addresses);
-      case "stop":
-        return job.stop(request.alone);
-      case "kill":
+      case "start":
+        return job.start(request.worker);
+      case "tell":
+        return job.tell(request.worker, request.message);
+      case "signal":
+        return job.signal(request.worker, request.name);
+      case "end":
         return job.kill();
     }
   }

@@ -1,1 +1,8 @@
-export { Agent, type AgentOptions, startAgent } from "./agent.ts";
+export {
+  Agent,
+  type AgentLimits,
+  type AgentOptions,
+  type JoinOptions,
+  joinRun,
+  startAgent,
+} from "./agent.ts";

@@ -4,9 +4,9 @@
  */
 import { LockstepError } from "../errors.ts";
 import { openJob, readJobFolder } from "../job/index.ts";
-import { availableCores, WorkerProcess } from "../launch/index.ts";
+import { availableCores, Signs, WorkerProcess } from "../launch/index.ts";
 import type { PortRange } from "../net/index.ts";
-import { type AgentJob, type AgentReply } from "../protocol/index.ts";
+import type { AgentJob, AgentReply, Assignment, Told } from "../protocol/index.ts";
 import { IncomingJob } from "./incoming.ts";
 import { outputAt } from "./places.ts";
 
@@ -36,9 +36,13 @@ export class AssignedJob {
   readonly ended: Promise<void>;
   readonly #options: AssignedJobOptions;
   readonly #incoming: IncomingJob;
-  #workers: readonly WorkerProcess[] = [];
-  /** The number of workers that have read the job and listen. */
-  #listening = 0;
+  readonly #workers = new Map<number, WorkerProcess>();
+  readonly #signs: Signs;
+  /** The files of the job, once they are received and checked. */
+  #job: string | undefined;
+  #out: string;
+  #end: () => void = () => undefined;
+  #emptied: () => void = () => undefined;
   #timer: NodeJS.Timeout | undefined;
   #isOver = false;
   #isEnding = false;
@@ -50,74 +54,89 @@ export class AssignedJob {
   constructor(options: AssignedJobOptions) {
     const { request, folder, maxWorkers, maxJobBytes, tell } = options;
     checkLoad(request, maxWorkers);
-    const out = outputAt(folder, request.out);
+    this.#out = outputAt(folder, request.out);
     this.#options = options;
     this.#incoming = new IncomingJob({
       files: request.files,
       maxBytes: maxJobBytes,
       more: (pieces) => tell({ kind: "more", pieces }),
     });
-    this.ended = this.#work(out);
+    this.#signs = new Signs(this.#workers, (alive, stopped) =>
+      tell({ kind: "signs", alive: [...alive], stopped: [...stopped] }),
+    );
+    this.ended = this.#work();
   }
 
-  async #work(out: string): Promise<void> {
+  /** Receives the job, and lets workers start until it ends. */
+  async #work(): Promise<void> {
+    const isOver = new Promise<void>((resolve) => {
+      this.#end = resolve;
+    });
     try {
       const job = await this.#incoming.folder;
       // The workers read the job's graphs: a fault in a graph must not end the agent.
       openJob(readJobFolder(job));
+      this.#job = job;
       if (!this.#isEnding) {
         this.#options.tell({ kind: "accepted" });
-        this.#workers = this.#start(job, out);
+        await isOver;
       }
     } catch (error) {
-      this.#isOver = true;
       this.#isEnding = true;
       this.#options.refuse(error);
     }
-    await Promise.all(this.#workers.map((worker) => worker.ended));
+    this.#signs.close();
     await this.#incoming.remove();
     this.#isOver = true;
     clearTimeout(this.#timer);
   }
 
-  #start(job: string, out: string): WorkerProcess[] {
+  /** Starts a worker. Throws PROTOCOL for more workers than were announced, or the same twice. */
+  start(number: number): void {
     const { request, host, ports, token, tls, dataRoots: roots, tell } = this.#options;
-    const { own, firstRank, workers, beginning, overrides, changes, group } = request;
+    const { own, beginning, overrides, changes, group } = request;
+    if (this.#isEnding) return;
+    if (this.#job === undefined || this.#workers.has(number) || this.#workers.size >= own) {
+      throw new LockstepError("PROTOCOL", `Worker ${number} cannot be started here now.`);
+    }
     const threads = request.threads ?? Math.max(1, Math.floor(availableCores() / own));
-    return Array.from({ length: own }, (_, index) => {
-      const rank = firstRank + index;
-      const worker = new WorkerProcess(rank, (message) => {
-        if (message.kind === "listening") {
-          this.#listening++;
-          // All workers have read the job. Its files are removed now, so that nothing is left
-          // behind if this agent is killed.
-          if (this.#listening === own) void this.#incoming.remove();
-          tell({ ...message, rank });
-        } else if (rank === 0 && message.kind === "event") tell(message);
-      });
-      void worker.failed.then((error) =>
-        tell({
-          kind: "failed",
-          rank,
-          error,
-          ...(worker.crash === undefined ? {} : { crash: worker.crash }),
-        }),
-      );
-      void worker.ended.then(() => tell(endOf(worker)));
-      worker.start({
-        job,
-        roots,
-        overrides,
-        out,
-        beginning,
-        changes,
-        rank,
-        workers,
-        threads,
-        meeting: { kind: "network", group, own, host, ports, token, tls },
-      });
-      return worker;
+    const worker = new WorkerProcess(number, {
+      said: (message) => {
+        if (message.kind === "beat") this.#signs.beat(number);
+        else tell({ kind: "said", worker: number, message });
+      },
+      ended: (end) => {
+        this.#workers.delete(number);
+        const { pid, status, signal, words } = end;
+        tell({ kind: "ended", worker: number, pid, status, signal, words });
+        if (this.#workers.size > 0) return;
+        this.#emptied();
+        if (this.#isEnding) this.#end();
+      },
     });
+    this.#workers.set(number, worker);
+    const job: Assignment = {
+      job: this.#job,
+      roots,
+      overrides,
+      out: this.#out,
+      beginning,
+      changes,
+      number,
+      threads,
+      group,
+      network: { host, ports, token, tls },
+    };
+    worker.tell({ kind: "job", job });
+  }
+
+  /** A worker that has ended meanwhile is told nothing. */
+  tell(number: number, message: Told): void {
+    this.#workers.get(number)?.tell(message);
+  }
+
+  signal(number: number, name: NodeJS.Signals): void {
+    this.#workers.get(number)?.signal(name);
   }
 
   get isOver(): boolean {
@@ -134,38 +153,40 @@ export class AssignedJob {
     this.#incoming.take(piece);
   }
 
-  /** Tells the workers the addresses of all workers. Throws PROTOCOL. */
-  addresses(addresses: readonly string[]): void {
-    const { workers } = this.#options.request;
-    if (addresses.length !== workers) {
-      const text = `The launcher sent ${addresses.length} addresses for ${workers} workers.`;
-      throw new LockstepError("PROTOCOL", text);
+  /** Asks all workers to leave the run after a step, as a SIGTERM to each of them does. */
+  drain(): void {
+    for (const number of this.#workers.keys()) {
+      this.#options.tell({ kind: "said", worker: number, message: { kind: "drain" } });
     }
-    for (const worker of this.#workers) worker.tell({ kind: "addresses", addresses });
   }
 
-  stop(alone = false): void {
-    for (const worker of this.#workers) worker.stop(alone);
+  /** Resolves when no worker is left. */
+  get empty(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#emptied = resolve;
+    });
+  }
+
+  get workers(): number {
+    return this.#workers.size;
   }
 
   kill(): void {
     this.#isEnding = true;
     this.#incoming.abort();
-    for (const worker of this.#workers) worker.kill();
+    for (const worker of this.#workers.values()) worker.signal("SIGKILL");
+    if (this.#workers.size === 0) this.#end();
   }
 
   /** Called when the launcher is gone: the workers are asked to save what was done. */
   abandon(): void {
     if (this.#isOver) return;
-    this.#isEnding = true;
     this.#incoming.abort();
-    this.stop(true);
+    if (this.#workers.size === 0) return this.kill();
+    this.#isEnding = true;
+    for (const worker of this.#workers.values()) worker.tell({ kind: "stop", alone: true });
     this.#timer ??= setTimeout(() => this.kill(), ABANDONED_MS);
   }
-}
-
-function endOf({ rank, outcome }: WorkerProcess): AgentReply {
-  return { kind: "ended", rank, ...(outcome === undefined ? {} : { outcome }) };
 }
 
 function checkLoad({ own, threads = 1 }: AgentJob, maxWorkers: number): void {

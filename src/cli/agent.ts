@@ -1,50 +1,123 @@
-/** `lockstep agent`. */
+/** `lockstep agent` and `lockstep join`. */
 import { statSync } from "node:fs";
 import { resolve } from "node:path";
-import { startAgent } from "../agent/index.ts";
+import { setTimeout as delay } from "node:timers/promises";
+import { type Agent, joinRun, startAgent } from "../agent/index.ts";
 import { LockstepError } from "../errors.ts";
+import { availableCores } from "../launch/index.ts";
 import { checkToken, type PortRange, parseAddress } from "../net/index.ts";
 import { printableLine } from "../telemetry/index.ts";
 import { stopOnSignals } from "./signals.ts";
 
-export interface AgentFlags {
-  readonly listen: string;
+interface Flags {
   readonly ports?: PortRange;
   readonly token?: string;
   readonly tls?: boolean;
-  readonly maxWorkers?: number;
   readonly dataRoot?: readonly string[];
   /** The largest size of a job's files, in MiB. */
   readonly maxJob?: number;
 }
 
+export interface AgentFlags extends Flags {
+  readonly listen: string;
+  readonly maxWorkers?: number;
+}
+
+export interface JoinFlags extends Flags {
+  readonly host?: string;
+  readonly workers?: number;
+  readonly folder?: string;
+}
+
+/** How long workers that are asked to leave may take, before they are ended. */
+const DRAIN_MS = 30_000;
+/** How long a machine that has lost its launcher tries to reach it again. */
+const RETURN_MS = 60_000;
+const DIAL_MS = 10_000;
+const PAUSE_MS = 1_000;
+
 export async function agentCommand(flags: AgentFlags): Promise<void> {
-  const { listen, ports, token, tls = false, maxWorkers, dataRoot, maxJob } = flags;
-  const { host, port } = parseAddress(/^\d+$/.test(listen) ? `127.0.0.1:${listen}` : listen);
+  const { listen, tls = false, maxWorkers } = flags;
   const agent = await startAgent({
-    host,
-    port,
-    ports,
-    token: requireToken(token),
-    tls,
-    folder: process.cwd(),
+    ...limitsOf(flags, process.cwd()),
+    ...addressFor(listen),
     ...(maxWorkers === undefined ? {} : { maxWorkers }),
-    ...(dataRoot === undefined ? {} : { dataRoots: dataRoot.map((root) => folderAt(root)) }),
-    ...(maxJob === undefined ? {} : { maxJobBytes: maxJob * 2 ** 20 }),
-    onNews: (text) => console.log(printableLine(text)),
   });
   console.log(`Listening on ${agent.address}${tls ? " with TLS" : ""}.`);
   await new Promise<void>((resolve) => {
     stopOnSignals(resolve);
   });
+  await leave(agent);
+}
+
+export async function joinCommand(address: string, flags: JoinFlags): Promise<void> {
+  const { host, workers = availableCores(), folder = "." } = flags;
+  const stop = stopOnSignals(() => undefined);
+  const { signal } = stop;
+  const stopped = new Promise<"stopped">((resolve) => {
+    signal.addEventListener("abort", () => resolve("stopped"), { once: true });
+  });
+  const limits = limitsOf(flags, folderAt(folder, "--folder"));
+  try {
+    for (let lostAt: number | undefined; ; ) {
+      let agent: Agent;
+      try {
+        agent = await joinRun({
+          ...limits,
+          address,
+          host,
+          workers,
+          deadlineMs: DIAL_MS,
+          signal,
+        });
+      } catch (error) {
+        if (signal.aborted) return;
+        if (lostAt === undefined || performance.now() - lostAt > RETURN_MS) throw error;
+        await delay(PAUSE_MS);
+        continue;
+      }
+      console.log(`Joined ${address} with ${workers} ${workers === 1 ? "worker" : "workers"}.`);
+      const end = await Promise.race([agent.left, stopped]);
+      if (end === "stopped") return await leave(agent);
+      await agent.close();
+      if (end) return;
+      lostAt = performance.now();
+    }
+  } finally {
+    stop.end();
+  }
+}
+
+function limitsOf({ ports, token, tls = false, dataRoot, maxJob }: Flags, folder: string) {
+  return {
+    ports,
+    token: requireToken(token),
+    tls,
+    folder,
+    ...(dataRoot === undefined
+      ? {}
+      : { dataRoots: dataRoot.map((root) => folderAt(root, "--data-root")) }),
+    ...(maxJob === undefined ? {} : { maxJobBytes: maxJob * 2 ** 20 }),
+    onNews: (text: string) => console.log(printableLine(text)),
+  };
+}
+
+/** The address of "[host:]port"; without a host, only this machine reaches it. */
+export function addressFor(listen: string): { readonly host: string; readonly port: number } {
+  return parseAddress(/^\d+$/.test(listen) ? `127.0.0.1:${listen}` : listen);
+}
+
+/** Lets the workers of this machine hand over what they hold, and then go. */
+async function leave(agent: Agent): Promise<void> {
+  await Promise.race([agent.drain(), delay(DRAIN_MS, undefined, { ref: false })]);
   await agent.close();
 }
 
 /** The absolute path of a folder. Throws FILE_NOT_FOUND. */
-function folderAt(root: string): string {
+function folderAt(root: string, flag: string): string {
   const path = resolve(root);
   if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true) return path;
-  throw new LockstepError("FILE_NOT_FOUND", `There is no folder "${root}" for --data-root.`);
+  throw new LockstepError("FILE_NOT_FOUND", `There is no folder "${root}" for ${flag}.`);
 }
 
 /** Throws UNAUTHORIZED without a token, and INVALID_OPTION for one that is too short. */

@@ -6,7 +6,7 @@ import { KINDS } from "../chaos/index.ts";
 import { DEFAULT_AGENT_PORT } from "../protocol/index.ts";
 import { CHANGEABLE } from "../run/index.ts";
 import { version } from "../version.ts";
-import { agentCommand } from "./agent.ts";
+import { agentCommand, joinCommand } from "./agent.ts";
 import { chaosCommand } from "./chaos.ts";
 import { checkpointsCommand } from "./checkpoints.ts";
 import { exportCommand } from "./export.ts";
@@ -30,12 +30,13 @@ import {
   ports,
   whole,
   workers,
+  yesOrNo,
   zero,
 } from "./values.ts";
 
 const DIR = "the folder of a run, or the place of its checkpoints, as s3://bucket/prefix";
 
-function sharing(): [Option, Option, Option, Option] {
+function sharing(): [Option, Option, Option, Option, Option] {
   return [
     new Option(
       "--parallel <axes>",
@@ -53,6 +54,10 @@ function sharing(): [Option, Option, Option, Option] {
       "--offload <where>",
       "disk: keep the optimizer's state in files of the run folder's disk, and with --zero 3 the parameters, too: less memory, slower",
     ).argParser(offload),
+    new Option(
+      "--buddies <word>",
+      "no: what is sharded over several machines has no copy on another machine, and is lost with its own (default: yes)",
+    ).argParser(yesOrNo),
   ];
 }
 
@@ -108,6 +113,13 @@ function dataRoot(what: string): Option {
   );
 }
 
+function maxJob(): Option {
+  return new Option(
+    "--max-job <n>",
+    "limit of the files of a job, in MiB (default: 1024)",
+  ).argParser(whole(1));
+}
+
 function tls(): Option {
   return new Option(
     "--tls",
@@ -120,7 +132,7 @@ function tls(): Option {
  * help.
  */
 export function commandLine(): Command {
-  const [axes, stage, repeated, away] = sharing();
+  const [axes, stage, repeated, away, doubled] = sharing();
   const command = new Command("lockstep")
     .description(
       "Distributed training for TypeScript: any ONNX model, trained in step on any machines.",
@@ -141,9 +153,18 @@ export function commandLine(): Command {
       whole(1),
     )
     .option(
+      "--max-workers <n>",
+      "workers beyond this number stand by (default: as many as the run starts with; with --listen, as many as a step can be shared by)",
+      whole(1),
+    )
+    .option(
       "--hosts <list>",
       "agents to run on: a,b:4100 … Each needs the data below its --data-root. The run is sent to them as a job, and the first one writes the run's folder",
       names,
+    )
+    .option(
+      "--listen <[host:]port>",
+      "wait at this address of this machine for others that `lockstep join` the run",
     )
     .addOption(token())
     .addOption(tls())
@@ -227,8 +248,24 @@ export function commandLine(): Command {
       "workers that a job may start here (default: 4 per core)",
       whole(1),
     )
-    .option("--max-job <n>", "limit of the files of a job, in MiB (default: 1024)", whole(1))
+    .addOption(maxJob())
     .action(agentCommand);
+  command
+    .command("join")
+    .description("let this machine take part in a run that listens (`lockstep train --listen`)")
+    .argument("<host:port>", "where the launcher of the run listens")
+    .option("--workers <n>", "workers of this machine (default: one for each core)", whole(1))
+    .option("--folder <dir>", "folder that runs are written below (default: the current one)")
+    .option(
+      "--host <address>",
+      "address of this machine that its workers listen at (default: the one that the launcher is reached from)",
+    )
+    .option("--ports <first-last>", "ports that its workers listen on (default: any)", ports)
+    .addOption(token())
+    .addOption(tls())
+    .addOption(dataRoot("folder below which jobs may read data"))
+    .addOption(maxJob())
+    .action(joinCommand);
   command
     .command("inspect")
     .description("describe an .onnx file: operators, parameters, flops, missing gradients")
@@ -244,6 +281,7 @@ export function commandLine(): Command {
     .addOption(stage)
     .addOption(repeated)
     .addOption(away)
+    .addOption(doubled)
     .option("--rank <n>", "rank of the worker to show", whole(0), 0)
     .option("--machines <n>", "machines that the workers are on, equally many on each", whole(1), 1)
     .option(

@@ -32,8 +32,11 @@ export interface TargetFlags extends ParallelOptions {
 export interface TrainFlags extends TargetFlags {
   readonly workers?: WorkersAsked;
   readonly minWorkers?: number;
+  readonly maxWorkers?: number;
   /** The addresses of the agents; `workers` is then the number of workers on each. */
   readonly hosts?: readonly string[];
+  /** Where machines that join the run are waited for: [host:]port. */
+  readonly listen?: string;
   readonly token?: string;
   readonly tls?: boolean;
   readonly threads?: number;

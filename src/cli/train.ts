@@ -1,15 +1,18 @@
 /** `lockstep train FILE`, for a run file or a job. */
-import { basename, join } from "node:path";
+import { basename, join, resolve } from "node:path";
+import { startAgent } from "../agent/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { makeJobFolder, removeJobFolder, writeJobForNow } from "../job/index.ts";
 import { availableCores, type LaunchOptions, launchLocal, launchOnHosts } from "../launch/index.ts";
+import { formatAddress } from "../net/index.ts";
 import { leastWorkers, statedIn } from "../parallel/index.ts";
 import { type JobOverrides } from "../protocol/index.ts";
 import {
   type Beginning,
   FILES,
   openRunFolder,
+  type Run,
   type RunFolder,
   readCheckpointHead,
   settleMicroBatches,
@@ -18,7 +21,7 @@ import {
   train,
 } from "../run/index.ts";
 import { type EventSink, jsonlSink, terminalSink } from "../telemetry/index.ts";
-import { requireToken } from "./agent.ts";
+import { addressFor, requireToken } from "./agent.ts";
 import { commandToResume } from "./command.ts";
 import { DATA_NOT_HERE, jobFrom, jobHere, rootFor, rootHere } from "./job.ts";
 import { recordCommand } from "./recorded.ts";
@@ -64,10 +67,11 @@ export async function trainTarget(
     microBatches: run.microBatches,
     hosts: flags.hosts?.length,
   });
-  if (flags.minWorkers !== undefined && flags.minWorkers > workers) {
+  const most = mostWorkers(flags, run, workers);
+  if (flags.minWorkers !== undefined && flags.minWorkers > most) {
     throw new LockstepError(
       "INVALID_OPTION",
-      `A run of ${workers} ${workers === 1 ? "worker" : "workers"} cannot wait for ${flags.minWorkers}.`,
+      `A run of ${most} ${most === 1 ? "worker" : "workers"} cannot wait for ${flags.minWorkers}.`,
       { hint: "Use a larger --workers or a smaller --min-workers." },
     );
   }
@@ -78,7 +82,8 @@ export async function trainTarget(
     resumeCommand,
   });
   // With several workers, the first one writes the run's folder and its metrics.
-  const isHere = workers === 1 && !isOnHosts;
+  const isShared = isOnHosts || flags.listen !== undefined;
+  const isHere = workers === 1 && !isShared;
   const metrics = isHere
     ? jsonlSink(folder.file(FILES.metrics), {
         now: Date.now,
@@ -107,8 +112,8 @@ export async function trainTarget(
   const { dump } = flags;
   try {
     const outcome = await unlessStopped(target, out, shared, () =>
-      flags.hosts !== undefined
-        ? trainOnHosts(target, flags, { ...shared, out, workers: each })
+      isShared
+        ? trainOnHosts(target, flags, { ...shared, out, workers: each, maxWorkers: most })
         : workers === 1
           ? trainHere(
               target,
@@ -205,10 +210,16 @@ function overridesOf(flags: TrainFlags): JobOverrides {
 async function trainOnHosts(
   target: Target,
   flags: TrainFlags,
-  options: Shared & { readonly out: string; readonly workers: number },
+  options: Shared & {
+    readonly out: string;
+    readonly workers: number;
+    readonly maxWorkers: number;
+  },
 ): Promise<Outcome> {
-  const { hosts = [], tls = false, threads } = flags;
+  const { hosts, tls = false, threads, listen } = flags;
   const token = requireToken(flags.token);
+  const minWorkers = Math.max(flags.minWorkers ?? 1, leastWorkers(target.run.parallel));
+  const root = process.cwd();
   const made =
     target.job === undefined
       ? await jobFrom(target, rootFor(flags), options.signal)
@@ -216,43 +227,69 @@ async function trainOnHosts(
   if (made.head.data.holds === undefined) {
     options.onEvent({ type: "notice", text: DATA_NOT_HERE });
   }
-  return launchOnHosts({
-    ...options,
-    name: target.run.name,
-    job: made.files,
-    overrides: target.job === undefined ? {} : overridesOf(flags),
-    hosts,
-    token,
-    tls,
-    root: process.cwd(),
-    threads,
-  });
+  // Without hosts this machine is the first one: it has an agent of its own.
+  const own =
+    hosts === undefined
+      ? await startAgent({
+          host: addressFor(listen ?? "0").host,
+          port: 0,
+          token,
+          tls,
+          folder: root,
+          dataRoots: (flags.dataRoot ?? [root]).map((path) => resolve(path)),
+          maxWorkers: options.workers,
+        })
+      : undefined;
+  try {
+    return await launchOnHosts({
+      ...options,
+      name: target.run.name,
+      job: made.files,
+      overrides: target.job === undefined ? {} : overridesOf(flags),
+      hosts: hosts ?? [own?.address ?? ""],
+      ...(listen === undefined ? {} : { listen: formatAddress(addressFor(listen)) }),
+      onListening: (address) =>
+        options.onEvent({ type: "notice", text: `Machines can join: lockstep join ${address}` }),
+      minWorkers,
+      token,
+      tls,
+      root,
+      threads,
+    });
+  } finally {
+    await own?.close();
+  }
+}
+
+/** Two stated axes fix the number of workers; a step cannot be shared by more than its micro-batches. */
+function mostWorkers({ maxWorkers, listen }: TrainFlags, run: Run, workers: number): number {
+  const fixed = leastWorkers(run.parallel);
+  if (fixed > 1) return fixed;
+  return Math.min(run.microBatches, maxWorkers ?? (listen === undefined ? workers : Infinity));
 }
 
 /** @throws INVALID_OPTION when options do not fit together */
-function checkHosts({ hosts, dump, tls, dataRoot, minWorkers }: TrainFlags, { job }: Target): void {
-  if (hosts !== undefined && minWorkers !== undefined) {
-    throw new LockstepError(
-      "INVALID_OPTION",
-      "--min-workers is for one machine: over --hosts a lost worker ends the run.",
+function checkHosts(flags: TrainFlags, { job }: Target): void {
+  const { hosts, listen, dump, tls, dataRoot, maxWorkers } = flags;
+  const isShared = hosts !== undefined || listen !== undefined;
+  const refuse = (text: string, hint?: string) => {
+    throw new LockstepError("INVALID_OPTION", text, hint === undefined ? {} : { hint });
+  };
+  if (!isShared && maxWorkers !== undefined) {
+    refuse("--max-workers is for --hosts and --listen: on one machine, --workers says it.");
+  }
+  if (!isShared && tls === true) {
+    refuse("--tls is for --hosts and --listen: a run on one machine sends nothing.");
+  }
+  if (!isShared && job === undefined && dataRoot !== undefined) {
+    refuse("--data-root is for jobs: the data of a run file may lie anywhere on this machine.");
+  }
+  if (isShared && dump !== undefined) {
+    refuse(
+      "--dump is not for --hosts and --listen.",
+      "The graphs of the model are in the job: lockstep job FILE --out DIR.",
     );
   }
-  if (hosts === undefined && tls === true) {
-    throw new LockstepError(
-      "INVALID_OPTION",
-      "--tls is for --hosts: a run on one machine sends nothing.",
-    );
-  }
-  if (hosts === undefined && job === undefined && dataRoot !== undefined) {
-    throw new LockstepError(
-      "INVALID_OPTION",
-      "--data-root is for jobs: the data of a run file may lie anywhere on this machine.",
-    );
-  }
-  if (hosts === undefined || dump === undefined) return;
-  throw new LockstepError("INVALID_OPTION", "--dump is not for --hosts.", {
-    hint: "The graphs of the model are in the job: lockstep job FILE --out DIR.",
-  });
 }
 
 function beginningOf({ resume, anew, change }: TrainFlags): Beginning {

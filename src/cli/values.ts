@@ -97,6 +97,11 @@ export function again(text: string): Recompute {
   }
 }
 
+export function yesOrNo(text: string): boolean {
+  if (text === "yes" || text === "no") return text === "yes";
+  throw new InvalidArgumentError("It must be yes or no.");
+}
+
 export function offload(text: string): Offload {
   const found = OFFLOADS.find((known) => known === text);
   if (found !== undefined) return found;

@@ -174,11 +174,6 @@ export class Instance {
     return this.#memory.host(name, rank);
   }
 
-  /** Whether `host` can return this buffer of another rank. */
-  canReach(name: string, rank: number): boolean {
-    return this.#memory.shared(name).has(rank);
-  }
-
   /** Runs a stage to its end. After a failure no call of the stage is still running. */
   async run(stage: Stage, options: StageOptions = {}): Promise<void> {
     if (stage.mode === "collective") return this.#collective(stage);

@@ -30,7 +30,7 @@ export function isFileOfJobs(name: string): boolean {
   return name === JOB_FILE || FILE_NAME.test(name);
 }
 
-/** How workers share a step, what they compute again, and what they keep on disk. */
+/** How workers share a step, what they compute again, and what they keep on disk or twice. */
 export const sharingShape = {
   parallel: z.strictObject({ data: count.optional(), shard: count.optional() }).optional(),
   zero: z.union([z.literal(1), z.literal(2), z.literal(3)]).optional(),
@@ -38,6 +38,7 @@ export const sharingShape = {
     .union([z.literal("blocks"), z.strictObject({ memory: z.union([count, name]) })])
     .optional(),
   offload: z.literal("disk").optional(),
+  buddies: z.boolean().optional(),
 };
 
 const run = z.strictObject({

@@ -3,12 +3,18 @@
 /** How long the leader may take to save its state when another worker has failed. */
 export const SAVE_MS = 30_000;
 
-/** Resolves when `what` has settled, or after this time. */
-export async function atMost(milliseconds: number, what: Promise<unknown>): Promise<void> {
+/** Resolves when `what` has settled, or after this time, with "late". Rejects as `what` does. */
+export async function atMost(
+  milliseconds: number,
+  what: Promise<unknown>,
+): Promise<"late" | undefined> {
   let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, milliseconds);
+  const late = new Promise<"late">((resolve) => {
+    timer = setTimeout(() => resolve("late"), milliseconds);
   });
-  await Promise.race([what, late]);
-  clearTimeout(timer);
+  try {
+    return await Promise.race([what.then(() => undefined), late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }

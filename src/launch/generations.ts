@@ -1,15 +1,16 @@
 /**
  * The generations of a worker whose launcher leads the run's membership: it is told of each, meets
- * the other members in shared memory, and says when it has left.
+ * the other members, and says when it has left.
  */
-import { DEFAULT_COSTS, Group } from "../collectives/index.ts";
+import { Group, measureCosts } from "../collectives/index.ts";
 import type { Device } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
+import { parseAddress, type TcpListener } from "../net/index.ts";
 import type { Formed, FromWorker } from "../protocol/index.ts";
 import { isOfGroup, type Members } from "../run/index.ts";
 import type { History } from "../telemetry/index.ts";
 import type { Ranks } from "../train/index.ts";
-import { joinSharedMemory } from "../transport/index.ts";
+import { meet } from "./meet.ts";
 
 export interface GenerationsOptions {
   readonly engine: Device;
@@ -18,6 +19,8 @@ export interface GenerationsOptions {
   /** How long a wait for another member may take that lives. */
   readonly deadlineMs: number;
   readonly tell: (message: FromWorker) => void;
+  /** Where workers of other machines connect. Undefined in a run of one machine. */
+  readonly listener: TcpListener | undefined;
 }
 
 /** Before the launcher has told anything. */
@@ -90,19 +93,33 @@ export class Generations implements Members {
   async next(step: number, lost?: unknown): Promise<Ranks> {
     this.#tellLost(lost);
     for (;;) {
-      this.#options.tell({ kind: "ready", generation: this.#number, step });
+      this.#options.tell({ kind: "ready", generation: this.#number, step, ...this.#door });
       const formed = await this.#nextFormed();
       try {
         return await this.#meet(formed);
       } catch (error) {
-        if (!isOfGroup(error)) throw error;
+        if (!this.#isOfMeeting(error)) throw error;
         this.#tellLost(error);
       }
     }
   }
 
+  get #door(): { readonly port?: number } {
+    const { listener } = this.#options;
+    return listener === undefined ? {} : { port: parseAddress(listener.address).port };
+  }
+
+  /**
+   * Whether the members can meet anew after an error. One that cannot be reached is lost; before
+   * the first step it never could be, which is a fault of the network that people must mend.
+   */
+  #isOfMeeting(error: unknown): error is LockstepError {
+    const isUnreachable = error instanceof LockstepError && error.code === "ADDRESS";
+    return isOfGroup(error) || (isUnreachable && this.#hasBegun);
+  }
+
   #tellLost(error: unknown): void {
-    if (!isOfGroup(error)) return;
+    if (!(error instanceof LockstepError)) return;
     const { peer } = error.fields;
     if (typeof peer !== "number" || error.code === "ABORTED") return;
     this.#options.tell({ kind: "lost", generation: this.#number, rank: peer });
@@ -124,18 +141,18 @@ export class Generations implements Members {
     return formed;
   }
 
-  async #meet({ generation, rank, workers: size }: Formed): Promise<Ranks> {
-    const { engine, group: name, deadlineMs } = this.#options;
+  async #meet(formed: Formed): Promise<Ranks> {
+    const { engine, group, deadlineMs, listener } = this.#options;
     const { signal } = this.#leave;
-    const transport = await joinSharedMemory({
-      name: `${name}-${generation}`,
-      rank,
-      size,
-      generation,
-      deadlineMs,
-      signal,
-    });
-    // Between nodes costs would be measured.
-    return { group: new Group({ engine, transport, costs: DEFAULT_COSTS }) };
+    const transport = await meet(formed, { group, listener, deadlineMs, signal });
+    const met = new Group({ engine, transport });
+    try {
+      // Between nodes, how gradients are cut into buckets follows from what a message costs.
+      met.costs = await measureCosts(transport);
+    } catch (error) {
+      await met.close();
+      throw error;
+    }
+    return { group: met };
   }
 }

@@ -7,14 +7,13 @@ import { randomBytes } from "node:crypto";
 import { relative, resolve, sep } from "node:path";
 import { LockstepError } from "../errors.ts";
 import type { JobFiles } from "../job/index.ts";
-import { dialLine, formatAddress, type Line, parseAddress } from "../net/index.ts";
+import { formatAddress, parseAddress } from "../net/index.ts";
 import type { JobOverrides } from "../protocol/index.ts";
 import { DEFAULT_AGENT_PORT, isPlace } from "../protocol/index.ts";
 import type { Beginning, Changeable, TrainResult } from "../run/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
-import { OwnClock } from "./own-clock.ts";
-import { RemoteAgent } from "./remote.ts";
-import { watchWorkers } from "./watch.ts";
+import { HostsCrew } from "./hosts-crew.ts";
+import { supervise } from "./supervise.ts";
 
 export interface HostsOptions {
   /**
@@ -25,6 +24,10 @@ export interface HostsOptions {
   readonly token: string;
   /** Whether connections are encrypted. The agents must have been started with the same setting. */
   readonly tls: boolean;
+  /** Where machines that join are waited for: host:port. Default: nowhere. */
+  readonly listen?: string | undefined;
+  /** Is given the address at which the launcher listens, once it does. */
+  readonly onListening?: ((address: string) => void) | undefined;
   /** The folder that contains `out`; each agent uses its own folder in place of it. */
   readonly root: string;
   /** The run's folder: an absolute path, or one relative to `root`. */
@@ -39,6 +42,10 @@ export interface HostsOptions {
   readonly changes?: readonly Changeable[] | undefined;
   /** The number of workers on each host. */
   readonly workers: number;
+  /** With fewer workers the run waits. Default: 1. */
+  readonly minWorkers?: number | undefined;
+  /** Workers beyond this number stand by. Default: those of all hosts. */
+  readonly maxWorkers?: number | undefined;
   readonly threads?: number | undefined;
   readonly onEvent: EventSink;
   /** Aborting it asks for a clean stop. */
@@ -53,33 +60,35 @@ export interface HostsOptions {
 const DEADLINE_MS = 10_000;
 
 /**
- * Resolves when all workers have ended successfully.
- * @throws DEADLINE, UNAUTHORIZED, ADDRESS or PROTOCOL, naming the hosts; PEER_LOST; what a worker
- * threw
+ * Resolves when the run has ended successfully. Workers and agents that are lost are waited for, and
+ * the others go on meanwhile.
+ * @throws DEADLINE, UNAUTHORIZED, ADDRESS or PROTOCOL, naming the hosts, before the run begins; what
+ *   a worker threw; PEER_LOST
  */
 export async function launchOnHosts(options: HostsOptions): Promise<TrainResult["outcome"]> {
-  const { signal, deadlineMs = DEADLINE_MS } = options;
-  const request = jobOf(options);
-  const hosts = options.hosts.map(addressOf);
-  const clock = new OwnClock();
-  let agents: readonly RemoteAgent[] = [];
-  try {
-    agents = await connect(hosts, options, clock);
-    for (const agent of agents) {
-      const firstRank = agent.workers[0]?.rank ?? 0;
-      agent.offer({ ...request, firstRank }, options.job);
-    }
-    await within(deadlineMs, agents);
-    const all = agents.flatMap(({ workers }) => workers);
-    return await watchWorkers(all, signal, () => undefined);
-  } finally {
-    clock.close();
-    for (const agent of agents) agent.close();
-  }
+  const { hosts, workers, token, tls, listen, signal, onEvent } = options;
+  const { minWorkers = 1, maxWorkers = hosts.length * workers } = options;
+  const { deadlineMs = DEADLINE_MS, onListening } = options;
+  const crew = await HostsCrew.open({
+    hosts: hosts.map(addressOf),
+    secrets: { token, tls },
+    listen,
+    offer: { message: jobOf(options), files: options.job },
+    deadlineMs,
+    signal,
+    onListening,
+  });
+  return supervise({
+    minWorkers,
+    maxWorkers,
+    crew: (events) => crew.attach(events),
+    onEvent,
+    signal,
+  });
 }
 
 function jobOf(options: HostsOptions) {
-  const { root, name, job, overrides, beginning, changes, hosts, workers: own, threads } = options;
+  const { root, name, job, overrides, beginning, changes, workers: own, threads } = options;
   const files = [...job].map(([file, pieces]) => ({
     name: file,
     bytes: pieces.reduce((sum, { byteLength }) => sum + byteLength, 0),
@@ -92,9 +101,8 @@ function jobOf(options: HostsOptions) {
     beginning,
     overrides,
     ...(changes === undefined ? {} : { changes: [...changes] }),
-    group: randomBytes(16).toString("hex"),
+    group: `lockstep-${randomBytes(8).toString("hex")}`,
     own,
-    workers: own * hosts.length,
     ...(threads === undefined ? {} : { threads }),
   } as const;
 }
@@ -110,90 +118,4 @@ function placeBelow(root: string, path: string): string {
 function addressOf(host: string): string {
   const bare = /^[^:[\]\s]+$/.test(host) || /^\[[^\]]+\]$/.test(host);
   return formatAddress(parseAddress(bare ? `${host}:${DEFAULT_AGENT_PORT}` : host));
-}
-
-async function connect(
-  hosts: readonly string[],
-  options: HostsOptions,
-  clock: OwnClock,
-): Promise<RemoteAgent[]> {
-  const { token, tls, signal, workers, onEvent, deadlineMs = DEADLINE_MS } = options;
-  const addresses = new Map<number, string>();
-  const agents: RemoteAgent[] = [];
-  const hostOf = (rank: number) => hosts[Math.floor(rank / workers)];
-  const dialed = await Promise.allSettled(
-    hosts.map(async (address, index) => {
-      const line = await dialLine({ address, token, tls, deadlineMs, signal });
-      agents[index] = remote(address, line, index);
-    }),
-  );
-  const failures = failuresIn(dialed);
-  if (failures.length === 0) return agents;
-  for (const agent of agents) agent?.close();
-  throw oneOf(failures);
-
-  function remote(host: string, line: Line, index: number): RemoteAgent {
-    return new RemoteAgent({
-      host,
-      line,
-      firstRank: index * workers,
-      workers,
-      clock,
-      hostOf,
-      onEvent,
-      onListening: (rank, port) => {
-        addresses.set(rank, formatAddress({ host: parseAddress(host).host, port }));
-        const size = hosts.length * workers;
-        const all = Array.from({ length: size }, (_, at) => addresses.get(at));
-        const known = all.filter((address) => address !== undefined);
-        if (known.length < size) return;
-        for (const agent of agents) agent.send({ kind: "addresses", addresses: known });
-      },
-    });
-  }
-}
-
-/**
- * Waits until every agent has taken the job. The deadline of each agent starts anew whenever a part
- * of the job is sent to it.
- */
-async function within(deadlineMs: number, agents: readonly RemoteAgent[]): Promise<void> {
-  const answers = await Promise.allSettled(
-    agents.map(async (agent) => {
-      const { host, accepted } = agent;
-      for (;;) {
-        const left = agent.sentAt + deadlineMs - performance.now();
-        if (left > 0 && (await atMost(left, accepted)) !== "late") return;
-        if (left > 0) continue;
-        const text = `${host} did not take the job within ${deadlineMs} ms.`;
-        throw new LockstepError("DEADLINE", text, { fields: { host } });
-      }
-    }),
-  );
-  const failures = failuresIn(answers);
-  if (failures.length > 0) throw oneOf(failures);
-}
-
-async function atMost(milliseconds: number, what: Promise<void>): Promise<"late" | undefined> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<"late">((settle) => {
-    timer = setTimeout(() => settle("late"), milliseconds);
-  });
-  try {
-    return (await Promise.race([what, late])) ?? undefined;
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-function failuresIn(settled: readonly PromiseSettledResult<unknown>[]): unknown[] {
-  return settled.flatMap((one) => (one.status === "rejected" ? [one.reason as unknown] : []));
-}
-
-/** One error for all failures at once, so that ten unreachable hosts are reported together. */
-function oneOf(failures: readonly unknown[]): unknown {
-  const [first] = failures;
-  if (!(first instanceof LockstepError) || failures.length === 1) return first;
-  const texts = failures.map((error) => (error instanceof Error ? error.message : String(error)));
-  return new LockstepError(first.code, texts.join("\n"), { fields: first.fields });
 }

@@ -1,13 +1,17 @@
 /** Runs the workers of a run as processes of this machine. */
+import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
 import type { Assignment } from "../protocol/index.ts";
 import type { TrainResult } from "../run/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
+import { LocalCrew } from "./local-crew.ts";
 import { type SuperviseOptions, supervise } from "./supervise.ts";
 
-export interface LaunchOptions extends Omit<Assignment, "job" | "rank" | "meeting" | "startedAt"> {
+export interface LaunchOptions
+  extends Omit<Assignment, "job" | "number" | "group" | "network" | "startedAt"> {
   /** The folder of the job, or a function that makes it while the worker processes start. */
   readonly job: string | (() => Promise<string>);
+  readonly workers: number;
   /** With fewer workers the run waits. Default: 1. */
   readonly minWorkers?: number;
   readonly onEvent: EventSink;
@@ -29,10 +33,15 @@ export async function launchLocal(options: LaunchOptions): Promise<TrainResult["
     name: `${index}`,
     node: hostname(),
   }));
+  const group = `lockstep-${process.pid}-${randomBytes(6).toString("hex")}`;
+  const folder = typeof job === "string" ? Promise.resolve(job) : job();
+  const assignment = folder.then((path) => {
+    return { ...shared, job: path, group, startedAt: performance.timeOrigin };
+  });
   return supervise({
-    membership: { minWorkers, maxWorkers: workers, places },
-    assignment: { ...shared, startedAt: performance.timeOrigin },
-    job: typeof job === "string" ? Promise.resolve(job) : job(),
+    minWorkers,
+    maxWorkers: workers,
+    crew: (events) => new LocalCrew({ places, assignment }, events),
     onEvent,
     signal,
     onWorkers,

@@ -1,24 +1,15 @@
 /**
- * A worker as a process of this machine: it is started, listened to and ended here. Its last lines
- * of output are kept.
+ * A worker as a process of this machine: it is started, listened to and ended here, for a launcher
+ * or for an agent. Its last lines of output are kept.
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import {
-  type Assignment,
-  type ErrorMessage,
-  errorMessage,
-  type FromWorker,
-  openFromWorker,
-  type ToWorker,
-} from "../protocol/index.ts";
-import type { TrainResult } from "../run/index.ts";
+import { errorMessage, type FromWorker, openFromWorker, type ToWorker } from "../protocol/index.ts";
 import { processState } from "../transport/index.ts";
-import type { Watched } from "./watch.ts";
+import type { Body, WorkerEnd } from "./handle.ts";
 
 const LAST_LINES = 12;
 const LAST_BYTES = 8192;
-const LOOK_MS = 1000;
 /**
  * The space for new JavaScript objects has two halves of at most 4 MiB. A worker makes many objects
  * while it plans and few afterwards; with the default of Node.js (16) it would keep 24 MiB more for
@@ -27,40 +18,21 @@ const LOOK_MS = 1000;
  */
 export const WORKER_FLAGS = ["--max-semi-space-size=4", "--optimize-for-size"] as const;
 
-/**
- * A worker that is found stopped by a signal this many times in a row is lost. Workers that have
- * already met it notice sooner.
- */
-const STOPPED_LOOKS = 15;
+export interface ProcessEvents {
+  readonly said: (message: FromWorker) => void;
+  readonly ended: (end: WorkerEnd) => void;
+}
 
-/** Messages that do not concern how a run ends, which `watchWorkers` watches. */
-export type OtherMessage = Exclude<FromWorker, { readonly kind: "done" | "error" }>;
-
-export class WorkerProcess implements Watched {
-  /** Its rank, or its number among the workers of a run that come and go. */
-  readonly rank: number;
-  /** Resolves with the first failure; stays pending if there is none. */
-  readonly failed: Promise<ErrorMessage>;
-  readonly ended: Promise<void>;
-  failure: ErrorMessage | undefined;
-  /** How the process ended, if it ended without saying why. */
-  crash: string | undefined;
-  outcome: TrainResult["outcome"] | undefined;
+export class WorkerProcess implements Body {
+  readonly #number: number;
   readonly #process: ChildProcess;
-  readonly #onMessage: (message: OtherMessage) => void;
-  #fail: (error: ErrorMessage) => void = () => undefined;
-  /** How the process ended, once it has. */
-  end: { readonly status: number | null; readonly signal: string | null } | undefined;
+  readonly #events: ProcessEvents;
   #stderr = "";
-  #killed = false;
-  #stoppedLooks = 0;
+  #isFaulty = false;
 
-  constructor(rank: number, onMessage: (message: OtherMessage) => void) {
-    this.rank = rank;
-    this.#onMessage = onMessage;
-    this.failed = new Promise((resolve) => {
-      this.#fail = resolve;
-    });
+  constructor(number: number, events: ProcessEvents) {
+    this.#number = number;
+    this.#events = events;
     const entry = fileURLToPath(new URL("worker-start.js", import.meta.url));
     this.#process = fork(entry, [], {
       stdio: ["ignore", "inherit", "pipe", "ipc"],
@@ -72,77 +44,32 @@ export class WorkerProcess implements Watched {
       this.#stderr = (this.#stderr + bytes.toString()).slice(-LAST_BYTES);
     });
     this.#process.on("message", (message: unknown) => this.#take(message));
-    const watch = setInterval(() => this.#look(), LOOK_MS).unref();
-    this.ended = new Promise((resolve) => {
-      this.#process.once("error", (error) => {
-        this.end = { status: null, signal: null };
-        this.#crashed(error.message);
-        resolve();
-      });
-      // "close" comes after the streams have ended, so the last lines of output are there.
-      this.#process.once("close", (status, signal) => {
-        clearInterval(watch);
-        this.end = { status, signal };
-        this.#closed(status, signal);
-        resolve();
-      });
-    });
+    let isOver = false;
+    const over = (status: number | null, signal: NodeJS.Signals | null, words: string) => {
+      if (isOver) return;
+      isOver = true;
+      events.ended({ pid: this.pid, status, signal, words });
+    };
+    this.#process.once("error", (error) => over(null, null, error.message));
+    // "close" comes after the streams have ended, so the last lines of output are there.
+    this.#process.once("close", (status, signal) => over(status, signal, this.#lastWords));
   }
 
   get pid(): number | undefined {
     return this.#process.pid;
   }
 
-  start(job: Assignment): void {
-    this.tell({ kind: "job", job });
-  }
-
-  /**
-   * Asks the worker to stop. With `alone`, a worker that was stopped by a signal is continued so
-   * that it can save; otherwise it would be killed.
-   */
-  stop(alone = false): void {
-    this.tell({ kind: "stop", alone });
-    if (alone && this.isStopped) this.#process.kill("SIGCONT");
-  }
-
+  /** A worker that is stopped by a signal is continued to stop alone, so that it can save. */
   tell(message: ToWorker): void {
     if (this.#process.connected) this.#process.send(message, () => undefined);
+    if (message.kind === "stop" && message.alone === true && this.isStopped) {
+      this.#process.kill("SIGCONT");
+    }
   }
 
-  /** Returns false if the process has ended. */
   signal(name: NodeJS.Signals): boolean {
     const { exitCode, signalCode } = this.#process;
     return exitCode === null && signalCode === null && this.#process.kill(name);
-  }
-
-  kill(): void {
-    this.#killed = true;
-    if (this.#process.exitCode === null) this.#process.kill("SIGKILL");
-  }
-
-  #take(value: unknown): void {
-    if (this.failure !== undefined) return;
-    let message: FromWorker;
-    try {
-      message = openFromWorker(value, `Worker ${this.rank}`);
-    } catch (error) {
-      return this.#failWith(errorMessage(error));
-    }
-    this.#hear(message);
-  }
-
-  #hear(message: FromWorker): void {
-    switch (message.kind) {
-      case "done":
-        this.outcome = message.outcome;
-        break;
-      case "error":
-        this.#failWith(message.error);
-        break;
-      default:
-        this.#onMessage(message);
-    }
   }
 
   /** Whether the process is stopped by a signal. */
@@ -151,36 +78,20 @@ export class WorkerProcess implements Watched {
     return pid !== undefined && exitCode === null && processState(pid) === "T";
   }
 
-  #look(): void {
-    this.#stoppedLooks = this.isStopped ? this.#stoppedLooks + 1 : 0;
-    if (this.#stoppedLooks < STOPPED_LOOKS || this.failure !== undefined) return;
-    this.crash = "stopped";
-    const what = `is stopped, for ${STOPPED_LOOKS} s`;
-    const text = `Worker ${this.rank} (process ${this.#process.pid}) ${what}.`;
-    this.#failWith({ code: "PEER_LOST", text, fields: { peer: this.rank } });
+  /** Of a worker that sends what no worker sends, nothing more is taken. */
+  #take(value: unknown): void {
+    if (this.#isFaulty) return;
+    let message: FromWorker;
+    try {
+      message = openFromWorker(value, `Worker ${this.#number}`);
+    } catch (error) {
+      this.#isFaulty = true;
+      message = { kind: "error", error: errorMessage(error) };
+    }
+    this.#events.said(message);
   }
 
-  #closed(status: number | null, signal: NodeJS.Signals | null): void {
-    if (this.#killed || this.outcome !== undefined || this.failure !== undefined) return;
-    this.#crashed(signal === null ? `with status ${status}` : `by ${signal}`);
-  }
-
-  /** The last lines of its output for errors. */
-  get lastWords(): string {
+  get #lastWords(): string {
     return this.#stderr.trimEnd().split("\n").slice(-LAST_LINES).join("\n    ");
-  }
-
-  #crashed(how: string): void {
-    this.crash = how;
-    const words = this.lastWords;
-    const last = words === "" ? "It said nothing." : `Its last words:\n    ${words}`;
-    const text = `Worker ${this.rank} (process ${this.#process.pid}) ended ${how}.\n  ${last}`;
-    this.#failWith({ code: "PEER_LOST", text, fields: { peer: this.rank } });
-  }
-
-  #failWith(error: ErrorMessage): void {
-    if (this.failure !== undefined) return;
-    this.failure = error;
-    this.#fail(error);
   }
 }

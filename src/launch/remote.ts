@@ -1,76 +1,103 @@
-/** An agent as the launcher sees it, and the agent's workers. */
+/** An agent as the launcher sees it: it takes the job, and starts workers on its machine. */
 import { LockstepError } from "../errors.ts";
 import type { JobFiles } from "../job/index.ts";
-import type { Line } from "../net/index.ts";
+import { formatAddress, type Line } from "../net/index.ts";
 import {
   type AgentJob,
   type AgentReply,
   type AgentRequest,
   type ErrorMessage,
   envelope,
-  errorMessage,
   openReply,
   PIECE_BYTES,
 } from "../protocol/index.ts";
-import type { TrainResult } from "../run/index.ts";
-import type { RunEvent } from "../telemetry/index.ts";
-import type { OwnClock } from "./own-clock.ts";
-import type { Watched } from "./watch.ts";
+import type { WorkerHandle } from "./handle.ts";
+import type { OnSigns } from "./signs.ts";
 
 export interface RemoteOptions {
-  /** The agent's host:port, as the user wrote it. */
+  /** The agent's name in the run: its host:port, as the user wrote it. */
+  readonly name: string;
+  /** The host at which its workers listen. */
   readonly host: string;
   readonly line: Line;
-  readonly firstRank: number;
-  readonly workers: number;
-  readonly clock: Pick<OwnClock, "stoodStillMs">;
-  readonly hostOf: (rank: number) => string | undefined;
-  readonly onEvent: (event: RunEvent) => void;
-  readonly onListening: (rank: number, port: number) => void;
+  readonly onSigns: OnSigns;
+  /**
+   * The agent is gone, with its workers: the line has closed, or (`fault`) the agent sent what none
+   * sends.
+   */
+  readonly onClosed: (why: string, fault: LockstepError | undefined) => void;
+  /** The node of a rank of the present generation. */
+  readonly nodeOf: (rank: number) => string | undefined;
 }
 
+type Signal = Extract<AgentRequest, { readonly kind: "signal" }>["name"];
+
 export class RemoteAgent {
-  readonly host: string;
-  readonly workers: readonly RemoteWorker[];
+  readonly name: string;
   /**
    * Resolves when the agent has taken the job. Rejects with the agent's reason for refusing it, or
    * with PEER_LOST.
    */
   readonly accepted: Promise<void>;
   readonly #options: RemoteOptions;
-  readonly #listening = new Set<number>();
+  /** The workers whose end was not told. */
+  readonly #workers = new Map<number, WorkerHandle>();
   /** When a part of the job was last sent, in milliseconds of `performance.now()`. */
   sentAt = performance.now();
+  /** What it has sent that no agent sends. */
+  fault: LockstepError | undefined;
   #pieces: Iterator<string> | undefined;
   #hasAnswered = false;
+  #isOver = false;
   #answer: (error?: Error) => void = () => undefined;
 
   constructor(options: RemoteOptions) {
     this.#options = options;
-    this.host = options.host;
-    this.workers = Array.from(
-      { length: options.workers },
-      (_, index) => new RemoteWorker(options.firstRank + index, this),
-    );
+    this.name = options.name;
     this.accepted = new Promise((resolve, reject) => {
       this.#answer = (error) => (error === undefined ? resolve() : reject(error));
     });
     this.accepted.catch(() => undefined);
     options.line.handler = {
       message: (value) => this.#take(value),
-      closed: (why) => this.#lost(why),
+      closed: (why) => this.#over(why),
     };
-  }
-
-  send(request: AgentRequest): void {
-    this.#options.line.send(envelope(request));
   }
 
   /** Sends the job and then its files, as fast as the agent takes them. */
   offer(job: AgentJob, files: JobFiles): void {
     this.#pieces = piecesOf(files);
     this.sentAt = performance.now();
-    this.send(job);
+    this.#send(job);
+  }
+
+  /** Starts a worker, and gives its handle a body. */
+  start(worker: WorkerHandle): void {
+    const { number } = worker;
+    if (this.#isOver) return worker.close(refused("its agent is gone"));
+    this.#workers.set(number, worker);
+    worker.body = {
+      tell: (message) => {
+        // An agent gives its workers their job itself.
+        if (message.kind !== "job") this.#send({ kind: "tell", worker: number, message });
+      },
+      signal: (name) => {
+        this.#send({ kind: "signal", worker: number, name: name as Signal });
+        return !this.#isOver;
+      },
+    };
+    this.#send({ kind: "start", worker: number });
+  }
+
+  /** Ends the job, its workers, and the connection. */
+  end(): void {
+    this.#send({ kind: "end" });
+    this.#isOver = true;
+    this.#options.line.close();
+  }
+
+  #send(request: AgentRequest): void {
+    if (!this.#isOver) this.#options.line.send(envelope(request));
   }
 
   #sendMore(count: number): void {
@@ -78,25 +105,19 @@ export class RemoteAgent {
       const next = this.#pieces?.next();
       if (next === undefined || next.done === true) return;
       this.sentAt = performance.now();
-      this.send({ kind: "piece", bytes: next.value });
+      this.#send({ kind: "piece", bytes: next.value });
     }
   }
 
-  /** Ends the workers that are still running, and the connection. */
-  close(): void {
-    if (this.workers.some(({ isOver }) => !isOver)) this.send({ kind: "kill" });
-    this.#options.line.close();
-  }
-
   #take(value: unknown): void {
+    if (this.#isOver) return;
     let reply: AgentReply;
     try {
-      reply = openReply(value, `The agent on ${this.host}`);
+      reply = openReply(value, `The agent on ${this.name}`);
       this.#checkTurn(reply);
     } catch (error) {
-      for (const worker of this.workers) worker.fail(errorMessage(error), "not understood");
-      this.#answer(error as Error);
-      return this.close();
+      this.#over("it sent a message that is not understood", error as LockstepError);
+      return this.#options.line.close();
     }
     this.#hear(reply);
   }
@@ -109,61 +130,55 @@ export class RemoteAgent {
     const { kind } = reply;
     const isAnswer = kind === "accepted" || kind === "refused";
     const isBefore = isAnswer || kind === "more";
+    const of = kind === "signs" ? [...reply.alive, ...reply.stopped] : [];
+    if (kind === "said" || kind === "ended") of.push(reply.worker);
+    const stranger = of.find((worker) => !this.#workers.has(worker));
     const fault =
       isBefore === this.#hasAnswered
         ? `"${kind}" out of turn`
-        : "rank" in reply && this.#worker(reply.rank) === undefined
-          ? `word of worker ${reply.rank}, which it does not have`
-          : kind === "event" && this.workers[0]?.rank !== 0
-            ? "an event, but does not lead"
-            : kind === "listening" && this.#listening.has(reply.rank)
-              ? `two ports of worker ${reply.rank}`
-              : undefined;
+        : stranger !== undefined
+          ? `word of worker ${stranger}, which it does not have`
+          : undefined;
     if (isAnswer) this.#hasAnswered = true;
-    if (kind === "listening") this.#listening.add(reply.rank);
     if (fault === undefined) return;
-    throw new LockstepError("PROTOCOL", `The agent on ${this.host} sent ${fault}.`, {
-      fields: { host: this.host },
+    throw new LockstepError("PROTOCOL", `The agent on ${this.name} sent ${fault}.`, {
+      fields: { host: this.name },
     });
   }
 
   #hear(reply: AgentReply): void {
-    const { onEvent, onListening } = this.#options;
     switch (reply.kind) {
       case "more":
         return this.#sendMore(reply.pieces);
       case "accepted":
         return this.#answer();
       case "refused":
-        return this.#answer(thrown(this.#placed({ code: undefined, ...reply.error })));
-      case "event":
-        return onEvent(reply.event);
-      case "listening":
-        return onListening(reply.rank, reply.port);
-      case "failed": {
-        const error = this.#placed({ code: undefined, ...reply.error });
-        return this.#worker(reply.rank)?.fail(error, reply.crash);
+        return this.#answer(thrown(this.#placed(reply.error)));
+      case "signs":
+        return this.#options.onSigns(reply.alive, reply.stopped);
+      case "said": {
+        const { message } = reply;
+        const worker = this.#workers.get(reply.worker) as WorkerHandle;
+        if (message.kind === "error") {
+          return worker.hear({ kind: "error", error: this.#placed(message.error) });
+        }
+        if (message.kind === "ready" && message.port !== undefined) {
+          worker.address = formatAddress({ host: this.#options.host, port: message.port });
+        }
+        return worker.hear(message);
       }
-      case "ended":
-        return this.#worker(reply.rank)?.end(reply.outcome);
+      case "ended": {
+        const worker = this.#workers.get(reply.worker) as WorkerHandle;
+        this.#workers.delete(reply.worker);
+        return worker.close(reply);
+      }
     }
-  }
-
-  #worker(rank: number): RemoteWorker | undefined {
-    return this.workers.find((worker) => worker.rank === rank);
-  }
-
-  #agentLost(why: string): LockstepError {
-    const { host } = this;
-    return new LockstepError("PEER_LOST", `The agent on ${host} is lost: ${why}.`, {
-      fields: { host },
-    });
   }
 
   /** Adds to an error the host on which it happened, and the host of the worker that it names. */
   #placed({ code, text, fields }: ErrorMessage): ErrorMessage {
     const { peer } = fields;
-    const where = typeof peer === "number" ? this.#options.hostOf(peer) : undefined;
+    const where = typeof peer === "number" ? this.#options.nodeOf(peer) : undefined;
     const tail = where === undefined ? "" : `\n  Worker ${String(peer)} is on ${where}.`;
     // Only lockstep's own code runs on the agent's machine.
     const what =
@@ -172,20 +187,31 @@ export class RemoteAgent {
         : "";
     return {
       code: code ?? "PEER_FAILED",
-      text: `On ${this.host}: ${what}${text.replace(/^Worker /, "worker ")}${tail}`,
-      fields: { ...fields, host: where ?? this.host },
+      text: `On ${this.name}: ${what}${text.replace(/^Worker /, "worker ")}${tail}`,
+      fields: { ...fields, host: where ?? this.name },
     };
   }
 
-  #lost(why: string): void {
-    const { stoodStillMs } = this.#options.clock;
-    const error = stoodStillMs > 0 ? stoodStill(stoodStillMs) : this.#agentLost(why);
-    this.#answer(error);
-    for (const worker of this.workers) {
-      if (!worker.isOver) worker.fail(errorMessage(error), why);
-      worker.end(undefined);
-    }
+  #over(why: string, fault?: LockstepError): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.fault = fault;
+    const { name } = this;
+    const lost = new LockstepError("PEER_LOST", `The agent on ${name} is lost: ${why}.`, {
+      fields: { host: name },
+    });
+    this.#answer(fault ?? lost);
+    // Before its workers are given up, so that none is started there again.
+    this.#options.onClosed(why, fault);
+    const left = [...this.#workers.values()];
+    this.#workers.clear();
+    for (const worker of left) worker.close(refused(`its agent is gone: ${why}`));
   }
+}
+
+/** Nothing that the worker says is taken any more. */
+export function refused(why: string) {
+  return { status: null, signal: null, words: "", refused: why };
 }
 
 /** The bytes of all files, one after the other, in base64. */
@@ -199,63 +225,6 @@ function* piecesOf(files: JobFiles): Generator<string> {
   }
 }
 
-function stoodStill(milliseconds: number): LockstepError {
-  const seconds = Math.round(milliseconds / 1000);
-  return new LockstepError(
-    "ABORTED",
-    `This command itself was stopped, for ${seconds} s, and the agents wait 10 s for it. They save the run and stop.`,
-    { hint: "Continue it with the same command and --resume.", fields: { seconds } },
-  );
-}
-
 function thrown({ code, text, fields }: ErrorMessage): Error {
   return code === undefined ? new Error(text) : new LockstepError(code, text, { fields });
-}
-
-export class RemoteWorker implements Watched {
-  readonly rank: number;
-  readonly failed: Promise<ErrorMessage>;
-  readonly ended: Promise<void>;
-  failure: ErrorMessage | undefined;
-  crash: string | undefined;
-  outcome: TrainResult["outcome"] | undefined;
-  isOver = false;
-  readonly #agent: RemoteAgent;
-  #onFail: (error: ErrorMessage) => void = () => undefined;
-  #onEnd: () => void = () => undefined;
-
-  constructor(rank: number, agent: RemoteAgent) {
-    this.rank = rank;
-    this.#agent = agent;
-    this.failed = new Promise((resolve) => {
-      this.#onFail = resolve;
-    });
-    this.ended = new Promise((resolve) => {
-      this.#onEnd = resolve;
-    });
-  }
-
-  fail(error: ErrorMessage, crash?: string): void {
-    if (this.failure !== undefined) return;
-    this.failure = error;
-    this.crash = crash;
-    this.#onFail(error);
-  }
-
-  end(outcome: TrainResult["outcome"] | undefined): void {
-    if (this.isOver) return;
-    this.isOver = true;
-    this.outcome = outcome;
-    this.#onEnd();
-  }
-
-  stop(alone = false): void {
-    if (this.rank === this.#agent.workers[0]?.rank) this.#agent.send({ kind: "stop", alone });
-  }
-
-  /** Kills all workers of the agent. It does not wait for the agent, which may be out of reach. */
-  kill(): void {
-    if (!this.isOver) this.#agent.send({ kind: "kill" });
-    this.end(undefined);
-  }
 }

@@ -1,14 +1,12 @@
 /**
- * Leads the membership of a run on this machine: starts its workers, tells them of their
+ * Leads the membership of a run: starts its workers, wherever they are, tells them of their
  * generations, replaces those that are lost, and ends the run. What to do is decided in
  * `membership/`, by a pure function; here it is done.
  */
-import { randomBytes } from "node:crypto";
 import { LockstepError } from "../errors.ts";
 import {
   type Action,
   answerToLeave,
-  BEAT_MS,
   decide,
   firstState,
   type MembershipEvent,
@@ -16,23 +14,24 @@ import {
   type MembershipState,
   type Verdict,
 } from "../membership/index.ts";
-import { type Assignment, isConsequence } from "../protocol/index.ts";
+import { isConsequence } from "../protocol/index.ts";
 import type { TrainResult } from "../run/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
 import { atMost, SAVE_MS } from "./at-most.ts";
+import type { Crew, CrewEvents } from "./crew.ts";
+import { tellFormed } from "./forming.ts";
+import { type OtherMessage, WorkerHandle } from "./handle.ts";
 import { HistoryKeeper } from "./history.ts";
 import { ALL_MS, type LocalWorker, type LocalWorkers, Tally } from "./local-workers.ts";
-import { type OtherMessage, WorkerProcess } from "./process.ts";
-import { Signs } from "./signs.ts";
 import { Telling } from "./telling.ts";
-import { errorOf } from "./worker-error.ts";
 
 export interface SuperviseOptions {
-  readonly membership: MembershipOptions;
-  /** What a worker is given; the rest is told by generation. */
-  readonly assignment: Omit<Assignment, "rank" | "meeting" | "workers" | "job">;
-  /** The folder of the job, once it is made. */
-  readonly job: Promise<string>;
+  /** With fewer workers the run waits. */
+  readonly minWorkers: number;
+  /** Workers beyond this number stand by. */
+  readonly maxWorkers: number;
+  /** Makes what starts the workers. */
+  readonly crew: (events: CrewEvents) => Crew;
   readonly onEvent: EventSink;
   /** Aborting it asks for a clean stop. */
   readonly signal: AbortSignal;
@@ -53,11 +52,9 @@ export async function supervise(options: SuperviseOptions): Promise<TrainResult[
 class Supervisor implements LocalWorkers {
   readonly outcome: Promise<TrainResult["outcome"]>;
   readonly #options: SuperviseOptions;
-  readonly #group = `lockstep-${process.pid}-${randomBytes(6).toString("hex")}`;
-  readonly #workers = new Map<number, WorkerProcess>();
-  readonly #all: WorkerProcess[] = [];
-  readonly #signs = new Signs();
-  readonly #look: NodeJS.Timeout;
+  readonly #crew: Crew;
+  readonly #workers = new Map<number, WorkerHandle>();
+  readonly #all: WorkerHandle[] = [];
   readonly #onStop = () => this.#stop();
   /** Workers that are to leave, and have not been let go. */
   readonly #asked = new Set<number>();
@@ -77,9 +74,15 @@ class Supervisor implements LocalWorkers {
       this.#resolve = resolve;
       this.#reject = reject;
     });
-    options.job.catch((error: unknown) => this.#end(() => this.#reject(error)));
     options.signal.addEventListener("abort", this.#onStop, { once: true });
-    this.#look = setInterval(() => this.#listen(), BEAT_MS);
+    this.#crew = options.crew({
+      signs: (alive, stopped) => this.#listen(alive, stopped),
+      opened: (places) => this.#open(places),
+      notice: (text) => this.#telling.notice(text),
+      failed: (error) => this.#end(() => this.#reject(error)),
+      nodeOf: (rank) => this.#state.generation.members[rank]?.node,
+      hasBegun: () => this.#telling.begun !== undefined,
+    });
     options.onWorkers?.(this);
     this.#take({ kind: "time" });
   }
@@ -95,7 +98,7 @@ class Supervisor implements LocalWorkers {
   }
 
   reopen(place: string): void {
-    const found = this.#options.membership.places.find(({ name }) => name === place);
+    const found = this.#crew.places.find(({ name }) => name === place);
     const isTaken = this.#state.workers.some((worker) => worker.place === place);
     if (found !== undefined && !isTaken) this.#take({ kind: "join", place, node: found.node });
   }
@@ -108,16 +111,29 @@ class Supervisor implements LocalWorkers {
   async close(): Promise<void> {
     this.#isOver = true;
     clearTimeout(this.#timer);
-    clearInterval(this.#look);
     this.#options.signal.removeEventListener("abort", this.#onStop);
     for (const worker of this.#all) worker.kill();
     await Promise.all(this.#all.map(({ ended }) => ended));
+    this.#crew.close();
+  }
+
+  get #membership(): MembershipOptions {
+    const { minWorkers, maxWorkers } = this.#options;
+    return { minWorkers, maxWorkers, places: this.#crew.places };
+  }
+
+  /** Workers can start at these places; also where one was asked to leave before. */
+  #open(places: readonly string[]): void {
+    for (const place of places) {
+      if (this.#state.records[place]?.closed === true) this.reopen(place);
+    }
+    this.#take({ kind: "time" });
   }
 
   #take(event: MembershipEvent): void {
     if (this.#isOver) return;
-    const { membership } = this.#options;
-    const { state, actions, wakeAt } = decide(performance.now(), this.#state, event, membership);
+    const now = performance.now();
+    const { state, actions, wakeAt } = decide(now, this.#state, event, this.#membership);
     this.#state = state;
     for (const action of actions) {
       this.#act(action);
@@ -147,7 +163,7 @@ class Supervisor implements LocalWorkers {
     switch (action.kind) {
       case "start":
       case "admit":
-        return this.#start(action.worker);
+        return this.#start(action.worker, action.place);
       case "kill":
         return this.#workers.get(action.worker)?.kill();
       case "regroup": {
@@ -157,17 +173,9 @@ class Supervisor implements LocalWorkers {
         }
         return;
       }
-      case "form": {
-        const { number: generation, members } = action.generation;
-        const hasBegun = this.#telling.begun !== undefined;
+      case "form":
         this.#tally.formed(action.generation);
-        for (const [rank, { worker }] of members.entries()) {
-          this.#workers
-            .get(worker)
-            ?.tell({ kind: "form", generation, rank, workers: members.length, hasBegun });
-        }
-        return;
-      }
+        return tellFormed(action.generation, this.#workers, this.#telling.begun !== undefined);
       case "dismiss":
         return this.#workers.get(action.worker)?.kill();
       case "end":
@@ -180,20 +188,12 @@ class Supervisor implements LocalWorkers {
     }
   }
 
-  #start(id: number): void {
-    const worker = new WorkerProcess(id, (message) => this.#hear(id, message));
+  #start(id: number, place: string): void {
+    const worker = new WorkerHandle(id, (message) => this.#hear(id, message));
     this.#workers.set(id, worker);
     this.#all.push(worker);
+    this.#crew.start(worker, place);
     if (this.#options.signal.aborted) worker.stop();
-    void this.#options.job.then(
-      (job) => {
-        const { assignment, membership } = this.#options;
-        const meeting = { kind: "generations", group: this.#group } as const;
-        const workers = membership.maxWorkers;
-        worker.start({ ...assignment, job, meeting, workers, rank: id });
-      },
-      () => undefined,
-    );
     void worker.failed.then((error) => {
       if (worker.crash !== undefined) return;
       const { code = "BUG", text } = error;
@@ -201,9 +201,8 @@ class Supervisor implements LocalWorkers {
         this.#take({ kind: "failed", worker: id, code, text, own: false });
       } else void this.#fail(worker);
     });
-    void worker.ended.then(() => {
+    void worker.ended.then(({ status, signal, words, refused }) => {
       if (worker.outcome !== undefined) this.#take({ kind: "done", worker: id });
-      const words = worker.lastWords;
       if (worker.crash !== undefined && words !== "" && !this.#isOver) {
         this.#telling.notice(`Worker ${id} said at last:\n    ${words}`);
       }
@@ -212,17 +211,20 @@ class Supervisor implements LocalWorkers {
       if (aborted && worker.outcome === "stopped") {
         this.#take({ kind: "drain", worker: id, why: "the run stops" });
       }
-      const { status = null, signal = null } = worker.end ?? {};
-      this.#take({ kind: "ended", worker: id, status, signal });
+      if (refused === undefined) this.#take({ kind: "ended", worker: id, status, signal });
+      else {
+        this.#take({ kind: "closed", worker: id, why: refused });
+        this.#take({ kind: "refused", worker: id });
+      }
     });
   }
 
   #hear(id: number, message: OtherMessage): void {
     switch (message.kind) {
-      case "beat":
-        return this.#signs.beat(id);
-      case "ready":
-        return this.#take({ ...message, worker: id });
+      case "ready": {
+        const { kind, generation, step } = message;
+        return this.#take({ kind, generation, step, worker: id });
+      }
       case "drain":
         return void setTimeout(() => this.#letGo(id), ALL_MS);
       case "lost": {
@@ -247,25 +249,23 @@ class Supervisor implements LocalWorkers {
         this.#telling.pass(event);
         return;
       }
-      case "listening":
+      case "beat":
     }
   }
 
-  #listen(): void {
+  #listen(alive: readonly number[], stopped: readonly number[]): void {
     const { number: generation } = this.#state.generation;
-    const beats = this.#signs.take(this.#workers).map((worker) => ({ worker, generation }));
+    const beats = alive.map((worker) => ({ worker, generation }));
     if (beats.length > 0) this.#take({ kind: "beats", beats });
-    for (const [worker, { isStopped }] of this.#workers) {
-      if (isStopped) this.#take({ kind: "stopped", worker });
-    }
+    for (const worker of stopped) this.#take({ kind: "stopped", worker });
   }
 
   /** Lets workers go that are asked to leave, or stops the run (`answerToLeave`). */
   #letGo(asking?: number): void {
     if (asking !== undefined) this.#asked.add(asking);
-    const { signal, membership } = this.#options;
+    const { signal } = this.#options;
     if (this.#asked.size === 0 || signal.aborted || this.#isOver) return;
-    const answer = answerToLeave(this.#state, this.#asked, membership);
+    const answer = answerToLeave(this.#state, this.#asked, this.#membership);
     if (answer === "wait") return;
     const asked = [...this.#asked];
     this.#asked.clear();
@@ -291,14 +291,14 @@ class Supervisor implements LocalWorkers {
    * A worker has ended by an error of its own, which would only come again. The leader saves; before
    * the first generation, the worker that has made the run's folder removes it.
    */
-  async #fail(failed: WorkerProcess): Promise<void> {
+  async #fail(failed: WorkerHandle): Promise<void> {
     if (this.#isOver) return;
     this.#isOver = true;
     for (const worker of this.#workers.values()) worker.stop(true);
     const leader = this.#workers.get(this.#state.generation.members[0]?.worker ?? -1);
     const awaited = leader === undefined ? this.#all : [leader];
     await atMost(SAVE_MS, Promise.all(awaited.map(({ ended }) => ended)));
-    this.#reject(errorOf(failed));
+    this.#reject(failed.error);
   }
 
   #end(conclude: () => void): void {

@@ -2,17 +2,15 @@
  * A worker of a run: a process that the launcher starts, with a rank. It ends when its launcher
  * does.
  */
-import { Group, measureCosts } from "../collectives/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
-import { assert, LockstepError } from "../errors.ts";
+import { LockstepError } from "../errors.ts";
 import { openJob, readJobFolder } from "../job/index.ts";
 import { BEAT_MS } from "../membership/index.ts";
-import { listenTcp, parseAddress } from "../net/index.ts";
+import { listenTcp } from "../net/index.ts";
 import {
   type Assignment,
   errorMessage,
   type FromWorker,
-  type Meeting,
   type ToWorker,
 } from "../protocol/index.ts";
 import {
@@ -25,7 +23,6 @@ import {
   train,
 } from "../run/index.ts";
 import { type JsonlSink, jsonlSink } from "../telemetry/index.ts";
-import { joinNodes, joinSharedMemory, joinTcp, type Transport } from "../transport/index.ts";
 import { Generations } from "./generations.ts";
 import { endProcess, endWithParent, outliveOutput } from "./survive.ts";
 
@@ -34,19 +31,10 @@ import { endProcess, endWithParent, outliveOutput } from "./survive.ts";
  * silent are found by that.
  */
 const DEADLINE_MS = 3_600_000;
-/** All doors are open when their addresses are told: who cannot reach one by then never will. */
-const REACH_MS = 8000;
 
 const stop = new AbortController();
-/** Ends a meeting that cannot come about any more. */
-const meeting = new AbortController();
 let generations: Generations | undefined;
 let isDone = false;
-let hasMet = false;
-let tellAddresses: (addresses: readonly string[]) => void = () => undefined;
-const told = new Promise<readonly string[]>((resolve) => {
-  tellAddresses = resolve;
-});
 
 function tell(message: FromWorker): Promise<void> {
   return new Promise((resolve) => {
@@ -59,7 +47,7 @@ async function work(job: Assignment): Promise<TrainResult["outcome"]> {
   const { threads, dump, roots, startedAt = performance.timeOrigin } = job;
   const opened = openJob(readJobFolder(job.job));
   // A job that comes from this machine was checked when it was opened or made.
-  if (job.meeting.kind === "network") opened.check();
+  if (job.network !== undefined) opened.check();
   const run = overrideRun(opened.run, job.overrides);
   const folder = await openRunFolder(job.out, run.checkpoints);
   const engine = createOrtEngine({ threads, ...(dump === undefined ? {} : { dump }) });
@@ -83,9 +71,7 @@ async function work(job: Assignment): Promise<TrainResult["outcome"]> {
     },
   };
   try {
-    const { kind } = job.meeting;
-    const trained = kind === "generations" ? inGenerations : inOneGroup;
-    return await trained(job, run, options);
+    return await inGenerations(job, run, options);
   } finally {
     metrics?.close();
     await engine.close();
@@ -94,40 +80,23 @@ async function work(job: Assignment): Promise<TrainResult["outcome"]> {
 
 /** Trains with workers that come and go. */
 async function inGenerations(
-  { meeting: { group }, rank, deadlineMs = DEADLINE_MS }: Assignment,
+  { group, number, network, deadlineMs = DEADLINE_MS }: Assignment,
   run: Run,
   options: TrainOptions,
 ): Promise<TrainResult["outcome"]> {
   const { engine } = options;
   const send = (message: FromWorker) => void tell(message);
-  const members = new Generations({ engine, group, deadlineMs, tell: send });
+  // One door for all generations.
+  const mark = network && group;
+  const listener = network && (await listenTcp(network));
+  const members = new Generations({ engine, group, deadlineMs, tell: send, listener });
   generations = members;
   const beats = setInterval(() => send({ kind: "beat" }), BEAT_MS).unref();
   try {
-    return (await train(run, { ...options, members, leads: rank === 0 })).outcome;
+    return (await train(run, { ...options, members, leads: number === 0, mark })).outcome;
   } finally {
     clearInterval(beats);
-  }
-}
-
-/** Trains with the same workers from the first step to the last. */
-async function inOneGroup(
-  job: Assignment,
-  run: Run,
-  options: TrainOptions,
-): Promise<TrainResult["outcome"]> {
-  const transport = await meet(job);
-  hasMet = true;
-  const group = new Group({ engine: options.engine, transport });
-  try {
-    // Between nodes, how gradients are cut into buckets follows from what a message costs.
-    group.costs = await measureCosts(transport);
-    return (await train(run, { ...options, ranks: { group } })).outcome;
-  } catch (error) {
-    group.transport.abort(error);
-    throw error;
-  } finally {
-    await group.close();
+    listener?.close();
   }
 }
 
@@ -135,59 +104,6 @@ function figures(path: string): JsonlSink {
   return jsonlSink(path, {
     now: Date.now,
     onTrouble: (text) => void tell({ kind: "event", event: { type: "notice", text } }),
-  });
-}
-
-async function meet(job: Assignment): Promise<Transport> {
-  const { rank, workers: size, deadlineMs = DEADLINE_MS } = job;
-  const { signal } = meeting;
-  assert(job.meeting.kind !== "generations", "workers that come and go meet in generations");
-  if (job.meeting.kind === "memory") {
-    return joinSharedMemory({ name: job.meeting.group, rank, size, deadlineMs, signal });
-  }
-  const { own, group } = job.meeting;
-  const nodes = Array.from({ length: size / own }, (_, node) =>
-    Array.from({ length: own }, (_, place) => node * own + place),
-  );
-  const names = nodes[Math.floor(rank / own)] ?? [rank];
-  const peers = nodes.flat().filter((peer) => !names.includes(peer));
-  if (own === 1) return meetOverNetwork(job, job.meeting, peers);
-  const place = { rank: rank % own, size: own, names };
-  // Several agents may run on one machine: the first rank keeps the names of their groups apart.
-  const name = `lockstep-${group}-${names[0]}`;
-  const [local, network] = await Promise.all([
-    joinSharedMemory({ name, ...place, deadlineMs, signal }),
-    meetOverNetwork(job, job.meeting, peers),
-  ]);
-  return joinNodes({ local, network, nodes, deadlineMs });
-}
-
-async function meetOverNetwork(
-  { rank, workers: size, deadlineMs = DEADLINE_MS }: Assignment,
-  { group, host, ports, token, tls }: Extract<Meeting, { readonly kind: "network" }>,
-  peers: readonly number[],
-): Promise<Transport> {
-  const listener = await listenTcp({
-    host,
-    ...(ports === undefined ? {} : { ports }),
-    token,
-    tls,
-  });
-  try {
-    await tell({ kind: "listening", port: parseAddress(listener.address).port });
-    const { signal } = meeting;
-    const addresses = await Promise.race([told, rejection(signal)]);
-    const meets = { listener, addresses, group, rank, size, peers };
-    return await joinTcp({ ...meets, deadlineMs, reachMs: REACH_MS, signal });
-  } finally {
-    listener.close(); // the group lives on without its doors
-  }
-}
-
-function rejection(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
-    if (signal.aborted) reject(signal.reason as Error);
   });
 }
 
@@ -216,13 +132,10 @@ function askToLeave(): void {
   else void tell({ kind: "drain" });
 }
 
-/**
- * Another worker is lost. What was done is saved; where nothing was, there is nobody to wait for.
- */
+/** Another worker has ended the run. What was done is saved, and nobody is waited for. */
 function stopAlone(): void {
   askToStop();
   generations?.end(new LockstepError("ABORTED", "Another worker has ended the run."));
-  if (!hasMet) meeting.abort(new LockstepError("ABORTED", "Another worker is lost."));
 }
 
 outliveOutput();
@@ -240,9 +153,6 @@ process.on("message", (message: ToWorker) => {
   switch (message.kind) {
     case "job":
       void runJob(message.job);
-      break;
-    case "addresses":
-      tellAddresses(message.addresses);
       break;
     case "form":
       generations?.form(message);

@@ -45,6 +45,11 @@ export class Line {
     };
   }
 
+  /** The address of this machine that the line goes out from. */
+  get localHost(): string {
+    return this.#link.localHost;
+  }
+
   /**
    * The receiver of messages. It must be set in the same turn of the event loop in which the line
    * was obtained.

@@ -198,6 +198,11 @@ export class Link {
     return this.#reader.isInFrame;
   }
 
+  /** The address of this machine at which the socket is bound. */
+  get localHost(): string {
+    return this.#socket.localAddress ?? "";
+  }
+
   /** The bytes that wait to be sent. */
   get backlog(): number {
     return this.#socket.writableLength + this.#queuedBytes;

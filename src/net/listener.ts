@@ -22,7 +22,7 @@ export interface ListenOptions {
   /** The port; 0 chooses any free one. Default: 0. */
   readonly port?: number;
   /** Takes the first free port of this range instead of `port`. */
-  readonly ports?: PortRange;
+  readonly ports?: PortRange | undefined;
   /** At least 16 characters. A dialer that does not know it is refused. The token is never sent. */
   readonly token: string;
   /** Whether connections are encrypted, with a key derived from the token. Default: false. */

@@ -46,11 +46,14 @@ interface Case {
   readonly link?: Machine["link"];
   readonly facts?: Partial<StepFacts>;
   readonly disk?: Machine["disk"];
+  readonly hasBuddies?: boolean;
 }
 
-function machineOf({ ranks, nodes, memory, link = LAN, disk }: Case): Machine {
+function machineOf(wanted: Case): Machine {
+  const { ranks, nodes, memory, link = LAN, disk, hasBuddies = false } = wanted;
   const topology = evenTopology(ranks, nodes);
-  return { topology, memory, lanes: 1, flopsPerSecond: 8e10, link, bucketBytes: 2 ** 24, disk };
+  const each = { memory, lanes: 1, flopsPerSecond: 8e10, bucketBytes: 2 ** 24 };
+  return { ...each, topology, link, disk, hasBuddies };
 }
 
 function decided(wanted: Case): Chosen & Priced & { readonly name: string } {
@@ -206,4 +209,41 @@ test("a disk without room, and one that is used already, are no help", () => {
     () => chooseByCost({ facts: FACTS, machine }),
     (error: unknown) => error instanceof LockstepError && !/--offload/.test(String(error.hint)),
   );
+});
+
+test("buddies double what is shared out over several nodes, and nothing else", () => {
+  const over = (wanted: Case) => {
+    const { cost } = decided({ ...wanted, hasBuddies: true });
+    const { cost: before } = decided(wanted);
+    return { cost, before };
+  };
+  // Within a node, and where each node has everything, nobody needs a buddy.
+  for (const wanted of [
+    { ranks: 4, nodes: 1, memory: 2.3e9 },
+    { ...FOUR, memory: NONE },
+    { ...HYBRID, memory: NONE },
+  ]) {
+    const { cost, before } = over(wanted);
+    assert.deepEqual(cost, before);
+  }
+  const { cost, before } = over({ ...FOUR, memory: 5.7e9, facts: MUON });
+  assert.equal(cost.memory.slots, 1e9 + (2 * 1e9) / 4);
+  assert.equal(before.memory.slots, 1e9 + 1e9 / 4);
+  assert.equal(cost.sent, before.sent, "with ZeRO 1 all have the sums");
+  assert.ok(cost.seconds > before.seconds, "two make each update");
+});
+
+test("where there is no room for buddies, the choice is made without them, and says so", () => {
+  const tight = { ...FOUR, memory: 2.1e9, hasBuddies: true };
+  const { name, buddies, reason, need } = decided(tight);
+  assert.equal(name, "zero 3 with recomputation without buddies");
+  assert.equal(buddies, false);
+  assert.ok(need <= tight.memory);
+  assert.match(reason, /without buddies/);
+  // Where there is room for some, a way with buddies comes before a smaller one without.
+  const roomy = decided({ ...tight, memory: 3.3e9 });
+  assert.deepEqual([roomy.buddies, roomy.name], [undefined, "zero 3"], roomy.reason);
+  assert.equal(roomy.cost.memory.parameters, 2 * (FACTS.parameters / 4));
+  const bare = decided({ ...tight, memory: 3.3e9, hasBuddies: false });
+  assert.equal(bare.name, "zero 2");
 });

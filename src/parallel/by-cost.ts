@@ -8,6 +8,7 @@ import { type PassMemory, PROCESS_BYTES, type StepFacts } from "../plan/index.ts
 import { textOfBytes } from "./bytes.ts";
 import {
   type Cost,
+  copiesOf,
   type Machine,
   memoryOf,
   passOf,
@@ -26,12 +27,14 @@ export interface Priced {
   readonly sharing: Sharing;
   readonly recompute: Recompute | undefined;
   readonly offload: Offload | undefined;
+  /** False: without buddies, which would take too much memory. */
+  readonly buddies: false | undefined;
   readonly cost: Cost;
   /** The bytes that a rank needs, with those of its process and a margin. */
   readonly need: number;
 }
 
-export interface Chosen extends Pick<Priced, "sharing" | "recompute" | "offload"> {
+export interface Chosen extends Pick<Priced, "sharing" | "recompute" | "offload" | "buddies"> {
   /** A sentence for people. */
   readonly reason: string;
   /** Computes the costs; it may cut the pass into pieces for that. */
@@ -40,6 +43,8 @@ export interface Chosen extends Pick<Priced, "sharing" | "recompute" | "offload"
 
 export interface CostOptions {
   readonly facts: StepFacts;
+  /** What the user has stated. */
+  readonly buddies?: boolean | undefined;
   /**
    * The step with all blocks computed again; undefined where that is not possible, or the user has
    * stated what is computed again.
@@ -61,25 +66,29 @@ export function chooseByCost(options: CostOptions): Chosen {
   // Where memory is no question, measurements and not predictions have shown what is fastest.
   if (fits(usual, machine)) {
     const { sharing, priced } = usual;
-    const way = { sharing, recompute: undefined, offload: undefined } as const;
+    const way = { sharing, recompute: undefined, offload: undefined, buddies: undefined } as const;
     return { ...way, reason: usualReason(machine), priced };
   }
   const again = options.repeating?.();
   const repeatedToo = (own: readonly Way[], on: Machine) =>
     again === undefined ? own : [...own, ...repeatingWays(own, options.facts, again, on)];
   const inMemory = repeatedToo(ways, machine);
+  const alone: Machine = { ...machine, hasBuddies: false };
+  const canBeAlone = machine.hasBuddies === true && options.buddies === undefined;
+  const bareWays = canBeAlone ? waysOf(options.facts, alone, { buddies: false }) : [];
+  const bare = repeatedToo(bareWays, alone);
   // A disk is the last resort.
   const offloaded = () => repeatedToo(offloadedWays(options.facts, machine), onDisk(machine));
-  const found = best(inMemory, machine) ?? lastResort(inMemory, offloaded(), machine);
+  const found =
+    best(inMemory, machine) ??
+    best(bare, machine) ??
+    best(offloaded(), machine) ??
+    leastOf([...inMemory, ...bare, ...offloaded()]);
   const priced = found.priced();
   if (totalOf(priced.cost.memory) > machine.memory) throw noRoom(priced, options);
-  const { sharing, recompute, offload } = priced;
+  const { sharing, recompute, offload, buddies } = priced;
   const reason = reasonOf(priced, ways, machine);
-  return { sharing, recompute, offload, reason, priced: () => priced };
-}
-
-function lastResort(inMemory: readonly Way[], offloaded: readonly Way[], machine: Machine): Way {
-  return best(offloaded, machine) ?? leastOf([...inMemory, ...offloaded]);
+  return { sharing, recompute, offload, buddies, reason, priced: () => priced };
 }
 
 function onDisk(machine: Machine): Machine {
@@ -91,10 +100,10 @@ function offloadedWays(facts: StepFacts, machine: Machine): Way[] {
   const { disk, isOffloaded = false } = machine;
   if (disk === undefined || isOffloaded) return [];
   const hasRoom = ({ sharing }: Way) => {
-    const { parameters, slots } = keptOnDisk(sharing, facts);
+    const { parameters, slots } = keptOnDisk(sharing, facts, copiesOf(sharing, machine));
     return parameters + slots > 0 && parameters + slots <= disk.room;
   };
-  return waysOf(facts, onDisk(machine), "disk").filter(hasRoom);
+  return waysOf(facts, onDisk(machine), { offload: "disk" }).filter(hasRoom);
 }
 
 /** All ways without recomputation, the simplest first, for people to compare. */
@@ -111,8 +120,12 @@ interface Way {
   priced(): Priced;
 }
 
-/** @param offload what is chosen, if it is not stated */
-function waysOf(facts: StepFacts, machine: Machine, offload?: Offload): Way[] {
+/** @param chosen what is chosen, if it is not stated */
+function waysOf(
+  facts: StepFacts,
+  machine: Machine,
+  { offload, buddies }: Partial<Pick<Priced, "offload" | "buddies">> = {},
+): Way[] {
   return sharings(facts, machine).map((sharing): Way => {
     const time = timeOf(sharing, facts, machine);
     const whole = sizeOf(facts.pass);
@@ -126,7 +139,7 @@ function waysOf(facts: StepFacts, machine: Machine, offload?: Offload): Way[] {
         if (known !== undefined) return known;
         const memory = memoryOf(sharing, facts, machine, passOf(sharing, facts, machine));
         const cost = { ...time, memory };
-        known = { sharing, recompute: undefined, offload, cost, need: needOf(memory) };
+        known = { sharing, recompute: undefined, offload, buddies, cost, need: needOf(memory) };
         return known;
       },
     };
@@ -158,7 +171,7 @@ function repeatingWays(
     const cost = { ...time, memory: { ...memory, activations } };
     const recompute = isPart ? { memory: budget } : "blocks";
     const need = needOf(cost.memory);
-    const way = { sharing, recompute, offload: priced().offload, cost, need } as const;
+    const way = { ...priced(), recompute, cost, need } as const;
     return { sharing, seconds: time.seconds, surelyNeeds: need, priced: () => way };
   });
 }
@@ -227,7 +240,7 @@ function reasonOf(found: Priced, ways: readonly Way[], machine: Machine): string
     0,
     ways.findIndex(({ sharing }) => isSame(sharing, found.sharing)),
   );
-  const isPlain = found.recompute === undefined && found.offload === undefined;
+  const isPlain = [found.recompute, found.offload, found.buddies].every((own) => own === undefined);
   const rivals = (isPlain ? before : ways).map((way) => way.priced());
   const tooLarge = rivals.filter(({ need }) => need > memory);
   const [first, ...more] = tooLarge;
@@ -253,7 +266,8 @@ export function nameOf(
     sharing: { data, shard, zero },
     recompute,
     offload,
-  }: Pick<Priced, "sharing" | "recompute" | "offload">,
+    buddies,
+  }: Pick<Priced, "sharing" | "recompute" | "offload" | "buddies">,
   machine: Machine,
 ): string {
   const { nodes, each } = sizesOf(machine);
@@ -262,6 +276,7 @@ export function nameOf(
   const more = [
     ...(recompute === undefined ? [] : ["with recomputation"]),
     ...(offload === undefined ? [] : ["with offload to disk"]),
+    ...(buddies === undefined ? [] : ["without buddies"]),
   ];
   return [way, ...more].join(" ");
 }

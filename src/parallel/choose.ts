@@ -7,6 +7,7 @@ import { createMesh, type Mesh, regularTopology, type Topology } from "../mesh/i
 import type { Optimizer } from "../optimizer/index.ts";
 import { type ReduceTask, type StepGraph, stepFacts } from "../plan/index.ts";
 import { type BucketOptions, buckets } from "./buckets.ts";
+import { buddies, buddiesOf } from "./buddies.ts";
 import { type CostOptions, chooseByCost, comparison, nameOf, type Priced } from "./by-cost.ts";
 import type { Machine } from "./cost.ts";
 import { data } from "./data.ts";
@@ -41,12 +42,18 @@ export interface ParallelOptions {
    * the parameters, too. It changes no bits.
    */
   readonly offload?: Offload | undefined;
+  /**
+   * Whether what the workers of one machine alone hold (`shard` over several machines) is held and
+   * updated by workers of another machine, too, so that the run goes on if the machine is lost. It
+   * changes no bits. Default: true.
+   */
+  readonly buddies?: boolean | undefined;
 }
 
 /** The options of parallelism, without others beside them. */
 export function statedIn(options: ParallelOptions): ParallelOptions {
-  const { parallel, zero, recompute: again, offload: away } = options;
-  return { parallel, zero, recompute: again, offload: away };
+  const { parallel, zero, recompute: again, offload: away, buddies: doubled } = options;
+  return { parallel, zero, recompute: again, offload: away, buddies: doubled };
 }
 
 /** What the choice is made from where none is stated. */
@@ -55,7 +62,7 @@ export interface ChooseFrom {
   readonly step: StepGraph;
   readonly optimizer: Optimizer;
   /** The same on all ranks, so that all choose the same. */
-  readonly machine: Omit<Machine, "topology" | "bucketBytes" | "isOffloaded">;
+  readonly machine: Omit<Machine, "topology" | "bucketBytes" | "isOffloaded" | "hasBuddies">;
 }
 
 export interface ChooseOptions extends ParallelOptions, ChooseFrom {
@@ -98,11 +105,12 @@ const BUCKET_BYTES = 2 ** 22;
 export function chooseParallel(options: ChooseOptions): Parallel {
   const topology = regularTopology(options.topology);
   if (options.parallel !== undefined || options.zero !== undefined) {
-    return sharedAs(statedIn(options), topology, options);
+    return sharedAs(statedIn(options), options);
   }
   const { bucketBytes = BUCKET_BYTES } = options.buckets ?? {};
   const isOffloaded = options.offload !== undefined;
-  const machine: Machine = { ...options.machine, topology, bucketBytes, isOffloaded };
+  const hasBuddies = options.buddies !== false;
+  const machine: Machine = { ...options.machine, topology, bucketBytes, isOffloaded, hasBuddies };
   const from = costOptionsOf(options, machine);
   const chosen = chooseByCost(from);
   const { data: replicas, shard, zero } = chosen.sharing;
@@ -111,11 +119,14 @@ export function chooseParallel(options: ChooseOptions): Parallel {
     zero: zero === 0 ? undefined : zero,
     recompute: chosen.recompute ?? options.recompute,
     offload: chosen.offload ?? options.offload,
+    buddies: chosen.buddies ?? options.buddies,
   };
   const rowOf = (way: Priced, isChosen: boolean): Prediction => {
     return { name: nameOf(way, machine), cost: way.cost, need: way.need, isChosen };
   };
-  const isPlain = chosen.recompute === undefined && chosen.offload === undefined;
+  const isPlain = [chosen.recompute, chosen.offload, chosen.buddies].every(
+    (own) => own === undefined,
+  );
   const predicted = () => [
     ...comparison(from).map((way) =>
       rowOf(way, isPlain && way.sharing.zero === zero && way.sharing.shard === shard),
@@ -123,17 +134,17 @@ export function chooseParallel(options: ChooseOptions): Parallel {
     ...(isPlain ? [] : [rowOf(chosen.priced(), true)]),
   ];
   const { reason } = chosen;
-  return { ...sharedAs(stated, topology, options), reason, predicted };
+  return { ...sharedAs(stated, options), reason, predicted };
 }
 
 /** What is stated of recomputation is done before anything is predicted. */
 function costOptionsOf(
-  { step, optimizer, recompute: stated }: ChooseOptions,
+  { step, optimizer, recompute: stated, buddies: doubled }: ChooseOptions,
   machine: Machine,
 ): CostOptions {
   const mesh = createMesh({ data: machine.topology.nodes.flat().length });
   const factsWith = (how: Recompute) => stepFacts(recompute(how).rewrite(step, mesh), optimizer);
-  if (stated !== undefined) return { facts: factsWith(stated), machine };
+  if (stated !== undefined) return { facts: factsWith(stated), buddies: doubled, machine };
   const repeating = () => {
     try {
       return factsWith("blocks");
@@ -142,14 +153,18 @@ function costOptionsOf(
       throw error;
     }
   };
-  return { facts: stepFacts(step, optimizer), repeating, machine };
+  return { facts: stepFacts(step, optimizer), repeating, buddies: doubled, machine };
 }
 
 function sharedAs(
   options: ParallelOptions,
-  topology: Topology,
-  { combination = "tree", buckets: bucketing }: Pick<ChooseOptions, "combination" | "buckets">,
+  {
+    topology: real,
+    combination = "tree",
+    buckets: bucketing,
+  }: Omit<ChooseOptions, keyof ChooseFrom>,
 ): Parallel {
+  const topology = regularTopology(real);
   const { nodes } = topology;
   const each = nodes[0]?.length ?? 1;
   const size = nodes.length * each;
@@ -169,6 +184,8 @@ function sharedAs(
   const { zero = sizes.shard > 1 ? 3 : 0 } = options;
   const { bucketBytes = BUCKET_BYTES } = bucketing ?? {};
   const isSummedWhole = zero < 2;
+  const hasBuddies =
+    zero > 0 && options.buddies !== false && buddiesOf(real, mesh, [sharded]).length > 0;
   const strategies = [
     ...again,
     ...axes.map((axis) => data({ axis, combination })),
@@ -179,6 +196,7 @@ function sharedAs(
     // Within a node, buckets gain nothing, because sums there take milliseconds of the same cores
     // that compute.
     ...(isSummedWhole && nodes.length > 1 && bucketing ? [buckets(bucketing)] : []),
+    ...(hasBuddies ? [buddies(real)] : []),
     ...away,
   ];
   const reason = `As stated: ${axes.map((axis) => `${axis} ${sizes[axis]}`).join(", ")}${zero > 0 ? `, zero ${zero}` : ""}.`;

@@ -32,6 +32,8 @@ export interface Machine {
   readonly bucketBytes: number;
   /** Whether optimizer slots and sharded parameters lie on disk. Default: false. */
   readonly isOffloaded?: boolean;
+  /** Whether what one node alone would hold has a copy on another. Default: false. */
+  readonly hasBuddies?: boolean;
   /** Where they could lie. Undefined: there is no disk for them, or none that is known. */
   readonly disk?: Disk | undefined;
 }
@@ -91,12 +93,14 @@ export function memoryOf(
   const { nodes, each } = sizesOf(machine);
   const lanes = lanesOf(sharing, facts, machine);
   const { parameters, gradients, slots, scratch } = facts;
-  const part = (least: number) => (zero >= least ? 1 / shard : 1);
+  const copies = copiesOf(sharing, machine);
+  const part = (least: number) => (zero >= least ? copies / shard : 1);
   const bucket = bucketOf(sharing, facts, machine);
   const activations = lanes * (pass.between + pass.within);
   const { isOffloaded = false } = machine;
+  const isInParts = zero === 3 && shard > 1;
   const held = {
-    parameters: scratch * part(3) + (isOffloaded && part(3) < 1 ? 0 : parameters * part(3)),
+    parameters: scratch * part(3) + (isOffloaded && isInParts ? 0 : parameters * part(3)),
     slots: isOffloaded ? 0 : slots * part(1) + facts.wholeSlots,
     activations,
   };
@@ -113,7 +117,7 @@ export function memoryOf(
   const ofReplicas = data > 1 ? bucket / shard : 0;
   return {
     ...held,
-    gradients: (gradients * sums) / shard,
+    gradients: (gradients * (sums + copies - 1)) / shard,
     buffers: units + bucket * (TURNS * lanes + received) + ofReplicas,
   };
 }
@@ -129,7 +133,8 @@ export function timeOf(sharing: Sharing, facts: StepFacts, machine: Machine): Om
   const own = Math.ceil(facts.microBatches / (nodes * each));
   const pass = facts.flops / machine.flopsPerSecond;
   const touched = 2 * facts.parameters + facts.gradients + 2 * facts.slots;
-  const update = touched / (zero > 0 ? shard : 1) / MEMORY_SPEED;
+  const part = zero > 0 ? copiesOf(sharing, machine) / shard : 1;
+  const update = (touched * part) / MEMORY_SPEED;
   const moved =
     zero < 2 ? wholeSums(sharing, facts, machine, pass) : waves(sharing, facts, machine, pass);
   const computing = own * pass;
@@ -141,7 +146,7 @@ function offloadSeconds(sharing: Sharing, facts: StepFacts, machine: Machine): n
   const { isOffloaded = false, disk } = machine;
   if (!isOffloaded || disk === undefined) return 0;
   const waves = waveCount(sharing, facts, machine);
-  return diskSeconds(keptOnDisk(sharing, facts), waves, disk);
+  return diskSeconds(keptOnDisk(sharing, facts, copiesOf(sharing, machine)), waves, disk);
 }
 
 function waveCount(sharing: Sharing, facts: StepFacts, machine: Machine): number {
@@ -201,14 +206,16 @@ function waves(sharing: Sharing, facts: StepFacts, machine: Machine, pass: numbe
   const wire = inPlace ? 0 : reduced / link.bytesPerSecond + buckets * link.latency + came.exposed;
   const late = Math.max(ends, wire - pass * lanes);
   const copied = inPlace ? (reduced + came.read) / MEMORY_SPEED : 0;
-  const replicas = data === 1 ? 0 : ((2 * facts.gradients) / shard) * others(data);
-  const last = data === 1 ? 0 : replicas / link.bytesPerSecond + 2 * buckets * link.latency;
-  const lateReplicas = Math.max(last / buckets, last - BACKWARD * pass * lanes);
+  // Replicas sum what they have, or sums go to buddies: after the last wave, bucket by bucket.
+  const rounds = data > 1 ? 2 : copiesOf(sharing, machine) - 1;
+  const after = ((data > 1 ? rounds * others(data) : rounds) * facts.gradients) / shard;
+  const last = after / link.bytesPerSecond + rounds * buckets * link.latency;
+  const lateAfter = Math.max(last / buckets, last - BACKWARD * pass * lanes);
   return {
-    sent: count * ((inPlace ? 0 : reduced) + came.sent) + replicas + fresh.sent,
+    sent: count * ((inPlace ? 0 : reduced) + came.sent) + after + fresh.sent,
     read: count * ((inPlace ? reduced : 0) + came.read) + fresh.read,
     exposed:
-      count * ((inPlace ? 0 : late) + copied) + (data === 1 ? 0 : lateReplicas) + fresh.exposed,
+      count * ((inPlace ? 0 : late) + copied) + (rounds === 0 ? 0 : lateAfter) + fresh.exposed,
   };
 }
 
@@ -242,6 +249,12 @@ export function sizesOf({ topology: { nodes } }: Pick<Machine, "topology">): {
 /** Whether the ranks of a shard group are on one node, and read each other's memory. */
 function isInPlace({ shard }: Sharing, machine: Machine): boolean {
   return shard <= sizesOf(machine).each;
+}
+
+/** How many ranks hold each part: 2 if all of it would be on one node, and has a buddy on another. */
+export function copiesOf({ data, shard, zero }: Sharing, machine: Machine): 1 | 2 {
+  const isAlone = zero > 0 && data === 1 && shard > sizesOf(machine).each;
+  return isAlone && machine.hasBuddies === true ? 2 : 1;
 }
 
 /** The number of micro-batches that a rank runs at once. */

@@ -26,11 +26,12 @@ export interface Kept {
   readonly slots: number;
 }
 
-export function keptOnDisk({ zero, shard }: Sharded, facts: StepFacts): Kept {
+/** @param copies the number of ranks that hold each part */
+export function keptOnDisk({ zero, shard }: Sharded, facts: StepFacts, copies: number): Kept {
   const { parameters, slots, wholeSlots } = facts;
   return {
-    parameters: zero === 3 && shard > 1 ? parameters / shard : 0,
-    slots: slots / (zero > 0 ? shard : 1) + wholeSlots,
+    parameters: zero === 3 && shard > 1 ? (copies * parameters) / shard : 0,
+    slots: slots * (zero > 0 ? copies / shard : 1) + wholeSlots,
   };
 }
 

@@ -1,4 +1,5 @@
 export { bucketBytes, buckets, type Link } from "./buckets.ts";
+export { buddies } from "./buddies.ts";
 export { comparison } from "./by-cost.ts";
 export { bytesOfText, textOfBytes } from "./bytes.ts";
 export { chooseParallel, type Parallel, type ParallelOptions, statedIn } from "./choose.ts";

@@ -16,6 +16,7 @@ export { cutAtUnits, unitOf } from "./phases.ts";
 export { describeStep } from "./print.ts";
 export { cutRepeating, type Repetition } from "./repeat.ts";
 export {
+  type Buddy,
   bytesOf,
   type ComputeTask,
   type GatherTask,

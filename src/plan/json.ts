@@ -12,7 +12,7 @@ import {
 import { type StepGraph, type StepTask, type StepValue, validateStep } from "./step-graph.ts";
 
 /** The version of the form; it changes with every change of the form. */
-const FORMAT = "lockstep-step-3";
+const FORMAT = "lockstep-step-4";
 
 export interface StepJson {
   readonly format: string;

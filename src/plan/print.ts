@@ -32,7 +32,8 @@ function describeTask(step: StepGraph, task: StepTask): string {
       return `divided by ${task.divisor}: ${describeValues(step, task.outputs)}`;
     case "update": {
       const shared = task.axes.length === 0 ? "" : `, shared out over ${list(task.axes)}`;
-      return `${task.granularity === "element" ? "by element" : "by tensor"}${shared}: ${describeValues(step, task.outputs)}`;
+      const twice = task.buddies === undefined ? "" : ", and by a buddy on another node";
+      return `${task.granularity === "element" ? "by element" : "by tensor"}${shared}${twice}: ${describeValues(step, task.outputs)}`;
     }
   }
 }

@@ -158,6 +158,14 @@ export interface UpdateTask extends TaskBase {
   readonly granularity: "element" | "tensor";
   /** The axes over which ranks divide the update: each rank updates a part. */
   readonly axes: readonly string[];
+  /** Parts that two ranks update, so that none is lost with a node. Default: none. */
+  readonly buddies?: readonly Buddy[];
+}
+
+/** The rank `at` holds and updates the part of the rank `of`, too; it is on another node. */
+export interface Buddy {
+  readonly of: number;
+  readonly at: number;
 }
 
 export type StepTask =

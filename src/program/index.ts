@@ -8,6 +8,7 @@ export {
 } from "./costs.ts";
 export { type Decision, decideShares, LEAST_GAIN, savingOf } from "./decide-shares.ts";
 export { type EvaluationPlan } from "./evaluation.ts";
+export { Heirs, type Heritage } from "./heirs.ts";
 export {
   DECISION_BYTES,
   DECISION_NUMBERS,
@@ -20,7 +21,7 @@ export { type ProgramJson, programFromJson, programToJson } from "./json.ts";
 export { planLayout } from "./layout.ts";
 export { lower } from "./lower.ts";
 export { type Summary, summaryOf } from "./norm.ts";
-export type { Held } from "./ownership.ts";
+export type { Gathered, Held } from "./ownership.ts";
 export {
   type BufferPlace,
   type BufferSpace,

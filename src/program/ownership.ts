@@ -3,12 +3,13 @@
  * and updates parameters and slots there; new parameters are gathered. Other ranks need its slots
  * only for a checkpoint. After Rajbhandari et al., "ZeRO", 2020 (its first stage).
  */
+import { type Buddy, isOfKind, type StepGraph } from "../plan/index.ts";
 import type { Layout, LayoutGroup } from "./layout.ts";
 import { areInPlace, type Ground, placeIn, type RankGroups } from "./levels.ts";
 import { allGather, type CollectiveStage, type Extent, type TensorRef } from "./program.ts";
 import { cutEvenly, extentOf, lengthOf, type Span, wholeSpan } from "./spans.ts";
 
-export interface Ownership {
+export interface Ownership extends Owners {
   /** The name of the group of ranks that divide the parts among them. */
   readonly group: string;
   /** Whether they read each other's memory in place; else messages go between them. */
@@ -20,6 +21,8 @@ export interface Ownership {
    * Spans, each cut into a part for each rank. Every rank owns all of the groups that have no cut.
    */
   readonly cuts: readonly (readonly Span[])[];
+  /** The places whose parts this rank updates for the safety of others, beside its own. */
+  readonly wards: readonly number[];
 }
 
 /** The inner group of a rank owns spans, a part of each for each of its ranks. */
@@ -28,11 +31,21 @@ export function ownershipOf(
   groups: RankGroups,
   rank: number,
   spans: readonly Span[],
+  buddies: readonly Buddy[],
 ): Ownership {
-  const { ranks, place } = placeIn(groups.members, rank);
+  const { members } = groups;
+  const { ranks, place } = placeIn(members, rank);
   const cuts = spans.map((span) => cutEvenly(span, ranks.length));
   const isInPlace = areInPlace(groups, topology);
-  return { group: groups.names.inner, isInPlace, place, ranks, cuts };
+  const own = buddies.filter(({ at }) => at === rank);
+  const wards = own.map(({ of }) => placeIn(members, of).place);
+  const group = groups.names.inner;
+  return { group, isInPlace, place, ranks, cuts, groups: members, buddies, wards };
+}
+
+/** The buddies of a step: all updates that are shared out have the same. */
+export function buddiesIn({ tasks }: StepGraph): readonly Buddy[] {
+  return tasks.filter(isOfKind("update")).find(({ buddies }) => buddies)?.buddies ?? [];
 }
 
 /** A span that one rank owns, given by its place. */
@@ -52,6 +65,14 @@ export function ownSpans(ownership: Ownership | undefined, group: LayoutGroup): 
   const cuts = cutsOf(ownership, group);
   if (ownership === undefined || cuts.length === 0) return [wholeSpan(group)];
   return cuts.map((cut) => ({ ...(cut[ownership.place] as Span), group }));
+}
+
+/** The spans of a group that this rank holds and updates: its own, and those of its wards. */
+export function updatedSpans(ownership: Ownership | undefined, group: LayoutGroup): Span[] {
+  const cuts = cutsOf(ownership, group);
+  const { wards = [] } = ownership ?? {};
+  const ofWards = cuts.flatMap((cut) => wards.map((place) => ({ ...(cut[place] as Span), group })));
+  return [...ownSpans(ownership, group), ...ofWards];
 }
 
 /** By the cuts of an ownership and the place of a group: the owner of each tile. */
@@ -90,10 +111,32 @@ export function ownedSpans(ownership: Ownership, { group, start, end }: Span): O
   return spans;
 }
 
-/** A part of a buffer that one rank alone has written. */
+/** A part of a buffer that a rank looks after: among the ranks of its group, it has written it. */
 export interface Held extends Extent {
   readonly buffer: string;
   readonly rank: number;
+}
+
+/** A part of what an update makes, that goes to all ranks at its end. */
+export interface Gathered extends Held {
+  /** Whether no rank of another group and no buddy makes the same. */
+  readonly isMadeOnce: boolean;
+}
+
+/** Who holds the parts of a state that ranks divide among them. */
+export interface Owners {
+  /** Groups of ranks; each holds everything. Ranks of the same place hold the same parts. */
+  readonly groups: readonly (readonly number[])[];
+  readonly buddies: readonly Buddy[];
+}
+
+/** All ranks that hold the parts of one rank, beginning with it. */
+export function holdersOf({ groups, buddies }: Owners, rank: number): number[] {
+  const group = groups.find((ranks) => ranks.includes(rank)) ?? [rank];
+  const place = group.indexOf(rank);
+  const same = groups.map((ranks) => ranks[place] as number);
+  const doubled = buddies.filter(({ of }) => same.includes(of)).map(({ at }) => at);
+  return [rank, ...same.filter((other) => other !== rank), ...doubled];
 }
 
 /** What each owner of a group's parts holds of groups that lie as it does. */
@@ -130,9 +173,13 @@ export function gatherParts(
   return allGather(name, group, { counts, dtype: first.group.dtype }, data);
 }
 
-/** The bytes of a buffer that this rank touches: what it owns, and groups that all own. */
-export function ownExtents({ groups }: Layout, ownership: Ownership | undefined): Extent[] {
-  const own = groups.flatMap((group) => ownSpans(ownership, group));
+/** The bytes of spans of a layout, such as those that this rank owns. */
+export function extentsOf(
+  { groups }: Layout,
+  ownership: Ownership | undefined,
+  spansOf: typeof ownSpans,
+): Extent[] {
+  const own = groups.flatMap((group) => spansOf(ownership, group));
   return own.map(extentOf).filter(({ byteLength }) => byteLength > 0);
 }
 

@@ -18,12 +18,20 @@ import {
   valueOf,
 } from "../plan/index.ts";
 import { BucketSums, type GradientBucket } from "./bucket-sums.ts";
+import { sumsToBuddies } from "./buddies.ts";
 import { besideBuffer, bucketBuffer } from "./buffers.ts";
 import { flatName, gradientAxes } from "./flat.ts";
 import { Gathered, gatheredRef, type Unit } from "./gathered.ts";
 import { planLayout } from "./layout.ts";
 import { groupsOfRank, placeIn, type RankGroups, shardGroups } from "./levels.ts";
-import { type Ownership, ownExtents, ownershipOf } from "./ownership.ts";
+import {
+  buddiesIn,
+  extentsOf,
+  type Ownership,
+  ownershipOf,
+  ownSpans,
+  updatedSpans,
+} from "./ownership.ts";
 import { GATHER, type PieceWork, pieceTasks, REDUCE } from "./pieces.ts";
 import { type At, type Places } from "./places.ts";
 import {
@@ -67,8 +75,11 @@ export class ShardedSums implements SumPlan {
   readonly #replicas: Replicas;
   readonly #sums: BucketSums;
   readonly #pieces: readonly ShardedPiece[];
-  /** By bucket and for what is beside them: how replicas sum what they have. */
-  readonly #overReplicas = new Map<string, readonly (RunStage | CollectiveStage)[]>();
+  /**
+   * By bucket and for what is beside them: how replicas sum what they have, and buddies get the
+   * sums.
+   */
+  readonly #afterWaves = new Map<string, readonly (RunStage | CollectiveStage)[]>();
   /** What is summed beside the gradients: small, and whole on every rank. */
   readonly #beside: Together;
   /** What ranks tell each other. */
@@ -98,7 +109,7 @@ export class ShardedSums implements SumPlan {
     const buckets = reducing.map(({ outputs }) => outputs.map((name) => flatName(step, name)));
     const isGradient = ({ group }: Span) => group.key !== "summed";
     const spans = readySpans(vectors.gradients, buckets).map((own) => own.filter(isGradient));
-    this.ownership = ownershipOf(ground, groups, rank, spans.flat());
+    this.ownership = ownershipOf(ground, groups, rank, spans.flat(), buddiesIn(step));
     this.own = this.#replicas.waves.flatMap((wave) => this.#ofPlace(wave, place));
     this.rows = this.#rowGathers(groups);
     this.gathered = new Gathered(program, vectors.parameters, this.ownership);
@@ -123,12 +134,20 @@ export class ShardedSums implements SumPlan {
       place: rank,
     });
     this.#allocate();
+    const buddyOptions = {
+      ownership: this.ownership,
+      rank,
+      all: names.all,
+      size: ground.mesh.size,
+    };
     for (const [index, { name }] of reducing.entries()) {
-      const own = (spans[index] ?? []).map((s) => cutEvenly(s, ranks.length)[place] as Span);
-      this.#overReplicas.set(name, this.#replicas.sum(own, name));
+      const all = spans[index] ?? [];
+      const own = all.map((s) => cutEvenly(s, ranks.length)[place] as Span);
+      const sums = this.#replicas.sum(own, name);
+      this.#afterWaves.set(name, [...sums, ...sumsToBuddies(all, name, buddyOptions)]);
     }
     const summed = wholeSpans(vectors.gradients).filter((span) => !isGradient(span));
-    this.#overReplicas.set(BESIDE, this.#replicas.sum(summed, BESIDE));
+    this.#afterWaves.set(BESIDE, this.#replicas.sum(summed, BESIDE));
   }
 
   get buckets(): number {
@@ -242,9 +261,12 @@ export class ShardedSums implements SumPlan {
       }
     }
     this.#sums.allocate(buckets);
-    // Only what this rank owns of gradients is ever touched, and takes memory.
-    const own = ownExtents(vectors.gradients, this.ownership);
-    for (const name of this.#replicas.accumulators) program.touches(name, own);
+    // Only what this rank owns of gradients is ever touched, and takes memory; of their sums, which
+    // are in the first accumulator, also what its wards have sent.
+    for (const [index, name] of this.#replicas.accumulators.entries()) {
+      const touched = index === 0 ? updatedSpans : ownSpans;
+      program.touches(name, extentsOf(vectors.gradients, this.ownership, touched));
+    }
     for (let lane = 0; lane < this.lanes; lane++) this.#beside.allocate(besideBuffer(lane));
     this.#control.allocate(CONTROL);
     for (const { task } of this.#pieces) {
@@ -254,7 +276,7 @@ export class ShardedSums implements SumPlan {
 
   #tasks(wave: Wave, runsOf: (task: ComputeTask) => RunStage["runs"]): Task[] {
     const isLast = this.#replicas.waves.at(-1) === wave;
-    const over = (name: string) => (isLast ? (this.#overReplicas.get(name) ?? []) : []);
+    const over = (name: string) => (isLast ? (this.#afterWaves.get(name) ?? []) : []);
     const pieces = this.#pieces.map(({ task, unit, bucket }): PieceWork => {
       const { name } = task;
       const sums = bucket && {

@@ -2,7 +2,7 @@
 import type { Arena } from "../plan/index.ts";
 import type { EvaluationPlan } from "./evaluation.ts";
 import type { JournalPlan } from "./journal.ts";
-import type { Held } from "./ownership.ts";
+import type { Gathered, Held, Owners } from "./ownership.ts";
 import type { Program, Run, RunStage, Stage, TensorRef } from "./program.ts";
 import type { ScalarPlan } from "./update.ts";
 
@@ -52,10 +52,16 @@ export interface StepProgram extends Program {
   readonly scalars: readonly ScalarPlan[];
   /** By `PARAMETER.SLOT`. */
   readonly slots: ReadonlyMap<string, TensorRef>;
-  /** The parts of slots and parameters that each other rank holds alone. */
+  /** The parts of slots and parameters that each other rank of this one's group looks after. */
   readonly held: readonly Held[];
-  /** The parts that this rank holds alone, in the order in which others have them in `held`. */
+  /** The parts that this rank looks after, in the order in which others have them in `held`. */
   readonly kept: readonly Held[];
+  /** The ranks in `held` whose parts this rank holds, too. */
+  readonly wards: readonly number[];
+  /** Who else holds the same parts; undefined if every rank holds everything. */
+  readonly owners: Owners | undefined;
+  /** What goes to all ranks at the end of a commit, by the ranks that have made it. */
+  readonly gathered: readonly Gathered[];
   /** Whether `held` can be read in place; else it has to be sent. */
   readonly isHeldInPlace: boolean;
   /** What a commit writes down before it overwrites values that no other rank has. */

@@ -7,12 +7,14 @@ import { type JournalPlan, planJournal } from "./journal.ts";
 import { type LayoutEntry, type LayoutGroup, refsOf } from "./layout.ts";
 import {
   cutsOf,
+  extentsOf,
+  type Gathered,
   gatherParts,
   type Held,
   heldParts,
+  holdersOf,
   type Ownership,
-  ownExtents,
-  ownSpans,
+  updatedSpans,
   withoutExtents,
 } from "./ownership.ts";
 import {
@@ -32,8 +34,9 @@ export interface UpdatePlan {
   readonly stages: readonly Stage[];
   /** By `PARAMETER.SLOT`. */
   readonly slots: ReadonlyMap<string, TensorRef>;
-  /** The parts of slots and parameters that each rank of this one's group holds alone. */
+  /** The parts of slots and parameters that each rank of this one's group looks after. */
   readonly held: readonly Held[];
+  readonly gathered: readonly Gathered[];
   readonly scalars: readonly ScalarPlan[];
   /** The hashes of the graphs that update, for each shape that some rank updates. */
   readonly hashes: readonly string[];
@@ -95,12 +98,21 @@ export function planUpdate(
   const groups = planGroups(program, plan);
   const owners = ownership?.group ?? all;
   const shared = groups.filter(({ task }) => task.granularity === "tensor" && task.axes.length > 0);
+  const whole = shared.flatMap((group) => gatherEntries(program, group, ranks, all));
   const gathers = [
-    ...shared.flatMap((group) => gatherEntries(program, group, ranks, all)),
+    ...whole.map(({ stage }) => stage),
     ...(keepsParameters ? [] : groups).flatMap(({ group, target }) =>
       cutsOf(ownership, group).map((cut) => {
         program.shared.add(target);
         return gatherParts(`new ${group.key} to all`, owners, cut, target);
+      }),
+    ),
+  ];
+  const gathered = [
+    ...whole.flatMap(({ parts }) => parts),
+    ...(keepsParameters ? [] : groups).flatMap(({ group }) =>
+      heldParts(ownership, group, [{ buffer: PARAMETERS, group }]).map((part) => {
+        return { ...part, isMadeOnce: false };
       }),
     ),
   ];
@@ -113,7 +125,8 @@ export function planUpdate(
   });
   for (const buffer of new Set(held.map((part) => part.buffer))) {
     program.shared.add(buffer);
-    const others = held.filter((part) => part.buffer === buffer && part.rank !== rank);
+    const isHere = (part: Held) => holdersOf(ownership as Ownership, part.rank).includes(rank);
+    const others = held.filter((part) => part.buffer === buffer && !isHere(part));
     const { byteLength } = program.buffers.get(buffer) as BufferSpec;
     program.touches(buffer, withoutExtents(byteLength, others));
   }
@@ -122,7 +135,7 @@ export function planUpdate(
   const runs = groups.flatMap((group) => {
     const { group: own, task, rule } = group;
     if (rule.granularity === "element") {
-      return elementRuns(program, group, ownSpans(ownership, own), isLogged);
+      return elementRuns(program, group, updatedSpans(ownership, own), isLogged);
     }
     const entries = task.axes.length === 0 ? own.entries : (shareEntries(own, ranks)[rank] ?? []);
     return tensorRuns(program, group, entries);
@@ -140,24 +153,29 @@ export function planUpdate(
   const scratched = groups.filter(({ target }) => target === SCRATCH);
   if (scratched.length > 0) {
     program.buffer(SCRATCH, plan.parameters.byteLength, plan.spaces.parameters);
-    if (keepsParameters) program.touches(SCRATCH, ownExtents(plan.parameters, ownership));
+    if (keepsParameters) {
+      program.touches(SCRATCH, extentsOf(plan.parameters, ownership, updatedSpans));
+    }
   }
   const copies = scratched.flatMap(({ group }) =>
-    ownSpans(owned, group)
+    updatedSpans(owned, group)
       .flatMap(blocksOf)
       .map((block) => copyRun(program, spanRef(block, SCRATCH), spanRef(block, PARAMETERS))),
   );
   const copyBack: Stage = { name: "copy back", runs: copies, mode: "parallel" };
+  // Who reads parts in place (a gather, a checkpoint) finds them all of one step. And whoever is
+  // at the end of a commit knows that all others have made their updates.
+  const isEndedTogether = owned !== undefined || (ownership?.buddies.length ?? 0) > 0;
   return {
     stages: [
       { name: "update", runs, mode, ...(isLogged ? { isLogged } : {}) },
       ...gathers,
       ...(scratched.length > 0 ? [copyBack] : []),
-      // Who reads parts in place (a gather, a checkpoint) finds them all of one step.
-      ...(owned?.isInPlace ? [barrier("new parameters are there", owners)] : []),
+      ...(isEndedTogether ? [barrier("new parameters are there", owners)] : []),
     ],
     slots: slotRefs(groups),
     held,
+    gathered,
     scalars: groups.map(({ index, decays, scalars }) => {
       return { rule: index, decays, places: scalars };
     }),
@@ -193,13 +211,19 @@ function shareEntries(group: LayoutGroup, ranks: number): readonly LayoutEntry[]
   return shares;
 }
 
+interface EntryGather {
+  readonly stage: Stage;
+  /** What each rank gives, where it lies at the end of the update. */
+  readonly parts: readonly Gathered[];
+}
+
 /** What each rank has updated goes to all: parameters, and slots, so that all ranks stay alike. */
 function gatherEntries(
   program: ProgramBuilder,
   { group, slots, target }: GroupPlan,
   ranks: number,
   all: string,
-): Stage[] {
+): EntryGather[] {
   const shares = shareEntries(group, ranks).map((own) => new Set(own.map(({ name }) => name)));
   const places = [
     [target, group] as const,
@@ -217,7 +241,14 @@ function gatherEntries(
       next -= count;
       return count;
     });
-    const parts = { counts: counts.toReversed(), dtype };
-    return allGather(`new ${buffer} to all`, all, parts, { buffer, byteOffset });
+    const own = { counts: counts.toReversed(), dtype };
+    const stage = allGather(`new ${buffer} to all`, all, own, { buffer, byteOffset });
+    let at = byteOffset;
+    const parts = own.counts.map((count, rank): Gathered => {
+      const extent = { byteOffset: at, byteLength: count * bytesPerElement(dtype) };
+      at += extent.byteLength;
+      return { buffer: buffer === target ? PARAMETERS : buffer, rank, ...extent, isMadeOnce: true };
+    });
+    return { stage, parts };
   });
 }

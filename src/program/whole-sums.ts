@@ -17,7 +17,7 @@ import { gradientBuffer } from "./buffers.ts";
 import { type FlatVectors, flatName } from "./flat.ts";
 import { entryRef } from "./layout.ts";
 import { groupsOfRank, rankGroups, shardGroups } from "./levels.ts";
-import { type Ownership, ownershipOf } from "./ownership.ts";
+import { buddiesIn, type Ownership, ownershipOf } from "./ownership.ts";
 import { type PieceWork, pieceTasks } from "./pieces.ts";
 import { type At, type Places, threadsOf } from "./places.ts";
 import {
@@ -102,8 +102,9 @@ export class WholeSums implements SumPlan {
       sharded.some((update) => update.byteOffset === byteOffset);
     const over = sharded[0]?.axes ?? [];
     const isOfNode = over.length > 0 && over.join() === groups.axes?.join();
-    // Whoever updates a part of a group alone needs no more of the gradient.
-    const keeps = (group: Span["group"]) => isOfNode && isSharded(group);
+    // Whoever updates a part of a group alone needs no more of the gradient; buddies need all of it.
+    const buddies = buddiesIn(step);
+    const keeps = (group: Span["group"]) => isOfNode && buddies.length === 0 && isSharded(group);
     const reducing = { rank, names: groups.names, levels, bufferOf: gradientBuffer, keeps };
     const reducer = isAlone ? undefined : new Reducer(program, reducing);
     this.#buckets = bucketsOf(step, vectors, this.#pieces, reducer);
@@ -115,6 +116,7 @@ export class WholeSums implements SumPlan {
       shards,
       rank,
       summed.filter((s) => isSharded(s.group)),
+      buddies,
     );
     program.groups.set(this.ownership.group, this.ownership.ranks);
   }

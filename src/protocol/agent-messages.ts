@@ -7,21 +7,23 @@ import { z } from "zod";
 import { LockstepError } from "../errors.ts";
 import { sharingShape } from "../job/index.ts";
 import { type Beginning, CHANGEABLE } from "../run/index.ts";
-import { eventSchema } from "../telemetry/index.ts";
-import { errorSchema, notUnderstood, outcome, port } from "./checks.ts";
+import { errorSchema, notUnderstood } from "./checks.ts";
+import { fromWorkerSchema, toldSchema } from "./messages.ts";
 
 /**
  * The version of these messages. It changes with every change that an older side would not
  * understand.
  */
-export const AGENT_PROTOCOL = 7;
+export const AGENT_PROTOCOL = 8;
 export const DEFAULT_AGENT_PORT = 4100;
 
 const MAX_WORKERS = 4096;
-const rank = z.int().min(0).max(MAX_WORKERS);
+/** The number of a worker in its run. */
+const worker = z.int().min(0);
 const workers = z.int().min(1).max(MAX_WORKERS);
 const count = z.int().min(0);
 const MAX_FILES = 1000;
+const MAX_WORDS = 2 ** 14;
 /** The most bytes of a job's files in one message, counted before they are encoded as text. */
 export const PIECE_BYTES = 2 ** 19;
 /** The number of pieces that a launcher may send ahead of what the agent has written. */
@@ -34,7 +36,7 @@ const place = z
   .max(4096)
   .refine(isPlace, "must be a path below the folder, with / and without ..");
 
-const jobFields = z.strictObject({
+const job = z.strictObject({
   kind: z.literal("job"),
   /** The name of the run, shown to people. */
   name: z.string().min(1).max(1000),
@@ -65,22 +67,14 @@ const jobFields = z.strictObject({
   changes: z.array(z.enum(CHANGEABLE)).max(CHANGEABLE.length).optional(),
   /** A part of the names of shared memory. */
   group: z.string().regex(/^[\w-]{1,64}$/),
-  /** The rank of this agent's first worker; its workers have consecutive ranks. */
-  firstRank: rank,
+  /** The most workers that run here at a time. */
   own: workers,
-  /** The number of workers of all agents together. */
-  workers,
   /**
    * The number of threads of each worker. Default: the cores of the machine, divided among its
    * workers.
    */
   threads: z.int().min(1).max(4096).optional(),
 });
-
-const job = jobFields.refine(
-  ({ firstRank, own, workers: all }) => all % own === 0 && firstRank % own === 0 && firstRank < all,
-  "has ranks that do not fit its workers",
-);
 
 const request = z.discriminatedUnion("kind", [
   job,
@@ -93,16 +87,16 @@ const request = z.discriminatedUnion("kind", [
       .max(Math.ceil(PIECE_BYTES / 3) * 4)
       .regex(/^[A-Za-z0-9+/]+={0,2}$/, "must be base64"),
   }),
+  /** Start a worker with this number, which no other worker of the run has had. */
+  z.strictObject({ kind: z.literal("start"), worker }),
+  z.strictObject({ kind: z.literal("tell"), worker, message: toldSchema }),
   z.strictObject({
-    kind: z.literal("addresses"),
-    addresses: z.array(z.string().min(1).max(300)).min(1).max(MAX_WORKERS),
+    kind: z.literal("signal"),
+    worker,
+    name: z.enum(["SIGKILL", "SIGTERM", "SIGSTOP", "SIGCONT", "SIGSEGV"]),
   }),
-  /**
-   * `alone`: another worker is lost, so a worker that has not yet met all others need not wait for
-   * them.
-   */
-  z.strictObject({ kind: z.literal("stop"), alone: z.boolean().optional() }),
-  z.strictObject({ kind: z.literal("kill") }),
+  /** The job is over: its workers end at once. A launcher that only vanishes lets them save. */
+  z.strictObject({ kind: z.literal("end") }),
 ]);
 
 const reply = z.discriminatedUnion("kind", [
@@ -110,20 +104,43 @@ const reply = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("more"), pieces: z.int().min(1).max(PIECES_AHEAD) }),
   z.strictObject({ kind: z.literal("accepted") }),
   z.strictObject({ kind: z.literal("refused"), error: errorSchema }),
-  z.strictObject({ kind: z.literal("listening"), rank, port }),
-  z.strictObject({ kind: z.literal("event"), event: eventSchema }),
+  z.strictObject({ kind: z.literal("said"), worker, message: fromWorkerSchema }),
+  /** Signs of life since the last such message, and those whose process is stopped by a signal. */
   z.strictObject({
-    kind: z.literal("failed"),
-    rank,
-    error: errorSchema,
-    crash: z.string().max(1000).optional(),
+    kind: z.literal("signs"),
+    alive: z.array(worker).max(MAX_WORKERS),
+    stopped: z.array(worker).max(MAX_WORKERS),
   }),
-  z.strictObject({ kind: z.literal("ended"), rank, outcome: outcome.optional() }),
+  /** The process of a worker has ended. `words`: the last lines of its output. */
+  z.strictObject({
+    kind: z.literal("ended"),
+    worker,
+    pid: z.int().optional(),
+    status: z.int().nullable(),
+    signal: z
+      .string()
+      .regex(/^SIG[A-Z0-9]{1,20}$/)
+      .nullable(),
+    words: z.string().max(MAX_WORDS),
+  }),
 ]);
+
+/** The first message of a machine that asks a running launcher to take part. */
+const offer = z.strictObject({
+  kind: z.literal("join"),
+  /** Where its workers listen. */
+  host: z
+    .string()
+    .max(255)
+    .regex(/^[\w.:-]+$/),
+  /** How many workers it takes. */
+  workers,
+});
 
 export type AgentJob = z.infer<typeof job>;
 export type AgentRequest = z.infer<typeof request>;
 export type AgentReply = z.infer<typeof reply>;
+export type AgentOffer = z.infer<typeof offer>;
 
 export function isPlace(path: string): boolean {
   const parts = path.split("/");
@@ -131,7 +148,9 @@ export function isPlace(path: string): boolean {
 }
 
 /** The message in the form in which it is sent. */
-export function envelope<Message extends AgentRequest | AgentReply>(message: Message): unknown {
+export function envelope<Message extends AgentRequest | AgentReply | AgentOffer>(
+  message: Message,
+): unknown {
   return { v: AGENT_PROTOCOL, ...message };
 }
 
@@ -143,6 +162,11 @@ export function openRequest(value: unknown, from: string): AgentRequest {
 /** Throws PROTOCOL. */
 export function openReply(value: unknown, from: string): AgentReply {
   return open(reply, value, from);
+}
+
+/** Throws PROTOCOL. */
+export function openOffer(value: unknown, from: string): AgentOffer {
+  return open(offer, value, from);
 }
 
 function open<Message>(schema: z.ZodType<Message>, value: unknown, from: string): Message {

@@ -1,10 +1,12 @@
 export {
   type AgentJob,
+  type AgentOffer,
   type AgentReply,
   type AgentRequest,
   DEFAULT_AGENT_PORT,
   envelope,
   isPlace,
+  openOffer,
   openReply,
   openRequest,
   PIECE_BYTES,
@@ -18,7 +20,8 @@ export {
   type FromWorker,
   isConsequence,
   type JobOverrides,
-  type Meeting,
+  type Network,
   openFromWorker,
+  type Told,
   type ToWorker,
 } from "./messages.ts";

@@ -21,10 +21,13 @@ export interface Assignment {
   readonly beginning: Beginning;
   /** The options that may change in a run that is resumed. */
   readonly changes?: readonly Changeable[] | undefined;
-  readonly rank: number;
-  readonly workers: number;
+  /** The number of the worker in the run. */
+  readonly number: number;
   readonly threads: number;
-  readonly meeting: Meeting;
+  /** What the names of all groups of the run begin with. */
+  readonly group: string;
+  /** How it meets workers of other machines. Undefined in a run of one machine. */
+  readonly network?: Network | undefined;
   readonly dump?: string | undefined;
   /**
    * How long a worker may wait for another that is alive, which may be validating or saving.
@@ -51,69 +54,86 @@ export type JobOverrides = Pick<
   | "zero"
   | "recompute"
   | "offload"
+  | "buddies"
 >;
 
-/** How the workers of a run find each other. */
-export type Meeting =
-  | { readonly kind: "memory"; readonly group: string }
-  /**
-   * Each worker listens at this address of its machine and is then told the addresses of all
-   * workers.
-   */
-  /**
-   * The workers of this machine come and go: each is told of its generations. Their groups in
-   * shared memory have the name of the run and the number of the generation.
-   */
-  | { readonly kind: "generations"; readonly group: string }
-  | {
-      readonly kind: "network";
-      readonly group: string;
-      /** The number of workers on each machine: they have consecutive ranks and share memory. */
-      readonly own: number;
-      readonly host: string;
-      /** The ports that the worker may listen on. Default: any. */
-      readonly ports?: PortRange | undefined;
-      readonly token: string;
-      readonly tls: boolean;
-    };
-
-/** The place of a worker in a generation. */
-export interface Formed {
-  readonly generation: number;
-  readonly rank: number;
-  readonly workers: number;
-  /** Whether the run has begun, in an earlier generation. */
-  readonly hasBegun: boolean;
+/** A worker listens at an address of its machine, for workers of other machines. */
+export interface Network {
+  readonly host: string;
+  /** The ports that the worker may listen on. Default: any. */
+  readonly ports?: PortRange | undefined;
+  readonly token: string;
+  readonly tls: boolean;
 }
 
-export type ToWorker =
-  | { readonly kind: "job"; readonly job: Assignment }
-  /** The address (host:port) at which each worker listens, by rank. */
-  | { readonly kind: "addresses"; readonly addresses: readonly string[] }
-  /**
-   * Stop after the current step. `alone`: another worker is lost, and a worker that has not yet met
-   * all others ends at once.
-   */
-  | { readonly kind: "stop"; readonly alone?: boolean }
+const count = z.int().min(0);
+const MOST_MEMBERS = 4096;
+const history = z.strictObject({
+  workersLost: count,
+  workersJoined: count,
+  generations: count,
+  stepsRepeated: count,
+  recoverySeconds: z.array(z.number()).max(1000).readonly(),
+}) satisfies z.ZodType<History>;
+
+/** What a worker is told once it has its job. */
+const told = z.discriminatedUnion("kind", [
   /** The worker is in this generation, and meets its other members. */
-  | ({ readonly kind: "form" } & Formed)
+  z.strictObject({
+    kind: z.literal("form"),
+    generation: count,
+    rank: count,
+    /** By rank. Those of one node have consecutive ranks and share memory. */
+    members: z
+      .array(
+        z.strictObject({
+          node: count,
+          /** Where it listens (host:port); not there in a run of one machine. */
+          address: z.string().min(1).max(300).optional(),
+        }),
+      )
+      .min(1)
+      .max(MOST_MEMBERS),
+    /** Whether the run has begun, in an earlier generation. */
+    hasBegun: z.boolean(),
+  }),
   /** What has happened to the workers of the run. */
-  | { readonly kind: "history"; readonly history: History }
+  z.strictObject({ kind: z.literal("history"), history }),
   /** Leave this generation: after the present step, or now, because it cannot commit any more. */
-  | {
-      readonly kind: "regroup";
-      readonly generation: number;
-      readonly when: "after-step" | "now";
-    };
+  z.strictObject({
+    kind: z.literal("regroup"),
+    generation: count,
+    when: z.enum(["after-step", "now"]),
+  }),
+  /**
+   * Stop after the current step. `alone`: another worker has ended the run, so nobody is waited
+   * for.
+   */
+  z.strictObject({ kind: z.literal("stop"), alone: z.boolean().optional() }),
+]);
+
+/** The schema of what a worker is told, for messages that carry it. */
+export const toldSchema = told;
+
+export type Told = z.infer<typeof told>;
+/** The place of a worker in a generation. */
+export type Formed = Extract<Told, { readonly kind: "form" }>;
+export type ToWorker = { readonly kind: "job"; readonly job: Assignment } | Told;
 
 export type FromWorker =
   | { readonly kind: "event"; readonly event: RunEvent }
-  /** The worker listens on this port. */
-  | { readonly kind: "listening"; readonly port: number }
   /** The event loop of the worker runs. */
   | { readonly kind: "beat" }
-  /** The worker has left this generation, with the state after `step`, and waits for the next. */
-  | { readonly kind: "ready"; readonly generation: number; readonly step: number }
+  /**
+   * The worker has left this generation, with the state after `step`, and waits for the next. It
+   * listens on this port for workers of other machines.
+   */
+  | {
+      readonly kind: "ready";
+      readonly generation: number;
+      readonly step: number;
+      readonly port?: number | undefined;
+    }
   /** A member has lost another one of its generation, by rank. */
   | { readonly kind: "lost"; readonly generation: number; readonly rank: number }
   /** The worker was asked to leave the run, by SIGTERM. */
@@ -121,12 +141,16 @@ export type FromWorker =
   | { readonly kind: "done"; readonly outcome: TrainResult["outcome"] }
   | { readonly kind: "error"; readonly error: ErrorMessage };
 
-const count = z.int().min(0);
-const fromWorker = z.discriminatedUnion("kind", [
+/** The schema of what a worker says, for messages that carry it. */
+export const fromWorkerSchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("event"), event: eventSchema }),
-  z.strictObject({ kind: z.literal("listening"), port }),
   z.strictObject({ kind: z.literal("beat") }),
-  z.strictObject({ kind: z.literal("ready"), generation: count, step: count }),
+  z.strictObject({
+    kind: z.literal("ready"),
+    generation: count,
+    step: count,
+    port: port.optional(),
+  }),
   z.strictObject({ kind: z.literal("lost"), generation: count, rank: count }),
   z.strictObject({ kind: z.literal("drain") }),
   z.strictObject({ kind: z.literal("done"), outcome }),
@@ -138,15 +162,14 @@ const fromWorker = z.discriminatedUnion("kind", [
  * anything. Throws PROTOCOL.
  */
 export function openFromWorker(value: unknown, from: string): FromWorker {
-  const checked = fromWorker.safeParse(value);
+  const checked = fromWorkerSchema.safeParse(value);
   if (!checked.success) throw notUnderstood(from, checked.error);
-  const { data } = checked;
-  return data.kind === "error" ? { ...data, error: { code: undefined, ...data.error } } : data;
+  return checked.data;
 }
 
 export interface ErrorMessage {
   /** Undefined for an error without a code, which is a bug of the program. */
-  readonly code: ErrorCode | undefined;
+  readonly code?: ErrorCode | undefined;
   /** The message with its hint, or with its stack if there is no code. */
   readonly text: string;
   readonly fields: ErrorFields;

@@ -1,5 +1,6 @@
 /** A worker enters its first generation, or its only group: with a trainer, and in agreement. */
 import type { Group } from "../collectives/index.ts";
+import { axesFor } from "../parallel/index.ts";
 import {
   createTrainer,
   joinTrainer,
@@ -56,7 +57,11 @@ async function enterGroup(
   const ranks = given && (await withRoom(given, settings.offloadFolder));
   const options = { ...settings, ranks };
   const joined = members && (await joinTrainer(options));
-  const trainer = joined ?? (await createTrainer(options));
+  // A run that has lost its state goes on with those that are left.
+  const { parallel } = settings;
+  const size = ranks?.group.size ?? 1;
+  const axes = members?.hasBegun() === true ? axesFor(parallel, size) : parallel;
+  const trainer = joined ?? (await createTrainer({ ...options, parallel: axes }));
   try {
     asked.throwIfAborted();
     const state = joined === undefined ? await begin(trainer, ranks?.group) : MOVED;

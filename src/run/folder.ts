@@ -3,7 +3,7 @@
  * already. Files are replaced whole, and no run is ever deleted: a run that begins in the folder of
  * another moves the other's files into `earlier-1`, `earlier-2` and so on.
  */
-import { constants, existsSync } from "node:fs";
+import { constants, existsSync, readFileSync } from "node:fs";
 import { access, lstat, mkdir, readdir, rename, rm, statfs } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { type CheckpointStore, openStore, outdated, type Retention } from "../checkpoint/index.ts";
@@ -21,6 +21,7 @@ export interface RunFolder {
 
 export const OLD_CHECKPOINT = "checkpoint.safetensors";
 export const COMMAND_FILE = "run.json";
+const MARK_FILE = "run.mark";
 
 /** The files in the order in which they are shown to the user. */
 export const FILES = {
@@ -45,6 +46,8 @@ const OTHERS = [
   OLD_CHECKPOINT,
   /** The command that started the run. */
   COMMAND_FILE,
+  /** Which run of several machines has prepared the folder. */
+  MARK_FILE,
 ];
 
 /** How a run begins in its folder. */
@@ -125,12 +128,12 @@ export async function checkBeginning(folder: RunFolder, beginning: Beginning): P
 
 /**
  * Prepares the folder for the first step of a run. Checkpoints of later steps than `step`, from
- * which a run is resumed, are kept under another name: they are damaged, or others do not have them.
+ * which a run continues, are kept under another name: they are damaged, or others do not have them.
  */
 export async function prepareFolder(
   folder: RunFolder,
   beginning: Beginning,
-  step = Number.POSITIVE_INFINITY,
+  step?: number,
 ): Promise<void> {
   try {
     await makeFolder(folder.path);
@@ -138,15 +141,30 @@ export async function prepareFolder(
     if (beginning === "resume") await checkPlaces(folder);
     if (beginning === "resume") {
       await rm(folder.file(FILES.report), { force: true });
-      const later = (await folder.checkpoints.steps()).filter((found) => found > step);
+      const later = (await folder.checkpoints.steps()).filter((found) => found > (step ?? found));
       for (const found of later) await folder.checkpoints.setAside(found);
     } else {
       await moveAside(folder);
-      await folder.checkpoints.putAway();
+      // A run that has begun, on another machine, has its own checkpoints in a place that both reach.
+      if (step === undefined) await folder.checkpoints.putAway();
     }
   } catch (error) {
     throw fileError(error, "write", folder.path);
   }
+}
+
+/** Whether the folder was prepared for this run, by whichever machine that sees it. */
+export function isMarked(folder: RunFolder, mark: string): boolean {
+  try {
+    return readFileSync(folder.file(MARK_FILE), "utf8") === mark;
+  } catch {
+    return false; // there is none
+  }
+}
+
+/** Notes that the folder is prepared for this run. */
+export async function markFolder(folder: RunFolder, mark: string): Promise<void> {
+  await writeFileAtomic(folder.file(MARK_FILE), mark);
 }
 
 /**

@@ -1,15 +1,20 @@
 /** A worker of a run goes from one generation of workers to the next. */
-import { assert } from "../errors.ts";
+import { setTimeout as delay } from "node:timers/promises";
+import { assert, LockstepError } from "../errors.ts";
 import { evenRanges } from "../program/index.ts";
 import type { CommittedStep } from "../train/index.ts";
 import { agree } from "./agree.ts";
 import { MOVED, withRoom } from "./enter.ts";
 import { planExport } from "./export.ts";
 import { factsHere } from "./facts.ts";
-import { nearestFolder } from "./folder.ts";
-import { lockFolder } from "./lock.ts";
+import { isMarked, markFolder, nearestFolder, prepareFolder, type RunFolder } from "./folder.ts";
+import { type FolderLock, lockFolder } from "./lock.ts";
 import { isLoss } from "./members.ts";
 import type { Session } from "./session.ts";
+
+/** How long a leader that was lost may take to let go of the folder: as long as agents let it. */
+const RELEASE_MS = 45_000;
+const LOOK_MS = 250;
 
 /**
  * Leaves the group of ranks and enters the next generation. Tries again while generations fail.
@@ -55,11 +60,45 @@ async function takeLead(session: Session): Promise<void> {
   const { run, options, ranks, trainer } = session;
   session.leads = ranks?.group.rank === 0;
   if (!session.leads) return;
-  session.lock ??= await lockFolder(options.folder, { signal: options.asked });
+  session.lock ??= await takeFolder(session);
   session.exporting ??= planExport(run.model, [1, run.batch / run.microBatches]);
   const workers = ranks?.group.size ?? 1;
   const shares = evenRanges(run.microBatches, workers).map(({ count }) => count);
   options.onEvent({ type: "generation", step: trainer.steps, workers, shares });
+}
+
+/**
+ * Takes over the folder of the run. On another machine than the one before it is another folder, at
+ * the same place.
+ */
+async function takeFolder({ options, trainer }: Session): Promise<FolderLock> {
+  const { folder, mark, beginning, asked: signal } = options;
+  const lock = await lockInTime(folder, signal, mark === undefined ? 0 : RELEASE_MS);
+  if (mark === undefined || isMarked(folder, mark)) return lock;
+  const kept = beginning === "resume" ? "resume" : "anew";
+  await prepareFolder(folder, kept, trainer.steps);
+  await markFolder(folder, mark);
+  const text = `Another machine leads from now on: its folder "${folder.path}" has what the run writes after step ${trainer.steps}.`;
+  options.onEvent({ type: "notice", text });
+  return lock;
+}
+
+/** A leader that cannot be reached any more may still be about to end, in a folder that all share. */
+async function lockInTime(
+  folder: RunFolder,
+  signal: AbortSignal,
+  waitMs: number,
+): Promise<FolderLock> {
+  const lateAt = performance.now() + waitMs;
+  for (;;) {
+    try {
+      return await lockFolder(folder, { signal });
+    } catch (error) {
+      const isLocked = error instanceof LockstepError && error.code === "RUN_LOCKED";
+      if (!isLocked || performance.now() > lateAt) throw error;
+      await delay(LOOK_MS);
+    }
+  }
 }
 
 /** Called after a change of generation, with a step that has to be told. */

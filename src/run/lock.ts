@@ -38,6 +38,8 @@ const WATCH_MS = 3 * BEAT_MS + 1_000;
  */
 const FIRST_MS = 500;
 
+type LockedFolder = Pick<RunFolder, "path" | "file">;
+
 export interface FolderLock {
   /** Releases the folder. A second call does nothing. */
   release(): void;
@@ -48,6 +50,8 @@ export interface LockOptions {
   readonly watchMs?: number;
   /** Aborting it ends the watch and throws its reason. */
   readonly signal?: AbortSignal;
+  /** What the owner does with the folder. Default: a run is being written to it. */
+  readonly what?: string;
 }
 
 /** The contents of the file. */
@@ -66,7 +70,7 @@ interface Owner {
  * @throws RUN_LOCKED naming the owner; IO_FAILED
  */
 export async function lockFolder(
-  folder: RunFolder,
+  folder: LockedFolder,
   options: LockOptions = {},
 ): Promise<FolderLock> {
   const isNew = !existsSync(folder.path);
@@ -74,7 +78,7 @@ export async function lockFolder(
   try {
     await makeFolder(folder.path);
     for (;;) {
-      const taken = takeFile(folder, path);
+      const taken = takeFile(folder, path, options);
       if (taken === undefined) continue; // the last owner has just removed the file
       try {
         await watch(folder, path, taken, options);
@@ -90,7 +94,7 @@ export async function lockFolder(
       const owner = readOwner(path);
       if (owner === undefined || owner.beat === own) return lock;
       lock.leave();
-      throw locked(folder, owner);
+      throw locked(folder, owner, options);
     }
   } catch (error) {
     throw fileError(error, "write", path);
@@ -104,7 +108,7 @@ interface Taken {
 }
 
 /** Returns undefined when the name belongs to another file by now. */
-function takeFile(folder: RunFolder, path: string): Taken | undefined {
+function takeFile(folder: LockedFolder, path: string, options: LockOptions): Taken | undefined {
   const { O_RDWR, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants;
   const file = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o644);
   try {
@@ -115,7 +119,7 @@ function takeFile(folder: RunFolder, path: string): Taken | undefined {
       );
     }
     const lock = kernelLock(file);
-    if (lock === "held") throw locked(folder, readOwner(path));
+    if (lock === "held") throw locked(folder, readOwner(path), options);
     const isSame = fstatSync(file).ino === statSync(path, { throwIfNoEntry: false })?.ino;
     if (isSame) return { file, isLocked: lock === "taken" };
   } catch (error) {
@@ -144,11 +148,12 @@ function kernelLock(file: number): "taken" | "held" | "unknown" {
  * this for an owner on this machine, but a lock of another machine may not be visible here.
  */
 async function watch(
-  folder: RunFolder,
+  folder: LockedFolder,
   path: string,
   { isLocked }: Taken,
-  { watchMs = WATCH_MS, signal }: LockOptions,
+  options: LockOptions,
 ): Promise<void> {
+  const { watchMs = WATCH_MS, signal } = options;
   const first = readOwner(path);
   if (first === undefined || (isLocked && first.boot === bootId())) return;
   const pieces = 16;
@@ -157,7 +162,7 @@ async function watch(
     signal?.throwIfAborted();
     const owner = readOwner(path);
     if (owner === undefined) return;
-    if (owner.beat !== first.beat) throw locked(folder, owner);
+    if (owner.beat !== first.beat) throw locked(folder, owner, options);
   }
 }
 
@@ -225,11 +230,15 @@ function bootId(): string {
   }
 }
 
-function locked({ path }: RunFolder, owner: Owner | undefined): LockstepError {
+function locked(
+  { path }: LockedFolder,
+  owner: Owner | undefined,
+  { what = "A run is being written to" }: LockOptions,
+): LockstepError {
   const { host = "unknown", pid = 0, since = "" } = owner ?? {};
   const who =
     owner === undefined ? "another process" : `process ${pid} on "${host}", since ${since}`;
-  return new LockstepError("RUN_LOCKED", `A run is being written to "${path}" by ${who}.`, {
+  return new LockstepError("RUN_LOCKED", `${what} "${path}" by ${who}.`, {
     hint: "Wait for its end, stop it, or name another folder with --out.",
     fields: { path, host, pid, since },
   });

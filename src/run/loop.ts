@@ -17,6 +17,7 @@ import { keepLastGood, save, saveOrTell } from "./keep.ts";
 import { type FolderLock, lockFolder } from "./lock.ts";
 import { settleMicroBatches } from "./micro-batches.ts";
 import type { Run } from "./run.ts";
+import { collectParts } from "./save.ts";
 import {
   closeSession,
   isLeader,
@@ -256,6 +257,8 @@ async function validateAtEnd(
 ): Promise<{ readonly loss: number | undefined }> {
   const { run, options, ranks, validation } = session;
   const validated = await validation?.run(ranks?.group, options.asked);
+  // From here on the leader needs nobody, so that none can be lost.
+  if (options.members !== undefined) await collectParts(session);
   if (session.leads) options.goOnAlone();
   if (validation !== undefined) options.signal.throwIfAborted();
   if (validated !== undefined) tell(evaluated(run.steps, validated));

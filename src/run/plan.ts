@@ -96,6 +96,7 @@ function planRank(run: Run, options: PlanOptions): RankPlan {
     zero: options.zero ?? run.zero,
     recompute: options.recompute ?? run.recompute,
     offload: options.offload ?? run.offload,
+    buddies: options.buddies ?? run.buddies,
     combination: reproducible ? "tree" : "any",
     buckets: { bucketBytes: bucket },
   });

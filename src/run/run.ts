@@ -108,6 +108,7 @@ export interface RunOverrides {
   readonly zero?: ParallelOptions["zero"];
   readonly recompute?: ParallelOptions["recompute"];
   readonly offload?: ParallelOptions["offload"];
+  readonly buddies?: ParallelOptions["buddies"];
 }
 
 /** The one before is there if the newest is damaged. */
@@ -133,6 +134,7 @@ const shape: OptionKinds<RunOptions> = {
     })
     .optional(),
   offload: z.enum(OFFLOADS, { error: ({ input }) => notAmong(input, OFFLOADS) }).optional(),
+  buddies: z.boolean().optional(),
   seed: z
     .int()
     .min(0)

@@ -48,6 +48,7 @@ export type How = "beside" | "now";
  *   the group throws
  */
 export async function saveTogether(session: Session, loss: number, how: How): Promise<void> {
+  if (session.options.members !== undefined) await collectParts(session);
   if (!session.leads) return follow(session);
   const { saver } = session;
   if (saver.hasLeft) return saveAlone(session, said(session, loss, false));
@@ -58,6 +59,14 @@ export async function saveTogether(session: Session, loss: number, how: How): Pr
     const isLost = session.ranks?.group.transport.signal.aborted === true;
     saver.hasLeft = how === "now" && !isLost;
   }
+}
+
+/**
+ * Workers that come and go bring to the leader what other nodes hold: all call this after the same
+ * step, and a second time does nothing.
+ */
+export async function collectParts({ options, trainer, saver }: Session): Promise<void> {
+  if (!saver.hasLeft) await trainer.collect(collectedPath(options.folder));
 }
 
 /**

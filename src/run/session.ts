@@ -17,6 +17,7 @@ import {
   type Beginning,
   checkBeginning,
   checkRoom,
+  markFolder,
   nearestFolder,
   prepareFolder,
   type RunFolder,
@@ -57,6 +58,11 @@ export interface TrainOptions {
   readonly members?: Members | undefined;
   /** With `members`: whether this worker writes the run's folder in the first generation. */
   readonly leads?: boolean | undefined;
+  /**
+   * With `members` of several machines: what marks folders that the run has prepared. Another
+   * machine may lead from some step on, and then writes its own folder.
+   */
+  readonly mark?: string | undefined;
 }
 
 /**
@@ -199,6 +205,7 @@ export async function openSession(
       if (isText) samplingGraph(await trainedGraph(run, trainer, 1));
       const beginning = hasBegun() ? "resume" : options.beginning;
       await prepareFolder(options.folder, beginning, used?.step);
+      if (options.mark !== undefined) await markFolder(options.folder, options.mark);
       const { checkpoints } = options.folder;
       await checkRoom(options.folder, bytesWritten(trainer, run, beginning, checkpoints));
     }

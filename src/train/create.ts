@@ -2,7 +2,7 @@
 import { instantiate } from "../execute/index.ts";
 import { checkOptions } from "../options.ts";
 import { planOf } from "./planned.ts";
-import { moveTo } from "./regroup.ts";
+import { moveTo, type Standing } from "./regroup.ts";
 import { initializeTrainer } from "./state.ts";
 import { Trainer } from "./step.ts";
 import { TRAINER_OPTIONS, type TrainerOptions } from "./step-types.ts";
@@ -34,9 +34,14 @@ export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
  */
 export async function joinTrainer(options: TrainerOptions): Promise<Trainer | undefined> {
   checkOptions("joinTrainer", options, TRAINER_OPTIONS);
-  const moved = await moveTo(options);
-  if (moved === undefined) return undefined;
-  const trainer = new Trainer(options, moved.planned, moved.instance);
-  trainer.resumeAt(moved.steps);
-  return trainer;
+  const standings: Standing[] = [];
+  try {
+    const moved = await moveTo(options, standings);
+    if (moved === undefined) return undefined;
+    const trainer = new Trainer(options, moved.planned, moved.instance);
+    trainer.resumeAt(moved.steps);
+    return trainer;
+  } finally {
+    for (const { instance } of standings) instance.close();
+  }
 }

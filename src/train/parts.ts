@@ -5,7 +5,7 @@
 import type { Instance } from "../execute/index.ts";
 import type { StepProgram, TensorRef } from "../program/index.ts";
 import { byteLength, type TensorType } from "../tensor/index.ts";
-import { PIECE_BYTES, type PlaceOf, rangesOf } from "./state.ts";
+import { holdingOf, PIECE_BYTES, type PlaceOf, rangesOf } from "./state.ts";
 
 /** A tensor under the name `parameters/NAME`, `slots/PARAMETER.SLOT` or `states/NAME`. */
 export interface PartedTensor extends TensorType {
@@ -51,8 +51,9 @@ export class StateParts {
 
   /** The bytes that this rank has itself: those that it writes when a checkpoint is loaded. */
   own(): { readonly name: string; readonly from: number; readonly to: number }[] {
+    const holding = holdingOf(this.#plan);
     return [...this.#refs].flatMap(([name, ref]) =>
-      [...rangesOf(this.#plan, ref)]
+      [...rangesOf(holding, ref)]
         .filter(({ held }) => held === undefined)
         .map(({ from, to }) => ({ name, from: from - ref.byteOffset, to: to - ref.byteOffset })),
     );

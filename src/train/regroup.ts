@@ -1,11 +1,11 @@
 /**
  * Moves a trainer from one group of ranks to the next, between two steps or after its group has
- * failed. Nothing that was committed is lost, and a commit that was interrupted is finished: its
- * ranks had all summed their gradients before any of them decided (two-phase commit), and what a
- * lost rank held is read where it lies, in memory that the others of its node still map.
+ * failed. Nothing that was committed is lost, and a commit that was interrupted is finished: all
+ * sums of gradients were where they are needed before any rank decided (two-phase commit). What a
+ * lost rank held is read where it lies, in memory that the others of its node still map, or in that
+ * of its buddy on another node.
  */
 import { type Group, tellNumbers } from "../collectives/index.ts";
-import { assert, LockstepError } from "../errors.ts";
 import {
   type Decision,
   decisionIn,
@@ -18,18 +18,25 @@ import {
 import { type Rules, rulesOf, scheduleFactor } from "../optimizer/index.ts";
 import { axesFor } from "../parallel/index.ts";
 import {
-  type CollectiveStage,
+  Heirs,
   type JournalPlan,
   type Stage,
   type StepProgram,
   stageOf,
 } from "../program/index.ts";
-import { bytesPerElement } from "../tensor/index.ts";
 import { type Planned, planOf, programOf } from "./planned.ts";
 import { runStages } from "./run-stages.ts";
 import { writeScalars } from "./state.ts";
 import type { TrainerOptions } from "./step-types.ts";
-import { copyState, receiveState, sendState } from "./transfer.ts";
+import {
+  allOf,
+  type Estate,
+  giveState,
+  lostState,
+  receiveState,
+  takeOver,
+  tellLost,
+} from "./transfer.ts";
 
 /** A trainer between two steps, or in the middle of a commit that its group has not finished. */
 export interface Standing {
@@ -60,14 +67,17 @@ const NEWCOMER: Told = { place: -1, steps: -1, decision: undefined };
  * Continues with the ranks of `options`, or alone. All of them call this together: trainers of one
  * group before, and newcomers, which have no standing. After a failure the standing is still good,
  * so the trainer can move to yet another group.
+ * @param standings of this rank: the last, and that of a group whose meeting failed at its end. A
+ *   newcomer has none. They are closed here as soon as they are not needed any more
  * @returns undefined if no rank has a state
  * @throws PEER_LOST when a lost rank held what no other can read; what the new group throws
  */
 export async function moveTo(
   options: TrainerOptions,
-  before?: Standing,
+  standings: Standing[],
 ): Promise<Standing | undefined> {
   const group = options.ranks?.group;
+  const before = await settle(group, standings);
   const told = await tell(group, before);
   if (told.every(({ steps }) => steps < 0)) return undefined;
   const finishing = before && finishingOf(before, told);
@@ -82,16 +92,43 @@ export async function moveTo(
   const parallel = axesFor(options.parallel, group?.size ?? 1);
   const planned = planOf({ ...options, parallel }, before?.planned.step);
   const instance = await instantiate(options.engine, planned.plan, group, options.offloadFolder);
+  const last = now.find(({ decision }) => decision?.steps === steps)?.decision;
+  const moved = { options, planned, instance, from: 0, steps, last } as const;
   try {
-    const last = now.find(({ decision }) => decision?.steps === steps)?.decision;
-    const moved = { options, planned, instance, from: 0, steps, last } as const;
-    await fill(moved, standing, now);
-    await group?.barrier();
-    return moved;
+    await fill(moved, standing, { told, now });
   } catch (error) {
     instance.close();
     throw error;
   }
+  // From here on the new generation is whole. Who fails before it knows that keeps both.
+  standings.push(moved);
+  await group?.barrier();
+  standings.pop();
+  for (const old of standings.splice(0)) old.instance.close();
+  return moved;
+}
+
+/**
+ * The standings of all ranks must be of one generation. A rank that has gone on to the next one
+ * knows that all of its ranks had filled it; the others find that out here.
+ */
+async function settle(
+  group: Group | undefined,
+  standings: Standing[],
+): Promise<Standing | undefined> {
+  const own = standings[0] === undefined ? -1 : generationOf(standings[0]);
+  const all = group === undefined ? [[own]] : await tellNumbers(group.transport, [own]);
+  const newest = Math.max(...all.map(([generation = -1]) => generation));
+  const chosen = standings.find((standing) => generationOf(standing) === newest);
+  for (const standing of standings.splice(0)) {
+    if (standing === chosen) standings.push(standing);
+    else standing.instance.close();
+  }
+  return chosen;
+}
+
+function generationOf({ options }: Standing): number {
+  return options.ranks?.group.transport.generation ?? 0;
 }
 
 async function tell(group: Group | undefined, standing?: Standing): Promise<Told[]> {
@@ -110,18 +147,45 @@ async function tell(group: Group | undefined, standing?: Standing): Promise<Told
 /** Stands for no decision in a message. */
 const NONE: Decision = { steps: 0, gradientScale: 0, isEmpty: false, loss: 0, gradientNorm: 0 };
 
-function toldOf({ options, instance, planned, steps, last }: Standing): Told {
+/** Of a decision of the next step, this rank's own or one that it sees on its node, it tells too. */
+function toldOf(standing: Standing): Told {
+  const { steps, last } = standing;
+  const seen = neighboursOf(standing).map((rank) => decisionAt(standing, rank));
+  const next = seen.find((decision) => decision?.steps === steps + 1);
+  return { place: placeOf(standing), steps, decision: next ?? last };
+}
+
+function placeOf({ options }: Standing): number {
+  return options.ranks?.group.rank ?? 0;
+}
+
+/** The ranks of the group before that read each other's memory, node by node. */
+function nodesOf({ options }: Standing): readonly (readonly number[])[] {
+  const transport = options.ranks?.group.transport;
+  if (transport === undefined) return [[0]];
+  return transport.share === undefined
+    ? transport.nodes.flat().map((rank) => [rank])
+    : transport.nodes;
+}
+
+/** The ranks of this node in the group before, this one among them. */
+function neighboursOf(standing: Standing): readonly number[] {
+  const own = placeOf(standing);
+  return nodesOf(standing).find((ranks) => ranks.includes(own)) ?? [own];
+}
+
+/** What a rank of this node has decided last. */
+function decisionAt(standing: Standing, rank: number): Decision | undefined {
+  const { instance, planned } = standing;
   const { journal } = planned.plan;
-  const next = journal && decisionIn(instance.host(journal.buffer));
-  const isPending = next !== undefined && next.steps > steps;
-  const place = options.ranks?.group.rank ?? 0;
-  return { place, steps, decision: isPending ? next : last };
+  if (journal === undefined) return undefined;
+  return decisionIn(instance.host(journal.buffer, rank));
 }
 
 /** How a rank finishes the commit of a step. */
 interface Finishing {
   readonly decision: Decision;
-  /** The lost ranks, by their old numbers, whose updates this rank finishes too. */
+  /** The lost ranks of this node, by their old numbers, whose updates this rank finishes too. */
   readonly lost: readonly number[];
 }
 
@@ -132,28 +196,15 @@ interface Finishing {
  */
 function finishingOf(before: Standing, told: readonly Told[]): Finishing | undefined {
   if (before.planned.plan.journal === undefined) return undefined;
-  const size = before.options.ranks?.group.size ?? 1;
-  const living = told.filter(({ place }) => place >= 0);
-  const lost = Array.from({ length: size }, (_, rank) => rank).filter(
-    (rank) => !living.some(({ place }) => place === rank),
-  );
-  const decisions = [
-    ...living.map(({ decision }) => decision),
-    // What a lost rank had decided counts only where it is seen: in the memory of its node.
-    ...lost.map((rank) => decisionAt(before, rank)),
-  ];
-  const decision = decisions.find((made) => made?.steps === before.steps + 1);
+  const isNext = ({ decision }: Told) => decision?.steps === before.steps + 1;
+  const decision = told.find(isNext)?.decision;
   if (decision === undefined) return undefined;
-  const first = living
-    .filter(({ steps }) => steps === before.steps)
-    .reduce((least, { place }) => Math.min(least, place), Number.POSITIVE_INFINITY);
-  return { decision, lost: first === toldOf(before).place ? lost : [] };
-}
-
-/** What a rank of the group before has decided, if its journal lies in memory of this node. */
-function decisionAt({ instance, planned }: Standing, rank: number): Decision | undefined {
-  const { buffer } = planned.plan.journal as JournalPlan;
-  return instance.canReach(buffer, rank) ? decisionIn(instance.host(buffer, rank)) : undefined;
+  const near = neighboursOf(before);
+  const living = told.filter(({ place }) => near.includes(place));
+  const lost = near.filter((rank) => !living.some(({ place }) => place === rank));
+  const behind = living.filter(({ steps }) => steps === before.steps);
+  const first = Math.min(...behind.map(({ place }) => place));
+  return { decision, lost: first === placeOf(before) ? lost : [] };
 }
 
 /** Updates what this rank and the lost ranks have to update. */
@@ -172,7 +223,6 @@ async function startCommit(before: Standing, { decision, lost }: Finishing): Pro
   for (const rank of lost) {
     const theirs = programOf(options, planned, rank);
     const layout = theirs.journal as JournalPlan;
-    if (!instance.canReach(layout.buffer, rank)) throw lostState(rank);
     const journal = new Journal(instance.host(layout.buffer, rank), layout);
     journal.decide(decision);
     await instance.addGraphs(theirs);
@@ -185,15 +235,14 @@ async function startCommit(before: Standing, { decision, lost }: Finishing): Pro
   }
 }
 
-/** Takes what the other ranks have updated. None of them writes any more. */
+/** Ends a commit without the other ranks: what they have updated stays with them until `fill`. */
 async function endCommit(before: Standing, { decision }: Finishing): Promise<Standing> {
   const { planned, instance, from } = before;
   const after = { ...before, steps: decision.steps, last: decision };
   if (decision.isEmpty) return after;
   const { commit } = planned.plan.sides[from];
   for (const stage of commit.slice(alone(commit).length)) {
-    if (stage.mode === "collective") gatherInPlace(before, stage);
-    else await instance.run(stage);
+    if (stage.mode !== "collective") await instance.run(stage);
   }
   return { ...after, from: from === 0 ? 1 : 0 };
 }
@@ -204,59 +253,66 @@ function alone(stages: readonly Stage[]): readonly Stage[] {
   return first < 0 ? stages : stages.slice(0, first);
 }
 
-/** What an all-gather does, without the other ranks. */
-function gatherInPlace(
-  { instance, planned, options }: Standing,
-  { group, call, data }: CollectiveStage,
-): void {
-  if (call.kind === "barrier") return;
-  assert(call.kind === "allGather" && data !== undefined, "a commit has no other collectives");
-  const ranks = planned.plan.groups.get(group) ?? [];
-  const width = bytesPerElement(call.dtype);
-  let at = data.byteOffset;
-  for (const [index, rank] of ranks.entries()) {
-    const bytes = (call.counts[index] as number) * width;
-    if (rank !== options.ranks?.group.rank && bytes > 0) {
-      if (!instance.canReach(data.buffer, rank)) throw lostState(rank);
-      instance
-        .host(data.buffer)
-        .view(at, bytes)
-        .set(instance.host(data.buffer, rank).view(at, bytes));
-    }
-    at += bytes;
-  }
+/** What all ranks have told, before and after they have finished a commit. */
+interface Meeting {
+  readonly told: readonly Told[];
+  readonly now: readonly Told[];
 }
 
-/** Brings the state to all ranks: each copies what it can read, newcomers are sent it. */
+/** Brings the state to all ranks: each takes what it can read, and is sent the rest. */
 async function fill(
   moved: Standing,
   before: Standing | undefined,
-  told: readonly Told[],
+  meeting: Meeting,
 ): Promise<void> {
   const group = moved.options.ranks?.group;
-  const rank = group?.rank ?? 0;
-  const ranks = told.map((_, index) => index);
-  const holds = (index: number) => told[index]?.steps === moved.steps;
-  const holders = ranks.filter(holds);
-  if (holds(rank) && before !== undefined) {
-    await copyState(before, moved);
-    for (const peer of ranks.filter((index) => !holds(index))) {
-      const plan = programOf(moved.options, moved.planned, peer);
-      await sendState(before, { group: group as Group, peer, plan, holders });
-    }
-    return;
+  const { now } = meeting;
+  const ranks = now.map((_, index) => index);
+  const holds = (index: number) => now[index]?.steps === moved.steps;
+  const own = group?.rank ?? 0;
+  const teller = ranks.findIndex(holds);
+  if (before === undefined || !holds(own)) {
+    return receiveState(moved, group as Group, teller);
   }
-  await receiveState(moved, { group: group as Group, holders });
+  const estate = estateOf(before, moved, meeting);
+  const newcomers = ranks.filter((index) => !holds(index));
+  if (estate.parts.some((part) => estate.heirs.giversOf(part).length === 0)) {
+    if (own === teller && group !== undefined) await tellLost(group, newcomers);
+    throw lostState();
+  }
+  const isWhole = (old: number) =>
+    estate.parts.every((part) => estate.heirs.memoryFor(old, part) !== undefined);
+  const oldOf = (index: number) => (holds(index) ? now[index]?.place : undefined);
+  const receivers = ranks.flatMap((peer) => {
+    const old = oldOf(peer);
+    if (peer === own || (old !== undefined && isWhole(old))) return [];
+    return [{ peer, before: old, plan: programOf(moved.options, moved.planned, peer) }];
+  });
+  await allOf([
+    takeOver(estate, moved, group),
+    ...(group === undefined ? [] : [giveState(estate, group, receivers)]),
+  ]);
+}
+
+/** What this rank knows of the state before, which is the same on all ranks that have it. */
+function estateOf(before: Standing, { steps }: Standing, { told, now }: Meeting): Estate {
+  const { held, kept, gathered, owners } = before.planned.plan;
+  const places = new Map(
+    [...now.entries()].flatMap(([index, rank]) =>
+      rank.steps === steps ? [[rank.place, index] as const] : [],
+    ),
+  );
+  const finishing = told.filter((rank) => rank.steps < steps && places.has(rank.place));
+  const heirs = new Heirs({
+    nodes: nodesOf(before),
+    owners,
+    living: [...places.keys()].sort((a, b) => a - b),
+    finishing: finishing.map(({ place }) => place),
+  });
+  const parts = [...held, ...kept, ...(finishing.length > 0 ? gathered : [])];
+  return { holding: before, heirs, parts, rank: placeOf(before), places };
 }
 
 export function journalOf(instance: Instance, { journal }: StepProgram): Journal | undefined {
   return journal && new Journal(instance.host(journal.buffer), journal);
-}
-
-function lostState(rank: number): LockstepError {
-  return new LockstepError(
-    "PEER_LOST",
-    `Worker ${rank} is lost with a part of the state that no other worker can read.`,
-    { hint: "Continue from the last checkpoint with --resume." },
-  );
 }

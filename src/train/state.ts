@@ -153,10 +153,15 @@ export async function initializeTrainer(
   );
 }
 
-/** The elements of a tensor that no other rank holds. */
+/** What this rank holds, and what not: it also holds the parts that it is the buddy for. */
+export function holdingOf({ held, wards }: StepProgram): Pick<StepProgram, "held"> {
+  return { held: held.filter(({ rank }) => !wards.includes(rank)) };
+}
+
+/** The elements of a tensor that this rank holds. */
 function ownElements(plan: StepProgram, ref: TensorRef): ElementRange[] {
   const size = bytesPerElement(ref.type.dtype);
-  const own = [...rangesOf(plan, ref)].filter(({ held }) => held === undefined);
+  const own = [...rangesOf(holdingOf(plan), ref)].filter(({ held }) => held === undefined);
   return own.map(({ from, to }) => {
     return { start: (from - ref.byteOffset) / size, end: (to - ref.byteOffset) / size };
   });

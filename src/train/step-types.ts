@@ -49,6 +49,7 @@ export const TRAINER_OPTIONS: OptionKinds<TrainerOptions> = {
   zero: anything.optional(),
   recompute: anything.optional(),
   offload: anything.optional(),
+  buddies: anything.optional(),
   offloadFolder: anything.optional(),
   strategies: anything.optional(),
 };

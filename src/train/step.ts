@@ -57,6 +57,7 @@ export class Trainer {
   #last: Decision | undefined;
   #from: 0 | 1 = 0;
   #busy = false;
+  #moving: Standing[] | undefined;
   #broken: Error | undefined;
 
   /** @internal Use `createTrainer` or `joinTrainer`. */
@@ -195,12 +196,13 @@ export class Trainer {
    */
   regroup(ranks?: Ranks): Promise<CommittedStep | undefined> {
     return this.#alone(async () => {
-      const before = this.#standing();
-      const moved = (await moveTo({ ...this.#options, ranks }, before)) as Standing;
+      const { steps } = this;
+      this.#moving ??= [this.#standing()];
+      const moved = (await moveTo({ ...this.#options, ranks }, this.#moving)) as Standing;
+      this.#moving = undefined;
       this.#take(moved);
-      before.instance.close();
       const { last } = moved;
-      return last === undefined || moved.steps === before.steps ? undefined : this.#committed(last);
+      return last === undefined || moved.steps === steps ? undefined : this.#committed(last);
     });
   }
 
@@ -224,11 +226,8 @@ export class Trainer {
     this.#last = last;
     this.#collector.close();
     this.#collector = new Collector();
-    this.#options = options;
-    this.#planned = planned;
-    this.#instance = instance;
-    this.#from = from;
-    this.#step = steps;
+    [this.#options, this.#planned, this.#instance] = [options, planned, instance];
+    [this.#from, this.#step] = [from, steps];
     this.#pacing = pacingOf(options, planned);
     this.#isCutChecked = false;
     this.#fields = fieldsOf(instance, this.plan);
@@ -243,7 +242,7 @@ export class Trainer {
   close(): void {
     this.#broken ??= new LockstepError("ENGINE_CLOSED", "This trainer was closed.");
     this.#collector.close();
-    this.#instance.close();
+    for (const { instance } of this.#moving ?? [this.#standing()]) instance.close();
   }
 
   async #alone<T>(body: () => Promise<T>): Promise<T> {

@@ -1,12 +1,13 @@
 /**
  * Carries the state of a run from one instance to another: in memory that a rank can read, or by
- * messages to ranks that have nothing. Tensor by tensor, and only what the receiver holds.
+ * messages from ranks that can read it. Tensor by tensor, and only what the receiver holds. All
+ * ranks that have the state find the same routes for every receiver.
  */
 import type { Group } from "../collectives/index.ts";
 import { assert, LockstepError } from "../errors.ts";
 import type { Instance } from "../execute/index.ts";
-import type { StepProgram, TensorRef } from "../program/index.ts";
-import { rangesOf } from "./state.ts";
+import type { Gathered, Heirs, Held, StepProgram, TensorRef } from "../program/index.ts";
+import { holdingOf, rangesOf } from "./state.ts";
 
 /** The most bytes that are copied or sent at once. */
 const PIECE_BYTES = 2 ** 22;
@@ -18,6 +19,27 @@ export interface Holding {
   readonly from: 0 | 1;
 }
 
+/** A state that ranks of a group before have, as one of them sees it. */
+export interface Estate {
+  readonly holding: Holding;
+  readonly heirs: Heirs;
+  /** What not every rank has for itself. */
+  readonly parts: readonly (Held | Gathered)[];
+  /** This rank in the group before. */
+  readonly rank: number;
+  /** The ranks of the new group that have the state, by their numbers in the group before. */
+  readonly places: ReadonlyMap<number, number>;
+}
+
+/** A rank of the new group that needs something of others. */
+export interface Receiver {
+  /** In the new group. */
+  readonly peer: number;
+  /** Its number in the group before; undefined for a newcomer. */
+  readonly before: number | undefined;
+  readonly plan: StepProgram;
+}
+
 /** A piece of a tensor, by its bytes. */
 interface Piece {
   readonly name: string;
@@ -25,50 +47,144 @@ interface Piece {
   readonly to: number;
 }
 
-/** Copies what the rank of `to` holds from what can be read here of `from`. */
-export async function copyState(from: Holding, to: Holding): Promise<void> {
-  const source = new Source(from);
-  const places = tensorsOf(to.planned.plan, to.from);
-  for (const piece of piecesOf(to.planned.plan, to.from)) {
-    write(to.instance, places, piece, await source.read(piece));
-  }
+/** How a piece comes to a receiver. */
+interface Route extends Piece {
+  /** The rank that reads it: of the new group. */
+  readonly giver: number;
+  /** The rank in whose memory it lies: of the group before. */
+  readonly memory: number;
 }
 
-export interface Sending {
-  readonly group: Group;
-  readonly peer: number;
-  /** The program of the peer. */
-  readonly plan: StepProgram;
-  /** The ranks that send, the same on all; they take turns. */
-  readonly holders: readonly number[];
-}
-
-/** Sends this rank's share of what a peer needs. */
-export async function sendState(from: Holding, sending: Sending): Promise<void> {
-  const { group, peer, plan, holders } = sending;
-  const source = new Source(from);
-  for (const [index, piece] of [...piecesOf(plan, 0)].entries()) {
-    if (holders[index % holders.length] !== group.rank) continue;
-    await group.transport.send(peer, await source.read(piece));
-  }
-}
-
-/** Receives what this rank needs from all holders at once. */
-export async function receiveState(
-  to: Holding,
-  { group, holders }: Pick<Sending, "group" | "holders">,
+/** Sends this rank's share of what receivers need. */
+export async function giveState(
+  estate: Estate,
+  { transport }: Group,
+  receivers: readonly Receiver[],
 ): Promise<void> {
-  const places = tensorsOf(to.planned.plan, to.from);
-  const pieces = [...piecesOf(to.planned.plan, to.from)];
-  await Promise.all(
-    holders.map(async (holder, turn) => {
-      for (const piece of pieces.filter((_, index) => index % holders.length === turn)) {
-        const bytes = new Uint8Array(piece.to - piece.from);
-        await group.transport.receive(holder, bytes);
-        write(to.instance, places, piece, bytes);
+  const source = new Source(estate.holding, estate.rank);
+  await allOf(
+    receivers.map(async (receiver) => {
+      const routes = [...routesFor(estate, receiver)];
+      const teller = Math.min(...estate.places.values());
+      if (receiver.before === undefined && teller === transport.rank) {
+        await sendRoutes({ transport }, receiver.peer, routes);
+      }
+      for (const route of routes.filter(({ giver }) => giver === transport.rank)) {
+        await transport.send(receiver.peer, await source.read(route));
       }
     }),
   );
+}
+
+/** Takes what a rank that has the state holds from now on: out of memory, or from others. */
+export async function takeOver(
+  estate: Estate,
+  to: Holding,
+  group: Group | undefined,
+): Promise<void> {
+  const own = group?.rank ?? 0;
+  const { plan } = to.planned;
+  const source = new Source(estate.holding, estate.rank);
+  const routes = [...routesFor(estate, { peer: own, before: estate.rank, plan })];
+  const places = tensorsOf(plan, to.from);
+  const copying = async () => {
+    for (const route of routes.filter(({ giver }) => giver === own)) {
+      write(to.instance, places, route, await source.read(route));
+    }
+  };
+  const others = routes.filter(({ giver }) => giver !== own);
+  await allOf([copying(), ...(group === undefined ? [] : [receive(to, group, others)])]);
+}
+
+/** Receives the state as a newcomer. @param teller the rank that says from whom */
+export async function receiveState(to: Holding, group: Group, teller: number): Promise<void> {
+  await receive(to, group, await receiveRoutes(group, teller));
+}
+
+/** Says to newcomers, which wait for routes, that a part of the state is lost. */
+export async function tellLost({ transport }: Group, newcomers: readonly number[]): Promise<void> {
+  await allOf(newcomers.map((peer) => sendRoutes({ transport }, peer, undefined)));
+}
+
+export function lostState(): LockstepError {
+  return new LockstepError(
+    "PEER_LOST",
+    "Lost workers held a part of the state that no other worker can read: neither a worker of their machine nor its buddy on another machine is left.",
+    { hint: "Continue from the last checkpoint with --resume." },
+  );
+}
+
+/** From each giver, its pieces come in their order. */
+async function receive(to: Holding, { transport }: Group, routes: readonly Route[]): Promise<void> {
+  const places = tensorsOf(to.planned.plan, to.from);
+  const givers = [...new Set(routes.map(({ giver }) => giver))];
+  await allOf(
+    givers.map(async (from) => {
+      for (const route of routes.filter(({ giver }) => giver === from)) {
+        const bytes = new Uint8Array(route.to - route.from);
+        await transport.receive(from, bytes);
+        write(to.instance, places, route, bytes);
+      }
+    }),
+  );
+}
+
+/** The length of a message of routes, in front of it: 0 where there are none. */
+const LENGTH_BYTES = 4;
+
+async function sendRoutes(
+  { transport }: Pick<Group, "transport">,
+  peer: number,
+  routes: readonly Route[] | undefined,
+): Promise<void> {
+  const text = routes?.map(({ name, from, to, giver }) => [name, from, to, giver]);
+  const bytes = new TextEncoder().encode(text === undefined ? "" : JSON.stringify(text));
+  await transport.send(peer, new Uint8Array(Uint32Array.of(bytes.byteLength).buffer));
+  if (bytes.byteLength > 0) await transport.send(peer, bytes);
+}
+
+async function receiveRoutes({ transport }: Group, teller: number): Promise<Route[]> {
+  const length = new Uint8Array(LENGTH_BYTES);
+  await transport.receive(teller, length);
+  const bytes = new Uint8Array(new Uint32Array(length.buffer)[0] as number);
+  if (bytes.byteLength === 0) throw lostState();
+  await transport.receive(teller, bytes);
+  const rows = JSON.parse(new TextDecoder().decode(bytes)) as [string, number, number, number][];
+  return rows.map(([name, from, to, giver]) => ({ name, from, to, giver, memory: giver }));
+}
+
+/** Cuts what a receiver holds where another rank has the next bytes; those who can give take turns. */
+function* routesFor(
+  { holding, heirs, parts, places }: Estate,
+  { peer, before, plan }: Receiver,
+): Generator<Route> {
+  const tensors = tensorsOf(holding.planned.plan, holding.from);
+  const byBuffer = new Map<string, (Held | Gathered)[]>();
+  for (const part of parts) {
+    const known = byBuffer.get(part.buffer);
+    if (known === undefined) byBuffer.set(part.buffer, [part]);
+    else known.push(part);
+  }
+  let turn = 0;
+  for (const { name, from, to } of piecesOf(plan, 0)) {
+    const ref = tensors.get(name);
+    assert(ref !== undefined, `the state has "${name}"`);
+    const held = byBuffer.get(ref.buffer) ?? [];
+    for (const range of rangesOf({ held }, bytesRef(ref, from, to))) {
+      const piece = { name, from: range.from - ref.byteOffset, to: range.to - ref.byteOffset };
+      const own = before === undefined ? undefined : heirs.memoryFor(before, range.held);
+      if (own !== undefined) {
+        yield { ...piece, giver: peer, memory: own };
+        continue;
+      }
+      const givers = heirs.giversOf(range.held);
+      const near = givers.filter(({ rank, memory }) => rank === memory);
+      const able = near.length > 0 ? near : givers;
+      const giver = able[turn++ % able.length];
+      if (giver === undefined) throw lostState();
+      yield { ...piece, giver: places.get(giver.rank) as number, memory: giver.memory };
+    }
+  }
 }
 
 /** The tensors of a state by kind and name. */
@@ -84,8 +200,9 @@ function tensorsOf(plan: StepProgram, from: 0 | 1): Map<string, TensorRef> {
 
 /** What a rank with this program holds of each tensor. */
 function* piecesOf(plan: StepProgram, from: 0 | 1): Generator<Piece> {
+  const holding = holdingOf(plan);
   for (const [name, ref] of tensorsOf(plan, from)) {
-    for (const range of rangesOf(plan, ref)) {
+    for (const range of rangesOf(holding, ref)) {
       if (range.held !== undefined) continue;
       for (let at = range.from; at < range.to; at += PIECE_BYTES) {
         const to = Math.min(range.to, at + PIECE_BYTES);
@@ -95,34 +212,26 @@ function* piecesOf(plan: StepProgram, from: 0 | 1): Generator<Piece> {
   }
 }
 
-/** Reads a state where its parts lie: in this rank's memory, or in that of its neighbours. */
+/** Reads a state in this rank's memory, or in that of its neighbours. */
 class Source {
-  readonly #holding: Holding;
+  readonly #instance: Instance;
+  readonly #rank: number;
   readonly #tensors: ReadonlyMap<string, TensorRef>;
 
-  constructor(holding: Holding) {
-    this.#holding = holding;
-    this.#tensors = tensorsOf(holding.planned.plan, holding.from);
+  constructor({ instance, planned, from }: Holding, rank: number) {
+    this.#instance = instance;
+    this.#rank = rank;
+    this.#tensors = tensorsOf(planned.plan, from);
   }
 
-  async read({ name, from, to }: Piece): Promise<Uint8Array> {
-    const { instance, planned } = this.#holding;
+  async read({ name, from, to, memory }: Route): Promise<Uint8Array> {
     const ref = this.#tensors.get(name);
     assert(ref !== undefined, `the state has "${name}"`);
-    const parts: Uint8Array[] = [];
-    for (const { from: first, to: end, held } of rangesOf(planned.plan, bytesRef(ref, from, to))) {
-      const length = end - first;
-      if (held === undefined) {
-        const at = first - ref.byteOffset;
-        const own = instance.tensor(bytesRef(ref, at, at + length));
-        parts.push((await instance.device.download(own)).bytes);
-      } else {
-        if (!instance.canReach(ref.buffer, held.rank)) throw isElsewhere(held.rank, name);
-        parts.push(instance.host(ref.buffer, held.rank).view(first, length));
-      }
+    if (memory !== this.#rank) {
+      return this.#instance.host(ref.buffer, memory).view(ref.byteOffset + from, to - from);
     }
-    const [only] = parts;
-    return parts.length === 1 && only !== undefined ? only : Buffer.concat(parts);
+    const own = this.#instance.tensor(bytesRef(ref, from, to));
+    return (await this.#instance.device.download(own)).bytes;
   }
 }
 
@@ -137,16 +246,14 @@ function write(
   instance.device.upload(instance.tensor(bytesRef(ref, from, to)), bytes);
 }
 
-function isElsewhere(rank: number, name: string): LockstepError {
-  return new LockstepError(
-    "PEER_LOST",
-    `Worker ${rank} is on another node, and holds a part of the ${name} alone.`,
-    { hint: "Continue from the last checkpoint with --resume." },
-  );
-}
-
 /** Bytes [from, to) of a tensor, as a tensor of bytes. */
 function bytesRef({ buffer, byteOffset }: TensorRef, from: number, to: number): TensorRef {
   const type = { dtype: "uint8", shape: [to - from] } as const;
   return { buffer, byteOffset: byteOffset + from, type };
+}
+
+/** Waits for all to end, so that none still uses memory that is closed after an error. */
+export async function allOf(jobs: readonly Promise<void>[]): Promise<void> {
+  const failed = (await Promise.allSettled(jobs)).find(({ status }) => status === "rejected");
+  if (failed?.status === "rejected") throw failed.reason;
 }

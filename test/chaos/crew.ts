@@ -6,8 +6,9 @@ import assert from "node:assert/strict";
 import { Group } from "../../src/collectives/index.ts";
 import type { Device } from "../../src/engine/index.ts";
 import { LockstepError } from "../../src/errors.ts";
-import { gpt } from "../../src/nn/index.ts";
+import { gpt, type ModelDefinition } from "../../src/nn/index.ts";
 import { adamw } from "../../src/optimizer/index.ts";
+import { axesFor } from "../../src/parallel/index.ts";
 import {
   createTrainer,
   joinTrainer,
@@ -19,11 +20,17 @@ import { type SimulatedRanks, simulatedRanks } from "../support/ranks.ts";
 import { bitsOf, fillingAt } from "../support/steps.ts";
 
 const SAMPLES = 4;
-const CLASSES = 10;
+export const CLASSES = 10;
 export const RANKS = 3;
-const STEPS = 3;
+export const STEPS = 3;
+/** Where the ranks of a crew run: ranks of one node read each other's memory, and are lost with it. */
+export type Nodes = readonly (readonly number[])[];
+const ONE_NODE: Nodes = [Array.from({ length: RANKS }, (_, rank) => rank)];
 
-export type Sharing = Pick<TrainerOptions, "zero" | "parallel">;
+/** How a crew shares its steps, and what it trains. Default: a small language model. */
+export interface Sharing extends Pick<TrainerOptions, "zero" | "parallel" | "buddies"> {
+  readonly model?: ModelDefinition;
+}
 
 /** The ways in which ranks share a step. */
 export const WAYS: Readonly<Record<string, Sharing>> = {
@@ -75,20 +82,22 @@ export function deedOf(deeds: readonly Deed[], phase: Phase): number | undefined
   return places[nth]?.[0];
 }
 
+const GPT = gpt({
+  layers: 1,
+  width: 16,
+  heads: 2,
+  context: 4,
+  vocabulary: CLASSES,
+  dropout: 0.1,
+});
+
 function optionsOf(engine: Device, sharing: Sharing, group?: Group): TrainerOptions {
-  const { parallel, ...rest } = sharing;
+  const { parallel, model = GPT, ...rest } = sharing;
   return {
     ...rest,
-    ...(parallel === undefined ? {} : { parallel: { data: group?.size ?? 1 } }),
+    ...(parallel === undefined ? {} : { parallel: axesFor(parallel, group?.size ?? 1) }),
     engine,
-    model: gpt({
-      layers: 1,
-      width: 16,
-      heads: 2,
-      context: 4,
-      vocabulary: CLASSES,
-      dropout: 0.1,
-    }).build({ batch: 1, mode: "train" }),
+    model: model.build({ batch: 1, mode: "train" }),
     optimizer: adamw({ learningRate: 1e-2 }),
     clip: 1,
     microBatches: SAMPLES,
@@ -121,6 +130,14 @@ class Member {
   }
 }
 
+/** Who is lost, and when. */
+export interface Victim {
+  readonly rank: number;
+  readonly deed: number;
+  /** The nodes that are lost as a whole at this moment. Default: the rank alone. */
+  readonly nodes?: readonly number[];
+}
+
 export class Crew {
   /** What each rank did in the last step or meeting that all survived, by rank. */
   deeds: (readonly Deed[])[] = [];
@@ -130,14 +147,15 @@ export class Crew {
   readonly #lost: Trainer[] = [];
   #members: Member[] = [];
   #groups: Group[] = [];
+  #nodes: Nodes;
 
-  constructor(engine: Device, sharing: Sharing) {
+  constructor(engine: Device, sharing: Sharing, nodes = ONE_NODE) {
     this.#engine = engine;
     this.#sharing = sharing;
+    this.#nodes = nodes;
   }
 
   async start(): Promise<void> {
-    this.#fillUp();
     this.#meet();
     await Promise.all(
       this.#members.map(async (member, rank) => {
@@ -155,7 +173,7 @@ export class Crew {
   }
 
   /** Makes a step; the victim is lost at one of its deeds. Returns whether all survived. */
-  async step(victim?: { readonly rank: number; readonly deed: number }): Promise<boolean> {
+  async step(victim?: Victim): Promise<boolean> {
     return this.#together(victim, async ({ trainer }, rank) => {
       await step(trainer as Trainer);
       // A victim that got to the end of the step is lost then.
@@ -163,22 +181,35 @@ export class Crew {
     });
   }
 
-  /** Survivors and newcomers meet in a new group. Returns whether all survived. */
-  async meetAgain(victim?: { readonly rank: number; readonly deed: number }): Promise<boolean> {
-    this.#fillUp();
+  /**
+   * Survivors and newcomers meet in a new group. Returns whether all survived.
+   * @param nodes of the new group: survivors come first. Default: as before
+   */
+  async meetAgain(victim?: Victim, nodes = this.#nodes): Promise<boolean> {
+    this.#nodes = nodes;
     this.#meet();
-    const survived = await this.#together(victim, async (member, rank) => {
-      const group = this.#groups[rank] as Group;
-      if (member.trainer !== undefined) await member.trainer.regroup({ group, adapt: false });
-      else member.trainer = await joinTrainer(optionsOf(member.life.device, this.#sharing, group));
+    return this.#together(victim, async (_, rank) => {
+      await this.#enter(rank);
       if (rank === victim?.rank) throw new Dead("the process is dead");
     });
-    return survived;
+  }
+
+  /**
+   * Survivors and newcomers meet in a new group, and none can go on. Returns their errors.
+   */
+  async meetInVain(nodes = this.#nodes): Promise<unknown[]> {
+    this.#nodes = nodes;
+    this.#meet();
+    for (const { life } of this.#members) life.dieAt(Number.POSITIVE_INFINITY);
+    const ended = await Promise.allSettled(this.#members.map((_, rank) => this.#enter(rank)));
+    return ended.map((end) => (end.status === "rejected" ? end.reason : undefined));
   }
 
   /** Makes the steps that are left, and returns the bits that all have. */
   async finish(): Promise<Record<string, string>> {
     while (this.steps < STEPS) assert.ok(await this.step(), "nobody is lost any more");
+    // On one node each can read what the others hold.
+    if (this.#nodes.length > 1) assert.ok(await this.meetAgain(undefined, [this.#nodes.flat()]));
     const found = await Promise.all(this.#members.map(({ trainer }) => bitsOf(trainer as Trainer)));
     for (const bits of found) assert.deepEqual(bits, found[0], "all ranks are alike");
     return found[0] as Record<string, string>;
@@ -190,12 +221,17 @@ export class Crew {
     for (const met of this.#met) await met.close();
   }
 
-  #fillUp(): void {
-    while (this.#members.length < RANKS) this.#members.push(new Member(this.#engine));
+  async #enter(rank: number): Promise<void> {
+    const [member, group] = [this.#members[rank] as Member, this.#groups[rank] as Group];
+    if (member.trainer !== undefined) await member.trainer.regroup({ group, adapt: false });
+    else member.trainer = await joinTrainer(optionsOf(member.life.device, this.#sharing, group));
   }
 
   #meet(): void {
-    const met = simulatedRanks(this.#engine, RANKS, true);
+    const size = this.#nodes.flat().length;
+    while (this.#members.length < size) this.#members.push(new Member(this.#engine));
+    const generation = this.#met.length + 1;
+    const met = simulatedRanks(this.#engine, size, true, this.#nodes, { generation });
     this.#met.push(met);
     this.#groups = met.groups.map(
       ({ transport }, rank) =>
@@ -208,12 +244,14 @@ export class Crew {
 
   /** Does something on all ranks. Whoever dies is lost; the others see that its process ended. */
   async #together(
-    victim: { readonly rank: number; readonly deed: number } | undefined,
+    victim: Victim | undefined,
     body: (member: Member, rank: number) => Promise<void>,
   ): Promise<boolean> {
     for (const [rank, { life }] of this.#members.entries()) {
       life.dieAt(rank === victim?.rank ? victim.deed : Number.POSITIVE_INFINITY);
     }
+    const ofNodes = (victim?.nodes ?? []).flatMap((node) => this.#nodes[node] ?? []);
+    const doomed = new Set(ofNodes.map((rank) => this.#members[rank] as Member));
     const dead = new Set<Member>();
     await Promise.all(
       this.#members.map(async (member, rank) => {
@@ -221,9 +259,16 @@ export class Crew {
           await body(member, rank);
         } catch (error) {
           if (error instanceof Dead) {
-            dead.add(member);
-            this.#groups[rank]?.transport.abort(new Error("gone"));
-          } else {
+            for (const mate of [member, ...doomed]) {
+              mate.life.die();
+              dead.add(mate);
+            }
+            for (const group of this.#groups.filter((_, at) =>
+              dead.has(this.#members[at] as Member),
+            )) {
+              group.transport.abort(new Error("gone"));
+            }
+          } else if (!doomed.has(member)) {
             assert.ok(victim !== undefined && error instanceof LockstepError, String(error));
             assert.match(error.code, /^(PEER_LOST|ABORTED)$/, error.message);
           }

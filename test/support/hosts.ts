@@ -138,6 +138,19 @@ export async function agentProcess(
   return { child, host, end };
 }
 
+/** Starts `lockstep join` as a process. `ended` resolves with its status. */
+export function joinProcess(address: string, folder: string, words: readonly string[] = []) {
+  const child = spawn(process.execPath, [MAIN, "join", address, ...words], {
+    cwd: folder,
+    env: { ...process.env, LOCKSTEP_TOKEN: token },
+    stdio: ["ignore", "ignore", "inherit"],
+  });
+  const ended = new Promise<number | null>((resolve) => {
+    child.once("close", resolve);
+  });
+  return { child, ended };
+}
+
 /** Starts agents as processes, and ends all of them at the end. */
 export async function withProcesses(
   starts: readonly Promise<AgentProcess>[],
@@ -169,9 +182,7 @@ export function jobMessage(
     beginning: "anew",
     overrides: { steps: 1 },
     group: "g",
-    firstRank: 0,
     own: 1,
-    workers: 1,
     ...fields,
   };
 }
@@ -183,7 +194,7 @@ export function dial(address: string): Promise<Line> {
 
 interface Heard {
   readonly kind?: string;
-  readonly port?: number;
+  readonly message?: { readonly port?: number };
 }
 
 /**

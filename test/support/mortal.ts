@@ -18,6 +18,8 @@ export interface Mortal {
   readonly deeds: readonly Deed[];
   /** The deed of this number, counted from 0, is the last. */
   dieAt(deed: number): void;
+  /** What it does now is the last. */
+  die(): void;
 }
 
 export class Dead extends Error {}
@@ -99,6 +101,9 @@ export function mortal(device: Device): Mortal {
     dieAt(deed) {
       deeds = [];
       last = deed;
+    },
+    die() {
+      last = -1;
     },
   };
 }

@@ -1,0 +1,269 @@
+/**
+ * The agents of a run: those that the launcher dials, again whenever one is lost, and those that
+ * dial it to join. Each connected agent has a place for each of its workers.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { LockstepError } from "../errors.ts";
+import type { JobFiles } from "../job/index.ts";
+import type { Place } from "../membership/index.ts";
+import {
+  dialLine,
+  type Line,
+  listenTcp,
+  parseAddress,
+  serveLines,
+  type TcpListener,
+} from "../net/index.ts";
+import { type AgentJob, openOffer } from "../protocol/index.ts";
+import { atMost } from "./at-most.ts";
+import type { Crew, CrewEvents } from "./crew.ts";
+import type { WorkerHandle } from "./handle.ts";
+import { OwnClock } from "./own-clock.ts";
+import { RemoteAgent, refused } from "./remote.ts";
+
+export interface HostsCrewOptions {
+  /** As host:port. */
+  readonly hosts: readonly string[];
+  readonly secrets: { readonly token: string; readonly tls: boolean };
+  /** Where machines that join are waited for: host:port. */
+  readonly listen: string | undefined;
+  /** What each agent is sent. */
+  readonly offer: { readonly message: AgentJob; readonly files: JobFiles };
+  readonly deadlineMs: number;
+  readonly signal: AbortSignal;
+  readonly onListening: ((address: string) => void) | undefined;
+}
+
+interface Seat {
+  readonly agent: RemoteAgent;
+  /** The most workers on it at a time. */
+  readonly own: number;
+}
+
+/** How long an agent that comes back may take to end its old job, and to take this one. */
+const RETAKE_MS = 60_000;
+const FIRST_PAUSE_MS = 250;
+const MOST_PAUSE_MS = 10_000;
+
+export class HostsCrew implements Crew {
+  readonly #options: HostsCrewOptions;
+  readonly #clock = new OwnClock();
+  /** Agents that have the job, by name. */
+  readonly #seats = new Map<string, Seat>();
+  readonly #over = new AbortController();
+  /** The names of machines that join or have joined. */
+  readonly #guests = new Set<string>();
+  #listener: TcpListener | undefined;
+  #events: CrewEvents | undefined;
+
+  private constructor(options: HostsCrewOptions) {
+    this.#options = options;
+  }
+
+  /** @throws what keeps an agent of `hosts` from taking the job, or the launcher from listening */
+  static async open(options: HostsCrewOptions): Promise<HostsCrew> {
+    const crew = new HostsCrew(options);
+    try {
+      await crew.#open();
+    } catch (error) {
+      crew.close();
+      throw error;
+    }
+    return crew;
+  }
+
+  /** @param events must be taken in the same turn in which `open` resolved */
+  attach(events: CrewEvents): this {
+    this.#events = events;
+    return this;
+  }
+
+  get places(): readonly Place[] {
+    return [...this.#seats].flatMap(([node, { own }]) =>
+      Array.from({ length: own }, (_, index) => ({ name: placeOf(node, index), node })),
+    );
+  }
+
+  start(worker: WorkerHandle, place: string): void {
+    const found = this.places.find(({ name }) => name === place);
+    const seat = found && this.#seats.get(found.node);
+    if (seat === undefined) worker.close(refused("its agent is gone"));
+    else seat.agent.start(worker);
+  }
+
+  close(): void {
+    this.#over.abort();
+    this.#clock.close();
+    this.#listener?.close();
+    for (const { agent } of this.#seats.values()) agent.end();
+    this.#seats.clear();
+  }
+
+  async #open(): Promise<void> {
+    const { hosts, listen, secrets, deadlineMs, signal, onListening } = this.#options;
+    if (listen !== undefined) {
+      this.#listener = await listenTcp({ ...parseAddress(listen), ...secrets });
+      serveLines(this.#listener, (line) => this.#greet(line));
+      onListening?.(this.#listener.address);
+    }
+    const { message, files } = this.#options.offer;
+    const agents: RemoteAgent[] = [];
+    try {
+      await all(
+        hosts.map(async (name, index) => {
+          const line = await dialLine({ address: name, ...secrets, deadlineMs, signal });
+          agents[index] = this.#agent(name, line);
+        }),
+      );
+      for (const agent of agents) agent.offer(message, files);
+      await all(agents.map((agent) => within(deadlineMs, agent)));
+    } catch (error) {
+      for (const agent of agents) agent?.end();
+      throw error;
+    }
+    for (const agent of agents) {
+      // What it has sent meanwhile may be a fault.
+      if (agent.fault !== undefined) throw agent.fault;
+      this.#seats.set(agent.name, { agent, own: message.own });
+    }
+  }
+
+  #agent(name: string, line: Line, host = parseAddress(name).host, isGuest = false): RemoteAgent {
+    const agent: RemoteAgent = new RemoteAgent({
+      name,
+      host,
+      line,
+      onSigns: (alive, stopped) => this.#events?.signs(alive, stopped),
+      onClosed: (why, fault) => this.#lost(agent, why, fault, isGuest),
+      nodeOf: (rank) => this.#events?.nodeOf(rank),
+    });
+    return agent;
+  }
+
+  #lost(agent: RemoteAgent, why: string, fault: LockstepError | undefined, isGuest: boolean) {
+    const { name } = agent;
+    if (this.#seats.get(name)?.agent !== agent) return; // it had not taken the job
+    this.#seats.delete(name);
+    this.#guests.delete(name);
+    if (this.#over.signal.aborted) return;
+    const events = this.#events;
+    if (fault !== undefined && !isGuest && events?.hasBegun() !== true) {
+      return events?.failed(fault);
+    }
+    const { stoodStillMs } = this.#clock;
+    const own =
+      stoodStillMs > 0
+        ? ` This command itself was stopped, for ${Math.round(stoodStillMs / 1000)} s.`
+        : "";
+    const then = isGuest ? "It may join again." : "It is dialed again.";
+    events?.notice(`The agent on ${name} is lost: ${fault?.message ?? `${why}.`}${own} ${then}`);
+    if (!isGuest) void this.#redial(name);
+  }
+
+  /** Dials an agent until it has the job again. */
+  async #redial(name: string): Promise<void> {
+    const { secrets, offer } = this.#options;
+    const { signal } = this.#over;
+    let told = "";
+    for (let pause = FIRST_PAUSE_MS; !signal.aborted; pause *= 2) {
+      await delay(Math.min(pause, MOST_PAUSE_MS), undefined, { signal }).catch(() => undefined);
+      let agent: RemoteAgent | undefined;
+      try {
+        const line = await dialLine({ address: name, ...secrets, deadlineMs: RETAKE_MS, signal });
+        agent = this.#agent(name, line);
+        agent.offer(offer.message, offer.files);
+        await within(RETAKE_MS, agent);
+        return this.#seat(agent, offer.message.own);
+      } catch (error) {
+        agent?.end();
+        if (signal.aborted) return;
+        const text = error instanceof Error ? error.message : String(error);
+        const isAbsent = error instanceof LockstepError && error.code === "DEADLINE";
+        if (!isAbsent && text !== told) this.#events?.notice(`${text} It is dialed again.`);
+        told = text;
+      }
+    }
+  }
+
+  #seat(agent: RemoteAgent, own: number): void {
+    if (this.#over.signal.aborted) return agent.end();
+    this.#seats.set(agent.name, { agent, own });
+    this.#events?.opened(Array.from({ length: own }, (_, index) => placeOf(agent.name, index)));
+  }
+
+  /** A machine dials to take part: it says who it is, and gets the job. */
+  #greet(line: Line): void {
+    line.handler = {
+      message: (value) => {
+        try {
+          const { host, workers } = openOffer(value, "A machine that joins");
+          void this.#admit(line, host, workers);
+        } catch (error) {
+          this.#events?.notice((error as Error).message);
+          line.close();
+        }
+      },
+      closed: () => undefined,
+    };
+  }
+
+  async #admit(line: Line, host: string, own: number): Promise<void> {
+    const { message, files } = this.#options.offer;
+    const name = this.#nameFor(host);
+    this.#guests.add(name);
+    const agent = this.#agent(name, line, host, true);
+    try {
+      agent.offer({ ...message, own }, files);
+      await within(RETAKE_MS, agent);
+      this.#seat(agent, own);
+    } catch (error) {
+      this.#guests.delete(name);
+      agent.end();
+      if (!this.#over.signal.aborted) this.#events?.notice((error as Error).message);
+    }
+  }
+
+  /** Several machines may join from one address. */
+  #nameFor(host: string): string {
+    for (let number = 1; ; number++) {
+      const name = number === 1 ? host : `${host} (${number})`;
+      if (!this.#guests.has(name)) return name;
+    }
+  }
+}
+
+function placeOf(node: string, index: number): string {
+  return `${node}/${index}`;
+}
+
+/**
+ * Waits until an agent has taken the job. The deadline starts anew whenever a part of the job is
+ * sent to it.
+ */
+async function within(deadlineMs: number, agent: RemoteAgent): Promise<void> {
+  const { name, accepted } = agent;
+  for (;;) {
+    const left = agent.sentAt + deadlineMs - performance.now();
+    if (left > 0 && (await atMost(left, accepted)) !== "late") return;
+    if (left > 0) continue;
+    const text = `${name} did not take the job within ${deadlineMs} ms.`;
+    throw new LockstepError("DEADLINE", text, { fields: { host: name } });
+  }
+}
+
+/** Waits for all, so that ten unreachable hosts are reported together. */
+async function all<Result>(waits: readonly Promise<Result>[]): Promise<Result[]> {
+  const ends = await Promise.allSettled(waits);
+  const failures = ends.flatMap((end) =>
+    end.status === "rejected" ? [end.reason as unknown] : [],
+  );
+  if (failures.length > 0) throw oneOf(failures);
+  return ends.flatMap((end) => (end.status === "fulfilled" ? [end.value] : []));
+}
+
+function oneOf(failures: readonly unknown[]): unknown {
+  const [first] = failures;
+  if (!(first instanceof LockstepError) || failures.length === 1) return first;
+  const texts = failures.map((error) => (error instanceof Error ? error.message : String(error)));
+  return new LockstepError(first.code, texts.join("\n"), { fields: first.fields });
+}
