@@ -102,10 +102,9 @@ export class S3Server {
       await this.bucket("ready", { tries: 1, answerMs: 2000 }).put("ready", "ready");
       return true;
     } catch {
-      return await this.makeBucket("ready").then(
-        () => true,
-        () => false,
-      );
+      const made = this.makeBucket("ready");
+      const [{ status }] = await Promise.allSettled([made]);
+      return status === "fulfilled";
     }
   }
 
