@@ -18,6 +18,7 @@ export type ErrorCode =
   | "FILE_CORRUPT"
   | "DISK_FULL"
   | "IO_FAILED" // any other failure of the file system
+  | "STORE" // storage for checkpoints that cannot be reached, or refuses
   | "ENGINE_LIBRARY" // the engine's library is missing or too old
   | "ENGINE_FAILED" // the engine refused or failed; its own words are in the text
   | "ENGINE_CLOSED" // use after close

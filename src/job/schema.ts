@@ -56,6 +56,7 @@ const run = z.strictObject({
   checkpointEvery: count.optional(),
   keepLast: count.optional(),
   keepEvery: count.optional(),
+  checkpoints: text.optional(),
   sample: z
     .strictObject({ prompt: text.optional(), tokens: count.max(2 ** 24).optional() })
     .optional(),

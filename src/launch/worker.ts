@@ -50,7 +50,7 @@ async function work(job: Assignment): Promise<TrainResult["outcome"]> {
   // A job that comes from this machine was checked when it was opened or made.
   if (job.network !== undefined) opened.check();
   const run = overrideRun(opened.run, job.overrides);
-  const folder = await openRunFolder(job.out);
+  const folder = await openRunFolder(job.out, run.checkpoints);
   const engine = createOrtEngine({ threads, ...(dump === undefined ? {} : { dump }) });
   // The worker that writes checkpoints writes figures too, because the launcher may be on another
   // machine, or end a step earlier. Only that worker has events.

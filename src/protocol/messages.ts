@@ -49,6 +49,7 @@ export type JobOverrides = Pick<
   | "checkpointEvery"
   | "keepLast"
   | "keepEvery"
+  | "checkpoints"
   | "parallel"
   | "zero"
   | "recompute"

@@ -2,7 +2,14 @@ export { openStep, readCheckpointHead } from "./checkpoint.ts";
 export { columns, size } from "./columns.ts";
 export { exportCheckpoint } from "./export-checkpoint.ts";
 export { type Fingerprint } from "./fingerprint.ts";
-export { type Beginning, COMMAND_FILE, FILES, openRunFolder, type RunFolder } from "./folder.ts";
+export {
+  type Beginning,
+  COMMAND_FILE,
+  FILES,
+  namedFolder,
+  openRunFolder,
+  type RunFolder,
+} from "./folder.ts";
 export { type GenerateOptions, generateText } from "./generate.ts";
 export { type CheckpointHead } from "./head.ts";
 export { CHANGEABLE, type Changeable, changesBetween } from "./identity.ts";

@@ -11,7 +11,7 @@ import { announce } from "./announce.ts";
 import { checkIdentity, readCheckpointHead } from "./checkpoint.ts";
 import { exportModel } from "./export.ts";
 import { finish } from "./finish.ts";
-import { checkBeginning, FILES, isFinished } from "./folder.ts";
+import { checkBeginning, checkpointsName, FILES, isFinished } from "./folder.ts";
 import { enterNext, type Moved, unlessLost } from "./generations.ts";
 import { statedIdentity } from "./identity.ts";
 import { keepLastGood, save, saveOrTell } from "./keep.ts";
@@ -92,7 +92,7 @@ async function begin(
 ): Promise<Session | "complete"> {
   const { folder, beginning, asked, onEvent } = options;
   try {
-    if (isLeader(options)) checkBeginning(folder, beginning);
+    if (isLeader(options)) await checkBeginning(folder, beginning);
     const head = beginning === "resume" ? await readCheckpointHead(folder) : undefined;
     const run = settleMicroBatches(given, head?.identity["microBatches"]);
     if (head !== undefined) {
@@ -312,6 +312,6 @@ async function stop(session: Session, trainLoss: number): Promise<void> {
     step,
     steps,
     out,
-    files: [...files, FILES.checkpoints, FILES.metrics],
+    files: [...files, checkpointsName(folder), FILES.metrics],
   });
 }

@@ -3,6 +3,7 @@
  * nothing.
  */
 import { z } from "zod";
+import { isStoreAddress } from "../checkpoint/index.ts";
 import type { DataSource } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import type { ModelDefinition } from "../nn/index.ts";
@@ -71,6 +72,12 @@ export interface RunOptions extends ParallelOptions {
    */
   readonly keepEvery?: number;
   /**
+   * Where checkpoints are kept: `s3://bucket/prefix`, with the prefix for this run alone. Endpoint,
+   * region and credentials come from the usual AWS_… variables of the environment of each worker.
+   * Default: in the run's folder.
+   */
+  readonly checkpoints?: string;
+  /**
    * The text to generate at the end, for models of text: its beginning, and its number of tokens.
    */
   readonly sample?: { readonly prompt?: string; readonly tokens?: number };
@@ -102,6 +109,7 @@ export interface RunOverrides {
   readonly checkpointEvery?: number | undefined;
   readonly keepLast?: number | undefined;
   readonly keepEvery?: number | undefined;
+  readonly checkpoints?: string | undefined;
   readonly parallel?: ParallelOptions["parallel"];
   readonly zero?: ParallelOptions["zero"];
   readonly recompute?: ParallelOptions["recompute"];
@@ -144,6 +152,10 @@ const shape: OptionKinds<RunOptions> = {
   checkpointEvery: positive.optional(),
   keepLast: positive.optional(),
   keepEvery: positive.optional(),
+  checkpoints: z
+    .string()
+    .refine(isStoreAddress, "must be a place such as s3://bucket/prefix")
+    .optional(),
   sample: z.strictObject({ prompt: z.string().optional(), tokens: positive.optional() }).optional(),
 };
 const schema = z.strictObject(shape);

@@ -7,7 +7,6 @@ import { LockstepError } from "../errors.ts";
 import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
-import { elementCount } from "../tensor/index.ts";
 import {
   type CommittedStep,
   type Healed,
@@ -221,7 +220,7 @@ export async function openSession(
     if (leads && !hasJoined) {
       if (lock === undefined) {
         lock = await lockFolder(options.folder, { signal: asked });
-        if (!hasBegun()) checkBeginning(options.folder, options.beginning);
+        if (!hasBegun()) await checkBeginning(options.folder, options.beginning);
         exporting ??= planExport(run.model, [1, microBatch]);
       }
       // A text sample that this model cannot generate is refused now.
@@ -230,7 +229,8 @@ export async function openSession(
       const beginning = hasBegun() ? "resume" : options.beginning;
       await prepareFolder(options.folder, beginning, used?.step);
       if (options.mark !== undefined) await markFolder(options.folder, options.mark);
-      await checkRoom(options.folder, bytesWritten(trainer, run, beginning));
+      const { checkpoints } = options.folder;
+      await checkRoom(options.folder, bytesWritten(trainer, run, beginning, checkpoints));
     }
     const { notices = [] } = from ?? {};
     const before = { step, seconds, trainLoss, changes, isOld, notices };
@@ -300,20 +300,4 @@ export async function closeSession(session: Session): Promise<void> {
 /** Returns the seconds of training so far, over all parts of a resumed run. */
 export function secondsOf({ options, startedMs, before }: Session): number {
   return before.seconds + (options.now() - startedMs) / 1000;
-}
-
-export function engineName({ name, version }: Device): string {
-  return `${name} (${version})`;
-}
-
-export function parameterCount(model: Model): number {
-  return model.parameters.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
-}
-
-/** Returns the tokens of a sample of text; undefined for other data. */
-export function tokensPerSample(model: Model, data: Dataset): number | undefined {
-  const ids = model.batch[0];
-  if (data.text === undefined || ids === undefined) return undefined;
-  const { shape } = typeOf(model.graph, ids);
-  return elementCount(shape.slice(1));
 }
