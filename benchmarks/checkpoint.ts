@@ -10,7 +10,7 @@ import { monitorEventLoopDelay } from "node:perf_hooks";
 import { setImmediate as turn } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { beginDraft, gatherShards, writeShard } from "../src/checkpoint/index.ts";
+import { FolderStore } from "../src/checkpoint/index.ts";
 import { allocateMemory, type Memory } from "../src/memory/index.ts";
 import { type Benchmark, compared, median, type Row } from "./report.ts";
 import { ratioOf, takeTurns } from "./rounds.ts";
@@ -79,6 +79,7 @@ async function secondsOf(folder: string, every: number): Promise<number> {
 
 async function speedOfASave(): Promise<Row[]> {
   const folder = mkdtempSync(join(here, "checkpoint-"));
+  const store = new FolderStore(folder);
   const state = allocateMemory(SHARD_BYTES);
   randomFillSync(state.bytes);
   try {
@@ -89,13 +90,15 @@ async function speedOfASave(): Promise<Row[]> {
         save: async () => {
           const [copy, ms] = await copied(state);
           copies.push(ms);
-          const draft = await beginDraft(folder, 1, [0]);
+          const draft = await store.begin(1, [0]);
           const waited = monitorEventLoopDelay({ resolution: 1 });
           waited.enable();
-          const rate = await rateOf(() => writeShard(join(folder, draft), 0, viewsOf(copy)));
+          const rate = await rateOf(() =>
+            store.write(draft, 0, { byteLength: SHARD_BYTES, pieces: viewsOf(copy) }),
+          );
           waited.disable();
           waits.push(waited.percentile(99) / 1e6);
-          await gatherShards(join(folder, draft), [0]);
+          await store.gather(draft, [0]);
           copy.close();
           return rate;
         },

@@ -18,6 +18,7 @@ export type ErrorCode =
   | "FILE_CORRUPT"
   | "DISK_FULL"
   | "IO_FAILED" // any other failure of the file system
+  | "STORE" // storage for checkpoints that cannot be reached, or refuses
   | "ENGINE_LIBRARY" // the engine's library is missing or too old
   | "ENGINE_FAILED" // the engine refused or failed; its own words are in the text
   | "ENGINE_CLOSED" // use after close
@@ -36,6 +37,7 @@ export type ErrorCode =
   | "NOT_DATA" // a part of a run that cannot be written down, so that no other process can have it
   | "JOB" // a folder or file that is not a job, or whose parts do not fit each other
   | "JOB_VERSION" // a job of another version
+  | "DRIFT" // state that changed by itself, or differs between workers, and cannot be healed
   | "NOT_FINITE" // a loss or gradient that is NaN or infinite
   | "CHECKPOINT" // a run folder that cannot be resumed
   | "RUN_EXISTS" // a folder that holds an unfinished run, where another was to begin

@@ -6,7 +6,6 @@ import assert from "node:assert/strict";
 import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { sourceOf } from "../src/checkpoint/index.ts";
 import { createOrtEngine } from "../src/engine/index.ts";
 import { defineRun, type Run } from "../src/run/index.ts";
 import type { RunEvent } from "../src/telemetry/index.ts";
@@ -17,6 +16,7 @@ import {
   newestOf,
   reportOf,
   shardsOf,
+  sourceIn,
   type Trial,
   textRun,
   tryRun,
@@ -96,8 +96,7 @@ for (const [index, name] of names.entries()) {
       // The wish to stop goes to the other workers with the next step.
       const last = way.ranks === 1 ? 4 : 5;
       assert.deepEqual(checkpointsOf(out), [3, last]);
-      const manifest = await newestOf(out);
-      const source = sourceOf(join(out, `checkpoints/step-${last}`), manifest);
+      const source = await sourceIn(out, last);
       for (const shard of source.files.keys()) assert.equal(await source.check(shard), undefined);
       const events = await tryIn(run, WAYS[next] as Way, { folder, out, beginning: "resume" });
       const started = events.find((event) => event.type === "started");

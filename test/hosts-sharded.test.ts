@@ -7,13 +7,13 @@ import { createHash } from "node:crypto";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { sourceOf, TensorReader } from "../src/checkpoint/index.ts";
+import { readRangeOf } from "../src/checkpoint/index.ts";
 import type { RunEvent } from "../src/telemetry/index.ts";
 import { byteLength } from "../src/tensor/index.ts";
 import { lockstep } from "./cli/support.ts";
 import { withFolder } from "./support/folder.ts";
 import { agentProcess, launch, reportIn, token, withAgents } from "./support/hosts.ts";
-import { checkpointsOf, newestOf, WORDS } from "./support/runs.ts";
+import { checkpointsOf, newestOf, sourceIn, WORDS } from "./support/runs.ts";
 
 const RUN = `
 import { adamw, defineRun, gpt, text } from "lockstep";
@@ -118,20 +118,14 @@ for (const [buddies, what, told] of [
 /** Returns the hash of everything that a checkpoint holds, slots included. */
 async function slotsIn(folder: string): Promise<string> {
   const { tensors } = await newestOf(join(folder, "out"));
-  const path = join(
-    folder,
-    "out",
-    "checkpoints",
-    `step-${checkpointsOf(join(folder, "out")).at(-1)}`,
-  );
+  const out = join(folder, "out");
   const hash = createHash("sha256");
-  const source = sourceOf(path, await newestOf(join(folder, "out")));
-  const reader = new TensorReader(source);
+  const source = await sourceIn(out, checkpointsOf(out).at(-1) ?? 0);
   for (const [name, type] of Object.entries(tensors).sort(([a], [b]) => (a < b ? -1 : 1))) {
     const bytes = new Uint8Array(byteLength(type));
-    await reader.read(name, 0, bytes);
+    await readRangeOf(source, name, 0, bytes);
     hash.update(name).update(bytes);
   }
-  await reader.close();
+  await source.close();
   return hash.digest("hex");
 }

@@ -11,7 +11,7 @@ export interface Difference {
 /**
  * Returns the tensors that differ, in the order of the first checkpoint. It has room for one tensor
  * of each in memory.
- * @throws FILE_NOT_FOUND, FILE_CORRUPT, IO_FAILED
+ * @throws FILE_NOT_FOUND, FILE_CORRUPT, IO_FAILED, STORE
  */
 export async function differences(one: Source, other: Source): Promise<Difference[]> {
   const found: Difference[] = [];
@@ -25,6 +25,7 @@ export async function differences(one: Source, other: Source): Promise<Differenc
       if (Buffer.compare(a.bytes, b.bytes) !== 0) found.push({ name, what: "has other values" });
     }
   }
+  await Promise.all([one.close(), other.close()]);
   for (const name of other.tensors.keys()) {
     if (!one.tensors.has(name)) found.push({ name, what: "is only in the second" });
   }

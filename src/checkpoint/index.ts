@@ -1,26 +1,20 @@
 export { type Read, readsFor, type StoredPart, type StoredTensor } from "./assemble.ts";
 export { type Difference, differences } from "./compare.ts";
-export {
-  beginDraft,
-  discardDraft,
-  listSteps,
-  publish,
-  readManifest,
-  removeDrafts,
-  removeStep,
-  setAside,
-  stepFolder,
-} from "./folder.ts";
+export { FolderStore } from "./folder-store.ts";
+export { type Entry, Ledger, type LedgerRecord, ledgerSchema } from "./ledger.ts";
 export { MANIFEST, type Manifest, manifestSha256, type Shard } from "./manifest.ts";
+export { isStore, isStoreAddress, openStore } from "./open.ts";
 export {
   damaged,
   describeFault,
   FAULTS,
   type Fault,
+  filesOf,
+  readRangeOf,
   readTensor,
+  type ShardFiles,
   type Source,
   sourceOf,
-  TensorReader,
 } from "./read.ts";
 export { outdated, type Retention } from "./retain.ts";
 export {
@@ -32,4 +26,4 @@ export {
   type ShardLayout,
   shareOut,
 } from "./share-out.ts";
-export { gatherShards, type Pieces, writeShard } from "./write.ts";
+export type { CheckpointStore, Pieces, ShardBytes } from "./store.ts";

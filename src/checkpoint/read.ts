@@ -1,15 +1,11 @@
 /** Reads checkpoints: checks that shards are whole, and reads ranges of tensors out of them. */
 import { createHash } from "node:crypto";
 import { stat } from "node:fs/promises";
-import { join } from "node:path";
 import { LockstepError } from "../errors.ts";
-import { FilePool, openRange } from "../files/index.ts";
+import { FilePool } from "../files/index.ts";
 import { byteLength, type Tensor } from "../tensor/index.ts";
 import { readsFor, type StoredTensor } from "./assemble.ts";
 import type { Manifest } from "./manifest.ts";
-
-/** Bytes that are hashed at once. */
-const CHUNK_BYTES = 2 ** 20;
 
 /** What can be wrong with a shard. */
 export const FAULTS = ["missing", "another size", "other bytes", "not readable"] as const;
@@ -17,46 +13,95 @@ export type Fault = (typeof FAULTS)[number];
 
 /** The shards and tensors of a checkpoint, as far as they are needed to read it. */
 export interface Source {
-  /** The files, by the index of the shard. */
+  /** The names of the shards in messages. */
   readonly files: readonly string[];
+  /** Whether all nodes read the same shards, and not each its own. */
+  readonly isEverywhere: boolean;
+  /** Of all shards together, as they were written. */
+  readonly byteLength: number;
   readonly tensors: ReadonlyMap<string, StoredTensor>;
-  /** Reads a shard whole and compares it with what was written. */
+  /**
+   * Reads a shard whole and compares it with what was written.
+   * @throws STORE when that cannot be said now
+   */
   check(shard: number): Promise<Fault | undefined>;
+  /**
+   * Fills `into` with the bytes of a shard from `start` on.
+   * @throws FILE_NOT_FOUND, FILE_CORRUPT, IO_FAILED, STORE
+   */
+  read(shard: number, start: number, into: Uint8Array): Promise<void>;
+  /** Closes what reading has opened. */
+  close(): Promise<void>;
 }
 
-export function sourceOf(checkpoint: string, manifest: Manifest): Source {
-  const files = manifest.shards.map(({ file }) => join(checkpoint, file));
+/** The shards of a checkpoint where they lie. */
+export interface ShardFiles extends Pick<Source, "files" | "isEverywhere" | "read" | "close"> {
+  /** Returns undefined for one that is not there. */
+  sizeOf(shard: number): Promise<number | undefined>;
+  /** How a shard is read whole: so many bytes at once, so many times at the same time. */
+  readonly whole: { readonly chunkBytes: number; readonly atOnce: number };
+}
+
+/** Files of this machine. */
+export function filesOf(files: readonly string[]): ShardFiles {
+  const pool = new FilePool();
+  const path = (shard: number) => files[shard] as string;
   return {
     files,
+    isEverywhere: false,
+    whole: { chunkBytes: 2 ** 20, atOnce: 1 },
+    sizeOf: (shard) =>
+      stat(path(shard))
+        .then(({ size }) => size)
+        .catch(() => undefined),
+    read: (shard, start, into) => pool.read(path(shard), start, into),
+    close: () => pool.close(),
+  };
+}
+
+export function sourceOf(shards: ShardFiles, manifest: Manifest): Source {
+  const { files, isEverywhere, read, close } = shards;
+  return {
+    files,
+    isEverywhere,
+    byteLength: manifest.shards.reduce((sum, shard) => sum + shard.byteLength, 0),
     tensors: new Map(Object.entries(manifest.tensors)),
+    read,
+    close,
     check: async (shard) => {
       const { byteLength, sha256 } = manifest.shards[shard] as Manifest["shards"][number];
-      const path = files[shard] as string;
-      const found = await stat(path).catch(() => undefined);
+      const found = await shards.sizeOf(shard);
       if (found === undefined) return "missing";
-      if (found.size !== byteLength) return "another size";
+      if (found !== byteLength) return "another size";
       try {
-        return (await sha256OfFile(path)) === sha256 ? undefined : "other bytes";
-      } catch {
+        return (await sha256Of(shards, shard, byteLength)) === sha256 ? undefined : "other bytes";
+      } catch (error) {
+        if (error instanceof LockstepError && error.code === "STORE") throw error;
         return "not readable";
+      } finally {
+        await close();
       }
     },
   };
 }
 
 /** Yields between chunks, so that a worker goes on answering its launcher. */
-async function sha256OfFile(path: string): Promise<string> {
+async function sha256Of(files: ShardFiles, shard: number, byteLength: number): Promise<string> {
+  const { chunkBytes, atOnce } = files.whole;
   const hash = createHash("sha256");
-  const file = await openRange(path);
-  try {
-    const buffer = new Uint8Array(CHUNK_BYTES);
-    for (let at = 0; at < file.byteLength; at += CHUNK_BYTES) {
-      const chunk = buffer.subarray(0, Math.min(CHUNK_BYTES, file.byteLength - at));
-      await file.read(at, chunk);
-      hash.update(chunk);
-    }
-  } finally {
-    await file.close();
+  const chunks: Promise<Uint8Array>[] = [];
+  const begin = (at: number) => {
+    if (at >= byteLength) return;
+    const chunk = new Uint8Array(Math.min(chunkBytes, byteLength - at));
+    const reading = files.read(shard, at, chunk).then(() => chunk);
+    reading.catch(() => undefined); // it is reported when its turn comes
+    chunks.push(reading);
+  };
+  for (let ahead = 0; ahead < atOnce; ahead++) begin(ahead * chunkBytes);
+  for (let at = 0; at < byteLength; at += chunkBytes) {
+    const chunk = await chunks.shift();
+    begin(at + atOnce * chunkBytes);
+    hash.update(chunk as Uint8Array);
   }
   return hash.digest("hex");
 }
@@ -83,41 +128,27 @@ export function damaged(path: string, what: string): LockstepError {
   });
 }
 
-/** Reads ranges of tensors; keeps the files open until it is closed. */
-export class TensorReader {
-  readonly #source: Source;
-  readonly #pool = new FilePool();
-
-  constructor(source: Source) {
-    this.#source = source;
-  }
-
-  /**
-   * Fills `into` with the bytes of a tensor from byte `from` on. The tensor has them.
-   * @throws FILE_NOT_FOUND, FILE_CORRUPT, IO_FAILED
-   */
-  async read(name: string, from: number, into: Uint8Array): Promise<void> {
-    const tensor = this.#source.tensors.get(name) as StoredTensor;
-    for (const read of readsFor(tensor, from, from + into.byteLength)) {
-      const place = into.subarray(read.into, read.into + read.byteLength);
-      await this.#pool.read(this.#source.files[read.shard] as string, read.start, place);
-    }
-  }
-
-  close(): Promise<void> {
-    return this.#pool.close();
+/**
+ * Fills `into` with the bytes of a tensor from byte `from` on. The tensor has them.
+ * @throws FILE_NOT_FOUND, FILE_CORRUPT, IO_FAILED, STORE
+ */
+export async function readRangeOf(
+  source: Source,
+  name: string,
+  from: number,
+  into: Uint8Array,
+): Promise<void> {
+  const tensor = source.tensors.get(name) as StoredTensor;
+  for (const read of readsFor(tensor, from, from + into.byteLength)) {
+    const place = into.subarray(read.into, read.into + read.byteLength);
+    await source.read(read.shard, read.start, place);
   }
 }
 
-/** Reads a whole tensor. @throws FILE_NOT_FOUND, FILE_CORRUPT, IO_FAILED */
+/** Reads a whole tensor. @throws FILE_NOT_FOUND, FILE_CORRUPT, IO_FAILED, STORE */
 export async function readTensor(source: Source, name: string): Promise<Tensor> {
   const { dtype, shape } = source.tensors.get(name) as StoredTensor;
   const bytes = new Uint8Array(byteLength({ dtype, shape }));
-  const reader = new TensorReader(source);
-  try {
-    await reader.read(name, 0, bytes);
-  } finally {
-    await reader.close();
-  }
+  await readRangeOf(source, name, 0, bytes);
   return { dtype, shape, bytes };
 }

@@ -1,17 +1,9 @@
 /** `lockstep checkpoints DIR`: lists the checkpoints of a run, checks them, or compares two. */
-import { statSync } from "node:fs";
-import { join } from "node:path";
-import { describeFault, differences, listSteps } from "../checkpoint/index.ts";
+import { type CheckpointStore, describeFault, differences } from "../checkpoint/index.ts";
 import { LockstepError } from "../errors.ts";
-import {
-  type CheckpointHead,
-  changesBetween,
-  columns,
-  FILES,
-  openStep,
-  size,
-} from "../run/index.ts";
+import { type CheckpointHead, changesBetween, columns, openStep, size } from "../run/index.ts";
 import { printable } from "../telemetry/index.ts";
+import { openRecorded } from "./recorded.ts";
 
 export interface CheckpointsFlags {
   readonly verify?: boolean;
@@ -23,29 +15,29 @@ export interface CheckpointsFlags {
 const MOST_NAMED = 20;
 
 export async function checkpointsCommand(dir: string, flags: CheckpointsFlags): Promise<void> {
-  const folder = join(dir, FILES.checkpoints);
-  const steps = listSteps(folder);
+  const { checkpoints } = await openRecorded(dir);
+  const steps = await checkpoints.steps();
   if (steps.length === 0) {
     throw new LockstepError("CHECKPOINT", `"${dir}" has no checkpoints.`, {
-      hint: "Name the folder of a run, such as runs/gpt.",
+      hint: "Name the folder of a run, such as runs/gpt, or the place of its checkpoints.",
     });
   }
   const lines =
     flags.diff === undefined
-      ? await listed(folder, steps, flags.verify === true)
-      : await compared(folder, steps, flags.diff);
+      ? await listed(checkpoints, steps, flags.verify === true)
+      : await compared(checkpoints, steps, flags.diff);
   console.log(printable(lines.join("\n")));
 }
 
 /** Sets the exit status to 1 when one of them is damaged. */
 async function listed(
-  folder: string,
+  checkpoints: CheckpointStore,
   steps: readonly number[],
   verifies: boolean,
 ): Promise<string[]> {
   const rows: string[][] = [];
   for (const step of steps) {
-    const fault = await describe(folder, step, verifies);
+    const fault = await describe(checkpoints, step, verifies);
     if ("fault" in fault) process.exitCode = 1;
     rows.push([`step ${step}`, "fault" in fault ? "" : size(fault.bytes), fault.text]);
   }
@@ -56,29 +48,28 @@ type Described =
   | { readonly bytes: number; readonly text: string }
   | { readonly fault: true; readonly text: string };
 
-async function describe(folder: string, step: number, verifies: boolean): Promise<Described> {
+async function describe(
+  checkpoints: CheckpointStore,
+  step: number,
+  verifies: boolean,
+): Promise<Described> {
   let head: CheckpointHead;
   try {
-    head = await openStep(folder, step);
+    head = await openStep(checkpoints, step);
   } catch (error) {
     return { fault: true, text: firstLine(error) };
   }
-  const { files } = head.source;
+  const { files, byteLength: bytes } = head.source;
   const faults: string[] = [];
   for (const [shard, file] of verifies ? files.entries() : []) {
     const fault = await head.source.check(shard);
     if (fault !== undefined) faults.push(describeFault(file, fault));
   }
   if (faults.length > 0) return { fault: true, text: `damaged: ${faults.join("; ")}` };
-  const bytes = files.reduce((sum, file) => sum + sizeOf(file), 0);
   const loss = Number.isFinite(head.trainLoss) ? `loss ${head.trainLoss.toFixed(4)}, ` : "";
   const shards = `${files.length} ${files.length === 1 ? "shard" : "shards"}`;
   const told = verifies ? ", whole" : "";
   return { bytes, text: `${loss}${head.seconds.toFixed(1)} s of training, ${shards}${told}` };
-}
-
-function sizeOf(file: string): number {
-  return statSync(file, { throwIfNoEntry: false })?.size ?? 0;
 }
 
 function firstLine(error: unknown): string {
@@ -87,7 +78,7 @@ function firstLine(error: unknown): string {
 }
 
 async function compared(
-  folder: string,
+  checkpoints: CheckpointStore,
   steps: readonly number[],
   words: readonly string[],
 ): Promise<string[]> {
@@ -101,7 +92,7 @@ async function compared(
       hint: `There are those of the steps ${steps.join(", ")}.`,
     });
   }
-  const [a, b] = [await openStep(folder, one), await openStep(folder, other)];
+  const [a, b] = [await openStep(checkpoints, one), await openStep(checkpoints, other)];
   const options = changesBetween(a.identity, b.identity).map(
     ({ name, before, now }) => `${name} is ${before} and ${now}`,
   );

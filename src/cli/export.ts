@@ -1,16 +1,15 @@
 /** `lockstep export DIR --to FILE`: a model out of a checkpoint. */
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import { LockstepError } from "../errors.ts";
 import {
   type CheckpointHead,
   chooseCheckpoint,
   exportCheckpoint,
-  FILES,
-  openRunFolder,
   openStep,
+  type RunFolder,
 } from "../run/index.ts";
 import { printable } from "../telemetry/index.ts";
-import { goTo, recordedCommand } from "./recorded.ts";
+import { goTo, openRecorded, recordedCommand } from "./recorded.ts";
 import { openTarget, type Target, type TargetFlags } from "./target.ts";
 
 export interface ExportFlags {
@@ -20,28 +19,33 @@ export interface ExportFlags {
 }
 
 export async function exportCommand(dir: string, flags: ExportFlags): Promise<void> {
-  const [path, to] = [resolve(dir), resolve(flags.to)];
-  const { head, notices } = await headOf(path, flags.step);
+  const to = resolve(flags.to);
+  const folder = await openRecorded(dir);
+  const { head, notices } = await headOf(folder, flags.step);
   for (const notice of notices) console.error(printable(notice));
-  const { run } = await targetOf(dir, flags.run);
+  const { run } = await targetOf(dir, folder, flags.run);
   const { notes } = await exportCheckpoint(run, head, to);
   const lines = [`${flags.to}: the model after step ${head.step}`, ...notes];
   console.log(printable(lines.join("\n")));
 }
 
 async function headOf(
-  path: string,
+  folder: RunFolder,
   step: number | undefined,
 ): Promise<{ readonly head: CheckpointHead; readonly notices: readonly string[] }> {
-  if (step === undefined) return chooseCheckpoint(await openRunFolder(path));
-  return { head: await openStep(join(path, FILES.checkpoints), step), notices: [] };
+  if (step === undefined) return chooseCheckpoint(folder);
+  return { head: await openStep(folder.checkpoints, step), notices: [] };
 }
 
 /** The run that wrote the checkpoints: it knows the forward graph and the names of a state dict. */
-async function targetOf(dir: string, given: string | undefined): Promise<Target> {
+async function targetOf(
+  dir: string,
+  folder: RunFolder,
+  given: string | undefined,
+): Promise<Target> {
   if (given !== undefined) return openTarget(given, {});
   try {
-    const recorded = recordedCommand(dir);
+    const recorded = await recordedCommand(dir, folder.checkpoints);
     goTo(recorded);
     return await openTarget(recorded.file, targetFlags(recorded.flags));
   } catch (error) {

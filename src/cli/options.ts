@@ -26,12 +26,15 @@ import {
   names,
   offload,
   parallel,
+  place,
   ports,
   whole,
   workers,
   yesOrNo,
   zero,
 } from "./values.ts";
+
+const DIR = "the folder of a run, or the place of its checkpoints, as s3://bucket/prefix";
 
 function sharing(): [Option, Option, Option, Option, Option] {
   return [
@@ -80,6 +83,11 @@ function withRun(command: Command): Command {
       "--keep-every <n>",
       "checkpoints whose step is a multiple of it are kept for good (default: none)",
       whole(1),
+    )
+    .option(
+      "--checkpoints <place>",
+      "keep checkpoints in s3://bucket/prefix, with the prefix for this run alone (default: in the run's folder)",
+      place,
     )
     .option("--resume", "continue from the run's last checkpoint")
     .option(
@@ -181,7 +189,7 @@ export function commandLine(): Command {
   command
     .command("resume")
     .description("continue the run of a folder: the command that started it, with --resume")
-    .argument("<dir>", "the folder of a run")
+    .argument("<dir>", DIR)
     .option("--steps <n>", "optimizer steps, with --change steps", whole(1))
     .option("--workers <n>", "processes that share each step, or `cores`", workers)
     .option("--threads <n>", "threads of each worker", whole(1))
@@ -194,14 +202,14 @@ export function commandLine(): Command {
   command
     .command("checkpoints")
     .description("list the checkpoints of a run, check that they are whole, or compare two")
-    .argument("<dir>", "the folder of a run")
+    .argument("<dir>", DIR)
     .option("--verify", "read every shard and compare it with its hash")
     .option("--diff <steps...>", "compare the checkpoints of two steps, as in --diff 100 200")
     .action(checkpointsCommand);
   command
     .command("export")
     .description("write the model of a checkpoint, as the run itself does at its end")
-    .argument("<dir>", "the folder of a run")
+    .argument("<dir>", DIR)
     .requiredOption("--to <file>", "model.onnx, or model.safetensors for Hugging Face tools")
     .option(
       "--step <n>",

@@ -1,15 +1,17 @@
 /**
  * The command that started a run, as the run's folder records it for `lockstep resume`. It names the
  * run file and where the command was typed, both relative to the folder, so that they may move
- * together. It has no token.
+ * together. A place for checkpoints elsewhere records it too, and there the folder of the run is
+ * named as it was typed: the command is repeated where `lockstep resume` is typed. It has no token.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { join, relative, resolve } from "node:path";
 import { z } from "zod";
+import { type CheckpointStore, isStore } from "../checkpoint/index.ts";
 import { LockstepError } from "../errors.ts";
 import { writeFileAtomic } from "../files/index.ts";
 import { sharingShape } from "../job/index.ts";
-import { COMMAND_FILE } from "../run/index.ts";
+import { COMMAND_FILE, namedFolder, type RunFolder } from "../run/index.ts";
 import type { TrainFlags } from "./target.ts";
 
 const count = z.int().min(0);
@@ -22,6 +24,7 @@ const flags = z.strictObject({
   checkpointEvery: count.optional(),
   keepLast: count.optional(),
   keepEvery: count.optional(),
+  checkpoints: z.string().optional(),
   data: z.array(z.string()).optional(),
   dataRoot: z.array(z.string()).optional(),
   ...sharingShape,
@@ -32,6 +35,8 @@ const schema = z.strictObject({
   file: z.string(),
   /** The folder in which it was typed, relative to the run's folder. */
   cwd: z.string(),
+  /** The run's folder, relative to the one in which it was typed; only in a place elsewhere. */
+  out: z.string().optional(),
   flags,
 });
 
@@ -39,24 +44,57 @@ export interface Recorded {
   readonly file: string;
   /** An absolute path. */
   readonly cwd: string;
+  /** The run's folder, relative to `cwd`. */
+  readonly out: string;
   readonly flags: TrainFlags;
 }
 
-/** @throws DISK_FULL, IO_FAILED */
-export async function recordCommand(out: string, file: string, given: TrainFlags): Promise<void> {
+/** @throws DISK_FULL, IO_FAILED, STORE */
+export async function recordCommand(
+  { path, file: fileIn, checkpoints }: RunFolder,
+  file: string,
+  given: TrainFlags,
+): Promise<void> {
   const known = Object.keys(flags.shape);
   const kept = Object.entries(given).filter(
     ([name, value]) => known.includes(name) && value !== undefined,
   );
-  const cwd = relative(resolve(out), process.cwd()) || ".";
+  const cwd = relative(resolve(path), process.cwd()) || ".";
   const command = { format: "lockstep-command-1", file, cwd, flags: Object.fromEntries(kept) };
-  await writeFileAtomic(join(out, COMMAND_FILE), `${JSON.stringify(command, null, 2)}\n`);
+  await writeFileAtomic(fileIn(COMMAND_FILE), textOf(command));
+  if (checkpoints.isOnDisk) return;
+  const out = relative(process.cwd(), resolve(path)) || ".";
+  await checkpoints.writeText(COMMAND_FILE, textOf({ ...command, cwd: ".", out }));
 }
 
-/** @throws CHECKPOINT when the folder records no command, or one that cannot be understood */
-export function recordedCommand(dir: string): Recorded {
-  const path = join(dir, COMMAND_FILE);
-  if (!existsSync(path)) {
+function textOf(command: object): string {
+  return `${JSON.stringify(command, null, 2)}\n`;
+}
+
+/**
+ * The run of a folder, or of a place for checkpoints.
+ * @throws INVALID_OPTION for a place that cannot be used
+ */
+export async function openRecorded(dir: string): Promise<RunFolder> {
+  if (isStore(dir)) return namedFolder(".", dir);
+  const path = resolve(dir);
+  const inFolder = namedFolder(path);
+  const recorded = await recordedCommand(dir, inFolder.checkpoints).catch(() => undefined);
+  const { checkpoints } = recorded?.flags ?? {};
+  return checkpoints === undefined ? inFolder : namedFolder(path, checkpoints);
+}
+
+/**
+ * @throws CHECKPOINT when the folder, or the place, records no command, or one that cannot be
+ *   understood; STORE
+ */
+export async function recordedCommand(
+  dir: string,
+  checkpoints: CheckpointStore,
+): Promise<Recorded> {
+  const path = isStore(dir) ? `${checkpoints.place}/${COMMAND_FILE}` : join(dir, COMMAND_FILE);
+  const text = isStore(dir) ? await checkpoints.readText(COMMAND_FILE) : readIn(path);
+  if (text === undefined) {
     throw new LockstepError(
       "CHECKPOINT",
       `"${dir}" does not record which command started its run.`,
@@ -68,8 +106,10 @@ export function recordedCommand(dir: string): Recorded {
   }
   try {
     // A flag that is not there is no undefined one.
-    const { file, cwd, flags: recorded } = schema.parse(JSON.parse(readFileSync(path, "utf8")));
-    return { file, cwd: resolve(dir, cwd), flags: recorded as TrainFlags };
+    const { file, cwd: typed, out: named, flags: recorded } = schema.parse(JSON.parse(text));
+    const cwd = isStore(dir) ? process.cwd() : resolve(dir, typed);
+    const out = named ?? (relative(cwd, resolve(dir)) || ".");
+    return { file, cwd, out, flags: recorded as TrainFlags };
   } catch (cause) {
     throw new LockstepError("CHECKPOINT", `"${path}" does not record a command of lockstep.`, {
       hint: "Use the command that started the run, with --resume.",
@@ -77,6 +117,10 @@ export function recordedCommand(dir: string): Recorded {
       cause,
     });
   }
+}
+
+function readIn(path: string): string | undefined {
+  return existsSync(path) ? readFileSync(path, "utf8") : undefined;
 }
 
 /**

@@ -1,10 +1,9 @@
 /** `lockstep resume DIR`: the command that started a run, with `--resume`. */
-import { relative, resolve } from "node:path";
 import type { ParallelOptions } from "../parallel/index.ts";
 import type { Changeable } from "../run/index.ts";
 import { printable } from "../telemetry/index.ts";
 import { commandToResume } from "./command.ts";
-import { goTo, recordedCommand } from "./recorded.ts";
+import { goTo, openRecorded, recordedCommand } from "./recorded.ts";
 import { trainTarget } from "./train.ts";
 import type { WorkersAsked } from "./workers.ts";
 
@@ -17,10 +16,10 @@ export interface ResumeFlags extends ParallelOptions {
 
 export async function resumeCommand(dir: string, flags: ResumeFlags): Promise<void> {
   const again = commandToResume(process.argv, process.env, process.cwd());
-  const recorded = recordedCommand(dir);
-  const path = resolve(dir);
+  const { checkpoints } = await openRecorded(dir);
+  const recorded = await recordedCommand(dir, checkpoints);
   goTo(recorded);
-  const out = relative(process.cwd(), path) || ".";
+  const { out } = recorded;
   console.log(printable(`${recorded.file}, continued in ${out}`));
   await trainTarget(recorded.file, { ...recorded.flags, ...flags, out, resume: true }, again);
 }

@@ -23,6 +23,7 @@ export interface TargetFlags extends ParallelOptions {
   readonly checkpointEvery?: number;
   readonly keepLast?: number;
   readonly keepEvery?: number;
+  readonly checkpoints?: string;
   readonly data?: readonly string[];
   readonly dataRoot?: readonly string[];
 }
@@ -99,13 +100,14 @@ function openJobAt(path: string, flags: TargetFlags): Target {
   return { run, baseDir: opened.baseIn(roots), roots, holds: opened.holds, job };
 }
 
-/** Which checkpoints are written and kept, as the command line says it. */
+/** Which checkpoints are written and kept, and where, as the command line says it. */
 export function keepingOf({
   checkpointEvery,
   keepLast,
   keepEvery,
-}: TargetFlags): Pick<RunOverrides, "checkpointEvery" | "keepLast" | "keepEvery"> {
-  return { checkpointEvery, keepLast, keepEvery };
+  checkpoints,
+}: TargetFlags): Pick<RunOverrides, "checkpointEvery" | "keepLast" | "keepEvery" | "checkpoints"> {
+  return { checkpointEvery, keepLast, keepEvery, checkpoints };
 }
 
 /**

@@ -53,14 +53,13 @@ export async function trainTarget(
   checkHosts(flags, opened);
   const cores = availableCores();
   const out = flags.out ?? join("runs", basename(opened.run.name));
-  const folder = await openRunFolder(out);
-  // The folder of a run on hosts lies on the hosts.
-  const head =
-    beginning === "resume" && flags.hosts === undefined
-      ? await readCheckpointHead(folder)
-      : undefined;
+  // The folder of a run on hosts lies on the hosts, and they reach the place for checkpoints.
+  const isOnHosts = flags.hosts !== undefined;
+  const folder = await openRunFolder(out, isOnHosts ? undefined : opened.run.checkpoints);
+  const head = beginning === "resume" && !isOnHosts ? await readCheckpointHead(folder) : undefined;
   const run = settleMicroBatches(opened.run, head?.identity["microBatches"]);
   const target = { ...opened, run };
+  const placed = run.checkpoints === undefined ? flags : { ...flags, checkpoints: run.checkpoints };
   const { each, all: workers } = workersFor({
     asked: flags.workers,
     threads: flags.threads,
@@ -83,7 +82,7 @@ export async function trainTarget(
     resumeCommand,
   });
   // With several workers, the first one writes the run's folder and its metrics.
-  const isShared = flags.hosts !== undefined || flags.listen !== undefined;
+  const isShared = isOnHosts || flags.listen !== undefined;
   const isHere = workers === 1 && !isShared;
   const metrics = isHere
     ? jsonlSink(folder.file(FILES.metrics), {
@@ -94,8 +93,8 @@ export async function trainTarget(
   // The folder of a run on hosts lies on the hosts, and this machine has its run file.
   let recorded: Promise<void> | undefined;
   const record: EventSink = ({ type }) => {
-    if (type !== "started" || flags.hosts !== undefined) return;
-    recorded = recordCommand(out, file, flags).catch((error: unknown) => {
+    if (type !== "started" || isOnHosts) return;
+    recorded = recordCommand(folder, file, placed).catch((error: unknown) => {
       const [why] = (error instanceof Error ? error.message : String(error)).split("\n");
       show({ type: "notice", text: `${why} So "lockstep resume" cannot continue this run.` });
     });

@@ -1,5 +1,6 @@
 /** What single words of the command line mean, and what they may be. */
 import { InvalidArgumentError } from "commander";
+import { isStoreAddress } from "../checkpoint/index.ts";
 import type { PortRange } from "../net/index.ts";
 import { notAmong } from "../options.ts";
 import { bytesOfText, OFFLOADS, type Offload, type Recompute } from "../parallel/index.ts";
@@ -37,6 +38,11 @@ export function duration(text: string): number {
   const value = Number(number) * (unit === "ms" ? 1 : 1000);
   if (value >= 1) return value;
   throw new InvalidArgumentError("It must be a time, as in 5s or 500ms.");
+}
+
+export function place(text: string): string {
+  if (isStoreAddress(text)) return text;
+  throw new InvalidArgumentError("It must be a place such as s3://bucket/prefix.");
 }
 
 export function ports(text: string): PortRange {

@@ -50,11 +50,13 @@ const run = z.strictObject({
   clipNorm: z.number().optional(),
   reproducible: z.boolean().optional(),
   bucketBytes: count.optional(),
+  checkReplicas: z.int().min(0).optional(),
   ...sharingShape,
   evaluate: z.strictObject({ every: count.optional(), samples: count.optional() }).optional(),
   checkpointEvery: count.optional(),
   keepLast: count.optional(),
   keepEvery: count.optional(),
+  checkpoints: text.optional(),
   sample: z
     .strictObject({ prompt: text.optional(), tokens: count.max(2 ** 24).optional() })
     .optional(),

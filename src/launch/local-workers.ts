@@ -4,8 +4,8 @@ import type { Generation, MembershipState } from "../membership/index.ts";
 export interface LocalWorkers {
   /** Those that take part or are starting, ascending by number. */
   list(): readonly LocalWorker[];
-  /** Sends a signal to the process of a worker. Returns false if it has ended. */
-  signal(worker: number, name: NodeJS.Signals): boolean;
+  /** The process of a worker. */
+  process(worker: number): LocalProcess | undefined;
   /** Lets another worker start at the place of one that was asked to leave. */
   reopen(place: string): void;
   readonly counts: { readonly lost: number; readonly joined: number };
@@ -22,6 +22,13 @@ export function listOf({ workers }: MembershipState): LocalWorker[] {
   return workers
     .filter(({ status }) => ["starting", "ready", "member"].includes(status))
     .map(({ id, place, status }) => ({ number: id, place, isMember: status === "member" }));
+}
+
+/** What can be done to a worker's process. All of it returns false if the process has ended. */
+export interface LocalProcess {
+  signal(name: NodeJS.Signals): boolean;
+  /** Flips a bit of its weights. `which`, in [0, 1), says which one. */
+  flipBit(which: number): boolean;
 }
 
 /** Counts the workers that were lost, and those that joined after the first generation. */

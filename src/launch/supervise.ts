@@ -115,8 +115,8 @@ class Supervisor implements LocalWorkers {
     return listOf(this.#state);
   }
 
-  signal(worker: number, name: NodeJS.Signals): boolean {
-    return this.#workers.get(worker)?.signal(name) ?? false;
+  process(worker: number) {
+    return this.#workers.get(worker);
   }
 
   reopen(place: string): void {

@@ -21,6 +21,7 @@ import {
   type TrainOptions,
   type TrainResult,
   train,
+  type WeightsPlace,
 } from "../run/index.ts";
 import { type JsonlSink, jsonlSink } from "../telemetry/index.ts";
 import { Generations } from "./generations.ts";
@@ -49,7 +50,7 @@ async function work(job: Assignment): Promise<TrainResult["outcome"]> {
   // A job that comes from this machine was checked when it was opened or made.
   if (job.network !== undefined) opened.check();
   const run = overrideRun(opened.run, job.overrides);
-  const folder = await openRunFolder(job.out);
+  const folder = await openRunFolder(job.out, run.checkpoints);
   const engine = createOrtEngine({ threads, ...(dump === undefined ? {} : { dump }) });
   // The worker that writes checkpoints writes figures too, because the launcher may be on another
   // machine, or end a step earlier. Only that worker has events.
@@ -93,7 +94,9 @@ async function inGenerations(
   generations = members;
   const beats = setInterval(() => send({ kind: "beat" }), BEAT_MS).unref();
   try {
-    return (await train(run, { ...options, members, leads: number === 0, mark })).outcome;
+    const onWeights = (place: WeightsPlace) => send({ kind: "weights", ...place });
+    const leads = number === 0;
+    return (await train(run, { ...options, members, leads, mark, onWeights })).outcome;
   } finally {
     clearInterval(beats);
     listener?.close();

@@ -68,6 +68,7 @@ const job = z.strictObject({
     checkpointEvery: count.optional(),
     keepLast: count.optional(),
     keepEvery: count.optional(),
+    checkpoints: z.string().max(2000).optional(),
     ...sharingShape,
   }),
   /** The options that may change in a run that is resumed. */

@@ -4,17 +4,15 @@
  */
 import { existsSync } from "node:fs";
 import {
-  listSteps,
+  type CheckpointStore,
   manifestSha256,
-  readManifest,
-  sourceOf,
-  stepFolder,
-  TensorReader,
+  readRangeOf,
+  type Source,
 } from "../checkpoint/index.ts";
 import { LockstepError } from "../errors.ts";
 import { formatType, sameType, type TensorType } from "../tensor/index.ts";
-import { collectedBytes, stateBytes, type Trainer } from "../train/index.ts";
-import { type Beginning, FILES, OLD_CHECKPOINT, type RunFolder } from "./folder.ts";
+import { collectedBytes, type StateParts, stateBytes, type Trainer } from "../train/index.ts";
+import { type Beginning, OLD_CHECKPOINT, type RunFolder } from "./folder.ts";
 import { type CheckpointHead, hashOf } from "./head.ts";
 import {
   type Change,
@@ -30,6 +28,7 @@ import type { Run } from "./run.ts";
 
 /** Bytes of a tensor that are read and written at once. */
 const CHUNK_BYTES = 2 ** 22;
+const READ_AT_ONCE = 4;
 
 /**
  * The options that may change without being named after a loss that was not finite, because
@@ -41,12 +40,17 @@ const CURES: readonly Changeable[] = ["learningRate", "schedule", "steps", "clip
  * Returns the bytes that a run has on disk at most: checkpoints, one more while it is written, and
  * for a new run also both files of weights. A resumed run replaces those.
  */
-export function bytesWritten(trainer: Trainer, run: Run, beginning: Beginning): number {
+export function bytesWritten(
+  trainer: Trainer,
+  run: Run,
+  beginning: Beginning,
+  { isOnDisk }: CheckpointStore,
+): number {
   const { parameters, slots, states } = trainer.tensors();
   const bytes = (tensors: Readonly<Record<string, TensorType>>) =>
     stateBytes(Object.values(tensors));
   const weights = bytes(parameters) + bytes(states);
-  const one = weights + bytes(slots);
+  const one = isOnDisk ? weights + bytes(slots) : 0;
   const collected = collectedBytes(trainer.plan);
   if (beginning === "resume") return collected + one;
   const saves = Math.ceil(run.steps / run.checkpointEvery);
@@ -69,15 +73,17 @@ export async function openNewest(
   below = Number.POSITIVE_INFINITY,
 ): Promise<{ head?: CheckpointHead; unusable: readonly Unusable[] }> {
   const unusable: Unusable[] = [];
-  const checkpoints = folder.file(FILES.checkpoints);
+  const { checkpoints } = folder;
   let old = await openOld(folder);
   if (old !== undefined && old.step >= below) old = undefined;
-  for (const step of listSteps(checkpoints).reverse()) {
+  for (const step of (await checkpoints.steps()).reverse()) {
     if (step >= below) continue;
     if (old !== undefined && "source" in old && old.step > step) break;
     try {
       return { head: await openStep(checkpoints, step), unusable };
     } catch (error) {
+      // What cannot be reached now may be whole.
+      if (error instanceof LockstepError && error.code === "STORE") throw error;
       unusable.push({ step, error: asError(error) });
     }
   }
@@ -87,7 +93,7 @@ export async function openNewest(
 
 async function openOld(folder: RunFolder): Promise<CheckpointHead | Unusable | undefined> {
   const path = folder.file(OLD_CHECKPOINT);
-  if (!existsSync(path)) return undefined;
+  if (!folder.checkpoints.isOnDisk || !existsSync(path)) return undefined;
   return readOldCheckpoint(path).catch((error: unknown) => ({ step: -1, error: asError(error) }));
 }
 
@@ -95,21 +101,24 @@ function asError(thrown: unknown): Error {
   return thrown instanceof Error ? thrown : new Error(String(thrown));
 }
 
-/** @throws CHECKPOINT when the manifest is damaged; FILE_NOT_FOUND, IO_FAILED */
-export async function openStep(checkpoints: string, step: number): Promise<CheckpointHead> {
-  const path = stepFolder(checkpoints, step);
-  const manifest = await readManifest(path);
-  const { seconds, trainLoss, identity, diverged } = manifest;
+/** @throws CHECKPOINT when the manifest is damaged; FILE_NOT_FOUND, IO_FAILED, STORE */
+export async function openStep(
+  checkpoints: CheckpointStore,
+  step: number,
+): Promise<CheckpointHead> {
+  const manifest = await checkpoints.manifest(step);
+  const { seconds, trainLoss, identity, diverged, ledger } = manifest;
   return {
     step,
     seconds,
     trainLoss: trainLoss ?? Number.NaN,
     identity,
     diverged,
-    path,
+    ledger,
+    path: checkpoints.pathOf(step),
     isOld: false,
     state: manifestSha256(manifest),
-    source: sourceOf(path, manifest),
+    source: checkpoints.source(step, manifest),
   };
 }
 
@@ -125,7 +134,8 @@ export async function readCheckpointHead(folder: RunFolder): Promise<CheckpointH
 }
 
 export function nothingToResume(folder: RunFolder): LockstepError {
-  return new LockstepError("CHECKPOINT", `There is nothing to resume in "${folder.path}".`, {
+  const path = folder.checkpoints.isOnDisk ? folder.path : folder.checkpoints.place;
+  return new LockstepError("CHECKPOINT", `There is nothing to resume in "${path}".`, {
     hint: "Start the run without --resume, or name the folder of an earlier run with --out.",
   });
 }
@@ -170,21 +180,35 @@ export async function loadCheckpoint(trainer: Trainer, head: CheckpointHead): Pr
     if (wanted.has(name)) continue;
     throw otherModel(path, `it has ${name} ${formatType(found)}, this model has no such tensor`);
   }
-  const reader = new TensorReader(source);
   try {
-    const buffer = new Uint8Array(CHUNK_BYTES);
-    for (const { name, from, to } of parts.own()) {
-      for (let at = from; at < to; at += CHUNK_BYTES) {
-        const chunk = buffer.subarray(0, Math.min(CHUNK_BYTES, to - at));
-        await reader.read(name, at, chunk);
-        parts.write(name, at, chunk);
-      }
-    }
+    await readAll(source, parts);
   } finally {
-    await reader.close();
+    await source.close();
   }
   trainer.resumeAt(step);
   return state;
+}
+
+/** Several ranges are read at once, because a store may be far away. */
+async function readAll(source: Source, parts: StateParts): Promise<void> {
+  const chunks = chunksOf(parts);
+  const readNext = async () => {
+    const buffer = new Uint8Array(CHUNK_BYTES);
+    for (const { name, at, byteLength } of chunks) {
+      const chunk = buffer.subarray(0, byteLength);
+      await readRangeOf(source, name, at, chunk);
+      parts.write(name, at, chunk);
+    }
+  };
+  await Promise.all(Array.from({ length: READ_AT_ONCE }, readNext));
+}
+
+function* chunksOf(parts: StateParts) {
+  for (const { name, from, to } of parts.own()) {
+    for (let at = from; at < to; at += CHUNK_BYTES) {
+      yield { name, at, byteLength: Math.min(CHUNK_BYTES, to - at) };
+    }
+  }
 }
 
 /** Returns the hash of everything that a trainer begins with. */

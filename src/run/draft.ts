@@ -1,5 +1,6 @@
 /** What a save writes: which worker writes what, and what the manifest says of it. It writes nothing. */
 import {
+  type CheckpointStore,
   type HeldTensor,
   layOutShard,
   type Manifest,
@@ -15,12 +16,14 @@ import { fitsBeside, freeMemory } from "./saver.ts";
 import { type Session, secondsOf } from "./session.ts";
 
 /** What a checkpoint says besides its tensors. */
-export type Said = Pick<Manifest, "step" | "seconds" | "trainLoss" | "diverged">;
+export type Said = Pick<Manifest, "step" | "seconds" | "trainLoss" | "diverged" | "ledger">;
 
 /** What a checkpoint of the committed steps says. */
 export function said(session: Session, loss: number, diverged: boolean): Said {
   const trainLoss = Number.isFinite(loss) ? loss : null;
-  return { step: session.trainer.steps, seconds: secondsOf(session), trainLoss, diverged };
+  const { trainer, samples } = session;
+  const [step, seconds] = [trainer.steps, secondsOf(session)];
+  return { step, seconds, trainLoss, diverged, ledger: samples.ledger.record };
 }
 
 export function identified(
@@ -30,10 +33,11 @@ export function identified(
   return { lockstep: version(), identity, identitySha256: sha256Of(entries.flat()) };
 }
 
-/** The ranks of this machine, which see the same folder. */
-export function nodeOf(group: Group | undefined): readonly number[] {
+/** The ranks that write together: those that reach the place for checkpoints for sure. */
+export function writersOf(group: Group | undefined, place: CheckpointStore): readonly number[] {
   if (group === undefined) return [0];
   const { rank, nodes } = group.transport;
+  if (place.isEverywhere) return nodes.flat();
   return nodes.find((ranks) => ranks.includes(rank)) ?? [rank];
 }
 
@@ -48,10 +52,10 @@ export interface Draft {
   readonly isRoom: boolean;
 }
 
-export function plan({ trainer, options, ranks }: Session, node: readonly number[]): Draft {
+export function plan({ trainer, options, ranks }: Session, among: readonly number[]): Draft {
   const tensors = trainer.parts().list();
   const leader = ranks?.group.rank ?? 0;
-  const all = shareOut(tensors, { writers: node, leader });
+  const all = shareOut(tensors, { writers: among, leader });
   const shares = new Map([...all].filter(([, pieces]) => pieces.length > 0));
   const each = [...shares.values()].flat();
   const bytes = each.reduce((sum, { from, to }) => sum + to - from, 0);

@@ -21,7 +21,7 @@ export interface ExportedCheckpoint {
  * under the names of the model's state dict (`.safetensors`).
  * @param given the run that wrote the checkpoint
  * @throws INVALID_OPTION for another kind of file; CHECKPOINT when the checkpoint is damaged, has no
- *   weights or is of another model; DISK_FULL, IO_FAILED
+ *   weights or is of another model; DISK_FULL, IO_FAILED, STORE
  */
 export async function exportCheckpoint(
   given: Run,
@@ -52,6 +52,7 @@ export async function exportCheckpoint(
   await check(head);
   const parameters = await readAll(head.source, "parameters/");
   const states = await readAll(head.source, "states/");
+  await head.source.close();
   if (!isModel) {
     const all = new Map(Object.entries({ ...stateDict(model, parameters), ...states }));
     await writeSafetensors(to, all, { format: "pt" });

@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { withFolder } from "../../test/support/folder.ts";
-import { checkBeginning, openRunFolder, prepareFolder } from "./folder.ts";
+import { checkBeginning, namedFolder, openRunFolder, prepareFolder } from "./folder.ts";
 
 test("naming a folder creates nothing, and fails at once if it could not be written", () =>
   withFolder({ file: "" }, async (folder) => {
@@ -18,10 +18,7 @@ test("naming a folder creates nothing, and fails at once if it could not be writ
 test("a folder that the system cannot create is an error, not a wait", {
   skip: process.platform !== "linux",
 }, async () => {
-  const folder = {
-    path: "/proc/lockstep/run",
-    file: (name: string) => join("/proc/lockstep/run", name),
-  };
+  const folder = namedFolder("/proc/lockstep/run");
   await assert.rejects(prepareFolder(folder, "new"), { code: "IO_FAILED" });
 });
 
@@ -35,7 +32,7 @@ test("a run that begins in the folder of a finished one moves its files aside, a
     },
     async (path) => {
       const folder = await openRunFolder(path);
-      checkBeginning(folder, "new");
+      await checkBeginning(folder, "new");
       await prepareFolder(folder, "new");
       assert.deepEqual(readdirSync(path).sort(), ["earlier-1", "notes.txt"]);
       assert.equal(readFileSync(join(path, "earlier-1/model.onnx"), "utf8"), "2");
@@ -47,9 +44,9 @@ test("a run that begins in the folder of a finished one moves its files aside, a
 test("an unfinished run is guarded, and a resumed run is no longer finished", () =>
   withFolder({ "checkpoint.safetensors": "1" }, async (path) => {
     const folder = await openRunFolder(path);
-    assert.throws(() => checkBeginning(folder, "new"), { code: "RUN_EXISTS" });
-    checkBeginning(folder, "anew");
-    checkBeginning(folder, "resume");
+    await assert.rejects(checkBeginning(folder, "new"), { code: "RUN_EXISTS" });
+    await checkBeginning(folder, "anew");
+    await checkBeginning(folder, "resume");
     await prepareFolder(folder, "resume");
     assert.deepEqual(readdirSync(path), ["checkpoint.safetensors"]);
   }));

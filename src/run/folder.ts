@@ -6,14 +6,7 @@
 import { constants, existsSync, readFileSync } from "node:fs";
 import { access, lstat, mkdir, readdir, rename, rm, statfs } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
-import {
-  listSteps,
-  outdated,
-  type Retention,
-  removeDrafts,
-  removeStep,
-  setAside,
-} from "../checkpoint/index.ts";
+import { type CheckpointStore, openStore, outdated, type Retention } from "../checkpoint/index.ts";
 import { LockstepError } from "../errors.ts";
 import { fileError, makeFolder, writeFileAtomic } from "../files/index.ts";
 import { isNamedFile } from "../memory/index.ts";
@@ -22,6 +15,8 @@ import type { Report } from "../telemetry/index.ts";
 export interface RunFolder {
   readonly path: string;
   file(name: string): string;
+  /** Where its checkpoints are kept. */
+  readonly checkpoints: CheckpointStore;
 }
 
 export const OLD_CHECKPOINT = "checkpoint.safetensors";
@@ -65,10 +60,21 @@ export type Beginning =
   | "resume";
 
 /**
- * Names a folder that may not exist yet, and creates nothing.
- * @throws IO_FAILED when it could not be written
+ * Names a folder, and touches nothing.
+ * @param checkpoints the address of a place for its checkpoints. Default: in the folder
+ * @throws INVALID_OPTION for a place that cannot be used
  */
-export async function openRunFolder(path: string): Promise<RunFolder> {
+export function namedFolder(path: string, checkpoints?: string): RunFolder {
+  const place = checkpoints ?? join(path, FILES.checkpoints);
+  const store = openStore(place, process.env);
+  return { path, file: (name) => join(path, name), checkpoints: store };
+}
+
+/**
+ * Names a folder that a run will write. It may not exist yet, and nothing is created.
+ * @throws what `namedFolder` throws; IO_FAILED when it could not be written
+ */
+export async function openRunFolder(path: string, checkpoints?: string): Promise<RunFolder> {
   const nearest = nearestFolder(path);
   try {
     // With the slash, a file in the place of the folder is an error too.
@@ -76,7 +82,7 @@ export async function openRunFolder(path: string): Promise<RunFolder> {
   } catch (error) {
     throw fileError(error, "write", path);
   }
-  return { path, file: (name) => join(path, name) };
+  return namedFolder(path, checkpoints);
 }
 
 /** The folder itself, or the nearest one above it that exists: on the disk that it will be on. */
@@ -86,38 +92,48 @@ export function nearestFolder(path: string): string {
   return nearest;
 }
 
+/** What the checkpoints of a run are called among its files. */
+export function checkpointsName({ checkpoints }: RunFolder): string {
+  return checkpoints.isOnDisk ? FILES.checkpoints : checkpoints.place;
+}
+
 /** Whether the folder's run has finished. */
 export function isFinished(folder: RunFolder): boolean {
   return existsSync(folder.file(FILES.report));
 }
 
-/** Whether there is a checkpoint, whole or not. */
-export function hasCheckpoint(folder: RunFolder): boolean {
+/** Whether there is a checkpoint, whole or not. @throws STORE, IO_FAILED */
+export async function hasCheckpoint(folder: RunFolder): Promise<boolean> {
   const isOld = existsSync(folder.file(OLD_CHECKPOINT));
-  return isOld || listSteps(folder.file(FILES.checkpoints)).length > 0;
+  return isOld || (await folder.checkpoints.steps()).length > 0;
 }
 
-/** @throws RUN_EXISTS when a run would begin over an unfinished one */
-export function checkBeginning(folder: RunFolder, beginning: Beginning): void {
-  if (beginning !== "new" || isFinished(folder) || !hasCheckpoint(folder)) return;
+/**
+ * @throws RUN_EXISTS when a run would begin over an unfinished one; STORE, IO_FAILED when the place
+ *   for checkpoints cannot be used
+ */
+export async function checkBeginning(folder: RunFolder, beginning: Beginning): Promise<void> {
+  const isThere = await hasCheckpoint(folder);
+  if (beginning !== "new" || isFinished(folder) || !isThere) return;
+  const path = folder.checkpoints.isOnDisk ? folder.path : folder.checkpoints.place;
   throw new LockstepError(
     "RUN_EXISTS",
-    `"${folder.path}" holds a run that is not finished, and this run would start over it.`,
+    `"${path}" holds a run that is not finished, and this run would start over it.`,
     {
-      hint: "Continue it with --resume, start again with --anew (its files are kept in a folder beside), or name another folder with --out.",
-      fields: { path: folder.path },
+      hint: "Continue it with --resume, start again with --anew (its files are kept in a folder beside), or name another place with --out or --checkpoints.",
+      fields: { path },
     },
   );
 }
 
 /**
  * Prepares the folder for the first step of a run. Checkpoints of later steps than `step`, from
- * which a run is resumed, are kept under another name: they are damaged, or others do not have them.
+ * which a run continues, are kept under another name: they are damaged, or others do not have them.
  */
 export async function prepareFolder(
   folder: RunFolder,
   beginning: Beginning,
-  step = Number.POSITIVE_INFINITY,
+  step?: number,
 ): Promise<void> {
   try {
     await makeFolder(folder.path);
@@ -125,10 +141,13 @@ export async function prepareFolder(
     if (beginning === "resume") await checkPlaces(folder);
     if (beginning === "resume") {
       await rm(folder.file(FILES.report), { force: true });
-      const checkpoints = folder.file(FILES.checkpoints);
-      const later = listSteps(checkpoints).filter((found) => found > step);
-      for (const found of later) await setAside(checkpoints, found);
-    } else await moveAside(folder);
+      const later = (await folder.checkpoints.steps()).filter((found) => found > (step ?? found));
+      for (const found of later) await folder.checkpoints.setAside(found);
+    } else {
+      await moveAside(folder);
+      // A run that has begun, on another machine, has its own checkpoints in a place that both reach.
+      if (step === undefined) await folder.checkpoints.putAway();
+    }
   } catch (error) {
     throw fileError(error, "write", folder.path);
   }
@@ -206,7 +225,7 @@ async function moveAside(folder: RunFolder): Promise<void> {
  * theirs has a name.
  */
 async function removeLeftovers(folder: RunFolder): Promise<void> {
-  await removeDrafts(folder.file(FILES.checkpoints));
+  await folder.checkpoints.removeDrafts();
   const ours = new Set<string>([...Object.values(FILES), ...OTHERS]);
   for (const name of await readdir(folder.path)) {
     const target = /^\.(.+)\.[0-9a-f]{12}\.tmp$/.exec(name)?.[1];
@@ -217,13 +236,13 @@ async function removeLeftovers(folder: RunFolder): Promise<void> {
 
 /** Removes the checkpoints that need not be kept. */
 export async function removeOutdated(folder: RunFolder, keep: Retention): Promise<void> {
-  const checkpoints = folder.file(FILES.checkpoints);
-  const steps = listSteps(checkpoints);
+  const { checkpoints } = folder;
+  const steps = await checkpoints.steps();
   try {
-    for (const step of outdated(steps, keep)) await removeStep(checkpoints, step);
+    for (const step of outdated(steps, keep)) await checkpoints.remove(step);
     if (steps.length >= keep.keepLast) await rm(folder.file(OLD_CHECKPOINT), { force: true });
   } catch (error) {
-    throw fileError(error, "write", checkpoints);
+    throw fileError(error, "write", checkpoints.place);
   }
 }
 

@@ -2,7 +2,14 @@ export { openStep, readCheckpointHead } from "./checkpoint.ts";
 export { columns, size } from "./columns.ts";
 export { exportCheckpoint } from "./export-checkpoint.ts";
 export { type Fingerprint } from "./fingerprint.ts";
-export { type Beginning, COMMAND_FILE, FILES, openRunFolder, type RunFolder } from "./folder.ts";
+export {
+  type Beginning,
+  COMMAND_FILE,
+  FILES,
+  namedFolder,
+  openRunFolder,
+  type RunFolder,
+} from "./folder.ts";
 export { type GenerateOptions, generateText } from "./generate.ts";
 export { type CheckpointHead } from "./head.ts";
 export { CHANGEABLE, type Changeable, changesBetween } from "./identity.ts";
@@ -16,3 +23,4 @@ export { type Rehearsal, type RehearsalOptions, rehearse } from "./rehearse.ts";
 export { type Chosen, chooseCheckpoint } from "./resume.ts";
 export { defineRun, overrideRun, type Run, type RunOptions, type RunOverrides } from "./run.ts";
 export { type TrainOptions } from "./session.ts";
+export { type WeightsPlace } from "./weights-place.ts";

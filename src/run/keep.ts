@@ -3,7 +3,7 @@ import { positionsOfStep, sampleOrder } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import { said } from "./draft.ts";
 import { exportModel, exportWeights } from "./export.ts";
-import { FILES, hasCheckpoint } from "./folder.ts";
+import { checkpointsName, hasCheckpoint } from "./folder.ts";
 import { notWritten, saveAlone, saveBeginning, saveTogether } from "./save.ts";
 import type { Session } from "./session.ts";
 
@@ -15,16 +15,18 @@ export function save(session: Session, trainLoss: number): Promise<void> {
   return saveTogether(session, trainLoss, "now");
 }
 
+/** The codes of a place that cannot be written. */
+const PLACE_FAILED = /^(?:DISK_FULL|IO_FAILED|STORE)$/;
+
 /**
  * Begins a checkpoint of the committed steps, which is completed beside training. All workers call
- * it together. If the disk is full it only warns, and the next checkpoint tries again.
+ * it together. If it cannot be written it only warns, and the next checkpoint tries again.
  */
 export async function saveOrTell(session: Session, trainLoss: number): Promise<void> {
   try {
     await saveTogether(session, trainLoss, "beside");
   } catch (error) {
-    if (!(error instanceof LockstepError) || !/^(?:DISK_FULL|IO_FAILED)$/.test(error.code))
-      throw error;
+    if (!(error instanceof LockstepError) || !PLACE_FAILED.test(error.code)) throw error;
     const { options, trainer } = session;
     options.onEvent({ type: "notice", text: notWritten(trainer.steps, error) });
   }
@@ -47,11 +49,15 @@ export async function keepLastGood(
   const [step, out] = [trainer.steps, folder.path];
   const files: string[] = [];
   try {
-    if (!trainer.isWhole) files.push(...(await keepOld(session, code)));
+    if (code === "DRIFT") files.push(...(await keepVerified(session)));
+    else if (!trainer.isWhole) files.push(...(await keepOld(session, code)));
     else if (code === "NOT_FINITE") files.push(...(await keepDiverged(session, trainLoss)));
     else if (step > session.before.step) {
-      await saveAlone(session, said(session, trainLoss, false));
-      files.push(FILES.checkpoints, await exportWeights(session));
+      // Where one place for them fails, the other may not.
+      const saved = saveAlone(session, said(session, trainLoss, false));
+      const [isSaved] = await Promise.allSettled([saved]);
+      if (isSaved.status === "fulfilled") files.push(checkpointsName(folder));
+      files.push(await exportWeights(session));
     }
   } catch {
     // The first failure is the one to report.
@@ -68,14 +74,23 @@ async function keepOld(session: Session, code: string): Promise<string[]> {
   const { options, trainer, saver } = session;
   const { folder, onEvent } = options;
   await saver.idle();
-  const isThere = hasCheckpoint(folder);
+  const isThere = await hasCheckpoint(folder);
   if (!isThere) await saveBeginning(session, code === "NOT_FINITE");
   const from = isThere ? "the last checkpoint" : "the initial weights";
   onEvent({
     type: "notice",
     text: `Workers of other nodes hold parts of the state after step ${trainer.steps}, so it is not saved: --resume continues from ${from}.`,
   });
-  return isThere ? [] : [FILES.checkpoints];
+  return isThere ? [] : [checkpointsName(folder)];
+}
+
+/** Keeps the last checkpoint, which was checked, when the state cannot be trusted any more. */
+async function keepVerified(session: Session): Promise<string[]> {
+  await session.saver.idle();
+  const { folder } = session.options;
+  if (await hasCheckpoint(folder)) return [];
+  await saveBeginning(session, false);
+  return [checkpointsName(folder)];
 }
 
 /** Returns the files that were written. */
@@ -89,7 +104,7 @@ async function keepDiverged(session: Session, trainLoss: number): Promise<string
       type: "notice",
       text: `To continue from ${from}, change the learning rate or the clipping in the run file, and add ${words}.`,
     });
-  if (hasCheckpoint(folder)) {
+  if (await hasCheckpoint(folder)) {
     tell("the last checkpoint", "--resume --change learningRate,clipNorm");
     return [...files];
   }
@@ -102,7 +117,7 @@ async function keepDiverged(session: Session, trainLoss: number): Promise<string
     await saveBeginning(session, true);
     tell("the initial weights", "--resume");
   }
-  return [...files, FILES.checkpoints];
+  return [...files, checkpointsName(folder)];
 }
 
 /** Whether the weights give a finite loss for samples that had one before. */

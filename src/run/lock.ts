@@ -38,6 +38,8 @@ const WATCH_MS = 3 * BEAT_MS + 1_000;
  */
 const FIRST_MS = 500;
 
+type LockedFolder = Pick<RunFolder, "path" | "file">;
+
 export interface FolderLock {
   /** Releases the folder. A second call does nothing. */
   release(): void;
@@ -68,7 +70,7 @@ interface Owner {
  * @throws RUN_LOCKED naming the owner; IO_FAILED
  */
 export async function lockFolder(
-  folder: RunFolder,
+  folder: LockedFolder,
   options: LockOptions = {},
 ): Promise<FolderLock> {
   const isNew = !existsSync(folder.path);
@@ -106,7 +108,7 @@ interface Taken {
 }
 
 /** Returns undefined when the name belongs to another file by now. */
-function takeFile(folder: RunFolder, path: string, options: LockOptions): Taken | undefined {
+function takeFile(folder: LockedFolder, path: string, options: LockOptions): Taken | undefined {
   const { O_RDWR, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants;
   const file = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o644);
   try {
@@ -146,7 +148,7 @@ function kernelLock(file: number): "taken" | "held" | "unknown" {
  * this for an owner on this machine, but a lock of another machine may not be visible here.
  */
 async function watch(
-  folder: RunFolder,
+  folder: LockedFolder,
   path: string,
   { isLocked }: Taken,
   options: LockOptions,
@@ -229,7 +231,7 @@ function bootId(): string {
 }
 
 function locked(
-  { path }: RunFolder,
+  { path }: LockedFolder,
   owner: Owner | undefined,
   { what = "A run is being written to" }: LockOptions,
 ): LockstepError {

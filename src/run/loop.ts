@@ -11,13 +11,14 @@ import { announce } from "./announce.ts";
 import { checkIdentity, readCheckpointHead } from "./checkpoint.ts";
 import { exportModel } from "./export.ts";
 import { finish } from "./finish.ts";
-import { checkBeginning, FILES, isFinished } from "./folder.ts";
+import { checkBeginning, checkpointsName, FILES, isFinished } from "./folder.ts";
 import { enterNext, type Moved, unlessLost } from "./generations.ts";
 import { statedIdentity } from "./identity.ts";
 import { keepLastGood, save, saveOrTell } from "./keep.ts";
 import { type FolderLock, lockFolder } from "./lock.ts";
 import { settleMicroBatches } from "./micro-batches.ts";
 import type { Run } from "./run.ts";
+import { beginEntry, enterCommitted } from "./samples.ts";
 import { collectParts } from "./save.ts";
 import {
   closeSession,
@@ -91,7 +92,7 @@ async function begin(
 ): Promise<Session | "complete"> {
   const { folder, beginning, asked, onEvent } = options;
   try {
-    if (isLeader(options)) checkBeginning(folder, beginning);
+    if (isLeader(options)) await checkBeginning(folder, beginning);
     const head = beginning === "resume" ? await readCheckpointHead(folder) : undefined;
     const run = settleMicroBatches(given, head?.identity["microBatches"]);
     if (head !== undefined) {
@@ -239,11 +240,14 @@ async function makeStep(session: Session, step: number): Promise<StepResult> {
   const { run, options, data, trainer } = session;
   const positions = positionsOfStep(step, run.batch);
   const own = trainer.ownPositions(positions);
+  await beginEntry(session, step, own);
   const order = sampleOrder(data.train.length, run.seed);
   const indices = own.flatMap(({ start, end }) => order.indices(start, end));
   const fill: FillBatch = (into) => data.train.read(indices, into);
   const regroup = options.members?.isWanted() ?? false;
-  return trainer.step({ positions, fill, stop: options.asked.aborted, regroup });
+  const made = await trainer.step({ positions, fill, stop: options.asked.aborted, regroup });
+  enterCommitted(session);
+  return made;
 }
 
 /** Validates and saves after a step, where that is due. */
@@ -260,7 +264,10 @@ async function between(
     if (validated !== undefined && session.validated !== done) tell(evaluated(done, validated));
     session.validated = done;
   }
-  if (done % run.checkpointEvery === 0) await saveOrTell(session, last.trainLoss);
+  if (done % run.checkpointEvery === 0) {
+    await trainer.verify();
+    await saveOrTell(session, last.trainLoss);
+  }
   return "done";
 }
 
@@ -269,7 +276,8 @@ async function validateAtEnd(
   session: Session,
   tell: EventSink,
 ): Promise<{ readonly loss: number | undefined }> {
-  const { run, options, ranks, validation } = session;
+  const { run, options, ranks, trainer, validation } = session;
+  await trainer.verify();
   const validated = await validation?.run(ranks?.group, options.asked);
   // From here on the leader needs nobody, so that none can be lost.
   if (options.members !== undefined) await collectParts(session);
@@ -304,6 +312,6 @@ async function stop(session: Session, trainLoss: number): Promise<void> {
     step,
     steps,
     out,
-    files: [...files, FILES.checkpoints, FILES.metrics],
+    files: [...files, checkpointsName(folder), FILES.metrics],
   });
 }

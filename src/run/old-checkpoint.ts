@@ -2,7 +2,7 @@
  * Reads the checkpoint of a run of an earlier version: one safetensors file, with its head among the
  * metadata. It is never written any more.
  */
-import { damaged, type Source } from "../checkpoint/index.ts";
+import { damaged, filesOf, type Source } from "../checkpoint/index.ts";
 import { LockstepError } from "../errors.ts";
 import { eachTensor, type Header, readSafetensorsHeader } from "../safetensors/index.ts";
 import { type CheckpointHead, hashOf } from "./head.ts";
@@ -65,7 +65,8 @@ function sourceOfFile(
   hashes: Readonly<Record<string, string>> | undefined,
 ): Source {
   return {
-    files: [path],
+    ...filesOf([path]),
+    byteLength: Math.max(0, ...entries.map(({ end }) => end)),
     tensors: new Map(
       entries.map(({ name, dtype, shape, start, end }) => {
         const parts = start === end ? [] : [{ shard: 0, start, end, from: 0 }];

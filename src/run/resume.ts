@@ -6,7 +6,7 @@ import { damaged, describeFault, FAULTS, type Source } from "../checkpoint/index
 import { type Group, tellNumbers } from "../collectives/index.ts";
 import { LockstepError } from "../errors.ts";
 import { nothingToResume, openNewest, type Unusable } from "./checkpoint.ts";
-import type { RunFolder } from "./folder.ts";
+import { checkpointsName, type RunFolder } from "./folder.ts";
 import type { CheckpointHead } from "./head.ts";
 
 export interface Chosen {
@@ -17,7 +17,7 @@ export interface Chosen {
 
 /**
  * All workers call this together; `group` is undefined for one worker.
- * @throws CHECKPOINT or FILE_CORRUPT when no checkpoint is whole; and what the group throws
+ * @throws CHECKPOINT or FILE_CORRUPT when no checkpoint is whole; STORE; what the group throws
  */
 export async function chooseCheckpoint(folder: RunFolder, group?: Group): Promise<Chosen> {
   const newer: Unusable[] = [];
@@ -35,19 +35,23 @@ export async function chooseCheckpoint(folder: RunFolder, group?: Group): Promis
       continue;
     }
     const error = await check(head, group);
-    if (error === undefined) return { head, notices: newer.map((one) => sentence(one, head)) };
+    if (error === undefined) {
+      const notices = newer.map((one) => sentence(one, head, checkpointsName(folder)));
+      return { head, notices };
+    }
     newer.push({ step: head.step, error });
     below = head.step;
   }
 }
 
-/** Workers of one node share out the shards; each node reads all of its own copy. */
+/** Workers that read the same shards share them out; else each node reads all of its own copy. */
 async function check(
   { path, source }: CheckpointHead,
   group: Group | undefined,
 ): Promise<LockstepError | undefined> {
   const { rank = 0, nodes = [[0]] } = group?.transport ?? {};
-  const node = nodes.find((ranks) => ranks.includes(rank)) ?? [rank];
+  const here = nodes.find((ranks) => ranks.includes(rank)) ?? [rank];
+  const node = source.isEverywhere ? nodes.flat() : here;
   const own = await firstFault(source, node.indexOf(rank), node.length);
   const [fault, shard] = (await tellAll(group, own)).find(([code]) => code !== 0) ?? [];
   if (fault === undefined || shard === undefined) return undefined;
@@ -71,9 +75,13 @@ async function tellAll(
   return group === undefined ? [own] : tellNumbers(group.transport, own);
 }
 
-function sentence({ step, error }: Unusable, { step: used }: CheckpointHead): string {
+function sentence(
+  { step, error }: Unusable,
+  { step: used }: CheckpointHead,
+  place: string,
+): string {
   const [why] = error.message.split("\n");
-  const kept = step < 0 ? "" : `, and the other is kept as checkpoints/aside-step-${step}`;
+  const kept = step < 0 ? "" : `, and the other is kept as ${place}/aside-step-${step}`;
   return `${why} The run continues from the checkpoint of step ${used}${kept}.`;
 }
 

@@ -3,6 +3,7 @@
  * nothing.
  */
 import { z } from "zod";
+import { isStoreAddress } from "../checkpoint/index.ts";
 import type { DataSource } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import type { ModelDefinition } from "../nn/index.ts";
@@ -45,6 +46,12 @@ export interface RunOptions extends ParallelOptions {
   readonly reproducible?: boolean;
   /** Bytes of gradients that travel together between nodes. Default: chosen from measured costs. */
   readonly bucketBytes?: number;
+  /**
+   * Steps between two checks that no weights or optimizer state have changed by themselves, and that
+   * workers that hold the same have the same bytes. With 1, nothing wrong that is found was used in
+   * a committed step. 0: no checks. Default: as few as cost 1% of the time.
+   */
+  readonly checkReplicas?: number;
   /** The seed of weights, sample order and dropout. Default: 1. */
   readonly seed?: number;
   /**
@@ -64,6 +71,12 @@ export interface RunOptions extends ParallelOptions {
    * Default: none.
    */
   readonly keepEvery?: number;
+  /**
+   * Where checkpoints are kept: `s3://bucket/prefix`, with the prefix for this run alone. Endpoint,
+   * region and credentials come from the usual AWS_… variables of the environment of each worker.
+   * Default: in the run's folder.
+   */
+  readonly checkpoints?: string;
   /**
    * The text to generate at the end, for models of text: its beginning, and its number of tokens.
    */
@@ -96,6 +109,7 @@ export interface RunOverrides {
   readonly checkpointEvery?: number | undefined;
   readonly keepLast?: number | undefined;
   readonly keepEvery?: number | undefined;
+  readonly checkpoints?: string | undefined;
   readonly parallel?: ParallelOptions["parallel"];
   readonly zero?: ParallelOptions["zero"];
   readonly recompute?: ParallelOptions["recompute"];
@@ -118,6 +132,7 @@ const shape: OptionKinds<RunOptions> = {
   microBatches: positive.optional(),
   reproducible: z.boolean().optional(),
   bucketBytes: positive.optional(),
+  checkReplicas: z.int().min(0).optional(),
   parallel: z.strictObject({ data: positive.optional(), shard: positive.optional() }).optional(),
   zero: z.union([z.literal(1), z.literal(2), z.literal(3)]).optional(),
   recompute: z
@@ -137,6 +152,10 @@ const shape: OptionKinds<RunOptions> = {
   checkpointEvery: positive.optional(),
   keepLast: positive.optional(),
   keepEvery: positive.optional(),
+  checkpoints: z
+    .string()
+    .refine(isStoreAddress, "must be a place such as s3://bucket/prefix")
+    .optional(),
   sample: z.strictObject({ prompt: z.string().optional(), tokens: positive.optional() }).optional(),
 };
 const schema = z.strictObject(shape);

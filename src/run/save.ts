@@ -1,16 +1,15 @@
 /**
- * Saves a run: the leader decides what each worker writes, each worker of its machine writes its
- * shard, and the leader completes the checkpoint when all are there. Nothing of this depends on the
- * ranks staying the same after the workers have been told: who has ended is told by files.
+ * Saves a run: the leader decides what each worker writes, each worker that reaches the place for
+ * checkpoints writes its shard, and the leader completes the checkpoint when all are there. Nothing
+ * of this depends on the ranks staying the same after the workers have been told: who has ended is
+ * told by names in the draft.
  */
-import { join } from "node:path";
 import { z } from "zod";
-import { beginDraft, discardDraft, gatherShards, publish } from "../checkpoint/index.ts";
 import type { Group } from "../collectives/index.ts";
 import { LockstepError } from "../errors.ts";
 import { byteLength } from "../tensor/index.ts";
-import { type Draft, identified, manifestOf, nodeOf, plan, type Said, said } from "./draft.ts";
-import { collectedPath, FILES, removeOutdated } from "./folder.ts";
+import { type Draft, identified, manifestOf, plan, type Said, said, writersOf } from "./draft.ts";
+import { collectedPath, removeOutdated } from "./folder.ts";
 import { readyShard } from "./saver.ts";
 import type { Session } from "./session.ts";
 import { receiveText, sendText } from "./tell.ts";
@@ -45,8 +44,8 @@ export type How = "beside" | "now";
 /**
  * All workers call this together, between the same two steps. One that does not lead does what the
  * leader tells it.
- * @throws DISK_FULL, IO_FAILED on the leader, when nothing was begun or with `now`; and what the
- *   group throws
+ * @throws DISK_FULL, IO_FAILED, STORE on the leader, when nothing was begun or with `now`; and what
+ *   the group throws
  */
 export async function saveTogether(session: Session, loss: number, how: How): Promise<void> {
   if (session.options.members !== undefined) await collectParts(session);
@@ -92,13 +91,15 @@ async function lead(session: Session, loss: number, how: How): Promise<void> {
     if (collects) await trainer.collect(collectedPath(folder));
     return;
   }
-  const draft = plan(session, nodeOf(group));
+  const { checkpoints } = folder;
+  const draft = plan(session, writersOf(group, checkpoints));
   const beside = how === "beside" && draft.isRoom;
   if (how === "beside" && !beside) tellNoRoom(session, draft.bytes);
-  const checkpoints = folder.file(FILES.checkpoints);
+  // Workers that write what they hold need nobody to collect it, except for an export.
+  const collects = how === "now" || !checkpoints.isEverywhere;
   let path: string;
   try {
-    path = await beginDraft(checkpoints, step, draft.writers);
+    path = await checkpoints.begin(step, draft.writers);
   } catch (error) {
     await tellOthers(group, () => ({ collects: false, waits: false }));
     throw error;
@@ -107,14 +108,15 @@ async function lead(session: Session, loss: number, how: How): Promise<void> {
     await tellOthers(group, (rank) => {
       const pieces = draft.shares.get(rank);
       const shard = pieces && { draft: path, beside, pieces: [...pieces] };
-      return { collects: true, waits: how === "now", ...(shard === undefined ? {} : { shard }) };
+      return { collects, waits: how === "now", ...(shard === undefined ? {} : { shard }) };
     });
   } catch (error) {
-    await discardDraft(checkpoints, path);
+    await checkpoints.discard(path);
     throw error;
   }
   const { signal } = group?.transport ?? {};
-  const completion = { path, beside, said: said(session, loss, false), signal };
+  const isCollected = group !== undefined && collects;
+  const completion = { path, beside, said: said(session, loss, false), signal, isCollected };
   await untilAllHaveWritten(how, group, () => complete(session, draft, completion));
 }
 
@@ -133,24 +135,24 @@ async function untilAllHaveWritten(
 
 /**
  * The leader writes all of it, now: after a failure, or when the others have left.
- * @throws DISK_FULL, IO_FAILED; PEER_LOST when it cannot read what others hold
+ * @throws DISK_FULL, IO_FAILED, STORE; PEER_LOST when it cannot read what others hold
  */
 export async function saveAlone(session: Session, of: Said): Promise<void> {
   const { options, saver } = session;
   await saver.idle();
   if (saver.saved === of.step && !of.diverged) return;
   const draft = plan(session, [session.ranks?.group.rank ?? 0]);
-  const path = await beginDraft(options.folder.file(FILES.checkpoints), of.step, draft.writers);
-  await complete(session, draft, { path, beside: false, said: of });
+  const path = await options.folder.checkpoints.begin(of.step, draft.writers);
+  await complete(session, draft, { path, beside: false, said: of, isCollected: false });
 }
 
 /** Writes a checkpoint of step 0. It has no tensors, because the seed determines them. */
 export async function saveBeginning({ run, options, identity }: Session, diverged: boolean) {
-  const checkpoints = options.folder.file(FILES.checkpoints);
-  const path = await beginDraft(checkpoints, 0, []);
+  const { checkpoints } = options.folder;
+  const path = await checkpoints.begin(0, []);
   const of = { step: 0, seconds: 0, trainLoss: null, diverged };
   const body = { ...of, position: 0, seed: run.seed, ...identified(identity) };
-  await publish(checkpoints, path, { ...body, shards: [], tensors: {} });
+  await checkpoints.publish(path, { ...body, shards: [], tensors: {} });
 }
 
 async function tellOthers(group: Group | undefined, orderOf: (rank: number) => Order) {
@@ -191,15 +193,15 @@ async function writeOwn(
   rank: number,
   { draft, beside, pieces }: NonNullable<Order["shard"]>,
 ): Promise<void> {
-  const path = join(options.folder.file(FILES.checkpoints), draft);
+  const { checkpoints } = options.folder;
   const parts = trainer.parts();
   const known = new Map(parts.list().map((tensor) => [tensor.name, byteLength(tensor)]));
   for (const { name, from, to } of pieces) {
     if (!(from >= 0 && from < to && to <= (known.get(name) ?? 0))) throw notUnderstood();
   }
   const ready = await readyShard(parts, pieces, beside);
-  // The leader reads from the file's name how it has ended, and says it.
-  const write = () => ready.write(path, rank).catch(() => undefined);
+  // The leader reads in the draft how it has ended, and says it.
+  const write = () => ready.write(checkpoints, draft, rank).catch(() => undefined);
   if (ready.isCopy) saver.begin(write);
   else await write();
 }
@@ -211,13 +213,14 @@ interface Completion {
   readonly said: Said;
   /** Aborted when a worker is lost. */
   readonly signal?: AbortSignal | undefined;
+  /** Whether all workers bring to the leader what other nodes hold. */
+  readonly isCollected: boolean;
 }
 
 /** Writes the leader's own shard, waits for those of others, and completes the checkpoint. */
 async function complete(session: Session, draft: Draft, of: Completion): Promise<void> {
   const { options, trainer, saver } = session;
-  const checkpoints = options.folder.file(FILES.checkpoints);
-  const folder = join(checkpoints, of.path);
+  const { checkpoints } = options.folder;
   const rank = session.ranks?.group.rank ?? 0;
   saver.saved = of.said.step;
   const orUndo = async <T>(body: () => Promise<T>): Promise<T> => {
@@ -225,47 +228,61 @@ async function complete(session: Session, draft: Draft, of: Completion): Promise
       return await body();
     } catch (error) {
       saver.saved = undefined;
-      await discardDraft(checkpoints, of.path);
+      await checkpoints.discard(of.path);
       throw error;
     }
   };
   const own = draft.shares.get(rank) ?? [];
   const ready = await orUndo(async () => {
-    // `signal` is there when all workers save together.
-    if (of.signal !== undefined) await trainer.collect(collectedPath(options.folder));
+    if (of.isCollected) await trainer.collect(collectedPath(options.folder));
     const parts = trainer.parts();
     return readyShard(parts, own, of.beside);
   });
   const write = async () => {
-    if (own.length > 0) await ready.write(folder, rank);
-    const shards = await gatherShards(folder, draft.writers, of.signal);
+    if (own.length > 0) await ready.write(checkpoints, of.path, rank);
+    const shards = await checkpoints.gather(of.path, draft.writers, of.signal);
     const manifest = manifestOf(session, draft, of.said, shards);
-    const path = await publish(checkpoints, of.path, manifest);
-    await removeOutdated(options.folder, session.run);
-    return path;
+    return checkpoints.publish(of.path, manifest);
   };
-  const tell = (path: string) => {
+  const published = async () => {
+    const path = await orUndo(write);
     options.onEvent({ type: "checkpoint", step: of.said.step, path });
+    await removeOld(session);
   };
   if (of.beside && !ready.isCopy) tellNoRoom(session, draft.bytes);
-  if (!ready.isCopy) return tell(await orUndo(write));
+  if (!ready.isCopy) return published();
   saver.begin(async () => {
     try {
-      tell(await orUndo(write));
+      await published();
     } catch (error) {
       tellFailure(session, of.said.step, error);
     }
   });
 }
 
-/** @throws an error that is not of the disk and not of the group: a bug */
+/** What cannot be removed now is removed after the next checkpoint. */
+async function removeOld({ run, options }: Session): Promise<void> {
+  try {
+    await removeOutdated(options.folder, run);
+  } catch (error) {
+    if (!(error instanceof LockstepError)) throw error;
+    const text = `Older checkpoints were not removed. ${inOneLine(error)}`;
+    options.onEvent({ type: "notice", text });
+  }
+}
+
+/** @throws an error that is not of the place and not of the group: a bug */
 function tellFailure({ options }: Session, step: number, error: unknown): void {
   if (!(error instanceof LockstepError)) throw error;
   options.onEvent({ type: "notice", text: notWritten(step, error) });
 }
 
 export function notWritten(step: number, error: LockstepError): string {
-  return `step ${step}: no checkpoint was written, and the one before is kept. ${error.message}`;
+  return `step ${step}: no checkpoint was written, and the one before is kept. ${inOneLine(error)}`;
+}
+
+function inOneLine({ message }: LockstepError): string {
+  return message.replaceAll(/\s*\n\s*/g, " ");
 }
 
 function tellNoRoom(session: Session, bytes: number): void {
@@ -280,6 +297,6 @@ function tellWait(session: Session, waitedMs: number): void {
   if (session.saver.hasToldWait) return;
   session.saver.hasToldWait = true;
   const { options, trainer } = session;
-  const text = `Step ${trainer.steps}: training waited ${(waitedMs / 1000).toFixed(1)} s until the checkpoint before was on disk. A larger checkpointEvery would avoid this.`;
+  const text = `Step ${trainer.steps}: training waited ${(waitedMs / 1000).toFixed(1)} s until the checkpoint before was written. A larger checkpointEvery would avoid this.`;
   options.onEvent({ type: "notice", text });
 }

@@ -4,7 +4,7 @@
  */
 import { freemem } from "node:os";
 import { setImmediate as turn } from "node:timers/promises";
-import { layOutShard, type Piece, writeShard } from "../checkpoint/index.ts";
+import { type CheckpointStore, layOutShard, type Piece } from "../checkpoint/index.ts";
 import { LockstepError } from "../errors.ts";
 import { allocateMemory } from "../memory/index.ts";
 import type { StateParts } from "../train/index.ts";
@@ -65,7 +65,7 @@ export class Saver {
 export interface ReadyShard {
   /** Whether training may go on while it is written. */
   readonly isCopy: boolean;
-  write(draft: string, rank: number): Promise<void>;
+  write(place: CheckpointStore, draft: string, rank: number): Promise<void>;
 }
 
 /** @param beside whether it is to be a copy; it is none when there is no memory for it */
@@ -85,9 +85,11 @@ export async function readyShard(
 
 /** The shard is read out of the memory of ranks while it is written, before their next step. */
 function shardInPlace(parts: StateParts, pieces: readonly Piece[]): ReadyShard {
+  const { byteLength } = layOutShard(pieces, typesOf(parts));
   return {
     isCopy: false,
-    write: (draft, rank) => writeShard(draft, rank, read(parts, pieces)),
+    write: (place, draft, rank) =>
+      place.write(draft, rank, { byteLength, pieces: read(parts, pieces) }),
   };
 }
 
@@ -111,9 +113,9 @@ async function shardInCopy(parts: StateParts, pieces: readonly Piece[]): Promise
   }
   return {
     isCopy: true,
-    write: async (draft, rank) => {
+    write: async (place, draft, rank) => {
       try {
-        await writeShard(draft, rank, viewsOf(memory));
+        await place.write(draft, rank, { byteLength, pieces: viewsOf(memory) });
       } finally {
         memory.close();
       }

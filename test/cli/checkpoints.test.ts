@@ -12,12 +12,12 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import { readManifest, sourceOf } from "../../src/checkpoint/index.ts";
 import { readSafetensors } from "../../src/safetensors/index.ts";
 import { withFolder } from "../support/folder.ts";
-import { checkpointsOf, reportOf, shardsOf } from "../support/runs.ts";
+import { checkpointsOf, reportOf, shardsOf, sourceIn } from "../support/runs.ts";
 import { type Ended, lockstep, runFiles } from "./support.ts";
 
+const MOUNTS = canMount();
 const files = runFiles({ microBatches: "4", checkpointEvery: "2" });
 
 /** A model whose checkpoint takes a while to write. */
@@ -37,8 +37,7 @@ async function ok(words: readonly string[], cwd: string): Promise<Ended> {
 /** Every checkpoint that has its name is whole. */
 async function allAreWhole(out: string): Promise<void> {
   for (const step of checkpointsOf(out)) {
-    const path = join(out, "checkpoints", `step-${step}`);
-    const source = sourceOf(path, await readManifest(path));
+    const source = await sourceIn(out, step);
     for (const shard of source.files.keys()) {
       assert.equal(await source.check(shard), undefined, `step ${step}, shard ${shard}`);
     }
@@ -226,7 +225,66 @@ describe("checkpoints", { concurrency: 2 }, () => {
         assert.deepEqual(draftsIn(join(cwd, "out")), []);
       }),
   );
+
+  test(
+    "a disk that is full in the middle of a save: the checkpoint before stays, and the next save tries again",
+    { skip: !MOUNTS && "needs root, to mount a small disk" },
+    () =>
+      withFolder(runFiles({ ...LARGER, steps: "12" }), async (cwd) => {
+        // A disk of its own, which only the run sees.
+        const disk = join(cwd, "out");
+        mkdirSync(disk, { recursive: true });
+        const mount = 'mount -t tmpfs -o size=12m tmpfs "$0" && exec "$@"';
+        const through = ["unshare", "-m", "sh", "-c", mount, disk];
+        const words = ["train", "run.ts", "--threads", "1", "--out", "out", "--keep-last", "1"];
+        let filler: string | undefined;
+        let isFree = false;
+        const seen: number[] = [];
+        const watch = (pid: number) => {
+          const there = join(`/proc/${pid}/root`, disk);
+          if (filler !== undefined || !existsSync(join(there, "checkpoints/step-1"))) return;
+          filler = join(there, "filler");
+          try {
+            writeFileSync(filler, Buffer.alloc(12_000_000));
+          } catch {
+            // It takes what there is.
+          }
+        };
+        let timer: NodeJS.Timeout | undefined;
+        const { status, stdout, stderr } = await lockstep(words, {
+          cwd,
+          through,
+          onOutput: (text, { pid = 0 }) => {
+            timer ??= setInterval(() => watch(pid), 1);
+            if (isFree || !text.includes("no checkpoint was written")) return;
+            seen.push(...checkpointsOf(join(`/proc/${pid}/root`, disk)));
+            isFree = true;
+            rmSync(filler ?? "");
+          },
+        });
+        clearInterval(timer);
+        assert.equal(status, 0, stderr + stdout);
+        assert.match(
+          stdout,
+          /step \d+: no checkpoint was written, and the one before is kept\. Cannot write ".*step-\d+": the disk is full/,
+        );
+        assert.equal(seen.length, 1, "the checkpoint before is there");
+        assert.match(stdout, /step 12\/12/);
+        assert.doesNotMatch(stdout, /step 12: no checkpoint/);
+      }),
+  );
 });
+
+/** Whether a test may mount a disk where only its own processes see it. */
+function canMount(): boolean {
+  try {
+    const mount = ["-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"];
+    execFileSync("unshare", mount, { stdio: "ignore" });
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 async function withFiles(folder: string, body: () => Promise<void>): Promise<void> {
   mkdirSync(folder);

@@ -1,7 +1,7 @@
 /** Small complete runs in this process, with their folders. */
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { listSteps, type Manifest, readManifest } from "../../src/checkpoint/index.ts";
+import { FolderStore, type Manifest, type Source } from "../../src/checkpoint/index.ts";
 import { arrays, text } from "../../src/data/index.ts";
 import type { Device } from "../../src/engine/index.ts";
 import { gpt, mlp, resnet } from "../../src/nn/index.ts";
@@ -89,7 +89,7 @@ export interface Tried {
 export async function tryRun(run: Run, trial: Trial): Promise<Tried> {
   const { engine, folder, out = join(folder, "out"), beginning = "new" } = trial;
   const controller = new AbortController();
-  const opened = await openRunFolder(out);
+  const opened = await openRunFolder(out, run.checkpoints);
   let clock = 0;
   const metrics = jsonlSink(opened.file("metrics.jsonl"), { now: () => clock });
   const events: RunEvent[] = [];
@@ -122,12 +122,23 @@ export function reportOf(out: string): Report {
 
 /** The steps of a run's checkpoints, ascending. */
 export function checkpointsOf(out: string): number[] {
-  return listSteps(join(out, "checkpoints"));
+  const folder = join(out, "checkpoints");
+  if (!existsSync(folder)) return [];
+  return readdirSync(folder)
+    .flatMap((name) => /^step-(\d+)$/.exec(name)?.[1] ?? [])
+    .map(Number)
+    .sort((a, b) => a - b);
 }
 
 /** The manifest of a run's newest checkpoint. */
 export function newestOf(out: string): Promise<Manifest> {
-  return readManifest(join(out, "checkpoints", `step-${checkpointsOf(out).at(-1)}`));
+  return new FolderStore(join(out, "checkpoints")).manifest(checkpointsOf(out).at(-1) ?? 0);
+}
+
+/** A checkpoint of a run, to be read. */
+export async function sourceIn(out: string, step: number): Promise<Source> {
+  const store = new FolderStore(join(out, "checkpoints"));
+  return store.source(step, await store.manifest(step));
 }
 
 /** The shards of a run's newest checkpoint. */
