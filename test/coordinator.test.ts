@@ -33,10 +33,7 @@ const machines = { ...files, "gpt.ts": run, "a/words.txt": WORDS, "b/words.txt":
 class Launcher {
   readonly events: RunEvent[] = [];
   readonly child: ChildProcess;
-  readonly startedAt = performance.now();
   said = "";
-  /** Seconds from the start to the first step that it was told of. */
-  firstStep: number | undefined;
 
   constructor(options: Launch) {
     const code = `
@@ -52,9 +49,7 @@ class Launcher {
       stdio: ["ignore", "pipe", "pipe"],
     });
     createInterface({ input: this.child.stdout as NodeJS.ReadableStream }).on("line", (line) => {
-      const event = JSON.parse(line) as RunEvent;
-      if (event.type === "step") this.firstStep ??= (performance.now() - this.startedAt) / 1000;
-      this.events.push(event);
+      this.events.push(JSON.parse(line) as RunEvent);
     });
     this.child.stderr?.on("data", (piece: Buffer) => {
       this.said += piece.toString();
@@ -105,10 +100,11 @@ function childrenOf({ child }: AgentProcess): number[] {
 
 async function withMachines(
   body: (root: string, agents: readonly [AgentProcess, AgentProcess]) => Promise<void>,
+  second = "b",
 ): Promise<void> {
   await withFolder(machines, async (root) => {
     const a = await agentProcess(join(root, "a"));
-    const b = await agentProcess(join(root, "b"));
+    const b = await agentProcess(join(root, second));
     try {
       await body(root, [a, b]);
     } finally {
@@ -135,7 +131,7 @@ function optionsIn(root: string, [a, b]: readonly AgentProcess[]): Launch {
 }
 
 test(
-  "a launcher that is killed, alone or with a worker, is started again and loses no step",
+  "workers go on without a launcher; one that is killed meanwhile is replaced by the next launcher",
   onLinux,
   () =>
     withMachines(async (root, agents) => {
@@ -146,25 +142,18 @@ test(
       await first.kill();
       const alone = stepsAt(folder);
       await until("workers go on without a launcher", () => stepsAt(folder) >= alone + 5);
-      const [victim = 0] = childrenOf(agents[1]);
-      // So that the run is not at its end before the next launcher has started.
-      process.kill(victim, "SIGSTOP");
+      // Now the run stands still, because nobody replaces this worker.
+      process.kill(childrenOf(agents[1])[0] ?? 0, "SIGKILL");
       const second = new Launcher(options);
       await until("the second launcher has come", () => second.told.includes("The run goes on"));
-      process.kill(victim, "SIGCONT");
-      await until("it hears of steps", () => second.firstStep !== undefined);
       await assert.rejects(openFolderStore(join(root, "state")), {
         code: "RUN_LOCKED",
         message: /^A run is being led from/,
       });
-      process.kill(victim, "SIGKILL");
-      await second.kill();
-      const third = new Launcher(options);
-      assert.equal(await third.ended(), 0, third.said);
-      assert.match(second.told, /The run goes on after step \d+ with 4 of 4 workers/);
-      assert.match(third.told, /was lost/);
-      assert.match(third.told, /Generation \d begins/);
-      console.log(second.told, "\n--", third.told, JSON.stringify(reportIn(folder)));
+      assert.equal(await second.ended(), 0, second.said);
+      assert.match(second.told, /The run goes on after step \d+ with \d of 4 workers/);
+      assert.match(second.told, /was lost/);
+      assert.match(second.told, /Generation 2 begins after step \d+ with workers 0, 1/);
       assert.equal(stepsAt(folder), STEPS);
       assert.equal(reportIn(folder).weightsSha256, expected);
     }),
@@ -202,7 +191,7 @@ test(
     withMachines(async (root, agents) => {
       const options = optionsIn(root, agents);
       const folder = join(root, "a");
-      const first = new Launcher({ ...options, awaitMs: 500 });
+      const first = new Launcher({ ...options, awaitMs: 100 });
       await until("the run begins", () => stepsAt(folder) >= 5);
       await first.kill();
       const isLeft = () => agents.some((agent) => childrenOf(agent).length > 0);
@@ -211,5 +200,6 @@ test(
       const second = new Launcher({ ...options, beginning: "resume" });
       assert.equal(await second.ended(), 0, second.said);
       assert.equal(reportIn(folder).weightsSha256, expected);
-    }),
+      // A run is resumed where all machines reach its checkpoint.
+    }, "a"),
 );

@@ -98,7 +98,7 @@ export class Agent {
   #job: AssignedJob | undefined;
   #isClosed = false;
   /** Why it refused the last job. */
-  refusal: unknown;
+  refusal: Error | undefined;
   #leave: (hasEnded: boolean) => void = () => undefined;
 
   /** @internal Use `startAgent` or `joinRun`. */
@@ -172,7 +172,7 @@ export class Agent {
     let job: AssignedJob | undefined;
     const tell = (reply: AgentReply) => line.send(envelope(reply));
     const refuse = (error: unknown) => {
-      this.refusal = error;
+      this.refusal = error instanceof Error ? error : new Error(String(error));
       tell({ kind: "refused", error: errorMessage(error) });
       line.close();
     };
