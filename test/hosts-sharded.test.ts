@@ -81,28 +81,35 @@ test("a sharded run over two agents that is stopped and resumed is saved as one 
     }),
   ));
 
-test("what a lost machine alone held is lost: the run goes on from its last checkpoint, and says so", () =>
-  withFolder({ ...files, "sharded.ts": runOf({ zero: 3, parallel: { shard: 2 } }) }, (folder) =>
-    withAgents([folder], async ([first = ""]) => {
-      const root = folder;
-      assert.equal(await launch({ hosts: [first], root }), "finished");
-      const expected = reportIn(folder).weightsSha256;
-      const agent = await agentProcess(folder);
-      const told: string[] = [];
-      const onEvent = (event: RunEvent) => {
-        if (event.type === "membership") told.push(event.text);
-        if (event.type === "step" && event.step === 9) agent.child.kill("SIGKILL");
-      };
-      const sharded = { hosts: [first, agent.host], root, file: "sharded.ts" };
-      try {
-        assert.equal(await launch({ ...sharded, onEvent }), "finished");
-      } finally {
-        await agent.end();
-      }
-      assert.match(told.join("\n"), /so it goes on from its checkpoint of step 8/);
-      assert.equal(reportIn(folder).weightsSha256, expected);
-    }),
-  ));
+for (const [what, buddies, goesOn] of [
+  ["is with its buddies on another: the run goes on after the step before", true, /after step 9 /],
+  ["is lost without buddies: the run goes on from its last checkpoint", false, /of step 8/],
+] as const) {
+  const sharing = { zero: 3, parallel: { shard: 4 }, buddies };
+  test(`what a lost machine alone held ${what}, and says so`, () =>
+    withFolder({ ...files, "sharded.ts": runOf(sharing) }, (folder) =>
+      withAgents([folder], async ([first = ""]) => {
+        const root = folder;
+        assert.equal(await launch({ hosts: [first], root }), "finished");
+        const expected = reportIn(folder).weightsSha256;
+        const agent = await agentProcess(folder);
+        const told: string[] = [];
+        const onEvent = (event: RunEvent) => {
+          if (event.type === "membership") told.push(event.text);
+          if (event.type === "step" && event.step === 9) agent.child.kill("SIGKILL");
+        };
+        const sharded = { hosts: [first, agent.host], root, file: "sharded.ts", workers: 2 };
+        try {
+          assert.equal(await launch({ ...sharded, onEvent }), "finished");
+        } finally {
+          await agent.end();
+        }
+        assert.match(told.join("\n"), goesOn);
+        assert.equal(/goes on from its checkpoint/.test(told.join("\n")), !buddies);
+        assert.equal(reportIn(folder).weightsSha256, expected);
+      }),
+    ));
+}
 
 /** Returns the hash of everything that a checkpoint holds, slots included. */
 async function slotsIn(folder: string): Promise<string> {
