@@ -9,6 +9,7 @@ import { parseArgs } from "node:util";
 import { buildRevision } from "./against.ts";
 import { allreduce } from "./allreduce.ts";
 import { checkpoint } from "./checkpoint.ts";
+import { membership } from "./membership.ts";
 import { memory } from "./memory.ts";
 import { network } from "./network.ts";
 import { optimizer } from "./optimizer.ts";
@@ -36,6 +37,7 @@ const benchmarks: readonly Benchmark[] = [
   memory,
   recovery,
   checkpoint,
+  membership,
 ];
 
 const OPTIONS = {

@@ -40,6 +40,7 @@ export type ErrorCode =
   | "CHECKPOINT" // a run folder that cannot be resumed
   | "RUN_EXISTS" // a folder that holds an unfinished run, where another was to begin
   | "RUN_LOCKED" // a folder that another process is writing a run to
+  | "FENCED" // a coordinator whose run another one leads by now
   | "PEER_LOST" // a worker of the group vanished or left
   | "PEER_FAILED" // a worker on another machine failed without a code, which is a bug of lockstep
   | "DEADLINE" // a wait took longer than it may

@@ -122,6 +122,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "data",
     "run",
   ],
+  durable: ["errors", "files", "run"],
   protocol: ["errors", "telemetry", "net", "run", "job"],
   launch: [
     "errors",
@@ -133,6 +134,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "transport",
     "collectives",
     "membership",
+    "durable",
     "run",
     "train",
     "job",

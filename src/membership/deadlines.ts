@@ -22,6 +22,7 @@ import {
   end,
   enter,
   fence,
+  find,
   lose,
   pause,
   tell,
@@ -51,15 +52,27 @@ export function meetDeadlines(draft: Draft): number | undefined {
   return next;
 }
 
+/** Looks at those workers whose waits are new, and at all of them when one of the others may end. */
 function ofWorkers(draft: Draft, at: At): void {
-  for (const worker of draft.state.workers) ofWorker(draft, worker, at);
+  const { state, touched } = draft;
+  const all = state.time >= state.lookAt;
+  const changed = all ? [] : [...touched].flatMap((id) => find(draft, id) ?? []);
+  touched.clear();
+  let next = all ? state.time + WORK_MS : state.lookAt;
+  const see: At = (time, what) => {
+    next = Math.min(next, time);
+    at(time, what);
+  };
+  for (const worker of all ? state.workers : changed) ofWorker(draft, worker, see);
+  state.lookAt = next;
+  if (next > state.time) at(next, () => undefined);
 }
 
 function ofWorker(draft: Draft, worker: WorkerState, at: At): void {
   const { state } = draft;
   const { since, status } = worker;
-  const late = (end: number, cause: string) =>
-    at(end, () => lose(draft, worker, { kind: "lost", cause }));
+  const late = (end: number, cause: () => string) =>
+    at(end, () => lose(draft, worker, { kind: "lost", cause: cause() }));
   switch (status) {
     case "done":
       return; // the others are watched, and the run ends with the last
@@ -74,18 +87,21 @@ function ofWorker(draft: Draft, worker: WorkerState, at: At): void {
     case "leaving":
       return at(since + HANDOVER_MS, () => dismiss(draft, worker));
     case "starting":
-      late(since + WORK_MS, `it was not ready within ${span(WORK_MS)}`);
+      late(since + WORK_MS, () => `it was not ready within ${span(WORK_MS)}`);
       break;
     case "member":
       if (state.phase === "breaking") {
-        late(state.since + ANSWER_MS, `it did not leave its generation within ${span(ANSWER_MS)}`);
+        const text = () => `it did not leave its generation within ${span(ANSWER_MS)}`;
+        late(state.since + ANSWER_MS, text);
       }
       break;
     case "ready":
   }
   const bound = silenceBound(state, worker);
-  const stopped = worker.stopped ? ", and its process is stopped by a signal" : "";
-  late(worker.heard + bound, `it showed no sign of life for ${span(bound)}${stopped}`);
+  late(worker.heard + bound, () => {
+    const stopped = worker.stopped ? ", and its process is stopped by a signal" : "";
+    return `it showed no sign of life for ${span(bound)}${stopped}`;
+  });
 }
 
 function killAgain(draft: Draft, worker: WorkerState): void {
@@ -104,9 +120,8 @@ function killAgain(draft: Draft, worker: WorkerState): void {
 function ofGeneration(draft: Draft, at: At): void {
   const { state, options } = draft;
   const { number } = state.generation;
-  const members = withStatus(draft, "member");
-  const [first] = members;
-  if (first === undefined || (state.phase !== "running" && state.phase !== "pausing")) return;
+  const { counts, waiting, draining, ready } = draft.roster;
+  if (counts.member === 0 || (state.phase !== "running" && state.phase !== "pausing")) return;
   const stuck = (ms: number, what: string) =>
     at(state.progressAt + ms, () =>
       breakUp(
@@ -115,42 +130,41 @@ function ofGeneration(draft: Draft, at: At): void {
       ),
     );
   stuck(WORK_MS, "nothing was committed");
-  if (members.every(({ waiting }) => waiting)) {
+  if (waiting === counts.member) {
+    const [first] = withStatus(draft, "member") as [WorkerState];
     stuck(silenceBound(state, first), "all its members have waited for each other");
   }
   if (state.phase !== "running") return;
-  const drained = members.filter(({ draining }) => draining).map(({ id }) => id);
-  if (drained.length > 0) {
-    at(state.time, () => pause(draft, `${capital(workers(drained))} will leave after this step.`));
+  if (draining > 0) {
+    const drained = withStatus(draft, "member").filter((member) => member.draining);
+    const ids = drained.map(({ id }) => id);
+    at(state.time, () => pause(draft, `${capital(workers(ids))} will leave after this step.`));
   }
   if (state.done.length > 0) return; // the run is about to be finished
-  const newcomers = candidates(draft);
-  if (newcomers.length === 0 || members.length - drained.length >= options.maxWorkers) return;
-  const ids = newcomers.map(({ id }) => id);
-  const isAlone = withStatus(draft, "starting").length === 0;
-  const ready = Math.min(...newcomers.map(({ since }) => since));
-  at(isAlone ? state.time : ready + GATHER_MS, () =>
+  const [since] = ready.values();
+  if (since === undefined || counts.member - draining >= options.maxWorkers) return;
+  at(counts.starting === 0 ? state.time : since + GATHER_MS, () => {
+    const ids = candidates(draft).map(({ id }) => id);
     pause(
       draft,
       `${capital(workers(ids))} ${ids.length > 1 ? "enter" : "enters"} after this step.`,
-    ),
-  );
+    );
+  });
 }
 
 /** No generation lives: one is formed as soon as enough workers are ready, or people are told. */
 function ofGathering(draft: Draft, at: At): void {
-  const { state, options } = draft;
+  const { state, options, roster } = draft;
   if (state.phase !== "gathering") return;
-  if (withStatus(draft, "lost").length > 0) return; // not before all of them are fenced
-  const ready = candidates(draft);
-  const starting = withStatus(draft, "starting").length;
-  const missing = options.minWorkers - ready.length;
+  const { starting, lost } = roster.counts;
+  if (lost > 0) return; // not before all of them are fenced
+  const ready = roster.ready.size;
+  const missing = options.minWorkers - ready;
   if (missing <= 0) {
-    const isComplete = starting === 0 || ready.length >= options.maxWorkers;
-    const sinces = ready.map(({ since }) => since).sort((a, b) => a - b);
-    const enoughSince = sinces[options.minWorkers - 1] as number;
+    const isComplete = starting === 0 || ready >= options.maxWorkers;
     const now = isComplete || survivors(draft).length > 0;
-    return at(now ? state.time : enoughSince + LAST_CALL_MS, () => form(draft));
+    const end = now ? state.time : roster.readySince(options.minWorkers) + LAST_CALL_MS;
+    return at(end, () => form(draft));
   }
   if (state.remindAt !== undefined) {
     at(state.remindAt, () => {
@@ -168,7 +182,7 @@ function wait(draft: Draft, missing: number): void {
   const { state, options } = draft;
   const ready = options.minWorkers - missing;
   const rests = freePlaces(draft).map(({ rest }) => rest);
-  const starting = withStatus(draft, "starting").length;
+  const { starting } = draft.roster.counts;
   const hope = [
     ...(starting > 0
       ? [`${counted(starting, "worker")} ${starting === 1 ? "is" : "are"} starting`]
@@ -184,18 +198,23 @@ function wait(draft: Draft, missing: number): void {
 }
 
 /** Places without a worker, and for how long they are still set aside, in ms. */
-function freePlaces({ state, options }: Draft) {
-  const used = new Set(state.workers.map(({ place }) => place));
-  return options.places
-    .filter(({ name }) => !used.has(name) && !state.records[name]?.closed)
-    .map((place) => ({ place, rest: (state.records[place.name]?.restUntil ?? 0) - state.time }));
+function freePlaces({ state, roster }: Draft) {
+  return [...roster.free]
+    .filter(([, { name }]) => state.records[name]?.closed !== true)
+    .map(([index, place]) => {
+      const rest = (state.records[place.name]?.restUntil ?? 0) - state.time;
+      return { index, place, rest };
+    });
 }
 
 /** The launcher starts a worker at each free place, but not while a generation comes apart. */
 function ofPlaces(draft: Draft, at: At): void {
   const { state } = draft;
   if (state.phase !== "gathering" && state.phase !== "running") return;
-  for (const { place, rest } of freePlaces(draft)) {
+  const free = freePlaces(draft);
+  const due = free.filter(({ rest }) => rest <= 0).sort((a, b) => a.index - b.index);
+  const rests = free.filter(({ rest }) => rest > 0);
+  for (const { place, rest } of [...due, ...rests]) {
     at(state.time + rest, () => enter(draft, "start", place.name, place.node));
   }
 }

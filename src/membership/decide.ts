@@ -12,6 +12,7 @@ import { BEAT_MS, FORGET_MS } from "./bounds.ts";
 import { meetDeadlines } from "./deadlines.ts";
 import {
   breakUp,
+  change,
   close,
   commit,
   type Draft,
@@ -19,9 +20,12 @@ import {
   draftOf,
   enter,
   fence,
+  find,
+  finish,
   gather,
   lose,
   remove,
+  setRecord,
   setStatus,
   tell,
   withStatus,
@@ -29,6 +33,7 @@ import {
 import { judge } from "./judge.ts";
 import type {
   Action,
+  Beat,
   Decision,
   MembershipEvent,
   MembershipOptions,
@@ -60,6 +65,7 @@ export function firstState(now: number): MembershipState {
     nextWorker: 0,
     generation: { number: 0, members: [], step: 0, holders: [] },
     workers: [],
+    lookAt: 0,
     records: {},
     committed: 0,
     furthest: 0,
@@ -78,7 +84,7 @@ export function firstState(now: number): MembershipState {
 }
 
 /**
- * Takes one event, and decides all that follows from it and from the time. The caller carries out
+ * Takes one event, or several that came at once, and decides all that follows from it and from the time. The caller carries out
  * the actions in order, keeps the new state, and calls again with the next event or at `wakeAt`.
  * @param now milliseconds of any clock. If it jumps, or the caller was stopped, no worker is blamed
  */
@@ -101,7 +107,7 @@ export function decide(
   const { actions } = draft;
   const texts = actions.flatMap((action) => (action.kind === "tell" ? [action.text] : []));
   const wakeAt = next === undefined ? undefined : state.wakeAt;
-  return { state, actions, reason: texts.join(" "), wakeAt };
+  return { state: finish(draft), actions, reason: texts.join(" "), wakeAt };
 }
 
 /** Decides until nothing more is due. Returns when something will be; undefined after the end. */
@@ -109,8 +115,7 @@ function settle(draft: Draft): number | undefined {
   const { state } = draft;
   for (let round = 0; round < MOST_ROUNDS; round++) {
     const comesApart = state.phase === "pausing" || state.phase === "breaking";
-    const isApart = withStatus(draft, "member").length === 0;
-    if (comesApart && isApart) gather(draft);
+    if (comesApart && draft.roster.counts.member === 0) gather(draft);
     judge(draft);
     if (state.phase === "ended") return undefined;
     const next = meetDeadlines(draft);
@@ -124,19 +129,16 @@ function take(draft: Draft, event: MembershipEvent): void {
   switch (event.kind) {
     case "time":
       return;
+    case "several":
+      for (const one of event.events) take(draft, one);
+      return;
     case "restored":
-      for (const worker of state.workers) worker.heard = state.time;
+      for (const { id } of state.workers) hear(draft, id);
       return;
     case "join":
       return join(draft, event.place, event.node);
     case "beats":
-      for (const { worker, generation, waiting = false } of event.beats) {
-        const found = draft.byId.get(worker);
-        if (found === undefined) continue;
-        found.heard = state.time;
-        found.stopped = false;
-        if (generation === state.generation.number) found.waiting = waiting;
-      }
+      for (const beat of event.beats) takeBeat(draft, beat);
       return;
     case "reported":
       return report(draft, event);
@@ -146,25 +148,43 @@ function take(draft: Draft, event: MembershipEvent): void {
       if (event.step > state.furthest) state.furthest = state.committed = event.step;
       return;
     default: {
-      const worker = draft.byId.get(event.worker);
+      const worker = find(draft, event.worker);
       if (worker === undefined || state.phase === "ended") return;
       return takeOf(draft, worker, event);
     }
   }
 }
 
+function takeBeat(draft: Draft, { worker: id, generation, waiting = false }: Beat): void {
+  const { state } = draft;
+  if (find(draft, id) === undefined) return;
+  change(draft, id, (worker) => {
+    worker.heard = state.time;
+    worker.stopped = false;
+    if (generation === state.generation.number) worker.waiting = waiting;
+  });
+}
+
+/** A sign of life. */
+function hear(draft: Draft, id: number): WorkerState {
+  return change(draft, id, (worker) => {
+    worker.heard = draft.state.time;
+    worker.stopped = false;
+  });
+}
+
 type OfWorker = Exclude<
   MembershipEvent,
-  { readonly kind: "time" | "restored" | "join" | "beats" | "reported" | "saved" }
+  { readonly kind: "time" | "several" | "restored" | "join" | "beats" | "reported" | "saved" }
 >;
 
 /** An event of one worker. Of one that was given up, or may go, only its end matters. */
-function takeOf(draft: Draft, worker: WorkerState, event: OfWorker): void {
+function takeOf(draft: Draft, known: WorkerState, event: OfWorker): void {
   const { state } = draft;
-  const { status } = worker;
-  if (event.kind === "ended" || event.kind === "refused") return gone(draft, worker, event);
+  const { id, status } = known;
+  if (event.kind === "ended" || event.kind === "refused") return gone(draft, known, event);
   if (status === "lost" || status === "dismissed" || status === "done") return;
-  if (isSign(event)) [worker.heard, worker.stopped] = [state.time, false];
+  const worker = isSign(event) ? hear(draft, id) : known;
   switch (event.kind) {
     case "ready":
       return ready(draft, worker, event);
@@ -182,14 +202,17 @@ function takeOf(draft: Draft, worker: WorkerState, event: OfWorker): void {
       return lose(draft, worker, { kind: "lost", cause: why });
     }
     case "stopped":
-      worker.stopped = true;
+      draft.touched.add(id);
+      change(draft, id, (still) => {
+        still.stopped = true;
+      });
       return;
     case "drain":
       return drain(draft, worker, event.why);
     case "done":
       if (status !== "member") return;
       setStatus(draft, worker, "done");
-      state.done.push(worker.id);
+      state.done = [...state.done, id];
   }
 }
 
@@ -202,16 +225,18 @@ type Ready = Extract<MembershipEvent, { readonly kind: "ready" }>;
 
 function ready(draft: Draft, worker: WorkerState, { generation, step }: Ready): void {
   const { state, options } = draft;
-  if (worker.status === "ready") worker.step = step;
   const isMember = worker.status === "member" && generation === state.generation.number;
-  if (!isMember && worker.status !== "starting") return;
+  if (!isMember && worker.status !== "starting" && worker.status !== "ready") return;
+  change(draft, worker.id, (found) => {
+    found.step = step;
+  });
+  if (worker.status === "ready") return;
   const isNew = worker.status === "starting";
   setStatus(draft, worker, worker.draining ? "leaving" : "ready");
-  worker.step = step;
   if (isMember && state.phase === "running") {
     breakUp(draft, capital(`${named(worker)} has left generation ${generation} by itself.`));
   }
-  const isFull = withStatus(draft, "member").length >= options.maxWorkers;
+  const isFull = draft.roster.counts.member >= options.maxWorkers;
   if (isNew && isFull) tell(draft, "spare", capital(`${named(worker)} stands by.`), worker.id);
 }
 
@@ -237,14 +262,14 @@ type Reported = Extract<MembershipEvent, { readonly kind: "reported" }>;
  * between, is given up.
  */
 function report(draft: Draft, { by, worker: about, generation }: Reported): void {
-  const { state, byId } = draft;
-  const [worker, witness] = [byId.get(about), byId.get(by)];
+  const { state } = draft;
+  const [worker, witness] = [find(draft, about), find(draft, by)];
   if (state.phase !== "running" && state.phase !== "pausing") return;
   if (generation !== state.generation.number) return;
   if (worker?.status !== "member" || witness?.status !== "member") return;
-  witness.heard = state.time;
+  hear(draft, by);
   const known = state.reports.filter((made) => made.worker === about).map((made) => made.by);
-  state.reports.push({ by, worker: about });
+  state.reports = [...state.reports, { by, worker: about }];
   if (known.length > 0) {
     const cause = `${workers([...new Set([...known, by])])} could not reach it`;
     return lose(draft, worker, { kind: "lost", cause });
@@ -255,7 +280,9 @@ function report(draft: Draft, { by, worker: about, generation }: Reported): void
 
 function drain(draft: Draft, worker: WorkerState, why: string): void {
   if (worker.draining) return;
-  worker.draining = true;
+  change(draft, worker.id, (leaving) => {
+    leaving.draining = true;
+  });
   close(draft, worker);
   tell(draft, "left", capital(`${named(worker)} is asked to leave: ${why}.`), worker.id);
   if (worker.status !== "member") dismiss(draft, worker);
@@ -270,7 +297,8 @@ function join(draft: Draft, place: string, node: string): void {
     tell(draft, "aside", `A worker of host ${node} (place ${place}) is not admitted: ${why}.`);
   };
   if (state.phase === "ended") return refuse(FORGET_MS, "the run has ended");
-  for (const old of state.workers.filter((worker) => worker.place === place)) {
+  const isTaken = draft.roster.isTaken(place);
+  for (const old of isTaken ? state.workers.filter((worker) => worker.place === place) : []) {
     if (old.status === "dismissed" || old.status === "done") fence(draft, old);
     else lose(draft, old, { kind: "lost", cause: "another worker joins in its place" });
   }
@@ -278,7 +306,7 @@ function join(draft: Draft, place: string, node: string): void {
   const rest = (record?.restUntil ?? 0) - state.time;
   if (rest > 0)
     return refuse(rest, `${counted(record?.losses ?? 0, "worker")} of it were lost in a row`);
-  if (record?.closed) state.records[place] = { ...record, closed: false };
+  if (record?.closed) setRecord(draft, place, { ...record, closed: false });
   const most = 2 * options.maxWorkers + options.places.length;
   if (state.workers.length >= most) return refuse(FORGET_MS, `${most} workers take part already`);
   enter(draft, "admit", place, node);

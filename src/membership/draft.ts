@@ -2,12 +2,15 @@
  * A state while a decision is made of it, and the few changes that decisions consist of. Each says
  * why it happens.
  */
+import { assert } from "../errors.ts";
 import { FORGET_MS, restAfter, withStep } from "./bounds.ts";
+import { keepRoster, type Roster, takeRoster } from "./roster.ts";
 import type {
   Action,
   MembershipOptions,
   MembershipState,
   Mishap,
+  PlaceRecord,
   Topic,
   Verdict,
   WorkerState,
@@ -18,22 +21,64 @@ export interface Draft {
   readonly state: MembershipState;
   readonly options: MembershipOptions;
   readonly actions: Action[];
-  readonly byId: ReadonlyMap<number, WorkerState>;
+  readonly roster: Roster;
+  /** The workers whose waits are new. */
+  readonly touched: Set<number>;
+  /** The workers of this draft, once they are not those of the given state any more. */
+  own: WorkerState[] | undefined;
 }
 
-/** Copies what decisions change, so that the given state stays as it was. */
+/** What decisions change is copied when it is changed, so that the given state stays as it was. */
 export function draftOf(before: MembershipState, options: MembershipOptions): Draft {
-  const state = {
-    ...before,
-    workers: before.workers.map((worker) => ({ ...worker })),
-    records: { ...before.records },
-    done: [...before.done],
-    mishaps: [...before.mishaps],
-    reports: [...before.reports],
-    gone: [...before.gone],
-  };
-  const byId = new Map(state.workers.map((worker) => [worker.id, worker]));
-  return { state, options, actions: [], byId };
+  const roster = takeRoster(before.workers, options.places);
+  const state = { ...before };
+  return { state, options, actions: [], roster, touched: new Set(), own: undefined };
+}
+
+/** The state that was made of a draft; the draft is of no use any more. */
+export function finish({ state, roster }: Draft): MembershipState {
+  keepRoster(state.workers, roster);
+  return state;
+}
+
+function ownWorkers(draft: Draft): WorkerState[] {
+  draft.own ??= [...draft.state.workers];
+  draft.state.workers = draft.own;
+  return draft.own;
+}
+
+/** Where the worker is in the list, or where it would have to be. */
+function placeIn(workers: readonly WorkerState[], id: number): number {
+  let [low, high] = [0, workers.length];
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((workers[middle] as WorkerState).id < id) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+export function find({ state }: Draft, id: number): WorkerState | undefined {
+  const worker = state.workers[placeIn(state.workers, id)];
+  return worker?.id === id ? worker : undefined;
+}
+
+type Changeable = { -readonly [Name in keyof WorkerState]: WorkerState[Name] };
+
+/**
+ * Replaces a worker of the draft by a copy of it that `edit` has changed, and returns that. (An
+ * object of new values would be spread over the old ones: three times as slow.)
+ */
+export function change(draft: Draft, id: number, edit: (worker: Changeable) => void): WorkerState {
+  const workers = ownWorkers(draft);
+  const index = placeIn(workers, id);
+  const before = workers[index] as WorkerState;
+  assert(before.id === id, "a worker that changes takes part");
+  const after = { ...before };
+  edit(after);
+  workers[index] = after;
+  draft.roster.change(before, after);
+  return after;
 }
 
 export function tell({ actions }: Draft, about: Topic, text: string, worker?: number): void {
@@ -41,9 +86,10 @@ export function tell({ actions }: Draft, about: Topic, text: string, worker?: nu
 }
 
 export function withStatus(
-  { state }: Draft,
+  { state, roster }: Draft,
   status: WorkerState["status"],
 ): readonly WorkerState[] {
+  if (roster.counts[status] === 0) return [];
   return state.workers.filter((worker) => worker.status === status);
 }
 
@@ -52,14 +98,13 @@ export function candidates(draft: Draft): readonly WorkerState[] {
   return withStatus(draft, "ready");
 }
 
-export function setStatus(
-  { state }: Draft,
-  worker: WorkerState,
-  status: WorkerState["status"],
-): void {
-  worker.status = status;
-  worker.since = state.time;
-  worker.waiting = false;
+export function setStatus(draft: Draft, { id }: WorkerState, status: WorkerState["status"]): void {
+  draft.touched.add(id);
+  change(draft, id, (worker) => {
+    worker.status = status;
+    worker.since = draft.state.time;
+    worker.waiting = false;
+  });
 }
 
 export function enter(draft: Draft, kind: "start" | "admit", place: string, node: string): void {
@@ -78,23 +123,27 @@ export function enter(draft: Draft, kind: "start" | "admit", place: string, node
     steps: 0,
     kills: 0,
   };
-  state.workers.push(worker);
-  (draft.byId as Map<number, WorkerState>).set(worker.id, worker);
+  ownWorkers(draft).push(worker);
+  draft.roster.enter(worker);
+  draft.touched.add(worker.id);
   draft.actions.push({ kind, worker: worker.id, place, node });
   const did = kind === "start" ? "is started" : "joins";
   const text = capital(`${named(worker)} ${did} at place ${place}.`);
   tell(draft, kind === "start" ? "started" : "joined", text, worker.id);
 }
 
-export function remove({ state, byId }: Draft, { id }: WorkerState): void {
-  state.workers = state.workers.filter((worker) => worker.id !== id);
-  (byId as Map<number, WorkerState>).delete(id);
+export function remove(draft: Draft, { id }: WorkerState): void {
+  const workers = ownWorkers(draft);
+  const [worker] = workers.splice(placeIn(workers, id), 1);
+  draft.roster.leave(worker as WorkerState);
 }
 
 /** Kills a worker, and waits for its end before any generation is formed (fencing). */
 export function fence(draft: Draft, worker: WorkerState): void {
   setStatus(draft, worker, "lost");
-  worker.kills += 1;
+  change(draft, worker.id, (lost) => {
+    lost.kills += 1;
+  });
   draft.actions.push({ kind: "kill", worker: worker.id });
 }
 
@@ -107,17 +156,20 @@ export interface Loss {
 }
 
 /** Gives up a worker that was of use or was to be. Its generation breaks, if it was in one. */
-export function lose(draft: Draft, worker: WorkerState, { kind, cause, code, dead }: Loss): void {
+export function lose(draft: Draft, { id }: WorkerState, { kind, cause, code, dead }: Loss): void {
   const { state } = draft;
-  if (worker.status === "lost") return;
+  const worker = find(draft, id);
+  if (worker === undefined || worker.status === "lost") return;
   tell(draft, "lost", lostText(state, worker, cause), worker.id);
   const wasMember = worker.status === "member";
   const generation = wasMember ? state.generation.number : undefined;
-  state.mishaps.push({ worker: worker.id, kind, code, text: cause, generation });
-  const rank = state.generation.members.findIndex((member) => member.worker === worker.id);
-  if (wasMember) state.gone.push({ worker: worker.id, samples: state.samples[rank] });
+  state.mishaps = [...state.mishaps, { worker: worker.id, kind, code, text: cause, generation }];
+  if (wasMember) {
+    const rank = state.generation.members.findIndex((member) => member.worker === worker.id);
+    state.gone = [...state.gone, { worker: worker.id, samples: state.samples[rank] }];
+  }
   setAside(draft, worker, kind === "own");
-  if (dead) remove(draft, worker);
+  if (dead === true) remove(draft, worker);
   else fence(draft, worker);
   if (wasMember) breakUp(draft, undefined);
   else state.setbacks += 1;
@@ -129,17 +181,22 @@ function setAside(draft: Draft, worker: WorkerState, own: boolean): void {
   const { place, node } = worker;
   const { losses: before = 0, closed = false } = state.records[place] ?? {};
   const { losses, rest } = restAfter(before, worker, own);
-  for (const [name, record] of Object.entries(state.records)) {
-    const isOld = !record.closed && record.restUntil + FORGET_MS < state.time;
-    if (isOld) delete state.records[name];
-  }
-  state.records[place] = { losses, closed, restUntil: state.time + rest };
+  setRecord(draft, place, { losses, closed, restUntil: state.time + rest });
   if (rest > 0 && !closed) tell(draft, "aside", restText({ name: place, node }, losses, rest));
 }
 
-export function close({ state }: Draft, { place }: WorkerState): void {
+export function close(draft: Draft, { place }: WorkerState): void {
+  const { state } = draft;
   const { losses, restUntil } = state.records[place] ?? { losses: 0, restUntil: state.time };
-  state.records[place] = { losses, restUntil, closed: true };
+  setRecord(draft, place, { losses, restUntil, closed: true });
+}
+
+/** Replaces the record of a place, and forgets those that say nothing more. */
+export function setRecord({ state }: Draft, place: string, record: PlaceRecord): void {
+  const others = Object.entries(state.records).filter(
+    ([, { closed, restUntil }]) => closed || restUntil + FORGET_MS >= state.time,
+  );
+  state.records = { ...Object.fromEntries(others), [place]: record };
 }
 
 function enterPhase({ state }: Draft, phase: MembershipState["phase"]): void {
@@ -164,6 +221,7 @@ export function breakUp(draft: Draft, why: string | undefined): void {
   if (why !== undefined) tell(draft, "regroup", why);
   state.setbacks += 1;
   enterPhase(draft, "breaking");
+  state.lookAt = state.time;
   regroup(draft, "now");
 }
 
@@ -207,10 +265,14 @@ export function commit(draft: Draft, step: number, samples: readonly number[] | 
     const took = (state.time - state.progressAt) / (step - state.committed);
     state.pace = withStep(state.pace, took);
   }
-  for (const worker of withStatus(draft, "member")) {
-    [worker.step, worker.steps] = [step, worker.steps + step - state.committed];
+  for (const { id } of withStatus(draft, "member")) {
+    change(draft, id, (member) => {
+      member.step = step;
+      member.steps += step - state.committed;
+    });
   }
   [state.committed, state.progressAt, state.hasCommitted] = [step, state.time, true];
+  state.lookAt = state.time; // the bound of all members may be shorter now
   if (step <= state.furthest) return;
   state.furthest = step;
   [state.mishaps, state.reports, state.setbacks] = [[], [], 0];

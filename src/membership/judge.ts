@@ -23,13 +23,12 @@ function finished({ state }: Draft): Verdict | undefined {
   return { outcome: "finished", requeue: false, text };
 }
 
-function failedByItself({ state }: Draft): Verdict | undefined {
+function failedByItself({ state, roster }: Draft): Verdict | undefined {
   const own = state.mishaps.filter(({ kind }) => kind === "own");
   const [first] = own;
   if (first === undefined) return undefined;
-  const isAnyoneLeft = state.workers.some(({ status }) =>
-    ["starting", "ready", "member", "leaving"].includes(status),
-  );
+  const { starting, ready, member, leaving } = roster.counts;
+  const isAnyoneLeft = starting + ready + member + leaving > 0;
   if (!isAnyoneLeft && own.length === state.mishaps.length) return sentence(own, "none is left");
   const same = own.filter(({ code }) => code === first.code);
   const generations = new Set(same.flatMap(({ generation }) => generation ?? []));

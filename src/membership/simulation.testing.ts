@@ -59,6 +59,8 @@ export class Simulation {
   /** While true, workers that are started fail by themselves. */
   failing: string | undefined;
   #queue: Entry[] = [];
+  /** When the last message to each worker arrives. */
+  readonly #arrivals = new Map<number, number>();
   #random: number;
   #wakeAt = 0;
   #jumped = 0;
@@ -257,9 +259,11 @@ export class Simulation {
     );
   }
 
-  /** A message to a worker, which is taken when it runs. */
+  /** A message to a worker, which is taken when it runs, and after those that were sent before. */
   #ask(worker: number, act: (process: Process) => void): void {
-    this.after(this.random(10), () => {
+    const arrival = Math.max(this.now + this.random(10), this.#arrivals.get(worker) ?? 0);
+    this.#arrivals.set(worker, arrival);
+    this.after(arrival - this.now, () => {
       const process = this.processes.get(worker);
       if (process === undefined || !process.isAlive) return;
       if (process.isStopped) process.inbox.push(() => process.isAlive && act(process));

@@ -27,6 +27,8 @@ export interface Place {
 export type MembershipEvent =
   /** The time that `wakeAt` asked for has come; also the first event of a run. */
   | { readonly kind: "time" }
+  /** What came at once is taken in this order, and decided on once. */
+  | { readonly kind: "several"; readonly events: readonly MembershipEvent[] }
   /** The leader was restarted from its stored state: every worker has time anew to be heard. */
   | { readonly kind: "restored" }
   /** A worker that was not started by the launcher asks to take part. */
@@ -184,7 +186,7 @@ export interface Decision {
 
 /**
  * What the leader keeps in mind: plain JSON. Times within it are those of a clock of its own, which
- * stands still while the leader does.
+ * stands still while the leader does. A state shares with the one before what did not change.
  */
 export interface MembershipState {
   /**
@@ -201,9 +203,11 @@ export interface MembershipState {
   nextWorker: number;
   generation: Generation;
   /** Ascending by number: those that live, and those that may still live. */
-  workers: WorkerState[];
+  workers: readonly WorkerState[];
+  /** No wait for a worker ends before, so that until then only those that change are looked at. */
+  lookAt: number;
   /** By place: only those where workers were lost or from which they were sent away. */
-  records: Record<string, PlaceRecord>;
+  records: Readonly<Record<string, PlaceRecord>>;
   /** The last committed step, and the furthest one that ever was committed. */
   committed: number;
   furthest: number;
@@ -215,16 +219,16 @@ export interface MembershipState {
   hasCommitted: boolean;
   pace: Pace | undefined;
   /** The members of this generation that are done. */
-  done: number[];
+  done: readonly number[];
   /** By rank of this generation. */
   samples: readonly number[];
   /** What went wrong since the furthest step was committed. */
-  mishaps: Mishap[];
+  mishaps: readonly Mishap[];
   /** How many generations broke, and how many workers were lost outside of one, since then. */
   setbacks: number;
-  reports: Report[];
+  reports: readonly Report[];
   /** Members lost since the last generation was formed, with the samples that they had. */
-  gone: { worker: number; samples: number | undefined }[];
+  gone: readonly { readonly worker: number; readonly samples: number | undefined }[];
   /** When to remind people of what the run waits for; undefined while it does not wait. */
   remindAt: number | undefined;
 }
@@ -244,21 +248,21 @@ export interface WorkerState {
    * generation. leaving: has left it for good, and others may need what it holds. dismissed: told to
    * go. done: all steps are done. lost: may still live, and must be fenced.
    */
-  status: "starting" | "ready" | "member" | "leaving" | "dismissed" | "done" | "lost";
+  readonly status: "starting" | "ready" | "member" | "leaving" | "dismissed" | "done" | "lost";
   /** When the status began. */
-  since: number;
+  readonly since: number;
   /** The last sign of life. */
-  heard: number;
-  waiting: boolean;
+  readonly heard: number;
+  readonly waiting: boolean;
   /** Whether its process was found stopped by a signal after its last sign of life. */
-  stopped: boolean;
-  draining: boolean;
+  readonly stopped: boolean;
+  readonly draining: boolean;
   /** The step whose state it holds. */
-  step: number;
+  readonly step: number;
   /** The steps that it took part in. */
-  steps: number;
+  readonly steps: number;
   /** How often it was to be killed. */
-  kills: number;
+  readonly kills: number;
 }
 
 export interface PlaceRecord {

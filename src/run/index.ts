@@ -7,6 +7,7 @@ export { type GenerateOptions, generateText } from "./generate.ts";
 export { type CheckpointHead } from "./head.ts";
 export { CHANGEABLE, type Changeable, changesBetween } from "./identity.ts";
 export { loadRun } from "./load.ts";
+export { type FolderLock, type LockOptions, lockFolder } from "./lock.ts";
 export { type TrainResult, train } from "./loop.ts";
 export { isOfGroup, type Members } from "./members.ts";
 export { settleMicroBatches } from "./micro-batches.ts";

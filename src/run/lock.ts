@@ -48,6 +48,8 @@ export interface LockOptions {
   readonly watchMs?: number;
   /** Aborting it ends the watch and throws its reason. */
   readonly signal?: AbortSignal;
+  /** What the owner does with the folder. Default: a run is being written to it. */
+  readonly what?: string;
 }
 
 /** The contents of the file. */
@@ -74,7 +76,7 @@ export async function lockFolder(
   try {
     await makeFolder(folder.path);
     for (;;) {
-      const taken = takeFile(folder, path);
+      const taken = takeFile(folder, path, options);
       if (taken === undefined) continue; // the last owner has just removed the file
       try {
         await watch(folder, path, taken, options);
@@ -90,7 +92,7 @@ export async function lockFolder(
       const owner = readOwner(path);
       if (owner === undefined || owner.beat === own) return lock;
       lock.leave();
-      throw locked(folder, owner);
+      throw locked(folder, owner, options);
     }
   } catch (error) {
     throw fileError(error, "write", path);
@@ -104,7 +106,7 @@ interface Taken {
 }
 
 /** Returns undefined when the name belongs to another file by now. */
-function takeFile(folder: RunFolder, path: string): Taken | undefined {
+function takeFile(folder: RunFolder, path: string, options: LockOptions): Taken | undefined {
   const { O_RDWR, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants;
   const file = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o644);
   try {
@@ -115,7 +117,7 @@ function takeFile(folder: RunFolder, path: string): Taken | undefined {
       );
     }
     const lock = kernelLock(file);
-    if (lock === "held") throw locked(folder, readOwner(path));
+    if (lock === "held") throw locked(folder, readOwner(path), options);
     const isSame = fstatSync(file).ino === statSync(path, { throwIfNoEntry: false })?.ino;
     if (isSame) return { file, isLocked: lock === "taken" };
   } catch (error) {
@@ -147,8 +149,9 @@ async function watch(
   folder: RunFolder,
   path: string,
   { isLocked }: Taken,
-  { watchMs = WATCH_MS, signal }: LockOptions,
+  options: LockOptions,
 ): Promise<void> {
+  const { watchMs = WATCH_MS, signal } = options;
   const first = readOwner(path);
   if (first === undefined || (isLocked && first.boot === bootId())) return;
   const pieces = 16;
@@ -157,7 +160,7 @@ async function watch(
     signal?.throwIfAborted();
     const owner = readOwner(path);
     if (owner === undefined) return;
-    if (owner.beat !== first.beat) throw locked(folder, owner);
+    if (owner.beat !== first.beat) throw locked(folder, owner, options);
   }
 }
 
@@ -225,11 +228,15 @@ function bootId(): string {
   }
 }
 
-function locked({ path }: RunFolder, owner: Owner | undefined): LockstepError {
+function locked(
+  { path }: RunFolder,
+  owner: Owner | undefined,
+  { what = "A run is being written to" }: LockOptions,
+): LockstepError {
   const { host = "unknown", pid = 0, since = "" } = owner ?? {};
   const who =
     owner === undefined ? "another process" : `process ${pid} on "${host}", since ${since}`;
-  return new LockstepError("RUN_LOCKED", `A run is being written to "${path}" by ${who}.`, {
+  return new LockstepError("RUN_LOCKED", `${what} "${path}" by ${who}.`, {
     hint: "Wait for its end, stop it, or name another folder with --out.",
     fields: { path, host, pid, since },
   });
