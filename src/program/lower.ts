@@ -27,6 +27,7 @@ import { type FlatVectors, flatVectors } from "./flat.ts";
 import { refsOf } from "./layout.ts";
 import { type Ground, nameOfAll } from "./levels.ts";
 import { type NormPlan, planNorm } from "./norm.ts";
+import { wardsOf } from "./ownership.ts";
 import { Places, type SumPlaces, threadsOf } from "./places.ts";
 import {
   allGather,
@@ -149,7 +150,7 @@ class Lowering {
       slots: update.slots,
       held: update.held.filter((part) => part.rank !== rank),
       kept: update.held.filter((part) => part.rank === rank),
-      wards: (ownership?.wards ?? []).map((place) => ownership?.ranks[place] as number),
+      wards: wardsOf(ownership),
       owners: ownership && { groups: ownership.groups, buddies: ownership.buddies },
       gathered: update.gathered,
       isHeldInPlace: ownership?.isInPlace ?? true,
