@@ -1,4 +1,4 @@
-import type { Generation } from "../membership/index.ts";
+import type { Generation, MembershipState } from "../membership/index.ts";
 
 /** The workers of a run on this machine, for those who try what the run survives. */
 export interface LocalWorkers {
@@ -18,6 +18,12 @@ export interface LocalWorker {
   readonly isMember: boolean;
 }
 
+export function listOf({ workers }: MembershipState): LocalWorker[] {
+  return workers
+    .filter(({ status }) => ["starting", "ready", "member"].includes(status))
+    .map(({ id, place, status }) => ({ number: id, place, isMember: status === "member" }));
+}
+
 /** Counts the workers that were lost, and those that joined after the first generation. */
 export class Tally {
   lost = 0;
@@ -27,6 +33,11 @@ export class Tally {
   formed({ number, members }: Generation): void {
     for (const { worker } of members) this.#members.add(worker);
     if (number === 1) this.#first = members.length;
+  }
+
+  /** Whether the worker was in a generation. */
+  has(worker: number): boolean {
+    return this.#members.has(worker);
   }
 
   get counts(): LocalWorkers["counts"] {

@@ -9,7 +9,7 @@ import {
   type Trainer,
   type TrainerOptions,
 } from "../train/index.ts";
-import { agree, type Facts } from "./agree.ts";
+import { agree, agreeOrLose, type Facts } from "./agree.ts";
 import { isLoss, type Members } from "./members.ts";
 import { unlessAborted } from "./unless-aborted.ts";
 
@@ -65,7 +65,8 @@ async function enterGroup(
   try {
     asked.throwIfAborted();
     const state = joined === undefined ? await begin(trainer, ranks?.group) : MOVED;
-    if (ranks !== undefined) await agree(ranks.group, facts(trainer, state));
+    const meet = members?.hasBegun() === true ? agreeOrLose : agree;
+    if (ranks !== undefined) await meet(ranks.group, facts(trainer, state));
     return { ranks, trainer, hasJoined: joined !== undefined };
   } catch (error) {
     trainer.close();

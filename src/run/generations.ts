@@ -3,7 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { assert, LockstepError } from "../errors.ts";
 import { evenRanges } from "../program/index.ts";
 import type { CommittedStep } from "../train/index.ts";
-import { agree } from "./agree.ts";
+import { agreeOrLose } from "./agree.ts";
 import { MOVED, withRoom } from "./enter.ts";
 import { planExport } from "./export.ts";
 import { factsHere } from "./facts.ts";
@@ -39,7 +39,7 @@ export async function enterNext(
       try {
         const ranks = await withRoom(given, nearestFolder(options.folder.path));
         found = (await trainer.regroup(ranks)) ?? found;
-        await agree(ranks.group, factsHere({ run, engine, trainer, identity, state: MOVED }));
+        await agreeOrLose(ranks.group, factsHere({ run, engine, trainer, identity, state: MOVED }));
         session.ranks = ranks;
         session.hasMoved = true;
         await takeLead(session);

@@ -2,6 +2,7 @@
  * A run from start to end: opens the data, steps, validates, saves, reports. It does not decide how
  * a step is computed (`train/step.ts`) and shows nothing itself: it sends events to a sink.
  */
+import { existsSync } from "node:fs";
 import { positionsOfStep, sampleOrder } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import type { EventSink, Report, RunEvent } from "../telemetry/index.ts";
@@ -45,10 +46,9 @@ export type TrainResult =
  */
 export async function train(run: Run, given: TrainOptions): Promise<TrainResult> {
   const options = stoppingTogether(given);
-  const { folder, asked } = options;
   let lock: FolderLock | undefined;
   try {
-    lock = isLeader(options) ? await lockFolder(folder, { signal: asked }) : undefined;
+    lock = isLeader(options) ? await claim(options) : undefined;
     const session = await begin(run, options, lock);
     if (session === "complete") return { outcome: "complete" };
     try {
@@ -60,11 +60,25 @@ export async function train(run: Run, given: TrainOptions): Promise<TrainResult>
   } catch (error) {
     if (!(error instanceof NotBegun)) throw error;
     const { steps } = run;
-    options.onEvent({ type: "stopped", step: 0, steps, out: folder.path, files: [] });
+    options.onEvent({ type: "stopped", step: 0, steps, out: options.folder.path, files: [] });
     return { outcome: "stopped" };
   } finally {
     lock?.release();
   }
+}
+
+/**
+ * Locks the folder. Where workers come and go, whoever leads the first generation does that, and
+ * here it is only seen whether another run has it.
+ */
+async function claim({
+  folder,
+  members,
+  asked: signal,
+}: SessionOptions): Promise<FolderLock | undefined> {
+  if (members === undefined) return lockFolder(folder, { signal });
+  if (existsSync(folder.path)) (await lockFolder(folder, { signal })).release();
+  return undefined;
 }
 
 /** Thrown when a stop is asked for before the first step. */

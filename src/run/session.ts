@@ -195,10 +195,9 @@ export async function openSession(
     const leads = ranks === undefined || ranks.group.rank === 0;
     if (leads && !hasJoined) {
       if (lock === undefined) {
-        // The worker that was to lead was lost before the first generation.
         lock = await lockFolder(options.folder, { signal: asked });
         if (!hasBegun()) checkBeginning(options.folder, options.beginning);
-        exporting = planExport(run.model, [1, microBatch]);
+        exporting ??= planExport(run.model, [1, microBatch]);
       }
       // A text sample that this model cannot generate is refused now.
       const isText = data.text !== undefined && run.sample !== undefined;
@@ -233,6 +232,7 @@ export async function openSession(
     };
   } catch (error) {
     trainer?.close();
+    if (lock !== given) lock?.release();
     await data.close();
     throw error;
   }
