@@ -246,4 +246,9 @@ test("where there is no room for buddies, the choice is made without them, and s
   assert.equal(roomy.cost.memory.parameters, 2 * (FACTS.parameters / 4));
   const bare = decided({ ...tight, memory: 3.3e9, hasBuddies: false });
   assert.equal(bare.name, "zero 2");
+  // Over two nodes, parts with buddies take what hybrid takes, so hybrid comes before them.
+  const inPieces = () => ({ between: 5e7, within: 5e7 });
+  const hybrid = { ...HYBRID, hasBuddies: true, facts: { inPieces } };
+  assert.equal(decided({ ...hybrid, memory: 2.2e9 }).sharing.shard, 4);
+  assert.equal(decided({ ...hybrid, memory: 1.75e9 }).name, "zero 3 without buddies");
 });

@@ -3,6 +3,7 @@
  * They travel behind each bucket, before a step is decided, so that whoever decides it knows that
  * every part can be updated on two nodes.
  */
+import type { Buddy } from "../plan/index.ts";
 import { GRADIENTS } from "./buffers.ts";
 import type { Ownership } from "./ownership.ts";
 import type { CollectiveStage } from "./program.ts";
@@ -27,18 +28,15 @@ export function sumsToBuddies(
 ): CollectiveStage[] {
   const { buddies, groups } = ownership;
   const placeOf = (of: number) => groups.find((own) => own.includes(of))?.indexOf(of) as number;
-  const turnOf = ({ of, at }: (typeof buddies)[number]) =>
-    buddies.filter((other) => other.at === at && other.of < of).length;
-  const turns = Math.max(-1, ...buddies.map(turnOf)) + 1;
+  const turns = inTurns(buddies);
   return spans.flatMap((span) => {
     const cut = cutEvenly(span, ownership.ranks.length);
     const partOf = (of: number) => cut[placeOf(of)] as Span;
-    return Array.from({ length: turns }, (_, turn): CollectiveStage => {
-      const now = buddies.filter((buddy) => turnOf(buddy) === turn);
+    return turns.map((now): CollectiveStage => {
       const sent = now.find(({ of }) => of === rank);
       const received = now.find(({ at }) => at === rank);
       const countsFor = (peer: number | undefined, of: number | undefined) =>
-        Array.from({ length: size }, (__, other) =>
+        Array.from({ length: size }, (_, other) =>
           other === peer && of !== undefined ? lengthOf([partOf(of)]) : 0,
         );
       return {
@@ -56,6 +54,20 @@ export function sumsToBuddies(
       };
     });
   });
+}
+
+/** In each turn, a rank is the buddy of one other at most. */
+function inTurns(buddies: readonly Buddy[]): readonly Buddy[][] {
+  const turns: Buddy[][] = [];
+  const counts = new Map<number, number>();
+  for (const buddy of buddies) {
+    const turn = counts.get(buddy.at) ?? 0;
+    counts.set(buddy.at, turn + 1);
+    const now = turns[turn];
+    if (now === undefined) turns.push([buddy]);
+    else now.push(buddy);
+  }
+  return turns;
 }
 
 function placeIn(span: Span): NonNullable<CollectiveStage["data"]> {

@@ -27,8 +27,16 @@ import { type FlatVectors, flatVectors } from "./flat.ts";
 import { refsOf } from "./layout.ts";
 import { type Ground, nameOfAll } from "./levels.ts";
 import { type NormPlan, planNorm } from "./norm.ts";
+import { wardsOf } from "./ownership.ts";
 import { Places, type SumPlaces, threadsOf } from "./places.ts";
-import { allGather, type GraphSpec, ProgramBuilder, type RunStage, type Stage } from "./program.ts";
+import {
+  allGather,
+  barrier,
+  type GraphSpec,
+  ProgramBuilder,
+  type RunStage,
+  type Stage,
+} from "./program.ts";
 import { scaledRun } from "./runs.ts";
 import { ShardedSums } from "./sharded-sums.ts";
 import { evenRanges, type Range } from "./shares.ts";
@@ -105,13 +113,19 @@ class Lowering {
       keepsParameters: this.#isFullySharded,
       lanes: this.#options.lanes ?? 1,
     });
+    const together = update.journal === undefined ? [] : this.#together();
     const side = (from: number): Side => ({
       gradients: (this.#isFullySharded ? [] : this.#sums.own).map((_, microBatch) =>
         this.#places.wholeRun(pieces, { microBatch, lane: 0, from }),
       ),
       pieces: this.#sums.pieces(this.#places, from),
       totals: this.#totalStages(from),
-      compute: [...this.#sums.stages(this.#places, from), ...this.#afterSums(from), ...norm.stages],
+      compute: [
+        ...this.#sums.stages(this.#places, from),
+        ...this.#afterSums(from),
+        ...norm.stages,
+        ...together,
+      ],
       commit: [...this.#averages(from), ...update.stages],
       evaluate: (evaluated?.sizes ?? []).map((batch) => this.#evaluation(batch, from)),
       states: refsOf(this.#places.states, stateBuffer(from)),
@@ -136,7 +150,7 @@ class Lowering {
       slots: update.slots,
       held: update.held.filter((part) => part.rank !== rank),
       kept: update.held.filter((part) => part.rank === rank),
-      wards: (ownership?.wards ?? []).map((place) => ownership?.ranks[place] as number),
+      wards: wardsOf(ownership),
       owners: ownership && { groups: ownership.groups, buddies: ownership.buddies },
       gathered: update.gathered,
       isHeldInPlace: ownership?.isInPlace ?? true,
@@ -150,6 +164,17 @@ class Lowering {
       evaluation: evaluated,
       parameters: refsOf(this.#vectors.parameters, PARAMETERS),
     };
+  }
+
+  /**
+   * No rank decides before all ranks have the sums with which they can commit alone. Where all read
+   * each other's memory in one group, whoever has its own sums knows that of all.
+   */
+  #together(): Stage[] {
+    const { mesh, topology } = this.#options.ground;
+    const isOneGroup = (this.#sums.ownership?.groups.length ?? 1) === 1;
+    if (topology.nodes.length === 1 && isOneGroup) return [];
+    return [barrier("all have their sums", nameOfAll(mesh))];
   }
 
   #graph(name: string): Graph {

@@ -67,6 +67,11 @@ export function ownSpans(ownership: Ownership | undefined, group: LayoutGroup): 
   return cuts.map((cut) => ({ ...(cut[ownership.place] as Span), group }));
 }
 
+/** The ranks of this group whose parts this rank updates, too. */
+export function wardsOf(ownership: Ownership | undefined): number[] {
+  return (ownership?.wards ?? []).map((place) => ownership?.ranks[place] as number);
+}
+
 /** The spans of a group that this rank holds and updates: its own, and those of its wards. */
 export function updatedSpans(ownership: Ownership | undefined, group: LayoutGroup): Span[] {
   const cuts = cutsOf(ownership, group);

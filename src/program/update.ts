@@ -12,9 +12,9 @@ import {
   gatherParts,
   type Held,
   heldParts,
-  holdersOf,
   type Ownership,
   updatedSpans,
+  wardsOf,
   withoutExtents,
 } from "./ownership.ts";
 import {
@@ -123,10 +123,10 @@ export function planUpdate(
     const kept = keepsParameters ? [{ buffer: PARAMETERS, group: group.group }] : [];
     return heldParts(ownership, group.group, [...lying, ...kept]);
   });
+  const here = new Set([rank, ...wardsOf(ownership)]);
   for (const buffer of new Set(held.map((part) => part.buffer))) {
     program.shared.add(buffer);
-    const isHere = (part: Held) => holdersOf(ownership as Ownership, part.rank).includes(rank);
-    const others = held.filter((part) => part.buffer === buffer && !isHere(part));
+    const others = held.filter((part) => part.buffer === buffer && !here.has(part.rank));
     const { byteLength } = program.buffers.get(buffer) as BufferSpec;
     program.touches(buffer, withoutExtents(byteLength, others));
   }
