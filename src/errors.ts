@@ -37,6 +37,7 @@ export type ErrorCode =
   | "NOT_DATA" // a part of a run that cannot be written down, so that no other process can have it
   | "JOB" // a folder or file that is not a job, or whose parts do not fit each other
   | "JOB_VERSION" // a job of another version
+  | "DRIFT" // state that changed by itself, or differs between workers, and cannot be healed
   | "NOT_FINITE" // a loss or gradient that is NaN or infinite
   | "CHECKPOINT" // a run folder that cannot be resumed
   | "RUN_EXISTS" // a folder that holds an unfinished run, where another was to begin

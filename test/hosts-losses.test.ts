@@ -31,6 +31,7 @@ const machines = {
   "a/words.txt": WORDS,
   "b/words.txt": WORDS,
   "c/words.txt": WORDS,
+  "d/words.txt": WORDS.slice(0, 2000),
 };
 
 let expected = "";
@@ -48,6 +49,13 @@ function childrenOf({ child }: AgentProcess): number[] {
   return existsSync(path) ? readFileSync(path, "utf8").trim().split(" ").map(Number) : [];
 }
 
+interface Watch {
+  /** After which events the deeds are done. Default: `step`. */
+  readonly after?: "checkpoint" | "step";
+  /** Is given what is told of members. */
+  readonly heard?: (text: string) => void;
+}
+
 interface Harmed {
   readonly told: string;
   readonly events: readonly RunEvent[];
@@ -55,13 +63,14 @@ interface Harmed {
 
 /** Launches a run of `STEPS` steps, and does something after some of them. */
 async function launchAnd(
-  options: Launch,
+  { after = "step", heard, ...options }: Launch & Watch,
   deeds: Readonly<Record<number, (told: readonly RunEvent[]) => void>>,
 ): Promise<Harmed> {
   const events: RunEvent[] = [];
   const onEvent = (event: RunEvent) => {
     events.push(event);
-    if (event.type === "step") deeds[event.step]?.(events);
+    if (event.type === after) deeds[event.step]?.(events);
+    if (event.type === "membership") heard?.(event.text);
   };
   const overrides = { steps: STEPS, ...options.overrides };
   assert.equal(await launch({ ...options, overrides, onEvent }), "finished");
@@ -140,8 +149,14 @@ test("the machine that leads is lost: another one leads, and writes its own fold
   withMachines(["a", "b"], async (root, agents) => {
     const [a, b] = agents as [AgentProcess, AgentProcess];
     const { told } = await launchAnd(
-      { hosts: [a.host, b.host], root, workers: 2, overrides: { checkpointEvery: 10 } },
-      { 15: () => a.child.kill("SIGKILL") },
+      {
+        hosts: [a.host, b.host],
+        root,
+        workers: 2,
+        overrides: { checkpointEvery: 10 },
+        after: "checkpoint",
+      },
+      { 10: () => a.child.kill("SIGKILL") },
     );
     assert.match(told, /Another machine leads from now on: its folder ".*b\/out"/);
     const report = reportIn(join(root, "b"));
@@ -151,33 +166,74 @@ test("the machine that leads is lost: another one leads, and writes its own fold
   }),
 );
 
-test("a machine that joins in the middle takes the place of one that was lost", onLinux, () =>
+test("an agent that is asked to end: its workers leave after a step, and it goes", onLinux, () =>
   withMachines(["a", "b"], async (root, agents) => {
     const [a, b] = agents as [AgentProcess, AgentProcess];
-    let address = "";
-    let guest: ReturnType<typeof joinProcess> | undefined;
-    const { events } = await launchAnd(
-      {
-        hosts: [a.host, b.host],
-        root,
-        listen: "127.0.0.1:0",
-        onListening: (at) => {
-          address = at;
-        },
-        minWorkers: 3,
-        maxWorkers: 8,
-        workers: 2,
-      },
-      {
-        5: () => {
-          b.child.kill("SIGKILL");
-          guest = joinProcess(address, join(root, "c"), ["--workers", "1"]);
-        },
-      },
+    const { told, events } = await launchAnd(
+      { hosts: [a.host, b.host], root },
+      { 5: () => void b.child.kill("SIGTERM") },
     );
+    await b.end();
+    assert.equal(b.child.exitCode, 0);
+    assert.match(told, /Worker 1 .* is asked to leave: it got SIGTERM/);
     const sizes = events.flatMap((event) => (event.type === "generation" ? [event.workers] : []));
-    assert.deepEqual(sizes, [3]);
-    assert.equal(reportIn(join(root, "a")).weightsSha256, expected);
-    assert.equal(await guest?.ended, 0);
+    assert.deepEqual(sizes, [1]);
+    const { weightsSha256, history } = reportIn(join(root, "a"));
+    assert.equal(weightsSha256, expected);
+    assert.deepEqual([history.workersLost, history.stepsRepeated], [0, 0]);
   }),
+);
+
+test("workers beyond the most stand by, and take the places of those that are lost", onLinux, () =>
+  withMachines(["a", "b"], async (root, agents) => {
+    const [a, b] = agents as [AgentProcess, AgentProcess];
+    const { events, told } = await launchAnd(
+      { hosts: [a.host, b.host], root, workers: 2, minWorkers: 2, maxWorkers: 2 },
+      { 5: () => void a.child.kill("SIGKILL") },
+    );
+    assert.match(told, /Generation 2 begins after step \d+ with workers 2 and 3/);
+    const sizes = events.flatMap((event) => (event.type === "generation" ? [event.workers] : []));
+    assert.deepEqual(sizes, [2]);
+    assert.equal(reportIn(join(root, "b")).weightsSha256, expected);
+  }),
+);
+
+test(
+  "a machine that joins in the middle takes the place of one that was lost; one with other data is told, and does not end the run",
+  onLinux,
+  () =>
+    withMachines(["a", "b"], async (root, agents) => {
+      const [a, b] = agents as [AgentProcess, AgentProcess];
+      let address = "";
+      let stranger: ReturnType<typeof joinProcess> | undefined;
+      let guest: ReturnType<typeof joinProcess> | undefined;
+      const { events } = await launchAnd(
+        {
+          hosts: [a.host, b.host],
+          root,
+          listen: "127.0.0.1:0",
+          onListening: (at) => {
+            address = at;
+          },
+          minWorkers: 3,
+          maxWorkers: 8,
+          workers: 2,
+          heard: (text) => {
+            if (guest !== undefined || !/was lost.*The data here is/.test(text)) return;
+            stranger?.child.kill("SIGTERM");
+            guest = joinProcess(address, join(root, "c"), ["--workers", "1"]);
+          },
+        },
+        {
+          5: () => {
+            b.child.kill("SIGKILL");
+            stranger = joinProcess(address, join(root, "d"), ["--workers", "1"]);
+          },
+        },
+      );
+      const sizes = events.flatMap((event) => (event.type === "generation" ? [event.workers] : []));
+      assert.deepEqual(sizes, [3]);
+      assert.equal(reportIn(join(root, "a")).weightsSha256, expected);
+      assert.deepEqual(await Promise.all([guest?.ended, stranger?.ended]), [0, 0]);
+    }),
 );

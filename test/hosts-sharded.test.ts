@@ -81,28 +81,39 @@ test("a sharded run over two agents that is stopped and resumed is saved as one 
     }),
   ));
 
-test("what a lost machine alone held is lost: the run goes on from its last checkpoint, and says so", () =>
-  withFolder({ ...files, "sharded.ts": runOf({ zero: 3, parallel: { shard: 2 } }) }, (folder) =>
-    withAgents([folder], async ([first = ""]) => {
-      const root = folder;
-      assert.equal(await launch({ hosts: [first], root }), "finished");
-      const expected = reportIn(folder).weightsSha256;
-      const agent = await agentProcess(folder);
-      const told: string[] = [];
-      const onEvent = (event: RunEvent) => {
-        if (event.type === "membership") told.push(event.text);
-        if (event.type === "step" && event.step === 9) agent.child.kill("SIGKILL");
-      };
-      const sharded = { hosts: [first, agent.host], root, file: "sharded.ts" };
-      try {
-        assert.equal(await launch({ ...sharded, onEvent }), "finished");
-      } finally {
-        await agent.end();
-      }
-      assert.match(told.join("\n"), /so it goes on from its checkpoint of step 8/);
-      assert.equal(reportIn(folder).weightsSha256, expected);
-    }),
-  ));
+for (const [buddies, what, told] of [
+  [true, "the run goes on without it", /Generation 2 begins after step (?:9|10) with worker 0/],
+  [
+    false,
+    "what it alone held is lost, and the run goes on from its last checkpoint",
+    /so it goes on from its checkpoint of step 8/,
+  ],
+] as const) {
+  test(`a machine of a sharded run is lost, with buddies ${buddies}: ${what}`, () => {
+    const run = runOf({ zero: 3, parallel: { shard: 2 }, buddies });
+    return withFolder({ ...files, "sharded.ts": run }, (folder) =>
+      withAgents([folder], async ([first = ""]) => {
+        const root = folder;
+        assert.equal(await launch({ hosts: [first], root }), "finished");
+        const expected = reportIn(folder).weightsSha256;
+        const agent = await agentProcess(folder);
+        const texts: string[] = [];
+        const onEvent = (event: RunEvent) => {
+          if (event.type === "membership") texts.push(event.text);
+          if (event.type === "step" && event.step === 9) agent.child.kill("SIGKILL");
+        };
+        const sharded = { hosts: [first, agent.host], root, file: "sharded.ts" };
+        try {
+          assert.equal(await launch({ ...sharded, onEvent }), "finished");
+        } finally {
+          await agent.end();
+        }
+        assert.match(texts.join("\n"), told);
+        assert.equal(reportIn(folder).weightsSha256, expected);
+      }),
+    );
+  });
+}
 
 /** Returns the hash of everything that a checkpoint holds, slots included. */
 async function slotsIn(folder: string): Promise<string> {

@@ -223,6 +223,8 @@ for (const [how, rank] of [
       assert.match(told, /Generation 2 begins after step/);
       const { history } = reportIn(folder);
       assert.equal(history.workersLost, 1);
+      const { batch } = reportIn(folder);
+      assert.deepEqual([history.samplesCommitted, history.samplesRepeated], [120 * batch, 0]);
       assert.ok(history.generations >= 2 && history.recoverySeconds.length === 1);
       // Each step has one line, whoever leads.
       const lines = readFileSync(join(folder, "out", "metrics.jsonl"), "utf8")

@@ -93,8 +93,12 @@ export class Agent {
   readonly #listener: TcpListener | undefined;
   readonly #endServing: (() => void) | undefined;
   readonly #lines = new Set<Line>();
+  /** The line of the launcher that has the job. */
+  #holder: Line | undefined;
   #job: AssignedJob | undefined;
   #isClosed = false;
+  /** Why it refused the last job. */
+  refusal: unknown;
   #leave: (hasEnded: boolean) => void = () => undefined;
 
   /** @internal Use `startAgent` or `joinRun`. */
@@ -140,9 +144,35 @@ export class Agent {
   /** Serves a launcher. @internal */
   greet(line: Line): void {
     this.#lines.add(line);
+    const serving = this.#serve(line);
+    line.handler = {
+      message: (value) => {
+        try {
+          serving.hear(openRequest(value, "The launcher"));
+        } catch (error) {
+          serving.refuse(error);
+        }
+      },
+      closed: (why) => {
+        this.#lines.delete(line);
+        const { job } = serving;
+        const hasEnded = job?.isEnding === true;
+        if (this.#holder === line) {
+          this.#holder = undefined;
+          if (job !== undefined && !hasEnded) this.#news(`The launcher is gone: ${why}.`);
+          job?.abandon();
+        }
+        if (this.#lines.size === 0) this.#leave(hasEnded);
+      },
+    };
+  }
+
+  /** What the launcher at the other end of a line can ask for. */
+  #serve(line: Line) {
     let job: AssignedJob | undefined;
     const tell = (reply: AgentReply) => line.send(envelope(reply));
     const refuse = (error: unknown) => {
+      this.refusal = error;
       tell({ kind: "refused", error: errorMessage(error) });
       line.close();
     };
@@ -150,29 +180,56 @@ export class Agent {
       if (!this.#lines.has(line)) return; // the launcher did not wait for an answer
       try {
         job = this.#begin(request, tell, refuse);
+        this.#holder = line;
       } catch (error) {
         refuse(error);
       }
     };
-    line.handler = {
-      message: (value) => {
-        try {
-          const request = openRequest(value, "The launcher");
-          if (request.kind !== "job") this.#pass(request, job);
-          else if (this.#job?.isEnding === true) void this.#job.ended.then(() => begin(request));
-          else begin(request);
-        } catch (error) {
-          refuse(error);
-        }
-      },
-      closed: (why) => {
-        this.#lines.delete(line);
-        const hasEnded = job?.isEnding === true;
-        if (job !== undefined && !hasEnded) this.#news(`The launcher is gone: ${why}.`);
-        job?.abandon();
-        if (this.#lines.size === 0) this.#leave(hasEnded);
+    const hear = (request: AgentRequest) => {
+      if (request.kind === "take-over") {
+        job = this.#takeOver(request, tell);
+        if (job !== undefined) this.#holder = line;
+      } else if (request.kind !== "job") this.#pass(request, job);
+      else {
+        this.#makeRoom(request);
+        if (this.#job?.isEnding === true) void this.#job.ended.then(() => begin(request));
+        else begin(request);
+      }
+    };
+    return {
+      hear,
+      refuse,
+      get job() {
+        return job;
       },
     };
+  }
+
+  /** Gives the job to another launcher of its run; returns undefined if there is none. */
+  #takeOver(
+    { group, term = 0 }: Extract<AgentRequest, { readonly kind: "take-over" }>,
+    tell: (reply: AgentReply) => void,
+  ): AssignedJob | undefined {
+    const job = this.#job;
+    if (job === undefined || job.isEnding || job.group !== group) {
+      tell({ kind: "nothing" });
+      return undefined;
+    }
+    const before = this.#holder;
+    if (term < job.term || (before !== undefined && term === job.term)) throw fenced(job);
+    this.#holder = undefined;
+    before?.close();
+    job.takeOver(term, tell);
+    this.#news("Another launcher leads the run from now on.");
+    return job;
+  }
+
+  /** A job that waits for a launcher of its run ends if that brings the job anew. */
+  #makeRoom({ group, term = 0 }: JobRequest): void {
+    const job = this.#job;
+    if (job === undefined || this.#holder !== undefined || job.group !== group) return;
+    if (term < job.term) throw fenced(job);
+    job.kill();
   }
 
   #begin(
@@ -182,7 +239,7 @@ export class Agent {
   ): AssignedJob {
     if (this.#job !== undefined) {
       throw new LockstepError("AGENT_BUSY", "This agent has a job already.", {
-        hint: "Wait for its end, or end it.",
+        hint: "Wait for its end, or end it. If its launcher is gone, start that one again.",
       });
     }
     const { host, ports, token, tls = false, folder } = this.#options;
@@ -190,7 +247,8 @@ export class Agent {
     const { maxWorkers = 4 * availableCores() } = this.#options;
     const places = { host, ports, token, tls, folder, dataRoots };
     const bounds = { maxWorkers, maxJobBytes };
-    const job = new AssignedJob({ request, ...places, ...bounds, tell, refuse });
+    const onNews = (text: string) => this.#news(text);
+    const job = new AssignedJob({ request, ...places, ...bounds, tell, refuse, onNews });
     this.#job = job;
     const { name, own } = request;
     this.#news(`${name}: ${own} ${own === 1 ? "worker" : "workers"}.`);
@@ -201,7 +259,10 @@ export class Agent {
     return job;
   }
 
-  #pass(request: Exclude<AgentRequest, JobRequest>, job: AssignedJob | undefined): void {
+  #pass(
+    request: Exclude<AgentRequest, { readonly kind: "job" | "take-over" }>,
+    job: AssignedJob | undefined,
+  ): void {
     if (job === undefined) throw new LockstepError("PROTOCOL", "There is no job yet.");
     switch (request.kind) {
       case "piece":
@@ -220,4 +281,9 @@ export class Agent {
   #news(text: string): void {
     this.#options.onNews?.(text);
   }
+}
+
+function fenced({ term }: AssignedJob): LockstepError {
+  const text = `Another launcher, of term ${term}, leads the run of this agent.`;
+  return new LockstepError("FENCED", text, { fields: { term } });
 }

@@ -8,6 +8,7 @@ import { availableCores, Signs, WorkerProcess } from "../launch/index.ts";
 import type { PortRange } from "../net/index.ts";
 import type { AgentJob, AgentReply, Assignment, Told } from "../protocol/index.ts";
 import { IncomingJob } from "./incoming.ts";
+import { Launcher } from "./launcher.ts";
 import { outputAt } from "./places.ts";
 
 export interface AssignedJobOptions {
@@ -21,13 +22,17 @@ export interface AssignedJobOptions {
   /** The most workers that may run here at a time. */
   readonly maxWorkers: number;
   readonly maxJobBytes: number;
+  /** The launcher that offers it. */
   readonly tell: (reply: AgentReply) => void;
+  readonly onNews: (text: string) => void;
   /** Receives the reason if the job is refused after its files were received. */
   readonly refuse: (error: unknown) => void;
 }
 
 /** How long workers may take to stop and save after their launcher has vanished. */
 const ABANDONED_MS = 30_000;
+/** How long those that are in a generation may take to leave it together. */
+const TOGETHER_MS = 5_000;
 /** The most threads of a worker, as a multiple of the machine's cores. */
 const MAX_OVERLOAD = 4;
 
@@ -37,6 +42,7 @@ export class AssignedJob {
   readonly #options: AssignedJobOptions;
   readonly #incoming: IncomingJob;
   readonly #workers = new Map<number, WorkerProcess>();
+  readonly #launcher: Launcher;
   readonly #signs: Signs;
   /** The files of the job, once they are received and checked. */
   #job: string | undefined;
@@ -52,7 +58,9 @@ export class AssignedJob {
    * an output folder that lies elsewhere.
    */
   constructor(options: AssignedJobOptions) {
-    const { request, folder, maxWorkers, maxJobBytes, tell } = options;
+    const { request, folder, maxWorkers, maxJobBytes } = options;
+    this.#launcher = new Launcher(options.tell);
+    const tell = (reply: AgentReply) => this.#launcher.tell(reply);
     checkLoad(request, maxWorkers);
     this.#out = outputAt(folder, request.out);
     this.#options = options;
@@ -78,7 +86,7 @@ export class AssignedJob {
       openJob(readJobFolder(job));
       this.#job = job;
       if (!this.#isEnding) {
-        this.#options.tell({ kind: "accepted" });
+        this.#launcher.tell({ kind: "accepted" });
         await isOver;
       }
     } catch (error) {
@@ -93,7 +101,7 @@ export class AssignedJob {
 
   /** Starts a worker. Throws PROTOCOL for more workers than were announced, or the same twice. */
   start(number: number): void {
-    const { request, host, ports, token, tls, dataRoots: roots, tell } = this.#options;
+    const { request, host, ports, token, tls, dataRoots: roots } = this.#options;
     const { own, beginning, overrides, changes, group } = request;
     if (this.#isEnding) return;
     if (this.#job === undefined || this.#workers.has(number) || this.#workers.size >= own) {
@@ -103,18 +111,19 @@ export class AssignedJob {
     const worker = new WorkerProcess(number, {
       said: (message) => {
         if (message.kind === "beat") this.#signs.beat(number);
-        else tell({ kind: "said", worker: number, message });
+        else this.#launcher.tell({ kind: "said", worker: number, message });
       },
       ended: (end) => {
         this.#workers.delete(number);
         const { pid, status, signal, words } = end;
-        tell({ kind: "ended", worker: number, pid, status, signal, words });
+        this.#launcher.tell({ kind: "ended", worker: number, pid, status, signal, words });
         if (this.#workers.size > 0) return;
         this.#emptied();
         if (this.#isEnding) this.#end();
       },
     });
     this.#workers.set(number, worker);
+    this.#launcher.started(number);
     const job: Assignment = {
       job: this.#job,
       roots,
@@ -132,6 +141,7 @@ export class AssignedJob {
 
   /** A worker that has ended meanwhile is told nothing. */
   tell(number: number, message: Told): void {
+    this.#launcher.told(number, message);
     this.#workers.get(number)?.tell(message);
   }
 
@@ -139,8 +149,20 @@ export class AssignedJob {
     this.#workers.get(number)?.signal(name);
   }
 
-  get isOver(): boolean {
-    return this.#isOver;
+  /** The run that the job belongs to, and the term of the launcher that has it. */
+  get group(): string {
+    return this.#options.request.group;
+  }
+
+  get term(): number {
+    return this.#launcher.term ?? this.#options.request.term ?? 0;
+  }
+
+  /** Gives the workers, which have gone on, to another launcher of the run. */
+  takeOver(term: number, tell: (reply: AgentReply) => void): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#launcher.replace(term, tell);
   }
 
   /** Whether the job was ended or abandoned, while its processes may still be running. */
@@ -155,8 +177,9 @@ export class AssignedJob {
 
   /** Asks all workers to leave the run after a step, as a SIGTERM to each of them does. */
   drain(): void {
+    if (this.#launcher.isGone) return this.#stop();
     for (const number of this.#workers.keys()) {
-      this.#options.tell({ kind: "said", worker: number, message: { kind: "drain" } });
+      this.#launcher.tell({ kind: "said", worker: number, message: { kind: "drain" } });
     }
   }
 
@@ -178,14 +201,36 @@ export class AssignedJob {
     if (this.#workers.size === 0) this.#end();
   }
 
-  /** Called when the launcher is gone: the workers are asked to save what was done. */
+  /**
+   * Called when the launcher is gone: the workers go on for as long as the job says, and are then
+   * asked to save what was done.
+   */
   abandon(): void {
-    if (this.#isOver) return;
+    const { awaitMs = 0 } = this.#options.request;
+    if (this.#isOver || this.#timer !== undefined) return;
+    this.#launcher.isGone = true;
+    if (awaitMs === 0 || this.#isEnding || this.#job === undefined) return this.#stop();
+    const seconds = Math.round(awaitMs / 1000);
+    this.#options.onNews(`The workers go on; another launcher is awaited for ${seconds} s.`);
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.#stop();
+    }, awaitMs);
+  }
+
+  #stop(): void {
     this.#incoming.abort();
     if (this.#workers.size === 0) return this.kill();
     this.#isEnding = true;
-    for (const worker of this.#workers.values()) worker.tell({ kind: "stop", alone: true });
-    this.#timer ??= setTimeout(() => this.kill(), ABANDONED_MS);
+    const stop = (alone: boolean) => {
+      for (const worker of this.#workers.values()) worker.tell({ kind: "stop", alone });
+    };
+    // Together they stop after the same step, and save all that was done.
+    stop(false);
+    this.#timer = setTimeout(() => {
+      stop(true);
+      this.#timer = setTimeout(() => this.kill(), ABANDONED_MS);
+    }, TOGETHER_MS);
   }
 }
 

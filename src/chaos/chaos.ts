@@ -29,6 +29,9 @@ const RETURNS_AFTER = 2;
 /** When no worker can have the fault, it is tried again. */
 const AGAIN_MS = 50;
 
+/** The fractions of its multiples are spread evenly. */
+const GOLDEN = 0.6180339887498949;
+
 const SIGNALS = {
   kill: "SIGKILL",
   stop: "SIGSTOP",
@@ -109,8 +112,9 @@ export class Chaos {
   /** The last worker that holds the state is not sent away: the run would stop. */
   #able(kind: FaultKind): readonly LocalWorker[] {
     const all = (this.#workers?.list() ?? []).filter(({ number }) => !this.#over.has(number));
-    if (kind !== "preempt") return all;
+    if (kind !== "preempt" && kind !== "bit-flip") return all;
     const members = all.filter(({ isMember }) => isMember);
+    if (kind === "bit-flip") return members; // others have no weights
     return members.length > 1 ? members : [];
   }
 
@@ -119,9 +123,14 @@ export class Chaos {
     const seconds = Math.round(this.#options.now() - this.#startedAt) / 1000;
     const { onFault } = this.#options;
     onFault({ step: this.#step ?? 0, worker: number, kind, seconds }, this.#count);
+    // A replay, which has no draws, flips the same bits.
+    if (kind === "bit-flip") {
+      this.#workers?.process(number)?.flipBit(fractionOf(this.#step ?? 0, number));
+      return;
+    }
     if (kind === "slow-worker") return this.#slow(number, this.#options.now() + SLOW_MS);
     this.#over.add(number);
-    this.#workers?.signal(number, SIGNALS[kind]);
+    this.#workers?.process(number)?.signal(SIGNALS[kind]);
     if (kind !== "preempt") return;
     const ms = RETURNS_AFTER * this.#options.everyMs;
     this.#after(ms, () => this.#workers?.reopen(place));
@@ -129,9 +138,10 @@ export class Chaos {
 
   #slow(number: number, endAt: number): void {
     if (this.#over.has(number) || this.#options.now() >= endAt) return;
-    if (this.#workers?.signal(number, "SIGSTOP") !== true) return;
+    if (this.#workers?.process(number)?.signal("SIGSTOP") !== true) return;
     this.#after(STANDS_MS, () => {
-      if (this.#over.has(number) || this.#workers?.signal(number, "SIGCONT") !== true) return;
+      if (this.#over.has(number)) return;
+      if (this.#workers?.process(number)?.signal("SIGCONT") !== true) return;
       this.#after(RUNS_MS, () => this.#slow(number, endAt));
     });
   }
@@ -143,4 +153,9 @@ export class Chaos {
     }, ms);
     this.#timers.add(timer);
   }
+}
+
+/** Which of the bits of a worker's weights is flipped after a step, in [0, 1). */
+function fractionOf(step: number, worker: number): number {
+  return ((step * 31 + worker + 1) * GOLDEN) % 1;
 }

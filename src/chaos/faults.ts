@@ -10,6 +10,7 @@ export const KINDS = {
   kill: "ends it by SIGKILL",
   stop: "stops it by SIGSTOP, so that it hangs",
   segfault: "ends it by SIGSEGV, as a crash of native code does",
+  "bit-flip": "flips a bit of its weights in its memory",
   "slow-worker": "stops it for most of the next seconds, again and again",
   preempt: "asks it to leave by SIGTERM; its place gets another worker later",
 } as const;
@@ -71,9 +72,13 @@ function randomFrom(seed: number): () => number {
   };
 }
 
-/** @throws INVALID_OPTION for a kind that is unknown, or that one machine cannot have */
-export function kindsOf(names: readonly string[]): FaultKind[] {
+/**
+ * @throws INVALID_OPTION for a kind that is unknown, that one machine cannot have, or that the system
+ *   of this one does not allow
+ */
+export function kindsOf(names: readonly string[], platform: NodeJS.Platform): FaultKind[] {
   return names.map((name) => {
+    if (name === "bit-flip" && platform !== "linux") throw notHere(name);
     if (Object.hasOwn(KINDS, name)) return name as FaultKind;
     const known = Object.keys(KINDS).join(", ");
     const why = ELSEWHERE[name];
@@ -85,6 +90,11 @@ export function kindsOf(names: readonly string[]): FaultKind[] {
       { hint: `Possible are: ${known}.`, fields: { kind: name } },
     );
   });
+}
+
+function notHere(kind: string): LockstepError {
+  const text = `The fault "${kind}" is possible on Linux only.`;
+  return new LockstepError("INVALID_OPTION", text, { fields: { kind } });
 }
 
 const faultSchema = z.strictObject({

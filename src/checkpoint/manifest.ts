@@ -7,6 +7,7 @@ import { z } from "zod";
 import { LockstepError } from "../errors.ts";
 import { DTYPES, type DType } from "../tensor/index.ts";
 import { faultOf, type StoredTensor } from "./assemble.ts";
+import { type LedgerRecord, ledgerSchema } from "./ledger.ts";
 
 export const MANIFEST = "manifest.json";
 const FORMAT = "lockstep-checkpoint-3";
@@ -36,6 +37,8 @@ export interface Manifest {
   readonly trainLoss: number | null;
   /** Whether the step after the checkpoint had a loss that is not finite. */
   readonly diverged: boolean;
+  /** Which samples are in it. Not there in checkpoints of earlier versions. */
+  readonly ledger?: LedgerRecord | undefined;
   /** What the weights depend on, as short texts by name, and the hash of it. */
   readonly identity: Readonly<Record<string, string>>;
   readonly identitySha256: string;
@@ -57,6 +60,7 @@ const schema = z.strictObject({
   seconds: z.number().min(0),
   trainLoss: z.number().nullable(),
   diverged: z.boolean(),
+  ledger: ledgerSchema.optional(),
   identity: z.record(z.string(), z.string()),
   identitySha256: sha256,
   shards: z.array(

@@ -80,6 +80,7 @@ export async function joinCommand(address: string, flags: JoinFlags): Promise<vo
       const end = await Promise.race([agent.left, stopped]);
       if (end === "stopped") return await leave(agent);
       await agent.close();
+      if (agent.refusal !== undefined) throw agent.refusal;
       if (end) return;
       lostAt = performance.now();
     }
@@ -105,6 +106,17 @@ function limitsOf({ ports, token, tls = false, dataRoot, maxJob }: Flags, folder
 /** The address of "[host:]port"; without a host, only this machine reaches it. */
 export function addressFor(listen: string): { readonly host: string; readonly port: number } {
   return parseAddress(/^\d+$/.test(listen) ? `127.0.0.1:${listen}` : listen);
+}
+
+/** Where a launcher waits for machines that join. Throws INVALID_OPTION for no address of its own. */
+export function meetingPlace(listen: string): { readonly host: string; readonly port: number } {
+  const place = addressFor(listen);
+  if (!["0.0.0.0", "::"].includes(place.host)) return place;
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `--listen needs the address of this machine that other machines reach, and ${place.host} is none.`,
+    { hint: "Workers of other machines connect there, as in --listen 10.0.0.1:4200." },
+  );
 }
 
 /** Lets the workers of this machine hand over what they hold, and then go. */

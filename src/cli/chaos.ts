@@ -31,7 +31,7 @@ export async function chaosCommand(file: string, flags: ChaosFlags): Promise<voi
   const chaos = new Chaos({
     seed,
     everyMs: every,
-    kinds: kindsOf(kinds),
+    kinds: kindsOf(kinds, process.platform),
     most: faults ?? Number.POSITIVE_INFINITY,
     replay: replay === undefined ? undefined : readFaults(replay),
     now: () => performance.now(),

@@ -166,6 +166,10 @@ export function commandLine(): Command {
       "--listen <[host:]port>",
       "wait at this address of this machine for others that `lockstep join` the run",
     )
+    .option(
+      "--state <place>",
+      "with --hosts: keep in this folder, or at etcd://HOST:PORT/NAME, what another launcher needs to go on with the run. The workers go on without a launcher for five minutes; the same command, typed anew here or on another machine that reaches the place, takes them over",
+    )
     .addOption(token())
     .addOption(tls())
     .action((file: string, flags: TrainFlags) => trainCommand(file, flags));

@@ -37,6 +37,8 @@ export interface TrainFlags extends TargetFlags {
   readonly hosts?: readonly string[];
   /** Where machines that join the run are waited for: [host:]port. */
   readonly listen?: string;
+  /** Where the state of the run's leader is kept. */
+  readonly state?: string;
   readonly token?: string;
   readonly tls?: boolean;
   readonly threads?: number;

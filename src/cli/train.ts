@@ -21,7 +21,7 @@ import {
   train,
 } from "../run/index.ts";
 import { type EventSink, jsonlSink, terminalSink } from "../telemetry/index.ts";
-import { addressFor, requireToken } from "./agent.ts";
+import { meetingPlace, requireToken } from "./agent.ts";
 import { commandToResume } from "./command.ts";
 import { DATA_NOT_HERE, jobFrom, jobHere, rootFor, rootHere } from "./job.ts";
 import { recordCommand } from "./recorded.ts";
@@ -216,7 +216,7 @@ async function trainOnHosts(
     readonly maxWorkers: number;
   },
 ): Promise<Outcome> {
-  const { hosts, tls = false, threads, listen } = flags;
+  const { hosts, tls = false, threads, listen, state } = flags;
   const token = requireToken(flags.token);
   const minWorkers = Math.max(flags.minWorkers ?? 1, leastWorkers(target.run.parallel));
   const root = process.cwd();
@@ -231,7 +231,7 @@ async function trainOnHosts(
   const own =
     hosts === undefined
       ? await startAgent({
-          host: addressFor(listen ?? "0").host,
+          host: meetingPlace(listen ?? "0").host,
           port: 0,
           token,
           tls,
@@ -247,7 +247,7 @@ async function trainOnHosts(
       job: made.files,
       overrides: target.job === undefined ? {} : overridesOf(flags),
       hosts: hosts ?? [own?.address ?? ""],
-      ...(listen === undefined ? {} : { listen: formatAddress(addressFor(listen)) }),
+      ...(listen === undefined ? {} : { listen: formatAddress(meetingPlace(listen)) }),
       onListening: (address) =>
         options.onEvent({ type: "notice", text: `Machines can join: lockstep join ${address}` }),
       minWorkers,
@@ -255,6 +255,7 @@ async function trainOnHosts(
       tls,
       root,
       threads,
+      ...(state === undefined ? {} : { state }),
     });
   } finally {
     await own?.close();
@@ -270,13 +271,16 @@ function mostWorkers({ maxWorkers, listen }: TrainFlags, run: Run, workers: numb
 
 /** @throws INVALID_OPTION when options do not fit together */
 function checkHosts(flags: TrainFlags, { job }: Target): void {
-  const { hosts, listen, dump, tls, dataRoot, maxWorkers } = flags;
+  const { hosts, listen, dump, tls, dataRoot, maxWorkers, state } = flags;
   const isShared = hosts !== undefined || listen !== undefined;
   const refuse = (text: string, hint?: string) => {
     throw new LockstepError("INVALID_OPTION", text, hint === undefined ? {} : { hint });
   };
   if (!isShared && maxWorkers !== undefined) {
     refuse("--max-workers is for --hosts and --listen: on one machine, --workers says it.");
+  }
+  if (hosts === undefined && state !== undefined) {
+    refuse("--state is for --hosts: workers of this machine end with their launcher.");
   }
   if (!isShared && tls === true) {
     refuse("--tls is for --hosts and --listen: a run on one machine sends nothing.");

@@ -4,12 +4,12 @@
  */
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { lstat, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { LockstepError } from "../errors.ts";
 import { fileError, requireFile, writeFileAtomic } from "../files/index.ts";
-import { mapFile } from "../memory/index.ts";
+import { isAlive, mapFile, pidNamespace } from "../memory/index.ts";
 import { version } from "../version.ts";
 import { changedFile, openHead } from "./head.ts";
 import type { JobFiles } from "./make.ts";
@@ -27,6 +27,8 @@ export interface JobFolder {
   /** The bytes of `job.json`, followed by the files that it names. */
   files(): JobFiles;
 }
+
+const PREFIX = "lockstep-job-";
 
 /** Files of at least this size are mapped instead of read. */
 const MIN_MAPPED_BYTES = 2 ** 20;
@@ -74,19 +76,36 @@ export async function writeJobForNow(folder: string, files: JobFiles): Promise<v
   }
 }
 
-/** Makes a temporary folder that only this user can read. */
+/**
+ * Makes a temporary folder that only this user can read. Folders of processes that were killed are
+ * removed: an agent keeps a job as long as it runs, because it may start workers at any time.
+ */
 export async function makeJobFolder(): Promise<string> {
   // Where there is no folder for temporary files, the current one serves.
   const places = [tmpdir(), process.cwd()];
   let first: unknown;
   for (const place of places) {
     try {
-      return await mkdtemp(join(place, "lockstep-job-"));
+      await removeLeft(place);
+      return await mkdtemp(join(place, `${PREFIX}${pidNamespace()}.${process.pid}-`));
     } catch (error) {
       first ??= error;
     }
   }
   throw fileError(first, "write", tmpdir());
+}
+
+/** Removes the folders of this user whose process is no more. */
+async function removeLeft(place: string): Promise<void> {
+  for (const name of await readdir(place)) {
+    if (!name.startsWith(PREFIX)) continue;
+    const [, space, pid] = /^(\d+)\.(\d+)-/.exec(name.slice(PREFIX.length)) ?? [];
+    if (space !== pidNamespace() || isAlive(Number(pid))) continue;
+    const path = join(place, name);
+    const found = await lstat(path).catch(() => undefined);
+    const isOurs = found?.isDirectory() === true && found.uid === process.geteuid?.();
+    if (isOurs) await removeJobFolder(path).catch(() => undefined);
+  }
 }
 
 export function removeJobFolder(folder: string): Promise<void> {

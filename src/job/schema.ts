@@ -50,6 +50,7 @@ const run = z.strictObject({
   clipNorm: z.number().optional(),
   reproducible: z.boolean().optional(),
   bucketBytes: count.optional(),
+  checkReplicas: z.int().min(0).optional(),
   ...sharingShape,
   evaluate: z.strictObject({ every: count.optional(), samples: count.optional() }).optional(),
   checkpointEvery: count.optional(),

@@ -1,5 +1,5 @@
 /** What the members of a generation are told of it. */
-import type { Generation } from "../membership/index.ts";
+import type { Action, Generation } from "../membership/index.ts";
 import type { Formed } from "../protocol/index.ts";
 import type { WorkerHandle } from "./handle.ts";
 
@@ -20,4 +20,16 @@ export function tellFormed(
   for (const [rank, { worker }] of members.entries()) {
     workers.get(worker)?.tell({ kind: "form", generation, rank, members: all, hasBegun });
   }
+}
+
+type Regroup = Pick<
+  Extract<Action, { readonly kind: "regroup" }>,
+  "generation" | "workers" | "when"
+>;
+
+export function tellRegroup(
+  { generation, workers: asked, when }: Regroup,
+  workers: ReadonlyMap<number, WorkerHandle>,
+): void {
+  for (const id of asked) workers.get(id)?.tell({ kind: "regroup", generation, when });
 }

@@ -8,6 +8,8 @@ export interface Body {
   tell(message: ToWorker): void;
   /** Returns false if the process has ended. */
   signal(name: NodeJS.Signals): boolean;
+  /** Flips a bit of the worker's weights; only for a process of this machine. */
+  flipBit?(which: number): boolean;
 }
 
 /** How the process of a worker ended. */
@@ -25,7 +27,7 @@ export interface WorkerEnd {
 }
 
 /** Messages that do not concern how the worker ends. */
-export type OtherMessage = Exclude<FromWorker, { readonly kind: "done" | "error" }>;
+export type OtherMessage = Exclude<FromWorker, { readonly kind: "done" | "error" | "weights" }>;
 
 export class WorkerHandle {
   /** Its number in the run. */
@@ -74,6 +76,10 @@ export class WorkerHandle {
     return !this.#isOver && (this.#body?.signal(name) ?? false);
   }
 
+  flipBit(which: number): boolean {
+    return !this.#isOver && (this.#body?.flipBit?.(which) ?? false);
+  }
+
   kill(): void {
     this.#isKilled = true;
     this.signal("SIGKILL");
@@ -89,6 +95,8 @@ export class WorkerHandle {
       case "error":
         this.#failWith(message.error);
         break;
+      case "weights":
+        break; // its process keeps that
       default:
         this.#onMessage(message);
     }

@@ -1,5 +1,5 @@
 /** Keeps what happens to the workers of a run: who was lost, who came, how long each loss cost. */
-import type { Action } from "../membership/index.ts";
+import type { Action, Generation } from "../membership/index.ts";
 import type { History } from "../telemetry/index.ts";
 
 /** The most recoveries that are kept. */
@@ -8,6 +8,7 @@ const MOST = 1000;
 export class HistoryKeeper {
   readonly #now: () => number;
   readonly #lost = new Set<number>();
+  #lostBefore = 0;
   readonly #seen = new Set<number>();
   readonly #recoverySeconds: number[] = [];
   #joined = 0;
@@ -19,6 +20,19 @@ export class HistoryKeeper {
   /** @param now milliseconds */
   constructor(now: () => number) {
     this.#now = now;
+  }
+
+  /** Goes on with what an earlier launcher has counted, and its last generation. */
+  resume(history: History, { members }: Generation): void {
+    const { workersLost, workersJoined, generations, stepsRepeated, recoverySeconds } = history;
+    this.#lostBefore = workersLost;
+    [this.#joined, this.#generations, this.#stepsRepeated] = [
+      workersJoined,
+      generations,
+      stepsRepeated,
+    ];
+    this.#recoverySeconds.push(...recoverySeconds);
+    for (const { worker } of members) this.#seen.add(worker);
   }
 
   /** Takes an action of the membership. Returns whether the history has changed. */
@@ -54,7 +68,7 @@ export class HistoryKeeper {
 
   get history(): History {
     return {
-      workersLost: this.#lost.size,
+      workersLost: this.#lostBefore + this.#lost.size,
       workersJoined: this.#joined,
       generations: this.#generations,
       stepsRepeated: this.#stepsRepeated,

@@ -14,10 +14,10 @@ import {
   serveLines,
   type TcpListener,
 } from "../net/index.ts";
-import { type AgentJob, openOffer } from "../protocol/index.ts";
-import { atMost } from "./at-most.ts";
+import { type AgentJob, openOffer, type Standing } from "../protocol/index.ts";
+import { all, oneOf, takenFrom, within } from "./agents.ts";
 import type { Crew, CrewEvents } from "./crew.ts";
-import type { WorkerHandle } from "./handle.ts";
+import { WorkerHandle } from "./handle.ts";
 import { OwnClock } from "./own-clock.ts";
 import { RemoteAgent, refused } from "./remote.ts";
 
@@ -29,6 +29,8 @@ export interface HostsCrewOptions {
   readonly listen: string | undefined;
   /** What each agent is sent. */
   readonly offer: { readonly message: AgentJob; readonly files: JobFiles };
+  /** Whether agents may have the job from an earlier launcher, whose workers are taken over. */
+  readonly takesOver: boolean;
   readonly deadlineMs: number;
   readonly signal: AbortSignal;
   readonly onListening: ((address: string) => void) | undefined;
@@ -38,6 +40,8 @@ interface Seat {
   readonly agent: RemoteAgent;
   /** The most workers on it at a time. */
   readonly own: number;
+  /** Its workers that were taken over. */
+  readonly taken: readonly Standing[];
 }
 
 /** How long an agent that comes back may take to end its old job, and to take this one. */
@@ -54,6 +58,7 @@ export class HostsCrew implements Crew {
   /** The names of machines that join or have joined. */
   readonly #guests = new Set<string>();
   #listener: TcpListener | undefined;
+  #places: readonly Place[] = [];
   #events: CrewEvents | undefined;
 
   private constructor(options: HostsCrewOptions) {
@@ -78,8 +83,39 @@ export class HostsCrew implements Crew {
     return this;
   }
 
+  /** The same list as long as no agent comes or goes. */
   get places(): readonly Place[] {
-    return [...this.#seats].flatMap(([node, { own }]) =>
+    return this.#places;
+  }
+
+  get taken(): ReadonlyMap<number, Standing> {
+    const all = [...this.#seats.values()].flatMap(({ taken }) => taken);
+    return new Map(all.map((standing) => [standing.worker, standing]));
+  }
+
+  adopt(workers: ReadonlyMap<number, WorkerHandle>): void {
+    for (const { agent, taken } of this.#seats.values()) {
+      for (const standing of taken) {
+        const known = workers.get(standing.worker);
+        const worker = known ?? new WorkerHandle(standing.worker, () => undefined);
+        agent.adopt(worker, standing);
+        if (known === undefined) worker.kill();
+      }
+    }
+  }
+
+  listen(): void {
+    for (const { agent } of this.#seats.values()) agent.listen();
+  }
+
+  leave(): void {
+    for (const { agent } of this.#seats.values()) agent.leave();
+    this.#seats.clear();
+    this.close();
+  }
+
+  #countPlaces(): void {
+    this.#places = [...this.#seats].flatMap(([node, { own }]) =>
       Array.from({ length: own }, (_, index) => ({ name: placeOf(node, index), node })),
     );
   }
@@ -106,26 +142,59 @@ export class HostsCrew implements Crew {
       serveLines(this.#listener, (line) => this.#greet(line));
       onListening?.(this.#listener.address);
     }
-    const { message, files } = this.#options.offer;
     const agents: RemoteAgent[] = [];
+    const dialed = async (name: string, index: number) => {
+      const line = await dialLine({ address: name, ...secrets, deadlineMs, signal });
+      agents[index] = this.#agent(name, line);
+    };
     try {
-      await all(
-        hosts.map(async (name, index) => {
-          const line = await dialLine({ address: name, ...secrets, deadlineMs, signal });
-          agents[index] = this.#agent(name, line);
-        }),
-      );
+      if (this.#options.takesOver) return await this.#takeOver();
+      await all(hosts.map(dialed));
+      const { message, files } = this.#options.offer;
       for (const agent of agents) agent.offer(message, files);
       await all(agents.map((agent) => within(deadlineMs, agent)));
     } catch (error) {
       for (const agent of agents) agent?.end();
       throw error;
     }
-    for (const agent of agents) {
-      // What it has sent meanwhile may be a fault.
-      if (agent.fault !== undefined) throw agent.fault;
-      this.#seats.set(agent.name, { agent, own: message.own });
+    for (const agent of agents) this.#seatFirst(agent, []);
+  }
+
+  #seatFirst(agent: RemoteAgent, taken: readonly Standing[]): void {
+    // What it has sent meanwhile may be a fault.
+    if (agent.fault !== undefined) throw agent.fault;
+    if (agent.isOver) return void this.#redial(agent.name);
+    const { own } = this.#options.offer.message;
+    this.#seats.set(agent.name, { agent, own, taken });
+    this.#countPlaces();
+  }
+
+  /**
+   * Takes the workers of an earlier launcher over from all agents that answer; the others are dialed
+   * again later.
+   * @throws what went wrong, if no agent answers
+   */
+  async #takeOver(): Promise<void> {
+    const { hosts, secrets, deadlineMs, signal, offer } = this.#options;
+    const takeOne = async (name: string) => {
+      const line = await dialLine({ address: name, ...secrets, deadlineMs, signal });
+      const agent = this.#agent(name, line);
+      return { agent, taken: await takenFrom(agent, offer, deadlineMs) };
+    };
+    const ends = await Promise.allSettled(hosts.map(takeOne));
+    for (const end of ends) {
+      if (end.status === "fulfilled") this.#seatFirst(end.value.agent, end.value.taken);
     }
+    const failures = ends.flatMap((end) =>
+      end.status === "rejected" ? [end.reason as unknown] : [],
+    );
+    const isFenced = (error: unknown) => error instanceof LockstepError && error.code === "FENCED";
+    const fenced = failures.find(isFenced);
+    if (fenced !== undefined || this.#seats.size === 0) {
+      this.leave();
+      throw fenced ?? oneOf(failures);
+    }
+    for (const name of hosts) if (!this.#seats.has(name)) void this.#redial(name);
   }
 
   #agent(name: string, line: Line, host = parseAddress(name).host, isGuest = false): RemoteAgent {
@@ -134,6 +203,7 @@ export class HostsCrew implements Crew {
       host,
       line,
       onSigns: (alive, stopped) => this.#events?.signs(alive, stopped),
+      onUnreachable: (worker, why) => this.#events?.closed(worker, why),
       onClosed: (why, fault) => this.#lost(agent, why, fault, isGuest),
       nodeOf: (rank) => this.#events?.nodeOf(rank),
     });
@@ -144,6 +214,7 @@ export class HostsCrew implements Crew {
     const { name } = agent;
     if (this.#seats.get(name)?.agent !== agent) return; // it had not taken the job
     this.#seats.delete(name);
+    this.#countPlaces();
     this.#guests.delete(name);
     if (this.#over.signal.aborted) return;
     const events = this.#events;
@@ -173,7 +244,7 @@ export class HostsCrew implements Crew {
         agent = this.#agent(name, line);
         agent.offer(offer.message, offer.files);
         await within(RETAKE_MS, agent);
-        return this.#seat(agent, offer.message.own);
+        if (!agent.isOver) return this.#seat(agent, offer.message.own);
       } catch (error) {
         agent?.end();
         if (signal.aborted) return;
@@ -187,7 +258,8 @@ export class HostsCrew implements Crew {
 
   #seat(agent: RemoteAgent, own: number): void {
     if (this.#over.signal.aborted) return agent.end();
-    this.#seats.set(agent.name, { agent, own });
+    this.#seats.set(agent.name, { agent, own, taken: [] });
+    this.#countPlaces();
     this.#events?.opened(Array.from({ length: own }, (_, index) => placeOf(agent.name, index)));
   }
 
@@ -215,7 +287,7 @@ export class HostsCrew implements Crew {
     try {
       agent.offer({ ...message, own }, files);
       await within(RETAKE_MS, agent);
-      this.#seat(agent, own);
+      if (!agent.isOver) this.#seat(agent, own);
     } catch (error) {
       this.#guests.delete(name);
       agent.end();
@@ -234,36 +306,4 @@ export class HostsCrew implements Crew {
 
 function placeOf(node: string, index: number): string {
   return `${node}/${index}`;
-}
-
-/**
- * Waits until an agent has taken the job. The deadline starts anew whenever a part of the job is
- * sent to it.
- */
-async function within(deadlineMs: number, agent: RemoteAgent): Promise<void> {
-  const { name, accepted } = agent;
-  for (;;) {
-    const left = agent.sentAt + deadlineMs - performance.now();
-    if (left > 0 && (await atMost(left, accepted)) !== "late") return;
-    if (left > 0) continue;
-    const text = `${name} did not take the job within ${deadlineMs} ms.`;
-    throw new LockstepError("DEADLINE", text, { fields: { host: name } });
-  }
-}
-
-/** Waits for all, so that ten unreachable hosts are reported together. */
-async function all<Result>(waits: readonly Promise<Result>[]): Promise<Result[]> {
-  const ends = await Promise.allSettled(waits);
-  const failures = ends.flatMap((end) =>
-    end.status === "rejected" ? [end.reason as unknown] : [],
-  );
-  if (failures.length > 0) throw oneOf(failures);
-  return ends.flatMap((end) => (end.status === "fulfilled" ? [end.value] : []));
-}
-
-function oneOf(failures: readonly unknown[]): unknown {
-  const [first] = failures;
-  if (!(first instanceof LockstepError) || failures.length === 1) return first;
-  const texts = failures.map((error) => (error instanceof Error ? error.message : String(error)));
-  return new LockstepError(first.code, texts.join("\n"), { fields: first.fields });
 }

@@ -3,8 +3,9 @@
  * launcher sends the job to the agents; only the job's data must be there already, below the
  * folders that each agent was started with.
  */
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { relative, resolve, sep } from "node:path";
+import { openStateStore, type StateStore } from "../durable/index.ts";
 import { LockstepError } from "../errors.ts";
 import type { JobFiles } from "../job/index.ts";
 import { formatAddress, parseAddress } from "../net/index.ts";
@@ -13,6 +14,7 @@ import { DEFAULT_AGENT_PORT, isPlace } from "../protocol/index.ts";
 import type { Beginning, Changeable, TrainResult } from "../run/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
 import { HostsCrew } from "./hosts-crew.ts";
+import { openStored } from "./stored.ts";
 import { supervise } from "./supervise.ts";
 
 export interface HostsOptions {
@@ -24,6 +26,14 @@ export interface HostsOptions {
   readonly token: string;
   /** Whether connections are encrypted. The agents must have been started with the same setting. */
   readonly tls: boolean;
+  /**
+   * Where the launcher keeps its state: a folder, or etcd://HOST:PORT/NAME. Another launcher that is
+   * started with the same job and the same place takes the run over when this one is gone; its
+   * workers go on meanwhile. Default: nowhere, and workers stop and save when their launcher is gone.
+   */
+  readonly state?: string | undefined;
+  /** How long workers go on without a launcher. Default: 5 minutes. */
+  readonly awaitMs?: number | undefined;
   /** Where machines that join are waited for: host:port. Default: nowhere. */
   readonly listen?: string | undefined;
   /** Is given the address at which the launcher listens, once it does. */
@@ -58,6 +68,7 @@ export interface HostsOptions {
 }
 
 const DEADLINE_MS = 10_000;
+const AWAIT_MS = 300_000;
 
 /**
  * Resolves when the run has ended successfully. Workers and agents that are lost are waited for, and
@@ -66,14 +77,30 @@ const DEADLINE_MS = 10_000;
  *   a worker threw; PEER_LOST
  */
 export async function launchOnHosts(options: HostsOptions): Promise<TrainResult["outcome"]> {
+  const { state: place, signal } = options;
+  if (place === undefined) return lead(options, undefined);
+  const store = await openStateStore(place, signal);
+  try {
+    return await lead(options, store);
+  } finally {
+    await store.close();
+  }
+}
+
+async function lead(options: HostsOptions, store: StateStore | undefined) {
   const { hosts, workers, token, tls, listen, signal, onEvent } = options;
   const { minWorkers = 1, maxWorkers = hosts.length * workers } = options;
   const { deadlineMs = DEADLINE_MS, onListening } = options;
+  const job = hashOf(options.job);
+  const last = store && openStored(store.last, store.place);
+  if (store !== undefined && last !== undefined && last.job !== job) throw otherJob(store.place);
+  const group = last?.group ?? `lockstep-${randomBytes(8).toString("hex")}`;
   const crew = await HostsCrew.open({
     hosts: hosts.map(addressOf),
     secrets: { token, tls },
     listen,
-    offer: { message: jobOf(options), files: options.job },
+    offer: { message: jobOf(options, group, store?.term), files: options.job },
+    takesOver: last !== undefined,
     deadlineMs,
     signal,
     onListening,
@@ -84,11 +111,31 @@ export async function launchOnHosts(options: HostsOptions): Promise<TrainResult[
     crew: (events) => crew.attach(events),
     onEvent,
     signal,
+    // Where no worker has gone on, the run begins like any other, from its checkpoint.
+    ...(store && { kept: { store, group, job, last: crew.taken.size > 0 ? last : undefined } }),
   });
 }
 
-function jobOf(options: HostsOptions) {
+function hashOf(job: JobFiles): string {
+  const hash = createHash("sha256");
+  for (const [name, pieces] of job) {
+    hash.update(`${name}\n`);
+    for (const piece of pieces) hash.update(piece);
+  }
+  return hash.digest("hex");
+}
+
+function otherJob(place: string): LockstepError {
+  const text = `"${place}" has the state of a run of another job, which has not ended.`;
+  return new LockstepError("RUN_EXISTS", text, {
+    hint: "Start that run again with the same command and let it end, or use another --state.",
+    fields: { place },
+  });
+}
+
+function jobOf(options: HostsOptions, group: string, term: number | undefined) {
   const { root, name, job, overrides, beginning, changes, workers: own, threads } = options;
+  const { awaitMs = AWAIT_MS } = options;
   const files = [...job].map(([file, pieces]) => ({
     name: file,
     bytes: pieces.reduce((sum, { byteLength }) => sum + byteLength, 0),
@@ -101,9 +148,10 @@ function jobOf(options: HostsOptions) {
     beginning,
     overrides,
     ...(changes === undefined ? {} : { changes: [...changes] }),
-    group: `lockstep-${randomBytes(8).toString("hex")}`,
+    group,
     own,
     ...(threads === undefined ? {} : { threads }),
+    ...(term === undefined ? {} : { term, awaitMs }),
   } as const;
 }
 

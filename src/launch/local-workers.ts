@@ -1,11 +1,11 @@
-import type { Generation } from "../membership/index.ts";
+import type { Generation, MembershipState } from "../membership/index.ts";
 
 /** The workers of a run on this machine, for those who try what the run survives. */
 export interface LocalWorkers {
   /** Those that take part or are starting, ascending by number. */
   list(): readonly LocalWorker[];
-  /** Sends a signal to the process of a worker. Returns false if it has ended. */
-  signal(worker: number, name: NodeJS.Signals): boolean;
+  /** The process of a worker. */
+  process(worker: number): LocalProcess | undefined;
   /** Lets another worker start at the place of one that was asked to leave. */
   reopen(place: string): void;
   readonly counts: { readonly lost: number; readonly joined: number };
@@ -18,6 +18,19 @@ export interface LocalWorker {
   readonly isMember: boolean;
 }
 
+export function listOf({ workers }: MembershipState): LocalWorker[] {
+  return workers
+    .filter(({ status }) => ["starting", "ready", "member"].includes(status))
+    .map(({ id, place, status }) => ({ number: id, place, isMember: status === "member" }));
+}
+
+/** What can be done to a worker's process. All of it returns false if the process has ended. */
+export interface LocalProcess {
+  signal(name: NodeJS.Signals): boolean;
+  /** Flips a bit of its weights. `which`, in [0, 1), says which one. */
+  flipBit(which: number): boolean;
+}
+
 /** Counts the workers that were lost, and those that joined after the first generation. */
 export class Tally {
   lost = 0;
@@ -27,6 +40,11 @@ export class Tally {
   formed({ number, members }: Generation): void {
     for (const { worker } of members) this.#members.add(worker);
     if (number === 1) this.#first = members.length;
+  }
+
+  /** Whether the worker was in a generation. */
+  has(worker: number): boolean {
+    return this.#members.has(worker);
   }
 
   get counts(): LocalWorkers["counts"] {

@@ -5,7 +5,8 @@ import type { Assignment } from "../protocol/index.ts";
 import type { TrainResult } from "../run/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
 import { LocalCrew } from "./local-crew.ts";
-import { type SuperviseOptions, supervise } from "./supervise.ts";
+import { supervise } from "./supervise.ts";
+import type { SuperviseOptions } from "./supervise-options.ts";
 
 export interface LaunchOptions
   extends Omit<Assignment, "job" | "number" | "group" | "network" | "startedAt"> {

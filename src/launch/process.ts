@@ -6,6 +6,7 @@ import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { errorMessage, type FromWorker, openFromWorker, type ToWorker } from "../protocol/index.ts";
 import { processState } from "../transport/index.ts";
+import { flipBit, type Range } from "./flip-bit.ts";
 import type { Body, WorkerEnd } from "./handle.ts";
 
 const LAST_LINES = 12;
@@ -29,6 +30,7 @@ export class WorkerProcess implements Body {
   readonly #events: ProcessEvents;
   #stderr = "";
   #isFaulty = false;
+  #weights: Range | undefined;
 
   constructor(number: number, events: ProcessEvents) {
     this.#number = number;
@@ -72,6 +74,12 @@ export class WorkerProcess implements Body {
     return exitCode === null && signalCode === null && this.#process.kill(name);
   }
 
+  flipBit(which: number): boolean {
+    const { pid, exitCode, signalCode } = this.#process;
+    if (pid === undefined || exitCode !== null || signalCode !== null) return false;
+    return this.#weights !== undefined && flipBit(pid, this.#weights, which);
+  }
+
   /** Whether the process is stopped by a signal. */
   get isStopped(): boolean {
     const { pid, exitCode } = this.#process;
@@ -88,7 +96,8 @@ export class WorkerProcess implements Body {
       this.#isFaulty = true;
       message = { kind: "error", error: errorMessage(error) };
     }
-    this.#events.said(message);
+    if (message.kind === "weights") this.#weights = message;
+    else this.#events.said(message);
   }
 
   get #lastWords(): string {

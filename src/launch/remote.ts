@@ -10,6 +10,7 @@ import {
   envelope,
   openReply,
   PIECE_BYTES,
+  type Standing,
 } from "../protocol/index.ts";
 import type { WorkerHandle } from "./handle.ts";
 import type { OnSigns } from "./signs.ts";
@@ -21,6 +22,8 @@ export interface RemoteOptions {
   readonly host: string;
   readonly line: Line;
   readonly onSigns: OnSigns;
+  /** A worker of the agent cannot be reached any more; called for all of them before they end. */
+  readonly onUnreachable: (worker: number, why: string) => void;
   /**
    * The agent is gone, with its workers: the line has closed, or (`fault`) the agent sent what none
    * sends.
@@ -29,6 +32,9 @@ export interface RemoteOptions {
   /** The node of a rank of the present generation. */
   readonly nodeOf: (rank: number) => string | undefined;
 }
+
+/** How long an agent may take to end a worker while it says nothing at all. */
+const HUNG_MS = 3000;
 
 type Signal = Extract<AgentRequest, { readonly kind: "signal" }>["name"];
 
@@ -39,6 +45,8 @@ export class RemoteAgent {
    * with PEER_LOST.
    */
   readonly accepted: Promise<void>;
+  /** Resolves with its workers when it was asked for them, or with undefined if it has no job. */
+  readonly takenOver: Promise<readonly Standing[] | undefined>;
   readonly #options: RemoteOptions;
   /** The workers whose end was not told. */
   readonly #workers = new Map<number, WorkerHandle>();
@@ -48,8 +56,11 @@ export class RemoteAgent {
   fault: LockstepError | undefined;
   #pieces: Iterator<string> | undefined;
   #hasAnswered = false;
+  /** What the workers of a job that was taken over say before they have handles. */
+  #early: AgentReply[] | undefined;
   #isOver = false;
   #answer: (error?: Error) => void = () => undefined;
+  #giveOver: (workers: readonly Standing[] | undefined) => void = () => undefined;
 
   constructor(options: RemoteOptions) {
     this.#options = options;
@@ -58,8 +69,13 @@ export class RemoteAgent {
       this.#answer = (error) => (error === undefined ? resolve() : reject(error));
     });
     this.accepted.catch(() => undefined);
+    this.takenOver = new Promise((resolve, reject) => {
+      this.#giveOver = resolve;
+      this.accepted.catch(reject);
+    });
+    this.takenOver.catch(() => undefined);
     options.line.handler = {
-      message: (value) => this.#take(value),
+      message: (value) => this.#receive(value),
       closed: (why) => this.#over(why),
     };
   }
@@ -71,10 +87,40 @@ export class RemoteAgent {
     this.#send(job);
   }
 
+  /** Asks for the workers of a job whose launcher is gone. */
+  takeOver(group: string, term: number): void {
+    this.sentAt = performance.now();
+    this.#send({ kind: "take-over", group, term });
+  }
+
+  /** Gives a worker that was taken over its handle. */
+  adopt(worker: WorkerHandle, { port }: Standing): void {
+    this.#embody(worker);
+    if (port !== undefined) worker.address = this.#addressAt(port);
+  }
+
+  /** Hears what workers that were taken over have said meanwhile. */
+  listen(): void {
+    const early = this.#early ?? [];
+    this.#early = undefined;
+    for (const reply of early) this.#try(() => this.#take(reply));
+  }
+
+  /** Closes the connection, and leaves the job and its workers as they are. */
+  leave(): void {
+    this.#isOver = true;
+    this.#options.line.close();
+  }
+
   /** Starts a worker, and gives its handle a body. */
   start(worker: WorkerHandle): void {
-    const { number } = worker;
     if (this.#isOver) return worker.close(refused("its agent is gone"));
+    this.#embody(worker);
+    this.#send({ kind: "start", worker: worker.number });
+  }
+
+  #embody(worker: WorkerHandle): void {
+    const { number } = worker;
     this.#workers.set(number, worker);
     worker.body = {
       tell: (message) => {
@@ -83,10 +129,15 @@ export class RemoteAgent {
       },
       signal: (name) => {
         this.#send({ kind: "signal", worker: number, name: name as Signal });
+        if (name === "SIGKILL") setTimeout(() => this.#giveUp(worker), HUNG_MS).unref();
         return !this.#isOver;
       },
     };
-    this.#send({ kind: "start", worker: number });
+  }
+
+  /** Whether the agent is gone. */
+  get isOver(): boolean {
+    return this.#isOver;
   }
 
   /** Ends the job, its workers, and the connection. */
@@ -94,6 +145,14 @@ export class RemoteAgent {
     this.#send({ kind: "end" });
     this.#isOver = true;
     this.#options.line.close();
+  }
+
+  /** An agent that neither ends a worker nor says anything hangs; the others do not wait longer. */
+  #giveUp(worker: WorkerHandle): void {
+    const { line } = this.#options;
+    if (worker.isOver || this.#isOver || line.silentMs < HUNG_MS) return;
+    this.#over(`it was silent for ${(line.silentMs / 1000).toFixed(1)} s`);
+    line.close();
   }
 
   #send(request: AgentRequest): void {
@@ -109,16 +168,28 @@ export class RemoteAgent {
     }
   }
 
-  #take(value: unknown): void {
+  #receive(value: unknown): void {
+    this.#try(() => {
+      const reply = openReply(value, `The agent on ${this.name}`);
+      if (this.#early === undefined) this.#take(reply);
+      else this.#early.push(reply);
+    });
+  }
+
+  /** Of an agent that sends what none sends, nothing more is taken. */
+  #try(take: () => void): void {
     if (this.#isOver) return;
-    let reply: AgentReply;
     try {
-      reply = openReply(value, `The agent on ${this.name}`);
-      this.#checkTurn(reply);
+      take();
     } catch (error) {
-      this.#over("it sent a message that is not understood", error as LockstepError);
-      return this.#options.line.close();
+      if (!(error instanceof LockstepError)) throw error;
+      this.#over("it sent a message that is not understood", error);
+      this.#options.line.close();
     }
+  }
+
+  #take(reply: AgentReply): void {
+    this.#checkTurn(reply);
     this.#hear(reply);
   }
 
@@ -128,8 +199,8 @@ export class RemoteAgent {
    */
   #checkTurn(reply: AgentReply): void {
     const { kind } = reply;
-    const isAnswer = kind === "accepted" || kind === "refused";
-    const isBefore = isAnswer || kind === "more";
+    const isAnswer = kind === "accepted" || kind === "refused" || kind === "taken-over";
+    const isBefore = isAnswer || kind === "more" || kind === "nothing";
     const of = kind === "signs" ? [...reply.alive, ...reply.stopped] : [];
     if (kind === "said" || kind === "ended") of.push(reply.worker);
     const stranger = of.find((worker) => !this.#workers.has(worker));
@@ -152,6 +223,12 @@ export class RemoteAgent {
         return this.#sendMore(reply.pieces);
       case "accepted":
         return this.#answer();
+      case "nothing":
+        return this.#giveOver(undefined);
+      case "taken-over":
+        this.#early = [];
+        this.#answer();
+        return this.#giveOver(reply.workers);
       case "refused":
         return this.#answer(thrown(this.#placed(reply.error)));
       case "signs":
@@ -163,7 +240,7 @@ export class RemoteAgent {
           return worker.hear({ kind: "error", error: this.#placed(message.error) });
         }
         if (message.kind === "ready" && message.port !== undefined) {
-          worker.address = formatAddress({ host: this.#options.host, port: message.port });
+          worker.address = this.#addressAt(message.port);
         }
         return worker.hear(message);
       }
@@ -173,6 +250,10 @@ export class RemoteAgent {
         return worker.close(reply);
       }
     }
+  }
+
+  #addressAt(port: number): string {
+    return formatAddress({ host: this.#options.host, port });
   }
 
   /** Adds to an error the host on which it happened, and the host of the worker that it names. */
@@ -205,7 +286,8 @@ export class RemoteAgent {
     this.#options.onClosed(why, fault);
     const left = [...this.#workers.values()];
     this.#workers.clear();
-    for (const worker of left) worker.close(refused(`its agent is gone: ${why}`));
+    for (const { number } of left) this.#options.onUnreachable(number, `its agent is gone: ${why}`);
+    for (const worker of left) worker.close(refused(why));
   }
 }
 

@@ -3,7 +3,6 @@
  * generations, replaces those that are lost, and ends the run. What to do is decided in
  * `membership/`, by a pure function; here it is done.
  */
-import { LockstepError } from "../errors.ts";
 import {
   type Action,
   answerToLeave,
@@ -12,32 +11,22 @@ import {
   type MembershipEvent,
   type MembershipOptions,
   type MembershipState,
-  type Verdict,
 } from "../membership/index.ts";
-import { isConsequence } from "../protocol/index.ts";
+import { isConsequence, type Standing } from "../protocol/index.ts";
 import type { TrainResult } from "../run/index.ts";
-import type { EventSink } from "../telemetry/index.ts";
 import { atMost, SAVE_MS } from "./at-most.ts";
-import type { Crew, CrewEvents } from "./crew.ts";
-import { tellFormed } from "./forming.ts";
+import type { Crew } from "./crew.ts";
+import { tellFormed, tellRegroup } from "./forming.ts";
 import { type OtherMessage, WorkerHandle } from "./handle.ts";
+import { endedOf, heardOf, signsOf } from "./hearing.ts";
 import { HistoryKeeper } from "./history.ts";
-import { ALL_MS, type LocalWorker, type LocalWorkers, Tally } from "./local-workers.ts";
+import { Keeper } from "./keeper.ts";
+import { ALL_MS, type LocalWorker, type LocalWorkers, listOf, Tally } from "./local-workers.ts";
+import { sinceStored, tellAgain } from "./restore.ts";
+import type { StoredRun } from "./stored.ts";
+import type { SuperviseOptions } from "./supervise-options.ts";
 import { Telling } from "./telling.ts";
-
-export interface SuperviseOptions {
-  /** With fewer workers the run waits. */
-  readonly minWorkers: number;
-  /** Workers beyond this number stand by. */
-  readonly maxWorkers: number;
-  /** Makes what starts the workers. */
-  readonly crew: (events: CrewEvents) => Crew;
-  readonly onEvent: EventSink;
-  /** Aborting it asks for a clean stop. */
-  readonly signal: AbortSignal;
-  /** Is given the workers before the first of them starts. */
-  readonly onWorkers?: ((workers: LocalWorkers) => void) | undefined;
-}
+import { endOf } from "./verdict.ts";
 
 /** @throws the error by which a worker has ended; PEER_LOST when too many workers are lost */
 export async function supervise(options: SuperviseOptions): Promise<TrainResult["outcome"]> {
@@ -48,6 +37,8 @@ export async function supervise(options: SuperviseOptions): Promise<TrainResult[
     await supervisor.close();
   }
 }
+
+type Outcome = TrainResult["outcome"];
 
 class Supervisor implements LocalWorkers {
   readonly outcome: Promise<TrainResult["outcome"]>;
@@ -64,7 +55,8 @@ class Supervisor implements LocalWorkers {
   readonly #telling: Telling;
   readonly #tally = new Tally();
   readonly #history = new HistoryKeeper(() => performance.now());
-  #resolve: (outcome: TrainResult["outcome"]) => void = () => undefined;
+  readonly #keeper: Keeper | undefined;
+  #resolve: (outcome: Outcome | Promise<Outcome>) => void = () => undefined;
   #reject: (error: unknown) => void = () => undefined;
 
   constructor(options: SuperviseOptions) {
@@ -76,7 +68,8 @@ class Supervisor implements LocalWorkers {
     });
     options.signal.addEventListener("abort", this.#onStop, { once: true });
     this.#crew = options.crew({
-      signs: (alive, stopped) => this.#listen(alive, stopped),
+      signs: (alive, stopped) => this.#takeAll(signsOf(this.#state, alive, stopped)),
+      closed: (worker, why) => this.#take({ kind: "closed", worker, why }),
       opened: (places) => this.#open(places),
       notice: (text) => this.#telling.notice(text),
       failed: (error) => this.#end(() => this.#reject(error)),
@@ -84,37 +77,68 @@ class Supervisor implements LocalWorkers {
       hasBegun: () => this.#telling.begun !== undefined,
     });
     options.onWorkers?.(this);
-    this.#take({ kind: "time" });
+    const { kept } = options;
+    this.#keeper =
+      kept &&
+      new Keeper({
+        store: kept.store,
+        run: () => {
+          const { group, job } = kept;
+          const { history } = this.#history;
+          return { group, job, state: this.#state, begun: this.#telling.begun, history };
+        },
+        notice: (text) => this.#telling.notice(text),
+        fenced: (error) => this.#end(() => this.#reject(error)),
+      });
+    if (kept?.last === undefined) this.#take({ kind: "time" });
+    else this.#restore(kept.last);
+  }
+
+  /** Goes on where another launcher ended, with the workers that have gone on meanwhile. */
+  #restore({ state, begun, history }: StoredRun): void {
+    this.#state = state;
+    this.#telling.resume(begun, state.committed);
+    this.#history.resume(history, state.generation);
+    this.#tally.formed(state.generation);
+    const { taken = new Map<number, Standing>() } = this.#crew;
+    const living = state.workers.filter(({ id }) => taken.has(id));
+    for (const { id } of living) this.#handle(id);
+    this.#crew.adopt?.(this.#workers);
+    const found = `${living.length} of ${state.workers.length} workers`;
+    this.#telling.notice(`The run goes on after step ${state.committed} with ${found}.`);
+    tellAgain(state, this.#workers, begun !== undefined);
+    this.#take(sinceStored(state, taken));
+    this.#crew.listen?.();
   }
 
   list(): LocalWorker[] {
-    return this.#state.workers
-      .filter(({ status }) => ["starting", "ready", "member"].includes(status))
-      .map(({ id, place, status }) => ({ number: id, place, isMember: status === "member" }));
+    return listOf(this.#state);
   }
 
-  signal(worker: number, name: NodeJS.Signals): boolean {
-    return this.#workers.get(worker)?.signal(name) ?? false;
+  process(worker: number) {
+    return this.#workers.get(worker);
   }
 
   reopen(place: string): void {
-    const found = this.#crew.places.find(({ name }) => name === place);
+    const { node } = this.#crew.places.find(({ name }) => name === place) ?? {};
     const isTaken = this.#state.workers.some((worker) => worker.place === place);
-    if (found !== undefined && !isTaken) this.#take({ kind: "join", place, node: found.node });
+    if (node !== undefined && !isTaken) this.#take({ kind: "join", place, node });
   }
 
   get counts(): LocalWorkers["counts"] {
     return this.#tally.counts;
   }
 
-  /** Ends all workers that are left. */
+  /** Ends all workers that are left, unless another launcher leads them. */
   async close(): Promise<void> {
     this.#isOver = true;
     clearTimeout(this.#timer);
     this.#options.signal.removeEventListener("abort", this.#onStop);
+    if (this.#keeper?.isFenced === true) return this.#crew.leave?.();
     for (const worker of this.#all) worker.kill();
     await Promise.all(this.#all.map(({ ended }) => ended));
     this.#crew.close();
+    await this.#keeper?.close();
   }
 
   get #membership(): MembershipOptions {
@@ -130,15 +154,18 @@ class Supervisor implements LocalWorkers {
     this.#take({ kind: "time" });
   }
 
+  #takeAll(events: readonly MembershipEvent[]): void {
+    for (const event of events) this.#take(event);
+  }
+
   #take(event: MembershipEvent): void {
     if (this.#isOver) return;
     const now = performance.now();
     const { state, actions, wakeAt } = decide(now, this.#state, event, this.#membership);
     this.#state = state;
-    for (const action of actions) {
-      this.#act(action);
-      if (this.#history.take(action)) this.#tellHistory();
-    }
+    const act = () => this.#actAll(actions);
+    if (this.#keeper === undefined) act();
+    else this.#keeper.follow(actions, act);
     clearTimeout(this.#timer);
     if (wakeAt === undefined || this.#isOver) return;
     const wait = Math.max(0, wakeAt - performance.now());
@@ -159,6 +186,13 @@ class Supervisor implements LocalWorkers {
     this.#end(() => this.#resolve("stopped"));
   }
 
+  #actAll(actions: readonly Action[]): void {
+    for (const action of actions) {
+      this.#act(action);
+      if (this.#history.take(action)) this.#tellHistory();
+    }
+  }
+
   #act(action: Action): void {
     switch (action.kind) {
       case "start":
@@ -166,20 +200,15 @@ class Supervisor implements LocalWorkers {
         return this.#start(action.worker, action.place);
       case "kill":
         return this.#workers.get(action.worker)?.kill();
-      case "regroup": {
-        const { generation, when } = action;
-        for (const id of action.workers) {
-          this.#workers.get(id)?.tell({ kind: "regroup", generation, when });
-        }
-        return;
-      }
+      case "regroup":
+        return tellRegroup(action, this.#workers);
       case "form":
         this.#tally.formed(action.generation);
         return tellFormed(action.generation, this.#workers, this.#telling.begun !== undefined);
       case "dismiss":
         return this.#workers.get(action.worker)?.kill();
       case "end":
-        return this.#end(() => this.#conclude(action.verdict));
+        return this.#end(() => this.#resolve(endOf(action.verdict, this.#all)));
       case "tell":
         if (action.about === "lost") this.#tally.lost += 1;
         this.#telling.membership(action, this.#state.generation, this.#options.signal);
@@ -189,75 +218,55 @@ class Supervisor implements LocalWorkers {
   }
 
   #start(id: number, place: string): void {
+    const worker = this.#handle(id);
+    this.#crew.start(worker, place);
+    if (this.#options.signal.aborted) worker.stop();
+  }
+
+  #handle(id: number): WorkerHandle {
     const worker = new WorkerHandle(id, (message) => this.#hear(id, message));
     this.#workers.set(id, worker);
     this.#all.push(worker);
-    this.#crew.start(worker, place);
-    if (this.#options.signal.aborted) worker.stop();
     void worker.failed.then((error) => {
       if (worker.crash !== undefined) return;
       const { code = "BUG", text } = error;
-      if (isConsequence(error)) {
-        this.#take({ kind: "failed", worker: id, code, text, own: false });
-      } else void this.#fail(worker);
+      const own = !isConsequence(error);
+      // A newcomer that cannot take part, because it has other data, does not end the run.
+      const isNew = this.#telling.begun !== undefined && !this.#tally.has(id);
+      if (own && !isNew) void this.#fail(worker);
+      else this.#take({ kind: "failed", worker: id, code, text, own });
     });
-    void worker.ended.then(({ status, signal, words, refused }) => {
-      if (worker.outcome !== undefined) this.#take({ kind: "done", worker: id });
-      if (worker.crash !== undefined && words !== "" && !this.#isOver) {
-        this.#telling.notice(`Worker ${id} said at last:\n    ${words}`);
+    void worker.ended.then((end) => {
+      if (worker.outcome === "complete") this.#end(() => this.#resolve("complete"));
+      if (worker.crash !== undefined && end.words !== "" && !this.#isOver) {
+        this.#telling.notice(`Worker ${id} said at last:\n    ${end.words}`);
       }
-      const { aborted } = this.#options.signal;
-      // It has stopped before it took part.
-      if (aborted && worker.outcome === "stopped") {
-        this.#take({ kind: "drain", worker: id, why: "the run stops" });
-      }
-      if (refused === undefined) this.#take({ kind: "ended", worker: id, status, signal });
-      else {
-        this.#take({ kind: "closed", worker: id, why: refused });
-        this.#take({ kind: "refused", worker: id });
-      }
+      this.#takeAll(endedOf(worker, end, this.#options.signal.aborted));
     });
+    return worker;
   }
 
   #hear(id: number, message: OtherMessage): void {
     switch (message.kind) {
-      case "ready": {
-        const { kind, generation, step } = message;
-        return this.#take({ kind, generation, step, worker: id });
-      }
+      case "ready":
+      case "lost":
+        return this.#takeAll(heardOf(this.#state, id, message));
       case "drain":
         return void setTimeout(() => this.#letGo(id), ALL_MS);
-      case "lost": {
-        const lost = this.#state.generation.members[message.rank]?.worker;
-        if (lost === undefined || message.generation !== this.#state.generation.number) return;
-        const { generation } = message;
-        return this.#take({ kind: "reported", by: id, worker: lost, generation });
-      }
       case "event": {
         const { event } = message;
-        const { number: generation } = this.#state.generation;
-        if (event.type === "checkpoint") this.#take({ kind: "saved", step: event.step });
-        if (event.type === "started") this.#take({ kind: "saved", step: event.firstStep });
-        if (event.type === "step") {
-          this.#take({ kind: "committed", worker: id, generation, step: event.step });
-          if (this.#history.committed()) this.#tellHistory();
-        }
+        this.#takeAll(heardOf(this.#state, id, message));
+        if (event.type === "step" && this.#history.committed()) this.#tellHistory();
         if (event.type === "repeated") {
           this.#history.repeated();
           this.#tellHistory();
         }
         this.#telling.pass(event);
+        if (event.type === "checkpoint" || event.type === "started") this.#keeper?.note();
         return;
       }
       case "beat":
     }
-  }
-
-  #listen(alive: readonly number[], stopped: readonly number[]): void {
-    const { number: generation } = this.#state.generation;
-    const beats = alive.map((worker) => ({ worker, generation }));
-    if (beats.length > 0) this.#take({ kind: "beats", beats });
-    for (const worker of stopped) this.#take({ kind: "stopped", worker });
   }
 
   /** Lets workers go that are asked to leave, or stops the run (`answerToLeave`). */
@@ -305,15 +314,5 @@ class Supervisor implements LocalWorkers {
     if (this.#isOver) return;
     this.#isOver = true;
     conclude();
-  }
-
-  #conclude({ outcome, worker, text }: Verdict): void {
-    const outcomes = this.#all.flatMap((process) => process.outcome ?? []);
-    if (outcome === "finished") {
-      this.#resolve(outcomes.find((own) => own !== "followed") ?? "stopped");
-      return;
-    }
-    const fields = worker === undefined ? {} : { worker };
-    this.#reject(new LockstepError("PEER_LOST", text, { fields }));
   }
 }

@@ -22,6 +22,11 @@ export class Telling {
     this.#onEvent = onEvent;
   }
 
+  /** Goes on where the telling of an earlier launcher ended. */
+  resume(begun: RunStarted | undefined, step: number): void {
+    [this.begun, this.#lastStep] = [begun, step];
+  }
+
   notice(text: string): void {
     this.#onEvent({ type: "notice", text });
   }
@@ -54,6 +59,14 @@ export class Telling {
         // A new leader may tell of a step that the one before has told of.
         if (event.step <= this.#lastStep) return;
         this.#lastStep = event.step;
+        break;
+      case "complete":
+        if (this.hasStopped) return; // every worker finds it
+        this.hasStopped = true;
+        break;
+      case "failed":
+        // It is replaced, or the run ends by another error.
+        if (event.code === "PEER_LOST") return;
         break;
       case "stopped":
         // A worker that has not begun knows nothing of the run.

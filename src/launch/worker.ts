@@ -21,6 +21,7 @@ import {
   type TrainOptions,
   type TrainResult,
   train,
+  type WeightsPlace,
 } from "../run/index.ts";
 import { type JsonlSink, jsonlSink } from "../telemetry/index.ts";
 import { Generations } from "./generations.ts";
@@ -93,7 +94,9 @@ async function inGenerations(
   generations = members;
   const beats = setInterval(() => send({ kind: "beat" }), BEAT_MS).unref();
   try {
-    return (await train(run, { ...options, members, leads: number === 0, mark })).outcome;
+    const onWeights = (place: WeightsPlace) => send({ kind: "weights", ...place });
+    const leads = number === 0;
+    return (await train(run, { ...options, members, leads, mark, onWeights })).outcome;
   } finally {
     clearInterval(beats);
     listener?.close();

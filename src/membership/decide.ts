@@ -198,8 +198,8 @@ function takeOf(draft: Draft, known: WorkerState, event: OfWorker): void {
       return lose(draft, worker, { kind: own ? "own" : "consequence", cause, code });
     }
     case "closed": {
-      const { why = "its connection closed" } = event;
-      return lose(draft, worker, { kind: "lost", cause: why });
+      const { why: cause = "its connection closed" } = event;
+      return lose(draft, worker, { kind: "lost", cause });
     }
     case "stopped":
       draft.touched.add(id);

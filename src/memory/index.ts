@@ -9,5 +9,5 @@ export {
   preferLargePages,
   uniqueName,
 } from "./memory.ts";
-export { isNamedFile, pidNamespace } from "./named-files.ts";
+export { isAlive, isNamedFile, pidNamespace } from "./named-files.ts";
 export { loadSystemLibrary } from "./posix.ts";

@@ -50,6 +50,11 @@ export class Line {
     return this.#link.localHost;
   }
 
+  /** How long the other end has been silent, in milliseconds. It says something each second. */
+  get silentMs(): number {
+    return performance.now() - this.#heardAt;
+  }
+
   /**
    * The receiver of messages. It must be set in the same turn of the event loop in which the line
    * was obtained.
@@ -76,7 +81,7 @@ export class Line {
   }
 
   #tick(): void {
-    if (performance.now() - this.#heardAt > SILENCE_MS) this.#fail("it was silent for 10 s");
+    if (this.silentMs > SILENCE_MS) this.#fail("it was silent for 10 s");
     else if (this.#link.backlog > MAX_BACKLOG_BYTES) this.#fail("it does not read");
     else this.#link.write({ type: FRAME.ping });
   }

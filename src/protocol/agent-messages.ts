@@ -7,14 +7,14 @@ import { z } from "zod";
 import { LockstepError } from "../errors.ts";
 import { sharingShape } from "../job/index.ts";
 import { type Beginning, CHANGEABLE } from "../run/index.ts";
-import { errorSchema, notUnderstood } from "./checks.ts";
+import { errorSchema, notUnderstood, port } from "./checks.ts";
 import { fromWorkerSchema, toldSchema } from "./messages.ts";
 
 /**
  * The version of these messages. It changes with every change that an older side would not
  * understand.
  */
-export const AGENT_PROTOCOL = 8;
+export const AGENT_PROTOCOL = 9;
 export const DEFAULT_AGENT_PORT = 4100;
 
 const MAX_WORKERS = 4096;
@@ -24,6 +24,7 @@ const workers = z.int().min(1).max(MAX_WORKERS);
 const count = z.int().min(0);
 const MAX_FILES = 1000;
 const MAX_WORDS = 2 ** 14;
+const MOST_AWAIT_MS = 86_400_000;
 /** The most bytes of a job's files in one message, counted before they are encoded as text. */
 export const PIECE_BYTES = 2 ** 19;
 /** The number of pieces that a launcher may send ahead of what the agent has written. */
@@ -35,6 +36,13 @@ const place = z
   .min(1)
   .max(4096)
   .refine(isPlace, "must be a path below the folder, with / and without ..");
+
+/** Which launcher of a run this is: it replaces those of lower terms, if any has a term. */
+const leadShape = {
+  /** A part of the names of shared memory, by which the jobs of a run are known too. */
+  group: z.string().regex(/^[\w-]{1,64}$/),
+  term: count.optional(),
+};
 
 const job = z.strictObject({
   kind: z.literal("job"),
@@ -65,8 +73,6 @@ const job = z.strictObject({
   }),
   /** The options that may change in a run that is resumed. */
   changes: z.array(z.enum(CHANGEABLE)).max(CHANGEABLE.length).optional(),
-  /** A part of the names of shared memory. */
-  group: z.string().regex(/^[\w-]{1,64}$/),
   /** The most workers that run here at a time. */
   own: workers,
   /**
@@ -74,6 +80,12 @@ const job = z.strictObject({
    * workers.
    */
   threads: z.int().min(1).max(4096).optional(),
+  ...leadShape,
+  /**
+   * How long its workers go on when the launcher vanishes, until one comes that takes them over.
+   * Default: not at all, they stop and save.
+   */
+  awaitMs: z.int().min(0).max(MOST_AWAIT_MS).optional(),
 });
 
 const request = z.discriminatedUnion("kind", [
@@ -95,15 +107,35 @@ const request = z.discriminatedUnion("kind", [
     worker,
     name: z.enum(["SIGKILL", "SIGTERM", "SIGSTOP", "SIGCONT", "SIGSEGV"]),
   }),
+  /** Give this launcher the workers of a job whose launcher is gone, or is of a lower term. */
+  z.strictObject({ kind: z.literal("take-over"), ...leadShape }),
   /** The job is over: its workers end at once. A launcher that only vanishes lets them save. */
   z.strictObject({ kind: z.literal("end") }),
 ]);
+
+/** How a worker stands, by what it was told and has said. */
+const standing = z.strictObject({
+  worker,
+  /** The generation that it was told of last, and whether it has left that and waits for the next. */
+  generation: count,
+  isReady: z.boolean(),
+  /** The step whose state it held when it was ready last. */
+  step: count,
+  port: port.optional(),
+});
 
 const reply = z.discriminatedUnion("kind", [
   /** The launcher may send this many pieces in addition to those asked for before. */
   z.strictObject({ kind: z.literal("more"), pieces: z.int().min(1).max(PIECES_AHEAD) }),
   z.strictObject({ kind: z.literal("accepted") }),
+  /**
+   * The answer to a launcher that takes a job over. What its workers said while there was none
+   * follows.
+   */
+  z.strictObject({ kind: z.literal("taken-over"), workers: z.array(standing).max(MAX_WORKERS) }),
   z.strictObject({ kind: z.literal("refused"), error: errorSchema }),
+  /** There is no job to take over. */
+  z.strictObject({ kind: z.literal("nothing") }),
   z.strictObject({ kind: z.literal("said"), worker, message: fromWorkerSchema }),
   /** Signs of life since the last such message, and those whose process is stopped by a signal. */
   z.strictObject({
@@ -140,6 +172,7 @@ const offer = z.strictObject({
 export type AgentJob = z.infer<typeof job>;
 export type AgentRequest = z.infer<typeof request>;
 export type AgentReply = z.infer<typeof reply>;
+export type Standing = z.infer<typeof standing>;
 export type AgentOffer = z.infer<typeof offer>;
 
 export function isPlace(path: string): boolean {

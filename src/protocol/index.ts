@@ -11,6 +11,7 @@ export {
   openRequest,
   PIECE_BYTES,
   PIECES_AHEAD,
+  type Standing,
 } from "./agent-messages.ts";
 export {
   type Assignment,

@@ -136,6 +136,8 @@ export type FromWorker =
     }
   /** A member has lost another one of its generation, by rank. */
   | { readonly kind: "lost"; readonly generation: number; readonly rank: number }
+  /** Where weights lie in its memory, in the present generation. */
+  | { readonly kind: "weights"; readonly address: number; readonly byteLength: number }
   /** The worker was asked to leave the run, by SIGTERM. */
   | { readonly kind: "drain" }
   | { readonly kind: "done"; readonly outcome: TrainResult["outcome"] }
@@ -152,6 +154,7 @@ export const fromWorkerSchema = z.discriminatedUnion("kind", [
     port: port.optional(),
   }),
   z.strictObject({ kind: z.literal("lost"), generation: count, rank: count }),
+  z.strictObject({ kind: z.literal("weights"), address: count, byteLength: count }),
   z.strictObject({ kind: z.literal("drain") }),
   z.strictObject({ kind: z.literal("done"), outcome }),
   z.strictObject({ kind: z.literal("error"), error: errorSchema }),
@@ -184,7 +187,10 @@ export function errorMessage(thrown: unknown): ErrorMessage {
   return { code: undefined, text, fields: {} };
 }
 
-/** Whether an error only says that another worker has failed. */
+/**
+ * Whether an error says nothing against the run: another worker has failed, or bytes in memory have
+ * changed by themselves. Then the run goes on with other workers, or from its checkpoint.
+ */
 export function isConsequence({ code }: ErrorMessage): boolean {
-  return code === "PEER_LOST" || code === "ABORTED";
+  return code === "PEER_LOST" || code === "ABORTED" || code === "DRIFT";
 }

@@ -12,6 +12,19 @@ export type Facts = Readonly<Record<string, string>>;
 const MAX_BYTES = 2 ** 20;
 
 /**
+ * Agrees with others in a run that has begun: one that differs is lost to the others, and does not
+ * end the run. Rejects with the group's error.
+ */
+export async function agreeOrLose(group: Group, own: Facts): Promise<void> {
+  try {
+    await agree(group, own);
+  } catch (error) {
+    group.transport.abort(error);
+    throw error;
+  }
+}
+
+/**
  * All workers call this together.
  * @throws PROTOCOL on the worker that differs from worker 0, and on worker 0
  */

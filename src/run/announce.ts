@@ -2,8 +2,9 @@
 import { evenRanges } from "../program/index.ts";
 import type { NetworkFacts } from "../telemetry/index.ts";
 import type { Ranks, Trainer } from "../train/index.ts";
+import { engineName, parameterCount } from "./figures.ts";
 import { notesOf } from "./notes.ts";
-import { engineName, parameterCount, type Session } from "./session.ts";
+import type { Session } from "./session.ts";
 
 export function announce(session: Session): void {
   const { run, options, model, data, trainer, ranks, before } = session;

@@ -107,13 +107,14 @@ export async function openStep(
   step: number,
 ): Promise<CheckpointHead> {
   const manifest = await checkpoints.manifest(step);
-  const { seconds, trainLoss, identity, diverged } = manifest;
+  const { seconds, trainLoss, identity, diverged, ledger } = manifest;
   return {
     step,
     seconds,
     trainLoss: trainLoss ?? Number.NaN,
     identity,
     diverged,
+    ledger,
     path: checkpoints.pathOf(step),
     isOld: false,
     state: manifestSha256(manifest),

@@ -16,12 +16,14 @@ import { fitsBeside, freeMemory } from "./saver.ts";
 import { type Session, secondsOf } from "./session.ts";
 
 /** What a checkpoint says besides its tensors. */
-export type Said = Pick<Manifest, "step" | "seconds" | "trainLoss" | "diverged">;
+export type Said = Pick<Manifest, "step" | "seconds" | "trainLoss" | "diverged" | "ledger">;
 
 /** What a checkpoint of the committed steps says. */
 export function said(session: Session, loss: number, diverged: boolean): Said {
   const trainLoss = Number.isFinite(loss) ? loss : null;
-  return { step: session.trainer.steps, seconds: secondsOf(session), trainLoss, diverged };
+  const { trainer, samples } = session;
+  const [step, seconds] = [trainer.steps, secondsOf(session)];
+  return { step, seconds, trainLoss, diverged, ledger: samples.ledger.record };
 }
 
 export function identified(

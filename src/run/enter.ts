@@ -9,7 +9,7 @@ import {
   type Trainer,
   type TrainerOptions,
 } from "../train/index.ts";
-import { agree, type Facts } from "./agree.ts";
+import { agree, agreeOrLose, type Facts } from "./agree.ts";
 import { isLoss, type Members } from "./members.ts";
 import { unlessAborted } from "./unless-aborted.ts";
 
@@ -23,6 +23,8 @@ export interface EnterOptions {
   readonly begin: (trainer: Trainer, group: Group | undefined) => Promise<string>;
   /** What all ranks must have alike. */
   readonly facts: (trainer: Trainer, state: string) => Facts;
+  /** What all do once they agree. `isNew`: the state came from other workers. */
+  readonly agreed: (trainer: Trainer, group: Group | undefined, isNew: boolean) => Promise<void>;
 }
 
 export interface Entered {
@@ -51,7 +53,7 @@ export async function enter(options: EnterOptions): Promise<Entered> {
 }
 
 async function enterGroup(
-  { members, settings, begin, facts, asked }: EnterOptions,
+  { members, settings, begin, facts, agreed, asked }: EnterOptions,
   given: Ranks | undefined,
 ): Promise<Entered> {
   const ranks = given && (await withRoom(given, settings.offloadFolder));
@@ -65,7 +67,9 @@ async function enterGroup(
   try {
     asked.throwIfAborted();
     const state = joined === undefined ? await begin(trainer, ranks?.group) : MOVED;
-    if (ranks !== undefined) await agree(ranks.group, facts(trainer, state));
+    const meet = members?.hasBegun() === true ? agreeOrLose : agree;
+    if (ranks !== undefined) await meet(ranks.group, facts(trainer, state));
+    await agreed(trainer, ranks?.group, joined !== undefined);
     return { ranks, trainer, hasJoined: joined !== undefined };
   } catch (error) {
     trainer.close();

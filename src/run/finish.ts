@@ -2,10 +2,11 @@
 import type { History, Report } from "../telemetry/index.ts";
 import { baselines } from "./baselines.ts";
 import { exportModel, trainedGraph } from "./export.ts";
+import { engineName, parameterCount, tokensPerSample } from "./figures.ts";
 import { checkpointsName, FILES, saveReport } from "./folder.ts";
 import { generateText } from "./generate.ts";
 import { notesOf } from "./notes.ts";
-import { engineName, parameterCount, type Session, tokensPerSample } from "./session.ts";
+import type { Session } from "./session.ts";
 import { unlessAborted } from "./unless-aborted.ts";
 
 /** For workers that do not come and go. */
@@ -33,7 +34,7 @@ export async function finish(session: Session, results: Results): Promise<Report
   const bitsPerByte = await unlessAborted(baselines(data, validationLoss), signal);
   signal.throwIfAborted();
   const sample = await sampleText(session);
-  const samples = run.steps * run.batch;
+  const { samplesCommitted: samples, samplesRepeated } = session.samples.ledger;
   const tokens = tokensPerSample(model, data);
   const report: Report = {
     name: run.name,
@@ -55,7 +56,11 @@ export async function finish(session: Session, results: Results): Promise<Report
     sample: sample ?? null,
     modelBatch: exporting?.batch ?? "any",
     notes: notesOf(session),
-    history: options.members?.history() ?? NOTHING_HAPPENED,
+    history: {
+      ...(options.members?.history() ?? NOTHING_HAPPENED),
+      samplesCommitted: samples,
+      samplesRepeated,
+    },
   };
   await saveReport(folder, report);
   const files = [...exported.files, checkpointsName(folder), FILES.metrics, FILES.report];

@@ -3,14 +3,16 @@ import { setTimeout as delay } from "node:timers/promises";
 import { assert, LockstepError } from "../errors.ts";
 import { evenRanges } from "../program/index.ts";
 import type { CommittedStep } from "../train/index.ts";
-import { agree } from "./agree.ts";
+import { agreeOrLose } from "./agree.ts";
 import { MOVED, withRoom } from "./enter.ts";
 import { planExport } from "./export.ts";
 import { factsHere } from "./facts.ts";
 import { isMarked, markFolder, nearestFolder, prepareFolder, type RunFolder } from "./folder.ts";
 import { type FolderLock, lockFolder } from "./lock.ts";
 import { isLoss } from "./members.ts";
+import { enterCommitted, shareLedger } from "./samples.ts";
 import type { Session } from "./session.ts";
+import { tellWeights } from "./weights-place.ts";
 
 /** How long a leader that was lost may take to let go of the folder: as long as agents let it. */
 const RELEASE_MS = 45_000;
@@ -27,7 +29,7 @@ export async function enterNext(
   session: Session,
   lost?: unknown,
 ): Promise<CommittedStep | undefined> {
-  const { run, options, trainer, identity } = session;
+  const { run, options, trainer, identity, samples } = session;
   const { members, engine } = options;
   assert(members !== undefined && session.ranks !== undefined, "a run whose workers come and go");
   let found: CommittedStep | undefined;
@@ -39,9 +41,12 @@ export async function enterNext(
       try {
         const ranks = await withRoom(given, nearestFolder(options.folder.path));
         found = (await trainer.regroup(ranks)) ?? found;
-        await agree(ranks.group, factsHere({ run, engine, trainer, identity, state: MOVED }));
+        enterCommitted(session);
+        await agreeOrLose(ranks.group, factsHere({ run, engine, trainer, identity, state: MOVED }));
+        samples.ledger = await shareLedger(ranks.group, trainer.steps, samples.ledger);
         session.ranks = ranks;
         session.hasMoved = true;
+        tellWeights(trainer, options.onWeights);
         await takeLead(session);
         return found ?? (hasLed ? undefined : session.last);
       } catch (error) {

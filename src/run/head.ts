@@ -1,6 +1,6 @@
 /** What a checkpoint says about itself before its tensors are read. */
 import { createHash } from "node:crypto";
-import type { Source } from "../checkpoint/index.ts";
+import type { LedgerRecord, Source } from "../checkpoint/index.ts";
 import { hashBytes } from "../safetensors/index.ts";
 import { formatType, type Tensor } from "../tensor/index.ts";
 import type { Identity } from "./identity.ts";
@@ -20,6 +20,8 @@ export interface CheckpointHead extends Progress {
   /** Its folder; of an earlier version, its file. */
   readonly path: string;
   readonly identity: Identity;
+  /** The samples in it; undefined for checkpoints of earlier versions. */
+  readonly ledger?: LedgerRecord | undefined;
   /** Whether the step after the checkpoint had a loss that is not finite. */
   readonly diverged: boolean;
   /** Whether it is too old to show that it is whole and belongs to this run. */

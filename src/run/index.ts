@@ -23,3 +23,4 @@ export { type Rehearsal, type RehearsalOptions, rehearse } from "./rehearse.ts";
 export { type Chosen, chooseCheckpoint } from "./resume.ts";
 export { defineRun, overrideRun, type Run, type RunOptions, type RunOverrides } from "./run.ts";
 export { type TrainOptions } from "./session.ts";
+export { type WeightsPlace } from "./weights-place.ts";

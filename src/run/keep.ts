@@ -49,7 +49,8 @@ export async function keepLastGood(
   const [step, out] = [trainer.steps, folder.path];
   const files: string[] = [];
   try {
-    if (!trainer.isWhole) files.push(...(await keepOld(session, code)));
+    if (code === "DRIFT") files.push(...(await keepVerified(session)));
+    else if (!trainer.isWhole) files.push(...(await keepOld(session, code)));
     else if (code === "NOT_FINITE") files.push(...(await keepDiverged(session, trainLoss)));
     else if (step > session.before.step) {
       // Where one place for them fails, the other may not.
@@ -81,6 +82,15 @@ async function keepOld(session: Session, code: string): Promise<string[]> {
     text: `Workers of other nodes hold parts of the state after step ${trainer.steps}, so it is not saved: --resume continues from ${from}.`,
   });
   return isThere ? [] : [checkpointsName(folder)];
+}
+
+/** Keeps the last checkpoint, which was checked, when the state cannot be trusted any more. */
+async function keepVerified(session: Session): Promise<string[]> {
+  await session.saver.idle();
+  const { folder } = session.options;
+  if (await hasCheckpoint(folder)) return [];
+  await saveBeginning(session, false);
+  return [checkpointsName(folder)];
 }
 
 /** Returns the files that were written. */

@@ -2,6 +2,7 @@
  * A run from start to end: opens the data, steps, validates, saves, reports. It does not decide how
  * a step is computed (`train/step.ts`) and shows nothing itself: it sends events to a sink.
  */
+import { existsSync } from "node:fs";
 import { positionsOfStep, sampleOrder } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import type { EventSink, Report, RunEvent } from "../telemetry/index.ts";
@@ -17,6 +18,7 @@ import { keepLastGood, save, saveOrTell } from "./keep.ts";
 import { type FolderLock, lockFolder } from "./lock.ts";
 import { settleMicroBatches } from "./micro-batches.ts";
 import type { Run } from "./run.ts";
+import { beginEntry, enterCommitted } from "./samples.ts";
 import { collectParts } from "./save.ts";
 import {
   closeSession,
@@ -45,10 +47,9 @@ export type TrainResult =
  */
 export async function train(run: Run, given: TrainOptions): Promise<TrainResult> {
   const options = stoppingTogether(given);
-  const { folder, asked } = options;
   let lock: FolderLock | undefined;
   try {
-    lock = isLeader(options) ? await lockFolder(folder, { signal: asked }) : undefined;
+    lock = isLeader(options) ? await claim(options) : undefined;
     const session = await begin(run, options, lock);
     if (session === "complete") return { outcome: "complete" };
     try {
@@ -60,11 +61,25 @@ export async function train(run: Run, given: TrainOptions): Promise<TrainResult>
   } catch (error) {
     if (!(error instanceof NotBegun)) throw error;
     const { steps } = run;
-    options.onEvent({ type: "stopped", step: 0, steps, out: folder.path, files: [] });
+    options.onEvent({ type: "stopped", step: 0, steps, out: options.folder.path, files: [] });
     return { outcome: "stopped" };
   } finally {
     lock?.release();
   }
+}
+
+/**
+ * Locks the folder. Where workers come and go, whoever leads the first generation does that, and
+ * here it is only seen whether another run has it.
+ */
+async function claim({
+  folder,
+  members,
+  asked: signal,
+}: SessionOptions): Promise<FolderLock | undefined> {
+  if (members === undefined) return lockFolder(folder, { signal });
+  if (existsSync(folder.path)) (await lockFolder(folder, { signal })).release();
+  return undefined;
 }
 
 /** Thrown when a stop is asked for before the first step. */
@@ -225,11 +240,14 @@ async function makeStep(session: Session, step: number): Promise<StepResult> {
   const { run, options, data, trainer } = session;
   const positions = positionsOfStep(step, run.batch);
   const own = trainer.ownPositions(positions);
+  await beginEntry(session, step, own);
   const order = sampleOrder(data.train.length, run.seed);
   const indices = own.flatMap(({ start, end }) => order.indices(start, end));
   const fill: FillBatch = (into) => data.train.read(indices, into);
   const regroup = options.members?.isWanted() ?? false;
-  return trainer.step({ positions, fill, stop: options.asked.aborted, regroup });
+  const made = await trainer.step({ positions, fill, stop: options.asked.aborted, regroup });
+  enterCommitted(session);
+  return made;
 }
 
 /** Validates and saves after a step, where that is due. */
@@ -246,7 +264,10 @@ async function between(
     if (validated !== undefined && session.validated !== done) tell(evaluated(done, validated));
     session.validated = done;
   }
-  if (done % run.checkpointEvery === 0) await saveOrTell(session, last.trainLoss);
+  if (done % run.checkpointEvery === 0) {
+    await trainer.verify();
+    await saveOrTell(session, last.trainLoss);
+  }
   return "done";
 }
 
@@ -255,7 +276,8 @@ async function validateAtEnd(
   session: Session,
   tell: EventSink,
 ): Promise<{ readonly loss: number | undefined }> {
-  const { run, options, ranks, validation } = session;
+  const { run, options, ranks, trainer, validation } = session;
+  await trainer.verify();
   const validated = await validation?.run(ranks?.group, options.asked);
   // From here on the leader needs nobody, so that none can be lost.
   if (options.members !== undefined) await collectParts(session);

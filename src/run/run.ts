@@ -46,6 +46,12 @@ export interface RunOptions extends ParallelOptions {
   readonly reproducible?: boolean;
   /** Bytes of gradients that travel together between nodes. Default: chosen from measured costs. */
   readonly bucketBytes?: number;
+  /**
+   * Steps between two checks that no weights or optimizer state have changed by themselves, and that
+   * workers that hold the same have the same bytes. With 1, nothing wrong that is found was used in
+   * a committed step. 0: no checks. Default: as few as cost 1% of the time.
+   */
+  readonly checkReplicas?: number;
   /** The seed of weights, sample order and dropout. Default: 1. */
   readonly seed?: number;
   /**
@@ -126,6 +132,7 @@ const shape: OptionKinds<RunOptions> = {
   microBatches: positive.optional(),
   reproducible: z.boolean().optional(),
   bucketBytes: positive.optional(),
+  checkReplicas: z.int().min(0).optional(),
   parallel: z.strictObject({ data: positive.optional(), shard: positive.optional() }).optional(),
   zero: z.union([z.literal(1), z.literal(2), z.literal(3)]).optional(),
   recompute: z

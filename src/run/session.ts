@@ -1,12 +1,19 @@
 /** Everything that the steps of a run share. It is made before the first step. */
+
+import { Ledger } from "../checkpoint/index.ts";
 import { type Dataset, type ModelInput, openData } from "../data/index.ts";
 import type { Device } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
-import { elementCount } from "../tensor/index.ts";
-import { type CommittedStep, type Ranks, sharingOf, type Trainer } from "../train/index.ts";
+import {
+  type CommittedStep,
+  type Healed,
+  type Ranks,
+  sharingOf,
+  type Trainer,
+} from "../train/index.ts";
 import { bytesWritten, checkIdentity, hashOfState, loadCheckpoint } from "./checkpoint.ts";
 import { enter } from "./enter.ts";
 import { type ExportPlan, planExport, trainedGraph } from "./export.ts";
@@ -29,9 +36,11 @@ import { type FolderLock, lockFolder } from "./lock.ts";
 import { type Members } from "./members.ts";
 import { type Chosen, chooseCheckpoint } from "./resume.ts";
 import type { Run } from "./run.ts";
+import { type Committing, ledgerOf, shareLedger } from "./samples.ts";
 import { Saver } from "./saver.ts";
 import { unlessAborted } from "./unless-aborted.ts";
 import { Validation } from "./validation.ts";
+import { tellWeights, type WeightsPlace } from "./weights-place.ts";
 
 export interface TrainOptions {
   readonly engine: Device;
@@ -56,6 +65,8 @@ export interface TrainOptions {
   readonly ranks?: Ranks | undefined;
   /** Workers that come and go, in place of `ranks`. */
   readonly members?: Members | undefined;
+  /** Is told in each generation where weights of this worker lie. */
+  readonly onWeights?: ((place: WeightsPlace) => void) | undefined;
   /** With `members`: whether this worker writes the run's folder in the first generation. */
   readonly leads?: boolean | undefined;
   /**
@@ -100,6 +111,8 @@ export interface Session {
   leads: boolean;
   /** The lock of the run's folder, if this worker has it. */
   lock: FolderLock | undefined;
+  /** Which samples the steps commit. */
+  readonly samples: Committing;
   /** The last committed step that this worker knows of. */
   last: CommittedStep | undefined;
   /** The step after which this worker has validated last. */
@@ -144,6 +157,7 @@ export async function openSession(
     openData(run.data, { inputs, baseDir, roots, batch: run.batch }),
     asked,
   );
+  let session: Session | undefined;
   let trainer: Trainer | undefined;
   let lock = given;
   const hasBegun = () => options.members?.hasBegun() ?? false;
@@ -154,6 +168,7 @@ export async function openSession(
     const identity = identityOf(run, model, fingerprint);
     let from: Chosen | undefined;
     let changes: readonly Change[] = [];
+    let ledger: Ledger | undefined;
     const settings = {
       engine,
       model,
@@ -165,6 +180,10 @@ export async function openSession(
       clip: run.clipNorm,
       microBatches: run.microBatches,
       ...sharingOf(run),
+      checkReplicas: run.checkReplicas,
+      onHealed: (healed: Healed) => {
+        if (session?.leads === true) options.onEvent({ type: "healed", ...healed });
+      },
       seed: run.seed,
       offloadFolder: nearestFolder(options.folder.path),
     };
@@ -187,6 +206,11 @@ export async function openSession(
         changes = checkIdentity(from.head, identity, options.changes);
         return loadCheckpoint(made, from.head);
       },
+      agreed: async (made, group, isNew) => {
+        const goesOn = from !== undefined || hasBegun();
+        const of = { run, folder: options.folder, head: from?.head, changes, goesOn };
+        ledger = await shareLedger(group, made.steps, isNew ? undefined : ledgerOf(of));
+      },
       facts: (made, state) => factsHere({ run, engine, trainer: made, identity, state }),
     });
     trainer = entered.trainer;
@@ -195,10 +219,9 @@ export async function openSession(
     const leads = ranks === undefined || ranks.group.rank === 0;
     if (leads && !hasJoined) {
       if (lock === undefined) {
-        // The worker that was to lead was lost before the first generation.
         lock = await lockFolder(options.folder, { signal: asked });
         if (!hasBegun()) await checkBeginning(options.folder, options.beginning);
-        exporting = planExport(run.model, [1, microBatch]);
+        exporting ??= planExport(run.model, [1, microBatch]);
       }
       // A text sample that this model cannot generate is refused now.
       const isText = data.text !== undefined && run.sample !== undefined;
@@ -213,7 +236,7 @@ export async function openSession(
     const before = { step, seconds, trainLoss, changes, isOld, notices };
     const held = data.validation;
     const validation = held && new Validation(held, trainer);
-    return {
+    session = {
       run,
       options,
       model,
@@ -221,6 +244,7 @@ export async function openSession(
       trainer,
       ranks,
       validation,
+      samples: { ledger: ledger ?? new Ledger(), shares: undefined, entry: undefined },
       before,
       identity,
       startedMs,
@@ -232,8 +256,11 @@ export async function openSession(
       exporting,
       saver: new Saver(isSaved(before, used) ? step : undefined),
     };
+    tellWeights(trainer, options.onWeights);
+    return session;
   } catch (error) {
     trainer?.close();
+    if (lock !== given) lock?.release();
     await data.close();
     throw error;
   }
@@ -273,20 +300,4 @@ export async function closeSession(session: Session): Promise<void> {
 /** Returns the seconds of training so far, over all parts of a resumed run. */
 export function secondsOf({ options, startedMs, before }: Session): number {
   return before.seconds + (options.now() - startedMs) / 1000;
-}
-
-export function engineName({ name, version }: Device): string {
-  return `${name} (${version})`;
-}
-
-export function parameterCount(model: Model): number {
-  return model.parameters.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
-}
-
-/** Returns the tokens of a sample of text; undefined for other data. */
-export function tokensPerSample(model: Model, data: Dataset): number | undefined {
-  const ids = model.batch[0];
-  if (data.text === undefined || ids === undefined) return undefined;
-  const { shape } = typeOf(model.graph, ids);
-  return elementCount(shape.slice(1));
 }

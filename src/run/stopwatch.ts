@@ -1,5 +1,6 @@
 /** How fast a run is, and how long it will take. */
-import { type Session, tokensPerSample } from "./session.ts";
+import { tokensPerSample } from "./figures.ts";
+import type { Session } from "./session.ts";
 
 interface Speed {
   readonly samplesPerSecond: number;

@@ -57,7 +57,7 @@ const report = {
   sample: z.string().max(MAX_SAMPLE).nullable(),
   modelBatch: z.union([count, z.literal("any")]),
   notes: texts,
-  history: z.strictObject(history),
+  history: z.strictObject({ ...history, samplesCommitted: count, samplesRepeated: count }),
 } satisfies Fields<Report>;
 
 const FIELDS: { readonly [Type in RunEvent["type"]]: Fields<Extract<RunEvent, { type: Type }>> } = {
@@ -88,6 +88,7 @@ const FIELDS: { readonly [Type in RunEvent["type"]]: Fields<Extract<RunEvent, { 
   membership: { about: text, worker: count.optional(), text },
   generation: { step: count, workers: count, shares: z.array(count).max(MAX_LIST) },
   repeated: { step: count },
+  healed: { step: count, rank: count, from: count, since: count, isExact: z.boolean() },
   step: {
     step: count,
     steps: count,

@@ -6,6 +6,7 @@ export type RunEvent =
   | MembershipChanged
   | GenerationBegun
   | StepRepeated
+  | StateHealed
   | Notice
   | StepDone
   | SharesChanged
@@ -100,6 +101,20 @@ export interface StepRepeated {
   readonly type: "repeated";
   /** Counted from 1, as in `StepDone`. */
   readonly step: number;
+}
+
+/** Weights or optimizer state of a worker had changed by themselves, and are right again. */
+export interface StateHealed {
+  readonly type: "healed";
+  /** The number of steps done. */
+  readonly step: number;
+  /** The worker, by its rank, and the one whose bytes it has now. */
+  readonly rank: number;
+  readonly from: number;
+  /** The number of steps done when everything was found right for the last time. */
+  readonly since: number;
+  /** Whether no step was committed that the wrong bytes had a part in. */
+  readonly isExact: boolean;
 }
 
 /** Something that a person should know and that does not stop the run. */
@@ -237,8 +252,19 @@ export interface Report {
   readonly modelBatch: number | "any";
   /** Sentences that say what is special about this model or its export. */
   readonly notes: readonly string[];
-  /** What happened to the workers of this part of the run. */
-  readonly history: History;
+  /** What happened to the workers of this part of the run, and which samples it committed. */
+  readonly history: History & Samples;
+}
+
+/** What the ledger of the run says of the samples of its committed steps. */
+export interface Samples {
+  /** Positions of the sample order that the weights are made of, each once; over all parts. */
+  readonly samplesCommitted: number;
+  /**
+   * Samples of steps that were committed, and told in metrics.jsonl, and lost when the run fell back
+   * to a checkpoint: they were computed again. 0 unless the run fell back; over all parts.
+   */
+  readonly samplesRepeated: number;
 }
 
 /** What happened to the workers of a run. */

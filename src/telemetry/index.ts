@@ -15,10 +15,11 @@ export type {
   RunStarted,
   RunStopped,
   RunStopping,
+  Samples,
   SharesChanged,
   StepDone,
 } from "./events.ts";
-export { type JsonlSink, jsonlSink } from "./jsonl.ts";
+export { type JsonlSink, jsonlSink, lastStepOf } from "./jsonl.ts";
 export { printable, printableJson, printableLine } from "./printable.ts";
 export { type TerminalOptions, terminalSink } from "./terminal.ts";
 export { duration } from "./words.ts";

@@ -127,6 +127,17 @@ function lengthUpTo(bytes: Buffer, step: number): number {
   }
 }
 
+/** The last step that a file of metrics tells of; 0 if there is none. */
+export function lastStepOf(path: string): number {
+  try {
+    const lines = readFileSync(path, "utf8").split("\n");
+    const steps = lines.filter((line) => line.includes('"type":"step"')).map(stepOf);
+    return steps.findLast(Number.isFinite) ?? 0;
+  } catch {
+    return 0;
+  }
+}
+
 function lastStepIn(text: string): number {
   const lines = text.split("\n").filter((line) => line.includes('"type":"step"'));
   return lines.length === 0 ? 0 : stepOf(lines.at(-1) as string);
@@ -162,6 +173,7 @@ function lineOf(event: RunEvent): object | undefined {
     case "membership":
     case "generation":
     case "repeated":
+    case "healed":
       return event;
     case "stopping":
     case "complete":

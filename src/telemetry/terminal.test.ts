@@ -213,6 +213,8 @@ const report: Report = {
     generations: 1,
     stepsRepeated: 0,
     recoverySeconds: [],
+    samplesCommitted: 9_600,
+    samplesRepeated: 0,
   },
 };
 
@@ -269,9 +271,11 @@ test("the end shows the result, and a sample cannot send escapes to the terminal
     sample: null,
     modelBatch: "any" as const,
     notes: [],
+    history: { ...report.history, samplesRepeated: 48 },
   };
   assert.deepEqual(show(new Screen({ isTTY: false }), [[0, { ...event, report: bare }]]), [
     "600 steps, 9,600 samples in 3 min 05 s, 70 samples/s: training loss 1.5000",
+    "48 samples of committed steps were computed again, because the run fell back to a checkpoint.",
     "",
     "Written to o:",
     "  model.onnx report.json",
@@ -290,4 +294,19 @@ test("durations and texts are readable", () => {
   ] as const;
   for (const [seconds, words] of cases) assert.equal(duration(seconds), words);
   assert.equal(printable("a\tb\nc\u0007\u202e é 日"), "a  b\nc·· é 日");
+});
+
+test("flipped bits are told with what they may have changed", () => {
+  const healed = { type: "healed", step: 12, rank: 1, from: 0, since: 11, isExact: true } as const;
+  const shown = show(new Screen({ isTTY: false }), [
+    [0, healed],
+    [1, { ...healed, since: 4, isExact: false }],
+  ]);
+  const found =
+    "After step 12, weights of worker 1 were not what they should be, and were replaced by those of worker 0.";
+  assert.deepEqual(shown, [
+    `${found} No committed step was computed with them.`,
+    `${found} Steps 5 to 12 may have been computed with them; with checkReplicas: 1 that cannot happen.`,
+    "",
+  ]);
 });

@@ -63,7 +63,7 @@ export function terminalSink(options: TerminalOptions): EventSink {
     const below = painted;
     for (const text of describe(event, colors, resume)) line(text);
     // A line that is printed between two steps does not remove the progress.
-    const between = ["evaluated", "shared", "notice", "membership"].includes(event.type);
+    const between = ["evaluated", "shared", "healed", "notice", "membership"].includes(event.type);
     if (between && below !== undefined) paint(below);
   };
 }

@@ -8,6 +8,7 @@ import type {
   RunEvent,
   RunFinishing,
   RunStarted,
+  StateHealed,
   StepDone,
 } from "./events.ts";
 
@@ -43,6 +44,8 @@ export function describe(
     case "generation":
     case "repeated":
       return []; // the membership that leads to it is told
+    case "healed":
+      return [healing(event)];
     case "shared":
       return [`step ${event.step}: ${event.reason}`];
     case "evaluated":
@@ -72,6 +75,12 @@ export function describe(
   }
 }
 
+function healing({ step, rank, from, since, isExact }: StateHealed): string {
+  const found = `After step ${step}, weights of worker ${rank} were not what they should be, and were replaced by those of worker ${from}.`;
+  if (isExact) return `${found} No committed step was computed with them.`;
+  return `${found} Steps ${since + 1} to ${step} may have been computed with them; with checkReplicas: 1 that cannot happen.`;
+}
+
 /** Formats measures as `, accuracy 0.9312`. */
 function measures({ measures }: Evaluated): string {
   return Object.entries(measures ?? {})
@@ -86,6 +95,12 @@ function finished(report: Report, files: readonly string[], out: string, colors:
     `${plural(steps, "step")}, ${plural(samples, "sample")} in ${duration(seconds)}, ${speed(report)}: ` +
       `training loss ${trainLoss.toFixed(4)}${held}`,
   ];
+  const { samplesRepeated } = report.history;
+  if (samplesRepeated > 0) {
+    lines.push(
+      `${plural(samplesRepeated, "sample")} of committed steps were computed again, because the run fell back to a checkpoint.`,
+    );
+  }
   if (report.bitsPerByte !== null) lines.push("", ...compare(report.bitsPerByte, colors));
   if (report.sample !== null) {
     const sample = report.sample.trimEnd().split("\n");

@@ -1,6 +1,7 @@
 export { collectedBytes } from "./collect.ts";
 export { createTrainer, joinTrainer } from "./create.ts";
 export { diskFor, diskRoom } from "./disk.ts";
+export { positionsOf } from "./keys.ts";
 export { meetRoom, memoryLimit, type Room } from "./memory.ts";
 export { type PartedTensor, StateParts, stateBytes } from "./parts.ts";
 export { parameterBytes, type Ranks, sharingOf } from "./sharing.ts";
@@ -10,6 +11,7 @@ export {
   type BatchFields,
   type CommittedStep,
   type FillBatch,
+  type Healed,
   type StepRequest,
   type StepResult,
   type TrainerOptions,

@@ -15,7 +15,6 @@ import {
   Journal,
   numbersOf,
 } from "../execute/index.ts";
-import { type Rules, rulesOf, scheduleFactor } from "../optimizer/index.ts";
 import { axesFor } from "../parallel/index.ts";
 import {
   Heirs,
@@ -212,11 +211,8 @@ async function startCommit(before: Standing, { decision, lost }: Finishing): Pro
   if (decision.isEmpty) return;
   const { options, planned, instance, from, steps } = before;
   const { plan } = planned;
-  const rules: Rules = rulesOf(options.optimizer);
-  const { schedule } = options;
-  const factor = schedule === undefined ? 1 : scheduleFactor(schedule, steps, options.steps);
   const { gradientScale } = decision;
-  writeScalars(instance, plan, rules, { step: steps + 1, gradientScale, factor });
+  writeScalars(instance, plan, options, { step: steps + 1, gradientScale });
   const own = journalOf(instance, plan);
   own?.decide(decision);
   await runStages(instance, alone(plan.sides[from].commit), { journal: own });

@@ -1,11 +1,12 @@
 /** The tensors of a trainer by name, for first values, checkpoints and export. */
 import type { Device, DeviceTensor } from "../engine/index.ts";
-import { type Instance, initialize } from "../execute/index.ts";
+import { type Decision, type Instance, initialize } from "../execute/index.ts";
 import type { Memory } from "../memory/index.ts";
 import type { ElementRange, Model } from "../nn/index.ts";
-import { type Rules } from "../optimizer/index.ts";
+import { rulesOf, scheduleFactor } from "../optimizer/index.ts";
 import { type Held, type StepProgram, scalarsOf, type TensorRef } from "../program/index.ts";
 import { byteLength, bytesPerElement, type Tensor } from "../tensor/index.ts";
+import type { CommittedStep, TrainerOptions } from "./step-types.ts";
 
 /**
  * Tensors by name: places on the device, or their values. Slots are named `PARAMETER.SLOT`:
@@ -168,12 +169,12 @@ function ownElements(plan: StepProgram, ref: TensorRef): ElementRange[] {
 }
 
 /** Yields the first values one after the other. Each must be used before the next is asked for. */
-export async function* initialTensors(
-  engine: Device,
-  items: readonly (Model["parameters"][number] | Model["states"][number])[],
-  seed: number,
-): AsyncGenerator<[string, Tensor]> {
-  for (const { name, type, initializer } of items) {
+export async function* initialTensors({
+  engine,
+  model,
+  seed = 0,
+}: Pick<TrainerOptions, "engine" | "model" | "seed">): AsyncGenerator<[string, Tensor]> {
+  for (const { name, type, initializer } of [...model.parameters, ...model.states]) {
     const buffer = engine.allocate(byteLength(type));
     try {
       const into = buffer.tensor(type);
@@ -192,10 +193,26 @@ export async function* initialTensors(
 export function writeScalars(
   instance: Instance,
   { scalars }: StepProgram,
-  rules: Rules,
-  of: { readonly step: number; readonly gradientScale: number; readonly factor: number },
+  options: Pick<TrainerOptions, "optimizer" | "schedule" | "steps">,
+  of: { readonly step: number; readonly gradientScale: number },
 ): void {
-  for (const [place, value] of scalarsOf(rules, scalars, of, of.factor)) {
+  const factor = factorOf(options, of.step - 1);
+  for (const [place, value] of scalarsOf(rulesOf(options.optimizer), scalars, of, factor)) {
     instance.hostTensor(place).bytes.set(value.bytes);
   }
+}
+
+/** What the schedule makes of the learning rate in a step, counted from 0. */
+function factorOf({ schedule, steps }: Pick<TrainerOptions, "schedule" | "steps">, step: number) {
+  return schedule === undefined ? 1 : scheduleFactor(schedule, step, steps);
+}
+
+/** What is told of a committed step. */
+export function committedStep(
+  options: Pick<TrainerOptions, "optimizer" | "schedule" | "steps">,
+  { steps, loss, gradientNorm, isEmpty }: Decision,
+): CommittedStep {
+  const [first] = rulesOf(options.optimizer);
+  const learningRate = (first?.rule.learningRate ?? 0) * factorOf(options, steps - 1);
+  return { step: steps - 1, loss, gradientNorm, learningRate, isEmpty };
 }

@@ -16,6 +16,11 @@ export interface NotFinite {
   readonly microBatch?: number;
 }
 
+/** Whether loss and gradient of a step are finite. */
+export function isSound({ loss, gradientNorm }: Pick<NotFinite, "loss" | "gradientNorm">): boolean {
+  return Number.isFinite(loss) && Number.isFinite(gradientNorm);
+}
+
 function notFiniteError(found: NotFinite): LockstepError {
   const { step, loss, gradientNorm, tensor, node, kind, microBatch } = found;
   const what = Number.isFinite(loss)

@@ -6,6 +6,19 @@ import { anything, type OptionKinds } from "../options.ts";
 import type { Positions } from "./keys.ts";
 import type { SharingOptions } from "./sharing.ts";
 
+/** Bytes of the state of a rank that were wrong, and are right again. */
+export interface Healed {
+  /** The number of committed steps. */
+  readonly step: number;
+  readonly rank: number;
+  /** The rank whose bytes it has now. */
+  readonly from: number;
+  /** The number of committed steps when all bytes were found right for the last time. */
+  readonly since: number;
+  /** Whether no committed step was computed with the wrong bytes. */
+  readonly isExact: boolean;
+}
+
 export interface TrainerOptions extends SharingOptions {
   readonly engine: Device;
   /** The model built for training, for one micro-batch. */
@@ -23,6 +36,13 @@ export interface TrainerOptions extends SharingOptions {
   readonly clip?: number | undefined;
   /** The seed of initial values and random layers. Default: 0. */
   readonly seed?: number | undefined;
+  /**
+   * Steps between two checks that the state has not changed by itself and is the same on all ranks
+   * that hold it; 0: there are none. Default: as few as cost 1% of the time.
+   */
+  readonly checkReplicas?: number | undefined;
+  /** Is told of bytes that were wrong, on all ranks. */
+  readonly onHealed?: ((healed: Healed) => void) | undefined;
   /** Where what is offloaded lies: a folder of a disk, which exists. */
   readonly offloadFolder?: string | undefined;
 }
@@ -49,6 +69,8 @@ export const TRAINER_OPTIONS: OptionKinds<TrainerOptions> = {
   zero: anything.optional(),
   recompute: anything.optional(),
   offload: anything.optional(),
+  checkReplicas: anything.optional(),
+  onHealed: anything.optional(),
   buddies: anything.optional(),
   offloadFolder: anything.optional(),
   strategies: anything.optional(),

@@ -6,11 +6,11 @@
 import type { DeviceTensor } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
 import { cutGivesSameBits, type Decision, type Instance, type Journal } from "../execute/index.ts";
-import { type Rules, rulesOf, scheduleFactor } from "../optimizer/index.ts";
 import { type Stage, type StepProgram, summaryOf } from "../program/index.ts";
 import { type Tensor, toNumbers } from "../tensor/index.ts";
 import { Collector } from "./collect.ts";
 import { holdsNothing } from "./empty-batch.ts";
+import { Guard } from "./guard.ts";
 import { fillKeys, type Positions, positionsOf } from "./keys.ts";
 import type { Pacing } from "./pacing.ts";
 import { StateParts } from "./parts.ts";
@@ -26,13 +26,14 @@ import {
 } from "./run-stages.ts";
 import type { Ranks } from "./sharing.ts";
 import {
+  committedStep,
   initialTensors,
   namedTensors,
   type TrainerState,
   type TrainerTensors,
   writeScalars,
 } from "./state.ts";
-import { explainNotFinite } from "./step-errors.ts";
+import { explainNotFinite, isSound } from "./step-errors.ts";
 import {
   type CommittedStep,
   type FillBatch,
@@ -44,7 +45,6 @@ import {
 const NOTHING = { loss: 0, gradientNorm: 0 };
 
 export class Trainer {
-  readonly #rules: Rules;
   #instance: Instance;
   #journal: Journal | undefined;
   #collector = new Collector();
@@ -59,16 +59,17 @@ export class Trainer {
   #busy = false;
   #moving: Standing[] | undefined;
   #broken: Error | undefined;
+  #guard: Guard;
 
   /** @internal Use `createTrainer` or `joinTrainer`. */
   constructor(options: TrainerOptions, planned: Planned, instance: Instance) {
     this.#options = options;
     this.#instance = instance;
-    this.#rules = rulesOf(options.optimizer);
     this.#planned = planned;
     this.#pacing = pacingOf(options, planned);
     this.#fields = fieldsOf(this.#instance, this.plan);
     this.#journal = journalOf(this.#instance, this.plan);
+    this.#guard = new Guard(options, 0);
   }
 
   /** The program of the next step. It changes when micro-batches are shared out anew. */
@@ -106,6 +107,8 @@ export class Trainer {
     if (keys !== undefined) fillKeys(keys, seed, this.ownPositions(positions));
     await fill(this.#fields.batch);
     await this.#checkCut();
+    const before = this.#standing();
+    await this.#guard.begin(before);
     const { plan } = this;
     const side = plan.sides[this.#from];
     const [instance, pacing] = [this.#instance, this.#pacing];
@@ -113,29 +116,31 @@ export class Trainer {
     tell();
     await runStages(instance, side.totals, { signal });
     await this.#compute(side.compute, signal);
-    if (plan.paces !== undefined) pacing?.hear(await instance.read(plan.paces));
-    const wishes = await wishesOf(instance, plan, own);
-    const summary = summaryOf(toNumbers(instance.hostTensor(plan.summary)));
-    const { gradientScale } = summary;
     const again = async () => {
       tell();
       await runStages(instance, [...side.totals, ...side.compute], { signal });
     };
+    const heard = () => summaryOf(toNumbers(instance.hostTensor(plan.summary)));
+    await this.#guard.check(before, { again, isSound: () => isSound(heard()) });
+    if (plan.paces !== undefined) pacing?.hear(await instance.read(plan.paces));
+    const wishes = await wishesOf(instance, plan, own);
+    const summary = heard();
+    const { gradientScale } = summary;
     const isEmpty = summary.isEmpty || (await holdsNothing(instance, plan, summary, again));
     const { loss, gradientNorm } = isEmpty ? NOTHING : summary;
-    if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) {
+    if (!isSound({ loss, gradientNorm })) {
       const found = { step, loss, gradientNorm };
       throw await explainNotFinite(instance, this.#planned.step, side, found);
     }
-    const factor = this.#factor(step);
-    writeScalars(instance, plan, this.#rules, { step: step + 1, gradientScale, factor });
+    writeScalars(instance, plan, this.#options, { step: step + 1, gradientScale });
     const decision = { steps: step + 1, gradientScale, isEmpty, loss, gradientNorm };
     this.#journal?.decide(decision);
     if (isEmpty) this.#step += 1;
     else await this.#commit(side.commit);
     this.#last = decision;
     const reason = await this.#adapt();
-    const result = { ...this.#committed(decision), ...wishes };
+    await this.#guard.committed(this.#standing());
+    const result = { ...committedStep(this.#options, decision), ...wishes };
     return reason === undefined ? result : { ...result, shared: reason };
   }
 
@@ -147,6 +152,11 @@ export class Trainer {
   evaluate(size: number, fill: FillBatch): Promise<number[]> {
     const at = { plan: this.plan, from: this.#from, size, fields: this.#fields.evaluation[size] };
     return this.#alone(() => runEvaluation(this.#instance, at, fill));
+  }
+
+  /** Checks the state between two steps, and heals it. All ranks call it together. @throws DRIFT */
+  verify(): Promise<void> {
+    return this.#alone(() => this.#guard.verify(this.#standing()));
   }
 
   /** The places of a checkpoint's tensors by name; the next step reads what is uploaded there. */
@@ -173,8 +183,7 @@ export class Trainer {
   }
   /** Yields the tensors before the first step. Each must be used before the next is asked for. */
   beginning(): AsyncGenerator<[string, Tensor]> {
-    const { engine, model, seed } = this.#options;
-    return initialTensors(engine, [...model.parameters, ...model.states], seed ?? 0);
+    return initialTensors(this.#options);
   }
 
   /** The same tensors in the parts that ranks hold, until the next step. */
@@ -202,19 +211,9 @@ export class Trainer {
       this.#moving = undefined;
       this.#take(moved);
       const { last } = moved;
-      return last === undefined || moved.steps === steps ? undefined : this.#committed(last);
+      if (last === undefined || moved.steps === steps) return undefined;
+      return committedStep(this.#options, last);
     });
-  }
-
-  #committed({ steps, loss, gradientNorm, isEmpty }: Decision): CommittedStep {
-    const learningRate = (this.#rules[0]?.rule.learningRate ?? 0) * this.#factor(steps - 1);
-    return { step: steps - 1, loss, gradientNorm, learningRate, isEmpty };
-  }
-
-  /** What the schedule makes of the learning rate in a step, counted from 0. */
-  #factor(step: number): number {
-    const { schedule, steps } = this.#options;
-    return schedule === undefined ? 1 : scheduleFactor(schedule, step, steps);
   }
 
   #standing(): Standing {
@@ -232,11 +231,13 @@ export class Trainer {
     this.#isCutChecked = false;
     this.#fields = fieldsOf(instance, this.plan);
     this.#journal = journalOf(instance, this.plan);
+    this.#guard = new Guard(options, steps, this.#guard);
   }
 
   /** Continues as if `step` steps had been committed, with the tensors as they are. */
   resumeAt(step: number): void {
     this.#step = step;
+    this.#guard = new Guard(this.#options, step);
   }
 
   close(): void {

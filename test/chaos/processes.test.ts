@@ -34,6 +34,16 @@ const FAULTS = [
   .map(([step, worker, kind]) => `${JSON.stringify({ step, worker, kind, seconds: 0 })}\n`)
   .join("");
 
+/** Bits that flip in the weights of each of three workers. */
+const FLIPS = [
+  [3, 1],
+  [7, 0],
+  [12, 2],
+  [13, 1],
+]
+  .map(([step, worker]) => `${JSON.stringify({ step, worker, kind: "bit-flip", seconds: 0 })}\n`)
+  .join("");
+
 /** The processes of the machine that have this process among their parents. */
 function children(): number[] {
   const path = `/proc/self/task/${process.pid}/children`;
@@ -53,6 +63,10 @@ for (const zero of [1, 3]) {
       const { weightsSha256 } = reportOf(join(cwd, "one"));
       const out = join(cwd, "runs/tiny");
       assert.equal(reportOf(out).weightsSha256, weightsSha256);
+      const { samplesCommitted, samplesRepeated } = reportOf(out).history;
+      assert.equal(samplesCommitted, 8 * STEPS);
+      // 0, unless all workers were lost at once.
+      assert.equal(samplesRepeated > 0, /no worker that lives holds the state/.test(stdout));
       assert.match(stdout, new RegExp(`8 faults.*: \\d+ workers lost.*${weightsSha256}`));
       const path = join(out, "chaos.jsonl");
       const done = faultsIn(readFileSync(path, "utf8"), path);
@@ -71,3 +85,72 @@ for (const zero of [1, 3]) {
     }),
   );
 }
+
+test(
+  "bits flip in the weights of 3 workers: each is healed, and the weights are those of one",
+  onLinux,
+  () => {
+    const files = runFiles({
+      model: "gpt({ layers: 1, width: 16, heads: 2, context: 16, dropout: 0.1 })",
+      batch: "6",
+      microBatches: "6",
+      steps: "40",
+      evaluate: "{ every: 40 }",
+      checkReplicas: "1",
+    });
+    return withFolder({ ...files, "faults.jsonl": FLIPS }, async (cwd) => {
+      const words = ["run.ts", "--threads", "1"];
+      const one = await lockstep(["train", ...words, "--out", "one"], { cwd });
+      assert.equal(one.status, 0, one.stderr);
+      const chaos = ["--workers", "3", "--parallel", "data=3", "--replay", "faults.jsonl"];
+      const { status, stdout, stderr } = await lockstep(["chaos", ...words, ...chaos], { cwd });
+      assert.equal(status, 0, `${stdout}\n${stderr}`);
+      const out = join(cwd, "runs/tiny");
+      const healed = metricsOf(out).filter(({ type }) => type === "healed");
+      // A bit that flips while its weight is being replaced by the next one leaves no trace.
+      assert.ok(healed.length >= 3 && healed.length <= 4, `${healed.length} of 4`);
+      assert.match(stdout, /weights of worker \d were not what they should be/);
+      assert.doesNotMatch(stdout, /may have been computed with them/);
+      const { weightsSha256, history } = reportOf(out);
+      assert.equal(weightsSha256, reportOf(join(cwd, "one")).weightsSha256);
+      assert.deepEqual(
+        [history.workersLost, history.samplesCommitted, history.samplesRepeated],
+        [0, 240, 0],
+      );
+    });
+  },
+);
+
+test(
+  "a bit flips in weights that one worker alone has: the run falls back by itself",
+  onLinux,
+  () => {
+    const files = runFiles({
+      model: "gpt({ layers: 1, width: 16, heads: 2, context: 16, dropout: 0.1 })",
+      batch: "6",
+      microBatches: "6",
+      steps: "24",
+      // The bit flips between a commit and the validation that follows.
+      evaluate: "{ every: 1, samples: 256 }",
+      checkpointEvery: "4",
+      checkReplicas: "1",
+    });
+    const flip = { step: 10, worker: 1, kind: "bit-flip", seconds: 0 };
+    return withFolder({ ...files, "faults.jsonl": `${JSON.stringify(flip)}\n` }, async (cwd) => {
+      const words = ["run.ts", "--threads", "1"];
+      const one = await lockstep(["train", ...words, "--out", "one"], { cwd });
+      assert.equal(one.status, 0, one.stderr);
+      const chaos = ["--workers", "2", "--zero", "3", "--replay", "faults.jsonl"];
+      const { status, stdout, stderr } = await lockstep(["chaos", ...words, ...chaos], { cwd });
+      assert.equal(status, 0, `${stdout}\n${stderr}`);
+      assert.match(stdout, /Bytes of the state of worker \d have changed by themselves after step/);
+      const from = Number(
+        /no worker that lives holds .* checkpoint of step (\d+)/.exec(stdout)?.[1],
+      );
+      const { weightsSha256, history } = reportOf(join(cwd, "runs/tiny"));
+      assert.equal(weightsSha256, reportOf(join(cwd, "one")).weightsSha256);
+      assert.equal(history.samplesCommitted, 24 * 6);
+      assert.ok(from >= 4 && history.samplesRepeated >= (10 - from) * 6, `${from}: ${stdout}`);
+    });
+  },
+);

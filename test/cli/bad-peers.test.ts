@@ -158,10 +158,12 @@ describe("bad peers", { concurrency: 2 }, () => {
       withFolder(files, (cwd) =>
         withProcesses([agentProcess(cwd)], async ([host = ""], [agent]) => {
           let launcher = 0;
+          let isAsked = false;
           let news = "";
           agent?.child.stdout?.on("data", (piece: Buffer) => {
+            const isFirst = !news.includes("ended.");
             news += piece.toString();
-            if (news.includes("ended.")) process.kill(launcher, "SIGCONT");
+            if (isFirst && news.includes("ended.")) process.kill(launcher, "SIGCONT");
           });
           const words = ["train", "gpt.ts", "--out", "out", "--threads", "1", "--hosts", host];
           const ended = await lockstep([...words, ...FOREVER], {
@@ -172,7 +174,10 @@ describe("bad peers", { concurrency: 2 }, () => {
                 launcher = pid;
                 process.kill(pid, "SIGSTOP");
               }
-              if (stdout.includes("Generation 2 begins")) process.kill(pid, "SIGTERM");
+              if (!isAsked && stdout.includes("Generation 2 begins")) {
+                isAsked = true;
+                process.kill(pid, "SIGTERM");
+              }
             },
           });
           assert.equal(ended.status, 143, ended.stderr);

@@ -61,6 +61,13 @@ function memoryOf(pids: readonly number[]): string[] {
   );
 }
 
+/** The last step that the metrics of a run tell of, which may end in the middle of a line. */
+function lastStepIn(out: string): number {
+  const text = readFileSync(join(out, "metrics.jsonl"), "utf8");
+  const steps = [...text.matchAll(/"type":"step","step":(\d+).*\n/g)];
+  return Number(steps.at(-1)?.[1]);
+}
+
 interface Killed extends Ended {
   readonly pids: readonly number[];
 }
@@ -103,6 +110,7 @@ for (const [workers, whom] of [
         assert.equal(pids.length, 1 + workers);
         assert.deepEqual(await left(pids), [], "processes");
 
+        const told = lastStepIn(join(cwd, "runs/tiny"));
         const resumed = await train(cwd, "--resume", "--workers", String(workers));
         // Names exist only while workers meet or change shares. If the kill left one, this start
         // has removed it.
@@ -112,6 +120,10 @@ for (const [workers, whom] of [
         // The checkpoint of step 8 was begun, and may not have been complete; that of step 4 was.
         assert.ok(from >= 4 && from <= 24, resumed.stdout);
         const [whole, out] = [join(cwd, "whole"), join(cwd, "runs/tiny")];
+        const { samplesCommitted, samplesRepeated } = reportOf(out).history;
+        // The steps after the checkpoint were told, and are made again.
+        assert.deepEqual([samplesCommitted, samplesRepeated], [24 * 6, (told - from) * 6]);
+        assert.ok(told >= 12 && told > from);
         assert.equal(reportOf(out).weightsSha256, reportOf(whole).weightsSha256);
         const steps = metricsOf(out).filter(({ type }) => type === "step");
         assert.deepEqual(

@@ -18,6 +18,8 @@ export interface Mortal {
   readonly deeds: readonly Deed[];
   /** The deed of this number, counted from 0, is the last. */
   dieAt(deed: number): void;
+  /** Something happens to the memory of the rank before the deed of this number, once. */
+  beforeDeed(deed: number, what: () => void): void;
   /** What it does now is the last. */
   die(): void;
 }
@@ -30,8 +32,14 @@ export function mortal(device: Device): Mortal {
   const check = () => {
     if (deeds.length > last) throw new Dead("the process is dead");
   };
+  let happens: { readonly at: number; readonly what: () => void } | undefined;
   const count = (deed: Deed) => {
     check();
+    if (happens?.at === deeds.length) {
+      const { what } = happens;
+      happens = undefined;
+      what();
+    }
     deeds.push(deed);
   };
   const bound = (binding: Binding): Binding => ({
@@ -101,6 +109,10 @@ export function mortal(device: Device): Mortal {
     dieAt(deed) {
       deeds = [];
       last = deed;
+    },
+    beforeDeed(at, what) {
+      deeds = [];
+      happens = { at, what };
     },
     die() {
       last = -1;

@@ -1,0 +1,90 @@
+/**
+ * Keeps the state of a run durable before anything is done that another launcher must know of: a
+ * worker that is started, a generation that is formed. All else is done at once.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import type { StateStore } from "../durable/index.ts";
+import { LockstepError } from "../errors.ts";
+import type { Action } from "../membership/index.ts";
+import { atMost } from "./at-most.ts";
+import { OVER, type StoredRun, toStore } from "./stored.ts";
+
+export interface KeeperOptions {
+  readonly store: StateStore;
+  /** What is to be stored now. */
+  readonly run: () => StoredRun;
+  readonly notice: (text: string) => void;
+  /** Another launcher leads the run by now. */
+  readonly fenced: (error: LockstepError) => void;
+}
+
+/** After this time a write that failed is tried again. */
+const AGAIN_MS = 1_000;
+const LAST_MS = 5_000;
+
+export class Keeper {
+  /** Whether another launcher leads the run. */
+  isFenced = false;
+  readonly #options: KeeperOptions;
+  readonly #waiting: (() => void)[] = [];
+  #isWriting = false;
+  #isOver = false;
+
+  constructor(options: KeeperOptions) {
+    this.#options = options;
+  }
+
+  /** Does what was decided, in order, as soon as the state that it belongs to may be relied on. */
+  follow(actions: readonly Action[], act: () => void): void {
+    const matters = actions.some(({ kind }) => ["start", "admit", "form"].includes(kind));
+    if (this.#waiting.length === 0 && !matters) return act();
+    this.#waiting.push(act);
+    if (!this.#isWriting) void this.#write();
+  }
+
+  /** Stores the present state when it can, for what changed without any action. */
+  note(): void {
+    this.#waiting.push(() => undefined);
+    if (!this.#isWriting) void this.#write();
+  }
+
+  /** Nothing more is done; the run has ended, unless another launcher leads it. */
+  async close(): Promise<void> {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    // Without it, the next launcher finds that no worker is left.
+    await atMost(
+      LAST_MS,
+      this.#options.store.write(OVER).catch(() => undefined),
+    );
+  }
+
+  async #write(): Promise<void> {
+    this.#isWriting = true;
+    let told = "";
+    while (this.#waiting.length > 0 && !this.#isOver) {
+      const count = this.#waiting.length;
+      try {
+        await this.#options.store.write(toStore(this.#options.run()));
+      } catch (error) {
+        if (error instanceof LockstepError && error.code === "FENCED") {
+          [this.isFenced, this.#isOver] = [true, true];
+          return this.#options.fenced(error);
+        }
+        const text = error instanceof Error ? error.message : String(error);
+        const what = `The state of the run cannot be stored, so nobody joins it now. ${text}`;
+        if (text !== told) this.#options.notice(what);
+        told = text;
+        await delay(AGAIN_MS);
+        continue;
+      }
+      // One after the other: what is decided meanwhile comes after them.
+      for (let left = count; left > 0 && !this.#isOver; left--) {
+        const [act] = this.#waiting;
+        act?.();
+        this.#waiting.shift();
+      }
+    }
+    this.#isWriting = false;
+  }
+}

@@ -1,0 +1,16 @@
+/** What a verdict over a run means for whoever launched it. */
+import { LockstepError } from "../errors.ts";
+import type { Verdict } from "../membership/index.ts";
+import type { TrainResult } from "../run/index.ts";
+import type { WorkerHandle } from "./handle.ts";
+
+/** Rejects for a run that failed. */
+export async function endOf(
+  { outcome, worker, text }: Verdict,
+  all: readonly WorkerHandle[],
+): Promise<TrainResult["outcome"]> {
+  const outcomes = all.flatMap((handle) => handle.outcome ?? []);
+  if (outcome === "finished") return outcomes.find((own) => own !== "followed") ?? "stopped";
+  const fields = worker === undefined ? {} : { worker };
+  throw new LockstepError("PEER_LOST", text, { fields });
+}

@@ -1,0 +1,215 @@
+/**
+ * Launchers that are killed while workers of agents train, and started again: real processes on this
+ * machine's loopback.
+ */
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { before, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { openFolderStore } from "../src/durable/index.ts";
+import type { RunEvent } from "../src/telemetry/index.ts";
+import { withFolder } from "./support/folder.ts";
+import {
+  type AgentProcess,
+  agentProcess,
+  files,
+  GPT,
+  type Launch,
+  launch,
+  reportIn,
+  withAgents,
+} from "./support/hosts.ts";
+import { WORDS } from "./support/runs.ts";
+
+const onLinux = process.platform === "linux" ? {} : { skip: "looks at /proc" };
+const module = new URL("support/hosts.js", import.meta.url).href;
+const run = GPT.replace("microBatches: 4", "microBatches: 8");
+const machines = { ...files, "gpt.ts": run, "a/words.txt": WORDS, "b/words.txt": WORDS };
+
+class Launcher {
+  readonly events: RunEvent[] = [];
+  readonly child: ChildProcess;
+  readonly startedAt = performance.now();
+  said = "";
+  /** Seconds from the start to the first step that it was told of. */
+  firstStep: number | undefined;
+
+  constructor(options: Launch) {
+    const code = `
+      const { launch } = await import(${JSON.stringify(module)});
+      const onEvent = (event) => console.log(JSON.stringify(event));
+      try {
+        await launch({ ...${JSON.stringify(options)}, onEvent });
+      } catch (error) {
+        console.error(error.code + " " + error.message);
+        process.exitCode = 1;
+      }`;
+    this.child = spawn(process.execPath, ["--input-type=module", "-e", code], {
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    createInterface({ input: this.child.stdout as NodeJS.ReadableStream }).on("line", (line) => {
+      const event = JSON.parse(line) as RunEvent;
+      if (event.type === "step") this.firstStep ??= (performance.now() - this.startedAt) / 1000;
+      this.events.push(event);
+    });
+    this.child.stderr?.on("data", (piece: Buffer) => {
+      this.said += piece.toString();
+    });
+  }
+
+  async kill(): Promise<void> {
+    const closed = once(this.child, "close");
+    this.child.kill("SIGKILL");
+    await closed;
+  }
+
+  async ended(): Promise<number | null> {
+    const { exitCode } = this.child;
+    if (exitCode !== null) return exitCode;
+    const [status] = (await once(this.child, "close")) as [number | null];
+    return status;
+  }
+
+  get told(): string {
+    return this.events
+      .flatMap((event) => ("text" in event && typeof event.text === "string" ? [event.text] : []))
+      .join("\n");
+  }
+}
+
+/** The last step in the figures that the leading worker writes on its machine. */
+function stepsAt(folder: string): number {
+  const path = join(folder, "out", "metrics.jsonl");
+  if (!existsSync(path)) return 0;
+  const lines = readFileSync(path, "utf8").split("\n").slice(0, -1);
+  const events = lines.map((line) => JSON.parse(line) as RunEvent);
+  return events.reduce((last, event) => (event.type === "step" ? event.step : last), 0);
+}
+
+async function until(what: string, holds: () => boolean): Promise<void> {
+  for (const end = performance.now() + 60_000; !holds(); ) {
+    assert.ok(performance.now() < end, what);
+    await delay(20);
+  }
+}
+
+function childrenOf({ child }: AgentProcess): number[] {
+  const path = `/proc/${child.pid}/task/${child.pid}/children`;
+  const text = existsSync(path) ? readFileSync(path, "utf8").trim() : "";
+  return text === "" ? [] : text.split(" ").map(Number);
+}
+
+async function withMachines(
+  body: (root: string, agents: readonly [AgentProcess, AgentProcess]) => Promise<void>,
+): Promise<void> {
+  await withFolder(machines, async (root) => {
+    const a = await agentProcess(join(root, "a"));
+    const b = await agentProcess(join(root, "b"));
+    try {
+      await body(root, [a, b]);
+    } finally {
+      await Promise.all([a.end(), b.end()]);
+    }
+  });
+}
+
+const STEPS = 60;
+let expected = "";
+before(() =>
+  withFolder({ ...files, "gpt.ts": run }, (root) =>
+    withAgents([root], async (hosts) => {
+      assert.equal(await launch({ hosts, root, overrides: { steps: STEPS } }), "finished");
+      expected = reportIn(root).weightsSha256;
+    }),
+  ),
+);
+
+function optionsIn(root: string, [a, b]: readonly AgentProcess[]): Launch {
+  const hosts = [a?.host ?? "", b?.host ?? ""];
+  const overrides = { steps: STEPS, checkpointEvery: 20 };
+  return { hosts, root, state: join(root, "state"), workers: 2, overrides };
+}
+
+test(
+  "a launcher that is killed, alone or with a worker, is started again and loses no step",
+  onLinux,
+  () =>
+    withMachines(async (root, agents) => {
+      const options = optionsIn(root, agents);
+      const folder = join(root, "a");
+      const first = new Launcher(options);
+      await until("the run begins", () => stepsAt(folder) >= 5);
+      await first.kill();
+      const alone = stepsAt(folder);
+      await until("workers go on without a launcher", () => stepsAt(folder) >= alone + 5);
+      const [victim = 0] = childrenOf(agents[1]);
+      // So that the run is not at its end before the next launcher has started.
+      process.kill(victim, "SIGSTOP");
+      const second = new Launcher(options);
+      await until("the second launcher has come", () => second.told.includes("The run goes on"));
+      process.kill(victim, "SIGCONT");
+      await until("it hears of steps", () => second.firstStep !== undefined);
+      await assert.rejects(openFolderStore(join(root, "state")), {
+        code: "RUN_LOCKED",
+        message: /^A run is being led from/,
+      });
+      process.kill(victim, "SIGKILL");
+      await second.kill();
+      const third = new Launcher(options);
+      assert.equal(await third.ended(), 0, third.said);
+      assert.match(second.told, /The run goes on after step \d+ with 4 of 4 workers/);
+      assert.match(third.told, /was lost/);
+      assert.match(third.told, /Generation \d begins/);
+      console.log(second.told, "\n--", third.told, JSON.stringify(reportIn(folder)));
+      assert.equal(stepsAt(folder), STEPS);
+      assert.equal(reportIn(folder).weightsSha256, expected);
+    }),
+);
+
+test(
+  "a launcher whose run another one has taken over is refused, and leaves the workers alone",
+  onLinux,
+  () =>
+    withMachines(async (root, agents) => {
+      const options = optionsIn(root, agents);
+      const folder = join(root, "a");
+      const first = new Launcher(options);
+      await until("the run begins", () => stepsAt(folder) >= 5);
+      const [victim = 0] = childrenOf(agents[1]);
+      for (const pid of [first.child.pid as number, victim]) process.kill(pid, "SIGSTOP");
+      // As on storage that shares files between machines, but not their locks.
+      rmSync(join(root, "state", "run.lock"));
+      const second = new Launcher(options);
+      await until("the second launcher has come", () => second.told.includes("The run goes on"));
+      for (const pid of [first.child.pid as number, victim]) process.kill(pid, "SIGCONT");
+      assert.equal(await first.ended(), 1);
+      assert.match(first.said, /^FENCED This coordinator \(term 1\) no longer leads the run/);
+      assert.equal(await second.ended(), 0, second.said);
+      assert.match(second.told, /goes on after step \d+ with 4 of 4 workers/);
+      assert.doesNotMatch(second.told, /was lost/);
+      assert.equal(reportIn(folder).weightsSha256, expected);
+    }),
+);
+
+test(
+  "workers that wait for a launcher in vain stop and save, and the run is resumed",
+  onLinux,
+  () =>
+    withMachines(async (root, agents) => {
+      const options = optionsIn(root, agents);
+      const folder = join(root, "a");
+      const first = new Launcher({ ...options, awaitMs: 500 });
+      await until("the run begins", () => stepsAt(folder) >= 5);
+      await first.kill();
+      const isLeft = () => agents.some((agent) => childrenOf(agent).length > 0);
+      await until("no worker is left", () => !isLeft());
+      assert.ok(stepsAt(folder) < STEPS);
+      const second = new Launcher({ ...options, beginning: "resume" });
+      assert.equal(await second.ended(), 0, second.said);
+      assert.equal(reportIn(folder).weightsSha256, expected);
+    }),
+);
