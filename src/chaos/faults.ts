@@ -17,10 +17,10 @@ export const KINDS = {
 
 export type FaultKind = keyof typeof KINDS;
 
-/** Kinds that one machine cannot have without the rights of its administrator. */
+/** Kinds that are known and refused, with the reason. */
 const ELSEWHERE: Readonly<Record<string, string>> = {
-  partition: "the workers of one machine share memory, and have no network between them",
-  "slow-link": "the workers of one machine share memory, and have no network between them",
+  partition: "nothing here cuts the network of a machine yet",
+  "slow-link": "nothing here slows the network of a machine down yet",
   "disk-full": "only an administrator can fill or limit the disk of a run",
   "slow-disk": "only an administrator can slow down a disk",
 };
@@ -73,7 +73,7 @@ function randomFrom(seed: number): () => number {
 }
 
 /**
- * @throws INVALID_OPTION for a kind that is unknown, that one machine cannot have, or that the system
+ * @throws INVALID_OPTION for a kind that is unknown, that is refused, or that the system
  *   of this one does not allow
  */
 export function kindsOf(names: readonly string[], platform: NodeJS.Platform): FaultKind[] {
@@ -86,7 +86,7 @@ export function kindsOf(names: readonly string[], platform: NodeJS.Platform): Fa
       "INVALID_OPTION",
       why === undefined
         ? `There is no fault "${name}".`
-        : `The fault "${name}" is not possible in a run of one machine: ${why}.`,
+        : `The fault "${name}" is not possible: ${why}.`,
       { hint: `Possible are: ${known}.`, fields: { kind: name } },
     );
   });

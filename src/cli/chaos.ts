@@ -3,8 +3,10 @@
  * show that it gives the same weights all the same.
  */
 import { randomInt } from "node:crypto";
-import { appendFileSync, readFileSync } from "node:fs";
+import { appendFileSync, mkdirSync, readFileSync } from "node:fs";
+import { dirname } from "node:path";
 import { Chaos, type Fault, faultsIn, kindsOf, lineOf } from "../chaos/index.ts";
+import { LockstepError } from "../errors.ts";
 import { fileError } from "../files/index.ts";
 import { type LocalWorkers } from "../launch/index.ts";
 import { FILES, type RunFolder } from "../run/index.ts";
@@ -13,7 +15,7 @@ import { commandToResume } from "./command.ts";
 import type { TrainFlags } from "./target.ts";
 import { trainTarget } from "./train.ts";
 
-export interface ChaosFlags extends Omit<TrainFlags, "hosts" | "token" | "tls" | "workers"> {
+export interface ChaosFlags extends Omit<TrainFlags, "workers"> {
   readonly workers?: number;
   /** In milliseconds. */
   readonly every: number;
@@ -26,6 +28,8 @@ export interface ChaosFlags extends Omit<TrainFlags, "hosts" | "token" | "tls" |
 
 export async function chaosCommand(file: string, flags: ChaosFlags): Promise<void> {
   const { every, kinds, faults, chaosSeed, replay, ...train } = flags;
+  const again = replay === undefined ? undefined : readFaults(replay);
+  checkReach(flags, again?.map(({ kind }) => kind) ?? kinds);
   const seed = chaosSeed ?? randomInt(2 ** 31);
   const diary = new Diary();
   const chaos = new Chaos({
@@ -33,7 +37,7 @@ export async function chaosCommand(file: string, flags: ChaosFlags): Promise<voi
     everyMs: every,
     kinds: kindsOf(kinds, process.platform),
     most: faults ?? Number.POSITIVE_INFINITY,
-    replay: replay === undefined ? undefined : readFaults(replay),
+    replay: again,
     now: () => performance.now(),
     onFault: (fault, number) => diary.write(fault, number),
   });
@@ -41,7 +45,7 @@ export async function chaosCommand(file: string, flags: ChaosFlags): Promise<voi
   try {
     await trainTarget(
       file,
-      { ...train, workers: train.workers ?? 4 },
+      train.hosts === undefined ? { ...train, workers: train.workers ?? 4 } : train,
       commandToResume(process.argv, process.env, process.cwd()),
       {
         onReady: (show, folder) => {
@@ -64,11 +68,25 @@ export async function chaosCommand(file: string, flags: ChaosFlags): Promise<voi
   } finally {
     chaos.end();
     const { lost, joined } = seen.workers?.counts ?? { lost: 0, joined: 0 };
-    const again = replay === undefined ? ` (--chaos-seed ${seed})` : "";
+    const how = replay === undefined ? ` (--chaos-seed ${seed})` : "";
     const weights = seen.report === undefined ? "" : `; weightsSha256 ${seen.report.weightsSha256}`;
     const { count } = chaos;
-    diary.tell(`${count} faults${again}: ${lost} workers lost, ${joined} joined${weights}.`);
+    diary.tell(`${count} faults${how}: ${lost} workers lost, ${joined} joined${weights}.`);
     if (diary.path !== undefined) diary.tell(`The same again: --replay ${diary.path}`);
+  }
+}
+
+/** @throws INVALID_OPTION for one worker alone, or a fault that this command cannot do so far away */
+function checkReach({ hosts, workers }: ChaosFlags, kinds: readonly string[]): void {
+  if (hosts === undefined && workers === 1) {
+    const text =
+      "On one machine, faults need 2 workers or more: one alone has no process of its own.";
+    throw new LockstepError("INVALID_OPTION", text);
+  }
+  if (hosts !== undefined && kinds.includes("bit-flip")) {
+    const text =
+      'The fault "bit-flip" is not possible with --hosts: agents do not write to workers.';
+    throw new LockstepError("INVALID_OPTION", text, { fields: { kind: "bit-flip" } });
   }
 }
 
@@ -105,6 +123,8 @@ class Diary {
     if (!this.#hasBegun || this.#waiting === "" || this.#folder === undefined) return;
     const path = this.#folder.file(FILES.chaos);
     try {
+      // The folder of a run on hosts lies on the hosts.
+      mkdirSync(dirname(path), { recursive: true });
       appendFileSync(path, this.#waiting);
     } catch (error) {
       this.tell(`${(fileError(error, "write", path) as Error).message}`);

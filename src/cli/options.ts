@@ -147,11 +147,7 @@ export function commandLine(): Command {
       "processes that share each step, or `cores` for one per core (default: 1); with --hosts, on each host",
       workers,
     )
-    .option(
-      "--min-workers <n>",
-      "with fewer workers the run waits for others (default: 1)",
-      whole(1),
-    )
+    .option("--min-workers <n>", "with fewer workers the run waits (default: 1)", whole(1))
     .option(
       "--max-workers <n>",
       "workers beyond this number stand by (default: as many as the run starts with; with --listen, as many as a step can be shared by)",
@@ -175,7 +171,7 @@ export function commandLine(): Command {
     .action((file: string, flags: TrainFlags) => trainCommand(file, flags));
   withRun(command.command("chaos"))
     .description("train like `lockstep train`, and do faults to the run's own workers meanwhile")
-    .option("--workers <n>", "processes that share each step, 2 or more (default: 4)", whole(2))
+    .option("--workers <n>", "processes (default: 4); with --hosts, on each host", whole(1))
     .option("--every <time>", "mean time between two faults, as in 5s or 500ms", duration, 5000)
     .option("--kinds <list>", `faults to choose from: ${Object.keys(KINDS).join(", ")}`, names, [
       "kill",
@@ -184,6 +180,9 @@ export function commandLine(): Command {
     ])
     .option("--faults <n>", "most faults (default: no limit)", whole(1))
     .option("--chaos-seed <n>", "seed of the faults (default: drawn, and printed)", whole(0))
+    .option("--hosts <list>", "agents to run on, as for `lockstep train`", names)
+    .addOption(token())
+    .addOption(tls())
     .option("--replay <file>", "do the faults of this chaos.jsonl, each after the same step")
     .action(chaosCommand);
   command

@@ -33,7 +33,7 @@ export function trainCommand(file: string, flags: TrainFlags): Promise<void> {
   return trainTarget(file, flags, commandToResume(process.argv, process.env, process.cwd()));
 }
 
-/** What watches a run of this machine, and may do something to its workers. */
+/** What watches a run, and may do something to its workers. */
 export interface Onlooker {
   readonly onEvent: EventSink;
   readonly onWorkers: NonNullable<LaunchOptions["onWorkers"]>;
@@ -108,19 +108,19 @@ export async function trainTarget(
     onEvent: toAll(show, metrics?.sink, record, onlooker?.onEvent),
   };
   onlooker?.onReady(show, folder);
-  const onWorkers = onlooker?.onWorkers;
+  const led = { ...shared, out, onWorkers: onlooker?.onWorkers };
   const { dump } = flags;
   try {
     const outcome = await unlessStopped(target, out, shared, () =>
       isShared
-        ? trainOnHosts(target, flags, { ...shared, out, workers: each, maxWorkers: most })
+        ? trainOnHosts(target, flags, { ...led, workers: each, maxWorkers: most })
         : workers === 1
           ? trainHere(
               target,
               { ...shared, folder, now: () => performance.now() },
               { threads, dump },
             )
-          : trainByWorkers(target, flags, { ...shared, out, workers, threads, dump, onWorkers }),
+          : trainByWorkers(target, flags, { ...led, workers, threads, dump }),
     );
     if (outcome === "stopped") process.exitCode = stop.status();
   } finally {
@@ -214,6 +214,7 @@ async function trainOnHosts(
     readonly out: string;
     readonly workers: number;
     readonly maxWorkers: number;
+    readonly onWorkers: LaunchOptions["onWorkers"];
   },
 ): Promise<Outcome> {
   const { hosts, tls = false, threads, listen, state } = flags;

@@ -16,6 +16,7 @@ import type { EventSink } from "../telemetry/index.ts";
 import { HostsCrew } from "./hosts-crew.ts";
 import { openStored } from "./stored.ts";
 import { supervise } from "./supervise.ts";
+import type { SuperviseOptions } from "./supervise-options.ts";
 
 export interface HostsOptions {
   /**
@@ -60,6 +61,8 @@ export interface HostsOptions {
   readonly onEvent: EventSink;
   /** Aborting it asks for a clean stop. */
   readonly signal: AbortSignal;
+  /** Is given the workers before the first of them starts. */
+  readonly onWorkers?: SuperviseOptions["onWorkers"] | undefined;
   /**
    * How long to wait until all agents are connected, and for each agent while it takes the job and
    * no part of the job is being sent. Default: 10 s.
@@ -109,6 +112,7 @@ async function lead(options: HostsOptions, store: StateStore | undefined) {
     minWorkers,
     maxWorkers,
     crew: (events) => crew.attach(events),
+    onWorkers: options.onWorkers,
     onEvent,
     signal,
     // Where no worker has gone on, the run begins like any other, from its checkpoint.
