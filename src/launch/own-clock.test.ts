@@ -21,3 +21,15 @@ test("a process that was stopped knows it for a while, then forgets it", () => {
     clock.close();
   }
 });
+
+test("a time of day that is set forward or back is no pause", (t) => {
+  const before = Date.now();
+  let shift = 0;
+  t.mock.method(Date, "now", () => before + shift);
+  const clock = new OwnClock();
+  try {
+    for (shift of [3_600_000, -3_600_000]) assert.equal(clock.stoodStillMs, 0);
+  } finally {
+    clock.close();
+  }
+});
