@@ -56,6 +56,10 @@ export type ErrorCode =
 export const LESS_MEMORY =
   "Let more workers share it (--workers 4 with --zero 3), keep the optimizer's state on disk (--offload disk), use a smaller model or micro-batch, or a machine with more memory.";
 
+/** What to do when what the workers of a machine share does not fit. */
+export const MORE_SHARED_MEMORY =
+  "Enlarge /dev/shm (in a container: docker run --shm-size=8g), take fewer workers (--workers), or let them share parameters and the optimizer's state (--zero 3).";
+
 /** Values that a program may read from an error. */
 export type ErrorFields = Readonly<
   Record<string, string | number | boolean | readonly (string | number)[]>

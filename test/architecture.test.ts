@@ -82,6 +82,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   execute: [
     "errors",
     "tensor",
+    "memory",
     "graph",
     "functional",
     "ops",

@@ -6,7 +6,7 @@
 import type { Group, GroupBuffer } from "../collectives/index.ts";
 import type { Device, DeviceBuffer, HostBuffer } from "../engine/index.ts";
 import { assert } from "../errors.ts";
-import type { BufferSpace, BufferSpec } from "../program/index.ts";
+import type { BufferSpace, BufferSpec, Program } from "../program/index.ts";
 
 /** Bytes that one copy moves at most, because some systems cannot make larger views. */
 const COPY_BYTES = 2 ** 30;
@@ -116,6 +116,18 @@ export class InstanceMemory {
           all,
         );
     this.#registered.set(name, await all.register(own));
+  }
+
+  /** Those buffers for which `share` would take new shared memory of this machine. */
+  unshared({ buffers, shared }: Program, all: Group): BufferSpec[] {
+    return [...shared].flatMap((name) => {
+      const spec = buffers.get(name);
+      if (spec === undefined || spec.space === "disk") return [];
+      const before = this.#buffers.get(name);
+      const isThere =
+        before?.byteLength === spec.byteLength && isHost(before) && all.canRegister(before);
+      return isThere ? [] : [spec];
+    });
   }
 
   /** Takes all buffers back from the group of all ranks. Nothing is shared afterwards. */

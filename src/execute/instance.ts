@@ -34,6 +34,7 @@ import { executeTasks } from "./execute.ts";
 import { InstanceMemory } from "./instance-memory.ts";
 import { type Journal, runLogged } from "./journal.ts";
 import { runBindings } from "./run-bindings.ts";
+import { checkSharedRoom } from "./shared-room.ts";
 
 export interface StageOptions {
   readonly signal?: AbortSignal | undefined;
@@ -93,6 +94,7 @@ export class Instance {
     assert(this.#all === undefined, "an instance is detached before it is attached to others");
     this.#all = all;
     try {
+      if (all !== undefined) await checkSharedRoom(all, this.#memory.unshared(program, all));
       await this.load(program);
     } catch (error) {
       this.detach();

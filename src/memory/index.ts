@@ -9,5 +9,11 @@ export {
   preferLargePages,
   uniqueName,
 } from "./memory.ts";
-export { isAlive, isNamedFile, pidNamespace } from "./named-files.ts";
+export {
+  isAlive,
+  isNamedFile,
+  pidNamespace,
+  SHARED_FOLDER,
+  sharedRoom,
+} from "./named-files.ts";
 export { loadSystemLibrary } from "./posix.ts";

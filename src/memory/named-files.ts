@@ -25,6 +25,9 @@ export interface NamedFile {
   readonly unlink: () => void;
 }
 
+/** Where processes share memory on Linux. */
+export const SHARED_FOLDER = "/dev/shm";
+
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = fs.constants;
 const CREATE = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
 /** O_NONBLOCK: a pipe in place of the file must not block the process. */
@@ -80,6 +83,18 @@ export function openNamed(
     `The file of shared memory "${name}" in ${folder} is not one that this user made.`,
     { hint: "Another user of this machine has created it.", fields: { name } },
   );
+}
+
+/** The bytes that can still be shared on this machine; undefined where that is not known. */
+export function sharedRoom(): number | undefined {
+  if (process.platform !== "linux") return undefined;
+  try {
+    const { blocks, bavail, bsize } = fs.statfsSync(SHARED_FOLDER);
+    // A file system in memory that has no limit says that it has no blocks.
+    return blocks === 0 ? undefined : bavail * bsize;
+  } catch {
+    return undefined; // whoever needs the folder gets an error that says why it cannot be used
+  }
 }
 
 /** Whether a file of a folder is named as files of memory are. */

@@ -6,9 +6,17 @@ import fs from "node:fs";
 import os from "node:os";
 import { getSystemErrorName } from "node:util";
 import koffi from "koffi";
-import { LESS_MEMORY, LockstepError } from "../errors.ts";
+import { LESS_MEMORY, LockstepError, MORE_SHARED_MEMORY } from "../errors.ts";
 import { type Address, type Library, loadLibrary } from "./ffi.ts";
-import { createNamed, inPlace, openNamed, type Place, refused, sweep } from "./named-files.ts";
+import {
+  createNamed,
+  inPlace,
+  openNamed,
+  type Place,
+  refused,
+  SHARED_FOLDER,
+  sweep,
+} from "./named-files.ts";
 import type { Mapping, NamedMapping, Part, Platform } from "./platform.ts";
 
 const PROT_READ = 1;
@@ -57,7 +65,7 @@ export function posixPlatform(): Platform {
   const madvise = linux
     ? libc.func<Madvise>("int madvise(void *address, size_t length, int advice)")
     : () => 0;
-  const shared: Place = { folder: linux ? "/dev/shm" : os.tmpdir(), use: "shared" };
+  const shared: Place = { folder: linux ? SHARED_FOLDER : os.tmpdir(), use: "shared" };
   sweep(shared.folder);
   const placeOf = (folder: string | undefined): Place =>
     folder === undefined ? shared : { folder, use: "disk" };
@@ -200,10 +208,7 @@ function outOfMemory(byteLength: number, errno: number, where?: string): Lockste
     "OUT_OF_MEMORY",
     `${(byteLength / 2 ** 20).toFixed(1)} MiB of memory could not be allocated${place} (errno ${errno}).`,
     {
-      hint:
-        where === "/dev/shm"
-          ? "Enlarge /dev/shm (in a container: docker run --shm-size=8g)."
-          : LESS_MEMORY,
+      hint: where === SHARED_FOLDER ? MORE_SHARED_MEMORY : LESS_MEMORY,
       fields: { byteLength, errno },
     },
   );

@@ -11,7 +11,6 @@ import {
   decisionIn,
   decisionOf,
   type Instance,
-  instantiate,
   Journal,
   numbersOf,
 } from "../execute/index.ts";
@@ -23,6 +22,7 @@ import {
   type StepProgram,
   stageOf,
 } from "../program/index.ts";
+import { makeBeside } from "./beside.ts";
 import { type Planned, planOf, programOf } from "./planned.ts";
 import { runStages } from "./run-stages.ts";
 import { writeScalars } from "./state.ts";
@@ -90,7 +90,7 @@ export async function moveTo(
   const steps = Math.max(...now.map((rank) => rank.steps));
   const parallel = axesFor(options.parallel, group?.size ?? 1);
   const planned = planOf({ ...options, parallel }, before?.planned.step);
-  const instance = await instantiate(options.engine, planned.plan, group, options.offloadFolder);
+  const instance = await makeBeside(options.engine, planned.plan, group, options.offloadFolder);
   const last = now.find(({ decision }) => decision?.steps === steps)?.decision;
   const moved = { options, planned, instance, from: 0, steps, last } as const;
   try {
