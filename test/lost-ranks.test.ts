@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { after, describe, test } from "node:test";
 import { createOrtEngine, type Device } from "../src/engine/index.ts";
-import { gpt, type ModelDefinition, resnet } from "../src/nn/index.ts";
+import type { ModelDefinition } from "../src/nn/index.ts";
 import { adamw, muon, type Optimizer } from "../src/optimizer/index.ts";
 import {
   createTrainer,
@@ -16,13 +16,13 @@ import {
 } from "../src/train/index.ts";
 import { Dead, type Mortal, mortal } from "./support/mortal.ts";
 import { type SimulatedRanks, simulatedRanks } from "./support/ranks.ts";
-import { bitsOf, fillingAt } from "./support/steps.ts";
+import { CONVOLUTION, GPT, stepOf } from "./support/small-models.ts";
+import { bitsOf } from "./support/steps.ts";
 
 const cpu = createOrtEngine({ threads: 1 });
 after(() => cpu.close());
 
 const SAMPLES = 4;
-const CLASSES = 10;
 const RANKS = 3;
 /** The step in which a rank is lost, and the number of steps. */
 const LOSS = 1;
@@ -31,22 +31,6 @@ const STEPS = 3;
 const LAST = 8;
 /** Of the runs before, every fifth is: nothing is decided yet, so all of them are alike. */
 const EARLY = 5;
-
-const GPT = gpt({
-  layers: 1,
-  width: 16,
-  heads: 2,
-  context: 4,
-  vocabulary: CLASSES,
-  dropout: 0.1,
-});
-const CONVOLUTION = resnet({
-  image: [1, 8, 8],
-  classes: CLASSES,
-  blocks: [1],
-  channels: [4],
-  stem: "small",
-});
 
 type Work = readonly [ModelDefinition, Optimizer, Pick<TrainerOptions, "zero" | "parallel">];
 
@@ -79,11 +63,7 @@ function optionsOf(
   };
 }
 
-async function step(trainer: Trainer): Promise<void> {
-  const at = trainer.steps;
-  const positions = { start: at * SAMPLES, end: (at + 1) * SAMPLES };
-  await trainer.step({ positions, fill: fillingAt(trainer.ownPositions(positions), CLASSES) });
-}
+const step = (trainer: Trainer) => stepOf(trainer, SAMPLES);
 
 async function alone(work: Work): Promise<Record<string, string>> {
   const trainer = await createTrainer(optionsOf(cpu, work));

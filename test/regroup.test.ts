@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { after, describe, test } from "node:test";
 import { createOrtEngine, createReferenceEngine, type Device } from "../src/engine/index.ts";
-import { gpt, type ModelDefinition, resnet } from "../src/nn/index.ts";
+import type { ModelDefinition } from "../src/nn/index.ts";
 import { adamw, muon, type Optimizer } from "../src/optimizer/index.ts";
 import {
   createTrainer,
@@ -15,7 +15,8 @@ import {
 } from "../src/train/index.ts";
 import { onDisk } from "./support/folder.ts";
 import { type SimulatedRanks, simulatedRanks } from "./support/ranks.ts";
-import { bitsOf, fillingAt } from "./support/steps.ts";
+import { CONVOLUTION, GPT, stepOf } from "./support/small-models.ts";
+import { bitsOf } from "./support/steps.ts";
 
 const cpu = createOrtEngine({ threads: 1 });
 const opaque = createReferenceEngine();
@@ -23,24 +24,6 @@ after(() => Promise.all([cpu.close(), opaque.close()]));
 
 const SAMPLES = 8;
 const MICRO_BATCHES = 8;
-const CLASSES = 10;
-
-const GPT = gpt({
-  layers: 1,
-  width: 16,
-  heads: 2,
-  context: 8,
-  vocabulary: CLASSES,
-  dropout: 0.1,
-});
-
-const CONVOLUTION = resnet({
-  image: [1, 8, 8],
-  classes: CLASSES,
-  blocks: [1],
-  channels: [4],
-  stem: "small",
-});
 
 /** How a number of ranks reach each other. */
 interface Crew {
@@ -53,14 +36,7 @@ interface Crew {
 async function steps(trainers: readonly Trainer[], count: number): Promise<void> {
   await Promise.all(
     trainers.map(async (trainer) => {
-      for (let index = 0; index < count; index++) {
-        const step = trainer.steps;
-        const positions = { start: step * SAMPLES, end: (step + 1) * SAMPLES };
-        await trainer.step({
-          positions,
-          fill: fillingAt(trainer.ownPositions(positions), CLASSES),
-        });
-      }
+      for (let index = 0; index < count; index++) await stepOf(trainer, SAMPLES);
     }),
   );
 }

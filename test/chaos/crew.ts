@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { Group } from "../../src/collectives/index.ts";
 import type { Device } from "../../src/engine/index.ts";
 import { LockstepError } from "../../src/errors.ts";
-import { gpt, type ModelDefinition } from "../../src/nn/index.ts";
+import type { ModelDefinition } from "../../src/nn/index.ts";
 import { adamw } from "../../src/optimizer/index.ts";
 import { axesFor } from "../../src/parallel/index.ts";
 import {
@@ -17,10 +17,10 @@ import {
 } from "../../src/train/index.ts";
 import { Dead, type Deed, type Mortal, mortal } from "../support/mortal.ts";
 import { type SimulatedRanks, simulatedRanks } from "../support/ranks.ts";
-import { bitsOf, fillingAt } from "../support/steps.ts";
+import { GPT, stepOf } from "../support/small-models.ts";
+import { bitsOf } from "../support/steps.ts";
 
 const SAMPLES = 4;
-export const CLASSES = 10;
 export const RANKS = 3;
 export const STEPS = 3;
 /** Where the ranks of a crew run: ranks of one node read each other's memory, and are lost with it. */
@@ -82,15 +82,6 @@ export function deedOf(deeds: readonly Deed[], phase: Phase): number | undefined
   return places[nth]?.[0];
 }
 
-const GPT = gpt({
-  layers: 1,
-  width: 16,
-  heads: 2,
-  context: 4,
-  vocabulary: CLASSES,
-  dropout: 0.1,
-});
-
 function optionsOf(engine: Device, sharing: Sharing, group?: Group): TrainerOptions {
   const { parallel, model = GPT, ...rest } = sharing;
   return {
@@ -105,11 +96,7 @@ function optionsOf(engine: Device, sharing: Sharing, group?: Group): TrainerOpti
   };
 }
 
-async function step(trainer: Trainer): Promise<void> {
-  const at = trainer.steps;
-  const positions = { start: at * SAMPLES, end: (at + 1) * SAMPLES };
-  await trainer.step({ positions, fill: fillingAt(trainer.ownPositions(positions), CLASSES) });
-}
+const step = (trainer: Trainer) => stepOf(trainer, SAMPLES);
 
 /** What one process gives. */
 export async function bitsOfOne(engine: Device, sharing: Sharing): Promise<Record<string, string>> {

@@ -9,7 +9,8 @@ import { createOrtEngine } from "../../src/engine/index.ts";
 import { LockstepError } from "../../src/errors.ts";
 import { mlp } from "../../src/nn/index.ts";
 import type { Deed } from "../support/mortal.ts";
-import { bitsOfOne, CLASSES, Crew, deedOf, type Nodes, type Sharing } from "./crew.ts";
+import { CLASSES } from "../support/small-models.ts";
+import { bitsOfOne, Crew, deedOf, type Nodes, type Sharing } from "./crew.ts";
 
 const cpu = createOrtEngine({ threads: 1 });
 after(() => cpu.close());
