@@ -14,6 +14,8 @@ export interface ChaosOptions {
   readonly most: number;
   /** Faults to do again, each after its step, in place of random ones. */
   readonly replay?: readonly Fault[] | undefined;
+  /** Corrupts the newest checkpoint of the run. Returns false when there is none yet. */
+  readonly corrupt: () => boolean;
   /** Milliseconds since any fixed moment. */
   readonly now: () => number;
   /** Called with each fault as soon as it is done. */
@@ -91,8 +93,9 @@ export class Chaos {
   #draw(kind: FaultKind, which: number): void {
     const able = this.#able(kind);
     const chosen = able[Math.floor(which * able.length)];
-    if (chosen === undefined) return this.#after(AGAIN_MS, () => this.#draw(kind, which));
-    this.#do(kind, chosen);
+    if (chosen === undefined || !this.#do(kind, chosen)) {
+      return this.#after(AGAIN_MS, () => this.#draw(kind, which));
+    }
     this.#next();
   }
 
@@ -103,9 +106,10 @@ export class Chaos {
     const able = this.#able(fault.kind);
     const chosen =
       able.find(({ number }) => number === fault.worker) ?? able[fault.worker % able.length];
-    if (chosen === undefined) return this.#after(AGAIN_MS, () => this.#repeat(step));
+    if (chosen === undefined || !this.#do(fault.kind, chosen)) {
+      return this.#after(AGAIN_MS, () => this.#repeat(step));
+    }
     this.#replay.shift();
-    this.#do(fault.kind, chosen);
     this.#repeat(step);
   }
 
@@ -118,7 +122,9 @@ export class Chaos {
     return members.length > 1 ? members : [];
   }
 
-  #do(kind: FaultKind, { number, place }: LocalWorker): void {
+  /** Returns whether it could be done. */
+  #do(kind: FaultKind, { number, place }: LocalWorker): boolean {
+    if (kind === "corrupt" && !this.#options.corrupt()) return false;
     this.#count += 1;
     const seconds = Math.round(this.#options.now() - this.#startedAt) / 1000;
     const { onFault } = this.#options;
@@ -126,9 +132,14 @@ export class Chaos {
     // A replay, which has no draws, flips the same bits.
     if (kind === "bit-flip") {
       this.#workers?.process(number)?.flipBit(fractionOf(this.#step ?? 0, number));
-      return;
+      return true;
     }
-    if (kind === "slow-worker") return this.#slow(number, this.#options.now() + SLOW_MS);
+    if (kind === "slow-worker") this.#slow(number, this.#options.now() + SLOW_MS);
+    else if (kind !== "corrupt") this.#signal(kind, number, place);
+    return true;
+  }
+
+  #signal(kind: keyof typeof SIGNALS, number: number, place: string): void {
     this.#over.add(number);
     this.#workers?.process(number)?.signal(SIGNALS[kind]);
     if (kind !== "preempt") return;

@@ -5,13 +5,14 @@
 import { z } from "zod";
 import { LockstepError } from "../errors.ts";
 
-/** What each kind of fault does to a worker's process. */
+/** What each kind of fault does to a worker's process, or to what a worker has written. */
 export const KINDS = {
   kill: "ends it by SIGKILL",
   stop: "stops it by SIGSTOP, so that it hangs",
   segfault: "ends it by SIGSEGV, as a crash of native code does",
   "bit-flip": "flips a bit of its weights in its memory",
   "slow-worker": "stops it for most of the next seconds, again and again",
+  corrupt: "changes a byte of the newest checkpoint, which shows when that is read next",
   preempt: "asks it to leave by SIGTERM; its place gets another worker later",
 } as const;
 

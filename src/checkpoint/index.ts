@@ -3,6 +3,7 @@ export { type Difference, differences } from "./compare.ts";
 export { FolderStore } from "./folder-store.ts";
 export { type Entry, Ledger, type LedgerRecord, ledgerSchema } from "./ledger.ts";
 export { MANIFEST, type Manifest, manifestSha256, type Shard } from "./manifest.ts";
+export { stepName, stepOf } from "./names.ts";
 export { isStore, isStoreAddress, openStore } from "./open.ts";
 export {
   damaged,

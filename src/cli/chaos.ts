@@ -5,7 +5,7 @@
 import { randomInt } from "node:crypto";
 import { appendFileSync, mkdirSync, readFileSync } from "node:fs";
 import { dirname } from "node:path";
-import { Chaos, type Fault, faultsIn, kindsOf, lineOf } from "../chaos/index.ts";
+import { Chaos, corruptNewest, type Fault, faultsIn, kindsOf, lineOf } from "../chaos/index.ts";
 import { LockstepError } from "../errors.ts";
 import { fileError } from "../files/index.ts";
 import { type LocalWorkers } from "../launch/index.ts";
@@ -38,6 +38,8 @@ export async function chaosCommand(file: string, flags: ChaosFlags): Promise<voi
     kinds: kindsOf(kinds, process.platform),
     most: faults ?? Number.POSITIVE_INFINITY,
     replay: again,
+    corrupt: () =>
+      diary.folder !== undefined && corruptNewest(diary.folder.file(FILES.checkpoints)),
     now: () => performance.now(),
     onFault: (fault, number) => diary.write(fault, number),
   });
@@ -76,6 +78,12 @@ export async function chaosCommand(file: string, flags: ChaosFlags): Promise<voi
   }
 }
 
+/** What would have to be done on another machine, and why this command cannot. */
+const NOT_ON_HOSTS: Readonly<Record<string, string>> = {
+  "bit-flip": "agents do not write to workers",
+  corrupt: "the checkpoints lie on the hosts",
+};
+
 /** @throws INVALID_OPTION for one worker alone, or a fault that this command cannot do so far away */
 function checkReach({ hosts, workers }: ChaosFlags, kinds: readonly string[]): void {
   if (hosts === undefined && workers === 1) {
@@ -83,10 +91,10 @@ function checkReach({ hosts, workers }: ChaosFlags, kinds: readonly string[]): v
       "On one machine, faults need 2 workers or more: one alone has no process of its own.";
     throw new LockstepError("INVALID_OPTION", text);
   }
-  if (hosts !== undefined && kinds.includes("bit-flip")) {
-    const text =
-      'The fault "bit-flip" is not possible with --hosts: agents do not write to workers.';
-    throw new LockstepError("INVALID_OPTION", text, { fields: { kind: "bit-flip" } });
+  for (const [kind, why] of Object.entries(NOT_ON_HOSTS)) {
+    if (hosts === undefined || !kinds.includes(kind)) continue;
+    const text = `The fault "${kind}" is not possible with --hosts: ${why}.`;
+    throw new LockstepError("INVALID_OPTION", text, { fields: { kind } });
   }
 }
 
@@ -94,13 +102,13 @@ function checkReach({ hosts, workers }: ChaosFlags, kinds: readonly string[]): v
 class Diary {
   /** The file, once a fault is written to it. */
   path: string | undefined;
-  #folder: RunFolder | undefined;
+  folder: RunFolder | undefined;
   #show: EventSink = () => undefined;
   #waiting = "";
   #hasBegun = false;
 
   open(show: EventSink, folder: RunFolder): void {
-    [this.#show, this.#folder] = [show, folder];
+    [this.#show, this.folder] = [show, folder];
   }
 
   begin(): void {
@@ -120,8 +128,8 @@ class Diary {
 
   #append(text: string): void {
     this.#waiting += text;
-    if (!this.#hasBegun || this.#waiting === "" || this.#folder === undefined) return;
-    const path = this.#folder.file(FILES.chaos);
+    if (!this.#hasBegun || this.#waiting === "" || this.folder === undefined) return;
+    const path = this.folder.file(FILES.chaos);
     try {
       // The folder of a run on hosts lies on the hosts.
       mkdirSync(dirname(path), { recursive: true });

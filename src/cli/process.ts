@@ -1,4 +1,4 @@
-/** The process of the command `lockstep`: turns every error into a sentence and status 1. */
+/** The process of the command `lockstep`: turns every error into a sentence and a status. */
 import { CommanderError } from "commander";
 import { LockstepError, withCodeOfMemory } from "../errors.ts";
 import { endProcess, outliveOutput } from "../launch/index.ts";
@@ -49,10 +49,18 @@ function isOurs(stack: string): boolean {
   );
 }
 
+/** EX_TEMPFAIL of sysexits.h: what starts runs may start this one again. */
+const TRY_AGAIN = 75;
+
+/** Whether a run ended for reasons from outside, and not by an error that it would meet again. */
+function isForAnotherTry(error: unknown): boolean {
+  return error instanceof LockstepError && error.fields["requeue"] === true;
+}
+
 function fail(error: unknown): void {
   // The command-line library ends `--help` and `--version` with an error of status 0.
   if (error instanceof CommanderError && error.exitCode === 0) return;
-  process.exitCode = 1;
+  process.exitCode = isForAnotherTry(error) ? TRY_AGAIN : 1;
   if (!(error instanceof CommanderError)) console.error(printable(explain(error)));
   else if (error.code !== "commander.help") {
     const message = error.message.replace(/^error: /, "");

@@ -41,7 +41,7 @@ export async function supervise(options: SuperviseOptions): Promise<TrainResult[
 type Outcome = TrainResult["outcome"];
 
 class Supervisor implements LocalWorkers {
-  readonly outcome: Promise<TrainResult["outcome"]>;
+  readonly outcome: Promise<Outcome>;
   readonly #options: SuperviseOptions;
   readonly #crew: Crew;
   readonly #workers = new Map<number, WorkerHandle>();
@@ -142,8 +142,9 @@ class Supervisor implements LocalWorkers {
   }
 
   get #membership(): MembershipOptions {
-    const { minWorkers, maxWorkers } = this.#options;
-    return { minWorkers, maxWorkers, places: this.#crew.places };
+    const { minWorkers, maxWorkers, signal } = this.#options;
+    // A run that is to stop waits for no more workers: those that are left save, and end.
+    return { minWorkers: signal.aborted ? 1 : minWorkers, maxWorkers, places: this.#crew.places };
   }
 
   /** Workers can start at these places; also where one was asked to leave before. */
@@ -293,7 +294,7 @@ class Supervisor implements LocalWorkers {
 
   #stop(): void {
     for (const worker of this.#workers.values()) worker.stop();
-    this.#stopAlone();
+    this.#take({ kind: "time" });
   }
 
   /**

@@ -6,11 +6,11 @@ import type { WorkerHandle } from "./handle.ts";
 
 /** Rejects for a run that failed. */
 export async function endOf(
-  { outcome, worker, text }: Verdict,
+  { outcome, worker, text, requeue }: Verdict,
   all: readonly WorkerHandle[],
 ): Promise<TrainResult["outcome"]> {
   const outcomes = all.flatMap((handle) => handle.outcome ?? []);
   if (outcome === "finished") return outcomes.find((own) => own !== "followed") ?? "stopped";
-  const fields = worker === undefined ? {} : { worker };
+  const fields = { requeue, ...(worker === undefined ? {} : { worker }) };
   throw new LockstepError("PEER_LOST", text, { fields });
 }
