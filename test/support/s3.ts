@@ -158,11 +158,10 @@ export class S3Server {
       await this.bucket("ready", { tries: 1, answerMs: 2000 }).put("ready", "ready");
       return true;
     } catch {
-      return await this.makeBucket("ready").then(
-        () => true,
-        () => false,
-      );
+      // The bucket is missing at the first start.
     }
+    const [made] = await Promise.allSettled([this.makeBucket("ready")]);
+    return made.status === "fulfilled";
   }
 
   /** Ends the processes at once, as a crash would. Their folder stays. */
