@@ -69,7 +69,7 @@ export async function chaosCommand(file: string, flags: ChaosFlags): Promise<voi
     );
   } finally {
     chaos.end();
-    const { lost, joined } = seen.workers?.counts ?? { lost: 0, joined: 0 };
+    const { workersLost: lost = 0, workersJoined: joined = 0 } = seen.workers?.history ?? {};
     const how = replay === undefined ? ` (--chaos-seed ${seed})` : "";
     const weights = seen.report === undefined ? "" : `; weightsSha256 ${seen.report.weightsSha256}`;
     const { count } = chaos;

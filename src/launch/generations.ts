@@ -9,7 +9,7 @@ import { parseAddress, type TcpListener } from "../net/index.ts";
 import type { Formed, FromWorker } from "../protocol/index.ts";
 import { isOfGroup, type Members } from "../run/index.ts";
 import type { History } from "../telemetry/index.ts";
-import type { Ranks } from "../train/index.ts";
+import { noRoomBeside, type Ranks } from "../train/index.ts";
 import { meet } from "./meet.ts";
 
 export interface GenerationsOptions {
@@ -98,7 +98,7 @@ export class Generations implements Members {
       try {
         return await this.#meet(formed);
       } catch (error) {
-        if (!this.#isOfMeeting(error)) throw error;
+        if (!this.#isOfMeeting(error)) throw this.#hasBegun ? noRoomBeside(error) : error;
         this.#tellLost(error);
       }
     }

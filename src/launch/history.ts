@@ -1,6 +1,6 @@
 /** Keeps what happens to the workers of a run: who was lost, who came, how long each loss cost. */
 import type { Action, Generation } from "../membership/index.ts";
-import type { History } from "../telemetry/index.ts";
+import type { History, RunEvent } from "../telemetry/index.ts";
 
 /** The most recoveries that are kept. */
 const MOST = 1000;
@@ -9,11 +9,14 @@ export class HistoryKeeper {
   readonly #now: () => number;
   readonly #lost = new Set<number>();
   #lostBefore = 0;
+  /** The workers that were in a generation. */
   readonly #seen = new Set<number>();
   readonly #recoverySeconds: number[] = [];
   #joined = 0;
   #generations = 0;
   #stepsRepeated = 0;
+  /** The last committed step that the run has not gone back behind. */
+  #committed = 0;
   /** When the first loss was noticed that no committed step has followed. */
   #lostAt: number | undefined;
 
@@ -23,7 +26,8 @@ export class HistoryKeeper {
   }
 
   /** Goes on with what an earlier launcher has counted, and its last generation. */
-  resume(history: History, { members }: Generation): void {
+  resume(history: History, { members, step }: Generation): void {
+    this.#committed = step;
     const { workersLost, workersJoined, generations, stepsRepeated, recoverySeconds } = history;
     this.#lostBefore = workersLost;
     [this.#joined, this.#generations, this.#stepsRepeated] = [
@@ -52,18 +56,41 @@ export class HistoryKeeper {
     return true;
   }
 
-  /** A step was committed. */
-  committed(): boolean {
+  /** Whether the worker was in a generation. */
+  hasSeen(worker: number): boolean {
+    return this.#seen.has(worker);
+  }
+
+  /** Takes what the leading worker tells. Returns whether the history has changed. */
+  hear(event: RunEvent): boolean {
+    switch (event.type) {
+      case "started":
+        return this.#began(event.firstStep);
+      case "step":
+        return this.#hasCommitted(event.step);
+      case "repeated":
+        this.#stepsRepeated += 1;
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  /** The run goes on from disk after this step. What was committed since is made again. */
+  #began(step: number): boolean {
+    const repeated = Math.max(0, this.#committed - step);
+    this.#stepsRepeated += repeated;
+    this.#committed = step;
+    return repeated > 0;
+  }
+
+  #hasCommitted(step: number): boolean {
+    this.#committed = Math.max(this.#committed, step);
     if (this.#lostAt === undefined) return false;
     this.#recoverySeconds.push((this.#now() - this.#lostAt) / 1000);
     if (this.#recoverySeconds.length > MOST) this.#recoverySeconds.shift();
     this.#lostAt = undefined;
     return true;
-  }
-
-  /** A step is made again. */
-  repeated(): void {
-    this.#stepsRepeated += 1;
   }
 
   get history(): History {

@@ -21,7 +21,7 @@ import { type OtherMessage, WorkerHandle } from "./handle.ts";
 import { endedOf, heardOf, signsOf } from "./hearing.ts";
 import { HistoryKeeper } from "./history.ts";
 import { Keeper } from "./keeper.ts";
-import { ALL_MS, type LocalWorker, type LocalWorkers, listOf, Tally } from "./local-workers.ts";
+import { ALL_MS, type LocalWorker, type LocalWorkers, listOf } from "./local-workers.ts";
 import { sinceStored, tellAgain } from "./restore.ts";
 import type { StoredRun } from "./stored.ts";
 import type { SuperviseOptions } from "./supervise-options.ts";
@@ -53,7 +53,6 @@ class Supervisor implements LocalWorkers {
   #timer: NodeJS.Timeout | undefined;
   #isOver = false;
   readonly #telling: Telling;
-  readonly #tally = new Tally();
   readonly #history = new HistoryKeeper(() => performance.now());
   readonly #keeper: Keeper | undefined;
   #resolve: (outcome: Outcome | Promise<Outcome>) => void = () => undefined;
@@ -84,7 +83,7 @@ class Supervisor implements LocalWorkers {
         store: kept.store,
         run: () => {
           const { group, job } = kept;
-          const { history } = this.#history;
+          const { history } = this;
           return { group, job, state: this.#state, begun: this.#telling.begun, history };
         },
         notice: (text) => this.#telling.notice(text),
@@ -99,7 +98,6 @@ class Supervisor implements LocalWorkers {
     this.#state = state;
     this.#telling.resume(begun, state.committed);
     this.#history.resume(history, state.generation);
-    this.#tally.formed(state.generation);
     const { taken = new Map<number, Standing>() } = this.#crew;
     const living = state.workers.filter(({ id }) => taken.has(id));
     for (const { id } of living) this.#handle(id);
@@ -125,8 +123,8 @@ class Supervisor implements LocalWorkers {
     if (node !== undefined && !isTaken) this.#take({ kind: "join", place, node });
   }
 
-  get counts(): LocalWorkers["counts"] {
-    return this.#tally.counts;
+  get history(): LocalWorkers["history"] {
+    return this.#history.history;
   }
 
   /** Ends all workers that are left, unless another launcher leads them. */
@@ -204,14 +202,12 @@ class Supervisor implements LocalWorkers {
       case "regroup":
         return tellRegroup(action, this.#workers);
       case "form":
-        this.#tally.formed(action.generation);
         return tellFormed(action.generation, this.#workers, this.#telling.begun !== undefined);
       case "dismiss":
         return this.#workers.get(action.worker)?.kill();
       case "end":
         return this.#end(() => this.#resolve(endOf(action.verdict, this.#all)));
       case "tell":
-        if (action.about === "lost") this.#tally.lost += 1;
         this.#telling.membership(action, this.#state.generation, this.#options.signal);
         return;
       case "refuse":
@@ -233,7 +229,7 @@ class Supervisor implements LocalWorkers {
       const { code = "BUG", text } = error;
       const own = !isConsequence(error);
       // A newcomer that cannot take part, because it has other data, does not end the run.
-      const isNew = this.#telling.begun !== undefined && !this.#tally.has(id);
+      const isNew = this.#telling.begun !== undefined && !this.#history.hasSeen(id);
       if (own && !isNew) void this.#fail(worker);
       else this.#take({ kind: "failed", worker: id, code, text, own });
     });
@@ -257,11 +253,7 @@ class Supervisor implements LocalWorkers {
       case "event": {
         const { event } = message;
         this.#takeAll(heardOf(this.#state, id, message));
-        if (event.type === "step" && this.#history.committed()) this.#tellHistory();
-        if (event.type === "repeated") {
-          this.#history.repeated();
-          this.#tellHistory();
-        }
+        if (this.#history.hear(event)) this.#tellHistory();
         this.#telling.pass(event);
         if (event.type === "checkpoint" || event.type === "started") this.#keeper?.note();
         return;
@@ -288,7 +280,7 @@ class Supervisor implements LocalWorkers {
   }
 
   #tellHistory(): void {
-    const { history } = this.#history;
+    const { history } = this;
     for (const worker of this.#workers.values()) worker.tell({ kind: "history", history });
   }
 

@@ -168,6 +168,7 @@ export async function openSession(
     const identity = identityOf(run, model, fingerprint);
     let from: Chosen | undefined;
     let changes: readonly Change[] = [];
+    let fallen: readonly string[] = [];
     let ledger: Ledger | undefined;
     const settings = {
       engine,
@@ -198,10 +199,11 @@ export async function openSession(
         try {
           from = await chooseCheckpoint(options.folder, group);
         } catch (error) {
-          // All workers that held the state are lost, before the first checkpoint.
-          const isNone = error instanceof LockstepError && error.code === "CHECKPOINT";
-          if (head === undefined && isNone) return hashOfState(made);
-          throw error;
+          // All workers that held the state are lost, and no checkpoint is whole.
+          const isNone = error instanceof LockstepError && NO_CHECKPOINT.test(error.code);
+          if (head !== undefined || !isNone) throw error;
+          fallen = [`${error.message.split("\n")[0]} The run begins again.`];
+          return hashOfState(made);
         }
         changes = checkIdentity(from.head, identity, options.changes);
         return loadCheckpoint(made, from.head);
@@ -232,7 +234,7 @@ export async function openSession(
       const { checkpoints } = options.folder;
       await checkRoom(options.folder, bytesWritten(trainer, run, beginning, checkpoints));
     }
-    const { notices = [] } = from ?? {};
+    const { notices = fallen } = from ?? {};
     const before = { step, seconds, trainLoss, changes, isOld, notices };
     const held = data.validation;
     const validation = held && new Validation(held, trainer);
@@ -281,6 +283,8 @@ export function inputsOf(model: Model): ModelInput[] {
   }));
 }
 
+/** The codes of an error that says that no checkpoint is whole. */
+const NO_CHECKPOINT = /^(?:CHECKPOINT|FILE_CORRUPT)$/;
 const BEGINNING = { step: 0, seconds: 0, trainLoss: Number.NaN, isOld: false };
 
 /** Whether this is rank 0 of several workers, or the only one, when the run begins. */

@@ -273,7 +273,10 @@ export interface History {
   /** Workers that came after the first step. */
   readonly workersJoined: number;
   readonly generations: number;
-  /** Steps that were made again, because a worker was lost before they were committed. */
+  /**
+   * Steps that were made again, because a worker was lost before they were committed, or because
+   * the run went back to its checkpoint.
+   */
   readonly stepsRepeated: number;
   /** From each loss that was noticed to the next committed step; the last 1,000. */
   readonly recoverySeconds: readonly number[];

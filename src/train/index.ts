@@ -1,3 +1,4 @@
+export { noRoomBeside } from "./beside.ts";
 export { collectedBytes } from "./collect.ts";
 export { createTrainer, joinTrainer } from "./create.ts";
 export { diskFor, diskRoom } from "./disk.ts";
