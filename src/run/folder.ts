@@ -120,7 +120,7 @@ export async function checkBeginning(folder: RunFolder, beginning: Beginning): P
     "RUN_EXISTS",
     `"${path}" holds a run that is not finished, and this run would start over it.`,
     {
-      hint: "Continue it with --resume, start again with --anew (its files are kept in a folder beside), or name another place with --out or --checkpoints.",
+      hint: "Continue it with --resume, start again with --anew (its files are kept in a folder beside), or name another place with --out.",
       fields: { path },
     },
   );

@@ -7,6 +7,7 @@ import {
   constants,
   fstatSync,
   ftruncateSync,
+  lstatSync,
   openSync,
   readFileSync,
   writeSync,
@@ -130,6 +131,7 @@ function lengthUpTo(bytes: Buffer, step: number): number {
 /** The last step that a file of metrics tells of; 0 if there is none. */
 export function lastStepOf(path: string): number {
   try {
+    if (!lstatSync(path).isFile()) return 0; // a pipe would never end
     const lines = readFileSync(path, "utf8").split("\n");
     const steps = lines.filter((line) => line.includes('"type":"step"')).map(stepOf);
     return steps.findLast(Number.isFinite) ?? 0;
