@@ -129,7 +129,7 @@ export class S3Server {
       "account_autocreate = true",
       ...filters.flatMap((name) => [
         `[filter:${name}]`,
-        `use = egg:swift#${name}`,
+        `use = egg:swift#${name === "cache" ? "memcache" : name}`,
         ...(settings[name] ?? []),
       ]),
     ];
@@ -148,7 +148,10 @@ export class S3Server {
     const end = performance.now() + READY_MS;
     while (!(await this.#isReady())) {
       const isDead = this.#children.some(({ exitCode }) => exitCode !== null);
-      if (isDead || performance.now() > end) throw new Error("Swift does not run.");
+      if (isDead || performance.now() > end) {
+        await this.kill();
+        throw new Error("Swift does not run.");
+      }
       await delay(100);
     }
   }
@@ -207,9 +210,10 @@ export class S3Server {
   }
 }
 
+/** Processes that begin at once look at different ports. */
 async function freePorts(count: number): Promise<number[]> {
   const found: number[] = [];
-  for (let port = 20_000 + (process.pid % 20_000); found.length < count; port++) {
+  for (let port = 20_000 + 10 * (process.pid % 1000); found.length < count; port++) {
     if (await canListen(port)) found.push(port);
   }
   return found;
