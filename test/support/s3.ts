@@ -127,6 +127,9 @@ export class S3Server {
       "[app:proxy-server]",
       "use = egg:swift#proxy",
       "account_autocreate = true",
+      // A keeper that was asked before it listened is asked again at once.
+      "error_suppression_interval = 0",
+      "error_suppression_limit = 1000000",
       ...filters.flatMap((name) => [
         `[filter:${name}]`,
         `use = egg:swift#${name === "cache" ? "memcache" : name}`,
