@@ -37,6 +37,7 @@ export class Generations implements Members {
   /** The present generation; 0 before the first. */
   #number = 0;
   #isWanted = false;
+  #isLeaving = false;
   #hasBegun = false;
   /** Ends the present generation on this worker. */
   #leave = new AbortController();
@@ -71,6 +72,15 @@ export class Generations implements Members {
     if (when === "now") {
       this.#leave.abort(new LockstepError("ABORTED", "The members of this run meet anew."));
     }
+  }
+
+  /** This worker takes part in no later generation. */
+  leave(): void {
+    this.#isLeaving = true;
+  }
+
+  isLeaving(): boolean {
+    return this.#isLeaving;
   }
 
   history(): History {

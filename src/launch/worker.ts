@@ -166,6 +166,9 @@ process.on("message", (message: ToWorker) => {
     case "regroup":
       generations?.regroup(message.generation, message.when);
       break;
+    case "leave":
+      generations?.leave();
+      break;
     case "stop":
       if (message.alone === true) stopAlone();
       else askToStop();

@@ -105,6 +105,8 @@ const told = z.discriminatedUnion("kind", [
     generation: count,
     when: z.enum(["after-step", "now"]),
   }),
+  /** This worker leaves the run for good once it has left its generation. */
+  z.strictObject({ kind: z.literal("leave") }),
   /**
    * Stop after the current step. `alone`: another worker has ended the run, so nobody is waited
    * for.

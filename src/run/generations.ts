@@ -14,9 +14,9 @@ import { enterCommitted, shareLedger } from "./samples.ts";
 import type { Session } from "./session.ts";
 import { tellWeights } from "./weights-place.ts";
 
-/** How long a leader that was lost may take to let go of the folder: as long as agents let it. */
+/** How long the leader before may take to let go of the folder: as long as agents let a lost one. */
 const RELEASE_MS = 45_000;
-const LOOK_MS = 250;
+const LOOK_MS = 50;
 
 /**
  * Leaves the group of ranks and enters the next generation. Tries again while generations fail.
@@ -36,6 +36,7 @@ export async function enterNext(
   const hasLed = session.leads;
   const old = [session.ranks];
   try {
+    if (members.isLeaving()) await handOver(session);
     for (let reason = lost; ; ) {
       const given = await members.next(trainer.steps, reason);
       try {
@@ -60,6 +61,17 @@ export async function enterNext(
   }
 }
 
+/**
+ * A leader that leaves for good lets go of the folder, which the next leader waits for, as soon as a
+ * checkpoint that is being written is whole.
+ */
+async function handOver(session: Session): Promise<void> {
+  session.leads = false;
+  await session.saver.idle();
+  session.lock?.release();
+  session.lock = undefined;
+}
+
 /** Rank 0 of a generation writes the folder of the run. */
 async function takeLead(session: Session): Promise<void> {
   const { run, options, ranks, trainer } = session;
@@ -77,8 +89,9 @@ async function takeLead(session: Session): Promise<void> {
  * the same place.
  */
 async function takeFolder({ options, trainer }: Session): Promise<FolderLock> {
-  const { folder, mark, beginning, asked: signal } = options;
-  const lock = await lockInTime(folder, signal, mark === undefined ? 0 : RELEASE_MS);
+  const { folder, mark, members, beginning, asked: signal } = options;
+  const hasOwner = mark !== undefined || members?.hasBegun() === true;
+  const lock = await lockInTime(folder, signal, hasOwner ? RELEASE_MS : 0);
   if (mark === undefined || isMarked(folder, mark)) return lock;
   const kept = beginning === "resume" ? "resume" : "anew";
   await prepareFolder(folder, kept, trainer.steps);
@@ -88,7 +101,10 @@ async function takeFolder({ options, trainer }: Session): Promise<FolderLock> {
   return lock;
 }
 
-/** A leader that cannot be reached any more may still be about to end, in a folder that all share. */
+/**
+ * A leader that leaves may still write a checkpoint; one that cannot be reached any more may still
+ * be about to end, in a folder that all share.
+ */
 async function lockInTime(
   folder: RunFolder,
   signal: AbortSignal,
