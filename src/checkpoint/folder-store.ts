@@ -108,11 +108,11 @@ export class FolderStore implements CheckpointStore {
     return draft;
   }
 
-  async write(draft: string, rank: number, { pieces }: ShardBytes): Promise<void> {
+  async write(draft: string, rank: number, shard: ShardBytes): Promise<void> {
     const folder = join(this.place, draft);
     const path = join(folder, writing.part(rank));
     try {
-      const sha256 = await writeHashed(path, pieces);
+      const sha256 = await writeHashed(path, shard);
       await rename(path, join(folder, writing.done(rank, sha256)));
     } catch (thrown) {
       const error = fileError(thrown, "write", this.#goalOf(draft));

@@ -123,7 +123,8 @@ async function shardInCopy(parts: StateParts, pieces: readonly Piece[]): Promise
   };
 }
 
-const VIEW_BYTES = 2 ** 26;
+/** A view takes no memory, and within one nothing waits for the rest. */
+const VIEW_BYTES = 2 ** 30;
 
 function* viewsOf(memory: ReturnType<typeof allocateMemory>): Generator<Uint8Array> {
   for (let at = 0; at < memory.byteLength; at += VIEW_BYTES) {
