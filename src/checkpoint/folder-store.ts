@@ -182,8 +182,23 @@ export class FolderStore implements CheckpointStore {
     return new TextDecoder().decode(await readFileWhole(path));
   }
 
-  writeText(name: string, text: string): Promise<void> {
-    return writeFileAtomic(join(this.place, name), text);
+  async writeText(name: string, text: string): Promise<void> {
+    const path = join(this.place, name);
+    try {
+      await makeFolder(this.place);
+      await writeFileAtomic(path, text);
+    } catch (error) {
+      throw fileError(error, "write", path);
+    }
+  }
+
+  async removeText(name: string): Promise<void> {
+    const path = join(this.place, name);
+    try {
+      await rm(path, { force: true });
+    } catch (error) {
+      throw fileError(error, "write", path);
+    }
   }
 
   /** The checkpoint has a draft's name while its files are being removed. */

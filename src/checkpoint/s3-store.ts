@@ -196,6 +196,10 @@ export class S3Store implements CheckpointStore {
     return this.#bucket.put(this.#key(name), text);
   }
 
+  removeText(name: string): Promise<void> {
+    return this.#bucket.remove(this.#key(name));
+  }
+
   /** The manifest goes first: what has none is no checkpoint. */
   async remove(step: number): Promise<void> {
     const folder = stepName(step);

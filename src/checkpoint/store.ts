@@ -52,6 +52,7 @@ export interface CheckpointStore {
   /** A small text beside the checkpoints; undefined where there is none. */
   readText(name: string): Promise<string | undefined>;
   writeText(name: string, text: string): Promise<void>;
+  removeText(name: string): Promise<void>;
 
   remove(step: number): Promise<void>;
   /** Keeps a checkpoint that is not resumed under a name that no checkpoint has. */

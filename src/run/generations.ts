@@ -31,6 +31,9 @@ export async function enterNext(
 ): Promise<CommittedStep | undefined> {
   const { run, options, trainer, identity, samples } = session;
   const { members, engine } = options;
+  const { saver } = session;
+  if (lost === undefined) saver.loseLater();
+  else saver.lose(lost);
   assert(members !== undefined && session.ranks !== undefined, "a run whose workers come and go");
   let found: CommittedStep | undefined;
   const hasLed = session.leads;
@@ -51,6 +54,7 @@ export async function enterNext(
         return found ?? (hasLed ? undefined : session.last);
       } catch (error) {
         if (!isLoss(error, given)) throw error;
+        saver.lose(error);
         old.push(given);
         reason = error;
       }

@@ -295,7 +295,7 @@ export function isLeader({ ranks, members, leads }: TrainOptions): boolean {
 
 export async function closeSession(session: Session): Promise<void> {
   const { trainer, data, ranks, options, saver } = session;
-  await saver.idle();
+  await saver.idle(ranks?.group.transport.signal);
   trainer.close();
   if (options.members !== undefined) await ranks?.group.close();
   await data.close();

@@ -189,6 +189,10 @@ function contract(open: () => Promise<Place>): void {
     await store.writeText("note.json", "a note");
     assert.equal(await store.readText("note.json"), "a note");
     assert.deepEqual(await store.steps(), []);
+    await store.removeText("note.json");
+    await store.removeText("note.json");
+    assert.equal(await store.readText("note.json"), undefined);
+    assert.deepEqual(await place.list(store), []);
   });
 }
 
