@@ -37,7 +37,7 @@ import {
 } from "./manifest.ts";
 import { asideName, draftName, draftOf, stepName, stepOf, writing } from "./names.ts";
 import { filesOf, type Source, sourceOf } from "./read.ts";
-import type { CheckpointStore, ShardBytes } from "./store.ts";
+import type { CheckpointStore, Hold, ShardBytes } from "./store.ts";
 import { writeHashed } from "./write.ts";
 
 /** The milliseconds between two looks at the shards of others. */
@@ -50,6 +50,11 @@ export class FolderStore implements CheckpointStore {
 
   constructor(folder: string) {
     this.place = folder;
+  }
+
+  async hold(): Promise<Hold> {
+    // It lies in the run's folder, which has a lock.
+    return { release: async () => undefined };
   }
 
   pathOf(step: number): string {

@@ -8,6 +8,7 @@ import { MOVED, withRoom } from "./enter.ts";
 import { planExport } from "./export.ts";
 import { factsHere } from "./facts.ts";
 import { isMarked, markFolder, nearestFolder, prepareFolder, type RunFolder } from "./folder.ts";
+import { holdPlace } from "./hold.ts";
 import { type FolderLock, lockFolder } from "./lock.ts";
 import { isLoss } from "./members.ts";
 import { enterCommitted, shareLedger } from "./samples.ts";
@@ -70,6 +71,7 @@ async function takeLead(session: Session): Promise<void> {
   session.leads = ranks?.group.rank === 0;
   if (!session.leads) return;
   session.lock ??= await takeFolder(session);
+  session.hold ??= await holdPlace(options);
   session.exporting ??= planExport(run.model, [1, run.batch / run.microBatches]);
   const workers = ranks?.group.size ?? 1;
   const shares = evenRanges(run.microBatches, workers).map(({ count }) => count);
