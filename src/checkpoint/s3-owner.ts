@@ -69,8 +69,8 @@ export class S3Owner {
       if (now !== undefined && (now.id !== found?.id || now.beat !== found.beat)) continue;
       if (now !== undefined) await bucket.put(options.key, own.#text());
       else if (!(await bucket.create(options.key, own.#text()))) continue;
-      // Of several that begin at once, the last to write owns it.
-      await delay(SETTLE_MS);
+      // Of several runs that begin at once, the last to write owns it. A run has one leader.
+      if (!isSameRun(now, options.by)) await delay(SETTLE_MS);
       if ((await own.#read())?.id !== own.#id) continue;
       own.#timer = setInterval(() => own.#beat(), BEAT_MS).unref();
       return own;
@@ -147,8 +147,9 @@ export class S3Owner {
 }
 
 /** Whether an owner need not be watched: it is a process that has ended, or led the same run. */
-function isGone({ run, space, pid }: Owner, by: Holder): boolean {
-  if (run !== undefined && run === by.run) return true;
+function isGone(owner: Owner, by: Holder): boolean {
+  const { space, pid } = owner;
+  if (isSameRun(owner, by)) return true;
   if (space !== by.space || pid === by.pid) return false;
   try {
     process.kill(pid, 0);
@@ -156,6 +157,10 @@ function isGone({ run, space, pid }: Owner, by: Holder): boolean {
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === "ESRCH";
   }
+}
+
+function isSameRun(owner: Owner | undefined, { run }: Holder): boolean {
+  return run !== undefined && owner?.run === run;
 }
 
 function locked(path: string, owner: Owner | undefined): LockstepError {
