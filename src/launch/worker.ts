@@ -100,7 +100,7 @@ async function inGenerations(
   try {
     const onWeights = (place: WeightsPlace) => send({ kind: "weights", ...place });
     const leads = number === 0;
-    return (await train(run, { ...options, members, leads, mark, onWeights })).outcome;
+    return (await train(run, { ...options, members, group, leads, mark, onWeights })).outcome;
   } finally {
     clearInterval(beats);
     listener?.close();

@@ -8,6 +8,7 @@ import { MOVED, withRoom } from "./enter.ts";
 import { planExport } from "./export.ts";
 import { factsHere } from "./facts.ts";
 import { isMarked, markFolder, nearestFolder, prepareFolder, type RunFolder } from "./folder.ts";
+import { holdPlace } from "./hold.ts";
 import { type FolderLock, lockFolder } from "./lock.ts";
 import { isLoss } from "./members.ts";
 import { enterCommitted, shareLedger } from "./samples.ts";
@@ -31,6 +32,9 @@ export async function enterNext(
 ): Promise<CommittedStep | undefined> {
   const { run, options, trainer, identity, samples } = session;
   const { members, engine } = options;
+  const { saver } = session;
+  if (lost === undefined) saver.loseLater();
+  else saver.lose(lost);
   assert(members !== undefined && session.ranks !== undefined, "a run whose workers come and go");
   let found: CommittedStep | undefined;
   const hasLed = session.leads;
@@ -52,6 +56,7 @@ export async function enterNext(
         return found ?? (hasLed ? undefined : session.last);
       } catch (error) {
         if (!isLoss(error, given)) throw error;
+        saver.lose(error);
         old.push(given);
         reason = error;
       }
@@ -78,6 +83,7 @@ async function takeLead(session: Session): Promise<void> {
   session.leads = ranks?.group.rank === 0;
   if (!session.leads) return;
   session.lock ??= await takeFolder(session);
+  session.hold ??= await holdPlace(options);
   session.exporting ??= planExport(run.model, [1, run.batch / run.microBatches]);
   const workers = ranks?.group.size ?? 1;
   const shares = evenRanges(run.microBatches, workers).map(({ count }) => count);
