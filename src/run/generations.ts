@@ -73,8 +73,9 @@ export async function enterNext(
 async function handOver(session: Session): Promise<void> {
   session.leads = false;
   await session.saver.idle();
+  await session.hold?.release();
   session.lock?.release();
-  session.lock = undefined;
+  session.hold = session.lock = undefined;
 }
 
 /** Rank 0 of a generation writes the folder of the run. */
