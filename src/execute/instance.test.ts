@@ -11,7 +11,7 @@ import {
   type RunStage,
   type TensorRef,
 } from "../program/program.ts";
-import { instantiate } from "./instance.ts";
+import { instantiate } from "./instantiate.ts";
 
 const devices = [createOrtEngine({ threads: 1 }), createReferenceEngine()];
 after(() => Promise.all(devices.map((device) => device.close())));

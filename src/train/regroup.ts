@@ -90,7 +90,9 @@ export async function moveTo(
   const steps = Math.max(...now.map((rank) => rank.steps));
   const parallel = axesFor(options.parallel, group?.size ?? 1);
   const planned = planOf({ ...options, parallel }, before?.planned.step);
-  const instance = await makeBeside(options.engine, planned.plan, group, options.offloadFolder);
+  const { engine, offloadFolder: folder } = options;
+  const holding = standing?.steps === steps ? standing : undefined;
+  const instance = await makeBeside({ engine, plan: planned.plan, group, folder, before: holding });
   const last = now.find(({ decision }) => decision?.steps === steps)?.decision;
   const moved = { options, planned, instance, from: 0, steps, last } as const;
   try {
