@@ -1,4 +1,5 @@
 export { cutGivesSameBits } from "./check-cut.ts";
+export { compileAll } from "./compile.ts";
 export { findNotFinite } from "./diagnose.ts";
 export { initialize } from "./initialize.ts";
 export { Instance, type StageOptions } from "./instance.ts";

@@ -5,6 +5,7 @@ import {
   createTrainer,
   joinTrainer,
   meetRoom,
+  type Prepared,
   type Ranks,
   type Trainer,
   type TrainerOptions,
@@ -19,6 +20,8 @@ export interface EnterOptions {
   /** Aborting it ends the wait for a generation. */
   readonly asked: AbortSignal;
   readonly settings: Omit<TrainerOptions, "ranks"> & { readonly offloadFolder: string };
+  /** What was made before the others are met. */
+  readonly prepared: Prepared | undefined;
   /** Gives a new trainer the state that the run begins with. Returns the hash of that state. */
   readonly begin: (trainer: Trainer, group: Group | undefined) => Promise<string>;
   /** What all ranks must have alike. */
@@ -53,17 +56,17 @@ export async function enter(options: EnterOptions): Promise<Entered> {
 }
 
 async function enterGroup(
-  { members, settings, begin, facts, agreed, asked }: EnterOptions,
+  { members, settings, prepared, begin, facts, agreed, asked }: EnterOptions,
   given: Ranks | undefined,
 ): Promise<Entered> {
   const ranks = given && (await withRoom(given, settings.offloadFolder));
   const options = { ...settings, ranks };
-  const joined = members && (await joinTrainer(options));
+  const joined = members && (await joinTrainer(options, prepared));
   // A run that has lost its state goes on with those that are left.
   const { parallel } = settings;
   const size = ranks?.group.size ?? 1;
   const axes = members?.hasBegun() === true ? axesFor(parallel, size) : parallel;
-  const trainer = joined ?? (await createTrainer({ ...options, parallel: axes }));
+  const trainer = joined ?? (await createTrainer({ ...options, parallel: axes }, prepared));
   try {
     asked.throwIfAborted();
     const state = joined === undefined ? await begin(trainer, ranks?.group) : MOVED;

@@ -10,6 +10,8 @@ import type { EventSink } from "../telemetry/index.ts";
 import {
   type CommittedStep,
   type Healed,
+  type Prepared,
+  prepare,
   type Ranks,
   sharingOf,
   type Trainer,
@@ -160,6 +162,7 @@ export async function openSession(
   let session: Session | undefined;
   let trainer: Trainer | undefined;
   let lock = given;
+  let prepared: Prepared | undefined;
   const hasBegun = () => options.members?.hasBegun() ?? false;
   try {
     asked.throwIfAborted();
@@ -188,12 +191,15 @@ export async function openSession(
       seed: run.seed,
       offloadFolder: nearestFolder(options.folder.path),
     };
+    const isApart = options.mark !== undefined;
+    prepared = options.members && (await unlessAborted(prepare({ ...settings, isApart }), asked));
     // Slow work is done by now, so that the other workers do not wait for a newcomer.
     const { ranks, hasJoined, ...entered } = await enter({
       ranks: options.ranks,
       members: options.members,
       asked,
       settings,
+      prepared,
       begin: async (made, group) => {
         if (head === undefined && !hasBegun()) return hashOfState(made);
         try {
@@ -265,6 +271,8 @@ export async function openSession(
     if (lock !== given) lock?.release();
     await data.close();
     throw error;
+  } finally {
+    prepared?.close();
   }
 }
 
