@@ -243,13 +243,10 @@ export class HostsCrew implements Crew {
 
   async #redial(name: string): Promise<void> {
     const { secrets, offer } = this.#options;
-    const agent = await redialed(name, {
-      secrets,
-      offer,
-      signal: this.#over.signal,
-      agentOn: (line) => this.#agent(name, line),
-      notice: (text) => this.#events?.notice(text),
-    });
+    const { signal } = this.#over;
+    const agentOn = (line: Line) => this.#agent(name, line);
+    const notice = (text: string) => this.#events?.notice(text);
+    const agent = await redialed(name, { secrets, offer, signal, agentOn, notice });
     if (agent !== undefined) this.#seat(agent, offer.message.own);
   }
 
