@@ -8,6 +8,7 @@ import type { Device } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { type Instance, instantiate } from "../execute/index.ts";
 import type { StepProgram, TensorRef } from "../program/index.ts";
+import type { TrainerOptions } from "./step-types.ts";
 import type { Holding } from "./transfer.ts";
 
 export interface BesideOptions {
@@ -16,19 +17,28 @@ export interface BesideOptions {
   readonly group: Group | undefined;
   readonly folder: string | undefined;
   /** The state that this rank holds, if it is that of the last committed step. */
-  readonly before: Holding | undefined;
+  readonly before: (Holding & { readonly options: Pick<TrainerOptions, "ranks"> }) | undefined;
 }
 
 /** Makes the instance of a new generation. @throws PEER_LOST when there is no room for both */
 export async function makeBeside(options: BesideOptions): Promise<Instance> {
   const { engine, plan, group, folder, before } = options;
-  const { instance, planned } = before ?? {};
+  const { instance, planned } = before !== undefined && isQuiet(before) ? before : {};
   const adopted = instance && planned && { instance, names: sameBuffers(planned.plan, plan) };
   try {
     return await instantiate(engine, plan, group, folder, adopted);
   } catch (error) {
     throw noRoomBeside(error);
   }
+}
+
+/**
+ * Whether nobody writes to the memory of a standing any more. After a failure a network may bring
+ * late what a peer has sent; neighbours have left, or are dead.
+ */
+function isQuiet({ options }: NonNullable<BesideOptions["before"]>): boolean {
+  const { kind = "", signal } = options.ranks?.group.transport ?? {};
+  return signal?.aborted !== true || kind === "shared-memory";
 }
 
 /**

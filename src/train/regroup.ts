@@ -94,8 +94,8 @@ export async function moveTo(
   const parallel = axesFor(options.parallel, group?.size ?? 1);
   const planned = planOf({ ...options, parallel }, before?.planned.step ?? prepared);
   const { engine, offloadFolder: folder } = options;
-  const holding = standing?.steps === steps ? standing : undefined;
-  const instance = await makeBeside({ engine, plan: planned.plan, group, folder, before: holding });
+  const kept = standing?.steps === steps ? standing : undefined;
+  const instance = await makeBeside({ engine, plan: planned.plan, group, folder, before: kept });
   const last = now.find(({ decision }) => decision?.steps === steps)?.decision;
   const moved = { options, planned, instance, from: 0, steps, last } as const;
   try {
