@@ -163,7 +163,7 @@ export class InstanceMemory {
   }
 
   close(): void {
-    for (const name of [...this.#buffers.keys()]) this.#drop(name);
+    for (const name of this.#buffers.keys()) this.#drop(name);
   }
 
   #folderFor(space: BufferSpace): string | undefined {
