@@ -232,7 +232,7 @@ test("an agent that sends an impossible message is named", () =>
       [accepted, said({ kind: "event", event: null })],
       [accepted, said({ kind: "ready", generation: 0, step: 0, port: 1 }, 7)],
       [accepted, said({ kind: "ready", generation: 0, step: 0, port: 70_000 })],
-      [accepted, { kind: "signs", alive: [1], stopped: [] }],
+      [accepted, { kind: "signs", alive: [{ worker: 1 }], stopped: [] }],
       [accepted, { kind: "more", pieces: 1 }],
       [{ kind: "more", pieces: 1e6 }],
       [accepted, { ...ended, worker: 1 }],
@@ -269,7 +269,11 @@ test("garbage in otherwise valid messages of agents always gives an error of our
         event: { type: "changed", step: 1, changes: [{ name: "a", before: "b", now: "c" }] },
       }),
       said({ kind: "error", error: { code: "RUN_FILE", text: "no", fields: { a: [1] } } }),
-      { kind: "signs", alive: [0], stopped: [0] },
+      {
+        kind: "signs",
+        alive: [{ worker: 0, progress: { doing: "other", stillMs: 0 } }],
+        stopped: [0],
+      },
       { kind: "ended", worker: 0, status: 1, signal: null, words: "no" },
     ];
     for (let round = 0; round < 40; round++) {

@@ -23,7 +23,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   memory: ["errors"],
   safetensors: ["errors", "tensor", "files"],
   s3: ["errors"],
-  checkpoint: ["errors", "tensor", "files", "safetensors", "s3"],
+  checkpoint: ["errors", "tensor", "files", "memory", "safetensors", "s3"],
   telemetry: ["errors", "files"],
   graph: ["errors", "tensor"],
   functional: ["errors", "options", "tensor", "graph"],

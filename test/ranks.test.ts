@@ -416,11 +416,12 @@ test("between nodes, each bucket is sent while the following segments are comput
 
 /** Returns the engine with another `compile`. */
 function engineWith(compile: Device["compile"]): Device {
-  const { name, version, threads } = engine;
+  const { name, version, threads, runs } = engine;
   return {
     name,
     version,
     threads,
+    runs,
     allocate: (...given) => engine.allocate(...given),
     prepare: (graph) => engine.prepare(graph),
     allocateHost: (...given) => engine.allocateHost(...given),

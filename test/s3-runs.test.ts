@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { openStore } from "../src/checkpoint/index.ts";
+import { S3Owner } from "../src/checkpoint/s3-owner.ts";
 import { createOrtEngine } from "../src/engine/index.ts";
 import { prepareFolder } from "../src/run/folder.ts";
 import { defineRun, openRunFolder } from "../src/run/index.ts";
@@ -86,6 +87,38 @@ describe("a bucket", { skip: NO_S3 }, () => {
       assert.deepEqual(await checkpoints.steps(), []);
       assert.deepEqual(await openStore("s3://runs/led/earlier-1", server.env()).steps(), [3]);
     }));
+
+  test("has one owner: another run is refused, and takes it when the owner is silent or gone", async () => {
+    const bucket = server.bucket("runs");
+    const key = "owned/owner.json";
+    const by = { host: "a", pid: process.pid, space: "one", since: "2026-01-01T00:00:00Z" };
+    const first = await S3Owner.take(bucket, { key, by });
+    // It writes a new number within the time of the watch.
+    await assert.rejects(S3Owner.take(bucket, { key, by: { ...by, host: "b" } }), {
+      code: "RUN_LOCKED",
+      message:
+        /^Checkpoints are being written to "s3:\/\/runs\/owned" by process \d+ on "a", since 2026/,
+    });
+    await first.release();
+    const [one, other] = await Promise.allSettled([
+      S3Owner.take(bucket, { key, by, watchMs: 10_000 }),
+      S3Owner.take(bucket, { key, by, watchMs: 10_000 }),
+    ]);
+    assert.deepEqual([one.status, other.status].sort(), ["fulfilled", "rejected"]);
+    for (const taken of [one, other]) {
+      if (taken.status === "fulfilled") await taken.value.release();
+    }
+    assert.equal(await bucket.get(key), undefined);
+    // One that was killed on another machine writes no new number.
+    await bucket.put(key, JSON.stringify({ ...by, space: "two", id: "killed", beat: 7 }));
+    const second = await S3Owner.take(bucket, { key, by: { ...by, run: "r" }, watchMs: 300 });
+    // Another process of the same run takes it at once, and the one before finds that.
+    const third = await S3Owner.take(bucket, { key, by: { ...by, run: "r" }, watchMs: 1e9 });
+    await assert.rejects(second.check(), { code: "RUN_LOCKED" });
+    await second.release();
+    await third.check();
+    await third.release();
+  });
 
   test("whose server says nothing any more ends a request with its address", async () => {
     const way = await Way.to(server.endpoint);

@@ -110,7 +110,7 @@ export class AssignedJob {
     const threads = request.threads ?? Math.max(1, Math.floor(availableCores() / own));
     const worker = new WorkerProcess(number, {
       said: (message) => {
-        if (message.kind === "beat") this.#signs.beat(number);
+        if (message.kind === "beat") this.#signs.beat(number, message.progress);
         else this.#launcher.tell({ kind: "said", worker: number, message });
       },
       ended: (end) => {

@@ -37,7 +37,7 @@ import {
 } from "./manifest.ts";
 import { asideName, draftName, draftOf, stepName, stepOf, writing } from "./names.ts";
 import { filesOf, type Source, sourceOf } from "./read.ts";
-import type { CheckpointStore, ShardBytes } from "./store.ts";
+import type { CheckpointStore, Hold, ShardBytes } from "./store.ts";
 import { writeHashed } from "./write.ts";
 
 /** The milliseconds between two looks at the shards of others. */
@@ -50,6 +50,11 @@ export class FolderStore implements CheckpointStore {
 
   constructor(folder: string) {
     this.place = folder;
+  }
+
+  async hold(): Promise<Hold> {
+    // It lies in the run's folder, which has a lock.
+    return { release: async () => undefined };
   }
 
   pathOf(step: number): string {
@@ -108,11 +113,11 @@ export class FolderStore implements CheckpointStore {
     return draft;
   }
 
-  async write(draft: string, rank: number, { pieces }: ShardBytes): Promise<void> {
+  async write(draft: string, rank: number, shard: ShardBytes): Promise<void> {
     const folder = join(this.place, draft);
     const path = join(folder, writing.part(rank));
     try {
-      const sha256 = await writeHashed(path, pieces);
+      const sha256 = await writeHashed(path, shard);
       await rename(path, join(folder, writing.done(rank, sha256)));
     } catch (thrown) {
       const error = fileError(thrown, "write", this.#goalOf(draft));
@@ -182,8 +187,23 @@ export class FolderStore implements CheckpointStore {
     return new TextDecoder().decode(await readFileWhole(path));
   }
 
-  writeText(name: string, text: string): Promise<void> {
-    return writeFileAtomic(join(this.place, name), text);
+  async writeText(name: string, text: string): Promise<void> {
+    const path = join(this.place, name);
+    try {
+      await makeFolder(this.place);
+      await writeFileAtomic(path, text);
+    } catch (error) {
+      throw fileError(error, "write", path);
+    }
+  }
+
+  async removeText(name: string): Promise<void> {
+    const path = join(this.place, name);
+    try {
+      await rm(path, { force: true });
+    } catch (error) {
+      throw fileError(error, "write", path);
+    }
   }
 
   /** The checkpoint has a draft's name while its files are being removed. */

@@ -27,4 +27,4 @@ export {
   type ShardLayout,
   shareOut,
 } from "./share-out.ts";
-export type { CheckpointStore, Pieces, ShardBytes } from "./store.ts";
+export type { CheckpointStore, Hold, Holder, Pieces, ShardBytes } from "./store.ts";

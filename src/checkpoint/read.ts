@@ -1,11 +1,11 @@
 /** Reads checkpoints: checks that shards are whole, and reads ranges of tensors out of them. */
-import { createHash } from "node:crypto";
 import { stat } from "node:fs/promises";
 import { LockstepError } from "../errors.ts";
 import { FilePool } from "../files/index.ts";
 import { byteLength, type Tensor } from "../tensor/index.ts";
 import { readsFor, type StoredTensor } from "./assemble.ts";
 import type { Manifest } from "./manifest.ts";
+import { newSha256 } from "./sha256.ts";
 
 /** What can be wrong with a shard. */
 export const FAULTS = ["missing", "another size", "other bytes", "not readable"] as const;
@@ -49,7 +49,7 @@ export function filesOf(files: readonly string[]): ShardFiles {
   return {
     files,
     isEverywhere: false,
-    whole: { chunkBytes: 2 ** 20, atOnce: 1 },
+    whole: { chunkBytes: 2 ** 20, atOnce: 2 },
     sizeOf: (shard) =>
       stat(path(shard))
         .then(({ size }) => size)
@@ -85,10 +85,10 @@ export function sourceOf(shards: ShardFiles, manifest: Manifest): Source {
   };
 }
 
-/** Yields between chunks, so that a worker goes on answering its launcher. */
+/** Reads ahead while a chunk is hashed. */
 async function sha256Of(files: ShardFiles, shard: number, byteLength: number): Promise<string> {
   const { chunkBytes, atOnce } = files.whole;
-  const hash = createHash("sha256");
+  const hash = newSha256();
   const chunks: Promise<Uint8Array>[] = [];
   const begin = (at: number) => {
     if (at >= byteLength) return;
@@ -101,9 +101,9 @@ async function sha256Of(files: ShardFiles, shard: number, byteLength: number): P
   for (let at = 0; at < byteLength; at += chunkBytes) {
     const chunk = await chunks.shift();
     begin(at + atOnce * chunkBytes);
-    hash.update(chunk as Uint8Array);
+    await hash.add(chunk as Uint8Array);
   }
-  return hash.digest("hex");
+  return hash.digest();
 }
 
 /** A sentence about a shard, without its full stop. */

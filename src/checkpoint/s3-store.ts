@@ -18,13 +18,16 @@ import {
 } from "./manifest.ts";
 import { asideName, draftName, draftOf, stepName, stepOf, writing } from "./names.ts";
 import { type ShardFiles, type Source, sourceOf } from "./read.ts";
-import type { CheckpointStore, ShardBytes } from "./store.ts";
+import { S3Owner } from "./s3-owner.ts";
+import type { CheckpointStore, Hold, Holder, ShardBytes } from "./store.ts";
 import { hashed } from "./write.ts";
 
 /** The milliseconds between two looks at the shards of others. */
 const LOOK_MS = 250;
 /** The milliseconds after which a writer says again that it goes on. */
 const BEAT_MS = 60_000;
+/** The object that says which run owns the prefix. */
+const OWNER = "owner.json";
 /** The object that says that a draft was begun. */
 const BEGUN = "begun";
 
@@ -34,11 +37,17 @@ export class S3Store implements CheckpointStore {
   readonly isOnDisk = false;
   readonly #bucket: Bucket;
   readonly #prefix: string;
+  #owner: S3Owner | undefined;
 
   constructor(bucket: Bucket, { prefix }: S3Place) {
     this.#bucket = bucket;
     this.#prefix = prefix;
     this.place = bucket.address(prefix).replace(/\/$/, "");
+  }
+
+  async hold(by: Holder, signal?: AbortSignal): Promise<Hold> {
+    this.#owner = await S3Owner.take(this.#bucket, { key: this.#key(OWNER), by, signal });
+    return this.#owner;
   }
 
   pathOf(step: number): string {
@@ -141,6 +150,7 @@ export class S3Store implements CheckpointStore {
   }
 
   async publish(_draft: string, manifest: Manifest): Promise<string> {
+    await this.#owner?.check();
     const folder = stepName(manifest.step);
     await this.#bucket.put(this.#key(folder, MANIFEST), manifestText(manifest));
     // From here on it is there. What is not removed now is removed after the next.
@@ -194,6 +204,10 @@ export class S3Store implements CheckpointStore {
 
   writeText(name: string, text: string): Promise<void> {
     return this.#bucket.put(this.#key(name), text);
+  }
+
+  removeText(name: string): Promise<void> {
+    return this.#bucket.remove(this.#key(name));
   }
 
   /** The manifest goes first: what has none is no checkpoint. */

@@ -10,6 +10,23 @@ export interface ShardBytes {
   readonly pieces: Pieces;
 }
 
+/** Who keeps a place for checkpoints. */
+export interface Holder {
+  /** What all processes of a run on several machines have alike. */
+  readonly run?: string | undefined;
+  readonly host: string;
+  readonly pid: number;
+  /** The same for processes that see each other by their pid. */
+  readonly space: string;
+  /** In ISO 8601. */
+  readonly since: string;
+}
+
+export interface Hold {
+  /** It throws nothing. */
+  release(): Promise<void>;
+}
+
 /**
  * A checkpoint begins as a draft, which readers do not see. The writers write one shard each; how
  * each has ended is told by names in the draft, so that it needs no message to a process that is
@@ -25,6 +42,13 @@ export interface CheckpointStore {
   readonly isEverywhere: boolean;
   /** Whether checkpoints take space on the disk of the run's folder. */
   readonly isOnDisk: boolean;
+
+  /**
+   * Takes the place for one run, before anything is written there. From then on `publish` throws
+   * RUN_LOCKED if another has taken it.
+   * @throws RUN_LOCKED naming the owner; STORE; the reason of `signal`
+   */
+  hold(by: Holder, signal?: AbortSignal): Promise<Hold>;
 
   /** The name of a checkpoint in messages. */
   pathOf(step: number): string;
@@ -52,6 +76,7 @@ export interface CheckpointStore {
   /** A small text beside the checkpoints; undefined where there is none. */
   readText(name: string): Promise<string | undefined>;
   writeText(name: string, text: string): Promise<void>;
+  removeText(name: string): Promise<void>;
 
   remove(step: number): Promise<void>;
   /** Keeps a checkpoint that is not resumed under a name that no checkpoint has. */

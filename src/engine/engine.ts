@@ -13,6 +13,8 @@ export interface Device {
   readonly version: string;
   /** Threads that one run may use; all executables of a device share one pool. */
   readonly threads: number;
+  /** The runs of this device so far. */
+  readonly runs: Readonly<RunCounts>;
   /**
    * Zeroed memory of the device, aligned to 64 bytes. Only runs, `upload`, `download` and `copy`
    * reach its contents.
@@ -55,6 +57,12 @@ export interface Device {
   copy(from: DeviceTensor, to: DeviceTensor): Promise<void>;
   /** Releases everything. Later use of anything made by this device throws ENGINE_CLOSED. */
   close(): Promise<void>;
+}
+
+/** How many runs have begun, and how many of them have ended. */
+export interface RunCounts {
+  begun: number;
+  ended: number;
 }
 
 export interface AllocateOptions {

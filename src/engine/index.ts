@@ -9,6 +9,7 @@ export type {
   Executable,
   HostBuffer,
   HostTensor,
+  RunCounts,
   RunOptions,
   Space,
 } from "./engine.ts";

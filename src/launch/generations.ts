@@ -10,6 +10,7 @@ import type { Formed, FromWorker } from "../protocol/index.ts";
 import { isOfGroup, type Members } from "../run/index.ts";
 import type { History } from "../telemetry/index.ts";
 import { noRoomBeside, type Ranks } from "../train/index.ts";
+import { countWaits, type WaitCounts } from "../transport/index.ts";
 import { meet } from "./meet.ts";
 
 export interface GenerationsOptions {
@@ -18,6 +19,8 @@ export interface GenerationsOptions {
   readonly group: string;
   /** How long a wait for another member may take that lives. */
   readonly deadlineMs: number;
+  /** Where waits for other members are counted. */
+  readonly waits: WaitCounts;
   readonly tell: (message: FromWorker) => void;
   /** Where workers of other machines connect. Undefined in a run of one machine. */
   readonly listener: TcpListener | undefined;
@@ -37,6 +40,7 @@ export class Generations implements Members {
   /** The present generation; 0 before the first. */
   #number = 0;
   #isWanted = false;
+  #isLeaving = false;
   #hasBegun = false;
   /** Ends the present generation on this worker. */
   #leave = new AbortController();
@@ -71,6 +75,15 @@ export class Generations implements Members {
     if (when === "now") {
       this.#leave.abort(new LockstepError("ABORTED", "The members of this run meet anew."));
     }
+  }
+
+  /** This worker takes part in no later generation. */
+  leave(): void {
+    this.#isLeaving = true;
+  }
+
+  isLeaving(): boolean {
+    return this.#isLeaving;
   }
 
   history(): History {
@@ -144,7 +157,10 @@ export class Generations implements Members {
   async #meet(formed: Formed): Promise<Ranks> {
     const { engine, group, deadlineMs, listener } = this.#options;
     const { signal } = this.#leave;
-    const transport = await meet(formed, { group, listener, deadlineMs, signal });
+    const transport = countWaits(
+      await meet(formed, { group, listener, deadlineMs, signal }),
+      this.#options.waits,
+    );
     const met = new Group({ engine, transport });
     try {
       // Between nodes, how gradients are cut into buckets follows from what a message costs.

@@ -1,6 +1,7 @@
 /** What the membership of a run is told of what workers say. */
 import type { MembershipEvent, MembershipState } from "../membership/index.ts";
 import type { OtherMessage, WorkerEnd, WorkerHandle } from "./handle.ts";
+import type { Sign } from "./signs.ts";
 
 export function heardOf(
   { generation: { number, members } }: MembershipState,
@@ -32,10 +33,10 @@ export function heardOf(
 
 export function signsOf(
   { generation: { number: generation } }: MembershipState,
-  alive: readonly number[],
+  alive: readonly Sign[],
   stopped: readonly number[],
 ): MembershipEvent[] {
-  const beats = alive.map((worker) => ({ worker, generation }));
+  const beats = alive.map((sign) => ({ ...sign, generation }));
   const still = stopped.map((worker) => ({ kind: "stopped", worker }) as const);
   return beats.length > 0 ? [{ kind: "beats", beats }, ...still] : still;
 }

@@ -29,7 +29,7 @@ export class LocalCrew implements Crew {
     const { number } = worker;
     const started = new WorkerProcess(number, {
       said: (message) => {
-        if (message.kind === "beat") this.#signs.beat(number);
+        if (message.kind === "beat") this.#signs.beat(number, message.progress);
         else worker.hear(message);
       },
       ended: (end) => {

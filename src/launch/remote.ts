@@ -201,7 +201,8 @@ export class RemoteAgent {
     const { kind } = reply;
     const isAnswer = kind === "accepted" || kind === "refused" || kind === "taken-over";
     const isBefore = isAnswer || kind === "more" || kind === "nothing";
-    const of = kind === "signs" ? [...reply.alive, ...reply.stopped] : [];
+    const of =
+      kind === "signs" ? [...reply.alive.map(({ worker }) => worker), ...reply.stopped] : [];
     if (kind === "said" || kind === "ended") of.push(reply.worker);
     const stranger = of.find((worker) => !this.#workers.has(worker));
     const fault =

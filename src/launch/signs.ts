@@ -1,19 +1,26 @@
 /** Signs of life of workers of this machine: beats of an event loop, or processor time used. */
 import { BEAT_MS } from "../membership/index.ts";
+import type { Progress } from "../protocol/index.ts";
 import { processSign } from "../transport/index.ts";
 import type { WorkerProcess } from "./process.ts";
+
+/** A sign of life. `progress` is what the worker has said last, if it has said anything. */
+export interface Sign {
+  readonly worker: number;
+  readonly progress?: Progress | undefined;
+}
 
 /**
  * @param alive the workers that have shown one since the last call
  * @param stopped those whose process is stopped by a signal
  */
-export type OnSigns = (alive: readonly number[], stopped: readonly number[]) => void;
+export type OnSigns = (alive: readonly Sign[], stopped: readonly number[]) => void;
 
 export class Signs {
   readonly #workers: ReadonlyMap<number, WorkerProcess>;
   readonly #onSigns: OnSigns;
   readonly #timer: NodeJS.Timeout;
-  readonly #beats = new Set<number>();
+  readonly #beats = new Map<number, Progress>();
   readonly #last = new Map<number, string>();
 
   /** @param workers those that live, by number */
@@ -24,8 +31,8 @@ export class Signs {
   }
 
   /** The worker says that it lives. */
-  beat(worker: number): void {
-    this.#beats.add(worker);
+  beat(worker: number, progress: Progress): void {
+    this.#beats.set(worker, progress);
   }
 
   close(): void {
@@ -36,12 +43,15 @@ export class Signs {
     for (const number of this.#last.keys()) {
       if (!this.#workers.has(number)) this.#last.delete(number);
     }
-    for (const [number, { pid }] of this.#workers) {
+    const alive: Sign[] = [];
+    for (const [worker, { pid }] of this.#workers) {
       const sign = pid === undefined ? undefined : processSign(pid);
-      if (sign !== undefined && sign !== this.#last.get(number)) this.#beats.add(number);
-      if (sign !== undefined) this.#last.set(number, sign);
+      const hasWorked = sign !== undefined && sign !== this.#last.get(worker);
+      if (sign !== undefined) this.#last.set(worker, sign);
+      const progress = this.#beats.get(worker);
+      if (progress !== undefined) alive.push({ worker, progress });
+      else if (hasWorked) alive.push({ worker });
     }
-    const alive = [...this.#beats].filter((number) => this.#workers.has(number));
     this.#beats.clear();
     const all = [...this.#workers];
     const stopped = all.filter(([, { isStopped }]) => isStopped).map(([number]) => number);

@@ -272,7 +272,10 @@ class Supervisor implements LocalWorkers {
     const asked = [...this.#asked];
     this.#asked.clear();
     if (answer === "go") {
-      for (const worker of asked) this.#take({ kind: "drain", worker, why: "it got SIGTERM" });
+      for (const worker of asked) {
+        this.#workers.get(worker)?.tell({ kind: "leave" });
+        this.#take({ kind: "drain", worker, why: "it got SIGTERM" });
+      }
       return;
     }
     this.#telling.notice("The run stops, because too few workers would be left.");

@@ -25,6 +25,7 @@ import {
 } from "../run/index.ts";
 import { type JsonlSink, jsonlSink } from "../telemetry/index.ts";
 import { Generations } from "./generations.ts";
+import { ProgressMeter } from "./progress.ts";
 import { endProcess, endWithParent, outliveOutput } from "./survive.ts";
 
 /**
@@ -90,13 +91,16 @@ async function inGenerations(
   // One door for all generations.
   const mark = network && group;
   const listener = network && (await listenTcp(network));
-  const members = new Generations({ engine, group, deadlineMs, tell: send, listener });
+  const meter = new ProgressMeter(engine.runs);
+  const { waits } = meter;
+  const members = new Generations({ engine, group, deadlineMs, waits, tell: send, listener });
   generations = members;
-  const beats = setInterval(() => send({ kind: "beat" }), BEAT_MS).unref();
+  const beat = () => send({ kind: "beat", progress: meter.look(performance.now()) });
+  const beats = setInterval(beat, BEAT_MS).unref();
   try {
     const onWeights = (place: WeightsPlace) => send({ kind: "weights", ...place });
     const leads = number === 0;
-    return (await train(run, { ...options, members, leads, mark, onWeights })).outcome;
+    return (await train(run, { ...options, members, group, leads, mark, onWeights })).outcome;
   } finally {
     clearInterval(beats);
     listener?.close();
@@ -165,6 +169,9 @@ process.on("message", (message: ToWorker) => {
       break;
     case "regroup":
       generations?.regroup(message.generation, message.when);
+      break;
+    case "leave":
+      generations?.leave();
       break;
     case "stop":
       if (message.alone === true) stopAlone();

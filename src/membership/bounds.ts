@@ -65,6 +65,14 @@ export function silenceBound({ hasCommitted, pace }: MembershipState, worker: Wo
 }
 
 /**
+ * How long one run of a device may take. A step has many, so a member that computes for ten times
+ * the bound of a silent one hangs; before steps are measured, nobody knows.
+ */
+export function runBound(pace: Pace | undefined): number {
+  return pace === undefined ? WORK_MS : 10 * patienceOf(pace);
+}
+
+/**
  * How often a generation may break, or a worker be lost outside of one, without a new committed
  * step between. This is the restart intensity of Erlang's supervisors, with steps for its clock: a
  * period in seconds would depend on how long a step takes.

@@ -11,6 +11,7 @@ import {
   LAST_CALL_MS,
   LEAVE_MS,
   REMIND_MS,
+  runBound,
   silenceBound,
   WORK_MS,
 } from "./bounds.ts";
@@ -93,6 +94,9 @@ function ofWorker(draft: Draft, worker: WorkerState, at: At): void {
       if (state.phase === "breaking") {
         const text = () => `it did not leave its generation within ${span(ANSWER_MS)}`;
         late(state.since + ANSWER_MS, text);
+      } else if (worker.doing === "computing") {
+        const bound = runBound(state.pace);
+        late(worker.movedAt + bound, () => `a run of its device has not ended for ${span(bound)}`);
       }
       break;
     case "ready":
@@ -122,17 +126,18 @@ function ofGeneration(draft: Draft, at: At): void {
   const { number } = state.generation;
   const { counts, waiting, draining, ready } = draft.roster;
   if (counts.member === 0 || (state.phase !== "running" && state.phase !== "pausing")) return;
-  const stuck = (ms: number, what: string) =>
-    at(state.progressAt + ms, () =>
+  const stuck = (since: number, ms: number, what: string) =>
+    at(since + ms, () =>
       breakUp(
         draft,
         `Generation ${number} is formed anew, because ${what} at step ${state.committed + 1} for ${span(ms)}.`,
       ),
     );
-  stuck(WORK_MS, "nothing was committed");
+  stuck(state.progressAt, WORK_MS, "nothing was committed");
   if (waiting === counts.member) {
-    const [first] = withStatus(draft, "member") as [WorkerState];
-    stuck(silenceBound(state, first), "all its members have waited for each other");
+    const members = withStatus(draft, "member") as [WorkerState];
+    const movedAt = Math.max(...members.map((member) => member.movedAt));
+    stuck(movedAt, silenceBound(state, members[0]), "all its members have waited for each other");
   }
   if (state.phase !== "running") return;
   if (draining > 0) {

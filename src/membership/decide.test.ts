@@ -2,7 +2,14 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { BEAT_MS, patienceOf, withStep } from "./bounds.ts";
 import { decide, firstState } from "./decide.ts";
-import type { Action, Decision, MembershipEvent, MembershipOptions, Verdict } from "./types.ts";
+import type {
+  Action,
+  Decision,
+  Doing,
+  MembershipEvent,
+  MembershipOptions,
+  Verdict,
+} from "./types.ts";
 
 /** A leader that is told what happens; workers that are not named as silent beat by themselves. */
 class Leader {
@@ -28,13 +35,15 @@ class Leader {
   }
 
   /** Lets time pass, in beats. */
-  pass(ms: number, silent: readonly number[] = [], waiting = false): this {
+  pass(ms: number, silent: readonly number[] = [], doing: Doing = "other"): this {
     const all: Action[] = [];
+    const from = this.now;
     for (const end = this.now + ms; this.now < end; ) {
       this.now = Math.min(end, this.now + BEAT_MS);
       const ids = this.state.workers.map(({ id }) => id).filter((id) => !silent.includes(id));
       const generation = this.state.generation.number;
-      const beats = ids.map((worker) => ({ worker, generation, waiting }));
+      const progress = { doing, stillMs: this.now - from };
+      const beats = ids.map((worker) => ({ worker, generation, progress }));
       all.push(...this.hear({ kind: "beats", beats }).actions);
     }
     this.actions = all;
@@ -338,8 +347,39 @@ test("one report of a peer makes all meet anew; the second one costs the accused
   assert.ok(leader.did("kill"));
 });
 
+test("a member that computes without an end is lost, and not those that wait for it", () => {
+  const leader = running();
+  const { number: generation } = leader.state.generation;
+  const hang = (ms: number, doing: Doing, stillMs: (passed: number) => number) => {
+    for (let passed = 0; passed < ms; passed += BEAT_MS) {
+      leader.now += BEAT_MS;
+      const of = (worker: number, does: Doing, still: number) => ({
+        worker,
+        generation,
+        progress: { doing: does, stillMs: still },
+      });
+      const beats = [
+        of(0, "waiting", passed),
+        of(1, doing, stillMs(passed)),
+        of(2, "waiting", passed),
+      ];
+      leader.hear({ kind: "beats", beats });
+    }
+  };
+  hang(120_000, "computing", () => 100); // slow, but it goes on
+  hang(120_000, "other", (passed) => passed); // it writes a file
+  assert.doesNotMatch(leader.said(), /lost/);
+  hang(20_000, "computing", (passed) => passed);
+  assert.match(
+    leader.said(),
+    /Worker 1 \(host b\) was lost at step 11.*a run of its device has not ended for 15 s/,
+  );
+  assert.doesNotMatch(leader.said(), /[Ww]orkers? [02].*lost/);
+  assert.deepEqual(leader.state.generation.members.length, 3);
+});
+
 test("members that all wait for each other meet anew", () => {
-  const leader = running().pass(2_000, [], true);
+  const leader = running().pass(2_000, [], "waiting");
   assert.match(
     leader.said(),
     /^Generation 1 is formed anew, because all its members have waited for each other at step 11 for 1\.5 s\./,
@@ -401,7 +441,7 @@ test("too many losses without a committed step between end the run", () => {
     const leader = new Leader({ local: 1 });
     for (let worker = 0; leader.state.phase !== "ended"; worker++) {
       assert.ok(worker < 6);
-      leader.pass(300_000, [], false);
+      leader.pass(300_000);
       leader.hear({ kind: "ready", worker, generation: 0, step: 0 });
       leader.hear({ kind: "ended", worker, status: null, signal });
     }

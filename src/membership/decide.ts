@@ -8,7 +8,7 @@
  * (dead, or nothing that it says is taken any more). Messages of an older generation are ignored.
  */
 import { assert } from "../errors.ts";
-import { BEAT_MS, FORGET_MS } from "./bounds.ts";
+import { BEAT_MS } from "./bounds.ts";
 import { meetDeadlines } from "./deadlines.ts";
 import {
   breakUp,
@@ -18,21 +18,18 @@ import {
   type Draft,
   dismiss,
   draftOf,
-  enter,
-  fence,
   find,
   finish,
   gather,
   lose,
   remove,
-  setRecord,
   setStatus,
   tell,
   withStatus,
 } from "./draft.ts";
+import { join } from "./join.ts";
 import { judge } from "./judge.ts";
 import type {
-  Action,
   Beat,
   Decision,
   MembershipEvent,
@@ -40,7 +37,7 @@ import type {
   MembershipState,
   WorkerState,
 } from "./types.ts";
-import { capital, causeOfEnd, counted, named, workers } from "./words.ts";
+import { capital, causeOfEnd, named, workers } from "./words.ts";
 
 /** The leader wants to be called this often at least. */
 const LOOK_MS = 1_000;
@@ -155,13 +152,21 @@ function take(draft: Draft, event: MembershipEvent): void {
   }
 }
 
-function takeBeat(draft: Draft, { worker: id, generation, waiting = false }: Beat): void {
+function takeBeat(draft: Draft, { worker: id, generation, progress }: Beat): void {
   const { state } = draft;
-  if (find(draft, id) === undefined) return;
+  const known = find(draft, id);
+  if (known === undefined) return;
+  // Of a process that lives but says nothing it is not known what it does.
+  const { doing, stillMs } = progress ?? { doing: "other", stillMs: state.time - known.movedAt };
+  const isOfNow = generation === state.generation.number;
+  // What it does now may have an earlier end.
+  if (isOfNow && doing === "computing" && doing !== known.doing) draft.touched.add(id);
   change(draft, id, (worker) => {
     worker.heard = state.time;
     worker.stopped = false;
-    if (generation === state.generation.number) worker.waiting = waiting;
+    if (!isOfNow) return;
+    worker.doing = doing;
+    worker.movedAt = Math.max(worker.since, state.time - stillMs);
   });
 }
 
@@ -286,28 +291,4 @@ function drain(draft: Draft, worker: WorkerState, why: string): void {
   close(draft, worker);
   tell(draft, "left", capital(`${named(worker)} is asked to leave: ${why}.`), worker.id);
   if (worker.status !== "member") dismiss(draft, worker);
-}
-
-/** Admits a worker, unless its place is set aside, or too many take part already. */
-function join(draft: Draft, place: string, node: string): void {
-  const { state, options, actions } = draft;
-  const refuse = (retryMs: number, why: string) => {
-    const refusal: Action = { kind: "refuse", place, retryMs };
-    actions.push(refusal);
-    tell(draft, "aside", `A worker of host ${node} (place ${place}) is not admitted: ${why}.`);
-  };
-  if (state.phase === "ended") return refuse(FORGET_MS, "the run has ended");
-  const isTaken = draft.roster.isTaken(place);
-  for (const old of isTaken ? state.workers.filter((worker) => worker.place === place) : []) {
-    if (old.status === "dismissed" || old.status === "done") fence(draft, old);
-    else lose(draft, old, { kind: "lost", cause: "another worker joins in its place" });
-  }
-  const record = state.records[place];
-  const rest = (record?.restUntil ?? 0) - state.time;
-  if (rest > 0)
-    return refuse(rest, `${counted(record?.losses ?? 0, "worker")} of it were lost in a row`);
-  if (record?.closed) setRecord(draft, place, { ...record, closed: false });
-  const most = 2 * options.maxWorkers + options.places.length;
-  if (state.workers.length >= most) return refuse(FORGET_MS, `${most} workers take part already`);
-  enter(draft, "admit", place, node);
 }

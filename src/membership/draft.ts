@@ -103,7 +103,8 @@ export function setStatus(draft: Draft, { id }: WorkerState, status: WorkerState
   change(draft, id, (worker) => {
     worker.status = status;
     worker.since = draft.state.time;
-    worker.waiting = false;
+    worker.doing = "other";
+    worker.movedAt = draft.state.time;
   });
 }
 
@@ -116,7 +117,8 @@ export function enter(draft: Draft, kind: "start" | "admit", place: string, node
     status: "starting",
     since: state.time,
     heard: state.time,
-    waiting: false,
+    doing: "other",
+    movedAt: state.time,
     stopped: false,
     draining: false,
     step: 0,

@@ -78,21 +78,18 @@ export class Roster {
   }
 
   change(before: WorkerState, after: WorkerState): void {
-    const { status, since, waiting, draining } = before;
+    const { status, since, doing, draining } = before;
     const isSame = status === after.status && since === after.since;
-    if (
-      isSame &&
-      (status === "ready" || (waiting === after.waiting && draining === after.draining))
-    )
+    if (isSame && (status === "ready" || (doing === after.doing && draining === after.draining)))
       return;
     this.#count(before, -1);
     this.#count(after, 1);
   }
 
-  #count({ id, status, since, waiting, draining }: WorkerState, by: 1 | -1): void {
+  #count({ id, status, since, doing, draining }: WorkerState, by: 1 | -1): void {
     this.counts[status] += by;
     if (status === "member") {
-      if (waiting) this.waiting += by;
+      if (doing === "waiting") this.waiting += by;
       if (draining) this.draining += by;
     } else if (status === "ready") {
       // Whoever becomes ready is the last in the map, because time does not go back.

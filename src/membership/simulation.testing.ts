@@ -7,6 +7,7 @@ import { BEAT_MS } from "./bounds.ts";
 import { decide, firstState } from "./decide.ts";
 import type {
   Action,
+  Doing,
   Generation,
   MembershipEvent,
   MembershipOptions,
@@ -19,6 +20,10 @@ interface Process {
   readonly place: string;
   isAlive: boolean;
   isStopped: boolean;
+  /** It lives, and computes something that does not end. */
+  isHung: boolean;
+  /** When it last made progress. */
+  movedAt: number;
   /** Nothing that it says is taken any more. */
   isRefused: boolean;
   /** The generation that it computes in; undefined after it has left one. */
@@ -161,9 +166,13 @@ export class Simulation {
   #beat(): void {
     const beats = this.living()
       .filter(({ isStopped, isRefused }) => !isStopped && !isRefused)
-      .map(({ id, lastGeneration, generation }) => {
+      .map((process) => {
+        const { id, lastGeneration, generation } = process;
         const stands = generation !== undefined && !this.#canCommit(generation);
-        return { worker: id, generation: lastGeneration, waiting: stands };
+        if (!stands && !process.isHung) process.movedAt = this.now;
+        const doing: Doing = process.isHung ? "computing" : stands ? "waiting" : "other";
+        const progress = { doing, stillMs: this.now - process.movedAt };
+        return { worker: id, generation: lastGeneration, progress };
       });
     if (beats.length > 0) this.hear({ kind: "beats", beats });
   }
@@ -178,6 +187,7 @@ export class Simulation {
       (member) =>
         member?.isAlive &&
         !member.isStopped &&
+        !member.isHung &&
         !member.isRefused &&
         member.generation === generation,
     );
@@ -216,7 +226,7 @@ export class Simulation {
   /** Leaves its generation, and says so. */
   leave(member: Process): void {
     const { id, step, lastGeneration, generation } = member;
-    if (generation === undefined || !member.isAlive) return;
+    if (generation === undefined || !member.isAlive || member.isHung) return;
     [member.generation, member.leavesAfterStep] = [undefined, false];
     this.#say({ kind: "ready", worker: id, generation: lastGeneration, step });
   }
@@ -241,6 +251,11 @@ export class Simulation {
 
   stop(process: Process): void {
     process.isStopped = true;
+  }
+
+  /** A member computes something that does not end. */
+  hang(process: Process): void {
+    process.isHung = process.generation !== undefined;
   }
 
   resume(process: Process): void {
@@ -311,6 +326,8 @@ export class Simulation {
       place,
       isAlive: true,
       isStopped: false,
+      isHung: false,
+      movedAt: this.now,
       isRefused: false,
       generation: undefined,
       lastGeneration: 0,
@@ -363,6 +380,7 @@ export class Simulation {
         process.step = Math.max(step, 0);
         [process.generation, process.lastGeneration] = [number, number];
         process.leavesAfterStep = false;
+        process.movedAt = this.now;
       });
     }
   }

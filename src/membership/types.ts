@@ -94,8 +94,20 @@ export type MembershipEvent =
 export interface Beat {
   readonly worker: number;
   readonly generation: number;
-  /** Whether the worker waits for other members, and does nothing itself. */
-  readonly waiting?: boolean;
+  /** What the worker does, as it says itself; undefined if only its process was seen to live. */
+  readonly progress?: Progress | undefined;
+}
+
+/**
+ * computing: a run of its device is under way. waiting: for other members, and nothing else.
+ * other: anything else, as reading and writing files, or compiling.
+ */
+export type Doing = "computing" | "waiting" | "other";
+
+export interface Progress {
+  readonly doing: Doing;
+  /** For how long no run and no wait has begun or ended. */
+  readonly stillMs: number;
 }
 
 export type Action =
@@ -253,7 +265,9 @@ export interface WorkerState {
   readonly since: number;
   /** The last sign of life. */
   readonly heard: number;
-  readonly waiting: boolean;
+  readonly doing: Doing;
+  /** When it last made progress, as far as it has said. */
+  readonly movedAt: number;
   /** Whether its process was found stopped by a signal after its last sign of life. */
   readonly stopped: boolean;
   readonly draining: boolean;

@@ -8,13 +8,13 @@ import { LockstepError } from "../errors.ts";
 import { sharingShape } from "../job/index.ts";
 import { type Beginning, CHANGEABLE } from "../run/index.ts";
 import { errorSchema, notUnderstood, port } from "./checks.ts";
-import { fromWorkerSchema, toldSchema } from "./messages.ts";
+import { fromWorkerSchema, progressSchema, toldSchema } from "./messages.ts";
 
 /**
  * The version of these messages. It changes with every change that an older side would not
  * understand.
  */
-export const AGENT_PROTOCOL = 10;
+export const AGENT_PROTOCOL = 11;
 export const DEFAULT_AGENT_PORT = 4100;
 
 const MAX_WORKERS = 4096;
@@ -142,7 +142,9 @@ const reply = z.discriminatedUnion("kind", [
   /** Signs of life since the last such message, and those whose process is stopped by a signal. */
   z.strictObject({
     kind: z.literal("signs"),
-    alive: z.array(worker).max(MAX_WORKERS),
+    alive: z
+      .array(z.strictObject({ worker, progress: progressSchema.optional() }))
+      .max(MAX_WORKERS),
     stopped: z.array(worker).max(MAX_WORKERS),
   }),
   /** The process of a worker has ended. `words`: the last lines of its output. */

@@ -23,6 +23,7 @@ export {
   type JobOverrides,
   type Network,
   openFromWorker,
+  type Progress,
   type Told,
   type ToWorker,
 } from "./messages.ts";

@@ -105,6 +105,8 @@ const told = z.discriminatedUnion("kind", [
     generation: count,
     when: z.enum(["after-step", "now"]),
   }),
+  /** This worker leaves the run for good once it has left its generation. */
+  z.strictObject({ kind: z.literal("leave") }),
   /**
    * Stop after the current step. `alone`: another worker has ended the run, so nobody is waited
    * for.
@@ -123,7 +125,7 @@ export type ToWorker = { readonly kind: "job"; readonly job: Assignment } | Told
 export type FromWorker =
   | { readonly kind: "event"; readonly event: RunEvent }
   /** The event loop of the worker runs. */
-  | { readonly kind: "beat" }
+  | { readonly kind: "beat"; readonly progress: Progress }
   /**
    * The worker has left this generation, with the state after `step`, and waits for the next. It
    * listens on this port for workers of other machines.
@@ -143,10 +145,18 @@ export type FromWorker =
   | { readonly kind: "done"; readonly outcome: TrainResult["outcome"] }
   | { readonly kind: "error"; readonly error: ErrorMessage };
 
+/** What a worker does, and for how long it has made no progress, in ms (`membership/`). */
+export const progressSchema = z.strictObject({
+  doing: z.enum(["computing", "waiting", "other"]),
+  stillMs: z.number().min(0),
+});
+
+export type Progress = z.infer<typeof progressSchema>;
+
 /** The schema of what a worker says, for messages that carry it. */
 export const fromWorkerSchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("event"), event: eventSchema }),
-  z.strictObject({ kind: z.literal("beat") }),
+  z.strictObject({ kind: z.literal("beat"), progress: progressSchema }),
   z.strictObject({
     kind: z.literal("ready"),
     generation: count,

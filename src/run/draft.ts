@@ -1,6 +1,5 @@
 /** What a save writes: which worker writes what, and what the manifest says of it. It writes nothing. */
 import {
-  type CheckpointStore,
   type HeldTensor,
   layOutShard,
   type Manifest,
@@ -9,7 +8,6 @@ import {
   type StoredTensor,
   shareOut,
 } from "../checkpoint/index.ts";
-import type { Group } from "../collectives/index.ts";
 import { version } from "../version.ts";
 import { sha256Of } from "./identity.ts";
 import { fitsBeside, freeMemory } from "./saver.ts";
@@ -31,14 +29,6 @@ export function identified(
 ): Pick<Manifest, "lockstep" | "identity" | "identitySha256"> {
   const entries = Object.entries(identity).toSorted(([a], [b]) => (a < b ? -1 : 1));
   return { lockstep: version(), identity, identitySha256: sha256Of(entries.flat()) };
-}
-
-/** The ranks that write together: those that reach the place for checkpoints for sure. */
-export function writersOf(group: Group | undefined, place: CheckpointStore): readonly number[] {
-  if (group === undefined) return [0];
-  const { rank, nodes } = group.transport;
-  if (place.isEverywhere) return nodes.flat();
-  return nodes.find((ranks) => ranks.includes(rank)) ?? [rank];
 }
 
 /** What a save will write. */

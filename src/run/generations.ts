@@ -8,15 +8,16 @@ import { MOVED, withRoom } from "./enter.ts";
 import { planExport } from "./export.ts";
 import { factsHere } from "./facts.ts";
 import { isMarked, markFolder, nearestFolder, prepareFolder, type RunFolder } from "./folder.ts";
+import { holdPlace } from "./hold.ts";
 import { type FolderLock, lockFolder } from "./lock.ts";
 import { isLoss } from "./members.ts";
 import { enterCommitted, shareLedger } from "./samples.ts";
 import type { Session } from "./session.ts";
 import { tellWeights } from "./weights-place.ts";
 
-/** How long a leader that was lost may take to let go of the folder: as long as agents let it. */
+/** How long the leader before may take to let go of the folder: as long as agents let a lost one. */
 const RELEASE_MS = 45_000;
-const LOOK_MS = 250;
+const LOOK_MS = 50;
 
 /**
  * Leaves the group of ranks and enters the next generation. Tries again while generations fail.
@@ -31,11 +32,15 @@ export async function enterNext(
 ): Promise<CommittedStep | undefined> {
   const { run, options, trainer, identity, samples } = session;
   const { members, engine } = options;
+  const { saver } = session;
+  if (lost === undefined) saver.loseLater();
+  else saver.lose(lost);
   assert(members !== undefined && session.ranks !== undefined, "a run whose workers come and go");
   let found: CommittedStep | undefined;
   const hasLed = session.leads;
   const old = [session.ranks];
   try {
+    if (members.isLeaving()) await handOver(session);
     for (let reason = lost; ; ) {
       const given = await members.next(trainer.steps, reason);
       try {
@@ -51,6 +56,7 @@ export async function enterNext(
         return found ?? (hasLed ? undefined : session.last);
       } catch (error) {
         if (!isLoss(error, given)) throw error;
+        saver.lose(error);
         old.push(given);
         reason = error;
       }
@@ -60,12 +66,24 @@ export async function enterNext(
   }
 }
 
+/**
+ * A leader that leaves for good lets go of the folder, which the next leader waits for, as soon as a
+ * checkpoint that is being written is whole.
+ */
+async function handOver(session: Session): Promise<void> {
+  session.leads = false;
+  await session.saver.idle();
+  session.lock?.release();
+  session.lock = undefined;
+}
+
 /** Rank 0 of a generation writes the folder of the run. */
 async function takeLead(session: Session): Promise<void> {
   const { run, options, ranks, trainer } = session;
   session.leads = ranks?.group.rank === 0;
   if (!session.leads) return;
   session.lock ??= await takeFolder(session);
+  session.hold ??= await holdPlace(options);
   session.exporting ??= planExport(run.model, [1, run.batch / run.microBatches]);
   const workers = ranks?.group.size ?? 1;
   const shares = evenRanges(run.microBatches, workers).map(({ count }) => count);
@@ -77,8 +95,9 @@ async function takeLead(session: Session): Promise<void> {
  * the same place.
  */
 async function takeFolder({ options, trainer }: Session): Promise<FolderLock> {
-  const { folder, mark, beginning, asked: signal } = options;
-  const lock = await lockInTime(folder, signal, mark === undefined ? 0 : RELEASE_MS);
+  const { folder, mark, members, beginning, asked: signal } = options;
+  const hasOwner = mark !== undefined || members?.hasBegun() === true;
+  const lock = await lockInTime(folder, signal, hasOwner ? RELEASE_MS : 0);
   if (mark === undefined || isMarked(folder, mark)) return lock;
   const kept = beginning === "resume" ? "resume" : "anew";
   await prepareFolder(folder, kept, trainer.steps);
@@ -88,7 +107,10 @@ async function takeFolder({ options, trainer }: Session): Promise<FolderLock> {
   return lock;
 }
 
-/** A leader that cannot be reached any more may still be about to end, in a folder that all share. */
+/**
+ * A leader that leaves may still write a checkpoint; one that cannot be reached any more may still
+ * be about to end, in a folder that all share.
+ */
 async function lockInTime(
   folder: RunFolder,
   signal: AbortSignal,

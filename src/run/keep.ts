@@ -4,7 +4,8 @@ import { LockstepError } from "../errors.ts";
 import { said } from "./draft.ts";
 import { exportModel, exportWeights } from "./export.ts";
 import { checkpointsName, hasCheckpoint } from "./folder.ts";
-import { notWritten, saveAlone, saveBeginning, saveTogether } from "./save.ts";
+import { saveAlone, saveBeginning, saveTogether } from "./save.ts";
+import { notWritten } from "./save-notices.ts";
 import type { Session } from "./session.ts";
 
 /**
@@ -71,9 +72,9 @@ export async function keepLastGood(
 
 /** Keeps the last checkpoint when nodes that may have failed hold parts of the state. */
 async function keepOld(session: Session, code: string): Promise<string[]> {
-  const { options, trainer, saver } = session;
+  const { options, trainer, saver, ranks } = session;
   const { folder, onEvent } = options;
-  await saver.idle();
+  await saver.idle(ranks?.group.transport.signal);
   const isThere = await hasCheckpoint(folder);
   if (!isThere) await saveBeginning(session, code === "NOT_FINITE");
   const from = isThere ? "the last checkpoint" : "the initial weights";
@@ -86,7 +87,7 @@ async function keepOld(session: Session, code: string): Promise<string[]> {
 
 /** Keeps the last checkpoint, which was checked, when the state cannot be trusted any more. */
 async function keepVerified(session: Session): Promise<string[]> {
-  await session.saver.idle();
+  await session.saver.idle(session.ranks?.group.transport.signal);
   const { folder } = session.options;
   if (await hasCheckpoint(folder)) return [];
   await saveBeginning(session, false);
@@ -95,9 +96,9 @@ async function keepVerified(session: Session): Promise<string[]> {
 
 /** Returns the files that were written. */
 async function keepDiverged(session: Session, trainLoss: number): Promise<string[]> {
-  const { options, trainer, saver } = session;
+  const { options, trainer, saver, ranks } = session;
   const { folder, onEvent } = options;
-  await saver.idle();
+  await saver.idle(ranks?.group.transport.signal);
   const { files } = await exportModel(session);
   const tell = (from: string, words: string) =>
     onEvent({

@@ -222,7 +222,7 @@ function readOwner(path: string): Owner | undefined {
   }
 }
 
-function bootId(): string {
+export function bootId(): string {
   try {
     return readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
   } catch {

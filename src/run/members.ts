@@ -20,6 +20,8 @@ export interface Members {
   history(): History;
   /** Whether the worker is asked to leave its group after the present step. */
   isWanted(): boolean;
+  /** Whether the worker takes part in no later generation. */
+  isLeaving(): boolean;
   /**
    * Whether the run had begun before the present generation. If none of its members has a state,
    * it continues from the last checkpoint.

@@ -4,35 +4,16 @@
  * of this depends on the ranks staying the same after the workers have been told: who has ended is
  * told by names in the draft.
  */
-import { z } from "zod";
 import type { Group } from "../collectives/index.ts";
 import { LockstepError } from "../errors.ts";
 import { byteLength } from "../tensor/index.ts";
-import { type Draft, identified, manifestOf, plan, type Said, said, writersOf } from "./draft.ts";
+import { type Draft, identified, manifestOf, plan, type Said, said } from "./draft.ts";
 import { collectedPath, removeOutdated } from "./folder.ts";
+import { notUnderstood, type Order, receiveOrder, tellOthers } from "./orders.ts";
+import { answerMark, writersOf } from "./reach.ts";
+import { inOneLine, tellFailure, tellNoRoom, tellWait } from "./save-notices.ts";
 import { readyShard } from "./saver.ts";
 import type { Session } from "./session.ts";
-import { receiveText, sendText } from "./tell.ts";
-
-/** What the leader tells each of the others at a save. */
-const order = z.strictObject({
-  /** Whether parts that other nodes hold go to the leader. */
-  collects: z.boolean(),
-  /** Whether all wait for each other when they have written. */
-  waits: z.boolean(),
-  /** What this worker writes, if anything. */
-  shard: z
-    .strictObject({
-      draft: z.string().regex(/^[\w.-]+$/),
-      beside: z.boolean(),
-      pieces: z.array(z.strictObject({ name: z.string(), from: z.int(), to: z.int() })),
-    })
-    .optional(),
-});
-type Order = z.infer<typeof order>;
-
-/** The milliseconds of waiting for an earlier checkpoint that are worth a notice. */
-const LONG_MS = 1000;
 
 /**
  * `beside`: the workers copy what they hold and go on; the checkpoint is completed beside training,
@@ -48,9 +29,13 @@ export type How = "beside" | "now";
  *   the group throws
  */
 export async function saveTogether(session: Session, loss: number, how: How): Promise<void> {
-  if (session.options.members !== undefined) await collectParts(session);
-  if (!session.leads) return follow(session);
-  const { saver } = session;
+  const { options, saver } = session;
+  if (options.members !== undefined && how === "now") {
+    await collectParts(session);
+    // Workers that leave may be killed before they have written.
+    saver.loseLater();
+  }
+  if (!session.leads) return follow(session, how);
   if (saver.hasLeft) return saveAlone(session, said(session, loss, false));
   try {
     await lead(session, loss, how);
@@ -70,21 +55,20 @@ export async function collectParts({ options, trainer, saver }: Session): Promis
 }
 
 /**
- * The workers that save together; undefined for one that saves alone. Where workers come and go the
- * leader writes all, out of the memory that it shares with the others: a message that is lost with
- * its generation would leave some waiting for an order that others have heard.
+ * The workers that save together; undefined for a leader that writes all. Where workers come and go
+ * the last save of a run is such a one: the leader has all that it needs, and the others may go.
  */
-function groupOf({ options, ranks }: Session): Group | undefined {
-  return options.members === undefined ? ranks?.group : undefined;
+function groupOf({ options, ranks }: Session, how: How): Group | undefined {
+  return options.members === undefined || how === "beside" ? ranks?.group : undefined;
 }
 
 async function lead(session: Session, loss: number, how: How): Promise<void> {
   const { options, trainer, saver } = session;
   const { folder } = options;
-  const group = groupOf(session);
+  const group = groupOf(session, how);
   const step = trainer.steps;
-  const waitedMs = await saver.idle();
-  if (how === "beside" && waitedMs > LONG_MS) tellWait(session, waitedMs);
+  const waitedMs = await saver.idle(session.ranks?.group.transport.signal);
+  if (how === "beside") tellWait(session, waitedMs);
   if (saver.saved === step) {
     const collects = how === "now";
     await tellOthers(group, () => ({ collects, waits: false }));
@@ -92,11 +76,12 @@ async function lead(session: Session, loss: number, how: How): Promise<void> {
     return;
   }
   const { checkpoints } = folder;
-  const draft = plan(session, writersOf(group, checkpoints));
+  const writers = group === undefined ? [0] : await writersOf(group, checkpoints, saver);
+  const draft = plan(session, writers);
   const beside = how === "beside" && draft.isRoom;
   if (how === "beside" && !beside) tellNoRoom(session, draft.bytes);
   // Workers that write what they hold need nobody to collect it, except for an export.
-  const collects = how === "now" || !checkpoints.isEverywhere;
+  const collects = how === "now" || writers.length < (group?.size ?? 1);
   let path: string;
   try {
     path = await checkpoints.begin(step, draft.writers);
@@ -139,7 +124,7 @@ async function untilAllHaveWritten(
  */
 export async function saveAlone(session: Session, of: Said): Promise<void> {
   const { options, saver } = session;
-  await saver.idle();
+  await saver.idle(session.ranks?.group.transport.signal);
   if (saver.saved === of.step && !of.diverged) return;
   const draft = plan(session, [session.ranks?.group.rank ?? 0]);
   const path = await options.folder.checkpoints.begin(of.step, draft.writers);
@@ -155,37 +140,21 @@ export async function saveBeginning({ run, options, identity }: Session, diverge
   await checkpoints.publish(path, { ...body, shards: [], tensors: {} });
 }
 
-async function tellOthers(group: Group | undefined, orderOf: (rank: number) => Order) {
-  if (group === undefined) return;
-  for (let rank = 0; rank < group.size; rank++) {
-    if (rank === group.rank) continue;
-    await sendText(group.transport, rank, JSON.stringify(orderOf(rank)));
-  }
-}
-
-async function follow(session: Session): Promise<void> {
+async function follow(session: Session, how: How): Promise<void> {
   const { options, trainer, saver } = session;
   const { folder } = options;
-  const group = groupOf(session);
+  const group = groupOf(session, how);
   if (group === undefined) return;
-  const { collects, waits, shard } = read(await receiveText(group.transport, 0));
+  let order = await receiveOrder(group);
+  if (order.mark !== undefined) {
+    await answerMark(group, folder.checkpoints, order.mark);
+    order = await receiveOrder(group);
+  }
+  const { collects, waits, shard } = order;
   if (collects) await trainer.collect(collectedPath(folder));
   await saver.idle();
   if (shard !== undefined) await writeOwn(session, group.rank, shard);
   if (waits) await group.barrier();
-}
-
-function read(text: string): Order {
-  try {
-    return order.parse(JSON.parse(text));
-  } catch (cause) {
-    throw notUnderstood(cause);
-  }
-}
-
-function notUnderstood(cause?: unknown): LockstepError {
-  const text = "The first worker sent an order to save that cannot be understood.";
-  return new LockstepError("PROTOCOL", text, { cause });
 }
 
 async function writeOwn(
@@ -211,7 +180,7 @@ interface Completion {
   readonly path: string;
   readonly beside: boolean;
   readonly said: Said;
-  /** Aborted when a worker is lost. */
+  /** Of the group: aborted when a worker is lost. */
   readonly signal?: AbortSignal | undefined;
   /** Whether all workers bring to the leader what other nodes hold. */
   readonly isCollected: boolean;
@@ -238,9 +207,12 @@ async function complete(session: Session, draft: Draft, of: Completion): Promise
     const parts = trainer.parts();
     return readyShard(parts, own, of.beside);
   });
+  // A copy is written while workers may come and go.
+  const hasLeft = ready.isCopy && options.members !== undefined;
+  const signal = hasLeft ? saver.expect() : of.signal;
   const write = async () => {
     if (own.length > 0) await ready.write(checkpoints, of.path, rank);
-    const shards = await checkpoints.gather(of.path, draft.writers, of.signal);
+    const shards = await checkpoints.gather(of.path, draft.writers, signal);
     const manifest = manifestOf(session, draft, of.said, shards);
     return checkpoints.publish(of.path, manifest);
   };
@@ -269,34 +241,4 @@ async function removeOld({ run, options }: Session): Promise<void> {
     const text = `Older checkpoints were not removed. ${inOneLine(error)}`;
     options.onEvent({ type: "notice", text });
   }
-}
-
-/** @throws an error that is not of the place and not of the group: a bug */
-function tellFailure({ options }: Session, step: number, error: unknown): void {
-  if (!(error instanceof LockstepError)) throw error;
-  options.onEvent({ type: "notice", text: notWritten(step, error) });
-}
-
-export function notWritten(step: number, error: LockstepError): string {
-  return `step ${step}: no checkpoint was written, and the one before is kept. ${inOneLine(error)}`;
-}
-
-function inOneLine({ message }: LockstepError): string {
-  return message.replaceAll(/\s*\n\s*/g, " ");
-}
-
-function tellNoRoom(session: Session, bytes: number): void {
-  if (session.saver.hasToldNoRoom) return;
-  session.saver.hasToldNoRoom = true;
-  const megabytes = Math.ceil(bytes / 1e6);
-  const text = `Checkpoints are written between two steps, because free memory has no room for a copy of ${megabytes} MB.`;
-  session.options.onEvent({ type: "notice", text });
-}
-
-function tellWait(session: Session, waitedMs: number): void {
-  if (session.saver.hasToldWait) return;
-  session.saver.hasToldWait = true;
-  const { options, trainer } = session;
-  const text = `Step ${trainer.steps}: training waited ${(waitedMs / 1000).toFixed(1)} s until the checkpoint before was written. A larger checkpointEvery would avoid this.`;
-  options.onEvent({ type: "notice", text });
 }

@@ -5,9 +5,13 @@
 import { freemem } from "node:os";
 import { setImmediate as turn } from "node:timers/promises";
 import { type CheckpointStore, layOutShard, type Piece } from "../checkpoint/index.ts";
+import type { Group } from "../collectives/index.ts";
 import { LockstepError } from "../errors.ts";
 import { allocateMemory } from "../memory/index.ts";
 import type { StateParts } from "../train/index.ts";
+
+/** The milliseconds for which workers that leave in order are waited for: they finish their shards. */
+const LEAVERS_MS = 60_000;
 
 /** The part of the free memory that copies of the state may take. */
 const PART_OF_FREE = 0.5;
@@ -29,8 +33,12 @@ export class Saver {
   hasLeft = false;
   hasToldNoRoom = false;
   hasToldWait = false;
+  /** The ranks of a group that reach the place for checkpoints, as far as it was found out. */
+  readonly reached = new WeakMap<Group, readonly number[]>();
   #writing: Promise<void> | undefined;
   #failure: { readonly error: unknown } | undefined;
+  #lost = new AbortController();
+  #timer: NodeJS.Timeout | undefined;
 
   constructor(saved?: number) {
     this.saved = saved;
@@ -46,14 +54,46 @@ export class Saver {
         this.#failure ??= { error };
       })
       .finally(() => {
+        clearTimeout(this.#timer);
         this.#writing = undefined;
       });
   }
 
-  /** Waits for the write that is under way. Returns the milliseconds that this took. */
-  async idle(): Promise<number> {
+  /**
+   * Begins the wait for the other writers of a checkpoint. The signal outlives the group, because
+   * workers that change their group in order go on writing; `lose` aborts it.
+   */
+  expect(): AbortSignal {
+    this.#lost = new AbortController();
+    return this.#lost.signal;
+  }
+
+  /** Ends the wait for other writers: any of them may be lost. */
+  lose(reason: unknown): void {
+    this.#lost.abort(reason);
+  }
+
+  /** Ends the wait for other writers after a time in which those that leave have written. */
+  loseLater(): void {
+    if (this.#writing === undefined) return;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      const text = `A worker that left did not finish its shard within ${LEAVERS_MS / 1000} s.`;
+      this.lose(new LockstepError("PEER_LOST", text));
+    }, LEAVERS_MS).unref();
+  }
+
+  /**
+   * Waits for the write that is under way. Returns the milliseconds that this took.
+   * @param signal of the group: a lost worker does not write
+   */
+  async idle(signal?: AbortSignal): Promise<number> {
     const began = performance.now();
+    const lose = () => this.lose(signal?.reason);
+    signal?.addEventListener("abort", lose, { once: true });
+    if (signal?.aborted === true) lose();
     await this.#writing;
+    signal?.removeEventListener("abort", lose);
     const failure = this.#failure;
     this.#failure = undefined;
     if (failure !== undefined) throw failure.error;
@@ -123,7 +163,8 @@ async function shardInCopy(parts: StateParts, pieces: readonly Piece[]): Promise
   };
 }
 
-const VIEW_BYTES = 2 ** 26;
+/** A view takes no memory, and within one nothing waits for the rest. */
+const VIEW_BYTES = 2 ** 30;
 
 function* viewsOf(memory: ReturnType<typeof allocateMemory>): Generator<Uint8Array> {
   for (let at = 0; at < memory.byteLength; at += VIEW_BYTES) {

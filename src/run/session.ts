@@ -1,6 +1,6 @@
 /** Everything that the steps of a run share. It is made before the first step. */
 
-import { Ledger } from "../checkpoint/index.ts";
+import { type Hold, Ledger } from "../checkpoint/index.ts";
 import { type Dataset, type ModelInput, openData } from "../data/index.ts";
 import type { Device } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
@@ -10,8 +10,6 @@ import type { EventSink } from "../telemetry/index.ts";
 import {
   type CommittedStep,
   type Healed,
-  type Prepared,
-  prepare,
   type Ranks,
   sharingOf,
   type Trainer,
@@ -33,6 +31,7 @@ import {
 } from "./folder.ts";
 import { samplingGraph } from "./generate.ts";
 import type { CheckpointHead, Progress } from "./head.ts";
+import { holdPlace } from "./hold.ts";
 import { type Change, type Changeable, type Identity, identityOf } from "./identity.ts";
 import { type FolderLock, lockFolder } from "./lock.ts";
 import { type Members } from "./members.ts";
@@ -69,6 +68,8 @@ export interface TrainOptions {
   readonly members?: Members | undefined;
   /** Is told in each generation where weights of this worker lie. */
   readonly onWeights?: ((place: WeightsPlace) => void) | undefined;
+  /** With `members`: a name that no other run has. */
+  readonly group?: string | undefined;
   /** With `members`: whether this worker writes the run's folder in the first generation. */
   readonly leads?: boolean | undefined;
   /**
@@ -113,6 +114,8 @@ export interface Session {
   leads: boolean;
   /** The lock of the run's folder, if this worker has it. */
   lock: FolderLock | undefined;
+  /** The place for checkpoints, if this worker has it. */
+  hold: Hold | undefined;
   /** Which samples the steps commit. */
   readonly samples: Committing;
   /** The last committed step that this worker knows of. */
@@ -162,7 +165,7 @@ export async function openSession(
   let session: Session | undefined;
   let trainer: Trainer | undefined;
   let lock = given;
-  let prepared: Prepared | undefined;
+  let hold: Hold | undefined;
   const hasBegun = () => options.members?.hasBegun() ?? false;
   try {
     asked.throwIfAborted();
@@ -191,15 +194,13 @@ export async function openSession(
       seed: run.seed,
       offloadFolder: nearestFolder(options.folder.path),
     };
-    const isApart = options.mark !== undefined;
-    prepared = options.members && (await unlessAborted(prepare({ ...settings, isApart }), asked));
     // Slow work is done by now, so that the other workers do not wait for a newcomer.
     const { ranks, hasJoined, ...entered } = await enter({
       ranks: options.ranks,
       members: options.members,
       asked,
       settings,
-      prepared,
+      isApart: options.mark !== undefined,
       begin: async (made, group) => {
         if (head === undefined && !hasBegun()) return hashOfState(made);
         try {
@@ -231,6 +232,7 @@ export async function openSession(
         if (!hasBegun()) await checkBeginning(options.folder, options.beginning);
         exporting ??= planExport(run.model, [1, microBatch]);
       }
+      hold = await holdPlace(options);
       // A text sample that this model cannot generate is refused now.
       const isText = data.text !== undefined && run.sample !== undefined;
       if (isText) samplingGraph(await trainedGraph(run, trainer, 1));
@@ -258,6 +260,7 @@ export async function openSession(
       startedMs,
       leads,
       lock,
+      hold,
       last: undefined,
       validated: undefined,
       hasMoved: hasJoined,
@@ -268,11 +271,10 @@ export async function openSession(
     return session;
   } catch (error) {
     trainer?.close();
+    await hold?.release();
     if (lock !== given) lock?.release();
     await data.close();
     throw error;
-  } finally {
-    prepared?.close();
   }
 }
 
@@ -303,8 +305,9 @@ export function isLeader({ ranks, members, leads }: TrainOptions): boolean {
 
 export async function closeSession(session: Session): Promise<void> {
   const { trainer, data, ranks, options, saver } = session;
-  await saver.idle();
+  await saver.idle(ranks?.group.transport.signal);
   trainer.close();
+  await session.hold?.release();
   if (options.members !== undefined) await ranks?.group.close();
   await data.close();
 }

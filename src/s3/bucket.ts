@@ -132,6 +132,20 @@ export class Bucket {
     await this.request("write", { method: "PUT", key, body: bytes });
   }
 
+  /**
+   * Writes an object where there is none. Returns false where there is one. A server that does not
+   * know this kind of request writes it in any case.
+   * @throws STORE, DISK_FULL
+   */
+  async create(key: string, text: string): Promise<boolean> {
+    const headers = { "if-none-match": "*" };
+    const body = new TextEncoder().encode(text);
+    const allowed = [409, 412, 501];
+    const { status } = await this.request("write", { method: "PUT", key, body, headers, allowed });
+    if (status === 501) await this.put(key, body);
+    return status !== 409 && status !== 412;
+  }
+
   /** Returns undefined where there is no object. @throws STORE */
   async get(key: string): Promise<Uint8Array | undefined> {
     const answer = await this.request("read", { method: "GET", key, allowed: [404] });

@@ -1,3 +1,4 @@
+export { countWaits, type WaitCounts } from "./counted.ts";
 export { joinNodes, type NodesOptions } from "./nodes.ts";
 export { processSign, processState } from "./shared-memory/liveness.ts";
 export type { SharedMemoryOptions } from "./shared-memory/options.ts";

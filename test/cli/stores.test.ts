@@ -114,6 +114,28 @@ describe("checkpoints in a bucket", { skip: NO_S3 }, () => {
         assert.deepEqual((await stepsIn(`${place}/earlier-1`)).at(-1), 6);
       }));
 
+    test("a second run on the same prefix is refused while the first goes on", () =>
+      withFolder(files, async (cwd) => {
+        const words = ["train", "run.ts", "--threads", "1", "--checkpoints", "s3://runs/one"];
+        let other: Promise<Ended> | undefined;
+        const first = await run([...words, "--out", "a", "--steps", "1000000"], {
+          cwd,
+          onOutput: (stdout, child) => {
+            if (other !== undefined || !stdout.includes("step 1/")) return;
+            other = run([...words, "--out", "b", "--anew"], { cwd });
+            void other.then(() => child.kill("SIGINT"));
+          },
+        });
+        const refused = await other;
+        assert.equal(first.status, 130, first.stderr);
+        assert.notEqual(refused?.status, 0, refused?.stdout);
+        assert.match(
+          refused?.stderr ?? "",
+          /Checkpoints are being written to "s3:\/\/runs\/one" by process \d+.*\[RUN_LOCKED\]/s,
+        );
+        assert.ok(((await stepsIn("s3://runs/one")).at(-1) ?? 0) > 1);
+      }));
+
     test("an object that was changed is named, and the checkpoint before is used", () =>
       withFolder(files, async (cwd) => {
         const place = "s3://runs/damaged";

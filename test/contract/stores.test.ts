@@ -183,14 +183,32 @@ function contract(open: () => Promise<Place>): void {
     assert.ok(aside.some((name) => name.endsWith("manifest.json")));
   });
 
+  test("a place that was given back is held at once, and checkpoints are written by its holder", async () => {
+    const store = await place.open();
+    const first = await store.hold(holder);
+    await first.release();
+    const second = await store.hold(holder);
+    await save(store, 3, [text("bytes")]);
+    assert.deepEqual(await store.steps(), [3]);
+    await second.release();
+    const left = (await place.list(store)).filter((name) => !name.includes("step-3/"));
+    assert.deepEqual(left, []);
+  });
+
   test("small texts lie beside checkpoints", async () => {
     const store = await place.open();
     assert.equal(await store.readText("note.json"), undefined);
     await store.writeText("note.json", "a note");
     assert.equal(await store.readText("note.json"), "a note");
     assert.deepEqual(await store.steps(), []);
+    await store.removeText("note.json");
+    await store.removeText("note.json");
+    assert.equal(await store.readText("note.json"), undefined);
+    assert.deepEqual(await place.list(store), []);
   });
 }
+
+const holder = { host: "here", pid: process.pid, space: "one", since: "2026-01-01T00:00:00Z" };
 
 describe("a folder", () => contract(openFolders));
 describe("a bucket", { skip: NO_S3 }, () => contract(openBuckets));

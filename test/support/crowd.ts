@@ -174,7 +174,7 @@ export class Crowd {
       const reply = openReply(JSON.parse(text), `agent ${agent}`);
       switch (reply.kind) {
         case "signs":
-          for (const worker of reply.alive) this.#signs.add(worker);
+          for (const { worker } of reply.alive) this.#signs.add(worker);
           return;
         case "ended": {
           const { kind, worker, status, signal } = reply;
@@ -347,7 +347,7 @@ export class Crowd {
       const agent = this.agents[index] as Agent;
       const { worker } = agent;
       if (worker === undefined || !agent.lives || agent.hangs) continue;
-      this.#send(agent, { kind: "signs", alive: [worker], stopped: [] });
+      this.#send(agent, { kind: "signs", alive: [{ worker }], stopped: [] });
     }
   }
 

@@ -92,6 +92,7 @@ export function mortal(device: Device): Mortal {
       name: device.name,
       version: device.version,
       threads: device.threads,
+      runs: device.runs,
       allocate: (...given) => device.allocate(...given),
       allocateHost: (...given) => device.allocateHost(...given),
       attach: (memory) => device.attach(memory),

@@ -5,7 +5,7 @@
 import { LockstepError } from "../../errors.ts";
 import type { CheckedBindings } from "../bindings.ts";
 import type { MemoryBuffer, MemoryTensor } from "../buffer.ts";
-import type { Binding, RunOptions } from "../engine.ts";
+import type { Binding, RunCounts, RunOptions } from "../engine.ts";
 import type { Handle, Status } from "./api.ts";
 import type { Runtime } from "./runtime.ts";
 import { asError, NativePointers, type Session, wrapTensor } from "./session.ts";
@@ -17,6 +17,7 @@ export interface BindingOwner {
   readonly graphName: string;
   /** The executions that the engine waits for before it closes. */
   readonly running: Set<Promise<unknown>>;
+  readonly runs: RunCounts;
   /** Called once, when the handles are released. */
   released(binding: OrtBinding): void;
 }
@@ -147,10 +148,12 @@ export class OrtBinding implements Binding {
       throw error;
     }
     this.#busy = true;
+    this.#owner.runs.begun += 1;
   }
 
   #end(): void {
     this.#busy = false;
+    this.#owner.runs.ended += 1;
     for (const buffer of this.#buffers) buffer.unpin();
     if (this.#closed) this.#release();
   }

@@ -4,7 +4,7 @@ import type { Graph, OperatorTable } from "../../graph/index.ts";
 import { mayAlias } from "../alias.ts";
 import { checkBindings } from "../bindings.ts";
 import type { MemoryTensor } from "../buffer.ts";
-import type { Binding, Bindings, DeviceTensor, Executable } from "../engine.ts";
+import type { Binding, Bindings, DeviceTensor, Executable, RunCounts } from "../engine.ts";
 import { OrtBinding } from "./binding.ts";
 import type { SessionShare } from "./cache.ts";
 import type { Runtime } from "./runtime.ts";
@@ -16,6 +16,7 @@ export interface ExecutableOwner {
   readonly runtime: Runtime;
   readonly operators: OperatorTable;
   readonly running: Set<Promise<unknown>>;
+  readonly runs: RunCounts;
   closed(executable: OrtExecutable): void;
 }
 
@@ -53,6 +54,7 @@ export class OrtExecutable implements Executable {
           session: this.#share.session,
           graphName: this.graph.name,
           running: this.#owner.running,
+          runs: this.#owner.runs,
           released: (released) => {
             if (this.#bindings.delete(released)) this.#share.release();
           },

@@ -109,6 +109,7 @@ class NativeEngine implements OrtEngine {
   readonly #sessions = new SessionCache();
   readonly #buffers = new Set<MemoryBuffer>();
   readonly #executables = new Set<OrtExecutable>();
+  readonly runs = { begun: 0, ended: 0 };
   readonly #running = new Set<Promise<unknown>>();
   #closing: Promise<void> | undefined;
 
@@ -199,6 +200,7 @@ class NativeEngine implements OrtEngine {
         runtime: this.#runtime,
         operators: this.#options.operators ?? operatorTable,
         running: this.#running,
+        runs: this.runs,
         closed: (closed) => this.#executables.delete(closed),
       });
       this.#executables.add(executable);

@@ -20,6 +20,7 @@ import type {
   DeviceTensor,
   Executable,
   HostBuffer,
+  RunCounts,
   RunOptions,
 } from "../engine.ts";
 import { closed, contentsOf, OpaqueBuffer, OpaqueTensor } from "./opaque.ts";
@@ -34,6 +35,7 @@ class ReferenceDevice implements Device {
   readonly name = "reference";
   readonly version = "lockstep reference interpreter";
   readonly threads = 1;
+  readonly runs = { begun: 0, ended: 0 };
   readonly #buffers = new Set<OpaqueBuffer | MemoryBuffer>();
   readonly #executables = new Set<ReferenceExecutable>();
   readonly #running = new Set<Promise<void>>();
@@ -69,7 +71,12 @@ class ReferenceDevice implements Device {
         if (operatorTable.find(op) !== undefined) continue;
         throw new LockstepError("ENGINE_FAILED", `${name}: no kernel for operator "${op}".`);
       }
-      const executable = new ReferenceExecutable(validateGraph(graph), this.#isOwn, this.#running);
+      const executable = new ReferenceExecutable(
+        validateGraph(graph),
+        this.#isOwn,
+        this.#running,
+        this.runs,
+      );
       this.#executables.add(executable);
       return executable;
     });
@@ -124,6 +131,7 @@ class ReferenceExecutable implements Executable {
   readonly graph: Graph;
   readonly #isOwn: (tensor: DeviceTensor) => tensor is OwnTensor;
   readonly #running: Set<Promise<void>>;
+  readonly #runs: RunCounts;
   readonly #bindings: ReferenceBinding[] = [];
   #closed = false;
 
@@ -131,10 +139,12 @@ class ReferenceExecutable implements Executable {
     graph: Graph,
     isOwn: (tensor: DeviceTensor) => tensor is OwnTensor,
     running: Set<Promise<void>>,
+    runs: RunCounts,
   ) {
     this.graph = graph;
     this.#isOwn = isOwn;
     this.#running = running;
+    this.#runs = runs;
   }
 
   bind(tensors: Bindings): Binding {
@@ -145,7 +155,7 @@ class ReferenceExecutable implements Executable {
       isOwn: this.#isOwn,
       mayAlias: (output, input) => this.mayAlias(output, input),
     });
-    const binding = new ReferenceBinding(this.graph, checked, this.#running);
+    const binding = new ReferenceBinding(this.graph, checked, this.#running, this.#runs);
     this.#bindings.push(binding);
     return binding;
   }
@@ -166,6 +176,7 @@ class ReferenceBinding implements Binding {
   readonly #outputs: readonly Uint8Array[];
   readonly #buffers: ReadonlySet<OpaqueBuffer | MemoryBuffer>;
   readonly #running: Set<Promise<void>>;
+  readonly #runs: RunCounts;
   #closed = false;
   #busy = false;
 
@@ -173,9 +184,11 @@ class ReferenceBinding implements Binding {
     graph: Graph,
     { inputs, outputs }: CheckedBindings<OwnTensor>,
     running: Set<Promise<void>>,
+    runs: RunCounts,
   ) {
     this.#graph = graph;
     this.#running = running;
+    this.#runs = runs;
     this.#inputs = inputs.map((own) => ({
       dtype: own.dtype,
       shape: own.shape,
@@ -190,6 +203,7 @@ class ReferenceBinding implements Binding {
     this.#check();
     this.#busy = true;
     for (const buffer of this.#buffers) if (buffer instanceof MemoryBuffer) buffer.pin();
+    this.#runs.begun += 1;
     const computing = Promise.resolve().then(() => this.#compute());
     this.#running.add(computing);
     try {
@@ -197,13 +211,16 @@ class ReferenceBinding implements Binding {
     } finally {
       this.#running.delete(computing);
       this.#busy = false;
+      this.#runs.ended += 1;
       for (const buffer of this.#buffers) if (buffer instanceof MemoryBuffer) buffer.unpin();
     }
   }
 
   runSync(): void {
     this.#check();
+    this.#runs.begun += 1;
     this.#compute();
+    this.#runs.ended += 1;
   }
 
   close(): void {

@@ -1,0 +1,177 @@
+/**
+ * Which run owns a prefix of a bucket: an object that names its owner, who writes a new number into
+ * it every few seconds. A bucket has no locks that end with a process, so an owner whose number has
+ * not changed for a while counts as gone, and one that finds another's name has lost the prefix. No
+ * clocks are compared.
+ */
+import { randomBytes } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
+import { z } from "zod";
+import { LockstepError } from "../errors.ts";
+import type { Bucket } from "../s3/index.ts";
+import type { Holder } from "./store.ts";
+
+/** The milliseconds after which an owner writes a new number. */
+const BEAT_MS = 5_000;
+/** The milliseconds without a new number after which an owner counts as gone. */
+const WATCH_MS = 3 * BEAT_MS + 1_000;
+const LOOK_MS = 1_000;
+/** The milliseconds in which two that begin at once see each other. */
+const SETTLE_MS = 500;
+/** How often another may have been faster. */
+const MOST_TRIES = 10;
+
+const schema = z.object({
+  id: z.string(),
+  beat: z.int(),
+  run: z.string().optional(),
+  host: z.string(),
+  pid: z.int(),
+  space: z.string(),
+  since: z.string(),
+});
+type Owner = z.infer<typeof schema>;
+
+export interface TakeOptions {
+  /** The name of the object. */
+  readonly key: string;
+  readonly by: Holder;
+  /** Aborting it ends the watch of another owner, and throws its reason. */
+  readonly signal?: AbortSignal | undefined;
+  /** Default: 16 s. */
+  readonly watchMs?: number | undefined;
+}
+
+export class S3Owner {
+  readonly #bucket: Bucket;
+  readonly #key: string;
+  readonly #id: string;
+  readonly #by: Holder;
+  #timer: NodeJS.Timeout | undefined;
+  #beats = 0;
+  #beating: Promise<void> | undefined;
+
+  private constructor(bucket: Bucket, { key, by }: TakeOptions) {
+    this.#bucket = bucket;
+    this.#key = key;
+    this.#by = by;
+    this.#id = randomBytes(8).toString("hex");
+  }
+
+  /** @throws RUN_LOCKED naming the owner; STORE, DISK_FULL; the reason of `signal` */
+  static async take(bucket: Bucket, options: TakeOptions): Promise<S3Owner> {
+    const own = new S3Owner(bucket, options);
+    for (let left = MOST_TRIES; left > 0; left--) {
+      const found = await own.#read();
+      if (found !== undefined && !isGone(found, options.by)) await own.#watch(found, options);
+      // It may have changed hands meanwhile.
+      const now = await own.#read();
+      if (now !== undefined && (now.id !== found?.id || now.beat !== found.beat)) continue;
+      if (now !== undefined) await bucket.put(options.key, own.#text());
+      else if (!(await bucket.create(options.key, own.#text()))) continue;
+      // Of several runs that begin at once, the last to write owns it. A run has one leader.
+      if (!isSameRun(now, options.by)) await delay(SETTLE_MS);
+      if ((await own.#read())?.id !== own.#id) continue;
+      own.#timer = setInterval(() => own.#beat(), BEAT_MS).unref();
+      return own;
+    }
+    throw locked(bucket.address(options.key), await own.#read());
+  }
+
+  #text(): string {
+    return JSON.stringify({ ...this.#by, id: this.#id, beat: this.#beats });
+  }
+
+  /** What cannot be understood was not written by an owner. */
+  async #read(): Promise<Owner | undefined> {
+    const bytes = await this.#bucket.get(this.#key);
+    if (bytes === undefined) return undefined;
+    try {
+      return schema.parse(JSON.parse(new TextDecoder().decode(bytes)));
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Waits until an owner counts as gone. @throws RUN_LOCKED when it writes a new number */
+  async #watch(first: Owner, { watchMs = WATCH_MS, signal }: TakeOptions): Promise<void> {
+    const end = performance.now() + watchMs;
+    while (performance.now() < end) {
+      await delay(Math.min(LOOK_MS, watchMs));
+      signal?.throwIfAborted();
+      const found = await this.#read();
+      if (found === undefined) return;
+      const isAlive = found.id !== first.id || found.beat !== first.beat;
+      if (isAlive) throw locked(this.#bucket.address(this.#key), found);
+    }
+  }
+
+  /** A number that cannot be written is made up for by the next. */
+  #beat(): void {
+    this.#beating ??= this.#tellAlive()
+      .catch((error: unknown) => {
+        if (error instanceof LockstepError && error.code === "RUN_LOCKED")
+          clearInterval(this.#timer);
+      })
+      .finally(() => {
+        this.#beating = undefined;
+      });
+  }
+
+  async #tellAlive(): Promise<void> {
+    await this.check();
+    this.#beats += 1;
+    await this.#bucket.impatient.put(this.#key, this.#text());
+  }
+
+  /** Called before a checkpoint is completed. @throws RUN_LOCKED when another owns the prefix; STORE */
+  async check(): Promise<void> {
+    const found = await this.#read();
+    if (found !== undefined && found.id !== this.#id) {
+      throw locked(this.#bucket.address(this.#key), found);
+    }
+  }
+
+  /** Removes the object if it is still this owner's. It throws nothing. */
+  async release(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#beating;
+    try {
+      await this.check();
+      await this.#bucket.impatient.remove(this.#key);
+    } catch (error) {
+      // Whoever comes next sees no new number.
+      if (!(error instanceof LockstepError)) throw error;
+    }
+  }
+}
+
+/** Whether an owner need not be watched: it is a process that has ended, or led the same run. */
+function isGone(owner: Owner, by: Holder): boolean {
+  const { space, pid } = owner;
+  if (isSameRun(owner, by)) return true;
+  if (space !== by.space || pid === by.pid) return false;
+  try {
+    process.kill(pid, 0);
+    return false;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "ESRCH";
+  }
+}
+
+function isSameRun(owner: Owner | undefined, { run }: Holder): boolean {
+  return run !== undefined && owner?.run === run;
+}
+
+function locked(path: string, owner: Owner | undefined): LockstepError {
+  const { host = "unknown", pid = 0, since = "" } = owner ?? {};
+  const place = path.slice(0, path.lastIndexOf("/"));
+  return new LockstepError(
+    "RUN_LOCKED",
+    `Checkpoints are being written to "${place}" by process ${pid} on "${host}", since ${since}.`,
+    {
+      hint: "Wait for the end of that run, stop it, or name another place with --checkpoints.",
+      fields: { path, host, pid, since },
+    },
+  );
+}
