@@ -3,7 +3,7 @@
  * `optimizer.ts`.
  */
 import { createOrtEngine } from "../src/engine/index.ts";
-import { instantiate } from "../src/execute/instance.ts";
+import { instantiate } from "../src/execute/index.ts";
 import { adamw, rulesOf } from "../src/optimizer/index.ts";
 import { buildUpdates, type NormTask } from "../src/plan/index.ts";
 import { flatVectors } from "../src/program/flat.ts";

@@ -18,6 +18,7 @@ import {
   agentProcess,
   files,
   GPT,
+  joinProcess,
   type Launch,
   launch,
   reportIn,
@@ -34,13 +35,16 @@ class Launcher {
   readonly events: RunEvent[] = [];
   readonly child: ChildProcess;
   said = "";
+  /** Where it listens for machines that join. */
+  address = "";
 
   constructor(options: Launch) {
     const code = `
       const { launch } = await import(${JSON.stringify(module)});
       const onEvent = (event) => console.log(JSON.stringify(event));
       try {
-        await launch({ ...${JSON.stringify(options)}, onEvent });
+        const onListening = (address) => console.log("listening at " + address);
+        await launch({ ...${JSON.stringify(options)}, onEvent, onListening });
       } catch (error) {
         console.error(error.code + " " + error.message);
         process.exitCode = 1;
@@ -49,7 +53,9 @@ class Launcher {
       stdio: ["ignore", "pipe", "pipe"],
     });
     createInterface({ input: this.child.stdout as NodeJS.ReadableStream }).on("line", (line) => {
-      this.events.push(JSON.parse(line) as RunEvent);
+      const [, address] = /^listening at (.*)$/.exec(line) ?? [];
+      if (address === undefined) this.events.push(JSON.parse(line) as RunEvent);
+      else this.address = address;
     });
     this.child.stderr?.on("data", (piece: Buffer) => {
       this.said += piece.toString();
@@ -156,6 +162,34 @@ test(
       assert.match(second.told, /Generation 2 begins after step \d+ with workers 0, 1/);
       assert.equal(stepsAt(folder), STEPS);
       assert.equal(reportIn(folder).weightsSha256, expected);
+    }),
+);
+
+test(
+  "a machine that has joined goes on without the launcher, and the next launcher takes it back",
+  onLinux,
+  () =>
+    withMachines(async (root, [a, b]) => {
+      await b.end();
+      const { overrides, state } = optionsIn(root, [a]);
+      const options = { hosts: [a.host], root, overrides, state, maxWorkers: 3, minWorkers: 3 };
+      const shared = { ...options, listen: "127.0.0.1:0", overrides: { ...overrides, steps: 200 } };
+      const first = new Launcher(shared);
+      await until("the launcher listens", () => first.address !== "");
+      const guest = joinProcess(first.address, join(root, "b"), ["--workers", "2"]);
+      const folder = join(root, "a");
+      await until("the run begins", () => stepsAt(folder) >= 5);
+      await first.kill();
+      const alone = stepsAt(folder);
+      await until("workers go on without a launcher", () => stepsAt(folder) >= alone + 5);
+      const second = new Launcher(shared);
+      assert.equal(await second.ended(), 0, second.said);
+      assert.equal(second.address, first.address);
+      assert.match(second.told, /The run goes on after step \d+ with 3 of 3 workers/);
+      assert.doesNotMatch(second.told, /was lost|Generation 2/);
+      assert.equal(await guest.ended, 0, "who joined goes with the end of the run");
+      assert.equal(stepsAt(folder), 200);
+      assert.equal(reportIn(folder).history.workersLost, 0);
     }),
 );
 

@@ -74,21 +74,22 @@ export interface JoinOptions extends Omit<AgentLimits, "host"> {
 
 /**
  * Asks a running launcher to let this machine take part, and serves it like an agent.
+ * @param again the agent that has lost the launcher before; its workers may have gone on
  * @throws UNAUTHORIZED, PROTOCOL, ADDRESS, DEADLINE, or the signal's reason
  */
-export async function joinRun(options: JoinOptions): Promise<Agent> {
+export async function joinRun(options: JoinOptions, again?: Agent): Promise<Agent> {
   const { address, workers, token, tls = false, deadlineMs, signal } = options;
   const line = await dialLine({ address, token, tls, deadlineMs, signal });
   const { host = line.localHost } = options;
-  const agent = new Agent({ ...options, host, maxWorkers: workers });
+  const agent = again ?? new Agent({ ...options, host, maxWorkers: workers });
   agent.greet(line);
-  line.send(envelope({ kind: "join", host, workers }));
+  const { left } = agent;
+  const has = left && { group: left.group, workers: [...left.workers] };
+  line.send(envelope({ kind: "join", host, workers, ...(has && { has }) }));
   return agent;
 }
 
 export class Agent {
-  /** Resolves when no launcher is connected any more, with whether the last one ended its job. */
-  readonly left: Promise<boolean>;
   readonly #options: AgentLimits;
   readonly #listener: TcpListener | undefined;
   readonly #endServing: (() => void) | undefined;
@@ -99,6 +100,7 @@ export class Agent {
   #isClosed = false;
   /** Why it refused the last job. */
   refusal: Error | undefined;
+  #alone: Promise<boolean>;
   #leave: (hasEnded: boolean) => void = () => undefined;
 
   /** @internal Use `startAgent` or `joinRun`. */
@@ -106,9 +108,24 @@ export class Agent {
     this.#options = options;
     this.#listener = listener;
     this.#endServing = listener && serveLines(listener, (line) => this.greet(line));
-    this.left = new Promise((resolve) => {
+    this.#alone = this.#untilAlone();
+  }
+
+  /** Resolves when no launcher is connected any more, with whether the last one ended its job. */
+  get alone(): Promise<boolean> {
+    return this.#alone;
+  }
+
+  #untilAlone(): Promise<boolean> {
+    return new Promise((resolve) => {
       this.#leave = resolve;
     });
+  }
+
+  /** The job whose launcher is gone, and whose workers go on. */
+  get left(): Pick<AssignedJob, "group" | "workers" | "awaitMs"> | undefined {
+    const job = this.#holder === undefined ? this.#job : undefined;
+    return job !== undefined && !job.isEnding && job.awaitMs > 0 ? job : undefined;
   }
 
   /** The address at which it listens as host:port, with the port that was chosen. */
@@ -120,7 +137,7 @@ export class Agent {
   async drain(): Promise<void> {
     this.#stopListening();
     const job = this.#job;
-    if (job === undefined || job.workers === 0) return;
+    if (job === undefined || job.workers.length === 0) return;
     this.#news("The workers of this machine leave the run.");
     job.drain();
     await job.empty;
@@ -143,6 +160,7 @@ export class Agent {
 
   /** Serves a launcher. @internal */
   greet(line: Line): void {
+    if (this.#lines.size === 0) this.#alone = this.#untilAlone();
     this.#lines.add(line);
     const serving = this.#serve(line);
     line.handler = {
@@ -224,11 +242,16 @@ export class Agent {
     return job;
   }
 
-  /** A job that waits for a launcher of its run ends if that brings the job anew. */
+  /**
+   * A job that waits for a launcher of its run ends if that brings the job anew. A machine that
+   * dials its launcher has no other, so what that one brings counts.
+   */
   #makeRoom({ group, term = 0 }: JobRequest): void {
     const job = this.#job;
-    if (job === undefined || this.#holder !== undefined || job.group !== group) return;
-    if (term < job.term) throw fenced(job);
+    if (job === undefined || this.#holder !== undefined) return;
+    const isSame = job.group === group;
+    if (!isSame && this.#listener !== undefined) return;
+    if (isSame && term < job.term) throw fenced(job);
     job.kill();
   }
 

@@ -190,8 +190,13 @@ export class AssignedJob {
     });
   }
 
-  get workers(): number {
-    return this.#workers.size;
+  get workers(): readonly number[] {
+    return [...this.#workers.keys()];
+  }
+
+  /** How long its workers go on without a launcher. */
+  get awaitMs(): number {
+    return this.#options.request.awaitMs ?? 0;
   }
 
   kill(): void {

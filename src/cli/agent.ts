@@ -31,7 +31,10 @@ export interface JoinFlags extends Flags {
 
 /** How long workers that are asked to leave may take, before they are ended. */
 const DRAIN_MS = 30_000;
-/** How long a machine that has lost its launcher tries to reach it again. */
+/**
+ * How long a machine that has lost its launcher tries to reach it again, or longer, if its workers
+ * go on for longer.
+ */
 const RETURN_MS = 60_000;
 const DIAL_MS = 10_000;
 const PAUSE_MS = 1_000;
@@ -59,30 +62,31 @@ export async function joinCommand(address: string, flags: JoinFlags): Promise<vo
   });
   const limits = limitsOf(flags, folderAt(folder, "--folder"));
   try {
-    for (let lostAt: number | undefined; ; ) {
+    const dialing = { ...limits, address, host, workers, deadlineMs: DIAL_MS, signal };
+    // An agent whose workers go on without a launcher takes them along to the next.
+    let kept: Agent | undefined;
+    for (let until = 0; ; ) {
       let agent: Agent;
       try {
-        agent = await joinRun({
-          ...limits,
-          address,
-          host,
-          workers,
-          deadlineMs: DIAL_MS,
-          signal,
-        });
+        agent = await joinRun(dialing, kept);
       } catch (error) {
-        if (signal.aborted) return;
-        if (lostAt === undefined || performance.now() - lostAt > RETURN_MS) throw error;
+        if (signal.aborted) return await (kept && leave(kept));
+        if (performance.now() > until) {
+          await kept?.close();
+          throw error;
+        }
         await delay(PAUSE_MS);
         continue;
       }
       console.log(`Joined ${address} with ${workers} ${workers === 1 ? "worker" : "workers"}.`);
-      const end = await Promise.race([agent.left, stopped]);
+      const end = await Promise.race([agent.alone, stopped]);
       if (end === "stopped") return await leave(agent);
+      kept = !end && agent.refusal === undefined && agent.left !== undefined ? agent : undefined;
+      until = performance.now() + Math.max(RETURN_MS, kept?.left?.awaitMs ?? 0);
+      if (kept !== undefined) continue;
       await agent.close();
       if (agent.refusal !== undefined) throw agent.refusal;
       if (end) return;
-      lostAt = performance.now();
     }
   } finally {
     stop.end();

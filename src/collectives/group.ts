@@ -80,12 +80,9 @@ export class Group {
     );
   }
 
-  /**
-   * Whether `register` takes this memory. Memory that peers have opened has lost its name, so they
-   * cannot open it again.
-   */
+  /** Whether `register` takes this memory: peers must be able to open it, if they map it. */
   canRegister({ memory }: HostBuffer): boolean {
-    return this.transport.share === undefined || memory.name !== undefined;
+    return this.transport.share === undefined || memory.reachedAs !== undefined;
   }
 
   /**

@@ -14,6 +14,9 @@ const COPY_BYTES = 2 ** 30;
 export class InstanceMemory {
   readonly #device: Device;
   readonly #buffers = new Map<string, DeviceBuffer>();
+  /** How many instances use a buffer, by name; it is closed by the last one. */
+  readonly #users = new Map<string, { count: number }>();
+  readonly #parts = new Map<string, BufferSpec["parts"]>();
   /** The buffers that collectives work on, as the group of all ranks sees them. */
   readonly #registered = new Map<string, GroupBuffer>();
   /** The same buffers as groups of some of the ranks see them, by group and name. */
@@ -85,7 +88,7 @@ export class InstanceMemory {
     assert(!isShared, `the shared buffer "${name}" is large enough`);
     // The contents of an older buffer are copied whole.
     const options = before === undefined ? { parts } : {};
-    await this.#replace(name, byteLength, () =>
+    await this.#replace(name, byteLength, options.parts, () =>
       space === "device"
         ? this.#device.allocate(byteLength, options)
         : this.#device.allocateHost(byteLength, { ...options, folder: this.#folderFor(space) }),
@@ -102,6 +105,7 @@ export class InstanceMemory {
     if (this.#registered.get(name)?.byteLength === byteLength) return;
     const before = this.#buffers.get(name);
     const folder = this.#folderFor(space);
+    const touched = before === undefined ? parts : undefined;
     const isKept =
       before?.byteLength === byteLength &&
       isHost(before) &&
@@ -112,7 +116,8 @@ export class InstanceMemory {
       : await this.#replace(
           name,
           byteLength,
-          () => all.newMemory(byteLength, before === undefined ? { parts, folder } : { folder }),
+          touched,
+          () => all.newMemory(byteLength, { parts: touched, folder }),
           all,
         );
     this.#registered.set(name, await all.register(own));
@@ -130,6 +135,26 @@ export class InstanceMemory {
     });
   }
 
+  /**
+   * Uses buffers of another instance too. The last of both to be closed closes them.
+   * @param all the group that shared buffers will be registered with
+   * @returns whether it does: not if the buffer that is asked for is another one, or lies elsewhere
+   */
+  adopt(other: InstanceMemory, name: string, spec: BufferSpec, all: Group | undefined): boolean {
+    const buffer = other.#buffers.get(name);
+    const users = other.#users.get(name);
+    if (buffer === undefined || users === undefined) return false;
+    const isSame = buffer.byteLength === spec.byteLength && spaceOf(buffer) === spec.space;
+    const fits = isWithin(spec.parts, other.#parts.get(name));
+    if (!isSame || !fits || spec.space === "disk") return false;
+    if (all !== undefined && !(isHost(buffer) && all.canRegister(buffer))) return false;
+    users.count += 1;
+    this.#users.set(name, users);
+    this.#buffers.set(name, buffer);
+    this.#parts.set(name, other.#parts.get(name));
+    return true;
+  }
+
   /** Takes all buffers back from the group of all ranks. Nothing is shared afterwards. */
   release(all: Group): void {
     for (const buffer of this.#registered.values()) all.release(buffer);
@@ -138,8 +163,7 @@ export class InstanceMemory {
   }
 
   close(): void {
-    for (const buffer of this.#buffers.values()) buffer.close();
-    this.#buffers.clear();
+    for (const name of this.#buffers.keys()) this.#drop(name);
   }
 
   #folderFor(space: BufferSpace): string | undefined {
@@ -151,6 +175,7 @@ export class InstanceMemory {
   async #replace<B extends DeviceBuffer>(
     name: string,
     byteLength: number,
+    parts: BufferSpec["parts"],
     allocate: () => B,
     all?: Group,
   ): Promise<B> {
@@ -160,11 +185,20 @@ export class InstanceMemory {
     if (before !== undefined && before.byteLength >= byteLength) {
       await this.#copy(before, buffer, byteLength);
     }
-    this.#buffers.set(name, buffer);
     this.#registered.delete(name);
     if (registered !== undefined) all?.release(registered);
-    before?.close();
+    this.#drop(name);
+    this.#buffers.set(name, buffer);
+    this.#users.set(name, { count: 1 });
+    this.#parts.set(name, parts);
     return buffer;
+  }
+
+  /** Uses a buffer no longer. */
+  #drop(name: string): void {
+    const users = this.#users.get(name);
+    if (users !== undefined && --users.count === 0) this.#buffers.get(name)?.close();
+    for (const known of [this.#users, this.#buffers, this.#parts]) known.delete(name);
   }
 
   async #copy(from: DeviceBuffer, to: DeviceBuffer, byteLength: number): Promise<void> {
@@ -173,6 +207,18 @@ export class InstanceMemory {
       await this.#device.copy(from.tensor(type, at), to.tensor(type, at));
     }
   }
+}
+
+/** Whether all bytes that will be touched are among those that may be. */
+function isWithin(wanted: BufferSpec["parts"], held: BufferSpec["parts"]): boolean {
+  if (held === undefined) return true;
+  const isIn = ({ byteOffset, byteLength }: (typeof held)[number]) =>
+    held.some(
+      (part) =>
+        part.byteOffset <= byteOffset &&
+        byteOffset + byteLength <= part.byteOffset + part.byteLength,
+    );
+  return wanted?.every(isIn) ?? false;
 }
 
 function spaceOf(buffer: DeviceBuffer): BufferSpace {

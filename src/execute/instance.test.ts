@@ -11,7 +11,7 @@ import {
   type RunStage,
   type TensorRef,
 } from "../program/program.ts";
-import { instantiate } from "./instance.ts";
+import { instantiate } from "./instantiate.ts";
 
 const devices = [createOrtEngine({ threads: 1 }), createReferenceEngine()];
 after(() => Promise.all(devices.map((device) => device.close())));
@@ -67,6 +67,34 @@ for (const device of devices) {
       await instance.load(program(1, "host", 128));
       assert.deepEqual(await instance.read(x), [0, 0, 0, 0]);
       instance.close();
+    });
+
+    test("two instances use a buffer, and the one that is closed last closes it", async () => {
+      const old = await instantiate(device, program(1, "device"));
+      old.write(x, [1, 2, 3, 4]);
+      const adopted = { instance: old, names: ["x"] };
+      const next = await instantiate(device, program(2, "device"), undefined, undefined, adopted);
+      assert.equal(next.tensor(x).buffer, old.tensor(x).buffer);
+      assert.notEqual(next.tensor(y).buffer, old.tensor(y).buffer);
+      const failed = await instantiate(device, program(3, "device"), undefined, undefined, adopted);
+      failed.close();
+      old.close();
+      await next.run(stage);
+      assert.deepEqual(await next.read(y), [3, 4, 5, 6]);
+      const kept = next.tensor(x);
+      next.close();
+      await assert.rejects(async () => device.download(kept), { code: "ENGINE_CLOSED" });
+    });
+
+    test("a buffer that has to be another one is not adopted", async () => {
+      const old = await instantiate(device, program(1, "device"));
+      for (const other of [program(1, "host"), program(1, "device", 128)]) {
+        const adopted = { instance: old, names: ["x"] };
+        const next = await instantiate(device, other, undefined, undefined, adopted);
+        assert.notEqual(next.tensor(x).buffer, old.tensor(x).buffer);
+        next.close();
+      }
+      old.close();
     });
 
     test("an instance gives the bytes of host buffers only", async () => {

@@ -44,28 +44,6 @@ export interface StageOptions {
   readonly journal?: Journal | undefined;
 }
 
-/**
- * Allocates all buffers and compiles all graphs. `group` has all ranks; a program with collectives
- * needs it. `folder` is on a disk; a program with buffers there needs it. After a failure nothing
- * stays allocated.
- * @throws ENGINE_FAILED when the device cannot allocate or compile; OUT_OF_MEMORY, DISK_FULL
- */
-export async function instantiate(
-  device: Device,
-  program: Program,
-  group?: Group,
-  folder?: string,
-): Promise<Instance> {
-  const instance = new Instance(device, folder);
-  try {
-    await instance.attach(program, group);
-    return instance;
-  } catch (error) {
-    instance.close();
-    throw error;
-  }
-}
-
 export class Instance {
   readonly device: Device;
   /** The group of all ranks. */
@@ -184,6 +162,19 @@ export class Instance {
     if (stage.isLogged === true && journal !== undefined) return this.#logged(stage, journal);
     const { threads } = this.device;
     await runBindings([...this.#bind(stage).entries()], { mode: stage.mode, threads, signal });
+  }
+
+  /** Uses buffers of another instance too, before it is attached. @internal */
+  adopt(
+    other: Instance,
+    names: readonly string[],
+    { program, group }: { readonly program: Program; readonly group: Group | undefined },
+  ): void {
+    for (const name of names) {
+      const spec = program.buffers.get(name);
+      const all = program.shared.has(name) ? group : undefined;
+      if (spec !== undefined) this.#memory.adopt(other.#memory, name, spec, all);
+    }
   }
 
   /** Compiles the graphs of another rank's program that this rank's program does not have. */

@@ -1,6 +1,8 @@
 /** Waits for agents, each of which may fail in its own way. */
+import { setTimeout as delay } from "node:timers/promises";
 import { LockstepError } from "../errors.ts";
 import type { JobFiles } from "../job/index.ts";
+import { dialLine, type Line } from "../net/index.ts";
 import type { AgentJob, Standing } from "../protocol/index.ts";
 import { atMost } from "./at-most.ts";
 import type { RemoteAgent } from "./remote.ts";
@@ -16,6 +18,55 @@ export async function within(deadlineMs: number, agent: RemoteAgent): Promise<vo
     if (left > 0 && (await atMost(left, accepted)) !== "late") return;
     if (left > 0) continue;
     throw late(name, deadlineMs);
+  }
+}
+
+/** How long an agent that comes back may take to end its old job, and to take this one. */
+export const RETAKE_MS = 60_000;
+const FIRST_PAUSE_MS = 250;
+const MOST_PAUSE_MS = 10_000;
+
+export interface Redial {
+  readonly secrets: { readonly token: string; readonly tls: boolean };
+  readonly offer: { readonly message: AgentJob; readonly files: JobFiles };
+  /** Aborting it ends the dialing. */
+  readonly signal: AbortSignal;
+  readonly agentOn: (line: Line) => RemoteAgent;
+  readonly notice: (text: string) => void;
+}
+
+/** Dials an agent until it has the job again. Returns undefined when that is not wanted any more. */
+export async function redialed(
+  name: string,
+  { secrets, offer, signal, agentOn, notice }: Redial,
+): Promise<RemoteAgent | undefined> {
+  let told = "";
+  for (let pause = FIRST_PAUSE_MS; !signal.aborted; pause *= 2) {
+    await delay(Math.min(pause, MOST_PAUSE_MS), undefined, { signal }).catch(() => undefined);
+    let agent: RemoteAgent | undefined;
+    try {
+      const line = await dialLine({ address: name, ...secrets, deadlineMs: RETAKE_MS, signal });
+      agent = agentOn(line);
+      agent.offer(offer.message, offer.files);
+      await within(RETAKE_MS, agent);
+      if (!agent.isOver) return agent;
+    } catch (error) {
+      agent?.end();
+      if (signal.aborted) return undefined;
+      const text = error instanceof Error ? error.message : String(error);
+      const isAbsent = error instanceof LockstepError && error.code === "DEADLINE";
+      if (!isAbsent && text !== told) notice(`${text} It is dialed again.`);
+      told = text;
+    }
+  }
+  return undefined;
+}
+
+/** A name for a machine. Several may join from one address. */
+export function freeName(host: string, taken: ReadonlySet<string>): string {
+  for (let number = 1; ; number++) {
+    const name = number === 1 ? host : `${host} (${number})`;
+    if (!taken.has(name)) return name;
   }
 }
 

@@ -2,7 +2,6 @@
  * The agents of a run: those that the launcher dials, again whenever one is lost, and those that
  * dial it to join. Each connected agent has a place for each of its workers.
  */
-import { setTimeout as delay } from "node:timers/promises";
 import { LockstepError } from "../errors.ts";
 import type { JobFiles } from "../job/index.ts";
 import type { Place } from "../membership/index.ts";
@@ -14,12 +13,13 @@ import {
   serveLines,
   type TcpListener,
 } from "../net/index.ts";
-import { type AgentJob, openOffer, type Standing } from "../protocol/index.ts";
-import { all, oneOf, takenFrom, within } from "./agents.ts";
+import { type AgentJob, type AgentOffer, openOffer, type Standing } from "../protocol/index.ts";
+import { all, freeName, oneOf, RETAKE_MS, redialed, takenFrom, within } from "./agents.ts";
 import type { Crew, CrewEvents } from "./crew.ts";
 import { WorkerHandle } from "./handle.ts";
 import { OwnClock } from "./own-clock.ts";
 import { RemoteAgent, refused } from "./remote.ts";
+import { Returning } from "./returning.ts";
 
 export interface HostsCrewOptions {
   /** As host:port. */
@@ -29,8 +29,8 @@ export interface HostsCrewOptions {
   readonly listen: string | undefined;
   /** What each agent is sent. */
   readonly offer: { readonly message: AgentJob; readonly files: JobFiles };
-  /** Whether agents may have the job from an earlier launcher, whose workers are taken over. */
-  readonly takesOver: boolean;
+  /** The nodes of workers that an earlier launcher has left, by number; they are taken over. */
+  readonly left: ReadonlyMap<number, string> | undefined;
   readonly deadlineMs: number;
   readonly signal: AbortSignal;
   readonly onListening: ((address: string) => void) | undefined;
@@ -44,11 +44,6 @@ interface Seat {
   readonly taken: readonly Standing[];
 }
 
-/** How long an agent that comes back may take to end its old job, and to take this one. */
-const RETAKE_MS = 60_000;
-const FIRST_PAUSE_MS = 250;
-const MOST_PAUSE_MS = 10_000;
-
 export class HostsCrew implements Crew {
   readonly #options: HostsCrewOptions;
   readonly #clock = new OwnClock();
@@ -57,12 +52,16 @@ export class HostsCrew implements Crew {
   readonly #over = new AbortController();
   /** The names of machines that join or have joined. */
   readonly #guests = new Set<string>();
+  /** While an earlier launcher's workers are taken over. */
+  readonly #returning: Returning | undefined;
   #listener: TcpListener | undefined;
   #places: readonly Place[] = [];
   #events: CrewEvents | undefined;
 
   private constructor(options: HostsCrewOptions) {
     this.#options = options;
+    const { left, hosts, offer } = options;
+    this.#returning = left && new Returning(offer.message.group, left, hosts);
   }
 
   /** @throws what keeps an agent of `hosts` from taking the job, or the launcher from listening */
@@ -81,6 +80,11 @@ export class HostsCrew implements Crew {
   attach(events: CrewEvents): this {
     this.#events = events;
     return this;
+  }
+
+  /** Where it listens for machines that join, as host:port. */
+  get listensAt(): string | undefined {
+    return this.#listener?.address;
   }
 
   /** The same list as long as no agent comes or goes. */
@@ -148,7 +152,7 @@ export class HostsCrew implements Crew {
       agents[index] = this.#agent(name, line);
     };
     try {
-      if (this.#options.takesOver) return await this.#takeOver();
+      if (this.#returning !== undefined) return await this.#takeOver(this.#returning);
       await all(hosts.map(dialed));
       const { message, files } = this.#options.offer;
       for (const agent of agents) agent.offer(message, files);
@@ -160,28 +164,34 @@ export class HostsCrew implements Crew {
     for (const agent of agents) this.#seatFirst(agent, []);
   }
 
-  #seatFirst(agent: RemoteAgent, taken: readonly Standing[]): void {
+  #seatFirst(
+    agent: RemoteAgent,
+    taken: readonly Standing[],
+    own = this.#options.offer.message.own,
+  ): void {
     // What it has sent meanwhile may be a fault.
     if (agent.fault !== undefined) throw agent.fault;
     if (agent.isOver) return void this.#redial(agent.name);
-    const { own } = this.#options.offer.message;
     this.#seats.set(agent.name, { agent, own, taken });
     this.#countPlaces();
   }
 
   /**
-   * Takes the workers of an earlier launcher over from all agents that answer; the others are dialed
-   * again later.
+   * Takes the workers of an earlier launcher over from all agents that answer, and from machines that
+   * had joined and come back; the other agents are dialed again later.
    * @throws what went wrong, if no agent answers
    */
-  async #takeOver(): Promise<void> {
+  async #takeOver(returning: Returning): Promise<void> {
     const { hosts, secrets, deadlineMs, signal, offer } = this.#options;
     const takeOne = async (name: string) => {
       const line = await dialLine({ address: name, ...secrets, deadlineMs, signal });
       const agent = this.#agent(name, line);
       return { agent, taken: await takenFrom(agent, offer, deadlineMs) };
     };
-    const ends = await Promise.allSettled(hosts.map(takeOne));
+    const [ends] = await Promise.all([
+      Promise.allSettled(hosts.map(takeOne)),
+      this.#listener === undefined ? undefined : returning.end(),
+    ]);
     for (const end of ends) {
       if (end.status === "fulfilled") this.#seatFirst(end.value.agent, end.value.taken);
     }
@@ -231,29 +241,13 @@ export class HostsCrew implements Crew {
     if (!isGuest) void this.#redial(name);
   }
 
-  /** Dials an agent until it has the job again. */
   async #redial(name: string): Promise<void> {
     const { secrets, offer } = this.#options;
     const { signal } = this.#over;
-    let told = "";
-    for (let pause = FIRST_PAUSE_MS; !signal.aborted; pause *= 2) {
-      await delay(Math.min(pause, MOST_PAUSE_MS), undefined, { signal }).catch(() => undefined);
-      let agent: RemoteAgent | undefined;
-      try {
-        const line = await dialLine({ address: name, ...secrets, deadlineMs: RETAKE_MS, signal });
-        agent = this.#agent(name, line);
-        agent.offer(offer.message, offer.files);
-        await within(RETAKE_MS, agent);
-        if (!agent.isOver) return this.#seat(agent, offer.message.own);
-      } catch (error) {
-        agent?.end();
-        if (signal.aborted) return;
-        const text = error instanceof Error ? error.message : String(error);
-        const isAbsent = error instanceof LockstepError && error.code === "DEADLINE";
-        if (!isAbsent && text !== told) this.#events?.notice(`${text} It is dialed again.`);
-        told = text;
-      }
-    }
+    const agentOn = (line: Line) => this.#agent(name, line);
+    const notice = (text: string) => this.#events?.notice(text);
+    const agent = await redialed(name, { secrets, offer, signal, agentOn, notice });
+    if (agent !== undefined) this.#seat(agent, offer.message.own);
   }
 
   #seat(agent: RemoteAgent, own: number): void {
@@ -268,8 +262,11 @@ export class HostsCrew implements Crew {
     line.handler = {
       message: (value) => {
         try {
-          const { host, workers } = openOffer(value, "A machine that joins");
-          void this.#admit(line, host, workers);
+          const offer = openOffer(value, "A machine that joins");
+          const name = this.#returning?.nameOf(offer);
+          if (name === undefined || this.#guests.has(name))
+            void this.#admit(line, offer.host, offer.workers);
+          else void this.#takeBack(line, name, offer);
         } catch (error) {
           this.#events?.notice((error as Error).message);
           line.close();
@@ -279,9 +276,28 @@ export class HostsCrew implements Crew {
     };
   }
 
+  /** A machine that had joined comes back, and its workers have gone on. */
+  async #takeBack(line: Line, name: string, { host, workers }: AgentOffer): Promise<void> {
+    const { offer, deadlineMs } = this.#options;
+    this.#guests.add(name);
+    const agent = this.#agent(name, line, host, true);
+    try {
+      const message = { ...offer.message, own: workers };
+      const taken = await takenFrom(agent, { ...offer, message }, deadlineMs);
+      // If it comes too late it is gone for now, and joins anew.
+      if (!agent.isOver && this.#returning?.hasCome(name) === true) {
+        return this.#seatFirst(agent, taken, workers);
+      }
+    } catch (error) {
+      if (!this.#over.signal.aborted) this.#events?.notice((error as Error).message);
+    }
+    this.#guests.delete(name);
+    agent.leave();
+  }
+
   async #admit(line: Line, host: string, own: number): Promise<void> {
     const { message, files } = this.#options.offer;
-    const name = this.#nameFor(host);
+    const name = freeName(host, this.#guests);
     this.#guests.add(name);
     const agent = this.#agent(name, line, host, true);
     try {
@@ -292,14 +308,6 @@ export class HostsCrew implements Crew {
       this.#guests.delete(name);
       agent.end();
       if (!this.#over.signal.aborted) this.#events?.notice((error as Error).message);
-    }
-  }
-
-  /** Several machines may join from one address. */
-  #nameFor(host: string): string {
-    for (let number = 1; ; number++) {
-      const name = number === 1 ? host : `${host} (${number})`;
-      if (!this.#guests.has(name)) return name;
     }
   }
 }

@@ -14,6 +14,7 @@ import { DEFAULT_AGENT_PORT, isPlace } from "../protocol/index.ts";
 import type { Beginning, Changeable, TrainResult } from "../run/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
 import { HostsCrew } from "./hosts-crew.ts";
+import { livingOf } from "./returning.ts";
 import { openStored } from "./stored.ts";
 import { supervise } from "./supervise.ts";
 import type { SuperviseOptions } from "./supervise-options.ts";
@@ -101,13 +102,14 @@ async function lead(options: HostsOptions, store: StateStore | undefined) {
   const crew = await HostsCrew.open({
     hosts: hosts.map(addressOf),
     secrets: { token, tls },
-    listen,
+    listen: listen && listeningAt(listen, last?.listensAt),
     offer: { message: jobOf(options, group, store?.term), files: options.job },
-    takesOver: last !== undefined,
+    left: last && livingOf(last.state.workers),
     deadlineMs,
     signal,
     onListening,
   });
+  const { listensAt } = crew;
   return supervise({
     minWorkers,
     maxWorkers,
@@ -116,8 +118,15 @@ async function lead(options: HostsOptions, store: StateStore | undefined) {
     onEvent,
     signal,
     // Where no worker has gone on, the run begins like any other, from its checkpoint.
-    ...(store && { kept: { store, group, job, last: crew.taken.size > 0 ? last : undefined } }),
+    ...(store && {
+      kept: { store, group, job, listensAt, last: crew.taken.size > 0 ? last : undefined },
+    }),
   });
+}
+
+/** Machines that had joined dial the address at which the launcher before has listened. */
+function listeningAt(listen: string, before: string | undefined): string {
+  return before !== undefined && parseAddress(listen).port === 0 ? before : listen;
 }
 
 function hashOf(job: JobFiles): string {

@@ -5,12 +5,14 @@ import type { MembershipState } from "../membership/index.ts";
 import { eventSchema, type History, type RunEvent, type RunStarted } from "../telemetry/index.ts";
 
 /** It changes with every change of these fields. */
-const VERSION = 2;
+const VERSION = 3;
 
 export interface StoredRun {
   /** By which the agents know the run's jobs, and the hash of the job. */
   readonly group: string;
   readonly job: string;
+  /** Where the launcher has listened for machines that join, as host:port. */
+  readonly listensAt: string | undefined;
   readonly state: MembershipState;
   /** How the run began, once it has. */
   readonly begun: RunStarted | undefined;
@@ -80,6 +82,7 @@ const stored = z.discriminatedUnion("is", [
     is: z.literal("running"),
     group: text,
     job: text,
+    listensAt: text.optional(),
     state: membership,
     begun: eventSchema.optional(),
     history: z.strictObject({
@@ -118,10 +121,11 @@ export function openStored(value: unknown, place: string): StoredRun | undefined
   }
   const { data } = checked;
   if (data.is === "over") return undefined;
-  const { group, job, state, begun, history } = data;
+  const { group, job, listensAt, state, begun, history } = data;
   return {
     group,
     job,
+    listensAt,
     // JSON leaves out what is undefined.
     state: {
       ...state,

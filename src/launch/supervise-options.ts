@@ -19,7 +19,7 @@ export interface SuperviseOptions {
   readonly onWorkers?: ((workers: LocalWorkers) => void) | undefined;
   /** Where the state of the run is kept for another launcher, and what one before has left. */
   readonly kept?:
-    | (Pick<StoredRun, "group" | "job"> & {
+    | (Pick<StoredRun, "group" | "job" | "listensAt"> & {
         readonly store: StateStore;
         readonly last: StoredRun | undefined;
       })

@@ -82,9 +82,9 @@ class Supervisor implements LocalWorkers {
       new Keeper({
         store: kept.store,
         run: () => {
-          const { group, job } = kept;
+          const { group, job, listensAt } = kept;
           const { history } = this;
-          return { group, job, state: this.#state, begun: this.#telling.begun, history };
+          return { group, job, listensAt, state: this.#state, begun: this.#telling.begun, history };
         },
         notice: (text) => this.#telling.notice(text),
         fenced: (error) => this.#end(() => this.#reject(error)),

@@ -86,6 +86,23 @@ test("shared memory has one owner, and openers see its bytes", () => {
   assert.throws(() => allocateMemory(1, { shareAs: "../evil" }), hasCode("MEMORY_NAME"));
 });
 
+test("memory without a name is opened by its handle while its owner lives", {
+  skip: process.platform !== "linux",
+}, () => {
+  const own = allocateMemory(5000, { shareAs: `unit-${process.pid}-handle` });
+  own.unlink();
+  assert.equal(own.name, undefined);
+  const handle = own.reachedAs as string;
+  const other = openMemory(handle);
+  own.bytes[4999] = 78;
+  assert.equal(other.view(4999, 1)[0], 78);
+  other.close();
+  assert.throws(() => openMemory(handle.replace(/\d+$/, "1")), hasCode("MEMORY_NAME"));
+  own.close();
+  assert.equal(own.reachedAs, undefined);
+  assert.throws(() => openMemory(handle), hasCode("MEMORY_NAME"));
+});
+
 test("the file of a dead process is removed", { skip: process.platform !== "linux" }, () => {
   const name = `unit-${process.pid}-c`;
   const script = `

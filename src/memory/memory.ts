@@ -9,6 +9,7 @@ import { resolve } from "node:path";
 import koffi from "koffi";
 import { assert, LockstepError } from "../errors.ts";
 import type { Address } from "./ffi.ts";
+import { isHandle } from "./named-files.ts";
 import type { Mapping, NamedMapping, Part, Platform } from "./platform.ts";
 import { posixPlatform } from "./posix.ts";
 import { windowsPlatform } from "./windows.ts";
@@ -48,6 +49,8 @@ export class Memory {
   #name: string | undefined;
   #mapping: Mapping | undefined;
   readonly #unlink: () => void;
+  #handle: string | undefined;
+  readonly #closeHandle: () => void;
   readonly #views: Views;
   /** Whether other processes, or a file, have the same pages. */
   readonly #isShared: boolean;
@@ -70,13 +73,24 @@ export class Memory {
     this.#isShared = isShared;
     this.#name = name;
     this.#mapping = mapping;
-    this.#unlink = "unlink" in mapping ? mapping.unlink : () => undefined;
+    const named: Partial<NamedMapping> = mapping;
+    this.#unlink = named.unlink ?? (() => undefined);
+    this.#handle = named.handle;
+    this.#closeHandle = named.closeHandle ?? (() => undefined);
     this.#views = { mapping, system, live: 0, closed: false };
   }
 
   /** The name by which other processes can open it; undefined once the name is removed. */
   get name(): string | undefined {
     return this.#name;
+  }
+
+  /**
+   * By which other processes of this user open it: its name, and once that is removed a handle, if
+   * the system has any.
+   */
+  get reachedAs(): string | undefined {
+    return this.#name ?? this.#handle;
   }
 
   get closed(): boolean {
@@ -165,6 +179,8 @@ export class Memory {
     if (this.#mapping === undefined) return;
     const views = this.#views;
     this.#unlink();
+    if (this.#handle !== undefined) this.#closeHandle();
+    this.#handle = undefined;
     this.#mapping = undefined;
     this.#bytes = undefined;
     views.closed = true;
@@ -223,10 +239,10 @@ export function allocateMemory(byteLength: number, options: AllocateMemoryOption
 
 /**
  * Opens memory that another process, or this one, allocated with `shareAs: name`, and with this
- * folder if any. Throws MEMORY_NAME.
+ * folder if any. `name` may also be what `reachedAs` says there. Throws MEMORY_NAME.
  */
 export function openMemory(name: string, folder?: string): Memory {
-  const mapping = platform().open(checkName(name), folder);
+  const mapping = platform().open(isHandle(name) ? name : checkName(name), folder);
   return new Memory(mapping, mapping.byteLength, platform(), { name, folder });
 }
 

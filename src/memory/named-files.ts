@@ -85,6 +85,47 @@ export function openNamed(
   );
 }
 
+/**
+ * How other processes of this user open a file that this process has open, also when its name is
+ * gone. It ends with the descriptor. Undefined where the system has no such way.
+ */
+export function handleOf(fd: number): string | undefined {
+  if (process.platform !== "linux") return undefined;
+  return [HANDLE, pidNamespace(), process.pid, fd, fs.fstatSync(fd).ino].join(":");
+}
+
+export function isHandle(text: string): boolean {
+  return text.startsWith(`${HANDLE}:`);
+}
+
+/** Opens the file of a handle. The caller closes `fd`. Throws MEMORY_NAME. */
+export function openHandle(handle: string): { readonly fd: number; readonly size: number } {
+  const [, namespace, pid = "", at = "", inode] = /^fd:(\d+):(\d+):(\d+):(\d+)$/.exec(handle) ?? [];
+  if (namespace === pidNamespace()) {
+    const fd = openOrUndefined(`/proc/${pid}/fd/${at}`);
+    const stat = fd === undefined ? undefined : fs.fstatSync(fd);
+    // The process may have ended, and another one have its number.
+    if (fd !== undefined && stat !== undefined && isOwn(stat) && String(stat.ino) === inode) {
+      return { fd, size: stat.size };
+    }
+    if (fd !== undefined) fs.closeSync(fd);
+  }
+  throw new LockstepError("MEMORY_NAME", `There is no shared memory "${handle}".`, {
+    hint: "The process that created it has ended, or runs on another machine.",
+    fields: { name: handle },
+  });
+}
+
+const HANDLE = "fd";
+
+function openOrUndefined(file: string): number | undefined {
+  try {
+    return fs.openSync(file, O_RDWR | O_NONBLOCK);
+  } catch {
+    return undefined;
+  }
+}
+
 /** The bytes that can still be shared on this machine; undefined where that is not known. */
 export function sharedRoom(): number | undefined {
   if (process.platform !== "linux") return undefined;

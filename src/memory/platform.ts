@@ -18,6 +18,10 @@ export interface Part {
 export interface NamedMapping extends Mapping {
   /** Removes the name. Processes that mapped the memory keep it. */
   readonly unlink: () => void;
+  /** Where other processes open it without its name, while this process lives; if they can. */
+  readonly handle?: string | undefined;
+  /** Ends that. */
+  readonly closeHandle?: () => void;
 }
 
 export interface Platform {
@@ -38,7 +42,10 @@ export interface Platform {
     parts: readonly Part[],
     folder: string | undefined,
   ): NamedMapping;
-  /** Pages that another process created, in a folder of a disk or where memory is shared. */
+  /**
+   * Pages that another process created, by their name or handle, in a folder of a disk or where
+   * memory is shared.
+   */
   open(name: string, folder: string | undefined): Mapping;
   /** The bytes of a file, read only. */
   mapFile(path: string): Mapping;

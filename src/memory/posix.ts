@@ -10,7 +10,10 @@ import { LESS_MEMORY, LockstepError, MORE_SHARED_MEMORY } from "../errors.ts";
 import { type Address, type Library, loadLibrary } from "./ffi.ts";
 import {
   createNamed,
+  handleOf,
   inPlace,
+  isHandle,
+  openHandle,
   openNamed,
   type Place,
   refused,
@@ -116,20 +119,22 @@ export function posixPlatform(): Platform {
     create(name, byteLength, parts, folder): NamedMapping {
       const place = placeOf(folder);
       const { fd, unlink } = createNamed(place, name);
+      const handle = place.use === "shared" ? handleOf(fd) : undefined;
       try {
         inPlace(place, () => fs.ftruncateSync(fd, byteLength));
         for (const part of parts) if (part.byteLength > 0) reserve(place, fd, part);
-        return { ...mapDescriptor(fd, byteLength, PROT_READ | PROT_WRITE), unlink };
+        const mapping = mapDescriptor(fd, byteLength, PROT_READ | PROT_WRITE);
+        if (handle === undefined) fs.closeSync(fd);
+        return { ...mapping, unlink, handle, closeHandle: () => fs.closeSync(fd) };
       } catch (error) {
         unlink();
-        throw error;
-      } finally {
         fs.closeSync(fd);
+        throw error;
       }
     },
 
     open(name, folder): Mapping {
-      const { fd, size } = openNamed(placeOf(folder), name);
+      const { fd, size } = isHandle(name) ? openHandle(name) : openNamed(placeOf(folder), name);
       try {
         return mapDescriptor(fd, size, PROT_READ | PROT_WRITE);
       } finally {

@@ -14,7 +14,7 @@ import { fromWorkerSchema, progressSchema, toldSchema } from "./messages.ts";
  * The version of these messages. It changes with every change that an older side would not
  * understand.
  */
-export const AGENT_PROTOCOL = 10;
+export const AGENT_PROTOCOL = 11;
 export const DEFAULT_AGENT_PORT = 4100;
 
 const MAX_WORKERS = 4096;
@@ -37,10 +37,12 @@ const place = z
   .max(4096)
   .refine(isPlace, "must be a path below the folder, with / and without ..");
 
+const group = z.string().regex(/^[\w-]{1,64}$/);
+
 /** Which launcher of a run this is: it replaces those of lower terms, if any has a term. */
 const leadShape = {
   /** A part of the names of shared memory, by which the jobs of a run are known too. */
-  group: z.string().regex(/^[\w-]{1,64}$/),
+  group,
   term: count.optional(),
 };
 
@@ -169,6 +171,8 @@ const offer = z.strictObject({
     .regex(/^[\w.:-]+$/),
   /** How many workers it takes. */
   workers,
+  /** The run whose workers it has still, and their numbers: it has lost the launcher before. */
+  has: z.strictObject({ group, workers: z.array(worker).max(MAX_WORKERS) }).optional(),
 });
 
 export type AgentJob = z.infer<typeof job>;

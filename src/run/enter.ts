@@ -5,6 +5,8 @@ import {
   createTrainer,
   joinTrainer,
   meetRoom,
+  type Prepared,
+  prepare,
   type Ranks,
   type Trainer,
   type TrainerOptions,
@@ -19,6 +21,8 @@ export interface EnterOptions {
   /** Aborting it ends the wait for a generation. */
   readonly asked: AbortSignal;
   readonly settings: Omit<TrainerOptions, "ranks"> & { readonly offloadFolder: string };
+  /** Whether others are on other machines. */
+  readonly isApart: boolean;
   /** Gives a new trainer the state that the run begins with. Returns the hash of that state. */
   readonly begin: (trainer: Trainer, group: Group | undefined) => Promise<string>;
   /** What all ranks must have alike. */
@@ -39,31 +43,40 @@ export const MOVED = "moved";
 
 /** Tries again while generations fail. @throws what ends the run */
 export async function enter(options: EnterOptions): Promise<Entered> {
-  const { members, asked } = options;
-  for (let lost: unknown; ; ) {
-    const given = options.ranks ?? (members && (await unlessAborted(members.next(0, lost), asked)));
-    try {
-      return await enterGroup(options, given);
-    } catch (error) {
-      if (members === undefined || !isLoss(error, given)) throw error;
-      await given?.group.close();
-      lost = error;
+  const { members, asked, settings, isApart } = options;
+  // The others do not wait for a newcomer until it is ready.
+  const preparing = members && prepare({ ...settings, isApart });
+  const prepared = preparing && (await unlessAborted(preparing, asked));
+  try {
+    for (let lost: unknown; ; ) {
+      const given =
+        options.ranks ?? (members && (await unlessAborted(members.next(0, lost), asked)));
+      try {
+        return await enterGroup(options, given, prepared);
+      } catch (error) {
+        if (members === undefined || !isLoss(error, given)) throw error;
+        await given?.group.close();
+        lost = error;
+      }
     }
+  } finally {
+    prepared?.close();
   }
 }
 
 async function enterGroup(
   { members, settings, begin, facts, agreed, asked }: EnterOptions,
   given: Ranks | undefined,
+  prepared: Prepared | undefined,
 ): Promise<Entered> {
   const ranks = given && (await withRoom(given, settings.offloadFolder));
   const options = { ...settings, ranks };
-  const joined = members && (await joinTrainer(options));
+  const joined = members && (await joinTrainer(options, prepared));
   // A run that has lost its state goes on with those that are left.
   const { parallel } = settings;
   const size = ranks?.group.size ?? 1;
   const axes = members?.hasBegun() === true ? axesFor(parallel, size) : parallel;
-  const trainer = joined ?? (await createTrainer({ ...options, parallel: axes }));
+  const trainer = joined ?? (await createTrainer({ ...options, parallel: axes }, prepared));
   try {
     asked.throwIfAborted();
     const state = joined === undefined ? await begin(trainer, ranks?.group) : MOVED;

@@ -200,6 +200,7 @@ export async function openSession(
       members: options.members,
       asked,
       settings,
+      isApart: options.mark !== undefined,
       begin: async (made, group) => {
         if (head === undefined && !hasBegun()) return hashOfState(made);
         try {

@@ -2,6 +2,7 @@
 import { instantiate } from "../execute/index.ts";
 import { checkOptions } from "../options.ts";
 import { planOf } from "./planned.ts";
+import type { Prepared } from "./prepare.ts";
 import { moveTo, type Standing } from "./regroup.ts";
 import { initializeTrainer } from "./state.ts";
 import { Trainer } from "./step.ts";
@@ -11,10 +12,13 @@ import { TRAINER_OPTIONS, type TrainerOptions } from "./step-types.ts";
  * Allocates memory, compiles graphs, and computes the initial values.
  * @throws INVALID_OPTION, OUT_OF_MEMORY, ENGINE_FAILED, NO_GRADIENT
  */
-export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
+export async function createTrainer(
+  options: TrainerOptions,
+  prepared?: Prepared,
+): Promise<Trainer> {
   checkOptions("createTrainer", options, TRAINER_OPTIONS);
   const { engine, model, ranks, seed = 0, offloadFolder } = options;
-  const planned = planOf(options);
+  const planned = planOf(options, prepared?.step);
   const instance = await instantiate(engine, planned.plan, ranks?.group, offloadFolder);
   try {
     await initializeTrainer(engine, instance, planned.plan, model, seed);
@@ -32,11 +36,14 @@ export async function createTrainer(options: TrainerOptions): Promise<Trainer> {
  * `Trainer.regroup` together. Returns undefined when none of them has one: the run begins.
  * @throws INVALID_OPTION, OUT_OF_MEMORY, ENGINE_FAILED, and what the group throws
  */
-export async function joinTrainer(options: TrainerOptions): Promise<Trainer | undefined> {
+export async function joinTrainer(
+  options: TrainerOptions,
+  prepared?: Prepared,
+): Promise<Trainer | undefined> {
   checkOptions("joinTrainer", options, TRAINER_OPTIONS);
   const standings: Standing[] = [];
   try {
-    const moved = await moveTo(options, standings);
+    const moved = await moveTo(options, standings, prepared?.step);
     if (moved === undefined) return undefined;
     const trainer = new Trainer(options, moved.planned, moved.instance);
     trainer.resumeAt(moved.steps);

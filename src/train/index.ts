@@ -5,6 +5,7 @@ export { diskFor, diskRoom } from "./disk.ts";
 export { positionsOf } from "./keys.ts";
 export { meetRoom, memoryLimit, type Room } from "./memory.ts";
 export { type PartedTensor, StateParts, stateBytes } from "./parts.ts";
+export { type Prepared, prepare } from "./prepare.ts";
 export { parameterBytes, type Ranks, sharingOf } from "./sharing.ts";
 export { type TrainerTensors } from "./state.ts";
 export { Trainer } from "./step.ts";

@@ -11,7 +11,7 @@ import { evenRanges, lower, type Range, type StepProgram } from "../program/inde
 import { checkDisk } from "./disk.ts";
 import { checkMemory, memoryLimit } from "./memory.ts";
 import { Pacing } from "./pacing.ts";
-import { parallelOf, roomFor } from "./sharing.ts";
+import { parallelOf, roomFor, type SharingOptions } from "./sharing.ts";
 import type { BatchFields, TrainerOptions } from "./step-types.ts";
 
 /** What may change between two steps of a group of ranks. */
@@ -31,11 +31,19 @@ export interface Planned {
   readonly sharing: Sharing;
 }
 
+/** The options that the plan of a step depends on. */
+export type PlanOptions = Omit<TrainerOptions, "ranks"> & Pick<SharingOptions, "ranks">;
+
+/** The step of one process. @throws INVALID_OPTION, NO_GRADIENT */
+export function stepOf(options: PlanOptions): StepGraph {
+  return inFormOf(options.engine, buildStep(options));
+}
+
 /**
  * @param known the step of one process, if it was built before; it is the same for any ranks
  * @throws INVALID_OPTION, NO_GRADIENT, OUT_OF_MEMORY, DISK_FULL
  */
-export function planOf(options: TrainerOptions, known?: StepGraph): Planned {
+export function planOf(options: PlanOptions, known?: StepGraph): Planned {
   const { ranks, microBatches = 1 } = options;
   // More workers than micro-batches are an error of their own, before anything that their
   // micro-batches would lead to.
@@ -43,7 +51,7 @@ export function planOf(options: TrainerOptions, known?: StepGraph): Planned {
   checkWorkers(size, microBatches);
   const ranges = ranks?.ranges ?? evenRanges(microBatches, size);
   const sharing = { ranges, overlap: true };
-  const step = known ?? inFormOf(options.engine, buildStep(options));
+  const step = known ?? stepOf(options);
   const parallel = parallelOf(options, step, options);
   const plan = lowered(options, step, parallel, sharing);
   const { memory } = roomFor(options);
@@ -88,7 +96,7 @@ export function programOf(
 }
 
 function lowered(
-  options: TrainerOptions,
+  options: PlanOptions,
   step: StepGraph,
   { mesh, topology, strategies }: Parallel,
   { ranges }: Sharing,

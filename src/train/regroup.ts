@@ -15,6 +15,7 @@ import {
   numbersOf,
 } from "../execute/index.ts";
 import { axesFor } from "../parallel/index.ts";
+import type { StepGraph } from "../plan/index.ts";
 import {
   Heirs,
   type JournalPlan,
@@ -68,12 +69,14 @@ const NEWCOMER: Told = { place: -1, steps: -1, decision: undefined };
  * so the trainer can move to yet another group.
  * @param standings of this rank: the last, and that of a group whose meeting failed at its end. A
  *   newcomer has none. They are closed here as soon as they are not needed any more
+ * @param prepared the step of one process, if it was built before
  * @returns undefined if no rank has a state
  * @throws PEER_LOST when a lost rank held what no other can read; what the new group throws
  */
 export async function moveTo(
   options: TrainerOptions,
   standings: Standing[],
+  prepared?: StepGraph,
 ): Promise<Standing | undefined> {
   const group = options.ranks?.group;
   const before = await settle(group, standings);
@@ -89,8 +92,10 @@ export async function moveTo(
   const now = await tell(group, standing);
   const steps = Math.max(...now.map((rank) => rank.steps));
   const parallel = axesFor(options.parallel, group?.size ?? 1);
-  const planned = planOf({ ...options, parallel }, before?.planned.step);
-  const instance = await makeBeside(options.engine, planned.plan, group, options.offloadFolder);
+  const planned = planOf({ ...options, parallel }, before?.planned.step ?? prepared);
+  const { engine, offloadFolder: folder } = options;
+  const kept = standing?.steps === steps ? standing : undefined;
+  const instance = await makeBeside({ engine, plan: planned.plan, group, folder, before: kept });
   const last = now.find(({ decision }) => decision?.steps === steps)?.decision;
   const moved = { options, planned, instance, from: 0, steps, last } as const;
   try {

@@ -44,10 +44,17 @@ export interface Ranks {
   readonly now?: () => number;
 }
 
+/** What the plan of a step depends on: who shares it, but not how they reach each other. */
+export interface SharedBy extends Pick<Ranks, "ranges" | "room"> {
+  readonly group: Pick<Group, "rank" | "size" | "costs"> & {
+    readonly transport: Pick<Group["transport"], "nodes">;
+  };
+}
+
 export interface SharingOptions extends ParallelOptions {
   readonly model: Model;
   readonly microBatches?: number | undefined;
-  readonly ranks?: Ranks | undefined;
+  readonly ranks?: SharedBy | undefined;
   /**
    * Whether any number of ranks gives the same bits, which requires sums in one order. Default:
    * true.
@@ -114,11 +121,14 @@ export function roomFor({
   return ranks.room ?? { memory: Number.POSITIVE_INFINITY, lanes: 1 };
 }
 
-function bucketOf({ bucketBytes: wanted, model }: SharingOptions, group: Group): number {
+function bucketOf(
+  { bucketBytes: wanted, model }: SharingOptions,
+  group: SharedBy["group"],
+): number {
   return wanted ?? bucketBytes(linkOf(group), parameterBytes(model));
 }
 
-function linkOf(group: Group | undefined): Link {
+function linkOf(group: SharedBy["group"] | undefined): Link {
   const { messageUs, wireUsPerByte } = group?.costs ?? DEFAULT_COSTS;
   return { latency: messageUs / 1e6, bytesPerSecond: 1e6 / wireUsPerByte };
 }

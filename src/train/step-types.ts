@@ -4,7 +4,7 @@ import type { Model } from "../nn/index.ts";
 import type { Optimizer, Schedule } from "../optimizer/index.ts";
 import { anything, type OptionKinds } from "../options.ts";
 import type { Positions } from "./keys.ts";
-import type { SharingOptions } from "./sharing.ts";
+import type { Ranks, SharingOptions } from "./sharing.ts";
 
 /** Bytes of the state of a rank that were wrong, and are right again. */
 export interface Healed {
@@ -20,6 +20,8 @@ export interface Healed {
 }
 
 export interface TrainerOptions extends SharingOptions {
+  /** The ranks that share the steps. Default: this one makes them alone. */
+  readonly ranks?: Ranks | undefined;
   readonly engine: Device;
   /** The model built for training, for one micro-batch. */
   readonly model: Model;

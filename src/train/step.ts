@@ -5,10 +5,11 @@
  */
 import type { DeviceTensor } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
-import { cutGivesSameBits, type Decision, type Instance, type Journal } from "../execute/index.ts";
+import type { Decision, Instance, Journal } from "../execute/index.ts";
 import { type Stage, type StepProgram, summaryOf } from "../program/index.ts";
 import { type Tensor, toNumbers } from "../tensor/index.ts";
 import { Collector } from "./collect.ts";
+import { Cuts } from "./cuts.ts";
 import { holdsNothing } from "./empty-batch.ts";
 import { Guard } from "./guard.ts";
 import { fillKeys, type Positions, positionsOf } from "./keys.ts";
@@ -51,6 +52,7 @@ export class Trainer {
   #options: TrainerOptions;
   #pacing: Pacing | undefined;
   #planned: Planned;
+  readonly #cuts = new Cuts();
   #isCutChecked = false;
   #fields: Fields;
   #step = 0;
@@ -266,16 +268,15 @@ export class Trainer {
 
   /**
    * Checks before the first step that a gradient cut into pieces gives the bits of the whole graph;
-   * if not, gradients are exchanged after the whole pass. Each rank decides for itself, because its
-   * collectives stay the same.
+   * if not, it is exchanged after the whole pass. The collectives of ranks are the same either way.
    */
   async #checkCut(): Promise<void> {
-    const side = this.plan.sides[this.#from];
-    if (this.#isCutChecked || side.pieces === undefined) return;
+    const { reproducible = true, ranks } = this.#options;
+    if (this.#isCutChecked || !reproducible) return;
     this.#isCutChecked = true;
-    if (this.#options.reproducible === false) return;
-    const isSame = await cutGivesSameBits(this.#instance, side);
-    if (!isSame) await this.#reshare({ overlap: false });
+    const at = { plan: this.plan, from: this.#from };
+    const isRight = await this.#cuts.areRight(this.#instance, at, ranks?.group);
+    if (!isRight) await this.#reshare({ overlap: false });
   }
 
   /** Gives slow ranks fewer micro-batches after a commit. All ranks decide the same. */

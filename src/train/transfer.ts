@@ -4,10 +4,12 @@
  * ranks that have the state find the same routes for every receiver.
  */
 import type { Group } from "../collectives/index.ts";
+import type { DeviceTensor, HostTensor } from "../engine/index.ts";
 import { assert, LockstepError } from "../errors.ts";
 import type { Instance } from "../execute/index.ts";
 import type { Gathered, Heirs, Held, StepProgram, TensorRef } from "../program/index.ts";
 import { holdingOf, rangesOf } from "./state.ts";
+import { UnderWay, type Waiting } from "./under-way.ts";
 
 /** The most bytes that are copied or sent at once. */
 const PIECE_BYTES = 2 ** 22;
@@ -69,8 +71,14 @@ export async function giveState(
       if (receiver.before === undefined && teller === transport.rank) {
         await sendRoutes({ transport }, receiver.peer, routes);
       }
-      for (const route of routes.filter(({ giver }) => giver === transport.rank)) {
-        await transport.send(receiver.peer, await source.read(route));
+      const sending = new UnderWay();
+      try {
+        for (const route of routes.filter(({ giver }) => giver === transport.rank)) {
+          const bytes = await source.read(route);
+          await sending.add(transport.send(receiver.peer, bytes));
+        }
+      } finally {
+        await sending.end();
       }
     }),
   );
@@ -89,7 +97,9 @@ export async function takeOver(
   const places = tensorsOf(plan, to.from);
   const copying = async () => {
     for (const route of routes.filter(({ giver }) => giver === own)) {
-      write(to.instance, places, route, await source.read(route));
+      if (!source.isAt(route, to.instance, places)) {
+        write(to.instance, places, route, await source.read(route));
+      }
     }
   };
   const others = routes.filter(({ giver }) => giver !== own);
@@ -120,13 +130,31 @@ async function receive(to: Holding, { transport }: Group, routes: readonly Route
   const givers = [...new Set(routes.map(({ giver }) => giver))];
   await allOf(
     givers.map(async (from) => {
-      for (const route of routes.filter(({ giver }) => giver === from)) {
-        const bytes = new Uint8Array(route.to - route.from);
-        await transport.receive(from, bytes);
-        write(to.instance, places, route, bytes);
+      const receiving = new UnderWay();
+      try {
+        for (const route of routes.filter(({ giver }) => giver === from)) {
+          await receiving.add(receivePiece({ instance: to.instance, places, transport }, route));
+        }
+      } finally {
+        await receiving.end();
       }
     }),
   );
+}
+
+interface ReceivingEnd {
+  readonly instance: Instance;
+  readonly places: ReadonlyMap<string, TensorRef>;
+  readonly transport: Group["transport"];
+}
+
+/** Into its place, where the memory can be reached. */
+function receivePiece({ instance, places, transport }: ReceivingEnd, route: Route): Waiting {
+  const place = instance.tensor(placeOf(places, route));
+  if (isHost(place)) return transport.receive(route.giver, place.bytes);
+  const bytes = new Uint8Array(route.to - route.from);
+  const waiting = transport.receive(route.giver, bytes) ?? Promise.resolve();
+  return waiting.then(() => instance.device.upload(place, bytes));
 }
 
 /** The length of a message of routes, in front of it: 0 where there are none. */
@@ -224,6 +252,14 @@ class Source {
     this.#tensors = tensorsOf(planned.plan, from);
   }
 
+  /** Whether a piece of this rank's own memory is where it has to be: both instances use it. */
+  isAt({ name, memory }: Route, to: Instance, places: ReadonlyMap<string, TensorRef>): boolean {
+    const [ref, place] = [this.#tensors.get(name), places.get(name)];
+    if (memory !== this.#rank || ref === undefined || place === undefined) return false;
+    const [here, there] = [this.#instance.tensor(ref), to.tensor(place)];
+    return here.buffer === there.buffer && here.byteOffset === there.byteOffset;
+  }
+
   async read({ name, from, to, memory }: Route): Promise<Uint8Array> {
     const ref = this.#tensors.get(name);
     assert(ref !== undefined, `the state has "${name}"`);
@@ -238,12 +274,20 @@ class Source {
 function write(
   instance: Instance,
   places: ReadonlyMap<string, TensorRef>,
-  { name, from, to }: Piece,
+  piece: Piece,
   bytes: Uint8Array,
 ): void {
+  instance.device.upload(instance.tensor(placeOf(places, piece)), bytes);
+}
+
+function placeOf(places: ReadonlyMap<string, TensorRef>, { name, from, to }: Piece): TensorRef {
   const ref = places.get(name);
   assert(ref !== undefined, `the state has "${name}"`);
-  instance.device.upload(instance.tensor(bytesRef(ref, from, to)), bytes);
+  return bytesRef(ref, from, to);
+}
+
+function isHost(tensor: DeviceTensor): tensor is HostTensor {
+  return tensor.buffer.space === "host";
 }
 
 /** Bytes [from, to) of a tensor, as a tensor of bytes. */

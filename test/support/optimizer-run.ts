@@ -1,6 +1,6 @@
 /** Runs an optimizer's own program over given gradients, without a model or data. */
 import type { Device } from "../../src/engine/index.ts";
-import { type Instance, instantiate } from "../../src/execute/instance.ts";
+import { type Instance, instantiate } from "../../src/execute/index.ts";
 import { type Optimizer, rulesOf } from "../../src/optimizer/index.ts";
 import { buildUpdates, type NormTask } from "../../src/plan/index.ts";
 import { flatVectors } from "../../src/program/flat.ts";

@@ -1,5 +1,6 @@
 /**
  * Memory that the ranks of one node share: they exchange its names, map it, and remove the names.
+ * Memory whose name is gone is opened by its handle, if the system has any.
  */
 import { LockstepError } from "../../errors.ts";
 import { type Memory, openMemory } from "../../memory/index.ts";
@@ -8,17 +9,18 @@ import type { SharedRegion, Transport } from "../transport.ts";
 /** Of a name, a zero, and the folder of a disk if the memory lies on one. */
 const NAME_BYTES = 128 + 4096;
 
-/** All ranks call this together. Throws MEMORY_NAME for memory without a name. */
+/** All ranks call this together. Throws MEMORY_NAME for memory that others cannot open. */
 export async function shareByName(
   transport: Pick<Transport, "rank" | "size" | "send" | "receive" | "barrier">,
   memory: Memory,
 ): Promise<SharedRegion> {
   const { rank, size } = transport;
-  if (memory.name === undefined) {
+  const { reachedAs } = memory;
+  if (reachedAs === undefined) {
     throw new LockstepError("MEMORY_NAME", "Only memory with a name can be shared with peers.");
   }
   const mine = Buffer.alloc(NAME_BYTES);
-  mine.write(`${memory.name}\0${memory.folder ?? ""}`);
+  mine.write(`${reachedAs}\0${memory.folder ?? ""}`);
   const names = await Promise.all(
     Array.from({ length: size }, async (_, peer) => {
       if (peer === rank) return undefined;
