@@ -25,6 +25,7 @@ import {
 } from "./report.ts";
 import { scaling } from "./scaling.ts";
 import { step } from "./step.ts";
+import { torture } from "./torture.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const benchmarks: readonly Benchmark[] = [
@@ -37,6 +38,7 @@ const benchmarks: readonly Benchmark[] = [
   memory,
   recovery,
   checkpoint,
+  torture,
   membership,
 ];
 
