@@ -14,7 +14,7 @@ import { fromWorkerSchema, progressSchema, toldSchema } from "./messages.ts";
  * The version of these messages. It changes with every change that an older side would not
  * understand.
  */
-export const AGENT_PROTOCOL = 10;
+export const AGENT_PROTOCOL = 11;
 export const DEFAULT_AGENT_PORT = 4100;
 
 const MAX_WORKERS = 4096;
