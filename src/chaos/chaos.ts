@@ -35,7 +35,14 @@ const AGAIN_MS = 50;
 const GOLDEN = 0.6180339887498949;
 
 /** Those that only a worker of the present generation can have. */
-const OF_MEMBERS: readonly FaultKind[] = ["preempt", "bit-flip", "disk-full", "slow-disk"];
+const OF_MEMBERS: readonly FaultKind[] = [
+  "preempt",
+  "bit-flip",
+  "disk-full",
+  "slow-disk",
+  "partition",
+  "slow-link",
+];
 
 const SIGNALS = {
   kill: "SIGKILL",
@@ -121,7 +128,7 @@ export class Chaos {
     const all = (this.#workers?.list() ?? []).filter(({ number }) => !this.#over.has(number));
     if (!OF_MEMBERS.includes(kind)) return all;
     const members = all.filter(({ isMember }) => isMember);
-    // Others have no weights, and write no checkpoint.
+    // Others have no weights, links or checkpoints.
     return kind !== "preempt" || members.length > 1 ? members : [];
   }
 
@@ -139,7 +146,9 @@ export class Chaos {
     }
     if (kind === "disk-full" || kind === "slow-disk")
       this.#workers?.process(number)?.failDisk(kind);
-    else if (kind === "slow-worker") this.#slow(number, this.#options.now() + SLOW_MS);
+    else if (kind === "partition" || kind === "slow-link") {
+      this.#workers?.process(number)?.failLinks(kind);
+    } else if (kind === "slow-worker") this.#slow(number, this.#options.now() + SLOW_MS);
     else if (kind !== "corrupt") this.#signal(kind, number, place);
     return true;
   }

@@ -15,6 +15,8 @@ export const KINDS = {
   corrupt: "changes a byte of the newest checkpoint, which shows when that is read next",
   "disk-full": "lets its next part of a checkpoint fail for want of space",
   "slow-disk": "lets its next part of a checkpoint take seconds",
+  partition: "cuts its links to other machines for 3 s, without closing them",
+  "slow-link": "holds the bytes of these links back for most of the next seconds",
   preempt: "asks it to leave by SIGTERM; its place gets another worker later",
 } as const;
 
@@ -22,8 +24,6 @@ export type FaultKind = keyof typeof KINDS;
 
 /** Kinds that are known and refused, with the reason. */
 const ELSEWHERE: Readonly<Record<string, string>> = {
-  partition: "nothing here cuts the network of a machine yet",
-  "slow-link": "nothing here slows the network of a machine down yet",
   coordinator: "nothing here kills and restarts the launcher yet",
 };
 

@@ -1,5 +1,6 @@
 /** A worker as the leader of its run sees it, wherever its process is. */
 import { LockstepError } from "../errors.ts";
+import type { LinkFault } from "../net/index.ts";
 import type { ErrorMessage, FromWorker, ToWorker } from "../protocol/index.ts";
 import type { DiskFault, TrainResult } from "../run/index.ts";
 
@@ -82,6 +83,11 @@ export class WorkerHandle {
 
   failDisk(fault: DiskFault): boolean {
     this.tell({ kind: "disk-fault", fault });
+    return !this.#isOver;
+  }
+
+  failLinks(fault: LinkFault): boolean {
+    this.tell({ kind: "link-fault", fault });
     return !this.#isOver;
   }
 

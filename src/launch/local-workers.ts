@@ -1,4 +1,5 @@
 import type { MembershipState } from "../membership/index.ts";
+import type { LinkFault } from "../net/index.ts";
 import type { DiskFault } from "../run/index.ts";
 import type { History } from "../telemetry/index.ts";
 
@@ -34,6 +35,8 @@ export interface LocalProcess {
   flipBit(which: number): boolean;
   /** Its next save has this fault. */
   failDisk(fault: DiskFault): boolean;
+  /** Its links to workers of other machines have this fault for some seconds. */
+  failLinks(fault: LinkFault): boolean;
 }
 
 /** A signal to all processes of a run reaches the launcher too; after this time it is one's own. */

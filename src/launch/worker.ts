@@ -170,6 +170,9 @@ process.on("message", (message: ToWorker) => {
     case "disk-fault":
       diskFaults.arm(message.fault);
       break;
+    case "link-fault":
+      generations?.cutLinks(message.fault);
+      break;
     case "history":
       generations?.tell(message.history);
       break;
