@@ -34,6 +34,16 @@ const AGAIN_MS = 50;
 /** The fractions of its multiples are spread evenly. */
 const GOLDEN = 0.6180339887498949;
 
+/** Those that only a worker of the present generation can have. */
+const OF_MEMBERS: readonly FaultKind[] = [
+  "preempt",
+  "bit-flip",
+  "disk-full",
+  "slow-disk",
+  "partition",
+  "slow-link",
+];
+
 const SIGNALS = {
   kill: "SIGKILL",
   stop: "SIGSTOP",
@@ -116,10 +126,10 @@ export class Chaos {
   /** The last worker that holds the state is not sent away: the run would stop. */
   #able(kind: FaultKind): readonly LocalWorker[] {
     const all = (this.#workers?.list() ?? []).filter(({ number }) => !this.#over.has(number));
-    if (kind !== "preempt" && kind !== "bit-flip") return all;
+    if (!OF_MEMBERS.includes(kind)) return all;
     const members = all.filter(({ isMember }) => isMember);
-    if (kind === "bit-flip") return members; // others have no weights
-    return members.length > 1 ? members : [];
+    // Others have no weights, links or checkpoints.
+    return kind !== "preempt" || members.length > 1 ? members : [];
   }
 
   /** Returns whether it could be done. */
@@ -134,7 +144,11 @@ export class Chaos {
       this.#workers?.process(number)?.flipBit(fractionOf(this.#step ?? 0, number));
       return true;
     }
-    if (kind === "slow-worker") this.#slow(number, this.#options.now() + SLOW_MS);
+    if (kind === "disk-full" || kind === "slow-disk")
+      this.#workers?.process(number)?.failDisk(kind);
+    else if (kind === "partition" || kind === "slow-link") {
+      this.#workers?.process(number)?.failLinks(kind);
+    } else if (kind === "slow-worker") this.#slow(number, this.#options.now() + SLOW_MS);
     else if (kind !== "corrupt") this.#signal(kind, number, place);
     return true;
   }

@@ -13,6 +13,10 @@ export const KINDS = {
   "bit-flip": "flips a bit of its weights in its memory",
   "slow-worker": "stops it for most of the next seconds, again and again",
   corrupt: "changes a byte of the newest checkpoint, which shows when that is read next",
+  "disk-full": "lets its next part of a checkpoint fail for want of space",
+  "slow-disk": "lets its next part of a checkpoint take seconds",
+  partition: "cuts its links to other machines for 3 s, without closing them",
+  "slow-link": "holds the bytes of these links back for most of the next seconds",
   preempt: "asks it to leave by SIGTERM; its place gets another worker later",
 } as const;
 
@@ -20,10 +24,7 @@ export type FaultKind = keyof typeof KINDS;
 
 /** Kinds that are known and refused, with the reason. */
 const ELSEWHERE: Readonly<Record<string, string>> = {
-  partition: "nothing here cuts the network of a machine yet",
-  "slow-link": "nothing here slows the network of a machine down yet",
-  "disk-full": "only an administrator can fill or limit the disk of a run",
-  "slow-disk": "only an administrator can slow down a disk",
+  coordinator: "nothing here kills and restarts the launcher yet",
 };
 
 /** A fault that was done, or is to be done again. */

@@ -91,6 +91,11 @@ function checkReach({ hosts, workers }: ChaosFlags, kinds: readonly string[]): v
       "On one machine, faults need 2 workers or more: one alone has no process of its own.";
     throw new LockstepError("INVALID_OPTION", text);
   }
+  for (const kind of hosts === undefined ? ["partition", "slow-link"] : []) {
+    if (!kinds.includes(kind)) continue;
+    const text = `The fault "${kind}" needs --hosts: workers of one machine share memory, and have no link.`;
+    throw new LockstepError("INVALID_OPTION", text, { fields: { kind } });
+  }
   for (const [kind, why] of Object.entries(NOT_ON_HOSTS)) {
     if (hosts === undefined || !kinds.includes(kind)) continue;
     const text = `The fault "${kind}" is not possible with --hosts: ${why}.`;

@@ -5,7 +5,7 @@
 import { Group, measureCosts } from "../collectives/index.ts";
 import type { Device } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
-import { parseAddress, type TcpListener } from "../net/index.ts";
+import { type LinkFault, parseAddress, type TcpListener } from "../net/index.ts";
 import type { Formed, FromWorker } from "../protocol/index.ts";
 import { isOfGroup, type Members } from "../run/index.ts";
 import type { History } from "../telemetry/index.ts";
@@ -65,6 +65,11 @@ export class Generations implements Members {
     this.#ended = reason;
     this.#leave.abort(new LockstepError("ABORTED", reason.message));
     this.#told();
+  }
+
+  /** The links to workers of other machines have a fault for some seconds. */
+  cutLinks(fault: LinkFault): void {
+    this.#options.listener?.faults.begin(fault);
   }
 
   /** Leaves a generation, at once or when it is asked after a step. */

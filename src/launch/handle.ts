@@ -1,7 +1,8 @@
 /** A worker as the leader of its run sees it, wherever its process is. */
 import { LockstepError } from "../errors.ts";
+import type { LinkFault } from "../net/index.ts";
 import type { ErrorMessage, FromWorker, ToWorker } from "../protocol/index.ts";
-import type { TrainResult } from "../run/index.ts";
+import type { DiskFault, TrainResult } from "../run/index.ts";
 
 /** What does what a worker's handle is asked for: a process of this machine, or an agent. */
 export interface Body {
@@ -78,6 +79,16 @@ export class WorkerHandle {
 
   flipBit(which: number): boolean {
     return !this.#isOver && (this.#body?.flipBit?.(which) ?? false);
+  }
+
+  failDisk(fault: DiskFault): boolean {
+    this.tell({ kind: "disk-fault", fault });
+    return !this.#isOver;
+  }
+
+  failLinks(fault: LinkFault): boolean {
+    this.tell({ kind: "link-fault", fault });
+    return !this.#isOver;
   }
 
   kill(): void {

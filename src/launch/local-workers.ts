@@ -1,4 +1,6 @@
 import type { MembershipState } from "../membership/index.ts";
+import type { LinkFault } from "../net/index.ts";
+import type { DiskFault } from "../run/index.ts";
 import type { History } from "../telemetry/index.ts";
 
 /** The workers of a run on this machine, for those who try what the run survives. */
@@ -31,6 +33,10 @@ export interface LocalProcess {
   signal(name: NodeJS.Signals): boolean;
   /** Flips a bit of its weights. `which`, in [0, 1), says which one. */
   flipBit(which: number): boolean;
+  /** Its next save has this fault. */
+  failDisk(fault: DiskFault): boolean;
+  /** Its links to workers of other machines have this fault for some seconds. */
+  failLinks(fault: LinkFault): boolean;
 }
 
 /** A signal to all processes of a run reaches the launcher too; after this time it is one's own. */

@@ -14,6 +14,7 @@ import {
   type ToWorker,
 } from "../protocol/index.ts";
 import {
+  DiskFaults,
   FILES,
   openRunFolder,
   overrideRun,
@@ -35,6 +36,7 @@ import { endProcess, endWithParent, outliveOutput } from "./survive.ts";
 const DEADLINE_MS = 3_600_000;
 
 const stop = new AbortController();
+const diskFaults = new DiskFaults();
 let generations: Generations | undefined;
 let isDone = false;
 
@@ -52,6 +54,7 @@ async function work(job: Assignment): Promise<TrainResult["outcome"]> {
   if (job.network !== undefined) opened.check();
   const run = overrideRun(opened.run, job.overrides);
   const folder = await openRunFolder(job.out, run.checkpoints);
+  diskFaults.haunt(folder.checkpoints);
   const engine = createOrtEngine({ threads, ...(dump === undefined ? {} : { dump }) });
   // The worker that writes checkpoints writes figures too, because the launcher may be on another
   // machine, or end a step earlier. Only that worker has events.
@@ -163,6 +166,12 @@ process.on("message", (message: ToWorker) => {
       break;
     case "form":
       generations?.form(message);
+      break;
+    case "disk-fault":
+      diskFaults.arm(message.fault);
+      break;
+    case "link-fault":
+      generations?.cutLinks(message.fault);
       break;
     case "history":
       generations?.tell(message.history);

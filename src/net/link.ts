@@ -16,6 +16,7 @@ import {
 } from "./frame.ts";
 import { keepQueueShort } from "./loopback.ts";
 import type { Seal } from "./seal.ts";
+import { serverOptions, TLS_IDENTITY, TLS_OPTIONS } from "./tls.ts";
 
 export interface LinkHandler {
   readonly destination: FrameHandler["destination"];
@@ -54,23 +55,6 @@ const AHEAD_BYTES = 2 ** 22;
 const STAGING_BYTES = 2 ** 16;
 /** Payloads shorter than this do not pay for a read of their own. */
 const DIRECT_BYTES = 2 ** 14;
-/** TLS without certificates: both sides have a key for this connection alone. */
-const TLS_OPTIONS = {
-  ciphers: "ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-CHACHA20-POLY1305",
-  minVersion: "TLSv1.2",
-  maxVersion: "TLSv1.2",
-} as const;
-const TLS_IDENTITY = "lockstep";
-
-/** Node.js accepts `pskCallback` here, as its own server uses it, but its types do not say so. */
-function serverOptions(psk: Buffer): tls.TLSSocketOptions {
-  const options: tls.TLSSocketOptions & Pick<tls.TlsOptions, "pskCallback"> = {
-    ...TLS_OPTIONS,
-    isServer: true,
-    pskCallback: () => psk,
-  };
-  return options;
-}
 
 export class Link {
   #socket: net.Socket;
@@ -80,6 +64,7 @@ export class Link {
   #why: string | undefined;
   #isBroken = false;
   #paused = false;
+  #isCut = false;
   #seal: Seal | undefined;
   readonly #queue: Outgoing[] = [];
   #queuedBytes = 0;
@@ -257,7 +242,18 @@ export class Link {
   resume(): void {
     if (!this.#paused) return;
     this.#paused = false;
-    this.#socket.resume();
+    if (!this.#isCut) this.#socket.resume();
+  }
+
+  /** Holds all bytes back in both directions, as a cut network does, until it is healed. */
+  set isCut(isCut: boolean) {
+    if (isCut === this.#isCut) return;
+    this.#isCut = isCut;
+    if (isCut) this.#socket.pause().cork();
+    else {
+      this.#socket.uncork();
+      if (!this.#paused) this.#socket.resume();
+    }
   }
 
   /** Sends what waits, then closes. */

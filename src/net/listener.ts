@@ -9,6 +9,7 @@ import { type Address, addressError, formatAddress } from "./address.ts";
 import { FRAME, type Frame } from "./frame.ts";
 import { checkToken, decodeHello, type Hello, receiveStranger } from "./handshake.ts";
 import { Link } from "./link.ts";
+import { LinkFaults } from "./link-faults.ts";
 import { Strangers } from "./strangers.ts";
 
 export interface PortRange {
@@ -44,6 +45,8 @@ interface Held {
 export class TcpListener {
   readonly token: string;
   readonly tls: boolean;
+  /** Of the links of its groups. */
+  readonly faults = new LinkFaults();
   readonly #server: net.Server;
   readonly #groups = new Map<string, Admit>();
   readonly #held = new Set<Held>();
@@ -118,6 +121,7 @@ export class TcpListener {
     this.#strangers.close();
     this.#held.clear();
     this.#server.close();
+    this.faults.end();
   }
 
   #greet(socket: net.Socket): void {

@@ -4,8 +4,14 @@
  */
 import { z } from "zod";
 import { type ErrorCode, type ErrorFields, LockstepError, withCodeOfMemory } from "../errors.ts";
-import type { PortRange } from "../net/index.ts";
-import type { Beginning, Changeable, RunOverrides, TrainResult } from "../run/index.ts";
+import { LINK_FAULTS, type PortRange } from "../net/index.ts";
+import {
+  type Beginning,
+  type Changeable,
+  DISK_FAULTS,
+  type RunOverrides,
+  type TrainResult,
+} from "../run/index.ts";
 import { eventSchema, type History, type RunEvent } from "../telemetry/index.ts";
 import { errorSchema, notUnderstood, outcome, port } from "./checks.ts";
 
@@ -97,6 +103,10 @@ const told = z.discriminatedUnion("kind", [
     /** Whether the run has begun, in an earlier generation. */
     hasBegun: z.boolean(),
   }),
+  /** The next save of the worker has this fault: `lockstep chaos` asks for it. */
+  z.strictObject({ kind: z.literal("disk-fault"), fault: z.enum(DISK_FAULTS) }),
+  /** The links to workers of other machines have this fault for some seconds. */
+  z.strictObject({ kind: z.literal("link-fault"), fault: z.enum(LINK_FAULTS) }),
   /** What has happened to the workers of the run. */
   z.strictObject({ kind: z.literal("history"), history }),
   /** Leave this generation: after the present step, or now, because it cannot commit any more. */

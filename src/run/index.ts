@@ -1,5 +1,6 @@
 export { openStep, readCheckpointHead } from "./checkpoint.ts";
 export { columns, size } from "./columns.ts";
+export { DISK_FAULTS, type DiskFault, DiskFaults } from "./disk-faults.ts";
 export { exportCheckpoint } from "./export-checkpoint.ts";
 export { type Fingerprint } from "./fingerprint.ts";
 export {

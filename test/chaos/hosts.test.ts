@@ -16,12 +16,12 @@ const run = runFiles({
   microBatches: "8",
   steps: "60",
 });
-const KINDS = ["kill", "segfault", "stop", "slow-worker", "preempt"];
+const KINDS = ["kill", "segfault", "stop", "slow-worker", "partition", "slow-link", "preempt"];
 const FAULTS = KINDS.map((kind, index) => {
-  return `${JSON.stringify({ step: 5 + 10 * index, worker: index, kind, seconds: 0 })}\n`;
+  return `${JSON.stringify({ step: 5 + 7 * index, worker: index, kind, seconds: 0 })}\n`;
 }).join("");
 
-test("5 faults done to workers of two agents: the weights of one worker", onLinux, () =>
+test("7 faults done to workers of two agents: the weights of one worker", onLinux, () =>
   withFolder({ ...run, "faults.jsonl": FAULTS }, async (cwd) => {
     const words = ["run.ts", "--threads", "1"];
     const one = await lockstep(["train", ...words, "--out", "one"], { cwd });
@@ -39,7 +39,7 @@ test("5 faults done to workers of two agents: the weights of one worker", onLinu
       const { status, stdout, stderr } = await lockstep(chaos, { cwd });
       assert.equal(status, 0, `${stdout}\n${stderr}`);
       const { weightsSha256 } = reportOf(join(cwd, "one"));
-      assert.match(stdout, new RegExp(`5 faults.*: \\d+ workers lost.*${weightsSha256}`));
+      assert.match(stdout, new RegExp(`7 faults.*: \\d+ workers lost.*${weightsSha256}`));
       // Both first workers of `a` are lost in turn, so a machine that leads later may have the report.
       const reports = ["a", "b"].map((name) => join(cwd, name, "runs/tiny"));
       const written = reports.filter((out) => existsSync(join(out, "report.json")));

@@ -22,7 +22,7 @@ export interface Meeting {
 
 export async function dialAll(
   { rank, size, generation, group, peers, streams, deadlineMs, reachMs, fate }: Meeting,
-  { token, tls, host }: TcpListener,
+  { token, tls, host, faults }: TcpListener,
   addresses: readonly string[],
 ): Promise<void> {
   const dials: Promise<void>[] = [];
@@ -38,7 +38,10 @@ export async function dialAll(
         deadlineMs,
         ...(reachMs === undefined ? {} : { reachMs }),
         signal: fate.signal,
-        welcomed: (link) => peer.addInbound(stream, link),
+        welcomed: (link) => {
+          peer.addInbound(stream, link);
+          faults.add(link);
+        },
         ...(/^[\d.]+$|:/.test(host) ? { localAddress: host } : {}),
       });
       dials.push(dialed);
@@ -48,7 +51,10 @@ export async function dialAll(
 }
 
 /** `admitted` resolves when all streams of all peers have come. */
-export function admissions({ rank, size, peers, streams, deadlineMs, fate }: Meeting): {
+export function admissions(
+  { rank, size, peers, streams, deadlineMs, fate }: Meeting,
+  { faults }: TcpListener,
+): {
   readonly admitted: Promise<void>;
   readonly admit: Admit;
 } {
@@ -70,6 +76,7 @@ export function admissions({ rank, size, peers, streams, deadlineMs, fate }: Mee
     if (stream >= streams) return `it uses ${streams} streams`;
     if (peer.outbound[stream] !== undefined) return `rank ${from} is connected already`;
     peer.addOutbound(stream, link);
+    faults.add(link);
     left -= 1;
     if (left === 0) resolve();
     return undefined;

@@ -149,7 +149,7 @@ class TcpTransport implements Transport {
       fate: this.#fate,
     };
     try {
-      const { admitted, admit } = admissions(meeting);
+      const { admitted, admit } = admissions(meeting, listener);
       stopServing = listener.serve(group, this.generation, admit);
       await Promise.all([dialAll(meeting, listener, addresses), admitted]);
       this.#fate.check();
