@@ -99,7 +99,7 @@ describe("checkpoints", { concurrency: 2 }, () => {
       const { stdout } = await ok(["checkpoints", "out", "--verify"], cwd);
       assert.match(
         stdout,
-        /^step 2 +[\d.]+ kB +loss \d\.\d{4}, [\d.]+ s of training, 1 shard, whole\n/,
+        /^step 2 +[\d.]+ kB +loss \d\.\d{4}, [\d.]+ s of training, 2 shards, whole\n/,
       );
       const { stdout: compared } = await ok(["checkpoints", "out", "--diff", "4", "6"], cwd);
       assert.match(compared, /the same model, data and options\n(\d+) of \1 tensors differ/);
