@@ -104,6 +104,20 @@ function childrenOf({ child }: AgentProcess): number[] {
   return text === "" ? [] : text.split(" ").map(Number);
 }
 
+/** Returns a condition: no step was made for a second, many times what a step takes here. */
+function standsStill(folder: string): () => boolean {
+  let [last, since] = [stepsAt(folder), performance.now()];
+  return () => {
+    const step = stepsAt(folder);
+    if (step !== last) [last, since] = [step, performance.now()];
+    return performance.now() - since > 1000;
+  };
+}
+
+function isStopped(pid: number): boolean {
+  return /^State:\s+T/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
+}
+
 async function withMachines(
   body: (root: string, agents: readonly [AgentProcess, AgentProcess]) => Promise<void>,
   second = "b",
@@ -190,6 +204,31 @@ test(
       assert.equal(await guest.ended, 0, "who joined goes with the end of the run");
       assert.equal(stepsAt(folder), 200);
       assert.equal(reportIn(folder).history.workersLost, 0);
+    }),
+);
+
+test(
+  "without a launcher, a worker is stopped, continued and killed at once: the weights stay right",
+  onLinux,
+  () =>
+    withMachines(async (root, agents) => {
+      const options = optionsIn(root, agents);
+      const folder = join(root, "a");
+      const first = new Launcher(options);
+      await until("the run begins", () => stepsAt(folder) >= 5);
+      await first.kill();
+      const [victim = 0] = childrenOf(agents[1]);
+      process.kill(victim, "SIGSTOP");
+      await until("the worker is stopped", () => isStopped(victim));
+      await until("the others wait for it", standsStill(folder));
+      // In its last moment the worker may still decide the step in which the others wait.
+      process.kill(victim, "SIGCONT");
+      process.kill(victim, "SIGKILL");
+      const second = new Launcher(options);
+      assert.equal(await second.ended(), 0, second.said);
+      assert.match(second.told, /was lost/);
+      assert.equal(stepsAt(folder), STEPS);
+      assert.equal(reportIn(folder).weightsSha256, expected);
     }),
 );
 
