@@ -5,6 +5,7 @@ import type { Assignment } from "../protocol/index.ts";
 import type { TrainResult } from "../run/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
 import { LocalCrew } from "./local-crew.ts";
+import { startOfProcess } from "./machine-clock.ts";
 import { supervise } from "./supervise.ts";
 import type { SuperviseOptions } from "./supervise-options.ts";
 
@@ -37,7 +38,7 @@ export async function launchLocal(options: LaunchOptions): Promise<TrainResult["
   const group = `lockstep-${process.pid}-${randomBytes(6).toString("hex")}`;
   const folder = typeof job === "string" ? Promise.resolve(job) : job();
   const assignment = folder.then((path) => {
-    return { ...shared, job: path, group, startedAt: performance.timeOrigin };
+    return { ...shared, job: path, group, startedAt: startOfProcess() };
   });
   return supervise({
     minWorkers,

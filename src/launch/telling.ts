@@ -82,7 +82,12 @@ export class Telling {
   stoppedAt(step: number): void {
     if (this.hasStopped || this.begun === undefined) return;
     const { steps, out, firstStep } = this.begun;
-    const files = step > firstStep ? ["checkpoint.safetensors", "metrics.jsonl"] : [];
+    const files = step > firstStep ? ["checkpoints", "metrics.jsonl"] : [];
+    const lost = this.#lastStep - step;
+    if (lost > 0) {
+      const what = lost === 1 ? "one step is" : `${lost} steps are`;
+      this.notice(`After step ${step}, ${what} lost with the workers that held their state.`);
+    }
     this.#onEvent({ type: "stopped", step, steps, out, files });
   }
 }

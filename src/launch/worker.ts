@@ -26,6 +26,7 @@ import {
 } from "../run/index.ts";
 import { type JsonlSink, jsonlSink } from "../telemetry/index.ts";
 import { Generations } from "./generations.ts";
+import { machineClock, startOfProcess } from "./machine-clock.ts";
 import { ProgressMeter } from "./progress.ts";
 import { endProcess, endWithParent, outliveOutput } from "./survive.ts";
 
@@ -48,7 +49,7 @@ function tell(message: FromWorker): Promise<void> {
 }
 
 async function work(job: Assignment): Promise<TrainResult["outcome"]> {
-  const { threads, dump, roots, startedAt = performance.timeOrigin } = job;
+  const { threads, dump, roots, startedAt = startOfProcess() } = job;
   const opened = openJob(readJobFolder(job.job));
   // A job that comes from this machine was checked when it was opened or made.
   if (job.network !== undefined) opened.check();
@@ -68,7 +69,7 @@ async function work(job: Assignment): Promise<TrainResult["outcome"]> {
     beginning: job.beginning,
     changes: job.changes,
     signal: stop.signal,
-    now: () => performance.timeOrigin + performance.now() - startedAt,
+    now: () => machineClock() - startedAt,
     onEvent: (event) => {
       metrics ??= figures(folder.file(FILES.metrics));
       metrics.sink(event);

@@ -41,8 +41,8 @@ export interface Assignment {
    */
   readonly deadlineMs?: number;
   /**
-   * When the command was started, in milliseconds since 1970. Unknown if it runs on another
-   * machine.
+   * When the command was started, in milliseconds of the machine's clock (`launch/machine-clock`).
+   * Unknown if it runs on another machine.
    */
   readonly startedAt?: number;
 }

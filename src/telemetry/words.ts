@@ -55,7 +55,8 @@ export function describe(
     case "stopping":
       return ["Stopping after this step. Ctrl-C again ends at once, without saving."];
     case "stopped":
-      if (event.files.length === 0) return ["Stopped before the first step: nothing was written."];
+      if (event.files.length === 0)
+        return ["Stopped before a step was saved: there is nothing to continue."];
       return [
         `Stopped after step ${event.step} of ${event.steps}. Saved in ${colors.bold(event.out)}.`,
         "Continue with:",
