@@ -72,8 +72,8 @@ export async function withAgents(
   }
 }
 
-export function reportIn(folder: string): Report {
-  return JSON.parse(readFileSync(join(folder, "out", "report.json"), "utf8")) as Report;
+export function reportIn(folder: string, out = "out"): Report {
+  return JSON.parse(readFileSync(join(folder, out, "report.json"), "utf8")) as Report;
 }
 
 /**

@@ -1,7 +1,7 @@
 /**
  * The wire between two network namespaces, as a process: a TUN device in each, and IP packets that
  * are carried from one to the other late and not always. Arguments: name and namespace of each end.
- * After "cut" it carries nothing more. It ends with its parent.
+ * After "cut" it carries nothing until "heal". It ends with its parent.
  */
 import fs from "node:fs";
 import koffi from "koffi";
@@ -99,7 +99,7 @@ try {
     for (const direction of directions) direction();
   }, TICK_MS);
   process.on("message", (word) => {
-    if (word === "cut") isCut = true;
+    if (word === "cut" || word === "heal") isCut = word === "cut";
     else process.send?.({ carried });
   });
   process.on("disconnect", () => process.exit());

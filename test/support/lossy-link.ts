@@ -14,6 +14,8 @@ export interface LossyLink {
   readonly hosts: readonly [string, string];
   /** Cuts the link: nothing comes through, and nobody is told. */
   cut(): void;
+  /** Ends the cut. */
+  heal(): void;
   /** Undefined if the kernel carries the packets. */
   carried(): Promise<Carried | undefined>;
   close(): Promise<void>;
@@ -49,6 +51,7 @@ export async function openLossyLink(): Promise<LossyLink> {
       hosts: HOSTS,
       prefix: (end) => ["ip", "netns", "exec", spaces[end]],
       cut: ways.cut,
+      heal: ways.heal,
       carried: ways.carried,
       close: async () => {
         await ways.close();
@@ -61,7 +64,7 @@ export async function openLossyLink(): Promise<LossyLink> {
   }
 }
 
-type Ways = Pick<LossyLink, "cut" | "carried" | "close">;
+type Ways = Pick<LossyLink, "cut" | "heal" | "carried" | "close">;
 type Spaces = readonly [string, string];
 
 /** Returns undefined if the kernel has no netem. */
@@ -81,6 +84,7 @@ function byKernel(name: string, spaces: Spaces): Ways | undefined {
   }
   return {
     cut: () => disturb("change", "100%"),
+    heal: () => disturb("change", "2%"),
     carried: async () => undefined,
     close: async () => undefined,
   };
@@ -97,6 +101,7 @@ async function byRelay(name: string, [a, b]: Spaces): Promise<Ways> {
   }
   return {
     cut: () => void child.send("cut"),
+    heal: () => void child.send("heal"),
     carried: async () => {
       const answered = answer(child);
       child.send("carried");
