@@ -8,6 +8,7 @@ import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { type GptSizes, torchElastic } from "./peers.ts";
+import { loseTheCoordinator } from "./recovery-coordinator.ts";
 import { type Moment, WatchedRun, weightsIn, workerProcesses, writeRun } from "./recovery-run.ts";
 import { type Benchmark, median, type Row } from "./report.ts";
 
@@ -34,7 +35,8 @@ async function measureAll(): Promise<{ rows: Row[]; missing: string[] }> {
   const folder = mkdtempSync(join(tmpdir(), "lockstep-bench-"));
   try {
     const lost = await loseWorkers(folder);
-    const rows = [...lost.rows, ...(await joinLarge(join(folder, "large")))];
+    const coordinator = await loseTheCoordinator(join(folder, "hosts"), join(folder, "job"));
+    const rows = [...lost.rows, ...coordinator, ...(await joinLarge(join(folder, "large")))];
     const options = { sizes: SIZES, threads: 1, repeats: 1, workers: WORKERS, kills: PEER_KILLS };
     const torch = await torchElastic(root, options);
     if (torch === undefined) return { rows, missing: ["PyTorch (LOCKSTEP_PYTHON)"] };
