@@ -84,8 +84,8 @@ interface Region {
 function mapped({ memories }: Region, rank: number, size: number): SharedRegion {
   const seen = Array.from({ length: size }, (_, peer) => {
     const memory = memories.get(peer);
-    if (peer === rank || memory?.name === undefined) return memory;
-    return openMemory(memory.name, memory.folder);
+    if (peer === rank || memory?.reachedAs === undefined) return memory;
+    return openMemory(memory.reachedAs, memory.folder);
   });
   return {
     memories: seen,
