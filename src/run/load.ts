@@ -1,7 +1,6 @@
 /** Loads a run file: a TypeScript module whose default export is `defineRun({…})`. */
 import { existsSync } from "node:fs";
 import { dirname, relative, resolve } from "node:path";
-import { createJiti } from "jiti";
 import { LockstepError } from "../errors.ts";
 import { requireFile } from "../files/index.ts";
 import { isRun, type Run } from "./run.ts";
@@ -21,6 +20,8 @@ export async function loadRun(file: string): Promise<Run> {
   // `lockstep` in the file means this package as it is loaded already, wherever the file lies and
   // however it imports it.
   const lockstep: unknown = await import("../index.ts");
+  // Workers, which get their run as a job, need no loader: it takes a tenth of their start.
+  const { createJiti } = await import("jiti");
   const jiti = createJiti(import.meta.url, { virtualModules: { lockstep }, fsCache: false });
   let exported: unknown;
   try {
