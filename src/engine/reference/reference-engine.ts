@@ -219,8 +219,11 @@ class ReferenceBinding implements Binding {
   runSync(): void {
     this.#check();
     this.#runs.begun += 1;
-    this.#compute();
-    this.#runs.ended += 1;
+    try {
+      this.#compute();
+    } finally {
+      this.#runs.ended += 1;
+    }
   }
 
   close(): void {
