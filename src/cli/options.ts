@@ -3,9 +3,9 @@
  */
 import { Command, Option } from "commander";
 import { KINDS } from "../chaos/index.ts";
+import { version } from "../package.ts";
 import { DEFAULT_AGENT_PORT } from "../protocol/index.ts";
 import { CHANGEABLE } from "../run/index.ts";
-import { version } from "../version.ts";
 import { agentCommand, joinCommand } from "./agent.ts";
 import { chaosCommand } from "./chaos.ts";
 import { checkpointsCommand } from "./checkpoints.ts";
