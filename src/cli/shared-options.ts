@@ -95,7 +95,7 @@ export function fewest(): Option {
 export function most(): Option {
   return new Option(
     "--max-workers <n>",
-    "workers beyond this number stand by (default: as many as the run starts with; with --listen, as many as a step can be shared by)",
+    "workers beyond this number stand by, ready to take the place of one that is lost (default: as many as the run starts with; with --listen, as many as a step can be shared by)",
   ).argParser(whole(1));
 }
 

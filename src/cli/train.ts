@@ -12,7 +12,6 @@ import {
   type Beginning,
   FILES,
   openRunFolder,
-  type Run,
   type RunFolder,
   readCheckpointHead,
   settleMicroBatches,
@@ -27,7 +26,7 @@ import { DATA_NOT_HERE, jobFrom, jobHere, rootFor, rootHere } from "./job.ts";
 import { recordCommand } from "./recorded.ts";
 import { stopOnSignals } from "./signals.ts";
 import { keepingOf, openTarget, type Target, type TrainFlags } from "./target.ts";
-import { workersFor } from "./workers.ts";
+import { checkSpares, mostWorkers, workersFor } from "./workers.ts";
 
 export function trainCommand(file: string, flags: TrainFlags): Promise<void> {
   return trainTarget(file, flags, commandToResume(process.argv, process.env, process.cwd()));
@@ -68,6 +67,7 @@ export async function trainTarget(
     hosts: flags.hosts?.length,
   });
   const most = mostWorkers(flags, run, workers);
+  if (flags.hosts === undefined && flags.listen === undefined) checkSpares(flags, workers);
   if (flags.minWorkers !== undefined && flags.minWorkers > most) {
     throw new LockstepError(
       "INVALID_OPTION",
@@ -100,7 +100,7 @@ export async function trainTarget(
     });
   };
   const stop = stopOnSignals(() => show({ type: "stopping" }));
-  const threads = flags.threads ?? Math.max(1, Math.floor(cores / workers));
+  const threads = flags.threads ?? Math.max(1, Math.floor(cores / (isShared ? workers : most)));
   const shared = {
     beginning,
     changes: flags.change,
@@ -120,7 +120,7 @@ export async function trainTarget(
               { ...shared, folder, now: () => performance.now() },
               { threads, dump },
             )
-          : trainByWorkers(target, flags, { ...led, workers, threads, dump }),
+          : trainByWorkers(target, flags, { ...led, workers, maxWorkers: most, threads, dump }),
     );
     if (outcome === "stopped") process.exitCode = stop.status();
   } finally {
@@ -166,6 +166,7 @@ async function trainHere(
 interface WorkersOptions extends Shared {
   readonly out: string;
   readonly workers: number;
+  readonly maxWorkers: number;
   readonly threads: number;
   readonly dump: string | undefined;
   readonly onWorkers: LaunchOptions["onWorkers"];
@@ -263,23 +264,13 @@ async function trainOnHosts(
   }
 }
 
-/** Two stated axes fix the number of workers; a step cannot be shared by more than its micro-batches. */
-function mostWorkers({ maxWorkers, listen }: TrainFlags, run: Run, workers: number): number {
-  const fixed = leastWorkers(run.parallel);
-  if (fixed > 1) return fixed;
-  return Math.min(run.microBatches, maxWorkers ?? (listen === undefined ? workers : Infinity));
-}
-
 /** @throws INVALID_OPTION when options do not fit together */
 function checkHosts(flags: TrainFlags, { job }: Target): void {
-  const { hosts, listen, dump, tls, dataRoot, maxWorkers, state } = flags;
+  const { hosts, listen, dump, tls, dataRoot, state } = flags;
   const isShared = hosts !== undefined || listen !== undefined;
   const refuse = (text: string, hint?: string) => {
     throw new LockstepError("INVALID_OPTION", text, hint === undefined ? {} : { hint });
   };
-  if (!isShared && maxWorkers !== undefined) {
-    refuse("--max-workers is for --hosts and --listen: on one machine, --workers says it.");
-  }
   if (hosts === undefined && state !== undefined) {
     refuse("--state is for --hosts: workers of this machine end with their launcher.");
   }

@@ -3,7 +3,8 @@
  * machine.
  */
 import { LockstepError } from "../errors.ts";
-import { checkWorkers } from "../parallel/index.ts";
+import { checkWorkers, leastWorkers } from "../parallel/index.ts";
+import type { Run } from "../run/index.ts";
 
 /** A number, or one worker for each core of the machine. */
 export type WorkersAsked = number | "cores";
@@ -44,4 +45,28 @@ export function workersFor(request: WorkersRequest): Workers {
   const workers = { each: asked, all: asked * (hosts ?? 1) };
   checkWorkers(workers.all, microBatches);
   return workers;
+}
+
+/** Two stated axes fix the number of workers; a step cannot be shared by more than its micro-batches. */
+export function mostWorkers(
+  { maxWorkers, listen }: { readonly maxWorkers?: number; readonly listen?: string },
+  run: Pick<Run, "parallel" | "microBatches">,
+  workers: number,
+): number {
+  const fixed = leastWorkers(run.parallel);
+  if (fixed > 1) return fixed;
+  return Math.min(run.microBatches, maxWorkers ?? (listen === undefined ? workers : Infinity));
+}
+
+/** On one machine no workers join, so that --max-workers only says how many of them stand by. */
+export function checkSpares(
+  { maxWorkers = 0 }: { readonly maxWorkers?: number },
+  workers: number,
+): void {
+  if (maxWorkers < workers) return;
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `With --workers ${workers}, --max-workers ${maxWorkers} lets none stand by.`,
+    { hint: "Give a larger --workers: those beyond --max-workers stand by for one that is lost." },
+  );
 }

@@ -48,9 +48,14 @@ export class Generations implements Members {
   #ended: LockstepError | undefined;
   #history: History = NOTHING;
   #told: () => void = () => undefined;
+  readonly leaving: Promise<void>;
+  #leaves: () => void = () => undefined;
 
   constructor(options: GenerationsOptions) {
     this.#options = options;
+    this.leaving = new Promise((resolve) => {
+      this.#leaves = resolve;
+    });
   }
 
   /** Takes what the launcher says of a generation. */
@@ -85,6 +90,7 @@ export class Generations implements Members {
   /** This worker takes part in no later generation. */
   leave(): void {
     this.#isLeaving = true;
+    this.#leaves();
   }
 
   isLeaving(): boolean {

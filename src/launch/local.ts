@@ -14,6 +14,8 @@ export interface LaunchOptions
   /** The folder of the job, or a function that makes it while the worker processes start. */
   readonly job: string | (() => Promise<string>);
   readonly workers: number;
+  /** Workers beyond this number stand by. Default: none. */
+  readonly maxWorkers?: number;
   /** With fewer workers the run waits. Default: 1. */
   readonly minWorkers?: number;
   readonly onEvent: EventSink;
@@ -30,7 +32,16 @@ export interface LaunchOptions
  *   the error of making the job
  */
 export async function launchLocal(options: LaunchOptions): Promise<TrainResult["outcome"]> {
-  const { job, onEvent, signal, onWorkers, workers, minWorkers = 1, ...shared } = options;
+  const {
+    job,
+    onEvent,
+    signal,
+    onWorkers,
+    minWorkers = 1,
+    workers,
+    maxWorkers = workers,
+    ...shared
+  } = options;
   const places = Array.from({ length: workers }, (_, index) => ({
     name: `${index}`,
     node: hostname(),
@@ -42,7 +53,7 @@ export async function launchLocal(options: LaunchOptions): Promise<TrainResult["
   });
   return supervise({
     minWorkers,
-    maxWorkers: workers,
+    maxWorkers,
     crew: (events) => new LocalCrew({ places, assignment }, events),
     onEvent,
     signal,

@@ -90,7 +90,11 @@ function ofWorker(draft: Draft, worker: WorkerState, at: At): void {
         fence(draft, worker);
       });
     case "leaving":
-      return at(since + HANDOVER_MS, () => dismiss(draft, worker));
+      // The last one that holds the state waits for those that are to take it.
+      if (!isHolderAlone(draft, worker)) {
+        return at(since + HANDOVER_MS, () => dismiss(draft, worker));
+      }
+      break;
     case "starting":
       late(since + WORK_MS, () => `it was not ready within ${span(WORK_MS)}`);
       break;
@@ -117,10 +121,23 @@ function ofWorker(draft: Draft, worker: WorkerState, at: At): void {
 }
 
 /** Whether the state of the run would be lost with this worker: no other that runs holds it. */
-function isLastHolder({ state }: Draft, { id, step }: WorkerState): boolean {
-  const holds = (other: WorkerState) =>
-    other.step >= step && !other.stopped && HOLDING.includes(other.status);
-  return step > 0 && !state.workers.some((other) => other.id !== id && holds(other));
+function isLastHolder(draft: Draft, worker: WorkerState): boolean {
+  return isAhead(draft, worker, ({ status, stopped }) => !stopped && HOLDING.includes(status));
+}
+
+/** Whether only workers that leave, this one among them, hold the state of the run. */
+function isHolderAlone(draft: Draft, worker: WorkerState): boolean {
+  return isAhead(draft, worker, ({ status }) => status === "ready" || status === "member");
+}
+
+/** Whether a worker has a state, and none of these others is as far. */
+function isAhead(
+  { state }: Draft,
+  { id, step }: WorkerState,
+  counts: (other: WorkerState) => boolean,
+): boolean {
+  const isAsFar = (other: WorkerState) => other.id !== id && other.step >= step && counts(other);
+  return step > 0 && !state.workers.some(isAsFar);
 }
 
 function killAgain(draft: Draft, worker: WorkerState): void {
@@ -182,7 +199,7 @@ function ofGathering(draft: Draft, at: At): void {
   const missing = options.minWorkers - ready;
   if (missing <= 0) {
     const isComplete = starting === 0 || ready >= options.maxWorkers;
-    const now = isComplete || survivors(draft).length > 0;
+    const now = isComplete || survivors(draft).length > 0 || roster.counts.leaving > 0;
     const end = now ? state.time : roster.readySince(options.minWorkers) + LAST_CALL_MS;
     return at(end, () => form(draft));
   }

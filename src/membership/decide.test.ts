@@ -184,6 +184,27 @@ test("a stopped worker is found within a bound that follows the time of a step",
   assert.ok(patienceOf(withStep({ mean: 100, deviation: 10 }, 60_000)) < 4_000);
 });
 
+test("the last worker that holds the state brings it to newcomers before it leaves", () => {
+  const leader = running(2).steps(1);
+  leader.hear({ kind: "drain", worker: 0, why: "it got SIGTERM" });
+  leader.steps(1).ready(0);
+  leader.kill(1);
+  // Nobody else has the state, so it stays longer than another one that leaves.
+  leader.pass(60_000);
+  assert.equal(leader.did("dismiss"), undefined);
+  assert.deepEqual(leader.members, [0, 1], "no generation without a newcomer");
+  const [newcomer = -1] = leader.state.workers.flatMap(({ id, status }) =>
+    status === "starting" ? [id] : [],
+  );
+  leader.hear({ kind: "ready", worker: newcomer, generation: 0, step: 0 });
+  assert.deepEqual(leader.members, [0, newcomer]);
+  assert.equal(leader.state.generation.step, 12);
+  leader.steps(1).ready(0, newcomer);
+  assert.deepEqual([leader.members, leader.state.generation.step], [[newcomer], 13]);
+  leader.steps(1);
+  assert.deepEqual(leader.did("dismiss"), { kind: "dismiss", worker: 0 });
+});
+
 test("a stopped worker is continued once before the state of the run is lost with it", () => {
   const leader = running().steps(1);
   // Two of three are stopped at nearly the same time, after the third was killed.
@@ -352,7 +373,7 @@ test("a worker that is asked to leave finishes the step, hands over and goes; it
   assert.match(leader.said(), /Worker 2 \(host b\) is asked to leave: its machine is preempted\./);
   leader.steps(1).ready(0, 1, 2);
   assert.deepEqual(leader.members, [0, 1]);
-  assert.deepEqual(leader.state.generation.holders, [0, 1, 2]);
+  assert.deepEqual(leader.state.generation.holders, [0, 1]);
   assert.equal(leader.did("dismiss"), undefined);
   leader.steps(1);
   assert.deepEqual(leader.did("dismiss"), { kind: "dismiss", worker: 2 });

@@ -13,22 +13,37 @@ export function survivors(draft: Draft): readonly WorkerState[] {
 
 /**
  * Survivors come first, in the order of their ranks, then others by number; at most `maxWorkers`.
- * The state is the furthest that a living worker holds.
+ * The state is the furthest that one of them holds.
  */
 export function form(draft: Draft): void {
   const { state, options } = draft;
   const old = survivors(draft);
   const isOld = new Set(old);
-  const all = [...old, ...candidates(draft).filter((worker) => !isOld.has(worker))];
+  const ready = [...old, ...candidates(draft).filter((worker) => !isOld.has(worker))];
+  const all = [...heldByLeaving(draft, ready), ...ready];
   const chosen = byNode(all.slice(0, options.maxWorkers));
-  const living = [...all, ...withStatus(draft, "leaving")];
-  const held = living.reduce((most, worker) => Math.max(most, worker.step), 0);
+  const held = furthest(chosen);
   // Workers that are new hold nothing.
   const step = held === 0 ? state.saved : held;
-  const holders = living.filter((worker) => held > 0 && worker.step === held).map(({ id }) => id);
+  const holders = chosen.filter((worker) => held > 0 && worker.step === held).map(({ id }) => id);
   const members = chosen.map(({ id, node, step: own }) => ({ worker: id, node, step: own }));
   state.generation = { number: state.generation.number + 1, members, step, holders };
   begin(draft, chosen, generationText(state.generation, state));
+}
+
+/**
+ * Workers that are about to leave take part once more if only they hold the state: they bring it to
+ * the others, and leave after the next step. One of the others has to have room.
+ */
+function heldByLeaving(draft: Draft, ready: readonly WorkerState[]): readonly WorkerState[] {
+  const leaving = withStatus(draft, "leaving");
+  const held = furthest(leaving);
+  if (held <= furthest(ready)) return [];
+  return leaving.filter(({ step }) => step === held).slice(0, draft.options.maxWorkers - 1);
+}
+
+function furthest(workers: readonly WorkerState[]): number {
+  return workers.reduce((most, { step }) => Math.max(most, step), 0);
 }
 
 /** Brings the workers of each node together, in the order in which nodes first appear. */

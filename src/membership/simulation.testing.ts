@@ -388,6 +388,12 @@ export class Simulation {
     for (const { worker } of members) {
       assert.ok(!this.processes.get(worker)?.isRefused, "no member is fenced");
     }
+    const isHeld = generation.holders.length > 0;
+    const own = members.map((member) => member.step);
+    assert.equal(step, isHeld ? Math.max(...own) : this.state.saved, "a member brings the state");
+    const near = this.state.workers.filter(({ status }) => status === "leaving");
+    const far = Math.max(...near.map((worker) => worker.step), 0);
+    assert.ok(step >= far || maxWorkers === 1, "those that leave bring it if no other can");
     this.formed.push(generation);
     for (const { worker } of members) {
       this.#ask(worker, (process) => {

@@ -168,7 +168,7 @@ export interface Generation {
   readonly members: readonly Member[];
   /** The steps committed before this generation. */
   readonly step: number;
-  /** Workers that hold the state after `step`: members, spares, and those that leave. */
+  /** The members that hold the state after `step`; none if it is that of the checkpoint. */
   readonly holders: readonly number[];
 }
 

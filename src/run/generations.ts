@@ -1,23 +1,18 @@
 /** A worker of a run goes from one generation of workers to the next. */
-import { setTimeout as delay } from "node:timers/promises";
-import { assert, LockstepError } from "../errors.ts";
+import { assert } from "../errors.ts";
 import { evenRanges } from "../program/index.ts";
 import type { CommittedStep } from "../train/index.ts";
 import { agreeOrLose } from "./agree.ts";
 import { MOVED, withRoom } from "./enter.ts";
 import { planExport } from "./export.ts";
 import { factsHere } from "./facts.ts";
-import { isMarked, markFolder, nearestFolder, prepareFolder, type RunFolder } from "./folder.ts";
+import { isMarked, markFolder, nearestFolder, prepareFolder } from "./folder.ts";
 import { holdPlace } from "./hold.ts";
-import { type FolderLock, lockFolder } from "./lock.ts";
-import { isLoss } from "./members.ts";
+import { type FolderLock, lockForLeader } from "./lock.ts";
+import { isLoss, type Members } from "./members.ts";
 import { enterCommitted, shareLedger } from "./samples.ts";
 import type { Session } from "./session.ts";
 import { tellWeights } from "./weights-place.ts";
-
-/** How long the leader before may take to let go of the folder: as long as agents let a lost one. */
-const RELEASE_MS = 45_000;
-const LOOK_MS = 50;
 
 /**
  * Leaves the group of ranks and enters the next generation. Tries again while generations fail.
@@ -42,7 +37,7 @@ export async function enterNext(
   try {
     if (members.isLeaving()) await handOver(session);
     for (let reason = lost; ; ) {
-      const given = await members.next(trainer.steps, reason);
+      const given = await handingOver(session, members, members.next(trainer.steps, reason));
       try {
         const ranks = await withRoom(given, nearestFolder(options.folder.path));
         found = (await trainer.regroup(ranks)) ?? found;
@@ -63,6 +58,21 @@ export async function enterNext(
     }
   } finally {
     for (const { group } of old) await group.close();
+  }
+}
+
+/** A worker may be told to leave when it waits for the next generation already. */
+async function handingOver<T>(session: Session, { leaving }: Members, next: Promise<T>) {
+  let waits = true;
+  let handed: Promise<void> | undefined;
+  void leaving.then(() => {
+    if (waits) handed = handOver(session);
+  });
+  try {
+    return await next;
+  } finally {
+    waits = false;
+    await handed;
   }
 }
 
@@ -98,7 +108,7 @@ async function takeLead(session: Session): Promise<void> {
 async function takeFolder({ options, trainer }: Session): Promise<FolderLock> {
   const { folder, mark, members, beginning, asked: signal } = options;
   const hasOwner = mark !== undefined || members?.hasBegun() === true;
-  const lock = await lockInTime(folder, signal, hasOwner ? RELEASE_MS : 0);
+  const lock = await lockForLeader(folder, { signal, hasOwner });
   if (mark === undefined || isMarked(folder, mark)) return lock;
   const kept = beginning === "resume" ? "resume" : "anew";
   await prepareFolder(folder, kept, trainer.steps);
@@ -106,27 +116,6 @@ async function takeFolder({ options, trainer }: Session): Promise<FolderLock> {
   const text = `Another machine leads from now on: its folder "${folder.path}" has what the run writes after step ${trainer.steps}.`;
   options.onEvent({ type: "notice", text });
   return lock;
-}
-
-/**
- * A leader that leaves may still write a checkpoint; one that cannot be reached any more may still
- * be about to end, in a folder that all share.
- */
-async function lockInTime(
-  folder: RunFolder,
-  signal: AbortSignal,
-  waitMs: number,
-): Promise<FolderLock> {
-  const lateAt = performance.now() + waitMs;
-  for (;;) {
-    try {
-      return await lockFolder(folder, { signal });
-    } catch (error) {
-      const isLocked = error instanceof LockstepError && error.code === "RUN_LOCKED";
-      if (!isLocked || performance.now() > lateAt) throw error;
-      await delay(LOOK_MS);
-    }
-  }
 }
 
 /** Called after a change of generation, with a step that has to be told. */

@@ -37,6 +37,9 @@ const WATCH_MS = 3 * BEAT_MS + 1_000;
  * without locks.
  */
 const FIRST_MS = 500;
+/** How long the leader before may take to let go of the folder: as long as agents let a lost one. */
+const RELEASE_MS = 45_000;
+const LOOK_MS = 50;
 
 type LockedFolder = Pick<RunFolder, "path" | "file">;
 
@@ -63,6 +66,29 @@ interface Owner {
   /** The identity of a machine's boot; the same for all its processes, also in containers. */
   readonly boot: string;
   readonly beat: string;
+}
+
+/**
+ * Locks the folder of a run for its leader.
+ * @param hasOwner whether there was another leader, who may still write a checkpoint. One that
+ *   cannot be reached any more may still be about to end, in a folder that all share. So it has
+ *   time to let go of the folder
+ * @throws as `lockFolder`
+ */
+export async function lockForLeader(
+  folder: LockedFolder,
+  { signal, hasOwner }: { readonly signal: AbortSignal; readonly hasOwner: boolean },
+): Promise<FolderLock> {
+  const lateAt = performance.now() + (hasOwner ? RELEASE_MS : 0);
+  for (;;) {
+    try {
+      return await lockFolder(folder, { signal });
+    } catch (error) {
+      const isLocked = error instanceof LockstepError && error.code === "RUN_LOCKED";
+      if (!isLocked || performance.now() > lateAt) throw error;
+      await delay(LOOK_MS, undefined, { signal });
+    }
+  }
 }
 
 /**

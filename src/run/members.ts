@@ -22,6 +22,8 @@ export interface Members {
   isWanted(): boolean;
   /** Whether the worker takes part in no later generation. */
   isLeaving(): boolean;
+  /** Resolves when the worker is told so. */
+  readonly leaving: Promise<void>;
   /**
    * Whether the run had begun before the present generation. If none of its members has a state,
    * it continues from the last checkpoint.

@@ -33,7 +33,7 @@ import { samplingGraph } from "./generate.ts";
 import type { CheckpointHead, Progress } from "./head.ts";
 import { holdPlace } from "./hold.ts";
 import { type Change, type Changeable, type Identity, identityOf } from "./identity.ts";
-import { type FolderLock, lockFolder } from "./lock.ts";
+import { type FolderLock, lockForLeader } from "./lock.ts";
 import { type Members } from "./members.ts";
 import { type Chosen, chooseCheckpoint } from "./resume.ts";
 import type { Run } from "./run.ts";
@@ -228,7 +228,7 @@ export async function openSession(
     const leads = ranks === undefined || ranks.group.rank === 0;
     if (leads && !hasJoined) {
       if (lock === undefined) {
-        lock = await lockFolder(options.folder, { signal: asked });
+        lock = await lockForLeader(options.folder, { signal: asked, hasOwner: hasBegun() });
         if (!hasBegun()) await checkBeginning(options.folder, options.beginning);
         exporting ??= planExport(run.model, [1, microBatch]);
       }

@@ -44,7 +44,10 @@ test("a run of this machine waits for machines that join, and ends with the weig
 test("options that do not fit are refused", () =>
   withFolder(files, async (cwd) => {
     for (const [words, expected] of [
-      [["--max-workers", "2"], /--max-workers is for --hosts and --listen/],
+      [
+        ["--workers", "2", "--max-workers", "2"],
+        /With --workers 2, --max-workers 2 lets none stand by/,
+      ],
       [["--listen", "0.0.0.0:0"], /--listen needs the address .* that other machines reach/],
       [["--listen", "0", "--min-workers", "9"], /A run of 4 workers cannot wait for 9/],
     ] as const) {
