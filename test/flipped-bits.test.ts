@@ -14,8 +14,6 @@ import { adamw } from "../src/optimizer/index.ts";
 import {
   createTrainer,
   type Healed,
-  type Prepared,
-  prepare,
   type Trainer,
   type TrainerOptions,
 } from "../src/train/index.ts";
@@ -23,6 +21,7 @@ import { type Mortal, mortal } from "./support/mortal.ts";
 import { type SimulatedRanks, simulatedRanks } from "./support/ranks.ts";
 import { CONVOLUTION, GPT, stepOf } from "./support/small-models.ts";
 import { bitsOf } from "./support/steps.ts";
+import { type Bits, Undisturbed } from "./support/undisturbed.ts";
 
 const cpu = createOrtEngine({ threads: 1 });
 after(() => cpu.close());
@@ -31,8 +30,6 @@ const SAMPLES = 6;
 const STEPS = 3;
 /** The step before, or in, which a bit flips. */
 const FLIP = 1;
-
-type Bits = Readonly<Record<string, string>>;
 
 interface Setting extends Pick<TrainerOptions, "zero" | "parallel" | "checkReplicas"> {
   readonly ranks: number;
@@ -78,37 +75,12 @@ function optionsOf(model: ModelDefinition): Omit<TrainerOptions, "engine"> {
   };
 }
 
-/** What one undisturbed process has after each step, and its step, which all ranks start from. */
-class Undisturbed {
-  readonly prepared: Promise<Prepared>;
-  readonly #trainer: Promise<Trainer>;
-  readonly #bits: Promise<Bits>[] = [];
-
-  constructor(model: ModelDefinition) {
+const undisturbed = new Map(
+  [GPT, CONVOLUTION].map((model) => {
     const options = { ...optionsOf(model), engine: cpu };
-    this.prepared = prepare({ ...options, isApart: false });
-    this.#trainer = this.prepared.then((prepared) => createTrainer(options, prepared));
-  }
-
-  after(steps: number): Promise<Bits> {
-    this.#bits[steps] ??= this.#make(steps);
-    return this.#bits[steps];
-  }
-
-  async #make(steps: number): Promise<Bits> {
-    const trainer = await this.#trainer;
-    if (steps > 0) await this.after(steps - 1);
-    if (steps > 0) await stepOf(trainer, SAMPLES);
-    return bitsOf(trainer);
-  }
-
-  async close(): Promise<void> {
-    (await this.#trainer).close();
-    (await this.prepared).close();
-  }
-}
-
-const undisturbed = new Map([GPT, CONVOLUTION].map((model) => [model, new Undisturbed(model)]));
+    return [model, new Undisturbed(options, SAMPLES)];
+  }),
+);
 after(() => Promise.all([...undisturbed.values()].map((one) => one.close())));
 
 function undisturbedOf({ model = GPT }: Setting): Undisturbed {

@@ -13,7 +13,6 @@ import {
   createTrainer,
   joinTrainer,
   type Prepared,
-  prepare,
   type Trainer,
   type TrainerOptions,
 } from "../src/train/index.ts";
@@ -21,6 +20,7 @@ import { Dead, type Mortal, mortal } from "./support/mortal.ts";
 import { type SimulatedRanks, simulatedRanks } from "./support/ranks.ts";
 import { CONVOLUTION, GPT, stepOf } from "./support/small-models.ts";
 import { bitsOf } from "./support/steps.ts";
+import { Undisturbed } from "./support/undisturbed.ts";
 
 const cpu = createOrtEngine({ threads: 1 });
 after(() => cpu.close());
@@ -64,28 +64,6 @@ function optionsOf(
 }
 
 const step = (trainer: Trainer) => stepOf(trainer, SAMPLES);
-
-/** What one process has after each step. */
-class Alone {
-  readonly #trainer: Trainer;
-  readonly #bits: Record<string, string>[] = [];
-
-  constructor(trainer: Trainer) {
-    this.#trainer = trainer;
-  }
-
-  async after(steps: number): Promise<Record<string, string>> {
-    while (this.#trainer.steps < steps) {
-      await step(this.#trainer);
-      this.#bits[this.#trainer.steps] = await bitsOf(this.#trainer);
-    }
-    return this.#bits[steps] as Record<string, string>;
-  }
-
-  close(): void {
-    this.#trainer.close();
-  }
-}
 
 /** Ranks that train together, each in a process of its own that may end. */
 interface Ranks {
@@ -160,7 +138,7 @@ async function lose(
   };
 }
 
-async function assertAlike({ trainers }: Ranks, alone: Alone, when: string): Promise<number> {
+async function assertAlike({ trainers }: Ranks, alone: Undisturbed, when: string): Promise<number> {
   const [steps = 0, ...others] = trainers.map((trainer) => trainer.steps);
   for (const other of others) assert.equal(other, steps, `all are after the same step, ${when}`);
   const expected = await alone.after(steps);
@@ -173,8 +151,8 @@ async function assertAlike({ trainers }: Ranks, alone: Alone, when: string): Pro
 describe("a rank that is lost at any run of a step", () => {
   for (const [name, work] of Object.entries(WORK)) {
     test(`${name}: no bit changes`, async () => {
-      const prepared = await prepare({ ...optionsOf(cpu, work), isApart: false });
-      const alone = new Alone(await createTrainer(optionsOf(cpu, work), prepared));
+      const alone = new Undisturbed(optionsOf(cpu, work), SAMPLES);
+      const prepared = await alone.prepared;
       let ranks = await begin(work, prepared);
       await wholeStep(ranks);
       const outcomes = new Set<number>();
@@ -197,8 +175,7 @@ describe("a rank that is lost at any run of a step", () => {
       );
       for (const trainer of ranks.trainers) trainer.close();
       await ranks.met.close();
-      alone.close();
-      prepared.close();
+      await alone.close();
     });
   }
 });
