@@ -186,9 +186,14 @@ export function loadSystemLibrary(): Library {
   return loadLibrary(process.platform === "linux" ? libcName() : "libSystem.dylib");
 }
 
+/** What this process has mapped: a line for each mapping. */
+function readMaps(): string {
+  return fs.readFileSync("/proc/self/maps", "utf8");
+}
+
 /** The anonymous mapping of this process that holds `address`. */
 function findMapping(address: Address): Mapping | undefined {
-  for (const line of fs.readFileSync("/proc/self/maps", "utf8").split("\n")) {
+  for (const line of readMaps().split("\n")) {
     const [, from, to, rest = ""] = /^([0-9a-f]+)-([0-9a-f]+) rw-p (.*)$/.exec(line) ?? [];
     const start = BigInt(`0x${from ?? "0"}`);
     const end = BigInt(`0x${to ?? "0"}`);
@@ -200,11 +205,8 @@ function findMapping(address: Address): Mapping | undefined {
 }
 
 function libcName(): string {
-  const report = process.report?.getReport() as
-    | { header?: { glibcVersionRuntime?: string } }
-    | undefined;
-  if (report?.header?.glibcVersionRuntime !== undefined) return "libc.so.6";
-  return process.arch === "arm64" ? "libc.musl-aarch64.so.1" : "libc.musl-x86_64.so.1";
+  const [, musl] = /\/ld-(musl-\w+)\.so\.1$/m.exec(readMaps()) ?? [];
+  return musl === undefined ? "libc.so.6" : `libc.${musl}.so.1`;
 }
 
 function outOfMemory(byteLength: number, errno: number, where?: string): LockstepError {

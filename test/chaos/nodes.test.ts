@@ -19,7 +19,7 @@ const course = new Course(
 );
 after(async () => {
   await course.close();
-  cpu.close();
+  await cpu.close();
 });
 
 const PAIRS: Nodes = [

@@ -22,7 +22,7 @@ const cpu = createOrtEngine({ threads: 1 });
 const course = new Course(cpu);
 after(async () => {
   await course.close();
-  cpu.close();
+  await cpu.close();
 });
 
 const NEWCOMER = RANKS - 1;
