@@ -70,7 +70,7 @@ describe("bad peers", { concurrency: 2 }, () => {
     withFolder(
       { ...files, "gpt.ts": GPT.replace("batch: 8", "seed: process.pid, batch: 8") },
       async (cwd) => {
-        const ended = await train(cwd, ["--workers", "3", "--steps", "2"]);
+        const ended = await train(cwd, ["--workers", "2", "--steps", "2"]);
         assert.equal(ended.status, 0, ended.stderr);
       },
     ));
@@ -124,13 +124,13 @@ describe("bad peers", { concurrency: 2 }, () => {
   ] as const) {
     test(`the leading worker of this machine ${how}: the run says so and goes on`, onLinux, () =>
       withFolder(files, async (cwd) => {
-        const ended = await train(cwd, ["--workers", "2", "--steps", "200"], (launcher) => {
+        const ended = await train(cwd, ["--workers", "2", "--steps", "60"], (launcher) => {
           process.kill(childrenOf(launcher)[0] as number, signal);
         });
         assert.equal(ended.status, 0, ended.stderr);
         assert.match(ended.stdout, /Worker 0 \(host [^)]+\) was lost at step \d+/);
         assert.match(ended.stdout, /Generation 2 begins after step \d+/);
-        assert.equal(reportIn(cwd).steps, 200);
+        assert.equal(reportIn(cwd).steps, 60);
       }),
     );
   }
