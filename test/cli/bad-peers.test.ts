@@ -147,6 +147,10 @@ describe("bad peers", { concurrency: 2 }, () => {
           assert.equal(ended.status, 0, ended.stderr);
           assert.ok(ended.stdout.includes(`The agent on ${hosts[1]} is lost: it was silent`));
           assert.equal(reportIn(cwd).workers, 1);
+          const from = performance.now();
+          await agents[1]?.end();
+          const took = performance.now() - from;
+          assert.ok(took < 25_000, `it ended ${took} ms after it was asked, with its last worker`);
         }),
       ),
   );
