@@ -1,7 +1,8 @@
 /**
  * A rank is lost in the middle of a step, at one of its runs after the other: the others finish the step
  * or make it again, and the bits are those of one process. What the last run of the lost rank has
- * written stays half done in its memory, as when a process is killed.
+ * written stays half done in its memory, as when a process is killed. The ranks that have met again
+ * train on, and are those that lose the next one.
  */
 import assert from "node:assert/strict";
 import { after, describe, test } from "node:test";
@@ -11,6 +12,7 @@ import { adamw, muon, type Optimizer } from "../src/optimizer/index.ts";
 import {
   createTrainer,
   joinTrainer,
+  type Prepared,
   type Trainer,
   type TrainerOptions,
 } from "../src/train/index.ts";
@@ -18,15 +20,13 @@ import { Dead, type Mortal, mortal } from "./support/mortal.ts";
 import { type SimulatedRanks, simulatedRanks } from "./support/ranks.ts";
 import { CONVOLUTION, GPT, stepOf } from "./support/small-models.ts";
 import { bitsOf } from "./support/steps.ts";
+import { Undisturbed } from "./support/undisturbed.ts";
 
 const cpu = createOrtEngine({ threads: 1 });
 after(() => cpu.close());
 
 const SAMPLES = 4;
 const RANKS = 3;
-/** The step in which a rank is lost, and the number of steps. */
-const LOSS = 1;
-const STEPS = 3;
 /** Each of the last runs of a step, which are those of its end and its commit, is tried. */
 const LAST = 8;
 /** Of the runs before, every fifth is: nothing is decided yet, so all of them are alike. */
@@ -65,44 +65,42 @@ function optionsOf(
 
 const step = (trainer: Trainer) => stepOf(trainer, SAMPLES);
 
-async function alone(work: Work): Promise<Record<string, string>> {
-  const trainer = await createTrainer(optionsOf(cpu, work));
-  while (trainer.steps < STEPS) await step(trainer);
-  const result = await bitsOf(trainer);
-  trainer.close();
-  return result;
+/** Ranks that train together, each in a process of its own that may end. */
+interface Ranks {
+  readonly met: SimulatedRanks;
+  readonly mortals: readonly Mortal[];
+  readonly trainers: readonly Trainer[];
 }
 
-async function meet(work: Work) {
+async function begin(work: Work, prepared: Prepared): Promise<Ranks> {
   const met = simulatedRanks(cpu, RANKS, true);
-  const mortals: readonly Mortal[] = met.groups.map(() => mortal(cpu));
+  const mortals = met.groups.map(() => mortal(cpu));
   const trainers = await Promise.all(
     met.groups.map((group, rank) =>
-      createTrainer(optionsOf((mortals[rank] as Mortal).device, work, group)),
+      createTrainer(optionsOf((mortals[rank] as Mortal).device, work, group), prepared),
     ),
   );
-  for (let made = 0; made < LOSS; made++) await Promise.all(trainers.map(step));
   return { met, mortals, trainers };
 }
 
-/** The runs of each rank in the step in which one is lost. */
-async function runsOf(work: Work): Promise<number[]> {
-  const { met, mortals, trainers } = await meet(work);
+/** Makes a step that nobody is lost in. Returns the runs of each rank. */
+async function wholeStep({ mortals, trainers }: Ranks): Promise<number[]> {
   for (const own of mortals) own.dieAt(Number.POSITIVE_INFINITY);
   await Promise.all(trainers.map(step));
-  for (const trainer of trainers) trainer.close();
-  await met.close();
   return mortals.map(({ deeds }) => deeds.length);
 }
 
-/**
- * Loses the victim at a run of a step, or after it, and goes on with the others and a newcomer.
- * Returns the bits at the end, and the steps that were committed when they met again.
- */
-async function lose(work: Work, victim: number, run: number) {
-  const { met, mortals, trainers } = await meet(work);
-  mortals[victim]?.dieAt(run);
-  await Promise.allSettled(
+/** Loses the victim at a run of a step, or after it. Returns the others and a newcomer, who have met. */
+async function lose(
+  { met, mortals, trainers }: Ranks,
+  [victim, run]: readonly [number, number],
+  work: Work,
+  prepared: Prepared,
+): Promise<Ranks> {
+  for (const [rank, own] of mortals.entries()) {
+    own.dieAt(rank === victim ? run : Number.POSITIVE_INFINITY);
+  }
+  await Promise.all(
     trainers.map(async (trainer, rank) => {
       try {
         await step(trainer);
@@ -110,56 +108,74 @@ async function lose(work: Work, victim: number, run: number) {
         await step(trainer);
         assert.fail("a step needs all ranks");
       } catch (error) {
+        if (error instanceof assert.AssertionError) throw error;
         if (!(error instanceof Dead)) return;
         // The others see that its process has ended.
         met.groups[rank]?.transport.abort(new Error("gone"));
       }
     }),
   );
-  const living = trainers.filter((_, rank) => rank !== victim);
-  const next = simulatedRanks(cpu, RANKS, true);
-  const again = await Promise.all(
-    next.groups.map(async (group, rank) => {
-      const trainer = living[rank];
-      if (trainer === undefined) return (await joinTrainer(optionsOf(cpu, work, group))) as Trainer;
+  const generation = (met.groups[0]?.transport.generation ?? 0) + 1;
+  const next = simulatedRanks(cpu, RANKS, true, undefined, { generation });
+  const again = next.groups.map(async (group, rank): Promise<[Mortal, Trainer]> => {
+    const [own, trainer] = [mortals[rank] as Mortal, trainers[rank] as Trainer];
+    if (rank !== victim) {
+      own.dieAt(Number.POSITIVE_INFINITY);
       await trainer.regroup({ group, adapt: false });
-      return trainer;
-    }),
-  );
+      return [own, trainer];
+    }
+    const newcomer = mortal(cpu);
+    const joined = await joinTrainer(optionsOf(newcomer.device, work, group), prepared);
+    return [newcomer, joined as Trainer];
+  });
+  const living = await Promise.all(again);
+  trainers[victim]?.close();
   await met.close();
-  const [first] = again as [Trainer];
-  const { steps } = first;
-  assert.ok(
-    again.every((trainer) => trainer.steps === steps),
-    "all are after the same step",
-  );
-  while (first.steps < STEPS) await Promise.all(again.map(step));
-  const found = await Promise.all(again.map(bitsOf));
-  for (const own of found) assert.deepEqual(own, found[0], "all ranks are alike");
-  for (const trainer of [...again, ...trainers]) trainer.close();
-  await next.close();
-  return { bits: found[0], steps };
+  return {
+    met: next,
+    mortals: living.map(([own]) => own),
+    trainers: living.map(([, trainer]) => trainer),
+  };
+}
+
+async function assertAlike({ trainers }: Ranks, alone: Undisturbed, when: string): Promise<number> {
+  const [steps = 0, ...others] = trainers.map((trainer) => trainer.steps);
+  for (const other of others) assert.equal(other, steps, `all are after the same step, ${when}`);
+  const expected = await alone.after(steps);
+  for (const bits of await Promise.all(trainers.map(bitsOf))) {
+    assert.deepEqual(bits, expected, when);
+  }
+  return steps;
 }
 
 describe("a rank that is lost at any run of a step", () => {
   for (const [name, work] of Object.entries(WORK)) {
     test(`${name}: no bit changes`, async () => {
-      const expected = await alone(work);
+      const alone = new Undisturbed(optionsOf(cpu, work), SAMPLES);
+      const prepared = await alone.prepared;
+      let ranks = await begin(work, prepared);
+      await wholeStep(ranks);
       const outcomes = new Set<number>();
-      for (const [victim, runs] of (await runsOf(work)).entries()) {
+      for (const [victim, runs] of (await wholeStep(ranks)).entries()) {
         if (victim === 1) continue;
         for (let run = 0; run <= runs; run++) {
           if (run < runs - LAST && run % EARLY > 0) continue;
-          const { bits, steps } = await lose(work, victim, run);
-          assert.deepEqual(bits, expected, `rank ${victim} is lost at run ${run} of ${runs}`);
-          outcomes.add(steps);
+          const before = ranks.trainers[0]?.steps ?? 0;
+          ranks = await lose(ranks, [victim, run], work, prepared);
+          const when = `rank ${victim} is lost at run ${run} of ${runs}`;
+          outcomes.add((await assertAlike(ranks, alone, when)) - before);
         }
+        await wholeStep(ranks);
+        await assertAlike(ranks, alone, "after a whole step");
       }
       assert.deepEqual(
         [...outcomes].sort((a, b) => a - b),
-        [LOSS, LOSS + 1],
+        [0, 1],
         "before and after the decision",
       );
+      for (const trainer of ranks.trainers) trainer.close();
+      await ranks.met.close();
+      await alone.close();
     });
   }
 });

@@ -22,6 +22,8 @@ import { elementCount, tensorFrom } from "../src/tensor/index.ts";
 import {
   createTrainer,
   type FillBatch,
+  type Prepared,
+  prepare,
   type Trainer,
   type TrainerOptions,
 } from "../src/train/index.ts";
@@ -33,6 +35,7 @@ const engine = createOrtEngine({ threads: 1 });
 const folder = mkdtempSync(join(onDisk(), "lockstep-ranks-"));
 let collected = 0;
 after(async () => {
+  for (const { prepared } of courses) (await prepared).close();
   await engine.close();
   rmSync(folder, { recursive: true, force: true });
 });
@@ -113,23 +116,57 @@ function nodesOf(ranks: number, nodes: number): number[][] {
   );
 }
 
+/** What all ranks of a run have in common: the step of one process is planned once. */
+interface Course {
+  readonly definition: ModelDefinition;
+  readonly optimizer: Optimizer;
+  readonly options: Pick<
+    TrainerOptions,
+    "engine" | "model" | "optimizer" | "clip" | "microBatches"
+  >;
+  readonly prepared: Promise<Prepared>;
+}
+
+const courses: Course[] = [];
+const ADAMW = adamw({ learningRate: 1e-2 });
+
+function courseOf(definition: ModelDefinition, optimizer: Optimizer): Course {
+  const known = courses.find(
+    (course) => course.definition === definition && course.optimizer === optimizer,
+  );
+  if (known !== undefined) return known;
+  const options = {
+    engine,
+    model: definition.build({ batch: SAMPLES / MICRO_BATCHES, mode: "train" }),
+    optimizer,
+    clip: 1,
+    microBatches: MICRO_BATCHES,
+  } as const;
+  const course = {
+    definition,
+    optimizer,
+    options,
+    prepared: prepare({ ...options, isApart: false }),
+  };
+  courses.push(course);
+  return course;
+}
+
 async function trainRanks(
   definition: ModelDefinition,
   setting: Setting = {},
 ): Promise<readonly Outcome[]> {
-  const { ranks = 1, nodes = 1, optimizer = adamw({ learningRate: 1e-2 }), ...rest } = setting;
+  const { ranks = 1, nodes = 1, optimizer = ADAMW, ...rest } = setting;
   const { reproducible, bucketBytes, parallel, zero, recompute, offload, strategies } = rest;
   const simulated =
     ranks === 1 ? undefined : simulatedRanks(engine, ranks, nodes < ranks, nodesOf(ranks, nodes));
-  const model = definition.build({ batch: SAMPLES / MICRO_BATCHES, mode: "train" });
-  const make = (rank: number): Promise<Trainer> => {
+  const { options, prepared } = courseOf(definition, optimizer);
+  const make = async (rank: number): Promise<Trainer> => {
     const group = simulated?.groups[rank];
-    return createTrainer({
-      engine: (rank === 0 ? rest.engine : undefined) ?? engine,
-      model,
-      optimizer,
-      clip: 1,
-      microBatches: MICRO_BATCHES,
+    const own = rank === 0 ? rest.engine : undefined;
+    const given = {
+      ...options,
+      ...(own === undefined ? {} : { engine: own }),
       ranks: group && { group, adapt: false },
       reproducible,
       bucketBytes,
@@ -139,7 +176,8 @@ async function trainRanks(
       offload,
       offloadFolder: folder,
       strategies,
-    });
+    };
+    return createTrainer(given, own === undefined ? await prepared : undefined);
   };
   const trainers = await Promise.all(Array.from({ length: ranks }, (_, rank) => make(rank)));
   const outcomes = await Promise.all(trainers.map(runSteps));

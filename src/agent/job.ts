@@ -226,6 +226,9 @@ export class AssignedJob {
   #stop(): void {
     this.#incoming.abort();
     if (this.#workers.size === 0) return this.kill();
+    // An agent that is asked to end just after its launcher has vanished stops its workers once.
+    if (this.#isEnding) return;
+    clearTimeout(this.#timer);
     this.#isEnding = true;
     const stop = (alone: boolean) => {
       for (const worker of this.#workers.values()) worker.tell({ kind: "stop", alone });

@@ -19,6 +19,7 @@ import { Dead, type Deed, type Mortal, mortal } from "../support/mortal.ts";
 import { type SimulatedRanks, simulatedRanks } from "../support/ranks.ts";
 import { GPT, stepOf } from "../support/small-models.ts";
 import { bitsOf } from "../support/steps.ts";
+import { Undisturbed } from "../support/undisturbed.ts";
 
 const SAMPLES = 4;
 export const RANKS = 3;
@@ -27,10 +28,8 @@ export const STEPS = 3;
 export type Nodes = readonly (readonly number[])[];
 const ONE_NODE: Nodes = [Array.from({ length: RANKS }, (_, rank) => rank)];
 
-/** How a crew shares its steps, and what it trains. Default: a small language model. */
-export interface Sharing extends Pick<TrainerOptions, "zero" | "parallel" | "buddies"> {
-  readonly model?: ModelDefinition;
-}
+/** How a crew shares its steps. */
+export type Sharing = Pick<TrainerOptions, "zero" | "parallel" | "buddies">;
 
 /** The ways in which ranks share a step. */
 export const WAYS: Readonly<Record<string, Sharing>> = {
@@ -52,9 +51,7 @@ export type Phase =
 export interface Fault {
   /** In the group that it is lost from: survivors keep their order, and newcomers are the last. */
   readonly rank: number;
-  /** Counted from 0. */
-  readonly step?: number;
-  /** The first meeting after a loss is 1. A fault has a step or a meeting. */
+  /** The first meeting after a loss is 1. Without it, the fault happens in the step before. */
   readonly meeting?: number;
   /** In a step. */
   readonly phase?: Phase;
@@ -82,29 +79,28 @@ export function deedOf(deeds: readonly Deed[], phase: Phase): number | undefined
   return places[nth]?.[0];
 }
 
-function optionsOf(engine: Device, sharing: Sharing, group?: Group): TrainerOptions {
-  const { parallel, model = GPT, ...rest } = sharing;
+function optionsOf(engine: Device, model: ModelDefinition): TrainerOptions {
   return {
-    ...rest,
-    ...(parallel === undefined ? {} : { parallel: axesFor(parallel, group?.size ?? 1) }),
     engine,
     model: model.build({ batch: 1, mode: "train" }),
     optimizer: adamw({ learningRate: 1e-2 }),
     clip: 1,
     microBatches: SAMPLES,
-    ranks: group && { group, adapt: false },
   };
 }
 
 const step = (trainer: Trainer) => stepOf(trainer, SAMPLES);
 
-/** What one process gives. */
-export async function bitsOfOne(engine: Device, sharing: Sharing): Promise<Record<string, string>> {
-  const trainer = await createTrainer(optionsOf(engine, sharing));
-  while (trainer.steps < STEPS) await step(trainer);
-  const bits = await bitsOf(trainer);
-  trainer.close();
-  return bits;
+/** What crews train, and what one process gives. */
+export class Course extends Undisturbed {
+  readonly engine: Device;
+  readonly model: ModelDefinition;
+
+  constructor(engine: Device, model: ModelDefinition = GPT) {
+    super(optionsOf(engine, model), SAMPLES);
+    this.engine = engine;
+    this.model = model;
+  }
 }
 
 /** A process with a rank. It has no trainer before it has a state. */
@@ -128,7 +124,7 @@ export interface Victim {
 export class Crew {
   /** What each rank did in the last step or meeting that all survived, by rank. */
   deeds: (readonly Deed[])[] = [];
-  readonly #engine: Device;
+  readonly #course: Course;
   readonly #sharing: Sharing;
   readonly #met: SimulatedRanks[] = [];
   readonly #lost: Trainer[] = [];
@@ -136,18 +132,18 @@ export class Crew {
   #groups: Group[] = [];
   #nodes: Nodes;
 
-  constructor(engine: Device, sharing: Sharing, nodes = ONE_NODE) {
-    this.#engine = engine;
+  constructor(course: Course, sharing: Sharing, nodes = ONE_NODE) {
+    this.#course = course;
     this.#sharing = sharing;
     this.#nodes = nodes;
   }
 
   async start(): Promise<void> {
     this.#meet();
+    const prepared = await this.#course.prepared;
     await Promise.all(
       this.#members.map(async (member, rank) => {
-        const { device } = member.life;
-        member.trainer = await createTrainer(optionsOf(device, this.#sharing, this.#groups[rank]));
+        member.trainer = await createTrainer(this.#optionsOf(rank), prepared);
       }),
     );
   }
@@ -192,14 +188,20 @@ export class Crew {
     return ended.map((end) => (end.status === "rejected" ? end.reason : undefined));
   }
 
-  /** Makes the steps that are left, and returns the bits that all have. */
-  async finish(): Promise<Record<string, string>> {
+  /** Makes the steps that are left, and sees that all have what one process gives. */
+  async finish(when?: string): Promise<void> {
     while (this.steps < STEPS) assert.ok(await this.step(), "nobody is lost any more");
     // On one node each can read what the others hold.
     if (this.#nodes.length > 1) assert.ok(await this.meetAgain(undefined, [this.#nodes.flat()]));
-    const found = await Promise.all(this.#members.map(({ trainer }) => bitsOf(trainer as Trainer)));
-    for (const bits of found) assert.deepEqual(bits, found[0], "all ranks are alike");
-    return found[0] as Record<string, string>;
+    await this.assertAlike(when);
+  }
+
+  /** All ranks, which are on one node, have what one process gives. */
+  async assertAlike(when?: string): Promise<void> {
+    const expected = await this.#course.after(this.steps);
+    for (const { trainer } of this.#members) {
+      assert.deepEqual(await bitsOf(trainer as Trainer), expected, when);
+    }
   }
 
   async close(): Promise<void> {
@@ -211,19 +213,31 @@ export class Crew {
   async #enter(rank: number): Promise<void> {
     const [member, group] = [this.#members[rank] as Member, this.#groups[rank] as Group];
     if (member.trainer !== undefined) await member.trainer.regroup({ group, adapt: false });
-    else member.trainer = await joinTrainer(optionsOf(member.life.device, this.#sharing, group));
+    else member.trainer = await joinTrainer(this.#optionsOf(rank), await this.#course.prepared);
+  }
+
+  #optionsOf(rank: number): TrainerOptions {
+    const { device } = (this.#members[rank] as Member).life;
+    const group = this.#groups[rank] as Group;
+    const { parallel, ...rest } = this.#sharing;
+    return {
+      ...optionsOf(device, this.#course.model),
+      ...rest,
+      ...(parallel === undefined ? {} : { parallel: axesFor(parallel, group.size) }),
+      ranks: { group, adapt: false },
+    };
   }
 
   #meet(): void {
     const size = this.#nodes.flat().length;
-    while (this.#members.length < size) this.#members.push(new Member(this.#engine));
+    while (this.#members.length < size) this.#members.push(new Member(this.#course.engine));
     const generation = this.#met.length + 1;
-    const met = simulatedRanks(this.#engine, size, true, this.#nodes, { generation });
+    const met = simulatedRanks(this.#course.engine, size, true, this.#nodes, { generation });
     this.#met.push(met);
     this.#groups = met.groups.map(
       ({ transport }, rank) =>
         new Group({
-          engine: this.#engine,
+          engine: this.#course.engine,
           transport: (this.#members[rank] as Member).life.transport(transport),
         }),
     );

@@ -69,7 +69,7 @@ describe("bad peers", { concurrency: 2 }, () => {
     withFolder(
       { ...files, "gpt.ts": GPT.replace("batch: 8", "seed: process.pid, batch: 8") },
       async (cwd) => {
-        const ended = await train(cwd, ["--workers", "3", "--steps", "2"]);
+        const ended = await train(cwd, ["--workers", "2", "--steps", "2"]);
         assert.equal(ended.status, 0, ended.stderr);
       },
     ));
@@ -123,13 +123,13 @@ describe("bad peers", { concurrency: 2 }, () => {
   ] as const) {
     test(`the leading worker of this machine ${how}: the run says so and goes on`, onLinux, () =>
       withFolder(files, async (cwd) => {
-        const ended = await train(cwd, ["--workers", "2", "--steps", "200"], (launcher) => {
+        const ended = await train(cwd, ["--workers", "2", "--steps", "60"], (launcher) => {
           process.kill(childrenOf(launcher)[0] as number, signal);
         });
         assert.equal(ended.status, 0, ended.stderr);
         assert.match(ended.stdout, /Worker 0 \(host [^)]+\) was lost at step \d+/);
         assert.match(ended.stdout, /Generation 2 begins after step \d+/);
-        assert.equal(reportIn(cwd).steps, 200);
+        assert.equal(reportIn(cwd).steps, 60);
       }),
     );
   }
@@ -146,6 +146,10 @@ describe("bad peers", { concurrency: 2 }, () => {
           assert.equal(ended.status, 0, ended.stderr);
           assert.ok(ended.stdout.includes(`The agent on ${hosts[1]} is lost: it was silent`));
           assert.equal(reportIn(cwd).workers, 1);
+          const from = performance.now();
+          await agents[1]?.end();
+          const took = performance.now() - from;
+          assert.ok(took < 25_000, `it ended ${took} ms after it was asked, with its last worker`);
         }),
       ),
   );

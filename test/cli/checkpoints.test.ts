@@ -11,7 +11,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { describe, test } from "node:test";
+import { before, describe, test } from "node:test";
 import { readSafetensors } from "../../src/safetensors/index.ts";
 import { withFolder } from "../support/folder.ts";
 import { checkpointsOf, reportOf, shardsOf, sourceIn } from "../support/runs.ts";
@@ -158,6 +158,14 @@ describe("checkpoints", { concurrency: 2 }, () => {
       assert.match(kind.stderr, /must end with \.onnx or \.safetensors/);
     }));
 
+  let whole = "";
+  before(() =>
+    withFolder(runFiles({ ...LARGER, steps: "12" }), async (cwd) => {
+      await ok(["train", "run.ts", "--threads", "1", "--out", "whole"], cwd);
+      whole = reportOf(join(cwd, "whole")).weightsSha256;
+    }),
+  );
+
   for (const workers of [1, 2]) {
     test(
       `kill -9 in the middle of a save of ${workers}: what is there is whole, the rest goes at the next start`,
@@ -166,7 +174,6 @@ describe("checkpoints", { concurrency: 2 }, () => {
         withFolder(runFiles({ ...LARGER, steps: "12" }), async (cwd) => {
           const words = ["train", "run.ts", "--threads", "1"];
           const sharing = ["--workers", String(workers)];
-          await ok([...words, "--out", "whole"], cwd);
           const out = join(cwd, "out");
           let watch: NodeJS.Timeout | undefined;
           const onOutput = (_: string, child: ChildProcess) => {
@@ -189,7 +196,7 @@ describe("checkpoints", { concurrency: 2 }, () => {
           const { stdout } = await ok(["resume", "out"], cwd);
           assert.match(stdout, /continuing after step [1-9]/);
           assert.deepEqual(draftsIn(out), []);
-          assert.equal(reportOf(out).weightsSha256, reportOf(join(cwd, "whole")).weightsSha256);
+          assert.equal(reportOf(out).weightsSha256, whole);
         }),
     );
   }

@@ -117,8 +117,10 @@ describe("what lies around a run", { concurrency: 2 }, () => {
 
   for (const [what, shell] of [
     ["nothing to read or write", 'exec "$@" <&- >&- 2>&-'],
-    ["an input that cannot be read", 'exec "$@" < /'],
-    ["no home and no folder for temporary files", 'unset HOME; TMPDIR=/nowhere/at/all exec "$@"'],
+    [
+      "an input that cannot be read, no home and no folder for temporary files",
+      'unset HOME; TMPDIR=/nowhere/at/all exec "$@" < /',
+    ],
   ] as const) {
     test(`a run trains to its end with ${what}, with workers too`, onPosix, () =>
       withFolder(runFiles(), async (cwd) => {
