@@ -129,6 +129,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   launch: [
     "errors",
     "start",
+    "files",
     "memory",
     "telemetry",
     "engine",

@@ -5,7 +5,7 @@ import type { MembershipState } from "../membership/index.ts";
 import { eventSchema, type History, type RunEvent, type RunStarted } from "../telemetry/index.ts";
 
 /** It changes with every change of these fields. */
-const VERSION = 3;
+const VERSION = 4;
 
 export interface StoredRun {
   /** By which the agents know the run's jobs, and the hash of the job. */
@@ -30,7 +30,8 @@ const worker = z.strictObject({
   status: z.enum(["starting", "ready", "member", "leaving", "dismissed", "done", "lost"]),
   since: time,
   heard: time,
-  doing: z.enum(["computing", "waiting", "other"]),
+  doing: z.enum(["computing", "waiting", "reading", "writing", "blocked", "other"]),
+  file: text.optional(),
   movedAt: time,
   stopped: z.boolean(),
   draining: z.boolean(),

@@ -4,6 +4,7 @@
  */
 import {
   ANSWER_MS,
+  fileBound,
   GATHER_MS,
   HANDOVER_MS,
   KILL_MS,
@@ -30,8 +31,9 @@ import {
   withStatus,
 } from "./draft.ts";
 import { form, survivors } from "./form.ts";
+import { isAtFile } from "./roster.ts";
 import type { WorkerState } from "./types.ts";
-import { capital, counted, named, span, workers } from "./words.ts";
+import { capital, counted, fileText, named, span, workers } from "./words.ts";
 
 /** Sets what is to be done at a time of the leader's own clock. */
 type At = (time: number, what: () => void) => void;
@@ -74,6 +76,8 @@ function ofWorker(draft: Draft, worker: WorkerState, at: At): void {
   const { since, status } = worker;
   const late = (end: number, cause: () => string) =>
     at(end, () => lose(draft, worker, { kind: "lost", cause: cause() }));
+  const andWaits = () =>
+    isAtFile(worker.doing) ? `, and ${fileText(worker, state.time - worker.movedAt)}` : "";
   switch (status) {
     case "done":
       return; // the others are watched, and the run ends with the last
@@ -88,11 +92,11 @@ function ofWorker(draft: Draft, worker: WorkerState, at: At): void {
     case "leaving":
       return at(since + HANDOVER_MS, () => dismiss(draft, worker));
     case "starting":
-      late(since + WORK_MS, () => `it was not ready within ${span(WORK_MS)}`);
+      late(since + WORK_MS, () => `it was not ready within ${span(WORK_MS)}${andWaits()}`);
       break;
     case "member":
       if (state.phase === "breaking") {
-        const text = () => `it did not leave its generation within ${span(ANSWER_MS)}`;
+        const text = () => `it did not leave its generation within ${span(ANSWER_MS)}${andWaits()}`;
         late(state.since + ANSWER_MS, text);
       } else if (worker.doing === "computing") {
         const bound = runBound(state.pace);
@@ -133,6 +137,7 @@ function ofGeneration(draft: Draft, at: At): void {
         `Generation ${number} is formed anew, because ${what} at step ${state.committed + 1} for ${span(ms)}.`,
       ),
     );
+  atFiles(draft, at);
   stuck(state.progressAt, WORK_MS, "nothing was committed");
   if (waiting === counts.member) {
     const members = withStatus(draft, "member") as [WorkerState];
@@ -154,6 +159,36 @@ function ofGeneration(draft: Draft, at: At): void {
       draft,
       `${capital(workers(ids))} ${ids.length > 1 ? "enter" : "enters"} after this step.`,
     );
+  });
+}
+
+/**
+ * A member that waits for a file while others wait for it is lost. If all wait for files, as when the
+ * disk that they share stands still, losing them would not help: people are told, once a minute.
+ */
+function atFiles(draft: Draft, at: At): void {
+  const { state, roster } = draft;
+  if (roster.atFiles === 0) return;
+  const all = withStatus(draft, "member").filter(({ doing }) => isAtFile(doing));
+  const ends = all.map((worker) => {
+    const bound = fileBound(state.pace, worker.doing);
+    return { worker, bound, end: worker.movedAt + bound };
+  });
+  if (all.length < roster.counts.member) {
+    for (const { worker, bound, end } of ends) {
+      const cause = `it ${fileText(worker, bound)}`;
+      at(end, () => lose(draft, worker, { kind: "lost", cause }));
+    }
+    return;
+  }
+  const [first] = ends.sort((a, b) => a.end - b.end);
+  if (first === undefined) return;
+  at(Math.max(first.end, state.remindAt ?? 0), () => {
+    const { worker } = first;
+    const what = fileText(worker, state.time - worker.movedAt);
+    const text = `The run waits at step ${state.committed + 1}: ${named(worker)} ${what}.`;
+    tell(draft, "waiting", text, worker.id);
+    state.remindAt = state.time + REMIND_MS;
   });
 }
 

@@ -378,6 +378,56 @@ test("a member that computes without an end is lost, and not those that wait for
   assert.deepEqual(leader.state.generation.members.length, 3);
 });
 
+/** Lets time pass in which each worker does something without an end. */
+function stall(leader: Leader, ms: number, doing: readonly Doing[], file = "/data/a.txt"): void {
+  const { number: generation } = leader.state.generation;
+  for (let passed = 0; passed <= ms; passed += BEAT_MS) {
+    leader.now += BEAT_MS;
+    const beats = doing.map((does, worker) => {
+      const at = does === "waiting" ? {} : { file };
+      return { worker, generation, progress: { doing: does, stillMs: passed, ...at } };
+    });
+    leader.hear({ kind: "beats", beats });
+  }
+}
+
+test("a member that waits for a file while others wait for it is lost, and the file is named", () => {
+  const leader = running();
+  stall(leader, 14_000, ["waiting", "reading", "waiting"]);
+  assert.doesNotMatch(leader.said(), /lost/);
+  stall(leader, 16_000, ["waiting", "reading", "waiting"]);
+  assert.match(
+    leader.said(),
+    /Worker 1 \(host b\) was lost at step 11.*it has waited for 15 s to read "\/data\/a\.txt"\./,
+  );
+  assert.doesNotMatch(leader.said(), /[Ww]orkers? [02].*lost/);
+});
+
+test("what is written, and a call that does not return, have ten minutes, for a flush takes long", () => {
+  for (const [doing, words] of [
+    ["writing", /it has waited for 10 min to write "\/data\/a\.txt"/],
+    [
+      "blocked",
+      /for a disk for 10 min: a call to the system about "\/data\/a\.txt" does not return/,
+    ],
+  ] as const) {
+    const leader = running();
+    stall(leader, 595_000, ["waiting", doing, "waiting"]);
+    assert.doesNotMatch(leader.said(), /lost/);
+    stall(leader, 601_000, ["waiting", doing, "waiting"]);
+    assert.match(leader.said(), words);
+  }
+});
+
+test("members that all wait for files are not lost, and people are told once a minute", () => {
+  const leader = running();
+  stall(leader, 150_000, ["reading", "reading", "writing"]);
+  const told =
+    leader.said().match(/The run waits at step 11: worker \d .*? to read "\/data/g) ?? [];
+  assert.equal(told.length, 3, leader.said());
+  assert.doesNotMatch(leader.said(), /lost|anew/);
+});
+
 test("members that all wait for each other meet anew", () => {
   const leader = running().pass(2_000, [], "waiting");
   assert.match(

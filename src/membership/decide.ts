@@ -157,7 +157,8 @@ function takeBeat(draft: Draft, { worker: id, generation, progress }: Beat): voi
   const known = find(draft, id);
   if (known === undefined) return;
   // Of a process that lives but says nothing it is not known what it does.
-  const { doing, stillMs } = progress ?? { doing: "other", stillMs: state.time - known.movedAt };
+  const silent = { doing: "other", stillMs: state.time - known.movedAt, file: undefined } as const;
+  const { doing, stillMs, file } = progress ?? silent;
   const isOfNow = generation === state.generation.number;
   // What it does now may have an earlier end.
   if (isOfNow && doing === "computing" && doing !== known.doing) draft.touched.add(id);
@@ -166,6 +167,7 @@ function takeBeat(draft: Draft, { worker: id, generation, progress }: Beat): voi
     worker.stopped = false;
     if (!isOfNow) return;
     worker.doing = doing;
+    worker.file = file;
     worker.movedAt = Math.max(worker.since, state.time - stillMs);
   });
 }

@@ -100,14 +100,17 @@ export interface Beat {
 
 /**
  * computing: a run of its device is under way. waiting: for other members, and nothing else.
- * other: anything else, as reading and writing files, or compiling.
+ * reading, writing: for an operation on a file. blocked: its process is in a call to the system that
+ * waits for a disk, and says nothing. other: anything else, as compiling.
  */
-export type Doing = "computing" | "waiting" | "other";
+export type Doing = "computing" | "waiting" | "reading" | "writing" | "blocked" | "other";
 
 export interface Progress {
   readonly doing: Doing;
   /** For how long no run and no wait has begun or ended. */
   readonly stillMs: number;
+  /** The file that it waits for, if that is known. */
+  readonly file?: string | undefined;
 }
 
 export type Action =
@@ -266,6 +269,8 @@ export interface WorkerState {
   /** The last sign of life. */
   readonly heard: number;
   readonly doing: Doing;
+  /** The file that it waits for, as far as that is known. */
+  readonly file?: string | undefined;
   /** When it last made progress, as far as it has said. */
   readonly movedAt: number;
   /** Whether its process was found stopped by a signal after its last sign of life. */

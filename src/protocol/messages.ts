@@ -155,10 +155,14 @@ export type FromWorker =
   | { readonly kind: "done"; readonly outcome: TrainResult["outcome"] }
   | { readonly kind: "error"; readonly error: ErrorMessage };
 
+/** As the longest path of Linux. */
+const MOST_PATH = 4096;
+
 /** What a worker does, and for how long it has made no progress, in ms (`membership/`). */
 export const progressSchema = z.strictObject({
-  doing: z.enum(["computing", "waiting", "other"]),
+  doing: z.enum(["computing", "waiting", "reading", "writing", "blocked", "other"]),
   stillMs: z.number().min(0),
+  file: z.string().max(MOST_PATH).optional(),
 });
 
 export type Progress = z.infer<typeof progressSchema>;
