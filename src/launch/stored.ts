@@ -74,6 +74,7 @@ const membership = z.strictObject({
   setbacks: count,
   reports: z.array(z.strictObject({ by: count, worker: count })),
   gone: z.array(z.strictObject({ worker: count, samples: count.optional() })),
+  least: z.strictObject({ workers: count, why: text }).optional(),
   remindAt: time.optional(),
 });
 const stored = z.discriminatedUnion("is", [

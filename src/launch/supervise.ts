@@ -14,7 +14,7 @@ import {
 } from "../membership/index.ts";
 import { isConsequence, type Standing } from "../protocol/index.ts";
 import type { TrainResult } from "../run/index.ts";
-import { atMost, SAVE_MS } from "./at-most.ts";
+import { atMost, END_MS, SAVE_MS } from "./at-most.ts";
 import type { Crew } from "./crew.ts";
 import { tellFormed, tellRegroup } from "./forming.ts";
 import { type OtherMessage, WorkerHandle } from "./handle.ts";
@@ -26,7 +26,7 @@ import { sinceStored, tellAgain } from "./restore.ts";
 import type { StoredRun } from "./stored.ts";
 import type { SuperviseOptions } from "./supervise-options.ts";
 import { Telling } from "./telling.ts";
-import { endOf } from "./verdict.ts";
+import { endOf, leftText } from "./verdict.ts";
 
 /** @throws the error by which a worker has ended; PEER_LOST when too many workers are lost */
 export async function supervise(options: SuperviseOptions): Promise<TrainResult["outcome"]> {
@@ -134,15 +134,17 @@ class Supervisor implements LocalWorkers {
     this.#options.signal.removeEventListener("abort", this.#onStop);
     if (this.#keeper?.isFenced === true) return this.#crew.leave?.();
     for (const worker of this.#all) worker.kill();
-    await Promise.all(this.#all.map(({ ended }) => ended));
+    const ended = Promise.all(this.#all.map((worker) => worker.ended));
+    if ((await atMost(END_MS, ended)) === "late") this.#telling.notice(leftText(this.#all));
     this.#crew.close();
     await this.#keeper?.close();
   }
 
   get #membership(): MembershipOptions {
-    const { minWorkers, maxWorkers, signal } = this.#options;
+    const { minWorkers: least, maxWorkers, signal } = this.#options;
     // A run that is to stop waits for no more workers: those that are left save, and end.
-    return { minWorkers: signal.aborted ? 1 : minWorkers, maxWorkers, places: this.#crew.places };
+    const stops = signal.aborted;
+    return { minWorkers: stops ? 1 : least, maxWorkers, stops, places: this.#crew.places };
   }
 
   /** Workers can start at these places; also where one was asked to leave before. */

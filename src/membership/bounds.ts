@@ -2,7 +2,8 @@
  * How long the leader of a run waits for what. The bound for a silent member follows the measured
  * time of a step, so nothing is configured.
  */
-import type { Doing, MembershipOptions, MembershipState, Pace, WorkerState } from "./types.ts";
+import type { Doing } from "./beats.ts";
+import type { MembershipOptions, MembershipState, Pace, WorkerState } from "./types.ts";
 
 /** How often a worker says that it lives. */
 export const BEAT_MS = 250;
@@ -80,6 +81,14 @@ export function runBound(pace: Pace | undefined): number {
  */
 export function fileBound(pace: Pace | undefined, doing: Doing): number {
   return doing === "reading" ? runBound(pace) : FLUSH_MS;
+}
+
+/** The fewest workers that go on: as many as are asked for, and have room for the state of the run. */
+export function leastOf(
+  { least }: MembershipState,
+  { minWorkers, stops }: MembershipOptions,
+): number {
+  return stops === true ? minWorkers : Math.max(minWorkers, least?.workers ?? 0);
 }
 
 /**

@@ -11,6 +11,7 @@ import {
   KILLS,
   LAST_CALL_MS,
   LEAVE_MS,
+  leastOf,
   REMIND_MS,
   runBound,
   silenceBound,
@@ -199,11 +200,12 @@ function ofGathering(draft: Draft, at: At): void {
   const { starting, lost } = roster.counts;
   if (lost > 0) return; // not before all of them are fenced
   const ready = roster.ready.size;
-  const missing = options.minWorkers - ready;
+  const least = leastOf(state, options);
+  const missing = least - ready;
   if (missing <= 0) {
     const isComplete = starting === 0 || ready >= options.maxWorkers;
     const now = isComplete || survivors(draft).length > 0;
-    const end = now ? state.time : roster.readySince(options.minWorkers) + LAST_CALL_MS;
+    const end = now ? state.time : roster.readySince(least) + LAST_CALL_MS;
     return at(end, () => form(draft));
   }
   if (state.remindAt !== undefined) {
@@ -220,7 +222,8 @@ function ofGathering(draft: Draft, at: At): void {
 /** Says what the run waits for, once a minute. */
 function wait(draft: Draft, missing: number): void {
   const { state, options } = draft;
-  const ready = options.minWorkers - missing;
+  const least = leastOf(state, options);
+  const ready = least - missing;
   const rests = freePlaces(draft).map(({ rest }) => rest);
   const { starting } = draft.roster.counts;
   const hope = [
@@ -232,7 +235,8 @@ function wait(draft: Draft, missing: number): void {
       : []),
   ];
   const then = hope.length > 0 ? hope.join(", and ") : "it goes on when workers join";
-  const text = `The run waits after step ${state.committed}: ${counted(ready, "worker")} ${ready === 1 ? "is" : "are"} ready, and it needs ${options.minWorkers}; ${then}.`;
+  const why = least > options.minWorkers ? ` ${state.least?.why}` : "";
+  const text = `The run waits after step ${state.committed}: ${counted(ready, "worker")} ${ready === 1 ? "is" : "are"} ready, and it needs ${least}; ${then}.${why}`;
   tell(draft, "waiting", text);
   state.remindAt = state.time + REMIND_MS;
 }

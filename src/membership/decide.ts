@@ -8,6 +8,7 @@
  * (dead, or nothing that it says is taken any more). Messages of an older generation are ignored.
  */
 import { assert } from "../errors.ts";
+import type { Beat } from "./beats.ts";
 import { BEAT_MS } from "./bounds.ts";
 import { meetDeadlines } from "./deadlines.ts";
 import {
@@ -28,9 +29,8 @@ import {
   withStatus,
 } from "./draft.ts";
 import { join } from "./join.ts";
-import { judge } from "./judge.ts";
+import { judge, tooFew } from "./judge.ts";
 import type {
-  Beat,
   Decision,
   MembershipEvent,
   MembershipOptions,
@@ -230,7 +230,7 @@ function isSign({ kind }: OfWorker): boolean {
 
 type Ready = Extract<MembershipEvent, { readonly kind: "ready" }>;
 
-function ready(draft: Draft, worker: WorkerState, { generation, step }: Ready): void {
+function ready(draft: Draft, worker: WorkerState, { generation, step, short }: Ready): void {
   const { state, options } = draft;
   const isMember = worker.status === "member" && generation === state.generation.number;
   if (!isMember && worker.status !== "starting" && worker.status !== "ready") return;
@@ -240,6 +240,7 @@ function ready(draft: Draft, worker: WorkerState, { generation, step }: Ready): 
   if (worker.status === "ready") return;
   const isNew = worker.status === "starting";
   setStatus(draft, worker, worker.draining ? "leaving" : "ready");
+  if (isMember && short !== undefined) tooFew(draft, short);
   if (isMember && state.phase === "running") {
     breakUp(draft, capital(`${named(worker)} has left generation ${generation} by itself.`));
   }

@@ -4,7 +4,8 @@
  * the places alone: it is made anew for a state that was read from a disk or that is used twice.
  */
 import { assert } from "../errors.ts";
-import type { Doing, Place, WorkerState } from "./types.ts";
+import type { Doing } from "./beats.ts";
+import type { Place, WorkerState } from "./types.ts";
 
 type Status = WorkerState["status"];
 

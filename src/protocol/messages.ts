@@ -138,13 +138,15 @@ export type FromWorker =
   | { readonly kind: "beat"; readonly progress: Progress }
   /**
    * The worker has left this generation, with the state after `step`, and waits for the next. It
-   * listens on this port for workers of other machines.
+   * listens on this port for workers of other machines. `short`: it left because the generation had
+   * too few workers for the memory that they have.
    */
   | {
       readonly kind: "ready";
       readonly generation: number;
       readonly step: number;
       readonly port?: number | undefined;
+      readonly short?: Short | undefined;
     }
   /** A member has lost another one of its generation, by rank. */
   | { readonly kind: "lost"; readonly generation: number; readonly rank: number }
@@ -155,6 +157,7 @@ export type FromWorker =
   | { readonly kind: "done"; readonly outcome: TrainResult["outcome"] }
   | { readonly kind: "error"; readonly error: ErrorMessage };
 
+const MOST_WHY = 2000;
 /** As the longest path of Linux. */
 const MOST_PATH = 4096;
 
@@ -167,6 +170,10 @@ export const progressSchema = z.strictObject({
 
 export type Progress = z.infer<typeof progressSchema>;
 
+/** How many workers were too few, and why in one sentence. */
+const shortSchema = z.strictObject({ workers: count, why: z.string().max(MOST_WHY) });
+export type Short = z.infer<typeof shortSchema>;
+
 /** The schema of what a worker says, for messages that carry it. */
 export const fromWorkerSchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("event"), event: eventSchema }),
@@ -176,6 +183,7 @@ export const fromWorkerSchema = z.discriminatedUnion("kind", [
     generation: count,
     step: count,
     port: port.optional(),
+    short: shortSchema.optional(),
   }),
   z.strictObject({ kind: z.literal("lost"), generation: count, rank: count }),
   z.strictObject({ kind: z.literal("weights"), address: count, byteLength: count }),

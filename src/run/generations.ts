@@ -10,7 +10,7 @@ import { factsHere } from "./facts.ts";
 import { isMarked, markFolder, nearestFolder, prepareFolder, type RunFolder } from "./folder.ts";
 import { holdPlace } from "./hold.ts";
 import { type FolderLock, lockFolder } from "./lock.ts";
-import { isLoss } from "./members.ts";
+import { isLoss, isTooFew } from "./members.ts";
 import { enterCommitted, shareLedger } from "./samples.ts";
 import type { Session } from "./session.ts";
 import { tellWeights } from "./weights-place.ts";
@@ -55,7 +55,9 @@ export async function enterNext(
         await takeLead(session);
         return found ?? (hasLed ? undefined : session.last);
       } catch (error) {
-        if (!isLoss(error, given)) throw error;
+        // All of them find the same, but one may find it first.
+        if (isTooFew(error)) given.group.transport.abort(error);
+        else if (!isLoss(error, given)) throw error;
         saver.lose(error);
         old.push(given);
         reason = error;

@@ -37,6 +37,14 @@ export function isOfGroup(error: unknown): error is LockstepError {
   return error instanceof LockstepError && LOSSES.includes(error.code);
 }
 
+/**
+ * Whether an error of a change of generation says that these workers are too few for the memory that
+ * they have. All of them keep what they hold of the state.
+ */
+export function isTooFew(error: unknown): error is LockstepError {
+  return error instanceof LockstepError && error.code === "OUT_OF_MEMORY";
+}
+
 /** Whether an error only says that the group of these ranks has failed. */
 export function isLoss(error: unknown, ranks: Ranks | undefined): boolean {
   return ranks?.group.transport.signal.aborted === true && isOfGroup(error);
