@@ -2,7 +2,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { assert, LockstepError } from "../errors.ts";
 import { evenRanges } from "../program/index.ts";
-import type { CommittedStep } from "../train/index.ts";
+import type { CommittedStep, Ranks } from "../train/index.ts";
 import { agreeOrLose } from "./agree.ts";
 import { MOVED, withRoom } from "./enter.ts";
 import { planExport } from "./export.ts";
@@ -53,6 +53,7 @@ export async function enterNext(
         session.hasMoved = true;
         tellWeights(trainer, options.onWeights);
         await takeLead(session);
+        tellCopies(session, ranks);
         return found ?? (hasLed ? undefined : session.last);
       } catch (error) {
         // All of them find the same, but one may find it first.
@@ -78,6 +79,17 @@ async function handOver(session: Session): Promise<void> {
   await session.hold?.release();
   session.lock?.release();
   session.hold = session.lock = undefined;
+}
+
+/** Said once of each worker that leads. */
+function tellCopies(session: Session, { room }: Ranks): void {
+  const { leads, hasMoved, options } = session;
+  if (room?.reopens !== false || !leads || session.hasToldCopies === true) return;
+  session.hasToldCopies = hasMoved;
+  const text =
+    "This system does not let workers map memory of each other again (hidepid, ptrace_scope or a " +
+    "container forbids /proc/PID/fd), so each change of workers takes new memory and copies the state.";
+  options.onEvent({ type: "notice", text });
 }
 
 /** Rank 0 of a generation writes the folder of the run. */
