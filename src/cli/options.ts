@@ -15,51 +15,23 @@ import { jobCommand } from "./job.ts";
 import { planCommand } from "./plan.ts";
 import { resumeCommand } from "./resume.ts";
 import { sampleCommand } from "./sample.ts";
+import { sharing } from "./sharing-options.ts";
 import type { TrainFlags } from "./target.ts";
 import { trainCommand } from "./train.ts";
 import {
-  again,
   changes,
   duration,
   fraction,
   memory,
   names,
-  offload,
-  parallel,
+  part,
   place,
   ports,
   whole,
   workers,
-  yesOrNo,
-  zero,
 } from "./values.ts";
 
 const DIR = "the folder of a run, or the place of its checkpoints, as s3://bucket/prefix";
-
-function sharing(): [Option, Option, Option, Option, Option] {
-  return [
-    new Option(
-      "--parallel <axes>",
-      "how workers share a step, as in data=2,shard=4: data holds the whole model, shard shares it out (default: by predicted memory and time)",
-    ).argParser(parallel),
-    new Option(
-      "--zero <stage>",
-      "what workers share: optimizer state (1), gradients too (2), parameters too (3)",
-    ).argParser(zero),
-    new Option(
-      "--recompute <how>",
-      "recompute activations in the backward pass: of all blocks, or of as few as let those of a micro-batch fit, as in 2GB",
-    ).argParser(again),
-    new Option(
-      "--offload <where>",
-      "disk: keep the optimizer's state in files of the run folder's disk, and with --zero 3 the parameters, too: less memory, slower",
-    ).argParser(offload),
-    new Option(
-      "--buddies <word>",
-      "no: what is sharded over several machines has no copy on another machine, and is lost with its own (default: yes)",
-    ).argParser(yesOrNo),
-  ];
-}
 
 /** The options of a run, wherever its workers are. */
 function withRun(command: Command): Command {
@@ -73,6 +45,11 @@ function withRun(command: Command): Command {
     .option("--out <dir>", "folder that the run is written to (default: runs/NAME)")
     .option("--data <glob...>", "text files or folders to train on, instead of the run's data")
     .addOption(dataRoot("folder below which the data of a job lies"))
+    .option(
+      "--exclude-below <part>",
+      "a worker leaves the run if its speed stays below this part of that of the others, as in 0.3 (default: 0, none does)",
+      part,
+    )
     .option(
       "--checkpoint-every <n>",
       "steps between checkpoints (default: a tenth of the run)",

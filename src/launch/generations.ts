@@ -93,6 +93,10 @@ export class Generations implements Members {
     return this.#isLeaving;
   }
 
+  exclude(why: string): void {
+    this.#options.tell({ kind: "slow", why });
+  }
+
   history(): History {
     return this.#history;
   }

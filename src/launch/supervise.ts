@@ -5,7 +5,6 @@
  */
 import {
   type Action,
-  answerToLeave,
   decide,
   firstState,
   type MembershipEvent,
@@ -21,6 +20,7 @@ import { type OtherMessage, WorkerHandle } from "./handle.ts";
 import { endedOf, heardOf, signsOf } from "./hearing.ts";
 import { HistoryKeeper } from "./history.ts";
 import { Keeper } from "./keeper.ts";
+import { Leavers } from "./leavers.ts";
 import { ALL_MS, type LocalWorker, type LocalWorkers, listOf } from "./local-workers.ts";
 import { sinceStored, tellAgain } from "./restore.ts";
 import type { StoredRun } from "./stored.ts";
@@ -47,8 +47,13 @@ class Supervisor implements LocalWorkers {
   readonly #workers = new Map<number, WorkerHandle>();
   readonly #all: WorkerHandle[] = [];
   readonly #onStop = () => this.#stop();
-  /** Workers that are to leave, and have not been let go. */
-  readonly #asked = new Set<number>();
+  readonly #leavers = new Leavers({
+    state: () => this.#state,
+    membership: () => this.#membership,
+    leave: (worker, why) => this.#leave(worker, why),
+    stop: () => this.#stop(),
+    notice: (text) => this.#telling.notice(text),
+  });
   #state: MembershipState = firstState(performance.now());
   #timer: NodeJS.Timeout | undefined;
   #isOver = false;
@@ -171,7 +176,7 @@ class Supervisor implements LocalWorkers {
     if (wakeAt === undefined || this.#isOver) return;
     const wait = Math.max(0, wakeAt - performance.now());
     this.#timer = setTimeout(() => this.#take({ kind: "time" }), Math.min(wait, 2 ** 30));
-    this.#letGo();
+    this.#leavers.letGo();
     this.#stopAlone();
   }
 
@@ -251,7 +256,9 @@ class Supervisor implements LocalWorkers {
       case "lost":
         return this.#takeAll(heardOf(this.#state, id, message));
       case "drain":
-        return void setTimeout(() => this.#letGo(id), ALL_MS);
+        return void setTimeout(() => this.#isOver || this.#leavers.ask(id), ALL_MS);
+      case "slow":
+        return this.#leavers.exclude(id, message.why);
       case "event": {
         const { event } = message;
         this.#takeAll(heardOf(this.#state, id, message));
@@ -264,24 +271,10 @@ class Supervisor implements LocalWorkers {
     }
   }
 
-  /** Lets workers go that are asked to leave, or stops the run (`answerToLeave`). */
-  #letGo(asking?: number): void {
-    if (asking !== undefined) this.#asked.add(asking);
-    const { signal } = this.#options;
-    if (this.#asked.size === 0 || signal.aborted || this.#isOver) return;
-    const answer = answerToLeave(this.#state, this.#asked, this.#membership);
-    if (answer === "wait") return;
-    const asked = [...this.#asked];
-    this.#asked.clear();
-    if (answer === "go") {
-      for (const worker of asked) {
-        this.#workers.get(worker)?.tell({ kind: "leave" });
-        this.#take({ kind: "drain", worker, why: "it got SIGTERM" });
-      }
-      return;
-    }
-    this.#telling.notice("The run stops, because too few workers would be left.");
-    this.#stop();
+  /** The worker leaves after a step. */
+  #leave(worker: number, why: string): void {
+    this.#workers.get(worker)?.tell({ kind: "leave" });
+    this.#take({ kind: "drain", worker, why });
   }
 
   #tellHistory(): void {

@@ -56,6 +56,7 @@ export type JobOverrides = Pick<
   | "keepLast"
   | "keepEvery"
   | "checkpoints"
+  | "excludeBelow"
   | "parallel"
   | "zero"
   | "recompute"
@@ -154,6 +155,8 @@ export type FromWorker =
   | { readonly kind: "weights"; readonly address: number; readonly byteLength: number }
   /** The worker was asked to leave the run, by SIGTERM. */
   | { readonly kind: "drain" }
+  /** The worker is so much slower than the others that the run is to go on without it. */
+  | { readonly kind: "slow"; readonly why: string }
   | { readonly kind: "done"; readonly outcome: TrainResult["outcome"] }
   | { readonly kind: "error"; readonly error: ErrorMessage };
 
@@ -188,6 +191,7 @@ export const fromWorkerSchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("lost"), generation: count, rank: count }),
   z.strictObject({ kind: z.literal("weights"), address: count, byteLength: count }),
   z.strictObject({ kind: z.literal("drain") }),
+  z.strictObject({ kind: z.literal("slow"), why: z.string().max(MOST_WHY) }),
   z.strictObject({ kind: z.literal("done"), outcome }),
   z.strictObject({ kind: z.literal("error"), error: errorSchema }),
 ]);

@@ -2,7 +2,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { assert, LockstepError } from "../errors.ts";
 import { evenRanges } from "../program/index.ts";
-import type { CommittedStep, Ranks } from "../train/index.ts";
+import type { CommittedStep, Ranks, StepResult } from "../train/index.ts";
 import { agreeOrLose } from "./agree.ts";
 import { MOVED, withRoom } from "./enter.ts";
 import { planExport } from "./export.ts";
@@ -79,6 +79,12 @@ async function handOver(session: Session): Promise<void> {
   await session.hold?.release();
   session.lock?.release();
   session.hold = session.lock = undefined;
+}
+
+/** All workers find which are too slow; each of those says it of itself. */
+export function excludeSlow({ options, ranks }: Session, { tooSlow = [] }: StepResult): void {
+  const own = tooSlow.find(({ rank }) => rank === ranks?.group.rank);
+  if (own !== undefined) options.members?.exclude(own.why);
 }
 
 /** Said once of each worker that leads. */

@@ -20,6 +20,8 @@ export interface Members {
   history(): History;
   /** Whether the worker is asked to leave its group after the present step. */
   isWanted(): boolean;
+  /** Says that this worker is far slower than the others, and that the run is to go on without it. */
+  exclude(why: string): void;
   /** Whether the worker takes part in no later generation. */
   isLeaving(): boolean;
   /**
