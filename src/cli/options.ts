@@ -1,11 +1,11 @@
 /**
  * The commands and their options. Each command has its own file; this one defines their names.
  */
-import { Command, Option } from "commander";
+import { Command } from "commander";
 import { KINDS } from "../chaos/index.ts";
+import { version } from "../package.ts";
 import { DEFAULT_AGENT_PORT } from "../protocol/index.ts";
 import { CHANGEABLE } from "../run/index.ts";
-import { version } from "../version.ts";
 import { agentCommand, joinCommand } from "./agent.ts";
 import { chaosCommand } from "./chaos.ts";
 import { checkpointsCommand } from "./checkpoints.ts";
@@ -15,94 +15,12 @@ import { jobCommand } from "./job.ts";
 import { planCommand } from "./plan.ts";
 import { resumeCommand } from "./resume.ts";
 import { sampleCommand } from "./sample.ts";
-import { sharing } from "./sharing-options.ts";
+import { dataRoot, fewest, maxJob, most, sharing, tls, token, withRun } from "./shared-options.ts";
 import type { TrainFlags } from "./target.ts";
 import { trainCommand } from "./train.ts";
-import {
-  changes,
-  duration,
-  fraction,
-  memory,
-  names,
-  part,
-  place,
-  ports,
-  whole,
-  workers,
-} from "./values.ts";
+import { changes, duration, fraction, memory, names, ports, whole, workers } from "./values.ts";
 
 const DIR = "the folder of a run, or the place of its checkpoints, as s3://bucket/prefix";
-
-/** The options of a run, wherever its workers are. */
-function withRun(command: Command): Command {
-  for (const option of sharing()) command.addOption(option);
-  return command
-    .argument("<file>", "a module with: export default defineRun({…}), or the folder of a job")
-    .option("--steps <n>", "optimizer steps", whole(1))
-    .option("--batch <n>", "samples of a step", whole(1))
-    .option("--threads <n>", "threads of each worker (default: all cores, divided)", whole(1))
-    .option("--seed <n>", "seed of weights, sample order and dropout", whole(0))
-    .option("--out <dir>", "folder that the run is written to (default: runs/NAME)")
-    .option("--data <glob...>", "text files or folders to train on, instead of the run's data")
-    .addOption(dataRoot("folder below which the data of a job lies"))
-    .option(
-      "--exclude-below <part>",
-      "a worker leaves the run if its speed stays below this part of that of the others, as in 0.3 (default: 0, none does)",
-      part,
-    )
-    .option(
-      "--checkpoint-every <n>",
-      "steps between checkpoints (default: a tenth of the run)",
-      whole(1),
-    )
-    .option("--keep-last <n>", "how many of the newest checkpoints are kept (default: 2)", whole(1))
-    .option(
-      "--keep-every <n>",
-      "checkpoints whose step is a multiple of it are kept for good (default: none)",
-      whole(1),
-    )
-    .option(
-      "--checkpoints <place>",
-      "keep checkpoints in s3://bucket/prefix, with the prefix for this run alone (default: in the run's folder)",
-      place,
-    )
-    .option("--resume", "continue from the run's last checkpoint")
-    .option(
-      "--change <names>",
-      `with --resume: options that may differ from before: ${CHANGEABLE.join(", ")}`,
-      changes,
-    )
-    .option("--anew", "start again where an unfinished run lies; its files are moved aside")
-    .option("--dump <dir>", "write every compiled graph to this folder as .onnx files");
-}
-
-function token(): Option {
-  return new Option(
-    "--token <secret>",
-    "the same secret for all, 16 characters or more; other users can read it on the command line, but not in the environment",
-  ).env("LOCKSTEP_TOKEN");
-}
-
-function dataRoot(what: string): Option {
-  return new Option(
-    "--data-root <dir...>",
-    `${what}, after following links (default: the current one)`,
-  );
-}
-
-function maxJob(): Option {
-  return new Option(
-    "--max-job <n>",
-    "limit of the files of a job, in MiB (default: 1024)",
-  ).argParser(whole(1));
-}
-
-function tls(): Option {
-  return new Option(
-    "--tls",
-    "encrypt the traffic with a key derived from the token; the same on all",
-  );
-}
 
 /**
  * Throws CommanderError for words that it does not understand, and for `--help` after printing the
@@ -124,12 +42,8 @@ export function commandLine(): Command {
       "processes that share each step, or `cores` for one per core (default: 1); with --hosts, on each host",
       workers,
     )
-    .option("--min-workers <n>", "with fewer workers the run waits (default: 1)", whole(1))
-    .option(
-      "--max-workers <n>",
-      "workers beyond this number stand by (default: as many as the run starts with; with --listen, as many as a step can be shared by)",
-      whole(1),
-    )
+    .addOption(fewest())
+    .addOption(most())
     .option(
       "--hosts <list>",
       "agents to run on: a,b:4100 … Each needs the data below its --data-root. The run is sent to them as a job, and the first one writes the run's folder",
@@ -149,6 +63,8 @@ export function commandLine(): Command {
   withRun(command.command("chaos"))
     .description("train like `lockstep train`, and do faults to the run's own workers meanwhile")
     .option("--workers <n>", "processes (default: 4); with --hosts, on each host", whole(1))
+    .addOption(fewest())
+    .addOption(most())
     .option("--every <time>", "mean time between two faults, as in 5s or 500ms", duration, 5000)
     .option("--kinds <list>", `faults to choose from: ${Object.keys(KINDS).join(", ")}`, names, [
       "kill",

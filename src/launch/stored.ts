@@ -34,6 +34,7 @@ const worker = z.strictObject({
   file: text.optional(),
   movedAt: time,
   stopped: z.boolean(),
+  woken: z.boolean(),
   draining: z.boolean(),
   step: count,
   steps: count,

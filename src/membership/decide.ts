@@ -164,7 +164,7 @@ function takeBeat(draft: Draft, { worker: id, generation, progress }: Beat): voi
   if (isOfNow && doing === "computing" && doing !== known.doing) draft.touched.add(id);
   change(draft, id, (worker) => {
     worker.heard = state.time;
-    worker.stopped = false;
+    worker.stopped = worker.woken = false;
     if (!isOfNow) return;
     worker.doing = doing;
     worker.file = file;
@@ -176,7 +176,7 @@ function takeBeat(draft: Draft, { worker: id, generation, progress }: Beat): voi
 function hear(draft: Draft, id: number): WorkerState {
   return change(draft, id, (worker) => {
     worker.heard = draft.state.time;
-    worker.stopped = false;
+    worker.stopped = worker.woken = false;
   });
 }
 
