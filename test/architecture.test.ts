@@ -128,6 +128,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   launch: [
     "errors",
     "package",
+    "files",
     "memory",
     "telemetry",
     "engine",

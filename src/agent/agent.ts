@@ -4,7 +4,7 @@
  * received, and no user's code is executed here.
  */
 import { LockstepError } from "../errors.ts";
-import { availableCores } from "../launch/index.ts";
+import { atMost, availableCores, END_MS } from "../launch/index.ts";
 import {
   dialLine,
   type Line,
@@ -148,7 +148,7 @@ export class Agent {
     this.#stopListening();
     for (const line of this.#lines) line.close();
     this.#job?.kill();
-    await this.#job?.ended;
+    if (this.#job !== undefined) await atMost(END_MS, this.#job.ended);
   }
 
   #stopListening(): void {

@@ -1,6 +1,7 @@
 /** Writes a shard and hashes it on the way, at the same time: neither waits for the other. */
 import { type FileHandle, open } from "node:fs/promises";
 import { assert } from "../errors.ts";
+import { watched } from "../files/index.ts";
 import { newSha256 } from "./sha256.ts";
 import type { Pieces, ShardBytes } from "./store.ts";
 
@@ -13,15 +14,15 @@ export async function writeHashed(
   { byteLength, pieces }: ShardBytes,
 ): Promise<string> {
   const hash = newSha256();
-  const file = await open(path, "r+");
+  const file = await watched(path, "writing", () => open(path, "r+"));
   try {
     let written = 0;
     for await (const piece of pieces) {
       const write = async () => {
-        await writeAll(file, piece);
+        await writeAll(file, path, piece);
         written += piece.byteLength;
         // The last bytes are flushed while they are hashed.
-        if (written === byteLength) await file.sync();
+        if (written === byteLength) await watched(path, "writing", () => file.sync());
       };
       await both(hash.add(piece), write());
     }
@@ -38,10 +39,11 @@ async function both(one: Promise<void>, other: Promise<void>): Promise<void> {
   for (const end of ended) if (end.status === "rejected") throw end.reason;
 }
 
-async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
+async function writeAll(file: FileHandle, path: string, bytes: Uint8Array): Promise<void> {
   for (let done = 0; done < bytes.byteLength; ) {
-    const length = Math.min(CHUNK_BYTES, bytes.byteLength - done);
-    done += (await file.write(bytes, done, length)).bytesWritten;
+    const [at, length] = [done, Math.min(CHUNK_BYTES, bytes.byteLength - done)];
+    const write = () => file.write(bytes, at, length);
+    done += (await watched(path, "writing", write)).bytesWritten;
   }
 }
 

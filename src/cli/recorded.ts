@@ -24,6 +24,7 @@ const flags = z.strictObject({
   checkpointEvery: count.optional(),
   keepLast: count.optional(),
   keepEvery: count.optional(),
+  excludeBelow: z.number().optional(),
   checkpoints: z.string().optional(),
   data: z.array(z.string()).optional(),
   dataRoot: z.array(z.string()).optional(),

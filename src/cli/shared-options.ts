@@ -1,7 +1,7 @@
 /** Options that several commands have. */
 import { type Command, Option } from "commander";
 import { CHANGEABLE } from "../run/index.ts";
-import { again, changes, offload, parallel, place, whole, yesOrNo, zero } from "./values.ts";
+import { again, changes, offload, parallel, part, place, whole, yesOrNo, zero } from "./values.ts";
 
 export function sharing(): [Option, Option, Option, Option, Option] {
   return [
@@ -40,6 +40,11 @@ export function withRun(command: Command): Command {
     .option("--out <dir>", "folder that the run is written to (default: runs/NAME)")
     .option("--data <glob...>", "text files or folders to train on, instead of the run's data")
     .addOption(dataRoot("folder below which the data of a job lies"))
+    .option(
+      "--exclude-below <part>",
+      "a worker leaves the run if its speed stays below this part of that of the others, as in 0.3 (default: 0, none does)",
+      part,
+    )
     .option(
       "--checkpoint-every <n>",
       "steps between checkpoints (default: a tenth of the run)",

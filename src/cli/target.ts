@@ -23,6 +23,7 @@ export interface TargetFlags extends ParallelOptions {
   readonly checkpointEvery?: number;
   readonly keepLast?: number;
   readonly keepEvery?: number;
+  readonly excludeBelow?: number;
   readonly checkpoints?: string;
   readonly data?: readonly string[];
   readonly dataRoot?: readonly string[];
@@ -69,13 +70,14 @@ export async function openTarget(path: string, flags: TargetFlags): Promise<Targ
 
 async function openRunFile(path: string, flags: TargetFlags): Promise<Target> {
   const loaded = await loadRun(path);
-  const { steps, batch, seed } = flags;
+  const { steps, batch, seed, excludeBelow } = flags;
   const data = flags.data && textOf(flags.data, loaded);
   const run = overrideRun(loaded, {
     steps,
     batch,
     seed,
     data,
+    excludeBelow,
     ...keepingOf(flags),
     ...statedIn(flags),
   });
@@ -84,7 +86,7 @@ async function openRunFile(path: string, flags: TargetFlags): Promise<Target> {
 }
 
 function openJobAt(path: string, flags: TargetFlags): Target {
-  const { steps, seed, batch, data } = flags;
+  const { steps, seed, batch, data, excludeBelow } = flags;
   if (batch !== undefined || data !== undefined) {
     throw new LockstepError(
       "INVALID_OPTION",
@@ -96,7 +98,13 @@ function openJobAt(path: string, flags: TargetFlags): Target {
   const opened = openJob(job);
   opened.check();
   const roots = (flags.dataRoot ?? [process.cwd()]).map((root) => resolve(root));
-  const run = overrideRun(opened.run, { steps, seed, ...keepingOf(flags), ...statedIn(flags) });
+  const run = overrideRun(opened.run, {
+    steps,
+    seed,
+    excludeBelow,
+    ...keepingOf(flags),
+    ...statedIn(flags),
+  });
   return { run, baseDir: opened.baseIn(roots), roots, holds: opened.holds, job };
 }
 

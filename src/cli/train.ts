@@ -203,8 +203,8 @@ async function trainByWorkers(
 
 /** What the command line says in place of the job: a run file's job has it already. */
 function overridesOf(flags: TrainFlags): JobOverrides {
-  const { steps, seed } = flags;
-  const asked = { steps, seed, ...keepingOf(flags), ...statedIn(flags) };
+  const { steps, seed, excludeBelow } = flags;
+  const asked = { steps, seed, excludeBelow, ...keepingOf(flags), ...statedIn(flags) };
   return Object.fromEntries(Object.entries(asked).filter(([, value]) => value !== undefined));
 }
 

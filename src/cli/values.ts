@@ -32,6 +32,13 @@ export function fraction(text: string): number {
   return value;
 }
 
+/** A part of a whole, from 0 to 0.9. */
+export function part(text: string): number {
+  const value = text.trim() === "" ? Number.NaN : Number(text);
+  if (value >= 0 && value <= 0.9) return value;
+  throw new InvalidArgumentError("It must be a number from 0 to 0.9.");
+}
+
 /** Milliseconds of a time such as 5s, 500ms or 2 (seconds). */
 export function duration(text: string): number {
   const [, number, unit = "s"] = /^(\d+(?:\.\d+)?)(ms|s)?$/.exec(text) ?? [];

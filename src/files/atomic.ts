@@ -7,6 +7,7 @@ import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { fileError } from "./errors.ts";
 import { makeFolder } from "./folder.ts";
+import { watched } from "./waits.ts";
 
 export type FileContent = string | Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
 
@@ -22,15 +23,17 @@ export async function writeFileAtomic(path: string, content: FileContent): Promi
   const folder = dirname(path);
   const temporary = join(folder, `.${basename(path)}.${randomBytes(6).toString("hex")}.tmp`);
   try {
-    await makeFolder(folder);
-    const file = await open(temporary, "wx");
+    await watched(path, "writing", () => makeFolder(folder));
+    const file = await watched(path, "writing", () => open(temporary, "wx"));
     try {
-      for await (const piece of pieces(content)) await writeAll(file, piece);
-      await file.sync();
+      for await (const piece of pieces(content)) {
+        await watched(path, "writing", () => writeAll(file, piece));
+      }
+      await watched(path, "writing", () => file.sync());
     } finally {
       await file.close();
     }
-    await rename(temporary, path);
+    await watched(path, "writing", () => rename(temporary, path));
     await syncFolder(folder);
   } catch (error) {
     await rm(temporary, { force: true }).catch(() => undefined);
@@ -54,9 +57,9 @@ async function writeAll(file: FileHandle, piece: Uint8Array): Promise<void> {
 /** Makes the rename itself durable. Windows cannot open a folder, and does not need to. */
 export async function syncFolder(folder: string): Promise<void> {
   if (process.platform === "win32") return;
-  const handle = await open(folder, "r");
+  const handle = await watched(folder, "writing", () => open(folder, "r"));
   try {
-    await handle.sync();
+    await watched(folder, "writing", () => handle.sync());
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
     if (code !== "EINVAL" && code !== "ENOTSUP") throw error; // some network file systems

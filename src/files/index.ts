@@ -10,3 +10,4 @@ export {
   readWhole,
   requireFile,
 } from "./range.ts";
+export { type FileWatch, watched, watchFiles } from "./waits.ts";

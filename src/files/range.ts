@@ -5,6 +5,7 @@ import { constants, statSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { LockstepError } from "../errors.ts";
 import { fileError } from "./errors.ts";
+import { watched } from "./waits.ts";
 
 /** A file kept open for reading at any place. */
 export interface RangeReader {
@@ -21,8 +22,9 @@ export interface RangeReader {
 export async function openRange(path: string): Promise<RangeReader> {
   try {
     // Without O_NONBLOCK, opening a pipe that nobody writes to would block.
-    const file = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
-    const stat = await file.stat();
+    const flags = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0);
+    const file = await watched(path, "reading", () => open(path, flags));
+    const stat = await watched(path, "reading", () => file.stat());
     if (!stat.isFile()) {
       await file.close();
       throw notAFile(path, stat.isDirectory());
@@ -104,7 +106,9 @@ async function readFully(
     const length = Math.min(MAX_READ_BYTES, into.byteLength - done);
     let bytesRead: number;
     try {
-      ({ bytesRead } = await file.read(into, done, length, offset + done));
+      const at = done;
+      const read = () => file.read(into, at, length, offset + at);
+      ({ bytesRead } = await watched(path, "reading", read));
     } catch (error) {
       throw fileError(error, "read", path);
     }

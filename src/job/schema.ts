@@ -51,6 +51,7 @@ const run = z.strictObject({
   reproducible: z.boolean().optional(),
   bucketBytes: count.optional(),
   checkReplicas: z.int().min(0).optional(),
+  excludeBelow: z.number().min(0).max(0.9).optional(),
   ...sharingShape,
   evaluate: z.strictObject({ every: count.optional(), samples: count.optional() }).optional(),
   checkpointEvery: count.optional(),

@@ -6,8 +6,8 @@ import { Group, measureCosts } from "../collectives/index.ts";
 import type { Device } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { type LinkFault, parseAddress, type TcpListener } from "../net/index.ts";
-import type { Formed, FromWorker } from "../protocol/index.ts";
-import { isOfGroup, type Members } from "../run/index.ts";
+import type { Formed, FromWorker, Short } from "../protocol/index.ts";
+import { isOfGroup, isTooFew, type Members } from "../run/index.ts";
 import type { History } from "../telemetry/index.ts";
 import { noRoomBeside, type Ranks } from "../train/index.ts";
 import { countWaits, type WaitCounts } from "../transport/index.ts";
@@ -39,6 +39,8 @@ export class Generations implements Members {
   readonly #options: GenerationsOptions;
   /** The present generation; 0 before the first. */
   #number = 0;
+  /** The number of its members. */
+  #size = 0;
   #isWanted = false;
   #isLeaving = false;
   #hasBegun = false;
@@ -97,6 +99,10 @@ export class Generations implements Members {
     return this.#isLeaving;
   }
 
+  exclude(why: string): void {
+    this.#options.tell({ kind: "slow", why });
+  }
+
   history(): History {
     return this.#history;
   }
@@ -116,8 +122,9 @@ export class Generations implements Members {
 
   async next(step: number, lost?: unknown): Promise<Ranks> {
     this.#tellLost(lost);
-    for (;;) {
-      this.#options.tell({ kind: "ready", generation: this.#number, step, ...this.#door });
+    for (let short = this.#short(lost); ; short = undefined) {
+      const ready = { kind: "ready", generation: this.#number, step, short } as const;
+      this.#options.tell({ ...ready, ...this.#door });
       const formed = await this.#nextFormed();
       try {
         return await this.#meet(formed);
@@ -126,6 +133,13 @@ export class Generations implements Members {
         this.#tellLost(error);
       }
     }
+  }
+
+  /** Whether the generation ended because its workers were too few. */
+  #short(lost: unknown): Short | undefined {
+    if (!isTooFew(lost)) return undefined;
+    const [why = ""] = lost.message.split("\n");
+    return { workers: this.#size, why };
   }
 
   get #door(): { readonly port?: number } {
@@ -159,6 +173,7 @@ export class Generations implements Members {
     const formed = this.#formed;
     this.#formed = undefined;
     this.#number = formed.generation;
+    this.#size = formed.members.length;
     this.#hasBegun = formed.hasBegun;
     this.#isWanted = false;
     this.#leave = new AbortController();

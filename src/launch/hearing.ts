@@ -10,8 +10,8 @@ export function heardOf(
 ): MembershipEvent[] {
   switch (message.kind) {
     case "ready": {
-      const { kind, generation, step } = message;
-      return [{ kind, generation, step, worker }];
+      const { kind, generation, step, short } = message;
+      return [{ kind, generation, step, worker, short }];
     }
     case "lost": {
       const { generation, rank } = message;

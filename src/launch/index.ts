@@ -1,3 +1,4 @@
+export { atMost, END_MS } from "./at-most.ts";
 export { availableCores } from "./cores.ts";
 export type { WorkerEnd } from "./handle.ts";
 export { type HostsOptions, launchOnHosts } from "./hosts.ts";

@@ -16,11 +16,14 @@ export interface KeeperOptions {
   readonly notice: (text: string) => void;
   /** Another launcher leads the run by now. */
   readonly fenced: (error: LockstepError) => void;
+  /** A write that takes longer than this is told. Default: 30 s. */
+  readonly longMs?: number;
 }
 
 /** After this time a write that failed is tried again. */
 const AGAIN_MS = 1_000;
 const LAST_MS = 5_000;
+const LONG_MS = 30_000;
 
 export class Keeper {
   /** Whether another launcher leads the run. */
@@ -61,11 +64,16 @@ export class Keeper {
 
   async #write(): Promise<void> {
     this.#isWriting = true;
+    const { longMs = LONG_MS } = this.#options;
     let told = "";
     while (this.#waiting.length > 0 && !this.#isOver) {
       const count = this.#waiting.length;
       try {
-        await this.#options.store.write(toStore(this.#options.run()));
+        const written = this.#options.store.write(toStore(this.#options.run()));
+        if ((await atMost(longMs, written)) === "late") {
+          this.#options.notice(stalledText(this.#options.store.place, longMs));
+          await written;
+        }
       } catch (error) {
         if (error instanceof LockstepError && error.code === "FENCED") {
           [this.isFenced, this.#isOver] = [true, true];
@@ -87,4 +95,11 @@ export class Keeper {
     }
     this.#isWriting = false;
   }
+}
+
+function stalledText(place: string, ms: number): string {
+  return (
+    `The state of the run has not been stored in "${place}" for ${ms / 1000} s, because its disk or ` +
+    "server does not answer. Until it does, nobody joins the run, and no lost worker is replaced."
+  );
 }

@@ -1,5 +1,6 @@
 /** Whether a worker makes progress, which its beats tell to those who lead the run. */
 import type { RunCounts } from "../engine/index.ts";
+import { type FileWatch, watchFiles } from "../files/index.ts";
 import type { Progress } from "../protocol/index.ts";
 import type { WaitCounts } from "../transport/index.ts";
 
@@ -9,6 +10,7 @@ const MOST_GAP_MS = 1_000;
 export class ProgressMeter {
   /** The waits for other workers, which transports count here. */
   readonly waits: WaitCounts = { begun: 0, ended: 0 };
+  readonly #files: FileWatch = watchFiles();
   readonly #runs: Readonly<RunCounts>;
   #seen = -1;
   #lookedAt = 0;
@@ -23,12 +25,20 @@ export class ProgressMeter {
   look(now: number): Progress {
     const { begun, ended } = this.#runs;
     const { waits } = this;
-    const seen = begun + ended + waits.begun + waits.ended;
+    const isWaiting = waits.begun > waits.ended;
+    const busy = begun > ended ? "computing" : isWaiting ? "waiting" : undefined;
+    const found = busy === undefined ? this.#files.oldest() : undefined;
+    // A checkpoint that is written beside a run or a wait says nothing about those.
+    const files = busy === undefined ? this.#files.changes : 0;
+    const seen = begun + ended + waits.begun + waits.ended + files;
     if (seen === this.#seen) this.#stillMs += Math.min(now - this.#lookedAt, MOST_GAP_MS);
     else this.#stillMs = 0;
     [this.#seen, this.#lookedAt] = [seen, now];
-    const isWaiting = waits.begun > waits.ended;
-    const doing = begun > ended ? "computing" : isWaiting ? "waiting" : "other";
-    return { doing, stillMs: this.#stillMs };
+    const doing = busy ?? found?.doing ?? "other";
+    return { doing, stillMs: this.#stillMs, file: found?.path };
+  }
+
+  close(): void {
+    this.#files.close();
   }
 }

@@ -30,7 +30,8 @@ const worker = z.strictObject({
   status: z.enum(["starting", "ready", "member", "leaving", "dismissed", "done", "lost"]),
   since: time,
   heard: time,
-  doing: z.enum(["computing", "waiting", "other"]),
+  doing: z.enum(["computing", "waiting", "reading", "writing", "blocked", "other"]),
+  file: text.optional(),
   movedAt: time,
   stopped: z.boolean(),
   woken: z.boolean(),
@@ -74,6 +75,7 @@ const membership = z.strictObject({
   setbacks: count,
   reports: z.array(z.strictObject({ by: count, worker: count })),
   gone: z.array(z.strictObject({ worker: count, samples: count.optional() })),
+  least: z.strictObject({ workers: count, why: text }).optional(),
   remindAt: time.optional(),
 });
 const stored = z.discriminatedUnion("is", [

@@ -5,7 +5,6 @@
  */
 import {
   type Action,
-  answerToLeave,
   decide,
   firstState,
   type MembershipEvent,
@@ -14,19 +13,20 @@ import {
 } from "../membership/index.ts";
 import { isConsequence, type Standing } from "../protocol/index.ts";
 import type { TrainResult } from "../run/index.ts";
-import { atMost, SAVE_MS } from "./at-most.ts";
+import { atMost, END_MS, SAVE_MS } from "./at-most.ts";
 import type { Crew } from "./crew.ts";
 import { tellFormed, tellRegroup } from "./forming.ts";
 import { type OtherMessage, WorkerHandle } from "./handle.ts";
 import { endedOf, heardOf, signsOf } from "./hearing.ts";
 import { HistoryKeeper } from "./history.ts";
 import { Keeper } from "./keeper.ts";
+import { Leavers } from "./leavers.ts";
 import { ALL_MS, type LocalWorker, type LocalWorkers, listOf } from "./local-workers.ts";
 import { sinceStored, tellAgain } from "./restore.ts";
 import type { StoredRun } from "./stored.ts";
 import type { SuperviseOptions } from "./supervise-options.ts";
 import { Telling } from "./telling.ts";
-import { endOf } from "./verdict.ts";
+import { endOf, leftText } from "./verdict.ts";
 
 /** @throws the error by which a worker has ended; PEER_LOST when too many workers are lost */
 export async function supervise(options: SuperviseOptions): Promise<TrainResult["outcome"]> {
@@ -47,8 +47,13 @@ class Supervisor implements LocalWorkers {
   readonly #workers = new Map<number, WorkerHandle>();
   readonly #all: WorkerHandle[] = [];
   readonly #onStop = () => this.#stop();
-  /** Workers that are to leave, and have not been let go. */
-  readonly #asked = new Set<number>();
+  readonly #leavers = new Leavers({
+    state: () => this.#state,
+    membership: () => this.#membership,
+    leave: (worker, why) => this.#leave(worker, why),
+    stop: () => this.#stop(),
+    notice: (text) => this.#telling.notice(text),
+  });
   #state: MembershipState = firstState(performance.now());
   #timer: NodeJS.Timeout | undefined;
   #isOver = false;
@@ -134,15 +139,17 @@ class Supervisor implements LocalWorkers {
     this.#options.signal.removeEventListener("abort", this.#onStop);
     if (this.#keeper?.isFenced === true) return this.#crew.leave?.();
     for (const worker of this.#all) worker.kill();
-    await Promise.all(this.#all.map(({ ended }) => ended));
+    const ended = Promise.all(this.#all.map((worker) => worker.ended));
+    if ((await atMost(END_MS, ended)) === "late") this.#telling.notice(leftText(this.#all));
     this.#crew.close();
     await this.#keeper?.close();
   }
 
   get #membership(): MembershipOptions {
-    const { minWorkers, maxWorkers, signal } = this.#options;
+    const { minWorkers: least, maxWorkers, signal } = this.#options;
     // A run that is to stop waits for no more workers: those that are left save, and end.
-    return { minWorkers: signal.aborted ? 1 : minWorkers, maxWorkers, places: this.#crew.places };
+    const stops = signal.aborted;
+    return { minWorkers: stops ? 1 : least, maxWorkers, stops, places: this.#crew.places };
   }
 
   /** Workers can start at these places; also where one was asked to leave before. */
@@ -169,7 +176,7 @@ class Supervisor implements LocalWorkers {
     if (wakeAt === undefined || this.#isOver) return;
     const wait = Math.max(0, wakeAt - performance.now());
     this.#timer = setTimeout(() => this.#take({ kind: "time" }), Math.min(wait, 2 ** 30));
-    this.#letGo();
+    this.#leavers.letGo();
     this.#stopAlone();
   }
 
@@ -251,7 +258,9 @@ class Supervisor implements LocalWorkers {
       case "lost":
         return this.#takeAll(heardOf(this.#state, id, message));
       case "drain":
-        return void setTimeout(() => this.#letGo(id), ALL_MS);
+        return void setTimeout(() => this.#isOver || this.#leavers.ask(id), ALL_MS);
+      case "slow":
+        return this.#leavers.exclude(id, message.why);
       case "event": {
         const { event } = message;
         this.#takeAll(heardOf(this.#state, id, message));
@@ -264,24 +273,10 @@ class Supervisor implements LocalWorkers {
     }
   }
 
-  /** Lets workers go that are asked to leave, or stops the run (`answerToLeave`). */
-  #letGo(asking?: number): void {
-    if (asking !== undefined) this.#asked.add(asking);
-    const { signal } = this.#options;
-    if (this.#asked.size === 0 || signal.aborted || this.#isOver) return;
-    const answer = answerToLeave(this.#state, this.#asked, this.#membership);
-    if (answer === "wait") return;
-    const asked = [...this.#asked];
-    this.#asked.clear();
-    if (answer === "go") {
-      for (const worker of asked) {
-        this.#workers.get(worker)?.tell({ kind: "leave" });
-        this.#take({ kind: "drain", worker, why: "it got SIGTERM" });
-      }
-      return;
-    }
-    this.#telling.notice("The run stops, because too few workers would be left.");
-    this.#stop();
+  /** The worker leaves after a step. */
+  #leave(worker: number, why: string): void {
+    this.#workers.get(worker)?.tell({ kind: "leave" });
+    this.#take({ kind: "drain", worker, why });
   }
 
   #tellHistory(): void {

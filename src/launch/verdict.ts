@@ -14,3 +14,12 @@ export async function endOf(
   const fields = { requeue, ...(worker === undefined ? {} : { worker }) };
   throw new LockstepError("PEER_LOST", text, { fields });
 }
+
+/** What is said of workers that were killed and have not ended. */
+export function leftText(all: readonly WorkerHandle[]): string {
+  const left = all.filter(({ isOver }) => !isOver).map(({ number }) => number);
+  return (
+    `The processes of these workers were killed, and have not ended: ${left.join(", ")}. ` +
+    "One that waits for a disk ends when the disk answers."
+  );
+}

@@ -107,6 +107,7 @@ async function inGenerations(
     return (await train(run, { ...options, members, group, leads, mark, onWeights })).outcome;
   } finally {
     clearInterval(beats);
+    meter.close();
     listener?.close();
   }
 }

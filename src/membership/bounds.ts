@@ -2,6 +2,7 @@
  * How long the leader of a run waits for what. The bound for a silent member follows the measured
  * time of a step, so nothing is configured.
  */
+import type { Doing } from "./beats.ts";
 import type { MembershipOptions, MembershipState, Pace, WorkerState } from "./types.ts";
 
 /** How often a worker says that it lives. */
@@ -15,6 +16,8 @@ const UNMEASURED_MS = 10_000;
 export const ANSWER_MS = 30_000;
 /** How long a worker that lives may take to get ready, or a generation for one step. */
 export const WORK_MS = 3_600_000;
+/** How long one operation that writes a file may take. */
+const FLUSH_MS = 600_000;
 /** How long one attempt to kill a worker may take, and how many there are. */
 export const KILL_MS = 5_000;
 export const KILLS = 4;
@@ -70,6 +73,22 @@ export function silenceBound({ hasCommitted, pace }: MembershipState, worker: Wo
  */
 export function runBound(pace: Pace | undefined): number {
   return pace === undefined ? WORK_MS : 10 * patienceOf(pace);
+}
+
+/**
+ * How long a member may wait for one operation on a file while others wait for it. A read has at most
+ * 256 MiB; a flush may have all that the system has kept in memory for a file.
+ */
+export function fileBound(pace: Pace | undefined, doing: Doing): number {
+  return doing === "reading" ? runBound(pace) : FLUSH_MS;
+}
+
+/** The fewest workers that go on: as many as are asked for, and have room for the state of the run. */
+export function leastOf(
+  { least }: MembershipState,
+  { minWorkers, stops }: MembershipOptions,
+): number {
+  return stops === true ? minWorkers : Math.max(minWorkers, least?.workers ?? 0);
 }
 
 /**

@@ -4,12 +4,14 @@
  */
 import {
   ANSWER_MS,
+  fileBound,
   GATHER_MS,
   HANDOVER_MS,
   KILL_MS,
   KILLS,
   LAST_CALL_MS,
   LEAVE_MS,
+  leastOf,
   REMIND_MS,
   runBound,
   silenceBound,
@@ -31,8 +33,9 @@ import {
   withStatus,
 } from "./draft.ts";
 import { form, survivors } from "./form.ts";
+import { isAtFile } from "./roster.ts";
 import type { WorkerState } from "./types.ts";
-import { capital, counted, named, span, workers } from "./words.ts";
+import { capital, counted, fileText, named, span, workers } from "./words.ts";
 
 /** A worker in one of these holds what it held after its last step. */
 const HOLDING: readonly WorkerState["status"][] = ["ready", "member", "leaving"];
@@ -78,6 +81,8 @@ function ofWorker(draft: Draft, worker: WorkerState, at: At): void {
   const { since, status } = worker;
   const late = (end: number, cause: () => string) =>
     at(end, () => lose(draft, worker, { kind: "lost", cause: cause() }));
+  const andWaits = () =>
+    isAtFile(worker.doing) ? `, and ${fileText(worker, state.time - worker.movedAt)}` : "";
   switch (status) {
     case "done":
       return; // the others are watched, and the run ends with the last
@@ -96,11 +101,11 @@ function ofWorker(draft: Draft, worker: WorkerState, at: At): void {
       }
       break;
     case "starting":
-      late(since + WORK_MS, () => `it was not ready within ${span(WORK_MS)}`);
+      late(since + WORK_MS, () => `it was not ready within ${span(WORK_MS)}${andWaits()}`);
       break;
     case "member":
       if (state.phase === "breaking") {
-        const text = () => `it did not leave its generation within ${span(ANSWER_MS)}`;
+        const text = () => `it did not leave its generation within ${span(ANSWER_MS)}${andWaits()}`;
         late(state.since + ANSWER_MS, text);
       } else if (worker.doing === "computing") {
         const bound = runBound(state.pace);
@@ -165,6 +170,7 @@ function ofGeneration(draft: Draft, at: At): void {
         `Generation ${number} is formed anew, because ${what} at step ${state.committed + 1} for ${span(ms)}.`,
       ),
     );
+  atFiles(draft, at);
   stuck(state.progressAt, WORK_MS, "nothing was committed");
   if (waiting === counts.member) {
     const members = withStatus(draft, "member") as [WorkerState];
@@ -189,6 +195,36 @@ function ofGeneration(draft: Draft, at: At): void {
   });
 }
 
+/**
+ * A member that waits for a file while others wait for it is lost. If all wait for files, as when the
+ * disk that they share stands still, losing them would not help: people are told, once a minute.
+ */
+function atFiles(draft: Draft, at: At): void {
+  const { state, roster } = draft;
+  if (roster.atFiles === 0) return;
+  const all = withStatus(draft, "member").filter(({ doing }) => isAtFile(doing));
+  const ends = all.map((worker) => {
+    const bound = fileBound(state.pace, worker.doing);
+    return { worker, bound, end: worker.movedAt + bound };
+  });
+  if (all.length < roster.counts.member) {
+    for (const { worker, bound, end } of ends) {
+      const cause = `it ${fileText(worker, bound)}`;
+      at(end, () => lose(draft, worker, { kind: "lost", cause }));
+    }
+    return;
+  }
+  const [first] = ends.sort((a, b) => a.end - b.end);
+  if (first === undefined) return;
+  at(Math.max(first.end, state.remindAt ?? 0), () => {
+    const { worker } = first;
+    const what = fileText(worker, state.time - worker.movedAt);
+    const text = `The run waits at step ${state.committed + 1}: ${named(worker)} ${what}.`;
+    tell(draft, "waiting", text, worker.id);
+    state.remindAt = state.time + REMIND_MS;
+  });
+}
+
 /** No generation lives: one is formed as soon as enough workers are ready, or people are told. */
 function ofGathering(draft: Draft, at: At): void {
   const { state, options, roster } = draft;
@@ -196,11 +232,12 @@ function ofGathering(draft: Draft, at: At): void {
   const { starting, lost } = roster.counts;
   if (lost > 0) return; // not before all of them are fenced
   const ready = roster.ready.size;
-  const missing = options.minWorkers - ready;
+  const least = leastOf(state, options);
+  const missing = least - ready;
   if (missing <= 0) {
     const isComplete = starting === 0 || ready >= options.maxWorkers;
     const now = isComplete || survivors(draft).length > 0 || roster.counts.leaving > 0;
-    const end = now ? state.time : roster.readySince(options.minWorkers) + LAST_CALL_MS;
+    const end = now ? state.time : roster.readySince(least) + LAST_CALL_MS;
     return at(end, () => form(draft));
   }
   if (state.remindAt !== undefined) {
@@ -217,7 +254,8 @@ function ofGathering(draft: Draft, at: At): void {
 /** Says what the run waits for, once a minute. */
 function wait(draft: Draft, missing: number): void {
   const { state, options } = draft;
-  const ready = options.minWorkers - missing;
+  const least = leastOf(state, options);
+  const ready = least - missing;
   const rests = freePlaces(draft).map(({ rest }) => rest);
   const { starting } = draft.roster.counts;
   const hope = [
@@ -229,7 +267,8 @@ function wait(draft: Draft, missing: number): void {
       : []),
   ];
   const then = hope.length > 0 ? hope.join(", and ") : "it goes on when workers join";
-  const text = `The run waits after step ${state.committed}: ${counted(ready, "worker")} ${ready === 1 ? "is" : "are"} ready, and it needs ${options.minWorkers}; ${then}.`;
+  const why = least > options.minWorkers ? ` ${state.least?.why}` : "";
+  const text = `The run waits after step ${state.committed}: ${counted(ready, "worker")} ${ready === 1 ? "is" : "are"} ready, and it needs ${least}; ${then}.${why}`;
   tell(draft, "waiting", text);
   state.remindAt = state.time + REMIND_MS;
 }

@@ -1,15 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import type { Doing } from "./beats.ts";
 import { BEAT_MS, patienceOf, withStep } from "./bounds.ts";
 import { decide, firstState } from "./decide.ts";
-import type {
-  Action,
-  Decision,
-  Doing,
-  MembershipEvent,
-  MembershipOptions,
-  Verdict,
-} from "./types.ts";
+import type { Action, Decision, MembershipEvent, MembershipOptions, Verdict } from "./types.ts";
 
 /** A leader that is told what happens; workers that are not named as silent beat by themselves. */
 class Leader {
@@ -427,6 +421,108 @@ test("a member that computes without an end is lost, and not those that wait for
   );
   assert.doesNotMatch(leader.said(), /[Ww]orkers? [02].*lost/);
   assert.deepEqual(leader.state.generation.members.length, 3);
+});
+
+const SHORT = { workers: 2, why: "Each of 2 workers would need at least 9 GB." };
+
+/** Worker 2 is lost, and the two others find that they have no room for the state. */
+function short(options: Partial<MembershipOptions> = {}): Leader {
+  const leader = running();
+  Object.assign(leader.options, options);
+  leader.kill(2);
+  leader.ready(0, 1);
+  for (const worker of [0, 1]) {
+    leader.hear({ kind: "ready", worker, generation: 2, step: 10, short: SHORT });
+  }
+  return leader;
+}
+
+test("workers that have no room for the state wait until they are more, and the run says why", () => {
+  const leader = short();
+  assert.match(
+    leader.said(),
+    /Generation 2 cannot go on, because its members are too few\. Each of 2 workers would need at least 9 GB\./,
+  );
+  leader.pass(2_000);
+  assert.equal(leader.state.phase, "gathering");
+  leader.ready(3);
+  assert.equal(leader.state.generation.number, 3);
+  assert.deepEqual(leader.members, [0, 1, 3]);
+  assert.equal(leader.state.generation.step, 10);
+});
+
+test("a wait for workers that never come is told with its reason", () => {
+  const leader = short({ places: [] }).pass(1_000);
+  assert.match(
+    leader.said(),
+    /The run waits after step 10: 2 workers are ready, and it needs 3; .*\. Each of 2 workers would need at least 9 GB\./,
+  );
+});
+
+test("where no more workers may come, or the run is to stop, it ends and names the memory", () => {
+  for (const [options, words] of [
+    [
+      { maxWorkers: 2 },
+      /because 2 workers cannot hold its state\. Each of 2 .* 9 GB\. It has no checkpoint\./,
+    ],
+    [
+      { stops: true },
+      /because it is to stop, and 2 workers cannot hold its state\. Each of 2 .* 9 GB\./,
+    ],
+  ] as const) {
+    assert.match(short(options).said(), words);
+    assert.equal(short(options).state.phase, "ended");
+  }
+});
+
+/** Lets time pass in which each worker does something without an end. */
+function stall(leader: Leader, ms: number, doing: readonly Doing[], file = "/data/a.txt"): void {
+  const { number: generation } = leader.state.generation;
+  for (let passed = 0; passed <= ms; passed += BEAT_MS) {
+    leader.now += BEAT_MS;
+    const beats = doing.map((does, worker) => {
+      const at = does === "waiting" ? {} : { file };
+      return { worker, generation, progress: { doing: does, stillMs: passed, ...at } };
+    });
+    leader.hear({ kind: "beats", beats });
+  }
+}
+
+test("a member that waits for a file while others wait for it is lost, and the file is named", () => {
+  const leader = running();
+  stall(leader, 14_000, ["waiting", "reading", "waiting"]);
+  assert.doesNotMatch(leader.said(), /lost/);
+  stall(leader, 16_000, ["waiting", "reading", "waiting"]);
+  assert.match(
+    leader.said(),
+    /Worker 1 \(host b\) was lost at step 11.*it has waited for 15 s to read "\/data\/a\.txt"\./,
+  );
+  assert.doesNotMatch(leader.said(), /[Ww]orkers? [02].*lost/);
+});
+
+test("what is written, and a call that does not return, have ten minutes, for a flush takes long", () => {
+  for (const [doing, words] of [
+    ["writing", /it has waited for 10 min to write "\/data\/a\.txt"/],
+    [
+      "blocked",
+      /for a disk for 10 min: a call to the system about "\/data\/a\.txt" does not return/,
+    ],
+  ] as const) {
+    const leader = running();
+    stall(leader, 595_000, ["waiting", doing, "waiting"]);
+    assert.doesNotMatch(leader.said(), /lost/);
+    stall(leader, 601_000, ["waiting", doing, "waiting"]);
+    assert.match(leader.said(), words);
+  }
+});
+
+test("members that all wait for files are not lost, and people are told once a minute", () => {
+  const leader = running();
+  stall(leader, 150_000, ["reading", "reading", "writing"]);
+  const told =
+    leader.said().match(/The run waits at step 11: worker \d .*? to read "\/data/g) ?? [];
+  assert.equal(told.length, 3, leader.said());
+  assert.doesNotMatch(leader.said(), /lost|anew/);
 });
 
 test("members that all wait for each other meet anew", () => {

@@ -8,6 +8,7 @@
  * (dead, or nothing that it says is taken any more). Messages of an older generation are ignored.
  */
 import { assert } from "../errors.ts";
+import type { Beat } from "./beats.ts";
 import { BEAT_MS } from "./bounds.ts";
 import { meetDeadlines } from "./deadlines.ts";
 import {
@@ -28,9 +29,8 @@ import {
   withStatus,
 } from "./draft.ts";
 import { join } from "./join.ts";
-import { judge } from "./judge.ts";
+import { judge, tooFew } from "./judge.ts";
 import type {
-  Beat,
   Decision,
   MembershipEvent,
   MembershipOptions,
@@ -157,7 +157,8 @@ function takeBeat(draft: Draft, { worker: id, generation, progress }: Beat): voi
   const known = find(draft, id);
   if (known === undefined) return;
   // Of a process that lives but says nothing it is not known what it does.
-  const { doing, stillMs } = progress ?? { doing: "other", stillMs: state.time - known.movedAt };
+  const silent = { doing: "other", stillMs: state.time - known.movedAt, file: undefined } as const;
+  const { doing, stillMs, file } = progress ?? silent;
   const isOfNow = generation === state.generation.number;
   // What it does now may have an earlier end.
   if (isOfNow && doing === "computing" && doing !== known.doing) draft.touched.add(id);
@@ -166,6 +167,7 @@ function takeBeat(draft: Draft, { worker: id, generation, progress }: Beat): voi
     worker.stopped = worker.woken = false;
     if (!isOfNow) return;
     worker.doing = doing;
+    worker.file = file;
     worker.movedAt = Math.max(worker.since, state.time - stillMs);
   });
 }
@@ -228,7 +230,7 @@ function isSign({ kind }: OfWorker): boolean {
 
 type Ready = Extract<MembershipEvent, { readonly kind: "ready" }>;
 
-function ready(draft: Draft, worker: WorkerState, { generation, step }: Ready): void {
+function ready(draft: Draft, worker: WorkerState, { generation, step, short }: Ready): void {
   const { state, options } = draft;
   const isMember = worker.status === "member" && generation === state.generation.number;
   if (!isMember && worker.status !== "starting" && worker.status !== "ready") return;
@@ -238,6 +240,7 @@ function ready(draft: Draft, worker: WorkerState, { generation, step }: Ready): 
   if (worker.status === "ready") return;
   const isNew = worker.status === "starting";
   setStatus(draft, worker, worker.draining ? "leaving" : "ready");
+  if (isMember && short !== undefined) tooFew(draft, short);
   if (isMember && state.phase === "running") {
     breakUp(draft, capital(`${named(worker)} has left generation ${generation} by itself.`));
   }

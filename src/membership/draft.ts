@@ -104,6 +104,7 @@ export function setStatus(draft: Draft, { id }: WorkerState, status: WorkerState
     worker.status = status;
     worker.since = draft.state.time;
     worker.doing = "other";
+    worker.file = undefined;
     worker.movedAt = draft.state.time;
   });
 }
@@ -118,6 +119,7 @@ export function enter(draft: Draft, kind: "start" | "admit", place: string, node
     since: state.time,
     heard: state.time,
     doing: "other",
+    file: undefined,
     movedAt: state.time,
     stopped: false,
     woken: false,

@@ -3,8 +3,8 @@
  * its own error is told apart from lost workers, so that nobody starts the same run again for it.
  */
 import { mostSetbacks } from "./bounds.ts";
-import { type Draft, end } from "./draft.ts";
-import type { Mishap, Verdict } from "./types.ts";
+import { breakUp, type Draft, end } from "./draft.ts";
+import type { Mishap, Short, Verdict } from "./types.ts";
 import { counted, workers } from "./words.ts";
 
 /** In this many generations in a row the same error of workers' own shows that it is the run's. */
@@ -56,4 +56,26 @@ function setBackTooOften({ state, options }: Draft): Verdict | undefined {
   const text = `The run ends, because it was set back ${setbacks} times after step ${furthest} without a newly committed step.${cause}`;
   const requeue = mishaps.length === 0 || mishaps.some(({ kind }) => kind === "lost");
   return { outcome: "failed", requeue, ...(last && { worker: last.worker }), text };
+}
+
+/** The members of a generation have no room for the state of the run, which they still hold. */
+export function tooFew(draft: Draft, { workers: count, why }: Short): void {
+  const { state, options } = draft;
+  const most = options.stops === true ? count : options.maxWorkers;
+  const known = state.least?.workers ?? 0;
+  if (count + 1 > known) state.least = { workers: count + 1, why };
+  if (count < most) {
+    const text = `Generation ${state.generation.number} cannot go on, because its members are too few. ${why}`;
+    return breakUp(draft, text);
+  }
+  const wish = options.stops === true ? "it is to stop, and " : "";
+  const held = `${counted(count, "worker")} cannot hold its state`;
+  const saved =
+    state.saved === 0
+      ? "It has no checkpoint."
+      : `Its last checkpoint is that of step ${state.saved}.`;
+  const text =
+    `The run ends after step ${state.committed}, because ${wish}${held}. ${why} ${saved} ` +
+    "Continue it with more workers, or with more memory for each.";
+  end(draft, { outcome: "failed", requeue: false, text });
 }

@@ -4,6 +4,7 @@
  * the places alone: it is made anew for a state that was read from a disk or that is used twice.
  */
 import { assert } from "../errors.ts";
+import type { Doing } from "./beats.ts";
 import type { Place, WorkerState } from "./types.ts";
 
 type Status = WorkerState["status"];
@@ -21,8 +22,9 @@ export class Roster {
     done: 0,
     lost: 0,
   };
-  /** The number of members that wait for others, and of those that are asked to leave. */
+  /** The number of members that wait for others, for files, and of those that are asked to leave. */
   waiting = 0;
+  atFiles = 0;
   draining = 0;
   /** The workers that are ready, by the time since which they are. */
   readonly ready = new Map<number, number>();
@@ -90,6 +92,7 @@ export class Roster {
     this.counts[status] += by;
     if (status === "member") {
       if (doing === "waiting") this.waiting += by;
+      if (isAtFile(doing)) this.atFiles += by;
       if (draining) this.draining += by;
     } else if (status === "ready") {
       // Whoever becomes ready is the last in the map, because time does not go back.
@@ -97,6 +100,10 @@ export class Roster {
       else this.ready.delete(id);
     }
   }
+}
+
+export function isAtFile(doing: Doing): doing is "reading" | "writing" | "blocked" {
+  return doing === "reading" || doing === "writing" || doing === "blocked";
 }
 
 /** Takes the roster of these workers, which the caller changes together with a copy of them. */

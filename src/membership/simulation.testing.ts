@@ -3,11 +3,11 @@
  * die, stand still, fail and leave. After each decision it checks what must hold in any history.
  */
 import assert from "node:assert/strict";
+import type { Doing } from "./beats.ts";
 import { BEAT_MS } from "./bounds.ts";
 import { decide, firstState } from "./decide.ts";
 import type {
   Action,
-  Doing,
   Generation,
   MembershipEvent,
   MembershipOptions,

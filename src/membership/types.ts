@@ -3,9 +3,13 @@
  * that is plain JSON), and what it wants done (actions). All times are in milliseconds.
  */
 
+import type { Beat, Doing } from "./beats.ts";
+
 export interface MembershipOptions {
   /** With fewer workers the run waits. At least 1. */
   readonly minWorkers: number;
+  /** A run that is to stop waits for no more workers than it has. Default: false. */
+  readonly stops?: boolean;
   /** Workers beyond this number stand by until they are needed. */
   readonly maxWorkers: number;
   /** Where the launcher can start workers by itself: one worker at each place. */
@@ -40,13 +44,15 @@ export type MembershipEvent =
   | { readonly kind: "beats"; readonly beats: readonly Beat[] }
   /**
    * The worker has left `generation` (by itself or as asked by `regroup`), or is new. It holds the
-   * state after `step`, and computes nothing until it is told of a new generation.
+   * state after `step`, and computes nothing until it is told of a new generation. `short`: so many
+   * workers had no room for the state of the run.
    */
   | {
       readonly kind: "ready";
       readonly worker: number;
       readonly generation: number;
       readonly step: number;
+      readonly short?: Short | undefined;
     }
   /** `samples`: how many samples of a step each member computes, by rank. */
   | {
@@ -91,23 +97,10 @@ export type MembershipEvent =
   /** The worker has nothing left to do, because all steps are done. */
   | { readonly kind: "done"; readonly worker: number };
 
-export interface Beat {
-  readonly worker: number;
-  readonly generation: number;
-  /** What the worker does, as it says itself; undefined if only its process was seen to live. */
-  readonly progress?: Progress | undefined;
-}
-
-/**
- * computing: a run of its device is under way. waiting: for other members, and nothing else.
- * other: anything else, as reading and writing files, or compiling.
- */
-export type Doing = "computing" | "waiting" | "other";
-
-export interface Progress {
-  readonly doing: Doing;
-  /** For how long no run and no wait has begun or ended. */
-  readonly stillMs: number;
+/** So many workers were too few; `why` is a sentence. */
+export interface Short {
+  readonly workers: number;
+  readonly why: string;
 }
 
 export type Action =
@@ -244,6 +237,8 @@ export interface MembershipState {
   reports: readonly Report[];
   /** Members lost since the last generation was formed, with the samples that they had. */
   gone: readonly { readonly worker: number; readonly samples: number | undefined }[];
+  /** The fewest workers that have room for the state of the run, and why; undefined: not known. */
+  least?: Short | undefined;
   /** When to remind people of what the run waits for; undefined while it does not wait. */
   remindAt: number | undefined;
 }
@@ -269,6 +264,8 @@ export interface WorkerState {
   /** The last sign of life. */
   readonly heard: number;
   readonly doing: Doing;
+  /** The file that it waits for, as far as that is known. */
+  readonly file?: string | undefined;
   /** When it last made progress, as far as it has said. */
   readonly movedAt: number;
   /** Whether its process was found stopped by a signal after its last sign of life. */

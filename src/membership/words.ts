@@ -27,6 +27,16 @@ export function span(ms: number): string {
   return `${Math.round(ms / 60_000)} min`;
 }
 
+/** "it has waited for 15 s to read \"/data/a.txt\"", also as the end of a sentence about it */
+export function fileText({ doing, file }: WorkerState, ms: number): string {
+  const which = file === undefined ? "a file" : `"${file}"`;
+  if (doing !== "blocked") {
+    return `has waited for ${span(ms)} to ${doing === "reading" ? "read" : "write"} ${which}`;
+  }
+  const about = file === undefined ? "" : ` about ${which}`;
+  return `has waited for a disk for ${span(ms)}: a call to the system${about} does not return`;
+}
+
 export function capital(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }

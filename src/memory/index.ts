@@ -10,8 +10,10 @@ export {
   uniqueName,
 } from "./memory.ts";
 export {
+  handleOfNumbers,
   isAlive,
   isNamedFile,
+  numbersOfHandle,
   pidNamespace,
   SHARED_FOLDER,
   sharedRoom,

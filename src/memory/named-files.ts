@@ -116,6 +116,15 @@ export function openHandle(handle: string): { readonly fd: number; readonly size
   });
 }
 
+/** A handle as numbers, as messages of ranks carry them. */
+export function numbersOfHandle(handle: string): number[] {
+  return handle.split(":").slice(1).map(Number);
+}
+
+export function handleOfNumbers(numbers: readonly number[]): string {
+  return [HANDLE, ...numbers].join(":");
+}
+
 const HANDLE = "fd";
 
 function openOrUndefined(file: string): number | undefined {

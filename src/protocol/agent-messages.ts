@@ -71,6 +71,7 @@ const job = z.strictObject({
     keepLast: count.optional(),
     keepEvery: count.optional(),
     checkpoints: z.string().max(2000).optional(),
+    excludeBelow: z.number().min(0).max(0.9).optional(),
     ...sharingShape,
   }),
   /** The options that may change in a run that is resumed. */

@@ -24,6 +24,7 @@ export {
   type Network,
   openFromWorker,
   type Progress,
+  type Short,
   type Told,
   type ToWorker,
 } from "./messages.ts";

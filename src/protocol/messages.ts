@@ -56,6 +56,7 @@ export type JobOverrides = Pick<
   | "keepLast"
   | "keepEvery"
   | "checkpoints"
+  | "excludeBelow"
   | "parallel"
   | "zero"
   | "recompute"
@@ -138,13 +139,15 @@ export type FromWorker =
   | { readonly kind: "beat"; readonly progress: Progress }
   /**
    * The worker has left this generation, with the state after `step`, and waits for the next. It
-   * listens on this port for workers of other machines.
+   * listens on this port for workers of other machines. `short`: it left because the generation had
+   * too few workers for the memory that they have.
    */
   | {
       readonly kind: "ready";
       readonly generation: number;
       readonly step: number;
       readonly port?: number | undefined;
+      readonly short?: Short | undefined;
     }
   /** A member has lost another one of its generation, by rank. */
   | { readonly kind: "lost"; readonly generation: number; readonly rank: number }
@@ -152,16 +155,27 @@ export type FromWorker =
   | { readonly kind: "weights"; readonly address: number; readonly byteLength: number }
   /** The worker was asked to leave the run, by SIGTERM. */
   | { readonly kind: "drain" }
+  /** The worker is so much slower than the others that the run is to go on without it. */
+  | { readonly kind: "slow"; readonly why: string }
   | { readonly kind: "done"; readonly outcome: TrainResult["outcome"] }
   | { readonly kind: "error"; readonly error: ErrorMessage };
 
+const MOST_WHY = 2000;
+/** As the longest path of Linux. */
+const MOST_PATH = 4096;
+
 /** What a worker does, and for how long it has made no progress, in ms (`membership/`). */
 export const progressSchema = z.strictObject({
-  doing: z.enum(["computing", "waiting", "other"]),
+  doing: z.enum(["computing", "waiting", "reading", "writing", "blocked", "other"]),
   stillMs: z.number().min(0),
+  file: z.string().max(MOST_PATH).optional(),
 });
 
 export type Progress = z.infer<typeof progressSchema>;
+
+/** How many workers were too few, and why in one sentence. */
+const shortSchema = z.strictObject({ workers: count, why: z.string().max(MOST_WHY) });
+export type Short = z.infer<typeof shortSchema>;
 
 /** The schema of what a worker says, for messages that carry it. */
 export const fromWorkerSchema = z.discriminatedUnion("kind", [
@@ -172,10 +186,12 @@ export const fromWorkerSchema = z.discriminatedUnion("kind", [
     generation: count,
     step: count,
     port: port.optional(),
+    short: shortSchema.optional(),
   }),
   z.strictObject({ kind: z.literal("lost"), generation: count, rank: count }),
   z.strictObject({ kind: z.literal("weights"), address: count, byteLength: count }),
   z.strictObject({ kind: z.literal("drain") }),
+  z.strictObject({ kind: z.literal("slow"), why: z.string().max(MOST_WHY) }),
   z.strictObject({ kind: z.literal("done"), outcome }),
   z.strictObject({ kind: z.literal("error"), error: errorSchema }),
 ]);

@@ -12,7 +12,7 @@ import {
   type TrainerOptions,
 } from "../train/index.ts";
 import { agree, agreeOrLose, type Facts } from "./agree.ts";
-import { isLoss, type Members } from "./members.ts";
+import { isLoss, isTooFew, type Members } from "./members.ts";
 import { unlessAborted } from "./unless-aborted.ts";
 
 export interface EnterOptions {
@@ -54,7 +54,10 @@ export async function enter(options: EnterOptions): Promise<Entered> {
       try {
         return await enterGroup(options, given, prepared);
       } catch (error) {
-        if (members === undefined || !isLoss(error, given)) throw error;
+        if (members === undefined) throw error;
+        const isShort = members.hasBegun() && isTooFew(error);
+        if (isShort) given?.group.transport.abort(error);
+        else if (!isLoss(error, given)) throw error;
         await given?.group.close();
         lost = error;
       }

@@ -1,7 +1,7 @@
 /** A worker of a run goes from one generation of workers to the next. */
 import { assert } from "../errors.ts";
 import { evenRanges } from "../program/index.ts";
-import type { CommittedStep } from "../train/index.ts";
+import type { CommittedStep, Ranks, StepResult } from "../train/index.ts";
 import { agreeOrLose } from "./agree.ts";
 import { MOVED, withRoom } from "./enter.ts";
 import { planExport } from "./export.ts";
@@ -9,7 +9,7 @@ import { factsHere } from "./facts.ts";
 import { isMarked, markFolder, nearestFolder, prepareFolder } from "./folder.ts";
 import { holdPlace } from "./hold.ts";
 import { type FolderLock, lockForLeader } from "./lock.ts";
-import { isLoss, type Members } from "./members.ts";
+import { isLoss, isTooFew, type Members } from "./members.ts";
 import { enterCommitted, shareLedger } from "./samples.ts";
 import type { Session } from "./session.ts";
 import { tellWeights } from "./weights-place.ts";
@@ -48,9 +48,12 @@ export async function enterNext(
         session.hasMoved = true;
         tellWeights(trainer, options.onWeights);
         await takeLead(session);
+        tellCopies(session, ranks);
         return found ?? (hasLed ? undefined : session.last);
       } catch (error) {
-        if (!isLoss(error, given)) throw error;
+        // All of them find the same, but one may find it first.
+        if (isTooFew(error)) given.group.transport.abort(error);
+        else if (!isLoss(error, given)) throw error;
         saver.lose(error);
         old.push(given);
         reason = error;
@@ -86,6 +89,23 @@ async function handOver(session: Session): Promise<void> {
   await session.hold?.release();
   session.lock?.release();
   session.hold = session.lock = undefined;
+}
+
+/** All workers find which are too slow; each of those says it of itself. */
+export function excludeSlow({ options, ranks }: Session, { tooSlow = [] }: StepResult): void {
+  const own = tooSlow.find(({ rank }) => rank === ranks?.group.rank);
+  if (own !== undefined) options.members?.exclude(own.why);
+}
+
+/** Said once of each worker that leads. */
+function tellCopies(session: Session, { room }: Ranks): void {
+  const { leads, hasMoved, options } = session;
+  if (room?.reopens !== false || !leads || session.hasToldCopies === true) return;
+  session.hasToldCopies = hasMoved;
+  const text =
+    "This system does not let workers map memory of each other again (hidepid, ptrace_scope or a " +
+    "container forbids /proc/PID/fd), so each change of workers takes new memory and copies the state.";
+  options.onEvent({ type: "notice", text });
 }
 
 /** Rank 0 of a generation writes the folder of the run. */

@@ -17,7 +17,7 @@ export { CHANGEABLE, type Changeable, changesBetween } from "./identity.ts";
 export { loadRun } from "./load.ts";
 export { type FolderLock, type LockOptions, lockFolder } from "./lock.ts";
 export { type TrainResult, train } from "./loop.ts";
-export { isOfGroup, type Members } from "./members.ts";
+export { isOfGroup, isTooFew, type Members } from "./members.ts";
 export { settleMicroBatches } from "./micro-batches.ts";
 export { describePlan, type PlanOptions, planAsJson } from "./plan.ts";
 export { type Rehearsal, type RehearsalOptions, rehearse } from "./rehearse.ts";

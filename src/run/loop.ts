@@ -12,7 +12,7 @@ import { checkIdentity, readCheckpointHead } from "./checkpoint.ts";
 import { exportModel } from "./export.ts";
 import { finish } from "./finish.ts";
 import { checkBeginning, checkpointsName, FILES, isFinished } from "./folder.ts";
-import { enterNext, type Moved, unlessLost } from "./generations.ts";
+import { enterNext, excludeSlow, type Moved, unlessLost } from "./generations.ts";
 import { statedIdentity } from "./identity.ts";
 import { keepLastGood, save, saveOrTell } from "./keep.ts";
 import { type FolderLock, lockFolder } from "./lock.ts";
@@ -206,6 +206,7 @@ async function runSteps(
       if (result.shared !== undefined) {
         tell({ type: "shared", step: trainer.steps, reason: result.shared });
       }
+      excludeSlow(session, result);
     }
     await rest(session, last, tell, committed);
     if (result?.regroup === true && members !== undefined && !signal.aborted) {

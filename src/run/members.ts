@@ -20,6 +20,8 @@ export interface Members {
   history(): History;
   /** Whether the worker is asked to leave its group after the present step. */
   isWanted(): boolean;
+  /** Says that this worker is far slower than the others, and that the run is to go on without it. */
+  exclude(why: string): void;
   /** Whether the worker takes part in no later generation. */
   isLeaving(): boolean;
   /** Resolves when the worker is told so. */
@@ -37,6 +39,14 @@ const LOSSES = ["PEER_LOST", "DEADLINE", "ABORTED", "PROTOCOL"];
 /** Whether an error can come from a group whose ranks do not reach each other. */
 export function isOfGroup(error: unknown): error is LockstepError {
   return error instanceof LockstepError && LOSSES.includes(error.code);
+}
+
+/**
+ * Whether an error of a change of generation says that these workers are too few for the memory that
+ * they have. All of them keep what they hold of the state.
+ */
+export function isTooFew(error: unknown): error is LockstepError {
+  return error instanceof LockstepError && error.code === "OUT_OF_MEMORY";
 }
 
 /** Whether an error only says that the group of these ranks has failed. */

@@ -52,6 +52,11 @@ export interface RunOptions extends ParallelOptions {
    * a committed step. 0: no checks. Default: as few as cost 1% of the time.
    */
   readonly checkReplicas?: number;
+  /**
+   * A worker leaves the run if its speed stays below this part of that of the others, 0 to 0.9, and
+   * enough workers are left. Default: 0, so that none is excluded.
+   */
+  readonly excludeBelow?: number;
   /** The seed of weights, sample order and dropout. Default: 1. */
   readonly seed?: number;
   /**
@@ -110,6 +115,7 @@ export interface RunOverrides {
   readonly keepLast?: number | undefined;
   readonly keepEvery?: number | undefined;
   readonly checkpoints?: string | undefined;
+  readonly excludeBelow?: number | undefined;
   readonly parallel?: ParallelOptions["parallel"];
   readonly zero?: ParallelOptions["zero"];
   readonly recompute?: ParallelOptions["recompute"];
@@ -133,6 +139,7 @@ const shape: OptionKinds<RunOptions> = {
   reproducible: z.boolean().optional(),
   bucketBytes: positive.optional(),
   checkReplicas: z.int().min(0).optional(),
+  excludeBelow: z.number().min(0).max(0.9).optional(),
   parallel: z.strictObject({ data: positive.optional(), shard: positive.optional() }).optional(),
   zero: z.union([z.literal(1), z.literal(2), z.literal(3)]).optional(),
   recompute: z

@@ -124,6 +124,7 @@ export interface Session {
   validated: number | undefined;
   /** Whether the run has other workers than at its first step here. */
   hasMoved: boolean;
+  hasToldCopies?: boolean;
   /** This worker's part in writing checkpoints. */
   readonly saver: Saver;
   /** What the leader exports at the end. */

@@ -3,18 +3,18 @@
  * one writes nothing to it that the old one would need, if the change fails. The rest is there twice
  * for a while.
  */
-import type { Group } from "../collectives/index.ts";
 import type { Device } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
 import { type Instance, instantiate } from "../execute/index.ts";
 import type { StepProgram, TensorRef } from "../program/index.ts";
+import type { Ranks } from "./sharing.ts";
 import type { TrainerOptions } from "./step-types.ts";
 import type { Holding } from "./transfer.ts";
 
 export interface BesideOptions {
   readonly engine: Device;
   readonly plan: StepProgram;
-  readonly group: Group | undefined;
+  readonly ranks: Ranks | undefined;
   readonly folder: string | undefined;
   /** The state that this rank holds, if it is that of the last committed step. */
   readonly before: (Holding & { readonly options: Pick<TrainerOptions, "ranks"> }) | undefined;
@@ -22,11 +22,13 @@ export interface BesideOptions {
 
 /** Makes the instance of a new generation. @throws PEER_LOST when there is no room for both */
 export async function makeBeside(options: BesideOptions): Promise<Instance> {
-  const { engine, plan, group, folder, before } = options;
-  const { instance, planned } = before !== undefined && isQuiet(before) ? before : {};
+  const { engine, plan, ranks, folder, before } = options;
+  // Peers must map again what stays.
+  const mayStay = ranks?.room?.reopens !== false && before !== undefined && isQuiet(before);
+  const { instance, planned } = mayStay ? before : {};
   const adopted = instance && planned && { instance, names: sameBuffers(planned.plan, plan) };
   try {
-    return await instantiate(engine, plan, group, folder, adopted);
+    return await instantiate(engine, plan, ranks?.group, folder, adopted);
   } catch (error) {
     throw noRoomBeside(error);
   }

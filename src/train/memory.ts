@@ -10,6 +10,7 @@ import type { Topology } from "../mesh/index.ts";
 import { type Disk, outOfMemory, textOfBytes } from "../parallel/index.ts";
 import { onDisk, type Program, residentMemory, totalOf } from "../program/index.ts";
 import { diskFor, diskRoom } from "./disk.ts";
+import { canReopen } from "./reopen.ts";
 
 /** What every rank of a run has at least. */
 export interface Room {
@@ -19,6 +20,8 @@ export interface Room {
   readonly lanes: number;
   /** Where state may lie that is needed only for updates. */
   readonly disk?: Disk | undefined;
+  /** Whether ranks of a node can map memory of each other again. Default: true. */
+  readonly reopens?: boolean;
 }
 
 /** Kinds that are held from the first step to the last, whatever the batch is. */
@@ -52,13 +55,14 @@ interface Place {
  * the group's error.
  * @param folder a folder of this rank's disk
  */
-export async function meetRoom({ transport, engine }: Group, folder?: string): Promise<Room> {
+export async function meetRoom(group: Group, folder?: string): Promise<Room> {
+  const { transport, engine } = group;
   const own = [memoryLimit(), totalmem(), controlGroup(), engine.threads, diskRoom(folder)];
   const told = await tellNumbers(transport, own);
   const places = told.map(([limit = 0, machine = 0, group = 0, most = 1, disk = 0]): Place => {
     return { limit, machine, controlGroup: group, lanes: most, disk };
   });
-  return roomOf(places, transport.nodes);
+  return { ...roomOf(places, transport.nodes), reopens: await canReopen(group) };
 }
 
 /**

@@ -3,6 +3,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { evenRanges } from "../program/index.ts";
 import { Pacing } from "./pacing.ts";
+import type { TooSlow } from "./step-types.ts";
 
 type Paces = (step: number) => readonly number[];
 
@@ -10,6 +11,7 @@ interface Told {
   readonly step: number;
   readonly counts: readonly number[];
   readonly reason: string;
+  readonly tooSlow: readonly TooSlow[];
 }
 
 /** What two ranks or more decide over some steps, each by itself; all must decide the same. */
@@ -18,10 +20,11 @@ function decisions(
   microBatches: number,
   steps: number,
   paces: Paces,
+  excludeBelow?: number,
 ): readonly Told[] {
   const all = Array.from(
     { length: ranks },
-    (_, rank) => new Pacing(rank, evenRanges(microBatches, ranks), microBatches),
+    (_, rank) => new Pacing(rank, evenRanges(microBatches, ranks), microBatches, excludeBelow),
   );
   const told: Told[] = [];
   for (let step = 0; step < steps; step++) {
@@ -35,7 +38,8 @@ function decisions(
     const [first, ...others] = all.map((pacing) => pacing.decide());
     for (const other of others) assert.deepEqual(other, first);
     if (first === undefined) continue;
-    told.push({ step, counts: first.ranges.map(({ count }) => count), reason: first.reason });
+    const { ranges, reason, tooSlow } = first;
+    told.push({ step, counts: ranges.map(({ count }) => count), reason, tooSlow });
   }
   return told;
 }
@@ -138,4 +142,90 @@ test("a worker far below the rest is reported once, also where nothing can be sh
     ],
   );
   assert.deepEqual(told[0]?.counts, [1, 1, 1, 1]);
+});
+
+/** The seconds of all steps, each as long as its slowest rank; a change costs so many steps more. */
+function secondsOf(
+  told: readonly Told[],
+  paces: (step: number) => readonly number[],
+  {
+    steps,
+    even,
+    costs,
+  }: { readonly steps: number; readonly even: readonly number[]; readonly costs: number },
+): number {
+  let [seconds, counts] = [0, even];
+  for (let step = 0; step < steps; step++) {
+    seconds += Math.max(...paces(step).map((pace, rank) => pace * (counts[rank] as number)));
+    const change = told.find((one) => one.step === step);
+    if (change === undefined || change.counts.join() === counts.join()) continue;
+    counts = change.counts;
+    seconds +=
+      costs * Math.max(...paces(step).map((pace, rank) => pace * (counts[rank] as number)));
+  }
+  return seconds;
+}
+
+test("changes win more than they cost: with ranks that become slow for good, and none with noise alone", () => {
+  const property = (seed: number, factors: readonly number[], begin: number) => {
+    const draw = noise(seed);
+    const ranks = factors.length;
+    const drawn = Array.from({ length: 600 }, (_, step) =>
+      factors.map((factor) => (step < begin ? 1 : factor) * draw()),
+    );
+    const paces = (step: number) => drawn[step] as number[];
+    const microBatches = 8 * ranks;
+    const told = decisions(ranks, microBatches, 600, paces);
+    const even = factors.map(() => 8);
+    const kept = secondsOf([], paces, { steps: 600, even, costs: 0 });
+    const changed = secondsOf(told, paces, { steps: 600, even, costs: 1 });
+    assert.ok(changed <= 1.01 * kept, `${changed} s with changes, ${kept} s without`);
+    const [slowest = 1, second] = factors.toSorted((a, b) => b - a);
+    const isFar = slowest >= 2 && second === 1;
+    if (isFar) assert.ok(changed < 0.95 * kept, `${changed} s with changes, ${kept} s without`);
+  };
+  const factors = fc.array(fc.constantFrom(1, 1, 1, 1.5, 2, 3), { minLength: 2, maxLength: 6 });
+  const some = factors.filter((all) => all.includes(1));
+  fc.assert(fc.property(fc.nat(), some, fc.nat(200), property), { numRuns: 60 });
+});
+
+test("each change is told once, in the step in which it is made", () => {
+  const draw = noise(7);
+  const drawn = Array.from({ length: 300 }, () => [draw(), 2 * draw(), draw()]);
+  const told = decisions(3, 12, 300, (step) => drawn[step] as number[]);
+  const changes = told.filter(({ reason }) => reason.startsWith("Workers are"));
+  const distinct = new Set(changes.map(({ counts }) => counts.join()));
+  assert.equal(distinct.size, changes.length);
+  for (const { counts, reason } of changes) assert.ok(reason.includes(counts.join(" + ")), reason);
+});
+
+test("a rank below what the run allows is found once, under noise, and the others never are", () => {
+  const property = (seed: number, ranks: number, begin: number) => {
+    const draw = noise(seed);
+    const drawn = Array.from({ length: 400 }, (_, step) =>
+      Array.from({ length: ranks }, (__, rank) => (rank === 1 && step >= begin ? 5 : 1) * draw()),
+    );
+    const told = decisions(ranks, 4 * ranks, 400, (step) => drawn[step] as number[], 0.4);
+    const found = told.filter(({ tooSlow }) => tooSlow.length > 0);
+    assert.deepEqual(
+      found.flatMap(({ tooSlow }) => tooSlow.map(({ rank }) => rank)),
+      [1],
+    );
+    const at = found[0]?.step ?? 999;
+    assert.ok(at >= begin + 20 && at <= begin + 50, `found at step ${at}, slow from ${begin}`);
+    assert.match(
+      found[0]?.tooSlow[0]?.why ?? "",
+      /has had \d+% of the speed .* excludes workers below 40%/,
+    );
+  };
+  fc.assert(fc.property(fc.nat(), fc.integer({ min: 2, max: 8 }), fc.nat(200), property), {
+    numRuns: 40,
+  });
+});
+
+test("without the option, and with a rank that is slow for less than 20 steps, none is too slow", () => {
+  const slow = (step: number) => [1, step % 40 < 15 ? 6 : 1, 1];
+  assert.ok(decisions(3, 6, 400, slow, 0.4).every(({ tooSlow }) => tooSlow.length === 0));
+  const told = decisions(3, 6, 400, () => [1, 6, 1]);
+  assert.ok(told.length > 0 && told.every(({ tooSlow }) => tooSlow.length === 0));
 });

@@ -9,7 +9,9 @@
  * twice the least (the ski-rental rule; Karlin et al. 1988), and a sum that starts again from zero is
  * Page's CUSUM test (1954).
  */
+
 import { decideShares, LEAST_GAIN, type Range, savingOf } from "../program/index.ts";
+import type { TooSlow } from "./step-types.ts";
 
 /**
  * The price of a change: so many steps it must have saved, counting only what it saves beyond
@@ -40,6 +42,8 @@ export interface PacingDecision {
   readonly isNew: boolean;
   /** A sentence or two for people. */
   readonly reason: string;
+  /** The ranks that are slower than the run allows, each once. */
+  readonly tooSlow: readonly TooSlow[];
 }
 
 /**
@@ -59,13 +63,23 @@ export class Pacing {
   #calm = 0;
   /** For how many steps each rank has been far below the others; infinite when that was told. */
   readonly #below: number[];
+  readonly #excludeBelow: number;
+  /** The same for what the run allows. */
+  readonly #tooSlow: number[];
   #own = 0;
 
-  constructor(rank: number, ranges: readonly Range[], microBatches: number) {
+  constructor(
+    rank: number,
+    ranges: readonly Range[],
+    microBatches: number,
+    excludeBelow: number = 0,
+  ) {
     this.#rank = rank;
     this.#ranges = ranges;
     this.#microBatches = microBatches;
+    this.#excludeBelow = excludeBelow;
     this.#below = ranges.map(() => 0);
+    this.#tooSlow = ranges.map(() => 0);
   }
 
   measured(seconds: number, microBatches: number): void {
@@ -91,21 +105,22 @@ export class Pacing {
     this.#calm += 1;
     if (this.#calm % CALM_STEPS === 0) this.#changes = Math.max(0, this.#changes - 1);
     for (const [rank, share] of this.#shares().entries()) {
-      const steps = this.#below[rank] as number;
-      if (steps < Number.POSITIVE_INFINITY) this.#below[rank] = share < FAR_BELOW ? steps + 1 : 0;
+      count(this.#below, rank, share < FAR_BELOW);
+      count(this.#tooSlow, rank, share < this.#excludeBelow);
     }
   }
 
   /** Returns a new sharing of the micro-batches when it is worth it, and whatever is to be told. */
   decide(): PacingDecision | undefined {
-    const slow = this.#tellSlow();
+    const [slow, tooSlow] = [this.#tellSlow(), this.#findTooSlow()];
     const change = this.#change();
-    if (change !== undefined) return { ...change, reason: [change.reason, ...slow].join(" ") };
-    if (slow.length === 0) return undefined;
-    return { ranges: this.#ranges, isNew: false, reason: slow.join(" ") };
+    const reason = [...(change === undefined ? [] : [change.reason]), ...slow].join(" ");
+    if (change !== undefined) return { ...change, reason, tooSlow };
+    if (slow.length + tooSlow.length === 0) return undefined;
+    return { ranges: this.#ranges, isNew: false, reason, tooSlow };
   }
 
-  #change(): PacingDecision | undefined {
+  #change(): Omit<PacingDecision, "tooSlow"> | undefined {
     const doublings = Math.min(MOST_DOUBLINGS, Math.max(0, this.#changes - FREE_CHANGES));
     if (this.#saved < PRICE * 2 ** doublings) return undefined;
     const { ranges, reason } = decideShares(this.#speeds(), this.#microBatches, this.#ranges);
@@ -130,6 +145,19 @@ export class Pacing {
     });
   }
 
+  #findTooSlow(): TooSlow[] {
+    const shares = this.#shares();
+    return this.#tooSlow.flatMap((steps, rank) => {
+      if (steps < FAR_STEPS || steps === Number.POSITIVE_INFINITY) return [];
+      this.#tooSlow[rank] = Number.POSITIVE_INFINITY;
+      const [share, least] = [shares[rank] ?? 0, this.#excludeBelow].map((one) =>
+        Math.round(100 * one),
+      );
+      const why = `it has had ${share}% of the speed of the others for ${FAR_STEPS} steps, and the run excludes workers below ${least}%`;
+      return [{ rank, why }];
+    });
+  }
+
   /** The present speed of each rank, in micro-batches a second; not finite when nothing counts. */
   #speeds(): number[] {
     return this.#ranges.map((_, rank) => 1 / median(this.#heard.map((paces) => paces[rank] ?? 0)));
@@ -140,6 +168,12 @@ export class Pacing {
     const speeds = this.#speeds();
     return speeds.map((speed, rank) => speed / median(speeds.filter((_, other) => other !== rank)));
   }
+}
+
+/** Counts a step in a row, unless it was told already. */
+function count(steps: number[], rank: number, isSlow: boolean): void {
+  const before = steps[rank] as number;
+  if (before < Number.POSITIVE_INFINITY) steps[rank] = isSlow ? before + 1 : 0;
 }
 
 function median(values: readonly number[]): number {

@@ -117,12 +117,13 @@ function lowered(
 
 /** Undefined when micro-batches do not follow the speeds of ranks. */
 export function pacingOf(
-  { ranks }: TrainerOptions,
+  { ranks, excludeBelow }: TrainerOptions,
   { step, plan, sharing }: Planned,
 ): Pacing | undefined {
   if (ranks === undefined || plan.paces === undefined) return undefined;
   const { adapt = ranks.ranges === undefined } = ranks;
-  return adapt ? new Pacing(ranks.group.rank, sharing.ranges, step.microBatches) : undefined;
+  if (!adapt) return undefined;
+  return new Pacing(ranks.group.rank, sharing.ranges, step.microBatches, excludeBelow);
 }
 
 /** The tensors that the fields of a batch are written into. */

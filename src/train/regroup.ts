@@ -93,9 +93,9 @@ export async function moveTo(
   const steps = Math.max(...now.map((rank) => rank.steps));
   const parallel = axesFor(options.parallel, group?.size ?? 1);
   const planned = planOf({ ...options, parallel }, before?.planned.step ?? prepared);
-  const { engine, offloadFolder: folder } = options;
+  const { engine, ranks, offloadFolder: folder } = options;
   const kept = standing?.steps === steps ? standing : undefined;
-  const instance = await makeBeside({ engine, plan: planned.plan, group, folder, before: kept });
+  const instance = await makeBeside({ engine, plan: planned.plan, ranks, folder, before: kept });
   const last = now.find(({ decision }) => decision?.steps === steps)?.decision;
   const moved = { options, planned, instance, from: 0, steps, last } as const;
   try {

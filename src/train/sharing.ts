@@ -65,6 +65,11 @@ export interface SharingOptions extends ParallelOptions {
    * measured costs.
    */
   readonly bucketBytes?: number | undefined;
+  /**
+   * A rank whose speed stays below this part of the others' is too slow for the run. Default: 0,
+   * none is.
+   */
+  readonly excludeBelow?: number | undefined;
   /** Strategies that rewrite the step after the chosen ones. */
   readonly strategies?: readonly Strategy[] | undefined;
 }
@@ -77,8 +82,8 @@ export interface ChoosingOptions extends SharingOptions {
 
 /** The options of a run that say how ranks share a step. */
 export function sharingOf(run: Omit<SharingOptions, "model" | "microBatches" | "ranks">) {
-  const { reproducible, bucketBytes } = run;
-  return { reproducible, bucketBytes, ...statedIn(run) };
+  const { reproducible, bucketBytes, excludeBelow } = run;
+  return { reproducible, bucketBytes, excludeBelow, ...statedIn(run) };
 }
 
 /**

@@ -72,6 +72,7 @@ export const TRAINER_OPTIONS: OptionKinds<TrainerOptions> = {
   recompute: anything.optional(),
   offload: anything.optional(),
   checkReplicas: anything.optional(),
+  excludeBelow: anything.optional(),
   onHealed: anything.optional(),
   buddies: anything.optional(),
   offloadFolder: anything.optional(),
@@ -123,4 +124,12 @@ export interface StepResult extends CommittedStep {
   readonly regroup: boolean;
   /** Why the micro-batches are shared out differently from the next step on. */
   readonly shared?: string;
+  /** The ranks that are slower than the run allows (`excludeBelow`); the same on all ranks. */
+  readonly tooSlow?: readonly TooSlow[];
+}
+
+export interface TooSlow {
+  readonly rank: number;
+  /** Follows "because": its speed, in words. */
+  readonly why: string;
 }

@@ -140,10 +140,9 @@ export class Trainer {
     if (isEmpty) this.#step += 1;
     else await this.#commit(side.commit);
     this.#last = decision;
-    const reason = await this.#adapt();
+    const adapted = await this.#adapt();
     await this.#guard.committed(this.#standing());
-    const result = { ...committedStep(this.#options, decision), ...wishes };
-    return reason === undefined ? result : { ...result, shared: reason };
+    return { ...committedStep(this.#options, decision), ...wishes, ...adapted };
   }
 
   /**
@@ -280,11 +279,12 @@ export class Trainer {
   }
 
   /** Gives slow ranks fewer micro-batches after a commit. All ranks decide the same. */
-  async #adapt(): Promise<string | undefined> {
+  async #adapt(): Promise<Pick<StepResult, "shared" | "tooSlow">> {
     const decision = this.#pacing?.decide();
-    if (decision === undefined) return undefined;
+    if (decision === undefined) return {};
     if (decision.isNew) await this.#reshare({ ranges: decision.ranges });
-    return decision.reason;
+    const { reason, tooSlow } = decision;
+    return reason === "" ? { tooSlow } : { shared: reason, tooSlow };
   }
 
   /** Plans the next steps anew. After a failure the trainer cannot be used again. */

@@ -1,6 +1,6 @@
 export { countWaits, type WaitCounts } from "./counted.ts";
 export { joinNodes, type NodesOptions } from "./nodes.ts";
-export { processSign, processState } from "./shared-memory/liveness.ts";
+export { fileOfCall, processSign, processState } from "./shared-memory/liveness.ts";
 export type { SharedMemoryOptions } from "./shared-memory/options.ts";
 export { joinSharedMemory } from "./shared-memory/shared-memory.ts";
 export { type NetworkOptions, SimulatedNetwork, SimulatedTransport } from "./simulated/network.ts";

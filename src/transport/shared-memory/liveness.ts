@@ -146,6 +146,20 @@ export function processSign(pid: number): string | undefined {
   return status.state === "D" ? `waiting at ${performance.now()}` : String(status.ticks);
 }
 
+/**
+ * Returns the file that a process of this machine waits for in a call to the system; undefined if
+ * that is not known: the first argument of the call is no file, or the system does not tell.
+ */
+export function fileOfCall(pid: number): string | undefined {
+  try {
+    const [, file = ""] = fs.readFileSync(`/proc/${pid}/syscall`, "latin1").split(" ");
+    const path = fs.readlinkSync(`/proc/${pid}/fd/${Number(file)}`);
+    return path.startsWith("/") && !path.startsWith("/dev/") ? path : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 function statusOf(pid: number): (Look & { readonly start: number }) | undefined {
   try {
     const text = fs.readFileSync(`/proc/${pid}/stat`, "latin1");
