@@ -2,12 +2,13 @@
  * The commands and their options. Each command has its own file; this one defines their names.
  */
 import { Command, Option } from "commander";
-import { KINDS } from "../chaos/index.ts";
+import { DEFAULT_KINDS, KIND_LIST } from "../chaos/index.ts";
 import { DEFAULT_AGENT_PORT } from "../protocol/index.ts";
 import { CHANGEABLE } from "../run/index.ts";
 import { version } from "../version.ts";
 import { agentCommand, joinCommand } from "./agent.ts";
 import { chaosCommand } from "./chaos.ts";
+import { addLauncher } from "./chaos-launcher.ts";
 import { checkpointsCommand } from "./checkpoints.ts";
 import { exportCommand } from "./export.ts";
 import { inspectCommand } from "./inspect.ts";
@@ -68,6 +69,7 @@ function withRun(command: Command): Command {
     .argument("<file>", "a module with: export default defineRun({…}), or the folder of a job")
     .option("--steps <n>", "optimizer steps", whole(1))
     .option("--batch <n>", "samples of a step", whole(1))
+    .option("--min-workers <n>", "with fewer workers the run waits (default: 1)", whole(1))
     .option("--threads <n>", "threads of each worker (default: all cores, divided)", whole(1))
     .option("--seed <n>", "seed of weights, sample order and dropout", whole(0))
     .option("--out <dir>", "folder that the run is written to (default: runs/NAME)")
@@ -147,7 +149,6 @@ export function commandLine(): Command {
       "processes that share each step, or `cores` for one per core (default: 1); with --hosts, on each host",
       workers,
     )
-    .option("--min-workers <n>", "with fewer workers the run waits (default: 1)", whole(1))
     .option(
       "--max-workers <n>",
       "workers beyond this number stand by (default: as many as the run starts with; with --listen, as many as a step can be shared by)",
@@ -169,15 +170,14 @@ export function commandLine(): Command {
     .addOption(token())
     .addOption(tls())
     .action((file: string, flags: TrainFlags) => trainCommand(file, flags));
+  addLauncher(command);
   withRun(command.command("chaos"))
-    .description("train like `lockstep train`, and do faults to the run's own workers meanwhile")
+    .description(
+      "train like `lockstep train`, and do faults to the run's own workers and its launcher",
+    )
     .option("--workers <n>", "processes (default: 4); with --hosts, on each host", whole(1))
     .option("--every <time>", "mean time between two faults, as in 5s or 500ms", duration, 5000)
-    .option("--kinds <list>", `faults to choose from: ${Object.keys(KINDS).join(", ")}`, names, [
-      "kill",
-      "stop",
-      "segfault",
-    ])
+    .option("--kinds <list>", `faults to choose from: ${KIND_LIST}`, names, DEFAULT_KINDS)
     .option("--faults <n>", "most faults (default: no limit)", whole(1))
     .option("--chaos-seed <n>", "seed of the faults (default: drawn, and printed)", whole(0))
     .option("--hosts <list>", "agents to run on, as for `lockstep train`", names)
