@@ -16,7 +16,7 @@ import { type Benchmark, compared, median, type Row } from "./report.ts";
 import { ratioOf, takeTurns } from "./rounds.ts";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const command = join(here, "../src/cli/main.js");
+const command = join(here, "../../dist/main.js");
 /** Three checkpoints of the model of the step benchmark, each of 130 MB. */
 const STEPS = 62;
 const EVERY = 20;

@@ -10,7 +10,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { median, type Row } from "./report.ts";
 
-const command = join(dirname(fileURLToPath(import.meta.url)), "../src/cli/main.js");
+const command = join(dirname(fileURLToPath(import.meta.url)), "../../dist/main.js");
 const TOKEN = "the token of a benchmark";
 const [ROUNDS, CALM_STEPS, LOOK_MS, PATIENCE_MS] = [3, 5, 50, 120_000];
 const WORKERS_OF_AN_AGENT = 2;

@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { type Benchmark, median, type Row } from "./report.ts";
 
-const command = join(dirname(fileURLToPath(import.meta.url)), "../src/cli/main.js");
+const command = join(dirname(fileURLToPath(import.meta.url)), "../../dist/main.js");
 const [STEPS, WORKERS, EVERY, LEAST_FAULTS] = [300, 4, "2s", 30];
 const KINDS = "kill,stop,segfault,slow-worker,preempt";
 const PATIENCE_MS = 400_000;

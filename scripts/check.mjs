@@ -5,6 +5,7 @@ import { spawnSync } from "node:child_process";
 const STEPS = [
   ["format", "npx", ["biome", "check", "."]],
   ["types", "npx", ["tsc", "-p", "tsconfig.json"]],
+  ["bundle", process.execPath, ["scripts/bundle.mjs"]],
   ["lint", "npx", ["oxlint"]],
   ["unit tests", process.execPath, ["scripts/test.mjs", "unit"]],
 ];

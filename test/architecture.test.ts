@@ -15,8 +15,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 /** What each folder may import besides itself, in the order of the data. */
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   errors: [],
-  start: [],
-  version: [],
+  package: [],
   options: ["errors"],
   tensor: ["errors"],
   files: ["errors"],
@@ -112,7 +111,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   run: ["*"],
   job: [
     "errors",
-    "version",
+    "package",
     "tensor",
     "files",
     "memory",
@@ -128,7 +127,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   protocol: ["errors", "telemetry", "net", "run", "job"],
   launch: [
     "errors",
-    "start",
+    "package",
     "memory",
     "telemetry",
     "engine",

@@ -18,7 +18,7 @@ import type { Program } from "../src/program/index.ts";
 import { checkMemory } from "../src/train/memory.ts";
 import { withFolder } from "./support/folder.ts";
 
-const cli = fileURLToPath(new URL("../src/cli/main.js", import.meta.url));
+const cli = fileURLToPath(new URL("../../dist/main.js", import.meta.url));
 
 /** Seven products of 2048 × 2048: 29 million parameters, 16 bytes each with gradient and slots. */
 const runOf = (microBatches: number) => `

@@ -15,7 +15,7 @@ test("the README's run trains, and the commands below it work", () => {
   assert.ok(code !== undefined, "the README has a run file");
   const folder = mkdtempSync(join(tmpdir(), "lockstep-readme-"));
   const lockstep = (...args: string[]) =>
-    execFileSync(process.execPath, [join(root, "build/src/cli/main.js"), ...args], {
+    execFileSync(process.execPath, [join(root, "dist/main.js"), ...args], {
       cwd: folder,
       encoding: "utf8",
     });

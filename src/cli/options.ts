@@ -3,9 +3,9 @@
  */
 import { Command, Option } from "commander";
 import { DEFAULT_KINDS, KIND_LIST } from "../chaos/index.ts";
+import { version } from "../package.ts";
 import { DEFAULT_AGENT_PORT } from "../protocol/index.ts";
 import { CHANGEABLE } from "../run/index.ts";
-import { version } from "../version.ts";
 import { agentCommand, joinCommand } from "./agent.ts";
 import { chaosCommand } from "./chaos.ts";
 import { addLauncher } from "./chaos-launcher.ts";

@@ -3,7 +3,7 @@
  * and nodes. Engines compile graphs with the same hash only once, and address their inputs and
  * outputs by position.
  */
-import { createHash, type Hash } from "node:crypto";
+import { createHash } from "node:crypto";
 import { formatType, type Tensor } from "../tensor/index.ts";
 import type { AttributeValue, Graph } from "./graph.ts";
 
@@ -15,48 +15,49 @@ const digests = new WeakMap<Tensor, string>();
  * used constants, the outputs and all types.
  */
 export function hashGraph(graph: Graph): string {
-  const hash = createHash("sha256");
+  // The words are hashed at once: a call of the hash for each would take most of the time.
+  const words: string[] = [];
   const numbers = new Map<string, number>([["", -1]]);
   const define = (value: string): void => {
     if (value === "") return;
     numbers.set(value, numbers.size);
     const type = graph.types.get(value);
-    put(hash, type === undefined ? "?" : formatType(type));
+    put(words, type === undefined ? "?" : formatType(type));
   };
   const refer = (value: string): void => {
     if (!numbers.has(value)) {
       define(value);
       const constant = graph.constants.get(value);
-      put(hash, constant === undefined ? "?" : digestOf(constant));
+      put(words, constant === undefined ? "?" : digestOf(constant));
     }
-    put(hash, String(numbers.get(value)));
+    put(words, String(numbers.get(value)));
   };
 
-  put(hash, "inputs", String(graph.inputs.length));
+  put(words, "inputs", String(graph.inputs.length));
   for (const input of graph.inputs) define(input);
   for (const node of graph.nodes) {
-    put(hash, "node", node.op, String(node.inputs.length), String(node.outputs.length));
+    put(words, "node", node.op, String(node.inputs.length), String(node.outputs.length));
     for (const input of node.inputs) refer(input);
     for (const output of node.outputs) {
-      put(hash, output === "" ? "absent" : "present");
+      put(words, output === "" ? "absent" : "present");
       define(output);
     }
     for (const name of Object.keys(node.attributes).sort()) {
       const attribute = node.attributes[name];
-      if (attribute !== undefined) put(hash, "attribute", name, ...wordsOf(attribute));
+      if (attribute !== undefined) put(words, "attribute", name, ...wordsOf(attribute));
     }
   }
-  put(hash, "outputs", String(graph.outputs.length));
+  put(words, "outputs", String(graph.outputs.length));
   for (const output of graph.outputs) refer(output);
-  return hash.digest("hex");
+  return createHash("sha256").update(words.join("")).digest("hex");
 }
 
 /**
- * Adds words to a hash, each preceded by its length, so that different lists of words never give
- * the same bytes.
+ * Adds words, each preceded by its length, so that different lists of words never give the same
+ * text.
  */
-function put(hash: Hash, ...words: readonly string[]): void {
-  for (const word of words) hash.update(`${word.length}:${word};`);
+function put(all: string[], ...words: readonly string[]): void {
+  for (const word of words) all.push(`${word.length}:${word};`);
 }
 
 function wordsOf(attribute: AttributeValue): string[] {

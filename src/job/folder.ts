@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { LockstepError } from "../errors.ts";
 import { fileError, requireFile, writeFileAtomic } from "../files/index.ts";
 import { isAlive, mapFile, pidNamespace } from "../memory/index.ts";
-import { version } from "../version.ts";
+import { version } from "../package.ts";
 import { changedFile, openHead } from "./head.ts";
 import type { JobFiles } from "./make.ts";
 import { isFileOfJobs, JOB_FILE, type JobHead, MAX_HEAD_BYTES } from "./schema.ts";

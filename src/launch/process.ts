@@ -3,7 +3,7 @@
  * or for an agent. Its last lines of output are kept.
  */
 import { type ChildProcess, fork } from "node:child_process";
-import { fileURLToPath } from "node:url";
+import { workerEntry } from "../package.ts";
 import { errorMessage, type FromWorker, openFromWorker, type ToWorker } from "../protocol/index.ts";
 import { processState } from "../transport/index.ts";
 import { flipBit, type Range } from "./flip-bit.ts";
@@ -35,8 +35,7 @@ export class WorkerProcess implements Body {
   constructor(number: number, events: ProcessEvents) {
     this.#number = number;
     this.#events = events;
-    const entry = fileURLToPath(new URL("worker-start.js", import.meta.url));
-    this.#process = fork(entry, [], {
+    this.#process = fork(workerEntry(), [], {
       stdio: ["ignore", "inherit", "pipe", "ipc"],
       serialization: "advanced",
       execArgv: [...process.execArgv, ...WORKER_FLAGS],

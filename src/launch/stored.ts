@@ -5,7 +5,7 @@ import type { MembershipState } from "../membership/index.ts";
 import { eventSchema, type History, type RunEvent, type RunStarted } from "../telemetry/index.ts";
 
 /** It changes with every change of these fields. */
-const VERSION = 3;
+const VERSION = 4;
 
 export interface StoredRun {
   /** By which the agents know the run's jobs, and the hash of the job. */
@@ -33,6 +33,7 @@ const worker = z.strictObject({
   doing: z.enum(["computing", "waiting", "other"]),
   movedAt: time,
   stopped: z.boolean(),
+  woken: z.boolean(),
   draining: z.boolean(),
   step: count,
   steps: count,

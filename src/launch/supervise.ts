@@ -199,6 +199,8 @@ class Supervisor implements LocalWorkers {
         return this.#start(action.worker, action.place);
       case "kill":
         return this.#workers.get(action.worker)?.kill();
+      case "wake":
+        return void this.#workers.get(action.worker)?.signal("SIGCONT");
       case "regroup":
         return tellRegroup(action, this.#workers);
       case "form":

@@ -1,8 +1,7 @@
-/** The first module of a worker's process. */
-import { loadModules } from "../start.ts";
+/** The first module of a worker's process. It loads all others. */
 
 // Ctrl-C and the end of a terminal send a signal to all processes of the terminal. The launcher
-// decides what it means, so workers ignore it.
+// decides what it means, so workers ignore it, also while they load.
 for (const name of ["SIGINT", "SIGHUP"] as const) process.on(name, () => undefined);
 
-await loadModules(() => import("./worker.ts"));
+await import("./worker.ts");

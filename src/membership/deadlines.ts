@@ -27,11 +27,15 @@ import {
   lose,
   pause,
   tell,
+  wake,
   withStatus,
 } from "./draft.ts";
 import { form, survivors } from "./form.ts";
 import type { WorkerState } from "./types.ts";
 import { capital, counted, named, span, workers } from "./words.ts";
+
+/** A worker in one of these holds what it held after its last step. */
+const HOLDING: readonly WorkerState["status"][] = ["ready", "member", "leaving"];
 
 /** Sets what is to be done at a time of the leader's own clock. */
 type At = (time: number, what: () => void) => void;
@@ -102,10 +106,21 @@ function ofWorker(draft: Draft, worker: WorkerState, at: At): void {
     case "ready":
   }
   const bound = silenceBound(state, worker);
-  late(worker.heard + bound, () => {
+  at(worker.heard + bound, () => {
+    if (worker.stopped && !worker.woken && isLastHolder(draft, worker)) {
+      return wake(draft, worker, bound);
+    }
     const stopped = worker.stopped ? ", and its process is stopped by a signal" : "";
-    return `it showed no sign of life for ${span(bound)}${stopped}`;
+    const cause = `it showed no sign of life for ${span(bound)}${stopped}`;
+    lose(draft, worker, { kind: "lost", cause });
   });
+}
+
+/** Whether the state of the run would be lost with this worker: no other that runs holds it. */
+function isLastHolder({ state }: Draft, { id, step }: WorkerState): boolean {
+  const holds = (other: WorkerState) =>
+    other.step >= step && !other.stopped && HOLDING.includes(other.status);
+  return step > 0 && !state.workers.some((other) => other.id !== id && holds(other));
 }
 
 function killAgain(draft: Draft, worker: WorkerState): void {

@@ -184,6 +184,36 @@ test("a stopped worker is found within a bound that follows the time of a step",
   assert.ok(patienceOf(withStep({ mean: 100, deviation: 10 }, 60_000)) < 4_000);
 });
 
+test("a stopped worker is continued once before the state of the run is lost with it", () => {
+  const leader = running().steps(1);
+  // Two of three are stopped at nearly the same time, after the third was killed.
+  leader.kill(2);
+  for (const worker of [0, 1]) leader.hear({ kind: "stopped", worker });
+  leader.pass(1_500, [0, 1]);
+  const woken = leader.actions.filter(({ kind }) => kind === "wake" || kind === "kill");
+  assert.deepEqual(woken, [
+    { kind: "wake", worker: 0 },
+    { kind: "wake", worker: 1 },
+  ]);
+  assert.match(leader.said(), /Worker 0 .* is continued \(SIGCONT\), because no other worker/);
+  // One of them goes on, so the other is lost like any that is silent.
+  leader.pass(1_500, [1]);
+  assert.deepEqual(leader.did("kill"), { kind: "kill", worker: 1 });
+  leader.kill(1);
+  leader.ready(0);
+  assert.deepEqual([leader.members, leader.state.generation.step], [[0], leader.state.committed]);
+});
+
+test("a stopped worker that holds the state alone, and cannot be continued, is lost", () => {
+  const leader = running().steps(1);
+  for (const worker of [1, 2]) leader.kill(worker);
+  leader.hear({ kind: "stopped", worker: 0 });
+  leader.pass(1_500, [0]);
+  assert.deepEqual(leader.did("wake"), { kind: "wake", worker: 0 });
+  leader.pass(1_500, [0]);
+  assert.deepEqual(leader.did("kill"), { kind: "kill", worker: 0 });
+});
+
 test("a process that is stopped by a signal is found in 1.5 s, however long a step takes", () => {
   const leader = running();
   leader.state = { ...leader.state, pace: { mean: 10_000, deviation: 1_000 } };

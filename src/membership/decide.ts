@@ -163,7 +163,7 @@ function takeBeat(draft: Draft, { worker: id, generation, progress }: Beat): voi
   if (isOfNow && doing === "computing" && doing !== known.doing) draft.touched.add(id);
   change(draft, id, (worker) => {
     worker.heard = state.time;
-    worker.stopped = false;
+    worker.stopped = worker.woken = false;
     if (!isOfNow) return;
     worker.doing = doing;
     worker.movedAt = Math.max(worker.since, state.time - stillMs);
@@ -174,7 +174,7 @@ function takeBeat(draft: Draft, { worker: id, generation, progress }: Beat): voi
 function hear(draft: Draft, id: number): WorkerState {
   return change(draft, id, (worker) => {
     worker.heard = draft.state.time;
-    worker.stopped = false;
+    worker.stopped = worker.woken = false;
   });
 }
 

@@ -15,7 +15,7 @@ import type {
   Verdict,
   WorkerState,
 } from "./types.ts";
-import { capital, lostText, named, restText, workers } from "./words.ts";
+import { capital, lostText, named, restText, wokenText, workers } from "./words.ts";
 
 export interface Draft {
   readonly state: MembershipState;
@@ -120,6 +120,7 @@ export function enter(draft: Draft, kind: "start" | "admit", place: string, node
     doing: "other",
     movedAt: state.time,
     stopped: false,
+    woken: false,
     draining: false,
     step: 0,
     steps: 0,
@@ -147,6 +148,17 @@ export function fence(draft: Draft, worker: WorkerState): void {
     lost.kills += 1;
   });
   draft.actions.push({ kind: "kill", worker: worker.id });
+}
+
+/** Continues a worker whose process is stopped by a signal, and gives it time anew to be heard. */
+export function wake(draft: Draft, { id }: WorkerState, silence: number): void {
+  const worker = change(draft, id, (sleeping) => {
+    sleeping.heard = draft.state.time;
+    sleeping.woken = true;
+  });
+  draft.touched.add(id);
+  draft.actions.push({ kind: "wake", worker: id });
+  tell(draft, "woken", wokenText(worker, silence), id);
 }
 
 export interface Loss {

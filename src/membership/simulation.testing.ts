@@ -175,6 +175,18 @@ export class Simulation {
         return { worker: id, generation: lastGeneration, progress };
       });
     if (beats.length > 0) this.hear({ kind: "beats", beats });
+    for (const { id, isStopped, isRefused } of this.living()) {
+      const isSeen = isStopped && !isRefused && !this.unreachable.has(id);
+      if (isSeen) this.hear({ kind: "stopped", worker: id });
+    }
+  }
+
+  /** Continues a stopped process. Now and then that does not help. */
+  #wake(id: number): void {
+    const process = this.processes.get(id);
+    assert.ok(process !== undefined, "a worker that was started");
+    if (this.random(10) === 0 || this.unreachable.has(id)) return;
+    this.after(this.random(20), () => this.resume(process));
   }
 
   #membersIn(generation: number): (Process | undefined)[] {
@@ -260,6 +272,7 @@ export class Simulation {
 
   resume(process: Process): void {
     process.isStopped = false;
+    if (!process.isAlive) return;
     for (const act of process.inbox.splice(0)) act();
   }
 
@@ -297,6 +310,8 @@ export class Simulation {
         return this.#launch(action.worker, action.place);
       case "kill":
         return this.#kill(action.worker);
+      case "wake":
+        return this.#wake(action.worker);
       case "regroup":
         for (const id of action.workers) {
           this.#ask(id, (process) => {

@@ -119,6 +119,8 @@ export type Action =
     }
   /** Not to be admitted before `retryMs` have passed. */
   | { readonly kind: "refuse"; readonly place: string; readonly retryMs: number }
+  /** The worker's process is stopped by a signal, and is to be continued (SIGCONT). */
+  | { readonly kind: "wake"; readonly worker: number }
   /** Answered by `ended` or `refused`. No generation is formed before that. */
   | { readonly kind: "kill"; readonly worker: number }
   /**
@@ -149,6 +151,7 @@ export type Topic =
   | "started"
   | "joined"
   | "lost"
+  | "woken"
   | "left"
   | "aside"
   | "spare"
@@ -270,6 +273,8 @@ export interface WorkerState {
   readonly movedAt: number;
   /** Whether its process was found stopped by a signal after its last sign of life. */
   readonly stopped: boolean;
+  /** Whether it was continued after its last sign of life. */
+  readonly woken: boolean;
   readonly draining: boolean;
   /** The step whose state it holds. */
   readonly step: number;

@@ -38,6 +38,13 @@ export function lostText(state: MembershipState, worker: WorkerState, cause: str
   return capital(`${named(worker)} was lost${where}, found in ${found}: ${cause}.`);
 }
 
+export function wokenText(worker: WorkerState, silence: number): string {
+  return capital(
+    `${named(worker)} showed no sign of life for ${span(silence)}, and its process is stopped by a signal: ` +
+      `it is continued (SIGCONT), because no other worker that runs holds the state of step ${worker.step}.`,
+  );
+}
+
 export function causeOfEnd({
   status,
   signal,

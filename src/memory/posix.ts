@@ -199,12 +199,11 @@ function findMapping(address: Address): Mapping | undefined {
   return undefined;
 }
 
+/** The C library that this process runs on: glibc's, or musl's, whose loader is the library. */
 function libcName(): string {
-  const report = process.report?.getReport() as
-    | { header?: { glibcVersionRuntime?: string } }
-    | undefined;
-  if (report?.header?.glibcVersionRuntime !== undefined) return "libc.so.6";
-  return process.arch === "arm64" ? "libc.musl-aarch64.so.1" : "libc.musl-x86_64.so.1";
+  const maps = fs.readFileSync("/proc/self/maps", "latin1");
+  const name = /\s(\/\S*\/(?:libc\.so\.6|libc-[\d.]+\.so|(?:ld|libc\.)-?musl-[^/\s]+))$/m;
+  return name.exec(maps)?.[1] ?? "libc.so.6";
 }
 
 function outOfMemory(byteLength: number, errno: number, where?: string): LockstepError {

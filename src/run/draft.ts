@@ -8,7 +8,7 @@ import {
   type StoredTensor,
   shareOut,
 } from "../checkpoint/index.ts";
-import { version } from "../version.ts";
+import { version } from "../package.ts";
 import { sha256Of } from "./identity.ts";
 import { fitsBeside, freeMemory } from "./saver.ts";
 import { type Session, secondsOf } from "./session.ts";

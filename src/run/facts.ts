@@ -2,12 +2,12 @@
 import { createHash } from "node:crypto";
 import type { Device } from "../engine/index.ts";
 import { type Graph, hashGraph } from "../graph/index.ts";
+import { version } from "../package.ts";
 import type { Parallel } from "../parallel/index.ts";
 import { GRADIENT, type StepGraph } from "../plan/index.ts";
 import type { Stage, StepProgram } from "../program/index.ts";
 import { formatType } from "../tensor/index.ts";
 import type { Trainer } from "../train/index.ts";
-import { version } from "../version.ts";
 import type { Facts } from "./agree.ts";
 import type { Identity } from "./identity.ts";
 import type { Run } from "./run.ts";

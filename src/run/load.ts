@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { dirname, relative, resolve } from "node:path";
 import { LockstepError } from "../errors.ts";
 import { requireFile } from "../files/index.ts";
+import { isOwnModule } from "../package.ts";
 import { isRun, type Run } from "./run.ts";
 
 /**
@@ -65,6 +66,5 @@ function reasonOf(error: unknown, path: string): string {
 
 /** Whether a line belongs to this package or to an installed one. */
 function isForeign(line: string): boolean {
-  const own = new URL("../", import.meta.url);
-  return /node_modules|node:/.test(line) || line.includes(own.href) || line.includes(own.pathname);
+  return /node_modules|node:/.test(line) || isOwnModule(line);
 }

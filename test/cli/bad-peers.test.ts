@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
-import { cp, mkdir, symlink, writeFile } from "node:fs/promises";
+import { cp, symlink, writeFile } from "node:fs/promises";
 import net from "node:net";
 import { dirname, join } from "node:path";
 import { describe, test } from "node:test";
@@ -57,12 +57,11 @@ function childrenOf(pid: number | undefined): number[] {
 async function otherVersion(folder: string): Promise<string> {
   let root = dirname(fileURLToPath(import.meta.url));
   while (!existsSync(join(root, "node_modules"))) root = dirname(root);
-  await mkdir(join(folder, "build"), { recursive: true });
-  await cp(join(root, "build/src"), join(folder, "build/src"), { recursive: true });
+  await cp(join(root, "dist"), join(folder, "dist"), { recursive: true });
   await symlink(join(root, "node_modules"), join(folder, "node_modules"));
   const own = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as object;
   await writeFile(join(folder, "package.json"), JSON.stringify({ ...own, version: "99.0.0" }));
-  return join(folder, "build/src/cli/main.js");
+  return join(folder, "dist/main.js");
 }
 
 describe("bad peers", { concurrency: 2 }, () => {

@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-const main = join(dirname(fileURLToPath(import.meta.url)), "../../src/cli/main.js");
+const main = join(dirname(fileURLToPath(import.meta.url)), "../../../dist/main.js");
 
 export interface Ended {
   readonly status: number | null;

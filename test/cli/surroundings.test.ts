@@ -241,12 +241,12 @@ describe("what lies around a run", { concurrency: 2 }, () => {
     }),
   );
 
-  test("a limit on open files that is too low is reported in a sentence", onPosix, () =>
+  test("64 open files are enough for a launcher and its workers", onPosix, () =>
     withFolder(runFiles(), async (cwd) => {
-      const through = ["sh", "-c", 'ulimit -n 100; exec "$@"', "sh"];
-      const { status, stderr } = await lockstep(["train", "run.ts"], { cwd, through });
-      assert.equal(status, 1);
-      assert.match(stderr, /^lockstep: .*may open only 100 files at once.*ulimit -n/s);
+      const through = ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh"];
+      const words = ["train", "run.ts", "--workers", "2"];
+      const { status, stderr } = await lockstep(words, { cwd, through });
+      assert.equal(status, 0, stderr);
     }),
   );
 

@@ -72,11 +72,14 @@ const FAULTS = faults(
   [26, 6, "kill"],
 );
 
+/** All workers are stopped at once. */
+const STOPS = faults([24, 0, "stop"], [24, 1, "stop"], [24, 2, "stop"]);
+
 test(
-  "SIGTERM to a worker, while the wall clock jumps: it leaves after a step, and no bit changes; all lost at once, and one after the other at one place: the checkpoint goes on, and what is repeated is counted",
+  "SIGTERM to a worker, while the wall clock jumps: it leaves after a step, and no bit changes; all lost at once, and one after the other at one place: the checkpoint goes on, and what is repeated is counted; all stopped at once: one is continued, and nothing is repeated",
   onLinux,
   () =>
-    withFolder({ ...files, "faults.jsonl": FAULTS }, async (cwd) => {
+    withFolder({ ...files, "faults.jsonl": FAULTS, "stopped.jsonl": STOPS }, async (cwd) => {
       const one = await lockstep(["train", ...WORDS, "--out", "one"], { cwd });
       assert.equal(one.status, 0, one.stderr);
       const { weightsSha256 } = reportOf(join(cwd, "one"));
@@ -110,6 +113,14 @@ test(
       assert.equal(report.history.workersLost, 5);
       assert.ok(report.history.stepsRepeated >= 2, "the steps since the checkpoint");
       assertEachStepOnce(join(cwd, "fallen"));
+
+      const still = ["--workers", "3", "--replay", "stopped.jsonl", "--out", "stopped"];
+      const stopped = await lockstep(["chaos", ...WORDS, ...still], { cwd });
+      assert.equal(stopped.status, 0, `${stopped.stdout}\n${stopped.stderr}`);
+      assert.match(stopped.stdout, /is continued \(SIGCONT\), because no other worker that runs/);
+      const { history: kept, weightsSha256: after } = reportOf(join(cwd, "stopped"));
+      assert.equal(after, weightsSha256);
+      assert.equal(kept.samplesRepeated, 0);
     }),
 );
 

@@ -246,6 +246,7 @@ export class Crowd {
       case "end":
         assert.fail(action.verdict.text);
       case "dismiss":
+      case "wake":
       case "start":
       case "tell":
     }

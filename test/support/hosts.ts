@@ -89,7 +89,7 @@ export function rejectsWith(running: Promise<unknown>, code: string, ...words: r
   });
 }
 
-const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
+const MAIN = fileURLToPath(new URL("../../../dist/main.js", import.meta.url));
 
 export interface AgentProcess {
   readonly child: ChildProcess;
