@@ -24,8 +24,11 @@ export const KINDS = {
 
 export type FaultKind = keyof typeof KINDS;
 export const DEFAULT_KINDS: readonly FaultKind[] = ["kill", "stop", "segfault"];
-/** All kinds, for people. */
-export const KIND_LIST = Object.keys(KINDS).join(", ");
+/** What each kind does, for people. */
+export const KIND_HELP = [
+  "\nFaults, and what each does to a worker or to the run:",
+  ...Object.entries(KINDS).map(([kind, what]) => `  ${kind.padEnd(12)} ${what}`),
+].join("\n");
 
 /** A fault that was done, or is to be done again. */
 export interface Fault {
@@ -95,7 +98,7 @@ export function kindsOf(names: readonly string[], platform: NodeJS.Platform): Fa
     if (name === "bit-flip" && platform !== "linux") throw notHere(name);
     if (Object.hasOwn(KINDS, name)) return name as FaultKind;
     throw new LockstepError("INVALID_OPTION", `There is no fault "${name}".`, {
-      hint: `Possible are: ${KIND_LIST}.`,
+      hint: `Possible are: ${Object.keys(KINDS).join(", ")}.`,
       fields: { kind: name },
     });
   });

@@ -5,7 +5,7 @@ export {
   type Fault,
   type FaultKind,
   faultsIn,
-  KIND_LIST,
+  KIND_HELP,
   kindsOf,
   lineOf,
 } from "./faults.ts";

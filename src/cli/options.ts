@@ -2,7 +2,7 @@
  * The commands and their options. Each command has its own file; this one defines their names.
  */
 import { Command, Option } from "commander";
-import { DEFAULT_KINDS, KIND_LIST } from "../chaos/index.ts";
+import { DEFAULT_KINDS, KIND_HELP } from "../chaos/index.ts";
 import { version } from "../package.ts";
 import { DEFAULT_AGENT_PORT } from "../protocol/index.ts";
 import { CHANGEABLE } from "../run/index.ts";
@@ -177,13 +177,14 @@ export function commandLine(): Command {
     )
     .option("--workers <n>", "processes (default: 4); with --hosts, on each host", whole(1))
     .option("--every <time>", "mean time between two faults, as in 5s or 500ms", duration, 5000)
-    .option("--kinds <list>", `faults to choose from: ${KIND_LIST}`, names, DEFAULT_KINDS)
+    .option("--kinds <list>", "faults to choose from (see below)", names, DEFAULT_KINDS)
     .option("--faults <n>", "most faults (default: no limit)", whole(1))
     .option("--chaos-seed <n>", "seed of the faults (default: drawn, and printed)", whole(0))
     .option("--hosts <list>", "agents to run on, as for `lockstep train`", names)
     .addOption(token())
     .addOption(tls())
     .option("--replay <file>", "do the faults of this chaos.jsonl, each after the same step")
+    .addHelpText("after", KIND_HELP)
     .action(chaosCommand);
   command
     .command("resume")
