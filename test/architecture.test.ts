@@ -142,7 +142,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "job",
     "protocol",
   ],
-  chaos: ["errors", "checkpoint", "launch"],
+  chaos: ["errors", "net", "checkpoint", "launch"],
   agent: ["errors", "files", "net", "job", "protocol", "launch"],
   cli: ["*"],
   index: ["*"],

@@ -8,6 +8,7 @@ import { atMost, availableCores, END_MS } from "../launch/index.ts";
 import {
   dialLine,
   type Line,
+  LinkFaults,
   listenTcp,
   type PortRange,
   serveLines,
@@ -94,6 +95,7 @@ export class Agent {
   readonly #listener: TcpListener | undefined;
   readonly #endServing: (() => void) | undefined;
   readonly #lines = new Set<Line>();
+  readonly #faults = new LinkFaults(); // of its lines
   /** The line of the launcher that has the job. */
   #holder: Line | undefined;
   #job: AssignedJob | undefined;
@@ -146,6 +148,7 @@ export class Agent {
   /** Ends the current job and takes no more. */
   async close(): Promise<void> {
     this.#stopListening();
+    this.#faults.end();
     for (const line of this.#lines) line.close();
     this.#job?.kill();
     if (this.#job !== undefined) await atMost(END_MS, this.#job.ended);
@@ -162,6 +165,7 @@ export class Agent {
   greet(line: Line): void {
     if (this.#lines.size === 0) this.#alone = this.#untilAlone();
     this.#lines.add(line);
+    line.haveFaults(this.#faults);
     const serving = this.#serve(line);
     line.handler = {
       message: (value) => {
@@ -296,6 +300,9 @@ export class Agent {
         return job.tell(request.worker, request.message);
       case "signal":
         return job.signal(request.worker, request.name);
+      case "cut-off":
+        job.cutOff(request.ms);
+        return this.#faults.begin("partition", request.ms);
       case "end":
         return job.kill();
     }

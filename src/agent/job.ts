@@ -145,6 +145,13 @@ export class AssignedJob {
     this.#workers.get(number)?.tell(message);
   }
 
+  /** Cuts the workers of this machine off from those of others, for this time. */
+  cutOff(ms: number): void {
+    for (const worker of this.#workers.values()) {
+      worker.tell({ kind: "link-fault", fault: "partition", ms });
+    }
+  }
+
   signal(number: number, name: NodeJS.Signals): void {
     this.#workers.get(number)?.signal(name);
   }

@@ -1,6 +1,7 @@
 /**
- * Does faults to the workers of a run: at random times, or where another run had them. It reaches
- * workers only through the launcher that started them, so it touches no other process.
+ * Does faults to the workers of a run, and to its launcher: at random times, or where another run
+ * had them. It reaches workers only through the launcher that started them, so it touches no other
+ * process.
  */
 import type { LocalWorker, LocalWorkers } from "../launch/index.ts";
 import { type Draw, drawFaults, type Fault, type FaultKind } from "./faults.ts";
@@ -16,13 +17,15 @@ export interface ChaosOptions {
   readonly replay?: readonly Fault[] | undefined;
   /** Corrupts the newest checkpoint of the run. Returns false when there is none yet. */
   readonly corrupt: () => boolean;
+  /** Kills the launcher, which starts again by itself. Returns false if it cannot be killed now. */
+  readonly killLauncher: () => boolean;
   /** Milliseconds since any fixed moment. */
   readonly now: () => number;
   /** Called with each fault as soon as it is done. */
   readonly onFault: (fault: Fault, number: number) => void;
 }
 
-/** How long a worker is slow, and the parts of each period in which it stands and runs. */
+/** How long a worker or its links are slow, and the parts of each period in which it stands and runs. */
 const SLOW_MS = 5_000;
 const STANDS_MS = 90;
 const RUNS_MS = 20;
@@ -61,6 +64,8 @@ export class Chaos {
   readonly #over = new Set<number>();
   #workers: LocalWorkers | undefined;
   #step: number | undefined;
+  /** Whether a fault of the replay is due and not possible yet. */
+  #isWaiting = false;
   #count = 0;
 
   constructor(options: ChaosOptions) {
@@ -83,7 +88,7 @@ export class Chaos {
   committed(step: number): void {
     const isFirst = this.#step === undefined;
     this.#step = step;
-    if (this.#options.replay !== undefined) this.#repeat(step);
+    if (this.#options.replay !== undefined) this.#repeat();
     else if (isFirst) this.#next();
   }
 
@@ -96,49 +101,76 @@ export class Chaos {
 
   #next(): void {
     if (this.#count >= this.#options.most) return;
-    const { afterMs, kind, which } = this.#draws.next().value;
-    this.#after(afterMs, () => this.#draw(kind, which));
+    const draw = this.#draws.next().value;
+    this.#after(draw.afterMs, () => this.#draw(draw));
   }
 
-  #draw(kind: FaultKind, which: number): void {
-    const able = this.#able(kind);
-    const chosen = able[Math.floor(which * able.length)];
-    if (chosen === undefined || !this.#do(kind, chosen)) {
-      return this.#after(AGAIN_MS, () => this.#draw(kind, which));
-    }
-    this.#next();
+  #draw(draw: Draw): void {
+    const { kind, which, ms } = draw;
+    const choose = (able: readonly LocalWorker[]) => able[Math.floor(which * able.length)];
+    if (this.#isDone(kind, choose, ms)) this.#next();
+    else this.#after(AGAIN_MS, () => this.#draw(draw));
   }
 
   /** Does what is due by now; a worker that is not there is replaced by another one. */
-  #repeat(step: number): void {
+  #repeat(): void {
     const [fault] = this.#replay;
-    if (fault === undefined || fault.step > step || this.#count >= this.#options.most) return;
-    const able = this.#able(fault.kind);
-    const chosen =
-      able.find(({ number }) => number === fault.worker) ?? able[fault.worker % able.length];
-    if (chosen === undefined || !this.#do(fault.kind, chosen)) {
-      return this.#after(AGAIN_MS, () => this.#repeat(step));
+    if (fault === undefined || fault.step > (this.#step ?? 0) || this.#isWaiting) return;
+    if (this.#count >= this.#options.most) return;
+    const { kind, worker = 0, ms = 0 } = fault;
+    const choose = (able: readonly LocalWorker[]) =>
+      able.find(({ number }) => number === worker) ?? able[worker % able.length];
+    if (this.#isDone(kind, choose, ms)) {
+      this.#replay.shift();
+      return this.#repeat();
     }
-    this.#replay.shift();
-    this.#repeat(step);
+    this.#isWaiting = true;
+    this.#after(AGAIN_MS, () => {
+      this.#isWaiting = false;
+      this.#repeat();
+    });
   }
 
-  /** The last worker that holds the state is not sent away: the run would stop. */
+  /** Does a fault if it is possible now. Returns whether it was. */
+  #isDone(
+    kind: FaultKind,
+    choose: (able: readonly LocalWorker[]) => LocalWorker | undefined,
+    ms: number,
+  ): boolean {
+    if (kind === "coordinator") {
+      if (!this.#options.killLauncher()) return false;
+      this.#tell({ kind });
+      return true;
+    }
+    const chosen = choose(this.#able(kind));
+    return chosen !== undefined && this.#do(kind, chosen, ms);
+  }
+
+  /**
+   * The last worker that holds the state is not sent away, nor the last machine cut off: the run
+   * would stop, or lose its state.
+   */
   #able(kind: FaultKind): readonly LocalWorker[] {
     const all = (this.#workers?.list() ?? []).filter(({ number }) => !this.#over.has(number));
     if (!OF_MEMBERS.includes(kind)) return all;
     const members = all.filter(({ isMember }) => isMember);
     // Others have no weights, links or checkpoints.
-    return kind !== "preempt" || members.length > 1 ? members : [];
+    const nodes = new Set(members.map(({ node }) => node));
+    if (kind === "preempt" && members.length === 1) return [];
+    return kind === "partition" && nodes.size === 1 ? [] : members;
+  }
+
+  #tell(what: Pick<Fault, "kind" | "worker" | "ms">): void {
+    this.#count += 1;
+    const seconds = Math.round(this.#options.now() - this.#startedAt) / 1000;
+    this.#options.onFault({ step: this.#step ?? 0, ...what, seconds }, this.#count);
   }
 
   /** Returns whether it could be done. */
-  #do(kind: FaultKind, { number, place }: LocalWorker): boolean {
+  #do(kind: Exclude<FaultKind, "coordinator">, worker: LocalWorker, ms: number): boolean {
+    const { number, place } = worker;
     if (kind === "corrupt" && !this.#options.corrupt()) return false;
-    this.#count += 1;
-    const seconds = Math.round(this.#options.now() - this.#startedAt) / 1000;
-    const { onFault } = this.#options;
-    onFault({ step: this.#step ?? 0, worker: number, kind, seconds }, this.#count);
+    this.#tell({ kind, worker: number, ms: kind === "partition" ? ms : undefined });
     // A replay, which has no draws, flips the same bits.
     if (kind === "bit-flip") {
       this.#workers?.process(number)?.flipBit(fractionOf(this.#step ?? 0, number));
@@ -147,7 +179,7 @@ export class Chaos {
     if (kind === "disk-full" || kind === "slow-disk")
       this.#workers?.process(number)?.failDisk(kind);
     else if (kind === "partition" || kind === "slow-link") {
-      this.#workers?.process(number)?.failLinks(kind);
+      this.#workers?.process(number)?.failLinks(kind, kind === "partition" ? ms : SLOW_MS);
     } else if (kind === "slow-worker") this.#slow(number, this.#options.now() + SLOW_MS);
     else if (kind !== "corrupt") this.#signal(kind, number, place);
     return true;

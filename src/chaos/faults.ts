@@ -4,8 +4,9 @@
  */
 import { z } from "zod";
 import { LockstepError } from "../errors.ts";
+import { MOST_FAULT_MS } from "../net/index.ts";
 
-/** What each kind of fault does to a worker's process, or to what a worker has written. */
+/** What each kind of fault does to a worker, to what it has written, or to the run's launcher. */
 export const KINDS = {
   kill: "ends it by SIGKILL",
   stop: "stops it by SIGSTOP, so that it hangs",
@@ -15,27 +16,31 @@ export const KINDS = {
   corrupt: "changes a byte of the newest checkpoint, which shows when that is read next",
   "disk-full": "lets its next part of a checkpoint fail for want of space",
   "slow-disk": "lets its next part of a checkpoint take seconds",
-  partition: "cuts its links to other machines for 3 s, without closing them",
-  "slow-link": "holds the bytes of these links back for most of the next seconds",
+  partition: "cuts its machine off from all others for a time, without closing a connection",
+  "slow-link": "holds the bytes of its links to other machines back for most of the next seconds",
   preempt: "asks it to leave by SIGTERM; its place gets another worker later",
+  coordinator: "ends the launcher by SIGKILL and starts it again, while the workers go on",
 } as const;
 
 export type FaultKind = keyof typeof KINDS;
-
-/** Kinds that are known and refused, with the reason. */
-const ELSEWHERE: Readonly<Record<string, string>> = {
-  coordinator: "nothing here kills and restarts the launcher yet",
-};
+export const DEFAULT_KINDS: readonly FaultKind[] = ["kill", "stop", "segfault"];
+/** What each kind does, for people. */
+export const KIND_HELP = [
+  "\nFaults, and what each does to a worker or to the run:",
+  ...Object.entries(KINDS).map(([kind, what]) => `  ${kind.padEnd(12)} ${what}`),
+].join("\n");
 
 /** A fault that was done, or is to be done again. */
 export interface Fault {
   /** The last committed step when it was done. */
   readonly step: number;
-  /** The worker, by its number in the run. */
-  readonly worker: number;
+  /** The worker, by its number in the run. Undefined for the fault `coordinator`. */
+  readonly worker?: number | undefined;
   readonly kind: FaultKind;
   /** When it was done, in seconds since the start of the run. A replay goes by steps. */
   readonly seconds: number;
+  /** How long a partition lasts, in milliseconds. Undefined for the other kinds. */
+  readonly ms?: number | undefined;
 }
 
 /** A fault before it is known which workers live. */
@@ -44,7 +49,16 @@ export interface Draw {
   readonly kind: FaultKind;
   /** In [0, 1): which of the workers that live then. */
   readonly which: number;
+  /** How long it lasts if it is a partition, in milliseconds. */
+  readonly ms: number;
 }
+
+/**
+ * A partition may be over before anyone is missed (1.5 s at least), or last until all that is cut
+ * off is given up (10 s). As many are shorter than 3 s as are longer.
+ */
+const LEAST_CUT_MS = 500;
+const MOST_CUT_MS = 18_000;
 
 /**
  * Faults without end, drawn from a seed. The times between two lie between half and one and a half
@@ -58,7 +72,9 @@ export function* drawFaults(
   for (;;) {
     const afterMs = everyMs * (0.5 + random());
     const kind = kinds[Math.floor(random() * kinds.length)] as FaultKind;
-    yield { afterMs, kind, which: random() };
+    const which = random();
+    const ms = Math.round(LEAST_CUT_MS * (MOST_CUT_MS / LEAST_CUT_MS) ** random());
+    yield { afterMs, kind, which, ms };
   }
 }
 
@@ -75,22 +91,16 @@ function randomFrom(seed: number): () => number {
 }
 
 /**
- * @throws INVALID_OPTION for a kind that is unknown, that is refused, or that the system
- *   of this one does not allow
+ * @throws INVALID_OPTION for a kind that is unknown, or that the system of this one does not allow
  */
 export function kindsOf(names: readonly string[], platform: NodeJS.Platform): FaultKind[] {
   return names.map((name) => {
     if (name === "bit-flip" && platform !== "linux") throw notHere(name);
     if (Object.hasOwn(KINDS, name)) return name as FaultKind;
-    const known = Object.keys(KINDS).join(", ");
-    const why = ELSEWHERE[name];
-    throw new LockstepError(
-      "INVALID_OPTION",
-      why === undefined
-        ? `There is no fault "${name}".`
-        : `The fault "${name}" is not possible: ${why}.`,
-      { hint: `Possible are: ${known}.`, fields: { kind: name } },
-    );
+    throw new LockstepError("INVALID_OPTION", `There is no fault "${name}".`, {
+      hint: `Possible are: ${Object.keys(KINDS).join(", ")}.`,
+      fields: { kind: name },
+    });
   });
 }
 
@@ -99,15 +109,19 @@ function notHere(kind: string): LockstepError {
   return new LockstepError("INVALID_OPTION", text, { fields: { kind } });
 }
 
-const faultSchema = z.strictObject({
-  step: z.int().min(0),
-  worker: z.int().min(0),
-  kind: z.enum(Object.keys(KINDS) as [FaultKind, ...FaultKind[]]),
-  seconds: z.number().min(0),
-});
+const faultSchema = z
+  .strictObject({
+    step: z.int().min(0),
+    worker: z.int().min(0).optional(),
+    kind: z.enum(Object.keys(KINDS) as [FaultKind, ...FaultKind[]]),
+    seconds: z.number().min(0),
+    ms: z.int().min(0).max(MOST_FAULT_MS).optional(),
+  })
+  .refine(({ kind, worker }) => (kind === "coordinator") === (worker === undefined))
+  .refine(({ kind, ms }) => (kind === "partition") === (ms !== undefined));
 
-export function lineOf({ step, worker, kind, seconds }: Fault): string {
-  return `${JSON.stringify({ step, worker, kind, seconds })}\n`;
+export function lineOf({ step, worker, kind, seconds, ms }: Fault): string {
+  return `${JSON.stringify({ step, worker, kind, seconds, ms })}\n`;
 }
 
 /**

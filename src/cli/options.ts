@@ -2,12 +2,13 @@
  * The commands and their options. Each command has its own file; this one defines their names.
  */
 import { Command } from "commander";
-import { KINDS } from "../chaos/index.ts";
+import { DEFAULT_KINDS, KIND_HELP } from "../chaos/index.ts";
 import { version } from "../package.ts";
 import { DEFAULT_AGENT_PORT } from "../protocol/index.ts";
 import { CHANGEABLE } from "../run/index.ts";
 import { agentCommand, joinCommand } from "./agent.ts";
 import { chaosCommand } from "./chaos.ts";
+import { addLauncher } from "./chaos-launcher.ts";
 import { checkpointsCommand } from "./checkpoints.ts";
 import { exportCommand } from "./export.ts";
 import { inspectCommand } from "./inspect.ts";
@@ -60,23 +61,23 @@ export function commandLine(): Command {
     .addOption(token())
     .addOption(tls())
     .action((file: string, flags: TrainFlags) => trainCommand(file, flags));
+  addLauncher(command);
   withRun(command.command("chaos"))
-    .description("train like `lockstep train`, and do faults to the run's own workers meanwhile")
+    .description(
+      "train like `lockstep train`, and do faults to the run's own workers and its launcher",
+    )
     .option("--workers <n>", "processes (default: 4); with --hosts, on each host", whole(1))
     .addOption(fewest())
     .addOption(most())
     .option("--every <time>", "mean time between two faults, as in 5s or 500ms", duration, 5000)
-    .option("--kinds <list>", `faults to choose from: ${Object.keys(KINDS).join(", ")}`, names, [
-      "kill",
-      "stop",
-      "segfault",
-    ])
+    .option("--kinds <list>", "faults to choose from (see below)", names, DEFAULT_KINDS)
     .option("--faults <n>", "most faults (default: no limit)", whole(1))
     .option("--chaos-seed <n>", "seed of the faults (default: drawn, and printed)", whole(0))
     .option("--hosts <list>", "agents to run on, as for `lockstep train`", names)
     .addOption(token())
     .addOption(tls())
     .option("--replay <file>", "do the faults of this chaos.jsonl, each after the same step")
+    .addHelpText("after", KIND_HELP)
     .action(chaosCommand);
   command
     .command("resume")

@@ -19,13 +19,14 @@ import {
   type TrainResult,
   train,
 } from "../run/index.ts";
-import { type EventSink, jsonlSink, terminalSink } from "../telemetry/index.ts";
+import { type EventSink, jsonlSink } from "../telemetry/index.ts";
 import { meetingPlace, requireToken } from "./agent.ts";
 import { commandToResume } from "./command.ts";
 import { DATA_NOT_HERE, jobFrom, jobHere, rootFor, rootHere } from "./job.ts";
 import { recordCommand } from "./recorded.ts";
 import { stopOnSignals } from "./signals.ts";
 import { keepingOf, openTarget, type Target, type TrainFlags } from "./target.ts";
+import { terminal } from "./terminal.ts";
 import { checkSpares, mostWorkers, workersFor } from "./workers.ts";
 
 export function trainCommand(file: string, flags: TrainFlags): Promise<void> {
@@ -38,6 +39,8 @@ export interface Onlooker {
   readonly onWorkers: NonNullable<LaunchOptions["onWorkers"]>;
   /** Is given what shows events, and the folder of the run, before it begins. */
   readonly onReady: (show: EventSink, folder: RunFolder) => void;
+  /** Shows events in place of the terminal. */
+  readonly show?: EventSink;
 }
 
 /** @param resumeCommand what is shown after a stop */
@@ -75,12 +78,7 @@ export async function trainTarget(
       { hint: "Use a larger --workers or a smaller --min-workers." },
     );
   }
-  const show = terminalSink({
-    stream: process.stdout,
-    now: () => performance.now(),
-    env: process.env,
-    resumeCommand,
-  });
+  const show = onlooker?.show ?? terminal(resumeCommand);
   // With several workers, the first one writes the run's folder and its metrics.
   const isShared = isOnHosts || flags.listen !== undefined;
   const isHere = workers === 1 && !isShared;

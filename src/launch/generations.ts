@@ -74,9 +74,9 @@ export class Generations implements Members {
     this.#told();
   }
 
-  /** The links to workers of other machines have a fault for some seconds. */
-  cutLinks(fault: LinkFault): void {
-    this.#options.listener?.faults.begin(fault);
+  /** The links to workers of other machines have a fault for this time. */
+  failLinks(fault: LinkFault, ms: number): void {
+    this.#options.listener?.faults.begin(fault, ms);
   }
 
   /** Leaves a generation, at once or when it is asked after a step. */

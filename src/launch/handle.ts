@@ -11,6 +11,8 @@ export interface Body {
   signal(name: NodeJS.Signals): boolean;
   /** Flips a bit of the worker's weights; only for a process of this machine. */
   flipBit?(which: number): boolean;
+  /** Cuts its machine off from all others; only for a worker of an agent. */
+  cutOff?(ms: number): void;
 }
 
 /** How the process of a worker ended. */
@@ -86,8 +88,9 @@ export class WorkerHandle {
     return !this.#isOver;
   }
 
-  failLinks(fault: LinkFault): boolean {
-    this.tell({ kind: "link-fault", fault });
+  failLinks(fault: LinkFault, ms: number): boolean {
+    if (fault === "partition") this.#body?.cutOff?.(ms);
+    else this.tell({ kind: "link-fault", fault, ms });
     return !this.#isOver;
   }
 

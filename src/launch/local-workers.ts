@@ -18,6 +18,8 @@ export interface LocalWorkers {
 export interface LocalWorker {
   readonly number: number;
   readonly place: string;
+  /** Its machine. */
+  readonly node: string;
   /** Whether it belongs to the present generation. */
   readonly isMember: boolean;
 }
@@ -25,7 +27,9 @@ export interface LocalWorker {
 export function listOf({ workers }: MembershipState): LocalWorker[] {
   return workers
     .filter(({ status }) => ["starting", "ready", "member"].includes(status))
-    .map(({ id, place, status }) => ({ number: id, place, isMember: status === "member" }));
+    .map(({ id, place, node, status }) => {
+      return { number: id, place, node, isMember: status === "member" };
+    });
 }
 
 /** What can be done to a worker's process. All of it returns false if the process has ended. */
@@ -35,8 +39,11 @@ export interface LocalProcess {
   flipBit(which: number): boolean;
   /** Its next save has this fault. */
   failDisk(fault: DiskFault): boolean;
-  /** Its links to workers of other machines have this fault for some seconds. */
-  failLinks(fault: LinkFault): boolean;
+  /**
+   * Its links to workers of other machines have this fault for this time, in milliseconds. A
+   * partition cuts off its whole machine, also from the launcher.
+   */
+  failLinks(fault: LinkFault, ms: number): boolean;
 }
 
 /** A signal to all processes of a run reaches the launcher too; after this time it is one's own. */

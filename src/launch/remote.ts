@@ -132,6 +132,7 @@ export class RemoteAgent {
         if (name === "SIGKILL") setTimeout(() => this.#giveUp(worker), HUNG_MS).unref();
         return !this.#isOver;
       },
+      cutOff: (ms) => this.#send({ kind: "cut-off", ms }),
     };
   }
 

@@ -173,7 +173,7 @@ process.on("message", (message: ToWorker) => {
       diskFaults.arm(message.fault);
       break;
     case "link-fault":
-      generations?.cutLinks(message.fault);
+      generations?.failLinks(message.fault, message.ms);
       break;
     case "history":
       generations?.tell(message.history);

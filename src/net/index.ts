@@ -14,7 +14,7 @@ export { FRAME, type Frame, JOINED_BYTES } from "./frame.ts";
 export { checkToken } from "./handshake.ts";
 export { type DialLineOptions, dialLine, Line, type LineHandler, serveLines } from "./line.ts";
 export { type Link, type LinkHandler } from "./link.ts";
-export { LINK_FAULTS, type LinkFault, LinkFaults } from "./link-faults.ts";
+export { LINK_FAULTS, type LinkFault, LinkFaults, MOST_FAULT_MS } from "./link-faults.ts";
 export {
   type Admit,
   type ListenOptions,

@@ -9,6 +9,7 @@ import { dialPeer } from "./dial.ts";
 import { FRAME, type Frame } from "./frame.ts";
 import { checkToken } from "./handshake.ts";
 import type { Link } from "./link.ts";
+import type { LinkFaults } from "./link-faults.ts";
 import type { TcpListener } from "./listener.ts";
 
 /** The largest message, in bytes of UTF-8. */
@@ -48,6 +49,11 @@ export class Line {
   /** The address of this machine that the line goes out from. */
   get localHost(): string {
     return this.#link.localHost;
+  }
+
+  /** It has these faults, as long as they last. */
+  haveFaults(faults: LinkFaults): void {
+    faults.add(this.#link);
   }
 
   /** How long the other end has been silent, in milliseconds. It says something each second. */

@@ -38,7 +38,7 @@ test("a cut holds back bytes of both directions and closes nothing; then all arr
       }
     });
     faults.add(here);
-    faults.begin("partition");
+    faults.begin("partition", 60_000);
     here.write({ type: FRAME.ping });
     there.write({ type: FRAME.ping });
     // Bytes that were not held back would have gone this way and back by then.

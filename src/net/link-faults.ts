@@ -1,5 +1,5 @@
 /**
- * Faults of the network that a worker does to its own links because `lockstep chaos` asks for it:
+ * Faults of the network that a process does to its own links because `lockstep chaos` asks for it:
  * for a time their bytes are held back in both directions, and no link is closed. A run without
  * them pays for an entry in a set for each link.
  */
@@ -7,10 +7,9 @@ import type { Link } from "./link.ts";
 
 export const LINK_FAULTS = ["partition", "slow-link"] as const;
 export type LinkFault = (typeof LINK_FAULTS)[number];
+/** The longest that a fault may last. */
+export const MOST_FAULT_MS = 60_000;
 
-/** How long the network is cut, and how long it is slow. */
-const CUT_MS = 3_000;
-const SLOW_MS = 5_000;
 /** The parts of each period in which a slow network moves nothing, and all. */
 const STANDS_MS = 90;
 const RUNS_MS = 20;
@@ -29,11 +28,11 @@ export class LinkFaults {
     link.isCut = this.#isCut;
   }
 
-  /** Begins a fault, in place of the present one. It heals by itself. */
-  begin(fault: LinkFault): void {
+  /** Begins a fault, in place of the present one. It heals by itself after this time. */
+  begin(fault: LinkFault, ms: number): void {
     this.end();
-    this.#endAt = performance.now() + (fault === "partition" ? CUT_MS : SLOW_MS);
-    if (fault === "partition") this.#cut(CUT_MS);
+    this.#endAt = performance.now() + ms;
+    if (fault === "partition") this.#cut(ms);
     else this.#slow();
   }
 

@@ -6,6 +6,7 @@
 import { z } from "zod";
 import { LockstepError } from "../errors.ts";
 import { sharingShape } from "../job/index.ts";
+import { MOST_FAULT_MS } from "../net/index.ts";
 import { type Beginning, CHANGEABLE } from "../run/index.ts";
 import { errorSchema, notUnderstood, port } from "./checks.ts";
 import { fromWorkerSchema, progressSchema, toldSchema } from "./messages.ts";
@@ -14,7 +15,7 @@ import { fromWorkerSchema, progressSchema, toldSchema } from "./messages.ts";
  * The version of these messages. It changes with every change that an older side would not
  * understand.
  */
-export const AGENT_PROTOCOL = 11;
+export const AGENT_PROTOCOL = 12;
 export const DEFAULT_AGENT_PORT = 4100;
 
 const MAX_WORKERS = 4096;
@@ -110,6 +111,11 @@ const request = z.discriminatedUnion("kind", [
     worker,
     name: z.enum(["SIGKILL", "SIGTERM", "SIGSTOP", "SIGCONT", "SIGSEGV"]),
   }),
+  /**
+   * Hold all bytes back for this time, in milliseconds, between this machine and others: those of
+   * the agent and those of its workers. `lockstep chaos` asks for it.
+   */
+  z.strictObject({ kind: z.literal("cut-off"), ms: z.int().min(0).max(MOST_FAULT_MS) }),
   /** Give this launcher the workers of a job whose launcher is gone, or is of a lower term. */
   z.strictObject({ kind: z.literal("take-over"), ...leadShape }),
   /** The job is over: its workers end at once. A launcher that only vanishes lets them save. */

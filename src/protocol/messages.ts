@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { type ErrorCode, type ErrorFields, LockstepError, withCodeOfMemory } from "../errors.ts";
-import { LINK_FAULTS, type PortRange } from "../net/index.ts";
+import { LINK_FAULTS, MOST_FAULT_MS, type PortRange } from "../net/index.ts";
 import {
   type Beginning,
   type Changeable,
@@ -106,8 +106,12 @@ const told = z.discriminatedUnion("kind", [
   }),
   /** The next save of the worker has this fault: `lockstep chaos` asks for it. */
   z.strictObject({ kind: z.literal("disk-fault"), fault: z.enum(DISK_FAULTS) }),
-  /** The links to workers of other machines have this fault for some seconds. */
-  z.strictObject({ kind: z.literal("link-fault"), fault: z.enum(LINK_FAULTS) }),
+  /** The links to workers of other machines have this fault for this time, in milliseconds. */
+  z.strictObject({
+    kind: z.literal("link-fault"),
+    fault: z.enum(LINK_FAULTS),
+    ms: z.int().min(0).max(MOST_FAULT_MS),
+  }),
   /** What has happened to the workers of the run. */
   z.strictObject({ kind: z.literal("history"), history }),
   /** Leave this generation: after the present step, or now, because it cannot commit any more. */

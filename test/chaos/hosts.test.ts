@@ -18,7 +18,8 @@ const run = runFiles({
 });
 const KINDS = ["kill", "segfault", "stop", "slow-worker", "partition", "slow-link", "preempt"];
 const FAULTS = KINDS.map((kind, index) => {
-  return `${JSON.stringify({ step: 5 + 7 * index, worker: index, kind, seconds: 0 })}\n`;
+  const ms = kind === "partition" ? 500 : undefined;
+  return `${JSON.stringify({ step: 5 + 7 * index, worker: index, kind, seconds: 0, ms })}\n`;
 }).join("");
 
 test("7 faults done to workers of two agents: the weights of one worker", onLinux, () =>
