@@ -19,6 +19,11 @@ const RUNS = [
   ["data", ["--parallel", `data=${WORKERS}`], 1],
   ["ZeRO-1", ["--zero", "1"], 2],
   ["ZeRO-3", ["--zero", "3"], 3],
+  [
+    "ZeRO-3, and a fifth worker that stands by",
+    ["--zero", "3", "--workers", `${WORKERS + 1}`, "--max-workers", `${WORKERS}`],
+    3,
+  ],
 ] as const;
 
 export const torture: Benchmark = {
@@ -56,13 +61,14 @@ async function measureAll(folder: string): Promise<Row[]> {
   writeFileSync(join(folder, "run.ts"), RUN);
   const one = await trained(folder, "one", ["train", "run.ts", "--workers", "1"]);
   const rows: Row[] = [];
+  let runs = 0;
   for (const [name, words, seed] of RUNS) rows.push(...(await tortured(name, words, seed)));
   return rows;
 
   async function tortured(name: string, sharing: readonly string[], seed: number): Promise<Row[]> {
     const faults = ["--every", EVERY, "--kinds", KINDS, "--chaos-seed", `${seed}`];
     const words = ["chaos", "run.ts", "--workers", `${WORKERS}`, ...sharing, ...faults];
-    const { report, out, error } = await trained(folder, name, words);
+    const { report, out, error } = await trained(folder, `${++runs}`, words);
     const row = (
       what: string,
       value: number,
