@@ -17,7 +17,7 @@ const files = runFiles({
   model: "gpt({ layers: 3, width: 256, heads: 2, context: 16 })",
   batch: "4",
   microBatches: "4",
-  steps: "12",
+  steps: "40",
   checkpointEvery: "4",
 });
 const WORDS = ["run.ts", "--threads", "1"];
@@ -89,7 +89,7 @@ test(
       );
       assert.match(short, /Generation 3 begins after step \d+ with workers 0 and 2/);
 
-      const copied = check(await trainTwo(cwd, [], hidden));
+      const copied = check(await trainTwo(cwd, ["--min-workers", "2"], hidden));
       assert.equal(copied.split("does not let workers map memory of each other again").length, 2);
     }),
 );
