@@ -1,8 +1,9 @@
 /**
- * A crew of ranks in this process that trains, loses ranks where a test says so, and meets again
- * with newcomers, as often as it takes.
+ * A crew of ranks in this process that trains, has faults where a test says so, and meets again with
+ * newcomers, as often as it takes.
  */
 import assert from "node:assert/strict";
+import { setImmediate } from "node:timers/promises";
 import { Group } from "../../src/collectives/index.ts";
 import type { Device } from "../../src/engine/index.ts";
 import { LockstepError } from "../../src/errors.ts";
@@ -22,6 +23,9 @@ import { bitsOf } from "../support/steps.ts";
 import { Undisturbed } from "../support/undisturbed.ts";
 
 const SAMPLES = 4;
+/** Ranks that have done nothing for so many turns of the event loop wait for each other. */
+const QUIET_TURNS = 50;
+const STANDSTILL_MS = 30_000;
 export const RANKS = 3;
 export const STEPS = 3;
 /** Where the ranks of a crew run: ranks of one node read each other's memory, and are lost with it. */
@@ -48,6 +52,14 @@ export type Phase =
   /** The n-th message in which ranks bring new parameters together. */
   | { readonly gather: number };
 
+/** What happens to a rank. Default: it is killed, and the others see it at once. */
+export type Cause =
+  | "SIGKILL"
+  /** It does nothing more, and is killed when the others wait for it. */
+  | "SIGSTOP"
+  /** It goes on, and no message comes to it or from it; the others go on without it. */
+  | "cut";
+
 export interface Fault {
   /** In the group that it is lost from: survivors keep their order, and newcomers are the last. */
   readonly rank: number;
@@ -55,6 +67,9 @@ export interface Fault {
   readonly meeting?: number;
   /** In a step. */
   readonly phase?: Phase;
+  readonly by?: Cause;
+  /** Whether it is over before the rank is found to be lost. */
+  readonly passes?: boolean;
   /** The n-th of all that the rank does in the meeting. */
   readonly deed?: number;
 }
@@ -114,7 +129,7 @@ class Member {
 }
 
 /** Who is lost, and when. */
-export interface Victim {
+export interface Victim extends Pick<Fault, "by" | "passes"> {
   readonly rank: number;
   readonly deed: number;
   /** The nodes that are lost as a whole at this moment. Default: the rank alone. */
@@ -155,12 +170,18 @@ export class Crew {
     return [...steps][0] as number;
   }
 
+  /** The node of a rank, if there are several: it is lost with the rank. */
+  nodesOf(rank: number): number[] {
+    if (this.#nodes.length === 1) return [];
+    return [this.#nodes.findIndex((ranks) => ranks.includes(rank))];
+  }
+
   /** Makes a step; the victim is lost at one of its deeds. Returns whether all survived. */
   async step(victim?: Victim): Promise<boolean> {
     return this.#together(victim, async ({ trainer }, rank) => {
       await step(trainer as Trainer);
       // A victim that got to the end of the step is lost then.
-      if (rank === victim?.rank) throw new Dead("the process is dead");
+      if (rank === victim?.rank && victim.passes !== true) throw new Dead("the process is dead");
     });
   }
 
@@ -189,8 +210,8 @@ export class Crew {
   }
 
   /** Makes the steps that are left, and sees that all have what one process gives. */
-  async finish(when?: string): Promise<void> {
-    while (this.steps < STEPS) assert.ok(await this.step(), "nobody is lost any more");
+  async finish(when?: string, steps = STEPS): Promise<void> {
+    while (this.steps < steps) assert.ok(await this.step(), "nobody is lost any more");
     // On one node each can read what the others hold.
     if (this.#nodes.length > 1) assert.ok(await this.meetAgain(undefined, [this.#nodes.flat()]));
     await this.assertAlike(when);
@@ -208,6 +229,19 @@ export class Crew {
     for (const { trainer } of this.#members) trainer?.close();
     for (const trainer of this.#lost) trainer.close();
     for (const met of this.#met) await met.close();
+  }
+
+  /** Resolves when each rank waits for another one, or has done all that it had to do. */
+  async #standstill(): Promise<void> {
+    const lives = this.#members.map(({ life }) => life);
+    const pulse = () => lives.reduce((sum, life) => sum + life.pulse, 0);
+    const end = performance.now() + STANDSTILL_MS;
+    for (let [turns, seen] = [0, -1]; turns < QUIET_TURNS; ) {
+      await setImmediate();
+      const isBusy = pulse() !== seen || lives.some(({ isRunning }) => isRunning);
+      [turns, seen] = [isBusy ? 0 : turns + 1, pulse()];
+      if (performance.now() > end) return; // a rank that never rests is as good as any moment
+    }
   }
 
   async #enter(rank: number): Promise<void> {
@@ -248,8 +282,19 @@ export class Crew {
     victim: Victim | undefined,
     body: (member: Member, rank: number) => Promise<void>,
   ): Promise<boolean> {
+    const { by = "SIGKILL", passes = false, deed = 0 } = victim ?? {};
+    let held: Promise<void> | undefined;
     for (const [rank, { life }] of this.#members.entries()) {
-      life.dieAt(rank === victim?.rank ? victim.deed : Number.POSITIVE_INFINITY);
+      const isKilled = rank === victim?.rank && by === "SIGKILL";
+      life.dieAt(isKilled ? deed : Number.POSITIVE_INFINITY);
+      if (rank !== victim?.rank || isKilled) continue;
+      life.holdAt(deed, by === "cut" ? "meeting" : undefined);
+      held = this.#standstill().then(() => {
+        const { isHeld } = life;
+        if (passes) life.letGo();
+        else life.die();
+        assert.ok(isHeld, `rank ${rank} is held at deed ${deed} when the others wait`);
+      });
     }
     const ofNodes = (victim?.nodes ?? []).flatMap((node) => this.#nodes[node] ?? []);
     const doomed = new Set(ofNodes.map((rank) => this.#members[rank] as Member));
@@ -276,6 +321,7 @@ export class Crew {
         }
       }),
     );
+    await held;
     this.deeds = this.#members.map(({ life }) => life.deeds);
     for (const { trainer } of dead) if (trainer !== undefined) this.#lost.push(trainer);
     this.#members = this.#members.filter((member) => !dead.has(member));

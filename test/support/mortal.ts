@@ -1,6 +1,7 @@
 /**
  * A rank that comes to an end: what a process does that is killed in the middle. What its last run
- * or message has written stays, and nobody learns that it has ended.
+ * or message has written stays, and nobody learns that it has ended. It can also be held: then it
+ * does nothing more, as a stopped process, or nothing that others hear of, as one that is cut off.
  */
 import type { Binding, Device, Executable } from "../../src/engine/index.ts";
 import type { Transport } from "../../src/transport/index.ts";
@@ -20,17 +21,45 @@ export interface Mortal {
   dieAt(deed: number): void;
   /** Something happens to the memory of the rank before the deed of this number, once. */
   beforeDeed(deed: number, what: () => void): void;
-  /** What it does now is the last. */
+  /** What it does now is the last. What it is held at fails. */
   die(): void;
+  /**
+   * From the deed of this number on it does nothing, or no deed of this kind, until it is let go or
+   * dies. A run that the rank does not wait for is not held.
+   */
+  holdAt(deed: number, kind?: Deed): void;
+  letGo(): void;
+  /** A number that changes with all that it does, and whether a run is under way. */
+  readonly pulse: number;
+  readonly isRunning: boolean;
+  /** Whether a deed of it is held. */
+  readonly isHeld: boolean;
 }
 
 export class Dead extends Error {}
+
+interface Hold {
+  readonly at: number;
+  readonly kind: Deed | undefined;
+  readonly freed: Promise<void>;
+  readonly free: () => void;
+}
 
 export function mortal(device: Device): Mortal {
   let deeds: Deed[] = [];
   let last = Number.POSITIVE_INFINITY;
   const check = () => {
     if (deeds.length > last) throw new Dead("the process is dead");
+  };
+  let [pulse, running, waiting] = [0, 0, 0];
+  let hold: Hold | undefined;
+  const held = (deed: Deed) => {
+    const isHeld = hold !== undefined && deeds.length > hold.at && (hold.kind ?? deed) === deed;
+    if (!isHeld) return undefined;
+    waiting += 1;
+    return hold?.freed.then(() => {
+      waiting -= 1;
+    });
   };
   let happens: { readonly at: number; readonly what: () => void } | undefined;
   const count = (deed: Deed) => {
@@ -41,11 +70,20 @@ export function mortal(device: Device): Mortal {
       what();
     }
     deeds.push(deed);
+    pulse += 1;
   };
   const bound = (binding: Binding): Binding => ({
     run: async (options) => {
       count("run");
-      await binding.run(options);
+      const freed = held("run");
+      if (freed !== undefined) await freed.then(check);
+      running += 1;
+      try {
+        await binding.run(options);
+      } finally {
+        running -= 1;
+        pulse += 1;
+      }
       check();
     },
     runSync: () => {
@@ -64,8 +102,14 @@ export function mortal(device: Device): Mortal {
   const meeting = (body: () => Waiting): Waiting => {
     try {
       count("meeting");
-      const waiting = body();
-      if (waiting !== undefined) return waiting.then(check);
+      const met = () => {
+        pulse += 1;
+        check();
+      };
+      const freed = held("meeting");
+      if (freed !== undefined) return freed.then(check).then(body).then(met);
+      const begun = body();
+      if (begun !== undefined) return begun.then(met);
       check();
       return undefined;
     } catch (error) {
@@ -117,6 +161,27 @@ export function mortal(device: Device): Mortal {
     },
     die() {
       last = -1;
+      hold?.free();
+    },
+    holdAt(at, kind) {
+      let free = () => undefined as void;
+      const freed = new Promise<void>((resolve) => {
+        free = resolve;
+      });
+      hold = { at, kind, freed, free };
+    },
+    letGo() {
+      hold?.free();
+      hold = undefined;
+    },
+    get pulse() {
+      return pulse;
+    },
+    get isRunning() {
+      return running > 0;
+    },
+    get isHeld() {
+      return waiting > 0;
     },
   };
 }
