@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Doing } from "./beats.ts";
 import { BEAT_MS, patienceOf, withStep } from "./bounds.ts";
-import { Leader, running } from "./leader.testing.ts";
+import { type Leader, running } from "./leader.testing.ts";
 
 test("a stopped worker is found within a bound that follows the time of a step", () => {
   const leader = running().pass(1_000, [1]);
