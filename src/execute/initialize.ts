@@ -4,12 +4,12 @@
  */
 import type { Device, DeviceBuffer, DeviceTensor, Executable } from "../engine/index.ts";
 import { LockstepError } from "../errors.ts";
-import { hashGraph } from "../graph/index.ts";
 import {
   type ElementRange,
   type Initializer,
   type InitialPiece,
   initialValue,
+  type PieceGraphs,
 } from "../nn/index.ts";
 import {
   byteLength,
@@ -37,22 +37,22 @@ export interface Initialized {
 const ALIGNMENT = 64; // bytes
 
 /**
- * Values depend only on the seed and on the name of each tensor. Equal graphs are compiled once.
+ * Values depend only on the seed and on the name of each tensor. Each graph is compiled once.
  */
 export async function initialize(
   device: Device,
   tensors: readonly Initialized[],
   seed: number,
 ): Promise<void> {
-  const compiled = new Map<string, Promise<Executable>>();
+  const graphs: PieceGraphs = new Map();
+  const compiled = new Map<InitialPiece["graph"], Promise<Executable>>();
   const executableOf = (graph: InitialPiece["graph"]): Promise<Executable> => {
-    const hash = hashGraph(graph);
-    const compiling = compiled.get(hash) ?? device.compile(graph, { threads: 1 });
-    compiled.set(hash, compiling);
+    const compiling = compiled.get(graph) ?? device.compile(graph, { threads: 1 });
+    compiled.set(graph, compiling);
     return compiling;
   };
   const makeOne = async (item: Initialized): Promise<void> => {
-    const value = initialValue(item, seed);
+    const value = initialValue(item, seed, graphs);
     if (value.kind === "tensor") {
       checkType(item, value.tensor);
       const bytes = bytesPerElement(item.type.dtype);
@@ -83,7 +83,6 @@ async function runPiece(
   { inputs, parts }: InitialPiece,
   item: Initialized,
 ): Promise<void> {
-  // Equal graphs share a session, which has the names of the graph that was compiled first.
   const { outputs } = executable.graph;
   const buffers: DeviceBuffer[] = [];
   const allocate = (bytes: number): DeviceBuffer => {
