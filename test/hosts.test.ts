@@ -61,16 +61,17 @@ test("1 process, 2 local workers, and 2 agents with 1 and with 2 workers give th
 test("all hosts stop after the same step, and the run can be resumed", () =>
   withFolder(files, (folder) =>
     withAgents([folder, folder], async (hosts) => {
-      const root = folder;
-      assert.equal(await launch({ hosts, root }), "finished");
+      // The stop takes some steps to reach all hosts.
+      const shared = { hosts, root: folder, overrides: { steps: 200 } };
+      assert.equal(await launch(shared), "finished");
       const whole = reportIn(folder).weightsSha256;
       const controller = new AbortController();
       const onEvent = (event: RunEvent) => {
         if (event.type === "step" && event.step === 3) controller.abort();
       };
       const { signal } = controller;
-      assert.equal(await launch({ hosts, root, onEvent, signal }), "stopped");
-      assert.equal(await launch({ hosts, root, beginning: "resume" }), "finished");
+      assert.equal(await launch({ ...shared, onEvent, signal }), "stopped");
+      assert.equal(await launch({ ...shared, beginning: "resume" }), "finished");
       assert.equal(reportIn(folder).weightsSha256, whole);
     }),
   ));

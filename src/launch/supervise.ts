@@ -169,7 +169,12 @@ class Supervisor implements LocalWorkers {
     const now = performance.now();
     const { state, actions, wakeAt } = decide(now, this.#state, event, this.#membership);
     this.#state = state;
-    const act = () => this.#actAll(actions);
+    // It is stored with the state: a launcher that ends before it has acted has counted all of it.
+    const isOfHistory = actions.map((action) => this.#history.take(action));
+    const act = () => {
+      for (const action of actions) this.#act(action);
+      if (isOfHistory.includes(true)) this.#tellHistory();
+    };
     if (this.#keeper === undefined) act();
     else this.#keeper.follow(actions, act);
     clearTimeout(this.#timer);
@@ -190,13 +195,6 @@ class Supervisor implements LocalWorkers {
     if (begun === undefined && !hasStopped) return this.#end(() => this.#reject(signal.reason));
     this.#telling.stoppedAt(this.#state.saved);
     this.#end(() => this.#resolve("stopped"));
-  }
-
-  #actAll(actions: readonly Action[]): void {
-    for (const action of actions) {
-      this.#act(action);
-      if (this.#history.take(action)) this.#tellHistory();
-    }
   }
 
   #act(action: Action): void {
