@@ -158,16 +158,20 @@ function killAgainAndAgain(
   const [seconds, times]: [number[], number[]] = [[], []];
   const pids = new Map<number, number>();
   let [stepAt, killedAt, calm] = [0, 0, 0];
-  const kill = () => {
+  /** Returns false for a process that has not said its number. */
+  const kill = (): boolean => {
+    const pid = pids.get(seconds.length % workers);
     killedAt = performance.now();
-    process.kill(pids.get(seconds.length % workers) as number, "SIGKILL");
+    return pid !== undefined && process.kill(pid, "SIGKILL");
   };
   return new Promise((resolve) => {
     torchrun.on("error", () => resolve(undefined));
     torchrun.on("close", () => resolve(undefined));
     createInterface({ input: torchrun.stdout }).on("line", (line) => {
-      const started = /^rank (\d+) pid (\d+)$/.exec(line);
-      if (started !== null) pids.set(Number(started[1]), Number(started[2]));
+      // Processes that start together may write into one line.
+      for (const [, rank, pid] of line.matchAll(/rank (\d+) pid (\d+)/g)) {
+        pids.set(Number(rank), Number(pid));
+      }
       if (!line.startsWith("step ")) return;
       const at = performance.now();
       if (killedAt > 0) seconds.push((at - killedAt) / 1000);
@@ -176,7 +180,10 @@ function killAgainAndAgain(
       [stepAt, killedAt] = [at, 0];
       if (seconds.length === kills) resolve({ seconds, step: median(times) });
       // At another time of a step each time, by the golden ratio.
-      else if (calm === 4) setTimeout(kill, 1000 * median(times) * ((seconds.length * 0.618) % 1));
+      else if (calm === 4) {
+        const wait = 1000 * median(times) * ((seconds.length * 0.618) % 1);
+        setTimeout(() => kill() || resolve(undefined), wait);
+      }
     });
   });
 }
