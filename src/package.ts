@@ -1,6 +1,6 @@
 /**
  * This package as it is installed. Its modules lie in `dist/` as a bundle, which people run, or one
- * by one in `build/src/`, for tests. `lockstep` means the folder with package.json.
+ * by one in `build/src/`, for tests.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
