@@ -60,10 +60,18 @@ export class Generations implements Members {
     });
   }
 
-  /** Takes what the launcher says of a generation. */
+  /**
+   * Takes what the launcher says of a generation. The worker is in it from now on, because it may be
+   * asked to leave it in the same turn, before it has begun to meet the others.
+   */
   form(formed: Formed): void {
     if (formed.generation <= this.#number) return;
     this.#formed = formed;
+    this.#number = formed.generation;
+    this.#size = formed.members.length;
+    this.#hasBegun = formed.hasBegun;
+    this.#isWanted = false;
+    this.#leave = new AbortController();
     this.#told();
   }
 
@@ -81,7 +89,6 @@ export class Generations implements Members {
 
   /** Leaves a generation, at once or when it is asked after a step. */
   regroup(generation: number, when: "after-step" | "now"): void {
-    if (this.#formed?.generation === generation && when === "now") this.#formed = undefined;
     if (generation !== this.#number) return;
     this.#isWanted = true;
     if (when === "now") {
@@ -164,20 +171,15 @@ export class Generations implements Members {
   }
 
   async #nextFormed(): Promise<Formed> {
-    while (this.#formed === undefined) {
+    for (;;) {
       if (this.#ended !== undefined) throw this.#ended;
+      const formed = this.#formed;
+      this.#formed = undefined;
+      if (formed !== undefined) return formed;
       await new Promise<void>((resolve) => {
         this.#told = resolve;
       });
     }
-    const formed = this.#formed;
-    this.#formed = undefined;
-    this.#number = formed.generation;
-    this.#size = formed.members.length;
-    this.#hasBegun = formed.hasBegun;
-    this.#isWanted = false;
-    this.#leave = new AbortController();
-    return formed;
   }
 
   async #meet(formed: Formed): Promise<Ranks> {
