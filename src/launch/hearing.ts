@@ -22,7 +22,7 @@ export function heardOf(
     case "event": {
       const { event } = message;
       if (event.type === "checkpoint") return [{ kind: "saved", step: event.step }];
-      if (event.type === "started") return [{ kind: "saved", step: event.firstStep }];
+      if (event.type === "started") return [{ kind: "began", step: event.firstStep }];
       if (event.type !== "step") return [];
       return [{ kind: "committed", worker, generation: number, step: event.step }];
     }

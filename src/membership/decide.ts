@@ -141,8 +141,11 @@ function take(draft: Draft, event: MembershipEvent): void {
       return report(draft, event);
     case "saved":
       state.saved = event.step;
-      // A run that is resumed begins there.
-      if (event.step > state.furthest) state.furthest = state.committed = event.step;
+      return;
+    case "began":
+      // A newer checkpoint may have been damaged, so this may be an earlier step than `saved`.
+      state.saved = state.committed = event.step;
+      state.furthest = Math.max(state.furthest, event.step);
       return;
     default: {
       const worker = find(draft, event.worker);
@@ -182,7 +185,17 @@ function hear(draft: Draft, id: number): WorkerState {
 
 type OfWorker = Exclude<
   MembershipEvent,
-  { readonly kind: "time" | "several" | "restored" | "join" | "beats" | "reported" | "saved" }
+  {
+    readonly kind:
+      | "time"
+      | "several"
+      | "restored"
+      | "join"
+      | "beats"
+      | "reported"
+      | "saved"
+      | "began";
+  }
 >;
 
 /** An event of one worker. Of one that was given up, or may go, only its end matters. */
@@ -197,7 +210,8 @@ function takeOf(draft: Draft, known: WorkerState, event: OfWorker): void {
       return ready(draft, worker, event);
     case "committed":
       if (event.generation !== state.generation.number) return;
-      commit(draft, event.step, event.samples);
+      // A new leader tells the last step again, which is none of this generation.
+      if (!commit(draft, event.step, event.samples)) return;
       for (const leaving of withStatus(draft, "leaving")) dismiss(draft, leaving);
       return;
     case "failed": {
@@ -293,5 +307,8 @@ function drain(draft: Draft, worker: WorkerState, why: string): void {
   });
   close(draft, worker);
   tell(draft, "left", capital(`${named(worker)} is asked to leave: ${why}.`), worker.id);
-  if (worker.status !== "member") dismiss(draft, worker);
+  if (worker.status === "member") return;
+  // One that waits for the next generation may hold what no other worker has.
+  if (worker.status === "ready" && worker.step > 0) setStatus(draft, worker, "leaving");
+  else dismiss(draft, worker);
 }

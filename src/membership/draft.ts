@@ -272,11 +272,15 @@ export function begin(draft: Draft, members: readonly WorkerState[], text: strin
   [state.committed, state.done, state.samples, state.gone] = [generation.step, [], [], []];
 }
 
-/** Takes note that the present generation committed a step. */
-export function commit(draft: Draft, step: number, samples: readonly number[] | undefined): void {
+/** Takes note that the present generation committed a step. Returns false if it was known. */
+export function commit(
+  draft: Draft,
+  step: number,
+  samples: readonly number[] | undefined,
+): boolean {
   const { state } = draft;
   if (samples !== undefined) state.samples = samples;
-  if (step <= state.committed) return;
+  if (step <= state.committed) return false;
   if (state.hasCommitted) {
     const took = (state.time - state.progressAt) / (step - state.committed);
     state.pace = withStep(state.pace, took);
@@ -289,9 +293,10 @@ export function commit(draft: Draft, step: number, samples: readonly number[] | 
   }
   [state.committed, state.progressAt, state.hasCommitted] = [step, state.time, true];
   state.lookAt = state.time; // the bound of all members may be shorter now
-  if (step <= state.furthest) return;
+  if (step <= state.furthest) return true;
   state.furthest = step;
   [state.mishaps, state.reports, state.setbacks] = [[], [], 0];
+  return true;
 }
 
 export function dismiss(draft: Draft, worker: WorkerState): void {

@@ -11,6 +11,8 @@ export class Leader {
   state = firstState(0);
   now = 0;
   text = "";
+  /** All that was told. */
+  readonly told: Extract<Action, { readonly kind: "tell" }>[] = [];
   actions: readonly Action[] = [];
 
   constructor(options: Partial<MembershipOptions> & { readonly local?: number } = {}) {
@@ -25,6 +27,7 @@ export class Leader {
     this.state = decision.state;
     this.actions = decision.actions;
     this.text += ` ${decision.reason}`;
+    this.told.push(...decision.actions.filter((action) => action.kind === "tell"));
     return decision;
   }
 

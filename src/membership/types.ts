@@ -64,6 +64,8 @@ export type MembershipEvent =
     }
   /** The state after this step lies on disk, and a run without any other state continues from it. */
   | { readonly kind: "saved"; readonly step: number }
+  /** The run has begun, or goes on, from the state on disk after this step. */
+  | { readonly kind: "began"; readonly step: number }
   /** The worker's process is stopped by a signal. It has time to go on, until its next beat. */
   | { readonly kind: "stopped"; readonly worker: number }
   /** A member says that it has lost another one. */
@@ -144,6 +146,8 @@ export type Topic =
   | "started"
   | "joined"
   | "lost"
+  /** A worker that was told to be lost, and still lives. */
+  | "fencing"
   | "woken"
   | "left"
   | "aside"
