@@ -248,14 +248,15 @@ export class Agent {
 
   /**
    * A job that waits for a launcher of its run ends if that brings the job anew. A machine that
-   * dials its launcher has no other, so what that one brings counts.
+   * dials its launcher has no other, so what that one brings counts. Throws FENCED if another
+   * launcher of a higher term has, or had, the run.
    */
   #makeRoom({ group, term = 0 }: JobRequest): void {
     const job = this.#job;
-    if (job === undefined || this.#holder !== undefined) return;
+    if (job === undefined) return;
     const isSame = job.group === group;
-    if (!isSame && this.#listener !== undefined) return;
     if (isSame && term < job.term) throw fenced(job);
+    if (this.#holder !== undefined || (!isSame && this.#listener !== undefined)) return;
     job.kill();
   }
 

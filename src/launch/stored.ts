@@ -21,7 +21,7 @@ export interface StoredRun {
 
 const count = z.int().min(0);
 const time = z.number();
-const text = z.string().max(2 ** 17);
+const text = z.string();
 const ids = z.array(count);
 const worker = z.strictObject({
   id: count,
