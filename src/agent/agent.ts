@@ -270,13 +270,11 @@ export class Agent {
         hint: "Wait for its end, or end it. If its launcher is gone, start that one again.",
       });
     }
-    const { host, ports, token, tls = false, folder } = this.#options;
-    const { dataRoots = [folder], maxJobBytes = MAX_JOB_BYTES } = this.#options;
-    const { maxWorkers = 4 * availableCores() } = this.#options;
-    const places = { host, ports, token, tls, folder, dataRoots };
-    const bounds = { maxWorkers, maxJobBytes };
+    const { folder, tls = false, dataRoots = [folder] } = this.#options;
+    const { maxWorkers = 4 * availableCores(), maxJobBytes = MAX_JOB_BYTES } = this.#options;
+    const limits = { ...this.#options, tls, dataRoots, maxWorkers, maxJobBytes };
     const onNews = (text: string) => this.#news(text);
-    const job = new AssignedJob({ request, ...places, ...bounds, tell, refuse, onNews });
+    const job = new AssignedJob({ ...limits, request, tell, refuse, onNews });
     this.#job = job;
     const { name, own } = request;
     this.#news(`${name}: ${own} ${own === 1 ? "worker" : "workers"}.`);

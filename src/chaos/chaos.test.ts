@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { LocalProcess, LocalWorkers } from "../launch/index.ts";
+import { NO_HISTORY } from "../telemetry/index.ts";
 import { Chaos, type ChaosOptions } from "./chaos.ts";
 import type { Fault, FaultKind } from "./faults.ts";
 
@@ -13,13 +14,7 @@ function workersWith(process: Partial<LocalProcess>): LocalWorkers {
     list: () => [{ number: 0, place: "b/0", node: "b", isMember: true }],
     process: () => whole,
     reopen: () => undefined,
-    history: {
-      workersLost: 0,
-      workersJoined: 0,
-      generations: 1,
-      stepsRepeated: 0,
-      recoverySeconds: [],
-    },
+    history: NO_HISTORY,
   };
 }
 

@@ -8,7 +8,7 @@ import { LockstepError } from "../errors.ts";
 import { type LinkFault, parseAddress, type TcpListener } from "../net/index.ts";
 import type { Formed, FromWorker, Short } from "../protocol/index.ts";
 import { isOfGroup, isTooFew, type Members } from "../run/index.ts";
-import type { History } from "../telemetry/index.ts";
+import { type History, NO_HISTORY } from "../telemetry/index.ts";
 import { noRoomBeside, type Ranks } from "../train/index.ts";
 import { countWaits, type WaitCounts } from "../transport/index.ts";
 import { meet } from "./meet.ts";
@@ -26,15 +26,6 @@ export interface GenerationsOptions {
   readonly listener: TcpListener | undefined;
 }
 
-/** Before the launcher has told anything. */
-const NOTHING: History = {
-  workersLost: 0,
-  workersJoined: 0,
-  generations: 0,
-  stepsRepeated: 0,
-  recoverySeconds: [],
-};
-
 export class Generations implements Members {
   readonly #options: GenerationsOptions;
   /** The present generation; 0 before the first. */
@@ -48,7 +39,7 @@ export class Generations implements Members {
   #leave = new AbortController();
   #formed: Formed | undefined;
   #ended: LockstepError | undefined;
-  #history: History = NOTHING;
+  #history: History = NO_HISTORY;
   #told: () => void = () => undefined;
   readonly leaving: Promise<void>;
   #leaves: () => void = () => undefined;

@@ -31,14 +31,9 @@ export function heardOf(
   }
 }
 
-export function signsOf(
-  { generation: { number: generation } }: MembershipState,
-  alive: readonly Sign[],
-  stopped: readonly number[],
-): MembershipEvent[] {
-  const beats = alive.map((sign) => ({ ...sign, generation }));
+export function signsOf(alive: readonly Sign[], stopped: readonly number[]): MembershipEvent[] {
   const still = stopped.map((worker) => ({ kind: "stopped", worker }) as const);
-  return beats.length > 0 ? [{ kind: "beats", beats }, ...still] : still;
+  return alive.length > 0 ? [{ kind: "beats", beats: alive }, ...still] : still;
 }
 
 /** @param stops whether the run was asked to stop */

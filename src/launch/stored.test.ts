@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { decide, firstState, type MembershipState } from "../membership/index.ts";
+import { NO_HISTORY } from "../telemetry/index.ts";
 import { WorkerHandle } from "./handle.ts";
 import { doAgain } from "./restore.ts";
 import { livingOf } from "./returning.ts";
@@ -22,14 +23,8 @@ function stateAfter(...events: readonly Parameters<typeof decide>[2][]): Members
 }
 
 function runOf(state: MembershipState): StoredRun {
-  const history = {
-    workersLost: 0,
-    workersJoined: 0,
-    generations: 1,
-    stepsRepeated: 0,
-    recoverySeconds: [],
-  };
-  return { group: "g", job: "j", listensAt: undefined, state, begun: undefined, history };
+  const begun = undefined;
+  return { group: "g", job: "j", listensAt: undefined, state, begun, history: NO_HISTORY };
 }
 
 test("a state with the longest text that a worker can send is read again", () => {

@@ -4,6 +4,7 @@ import { test } from "node:test";
 import type { StateStore } from "../durable/index.ts";
 import { decide, firstState, type MembershipState } from "../membership/index.ts";
 import type { Standing, ToWorker } from "../protocol/index.ts";
+import { NO_HISTORY } from "../telemetry/index.ts";
 import { atMost } from "./at-most.ts";
 import type { Crew } from "./crew.ts";
 import type { WorkerHandle } from "./handle.ts";
@@ -12,13 +13,6 @@ import { supervise } from "./supervise.ts";
 
 const DEADLINE_MS = 10_000;
 const NODE = "b";
-const history = {
-  workersLost: 0,
-  workersJoined: 0,
-  generations: 1,
-  stepsRepeated: 0,
-  recoverySeconds: [],
-};
 
 /** Workers that do nothing by themselves. Those that are killed end. */
 class FakeCrew implements Crew {
@@ -97,10 +91,10 @@ test("a stop that was asked for while workers were taken over reaches them", asy
     { kind: "ready", worker: 0, generation: 0, step: 0 } as const,
   ].reduce<MembershipState>((at, event) => decide(0, at, event, options).state, firstState(0));
   const { store } = slowStore();
-  const stored = { group: "g", job: "j", listensAt: undefined, state, begun: undefined, history };
+  const stored = { group: "g", job: "j", listensAt: undefined, state, begun: undefined };
   const controller = new AbortController();
   controller.abort(new Error("Ctrl-C"));
-  const running = run(crew, store, stored, controller);
+  const running = run(crew, store, { ...stored, history: NO_HISTORY }, controller);
   assert.deepEqual(
     crew.told.filter(([, kind]) => kind === "stop"),
     [[0, "stop"]],

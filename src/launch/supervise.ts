@@ -75,7 +75,7 @@ class Supervisor implements LocalWorkers {
     });
     options.signal.addEventListener("abort", this.#onStop, { once: true });
     this.#crew = options.crew({
-      signs: (alive, stopped) => this.#takeAll(signsOf(this.#state, alive, stopped)),
+      signs: (alive, stopped) => this.#takeAll(signsOf(alive, stopped)),
       closed: (worker, why) => this.#take({ kind: "closed", worker, why }),
       opened: (places) => this.#open(places),
       notice: (text) => this.#telling.notice(text),
@@ -209,6 +209,7 @@ class Supervisor implements LocalWorkers {
       case "admit":
         return this.#start(action.worker, action.place);
       case "kill":
+      case "dismiss":
         return this.#workers.get(action.worker)?.kill();
       case "wake":
         return void this.#workers.get(action.worker)?.signal("SIGCONT");
@@ -216,8 +217,6 @@ class Supervisor implements LocalWorkers {
         return tellRegroup(action, this.#workers);
       case "form":
         return tellFormed(action.generation, this.#workers, this.#telling.begun !== undefined);
-      case "dismiss":
-        return this.#workers.get(action.worker)?.kill();
       case "end":
         return this.#end(() => this.#resolve(endOf(action.verdict, this.#all)));
       case "tell":

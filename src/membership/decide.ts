@@ -71,7 +71,6 @@ export function firstState(now: number): MembershipState {
     hasCommitted: false,
     pace: undefined,
     done: [],
-    samples: [],
     mishaps: [],
     setbacks: 0,
     reports: [],
@@ -155,20 +154,18 @@ function take(draft: Draft, event: MembershipEvent): void {
   }
 }
 
-function takeBeat(draft: Draft, { worker: id, generation, progress }: Beat): void {
+function takeBeat(draft: Draft, { worker: id, progress }: Beat): void {
   const { state } = draft;
   const known = find(draft, id);
   if (known === undefined) return;
   // Of a process that lives but says nothing it is not known what it does.
   const silent = { doing: "other", stillMs: state.time - known.movedAt, file: undefined } as const;
   const { doing, stillMs, file } = progress ?? silent;
-  const isOfNow = generation === state.generation.number;
   // What it does now may have an earlier end.
-  if (isOfNow && doing === "computing" && doing !== known.doing) draft.touched.add(id);
+  if (doing === "computing" && doing !== known.doing) draft.touched.add(id);
   change(draft, id, (worker) => {
     worker.heard = state.time;
     worker.stopped = worker.woken = false;
-    if (!isOfNow) return;
     worker.doing = doing;
     worker.file = file;
     worker.movedAt = Math.max(worker.since, state.time - stillMs);
@@ -211,7 +208,7 @@ function takeOf(draft: Draft, known: WorkerState, event: OfWorker): void {
     case "committed":
       if (event.generation !== state.generation.number) return;
       // A new leader tells the last step again, which is none of this generation.
-      if (!commit(draft, event.step, event.samples)) return;
+      if (!commit(draft, event.step)) return;
       for (const leaving of withStatus(draft, "leaving")) dismiss(draft, leaving);
       return;
     case "failed": {

@@ -181,8 +181,7 @@ export function lose(draft: Draft, { id }: WorkerState, { kind, cause, code, dea
   const generation = wasMember ? state.generation.number : undefined;
   state.mishaps = [...state.mishaps, { worker: worker.id, kind, code, text: cause, generation }];
   if (wasMember) {
-    const rank = state.generation.members.findIndex((member) => member.worker === worker.id);
-    state.gone = [...state.gone, { worker: worker.id, samples: state.samples[rank] }];
+    state.gone = [...state.gone, worker.id];
   }
   setAside(draft, worker, kind === "own");
   if (dead === true) remove(draft, worker);
@@ -261,7 +260,7 @@ export function begin(draft: Draft, members: readonly WorkerState[], text: strin
   const { generation } = state;
   for (const worker of members) setStatus(draft, worker, "member");
   const spares = candidates(draft).map(({ id }) => id);
-  draft.actions.push({ kind: "form", generation, spares });
+  draft.actions.push({ kind: "form", generation });
   if (spares.length > 0) {
     const many = spares.length > 1;
     tell(draft, "spare", `${capital(workers(spares))} ${many ? "stand" : "stands"} by.`);
@@ -269,17 +268,12 @@ export function begin(draft: Draft, members: readonly WorkerState[], text: strin
   enterPhase(draft, "running");
   state.progressAt = state.time;
   state.hasCommitted = false;
-  [state.committed, state.done, state.samples, state.gone] = [generation.step, [], [], []];
+  [state.committed, state.done, state.gone] = [generation.step, [], []];
 }
 
 /** Takes note that the present generation committed a step. Returns false if it was known. */
-export function commit(
-  draft: Draft,
-  step: number,
-  samples: readonly number[] | undefined,
-): boolean {
+export function commit(draft: Draft, step: number): boolean {
   const { state } = draft;
-  if (samples !== undefined) state.samples = samples;
   if (step <= state.committed) return false;
   if (state.hasCommitted) {
     const took = (state.time - state.progressAt) / (step - state.committed);

@@ -133,13 +133,11 @@ test("a worker that is asked to leave finishes the step, hands over and goes; it
 
 test("a member that computes without an end is lost, and not those that wait for it", () => {
   const leader = running();
-  const { number: generation } = leader.state.generation;
   const hang = (ms: number, doing: Doing, stillMs: (passed: number) => number) => {
     for (let passed = 0; passed < ms; passed += BEAT_MS) {
       leader.now += BEAT_MS;
       const of = (worker: number, does: Doing, still: number) => ({
         worker,
-        generation,
         progress: { doing: does, stillMs: still },
       });
       const beats = [
@@ -164,12 +162,11 @@ test("a member that computes without an end is lost, and not those that wait for
 
 /** Lets time pass in which each worker does something without an end. */
 function stall(leader: Leader, ms: number, doing: readonly Doing[], file = "/data/a.txt"): void {
-  const { number: generation } = leader.state.generation;
   for (let passed = 0; passed <= ms; passed += BEAT_MS) {
     leader.now += BEAT_MS;
     const beats = doing.map((does, worker) => {
       const at = does === "waiting" ? {} : { file };
-      return { worker, generation, progress: { doing: does, stillMs: passed, ...at } };
+      return { worker, progress: { doing: does, stillMs: passed, ...at } };
     });
     leader.hear({ kind: "beats", beats });
   }

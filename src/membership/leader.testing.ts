@@ -38,9 +38,8 @@ export class Leader {
     for (const end = this.now + ms; this.now < end; ) {
       this.now = Math.min(end, this.now + BEAT_MS);
       const ids = this.state.workers.map(({ id }) => id).filter((id) => !silent.includes(id));
-      const generation = this.state.generation.number;
       const progress = { doing, stillMs: this.now - from };
-      const beats = ids.map((worker) => ({ worker, generation, progress }));
+      const beats = ids.map((worker) => ({ worker, progress }));
       all.push(...this.hear({ kind: "beats", beats }).actions);
     }
     this.actions = all;
@@ -56,15 +55,14 @@ export class Leader {
   }
 
   /** Commits steps of 100 ms. */
-  steps(count: number, samples?: readonly number[]): this {
+  steps(count: number): this {
     for (let i = 0; i < count; i++) {
       this.now += 100;
       this.beat();
       const worker = this.members[0] as number;
       const generation = this.state.generation.number;
       const step = this.state.committed + 1;
-      const shares = samples === undefined ? {} : { samples };
-      this.hear({ kind: "committed", worker, generation, step, ...shares });
+      this.hear({ kind: "committed", worker, generation, step });
     }
     return this;
   }

@@ -167,12 +167,12 @@ export class Simulation {
     const beats = this.living()
       .filter(({ isStopped, isRefused }) => !isStopped && !isRefused)
       .map((process) => {
-        const { id, lastGeneration, generation } = process;
+        const { id, generation } = process;
         const stands = generation !== undefined && !this.#canCommit(generation);
         if (!stands && !process.isHung) process.movedAt = this.now;
         const doing: Doing = process.isHung ? "computing" : stands ? "waiting" : "other";
         const progress = { doing, stillMs: this.now - process.movedAt };
-        return { worker: id, generation: lastGeneration, progress };
+        return { worker: id, progress };
       });
     if (beats.length > 0) this.hear({ kind: "beats", beats });
     for (const { id, isStopped, isRefused } of this.living()) {
