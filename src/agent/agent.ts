@@ -161,7 +161,7 @@ export class Agent {
     this.#listener?.close();
   }
 
-  /** Serves a launcher. @internal */
+  /** @internal */
   greet(line: Line): void {
     if (this.#lines.size === 0) this.#alone = this.#untilAlone();
     this.#lines.add(line);
@@ -277,7 +277,7 @@ export class Agent {
     const job = new AssignedJob({ ...limits, request, tell, refuse, onNews });
     this.#job = job;
     const { name, own } = request;
-    this.#news(`${name}: ${own} ${own === 1 ? "worker" : "workers"}.`);
+    onNews(`${name}: ${own} ${own === 1 ? "worker" : "workers"}.`);
     void job.ended.then(() => {
       this.#job = undefined;
       this.#news(`${name}: ended.`);
@@ -314,5 +314,6 @@ export class Agent {
 
 function fenced({ term }: AssignedJob): LockstepError {
   const text = `Another launcher, of term ${term}, leads the run of this agent.`;
-  return new LockstepError("FENCED", text, { fields: { term } });
+  const hint = "Nothing is lost: the run goes on with that one. End this one.";
+  return new LockstepError("FENCED", text, { hint, fields: { term } });
 }
