@@ -14,15 +14,18 @@ import { startAgent } from "../src/agent/index.ts";
 import { LockstepError } from "../src/errors.ts";
 import { openHead, sealHead } from "../src/job/head.ts";
 import { type JobFiles, type JobHead, openJob } from "../src/job/index.ts";
+import { atMost } from "../src/launch/index.ts";
 import { type Line, listenTcp, serveLines } from "../src/net/index.ts";
 import { AGENT_PROTOCOL } from "../src/protocol/agent-messages.ts";
 import { withFolder } from "./support/folder.ts";
 import {
   answerTo,
+  dial,
   files,
   jobMessage,
   LOCAL,
   launch,
+  offer,
   rejectsWith,
   token,
   withAgents,
@@ -180,8 +183,9 @@ test("a job cannot have more workers, threads, ranks, bytes and names than allow
     }
   }));
 
-/** Starts an agent that answers each message with this. Returns what the launcher reports. */
+/** Offers a job to an agent that answers each message with this. Returns what the launcher reports. */
 async function saidOf(
+  job: JobFiles,
   root: string,
   answer: (line: Line, kind: unknown) => void,
 ): Promise<LockstepError> {
@@ -191,7 +195,7 @@ async function saidOf(
     line.handler = { message, closed: () => undefined };
   });
   try {
-    const running = launch({ hosts: [listener.address], root, deadlineMs: 1000 });
+    const running = launch({ hosts: [listener.address], root, job, deadlineMs: 1000 });
     const error = await running.then(
       () => assert.fail("it ended well"),
       (thrown: unknown) => thrown,
@@ -244,8 +248,9 @@ test("an agent that sends an impossible message is named", () =>
       [accepted, { kind: "launch" }],
       [{ kind: "accepted", more: 1 }],
     ];
+    const job = await gptJob(root);
     for (const messages of faults) {
-      const { code, message } = await saidOf(root, (line, kind) => {
+      const { code, message } = await saidOf(job, root, (line, kind) => {
         for (const each of kind === "job" ? messages : []) tell(line, each as object);
       });
       assert.equal(code, "PROTOCOL", `${JSON.stringify(messages)}: ${message}`);
@@ -276,12 +281,13 @@ test("garbage in otherwise valid messages of agents always gives an error of our
       },
       { kind: "ended", worker: 0, status: 1, signal: null, words: "no" },
     ];
+    const job = await gptJob(root);
     for (let round = 0; round < 40; round++) {
       const messages = Array.from({ length: 6 }, () => {
         const message = good[Math.floor(random() * good.length)] as object;
         return random() < 0.5 ? message : (spoilt(message, random) as object);
       });
-      const { code } = await saidOf(root, (line, kind) => {
+      const { code } = await saidOf(job, root, (line, kind) => {
         if (kind === "job") tell(line, { kind: "accepted" });
         if (kind !== "start") return;
         for (const message of messages) tell(line, message);
@@ -341,6 +347,47 @@ test("garbage in job.json is refused with a code, even if it is sealed like ours
       }
     }
     assert.ok(refused > 200, `${refused}`);
+  }));
+
+test("a launcher of an earlier term learns from an agent that another one leads the run", () =>
+  withFolder(files, (folder) =>
+    withAgents([folder], async ([address = ""]) => {
+      const job = await gptJob(folder);
+      const first = await dial(address);
+      await new Promise<void>((resolve) => {
+        const heard = ({ kind }: { readonly kind?: string }) => kind === "accepted" && resolve();
+        void offer(first, jobMessage(job, { term: 1, awaitMs: 60_000 }), job, heard);
+      });
+      const second = await dial(address);
+      await new Promise((resolve) => {
+        second.handler = { message: resolve, closed: assert.fail };
+        tell(second, { kind: "take-over", group: "g", term: 2 });
+      });
+      const answer = await answerTo(address, jobMessage(job, { term: 1 }), job);
+      assert.match(answer, /"kind":"refused".*"code":"FENCED".*of term 2, leads the run/);
+    }),
+  ));
+
+test("an agent that is asked to end, and whose launcher vanishes then, waits for no other", () =>
+  withFolder(files, async (folder) => {
+    const agent = await startAgent({ ...LOCAL, folder });
+    const job = await gptJob(folder);
+    const line = await dial(agent.address);
+    const drained = new Promise<void>((resolve) => {
+      let isDraining = false;
+      void offer(line, jobMessage(job, { awaitMs: 600_000 }), job, ({ kind }) => {
+        if (kind === "accepted") tell(line, { kind: "start", worker: 0 });
+        if (kind !== "signs" || isDraining) return;
+        isDraining = true;
+        void agent.drain().then(resolve);
+        line.close();
+      });
+    });
+    try {
+      assert.equal(await atMost(60_000, drained), undefined, "its worker has stopped");
+    } finally {
+      await agent.close();
+    }
   }));
 
 /**

@@ -5,12 +5,14 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { before, test } from "node:test";
+import { after, before, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { openFolderStore } from "../src/durable/index.ts";
+import { writeJob } from "../src/job/index.ts";
 import type { RunEvent } from "../src/telemetry/index.ts";
 import { withFolder } from "./support/folder.ts";
 import {
@@ -24,12 +26,17 @@ import {
   reportIn,
   withAgents,
 } from "./support/hosts.ts";
+import { jobOfFile } from "./support/jobs.ts";
 import { WORDS } from "./support/runs.ts";
 
 const onLinux = process.platform === "linux" ? {} : { skip: "looks at /proc" };
 const module = new URL("support/hosts.js", import.meta.url).href;
 const run = GPT.replace("microBatches: 4", "microBatches: 8");
 const machines = { ...files, "gpt.ts": run, "a/words.txt": WORDS, "b/words.txt": WORDS };
+
+/** What a launcher says last that finds its successor: in the store of its state, or by an agent. */
+const FENCED =
+  /^FENCED (This coordinator \(term 1\) no longer leads the run|On .*: Another launcher, of term 2, leads)/;
 
 class Launcher {
   readonly events: RunEvent[] = [];
@@ -38,13 +45,17 @@ class Launcher {
   /** Where it listens for machines that join. */
   address = "";
 
-  constructor(options: Launch) {
+  constructor(options: Launch & { readonly jobFolder: string }) {
     const code = `
+      import { readdirSync, readFileSync } from "node:fs";
       const { launch } = await import(${JSON.stringify(module)});
+      const { jobFolder, ...options } = ${JSON.stringify(options)};
+      const names = readdirSync(jobFolder);
+      const job = new Map(names.map((name) => [name, [readFileSync(jobFolder + "/" + name)]]));
       const onEvent = (event) => console.log(JSON.stringify(event));
       try {
         const onListening = (address) => console.log("listening at " + address);
-        await launch({ ...${JSON.stringify(options)}, onEvent, onListening });
+        await launch({ ...options, job, onEvent, onListening });
       } catch (error) {
         console.error(error.code + " " + error.message);
         process.exitCode = 1;
@@ -134,20 +145,35 @@ async function withMachines(
 }
 
 const STEPS = 60;
+const MORE_STEPS = 200;
+const overrides = { checkpointEvery: 20 };
 let expected = "";
+/** The jobs of all runs here, by their number of steps: made once, because each launcher needs one. */
+const jobs = mkdtempSync(join(tmpdir(), "lockstep-test-"));
+const jobOf = (steps: number) => join(jobs, String(steps));
 before(() =>
-  withFolder({ ...files, "gpt.ts": run }, (root) =>
-    withAgents([root], async (hosts) => {
-      assert.equal(await launch({ hosts, root, overrides: { steps: STEPS } }), "finished");
-      expected = reportIn(root).weightsSha256;
-    }),
-  ),
+  withFolder({ ...files, "gpt.ts": run }, async (root) => {
+    for (const steps of [STEPS, MORE_STEPS]) {
+      const job = await jobOfFile({
+        file: join(root, "gpt.ts"),
+        overrides: { ...overrides, steps },
+        root,
+      });
+      mkdirSync(jobOf(steps));
+      await writeJob(jobOf(steps), job);
+      if (steps !== STEPS) continue;
+      await withAgents([root], async (hosts) => {
+        assert.equal(await launch({ hosts, root, job }), "finished");
+        expected = reportIn(root).weightsSha256;
+      });
+    }
+  }),
 );
+after(() => rmSync(jobs, { recursive: true, force: true }));
 
-function optionsIn(root: string, [a, b]: readonly AgentProcess[]): Launch {
-  const hosts = [a?.host ?? "", b?.host ?? ""];
-  const overrides = { steps: STEPS, checkpointEvery: 20 };
-  return { hosts, root, state: join(root, "state"), workers: 2, overrides };
+function optionsIn(root: string, agents: readonly AgentProcess[]) {
+  const hosts = agents.map(({ host }) => host);
+  return { hosts, root, state: join(root, "state"), jobFolder: jobOf(STEPS) };
 }
 
 test(
@@ -155,7 +181,7 @@ test(
   onLinux,
   () =>
     withMachines(async (root, agents) => {
-      const options = optionsIn(root, agents);
+      const options = { ...optionsIn(root, agents), workers: 2 };
       const folder = join(root, "a");
       const first = new Launcher(options);
       await until("the run begins", () => stepsAt(folder) >= 5);
@@ -185,9 +211,9 @@ test(
   () =>
     withMachines(async (root, [a, b]) => {
       await b.end();
-      const { overrides, state } = optionsIn(root, [a]);
-      const options = { hosts: [a.host], root, overrides, state, maxWorkers: 3, minWorkers: 3 };
-      const shared = { ...options, listen: "127.0.0.1:0", overrides: { ...overrides, steps: 200 } };
+      const jobFolder = jobOf(MORE_STEPS);
+      const most = { maxWorkers: 3, minWorkers: 3 };
+      const shared = { ...optionsIn(root, [a]), ...most, listen: "127.0.0.1:0", jobFolder };
       const first = new Launcher(shared);
       await until("the launcher listens", () => first.address !== "");
       const guest = joinProcess(first.address, join(root, "b"), ["--workers", "2"]);
@@ -202,7 +228,7 @@ test(
       assert.match(second.told, /The run goes on after step \d+ with 3 of 3 workers/);
       assert.doesNotMatch(second.told, /was lost|Generation 2/);
       assert.equal(await guest.ended, 0, "who joined goes with the end of the run");
-      assert.equal(stepsAt(folder), 200);
+      assert.equal(stepsAt(folder), MORE_STEPS);
       assert.equal(reportIn(folder).history.workersLost, 0);
     }),
 );
@@ -249,9 +275,9 @@ test(
       await until("the second launcher has come", () => second.told.includes("The run goes on"));
       for (const pid of [first.child.pid as number, victim]) process.kill(pid, "SIGCONT");
       assert.equal(await first.ended(), 1);
-      assert.match(first.said, /^FENCED This coordinator \(term 1\) no longer leads the run/);
+      assert.match(first.said, FENCED);
       assert.equal(await second.ended(), 0, second.said);
-      assert.match(second.told, /goes on after step \d+ with 4 of 4 workers/);
+      assert.match(second.told, /goes on after step \d+ with 2 of 2 workers/);
       assert.doesNotMatch(second.told, /was lost/);
       assert.equal(reportIn(folder).weightsSha256, expected);
     }),

@@ -161,7 +161,7 @@ export class Agent {
     this.#listener?.close();
   }
 
-  /** Serves a launcher. @internal */
+  /** @internal */
   greet(line: Line): void {
     if (this.#lines.size === 0) this.#alone = this.#untilAlone();
     this.#lines.add(line);
@@ -248,14 +248,15 @@ export class Agent {
 
   /**
    * A job that waits for a launcher of its run ends if that brings the job anew. A machine that
-   * dials its launcher has no other, so what that one brings counts.
+   * dials its launcher has no other, so what that one brings counts. Throws FENCED if another
+   * launcher of a higher term has, or had, the run.
    */
   #makeRoom({ group, term = 0 }: JobRequest): void {
     const job = this.#job;
-    if (job === undefined || this.#holder !== undefined) return;
+    if (job === undefined) return;
     const isSame = job.group === group;
-    if (!isSame && this.#listener !== undefined) return;
     if (isSame && term < job.term) throw fenced(job);
+    if (this.#holder !== undefined || (!isSame && this.#listener !== undefined)) return;
     job.kill();
   }
 
@@ -269,16 +270,14 @@ export class Agent {
         hint: "Wait for its end, or end it. If its launcher is gone, start that one again.",
       });
     }
-    const { host, ports, token, tls = false, folder } = this.#options;
-    const { dataRoots = [folder], maxJobBytes = MAX_JOB_BYTES } = this.#options;
-    const { maxWorkers = 4 * availableCores() } = this.#options;
-    const places = { host, ports, token, tls, folder, dataRoots };
-    const bounds = { maxWorkers, maxJobBytes };
+    const { folder, tls = false, dataRoots = [folder] } = this.#options;
+    const { maxWorkers = 4 * availableCores(), maxJobBytes = MAX_JOB_BYTES } = this.#options;
+    const limits = { ...this.#options, tls, dataRoots, maxWorkers, maxJobBytes };
     const onNews = (text: string) => this.#news(text);
-    const job = new AssignedJob({ request, ...places, ...bounds, tell, refuse, onNews });
+    const job = new AssignedJob({ ...limits, request, tell, refuse, onNews });
     this.#job = job;
     const { name, own } = request;
-    this.#news(`${name}: ${own} ${own === 1 ? "worker" : "workers"}.`);
+    onNews(`${name}: ${own} ${own === 1 ? "worker" : "workers"}.`);
     void job.ended.then(() => {
       this.#job = undefined;
       this.#news(`${name}: ended.`);
@@ -315,5 +314,6 @@ export class Agent {
 
 function fenced({ term }: AssignedJob): LockstepError {
   const text = `Another launcher, of term ${term}, leads the run of this agent.`;
-  return new LockstepError("FENCED", text, { fields: { term } });
+  const hint = "Nothing is lost: the run goes on with that one. End this one.";
+  return new LockstepError("FENCED", text, { hint, fields: { term } });
 }

@@ -52,6 +52,8 @@ export class AssignedJob {
   #timer: NodeJS.Timeout | undefined;
   #isOver = false;
   #isEnding = false;
+  /** Whether its workers are to leave the run. */
+  #isDraining = false;
 
   /**
    * Throws INVALID_OPTION for a job that asks for more than this machine allows, and RUN_FOLDER for
@@ -170,6 +172,7 @@ export class AssignedJob {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#launcher.replace(term, tell);
+    if (this.#isDraining) this.drain();
   }
 
   /** Whether the job was ended or abandoned, while its processes may still be running. */
@@ -184,6 +187,7 @@ export class AssignedJob {
 
   /** Asks all workers to leave the run after a step, as a SIGTERM to each of them does. */
   drain(): void {
+    this.#isDraining = true;
     if (this.#launcher.isGone) return this.#stop();
     for (const number of this.#workers.keys()) {
       this.#launcher.tell({ kind: "said", worker: number, message: { kind: "drain" } });
@@ -221,7 +225,8 @@ export class AssignedJob {
     const { awaitMs = 0 } = this.#options.request;
     if (this.#isOver || this.#timer !== undefined) return;
     this.#launcher.isGone = true;
-    if (awaitMs === 0 || this.#isEnding || this.#job === undefined) return this.#stop();
+    const isAwaited = awaitMs > 0 && !this.#isDraining && this.#job !== undefined;
+    if (!isAwaited || this.#isEnding) return this.#stop();
     const seconds = Math.round(awaitMs / 1000);
     this.#options.onNews(`The workers go on; another launcher is awaited for ${seconds} s.`);
     this.#timer = setTimeout(() => {

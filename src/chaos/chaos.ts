@@ -3,7 +3,7 @@
  * had them. It reaches workers only through the launcher that started them, so it touches no other
  * process.
  */
-import type { LocalWorker, LocalWorkers } from "../launch/index.ts";
+import type { LocalProcess, LocalWorker, LocalWorkers } from "../launch/index.ts";
 import { type Draw, drawFaults, type Fault, type FaultKind } from "./faults.ts";
 
 export interface ChaosOptions {
@@ -37,7 +37,7 @@ const AGAIN_MS = 50;
 /** The fractions of its multiples are spread evenly. */
 const GOLDEN = 0.6180339887498949;
 
-/** Those that only a worker of the present generation can have. */
+/** Those that only a member of the present generation can have: weights, links, checkpoints. */
 const OF_MEMBERS: readonly FaultKind[] = [
   "preempt",
   "bit-flip",
@@ -60,8 +60,10 @@ export class Chaos {
   readonly #startedAt: number;
   readonly #timers = new Set<NodeJS.Timeout>();
   readonly #replay: Fault[];
-  /** Those that end by what was done to them. A slow worker among them must not be continued. */
+  /** Those that end by what was done to them. */
   readonly #over = new Set<number>();
+  /** Slow workers that stand still now, and will go on. */
+  readonly #stands = new Set<number>();
   #workers: LocalWorkers | undefined;
   #step: number | undefined;
   /** Whether a fault of the replay is due and not possible yet. */
@@ -92,10 +94,11 @@ export class Chaos {
     else if (isFirst) this.#next();
   }
 
-  /** No fault is done after this. */
+  /** No fault is done after this, and no worker is left that stands still because it was slow. */
   end(): void {
     for (const timer of this.#timers) clearTimeout(timer);
     this.#timers.clear();
+    for (const number of this.#stands) this.#goOn(number);
     this.#workers = undefined;
   }
 
@@ -154,9 +157,8 @@ export class Chaos {
     const all = (this.#workers?.list() ?? []).filter(({ number }) => !this.#over.has(number));
     if (!OF_MEMBERS.includes(kind)) return all;
     const members = all.filter(({ isMember }) => isMember);
-    // Others have no weights, links or checkpoints.
-    const nodes = new Set(members.map(({ node }) => node));
     if (kind === "preempt" && members.length === 1) return [];
+    const nodes = new Set(members.map(({ node }) => node));
     return kind === "partition" && nodes.size === 1 ? [] : members;
   }
 
@@ -166,41 +168,67 @@ export class Chaos {
     this.#options.onFault({ step: this.#step ?? 0, ...what, seconds }, this.#count);
   }
 
-  /** Returns whether it could be done. */
+  /** Returns whether it could be done. Only what was done is told. */
   #do(kind: Exclude<FaultKind, "coordinator">, worker: LocalWorker, ms: number): boolean {
-    const { number, place } = worker;
-    if (kind === "corrupt" && !this.#options.corrupt()) return false;
+    const { number } = worker;
+    const process = this.#workers?.process(number);
+    if (process === undefined || !this.#isHarmed(kind, worker, process, ms)) return false;
     this.#tell({ kind, worker: number, ms: kind === "partition" ? ms : undefined });
-    // A replay, which has no draws, flips the same bits.
-    if (kind === "bit-flip") {
-      this.#workers?.process(number)?.flipBit(fractionOf(this.#step ?? 0, number));
-      return true;
-    }
-    if (kind === "disk-full" || kind === "slow-disk")
-      this.#workers?.process(number)?.failDisk(kind);
-    else if (kind === "partition" || kind === "slow-link") {
-      this.#workers?.process(number)?.failLinks(kind, kind === "partition" ? ms : SLOW_MS);
-    } else if (kind === "slow-worker") this.#slow(number, this.#options.now() + SLOW_MS);
-    else if (kind !== "corrupt") this.#signal(kind, number, place);
     return true;
   }
 
-  #signal(kind: keyof typeof SIGNALS, number: number, place: string): void {
-    this.#over.add(number);
-    this.#workers?.process(number)?.signal(SIGNALS[kind]);
-    if (kind !== "preempt") return;
+  #isHarmed(
+    kind: Exclude<FaultKind, "coordinator">,
+    { number, place }: LocalWorker,
+    process: LocalProcess,
+    ms: number,
+  ): boolean {
+    switch (kind) {
+      case "corrupt":
+        return this.#options.corrupt();
+      case "bit-flip":
+        // A replay, which has no draws, flips the same bits.
+        return process.flipBit(fractionOf(this.#step ?? 0, number));
+      case "disk-full":
+      case "slow-disk":
+        return process.failDisk(kind);
+      case "partition":
+        return process.failLinks(kind, ms);
+      case "slow-link":
+        return process.failLinks(kind, SLOW_MS);
+      case "slow-worker":
+        return this.#slow(number, this.#options.now() + SLOW_MS);
+      default:
+        if (!process.signal(SIGNALS[kind])) return false;
+        this.#over.add(number);
+        if (kind === "stop") this.#stands.delete(number);
+        if (kind === "preempt") this.#letReturn(place);
+        return true;
+    }
+  }
+
+  /** The place of a worker that was asked to leave gets another one later. */
+  #letReturn(place: string): void {
     const ms = RETURNS_AFTER * this.#options.everyMs;
     this.#after(ms, () => this.#workers?.reopen(place));
   }
 
-  #slow(number: number, endAt: number): void {
-    if (this.#over.has(number) || this.#options.now() >= endAt) return;
-    if (this.#workers?.process(number)?.signal("SIGSTOP") !== true) return;
+  /** Returns whether the worker could be stopped. */
+  #slow(number: number, endAt: number): boolean {
+    if (this.#over.has(number) || this.#options.now() >= endAt) return false;
+    if (this.#workers?.process(number)?.signal("SIGSTOP") !== true) return false;
+    this.#stands.add(number);
     this.#after(STANDS_MS, () => {
-      if (this.#over.has(number)) return;
-      if (this.#workers?.process(number)?.signal("SIGCONT") !== true) return;
-      this.#after(RUNS_MS, () => this.#slow(number, endAt));
+      if (this.#stands.has(number) && this.#goOn(number)) {
+        this.#after(RUNS_MS, () => this.#slow(number, endAt));
+      }
     });
+    return true;
+  }
+
+  #goOn(number: number): boolean {
+    this.#stands.delete(number);
+    return this.#workers?.process(number)?.signal("SIGCONT") === true;
   }
 
   #after(ms: number, what: () => void): void {

@@ -12,7 +12,7 @@ import { startAgent } from "../agent/index.ts";
 import { LockstepError } from "../errors.ts";
 import type { LocalProcess, LocalWorker, LocalWorkers } from "../launch/index.ts";
 import { namedFolder } from "../run/index.ts";
-import type { EventSink, History } from "../telemetry/index.ts";
+import { type EventSink, type History, NO_HISTORY } from "../telemetry/index.ts";
 import { type Deed, type FromLauncher, LAUNCHER, type ToLauncher } from "./chaos-messages.ts";
 import { stopOnSignals } from "./signals.ts";
 import type { TrainFlags } from "./target.ts";
@@ -21,13 +21,7 @@ import type { Onlooker } from "./train.ts";
 
 /** The launcher of a run, which is another process each time that it is started. */
 export class KilledLauncher implements LocalWorkers {
-  history: History = {
-    workersLost: 0,
-    workersJoined: 0,
-    generations: 0,
-    stepsRepeated: 0,
-    recoverySeconds: [],
-  };
+  history: History = NO_HISTORY;
   #child: ChildProcess | undefined;
   #list: readonly LocalWorker[] = [];
   /** What it was told to do to workers, and has not done yet. */

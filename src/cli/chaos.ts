@@ -161,10 +161,11 @@ class Diary {
       // The folder of a run on hosts lies on the hosts.
       mkdirSync(dirname(path), { recursive: true });
       appendFileSync(path, this.#waiting);
+      [this.#waiting, this.path] = ["", path];
     } catch (error) {
-      this.tell(`${(fileError(error, "write", path) as Error).message}`);
+      // It is tried again with the next fault.
+      this.tell((fileError(error, "write", path) as Error).message);
     }
-    [this.#waiting, this.path] = ["", path];
   }
 }
 

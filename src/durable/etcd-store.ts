@@ -49,8 +49,7 @@ export async function openEtcdStore(
         [{ kind: "get", key: keys.owner }],
       );
       if (held) {
-        const text = found[0] && (await promisify(gunzip)(found[0].value)).toString("utf8");
-        const last = text === undefined ? undefined : (JSON.parse(text) as unknown);
+        const last = found[0] && (await stateIn(found[0].value, place));
         return new EtcdStore({ client, place, keys, lease, leaseSeconds, term: revision, last });
       }
       if (performance.now() > end) throw locked(place, found[0]?.value);
@@ -110,6 +109,19 @@ class EtcdStore implements StateStore {
       [{ kind: "get", key: keys.owner }],
     );
     if (!held) throw fenced(this.place, this.term, found[0]?.revision);
+  }
+}
+
+/** Throws FILE_CORRUPT. */
+async function stateIn(value: Uint8Array, place: string): Promise<unknown> {
+  try {
+    return JSON.parse((await promisify(gunzip)(value)).toString("utf8")) as unknown;
+  } catch (error) {
+    throw new LockstepError("FILE_CORRUPT", `What is in "${place}" is not the state of a run.`, {
+      hint: "Give the run another name there, or delete what was written under this one.",
+      fields: { place },
+      cause: error,
+    });
   }
 }
 

@@ -21,16 +21,19 @@ export interface StateStore {
   close(): Promise<void>;
 }
 
+/** @param other the term of the coordinator that has the store now; undefined if none has it */
 export function fenced(place: string, term: number, other: number | undefined): LockstepError {
-  const by = other === undefined ? "another one" : `another one, of term ${other},`;
-  return new LockstepError(
-    "FENCED",
-    `This coordinator (term ${term}) no longer leads the run whose state is in "${place}": ${by} has taken over.`,
-    {
-      hint: "Nothing is lost: the run goes on with the other coordinator. End this one.",
-      fields: { place, term, ...(other === undefined ? {} : { other }) },
-    },
-  );
+  const isTaken = other !== undefined;
+  const why = isTaken
+    ? `another one, of term ${other}, has taken over.`
+    : "it could not renew its place there in time, and has lost it.";
+  const text = `This coordinator (term ${term}) no longer leads the run whose state is in "${place}": ${why}`;
+  return new LockstepError("FENCED", text, {
+    hint: isTaken
+      ? "Nothing is lost: the run goes on with the other coordinator. End this one."
+      : "Start the same command again: the workers go on meanwhile.",
+    fields: { place, term, ...(isTaken ? { other } : {}) },
+  });
 }
 
 /**

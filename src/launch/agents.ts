@@ -35,7 +35,10 @@ export interface Redial {
   readonly notice: (text: string) => void;
 }
 
-/** Dials an agent until it has the job again. Returns undefined when that is not wanted any more. */
+/**
+ * Dials an agent until it has the job again. Returns undefined when that is not wanted any more.
+ * @throws FENCED if another launcher leads the run
+ */
 export async function redialed(
   name: string,
   { secrets, offer, signal, agentOn, notice }: Redial,
@@ -53,6 +56,7 @@ export async function redialed(
     } catch (error) {
       agent?.end();
       if (signal.aborted) return undefined;
+      if (isFenced(error)) throw error;
       const text = error instanceof Error ? error.message : String(error);
       const isAbsent = error instanceof LockstepError && error.code === "DEADLINE";
       if (!isAbsent && text !== told) notice(`${text} It is dialed again.`);
@@ -60,6 +64,11 @@ export async function redialed(
     }
   }
   return undefined;
+}
+
+/** Whether an error says that another launcher leads the run by now. */
+export function isFenced(error: unknown): error is LockstepError {
+  return error instanceof LockstepError && error.code === "FENCED";
 }
 
 /** A name for a machine. Several may join from one address. */

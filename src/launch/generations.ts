@@ -8,7 +8,7 @@ import { LockstepError } from "../errors.ts";
 import { type LinkFault, parseAddress, type TcpListener } from "../net/index.ts";
 import type { Formed, FromWorker, Short } from "../protocol/index.ts";
 import { isOfGroup, isTooFew, type Members } from "../run/index.ts";
-import type { History } from "../telemetry/index.ts";
+import { type History, NO_HISTORY } from "../telemetry/index.ts";
 import { noRoomBeside, type Ranks } from "../train/index.ts";
 import { countWaits, type WaitCounts } from "../transport/index.ts";
 import { meet } from "./meet.ts";
@@ -26,15 +26,6 @@ export interface GenerationsOptions {
   readonly listener: TcpListener | undefined;
 }
 
-/** Before the launcher has told anything. */
-const NOTHING: History = {
-  workersLost: 0,
-  workersJoined: 0,
-  generations: 0,
-  stepsRepeated: 0,
-  recoverySeconds: [],
-};
-
 export class Generations implements Members {
   readonly #options: GenerationsOptions;
   /** The present generation; 0 before the first. */
@@ -48,7 +39,7 @@ export class Generations implements Members {
   #leave = new AbortController();
   #formed: Formed | undefined;
   #ended: LockstepError | undefined;
-  #history: History = NOTHING;
+  #history: History = NO_HISTORY;
   #told: () => void = () => undefined;
   readonly leaving: Promise<void>;
   #leaves: () => void = () => undefined;
@@ -60,10 +51,18 @@ export class Generations implements Members {
     });
   }
 
-  /** Takes what the launcher says of a generation. */
+  /**
+   * Takes what the launcher says of a generation. The worker is in it from now on, because it may be
+   * asked to leave it in the same turn, before it has begun to meet the others.
+   */
   form(formed: Formed): void {
     if (formed.generation <= this.#number) return;
     this.#formed = formed;
+    this.#number = formed.generation;
+    this.#size = formed.members.length;
+    this.#hasBegun = formed.hasBegun;
+    this.#isWanted = false;
+    this.#leave = new AbortController();
     this.#told();
   }
 
@@ -81,7 +80,6 @@ export class Generations implements Members {
 
   /** Leaves a generation, at once or when it is asked after a step. */
   regroup(generation: number, when: "after-step" | "now"): void {
-    if (this.#formed?.generation === generation && when === "now") this.#formed = undefined;
     if (generation !== this.#number) return;
     this.#isWanted = true;
     if (when === "now") {
@@ -164,20 +162,15 @@ export class Generations implements Members {
   }
 
   async #nextFormed(): Promise<Formed> {
-    while (this.#formed === undefined) {
+    for (;;) {
       if (this.#ended !== undefined) throw this.#ended;
+      const formed = this.#formed;
+      this.#formed = undefined;
+      if (formed !== undefined) return formed;
       await new Promise<void>((resolve) => {
         this.#told = resolve;
       });
     }
-    const formed = this.#formed;
-    this.#formed = undefined;
-    this.#number = formed.generation;
-    this.#size = formed.members.length;
-    this.#hasBegun = formed.hasBegun;
-    this.#isWanted = false;
-    this.#leave = new AbortController();
-    return formed;
   }
 
   async #meet(formed: Formed): Promise<Ranks> {

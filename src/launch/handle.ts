@@ -89,8 +89,9 @@ export class WorkerHandle {
   }
 
   failLinks(fault: LinkFault, ms: number): boolean {
-    if (fault === "partition") this.#body?.cutOff?.(ms);
-    else this.tell({ kind: "link-fault", fault, ms });
+    if (fault === "slow-link") this.tell({ kind: "link-fault", fault, ms });
+    else if (this.#body?.cutOff === undefined) return false;
+    else this.#body.cutOff(ms);
     return !this.#isOver;
   }
 

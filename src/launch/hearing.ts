@@ -22,7 +22,7 @@ export function heardOf(
     case "event": {
       const { event } = message;
       if (event.type === "checkpoint") return [{ kind: "saved", step: event.step }];
-      if (event.type === "started") return [{ kind: "saved", step: event.firstStep }];
+      if (event.type === "started") return [{ kind: "began", step: event.firstStep }];
       if (event.type !== "step") return [];
       return [{ kind: "committed", worker, generation: number, step: event.step }];
     }
@@ -31,14 +31,9 @@ export function heardOf(
   }
 }
 
-export function signsOf(
-  { generation: { number: generation } }: MembershipState,
-  alive: readonly Sign[],
-  stopped: readonly number[],
-): MembershipEvent[] {
-  const beats = alive.map((sign) => ({ ...sign, generation }));
+export function signsOf(alive: readonly Sign[], stopped: readonly number[]): MembershipEvent[] {
   const still = stopped.map((worker) => ({ kind: "stopped", worker }) as const);
-  return beats.length > 0 ? [{ kind: "beats", beats }, ...still] : still;
+  return alive.length > 0 ? [{ kind: "beats", beats: alive }, ...still] : still;
 }
 
 /** @param stops whether the run was asked to stop */

@@ -2,7 +2,7 @@
  * The agents of a run: those that the launcher dials, again whenever one is lost, and those that
  * dial it to join. Each connected agent has a place for each of its workers.
  */
-import { LockstepError } from "../errors.ts";
+import type { LockstepError } from "../errors.ts";
 import type { JobFiles } from "../job/index.ts";
 import type { Place } from "../membership/index.ts";
 import {
@@ -14,12 +14,22 @@ import {
   type TcpListener,
 } from "../net/index.ts";
 import { type AgentJob, type AgentOffer, openOffer, type Standing } from "../protocol/index.ts";
-import { all, freeName, oneOf, RETAKE_MS, redialed, takenFrom, within } from "./agents.ts";
+import {
+  all,
+  freeName,
+  isFenced,
+  oneOf,
+  RETAKE_MS,
+  redialed,
+  takenFrom,
+  within,
+} from "./agents.ts";
 import type { Crew, CrewEvents } from "./crew.ts";
-import { WorkerHandle } from "./handle.ts";
+import type { WorkerHandle } from "./handle.ts";
 import { OwnClock } from "./own-clock.ts";
 import { RemoteAgent, refused } from "./remote.ts";
 import { Returning } from "./returning.ts";
+import { placesOf, Seats } from "./seats.ts";
 
 export interface HostsCrewOptions {
   /** As host:port. */
@@ -36,26 +46,18 @@ export interface HostsCrewOptions {
   readonly onListening: ((address: string) => void) | undefined;
 }
 
-interface Seat {
-  readonly agent: RemoteAgent;
-  /** The most workers on it at a time. */
-  readonly own: number;
-  /** Its workers that were taken over. */
-  readonly taken: readonly Standing[];
-}
-
 export class HostsCrew implements Crew {
   readonly #options: HostsCrewOptions;
   readonly #clock = new OwnClock();
-  /** Agents that have the job, by name. */
-  readonly #seats = new Map<string, Seat>();
+  readonly #seats = new Seats();
+  /** All that are connected, also those that have not taken the job yet. */
+  #agents: readonly RemoteAgent[] = [];
   readonly #over = new AbortController();
   /** The names of machines that join or have joined. */
   readonly #guests = new Set<string>();
   /** While an earlier launcher's workers are taken over. */
   readonly #returning: Returning | undefined;
   #listener: TcpListener | undefined;
-  #places: readonly Place[] = [];
   #events: CrewEvents | undefined;
 
   private constructor(options: HostsCrewOptions) {
@@ -68,7 +70,7 @@ export class HostsCrew implements Crew {
   static async open(options: HostsCrewOptions): Promise<HostsCrew> {
     const crew = new HostsCrew(options);
     try {
-      await crew.#open();
+      await crew.#begin();
     } catch (error) {
       crew.close();
       throw error;
@@ -87,59 +89,41 @@ export class HostsCrew implements Crew {
     return this.#listener?.address;
   }
 
-  /** The same list as long as no agent comes or goes. */
   get places(): readonly Place[] {
-    return this.#places;
+    return this.#seats.places;
   }
 
   get taken(): ReadonlyMap<number, Standing> {
-    const all = [...this.#seats.values()].flatMap(({ taken }) => taken);
-    return new Map(all.map((standing) => [standing.worker, standing]));
+    return this.#seats.taken;
   }
 
   adopt(workers: ReadonlyMap<number, WorkerHandle>): void {
-    for (const { agent, taken } of this.#seats.values()) {
-      for (const standing of taken) {
-        const known = workers.get(standing.worker);
-        const worker = known ?? new WorkerHandle(standing.worker, () => undefined);
-        agent.adopt(worker, standing);
-        if (known === undefined) worker.kill();
-      }
-    }
+    this.#seats.adopt(workers);
   }
 
   listen(): void {
-    for (const { agent } of this.#seats.values()) agent.listen();
+    for (const agent of this.#seats.agents) agent.listen();
   }
 
   leave(): void {
-    for (const { agent } of this.#seats.values()) agent.leave();
-    this.#seats.clear();
+    for (const agent of this.#agents) agent.leave();
     this.close();
   }
 
-  #countPlaces(): void {
-    this.#places = [...this.#seats].flatMap(([node, { own }]) =>
-      Array.from({ length: own }, (_, index) => ({ name: placeOf(node, index), node })),
-    );
-  }
-
   start(worker: WorkerHandle, place: string): void {
-    const found = this.places.find(({ name }) => name === place);
-    const seat = found && this.#seats.get(found.node);
-    if (seat === undefined) worker.close(refused("its agent is gone"));
-    else seat.agent.start(worker);
+    const agent = this.#seats.at(place);
+    if (agent === undefined) worker.close(refused("its agent is gone"));
+    else agent.start(worker);
   }
 
   close(): void {
     this.#over.abort();
     this.#clock.close();
     this.#listener?.close();
-    for (const { agent } of this.#seats.values()) agent.end();
-    this.#seats.clear();
+    for (const agent of this.#agents) agent.end();
   }
 
-  async #open(): Promise<void> {
+  async #begin(): Promise<void> {
     const { hosts, listen, secrets, deadlineMs, signal, onListening } = this.#options;
     if (listen !== undefined) {
       this.#listener = await listenTcp({ ...parseAddress(listen), ...secrets });
@@ -161,19 +145,15 @@ export class HostsCrew implements Crew {
       for (const agent of agents) agent?.end();
       throw error;
     }
-    for (const agent of agents) this.#seatFirst(agent, []);
+    // What one has sent while the others took the job may be a fault.
+    for (const { fault } of agents) if (fault !== undefined) throw fault;
+    const { own } = this.#options.offer.message;
+    for (const agent of agents) if (!agent.isOver) this.#seats.set(agent, own, []);
+    this.#redialOthers();
   }
 
-  #seatFirst(
-    agent: RemoteAgent,
-    taken: readonly Standing[],
-    own = this.#options.offer.message.own,
-  ): void {
-    // What it has sent meanwhile may be a fault.
-    if (agent.fault !== undefined) throw agent.fault;
-    if (agent.isOver) return void this.#redial(agent.name);
-    this.#seats.set(agent.name, { agent, own, taken });
-    this.#countPlaces();
+  #redialOthers(): void {
+    for (const name of this.#options.hosts) if (!this.#seats.has(name)) void this.#redial(name);
   }
 
   /**
@@ -192,19 +172,18 @@ export class HostsCrew implements Crew {
       Promise.allSettled(hosts.map(takeOne)),
       this.#listener === undefined ? undefined : returning.end(),
     ]);
+    const failures: unknown[] = [];
     for (const end of ends) {
-      if (end.status === "fulfilled") this.#seatFirst(end.value.agent, end.value.taken);
+      if (end.status === "rejected") failures.push(end.reason);
+      else if (end.value.agent.lost !== undefined) failures.push(end.value.agent.lost);
+      else this.#seats.set(end.value.agent, offer.message.own, end.value.taken);
     }
-    const failures = ends.flatMap((end) =>
-      end.status === "rejected" ? [end.reason as unknown] : [],
-    );
-    const isFenced = (error: unknown) => error instanceof LockstepError && error.code === "FENCED";
     const fenced = failures.find(isFenced);
-    if (fenced !== undefined || this.#seats.size === 0) {
+    if (fenced !== undefined || this.#seats.agents.length === 0) {
       this.leave();
       throw fenced ?? oneOf(failures);
     }
-    for (const name of hosts) if (!this.#seats.has(name)) void this.#redial(name);
+    this.#redialOthers();
   }
 
   #agent(name: string, line: Line, host = parseAddress(name).host, isGuest = false): RemoteAgent {
@@ -217,14 +196,13 @@ export class HostsCrew implements Crew {
       onClosed: (why, fault) => this.#lost(agent, why, fault, isGuest),
       nodeOf: (rank) => this.#events?.nodeOf(rank),
     });
+    this.#agents = [...this.#agents.filter(({ isOver }) => !isOver), agent];
     return agent;
   }
 
   #lost(agent: RemoteAgent, why: string, fault: LockstepError | undefined, isGuest: boolean) {
     const { name } = agent;
-    if (this.#seats.get(name)?.agent !== agent) return; // it had not taken the job
-    this.#seats.delete(name);
-    this.#countPlaces();
+    if (!this.#seats.delete(agent)) return; // it had not taken the job
     this.#guests.delete(name);
     if (this.#over.signal.aborted) return;
     const events = this.#events;
@@ -246,21 +224,30 @@ export class HostsCrew implements Crew {
     const { signal } = this.#over;
     const agentOn = (line: Line) => this.#agent(name, line);
     const notice = (text: string) => this.#events?.notice(text);
-    const agent = await redialed(name, { secrets, offer, signal, agentOn, notice });
-    if (agent !== undefined) this.#seat(agent, offer.message.own);
+    try {
+      const agent = await redialed(name, { secrets, offer, signal, agentOn, notice });
+      if (agent !== undefined) this.#open(agent, offer.message.own);
+    } catch (error) {
+      this.#events?.failed(error);
+    }
   }
 
-  #seat(agent: RemoteAgent, own: number): void {
+  /** Workers can start on this agent from now on. */
+  #open(agent: RemoteAgent, own: number): void {
     if (this.#over.signal.aborted) return agent.end();
-    this.#seats.set(agent.name, { agent, own, taken: [] });
-    this.#countPlaces();
-    this.#events?.opened(Array.from({ length: own }, (_, index) => placeOf(agent.name, index)));
+    this.#seats.set(agent, own, []);
+    this.#events?.opened(placesOf(agent.name, own));
   }
 
   /** A machine dials to take part: it says who it is, and gets the job. */
   #greet(line: Line): void {
+    const { signal } = this.#over;
+    const close = () => line.close();
+    const settled = () => signal.removeEventListener("abort", close);
+    signal.addEventListener("abort", close);
     line.handler = {
       message: (value) => {
+        settled();
         try {
           const offer = openOffer(value, "A machine that joins");
           const name = this.#returning?.nameOf(offer);
@@ -272,7 +259,7 @@ export class HostsCrew implements Crew {
           line.close();
         }
       },
-      closed: () => undefined,
+      closed: settled,
     };
   }
 
@@ -286,7 +273,7 @@ export class HostsCrew implements Crew {
       const taken = await takenFrom(agent, { ...offer, message }, deadlineMs);
       // If it comes too late it is gone for now, and joins anew.
       if (!agent.isOver && this.#returning?.hasCome(name) === true) {
-        return this.#seatFirst(agent, taken, workers);
+        return this.#seats.set(agent, workers, taken);
       }
     } catch (error) {
       if (!this.#over.signal.aborted) this.#events?.notice((error as Error).message);
@@ -303,15 +290,11 @@ export class HostsCrew implements Crew {
     try {
       agent.offer({ ...message, own }, files);
       await within(RETAKE_MS, agent);
-      if (!agent.isOver) this.#seat(agent, own);
+      if (agent.lost === undefined) return this.#open(agent, own);
     } catch (error) {
-      this.#guests.delete(name);
-      agent.end();
       if (!this.#over.signal.aborted) this.#events?.notice((error as Error).message);
     }
+    this.#guests.delete(name);
+    agent.end();
   }
-}
-
-function placeOf(node: string, index: number): string {
-  return `${node}/${index}`;
 }

@@ -13,6 +13,7 @@ import type { JobOverrides } from "../protocol/index.ts";
 import { DEFAULT_AGENT_PORT, isPlace } from "../protocol/index.ts";
 import type { Beginning, Changeable, TrainResult } from "../run/index.ts";
 import type { EventSink } from "../telemetry/index.ts";
+import { atMost, END_MS } from "./at-most.ts";
 import { HostsCrew } from "./hosts-crew.ts";
 import { livingOf } from "./returning.ts";
 import { openStored } from "./stored.ts";
@@ -87,7 +88,8 @@ export async function launchOnHosts(options: HostsOptions): Promise<TrainResult[
   try {
     return await lead(options, store);
   } finally {
-    await store.close();
+    // A write to a disk that does not answer may never end.
+    await atMost(END_MS, store.close());
   }
 }
 
@@ -104,7 +106,7 @@ async function lead(options: HostsOptions, store: StateStore | undefined) {
     secrets: { token, tls },
     listen: listen && listeningAt(listen, last?.listensAt),
     offer: { message: jobOf(options, group, store?.term), files: options.job },
-    left: last && livingOf(last.state.workers),
+    left: last && livingOf(last.state),
     deadlineMs,
     signal,
     onListening,

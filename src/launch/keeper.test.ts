@@ -5,7 +5,8 @@ import { firstState } from "../membership/index.ts";
 import { HistoryKeeper } from "./history.ts";
 import { Keeper } from "./keeper.ts";
 
-test("a store that does not answer is told, and what waits for it is done when it answers", async () => {
+/** A keeper whose store answers when it is told to. */
+function keeping() {
   let answer: () => void = () => undefined;
   const store: StateStore = {
     place: "/mnt/state",
@@ -30,13 +31,19 @@ test("a store that does not answer is told, and what waits for it is done when i
     fenced: assert.fail,
     longMs: 1,
   });
+  return { keeper, told, answer: () => answer() };
+}
+
+const START = { kind: "start", worker: 0, place: "b/0", node: "b" } as const;
+
+test("a store that does not answer is told, and what waits for it is done when it answers", async () => {
+  const { keeper, told, answer } = keeping();
   let isDone: () => void = () => undefined;
   const done = new Promise<void>((resolve) => {
     isDone = resolve;
   });
   let hasActed = false;
-  const start = { kind: "start", worker: 0, place: "b/0", node: "b" } as const;
-  keeper.follow([start], () => {
+  keeper.follow([START], () => {
     hasActed = true;
     isDone();
   });
@@ -44,4 +51,13 @@ test("a store that does not answer is told, and what waits for it is done when i
   assert.equal(hasActed, false);
   answer();
   await done;
+});
+
+test("a run that has ended does not wait for a store that does not answer", () => {
+  const { keeper } = keeping();
+  const did: string[] = [];
+  keeper.follow([START], () => did.push("start"));
+  const verdict = { outcome: "finished", requeue: false, text: "All are done." } as const;
+  keeper.follow([{ kind: "end", verdict }], () => did.push("end"));
+  assert.deepEqual(did, ["end"]);
 });

@@ -4,8 +4,9 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import type { StateStore } from "../durable/index.ts";
-import { LockstepError } from "../errors.ts";
+import type { LockstepError } from "../errors.ts";
 import type { Action } from "../membership/index.ts";
+import { isFenced } from "./agents.ts";
 import { atMost } from "./at-most.ts";
 import { OVER, type StoredRun, toStore } from "./stored.ts";
 
@@ -26,8 +27,6 @@ const LAST_MS = 5_000;
 const LONG_MS = 30_000;
 
 export class Keeper {
-  /** Whether another launcher leads the run. */
-  isFenced = false;
   readonly #options: KeeperOptions;
   readonly #waiting: (() => void)[] = [];
   #isWriting = false;
@@ -39,8 +38,9 @@ export class Keeper {
 
   /** Does what was decided, in order, as soon as the state that it belongs to may be relied on. */
   follow(actions: readonly Action[], act: () => void): void {
-    const matters = actions.some(({ kind }) => ["start", "admit", "form"].includes(kind));
-    if (this.#waiting.length === 0 && !matters) return act();
+    const has = (...kinds: readonly string[]) => actions.some(({ kind }) => kinds.includes(kind));
+    // The end of a run does not wait for a disk that does not answer.
+    if (has("end") || (this.#waiting.length === 0 && !has("start", "admit", "form"))) return act();
     this.#waiting.push(act);
     if (!this.#isWriting) void this.#write();
   }
@@ -75,8 +75,8 @@ export class Keeper {
           await written;
         }
       } catch (error) {
-        if (error instanceof LockstepError && error.code === "FENCED") {
-          [this.isFenced, this.#isOver] = [true, true];
+        if (isFenced(error)) {
+          this.#isOver = true;
           return this.#options.fenced(error);
         }
         const text = error instanceof Error ? error.message : String(error);
@@ -100,6 +100,7 @@ export class Keeper {
 function stalledText(place: string, ms: number): string {
   return (
     `The state of the run has not been stored in "${place}" for ${ms / 1000} s, because its disk or ` +
-    "server does not answer. Until it does, nobody joins the run, and no lost worker is replaced."
+    "server does not answer. Until it does, nobody joins the run, and the run stands still when it " +
+    "loses a worker."
   );
 }

@@ -36,6 +36,17 @@ test("a worker that waits for files names the one that it waits for longest", as
   progress.close();
 });
 
+test("a run that begins is progress, however many operations on files there were before", async () => {
+  const { runs, progress, operation } = meter();
+  await operation("/data/a.txt", "reading")();
+  progress.look(0);
+  assert.equal(progress.look(1_000).stillMs, 1_000);
+  runs.begun = 2;
+  runs.ended = 0;
+  assert.deepEqual(progress.look(1_250), { doing: "computing", stillMs: 0, file: undefined });
+  progress.close();
+});
+
 test("a file that is written beside a run or a wait hides neither", async () => {
   const { runs, waits, progress, operation } = meter();
   runs.begun += 1;

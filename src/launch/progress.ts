@@ -12,7 +12,8 @@ export class ProgressMeter {
   readonly waits: WaitCounts = { begun: 0, ended: 0 };
   readonly #files: FileWatch = watchFiles();
   readonly #runs: Readonly<RunCounts>;
-  #seen = -1;
+  /** The counts of the last look. */
+  #seen = "";
   #lookedAt = 0;
   #stillMs = 0;
 
@@ -30,7 +31,7 @@ export class ProgressMeter {
     const found = busy === undefined ? this.#files.oldest() : undefined;
     // A checkpoint that is written beside a run or a wait says nothing about those.
     const files = busy === undefined ? this.#files.changes : 0;
-    const seen = begun + ended + waits.begun + waits.ended + files;
+    const seen = [begun, ended, waits.begun, waits.ended, files].join();
     if (seen === this.#seen) this.#stillMs += Math.min(now - this.#lookedAt, MOST_GAP_MS);
     else this.#stillMs = 0;
     [this.#seen, this.#lookedAt] = [seen, now];

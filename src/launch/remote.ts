@@ -54,6 +54,8 @@ export class RemoteAgent {
   sentAt = performance.now();
   /** What it has sent that no agent sends. */
   fault: LockstepError | undefined;
+  /** Why it is gone, if it was not this side that has ended it. */
+  lost: LockstepError | undefined;
   #pieces: Iterator<string> | undefined;
   #hasAnswered = false;
   /** What the workers of a job that was taken over say before they have handles. */
@@ -108,7 +110,9 @@ export class RemoteAgent {
 
   /** Closes the connection, and leaves the job and its workers as they are. */
   leave(): void {
+    if (this.#isOver) return;
     this.#isOver = true;
+    this.#answer(new LockstepError("ABORTED", `The agent on ${this.name} is not needed any more.`));
     this.#options.line.close();
   }
 
@@ -144,8 +148,7 @@ export class RemoteAgent {
   /** Ends the job, its workers, and the connection. */
   end(): void {
     this.#send({ kind: "end" });
-    this.#isOver = true;
-    this.#options.line.close();
+    this.leave();
   }
 
   /** An agent that neither ends a worker nor says anything hangs; the others do not wait longer. */
@@ -280,10 +283,9 @@ export class RemoteAgent {
     this.#isOver = true;
     this.fault = fault;
     const { name } = this;
-    const lost = new LockstepError("PEER_LOST", `The agent on ${name} is lost: ${why}.`, {
-      fields: { host: name },
-    });
-    this.#answer(fault ?? lost);
+    const text = `The agent on ${name} is lost: ${why}.`;
+    this.lost = fault ?? new LockstepError("PEER_LOST", text, { fields: { host: name } });
+    this.#answer(this.lost);
     // Before its workers are given up, so that none is started there again.
     this.#options.onClosed(why, fault);
     const left = [...this.#workers.values()];

@@ -24,12 +24,15 @@ export function sinceStored(
   return { kind: "several", events: [{ kind: "restored" }, ...events] };
 }
 
-/** Tells members what the launcher before may have decided and not have told any more. */
-export function tellAgain(
-  { phase, generation }: MembershipState,
+/** Does what the launcher before may have decided and not have done any more. */
+export function doAgain(
+  { phase, generation, workers: known }: MembershipState,
   workers: ReadonlyMap<number, WorkerHandle>,
   hasBegun: boolean,
 ): void {
+  for (const { id, status } of known) {
+    if (status === "lost" || status === "dismissed") workers.get(id)?.kill();
+  }
   if (phase === "gathering" || phase === "ended" || generation.number === 0) return;
   // A worker ignores a generation that it knows.
   tellFormed(generation, workers, hasBegun);

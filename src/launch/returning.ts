@@ -2,6 +2,7 @@
  * The machines that had joined a run when its launcher ended. Their workers go on, and they dial the
  * next launcher, which waits for them for a short while.
  */
+import type { MembershipState } from "../membership/index.ts";
 import type { AgentOffer } from "../protocol/index.ts";
 import { atMost } from "./at-most.ts";
 
@@ -50,10 +51,15 @@ export class Returning {
   }
 }
 
-/** The workers of a stored run that may have gone on, and where they are. */
-export function livingOf(
-  workers: readonly { readonly id: number; readonly node: string; readonly status: string }[],
-): ReadonlyMap<number, string> {
+/**
+ * The workers of a stored run that may have gone on, and where they are. Undefined for a run that
+ * had ended when its launcher did, so that there is nothing to go on with.
+ */
+export function livingOf({
+  phase,
+  workers,
+}: Pick<MembershipState, "phase" | "workers">): ReadonlyMap<number, string> | undefined {
+  if (phase === "ended") return undefined;
   const isGone = (status: string) => ["lost", "dismissed", "done"].includes(status);
   return new Map(
     workers.flatMap(({ id, node, status }) => (isGone(status) ? [] : [[id, node] as const])),

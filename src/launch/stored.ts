@@ -5,7 +5,7 @@ import type { MembershipState } from "../membership/index.ts";
 import { eventSchema, type History, type RunEvent, type RunStarted } from "../telemetry/index.ts";
 
 /** It changes with every change of these fields. */
-const VERSION = 4;
+const VERSION = 5;
 
 export interface StoredRun {
   /** By which the agents know the run's jobs, and the hash of the job. */
@@ -21,7 +21,7 @@ export interface StoredRun {
 
 const count = z.int().min(0);
 const time = z.number();
-const text = z.string().max(2 ** 17);
+const text = z.string();
 const ids = z.array(count);
 const worker = z.strictObject({
   id: count,
@@ -70,11 +70,10 @@ const membership = z.strictObject({
   hasCommitted: z.boolean(),
   pace: z.strictObject({ mean: time, deviation: time }).optional(),
   done: ids,
-  samples: ids,
   mishaps: z.array(mishap),
   setbacks: count,
   reports: z.array(z.strictObject({ by: count, worker: count })),
-  gone: z.array(z.strictObject({ worker: count, samples: count.optional() })),
+  gone: ids,
   least: z.strictObject({ workers: count, why: text }).optional(),
   remindAt: time.optional(),
 });
@@ -135,7 +134,6 @@ export function openStored(value: unknown, place: string): StoredRun | undefined
       pace: state.pace,
       remindAt: state.remindAt,
       mishaps: state.mishaps.map((one) => ({ ...one, generation: one.generation, code: one.code })),
-      gone: state.gone.map((one) => ({ ...one, samples: one.samples })),
     },
     begun: isStarted(begun) ? begun : undefined,
     history,

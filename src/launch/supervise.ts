@@ -13,6 +13,7 @@ import {
 } from "../membership/index.ts";
 import { isConsequence, type Standing } from "../protocol/index.ts";
 import type { TrainResult } from "../run/index.ts";
+import { isFenced } from "./agents.ts";
 import { atMost, END_MS, SAVE_MS } from "./at-most.ts";
 import type { Crew } from "./crew.ts";
 import { tellFormed, tellRegroup } from "./forming.ts";
@@ -22,7 +23,7 @@ import { HistoryKeeper } from "./history.ts";
 import { Keeper } from "./keeper.ts";
 import { Leavers } from "./leavers.ts";
 import { ALL_MS, type LocalWorker, type LocalWorkers, listOf } from "./local-workers.ts";
-import { sinceStored, tellAgain } from "./restore.ts";
+import { doAgain, sinceStored } from "./restore.ts";
 import type { StoredRun } from "./stored.ts";
 import type { SuperviseOptions } from "./supervise-options.ts";
 import { Telling } from "./telling.ts";
@@ -57,6 +58,8 @@ class Supervisor implements LocalWorkers {
   #state: MembershipState = firstState(performance.now());
   #timer: NodeJS.Timeout | undefined;
   #isOver = false;
+  /** Whether another launcher leads the run by now. */
+  #isFenced = false;
   readonly #telling: Telling;
   readonly #history = new HistoryKeeper(() => performance.now());
   readonly #keeper: Keeper | undefined;
@@ -72,11 +75,11 @@ class Supervisor implements LocalWorkers {
     });
     options.signal.addEventListener("abort", this.#onStop, { once: true });
     this.#crew = options.crew({
-      signs: (alive, stopped) => this.#takeAll(signsOf(this.#state, alive, stopped)),
+      signs: (alive, stopped) => this.#takeAll(signsOf(alive, stopped)),
       closed: (worker, why) => this.#take({ kind: "closed", worker, why }),
       opened: (places) => this.#open(places),
       notice: (text) => this.#telling.notice(text),
-      failed: (error) => this.#end(() => this.#reject(error)),
+      failed: (error) => this.#giveUp(error),
       nodeOf: (rank) => this.#state.generation.members[rank]?.node,
       hasBegun: () => this.#telling.begun !== undefined,
     });
@@ -92,10 +95,12 @@ class Supervisor implements LocalWorkers {
           return { group, job, listensAt, state: this.#state, begun: this.#telling.begun, history };
         },
         notice: (text) => this.#telling.notice(text),
-        fenced: (error) => this.#end(() => this.#reject(error)),
+        fenced: (error) => this.#giveUp(error),
       });
     if (kept?.last === undefined) this.#take({ kind: "time" });
     else this.#restore(kept.last);
+    // It may have been asked to stop while it took workers over.
+    if (options.signal.aborted) this.#stop();
   }
 
   /** Goes on where another launcher ended, with the workers that have gone on meanwhile. */
@@ -109,7 +114,7 @@ class Supervisor implements LocalWorkers {
     this.#crew.adopt?.(this.#workers);
     const found = `${living.length} of ${state.workers.length} workers`;
     this.#telling.notice(`The run goes on after step ${state.committed} with ${found}.`);
-    tellAgain(state, this.#workers, begun !== undefined);
+    doAgain(state, this.#workers, begun !== undefined);
     this.#take(sinceStored(state, taken));
     this.#crew.listen?.();
   }
@@ -137,7 +142,7 @@ class Supervisor implements LocalWorkers {
     this.#isOver = true;
     clearTimeout(this.#timer);
     this.#options.signal.removeEventListener("abort", this.#onStop);
-    if (this.#keeper?.isFenced === true) return this.#crew.leave?.();
+    if (this.#isFenced) return this.#crew.leave?.();
     for (const worker of this.#all) worker.kill();
     const ended = Promise.all(this.#all.map((worker) => worker.ended));
     if ((await atMost(END_MS, ended)) === "late") this.#telling.notice(leftText(this.#all));
@@ -172,6 +177,7 @@ class Supervisor implements LocalWorkers {
     // It is stored with the state: a launcher that ends before it has acted has counted all of it.
     const isOfHistory = actions.map((action) => this.#history.take(action));
     const act = () => {
+      if (this.#isOver) return; // it was waiting for the state to be stored
       for (const action of actions) this.#act(action);
       if (isOfHistory.includes(true)) this.#tellHistory();
     };
@@ -203,6 +209,7 @@ class Supervisor implements LocalWorkers {
       case "admit":
         return this.#start(action.worker, action.place);
       case "kill":
+      case "dismiss":
         return this.#workers.get(action.worker)?.kill();
       case "wake":
         return void this.#workers.get(action.worker)?.signal("SIGCONT");
@@ -210,8 +217,6 @@ class Supervisor implements LocalWorkers {
         return tellRegroup(action, this.#workers);
       case "form":
         return tellFormed(action.generation, this.#workers, this.#telling.begun !== undefined);
-      case "dismiss":
-        return this.#workers.get(action.worker)?.kill();
       case "end":
         return this.#end(() => this.#resolve(endOf(action.verdict, this.#all)));
       case "tell":
@@ -299,6 +304,11 @@ class Supervisor implements LocalWorkers {
     const awaited = leader === undefined ? this.#all : [leader];
     await atMost(SAVE_MS, Promise.all(awaited.map(({ ended }) => ended)));
     this.#reject(failed.error);
+  }
+
+  #giveUp(error: unknown): void {
+    this.#isFenced ||= isFenced(error);
+    this.#end(() => this.#reject(error));
   }
 
   #end(conclude: () => void): void {

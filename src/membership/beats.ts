@@ -1,7 +1,6 @@
 /** What workers say of themselves with every beat. */
 export interface Beat {
   readonly worker: number;
-  readonly generation: number;
   /** What the worker does, as it says itself; undefined if only its process was seen to live. */
   readonly progress?: Progress | undefined;
 }

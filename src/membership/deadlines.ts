@@ -149,7 +149,7 @@ function isAhead(
 function killAgain(draft: Draft, worker: WorkerState): void {
   if (worker.kills < KILLS) {
     const text = `${named(worker)} is still there after ${counted(worker.kills, "attempt")} to kill it; it is tried again.`;
-    tell(draft, "lost", capital(text), worker.id);
+    tell(draft, "fencing", capital(text), worker.id);
     return fence(draft, worker);
   }
   const text =
@@ -284,10 +284,14 @@ function freePlaces({ state, roster }: Draft) {
     });
 }
 
-/** The launcher starts a worker at each free place, but not while a generation comes apart. */
+/**
+ * The launcher starts a worker at each free place, but not while a generation comes apart, and not
+ * when the run is to stop or about to be finished.
+ */
 function ofPlaces(draft: Draft, at: At): void {
-  const { state } = draft;
+  const { state, options } = draft;
   if (state.phase !== "gathering" && state.phase !== "running") return;
+  if (options.stops === true || (state.phase === "running" && state.done.length > 0)) return;
   const earliest = earliestStart(state);
   const free = freePlaces(draft);
   const due = free.filter(({ rest }) => rest <= 0).sort((a, b) => a.index - b.index);

@@ -21,8 +21,8 @@ test("it does not wait for a slow starter longer than half a minute", () => {
   assert.deepEqual(leader.pass(1_500).members, [0, 1]);
 });
 
-test("a killed worker is lost at once, and the others go on with its samples", () => {
-  const leader = running().steps(1, [16, 16, 16]);
+test("a killed worker is lost at once, and the others do what it has computed", () => {
+  const leader = running().steps(1);
   leader.now += 40;
   leader.kill(2);
   assert.equal(
@@ -34,7 +34,7 @@ test("a killed worker is lost at once, and the others go on with its samples", (
   leader.ready(0, 1);
   assert.match(
     leader.said(),
-    /^Generation 2 begins after step 11 with workers 0 and 1; 16 samples of worker 2 are given to workers 0 and 1\./,
+    /^Generation 2 begins after step 11 with workers 0 and 1; what worker 2 computed is given to workers 0 and 1\./,
   );
 });
 
@@ -89,6 +89,12 @@ test("a worker that cannot be killed ends the run, rather than that two generati
   const leader = running(2).pass(30_000, [1]);
   assert.equal(leader.verdict()?.requeue, true);
   assert.match(leader.said(), /is still there after 1 attempt.*could not be killed in 4 attempts/);
+  const lost = leader.told.filter(({ about }) => about === "lost");
+  assert.deepEqual(
+    lost.map(({ worker }) => worker),
+    [1],
+    "it is lost once",
+  );
 });
 
 test("messages of an older generation change nothing", () => {
@@ -299,6 +305,22 @@ test("the death of all workers at once is no error of theirs: the run starts the
   assert.equal(leader.state.committed, 8);
 });
 
+test("a run that goes on from an older checkpoint than the last counts from there", () => {
+  const leader = running();
+  leader.hear({ kind: "saved", step: 10 });
+  for (const worker of [0, 1, 2]) leader.kill(worker);
+  for (const worker of [3, 4, 5]) {
+    leader.hear({ kind: "ready", worker, generation: 0, step: 0 });
+  }
+  assert.equal(leader.state.generation.step, 10);
+  // The checkpoint of step 10 is damaged.
+  leader.hear({ kind: "began", step: 5 });
+  leader.steps(2).said();
+  assert.equal(leader.state.committed, 7);
+  leader.kill(3);
+  assert.match(leader.said(), /Worker 3 .* was lost at step 8/);
+});
+
 test("too many losses without a committed step between end the run", () => {
   for (const [signal, requeue] of [
     ["SIGKILL", true],
@@ -337,11 +359,19 @@ test("a leader that was restarted from its stored state finds its workers again"
   assert.deepEqual([leader.said(), leader.state.committed], ["", 13]);
 });
 
+test("a run that is to stop starts no worker", () => {
+  const leader = running(2);
+  Object.assign(leader.options, { stops: true });
+  leader.kill(1);
+  leader.ready(0);
+  assert.deepEqual([leader.members, leader.did("start")], [[0], undefined]);
+});
+
 test("the run is finished when every member is done", () => {
   const leader = running(2);
   leader.hear({ kind: "done", worker: 1 });
   leader.hear({ kind: "ended", worker: 1, status: 0, signal: null });
-  assert.equal(leader.verdict(), undefined);
+  assert.deepEqual([leader.verdict(), leader.did("start")], [undefined, undefined]);
   leader.hear({ kind: "done", worker: 0 });
   assert.deepEqual([leader.verdict()?.outcome, leader.verdict()?.requeue], ["finished", false]);
   const { actions, wakeAt } = leader.hear({ kind: "time" });

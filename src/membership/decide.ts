@@ -71,7 +71,6 @@ export function firstState(now: number): MembershipState {
     hasCommitted: false,
     pace: undefined,
     done: [],
-    samples: [],
     mishaps: [],
     setbacks: 0,
     reports: [],
@@ -141,8 +140,11 @@ function take(draft: Draft, event: MembershipEvent): void {
       return report(draft, event);
     case "saved":
       state.saved = event.step;
-      // A run that is resumed begins there.
-      if (event.step > state.furthest) state.furthest = state.committed = event.step;
+      return;
+    case "began":
+      // A newer checkpoint may have been damaged, so this may be an earlier step than `saved`.
+      state.saved = state.committed = event.step;
+      state.furthest = Math.max(state.furthest, event.step);
       return;
     default: {
       const worker = find(draft, event.worker);
@@ -152,20 +154,18 @@ function take(draft: Draft, event: MembershipEvent): void {
   }
 }
 
-function takeBeat(draft: Draft, { worker: id, generation, progress }: Beat): void {
+function takeBeat(draft: Draft, { worker: id, progress }: Beat): void {
   const { state } = draft;
   const known = find(draft, id);
   if (known === undefined) return;
   // Of a process that lives but says nothing it is not known what it does.
   const silent = { doing: "other", stillMs: state.time - known.movedAt, file: undefined } as const;
   const { doing, stillMs, file } = progress ?? silent;
-  const isOfNow = generation === state.generation.number;
   // What it does now may have an earlier end.
-  if (isOfNow && doing === "computing" && doing !== known.doing) draft.touched.add(id);
+  if (doing === "computing" && doing !== known.doing) draft.touched.add(id);
   change(draft, id, (worker) => {
     worker.heard = state.time;
     worker.stopped = worker.woken = false;
-    if (!isOfNow) return;
     worker.doing = doing;
     worker.file = file;
     worker.movedAt = Math.max(worker.since, state.time - stillMs);
@@ -182,7 +182,17 @@ function hear(draft: Draft, id: number): WorkerState {
 
 type OfWorker = Exclude<
   MembershipEvent,
-  { readonly kind: "time" | "several" | "restored" | "join" | "beats" | "reported" | "saved" }
+  {
+    readonly kind:
+      | "time"
+      | "several"
+      | "restored"
+      | "join"
+      | "beats"
+      | "reported"
+      | "saved"
+      | "began";
+  }
 >;
 
 /** An event of one worker. Of one that was given up, or may go, only its end matters. */
@@ -197,7 +207,8 @@ function takeOf(draft: Draft, known: WorkerState, event: OfWorker): void {
       return ready(draft, worker, event);
     case "committed":
       if (event.generation !== state.generation.number) return;
-      commit(draft, event.step, event.samples);
+      // A new leader tells the last step again, which is none of this generation.
+      if (!commit(draft, event.step)) return;
       for (const leaving of withStatus(draft, "leaving")) dismiss(draft, leaving);
       return;
     case "failed": {
@@ -293,5 +304,8 @@ function drain(draft: Draft, worker: WorkerState, why: string): void {
   });
   close(draft, worker);
   tell(draft, "left", capital(`${named(worker)} is asked to leave: ${why}.`), worker.id);
-  if (worker.status !== "member") dismiss(draft, worker);
+  if (worker.status === "member") return;
+  // One that waits for the next generation may hold what no other worker has.
+  if (worker.status === "ready" && worker.step > 0) setStatus(draft, worker, "leaving");
+  else dismiss(draft, worker);
 }

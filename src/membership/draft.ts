@@ -181,8 +181,7 @@ export function lose(draft: Draft, { id }: WorkerState, { kind, cause, code, dea
   const generation = wasMember ? state.generation.number : undefined;
   state.mishaps = [...state.mishaps, { worker: worker.id, kind, code, text: cause, generation }];
   if (wasMember) {
-    const rank = state.generation.members.findIndex((member) => member.worker === worker.id);
-    state.gone = [...state.gone, { worker: worker.id, samples: state.samples[rank] }];
+    state.gone = [...state.gone, worker.id];
   }
   setAside(draft, worker, kind === "own");
   if (dead === true) remove(draft, worker);
@@ -261,7 +260,7 @@ export function begin(draft: Draft, members: readonly WorkerState[], text: strin
   const { generation } = state;
   for (const worker of members) setStatus(draft, worker, "member");
   const spares = candidates(draft).map(({ id }) => id);
-  draft.actions.push({ kind: "form", generation, spares });
+  draft.actions.push({ kind: "form", generation });
   if (spares.length > 0) {
     const many = spares.length > 1;
     tell(draft, "spare", `${capital(workers(spares))} ${many ? "stand" : "stands"} by.`);
@@ -269,14 +268,13 @@ export function begin(draft: Draft, members: readonly WorkerState[], text: strin
   enterPhase(draft, "running");
   state.progressAt = state.time;
   state.hasCommitted = false;
-  [state.committed, state.done, state.samples, state.gone] = [generation.step, [], [], []];
+  [state.committed, state.done, state.gone] = [generation.step, [], []];
 }
 
-/** Takes note that the present generation committed a step. */
-export function commit(draft: Draft, step: number, samples: readonly number[] | undefined): void {
+/** Takes note that the present generation committed a step. Returns false if it was known. */
+export function commit(draft: Draft, step: number): boolean {
   const { state } = draft;
-  if (samples !== undefined) state.samples = samples;
-  if (step <= state.committed) return;
+  if (step <= state.committed) return false;
   if (state.hasCommitted) {
     const took = (state.time - state.progressAt) / (step - state.committed);
     state.pace = withStep(state.pace, took);
@@ -289,9 +287,10 @@ export function commit(draft: Draft, step: number, samples: readonly number[] | 
   }
   [state.committed, state.progressAt, state.hasCommitted] = [step, state.time, true];
   state.lookAt = state.time; // the bound of all members may be shorter now
-  if (step <= state.furthest) return;
+  if (step <= state.furthest) return true;
   state.furthest = step;
   [state.mishaps, state.reports, state.setbacks] = [[], [], 0];
+  return true;
 }
 
 export function dismiss(draft: Draft, worker: WorkerState): void {

@@ -46,6 +46,28 @@ test("the last worker that holds the state brings it to newcomers before it leav
   assert.deepEqual(leader.did("dismiss"), { kind: "dismiss", worker: 0 });
 });
 
+test("a worker that is asked to leave while the others meet anew hands over what it alone holds", () => {
+  const leader = running();
+  leader.kill(2);
+  leader.ready(0);
+  leader.hear({ kind: "drain", worker: 0, why: "it got SIGTERM" });
+  assert.equal(leader.did("dismiss"), undefined);
+  leader.kill(1);
+  leader.hear({ kind: "ready", worker: 3, generation: 0, step: 0 });
+  assert.deepEqual([leader.members, leader.state.generation.holders], [[0, 3], [0]]);
+});
+
+test("a step that is told again lets no worker go that leaves", () => {
+  const leader = running().steps(1);
+  leader.hear({ kind: "drain", worker: 0, why: "it got SIGTERM" });
+  leader.steps(1).ready(0, 1, 2);
+  assert.deepEqual(leader.members, [1, 2]);
+  leader.hear({ kind: "committed", worker: 1, generation: 2, step: 12 });
+  assert.equal(leader.did("dismiss"), undefined);
+  leader.steps(1);
+  assert.deepEqual(leader.did("dismiss"), { kind: "dismiss", worker: 0 });
+});
+
 test("a stopped worker is continued once before the state of the run is lost with it", () => {
   const leader = running().steps(1);
   // Two of three are stopped at nearly the same time, after the third was killed.
@@ -111,13 +133,11 @@ test("a worker that is asked to leave finishes the step, hands over and goes; it
 
 test("a member that computes without an end is lost, and not those that wait for it", () => {
   const leader = running();
-  const { number: generation } = leader.state.generation;
   const hang = (ms: number, doing: Doing, stillMs: (passed: number) => number) => {
     for (let passed = 0; passed < ms; passed += BEAT_MS) {
       leader.now += BEAT_MS;
       const of = (worker: number, does: Doing, still: number) => ({
         worker,
-        generation,
         progress: { doing: does, stillMs: still },
       });
       const beats = [
@@ -142,12 +162,11 @@ test("a member that computes without an end is lost, and not those that wait for
 
 /** Lets time pass in which each worker does something without an end. */
 function stall(leader: Leader, ms: number, doing: readonly Doing[], file = "/data/a.txt"): void {
-  const { number: generation } = leader.state.generation;
   for (let passed = 0; passed <= ms; passed += BEAT_MS) {
     leader.now += BEAT_MS;
     const beats = doing.map((does, worker) => {
       const at = does === "waiting" ? {} : { file };
-      return { worker, generation, progress: { doing: does, stillMs: passed, ...at } };
+      return { worker, progress: { doing: does, stillMs: passed, ...at } };
     });
     leader.hear({ kind: "beats", beats });
   }

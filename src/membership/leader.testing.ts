@@ -11,6 +11,8 @@ export class Leader {
   state = firstState(0);
   now = 0;
   text = "";
+  /** All that was told. */
+  readonly told: Extract<Action, { readonly kind: "tell" }>[] = [];
   actions: readonly Action[] = [];
 
   constructor(options: Partial<MembershipOptions> & { readonly local?: number } = {}) {
@@ -25,6 +27,7 @@ export class Leader {
     this.state = decision.state;
     this.actions = decision.actions;
     this.text += ` ${decision.reason}`;
+    this.told.push(...decision.actions.filter((action) => action.kind === "tell"));
     return decision;
   }
 
@@ -35,9 +38,8 @@ export class Leader {
     for (const end = this.now + ms; this.now < end; ) {
       this.now = Math.min(end, this.now + BEAT_MS);
       const ids = this.state.workers.map(({ id }) => id).filter((id) => !silent.includes(id));
-      const generation = this.state.generation.number;
       const progress = { doing, stillMs: this.now - from };
-      const beats = ids.map((worker) => ({ worker, generation, progress }));
+      const beats = ids.map((worker) => ({ worker, progress }));
       all.push(...this.hear({ kind: "beats", beats }).actions);
     }
     this.actions = all;
@@ -53,15 +55,14 @@ export class Leader {
   }
 
   /** Commits steps of 100 ms. */
-  steps(count: number, samples?: readonly number[]): this {
+  steps(count: number): this {
     for (let i = 0; i < count; i++) {
       this.now += 100;
       this.beat();
       const worker = this.members[0] as number;
       const generation = this.state.generation.number;
       const step = this.state.committed + 1;
-      const shares = samples === undefined ? {} : { samples };
-      this.hear({ kind: "committed", worker, generation, step, ...shares });
+      this.hear({ kind: "committed", worker, generation, step });
     }
     return this;
   }

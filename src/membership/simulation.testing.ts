@@ -1,11 +1,14 @@
 /**
  * A run of simulated workers, led by `decide`, on a simulated clock: messages take time, workers
- * die, stand still, fail and leave. After each decision it checks what must hold in any history.
+ * die, stand still, fail and leave. After each decision it is checked what must hold in any history.
  */
 import assert from "node:assert/strict";
 import type { Doing } from "./beats.ts";
 import { BEAT_MS } from "./bounds.ts";
+import { checkDecided, checkFormed } from "./checks.testing.ts";
+import { SimulatedClock } from "./clock.testing.ts";
 import { decide, firstState } from "./decide.ts";
+import { newProcess, type Process } from "./process.testing.ts";
 import type {
   Action,
   Generation,
@@ -15,42 +18,16 @@ import type {
   Verdict,
 } from "./types.ts";
 
-interface Process {
-  readonly id: number;
-  readonly place: string;
-  isAlive: boolean;
-  isStopped: boolean;
-  /** It lives, and computes something that does not end. */
-  isHung: boolean;
-  /** When it last made progress. */
-  movedAt: number;
-  /** Nothing that it says is taken any more. */
-  isRefused: boolean;
-  /** The generation that it computes in; undefined after it has left one. */
-  generation: number | undefined;
-  lastGeneration: number;
-  step: number;
-  leavesAfterStep: boolean;
-  /** What it was told while it stood still. */
-  inbox: (() => void)[];
-}
-
-interface Entry {
-  readonly at: number;
-  readonly run: () => void;
-}
-
 export interface SimulationOptions extends MembershipOptions {
   readonly stepMs: number;
   readonly seed: number;
 }
 
-export class Simulation {
+export class Simulation extends SimulatedClock {
   readonly options: SimulationOptions;
   readonly processes = new Map<number, Process>();
   readonly formed: Generation[] = [];
   readonly told: string[] = [];
-  now = 1e6;
   state: MembershipState;
   verdict: Verdict | undefined;
   /** The furthest step that was committed, and the generation that committed last. */
@@ -61,36 +38,19 @@ export class Simulation {
   leaderSleepsUntil = 0;
   /** Workers that cannot be killed, only refused. */
   readonly unreachable = new Set<number>();
-  /** While true, workers that are started fail by themselves. */
-  failing: string | undefined;
-  #queue: Entry[] = [];
   /** When the last message to each worker arrives. */
   readonly #arrivals = new Map<number, number>();
-  #random: number;
   #wakeAt = 0;
   #jumped = 0;
   #decisions = 0;
 
   constructor(options: SimulationOptions) {
+    super(options.seed);
     this.options = options;
-    this.#random = options.seed;
     this.state = firstState(this.now);
     this.hear({ kind: "time" });
-    this.#every(BEAT_MS, () => this.#beat());
-    this.#every(options.stepMs, () => this.#commit());
-  }
-
-  /** @returns a number below `limit`; the same ones for the same seed */
-  random(limit: number): number {
-    this.#random = (Math.imul(this.#random, 1_664_525) + 1_013_904_223) >>> 0;
-    return (this.#random / 2 ** 32) * limit;
-  }
-
-  after(ms: number, run: () => void): void {
-    const at = this.now + ms;
-    let index = this.#queue.length;
-    while (index > 0 && (this.#queue[index - 1] as Entry).at > at) index--;
-    this.#queue.splice(index, 0, { at, run });
+    this.every(BEAT_MS, () => this.#beat());
+    this.every(options.stepMs, () => this.#commit());
   }
 
   /** Lets time pass, or until something holds. Returns whether it does. */
@@ -98,17 +58,13 @@ export class Simulation {
     const end = this.now + ms;
     while (!until()) {
       const wake = Math.max(this.#wakeAt, this.leaderSleepsUntil);
-      const [next] = this.#queue;
-      const at = Math.min(next?.at ?? Number.POSITIVE_INFINITY, wake);
-      if (at > end) {
+      if (Math.min(this.nextAt, wake) > end) {
         this.now = end;
         return until();
       }
-      this.now = Math.max(this.now, at);
-      if (next !== undefined && next.at <= at) {
-        this.#queue.shift();
-        next.run();
-      } else {
+      if (this.nextAt <= wake) this.runNext();
+      else {
+        this.now = Math.max(this.now, wake);
         this.hear({ kind: "time" });
       }
     }
@@ -143,36 +99,23 @@ export class Simulation {
     const now = this.now + this.#jumped;
     const decision = decide(now, this.state, event, this.options);
     if (isWatched) assert.equal(JSON.stringify(this.state), before, "the given state stays so");
-    const { actions, reason, wakeAt, state } = decision;
-    assert.equal(actions.length > 0, reason !== "", `a reason for ${JSON.stringify(actions)}`);
-    if (reason !== "") {
-      assert.match(reason, /^[A-Z].*\.$/s);
-      assert.doesNotMatch(reason, /undefined|NaN|Infinity|\.\./);
-    }
+    const { actions, wakeAt, state } = decision;
+    checkDecided(decision, now);
     this.state = isWatched ? (JSON.parse(JSON.stringify(state)) as MembershipState) : state;
-    if (wakeAt === undefined) assert.equal(state.phase, "ended");
-    else assert.ok(wakeAt > now && wakeAt <= now + 1000, `wakes after ${wakeAt - now} ms`);
     this.#wakeAt = wakeAt === undefined ? Number.POSITIVE_INFINITY : this.now + wakeAt - now;
     for (const action of actions) this.#carryOut(action);
-  }
-
-  #every(ms: number, run: () => void): void {
-    this.after(ms, () => {
-      run();
-      this.#every(ms, run);
-    });
   }
 
   #beat(): void {
     const beats = this.living()
       .filter(({ isStopped, isRefused }) => !isStopped && !isRefused)
       .map((process) => {
-        const { id, lastGeneration, generation } = process;
+        const { id, generation } = process;
         const stands = generation !== undefined && !this.#canCommit(generation);
         if (!stands && !process.isHung) process.movedAt = this.now;
         const doing: Doing = process.isHung ? "computing" : stands ? "waiting" : "other";
         const progress = { doing, stillMs: this.now - process.movedAt };
-        return { worker: id, generation: lastGeneration, progress };
+        return { worker: id, progress };
       });
     if (beats.length > 0) this.hear({ kind: "beats", beats });
     for (const { id, isStopped, isRefused } of this.living()) {
@@ -302,7 +245,6 @@ export class Simulation {
   #carryOut(action: Action): void {
     switch (action.kind) {
       case "tell":
-        assert.match(action.text, /^[A-Z].*\.$/s);
         this.told.push(action.text);
         return;
       case "start":
@@ -336,24 +278,10 @@ export class Simulation {
 
   #launch(id: number, place: string): void {
     assert.ok(!this.processes.has(id), "numbers are given once");
-    const process: Process = {
-      id,
-      place,
-      isAlive: true,
-      isStopped: false,
-      isHung: false,
-      movedAt: this.now,
-      isRefused: false,
-      generation: undefined,
-      lastGeneration: 0,
-      step: 0,
-      leavesAfterStep: false,
-      inbox: [],
-    };
+    const process = newProcess(id, place, this.now);
     this.processes.set(id, process);
     this.after(50 + this.random(1500), () => {
       if (!process.isAlive) return;
-      if (this.failing !== undefined) return this.fail(process, this.failing);
       this.#say({ kind: "ready", worker: id, generation: 0, step: 0 });
     });
   }
@@ -374,26 +302,7 @@ export class Simulation {
 
   #form(generation: Generation): void {
     const { number, members, step } = generation;
-    const { minWorkers, maxWorkers } = this.options;
-    assert.equal(number, (this.formed.at(-1)?.number ?? 0) + 1);
-    assert.ok(members.length >= minWorkers && members.length <= maxWorkers);
-    assert.equal(new Set(members.map(({ worker }) => worker)).size, members.length);
-    const nodes = members.map(({ node }) => node);
-    const changes = nodes.filter((node, rank) => node !== nodes[rank - 1]).length;
-    assert.equal(changes, new Set(nodes).size, "members of a node follow each other");
-    for (const process of this.living()) {
-      const isIn = process.generation !== undefined;
-      assert.ok(!isIn || process.isRefused, `worker ${process.id} has left its generation`);
-    }
-    for (const { worker } of members) {
-      assert.ok(!this.processes.get(worker)?.isRefused, "no member is fenced");
-    }
-    const isHeld = generation.holders.length > 0;
-    const own = members.map((member) => member.step);
-    assert.equal(step, isHeld ? Math.max(...own) : this.state.saved, "a member brings the state");
-    const near = this.state.workers.filter(({ status }) => status === "leaving");
-    const far = Math.max(...near.map((worker) => worker.step), 0);
-    assert.ok(step >= far || maxWorkers === 1, "those that leave bring it if no other can");
+    checkFormed(generation, this);
     this.formed.push(generation);
     for (const { worker } of members) {
       this.#ask(worker, (process) => {

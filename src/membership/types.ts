@@ -54,16 +54,16 @@ export type MembershipEvent =
       readonly step: number;
       readonly short?: Short | undefined;
     }
-  /** `samples`: how many samples of a step each member computes, by rank. */
   | {
       readonly kind: "committed";
       readonly worker: number;
       readonly generation: number;
       readonly step: number;
-      readonly samples?: readonly number[];
     }
   /** The state after this step lies on disk, and a run without any other state continues from it. */
   | { readonly kind: "saved"; readonly step: number }
+  /** The run has begun, or goes on, from the state on disk after this step. */
+  | { readonly kind: "began"; readonly step: number }
   /** The worker's process is stopped by a signal. It has time to go on, until its next beat. */
   | { readonly kind: "stopped"; readonly worker: number }
   /** A member says that it has lost another one. */
@@ -126,8 +126,8 @@ export type Action =
       readonly workers: readonly number[];
       readonly when: "after-step" | "now";
     }
-  /** All members are told of their new generation, and spares of whom to follow. */
-  | { readonly kind: "form"; readonly generation: Generation; readonly spares: readonly number[] }
+  /** All members are told of their new generation. */
+  | { readonly kind: "form"; readonly generation: Generation }
   /** The worker may go: it holds nothing that others need. */
   | { readonly kind: "dismiss"; readonly worker: number }
   | { readonly kind: "end"; readonly verdict: Verdict }
@@ -144,6 +144,8 @@ export type Topic =
   | "started"
   | "joined"
   | "lost"
+  /** A worker that was told to be lost, and still lives. */
+  | "fencing"
   | "woken"
   | "left"
   | "aside"
@@ -228,15 +230,13 @@ export interface MembershipState {
   pace: Pace | undefined;
   /** The members of this generation that are done. */
   done: readonly number[];
-  /** By rank of this generation. */
-  samples: readonly number[];
   /** What went wrong since the furthest step was committed. */
   mishaps: readonly Mishap[];
   /** How many generations broke, and how many workers were lost outside of one, since then. */
   setbacks: number;
   reports: readonly Report[];
-  /** Members lost since the last generation was formed, with the samples that they had. */
-  gone: readonly { readonly worker: number; readonly samples: number | undefined }[];
+  /** Members lost since the last generation was formed. */
+  gone: readonly number[];
   /** The fewest workers that have room for the state of the run, and why; undefined: not known. */
   least?: Short | undefined;
   /** When to remind people of what the run waits for; undefined while it does not wait. */

@@ -68,7 +68,7 @@ export function restText({ name, node }: Place, losses: number, rest: number): s
   return `Place ${name} (host ${node}) is set aside for ${span(rest)}, because ${times} before it was of use.`;
 }
 
-/** "Generation 5 begins after step 811 with workers 1 and 2; 16 samples of worker 3 go to them." */
+/** "Generation 5 begins after step 811 with workers 1 and 2; what worker 3 computed is given to them." */
 export function generationText(
   { number, members, step, holders }: Generation,
   { gone, committed, furthest }: MembershipState,
@@ -85,9 +85,5 @@ export function generationText(
     return `${text}: no worker that lives holds the state after step ${committed}, so ${repeated} computed again.`;
   }
   if (gone.length === 0) return `${text}.`;
-  const from = workers(gone.map(({ worker }) => worker));
-  const known = gone.every(({ samples }) => samples !== undefined);
-  const sum = gone.reduce((total, { samples = 0 }) => total + samples, 0);
-  const what = known ? `${counted(sum, "sample")} of ${from} are` : `what ${from} computed is`;
-  return `${text}; ${what} given to ${workers(ids)}.`;
+  return `${text}; what ${workers(gone)} computed is given to ${workers(ids)}.`;
 }

@@ -282,6 +282,15 @@ export interface History {
   readonly recoverySeconds: readonly number[];
 }
 
+/** Before the first generation. */
+export const NO_HISTORY: History = {
+  workersLost: 0,
+  workersJoined: 0,
+  generations: 0,
+  stepsRepeated: 0,
+  recoverySeconds: [],
+};
+
 /** Bits per byte of the held-out text. */
 export interface BitsPerByte {
   readonly model: number;

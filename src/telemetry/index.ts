@@ -19,6 +19,7 @@ export type {
   SharesChanged,
   StepDone,
 } from "./events.ts";
+export { NO_HISTORY } from "./events.ts";
 export { type JsonlSink, jsonlSink, lastStepOf } from "./jsonl.ts";
 export { printable, printableJson, printableLine } from "./printable.ts";
 export { type TerminalOptions, terminalSink } from "./terminal.ts";

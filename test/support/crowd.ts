@@ -210,8 +210,7 @@ export class Crowd {
 
   #takeSigns(): void {
     this.#coordinate(() => {
-      const { number: generation } = this.state.generation;
-      const beats = [...this.#signs].map((worker) => ({ worker, generation }));
+      const beats = [...this.#signs].map((worker) => ({ worker }));
       this.#signs.clear();
       if (beats.length > 0) this.#hear({ kind: "beats", beats });
     });
