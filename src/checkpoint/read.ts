@@ -120,14 +120,6 @@ export function describeFault(path: string, fault: Fault): string {
   }
 }
 
-/** @param path of the checkpoint; `what` is the end of a sentence */
-export function damaged(path: string, what: string): LockstepError {
-  return new LockstepError("CHECKPOINT", `The checkpoint "${path}" is damaged: ${what}.`, {
-    hint: "Use an older checkpoint, or start again with --anew. The disk or the copy may be faulty.",
-    fields: { path },
-  });
-}
-
 /**
  * Fills `into` with the bytes of a tensor from byte `from` on. The tensor has them.
  * @throws FILE_NOT_FOUND, FILE_CORRUPT, IO_FAILED, STORE

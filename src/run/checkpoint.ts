@@ -5,6 +5,8 @@
 import { existsSync } from "node:fs";
 import {
   type CheckpointStore,
+  damaged,
+  describeFault,
   manifestSha256,
   readRangeOf,
   type Source,
@@ -122,6 +124,14 @@ export async function openStep(
   };
 }
 
+/** Reads every shard. @throws CHECKPOINT naming the first that is damaged; STORE */
+export async function requireWhole({ path, source }: CheckpointHead): Promise<void> {
+  for (const [shard, file] of source.files.entries()) {
+    const fault = await source.check(shard);
+    if (fault !== undefined) throw damaged(path, describeFault(file, fault));
+  }
+}
+
 /**
  * Reads the head of the folder's newest checkpoint that has one.
  * @throws CHECKPOINT when there is none, or none that this version understands
@@ -200,7 +210,9 @@ async function readAll(source: Source, parts: StateParts): Promise<void> {
       parts.write(name, at, chunk);
     }
   };
-  await Promise.all(Array.from({ length: READ_AT_ONCE }, readNext));
+  // After a failure too, nothing writes into the trainer's memory any more when this ends.
+  const ended = await Promise.allSettled(Array.from({ length: READ_AT_ONCE }, readNext));
+  for (const end of ended) if (end.status === "rejected") throw end.reason;
 }
 
 function* chunksOf(parts: StateParts) {

@@ -86,6 +86,8 @@ test("an owner on another machine is alive if its number changes", () =>
 test("an unreadable lock file counts as none, and a link or folder in its place is refused", () =>
   withFolder({ "run.lock": "{", "other/x": "", target: "mine" }, async (path) => {
     (await lockFolder(await openRunFolder(path))).release();
+    writeFileSync(join(path, "run.lock"), '{ "boot": "of another machine" }');
+    (await lockFolder(await openRunFolder(path), { watchMs: 1e6 })).release();
     symlinkSync(join(path, "target"), join(path, "run.lock"));
     await assert.rejects(lockFolder(await openRunFolder(path)), { code: "IO_FAILED" });
     assert.equal(readFileSync(join(path, "target"), "utf8"), "mine");

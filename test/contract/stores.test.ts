@@ -9,6 +9,7 @@ import {
   describeFault,
   FolderStore,
   type Manifest,
+  markName,
   openStore,
 } from "../../src/checkpoint/index.ts";
 import { LockstepError } from "../../src/errors.ts";
@@ -210,7 +211,19 @@ function contract(open: () => Promise<Place>): void {
 
 const holder = { host: "here", pid: process.pid, space: "one", since: "2026-01-01T00:00:00Z" };
 
-describe("a folder", () => contract(openFolders));
+describe("a folder", () => {
+  contract(openFolders);
+
+  test("what a leader that was killed has left in its search for others is removed", async () => {
+    const place = await openFolders();
+    const store = await place.open();
+    for (const name of [markName(), `${markName()}.3`]) await store.writeText(name, "");
+    await store.writeText("note.json", "of the user");
+    await store.removeDrafts();
+    assert.deepEqual(await place.list(store), [join(store.place, "note.json")]);
+    await place.close();
+  });
+});
 describe("a bucket", { skip: NO_S3 }, () => contract(openBuckets));
 
 async function openFolders(): Promise<Place> {
