@@ -9,7 +9,7 @@ import {
   type RunFolder,
 } from "../run/index.ts";
 import { printable } from "../telemetry/index.ts";
-import { goTo, openRecorded, recordedCommand } from "./recorded.ts";
+import { goTo, openRecorded, recordedCommand, requireStep, stepsOf } from "./recorded.ts";
 import { openTarget, type Target, type TargetFlags } from "./target.ts";
 
 export interface ExportFlags {
@@ -21,7 +21,7 @@ export interface ExportFlags {
 export async function exportCommand(dir: string, flags: ExportFlags): Promise<void> {
   const to = resolve(flags.to);
   const folder = await openRecorded(dir);
-  const { head, notices } = await headOf(folder, flags.step);
+  const { head, notices } = await headOf(dir, folder, flags.step);
   for (const notice of notices) console.error(printable(notice));
   const { run } = await targetOf(dir, folder, flags.run);
   const { notes } = await exportCheckpoint(run, head, to);
@@ -30,10 +30,12 @@ export async function exportCommand(dir: string, flags: ExportFlags): Promise<vo
 }
 
 async function headOf(
+  dir: string,
   folder: RunFolder,
   step: number | undefined,
 ): Promise<{ readonly head: CheckpointHead; readonly notices: readonly string[] }> {
   if (step === undefined) return chooseCheckpoint(folder);
+  requireStep(await stepsOf(dir, folder.checkpoints), step);
   return { head: await openStep(folder.checkpoints, step), notices: [] };
 }
 
