@@ -236,8 +236,9 @@ describe("checkpoints", { concurrency: 2 }, () => {
           },
         });
         assert.equal(status, 1, stdout);
-        const told =
-          /step \d+: no checkpoint was written, and the one before is kept\. (.*)\n/.exec(stdout);
+        const told = /step \d+: no checkpoint was written, and those before are kept\. (.*)\n/.exec(
+          stdout,
+        );
         assert.match(
           told?.[1] ?? stdout,
           /annot write .*checkpoints.step-\d+": .*disk|file would be/,
@@ -290,7 +291,7 @@ describe("checkpoints", { concurrency: 2 }, () => {
         assert.equal(status, 0, stderr + stdout);
         assert.match(
           stdout,
-          /step \d+: no checkpoint was written, and the one before is kept\. Cannot write ".*step-\d+": the disk is full/,
+          /step \d+: no checkpoint was written, and those before are kept\. Cannot write ".*step-\d+": the disk is full/,
         );
         assert.equal(seen.length, 1, "the checkpoint before is there");
         assert.match(stdout, /step 12\/12/);
