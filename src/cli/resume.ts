@@ -31,11 +31,13 @@ export async function resumeCommand(dir: string, flags: ResumeFlags): Promise<vo
 
 /**
  * What was recorded, without what the given flags state anew: axes and a ZeRO stage are one
- * statement, and so are numbers of workers.
+ * statement, and axes and limits are of one number of workers.
  */
 function recordedBeside(flags: ResumeFlags, recorded: TrainFlags): TrainFlags {
   const anew: string[] = [];
   if (flags.parallel !== undefined || flags.zero !== undefined) anew.push("parallel", "zero");
-  if (flags.workers !== undefined) anew.push("minWorkers", "maxWorkers");
+  if (flags.workers !== undefined && flags.workers !== recorded.workers) {
+    anew.push("parallel", "minWorkers", "maxWorkers");
+  }
   return Object.fromEntries(Object.entries(recorded).filter(([name]) => !anew.includes(name)));
 }

@@ -140,13 +140,28 @@ export async function requireWhole({ path, source }: CheckpointHead): Promise<vo
 export async function readCheckpointHead(folder: RunFolder): Promise<CheckpointHead> {
   const { head, unusable } = await openNewest(folder);
   if (head !== undefined) return head;
-  throw unusable[0]?.error ?? nothingToResume(folder);
+  throw noneUsable(folder, unusable);
 }
 
-export function nothingToResume(folder: RunFolder): LockstepError {
+/** The error of a folder without a checkpoint that can be used. @param unusable newest first */
+export function noneUsable(folder: RunFolder, unusable: readonly Unusable[]): Error {
   const path = folder.checkpoints.isOnDisk ? folder.path : folder.checkpoints.place;
-  return new LockstepError("CHECKPOINT", `There is nothing to resume in "${path}".`, {
-    hint: "Start the run without --resume, or name the folder of an earlier run with --out.",
+  const [newest, ...others] = unusable;
+  if (newest === undefined) {
+    return new LockstepError("CHECKPOINT", `There is nothing to resume in "${path}".`, {
+      hint: "Start the run without --resume, or name the folder of an earlier run with --out.",
+    });
+  }
+  if (others.length === 0) return newest.error;
+  const [why] = newest.error.message.split("\n");
+  const text = `None of the ${unusable.length} checkpoints in "${path}" can be used. The newest: ${why}`;
+  // One that cannot be read now may be whole: then the run must not begin again.
+  const codes = unusable.map(({ error }) => (error instanceof LockstepError ? error.code : "BUG"));
+  const isDamage = codes.every((code) => code === "CHECKPOINT" || code === "FILE_CORRUPT");
+  return new LockstepError(isDamage ? "CHECKPOINT" : "IO_FAILED", text, {
+    hint: "`lockstep checkpoints DIR --verify` says what is wrong with each. Start again with --anew, or bring back a copy.",
+    fields: { path },
+    cause: newest.error,
   });
 }
 

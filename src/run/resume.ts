@@ -5,7 +5,7 @@
 import { damaged, describeFault, FAULTS, type Source } from "../checkpoint/index.ts";
 import { type Group, tellNumbers } from "../collectives/index.ts";
 import { LockstepError } from "../errors.ts";
-import { nothingToResume, openNewest, type Unusable } from "./checkpoint.ts";
+import { noneUsable, openNewest, type Unusable } from "./checkpoint.ts";
 import { checkpointsName, type RunFolder } from "./folder.ts";
 import type { CheckpointHead } from "./head.ts";
 
@@ -27,7 +27,7 @@ export async function chooseCheckpoint(folder: RunFolder, group?: Group): Promis
     newer.push(...unusable);
     const steps = await tellAll(group, [head?.step ?? -1]);
     const least = Math.min(...steps.map(([step = -1]) => step));
-    if (head === undefined) throw noneIsWhole(folder, newer);
+    if (head === undefined) throw noneUsable(folder, newer);
     if (least < 0) throw nothingElsewhere(folder, head);
     if (steps.some(([step]) => step !== least)) {
       if (head.step !== least) newer.push({ step: head.step, error: notEverywhere(head) });
@@ -83,21 +83,6 @@ function sentence(
   const [why] = error.message.split("\n");
   const kept = step < 0 ? "" : `, and the other is kept as ${place}/aside-step-${step}`;
   return `${why} The run continues from the checkpoint of step ${used}${kept}.`;
-}
-
-function noneIsWhole(folder: RunFolder, [newest, ...others]: readonly Unusable[]): Error {
-  if (newest === undefined) return nothingToResume(folder);
-  if (others.length === 0) return newest.error;
-  const [why] = newest.error.message.split("\n");
-  return new LockstepError(
-    "CHECKPOINT",
-    `None of the ${others.length + 1} checkpoints in "${folder.path}" can be used. The newest: ${why}`,
-    {
-      hint: "`lockstep checkpoints DIR --verify` says what is wrong with each. Start again with --anew, or bring back a copy.",
-      fields: { path: folder.path },
-      cause: newest.error,
-    },
-  );
 }
 
 function notEverywhere({ path }: CheckpointHead): LockstepError {

@@ -80,10 +80,15 @@ describe("checkpoints", { concurrency: 2 }, () => {
         await ok(longer, moved);
         assert.equal(reportOf(join(moved, "out")).workers, 1);
         assert.equal(reportOf(join(moved, "out")).steps, 8);
-        const otherwise = ["resume", "out", "--steps", "10", "--zero", "3", "--workers", "2"];
-        const { stdout: sharded } = await ok(otherwise, moved);
-        assert.match(sharded, /zero 3/i);
-        assert.equal(reportOf(join(moved, "out")).workers, 2);
+        const otherwise = ["--parallel", "shard=2", "--workers", "2"];
+        const { stdout: sharded } = await ok(
+          ["resume", "out", "--steps", "10", ...otherwise],
+          moved,
+        );
+        assert.match(sharded, /shard 2, zero 3/);
+        // Two axes state a number of workers, which another number replaces.
+        await ok(["resume", "out", "--steps", "12", "--workers", "1"], moved);
+        assert.equal(reportOf(join(moved, "out")).steps, 12);
       });
     }));
 
