@@ -67,7 +67,10 @@ export class FolderStore implements CheckpointStore {
   async manifest(step: number): Promise<Manifest> {
     const checkpoint = this.pathOf(step);
     const path = join(checkpoint, MANIFEST);
-    const file = existsSync(path) ? await openRange(path) : undefined;
+    const file = await openRange(path).catch((error: unknown) => {
+      if (error instanceof LockstepError && error.code === "FILE_NOT_FOUND") return undefined;
+      throw error;
+    });
     const read = async () => {
       const bytes = new Uint8Array(file?.byteLength ?? 0);
       await file?.read(0, bytes);

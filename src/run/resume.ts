@@ -11,7 +11,9 @@ import type { CheckpointHead } from "./head.ts";
 
 export interface Chosen {
   readonly head: CheckpointHead;
-  /** Sentences about newer checkpoints that cannot be used. */
+  /** Newer checkpoints that cannot be used. */
+  readonly unusable: readonly Unusable[];
+  /** Sentences about them, for a run that continues. */
   readonly notices: readonly string[];
 }
 
@@ -37,7 +39,7 @@ export async function chooseCheckpoint(folder: RunFolder, group?: Group): Promis
     const error = await check(head, group);
     if (error === undefined) {
       const notices = newer.map((one) => sentence(one, head, checkpointsName(folder)));
-      return { head, notices };
+      return { head, unusable: newer, notices };
     }
     newer.push({ step: head.step, error });
     below = head.step;

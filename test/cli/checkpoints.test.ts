@@ -143,6 +143,12 @@ describe("checkpoints", { concurrency: 2 }, () => {
       rmSync(join(out, "checkpoints/step-4/manifest.json"));
       const listed = await lockstep(["checkpoints", "out"], { cwd });
       assert.match(listed.stdout, /step 4 +.*damaged: it has no manifest\.json/);
+      const exported = await ok(["export", "out", "--to", "model.onnx"], cwd);
+      assert.match(exported.stdout, /the model after step 2/);
+      const said = exported.stderr.split("\n").filter((line) => line !== "");
+      assert.equal(said.length, 2, exported.stderr);
+      for (const line of said)
+        assert.match(line, /is damaged: .*\. The checkpoint before is taken/);
       const nothing = await lockstep(["checkpoints", "."], { cwd });
       assert.match(nothing.stderr, /has no checkpoints.*\[CHECKPOINT\]/s);
     }));

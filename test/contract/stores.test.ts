@@ -1,6 +1,7 @@
 /** What every place for checkpoints promises: a folder, and a bucket of a real S3 server. */
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
+import { symlinkSync, unlinkSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -213,6 +214,22 @@ const holder = { host: "here", pid: process.pid, space: "one", since: "2026-01-0
 
 describe("a folder", () => {
   contract(openFolders);
+
+  test("what cannot be read is not told as missing", async () => {
+    const place = await openFolders();
+    const store = await place.open();
+    const source = store.source(3, await save(store, 3, [text("first")]));
+    const [shard = ""] = source.files;
+    const manifest = `${store.pathOf(3)}/manifest.json`;
+    for (const path of [shard, manifest]) {
+      // A link to itself cannot be read by anybody, not even by root.
+      unlinkSync(path);
+      symlinkSync(path, path);
+    }
+    assert.equal(await source.check(0), "not readable");
+    await assert.rejects(store.manifest(3), { code: "IO_FAILED", message: /^Cannot read/ });
+    await place.close();
+  });
 
   test("what a leader that was killed has left in its search for others is removed", async () => {
     const place = await openFolders();
