@@ -9,7 +9,10 @@ const by = { host: "a", pid: process.pid, space: "one", since: "2026-01-01T00:00
 test("an owner that cannot be understood counts as gone if it does not change", async (context) => {
   const { bucket, objects } = await serve(context);
   await bucket.put(key, "{ it was edited");
-  const owner = await S3Owner.take(bucket, { key, by, watchMs: 20 });
+  const told: string[] = [];
+  const onWatch = (text: string) => told.push(text);
+  const owner = await S3Owner.take(bucket, { key, by, watchMs: 20, onWatch });
+  assert.match(told.join(), /^"s3:\/\/bucket\/prefix" belongs to another process/);
   assert.equal(JSON.parse(objects.get(`/bucket/${key}`) ?? "{}").host, "a");
   await owner.check();
   await owner.release();

@@ -9,7 +9,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { z } from "zod";
 import { LockstepError } from "../errors.ts";
 import type { Bucket } from "../s3/index.ts";
-import type { Holder } from "./store.ts";
+import type { Holder, HoldOptions } from "./store.ts";
 
 /** The milliseconds after which an owner writes a new number. */
 const BEAT_MS = 5_000;
@@ -40,12 +40,10 @@ interface Found {
   readonly owner: Owner | undefined;
 }
 
-export interface TakeOptions {
+export interface TakeOptions extends HoldOptions {
   /** The name of the object. */
   readonly key: string;
   readonly by: Holder;
-  /** Aborting it ends the watch of another owner, and throws its reason. */
-  readonly signal?: AbortSignal | undefined;
   /** Default: 16 s. */
   readonly watchMs?: number | undefined;
 }
@@ -98,7 +96,12 @@ export class S3Owner {
   }
 
   /** Waits until an owner counts as gone. @throws RUN_LOCKED when it writes a new number */
-  async #watch(first: Found, { watchMs = WATCH_MS, signal }: TakeOptions): Promise<void> {
+  async #watch(first: Found, options: TakeOptions): Promise<void> {
+    const { watchMs = WATCH_MS, signal, onWatch } = options;
+    const { place, who } = placeOf(this.#bucket.address(this.#key), first.owner);
+    onWatch?.(
+      `"${place}" belongs to ${who}. That is watched for ${watchMs / 1000} s; this run goes on if it writes nothing.`,
+    );
     const end = performance.now() + watchMs;
     while (performance.now() < end) {
       await delay(Math.min(LOOK_MS, watchMs));
@@ -178,11 +181,17 @@ function isSameRun(owner: Owner | undefined, { run }: Holder): boolean {
 
 function locked(path: string, { owner }: Partial<Found> = {}): LockstepError {
   const { host = "unknown", pid = 0, since = "" } = owner ?? {};
-  const who =
-    owner === undefined ? "another process" : `process ${pid} on "${host}", since ${since}`;
-  const place = path.slice(0, path.lastIndexOf("/"));
+  const { place, who } = placeOf(path, owner);
   return new LockstepError("RUN_LOCKED", `Checkpoints are being written to "${place}" by ${who}.`, {
     hint: "Wait for the end of that run, stop it, or name another place with --checkpoints.",
     fields: { path, host, pid, since },
   });
+}
+
+/** The prefix, and who writes there, in words. */
+function placeOf(path: string, owner: Owner | undefined): { place: string; who: string } {
+  const place = path.slice(0, path.lastIndexOf("/"));
+  if (owner === undefined) return { place, who: "another process" };
+  const { host, pid, since } = owner;
+  return { place, who: `process ${pid} on "${host}", since ${since}` };
 }

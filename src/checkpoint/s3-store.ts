@@ -12,7 +12,7 @@ import { MANIFEST, type Manifest, manifestText, readManifest, type Shard } from 
 import { asideName, draftName, draftOf, stepName, stepOf, writing } from "./names.ts";
 import { type ShardFiles, type Source, sourceOf } from "./read.ts";
 import { S3Owner } from "./s3-owner.ts";
-import type { CheckpointStore, Hold, Holder, ShardBytes } from "./store.ts";
+import type { CheckpointStore, Hold, Holder, HoldOptions, ShardBytes } from "./store.ts";
 import { hashed } from "./write.ts";
 
 /** The milliseconds between two looks at the shards of others. */
@@ -38,8 +38,8 @@ export class S3Store implements CheckpointStore {
     this.place = bucket.address(prefix).replace(/\/$/, "");
   }
 
-  async hold(by: Holder, signal?: AbortSignal): Promise<Hold> {
-    this.#owner = await S3Owner.take(this.#bucket, { key: this.#key(OWNER), by, signal });
+  async hold(by: Holder, options: HoldOptions = {}): Promise<Hold> {
+    this.#owner = await S3Owner.take(this.#bucket, { ...options, key: this.#key(OWNER), by });
     return this.#owner;
   }
 

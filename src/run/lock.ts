@@ -56,6 +56,8 @@ export interface LockOptions {
   readonly watchMs?: number;
   /** Aborting it ends the watch and throws its reason. */
   readonly signal?: AbortSignal;
+  /** Is given a sentence that says for whom it waits, before an owner is watched. */
+  readonly onWatch?: (text: string) => void;
   /** What the owner does with the folder. Default: a run is being written to it. */
   readonly what?: string;
 }
@@ -191,9 +193,13 @@ async function watch(
   { isLocked }: Taken,
   options: LockOptions,
 ): Promise<void> {
-  const { watchMs = WATCH_MS, signal } = options;
+  const { watchMs = WATCH_MS, signal, onWatch } = options;
   const first = readOwner(path);
   if (first === undefined || (isLocked && first.boot === bootId())) return;
+  const { pid, host, since } = first;
+  onWatch?.(
+    `"${folder.path}" has the lock of process ${pid} on "${host}", since ${since}, which is another machine, or this one before it was restarted. The lock is watched for ${watchMs / 1000} s; this run goes on if it stays as it is.`,
+  );
   const pieces = 16;
   for (let piece = 0; piece < pieces; piece++) {
     await delay(watchMs / pieces);
