@@ -447,6 +447,14 @@ test("a graph whose constants lie where no value does, and a value of another ty
     });
   }));
 
+test("a file in the place of a job's folder is refused, and stays", () =>
+  withFolder({ "words.txt": WORDS, notes: "of the user" }, async (folder) => {
+    const { files } = await makeJob(textRun, { baseDir: folder, root: folder, signal });
+    const message = /Cannot write ".*notes": a part of its path is a file, not a folder/;
+    await assert.rejects(writeJob(join(folder, "notes"), files), { code: "IO_FAILED", message });
+    assert.equal(readFileSync(join(folder, "notes"), "utf8"), "of the user");
+  }));
+
 test("data outside the roots is refused, also through links; several roots are searched", () =>
   withFolder({ "a/words.txt": WORDS, "b/words.txt": WORDS }, async (folder) => {
     const [a, b] = [join(folder, "a"), join(folder, "b")];

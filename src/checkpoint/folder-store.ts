@@ -27,15 +27,8 @@ import {
   writeFileAtomic,
 } from "../files/index.ts";
 import { untilAllEnded } from "./gather.ts";
-import {
-  MANIFEST,
-  MAX_MANIFEST_BYTES,
-  type Manifest,
-  manifestText,
-  parseManifest,
-  type Shard,
-} from "./manifest.ts";
-import { asideName, draftName, draftOf, stepName, stepOf, writing } from "./names.ts";
+import { MANIFEST, type Manifest, manifestText, readManifest, type Shard } from "./manifest.ts";
+import { asideName, draftName, draftOf, isMark, stepName, stepOf, writing } from "./names.ts";
 import { filesOf, type Source, sourceOf } from "./read.ts";
 import type { CheckpointStore, Hold, ShardBytes } from "./store.ts";
 import { writeHashed } from "./write.ts";
@@ -74,22 +67,20 @@ export class FolderStore implements CheckpointStore {
   async manifest(step: number): Promise<Manifest> {
     const checkpoint = this.pathOf(step);
     const path = join(checkpoint, MANIFEST);
-    if (!existsSync(path)) {
-      throw new LockstepError(
-        "CHECKPOINT",
-        `The checkpoint "${checkpoint}" is damaged: it has no ${MANIFEST}.`,
-        { hint: "Use an older checkpoint, or start again with --anew.", fields: { path } },
-      );
+    const file = await openRange(path).catch((error: unknown) => {
+      if (error instanceof LockstepError && error.code === "FILE_NOT_FOUND") return undefined;
+      throw error;
+    });
+    const read = async () => {
+      const bytes = new Uint8Array(file?.byteLength ?? 0);
+      await file?.read(0, bytes);
+      return bytes;
+    };
+    try {
+      return await readManifest({ checkpoint, path, step, byteLength: file?.byteLength, read });
+    } finally {
+      await file?.close();
     }
-    const file = await openRange(path);
-    const { byteLength } = file;
-    await file.close();
-    if (byteLength > MAX_MANIFEST_BYTES) {
-      throw new LockstepError("CHECKPOINT", `"${path}" is too large for a manifest.`, {
-        fields: { path },
-      });
-    }
-    return parseManifest(new TextDecoder().decode(await readFileWhole(path)), path);
   }
 
   source(step: number, manifest: Manifest): Source {
@@ -154,11 +145,18 @@ export class FolderStore implements CheckpointStore {
 
   async publish(draft: string, manifest: Manifest): Promise<string> {
     const path = this.pathOf(manifest.step);
+    const folder = join(this.place, draft);
     try {
-      await writeFlushed(join(this.place, draft, MANIFEST), manifestText(manifest));
+      await writeFlushed(join(folder, MANIFEST), manifestText(manifest));
+      await syncFolder(folder);
       const old = existsSync(path) ? join(this.place, draftName(manifest.step)) : undefined;
       if (old !== undefined) await rename(path, old);
-      await rename(join(this.place, draft), path);
+      try {
+        await rename(folder, path);
+      } catch (error) {
+        if (old !== undefined) await rename(old, path);
+        throw error;
+      }
       await syncFolder(this.place);
       if (old !== undefined) await rm(old, { recursive: true, force: true });
     } catch (error) {
@@ -176,7 +174,7 @@ export class FolderStore implements CheckpointStore {
   async removeDrafts(): Promise<void> {
     if (!existsSync(this.place)) return;
     for (const name of await readdir(this.place)) {
-      if (draftOf(name) === undefined) continue;
+      if (draftOf(name) === undefined && !isMark(name)) continue;
       await rm(join(this.place, name), { recursive: true, force: true });
     }
   }

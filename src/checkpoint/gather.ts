@@ -43,7 +43,10 @@ export async function untilAllEnded({
     if (now !== seen) [seen, seenAt] = [now, performance.now()];
     else if (performance.now() - seenAt > STALLED_MS) {
       const text = `No worker has written to the checkpoint "${path}" for ${STALLED_MS / 1000} s.`;
-      throw new LockstepError("IO_FAILED", text, { fields: { path } });
+      throw new LockstepError("IO_FAILED", text, {
+        hint: "Does the disk or the file server still answer?",
+        fields: { path },
+      });
     }
     await delay(pauseMs);
   }
@@ -52,10 +55,11 @@ export async function untilAllEnded({
 function failureOf(path: string, rank: number, code: string): LockstepError {
   const known: readonly ErrorCode[] = ["DISK_FULL", "IO_FAILED", "STORE"];
   const said = known.find((one) => one === code) ?? "IO_FAILED";
-  const why = said === "DISK_FULL" ? "the disk is full" : `it failed (${code})`;
+  const isFull = said === "DISK_FULL";
+  const why = isFull ? "the disk is full" : `it failed (${code})`;
   return new LockstepError(
     said,
     `Worker ${rank} cannot write its shard of the checkpoint "${path}": ${why}.`,
-    { fields: { path, rank } },
+    { ...(isFull ? { hint: "Free some space there." } : {}), fields: { path, rank } },
   );
 }

@@ -2,11 +2,10 @@ export { type Read, readsFor, type StoredPart, type StoredTensor } from "./assem
 export { type Difference, differences } from "./compare.ts";
 export { FolderStore } from "./folder-store.ts";
 export { type Entry, Ledger, type LedgerRecord, ledgerSchema } from "./ledger.ts";
-export { MANIFEST, type Manifest, manifestSha256, type Shard } from "./manifest.ts";
-export { stepName, stepOf } from "./names.ts";
+export { damaged, MANIFEST, type Manifest, manifestSha256, type Shard } from "./manifest.ts";
+export { isMark, markName, stepName, stepOf } from "./names.ts";
 export { isStore, isStoreAddress, openStore } from "./open.ts";
 export {
-  damaged,
   describeFault,
   FAULTS,
   type Fault,

@@ -39,21 +39,41 @@ export interface LedgerRecord {
 }
 
 const count = z.int().min(0);
-export const ledgerSchema = z.strictObject({
-  begins: z.strictObject({ step: count, position: count }),
-  stretches: z.array(
-    z.strictObject({
-      first: count,
-      next: count,
-      start: count,
-      end: count,
-      generation: count,
-      samples: z.array(count),
-    }),
-  ),
-  earlier: count,
-  repeated: count,
-});
+export const ledgerSchema = z
+  .strictObject({
+    begins: z.strictObject({ step: count, position: count }),
+    stretches: z.array(
+      z.strictObject({
+        first: count,
+        next: count,
+        start: count,
+        end: count,
+        generation: count,
+        samples: z.array(count),
+      }),
+    ),
+    earlier: count,
+    repeated: count,
+  })
+  .refine(isWhole, "has a gap, a step twice, or samples that are not those of its steps");
+
+/** Whether each stretch begins where the one before ends, and its steps have all of its samples. */
+function isWhole({ begins, stretches }: LedgerRecord): boolean {
+  let { step, position } = begins;
+  for (const { first, next, start, end, samples } of stretches) {
+    const each = samples.reduce((sum, count) => sum + count, 0);
+    if (first !== step || next <= first || start !== position) return false;
+    if (each === 0 || end - start !== each * (next - first)) return false;
+    [step, position] = [next, end];
+  }
+  return true;
+}
+
+/** The step and the position that come after all that a ledger has. */
+export function endOf({ begins, stretches }: LedgerRecord): LedgerRecord["begins"] {
+  const last = stretches.at(-1);
+  return last === undefined ? begins : { step: last.next, position: last.end };
+}
 
 /** What a step is about to commit. */
 export interface Entry {
@@ -81,9 +101,8 @@ export class Ledger {
 
   /** Goes on with what a checkpoint, or another worker, has entered. Default: an empty ledger. */
   constructor(record: LedgerRecord = EMPTY) {
-    const { step, position } = record.begins;
-    const { next, end } = record.stretches.at(-1) ?? { next: step, end: position };
-    [this.#record, this.#step, this.#end] = [record, next, end];
+    const { step, position } = endOf(record);
+    [this.#record, this.#step, this.#end] = [record, step, position];
   }
 
   get record(): LedgerRecord {

@@ -7,13 +7,13 @@ import { z } from "zod";
 import { LockstepError } from "../errors.ts";
 import { DTYPES, type DType } from "../tensor/index.ts";
 import { faultOf, type StoredTensor } from "./assemble.ts";
-import { type LedgerRecord, ledgerSchema } from "./ledger.ts";
+import { endOf, type LedgerRecord, ledgerSchema } from "./ledger.ts";
 
 export const MANIFEST = "manifest.json";
 const FORMAT = "lockstep-checkpoint-3";
 
 /** The largest manifest that is read. */
-export const MAX_MANIFEST_BYTES = 2 ** 28;
+const MAX_MANIFEST_BYTES = 2 ** 28;
 
 export interface Shard {
   /** The name of the file in the checkpoint's folder. */
@@ -87,17 +87,43 @@ function hashOf(body: object): string {
   return createHash("sha256").update(JSON.stringify(body)).digest("hex");
 }
 
+/** The manifest of a checkpoint, where it lies. */
+export interface ManifestFile {
+  /** Names the checkpoint in errors, as `path` names the manifest. */
+  readonly checkpoint: string;
+  readonly path: string;
+  /** The step that the checkpoint has by its name. */
+  readonly step: number;
+  /** Undefined where there is none. */
+  readonly byteLength: number | undefined;
+  read(): Promise<Uint8Array>;
+}
+
 /**
- * @param path names the manifest in errors
- * @throws CHECKPOINT when it was changed after it was written, is of another version, or does not
- *   make sense
+ * @throws CHECKPOINT when it is not there, was changed after it was written, is of another step or
+ *   version, or does not make sense; and what `read` throws
  */
-export function parseManifest(text: string, path: string): Manifest {
+export async function readManifest(file: ManifestFile): Promise<Manifest> {
+  const { checkpoint, path, step, byteLength, read } = file;
+  if (byteLength === undefined) throw damaged(checkpoint, `it has no ${MANIFEST}`);
+  if (byteLength > MAX_MANIFEST_BYTES) {
+    throw damagedManifest(path, `it has ${byteLength} bytes, which is too many for a manifest`);
+  }
+  const manifest = parseManifest(new TextDecoder().decode(await read()), path);
+  if (manifest.step === step) return manifest;
+  throw damagedManifest(
+    path,
+    `it is of step ${manifest.step}, but lies where step ${step} belongs`,
+  );
+}
+
+/** @param path names the manifest in errors */
+function parseManifest(text: string, path: string): Manifest {
   let parsed: Record<string, unknown>;
   try {
     parsed = z.looseObject({ format: z.string() }).parse(JSON.parse(text));
   } catch (cause) {
-    throw damaged(path, "it is not a manifest", cause);
+    throw damagedManifest(path, "it is not a manifest", cause);
   }
   if (parsed["format"] !== FORMAT) {
     throw new LockstepError(
@@ -107,22 +133,35 @@ export function parseManifest(text: string, path: string): Manifest {
     );
   }
   const { sha256: said, ...body } = parsed;
-  if (said !== hashOf(body)) throw damaged(path, "it is not as it was written");
+  if (said !== hashOf(body)) throw damagedManifest(path, "it is not as it was written");
   const checked = schema.safeParse(body);
   if (!checked.success) {
     const [issue] = checked.error.issues;
-    throw damaged(path, `${issue?.path.join(".") ?? ""}: ${issue?.message ?? ""}`);
+    throw damagedManifest(path, `${issue?.path.join(".") ?? ""}: ${issue?.message ?? ""}`);
   }
   const { format: _, ...manifest } = checked.data;
   const sizes = manifest.shards.map((shard) => shard.byteLength);
   for (const [name, tensor] of Object.entries(manifest.tensors)) {
     const fault = faultOf(tensor, sizes);
-    if (fault !== undefined) throw damaged(path, `the tensor "${name}" ${fault}`);
+    if (fault !== undefined) throw damagedManifest(path, `the tensor "${name}" ${fault}`);
+  }
+  const { step, position, ledger } = manifest;
+  const entered = ledger && endOf(ledger);
+  if (entered !== undefined && (entered.step !== step || entered.position !== position)) {
+    throw damagedManifest(path, `its ledger ends with step ${entered.step}, and not with ${step}`);
   }
   return manifest;
 }
 
-function damaged(path: string, what: string, cause?: unknown): LockstepError {
+/** @param path of the checkpoint; `what` is the end of a sentence */
+export function damaged(path: string, what: string): LockstepError {
+  return new LockstepError("CHECKPOINT", `The checkpoint "${path}" is damaged: ${what}.`, {
+    hint: "Use an older checkpoint, or start again with --anew. The disk or the copy may be faulty.",
+    fields: { path },
+  });
+}
+
+function damagedManifest(path: string, what: string, cause?: unknown): LockstepError {
   return new LockstepError("CHECKPOINT", `The checkpoint manifest "${path}" is damaged: ${what}.`, {
     hint: "Use an older checkpoint, or start again with --anew. Was the file edited by hand?",
     fields: { path },

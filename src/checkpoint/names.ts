@@ -26,6 +26,18 @@ export function draftOf(name: string): { readonly step: number; readonly id: str
   return step === undefined || id === undefined ? undefined : { step: Number(step), id };
 }
 
+const MARK = /^\.reach-[0-9a-f]{12}(?:\.\d+)?$/;
+
+/** A new name by which workers of other machines find out that they see the same place. */
+export function markName(): string {
+  return `.reach-${randomBytes(6).toString("hex")}`;
+}
+
+/** Whether it is the name of a mark, or of the answer of a rank to one. */
+export function isMark(name: string): boolean {
+  return MARK.test(name);
+}
+
 export function asideName(step: number): string {
   return `aside-step-${step}`;
 }

@@ -1,7 +1,7 @@
 /** Reads checkpoints: checks that shards are whole, and reads ranges of tensors out of them. */
 import { stat } from "node:fs/promises";
 import { LockstepError } from "../errors.ts";
-import { FilePool } from "../files/index.ts";
+import { FilePool, fileError } from "../files/index.ts";
 import { byteLength, type Tensor } from "../tensor/index.ts";
 import { readsFor, type StoredTensor } from "./assemble.ts";
 import type { Manifest } from "./manifest.ts";
@@ -50,13 +50,20 @@ export function filesOf(files: readonly string[]): ShardFiles {
     files,
     isEverywhere: false,
     whole: { chunkBytes: 2 ** 20, atOnce: 2 },
-    sizeOf: (shard) =>
-      stat(path(shard))
-        .then(({ size }) => size)
-        .catch(() => undefined),
+    sizeOf: (shard) => sizeOf(path(shard)),
     read: (shard, start, into) => pool.read(path(shard), start, into),
     close: () => pool.close(),
   };
+}
+
+async function sizeOf(path: string): Promise<number | undefined> {
+  try {
+    return (await stat(path)).size;
+  } catch (thrown) {
+    const error = fileError(thrown, "read", path);
+    if (error instanceof LockstepError && error.code === "FILE_NOT_FOUND") return undefined;
+    throw error;
+  }
 }
 
 export function sourceOf(shards: ShardFiles, manifest: Manifest): Source {
@@ -70,10 +77,10 @@ export function sourceOf(shards: ShardFiles, manifest: Manifest): Source {
     close,
     check: async (shard) => {
       const { byteLength, sha256 } = manifest.shards[shard] as Manifest["shards"][number];
-      const found = await shards.sizeOf(shard);
-      if (found === undefined) return "missing";
-      if (found !== byteLength) return "another size";
       try {
+        const found = await shards.sizeOf(shard);
+        if (found === undefined) return "missing";
+        if (found !== byteLength) return "another size";
         return (await sha256Of(shards, shard, byteLength)) === sha256 ? undefined : "other bytes";
       } catch (error) {
         if (error instanceof LockstepError && error.code === "STORE") throw error;
@@ -118,14 +125,6 @@ export function describeFault(path: string, fault: Fault): string {
     case "not readable":
       return `its shard "${path}" cannot be read`;
   }
-}
-
-/** @param path of the checkpoint; `what` is the end of a sentence */
-export function damaged(path: string, what: string): LockstepError {
-  return new LockstepError("CHECKPOINT", `The checkpoint "${path}" is damaged: ${what}.`, {
-    hint: "Use an older checkpoint, or start again with --anew. The disk or the copy may be faulty.",
-    fields: { path },
-  });
 }
 
 /**

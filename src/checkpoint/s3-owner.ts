@@ -9,7 +9,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { z } from "zod";
 import { LockstepError } from "../errors.ts";
 import type { Bucket } from "../s3/index.ts";
-import type { Holder } from "./store.ts";
+import type { Holder, HoldOptions } from "./store.ts";
 
 /** The milliseconds after which an owner writes a new number. */
 const BEAT_MS = 5_000;
@@ -32,12 +32,18 @@ const schema = z.object({
 });
 type Owner = z.infer<typeof schema>;
 
-export interface TakeOptions {
+/** What the object has. */
+interface Found {
+  /** Changes when the owner writes a new number, whatever else it says. */
+  readonly text: string;
+  /** Undefined for a text that cannot be understood, as of another version. */
+  readonly owner: Owner | undefined;
+}
+
+export interface TakeOptions extends HoldOptions {
   /** The name of the object. */
   readonly key: string;
   readonly by: Holder;
-  /** Aborting it ends the watch of another owner, and throws its reason. */
-  readonly signal?: AbortSignal | undefined;
   /** Default: 16 s. */
   readonly watchMs?: number | undefined;
 }
@@ -63,15 +69,15 @@ export class S3Owner {
     const own = new S3Owner(bucket, options);
     for (let left = MOST_TRIES; left > 0; left--) {
       const found = await own.#read();
-      if (found !== undefined && !isGone(found, options.by)) await own.#watch(found, options);
+      if (found !== undefined && !isGone(found.owner, options.by)) await own.#watch(found, options);
       // It may have changed hands meanwhile.
       const now = await own.#read();
-      if (now !== undefined && (now.id !== found?.id || now.beat !== found.beat)) continue;
+      if (now !== undefined && now.text !== found?.text) continue;
       if (now !== undefined) await bucket.put(options.key, own.#text());
       else if (!(await bucket.create(options.key, own.#text()))) continue;
       // Of several runs that begin at once, the last to write owns it. A run has one leader.
-      if (!isSameRun(now, options.by)) await delay(SETTLE_MS);
-      if ((await own.#read())?.id !== own.#id) continue;
+      if (!isSameRun(now?.owner, options.by)) await delay(SETTLE_MS);
+      if ((await own.#read())?.owner?.id !== own.#id) continue;
       own.#timer = setInterval(() => own.#beat(), BEAT_MS).unref();
       return own;
     }
@@ -82,27 +88,27 @@ export class S3Owner {
     return JSON.stringify({ ...this.#by, id: this.#id, beat: this.#beats });
   }
 
-  /** What cannot be understood was not written by an owner. */
-  async #read(): Promise<Owner | undefined> {
+  async #read(): Promise<Found | undefined> {
     const bytes = await this.#bucket.get(this.#key);
     if (bytes === undefined) return undefined;
-    try {
-      return schema.parse(JSON.parse(new TextDecoder().decode(bytes)));
-    } catch {
-      return undefined;
-    }
+    const text = new TextDecoder().decode(bytes);
+    return { text, owner: ownerIn(text) };
   }
 
   /** Waits until an owner counts as gone. @throws RUN_LOCKED when it writes a new number */
-  async #watch(first: Owner, { watchMs = WATCH_MS, signal }: TakeOptions): Promise<void> {
+  async #watch(first: Found, options: TakeOptions): Promise<void> {
+    const { watchMs = WATCH_MS, signal, onWatch } = options;
+    const { place, who } = placeOf(this.#bucket.address(this.#key), first.owner);
+    onWatch?.(
+      `"${place}" belongs to ${who}. That is watched for ${watchMs / 1000} s; this run goes on if it writes nothing.`,
+    );
     const end = performance.now() + watchMs;
     while (performance.now() < end) {
       await delay(Math.min(LOOK_MS, watchMs));
       signal?.throwIfAborted();
       const found = await this.#read();
       if (found === undefined) return;
-      const isAlive = found.id !== first.id || found.beat !== first.beat;
-      if (isAlive) throw locked(this.#bucket.address(this.#key), found);
+      if (found.text !== first.text) throw locked(this.#bucket.address(this.#key), found);
     }
   }
 
@@ -127,7 +133,8 @@ export class S3Owner {
   /** Called before a checkpoint is completed. @throws RUN_LOCKED when another owns the prefix; STORE */
   async check(): Promise<void> {
     const found = await this.#read();
-    if (found !== undefined && found.id !== this.#id) {
+    // What cannot be understood was not written by an owner: the next number replaces it.
+    if (found?.owner !== undefined && found.owner.id !== this.#id) {
       throw locked(this.#bucket.address(this.#key), found);
     }
   }
@@ -146,8 +153,17 @@ export class S3Owner {
   }
 }
 
+function ownerIn(text: string): Owner | undefined {
+  try {
+    return schema.parse(JSON.parse(text));
+  } catch {
+    return undefined;
+  }
+}
+
 /** Whether an owner need not be watched: it is a process that has ended, or led the same run. */
-function isGone(owner: Owner, by: Holder): boolean {
+function isGone(owner: Owner | undefined, by: Holder): boolean {
+  if (owner === undefined) return false;
   const { space, pid } = owner;
   if (isSameRun(owner, by)) return true;
   if (space !== by.space || pid === by.pid) return false;
@@ -163,15 +179,19 @@ function isSameRun(owner: Owner | undefined, { run }: Holder): boolean {
   return run !== undefined && owner?.run === run;
 }
 
-function locked(path: string, owner: Owner | undefined): LockstepError {
+function locked(path: string, { owner }: Partial<Found> = {}): LockstepError {
   const { host = "unknown", pid = 0, since = "" } = owner ?? {};
+  const { place, who } = placeOf(path, owner);
+  return new LockstepError("RUN_LOCKED", `Checkpoints are being written to "${place}" by ${who}.`, {
+    hint: "Wait for the end of that run, stop it, or name another place with --checkpoints.",
+    fields: { path, host, pid, since },
+  });
+}
+
+/** The prefix, and who writes there, in words. */
+function placeOf(path: string, owner: Owner | undefined): { place: string; who: string } {
   const place = path.slice(0, path.lastIndexOf("/"));
-  return new LockstepError(
-    "RUN_LOCKED",
-    `Checkpoints are being written to "${place}" by process ${pid} on "${host}", since ${since}.`,
-    {
-      hint: "Wait for the end of that run, stop it, or name another place with --checkpoints.",
-      fields: { path, host, pid, since },
-    },
-  );
+  if (owner === undefined) return { place, who: "another process" };
+  const { host, pid, since } = owner;
+  return { place, who: `process ${pid} on "${host}", since ${since}` };
 }

@@ -8,18 +8,11 @@
 import { LockstepError } from "../errors.ts";
 import { type Bucket, copy, endUploads, type Listed, type S3Place, upload } from "../s3/index.ts";
 import { untilAllEnded } from "./gather.ts";
-import {
-  MANIFEST,
-  MAX_MANIFEST_BYTES,
-  type Manifest,
-  manifestText,
-  parseManifest,
-  type Shard,
-} from "./manifest.ts";
+import { MANIFEST, type Manifest, manifestText, readManifest, type Shard } from "./manifest.ts";
 import { asideName, draftName, draftOf, stepName, stepOf, writing } from "./names.ts";
 import { type ShardFiles, type Source, sourceOf } from "./read.ts";
 import { S3Owner } from "./s3-owner.ts";
-import type { CheckpointStore, Hold, Holder, ShardBytes } from "./store.ts";
+import type { CheckpointStore, Hold, Holder, HoldOptions, ShardBytes } from "./store.ts";
 import { hashed } from "./write.ts";
 
 /** The milliseconds between two looks at the shards of others. */
@@ -45,8 +38,8 @@ export class S3Store implements CheckpointStore {
     this.place = bucket.address(prefix).replace(/\/$/, "");
   }
 
-  async hold(by: Holder, signal?: AbortSignal): Promise<Hold> {
-    this.#owner = await S3Owner.take(this.#bucket, { key: this.#key(OWNER), by, signal });
+  async hold(by: Holder, options: HoldOptions = {}): Promise<Hold> {
+    this.#owner = await S3Owner.take(this.#bucket, { ...options, key: this.#key(OWNER), by });
     return this.#owner;
   }
 
@@ -76,22 +69,17 @@ export class S3Store implements CheckpointStore {
 
   async manifest(step: number): Promise<Manifest> {
     const key = this.#key(stepName(step), MANIFEST);
-    const path = this.#bucket.address(key);
-    const size = await this.#bucket.sizeOf(key);
-    if (size === undefined) {
-      throw new LockstepError(
-        "CHECKPOINT",
-        `The checkpoint "${this.pathOf(step)}" is damaged: it has no ${MANIFEST}.`,
-        { hint: "Use an older checkpoint, or start again with --anew.", fields: { path } },
-      );
-    }
-    if (size > MAX_MANIFEST_BYTES) {
-      throw new LockstepError("CHECKPOINT", `"${path}" is too large for a manifest.`, {
-        fields: { path },
-      });
-    }
-    const bytes = await this.#bucket.get(key);
-    return parseManifest(new TextDecoder().decode(bytes), path);
+    return readManifest({
+      checkpoint: this.pathOf(step),
+      path: this.#bucket.address(key),
+      step,
+      byteLength: await this.#bucket.sizeOf(key),
+      read: async () => {
+        const bytes = await this.#bucket.get(key);
+        if (bytes === undefined) throw notThere(key, this.#bucket);
+        return bytes;
+      },
+    });
   }
 
   source(step: number, manifest: Manifest): Source {
@@ -221,8 +209,10 @@ export class S3Store implements CheckpointStore {
     for (const id of ids) await this.#bucket.remove(this.#key(`.${folder}.${id}.tmp`, BEGUN));
   }
 
-  setAside(step: number): Promise<void> {
-    return this.#move(step, asideName(step));
+  /** It replaces an earlier one of that name. */
+  async setAside(step: number): Promise<void> {
+    await this.#removeAll(await this.#list(`${asideName(step)}/`));
+    await this.#move(step, asideName(step));
   }
 
   async putAway(): Promise<void> {

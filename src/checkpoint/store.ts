@@ -22,6 +22,13 @@ export interface Holder {
   readonly since: string;
 }
 
+export interface HoldOptions {
+  /** Aborting it ends the watch of another owner, and throws its reason. */
+  readonly signal?: AbortSignal | undefined;
+  /** Is given a sentence that says for whom it waits, before an owner is watched. */
+  readonly onWatch?: ((text: string) => void) | undefined;
+}
+
 export interface Hold {
   /** It throws nothing. */
   release(): Promise<void>;
@@ -46,9 +53,9 @@ export interface CheckpointStore {
   /**
    * Takes the place for one run, before anything is written there. From then on `publish` throws
    * RUN_LOCKED if another has taken it.
-   * @throws RUN_LOCKED naming the owner; STORE; the reason of `signal`
+   * @throws RUN_LOCKED naming the owner; STORE; the reason of the signal
    */
-  hold(by: Holder, signal?: AbortSignal): Promise<Hold>;
+  hold(by: Holder, options?: HoldOptions): Promise<Hold>;
 
   /** The name of a checkpoint in messages. */
   pathOf(step: number): string;

@@ -1,9 +1,16 @@
 /** `lockstep checkpoints DIR`: lists the checkpoints of a run, checks them, or compares two. */
 import { type CheckpointStore, describeFault, differences } from "../checkpoint/index.ts";
 import { LockstepError } from "../errors.ts";
-import { type CheckpointHead, changesBetween, columns, openStep, size } from "../run/index.ts";
+import {
+  type CheckpointHead,
+  changesBetween,
+  columns,
+  openStep,
+  requireWhole,
+  size,
+} from "../run/index.ts";
 import { printable } from "../telemetry/index.ts";
-import { openRecorded } from "./recorded.ts";
+import { openRecorded, requireStep, stepsOf } from "./recorded.ts";
 
 export interface CheckpointsFlags {
   readonly verify?: boolean;
@@ -16,12 +23,7 @@ const MOST_NAMED = 20;
 
 export async function checkpointsCommand(dir: string, flags: CheckpointsFlags): Promise<void> {
   const { checkpoints } = await openRecorded(dir);
-  const steps = await checkpoints.steps();
-  if (steps.length === 0) {
-    throw new LockstepError("CHECKPOINT", `"${dir}" has no checkpoints.`, {
-      hint: "Name the folder of a run, such as runs/gpt, or the place of its checkpoints.",
-    });
-  }
+  const steps = await stepsOf(dir, checkpoints);
   const lines =
     flags.diff === undefined
       ? await listed(checkpoints, steps, flags.verify === true)
@@ -66,10 +68,16 @@ async function describe(
     if (fault !== undefined) faults.push(describeFault(file, fault));
   }
   if (faults.length > 0) return { fault: true, text: `damaged: ${faults.join("; ")}` };
-  const loss = Number.isFinite(head.trainLoss) ? `loss ${head.trainLoss.toFixed(4)}, ` : "";
   const shards = `${files.length} ${files.length === 1 ? "shard" : "shards"}`;
   const told = verifies ? ", whole" : "";
-  return { bytes, text: `${loss}${head.seconds.toFixed(1)} s of training, ${shards}${told}` };
+  return {
+    bytes,
+    text: `${lossOf(head)}, ${head.seconds.toFixed(1)} s of training, ${shards}${told}`,
+  };
+}
+
+function lossOf({ trainLoss }: CheckpointHead): string {
+  return Number.isFinite(trainLoss) ? `loss ${trainLoss.toFixed(4)}` : "loss unknown";
 }
 
 function firstLine(error: unknown): string {
@@ -82,17 +90,15 @@ async function compared(
   steps: readonly number[],
   words: readonly string[],
 ): Promise<string[]> {
-  const [one, other, more] = words.map(Number);
-  if (one === undefined || other === undefined || more !== undefined) {
+  const [one = Number.NaN, other = Number.NaN, ...more] = words.map((word) =>
+    /^\d+$/.test(word) ? Number(word) : Number.NaN,
+  );
+  if (Number.isNaN(one + other) || more.length > 0) {
     throw new LockstepError("INVALID_OPTION", "--diff takes two steps, as in --diff 100 200.");
   }
-  for (const step of [one, other]) {
-    if (steps.includes(step)) continue;
-    throw new LockstepError("CHECKPOINT", `There is no checkpoint of step ${step}.`, {
-      hint: `There are those of the steps ${steps.join(", ")}.`,
-    });
-  }
+  for (const step of [one, other]) requireStep(steps, step);
   const [a, b] = [await openStep(checkpoints, one), await openStep(checkpoints, other)];
+  for (const head of [a, b]) await requireWhole(head);
   const options = changesBetween(a.identity, b.identity).map(
     ({ name, before, now }) => `${name} is ${before} and ${now}`,
   );
@@ -100,7 +106,7 @@ async function compared(
   const named = found.slice(0, MOST_NAMED).map(({ name, what }) => `${name} ${what}`);
   const rest = found.length - named.length;
   return [
-    `step ${one}: loss ${a.trainLoss.toFixed(4)}; step ${other}: loss ${b.trainLoss.toFixed(4)}`,
+    `step ${one}: ${lossOf(a)}; step ${other}: ${lossOf(b)}`,
     ...(options.length === 0 ? ["the same model, data and options"] : options),
     `${found.length} of ${a.source.tensors.size} tensors differ`,
     ...named.map((line) => `  ${line}`),

@@ -9,7 +9,7 @@ import {
   type RunFolder,
 } from "../run/index.ts";
 import { printable } from "../telemetry/index.ts";
-import { goTo, openRecorded, recordedCommand } from "./recorded.ts";
+import { goTo, openRecorded, recordedCommand, requireStep, stepsOf } from "./recorded.ts";
 import { openTarget, type Target, type TargetFlags } from "./target.ts";
 
 export interface ExportFlags {
@@ -21,8 +21,7 @@ export interface ExportFlags {
 export async function exportCommand(dir: string, flags: ExportFlags): Promise<void> {
   const to = resolve(flags.to);
   const folder = await openRecorded(dir);
-  const { head, notices } = await headOf(folder, flags.step);
-  for (const notice of notices) console.error(printable(notice));
+  const head = await headOf(dir, folder, flags.step);
   const { run } = await targetOf(dir, folder, flags.run);
   const { notes } = await exportCheckpoint(run, head, to);
   const lines = [`${flags.to}: the model after step ${head.step}`, ...notes];
@@ -30,11 +29,20 @@ export async function exportCommand(dir: string, flags: ExportFlags): Promise<vo
 }
 
 async function headOf(
+  dir: string,
   folder: RunFolder,
   step: number | undefined,
-): Promise<{ readonly head: CheckpointHead; readonly notices: readonly string[] }> {
-  if (step === undefined) return chooseCheckpoint(folder);
-  return { head: await openStep(folder.checkpoints, step), notices: [] };
+): Promise<CheckpointHead> {
+  if (step !== undefined) {
+    requireStep(await stepsOf(dir, folder.checkpoints), step);
+    return openStep(folder.checkpoints, step);
+  }
+  const { head, unusable } = await chooseCheckpoint(folder);
+  for (const { error } of unusable) {
+    const [why] = error.message.split("\n");
+    console.error(printable(`${why} The checkpoint before is taken.`));
+  }
+  return head;
 }
 
 /** The run that wrote the checkpoints: it knows the forward graph and the names of a state dict. */

@@ -16,7 +16,16 @@ import { jobCommand } from "./job.ts";
 import { planCommand } from "./plan.ts";
 import { resumeCommand } from "./resume.ts";
 import { sampleCommand } from "./sample.ts";
-import { dataRoot, fewest, maxJob, most, sharing, tls, token, withRun } from "./shared-options.ts";
+import {
+  dataRoot,
+  fewest,
+  maxJob,
+  most,
+  tls,
+  token,
+  withRun,
+  withSharing,
+} from "./shared-options.ts";
 import type { TrainFlags } from "./target.ts";
 import { trainCommand } from "./train.ts";
 import { changes, duration, fraction, memory, names, ports, whole, workers } from "./values.ts";
@@ -28,7 +37,6 @@ const DIR = "the folder of a run, or the place of its checkpoints, as s3://bucke
  * help.
  */
 export function commandLine(): Command {
-  const [axes, stage, repeated, away, doubled] = sharing();
   const command = new Command("lockstep")
     .description(
       "Distributed training for TypeScript: any ONNX model, trained in step on any machines.",
@@ -79,18 +87,20 @@ export function commandLine(): Command {
     .option("--replay <file>", "do the faults of this chaos.jsonl, each after the same step")
     .addHelpText("after", KIND_HELP)
     .action(chaosCommand);
-  command
-    .command("resume")
+  withSharing(command.command("resume"))
     .description("continue the run of a folder: the command that started it, with --resume")
     .argument("<dir>", DIR)
     .option("--steps <n>", "optimizer steps, with --change steps", whole(1))
     .option("--workers <n>", "processes that share each step, or `cores`", workers)
+    .addOption(fewest())
+    .addOption(most())
     .option("--threads <n>", "threads of each worker", whole(1))
     .option(
       "--change <names>",
       `options that may differ from before: ${CHANGEABLE.join(", ")}`,
       changes,
     )
+    .addOption(token())
     .action(resumeCommand);
   command
     .command("checkpoints")
@@ -169,16 +179,10 @@ export function commandLine(): Command {
     .argument("<model>", "a .onnx file")
     .option("--json", "as one JSON object")
     .action(inspectCommand);
-  command
-    .command("plan")
+  withSharing(command.command("plan"))
     .description("show what each worker of a run would do in a step: stages, memory, traffic")
     .argument("<file>", "a module with: export default defineRun({…}), or the folder of a job")
     .option("--workers <n>", "workers that share each step", whole(1), 2)
-    .addOption(axes)
-    .addOption(stage)
-    .addOption(repeated)
-    .addOption(away)
-    .addOption(doubled)
     .option("--rank <n>", "rank of the worker to show", whole(0), 0)
     .option("--machines <n>", "machines that the workers are on, equally many on each", whole(1), 1)
     .option(

@@ -9,7 +9,7 @@ import { join, relative, resolve } from "node:path";
 import { z } from "zod";
 import { type CheckpointStore, isStore } from "../checkpoint/index.ts";
 import { LockstepError } from "../errors.ts";
-import { writeFileAtomic } from "../files/index.ts";
+import { fileError, writeFileAtomic } from "../files/index.ts";
 import { sharingShape } from "../job/index.ts";
 import { COMMAND_FILE, namedFolder, type RunFolder } from "../run/index.ts";
 import type { TrainFlags } from "./target.ts";
@@ -20,6 +20,10 @@ const flags = z.strictObject({
   batch: count.optional(),
   seed: count.optional(),
   workers: z.union([count, z.literal("cores")]).optional(),
+  minWorkers: count.optional(),
+  maxWorkers: count.optional(),
+  listen: z.string().optional(),
+  tls: z.boolean().optional(),
   threads: count.optional(),
   checkpointEvery: count.optional(),
   keepLast: count.optional(),
@@ -74,11 +78,16 @@ function textOf(command: object): string {
 
 /**
  * The run of a folder, or of a place for checkpoints.
- * @throws INVALID_OPTION for a place that cannot be used
+ * @throws FILE_NOT_FOUND; INVALID_OPTION for a place that cannot be used
  */
 export async function openRecorded(dir: string): Promise<RunFolder> {
   if (isStore(dir)) return namedFolder(".", dir);
   const path = resolve(dir);
+  if (!existsSync(path)) {
+    throw new LockstepError("FILE_NOT_FOUND", `There is no folder "${dir}".`, {
+      hint: "Name the folder of a run, such as runs/gpt, or the place of its checkpoints.",
+    });
+  }
   const inFolder = namedFolder(path);
   const recorded = await recordedCommand(dir, inFolder.checkpoints).catch(() => undefined);
   const { checkpoints } = recorded?.flags ?? {};
@@ -121,7 +130,28 @@ export async function recordedCommand(
 }
 
 function readIn(path: string): string | undefined {
-  return existsSync(path) ? readFileSync(path, "utf8") : undefined;
+  try {
+    return existsSync(path) ? readFileSync(path, "utf8") : undefined;
+  } catch (error) {
+    throw fileError(error, "read", path);
+  }
+}
+
+/** The steps of the checkpoints that are there. @throws CHECKPOINT if there are none */
+export async function stepsOf(dir: string, checkpoints: CheckpointStore): Promise<number[]> {
+  const steps = await checkpoints.steps();
+  if (steps.length > 0) return steps;
+  throw new LockstepError("CHECKPOINT", `"${dir}" has no checkpoints.`, {
+    hint: "Name the folder of a run, such as runs/gpt, or the place of its checkpoints.",
+  });
+}
+
+/** @throws CHECKPOINT naming the steps that are there */
+export function requireStep(steps: readonly number[], step: number): void {
+  if (steps.includes(step)) return;
+  throw new LockstepError("CHECKPOINT", `There is no checkpoint of step ${step}.`, {
+    hint: `There are those of the steps ${steps.join(", ")}.`,
+  });
 }
 
 /**

@@ -4,14 +4,18 @@ import type { Changeable } from "../run/index.ts";
 import { printable } from "../telemetry/index.ts";
 import { commandToResume } from "./command.ts";
 import { goTo, openRecorded, recordedCommand } from "./recorded.ts";
+import type { TrainFlags } from "./target.ts";
 import { trainTarget } from "./train.ts";
 import type { WorkersAsked } from "./workers.ts";
 
 export interface ResumeFlags extends ParallelOptions {
   readonly steps?: number;
   readonly workers?: WorkersAsked;
+  readonly minWorkers?: number;
+  readonly maxWorkers?: number;
   readonly threads?: number;
   readonly change?: readonly Changeable[];
+  readonly token?: string;
 }
 
 export async function resumeCommand(dir: string, flags: ResumeFlags): Promise<void> {
@@ -21,5 +25,19 @@ export async function resumeCommand(dir: string, flags: ResumeFlags): Promise<vo
   goTo(recorded);
   const { out } = recorded;
   console.log(printable(`${recorded.file}, continued in ${out}`));
-  await trainTarget(recorded.file, { ...recorded.flags, ...flags, out, resume: true }, again);
+  const before = recordedBeside(flags, recorded.flags);
+  await trainTarget(recorded.file, { ...before, ...flags, out, resume: true }, again);
+}
+
+/**
+ * What was recorded, without what the given flags state anew: axes and a ZeRO stage are one
+ * statement, and axes and limits are of one number of workers.
+ */
+function recordedBeside(flags: ResumeFlags, recorded: TrainFlags): TrainFlags {
+  const anew: string[] = [];
+  if (flags.parallel !== undefined || flags.zero !== undefined) anew.push("parallel", "zero");
+  if (flags.workers !== undefined && flags.workers !== recorded.workers) {
+    anew.push("parallel", "minWorkers", "maxWorkers");
+  }
+  return Object.fromEntries(Object.entries(recorded).filter(([name]) => !anew.includes(name)));
 }

@@ -3,8 +3,9 @@ import { type Command, Option } from "commander";
 import { CHANGEABLE } from "../run/index.ts";
 import { again, changes, offload, parallel, part, place, whole, yesOrNo, zero } from "./values.ts";
 
-export function sharing(): [Option, Option, Option, Option, Option] {
-  return [
+/** How workers share a step. */
+export function withSharing(command: Command): Command {
+  const options = [
     new Option(
       "--parallel <axes>",
       "how workers share a step, as in data=2,shard=4: data holds the whole model, shard shares it out (default: by predicted memory and time)",
@@ -26,12 +27,13 @@ export function sharing(): [Option, Option, Option, Option, Option] {
       "no: what is sharded over several machines has no copy on another machine, and is lost with its own (default: yes)",
     ).argParser(yesOrNo),
   ];
+  for (const option of options) command.addOption(option);
+  return command;
 }
 
 /** The options of a run, wherever its workers are. */
 export function withRun(command: Command): Command {
-  for (const option of sharing()) command.addOption(option);
-  return command
+  return withSharing(command)
     .argument("<file>", "a module with: export default defineRun({…}), or the folder of a job")
     .option("--steps <n>", "optimizer steps", whole(1))
     .option("--batch <n>", "samples of a step", whole(1))

@@ -1,6 +1,7 @@
 export { type FileContent, syncFolder, writeFileAtomic } from "./atomic.ts";
 export { fileError } from "./errors.ts";
 export { makeFolder } from "./folder.ts";
+export { addToHash } from "./hash.ts";
 export { FilePool } from "./pool.ts";
 export {
   openRange,

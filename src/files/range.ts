@@ -24,17 +24,18 @@ export async function openRange(path: string): Promise<RangeReader> {
     // Without O_NONBLOCK, opening a pipe that nobody writes to would block.
     const flags = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0);
     const file = await watched(path, "reading", () => open(path, flags));
-    const stat = await watched(path, "reading", () => file.stat());
-    if (!stat.isFile()) {
+    try {
+      const stat = await watched(path, "reading", () => file.stat());
+      if (!stat.isFile()) throw notAFile(path, stat.isDirectory());
+      return {
+        byteLength: stat.size,
+        read: (offset, into) => readFully(file, path, offset, into),
+        close: () => file.close(),
+      };
+    } catch (error) {
       await file.close();
-      throw notAFile(path, stat.isDirectory());
+      throw error;
     }
-    const { size } = stat;
-    return {
-      byteLength: size,
-      read: (offset, into) => readFully(file, path, offset, into),
-      close: () => file.close(),
-    };
   } catch (error) {
     throw fileError(error, "read", path);
   }

@@ -3,12 +3,12 @@
  * that the graphs share.
  */
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { lstat, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { LockstepError } from "../errors.ts";
-import { fileError, requireFile, writeFileAtomic } from "../files/index.ts";
+import { addToHash, fileError, requireFile, writeFileAtomic } from "../files/index.ts";
 import { isAlive, mapFile, pidNamespace } from "../memory/index.ts";
 import { version } from "../package.ts";
 import { changedFile, openHead } from "./head.ts";
@@ -42,7 +42,7 @@ export function isJobFolder(path: string): boolean {
  * folder are removed. Throws IO_FAILED for a folder that holds other files, and DISK_FULL.
  */
 export async function writeJob(folder: string, files: JobFiles): Promise<void> {
-  const old = existsSync(folder) ? readdirSync(folder) : [];
+  const old = await filesIn(folder);
   const other = old.find((name) => !isFileOfJobs(name));
   if (other !== undefined) {
     throw new LockstepError(
@@ -59,6 +59,15 @@ export async function writeJob(folder: string, files: JobFiles): Promise<void> {
     if (name !== JOB_FILE) await writeFileAtomic(join(folder, name), pieces);
   }
   await writeFileAtomic(join(folder, JOB_FILE), files.get(JOB_FILE) ?? []);
+}
+
+/** The names in a folder; none if it does not exist. */
+async function filesIn(folder: string): Promise<string[]> {
+  try {
+    return existsSync(folder) ? await readdir(folder) : [];
+  } catch (error) {
+    throw fileError(error, "write", folder);
+  }
 }
 
 /**
@@ -122,7 +131,7 @@ export function readJobFolder(folder: string): JobFolder {
   if (statSync(path).size > MAX_HEAD_BYTES) {
     throw new LockstepError("JOB", `"${path}" is larger than ${MAX_HEAD_BYTES} bytes.`);
   }
-  const own = readFileSync(path);
+  const own = readAt(path);
   const head = openHead(own, version());
   const all = new Map<string, Uint8Array>();
   for (const [name, said] of Object.entries(head.files)) {
@@ -149,10 +158,17 @@ function readPart(path: string, name: string, said: JobHead["files"][string]): U
   requireFile(path);
   const { size } = statSync(path);
   if (size !== said.bytes) throw changedFile(name);
-  const bytes = size < MIN_MAPPED_BYTES ? readFileSync(path) : mapFile(path).bytes;
+  const bytes = size < MIN_MAPPED_BYTES ? readAt(path) : mapFile(path).bytes;
   const hash = createHash("sha256");
-  for (let at = 0; at < bytes.byteLength; at += 1 << 30)
-    hash.update(bytes.subarray(at, at + (1 << 30)));
+  addToHash(hash, bytes);
   if (hash.digest("hex") !== said.sha256) throw changedFile(name);
   return bytes;
+}
+
+function readAt(path: string): Uint8Array {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    throw fileError(error, "read", path);
+  }
 }

@@ -4,6 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { LockstepError } from "../errors.ts";
+import { addToHash } from "../files/index.ts";
 import { type Graph, typeOf } from "../graph/index.ts";
 import type { Initializer, Model } from "../nn/index.ts";
 import { encodeGraph, MIN_SHARED_BYTES } from "../onnx/index.ts";
@@ -132,7 +133,7 @@ class Values {
     const known = this.#digests.get(tensor);
     if (known !== undefined) return known;
     const hash = createHash("sha256").update(formatType(tensor));
-    update(hash, tensor.bytes);
+    addToHash(hash, tensor.bytes);
     const digest = hash.digest("hex");
     this.#digests.set(tensor, digest);
     return digest;
@@ -208,15 +209,8 @@ function digestOf(pieces: readonly Uint8Array[]): { bytes: number; sha256: strin
   const hash = createHash("sha256");
   let bytes = 0;
   for (const piece of pieces) {
-    update(hash, piece);
+    addToHash(hash, piece);
     bytes += piece.byteLength;
   }
   return { bytes, sha256: hash.digest("hex") };
-}
-
-/** Hashes the bytes in parts, because one call takes less than 2 GiB. */
-function update(hash: ReturnType<typeof createHash>, bytes: Uint8Array): void {
-  for (let at = 0; at < bytes.byteLength; at += 1 << 30) {
-    hash.update(bytes.subarray(at, at + (1 << 30)));
-  }
 }

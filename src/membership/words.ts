@@ -45,7 +45,10 @@ export function capital(text: string): string {
 export function lostText(state: MembershipState, worker: WorkerState, cause: string): string {
   const where = worker.status === "member" ? ` at step ${state.committed + 1}` : "";
   const found = span(state.time - worker.heard);
-  return capital(`${named(worker)} was lost${where}, found in ${found}: ${cause}.`);
+  // An error of the worker ends with its own full stop.
+  return capital(
+    `${named(worker)} was lost${where}, found in ${found}: ${cause.replace(/\.$/, "")}.`,
+  );
 }
 
 export function wokenText(worker: WorkerState, silence: number): string {

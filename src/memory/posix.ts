@@ -220,9 +220,11 @@ function libcName(): string {
 
 function outOfMemory(byteLength: number, errno: number, where?: string): LockstepError {
   const place = where === undefined ? "" : ` in ${where}`;
+  const name = getSystemErrorName(-errno);
+  const why = name === "ENOSPC" ? "no room is left there" : `the system reports ${name}`;
   return new LockstepError(
     "OUT_OF_MEMORY",
-    `${(byteLength / 2 ** 20).toFixed(1)} MiB of memory could not be allocated${place} (errno ${errno}).`,
+    `${(byteLength / 2 ** 20).toFixed(1)} MiB of memory could not be allocated${place}: ${why}.`,
     {
       hint: where === SHARED_FOLDER ? MORE_SHARED_MEMORY : LESS_MEMORY,
       fields: { byteLength, errno },

@@ -170,6 +170,7 @@ function inWords(error: LockstepError, options: DialLineOptions): LockstepError 
       });
     case "DEADLINE":
       return new LockstepError(code, `${address} could not be reached within ${deadlineMs} ms.`, {
+        hint: "Does lockstep listen there, and does a firewall let this machine through?",
         fields,
       });
     case "PROTOCOL":

@@ -5,6 +5,8 @@
 import { existsSync } from "node:fs";
 import {
   type CheckpointStore,
+  damaged,
+  describeFault,
   manifestSha256,
   readRangeOf,
   type Source,
@@ -122,6 +124,14 @@ export async function openStep(
   };
 }
 
+/** Reads every shard. @throws CHECKPOINT naming the first that is damaged; STORE */
+export async function requireWhole({ path, source }: CheckpointHead): Promise<void> {
+  for (const [shard, file] of source.files.entries()) {
+    const fault = await source.check(shard);
+    if (fault !== undefined) throw damaged(path, describeFault(file, fault));
+  }
+}
+
 /**
  * Reads the head of the folder's newest checkpoint that has one.
  * @throws CHECKPOINT when there is none, or none that this version understands
@@ -130,13 +140,28 @@ export async function openStep(
 export async function readCheckpointHead(folder: RunFolder): Promise<CheckpointHead> {
   const { head, unusable } = await openNewest(folder);
   if (head !== undefined) return head;
-  throw unusable[0]?.error ?? nothingToResume(folder);
+  throw noneUsable(folder, unusable);
 }
 
-export function nothingToResume(folder: RunFolder): LockstepError {
+/** The error of a folder without a checkpoint that can be used. @param unusable newest first */
+export function noneUsable(folder: RunFolder, unusable: readonly Unusable[]): Error {
   const path = folder.checkpoints.isOnDisk ? folder.path : folder.checkpoints.place;
-  return new LockstepError("CHECKPOINT", `There is nothing to resume in "${path}".`, {
-    hint: "Start the run without --resume, or name the folder of an earlier run with --out.",
+  const [newest, ...others] = unusable;
+  if (newest === undefined) {
+    return new LockstepError("CHECKPOINT", `There is nothing to resume in "${path}".`, {
+      hint: "Start the run without --resume, or name the folder of an earlier run with --out.",
+    });
+  }
+  if (others.length === 0) return newest.error;
+  const [why] = newest.error.message.split("\n");
+  const text = `None of the ${unusable.length} checkpoints in "${path}" can be used. The newest: ${why}`;
+  // One that cannot be read now may be whole: then the run must not begin again.
+  const codes = unusable.map(({ error }) => (error instanceof LockstepError ? error.code : "BUG"));
+  const isDamage = codes.every((code) => code === "CHECKPOINT" || code === "FILE_CORRUPT");
+  return new LockstepError(isDamage ? "CHECKPOINT" : "IO_FAILED", text, {
+    hint: "`lockstep checkpoints DIR --verify` says what is wrong with each. Start again with --anew, or bring back a copy.",
+    fields: { path },
+    cause: newest.error,
   });
 }
 
@@ -200,7 +225,9 @@ async function readAll(source: Source, parts: StateParts): Promise<void> {
       parts.write(name, at, chunk);
     }
   };
-  await Promise.all(Array.from({ length: READ_AT_ONCE }, readNext));
+  // After a failure too, nothing writes into the trainer's memory any more when this ends.
+  const ended = await Promise.allSettled(Array.from({ length: READ_AT_ONCE }, readNext));
+  for (const end of ended) if (end.status === "rejected") throw end.reason;
 }
 
 function* chunksOf(parts: StateParts) {

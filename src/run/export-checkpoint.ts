@@ -1,10 +1,11 @@
 /** Exports a model out of a checkpoint, as the run itself exports it at its end. */
-import { damaged, describeFault, readTensor, type Source } from "../checkpoint/index.ts";
+import { readTensor, type Source } from "../checkpoint/index.ts";
 import { LockstepError } from "../errors.ts";
 import { hashGraph } from "../graph/index.ts";
 import { writeModel } from "../onnx/index.ts";
 import { writeSafetensors } from "../safetensors/index.ts";
 import type { Tensor } from "../tensor/index.ts";
+import { requireWhole } from "./checkpoint.ts";
 import { exportNotes, planExport, stateDict } from "./export.ts";
 import { bindWeights } from "./forward.ts";
 import type { CheckpointHead } from "./head.ts";
@@ -49,10 +50,8 @@ export async function exportCheckpoint(
       { hint: "Name the run file that the run was started with: --run." },
     );
   }
-  await check(head);
-  const parameters = await readAll(head.source, "parameters/");
-  const states = await readAll(head.source, "states/");
-  await head.source.close();
+  await requireWhole(head);
+  const { parameters, states } = await weightsIn(head.source);
   if (!isModel) {
     const all = new Map(Object.entries({ ...stateDict(model, parameters), ...states }));
     await writeSafetensors(to, all, { format: "pt" });
@@ -64,10 +63,14 @@ export async function exportCheckpoint(
   return { notes: exportNotes(plan) };
 }
 
-async function check({ path, source }: CheckpointHead): Promise<void> {
-  for (const [shard, file] of source.files.entries()) {
-    const fault = await source.check(shard);
-    if (fault !== undefined) throw damaged(path, describeFault(file, fault));
+type Tensors = Readonly<Record<string, Tensor>>;
+
+async function weightsIn(source: Source): Promise<Record<"parameters" | "states", Tensors>> {
+  try {
+    const parameters = await readAll(source, "parameters/");
+    return { parameters, states: await readAll(source, "states/") };
+  } finally {
+    await source.close();
   }
 }
 

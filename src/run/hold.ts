@@ -25,7 +25,8 @@ export async function holdPlace(options: HoldOptions): Promise<Hold | undefined>
   const since = new Date().toISOString();
   const by = { run: group, host: hostname(), pid: process.pid, space: processSpace(), since };
   try {
-    return await folder.checkpoints.hold(by, asked);
+    const onWatch = (text: string) => onEvent({ type: "notice", text });
+    return await folder.checkpoints.hold(by, { signal: asked, onWatch });
   } catch (error) {
     if (!(error instanceof LockstepError) || !/^(?:STORE|DISK_FULL)$/.test(error.code)) throw error;
     const [why] = error.message.split("\n");

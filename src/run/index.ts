@@ -1,4 +1,4 @@
-export { openStep, readCheckpointHead } from "./checkpoint.ts";
+export { openStep, readCheckpointHead, requireWhole } from "./checkpoint.ts";
 export { columns, size } from "./columns.ts";
 export { DISK_FAULTS, type DiskFault, DiskFaults } from "./disk-faults.ts";
 export { exportCheckpoint } from "./export-checkpoint.ts";

@@ -60,7 +60,10 @@ const elsewhere = { host: "elsewhere", pid: 7, since: "2026-01-01T00:00:00Z", bo
 
 test("an owner on another machine is gone if its number stays the same", () =>
   withFolder({ "run.lock": JSON.stringify({ ...elsewhere, beat: "1" }) }, async (path) => {
-    const lock = await lockFolder(await openRunFolder(path), { watchMs: 20 });
+    const told: string[] = [];
+    const onWatch = (text: string) => told.push(text);
+    const lock = await lockFolder(await openRunFolder(path), { watchMs: 20, onWatch });
+    assert.match(told.join(), /has the lock of process 7 on "elsewhere", since 2026.* for 0\.02 s/);
     assert.match(readFileSync(join(path, "run.lock"), "utf8"), new RegExp(`"pid":${process.pid}`));
     lock.release();
   }));
@@ -86,6 +89,8 @@ test("an owner on another machine is alive if its number changes", () =>
 test("an unreadable lock file counts as none, and a link or folder in its place is refused", () =>
   withFolder({ "run.lock": "{", "other/x": "", target: "mine" }, async (path) => {
     (await lockFolder(await openRunFolder(path))).release();
+    writeFileSync(join(path, "run.lock"), '{ "boot": "of another machine" }');
+    (await lockFolder(await openRunFolder(path), { watchMs: 1e6 })).release();
     symlinkSync(join(path, "target"), join(path, "run.lock"));
     await assert.rejects(lockFolder(await openRunFolder(path)), { code: "IO_FAILED" });
     assert.equal(readFileSync(join(path, "target"), "utf8"), "mine");

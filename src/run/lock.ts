@@ -22,6 +22,7 @@ import { hostname } from "node:os";
 import { dirname } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import koffi from "koffi";
+import { z } from "zod";
 import { LockstepError } from "../errors.ts";
 import { fileError, makeFolder } from "../files/index.ts";
 import { loadSystemLibrary } from "../memory/index.ts";
@@ -40,6 +41,8 @@ const FIRST_MS = 500;
 /** How long the leader before may take to let go of the folder: as long as agents let a lost one. */
 const RELEASE_MS = 45_000;
 const LOOK_MS = 50;
+/** How often the file may be another one by the time that it is open. */
+const MOST_TRIES = 1_000;
 
 type LockedFolder = Pick<RunFolder, "path" | "file">;
 
@@ -53,20 +56,23 @@ export interface LockOptions {
   readonly watchMs?: number;
   /** Aborting it ends the watch and throws its reason. */
   readonly signal?: AbortSignal;
+  /** Is given a sentence that says for whom it waits, before an owner is watched. */
+  readonly onWatch?: (text: string) => void;
   /** What the owner does with the folder. Default: a run is being written to it. */
   readonly what?: string;
 }
 
 /** The contents of the file. */
-interface Owner {
-  readonly host: string;
-  readonly pid: number;
+const ownerSchema = z.object({
+  host: z.string(),
+  pid: z.int(),
   /** In ISO 8601. */
-  readonly since: string;
+  since: z.string(),
   /** The identity of a machine's boot; the same for all its processes, also in containers. */
-  readonly boot: string;
-  readonly beat: string;
-}
+  boot: z.string(),
+  beat: z.string(),
+});
+type Owner = z.infer<typeof ownerSchema>;
 
 /**
  * Locks the folder of a run for its leader.
@@ -103,7 +109,7 @@ export async function lockFolder(
   const path = folder.file(FILE);
   try {
     await makeFolder(folder.path);
-    for (;;) {
+    for (let left = MOST_TRIES; left > 0; left--) {
       const taken = takeFile(folder, path, options);
       if (taken === undefined) continue; // the last owner has just removed the file
       try {
@@ -122,6 +128,14 @@ export async function lockFolder(
       lock.leave();
       throw locked(folder, owner, options);
     }
+    throw new LockstepError(
+      "IO_FAILED",
+      `"${path}" cannot be locked: it is replaced again and again.`,
+      {
+        hint: "Name a folder on another file system with --out.",
+        fields: { path },
+      },
+    );
   } catch (error) {
     throw fileError(error, "write", path);
   }
@@ -179,9 +193,13 @@ async function watch(
   { isLocked }: Taken,
   options: LockOptions,
 ): Promise<void> {
-  const { watchMs = WATCH_MS, signal } = options;
+  const { watchMs = WATCH_MS, signal, onWatch } = options;
   const first = readOwner(path);
   if (first === undefined || (isLocked && first.boot === bootId())) return;
+  const { pid, host, since } = first;
+  onWatch?.(
+    `"${folder.path}" has the lock of process ${pid} on "${host}", since ${since}, which is another machine, or this one before it was restarted. The lock is watched for ${watchMs / 1000} s; this run goes on if it stays as it is.`,
+  );
   const pieces = 16;
   for (let piece = 0; piece < pieces; piece++) {
     await delay(watchMs / pieces);
@@ -241,8 +259,7 @@ function removeEmpty(path: string): void {
 
 function readOwner(path: string): Owner | undefined {
   try {
-    const found = JSON.parse(readFileSync(path, "utf8")) as Owner;
-    return typeof found.boot === "string" ? found : undefined;
+    return ownerSchema.parse(JSON.parse(readFileSync(path, "utf8")));
   } catch {
     return undefined;
   }

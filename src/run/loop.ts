@@ -72,13 +72,11 @@ export async function train(run: Run, given: TrainOptions): Promise<TrainResult>
  * Locks the folder. Where workers come and go, whoever leads the first generation does that, and
  * here it is only seen whether another run has it.
  */
-async function claim({
-  folder,
-  members,
-  asked: signal,
-}: SessionOptions): Promise<FolderLock | undefined> {
-  if (members === undefined) return lockFolder(folder, { signal });
-  if (existsSync(folder.path)) (await lockFolder(folder, { signal })).release();
+async function claim(options: SessionOptions): Promise<FolderLock | undefined> {
+  const { folder, members, asked: signal, onEvent } = options;
+  const how = { signal, onWatch: (text: string) => onEvent({ type: "notice", text }) };
+  if (members === undefined) return lockFolder(folder, how);
+  if (existsSync(folder.path)) (await lockFolder(folder, how)).release();
   return undefined;
 }
 

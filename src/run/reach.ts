@@ -3,14 +3,11 @@
  * other nodes see the same folder is found out, because only the machines know what is mounted: the
  * leader leaves a mark there under a new name, and each of them looks for it.
  */
-import { randomBytes } from "node:crypto";
-import type { CheckpointStore } from "../checkpoint/index.ts";
+import { type CheckpointStore, isMark, markName } from "../checkpoint/index.ts";
 import { type Group, tellNumbers } from "../collectives/index.ts";
 import { LockstepError } from "../errors.ts";
 import { notUnderstood, tellOthers } from "./orders.ts";
 import type { Saver } from "./saver.ts";
-
-const MARK = /^\.reach-[0-9a-f]{12}$/;
 
 /**
  * Returns the ranks that write together, ascending within each node. The leader calls it; the others
@@ -28,7 +25,7 @@ export async function writersOf(
   if (nodes.length === 1) return here;
   const known = saver.reached.get(group);
   if (known !== undefined) return known;
-  const mark = `.reach-${randomBytes(6).toString("hex")}`;
+  const mark = markName();
   // A place that cannot be written is reported by the save itself.
   if (!(await isDone(() => place.writeText(mark, "")))) return here;
   try {
@@ -48,7 +45,7 @@ export async function answerMark(
   place: CheckpointStore,
   mark: string,
 ): Promise<void> {
-  if (!MARK.test(mark)) throw notUnderstood();
+  if (!isMark(mark)) throw notUnderstood();
   const own = `${mark}.${rank}`;
   const reaches = await isDone(async () => {
     if ((await place.readText(mark)) === undefined) throw nothingThere(place);

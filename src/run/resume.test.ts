@@ -7,15 +7,20 @@ import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { setImmediate as turn } from "node:timers/promises";
 import { withFolder } from "../../test/support/folder.ts";
 import { checkpointsOf, newestOf, reportOf, shardsOf, tryRun } from "../../test/support/runs.ts";
 import { csv } from "../data/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
+import { LockstepError } from "../errors.ts";
 import { mlp } from "../nn/index.ts";
 import { adamw, cosine, sgd } from "../optimizer/index.ts";
 import { readSafetensors, writeSafetensors } from "../safetensors/index.ts";
 import type { RunEvent } from "../telemetry/index.ts";
 import { formatType } from "../tensor/index.ts";
+import type { Trainer } from "../train/index.ts";
+import { loadCheckpoint } from "./checkpoint.ts";
+import type { CheckpointHead } from "./head.ts";
 import { defineRun, type RunOptions } from "./run.ts";
 
 const engine = createOrtEngine({ threads: 2 });
@@ -182,6 +187,20 @@ test("without another checkpoint a damaged one is refused, and nothing is change
     assert.deepEqual(readdirSync(out, { recursive: true }).map(String).sort(), before);
   }));
 
+test("where none of several checkpoints is whole, the error says so and names the newest", () =>
+  withFolder(files, async (folder) => {
+    const out = join(folder, "out");
+    const often = defineRun({ ...options, checkpointEvery: 1 });
+    await tryRun(often, { engine, folder, stopAt: atStep(2) });
+    assert.deepEqual(checkpointsOf(out), [1, 2]);
+    for (const step of [1, 2]) rmSync(join(out, `checkpoints/step-${step}/manifest.json`));
+    await assert.rejects(tryRun(run, { engine, folder, beginning: "resume" }), {
+      code: "CHECKPOINT",
+      message: /None of the 2 checkpoints .* can be used. The newest: .*step-2" is damaged: it has/,
+    });
+    assert.deepEqual(checkpointsOf(out), [1, 2], "they stay");
+  }));
+
 test("the newest checkpoints are kept, and those of every so many steps", () =>
   withFolder(files, async (folder) => {
     const out = join(folder, "out");
@@ -280,3 +299,35 @@ test("the one file of the version before is resumed after its hashes were compar
     assert.ok(!events.some((event) => event.type === "notice"));
     assert.equal(reportOf(out).weightsSha256, reportOf(whole).weightsSha256);
   }));
+
+test("after a shard that cannot be read, nothing is written into memory any more", async () => {
+  const shape = [3 * 2 ** 22];
+  const parts = [{ shard: 0, start: 0, end: 3 * 2 ** 22, from: 0 }];
+  let [isOver, late] = [false, 0];
+  const head = {
+    step: 1,
+    source: {
+      tensors: new Map([["parameters/w", { dtype: "uint8", shape, parts }]]),
+      read: async (_: number, start: number) => {
+        if (start === 0) throw new LockstepError("FILE_CORRUPT", "It is cut.");
+        await turn();
+        await turn();
+      },
+      close: async () => undefined,
+    },
+  };
+  const trainer = {
+    parts: () => ({
+      list: () => [{ name: "parameters/w", dtype: "uint8", shape }],
+      own: () => [{ name: "parameters/w", from: 0, to: 3 * 2 ** 22 }],
+      write: () => {
+        if (isOver) late += 1;
+      },
+    }),
+  };
+  const loading = loadCheckpoint(trainer as unknown as Trainer, head as unknown as CheckpointHead);
+  await assert.rejects(loading, { code: "FILE_CORRUPT" });
+  isOver = true;
+  for (let turns = 0; turns < 5; turns++) await turn();
+  assert.equal(late, 0);
+});

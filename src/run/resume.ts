@@ -5,13 +5,15 @@
 import { damaged, describeFault, FAULTS, type Source } from "../checkpoint/index.ts";
 import { type Group, tellNumbers } from "../collectives/index.ts";
 import { LockstepError } from "../errors.ts";
-import { nothingToResume, openNewest, type Unusable } from "./checkpoint.ts";
+import { noneUsable, openNewest, type Unusable } from "./checkpoint.ts";
 import { checkpointsName, type RunFolder } from "./folder.ts";
 import type { CheckpointHead } from "./head.ts";
 
 export interface Chosen {
   readonly head: CheckpointHead;
-  /** Sentences about newer checkpoints that cannot be used. */
+  /** Newer checkpoints that cannot be used. */
+  readonly unusable: readonly Unusable[];
+  /** Sentences about them, for a run that continues. */
   readonly notices: readonly string[];
 }
 
@@ -27,7 +29,7 @@ export async function chooseCheckpoint(folder: RunFolder, group?: Group): Promis
     newer.push(...unusable);
     const steps = await tellAll(group, [head?.step ?? -1]);
     const least = Math.min(...steps.map(([step = -1]) => step));
-    if (head === undefined) throw newer[0]?.error ?? nothingToResume(folder);
+    if (head === undefined) throw noneUsable(folder, newer);
     if (least < 0) throw nothingElsewhere(folder, head);
     if (steps.some(([step]) => step !== least)) {
       if (head.step !== least) newer.push({ step: head.step, error: notEverywhere(head) });
@@ -37,7 +39,7 @@ export async function chooseCheckpoint(folder: RunFolder, group?: Group): Promis
     const error = await check(head, group);
     if (error === undefined) {
       const notices = newer.map((one) => sentence(one, head, checkpointsName(folder)));
-      return { head, notices };
+      return { head, unusable: newer, notices };
     }
     newer.push({ step: head.step, error });
     below = head.step;

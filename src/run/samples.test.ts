@@ -7,6 +7,7 @@ import { positionsOfStep } from "../data/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { createTrainer } from "../train/index.ts";
 import { beginEntry, enterCommitted, shareLedger } from "./samples.ts";
+import { sendText } from "./tell.ts";
 
 const engine = createOrtEngine({ threads: 1 });
 after(() => engine.close());
@@ -75,6 +76,23 @@ test("newcomers get the ledger of the first worker, and one with other samples d
     assert.equal(first?.status, "fulfilled");
     assert.ok(third?.status === "rejected");
     assert.match(String(third.reason), /have committed different samples/);
+  } finally {
+    await met.close();
+  }
+});
+
+test("a ledger that is not JSON is refused like one with a gap", async () => {
+  const met = simulatedRanks(engine, 2, false);
+  const [first, second] = met.groups;
+  assert.ok(first !== undefined);
+  try {
+    const { begins, stretches, ...rest } = ledgerAfter(5).record;
+    const gap = JSON.stringify({ ...rest, begins: { ...begins, step: 1 }, stretches });
+    for (const text of ["{ no ledger", gap]) {
+      const heard = shareLedger(second, 5);
+      await sendText(first.transport, 1, text);
+      await assert.rejects(heard, { code: "PROTOCOL", message: /cannot be understood/ });
+    }
   } finally {
     await met.close();
   }

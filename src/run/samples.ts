@@ -130,8 +130,10 @@ export async function shareLedger(
 }
 
 function read(text: string): LedgerRecord {
-  const checked = ledgerSchema.safeParse(JSON.parse(text));
-  if (checked.success) return checked.data;
-  const what = "The first worker sent a ledger of samples that cannot be understood.";
-  throw new LockstepError("PROTOCOL", what, { cause: checked.error });
+  try {
+    return ledgerSchema.parse(JSON.parse(text));
+  } catch (cause) {
+    const what = "The first worker sent a ledger of samples that cannot be understood.";
+    throw new LockstepError("PROTOCOL", what, { cause });
+  }
 }

@@ -9,7 +9,7 @@ export function tellFailure({ options }: Session, step: number, error: unknown):
 }
 
 export function notWritten(step: number, error: LockstepError): string {
-  return `step ${step}: no checkpoint was written, and the one before is kept. ${inOneLine(error)}`;
+  return `step ${step}: no checkpoint was written, and those before are kept. ${inOneLine(error)}`;
 }
 
 export function inOneLine({ message }: LockstepError): string {

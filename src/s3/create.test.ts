@@ -1,63 +1,8 @@
-/**
- * Conditional writes. The S3 server of the other tests refuses them (501), and no server of npm or
- * Debian that is small enough to be started here knows them. So this server is written for the test:
- * it keeps RFC 9110 (13.1.2 and 15.5.13) for `PUT` with `If-None-Match: *`, and no more of S3.
- */
+/** Conditional writes: an object is made where there is none. */
 import assert from "node:assert/strict";
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
-import { type TestContext, test } from "node:test";
+import { test } from "node:test";
+import { serve } from "../../test/support/conditional-s3.ts";
 import { LockstepError } from "../errors.ts";
-import { Bucket } from "./bucket.ts";
-
-interface Server {
-  readonly bucket: Bucket;
-  readonly objects: Map<string, string>;
-  /** What the server answered, in order. */
-  readonly statuses: number[];
-}
-
-/** @param instead the status that requests with a condition get, whatever is there */
-async function serve(context: TestContext, instead?: number): Promise<Server> {
-  const objects = new Map<string, string>();
-  const statuses: number[] = [];
-  const server = createServer((request, response) => {
-    const { method, url: key = "", headers } = request;
-    const pieces: Buffer[] = [];
-    const isConditional = headers["if-none-match"] === "*";
-    const put = () => {
-      if (isConditional && instead !== undefined) return instead;
-      if (isConditional && objects.has(key)) return 412;
-      objects.set(key, Buffer.concat(pieces).toString());
-      return 200;
-    };
-    request.on("data", (piece: Buffer) => pieces.push(piece));
-    request.on("end", () => {
-      const found = objects.get(key);
-      const status = method === "PUT" ? put() : found === undefined ? 404 : 200;
-      statuses.push(status);
-      response.writeHead(status).end(method === "GET" ? (found ?? "") : "");
-    });
-  });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  context.after(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-  const { port } = server.address() as AddressInfo;
-  const bucket = new Bucket(
-    "bucket",
-    {
-      endpoint: `http://127.0.0.1:${port}`,
-      isPathStyle: true,
-      region: "us-east-1",
-      accessKeyId: "key",
-      secretAccessKey: "secret",
-    },
-    { tries: 2, pauseMs: 1, answerMs: 5_000 },
-  );
-  return { bucket, objects, statuses };
-}
 
 test("an object is made where there is none; with one, the answer 412 says so and leaves it", async (context) => {
   const { bucket, objects, statuses } = await serve(context);

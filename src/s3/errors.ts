@@ -67,9 +67,17 @@ function explain(
       ];
     case "AccessDenied":
     case "AllAccessDisabled":
-      return ["STORE", `these credentials do not permit it (${code})`];
+      return [
+        "STORE",
+        `these credentials do not permit it (${code})`,
+        "They need to list the bucket, and to get, put and delete objects in it.",
+      ];
     case "RequestTimeTooSkewed":
-      return ["STORE", "the clocks of this machine and of the server differ too much"];
+      return [
+        "STORE",
+        "the clocks of this machine and of the server differ too much",
+        "Set the clock of this machine: `timedatectl set-ntp true` keeps it right.",
+      ];
     case "PermanentRedirect":
     case "AuthorizationHeaderMalformed":
     case "IncorrectEndpoint": {

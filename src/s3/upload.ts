@@ -27,8 +27,7 @@ export async function upload(
     for await (const whole of inParts(pieces, partBytes)) return bucket.put(key, whole);
     return bucket.put(key, new Uint8Array());
   }
-  await inUpload(bucket, key, async (uploadId) => {
-    const parts = new Parts();
+  await inUpload(bucket, key, async (uploadId, parts) => {
     for await (const body of inParts(pieces, partBytes)) {
       await parts.add(async (partNumber) => {
         const query = { partNumber: String(partNumber), uploadId };
@@ -37,7 +36,6 @@ export async function upload(
         return headers.get("etag") ?? "";
       });
     }
-    return parts.all();
   });
 }
 
@@ -51,8 +49,7 @@ export async function copy(
     await bucket.request("write", { method: "PUT", key: to, headers: source });
     return;
   }
-  await inUpload(bucket, to, async (uploadId) => {
-    const parts = new Parts();
+  await inUpload(bucket, to, async (uploadId, parts) => {
     for (let at = 0; at < byteLength; at += COPY_BYTES) {
       const range = `bytes=${at}-${Math.min(at + COPY_BYTES, byteLength) - 1}`;
       const headers = { ...source, "x-amz-copy-source-range": range };
@@ -62,7 +59,6 @@ export async function copy(
         return field(textOf(await bucket.request("write", asked)), "ETag") ?? "";
       });
     }
-    return parts.all();
   });
 }
 
@@ -86,11 +82,11 @@ async function endUpload(bucket: Bucket, key: string, uploadId: string): Promise
   await bucket.request("remove", asked);
 }
 
-/** @param body writes the parts, and returns their marks in order */
+/** @param body adds the parts, in order */
 async function inUpload(
   bucket: Bucket,
   key: string,
-  body: (uploadId: string) => Promise<readonly string[]>,
+  body: (uploadId: string, parts: Parts) => Promise<void>,
 ): Promise<void> {
   const begun = await bucket.request("write", { method: "POST", key, query: { uploads: "" } });
   const uploadId = field(textOf(begun), "UploadId");
@@ -99,18 +95,22 @@ async function inUpload(
       hint: "Does the server know multipart uploads?",
     });
   }
+  const parts = new Parts();
   try {
-    const etags = await body(uploadId);
-    const parts = etags.map(
+    await body(uploadId, parts);
+    const etags = await parts.all();
+    const named = etags.map(
       (etag, index) => `<Part><PartNumber>${index + 1}</PartNumber><ETag>${etag}</ETag></Part>`,
     );
-    const text = `<CompleteMultipartUpload>${parts.join("")}</CompleteMultipartUpload>`;
+    const text = `<CompleteMultipartUpload>${named.join("")}</CompleteMultipartUpload>`;
     const end = new TextEncoder().encode(text);
     const asked = { method: "POST", key, query: { uploadId }, body: end } as const;
     const { status } = await bucket.request("write", { ...asked, allowed: [404] });
     // The answer of an earlier try may be lost: the upload has ended, and the object is there.
     if (status === 404 && (await bucket.sizeOf(key)) === undefined) throw lostUpload(bucket, key);
   } catch (error) {
+    // A part that comes after the end of its upload would stay. Each has a deadline.
+    await parts.all().catch(() => undefined);
     // What is left costs space. Where the server is gone, `endUploads` does it later.
     await endUpload(bucket.impatient, key, uploadId).catch(() => undefined);
     throw error;

@@ -3,7 +3,7 @@
  * not at all.
  */
 import { createHash, type Hash } from "node:crypto";
-import { writeFileAtomic } from "../files/index.ts";
+import { addToHash, writeFileAtomic } from "../files/index.ts";
 import { byteLength, piecesOf, type Tensor } from "../tensor/index.ts";
 import { compareNames, encodeHeader } from "./format.ts";
 
@@ -46,11 +46,7 @@ export function encodeSafetensors(
 
 /** Feeds a tensor's bytes to a hash. */
 export function hashBytes(hash: Hash, tensor: Tensor): void {
-  for (const piece of piecesOf(tensor)) {
-    // One call takes less than 2 GiB.
-    for (let at = 0; at < piece.byteLength; at += 1 << 30)
-      hash.update(piece.subarray(at, at + (1 << 30)));
-  }
+  for (const piece of piecesOf(tensor)) addToHash(hash, piece);
 }
 
 /** SHA-256, in hexadecimal, over the tensors' bytes in the order of their names' code units. */

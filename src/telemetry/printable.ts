@@ -20,9 +20,9 @@ export function printable(text: string): string {
   return text.replace(UNPRINTABLE, (char) => SHOWN.get(char) ?? "·");
 }
 
-/** Makes text printable on one line. */
+/** Makes text printable on one line: what stands on the next one follows after a space. */
 export function printableLine(text: string): string {
-  return printable(text).replaceAll("\n", "·");
+  return printable(text).replaceAll(/ *\n */g, " ");
 }
 
 /** Writes unprintable characters in JSON as escapes, which does not change its value. */

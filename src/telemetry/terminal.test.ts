@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { Writable } from "node:stream";
 import { test } from "node:test";
 import type { Report, RunEvent, StepDone } from "./events.ts";
-import { printable } from "./printable.ts";
+import { printable, printableLine } from "./printable.ts";
 import { type TerminalOptions, terminalSink } from "./terminal.ts";
 import { duration } from "./words.ts";
 
@@ -294,6 +294,10 @@ test("durations and texts are readable", () => {
   ] as const;
   for (const [seconds, words] of cases) assert.equal(duration(seconds), words);
   assert.equal(printable("a\tb\nc\u0007\u202e é 日"), "a  b\nc·· é 日");
+  assert.equal(
+    printableLine("What went wrong.\n  What to do.\u0007"),
+    "What went wrong. What to do.·",
+  );
 });
 
 test("flipped bits are told with what they may have changed", () => {

@@ -57,7 +57,8 @@ describe("checkpoints", { concurrency: 2 }, () => {
         const words = ["train", "run.ts", "--threads", "1", "--steps", "6", "--seed", "7"];
         await ok([...words, "--out", "whole"], cwd);
         let isAsked = false;
-        const stopped = await lockstep([...words, "--out", "out", "--workers", "2"], {
+        const two = ["--workers", "2", "--min-workers", "2"];
+        const stopped = await lockstep([...words, "--out", "out", ...two], {
           cwd,
           onOutput: (stdout, child) => {
             if (!isAsked && stdout.includes("step 1/")) isAsked = child.kill("SIGINT");
@@ -79,6 +80,15 @@ describe("checkpoints", { concurrency: 2 }, () => {
         await ok(longer, moved);
         assert.equal(reportOf(join(moved, "out")).workers, 1);
         assert.equal(reportOf(join(moved, "out")).steps, 8);
+        const otherwise = ["--parallel", "shard=2", "--workers", "2"];
+        const { stdout: sharded } = await ok(
+          ["resume", "out", "--steps", "10", ...otherwise],
+          moved,
+        );
+        assert.match(sharded, /shard 2, zero 3/);
+        // Two axes state a number of workers, which another number replaces.
+        await ok(["resume", "out", "--steps", "12", "--workers", "1"], moved);
+        assert.equal(reportOf(join(moved, "out")).steps, 12);
       });
     }));
 
@@ -86,6 +96,10 @@ describe("checkpoints", { concurrency: 2 }, () => {
     withFolder({ ...files, "out/run.json": '{"format":"lockstep-command-1"}' }, async (cwd) => {
       const none = await lockstep(["resume", "."], { cwd });
       assert.match(none.stderr, /does not record which command.*\n.*--resume.*\[CHECKPOINT\]/);
+      for (const command of ["resume", "checkpoints"]) {
+        const absent = await lockstep([command, "runs/none"], { cwd });
+        assert.match(absent.stderr, /There is no folder "runs\/none".*\[FILE_NOT_FOUND\]/s);
+      }
       const changed = await lockstep(["resume", "out"], { cwd });
       assert.match(changed.stderr, /run\.json" does not record a command.*\[CHECKPOINT\]/s);
     }));
@@ -107,6 +121,11 @@ describe("checkpoints", { concurrency: 2 }, () => {
       assert.match(same, /\n0 of \d+ tensors differ/);
       const wrong = await lockstep(["checkpoints", "out", "--diff", "4", "5"], { cwd });
       assert.match(wrong.stderr, /no checkpoint of step 5.*\n.*2, 4, 6/);
+      const word = await lockstep(["checkpoints", "out", "--diff", "4", "last"], { cwd });
+      assert.match(word.stderr, /--diff takes two steps.*\[INVALID_OPTION\]/);
+      const absent = ["export", "out", "--step", "5", "--to", "model.onnx"];
+      const without = await lockstep(absent, { cwd });
+      assert.match(without.stderr, /no checkpoint of step 5.*\n.*2, 4, 6/);
 
       const [first = ""] = shardsOf(out);
       const bytes = readFileSync(first);
@@ -118,9 +137,18 @@ describe("checkpoints", { concurrency: 2 }, () => {
         damaged.stdout,
         /step 6 +damaged: its shard ".*shard-00001-of-00001\.safetensors"/,
       );
+      const spoilt = await lockstep(["checkpoints", "out", "--diff", "4", "6"], { cwd });
+      assert.equal(spoilt.status, 1, "what is damaged is not compared");
+      assert.match(spoilt.stderr, /step-6" is damaged: its shard .* is not as it was written/);
       rmSync(join(out, "checkpoints/step-4/manifest.json"));
       const listed = await lockstep(["checkpoints", "out"], { cwd });
       assert.match(listed.stdout, /step 4 +.*damaged: it has no manifest\.json/);
+      const exported = await ok(["export", "out", "--to", "model.onnx"], cwd);
+      assert.match(exported.stdout, /the model after step 2/);
+      const said = exported.stderr.split("\n").filter((line) => line !== "");
+      assert.equal(said.length, 2, exported.stderr);
+      for (const line of said)
+        assert.match(line, /is damaged: .*\. The checkpoint before is taken/);
       const nothing = await lockstep(["checkpoints", "."], { cwd });
       assert.match(nothing.stderr, /has no checkpoints.*\[CHECKPOINT\]/s);
     }));
@@ -219,8 +247,9 @@ describe("checkpoints", { concurrency: 2 }, () => {
           },
         });
         assert.equal(status, 1, stdout);
-        const told =
-          /step \d+: no checkpoint was written, and the one before is kept\. (.*)\n/.exec(stdout);
+        const told = /step \d+: no checkpoint was written, and those before are kept\. (.*)\n/.exec(
+          stdout,
+        );
         assert.match(
           told?.[1] ?? stdout,
           /annot write .*checkpoints.step-\d+": .*disk|file would be/,
@@ -273,7 +302,7 @@ describe("checkpoints", { concurrency: 2 }, () => {
         assert.equal(status, 0, stderr + stdout);
         assert.match(
           stdout,
-          /step \d+: no checkpoint was written, and the one before is kept\. Cannot write ".*step-\d+": the disk is full/,
+          /step \d+: no checkpoint was written, and those before are kept\. Cannot write ".*step-\d+": the disk is full/,
         );
         assert.equal(seen.length, 1, "the checkpoint before is there");
         assert.match(stdout, /step 12\/12/);

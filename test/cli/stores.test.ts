@@ -272,7 +272,7 @@ describe("checkpoints in a bucket", { skip: NO_S3 }, () => {
         const told = stdout.replace(/\s+/g, " ");
         assert.match(
           told,
-          /step \d+: no checkpoint was written, and the one before is kept\. Cannot/,
+          /step \d+: no checkpoint was written, and those before are kept\. Cannot/,
         );
         assert.match(stdout, /step 12\/12/);
         assert.deepEqual((await stepsIn(place)).at(-1), 12);

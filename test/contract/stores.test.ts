@@ -1,6 +1,7 @@
 /** What every place for checkpoints promises: a folder, and a bucket of a real S3 server. */
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
+import { symlinkSync, unlinkSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -9,6 +10,7 @@ import {
   describeFault,
   FolderStore,
   type Manifest,
+  markName,
   openStore,
 } from "../../src/checkpoint/index.ts";
 import { LockstepError } from "../../src/errors.ts";
@@ -210,7 +212,35 @@ function contract(open: () => Promise<Place>): void {
 
 const holder = { host: "here", pid: process.pid, space: "one", since: "2026-01-01T00:00:00Z" };
 
-describe("a folder", () => contract(openFolders));
+describe("a folder", () => {
+  contract(openFolders);
+
+  test("what cannot be read is not told as missing", async () => {
+    const place = await openFolders();
+    const store = await place.open();
+    const source = store.source(3, await save(store, 3, [text("first")]));
+    const [shard = ""] = source.files;
+    const manifest = `${store.pathOf(3)}/manifest.json`;
+    for (const path of [shard, manifest]) {
+      // A link to itself cannot be read by anybody, not even by root.
+      unlinkSync(path);
+      symlinkSync(path, path);
+    }
+    assert.equal(await source.check(0), "not readable");
+    await assert.rejects(store.manifest(3), { code: "IO_FAILED", message: /^Cannot read/ });
+    await place.close();
+  });
+
+  test("what a leader that was killed has left in its search for others is removed", async () => {
+    const place = await openFolders();
+    const store = await place.open();
+    for (const name of [markName(), `${markName()}.3`]) await store.writeText(name, "");
+    await store.writeText("note.json", "of the user");
+    await store.removeDrafts();
+    assert.deepEqual(await place.list(store), [join(store.place, "note.json")]);
+    await place.close();
+  });
+});
 describe("a bucket", { skip: NO_S3 }, () => contract(openBuckets));
 
 async function openFolders(): Promise<Place> {
