@@ -24,7 +24,11 @@ test("an owner that cannot be understood is alive if it changes", async (context
   await bucket.put(key, "number 1 of another version");
   const taking = S3Owner.take(bucket, { key, by, watchMs: 60_000 });
   // It has read the first number when a second request is answered.
-  const changes = setInterval(() => void bucket.put(key, `number ${performance.now()}`), 20);
+  let written = Promise.resolve();
+  const write = () => {
+    written = written.then(() => bucket.put(key, `number ${performance.now()}`));
+  };
+  const changes = setInterval(write, 20);
   try {
     await assert.rejects(taking, {
       code: "RUN_LOCKED",
@@ -32,5 +36,6 @@ test("an owner that cannot be understood is alive if it changes", async (context
     });
   } finally {
     clearInterval(changes);
+    await written;
   }
 });
