@@ -123,17 +123,22 @@ test("schedules over any nodes: every message is received, and each rank gets ea
         const sent: string[] = [];
         const received: string[] = [];
         const written: string[] = [];
+        const arrived = new Set<string>();
+        const taken: [string, boolean][] = [];
         for (const [rank, own] of steps.entries()) {
           for (const step of own) {
             if (step.do === "barrier") continue;
             if (step.do === "copy") {
-              for (const to of step.to) written.push(`${starts.indexOf(to.start)} at ${to.rank}`);
+              const [part, from] = [starts.indexOf(step.to.start), step.from.rank];
+              written.push(`${part} at ${rank}`);
+              taken.push([`${part} at ${from}`, part === from]);
               continue;
             }
             for (const { peer, span } of step.sends) sent.push(`${rank} to ${peer} ${span.start}`);
             for (const { peer, span } of step.receives) {
               received.push(`${peer} to ${rank} ${span.start}`);
               written.push(`${starts.indexOf(span.start)} at ${rank}`);
+              arrived.add(`${starts.indexOf(span.start)} at ${rank}`);
             }
           }
         }
@@ -142,6 +147,7 @@ test("schedules over any nodes: every message is received, and each rank gets ea
           counts.flatMap((__, rank) => (rank === part ? [] : [`${part} at ${rank}`])),
         );
         assert.deepEqual(written.toSorted(), wanted.toSorted(), JSON.stringify(nodes));
+        for (const [place, isOwn] of taken) assert.ok(isOwn || arrived.has(place), place);
       }
     }
   }

@@ -22,9 +22,9 @@ export function prepareSteps(
         return () => transport.barrier({ within: "node" });
       case "copy": {
         const from = bytesOf(step.from);
-        const targets = step.to.map(bytesOf);
+        const to = bytesOf(step.to);
         return () => {
-          for (const to of targets) to.set(from);
+          to.set(from);
           return undefined;
         };
       }

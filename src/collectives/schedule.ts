@@ -29,7 +29,7 @@ export type Step =
       readonly sends: readonly Message[];
       readonly receives: readonly Message[];
     }
-  | { readonly do: "copy"; readonly from: Span; readonly to: readonly Span[] }
+  | { readonly do: "copy"; readonly from: Span; readonly to: Span }
   /** Waits until all ranks of this node have reached this step. */
   | { readonly do: "barrier" };
 
@@ -57,8 +57,8 @@ export function scheduleOf(collective: Collective, member: Member): readonly Ste
 
 /**
  * Every rank sends its part to one rank of every other node, its deputy there. Then every rank
- * copies its own part, and those that it has received, into the memory of the other ranks of its
- * node. So each byte crosses the network once for each node, and all ranks of a node share the
+ * copies the parts of the other ranks of its node, and those that they have received, out of their
+ * memory. So each byte crosses the network once for each node, and all ranks of a node share the
  * sending. If memory is not shared, every rank counts as a node.
  */
 function allGather({ rank, nodes, shared }: Member, parts: readonly Part[]): Step[] {
@@ -68,24 +68,26 @@ function allGather({ rank, nodes, shared }: Member, parts: readonly Part[]): Ste
   /** The rank of a node that receives the part of `owner`. */
   const deputy = (owner: number, node: readonly number[]) =>
     node[nodeOf(places, owner).indexOf(owner) % node.length] as number;
-  const received = others.filter((owner) => deputy(owner, own) === rank);
+  const receivedBy = (peer: number) => others.filter((owner) => deputy(owner, own) === peer);
   const targets = places.filter((node) => node !== own).map((node) => deputy(rank, node));
   const span = (owner: number): Span => ({ space: "data", ...(parts[owner] as Part) });
   const messages = exchange(
     inTurn(targets, rank).map((peer) => ({ peer, span: span(rank) })),
-    inTurn(received, rank).map((peer) => ({ peer, span: span(peer) })),
+    inTurn(receivedBy(rank), rank).map((peer) => ({ peer, span: span(peer) })),
   );
   const neighbours = inTurn(own, rank).filter((peer) => peer !== rank);
   if (neighbours.length === 0) return messages;
-  const copies = [rank, ...received].flatMap((owner) =>
-    copy(
-      span(owner),
-      neighbours.map((peer) => ({ ...span(owner), rank: peer })),
+  const copies = neighbours.flatMap((peer) =>
+    [peer, ...receivedBy(peer)].flatMap((owner) =>
+      copy({ ...span(owner), rank: peer }, span(owner)),
     ),
   );
-  // No rank writes before its neighbours have reached the first barrier, or continues before they
-  // have written.
-  return [{ do: "barrier" }, ...messages, ...copies, { do: "barrier" }];
+  const barrier: Step = { do: "barrier" };
+  // Neighbours may still read this memory until they reach the first barrier, they have what is
+  // copied at the second, and they have copied at the last. (Pages of another process that are only
+  // read cost a sixteenth of the page faults of those that are written.)
+  const sent = others.length === 0 ? [] : [...messages, barrier];
+  return [barrier, ...sent, ...copies, barrier];
 }
 
 /**
@@ -98,7 +100,7 @@ function allToAll(rank: number, sent: readonly Part[], received: readonly Part[]
   const ranks = sent.map((_, peer) => peer).filter((peer) => peer !== rank);
   const peers = inTurn(ranks, rank);
   return [
-    ...(into(rank).length > 0 ? copy(from(rank), [into(rank)]) : []),
+    ...(into(rank).length > 0 ? copy(from(rank), into(rank)) : []),
     ...exchange(
       peers.map((peer) => ({ peer, span: from(peer) })),
       peers.map((peer) => ({ peer, span: into(peer) })),
@@ -122,6 +124,6 @@ function exchange(sends: readonly Message[], receives: readonly Message[]): Step
   return out.length + back.length === 0 ? [] : [{ do: "exchange", sends: out, receives: back }];
 }
 
-function copy(from: Span, to: readonly Span[]): Step[] {
+function copy(from: Span, to: Span): Step[] {
   return from.length === 0 ? [] : [{ do: "copy", from, to }];
 }

@@ -8,6 +8,8 @@ import type { Device, DeviceBuffer, HostBuffer } from "../engine/index.ts";
 import { assert } from "../errors.ts";
 import type { BufferSpace, BufferSpec, Program } from "../program/index.ts";
 
+type Part = NonNullable<BufferSpec["parts"]>[number];
+
 /** Bytes that one copy moves at most, because some systems cannot make larger views. */
 const COPY_BYTES = 2 ** 30;
 
@@ -16,7 +18,10 @@ export class InstanceMemory {
   readonly #buffers = new Map<string, DeviceBuffer>();
   /** How many instances use a buffer, by name; it is closed by the last one. */
   readonly #users = new Map<string, { count: number }>();
-  readonly #parts = new Map<string, BufferSpec["parts"]>();
+  /** The parts that have pages, or may get them. */
+  readonly #parts = new Map<string, readonly Part[]>();
+  /** Parts that only another instance has used, by name. */
+  readonly #surplus = new Map<string, readonly Part[]>();
   /** The buffers that collectives work on, as the group of all ranks sees them. */
   readonly #registered = new Map<string, GroupBuffer>();
   /** The same buffers as groups of some of the ranks see them, by group and name. */
@@ -84,7 +89,9 @@ export class InstanceMemory {
     // must register the same buffers.
     const isShared = this.#registered.has(name);
     const isRightSpace = isShared || (before !== undefined && spaceOf(before) === space);
-    if (before !== undefined && isRightSpace && before.byteLength >= byteLength) return;
+    if (before !== undefined && isRightSpace && before.byteLength >= byteLength) {
+      return this.#grow(name, before, partsOf({ byteLength, parts }));
+    }
     assert(!isShared, `the shared buffer "${name}" is large enough`);
     // The contents of an older buffer are copied whole.
     const options = before === undefined ? { parts } : {};
@@ -120,6 +127,7 @@ export class InstanceMemory {
           () => all.newMemory(byteLength, { parts: touched, folder }),
           all,
         );
+    if (isKept) this.#grow(name, own, partsOf({ byteLength, parts }));
     this.#registered.set(name, await all.register(own));
   }
 
@@ -131,7 +139,8 @@ export class InstanceMemory {
       const before = this.#buffers.get(name);
       const isThere =
         before?.byteLength === spec.byteLength && isHost(before) && all.canRegister(before);
-      return isThere ? [] : [spec];
+      if (!isThere) return [spec];
+      return [{ ...spec, parts: without(partsOf(spec), this.#parts.get(name) ?? []) }];
     });
   }
 
@@ -144,15 +153,30 @@ export class InstanceMemory {
     const buffer = other.#buffers.get(name);
     const users = other.#users.get(name);
     if (buffer === undefined || users === undefined) return false;
-    const isSame = buffer.byteLength === spec.byteLength && spaceOf(buffer) === spec.space;
-    const fits = isWithin(spec.parts, other.#parts.get(name));
-    if (!isSame || !fits || spec.space === "disk") return false;
+    // What ranks share lies in host memory, whatever the space of the program.
+    const space = all === undefined ? spec.space : "host";
+    const isSame = buffer.byteLength === spec.byteLength && spaceOf(buffer) === space;
+    if (!isSame || spec.space === "disk") return false;
+    const [held, wanted] = [other.#parts.get(name) ?? [], partsOf(spec)];
+    if (!isHost(buffer) && without(wanted, held).length > 0) return false;
     if (all !== undefined && !(isHost(buffer) && all.canRegister(buffer))) return false;
     users.count += 1;
     this.#users.set(name, users);
     this.#buffers.set(name, buffer);
-    this.#parts.set(name, other.#parts.get(name));
+    this.#parts.set(name, held);
+    this.#surplus.set(name, isHost(buffer) ? without(held, wanted) : []);
     return true;
+  }
+
+  /** Gives back what only the instance before has used, once nobody goes back to that one. */
+  trim(): void {
+    for (const [name, surplus] of this.#surplus) {
+      if (surplus.length === 0) continue;
+      const { memory } = this.host(name);
+      for (const { byteOffset, byteLength } of surplus) memory.discard(byteOffset, byteLength);
+      this.#parts.set(name, without(this.#parts.get(name) ?? [], surplus));
+    }
+    this.#surplus.clear();
   }
 
   /** Takes all buffers back from the group of all ranks. Nothing is shared afterwards. */
@@ -164,6 +188,17 @@ export class InstanceMemory {
 
   close(): void {
     for (const name of this.#buffers.keys()) this.#drop(name);
+  }
+
+  /** Makes room for parts of a buffer that were not touched before. */
+  #grow(name: string, buffer: DeviceBuffer, wanted: readonly Part[]): void {
+    if (!isHost(buffer)) return;
+    const held = this.#parts.get(name) ?? [];
+    const missing = without(wanted, held);
+    for (const { byteOffset, byteLength } of missing) {
+      buffer.memory.reserve(byteOffset, byteLength);
+    }
+    if (missing.length > 0) this.#parts.set(name, [...held, ...missing]);
   }
 
   #folderFor(space: BufferSpace): string | undefined {
@@ -190,7 +225,7 @@ export class InstanceMemory {
     this.#drop(name);
     this.#buffers.set(name, buffer);
     this.#users.set(name, { count: 1 });
-    this.#parts.set(name, parts);
+    this.#parts.set(name, partsOf({ byteLength, parts }));
     return buffer;
   }
 
@@ -198,7 +233,9 @@ export class InstanceMemory {
   #drop(name: string): void {
     const users = this.#users.get(name);
     if (users !== undefined && --users.count === 0) this.#buffers.get(name)?.close();
-    for (const known of [this.#users, this.#buffers, this.#parts]) known.delete(name);
+    for (const known of [this.#users, this.#buffers, this.#parts, this.#surplus]) {
+      known.delete(name);
+    }
   }
 
   async #copy(from: DeviceBuffer, to: DeviceBuffer, byteLength: number): Promise<void> {
@@ -209,16 +246,24 @@ export class InstanceMemory {
   }
 }
 
-/** Whether all bytes that will be touched are among those that may be. */
-function isWithin(wanted: BufferSpec["parts"], held: BufferSpec["parts"]): boolean {
-  if (held === undefined) return true;
-  const isIn = ({ byteOffset, byteLength }: (typeof held)[number]) =>
-    held.some(
-      (part) =>
-        part.byteOffset <= byteOffset &&
-        byteOffset + byteLength <= part.byteOffset + part.byteLength,
-    );
-  return wanted?.every(isIn) ?? false;
+function partsOf({ byteLength, parts }: Pick<BufferSpec, "byteLength" | "parts">): readonly Part[] {
+  return parts ?? [{ byteOffset: 0, byteLength }];
+}
+
+/** What is left of some parts of a buffer without others. */
+function without(parts: readonly Part[], others: readonly Part[]): Part[] {
+  return parts.flatMap(({ byteOffset, byteLength }) => {
+    const end = byteOffset + byteLength;
+    const left: Part[] = [];
+    let at = byteOffset;
+    for (const other of others.toSorted((a, b) => a.byteOffset - b.byteOffset)) {
+      const from = Math.min(end, Math.max(at, other.byteOffset));
+      const to = Math.min(end, other.byteOffset + other.byteLength);
+      if (from > at) left.push({ byteOffset: at, byteLength: from - at });
+      at = Math.max(at, to);
+    }
+    return at < end ? [...left, { byteOffset: at, byteLength: end - at }] : left;
+  });
 }
 
 function spaceOf(buffer: DeviceBuffer): BufferSpace {

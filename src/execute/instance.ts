@@ -177,6 +177,11 @@ export class Instance {
     }
   }
 
+  /** Gives back memory that only the instance before has used. After that nobody may go back to it. */
+  trim(): void {
+    this.#memory.trim();
+  }
+
   /** Compiles the graphs of another rank's program that this rank's program does not have. */
   async addGraphs({ graphs }: Pick<Program, "graphs">): Promise<void> {
     const missing = [...graphs].filter(([name]) => !this.#executables.has(name));

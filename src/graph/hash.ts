@@ -9,12 +9,19 @@ import type { AttributeValue, Graph } from "./graph.ts";
 
 /** The digests of constants are cached: weights may be large, and appear in many graphs. */
 const digests = new WeakMap<Tensor, string>();
+const known = new WeakMap<Graph, string>();
 
 /**
  * SHA-256, in hexadecimal, of the inputs, the nodes (operators, attributes, order), the contents of
  * used constants, the outputs and all types.
  */
 export function hashGraph(graph: Graph): string {
+  const hash = known.get(graph) ?? hashOf(graph);
+  known.set(graph, hash);
+  return hash;
+}
+
+function hashOf(graph: Graph): string {
   // The words are hashed at once: a call of the hash for each would take most of the time.
   const words: string[] = [];
   const numbers = new Map<string, number>([["", -1]]);

@@ -27,6 +27,8 @@ export const KILLS = 4;
  */
 export const LAST_CALL_MS = 30_000;
 export const GATHER_MS = 2_000;
+/** How long a new process waits for the first step after a loss. */
+export const FIRST_STEP_MS = 5_000;
 /** How long a worker that leaves stays for what others need of it, and then for its own end. */
 export const HANDOVER_MS = 20_000;
 export const LEAVE_MS = 10_000;

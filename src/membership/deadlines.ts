@@ -4,6 +4,7 @@
  */
 import {
   ANSWER_MS,
+  FIRST_STEP_MS,
   fileBound,
   GATHER_MS,
   HANDOVER_MS,
@@ -34,7 +35,7 @@ import {
 } from "./draft.ts";
 import { form, survivors } from "./form.ts";
 import { isAtFile } from "./roster.ts";
-import type { WorkerState } from "./types.ts";
+import type { MembershipState, WorkerState } from "./types.ts";
 import { capital, counted, fileText, named, span, workers } from "./words.ts";
 
 /** A worker in one of these holds what it held after its last step. */
@@ -291,10 +292,20 @@ function ofPlaces(draft: Draft, at: At): void {
   const { state, options } = draft;
   if (state.phase !== "gathering" && state.phase !== "running") return;
   if (options.stops === true || (state.phase === "running" && state.done.length > 0)) return;
+  const earliest = earliestStart(state);
   const free = freePlaces(draft);
   const due = free.filter(({ rest }) => rest <= 0).sort((a, b) => a.index - b.index);
   const rests = free.filter(({ rest }) => rest > 0);
   for (const { place, rest } of [...due, ...rests]) {
-    at(state.time + rest, () => enter(draft, "start", place.name, place.node));
+    at(Math.max(earliest, state.time + rest), () => enter(draft, "start", place.name, place.node));
   }
+}
+
+/**
+ * A process that starts takes processor time, so the first step after a loss goes first, unless it
+ * takes long, or another worker is lost before it.
+ */
+function earliestStart({ phase, since, hasCommitted, setbacks }: MembershipState): number {
+  const isFirst = phase === "running" && !hasCommitted && setbacks === 1;
+  return isFirst ? since + FIRST_STEP_MS : 0;
 }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { FIRST_STEP_MS } from "./bounds.ts";
 import { Leader, running } from "./leader.testing.ts";
 import type { MembershipOptions } from "./types.ts";
 
@@ -37,19 +38,36 @@ test("a killed worker is lost at once, and the others do what it has computed", 
   );
 });
 
-test("a lost worker is replaced at once, and its successor enters between two steps", () => {
+test("a lost worker is replaced after the first step without it, and its successor enters between two steps", () => {
   const leader = running();
   leader.kill(2);
   leader.ready(0, 1);
+  assert.equal(leader.did("start"), undefined);
+  leader.steps(1);
   const start = { kind: "start", worker: 3, place: "b/2", node: "b" };
   assert.deepEqual(leader.did("start"), start);
-  leader.steps(2).hear({ kind: "ready", worker: 3, generation: 0, step: 0 });
+  leader.steps(1).hear({ kind: "ready", worker: 3, generation: 0, step: 0 });
   const asked = { kind: "regroup", generation: 2, workers: [0, 1], when: "after-step" };
   assert.deepEqual(leader.did("regroup"), asked);
   leader.steps(1).ready(0, 1);
   assert.deepEqual(leader.members, [0, 1, 3]);
   assert.deepEqual(leader.state.generation.holders, [0, 1]);
   assert.equal(leader.state.generation.step, 13);
+});
+
+test("a successor does not wait for a step that takes long, nor when another worker is lost", () => {
+  const slow = running();
+  slow.kill(2);
+  slow.ready(0, 1).pass(FIRST_STEP_MS - 500);
+  assert.equal(slow.did("start"), undefined);
+  slow.pass(500);
+  assert.ok(slow.did("start"));
+  const again = running();
+  again.kill(2);
+  again.ready(0, 1).kill(1);
+  again.ready(0);
+  const started = again.actions.filter(({ kind }) => kind === "start");
+  assert.equal(started.length, 2);
 });
 
 test("no generation begins before a lost worker is dead or refused", () => {
@@ -112,7 +130,7 @@ test("below the minimum the run waits, says so, and goes on by itself", () => {
 test("a flapping worker is set aside, twice as long each time, until one is of use", () => {
   const leader = running(2);
   leader.steps(20).kill(1);
-  leader.ready(0);
+  leader.ready(0).steps(1);
   assert.deepEqual(leader.did("start"), { kind: "start", worker: 2, place: "b/1", node: "b" });
   assert.doesNotMatch(leader.said(), /aside/);
   for (const [worker, rest] of [
@@ -135,8 +153,8 @@ test("a flapping worker is set aside, twice as long each time, until one is of u
   leader.hear({ kind: "ready", worker: 5, generation: 0, step: 0 });
   leader.ready(0).steps(25).said();
   leader.kill(5);
-  leader.ready(0);
-  assert.ok(leader.did("start"), "it was of use, so its successor starts at once");
+  leader.ready(0).steps(1);
+  assert.ok(leader.did("start"), "it was of use, so its place does not rest");
 });
 
 test("a guest that flaps is not admitted before its rest is over", () => {
@@ -345,8 +363,9 @@ test("a run that is to stop starts no worker", () => {
   const leader = running(2);
   Object.assign(leader.options, { stops: true });
   leader.kill(1);
-  leader.ready(0);
-  assert.deepEqual([leader.members, leader.did("start")], [[0], undefined]);
+  leader.ready(0).steps(1).pass(10_000);
+  const started = leader.told.filter(({ about }) => about === "started");
+  assert.deepEqual([leader.members, started.length], [[0], 2]);
 });
 
 test("the run is finished when every member is done", () => {

@@ -2,7 +2,6 @@ export { type Address, type Library, loadLibrary, loadProgram } from "./ffi.ts";
 export {
   type AllocateMemoryOptions,
   allocateMemory,
-  LARGEST_VIEW,
   Memory,
   mapFile,
   openMemory,
@@ -18,4 +17,5 @@ export {
   SHARED_FOLDER,
   sharedRoom,
 } from "./named-files.ts";
+export { LARGEST_VIEW } from "./pages.ts";
 export { loadSystemLibrary } from "./posix.ts";

@@ -86,6 +86,40 @@ test("shared memory has one owner, and openers see its bytes", () => {
   assert.throws(() => allocateMemory(1, { shareAs: "../evil" }), hasCode("MEMORY_NAME"));
 });
 
+test("memory that is opened again is not mapped again, and lives as long as one of both", {
+  skip: process.platform !== "linux",
+}, () => {
+  const own = allocateMemory(5000, { shareAs: `unit-${process.pid}-again` });
+  own.bytes[4999] = 79;
+  const byName = openMemory(own.name as string);
+  own.unlink();
+  const byHandle = openMemory(own.reachedAs as string);
+  assert.equal(byHandle.address, byName.address);
+  byName.close();
+  assert.equal(byHandle.view(4999, 1)[0], 79);
+  byHandle.close();
+  const anew = openMemory(own.reachedAs as string);
+  assert.equal(anew.view(4999, 1)[0], 79);
+  anew.close();
+  own.close();
+});
+
+test("what is discarded is empty for all processes, and the rest stays", {
+  skip: process.platform !== "linux",
+}, () => {
+  const page = 4096;
+  const name = `unit-${process.pid}-discard`;
+  for (const own of [allocateMemory(4 * page), allocateMemory(4 * page, { shareAs: name })]) {
+    own.bytes.fill(7);
+    own.discard(page - 1, 2 * page + 1);
+    const other = own.name === undefined ? own : openMemory(own.name);
+    const found = Array.from({ length: 4 }, (_, index) => other.bytes[index * page]);
+    assert.deepEqual(found, [7, 0, 0, 7]);
+    other.close();
+    own.close();
+  }
+});
+
 test("memory without a name is opened by its handle while its owner lives", {
   skip: process.platform !== "linux",
 }, () => {

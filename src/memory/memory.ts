@@ -2,22 +2,18 @@
  * Memory outside the JavaScript heap, for parameters, gradients and activations. It is zeroed,
  * aligned to pages (so to 64 bytes), and private or under a name by which other processes open it.
  */
-import { constants } from "node:buffer";
 import { randomBytes } from "node:crypto";
 import fs from "node:fs";
 import { resolve } from "node:path";
-import koffi from "koffi";
 import { assert, LockstepError } from "../errors.ts";
 import type { Address } from "./ffi.ts";
 import { isHandle } from "./named-files.ts";
+import { LARGEST_VIEW, opened, type Pages, release, retain, viewOf } from "./pages.ts";
 import type { Mapping, NamedMapping, Part, Platform } from "./platform.ts";
 import { posixPlatform } from "./posix.ts";
 import { windowsPlatform } from "./windows.ts";
 
 const PAGE_BYTES = 4096;
-
-/** The longest view that this JavaScript engine can hold: 4 GiB on Node 20. */
-export const LARGEST_VIEW = constants.MAX_LENGTH;
 
 export interface AllocateMemoryOptions {
   /**
@@ -51,16 +47,14 @@ export class Memory {
   readonly #unlink: () => void;
   #handle: string | undefined;
   readonly #closeHandle: () => void;
-  readonly #views: Views;
+  readonly #pages: Pages;
   /** Whether other processes, or a file, have the same pages. */
   readonly #isShared: boolean;
-  #bytes: Uint8Array | undefined;
 
   /** @internal Use `allocateMemory`, `openMemory` or `mapFile`. */
   constructor(
-    mapping: Mapping | NamedMapping,
+    pages: Pages,
     byteLength: number,
-    system: Platform,
     given: {
       readonly name?: string;
       readonly folder?: string | undefined;
@@ -72,12 +66,12 @@ export class Memory {
     this.folder = folder;
     this.#isShared = isShared;
     this.#name = name;
-    this.#mapping = mapping;
-    const named: Partial<NamedMapping> = mapping;
+    this.#mapping = pages.mapping;
+    this.#pages = retain(pages);
+    const named: Partial<NamedMapping> = pages.mapping;
     this.#unlink = named.unlink ?? (() => undefined);
     this.#handle = named.handle;
     this.#closeHandle = named.closeHandle ?? (() => undefined);
-    this.#views = { mapping, system, live: 0, closed: false };
   }
 
   /** The name by which other processes can open it; undefined once the name is removed. */
@@ -107,32 +101,24 @@ export class Memory {
    * `view`.
    */
   get bytes(): Uint8Array {
-    this.#open();
-    this.#bytes ??= this.view(0, this.byteLength);
-    return this.#bytes;
+    return this.view(0, this.byteLength);
   }
 
   /** A view of `byteLength` bytes from `byteOffset`; at most LARGEST_VIEW of them. */
   view(byteOffset: number, byteLength: number): Uint8Array {
-    const { address } = this.#open();
+    this.#open();
     assert(
       byteOffset >= 0 && byteLength >= 0 && byteOffset + byteLength <= this.byteLength,
       `a view of ${byteLength} bytes at ${byteOffset} in memory of ${this.byteLength}`,
     );
     if (byteLength === 0) return new Uint8Array(0);
-    const whole = this.#bytes;
-    if (whole !== undefined) return whole.subarray(byteOffset, byteOffset + byteLength);
-    if (byteLength > LARGEST_VIEW) {
-      throw new LockstepError(
-        "OUT_OF_MEMORY",
-        `A view of ${byteLength} bytes is longer than the ${LARGEST_VIEW} that this version of Node.js allows.`,
-        { hint: "Use Node.js 22 or newer, or views of parts.", fields: { byteLength } },
-      );
-    }
-    const buffer = koffi.view(address + BigInt(byteOffset), byteLength);
-    this.#views.live += 1;
-    registry.register(buffer, this.#views);
-    return new Uint8Array(buffer);
+    const found = viewOf(this.#pages, byteOffset, byteLength);
+    if (found !== undefined) return found;
+    throw new LockstepError(
+      "OUT_OF_MEMORY",
+      `A view of ${byteLength} bytes is longer than the ${LARGEST_VIEW} that this version of Node.js allows.`,
+      { hint: "Use Node.js 22 or newer, or views of parts.", fields: { byteLength } },
+    );
   }
 
   /**
@@ -140,7 +126,7 @@ export class Memory {
    * there ends the process where the disk is full. Throws OUT_OF_MEMORY, DISK_FULL.
    */
   reserve(byteOffset: number, byteLength: number): void {
-    if (byteLength === 0 || this.#views.system.reserve(this.#open(), { byteOffset, byteLength })) {
+    if (byteLength === 0 || this.#pages.system.reserve(this.#open(), { byteOffset, byteLength })) {
       return;
     }
     const where = this.folder === undefined ? "of memory" : `on the disk of "${this.folder}"`;
@@ -149,6 +135,11 @@ export class Memory {
       `${Math.ceil(byteLength / 1e6)} MB ${where} could not be had.`,
       { fields: { byteLength } },
     );
+  }
+
+  /** Gives the pages of a part back, for all processes: nobody reads there any more. */
+  discard(byteOffset: number, byteLength: number): void {
+    this.#pages.system.discard(this.#open(), { byteOffset, byteLength }, this.#isShared);
   }
 
   /**
@@ -161,7 +152,7 @@ export class Memory {
     // Where pages are larger, the system may refuse, and nothing changes.
     const start = byteOffset - (byteOffset % PAGE_BYTES);
     const length = byteOffset + byteLength - start;
-    if (this.#isShared) this.#views.system.letGo(address + BigInt(start), length);
+    if (this.#isShared) this.#pages.system.letGo(address + BigInt(start), length);
   }
 
   /**
@@ -177,15 +168,12 @@ export class Memory {
   /** Returns the memory to the system. A second call does nothing. */
   close(): void {
     if (this.#mapping === undefined) return;
-    const views = this.#views;
+    const pages = this.#pages;
     this.#unlink();
     if (this.#handle !== undefined) this.#closeHandle();
     this.#handle = undefined;
     this.#mapping = undefined;
-    this.#bytes = undefined;
-    views.closed = true;
-    if (views.live === 0) views.system.unmap(views.mapping);
-    else views.system.retire(views.mapping);
+    release(pages);
   }
 
   #open(): Mapping {
@@ -196,20 +184,11 @@ export class Memory {
   }
 }
 
-/** The views of one mapping that JavaScript may still hold. */
-interface Views {
-  readonly mapping: Mapping;
-  readonly system: Platform;
-  live: number;
-  closed: boolean;
-}
-
-const registry = new FinalizationRegistry<Views>((views) => {
-  views.live -= 1;
-  if (views.closed && views.live === 0) views.system.unmap(views.mapping);
-});
-
 let cachedPlatform: Platform | undefined;
+
+function pagesOf(mapping: Mapping | NamedMapping, identity?: string): Pages {
+  return { mapping, system: platform(), identity, users: 0, live: 0 };
+}
 
 function platform(): Platform {
   cachedPlatform ??= process.platform === "win32" ? windowsPlatform() : posixPlatform();
@@ -226,13 +205,13 @@ export function allocateMemory(byteLength: number, options: AllocateMemoryOption
   const mapped = Math.max(64, byteLength);
   const { shareAs, parts = [{ byteOffset: 0, byteLength: mapped }] } = options;
   if (shareAs === undefined && options.folder === undefined) {
-    return new Memory(system.map(mapped, options.parts !== undefined), byteLength, system);
+    return new Memory(pagesOf(system.map(mapped, options.parts !== undefined)), byteLength);
   }
   // Processes with another working directory open it, too.
   const folder = options.folder === undefined ? undefined : resolve(options.folder);
   const name = shareAs === undefined ? uniqueName() : checkName(shareAs);
   const mapping = system.create(name, mapped, parts, folder);
-  const memory = new Memory(mapping, byteLength, system, { name, folder });
+  const memory = new Memory(pagesOf(mapping), byteLength, { name, folder });
   if (shareAs === undefined) memory.unlink();
   return memory;
 }
@@ -242,8 +221,12 @@ export function allocateMemory(byteLength: number, options: AllocateMemoryOption
  * folder if any. `name` may also be what `reachedAs` says there. Throws MEMORY_NAME.
  */
 export function openMemory(name: string, folder?: string): Memory {
-  const mapping = platform().open(isHandle(name) ? name : checkName(name), folder);
-  return new Memory(mapping, mapping.byteLength, platform(), { name, folder });
+  const known = (identity: string) => opened.get(identity)?.mapping;
+  const checked = isHandle(name) ? name : checkName(name);
+  const { identity, ...mapping } = platform().open(checked, folder, known);
+  const pages = opened.get(identity ?? "") ?? pagesOf(mapping, identity);
+  if (identity !== undefined) opened.set(identity, pages);
+  return new Memory(pages, mapping.byteLength, { name, folder });
 }
 
 /**
@@ -258,7 +241,7 @@ export function mapFile(path: string): Memory {
   if (stat.size === 0) return allocateMemory(0);
   try {
     const mapping = platform().mapFile(path);
-    return new Memory(mapping, mapping.byteLength, platform(), { isShared: true });
+    return new Memory(pagesOf(mapping), mapping.byteLength, { isShared: true });
   } catch (cause) {
     if (cause instanceof LockstepError) throw cause;
     throw new LockstepError("IO_FAILED", `${path} cannot be read: ${String(cause)}`, {

@@ -19,6 +19,14 @@ export interface Place {
   readonly use: "shared" | "disk";
 }
 
+/** A file that another process has made. */
+export interface OpenedFile {
+  readonly fd: number;
+  readonly size: number;
+  /** Tells it from all other files while it is open or mapped. */
+  readonly identity: string;
+}
+
 export interface NamedFile {
   readonly fd: number;
   /** Removes the name; those who have opened the file keep it. */
@@ -62,10 +70,7 @@ export function createNamed(place: Place, name: string): NamedFile {
 }
 
 /** Opens a file that another process has made. The caller closes `fd`. */
-export function openNamed(
-  place: Place,
-  name: string,
-): { readonly fd: number; readonly size: number } {
+export function openNamed(place: Place, name: string): OpenedFile {
   const { folder } = place;
   const file = find(place, name);
   if (file === undefined) {
@@ -76,7 +81,7 @@ export function openNamed(
   }
   const fd = inPlace(place, () => fs.openSync(path.join(folder, file), OPEN));
   const stat = fs.fstatSync(fd);
-  if (isOwn(stat)) return { fd, size: stat.size };
+  if (isOwn(stat)) return openedFile(fd, stat);
   fs.closeSync(fd);
   throw new LockstepError(
     "MEMORY_NAME",
@@ -99,14 +104,14 @@ export function isHandle(text: string): boolean {
 }
 
 /** Opens the file of a handle. The caller closes `fd`. Throws MEMORY_NAME. */
-export function openHandle(handle: string): { readonly fd: number; readonly size: number } {
+export function openHandle(handle: string): OpenedFile {
   const [, namespace, pid = "", at = "", inode] = /^fd:(\d+):(\d+):(\d+):(\d+)$/.exec(handle) ?? [];
   if (namespace === pidNamespace()) {
     const fd = openOrUndefined(`/proc/${pid}/fd/${at}`);
     const stat = fd === undefined ? undefined : fs.fstatSync(fd);
     // The process may have ended, and another one have its number.
     if (fd !== undefined && stat !== undefined && isOwn(stat) && String(stat.ino) === inode) {
-      return { fd, size: stat.size };
+      return openedFile(fd, stat);
     }
     if (fd !== undefined) fs.closeSync(fd);
   }
@@ -114,6 +119,10 @@ export function openHandle(handle: string): { readonly fd: number; readonly size
     hint: "The process that created it has ended, or runs on another machine.",
     fields: { name: handle },
   });
+}
+
+function openedFile(fd: number, { dev, ino, size }: fs.Stats): OpenedFile {
+  return { fd, size, identity: `${dev}:${ino}` };
 }
 
 /** A handle as numbers, as messages of ranks carry them. */

@@ -9,6 +9,12 @@ export interface Mapping {
   readonly byteLength: number;
 }
 
+/** A mapping of a file that other processes may have mapped too. */
+export interface OpenedMapping extends Mapping {
+  /** Tells the file from all others while it is mapped; undefined where that is not known. */
+  readonly identity?: string | undefined;
+}
+
 /** A range of bytes of a mapping. */
 export interface Part {
   readonly byteOffset: number;
@@ -45,8 +51,13 @@ export interface Platform {
   /**
    * Pages that another process created, by their name or handle, in a folder of a disk or where
    * memory is shared.
+   * @param known returns the mapping of a file with this identity, if there is one: it is used again
    */
-  open(name: string, folder: string | undefined): Mapping;
+  open(
+    name: string,
+    folder: string | undefined,
+    known: (identity: string) => Mapping | undefined,
+  ): OpenedMapping;
   /** The bytes of a file, read only. */
   mapFile(path: string): Mapping;
   /**
@@ -60,6 +71,8 @@ export interface Platform {
    * for them.
    */
   reserve(mapping: Mapping, part: Part): boolean;
+  /** Gives whole pages back: they hold zeros when they are next touched. It is only a hint. */
+  discard(mapping: Mapping, part: Part, isShared: boolean): void;
   /**
    * Takes whole pages of shared memory out of this process until it touches them again. They keep
    * what they hold. It is only a hint.

@@ -20,7 +20,7 @@ import {
   SHARED_FOLDER,
   sweep,
 } from "./named-files.ts";
-import type { Mapping, NamedMapping, Part, Platform } from "./platform.ts";
+import type { Mapping, NamedMapping, OpenedMapping, Part, Platform } from "./platform.ts";
 
 const PROT_READ = 1;
 const PROT_WRITE = 2;
@@ -29,6 +29,7 @@ const MAP_PRIVATE = 2;
 const MAP_FIXED = 0x10;
 const MADV_DONTNEED = 4;
 const MADV_HUGEPAGE = 14;
+const MADV_REMOVE = 9;
 const MADV_POPULATE_WRITE = 23;
 const EINTR = 4;
 const EINVAL = 22;
@@ -133,10 +134,13 @@ export function posixPlatform(): Platform {
       }
     },
 
-    open(name, folder): Mapping {
-      const { fd, size } = isHandle(name) ? openHandle(name) : openNamed(placeOf(folder), name);
+    open(name, folder, known): OpenedMapping {
+      const { fd, size, identity } = isHandle(name)
+        ? openHandle(name)
+        : openNamed(placeOf(folder), name);
       try {
-        return mapDescriptor(fd, size, PROT_READ | PROT_WRITE);
+        const mapping = known(identity) ?? mapDescriptor(fd, size, PROT_READ | PROT_WRITE);
+        return { ...mapping, identity };
       } finally {
         fs.closeSync(fd);
       }
@@ -171,6 +175,14 @@ export function posixPlatform(): Platform {
         if (koffi.errno() !== EINTR) return false;
       }
       return true;
+    },
+
+    discard({ address }, { byteOffset, byteLength }, isShared): void {
+      const page = Number(PAGE_BYTES);
+      const first = Math.ceil(byteOffset / page) * page;
+      const length = Math.floor((byteOffset + byteLength) / page) * page - first;
+      if (length <= 0) return;
+      madvise(address + BigInt(first), length, isShared ? MADV_REMOVE : MADV_DONTNEED);
     },
 
     letGo: (address, byteLength) => void madvise(address, byteLength, MADV_DONTNEED),

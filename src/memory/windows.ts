@@ -5,7 +5,7 @@
 import fs from "node:fs";
 import { LockstepError } from "../errors.ts";
 import { type Address, loadLibrary } from "./ffi.ts";
-import type { Mapping, NamedMapping, Platform } from "./platform.ts";
+import type { Mapping, NamedMapping, OpenedMapping, Platform } from "./platform.ts";
 
 const PAGE_READONLY = 2;
 const PAGE_READWRITE = 4;
@@ -116,7 +116,7 @@ export function windowsPlatform(): Platform {
       };
     },
 
-    open(name): Mapping {
+    open(name): OpenedMapping {
       const handle = openFileMapping(FILE_MAP_WRITE, 0, `Local\\lockstep-${name}`);
       if (handle === null) {
         throw new LockstepError("MEMORY_NAME", `There is no shared memory "${name}".`, {
@@ -155,6 +155,7 @@ export function windowsPlatform(): Platform {
       unmapView(address);
     },
 
+    discard: () => undefined,
     letGo: () => undefined,
 
     preferLargePages: () => undefined, // large pages need a privilege on Windows

@@ -56,8 +56,19 @@ export interface StepFacts {
   readonly isRepeating: boolean;
 }
 
+/** By step, with the optimizer whose rules it names: ranks come and go, and the step stays. */
+const known = new WeakMap<StepGraph, { optimizer: Optimizer; facts: StepFacts }>();
+
 /** @param step of one process, before any strategy; or with the pass cut by `recompute` alone */
 export function stepFacts(step: StepGraph, optimizer: Optimizer): StepFacts {
+  const found = known.get(step);
+  if (found?.optimizer === optimizer) return found.facts;
+  const facts = factsOf(step, optimizer);
+  known.set(step, { optimizer, facts });
+  return facts;
+}
+
+function factsOf(step: StepGraph, optimizer: Optimizer): StepFacts {
   const rules = rulesOf(optimizer);
   const updates = step.tasks.filter(isOfKind("update"));
   const pieces = step.tasks.filter(isPiece);

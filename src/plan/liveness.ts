@@ -5,11 +5,19 @@
 import type { Graph } from "../graph/index.ts";
 import { byteLength } from "../tensor/index.ts";
 
+const known = new WeakMap<Graph, number>();
+
 /**
  * Returns the most bytes that values between inputs and outputs take at once when nodes run in the
  * graph's order.
  */
 export function peakOfIntermediates(graph: Graph): number {
+  const found = known.get(graph) ?? peakOf(graph);
+  known.set(graph, found);
+  return found;
+}
+
+function peakOf(graph: Graph): number {
   const kept = new Set([...graph.inputs, ...graph.outputs, ...graph.constants.keys()]);
   const lastUse = new Map<string, number>();
   for (const [at, node] of graph.nodes.entries()) {

@@ -2,7 +2,7 @@
  * Evaluates a model on held-out samples: forward passes over batches of them, and the loss and
  * measures of all samples together.
  */
-import { typeOf } from "../graph/index.ts";
+import { type Graph, typeOf } from "../graph/index.ts";
 import type { Model } from "../nn/index.ts";
 import {
   fieldsOf,
@@ -40,6 +40,23 @@ export interface EvaluationPlan {
   readonly measures: readonly Measure[];
 }
 
+/** What an evaluation consists of, on any rank. */
+interface Evaluated {
+  readonly samples: number;
+  readonly sizes: readonly EvaluatedSize[];
+  readonly measures: readonly Measure[];
+}
+
+interface EvaluatedSize {
+  readonly model: Model;
+  readonly terms: Measure["terms"];
+  /** Has the terms of all measures as one vector. */
+  readonly graph: Graph;
+}
+
+/** By model and number of samples. It takes half of the time of planning, and ranks come and go. */
+const known = new WeakMap<Model, Map<number, Evaluated>>();
+
 /**
  * @param wanted the number of samples that an evaluation looks at, each once. A model that has one
  *   size only looks at as many whole batches as they make, and at least at one
@@ -49,6 +66,31 @@ export function planEvaluation(
   model: Model,
   wanted: number,
 ): EvaluationPlan {
+  const ofModel = known.get(model) ?? new Map<number, Evaluated>();
+  const evaluated = ofModel.get(wanted) ?? evaluate(model, wanted);
+  known.set(model, ofModel.set(wanted, evaluated));
+  const { samples, measures } = evaluated;
+  for (const { buffer, type } of fieldRefs((evaluated.sizes[0] as EvaluatedSize).model).values()) {
+    program.buffer(buffer, byteLength(type), "host");
+  }
+  const sizes = evaluated.sizes.map(({ model: part, terms, graph }, index) => {
+    const type = vectorType(terms);
+    const buffer = program.buffer(evaluationSumsBuffer(index), byteLength(type), "host");
+    return {
+      samples: sizeOf(part),
+      fields: fieldRefs(part),
+      sums: { buffer, byteOffset: 0, type },
+      factors: terms.flatMap(({ factor, type: { shape } }) =>
+        new Array<number>(elementCount(shape)).fill(factor),
+      ),
+      inputs: graph.inputs,
+      graph: program.graph(`evaluation.${index}`, "all", () => graph),
+    };
+  });
+  return { samples, sizes, measures };
+}
+
+function evaluate(model: Model, wanted: number): Evaluated {
   const own = sizeOf(model);
   // Of a batch that holds all samples, another size shows which dims are the batch.
   const whole = resized(model, own < wanted ? wanted : 2 * wanted);
@@ -61,27 +103,12 @@ export function planEvaluation(
   );
   const names = [model.loss, ...numbersOf(model)];
   const found = parts.map((part) => planMeasures(part, whole, names, sizeOf(part) / samples));
-  const measures = found[0]?.measures ?? [];
-  for (const { buffer, type } of fieldRefs(parts[0] as Model).values()) {
-    program.buffer(buffer, byteLength(type), "host");
-  }
   const sizes = parts.map((part, index) => {
-    const { graph, measures: own } = found[index] as MeasuresPlan;
-    const terms = own.flatMap((measure) => measure.terms);
-    const type = vectorType(terms);
-    const buffer = program.buffer(evaluationSumsBuffer(index), byteLength(type), "host");
-    return {
-      samples: sizeOf(part),
-      fields: fieldRefs(part),
-      sums: { buffer, byteOffset: 0, type },
-      factors: terms.flatMap(({ factor, type: { shape } }) =>
-        new Array<number>(elementCount(shape)).fill(factor),
-      ),
-      inputs: graph.inputs,
-      graph: program.graph(`evaluation.${index}`, "all", () => vectorGraph(graph, terms, "sums")),
-    };
+    const { graph, measures } = found[index] as MeasuresPlan;
+    const terms = measures.flatMap((measure) => measure.terms);
+    return { model: part, terms, graph: vectorGraph(graph, terms, "sums") };
   });
-  return { samples, sizes, measures };
+  return { samples, sizes, measures: found[0]?.measures ?? [] };
 }
 
 /** One run over a batch of this size. */

@@ -52,6 +52,8 @@ export class Guard {
   readonly #now: () => number;
   /** The number of committed steps at which the next check is due. */
   #due: number;
+  /** The number of committed steps when this began. */
+  readonly #first: number;
   /** The number of committed steps when the state was found right for the last time. */
   #since: number;
   /** The number of committed steps when a step that was checked was decided for the last time. */
@@ -73,14 +75,24 @@ export class Guard {
     this.#onHealed = onHealed ?? (() => undefined);
     this.#now = ranks?.now ?? (() => performance.now());
     this.#due = steps;
+    this.#first = steps;
     this.#since = before === undefined ? steps : before.#since;
     this.#decided = before === undefined ? steps - 1 : before.#decided;
+    if (before !== undefined) this.#stepMs = before.#stepMs;
   }
 
   /** Called before a step uses the state. */
   async begin(at: Guarded): Promise<void> {
     [this.#beganAt, this.#checkMs] = [this.#now(), 0];
-    await this.#seal(at);
+    if (!this.#isFirst(at)) await this.#seal(at);
+  }
+
+  /**
+   * All have just waited for each other, so in the first step only what several ranks hold is
+   * compared, unless it is stated when checks are made.
+   */
+  #isFirst({ steps }: Guarded): boolean {
+    return this.#every === undefined && steps === this.#first;
   }
 
   /** Called after a commit. */
@@ -158,7 +170,7 @@ export class Guard {
 
   async #measured(at: Guarded): Promise<Measured> {
     const began = this.#now();
-    const sum = await sumOf(at);
+    const sum = await sumOf(at, this.#isFirst(at) ? ["whole"] : PARTS);
     const ms = this.#now() - began;
     this.#checkMs += ms;
     return { sum, ms };
@@ -225,10 +237,10 @@ async function replace(
   }
 }
 
-async function sumOf(at: Guarded): Promise<Sum> {
+async function sumOf(at: Guarded, parts: readonly Part[]): Promise<Sum> {
   const sums = { whole: 0, own: 0 };
   const pieces = piecesOf(at);
-  for (const part of PARTS) {
+  for (const part of parts) {
     for (const piece of pieces[part]) {
       const { bytes } = await at.instance.device.download(at.instance.tensor(piece));
       sums[part] = crc32(bytes, sums[part]);

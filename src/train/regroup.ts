@@ -25,18 +25,11 @@ import {
 } from "../program/index.ts";
 import { makeBeside } from "./beside.ts";
 import { type Planned, planOf, programOf } from "./planned.ts";
+import { lostState } from "./routes.ts";
 import { runStages } from "./run-stages.ts";
 import { writeScalars } from "./state.ts";
 import type { TrainerOptions } from "./step-types.ts";
-import {
-  allOf,
-  type Estate,
-  giveState,
-  lostState,
-  receiveState,
-  takeOver,
-  tellLost,
-} from "./transfer.ts";
+import { allOf, type Estate, giveState, receiveState, takeOver, tellLost } from "./transfer.ts";
 
 /** A trainer between two steps, or in the middle of a commit that its group has not finished. */
 export interface Standing {
@@ -291,7 +284,7 @@ async function fill(
   });
   await allOf([
     takeOver(estate, moved, group),
-    ...(group === undefined ? [] : [giveState(estate, group, receivers)]),
+    ...(group === undefined ? [] : [giveState(estate, moved, group, receivers)]),
   ]);
 }
 

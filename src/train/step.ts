@@ -298,8 +298,8 @@ export class Trainer {
   /** After a failure the weights are half old and half new, so the trainer cannot be used again. */
   async #commit(stages: readonly Stage[]): Promise<void> {
     await this.#orBreak(() => runStages(this.#instance, stages, { journal: this.#journal }));
-    this.#from = this.#from === 0 ? 1 : 0;
-    this.#step += 1;
+    [this.#from, this.#step] = [this.#from === 0 ? 1 : 0, this.#step + 1];
+    this.#instance.trim(); // no rank of this group goes back to the one before
   }
 
   async #orBreak(body: () => Promise<void>): Promise<void> {

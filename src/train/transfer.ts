@@ -5,9 +5,10 @@
  */
 import type { Group } from "../collectives/index.ts";
 import type { DeviceTensor, HostTensor } from "../engine/index.ts";
-import { assert, LockstepError } from "../errors.ts";
+import { assert } from "../errors.ts";
 import type { Instance } from "../execute/index.ts";
 import type { Gathered, Heirs, Held, StepProgram, TensorRef } from "../program/index.ts";
+import { lostState, type Piece, type Route, receiveRoutes, sendRoutes } from "./routes.ts";
 import { holdingOf, rangesOf } from "./state.ts";
 import { UnderWay, type Waiting } from "./under-way.ts";
 
@@ -42,28 +43,21 @@ export interface Receiver {
   readonly plan: StepProgram;
 }
 
-/** A piece of a tensor, by its bytes. */
-interface Piece {
-  readonly name: string;
-  readonly from: number;
-  readonly to: number;
-}
-
-/** How a piece comes to a receiver. */
-interface Route extends Piece {
-  /** The rank that reads it: of the new group. */
-  readonly giver: number;
-  /** The rank in whose memory it lies: of the group before. */
-  readonly memory: number;
-}
-
-/** Sends this rank's share of what receivers need. */
+/**
+ * Sends this rank's share of what receivers need. Neighbours read for themselves what lies in memory
+ * that the new group shares too.
+ */
 export async function giveState(
   estate: Estate,
+  to: Holding,
   { transport }: Group,
   receivers: readonly Receiver[],
 ): Promise<void> {
   const source = new Source(estate.holding, estate.rank);
+  const { plan } = to.planned;
+  const places = tensorsOf(plan, to.from);
+  const isThere = (route: Route) =>
+    plan.shared.has(placeOf(places, route).buffer) && source.isAt(route, to.instance, places);
   await allOf(
     receivers.map(async (receiver) => {
       const routes = [...routesFor(estate, receiver)];
@@ -71,9 +65,12 @@ export async function giveState(
       if (receiver.before === undefined && teller === transport.rank) {
         await sendRoutes({ transport }, receiver.peer, routes);
       }
+      const own = routes.filter(({ giver }) => giver === transport.rank);
+      const there = isNear(transport, receiver.peer) ? own.map(isThere) : [];
       const sending = new UnderWay();
       try {
-        for (const route of routes.filter(({ giver }) => giver === transport.rank)) {
+        if (there.length > 0) await transport.send(receiver.peer, Uint8Array.from(there, Number));
+        for (const route of own.filter((_, index) => there[index] !== true)) {
           const bytes = await source.read(route);
           await sending.add(transport.send(receiver.peer, bytes));
         }
@@ -116,24 +113,25 @@ export async function tellLost({ transport }: Group, newcomers: readonly number[
   await allOf(newcomers.map((peer) => sendRoutes({ transport }, peer, undefined)));
 }
 
-export function lostState(): LockstepError {
-  return new LockstepError(
-    "PEER_LOST",
-    "Lost workers held a part of the state that no other worker can read: neither a worker of their machine nor its buddy on another machine is left.",
-    { hint: "Continue from the last checkpoint with --resume." },
-  );
+/** Whether a rank and this one map each other's memory. */
+function isNear({ nodes, rank, share }: Group["transport"], peer: number): boolean {
+  return share !== undefined && nodes.some((node) => node.includes(rank) && node.includes(peer));
 }
 
-/** From each giver, its pieces come in their order. */
+/** From each giver, its pieces come in their order; a neighbour says first which are there to read. */
 async function receive(to: Holding, { transport }: Group, routes: readonly Route[]): Promise<void> {
   const places = tensorsOf(to.planned.plan, to.from);
   const givers = [...new Set(routes.map(({ giver }) => giver))];
   await allOf(
     givers.map(async (from) => {
       const receiving = new UnderWay();
+      const own = routes.filter(({ giver }) => giver === from);
+      const there = new Uint8Array(own.length);
       try {
-        for (const route of routes.filter(({ giver }) => giver === from)) {
-          await receiving.add(receivePiece({ instance: to.instance, places, transport }, route));
+        if (isNear(transport, from)) await transport.receive(from, there);
+        for (const [index, route] of own.entries()) {
+          const isThere = there[index] === 1;
+          await receiving.add(receivePiece({ to, places, transport }, route, isThere));
         }
       } finally {
         await receiving.end();
@@ -143,42 +141,32 @@ async function receive(to: Holding, { transport }: Group, routes: readonly Route
 }
 
 interface ReceivingEnd {
-  readonly instance: Instance;
+  readonly to: Holding;
   readonly places: ReadonlyMap<string, TensorRef>;
   readonly transport: Group["transport"];
 }
 
-/** Into its place, where the memory can be reached. */
-function receivePiece({ instance, places, transport }: ReceivingEnd, route: Route): Waiting {
-  const place = instance.tensor(placeOf(places, route));
+/**
+ * Into its place, where the memory can be reached.
+ * @param isThere whether it lies in the memory of the giver at the same place
+ */
+function receivePiece(
+  { to: { instance }, places, transport }: ReceivingEnd,
+  route: Route,
+  isThere: boolean,
+): Waiting {
+  const ref = placeOf(places, route);
+  const length = route.to - route.from;
+  if (isThere) {
+    const theirs = instance.host(ref.buffer, route.giver).view(ref.byteOffset, length);
+    instance.device.upload(instance.tensor(ref), theirs);
+    return undefined;
+  }
+  const place = instance.tensor(ref);
   if (isHost(place)) return transport.receive(route.giver, place.bytes);
-  const bytes = new Uint8Array(route.to - route.from);
+  const bytes = new Uint8Array(length);
   const waiting = transport.receive(route.giver, bytes) ?? Promise.resolve();
   return waiting.then(() => instance.device.upload(place, bytes));
-}
-
-/** The length of a message of routes, in front of it: 0 where there are none. */
-const LENGTH_BYTES = 4;
-
-async function sendRoutes(
-  { transport }: Pick<Group, "transport">,
-  peer: number,
-  routes: readonly Route[] | undefined,
-): Promise<void> {
-  const text = routes?.map(({ name, from, to, giver }) => [name, from, to, giver]);
-  const bytes = new TextEncoder().encode(text === undefined ? "" : JSON.stringify(text));
-  await transport.send(peer, new Uint8Array(Uint32Array.of(bytes.byteLength).buffer));
-  if (bytes.byteLength > 0) await transport.send(peer, bytes);
-}
-
-async function receiveRoutes({ transport }: Group, teller: number): Promise<Route[]> {
-  const length = new Uint8Array(LENGTH_BYTES);
-  await transport.receive(teller, length);
-  const bytes = new Uint8Array(new Uint32Array(length.buffer)[0] as number);
-  if (bytes.byteLength === 0) throw lostState();
-  await transport.receive(teller, bytes);
-  const rows = JSON.parse(new TextDecoder().decode(bytes)) as [string, number, number, number][];
-  return rows.map(([name, from, to, giver]) => ({ name, from, to, giver, memory: giver }));
 }
 
 /** Cuts what a receiver holds where another rank has the next bytes; those who can give take turns. */
