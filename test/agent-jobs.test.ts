@@ -360,7 +360,7 @@ test("a launcher of an earlier term learns from an agent that another one leads 
       });
       const second = await dial(address);
       await new Promise((resolve) => {
-        second.handler = { message: resolve, closed: assert.fail };
+        second.handler = { message: resolve, closed: () => undefined };
         tell(second, { kind: "take-over", group: "g", term: 2 });
       });
       const answer = await answerTo(address, jobMessage(job, { term: 1 }), job);

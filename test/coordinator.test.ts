@@ -176,18 +176,28 @@ function optionsIn(root: string, agents: readonly AgentProcess[]) {
   return { hosts, root, state: join(root, "state"), jobFolder: jobOf(STEPS) };
 }
 
+/** Launches a run, and waits until it has begun in the folder of the machine that leads. */
+async function begun(root: string, options: ReturnType<typeof optionsIn> & Partial<Launch>) {
+  const folder = join(root, "a");
+  const first = new Launcher(options);
+  await until("the run begins", () => stepsAt(folder) >= 5);
+  return { first, folder };
+}
+
+async function killAndWatch(first: Launcher, folder: string): Promise<void> {
+  await first.kill();
+  const alone = stepsAt(folder);
+  await until("workers go on without a launcher", () => stepsAt(folder) >= alone + 5);
+}
+
 test(
   "workers go on without a launcher; one that is killed meanwhile is replaced by the next launcher",
   onLinux,
   () =>
     withMachines(async (root, agents) => {
       const options = { ...optionsIn(root, agents), workers: 2 };
-      const folder = join(root, "a");
-      const first = new Launcher(options);
-      await until("the run begins", () => stepsAt(folder) >= 5);
-      await first.kill();
-      const alone = stepsAt(folder);
-      await until("workers go on without a launcher", () => stepsAt(folder) >= alone + 5);
+      const { first, folder } = await begun(root, options);
+      await killAndWatch(first, folder);
       // Now the run stands still, because nobody replaces this worker.
       process.kill(childrenOf(agents[1])[0] ?? 0, "SIGKILL");
       const second = new Launcher(options);
@@ -219,9 +229,7 @@ test(
       const guest = joinProcess(first.address, join(root, "b"), ["--workers", "2"]);
       const folder = join(root, "a");
       await until("the run begins", () => stepsAt(folder) >= 5);
-      await first.kill();
-      const alone = stepsAt(folder);
-      await until("workers go on without a launcher", () => stepsAt(folder) >= alone + 5);
+      await killAndWatch(first, folder);
       const second = new Launcher(shared);
       assert.equal(await second.ended(), 0, second.said);
       assert.equal(second.address, first.address);
@@ -239,9 +247,7 @@ test(
   () =>
     withMachines(async (root, agents) => {
       const options = optionsIn(root, agents);
-      const folder = join(root, "a");
-      const first = new Launcher(options);
-      await until("the run begins", () => stepsAt(folder) >= 5);
+      const { first, folder } = await begun(root, options);
       await first.kill();
       const [victim = 0] = childrenOf(agents[1]);
       process.kill(victim, "SIGSTOP");
@@ -264,9 +270,7 @@ test(
   () =>
     withMachines(async (root, agents) => {
       const options = optionsIn(root, agents);
-      const folder = join(root, "a");
-      const first = new Launcher(options);
-      await until("the run begins", () => stepsAt(folder) >= 5);
+      const { first, folder } = await begun(root, options);
       const [victim = 0] = childrenOf(agents[1]);
       for (const pid of [first.child.pid as number, victim]) process.kill(pid, "SIGSTOP");
       // As on storage that shares files between machines, but not their locks.
@@ -289,9 +293,7 @@ test(
   () =>
     withMachines(async (root, agents) => {
       const options = optionsIn(root, agents);
-      const folder = join(root, "a");
-      const first = new Launcher({ ...options, awaitMs: 100 });
-      await until("the run begins", () => stepsAt(folder) >= 5);
+      const { first, folder } = await begun(root, { ...options, awaitMs: 100 });
       await first.kill();
       const isLeft = () => agents.some((agent) => childrenOf(agent).length > 0);
       await until("no worker is left", () => !isLeft());

@@ -110,7 +110,8 @@ export class AssignedJob {
       throw new LockstepError("PROTOCOL", `Worker ${number} cannot be started here now.`);
     }
     const threads = request.threads ?? Math.max(1, Math.floor(availableCores() / own));
-    const worker = new WorkerProcess(number, {
+    this.#launcher.started(number);
+    const worker = WorkerProcess.start(number, {
       said: (message) => {
         if (message.kind === "beat") this.#signs.beat(number, message.progress);
         else this.#launcher.tell({ kind: "said", worker: number, message });
@@ -124,8 +125,8 @@ export class AssignedJob {
         if (this.#isEnding) this.#end();
       },
     });
+    if (worker === undefined) return;
     this.#workers.set(number, worker);
-    this.#launcher.started(number);
     const job: Assignment = {
       job: this.#job,
       roots,

@@ -23,7 +23,7 @@ export interface Crew {
 
 export interface CrewEvents {
   readonly signs: OnSigns;
-  /** The connection to a worker has closed. Its end follows when that of all others of it is told. */
+  /** The connection to a worker has closed. It ends after this was told of all workers of its agent. */
   readonly closed: (worker: number, why: string) => void;
   /** These places are there now, or there again. */
   readonly opened: (places: readonly string[]) => void;

@@ -122,7 +122,7 @@ export class Generations implements Members {
     this.#tellLost(lost);
     for (let short = this.#short(lost); ; short = undefined) {
       const ready = { kind: "ready", generation: this.#number, step, short } as const;
-      this.#options.tell({ ...ready, ...this.#door });
+      this.#options.tell({ ...ready, ...this.#ownPort });
       const formed = await this.#nextFormed();
       try {
         return await this.#meet(formed);
@@ -140,7 +140,7 @@ export class Generations implements Members {
     return { workers: this.#size, why };
   }
 
-  get #door(): { readonly port?: number } {
+  get #ownPort(): { readonly port?: number } {
     const { listener } = this.#options;
     return listener === undefined ? {} : { port: parseAddress(listener.address).port };
   }

@@ -1,6 +1,7 @@
 /** A launcher's agents, which a test plays at the other end of a connection. */
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { EventEmitter, once } from "node:events";
+import { type TestContext, test } from "node:test";
 import { dialLine, type Line, listenTcp, serveLines } from "../net/index.ts";
 import { type AgentJob, type AgentReply, envelope } from "../protocol/index.ts";
 import { atMost } from "./at-most.ts";
@@ -20,8 +21,8 @@ const message: AgentJob = {
   own: 1,
 };
 
-function open(options: Partial<HostsCrewOptions>): Promise<HostsCrew> {
-  return HostsCrew.open({
+async function open(t: TestContext, options: Partial<HostsCrewOptions>): Promise<HostsCrew> {
+  const crew = await HostsCrew.open({
     hosts: [],
     secrets,
     listen: undefined,
@@ -32,6 +33,8 @@ function open(options: Partial<HostsCrewOptions>): Promise<HostsCrew> {
     onListening: undefined,
     ...options,
   });
+  t.after(() => crew.close());
+  return crew;
 }
 
 function events(own: Partial<CrewEvents>): CrewEvents {
@@ -54,16 +57,17 @@ interface FakeAgent {
   readonly heard: string[];
   /** Resolves when its first connection has ended. */
   readonly left: Promise<void>;
-  close(): void;
 }
 
 type Tell = (reply: AgentReply) => void;
 
 /** An agent that answers by `hear`, which is told the number of the connection, from 0. */
 async function fakeAgent(
+  t: TestContext,
   hear: (kind: string, tell: Tell, line: Line, connection: number) => void,
 ): Promise<FakeAgent> {
   const listener = await listenTcp({ host: "127.0.0.1", port: 0, ...secrets });
+  t.after(() => listener.close());
   const heard: string[] = [];
   let connections = 0;
   let leave: () => void = () => undefined;
@@ -72,6 +76,7 @@ async function fakeAgent(
   });
   serveLines(listener, (line) => {
     const connection = connections++;
+    t.after(() => line.close());
     line.handler = {
       message: (value) => {
         const { kind } = value as { readonly kind: string };
@@ -81,26 +86,26 @@ async function fakeAgent(
       closed: leave,
     };
   });
-  return { address: listener.address, heard, left, close: () => listener.close() };
+  return { address: listener.address, heard, left };
 }
 
 async function inTime(what: Promise<unknown>, text: string): Promise<void> {
   assert.equal(await atMost(DEADLINE_MS, what), undefined, text);
 }
 
-test("machines that have not joined yet are let go when the run ends", async () => {
-  const crew = await open({ listen: "127.0.0.1:0" });
+test("machines that have not joined yet are let go when the run ends", async (t) => {
+  const crew = await open(t, { listen: "127.0.0.1:0" });
   const address = crew.listensAt as string;
   const { signal } = new AbortController();
   const dial = async () => {
     const line = await dialLine({ address, ...secrets, deadlineMs: DEADLINE_MS, signal });
-    let [hear, close] = [() => undefined as void, () => undefined as void];
-    const [heard, closed] = [
-      new Promise<void>((resolve) => (hear = resolve)),
-      new Promise<void>((resolve) => (close = resolve)),
-    ];
-    line.handler = { message: hear, closed: close };
-    return { line, heard, closed };
+    t.after(() => line.close());
+    const events = new EventEmitter();
+    line.handler = {
+      message: () => events.emit("message"),
+      closed: () => events.emit("closed"),
+    };
+    return { line, closed: once(events, "closed"), heard: once(events, "message") };
   };
   const [silent, slow] = [await dial(), await dial()];
   slow.line.send(envelope({ kind: "join", host: "127.0.0.1", workers: 1 }));
@@ -110,8 +115,8 @@ test("machines that have not joined yet are let go when the run ends", async () 
   await inTime(slow.closed, "the machine that has not taken the job is let go");
 });
 
-test("a launcher that is told of its successor by an agent ends, and dials no more", async () => {
-  const agent = await fakeAgent((_, tell, line, connection) => {
+test("a launcher that is told of its successor by an agent ends, and dials no more", async (t) => {
+  const agent = await fakeAgent(t, (_, tell, line, connection) => {
     const error = { code: "FENCED", text: "Another launcher leads the run.", fields: {} } as const;
     if (connection > 0) tell({ kind: "refused", error });
     else {
@@ -119,32 +124,29 @@ test("a launcher that is told of its successor by an agent ends, and dials no mo
       setImmediate(() => line.close());
     }
   });
-  const crew = await open({ hosts: [agent.address] });
+  const crew = await open(t, { hosts: [agent.address] });
   const failed = new Promise<unknown>((resolve) => {
     crew.attach(events({ failed: resolve }));
   });
   await inTime(failed, "it ends");
   assert.equal(((await failed) as { readonly code?: string }).code, "FENCED");
-  crew.close();
-  agent.close();
 });
 
-test("of agents that are taken over, a faulty one costs only its own workers", async () => {
+test("of agents that are taken over, a faulty one costs only its own workers", async (t) => {
   const standing = (worker: number) => ({ worker, generation: 1, isReady: false, step: 3 });
-  const faulty = await fakeAgent((_, tell, line) => {
+  const faulty = await fakeAgent(t, (_, tell, line) => {
     tell({ kind: "taken-over", workers: [standing(0)] });
     line.send({ v: "nonsense" });
   });
-  const good = await fakeAgent((kind, tell) => {
+  const good = await fakeAgent(t, (kind, tell) => {
     if (kind !== "take-over") return;
     void faulty.left.then(() => tell({ kind: "taken-over", workers: [standing(1)] }));
   });
   const hosts = [faulty.address, good.address];
   const left = new Map(hosts.entries());
-  const crew = await open({ hosts, left });
+  const crew = await open(t, { hosts, left });
   assert.deepEqual([...crew.taken.keys()], [1]);
   assert.deepEqual(good.heard, ["take-over"]);
   crew.attach(events({})).close();
   await inTime(good.left, "the launcher lets go of the other one");
-  for (const agent of [faulty, good]) agent.close();
 });

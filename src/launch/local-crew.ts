@@ -27,7 +27,7 @@ export class LocalCrew implements Crew {
 
   start(worker: WorkerHandle): void {
     const { number } = worker;
-    const started = new WorkerProcess(number, {
+    const started = WorkerProcess.start(number, {
       said: (message) => {
         if (message.kind === "beat") this.#signs.beat(number, message.progress);
         else worker.hear(message);
@@ -37,6 +37,7 @@ export class LocalCrew implements Crew {
         worker.close(end);
       },
     });
+    if (started === undefined) return;
     this.#workers.set(number, started);
     worker.body = started;
     void this.#options.assignment.then(

@@ -46,5 +46,8 @@ export interface LocalProcess {
   failLinks(fault: LinkFault, ms: number): boolean;
 }
 
-/** A signal to all processes of a run reaches the launcher too; after this time it is one's own. */
+/**
+ * A signal that is sent to all processes of a run reaches the launcher too. If it has not got one
+ * within this time, the signal was meant for the worker alone.
+ */
 export const ALL_MS = 100;

@@ -4,7 +4,7 @@ import type { TcpListener } from "../net/index.ts";
 import type { Formed } from "../protocol/index.ts";
 import { joinNodes, joinSharedMemory, joinTcp, type Transport } from "../transport/index.ts";
 
-/** All doors are open when their addresses are told: who cannot reach one by then never will. */
+/** All members listen before their addresses are told, so one that is not reached in this time never is. */
 const REACH_MS = 8000;
 
 export interface MeetOptions {

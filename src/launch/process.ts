@@ -32,7 +32,18 @@ export class WorkerProcess implements Body {
   #isFaulty = false;
   #weights: Range | undefined;
 
-  constructor(number: number, events: ProcessEvents) {
+  /** Starts a worker. Where the system refuses that, as without memory, it has ended at once. */
+  static start(number: number, events: ProcessEvents): WorkerProcess | undefined {
+    try {
+      return new WorkerProcess(number, events);
+    } catch (error) {
+      const words = error instanceof Error ? error.message : String(error);
+      queueMicrotask(() => events.ended({ status: null, signal: null, words }));
+      return undefined;
+    }
+  }
+
+  private constructor(number: number, events: ProcessEvents) {
     this.#number = number;
     this.#events = events;
     this.#process = fork(workerEntry(), [], {

@@ -92,7 +92,7 @@ async function inGenerations(
 ): Promise<TrainResult["outcome"]> {
   const { engine } = options;
   const send = (message: FromWorker) => void tell(message);
-  // One door for all generations.
+  // It listens at one port in all generations.
   const mark = network && group;
   const listener = network && (await listenTcp(network));
   const meter = new ProgressMeter(engine.runs);
