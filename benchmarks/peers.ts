@@ -131,7 +131,7 @@ export async function torchElastic(
 ): Promise<Restarts | undefined> {
   if (!existsSync(PYTHON)) return undefined;
   const folder = mkdtempSync(join(tmpdir(), "lockstep-bench-"));
-  const words = ["--standalone", `--nproc-per-node=${workers}`, `--max-restarts=${kills + 1}`];
+  const words = ["--standalone", `--nproc-per-node=${workers}`, `--max-restarts=${10 * kills}`];
   const script = join(root, "benchmarks/peers/gpt_elastic.py");
   const torchrun = spawn(PYTHON, ["-m", "torch.distributed.run", ...words, script], {
     env: {
