@@ -112,7 +112,10 @@ describe("machines with checkpoints in a bucket", { skip: NO_S3 }, () => {
       } finally {
         await Promise.all([a.end(), b.end(), way.close()]);
       }
-      assert.match(notices.join("\n"), /step 8: no checkpoint was written, and those before are kept/);
+      assert.match(
+        notices.join("\n"),
+        /step 8: no checkpoint was written, and those before are kept/,
+      );
       assert.equal(reportIn(join(root, "a")).weightsSha256, expected);
       assert.equal((await store(checkpoints).steps()).at(-1), STEPS);
       const bucket = server.bucket("runs");
