@@ -6,9 +6,13 @@
 import type { Group, GroupBuffer } from "../collectives/index.ts";
 import type { Device, DeviceBuffer, HostBuffer } from "../engine/index.ts";
 import { assert } from "../errors.ts";
-import type { BufferSpace, BufferSpec, Program } from "../program/index.ts";
-
-type Part = NonNullable<BufferSpec["parts"]>[number];
+import {
+  type BufferSpace,
+  type BufferSpec,
+  type Extent,
+  type Program,
+  withoutExtents,
+} from "../program/index.ts";
 
 /** Bytes that one copy moves at most, because some systems cannot make larger views. */
 const COPY_BYTES = 2 ** 30;
@@ -19,9 +23,9 @@ export class InstanceMemory {
   /** How many instances use a buffer, by name; it is closed by the last one. */
   readonly #users = new Map<string, { count: number }>();
   /** The parts that have pages, or may get them. */
-  readonly #parts = new Map<string, readonly Part[]>();
+  readonly #parts = new Map<string, readonly Extent[]>();
   /** Parts that only another instance has used, by name. */
-  readonly #surplus = new Map<string, readonly Part[]>();
+  readonly #surplus = new Map<string, readonly Extent[]>();
   /** The buffers that collectives work on, as the group of all ranks sees them. */
   readonly #registered = new Map<string, GroupBuffer>();
   /** The same buffers as groups of some of the ranks see them, by group and name. */
@@ -140,7 +144,7 @@ export class InstanceMemory {
       const isThere =
         before?.byteLength === spec.byteLength && isHost(before) && all.canRegister(before);
       if (!isThere) return [spec];
-      return [{ ...spec, parts: without(partsOf(spec), this.#parts.get(name) ?? []) }];
+      return [{ ...spec, parts: withoutExtents(partsOf(spec), this.#parts.get(name) ?? []) }];
     });
   }
 
@@ -158,13 +162,13 @@ export class InstanceMemory {
     const isSame = buffer.byteLength === spec.byteLength && spaceOf(buffer) === space;
     if (!isSame || spec.space === "disk") return false;
     const [held, wanted] = [other.#parts.get(name) ?? [], partsOf(spec)];
-    if (!isHost(buffer) && without(wanted, held).length > 0) return false;
+    if (!isHost(buffer) && withoutExtents(wanted, held).length > 0) return false;
     if (all !== undefined && !(isHost(buffer) && all.canRegister(buffer))) return false;
     users.count += 1;
     this.#users.set(name, users);
     this.#buffers.set(name, buffer);
     this.#parts.set(name, held);
-    this.#surplus.set(name, isHost(buffer) ? without(held, wanted) : []);
+    this.#surplus.set(name, isHost(buffer) ? withoutExtents(held, wanted) : []);
     return true;
   }
 
@@ -174,7 +178,7 @@ export class InstanceMemory {
       if (surplus.length === 0) continue;
       const { memory } = this.host(name);
       for (const { byteOffset, byteLength } of surplus) memory.discard(byteOffset, byteLength);
-      this.#parts.set(name, without(this.#parts.get(name) ?? [], surplus));
+      this.#parts.set(name, withoutExtents(this.#parts.get(name) ?? [], surplus));
     }
     this.#surplus.clear();
   }
@@ -191,10 +195,10 @@ export class InstanceMemory {
   }
 
   /** Makes room for parts of a buffer that were not touched before. */
-  #grow(name: string, buffer: DeviceBuffer, wanted: readonly Part[]): void {
+  #grow(name: string, buffer: DeviceBuffer, wanted: readonly Extent[]): void {
     if (!isHost(buffer)) return;
     const held = this.#parts.get(name) ?? [];
-    const missing = without(wanted, held);
+    const missing = withoutExtents(wanted, held);
     for (const { byteOffset, byteLength } of missing) {
       buffer.memory.reserve(byteOffset, byteLength);
     }
@@ -246,24 +250,11 @@ export class InstanceMemory {
   }
 }
 
-function partsOf({ byteLength, parts }: Pick<BufferSpec, "byteLength" | "parts">): readonly Part[] {
+function partsOf({
+  byteLength,
+  parts,
+}: Pick<BufferSpec, "byteLength" | "parts">): readonly Extent[] {
   return parts ?? [{ byteOffset: 0, byteLength }];
-}
-
-/** What is left of some parts of a buffer without others. */
-function without(parts: readonly Part[], others: readonly Part[]): Part[] {
-  return parts.flatMap(({ byteOffset, byteLength }) => {
-    const end = byteOffset + byteLength;
-    const left: Part[] = [];
-    let at = byteOffset;
-    for (const other of others.toSorted((a, b) => a.byteOffset - b.byteOffset)) {
-      const from = Math.min(end, Math.max(at, other.byteOffset));
-      const to = Math.min(end, other.byteOffset + other.byteLength);
-      if (from > at) left.push({ byteOffset: at, byteLength: from - at });
-      at = Math.max(at, to);
-    }
-    return at < end ? [...left, { byteOffset: at, byteLength: end - at }] : left;
-  });
 }
 
 function spaceOf(buffer: DeviceBuffer): BufferSpace {

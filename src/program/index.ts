@@ -21,13 +21,14 @@ export { type ProgramJson, programFromJson, programToJson } from "./json.ts";
 export { planLayout } from "./layout.ts";
 export { lower } from "./lower.ts";
 export { type Summary, summaryOf } from "./norm.ts";
-export type { Gathered, Held } from "./ownership.ts";
+export { type Gathered, type Held, withoutExtents } from "./ownership.ts";
 export {
   type BufferPlace,
   type BufferSpace,
   type BufferSpec,
   COMPUTE,
   type CollectiveStage,
+  type Extent,
   type GraphSpec,
   type Program,
   type Run,

@@ -188,14 +188,18 @@ export function extentsOf(
   return own.map(extentOf).filter(({ byteLength }) => byteLength > 0);
 }
 
-/** What remains of a buffer without the parts that other ranks own. */
-export function withoutExtents(byteLength: number, others: readonly Extent[]): Extent[] {
-  const rest: Extent[] = [];
-  let at = 0;
+/** What is left of parts of a buffer without others. */
+export function withoutExtents(extents: readonly Extent[], others: readonly Extent[]): Extent[] {
   const sorted = others.toSorted((a, b) => a.byteOffset - b.byteOffset);
-  for (const other of [...sorted, { byteOffset: byteLength, byteLength: 0 }]) {
-    if (other.byteOffset > at) rest.push({ byteOffset: at, byteLength: other.byteOffset - at });
-    at = Math.max(at, other.byteOffset + other.byteLength);
-  }
-  return rest;
+  return extents.flatMap(({ byteOffset, byteLength }) => {
+    const rest: Extent[] = [];
+    const end = byteOffset + byteLength;
+    let at = byteOffset;
+    for (const other of [...sorted, { byteOffset: end, byteLength: 0 }]) {
+      const to = Math.min(end, other.byteOffset);
+      if (to > at) rest.push({ byteOffset: at, byteLength: to - at });
+      at = Math.max(at, other.byteOffset + other.byteLength);
+    }
+    return rest;
+  });
 }

@@ -128,7 +128,7 @@ export function planUpdate(
     program.shared.add(buffer);
     const others = held.filter((part) => part.buffer === buffer && !here.has(part.rank));
     const { byteLength } = program.buffers.get(buffer) as BufferSpec;
-    program.touches(buffer, withoutExtents(byteLength, others));
+    program.touches(buffer, withoutExtents([{ byteOffset: 0, byteLength }], others));
   }
   // What every rank updates for itself is not lost with one of them.
   const isLogged = shared.length > 0 || held.length > 0 || gathers.length > 0;
