@@ -9,7 +9,10 @@ import type { SharedRegion, Transport } from "../transport.ts";
 /** Of a name, a zero, and the folder of a disk if the memory lies on one. */
 const NAME_BYTES = 128 + 4096;
 
-/** All ranks call this together. Throws MEMORY_NAME for memory that others cannot open. */
+/**
+ * All ranks call this together. Throws MEMORY_NAME for memory that others cannot open, and PEER_LOST
+ * for a peer that has ended.
+ */
 export async function shareByName(
   transport: Pick<Transport, "rank" | "size" | "send" | "receive" | "barrier">,
   memory: Memory,
@@ -31,17 +34,27 @@ export async function shareByName(
       return theirs.toString();
     }),
   );
-  const opened = names.map((text) => {
-    if (text === undefined) return undefined;
-    const [name = "", folder = ""] = text.split("\0");
-    return openMemory(name, folder === "" ? undefined : folder);
-  });
+  const opened: (Memory | undefined)[] = [];
+  const close = () => {
+    for (const peer of opened) peer?.close();
+  };
+  try {
+    for (const text of names) {
+      const [name = "", folder = ""] = text?.split("\0") ?? [];
+      opened.push(
+        text === undefined ? undefined : openMemory(name, folder === "" ? undefined : folder),
+      );
+    }
+  } catch (error) {
+    close();
+    // A name may be gone because its owner has ended since: then the barrier says that it is lost.
+    await transport.barrier();
+    throw error;
+  }
   await transport.barrier();
   memory.unlink();
   return {
     memories: opened.map((peer) => peer ?? memory),
-    close: () => {
-      for (const peer of opened) peer?.close();
-    },
+    close,
   };
 }
