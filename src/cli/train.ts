@@ -63,6 +63,7 @@ export async function trainTarget(
   const target = { ...opened, run };
   const placed = run.checkpoints === undefined ? flags : { ...flags, checkpoints: run.checkpoints };
   const { each, all: workers } = workersFor({
+    parallel: run.parallel,
     asked: flags.workers,
     threads: flags.threads,
     cores,

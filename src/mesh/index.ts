@@ -12,4 +12,12 @@ export {
   shapeOnAxis,
   shardAxes,
 } from "./placement.ts";
+export {
+  isSampleAxis,
+  modelAxes,
+  type Peers,
+  peersOf,
+  placeOnAxis,
+  replicaSize,
+} from "./replicas.ts";
 export { evenTopology, isWithinNode, regularTopology, type Topology } from "./topology.ts";

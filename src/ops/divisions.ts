@@ -51,6 +51,12 @@ export function sectioned(
   return sections.length === 1 ? { shard: dim } : { shard: dim, sections };
 }
 
+/** The same for those who look for what is possible; undefined where it is not. */
+export function sectionedDim(...of: Parameters<typeof sectioned>): Shard | undefined {
+  const on = sectioned(...of);
+  return on === "impossible" ? undefined : on;
+}
+
 /** Each element of the outputs for itself, from inputs that are broadcast: any dim can be cut. */
 export function byElement(context: DivisionContext): Division[] {
   const shape = context.outputs[0]?.shape ?? [];

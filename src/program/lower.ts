@@ -5,15 +5,18 @@
  */
 import { assert } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
+import { groupOf, modelAxes, peersOf } from "../mesh/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { Optimizer } from "../optimizer/index.ts";
 import {
   COUNTED,
   type ComputeTask,
+  cutAtExchanges,
   GRADIENT,
   isOfKind,
   isPiece,
   isRepeating,
+  localStep,
   MICRO_BATCH,
   type StepGraph,
   sizeOf,
@@ -21,12 +24,15 @@ import {
   valueOf,
 } from "../plan/index.ts";
 import { bytesPerElement, elementCount } from "../tensor/index.ts";
-import { PARAMETERS, stateBuffer, TOTALS } from "./buffers.ts";
+import { PARAMETERS, stateBuffer, TOTALS, WISHES } from "./buffers.ts";
+import { dividedOf } from "./divided.ts";
 import { type EvaluationPlan, evaluationStage, planEvaluation } from "./evaluation.ts";
+import { Exchanges } from "./exchanges.ts";
 import { type FlatVectors, flatVectors } from "./flat.ts";
-import { refsOf } from "./layout.ts";
+import { ALIGNMENT, planLayout, refsOf } from "./layout.ts";
 import { type Ground, nameOfAll } from "./levels.ts";
 import { type NormPlan, planNorm } from "./norm.ts";
+import { ownGraph } from "./own-graph.ts";
 import { wardsOf } from "./ownership.ts";
 import { Places, type SumPlaces, threadsOf } from "./places.ts";
 import {
@@ -36,14 +42,17 @@ import {
   ProgramBuilder,
   type RunStage,
   type Stage,
+  type TensorRef,
 } from "./program.ts";
-import { scaledRun } from "./runs.ts";
+import { copyRun, scaledRun } from "./runs.ts";
 import { ShardedSums } from "./sharded-sums.ts";
 import { evenRanges, type Range } from "./shares.ts";
 import type { Counted, Side, StepProgram } from "./step-program.ts";
 import type { SumPlan } from "./sums.ts";
+import { Together } from "./together.ts";
 import { planUpdate } from "./update.ts";
 import { WholeSums } from "./whole-sums.ts";
+import { withRanks } from "./with-ranks.ts";
 
 /** What one rank is to do. */
 export interface LowerOptions {
@@ -61,9 +70,34 @@ export interface LowerOptions {
   readonly evaluationSamples?: number | undefined;
 }
 
-/** @throws INVALID_OPTION if a rank has no micro-batch, or placements cannot be lowered */
+/**
+ * Ranks that have the same part of the model share a step as if they were alone; what goes between
+ * parts is added to it.
+ * @throws INVALID_OPTION if a rank has no micro-batch, or placements cannot be lowered
+ */
 export function lower(step: StepGraph, options: LowerOptions): StepProgram {
-  return new Lowering(step, options).plan();
+  const { mesh } = options.ground;
+  if (modelAxes(mesh).length === 0) return new Lowering(step, options).plan();
+  const peers = peersOf(mesh, options.ground.topology, options.rank);
+  const others = Array.from({ length: mesh.size }, (_, rank) => rank);
+  const ranks = [...peers.ranks, ...others.filter((rank) => !peers.ranks.includes(rank))];
+  const local = cutAtExchanges(localStep(step, mesh));
+  const inner = { ...options, ground: peers, rank: peers.place };
+  const across: Across = { ...options.ground, rank: options.rank, nameOf: (r) => ranks.indexOf(r) };
+  const program = new Lowering(local, inner, across).plan();
+  return { ...withRanks(program, ranks), divided: dividedOf(step, options.ground, options.rank) };
+}
+
+interface Wishes {
+  readonly place: TensorRef;
+  readonly stages: readonly Stage[];
+}
+
+/** What ranks that have other parts of the model are to this one. */
+export interface Across extends Ground {
+  readonly rank: number;
+  /** What the program calls a rank of the run. */
+  readonly nameOf: (rank: number) => number;
 }
 
 class Lowering {
@@ -75,34 +109,44 @@ class Lowering {
   readonly #places: Places;
   /** Whether no rank has all parameters: then nothing runs that needs all of them at once. */
   readonly #isFullySharded: boolean;
+  readonly #across: Across | undefined;
 
-  constructor(step: StepGraph, options: LowerOptions) {
+  constructor(step: StepGraph, options: LowerOptions, across?: Across) {
     const { ground, rank, lanes = 1, optimizer } = options;
-    this.#step = step;
+    this.#step = across === undefined ? step : withOwnGraphs(step, across);
     this.#options = options;
+    this.#across = across;
     this.#vectors = flatVectors(step, optimizer);
     const vectors = this.#vectors;
     const ranges = options.ranges ?? evenRanges(step.microBatches, ground.mesh.size);
     const isEach = ({ each }: { readonly each: string }) => each === MICRO_BATCH;
     this.#isFullySharded = step.tasks.filter(isOfKind("gather")).some(isEach);
     const Sums = step.tasks.filter(isOfKind("reduce")).some(isEach) ? ShardedSums : WholeSums;
-    const sums = new Sums(this.#program, { step, vectors, ground, rank, ranges, lanes });
+    const exchanges = across && new Exchanges(this.#program, { step: this.#step, ...across });
+    const of = { step: this.#step, vectors, exchanges };
+    const sums = new Sums(this.#program, { ...of, ground, rank, ranges, lanes });
     this.#sums = sums;
     const sumPlaces: SumPlaces = (name, at) => sums.place(name, at);
-    this.#places = new Places({ step, vectors, own: sums.own, sums: sumPlaces });
+    this.#places = new Places({ ...of, own: sums.own, sums: sumPlaces });
     this.#places.allocate(this.#program, sums.lanes);
+    exchanges?.allocate(sums.lanes);
     if (ranges.length > 1 && this.#program.buffers.has(TOTALS)) this.#program.shared.add(TOTALS);
+    // Ranks that divide the model read its parts in place for a checkpoint.
+    if (across !== undefined) this.#program.shared.add(PARAMETERS);
   }
 
   plan(): StepProgram {
     const { evaluation, evaluationSamples = evaluation && sizeOf(evaluation) } = this.#options;
     const pieces = this.#step.tasks.filter(isPiece);
-    if (!this.#isFullySharded && !isRepeating(this.#step)) {
+    const isWhole = !this.#isFullySharded && this.#across === undefined;
+    if (isWhole && !isRepeating(this.#step)) {
       this.#program.graph(GRADIENT, threadsOf(this.#step), () => this.#graph(GRADIENT));
     }
     const evaluated =
       evaluation && planEvaluation(this.#program, evaluation, evaluationSamples as number);
     const norm = this.#norm();
+    const wishes = this.#wishes();
+    const isDivided = this.#across !== undefined;
     const { rank, ground } = this.#options;
     const { ownership } = this.#sums;
     const update = planUpdate(this.#program, this.#vectors, {
@@ -113,15 +157,17 @@ class Lowering {
       keepsParameters: this.#isFullySharded,
       lanes: this.#options.lanes ?? 1,
     });
-    const together = update.journal === undefined ? [] : this.#together();
+    const isOneGroup = this.#across === undefined && update.journal === undefined;
+    const together = isOneGroup ? [] : this.#together();
     const side = (from: number): Side => ({
-      gradients: (this.#isFullySharded ? [] : this.#sums.own).map((_, microBatch) =>
+      gradients: (isWhole ? this.#sums.own : []).map((_, microBatch) =>
         this.#places.wholeRun(pieces, { microBatch, lane: 0, from }),
       ),
-      pieces: this.#sums.pieces(this.#places, from),
+      pieces: isWhole ? this.#sums.pieces(this.#places, from) : undefined,
       totals: this.#totalStages(from),
       compute: [
         ...this.#sums.stages(this.#places, from),
+        ...(wishes?.stages ?? []),
         ...this.#afterSums(from),
         ...norm.stages,
         ...together,
@@ -130,6 +176,9 @@ class Lowering {
       evaluate: (evaluated?.sizes ?? []).map((batch) => this.#evaluation(batch, from)),
       states: refsOf(this.#places.states, stateBuffer(from)),
     });
+    for (const { buffer } of isDivided ? update.slots.values() : []) {
+      this.#program.shared.add(buffer);
+    }
     const sides: [Side, Side] = [side(0), side(1)];
     // Only their pieces run.
     if (this.#isFullySharded) {
@@ -153,12 +202,13 @@ class Lowering {
       wards: wardsOf(ownership),
       owners: ownership && { groups: ownership.groups, buddies: ownership.buddies },
       gathered: update.gathered,
+      divided: undefined,
       isHeldInPlace: ownership?.isInPlace ?? true,
       updateHashes: update.hashes,
       journal: update.journal,
       atOnce: this.#sums.followsRanges ? undefined : this.#sums.lanes,
       microBatches: this.#sums.own,
-      stop: this.#sums.control("stop"),
+      stop: wishes?.place ?? this.#sums.control("stop"),
       paces: this.#sums.control("paces"),
       batch: this.#places.batchRefs(),
       evaluation: evaluated,
@@ -171,6 +221,15 @@ class Lowering {
    * each other's memory in one group, whoever has its own sums knows that of all.
    */
   #together(): Stage[] {
+    if (this.#across !== undefined) {
+      const { mesh, nameOf } = this.#across;
+      const name = "all ranks";
+      this.#program.groups.set(
+        name,
+        Array.from({ length: mesh.size }, (_, rank) => nameOf(rank)),
+      );
+      return [barrier("all have their sums", name)];
+    }
     const { mesh, topology } = this.#options.ground;
     const isOneGroup = (this.#sums.ownership?.groups.length ?? 1) === 1;
     if (topology.nodes.length === 1 && isOneGroup) return [];
@@ -193,7 +252,39 @@ class Lowering {
     const tail = task.tail === undefined ? undefined : this.#graph(task.tail);
     const sums = task.terms.map(({ value }) => this.#places.ref(value));
     const { ownership } = this.#sums;
-    return planNorm(this.#program, this.#vectors, { task, tail, sums, ownership });
+    const across = this.#across;
+    const parts = across && ((axes: readonly string[]) => this.#partGroup(axes, across));
+    return planNorm(this.#program, this.#vectors, { task, tail, sums, ownership, parts });
+  }
+
+  /** What ranks with the same part have told each other goes to those with other parts. */
+  #wishes(): Wishes | undefined {
+    if (this.#across === undefined) return undefined;
+    const { mesh } = this.#across;
+    const type = { dtype: "float32", shape: [] } as const;
+    const layout = planLayout([{ name: "stop", type, group: "summed" }], ALIGNMENT);
+    const together = new Together(this.#program, {
+      layout,
+      ...this.#partGroup(modelAxes(mesh), this.#across),
+    });
+    together.allocate(WISHES);
+    const own = together.ref("stop", WISHES) as TensorRef;
+    const told = this.#sums.control("stop");
+    const copy = (name: string, from: TensorRef, to: TensorRef): RunStage => {
+      return { name, runs: [copyRun(this.#program, from, to)], mode: "small" };
+    };
+    const summed = together.summed(WISHES, "what ranks tell");
+    if (told === undefined) return { place: own, stages: summed };
+    const stages = [copy("told", told, own), ...summed, copy("heard", own, told)];
+    return { place: told, stages };
+  }
+
+  /** The ranks that have other parts of what these axes divide. */
+  #partGroup(axes: readonly string[], { mesh, rank, nameOf }: Across) {
+    const ranks = groupOf(mesh, axes, rank);
+    const group = axes.join(" and ");
+    this.#program.groups.set(group, ranks.map(nameOf));
+    return { group, place: ranks.indexOf(rank), ranks: ranks.length };
   }
 
   /** What is done before the gradients: it makes the totals that micro-batches are given. */
@@ -266,4 +357,10 @@ class Lowering {
     const { graph } = this.#program.graphs.get(batch.graph) as GraphSpec;
     return gathered.inPieces(batch.graph, graph, { inputs, outputs: { sums: batch.sums } });
   }
+}
+
+/** The graphs of a rank, from those that are the same on all ranks. */
+function withOwnGraphs(step: StepGraph, { mesh, rank }: Across): StepGraph {
+  const own = [...step.graphs].map(([name, graph]) => [name, ownGraph(graph, mesh, rank)] as const);
+  return { ...step, graphs: new Map(own) };
 }

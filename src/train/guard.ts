@@ -10,8 +10,9 @@ import { LockstepError } from "../errors.ts";
 import type { Instance } from "../execute/index.ts";
 import type { StepProgram, TensorRef } from "../program/index.ts";
 import { byteLength } from "../tensor/index.ts";
+import { rangesOf } from "./held-ranges.ts";
 import { PARTS, type Part, type Told, type Wrong, wrongRanks } from "./replicas.ts";
-import { rangesOf } from "./state.ts";
+
 import type { Healed, TrainerOptions } from "./step-types.ts";
 
 /** Bytes that are summed, or sent, at once. */
@@ -258,16 +259,23 @@ const known = new WeakMap<StepProgram, [Pieces?, Pieces?]>();
 function piecesOf({ planned: { plan }, from }: Guarded): Pieces {
   const found = known.get(plan) ?? [];
   known.set(plan, found);
-  const { parameters, slots, sides, held, kept } = plan;
-  const refs = [parameters, slots, sides[from].states].flatMap((of) => [...of.values()]);
+  const { parameters, slots, sides, held, kept, divided } = plan;
+  const all = [parameters, slots, sides[from].states].flatMap((of) => [...of]);
+  // Of what ranks divide, those with the same place in the model hold the same.
+  const isPart = (name: string) => divided?.tensors.has(name) === true;
+  const refs = all.flatMap(([name, ref]) => (isPart(name) ? [] : [ref]));
+  const parts = all.flatMap(([name, ref]) => (isPart(name) ? [ref] : []));
   found[from] ??= {
     // Nobody else holds what this rank keeps, so it is cut out like what others hold.
     whole: refs.flatMap((ref) => piecesIn({ held: [...held, ...kept] }, ref)),
-    own: refs.flatMap((ref) =>
-      [...rangesOf({ held: kept }, ref)].flatMap(({ from: start, to, held: by }) =>
-        by === undefined ? [] : cut(ref.buffer, start, to),
+    own: [
+      ...refs.flatMap((ref) =>
+        [...rangesOf({ held: kept }, ref)].flatMap(({ from: start, to, held: by }) =>
+          by === undefined ? [] : cut(ref.buffer, start, to),
+        ),
       ),
-    ),
+      ...parts.flatMap((ref) => piecesIn(plan, ref)),
+    ],
   };
   return found[from];
 }
@@ -289,11 +297,11 @@ function cut(buffer: string, from: number, to: number): TensorRef[] {
 }
 
 /** Equal for ranks that keep the same parts. */
-function placeOf({ kept }: StepProgram): number {
+function placeOf({ kept, divided }: StepProgram): number {
   const text = kept.map(
     ({ buffer, byteOffset, byteLength: length }) => `${buffer} ${byteOffset} ${length}\n`,
   );
-  return crc32(text.join(""));
+  return crc32(`${text.join("")}${divided?.place ?? ""}`);
 }
 
 function drift(wrong: readonly Wrong[], step: number, since: number): LockstepError {
