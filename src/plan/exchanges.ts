@@ -2,7 +2,7 @@
  * Cuts a pass at the operators of all ranks of an axis: pieces that a rank computes alone, and
  * between them exchanges.
  */
-import { type Graph, type Node, readAttributes } from "../graph/index.ts";
+import { type Graph, type Node, readAttributes, typeOf, validateGraph } from "../graph/index.ts";
 import type { AxisPlacement, Shard } from "../mesh/index.ts";
 import { operators } from "../ops/index.ts";
 import { cutTask } from "./cut.ts";
@@ -18,8 +18,12 @@ const EXCHANGES = [
 
 type ExchangeOp = (typeof EXCHANGES)[number];
 
-function isExchange({ op }: Node): boolean {
+function isExchangeOp(op: string): boolean {
   return (EXCHANGES as readonly string[]).includes(op);
+}
+
+function isExchange({ op }: Node): boolean {
+  return isExchangeOp(op);
 }
 
 /** Whether a pass has exchanges, or will have them when it is cut. */
@@ -35,8 +39,34 @@ export function hasExchanges({ tasks, graphs }: StepGraph): boolean {
 export function cutAtExchanges(step: StepGraph): StepGraph {
   return step.tasks.filter(isPiece).reduce((current, piece) => {
     const graph = current.graphs.get(piece.graph) as Graph;
-    return graph.nodes.some(isExchange) ? cutPiece(current, piece, graph) : current;
+    if (!graph.nodes.some(isExchange)) return current;
+    const own = withOwnInputs(graph);
+    const graphs = new Map(current.graphs).set(piece.graph, own);
+    return cutPiece({ ...current, graphs }, piece, own);
   }, step);
+}
+
+/**
+ * What is exchanged lies in a buffer that is soon used again: a value that has other readers, or lies
+ * elsewhere, is copied first.
+ */
+function withOwnInputs(graph: Graph): Graph {
+  const readers = new Map<string, number>();
+  for (const { inputs } of graph.nodes) {
+    for (const name of inputs) readers.set(name, (readers.get(name) ?? 0) + 1);
+  }
+  for (const name of graph.outputs) readers.set(name, (readers.get(name) ?? 0) + 1);
+  const made = new Set(graph.nodes.flatMap(({ op, outputs }) => (isExchangeOp(op) ? [] : outputs)));
+  const types = new Map(graph.types);
+  const nodes = graph.nodes.flatMap((node): Node[] => {
+    const [input = ""] = node.inputs;
+    if (!isExchange(node) || (made.has(input) && readers.get(input) === 1)) return [node];
+    const given = `${node.name}/given`;
+    types.set(given, typeOf(graph, input));
+    const copy = { op: "Identity", name: given, inputs: [input], outputs: [given], attributes: {} };
+    return [copy, { ...node, inputs: [given] }];
+  });
+  return validateGraph({ ...graph, nodes, types });
 }
 
 /**

@@ -25,7 +25,7 @@ import {
 } from "../plan/index.ts";
 import { bytesPerElement, elementCount } from "../tensor/index.ts";
 import { PARAMETERS, stateBuffer, TOTALS, WISHES } from "./buffers.ts";
-import { dividedOf } from "./divided.ts";
+import { type Divided, dividedOf } from "./divided.ts";
 import { type EvaluationPlan, evaluationStage, planEvaluation } from "./evaluation.ts";
 import { Exchanges } from "./exchanges.ts";
 import { type FlatVectors, flatVectors } from "./flat.ts";
@@ -51,6 +51,7 @@ import type { Counted, Side, StepProgram } from "./step-program.ts";
 import type { SumPlan } from "./sums.ts";
 import { Together } from "./together.ts";
 import { planUpdate } from "./update.ts";
+import { runWhole } from "./whole-parameters.ts";
 import { WholeSums } from "./whole-sums.ts";
 import { withRanks } from "./with-ranks.ts";
 
@@ -83,9 +84,14 @@ export function lower(step: StepGraph, options: LowerOptions): StepProgram {
   const ranks = [...peers.ranks, ...others.filter((rank) => !peers.ranks.includes(rank))];
   const local = cutAtExchanges(localStep(step, mesh));
   const inner = { ...options, ground: peers, rank: peers.place };
-  const across: Across = { ...options.ground, rank: options.rank, nameOf: (r) => ranks.indexOf(r) };
-  const program = new Lowering(local, inner, across).plan();
-  return { ...withRanks(program, ranks), divided: dividedOf(step, options.ground, options.rank) };
+  const across: Across = {
+    ...options.ground,
+    rank: options.rank,
+    nameOf: (rank) => ranks.indexOf(rank),
+    divided: dividedOf(step, options.ground, options.rank),
+  };
+  const program = withRanks(new Lowering(local, inner, across).plan(), ranks);
+  return { ...program, divided: across.divided };
 }
 
 interface Wishes {
@@ -98,6 +104,7 @@ export interface Across extends Ground {
   readonly rank: number;
   /** What the program calls a rank of the run. */
   readonly nameOf: (rank: number) => number;
+  readonly divided: Divided;
 }
 
 class Lowering {
@@ -181,7 +188,7 @@ class Lowering {
     }
     const sides: [Side, Side] = [side(0), side(1)];
     // Only their pieces run.
-    if (this.#isFullySharded) {
+    if (!isWhole) {
       for (const { graph } of evaluated?.sizes ?? []) this.#program.graphs.delete(graph);
     }
     const { buffers, shared, graphs, groups } = this.#program;
@@ -352,6 +359,13 @@ class Lowering {
         return [name, batch.fields.get(name) ?? this.#places.ref(valueName(stage, name), at)];
       }),
     );
+    if (this.#across !== undefined) {
+      const { graph } = this.#program.graphs.get(batch.graph) as GraphSpec;
+      const { divided, nameOf } = this.#across;
+      const { parameters } = this.#vectors;
+      const refs = { inputs, outputs: { sums: batch.sums } };
+      return runWhole(this.#program, batch.graph, graph, refs, { divided, parameters, nameOf });
+    }
     const { gathered } = this.#sums;
     if (!this.#isFullySharded || gathered === undefined) return evaluationStage(batch, inputs);
     const { graph } = this.#program.graphs.get(batch.graph) as GraphSpec;
