@@ -30,6 +30,8 @@ export interface Division {
    * attributes.
    */
   readonly local?: (context: LocalContext) => readonly Value[];
+  /** The bytes that ranks sum for it, in whole tensors, by `allReduce`. Default: none. */
+  readonly exchanged?: number;
 }
 
 /** What a rank has of a node. It emits nodes into `builder`; the graph is the same on all ranks. */
@@ -44,6 +46,8 @@ export interface LocalContext {
   readonly ranks: number;
   /** The place of this rank on the axis: an int64 scalar. */
   place(): Value;
+  /** The sum (or the largest) of what all ranks of the axis have of a value. */
+  allReduce(value: Value, kind: "sum" | "max"): Value;
   /** The node itself, with other inputs or attributes. */
   again(inputs: readonly (Value | undefined)[], attributes?: AttributeInputs): readonly Value[];
 }

@@ -13,7 +13,7 @@ import {
   type Value,
 } from "../graph/index.ts";
 import { isSamePlacement, shapeOnAxis } from "../mesh/index.ts";
-import { sameShape, type TensorType } from "../tensor/index.ts";
+import { isFloat, sameShape, type TensorType } from "../tensor/index.ts";
 import { linearDivisions } from "./divisions.ts";
 import { operatorTable } from "./table.ts";
 
@@ -37,8 +37,14 @@ export function divisionsOf(graph: Graph, node: Node, over: DividedOver): readon
   };
   const { divisions, batch } = definition;
   const own = typeof divisions === "function" ? divisions(context) : [];
-  const linear = batch?.linear === undefined ? [] : linearDivisions(context, batch.linear);
+  const linear =
+    batch?.linear !== undefined && areFloats(context) ? linearDivisions(context, batch.linear) : [];
   return [whole, ...own, ...linear];
+}
+
+/** Rounding is not linear, and integers are not summed. */
+function areFloats({ inputs, outputs }: DivisionContext): boolean {
+  return [inputs[0], ...outputs].every((type) => type === undefined || isFloat(type.dtype));
 }
 
 /** Why a node is never divided; undefined if its operator has ways to do that. */
@@ -81,6 +87,8 @@ export function addLocalNode(
       },
       outputs,
       ranks: over.ranks,
+      allReduce: (value, kind) =>
+        builder.one("lockstep::AllReduce", [value], { axis: over.axis, ranks: over.ranks, kind }),
       place: () => builder.one("lockstep::AxisPlace", [], { axis: over.axis, ranks: over.ranks }),
       again: (others, changed = {}) =>
         builder.emit(node.op, others, { ...plain(node), ...changed }, { outputs: outputs.length }),

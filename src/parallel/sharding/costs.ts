@@ -48,9 +48,9 @@ export function secondsOfConversion(
 export function secondsOfNode(
   graph: Graph,
   node: Node,
-  { inputs, outputs }: Division,
+  { inputs, outputs, exchanged }: Division,
   ranks: number,
-  { flopsPerSecond, bytesPerSecond }: RankSpeed,
+  { flopsPerSecond, bytesPerSecond, link }: RankSpeed,
 ): number {
   const definition = operatorTable.find(node.op);
   const own = node.outputs.filter((name) => name !== "").map((name) => typeOf(graph, name));
@@ -61,5 +61,6 @@ export function secondsOfNode(
     name === "" ? 0 : byteLength(typeOf(graph, name)) / (isShard(on) ? ranks : 1);
   const read = node.inputs.reduce((sum, name, at) => sum + held(name, inputs[at]), 0);
   const made = node.outputs.reduce((sum, name, at) => sum + held(name, outputs[at]), 0);
-  return flops / flopsPerSecond / (isDivided ? ranks : 1) + (read + made) / bytesPerSecond;
+  const sent = exchanged === undefined ? 0 : 2 * link.latency + exchanged / link.bytesPerSecond;
+  return flops / flopsPerSecond / (isDivided ? ranks : 1) + (read + made) / bytesPerSecond + sent;
 }
