@@ -17,6 +17,7 @@ export {
   arenaOf,
   isPiece,
   isRepeating,
+  madeBy,
   type PassMemory,
   type PassPart,
   passMemory,

@@ -37,6 +37,11 @@ export interface PassPart {
   readonly exchanges: readonly ExchangeTask[];
 }
 
+/** What a piece and the exchanges behind it make. */
+export function madeBy({ piece, exchanges }: PassPart): string[] {
+  return [...piece.outputs, ...exchanges.flatMap(({ outputs }) => outputs)];
+}
+
 export function passParts(step: StepGraph): PassPart[] {
   const parts: { piece: ComputeTask; exchanges: ExchangeTask[] }[] = [];
   for (const task of passTasks(step)) {

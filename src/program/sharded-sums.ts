@@ -12,6 +12,7 @@ import {
   type ExchangeTask,
   isOfKind,
   MICRO_BATCH,
+  madeBy,
   passParts,
   type StepGraph,
   type StepTask,
@@ -240,9 +241,11 @@ export class ShardedSums implements SumPlan {
     const gathers = step.tasks.filter(isOfKind("gather")).filter(isEach);
     const reduces = step.tasks.filter(isOfKind("reduce")).filter(isEach);
     let [units, buckets] = [0, 0];
-    return passParts(step).map(({ piece: task, exchanges }): ShardedPiece => {
+    return passParts(step).map((part): ShardedPiece => {
+      const { piece: task, exchanges } = part;
+      const outputs = madeBy(part);
       const gather = gathers.find(({ outputs }) => outputs.some((v) => task.inputs.includes(v)));
-      const reduce = reduces.find(({ inputs }) => inputs.some((v) => task.outputs.includes(v)));
+      const reduce = reduces.find(({ inputs }) => inputs.some((v) => outputs.includes(v)));
       const taken = gather?.inputs.map((input) => valueOf(step, input).of);
       const made = reduce?.outputs.map((output) => flatName(step, output));
       return {

@@ -6,9 +6,9 @@
 import type { Graph } from "../graph/index.ts";
 import { shardAxes } from "../mesh/index.ts";
 import {
-  type ComputeTask,
   isOfKind,
   isRepeating,
+  madeBy,
   type PassPart,
   passParts,
   type StepGraph,
@@ -112,7 +112,7 @@ export class WholeSums implements SumPlan {
     const keeps = (group: Span["group"]) => isOfNode && buddies.length === 0 && isSharded(group);
     const reducing = { rank, names: groups.names, levels, bufferOf: gradientBuffer, keeps };
     const reducer = isAlone ? undefined : new Reducer(program, reducing);
-    this.#buckets = bucketsOf(step, vectors, pieces, reducer);
+    this.#buckets = bucketsOf(step, vectors, this.#parts, reducer);
     if (over.length === 0) return;
     const shards = shardGroups(ground, over);
     const summed = this.#buckets.flatMap((bucket) => bucket.spans);
@@ -227,7 +227,7 @@ function axesOfUpdate(
 function bucketsOf(
   step: StepGraph,
   { gradients }: FlatVectors,
-  computing: readonly ComputeTask[],
+  parts: readonly PassPart[],
   reducer: Reducer | undefined,
 ): Bucket[] {
   const reduces = step.tasks.filter(isOfKind("reduce"));
@@ -239,9 +239,10 @@ function bucketsOf(
   return ready.map((all, index) => {
     const { name = "gradients", inputs = [] } = reduces[index] ?? {};
     const spans = reduces.length === 0 ? all : all.filter(isSummed);
-    const after = computing.findLastIndex(({ outputs }) =>
-      reduces.length === 0 ? true : inputs.some((input) => outputs.includes(input)),
-    );
+    const after = parts.findLastIndex((part) => {
+      const made = madeBy(part);
+      return reduces.length === 0 || inputs.some((input) => made.includes(input));
+    });
     const overRanks = spans.length === 0 ? [] : (reducer?.stages(spans, name) ?? []);
     return { name, spans, after: Math.max(0, after), overRanks };
   });
