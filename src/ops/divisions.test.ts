@@ -131,3 +131,89 @@ test("other operators that move elements", () => {
   const slice = cases.find(({ op }) => op === "Slice") as DivisionCase;
   assert.ok(onTwo(slice).includes("1(6+12+6), whole, whole, whole -> 1"));
 });
+
+test("rows of a table that is cut are terms, of which all but one are zeros", () => {
+  const ids = tensorFrom(
+    "int64",
+    [6, 3],
+    Array.from({ length: 18 }, (_, at) => (at * 5) % 12),
+  );
+  const found = onTwo({ op: "Gather", inputs: [drawn([12, 6]), ids] });
+  assert.deepEqual(found, [
+    "whole, whole -> whole",
+    "whole, 0 -> 0",
+    "1, whole -> 2",
+    "0, whole -> partial",
+    "partial, whole -> partial",
+  ]);
+  const negative = tensorFrom("int32", [6], [-1, -12, 0, 11, -6, 5]);
+  onTwo({ op: "Gather", attributes: { axis: -2 }, inputs: [drawn([6, 12, 5]), negative] });
+  onTwo({ op: "Gather", inputs: [drawn([12]), tensorFrom("int64", [], [7])] });
+  onTwo({ op: "Gather", inputs: [drawn([7, 5]), tensorFrom("int64", [5], [6, 0, 3, 3, 1])] });
+});
+
+test("elements are picked and written along a dim that is cut", () => {
+  const at = (shape: readonly number[], most: number) => {
+    const count = shape.reduce((product, size) => product * size, 1);
+    const numbers = Array.from({ length: count }, (_, index) => (index * 7) % most);
+    return tensorFrom("int64", shape, numbers);
+  };
+  const picked = onTwo({
+    op: "GatherElements",
+    attributes: { axis: 1 },
+    inputs: [drawn([6, 12]), at([6, 6], 12)],
+  });
+  assert.deepEqual(picked, [
+    "whole, whole -> whole",
+    "0, 0 -> 0",
+    "whole, 1 -> 1",
+    "1, whole -> partial",
+    "partial, whole -> partial",
+  ]);
+  onTwo({ op: "GatherElements", inputs: [drawn([12, 6]), at([1, 6], 12)] });
+  for (const reduction of ["add", "none", "mul", "max", "min"]) {
+    const indices = reduction === "none" ? at([6, 1], 12) : at([6, 6], 12);
+    const updates = drawn(indices.shape, { seed: 5 });
+    const attributes = { axis: 1, reduction };
+    const inputs = [drawn([6, 12]), indices, updates];
+    const found = onTwo({ op: "ScatterElements", attributes, inputs });
+    assert.ok(found.includes("1, whole, whole -> 1"), reduction);
+    assert.ok(found.includes("0, 0, 0 -> 0"), reduction);
+  }
+  const flat = [drawn([12]), at([6], 12), drawn([6], { seed: 3 })];
+  const added = onTwo({ op: "ScatterElements", attributes: { reduction: "add" }, inputs: flat });
+  assert.ok(added.includes("partial, 0, 0 -> partial"));
+});
+
+test("padding, choices, casts, and means", () => {
+  const cases: DivisionCase[] = [
+    { op: "Pad", inputs: [drawn([6, 12]), ints(0, 6, 0, 12)] },
+    { op: "Pad", inputs: [drawn([6, 12]), ints(6, 0), null, ints(-1)] },
+    { op: "Pad", inputs: [drawn([6, 12]), ints(0, -6, 0, 0)] },
+    { op: "Pad", attributes: { mode: "reflect" }, inputs: [drawn([6, 12]), ints(0, 3, 0, 3)] },
+    {
+      op: "Pad",
+      inputs: [drawn([6, 12]), ints(0, 6, 0, 6), { constant: tensorFrom("float64", [], [2]) }],
+    },
+    {
+      op: "Where",
+      inputs: [tensorFrom("bool", [6, 1], [1, 0, 1, 1, 0, 0]), drawn([6, 12]), drawn([12])],
+    },
+    { op: "Cast", attributes: { to: 1 }, inputs: [drawn([6, 12])], tolerance: 1e-6 },
+    { op: "Cast", attributes: { to: 7 }, inputs: [drawn([6, 12], { range: [-9, 9] })] },
+    { op: "Clip", inputs: [drawn([6, 12]), tensorFrom("float64", [], [-0.5])] },
+    { op: "ReduceMean", inputs: [drawn([6, 12, 5]), ints(1)] },
+    { op: "ReduceMean", attributes: { keepdims: 0 }, inputs: [drawn([6, 12])] },
+    { op: "ReduceMax", attributes: { keepdims: 0 }, inputs: [drawn([6, 12, 6]), ints(-1)] },
+    { op: "ReduceSum", inputs: [drawn([6, 12, 6]), ints(0, 2)] },
+    { op: "ReduceProd", inputs: [drawn([6, 12]), ints(1)] },
+  ];
+  for (const given of cases) {
+    const found = onTwo(given);
+    assert.ok(found.length > 1, `${given.op}: ${found.join("; ")}`);
+  }
+  assert.ok(onTwo(cases[0] as DivisionCase).includes("1, whole -> 1(6+12+12)"));
+  assert.ok(!onTwo(cases[4] as DivisionCase).includes("partial, whole, whole -> partial"));
+  assert.ok(onTwo(cases[9] as DivisionCase).includes("1, whole -> partial"));
+  assert.ok(!onTwo(cases[7] as DivisionCase).includes("partial -> partial"));
+});

@@ -29,7 +29,7 @@ import type { Strategy } from "./strategy.ts";
 const SPEED: RankSpeed = {
   flopsPerSecond: 5e10,
   bytesPerSecond: 1e10,
-  link: { latency: 5e-5, bytesPerSecond: 4e9 },
+  link: { latency: 8e-4, bytesPerSecond: 8e9 },
 };
 
 /**

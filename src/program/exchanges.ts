@@ -16,7 +16,7 @@ import {
 } from "../mesh/index.ts";
 import { newBuilder } from "../ops/index.ts";
 import { buildNamed, type ExchangeTask, isOfKind, type StepGraph, valueOf } from "../plan/index.ts";
-import { byteLength, type TensorType } from "../tensor/index.ts";
+import { byteLength, elementCount, type TensorType } from "../tensor/index.ts";
 import { exchangeBuffer } from "./buffers.ts";
 import { bringTogether, takePart } from "./dim-parts.ts";
 import {
@@ -28,6 +28,7 @@ import {
   type RunStage,
   type TensorRef,
 } from "./program.ts";
+import { sweepMode } from "./runs.ts";
 
 export interface ExchangeOptions {
   /** In the shapes of a rank. */
@@ -152,7 +153,9 @@ export class Exchanges {
     );
     // With a single exchange the next pass would write what others still read.
     const after = isInPlace && tasks.length === 1 ? [barrier(`${name}, read`, axis)] : [];
-    return [...together, { name, runs, mode: "parallel" }, ...after];
+    const read = runs.flatMap(({ inputs }) => Object.values(inputs));
+    const elements = read.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
+    return [...together, { name, runs, mode: sweepMode(elements, 0.5) }, ...after];
   }
 
   #run(

@@ -5,7 +5,9 @@
  */
 import type { Graph } from "../graph/index.ts";
 import { shardAxes } from "../mesh/index.ts";
+import { flopsOf } from "../ops/index.ts";
 import {
+  type ComputeTask,
   isOfKind,
   isRepeating,
   madeBy,
@@ -44,6 +46,9 @@ interface Bucket {
   /** The sum over ranks; nothing for one rank alone. */
   readonly overRanks: readonly (RunStage | CollectiveStage)[];
 }
+
+/** Some 20 ms on one thread. */
+const SHORT_FLOPS = 1e9;
 
 /** What a piece runs, and what is exchanged behind it. */
 type Computed = readonly [RunStage, ...(RunStage | CollectiveStage)[]];
@@ -181,8 +186,15 @@ export class WholeSums implements SumPlan {
           this.#options.exchanges?.stages(task, lanes, (of, lane) => places.ref(of, at(lane))) ??
           [],
       );
-      return [{ name, runs, mode: isWhole ? "ordered" : "parallel" }, ...exchanged];
+      const mode = isWhole ? "ordered" : exchanges.length > 0 ? this.#modeOf(piece) : "parallel";
+      return [{ name, runs, mode }, ...exchanged];
     });
+  }
+
+  /** Short pieces between exchanges are not handed to other threads. */
+  #modeOf({ graph }: ComputeTask): RunStage["mode"] {
+    const own = this.#options.step.graphs.get(graph) as Graph;
+    return flopsOf(own) < SHORT_FLOPS ? "sweep" : "parallel";
   }
 
   /** The last wave: sums over ranks travel beside the pieces that are still computed. */

@@ -4,6 +4,7 @@ import { reshape } from "../../functional/index.ts";
 import type {
   AttributeSpec,
   BatchRule,
+  Division,
   GradientContext,
   InferContext,
   OperatorDefinition,
@@ -40,7 +41,11 @@ export interface Reduction {
    * What the results of ranks that hold parts of the reduced dims are: the terms of a sum, or values
    * of which the result is the largest. Default: such a dim is not cut.
    */
-  readonly ofParts?: "partial" | "partial max";
+  readonly ofParts?: {
+    readonly hold: "partial" | "partial max";
+    /** What a rank makes of its parts. Default: the operator itself. */
+    readonly local?: Division["local"];
+  };
 }
 
 /** A reduction over the dims in input 1 (all, if it is omitted). */
@@ -70,7 +75,9 @@ export function reduction(of: Reduction): OperatorDefinition {
       const others = context.inputs.slice(1).map(() => undefined);
       return shape.flatMap((_, dim) => {
         if (reduced.has(dim)) {
-          return ofParts ? along(context, { inputs: [dim, ...others], outputs: [ofParts] }) : [];
+          if (ofParts === undefined) return [];
+          const { hold, local } = ofParts;
+          return along(context, { inputs: [dim, ...others], outputs: [hold], local });
         }
         const before = [...reduced].filter((other) => other < dim).length;
         return along(context, {

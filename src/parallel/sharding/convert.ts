@@ -28,6 +28,17 @@ export function stepsBetween(
   return ["all-reduce", ...stepsBetween(undefined, to)];
 }
 
+/** The lengths of what a rank sends, in the length of a value, for many ranks. */
+export function effortOf(steps: readonly Step[]): number {
+  const each = {
+    "all-reduce": 2,
+    "reduce-scatter": 1,
+    "all-gather": 1,
+    "all-to-all": 0.5,
+  } as const;
+  return steps.reduce((sum, step) => sum + (step in each ? each[step as Exchange] : 0.01), 0);
+}
+
 /** @param value what this rank holds: in local shape */
 export function convert(
   value: Value,

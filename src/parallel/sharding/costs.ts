@@ -10,7 +10,7 @@ export interface RankSpeed {
   readonly flopsPerSecond: number;
   /** Of memory, read and written. */
   readonly bytesPerSecond: number;
-  /** Between ranks of the axis. */
+  /** Between ranks of the axis: of one exchange, with the pieces before and behind it. */
   readonly link: { readonly latency: number; readonly bytesPerSecond: number };
 }
 
@@ -26,16 +26,17 @@ export function secondsOfConversion(
   { bytesPerSecond, link }: RankSpeed,
 ): number {
   const part = bytes / ranks;
-  const sent = (own: number) => link.latency + ((ranks - 1) * own) / link.bytesPerSecond;
+  const moved = (own: number) => link.latency + own / link.bytesPerSecond;
   return stepsBetween(from, to).reduce((sum, step) => {
     switch (step) {
+      // Each rank reads what all others have of the value.
       case "all-reduce":
-        return sum + 2 * sent(part);
+        return sum + moved(bytes * ranks);
       case "reduce-scatter":
       case "all-gather":
-        return sum + sent(part);
+        return sum + moved(bytes);
       case "all-to-all":
-        return sum + sent(part / ranks);
+        return sum + moved(part);
       case "own part":
         return sum + NODE_SECONDS + (2 * part) / bytesPerSecond;
       case "on first":

@@ -4,9 +4,9 @@
  */
 import { assert } from "../../errors.ts";
 import { type Division, type Graph, type Node, typeOf, type Value } from "../../graph/index.ts";
-import { type AxisPlacement, isShard, shapeOnAxis } from "../../mesh/index.ts";
+import { type AxisPlacement, isSamePlacement, shapeOnAxis } from "../../mesh/index.ts";
 import { addLocalNode, builderLike, type DividedOver } from "../../ops/index.ts";
-import { convert } from "./convert.ts";
+import { convert, effortOf, stepsBetween } from "./convert.ts";
 
 /** How the ranks of an axis divide a graph. Undefined placements are replicated. */
 export interface GraphDivision {
@@ -17,29 +17,35 @@ export interface GraphDivision {
   readonly outputs: ReadonlyMap<string, AxisPlacement | undefined>;
 }
 
+/** A value as it is there. */
+interface Held {
+  readonly value: Value;
+  readonly on: AxisPlacement | undefined;
+}
+
 /** Inputs keep their names, and outputs their order. */
 export function localize(graph: Graph, division: GraphDivision): Graph {
   const { over } = division;
   const builder = builderLike(graph);
-  const held = new Map<string, { readonly value: Value; readonly on: AxisPlacement | undefined }>();
-  const converted = new Map<string, Value>();
+  const held = new Map<string, Held[]>();
   for (const name of graph.inputs) {
     const { dtype, shape } = typeOf(graph, name);
     const on = division.inputs.get(name);
     const value = builder.input(name, { dtype, shape: shapeOnAxis(shape, on, over.ranks) });
-    held.set(name, { value, on });
+    held.set(name, [{ value, on }]);
   }
   for (const [name, tensor] of graph.constants) {
-    held.set(name, { value: builder.namedConstant(name, tensor), on: undefined });
+    held.set(name, [{ value: builder.namedConstant(name, tensor), on: undefined }]);
   }
   const placed = (name: string, to: AxisPlacement | undefined): Value => {
-    const key = `${name}\n${isShard(to) ? `${to.shard}:${to.sections}` : to}`;
-    const known = converted.get(key);
-    if (known !== undefined) return known;
-    const own = held.get(name);
-    assert(own !== undefined, `"${name}" is made before it is read`);
-    const value = builder.within(name, () => convert(own.value, own.on, to, over));
-    converted.set(key, value);
+    const there = held.get(name) ?? [];
+    const [least, ...others] = there;
+    assert(least !== undefined, `"${name}" is made before it is read`);
+    const effort = ({ on }: Held) => effortOf(stepsBetween(on, to));
+    const from = others.reduce((best, own) => (effort(own) < effort(best) ? own : best), least);
+    if (isSamePlacement(from.on, to)) return from.value;
+    const value = builder.within(name, () => convert(from.value, from.on, to, over));
+    there.push({ value, on: to });
     return value;
   };
   for (const node of graph.nodes) {
@@ -53,7 +59,7 @@ export function localize(graph: Graph, division: GraphDivision): Graph {
     );
     for (const [index, name] of node.outputs.entries()) {
       if (name === "") continue;
-      held.set(name, { value: made[index] as Value, on: own.outputs[index] });
+      held.set(name, [{ value: made[index] as Value, on: own.outputs[index] }]);
     }
   }
   const outputs = new Set<Value>();

@@ -1,7 +1,7 @@
 /**
  * Finds how the ranks of an axis divide a graph: a division of each node, such that computing and
- * conversions together take little time. A beam search in the order of the nodes; two searches that
- * hold all values alike that are still needed are one. After Zheng et al., "Alpa", OSDI 2022 (its
+ * conversions together take little time. A beam search in the order of the nodes; of searches that
+ * hold alike what is needed soon, the cheapest goes on. After Zheng et al., "Alpa", OSDI 2022 (its
  * intra-operator pass), which finds the same by integer programming.
  */
 import { assert } from "../../errors.ts";
@@ -38,6 +38,8 @@ export interface Solution {
 }
 
 const BEAM = 16;
+/** What is read by so many of the next nodes tells searches apart. */
+const WINDOW = 48;
 
 interface Decision {
   readonly node: Node;
@@ -72,16 +74,22 @@ export function solve(graph: Graph, options: SolveOptions): Solution {
 class Search {
   readonly #graph: Graph;
   readonly #options: SolveOptions;
-  /** The node after which a value is needed no more. */
-  readonly #lastReader = new Map<string, number>();
+  readonly #nodes: readonly Node[];
+  /** The places of the nodes that read a value, ascending. */
+  readonly #readers = new Map<string, number[]>();
   readonly #bytes = new Map<string, number>();
   readonly #outputs: ReadonlySet<string>;
 
   constructor(graph: Graph, options: SolveOptions) {
     this.#graph = graph;
     this.#options = options;
-    for (const [index, { inputs }] of graph.nodes.entries()) {
-      for (const name of inputs) this.#lastReader.set(name, index);
+    this.#nodes = justInTime(graph);
+    for (const [index, { inputs }] of this.#nodes.entries()) {
+      for (const name of inputs) {
+        const readers = this.#readers.get(name);
+        if (readers === undefined) this.#readers.set(name, [index]);
+        else readers.push(index);
+      }
     }
     this.#outputs = new Set(graph.outputs);
   }
@@ -91,14 +99,14 @@ class Search {
     const held = new Map<string, readonly On[]>();
     for (const name of this.#graph.constants.keys()) held.set(name, [undefined]);
     let states: State[] = [{ seconds: 0, held, inputs: new Map(), decided: undefined }];
-    for (const [index, node] of this.#graph.nodes.entries()) {
+    for (const [index, node] of this.#nodes.entries()) {
       const moves = this.#moves(node, states);
       moves.sort((a, b) => a.seconds - b.seconds);
       const kept = new Map<string, State>();
       for (const move of moves) {
         if (kept.size >= beam) break;
         const next = this.#after(move, node, index);
-        const key = keyOf(next);
+        const key = this.#keyOf(next, index);
         if (!kept.has(key)) kept.set(key, next);
       }
       states = [...kept.values()];
@@ -196,9 +204,21 @@ class Search {
       if (this.#outputs.has(name)) total += this.#conversion(name, on, this.#wanted(name, inputs));
     }
     for (const name of [...node.inputs, ...node.outputs]) {
-      if ((this.#lastReader.get(name) ?? -1) <= index) held.delete(name);
+      if ((this.#readers.get(name)?.at(-1) ?? -1) <= index) held.delete(name);
     }
     return { seconds: total, held, inputs, decided: { node, division, before: from.decided } };
+  }
+
+  /** Equal for searches that hold alike what is needed soon. */
+  #keyOf({ held }: State, index: number): string {
+    const text = (on: On) => (isShard(on) ? `${on.shard}${on.sections ?? ""}` : (on ?? "whole"));
+    let key = "";
+    for (const [name, there] of held) {
+      const next = this.#readers.get(name)?.find((at) => at > index);
+      if (next === undefined || next > index + WINDOW) continue;
+      key += `${name}=${there.map(text).join("|")};`;
+    }
+    return key;
   }
 
   #wanted(output: string, inputs: ReadonlyMap<string, On>): On {
@@ -232,8 +252,18 @@ function reduced(sizes: readonly number[]): readonly number[] {
   return sizes.map((size) => size / common);
 }
 
-function keyOf({ held, inputs }: State): string {
-  const text = (on: On) => (isShard(on) ? `${on.shard}${on.sections ?? ""}` : (on?.at(-1) ?? "r"));
-  const values = [...held].map(([name, there]) => `${name}=${there.map(text).join("|")}`);
-  return `${values.join()};${[...inputs].map(([name, on]) => name + text(on)).join()}`;
+/** The nodes of a graph, each just before the first one that needs it. */
+function justInTime({ nodes, outputs }: Graph): readonly Node[] {
+  const made = new Set(outputs);
+  const needed = new Map<string, number>();
+  const place = new Map<Node, number>();
+  for (const [index, node] of [...nodes.entries()].reverse()) {
+    const first = Math.min(...node.outputs.map((name) => needed.get(name) ?? index));
+    const at = node.outputs.some((name) => made.has(name)) ? Math.min(index, first) : first;
+    place.set(node, at - 1e-6);
+    for (const name of node.inputs) needed.set(name, Math.min(at - 1e-6, needed.get(name) ?? at));
+  }
+  const order = new Map(nodes.map((node, index) => [node, index]));
+  const at = (node: Node) => place.get(node) as number;
+  return nodes.toSorted((a, b) => at(a) - at(b) || (order.get(a) ?? 0) - (order.get(b) ?? 0));
 }
