@@ -105,18 +105,77 @@ function assertNear(
 
 const GPT = gpt({ layers: 2, width: 24, heads: 6, context: 12, vocabulary: CLASSES });
 
-test("a divided GPT trains as one process does", async () => {
-  const [alone] = await train(GPT);
-  for (const parallel of [{ tensor: 2 }, { tensor: 3 }, { data: 2, tensor: 2 }]) {
-    const outcomes = await train(GPT, { parallel });
-    const where = JSON.stringify(parallel);
-    for (const outcome of outcomes) {
-      assert.deepEqual(outcome.losses, outcomes[0]?.losses, `${where}: all ranks have one loss`);
-      assertNear(outcome.losses, alone?.losses ?? [], 1e-4, `${where}: losses`);
-      assertNear(outcome.norms, alone?.norms ?? [], 1e-3, `${where}: norms`);
-    }
-    for (const [name, numbers] of Object.entries(outcomes[0]?.parameters ?? {})) {
-      assertNear(numbers, alone?.parameters[name] ?? [], 1e-2, `${where}: ${name}`);
-    }
+interface Near {
+  readonly losses: number;
+  readonly norms: number;
+}
+
+/** Compares each rank of a divided run with one process. */
+async function compare(
+  definition: ModelDefinition,
+  setting: Setting,
+  near: Near = { losses: 1e-4, norms: 1e-3 },
+): Promise<readonly Outcome[]> {
+  const alone = await aloneOf(definition);
+  const where = JSON.stringify(setting);
+  const outcomes = await train(definition, setting);
+  for (const outcome of outcomes) {
+    assert.deepEqual(outcome.losses, outcomes[0]?.losses, `${where}: all ranks have one loss`);
+    assertNear(outcome.losses, alone.losses, near.losses, `${where}: losses`);
+    assertNear(outcome.norms, alone.norms, near.norms, `${where}: norms`);
+    assert.deepEqual(outcome.parameters, outcomes[0]?.parameters, `${where}: one state`);
   }
-});
+  return outcomes;
+}
+
+const known = new WeakMap<ModelDefinition, Promise<Outcome>>();
+
+function aloneOf(definition: ModelDefinition): Promise<Outcome> {
+  const found = known.get(definition) ?? train(definition).then(([alone]) => alone as Outcome);
+  known.set(definition, found);
+  return found;
+}
+
+const MODELS: Readonly<Record<string, ModelDefinition>> = {
+  gpt: GPT,
+  "a GPT with dropout, whose head is its own": gpt({
+    layers: 2,
+    width: 24,
+    heads: 6,
+    context: 12,
+    vocabulary: CLASSES,
+    dropout: 0.1,
+    tied: false,
+  }),
+  "a Llama with grouped heads": gpt({
+    layers: 2,
+    width: 24,
+    heads: 6,
+    kvHeads: 2,
+    context: 12,
+    vocabulary: CLASSES,
+    positions: "rotary",
+    activation: "swiglu",
+    norm: "rms",
+  }),
+};
+
+const SETTINGS: readonly Setting[] = [
+  { parallel: { tensor: 2 } },
+  { parallel: { tensor: 3 } },
+  { parallel: { tensor: 4 } },
+  { parallel: { data: 2, tensor: 2 } },
+  { parallel: { data: 2, tensor: 2 }, zero: 1 },
+  { parallel: { shard: 2, tensor: 2 }, zero: 1 },
+  { parallel: { tensor: 2 }, recompute: "blocks" },
+  { parallel: { data: 2, tensor: 2 }, zero: 1, recompute: "blocks" },
+];
+
+for (const [name, definition] of Object.entries(MODELS)) {
+  for (const setting of SETTINGS) {
+    test(`${name} trains on ${JSON.stringify(setting)} as one process does`, async () => {
+      const [first] = await compare(definition, setting);
+      assert.ok((first?.trainer.plan.divided?.tensors.size ?? 0) > 10, "tensors are divided");
+    });
+  }
+}

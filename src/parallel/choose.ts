@@ -179,6 +179,7 @@ function sharedAs(
   const axes = wide.filter((axis) => axis !== "tensor");
   const mesh = createMesh(Object.fromEntries(wide.map((axis) => [axis, sizes[axis]])));
   const divided = sizes.tensor > 1 ? [tensor()] : [];
+  if (sizes.tensor > 1) checkDivided(options, topology, sizes.tensor);
   const again = options.recompute === undefined ? [] : [recompute(options.recompute)];
   const away = options.offload === undefined ? [] : [offload(options.offload)];
   const shared = { mesh, topology, stated: options, predicted: undefined };
@@ -209,6 +210,23 @@ function sharedAs(
   ];
   const reason = reasonOf(wide, sizes, zero);
   return { ...shared, strategies, reason };
+}
+
+/** @throws INVALID_OPTION for what does not go together with a model that workers divide */
+function checkDivided({ zero, parallel }: ParallelOptions, topology: Topology, of: number): void {
+  const refuse = (what: string, hint: string): never => {
+    throw new LockstepError("INVALID_OPTION", `parallel: tensor ${of} ${what}.`, { hint });
+  };
+  const isSharded = (parallel?.shard ?? 1) > 1 ? zero !== 1 : zero !== undefined && zero > 1;
+  if (isSharded) {
+    refuse("does not go together with ZeRO 2 and 3 yet", "Use zero: 1, or data instead of shard.");
+  }
+  if (topology.nodes.some((ranks) => ranks.length % of !== 0)) {
+    refuse(
+      "needs workers of one machine for each part of the model",
+      `Start a multiple of ${of} workers on each machine.`,
+    );
+  }
 }
 
 type Sizes = Readonly<Record<"data" | "shard" | "tensor", number>>;

@@ -33,10 +33,10 @@ const SPEED: RankSpeed = {
 };
 
 /**
- * Bytes of a parameter that all ranks hold count as if they took this many bytes per second: people
- * divide a model so that it needs less memory on each rank.
+ * The seconds that a byte of a matrix counts which all ranks hold. Whoever asks for a division wants
+ * each rank to hold a part, whatever time it takes.
  */
-const HELD_BYTES_PER_SECOND = 2e8;
+const SECONDS_PER_HELD_BYTE = 1e-6;
 
 export interface TensorOptions {
   /** The axis of the mesh. Default: `tensor`. */
@@ -140,14 +140,14 @@ function isUpdatedWhole(step: StepGraph, parameter: string): boolean {
 }
 
 function choicesOf(type: TensorType, over: DividedOver): Choice[] {
-  const kept = byteLength(type) * (1 - 1 / over.ranks);
+  const kept = type.shape.length < 2 ? 0 : byteLength(type) * (1 - 1 / over.ranks);
   const cuts = type.shape.flatMap((_, dim) =>
     over.proportions.flatMap((proportion) => {
       const on = sectionedDim(dim, type.shape[dim] as number, proportion, over.ranks);
       return on === undefined ? [] : [{ on, seconds: 0 }];
     }),
   );
-  return [...cuts, { on: undefined, seconds: kept / HELD_BYTES_PER_SECOND }];
+  return [...cuts, { on: undefined, seconds: kept * SECONDS_PER_HELD_BYTE }];
 }
 
 /** What belongs to a parameter is placed as it is. */

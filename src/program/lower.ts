@@ -5,18 +5,16 @@
  */
 import { assert } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
-import { groupOf, modelAxes, peersOf } from "../mesh/index.ts";
+import { modelAxes } from "../mesh/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { Optimizer } from "../optimizer/index.ts";
 import {
   COUNTED,
   type ComputeTask,
-  cutAtExchanges,
   GRADIENT,
   isOfKind,
   isPiece,
   isRepeating,
-  localStep,
   MICRO_BATCH,
   type StepGraph,
   sizeOf,
@@ -24,15 +22,13 @@ import {
   valueOf,
 } from "../plan/index.ts";
 import { bytesPerElement, elementCount } from "../tensor/index.ts";
-import { PARAMETERS, stateBuffer, TOTALS, WISHES } from "./buffers.ts";
-import { type Divided, dividedOf } from "./divided.ts";
+import { Across } from "./across.ts";
+import { PARAMETERS, stateBuffer, TOTALS } from "./buffers.ts";
 import { type EvaluationPlan, evaluationStage, planEvaluation } from "./evaluation.ts";
-import { Exchanges } from "./exchanges.ts";
 import { type FlatVectors, flatVectors } from "./flat.ts";
-import { ALIGNMENT, planLayout, refsOf } from "./layout.ts";
+import { refsOf } from "./layout.ts";
 import { type Ground, nameOfAll } from "./levels.ts";
 import { type NormPlan, planNorm } from "./norm.ts";
-import { ownGraph } from "./own-graph.ts";
 import { wardsOf } from "./ownership.ts";
 import { Places, type SumPlaces, threadsOf } from "./places.ts";
 import {
@@ -42,16 +38,13 @@ import {
   ProgramBuilder,
   type RunStage,
   type Stage,
-  type TensorRef,
 } from "./program.ts";
-import { copyRun, scaledRun } from "./runs.ts";
+import { scaledRun } from "./runs.ts";
 import { ShardedSums } from "./sharded-sums.ts";
 import { evenRanges, type Range } from "./shares.ts";
 import type { Counted, Side, StepProgram } from "./step-program.ts";
 import type { SumPlan } from "./sums.ts";
-import { Together } from "./together.ts";
 import { planUpdate } from "./update.ts";
-import { runWhole } from "./whole-parameters.ts";
 import { WholeSums } from "./whole-sums.ts";
 import { withRanks } from "./with-ranks.ts";
 
@@ -79,32 +72,10 @@ export interface LowerOptions {
 export function lower(step: StepGraph, options: LowerOptions): StepProgram {
   const { mesh } = options.ground;
   if (modelAxes(mesh).length === 0) return new Lowering(step, options).plan();
-  const peers = peersOf(mesh, options.ground.topology, options.rank);
-  const others = Array.from({ length: mesh.size }, (_, rank) => rank);
-  const ranks = [...peers.ranks, ...others.filter((rank) => !peers.ranks.includes(rank))];
-  const local = cutAtExchanges(localStep(step, mesh));
-  const inner = { ...options, ground: peers, rank: peers.place };
-  const across: Across = {
-    ...options.ground,
-    rank: options.rank,
-    nameOf: (rank) => ranks.indexOf(rank),
-    divided: dividedOf(step, options.ground, options.rank),
-  };
-  const program = withRanks(new Lowering(local, inner, across).plan(), ranks);
-  return { ...program, divided: across.divided };
-}
-
-interface Wishes {
-  readonly place: TensorRef;
-  readonly stages: readonly Stage[];
-}
-
-/** What ranks that have other parts of the model are to this one. */
-export interface Across extends Ground {
-  readonly rank: number;
-  /** What the program calls a rank of the run. */
-  readonly nameOf: (rank: number) => number;
-  readonly divided: Divided;
+  const across = new Across(step, options.ground, options.rank);
+  const { ground, place, divided } = across;
+  const own = new Lowering(across.step, { ...options, ground, rank: place }, across).plan();
+  return { ...withRanks(own, across.ranks), divided };
 }
 
 class Lowering {
@@ -120,7 +91,7 @@ class Lowering {
 
   constructor(step: StepGraph, options: LowerOptions, across?: Across) {
     const { ground, rank, lanes = 1, optimizer } = options;
-    this.#step = across === undefined ? step : withOwnGraphs(step, across);
+    this.#step = step;
     this.#options = options;
     this.#across = across;
     this.#vectors = flatVectors(step, optimizer);
@@ -129,8 +100,8 @@ class Lowering {
     const isEach = ({ each }: { readonly each: string }) => each === MICRO_BATCH;
     this.#isFullySharded = step.tasks.filter(isOfKind("gather")).some(isEach);
     const Sums = step.tasks.filter(isOfKind("reduce")).some(isEach) ? ShardedSums : WholeSums;
-    const exchanges = across && new Exchanges(this.#program, { step: this.#step, ...across });
-    const of = { step: this.#step, vectors, exchanges };
+    const exchanges = across?.exchanges(this.#program);
+    const of = { step, vectors, exchanges };
     const sums = new Sums(this.#program, { ...of, ground, rank, ranges, lanes });
     this.#sums = sums;
     const sumPlaces: SumPlaces = (name, at) => sums.place(name, at);
@@ -138,8 +109,6 @@ class Lowering {
     this.#places.allocate(this.#program, sums.lanes);
     exchanges?.allocate(sums.lanes);
     if (ranges.length > 1 && this.#program.buffers.has(TOTALS)) this.#program.shared.add(TOTALS);
-    // Ranks that divide the model read its parts in place for a checkpoint.
-    if (across !== undefined) this.#program.shared.add(PARAMETERS);
   }
 
   plan(): StepProgram {
@@ -152,8 +121,8 @@ class Lowering {
     const evaluated =
       evaluation && planEvaluation(this.#program, evaluation, evaluationSamples as number);
     const norm = this.#norm();
-    const wishes = this.#wishes();
-    const isDivided = this.#across !== undefined;
+    const stop = this.#sums.control("stop");
+    const told = this.#across?.tell(this.#program, stop);
     const { rank, ground } = this.#options;
     const { ownership } = this.#sums;
     const update = planUpdate(this.#program, this.#vectors, {
@@ -165,6 +134,10 @@ class Lowering {
       lanes: this.#options.lanes ?? 1,
     });
     const isOneGroup = this.#across === undefined && update.journal === undefined;
+    // Who reads parts of others in place finds them all of one step.
+    const updated = this.#across
+      ? [this.#across.barrier(this.#program, "new parts are there")]
+      : [];
     const together = isOneGroup ? [] : this.#together();
     const side = (from: number): Side => ({
       gradients: (isWhole ? this.#sums.own : []).map((_, microBatch) =>
@@ -174,18 +147,16 @@ class Lowering {
       totals: this.#totalStages(from),
       compute: [
         ...this.#sums.stages(this.#places, from),
-        ...(wishes?.stages ?? []),
+        ...(told?.stages ?? []),
         ...this.#afterSums(from),
         ...norm.stages,
         ...together,
       ],
-      commit: [...this.#averages(from), ...update.stages],
+      commit: [...this.#averages(from), ...update.stages, ...updated],
       evaluate: (evaluated?.sizes ?? []).map((batch) => this.#evaluation(batch, from)),
       states: refsOf(this.#places.states, stateBuffer(from)),
     });
-    for (const { buffer } of isDivided ? update.slots.values() : []) {
-      this.#program.shared.add(buffer);
-    }
+    this.#across?.share(this.#program, update.slots.values());
     const sides: [Side, Side] = [side(0), side(1)];
     // Only their pieces run.
     if (!isWhole) {
@@ -215,7 +186,7 @@ class Lowering {
       journal: update.journal,
       atOnce: this.#sums.followsRanges ? undefined : this.#sums.lanes,
       microBatches: this.#sums.own,
-      stop: wishes?.place ?? this.#sums.control("stop"),
+      stop: told?.place ?? stop,
       paces: this.#sums.control("paces"),
       batch: this.#places.batchRefs(),
       evaluation: evaluated,
@@ -228,15 +199,8 @@ class Lowering {
    * each other's memory in one group, whoever has its own sums knows that of all.
    */
   #together(): Stage[] {
-    if (this.#across !== undefined) {
-      const { mesh, nameOf } = this.#across;
-      const name = "all ranks";
-      this.#program.groups.set(
-        name,
-        Array.from({ length: mesh.size }, (_, rank) => nameOf(rank)),
-      );
-      return [barrier("all have their sums", name)];
-    }
+    if (this.#across !== undefined)
+      return [this.#across.barrier(this.#program, "all have their sums")];
     const { mesh, topology } = this.#options.ground;
     const isOneGroup = (this.#sums.ownership?.groups.length ?? 1) === 1;
     if (topology.nodes.length === 1 && isOneGroup) return [];
@@ -259,39 +223,8 @@ class Lowering {
     const tail = task.tail === undefined ? undefined : this.#graph(task.tail);
     const sums = task.terms.map(({ value }) => this.#places.ref(value));
     const { ownership } = this.#sums;
-    const across = this.#across;
-    const parts = across && ((axes: readonly string[]) => this.#partGroup(axes, across));
+    const parts = this.#across?.partGroups(this.#program);
     return planNorm(this.#program, this.#vectors, { task, tail, sums, ownership, parts });
-  }
-
-  /** What ranks with the same part have told each other goes to those with other parts. */
-  #wishes(): Wishes | undefined {
-    if (this.#across === undefined) return undefined;
-    const { mesh } = this.#across;
-    const type = { dtype: "float32", shape: [] } as const;
-    const layout = planLayout([{ name: "stop", type, group: "summed" }], ALIGNMENT);
-    const together = new Together(this.#program, {
-      layout,
-      ...this.#partGroup(modelAxes(mesh), this.#across),
-    });
-    together.allocate(WISHES);
-    const own = together.ref("stop", WISHES) as TensorRef;
-    const told = this.#sums.control("stop");
-    const copy = (name: string, from: TensorRef, to: TensorRef): RunStage => {
-      return { name, runs: [copyRun(this.#program, from, to)], mode: "small" };
-    };
-    const summed = together.summed(WISHES, "what ranks tell");
-    if (told === undefined) return { place: own, stages: summed };
-    const stages = [copy("told", told, own), ...summed, copy("heard", own, told)];
-    return { place: told, stages };
-  }
-
-  /** The ranks that have other parts of what these axes divide. */
-  #partGroup(axes: readonly string[], { mesh, rank, nameOf }: Across) {
-    const ranks = groupOf(mesh, axes, rank);
-    const group = axes.join(" and ");
-    this.#program.groups.set(group, ranks.map(nameOf));
-    return { group, place: ranks.indexOf(rank), ranks: ranks.length };
   }
 
   /** What is done before the gradients: it makes the totals that micro-batches are given. */
@@ -361,20 +294,16 @@ class Lowering {
     );
     if (this.#across !== undefined) {
       const { graph } = this.#program.graphs.get(batch.graph) as GraphSpec;
-      const { divided, nameOf } = this.#across;
-      const { parameters } = this.#vectors;
-      const refs = { inputs, outputs: { sums: batch.sums } };
-      return runWhole(this.#program, batch.graph, graph, refs, { divided, parameters, nameOf });
+      const places = {
+        inputs,
+        outputs: { sums: batch.sums },
+        parameters: this.#vectors.parameters,
+      };
+      return this.#across.runWhole(this.#program, batch.graph, graph, places);
     }
     const { gathered } = this.#sums;
     if (!this.#isFullySharded || gathered === undefined) return evaluationStage(batch, inputs);
     const { graph } = this.#program.graphs.get(batch.graph) as GraphSpec;
     return gathered.inPieces(batch.graph, graph, { inputs, outputs: { sums: batch.sums } });
   }
-}
-
-/** The graphs of a rank, from those that are the same on all ranks. */
-function withOwnGraphs(step: StepGraph, { mesh, rank }: Across): StepGraph {
-  const own = [...step.graphs].map(([name, graph]) => [name, ownGraph(graph, mesh, rank)] as const);
-  return { ...step, graphs: new Map(own) };
 }

@@ -9,11 +9,9 @@ import { assert } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import {
   type ComputeTask,
-  type ExchangeTask,
   isOfKind,
+  isPiece,
   MICRO_BATCH,
-  madeBy,
-  passParts,
   type StepGraph,
   type StepTask,
   valueName,
@@ -61,8 +59,6 @@ const BESIDE = "what is summed beside";
 /** A piece of the pass, what is gathered for it, and the gradients that it makes. */
 interface ShardedPiece {
   readonly task: ComputeTask;
-  /** What is exchanged behind it with ranks of other parts of the model. */
-  readonly exchanges: readonly ExchangeTask[];
   readonly unit: Unit | undefined;
   readonly bucket: GradientBucket | undefined;
 }
@@ -206,12 +202,7 @@ export class ShardedSums implements SumPlan {
         Array.from({ length: count }, (_, lane) =>
           places.run(task, { microBatch: first + lane, lane, from }),
         );
-      const refOf = (name: string, lane: number) =>
-        places.ref(name, { microBatch: first + lane, lane, from });
-      const lanes = Array.from({ length: count }, (_, lane) => lane);
-      const exchanged = (task: ExchangeTask) =>
-        this.#options.exchanges?.stages(task, lanes, refOf) ?? [];
-      const tasks = this.#tasks(wave, runs, exchanged);
+      const tasks = this.#tasks(wave, runs);
       return { name: `wave from ${wave.first}`, mode: "tasks", tasks };
     });
     return [...(isInPlace ? [barrier("all parameters are there", group)] : []), ...stages];
@@ -241,16 +232,13 @@ export class ShardedSums implements SumPlan {
     const gathers = step.tasks.filter(isOfKind("gather")).filter(isEach);
     const reduces = step.tasks.filter(isOfKind("reduce")).filter(isEach);
     let [units, buckets] = [0, 0];
-    return passParts(step).map((part): ShardedPiece => {
-      const { piece: task, exchanges } = part;
-      const outputs = madeBy(part);
+    return step.tasks.filter(isPiece).map((task): ShardedPiece => {
       const gather = gathers.find(({ outputs }) => outputs.some((v) => task.inputs.includes(v)));
-      const reduce = reduces.find(({ inputs }) => inputs.some((v) => outputs.includes(v)));
+      const reduce = reduces.find(({ inputs }) => inputs.some((v) => task.outputs.includes(v)));
       const taken = gather?.inputs.map((input) => valueOf(step, input).of);
       const made = reduce?.outputs.map((output) => flatName(step, output));
       return {
         task,
-        exchanges,
         unit: gather && this.gathered.unit(gather.name, taken ?? [], units++),
         bucket: reduce && {
           name: reduce.name,
@@ -286,22 +274,17 @@ export class ShardedSums implements SumPlan {
     }
   }
 
-  #tasks(
-    wave: Wave,
-    runsOf: (task: ComputeTask) => RunStage["runs"],
-    exchanged: (task: ExchangeTask) => (RunStage | CollectiveStage)[],
-  ): Task[] {
+  #tasks(wave: Wave, runsOf: (task: ComputeTask) => RunStage["runs"]): Task[] {
     const isLast = this.#replicas.waves.at(-1) === wave;
     const over = (name: string) => (isLast ? (this.#afterWaves.get(name) ?? []) : []);
-    const pieces = this.#pieces.map(({ task, exchanges, unit, bucket }): PieceWork => {
+    const pieces = this.#pieces.map(({ task, unit, bucket }): PieceWork => {
       const { name } = task;
       const sums = bucket && {
         name: bucket.name,
         work: [...this.#sums.stages(wave, bucket), ...over(bucket.name)],
         buffer: bucketBuffer(bucket.buffer, 0),
       };
-      const run: RunStage = { name, runs: runsOf(task), mode: "parallel" };
-      const work = [run, ...exchanges.flatMap(exchanged)];
+      const work: RunStage[] = [{ name, runs: runsOf(task), mode: "parallel" }];
       return { name, work, gather: unit, sums: sums === undefined ? [] : [sums] };
     });
     // Messages of all ranks go in one order; what is copied in place waits for nobody.
