@@ -66,6 +66,17 @@ export function mostWorkers(
   );
 }
 
+/** On one machine no workers join, so that a run would wait for ever for those that it lacks. */
+export function checkEnough({ parallel }: Pick<Run, "parallel">, workers: number): void {
+  const least = leastWorkers(parallel);
+  if (least <= workers) return;
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `parallel: these axes need ${least} workers, but the run has ${workers}.`,
+    { hint: `Start ${least} workers (--workers ${least}), or state other sizes.` },
+  );
+}
+
 /** On one machine no workers join, so that --max-workers only says how many of them stand by. */
 export function checkSpares(
   { maxWorkers = 0 }: { readonly maxWorkers?: number },
